@@ -1,0 +1,240 @@
+//! The checked configuration of one link.
+//!
+//! `raw` mirrors the file, `check` turns it into a [`Config`] and collects every [`diagnostic`]
+//! on the way. Nothing here touches a file system, a network or a clock: what depends on this host
+//! is checked by `daemon::preflight`.
+
+pub mod diagnostic;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// The UDP port used when a configuration names none.
+pub const DEFAULT_PORT: u16 = 8863;
+
+/// A whole link, checked: every default is filled in and every cross-reference holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The file name without `.toml`; names the link in logs and state files.
+    pub name: String,
+    /// Where to find the peer, in the order to try; empty: wait for the peer.
+    pub remotes: Vec<Remote>,
+    /// The local end of the UDP socket.
+    pub listen: Listen,
+    /// Whether an authenticated peer is followed to a new address.
+    pub float: bool,
+    /// Bind the UDP socket to this interface (SO_BINDTODEVICE).
+    pub bind_device: Option<String>,
+    /// Firewall mark of outer datagrams (SO_MARK).
+    pub fwmark: Option<u32>,
+    /// Where the key material is and how it is used.
+    pub key: Key,
+    /// The TUN or TAP device.
+    pub device: Device,
+    /// Routes set on this host while the link runs.
+    pub routes: Vec<Route>,
+    /// User scripts.
+    pub scripts: Scripts,
+    /// Liveness timers.
+    pub keepalive: Keepalive,
+    /// How the processes run.
+    pub run: Run,
+    /// Data path settings.
+    pub tuning: Tuning,
+}
+
+/// One entry of `remote`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remote {
+    /// A host name, or an IP address in text form without brackets.
+    pub host: String,
+    /// UDP port.
+    pub port: u16,
+}
+
+/// The local UDP address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listen {
+    /// `None` binds to every address of both families.
+    pub address: Option<IpAddr>,
+    /// UDP port.
+    pub port: u16,
+    /// Set in the file or on the command line. A port that was not may give way to any free one when
+    /// it is taken and there is a remote.
+    pub explicit: bool,
+}
+
+/// `key.mode`. Handshake keys come with the sessions; until then `check` refuses them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KeyMode {
+    /// Keys derived straight from the link secret; no forward secrecy.
+    Static,
+}
+
+/// Key material and mode.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Key {
+    /// How traffic keys come from the link secret.
+    pub mode: KeyMode,
+    /// The shared secret, if any. At least one of `shared` and `pair` is set.
+    pub shared: Option<SecretSource>,
+    /// Own private key and the peer's public key, if any.
+    pub pair: Option<KeyPair>,
+    /// The direction this end sends in, 0 or 1: from `key.direction`, else from the addresses.
+    pub direction: u8,
+    /// The AEAD of static mode.
+    pub cipher: Cipher,
+}
+
+/// Where a secret is read from. Paths are absolute.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretSource {
+    /// A key file.
+    File(PathBuf),
+    /// A name in systemd's credentials directory.
+    Credential(String),
+}
+
+/// `key.private-file` and `key.peer-public`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyPair {
+    /// File with this end's private key.
+    pub private_file: PathBuf,
+    /// The peer's X25519 public key.
+    pub peer_public: [u8; 32],
+}
+
+/// An AEAD algorithm; the discriminant is the suite number of PROTOCOL.md.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum Cipher {
+    /// RFC 8439.
+    ChaCha20Poly1305 = 1,
+    /// NIST SP 800-38D.
+    Aes256Gcm = 2,
+}
+
+/// What the device carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mode {
+    /// Routed: IP packets.
+    Tun,
+    /// Bridged: Ethernet frames.
+    Tap,
+}
+
+/// The `[device]` table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Device {
+    /// TUN or TAP.
+    pub mode: Mode,
+    /// Interface name; `None`: the kernel picks tunN or tapN.
+    pub name: Option<String>,
+    /// Own addresses. In tun mode without a prefix they have full length (/32, /128).
+    pub addresses: Vec<IpNet>,
+    /// The peer's addresses inside the tunnel, at most one of each family.
+    pub peers: Vec<IpAddr>,
+    /// MTU of the device in bytes: the largest IP packet.
+    pub mtu: u32,
+    /// False: addresses and MTU are left alone (OpenVPN's `ifconfig-noexec`).
+    pub configure: bool,
+    /// MAC address (tap only).
+    pub mac: Option<[u8; 6]>,
+    /// Join this bridge (tap only).
+    pub bridge: Option<String>,
+    /// Transmit queue length in packets.
+    pub txqueuelen: Option<u32>,
+}
+
+/// One `[[route]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Destination prefix, host bits zero.
+    pub to: IpNet,
+    /// The gateway.
+    pub via: Via,
+    /// Priority; lower wins. `None`: the kernel's default.
+    pub metric: Option<u32>,
+    /// Routing table; `None`: main.
+    pub table: Option<u32>,
+}
+
+/// The gateway of a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Via {
+    /// The peer's address inside the tunnel (`device.peer`).
+    VpnGateway,
+    /// The default route that was there before.
+    NetGateway,
+    /// This address.
+    Address(IpAddr),
+}
+
+/// A program and its own arguments; tund appends the positional ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// Absolute path of the program.
+    pub program: PathBuf,
+    /// Arguments from the file.
+    pub args: Vec<String>,
+}
+
+/// The `[scripts]` table. Every script is `None` unless `security` is 2 or more.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scripts {
+    /// After the device exists, before frames flow; its failure stops the start.
+    pub up: Option<Command>,
+    /// When going down, while the device still exists.
+    pub down: Option<Command>,
+    /// After the routes were set.
+    pub route_up: Option<Command>,
+    /// Before the routes are removed.
+    pub route_down: Option<Command>,
+    /// The peer answers.
+    pub link_up: Option<Command>,
+    /// The peer no longer answers.
+    pub link_down: Option<Command>,
+    /// OpenVPN's `script-security` level.
+    pub security: u8,
+    /// How long one script may run.
+    pub timeout: Duration,
+}
+
+/// The `[keepalive]` table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keepalive {
+    /// Something is sent at least this often.
+    pub interval: Duration,
+    /// With nothing authentic for this long the link is down.
+    pub timeout: Duration,
+}
+
+/// The `[run]` table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// User of the engine; `None`: `tund` if it exists, else `nobody`.
+    pub user: Option<String>,
+    /// Group of the engine; `None`: the user's own.
+    pub group: Option<String>,
+    /// Directory of run-time files; `None`: the default search.
+    pub runtime_dir: Option<PathBuf>,
+    /// Directory of lasting state; `None`: the default search.
+    pub state_dir: Option<PathBuf>,
+    /// How much is said, 0 to 9, with OpenVPN's meaning.
+    pub verb: u8,
+}
+
+/// The `[tuning]` table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tuning {
+    /// Pack several small waiting frames into one datagram.
+    pub bundle: bool,
+    /// Size asked for of the UDP socket's buffers, in bytes.
+    pub socket_buffer: u32,
+    /// Largest outer IP packet, in bytes; `None`: from the route to the peer.
+    pub path_mtu: Option<u32>,
+}

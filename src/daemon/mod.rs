@@ -1,0 +1,3 @@
+//! Running a link: the only place with clocks, processes and a runtime.
+
+pub mod log;

@@ -1,0 +1,37 @@
+//! tund joins two machines, or two Ethernet segments, over any IP network.
+//!
+//! The crate has two halves. The *pure* half takes `now` and randomness as arguments and owns no file
+//! descriptor; it is everything that `--no-default-features` builds:
+//!
+//! - [`config`]: TOML text in, a checked [`config::Config`] or diagnostics with line and column out
+//! - [`core`]: the link as a state machine ([`core::link::Link`]) and the bulk path ([`core::lane::Lane`])
+//! - [`wire`]: bytes to typed views and back
+//! - [`packet`]: inner packets (IP, Ethernet)
+//! - [`crypto`]: the only place that names a cryptography crate
+//! - [`route::plan`]: the steps that configure a device and its routes, and their undoing
+//! - [`privsep::message`]: what the two processes say to each other
+//!
+//! The other half (feature `daemon`) is thin input and output around it: `device`, `transport`,
+//! `route::netlink`, `privsep`, `daemon`, and `sys`, which holds all unsafe code.
+
+#![deny(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod config;
+pub mod core;
+pub mod crypto;
+pub mod packet;
+pub mod privsep;
+pub mod route;
+pub mod wire;
+
+#[cfg(feature = "daemon")]
+pub mod cli;
+#[cfg(feature = "daemon")]
+pub mod daemon;
+#[cfg(feature = "daemon")]
+pub mod device;
+#[cfg(feature = "daemon")]
+pub mod sys;
+#[cfg(feature = "daemon")]
+pub mod transport;

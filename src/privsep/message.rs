@@ -1,0 +1,184 @@
+//! What parent and engine say to each other, one message a packet of a `SOCK_SEQPACKET` socketpair.
+//!
+//! The set is enumerated, every message is bounded by [`MAX_MESSAGE`], and descriptors travel beside
+//! it (`SCM_RIGHTS`) only where the message's documentation names them.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use crate::config::{Cipher, Keepalive, Mode};
+
+/// Largest encoded message in bytes.
+pub const MAX_MESSAGE: usize = 16 * 1024;
+/// Longest text that the engine may put into the log in one message, in bytes.
+pub const MAX_TEXT: usize = 1024;
+
+/// From the engine to the parent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum ToParent {
+    /// Privileges are dropped; the engine now runs.
+    Locked {
+        /// One line for the log: which protections are in force.
+        protections: String,
+    },
+    /// Look the configured remotes up. Answer: [`ToEngine::Resolved`].
+    Resolve,
+    /// Datagrams now go to this address. Answer: [`ToEngine::Route`].
+    Endpoint {
+        /// The peer's outer address.
+        address: SocketAddr,
+    },
+    /// Write this floor durably. Answer: [`ToEngine::FloorWritten`].
+    Floor {
+        /// Microseconds since the Unix epoch.
+        time: u64,
+    },
+    /// Open and configure the device. Answer: [`ToEngine::Device`].
+    OpenDevice,
+    /// The peer answers and fits.
+    LinkUp {
+        /// The peer's outer address.
+        endpoint: SocketAddr,
+        /// What the peer calls its link; reduced to printable characters by the receiver.
+        name: String,
+    },
+    /// The peer no longer answers.
+    LinkDown {
+        /// One line: why.
+        reason: String,
+        /// Bytes sent and received in frames since the start.
+        traffic: Traffic,
+    },
+    /// Running totals, sent before [`ToParent::Exit`] and on request.
+    Traffic(Traffic),
+    /// A line for the log.
+    Log {
+        /// The verb level from which it is shown.
+        verb: u8,
+        /// At most [`MAX_TEXT`] bytes.
+        text: String,
+    },
+    /// The engine ends, in order.
+    Exit {
+        /// Exit code the parent should end with.
+        code: u8,
+        /// One line: why; empty when asked to stop.
+        reason: String,
+    },
+}
+
+/// From the parent to the engine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum ToEngine {
+    /// The first message. Descriptors: the UDP socket, then the device unless it comes later.
+    Start(Box<Start>),
+    /// The addresses of the remotes in the order to try; empty when none resolved.
+    Resolved {
+        /// At most 16.
+        addresses: Vec<SocketAddr>,
+    },
+    /// What the kernel's routing says about the endpoint.
+    Route {
+        /// The endpoint this is about.
+        address: SocketAddr,
+        /// MTU of the route in bytes.
+        mtu: Option<u32>,
+        /// Source address the kernel would choose.
+        source: Option<IpAddr>,
+    },
+    /// The floor is on disk, or could not be written.
+    FloorWritten {
+        /// The time asked for.
+        time: u64,
+        /// False: every sid must be challenged.
+        ok: bool,
+    },
+    /// The device is open and configured. Descriptor: the device.
+    Device,
+    /// Say [`ToParent::Traffic`].
+    Report,
+    /// Tell the peer and end.
+    Stop,
+}
+
+/// Everything the engine needs to run one link.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+pub struct Start {
+    /// The link secret L of PROTOCOL.md.
+    pub secret: [u8; 32],
+    /// The plain settings.
+    #[zeroize(skip)]
+    pub link: LinkSettings,
+    /// The identity to take on.
+    #[zeroize(skip)]
+    pub identity: Identity,
+}
+
+impl std::fmt::Debug for Start {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Start")
+            .field("link", &self.link)
+            .field("identity", &self.identity)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The user the engine becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Identity {
+    /// Take this uid and gid, drop all supplementary groups and capabilities.
+    Switch {
+        /// User id.
+        uid: u32,
+        /// Group id.
+        gid: u32,
+    },
+    /// Keep the uid, drop all capabilities (no other uid is mapped, or the parent is not root).
+    Keep,
+}
+
+/// The settings of a link that its state machine needs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LinkSettings {
+    /// The link's name, told to the peer.
+    pub name: String,
+    /// TUN or TAP.
+    pub mode: Mode,
+    /// Device MTU in bytes.
+    pub mtu: u32,
+    /// Own inner addresses.
+    pub addresses: Vec<IpAddr>,
+    /// The peer's inner addresses as configured here.
+    pub peers: Vec<IpAddr>,
+    /// The AEAD.
+    pub cipher: Cipher,
+    /// The direction this end sends in.
+    pub direction: u8,
+    /// Whether there is a remote to look up.
+    pub has_remote: bool,
+    /// Whether the peer is followed to a new address.
+    pub float: bool,
+    /// Liveness timers.
+    pub keepalive: Keepalive,
+    /// Pack small waiting frames together.
+    pub bundle: bool,
+    /// Largest outer IP packet, when fixed.
+    pub path_mtu: Option<u32>,
+    /// The greatest sid time taken so far; `None`: no floor can be read.
+    pub floor: Option<u64>,
+    /// Whether a floor can be written.
+    pub floor_writable: bool,
+    /// Log level.
+    pub verb: u8,
+}
+
+/// Bytes and frames that crossed the device since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Bytes of frames sent to the peer.
+    pub bytes_sent: u64,
+    /// Bytes of frames received from the peer.
+    pub bytes_received: u64,
+}

@@ -1,0 +1,3 @@
+//! Outer sockets and names.
+
+pub mod udp;
