@@ -1,0 +1,177 @@
+//! The link secret and what is derived from it (PROTOCOL.md §1).
+
+use aes::Aes256;
+use aes::cipher::{BlockCipherEncrypt, KeyInit};
+use hkdf::Hkdf;
+use sha2::{Digest, Sha256};
+use x25519_dalek::{PublicKey, StaticSecret};
+use zeroize::Zeroizing;
+
+use super::Random;
+use super::aead::{Aead, TAG};
+use crate::config::Cipher;
+
+/// Length of the mask over sid and header of a static datagram, in bytes.
+pub const MASK: usize = 21;
+
+/// The peer's public key is a point of small order: the exchange would give zero for every private key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the peer's public key is not a usable X25519 key")]
+pub struct WeakKey;
+
+/// A private key and the peer's public key.
+#[derive(Clone, Copy)]
+pub struct Pair<'a> {
+    /// This end's X25519 private key.
+    pub private: &'a [u8; 32],
+    /// The peer's X25519 public key.
+    pub peer_public: &'a [u8; 32],
+}
+
+/// A new shared secret, or a new X25519 private key.
+pub fn generate(random: &mut impl Random) -> Zeroizing<[u8; 32]> {
+    let mut secret = Zeroizing::new([0; 32]);
+    random.fill(secret.as_mut());
+    secret
+}
+
+/// The X25519 public key of a private key (RFC 7748).
+pub fn public_of(private: &[u8; 32]) -> [u8; 32] {
+    PublicKey::from(&StaticSecret::from(*private)).to_bytes()
+}
+
+/// The link secret `L` = HKDF-Extract("tund link v1", ikm). The ikm is the shared secret, or with a key
+/// pair X25519(own private, peer public) followed by the shared secret or 32 zero bytes.
+///
+/// # Errors
+/// [`WeakKey`] if the exchange gives zero.
+pub fn link_secret(
+    shared: Option<&[u8; 32]>,
+    pair: Option<Pair<'_>>,
+) -> Result<Zeroizing<[u8; 32]>, WeakKey> {
+    let mut ikm = Zeroizing::new(Vec::with_capacity(64));
+    if let Some(pair) = pair {
+        let private = StaticSecret::from(*pair.private);
+        let exchanged = private.diffie_hellman(&PublicKey::from(*pair.peer_public));
+        if !exchanged.was_contributory() {
+            return Err(WeakKey);
+        }
+        ikm.extend_from_slice(exchanged.as_bytes());
+    }
+    ikm.extend_from_slice(shared.unwrap_or(&[0; 32]));
+    let (secret, _) = Hkdf::<Sha256>::extract(Some(b"tund link v1"), &ikm);
+    Ok(Zeroizing::new(secret.into()))
+}
+
+/// A name for `L` that reveals nothing of it: the first 8 bytes of SHA-256("tund floor" ‖ L).
+pub fn fingerprint(secret: &[u8; 32]) -> [u8; 8] {
+    let mut hash = Sha256::new();
+    hash.update(b"tund floor");
+    hash.update(secret);
+    let digest: [u8; 32] = hash.finalize().into();
+    let mut name = [0; 8];
+    name.copy_from_slice(&digest[..8]);
+    name
+}
+
+/// The keys that last as long as the link: expanded once from `L`.
+pub struct LinkKeys {
+    expand: Hkdf<Sha256>,
+    probe: Aes256,
+    mask: Aes256,
+}
+
+impl LinkKeys {
+    /// Expands `L`.
+    pub fn new(secret: &[u8; 32]) -> Self {
+        #[allow(clippy::expect_used, reason = "a pseudorandom key of SHA-256's own length is never refused")]
+        let expand = Hkdf::<Sha256>::from_prk(secret).expect("32 bytes");
+        let probe = Aes256::new((&*expand_32(&expand, &[b"probe"])).into());
+        let mask = Aes256::new((&*expand_32(&expand, &[b"mask"])).into());
+        Self { expand, probe, mask }
+    }
+
+    /// AES-256(probe, block): the keyed check of values that travel with a datagram.
+    pub fn probe(&self, block: [u8; 16]) -> [u8; 16] {
+        encrypt(&self.probe, block)
+    }
+
+    /// The bytes that hide sid and header of a static datagram: AES-256(mask, tag) followed by
+    /// AES-256(mask, tag with the lowest bit of its last byte flipped), cut to [`MASK`] bytes.
+    pub fn mask(&self, tag: &[u8; TAG]) -> [u8; MASK] {
+        let mut second = *tag;
+        second[TAG - 1] ^= 1;
+        let mut mask = [0; MASK];
+        mask[..16].copy_from_slice(&encrypt(&self.mask, *tag));
+        mask[16..].copy_from_slice(&encrypt(&self.mask, second)[..MASK - 16]);
+        mask
+    }
+
+    /// The traffic key of static mode:
+    /// HKDF-Expand(L, "tund v1 static" ‖ suite ‖ direction ‖ sid ‖ lane, 32).
+    pub fn static_key(&self, cipher: Cipher, direction: u8, sid: &[u8; 16], lane: u8) -> Aead {
+        let key = expand_32(&self.expand, &[b"tund v1 static", &[cipher as u8, direction], sid, &[lane]]);
+        Aead::new(cipher, &key)
+    }
+}
+
+fn encrypt(key: &Aes256, block: [u8; 16]) -> [u8; 16] {
+    let mut block = block.into();
+    key.encrypt_block(&mut block);
+    block.into()
+}
+
+fn expand_32(key: &Hkdf<Sha256>, info: &[&[u8]]) -> Zeroizing<[u8; 32]> {
+    let mut out = Zeroizing::new([0; 32]);
+    #[allow(clippy::expect_used, reason = "HKDF-SHA256 refuses only more than 8160 bytes")]
+    key.expand_multi_info(info, out.as_mut()).expect("32 bytes");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ends_of_a_pair_compute_one_secret() {
+        let (a, b) = ([3; 32], [4; 32]);
+        let one = link_secret(None, Some(Pair { private: &a, peer_public: &public_of(&b) })).unwrap();
+        let two = link_secret(None, Some(Pair { private: &b, peer_public: &public_of(&a) })).unwrap();
+        assert_eq!(*one, *two);
+        let with_shared =
+            link_secret(Some(&[9; 32]), Some(Pair { private: &a, peer_public: &public_of(&b) }));
+        assert_ne!(*one, *with_shared.unwrap());
+    }
+
+    #[test]
+    fn a_public_key_of_small_order_is_refused() {
+        let weak = link_secret(None, Some(Pair { private: &[3; 32], peer_public: &[0; 32] }));
+        assert_eq!(weak.err(), Some(WeakKey));
+    }
+
+    /// RFC 7748 §5.2: one iteration from k = u = 9, and 9 is the base point.
+    #[test]
+    fn public_key_is_that_of_rfc_7748() {
+        let mut nine = [0; 32];
+        nine[0] = 9;
+        let public = "422c8e7a6227d7bca1350b3e2bb7279f7897b87bb6854b783c60e80311ae3079";
+        assert_eq!(public_of(&nine), hex(public));
+    }
+
+    #[test]
+    fn keys_differ_in_every_input() {
+        let keys = LinkKeys::new(&[1; 32]);
+        let tag = |cipher, direction, sid: u8, lane| {
+            keys.static_key(cipher, direction, &[sid; 16], lane).seal(0, b"", &mut []).unwrap()
+        };
+        let base = tag(Cipher::ChaCha20Poly1305, 0, 0, 0);
+        assert_ne!(base, tag(Cipher::Aes256Gcm, 0, 0, 0));
+        assert_ne!(base, tag(Cipher::ChaCha20Poly1305, 1, 0, 0));
+        assert_ne!(base, tag(Cipher::ChaCha20Poly1305, 0, 1, 0));
+        assert_ne!(base, tag(Cipher::ChaCha20Poly1305, 0, 0, 1));
+    }
+
+    fn hex(text: &str) -> [u8; 32] {
+        std::array::from_fn(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).unwrap())
+    }
+}
