@@ -1,1 +1,49 @@
-//! See lib.rs.
+//! Bytes to typed views and back: no keys, no state of a link, no input or output.
+//!
+//! Whatever arrives here is authentic but not trusted: nothing in this module panics or allocates
+//! beyond its stated bounds, whatever the bytes are.
+
+pub mod block;
+pub mod cbor;
+pub mod control;
+
+/// What is wrong with bytes that should have been a control message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// The bytes end inside a value.
+    #[error("the message ends inside a value")]
+    Truncated,
+    /// Bytes follow the message.
+    #[error("bytes follow the message")]
+    LeftOver,
+    /// The whole is longer than any message may be.
+    #[error("the message is longer than {max} bytes", max = control::MAX_CONTROL)]
+    TooLong,
+    /// An integer or length has leading zero bytes.
+    #[error("an integer is not in its shortest form")]
+    NotShortest,
+    /// A string, array or map of indefinite length.
+    #[error("an item has indefinite length")]
+    Indefinite,
+    /// A negative integer, tag, float, simple or reserved value.
+    #[error("a negative integer, tag, float, simple or reserved value")]
+    Unsupported,
+    /// The keys of a map are not strictly ascending, so one may be there twice.
+    #[error("the keys of a map are not in ascending order")]
+    KeyOrder,
+    /// Arrays and maps lie more than [`cbor::MAX_DEPTH`] deep.
+    #[error("arrays and maps lie more than {max} deep", max = cbor::MAX_DEPTH)]
+    TooDeep,
+    /// A value is of another type than its place wants.
+    #[error("a value has the wrong type")]
+    WrongType,
+    /// A number, length or count is outside its bounds.
+    #[error("a value is outside its bounds")]
+    OutOfRange,
+    /// A text is not UTF-8.
+    #[error("a text is not UTF-8")]
+    NotUtf8,
+    /// The field with this key is not there.
+    #[error("field {0} is missing")]
+    Missing(u64),
+}
