@@ -2,3 +2,10 @@
 //! network and has no privileges.
 
 pub mod message;
+
+#[cfg(feature = "daemon")]
+pub mod channel;
+#[cfg(feature = "daemon")]
+pub mod sandbox;
+#[cfg(feature = "daemon")]
+pub mod spawn;
