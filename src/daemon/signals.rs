@@ -1,0 +1,92 @@
+//! Signals, turned into a descriptor to poll and a set to read.
+
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+
+/// A signal that the parent acts on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// End.
+    Terminate,
+    /// End (Ctrl-C).
+    Interrupt,
+    /// Read the configuration again.
+    Hangup,
+    /// Resolve and connect again.
+    User1,
+    /// Log the statistics.
+    User2,
+    /// A child ended.
+    Child,
+}
+
+const WATCHED: [(Signal, i32); 6] = [
+    (Signal::Terminate, SIGTERM),
+    (Signal::Interrupt, SIGINT),
+    (Signal::Hangup, SIGHUP),
+    (Signal::User1, SIGUSR1),
+    (Signal::User2, SIGUSR2),
+    (Signal::Child, SIGCHLD),
+];
+
+/// The signals that came since they were last taken. Several of one kind count once.
+pub struct Signals {
+    wake: UnixStream,
+    flags: Vec<(Signal, Arc<AtomicBool>)>,
+}
+
+impl Signals {
+    /// Takes over the handling of every [`Signal`], for the whole process and for good. Errors are those
+    /// of socketpair(2) and sigaction(2).
+    pub fn watch() -> io::Result<Self> {
+        let (wake, write) = UnixStream::pair()?;
+        wake.set_nonblocking(true)?;
+        let mut flags = Vec::new();
+        for (signal, number) in WATCHED {
+            let flag = Arc::new(AtomicBool::new(false));
+            // The flag first: a wake-up must find it set.
+            signal_hook::flag::register(number, Arc::clone(&flag))?;
+            signal_hook::low_level::pipe::register(number, write.try_clone()?)?;
+            flags.push((signal, flag));
+        }
+        Ok(Self { wake, flags })
+    }
+
+    /// What came since the last call.
+    pub fn take(&mut self) -> Vec<Signal> {
+        let mut bytes = [0; 64];
+        while self.wake.read(&mut bytes).is_ok_and(|count| count == bytes.len()) {}
+        self.flags.iter().filter(|(_, flag)| flag.swap(false, Ordering::AcqRel)).map(|(s, _)| *s).collect()
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.wake.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::event::{PollFd, PollFlags, Timespec};
+
+    #[test]
+    fn a_signal_wakes_and_is_told_once() {
+        let mut signals = Signals::watch().unwrap();
+        signals.take();
+        signal_hook::low_level::raise(SIGUSR2).unwrap();
+        signal_hook::low_level::raise(SIGUSR2).unwrap();
+        let second = Timespec { tv_sec: 1, tv_nsec: 0 };
+        let ready = rustix::event::poll(&mut [PollFd::new(&signals, PollFlags::IN)], Some(&second)).unwrap();
+        assert_eq!(ready, 1);
+        assert!(signals.take().contains(&Signal::User2));
+        // Other tests' children may end meanwhile.
+        assert!(signals.take().iter().all(|signal| *signal == Signal::Child));
+    }
+}

@@ -1,0 +1,110 @@
+//! What the tests of this folder share.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, Once};
+use std::time::Duration;
+
+use super::log;
+use crate::config::{
+    Cipher, Command, Config, Device, Keepalive, Key, KeyMode, Listen, Mode, Remote, Run, Scripts,
+    SecretSource, Tuning,
+};
+
+static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Starts to keep what is logged, at verb 4.
+pub fn capture_log() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| log::init(4, Box::new(|_, line| LINES.lock().unwrap().push(line.to_owned()))));
+}
+
+/// The lines logged so far that contain `part`; other tests log too.
+pub fn logged(part: &str) -> Vec<String> {
+    LINES.lock().unwrap().iter().filter(|line| line.contains(part)).cloned().collect()
+}
+
+/// A directory of its own, removed on drop.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    pub fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("tund-test-{}-{number}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Writes an executable file. Another process does it, since a file that is open for writing here
+    /// would be inherited by a concurrently forked test and could not be executed (ETXTBSY).
+    pub fn script(&self, name: &str, text: &str) -> Command {
+        let program = self.0.join(name);
+        let status = std::process::Command::new("sh")
+            .args(["-c", "printf %s \"$1\" > \"$2\" && chmod 755 \"$2\"", "sh", text])
+            .arg(&program)
+            .status()
+            .unwrap();
+        assert!(status.success());
+        Command { program, args: Vec::new() }
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.0.join(name)).unwrap()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The classic routed link, as seen from fri.
+pub fn config() -> Config {
+    Config {
+        name: "tun-fri-mon".to_owned(),
+        remotes: vec![Remote { host: "127.0.0.1".to_owned(), port: 1417 }],
+        listen: Listen { address: None, port: 1417, explicit: false },
+        float: true,
+        bind_device: None,
+        fwmark: None,
+        key: Key {
+            mode: KeyMode::Static,
+            shared: Some(SecretSource::File(PathBuf::from("/etc/tund/static.key"))),
+            pair: None,
+            direction: 1,
+            cipher: Cipher::ChaCha20Poly1305,
+        },
+        device: Device {
+            mode: Mode::Tun,
+            name: None,
+            addresses: vec!["192.168.86.81/32".parse().unwrap()],
+            peers: vec![IpAddr::from([192, 168, 86, 18])],
+            mtu: 1400,
+            configure: true,
+            mac: None,
+            bridge: None,
+            txqueuelen: None,
+        },
+        routes: Vec::new(),
+        scripts: Scripts {
+            up: None,
+            down: None,
+            route_up: None,
+            route_down: None,
+            link_up: None,
+            link_down: None,
+            security: 2,
+            timeout: Duration::from_secs(30),
+        },
+        keepalive: Keepalive { interval: Duration::from_secs(10), timeout: Duration::from_secs(60) },
+        run: Run { user: None, group: None, runtime_dir: None, state_dir: None, verb: 3 },
+        tuning: Tuning { bundle: true, socket_buffer: 1 << 20, path_mtu: None },
+    }
+}
