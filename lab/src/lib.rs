@@ -1,1 +1,62 @@
 //! Hosts in network namespaces.
+//!
+//! A [`Net`] is a world of its own; a [`Host`] in it is a process that holds a network and a mount
+//! namespace, so nothing is left in `/run/netns` and no right is needed beyond those of a user
+//! namespace's root. [`Net::cable`] joins two hosts by a veth pair, [`Wire`] by two TAP devices that
+//! this process forwards between: whoever holds the wire sees, changes and invents every frame.
+//!
+//! Everything ends with its handle, also in a panic: processes are killed by number, namespaces go
+//! with their holders, and if this process is killed the kernel kills what it started.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+// A laboratory waits for real processes; there is no simulated time here.
+#![allow(clippy::disallowed_methods)]
+
+mod host;
+mod process;
+
+pub mod frame;
+pub mod probe;
+pub mod rights;
+pub mod wire;
+
+pub use host::{Host, Net};
+pub use process::{Process, wait_until};
+pub use wire::{Port, Side, Wire};
+
+/// What went wrong, in one text that a person can act on. `Debug` is the same text, so that `unwrap`
+/// in a test shows it.
+pub struct Error(String);
+
+impl Error {
+    /// An error of this text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::fmt::Debug for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Gives an I/O error its place.
+pub(crate) trait At<T> {
+    fn at(self, place: impl std::fmt::Display) -> Result<T, Error>;
+}
+
+impl<T, E: std::fmt::Display> At<T> for Result<T, E> {
+    fn at(self, place: impl std::fmt::Display) -> Result<T, Error> {
+        self.map_err(|error| Error(format!("{place}: {error}")))
+    }
+}

@@ -1,0 +1,311 @@
+//! Hosts and the cables between them.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::process::signal_pid;
+use crate::wire::{Port, Wire};
+use crate::{At, Error, Process, rights, wait_until};
+
+/// How long one `ip` command or the like may take.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A world of hosts with a directory of its own.
+pub struct Net {
+    dir: PathBuf,
+}
+
+impl Net {
+    /// A new, empty world. Fails with a remedy where this process may not make namespaces.
+    pub fn new() -> Result<Self, Error> {
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        rights::check_namespaces()?;
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("tund-lab-{}-{number}", std::process::id()));
+        fs::create_dir_all(&dir).at(dir.display())?;
+        Ok(Self { dir })
+    }
+
+    /// The world's own directory; it goes with the world.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// A new host, with `lo` up and nothing else.
+    pub fn host(&self, name: &str) -> Result<Host, Error> {
+        Host::new(name, self.dir.join(name))
+    }
+
+    /// Joins two hosts by a veth pair; both ends are up and without addresses.
+    pub fn cable(&self, a: &Host, a_name: &str, b: &Host, b_name: &str) -> Result<(), Error> {
+        a.run(&format!("ip link add {a_name} type veth peer name {b_name} netns {}", b.pid()))?;
+        a.run(&format!("ip link set {a_name} up"))?;
+        b.run(&format!("ip link set {b_name} up"))?;
+        Ok(())
+    }
+
+    /// Joins two hosts by a wire that this process forwards; both ends are up and without addresses.
+    pub fn wire(&self, a: &Host, a_name: &str, b: &Host, b_name: &str) -> Result<Wire, Error> {
+        Ok(Wire::new(a.port(a_name)?, b.port(b_name)?))
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// A process that holds a network namespace and a mount namespace.
+pub struct Host {
+    name: String,
+    dir: PathBuf,
+    holder: Child,
+    /// Inode of the network namespace: tells the host's processes from all others.
+    namespace: u64,
+}
+
+impl Host {
+    fn new(name: &str, dir: PathBuf) -> Result<Self, Error> {
+        fs::create_dir_all(&dir).at(dir.display())?;
+        let mut holder = Command::new("unshare")
+            .args(["--net", "--mount", "--", "sh", "-c", "echo ready; exec cat >/dev/null"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .at("cannot start unshare (Debian package util-linux)")?;
+        let mut ready = String::new();
+        if let Some(stdout) = holder.stdout.take() {
+            BufReader::new(stdout).read_line(&mut ready).at("unshare")?;
+        }
+        if ready.trim() != "ready" {
+            let _ = holder.kill();
+            let _ = holder.wait();
+            return Err(Error::new(format!("host {name}: unshare could not make its namespaces")));
+        }
+        let path = format!("/proc/{}/ns/net", holder.id());
+        let namespace = fs::metadata(&path).map(|meta| meta.ino());
+        let mut host = Self { name: name.to_owned(), dir, holder, namespace: 0 };
+        host.namespace = namespace.at(path)?;
+        host.prepare()?;
+        Ok(host)
+    }
+
+    /// Names come from the host's own `hosts` file alone, IPv6 addresses are usable at once, and what
+    /// a new namespace inherits from the machine is set to the kernel's defaults.
+    fn prepare(&self) -> Result<(), Error> {
+        fs::write(self.hosts_file(), "127.0.0.1 localhost\n").at("hosts")?;
+        self.mount(&self.hosts_file(), "/etc/hosts")?;
+        for (target, text) in [("/etc/resolv.conf", ""), ("/etc/nsswitch.conf", "hosts: files\n")] {
+            if Path::new(target).exists() {
+                let file = self.dir.join(target.rsplit('/').next().unwrap_or(target));
+                fs::write(&file, text).at(file.display())?;
+                self.mount(&file, target)?;
+            }
+        }
+        for which in ["all", "default"] {
+            self.sysctl(&format!("net/ipv6/conf/{which}/accept_dad"), "0")?;
+            self.sysctl(&format!("net/ipv4/conf/{which}/rp_filter"), "0")?;
+        }
+        self.sysctl("net/ipv4/ip_forward", "0")?;
+        self.run("ip link set lo up")?;
+        Ok(())
+    }
+
+    fn hosts_file(&self) -> PathBuf {
+        self.dir.join("hosts")
+    }
+
+    /// The host's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A directory for the host's files; it goes with the world.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The number of the process that holds the namespaces.
+    pub fn pid(&self) -> u32 {
+        self.holder.id()
+    }
+
+    /// Puts a file into the host's directory and returns its path.
+    pub fn file(&self, name: &str, text: &str) -> Result<PathBuf, Error> {
+        let path = self.dir.join(name);
+        fs::write(&path, text).at(path.display())?;
+        Ok(path)
+    }
+
+    /// Adds a name to what this host can resolve.
+    pub fn add_name(&self, address: &str, name: &str) -> Result<(), Error> {
+        let path = self.hosts_file();
+        let mut file = File::options().append(true).open(&path).at(path.display())?;
+        writeln!(file, "{address} {name}").at(path.display())
+    }
+
+    /// Mounts `source` over `target` in this host alone.
+    pub fn mount(&self, source: &Path, target: &str) -> Result<(), Error> {
+        self.output(&["mount", "--bind", &source.to_string_lossy(), target])?;
+        Ok(())
+    }
+
+    /// Writes below `/proc/sys`.
+    pub fn sysctl(&self, key: &str, value: &str) -> Result<(), Error> {
+        let path = format!("/proc/sys/{key}");
+        let value = value.to_owned();
+        self.within(|| fs::write(&path, value).at(&path))?
+    }
+
+    /// A command that will run in the host. Its working directory is `/`.
+    ///
+    /// The kernel kills it when the thread that starts it ends.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net=/proc/{}/ns/net", self.pid()))
+            .arg(format!("--mount=/proc/{}/ns/mnt", self.pid()))
+            .args(["--", "setpriv", "--pdeathsig", "KILL", "--"])
+            .arg(program)
+            .env("PATH", rights::search_path());
+        command
+    }
+
+    /// Runs a command line (split at blanks, no shell) and returns its standard output and error;
+    /// failure is an error that shows them.
+    pub fn run(&self, line: &str) -> Result<String, Error> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        self.output(&words)
+    }
+
+    /// Runs a shell script like [`Host::run`].
+    pub fn shell(&self, script: &str) -> Result<String, Error> {
+        self.output(&["sh", "-c", script])
+    }
+
+    fn output(&self, words: &[&str]) -> Result<String, Error> {
+        let mut process = self.spawn(words)?;
+        let status = process.wait(COMMAND_TIMEOUT)?;
+        let text = process.text();
+        if status.success() {
+            return Ok(text);
+        }
+        Err(Error::new(format!("{}: {}: {status}: {text}", self.name, words.join(" "))))
+    }
+
+    /// Starts a program in the host.
+    pub fn spawn(&self, words: &[&str]) -> Result<Process, Error> {
+        let (program, arguments) = words.split_first().ok_or_else(|| Error::new("no program named"))?;
+        rights::require(program)?;
+        let mut command = self.command(program);
+        command.args(arguments);
+        Process::spawn(format!("{}: {program}", self.name), command)
+    }
+
+    /// Starts tund from `program` with a configuration file and further arguments. Its run and state
+    /// directories are the host's own, so a later start on the same host finds them again.
+    pub fn tund(&self, program: &Path, config: &Path, arguments: &[&str]) -> Result<Process, Error> {
+        let mut command = self.command(program);
+        command.arg("--config").arg(config).args(arguments);
+        for (variable, name) in [("RUNTIME_DIRECTORY", "run"), ("STATE_DIRECTORY", "state")] {
+            let dir = self.dir.join(name);
+            fs::create_dir_all(&dir).at(dir.display())?;
+            command.env(variable, dir);
+        }
+        Process::spawn(format!("{}: tund", self.name), command)
+    }
+
+    /// Runs `work` on a thread inside the host's network namespace. A socket made there stays in the
+    /// host and may be used anywhere.
+    pub fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
+        let path = format!("/proc/{}/ns/net", self.pid());
+        let namespace = File::open(&path).at(&path)?;
+        thread::scope(|scope| {
+            let worker = scope.spawn(|| {
+                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+                    .at(format!("cannot enter {path}"))?;
+                Ok(work())
+            });
+            worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// A TAP device of that name whose frames this process reads and writes: a host's plug, or a
+    /// port for a bridge.
+    pub fn port(&self, name: &str) -> Result<Port, Error> {
+        let port = self.within(|| Port::open(name))??;
+        self.run(&format!("ip link set {name} up"))?;
+        Ok(port)
+    }
+
+    /// The names of the interfaces that exist, sorted.
+    pub fn interfaces(&self) -> Result<Vec<String>, Error> {
+        let text = self.run("ip -brief link")?;
+        let name = |line: &str| line.split([' ', '@']).next().map(str::to_owned);
+        let mut names: Vec<String> = text.lines().filter_map(name).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// Numbers of the processes that run in this host, without its holder.
+    pub fn processes(&self) -> Vec<u32> {
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let here = |pid: &u32| {
+            fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|meta| meta.ino() == self.namespace)
+        };
+        pids.filter(here).filter(|pid| *pid != self.pid()).collect()
+    }
+
+    fn kill_processes(&self) {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            let left = self.processes();
+            if left.is_empty() || Instant::now() > deadline {
+                return;
+            }
+            for pid in left {
+                let _ = signal_pid(pid, Signal::KILL);
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits until `condition` holds of the output of a command line.
+    pub fn wait_output(
+        &self,
+        line: &str,
+        timeout: Duration,
+        condition: impl Fn(&str) -> bool,
+    ) -> Result<String, Error> {
+        let mut last = String::new();
+        let found = wait_until(line, timeout, || {
+            last = self.run(line).unwrap_or_else(|error| error.to_string());
+            condition(&last)
+        });
+        found.map_err(|error| Error::new(format!("{}: {error}; last:\n{last}", self.name)))?;
+        Ok(last)
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if self.namespace != 0 {
+            self.kill_processes();
+        }
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}

@@ -1,0 +1,158 @@
+//! What this process may do, and what to do when it may not.
+
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use crate::{At, Error};
+
+/// Set in the environment of the re-executed program, so that it is re-executed once only.
+const ENTERED: &str = "TUND_LAB_ENTERED";
+
+/// Debian packages of the programs that the laboratory or its tests start.
+const PACKAGES: [(&str, &str); 14] = [
+    ("ip", "iproute2"),
+    ("bridge", "iproute2"),
+    ("ss", "iproute2"),
+    ("unshare", "util-linux"),
+    ("nsenter", "util-linux"),
+    ("setpriv", "util-linux"),
+    ("ping", "iputils-ping"),
+    ("brctl", "bridge-utils"),
+    ("ifconfig", "net-tools"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("udhcpc", "udhcpc"),
+    ("iperf3", "iperf3"),
+    ("tcpdump", "tcpdump"),
+    ("mount", "mount"),
+];
+
+/// Fails with the Debian package's name when `program` is not installed.
+pub fn require(program: &str) -> Result<(), Error> {
+    if program.contains('/') || found(program) {
+        return Ok(());
+    }
+    let package = PACKAGES.iter().find(|(name, _)| *name == program).map_or(program, |(_, package)| package);
+    Err(Error::new(format!("{program} is not installed: apt-get install {package}")))
+}
+
+fn found(program: &str) -> bool {
+    std::env::split_paths(&search_path()).any(|dir| dir.join(program).is_file())
+}
+
+/// This process's `PATH` and the directories of system programs, which ordinary users lack.
+pub(crate) fn search_path() -> std::ffi::OsString {
+    let mut path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
+    path.push(":/usr/sbin:/sbin");
+    path
+}
+
+/// Whether this process is root, of the machine or of a user namespace.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Whether another user than root exists here: not so in a user namespace with one mapped user.
+pub fn has_nobody() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.lines().any(|line| {
+        let numbers: Vec<u64> = line.split_whitespace().filter_map(|n| n.parse().ok()).collect();
+        matches!(numbers[..], [first, _, count] if (first..first + count).contains(&65534))
+    })
+}
+
+/// Fails, with a remedy, unless this process may make network namespaces.
+pub fn check_namespaces() -> Result<(), Error> {
+    for program in ["ip", "unshare", "nsenter", "setpriv", "mount"] {
+        require(program)?;
+    }
+    if !is_root() {
+        return Err(Error::new(
+            "no right to make network namespaces: run as root, or in a user namespace (unshare -Urnm COMMAND)",
+        ));
+    }
+    let output = Command::new("unshare").args(["--net", "--mount", "--", "true"]).output().at("unshare")?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(Error::new(format!(
+        "this root may not make network namespaces ({said}): is this a container without CAP_SYS_ADMIN?"
+    )))
+}
+
+/// Fails, with a remedy, unless TUN and TAP devices can be opened.
+pub fn check_tun() -> Result<(), Error> {
+    let path = "/dev/net/tun";
+    let opened = std::fs::File::options().read(true).write(true).open(path);
+    let Err(error) = opened else { return Ok(()) };
+    let remedy = if Path::new(path).exists() {
+        "as root: chmod 0666 /dev/net/tun (safe, and Debian's default), or run this as root"
+    } else {
+        "as root: modprobe tun; in a container pass the device /dev/net/tun in"
+    };
+    Err(Error::new(format!("cannot open {path} ({error}); {remedy}")))
+}
+
+/// Makes this process root of a user namespace if it is an ordinary user: executes it again, once.
+/// Returns only when it is root (of whichever kind), or cannot become so.
+pub fn become_root() -> Result<(), Error> {
+    if is_root() {
+        return Ok(());
+    }
+    require("unshare")?;
+    let trial = ["--user", "--map-root-user", "--net", "--mount", "--"];
+    let output = Command::new("unshare").args(trial).arg("true").output().at("unshare")?;
+    if !output.status.success() || std::env::var_os(ENTERED).is_some() {
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return Err(Error::new(format!("{said}\n{}", namespace_remedy())));
+    }
+    let program = std::env::current_exe().at("own program file")?;
+    let error = Command::new("unshare")
+        .args(trial)
+        .arg(program)
+        .args(std::env::args_os().skip(1))
+        .env(ENTERED, "1")
+        .exec();
+    Err(Error::new(format!("cannot execute unshare: {error}")))
+}
+
+/// Which switch forbids user namespaces on this machine.
+fn namespace_remedy() -> String {
+    let switch = |path: &str, bad: &str| {
+        std::fs::read_to_string(format!("/proc/sys/{path}")).is_ok_and(|value| value.trim() == bad)
+    };
+    let set = |text: &str| {
+        format!("this machine forbids user namespaces; as root: sysctl -w {text}, or run this as root")
+    };
+    if switch("kernel/unprivileged_userns_clone", "0") {
+        return set("kernel.unprivileged_userns_clone=1");
+    }
+    if switch("kernel/apparmor_restrict_unprivileged_userns", "1") {
+        return set("kernel.apparmor_restrict_unprivileged_userns=0");
+    }
+    if switch("user/max_user_namespaces", "0") {
+        return set("user.max_user_namespaces=10000");
+    }
+    "this machine (or the container this runs in) forbids user namespaces: run this as root".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_program_is_named_with_its_package() {
+        assert!(require("sh").is_ok());
+        let error = require("no-such-program").unwrap_err().to_string();
+        assert!(error.contains("apt-get install no-such-program"), "{error}");
+    }
+
+    #[test]
+    fn every_program_of_the_package_list_is_listed_once() {
+        let mut names: Vec<_> = PACKAGES.iter().map(|(name, _)| name).collect();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), PACKAGES.len());
+    }
+}
