@@ -1,1 +1,16 @@
-//! See lib.rs.
+//! The protocol as state machines without input or output: `now` and randomness are arguments.
+//!
+//! A link has one [`link::Link`] (control: sessions, hello, liveness, endpoint) and one
+//! [`lane::Lane`] for each worker (the bulk path: seal and open). They share nothing: the link tells
+//! a lane [`lane::Command`]s, a lane tells the link [`lane::Notice`]s, and whoever owns both carries
+//! them across.
+
+pub mod admission;
+pub mod hello;
+pub mod lane;
+pub mod limits;
+pub mod link;
+pub mod path;
+pub mod replay;
+pub mod sid;
+pub mod stats;

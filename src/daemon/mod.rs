@@ -2,6 +2,7 @@
 
 pub mod environment;
 pub mod log;
+pub mod random;
 pub mod script;
 pub mod signals;
 #[cfg(test)]

@@ -6,6 +6,7 @@
 pub mod block;
 pub mod cbor;
 pub mod control;
+pub mod datagram;
 
 /// What is wrong with bytes that should have been a control message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -1,0 +1,250 @@
+//! Which sids of the peer become live (PROTOCOL.md §4.2): by the clock and the floor, or by a challenge.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::lane::{Received, unmask};
+use super::limits::{
+    CHALLENGE_INTERVAL, CHALLENGE_LIFE, CHALLENGES, DERIVATIONS, PENDING_DATAGRAMS, PENDING_SIDS, SID_CLOCK,
+};
+use super::sid::Sid;
+use super::stats::Drop;
+use crate::config::Cipher;
+use crate::crypto::Random;
+use crate::crypto::keys::LinkKeys;
+use crate::wire::control::{self, Message};
+use crate::wire::datagram::{self, Kind, OVERHEAD};
+
+/// Length of a datagram that carries a challenge, in bytes; nothing shorter is challenged.
+pub const CHALLENGE_DATAGRAM: usize = OVERHEAD + 20;
+
+/// The time of one event: a monotonic instant, and the wall clock in microseconds since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// For timers; never goes back.
+    pub instant: Instant,
+    /// For sids; may jump.
+    pub wall: u64,
+}
+
+/// What to do about a datagram of a sid that was not live in the lane when it came.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict {
+    /// The sid is live by now: open the datagram again.
+    Again(Received),
+    /// Kept until the floor is written.
+    Held,
+    /// Kept; write this floor.
+    Floor(u64),
+    /// The peer challenges us: reply to this address under a new sid.
+    Reply {
+        /// What it sent.
+        challenge: [u8; 16],
+        /// Where it came from.
+        to: SocketAddr,
+    },
+    /// Challenge this address.
+    Challenge {
+        /// What to send.
+        challenge: [u8; 16],
+        /// Where to.
+        to: SocketAddr,
+    },
+    /// The sid answered a challenge: it is live.
+    Proven {
+        /// The live sid.
+        sid: Sid,
+        /// Peer's clock minus ours, in microseconds.
+        skew: i64,
+        /// The datagram, to be opened again.
+        received: Received,
+        /// A first floor to write, where there was none.
+        floor: Option<u64>,
+    },
+    /// No further.
+    Dropped(Drop),
+}
+
+struct Pending {
+    sid: Sid,
+    floor: u64,
+    held: Vec<Received>,
+}
+
+struct Challenge {
+    value: [u8; 16],
+    to: SocketAddr,
+    at: Instant,
+}
+
+/// The gate that a sid passes once.
+pub struct Admission {
+    keys: Arc<LinkKeys>,
+    cipher: Cipher,
+    direction: u8,
+    floor: Option<u64>,
+    writable: bool,
+    live: Option<Sid>,
+    pending: VecDeque<Pending>,
+    challenges: VecDeque<Challenge>,
+    challenged_at: Option<Instant>,
+    derivations: (Option<Instant>, u32),
+}
+
+impl Admission {
+    /// A gate with nothing live.
+    pub fn new(
+        keys: Arc<LinkKeys>,
+        cipher: Cipher,
+        direction: u8,
+        floor: Option<u64>,
+        writable: bool,
+    ) -> Self {
+        Self {
+            keys,
+            cipher,
+            direction,
+            floor,
+            writable,
+            live: None,
+            pending: VecDeque::new(),
+            challenges: VecDeque::new(),
+            challenged_at: None,
+            derivations: (None, 0),
+        }
+    }
+
+    /// Judges a datagram whose sid passed its keyed check but is not live in the lane.
+    pub fn handle_unknown(
+        &mut self,
+        now: Now,
+        sid: Sid,
+        received: Received,
+        random: &mut impl Random,
+    ) -> Verdict {
+        if self.live == Some(sid) {
+            return Verdict::Again(received);
+        }
+        if let Some(pending) = self.pending.iter_mut().find(|pending| pending.sid == sid) {
+            if pending.held.len() >= PENDING_DATAGRAMS {
+                return Verdict::Dropped(Drop::QueueFull);
+            }
+            pending.held.push(received);
+            return Verdict::Held;
+        }
+        if !self.may_derive(now.instant) {
+            return Verdict::Dropped(Drop::RateLimited);
+        }
+        match self.open(sid, &received) {
+            Err(reason) => Verdict::Dropped(reason),
+            Ok(Some(Message::Challenge { challenge })) => Verdict::Reply { challenge, to: received.from },
+            Ok(Some(Message::ChallengeReply { challenge })) if self.answers(now, &received, challenge) => {
+                self.prove(now, sid, received)
+            }
+            Ok(_) => self.judge(now, sid, received, random),
+        }
+    }
+
+    /// The floor is on disk, or could not be written: gives the sid that waited for it, now live, and
+    /// its datagrams. Without a floor they are dropped, and the next datagram is challenged.
+    pub fn handle_floor(&mut self, time: u64, written: bool) -> Option<(Sid, Vec<Received>)> {
+        self.writable = written;
+        if written {
+            self.floor = self.floor.max(Some(time));
+        }
+        let index = self.pending.iter().position(|pending| pending.floor == time)?;
+        let pending = self.pending.remove(index)?;
+        if self.floor != Some(time) {
+            return None;
+        }
+        self.live = Some(pending.sid);
+        Some((pending.sid, pending.held))
+    }
+
+    /// How many challenges ran out unanswered by now.
+    pub fn handle_timeout(&mut self, now: Instant) -> usize {
+        let before = self.challenges.len();
+        self.challenges.retain(|challenge| now.saturating_duration_since(challenge.at) < CHALLENGE_LIFE);
+        before - self.challenges.len()
+    }
+
+    /// When the oldest challenge runs out.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.challenges.front().map(|challenge| challenge.at + CHALLENGE_LIFE)
+    }
+
+    /// Whether a challenge of ours is outstanding.
+    pub fn is_challenging(&self) -> bool {
+        !self.challenges.is_empty()
+    }
+
+    fn may_derive(&mut self, now: Instant) -> bool {
+        let (since, count) = &mut self.derivations;
+        if since.is_none_or(|since| now.saturating_duration_since(since).as_secs() >= 1) {
+            (*since, *count) = (Some(now), 0);
+        }
+        *count += 1;
+        *count <= DERIVATIONS
+    }
+
+    /// Opens a copy under the sid's own key; `None`: authentic, but no control message.
+    fn open(&self, sid: Sid, received: &Received) -> Result<Option<Message>, Drop> {
+        let mut datagram = received.datagram.clone();
+        let tag = datagram::tag(&datagram).ok_or(Drop::TooShort)?;
+        let (_, header) = unmask(&self.keys.mask(&tag), &datagram);
+        let aead = self.keys.static_key(self.cipher, 1 - self.direction, &sid.0, header.lane);
+        let range = datagram::body(datagram.len());
+        let body = &mut datagram[range];
+        aead.open(header.counter, &header.emit(), body, &tag).map_err(|_| Drop::BadTag)?;
+        match header.kind {
+            Kind::Control => control::decode(body).map_err(|_| Drop::Malformed),
+            Kind::Frame | Kind::Block | Kind::Reserved => Ok(None),
+        }
+    }
+
+    /// Uses up the outstanding challenge that this answers, if it does.
+    fn answers(&mut self, now: Now, received: &Received, value: [u8; 16]) -> bool {
+        let index = self.challenges.iter().position(|challenge| {
+            challenge.value == value
+                && challenge.to == received.from
+                && now.instant.saturating_duration_since(challenge.at) < CHALLENGE_LIFE
+        });
+        index.is_some_and(|index| self.challenges.remove(index).is_some())
+    }
+
+    fn prove(&mut self, now: Now, sid: Sid, received: Received) -> Verdict {
+        self.live = Some(sid);
+        // A first floor lies above everything the clock rule could have taken before it was lost.
+        let first = now.wall.saturating_add(SID_CLOCK).max(sid.time());
+        let floor = (self.floor.is_none() && self.writable).then_some(first);
+        Verdict::Proven { sid, skew: sid.time().wrapping_sub(now.wall) as i64, received, floor }
+    }
+
+    fn judge(&mut self, now: Now, sid: Sid, received: Received, random: &mut impl Random) -> Verdict {
+        let fresh = sid.time().abs_diff(now.wall) <= SID_CLOCK;
+        if fresh && self.writable && self.floor.is_some_and(|floor| sid.time() > floor) {
+            if self.pending.len() >= PENDING_SIDS {
+                self.pending.pop_front();
+            }
+            let floor = sid.time();
+            self.pending.push_back(Pending { sid, floor, held: vec![received] });
+            return Verdict::Floor(floor);
+        }
+        let recent = self
+            .challenged_at
+            .is_some_and(|at| now.instant.saturating_duration_since(at) < CHALLENGE_INTERVAL);
+        if recent || received.datagram.len() < CHALLENGE_DATAGRAM {
+            return Verdict::Dropped(Drop::Stale);
+        }
+        self.challenged_at = Some(now.instant);
+        if self.challenges.len() >= CHALLENGES {
+            self.challenges.pop_front();
+        }
+        let challenge = Challenge { value: random.bytes(), to: received.from, at: now.instant };
+        let verdict = Verdict::Challenge { challenge: challenge.value, to: challenge.to };
+        self.challenges.push_back(challenge);
+        verdict
+    }
+}

@@ -1,0 +1,75 @@
+//! What the ends tell each other of themselves, and whether it fits.
+
+use std::net::IpAddr;
+
+use crate::config::Mode;
+use crate::privsep::message::LinkSettings;
+use crate::wire::control::Hello;
+
+/// The version of PROTOCOL.md that this code speaks.
+pub const VERSION: u8 = 1;
+
+/// This end's hello.
+pub fn own(settings: &LinkSettings, budget: usize, seen: bool) -> Hello {
+    Hello {
+        version: VERSION,
+        mode: settings.mode,
+        mtu: settings.mtu,
+        addresses: settings.addresses.clone(),
+        peers: settings.peers.clone(),
+        budget: u16::try_from(budget).unwrap_or(u16::MAX),
+        capabilities: 0,
+        name: settings.name.clone(),
+        seen,
+    }
+}
+
+/// Why the two ends cannot work together, in one line that names the remedy; `None` if they can.
+pub fn mismatch(settings: &LinkSettings, peer: &Hello) -> Option<String> {
+    if peer.version != VERSION {
+        return Some(format!(
+            "peer speaks protocol version {}, this end version {VERSION}: update the older one",
+            peer.version
+        ));
+    }
+    if peer.mode != settings.mode {
+        let (theirs, ours) = (mode(peer.mode), mode(settings.mode));
+        return Some(format!(
+            "peer is in {theirs} mode, this end in {ours} mode: set device.mode alike on both ends"
+        ));
+    }
+    if peer.mtu != settings.mtu {
+        return Some(format!(
+            "peer's frame MTU is {}, this end's {}: set device.mtu alike on both ends",
+            peer.mtu, settings.mtu
+        ));
+    }
+    if let Some(address) = settings.addresses.iter().find(|address| peer.addresses.contains(address)) {
+        return Some(format!("both ends have the address {address}: change device.address of one"));
+    }
+    contradiction(&settings.peers, &peer.addresses)
+        .map(|(expected, actual)| {
+            format!("peer's address is {actual}, this end expects {expected}: mend device.peer here or device.address there")
+        })
+        .or_else(|| {
+            contradiction(&peer.peers, &settings.addresses).map(|(expected, actual)| {
+                format!("peer expects the address {expected} here, but it is {actual}: mend device.address here or device.peer there")
+            })
+        })
+}
+
+/// An address that one end expects of the other where the other has only different ones of that family.
+fn contradiction(expected: &[IpAddr], actual: &[IpAddr]) -> Option<(IpAddr, IpAddr)> {
+    expected.iter().find_map(|expected| {
+        let mut family = actual.iter().filter(|actual| actual.is_ipv4() == expected.is_ipv4()).peekable();
+        let first = *family.peek()?;
+        (!family.any(|actual| actual == expected)).then_some((*expected, *first))
+    })
+}
+
+fn mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Tun => "tun",
+        Mode::Tap => "tap",
+    }
+}

@@ -1,0 +1,457 @@
+//! The bulk path of one worker: frames to datagrams and back, as pure functions on buffers.
+//!
+//! A lane owns its keys, counters, replay windows and reassembly; nothing of it is shared. What is not
+//! frames goes to the link as a [`Notice`]; what the link decides comes back as a [`Command`].
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::limits::{BUDGET_BASE, COUNTER_END, DATAGRAM_MAX, PATH_INTERVAL, SID_PREVIOUS};
+use super::replay::Window;
+use super::sid::Sid;
+use super::stats::{Drop, Stats};
+use crate::config::Cipher;
+use crate::crypto::aead::{Aead, TAG};
+use crate::crypto::keys::{LinkKeys, MASK};
+use crate::wire::block::{Packer, Reassembler};
+use crate::wire::datagram::{self, BODY, HEADER, Header, Kind, OVERHEAD, SID};
+
+/// Live sids: the current and the previous one, and one more while the peer changes its mind.
+const LIVE: usize = 3;
+
+/// From the link to a lane.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// Have this sid ready: control messages marked `next` go out under it.
+    Prepare(Sid),
+    /// Send under the prepared sid from now on.
+    Switch,
+    /// This sid of the peer is live; the one before ends in [`SID_PREVIOUS`].
+    Receive(Sid),
+    /// Seal and send a control message.
+    Control {
+        /// The encoded message.
+        body: Vec<u8>,
+        /// Where to.
+        to: SocketAddr,
+        /// Under the prepared sid instead of the current one.
+        next: bool,
+    },
+    /// Where frames go; `None`: nowhere, frames are dropped.
+    Endpoint(Option<SocketAddr>),
+    /// Whether the peer's hello fits, so that frames may pass.
+    Agreed(bool),
+    /// The largest UDP payload, in bytes.
+    Budget(usize),
+    /// Open this datagram again: its sid is live now.
+    Again(Received),
+}
+
+/// A datagram and where it came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Received {
+    /// The source address.
+    pub from: SocketAddr,
+    /// The bytes as they came.
+    pub datagram: Vec<u8>,
+}
+
+/// From a lane to the link.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Notice {
+    /// The sid is not live here, but its keyed check is right.
+    Unknown {
+        /// The unmasked sid.
+        sid: Sid,
+        /// The datagram, still masked.
+        received: Received,
+    },
+    /// An authentic control message.
+    Control {
+        /// Source address.
+        from: SocketAddr,
+        /// The decrypted body.
+        body: Vec<u8>,
+    },
+    /// An authentic datagram newer than all others came from another address than the endpoint.
+    Moved {
+        /// The new address.
+        from: SocketAddr,
+    },
+}
+
+/// Where a lane puts what comes out of it.
+pub trait Sink {
+    /// A frame for the device.
+    fn frame(&mut self, frame: &[u8]);
+    /// A datagram for the network.
+    fn datagram(&mut self, datagram: &[u8], to: SocketAddr);
+    /// Something for the link. The receiver's queue is bounded: false if it was full.
+    fn notice(&mut self, notice: Notice) -> bool;
+}
+
+/// What a lane is made of and does not change.
+pub struct Settings {
+    /// Keys of the link.
+    pub keys: Arc<LinkKeys>,
+    /// The AEAD both ways.
+    pub cipher: Cipher,
+    /// The direction this end sends in.
+    pub direction: u8,
+    /// The lane's number, 0 to 15.
+    pub lane: u8,
+    /// Largest frame the device carries, in bytes.
+    pub max_frame: usize,
+    /// Pack several small waiting frames into one datagram.
+    pub bundle: bool,
+}
+
+struct SendKey {
+    sid: Sid,
+    aead: Aead,
+    counter: u32,
+}
+
+struct ReceiveKey {
+    sid: Sid,
+    aead: Aead,
+    window: Window,
+    blocks: Reassembler,
+    /// When it ends; `None` for the current one.
+    until: Option<Instant>,
+}
+
+/// One worker's share of a link.
+pub struct Lane {
+    settings: Settings,
+    current: Option<SendKey>,
+    next: Option<SendKey>,
+    receive: VecDeque<ReceiveKey>,
+    endpoint: Option<SocketAddr>,
+    agreed: bool,
+    budget: usize,
+    moved_at: Option<Instant>,
+    buffer: Vec<u8>,
+    stats: Stats,
+}
+
+impl Lane {
+    /// A lane without keys: nothing passes until the link says so.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            current: None,
+            next: None,
+            receive: VecDeque::with_capacity(LIVE + 1),
+            endpoint: None,
+            agreed: false,
+            budget: BUDGET_BASE,
+            moved_at: None,
+            buffer: vec![0; DATAGRAM_MAX],
+            stats: Stats::default(),
+        }
+    }
+
+    /// What was counted so far.
+    pub fn stats(&self) -> Stats {
+        let mut stats = self.stats;
+        for key in &self.receive {
+            add_block_drops(&mut stats, &key.blocks);
+        }
+        stats
+    }
+
+    /// How many datagrams went out under the current key.
+    pub fn sent_under_key(&self) -> u32 {
+        self.current.as_ref().map_or(0, |key| key.counter)
+    }
+
+    /// Carries out what the link decided.
+    pub fn handle_command(&mut self, now: Instant, command: Command, sink: &mut impl Sink) {
+        match command {
+            Command::Prepare(sid) => self.next = Some(self.send_key(sid)),
+            Command::Switch => {
+                if self.next.is_some() {
+                    self.current = self.next.take();
+                }
+            }
+            Command::Receive(sid) => self.receive_under(now, sid),
+            Command::Control { body, to, next } => self.send_control(&body, to, next, sink),
+            Command::Endpoint(endpoint) => self.endpoint = endpoint,
+            Command::Agreed(agreed) => self.agreed = agreed,
+            Command::Budget(budget) => self.budget = budget.clamp(OVERHEAD + 64, DATAGRAM_MAX),
+            Command::Again(mut received) => {
+                if let Err(reason) = self.open(now, received.from, &mut received.datagram, true, sink) {
+                    self.stats.drop(reason);
+                }
+            }
+        }
+    }
+
+    /// Seals the frames that are waiting. All of them go out now: nothing waits for more.
+    pub fn handle_frames(&mut self, frames: &[&[u8]], sink: &mut impl Sink) {
+        let (Some(to), Some(_), true) = (self.endpoint, &self.current, self.agreed) else {
+            self.stats.add(Drop::NoPeer, frames.len() as u64);
+            return;
+        };
+        let capacity = self.budget - OVERHEAD;
+        let max = self.settings.max_frame;
+        for group in frames.chunk_by(|a, b| fits(a, max) == fits(b, max)) {
+            if !fits(group[0], max) {
+                self.stats.add(Drop::TooBig, group.len() as u64);
+                continue;
+            }
+            self.stats.frames_out += group.len() as u64;
+            self.stats.bytes_out += group.iter().map(|frame| frame.len() as u64).sum::<u64>();
+            if self.wants_blocks(group, capacity) {
+                let mut packer = Packer::new(group);
+                while let Some(length) = packer.fill(&mut self.buffer[BODY..BODY + capacity]) {
+                    self.seal_and_send(Kind::Block, length, to, sink);
+                }
+            } else {
+                for frame in group {
+                    self.buffer[BODY..BODY + frame.len()].copy_from_slice(frame);
+                    self.seal_and_send(Kind::Frame, frame.len(), to, sink);
+                }
+            }
+        }
+    }
+
+    /// Opens one datagram; `datagram` is scratch space afterwards.
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &mut [u8],
+        sink: &mut impl Sink,
+    ) {
+        if let Err(reason) = self.open(now, from, datagram, false, sink) {
+            self.stats.drop(reason);
+        }
+    }
+
+    /// When [`Lane::handle_timeout`] must be called next, if at all.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let ends = self.receive.iter().filter_map(|key| key.until);
+        ends.chain(self.receive.iter().filter_map(|key| key.blocks.poll_timeout())).min()
+    }
+
+    /// Ends what has run out of time.
+    pub fn handle_timeout(&mut self, now: Instant, sink: &mut impl Sink) {
+        let agreed = self.agreed;
+        for key in &mut self.receive {
+            key.blocks.handle_timeout(now, &mut |frame| deliver(&mut self.stats, agreed, frame, sink));
+        }
+        let stats = &mut self.stats;
+        self.receive.retain(|key| {
+            let live = key.until.is_none_or(|until| now < until);
+            if !live {
+                add_block_drops(stats, &key.blocks);
+            }
+            live
+        });
+    }
+
+    /// Blocks are for frames that no datagram holds, and for groups that need fewer datagrams as a stream.
+    fn wants_blocks(&self, group: &[&[u8]], capacity: usize) -> bool {
+        if group.iter().any(|frame| frame.len() > capacity) {
+            return true;
+        }
+        let stream: usize = group.iter().map(|frame| frame.len() + 2).sum();
+        self.settings.bundle && stream.div_ceil(capacity - 2) < group.len()
+    }
+
+    fn send_key(&self, sid: Sid) -> SendKey {
+        let Settings { keys, cipher, direction, lane, .. } = &self.settings;
+        SendKey { sid, aead: keys.static_key(*cipher, *direction, &sid.0, *lane), counter: 0 }
+    }
+
+    fn receive_under(&mut self, now: Instant, sid: Sid) {
+        // A sid that is still live keeps its window: nothing is ever accepted twice.
+        let key = match self.receive.iter().position(|key| key.sid == sid) {
+            Some(index) => self.receive.remove(index),
+            None => Some(self.receive_key(sid)),
+        };
+        for key in &mut self.receive {
+            key.until.get_or_insert(now + SID_PREVIOUS);
+        }
+        self.receive.extend(key.map(|key| ReceiveKey { until: None, ..key }));
+        self.receive.rotate_right(1);
+        if let Some(oldest) = self.receive.get(LIVE) {
+            add_block_drops(&mut self.stats, &oldest.blocks);
+            self.receive.truncate(LIVE);
+        }
+    }
+
+    fn receive_key(&self, sid: Sid) -> ReceiveKey {
+        let Settings { keys, cipher, direction, lane, max_frame, .. } = &self.settings;
+        ReceiveKey {
+            sid,
+            aead: keys.static_key(*cipher, 1 - *direction, &sid.0, *lane),
+            window: Window::default(),
+            blocks: Reassembler::new(*max_frame),
+            until: None,
+        }
+    }
+
+    fn send_control(&mut self, body: &[u8], to: SocketAddr, next: bool, sink: &mut impl Sink) {
+        self.buffer[BODY..BODY + body.len()].copy_from_slice(body);
+        let swap = next && self.next.is_some();
+        if swap {
+            std::mem::swap(&mut self.current, &mut self.next);
+        }
+        self.seal_and_send(Kind::Control, body.len(), to, sink);
+        if swap {
+            std::mem::swap(&mut self.current, &mut self.next);
+        }
+    }
+
+    /// Seals the body of `length` bytes that stands in the buffer. A key at its last counter sends no more.
+    fn seal_and_send(&mut self, kind: Kind, length: usize, to: SocketAddr, sink: &mut impl Sink) {
+        let Some(key) = self.current.as_mut().filter(|key| key.counter < COUNTER_END) else {
+            self.stats.drop(Drop::NoPeer);
+            return;
+        };
+        let header = Header { slot: 0, kind, lane: self.settings.lane, counter: key.counter };
+        key.counter += 1;
+        let datagram = &mut self.buffer[..OVERHEAD + length];
+        datagram[..SID].copy_from_slice(&key.sid.0);
+        datagram[SID..BODY].copy_from_slice(&header.emit());
+        if seal(&self.settings.keys, &key.aead, header, datagram).is_ok() {
+            self.stats.datagrams_out += 1;
+            sink.datagram(datagram, to);
+        }
+    }
+
+    fn open(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &mut [u8],
+        again: bool,
+        sink: &mut impl Sink,
+    ) -> Result<(), Drop> {
+        let tag = datagram::tag(datagram).ok_or(Drop::TooShort)?;
+        let mask = self.settings.keys.mask(&tag);
+        let (sid, header) = unmask(&mask, datagram);
+        let Some(index) = self.receive.iter().position(|key| key.sid == sid) else {
+            return if again { Err(Drop::Stale) } else { self.hand_over(sid, from, datagram, sink) };
+        };
+        let key = &mut self.receive[index];
+        if header.slot != 0 || header.lane != self.settings.lane || header.kind == Kind::Reserved {
+            return Err(Drop::Malformed);
+        }
+        if !key.window.admits(header.counter) {
+            return Err(Drop::Replayed);
+        }
+        let range = datagram::body(datagram.len());
+        let body = &mut datagram[range];
+        key.aead.open(header.counter, &header.emit(), body, &tag).map_err(|_| Drop::BadTag)?;
+        if !key.window.accept(header.counter) {
+            return Err(Drop::Replayed);
+        }
+        self.stats.datagrams_in += 1;
+        let newest = index == 0 && key.window.is_newest(header.counter);
+        let body = &*body;
+        let mut result = Ok(());
+        let (stats, agreed) = (&mut self.stats, self.agreed);
+        let mut forward = |frame: &[u8]| deliver(stats, agreed, frame, sink);
+        match header.kind {
+            Kind::Block => key.blocks.block(now, header.counter, body, &mut forward),
+            Kind::Frame if !fits(body, self.settings.max_frame) => {
+                key.blocks.other(header.counter, &mut forward);
+                result = Err(Drop::TooBig);
+            }
+            Kind::Frame => {
+                key.blocks.other(header.counter, &mut forward);
+                forward(body);
+            }
+            Kind::Control | Kind::Reserved => {
+                key.blocks.other(header.counter, &mut forward);
+                if !sink.notice(Notice::Control { from, body: body.to_vec() }) {
+                    result = Err(Drop::QueueFull);
+                }
+            }
+        }
+        if newest && self.endpoint.is_some_and(|endpoint| endpoint != from) {
+            self.notice_move(now, from, sink);
+        }
+        result
+    }
+
+    /// A datagram of no live sid: the link decides, if the check says that it is worth a derivation.
+    fn hand_over(
+        &mut self,
+        sid: Sid,
+        from: SocketAddr,
+        datagram: &[u8],
+        sink: &mut impl Sink,
+    ) -> Result<(), Drop> {
+        if !sid.is_valid(&self.settings.keys) {
+            return Err(Drop::Stranger);
+        }
+        let received = Received { from, datagram: datagram.to_vec() };
+        if sink.notice(Notice::Unknown { sid, received }) { Ok(()) } else { Err(Drop::QueueFull) }
+    }
+
+    fn notice_move(&mut self, now: Instant, from: SocketAddr, sink: &mut impl Sink) {
+        if self.moved_at.is_none_or(|at| now.saturating_duration_since(at) >= PATH_INTERVAL)
+            && sink.notice(Notice::Moved { from })
+        {
+            self.moved_at = Some(now);
+        }
+    }
+}
+
+/// Seals in place: `datagram` holds sid, header, plain body and room for the tag.
+///
+/// # Errors
+/// [`Drop::TooBig`] if the cipher refuses the length.
+pub fn seal(keys: &LinkKeys, aead: &Aead, header: Header, datagram: &mut [u8]) -> Result<(), Drop> {
+    let body = datagram::body(datagram.len());
+    let tag =
+        aead.seal(header.counter, &header.emit(), &mut datagram[body.clone()]).map_err(|_| Drop::TooBig)?;
+    datagram[body.end..].copy_from_slice(&tag);
+    for (byte, mask) in datagram.iter_mut().zip(keys.mask(&tag)) {
+        *byte ^= mask;
+    }
+    Ok(())
+}
+
+/// Reads sid and header of a datagram that is at least [`OVERHEAD`] long.
+pub fn unmask(mask: &[u8; MASK], datagram: &[u8]) -> (Sid, Header) {
+    let mut head = *mask;
+    for (byte, masked) in head.iter_mut().zip(datagram) {
+        *byte ^= masked;
+    }
+    let mut sid = [0; SID];
+    let mut header = [0; HEADER];
+    sid.copy_from_slice(&head[..SID]);
+    header.copy_from_slice(&head[SID..]);
+    (Sid(sid), Header::parse(header))
+}
+
+fn fits(frame: &[u8], max: usize) -> bool {
+    !frame.is_empty() && frame.len() <= max
+}
+
+fn deliver(stats: &mut Stats, agreed: bool, frame: &[u8], sink: &mut impl Sink) {
+    if !agreed {
+        stats.drop(Drop::NotAgreed);
+        return;
+    }
+    stats.frames_in += 1;
+    stats.bytes_in += frame.len() as u64;
+    sink.frame(frame);
+}
+
+fn add_block_drops(stats: &mut Stats, blocks: &Reassembler) {
+    let drops = blocks.drops();
+    stats.add(Drop::Incomplete, drops.partial);
+    stats.add(Drop::TooBig, drops.oversize);
+    stats.add(Drop::Malformed, drops.malformed);
+}
+
+const _: () = assert!(MASK == BODY && TAG + BODY == OVERHEAD);

@@ -1,0 +1,64 @@
+//! Every number of the protocol, each with its reason.
+
+use std::time::Duration;
+
+/// A counter is never this high: the bound of RFC 9001 appendix B for AES-GCM.
+pub const COUNTER_END: u32 = 1 << 29;
+/// A sender changes its key when a counter gets here, far before it has to.
+pub const COUNTER_ROTATE: u32 = 1 << 27;
+/// Counters a replay window remembers: a batch of 64 KiB trains may be overtaken as a whole.
+pub const WINDOW: u32 = 8192;
+
+/// A sender of static mode draws a new sid this often, so that the floor follows the clock.
+pub const SID_LIFE: Duration = Duration::from_secs(60);
+/// A new sid is announced by a control message this long before frames use it, so that its floor is on
+/// disk when they come.
+pub const SID_ANNOUNCE: Duration = Duration::from_secs(1);
+/// The previous sid stays live this long: more than any reordering, less than anybody's patience.
+pub const SID_PREVIOUS: Duration = Duration::from_secs(10);
+/// How far a sid's time may be from the receiver's clock, in microseconds, to be taken at once.
+pub const SID_CLOCK: u64 = 120_000_000;
+/// Keys of sids that are not live are derived at most this often a second.
+pub const DERIVATIONS: u32 = 1000;
+
+/// At most one challenge in this time.
+pub const CHALLENGE_INTERVAL: Duration = Duration::from_secs(1);
+/// A challenge is answered within this time or not at all.
+pub const CHALLENGE_LIFE: Duration = Duration::from_secs(30);
+/// Challenges that may be outstanding: one a second over a path with a round trip of seconds.
+pub const CHALLENGES: usize = 4;
+/// Sids that may wait for their floor.
+pub const PENDING_SIDS: usize = 2;
+/// Datagrams kept for a sid that waits for its floor.
+pub const PENDING_DATAGRAMS: usize = 32;
+
+/// Until the peer's hello is there, ours is repeated this often ...
+pub const HELLO_FIRST: Duration = Duration::from_secs(1);
+/// ... and after [`HELLO_PATIENCE`] tries this often.
+pub const HELLO_LATER: Duration = Duration::from_secs(5);
+/// Quick tries before the slow ones.
+pub const HELLO_PATIENCE: u32 = 30;
+/// Tries at one address before the next.
+pub const HELLO_TRIES: u32 = 3;
+/// An answer to a hello that asks for one is sent at most this often.
+pub const HELLO_ANSWER: Duration = Duration::from_millis(200);
+/// Names are looked up again this often while the peer is away.
+pub const RESOLVE: Duration = Duration::from_secs(15);
+/// Waiting and mismatches are said again this often.
+pub const REPEAT: Duration = Duration::from_secs(60);
+
+/// At most one path validation in this time; it is also how long the old address may answer.
+pub const PATH_INTERVAL: Duration = Duration::from_secs(1);
+/// A path challenge is valid this long.
+pub const PATH_LIFE: Duration = Duration::from_secs(5);
+
+/// The UDP payload every path is expected to take, in bytes (RFC 8899 BASE_PLPMTU).
+pub const BUDGET_BASE: usize = 1200;
+/// IPv4 and UDP headers in bytes.
+pub const OUTER_V4: usize = 28;
+/// IPv6 and UDP headers in bytes.
+pub const OUTER_V6: usize = 48;
+/// Largest UDP payload over IPv4 in bytes.
+pub const DATAGRAM_MAX: usize = 65_507;
+/// What an Ethernet frame has beyond the MTU: its header and two 802.1Q tags.
+pub const ETHERNET: usize = 14 + 8;

@@ -1,0 +1,102 @@
+//! The replay window (RFC 6479): a ring of bit words, moved by whole words.
+
+use super::limits::{COUNTER_END, WINDOW};
+
+const WORD: u32 = u64::BITS;
+/// One word more than the window, so that moving it never clears a word still in use.
+const WORDS: usize = (WINDOW / WORD) as usize + 1;
+
+/// The counters seen under one key. Has exactly one owner and is updated only after a tag verified.
+#[derive(Clone)]
+pub struct Window {
+    /// One more than the highest counter seen.
+    next: u32,
+    ring: [u64; WORDS],
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self { next: 0, ring: [0; WORDS] }
+    }
+}
+
+impl Window {
+    /// Whether a datagram with this counter could be new. Costs no decryption.
+    pub fn admits(&self, counter: u32) -> bool {
+        if counter >= COUNTER_END || counter + WINDOW < self.next {
+            return false;
+        }
+        counter >= self.next || self.ring[slot(counter)] & bit(counter) == 0
+    }
+
+    /// Marks an authentic counter as seen; false if it was seen before or is behind the window.
+    pub fn accept(&mut self, counter: u32) -> bool {
+        if !self.admits(counter) {
+            return false;
+        }
+        if counter >= self.next {
+            let from = if self.next == 0 { 0 } else { (self.next - 1) / WORD + 1 };
+            let to = counter / WORD;
+            for word in (from..=to).take(WORDS) {
+                self.ring[word as usize % WORDS] = 0;
+            }
+            self.next = counter + 1;
+        }
+        self.ring[slot(counter)] |= bit(counter);
+        true
+    }
+
+    /// Whether this counter is the highest seen.
+    pub fn is_newest(&self, counter: u32) -> bool {
+        counter + 1 == self.next
+    }
+}
+
+fn slot(counter: u32) -> usize {
+    (counter / WORD) as usize % WORDS
+}
+
+fn bit(counter: u32) -> u64 {
+    1 << (counter % WORD)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn both_edges_of_the_window() {
+        let mut window = Window::default();
+        assert!(window.accept(WINDOW));
+        assert!(window.admits(1), "WINDOW - 1 behind the newest");
+        assert!(window.accept(1) && !window.accept(1));
+        assert!(window.accept(WINDOW + 1));
+        assert!(!window.admits(0), "one behind the window");
+        assert!(!window.admits(COUNTER_END) && !window.admits(u32::MAX));
+        assert!(window.accept(COUNTER_END - 1));
+        assert!(!window.accept(COUNTER_END - 1));
+    }
+
+    proptest! {
+        /// Against a set that forgets nothing: never accepted twice, always accepted when new and inside.
+        #[test]
+        fn agrees_with_a_set(jumps in prop::collection::vec((0u32..40_000, 0u32..9000), 1..400)) {
+            let mut window = Window::default();
+            let mut seen = BTreeSet::new();
+            let mut base = 0;
+            for (jump, back) in jumps {
+                base += jump / 8;
+                let counter = base.saturating_sub(back);
+                let next = seen.last().map_or(0, |c| c + 1);
+                let expected = counter + WINDOW >= next && !seen.contains(&counter);
+                prop_assert_eq!(window.admits(counter), expected);
+                prop_assert_eq!(window.accept(counter), expected);
+                seen.insert(counter);
+            }
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! What was counted: traffic, and why datagrams and frames were dropped.
+
+/// Why a datagram or frame went no further. Not an error: a counted outcome, and the label in metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Drop {
+    /// Too short to be a datagram of ours.
+    TooShort,
+    /// No live session, and the keyed check is wrong: not from someone with the key.
+    Stranger,
+    /// The tag does not verify.
+    BadTag,
+    /// Seen before, or too far behind.
+    Replayed,
+    /// Our own datagram came back.
+    Reflected,
+    /// A right key but a time that must be proven first.
+    Stale,
+    /// More of the kind than is looked at in a second.
+    RateLimited,
+    /// A field that no sender of this version writes.
+    Malformed,
+    /// Before the peer's hello fitted.
+    NotAgreed,
+    /// A frame larger than agreed.
+    TooBig,
+    /// A part of a frame whose other parts were lost.
+    Incomplete,
+    /// A bounded queue was full.
+    QueueFull,
+    /// No session or no address to send to yet.
+    NoPeer,
+}
+
+impl Drop {
+    /// All reasons, in order.
+    pub const ALL: [Drop; 13] = [
+        Drop::TooShort,
+        Drop::Stranger,
+        Drop::BadTag,
+        Drop::Replayed,
+        Drop::Reflected,
+        Drop::Stale,
+        Drop::RateLimited,
+        Drop::Malformed,
+        Drop::NotAgreed,
+        Drop::TooBig,
+        Drop::Incomplete,
+        Drop::QueueFull,
+        Drop::NoPeer,
+    ];
+
+    /// The label, kebab-case.
+    pub fn label(self) -> &'static str {
+        match self {
+            Drop::TooShort => "too-short",
+            Drop::Stranger => "stranger",
+            Drop::BadTag => "bad-tag",
+            Drop::Replayed => "replayed",
+            Drop::Reflected => "reflected",
+            Drop::Stale => "stale",
+            Drop::RateLimited => "rate-limited",
+            Drop::Malformed => "malformed",
+            Drop::NotAgreed => "not-agreed",
+            Drop::TooBig => "too-big",
+            Drop::Incomplete => "incomplete",
+            Drop::QueueFull => "queue-full",
+            Drop::NoPeer => "no-peer",
+        }
+    }
+}
+
+/// Counters of one lane or of the control side; summed for the log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Frames read from the device and sent.
+    pub frames_out: u64,
+    /// Their bytes.
+    pub bytes_out: u64,
+    /// Frames written to the device.
+    pub frames_in: u64,
+    /// Their bytes.
+    pub bytes_in: u64,
+    /// Datagrams sent.
+    pub datagrams_out: u64,
+    /// Authentic datagrams received.
+    pub datagrams_in: u64,
+    drops: [u64; Drop::ALL.len()],
+}
+
+impl Stats {
+    /// Counts a drop.
+    pub fn drop(&mut self, reason: Drop) {
+        self.add(reason, 1);
+    }
+
+    /// Counts several drops.
+    pub fn add(&mut self, reason: Drop, count: u64) {
+        self.drops[reason as usize] += count;
+    }
+
+    /// How often something was dropped for this reason.
+    pub fn drops(&self, reason: Drop) -> u64 {
+        self.drops[reason as usize]
+    }
+
+    /// The sum of two sets of counters.
+    pub fn plus(mut self, other: &Self) -> Self {
+        self.frames_out += other.frames_out;
+        self.bytes_out += other.bytes_out;
+        self.frames_in += other.frames_in;
+        self.bytes_in += other.bytes_in;
+        self.datagrams_out += other.datagrams_out;
+        self.datagrams_in += other.datagrams_in;
+        for (mine, theirs) in self.drops.iter_mut().zip(other.drops) {
+            *mine += theirs;
+        }
+        self
+    }
+}
+
+/// One line: `sent 3 frames 252 bytes in 4 datagrams, received …, dropped replayed 2 stranger 7`.
+impl std::fmt::Display for Stats {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "sent {} frames {} bytes in {} datagrams, received {} frames {} bytes in {} datagrams, dropped",
+            self.frames_out,
+            self.bytes_out,
+            self.datagrams_out,
+            self.frames_in,
+            self.bytes_in,
+            self.datagrams_in
+        )?;
+        let mut none = true;
+        for reason in Drop::ALL.into_iter().filter(|reason| self.drops(*reason) > 0) {
+            none = false;
+            write!(f, " {} {}", reason.label(), self.drops(reason))?;
+        }
+        if none { f.write_str(" none") } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_own_counter_and_label() {
+        let mut stats = Stats::default();
+        for (count, reason) in Drop::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, count, "ALL is in order");
+            stats.add(reason, count as u64 + 1);
+        }
+        let text = stats.plus(&stats).to_string();
+        for (count, reason) in Drop::ALL.into_iter().enumerate() {
+            assert!(text.contains(&format!(" {} {}", reason.label(), 2 * (count + 1))), "{text}");
+        }
+    }
+}

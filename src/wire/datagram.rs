@@ -1,0 +1,110 @@
+//! The outside of a data datagram (PROTOCOL.md §2, §4).
+//!
+//! ```text
+//! static mode:  sid (16) | header (5) | body | tag (16)      sid and header masked
+//! header:       slot:2 kind:2 lane:4 | counter (4)
+//! ```
+
+use std::ops::Range;
+
+use crate::crypto::aead::TAG;
+
+/// Length of a session identifier of static mode.
+pub const SID: usize = 16;
+/// Length of the header.
+pub const HEADER: usize = 5;
+/// Where the body of a static datagram begins.
+pub const BODY: usize = SID + HEADER;
+/// What static mode adds to a body, in bytes.
+pub const OVERHEAD: usize = BODY + TAG;
+
+/// What a body is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Exactly one frame.
+    Frame,
+    /// A piece of the stream of frames (§5).
+    Block,
+    /// A control message (§6).
+    Control,
+    /// Not in use; dropped.
+    Reserved,
+}
+
+/// The five bytes before the body; also the associated data of its AEAD.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// The receiver's session slot, 0 to 3; always 0 in static mode.
+    pub slot: u8,
+    /// What the body is.
+    pub kind: Kind,
+    /// The sender's lane, 0 to 15.
+    pub lane: u8,
+    /// The datagram's number under its key; also the nonce.
+    pub counter: u32,
+}
+
+impl Header {
+    /// Reads a header; every five bytes are one.
+    pub fn parse(bytes: [u8; HEADER]) -> Self {
+        let kind = match bytes[0] >> 4 & 3 {
+            0 => Kind::Frame,
+            1 => Kind::Block,
+            2 => Kind::Control,
+            _ => Kind::Reserved,
+        };
+        let counter = u32::from_be_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]);
+        Self { slot: bytes[0] >> 6, kind, lane: bytes[0] & 15, counter }
+    }
+
+    /// Writes the header.
+    pub fn emit(self) -> [u8; HEADER] {
+        let kind: u8 = match self.kind {
+            Kind::Frame => 0,
+            Kind::Block => 1,
+            Kind::Control => 2,
+            Kind::Reserved => 3,
+        };
+        let mut bytes = [0; HEADER];
+        bytes[0] = self.slot << 6 | kind << 4 | self.lane & 15;
+        bytes[1..].copy_from_slice(&self.counter.to_be_bytes());
+        bytes
+    }
+}
+
+/// The tag of a datagram, which is also the sample of its mask; `None` if it is too short to have a body.
+pub fn tag(datagram: &[u8]) -> Option<[u8; TAG]> {
+    if datagram.len() < OVERHEAD {
+        return None;
+    }
+    datagram.last_chunk().copied()
+}
+
+/// Where the body of a datagram of `length` bytes is.
+pub fn body(length: usize) -> Range<usize> {
+    BODY..length.saturating_sub(TAG).max(BODY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_header_survives_the_round_trip() {
+        for first in 0..=255 {
+            let bytes = [first, 1, 2, 3, 4];
+            assert_eq!(Header::parse(bytes).emit(), bytes);
+        }
+        assert_eq!(
+            Header::parse([0x95, 0, 0, 1, 0]),
+            Header { slot: 2, kind: Kind::Block, lane: 5, counter: 256 }
+        );
+    }
+
+    #[test]
+    fn a_datagram_without_room_for_a_body_has_no_tag() {
+        assert_eq!(tag(&[0; OVERHEAD - 1]), None);
+        assert!(tag(&[0; OVERHEAD]).is_some());
+        assert!(body(OVERHEAD).is_empty());
+    }
+}
