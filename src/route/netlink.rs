@@ -1,11 +1,19 @@
 //! One blocking route-netlink socket (rtnetlink(7)); used by the parent only.
 
+mod encode;
+mod socket;
+
 use std::io;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::RouteNetlinkMessage as Message;
+use rustix::io::Errno;
 
-use super::plan::{KernelRoute, Step};
+use self::socket::{Failure, Socket};
+use super::plan::{KernelRoute, ROUTE_PROTOCOL, Step, TABLE_MAIN};
 
 /// A network interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +26,8 @@ pub struct Link {
     pub mtu: u32,
     /// IFF_UP.
     pub up: bool,
+    /// IFF_LOWER_UP; of a tun device: a process has it open.
+    pub carrier: bool,
     /// IFLA_INFO_KIND, such as "bridge" or "tun".
     pub kind: Option<String>,
     /// Index of the bridge it belongs to.
@@ -49,38 +59,183 @@ pub struct Lookup {
 }
 
 /// The socket.
-pub struct Netlink {}
+pub struct Netlink {
+    socket: Socket,
+}
 
 impl Netlink {
     /// Opens the socket in the caller's network namespace.
     pub fn open() -> io::Result<Self> {
-        todo!()
+        Ok(Self { socket: Socket::open()? })
     }
+
     /// All interfaces.
     pub fn links(&mut self) -> io::Result<Vec<Link>> {
-        todo!()
+        let answer = self.socket.dump(Message::GetLink(Default::default()));
+        let messages = answer.map_err(|failure| failure.while_doing(&"listing interfaces"))?;
+        Ok(messages.iter().filter_map(encode::link).collect())
     }
+
     /// The interface of that name, if there is one.
     pub fn link(&mut self, name: &str) -> io::Result<Option<Link>> {
-        let _ = name;
-        todo!()
+        if name.is_empty() || name.len() > encode::NAME_MAX {
+            return Ok(None);
+        }
+        match self.socket.request(0, encode::get_link(name)) {
+            Ok(answer) => Ok(answer.as_ref().and_then(encode::link)),
+            Err(failure) if failure.errno() == Some(Errno::NODEV) => Ok(None),
+            Err(failure) => Err(failure.while_doing(&format_args!("looking for the interface {name}"))),
+        }
     }
+
     /// All addresses, both families.
     pub fn addresses(&mut self) -> io::Result<Vec<Address>> {
-        todo!()
+        let answer = self.socket.dump(Message::GetAddress(Default::default()));
+        let messages = answer.map_err(|failure| failure.while_doing(&"listing addresses"))?;
+        Ok(messages.iter().filter_map(encode::address).collect())
     }
+
     /// All unicast routes of table main, both families.
     pub fn routes(&mut self) -> io::Result<Vec<KernelRoute>> {
-        todo!()
+        let mut routes = self.routes_of(AddressFamily::Inet, TABLE_MAIN)?;
+        routes.extend(self.routes_of(AddressFamily::Inet6, TABLE_MAIN)?);
+        Ok(routes)
     }
+
     /// How the kernel would reach `address`.
     pub fn lookup(&mut self, address: IpAddr, mark: Option<u32>) -> io::Result<Lookup> {
-        let _ = (address, mark);
-        todo!()
+        let what = format!("looking for a way to {address}");
+        let answer = self.socket.request(0, encode::get_route(address, mark));
+        let answer = answer.map_err(|failure| failure.while_doing(&what))?;
+        let mut lookup = answer.as_ref().and_then(encode::lookup).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("{what}: the kernel named no interface"))
+        })?;
+        if lookup.mtu.is_none() {
+            let links = self.links()?;
+            lookup.mtu = links.iter().find(|link| link.index == lookup.interface).map(|link| link.mtu);
+        }
+        Ok(lookup)
     }
-    /// Carries out one step. An existing foreign route is `AlreadyExists`; one with our own protocol number is taken over.
+
+    /// Carries out one step. An existing foreign route is `AlreadyExists`; one with our own protocol number
+    /// is taken over, unless it belongs to another tunnel that runs. Adding an address that is there and
+    /// removing what is gone already succeed.
     pub fn apply(&mut self, step: &Step) -> io::Result<()> {
-        let _ = step;
-        todo!()
+        let result = match step {
+            Step::SetLink { index, name: _, mtu, mac, txqueuelen, up } => {
+                self.change(0, encode::set_link(*index, *mtu, *mac, *txqueuelen, *up), &[])
+            }
+            Step::AddAddress { index, name: _, address, peer } => self.change(
+                NLM_F_CREATE | NLM_F_EXCL,
+                Message::NewAddress(encode::address_message(*index, address, *peer)),
+                &[Errno::EXIST],
+            ),
+            Step::DeleteAddress { index, name: _, address, peer } => self.change(
+                0,
+                Message::DelAddress(encode::address_message(*index, address, *peer)),
+                &[Errno::ADDRNOTAVAIL, Errno::NODEV],
+            ),
+            Step::Join { index, name: _, bridge, bridge_name: _ } => {
+                self.change(0, encode::set_master(*index, *bridge), &[])
+            }
+            Step::Leave { index, name: _ } => self.change(0, encode::set_master(*index, 0), &[Errno::NODEV]),
+            Step::AddRoute(route) => return self.add_route(step, route),
+            Step::DeleteRoute(route) => return self.delete_route(step, route),
+        };
+        result.map_err(|failure| failure.while_doing(step))
+    }
+
+    /// Sends a change; the errors in `harmless` mean that it was made before.
+    fn change(&mut self, flags: u16, message: Message, harmless: &[Errno]) -> Result<(), Failure> {
+        match self.socket.request(flags, message) {
+            Ok(_) => Ok(()),
+            Err(failure) if failure.errno().is_some_and(|errno| harmless.contains(&errno)) => Ok(()),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    fn add_route(&mut self, step: &Step, route: &KernelRoute) -> io::Result<()> {
+        let message = Message::NewRoute(encode::route_message(route));
+        match self.change(NLM_F_CREATE | NLM_F_EXCL, message.clone(), &[]) {
+            Err(failure) if failure.errno() == Some(Errno::EXIST) => {
+                self.may_take_over(step, route)?;
+                self.change(NLM_F_REPLACE, message, &[]).map_err(|failure| failure.while_doing(step))
+            }
+            result => result.map_err(|failure| failure.while_doing(step)),
+        }
+    }
+
+    /// Whether every route in the place of `route` is a left-over of ours.
+    fn may_take_over(&mut self, step: &Step, route: &KernelRoute) -> io::Result<()> {
+        let occupants = self.routes_like(route)?;
+        let owner = match occupants.iter().find(|occupant| occupant.protocol != ROUTE_PROTOCOL) {
+            Some(foreign) => Some(format!("{foreign}, which is not tund's")),
+            None if occupants.is_empty() => Some(format!("one to {} that is not unicast", route.to)),
+            None => self.running_tunnel(&occupants, route)?,
+        };
+        match owner {
+            None => Ok(()),
+            Some(owner) => Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                format!("{step}: there is a route already: {owner}; set another metric or table"),
+            )),
+        }
+    }
+
+    /// A route through another tunnel device that a process has open is in use.
+    fn running_tunnel(
+        &mut self,
+        occupants: &[KernelRoute],
+        route: &KernelRoute,
+    ) -> io::Result<Option<String>> {
+        let links = self.links()?;
+        let in_use = |occupant: &&KernelRoute| {
+            occupant.interface != route.interface
+                && links.iter().any(|link| {
+                    link.index == occupant.interface && link.carrier && link.kind.as_deref() == Some("tun")
+                })
+        };
+        let text = |occupant: &KernelRoute| format!("{occupant}, which is another tunnel's");
+        Ok(occupants.iter().find(in_use).map(text))
+    }
+
+    /// The kernel's match is wider than ours (an absent IPv4 metric matches any), so it is only asked to
+    /// delete what is known to be there.
+    fn delete_route(&mut self, step: &Step, route: &KernelRoute) -> io::Result<()> {
+        let same = |found: &KernelRoute| {
+            found.protocol == route.protocol
+                && found.interface == route.interface
+                && found.gateway == route.gateway
+        };
+        if !self.routes_like(route)?.iter().any(same) {
+            return Ok(());
+        }
+        let message = Message::DelRoute(encode::route_message(route));
+        self.change(0, message, &[Errno::SRCH, Errno::NODEV]).map_err(|failure| failure.while_doing(step))
+    }
+
+    /// The routes with the same destination, metric and table.
+    fn routes_like(&mut self, route: &KernelRoute) -> io::Result<Vec<KernelRoute>> {
+        let mut routes = self.routes_of(encode::family(route.to.addr()), route.table)?;
+        routes.retain(|found| {
+            found.to == route.to.trunc() && encode::effective_metric(found) == encode::effective_metric(route)
+        });
+        Ok(routes)
+    }
+
+    fn routes_of(&mut self, family: AddressFamily, table: u32) -> io::Result<Vec<KernelRoute>> {
+        let answer = self.socket.dump(encode::get_routes(family));
+        let messages = answer.map_err(|failure| failure.while_doing(&"listing routes"))?;
+        let links = self.links()?;
+        let name = |index| {
+            let link = links.iter().find(|link| link.index == index);
+            link.map_or_else(|| format!("if{index}"), |link| link.name.clone())
+        };
+        let mut routes: Vec<_> =
+            messages.iter().filter_map(|message| encode::unicast_route(message, family, table)).collect();
+        for route in &mut routes {
+            route.interface_name = name(route.interface);
+        }
+        Ok(routes)
     }
 }

@@ -1,0 +1,269 @@
+//! Our types and the messages of rtnetlink(7), both ways. Touches no socket.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteNextHop, RouteProtocol,
+    RouteScope, RouteType, RouteVia,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
+
+use super::{Address, Link, Lookup};
+use crate::route::plan::{KernelRoute, broadcast};
+
+/// Longest interface name in bytes.
+pub(super) const NAME_MAX: usize = 15;
+/// What the kernel makes of an absent IPv6 metric (`IP6_RT_PRIO_USER`).
+const IPV6_DEFAULT_METRIC: u32 = 1024;
+
+pub(super) fn family(address: IpAddr) -> AddressFamily {
+    match address {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    }
+}
+
+/// The metric as the kernel keeps it.
+pub(super) fn effective_metric(route: &KernelRoute) -> u32 {
+    match (route.to, route.metric.unwrap_or(0)) {
+        (IpNet::V6(_), 0) => IPV6_DEFAULT_METRIC,
+        (IpNet::V4(_) | IpNet::V6(_), metric) => metric,
+    }
+}
+
+pub(super) fn get_link(name: &str) -> Message {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    Message::GetLink(message)
+}
+
+pub(super) fn set_link(
+    index: u32,
+    mtu: Option<u32>,
+    mac: Option<[u8; 6]>,
+    txqueuelen: Option<u32>,
+    up: Option<bool>,
+) -> Message {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    if let Some(up) = up {
+        message.header.change_mask = LinkFlags::Up;
+        message.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
+    }
+    message.attributes.extend(mtu.map(LinkAttribute::Mtu));
+    message.attributes.extend(mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
+    message.attributes.extend(txqueuelen.map(LinkAttribute::TxQueueLen));
+    Message::SetLink(message)
+}
+
+/// A master of 0 is none.
+pub(super) fn set_master(index: u32, master: u32) -> Message {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes.push(LinkAttribute::Controller(master));
+    Message::SetLink(message)
+}
+
+pub(super) fn link(message: &Message) -> Option<Link> {
+    let Message::NewLink(message) = message else { return None };
+    let mut link = Link {
+        index: message.header.index,
+        name: String::new(),
+        mtu: 0,
+        up: message.header.flags.contains(LinkFlags::Up),
+        carrier: message.header.flags.contains(LinkFlags::LowerUp),
+        kind: None,
+        master: None,
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Controller(master) => link.master = Some(*master),
+            LinkAttribute::LinkInfo(infos) => link.kind = infos.iter().find_map(kind),
+            _ => {}
+        }
+    }
+    Some(link)
+}
+
+fn kind(info: &LinkInfo) -> Option<String> {
+    match info {
+        LinkInfo::Kind(kind) => Some(kind.to_string()),
+        _ => None,
+    }
+}
+
+pub(super) fn address_message(index: u32, address: &IpNet, peer: Option<IpAddr>) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = family(address.addr());
+    message.header.prefix_len = address.prefix_len();
+    message.header.index = index;
+    message.attributes.push(AddressAttribute::Local(address.addr()));
+    message.attributes.push(AddressAttribute::Address(peer.unwrap_or(address.addr())));
+    message.attributes.extend(broadcast(address, peer).map(AddressAttribute::Broadcast));
+    message
+}
+
+/// `IFA_ADDRESS` is the other end's address where the two differ, and IPv6 has no `IFA_LOCAL` otherwise.
+pub(super) fn address(message: &Message) -> Option<Address> {
+    let Message::NewAddress(message) = message else { return None };
+    let (mut local, mut far) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(address) => local = Some(*address),
+            AddressAttribute::Address(address) => far = Some(*address),
+            _ => {}
+        }
+    }
+    let own = local.or(far)?;
+    Some(Address {
+        interface: message.header.index,
+        address: IpNet::new(own, message.header.prefix_len).ok()?,
+        peer: far.filter(|far| *far != own),
+    })
+}
+
+pub(super) fn get_routes(family: AddressFamily) -> Message {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family;
+    Message::GetRoute(message)
+}
+
+pub(super) fn get_route(address: IpAddr, mark: Option<u32>) -> Message {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(address);
+    message.header.destination_prefix_length = IpNet::from(address).prefix_len();
+    message.attributes.push(RouteAttribute::Destination(address.into()));
+    message.attributes.extend(mark.map(RouteAttribute::Mark));
+    Message::GetRoute(message)
+}
+
+pub(super) fn route_message(route: &KernelRoute) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    let header = &mut message.header;
+    header.address_family = family(route.to.addr());
+    header.destination_prefix_length = route.to.prefix_len();
+    // Tables above 255 are in the attribute alone.
+    header.table = u8::try_from(route.table).unwrap_or(0);
+    header.protocol = RouteProtocol::from(route.protocol);
+    header.kind = RouteType::Unicast;
+    header.scope = if route.gateway.is_some() { RouteScope::Universe } else { RouteScope::Link };
+    let attributes = &mut message.attributes;
+    attributes.push(RouteAttribute::Destination(route.to.network().into()));
+    attributes.push(RouteAttribute::Oif(route.interface));
+    attributes.push(RouteAttribute::Table(route.table));
+    attributes.extend(route.metric.map(RouteAttribute::Priority));
+    attributes.extend(route.gateway.map(|gateway| match (route.to, gateway) {
+        (IpNet::V4(_), IpAddr::V6(gateway)) => RouteAttribute::Via(RouteVia::Inet6(gateway)),
+        (IpNet::V4(_) | IpNet::V6(_), gateway) => RouteAttribute::Gateway(gateway.into()),
+    }));
+    message
+}
+
+/// A unicast route of this family and table, without its interface's name. Of several next hops the
+/// first counts. `None` also for routes that cannot be used at the moment and for cached ones.
+pub(super) fn unicast_route(message: &Message, family: AddressFamily, table: u32) -> Option<KernelRoute> {
+    let Message::NewRoute(message) = message else { return None };
+    let header = &message.header;
+    let unusable = RouteFlags::Cloned | RouteFlags::Dead;
+    // A host without IPv6 answers a request for its routes with those of every family.
+    if header.address_family != family
+        || header.kind != RouteType::Unicast
+        || header.flags.intersects(unusable)
+        || table_of(message) != table
+    {
+        return None;
+    }
+    let hop = next_hop(&message.attributes);
+    Some(KernelRoute {
+        to: destination(message)?,
+        gateway: hop.gateway,
+        interface: hop.interface?,
+        interface_name: String::new(),
+        metric: message.attributes.iter().find_map(priority),
+        table,
+        protocol: header.protocol.into(),
+    })
+}
+
+pub(super) fn lookup(message: &Message) -> Option<Lookup> {
+    let Message::NewRoute(message) = message else { return None };
+    let hop = next_hop(&message.attributes);
+    let source = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::PrefSource(address) => ip(address),
+        _ => None,
+    });
+    let mtu = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Metrics(metrics) => metrics.iter().find_map(|metric| match metric {
+            RouteMetric::Mtu(mtu) if *mtu > 0 => Some(*mtu),
+            _ => None,
+        }),
+        _ => None,
+    });
+    Some(Lookup { interface: hop.interface?, source, gateway: hop.gateway, mtu })
+}
+
+#[derive(Default)]
+struct Hop {
+    gateway: Option<IpAddr>,
+    interface: Option<u32>,
+}
+
+fn next_hop(attributes: &[RouteAttribute]) -> Hop {
+    let mut hop = Hop::default();
+    for attribute in attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => hop.interface = Some(*index),
+            RouteAttribute::Gateway(address) => hop.gateway = ip(address),
+            RouteAttribute::Via(RouteVia::Inet(address)) => hop.gateway = Some((*address).into()),
+            RouteAttribute::Via(RouteVia::Inet6(address)) => hop.gateway = Some((*address).into()),
+            RouteAttribute::MultiPath(hops) => {
+                if let Some(RouteNextHop { interface_index, attributes, .. }) = hops.first() {
+                    hop = Hop { interface: Some(*interface_index), ..next_hop(attributes) };
+                }
+            }
+            _ => {}
+        }
+    }
+    hop
+}
+
+fn table_of(message: &RouteMessage) -> u32 {
+    let table = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Table(table) => Some(*table),
+        _ => None,
+    });
+    table.unwrap_or(u32::from(message.header.table))
+}
+
+/// A default route has no destination attribute.
+fn destination(message: &RouteMessage) -> Option<IpNet> {
+    let address = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(address) => ip(address),
+        _ => None,
+    });
+    let unspecified = match message.header.address_family {
+        AddressFamily::Inet => IpAddr::from([0; 4]),
+        _ => IpAddr::from([0; 16]),
+    };
+    IpNet::new(address.unwrap_or(unspecified), message.header.destination_prefix_length).ok()
+}
+
+fn priority(attribute: &RouteAttribute) -> Option<u32> {
+    match attribute {
+        RouteAttribute::Priority(metric) => Some(*metric),
+        _ => None,
+    }
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some((*address).into()),
+        RouteAddress::Inet6(address) => Some((*address).into()),
+        _ => None,
+    }
+}

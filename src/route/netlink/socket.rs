@@ -1,0 +1,305 @@
+//! Requests and their answers on one netlink socket. Knows nothing of links, addresses or routes.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_ALIGNTO, NLMSG_DONE, NLMSG_ERROR,
+    NLMSG_NOOP, NLMSG_OVERRUN, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use rustix::io::Errno;
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recvfrom, sendto, socket_with,
+};
+
+use crate::sys;
+
+/// The kernel never sends larger parts of a dump than the largest read so far, up to 32 KiB.
+const BUFFER: usize = 64 * 1024;
+/// The kernel answers at once; this only keeps a fault from becoming a hang.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often a dump is begun again because the tables changed under it.
+const DUMP_ATTEMPTS: usize = 5;
+/// What stands between the code and the attributes of an error: the request's header.
+const ECHOED_HEADER: usize = 16;
+/// `NLMSGERR_ATTR_MSG`: the extended acknowledgement's text.
+const ERROR_TEXT: u16 = 1;
+
+/// Why a request failed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The kernel refused.
+    Refused {
+        /// Its reason.
+        errno: Errno,
+        /// Its reason in words, if it gave any.
+        text: Option<String>,
+    },
+    /// The socket failed, or the answer made no sense.
+    Broken(io::Error),
+}
+
+impl Failure {
+    pub(super) fn errno(&self) -> Option<Errno> {
+        match self {
+            Failure::Refused { errno, text: _ } => Some(*errno),
+            Failure::Broken(_) => None,
+        }
+    }
+
+    /// An error whose text begins with `what` was being done.
+    pub(super) fn while_doing(self, what: &dyn std::fmt::Display) -> io::Error {
+        let error = io::Error::from(self);
+        let remedy = match error.kind() {
+            io::ErrorKind::PermissionDenied => "; it needs CAP_NET_ADMIN in this network namespace",
+            _ => "",
+        };
+        io::Error::new(error.kind(), format!("{what}: {error}{remedy}"))
+    }
+}
+
+impl From<Failure> for io::Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Refused { errno, text: None } => errno.into(),
+            Failure::Refused { errno, text: Some(text) } => {
+                let error = io::Error::from(errno);
+                io::Error::new(error.kind(), format!("{error}: {text}"))
+            }
+            Failure::Broken(error) => error,
+        }
+    }
+}
+
+impl From<Errno> for Failure {
+    fn from(errno: Errno) -> Self {
+        Failure::Broken(errno.into())
+    }
+}
+
+pub(super) struct Socket {
+    fd: OwnedFd,
+    sequence: u32,
+    buffer: Vec<u8>,
+}
+
+/// What has come so far of the answer to one request.
+#[derive(Default)]
+struct Answer {
+    messages: Vec<RouteNetlinkMessage>,
+    interrupted: bool,
+    complete: bool,
+}
+
+impl Socket {
+    pub(super) fn open() -> io::Result<Self> {
+        // NETLINK_ROUTE is protocol 0.
+        let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
+        set_socket_timeout(&fd, Timeout::Recv, Some(PATIENCE))?;
+        sys::netlink_explain_errors(&fd)?;
+        Ok(Self { fd, sequence: 0, buffer: vec![0; BUFFER] })
+    }
+
+    /// Sends one request and returns the answer that came before its acknowledgement, if any.
+    pub(super) fn request(
+        &mut self,
+        flags: u16,
+        message: RouteNetlinkMessage,
+    ) -> Result<Option<RouteNetlinkMessage>, Failure> {
+        self.send(flags | NLM_F_REQUEST | NLM_F_ACK, message)?;
+        Ok(self.collect()?.messages.pop())
+    }
+
+    /// Asks for a whole table. Entries of a form this version does not know are left out.
+    pub(super) fn dump(&mut self, message: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>, Failure> {
+        for _ in 0..DUMP_ATTEMPTS {
+            self.send(NLM_F_REQUEST | NLM_F_DUMP, message.clone())?;
+            let answer = self.collect()?;
+            if !answer.interrupted {
+                return Ok(answer.messages);
+            }
+        }
+        let text = "the kernel's tables keep changing while they are read; try again";
+        Err(Failure::Broken(io::Error::new(io::ErrorKind::Interrupted, text)))
+    }
+
+    fn send(&mut self, flags: u16, message: RouteNetlinkMessage) -> Result<(), Failure> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut header = NetlinkHeader::default();
+        header.flags = flags;
+        header.sequence_number = self.sequence;
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        sendto(&self.fd, &bytes, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+        Ok(())
+    }
+
+    fn collect(&mut self) -> Result<Answer, Failure> {
+        let mut answer = Answer::default();
+        while !answer.complete {
+            let length = self.receive()?;
+            answer.take(&self.buffer[..length], self.sequence)?;
+        }
+        Ok(answer)
+    }
+
+    /// Receives from the kernel, and from nobody else: any process may send to a netlink socket.
+    fn receive(&mut self) -> Result<usize, Failure> {
+        loop {
+            match recvfrom(&self.fd, self.buffer.as_mut_slice(), RecvFlags::TRUNC) {
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    let text = "the kernel did not answer a netlink request";
+                    return Err(Failure::Broken(io::Error::new(io::ErrorKind::TimedOut, text)));
+                }
+                Err(errno) => return Err(errno.into()),
+                Ok((_, length, _)) if length > BUFFER => return Err(malformed("an answer is too long")),
+                Ok((_, length, from)) => {
+                    let from = from.and_then(|from| SocketAddrNetlink::try_from(from).ok());
+                    if from.is_some_and(|from| from.pid() == 0) {
+                        return Ok(length);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Answer {
+    /// Reads the messages of one datagram. Those with another sequence number are late answers to a
+    /// request that was given up.
+    fn take(&mut self, mut bytes: &[u8], sequence: u32) -> Result<(), Failure> {
+        while !bytes.is_empty() {
+            let message = NetlinkBuffer::new_checked(bytes).map_err(|error| malformed(&error.to_string()))?;
+            let length = message.length() as usize;
+            if message.sequence_number() == sequence {
+                self.interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
+                self.take_one(&message, &bytes[..length])?;
+            }
+            bytes = bytes.get(length.next_multiple_of(usize::from(NLMSG_ALIGNTO))..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    fn take_one(&mut self, message: &NetlinkBuffer<&[u8]>, whole: &[u8]) -> Result<(), Failure> {
+        match message.message_type() {
+            NLMSG_NOOP => {}
+            NLMSG_OVERRUN => return Err(malformed("the kernel lost a part of an answer")),
+            NLMSG_ERROR => {
+                self.complete = true;
+                verdict(message.payload(), ECHOED_HEADER)?;
+            }
+            NLMSG_DONE => {
+                self.complete = true;
+                verdict(message.payload(), 0)?;
+            }
+            _ => self.messages.extend(parse(whole)),
+        }
+        Ok(())
+    }
+}
+
+fn parse(whole: &[u8]) -> Option<RouteNetlinkMessage> {
+    match NetlinkMessage::deserialize(whole).ok()?.payload {
+        NetlinkPayload::InnerMessage(message) => Some(message),
+        _ => None,
+    }
+}
+
+/// Reads an error code, zero or a negated errno, and the attributes `skip` bytes behind it.
+fn verdict(payload: &[u8], skip: usize) -> Result<(), Failure> {
+    let Some((code, rest)) = payload.split_first_chunk() else {
+        // Before Linux 2.6.22 the end of a dump had no code.
+        return Ok(());
+    };
+    match i32::from_ne_bytes(*code) {
+        0 => Ok(()),
+        code => Err(Failure::Refused {
+            errno: Errno::from_raw_os_error(code.wrapping_neg()),
+            text: explanation(rest.get(skip..).unwrap_or_default()),
+        }),
+    }
+}
+
+fn explanation(attributes: &[u8]) -> Option<String> {
+    let attribute =
+        NlasIterator::new(attributes).flatten().find(|attribute| attribute.kind() == ERROR_TEXT)?;
+    let text = attribute.value().strip_suffix(&[0]).unwrap_or(attribute.value());
+    Some(String::from_utf8_lossy(text).trim_end_matches('.').to_owned())
+}
+
+fn malformed(text: &str) -> Failure {
+    Failure::Broken(io::Error::new(io::ErrorKind::InvalidData, format!("netlink: {text}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One message: length, type, flags, sequence number, port, payload.
+    fn message(kind: u16, flags: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend((16 + payload.len() as u32).to_ne_bytes());
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(flags.to_ne_bytes());
+        bytes.extend(sequence.to_ne_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend(payload);
+        bytes
+    }
+
+    fn refusal(errno: Errno, text: &str) -> Vec<u8> {
+        let mut payload = (-errno.raw_os_error()).to_ne_bytes().to_vec();
+        payload.extend([0; ECHOED_HEADER]);
+        payload.extend((4 + text.len() as u16 + 1).to_ne_bytes());
+        payload.extend(ERROR_TEXT.to_ne_bytes());
+        payload.extend(text.as_bytes());
+        payload.resize(payload.len().next_multiple_of(4) + 4 * usize::from(text.len() % 4 == 3), 0);
+        payload
+    }
+
+    #[test]
+    fn a_refusal_carries_the_kernels_own_words() {
+        let bytes = message(NLMSG_ERROR, 0, 7, &refusal(Errno::NETUNREACH, "Nexthop has invalid gateway"));
+        let failure = Answer::default().take(&bytes, 7).unwrap_err();
+        assert_eq!(failure.errno(), Some(Errno::NETUNREACH));
+        let error = failure.while_doing(&"ip route add");
+        assert_eq!(error.kind(), io::ErrorKind::NetworkUnreachable);
+        let text = error.to_string();
+        assert!(text.starts_with("ip route add: "), "{text}");
+        assert!(text.ends_with(": Nexthop has invalid gateway"), "{text}");
+    }
+
+    #[test]
+    fn an_answer_to_another_request_is_passed_over() {
+        let mut answer = Answer::default();
+        answer.take(&message(NLMSG_ERROR, 0, 6, &refusal(Errno::EXIST, "late")), 7).unwrap();
+        assert!(!answer.complete);
+        answer.take(&message(NLMSG_DONE, 0, 7, &[0; 4]), 7).unwrap();
+        assert!(answer.complete);
+    }
+
+    #[test]
+    fn an_interrupted_dump_is_noticed_in_any_of_its_parts() {
+        let mut answer = Answer::default();
+        let mut bytes = message(NLMSG_NOOP, NLM_F_DUMP_INTR, 7, &[]);
+        bytes.extend(message(NLMSG_DONE, 0, 7, &[0; 4]));
+        answer.take(&bytes, 7).unwrap();
+        assert!(answer.complete && answer.interrupted);
+    }
+
+    #[test]
+    fn a_length_beyond_the_datagram_is_an_error_not_a_panic() {
+        let mut bytes = message(NLMSG_DONE, 0, 7, &[0; 4]);
+        bytes[0] = 200;
+        assert!(matches!(Answer::default().take(&bytes, 7), Err(Failure::Broken(_))));
+        bytes[0] = 3;
+        assert!(matches!(Answer::default().take(&bytes, 7), Err(Failure::Broken(_))));
+    }
+}
