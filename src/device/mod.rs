@@ -4,7 +4,11 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
+use rustix::io::Errno;
+
 use crate::config::Mode;
+use crate::route::netlink::Netlink;
+use crate::sys;
 
 /// Size of `struct virtio_net_hdr` before every frame, in bytes.
 pub const VNET_HEADER: usize = 10;
@@ -20,8 +24,89 @@ pub struct Device {
     pub index: u32,
 }
 
-/// Opens (creates) a device. `AlreadyExists`/`ResourceBusy`: the name is taken; `PermissionDenied`: no CAP_NET_ADMIN.
+/// Opens (creates) a device; without a name the kernel picks tunN or tapN. Closing the descriptor removes
+/// a device that was created. A persistent one of the same mode that nobody has open (`ip tuntap add`,
+/// `openvpn --mktun`, systemd-networkd) is adopted and stays.
+///
+/// `AlreadyExists`/`ResourceBusy`: the name is taken; `PermissionDenied`: no CAP_NET_ADMIN; `NotFound`: no
+/// tun driver; `InvalidInput`: no interface can have that name.
 pub fn open(mode: Mode, name: Option<&str>) -> io::Result<Device> {
-    let _ = (mode, name);
-    todo!()
+    let mut configuration = tun::Configuration::default();
+    configuration.layer(match mode {
+        Mode::Tun => tun::Layer::L3,
+        Mode::Tap => tun::Layer::L2,
+    });
+    // Otherwise the crate would set addresses and state itself; netlink does that.
+    configuration.platform_config(|platform| {
+        platform.vnet_hdr(true).ensure_root_privileges(false);
+    });
+    if let Some(name) = name {
+        configuration.tun_name(name);
+    }
+    let device = tun::create(&configuration).map_err(|error| explain(error, mode, name))?;
+    device.set_nonblock()?;
+    let name = tun::AbstractDevice::tun_name(&device)?;
+    let fd = sys::own_device(device);
+    sys::plain_frames(&fd)?;
+    let link = Netlink::open()?.link(&name)?.ok_or_else(|| {
+        io::Error::new(io::ErrorKind::NotFound, format!("{name}: the device was renamed while it was opened"))
+    })?;
+    Ok(Device { fd, name, index: link.index })
+}
+
+fn explain(error: tun::Error, mode: Mode, name: Option<&str>) -> io::Error {
+    let what = name.unwrap_or(match mode {
+        Mode::Tun => "tun device",
+        Mode::Tap => "tap device",
+    });
+    let error = match error {
+        tun::Error::NameTooLong | tun::Error::Nul(_) => io::Error::from(Errno::INVAL),
+        error => io::Error::from(error),
+    };
+    let (kind, text) = match Errno::from_io_error(&error) {
+        Some(Errno::NOENT | Errno::NODEV | Errno::NXIO) => (
+            io::ErrorKind::NotFound,
+            "/dev/net/tun is missing; load the driver with: modprobe tun".to_owned(),
+        ),
+        Some(Errno::PERM | Errno::ACCESS) => (
+            io::ErrorKind::PermissionDenied,
+            "not permitted; it needs CAP_NET_ADMIN in this network namespace and access to /dev/net/tun"
+                .to_owned(),
+        ),
+        Some(Errno::BUSY) => (
+            io::ErrorKind::ResourceBusy,
+            "another process has the device open; end that or set another device.name".to_owned(),
+        ),
+        Some(Errno::INVAL) => unsuitable(mode, name),
+        _ => (error.kind(), error.to_string()),
+    };
+    io::Error::new(kind, format!("{what}: {text}"))
+}
+
+/// Why the driver does not attach to that name.
+fn unsuitable(mode: Mode, name: Option<&str>) -> (io::ErrorKind, String) {
+    let link = Netlink::open().and_then(|mut netlink| netlink.link(name.unwrap_or_default()));
+    let mode = match mode {
+        Mode::Tun => "tun",
+        Mode::Tap => "tap",
+    };
+    match link {
+        Ok(Some(link)) if link.kind.as_deref() == Some("tun") => (
+            io::ErrorKind::AlreadyExists,
+            format!(
+                "the name is taken by a device that is not a single-queue {mode} device; set another device.name"
+            ),
+        ),
+        Ok(Some(link)) => (
+            io::ErrorKind::AlreadyExists,
+            format!(
+                "the name is taken by an interface of another kind ({}); set another device.name",
+                link.kind.as_deref().unwrap_or("no virtual device")
+            ),
+        ),
+        Ok(None) | Err(_) => (
+            io::ErrorKind::InvalidInput,
+            "no interface can have that name: at most 15 characters, no space, '/' or ':'".to_owned(),
+        ),
+    }
 }
