@@ -1,7 +1,13 @@
-//! The UDP socket.
+//! The UDP socket: binding it (the parent), and datagrams in and out (the engine).
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, recvfrom, sendto};
+use socket2::{Domain, Protocol, Type};
 
 use crate::config::Config;
 
@@ -19,6 +25,175 @@ pub struct Bound {
 /// Binds the socket of `config.listen`: dual-stack `[::]` when no address is named (IPv4 alone where there is no IPv6).
 /// `AddrInUse` when the port is taken and was explicit or there is no remote.
 pub fn bind(config: &Config) -> io::Result<Bound> {
-    let _ = config;
-    todo!()
+    let port = config.listen.port;
+    let mut notes = Vec::new();
+    let socket = match bind_port(config, port) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && may_move(config) => {
+            let socket = bind_port(config, 0).map_err(|error| explain(error, config, 0))?;
+            let taken = local_port(&socket)?;
+            notes.push(format!("another process has UDP port {port}, so this end uses {taken}"));
+            socket
+        }
+        result => result.map_err(|error| explain(error, config, port))?,
+    };
+    let size = config.tuning.socket_buffer;
+    notes.extend(grow(&socket, size, Buffer::Receive)?);
+    notes.extend(grow(&socket, size, Buffer::Send)?);
+    Ok(Bound { port: local_port(&socket)?, fd: socket.into(), notes })
+}
+
+/// The peer learns our port from our datagrams, but only an end that knows the peer sends first.
+fn may_move(config: &Config) -> bool {
+    !config.listen.explicit && !config.remotes.is_empty()
+}
+
+fn bind_port(config: &Config, port: u16) -> io::Result<socket2::Socket> {
+    match config.listen.address {
+        Some(address) => bind_address(config, SocketAddr::new(address, port), true),
+        None => match bind_address(config, SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port), false) {
+            Err(error) if no_ipv6(&error) => {
+                bind_address(config, SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port), true)
+            }
+            result => result,
+        },
+    }
+}
+
+fn no_ipv6(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
+}
+
+/// Neither SO_REUSEADDR nor SO_REUSEPORT is set: either would let another process share the port.
+fn bind_address(config: &Config, address: SocketAddr, one_family: bool) -> io::Result<socket2::Socket> {
+    // Like tokio's, the type is close-on-exec from the start.
+    let socket = socket2::Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(one_family)?;
+        sockopt::set_ipv6_mtu_discover(&socket, Ipv6PathMtuDiscovery::PROBE)?;
+    }
+    // Datagrams to IPv4-mapped addresses obey the IPv4 option, on IPv6 sockets as well.
+    if address.is_ipv4() || !one_family {
+        sockopt::set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::PROBE)?;
+    }
+    if let Some(mark) = config.fwmark {
+        socket.set_mark(mark).map_err(|error| about("fwmark", "it needs CAP_NET_ADMIN", error))?;
+    }
+    if let Some(device) = &config.bind_device {
+        let remedy = format!("bind-device must name an interface that exists, and it is {device}");
+        socket.bind_device(Some(device.as_bytes())).map_err(|error| about("bind-device", &remedy, error))?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn about(setting: &str, remedy: &str, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{setting}: {error}; {remedy}"))
+}
+
+fn explain(error: io::Error, config: &Config, port: u16) -> io::Error {
+    let address =
+        config.listen.address.map_or_else(|| "every address".to_owned(), |address| address.to_string());
+    let text = match Errno::from_io_error(&error) {
+        Some(Errno::ADDRINUSE) => "another process has the port; end that or set another listen".to_owned(),
+        Some(Errno::ADDRNOTAVAIL) => {
+            "no interface has this address; set it up first or change listen".to_owned()
+        }
+        Some(Errno::ACCESS) if (1..1024).contains(&port) => {
+            "ports below 1024 need CAP_NET_BIND_SERVICE; start tund as root or set a higher port".to_owned()
+        }
+        _ => error.to_string(),
+    };
+    io::Error::new(error.kind(), format!("UDP port {port} on {address}: {text}"))
+}
+
+fn local_port(socket: &socket2::Socket) -> io::Result<u16> {
+    let address = socket.local_addr()?.as_socket();
+    address.map(|address| address.port()).ok_or_else(|| Errno::AFNOSUPPORT.into())
+}
+
+#[derive(Clone, Copy)]
+enum Buffer {
+    Receive,
+    Send,
+}
+
+/// Asks for a buffer of `size` bytes and returns a note if it is smaller. The kernel doubles what is asked
+/// for and reports the double.
+fn grow(socket: &socket2::Socket, size: u32, buffer: Buffer) -> io::Result<Option<String>> {
+    let wanted = size as usize;
+    let (got, what, limit) = match buffer {
+        Buffer::Receive => {
+            if sockopt::set_socket_recv_buffer_size_force(socket, wanted).is_err() {
+                sockopt::set_socket_recv_buffer_size(socket, wanted)?;
+            }
+            (sockopt::socket_recv_buffer_size(socket)? / 2, "receive", "net.core.rmem_max")
+        }
+        Buffer::Send => {
+            if sockopt::set_socket_send_buffer_size_force(socket, wanted).is_err() {
+                sockopt::set_socket_send_buffer_size(socket, wanted)?;
+            }
+            (sockopt::socket_send_buffer_size(socket)? / 2, "send", "net.core.wmem_max")
+        }
+    };
+    let note = || format!("the UDP {what} buffer has {got} bytes, not {wanted}; {limit} limits it");
+    Ok((got < wanted).then(note))
+}
+
+/// A bound, unconnected UDP socket as the data path uses it: no call blocks or allocates.
+#[derive(Debug)]
+pub struct Socket {
+    fd: OwnedFd,
+    v6: bool,
+}
+
+impl Socket {
+    /// Takes over a UDP socket; fails if the descriptor is no socket.
+    pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+        let v6 = sockopt::socket_domain(&fd)? == AddressFamily::INET6;
+        Ok(Self { fd, v6 })
+    }
+
+    /// Receives one datagram and returns its length in bytes and its source, IPv4 addresses always as IPv4.
+    /// `WouldBlock`: none is waiting; `InvalidData`: one did not fit into `buffer` and is lost.
+    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        let room = buffer.len();
+        let (_, length, from) = recvfrom(&self.fd, buffer, RecvFlags::DONTWAIT | RecvFlags::TRUNC)?;
+        let from = from.and_then(|from| SocketAddr::try_from(from).ok()).ok_or(io::ErrorKind::InvalidData)?;
+        if length > room {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Ok((length, plain(from)))
+    }
+
+    /// Sends one datagram. `WouldBlock`: the buffer is full; an error EMSGSIZE: it is larger than the MTU of
+    /// the interface it would leave by.
+    pub fn send(&self, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
+        let to = if self.v6 { mapped(to) } else { to };
+        sendto(&self.fd, datagram, SendFlags::DONTWAIT, &to)?;
+        Ok(())
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn plain(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+            Some(v4) => SocketAddr::new(IpAddr::V4(v4), v6.port()),
+            None => address,
+        },
+        SocketAddr::V4(_) => address,
+    }
+}
+
+fn mapped(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(v4) => SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0).into(),
+        SocketAddr::V6(_) => address,
+    }
 }
