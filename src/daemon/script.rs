@@ -219,16 +219,12 @@ fn execute(
 
 fn explain(hook: Hook, program: &str, error: &io::Error) -> String {
     let name = hook.name();
-    if error.raw_os_error() == Some(Errno::NOEXEC.raw_os_error()) {
-        return format!(
+    match Errno::from_io_error(error) {
+        Some(Errno::NOEXEC) => format!(
             "{name} script {program} is not a program: put \"#!/bin/sh\" (or another interpreter) on its first line"
-        );
-    }
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            format!("{name} script {program} may not be executed: chmod +x {program}")
-        }
-        io::ErrorKind::NotFound => {
+        ),
+        Some(Errno::ACCESS) => format!("{name} script {program} may not be executed: chmod +x {program}"),
+        Some(Errno::NOENT) => {
             format!("{name} script {program}, or the interpreter on its first line, does not exist")
         }
         _ => format!("{name} script {program} cannot be executed: {error}"),
