@@ -1,0 +1,292 @@
+//! The engine: the process without privileges that reads the network.
+//!
+//! The control side (the [`Link`], the channel to the parent, timers) runs on a tokio runtime of one
+//! thread; frames move on the [`worker`](super::worker)'s thread.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::io::Interest;
+use tokio::net::UnixDatagram;
+use tokio::sync::mpsc;
+
+use super::log;
+use super::random::Os;
+use super::verbose::letters;
+use super::worker::{FromWorker, Handle, ToWorker, Worker};
+use crate::config::Mode;
+use crate::core::admission::Now;
+use crate::core::lane::{self, Lane};
+use crate::core::limits::ETHERNET;
+use crate::core::link::{Event, Link};
+use crate::core::stats::Stats;
+use crate::crypto::keys::LinkKeys;
+use crate::privsep::channel::Channel;
+use crate::privsep::message::{LinkSettings, MAX_TEXT, Start, ToEngine, ToParent, Traffic};
+use crate::privsep::sandbox;
+use crate::say;
+use crate::transport::udp::Socket;
+
+/// Notices that may wait for the control side; a flood beyond it is dropped and counted by the lane.
+const NOTICES: usize = 256;
+/// How often the worker is asked for its counters.
+const TICK: Duration = Duration::from_secs(1);
+/// The same while verb 5 prints a letter for each datagram and frame.
+const TICK_LETTERS: Duration = Duration::from_millis(100);
+
+type Parent = Channel<ToParent, ToEngine>;
+
+/// Why the engine ends: the exit code for the parent and one line.
+struct Ending {
+    code: u8,
+    reason: String,
+}
+
+impl Ending {
+    fn failed(reason: impl ToString) -> Self {
+        Self { code: 1, reason: reason.to_string() }
+    }
+}
+
+/// Runs the engine; descriptor 0 is the channel to the parent.
+pub fn main() -> ExitCode {
+    let Ok(fd) = std::io::stdin().as_fd().try_clone_to_owned() else { return ExitCode::from(70) };
+    let parent = Arc::new(Parent::from_fd(fd));
+    let Ok(Some((ToEngine::Start(start), descriptors))) = parent.receive() else {
+        return ExitCode::from(70);
+    };
+    let sink = parent.clone();
+    let to_parent = move |verb: u8, text: &str| {
+        let mut text = text.to_owned();
+        text.truncate(text.floor_char_boundary(MAX_TEXT));
+        // The log never holds anything up: a full channel loses the line.
+        let _ = sink.send(&ToParent::Log { verb, text }, &[]);
+    };
+    log::init(start.link.verb, Box::new(to_parent));
+    let ending = run(&parent, *start, descriptors).unwrap_or_else(|ending| ending);
+    let code = ending.code;
+    let _ = parent.send(&ToParent::Exit { code, reason: ending.reason }, &[]);
+    ExitCode::from(code)
+}
+
+fn run(parent: &Arc<Parent>, start: Start, descriptors: Vec<OwnedFd>) -> Result<Ending, Ending> {
+    let protections = sandbox::lock(start.identity).map_err(Ending::failed)?;
+    let mut descriptors = descriptors.into_iter();
+    let socket = descriptors.next().ok_or_else(|| Ending::failed("the parent passed no socket"))?;
+    let socket = Socket::from_fd(socket).map_err(Ending::failed)?;
+    parent.set_nonblocking(true).map_err(Ending::failed)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(Ending::failed)?;
+    runtime.block_on(async {
+        let engine = Engine::start(parent, start, socket, descriptors.next())?;
+        engine.tell(&ToParent::Locked { protections })?;
+        engine.serve().await
+    })
+}
+
+struct Engine {
+    parent: Arc<Parent>,
+    /// The channel's descriptor once more, for the runtime to watch.
+    ready: UnixDatagram,
+    link: Link<Os>,
+    has_device: bool,
+    worker: Handle,
+    notices: mpsc::Receiver<FromWorker>,
+    stats: Stats,
+    letters: bool,
+}
+
+impl Engine {
+    fn start(
+        parent: &Arc<Parent>,
+        start: Start,
+        socket: Socket,
+        device: Option<OwnedFd>,
+    ) -> Result<Self, Ending> {
+        let keys = Arc::new(LinkKeys::new(&start.secret));
+        let settings = start.link.clone();
+        drop(start);
+        let (sender, notices) = mpsc::channel(NOTICES);
+        let lane = Lane::new(lane_settings(&settings, keys.clone()));
+        let has_device = device.is_some();
+        let (worker, handle) =
+            Worker::new(lane, settings.mtu, socket, device, sender).map_err(Ending::failed)?;
+        std::thread::Builder::new()
+            .name("lane0".into())
+            .spawn(move || worker.run())
+            .map_err(Ending::failed)?;
+        let letters = settings.verb >= 5;
+        let link = Link::new(settings, keys, now(), Os);
+        let ready = watch(parent).map_err(Ending::failed)?;
+        Ok(Self {
+            parent: parent.clone(),
+            ready,
+            link,
+            has_device,
+            worker: handle,
+            notices,
+            stats: Stats::default(),
+            letters,
+        })
+    }
+
+    async fn serve(mut self) -> Result<Ending, Ending> {
+        let mut tick = tokio::time::interval(if self.letters { TICK_LETTERS } else { TICK });
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            self.pump()?;
+            let due = tokio::time::Instant::from_std(self.link.poll_timeout());
+            tokio::select! {
+                ready = self.ready.readable() => {
+                    ready.map_err(Ending::failed)?;
+                    match self.ready.try_io(Interest::READABLE, || self.parent.receive()) {
+                        Ok(Some((ToEngine::Stop, _))) => return self.stop().await,
+                        Ok(Some((message, descriptors))) => self.handle_parent(message, descriptors),
+                        Ok(None) => return Err(Ending::failed("the parent is gone")),
+                        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                        Err(error) => return Err(Ending::failed(error)),
+                    }
+                }
+                message = self.notices.recv() => match message {
+                    Some(message) => self.handle_worker(message)?,
+                    None => return Err(Ending { code: 70, reason: "the worker thread ended".into() }),
+                },
+                () = tokio::time::sleep_until(due) => self.link.handle_timeout(now()),
+                _ = tick.tick() => self.worker.send(ToWorker::Report),
+            }
+        }
+    }
+
+    /// Carries everything out that the link decided.
+    fn pump(&mut self) -> Result<(), Ending> {
+        while let Some(command) = self.link.poll_command() {
+            self.worker.send(ToWorker::Lane(command));
+        }
+        while let Some(event) = self.link.poll_event() {
+            self.handle_event(event)?;
+        }
+        Ok(())
+    }
+
+    fn handle_event(&mut self, event: Event) -> Result<(), Ending> {
+        match event {
+            Event::Log { verb, text } => say!(verb, "{text}"),
+            Event::Resolve => self.tell(&ToParent::Resolve)?,
+            Event::Endpoint(address) => self.tell(&ToParent::Endpoint { address })?,
+            Event::Floor(time) => self.tell(&ToParent::Floor { time })?,
+            Event::Up { endpoint, name } => {
+                if !self.has_device {
+                    self.tell(&ToParent::OpenDevice)?;
+                }
+                self.tell(&ToParent::LinkUp { endpoint, name })?;
+            }
+            Event::Down { reason } => {
+                let traffic = self.traffic();
+                self.tell(&ToParent::LinkDown { reason, traffic })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_parent(&mut self, message: ToEngine, descriptors: Vec<OwnedFd>) {
+        match message {
+            ToEngine::Resolved { addresses } => self.link.handle_resolved(now(), addresses),
+            ToEngine::Route { address, mtu, .. } => self.link.handle_route(address, mtu),
+            ToEngine::FloorWritten { time, ok } => self.link.handle_floor(time, ok),
+            ToEngine::Device => {
+                for device in descriptors {
+                    self.has_device = true;
+                    self.worker.send(ToWorker::Device(device));
+                }
+            }
+            ToEngine::Report => {
+                say!(1, "{}", self.stats.plus(&self.link.stats()));
+                let _ = self.tell(&ToParent::Traffic(self.traffic()));
+            }
+            // A second start would be a bug of the parent; stop is handled by the caller.
+            ToEngine::Start(_) | ToEngine::Stop => {}
+        }
+    }
+
+    fn handle_worker(&mut self, message: FromWorker) -> Result<(), Ending> {
+        match message {
+            FromWorker::Notice(notice) => self.link.handle_notice(now(), notice),
+            FromWorker::Report { stats, sent_under_key } => {
+                if self.letters
+                    && let Some(line) = letters(&self.stats, &stats)
+                {
+                    say!(5, "{line}");
+                }
+                self.stats = stats;
+                self.link.handle_progress(now(), stats.datagrams_in, sent_under_key);
+            }
+            FromWorker::SendFailed { to, error } => say!(1, "cannot send to {to}: {}", remedy(&error, to)),
+            FromWorker::DeviceLost(error) => {
+                return Err(Ending::failed(format!("the device is lost: {error}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Says goodbye to the peer and ends.
+    async fn stop(mut self) -> Result<Ending, Ending> {
+        self.link.handle_stop();
+        self.pump()?;
+        self.worker.send(ToWorker::Quit);
+        while let Some(message) = self.notices.recv().await {
+            if let FromWorker::Report { stats, .. } = message {
+                self.stats = stats;
+            }
+        }
+        say!(3, "{}", self.stats.plus(&self.link.stats()));
+        self.tell(&ToParent::Traffic(self.traffic()))?;
+        Ok(Ending { code: 0, reason: String::new() })
+    }
+
+    fn traffic(&self) -> Traffic {
+        Traffic { bytes_sent: self.stats.bytes_out, bytes_received: self.stats.bytes_in }
+    }
+
+    /// The parent reads as fast as the engine asks; one that does not is no parent any more.
+    fn tell(&self, message: &ToParent) -> Result<(), Ending> {
+        self.parent.send(message, &[]).map_err(|e| Ending::failed(format!("the parent: {e}")))
+    }
+}
+
+/// The runtime watches the channel as a datagram socket, which its kind of socket is to it.
+fn watch(parent: &Parent) -> std::io::Result<UnixDatagram> {
+    UnixDatagram::from_std(parent.as_fd().try_clone_to_owned()?.into())
+}
+
+fn lane_settings(settings: &LinkSettings, keys: Arc<LinkKeys>) -> lane::Settings {
+    let link_header = match settings.mode {
+        Mode::Tun => 0,
+        Mode::Tap => ETHERNET,
+    };
+    lane::Settings {
+        keys,
+        cipher: settings.cipher,
+        direction: settings.direction,
+        lane: 0,
+        max_frame: settings.mtu as usize + link_header,
+        bundle: settings.bundle,
+    }
+}
+
+fn now() -> Now {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Now { instant: Instant::now(), wall: u64::try_from(wall.as_micros()).unwrap_or(u64::MAX) }
+}
+
+fn remedy(error: &std::io::Error, to: SocketAddr) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NetworkUnreachable | std::io::ErrorKind::HostUnreachable => {
+            format!("{error}: this host has no route to {}", to.ip())
+        }
+        std::io::ErrorKind::PermissionDenied => format!("{error}: a firewall of this host forbids it"),
+        _ => error.to_string(),
+    }
+}
