@@ -352,6 +352,10 @@ impl<R: Random> Link<R> {
         }
         let due = self.answered_at.is_none_or(|at| now.instant.duration_since(at) >= HELLO_ANSWER);
         if wants_answer && due {
+            // A peer that lost this session may know only the sid that answered its challenge.
+            if self.sending.switch_at.is_some() {
+                self.switch();
+            }
             self.answered_at = Some(now.instant);
             self.send_hello(self.endpoint.unwrap_or(from), false);
         }
@@ -530,11 +534,12 @@ impl<R: Random> Link<R> {
         self.replied_at = Some(now.instant);
         self.prepare_sid(now);
         self.send(Message::ChallengeReply { challenge }, to, true);
+        // The challenge may be a replay: it is worth the reply, and a sid that frames use later on.
         if self.up {
             self.sending.switch_at = Some(now.instant + SID_ANNOUNCE);
         } else {
             self.switch();
-            self.send_hello(to, false);
+            self.hello_at = now.instant;
         }
     }
 

@@ -14,3 +14,5 @@ pub mod path;
 pub mod replay;
 pub mod sid;
 pub mod stats;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,631 @@
+//! Two ends in one process: a virtual clock and a network in memory.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::admission::{CHALLENGE_DATAGRAM, Now};
+use super::lane::{self, Command, Lane, Notice, Sink};
+use super::link::{Event, Link};
+use super::stats::{Drop, Stats};
+use crate::config::{Cipher, Keepalive, Mode};
+use crate::crypto::Random;
+use crate::crypto::keys::LinkKeys;
+use crate::privsep::message::LinkSettings;
+
+const YEAR_2026: u64 = 1_790_000_000_000_000;
+
+/// splitmix64: the seed decides everything.
+struct Seeded(u64);
+
+impl Seeded {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+}
+
+impl Random for Seeded {
+    fn fill(&mut self, buffer: &mut [u8]) {
+        for chunk in buffer.chunks_mut(8) {
+            let bytes = self.next().to_le_bytes();
+            chunk.copy_from_slice(&bytes[..chunk.len()]);
+        }
+    }
+}
+
+/// A datagram under way.
+#[derive(Clone)]
+struct Flying {
+    from: SocketAddr,
+    to: SocketAddr,
+    bytes: Vec<u8>,
+}
+
+#[derive(Default)]
+struct Out {
+    frames: Vec<Vec<u8>>,
+    sent: Vec<(Vec<u8>, SocketAddr)>,
+    notices: VecDeque<Notice>,
+}
+
+impl Sink for Out {
+    fn frame(&mut self, frame: &[u8]) {
+        self.frames.push(frame.to_vec());
+    }
+    fn datagram(&mut self, datagram: &[u8], to: SocketAddr) {
+        self.sent.push((datagram.to_vec(), to));
+    }
+    fn notice(&mut self, notice: Notice) -> bool {
+        self.notices.push_back(notice);
+        true
+    }
+}
+
+/// One end: a link, its lane, and what the daemon would keep for it.
+struct End {
+    address: SocketAddr,
+    link: Link<Seeded>,
+    lane: Lane,
+    out: Out,
+    floor: Option<u64>,
+    floor_writable: bool,
+    remote: Option<SocketAddr>,
+    log: Vec<String>,
+    skew: i64,
+}
+
+impl End {
+    fn new(
+        settings: LinkSettings,
+        address: &str,
+        remote: Option<&str>,
+        skew: i64,
+        at: Instant,
+        seed: u64,
+    ) -> Self {
+        let keys = Arc::new(LinkKeys::new(&[42; 32]));
+        let lane = Lane::new(lane::Settings {
+            keys: keys.clone(),
+            cipher: settings.cipher,
+            direction: settings.direction,
+            lane: 0,
+            max_frame: settings.mtu as usize + 22,
+            bundle: settings.bundle,
+        });
+        let (floor, floor_writable) = (settings.floor, settings.floor_writable);
+        let now = Now { instant: at, wall: YEAR_2026.wrapping_add_signed(skew) };
+        Self {
+            address: address.parse().unwrap(),
+            link: Link::new(settings, keys, now, Seeded(seed)),
+            lane,
+            out: Out::default(),
+            floor,
+            floor_writable,
+            remote: remote.map(|remote| remote.parse().unwrap()),
+            log: Vec::new(),
+            skew,
+        }
+    }
+
+    fn said(&self, text: &str) -> bool {
+        self.log.iter().any(|line| line.contains(text))
+    }
+
+    fn stats(&self) -> Stats {
+        self.lane.stats().plus(&self.link.stats())
+    }
+}
+
+/// Both ends and the wire between them.
+struct World {
+    start: Instant,
+    elapsed: Duration,
+    ends: [End; 2],
+    wire: VecDeque<Flying>,
+    record: Vec<Flying>,
+    cut: bool,
+    seed: u64,
+}
+
+fn settings(which: usize) -> LinkSettings {
+    let own: IpAddr = if which == 0 { "192.168.86.18" } else { "192.168.86.81" }.parse().unwrap();
+    let peer: IpAddr = if which == 0 { "192.168.86.81" } else { "192.168.86.18" }.parse().unwrap();
+    LinkSettings {
+        name: if which == 0 { "mon" } else { "fri" }.into(),
+        mode: Mode::Tun,
+        mtu: 1400,
+        addresses: vec![own],
+        peers: vec![peer],
+        cipher: Cipher::ChaCha20Poly1305,
+        direction: which as u8,
+        has_remote: which == 1,
+        float: true,
+        keepalive: Keepalive { interval: Duration::from_secs(10), timeout: Duration::from_secs(60) },
+        bundle: true,
+        path_mtu: None,
+        floor: None,
+        floor_writable: true,
+        verb: 3,
+    }
+}
+
+const MON: &str = "198.51.100.1:1417";
+const FRI: &str = "198.51.100.2:1417";
+
+impl World {
+    fn new() -> Self {
+        Self::with(settings(0), settings(1), [0, 0])
+    }
+
+    fn with(mon: LinkSettings, fri: LinkSettings, skews: [i64; 2]) -> Self {
+        let start = Instant::now();
+        let ends =
+            [End::new(mon, MON, None, skews[0], start, 1), End::new(fri, FRI, Some(MON), skews[1], start, 2)];
+        let wire = VecDeque::new();
+        Self { start, elapsed: Duration::ZERO, ends, wire, record: Vec::new(), cut: false, seed: 3 }
+    }
+
+    fn now(&self, which: usize) -> Now {
+        let wall = YEAR_2026 + self.elapsed.as_micros() as u64;
+        Now { instant: self.start + self.elapsed, wall: wall.wrapping_add_signed(self.ends[which].skew) }
+    }
+
+    /// An end is killed and starts again with the floor that is on disk.
+    fn restart(&mut self, which: usize) {
+        let mut settings = settings(which);
+        settings.floor = self.ends[which].floor;
+        self.replace(which, settings);
+    }
+
+    fn replace(&mut self, which: usize, settings: LinkSettings) {
+        self.seed += 1;
+        let (address, skew) = ([MON, FRI][which], self.ends[which].skew);
+        let skew = skew + self.elapsed.as_micros() as i64;
+        let remote = settings.has_remote.then_some(MON);
+        let mut end = End::new(settings, address, remote, skew, self.start + self.elapsed, self.seed);
+        end.skew = self.ends[which].skew;
+        end.floor = self.ends[which].floor;
+        self.ends[which] = end;
+    }
+
+    /// Carries out what one end wants done.
+    fn settle(&mut self, which: usize) {
+        let now = self.now(which);
+        let end = &mut self.ends[which];
+        loop {
+            let mut idle = true;
+            while let Some(command) = end.link.poll_command() {
+                idle = false;
+                end.lane.handle_command(now.instant, command, &mut end.out);
+            }
+            while let Some(notice) = end.out.notices.pop_front() {
+                idle = false;
+                end.link.handle_notice(now, notice);
+            }
+            while let Some(event) = end.link.poll_event() {
+                idle = false;
+                match event {
+                    Event::Log { text, .. } => end.log.push(text),
+                    Event::Resolve => end.link.handle_resolved(now, end.remote.into_iter().collect()),
+                    Event::Endpoint(address) => end.link.handle_route(address, Some(1500)),
+                    Event::Floor(time) => {
+                        if end.floor_writable {
+                            end.floor = end.floor.max(Some(time));
+                        }
+                        end.link.handle_floor(time, end.floor_writable);
+                    }
+                    Event::Up { .. } | Event::Down { .. } => {}
+                }
+            }
+            if idle {
+                break;
+            }
+        }
+        let from = end.address;
+        for (bytes, to) in end.out.sent.drain(..) {
+            let flying = Flying { from, to, bytes };
+            self.record.push(flying.clone());
+            if !self.cut {
+                self.wire.push_back(flying);
+            }
+        }
+    }
+
+    fn inject(&mut self, flying: Flying) {
+        let Some(which) = self.ends.iter().position(|end| end.address == flying.to) else { return };
+        let now = self.now(which);
+        let end = &mut self.ends[which];
+        let mut bytes = flying.bytes;
+        end.lane.handle_datagram(now.instant, flying.from, &mut bytes, &mut end.out);
+        self.settle(which);
+    }
+
+    fn drain(&mut self) {
+        self.settle(0);
+        self.settle(1);
+        while let Some(flying) = self.wire.pop_front() {
+            self.inject(flying);
+        }
+    }
+
+    /// Lets time pass in steps of 100 ms.
+    fn run(&mut self, seconds: f64) {
+        let until = self.elapsed + Duration::from_secs_f64(seconds);
+        while self.elapsed < until {
+            self.drain();
+            self.elapsed += Duration::from_millis(100);
+            for which in 0..2 {
+                let now = self.now(which);
+                let end = &mut self.ends[which];
+                let (received, sent) = (end.lane.stats().datagrams_in, end.lane.sent_under_key());
+                end.link.handle_progress(now, received, sent);
+                end.lane.handle_timeout(now.instant, &mut end.out);
+                if end.link.poll_timeout() <= now.instant {
+                    end.link.handle_timeout(now);
+                }
+            }
+        }
+        self.drain();
+    }
+
+    fn send(&mut self, which: usize, frames: &[&[u8]]) {
+        let end = &mut self.ends[which];
+        end.lane.handle_frames(frames, &mut end.out);
+        self.drain();
+    }
+
+    fn up(&self) -> bool {
+        self.ends.iter().all(|end| end.link.is_up())
+    }
+
+    /// A frame each way arrives.
+    fn assert_carries(&mut self) {
+        for which in 0..2 {
+            self.ends[1 - which].out.frames.clear();
+            let frame = [which as u8; 100];
+            self.send(which, &[&frame]);
+            assert_eq!(self.ends[1 - which].out.frames, [frame.to_vec()], "from end {which}");
+        }
+    }
+}
+
+#[test]
+fn a_first_start_is_up_within_two_seconds_and_carries_frames() {
+    let mut world = World::new();
+    world.run(2.0);
+    assert!(world.up(), "{:?} {:?}", world.ends[0].log, world.ends[1].log);
+    world.assert_carries();
+    assert!(world.ends.iter().all(|end| end.floor.is_some()), "a floor was written");
+}
+
+#[test]
+fn either_end_may_start_first_and_be_alone_for_an_hour() {
+    let mut world = World::new();
+    world.cut = true;
+    world.run(3600.0);
+    assert!(world.ends[0].said("waiting for the peer to call"));
+    assert!(world.ends[1].said("no answer from"));
+    world.cut = false;
+    world.run(10.0);
+    assert!(world.up());
+}
+
+#[test]
+fn no_frame_is_lost_when_sids_change() {
+    let mut world = World::new();
+    world.run(2.0);
+    for n in 0..2000u32 {
+        world.run(0.1);
+        world.send(0, &[&n.to_be_bytes()]);
+        world.send(1, &[&n.to_be_bytes()]);
+    }
+    for end in &world.ends {
+        assert_eq!(end.out.frames.len(), 2000, "{}", end.stats());
+    }
+}
+
+#[test]
+fn wrong_clocks_are_proven_by_challenge_and_said() {
+    for skews in [[0, -56 * 365 * 86_400 * 1_000_000], [3_600_000_000, -3_600_000_000]] {
+        let mut world = World::with(settings(0), settings(1), skews);
+        world.run(5.0);
+        assert!(world.up(), "{:?} {:?}", world.ends[0].log, world.ends[1].log);
+        world.run(200.0);
+        assert!(world.up());
+        world.assert_carries();
+        assert!(world.ends[0].said("the clocks differ by -"), "{:?}", world.ends[0].log);
+        assert!(world.ends[1].said("the clocks differ by +"));
+    }
+}
+
+#[test]
+fn a_restarted_end_is_back_within_twenty_seconds() {
+    for which in 0..2 {
+        let mut world = World::new();
+        world.run(30.0);
+        world.restart(which);
+        world.run(15.0);
+        assert!(world.up(), "{:?} {:?}", world.ends[0].log, world.ends[1].log);
+        world.assert_carries();
+    }
+}
+
+#[test]
+fn a_lost_peer_is_noticed_and_found_again() {
+    let mut world = World::new();
+    world.run(5.0);
+    world.cut = true;
+    world.run(65.0);
+    assert!(world.ends.iter().all(|end| !end.link.is_up() && end.said("link down: nothing heard")));
+    world.cut = false;
+    world.run(10.0);
+    assert!(world.up());
+    world.assert_carries();
+}
+
+#[test]
+fn an_end_that_stops_says_so() {
+    let mut world = World::new();
+    world.run(5.0);
+    world.ends[1].link.handle_stop();
+    world.drain();
+    assert!(world.ends[0].said("link down: the peer says: stopped"));
+}
+
+#[test]
+fn replayed_reflected_and_broken_datagrams_deliver_nothing_and_get_no_answer() {
+    let mut world = World::new();
+    world.run(5.0);
+    world.assert_carries();
+    let record = world.record.clone();
+    for end in &mut world.ends {
+        end.out.frames.clear();
+    }
+    let sent = world.record.len();
+    let stranger: SocketAddr = "203.0.113.9:9".parse().unwrap();
+    for flying in &record {
+        for from in [flying.from, stranger] {
+            world.inject(Flying { from, ..flying.clone() });
+            world.inject(Flying { from, to: flying.from, ..flying.clone() });
+            for length in [0, 1, 20, 36, flying.bytes.len() - 1] {
+                let bytes = flying.bytes[..length].to_vec();
+                world.inject(Flying { from, to: flying.to, bytes });
+            }
+            for bit in (0..flying.bytes.len() * 8).step_by(7) {
+                let mut bytes = flying.bytes.clone();
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                world.inject(Flying { from, to: flying.to, bytes });
+            }
+        }
+    }
+    assert!(world.ends.iter().all(|end| end.out.frames.is_empty()));
+    // A recorded datagram of an old sid may be challenged and a recorded challenge answered, by each
+    // end at most once in the second, and never at greater length.
+    let answers = &world.record[sent..];
+    assert!(answers.len() <= 4, "{} answers", answers.len());
+    assert!(answers.iter().all(|answer| answer.bytes.len() == CHALLENGE_DATAGRAM));
+    for end in &world.ends {
+        for reason in [Drop::Replayed, Drop::Reflected, Drop::BadTag, Drop::Stranger, Drop::TooShort] {
+            assert!(end.stats().drops(reason) > 0, "{} in {}", reason.label(), end.stats());
+        }
+    }
+    world.assert_carries();
+}
+
+#[test]
+fn replaying_everything_all_the_time_costs_no_frame() {
+    let mut world = World::new();
+    world.run(5.0);
+    let record = world.record.clone();
+    for n in 0..300u32 {
+        world.run(0.1);
+        world.send(0, &[&n.to_be_bytes()]);
+        world.send(1, &[&n.to_be_bytes()]);
+        for flying in &record {
+            world.inject(flying.clone());
+        }
+    }
+    for end in &world.ends {
+        assert_eq!(end.out.frames.len(), 300, "{}", end.stats());
+    }
+}
+
+#[test]
+fn a_recording_cannot_enter_a_restarted_receiver() {
+    for floor_lost in [false, true] {
+        let mut world = World::new();
+        world.run(5.0);
+        world.assert_carries();
+        let record = world.record.clone();
+        if floor_lost {
+            world.ends[0].floor = None;
+        }
+        world.restart(0);
+        world.cut = true;
+        let sent = world.record.len();
+        for flying in record.iter().filter(|flying| flying.to.to_string() == MON) {
+            world.inject(flying.clone());
+        }
+        assert!(world.ends[0].out.frames.is_empty());
+        assert!(!world.ends[0].link.is_up());
+        let answers = &world.record[sent..];
+        assert!(answers.len() <= 2);
+        assert!(
+            answers
+                .iter()
+                .all(|answer| { record.iter().any(|cause| cause.bytes.len() >= answer.bytes.len()) })
+        );
+    }
+}
+
+#[test]
+fn what_was_recorded_while_one_end_was_away_does_not_enter_later() {
+    // The recorded sid was never taken, and its time is past the floor, but it is too old.
+    let mut world = World::new();
+    world.run(5.0);
+    world.cut = true;
+    let from = world.record.len();
+    world.run(61.0);
+    world.send(1, &[b"recorded"]);
+    let record = world.record[from..].to_vec();
+    world.run(200.0);
+    world.restart(0);
+    world.ends[0].out.frames.clear();
+    for flying in record.into_iter().filter(|flying| flying.to.to_string() == MON) {
+        world.inject(flying);
+    }
+    assert!(world.ends[0].out.frames.is_empty());
+    assert!(!world.ends[0].link.is_up());
+}
+
+#[test]
+fn without_a_writable_floor_every_sid_is_challenged_and_the_link_still_works() {
+    let mut world = World::new();
+    for which in 0..2 {
+        let settings = LinkSettings { floor_writable: false, ..settings(which) };
+        world.replace(which, settings);
+        world.ends[which].floor_writable = false;
+    }
+    world.run(3.0);
+    for _ in 0..2000 {
+        world.run(0.1);
+        world.send(1, &[b"frame"]);
+    }
+    assert!(world.up());
+    assert!(world.ends.iter().all(|end| end.floor.is_none()));
+    assert_eq!(world.ends[0].out.frames.len(), 2000, "{}", world.ends[0].stats());
+}
+
+#[test]
+fn mismatches_are_said_on_both_ends_and_nothing_passes() {
+    let tap = LinkSettings { mode: Mode::Tap, ..settings(1) };
+    let mtu = LinkSettings { mtu: 1300, ..settings(1) };
+    let same = LinkSettings { addresses: settings(0).addresses, ..settings(1) };
+    let other = LinkSettings { addresses: vec!["192.168.86.99".parse().unwrap()], ..settings(1) };
+    let cases = [
+        (tap, ["peer is in tap mode, this end in tun mode", "peer is in tun mode, this end in tap mode"]),
+        (mtu, ["peer's frame MTU is 1300, this end's 1400", "peer's frame MTU is 1400, this end's 1300"]),
+        (same, ["both ends have the address 192.168.86.18", "both ends have the address 192.168.86.18"]),
+        (
+            other,
+            [
+                "peer's address is 192.168.86.99, this end expects 192.168.86.81",
+                "peer expects the address 192.168.86.81 here, but it is 192.168.86.99",
+            ],
+        ),
+    ];
+    for (fri, lines) in cases {
+        let mut world = World::with(settings(0), fri, [0, 0]);
+        world.run(70.0);
+        world.send(0, &[b"frame"]);
+        for which in 0..2 {
+            let end = &world.ends[which];
+            assert!(end.said(lines[which]), "{:?}", end.log);
+            assert!(!end.link.is_up() && end.out.frames.is_empty());
+            assert!(end.log.len() < 12, "{:?}", end.log);
+        }
+        world.restart(1);
+        world.run(20.0);
+        assert!(world.up(), "mended: {:?}", world.ends[0].log);
+    }
+}
+
+#[test]
+fn the_peer_is_followed_to_a_new_address_but_a_copy_cannot_move_it() {
+    let mut world = World::new();
+    world.run(5.0);
+    world.ends[1].address = "203.0.113.7:4242".parse().unwrap();
+    world.send(1, &[b"from elsewhere"]);
+    world.run(2.0);
+    assert!(world.ends[0].said("the peer moved to 203.0.113.7:4242"), "{:?}", world.ends[0].log);
+    world.assert_carries();
+
+    // A copy from a faster path arrives first, but the old address still answers.
+    let thief: SocketAddr = "203.0.113.9:9".parse().unwrap();
+    let end = &mut world.ends[1];
+    end.lane.handle_frames(&[b"stolen"], &mut end.out);
+    world.settle(1);
+    let stolen = world.wire.pop_front().unwrap();
+    world.inject(Flying { from: thief, ..stolen });
+    world.run(6.0);
+    assert!(!world.ends[0].said("moved to 203.0.113.9:9"));
+    world.assert_carries();
+}
+
+#[test]
+fn full_frames_cross_a_small_path_and_small_ones_share_datagrams() {
+    let mut world = World::new();
+    for which in 0..2 {
+        let settings = LinkSettings { mode: Mode::Tap, mtu: 1500, path_mtu: Some(1300), ..settings(which) };
+        world.replace(which, settings);
+    }
+    world.run(3.0);
+    let big: Vec<u8> = (0..1514).map(|n| n as u8).collect();
+    let before = world.record.len();
+    world.send(1, &[&big, &big, &big]);
+    assert_eq!(world.ends[0].out.frames, vec![big; 3]);
+    assert!(world.record[before..].iter().all(|flying| flying.bytes.len() <= 1300 - 28));
+    let before = world.record.len();
+    world.send(1, &[&[1; 60][..]; 16]);
+    assert_eq!(world.ends[0].out.frames.len(), 3 + 16);
+    assert_eq!(world.record.len() - before, 1, "sixteen small frames in one datagram");
+}
+
+#[test]
+fn a_frame_above_the_agreed_size_is_counted_and_the_rest_still_goes() {
+    let mut world = World::new();
+    world.run(3.0);
+    world.send(1, &[&[1; 100][..], &[2; 4000], &[3; 100]]);
+    assert_eq!(world.ends[0].out.frames, vec![vec![1; 100], vec![3; 100]]);
+    assert_eq!(world.ends[1].stats().drops(Drop::TooBig), 1);
+}
+
+#[test]
+fn a_key_at_its_last_counter_is_changed_before() {
+    let mut world = World::new();
+    world.run(3.0);
+    let now = world.now(1);
+    let end = &mut world.ends[1];
+    end.link.handle_progress(now, 0, super::limits::COUNTER_ROTATE);
+    end.link.handle_timeout(now);
+    assert!(matches!(end.link.poll_command(), Some(Command::Prepare(_))));
+}
+
+#[test]
+fn every_start_draws_another_sid_even_when_the_clock_stands_still() {
+    let mut world = World::new();
+    world.run(0.5);
+    world.restart(1);
+    world.ends[1].skew -= 500_000;
+    world.run(0.5);
+    let keys = LinkKeys::new(&[42; 32]);
+    let mut sids: Vec<_> = (world.record.iter())
+        .filter(|flying| flying.from == world.ends[1].address)
+        .map(|flying| {
+            let tag = crate::wire::datagram::tag(&flying.bytes).unwrap();
+            let (sid, header) = lane::unmask(&keys.mask(&tag), &flying.bytes);
+            (sid.0, header.counter)
+        })
+        .collect();
+    let all = sids.len();
+    sids.sort_unstable();
+    sids.dedup();
+    assert_eq!(sids.len(), all, "no (sid, counter) twice");
+}
+
+#[test]
+fn a_pinned_peer_is_not_followed() {
+    let mut pinned = settings(0);
+    pinned.float = false;
+    let mut world = World::with(pinned, settings(1), [0, 0]);
+    world.run(5.0);
+    world.ends[1].address = "203.0.113.7:4242".parse().unwrap();
+    world.send(1, &[b"from elsewhere"]);
+    world.run(3.0);
+    assert!(!world.ends[0].said("moved"));
+}
