@@ -25,3 +25,58 @@ pub struct Diagnostic {
     /// The remedy.
     pub help: Option<String>,
 }
+
+impl Diagnostic {
+    /// An error at `span`.
+    pub fn error(span: Option<Range<usize>>, message: impl Into<String>) -> Self {
+        Self::new(Severity::Error, span, message.into())
+    }
+
+    /// A warning at `span`.
+    pub fn warning(span: Option<Range<usize>>, message: impl Into<String>) -> Self {
+        Self::new(Severity::Warning, span, message.into())
+    }
+
+    /// A note at `span`.
+    pub fn note(span: Option<Range<usize>>, message: impl Into<String>) -> Self {
+        Self::new(Severity::Note, span, message.into())
+    }
+
+    fn new(severity: Severity, span: Option<Range<usize>>, message: String) -> Self {
+        Self { severity, span, message, help: None }
+    }
+
+    /// The same with a remedy.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Whether tund does not start because of it.
+    pub fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
+}
+
+/// `text` in quotes, as it may be shown in one line: control characters escaped, 60 characters at most.
+pub(crate) fn quote(text: &str) -> String {
+    const LONGEST: usize = 60;
+    let mut shown: String = text.chars().take(LONGEST).flat_map(char::escape_debug).collect();
+    if text.chars().nth(LONGEST).is_some() {
+        shown.push('…');
+    }
+    format!("\"{shown}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quoted_text_stays_one_short_printable_line() {
+        assert_eq!(quote("a\n\u{1b}[31m"), "\"a\\n\\u{1b}[31m\"");
+        assert_eq!(quote(&"x".repeat(61)), format!("\"{}…\"", "x".repeat(60)));
+        assert_eq!(quote(&"x".repeat(60)), format!("\"{}\"", "x".repeat(60)));
+    }
+}

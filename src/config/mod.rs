@@ -4,17 +4,100 @@
 //! on the way. Nothing here touches a file system, a network or a clock: what depends on this host
 //! is checked by `daemon::preflight`.
 
+mod check;
+mod check_device;
+mod check_outer;
+mod check_routes;
 pub mod diagnostic;
+pub mod keyfile;
+mod raw;
+mod reader;
+mod render;
+mod suggest;
 
 use std::net::IpAddr;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use check_routes::{Swallow, swallow};
+pub use diagnostic::{Diagnostic, Severity};
+pub use render::{position, render};
+
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use toml::de::{DeTable, DeValue};
 
 /// The UDP port used when a configuration names none.
 pub const DEFAULT_PORT: u16 = 8863;
+
+/// Finds the UDP port of a service name, as /etc/services lists it.
+pub type ServiceLookup = Box<dyn Fn(&str) -> Option<u16>>;
+
+/// What the meaning of a file depends on beside its text.
+pub struct Options {
+    /// Relative paths start here; absolute: `--cd`, else the file's directory.
+    pub directory: PathBuf,
+    /// `--port`: the port of `listen` and of every remote that names none.
+    pub port: Option<u16>,
+    /// `--verb`, 0 to 9: goes before `run.verb`.
+    pub verb: Option<u8>,
+    /// Finds the ports of service names.
+    pub services: ServiceLookup,
+}
+
+impl Options {
+    /// Options of a file in `directory` with nothing on the command line and no service names.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self { directory: directory.into(), port: None, verb: None, services: Box::new(|_| None) }
+    }
+}
+
+/// What became of a text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Parsed {
+    /// `None` if any diagnostic is an error.
+    pub config: Option<Config>,
+    /// Every finding, sorted by place; those without a place come first.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Reads and checks the text of the link called `name`, and goes on after every mistake.
+pub fn parse(name: &str, text: &str, options: &Options) -> Parsed {
+    let mut diagnostics = Vec::new();
+    let (document, errors) = DeTable::parse_recoverable(text);
+    let raw = raw::Raw::read(&document, &mut diagnostics);
+    let config = if let Some(broken) = errors.iter().filter_map(|error| Some(error.span()?.start)).min() {
+        // What the parser makes of the text after a syntax error may be nonsense, and so would be findings on it.
+        diagnostics.retain(|d| d.span.as_ref().is_some_and(|span| span.end < broken));
+        None
+    } else {
+        Some(check::check(name, &raw, options, &mut diagnostics))
+    };
+    let failed = !errors.is_empty() || diagnostics.iter().any(Diagnostic::is_error);
+    diagnostics.extend(errors.iter().map(|error| check::syntax_error(text, error)));
+    diagnostics.sort_by_key(|d| d.span.as_ref().map(|span| (span.start, span.end)));
+    Parsed { config: config.filter(|_| !failed), diagnostics }
+}
+
+/// The place of the value at `path`, such as `["device", "address"]`, for findings about this host.
+pub fn locate(text: &str, path: &[&str]) -> Option<Range<usize>> {
+    let (document, _) = DeTable::parse_recoverable(text);
+    let (last, tables) = path.split_last()?;
+    let mut table = document.get_ref();
+    for name in tables {
+        table = table.get(*name)?.get_ref().as_table()?;
+    }
+    table.get(*last).map(toml::Spanned::span)
+}
+
+/// The place of `key` in the `index`th `[[route]]`.
+pub fn locate_route(text: &str, index: usize, key: &str) -> Option<Range<usize>> {
+    let (document, _) = DeTable::parse_recoverable(text);
+    let route = document.get_ref().get("route")?.get_ref().as_array()?.get(index)?;
+    let value = route.get_ref().as_table().and_then(|table| table.get(key));
+    Some(value.map_or_else(|| route.span(), toml::Spanned::<DeValue<'_>>::span))
+}
 
 /// A whole link, checked: every default is filled in and every cross-reference holds.
 #[derive(Debug, Clone, PartialEq)]

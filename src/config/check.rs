@@ -1,0 +1,284 @@
+//! From what the file says to a [`Config`]: defaults, bounds and what keys mean together.
+//!
+//! Each part returns a value even after a mistake, so that one run finds every mistake; the caller
+//! throws the whole away if there was one.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::diagnostic::{Diagnostic, quote};
+use super::raw::{Raw, RawKey, RawKeyMode, RawRun, RawScripts, RawTuning};
+use super::reader::{At, Field};
+use super::{
+    Cipher, Command, Config, Keepalive, Key, KeyMode, KeyPair, Options, Run, Scripts, SecretSource, Tuning,
+    check_device, check_outer, check_routes, keyfile,
+};
+
+const INTERVAL: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(60);
+const SCRIPT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Enough for what a fast link brings in while the engine waits for its turn.
+const SOCKET_BUFFER: u32 = 8 << 20;
+/// The name goes to the peer and into file names.
+const LONGEST_NAME: usize = 64;
+
+/// The configuration of the link `name`; not to be used if `out` got an error.
+pub(super) fn check(name: &str, raw: &Raw, options: &Options, out: &mut Vec<Diagnostic>) -> Config {
+    check_name(name, out);
+    let outer = check_outer::check(raw, options, out);
+    let device = check_device::check(&raw.device, out);
+    let routes = check_routes::check(&raw.routes, &device, out);
+    check_routes::check_remotes(raw, &outer, &device, &routes, out);
+    let derived = derive_direction(&device.addresses, &device.peers);
+    let direction_known = derived.is_some() || !device.clean;
+    let key = check_key(&raw.key, derived, direction_known, options, out);
+    Config {
+        name: name.to_owned(),
+        remotes: outer.remotes.into_iter().map(|at| at.value).collect(),
+        listen: outer.listen,
+        float: raw.float.value().copied().unwrap_or(true),
+        bind_device: raw.bind_device.value().cloned(),
+        fwmark: raw.fwmark.value().and_then(|mark| u32::try_from(*mark).ok()),
+        key,
+        device: device.into_device(),
+        routes: routes.into_iter().map(|at| at.value).collect(),
+        scripts: check_scripts(&raw.scripts, options, out),
+        keepalive: check_keepalive(raw, out),
+        run: check_run(&raw.run, options, out),
+        tuning: check_tuning(&raw.tuning),
+    }
+}
+
+/// A TOML syntax error as a diagnostic of `text`, with a remedy where the cause is a common one.
+pub(super) fn syntax_error(text: &str, error: &toml::de::Error) -> Diagnostic {
+    let message = error.message().trim_end_matches('.').replace('\n', ", ");
+    let found = Diagnostic::error(error.span(), message);
+    let Some(span) = error.span() else { return found };
+    let before = text.get(..span.start).unwrap_or_default();
+    let line_start = before.rfind('\n').map_or(0, |i| i + 1);
+    let line = text.get(line_start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
+    match line.split_once('=') {
+        Some((key, value)) if is_bare_text(value) => {
+            found.help(format!("put text in quotes: {} = {}", key.trim(), quote(value.trim())))
+        }
+        Some(_) | None => found,
+    }
+}
+
+fn is_bare_text(value: &str) -> bool {
+    let value = value.trim();
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '/' | ':' | '-' | '_');
+    !value.is_empty() && value.chars().all(plain)
+}
+
+fn check_name(name: &str, out: &mut Vec<Diagnostic>) {
+    let fine = |c: char| !c.is_control() && c != '/';
+    if name.is_empty() || name.len() > LONGEST_NAME || name.starts_with('.') || !name.chars().all(fine) {
+        let message = format!("a link cannot be called {}", quote(name));
+        let help = "rename the file: the name without .toml has 1 to 64 bytes, none a control character, and begins with no dot";
+        out.push(Diagnostic::error(None, message).help(help));
+    }
+}
+
+/// 0 for the end whose first address is lower, as bytes, than its first peer of that family.
+fn derive_direction(addresses: &[At<IpNet>], peers: &[At<IpAddr>]) -> Option<u8> {
+    let own = addresses.first()?.value.addr();
+    let peer = peers.iter().find(|peer| peer.value.is_ipv4() == own.is_ipv4())?;
+    Some(u8::from(own > peer.value))
+}
+
+fn check_key(
+    raw: &RawKey,
+    derived: Option<u8>,
+    direction_known: bool,
+    options: &Options,
+    out: &mut Vec<Diagnostic>,
+) -> Key {
+    check_key_mode(raw, out);
+    let shared = check_shared(raw, options, out);
+    let pair = check_pair(raw, options, out);
+    let nothing = raw.file.is_absent() && raw.credential.is_absent() && raw.private_file.is_absent();
+    if nothing && raw.peer_public.is_absent() {
+        out.push(Diagnostic::error(raw.place.clone(), "there is no key").help(
+            "make one with `tund genkey -o static.key`, copy it to the peer, and set key.file = \"static.key\"",
+        ));
+    }
+    if raw.direction.is_absent() && !direction_known {
+        let message = "key.direction is needed: it cannot be told from device.address and device.peer";
+        let help = "set key.direction = 0 at one end and key.direction = 1 at the other";
+        out.push(Diagnostic::error(raw.place.clone(), message).help(help));
+    }
+    let direction = raw.direction.value().and_then(|direction| u8::try_from(*direction).ok()).or(derived);
+    Key {
+        mode: KeyMode::Static,
+        shared,
+        pair,
+        direction: direction.unwrap_or(0),
+        cipher: raw.cipher.value().copied().flatten().unwrap_or(Cipher::ChaCha20Poly1305),
+    }
+}
+
+fn check_key_mode(raw: &RawKey, out: &mut Vec<Diagnostic>) {
+    let place = match &raw.mode {
+        Field::Wrong => return,
+        Field::Absent => raw.place.clone(),
+        Field::Is(At { value: RawKeyMode::Handshake, span }) => Some(span.clone()),
+        Field::Is(At { value: RawKeyMode::Static, span }) => {
+            let message =
+                "static keys have no forward secrecy: whoever gets the key can read recorded traffic";
+            let help = "keep the key private, and change it now and then";
+            out.push(Diagnostic::note(Some(span.clone()), message).help(help));
+            return;
+        }
+    };
+    let message = "handshake keys are not in this version yet: set key.mode = \"static\"";
+    out.push(Diagnostic::error(place, message));
+}
+
+fn check_shared(raw: &RawKey, options: &Options, out: &mut Vec<Diagnostic>) -> Option<SecretSource> {
+    if let (Some(_), Some(credential)) = (raw.file.get(), raw.credential.get()) {
+        let message = "key.file and key.credential are both given";
+        out.push(Diagnostic::error(credential.at(), message).help("take one of them out"));
+    }
+    if let Some(credential) = raw.credential.get() {
+        let name = &credential.value;
+        if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
+            let message = format!("key.credential cannot be {}", quote(name));
+            let help = "it is a name such as \"tund-key\", as in systemd's LoadCredential=tund-key:PATH";
+            out.push(Diagnostic::error(credential.at(), message).help(help));
+        }
+        return Some(SecretSource::Credential(name.clone()));
+    }
+    check_path("key.file", &raw.file, options, out).map(SecretSource::File)
+}
+
+fn check_pair(raw: &RawKey, options: &Options, out: &mut Vec<Diagnostic>) -> Option<KeyPair> {
+    if let (Some(private), true) = (raw.private_file.get(), raw.peer_public.is_absent()) {
+        let message = "key.private-file is given without key.peer-public";
+        let help = "set key.peer-public to what `tund pubkey` prints at the peer";
+        out.push(Diagnostic::error(private.at(), message).help(help));
+    }
+    if let (Some(public), true) = (raw.peer_public.get(), raw.private_file.is_absent()) {
+        let message = "key.peer-public is given without key.private-file";
+        let help = "make a key with `tund keypair` and set key.private-file";
+        out.push(Diagnostic::error(public.at(), message).help(help));
+    }
+    let private_file = check_path("key.private-file", &raw.private_file, options, out);
+    let public = raw.peer_public.get()?;
+    match keyfile::parse_public(&public.value) {
+        Ok(peer_public) => Some(KeyPair { private_file: private_file?, peer_public }),
+        Err(error) => {
+            let message = format!("key.peer-public is no public key: {error}");
+            let help = "it is the 64 hexadecimal digits that `tund pubkey` prints at the peer";
+            out.push(Diagnostic::error(public.at(), message).help(help));
+            None
+        }
+    }
+}
+
+/// The absolute path that a key names.
+fn check_path(
+    key: &str,
+    field: &Field<String>,
+    options: &Options,
+    out: &mut Vec<Diagnostic>,
+) -> Option<PathBuf> {
+    let path = field.get()?;
+    if path.value.is_empty() || path.value.contains('\0') {
+        let message = format!("{key} cannot be {}", quote(&path.value));
+        out.push(Diagnostic::error(path.at(), message).help("it is the path of a file or directory"));
+    }
+    Some(options.directory.join(&path.value))
+}
+
+fn check_scripts(raw: &RawScripts, options: &Options, out: &mut Vec<Diagnostic>) -> Scripts {
+    let security = raw.security.value().and_then(|level| u8::try_from(*level).ok()).unwrap_or(1);
+    let allowed = security >= 2 || matches!(raw.security, Field::Wrong);
+    let mut script = |key: &str, field: &Field<Vec<At<String>>>| {
+        let argv = field.get()?;
+        if !allowed {
+            let message =
+                format!("scripts.{key} is given, but scripts.security is {security}: it would not run");
+            out.push(Diagnostic::error(argv.at(), message).help("set scripts.security = 2 to run scripts"));
+        }
+        check_command(key, argv, options, out)
+    };
+    Scripts {
+        up: script("up", &raw.up),
+        down: script("down", &raw.down),
+        route_up: script("route-up", &raw.route_up),
+        route_down: script("route-down", &raw.route_down),
+        link_up: script("link-up", &raw.link_up),
+        link_down: script("link-down", &raw.link_down),
+        security,
+        timeout: raw.timeout.value().copied().unwrap_or(SCRIPT_TIMEOUT),
+    }
+}
+
+fn check_command(
+    key: &str,
+    argv: &At<Vec<At<String>>>,
+    options: &Options,
+    out: &mut Vec<Diagnostic>,
+) -> Option<Command> {
+    if let Some(bad) = argv.value.iter().find(|word| word.value.contains('\0')) {
+        out.push(Diagnostic::error(bad.at(), format!("scripts.{key} contains a zero character")));
+    }
+    match argv.value.split_first() {
+        Some((program, args)) if !program.value.is_empty() => Some(Command {
+            program: options.directory.join(&program.value),
+            args: args.iter().map(|word| word.value.clone()).collect(),
+        }),
+        Some(_) | None => {
+            let help = "write a path, or a list that begins with one; take the line out for no script";
+            out.push(Diagnostic::error(argv.at(), format!("scripts.{key} names no program")).help(help));
+            None
+        }
+    }
+}
+
+fn check_keepalive(raw: &Raw, out: &mut Vec<Diagnostic>) -> Keepalive {
+    let interval = raw.interval.value().copied().unwrap_or(INTERVAL);
+    let timeout = raw.timeout.value().copied().unwrap_or(TIMEOUT);
+    let wrong = matches!(raw.interval, Field::Wrong) || matches!(raw.timeout, Field::Wrong);
+    if timeout <= interval && !wrong {
+        let place = raw.timeout.get().or(raw.interval.get()).and_then(At::at);
+        let message = format!(
+            "keepalive.timeout ({timeout:?}) is not longer than keepalive.interval ({interval:?}): the link would never stay up"
+        );
+        out.push(Diagnostic::error(place, message).help("make the timeout several times the interval"));
+    }
+    Keepalive { interval, timeout }
+}
+
+fn check_run(raw: &RawRun, options: &Options, out: &mut Vec<Diagnostic>) -> Run {
+    for (key, field) in [("user", &raw.user), ("group", &raw.group)] {
+        let Some(name) = field.get() else { continue };
+        if name.value.is_empty() || name.value.contains([':', '\0', '\n']) {
+            let message = format!("run.{key} cannot be {}", quote(&name.value));
+            out.push(
+                Diagnostic::error(name.at(), message).help(format!("it is the name of a {key} of this host")),
+            );
+        }
+    }
+    let verb = raw.verb.value().and_then(|verb| u8::try_from(*verb).ok());
+    Run {
+        user: raw.user.value().cloned(),
+        group: raw.group.value().cloned(),
+        runtime_dir: check_path("run.runtime-dir", &raw.runtime_dir, options, out),
+        state_dir: check_path("run.state-dir", &raw.state_dir, options, out),
+        verb: options.verb.or(verb).unwrap_or(1),
+    }
+}
+
+fn check_tuning(raw: &RawTuning) -> Tuning {
+    let number = |field: &Field<i64>| field.value().and_then(|number| u32::try_from(*number).ok());
+    Tuning {
+        bundle: raw.bundle.value().copied().unwrap_or(true),
+        socket_buffer: number(&raw.socket_buffer).unwrap_or(SOCKET_BUFFER),
+        path_mtu: number(&raw.path_mtu),
+    }
+}

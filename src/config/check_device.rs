@@ -1,0 +1,364 @@
+//! The `[device]` table: names, addresses and what they mean together.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::{IpNet, Ipv4Net};
+
+use super::diagnostic::{Diagnostic, quote};
+use super::raw::RawDevice;
+use super::reader::{At, Field};
+use super::{Device, Mode};
+
+/// Every IPv4 host takes packets of this size (RFC 791).
+const MTU_MIN: i64 = 576;
+/// Below this there is no IPv6 (RFC 8200 section 5).
+const MTU_MIN_V6: i64 = 1280;
+const MTU_MAX: i64 = 9216;
+/// 1420 would not fit a 1500-byte path with the 37 bytes of a static datagram and an IPv6 UDP header.
+const MTU_TUN: u32 = 1400;
+const MTU_TAP: u32 = 1500;
+
+/// What `[device]` means, with the places that later checks point to.
+pub(super) struct CheckedDevice {
+    /// `None`: it was wrong, and nothing that depends on it is worth a finding.
+    pub mode: Option<Mode>,
+    pub addresses: Vec<At<IpNet>>,
+    pub peers: Vec<At<IpAddr>>,
+    pub configure: bool,
+    /// Whether addresses and peers had no mistakes.
+    pub clean: bool,
+    name: Option<String>,
+    mtu: u32,
+    mac: Option<[u8; 6]>,
+    bridge: Option<String>,
+    txqueuelen: Option<u32>,
+}
+
+impl CheckedDevice {
+    pub fn into_device(self) -> Device {
+        Device {
+            mode: self.mode.unwrap_or(Mode::Tun),
+            name: self.name,
+            addresses: self.addresses.into_iter().map(|at| at.value).collect(),
+            peers: self.peers.into_iter().map(|at| at.value).collect(),
+            mtu: self.mtu,
+            configure: self.configure,
+            mac: self.mac,
+            bridge: self.bridge,
+            txqueuelen: self.txqueuelen,
+        }
+    }
+}
+
+pub(super) fn check(raw: &RawDevice, out: &mut Vec<Diagnostic>) -> CheckedDevice {
+    let mode = match &raw.mode {
+        Field::Wrong => None,
+        Field::Absent => Some(Mode::Tun),
+        Field::Is(at) => Some(at.value),
+    };
+    let configure = raw.configure.value().copied().unwrap_or(true);
+    let errors_before = out.iter().filter(|d| d.is_error()).count();
+    let addresses = check_addresses(raw, mode, configure, out);
+    let peers = check_peers(raw, &addresses, configure, out);
+    let clean = out.iter().filter(|d| d.is_error()).count() == errors_before
+        && !matches!(raw.address, Field::Wrong)
+        && !matches!(raw.peer, Field::Wrong);
+    if clean && configure && mode == Some(Mode::Tun) {
+        check_tun_reaches(raw, &addresses, &peers, out);
+    }
+    let v6 =
+        addresses.iter().any(|own| own.value.addr().is_ipv6()) || peers.iter().any(|p| p.value.is_ipv6());
+    check_tap_keys(raw, mode, &addresses, out);
+    if let Some(name) = raw.name.get() {
+        check_interface_name("device.name", name, out);
+    }
+    CheckedDevice {
+        mode,
+        addresses,
+        peers,
+        configure,
+        clean,
+        name: raw.name.value().cloned(),
+        mtu: check_mtu(raw, mode, v6, out),
+        mac: check_mac(raw, out),
+        bridge: raw.bridge.value().cloned(),
+        txqueuelen: raw.txqueuelen.value().and_then(|length| u32::try_from(*length).ok()),
+    }
+}
+
+/// Reports an interface name that the kernel does not take.
+pub(super) fn check_interface_name(key: &str, name: &At<String>, out: &mut Vec<Diagnostic>) {
+    let text = &name.value;
+    let problem = if text.is_empty() || text.len() > 15 {
+        "has 1 to 15 bytes"
+    } else if text.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ':' | '%')) {
+        "has no space, slash, colon, percent sign or control character"
+    } else if matches!(text.as_str(), "." | ".." | "all" | "default") {
+        "is none of \".\", \"..\", \"all\" and \"default\""
+    } else {
+        return;
+    };
+    let message = format!("{key} cannot be {}", quote(text));
+    out.push(Diagnostic::error(name.at(), message).help(format!("the name of an interface {problem}")));
+}
+
+fn check_addresses(
+    raw: &RawDevice,
+    mode: Option<Mode>,
+    configure: bool,
+    out: &mut Vec<Diagnostic>,
+) -> Vec<At<IpNet>> {
+    let Some(list) = raw.address.get() else {
+        if raw.address.is_absent() && mode == Some(Mode::Tun) && configure {
+            let help =
+                "set device.address to this end's address inside the tunnel and device.peer to the peer's";
+            out.push(Diagnostic::error(raw.place.clone(), "device.address is missing").help(help));
+        }
+        return Vec::new();
+    };
+    if list.value.is_empty() {
+        let help = "name an address, or take the line out";
+        out.push(Diagnostic::error(list.at(), "device.address is an empty list").help(help));
+    }
+    let mut addresses: Vec<At<IpNet>> = Vec::new();
+    for text in &list.value {
+        let Some(address) = check_address(text, mode, configure, out) else { continue };
+        if addresses.iter().any(|known| known.value.addr() == address.addr()) {
+            let message = format!("address {} is there twice", address.addr());
+            out.push(Diagnostic::error(text.at(), message).help("take one of them out"));
+        } else {
+            addresses.push(At { value: address, span: text.span.clone() });
+        }
+    }
+    addresses
+}
+
+fn check_address(
+    text: &At<String>,
+    mode: Option<Mode>,
+    configure: bool,
+    out: &mut Vec<Diagnostic>,
+) -> Option<IpNet> {
+    let Some((address, has_prefix)) = parse_prefix(&text.value) else {
+        let message = format!("device.address: {} is no address", quote(&text.value));
+        out.push(Diagnostic::error(text.at(), message).help(prefix_help(&text.value, "192.168.87.81/24")));
+        return None;
+    };
+    if !has_prefix && configure && mode == Some(Mode::Tap) {
+        let length = if address.addr().is_ipv4() { 24 } else { 64 };
+        let message = "a tap address needs its prefix";
+        let help =
+            format!("write {} if the network has that size", quote(&format!("{}/{length}", address.addr())));
+        out.push(Diagnostic::error(text.at(), message).help(help));
+    }
+    if let Some(problem) = unusable(address.addr()).or_else(|| unusable_in(address)) {
+        let message = format!("device.address {} {problem}", address.addr());
+        out.push(Diagnostic::error(text.at(), message).help("choose an address that a host can have"));
+    }
+    Some(address)
+}
+
+/// An address with its prefix, and whether the prefix was written; without one it has full length.
+pub(super) fn parse_prefix(text: &str) -> Option<(IpNet, bool)> {
+    match text.parse::<IpAddr>() {
+        Ok(address) => Some((IpNet::from(address), false)),
+        Err(_) => text.parse::<IpNet>().ok().map(|net| (net, true)),
+    }
+}
+
+/// The remedy for a text that is no prefix: what a netmask would be, or an example.
+pub(super) fn prefix_help(text: &str, example: &str) -> String {
+    let masked = text.split_once(['/', ' ']).and_then(|(address, mask)| {
+        let (address, mask) = (address.parse::<Ipv4Addr>().ok()?, mask.trim().parse::<Ipv4Addr>().ok()?);
+        Ipv4Net::with_netmask(address, mask).ok()
+    });
+    match masked {
+        Some(net) => format!("write the prefix length in place of the netmask: \"{net}\""),
+        None => format!("write one such as \"{example}\" or \"2001:db8::81/64\""),
+    }
+}
+
+/// Why no host has this address.
+fn unusable(address: IpAddr) -> Option<&'static str> {
+    if address.is_unspecified() {
+        Some("is the unspecified address")
+    } else if address.is_multicast() {
+        Some("is a multicast address")
+    } else if address.is_loopback() {
+        Some("is a loopback address")
+    } else if address == IpAddr::V4(Ipv4Addr::BROADCAST) {
+        Some("is the broadcast address")
+    } else {
+        None
+    }
+}
+
+/// Why no host of this network has this address.
+fn unusable_in(own: IpNet) -> Option<&'static str> {
+    let host_bits = own.max_prefix_len() - own.prefix_len();
+    if host_bits < 2 {
+        None
+    } else if own.addr() == own.network() {
+        Some("is the address of the network itself")
+    } else if own.addr().is_ipv4() && own.addr() == own.broadcast() {
+        Some("is the broadcast address of its network")
+    } else {
+        None
+    }
+}
+
+fn check_peers(
+    raw: &RawDevice,
+    addresses: &[At<IpNet>],
+    configure: bool,
+    out: &mut Vec<Diagnostic>,
+) -> Vec<At<IpAddr>> {
+    let Some(list) = raw.peer.get() else { return Vec::new() };
+    if list.value.is_empty() {
+        let help = "name the peer's address, or take the line out";
+        out.push(Diagnostic::error(list.at(), "device.peer is an empty list").help(help));
+    }
+    let mut peers: Vec<At<IpAddr>> = Vec::new();
+    for text in &list.value {
+        let Ok(peer) = text.value.parse::<IpAddr>() else {
+            let message = format!("device.peer: {} is no address", quote(&text.value));
+            let help =
+                "write the peer's address inside the tunnel without a prefix, such as \"192.168.86.18\"";
+            out.push(Diagnostic::error(text.at(), message).help(help));
+            continue;
+        };
+        if peers.iter().any(|known| known.value.is_ipv4() == peer.is_ipv4()) {
+            let message = "device.peer has two addresses of one family";
+            out.push(
+                Diagnostic::error(text.at(), message).help("name at most one IPv4 and one IPv6 address"),
+            );
+            continue;
+        }
+        let at = At { value: peer, span: text.span.clone() };
+        check_peer(&at, addresses, configure && !matches!(raw.address, Field::Wrong), out);
+        peers.push(at);
+    }
+    peers
+}
+
+fn check_peer(peer: &At<IpAddr>, addresses: &[At<IpNet>], complete: bool, out: &mut Vec<Diagnostic>) {
+    let address = peer.value;
+    if let Some(problem) = unusable(address) {
+        let message = format!("device.peer {address} {problem}");
+        out.push(Diagnostic::error(peer.at(), message).help("name the peer's address inside the tunnel"));
+        return;
+    }
+    if addresses.iter().any(|own| own.value.addr() == address) {
+        let message = format!("device.peer {address} is this end's own address");
+        let help = "device.address is this end's address, device.peer the other end's";
+        out.push(Diagnostic::error(peer.at(), message).help(help));
+        return;
+    }
+    let family: Vec<IpNet> = addresses
+        .iter()
+        .map(|own| own.value)
+        .filter(|own| own.addr().is_ipv4() == address.is_ipv4())
+        .collect();
+    if family.is_empty() && complete && !addresses.is_empty() {
+        let name = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+        let message = format!("device.peer is an {name} address, but device.address has none");
+        out.push(
+            Diagnostic::error(peer.at(), message).help(format!("add an {name} address to device.address")),
+        );
+    }
+    // An address of full length is point-to-point and fits any peer.
+    let networks: Vec<String> = family
+        .iter()
+        .filter(|own| own.prefix_len() < own.max_prefix_len())
+        .map(|own| own.trunc().to_string())
+        .collect();
+    let inside = family.iter().any(|own| own.contains(&address) || own.prefix_len() == own.max_prefix_len());
+    if !inside && !networks.is_empty() {
+        let message = format!("device.peer {address} is not in {}", networks.join(" or "));
+        let help =
+            "choose a peer address in that network, or in tun mode leave the prefix of device.address out";
+        out.push(Diagnostic::error(peer.at(), message).help(help));
+    }
+}
+
+/// A tun device with nothing but its own address leads nowhere.
+fn check_tun_reaches(
+    raw: &RawDevice,
+    addresses: &[At<IpNet>],
+    peers: &[At<IpAddr>],
+    out: &mut Vec<Diagnostic>,
+) {
+    let alone = addresses.iter().all(|own| own.value.prefix_len() == own.value.max_prefix_len());
+    if peers.is_empty() && alone && !addresses.is_empty() {
+        let message = "device.peer is missing: the peer cannot be reached through the tunnel";
+        let help = "set device.peer to the peer's address inside the tunnel";
+        out.push(Diagnostic::warning(raw.address.get().and_then(At::at), message).help(help));
+    }
+}
+
+fn check_mtu(raw: &RawDevice, mode: Option<Mode>, v6: bool, out: &mut Vec<Diagnostic>) -> u32 {
+    let default = match mode {
+        Some(Mode::Tap) => MTU_TAP,
+        Some(Mode::Tun) | None => MTU_TUN,
+    };
+    let Some(mtu) = raw.mtu.get() else { return default };
+    if !(MTU_MIN..=MTU_MAX).contains(&mtu.value) {
+        let message = format!("device.mtu {} is out of range", mtu.value);
+        let help = format!("it is a number of bytes from {MTU_MIN} to {MTU_MAX}");
+        out.push(Diagnostic::error(mtu.at(), message).help(help));
+    } else if v6 && mtu.value < MTU_MIN_V6 {
+        let message = format!("device.mtu {} is too small for IPv6", mtu.value);
+        let help = format!("an IPv6 address needs an MTU of at least {MTU_MIN_V6}");
+        out.push(Diagnostic::error(mtu.at(), message).help(help));
+    }
+    u32::try_from(mtu.value).unwrap_or(default)
+}
+
+fn check_tap_keys(raw: &RawDevice, mode: Option<Mode>, addresses: &[At<IpNet>], out: &mut Vec<Diagnostic>) {
+    if mode == Some(Mode::Tun) {
+        for (key, value) in [("mac", &raw.mac), ("bridge", &raw.bridge)] {
+            if let Some(at) = value.get() {
+                let message = format!("device.{key} is for tap devices, and this is a tun device");
+                let help = "set device.mode = \"tap\", or take the line out";
+                out.push(Diagnostic::error(at.at(), message).help(help));
+            }
+        }
+    }
+    let Some(bridge) = raw.bridge.get() else { return };
+    check_interface_name("device.bridge", bridge, out);
+    if raw.name.value() == Some(&bridge.value) {
+        let message = "device.bridge is the device's own name";
+        out.push(Diagnostic::error(bridge.at(), message).help("name the bridge that the device joins"));
+    }
+    if let (Some(own), true) = (addresses.first(), raw.configure.value().copied().unwrap_or(true)) {
+        let message = format!("an address on a port of {} hides the bridge from it", bridge.value);
+        let help = format!("give the address to {} itself and take device.address out", bridge.value);
+        out.push(Diagnostic::warning(own.at(), message).help(help));
+    }
+}
+
+fn check_mac(raw: &RawDevice, out: &mut Vec<Diagnostic>) -> Option<[u8; 6]> {
+    let text = raw.mac.get()?;
+    let problem = match parse_mac(&text.value) {
+        None => "it has six pairs of hexadecimal digits, such as \"02:00:5e:10:00:01\"",
+        Some([0, 0, 0, 0, 0, 0]) => "an interface cannot have the address of zeros",
+        Some([first, ..]) if first & 1 == 1 => {
+            "that is a group address: the first pair has to be even, such as in \"02:00:5e:10:00:01\""
+        }
+        Some(mac) => return Some(mac),
+    };
+    let message = format!("device.mac cannot be {}", quote(&text.value));
+    out.push(Diagnostic::error(text.at(), message).help(problem));
+    None
+}
+
+fn parse_mac(text: &str) -> Option<[u8; 6]> {
+    let mut mac = [0; 6];
+    let mut pairs = text.split(':');
+    for byte in &mut mac {
+        let pair =
+            pairs.next().filter(|pair| pair.len() == 2 && pair.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        *byte = u8::from_str_radix(pair, 16).ok()?;
+    }
+    pairs.next().is_none().then_some(mac)
+}

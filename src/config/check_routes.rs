@@ -1,0 +1,263 @@
+//! The `[[route]]` tables, and whether any route would swallow the link's own datagrams.
+
+use std::cmp::Reverse;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::check_device::{CheckedDevice, parse_prefix, prefix_help};
+use super::check_outer::Outer;
+use super::diagnostic::{Diagnostic, quote};
+use super::raw::{Raw, RawRoute};
+use super::reader::{At, Field};
+use super::{Config, Mode, Route, Via};
+
+/// Every route is compared with every other, and the kernel is told of each by itself.
+const MOST_ROUTES: usize = 1024;
+
+/// Part of the configuration that would send the link's own datagrams into the link; an index into its list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Swallow {
+    /// An entry of `Config::routes`.
+    Route(usize),
+    /// An entry of `Device::addresses`, by its prefix.
+    Address(usize),
+    /// An entry of `Device::peers`.
+    Peer(usize),
+}
+
+/// What would send datagrams for the outer address `remote` into the link, if anything: the longest matching
+/// prefix counts. With `bind-device` or `fwmark` other rules decide, and the answer is `None`.
+pub fn swallow(config: &Config, remote: IpAddr) -> Option<Swallow> {
+    if config.bind_device.is_some() || config.fwmark.is_some() {
+        return None;
+    }
+    let device = &config.device;
+    if device.configure {
+        swallow_among(&config.routes, &device.addresses, &device.peers, remote)
+    } else {
+        swallow_among(&config.routes, &[], &[], remote)
+    }
+}
+
+pub(super) fn check(raw: &[RawRoute], device: &CheckedDevice, out: &mut Vec<Diagnostic>) -> Vec<At<Route>> {
+    if let Some(first) = raw.get(MOST_ROUTES) {
+        let message = format!("there are {} routes, more than {MOST_ROUTES}", raw.len());
+        out.push(
+            Diagnostic::error(Some(first.place.clone()), message).help("combine them into larger prefixes"),
+        );
+    }
+    let mut routes = Vec::new();
+    for raw in raw.iter().take(MOST_ROUTES) {
+        let via = check_via(raw, device, out);
+        if let (Some(to), Some(via)) = (check_to(raw, out), via) {
+            let number = |field: &Field<i64>| field.value().and_then(|number| u32::try_from(*number).ok());
+            let route = Route { to: to.value, via, metric: number(&raw.metric), table: number(&raw.table) };
+            check_gateway(raw, &route, device, out);
+            routes.push(At { value: route, span: to.span });
+        }
+    }
+    check_pairs(&routes, out);
+    check_connected(&routes, device, out);
+    routes
+}
+
+/// Reports routes and addresses that would swallow a remote that is written as an address.
+pub(super) fn check_remotes(
+    raw: &Raw,
+    outer: &Outer,
+    device: &CheckedDevice,
+    routes: &[At<Route>],
+    out: &mut Vec<Diagnostic>,
+) {
+    if !raw.bind_device.is_absent() || !raw.fwmark.is_absent() {
+        return;
+    }
+    let plain: Vec<Route> = routes.iter().map(|at| at.value.clone()).collect();
+    let own: Vec<IpNet> = device.addresses.iter().filter(|_| device.configure).map(|at| at.value).collect();
+    let peers: Vec<IpAddr> = device.peers.iter().filter(|_| device.configure).map(|at| at.value).collect();
+    for remote in &outer.remotes {
+        let Ok(address) = remote.value.host.parse::<IpAddr>() else { continue };
+        let (place, what) = match swallow_among(&plain, &own, &peers, address) {
+            None => continue,
+            Some(Swallow::Route(index)) => (routes.get(index).and_then(At::at), "the route covers"),
+            Some(Swallow::Address(index)) => {
+                (device.addresses.get(index).and_then(At::at), "device.address covers")
+            }
+            Some(Swallow::Peer(index)) => (device.peers.get(index).and_then(At::at), "device.peer is"),
+        };
+        let message =
+            format!("routing loop: {what} the remote {address}, so the tunnel would run through itself");
+        let help = format!(
+            "use a narrower prefix, or add a [[route]] with to = \"{address}\" and via = \"net_gateway\""
+        );
+        out.push(Diagnostic::error(place, message).help(help));
+    }
+}
+
+fn check_to(raw: &RawRoute, out: &mut Vec<Diagnostic>) -> Option<At<IpNet>> {
+    let Some(text) = raw.to.get() else {
+        if raw.to.is_absent() {
+            let help = "set to = \"192.168.66.0/24\" or whatever lies behind the peer";
+            out.push(Diagnostic::error(Some(raw.place.clone()), "route.to is missing").help(help));
+        }
+        return None;
+    };
+    let Some((to, _)) = parse_prefix(&text.value) else {
+        let message = format!("route.to: {} is no prefix", quote(&text.value));
+        out.push(Diagnostic::error(text.at(), message).help(prefix_help(&text.value, "192.168.66.0/24")));
+        return None;
+    };
+    if to.trunc() != to {
+        let message = format!("route.to {to} has bits set after the prefix");
+        out.push(Diagnostic::error(text.at(), message).help(format!("write \"{}\"", to.trunc())));
+    }
+    Some(At { value: to.trunc(), span: text.span.clone() })
+}
+
+fn check_via(raw: &RawRoute, device: &CheckedDevice, out: &mut Vec<Diagnostic>) -> Option<Via> {
+    let text = match &raw.via {
+        Field::Wrong => return None,
+        Field::Absent => return Some(Via::VpnGateway),
+        Field::Is(text) => text,
+    };
+    match text.value.as_str() {
+        "vpn_gateway" => return Some(Via::VpnGateway),
+        "net_gateway" => return Some(Via::NetGateway),
+        _ => {}
+    }
+    let Ok(address) = text.value.parse::<IpAddr>() else {
+        let message = format!("route.via cannot be {}", quote(&text.value));
+        let near = super::suggest::nearest(&text.value, ["vpn_gateway", "net_gateway"].into_iter());
+        let help = match near {
+            Some(near) => format!("did you mean \"{near}\"?"),
+            None => "it is \"vpn_gateway\", \"net_gateway\" or the address of a gateway".to_owned(),
+        };
+        out.push(Diagnostic::error(text.at(), message).help(help));
+        return None;
+    };
+    if address.is_unspecified() || address.is_multicast() {
+        let message = format!("route.via {address} is not the address of a host");
+        out.push(
+            Diagnostic::error(text.at(), message).help("name a gateway, or take the line out for the peer"),
+        );
+    } else if device.addresses.iter().any(|own| own.value.addr() == address) {
+        let message = format!("route.via {address} is this end's own address");
+        out.push(Diagnostic::error(text.at(), message).help("name the other end, or take the line out"));
+    }
+    Some(Via::Address(address))
+}
+
+/// Reports a gateway that does not exist for the route's address family.
+fn check_gateway(raw: &RawRoute, route: &Route, device: &CheckedDevice, out: &mut Vec<Diagnostic>) {
+    let v4 = route.to.addr().is_ipv4();
+    let family = if v4 { "IPv4" } else { "IPv6" };
+    match route.via {
+        Via::NetGateway => {}
+        Via::Address(gateway) if gateway.is_ipv4() == v4 => {}
+        Via::Address(gateway) => {
+            let message =
+                format!("route.via {gateway} is not of the address family of route.to {}", route.to);
+            let place = raw.via.get().and_then(At::at);
+            out.push(Diagnostic::error(place, message).help(format!("name an {family} gateway")));
+        }
+        Via::VpnGateway if !device.clean || device.peers.iter().any(|peer| peer.value.is_ipv4() == v4) => {}
+        Via::VpnGateway => {
+            let place = raw.via.get().and_then(At::at).unwrap_or_else(|| raw.place.clone());
+            let (message, help) = match device.mode {
+                None => return,
+                Some(Mode::Tun) => (
+                    format!("the route goes via vpn_gateway, but device.peer has no {family} address"),
+                    format!("add the peer's {family} address to device.peer"),
+                ),
+                Some(Mode::Tap) => (
+                    format!("a tap route needs via: device.peer has no {family} address"),
+                    "set via to the gateway's address on the other segment, or set device.peer".to_owned(),
+                ),
+            };
+            out.push(Diagnostic::error(Some(place), message).help(help));
+        }
+    }
+}
+
+fn check_pairs(routes: &[At<Route>], out: &mut Vec<Diagnostic>) {
+    for (index, later) in routes.iter().enumerate() {
+        let same_table = |route: &&At<Route>| table(&route.value) == table(&later.value);
+        let earlier = routes.iter().take(index).filter(same_table);
+        if earlier.clone().any(|r| r.value.to == later.value.to && metric(&r.value) == metric(&later.value)) {
+            let message = format!("the route to {} is there twice", later.value.to);
+            out.push(
+                Diagnostic::error(Some(later.span.clone()), message)
+                    .help("take one out, or give it a metric"),
+            );
+            continue;
+        }
+        let wider = routes
+            .iter()
+            .filter(same_table)
+            .filter(|r| r.value.to != later.value.to && r.value.to.contains(&later.value.to))
+            .max_by_key(|r| r.value.to.prefix_len());
+        if let Some(wider) = wider.filter(|wider| wider.value.via == later.value.via) {
+            let message =
+                format!("the route to {} goes the same way as the one to {}", later.value.to, wider.value.to);
+            out.push(
+                Diagnostic::warning(Some(later.span.clone()), message).help("take the narrower one out"),
+            );
+        }
+    }
+}
+
+/// Reports IPv4 routes that the kernel makes by itself when the device gets its address.
+fn check_connected(routes: &[At<Route>], device: &CheckedDevice, out: &mut Vec<Diagnostic>) {
+    if !device.configure {
+        return;
+    }
+    let peers = device.peers.iter().map(|peer| IpNet::from(peer.value));
+    let own = device.addresses.iter().map(|own| own.value.trunc());
+    let connected: Vec<IpNet> = peers.chain(own).filter(|net| net.addr().is_ipv4()).collect();
+    for route in routes.iter().filter(|route| table(&route.value) == MAIN && metric(&route.value) == 0) {
+        if connected.contains(&route.value.to) {
+            let message = format!("the route to {} comes with the device's address", route.value.to);
+            out.push(Diagnostic::error(route.at(), message).help("take it out, or give it a metric"));
+        }
+    }
+}
+
+fn swallow_among(routes: &[Route], addresses: &[IpNet], peers: &[IpAddr], remote: IpAddr) -> Option<Swallow> {
+    let through_link = |via: Via| match via {
+        Via::VpnGateway => true,
+        Via::NetGateway => false,
+        Via::Address(gateway) => {
+            addresses.iter().any(|own| own.contains(&gateway)) || peers.contains(&gateway)
+        }
+    };
+    let by_route =
+        routes.iter().enumerate().filter(|(_, route)| table(route) == MAIN).map(|(index, route)| {
+            (route.to, metric(route), through_link(route.via).then_some(Swallow::Route(index)))
+        });
+    let by_address = addresses.iter().enumerate().map(|(i, own)| (*own, 0, Some(Swallow::Address(i))));
+    let by_peer = peers.iter().enumerate().map(|(i, peer)| (IpNet::from(*peer), 0, Some(Swallow::Peer(i))));
+    by_route
+        .chain(by_address)
+        .chain(by_peer)
+        .filter(|(to, _, _)| to.contains(&remote))
+        .min_by_key(|(to, metric, _)| (Reverse(to.prefix_len()), *metric))
+        .and_then(|(_, _, swallow)| swallow)
+}
+
+/// Number of the kernel's main table.
+const MAIN: u32 = 254;
+
+fn table(route: &Route) -> u32 {
+    route.table.unwrap_or(MAIN)
+}
+
+/// The metric that the kernel gives a route that names none.
+fn metric(route: &Route) -> u32 {
+    let default = if route.to.addr().is_ipv4() { 0 } else { 1024 };
+    match route.metric {
+        // The kernel takes 0 for "none" in IPv6.
+        None | Some(0) => default,
+        Some(metric) => metric,
+    }
+}

@@ -1,0 +1,192 @@
+//! The text form of keys: a comment that says what the key is, then 64 hexadecimal digits.
+
+use zeroize::Zeroizing;
+
+const SECRET_TITLE: &str = "# tund shared secret: keep it private, the same file at both ends";
+const PRIVATE_TITLE: &str = "# tund private key: never leaves this machine";
+const PUBLIC_TITLE: &str = "# tund public key: give it to the peer";
+
+/// Why a key file is not taken. The text names the remedy and never shows the file's content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// The file of OpenVPN's `secret` or `tls-auth`.
+    #[error(
+        "this is an OpenVPN static key, whose form and strength differ: make a new one with `tund genkey`"
+    )]
+    OpenVpn,
+    /// The title says that it is another kind of key.
+    #[error("this is a {found}, not a {wanted}: name the right file")]
+    Kind {
+        /// What the title says.
+        found: &'static str,
+        /// What was asked for.
+        wanted: &'static str,
+    },
+    /// No line with a key.
+    #[error("no key in it: make one with `tund genkey`")]
+    Empty,
+    /// More than one line that is no comment.
+    #[error("more than one line beside the comments: a key file holds one key of 64 hexadecimal digits")]
+    Several,
+    /// The key has another length.
+    #[error("the key has {0} characters, not 64 hexadecimal digits: make one with `tund genkey`")]
+    Length(usize),
+    /// The key has other characters.
+    #[error("the key is not made of hexadecimal digits: make one with `tund genkey`")]
+    Digit,
+}
+
+/// The file of a shared secret, as `tund genkey` writes it.
+pub fn format_secret(secret: &[u8; 32]) -> Zeroizing<String> {
+    format_key(SECRET_TITLE, secret)
+}
+
+/// The file of a private key, as `tund keypair` writes it.
+pub fn format_private(key: &[u8; 32]) -> Zeroizing<String> {
+    format_key(PRIVATE_TITLE, key)
+}
+
+/// The file of a public key, as `tund pubkey` writes it.
+pub fn format_public(key: &[u8; 32]) -> Zeroizing<String> {
+    format_key(PUBLIC_TITLE, key)
+}
+
+/// The 32 bytes in the file of a shared secret.
+pub fn parse_secret(text: &str) -> Result<[u8; 32], KeyError> {
+    parse_key(text, Kind::Secret)
+}
+
+/// The 32 bytes in the file of a private key.
+pub fn parse_private(text: &str) -> Result<[u8; 32], KeyError> {
+    parse_key(text, Kind::Private)
+}
+
+/// The 32 bytes of a public key: its file, or the 64 digits alone as in `key.peer-public`.
+pub fn parse_public(text: &str) -> Result<[u8; 32], KeyError> {
+    parse_key(text, Kind::Public)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Secret,
+    Private,
+    Public,
+}
+
+impl Kind {
+    fn noun(self) -> &'static str {
+        match self {
+            Kind::Secret => "shared secret",
+            Kind::Private => "private key",
+            Kind::Public => "public key",
+        }
+    }
+
+    /// The kind that a comment line announces.
+    fn of_title(line: &str) -> Option<Self> {
+        let title = line.trim_start_matches('#').trim_start().strip_prefix("tund ")?;
+        [Kind::Secret, Kind::Private, Kind::Public].into_iter().find(|kind| title.starts_with(kind.noun()))
+    }
+}
+
+fn format_key(title: &str, key: &[u8; 32]) -> Zeroizing<String> {
+    // The capacity is exact: a string that grew would leave a copy of the key behind.
+    let mut text = Zeroizing::new(String::with_capacity(title.len() + 1 + 64 + 1));
+    text.push_str(title);
+    text.push('\n');
+    for nibble in key.iter().flat_map(|byte| [byte >> 4, byte & 15]) {
+        text.push(char::from(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 }));
+    }
+    text.push('\n');
+    text
+}
+
+fn parse_key(text: &str, wanted: Kind) -> Result<[u8; 32], KeyError> {
+    if text.contains("BEGIN OpenVPN Static key") {
+        return Err(KeyError::OpenVpn);
+    }
+    let mut key = None;
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        if line.starts_with('#') {
+            if let Some(found) = Kind::of_title(line).filter(|found| *found != wanted) {
+                return Err(KeyError::Kind { found: found.noun(), wanted: wanted.noun() });
+            }
+        } else if key.replace(line).is_some() {
+            return Err(KeyError::Several);
+        }
+    }
+    parse_hex(key.ok_or(KeyError::Empty)?)
+}
+
+fn parse_hex(digits: &str) -> Result<[u8; 32], KeyError> {
+    let count = digits.chars().count();
+    if count != 64 {
+        return Err(KeyError::Length(count));
+    }
+    let mut key = [0; 32];
+    let (pairs, _) = digits.as_bytes().as_chunks::<2>();
+    for (byte, [high, low]) in key.iter_mut().zip(pairs) {
+        *byte = nibble(*high)? << 4 | nibble(*low)?;
+    }
+    Ok(key)
+}
+
+fn nibble(digit: u8) -> Result<u8, KeyError> {
+    match digit {
+        b'0'..=b'9' => Ok(digit - b'0'),
+        b'a'..=b'f' => Ok(digit - b'a' + 10),
+        b'A'..=b'F' => Ok(digit - b'A' + 10),
+        _ => Err(KeyError::Digit),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> [u8; 32] {
+        std::array::from_fn(|i| (i * 37 + 5) as u8)
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        assert_eq!(parse_secret(&format_secret(&key())), Ok(key()));
+        assert_eq!(parse_private(&format_private(&key())), Ok(key()));
+        assert_eq!(parse_public(&format_public(&key())), Ok(key()));
+    }
+
+    #[test]
+    fn the_form_is_a_comment_and_64_lower_case_digits() {
+        let text = format_secret(&[0xab; 32]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].starts_with("# tund shared secret"));
+        assert_eq!(lines[1..], ["ab".repeat(32)]);
+    }
+
+    #[test]
+    fn a_key_of_another_kind_is_refused_by_name() {
+        let found = parse_secret(&format_private(&key()));
+        assert_eq!(found, Err(KeyError::Kind { found: "private key", wanted: "shared secret" }));
+        assert!(parse_private(&format_secret(&key())).is_err());
+        assert!(parse_private(&format_public(&key())).is_err());
+    }
+
+    #[test]
+    fn bare_digits_blank_lines_and_carriage_returns_are_taken() {
+        let digits = "0A".repeat(32);
+        assert_eq!(parse_secret(&digits), Ok([10; 32]));
+        assert_eq!(parse_secret(&format!("\r\n# mine\r\n  {digits}\r\n")), Ok([10; 32]));
+    }
+
+    #[test]
+    fn each_malformed_file_is_named() {
+        let openvpn = "#\n# 2048 bit OpenVPN static key\n#\n-----BEGIN OpenVPN Static key V1-----\nabcd\n";
+        assert_eq!(parse_secret(openvpn), Err(KeyError::OpenVpn));
+        assert!(KeyError::OpenVpn.to_string().contains("tund genkey"));
+        assert_eq!(parse_secret("# only a comment\n"), Err(KeyError::Empty));
+        assert_eq!(parse_secret(&"a".repeat(63)), Err(KeyError::Length(63)));
+        assert_eq!(parse_secret(&"é".repeat(64)), Err(KeyError::Digit));
+        assert_eq!(parse_secret(&format!("g{}", "a".repeat(63))), Err(KeyError::Digit));
+        assert_eq!(parse_secret(&format!("{0}\n{0}", "a".repeat(64))), Err(KeyError::Several));
+    }
+}

@@ -1,0 +1,330 @@
+//! Reads one TOML table key by key, with types and places, and goes on after every mistake.
+
+use std::ops::{Range, RangeInclusive};
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::diagnostic::{Diagnostic, quote};
+use super::suggest;
+
+const TEXT: &str = "text in quotes";
+const BOOLEAN: &str = "true or false";
+const NUMBER: &str = "a whole number";
+
+/// A value and its place in the text.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct At<T> {
+    pub value: T,
+    pub span: Range<usize>,
+}
+
+impl<T> At<T> {
+    pub fn at(&self) -> Option<Range<usize>> {
+        Some(self.span.clone())
+    }
+}
+
+/// What became of a key. A wrong one was reported already: no check may report it as missing too.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) enum Field<T> {
+    #[default]
+    Absent,
+    Wrong,
+    Is(At<T>),
+}
+
+impl<T> Field<T> {
+    pub fn get(&self) -> Option<&At<T>> {
+        match self {
+            Field::Is(at) => Some(at),
+            Field::Absent | Field::Wrong => None,
+        }
+    }
+
+    pub fn value(&self) -> Option<&T> {
+        self.get().map(|at| &at.value)
+    }
+
+    pub fn is_absent(&self) -> bool {
+        match self {
+            Field::Absent => true,
+            Field::Wrong | Field::Is(_) => false,
+        }
+    }
+}
+
+/// A table being read. [`Table::finish`] reports the keys that the schema does not have.
+pub(super) struct Table<'d, 'o> {
+    entries: &'d DeTable<'d>,
+    /// The name in [`suggest::SCHEMA`]; empty for the top.
+    pub name: &'static str,
+    /// The header, or the whole inline table.
+    pub span: Range<usize>,
+    pub out: &'o mut Vec<Diagnostic>,
+}
+
+impl<'d, 'o> Table<'d, 'o> {
+    pub fn top(document: &'d Spanned<DeTable<'d>>, out: &'o mut Vec<Diagnostic>) -> Self {
+        Self { entries: document.get_ref(), name: "", span: document.span(), out }
+    }
+
+    /// A text.
+    pub fn string(&mut self, key: &str) -> Field<String> {
+        self.typed(key, TEXT, |value| value.as_str().map(str::to_owned))
+    }
+
+    /// A text that is one of `choices`.
+    pub fn choice<T: Clone>(&mut self, key: &str, choices: &[(&str, T)]) -> Field<T> {
+        let Field::Is(text) = self.string(key) else {
+            return self.absent_or_wrong(key);
+        };
+        if let Some((_, value)) = choices.iter().find(|(name, _)| *name == text.value) {
+            return Field::Is(At { value: value.clone(), span: text.span });
+        }
+        let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+        let message = format!("{} cannot be {}", self.path(key), quote(&text.value));
+        let listed: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
+        let help = match suggest::nearest(&text.value, names.iter().copied()) {
+            Some(near) => format!("did you mean \"{near}\"?"),
+            None => format!("it is {}", listed.join(" or ")),
+        };
+        self.out.push(Diagnostic::error(text.at(), message).help(help));
+        Field::Wrong
+    }
+
+    /// `true` or `false`.
+    pub fn boolean(&mut self, key: &str) -> Field<bool> {
+        self.typed(key, BOOLEAN, DeValue::as_bool)
+    }
+
+    /// A whole number within `range`.
+    pub fn integer(&mut self, key: &str, range: RangeInclusive<i64>) -> Field<i64> {
+        let found = self.typed(key, NUMBER, whole_number);
+        let Field::Is(number) = found else { return self.absent_or_wrong(key) };
+        match number.value {
+            Some(value) if range.contains(&value) => Field::Is(At { value, span: number.span }),
+            Some(_) | None => {
+                let (low, high) = range.into_inner();
+                let message = format!("{} is out of range", self.path(key));
+                let help = format!("it is a number from {low} to {high}");
+                self.out.push(Diagnostic::error(Some(number.span), message).help(help));
+                Field::Wrong
+            }
+        }
+    }
+
+    /// A time such as "10s", within `range`.
+    pub fn duration(&mut self, key: &str, range: RangeInclusive<Duration>) -> Field<Duration> {
+        let found = self.typed(key, "a time such as \"10s\"", |value| value.as_str().map(str::to_owned));
+        let Field::Is(text) = found else { return self.absent_or_wrong(key) };
+        let Some(value) = parse_duration(&text.value) else {
+            let message = format!("{} is no time: {}", self.path(key), quote(&text.value));
+            let help = "write a number and ms, s, m or h, such as \"500ms\" or \"10s\"";
+            self.out.push(Diagnostic::error(text.at(), message).help(help));
+            return Field::Wrong;
+        };
+        if range.contains(&value) {
+            return Field::Is(At { value, span: text.span });
+        }
+        let message = format!("{} is out of range", self.path(key));
+        let (low, high) = range.into_inner();
+        let help = format!("it is a time from {low:?} to {high:?}");
+        self.out.push(Diagnostic::error(text.at(), message).help(help));
+        Field::Wrong
+    }
+
+    /// A text or a list of texts. The elements are right even where one of their neighbours is not.
+    pub fn strings(&mut self, key: &str) -> Field<Vec<At<String>>> {
+        let found = self.typed(key, "text in quotes, or a list of them", |value| match value {
+            DeValue::String(text) => Some(Err(text.to_string())),
+            DeValue::Array(array) => Some(Ok(array)),
+            DeValue::Integer(_)
+            | DeValue::Float(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_)
+            | DeValue::Table(_) => None,
+        });
+        let Field::Is(found) = found else { return self.absent_or_wrong(key) };
+        let array = match found.value {
+            Err(text) => {
+                let one = At { value: text, span: found.span.clone() };
+                return Field::Is(At { value: vec![one], span: found.span });
+            }
+            Ok(array) => array,
+        };
+        let mut texts = Vec::new();
+        for element in array.iter() {
+            match element.get_ref().as_str() {
+                Some(text) => texts.push(At { value: text.to_owned(), span: element.span() }),
+                None => {
+                    let message = format!("every element of {} is {TEXT}", self.path(key));
+                    self.out.push(wrong_type(message, TEXT, element));
+                }
+            }
+        }
+        if texts.len() < array.len() {
+            Field::Wrong
+        } else {
+            Field::Is(At { value: texts, span: found.span })
+        }
+    }
+
+    /// The value of `key`, unless it is absent, for those that take more than one type.
+    pub fn value(&self, key: &str) -> Option<&'d Spanned<DeValue<'d>>> {
+        self.entries.get(key)
+    }
+
+    /// The table of that name.
+    pub fn table(&mut self, name: &'static str) -> Option<Table<'d, '_>> {
+        let value = self.value(name)?;
+        if let DeValue::Table(entries) = value.get_ref() {
+            return Some(Table { entries, name, span: value.span(), out: self.out });
+        }
+        let help = match suggest::directive(name) {
+            Some(hint) => format!("write [{name}] and its keys below it; {hint}"),
+            None => format!("write [{name}] and its keys below it"),
+        };
+        let message = format!("{name} is a table, not {}", kind(value.get_ref()));
+        self.out.push(Diagnostic::error(Some(value.span()), message).help(help));
+        None
+    }
+
+    /// Calls `read` with every table of the list `name`.
+    pub fn tables(&mut self, name: &'static str, mut read: impl FnMut(Table<'d, '_>)) {
+        let Some(value) = self.value(name) else { return };
+        let Some(array) = value.get_ref().as_array() else {
+            let message = format!("{name} is a list of tables, not {}", kind(value.get_ref()));
+            let help = format!("write [[{name}]] in double brackets, once for each");
+            self.out.push(Diagnostic::error(Some(value.span()), message).help(help));
+            return;
+        };
+        for element in array.iter() {
+            if let DeValue::Table(entries) = element.get_ref() {
+                read(Table { entries, name, span: element.span(), out: self.out });
+            } else {
+                let message = format!("every {name} is a table, not {}", kind(element.get_ref()));
+                let help = format!("write [[{name}]] and its keys below it");
+                self.out.push(Diagnostic::error(Some(element.span()), message).help(help));
+            }
+        }
+    }
+
+    /// Reports that `key`, if it is there and right, has no effect in this version.
+    pub fn later<T>(&mut self, key: &str, field: Field<T>) {
+        if let Field::Is(at) = field {
+            let message = format!("{} is not yet in this version", self.path(key));
+            self.out.push(Diagnostic::error(Some(at.span), message).help("take this line out"));
+        }
+    }
+
+    /// Reports that the whole table has no effect in this version.
+    pub fn later_table(&mut self) {
+        let message = format!("[{}] is not yet in this version", self.name);
+        self.out.push(Diagnostic::error(Some(self.span.clone()), message).help("take this table out"));
+    }
+
+    /// Reports the keys that the schema does not have.
+    pub fn finish(self) {
+        let known = suggest::keys_of(self.name);
+        for key in self.entries.keys().filter(|key| !known.contains(&key.get_ref().as_ref())) {
+            let place = if self.name.is_empty() { String::new() } else { format!(" in [{}]", self.name) };
+            let message = format!("unknown key {}{place}", quote(key.get_ref()));
+            let mut unknown = Diagnostic::error(Some(key.span()), message);
+            unknown.help = Some(suggest::for_unknown(self.name, key.get_ref()));
+            self.out.push(unknown);
+        }
+    }
+
+    /// The full name of a key, such as `key.file`.
+    pub fn path(&self, key: &str) -> String {
+        if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) }
+    }
+
+    fn typed<T>(&mut self, key: &str, wanted: &str, take: impl Fn(&'d DeValue<'d>) -> Option<T>) -> Field<T> {
+        debug_assert!(suggest::keys_of(self.name).contains(&key), "{key} is not in the schema");
+        let Some(value) = self.value(key) else { return Field::Absent };
+        if let Some(found) = take(value.get_ref()) {
+            return Field::Is(At { value: found, span: value.span() });
+        }
+        let message = format!("{} is {wanted}, not {}", self.path(key), kind(value.get_ref()));
+        self.out.push(wrong_type(message, wanted, value));
+        Field::Wrong
+    }
+
+    fn absent_or_wrong<T>(&self, key: &str) -> Field<T> {
+        if self.value(key).is_some() { Field::Wrong } else { Field::Absent }
+    }
+}
+
+fn wrong_type(message: String, wanted: &str, value: &Spanned<DeValue<'_>>) -> Diagnostic {
+    let wants_quotes = wanted != BOOLEAN && wanted != NUMBER;
+    let help = match value.get_ref() {
+        DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_)
+            if wants_quotes =>
+        {
+            Some("put it in quotes")
+        }
+        DeValue::String(_) if !wants_quotes => Some("write it without quotes"),
+        DeValue::Table(_) => Some("write a single value after `=`"),
+        DeValue::Integer(_)
+        | DeValue::Float(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_)
+        | DeValue::String(_)
+        | DeValue::Array(_) => None,
+    };
+    Diagnostic { help: help.map(str::to_owned), ..Diagnostic::error(Some(value.span()), message) }
+}
+
+/// What a value is, for a sentence.
+fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "text",
+        DeValue::Integer(_) => "a whole number",
+        DeValue::Float(_) => "a number with a fraction",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date or time of day",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+/// `Some(None)`: a whole number that no 64 bits hold.
+fn whole_number(value: &DeValue<'_>) -> Option<Option<i64>> {
+    value.as_integer().map(|number| i64::from_str_radix(number.as_str(), number.radix()).ok())
+}
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    let unit_at = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(unit_at);
+    let number: u64 = number.parse().ok()?;
+    let milliseconds = match unit.trim_start() {
+        "ms" => 1,
+        "s" => 1000,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    number.checked_mul(milliseconds).map(Duration::from_millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_take_one_number_and_one_unit() {
+        for (text, milliseconds) in
+            [("500ms", 500), ("10s", 10_000), ("5m", 300_000), ("1h", 3_600_000), ("2 s", 2000)]
+        {
+            assert_eq!(parse_duration(text), Some(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for text in
+            ["", "10", "s", "-1s", "1.5s", "1d", "10S", "99999999999999999999s", "18446744073709551615h"]
+        {
+            assert_eq!(parse_duration(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Shows a diagnostic as rustc does: file, line, column, the line itself and the remedy.
+
+use std::ops::Range;
+
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+
+use super::diagnostic::{Diagnostic, Severity};
+
+/// `d` as text of several lines without a final line end; `file` is the name shown and `text` what was parsed.
+pub fn render(file: &str, text: &str, d: &Diagnostic, color: bool) -> String {
+    let level = match d.severity {
+        Severity::Note => Level::NOTE,
+        Severity::Warning => Level::WARNING,
+        Severity::Error => Level::ERROR,
+    };
+    let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+    let Some(span) = &d.span else {
+        let title = format!("{file}: {}", d.message);
+        let group =
+            level.primary_title(title.as_str()).elements(d.help.as_deref().map(|h| Level::HELP.message(h)));
+        return renderer.render(&[group]);
+    };
+    let mark = AnnotationKind::Primary.span(first_line(text, span));
+    let group = level
+        .primary_title(d.message.as_str())
+        .element(Snippet::source(text).path(file).annotation(mark))
+        .elements(d.help.as_deref().map(|h| Level::HELP.message(h)));
+    renderer.render(&[group])
+}
+
+/// Line and column, both from 1, of a byte offset in `text`; the column counts characters.
+pub fn position(text: &str, offset: usize) -> (usize, usize) {
+    let offset = floor(text, offset);
+    let before = text.get(..offset).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |i| i + 1);
+    let column = before.get(line_start..).map_or(0, |line| line.chars().count());
+    (before.matches('\n').count() + 1, column + 1)
+}
+
+/// The part of `span` in its first line, on character boundaries, so that one line is shown.
+fn first_line(text: &str, span: &Range<usize>) -> Range<usize> {
+    let start = floor(text, span.start);
+    let end = floor(text, span.end.max(start));
+    let marked = text.get(start..end).unwrap_or_default();
+    let length = marked.find('\n').unwrap_or(marked.len());
+    start..start + length
+}
+
+/// The character boundary at or before `offset`.
+fn floor(text: &str, offset: usize) -> usize {
+    (0..=offset.min(text.len())).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "float = true\n[key]\nfiel = \"x\"\n";
+
+    #[test]
+    fn a_diagnostic_shows_file_line_column_the_line_and_the_remedy() {
+        let d = Diagnostic::error(Some(19..23), "unknown key `fiel`").help("did you mean `file`?");
+        let shown = render("a.toml", TEXT, &d, false);
+        for part in
+            ["error: unknown key `fiel`", "a.toml:3:1", "fiel = \"x\"", "^^^^", "help: did you mean `file`?"]
+        {
+            assert!(shown.contains(part), "{part} is not in\n{shown}");
+        }
+    }
+
+    #[test]
+    fn without_a_place_the_file_is_still_named() {
+        let shown = render("a.toml", TEXT, &Diagnostic::warning(None, "port taken"), false);
+        assert!(shown.contains("warning: a.toml: port taken"), "{shown}");
+    }
+
+    #[test]
+    fn colour_is_only_used_when_asked_for() {
+        let d = Diagnostic::note(Some(0..5), "m");
+        assert!(!render("a", TEXT, &d, false).contains('\u{1b}'));
+        assert!(render("a", TEXT, &d, true).contains('\u{1b}'));
+    }
+
+    #[test]
+    fn a_span_outside_the_text_or_inside_a_character_is_shown_all_the_same() {
+        for span in [3..900, 900..901, 1..2, 0..0] {
+            let shown = render("a", "é\nb", &Diagnostic::error(Some(span), "m"), false);
+            assert!(shown.contains("error: m"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn positions_count_characters_from_one() {
+        assert_eq!(position(TEXT, 0), (1, 1));
+        assert_eq!(position(TEXT, 19), (3, 1));
+        assert_eq!(position("é = 1", 2), (1, 2));
+        assert_eq!(position("a\n", 900), (2, 1));
+    }
+}
