@@ -1,0 +1,858 @@
+//! What `tund check` finds: every mistake with its place and its remedy, and nothing in what is right.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, also in helpers")]
+
+use std::path::Path;
+use std::time::Duration;
+
+use tund::config::{
+    Cipher, Command, Config, Listen, Mode, Options, Parsed, Remote, SecretSource, Severity, Swallow, Via,
+    parse, position, render, swallow,
+};
+
+/// A tun link without mistakes; cases change a line of it.
+const GOOD: &str = r#"remote = "mon.tn:1417"
+[key]
+mode = "static"
+file = "static.key"
+[device]
+mode = "tun"
+address = "192.168.86.81"
+peer = "192.168.86.18"
+[[route]]
+to = "192.168.66.0/24"
+"#;
+
+/// A tap link without mistakes.
+const GOOD_TAP: &str = r#"[key]
+mode = "static"
+file = "static.key"
+direction = 1
+[device]
+mode = "tap"
+address = "192.168.87.81/24"
+"#;
+
+#[test]
+fn four_settings_make_a_link_with_every_default() {
+    let config = accepted(GOOD);
+    assert_eq!(config.remotes, [Remote { host: "mon.tn".into(), port: 1417 }]);
+    assert_eq!(config.listen, Listen { address: None, port: 1417, explicit: false });
+    assert!(config.float);
+    assert_eq!(config.key.shared, Some(SecretSource::File("/etc/tund/static.key".into())));
+    assert_eq!(config.key.cipher, Cipher::ChaCha20Poly1305);
+    assert_eq!(config.key.direction, 1, "192.168.86.81 is higher than 192.168.86.18");
+    assert_eq!(config.device.mode, Mode::Tun);
+    assert_eq!(config.device.addresses, ["192.168.86.81/32".parse().unwrap()]);
+    assert_eq!(config.device.mtu, 1400);
+    assert!(config.device.configure);
+    assert_eq!(config.routes[0].via, Via::VpnGateway);
+    assert_eq!(config.keepalive.interval, Duration::from_secs(10));
+    assert_eq!(config.keepalive.timeout, Duration::from_secs(60));
+    assert_eq!((config.run.verb, config.scripts.security), (1, 1));
+    assert!(config.tuning.bundle);
+}
+
+#[test]
+fn tap_defaults_and_values_of_every_table_arrive() {
+    let config = accepted(GOOD_TAP);
+    assert_eq!((config.device.mode, config.device.mtu), (Mode::Tap, 1500));
+    assert_eq!(config.listen, Listen { address: None, port: 8863, explicit: false });
+
+    let config = accepted(
+        r#"
+        remote = ["mon.tn", "192.0.2.1:1000", "[2001:db8::1]:1417", "2001:db8::2"]
+        listen = "[::]:1417"
+        float = false
+        bind-device = "eth0"
+        fwmark = 0x10
+        [key]
+        mode = "static"
+        private-file = "/k/own.key"
+        peer-public = "0101010101010101010101010101010101010101010101010101010101010101"
+        credential = "psk"
+        cipher = "aes-256-gcm"
+        [device]
+        name = "lab0"
+        address = ["10.0.0.2/24", "2001:db8:1::2/64"]
+        peer = ["10.0.0.1", "2001:db8:1::1"]
+        mtu = 1280
+        txqueuelen = 500
+        [[route]]
+        to = "10.1.0.0/16"
+        via = "10.0.0.9"
+        metric = 50
+        table = 100
+        [scripts]
+        security = 2
+        up = ["hooks/up", "br0"]
+        timeout = "5s"
+        [keepalive]
+        interval = "500ms"
+        timeout = "2s"
+        [run]
+        user = "nobody"
+        runtime-dir = "run"
+        verb = 5
+        log = "stderr"
+        sandbox = "off"
+        [tuning]
+        lanes = 1
+        bundle = false
+        path-mtu = 1400
+        socket-buffer = 65536
+        "#,
+    );
+    let hosts: Vec<(&str, u16)> = config.remotes.iter().map(|r| (r.host.as_str(), r.port)).collect();
+    assert_eq!(hosts, [("mon.tn", 8863), ("192.0.2.1", 1000), ("2001:db8::1", 1417), ("2001:db8::2", 8863)]);
+    assert_eq!(config.listen, Listen { address: None, port: 1417, explicit: true });
+    assert_eq!((config.float, config.bind_device.as_deref(), config.fwmark), (false, Some("eth0"), Some(16)));
+    let pair = config.key.pair.unwrap();
+    assert_eq!((pair.private_file.as_path(), pair.peer_public), (Path::new("/k/own.key"), [1; 32]));
+    assert_eq!(config.key.shared, Some(SecretSource::Credential("psk".into())));
+    assert_eq!(config.key.cipher, Cipher::Aes256Gcm);
+    assert_eq!(config.device.addresses.len() + config.device.peers.len(), 4);
+    assert_eq!((config.device.name.as_deref(), config.device.txqueuelen), (Some("lab0"), Some(500)));
+    let route = &config.routes[0];
+    assert_eq!((route.metric, route.table), (Some(50), Some(100)));
+    assert_eq!(route.via, Via::Address("10.0.0.9".parse().unwrap()));
+    let up = Command { program: "/etc/tund/hooks/up".into(), args: vec!["br0".into()] };
+    assert_eq!(config.scripts.up, Some(up));
+    assert_eq!(config.scripts.timeout, Duration::from_secs(5));
+    assert_eq!(config.keepalive.interval, Duration::from_millis(500));
+    assert_eq!(config.run.runtime_dir.as_deref(), Some(Path::new("/etc/tund/run")));
+    assert_eq!((config.run.user.as_deref(), config.run.verb), (Some("nobody"), 5));
+    assert_eq!((config.tuning.bundle, config.tuning.path_mtu), (false, Some(1400)));
+    assert_eq!(config.tuning.socket_buffer, 65536);
+}
+
+#[test]
+fn the_command_line_goes_before_the_file() {
+    let mut options = options();
+    options.port = Some(2000);
+    options.verb = Some(4);
+    let config = parse("l", GOOD, &options).config.unwrap();
+    assert_eq!(config.listen, Listen { address: None, port: 2000, explicit: true });
+    assert_eq!(config.remotes[0].port, 1417, "a port in the file stays");
+    assert_eq!(config.run.verb, 4);
+    let bare = GOOD.replace("mon.tn:1417", "mon.tn").replace("[key]", "listen = \"192.0.2.7:9\"\n[key]");
+    let config = parse("l", &bare, &options).config.unwrap();
+    assert_eq!(config.remotes[0].port, 2000);
+    assert_eq!(config.listen.address, Some("192.0.2.7".parse().unwrap()));
+    assert_eq!(config.listen.port, 2000);
+}
+
+#[test]
+fn direction_follows_the_addresses_unless_given() {
+    let low = GOOD.replace("86.81", "86.1x").replace("86.18", "86.81").replace("86.1x", "86.18");
+    assert_eq!(accepted(&low).key.direction, 0);
+    let given = GOOD.replace("[key]", "[key]\ndirection = 0");
+    assert_eq!(accepted(&given).key.direction, 0, "what is given counts even against the addresses");
+    // The first address decides, with the peer of its own family.
+    let six = GOOD
+        .replace("\"192.168.86.81\"", "[\"2001:db8::1\", \"192.168.86.81\"]")
+        .replace("\"192.168.86.18\"", "[\"192.168.86.18\", \"2001:db8::2\"]");
+    assert_eq!(accepted(&six).key.direction, 0);
+}
+
+#[test]
+fn services_name_ports_in_listen_and_remote() {
+    let text = GOOD.replace("mon.tn:1417", "mon.tn:openvpn").replace("[key]", "listen = \"openvpn\"\n[key]");
+    let config = accepted(&text);
+    assert_eq!((config.remotes[0].port, config.listen.port), (1194, 1194));
+}
+
+#[test]
+fn all_mistakes_are_found_in_one_run_and_in_order() {
+    let text = r#"flaot = true
+listen = 70000
+[key]
+fiel = "static.key"
+[device]
+address = ["192.168.86.300", "192.168.86.81"]
+mtu = "big"
+[[route]]
+too = "10.0.0.0/8"
+[nonsense]
+[run]
+verb = 12
+"#;
+    let parsed = parse("l", text, &options());
+    assert!(parsed.config.is_none());
+    let lines: Vec<usize> = parsed
+        .diagnostics
+        .iter()
+        .filter(|d| d.is_error())
+        .filter_map(|d| Some(position(text, d.span.as_ref()?.start).0))
+        .collect();
+    for line in [1, 2, 3, 4, 6, 7, 8, 9, 10, 12] {
+        assert!(lines.contains(&line), "nothing found in line {line}: {:#?}", parsed.diagnostics);
+    }
+    assert!(lines.is_sorted(), "{lines:?}");
+}
+
+/// A change of one good text, and what the finding must say, where, and its remedy.
+struct Case {
+    base: &'static str,
+    from: &'static str,
+    to: &'static str,
+    /// The marked text.
+    at: &'static str,
+    message: &'static str,
+    help: &'static str,
+}
+
+const fn tun(
+    from: &'static str,
+    to: &'static str,
+    at: &'static str,
+    message: &'static str,
+    help: &'static str,
+) -> Case {
+    Case { base: GOOD, from, to, at, message, help }
+}
+
+const fn tap(
+    from: &'static str,
+    to: &'static str,
+    at: &'static str,
+    message: &'static str,
+    help: &'static str,
+) -> Case {
+    Case { base: GOOD_TAP, from, to, at, message, help }
+}
+
+/// Runs every case: exactly one error, and it says the right thing at the right place.
+fn refuse_each(cases: &[Case]) {
+    for case in cases {
+        let text = case.base.replace(case.from, case.to);
+        assert_ne!(text, case.base, "nothing replaced: {}", case.from);
+        let parsed = parse("l", &text, &options());
+        let errors: Vec<_> = parsed.diagnostics.iter().filter(|d| d.is_error()).collect();
+        assert_eq!(errors.len(), 1, "{}: {:#?}", case.to, parsed.diagnostics);
+        assert!(parsed.config.is_none());
+        let error = errors[0];
+        assert!(error.message.contains(case.message), "{}: {}", case.to, error.message);
+        let help = error.help.as_deref().unwrap_or_default();
+        assert!(help.contains(case.help), "{}: {help}", case.to);
+        assert_eq!(&text[error.span.clone().unwrap_or(0..0)], case.at, "{}", error.message);
+        assert!(!error.message.ends_with('.'), "{}", error.message);
+    }
+}
+
+const ADDRESS: &str = "\"192.168.86.81\"";
+const PEER: &str = "\"192.168.86.18\"";
+
+#[test]
+fn names_and_types_are_refused_with_a_remedy() {
+    refuse_each(&[
+        tun("file =", "fiel = 1\nfile =", "fiel", "unknown key \"fiel\" in [key]", "did you mean `file`?"),
+        tun(
+            "[key]",
+            "ifconfig = \"a b\"\n[key]",
+            "ifconfig",
+            "unknown key",
+            "device.address and device.peer",
+        ),
+        tun("[key]", "secret = \"x\"\n[key]", "secret", "unknown key", "key.file"),
+        tun("[key]", "dev = \"tun\"\n[key]", "dev", "unknown key", "device.mode"),
+        tun("[key]", "script-security = 2\n[key]", "script-security", "unknown key", "scripts.security"),
+        tun("[key]", "[key]\nlisten = 1", "listen", "unknown key", "before the first [table]"),
+        tun(
+            "[key]",
+            "float = \"true\"\n[key]",
+            "\"true\"",
+            "float is true or false, not text",
+            "without quotes",
+        ),
+        tun("[key]", "float = 1\n[key]", "1", "float is true or false", ""),
+        tun(
+            "file = \"static.key\"",
+            "file = 5",
+            "5",
+            "key.file is text in quotes, not a whole number",
+            "quotes",
+        ),
+        tun(
+            "peer = \"192.168.86.18\"",
+            "peer = [\"192.168.86.18\", 5]",
+            "5",
+            "every element of device.peer",
+            "quotes",
+        ),
+        tun("[[route]]", "[route]", "[route]", "route is a list of tables", "[[route]]"),
+        tun(
+            "[key]",
+            "keepalive = \"10 60\"\n[key]",
+            "\"10 60\"",
+            "keepalive is a table, not text",
+            "[keepalive]",
+        ),
+        tun("\"tun\"", "\"tpa\"", "\"tpa\"", "device.mode cannot be \"tpa\"", "did you mean \"tap\"?"),
+        tun("\"tun\"", "\"bridge\"", "\"bridge\"", "device.mode cannot be", "\"tun\" or \"tap\""),
+        tun("[key]", "fwmark = -1\n[key]", "-1", "fwmark is out of range", "0 to 4294967295"),
+        tun(
+            "[key]",
+            "fwmark = 99999999999999999999\n[key]",
+            "99999999999999999999",
+            "fwmark is out of range",
+            "",
+        ),
+    ]);
+}
+
+#[test]
+fn remotes_and_listen_addresses_are_checked() {
+    let remote = "\"mon.tn:1417\"";
+    refuse_each(&[
+        tun(remote, "\"mon.tn 1417\"", "\"mon.tn 1417\"", "contains a space", "\"mon.tn:1417\""),
+        tun(
+            remote,
+            "\"mon.tn:nosuch\"",
+            "\"mon.tn:nosuch\"",
+            "\"nosuch\" is no UDP service",
+            "/etc/services",
+        ),
+        tun(remote, "\"mon.tn:99999\"", "\"mon.tn:99999\"", "\"99999\" is no port", "1 to 65535"),
+        tun(remote, "\"mon.tn:0\"", "\"mon.tn:0\"", "port 0", "listens on"),
+        tun(remote, "\"2001:db8::1:99999\"", "\"2001:db8::1:99999\"", "neither an IPv6", "brackets"),
+        tun(remote, "\"[::1\"", "\"[::1\"", "no IPv6 address and port", "[2001:db8::1]:8863"),
+        tun(
+            remote,
+            "\"192.0.2.300\"",
+            "\"192.0.2.300\"",
+            "neither a host name nor an address",
+            "192.0.2.1:1417",
+        ),
+        tun(remote, "\"-x.tn\"", "\"-x.tn\"", "neither a host name nor an address", ""),
+        tun(remote, "\"0.0.0.0:5\"", "\"0.0.0.0:5\"", "no peer can have", "own address"),
+        tun(remote, "\"[ff02::1]:5\"", "\"[ff02::1]:5\"", "no peer can have", ""),
+        tun(remote, "[]", "[]", "remote is an empty list", "leave remote out"),
+        tun("[key]", "listen = \"nosuch\"\n[key]", "\"nosuch\"", "no UDP service", "/etc/services"),
+        tun("[key]", "listen = 70000\n[key]", "70000", "listen is out of range", "65535"),
+        tun("[key]", "listen = \"::1\"\n[key]", "\"::1\"", "an address but no port", "\"[::1]:8863\""),
+        tun(
+            "[key]",
+            "listen = \"mon.tn:5\"\n[key]",
+            "\"mon.tn:5\"",
+            "no address to listen on",
+            "192.0.2.1:8863",
+        ),
+        tap("[key]", "listen = 0\n[key]", "0", "listen takes any port", "name a port"),
+        tun("[key]", "bind-device = \"a/b\"\n[key]", "\"a/b\"", "bind-device cannot be", "slash"),
+        Case {
+            base: "remote = \"[2001:db8::9]:5\"\nlisten = 7\n[key]\nmode = \"static\"\nfile = \"k\"\n[device]\naddress = \"10.0.0.1\"\npeer = \"10.0.0.2\"\n",
+            from: "listen = 7",
+            to: "listen = \"192.0.2.1:7\"",
+            at: "\"192.0.2.1:7\"",
+            message: "other address family",
+            help: "remote's family",
+        },
+    ]);
+}
+
+#[test]
+fn keys_are_checked() {
+    let hex = "peer-public = \"0101010101010101010101010101010101010101010101010101010101010101\"\n";
+    let both = ["[key]\n", hex].concat().leak();
+    refuse_each(&[
+        tun("file = \"static.key\"\n", "", "[key]", "there is no key", "tund genkey"),
+        tun(
+            "mode = \"static\"\n",
+            "",
+            "[key]",
+            "handshake keys are not in this version yet: set key.mode = \"static\"",
+            "",
+        ),
+        tun(
+            "\"static\"",
+            "\"handshake\"",
+            "\"handshake\"",
+            "handshake keys are not in this version yet: set key.mode = \"static\"",
+            "",
+        ),
+        tun("[device]", "credential = \"psk\"\n[device]", "\"psk\"", "both given", "take one of them out"),
+        tun(
+            "file = \"static.key\"",
+            "credential = \"a/b\"",
+            "\"a/b\"",
+            "key.credential cannot be",
+            "LoadCredential",
+        ),
+        tun("[key]", "[key]\nprivate-file = \"own\"", "\"own\"", "without key.peer-public", "tund pubkey"),
+        tun(
+            "[key]\n",
+            both,
+            hex.trim_start_matches("peer-public = ").trim_end(),
+            "without key.private-file",
+            "tund keypair",
+        ),
+        tun(
+            "[key]",
+            "[key]\nprivate-file = \"own\"\npeer-public = \"abc\"",
+            "\"abc\"",
+            "key.peer-public is no public key",
+            "64",
+        ),
+        tun("[key]", "[key]\ndirection = 2", "2", "key.direction is out of range", "from 0 to 1"),
+        tun(
+            "[key]",
+            "[key]\ncipher = \"aes-256-cbc\"",
+            "\"aes-256-cbc\"",
+            "key.cipher cannot be",
+            "did you mean \"aes-256-gcm\"?",
+        ),
+        tap("direction = 1\n", "", "[key]", "key.direction is needed", "key.direction = 1 at the other"),
+        tun("\"static.key\"", "\"\"", "\"\"", "key.file cannot be", "path"),
+    ]);
+}
+
+#[test]
+fn addresses_are_checked() {
+    refuse_each(&[
+        tun(ADDRESS, "\"192.168.86.300\"", "\"192.168.86.300\"", "is no address", "192.168.87.81/24"),
+        tun(
+            ADDRESS,
+            "\"192.168.86.81/255.255.255.0\"",
+            "\"192.168.86.81/255.255.255.0\"",
+            "is no address",
+            "\"192.168.86.81/24\"",
+        ),
+        tun(ADDRESS, "\"192.168.87.81/24\"", PEER, "is not in 192.168.87.0/24", "leave the prefix"),
+        tun(ADDRESS, PEER, PEER, "is this end's own address", "other end's"),
+        tun(
+            ADDRESS,
+            "[\"192.168.86.81\", \"192.168.86.81/24\"]",
+            "\"192.168.86.81/24\"",
+            "is there twice",
+            "take one",
+        ),
+        tun(
+            ADDRESS,
+            "\"192.168.86.0/24\"",
+            "\"192.168.86.0/24\"",
+            "address of the network itself",
+            "a host can have",
+        ),
+        tun(ADDRESS, "\"192.168.86.255/24\"", "\"192.168.86.255/24\"", "broadcast address", ""),
+        tun(ADDRESS, "\"127.0.0.1\"", "\"127.0.0.1\"", "loopback", ""),
+        tun(
+            "address = \"192.168.86.81\"\n",
+            "",
+            "[device]",
+            "device.address is missing",
+            "inside the tunnel",
+        ),
+        tun(PEER, "\"192.168.86.18/32\"", "\"192.168.86.18/32\"", "is no address", "without a prefix"),
+        tun(
+            PEER,
+            "[\"192.168.86.18\", \"192.168.86.19\"]",
+            "\"192.168.86.19\"",
+            "two addresses of one family",
+            "at most one",
+        ),
+        tun(
+            PEER,
+            "[\"192.168.86.18\", \"2001:db8::1\"]",
+            "\"2001:db8::1\"",
+            "an IPv6 address, but device.address has none",
+            "add",
+        ),
+        tun(PEER, "\"224.0.0.1\"", "\"224.0.0.1\"", "multicast", ""),
+        tap(
+            "\"192.168.87.81/24\"",
+            "\"192.168.87.81\"",
+            "\"192.168.87.81\"",
+            "a tap address needs its prefix",
+            "\"192.168.87.81/24\"",
+        ),
+    ]);
+}
+
+#[test]
+fn device_settings_are_checked() {
+    refuse_each(&[
+        tun("[device]", "[device]\nmtu = 575", "575", "device.mtu 575 is out of range", "576 to 9216"),
+        tun("[device]", "[device]\nmtu = 9217", "9217", "out of range", "576 to 9216"),
+        tap("\"192.168.87.81/24\"", "\"2001:db8::1/64\"\nmtu = 1279", "1279", "too small for IPv6", "1280"),
+        tun(
+            "[device]",
+            "[device]\nname = \"a-name-too-long-x\"",
+            "\"a-name-too-long-x\"",
+            "device.name cannot be",
+            "1 to 15 bytes",
+        ),
+        tun("[device]", "[device]\nname = \"..\"", "\"..\"", "device.name cannot be", "none of"),
+        tun("[device]", "[device]\nname = \"a b\"", "\"a b\"", "device.name cannot be", "no space"),
+        tun("[device]", "[device]\nname = \"tun%d\"", "\"tun%d\"", "device.name cannot be", "percent"),
+        tun(
+            "[device]",
+            "[device]\nmac = \"02:00:5e:10:00:01\"",
+            "\"02:00:5e:10:00:01\"",
+            "is for tap devices",
+            "mode = \"tap\"",
+        ),
+        tun("[device]", "[device]\nbridge = \"br0\"", "\"br0\"", "is for tap devices", "mode = \"tap\""),
+        tap(
+            "[device]",
+            "[device]\nmac = \"03:00:5e:10:00:01\"",
+            "\"03:00:5e:10:00:01\"",
+            "device.mac cannot be",
+            "group address",
+        ),
+        tap(
+            "[device]",
+            "[device]\nmac = \"00:00:00:00:00:00\"",
+            "\"00:00:00:00:00:00\"",
+            "device.mac cannot be",
+            "zeros",
+        ),
+        tap(
+            "[device]",
+            "[device]\nmac = \"02:00:5e:10:00\"",
+            "\"02:00:5e:10:00\"",
+            "device.mac cannot be",
+            "six pairs",
+        ),
+        tap(
+            "[device]",
+            "[device]\nmac = \"+2:00:5e:10:00:01\"",
+            "\"+2:00:5e:10:00:01\"",
+            "device.mac cannot be",
+            "six pairs",
+        ),
+        tap(
+            "[device]",
+            "[device]\nname = \"br0\"\nbridge = \"br0\"",
+            "\"br0\"",
+            "device's own name",
+            "joins",
+        ),
+    ]);
+}
+
+#[test]
+fn routes_are_checked() {
+    let to = "\"192.168.66.0/24\"";
+    refuse_each(&[
+        tun("to = \"192.168.66.0/24\"", "metric = 5", "[[route]]", "route.to is missing", "192.168.66.0/24"),
+        tun(
+            to,
+            "\"192.168.66.1/24\"",
+            "\"192.168.66.1/24\"",
+            "bits set after the prefix",
+            "\"192.168.66.0/24\"",
+        ),
+        tun(
+            to,
+            "\"192.168.66.0 255.255.255.0\"",
+            "\"192.168.66.0 255.255.255.0\"",
+            "is no prefix",
+            "\"192.168.66.0/24\"",
+        ),
+        tun(to, "\"here\"", "\"here\"", "is no prefix", "192.168.66.0/24"),
+        tun(
+            to,
+            "\"192.168.66.0/24\"\nvia = \"vpn-gateway\"",
+            "\"vpn-gateway\"",
+            "route.via cannot be",
+            "did you mean \"vpn_gateway\"?",
+        ),
+        tun(
+            to,
+            "\"192.168.66.0/24\"\nvia = \"2001:db8::1\"",
+            "\"2001:db8::1\"",
+            "not of the address family",
+            "IPv4 gateway",
+        ),
+        tun(
+            to,
+            "\"192.168.66.0/24\"\nvia = \"192.168.86.81\"",
+            "\"192.168.86.81\"",
+            "own address",
+            "other end",
+        ),
+        tun(to, "\"2001:db8::/32\"", "[[route]]", "device.peer has no IPv6 address", "add the peer's IPv6"),
+        tun("[[route]]", "[[route]]\nto = \"192.168.66.0/24\"\n[[route]]", to, "is there twice", "metric"),
+        tun(to, "\"192.168.86.18\"", "\"192.168.86.18\"", "comes with the device's address", "take it out"),
+        tun("[[route]]", "[[route]]\ntable = 0", "0", "route.table is out of range", "from 1"),
+        tap(
+            "[device]",
+            "[[route]]\nto = \"10.0.0.0/8\"\n[device]",
+            "[[route]]",
+            "a tap route needs via",
+            "device.peer",
+        ),
+    ]);
+}
+
+#[test]
+fn a_route_that_swallows_the_remote_is_a_loop() {
+    let literal = GOOD.replace("mon.tn:1417", "192.168.66.9:1417");
+    let found = errors(&literal);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains("routing loop: the route covers the remote 192.168.66.9"), "{found:?}");
+
+    let own_network = GOOD.replace("mon.tn:1417", "192.168.86.99").replace(ADDRESS, "\"192.168.86.81/24\"");
+    assert!(errors(&own_network)[0].contains("device.address covers"), "{:?}", errors(&own_network));
+    let inner = GOOD.replace("mon.tn:1417", "192.168.86.18:1417");
+    assert!(errors(&inner)[0].contains("device.peer is the remote"), "{:?}", errors(&inner));
+
+    // A narrower route past the tunnel, another table, and rules of the user's own are ways out.
+    accepted(&format!("{literal}[[route]]\nto = \"192.168.66.9\"\nvia = \"net_gateway\"\n"));
+    accepted(&literal.replace("[[route]]", "[[route]]\ntable = 100"));
+    accepted(&literal.replace("[key]", "fwmark = 5\n[key]"));
+    accepted(&literal.replace("[key]", "bind-device = \"eth0\"\n[key]"));
+    // A narrower route into the tunnel is none.
+    let narrow = format!("{literal}[[route]]\nto = \"192.168.66.8/30\"\nmetric = 7\n");
+    assert!(!errors(&narrow).is_empty());
+}
+
+#[test]
+fn a_resolved_remote_can_be_asked_about_later() {
+    let config = accepted(GOOD);
+    assert_eq!(swallow(&config, "192.168.66.9".parse().unwrap()), Some(Swallow::Route(0)));
+    assert_eq!(swallow(&config, "192.168.86.18".parse().unwrap()), Some(Swallow::Peer(0)));
+    assert_eq!(swallow(&config, "192.0.2.1".parse().unwrap()), None);
+}
+
+#[test]
+fn scripts_timers_and_the_rest_are_checked() {
+    refuse_each(&[
+        tun(
+            "[key]",
+            "[scripts]\nup = \"x.up\"\n[key]",
+            "\"x.up\"",
+            "scripts.security is 1: it would not run",
+            "scripts.security = 2",
+        ),
+        tun(
+            "[key]",
+            "[scripts]\nsecurity = 0\ndown = [\"d\", \"e\"]\n[key]",
+            "[\"d\", \"e\"]",
+            "scripts.security is 0",
+            "= 2",
+        ),
+        tun("[key]", "[scripts]\nsecurity = 2\nup = []\n[key]", "[]", "scripts.up names no program", "path"),
+        tun(
+            "[key]",
+            "[scripts]\nsecurity = 2\nup = \"\"\n[key]",
+            "\"\"",
+            "scripts.up names no program",
+            "path",
+        ),
+        tun("[key]", "[scripts]\nsecurity = 4\n[key]", "4", "scripts.security is out of range", "0 to 3"),
+        tun("[key]", "[keepalive]\ninterval = 10\n[key]", "10", "keepalive.interval is a time", "quotes"),
+        tun("[key]", "[keepalive]\ninterval = \"10 days\"\n[key]", "\"10 days\"", "is no time", "\"500ms\""),
+        tun("[key]", "[keepalive]\ninterval = \"1ms\"\n[key]", "\"1ms\"", "out of range", "100ms"),
+        tun(
+            "[key]",
+            "[keepalive]\ntimeout = \"10s\"\n[key]",
+            "\"10s\"",
+            "is not longer than keepalive.interval",
+            "several times",
+        ),
+        tun(
+            "[key]",
+            "[keepalive]\ninterval = \"2m\"\n[key]",
+            "\"2m\"",
+            "is not longer than",
+            "several times",
+        ),
+        tun("[key]", "[run]\nverb = 10\n[key]", "10", "run.verb is out of range", "0 to 9"),
+        tun("[key]", "[run]\nuser = \"\"\n[key]", "\"\"", "run.user cannot be", "name of a user"),
+        tun(
+            "[key]",
+            "[tuning]\npath-mtu = 575\n[key]",
+            "575",
+            "tuning.path-mtu is out of range",
+            "576 to 65535",
+        ),
+        tun(
+            "[key]",
+            "[tuning]\nsocket-buffer = 1\n[key]",
+            "1",
+            "tuning.socket-buffer is out of range",
+            "4096",
+        ),
+    ]);
+}
+
+#[test]
+fn keys_of_later_versions_are_refused_by_name() {
+    let later = [
+        ("[push]\nroutes = [\"10.0.0.0/8\"]", "[push]"),
+        ("[accept]\nroutes = [\"10.0.0.0/8\"]\nlimit = 5\nsources = \"routes\"", "[accept]"),
+        ("[guard]\nanything = 1", "[guard]"),
+        ("[full-tunnel]\nmode = \"def1\"\nfail = \"closed\"", "[full-tunnel]"),
+        ("[keepalive]\nidle-exit = \"5m\"", "keepalive.idle-exit"),
+        ("[run]\ndaemon = true", "run.daemon"),
+        ("[run]\npid-file = \"p\"", "run.pid-file"),
+        ("[run]\nlog = \"syslog\"", "run.log"),
+        ("[run]\nlog = \"journal\"", "run.log"),
+        ("[run]\nchroot = \"/var/empty\"", "run.chroot"),
+        ("[run]\nsandbox = \"require\"", "run.sandbox"),
+        ("[run]\nnice = -5", "run.nice"),
+        ("[tuning]\nlanes = 2", "tuning.lanes"),
+        ("[tuning]\nfragment = true", "tuning.fragment"),
+        ("[tuning]\npad = true", "tuning.pad"),
+        ("[tuning]\noffload = false", "tuning.offload"),
+        ("[tuning]\nmss-clamp = true", "tuning.mss-clamp"),
+        ("[tuning]\ndscp = \"copy\"", "tuning.dscp"),
+        ("[tuning]\nbusy-poll = 50", "tuning.busy-poll"),
+        ("[status]\nsocket = \"s\"\nmetrics = \"127.0.0.1:9\"", "[status]"),
+    ];
+    for (table, name) in later {
+        let text = format!("{GOOD}{table}\n");
+        let parsed = parse("l", &text, &options());
+        let errors: Vec<_> = parsed.diagnostics.iter().filter(|d| d.is_error()).collect();
+        assert_eq!(errors.len(), 1, "{table}: {errors:#?}");
+        assert_eq!(errors[0].message, format!("{name} is not yet in this version"));
+        assert!(errors[0].span.as_ref().is_some_and(|span| span.start >= GOOD.len()), "{table}");
+    }
+}
+
+#[test]
+fn doubtful_settings_are_warnings_and_static_keys_a_note() {
+    let note = parse("l", GOOD, &options());
+    let found: Vec<_> =
+        note.diagnostics.iter().map(|d| (d.severity, d.message.contains("no forward secrecy"))).collect();
+    assert_eq!(found, [(Severity::Note, true)]);
+
+    for (text, message) in [
+        (format!("{GOOD}[[route]]\nto = \"192.168.66.128/25\"\n"), "goes the same way"),
+        (GOOD_TAP.replace("[device]", "[device]\nbridge = \"br0\""), "hides the bridge"),
+        (GOOD.replace("\"mon.tn:1417\"", "[\"mon.tn:1\", \"mon.tn:1\"]"), "is there twice"),
+        (
+            "[key]\nmode = \"static\"\nfile = \"k\"\ndirection = 0\n[device]\naddress = \"10.0.0.1\"\n"
+                .to_owned(),
+            "device.peer is missing",
+        ),
+    ] {
+        let parsed = parse("l", &text, &options());
+        assert!(parsed.config.is_some(), "{:#?}", parsed.diagnostics);
+        let warning = parsed.diagnostics.iter().find(|d| d.severity == Severity::Warning).unwrap();
+        assert!(warning.message.contains(message), "{}", warning.message);
+    }
+}
+
+#[test]
+fn a_route_with_another_way_between_is_no_repetition() {
+    let text = format!(
+        "{GOOD}[[route]]\nto = \"192.168.66.128/25\"\nvia = \"net_gateway\"\n[[route]]\nto = \"192.168.66.192/26\"\n"
+    );
+    let parsed = parse("l", &text, &options());
+    assert!(parsed.diagnostics.iter().all(|d| d.severity == Severity::Note), "{:#?}", parsed.diagnostics);
+}
+
+#[test]
+fn configure_false_asks_for_no_addresses() {
+    let text = "[key]\nmode = \"static\"\nfile = \"k\"\ndirection = 0\n[device]\nconfigure = false\n";
+    assert!(accepted(text).device.addresses.is_empty());
+    let tap = GOOD_TAP.replace("87.81/24\"", "87.81\"\nconfigure = false");
+    assert_eq!(accepted(&tap).device.addresses, ["192.168.87.81/32".parse().unwrap()]);
+}
+
+#[test]
+fn a_syntax_error_keeps_the_findings_before_it() {
+    let text = "flaot = true\n[key]\nfile = \"a\"\n[device]\naddress = 192.168.86.81\nmtu = \"x\"\n";
+    let parsed = parse("l", text, &options());
+    assert!(parsed.config.is_none());
+    let messages: Vec<&str> = parsed.diagnostics.iter().map(|d| d.message.as_str()).collect();
+    assert!(messages[0].contains("unknown key \"flaot\""), "{messages:?}");
+    let help =
+        parsed.diagnostics.iter().find_map(|d| d.help.as_deref().filter(|h| h.contains("quotes"))).unwrap();
+    assert_eq!(help, "put text in quotes: address = \"192.168.86.81\"");
+    assert!(!messages.iter().any(|m| m.contains("mtu")), "{messages:?}");
+}
+
+#[test]
+fn a_name_that_cannot_be_a_file_name_is_refused() {
+    for name in ["", ".", "..", "a/b", "a\nb", &"x".repeat(65)] {
+        let parsed = parse(name, GOOD, &options());
+        assert!(parsed.config.is_none(), "{name:?}");
+    }
+}
+
+#[test]
+fn too_many_routes_are_refused_without_comparing_them_all() {
+    let mut text = GOOD.to_owned();
+    for i in 0..40_000u32 {
+        text.push_str(&format!("[[route]]\nto = \"10.{}.{}.0/24\"\n", i / 256, i % 256));
+    }
+    assert!(errors(&text).iter().any(|m| m.contains("more than 1024")), "{:?}", errors(&text));
+}
+
+#[test]
+fn the_rendered_finding_shows_the_line_and_the_remedy() {
+    let text = GOOD.replace("file =", "fiel =");
+    let parsed = parse("l", &text, &options());
+    let unknown = parsed.diagnostics.iter().find(|d| d.message.contains("fiel")).unwrap();
+    let shown = render("tun-fri-mon.toml", &text, unknown, false);
+    for part in ["tun-fri-mon.toml:4:1", "fiel = \"static.key\"", "did you mean `file`?"] {
+        assert!(shown.contains(part), "{shown}");
+    }
+}
+
+#[test]
+fn every_example_is_without_errors_and_warnings() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(&directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let parsed = parse(name, &text, &Options::new(&directory));
+        let serious: Vec<_> = parsed.diagnostics.iter().filter(|d| d.severity > Severity::Note).collect();
+        assert!(serious.is_empty(), "{name}: {serious:#?}");
+        let config = parsed.config.unwrap();
+        assert_eq!(config.key.shared, Some(SecretSource::File(directory.join("static.key"))), "{name}");
+        if let Some(up) = &config.scripts.up {
+            use std::os::unix::fs::PermissionsExt;
+            assert_ne!(std::fs::metadata(&up.program).unwrap().permissions().mode() & 0o111, 0, "{name}");
+        }
+        seen += 1;
+    }
+    assert!(seen >= 5, "{seen} examples");
+}
+
+#[test]
+fn the_example_ends_fit_each_other() {
+    let [fri, mon, tap_fri, tap_mon] =
+        ["tun-fri-mon", "tun-mon-fri", "tap-fri-mon", "tap-mon-fri"].map(example);
+    assert_eq!(fri.device.addresses[0].addr(), mon.device.peers[0]);
+    assert_eq!(mon.device.addresses[0].addr(), fri.device.peers[0]);
+    assert_ne!(fri.key.direction, mon.key.direction);
+    assert_eq!(fri.remotes[0].port, mon.listen.port);
+    assert!(mon.remotes.is_empty());
+    assert_eq!(mon.routes[1].via, Via::NetGateway);
+    assert_ne!(tap_fri.key.direction, tap_mon.key.direction);
+    assert_eq!(tap_fri.remotes[0].port, tap_mon.listen.port);
+    assert_ne!(tap_mon.listen.port, mon.listen.port, "both links run at once");
+    assert!(!tap_mon.device.configure && tap_mon.scripts.up.is_some());
+    assert_eq!(example("tap-bridge").device.bridge.as_deref(), Some("br0"));
+}
+
+fn example(name: &str) -> Config {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let text = std::fs::read_to_string(directory.join(format!("{name}.toml"))).unwrap();
+    parse(name, &text, &Options::new(directory)).config.unwrap()
+}
+
+fn options() -> Options {
+    let mut options = Options::new("/etc/tund");
+    options.services = Box::new(|name| (name == "openvpn").then_some(1194));
+    options
+}
+
+fn accepted(text: &str) -> Config {
+    let Parsed { config, diagnostics } = parse("link", text, &options());
+    config.unwrap_or_else(|| panic!("refused: {diagnostics:#?}\n{text}"))
+}
+
+fn errors(text: &str) -> Vec<String> {
+    let parsed = parse("link", text, &options());
+    parsed.diagnostics.into_iter().filter(|d| d.is_error()).map(|d| d.message).collect()
+}
