@@ -327,7 +327,13 @@ impl View<'_> {
             })
     }
 
+    /// The kernel sets the route to an IPv6 peer some time after the address, and until then refuses the
+    /// peer as a gateway. A tun device has one other end, so there the gateway can be left out.
     fn through_device(&self, gateway: Option<IpAddr>) -> NextHop {
+        let gateway = match self.config.device.mode {
+            Mode::Tun => gateway.filter(IpAddr::is_ipv4),
+            Mode::Tap => gateway,
+        };
         NextHop { gateway, interface: self.device.clone() }
     }
 }

@@ -1,0 +1,157 @@
+//! Opening TUN and TAP devices.
+
+use std::io::ErrorKind;
+use std::net::UdpSocket;
+use std::os::fd::AsFd;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{OFlags, fcntl_getfl};
+use rustix::io::{Errno, FdFlags, fcntl_getfd, read, write};
+use tund::config::Mode;
+use tund::device::{self, VNET_HEADER};
+use tund::route::netlink::Netlink;
+
+use crate::namespace::{ip, isolated, link_up, sh};
+
+#[test]
+fn without_a_name_the_kernel_picks_tun_n_and_tap_n() {
+    isolated(|| {
+        let first = device::open(Mode::Tun, None).unwrap();
+        let second = device::open(Mode::Tun, None).unwrap();
+        let tap = device::open(Mode::Tap, None).unwrap();
+        assert_eq!([&*first.name, &*second.name, &*tap.name], ["tun0", "tun1", "tap0"]);
+        let links = Netlink::open().unwrap().links().unwrap();
+        for device in [&first, &second, &tap] {
+            let link = links.iter().find(|link| link.name == device.name).unwrap();
+            assert_eq!(link.index, device.index);
+            assert_eq!(link.kind.as_deref(), Some("tun"));
+            assert!(!link.up, "the device is left down");
+        }
+    });
+}
+
+#[test]
+fn a_created_device_goes_away_with_its_descriptor() {
+    isolated(|| {
+        let device = device::open(Mode::Tap, Some("office")).unwrap();
+        assert_eq!(device.name, "office");
+        let details = ip("-d link show office");
+        let details = &details[0]["linkinfo"]["info_data"];
+        assert_eq!(details["type"], "tap");
+        assert_eq!(details["pi"], false);
+        assert_eq!(details["vnet_hdr"], true);
+        assert_eq!(details["persist"], false);
+        drop(device);
+        assert_eq!(Netlink::open().unwrap().link("office").unwrap(), None);
+    });
+}
+
+#[test]
+fn the_descriptor_does_not_block_and_is_not_inherited() {
+    isolated(|| {
+        let device = device::open(Mode::Tun, None).unwrap();
+        assert!(fcntl_getfl(&device.fd).unwrap().contains(OFlags::NONBLOCK));
+        assert!(fcntl_getfd(&device.fd).unwrap().contains(FdFlags::CLOEXEC));
+        sh("ip link set tun0 addrgenmode none");
+        link_up(&mut Netlink::open().unwrap(), "tun0");
+        assert_eq!(read(&device.fd, &mut [0; 2048][..]), Err(Errno::AGAIN));
+    });
+}
+
+#[test]
+fn frames_carry_a_zero_virtio_header_and_nothing_else() {
+    isolated(|| {
+        let device = device::open(Mode::Tun, None).unwrap();
+        sh("ip addr add 192.168.86.81 peer 192.168.86.18 dev tun0");
+        link_up(&mut Netlink::open().unwrap(), "tun0");
+        let socket = UdpSocket::bind("192.168.86.81:0").unwrap();
+        socket.send_to(b"ping", "192.168.86.18:9").unwrap();
+        let mut frame = [0xff; 2048];
+        let length = next_ipv4(&device, &mut frame);
+        assert_eq!(length, VNET_HEADER + 20 + 8 + 4);
+        assert_eq!(frame[..VNET_HEADER], [0; VNET_HEADER]);
+        assert_eq!(frame[length - 4..length], *b"ping");
+        // The way back: source and destination swapped leave every checksum as it is.
+        let (packet, ports) = (VNET_HEADER + 12, VNET_HEADER + 20);
+        let (from, to) = frame[packet..packet + 8].split_at_mut(4);
+        from.swap_with_slice(to);
+        let (from, to) = frame[ports..ports + 4].split_at_mut(2);
+        from.swap_with_slice(to);
+        assert_eq!(write(&device.fd, &frame[..length]), Ok(length));
+        let mut answer = [0; 16];
+        let (length, from) = socket.recv_from(&mut answer).unwrap();
+        assert_eq!((&answer[..length], from.to_string()), (&b"ping"[..], "192.168.86.18:9".to_owned()));
+    });
+}
+
+#[test]
+fn a_name_in_use_is_refused_with_the_reason() {
+    isolated(|| {
+        let _held = device::open(Mode::Tun, Some("vpn")).unwrap();
+        let busy = device::open(Mode::Tun, Some("vpn")).unwrap_err();
+        assert_eq!(busy.kind(), ErrorKind::ResourceBusy);
+        assert!(busy.to_string().contains("another process has the device open"), "{busy}");
+
+        let other_mode = device::open(Mode::Tap, Some("vpn")).unwrap_err();
+        assert_eq!(other_mode.kind(), ErrorKind::AlreadyExists);
+        assert!(other_mode.to_string().contains("not a single-queue tap device"), "{other_mode}");
+
+        sh("ip link add br0 type bridge");
+        let bridge = device::open(Mode::Tap, Some("br0")).unwrap_err();
+        assert_eq!(bridge.kind(), ErrorKind::AlreadyExists);
+        assert!(bridge.to_string().contains("another kind (bridge)"), "{bridge}");
+    });
+}
+
+#[test]
+fn a_name_no_interface_can_have_is_refused() {
+    isolated(|| {
+        for name in ["sixteen-letters-", "a/b", "a b", ".."] {
+            let error = device::open(Mode::Tun, Some(name)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{name}: {error}");
+            assert!(error.to_string().starts_with(&format!("{name}: no interface can")), "{error}");
+        }
+    });
+}
+
+#[test]
+fn a_persistent_device_is_adopted_with_plain_frames_and_stays() {
+    isolated(|| {
+        sh("ip tuntap add dev kept mode tun vnet_hdr");
+        let before = Netlink::open().unwrap().link("kept").unwrap().unwrap();
+        let device = device::open(Mode::Tun, Some("kept")).unwrap();
+        assert_eq!(device.index, before.index);
+        assert!(Netlink::open().unwrap().link("kept").unwrap().is_some());
+        drop(device);
+        let after = Netlink::open().unwrap().link("kept").unwrap().unwrap();
+        assert_eq!((after.index, after.carrier), (before.index, false));
+    });
+}
+
+#[test]
+fn without_the_capability_the_error_names_it() {
+    isolated(|| {
+        let thread = std::thread::spawn(|| {
+            let mut sets = rustix::thread::capabilities(None).unwrap();
+            sets.effective = rustix::thread::CapabilitySet::empty();
+            rustix::thread::set_capabilities(None, sets).unwrap();
+            device::open(Mode::Tun, None).unwrap_err()
+        });
+        let error = thread.join().unwrap();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+        assert!(error.to_string().contains("CAP_NET_ADMIN"), "{error}");
+    });
+}
+
+/// The next IPv4 packet; the kernel sends IPv6 ones of its own when a device comes up.
+fn next_ipv4(device: &device::Device, frame: &mut [u8]) -> usize {
+    loop {
+        let mut ready = [PollFd::from_borrowed_fd(device.fd.as_fd(), PollFlags::IN)];
+        let limit = Timespec { tv_sec: 5, tv_nsec: 0 };
+        assert_eq!(poll(&mut ready, Some(&limit)), Ok(1), "no packet came out of {}", device.name);
+        let length = read(&device.fd, &mut *frame).unwrap();
+        if frame[VNET_HEADER] >> 4 == 4 {
+            return length;
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Running a test in a network namespace of its own, and asking `ip` what is there.
+
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+use tund::config::{
+    Cipher, Config, Device, Keepalive, Key, KeyMode, Listen, Mode, Route, Run, Scripts, Tuning, Via,
+};
+use tund::route::netlink::Netlink;
+use tund::route::plan::Step;
+
+const INSIDE: &str = "TUND_TEST_INSIDE";
+
+/// Runs `body` in a new network namespace with loopback up: the test binary starts itself again under
+/// unshare(1), as root in a new network namespace, otherwise in a new user namespace as well.
+pub fn isolated(body: fn()) {
+    if std::env::var_os(INSIDE).is_some() {
+        let netlink = &mut Netlink::open().unwrap();
+        link_up(netlink, "lo");
+        return body();
+    }
+    let name = std::thread::current().name().expect("test threads have names").to_owned();
+    let flags = if rustix::process::geteuid().is_root() { "-n" } else { "-Urn" };
+    let output = Command::new("unshare")
+        .args([flags, "--"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", &name, "--nocapture", "--test-threads=1"])
+        .env(INSIDE, "1")
+        .output()
+        .expect("unshare(1) of util-linux must be installed");
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "in `unshare {flags}` (it needs root, or user namespaces and access to /dev/net/tun):\n{text}"
+    );
+}
+
+/// Runs a command line that must succeed and returns its output.
+pub fn sh(line: &str) -> String {
+    let words: Vec<_> = line.split_whitespace().collect();
+    let output = Command::new(words[0]).args(&words[1..]).output().unwrap_or_else(|e| panic!("{line}: {e}"));
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+pub fn link_up(netlink: &mut Netlink, name: &str) {
+    let link = netlink.link(name).unwrap().unwrap_or_else(|| panic!("no interface {name}"));
+    let step = Step::SetLink {
+        index: link.index,
+        name: name.to_owned(),
+        mtu: None,
+        mac: None,
+        txqueuelen: None,
+        up: Some(true),
+    };
+    netlink.apply(&step).unwrap();
+}
+
+/// What `ip -j` says.
+pub fn ip(arguments: &str) -> Vec<Value> {
+    let text = sh(&format!("ip -j {arguments}"));
+    if text.trim().is_empty() { Vec::new() } else { serde_json::from_str(&text).unwrap() }
+}
+
+/// A configuration to start from: nothing but the device's mode.
+pub fn config(mode: Mode) -> Config {
+    Config {
+        name: "test".to_owned(),
+        remotes: Vec::new(),
+        listen: Listen { address: None, port: 0, explicit: false },
+        float: true,
+        bind_device: None,
+        fwmark: None,
+        key: Key {
+            mode: KeyMode::Static,
+            shared: None,
+            pair: None,
+            direction: 0,
+            cipher: Cipher::ChaCha20Poly1305,
+        },
+        device: Device {
+            mode,
+            name: None,
+            addresses: Vec::new(),
+            peers: Vec::new(),
+            mtu: 1400,
+            configure: true,
+            mac: None,
+            bridge: None,
+            txqueuelen: None,
+        },
+        routes: Vec::new(),
+        scripts: Scripts {
+            up: None,
+            down: None,
+            route_up: None,
+            route_down: None,
+            link_up: None,
+            link_down: None,
+            security: 1,
+            timeout: Duration::from_secs(30),
+        },
+        keepalive: Keepalive { interval: Duration::from_secs(10), timeout: Duration::from_secs(60) },
+        run: Run { user: None, group: None, runtime_dir: None, state_dir: None, verb: 1 },
+        tuning: Tuning { bundle: true, socket_buffer: 65536, path_mtu: None },
+    }
+}
+
+/// A route of the configuration.
+pub fn route(to: &str, via: Via, metric: Option<u32>, table: Option<u32>) -> Route {
+    Route { to: to.parse().unwrap(), via, metric, table }
+}

@@ -1,0 +1,195 @@
+//! The UDP socket.
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, UdpSocket};
+
+use rustix::fs::{OFlags, fcntl_getfl};
+use rustix::io::{Errno, FdFlags, fcntl_getfd};
+use rustix::net::sockopt;
+use tund::config::{Config, Listen, Mode, Remote};
+use tund::transport::udp::{Bound, Socket, bind};
+
+use crate::namespace::{config, isolated, sh};
+
+#[test]
+fn one_socket_serves_both_families_and_shows_ipv4_as_ipv4() {
+    isolated(|| {
+        let bound = bind(&listen(None, 1417, true)).unwrap();
+        assert_eq!((bound.port, &bound.notes), (1417, &Vec::new()));
+        let socket = Socket::from_fd(bound.fd).unwrap();
+        for local in ["127.0.0.1", "[::1]"] {
+            let peer = UdpSocket::bind(format!("{local}:0")).unwrap();
+            let peer_address = peer.local_addr().unwrap();
+            peer.send_to(b"hello", format!("{local}:1417")).unwrap();
+            let mut buffer = [0; 64];
+            assert_eq!(socket.receive(&mut buffer).unwrap(), (5, peer_address));
+            socket.send(b"answer", peer_address).unwrap();
+            let (length, from) = peer.recv_from(&mut buffer).unwrap();
+            assert_eq!((&buffer[..length], from.port()), (&b"answer"[..], 1417));
+        }
+    });
+}
+
+#[test]
+fn where_there_is_no_ipv6_address_family_named_addresses_still_work() {
+    isolated(|| {
+        for (listen_on, other) in [("127.0.0.1", "[::1]"), ("::1", "127.0.0.1")] {
+            let bound = bind(&listen(Some(listen_on), 1417, true)).unwrap();
+            let socket = Socket::from_fd(bound.fd).unwrap();
+            let target = SocketAddr::new(listen_on.parse().unwrap(), 1417);
+            let same = UdpSocket::bind(SocketAddr::new(listen_on.parse().unwrap(), 0)).unwrap();
+            same.send_to(b"x", target).unwrap();
+            assert_eq!(socket.receive(&mut [0; 8]).unwrap().1, same.local_addr().unwrap());
+            // The port of the other family is still free.
+            UdpSocket::bind(format!("{other}:1417")).unwrap();
+        }
+    });
+}
+
+#[test]
+fn nothing_waiting_is_would_block_and_a_cut_datagram_is_an_error() {
+    isolated(|| {
+        let socket = Socket::from_fd(bind(&listen(None, 1417, true)).unwrap().fd).unwrap();
+        let mut buffer = [0; 4];
+        assert_eq!(socket.receive(&mut buffer).unwrap_err().kind(), ErrorKind::WouldBlock);
+        let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+        peer.send_to(b"five!", "127.0.0.1:1417").unwrap();
+        peer.send_to(b"four", "127.0.0.1:1417").unwrap();
+        assert_eq!(socket.receive(&mut buffer).unwrap_err().kind(), ErrorKind::InvalidData);
+        assert_eq!(socket.receive(&mut buffer).unwrap().0, 4);
+        peer.send_to(b"", "127.0.0.1:1417").unwrap();
+        assert_eq!(socket.receive(&mut buffer).unwrap().0, 0);
+    });
+}
+
+#[test]
+fn datagrams_are_never_fragmented_in_either_family() {
+    isolated(|| {
+        sh("ip link set lo mtu 1400");
+        let bound = bind(&listen(None, 1417, true)).unwrap();
+        assert_eq!(sockopt::ip_mtu_discover(&bound.fd).unwrap(), sockopt::Ipv4PathMtuDiscovery::PROBE);
+        assert_eq!(sockopt::ipv6_mtu_discover(&bound.fd).unwrap(), sockopt::Ipv6PathMtuDiscovery::PROBE);
+        let socket = Socket::from_fd(bound.fd).unwrap();
+        for (to, headers) in [("127.0.0.1:9", 28), ("[::1]:9", 48)] {
+            let to: SocketAddr = to.parse().unwrap();
+            socket.send(&vec![0; 1400 - headers], to).unwrap();
+            let error = socket.send(&vec![0; 1401 - headers], to).unwrap_err();
+            assert_eq!(Errno::from_io_error(&error), Some(Errno::MSGSIZE), "{to}");
+        }
+    });
+}
+
+#[test]
+fn the_descriptor_does_not_block_and_is_not_inherited() {
+    isolated(|| {
+        let bound = bind(&listen(None, 0, true)).unwrap();
+        assert!(fcntl_getfl(&bound.fd).unwrap().contains(OFlags::NONBLOCK));
+        assert!(fcntl_getfd(&bound.fd).unwrap().contains(FdFlags::CLOEXEC));
+        assert!(bound.port > 0);
+    });
+}
+
+#[test]
+fn a_taken_port_is_an_error_unless_it_may_move() {
+    isolated(|| {
+        for taken_on in ["0.0.0.0:1417", "[::]:1417"] {
+            let _other = UdpSocket::bind(taken_on).unwrap();
+            let explicit = bind(&with_remote(listen(None, 1417, true))).unwrap_err();
+            assert_eq!(explicit.kind(), ErrorKind::AddrInUse);
+            assert!(
+                explicit.to_string().contains("UDP port 1417") && explicit.to_string().contains("listen")
+            );
+            let waiting = bind(&listen(None, 1417, false)).unwrap_err();
+            assert_eq!(waiting.kind(), ErrorKind::AddrInUse, "an end that waits must be where it is sought");
+
+            let Bound { fd: _, port, notes } = bind(&with_remote(listen(None, 1417, false))).unwrap();
+            assert_ne!(port, 1417);
+            let note = format!("another process has UDP port 1417, so this end uses {port}");
+            assert_eq!(notes, [note]);
+        }
+    });
+}
+
+#[test]
+fn nobody_else_can_share_the_port() {
+    isolated(|| {
+        let _bound = bind(&listen(None, 1417, true)).unwrap();
+        for address in ["127.0.0.1:1417", "[::1]:1417"] {
+            let address: SocketAddr = address.parse().unwrap();
+            let thief =
+                socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::DGRAM, None)
+                    .unwrap();
+            thief.set_reuse_address(true).unwrap();
+            thief.set_reuse_port(true).unwrap();
+            assert_eq!(thief.bind(&address.into()).unwrap_err().kind(), ErrorKind::AddrInUse);
+        }
+    });
+}
+
+#[test]
+fn an_address_of_another_host_is_named_in_the_error() {
+    isolated(|| {
+        let error = bind(&with_remote(listen(Some("192.0.2.1"), 1417, false))).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AddrNotAvailable);
+        assert!(error.to_string().contains("192.0.2.1"), "{error}");
+    });
+}
+
+#[test]
+fn mark_and_interface_are_set_and_a_missing_interface_is_named() {
+    isolated(|| {
+        let mut config = listen(None, 0, true);
+        config.fwmark = Some(51);
+        config.bind_device = Some("lo".to_owned());
+        let socket = socket2::Socket::from(bind(&config).unwrap().fd);
+        assert_eq!(socket.mark().unwrap(), 51);
+        assert_eq!(socket.device().unwrap().as_deref(), Some(&b"lo"[..]));
+        config.bind_device = Some("eth9".to_owned());
+        let error = bind(&config).unwrap_err().to_string();
+        assert!(error.contains("bind-device") && error.contains("eth9"), "{error}");
+    });
+}
+
+#[test]
+fn a_buffer_that_stays_small_is_noted_once_each_way() {
+    isolated(|| {
+        let thread = std::thread::spawn(|| {
+            let mut sets = rustix::thread::capabilities(None).unwrap();
+            sets.effective = rustix::thread::CapabilitySet::empty();
+            rustix::thread::set_capabilities(None, sets).unwrap();
+            let mut config = listen(None, 0, true);
+            config.tuning.socket_buffer = 1 << 30;
+            bind(&config).unwrap().notes
+        });
+        let notes = thread.join().unwrap();
+        assert_eq!(notes.len(), 2, "{notes:?}");
+        assert!(notes[0].contains("receive") && notes[0].contains("net.core.rmem_max"), "{notes:?}");
+        assert!(notes[1].contains("send") && notes[1].contains("net.core.wmem_max"), "{notes:?}");
+    });
+}
+
+#[test]
+fn a_low_port_without_the_capability_is_explained() {
+    isolated(|| {
+        let thread = std::thread::spawn(|| {
+            let mut sets = rustix::thread::capabilities(None).unwrap();
+            sets.effective = rustix::thread::CapabilitySet::empty();
+            rustix::thread::set_capabilities(None, sets).unwrap();
+            bind(&listen(None, 417, true)).unwrap_err()
+        });
+        let error = thread.join().unwrap();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+        assert!(error.to_string().contains("ports below 1024"), "{error}");
+    });
+}
+
+fn listen(address: Option<&str>, port: u16, explicit: bool) -> Config {
+    let mut config = config(Mode::Tun);
+    config.listen = Listen { address: address.map(|address| address.parse().unwrap()), port, explicit };
+    config
+}
+
+fn with_remote(mut config: Config) -> Config {
+    config.remotes.push(Remote { host: "192.0.2.9".to_owned(), port: 1417 });
+    config
+}
