@@ -59,10 +59,8 @@ fn explain(error: tun::Error, mode: Mode, name: Option<&str>) -> io::Error {
         Mode::Tun => "tun device",
         Mode::Tap => "tap device",
     });
-    let error = match error {
-        tun::Error::NameTooLong | tun::Error::Nul(_) => io::Error::from(Errno::INVAL),
-        error => io::Error::from(error),
-    };
+    let bad_name = matches!(error, tun::Error::NameTooLong | tun::Error::Nul(_));
+    let error = if bad_name { Errno::INVAL.into() } else { io::Error::from(error) };
     let (kind, text) = match Errno::from_io_error(&error) {
         Some(Errno::NOENT | Errno::NODEV | Errno::NXIO) => (
             io::ErrorKind::NotFound,

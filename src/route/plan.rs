@@ -414,3 +414,298 @@ impl fmt::Display for Local<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Cipher, Device, Keepalive, Key, KeyMode, Listen, Run, Scripts, Tuning};
+    use std::time::Duration;
+
+    #[test]
+    fn a_tun_address_with_a_peer_is_point_to_point() {
+        let mut config = config(Mode::Tun);
+        config.device.addresses = nets(&["192.168.86.81/32", "10.9.0.1/24", "fd00::1/128"]);
+        config.device.peers = ips(&["fd00::2", "192.168.86.18"]);
+        assert_eq!(
+            device_commands(&config),
+            [
+                "ip link set dev dev0 mtu 1400",
+                "ip addr add 192.168.86.81 peer 192.168.86.18 dev dev0",
+                "ip addr add 10.9.0.1/24 brd + dev dev0",
+                "ip addr add fd00::1 peer fd00::2 dev dev0",
+                "ip link set dev dev0 up",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_peer_inside_the_prefix_needs_no_point_to_point_address() {
+        let mut config = config(Mode::Tun);
+        config.device.addresses = nets(&["10.9.0.1/24"]);
+        config.device.peers = ips(&["10.9.0.2"]);
+        assert_eq!(device_commands(&config)[1], "ip addr add 10.9.0.1/24 brd + dev dev0");
+        config.device.addresses = nets(&["10.9.0.1/31"]);
+        config.device.peers = ips(&["10.9.0.0"]);
+        assert_eq!(device_commands(&config)[1], "ip addr add 10.9.0.1/31 dev dev0");
+        config.device.peers = ips(&["10.8.0.2"]);
+        assert_eq!(device_commands(&config)[1], "ip addr add 10.9.0.1 peer 10.8.0.2 dev dev0");
+    }
+
+    #[test]
+    fn a_peer_in_tap_mode_changes_no_address() {
+        let mut config = config(Mode::Tap);
+        config.device.addresses = nets(&["10.9.0.1/24"]);
+        config.device.peers = ips(&["10.9.0.2"]);
+        config.device.mac = Some([2, 0, 0, 0, 0, 0xab]);
+        config.device.txqueuelen = Some(99);
+        assert_eq!(
+            device_commands(&config),
+            [
+                "ip link set dev dev0 mtu 1400 address 02:00:00:00:00:ab txqueuelen 99",
+                "ip addr add 10.9.0.1/24 brd + dev dev0",
+                "ip link set dev dev0 up",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_unconfigured_device_is_left_alone_but_for_its_bridge() {
+        let mut config = config(Mode::Tap);
+        config.device.configure = false;
+        config.device.addresses = nets(&["10.9.0.1/24"]);
+        assert!(device_commands(&config).is_empty());
+        config.device.bridge = Some("br0".to_owned());
+        assert_eq!(
+            device_commands(&config),
+            [
+                "ip link set dev dev0 address fe:0a:0b:0c:0d:0e",
+                "ip link set dev dev0 master br0",
+                "ip link set dev dev0 up"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_bridged_device_keeps_the_mac_it_was_given() {
+        let mut config = config(Mode::Tap);
+        config.device.bridge = Some("br0".to_owned());
+        config.device.mac = Some([2, 0, 0, 0, 0, 1]);
+        assert_eq!(device_commands(&config)[0], "ip link set dev dev0 mtu 1400 address 02:00:00:00:00:01");
+    }
+
+    #[test]
+    fn a_missing_bridge_is_named_with_the_remedy() {
+        let mut config = config(Mode::Tap);
+        config.device.bridge = Some("br7".to_owned());
+        let host = Host { bridge: None, ..host() };
+        let error = device_steps(&config, &device(), &host).unwrap_err().to_string();
+        assert!(error.contains("no bridge br7") && error.contains("ip link add br7 type bridge"), "{error}");
+    }
+
+    #[test]
+    fn vpn_gateway_is_the_peer_where_it_is_a_neighbour() {
+        let mut config = config(Mode::Tun);
+        config.device.addresses = nets(&["192.168.86.81/32", "fd00::1/128"]);
+        config.device.peers = ips(&["192.168.86.18", "fd00::2"]);
+        assert_eq!(
+            hop(&config, "192.168.66.0/24", Via::VpnGateway).unwrap(),
+            "192.168.66.0/24 via 192.168.86.18 dev dev0"
+        );
+        assert_eq!(hop(&config, "fd00:66::/64", Via::VpnGateway).unwrap(), "fd00:66::/64 dev dev0");
+        config.device.configure = false;
+        assert_eq!(hop(&config, "192.168.66.0/24", Via::VpnGateway).unwrap(), "192.168.66.0/24 dev dev0");
+    }
+
+    #[test]
+    fn a_peer_that_a_script_made_a_neighbour_is_the_gateway() {
+        let mut config = config(Mode::Tun);
+        config.device.configure = false;
+        config.device.peers = ips(&["192.168.86.18"]);
+        let mut host = host();
+        host.routes.push(kernel_route("192.168.86.18/32", None, 9, None));
+        let steps =
+            route_steps(&with_route(&config, "10.0.0.0/8", Via::VpnGateway), &device(), &host).unwrap();
+        assert_eq!(steps[0].to_string(), "ip route add 10.0.0.0/8 via 192.168.86.18 dev dev0");
+    }
+
+    #[test]
+    fn in_tap_mode_the_peer_may_be_behind_the_bridge() {
+        let mut config = config(Mode::Tap);
+        config.device.peers = ips(&["10.1.0.9"]);
+        let via_bridge = hop(&config, "192.168.66.0/24", Via::VpnGateway).unwrap();
+        assert_eq!(via_bridge, "192.168.66.0/24 via 10.1.0.9 dev eth0");
+        config.device.addresses = nets(&["10.1.0.7/28"]);
+        let via_device = hop(&config, "192.168.66.0/24", Via::VpnGateway).unwrap();
+        assert_eq!(via_device, "192.168.66.0/24 via 10.1.0.9 dev dev0");
+        config.device.peers.clear();
+        let error = hop(&config, "192.168.66.0/24", Via::VpnGateway).unwrap_err().to_string();
+        assert!(error.contains("192.168.66.0/24") && error.contains("device.peer"), "{error}");
+    }
+
+    #[test]
+    fn net_gateway_is_the_best_default_route_past_our_own_device() {
+        let config = config(Mode::Tun);
+        let mut host = host();
+        host.routes.push(kernel_route("0.0.0.0/0", Some("10.1.0.1"), 2, Some(100)));
+        host.routes.push(kernel_route("0.0.0.0/0", Some("10.2.0.1"), 3, Some(50)));
+        host.routes.push(kernel_route("0.0.0.0/0", None, 9, None));
+        let chosen = |host: &Host, to| {
+            route_steps(&with_route(&config, to, Via::NetGateway), &device(), host)
+                .map(|steps| steps[0].to_string())
+        };
+        assert_eq!(chosen(&host, "10.7.0.0/16").unwrap(), "ip route add 10.7.0.0/16 via 10.2.0.1 dev wifi0");
+        host.routes.push(kernel_route("0.0.0.0/0", None, 3, None));
+        assert_eq!(chosen(&host, "10.7.0.0/16").unwrap(), "ip route add 10.7.0.0/16 dev wifi0");
+        let error = chosen(&host, "fd00::/8").unwrap_err().to_string();
+        assert!(error.contains("fd00::/8") && error.contains("default route"), "{error}");
+    }
+
+    #[test]
+    fn a_gateway_must_be_a_neighbour() {
+        let mut config = config(Mode::Tap);
+        config.device.addresses = nets(&["10.9.0.1/24"]);
+        let via = |gateway: &str| hop(&config, "10.7.0.0/16", Via::Address(gateway.parse().unwrap()));
+        assert_eq!(via("10.9.0.2").unwrap(), "10.7.0.0/16 via 10.9.0.2 dev dev0");
+        assert_eq!(via("10.1.0.3").unwrap(), "10.7.0.0/16 via 10.1.0.3 dev eth0");
+        for unreachable in ["10.9.0.1", "10.3.0.1", "8.8.8.8"] {
+            let error = via(unreachable).unwrap_err().to_string();
+            assert!(error.contains(unreachable) && error.contains("directly connected"), "{error}");
+        }
+        assert!(via("fd00::1").unwrap_err().to_string().contains("other address family"));
+    }
+
+    #[test]
+    fn a_link_local_gateway_is_on_the_tunnel() {
+        let config = config(Mode::Tap);
+        let via = Via::Address("fe80::1".parse().unwrap());
+        assert_eq!(hop(&config, "fd00::/64", via).unwrap(), "fd00::/64 via fe80::1 dev dev0");
+    }
+
+    #[test]
+    fn metric_and_table_are_shown_and_main_is_not() {
+        let mut config = config(Mode::Tun);
+        let to = "10.7.0.0/16".parse().unwrap();
+        config.routes = vec![
+            Route { to, via: Via::VpnGateway, metric: Some(5), table: Some(100) },
+            Route { to, via: Via::VpnGateway, metric: None, table: Some(254) },
+        ];
+        let steps = route_steps(&config, &device(), &host()).unwrap();
+        assert_eq!(steps[0].to_string(), "ip route add 10.7.0.0/16 dev dev0 metric 5 table 100");
+        assert_eq!(steps[1].to_string(), "ip route add 10.7.0.0/16 dev dev0");
+    }
+
+    #[test]
+    fn what_outlives_an_adopted_device_is_undone() {
+        let mut config =
+            with_route(&config(Mode::Tap), "10.7.0.0/16", Via::Address("10.9.0.2".parse().unwrap()));
+        config.device.addresses = nets(&["10.9.0.1/24"]);
+        config.device.bridge = Some("br0".to_owned());
+        let mut steps = device_steps(&config, &device(), &host()).unwrap();
+        steps.extend(route_steps(&config, &device(), &host()).unwrap());
+        let undone: Vec<_> = steps.iter().rev().filter_map(Step::undo).collect();
+        let commands: Vec<_> = undone.iter().map(Step::to_string).collect();
+        assert_eq!(
+            commands,
+            [
+                "ip route del 10.7.0.0/16 via 10.9.0.2 dev dev0",
+                "ip link set dev dev0 nomaster",
+                "ip addr del 10.9.0.1/24 dev dev0"
+            ]
+        );
+        assert!(undone.iter().all(|step| step.undo().is_none()));
+    }
+
+    fn device() -> Interface {
+        Interface { index: 9, name: "dev0".to_owned() }
+    }
+
+    /// eth0 with 10.1.0.0/16, and 10.3.0.0/16 behind a router on it.
+    fn host() -> Host {
+        Host {
+            routes: vec![
+                kernel_route("10.1.0.0/16", None, 2, None),
+                kernel_route("10.3.0.0/16", Some("10.1.0.1"), 2, None),
+            ],
+            bridge: Some(Interface { index: 4, name: "br0".to_owned() }),
+            random: [10, 11, 12, 13, 14],
+        }
+    }
+
+    fn kernel_route(to: &str, gateway: Option<&str>, interface: u32, metric: Option<u32>) -> KernelRoute {
+        let interface_name = ["eth0", "wifi0"].get(interface as usize - 2).unwrap_or(&"dev0");
+        KernelRoute {
+            to: to.parse().unwrap(),
+            gateway: gateway.map(|gateway| gateway.parse().unwrap()),
+            interface,
+            interface_name: (*interface_name).to_owned(),
+            metric,
+            table: TABLE_MAIN,
+            protocol: 2,
+        }
+    }
+
+    fn device_commands(config: &Config) -> Vec<String> {
+        device_steps(config, &device(), &host()).unwrap().iter().map(Step::to_string).collect()
+    }
+
+    fn hop(config: &Config, to: &str, via: Via) -> Result<String, PlanError> {
+        let steps = route_steps(&with_route(config, to, via), &device(), &host())?;
+        Ok(steps[0].to_string().trim_start_matches("ip route add ").to_owned())
+    }
+
+    fn with_route(config: &Config, to: &str, via: Via) -> Config {
+        let route = Route { to: to.parse().unwrap(), via, metric: None, table: None };
+        Config { routes: vec![route], ..config.clone() }
+    }
+
+    fn nets(texts: &[&str]) -> Vec<IpNet> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn ips(texts: &[&str]) -> Vec<IpAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn config(mode: Mode) -> Config {
+        Config {
+            name: "test".to_owned(),
+            remotes: Vec::new(),
+            listen: Listen { address: None, port: 0, explicit: false },
+            float: true,
+            bind_device: None,
+            fwmark: None,
+            key: Key {
+                mode: KeyMode::Static,
+                shared: None,
+                pair: None,
+                direction: 0,
+                cipher: Cipher::ChaCha20Poly1305,
+            },
+            device: Device {
+                mode,
+                name: None,
+                addresses: Vec::new(),
+                peers: Vec::new(),
+                mtu: 1400,
+                configure: true,
+                mac: None,
+                bridge: None,
+                txqueuelen: None,
+            },
+            routes: Vec::new(),
+            scripts: Scripts {
+                up: None,
+                down: None,
+                route_up: None,
+                route_down: None,
+                link_up: None,
+                link_down: None,
+                security: 1,
+                timeout: Duration::from_secs(30),
+            },
+            keepalive: Keepalive { interval: Duration::from_secs(10), timeout: Duration::from_secs(60) },
+            run: Run { user: None, group: None, runtime_dir: None, state_dir: None, verb: 1 },
+            tuning: Tuning { bundle: true, socket_buffer: 0, path_mtu: None },
+        }
+    }
+}

@@ -197,3 +197,31 @@ fn mapped(address: SocketAddr) -> SocketAddr {
         SocketAddr::V6(_) => address,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_missing_address_family_makes_it_ipv4_alone() {
+        assert!(no_ipv6(&Errno::AFNOSUPPORT.into()));
+        assert!(no_ipv6(&Errno::ADDRNOTAVAIL.into()));
+        assert!(!no_ipv6(&Errno::ADDRINUSE.into()));
+        assert!(!no_ipv6(&Errno::PERM.into()));
+    }
+
+    #[test]
+    fn mapping_to_ipv6_and_back_loses_nothing() {
+        for text in ["192.0.2.1:1417", "[2001:db8::1]:1417", "[fe80::1%3]:1417"] {
+            let address: SocketAddr = text.parse().unwrap();
+            assert!(mapped(address).is_ipv6());
+            assert_eq!(plain(mapped(address)), address);
+        }
+    }
+
+    #[test]
+    fn a_descriptor_that_is_no_socket_is_refused() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        assert!(Socket::from_fd(file.into()).is_err());
+    }
+}

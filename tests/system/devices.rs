@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
+use std::process::Command;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl};
@@ -115,16 +116,39 @@ fn a_name_no_interface_can_have_is_refused() {
 }
 
 #[test]
-fn a_persistent_device_is_adopted_with_plain_frames_and_stays() {
+fn a_persistent_device_is_adopted_and_stays() {
     isolated(|| {
         sh("ip tuntap add dev kept mode tun vnet_hdr");
         let before = Netlink::open().unwrap().link("kept").unwrap().unwrap();
         let device = device::open(Mode::Tun, Some("kept")).unwrap();
+        let held = Netlink::open().unwrap().link("kept").unwrap().unwrap();
         assert_eq!(device.index, before.index);
-        assert!(Netlink::open().unwrap().link("kept").unwrap().is_some());
         drop(device);
         let after = Netlink::open().unwrap().link("kept").unwrap().unwrap();
-        assert_eq!((after.index, after.carrier), (before.index, false));
+        assert_eq!((before.index, held.index), (after.index, after.index));
+    });
+}
+
+#[test]
+fn an_adopted_device_forgets_the_settings_of_its_last_user() {
+    isolated(|| {
+        // Open a tun device, set a header of 12 bytes and checksum offload, make it persistent.
+        let script = r#"
+            open(F, "+<", "/dev/net/tun") or die;
+            my ($request, $size) = (pack("a16 s x22", "kept", 0x5001), pack("i", 12));
+            ioctl(F, 0x400454ca, $request) or die;
+            ioctl(F, 0x400454d8, $size) or die;
+            ioctl(F, 0x400454d0, 1) or die;
+            ioctl(F, 0x400454cb, 1) or die;"#;
+        assert!(Command::new("perl").args(["-e", script]).status().unwrap().success());
+        let device = device::open(Mode::Tun, Some("kept")).unwrap();
+        sh("ip addr add 192.168.86.81 peer 192.168.86.18 dev kept");
+        link_up(&mut Netlink::open().unwrap(), "kept");
+        let socket = UdpSocket::bind("192.168.86.81:0").unwrap();
+        socket.send_to(b"ping", "192.168.86.18:9").unwrap();
+        let mut frame = [0xff; 2048];
+        assert_eq!(next_ipv4(&device, &mut frame), VNET_HEADER + 20 + 8 + 4);
+        assert_eq!(frame[..VNET_HEADER], [0; VNET_HEADER], "the checksum is complete");
     });
 }
 

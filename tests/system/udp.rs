@@ -31,7 +31,7 @@ fn one_socket_serves_both_families_and_shows_ipv4_as_ipv4() {
 }
 
 #[test]
-fn where_there_is_no_ipv6_address_family_named_addresses_still_work() {
+fn a_named_address_is_served_in_its_family_alone() {
     isolated(|| {
         for (listen_on, other) in [("127.0.0.1", "[::1]"), ("::1", "127.0.0.1")] {
             let bound = bind(&listen(Some(listen_on), 1417, true)).unwrap();
@@ -43,6 +43,20 @@ fn where_there_is_no_ipv6_address_family_named_addresses_still_work() {
             // The port of the other family is still free.
             UdpSocket::bind(format!("{other}:1417")).unwrap();
         }
+    });
+}
+
+#[test]
+fn a_host_with_ipv6_turned_off_is_reached_over_ipv4() {
+    isolated(|| {
+        sh("sysctl -qw net.ipv6.conf.all.disable_ipv6=1");
+        let bound = bind(&listen(None, 1417, true)).unwrap();
+        let socket = Socket::from_fd(bound.fd).unwrap();
+        let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+        peer.send_to(b"x", "127.0.0.1:1417").unwrap();
+        let (_, from) = socket.receive(&mut [0; 8]).unwrap();
+        socket.send(b"y", from).unwrap();
+        assert_eq!(peer.recv_from(&mut [0; 8]).unwrap().0, 1);
     });
 }
 

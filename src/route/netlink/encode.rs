@@ -1,4 +1,5 @@
 //! Our types and the messages of rtnetlink(7), both ways. Touches no socket.
+#![allow(clippy::wildcard_enum_match_arm, reason = "the enums are the kernel's and grow with it")]
 
 use std::net::IpAddr;
 

@@ -54,10 +54,8 @@ impl Failure {
     /// An error whose text begins with `what` was being done.
     pub(super) fn while_doing(self, what: &dyn std::fmt::Display) -> io::Error {
         let error = io::Error::from(self);
-        let remedy = match error.kind() {
-            io::ErrorKind::PermissionDenied => "; it needs CAP_NET_ADMIN in this network namespace",
-            _ => "",
-        };
+        let denied = error.kind() == io::ErrorKind::PermissionDenied;
+        let remedy = if denied { "; it needs CAP_NET_ADMIN in this network namespace" } else { "" };
         io::Error::new(error.kind(), format!("{what}: {error}{remedy}"))
     }
 }
@@ -206,10 +204,10 @@ impl Answer {
 }
 
 fn parse(whole: &[u8]) -> Option<RouteNetlinkMessage> {
-    match NetlinkMessage::deserialize(whole).ok()?.payload {
-        NetlinkPayload::InnerMessage(message) => Some(message),
-        _ => None,
-    }
+    let NetlinkPayload::InnerMessage(message) = NetlinkMessage::deserialize(whole).ok()?.payload else {
+        return None;
+    };
+    Some(message)
 }
 
 /// Reads an error code, zero or a negated errno, and the attributes `skip` bytes behind it.
