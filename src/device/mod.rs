@@ -47,7 +47,7 @@ pub fn open(mode: Mode, name: Option<&str>) -> io::Result<Device> {
     device.set_nonblock()?;
     let name = tun::AbstractDevice::tun_name(&device)?;
     let fd = sys::own_device(device);
-    sys::plain_frames(&fd)?;
+    sys::plain_frames(&fd, VNET_HEADER as i32)?;
     let link = Netlink::open()?.link(&name)?.ok_or_else(|| {
         io::Error::new(io::ErrorKind::NotFound, format!("{name}: the device was renamed while it was opened"))
     })?;

@@ -109,7 +109,7 @@ pub struct Interface {
 /// What a plan needs to know of the host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Host {
-    /// All unicast routes of table main, both families.
+    /// All unicast routes of table main, both families; for [`route_steps`] as they are after `up` ran.
     pub routes: Vec<KernelRoute>,
     /// The bridge named in the configuration, if it exists.
     pub bridge: Option<Interface>,
@@ -295,13 +295,7 @@ impl View<'_> {
         if self.on_device(gateway) || is_link_local(gateway) {
             return Ok(self.through_device(Some(gateway)));
         }
-        let nearest = self
-            .host
-            .routes
-            .iter()
-            .filter(|route| route.to.contains(&gateway))
-            .max_by_key(|route| (route.to.prefix_len(), Reverse(route.metric.unwrap_or(0))));
-        match nearest {
+        match self.nearest(gateway) {
             Some(route) if route.gateway.is_none() => {
                 Ok(NextHop { gateway: Some(gateway), interface: interface_of(route) })
             }
@@ -314,17 +308,19 @@ impl View<'_> {
 
     /// Whether the address is a neighbour on the device: configured by us, or by a script before.
     fn on_device(&self, address: IpAddr) -> bool {
-        let configured = self.config.device.configure
-            && addresses(self.config).iter().any(|(own, peer)| {
-                own.addr() != address && peer.map_or(own.contains(&address), |p| p == address)
-            });
-        configured
-            || self.host.routes.iter().any(|route| {
-                route.interface == self.device.index
-                    && route.gateway.is_none()
-                    && route.protocol != ROUTE_PROTOCOL
-                    && route.to.contains(&address)
-            })
+        let own = if self.config.device.configure { addresses(self.config) } else { Vec::new() };
+        let reaches = |(own, peer): &(IpNet, Option<IpAddr>)| match peer {
+            Some(peer) => *peer == address,
+            None => own.addr() != address && own.contains(&address),
+        };
+        let by_script = |route: &KernelRoute| route.interface == self.device.index && route.gateway.is_none();
+        own.iter().any(reaches) || self.nearest(address).is_some_and(by_script)
+    }
+
+    /// The route that the kernel would take to the address.
+    fn nearest(&self, address: IpAddr) -> Option<&KernelRoute> {
+        let routes = self.host.routes.iter().filter(|route| route.to.contains(&address));
+        routes.max_by_key(|route| (route.to.prefix_len(), Reverse(route.metric.unwrap_or(0))))
     }
 
     /// The kernel sets the route to an IPv6 peer some time after the address, and until then refuses the
@@ -572,6 +568,15 @@ mod tests {
             assert!(error.contains(unreachable) && error.contains("directly connected"), "{error}");
         }
         assert!(via("fd00::1").unwrap_err().to_string().contains("other address family"));
+    }
+
+    #[test]
+    fn a_default_route_on_the_device_does_not_claim_the_neighbours_of_other_interfaces() {
+        let config = with_route(&config(Mode::Tun), "10.7.0.0/16", Via::Address("10.1.0.3".parse().unwrap()));
+        let mut host = host();
+        host.routes.push(kernel_route("0.0.0.0/0", None, 9, None));
+        let steps = route_steps(&config, &device(), &host).unwrap();
+        assert_eq!(steps[0].to_string(), "ip route add 10.7.0.0/16 via 10.1.0.3 dev eth0");
     }
 
     #[test]

@@ -6,22 +6,19 @@ use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd};
 
 use rustix::ioctl::{IntegerSetter, Setter, ioctl, opcode};
 
-use crate::device::VNET_HEADER;
-
 /// Takes the descriptor out of a device of the `tun` crate, which would read and write through it.
 pub fn own_device(device: tun::Device) -> OwnedFd {
     // SAFETY: `into_raw_fd` gives up the device's one descriptor, which is open and closed by nobody else.
     unsafe { OwnedFd::from_raw_fd(device.into_raw_fd()) }
 }
 
-/// Sets the virtio header's size to [`VNET_HEADER`] and turns every offload off. A device that outlived
-/// the process before us still has what that one set.
-pub fn plain_frames(device: impl AsFd) -> io::Result<()> {
+/// Sets the virtio header's size in bytes and turns every offload off. A device that outlived the process
+/// before us still has what that one set.
+pub fn plain_frames(device: impl AsFd, header: c_int) -> io::Result<()> {
     const TUNSETVNETHDRSZ: rustix::ioctl::Opcode = opcode::write::<c_int>(b'T', 216);
     const TUNSETOFFLOAD: rustix::ioctl::Opcode = opcode::write::<c_uint>(b'T', 208);
-    let size = VNET_HEADER as c_int;
     // SAFETY: TUNSETVNETHDRSZ reads an int through its argument, which `Setter` keeps alive.
-    unsafe { ioctl(&device, Setter::<TUNSETVNETHDRSZ, c_int>::new(size)) }?;
+    unsafe { ioctl(&device, Setter::<TUNSETVNETHDRSZ, c_int>::new(header)) }?;
     // SAFETY: TUNSETOFFLOAD takes its flags by value and touches no memory of ours.
     unsafe { ioctl(&device, IntegerSetter::<TUNSETOFFLOAD>::new_usize(0)) }?;
     Ok(())
@@ -34,7 +31,7 @@ mod tests {
     #[test]
     fn only_a_tun_descriptor_can_be_set_to_plain_frames() {
         let null = std::fs::File::open("/dev/null").unwrap();
-        let error = plain_frames(null).unwrap_err();
+        let error = plain_frames(null, 10).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::NOTTY.raw_os_error()));
     }
 }

@@ -12,7 +12,7 @@ use tund::config::Mode;
 use tund::device::{self, VNET_HEADER};
 use tund::route::netlink::Netlink;
 
-use crate::namespace::{ip, isolated, link_up, sh};
+use crate::namespace::{ip, isolated, link_up, sh, unprivileged};
 
 #[test]
 fn without_a_name_the_kernel_picks_tun_n_and_tap_n() {
@@ -155,15 +155,19 @@ fn an_adopted_device_forgets_the_settings_of_its_last_user() {
 #[test]
 fn without_the_capability_the_error_names_it() {
     isolated(|| {
-        let thread = std::thread::spawn(|| {
-            let mut sets = rustix::thread::capabilities(None).unwrap();
-            sets.effective = rustix::thread::CapabilitySet::empty();
-            rustix::thread::set_capabilities(None, sets).unwrap();
-            device::open(Mode::Tun, None).unwrap_err()
-        });
-        let error = thread.join().unwrap();
+        let error = unprivileged(|| device::open(Mode::Tun, None).unwrap_err());
         assert_eq!(error.kind(), ErrorKind::PermissionDenied);
         assert!(error.to_string().contains("CAP_NET_ADMIN"), "{error}");
+    });
+}
+
+#[test]
+fn without_the_driver_the_error_says_how_to_load_it() {
+    isolated(|| {
+        sh("mount -t tmpfs none /dev/net");
+        let error = device::open(Mode::Tun, Some("vpn")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(error.to_string().contains("modprobe tun"), "{error}");
     });
 }
 

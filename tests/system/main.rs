@@ -1,4 +1,5 @@
 //! What tund does to the kernel's network, each test in a network namespace of its own.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests may fail as tests do")]
 
 mod devices;
 mod namespace;

@@ -3,6 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use serde_json::Value;
 use tund::config::{
     Cipher, Config, Device, Keepalive, Key, KeyMode, Listen, Mode, Route, Run, Scripts, Tuning, Via,
@@ -12,8 +13,8 @@ use tund::route::plan::Step;
 
 const INSIDE: &str = "TUND_TEST_INSIDE";
 
-/// Runs `body` in a new network namespace with loopback up: the test binary starts itself again under
-/// unshare(1), as root in a new network namespace, otherwise in a new user namespace as well.
+/// Runs `body` in a new network namespace with loopback up, and in a new mount namespace: the test binary
+/// starts itself again under unshare(1), unless by root in a new user namespace as well.
 pub fn isolated(body: fn()) {
     if std::env::var_os(INSIDE).is_some() {
         let netlink = &mut Netlink::open().unwrap();
@@ -21,7 +22,7 @@ pub fn isolated(body: fn()) {
         return body();
     }
     let name = std::thread::current().name().expect("test threads have names").to_owned();
-    let flags = if rustix::process::geteuid().is_root() { "-n" } else { "-Urn" };
+    let flags = if rustix::process::geteuid().is_root() { "-nm" } else { "-Urnm" };
     let output = Command::new("unshare")
         .args([flags, "--"])
         .arg(std::env::current_exe().unwrap())
@@ -56,6 +57,19 @@ pub fn link_up(netlink: &mut Netlink, name: &str) {
         up: Some(true),
     };
     netlink.apply(&step).unwrap();
+}
+
+/// Runs `body` in a thread that has no capability.
+pub fn unprivileged<T: Send>(body: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let mut sets = capabilities(None).unwrap();
+            sets.effective = CapabilitySet::empty();
+            set_capabilities(None, sets).unwrap();
+            body()
+        });
+        thread.join().unwrap()
+    })
 }
 
 /// What `ip -j` says.

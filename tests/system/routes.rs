@@ -8,7 +8,7 @@ use tund::device;
 use tund::route::netlink::{Address, Netlink};
 use tund::route::plan::{Host, Interface, KernelRoute, ROUTE_PROTOCOL, Step, device_steps, route_steps};
 
-use crate::namespace::{config, ip, isolated, link_up, route, sh};
+use crate::namespace::{config, ip, isolated, link_up, route, sh, unprivileged};
 
 #[test]
 fn the_classic_routed_link_is_set_up_and_taken_down_again() {
@@ -156,17 +156,22 @@ fn on_an_adopted_device_nothing_is_left_behind() {
         for _ in 0..2 {
             let device = device::open(Mode::Tun, Some("kept")).unwrap();
             let mut config = config(Mode::Tun);
-            config.device.addresses = nets(&["192.168.86.81/32"]);
-            config.device.peers = addresses(&["192.168.86.18"]);
-            config.routes = vec![route("192.168.66.0/24", Via::VpnGateway, None, None)];
+            config.device.addresses = nets(&["192.168.86.81/32", "fd00:86::81/128"]);
+            config.device.peers = addresses(&["192.168.86.18", "fd00:86::18"]);
+            config.routes = vec![
+                route("192.168.66.0/24", Via::VpnGateway, None, None),
+                route("fd00:66::/64", Via::VpnGateway, None, None),
+            ];
             let done = carry_out(&mut netlink, &config, &device);
             // As after a crash: what is there already is taken over, not refused.
             for step in &done {
                 netlink.apply(step).unwrap();
             }
             undo(&mut netlink, &done);
-            assert_eq!(sh("ip -4 addr show dev kept").matches("inet ").count(), 0);
-            assert_eq!(sh("ip -4 route show"), "");
+            assert_eq!(sh("ip addr show dev kept scope global"), "");
+            assert_eq!(sh("ip -4 route show dev kept"), "");
+            let v6 = sh("ip -6 route show dev kept");
+            assert!(!v6.contains("fd00:"), "{v6}");
         }
     });
 }
@@ -351,6 +356,23 @@ fn a_refused_step_names_the_command_and_the_reason() {
         let error = netlink.apply(&Step::AddRoute(astray)).unwrap_err().to_string();
         assert!(error.starts_with("ip route add 192.168.66.0/24 via 172.16.0.1 dev up0: "), "{error}");
         assert!(error.ends_with("Nexthop has invalid gateway"), "{error}");
+    });
+}
+
+#[test]
+fn without_the_capability_a_step_says_so() {
+    isolated(|| {
+        let step = Step::SetLink {
+            index: 1,
+            name: "lo".to_owned(),
+            mtu: Some(1500),
+            mac: None,
+            txqueuelen: None,
+            up: None,
+        };
+        let error = unprivileged(|| Netlink::open().unwrap().apply(&step).unwrap_err());
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+        assert!(error.to_string().contains("CAP_NET_ADMIN"), "{error}");
     });
 }
 

@@ -9,7 +9,7 @@ use rustix::net::sockopt;
 use tund::config::{Config, Listen, Mode, Remote};
 use tund::transport::udp::{Bound, Socket, bind};
 
-use crate::namespace::{config, isolated, sh};
+use crate::namespace::{config, isolated, sh, unprivileged};
 
 #[test]
 fn one_socket_serves_both_families_and_shows_ipv4_as_ipv4() {
@@ -167,15 +167,9 @@ fn mark_and_interface_are_set_and_a_missing_interface_is_named() {
 #[test]
 fn a_buffer_that_stays_small_is_noted_once_each_way() {
     isolated(|| {
-        let thread = std::thread::spawn(|| {
-            let mut sets = rustix::thread::capabilities(None).unwrap();
-            sets.effective = rustix::thread::CapabilitySet::empty();
-            rustix::thread::set_capabilities(None, sets).unwrap();
-            let mut config = listen(None, 0, true);
-            config.tuning.socket_buffer = 1 << 30;
-            bind(&config).unwrap().notes
-        });
-        let notes = thread.join().unwrap();
+        let mut config = listen(None, 0, true);
+        config.tuning.socket_buffer = 1 << 30;
+        let notes = unprivileged(|| bind(&config).unwrap().notes);
         assert_eq!(notes.len(), 2, "{notes:?}");
         assert!(notes[0].contains("receive") && notes[0].contains("net.core.rmem_max"), "{notes:?}");
         assert!(notes[1].contains("send") && notes[1].contains("net.core.wmem_max"), "{notes:?}");
@@ -185,13 +179,7 @@ fn a_buffer_that_stays_small_is_noted_once_each_way() {
 #[test]
 fn a_low_port_without_the_capability_is_explained() {
     isolated(|| {
-        let thread = std::thread::spawn(|| {
-            let mut sets = rustix::thread::capabilities(None).unwrap();
-            sets.effective = rustix::thread::CapabilitySet::empty();
-            rustix::thread::set_capabilities(None, sets).unwrap();
-            bind(&listen(None, 417, true)).unwrap_err()
-        });
-        let error = thread.join().unwrap();
+        let error = unprivileged(|| bind(&listen(None, 417, true)).unwrap_err());
         assert_eq!(error.kind(), ErrorKind::PermissionDenied);
         assert!(error.to_string().contains("ports below 1024"), "{error}");
     });
