@@ -1,12 +1,19 @@
 //! Running a link: the only place with clocks, processes and a runtime.
 #![allow(clippy::disallowed_methods, reason = "this is where clocks are read")]
 
+pub mod cleanup;
+pub mod directories;
 pub mod engine;
 pub mod environment;
+pub mod exit;
+pub mod floor;
+pub mod identity;
+pub mod limit;
 pub mod log;
 pub mod random;
 pub mod script;
 pub mod signals;
+pub mod stderr;
 #[cfg(test)]
 mod testing;
 pub mod text;

@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
@@ -51,6 +52,11 @@ pub fn spawn<S: Message, R: Message>(role: Role) -> io::Result<(Child, Channel<S
         .stdout(Stdio::null())
         .spawn()?;
     Ok((child, channel))
+}
+
+/// The channel of a process started by [`spawn`]; its calls block. Errors are those of dup(2).
+pub fn inherited<S: Message, R: Message>() -> io::Result<Channel<S, R>> {
+    Ok(Channel::from_fd(io::stdin().as_fd().try_clone_to_owned()?))
 }
 
 #[cfg(test)]

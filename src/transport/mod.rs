@@ -1,3 +1,4 @@
 //! Outer sockets and names.
 
+pub mod resolve;
 pub mod udp;

@@ -1,0 +1,31 @@
+//! How the program ends when it cannot go on: exit codes after sysexits(3).
+
+/// It ran, and then failed.
+pub const FAILED: u8 = 1;
+/// The command line is wrong.
+pub const USAGE: u8 = 2;
+/// A device or an address cannot be had.
+pub const UNAVAILABLE: u8 = 69;
+/// A defect of tund.
+pub const BUG: u8 = 70;
+/// A right is missing.
+pub const PRIVILEGE: u8 = 77;
+/// The configuration is wrong.
+pub const CONFIG: u8 = 78;
+
+/// Why tund ends. The text names the remedy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Fatal {
+    /// The process's exit code.
+    pub code: u8,
+    /// One line; empty when everything has been said.
+    pub message: String,
+}
+
+impl Fatal {
+    /// Ends with `code` and says `message`.
+    pub fn new(code: u8, message: impl ToString) -> Self {
+        Self { code, message: message.to_string() }
+    }
+}

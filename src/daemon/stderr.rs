@@ -1,0 +1,69 @@
+//! The log on standard error.
+#![allow(clippy::disallowed_methods, reason = "log lines carry the time of day")]
+
+use std::io::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::log;
+use super::text::printable;
+
+/// Longest line in characters.
+const MAX_LINE: usize = 4096;
+
+/// Logs to standard error: a time stamp in UTC before each line, unless the journal adds its own.
+pub fn init(verb: u8) {
+    let journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    log::init(
+        verb,
+        Box::new(move |_, text| {
+            let stamp = if journal { String::new() } else { format!("{} ", stamp(unix_time())) };
+            let line = format!("{stamp}{}\n", printable(text, MAX_LINE));
+            // A log that nobody reads any more must not end the tunnel.
+            let _ = std::io::stderr().lock().write_all(line.as_bytes());
+        }),
+    );
+}
+
+/// Seconds since the Unix epoch; 0 on a clock before it.
+pub fn unix_time() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// `2026-11-22 23:41:03`, UTC.
+fn stamp(unix: u64) -> String {
+    let (days, second) = (unix / 86_400, unix % 86_400);
+    let (year, month, day) = date(days);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60)
+}
+
+/// The Gregorian date that many days after 1970-01-01.
+fn date(days: u64) -> (u64, u64, u64) {
+    // Years begin in March here, so that the leap day is the last of its year.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let (year, month) = if month < 10 { (0, month + 3) } else { (1, month - 9) };
+    (era * 400 + year_of_era + year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps_are_utc_dates() {
+        // As `date -u -d @N '+%F %T'` prints them.
+        for (unix, text) in [
+            (0, "1970-01-01 00:00:00"),
+            (951_782_400, "2000-02-29 00:00:00"),
+            (1_709_251_199, "2024-02-29 23:59:59"),
+            (1_795_390_863, "2026-11-22 23:41:03"),
+            (4_107_542_400, "2100-03-01 00:00:00"),
+        ] {
+            assert_eq!(stamp(unix), text);
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Looking the remotes up. DNS answers come from the network, so that a short-lived process without
+//! privileges reads them and hands back nothing but socket addresses.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::ops::RangeInclusive;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::process::{Child, ExitCode};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Remote;
+use crate::daemon::text::printable;
+use crate::privsep::channel::{Channel, Message};
+use crate::privsep::message::Identity;
+use crate::privsep::sandbox;
+use crate::privsep::spawn::{Role, inherited, spawn};
+use crate::say;
+
+/// Most addresses that are tried.
+pub const MAX_ADDRESSES: usize = 16;
+/// How long a look-up may take.
+const LIMIT: Duration = Duration::from_secs(10);
+/// How often an unresolvable name is said again.
+const REPEAT: Duration = Duration::from_secs(60);
+
+/// To the resolver: its whole work.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Question {
+    identity: Identity,
+    remotes: Vec<Remote>,
+}
+
+/// From the resolver: its only answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Answer {
+    addresses: Vec<SocketAddr>,
+    failures: Vec<Failure>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Failure {
+    host: String,
+    error: String,
+}
+
+impl Message for Question {
+    fn descriptors(&self) -> RangeInclusive<usize> {
+        0..=0
+    }
+}
+
+impl Message for Answer {
+    fn descriptors(&self) -> RangeInclusive<usize> {
+        0..=0
+    }
+}
+
+/// The remotes' addresses if every host is an address already.
+pub fn literal(remotes: &[Remote]) -> Option<Vec<SocketAddr>> {
+    let parse = |remote: &Remote| Some(SocketAddr::new(remote.host.parse::<IpAddr>().ok()?, remote.port));
+    remotes.iter().take(MAX_ADDRESSES).map(parse).collect()
+}
+
+/// The resolver process: reads the question from descriptor 0, drops its privileges, answers, ends.
+pub fn main() -> ExitCode {
+    match answer() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn answer() -> io::Result<()> {
+    let channel = inherited::<Answer, Question>()?;
+    let Some((question, _)) = channel.receive()? else { return Ok(()) };
+    let answer = match sandbox::lock(question.identity) {
+        Ok(_) => look_up(&question.remotes),
+        Err(error) => {
+            let failure = Failure { host: "resolver".to_owned(), error: error.to_string() };
+            Answer { addresses: Vec::new(), failures: vec![failure] }
+        }
+    };
+    channel.send(&answer, &[])
+}
+
+fn look_up(remotes: &[Remote]) -> Answer {
+    let mut answer = Answer::default();
+    for Remote { host, port } in remotes {
+        match (host.as_str(), *port).to_socket_addrs() {
+            Ok(addresses) => answer.addresses.extend(addresses),
+            Err(error) => {
+                let error = error.to_string().replace("failed to lookup address information: ", "");
+                answer.failures.push(Failure { host: host.clone(), error });
+            }
+        }
+    }
+    answer.addresses.truncate(MAX_ADDRESSES);
+    answer
+}
+
+/// The parent's side: at most one look-up at a time.
+pub struct Resolver {
+    remotes: Vec<Remote>,
+    identity: Identity,
+    running: Option<Running>,
+    complaint: Option<Complaint>,
+}
+
+struct Running {
+    child: Child,
+    channel: Channel<Question, Answer>,
+    deadline: Instant,
+}
+
+struct Complaint {
+    text: String,
+    said: Instant,
+}
+
+impl Resolver {
+    /// For these remotes, in this order; the process takes on `identity`.
+    pub fn new(remotes: Vec<Remote>, identity: Identity) -> Self {
+        Self { remotes, identity, running: None, complaint: None }
+    }
+
+    /// Starts a look-up unless one is under way. Addresses that need none are the answer at once, and so
+    /// is the empty list when no process can be started.
+    pub fn start(&mut self, now: Instant) -> Option<Vec<SocketAddr>> {
+        if let Some(addresses) = literal(&self.remotes) {
+            return Some(addresses);
+        }
+        if self.running.is_some() {
+            return None;
+        }
+        match self.spawn(now) {
+            Ok(running) => {
+                self.running = Some(running);
+                None
+            }
+            Err(error) => {
+                self.complain(format!("cannot start the resolver: {error}"), now);
+                Some(Vec::new())
+            }
+        }
+    }
+
+    fn spawn(&self, now: Instant) -> io::Result<Running> {
+        let (child, channel) = spawn(Role::Resolver)?;
+        let running = Running { child, channel, deadline: now + LIMIT };
+        let question = Question { identity: self.identity, remotes: self.remotes.clone() };
+        match running.channel.send(&question, &[]) {
+            Ok(()) => Ok(running),
+            Err(error) => {
+                running.end();
+                Err(error)
+            }
+        }
+    }
+
+    /// The descriptor whose reading wakes [`Resolver::handle_readable`].
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.running.as_ref().map(|running| running.channel.as_fd())
+    }
+
+    /// When [`Resolver::handle_timeout`] has something to do.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.running.as_ref().map(|running| running.deadline)
+    }
+
+    /// The addresses found, once the process has answered; empty when it found none.
+    pub fn handle_readable(&mut self, now: Instant) -> Option<Vec<SocketAddr>> {
+        let answer = match self.running.as_ref()?.channel.receive() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+            Ok(Some((answer, _))) => answer,
+            Ok(None) => self.failed("the resolver process ended without an answer"),
+            Err(_) => self.failed("the resolver process gave no proper answer"),
+        };
+        Some(self.finish(answer, now))
+    }
+
+    /// Gives up on a look-up that takes too long: the empty list.
+    pub fn handle_timeout(&mut self, now: Instant) -> Option<Vec<SocketAddr>> {
+        if self.running.as_ref()?.deadline > now {
+            return None;
+        }
+        let answer = self.failed("no answer in 10 s");
+        Some(self.finish(answer, now))
+    }
+
+    fn failed(&self, error: &str) -> Answer {
+        let hosts: Vec<_> = self.remotes.iter().map(|remote| remote.host.as_str()).collect();
+        Answer {
+            addresses: Vec::new(),
+            failures: vec![Failure { host: hosts.join(", "), error: error.to_owned() }],
+        }
+    }
+
+    fn finish(&mut self, mut answer: Answer, now: Instant) -> Vec<SocketAddr> {
+        if let Some(running) = self.running.take() {
+            running.end();
+        }
+        if answer.failures.is_empty() {
+            if self.complaint.take().is_some() {
+                say!(1, "the remote's name resolves now");
+            }
+        } else {
+            let lines: Vec<_> = answer.failures.iter().take(MAX_ADDRESSES).map(Failure::to_string).collect();
+            self.complain(lines.join("; "), now);
+        }
+        answer.addresses.truncate(MAX_ADDRESSES);
+        answer.addresses
+    }
+
+    /// Once at verb 1, then every minute at verb 3.
+    fn complain(&mut self, text: String, now: Instant) {
+        match &mut self.complaint {
+            Some(complaint) if complaint.text == text => {
+                if now.duration_since(complaint.said) >= REPEAT {
+                    say!(3, "still: {text}");
+                    complaint.said = now;
+                }
+            }
+            _ => {
+                say!(1, "{text}; tund goes on trying (a wrong name? no DNS server yet?)");
+                self.complaint = Some(Complaint { text, said: now });
+            }
+        }
+    }
+}
+
+impl Running {
+    fn end(mut self) {
+        // Both fail only for a process that is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "cannot resolve {}: {}", printable(&self.host, 255), printable(&self.error, 200))
+    }
+}
