@@ -451,3 +451,6 @@ fn split(bytes: &[u8]) -> (usize, &[u8]) {
         None => (0, &[]),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -216,3 +216,97 @@ impl<'a> Writer<'a> {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_are_written_in_their_shortest_form_and_read_back() {
+        let cases: [(u64, &[u8]); 10] = [
+            (0, &[0x00]),
+            (23, &[0x17]),
+            (24, &[0x18, 24]),
+            (255, &[0x18, 255]),
+            (256, &[0x19, 1, 0]),
+            (65535, &[0x19, 255, 255]),
+            (65536, &[0x1a, 0, 1, 0, 0]),
+            (0xffff_ffff, &[0x1a, 255, 255, 255, 255]),
+            (0x1_0000_0000, &[0x1b, 0, 0, 0, 1, 0, 0, 0, 0]),
+            (u64::MAX, &[0x1b, 255, 255, 255, 255, 255, 255, 255, 255]),
+        ];
+        for (value, bytes) in cases {
+            let mut out = Vec::new();
+            Writer::new(&mut out).unsigned(value);
+            assert_eq!(out, bytes, "{value}");
+            let mut reader = Reader::new(bytes);
+            assert_eq!(reader.unsigned(), Ok(value));
+            assert_eq!(reader.finish(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn everything_outside_the_subset_is_refused() {
+        let cases: [(&[u8], Malformed); 27] = [
+            (&[], Malformed::Truncated),
+            (&[0x18], Malformed::Truncated),
+            (&[0x19, 1], Malformed::Truncated),
+            (&[0x42, 0], Malformed::Truncated),
+            (&[0x82, 0], Malformed::Truncated),
+            (&[0xa1, 0], Malformed::Truncated),
+            (&[0x5b, 255, 255, 255, 255, 255, 255, 255, 255], Malformed::Truncated),
+            (&[0x9b, 255, 255, 255, 255, 255, 255, 255, 255], Malformed::Truncated),
+            (&[0x18, 23], Malformed::NotShortest),
+            (&[0x19, 0, 255], Malformed::NotShortest),
+            (&[0x1a, 0, 0, 255, 255], Malformed::NotShortest),
+            (&[0x1b, 0, 0, 0, 0, 255, 255, 255, 255], Malformed::NotShortest),
+            (&[0x58, 1, 0], Malformed::NotShortest),
+            (&[0x5f, 0x41, 0, 0xff], Malformed::Indefinite),
+            (&[0x7f, 0xff], Malformed::Indefinite),
+            (&[0x9f, 0xff], Malformed::Indefinite),
+            (&[0xbf, 0xff], Malformed::Indefinite),
+            (&[0x20], Malformed::Unsupported),
+            (&[0xc0, 0x00], Malformed::Unsupported),
+            (&[0xf5], Malformed::Unsupported),
+            (&[0xf9, 0, 0], Malformed::Unsupported),
+            (&[0x1c], Malformed::Unsupported),
+            (&[0x1f], Malformed::Unsupported),
+            (&[0x61, 0xff], Malformed::NotUtf8),
+            (&[0xa2, 1, 0, 1, 0], Malformed::KeyOrder),
+            (&[0xa2, 1, 0, 0, 0], Malformed::KeyOrder),
+            (&[0xa1, 0x60, 0], Malformed::WrongType),
+        ];
+        for (bytes, wrong) in cases {
+            assert_eq!(Reader::new(bytes).skip(), Err(wrong), "{bytes:02x?}");
+        }
+    }
+
+    #[test]
+    fn four_levels_are_read_and_five_are_not() {
+        assert_eq!(Reader::new(&[0x81, 0xa1, 0, 0x81, 0x81, 7]).skip(), Ok(()));
+        assert_eq!(Reader::new(&[0x81, 0xa1, 0, 0x81, 0x81, 0x80]).skip(), Err(Malformed::TooDeep));
+        let siblings = [0x82, 0x81, 0x81, 0x80, 0x81, 0x81, 0x80];
+        assert_eq!(Reader::new(&siblings).skip(), Ok(()), "depth is not a count of containers");
+    }
+
+    #[test]
+    fn a_value_of_another_type_is_refused() {
+        assert_eq!(Reader::new(&[0x40]).unsigned::<u8>(), Err(Malformed::WrongType));
+        assert_eq!(Reader::new(&[0x60]).bytes(), Err(Malformed::WrongType));
+        assert_eq!(Reader::new(&[0x40]).text(), Err(Malformed::WrongType));
+        assert_eq!(Reader::new(&[0xa0]).array(|_| Ok(())), Err(Malformed::WrongType));
+        assert_eq!(Reader::new(&[0x80]).map(|_, _| Ok(())), Err(Malformed::WrongType));
+    }
+
+    #[test]
+    fn a_number_too_large_for_its_place_is_refused() {
+        assert_eq!(Reader::new(&[0x19, 1, 0]).unsigned::<u8>(), Err(Malformed::OutOfRange));
+    }
+
+    #[test]
+    fn bytes_after_the_value_are_left_over() {
+        let mut reader = Reader::new(&[0x01, 0x02]);
+        assert_eq!(reader.unsigned(), Ok(1u8));
+        assert_eq!(reader.finish(), Err(Malformed::LeftOver));
+    }
+}

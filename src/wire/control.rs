@@ -333,3 +333,6 @@ fn bounded_text(reader: &mut Reader<'_>, max: usize) -> Result<String, Malformed
 fn field<T>(key: u64, value: Option<T>) -> Result<T, Malformed> {
     value.ok_or(Malformed::Missing(key))
 }
+
+#[cfg(test)]
+mod tests;

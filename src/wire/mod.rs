@@ -7,6 +7,8 @@ pub mod block;
 pub mod cbor;
 pub mod control;
 pub mod datagram;
+#[cfg(test)]
+pub(crate) mod vectors;
 
 /// What is wrong with bytes that should have been a control message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
