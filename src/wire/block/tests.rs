@@ -159,6 +159,30 @@ fn after_a_gap_a_block_that_needs_nothing_from_before_passes_at_once() {
 }
 
 #[test]
+fn after_a_gap_what_has_lost_its_other_part_does_not_wait_for_it() {
+    let bodies = pack(&slices(&[frame(1, 10), frame(2, 100), frame(3, 10)]), 80);
+    let [front, back] = &bodies[..] else { panic!("{} bodies", bodies.len()) };
+
+    let mut front_first = Receiver::new();
+    front_first.give(5, front);
+    assert_eq!(front_first.delivered.len(), 0);
+    front_first.other(6);
+    assert_eq!(front_first.delivered, [frame(1, 10)], "another kind follows");
+
+    let mut back_first = Receiver::new();
+    back_first.give(7, back);
+    assert_eq!(back_first.delivered.len(), 0);
+    back_first.other(6);
+    assert_eq!(back_first.delivered, [frame(3, 10)], "another kind was before");
+
+    let mut wrong_offset = Receiver::new();
+    wrong_offset.give(5, front);
+    wrong_offset.give(6, &[&[0, 1], &back[2..]].concat());
+    assert_eq!(wrong_offset.delivered.first(), Some(&frame(1, 10)), "the next body continues something else");
+    assert_eq!(wrong_offset.reassembler.drops().partial, 1);
+}
+
+#[test]
 fn no_early_block_overtakes_a_partial_frame() {
     let bodies = pack(&slices(&[frame(1, 100)]), 80);
     let alone = pack(&slices(&[frame(2, 20)]), 80);
