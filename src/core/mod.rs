@@ -16,3 +16,5 @@ pub mod sid;
 pub mod stats;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vectors;
