@@ -14,6 +14,7 @@ use crate::namespace::{config, isolated, sh, unprivileged};
 #[test]
 fn one_socket_serves_both_families_and_shows_ipv4_as_ipv4() {
     isolated(|| {
+        sh("sysctl -qw net.ipv6.bindv6only=1");
         let bound = bind(&listen(None, 1417, true)).unwrap();
         assert_eq!((bound.port, &bound.notes), (1417, &Vec::new()));
         let socket = Socket::from_fd(bound.fd).unwrap();
@@ -43,6 +44,8 @@ fn a_named_address_is_served_in_its_family_alone() {
             // The port of the other family is still free.
             UdpSocket::bind(format!("{other}:1417")).unwrap();
         }
+        let _ipv6 = bind(&listen(Some("::"), 1417, true)).unwrap();
+        UdpSocket::bind("0.0.0.0:1417").unwrap();
     });
 }
 

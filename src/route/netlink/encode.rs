@@ -268,3 +268,54 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route() -> KernelRoute {
+        KernelRoute {
+            to: "10.7.0.0/16".parse().unwrap(),
+            gateway: Some("10.1.0.1".parse().unwrap()),
+            interface: 3,
+            interface_name: String::new(),
+            metric: Some(5),
+            table: 70_000,
+            protocol: 88,
+        }
+    }
+
+    #[test]
+    fn a_route_reads_back_as_it_was_written() {
+        let message = Message::NewRoute(route_message(&route()));
+        assert_eq!(unicast_route(&message, AddressFamily::Inet, 70_000), Some(route()));
+        assert_eq!(unicast_route(&message, AddressFamily::Inet, 254), None);
+    }
+
+    #[test]
+    fn without_ipv6_in_the_kernel_no_ipv4_route_is_taken_for_one() {
+        let message = Message::NewRoute(route_message(&route()));
+        assert_eq!(unicast_route(&message, AddressFamily::Inet6, 70_000), None);
+    }
+
+    #[test]
+    fn cached_and_dead_routes_and_those_of_other_types_are_left_out() {
+        for spoil in [
+            |message: &mut RouteMessage| message.header.flags = RouteFlags::Cloned,
+            |message: &mut RouteMessage| message.header.flags = RouteFlags::Dead,
+            |message: &mut RouteMessage| message.header.kind = RouteType::Unreachable,
+        ] {
+            let mut message = route_message(&route());
+            spoil(&mut message);
+            assert_eq!(unicast_route(&Message::NewRoute(message), AddressFamily::Inet, 70_000), None);
+        }
+    }
+
+    #[test]
+    fn the_kernels_default_metrics_are_known() {
+        let v4 = KernelRoute { metric: None, ..route() };
+        let v6 = KernelRoute { to: "fd00::/8".parse().unwrap(), ..v4.clone() };
+        assert_eq!((effective_metric(&v4), effective_metric(&v6)), (0, 1024));
+        assert_eq!(effective_metric(&route()), 5);
+    }
+}
