@@ -65,7 +65,7 @@ fn no_ipv6(error: &io::Error) -> bool {
 
 /// Neither SO_REUSEADDR nor SO_REUSEPORT is set: either would let another process share the port.
 fn bind_address(config: &Config, address: SocketAddr, one_family: bool) -> io::Result<socket2::Socket> {
-    // Like tokio's, the type is close-on-exec from the start.
+    // socket2 sets close-on-exec itself.
     let socket = socket2::Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
     if address.is_ipv6() {
