@@ -63,6 +63,8 @@ pub enum Verdict {
         /// A first floor to write, where there was none.
         floor: Option<u64>,
     },
+    /// From the peer, but sealed in a way this end does not open: one line says how to mend it.
+    Misfit(&'static str),
     /// No further.
     Dropped(Drop),
 }
@@ -138,6 +140,10 @@ impl Admission {
             return Verdict::Dropped(Drop::RateLimited);
         }
         match self.open(sid, &received) {
+            Err(Drop::BadTag) => match self.misfit(sid, &received) {
+                Some(text) => Verdict::Misfit(text),
+                None => Verdict::Dropped(Drop::BadTag),
+            },
             Err(reason) => Verdict::Dropped(reason),
             Ok(Some(Message::Challenge { challenge })) => Verdict::Reply { challenge, to: received.from },
             Ok(Some(Message::ChallengeReply { challenge })) if self.answers(now, &received, challenge) => {
@@ -189,12 +195,40 @@ impl Admission {
         *count <= DERIVATIONS
     }
 
-    /// Opens a copy under the sid's own key; `None`: authentic, but no control message.
+    /// Why a datagram with a right sid does not verify, if another setting would explain it.
+    fn misfit(&self, sid: Sid, received: &Received) -> Option<&'static str> {
+        let other = match self.cipher {
+            Cipher::ChaCha20Poly1305 => Cipher::Aes256Gcm,
+            Cipher::Aes256Gcm => Cipher::ChaCha20Poly1305,
+        };
+        let theirs = 1 - self.direction;
+        if self.open_as(self.cipher, self.direction, sid, received).is_ok() {
+            Some(
+                "both ends send in the same direction: set key.direction to 0 on one end and to 1 on the other",
+            )
+        } else if self.open_as(other, theirs, sid, received).is_ok() {
+            Some("the peer uses another cipher: set key.cipher alike on both ends")
+        } else {
+            None
+        }
+    }
+
     fn open(&self, sid: Sid, received: &Received) -> Result<Option<Message>, Drop> {
+        self.open_as(self.cipher, 1 - self.direction, sid, received)
+    }
+
+    /// Opens a copy under the sid's own key; `None`: authentic, but no control message.
+    fn open_as(
+        &self,
+        cipher: Cipher,
+        direction: u8,
+        sid: Sid,
+        received: &Received,
+    ) -> Result<Option<Message>, Drop> {
         let mut datagram = received.datagram.clone();
         let tag = datagram::tag(&datagram).ok_or(Drop::TooShort)?;
         let (_, header) = unmask(&self.keys.mask(&tag), &datagram);
-        let aead = self.keys.static_key(self.cipher, 1 - self.direction, &sid.0, header.lane);
+        let aead = self.keys.static_key(cipher, direction, &sid.0, header.lane);
         let range = datagram::body(datagram.len());
         let body = &mut datagram[range];
         aead.open(header.counter, &header.emit(), body, &tag).map_err(|_| Drop::BadTag)?;

@@ -4,20 +4,20 @@
 //! carry the commands to the lane, then [`Link::poll_event`] until it is empty, and call
 //! [`Link::handle_timeout`] no later than [`Link::poll_timeout`] says. `Now::instant` never goes back.
 
+mod peer;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::admission::{Admission, Now, Verdict};
+use super::admission::{Admission, Now};
+use super::caller::{Caller, Turn};
 use super::hello;
-use super::lane::{Command, Notice, Received};
-use super::limits::{
-    BUDGET_BASE, CHALLENGE_INTERVAL, COUNTER_ROTATE, HELLO_ANSWER, HELLO_FIRST, HELLO_LATER, HELLO_PATIENCE,
-    HELLO_TRIES, OUTER_V4, OUTER_V6, REPEAT, RESOLVE, SID_ANNOUNCE, SID_LIFE,
-};
-use super::path::{Outcome, Validation};
-use super::sid::Sid;
+use super::lane::{Command, Notice};
+use super::limits::{BUDGET_BASE, COUNTER_ROTATE, OUTER_V4, OUTER_V6, REPEAT, RESOLVE};
+use super::path::Validation;
+use super::sending::Sending;
 use super::stats::{Drop, Stats};
 use crate::crypto::Random;
 use crate::crypto::keys::LinkKeys;
@@ -54,12 +54,10 @@ pub enum Event {
     },
 }
 
-/// Own sids: what frames are sent under, and what comes next.
-struct Sending {
-    last_time: u64,
-    rotate_at: Instant,
-    switch_at: Option<Instant>,
-    recent: VecDeque<Sid>,
+/// What the link waits for or suffers from, said once and again every minute.
+struct Said {
+    text: String,
+    at: Instant,
 }
 
 /// The control side of one link.
@@ -69,21 +67,19 @@ pub struct Link<R> {
     random: R,
     admission: Admission,
     sending: Sending,
-    remotes: Vec<SocketAddr>,
-    remote: usize,
+    caller: Caller,
     endpoint: Option<SocketAddr>,
     validation: Option<Validation>,
     peer: Option<Hello>,
     up: bool,
     own_budget: usize,
-    tries: u32,
-    hello_at: Instant,
     answered_at: Option<Instant>,
     replied_at: Option<Instant>,
     resolve_at: Option<Instant>,
     heard_at: Instant,
     datagrams_in: u64,
-    said: Option<(String, Instant)>,
+    strangers: u64,
+    said: Option<Said>,
     stats: Stats,
     commands: VecDeque<Command>,
     events: VecDeque<Event>,
@@ -100,26 +96,23 @@ impl<R: Random> Link<R> {
             settings.floor,
             settings.floor_writable,
         );
-        let recent = VecDeque::new();
         let mut link = Self {
             keys,
             random,
             admission,
-            sending: Sending { last_time: 0, rotate_at: instant, switch_at: None, recent },
-            remotes: Vec::new(),
-            remote: 0,
+            sending: Sending::new(instant),
+            caller: Caller::new(instant),
             endpoint: None,
             validation: None,
             peer: None,
             up: false,
             own_budget: BUDGET_BASE,
-            tries: 0,
-            hello_at: instant,
             answered_at: None,
             replied_at: None,
             resolve_at: settings.has_remote.then_some(instant),
             heard_at: instant,
             datagrams_in: 0,
+            strangers: 0,
             said: None,
             stats: Stats::default(),
             commands: VecDeque::new(),
@@ -169,13 +162,11 @@ impl<R: Random> Link<R> {
 
     /// The addresses of the remotes, in the order to try.
     pub fn handle_resolved(&mut self, now: Now, addresses: Vec<SocketAddr>) {
-        if self.up || addresses.is_empty() || addresses == self.remotes {
-            return;
+        if !self.up
+            && let Some(remote) = self.caller.set(now.instant, addresses)
+        {
+            self.events.push_back(Event::Endpoint(remote));
         }
-        self.remotes = addresses;
-        self.remote = 0;
-        self.tries = 0;
-        self.call(now.instant);
     }
 
     /// What the kernel's routing says about an endpoint: the MTU of the route, in bytes.
@@ -206,15 +197,24 @@ impl<R: Random> Link<R> {
         }
     }
 
-    /// Totals of the lane, told about once a second: authentic datagrams received, and datagrams sent
-    /// under the current key.
-    pub fn handle_progress(&mut self, now: Now, datagrams_in: u64, sent_under_key: u32) {
-        if datagrams_in != self.datagrams_in {
-            self.datagrams_in = datagrams_in;
+    /// Totals of the lane, told about once a second, and how many datagrams went out under the current
+    /// key.
+    pub fn handle_progress(&mut self, now: Now, lane: &Stats, sent_under_key: u32) {
+        if lane.datagrams_in != self.datagrams_in {
+            self.datagrams_in = lane.datagrams_in;
             self.heard_at = now.instant;
         }
-        if sent_under_key >= COUNTER_ROTATE && self.sending.switch_at.is_none() {
-            self.sending.rotate_at = now.instant;
+        let strangers = lane.drops(Drop::Stranger);
+        if strangers > self.strangers && !self.up && self.peer.is_none() {
+            self.say_once(
+                now.instant,
+                "datagrams arrive, but none is sealed with this key: is the key the same at both ends?"
+                    .into(),
+            );
+        }
+        self.strangers = strangers;
+        if sent_under_key >= COUNTER_ROTATE {
+            self.sending.expire(now.instant);
         }
     }
 
@@ -227,9 +227,9 @@ impl<R: Random> Link<R> {
 
     /// When [`Link::handle_timeout`] must be called next.
     pub fn poll_timeout(&self) -> Instant {
-        let mut next = self.sending.switch_at.unwrap_or(self.sending.rotate_at).min(self.sending.rotate_at);
+        let mut next = self.sending.poll_timeout();
         if self.target().is_some() {
-            next = next.min(self.hello_at);
+            next = next.min(self.caller.due);
         }
         if self.up {
             next = next.min(self.heard_at + self.settings.keepalive.timeout);
@@ -238,7 +238,7 @@ impl<R: Random> Link<R> {
             self.resolve_at,
             self.validation.as_ref().map(Validation::poll_timeout),
             self.admission.poll_timeout(),
-            self.said.as_ref().map(|(_, at)| *at + REPEAT),
+            self.said.as_ref().map(|said| said.at + REPEAT),
         ];
         others.into_iter().flatten().fold(next, Instant::min)
     }
@@ -246,10 +246,10 @@ impl<R: Random> Link<R> {
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Now) {
         let instant = now.instant;
-        if self.sending.switch_at.is_some_and(|at| at <= instant) {
+        if self.sending.is_switch_due(instant) {
             self.switch();
         }
-        if self.sending.rotate_at <= instant {
+        if self.sending.is_rotation_due(instant) {
             self.rotate(now);
         }
         if self.up && instant >= self.heard_at + self.settings.keepalive.timeout {
@@ -262,7 +262,7 @@ impl<R: Random> Link<R> {
                 self.events.push_back(Event::Resolve);
             }
         }
-        if self.hello_at <= instant
+        if self.caller.due <= instant
             && let Some(target) = self.target()
         {
             self.repeat_hello(instant, target);
@@ -278,196 +278,46 @@ impl<R: Random> Link<R> {
         self.repeat_said(instant);
     }
 
-    fn handle_unknown(&mut self, now: Now, sid: Sid, received: Received) {
-        if self.sending.recent.contains(&sid) {
-            self.stats.drop(Drop::Reflected);
-            return;
-        }
-        let from = received.from;
-        match self.admission.handle_unknown(now, sid, received, &mut self.random) {
-            Verdict::Again(received) => self.commands.push_back(Command::Again(received)),
-            Verdict::Held => {}
-            Verdict::Floor(time) => self.events.push_back(Event::Floor(time)),
-            Verdict::Reply { challenge, to } => self.reply(now, challenge, to),
-            Verdict::Challenge { challenge, to } => {
-                self.log(3, format!("{from} has the right key but its time must be proven: challenged"));
-                self.send(Message::Challenge { challenge }, to, false);
-            }
-            Verdict::Proven { sid, skew, received, floor } => {
-                self.log(1, format!("{from} answered the challenge; the clocks differ by {}", seconds(skew)));
-                self.commands.push_back(Command::Receive(sid));
-                self.commands.push_back(Command::Again(received));
-                self.events.extend(floor.map(Event::Floor));
-                if !self.up {
-                    self.send_hello(from, false);
-                }
-            }
-            Verdict::Dropped(reason) => self.stats.drop(reason),
-        }
-    }
-
-    fn handle_message(&mut self, now: Now, from: SocketAddr, message: Message) {
-        match message {
-            Message::Hello(peer) => self.handle_hello(now, from, peer),
-            Message::Ping { n, .. } => {
-                let received = self.datagrams_in;
-                self.send(Message::Pong { n, received }, from, false);
-            }
-            Message::Path { challenge } => self.send(Message::PathReply { challenge }, from, false),
-            Message::PathReply { challenge } => {
-                let outcome = self.validation.as_mut().map(|path| path.handle_reply(from, challenge));
-                self.conclude(now, outcome);
-            }
-            Message::Challenge { challenge } => self.reply(now, challenge, from),
-            Message::Bye { reason } => {
-                if self.up && self.endpoint == Some(from) {
-                    self.go_down(now.instant, format!("the peer says: {reason}"));
-                }
-            }
-            Message::Pong { .. } | Message::ChallengeReply { .. } => {}
-        }
-    }
-
-    fn handle_hello(&mut self, now: Now, from: SocketAddr, peer: Hello) {
-        if !self.settings.float && !self.is_pinned(from) {
-            self.say_once(now.instant, format!("the peer calls from {from}, but float = false pins it"));
-            return;
-        }
-        self.heard_at = now.instant;
-        let wants_answer = !peer.seen;
-        let mismatch = hello::mismatch(&self.settings, &peer);
-        if !self.up {
-            self.set_endpoint(Some(from));
-        }
-        let known = self.peer.replace(peer).is_some();
-        match mismatch {
-            Some(text) => {
-                if self.up {
-                    self.go_down(now.instant, text.clone());
-                }
-                self.commands.push_back(Command::Agreed(false));
-                self.say_once(now.instant, text);
-            }
-            None => self.agree(now.instant, from),
-        }
-        let due = self.answered_at.is_none_or(|at| now.instant.duration_since(at) >= HELLO_ANSWER);
-        if wants_answer && due {
-            // A peer that lost this session may know only the sid that answered its challenge.
-            if self.sending.switch_at.is_some() {
-                self.switch();
-            }
-            self.answered_at = Some(now.instant);
-            self.send_hello(self.endpoint.unwrap_or(from), false);
-        }
-        if !known {
-            self.hello_at = now.instant + self.hello_interval();
-        }
-    }
-
-    /// The peer's hello fits.
-    fn agree(&mut self, now: Instant, from: SocketAddr) {
-        self.set_budget();
-        if self.up {
-            return;
-        }
-        self.up = true;
-        self.tries = 0;
-        self.said = None;
-        self.resolve_at = None;
-        self.commands.push_back(Command::Agreed(true));
-        let name = self.peer.as_ref().map_or_else(String::new, |peer| peer.name.clone());
-        self.log(1, format!("link up with {from}, the peer's \"{}\"", printable(&name)));
-        self.events.push_back(Event::Up { endpoint: from, name });
-        self.hello_at = now + self.hello_interval();
-    }
-
-    fn handle_moved(&mut self, now: Now, from: SocketAddr) {
-        let Some(old) = self.endpoint.filter(|old| self.up && *old != from) else { return };
-        if !(self.settings.float || old.ip() == from.ip()) || self.validation.is_some() {
-            return;
-        }
-        let challenges = [self.random.bytes(), self.random.bytes()];
-        self.validation = Some(Validation::new(now.instant, from, challenges));
-        let [new_challenge, old_challenge] = challenges;
-        self.send(Message::Path { challenge: new_challenge }, from, false);
-        self.send(Message::Path { challenge: old_challenge }, old, false);
-    }
-
-    fn conclude(&mut self, now: Now, outcome: Option<Outcome>) {
-        match outcome {
-            None | Some(Outcome::Open) => {}
-            Some(Outcome::Stay) => self.validation = None,
-            Some(Outcome::Move(new)) => {
-                self.validation = None;
-                self.heard_at = now.instant;
-                self.log(1, format!("the peer moved to {new}"));
-                self.set_endpoint(Some(new));
-                self.send_hello(new, false);
-            }
-        }
-    }
-
     fn go_down(&mut self, now: Instant, reason: String) {
         self.up = false;
-        self.tries = 0;
         self.validation = None;
         self.peer = None;
         self.commands.push_back(Command::Agreed(false));
         self.log(1, format!("link down: {reason}"));
         self.events.push_back(Event::Down { reason });
-        self.hello_at = now + HELLO_FIRST;
+        self.caller.forget(now);
         if self.settings.has_remote {
-            self.remotes.clear();
             self.resolve_at = Some(now);
         }
     }
 
     /// Where hellos go: the endpoint, or the remote being tried.
     fn target(&self) -> Option<SocketAddr> {
-        if self.up { self.endpoint } else { self.remotes.get(self.remote).copied().or(self.endpoint) }
+        if self.up { self.endpoint } else { self.caller.remote().or(self.endpoint) }
     }
 
     fn is_pinned(&self, from: SocketAddr) -> bool {
-        let mut known = self.remotes.iter().chain(&self.endpoint).peekable();
-        known.peek().is_none() || known.any(|known| known.ip() == from.ip())
-    }
-
-    /// Begins to call the remote whose turn it is.
-    fn call(&mut self, now: Instant) {
-        if let Some(remote) = self.remotes.get(self.remote) {
-            self.events.push_back(Event::Endpoint(*remote));
-            self.hello_at = now;
-        }
+        let endpoint = self.endpoint.map(|endpoint| endpoint.ip() == from.ip());
+        self.caller.knows(from) || endpoint.unwrap_or(self.caller.remote().is_none())
     }
 
     fn repeat_hello(&mut self, now: Instant, target: SocketAddr) {
-        self.tries += 1;
-        if !self.up && self.peer.is_none() {
-            if self.tries > HELLO_TRIES && self.tries % HELLO_TRIES == 1 && self.remotes.len() > 1 {
-                self.remote = (self.remote + 1) % self.remotes.len();
-                self.call(now);
-            }
-            if self.tries == HELLO_TRIES + 1 && !self.admission.is_challenging() {
+        match self.caller.turn(!self.up && self.peer.is_none()) {
+            Turn::Silent if !self.admission.is_challenging() => {
                 self.say_once(now, format!("no answer from {target} yet: trying on"));
             }
+            Turn::Next(remote) => self.events.push_back(Event::Endpoint(remote)),
+            Turn::Same | Turn::Silent => {}
         }
         if let Some(target) = self.target() {
             self.send_hello(target, false);
         }
-        self.hello_at = now + self.hello_interval();
+        self.schedule_hello(now);
     }
 
-    /// Varied by a fifth, so that nothing on the wire keeps time.
-    fn hello_interval(&mut self) -> Duration {
-        let interval = if self.up {
-            self.settings.keepalive.interval
-        } else if self.tries < HELLO_PATIENCE {
-            HELLO_FIRST
-        } else {
-            HELLO_LATER
-        };
-        let [byte] = self.random.bytes();
-        interval.mul_f32(0.8 + 0.4 * f32::from(byte) / 255.0)
+    fn schedule_hello(&mut self, now: Instant) {
+        let keepalive = self.up.then_some(self.settings.keepalive.interval);
+        self.caller.schedule(now, keepalive, &mut self.random);
     }
 
     fn send_hello(&mut self, to: SocketAddr, next: bool) {
@@ -497,19 +347,13 @@ impl<R: Random> Link<R> {
         self.commands.push_back(Command::Budget(self.own_budget.min(theirs)));
     }
 
-    /// Draws a sid: its time is now, or just after the one before.
     fn prepare_sid(&mut self, now: Now) {
-        let time = now.wall.max(self.sending.last_time + 1);
-        self.sending.last_time = time;
-        self.sending.rotate_at = now.instant + SID_LIFE;
-        let sid = Sid::new(&self.keys, time, self.random.bytes());
-        self.sending.recent.push_front(sid);
-        self.sending.recent.truncate(4);
+        let sid = self.sending.draw(now, &self.keys, &mut self.random);
         self.commands.push_back(Command::Prepare(sid));
     }
 
     fn switch(&mut self) {
-        self.sending.switch_at = None;
+        self.sending.switched();
         self.commands.push_back(Command::Switch);
     }
 
@@ -519,27 +363,9 @@ impl<R: Random> Link<R> {
         match self.endpoint.filter(|_| self.up) {
             Some(endpoint) => {
                 self.send_hello(endpoint, true);
-                self.sending.switch_at = Some(now.instant + SID_ANNOUNCE);
+                self.sending.announce(now.instant);
             }
             None => self.switch(),
-        }
-    }
-
-    /// Answers a challenge under a sid that is drawn now.
-    fn reply(&mut self, now: Now, challenge: [u8; 16], to: SocketAddr) {
-        if self.replied_at.is_some_and(|at| now.instant.duration_since(at) < CHALLENGE_INTERVAL / 2) {
-            self.stats.drop(Drop::RateLimited);
-            return;
-        }
-        self.replied_at = Some(now.instant);
-        self.prepare_sid(now);
-        self.send(Message::ChallengeReply { challenge }, to, true);
-        // The challenge may be a replay: it is worth the reply, and a sid that frames use later on.
-        if self.up {
-            self.sending.switch_at = Some(now.instant + SID_ANNOUNCE);
-        } else {
-            self.switch();
-            self.hello_at = now.instant;
         }
     }
 
@@ -549,30 +375,19 @@ impl<R: Random> Link<R> {
 
     /// Says what the link waits for: once at verb 1, then every minute at verb 3.
     fn say_once(&mut self, now: Instant, text: String) {
-        if self.said.as_ref().is_none_or(|(said, _)| *said != text) {
+        if self.said.as_ref().is_none_or(|said| said.text != text) {
             self.log(1, text.clone());
-            self.said = Some((text, now));
+            self.said = Some(Said { text, at: now });
         }
     }
 
     fn repeat_said(&mut self, now: Instant) {
-        if let Some((text, at)) = &mut self.said
-            && now >= *at + REPEAT
+        if let Some(said) = &mut self.said
+            && now >= said.at + REPEAT
         {
-            *at = now;
-            let text = text.clone();
+            said.at = now;
+            let text = said.text.clone();
             self.log(3, text);
         }
     }
-}
-
-/// A difference of clocks, for people.
-fn seconds(microseconds: i64) -> String {
-    let seconds = microseconds as f64 / 1e6;
-    if seconds.abs() < 10.0 { format!("{seconds:+.3} s") } else { format!("{seconds:+.0} s") }
-}
-
-/// What came from the peer, reduced to what a log line can take.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '_' }).collect()
 }

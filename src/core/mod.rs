@@ -6,12 +6,14 @@
 //! them across.
 
 pub mod admission;
+pub mod caller;
 pub mod hello;
 pub mod lane;
 pub mod limits;
 pub mod link;
 pub mod path;
 pub mod replay;
+pub mod sending;
 pub mod sid;
 pub mod stats;
 #[cfg(test)]

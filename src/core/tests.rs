@@ -263,8 +263,8 @@ impl World {
             for which in 0..2 {
                 let now = self.now(which);
                 let end = &mut self.ends[which];
-                let (received, sent) = (end.lane.stats().datagrams_in, end.lane.sent_under_key());
-                end.link.handle_progress(now, received, sent);
+                let (stats, sent) = (end.lane.stats(), end.lane.sent_under_key());
+                end.link.handle_progress(now, &stats, sent);
                 end.lane.handle_timeout(now.instant, &mut end.out);
                 if end.link.poll_timeout() <= now.instant {
                     end.link.handle_timeout(now);
@@ -536,6 +536,39 @@ fn mismatches_are_said_on_both_ends_and_nothing_passes() {
 }
 
 #[test]
+fn another_direction_cipher_or_key_is_said_on_both_ends() {
+    let direction = LinkSettings { direction: 0, ..settings(1) };
+    let cipher = LinkSettings { cipher: Cipher::Aes256Gcm, ..settings(1) };
+    for (fri, line) in [(direction, "key.direction"), (cipher, "key.cipher")] {
+        let mut world = World::with(settings(0), fri, [0, 0]);
+        world.run(5.0);
+        // The end that waits answers nothing, so only it can say; told the address, both do.
+        assert!(world.ends[0].said(line), "{:?}", world.ends[0].log);
+        assert!(!world.up());
+        let called = LinkSettings { has_remote: true, ..settings(0) };
+        world.replace(0, called);
+        world.ends[0].remote = Some(FRI.parse().unwrap());
+        world.run(5.0);
+        assert!(world.ends.iter().all(|end| end.said(line)), "{:?}", world.ends[1].log);
+    }
+    let mut world = World::new();
+    world.ends[0].lane = other_key(&settings(0));
+    world.run(5.0);
+    assert!(world.ends[0].said("none is sealed with this key"));
+}
+
+fn other_key(settings: &LinkSettings) -> Lane {
+    Lane::new(lane::Settings {
+        keys: Arc::new(LinkKeys::new(&[43; 32])),
+        cipher: settings.cipher,
+        direction: settings.direction,
+        lane: 0,
+        max_frame: 1422,
+        bundle: true,
+    })
+}
+
+#[test]
 fn the_peer_is_followed_to_a_new_address_but_a_copy_cannot_move_it() {
     let mut world = World::new();
     world.run(5.0);
@@ -591,7 +624,7 @@ fn a_key_at_its_last_counter_is_changed_before() {
     world.run(3.0);
     let now = world.now(1);
     let end = &mut world.ends[1];
-    end.link.handle_progress(now, 0, super::limits::COUNTER_ROTATE);
+    end.link.handle_progress(now, &Stats::default(), super::limits::COUNTER_ROTATE);
     end.link.handle_timeout(now);
     assert!(matches!(end.link.poll_command(), Some(Command::Prepare(_))));
 }

@@ -221,7 +221,7 @@ impl Engine {
                     say!(5, "{line}");
                 }
                 self.stats = stats;
-                self.link.handle_progress(now(), stats.datagrams_in, sent_under_key);
+                self.link.handle_progress(now(), &stats, sent_under_key);
             }
             FromWorker::SendFailed { to, error } => say!(1, "cannot send to {to}: {}", remedy(&error, to)),
             FromWorker::DeviceLost(error) => {
