@@ -54,7 +54,10 @@ pub enum Event {
     },
 }
 
-/// What the link waits for or suffers from, said once and again every minute.
+/// Different lines that are not said again while the link is not up.
+const SAID: usize = 8;
+
+/// What the link waits for or suffers from.
 struct Said {
     text: String,
     at: Instant,
@@ -79,7 +82,8 @@ pub struct Link<R> {
     heard_at: Instant,
     datagrams_in: u64,
     strangers: u64,
-    said: Option<Said>,
+    /// The latest last; it is what still holds.
+    said: VecDeque<Said>,
     stats: Stats,
     commands: VecDeque<Command>,
     events: VecDeque<Event>,
@@ -113,7 +117,7 @@ impl<R: Random> Link<R> {
             heard_at: instant,
             datagrams_in: 0,
             strangers: 0,
-            said: None,
+            said: VecDeque::new(),
             stats: Stats::default(),
             commands: VecDeque::new(),
             events: VecDeque::new(),
@@ -238,7 +242,7 @@ impl<R: Random> Link<R> {
             self.resolve_at,
             self.validation.as_ref().map(Validation::poll_timeout),
             self.admission.poll_timeout(),
-            self.said.as_ref().map(|said| said.at + REPEAT),
+            self.said.back().map(|said| said.at + REPEAT),
         ];
         others.into_iter().flatten().fold(next, Instant::min)
     }
@@ -373,16 +377,19 @@ impl<R: Random> Link<R> {
         self.events.push_back(Event::Log { verb, text });
     }
 
-    /// Says what the link waits for: once at verb 1, then every minute at verb 3.
+    /// Says what the link waits for or suffers from: once at verb 1, then every minute at verb 3.
     fn say_once(&mut self, now: Instant, text: String) {
-        if self.said.as_ref().is_none_or(|said| said.text != text) {
+        if self.said.iter().all(|said| said.text != text) {
             self.log(1, text.clone());
-            self.said = Some(Said { text, at: now });
+            if self.said.len() >= SAID {
+                self.said.pop_front();
+            }
+            self.said.push_back(Said { text, at: now });
         }
     }
 
     fn repeat_said(&mut self, now: Instant) {
-        if let Some(said) = &mut self.said
+        if let Some(said) = self.said.back_mut()
             && now >= said.at + REPEAT
         {
             said.at = now;

@@ -112,7 +112,7 @@ impl<R: Random> Link<R> {
             return;
         }
         self.up = true;
-        self.said = None;
+        self.said.clear();
         self.resolve_at = None;
         self.commands.push_back(Command::Agreed(true));
         let name = self.peer.as_ref().map_or_else(String::new, |peer| peer.name.clone());
