@@ -10,7 +10,7 @@ use crate::{At, Error};
 const ENTERED: &str = "TUND_LAB_ENTERED";
 
 /// Debian packages of the programs that the laboratory or its tests start.
-const PACKAGES: [(&str, &str); 14] = [
+const PACKAGES: [(&str, &str); 12] = [
     ("ip", "iproute2"),
     ("bridge", "iproute2"),
     ("ss", "iproute2"),
@@ -22,8 +22,6 @@ const PACKAGES: [(&str, &str); 14] = [
     ("ifconfig", "net-tools"),
     ("dnsmasq", "dnsmasq-base"),
     ("udhcpc", "udhcpc"),
-    ("iperf3", "iperf3"),
-    ("tcpdump", "tcpdump"),
     ("mount", "mount"),
 ];
 

@@ -1,0 +1,245 @@
+//! The rules of the house: what no compiler checks. Each rule is a function from a file to complaints,
+//! and each is shown a broken sample below, so that a rule that sees nothing is noticed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Longest file in lines, its tests not counted.
+const MAX_FILE: usize = 500;
+/// Longest function in lines.
+const MAX_FUNCTION: usize = 60;
+/// Where the pure half lives.
+const PURE: [&str; 7] = [
+    "src/core/",
+    "src/wire/",
+    "src/packet/",
+    "src/crypto/",
+    "src/config/",
+    "src/route/plan",
+    "src/privsep/message",
+];
+/// What the pure half may not name: whatever has a descriptor, a clock, a thread or randomness of its own.
+const IMPURE: [&str; 18] = [
+    "std::fs",
+    "std::process",
+    "std::thread",
+    "std::env",
+    "std::os",
+    "std::io",
+    "Instant::now",
+    "SystemTime::now",
+    ".elapsed()",
+    "UdpSocket",
+    "TcpStream",
+    "TcpListener",
+    "ToSocketAddrs",
+    "tokio::",
+    "socket2::",
+    "rustix::",
+    "getrandom::",
+    "crate::sys",
+];
+/// Marks of unfinished work, written so that this file does not contain them.
+const UNFINISHED: [&str; 6] = [
+    concat!("TO", "DO"),
+    concat!("FIX", "ME"),
+    concat!("to", "do!("),
+    concat!("unimple", "mented!("),
+    concat!("#[ig", "nore"),
+    concat!("db", "g!("),
+];
+/// The only place that dependencies come from.
+const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every text file of the project with its path from the root.
+fn files() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            if ["target", ".git", "artifacts"].contains(&name.as_str()) {
+                continue;
+            }
+            if path.is_dir() {
+                folders.push(path);
+            } else if let Ok(text) = fs::read_to_string(&path) {
+                found.push((relative(&path), text));
+            }
+        }
+    }
+    found.sort();
+    assert!(found.len() > 20, "the walk found only {} files", found.len());
+    found
+}
+
+fn relative(path: &PathBuf) -> String {
+    path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned()
+}
+
+fn rust_files() -> Vec<(String, String)> {
+    files().into_iter().filter(|(path, _)| path.ends_with(".rs")).collect()
+}
+
+/// The part before the test module.
+fn without_tests(text: &str) -> &str {
+    text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(text)
+}
+
+/// Numbered lines that are no comments.
+fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.lines()
+        .enumerate()
+        .map(|(i, line)| (i + 1, line))
+        .filter(|(_, line)| !line.trim_start().starts_with("//"))
+}
+
+fn stray_unsafe(path: &str, text: &str) -> Vec<String> {
+    if path.starts_with("src/sys/") || path == "src/sys.rs" {
+        return Vec::new();
+    }
+    let marks =
+        ["{", "fn ", "impl ", "extern ", "trait "].map(|after| format!("{} {after}", concat!("un", "safe")));
+    let bad = code(text).filter(|(_, line)| marks.iter().any(|mark| line.contains(mark)));
+    bad.map(|(number, _)| format!("{path}:{number}: unsafe code outside src/sys")).collect()
+}
+
+fn impurities(path: &str, text: &str) -> Vec<String> {
+    if !PURE.iter().any(|folder| path.starts_with(folder)) || path.ends_with("/tests.rs") {
+        return Vec::new();
+    }
+    let mut bad = Vec::new();
+    for (number, line) in code(without_tests(text)) {
+        for name in IMPURE.iter().filter(|name| line.contains(*name)) {
+            bad.push(format!("{path}:{number}: the pure half names {name}"));
+        }
+    }
+    bad
+}
+
+fn too_long(path: &str, text: &str) -> Vec<String> {
+    let mut bad = Vec::new();
+    let lines: Vec<&str> = without_tests(text).lines().collect();
+    let is_test = path.starts_with("tests/") || path.contains("/tests");
+    if lines.len() > MAX_FILE && !is_test {
+        bad.push(format!("{path}: {} lines without tests, at most {MAX_FILE}", lines.len()));
+    }
+    for (at, line) in lines.iter().enumerate() {
+        let indent = &line[..line.len() - line.trim_start().len()];
+        let opens = (line.contains("fn ") && !line.trim_start().starts_with("//")) && line.ends_with('{');
+        let end = format!("{indent}}}");
+        let length = lines[at..].iter().position(|line| *line == end).map_or(0, |length| length + 1);
+        if opens && length > MAX_FUNCTION {
+            bad.push(format!("{path}:{}: a function of {length} lines, at most {MAX_FUNCTION}", at + 1));
+        }
+    }
+    bad
+}
+
+fn unfinished(path: &str, text: &str) -> Vec<String> {
+    let mut bad = Vec::new();
+    for (at, line) in text.lines().enumerate() {
+        for mark in UNFINISHED.iter().filter(|mark| line.contains(*mark)) {
+            bad.push(format!("{path}:{}: {mark}", at + 1));
+        }
+    }
+    bad
+}
+
+/// Paths of one machine, and any other source of packages than the public one.
+fn local_matters(path: &str, text: &str) -> Vec<String> {
+    let mut bad = Vec::new();
+    let folders = [concat!("/wo", "rk/"), concat!("/tmp/", "wt"), concat!("/ro", "ot/")];
+    for (at, line) in text.lines().enumerate() {
+        let names = |folder: &&&str| {
+            line.match_indices(**folder)
+                .any(|(i, _)| !line[..i].ends_with(|c: char| c.is_alphanumeric() || c == '.'))
+        };
+        for folder in folders.iter().filter(names) {
+            bad.push(format!("{path}:{}: {folder} is a path of one machine", at + 1));
+        }
+        let foreign = line.starts_with("source = ") && !line.contains(REGISTRY);
+        if path.ends_with("Cargo.lock") && foreign {
+            bad.push(format!("{path}:{}: {line}", at + 1));
+        }
+    }
+    if path.starts_with(".cargo/") {
+        bad.push(format!("{path}: settings of one machine"));
+    }
+    bad
+}
+
+fn judge(files: Vec<(String, String)>, rule: impl Fn(&str, &str) -> Vec<String>) {
+    let bad: Vec<String> = files.iter().flat_map(|(path, text)| rule(path, text)).collect();
+    assert!(bad.is_empty(), "\n{}\n", bad.join("\n"));
+}
+
+#[test]
+fn unsafe_code_is_in_src_sys_alone() {
+    judge(rust_files(), stray_unsafe);
+}
+
+#[test]
+fn the_pure_half_has_no_clock_no_descriptor_and_no_thread() {
+    judge(rust_files(), impurities);
+}
+
+#[test]
+fn files_and_functions_are_short() {
+    judge(rust_files(), too_long);
+}
+
+#[test]
+fn nothing_is_left_unfinished() {
+    judge(files(), unfinished);
+}
+
+#[test]
+fn nothing_names_one_machine() {
+    judge(files(), local_matters);
+}
+
+#[test]
+fn every_example_is_named_in_a_document() {
+    let files = files();
+    let documents: String =
+        files.iter().filter(|(path, _)| path.ends_with(".md")).map(|(_, text)| text.as_str()).collect();
+    let examples: Vec<_> = files.iter().filter(|(path, _)| path.starts_with("examples/")).collect();
+    assert!(!examples.is_empty(), "no examples found");
+    for (path, _) in examples {
+        let name = path.rsplit('/').next().unwrap();
+        assert!(documents.contains(name), "{path} is in no document");
+    }
+}
+
+#[test]
+fn the_rules_see_what_they_forbid() {
+    let long_file = "\n".repeat(MAX_FILE + 1);
+    let long_function = format!("fn f() {{\n{}}}\n", "    g();\n".repeat(MAX_FUNCTION));
+    assert_eq!(too_long("src/a.rs", &long_file).len(), 1);
+    assert_eq!(too_long("src/a.rs", &long_function).len(), 1);
+    assert_eq!(too_long("src/a.rs", &format!("x\n#[cfg(test)]\nmod tests {{{long_file}")).len(), 0);
+
+    let hidden = format!("let x = {} {{ f() }};", concat!("un", "safe"));
+    assert_eq!(stray_unsafe("src/core/a.rs", &hidden).len(), 1);
+    assert_eq!(stray_unsafe("src/sys/a.rs", &hidden).len(), 0);
+
+    assert_eq!(impurities("src/core/a.rs", "let now = Instant::now();").len(), 1);
+    assert_eq!(impurities("src/route/plan.rs", "use std::fs;").len(), 1);
+    assert_eq!(impurities("src/daemon/a.rs", "use std::fs;").len(), 0);
+    assert_eq!(impurities("src/core/a.rs", "#[cfg(test)]\nmod tests {\nuse std::fs;\n}").len(), 0);
+
+    for mark in UNFINISHED {
+        assert!(!unfinished("a", &format!("x {mark}")).is_empty(), "{mark}");
+    }
+    assert_eq!(local_matters("a", concat!("see /wo", "rk/notes")).len(), 1);
+    assert_eq!(local_matters("a", concat!("docs/net/wo", "rk/x")).len(), 0);
+    assert_eq!(local_matters("Cargo.lock", "source = \"registry+https://example.org/index\"").len(), 1);
+    assert_eq!(local_matters("Cargo.lock", &format!("source = \"{REGISTRY}\"")).len(), 0);
+    assert_eq!(local_matters(".cargo/config.toml", "").len(), 1);
+}
