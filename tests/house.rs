@@ -1,12 +1,14 @@
 //! The rules of the house: what no compiler checks. Each rule is a function from a file to complaints,
 //! and each is shown a broken sample below, so that a rule that sees nothing is noticed.
 
+#![allow(clippy::unwrap_used, reason = "a test stops where something is not as it should be")]
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Longest file in lines, its tests not counted.
 const MAX_FILE: usize = 500;
-/// Longest function in lines.
+/// Longest function in lines, tests excepted: they may hold tables.
 const MAX_FUNCTION: usize = 60;
 /// Where the pure half lives.
 const PURE: [&str; 7] = [
@@ -78,7 +80,7 @@ fn files() -> Vec<(String, String)> {
     found
 }
 
-fn relative(path: &PathBuf) -> String {
+fn relative(path: &Path) -> String {
     path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned()
 }
 
@@ -134,7 +136,7 @@ fn too_long(path: &str, text: &str) -> Vec<String> {
         let opens = (line.contains("fn ") && !line.trim_start().starts_with("//")) && line.ends_with('{');
         let end = format!("{indent}}}");
         let length = lines[at..].iter().position(|line| *line == end).map_or(0, |length| length + 1);
-        if opens && length > MAX_FUNCTION {
+        if opens && length > MAX_FUNCTION && !is_test {
             bad.push(format!("{path}:{}: a function of {length} lines, at most {MAX_FUNCTION}", at + 1));
         }
     }
@@ -209,7 +211,8 @@ fn every_example_is_named_in_a_document() {
     let files = files();
     let documents: String =
         files.iter().filter(|(path, _)| path.ends_with(".md")).map(|(_, text)| text.as_str()).collect();
-    let examples: Vec<_> = files.iter().filter(|(path, _)| path.starts_with("examples/")).collect();
+    let is_example = |path: &str| path.starts_with("examples/") && path.ends_with(".toml");
+    let examples: Vec<_> = files.iter().filter(|(path, _)| is_example(path)).collect();
     assert!(!examples.is_empty(), "no examples found");
     for (path, _) in examples {
         let name = path.rsplit('/').next().unwrap();

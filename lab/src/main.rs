@@ -1,2 +1,49 @@
 //! The lab's command line.
-fn main() {}
+
+#![forbid(unsafe_code)]
+#![allow(clippy::disallowed_methods, reason = "a laboratory waits for real processes")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that talks to a person")]
+
+mod demo;
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: tund-lab demo [tun|tap]
+
+  demo tun    a routed link between two hosts, shown step by step (the default)
+  demo tap    a bridged link
+
+Works as root, and without root where user namespaces are allowed. Removes everything it makes.";
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_default();
+    // The lab carries the daemon: called by that name it is the daemon.
+    if Path::new(&name).file_name() == Some(OsStr::new("tund")) {
+        return tund::cli::main();
+    }
+    let words: Vec<String> = arguments.map(|word| word.to_string_lossy().into_owned()).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let mode = match words[..] {
+        ["demo"] | ["demo", "tun"] => demo::Mode::Tun,
+        ["demo", "tap"] => demo::Mode::Tap,
+        [] | ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        [..] => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match demo::run(mode) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tund-lab: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Somebody holds the wire, reads everything, may send anything, and lacks the key.
+//!
+//! ```text
+//!  fri 10.0.0.1 ==== wire (mallory, also as 10.0.0.99) ==== 10.0.0.2 mon
+//! ```
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tund_lab::frame::Datagram;
+use tund_lab::wire::Crossed;
+use tund_lab::{Process, Side, Wire};
+
+use super::support::*;
+
+/// The address that only mallory uses.
+const STRANGER: &str = "10.0.0.99:4444";
+/// Time in which an answer would come.
+const PAUSE: Duration = Duration::from_millis(300);
+
+struct Siege {
+    wire: Wire,
+    fri: Process,
+    mon: Process,
+    /// Datagrams of a link that came up and carried pings, both ways.
+    recorded: Vec<(Side, Datagram)>,
+    pair: Pair,
+}
+
+/// A link that was recorded from its first datagram on, and is quiet now: no IPv6 inside, so that the
+/// kernels send nothing of their own, and keepalives are rare.
+fn siege() -> Siege {
+    let (wire, pair) = wired();
+    for host in [&pair.fri, &pair.mon] {
+        host.sysctl("net/ipv6/conf/default/disable_ipv6", "1").unwrap();
+        host.run("ip link set eth0 mtu 9000").unwrap();
+        host.run("ip neigh add 10.0.0.99 lladdr 02:00:00:00:00:99 dev eth0").unwrap();
+    }
+    wire.record();
+    let (fri, mon) = pair.link(&patient(Toml::tun_fri()), &patient(Toml::tun_mon()));
+    assert_pings(&pair.fri, "192.168.86.18");
+    let recorded = datagrams(&wire.take());
+    assert!(recorded.len() >= 12, "only {} datagrams", recorded.len());
+    Siege { wire, fri, mon, recorded, pair }
+}
+
+fn patient(toml: Toml) -> Toml {
+    toml.with("[keepalive]\ninterval = '30s'\ntimeout = '120s'\n[tuning]\npath-mtu = 1500")
+}
+
+fn datagrams(frames: &[Crossed]) -> Vec<(Side, Datagram)> {
+    frames.iter().filter_map(|frame| Some((frame.from, Datagram::parse(&frame.bytes)?))).collect()
+}
+
+impl Siege {
+    fn tund(&self, side: Side) -> &Process {
+        match side {
+            Side::A => &self.fri,
+            Side::B => &self.mon,
+        }
+    }
+
+    /// Frames that entered through the tunnel, on both ends.
+    fn entered(&self) -> [u64; 2] {
+        [counters(&self.pair.fri, "tun0").0, counters(&self.pair.mon, "tun0").0]
+    }
+
+    fn inject(&self, to: Side, datagram: &Datagram) {
+        self.wire.inject(to, &datagram.to_frame()).unwrap();
+    }
+
+    /// Attacks; then nothing has entered, mallory has had no answer, both daemons run and the link works.
+    fn withstands(&self, what: &str, attack: impl FnOnce(&Self)) {
+        let before = self.entered();
+        self.wire.take();
+        attack(self);
+        std::thread::sleep(PAUSE);
+        assert_eq!(self.entered(), before, "{what}: a frame entered");
+        assert_eq!(self.answers(), [], "{what}: answered");
+        assert_pings(&self.pair.fri, "192.168.86.18");
+    }
+
+    /// What the ends sent to the stranger since the last look.
+    fn answers(&self) -> Vec<Datagram> {
+        let to_stranger = |datagram: &Datagram| datagram.to == STRANGER.parse().unwrap();
+        datagrams(&self.wire.take()).into_iter().map(|(_, datagram)| datagram).filter(to_stranger).collect()
+    }
+
+    /// How many datagrams an end has dropped for a reason, from its statistics.
+    fn dropped(&self, side: Side, reason: &str) -> u64 {
+        let process = self.tund(side);
+        let mark = process.mark();
+        process.signal(Signal::USR2).unwrap();
+        let line = process.wait_line_after(mark, "dropped", SOON).unwrap();
+        let after = line.split(reason).nth(1).unwrap_or_default();
+        let number: String =
+            after.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+        if line.contains(reason) { number.parse().unwrap_or(0) } else { 0 }
+    }
+
+    fn assert_counted(&self, reason: &str, at_least: u64) {
+        let counted = [self.dropped(Side::A, reason), self.dropped(Side::B, reason)];
+        assert!(
+            counted.iter().all(|count| *count >= at_least),
+            "{reason}: {counted:?}, at least {at_least} expected"
+        );
+    }
+
+    /// Recorded datagrams as if the stranger sent them, with the end they were for.
+    fn as_stranger(&self) -> impl Iterator<Item = (Side, Datagram)> + '_ {
+        self.recorded.iter().map(|(from, datagram)| {
+            let datagram = Datagram { from: STRANGER.parse().unwrap(), ..datagram.clone() };
+            (from.other(), datagram)
+        })
+    }
+}
+
+/// Not random, and need not be: what a stranger sends is up to the stranger.
+fn noise(state: &mut u64, length: usize) -> Vec<u8> {
+    let byte = |_| {
+        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state.to_be_bytes()[0]
+    };
+    (0..length).map(byte).collect()
+}
+
+#[test]
+fn nothing_that_was_changed_repeated_or_invented_enters_or_is_answered() {
+    let siege = siege();
+    let count = siege.recorded.len() as u64 / 2 - 1;
+
+    siege.withstands("replays from the peer's address", |siege| {
+        siege.recorded.iter().for_each(|(from, datagram)| siege.inject(from.other(), datagram));
+    });
+    siege.assert_counted("replayed", count);
+    siege.withstands("replays from a stranger's address", |siege| {
+        siege.as_stranger().for_each(|(to, datagram)| siege.inject(to, &datagram));
+    });
+    siege.assert_counted("replayed", 2 * count);
+
+    siege.withstands("reflections", |siege| {
+        for (from, datagram) in &siege.recorded {
+            let mut back = datagram.clone();
+            std::mem::swap(&mut back.from, &mut back.to);
+            std::mem::swap(&mut back.macs.0, &mut back.macs.1);
+            siege.inject(*from, &back);
+            siege.inject(*from, &Datagram { from: STRANGER.parse().unwrap(), ..back });
+        }
+    });
+    let reflected = siege.dropped(Side::A, "reflected") + siege.dropped(Side::A, "stranger");
+    assert!(reflected >= count, "reflections are not counted: {reflected}");
+    siege.withstands("truncations", |siege| {
+        let longest = siege.recorded.iter().max_by_key(|(_, datagram)| datagram.payload.len()).unwrap();
+        for length in 0..longest.1.payload.len() {
+            let payload = longest.1.payload[..length].to_vec();
+            siege.inject(longest.0.other(), &Datagram { payload, ..longest.1.clone() });
+        }
+    });
+    siege.withstands("flipped bits", |siege| {
+        for (to, datagram) in siege.as_stranger().take(2) {
+            for bit in 0..datagram.payload.len() * 8 {
+                let mut flipped = datagram.clone();
+                flipped.payload[bit / 8] ^= 1 << (bit % 8);
+                siege.inject(to, &flipped);
+            }
+        }
+    });
+    siege.withstands("longer than any datagram of ours", |siege| {
+        for (to, datagram) in siege.as_stranger().take(8) {
+            let payload = datagram.payload.iter().copied().cycle().take(8900).collect();
+            siege.inject(to, &Datagram { payload, ..datagram });
+        }
+    });
+    siege.withstands("random bytes", |siege| {
+        let mut state = 1;
+        let (to, template) = siege.as_stranger().next().unwrap();
+        for number in 0..3000 {
+            let payload = noise(&mut state, number % 1473);
+            siege.inject(to, &Datagram { payload, ..template.clone() });
+        }
+    });
+    assert!(siege.dropped(Side::B, "stranger") >= 2000, "{}", siege.mon.text());
+    assert!(siege.dropped(Side::B, "too-short") >= 20, "{}", siege.mon.text());
+}
+
+/// The receiver has forgotten its windows; it must not have forgotten its floor.
+#[test]
+fn a_recording_is_worth_nothing_after_the_receiver_restarted() {
+    let mut siege = siege();
+    siege.mon.kill();
+    siege.fri.kill();
+    for host in [&siege.pair.fri, &siege.pair.mon] {
+        tund_lab::wait_until("the engine gone", SOON, || host.processes().is_empty()).unwrap();
+    }
+    siege.mon = siege.pair.start_mon(&patient(Toml::tun_mon()));
+    siege.mon.wait_line("waiting", SOON).unwrap();
+    let received = |siege: &Siege| counters(&siege.pair.mon, "tun0").0;
+    siege.wire.take();
+
+    for (to, datagram) in siege.as_stranger().filter(|(to, _)| *to == Side::B) {
+        siege.inject(to, &datagram);
+    }
+    std::thread::sleep(PAUSE);
+    assert_eq!(received(&siege), 0, "a recorded frame entered");
+    let longest = siege.recorded.iter().map(|(_, datagram)| datagram.payload.len()).max().unwrap();
+    let answers = siege.answers();
+    assert!(answers.len() <= 2, "{} answers in {PAUSE:?}; one a second is allowed", answers.len());
+    assert!(answers.iter().all(|answer| answer.payload.len() <= longest), "an answer longer than its cause");
+    assert!(!siege.mon.text().contains(UP), "{}", siege.mon.text());
+
+    siege.fri = siege.pair.start_fri(&patient(Toml::tun_fri()));
+    siege.mon.wait_line(UP, SOON).unwrap();
+    assert_pings(&siege.pair.fri, "192.168.86.18");
+}
+
+/// Even the floor is gone (a new disk): every time must be proven, and a recording cannot.
+#[test]
+fn a_recording_is_worth_nothing_to_a_receiver_that_lost_its_state() {
+    let mut siege = siege();
+    siege.mon.kill();
+    tund_lab::wait_until("the engine gone", SOON, || siege.pair.mon.processes().is_empty()).unwrap();
+    let state = siege.pair.mon.dir().join("state");
+    std::fs::remove_dir_all(&state).unwrap();
+    siege.fri.kill();
+    siege.mon = siege.pair.start_mon(&patient(Toml::tun_mon()));
+    siege.mon.wait_line("waiting", SOON).unwrap();
+    siege.wire.take();
+    for _ in 0..3 {
+        for (to, datagram) in siege.as_stranger().filter(|(to, _)| *to == Side::B) {
+            siege.inject(to, &datagram);
+        }
+        std::thread::sleep(PAUSE);
+    }
+    assert_eq!(counters(&siege.pair.mon, "tun0").0, 0, "a recorded frame entered");
+    let (answers, longest) =
+        (siege.answers(), siege.recorded.iter().map(|(_, d)| d.payload.len()).max().unwrap());
+    assert!(answers.len() <= 3, "{} answers in a second", answers.len());
+    assert!(answers.iter().all(|answer| answer.payload.len() <= longest), "an answer longer than its cause");
+
+    siege.fri = siege.pair.start_fri(&patient(Toml::tun_fri()));
+    siege.fri.wait_line(UP, 2 * SOON).unwrap();
+    siege.mon.wait_line(UP, SOON).unwrap();
+    assert_pings(&siege.pair.fri, "192.168.86.18");
+}

@@ -1,0 +1,179 @@
+//! The classic bridged link.
+//!
+//! ```text
+//!  a 10.5.0.1 -- br0 fri 10.0.0.1 ------------ 10.0.0.2 mon br0 -- b 10.5.0.2
+//!                   \__tap0 ============== tap0__/
+//! ```
+
+use std::time::Duration;
+
+use tund_lab::Host;
+use tund_lab::frame::{Datagram, ethernet, ipv4_size};
+
+use super::support::*;
+
+const BROADCAST: [u8; 6] = [0xff; 6];
+const ALICE: [u8; 6] = [2, 0, 0, 0, 0, 0xa];
+const BOB: [u8; 6] = [2, 0, 0, 0, 0, 0xb];
+const VLAN: u16 = 0x8100;
+/// An EtherType for local experiments (IEEE 802).
+const LOCAL: u16 = 0x88b5;
+
+fn hosts(pair: &Pair) -> (Host, Host) {
+    (bridge_with_host(pair, &pair.fri, "a", 1), bridge_with_host(pair, &pair.mon, "b", 2))
+}
+
+#[test]
+fn hosts_behind_both_bridges_reach_each_other() {
+    let pair = pair();
+    let (a, b) = hosts(&pair);
+    let (mut fri, mut mon) = pair.link(&Toml::tap_fri(), &Toml::tap_mon());
+    let members = pair.fri.run("bridge link").unwrap();
+    assert!(members.lines().any(|line| line.contains("tap0") && line.contains("master br0")), "{members}");
+
+    assert_pings(&a, "10.5.0.2");
+    assert!(a.run("ip neigh show 10.5.0.2").unwrap().contains("lladdr"), "found by ARP");
+    assert_pings(&b, "-6 fd05::1");
+    assert!(b.run("ip -6 neigh show fd05::1").unwrap().contains("lladdr"), "found by neighbour discovery");
+    b.sysctl("net/ipv4/icmp_echo_ignore_broadcasts", "0").unwrap();
+    let text = a.run("ping -n -b -c 3 -i 0.1 -W 2 10.5.0.255").unwrap();
+    assert!(text.contains("from 10.5.0.2"), "broadcast: {text}");
+
+    assert_eq!(fri.terminate(SOON).unwrap(), 0);
+    assert_eq!(mon.terminate(SOON).unwrap(), 0);
+    assert_eq!(pair.fri.interfaces().unwrap(), ["br0", "eth0", "lan0", "lo"]);
+    assert_eq!(pair.mon.interfaces().unwrap(), ["br0", "eth0", "lan0", "lo"]);
+}
+
+#[test]
+fn full_frames_cross_a_1500_byte_path_without_fragments() {
+    let (wire, pair) = wired();
+    let (a, _b) = hosts(&pair);
+    let _link = pair.link(&Toml::tap_fri(), &Toml::tap_mon());
+    wire.record();
+    assert_pings(&a, "-M do -s 1472 10.5.0.2");
+    let outer: Vec<_> = wire.take();
+    let sizes: Vec<_> = outer
+        .iter()
+        .filter(|frame| {
+            Datagram::parse(&frame.bytes)
+                .is_some_and(|seen| seen.to.port() == 1418 || seen.from.port() == 1418)
+        })
+        .map(|frame| ipv4_size(&frame.bytes).unwrap())
+        .collect();
+    assert!(sizes.len() >= 15, "five full frames each way take more datagrams than {}", sizes.len());
+    assert!(sizes.iter().all(|(size, fragments)| *size <= 1500 && !fragments), "{sizes:?}");
+    let fragments =
+        outer.iter().filter(|frame| ipv4_size(&frame.bytes).is_some_and(|(_, fragment)| fragment));
+    assert_eq!(fragments.count(), 0);
+}
+
+#[test]
+fn dhcp_crosses_the_link() {
+    let pair = pair();
+    let (a, b) = hosts(&pair);
+    a.run("ip addr flush dev eth0").unwrap();
+    let _link = pair.link(&Toml::tap_fri(), &Toml::tap_mon());
+    let leases = b.dir().join("leases");
+    let _server = b
+        .spawn(&[
+            "dnsmasq",
+            "--keep-in-foreground",
+            "--conf-file=/dev/null",
+            "--port=0",
+            "--interface=eth0",
+            "--bind-interfaces",
+            "--dhcp-range=10.5.0.100,10.5.0.110,10m",
+            "--user=root",
+            "--pid-file=",
+            "--log-facility=-",
+            "--log-dhcp",
+            &format!("--dhcp-leasefile={}", leases.display()),
+        ])
+        .unwrap();
+    let take = script(&a, "lease", "[ \"$1\" = bound ] && ip addr add $ip/24 dev $interface; exit 0");
+    a.run(&format!("udhcpc -f -q -n -t 8 -T 1 -i eth0 -s {}", take.display())).unwrap();
+    let addresses = a.run("ip -4 -brief addr show eth0").unwrap();
+    assert!(addresses.contains("10.5.0.10") || addresses.contains("10.5.0.11"), "{addresses}");
+    assert_pings(&a, "10.5.0.2");
+}
+
+#[test]
+fn any_frame_crosses_unchanged_tagged_and_full_size_too() {
+    let pair = pair();
+    for host in [&pair.fri, &pair.mon] {
+        host.run("ip link add br0 type bridge").unwrap();
+        host.run("ip link set br0 up").unwrap();
+    }
+    let (alice, bob) = (pair.fri.port("alice").unwrap(), pair.mon.port("bob").unwrap());
+    pair.fri.run("ip link set alice master br0").unwrap();
+    pair.mon.run("ip link set bob master br0").unwrap();
+    let _link = pair.link(&Toml::tap_fri(), &Toml::tap_mon());
+
+    let pattern: Vec<u8> = (0..1500u16).map(|n| n.to_le_bytes()[0]).collect();
+    let tagged = |payload: &[u8]| [&[0x20, 0x05], LOCAL.to_be_bytes().as_slice(), payload].concat();
+    let frames = [
+        ("broadcast", ethernet(BROADCAST, ALICE, LOCAL, &pattern[..46])),
+        ("to an unknown address", ethernet(BOB, ALICE, LOCAL, &pattern[..100])),
+        ("multicast", ethernet([1, 0, 0x5e, 0, 0, 0xfb], ALICE, LOCAL, &pattern[..60])),
+        ("full size", ethernet(BOB, ALICE, LOCAL, &pattern)),
+        ("802.1Q", ethernet(BOB, ALICE, VLAN, &tagged(&pattern[..60]))),
+        ("802.1Q of full size", ethernet(BOB, ALICE, VLAN, &tagged(&pattern))),
+        (
+            "double tag",
+            ethernet(BOB, ALICE, 0x88a8, &[&[0, 7, 0x81, 0], &tagged(&pattern[..60])[..]].concat()),
+        ),
+    ];
+    for (what, frame) in &frames {
+        alice.send(frame).unwrap();
+        assert!(
+            bob.wait_frame(Duration::from_secs(5), |seen| seen == frame).is_some(),
+            "{what} did not arrive"
+        );
+    }
+    let answer = ethernet(ALICE, BOB, LOCAL, &pattern);
+    bob.send(&answer).unwrap();
+    assert!(alice.wait_frame(Duration::from_secs(5), |seen| seen == answer).is_some(), "no answer");
+}
+
+/// The two classic scripts, and `configure = false`: the script alone sets the device up.
+fn script_joins_bridge(body: &str) {
+    let pair = pair();
+    let (a, _b) = hosts(&pair);
+    let end = |host: &Host, toml: Toml| {
+        let up = script(host, "up", body);
+        let table = format!("[scripts]\nsecurity = 2\nup = '{}'", up.display());
+        toml.device("mode = 'tap'\nname = 'tap0'\nconfigure = false").with(&table)
+    };
+    let _link = pair.link(&end(&pair.fri, Toml::tap_fri()), &end(&pair.mon, Toml::tap_mon()));
+    assert_pings(&a, "10.5.0.2");
+    let addresses = pair.fri.run("ip -brief addr show tap0").unwrap();
+    assert!(!addresses.contains("192.168"), "{addresses}");
+}
+
+#[test]
+fn the_old_brctl_script_runs_unchanged() {
+    tund_lab::rights::require("brctl").unwrap();
+    tund_lab::rights::require("ifconfig").unwrap();
+    script_joins_bridge("brctl addif br0 $1; ifconfig $1 up");
+}
+
+#[test]
+fn its_iproute2_equivalent_runs() {
+    script_joins_bridge("ip link set dev $1 master br0 up");
+}
+
+#[test]
+fn a_routed_and_a_bridged_link_run_between_the_same_hosts() {
+    let pair = pair();
+    let (a, _b) = hosts(&pair);
+    let (_fri, _mon) = pair.link(&Toml::tun_fri(), &Toml::tun_mon());
+    let tap_mon = start(&pair.mon, "tap-mon", &Toml::tap_mon().text());
+    let tap_fri = start(&pair.fri, "tap-fri", &Toml::tap_fri().text());
+    tap_fri.wait_line(UP, SOON).unwrap();
+    tap_mon.wait_line(UP, SOON).unwrap();
+    assert_pings(&pair.fri, "192.168.86.18");
+    assert_pings(&a, "10.5.0.2");
+    drop(tap_fri);
+    assert_pings(&pair.fri, "192.168.86.18");
+}

@@ -1,0 +1,82 @@
+//! The README's first command.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use tund_lab::rights::{has_nobody, is_root, require};
+use tund_lab::{Net, Process};
+
+use super::support::*;
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// The lab's program. `cargo test` of this package alone does not build it, so that is done here.
+fn lab() -> PathBuf {
+    let folder = Path::new(TUND).parent().unwrap();
+    let profile = if folder.ends_with("release") { "release" } else { "dev" };
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--offline", "--package", "tund-lab", "--bin", "tund-lab"]);
+    cargo.args(["--profile", profile, "--target-dir"]).arg(folder.parent().unwrap());
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
+    let mut build = Process::spawn("cargo build", cargo).unwrap();
+    assert_eq!(build.code(10 * LONG).unwrap(), 0, "{}", build.text());
+    folder.join("tund-lab")
+}
+
+fn assert_shows_a_link(mut demo: Process, mode: &str) {
+    let code = demo.code(LONG).unwrap();
+    let text = demo.text();
+    assert_eq!(code, 0, "{text}");
+    for part in ["fri", "mon", &format!("{mode}-fri-mon.toml"), UP, "ms", "bit/s", "nothing is left"] {
+        assert!(text.contains(part), "no {part:?} in:\n{text}");
+    }
+    assert!(text.lines().count() <= 70, "{} lines are too many:\n{text}", text.lines().count());
+}
+
+fn demo(mode: &str) -> Process {
+    require("unshare").unwrap();
+    let mut command = Command::new(lab());
+    command.args(["demo", mode]);
+    Process::spawn("demo", command).unwrap()
+}
+
+#[test]
+fn the_routed_demo_runs_as_root() {
+    assert!(is_root());
+    assert_shows_a_link(demo("tun"), "tun");
+}
+
+#[test]
+fn the_bridged_demo_runs_as_root() {
+    assert!(is_root());
+    assert_shows_a_link(demo("tap"), "tap");
+}
+
+/// As user nobody, with the program in a place that user may read and Debian's mode of `/dev/net/tun`.
+/// In a user namespace there is no other user; there this test is the ordinary user already, and the
+/// demo makes a namespace within.
+#[test]
+fn the_demo_runs_as_an_ordinary_user() {
+    let net = Net::new().unwrap();
+    let host = net.host("machine").unwrap();
+    let place = host.dir().join("place");
+    std::fs::create_dir(&place).unwrap();
+    let program = place.join("tund-lab");
+    std::fs::copy(lab(), &program).unwrap();
+    let (program, place) = (program.display().to_string(), place.display().to_string());
+    let words = if has_nobody() {
+        host.run(&format!("chmod 1777 {place}")).unwrap();
+        let dev = host.dir().join("dev").display().to_string();
+        host.shell(&format!("mkdir {dev} && mount -t tmpfs -o mode=755 tmpfs {dev}")).unwrap();
+        host.shell(&format!("mknod -m 666 {dev}/tun c 10 200 && mount --bind {dev}/tun /dev/net/tun"))
+            .unwrap();
+        format!("setpriv --reuid=65534 --regid=65534 --clear-groups env TMPDIR={place} {program} demo")
+    } else {
+        format!("unshare --user env TMPDIR={place} {program} demo")
+    };
+    let words: Vec<&str> = words.split(' ').collect();
+    assert_shows_a_link(host.spawn(&words).unwrap(), "tun");
+    let left: Vec<_> = std::fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["tund-lab"], "files are left");
+}

@@ -1,0 +1,131 @@
+//! Going down: every way leaves the host as it was.
+//!
+//! ```text
+//!  fri 10.0.0.1 ---- 10.0.0.2 mon
+//! ```
+
+use rustix::process::Signal;
+use tund_lab::{Host, Process, wait_until};
+
+use super::support::*;
+
+/// fri with a route, a `down` script that leaves a file, and a link that is up.
+struct Running {
+    fri: Process,
+    _mon: Process,
+    before: String,
+    pair: Pair,
+}
+
+fn running() -> Running {
+    let pair = pair();
+    let before = routes(&pair.fri);
+    let trace = pair.fri.dir().join("trace");
+    let down = script(&pair.fri, "down", &format!("echo $script_type $signal >> {}", trace.display()));
+    let tables = format!(
+        "[scripts]\nsecurity = 2\ndown = '{0}'\nroute-down = '{0}'\n[[route]]\nto = '192.168.66.0/24'",
+        down.display()
+    );
+    let (fri, mon) = pair.link(&Toml::tun_fri().with(&tables), &Toml::tun_mon());
+    assert!(routes(&pair.fri).contains("192.168.66.0/24"));
+    Running { fri, _mon: mon, before, pair }
+}
+
+impl Running {
+    /// No device, no route, no process, and the scripts ran in their order.
+    fn assert_clean(&self) {
+        let fri = &self.pair.fri;
+        assert_eq!(fri.interfaces().unwrap(), ["eth0", "lo"]);
+        assert_eq!(routes(fri), self.before);
+        let gone = wait_until("all processes gone", SOON, || fri.processes().is_empty());
+        gone.unwrap();
+        let trace = std::fs::read_to_string(fri.dir().join("trace")).unwrap();
+        let order: Vec<_> = trace.lines().filter_map(|line| line.split(' ').next()).collect();
+        assert_eq!(order, ["route-pre-down", "down"]);
+    }
+}
+
+/// The engine: the child of the process that was started.
+pub fn engine(host: &Host, parent: &Process) -> u32 {
+    let is_child = |pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let after = stat.rsplit_once(") ").map(|(_, rest)| rest.to_owned()).unwrap_or_default();
+        after.split(' ').nth(1) == Some(&parent.pid().to_string())
+    };
+    host.processes().into_iter().find(is_child).unwrap()
+}
+
+#[test]
+fn term_ends_in_order_with_code_0() {
+    let mut running = running();
+    assert_eq!(running.fri.terminate(SOON).unwrap(), 0);
+    running.assert_clean();
+}
+
+#[test]
+fn interrupt_ends_in_order_with_code_0() {
+    let mut running = running();
+    running.fri.signal(Signal::INT).unwrap();
+    assert_eq!(exit_code(&mut running.fri), 0);
+    running.assert_clean();
+}
+
+#[test]
+fn the_peer_learns_at_once_that_an_end_goes_down() {
+    let Running { mut fri, _mon: mon, .. } = running();
+    let mark = mon.mark();
+    fri.terminate(SOON).unwrap();
+    mon.wait_line_after(mark, "down", std::time::Duration::from_secs(3)).unwrap();
+}
+
+#[test]
+fn a_killed_engine_is_cleaned_up_after_with_code_70() {
+    let mut running = running();
+    let engine = engine(&running.pair.fri, &running.fri);
+    running.pair.fri.run(&format!("kill -9 {engine}")).unwrap();
+    assert_eq!(exit_code(&mut running.fri), 70, "{}", running.fri.text());
+    running.assert_clean();
+}
+
+#[test]
+fn an_engine_whose_parent_is_killed_ends_by_itself() {
+    let mut running = running();
+    running.fri.kill();
+    let fri = &running.pair.fri;
+    wait_until("the engine gone", SOON, || fri.processes().is_empty()).unwrap();
+    assert_eq!(fri.interfaces().unwrap(), ["eth0", "lo"]);
+}
+
+#[test]
+fn term_while_the_up_script_runs_ends_it_and_cleans_up() {
+    let pair = pair();
+    let up = script(&pair.fri, "up", "echo begun; sleep 600");
+    let table = format!("[scripts]\nsecurity = 2\nup = '{}'", up.display());
+    let mut fri = pair.start_fri(&Toml::tun_fri().with(&table));
+    fri.wait_line("begun", SOON).unwrap();
+    assert_eq!(fri.terminate(SOON).unwrap(), 0, "{}", fri.text());
+    assert_eq!(pair.fri.interfaces().unwrap(), ["eth0", "lo"]);
+    wait_until("all processes gone", SOON, || pair.fri.processes().is_empty()).unwrap();
+}
+
+#[test]
+fn a_second_term_does_not_wait_for_a_down_script() {
+    let pair = pair();
+    let down = script(&pair.fri, "down", "echo begun; sleep 600");
+    let table = format!("[scripts]\nsecurity = 2\ntimeout = '10m'\ndown = '{}'", down.display());
+    let (mut fri, _mon) = pair.link(&Toml::tun_fri().with(&table), &Toml::tun_mon());
+    fri.signal(Signal::TERM).unwrap();
+    fri.wait_line("begun", SOON).unwrap();
+    fri.signal(Signal::TERM).unwrap();
+    fri.wait(SOON).unwrap();
+    wait_until("the device gone", SOON, || pair.fri.interfaces().is_ok_and(|names| names == ["eth0", "lo"]))
+        .unwrap();
+}
+
+#[test]
+fn a_device_that_somebody_removes_ends_the_daemon() {
+    let mut running = running();
+    running.pair.fri.run("ip link del tun0").unwrap();
+    assert_ne!(exit_code(&mut running.fri), 0, "{}", running.fri.text());
+    running.assert_clean();
+}

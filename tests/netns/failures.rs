@@ -1,0 +1,171 @@
+//! What stops a start: each leaves nothing behind, says what to do, and has its own exit code.
+//!
+//! ```text
+//!  fri 10.0.0.1 ---- 10.0.0.2 mon
+//! ```
+
+use std::net::UdpSocket;
+
+use tund_lab::rights::has_nobody;
+use tund_lab::{Process, rights};
+
+use super::support::*;
+
+const UNAVAILABLE: i32 = 69;
+const NO_PERMISSION: i32 = 77;
+const CONFIGURATION: i32 = 78;
+const USAGE: i32 = 2;
+
+/// The program has ended with `code`, has said `part`, and fri has no device and no route of it.
+fn assert_stopped(pair: &Pair, mut process: Process, code: i32, part: &str) {
+    assert_eq!(exit_code(&mut process), code, "{}", process.text());
+    assert!(process.text().contains(part), "no {part:?} in:\n{}", process.text());
+    assert_eq!(pair.fri.interfaces().unwrap(), ["eth0", "lo"]);
+    assert!(!routes(&pair.fri).contains("192.168."), "{}", routes(&pair.fri));
+    assert_eq!(pair.fri.processes(), [0; 0], "a process is left");
+}
+
+#[test]
+fn an_up_script_that_fails_stops_the_start() {
+    let pair = pair();
+    let up = script(&pair.fri, "up", "echo this is why >&2; exit 3");
+    let table =
+        format!("[scripts]\nsecurity = 2\nup = '{}'\n[[route]]\nto = '192.168.66.0/24'", up.display());
+    let process = pair.start_fri(&Toml::tun_fri().with(&table));
+    let said = process.wait_line("this is why", SOON).unwrap();
+    assert!(said.contains("up"), "the script's output names its hook: {said}");
+    assert_stopped(&pair, process, 1, "3");
+}
+
+#[test]
+fn an_up_script_that_hangs_is_ended_in_time() {
+    let pair = pair();
+    let up = script(&pair.fri, "up", "sleep 600");
+    let table = format!("[scripts]\nsecurity = 2\ntimeout = '1s'\nup = '{}'", up.display());
+    assert_stopped(&pair, pair.start_fri(&Toml::tun_fri().with(&table)), 1, "up");
+}
+
+#[test]
+fn a_port_in_use_is_unavailable() {
+    let pair = pair();
+    let _other = pair.fri.within(|| UdpSocket::bind("0.0.0.0:1417")).unwrap().unwrap();
+    assert_stopped(&pair, pair.start_fri(&Toml::tun_mon()), UNAVAILABLE, "1417");
+}
+
+#[test]
+fn a_default_port_in_use_gives_way_when_there_is_a_remote() {
+    let pair = pair();
+    let _other = pair.fri.within(|| UdpSocket::bind("0.0.0.0:1417")).unwrap().unwrap();
+    let (fri, _mon) = pair.link(&Toml::tun_fri(), &Toml::tun_mon());
+    assert!(fri.text().contains("1417"), "the log says so: {}", fri.text());
+    assert_pings(&pair.fri, "192.168.86.18");
+}
+
+#[test]
+fn a_device_name_in_use_is_unavailable() {
+    let pair = pair();
+    pair.fri.run("ip link add tun0 type veth peer name other").unwrap();
+    let mut process = pair.start_fri(&Toml::tun_fri());
+    assert_eq!(exit_code(&mut process), UNAVAILABLE, "{}", process.text());
+    assert!(process.text().contains("tun0"), "{}", process.text());
+    assert_eq!(pair.fri.interfaces().unwrap(), ["eth0", "lo", "other", "tun0"]);
+}
+
+#[test]
+fn a_device_of_another_tund_is_unavailable_and_survives() {
+    let pair = pair();
+    let (_fri, _mon) = pair.link(&Toml::tun_fri(), &Toml::tun_mon());
+    let second = Toml::tun_fri().top("remote = '10.0.0.2:2000'\nlisten = 2000");
+    let mut second = start(&pair.fri, "second", &second.text());
+    assert_eq!(exit_code(&mut second), UNAVAILABLE, "{}", second.text());
+    assert_pings(&pair.fri, "192.168.86.18");
+}
+
+#[test]
+fn a_missing_bridge_is_named() {
+    let pair = pair();
+    let mut process = pair.start_fri(&Toml::tap_fri());
+    assert_ne!(exit_code(&mut process), 0, "{}", process.text());
+    assert!(process.text().contains("br0"), "{}", process.text());
+    assert_eq!(pair.fri.interfaces().unwrap(), ["eth0", "lo"]);
+}
+
+/// Without the capability: as another user where there is one, else with an empty bounding set.
+#[test]
+fn without_the_right_to_make_devices_it_says_so() {
+    let pair = pair();
+    rights::check_tun().unwrap();
+    let file = pair.fri.file("fri.toml", &Toml::tun_fri().text()).unwrap();
+    let drop: &[&str] = if has_nobody() {
+        &["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    } else {
+        &["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+    };
+    if has_nobody() {
+        let key = pair.fri.dir().join("static.key");
+        pair.fri.run(&format!("chown 65534 {}", key.display())).unwrap();
+    }
+    let program = pair.net.dir().join("tund");
+    std::fs::copy(TUND, &program).unwrap();
+    let file = file.display().to_string();
+    let run_dir = format!("RUNTIME_DIRECTORY={}/none", pair.fri.dir().display());
+    let program = program.display().to_string();
+    let words = [drop, &["env", &run_dir, &program, "--config", &file]].concat();
+    assert_stopped(&pair, pair.fri.spawn(&words).unwrap(), NO_PERMISSION, "CAP_NET_ADMIN");
+}
+
+#[test]
+fn a_bad_configuration_shows_every_problem() {
+    let pair = pair();
+    let bad = Toml::tun_fri().with("[keepalive]\nintervall = '1s'\n[tuning]\nbundle = 'perhaps'");
+    let process = pair.start_fri(&bad);
+    process.wait_line("intervall", SOON).unwrap();
+    process.wait_line("bundle", SOON).unwrap();
+    assert_stopped(&pair, process, CONFIGURATION, "interval");
+}
+
+#[test]
+fn a_missing_configuration_and_a_bad_option() {
+    let pair = pair();
+    let missing = pair.fri.spawn(&[TUND, "--config", "/nowhere/fri.toml"]).unwrap();
+    assert_stopped(&pair, missing, CONFIGURATION, "/nowhere/fri.toml");
+    let option = pair.fri.spawn(&[TUND, "--no-such-option"]).unwrap();
+    assert_stopped(&pair, option, USAGE, "--no-such-option");
+}
+
+#[test]
+fn handshake_mode_is_refused_with_the_remedy() {
+    let pair = pair();
+    let mut toml = Toml::tun_fri();
+    toml.key = "file = 'static.key'".into();
+    let process = pair.start_fri(&toml);
+    let remedy = "handshake keys are not in this version yet: set key.mode = \"static\"";
+    assert_stopped(&pair, process, CONFIGURATION, remedy);
+}
+
+#[test]
+fn a_peer_in_another_mode_is_said_on_both_ends() {
+    let pair = pair();
+    pair.mon.run("ip link add br0 type bridge").unwrap();
+    let mut tap = Toml::tap_mon().top("listen = 1417");
+    tap.key = tap.key.replace("direction = 1", "direction = 0");
+    let mon = pair.start_mon(&tap);
+    let fri = pair.start_fri(&Toml::tun_fri());
+    for (end, own, other) in [(&fri, "tun", "tap"), (&mon, "tap", "tun")] {
+        let line = end.wait_line(&format!("peer is in {other} mode"), SOON).unwrap();
+        assert!(line.contains(&format!("this end in {own} mode")), "{line}");
+    }
+    assert!(!fri.text().contains(UP) && !mon.text().contains(UP), "a link came up");
+}
+
+#[test]
+fn two_ends_with_different_keys_do_not_meet() {
+    let pair = pair();
+    let key = pair.mon.dir().join("static.key");
+    std::fs::remove_file(&key).unwrap();
+    pair.mon.run(&format!("{TUND} genkey -o {}", key.display())).unwrap();
+    let (mon, fri) = (pair.start_mon(&Toml::tun_mon()), pair.start_fri(&Toml::tun_fri()));
+    let text = pair.fri.run("ping -n -c 20 -i 0.1 -W 1 192.168.86.18").unwrap_err().to_string();
+    assert!(text.contains(" 0 received"), "{text}");
+    assert!(!fri.text().contains(UP) && !mon.text().contains(UP), "a link came up");
+}

@@ -1,0 +1,21 @@
+//! tund on real devices, in network namespaces of its own. Needs root, or a user namespace:
+//! `unshare -Urnm cargo test --test netns`. Nothing here touches the machine's own network.
+//!
+//! Each file draws its topology; `fri` and `mon` are always the two ends of the link.
+
+#![allow(clippy::disallowed_methods, reason = "real processes take real time")]
+#![allow(clippy::unwrap_used, reason = "a test stops where something is not as it should be")]
+
+mod adversary;
+mod bridged;
+mod demo;
+mod ending;
+mod failures;
+mod names;
+mod privileges;
+mod randomness;
+mod returning;
+mod routed;
+mod scripts;
+mod sizes;
+mod support;

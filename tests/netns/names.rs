@@ -1,0 +1,32 @@
+//! Names of peers.
+//!
+//! ```text
+//!  fri 10.0.0.1 ---- 10.0.0.2 mon.tn
+//! ```
+
+use super::support::*;
+
+#[test]
+fn a_name_that_does_not_resolve_yet_is_said_and_tried_again() {
+    let pair = pair();
+    let fri = pair.start_fri(&Toml::tun_fri().top("remote = 'mon.tn:1417'"));
+    let mon = pair.start_mon(&Toml::tun_mon());
+    fri.wait_line("mon.tn", SOON).unwrap();
+    pair.fri.add_name("10.0.0.2", "mon.tn").unwrap();
+    let patience = 3 * SOON;
+    fri.wait_line(UP, patience).unwrap();
+    mon.wait_line(UP, patience).unwrap();
+    assert_pings(&pair.fri, "192.168.86.18");
+}
+
+#[test]
+fn the_port_of_the_command_line_is_that_of_the_remote_and_of_the_socket() {
+    let pair = pair();
+    pair.fri.add_name("10.0.0.2", "mon.tn").unwrap();
+    let _fri =
+        start_with(&pair.fri, "fri", &Toml::tun_fri().top("remote = 'mon.tn'").text(), &["--port", "2222"]);
+    let mon = start_with(&pair.mon, "mon", &Toml::tun_mon().top("").text(), &["--port", "2222"]);
+    mon.wait_line(UP, SOON).unwrap();
+    let sockets = pair.mon.run("ss -lun").unwrap();
+    assert!(sockets.contains(":2222"), "{sockets}");
+}

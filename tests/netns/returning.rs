@@ -1,0 +1,100 @@
+//! Ends that vanish and return.
+//!
+//! ```text
+//!  fri 10.0.0.1 ==== wire ==== 10.0.0.2 mon
+//! ```
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use super::support::*;
+
+const QUICK: &str = "[keepalive]\ninterval = '1s'\ntimeout = '4s'";
+/// The promise: back by itself within this.
+const BACK: Duration = Duration::from_secs(20);
+
+#[test]
+fn a_killed_end_is_back_after_its_restart() {
+    let pair = pair();
+    let (fri, mut mon) = pair.link(&Toml::tun_fri(), &Toml::tun_mon());
+    for _ in 0..2 {
+        mon.kill();
+        tund_lab::wait_until("the engine gone", SOON, || pair.mon.processes().is_empty()).unwrap();
+        mon = pair.start_mon(&Toml::tun_mon());
+        let begin = Instant::now();
+        pair.fri
+            .wait_output("ping -n -c 1 -W 1 192.168.86.18", BACK, |text| text.contains("1 received"))
+            .unwrap();
+        assert!(begin.elapsed() < BACK);
+    }
+    drop(fri);
+}
+
+#[test]
+fn the_end_with_the_remote_is_back_after_its_restart() {
+    let pair = pair();
+    let (mut fri, _mon) = pair.link(&Toml::tun_fri(), &Toml::tun_mon());
+    fri.kill();
+    tund_lab::wait_until("the engine gone", SOON, || pair.fri.processes().is_empty()).unwrap();
+    let fri = pair.start_fri(&Toml::tun_fri());
+    fri.wait_line(UP, BACK).unwrap();
+    assert_pings(&pair.mon, "192.168.86.81");
+}
+
+#[test]
+fn a_cut_wire_is_said_and_mends_by_itself() {
+    let (wire, pair) = wired();
+    let (fri, mon) = pair.link(&Toml::tun_fri().with(QUICK), &Toml::tun_mon().with(QUICK));
+    let marks = [fri.mark(), mon.mark()];
+    wire.set_filter(|_| Vec::new());
+    fri.wait_line_after(marks[0], "down", SOON).unwrap();
+    mon.wait_line_after(marks[1], "down", SOON).unwrap();
+    let marks = [fri.mark(), mon.mark()];
+    wire.clear_filter();
+    fri.wait_line_after(marks[0], UP, BACK).unwrap();
+    mon.wait_line_after(marks[1], UP, BACK).unwrap();
+    assert_pings(&pair.fri, "192.168.86.18");
+}
+
+#[test]
+fn a_peer_that_moves_is_followed() {
+    let pair = pair();
+    let (_fri, mon) = pair.link(&Toml::tun_fri(), &Toml::tun_mon());
+    let mark = mon.mark();
+    pair.fri.run("ip addr add 10.0.0.7/24 dev eth0").unwrap();
+    pair.fri.run("ip addr del 10.0.0.1/24 dev eth0").unwrap();
+    pair.fri.run("ip addr add 10.0.0.7/24 dev eth0").err();
+    pair.fri
+        .wait_output("ping -n -c 1 -W 1 192.168.86.18", BACK, |text| text.contains("1 received"))
+        .unwrap();
+    mon.wait_line_after(mark, "10.0.0.7", BACK).unwrap();
+}
+
+#[test]
+fn verb_5_prints_datagrams_and_frames() {
+    let pair = pair();
+    let config = |toml: Toml| toml.with("[run]\nverb = 5");
+    let (fri, mon) = pair.link(&config(Toml::tun_fri()), &config(Toml::tun_mon()));
+    assert_pings(&pair.fri, "192.168.86.18");
+    let marks = |process: &tund_lab::Process, mark: char| {
+        let is_run = |word: &str| {
+            word.strip_prefix(mark).is_some_and(|rest| rest.chars().all(|c| c == '×' || c.is_ascii_digit()))
+        };
+        process.lines().iter().any(|line| line.split_whitespace().any(is_run))
+    };
+    for mark in ['R', 'W', 'r', 'w'] {
+        for process in [&fri, &mon] {
+            tund_lab::wait_until(&format!("a run of {mark}"), SOON, || marks(process, mark)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn usr2_puts_the_statistics_into_the_log() {
+    let pair = pair();
+    let (fri, _mon) = pair.link(&Toml::tun_fri(), &Toml::tun_mon());
+    let mark = fri.mark();
+    fri.signal(Signal::USR2).unwrap();
+    fri.wait_line_after(mark, "dropped", SOON).unwrap();
+}

@@ -1,0 +1,207 @@
+//! What the topics share: two hosts, their configurations, and the daemon.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tund_lab::{Host, Net, Process, Wire};
+
+/// The daemon under test.
+pub const TUND: &str = env!("CARGO_BIN_EXE_tund");
+/// Longer than anything here takes on a busy machine; nothing waits for it to pass.
+pub const SOON: Duration = Duration::from_secs(20);
+/// The line of an end whose peer answers and fits.
+pub const UP: &str = "link up with";
+
+/// fri and mon. Fields drop in this order: the world last.
+pub struct Pair {
+    /// Has the remote.
+    pub fri: Host,
+    /// Waits on port 1417.
+    pub mon: Host,
+    pub net: Net,
+}
+
+/// ```text
+///  fri 10.0.0.1 eth0 ---- eth0 10.0.0.2 mon      (also fd99::1 and fd99::2)
+/// ```
+pub fn pair() -> Pair {
+    let pair = Pair::unplugged();
+    pair.net.cable(&pair.fri, "eth0", &pair.mon, "eth0").unwrap();
+    pair.address();
+    pair
+}
+
+/// The same with a wire in the hands of the test.
+pub fn wired() -> (Wire, Pair) {
+    let pair = Pair::unplugged();
+    let wire = pair.net.wire(&pair.fri, "eth0", &pair.mon, "eth0").unwrap();
+    pair.address();
+    (wire, pair)
+}
+
+impl Pair {
+    /// Two hosts with the same key and no network.
+    pub fn unplugged() -> Self {
+        let net = Net::new().unwrap();
+        let (fri, mon) = (net.host("fri").unwrap(), net.host("mon").unwrap());
+        let key = fri.dir().join("static.key");
+        fri.run(&format!("{TUND} genkey -o {}", key.display())).unwrap();
+        fs::copy(&key, mon.dir().join("static.key")).unwrap();
+        Self { fri, mon, net }
+    }
+
+    fn address(&self) {
+        for (host, last) in [(&self.fri, 1), (&self.mon, 2)] {
+            host.run(&format!("ip addr add 10.0.0.{last}/24 dev eth0")).unwrap();
+            host.run(&format!("ip addr add fd99::{last}/64 dev eth0 nodad")).unwrap();
+        }
+    }
+
+    /// Starts fri with this configuration, named `fri`.
+    pub fn start_fri(&self, config: &Toml) -> Process {
+        start(&self.fri, "fri", &config.text())
+    }
+
+    /// Starts mon with this configuration, named `mon`.
+    pub fn start_mon(&self, config: &Toml) -> Process {
+        start(&self.mon, "mon", &config.text())
+    }
+
+    /// Starts both and waits until both say that the link is up.
+    pub fn link(&self, fri: &Toml, mon: &Toml) -> (Process, Process) {
+        let (mon, fri) = (self.start_mon(mon), self.start_fri(fri));
+        fri.wait_line(UP, SOON).unwrap();
+        mon.wait_line(UP, SOON).unwrap();
+        (fri, mon)
+    }
+}
+
+/// Starts tund on `host` with `text` as the file `NAME.toml`.
+pub fn start(host: &Host, name: &str, text: &str) -> Process {
+    start_with(host, name, text, &[])
+}
+
+/// The same with further arguments.
+pub fn start_with(host: &Host, name: &str, text: &str, arguments: &[&str]) -> Process {
+    let file = host.file(&format!("{name}.toml"), text).unwrap();
+    host.tund(Path::new(TUND), &file, arguments).unwrap()
+}
+
+/// An executable shell script in the host's directory.
+pub fn script(host: &Host, name: &str, body: &str) -> PathBuf {
+    let path = host.file(name, &format!("#!/bin/sh\n{body}\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+/// Removes everything of a file that a reader skips.
+pub fn exit_code(process: &mut Process) -> i32 {
+    process.code(SOON).unwrap()
+}
+
+/// A configuration made of tables, each a text of lines.
+#[derive(Clone)]
+pub struct Toml {
+    pub top: String,
+    pub key: String,
+    pub device: String,
+    pub rest: String,
+}
+
+impl Toml {
+    /// fri's end of a routed link: 192.168.86.81, peer .18, device tun0.
+    pub fn tun_fri() -> Self {
+        Self::new(
+            "remote = '10.0.0.2:1417'",
+            "",
+            "mode = 'tun'\nname = 'tun0'\naddress = '192.168.86.81'\npeer = '192.168.86.18'",
+        )
+    }
+
+    /// mon's end of a routed link, waiting on port 1417.
+    pub fn tun_mon() -> Self {
+        Self::new(
+            "listen = 1417",
+            "",
+            "mode = 'tun'\nname = 'tun0'\naddress = '192.168.86.18'\npeer = '192.168.86.81'",
+        )
+    }
+
+    /// fri's end of a bridged link, device tap0, in bridge br0.
+    pub fn tap_fri() -> Self {
+        Self::new("remote = '10.0.0.2:1418'", "direction = 0", "mode = 'tap'\nname = 'tap0'\nbridge = 'br0'")
+    }
+
+    /// mon's end of a bridged link, waiting on port 1418.
+    pub fn tap_mon() -> Self {
+        Self::new("listen = 1418", "direction = 1", "mode = 'tap'\nname = 'tap0'\nbridge = 'br0'")
+    }
+
+    fn new(top: &str, key: &str, device: &str) -> Self {
+        let key = format!("file = 'static.key'\nmode = 'static'\n{key}");
+        Self { top: top.into(), key, device: device.into(), rest: String::new() }
+    }
+
+    /// More tables at the end.
+    pub fn with(mut self, text: &str) -> Self {
+        self.rest.push_str(text);
+        self.rest.push('\n');
+        self
+    }
+
+    /// Another first part.
+    pub fn top(mut self, text: &str) -> Self {
+        self.top = text.into();
+        self
+    }
+
+    /// Another `[device]`.
+    pub fn device(mut self, text: &str) -> Self {
+        self.device = text.into();
+        self
+    }
+
+    /// The file.
+    pub fn text(&self) -> String {
+        let Self { top, key, device, rest } = self;
+        format!("{top}\n[key]\n{key}\n[device]\n{device}\n{rest}\n")
+    }
+}
+
+/// Five pings, all answered within two seconds.
+pub fn assert_pings(host: &Host, options: &str) {
+    let text = host.run(&format!("ping -n -c 5 -i 0.05 -W 2 {options}")).unwrap();
+    assert!(text.contains("5 received"), "{text}");
+}
+
+/// Frames that the device has taken in (`rx`) and given out (`tx`), as the host counts them.
+pub fn counters(host: &Host, device: &str) -> (u64, u64) {
+    let text = host.run(&format!("ip -s link show {device}")).unwrap();
+    let count = |after: &str| {
+        let mut lines = text.lines().skip_while(|line| !line.trim_start().starts_with(after)).skip(1);
+        lines.next().and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap()
+    };
+    (count("RX:"), count("TX:"))
+}
+
+/// Routes of a host, both families, without what the kernel itself adds.
+pub fn routes(host: &Host) -> String {
+    let own = |text: String| -> String {
+        text.lines().filter(|line| !line.contains("proto kernel")).map(|line| format!("{line}\n")).collect()
+    };
+    own(host.run("ip route show table all").unwrap()) + &own(host.run("ip -6 route show table all").unwrap())
+}
+
+/// Makes a bridge br0 in a host, and a host behind it on `10.5.0.N`.
+pub fn bridge_with_host(pair: &Pair, gate: &Host, name: &str, last: u8) -> Host {
+    let behind = pair.net.host(name).unwrap();
+    gate.run("ip link add br0 type bridge").unwrap();
+    gate.run("ip link set br0 up").unwrap();
+    pair.net.cable(gate, "lan0", &behind, "eth0").unwrap();
+    gate.run("ip link set lan0 master br0").unwrap();
+    behind.run(&format!("ip addr add 10.5.0.{last}/24 dev eth0")).unwrap();
+    behind.run(&format!("ip addr add fd05::{last}/64 dev eth0 nodad")).unwrap();
+    behind
+}
