@@ -15,7 +15,7 @@ pub mod script;
 pub mod signals;
 pub mod stderr;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod text;
 mod verbose;
 pub mod worker;

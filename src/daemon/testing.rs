@@ -65,6 +65,43 @@ impl Drop for Scratch {
     }
 }
 
+/// Whether this is the test's own process in a network namespace of its own, with a default route through
+/// eth0. Elsewhere it starts that process and checks its result: the caller then returns.
+pub fn in_own_network(test: &str) -> bool {
+    const MARK: &str = "TUND_TEST_NETWORK";
+    if std::env::var_os(MARK).is_some() {
+        for command in [
+            "link set lo up",
+            "link add eth0 type veth peer name eth1",
+            "link set eth1 up",
+            "addr add 10.0.0.2/24 dev eth0",
+            "link set eth0 up",
+            "route add default via 10.0.0.1",
+        ] {
+            assert!(ip(command).0, "ip {command}");
+        }
+        capture_log();
+        return true;
+    }
+    assert!(rustix::process::geteuid().is_root(), "this test makes a network namespace: run it as root");
+    let output = std::process::Command::new("unshare")
+        .arg("--net")
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(MARK, "1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    false
+}
+
+/// Runs `ip` with these arguments: success and output.
+pub fn ip(arguments: &str) -> (bool, String) {
+    let output = std::process::Command::new("ip").args(arguments.split_whitespace()).output().unwrap();
+    (output.status.success(), String::from_utf8(output.stdout).unwrap())
+}
+
 /// The classic routed link, as seen from fri.
 pub fn config() -> Config {
     Config {

@@ -6,6 +6,12 @@ pub mod message;
 #[cfg(feature = "daemon")]
 pub mod channel;
 #[cfg(feature = "daemon")]
+mod host;
+#[cfg(feature = "daemon")]
+pub mod parent;
+#[cfg(feature = "daemon")]
+mod requests;
+#[cfg(feature = "daemon")]
 pub mod sandbox;
 #[cfg(feature = "daemon")]
 pub mod spawn;

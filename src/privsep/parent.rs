@@ -1,0 +1,443 @@
+//! The parent: keeps the rights to change the host, and never reads the network. One poll loop in
+//! which scripts, the resolver, signals and the engine's requests never wait for each other.
+#![allow(clippy::disallowed_methods, reason = "the poll loop is where the parent reads the clock")]
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+
+use super::channel::Channel;
+use super::message::{Identity, Start, ToEngine, ToParent, Traffic};
+use super::requests::Limits;
+use super::spawn::{Role, spawn};
+use crate::config::Config;
+use crate::daemon::cleanup::{Changes, Mark};
+use crate::daemon::environment::{Facts, Hook};
+use crate::daemon::exit::{BUG, FAILED, Fatal};
+use crate::daemon::floor::Floor;
+use crate::daemon::script::{Runner, ScriptError};
+use crate::daemon::signals::{Signal, Signals};
+use crate::daemon::stderr::unix_time;
+use crate::say;
+use crate::transport::resolve::Resolver;
+
+/// Most messages of the engine that are handled before other work gets its turn.
+const MAX_BATCH: usize = 64;
+
+/// The link that this process runs, and where its files are.
+pub struct Link {
+    /// The checked configuration.
+    pub config: Config,
+    /// The configuration file.
+    pub file: PathBuf,
+    /// Where scripts run.
+    pub directory: PathBuf,
+    /// Whom engine and resolver become.
+    pub identity: Identity,
+}
+
+/// What only the engine gets.
+pub struct Launch {
+    /// Keys and settings.
+    pub start: Box<Start>,
+    /// The bound UDP socket.
+    pub socket: OwnedFd,
+    /// Whether the device waits until the engine asks for it.
+    pub device_later: bool,
+}
+
+/// Why the parent ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ending {
+    /// Exit code.
+    pub code: u8,
+    /// One line for the log; empty when it has been said.
+    pub reason: String,
+    /// What scripts find in `signal`.
+    pub signal: &'static str,
+}
+
+/// How far the host has been prepared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stage {
+    /// No script has succeeded.
+    Begun,
+    /// `up` has run.
+    Up,
+    /// Routes are set, in part at least.
+    Routed,
+}
+
+pub(super) struct Engine {
+    pub(super) child: Child,
+    pub(super) channel: Channel<ToEngine, ToParent>,
+}
+
+/// What is known of the running link.
+pub(super) struct Status {
+    pub(super) stage: Stage,
+    pub(super) before_routes: Mark,
+    pub(super) net_gateway: Option<IpAddr>,
+    pub(super) endpoint: Option<SocketAddr>,
+    pub(super) trusted: Option<SocketAddr>,
+    pub(super) traffic: Traffic,
+    /// Whether the peer answers.
+    pub(super) up: bool,
+    /// Whether the last script run for that was `link-up`.
+    pub(super) announced: bool,
+    /// The engine asked for the device.
+    pub(super) device_wanted: bool,
+    /// Scripts of the link's ups and downs that have not run yet.
+    pub(super) hooks: VecDeque<Hook>,
+    /// What the engine said about its end.
+    pub(super) last_words: Option<(u8, String)>,
+}
+
+/// The parent of one link.
+pub struct Parent {
+    pub(super) link: Link,
+    pub(super) floor: Floor,
+    pub(super) changes: Changes,
+    pub(super) resolver: Resolver,
+    pub(super) engine: Option<Engine>,
+    pub(super) status: Status,
+    pub(super) limits: Limits,
+    signals: Signals,
+    scripts: Runner,
+    outcome: Option<(Hook, Result<(), ScriptError>)>,
+    ending: Option<Ending>,
+    /// A second signal came while ending.
+    abandoned: bool,
+}
+
+impl Parent {
+    /// Nothing on the host has been changed yet.
+    pub fn new(link: Link, floor: Floor, changes: Changes, signals: Signals) -> Self {
+        let status = Status {
+            stage: Stage::Begun,
+            before_routes: Mark::default(),
+            net_gateway: None,
+            endpoint: None,
+            trusted: None,
+            traffic: Traffic::default(),
+            up: false,
+            announced: false,
+            device_wanted: false,
+            hooks: VecDeque::new(),
+            last_words: None,
+        };
+        Self {
+            resolver: Resolver::new(link.config.remotes.clone(), link.identity),
+            link,
+            floor,
+            changes,
+            engine: None,
+            status,
+            limits: Limits::new(Instant::now()),
+            signals,
+            scripts: Runner::default(),
+            outcome: None,
+            ending: None,
+            abandoned: false,
+        }
+    }
+
+    /// Prepares the host, runs the engine until something ends it, takes everything back. Returns the exit
+    /// code.
+    pub fn run(self, launch: Launch) -> u8 {
+        self.run_with(launch, || spawn(Role::Engine))
+    }
+
+    fn run_with(
+        mut self,
+        launch: Launch,
+        engine: impl FnOnce() -> io::Result<(Child, Channel<ToEngine, ToParent>)>,
+    ) -> u8 {
+        if !launch.device_later {
+            self.bring_up();
+        }
+        if self.ending.is_none() {
+            match engine() {
+                Ok((child, channel)) => self.start_engine(Engine { child, channel }, launch),
+                Err(error) => self.end(FAILED, format!("cannot start the engine: {error}")),
+            }
+        }
+        self.serve();
+        self.finish()
+    }
+
+    /// Hands keys and descriptors over and forgets the keys.
+    pub(super) fn start_engine(&mut self, engine: Engine, launch: Launch) {
+        let mut descriptors = vec![launch.socket.as_fd()];
+        descriptors.extend(self.changes.device().map(|device| device.fd.as_fd()));
+        let sent = engine.channel.send(&ToEngine::Start(launch.start), &descriptors);
+        self.engine = Some(engine);
+        self.check_sent(sent);
+    }
+
+    /// Opens and configures the device as far as the scripts and the routes go; what fails ends the parent.
+    pub(super) fn bring_up(&mut self) {
+        if let Err(fatal) = self.prepare_host() {
+            self.end(fatal.code, fatal.message);
+        }
+    }
+
+    /// The loop, until there is a reason to end.
+    pub(super) fn serve(&mut self) {
+        while self.ending.is_none() {
+            if std::mem::take(&mut self.status.device_wanted) {
+                self.bring_up();
+                self.hand_device_over();
+            } else {
+                self.run_next_hook();
+                self.turn(None);
+            }
+        }
+    }
+
+    fn hand_device_over(&mut self) {
+        if let (None, Some(engine), Some(device)) = (&self.ending, &self.engine, self.changes.device()) {
+            let sent = engine.channel.send(&ToEngine::Device, &[device.fd.as_fd()]);
+            self.check_sent(sent);
+        }
+    }
+
+    /// Sends an answer; an engine that does not read its messages is ended.
+    pub(super) fn answer(&mut self, message: &ToEngine) {
+        if let Some(engine) = &self.engine {
+            let sent = engine.channel.send(message, &[]);
+            self.check_sent(sent);
+        }
+    }
+
+    fn check_sent(&mut self, sent: io::Result<()>) {
+        // A closed channel is found when it is read.
+        if let Err(error) = sent
+            && error.kind() != io::ErrorKind::BrokenPipe
+        {
+            self.end(BUG, format!("the engine does not take its messages: {error}"));
+        }
+    }
+
+    /// Ends with this; what came first counts.
+    pub(super) fn end(&mut self, code: u8, reason: impl Into<String>) {
+        self.end_with(Ending { code, reason: reason.into(), signal: "error" });
+    }
+
+    fn end_with(&mut self, ending: Ending) {
+        if self.ending.is_none() {
+            if !ending.reason.is_empty() {
+                say!(u8::from(ending.code == 0), "{}", ending.reason);
+            }
+            self.ending = Some(ending);
+        }
+    }
+
+    /// The exit code so far.
+    pub(super) fn exit_code(&self) -> u8 {
+        self.ending.as_ref().map_or(0, |ending| ending.code)
+    }
+
+    /// Waits for one or more events, until `until` at most, and handles them.
+    pub(super) fn turn(&mut self, until: Option<Instant>) {
+        if let Err(error) = self.wait(until) {
+            self.end(BUG, format!("poll: {error}"));
+        }
+        for signal in self.signals.take() {
+            self.handle_signal(signal);
+        }
+        self.read_engine();
+        let now = Instant::now();
+        self.scripts.handle_output();
+        self.scripts.handle_timeout(now);
+        if let Some(outcome) = self.scripts.poll_outcome() {
+            self.outcome = Some(outcome);
+        }
+        let found = self.resolver.handle_readable(now).or_else(|| self.resolver.handle_timeout(now));
+        if let Some(addresses) = found {
+            self.resolved(addresses);
+        }
+    }
+
+    fn wait(&self, until: Option<Instant>) -> Result<(), Errno> {
+        let mut polled = vec![PollFd::new(&self.signals, PollFlags::IN)];
+        polled.extend(self.engine.as_ref().map(|engine| PollFd::new(&engine.channel, PollFlags::IN)));
+        let scripts: Vec<_> = self.scripts.descriptors().collect();
+        polled.extend(scripts.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
+        let resolver = self.resolver.descriptor();
+        polled.extend(resolver.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
+        let due =
+            [until, self.scripts.poll_timeout(), self.resolver.poll_timeout()].into_iter().flatten().min();
+        let timeout = due.map(|due| timespec(due.saturating_duration_since(Instant::now())));
+        match rustix::event::poll(&mut polled, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn handle_signal(&mut self, signal: Signal) {
+        match signal {
+            Signal::Terminate => self.asked_to_end("SIGTERM", "sigterm"),
+            Signal::Interrupt => self.asked_to_end("SIGINT", "sigint"),
+            Signal::Hangup => say!(1, "SIGHUP: reloading is not in this version yet; restart tund instead"),
+            Signal::User1 => {
+                say!(1, "SIGUSR1: reconnecting is not in this version yet; restart tund instead")
+            }
+            Signal::User2 => self.answer(&ToEngine::Report),
+            // Its result is found by asking for it.
+            Signal::Child => {}
+        }
+    }
+
+    fn asked_to_end(&mut self, name: &str, signal: &'static str) {
+        if self.ending.is_some() {
+            say!(1, "{name} again: ending at once, without scripts");
+            self.abandoned = true;
+            return;
+        }
+        self.end_with(Ending { code: 0, reason: format!("{name}: stopping"), signal });
+        self.scripts.terminate(Instant::now());
+    }
+
+    fn read_engine(&mut self) {
+        for _ in 0..MAX_BATCH {
+            let Some(engine) = &self.engine else { return };
+            match engine.channel.receive() {
+                Ok(Some((message, _))) => self.handle_request(message),
+                Ok(None) => return self.engine_gone(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    self.end(BUG, format!("the engine sent what it may not send ({error}); it is ended"));
+                    return self.kill_engine();
+                }
+            }
+        }
+    }
+
+    fn engine_gone(&mut self) {
+        let Some(mut engine) = self.engine.take() else { return };
+        // It has closed its end, so that it can only be ending already.
+        let _ = engine.child.kill();
+        let status = engine.child.wait();
+        match self.status.last_words.take() {
+            Some((code, reason)) => self.end(code, reason),
+            None => {
+                let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+                self.end(BUG, format!("the engine died ({status}); this is a bug of tund"));
+            }
+        }
+    }
+
+    /// Ends the engine without asking.
+    pub(super) fn kill_engine(&mut self) {
+        if let Some(mut engine) = self.engine.take() {
+            // Both fail only for a process that is gone already.
+            let _ = engine.child.kill();
+            let _ = engine.child.wait();
+        }
+    }
+
+    /// Starts the script of the link's next up or down, once the one before has ended.
+    fn run_next_hook(&mut self) {
+        self.log_outcome();
+        if self.scripts.is_running() {
+            return;
+        }
+        if let Some(hook) = self.status.hooks.pop_front() {
+            self.status.announced = hook == Hook::LinkUp;
+            if let Err(error) = self.start_script(hook) {
+                say!(1, "{error}");
+            }
+        }
+    }
+
+    fn log_outcome(&mut self) {
+        if let Some((_, Err(error))) = self.outcome.take() {
+            say!(1, "{error}");
+        }
+    }
+
+    fn start_script(&mut self, hook: Hook) -> Result<bool, ScriptError> {
+        let Some(device) = self.changes.device() else { return Ok(false) };
+        let facts = Facts {
+            config: &self.link.config,
+            file: &self.link.file,
+            device: &device.name,
+            net_gateway: self.status.net_gateway,
+            endpoint: self.status.endpoint,
+            trusted: self.status.trusted,
+            traffic: self.status.traffic,
+            signal: match (&self.ending, hook) {
+                (Some(ending), _) => Some(ending.signal),
+                (None, Hook::LinkDown) => Some("ping-restart"),
+                (None, Hook::Up | Hook::Down | Hook::RouteUp | Hook::RouteDown | Hook::LinkUp) => None,
+            },
+            unix_time: unix_time(),
+        };
+        self.scripts.start(hook, &self.link.config.scripts, &facts, &self.link.directory, Instant::now())
+    }
+
+    /// Runs the script of `hook` to its end, after the one that runs already; everything else goes on
+    /// meanwhile.
+    pub(super) fn run_script(&mut self, hook: Hook) -> Result<(), Fatal> {
+        let failed = |error: ScriptError| Fatal::new(FAILED, error);
+        self.wait_for_script();
+        self.log_outcome();
+        if self.abandoned || !self.start_script(hook).map_err(failed)? {
+            return Ok(());
+        }
+        self.wait_for_script();
+        match self.outcome.take() {
+            Some((_, result)) => result.map_err(failed),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until no script runs.
+    pub(super) fn wait_for_script(&mut self) {
+        while self.scripts.is_running() {
+            if self.abandoned {
+                return self.scripts.kill();
+            }
+            self.turn(None);
+        }
+    }
+
+    /// Ends the script that runs.
+    pub(super) fn end_script(&mut self) {
+        self.scripts.terminate(Instant::now());
+        self.wait_for_script();
+        self.log_outcome();
+    }
+
+    /// Lets the engine say farewell, for at most `limit`.
+    pub(super) fn stop_engine(&mut self, limit: Duration) {
+        self.answer(&ToEngine::Stop);
+        let deadline = Instant::now() + limit;
+        while self.engine.is_some() && !self.abandoned && Instant::now() < deadline {
+            self.turn(Some(deadline));
+        }
+        self.kill_engine();
+    }
+
+    /// Whether there is a reason to end.
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.is_some()
+    }
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    // A wait is cut to an hour, which costs one needless turn.
+    let duration = duration.min(Duration::from_secs(3600));
+    Timespec { tv_sec: duration.as_secs().cast_signed(), tv_nsec: duration.subsec_nanos().into() }
+}
+
+#[cfg(test)]
+mod tests;
