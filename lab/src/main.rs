@@ -5,16 +5,22 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that talks to a person")]
 
 mod demo;
+mod measure;
 
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::ExitCode;
 
+/// How often `measure` goes round.
+const ROUNDS: usize = 5;
+
 const USAGE: &str = "\
 usage: tund-lab demo [tun|tap]
+       tund-lab measure [ROUNDS]
 
   demo tun    a routed link between two hosts, shown step by step (the default)
   demo tap    a bridged link
+  measure     throughput and round trip of tund beside the bare path and VXLAN (5 rounds)
 
 Works as root, and without root where user namespaces are allowed. Removes everything it makes.";
 
@@ -27,9 +33,13 @@ fn main() -> ExitCode {
     }
     let words: Vec<String> = arguments.map(|word| word.to_string_lossy().into_owned()).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let mode = match words[..] {
-        ["demo"] | ["demo", "tun"] => demo::Mode::Tun,
-        ["demo", "tap"] => demo::Mode::Tap,
+    let result = match words[..] {
+        ["demo"] | ["demo", "tun"] => demo::run(demo::Mode::Tun),
+        ["demo", "tap"] => demo::run(demo::Mode::Tap),
+        ["measure"] => measure::run(ROUNDS),
+        ["measure", rounds] if rounds.parse().is_ok_and(|rounds: usize| (1..=100).contains(&rounds)) => {
+            measure::run(rounds.parse().unwrap_or(ROUNDS))
+        }
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;
@@ -39,7 +49,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match demo::run(mode) {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tund-lab: {error}");

@@ -1,0 +1,116 @@
+//! A comparison anybody can repeat: the bare path, the kernel's VXLAN without encryption, and tund's tun
+//! and tap links, between the same two hosts, in turn.
+
+use std::net::Ipv4Addr;
+use std::os::unix::fs::symlink;
+use std::time::Duration;
+
+use tund_lab::{Error, Host, Net, Process, probe, rights};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const TRANSFER: Duration = Duration::from_secs(2);
+const PINGS: u16 = 100;
+
+/// One way between the hosts, and what was measured on it.
+struct Path {
+    name: &'static str,
+    fri: Ipv4Addr,
+    mon: Ipv4Addr,
+    rates: Vec<f64>,
+    times: Vec<Duration>,
+}
+
+impl Path {
+    fn new(name: &'static str, net: u8) -> Self {
+        let [fri, mon] = [81, 18].map(|host| Ipv4Addr::new(192, 168, net, host));
+        Self { name, fri, mon, rates: Vec::new(), times: Vec::new() }
+    }
+}
+
+/// Measures `rounds` times in turn and prints medians.
+pub fn run(rounds: usize) -> Result<(), Error> {
+    rights::become_root()?;
+    rights::check_namespaces()?;
+    rights::check_tun()?;
+    let net = Net::new()?;
+    let (fri, mon) = (net.host("fri")?, net.host("mon")?);
+    net.cable(&fri, "eth0", &mon, "eth0")?;
+    fri.run("ip addr add 192.168.80.81/24 dev eth0")?;
+    mon.run("ip addr add 192.168.80.18/24 dev eth0")?;
+    let mut paths = vec![Path::new("bare path (veth)", 80)];
+    if vxlan(&fri, 81, 18).and_then(|()| vxlan(&mon, 18, 81)).is_ok() {
+        paths.push(Path::new("VXLAN, no encryption", 85));
+    } else {
+        println!("this kernel has no VXLAN: left out");
+    }
+    let _daemons = links(&net, &fri, &mon)?;
+    paths.push(Path::new("tund tun", 86));
+    paths.push(Path::new("tund tap", 87));
+
+    for round in 1..=rounds {
+        println!("round {round} of {rounds}");
+        for path in &mut paths {
+            path.rates.push(probe::throughput(&fri, &mon, path.fri, path.mon, TRANSFER)?);
+            path.times.extend(probe::ping(&fri, path.fri, path.mon, PINGS)?.times);
+        }
+    }
+    println!("\n| path | TCP, one stream, Mbit/s: median (least, most) | ping p50 | ping p99 |");
+    println!("|---|--:|--:|--:|");
+    for path in &mut paths {
+        path.rates.sort_by(f64::total_cmp);
+        path.times.sort();
+        let rate = |index: usize| path.rates.get(index).map_or(0.0, |rate| rate / 1e6);
+        let time =
+            |percent: usize| path.times.get(path.times.len() * percent / 100).map_or(0, Duration::as_micros);
+        println!(
+            "| {} | {:.0} ({:.0}, {:.0}) | {} µs | {} µs |",
+            path.name,
+            rate(path.rates.len() / 2),
+            rate(0),
+            rate(path.rates.len().saturating_sub(1)),
+            time(50),
+            time(99)
+        );
+    }
+    Ok(())
+}
+
+fn vxlan(host: &Host, own: u8, other: u8) -> Result<(), Error> {
+    let ends = format!("local 192.168.80.{own} remote 192.168.80.{other}");
+    host.run(&format!("ip link add vxlan0 type vxlan id 100 {ends} dstport 4789 dev eth0"))?;
+    host.run(&format!("ip addr add 192.168.85.{own}/24 dev vxlan0"))?;
+    host.run("ip link set vxlan0 up").map(drop)
+}
+
+/// A tun and a tap link at once, on two ports.
+fn links(net: &Net, fri: &Host, mon: &Host) -> Result<Vec<Process>, Error> {
+    let tund = net.dir().join("tund");
+    let own = std::env::current_exe().map_err(|error| Error::new(format!("own program file: {error}")))?;
+    symlink(own, &tund).map_err(|error| Error::new(format!("{}: {error}", tund.display())))?;
+    let key = fri.dir().join("static.key");
+    fri.run(&format!("{} genkey -o {}", tund.display(), key.display()))?;
+    std::fs::copy(&key, mon.dir().join("static.key"))
+        .map_err(|error| Error::new(format!("{}: {error}", key.display())))?;
+    let mut daemons = Vec::new();
+    for (host, own, other, begin) in
+        [(mon, 18, 81, String::from("listen")), (fri, 81, 18, String::from("remote"))]
+    {
+        for (mode, port, net, slash) in [("tun", 1417, 86, ""), ("tap", 1661, 87, "/24")] {
+            let outer =
+                if begin == "listen" { port.to_string() } else { format!("\"192.168.80.18:{port}\"") };
+            let peer =
+                if mode == "tun" { format!("peer = \"192.168.{net}.{other}\"\n") } else { String::new() };
+            let text = format!(
+                "{begin} = {outer}\n[key]\nmode = \"static\"\nfile = \"static.key\"\ndirection = {}\n\
+                 [device]\nmode = \"{mode}\"\naddress = \"192.168.{net}.{own}{slash}\"\n{peer}",
+                u8::from(own == 81)
+            );
+            let file = host.file(&format!("{mode}.toml"), &text)?;
+            daemons.push(host.tund(&tund, &file, &[])?);
+        }
+    }
+    for daemon in &daemons {
+        daemon.wait_line("link up", PATIENCE)?;
+    }
+    Ok(daemons)
+}
