@@ -104,7 +104,8 @@ pub struct Resolver {
     remotes: Vec<Remote>,
     identity: Identity,
     running: Option<Running>,
-    complaint: Option<Complaint>,
+    /// When it was last said that a name does not resolve.
+    complained: Option<Instant>,
 }
 
 struct Running {
@@ -113,15 +114,10 @@ struct Running {
     deadline: Instant,
 }
 
-struct Complaint {
-    text: String,
-    said: Instant,
-}
-
 impl Resolver {
     /// For these remotes, in this order; the process takes on `identity`.
     pub fn new(remotes: Vec<Remote>, identity: Identity) -> Self {
-        Self { remotes, identity, running: None, complaint: None }
+        Self { remotes, identity, running: None, complained: None }
     }
 
     /// Starts a look-up unless one is under way. Addresses that need none are the answer at once, and so
@@ -150,11 +146,12 @@ impl Resolver {
         let running = Running { child, channel, deadline: now + LIMIT };
         let question = Question { identity: self.identity, remotes: self.remotes.clone() };
         match running.channel.send(&question, &[]) {
-            Ok(()) => Ok(running),
-            Err(error) => {
+            // That it has ended already is found when its answer is read.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                 running.end();
                 Err(error)
             }
+            Ok(()) | Err(_) => Ok(running),
         }
     }
 
@@ -201,7 +198,7 @@ impl Resolver {
             running.end();
         }
         if answer.failures.is_empty() {
-            if self.complaint.take().is_some() {
+            if self.complained.take().is_some() {
                 say!(1, "the remote's name resolves now");
             }
         } else {
@@ -212,20 +209,14 @@ impl Resolver {
         answer.addresses
     }
 
-    /// Once at verb 1, then every minute at verb 3.
+    /// Once at verb 1, then at most every minute at verb 3, whatever the reason is by then.
     fn complain(&mut self, text: String, now: Instant) {
-        match &mut self.complaint {
-            Some(complaint) if complaint.text == text => {
-                if now.duration_since(complaint.said) >= REPEAT {
-                    say!(3, "still: {text}");
-                    complaint.said = now;
-                }
-            }
-            _ => {
-                say!(1, "{text}; tund goes on trying (a wrong name? no DNS server yet?)");
-                self.complaint = Some(Complaint { text, said: now });
-            }
+        match self.complained {
+            None => say!(1, "{text}; tund goes on trying (a wrong name? no DNS server yet?)"),
+            Some(said) if now.duration_since(said) >= REPEAT => say!(3, "still: {text}"),
+            Some(_) => return,
         }
+        self.complained = Some(now);
     }
 }
 
@@ -240,5 +231,60 @@ impl Running {
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "cannot resolve {}: {}", printable(&self.host, 255), printable(&self.error, 200))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::disallowed_methods, reason = "only differences of the clock matter here")]
+
+    use super::*;
+    use crate::daemon::testing::{capture_log, logged};
+
+    #[test]
+    fn addresses_need_no_resolver() {
+        let remotes = [remote("192.0.2.1"), remote("2001:db8::1")];
+        let expected = ["192.0.2.1:1417", "[2001:db8::1]:1417"].map(|text| text.parse().unwrap());
+        assert_eq!(literal(&remotes), Some(expected.to_vec()));
+        assert_eq!(literal(&[remote("192.0.2.1"), remote("mon.tn")]), None);
+        assert_eq!(literal(&vec![remote("192.0.2.1"); 40]).unwrap().len(), MAX_ADDRESSES);
+    }
+
+    #[test]
+    fn a_failing_name_is_said_once_then_every_minute_until_it_resolves() {
+        capture_log();
+        let mut resolver = Resolver::new(vec![remote("said-once.test")], Identity::Keep);
+        let start = Instant::now();
+        let mut fail = |at: u64, error: &str| {
+            let failure = Failure { host: "said-once.test".to_owned(), error: error.to_owned() };
+            let answer = Answer { addresses: Vec::new(), failures: vec![failure] };
+            assert!(resolver.finish(answer, start + Duration::from_secs(at)).is_empty());
+            logged("resolve said-once.test").len()
+        };
+        let counts = [fail(0, "a\nb"), fail(5, "other"), fail(59, "a"), fail(60, "a"), fail(119, "a")];
+        assert_eq!(counts, [1, 1, 1, 2, 2]);
+        assert!(logged("resolve said-once.test")[0].contains("a_b"));
+
+        let found =
+            Answer { addresses: vec![SocketAddr::from(([192, 0, 2, 1], 1)); 40], ..Answer::default() };
+        assert_eq!(resolver.finish(found, start).len(), MAX_ADDRESSES);
+        assert!(resolver.complained.is_none());
+    }
+
+    #[test]
+    fn an_overdue_look_up_is_given_up() {
+        let mut resolver = Resolver::new(vec![remote("overdue.test")], Identity::Keep);
+        let (channel, _other) = Channel::pair().unwrap();
+        let child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let now = Instant::now();
+        resolver.running = Some(Running { child, channel, deadline: now + LIMIT });
+        assert_eq!(resolver.handle_readable(now), None);
+        assert_eq!(resolver.handle_timeout(now), None);
+        assert_eq!(resolver.handle_timeout(now + LIMIT), Some(Vec::new()));
+        assert!(resolver.descriptor().is_none());
+    }
+
+    fn remote(host: &str) -> Remote {
+        Remote { host: host.to_owned(), port: 1417 }
     }
 }

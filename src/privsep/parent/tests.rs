@@ -285,6 +285,8 @@ impl<'a> Rig<'a> {
             std::thread::spawn(move || {
                 let engine = Fake::from_fd(fd);
                 let acted = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| act(&engine)));
+                // With it go the descriptors that were never read, as with a process that ends.
+                drop(engine);
                 done.send(acted.is_ok()).unwrap();
             });
             Ok((std::process::Command::new("sleep").arg("1000").spawn()?, channel))
