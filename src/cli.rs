@@ -1,8 +1,174 @@
 //! The command line.
 
+use std::ffi::CStr;
+use std::panic::{self, PanicHookInfo};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Runs the program of this process's arguments.
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
+
+use crate::daemon::exit::{BUG, Fatal, USAGE};
+use crate::daemon::{check, engine, keys, start, stderr};
+use crate::privsep::spawn::Role;
+use crate::transport::resolve;
+
+/// Joins two machines or two Ethernet segments over any IP network.
+#[derive(Debug, Parser)]
+#[command(name = "tund", bin_name = "tund", version, arg_required_else_help = true)]
+#[command(args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Run the link of this file in the foreground
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+    /// Log more: -v is --verb 3, each further v one level
+    #[arg(short, action = ArgAction::Count, conflicts_with = "verb")]
+    verbose: u8,
+    #[arg(long, hide = true)]
+    daemon: bool,
+    #[arg(long, hide = true)]
+    inetd: bool,
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// Read files relative to this directory, and run scripts there
+    #[arg(long, value_name = "DIR")]
+    cd: Option<PathBuf>,
+    /// UDP port, or service name, of `listen` and of every remote that names none
+    #[arg(long, value_name = "PORT")]
+    port: Option<String>,
+    /// Log level, 0 to 9: 0 fatal, 1 default, 3 normal, 5 a letter for each packet
+    #[arg(long, value_name = "N")]
+    verb: Option<u8>,
+    /// Take key files that others may read
+    #[arg(long)]
+    allow_open_keys: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check configuration files and show every problem
+    Check {
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        #[command(flatten)]
+        common: Common,
+        /// Look at this host's addresses, routes, ports and names too
+        #[arg(long)]
+        host: bool,
+        /// Print the findings as a JSON array
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a shared secret for both ends
+    Genkey {
+        /// Write it to this new file, for its owner only, instead of standard output
+        #[arg(short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Make a private key
+    Keypair {
+        /// Write it to this new file, for its owner only, and show the public key
+        #[arg(short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Show the public key of a private key
+    Pubkey {
+        /// File of the private key, instead of standard input
+        #[arg(value_name = "FILE")]
+        input: Option<PathBuf>,
+    },
+}
+
+/// Runs the program of this process's arguments. A program that embeds tund calls it when it finds its own
+/// `argv[0]` to be [`crate::privsep::spawn::PROGRAM`].
 pub fn main() -> ExitCode {
-    todo!()
+    panic::set_hook(Box::new(report_panic));
+    // What has been changed on the host is taken back while unwinding.
+    panic::catch_unwind(dispatch).unwrap_or(ExitCode::from(BUG))
+}
+
+fn dispatch() -> ExitCode {
+    match std::env::args_os().nth(1).as_deref().and_then(Role::from_argument) {
+        Some(Role::Engine) => named(c"tund-engine", engine::main),
+        Some(Role::Resolver) => named(c"tund-resolver", resolve::main),
+        None => run(Cli::parse()),
+    }
+}
+
+/// Executed from /proc/self/exe, the process would be called "exe" in ps and in messages about its port.
+fn named(name: &CStr, main: fn() -> ExitCode) -> ExitCode {
+    // Only looks are at stake.
+    let _ = rustix::thread::set_name(name);
+    main()
+}
+
+fn run(cli: Cli) -> ExitCode {
+    for (given, name) in [(cli.daemon, "--daemon"), (cli.inetd, "--inetd")] {
+        if given {
+            return usage(&format!("{name} is not in this version yet"));
+        }
+    }
+    match cli.command {
+        Some(Command::Check { files, common, host, json }) => {
+            let Common { cd, port, verb, allow_open_keys } = common;
+            check::run(&check::Options { files, cd, port, verb, allow_open_keys, host, json })
+        }
+        Some(Command::Genkey { output }) => end(keys::genkey(output.as_deref())),
+        Some(Command::Keypair { output }) => end(keys::keypair(output.as_deref())),
+        Some(Command::Pubkey { input }) => end(keys::pubkey(input.as_deref())),
+        None => {
+            let Common { cd, port, verb, allow_open_keys } = cli.common;
+            let Some(config) = cli.config else { return usage("--config FILE is missing") };
+            let verb = verb.or(level(cli.verbose));
+            start::run(&start::Options { config, cd, port, verb, allow_open_keys })
+        }
+    }
+}
+
+/// The level of that many `-v`.
+fn level(count: u8) -> Option<u8> {
+    (count > 0).then(|| count.saturating_add(2).min(9))
+}
+
+fn usage(message: &str) -> ExitCode {
+    let error = Cli::command().error(clap::error::ErrorKind::InvalidValue, message);
+    stderr::show(&error.to_string());
+    ExitCode::from(USAGE)
+}
+
+fn end(result: Result<(), Fatal>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fatal) => {
+            stderr::show(&format!("tund: {fatal}\n"));
+            ExitCode::from(fatal.code)
+        }
+    }
+}
+
+fn report_panic(info: &PanicHookInfo<'_>) {
+    let text = info.payload_as_str().unwrap_or("unknown").replace('\n', " ");
+    let place = info.location().map(|place| format!(" at {}:{}", place.file(), place.line()));
+    stderr::show(&format!("tund: this is a bug, please report it: {text}{}\n", place.unwrap_or_default()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_v_is_a_level() {
+        let levels = [0, 1, 2, 3, 200].map(level);
+        assert_eq!(levels, [None, Some(3), Some(4), Some(5), Some(9)]);
+    }
 }

@@ -1,6 +1,7 @@
 //! Running a link: the only place with clocks, processes and a runtime.
 #![allow(clippy::disallowed_methods, reason = "this is where clocks are read")]
 
+pub mod check;
 pub mod cleanup;
 pub mod directories;
 pub mod engine;
@@ -8,11 +9,14 @@ pub mod environment;
 pub mod exit;
 pub mod floor;
 pub mod identity;
+pub mod keys;
 pub mod limit;
 pub mod log;
+pub mod preflight;
 pub mod random;
 pub mod script;
 pub mod signals;
+pub mod start;
 pub mod stderr;
 #[cfg(test)]
 pub(crate) mod testing;

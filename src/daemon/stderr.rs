@@ -1,11 +1,12 @@
 //! The log on standard error.
 #![allow(clippy::disallowed_methods, reason = "log lines carry the time of day")]
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::log;
 use super::text::printable;
+use crate::config::{Diagnostic, render};
 
 /// Longest line in characters.
 const MAX_LINE: usize = 4096;
@@ -19,9 +20,22 @@ pub fn init(verb: u8) {
             let stamp = if journal { String::new() } else { format!("{} ", stamp(unix_time())) };
             let line = format!("{stamp}{}\n", printable(text, MAX_LINE));
             // A log that nobody reads any more must not end the tunnel.
-            let _ = std::io::stderr().lock().write_all(line.as_bytes());
+            show(&line);
         }),
     );
+}
+
+/// Writes text as it is; a closed standard error changes nothing.
+pub fn show(text: &str) {
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// Shows a finding with its place in `text`, the text of `file`; in colour on a terminal, unless NO_COLOR is
+/// set.
+pub fn show_finding(file: &str, text: &str, finding: &Diagnostic) {
+    let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let shown = render(file, text, finding, color);
+    show(&format!("{}\n", shown.trim_end_matches('\n')));
 }
 
 /// Seconds since the Unix epoch; 0 on a clock before it.

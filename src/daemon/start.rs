@@ -1,0 +1,149 @@
+//! From the command line to a running link.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::cleanup::Changes;
+use super::directories::{self, Lock, RUNTIME, STATE};
+use super::exit::{BUG, CONFIG, FAILED, Fatal, PRIVILEGE, UNAVAILABLE};
+use super::floor::Floor;
+use super::preflight::{self, Loaded};
+use super::signals::Signals;
+use super::{identity, stderr};
+use crate::config::{Config, Diagnostic};
+use crate::crypto::keys::{Pair, fingerprint, link_secret};
+use crate::privsep::message::{LinkSettings, Start};
+use crate::privsep::parent::{Launch, Link, Parent};
+use crate::route::netlink::Netlink;
+use crate::say;
+use crate::transport::udp::{self, Bound};
+
+/// The command line of a link.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The configuration file.
+    pub config: PathBuf,
+    /// Where relative paths start.
+    pub cd: Option<PathBuf>,
+    /// Port or service name for `listen` and for every remote that names none.
+    pub port: Option<String>,
+    /// Log level, instead of the file's.
+    pub verb: Option<u8>,
+    /// Take key files that others may read.
+    pub allow_open_keys: bool,
+}
+
+/// Runs the link in the foreground until something ends it; the log goes to standard error.
+pub fn run(options: &Options) -> ExitCode {
+    match prepare(options) {
+        // The lock lasts as long as the link.
+        Ok((parent, launch, _lock)) => ExitCode::from(parent.run(launch)),
+        Err(fatal) => {
+            if !fatal.message.is_empty() {
+                stderr::show(&format!("tund: {fatal}\n"));
+            }
+            ExitCode::from(fatal.code)
+        }
+    }
+}
+
+fn prepare(options: &Options) -> Result<(Parent, Launch, Option<Lock>), Fatal> {
+    let (loaded, config) = load(options)?;
+    stderr::init(config.run.verb);
+    identity::require_net_admin()?;
+    let signals =
+        Signals::watch().map_err(|error| Fatal::new(FAILED, format!("cannot watch signals: {error}")))?;
+    let mut netlink = Netlink::open()
+        .map_err(|error| Fatal::new(FAILED, format!("cannot open a netlink socket: {error}")))?;
+    let identity = identity::choose(&config.run)?;
+    let runtime = directories::make(RUNTIME, config.run.runtime_dir.as_deref(), &config.name);
+    let lock = runtime.map(|directory| directories::lock(&directory, &config.name)).transpose()?;
+    for warning in preflight::check_host(&config, &loaded.text, None, &mut netlink) {
+        say!(1, "warning: {}", one_line(&warning));
+    }
+    let secret = secret(&config, options.allow_open_keys)?;
+    let state = directories::make(STATE, config.run.state_dir.as_deref(), &config.name);
+    let floor = Floor::open(state.as_deref(), fingerprint(&secret));
+    let bound = bind(&config)?;
+    say!(1, "tund {}: {}, UDP port {}", env!("CARGO_PKG_VERSION"), config.name, bound.port);
+    let start = Start { secret: *secret, link: settings(&config, &floor), identity };
+    let launch = Launch { start: Box::new(start), socket: bound.fd, device_later: false };
+    let link = Link { directory: directory(options, &loaded), file: loaded.path, config, identity };
+    Ok((Parent::new(link, floor, Changes::new(netlink), signals), launch, lock))
+}
+
+/// Shows every finding; an error among them ends the start.
+fn load(options: &Options) -> Result<(Loaded, Config), Fatal> {
+    let mut loaded =
+        preflight::load(&options.config, options.cd.as_deref(), options.port.as_deref(), options.verb);
+    let config = loaded.parsed.config.take();
+    let mut findings = std::mem::take(&mut loaded.parsed.diagnostics);
+    if let Some(config) = &config {
+        findings.extend(preflight::check_files(config, &loaded.text, options.allow_open_keys));
+    }
+    for finding in &findings {
+        stderr::show_finding(&loaded.file, &loaded.text, finding);
+    }
+    match config {
+        Some(config) if !findings.iter().any(Diagnostic::is_error) => Ok((loaded, config)),
+        _ => Err(Fatal::new(CONFIG, "")),
+    }
+}
+
+/// Scripts run where relative paths start.
+fn directory(options: &Options, loaded: &Loaded) -> PathBuf {
+    let given = options.cd.as_ref().and_then(|cd| std::path::absolute(cd).ok());
+    given.or_else(|| loaded.path.parent().map(PathBuf::from)).unwrap_or_else(|| PathBuf::from("/"))
+}
+
+fn secret(config: &Config, allow_open_keys: bool) -> Result<zeroize::Zeroizing<[u8; 32]>, Fatal> {
+    let keys = preflight::read_keys(config, allow_open_keys).map_err(|errors| {
+        let lines: Vec<_> = errors.iter().map(one_line).collect();
+        Fatal::new(CONFIG, lines.join("; "))
+    })?;
+    let pair = match (&config.key.pair, &keys.private) {
+        (Some(pair), Some(private)) => Some(Pair { private, peer_public: &pair.peer_public }),
+        (Some(_), None) => return Err(Fatal::new(BUG, "the private key was not read")),
+        (None, _) => None,
+    };
+    link_secret(keys.shared.as_ref(), pair).map_err(|error| Fatal::new(CONFIG, error))
+}
+
+fn bind(config: &Config) -> Result<Bound, Fatal> {
+    let bound = udp::bind(config).map_err(|error| {
+        let code = if error.kind() == io::ErrorKind::PermissionDenied { PRIVILEGE } else { UNAVAILABLE };
+        Fatal::new(code, error)
+    })?;
+    for note in &bound.notes {
+        say!(1, "{note}");
+    }
+    Ok(bound)
+}
+
+fn settings(config: &Config, floor: &Floor) -> LinkSettings {
+    LinkSettings {
+        name: config.name.clone(),
+        mode: config.device.mode,
+        mtu: config.device.mtu,
+        addresses: config.device.addresses.iter().map(ipnet::IpNet::addr).collect(),
+        peers: config.device.peers.clone(),
+        cipher: config.key.cipher,
+        direction: config.key.direction,
+        has_remote: !config.remotes.is_empty(),
+        float: config.float,
+        keepalive: config.keepalive,
+        bundle: config.tuning.bundle,
+        path_mtu: config.tuning.path_mtu,
+        floor: floor.time(),
+        floor_writable: floor.is_writable(),
+        verb: config.run.verb,
+    }
+}
+
+fn one_line(finding: &Diagnostic) -> String {
+    match &finding.help {
+        Some(help) => format!("{}: {help}", finding.message),
+        None => finding.message.clone(),
+    }
+}

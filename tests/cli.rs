@@ -1,0 +1,339 @@
+//! The program as a user meets it: output, exit codes, and what is left when it has ended.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, also in helpers")]
+#![allow(clippy::disallowed_methods, reason = "real processes run in real time")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+const TUND: &str = env!("CARGO_BIN_EXE_tund");
+
+/// A link that waits for its peer.
+const WAITING: &str = r#"listen = 1417
+[key]
+mode = "static"
+file = "static.key"
+[device]
+address = "192.168.86.81"
+peer = "192.168.86.18"
+[run]
+state-dir = "state"
+runtime-dir = "run"
+verb = 3
+"#;
+
+#[test]
+fn a_good_file_passes_and_a_bad_one_shows_every_mistake() {
+    let place = Place::new();
+    place.link("good", WAITING);
+    let output = place.tund(&["check", "good.toml"]);
+    assert_eq!(code(&output), 0, "{output:?}");
+    assert_eq!(text(&output.stdout), "good.toml: configuration is good\n");
+
+    place.write("bad.toml", &WAITING.replace("listen", "lisen").replace(".86.18\"", ".86.81\""));
+    let output = place.tund(&["check", "good.toml", "bad.toml"]);
+    assert_eq!(code(&output), 78);
+    let shown = text(&output.stderr);
+    for part in ["bad.toml:1:1", "did you mean `listen`?", "bad.toml:7:8", "device.peer"] {
+        assert!(shown.contains(part), "{part} is not in:\n{shown}");
+    }
+}
+
+#[test]
+fn findings_as_json_have_their_places() {
+    let place = Place::new();
+    place.write("bad.toml", &WAITING.replace("listen", "lisen"));
+    let output = place.tund(&["check", "--json", "bad.toml"]);
+    assert_eq!(code(&output), 78);
+    let json = text(&output.stdout);
+    let finding = "{\"file\":\"bad.toml\",\"line\":1,\"column\":1,\"severity\":\"error\",\"message\":\"unknown key \\\"lisen\\\"";
+    assert!(json.contains(finding), "{json}");
+    assert!(json.starts_with('[') && json.ends_with("]\n"), "{json}");
+    assert_eq!(text(&output.stderr), "");
+}
+
+#[test]
+fn keys_are_made_once_and_for_their_owner_only() {
+    let place = Place::new();
+    assert_eq!(code(&place.tund(&["genkey", "-o", "static.key"])), 0);
+    let mode = fs::metadata(place.path("static.key")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o600);
+    assert_eq!(code(&place.tund(&["genkey", "-o", "static.key"])), 1);
+
+    let pair = place.tund(&["keypair", "-o", "fri.key"]);
+    let public = place.tund(&["pubkey", "fri.key"]);
+    assert_eq!((code(&pair), code(&public)), (0, 0));
+    assert_eq!(pair.stdout, public.stdout);
+    assert!(text(&public.stdout).contains("public key"));
+}
+
+#[test]
+fn wrong_usage_is_2() {
+    let place = Place::new();
+    for arguments in [
+        &[][..],
+        &["--config"],
+        &["--colour"],
+        &["check"],
+        &["--inetd", "--config", "x.toml"],
+        &["--daemon", "--config", "x.toml"],
+        &["--verb", "3"],
+    ] {
+        assert_eq!(code(&place.tund(arguments)), 2, "{arguments:?}");
+    }
+    let output = place.tund(&["--inetd", "--config", "x.toml"]);
+    assert!(text(&output.stderr).contains("--inetd is not in this version yet"));
+}
+
+#[test]
+fn without_the_right_to_make_devices_the_remedy_is_named() {
+    let place = Place::new();
+    place.link("fri", WAITING);
+    // Without a capability, but as the owner of the key.
+    let output = Command::new("setpriv")
+        .args([
+            "--bounding-set=-all",
+            "--inh-caps=-all",
+            "--securebits=+noroot",
+            TUND,
+            "--config",
+            "fri.toml",
+        ])
+        .current_dir(&place.0)
+        .output()
+        .unwrap();
+    assert_eq!(code(&output), 77, "{output:?}");
+    assert!(text(&output.stderr).contains("sudo tund"), "{output:?}");
+}
+
+#[test]
+fn a_missing_or_open_key_is_a_configuration_error() {
+    let place = Place::new();
+    place.write("fri.toml", WAITING);
+    let output = place.tund(&["--config", "fri.toml"]);
+    assert_eq!(code(&output), 78);
+    assert!(text(&output.stderr).contains("static.key"), "{output:?}");
+    assert_eq!(code(&place.tund(&["genkey", "-o", "static.key"])), 0);
+    fs::set_permissions(place.path("static.key"), fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(code(&place.tund(&["check", "fri.toml"])), 78);
+    assert_eq!(code(&place.tund(&["check", "--allow-open-keys", "fri.toml"])), 0);
+}
+
+#[test]
+fn the_engine_runs_as_another_user_and_a_signal_ends_everything() {
+    let place = Place::new();
+    place.link("fri", WAITING);
+    let mut link = place.run("fri.toml", &["--net"]);
+    link.wait_for("waiting for the peer");
+    link.wait_for("no capabilities, no new privileges");
+    let engine = link.engine();
+    let status = fs::read_to_string(format!("/proc/{engine}/status")).unwrap();
+    assert!(!status.contains("\nUid:\t0\t"), "{status}");
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert!(status.contains(&format!("\n{set}:\t0000000000000000\n")), "{status}");
+    }
+    assert_eq!(fs::read_link(format!("/proc/{engine}/cwd")).unwrap(), Path::new("/"));
+    let second = link.command(TUND).args(["--config", "fri.toml"]).current_dir(&place.0).output().unwrap();
+    assert_eq!(code(&second), 69);
+    let pid = link.tund();
+    assert!(text(&second.stderr).contains(&format!("fri is already running as pid {pid}")), "{second:?}");
+    link.signal("TERM");
+    assert_eq!(link.end(), 0);
+    wait_until("the engine ends", || is_gone(engine));
+    assert!(link.log().contains("removing tun0"), "{}", link.log());
+}
+
+#[test]
+fn in_a_user_namespace_the_engine_keeps_its_uid_and_drops_its_capabilities() {
+    let place = Place::new();
+    place.link("fri", WAITING);
+    let mut link = place.run("fri.toml", &["--net", "--map-root-user"]);
+    link.wait_for("uid 0 kept, no capabilities");
+    link.signal("INT");
+    assert_eq!(link.end(), 0);
+}
+
+#[test]
+fn a_killed_engine_ends_the_parent_and_a_killed_parent_the_engine() {
+    let place = Place::new();
+    place.link("fri", WAITING);
+    let mut link = place.run("fri.toml", &["--net"]);
+    link.wait_for("waiting for the peer");
+    kill(link.engine(), "KILL");
+    assert_eq!(link.end(), 70);
+    assert!(link.log().contains("the engine died (signal: 9"), "{}", link.log());
+
+    let mut link = place.run("fri.toml", &["--net"]);
+    link.wait_for("waiting for the peer");
+    let engine = link.engine();
+    link.signal("KILL");
+    link.end();
+    wait_until("the engine follows", || is_gone(engine));
+}
+
+#[test]
+fn names_are_resolved_without_privileges_and_asked_for_again() {
+    let place = Place::new();
+    let named = format!("remote = \"localhost:1999\"\n{WAITING}");
+    place.link("local", &named);
+    let mut link = place.run("local.toml", &["--net"]);
+    link.wait_for("no answer from");
+    assert!(link.log().contains(":1999"), "{}", link.log());
+    link.signal("TERM");
+    assert_eq!(link.end(), 0);
+
+    place.link("lost", &named.replace("localhost", "no.such.name.invalid"));
+    let mut link = place.run("lost.toml", &["--net"]);
+    link.wait_for("cannot resolve no.such.name.invalid");
+    link.signal("TERM");
+    assert_eq!(link.end(), 0);
+}
+
+#[test]
+fn a_taken_port_is_unavailable() {
+    let place = Place::new();
+    place.link("fri", WAITING);
+    place.link("mon", &WAITING.replace("192.168.86.81", "192.168.87.81").replace("86.18", "87.18"));
+    let mut link = place.run("fri.toml", &["--net"]);
+    link.wait_for("waiting for the peer");
+    let second = link.command(TUND).args(["--config", "mon.toml"]).current_dir(&place.0).output().unwrap();
+    assert_eq!(code(&second), 69, "{second:?}");
+    assert!(text(&second.stderr).contains("1417"), "{second:?}");
+    link.signal("TERM");
+    assert_eq!(link.end(), 0);
+}
+
+/// A directory of its own, removed on drop.
+struct Place(PathBuf);
+
+impl Place {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("tund-cli-{}-{number}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    /// A configuration and, once, its key.
+    fn link(&self, name: &str, text: &str) {
+        self.write(&format!("{name}.toml"), text);
+        if !self.path("static.key").exists() {
+            assert_eq!(code(&self.tund(&["genkey", "-o", "static.key"])), 0);
+        }
+    }
+
+    fn tund(&self, arguments: &[&str]) -> Output {
+        Command::new(TUND).args(arguments).current_dir(&self.0).env_remove("NO_COLOR").output().unwrap()
+    }
+
+    /// Runs the link of `file` in new namespaces, which unshare(1) makes before it becomes tund.
+    fn run(&self, file: &str, namespaces: &[&str]) -> Link {
+        assert!(rustix::process::geteuid().is_root(), "this test makes a network namespace: run it as root");
+        let log = self.path("log");
+        let child = Command::new("unshare")
+            .args(namespaces)
+            .args(["sh", "-c", "ip link set lo up && exec \"$@\"", "sh", TUND, "--config", file])
+            .current_dir(&self.0)
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        Link { child, log }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+struct Link {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Link {
+    fn tund(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    fn wait_for(&self, part: &str) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !self.log().contains(part) {
+            assert!(Instant::now() < deadline, "\"{part}\" is not in:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The pid of the engine.
+    fn engine(&self) -> u32 {
+        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.tund())).unwrap();
+        children.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    /// A command in the link's network namespace.
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &self.tund().to_string(), "--net", program]);
+        command
+    }
+
+    fn signal(&self, signal: &str) {
+        kill(self.tund(), signal);
+    }
+
+    /// The exit code; -1 after a signal.
+    fn end(&mut self) -> i32 {
+        self.child.wait().unwrap().code().unwrap_or(-1)
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn kill(pid: u32, signal: &str) {
+    let status = Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
+fn is_gone(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.is_empty() || stat.contains(") Z ")
+}
+
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what}: it did not happen");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap_or(-1)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
