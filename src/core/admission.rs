@@ -149,6 +149,8 @@ impl Admission {
             Ok(Some(Message::ChallengeReply { challenge })) if self.answers(now, &received, challenge) => {
                 self.prove(now, sid, received)
             }
+            // What answers nothing of ours makes nothing live: it may be drawn out of the peer at will.
+            Ok(Some(Message::ChallengeReply { .. })) => Verdict::Dropped(Drop::Stale),
             Ok(_) => self.judge(now, sid, received, random),
         }
     }
@@ -204,7 +206,8 @@ impl Admission {
         let theirs = 1 - self.direction;
         if self.open_as(self.cipher, self.direction, sid, received).is_ok() {
             Some(
-                "both ends send in the same direction: set key.direction to 0 on one end and to 1 on the other",
+                "datagrams arrive that are sealed in this end's own direction: \
+                 set key.direction to 0 on one end and to 1 on the other",
             )
         } else if self.open_as(other, theirs, sid, received).is_ok() {
             Some("the peer uses another cipher: set key.cipher alike on both ends")

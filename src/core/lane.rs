@@ -21,13 +21,24 @@ use crate::wire::datagram::{self, BODY, HEADER, Header, Kind, OVERHEAD, SID};
 /// Live sids: the current and the previous one, and one more while the peer changes its mind.
 const LIVE: usize = 3;
 
+/// Which of a lane's own sids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Under {
+    /// That of the frames.
+    Current,
+    /// The one that frames change to next.
+    Next,
+    /// One that answered a challenge which may have been a replay: frames use it if the peer asks.
+    Spare,
+}
+
 /// From the link to a lane.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
-    /// Have this sid ready: control messages marked `next` go out under it.
-    Prepare(Sid),
-    /// Send under the prepared sid from now on.
-    Switch,
+    /// Have this sid ready.
+    Prepare(Under, Sid),
+    /// Frames go out under that one from now on, if it is there.
+    Switch(Under),
     /// This sid of the peer is live; the one before ends in [`SID_PREVIOUS`].
     Receive(Sid),
     /// Seal and send a control message.
@@ -36,8 +47,8 @@ pub enum Command {
         body: Vec<u8>,
         /// Where to.
         to: SocketAddr,
-        /// Under the prepared sid instead of the current one.
-        next: bool,
+        /// Under which sid; the current one if that is not there.
+        under: Under,
     },
     /// Where frames go; `None`: nowhere, frames are dropped.
     Endpoint(Option<SocketAddr>),
@@ -128,6 +139,7 @@ pub struct Lane {
     settings: Settings,
     current: Option<SendKey>,
     next: Option<SendKey>,
+    spare: Option<SendKey>,
     receive: VecDeque<ReceiveKey>,
     endpoint: Option<SocketAddr>,
     agreed: bool,
@@ -144,6 +156,7 @@ impl Lane {
             settings,
             current: None,
             next: None,
+            spare: None,
             receive: VecDeque::with_capacity(LIVE + 1),
             endpoint: None,
             agreed: false,
@@ -171,14 +184,14 @@ impl Lane {
     /// Carries out what the link decided.
     pub fn handle_command(&mut self, now: Instant, command: Command, sink: &mut impl Sink) {
         match command {
-            Command::Prepare(sid) => self.next = Some(self.send_key(sid)),
-            Command::Switch => {
-                if self.next.is_some() {
-                    self.current = self.next.take();
+            Command::Prepare(under, sid) => *self.own(under) = Some(self.send_key(sid)),
+            Command::Switch(under) => {
+                if let Some(key) = self.own(under).take() {
+                    self.current = Some(key);
                 }
             }
             Command::Receive(sid) => self.receive_under(now, sid),
-            Command::Control { body, to, next } => self.send_control(&body, to, next, sink),
+            Command::Control { body, to, under } => self.send_control(&body, to, under, sink),
             Command::Endpoint(endpoint) => self.endpoint = endpoint,
             Command::Agreed(agreed) => self.agreed = agreed,
             Command::Budget(budget) => self.budget = budget.clamp(OVERHEAD + 64, DATAGRAM_MAX),
@@ -208,12 +221,12 @@ impl Lane {
             if self.wants_blocks(group, capacity) {
                 let mut packer = Packer::new(group);
                 while let Some(length) = packer.fill(&mut self.buffer[BODY..BODY + capacity]) {
-                    self.seal_and_send(Kind::Block, length, to, sink);
+                    self.seal_and_send(Under::Current, Kind::Block, length, to, sink);
                 }
             } else {
                 for frame in group {
                     self.buffer[BODY..BODY + frame.len()].copy_from_slice(frame);
-                    self.seal_and_send(Kind::Frame, frame.len(), to, sink);
+                    self.seal_and_send(Under::Current, Kind::Frame, frame.len(), to, sink);
                 }
             }
         }
@@ -296,21 +309,35 @@ impl Lane {
         }
     }
 
-    fn send_control(&mut self, body: &[u8], to: SocketAddr, next: bool, sink: &mut impl Sink) {
-        self.buffer[BODY..BODY + body.len()].copy_from_slice(body);
-        let swap = next && self.next.is_some();
-        if swap {
-            std::mem::swap(&mut self.current, &mut self.next);
-        }
-        self.seal_and_send(Kind::Control, body.len(), to, sink);
-        if swap {
-            std::mem::swap(&mut self.current, &mut self.next);
+    fn own(&mut self, under: Under) -> &mut Option<SendKey> {
+        match under {
+            Under::Current => &mut self.current,
+            Under::Next => &mut self.next,
+            Under::Spare => &mut self.spare,
         }
     }
 
+    fn send_control(&mut self, body: &[u8], to: SocketAddr, under: Under, sink: &mut impl Sink) {
+        self.buffer[BODY..BODY + body.len()].copy_from_slice(body);
+        let under = if self.own(under).is_some() { under } else { Under::Current };
+        self.seal_and_send(under, Kind::Control, body.len(), to, sink);
+    }
+
     /// Seals the body of `length` bytes that stands in the buffer. A key at its last counter sends no more.
-    fn seal_and_send(&mut self, kind: Kind, length: usize, to: SocketAddr, sink: &mut impl Sink) {
-        let Some(key) = self.current.as_mut().filter(|key| key.counter < COUNTER_END) else {
+    fn seal_and_send(
+        &mut self,
+        under: Under,
+        kind: Kind,
+        length: usize,
+        to: SocketAddr,
+        sink: &mut impl Sink,
+    ) {
+        let own = match under {
+            Under::Current => &mut self.current,
+            Under::Next => &mut self.next,
+            Under::Spare => &mut self.spare,
+        };
+        let Some(key) = own.as_mut().filter(|key| key.counter < COUNTER_END) else {
             self.stats.drop(Drop::NoPeer);
             return;
         };

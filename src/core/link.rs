@@ -14,7 +14,7 @@ use std::time::Instant;
 use super::admission::{Admission, Now};
 use super::caller::{Caller, Turn};
 use super::hello;
-use super::lane::{Command, Notice};
+use super::lane::{Command, Notice, Under};
 use super::limits::{BUDGET_BASE, COUNTER_ROTATE, OUTER_V4, OUTER_V6, REPEAT, RESOLVE};
 use super::path::Validation;
 use super::sending::Sending;
@@ -77,7 +77,8 @@ pub struct Link<R> {
     up: bool,
     own_budget: usize,
     answered_at: Option<Instant>,
-    replied_at: Option<Instant>,
+    replied_at: [Option<Instant>; 2],
+    has_spare: bool,
     resolve_at: Option<Instant>,
     heard_at: Instant,
     datagrams_in: u64,
@@ -112,7 +113,8 @@ impl<R: Random> Link<R> {
             up: false,
             own_budget: BUDGET_BASE,
             answered_at: None,
-            replied_at: None,
+            replied_at: [None; 2],
+            has_spare: false,
             resolve_at: settings.has_remote.then_some(instant),
             heard_at: instant,
             datagrams_in: 0,
@@ -123,8 +125,8 @@ impl<R: Random> Link<R> {
             events: VecDeque::new(),
             settings,
         };
-        link.prepare_sid(now);
-        link.switch();
+        link.prepare_sid(now, Under::Next);
+        link.switch(Under::Next);
         if !link.settings.has_remote {
             link.say_once(instant, "waiting for the peer to call: no remote is set".into());
         }
@@ -185,7 +187,7 @@ impl<R: Random> Link<R> {
             self.own_budget = budget;
             self.set_budget();
             if self.up {
-                self.send_hello(address, false);
+                self.send_hello(address, Under::Current);
             }
         }
     }
@@ -225,7 +227,7 @@ impl<R: Random> Link<R> {
     /// Tells the peer that this end stops.
     pub fn handle_stop(&mut self) {
         if let Some(endpoint) = self.endpoint {
-            self.send(Message::Bye { reason: "stopped".into() }, endpoint, false);
+            self.send(Message::Bye { reason: "stopped".into() }, endpoint);
         }
     }
 
@@ -251,7 +253,7 @@ impl<R: Random> Link<R> {
     pub fn handle_timeout(&mut self, now: Now) {
         let instant = now.instant;
         if self.sending.is_switch_due(instant) {
-            self.switch();
+            self.switch(Under::Next);
         }
         if self.sending.is_rotation_due(instant) {
             self.rotate(now);
@@ -314,7 +316,7 @@ impl<R: Random> Link<R> {
             Turn::Same | Turn::Silent => {}
         }
         if let Some(target) = self.target() {
-            self.send_hello(target, false);
+            self.send_hello(target, Under::Current);
         }
         self.schedule_hello(now);
     }
@@ -324,15 +326,19 @@ impl<R: Random> Link<R> {
         self.caller.schedule(now, keepalive, &mut self.random);
     }
 
-    fn send_hello(&mut self, to: SocketAddr, next: bool) {
+    fn send_hello(&mut self, to: SocketAddr, under: Under) {
         let hello = hello::own(&self.settings, self.own_budget, self.peer.is_some());
-        self.send(Message::Hello(hello), to, next);
+        self.send_under(under, Message::Hello(hello), to);
     }
 
-    fn send(&mut self, message: Message, to: SocketAddr, next: bool) {
+    fn send(&mut self, message: Message, to: SocketAddr) {
+        self.send_under(Under::Current, message, to);
+    }
+
+    fn send_under(&mut self, under: Under, message: Message, to: SocketAddr) {
         let mut body = Vec::new();
         control::encode(&message, &mut body);
-        self.commands.push_back(Command::Control { body, to, next });
+        self.commands.push_back(Command::Control { body, to, under });
     }
 
     fn set_endpoint(&mut self, endpoint: Option<SocketAddr>) {
@@ -351,25 +357,25 @@ impl<R: Random> Link<R> {
         self.commands.push_back(Command::Budget(self.own_budget.min(theirs)));
     }
 
-    fn prepare_sid(&mut self, now: Now) {
+    fn prepare_sid(&mut self, now: Now, under: Under) {
         let sid = self.sending.draw(now, &self.keys, &mut self.random);
-        self.commands.push_back(Command::Prepare(sid));
+        self.commands.push_back(Command::Prepare(under, sid));
     }
 
-    fn switch(&mut self) {
+    fn switch(&mut self, under: Under) {
         self.sending.switched();
-        self.commands.push_back(Command::Switch);
+        self.commands.push_back(Command::Switch(under));
     }
 
     /// A new sid: announced now, used for frames when the peer had time to write its floor.
     fn rotate(&mut self, now: Now) {
-        self.prepare_sid(now);
+        self.prepare_sid(now, Under::Next);
         match self.endpoint.filter(|_| self.up) {
             Some(endpoint) => {
-                self.send_hello(endpoint, true);
+                self.send_hello(endpoint, Under::Next);
                 self.sending.announce(now.instant);
             }
-            None => self.switch(),
+            None => self.switch(Under::Next),
         }
     }
 

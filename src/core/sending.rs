@@ -9,8 +9,9 @@ use super::sid::Sid;
 use crate::crypto::Random;
 use crate::crypto::keys::LinkKeys;
 
-/// Own sids that are remembered, to tell a reflection.
-const RECENT: usize = 4;
+/// Own sids that are remembered, to tell a reflection: more than replayed challenges can make an end
+/// draw in the life of one sid.
+const RECENT: usize = 256;
 
 /// What this end sends under, and what comes next.
 pub struct Sending {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::{Event, Link};
 use crate::core::admission::{Now, Verdict};
 use crate::core::hello;
-use crate::core::lane::{Command, Received};
+use crate::core::lane::{Command, Received, Under};
 use crate::core::limits::{CHALLENGE_INTERVAL, HELLO_ANSWER};
 use crate::core::path::{Outcome, Validation};
 use crate::core::sid::Sid;
@@ -25,10 +25,10 @@ impl<R: Random> Link<R> {
             Verdict::Again(received) => self.commands.push_back(Command::Again(received)),
             Verdict::Held => {}
             Verdict::Floor(time) => self.events.push_back(Event::Floor(time)),
-            Verdict::Reply { challenge, to } => self.reply(now, challenge, to),
+            Verdict::Reply { challenge, to } => self.reply(now, challenge, to, Challenger::Unproven),
             Verdict::Challenge { challenge, to } => {
                 self.log(3, format!("{from} has the right key but its time must be proven: challenged"));
-                self.send(Message::Challenge { challenge }, to, false);
+                self.send(Message::Challenge { challenge }, to);
             }
             Verdict::Proven { sid, skew, received, floor } => {
                 self.log(1, format!("{from} answered the challenge; the clocks differ by {}", seconds(skew)));
@@ -36,12 +36,14 @@ impl<R: Random> Link<R> {
                 self.commands.push_back(Command::Again(received));
                 self.events.extend(floor.map(Event::Floor));
                 if !self.up {
-                    self.send_hello(from, false);
+                    self.send_hello(from, Under::Current);
                 }
             }
             Verdict::Misfit(text) => {
                 self.stats.drop(Drop::BadTag);
-                self.say_once(now.instant, text.into());
+                if self.peer.is_none() {
+                    self.say_once(now.instant, text.into());
+                }
             }
             Verdict::Dropped(reason) => self.stats.drop(reason),
         }
@@ -52,14 +54,14 @@ impl<R: Random> Link<R> {
             Message::Hello(peer) => self.handle_hello(now, from, peer),
             Message::Ping { n, .. } => {
                 let received = self.datagrams_in;
-                self.send(Message::Pong { n, received }, from, false);
+                self.send(Message::Pong { n, received }, from);
             }
-            Message::Path { challenge } => self.send(Message::PathReply { challenge }, from, false),
+            Message::Path { challenge } => self.send(Message::PathReply { challenge }, from),
             Message::PathReply { challenge } => {
                 let outcome = self.validation.as_mut().map(|path| path.handle_reply(from, challenge));
                 self.conclude(now, outcome);
             }
-            Message::Challenge { challenge } => self.reply(now, challenge, from),
+            Message::Challenge { challenge } => self.reply(now, challenge, from, Challenger::Live),
             Message::Bye { reason } => {
                 if self.up && self.endpoint == Some(from) {
                     self.go_down(now.instant, format!("the peer says: {reason}"));
@@ -94,11 +96,14 @@ impl<R: Random> Link<R> {
         let due = self.answered_at.is_none_or(|at| now.instant.duration_since(at) >= HELLO_ANSWER);
         if wants_answer && due {
             // A peer that lost this session may know only the sid that answered its challenge.
-            if self.sending.is_announced() {
-                self.switch();
+            if self.has_spare {
+                self.has_spare = false;
+                self.switch(Under::Spare);
+            } else if self.sending.is_announced() {
+                self.switch(Under::Next);
             }
             self.answered_at = Some(now.instant);
-            self.send_hello(self.endpoint.unwrap_or(from), false);
+            self.send_hello(self.endpoint.unwrap_or(from), Under::Current);
         }
         if !known {
             self.schedule_hello(now.instant);
@@ -130,8 +135,8 @@ impl<R: Random> Link<R> {
         let challenges = [self.random.bytes(), self.random.bytes()];
         self.validation = Some(Validation::new(now.instant, from, challenges));
         let [new_challenge, old_challenge] = challenges;
-        self.send(Message::Path { challenge: new_challenge }, from, false);
-        self.send(Message::Path { challenge: old_challenge }, old, false);
+        self.send(Message::Path { challenge: new_challenge }, from);
+        self.send(Message::Path { challenge: old_challenge }, old);
     }
 
     pub(super) fn conclude(&mut self, now: Now, outcome: Option<Outcome>) {
@@ -143,28 +148,44 @@ impl<R: Random> Link<R> {
                 self.heard_at = now.instant;
                 self.log(1, format!("the peer moved to {new}"));
                 self.set_endpoint(Some(new));
-                self.send_hello(new, false);
+                self.send_hello(new, Under::Current);
             }
         }
     }
 
-    /// Answers a challenge under a sid that is drawn now.
-    fn reply(&mut self, now: Now, challenge: [u8; 16], to: SocketAddr) {
-        if self.replied_at.is_some_and(|at| now.instant.duration_since(at) < CHALLENGE_INTERVAL / 2) {
+    /// Answers a challenge under a sid that is drawn now. One from a sid that is not live may be a
+    /// replay: while the link is up it gets its reply, and what frames are sent under does not change.
+    fn reply(&mut self, now: Now, challenge: [u8; 16], to: SocketAddr, challenger: Challenger) {
+        let replied_at = &mut self.replied_at[challenger as usize];
+        if replied_at.is_some_and(|at| now.instant.duration_since(at) < CHALLENGE_INTERVAL / 2) {
             self.stats.drop(Drop::RateLimited);
             return;
         }
-        self.replied_at = Some(now.instant);
-        self.prepare_sid(now);
-        self.send(Message::ChallengeReply { challenge }, to, true);
-        // The challenge may be a replay: it is worth the reply, and a sid that frames use later on.
-        if self.up {
-            self.sending.announce(now.instant);
-        } else {
-            self.switch();
+        *replied_at = Some(now.instant);
+        let reply = Message::ChallengeReply { challenge };
+        if self.up && challenger == Challenger::Unproven {
+            self.prepare_sid(now, Under::Spare);
+            self.has_spare = true;
+            return self.send_under(Under::Spare, reply, to);
+        }
+        self.prepare_sid(now, Under::Next);
+        self.send_under(Under::Next, reply, to);
+        if !self.up {
+            self.switch(Under::Next);
             self.caller.due = now.instant;
+        } else if !self.sending.is_announced() {
+            self.sending.announce(now.instant);
         }
     }
+}
+
+/// Under what kind of sid a challenge came.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Challenger {
+    /// A live one: it is the peer, now.
+    Live,
+    /// Another: the peer after a restart, or a replay.
+    Unproven,
 }
 
 /// A difference of clocks, for people.
