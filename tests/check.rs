@@ -766,6 +766,15 @@ fn a_syntax_error_keeps_the_findings_before_it() {
 }
 
 #[test]
+fn a_draft_names_the_files_of_a_text_with_errors() {
+    let parsed = parse("l", &GOOD.replace("remote", "remotee"), &options());
+    assert!(parsed.config.is_none());
+    let shared = parsed.draft.unwrap().key.shared;
+    assert_eq!(shared, Some(SecretSource::File("/etc/tund/static.key".into())));
+    assert_eq!(parse("l", "[key", &options()).draft, None);
+}
+
+#[test]
 fn a_name_that_cannot_be_a_file_name_is_refused() {
     for name in ["", ".", "..", "a/b", "a\nb", &"x".repeat(65)] {
         let parsed = parse(name, GOOD, &options());
@@ -848,7 +857,7 @@ fn options() -> Options {
 }
 
 fn accepted(text: &str) -> Config {
-    let Parsed { config, diagnostics } = parse("link", text, &options());
+    let Parsed { config, diagnostics, .. } = parse("link", text, &options());
     config.unwrap_or_else(|| panic!("refused: {diagnostics:#?}\n{text}"))
 }
 

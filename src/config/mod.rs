@@ -58,6 +58,9 @@ impl Options {
 pub struct Parsed {
     /// `None` if any diagnostic is an error.
     pub config: Option<Config>,
+    /// What could be made of the text despite its errors, so that the files it names are looked at in the same run;
+    /// `None` after a syntax error. Not to be run.
+    pub draft: Option<Config>,
     /// Every finding, sorted by place; those without a place come first.
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -67,7 +70,7 @@ pub fn parse(name: &str, text: &str, options: &Options) -> Parsed {
     let mut diagnostics = Vec::new();
     let (document, errors) = DeTable::parse_recoverable(text);
     let raw = raw::Raw::read(&document, &mut diagnostics);
-    let config = if let Some(broken) = errors.iter().filter_map(|error| Some(error.span()?.start)).min() {
+    let draft = if let Some(broken) = errors.iter().filter_map(|error| Some(error.span()?.start)).min() {
         // What the parser makes of the text after a syntax error may be nonsense, and so would be findings on it.
         diagnostics.retain(|d| d.span.as_ref().is_some_and(|span| span.end < broken));
         None
@@ -77,7 +80,7 @@ pub fn parse(name: &str, text: &str, options: &Options) -> Parsed {
     let failed = !errors.is_empty() || diagnostics.iter().any(Diagnostic::is_error);
     diagnostics.extend(errors.iter().map(|error| check::syntax_error(text, error)));
     diagnostics.sort_by_key(|d| d.span.as_ref().map(|span| (span.start, span.end)));
-    Parsed { config: config.filter(|_| !failed), diagnostics }
+    Parsed { config: draft.clone().filter(|_| !failed), draft, diagnostics }
 }
 
 /// The place of the value at `path`, such as `["device", "address"]`, for findings about this host.

@@ -3,5 +3,6 @@
 
 mod devices;
 mod namespace;
+mod preflight;
 mod routes;
 mod udp;

@@ -1,0 +1,79 @@
+//! What a check says about a host as the kernel describes it.
+
+use std::net::UdpSocket;
+
+use tund::config::{Mode, Options, Severity, parse};
+use tund::daemon::preflight::check_host;
+use tund::device;
+use tund::route::netlink::Netlink;
+
+use crate::namespace::{isolated, sh};
+
+const TEXT: &str = r#"remote = "mon.tn:1417"
+listen = 1417
+bind-device = "nic7"
+[key]
+mode = "static"
+file = "static.key"
+[device]
+name = "link0"
+address = ["192.168.86.81", "2001:db8:86::81/64"]
+peer = ["192.168.86.18", "2001:db8:86::18"]
+[[route]]
+to = "192.168.66.0/24"
+[[route]]
+to = "2001:db8:66::/64"
+[[route]]
+to = "192.168.56.0/24"
+via = "net_gateway"
+"#;
+
+#[test]
+fn a_host_in_the_way_is_found_and_the_own_device_is_not() {
+    isolated(|| {
+        let mut netlink = Netlink::open().unwrap();
+        let config = parse("l", TEXT, &Options::new("/")).config.unwrap();
+        let mut found = |own| -> Vec<String> {
+            let found = check_host(&config, TEXT, own, &mut netlink);
+            assert!(found.iter().all(|d| d.severity == Severity::Warning && d.span.is_some()), "{found:#?}");
+            found.into_iter().map(|d| d.message).collect()
+        };
+        let gateway = "the route to 192.168.56.0/24 goes via net_gateway, but there is no default route";
+        assert_eq!(found(None), [gateway, "there is no interface nic7"], "an empty host");
+
+        sh("ip link add nic7 type veth peer name far7");
+        sh("ip link set nic7 up");
+        sh("ip link set far7 up");
+        sh("ip addr add 192.168.86.1/24 dev nic7");
+        sh("ip addr add 2001:db8:86::1/64 dev nic7 nodad");
+        sh("ip route add default via 192.168.86.2 dev nic7");
+        sh("ip route add 192.168.66.0/24 via 192.168.86.2 dev nic7");
+        sh("ip route add 2001:db8:66::/64 via 2001:db8:86::2 dev nic7");
+        let port = UdpSocket::bind("0.0.0.0:1417").unwrap();
+        let holder = std::fs::read_to_string("/proc/self/comm").unwrap();
+        let taken = format!("UDP port 1417 is taken by {} (pid {})", holder.trim(), std::process::id());
+        assert_eq!(
+            found(None),
+            [
+                "192.168.86.81/32 overlaps 192.168.86.0/24, which is in use on nic7",
+                "2001:db8:86::81/64 overlaps 2001:db8:86::/64, which is in use on nic7",
+                "192.168.86.18/32 overlaps 192.168.86.0/24, which is in use on nic7",
+                "2001:db8:86::18/128 overlaps 2001:db8:86::/64, which is in use on nic7",
+                "a route to 192.168.66.0/24 exists already, through nic7",
+                "a route to 2001:db8:66::/64 exists already, through nic7",
+                &taken,
+            ]
+        );
+        drop(port);
+
+        sh("ip link del nic7");
+        sh("ip link add nic7 type veth peer name far7");
+        let device = device::open(Mode::Tun, Some("link0")).unwrap();
+        sh("ip link set link0 up");
+        sh("ip addr add 192.168.86.81 peer 192.168.86.18 dev link0");
+        sh("ip route add 192.168.66.0/24 dev link0");
+        assert_eq!(found(Some(device.index)), [gateway], "the link runs");
+        assert!(found(None).contains(&"there is an interface link0 already".to_owned()));
+        assert!(found(None).contains(&"192.168.86.81 is assigned to link0 already".to_owned()));
+    });
+}
