@@ -214,6 +214,23 @@ mod tests {
     }
 
     #[test]
+    fn every_key_of_the_schema_is_in_the_manual() {
+        let manual = include_str!("../../docs/tund.toml.5.md");
+        let (top, tables) = manual.split_once("\n## [key]\n").unwrap();
+        for key in keys_of("").iter().filter(|key| keys_of(key).is_empty() && **key != "guard") {
+            assert!(top.contains(&format!("\n`{key}` (")), "{key}");
+        }
+        for (table, keys) in SCHEMA.iter().filter(|(table, _)| !table.is_empty()) {
+            let start = tables.find(&format!("[{table}]")).or_else(|| (*table == "key").then_some(0));
+            let section = &tables[start.unwrap_or_else(|| panic!("[{table}]"))..];
+            let section = section.split("\n## ").next().unwrap();
+            for key in *keys {
+                assert!(section.contains(&format!("`{key}`")), "{table}.{key}");
+            }
+        }
+    }
+
+    #[test]
     fn openvpn_directives_point_to_their_equal() {
         assert!(for_unknown("", "ifconfig").contains("device.address"));
         assert!(for_unknown("", "secret").contains("key.file"));
