@@ -63,11 +63,11 @@ pub fn run(options: &Options) -> ExitCode {
 fn check(options: &Options, file: PathBuf) -> (Loaded, Vec<Diagnostic>) {
     let mut loaded = preflight::load(&file, options.cd.as_deref(), options.port.as_deref(), options.verb);
     let mut findings = std::mem::take(&mut loaded.parsed.diagnostics);
-    if let Some(config) = &loaded.parsed.config {
-        findings.extend(preflight::check_files(config, &loaded.text, options.allow_open_keys));
-        if options.host {
-            findings.extend(check_host(config, &loaded.text));
-        }
+    if let Some(draft) = &loaded.parsed.draft {
+        findings.extend(preflight::check_files(draft, &loaded.text, options.allow_open_keys));
+    }
+    if let Some(config) = loaded.parsed.config.as_ref().filter(|_| options.host) {
+        findings.extend(check_host(config, &loaded.text));
     }
     findings.sort_by_key(|finding| finding.span.as_ref().map(|span| span.start));
     (loaded, findings)
@@ -81,6 +81,7 @@ fn check_host(config: &Config, text: &str) -> Vec<Diagnostic> {
         }
         Err(error) => vec![Diagnostic::warning(None, format!("this host was not looked at: {error}"))],
     };
+    findings.extend(preflight::check_port(config, text));
     findings.extend(preflight::check_names(config, text, resolve));
     findings
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use super::cleanup::Changes;
 use super::directories::{self, Lock, RUNTIME, STATE};
@@ -11,13 +12,16 @@ use super::floor::Floor;
 use super::preflight::{self, Loaded};
 use super::signals::Signals;
 use super::{identity, stderr};
-use crate::config::{Config, Diagnostic};
+use crate::config::{Config, Diagnostic, Severity};
 use crate::crypto::keys::{Pair, fingerprint, link_secret};
 use crate::privsep::message::{LinkSettings, Start};
 use crate::privsep::parent::{Launch, Link, Parent};
 use crate::route::netlink::Netlink;
 use crate::say;
 use crate::transport::udp::{self, Bound};
+
+/// How long a taken port may take to become free.
+const PORT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The command line of a link.
 #[derive(Debug, Clone, Default)]
@@ -65,7 +69,7 @@ fn prepare(options: &Options) -> Result<(Parent, Launch, Option<Lock>), Fatal> {
     let secret = secret(&config, options.allow_open_keys)?;
     let state = directories::make(STATE, config.run.state_dir.as_deref(), &config.name);
     let floor = Floor::open(state.as_deref(), fingerprint(&secret));
-    let bound = bind(&config)?;
+    let bound = bind(&config, &loaded.text)?;
     say!(1, "tund {}: {}, UDP port {}", env!("CARGO_PKG_VERSION"), config.name, bound.port);
     let start = Start { secret: *secret, link: settings(&config, &floor), identity };
     let launch = Launch { start: Box::new(start), socket: bound.fd, device_later: false };
@@ -79,10 +83,11 @@ fn load(options: &Options) -> Result<(Loaded, Config), Fatal> {
         preflight::load(&options.config, options.cd.as_deref(), options.port.as_deref(), options.verb);
     let config = loaded.parsed.config.take();
     let mut findings = std::mem::take(&mut loaded.parsed.diagnostics);
-    if let Some(config) = &config {
-        findings.extend(preflight::check_files(config, &loaded.text, options.allow_open_keys));
+    if let Some(draft) = &loaded.parsed.draft {
+        findings.extend(preflight::check_files(draft, &loaded.text, options.allow_open_keys));
     }
-    for finding in &findings {
+    // Notes are for `tund check`.
+    for finding in findings.iter().filter(|finding| finding.severity > Severity::Note) {
         stderr::show_finding(&loaded.file, &loaded.text, finding);
     }
     match config {
@@ -110,15 +115,29 @@ fn secret(config: &Config, allow_open_keys: bool) -> Result<zeroize::Zeroizing<[
     link_secret(keys.shared.as_ref(), pair).map_err(|error| Fatal::new(CONFIG, error))
 }
 
-fn bind(config: &Config) -> Result<Bound, Fatal> {
-    let bound = udp::bind(config).map_err(|error| {
+fn bind(config: &Config, text: &str) -> Result<Bound, Fatal> {
+    let bound = bind_patiently(config).map_err(|error| {
         let code = if error.kind() == io::ErrorKind::PermissionDenied { PRIVILEGE } else { UNAVAILABLE };
-        Fatal::new(code, error)
+        let holder = preflight::check_port(config, text).filter(|_| error.kind() == io::ErrorKind::AddrInUse);
+        Fatal::new(code, holder.map_or_else(|| error.to_string(), |finding| one_line(&finding)))
     })?;
     for note in &bound.notes {
         say!(1, "{note}");
     }
     Ok(bound)
+}
+
+/// The engine of a parent that was killed holds the port until the kernel has removed its device.
+fn bind_patiently(config: &Config) -> io::Result<Bound> {
+    let deadline = Instant::now() + PORT_PATIENCE;
+    loop {
+        match udp::bind(config) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            result => return result,
+        }
+    }
 }
 
 fn settings(config: &Config, floor: &Floor) -> LinkSettings {

@@ -56,6 +56,12 @@ impl Parent {
             Some(name) => self.changes.netlink.link(name).map_err(failed)?,
             None => None,
         };
+        if let Some(link) = bridge.as_ref().filter(|link| link.kind.as_deref() != Some("bridge")) {
+            return Err(Fatal::new(
+                UNAVAILABLE,
+                format!("{} is not a bridge: mend device.bridge", link.name),
+            ));
+        }
         let bridge = bridge.map(|link| Interface { index: link.index, name: link.name });
         Ok(Host { routes, bridge, random: Os.bytes() })
     }

@@ -25,7 +25,7 @@ fn a_killed_end_is_back_after_its_restart() {
         let begin = Instant::now();
         pair.fri
             .wait_output("ping -n -c 1 -W 1 192.168.86.18", BACK, |text| text.contains("1 received"))
-            .unwrap();
+            .unwrap_or_else(|error| panic!("{error}\nfri:\n{}\nmon:\n{}", fri.text(), mon.text()));
         assert!(begin.elapsed() < BACK);
     }
     drop(fri);

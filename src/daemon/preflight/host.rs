@@ -39,15 +39,18 @@ pub fn check_host(
     own_device: Option<u32>,
     netlink: &mut Netlink,
 ) -> Vec<Diagnostic> {
-    let mut found = match gather(netlink) {
+    match gather(netlink) {
         Ok(facts) => judge(config, text, own_device, &facts),
         Err(error) => {
             let message = format!("this host's addresses and routes were not checked: {error}");
             vec![Diagnostic::warning(None, message)]
         }
-    };
-    found.extend(check_port(config, text, &ports::sockets()));
-    found
+    }
+}
+
+/// A warning if another process has the UDP port, with its name.
+pub fn check_port(config: &Config, text: &str) -> Option<Diagnostic> {
+    taken_port(config, text, &ports::sockets())
 }
 
 /// Warnings on remotes whose name does not resolve now, or resolves into the tunnel itself. Resolving is the caller's:
@@ -200,7 +203,7 @@ fn check_interfaces(config: &Config, text: &str, own_device: Option<u32>, facts:
     found
 }
 
-fn check_port(config: &Config, text: &str, sockets: &[ports::Socket]) -> Option<Diagnostic> {
+fn taken_port(config: &Config, text: &str, sockets: &[ports::Socket]) -> Option<Diagnostic> {
     let listen = &config.listen;
     let taken = sockets.iter().find(|s| listen.port != 0 && s.takes(listen.address, listen.port))?;
     let holder = taken.holder().unwrap_or_else(|| "another process".to_owned());
@@ -376,12 +379,12 @@ to = "192.168.66.0/24"
         let open = UdpSocket::bind("127.0.0.1:0").unwrap();
         let port = open.local_addr().unwrap().port();
         let text = TEXT.replace("[key]", &format!("listen = \"127.0.0.1:{port}\"\n[key]"));
-        let found = check_port(&config(&text), &text, &ports::sockets()).unwrap();
+        let found = check_port(&config(&text), &text).unwrap();
         assert!(found.message.starts_with(&format!("UDP port {port} is taken by ")), "{}", found.message);
         assert!(found.message.contains(&std::process::id().to_string()), "{}", found.message);
         assert_eq!(&text[found.span.unwrap()], format!("\"127.0.0.1:{port}\""));
         drop(open);
-        assert_eq!(check_port(&config(&text), &text, &ports::sockets()), None);
+        assert_eq!(check_port(&config(&text), &text), None);
     }
 
     #[test]
