@@ -183,25 +183,19 @@ impl World {
             let path = self.mon.file(script.name, script.text)?;
             executable(&path)?;
         }
+        show_files(scene);
         let mon = self.start_end(&self.mon, &scene.mon)?;
         let fri = self.start_end(&self.fri, &scene.fri)?;
-        let up = fri.wait_line("link up", PATIENCE).and_then(|_| mon.wait_line("link up", PATIENCE));
-        println!("The link comes up:");
+        fri.wait_line("link up", PATIENCE)?;
+        mon.wait_line("link up", PATIENCE)?;
+        println!("\nThe link comes up; on each host: tund --config FILE --verb 3");
         show_lines(&self.mon, &mon.lines());
         show_lines(&self.fri, &fri.lines());
-        up?;
         Ok((mon, fri))
     }
 
     fn start_end(&self, host: &Host, example: &Example) -> Result<Process, Error> {
-        let file = format!("{}.toml", example.name);
-        println!("{}$ cat {file}; tund --config {file}", host.name());
-        let meant = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
-        for line in example.text.lines().filter(meant) {
-            println!("    {}", line.split("  #").next().unwrap_or(line).trim_end());
-        }
-        println!();
-        let path = host.file(&file, example.text)?;
+        let path = host.file(&format!("{}.toml", example.name), example.text)?;
         host.tund(&self.tund, &path, &["--verb", "3"])
     }
 
@@ -229,9 +223,27 @@ impl World {
     }
 }
 
+/// The two files side by side, without their comments.
+fn show_files(scene: &Scene) {
+    let lines = |host: &str, example: &Example| -> Vec<String> {
+        let meant = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
+        let bare = |line: &str| line.split("  #").next().unwrap_or(line).trim_end().to_owned();
+        let title = format!("# {}.toml on {host}", example.name);
+        std::iter::once(title).chain(example.text.lines().filter(meant).map(bare)).collect()
+    };
+    let (left, right) = (lines("fri", &scene.fri), lines("mon", &scene.mon));
+    for at in 0..left.len().max(right.len()) {
+        let line = |side: &[String]| side.get(at).cloned().unwrap_or_default();
+        println!("{}", format!("    {:<36}{}", line(&left), line(&right)).trim_end());
+    }
+}
+
+/// The log, without dates; notes on the files have none and are left out.
 fn show_lines(host: &Host, lines: &[String]) {
-    for line in lines {
-        println!("  {}  {line}", host.name());
+    const DATE: usize = "2026-01-01 00:00:00 ".len();
+    let is_dated = |line: &str| line.get(4..5) == Some("-");
+    for text in lines.iter().filter(|line| is_dated(line)).filter_map(|line| line.get(DATE..)) {
+        println!("  {}  {text}", host.name());
     }
 }
 

@@ -200,6 +200,14 @@ pub fn device_steps(config: &Config, device: &Interface, host: &Host) -> Result<
     let mtu = settings.configure.then_some(settings.mtu);
     let mac = settings.mac.or_else(|| bridge.map(|_| port_mac(host.random)));
     let mut steps = vec![set_link(mtu, mac, settings.txqueuelen, None)];
+    steps.extend(bridge.map(|bridge| Step::Join {
+        index,
+        name: name.clone(),
+        bridge: bridge.index,
+        bridge_name: bridge.name.clone(),
+    }));
+    steps.push(set_link(None, None, None, Some(true)));
+    // After it is up: Linux 6.18 now and then never adds the route to an IPv6 peer otherwise.
     if settings.configure {
         steps.extend(addresses(config).into_iter().map(|(address, peer)| Step::AddAddress {
             index,
@@ -208,13 +216,6 @@ pub fn device_steps(config: &Config, device: &Interface, host: &Host) -> Result<
             peer,
         }));
     }
-    steps.extend(bridge.map(|bridge| Step::Join {
-        index,
-        name: name.clone(),
-        bridge: bridge.index,
-        bridge_name: bridge.name.clone(),
-    }));
-    steps.push(set_link(None, None, None, Some(true)));
     Ok(steps)
 }
 
@@ -426,10 +427,10 @@ mod tests {
             device_commands(&config),
             [
                 "ip link set dev dev0 mtu 1400",
+                "ip link set dev dev0 up",
                 "ip addr add 192.168.86.81 peer 192.168.86.18 dev dev0",
                 "ip addr add 10.9.0.1/24 brd + dev dev0",
                 "ip addr add fd00::1 peer fd00::2 dev dev0",
-                "ip link set dev dev0 up",
             ]
         );
     }
@@ -439,12 +440,12 @@ mod tests {
         let mut config = config(Mode::Tun);
         config.device.addresses = nets(&["10.9.0.1/24"]);
         config.device.peers = ips(&["10.9.0.2"]);
-        assert_eq!(device_commands(&config)[1], "ip addr add 10.9.0.1/24 brd + dev dev0");
+        assert_eq!(device_commands(&config)[2], "ip addr add 10.9.0.1/24 brd + dev dev0");
         config.device.addresses = nets(&["10.9.0.1/31"]);
         config.device.peers = ips(&["10.9.0.0"]);
-        assert_eq!(device_commands(&config)[1], "ip addr add 10.9.0.1/31 dev dev0");
+        assert_eq!(device_commands(&config)[2], "ip addr add 10.9.0.1/31 dev dev0");
         config.device.peers = ips(&["10.8.0.2"]);
-        assert_eq!(device_commands(&config)[1], "ip addr add 10.9.0.1 peer 10.8.0.2 dev dev0");
+        assert_eq!(device_commands(&config)[2], "ip addr add 10.9.0.1 peer 10.8.0.2 dev dev0");
     }
 
     #[test]
@@ -458,8 +459,8 @@ mod tests {
             device_commands(&config),
             [
                 "ip link set dev dev0 mtu 1400 address 02:00:00:00:00:ab txqueuelen 99",
-                "ip addr add 10.9.0.1/24 brd + dev dev0",
                 "ip link set dev dev0 up",
+                "ip addr add 10.9.0.1/24 brd + dev dev0",
             ]
         );
     }
@@ -613,8 +614,8 @@ mod tests {
             commands,
             [
                 "ip route del 10.7.0.0/16 via 10.9.0.2 dev dev0",
-                "ip link set dev dev0 nomaster",
-                "ip addr del 10.9.0.1/24 dev dev0"
+                "ip addr del 10.9.0.1/24 dev dev0",
+                "ip link set dev dev0 nomaster"
             ]
         );
         assert!(undone.iter().all(|step| step.undo().is_none()));

@@ -4,12 +4,12 @@
 //!  fri 10.0.0.1 ==== wire (mallory, also as 10.0.0.99) ==== 10.0.0.2 mon
 //! ```
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use tund_lab::frame::Datagram;
 use tund_lab::wire::Crossed;
-use tund_lab::{Process, Side, Wire};
+use tund_lab::{Host, Process, Side, Wire};
 
 use super::support::*;
 
@@ -17,6 +17,8 @@ use super::support::*;
 const STRANGER: &str = "10.0.0.99:4444";
 /// Time in which an answer would come.
 const PAUSE: Duration = Duration::from_millis(300);
+/// Pings in a recording, and so at least the datagrams each way under keys that are live.
+const PINGS: u64 = 5;
 
 struct Siege {
     wire: Wire,
@@ -71,13 +73,36 @@ impl Siege {
 
     /// Attacks; then nothing has entered, mallory has had no answer, both daemons run and the link works.
     fn withstands(&self, what: &str, attack: impl FnOnce(&Self)) {
+        let answers = self.besieged(what, attack);
+        assert_eq!(answers, [], "{what}: answered");
+    }
+
+    /// The same for replays: a datagram of a time that must be proven (a first message) is challenged and a
+    /// recorded challenge is answered, by each end at most once a second and never at greater length.
+    fn withstands_replay(&self, what: &str, attack: impl FnOnce(&Self)) {
+        let begin = Instant::now();
+        let answers = self.besieged(what, attack);
+        let seconds = begin.elapsed().as_secs() as usize + 1;
+        assert!(answers.len() <= 4 * seconds, "{what}: {} answers in {seconds} s", answers.len());
+        let shortest = self.recorded.iter().map(|(_, datagram)| datagram.payload.len()).min().unwrap();
+        assert!(answers.iter().all(|answer| answer.payload.len() <= shortest), "{what}: a long answer");
+    }
+
+    fn besieged(&self, what: &str, attack: impl FnOnce(&Self)) -> Vec<Datagram> {
         let before = self.entered();
         self.wire.take();
         attack(self);
         std::thread::sleep(PAUSE);
         assert_eq!(self.entered(), before, "{what}: a frame entered");
-        assert_eq!(self.answers(), [], "{what}: answered");
-        assert_pings(&self.pair.fri, "192.168.86.18");
+        let answers = self.answers();
+        // A replay may make an end change its keys; the other end takes them after a challenge.
+        let works = "ping -n -c 1 -W 1 192.168.86.18";
+        let works =
+            self.pair.fri.wait_output(works, Duration::from_secs(5), |text| text.contains("1 received"));
+        if let Err(error) = works {
+            panic!("{what}: {error}\nfri:\n{}\nmon:\n{}", self.fri.text(), self.mon.text());
+        }
+        answers
     }
 
     /// What the ends sent to the stranger since the last look.
@@ -98,12 +123,16 @@ impl Siege {
         if line.contains(reason) { number.parse().unwrap_or(0) } else { 0 }
     }
 
-    fn assert_counted(&self, reason: &str, at_least: u64) {
-        let counted = [self.dropped(Side::A, reason), self.dropped(Side::B, reason)];
-        assert!(
-            counted.iter().all(|count| *count >= at_least),
-            "{reason}: {counted:?}, at least {at_least} expected"
-        );
+    /// The statistics of this end soon count that many datagrams for the reason.
+    fn assert_counted(&self, side: Side, reason: &str, at_least: u64) {
+        for _ in 0..20 {
+            if self.dropped(side, reason) >= at_least {
+                return;
+            }
+            std::thread::sleep(PAUSE);
+        }
+        let last = self.tund(side).lines().pop();
+        panic!("fewer than {at_least} datagrams are counted as {reason} at {side:?}: {last:?}");
     }
 
     /// Recorded datagrams as if the stranger sent them, with the end they were for.
@@ -127,16 +156,18 @@ fn noise(state: &mut u64, length: usize) -> Vec<u8> {
 #[test]
 fn nothing_that_was_changed_repeated_or_invented_enters_or_is_answered() {
     let siege = siege();
-    let count = siege.recorded.len() as u64 / 2 - 1;
-
-    siege.withstands("replays from the peer's address", |siege| {
+    siege.withstands_replay("replays from the peer's address", |siege| {
         siege.recorded.iter().for_each(|(from, datagram)| siege.inject(from.other(), datagram));
     });
-    siege.assert_counted("replayed", count);
-    siege.withstands("replays from a stranger's address", |siege| {
-        siege.as_stranger().for_each(|(to, datagram)| siege.inject(to, &datagram));
+    siege.assert_counted(Side::A, "replayed", PINGS);
+    siege.assert_counted(Side::B, "replayed", PINGS);
+    siege.withstands_replay("replays from a stranger's address", |siege| {
+        for _ in 0..3 {
+            siege.as_stranger().for_each(|(to, datagram)| siege.inject(to, &datagram));
+        }
     });
-    siege.assert_counted("replayed", 2 * count);
+    siege.assert_counted(Side::A, "replayed", 2 * PINGS);
+    siege.assert_counted(Side::B, "replayed", 2 * PINGS);
 
     siege.withstands("reflections", |siege| {
         for (from, datagram) in &siege.recorded {
@@ -147,8 +178,8 @@ fn nothing_that_was_changed_repeated_or_invented_enters_or_is_answered() {
             siege.inject(*from, &Datagram { from: STRANGER.parse().unwrap(), ..back });
         }
     });
-    let reflected = siege.dropped(Side::A, "reflected") + siege.dropped(Side::A, "stranger");
-    assert!(reflected >= count, "reflections are not counted: {reflected}");
+    siege.assert_counted(Side::A, "reflected", PINGS);
+    siege.assert_counted(Side::B, "reflected", PINGS);
     siege.withstands("truncations", |siege| {
         let longest = siege.recorded.iter().max_by_key(|(_, datagram)| datagram.payload.len()).unwrap();
         for length in 0..longest.1.payload.len() {
@@ -179,8 +210,52 @@ fn nothing_that_was_changed_repeated_or_invented_enters_or_is_answered() {
             siege.inject(to, &Datagram { payload, ..template.clone() });
         }
     });
-    assert!(siege.dropped(Side::B, "stranger") >= 2000, "{}", siege.mon.text());
-    assert!(siege.dropped(Side::B, "too-short") >= 20, "{}", siege.mon.text());
+    for side in [Side::A, Side::B] {
+        siege.assert_counted(side, "stranger", 100);
+        siege.assert_counted(side, "bad-tag", 100);
+    }
+    let noisy = siege.as_stranger().next().unwrap().0;
+    siege.assert_counted(noisy, "stranger", 2000);
+    siege.assert_counted(noisy, "too-short", 20);
+}
+
+/// Each end challenges what is replayed, and answers challenges: neither may cost the link its keys. The
+/// ends know each other for longer than the two minutes in which every change of keys is challenged.
+#[test]
+fn replaying_everything_for_seconds_costs_the_link_nothing() {
+    let mut siege = siege();
+    siege.fri.terminate(SOON).unwrap();
+    siege.mon.terminate(SOON).unwrap();
+    age_floor(&siege.pair.fri);
+    age_floor(&siege.pair.mon);
+    (siege.fri, siege.mon) = siege.pair.link(&patient(Toml::tun_fri()), &patient(Toml::tun_mon()));
+    assert_pings(&siege.pair.fri, "192.168.86.18");
+    siege.recorded.extend(datagrams(&siege.wire.take()));
+
+    let ping = ["ping", "-n", "-c", "60", "-i", "0.1", "-W", "2", "192.168.86.18"];
+    let mut ping = siege.pair.fri.spawn(&ping).unwrap();
+    for _ in 0..28 {
+        siege.recorded.iter().for_each(|(from, datagram)| siege.inject(from.other(), datagram));
+        siege.as_stranger().for_each(|(to, datagram)| siege.inject(to, &datagram));
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    ping.wait(SOON).unwrap();
+    assert!(
+        ping.text().contains("60 received"),
+        "{}\n{}\n{}",
+        ping.text(),
+        siege.fri.text(),
+        siege.mon.text()
+    );
+}
+
+/// Makes a host remember its peer from an hour ago instead of from just now.
+fn age_floor(host: &Host) {
+    let age = "for file in $(find $0 -name 'floor-*'); do echo $(($(date +%s) - 3600))000000 > $file; echo $file; done";
+    let state = host.dir().join("state").display().to_string();
+    let mut command = host.spawn(&["sh", "-c", age, &state]).unwrap();
+    assert_eq!(command.code(SOON).unwrap(), 0);
+    assert!(command.text().contains("floor-"), "no floor was found in {state}");
 }
 
 /// The receiver has forgotten its windows; it must not have forgotten its floor.
@@ -190,7 +265,7 @@ fn a_recording_is_worth_nothing_after_the_receiver_restarted() {
     siege.mon.kill();
     siege.fri.kill();
     for host in [&siege.pair.fri, &siege.pair.mon] {
-        tund_lab::wait_until("the engine gone", SOON, || host.processes().is_empty()).unwrap();
+        wait_gone(host);
     }
     siege.mon = siege.pair.start_mon(&patient(Toml::tun_mon()));
     siege.mon.wait_line("waiting", SOON).unwrap();
@@ -204,12 +279,17 @@ fn a_recording_is_worth_nothing_after_the_receiver_restarted() {
     assert_eq!(received(&siege), 0, "a recorded frame entered");
     let longest = siege.recorded.iter().map(|(_, datagram)| datagram.payload.len()).max().unwrap();
     let answers = siege.answers();
-    assert!(answers.len() <= 2, "{} answers in {PAUSE:?}; one a second is allowed", answers.len());
+    assert!(
+        answers.len() <= 2,
+        "{} answers in {PAUSE:?}; one of each kind a second is allowed",
+        answers.len()
+    );
     assert!(answers.iter().all(|answer| answer.payload.len() <= longest), "an answer longer than its cause");
     assert!(!siege.mon.text().contains(UP), "{}", siege.mon.text());
 
     siege.fri = siege.pair.start_fri(&patient(Toml::tun_fri()));
     siege.mon.wait_line(UP, SOON).unwrap();
+    siege.fri.wait_line(UP, SOON).unwrap();
     assert_pings(&siege.pair.fri, "192.168.86.18");
 }
 
@@ -218,7 +298,7 @@ fn a_recording_is_worth_nothing_after_the_receiver_restarted() {
 fn a_recording_is_worth_nothing_to_a_receiver_that_lost_its_state() {
     let mut siege = siege();
     siege.mon.kill();
-    tund_lab::wait_until("the engine gone", SOON, || siege.pair.mon.processes().is_empty()).unwrap();
+    wait_gone(&siege.pair.mon);
     let state = siege.pair.mon.dir().join("state");
     std::fs::remove_dir_all(&state).unwrap();
     siege.fri.kill();
@@ -234,7 +314,7 @@ fn a_recording_is_worth_nothing_to_a_receiver_that_lost_its_state() {
     assert_eq!(counters(&siege.pair.mon, "tun0").0, 0, "a recorded frame entered");
     let (answers, longest) =
         (siege.answers(), siege.recorded.iter().map(|(_, d)| d.payload.len()).max().unwrap());
-    assert!(answers.len() <= 3, "{} answers in a second", answers.len());
+    assert!(answers.len() <= 4, "{} answers in a second; one of each kind is allowed", answers.len());
     assert!(answers.iter().all(|answer| answer.payload.len() <= longest), "an answer longer than its cause");
 
     siege.fri = siege.pair.start_fri(&patient(Toml::tun_fri()));

@@ -12,7 +12,7 @@ use super::support::*;
 /// fri with a route, a `down` script that leaves a file, and a link that is up.
 struct Running {
     fri: Process,
-    _mon: Process,
+    mon: Process,
     before: String,
     pair: Pair,
 }
@@ -28,7 +28,7 @@ fn running() -> Running {
     );
     let (fri, mon) = pair.link(&Toml::tun_fri().with(&tables), &Toml::tun_mon());
     assert!(routes(&pair.fri).contains("192.168.66.0/24"));
-    Running { fri, _mon: mon, before, pair }
+    Running { fri, mon, before, pair }
 }
 
 impl Running {
@@ -72,10 +72,10 @@ fn interrupt_ends_in_order_with_code_0() {
 
 #[test]
 fn the_peer_learns_at_once_that_an_end_goes_down() {
-    let Running { mut fri, _mon: mon, .. } = running();
-    let mark = mon.mark();
-    fri.terminate(SOON).unwrap();
-    mon.wait_line_after(mark, "down", std::time::Duration::from_secs(3)).unwrap();
+    let mut running = running();
+    let mark = running.mon.mark();
+    running.fri.terminate(SOON).unwrap();
+    running.mon.wait_line_after(mark, "down", std::time::Duration::from_secs(3)).unwrap();
 }
 
 #[test]

@@ -165,6 +165,7 @@ fn two_ends_with_different_keys_do_not_meet() {
     std::fs::remove_file(&key).unwrap();
     pair.mon.run(&format!("{TUND} genkey -o {}", key.display())).unwrap();
     let (mon, fri) = (pair.start_mon(&Toml::tun_mon()), pair.start_fri(&Toml::tun_fri()));
+    fri.wait_line("no answer", SOON).unwrap();
     let text = pair.fri.run("ping -n -c 20 -i 0.1 -W 1 192.168.86.18").unwrap_err().to_string();
     assert!(text.contains(" 0 received"), "{text}");
     assert!(!fri.text().contains(UP) && !mon.text().contains(UP), "a link came up");

@@ -20,7 +20,7 @@ fn a_killed_end_is_back_after_its_restart() {
     let (fri, mut mon) = pair.link(&Toml::tun_fri(), &Toml::tun_mon());
     for _ in 0..2 {
         mon.kill();
-        tund_lab::wait_until("the engine gone", SOON, || pair.mon.processes().is_empty()).unwrap();
+        wait_gone(&pair.mon);
         mon = pair.start_mon(&Toml::tun_mon());
         let begin = Instant::now();
         pair.fri
@@ -36,7 +36,7 @@ fn the_end_with_the_remote_is_back_after_its_restart() {
     let pair = pair();
     let (mut fri, _mon) = pair.link(&Toml::tun_fri(), &Toml::tun_mon());
     fri.kill();
-    tund_lab::wait_until("the engine gone", SOON, || pair.fri.processes().is_empty()).unwrap();
+    wait_gone(&pair.fri);
     let fri = pair.start_fri(&Toml::tun_fri());
     fri.wait_line(UP, BACK).unwrap();
     assert_pings(&pair.mon, "192.168.86.81");

@@ -96,7 +96,16 @@ pub fn script(host: &Host, name: &str, body: &str) -> PathBuf {
     path
 }
 
-/// Removes everything of a file that a reader skips.
+/// Waits until nothing is left of a tund that was killed: it lets go of its socket last.
+pub fn wait_gone(host: &Host) {
+    let gone = || {
+        let devices = host.interfaces().is_ok_and(|names| !names.iter().any(|name| name == "tun0"));
+        devices && host.processes().is_empty() && host.run("ss -Hlun").is_ok_and(|sockets| sockets.is_empty())
+    };
+    tund_lab::wait_until("tund gone", SOON, gone).unwrap();
+}
+
+/// The exit code of a program that ends by itself.
 pub fn exit_code(process: &mut Process) -> i32 {
     process.code(SOON).unwrap()
 }

@@ -3,7 +3,7 @@
 use std::net::UdpSocket;
 
 use tund::config::{Mode, Options, Severity, parse};
-use tund::daemon::preflight::check_host;
+use tund::daemon::preflight::{check_host, check_port};
 use tund::device;
 use tund::route::netlink::Netlink;
 
@@ -61,9 +61,9 @@ fn a_host_in_the_way_is_found_and_the_own_device_is_not() {
                 "2001:db8:86::18/128 overlaps 2001:db8:86::/64, which is in use on nic7",
                 "a route to 192.168.66.0/24 exists already, through nic7",
                 "a route to 2001:db8:66::/64 exists already, through nic7",
-                &taken,
             ]
         );
+        assert_eq!(check_port(&config, TEXT).map(|found| found.message), Some(taken));
         drop(port);
 
         sh("ip link del nic7");

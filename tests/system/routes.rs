@@ -36,9 +36,9 @@ fn the_classic_routed_link_is_set_up_and_taken_down_again() {
             commands,
             [
                 "ip link set dev tun0 mtu 1400 txqueuelen 321",
+                "ip link set dev tun0 up",
                 "ip addr add 192.168.86.81 peer 192.168.86.18 dev tun0",
                 "ip addr add fd00:86::81 peer fd00:86::18 dev tun0",
-                "ip link set dev tun0 up",
                 "ip route add 192.168.66.0/24 via 192.168.86.18 dev tun0 metric 5 table 100",
                 "ip route add 192.168.67.0/24 via 192.168.86.18 dev tun0 table 70000",
                 "ip route add 192.168.68.0/24 via 192.168.86.18 dev tun0",
