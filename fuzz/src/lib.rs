@@ -1,1 +1,60 @@
-//! Fuzz targets as plain functions.
+//! Fuzz targets as plain functions: each takes bytes and panics when something is wrong with the code.
+//!
+//! `cargo test -p tund-fuzz` replays the files under `fuzz/corpus`. To look for more, with cargo-fuzz:
+//!
+//! ```text
+//! RUSTC_BOOTSTRAP=1 cargo fuzz run --features libfuzzer control
+//! ```
+
+mod datagram;
+pub mod reference;
+mod script;
+mod stream_blocks;
+
+pub use datagram::datagram;
+pub use stream_blocks::stream_blocks;
+
+use serde::{Serialize, de::DeserializeOwned};
+use tund::privsep::message::{MAX_MESSAGE, ToEngine, ToParent};
+use tund::wire::control::{MAX_CONTROL, decode, encode};
+
+/// A target.
+pub type Target = fn(&[u8]);
+
+/// Every target by the name of its corpus.
+pub const TARGETS: [(&str, Target); 4] = [
+    ("control", control),
+    ("datagram", datagram),
+    ("privsep_message", privsep_message),
+    ("stream_blocks", stream_blocks),
+];
+
+/// An authentic control message: what is accepted fits its bounds and has one encoding.
+pub fn control(data: &[u8]) {
+    let Ok(Some(message)) = decode(data) else { return };
+    let mut again = Vec::new();
+    encode(&message, &mut again);
+    assert!(again.len() <= MAX_CONTROL);
+    assert!(again.len() <= data.len(), "a message has no shorter encoding");
+    assert_eq!(decode(&again), Ok(Some(message)));
+    if again.len() == data.len() {
+        assert_eq!(again, data, "without unknown fields there is one encoding");
+    }
+}
+
+/// A message between the two processes, in either direction.
+pub fn privsep_message(data: &[u8]) {
+    if data.len() <= MAX_MESSAGE {
+        survives::<ToParent>(data);
+        survives::<ToEngine>(data);
+    }
+}
+
+/// What is read can be written again and reads the same. Bytes are compared, since not every number
+/// equals itself.
+fn survives<M: Serialize + DeserializeOwned>(data: &[u8]) {
+    let Ok((message, _)) = postcard::take_from_bytes::<M>(data) else { return };
+    let once = postcard::to_stdvec(&message).unwrap_or_default();
+    let again = postcard::from_bytes::<M>(&once).map(|message| postcard::to_stdvec(&message));
+    assert_eq!(again, Ok(Ok(once)));
+}

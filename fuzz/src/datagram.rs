@@ -1,0 +1,347 @@
+use std::collections::{BTreeSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tund::config::{Cipher, Keepalive, Mode};
+use tund::core::admission::Now;
+use tund::core::hello;
+use tund::core::lane::{self, Lane, Notice, Sink};
+use tund::core::link::{Event, Link};
+use tund::core::sid::Sid;
+use tund::crypto::Random;
+use tund::crypto::keys::LinkKeys;
+use tund::privsep::message::{LinkSettings, MAX_TEXT};
+use tund::wire::control::{self, Message};
+use tund::wire::datagram::{self, BODY, Header, Kind, OVERHEAD};
+
+use crate::script::{Script, beginning};
+
+/// Some day in 2026, in microseconds, and the length of one.
+const WALL: u64 = 1_790_000_000_000_000;
+const DAY: u64 = 86_400_000_000;
+/// The peer draws sids this often, in microseconds.
+const DRAWN: u64 = 10_000_000;
+const CIPHER: Cipher = Cipher::ChaCha20Poly1305;
+const OWN: u8 = 0;
+const MTU: u32 = 1400;
+
+/// One end, and a network that a stranger, a recorder and a peer gone mad write to in turns.
+pub fn datagram(data: &[u8]) {
+    run(data);
+}
+
+fn run(data: &[u8]) -> End {
+    let mut script = Script(data);
+    let state = script.byte();
+    let floor = (state & 1 == 0).then_some(WALL - DAY);
+    let mut end = End::new(floor, state & 2 == 0);
+    while !script.is_over() {
+        let from = SocketAddr::from(([198, 51, 100, 1 + script.byte() % 3], 1417));
+        match script.byte() % 8 {
+            0 => end.stranger(from, script.counted()),
+            1 => end.recorder(from, &mut script),
+            2 => end.reflection(from, &mut script),
+            3 => end.fitting_hello(from, &mut script),
+            4 => end.device(&mut script),
+            5 => end.pass(Duration::from_micros(1 << (script.byte() % 28))),
+            6 => end.answer(from, &mut script),
+            _ => end.mad_peer(from, &mut script),
+        }
+    }
+    end
+}
+
+struct End {
+    keys: Arc<LinkKeys>,
+    lane: Lane,
+    link: Link<Zigzag>,
+    now: Now,
+    floors_are_written: bool,
+    out: Out,
+    record: Vec<Vec<u8>>,
+}
+
+struct Out {
+    keys: Arc<LinkKeys>,
+    frames: usize,
+    sent: usize,
+    nonces: BTreeSet<([u8; 16], u32)>,
+    /// The last one that was sent.
+    challenge: [u8; 16],
+    notices: VecDeque<Notice>,
+}
+
+impl Sink for Out {
+    fn frame(&mut self, frame: &[u8]) {
+        assert!((1..=MTU as usize).contains(&frame.len()));
+        self.frames += 1;
+    }
+
+    fn datagram(&mut self, datagram: &[u8], _: SocketAddr) {
+        self.sent += 1;
+        let (sid, header, body) = open(&self.keys, datagram);
+        assert!(self.nonces.insert((sid.0, header.counter)), "one nonce for two datagrams");
+        if header.kind == Kind::Control {
+            match control::decode(&body) {
+                Ok(Some(Message::Challenge { challenge } | Message::Path { challenge })) => {
+                    self.challenge = challenge;
+                }
+                sent => assert!(matches!(sent, Ok(Some(_))), "what is sent must be sound"),
+            }
+        }
+    }
+
+    fn notice(&mut self, notice: Notice) -> bool {
+        let room = self.notices.len() < 64;
+        self.notices.extend(room.then_some(notice));
+        room
+    }
+}
+
+impl Out {
+    fn new(keys: Arc<LinkKeys>) -> Self {
+        let (nonces, notices) = (BTreeSet::new(), VecDeque::new());
+        Self { keys, frames: 0, sent: 0, nonces, challenge: [0; 16], notices }
+    }
+}
+
+/// Draws nothing random, only different things.
+struct Zigzag(u8);
+
+impl Random for Zigzag {
+    fn fill(&mut self, buffer: &mut [u8]) {
+        self.0 = self.0.wrapping_add(1);
+        buffer.fill(self.0);
+    }
+}
+
+impl End {
+    fn new(floor: Option<u64>, floors_are_written: bool) -> Self {
+        let keys = Arc::new(LinkKeys::new(&[42; 32]));
+        let lane = Lane::new(lane::Settings {
+            keys: keys.clone(),
+            cipher: CIPHER,
+            direction: OWN,
+            lane: 0,
+            max_frame: MTU as usize,
+            bundle: true,
+        });
+        let now = Now { instant: beginning(), wall: WALL };
+        let settings = LinkSettings { floor, ..settings([10, 0, 0, 1], [10, 0, 0, 2]) };
+        let link = Link::new(settings, keys.clone(), now, Zigzag(0));
+        let out = Out::new(keys.clone());
+        let mut end = Self { keys, lane, link, now, floors_are_written, out, record: Vec::new() };
+        end.settle();
+        end
+    }
+
+    /// Bytes from someone without the key: nothing enters, nothing is answered.
+    fn stranger(&mut self, from: SocketAddr, bytes: &[u8]) {
+        let before = (self.out.frames, self.out.sent);
+        self.receive(from, &mut bytes.to_vec());
+        assert_eq!((self.out.frames, self.out.sent), before);
+    }
+
+    /// An earlier datagram again, with a bit flipped or as it was.
+    fn recorder(&mut self, from: SocketAddr, script: &mut Script<'_>) {
+        let (which, at, flip) = (usize::from(script.byte()), usize::from(script.number()), script.byte());
+        let Some(mut bytes) = self.record.get(which).cloned() else { return };
+        let at = at % bytes.len();
+        if let Some(byte) = bytes.get_mut(at) {
+            *byte ^= flip;
+        }
+        if flip == 0 {
+            return self.receive(from, &mut bytes);
+        }
+        let before = (self.out.frames, self.out.sent);
+        self.receive(from, &mut bytes);
+        assert_eq!((self.out.frames, self.out.sent), before, "a forged datagram had an effect");
+    }
+
+    /// Something sealed with the key of our own direction.
+    fn reflection(&mut self, from: SocketAddr, script: &mut Script<'_>) {
+        let before = (self.out.frames, self.out.sent);
+        let mut bytes = self.sealed(OWN, script);
+        self.receive(from, &mut bytes);
+        assert_eq!((self.out.frames, self.out.sent), before, "a reflected datagram had an effect");
+    }
+
+    /// A hello that fits, so that frames pass from here on.
+    fn fitting_hello(&mut self, from: SocketAddr, script: &mut Script<'_>) {
+        let hello = hello::own(&settings([10, 0, 0, 2], [10, 0, 0, 1]), 1463, script.byte() & 1 == 1);
+        self.control(from, &Message::Hello(hello), script);
+    }
+
+    /// The reply to the last challenge, of whatever sort it was.
+    fn answer(&mut self, from: SocketAddr, script: &mut Script<'_>) {
+        let challenge = self.out.challenge;
+        let reply = match script.byte() & 1 {
+            0 => Message::ChallengeReply { challenge },
+            _ => Message::PathReply { challenge },
+        };
+        self.control(from, &reply, script);
+    }
+
+    fn control(&mut self, from: SocketAddr, message: &Message, script: &mut Script<'_>) {
+        let mut body = Vec::new();
+        control::encode(message, &mut body);
+        let (sid, counter) = (self.sid(script), script.number().into());
+        let header = Header { slot: 0, kind: Kind::Control, lane: 0, counter };
+        let mut bytes = self.seal(1 - OWN, sid, header, &body);
+        self.receive(from, &mut bytes);
+    }
+
+    /// A frame from the device.
+    fn device(&mut self, script: &mut Script<'_>) {
+        let frame = vec![7; usize::from(script.number() & 0x7ff)];
+        let frames = vec![frame.as_slice(); usize::from(script.byte() & 7)];
+        self.lane.handle_frames(&frames, &mut self.out);
+        self.settle();
+    }
+
+    /// Any header and body, authentic.
+    fn mad_peer(&mut self, from: SocketAddr, script: &mut Script<'_>) {
+        let mut bytes = self.sealed(1 - OWN, script);
+        if self.record.len() < 64 {
+            self.record.push(bytes.clone());
+        }
+        self.receive(from, &mut bytes);
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now.instant += time;
+        self.now.wall += time.as_micros() as u64;
+        self.lane.handle_timeout(self.now.instant, &mut self.out);
+        self.link.handle_timeout(self.now);
+        let heard = self.lane.stats().datagrams_in;
+        self.link.handle_progress(self.now, heard, self.lane.sent_under_key());
+        self.settle();
+    }
+
+    fn receive(&mut self, from: SocketAddr, bytes: &mut [u8]) {
+        self.lane.handle_datagram(self.now.instant, from, bytes, &mut self.out);
+        self.settle();
+    }
+
+    fn sealed(&self, direction: u8, script: &mut Script<'_>) -> Vec<u8> {
+        let sid = self.sid(script);
+        let [high, low] = script.number().to_be_bytes();
+        let first = script.byte();
+        let counter = if script.byte() == 0xff { [0x20, 0, high, low] } else { [0, 0, high, low] };
+        let header = Header::parse([first, counter[0], counter[1], counter[2], counter[3]]);
+        self.seal(direction, sid, header, script.counted())
+    }
+
+    /// One of eight sids of the peer: now, in the past, in the future, and none of its own.
+    fn sid(&self, script: &mut Script<'_>) -> Sid {
+        let which = script.byte() & 7;
+        let offset = [0, -1, -60, -119, -121, 119, 121, 86_400];
+        let offset = offset.get(usize::from(which)).copied().unwrap_or(0);
+        let wall = self.now.wall / DRAWN * DRAWN;
+        Sid::new(&self.keys, wall.wrapping_add_signed(offset * 1_000_000), [which; 4])
+    }
+
+    fn seal(&self, direction: u8, sid: Sid, header: Header, body: &[u8]) -> Vec<u8> {
+        let mut bytes = [sid.0.as_slice(), &header.emit(), body, &[0; OVERHEAD - BODY]].concat();
+        let aead = self.keys.static_key(CIPHER, direction, &sid.0, header.lane);
+        let sealed = lane::seal(&self.keys, &aead, header, &mut bytes);
+        assert_eq!(sealed, Ok(()));
+        bytes
+    }
+
+    /// Carries everything between link and lane until both are quiet.
+    fn settle(&mut self) {
+        loop {
+            if let Some(notice) = self.out.notices.pop_front() {
+                self.link.handle_notice(self.now, notice);
+            } else if let Some(command) = self.link.poll_command() {
+                self.lane.handle_command(self.now.instant, command, &mut self.out);
+            } else if let Some(event) = self.link.poll_event() {
+                self.handle_event(event);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn handle_event(&mut self, event: Event) {
+        match event {
+            Event::Floor(time) => self.link.handle_floor(time, self.floors_are_written),
+            Event::Endpoint(address) => self.link.handle_route(address, Some(1500)),
+            Event::Log { text, .. } => is_one_line(&text),
+            Event::Down { reason } => is_one_line(&reason),
+            Event::Up { name, .. } => assert!(name.len() <= control::MAX_NAME),
+            Event::Resolve => {}
+        }
+    }
+}
+
+/// Opens what this end sent, as its peer would.
+fn open(keys: &LinkKeys, datagram: &[u8]) -> (Sid, Header, Vec<u8>) {
+    let tag = datagram::tag(datagram).unwrap_or_default();
+    let (sid, header) = lane::unmask(&keys.mask(&tag), datagram);
+    let mut body = datagram.get(datagram::body(datagram.len())).unwrap_or_default().to_vec();
+    let aead = keys.static_key(CIPHER, OWN, &sid.0, header.lane);
+    let opened = aead.open(header.counter, &header.emit(), &mut body, &tag);
+    assert!(opened.is_ok(), "what is sent must verify");
+    (sid, header, body)
+}
+
+fn is_one_line(text: &str) {
+    assert!(text.len() <= MAX_TEXT);
+    assert!(!text.contains(char::is_control), "{text:?} would write over the log");
+}
+
+fn settings(own: [u8; 4], peer: [u8; 4]) -> LinkSettings {
+    let address = |octets| vec![IpAddr::V4(Ipv4Addr::from(octets))];
+    LinkSettings {
+        name: "fuzz".into(),
+        mode: Mode::Tun,
+        mtu: MTU,
+        addresses: address(own),
+        peers: address(peer),
+        cipher: CIPHER,
+        direction: OWN,
+        has_remote: false,
+        float: true,
+        keepalive: Keepalive { interval: Duration::from_secs(10), timeout: Duration::from_secs(60) },
+        bundle: true,
+        path_mtu: None,
+        floor: None,
+        floor_writable: true,
+        verb: 3,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tund::core::stats::Drop;
+
+    use super::*;
+
+    /// Seeds that no longer get anywhere would let the target rot unseen.
+    #[test]
+    fn the_seeds_get_to_where_they_are_meant_to() {
+        let frames = run(include_bytes!("../corpus/datagram/hello-and-frames"));
+        assert!(frames.link.is_up());
+        assert_eq!(frames.out.frames, 3);
+        let proven = run(include_bytes!("../corpus/datagram/no-floor-challenged"));
+        assert_eq!(proven.count(Drop::Stale), 0);
+        assert_eq!(proven.count(Drop::NotAgreed), 1, "the frame after the reply was opened");
+        let old = run(include_bytes!("../corpus/datagram/old-sid-challenged"));
+        assert_eq!(old.count(Drop::Stale), 0);
+        assert!(!run(include_bytes!("../corpus/datagram/bye")).link.is_up());
+        assert!(!run(include_bytes!("../corpus/datagram/silence")).link.is_up());
+        assert_eq!(run(include_bytes!("../corpus/datagram/stranger")).count(Drop::Stranger), 1);
+        let replayed = run(include_bytes!("../corpus/datagram/replayed"));
+        assert_eq!((replayed.out.frames, replayed.count(Drop::Replayed)), (1, 1));
+        assert_eq!(run(include_bytes!("../corpus/datagram/reflected")).out.frames, 0);
+    }
+
+    impl End {
+        fn count(&self, reason: Drop) -> u64 {
+            self.lane.stats().plus(&self.link.stats()).drops(reason)
+        }
+    }
+}

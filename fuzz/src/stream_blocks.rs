@@ -1,0 +1,135 @@
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use tund::wire::block::{HOLD, MAX_AHEAD, Packer, Reassembler};
+
+use crate::reference::{self, Datagram};
+use crate::script::{Script, beginning};
+
+/// Small, so that lengths above it are common.
+const MAX_FRAME: usize = 40;
+/// A script makes no more datagrams than this.
+const DATAGRAMS: u32 = 400;
+
+/// Stream blocks. The first byte says which way they are tried.
+pub fn stream_blocks(data: &[u8]) {
+    let mut script = Script(data);
+    match script.byte() % 3 {
+        0 => hostile_bodies_in_a_fair_network(&mut script),
+        1 => hostile_bodies_in_any_order(&mut script),
+        _ => frames_packed(&mut script),
+    }
+}
+
+/// With reorder and delay within the bounds the reassembler gives what the slow receiver gives.
+fn hostile_bodies_in_a_fair_network(script: &mut Script<'_>) {
+    let mut received = BTreeMap::new();
+    let mut arrivals = Vec::new();
+    for counter in 0..DATAGRAMS {
+        if script.is_over() {
+            break;
+        }
+        let way = script.byte();
+        let datagram =
+            if way & 0xc0 == 0xc0 { Datagram::Other } else { Datagram::Block(script.counted().to_vec()) };
+        if way & 0xc0 != 0x80 {
+            let delay = u32::from(way & 0x3f) % (MAX_AHEAD as u32 + 1);
+            arrivals.push((counter + delay, counter));
+            received.insert(counter, datagram);
+        }
+    }
+    arrivals.sort();
+    let mut receiver = Receiver::new(MAX_FRAME);
+    for (_, counter) in arrivals {
+        match received.get(&counter) {
+            Some(Datagram::Block(body)) => receiver.block(counter, body),
+            Some(Datagram::Other) | None => receiver.other(counter),
+        }
+        receiver.pass(Duration::from_micros(100));
+    }
+    receiver.pass(HOLD);
+    let mut expected = reference::frames(MAX_FRAME, &received);
+    expected.sort();
+    receiver.delivered.sort();
+    assert_eq!(receiver.delivered, expected);
+}
+
+/// Whatever comes, in whatever order: no more comes out than went in, and nothing waits for ever.
+fn hostile_bodies_in_any_order(script: &mut Script<'_>) {
+    let mut receiver = Receiver::new(MAX_FRAME);
+    let mut counter = 0u32;
+    let mut bytes_in = 0;
+    while !script.is_over() {
+        let way = script.byte();
+        counter = match way & 3 {
+            0 => counter.wrapping_add(1),
+            1 => counter.wrapping_sub(script.byte().into()),
+            2 => counter.wrapping_add(script.byte().into()),
+            _ => u32::from(script.number()) << (way >> 4),
+        };
+        if way & 4 == 0 {
+            let body = script.counted();
+            bytes_in += body.len();
+            receiver.block(counter, body);
+        } else {
+            receiver.other(counter);
+        }
+        receiver.pass(Duration::from_millis(u64::from(way >> 3 & 1) * 4));
+    }
+    receiver.pass(HOLD);
+    assert!(receiver.delivered.iter().all(|frame| (1..=MAX_FRAME).contains(&frame.len())));
+    assert!(receiver.delivered.iter().map(Vec::len).sum::<usize>() <= bytes_in);
+    assert_eq!(receiver.reassembler.poll_timeout(), None);
+}
+
+/// What is packed comes out again, and all bodies but the last are full.
+fn frames_packed(script: &mut Script<'_>) {
+    let capacity = usize::from(script.byte()).max(64);
+    let mut frames = Vec::new();
+    while !script.is_over() && frames.len() < 64 {
+        let (length, first) = (usize::from(script.number() & 0xfff), frames.len() as u8);
+        frames.push((0..length).map(|i| first ^ i as u8).collect::<Vec<_>>());
+    }
+    let slices = frames.iter().map(Vec::as_slice).collect::<Vec<_>>();
+    let mut packer = Packer::new(&slices);
+    let mut body = vec![0xee; capacity];
+    let mut receiver = Receiver::new(0xfff);
+    let mut counter = 0;
+    let mut full = true;
+    while let Some(length) = packer.fill(&mut body) {
+        assert!(full, "a body follows one that was not full");
+        full = length == capacity;
+        receiver.block(counter, body.get(..length).unwrap_or_default());
+        counter += 1;
+    }
+    frames.retain(|frame| !frame.is_empty());
+    assert_eq!(receiver.delivered, frames);
+}
+
+struct Receiver {
+    reassembler: Reassembler,
+    now: Instant,
+    delivered: Vec<Vec<u8>>,
+}
+
+impl Receiver {
+    fn new(max_frame: usize) -> Self {
+        Self { reassembler: Reassembler::new(max_frame), now: beginning(), delivered: Vec::new() }
+    }
+
+    fn block(&mut self, counter: u32, body: &[u8]) {
+        let delivered = &mut self.delivered;
+        self.reassembler.block(self.now, counter, body, &mut |frame| delivered.push(frame.to_vec()));
+    }
+
+    fn other(&mut self, counter: u32) {
+        let delivered = &mut self.delivered;
+        self.reassembler.other(counter, &mut |frame| delivered.push(frame.to_vec()));
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        let delivered = &mut self.delivered;
+        self.reassembler.handle_timeout(self.now, &mut |frame| delivered.push(frame.to_vec()));
+    }
+}
