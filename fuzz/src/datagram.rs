@@ -214,8 +214,8 @@ impl End {
         self.now.wall += time.as_micros() as u64;
         self.lane.handle_timeout(self.now.instant, &mut self.out);
         self.link.handle_timeout(self.now);
-        let heard = self.lane.stats().datagrams_in;
-        self.link.handle_progress(self.now, heard, self.lane.sent_under_key());
+        let stats = self.lane.stats();
+        self.link.handle_progress(self.now, &stats, self.lane.sent_under_key());
         self.settle();
     }
 

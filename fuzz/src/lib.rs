@@ -6,11 +6,13 @@
 //! RUSTC_BOOTSTRAP=1 cargo fuzz run --features libfuzzer control
 //! ```
 
+mod configuration;
 mod datagram;
 pub mod reference;
 mod script;
 mod stream_blocks;
 
+pub use configuration::configuration;
 pub use datagram::datagram;
 pub use stream_blocks::stream_blocks;
 
@@ -22,7 +24,8 @@ use tund::wire::control::{MAX_CONTROL, decode, encode};
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its corpus.
-pub const TARGETS: [(&str, Target); 4] = [
+pub const TARGETS: [(&str, Target); 5] = [
+    ("configuration", configuration),
     ("control", control),
     ("datagram", datagram),
     ("privsep_message", privsep_message),

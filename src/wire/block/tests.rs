@@ -249,6 +249,8 @@ fn the_last_counters_there_are_do_no_harm() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn in_order_and_without_loss_every_frame_arrives_in_order(traffic in traffic()) {
         let mut receiver = Receiver::new();

@@ -125,6 +125,8 @@ fn what_exceeds_a_bound_is_cut_when_encoded() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn every_message_survives_the_wire(message in message()) {
         let body = encoded(&message);

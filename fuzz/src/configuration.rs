@@ -1,0 +1,37 @@
+use tund::config::keyfile::{format_public, format_secret, parse_private, parse_public, parse_secret};
+use tund::config::{Options, parse, position, render};
+
+/// A configuration file, and the same text as a key file.
+pub fn configuration(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    a_configuration(text);
+    a_key_file(text);
+}
+
+/// A text gives a configuration or says why not, and every finding can be shown at its place.
+fn a_configuration(text: &str) {
+    let services = Box::new(|name: &str| (name == "openvpn").then_some(1194));
+    let parsed = parse("link", text, &Options { services, ..Options::new("/etc/tund") });
+    let failed = parsed.diagnostics.iter().any(|finding| finding.is_error());
+    assert_eq!(parsed.config.is_none(), failed, "{:?}", parsed.diagnostics);
+    for finding in &parsed.diagnostics {
+        assert!(!finding.message.is_empty());
+        assert!(!render("link.toml", text, finding, false).is_empty());
+        if let Some(span) = &finding.span {
+            assert!(span.start <= span.end && span.end <= text.len(), "{finding:?}");
+            let (line, _) = position(text, span.start);
+            assert!(line <= text.matches('\n').count() + 1, "{finding:?}");
+        }
+    }
+}
+
+fn a_key_file(text: &str) {
+    if let Ok(secret) = parse_secret(text) {
+        assert_eq!(parse_secret(&format_secret(&secret)), Ok(secret));
+        assert_eq!(parse_secret(text.trim()), Ok(secret));
+    }
+    if let Ok(key) = parse_public(text) {
+        assert_eq!(parse_public(&format_public(&key)), Ok(key));
+        assert!(parse_private(&format_public(&key)).is_err(), "a public key passed for a private one");
+    }
+}
