@@ -179,10 +179,16 @@ impl Toml {
     }
 }
 
-/// Five pings, all answered within two seconds.
+/// Ten pings; one may be lost, since the hosts share a busy machine.
 pub fn assert_pings(host: &Host, options: &str) {
-    let text = host.run(&format!("ping -n -c 5 -i 0.05 -W 2 {options}")).unwrap();
-    assert!(text.contains("5 received"), "{text}");
+    let text = host.run(&format!("ping -n -c 10 -i 0.03 -W 2 {options}")).unwrap();
+    assert!(answered(&text) >= 9, "{text}");
+}
+
+/// How many pings were answered, as ping(8) says.
+pub fn answered(text: &str) -> u32 {
+    let before = text.split(" received").next().unwrap_or_default();
+    before.rsplit(' ').next().and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
 /// Frames that the device has taken in (`rx`) and given out (`tx`), as the host counts them.
