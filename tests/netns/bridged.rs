@@ -75,10 +75,10 @@ fn dhcp_crosses_the_link() {
     a.run("ip addr flush dev eth0").unwrap();
     let _link = pair.link(&Toml::tap_fri(), &Toml::tap_mon());
     let leases = b.dir().join("leases");
-    let _server = b
+    let server = b
         .spawn(&[
             "dnsmasq",
-            "--keep-in-foreground",
+            "--no-daemon",
             "--conf-file=/dev/null",
             "--port=0",
             "--interface=eth0",
@@ -91,6 +91,7 @@ fn dhcp_crosses_the_link() {
             &format!("--dhcp-leasefile={}", leases.display()),
         ])
         .unwrap();
+    server.wait_line("DHCP, IP range", SOON).unwrap();
     let take = script(&a, "lease", "[ \"$1\" = bound ] && ip addr add $ip/24 dev $interface; exit 0");
     a.run(&format!("udhcpc -f -q -n -t 8 -T 1 -i eth0 -s {}", take.display())).unwrap();
     let addresses = a.run("ip -4 -brief addr show eth0").unwrap();

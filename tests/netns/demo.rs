@@ -54,8 +54,7 @@ fn the_bridged_demo_runs_as_root() {
 }
 
 /// As user nobody, with the program in a place that user may read and Debian's mode of `/dev/net/tun`.
-/// In a user namespace there is no other user; there this test is the ordinary user already, and the
-/// demo makes a namespace within.
+/// In a user namespace, where no other user exists, one within that maps an ordinary user is the place.
 #[test]
 fn the_demo_runs_as_an_ordinary_user() {
     let net = Net::new().unwrap();
@@ -73,7 +72,7 @@ fn the_demo_runs_as_an_ordinary_user() {
             .unwrap();
         format!("setpriv --reuid=65534 --regid=65534 --clear-groups env TMPDIR={place} {program} demo")
     } else {
-        format!("unshare --user env TMPDIR={place} {program} demo")
+        format!("unshare --user --map-user=1000 --map-group=1000 env TMPDIR={place} {program} demo")
     };
     let words: Vec<&str> = words.split(' ').collect();
     assert_shows_a_link(host.spawn(&words).unwrap(), "tun");
