@@ -97,6 +97,8 @@ struct Engine {
     notices: mpsc::Receiver<FromWorker>,
     stats: Stats,
     letters: bool,
+    /// The parent wants the totals, as soon as the worker has told its own.
+    wanted: bool,
 }
 
 impl Engine {
@@ -130,6 +132,7 @@ impl Engine {
             notices,
             stats: Stats::default(),
             letters,
+            wanted: false,
         })
     }
 
@@ -203,8 +206,8 @@ impl Engine {
                 }
             }
             ToEngine::Report => {
-                say!(1, "{}", self.stats.plus(&self.link.stats()));
-                let _ = self.tell(&ToParent::Traffic(self.traffic()));
+                self.wanted = true;
+                self.worker.send(ToWorker::Report);
             }
             // A second start would be a bug of the parent; stop is handled by the caller.
             ToEngine::Start(_) | ToEngine::Stop => {}
@@ -222,6 +225,10 @@ impl Engine {
                 }
                 self.stats = stats;
                 self.link.handle_progress(now(), &stats, sent_under_key);
+                if std::mem::take(&mut self.wanted) {
+                    say!(1, "{}", self.stats.plus(&self.link.stats()));
+                    self.tell(&ToParent::Traffic(self.traffic()))?;
+                }
             }
             FromWorker::SendFailed { to, error } => say!(1, "cannot send to {to}: {}", remedy(&error, to)),
             FromWorker::DeviceLost(error) => {
