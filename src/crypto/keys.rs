@@ -84,11 +84,20 @@ pub struct LinkKeys {
 impl LinkKeys {
     /// Expands `L`.
     pub fn new(secret: &[u8; 32]) -> Self {
-        #[allow(clippy::expect_used, reason = "a pseudorandom key of SHA-256's own length is never refused")]
-        let expand = Hkdf::<Sha256>::from_prk(secret).expect("32 bytes");
+        let expand = prk(secret);
         let probe = Aes256::new((&*expand_32(&expand, &[b"probe"])).into());
         let mask = Aes256::new((&*expand_32(&expand, &[b"mask"])).into());
         Self { expand, probe, mask }
+    }
+
+    /// The key that wraps handshakes.
+    pub fn wrap(&self) -> Zeroizing<[u8; 32]> {
+        expand_32(&self.expand, &[b"wrap"])
+    }
+
+    /// Noise's pre-shared key.
+    pub fn psk(&self) -> Zeroizing<[u8; 32]> {
+        expand_32(&self.expand, &[b"psk"])
     }
 
     /// AES-256(probe, block): the keyed check of values that travel with a datagram.
@@ -113,6 +122,42 @@ impl LinkKeys {
         let key = expand_32(&self.expand, &[b"tund v1 static", &[cipher as u8, direction], sid, &[lane]]);
         Aead::new(cipher, &key)
     }
+}
+
+/// The key of one direction of a session.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DirectionKey(Zeroizing<[u8; 32]>);
+
+impl DirectionKey {
+    /// Takes one half of what Noise's Split gives.
+    pub fn new(key: Zeroizing<[u8; 32]>) -> Self {
+        Self(key)
+    }
+
+    /// The traffic key of a lane: HKDF-Expand(direction key, "tund v1 lane" ‖ suite ‖ lane, 32).
+    pub fn lane(&self, cipher: Cipher, lane: u8) -> Aead {
+        let key = expand_32(&prk(&self.0), &[b"tund v1 lane", &[cipher as u8, lane]]);
+        Aead::new(cipher, &key)
+    }
+
+    /// A value that only the holder of this key can compute from `parts`.
+    pub fn mac(&self, parts: &[&[u8]]) -> [u8; 16] {
+        let mut mac = [0; 16];
+        mac.copy_from_slice(&expand_32(&prk(&self.0), parts)[..16]);
+        mac
+    }
+}
+
+/// Reveals nothing.
+impl std::fmt::Debug for DirectionKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DirectionKey")
+    }
+}
+
+fn prk(key: &[u8; 32]) -> Hkdf<Sha256> {
+    #[allow(clippy::expect_used, reason = "a pseudorandom key of SHA-256's own length is never refused")]
+    Hkdf::from_prk(key).expect("32 bytes")
 }
 
 fn encrypt(key: &Aes256, block: [u8; 16]) -> [u8; 16] {

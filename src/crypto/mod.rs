@@ -2,6 +2,8 @@
 
 pub mod aead;
 pub mod keys;
+pub mod noise;
+pub mod wrap;
 
 /// A source of random bytes: getrandom(2) in the daemon, a seeded generator in tests.
 pub trait Random {

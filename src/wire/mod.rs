@@ -7,6 +7,7 @@ pub mod block;
 pub mod cbor;
 pub mod control;
 pub mod datagram;
+pub mod handshake;
 #[cfg(test)]
 pub(crate) mod vectors;
 

@@ -1,0 +1,407 @@
+//! `Noise_NNpsk0_25519_ChaChaPoly_SHA256` and `Noise_KKpsk0_25519_ChaChaPoly_SHA256` (Noise revision 34),
+//! composed from X25519, HKDF and ChaCha20-Poly1305.
+
+use chacha20poly1305::aead::AeadInOut;
+use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
+use hkdf::Hkdf;
+use sha2::{Digest, Sha256};
+use x25519_dalek::{PublicKey, StaticSecret};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use super::Random;
+use super::aead::TAG;
+use super::keys::public_of;
+
+/// Length of a public key.
+const DH: usize = 32;
+/// What a message of either pattern has beyond its payload, in bytes.
+pub const OVERHEAD: usize = DH + TAG;
+
+/// Why a handshake message was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoiseError {
+    /// Shorter than any message.
+    #[error("the message is too short")]
+    TooShort,
+    /// Not sealed by someone with the keys, or changed on the way.
+    #[error("the message does not verify")]
+    BadTag,
+    /// A public key of small order.
+    #[error("the message holds an unusable public key")]
+    WeakKey,
+}
+
+/// The long-lived keys, which choose the pattern.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub enum Statics {
+    /// NNpsk0: nothing but the pre-shared key.
+    None,
+    /// KKpsk0: a key pair at each end.
+    Pair {
+        /// This end's private key.
+        private: [u8; DH],
+        /// The peer's public key.
+        peer_public: [u8; DH],
+    },
+}
+
+/// What both ends hold after a handshake.
+pub struct SplitKeys {
+    /// For what the initiator sends.
+    pub initiator_to_responder: Zeroizing<[u8; 32]>,
+    /// For what the responder sends.
+    pub responder_to_initiator: Zeroizing<[u8; 32]>,
+}
+
+/// The end that begins, after its first message.
+#[derive(Clone)]
+pub struct Initiator {
+    state: Symmetric,
+    ephemeral: StaticSecret,
+    statics: Statics,
+}
+
+/// The end that answers, after it has read the first message.
+pub struct Responder {
+    state: Symmetric,
+    peer_ephemeral: [u8; DH],
+    statics: Statics,
+}
+
+impl Initiator {
+    /// Writes the first message, with `payload` sealed in it, to `out`.
+    ///
+    /// # Errors
+    /// [`NoiseError::WeakKey`] if the peer's configured public key is unusable.
+    pub fn start(
+        statics: &Statics,
+        psk: &[u8; 32],
+        prologue: &[u8],
+        payload: &[u8],
+        random: &mut impl Random,
+        out: &mut Vec<u8>,
+    ) -> Result<Self, NoiseError> {
+        let mut state = Symmetric::new(statics, prologue, true);
+        state.mix_key_and_hash(psk);
+        let ephemeral = StaticSecret::from(random.bytes::<DH>());
+        let public = PublicKey::from(&ephemeral).to_bytes();
+        out.extend_from_slice(&public);
+        state.mix_ephemeral(&public);
+        if let Statics::Pair { private, peer_public } = statics {
+            state.mix_key(&*dh(&ephemeral, peer_public)?);
+            state.mix_key(&*dh(&StaticSecret::from(*private), peer_public)?);
+        }
+        state.encrypt_and_hash(payload, out);
+        Ok(Self { state, ephemeral, statics: statics.clone() })
+    }
+
+    /// Reads an answer. The state stays as it is, so that another answer may be read later.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub fn read(&self, message: &[u8]) -> Result<(Vec<u8>, SplitKeys), NoiseError> {
+        let (public, sealed) = message.split_first_chunk::<DH>().ok_or(NoiseError::TooShort)?;
+        let mut state = self.state.clone();
+        state.mix_ephemeral(public);
+        state.mix_key(&*dh(&self.ephemeral, public)?);
+        if let Statics::Pair { private, .. } = &self.statics {
+            state.mix_key(&*dh(&StaticSecret::from(*private), public)?);
+        }
+        let payload = state.decrypt_and_hash(sealed)?;
+        Ok((payload, state.split()))
+    }
+}
+
+impl Responder {
+    /// Reads a first message.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub fn read(
+        statics: &Statics,
+        psk: &[u8; 32],
+        prologue: &[u8],
+        message: &[u8],
+    ) -> Result<(Vec<u8>, Self), NoiseError> {
+        let (public, sealed) = message.split_first_chunk::<DH>().ok_or(NoiseError::TooShort)?;
+        let mut state = Symmetric::new(statics, prologue, false);
+        state.mix_key_and_hash(psk);
+        state.mix_ephemeral(public);
+        if let Statics::Pair { private, peer_public } = statics {
+            let private = StaticSecret::from(*private);
+            state.mix_key(&*dh(&private, public)?);
+            state.mix_key(&*dh(&private, peer_public)?);
+        }
+        let payload = state.decrypt_and_hash(sealed)?;
+        Ok((payload, Self { state, peer_ephemeral: *public, statics: statics.clone() }))
+    }
+
+    /// Writes the answer, with `payload` sealed in it, to `out`.
+    ///
+    /// # Errors
+    /// [`NoiseError::WeakKey`] if a public key of the peer is unusable.
+    pub fn write(
+        mut self,
+        payload: &[u8],
+        random: &mut impl Random,
+        out: &mut Vec<u8>,
+    ) -> Result<SplitKeys, NoiseError> {
+        let ephemeral = StaticSecret::from(random.bytes::<DH>());
+        let public = PublicKey::from(&ephemeral).to_bytes();
+        out.extend_from_slice(&public);
+        self.state.mix_ephemeral(&public);
+        self.state.mix_key(&*dh(&ephemeral, &self.peer_ephemeral)?);
+        if let Statics::Pair { peer_public, .. } = &self.statics {
+            self.state.mix_key(&*dh(&ephemeral, peer_public)?);
+        }
+        self.state.encrypt_and_hash(payload, out);
+        Ok(self.state.split())
+    }
+}
+
+/// Noise's SymmetricState and CipherState in one (§5.1, §5.2).
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+struct Symmetric {
+    hash: [u8; 32],
+    chaining: [u8; 32],
+    key: [u8; 32],
+    nonce: u64,
+}
+
+impl Symmetric {
+    fn new(statics: &Statics, prologue: &[u8], initiator: bool) -> Self {
+        let name: &[u8] = match statics {
+            Statics::None => b"Noise_NNpsk0_25519_ChaChaPoly_SHA256",
+            Statics::Pair { .. } => b"Noise_KKpsk0_25519_ChaChaPoly_SHA256",
+        };
+        let hash = sha256(&[name]);
+        let mut state = Self { hash, chaining: hash, key: [0; 32], nonce: 0 };
+        state.mix_hash(prologue);
+        if let Statics::Pair { private, peer_public } = statics {
+            let own = public_of(private);
+            let (first, second) = if initiator { (&own, peer_public) } else { (peer_public, &own) };
+            state.mix_hash(first);
+            state.mix_hash(second);
+        }
+        state
+    }
+
+    fn mix_hash(&mut self, data: &[u8]) {
+        self.hash = sha256(&[&self.hash, data]);
+    }
+
+    fn mix_key(&mut self, input: &[u8; 32]) {
+        let out = self.hkdf::<64>(input);
+        self.chaining.copy_from_slice(&out[..32]);
+        self.key.copy_from_slice(&out[32..]);
+        self.nonce = 0;
+    }
+
+    fn mix_key_and_hash(&mut self, input: &[u8; 32]) {
+        let out = self.hkdf::<96>(input);
+        self.chaining.copy_from_slice(&out[..32]);
+        self.mix_hash(&out[32..64]);
+        self.key.copy_from_slice(&out[64..]);
+        self.nonce = 0;
+    }
+
+    /// With a pre-shared key every ephemeral is mixed into the key too (§9.2).
+    fn mix_ephemeral(&mut self, public: &[u8; DH]) {
+        self.mix_hash(public);
+        self.mix_key(public);
+    }
+
+    fn encrypt_and_hash(&mut self, plaintext: &[u8], out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(plaintext);
+        let (cipher, nonce) = self.cipher();
+        #[allow(clippy::expect_used, reason = "a payload of some bytes is below the cipher's limit")]
+        let tag = cipher
+            .encrypt_inout_detached((&nonce).into(), &self.hash, (&mut out[start..]).into())
+            .expect("a short payload");
+        out.extend_from_slice(&tag);
+        self.mix_hash(&out[start..]);
+    }
+
+    fn decrypt_and_hash(&mut self, sealed: &[u8]) -> Result<Vec<u8>, NoiseError> {
+        let (body, tag) = sealed.split_last_chunk::<TAG>().ok_or(NoiseError::TooShort)?;
+        let mut plaintext = body.to_vec();
+        let (cipher, nonce) = self.cipher();
+        cipher
+            .decrypt_inout_detached((&nonce).into(), &self.hash, plaintext.as_mut_slice().into(), tag.into())
+            .map_err(|_| NoiseError::BadTag)?;
+        self.mix_hash(sealed);
+        Ok(plaintext)
+    }
+
+    /// The cipher and its next nonce: four zero bytes and the counter, little-endian (§12.3).
+    fn cipher(&mut self) -> (ChaCha20Poly1305, [u8; 12]) {
+        let mut nonce = [0; 12];
+        nonce[4..].copy_from_slice(&self.nonce.to_le_bytes());
+        self.nonce += 1;
+        (ChaCha20Poly1305::new((&self.key).into()), nonce)
+    }
+
+    fn split(&self) -> SplitKeys {
+        let out = self.hkdf::<64>(&[]);
+        let mut keys = SplitKeys {
+            initiator_to_responder: Zeroizing::new([0; 32]),
+            responder_to_initiator: Zeroizing::new([0; 32]),
+        };
+        keys.initiator_to_responder.copy_from_slice(&out[..32]);
+        keys.responder_to_initiator.copy_from_slice(&out[32..]);
+        keys
+    }
+
+    fn hkdf<const N: usize>(&self, input: &[u8]) -> Zeroizing<[u8; N]> {
+        let mut out = Zeroizing::new([0; N]);
+        #[allow(clippy::expect_used, reason = "HKDF-SHA256 refuses only more than 8160 bytes")]
+        Hkdf::<Sha256>::new(Some(&self.chaining), input).expand(&[], out.as_mut()).expect("at most 96 bytes");
+        out
+    }
+}
+
+fn sha256(parts: &[&[u8]]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    parts.iter().for_each(|part| hash.update(part));
+    hash.finalize().into()
+}
+
+fn dh(private: &StaticSecret, public: &[u8; DH]) -> Result<Zeroizing<[u8; 32]>, NoiseError> {
+    let shared = private.diffie_hellman(&PublicKey::from(*public));
+    if !shared.was_contributory() {
+        return Err(NoiseError::WeakKey);
+    }
+    Ok(Zeroizing::new(shared.to_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use snow::Builder;
+
+    use super::*;
+
+    struct Fixed(u8);
+
+    impl Random for Fixed {
+        fn fill(&mut self, buffer: &mut [u8]) {
+            buffer.iter_mut().for_each(|byte| {
+                self.0 = self.0.wrapping_mul(167).wrapping_add(13);
+                *byte = self.0;
+            });
+        }
+    }
+
+    fn pairs() -> [[u8; 32]; 2] {
+        [[0x31; 32], [0x42; 32]]
+    }
+
+    fn statics(kk: bool, initiator: bool) -> Statics {
+        let [a, b] = pairs();
+        let (private, peer) = if initiator { (a, b) } else { (b, a) };
+        if kk { Statics::Pair { private, peer_public: public_of(&peer) } } else { Statics::None }
+    }
+
+    /// snow in the other role.
+    fn oracle(kk: bool, initiator: bool, psk: &[u8; 32], prologue: &[u8]) -> snow::HandshakeState {
+        let name = if kk { "KK" } else { "NN" };
+        let name = format!("Noise_{name}psk0_25519_ChaChaPoly_SHA256");
+        let [a, b] = pairs();
+        let (private, peer) = if initiator { (a, b) } else { (b, a) };
+        let public = public_of(&peer);
+        let mut builder =
+            Builder::new(name.parse().unwrap()).prologue(prologue).unwrap().psk(0, psk).unwrap();
+        if kk {
+            builder = builder.local_private_key(&private).unwrap().remote_public_key(&public).unwrap();
+        }
+        if initiator { builder.build_initiator().unwrap() } else { builder.build_responder().unwrap() }
+    }
+
+    /// The keys agree if snow opens what is sealed with ours, and the other way round.
+    fn assert_agree(keys: &SplitKeys, ours_is_initiator: bool, snow: snow::HandshakeState) {
+        let mut snow = snow.into_transport_mode().unwrap();
+        let (send, receive) = if ours_is_initiator {
+            (&keys.initiator_to_responder, &keys.responder_to_initiator)
+        } else {
+            (&keys.responder_to_initiator, &keys.initiator_to_responder)
+        };
+        let seal = ChaCha20Poly1305::new((&**send).into());
+        let mut body = b"from us".to_vec();
+        let tag = seal.encrypt_inout_detached((&[0; 12]).into(), b"", body.as_mut_slice().into()).unwrap();
+        body.extend_from_slice(&tag);
+        let mut plain = [0; 64];
+        let length = snow.read_message(&body, &mut plain).unwrap();
+        assert_eq!(&plain[..length], b"from us");
+        let mut sealed = [0; 64];
+        let length = snow.write_message(b"from snow", &mut sealed).unwrap();
+        let (body, tag) = sealed[..length].split_at_mut(length - TAG);
+        let open = ChaCha20Poly1305::new((&**receive).into());
+        let tag: &[u8; TAG] = (&*tag).try_into().unwrap();
+        open.decrypt_inout_detached((&[0; 12]).into(), b"", (&mut *body).into(), tag.into()).unwrap();
+        assert_eq!(body, b"from snow");
+    }
+
+    proptest! {
+        #[test]
+        fn our_initiator_agrees_with_snow(
+            kk: bool, psk: [u8; 32], prologue: Vec<u8>, first in prop::collection::vec(any::<u8>(), 0..100),
+            second in prop::collection::vec(any::<u8>(), 0..100), seed: u8,
+        ) {
+            let mut snow = oracle(kk, false, &psk, &prologue);
+            let mut message = Vec::new();
+            let ours =
+                Initiator::start(&statics(kk, true), &psk, &prologue, &first, &mut Fixed(seed), &mut message)
+                    .unwrap();
+            prop_assert_eq!(message.len(), OVERHEAD + first.len());
+            let mut plain = [0; 200];
+            let length = snow.read_message(&message, &mut plain).unwrap();
+            prop_assert_eq!(&plain[..length], &first);
+            let mut answer = [0; 300];
+            let length = snow.write_message(&second, &mut answer).unwrap();
+            let (payload, keys) = ours.read(&answer[..length]).unwrap();
+            prop_assert_eq!(payload, second);
+            assert_agree(&keys, true, snow);
+            answer[length - 1] ^= 1;
+            prop_assert!(ours.read(&answer[..length]).is_err());
+        }
+
+        #[test]
+        fn our_responder_agrees_with_snow(
+            kk: bool, psk: [u8; 32], prologue: Vec<u8>, first in prop::collection::vec(any::<u8>(), 0..100),
+            second in prop::collection::vec(any::<u8>(), 0..100), seed: u8,
+        ) {
+            let mut snow = oracle(kk, true, &psk, &prologue);
+            let mut message = [0; 300];
+            let length = snow.write_message(&first, &mut message).unwrap();
+            let (payload, ours) =
+                Responder::read(&statics(kk, false), &psk, &prologue, &message[..length]).unwrap();
+            prop_assert_eq!(payload, first);
+            let mut answer = Vec::new();
+            let keys = ours.write(&second, &mut Fixed(seed), &mut answer).unwrap();
+            let mut plain = [0; 200];
+            let length = snow.read_message(&answer, &mut plain).unwrap();
+            prop_assert_eq!(&plain[..length], &second);
+            assert_agree(&keys, false, snow);
+        }
+
+        #[test]
+        fn hostile_messages_are_refused(kk: bool, message in prop::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert!(Responder::read(&statics(kk, false), &[1; 32], b"", &message).is_err());
+        }
+    }
+
+    #[test]
+    fn a_message_with_an_unusable_key_or_another_psk_is_refused() {
+        let read =
+            |psk: &[u8; 32], message: &[u8]| Responder::read(&statics(true, false), psk, b"", message).err();
+        let mut message = Vec::new();
+        Initiator::start(&statics(true, true), &[1; 32], b"", b"x", &mut Fixed(1), &mut message).unwrap();
+        assert_eq!(read(&[1; 32], &message), None);
+        assert_eq!(read(&[2; 32], &message), Some(NoiseError::BadTag));
+        message[..32].fill(0);
+        assert_eq!(read(&[1; 32], &message), Some(NoiseError::WeakKey));
+        assert_eq!(read(&[1; 32], &message[..40]), Some(NoiseError::WeakKey));
+        assert_eq!(read(&[1; 32], &message[..31]), Some(NoiseError::TooShort));
+    }
+}

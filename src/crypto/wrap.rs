@@ -1,0 +1,98 @@
+//! The outside of a handshake datagram: nothing but random bytes to whoever lacks the link secret.
+//!
+//! ```text
+//! r (16 random) | AES-256(probe, r)[0..8] | XChaCha20-Poly1305(wrap, nonce = the 24 bytes before) | tag
+//! ```
+
+use chacha20poly1305::aead::AeadInOut;
+use chacha20poly1305::{KeyInit, XChaCha20Poly1305};
+
+use super::Random;
+use super::aead::TAG;
+use super::keys::LinkKeys;
+
+const RANDOM: usize = 16;
+const NONCE: usize = 24;
+/// What a handshake datagram has beyond its plaintext, in bytes.
+pub const OVERHEAD: usize = NONCE + TAG;
+
+/// Seals a plaintext into a datagram.
+pub fn seal(keys: &LinkKeys, plaintext: &[u8], random: &mut impl Random) -> Vec<u8> {
+    let r = random.bytes::<RANDOM>();
+    let mut datagram = Vec::with_capacity(OVERHEAD + plaintext.len());
+    datagram.extend_from_slice(&r);
+    datagram.extend_from_slice(&keys.probe(r)[..NONCE - RANDOM]);
+    datagram.extend_from_slice(plaintext);
+    let (nonce, body) = datagram.split_at_mut(NONCE);
+    let nonce: [u8; NONCE] = std::array::from_fn(|i| nonce[i]);
+    #[allow(clippy::expect_used, reason = "a handshake of some hundred bytes is below the cipher's limit")]
+    let tag = XChaCha20Poly1305::new((&*keys.wrap()).into())
+        .encrypt_inout_detached((&nonce).into(), b"", body.into())
+        .expect("a short plaintext");
+    datagram.extend_from_slice(&tag);
+    datagram
+}
+
+/// Whether the probe is right: costs one AES block.
+pub fn is_probe(keys: &LinkKeys, datagram: &[u8]) -> bool {
+    if datagram.len() < OVERHEAD {
+        return false;
+    }
+    let Some((r, rest)) = datagram.split_first_chunk::<RANDOM>() else { return false };
+    rest.starts_with(&keys.probe(*r)[..NONCE - RANDOM])
+}
+
+/// Opens a datagram; `None` unless someone with the link secret sealed it.
+pub fn open(keys: &LinkKeys, datagram: &[u8]) -> Option<Vec<u8>> {
+    if !is_probe(keys, datagram) {
+        return None;
+    }
+    let (nonce, rest) = datagram.split_first_chunk::<NONCE>()?;
+    let (body, tag) = rest.split_last_chunk::<TAG>()?;
+    let mut plaintext = body.to_vec();
+    XChaCha20Poly1305::new((&*keys.wrap()).into())
+        .decrypt_inout_detached(nonce.into(), b"", plaintext.as_mut_slice().into(), tag.into())
+        .ok()?;
+    Some(plaintext)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Counting(u8);
+
+    impl Random for Counting {
+        fn fill(&mut self, buffer: &mut [u8]) {
+            buffer.iter_mut().for_each(|byte| {
+                *byte = self.0;
+                self.0 = self.0.wrapping_add(1);
+            });
+        }
+    }
+
+    #[test]
+    fn opens_only_unchanged_and_with_the_same_secret() {
+        let keys = LinkKeys::new(&[1; 32]);
+        let datagram = seal(&keys, b"plaintext", &mut Counting(0));
+        assert_eq!(datagram.len(), OVERHEAD + 9);
+        assert_eq!(open(&keys, &datagram).as_deref(), Some(b"plaintext".as_slice()));
+        assert_eq!(open(&LinkKeys::new(&[2; 32]), &datagram), None);
+        for bit in 0..datagram.len() * 8 {
+            let mut changed = datagram.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(open(&keys, &changed), None, "bit {bit}");
+            assert_eq!(is_probe(&keys, &changed), bit >= NONCE * 8, "bit {bit}");
+        }
+        for length in 0..OVERHEAD {
+            assert_eq!(open(&keys, &datagram[..length]), None);
+        }
+    }
+
+    #[test]
+    fn the_same_plaintext_never_gives_the_same_bytes() {
+        let keys = LinkKeys::new(&[1; 32]);
+        let mut random = Counting(0);
+        assert_ne!(seal(&keys, b"same", &mut random)[..], seal(&keys, b"same", &mut random)[..]);
+    }
+}
