@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use tund::config::{
-    Cipher, Command, Config, Listen, Mode, Options, Parsed, Remote, SecretSource, Severity, Swallow, Via,
-    parse, position, render, swallow,
+    Cipher, Command, Config, KeyMode, Listen, Mode, Options, Parsed, Remote, SecretSource, Severity, Swallow,
+    Via, parse, position, render, swallow,
 };
 
 /// A tun link without mistakes; cases change a line of it.
@@ -351,25 +351,25 @@ fn remotes_and_listen_addresses_are_checked() {
 }
 
 #[test]
+fn handshake_keys_are_the_default_and_need_no_direction() {
+    for text in [GOOD.replace("mode = \"static\"\n", ""), GOOD.replace("\"static\"", "\"handshake\"")] {
+        let config = accepted(&text);
+        assert_eq!(config.key.mode, KeyMode::Handshake);
+        assert_eq!(config.key.suites, [Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305]);
+        assert_eq!(config.device.mtu, 1420);
+    }
+    let tap = "[key]\nfile = \"k\"\n[device]\nmode = \"tap\"\nconfigure = false\n";
+    assert_eq!(accepted(tap).key.mode, KeyMode::Handshake);
+    let one = tap.replace("file", "cipher = \"chacha20-poly1305\"\nfile");
+    assert_eq!(accepted(&one).key.suites, [Cipher::ChaCha20Poly1305]);
+}
+
+#[test]
 fn keys_are_checked() {
     let hex = "peer-public = \"0101010101010101010101010101010101010101010101010101010101010101\"\n";
     let both = ["[key]\n", hex].concat().leak();
     refuse_each(&[
         tun("file = \"static.key\"\n", "", "[key]", "there is no key", "tund genkey"),
-        tun(
-            "mode = \"static\"\n",
-            "",
-            "[key]",
-            "handshake keys are not in this version yet: set key.mode = \"static\"",
-            "",
-        ),
-        tun(
-            "\"static\"",
-            "\"handshake\"",
-            "\"handshake\"",
-            "handshake keys are not in this version yet: set key.mode = \"static\"",
-            "",
-        ),
         tun("[device]", "credential = \"psk\"\n[device]", "\"psk\"", "both given", "take one of them out"),
         tun(
             "file = \"static.key\"",
@@ -837,7 +837,7 @@ fn the_example_ends_fit_each_other() {
     assert_eq!(fri.remotes[0].port, mon.listen.port);
     assert!(mon.remotes.is_empty());
     assert_eq!(mon.routes[1].via, Via::NetGateway);
-    assert_ne!(tap_fri.key.direction, tap_mon.key.direction);
+    assert!([&fri, &mon, &tap_fri, &tap_mon].iter().all(|end| end.key.mode == KeyMode::Handshake));
     assert_eq!(tap_fri.remotes[0].port, tap_mon.listen.port);
     assert_ne!(tap_mon.listen.port, mon.listen.port, "both links run at once");
     assert!(!tap_mon.device.configure && tap_mon.scripts.up.is_some());

@@ -176,12 +176,14 @@ fn key() -> impl Strategy<Value = Key> {
         (source, pair).prop_map(|(s, p)| (Some(s), Some(p))),
     ];
     let cipher = prop_oneof![Just(Cipher::ChaCha20Poly1305), Just(Cipher::Aes256Gcm)];
-    (material, 0u8..2, cipher).prop_map(|((shared, pair), direction, cipher)| Key {
-        mode: KeyMode::Static,
+    let mode = prop_oneof![Just(KeyMode::Static), Just(KeyMode::Handshake)];
+    (material, 0u8..2, cipher, mode).prop_map(|((shared, pair), direction, cipher, mode)| Key {
+        mode,
         shared,
         pair,
         direction,
         cipher,
+        suites: vec![cipher],
     })
 }
 
@@ -338,7 +340,10 @@ fn to_toml(config: &Config) -> String {
 }
 
 fn write_key(text: &mut String, key: &Key) {
-    text.push_str("[key]\nmode = \"static\"\n");
+    text.push_str("[key]\n");
+    if key.mode == KeyMode::Static {
+        line(text, "mode", string("static"));
+    }
     match &key.shared {
         Some(SecretSource::File(path)) => line(text, "file", string(path.to_str().unwrap())),
         Some(SecretSource::Credential(name)) => line(text, "credential", string(name)),

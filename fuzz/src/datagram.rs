@@ -3,17 +3,18 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tund::config::{Cipher, Keepalive, Mode};
+use tund::config::{Cipher, Keepalive, KeyMode, Mode};
 use tund::core::admission::Now;
 use tund::core::hello;
 use tund::core::lane::{self, Lane, Notice, Sink};
 use tund::core::link::{Event, Link};
 use tund::core::sid::Sid;
 use tund::crypto::Random;
+use tund::crypto::aead::TAG;
 use tund::crypto::keys::LinkKeys;
 use tund::privsep::message::{LinkSettings, MAX_TEXT};
 use tund::wire::control::{self, Message};
-use tund::wire::datagram::{self, BODY, Header, Kind, OVERHEAD};
+use tund::wire::datagram::{Framing, Header, Kind};
 
 use crate::script::{Script, beginning};
 
@@ -121,6 +122,7 @@ impl End {
         let keys = Arc::new(LinkKeys::new(&[42; 32]));
         let lane = Lane::new(lane::Settings {
             keys: keys.clone(),
+            framing: Framing::Static,
             cipher: CIPHER,
             direction: OWN,
             lane: 0,
@@ -243,9 +245,9 @@ impl End {
     }
 
     fn seal(&self, direction: u8, sid: Sid, header: Header, body: &[u8]) -> Vec<u8> {
-        let mut bytes = [sid.0.as_slice(), &header.emit(), body, &[0; OVERHEAD - BODY]].concat();
+        let mut bytes = [sid.0.as_slice(), &header.emit(), body, &[0; TAG]].concat();
         let aead = self.keys.static_key(CIPHER, direction, &sid.0, header.lane);
-        let sealed = lane::seal(&self.keys, &aead, header, &mut bytes);
+        let sealed = lane::seal(Framing::Static, &self.keys, &aead, header, &mut bytes);
         assert_eq!(sealed, Ok(()));
         bytes
     }
@@ -279,9 +281,9 @@ impl End {
 
 /// Opens what this end sent, as its peer would.
 fn open(keys: &LinkKeys, datagram: &[u8]) -> (Sid, Header, Vec<u8>) {
-    let tag = datagram::tag(datagram).unwrap_or_default();
+    let tag = Framing::Static.tag(datagram).unwrap_or_default();
     let (sid, header) = lane::unmask(&keys.mask(&tag), datagram);
-    let mut body = datagram.get(datagram::body(datagram.len())).unwrap_or_default().to_vec();
+    let mut body = datagram.get(Framing::Static.body(datagram.len())).unwrap_or_default().to_vec();
     let aead = keys.static_key(CIPHER, OWN, &sid.0, header.lane);
     let opened = aead.open(header.counter, &header.emit(), &mut body, &tag);
     assert!(opened.is_ok(), "what is sent must verify");
@@ -298,6 +300,8 @@ fn settings(own: [u8; 4], peer: [u8; 4]) -> LinkSettings {
     LinkSettings {
         name: "fuzz".into(),
         mode: Mode::Tun,
+        key_mode: KeyMode::Static,
+        suites: Vec::new(),
         mtu: MTU,
         addresses: address(own),
         peers: address(peer),

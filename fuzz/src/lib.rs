@@ -8,12 +8,14 @@
 
 mod configuration;
 mod datagram;
+mod handshake;
 pub mod reference;
 mod script;
 mod stream_blocks;
 
 pub use configuration::configuration;
 pub use datagram::datagram;
+pub use handshake::handshake;
 pub use stream_blocks::stream_blocks;
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -24,10 +26,11 @@ use tund::wire::control::{MAX_CONTROL, decode, encode};
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its corpus.
-pub const TARGETS: [(&str, Target); 5] = [
+pub const TARGETS: [(&str, Target); 6] = [
     ("configuration", configuration),
     ("control", control),
     ("datagram", datagram),
+    ("handshake", handshake),
     ("privsep_message", privsep_message),
     ("stream_blocks", stream_blocks),
 ];

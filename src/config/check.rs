@@ -29,12 +29,13 @@ const LONGEST_NAME: usize = 64;
 pub(super) fn check(name: &str, raw: &Raw, options: &Options, out: &mut Vec<Diagnostic>) -> Config {
     check_name(name, out);
     let outer = check_outer::check(raw, options, out);
-    let device = check_device::check(&raw.device, out);
+    let key_mode = check_key_mode(&raw.key, out);
+    let device = check_device::check(&raw.device, key_mode, out);
     let routes = check_routes::check(&raw.routes, &device, out);
     check_routes::check_remotes(raw, &outer, &device, &routes, out);
     let derived = derive_direction(&device.addresses, &device.peers);
     let direction_known = derived.is_some() || !device.clean;
-    let key = check_key(&raw.key, derived, direction_known, options, out);
+    let key = check_key(&raw.key, key_mode, derived, direction_known, options, out);
     Config {
         name: name.to_owned(),
         remotes: outer.remotes.into_iter().map(|at| at.value).collect(),
@@ -92,12 +93,12 @@ fn derive_direction(addresses: &[At<IpNet>], peers: &[At<IpAddr>]) -> Option<u8>
 
 fn check_key(
     raw: &RawKey,
+    mode: KeyMode,
     derived: Option<u8>,
     direction_known: bool,
     options: &Options,
     out: &mut Vec<Diagnostic>,
 ) -> Key {
-    check_key_mode(raw, out);
     let shared = check_shared(raw, options, out);
     let pair = check_pair(raw, options, out);
     let nothing = raw.file.is_absent() && raw.credential.is_absent() && raw.private_file.is_absent();
@@ -106,36 +107,29 @@ fn check_key(
             "make one with `tund genkey -o static.key`, copy it to the peer, and set key.file = \"static.key\"",
         ));
     }
-    if raw.direction.is_absent() && !direction_known {
+    if mode == KeyMode::Static && raw.direction.is_absent() && !direction_known {
         let message = "key.direction is needed: it cannot be told from device.address and device.peer";
         let help = "set key.direction = 0 at one end and key.direction = 1 at the other";
         out.push(Diagnostic::error(raw.place.clone(), message).help(help));
     }
+    let cipher = raw.cipher.value().copied().flatten();
     let direction = raw.direction.value().and_then(|direction| u8::try_from(*direction).ok()).or(derived);
     Key {
-        mode: KeyMode::Static,
+        mode,
         shared,
         pair,
         direction: direction.unwrap_or(0),
-        cipher: raw.cipher.value().copied().flatten().unwrap_or(Cipher::ChaCha20Poly1305),
+        cipher: cipher.unwrap_or(Cipher::ChaCha20Poly1305),
+        suites: cipher.map_or_else(|| vec![Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305], |only| vec![only]),
     }
 }
 
-fn check_key_mode(raw: &RawKey, out: &mut Vec<Diagnostic>) {
-    let place = match &raw.mode {
-        Field::Wrong => return,
-        Field::Absent => raw.place.clone(),
-        Field::Is(At { value: RawKeyMode::Handshake, span }) => Some(span.clone()),
-        Field::Is(At { value: RawKeyMode::Static, span }) => {
-            let message =
-                "static keys have no forward secrecy: whoever gets the key can read recorded traffic";
-            let help = "keep the key private, and change it now and then";
-            out.push(Diagnostic::note(Some(span.clone()), message).help(help));
-            return;
-        }
-    };
-    let message = "handshake keys are not in this version yet: set key.mode = \"static\"";
-    out.push(Diagnostic::error(place, message));
+fn check_key_mode(raw: &RawKey, out: &mut Vec<Diagnostic>) -> KeyMode {
+    let Field::Is(At { value: RawKeyMode::Static, span }) = &raw.mode else { return KeyMode::Handshake };
+    let message = "static keys have no forward secrecy: whoever gets the key can read recorded traffic";
+    let help = "leave key.mode out for handshake keys, or keep the key private and change it now and then";
+    out.push(Diagnostic::note(Some(span.clone()), message).help(help));
+    KeyMode::Static
 }
 
 fn check_shared(raw: &RawKey, options: &Options, out: &mut Vec<Diagnostic>) -> Option<SecretSource> {

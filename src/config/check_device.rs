@@ -7,15 +7,17 @@ use ipnet::{IpNet, Ipv4Net};
 use super::diagnostic::{Diagnostic, quote};
 use super::raw::RawDevice;
 use super::reader::{At, Field};
-use super::{Device, Mode};
+use super::{Device, KeyMode, Mode};
 
 /// Every IPv4 host takes packets of this size (RFC 791).
 const MTU_MIN: i64 = 576;
 /// Below this there is no IPv6 (RFC 8200 section 5).
 const MTU_MIN_V6: i64 = 1280;
 const MTU_MAX: i64 = 9216;
-/// 1420 would not fit a 1500-byte path with the 37 bytes of a static datagram and an IPv6 UDP header.
-const MTU_TUN: u32 = 1400;
+/// Fits a 1500-byte path with the 21 bytes of a session's datagram and an IPv6 UDP header.
+const MTU_TUN: u32 = 1420;
+/// The same with the 37 bytes of a static datagram.
+const MTU_TUN_STATIC: u32 = 1400;
 const MTU_TAP: u32 = 1500;
 
 /// What `[device]` means, with the places that later checks point to.
@@ -50,7 +52,7 @@ impl CheckedDevice {
     }
 }
 
-pub(super) fn check(raw: &RawDevice, out: &mut Vec<Diagnostic>) -> CheckedDevice {
+pub(super) fn check(raw: &RawDevice, key_mode: KeyMode, out: &mut Vec<Diagnostic>) -> CheckedDevice {
     let mode = match &raw.mode {
         Field::Wrong => None,
         Field::Absent => Some(Mode::Tun),
@@ -79,7 +81,7 @@ pub(super) fn check(raw: &RawDevice, out: &mut Vec<Diagnostic>) -> CheckedDevice
         configure,
         clean,
         name: raw.name.value().cloned(),
-        mtu: check_mtu(raw, mode, v6, out),
+        mtu: check_mtu(raw, mode, key_mode, v6, out),
         mac: check_mac(raw, out),
         bridge: raw.bridge.value().cloned(),
         txqueuelen: raw.txqueuelen.value().and_then(|length| u32::try_from(*length).ok()),
@@ -296,10 +298,17 @@ fn check_tun_reaches(
     }
 }
 
-fn check_mtu(raw: &RawDevice, mode: Option<Mode>, v6: bool, out: &mut Vec<Diagnostic>) -> u32 {
-    let default = match mode {
-        Some(Mode::Tap) => MTU_TAP,
-        Some(Mode::Tun) | None => MTU_TUN,
+fn check_mtu(
+    raw: &RawDevice,
+    mode: Option<Mode>,
+    key_mode: KeyMode,
+    v6: bool,
+    out: &mut Vec<Diagnostic>,
+) -> u32 {
+    let default = match (mode, key_mode) {
+        (Some(Mode::Tap), _) => MTU_TAP,
+        (Some(Mode::Tun) | None, KeyMode::Handshake) => MTU_TUN,
+        (Some(Mode::Tun) | None, KeyMode::Static) => MTU_TUN_STATIC,
     };
     let Some(mtu) = raw.mtu.get() else { return default };
     if !(MTU_MIN..=MTU_MAX).contains(&mtu.value) {

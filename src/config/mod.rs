@@ -154,9 +154,11 @@ pub struct Listen {
     pub explicit: bool,
 }
 
-/// `key.mode`. Handshake keys come with the sessions; until then `check` refuses them.
+/// `key.mode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum KeyMode {
+    /// Keys derived in a handshake, renewed every two minutes; forward secrecy.
+    Handshake,
     /// Keys derived straight from the link secret; no forward secrecy.
     Static,
 }
@@ -174,6 +176,8 @@ pub struct Key {
     pub direction: u8,
     /// The AEAD of static mode.
     pub cipher: Cipher,
+    /// The ciphers that handshake mode may agree on.
+    pub suites: Vec<Cipher>,
 }
 
 /// Where a secret is read from. Paths are absolute.

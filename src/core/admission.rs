@@ -15,10 +15,10 @@ use crate::config::Cipher;
 use crate::crypto::Random;
 use crate::crypto::keys::LinkKeys;
 use crate::wire::control::{self, Message};
-use crate::wire::datagram::{self, Kind, OVERHEAD};
+use crate::wire::datagram::{Framing, Kind};
 
 /// Length of a datagram that carries a challenge, in bytes; nothing shorter is challenged.
-pub const CHALLENGE_DATAGRAM: usize = OVERHEAD + 20;
+pub const CHALLENGE_DATAGRAM: usize = Framing::Static.overhead() + 20;
 
 /// The time of one event: a monotonic instant, and the wall clock in microseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -229,10 +229,10 @@ impl Admission {
         received: &Received,
     ) -> Result<Option<Message>, Drop> {
         let mut datagram = received.datagram.clone();
-        let tag = datagram::tag(&datagram).ok_or(Drop::TooShort)?;
+        let tag = Framing::Static.tag(&datagram).ok_or(Drop::TooShort)?;
         let (_, header) = unmask(&self.keys.mask(&tag), &datagram);
         let aead = self.keys.static_key(cipher, direction, &sid.0, header.lane);
-        let range = datagram::body(datagram.len());
+        let range = Framing::Static.body(datagram.len());
         let body = &mut datagram[range];
         aead.open(header.counter, &header.emit(), body, &tag).map_err(|_| Drop::BadTag)?;
         match header.kind {

@@ -3,6 +3,8 @@
 //! A lane owns its keys, counters, replay windows and reassembly; nothing of it is shared. What is not
 //! frames goes to the link as a [`Notice`]; what the link decides comes back as a [`Command`].
 
+mod orders;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,103 +15,29 @@ use super::replay::Window;
 use super::sid::Sid;
 use super::stats::{Drop, Stats};
 use crate::config::Cipher;
-use crate::crypto::aead::{Aead, TAG};
+use crate::crypto::aead::Aead;
 use crate::crypto::keys::{LinkKeys, MASK};
+use crate::crypto::wrap;
 use crate::wire::block::{Packer, Reassembler};
-use crate::wire::datagram::{self, BODY, HEADER, Header, Kind, OVERHEAD, SID};
+use crate::wire::datagram::{Framing, HEADER, Header, Kind, SID};
 
-/// Live sids: the current and the previous one, and one more while the peer changes its mind.
+pub use orders::{Command, Key, Notice, Received, Sink, Under};
+
+use orders::Name;
+
+/// Live sids of static mode: the current and the previous one, and one more while the peer changes its
+/// mind.
 const LIVE: usize = 3;
-
-/// Which of a lane's own sids.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Under {
-    /// That of the frames.
-    Current,
-    /// The one that frames change to next.
-    Next,
-    /// One that answered a challenge which may have been a replay: frames use it if the peer asks.
-    Spare,
-}
-
-/// From the link to a lane.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Command {
-    /// Have this sid ready.
-    Prepare(Under, Sid),
-    /// Frames go out under that one from now on, if it is there.
-    Switch(Under),
-    /// This sid of the peer is live; the one before ends in [`SID_PREVIOUS`].
-    Receive(Sid),
-    /// Seal and send a control message.
-    Control {
-        /// The encoded message.
-        body: Vec<u8>,
-        /// Where to.
-        to: SocketAddr,
-        /// Under which sid; the current one if that is not there.
-        under: Under,
-    },
-    /// Where frames go; `None`: nowhere, frames are dropped.
-    Endpoint(Option<SocketAddr>),
-    /// Whether the peer's hello fits, so that frames may pass.
-    Agreed(bool),
-    /// The largest UDP payload, in bytes.
-    Budget(usize),
-    /// Open this datagram again: its sid is live now.
-    Again(Received),
-}
-
-/// A datagram and where it came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Received {
-    /// The source address.
-    pub from: SocketAddr,
-    /// The bytes as they came.
-    pub datagram: Vec<u8>,
-}
-
-/// From a lane to the link.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Notice {
-    /// The sid is not live here, but its keyed check is right.
-    Unknown {
-        /// The unmasked sid.
-        sid: Sid,
-        /// The datagram, still masked.
-        received: Received,
-    },
-    /// An authentic control message.
-    Control {
-        /// Source address.
-        from: SocketAddr,
-        /// The decrypted body.
-        body: Vec<u8>,
-    },
-    /// An authentic datagram newer than all others came from another address than the endpoint.
-    Moved {
-        /// The new address.
-        from: SocketAddr,
-    },
-}
-
-/// Where a lane puts what comes out of it.
-pub trait Sink {
-    /// A frame for the device.
-    fn frame(&mut self, frame: &[u8]);
-    /// A datagram for the network.
-    fn datagram(&mut self, datagram: &[u8], to: SocketAddr);
-    /// Something for the link. The receiver's queue is bounded: false if it was full.
-    fn notice(&mut self, notice: Notice) -> bool;
-}
 
 /// What a lane is made of and does not change.
 pub struct Settings {
     /// Keys of the link.
     pub keys: Arc<LinkKeys>,
-    /// The AEAD both ways.
+    /// What stands before the body of a datagram.
+    pub framing: Framing,
+    /// Static mode: the AEAD both ways.
     pub cipher: Cipher,
-    /// The direction this end sends in.
+    /// Static mode: the direction this end sends in.
     pub direction: u8,
     /// The lane's number, 0 to 15.
     pub lane: u8,
@@ -120,17 +48,19 @@ pub struct Settings {
 }
 
 struct SendKey {
-    sid: Sid,
+    name: Name,
     aead: Aead,
     counter: u32,
 }
 
 struct ReceiveKey {
-    sid: Sid,
+    name: Name,
     aead: Aead,
     window: Window,
+    /// Whether anything authentic came under it.
+    heard: bool,
     blocks: Reassembler,
-    /// When it ends; `None` for the current one.
+    /// When it ends, if that is known.
     until: Option<Instant>,
 }
 
@@ -184,17 +114,22 @@ impl Lane {
     /// Carries out what the link decided.
     pub fn handle_command(&mut self, now: Instant, command: Command, sink: &mut impl Sink) {
         match command {
-            Command::Prepare(under, sid) => *self.own(under) = Some(self.send_key(sid)),
+            Command::Prepare(under, key) => *self.own(under) = Some(self.send_key(&key)),
             Command::Switch(under) => {
                 if let Some(key) = self.own(under).take() {
                     self.current = Some(key);
                 }
             }
-            Command::Receive(sid) => self.receive_under(now, sid),
+            Command::Receive(key) => self.receive_under(now, &key),
+            Command::Forget(slot) => self.forget(slot),
+            Command::Wipe(under) => *self.own(under) = None,
+            Command::Handshake(handshake) => sink.datagram(&handshake.datagram, handshake.from),
             Command::Control { body, to, under } => self.send_control(&body, to, under, sink),
             Command::Endpoint(endpoint) => self.endpoint = endpoint,
             Command::Agreed(agreed) => self.agreed = agreed,
-            Command::Budget(budget) => self.budget = budget.clamp(OVERHEAD + 64, DATAGRAM_MAX),
+            Command::Budget(budget) => {
+                self.budget = budget.clamp(self.settings.framing.overhead() + 64, DATAGRAM_MAX)
+            }
             Command::Again(mut received) => {
                 if let Err(reason) = self.open(now, received.from, &mut received.datagram, true, sink) {
                     self.stats.drop(reason);
@@ -209,7 +144,8 @@ impl Lane {
             self.stats.add(Drop::NoPeer, frames.len() as u64);
             return;
         };
-        let capacity = self.budget - OVERHEAD;
+        let prefix = self.settings.framing.prefix();
+        let capacity = self.budget - self.settings.framing.overhead();
         let max = self.settings.max_frame;
         for group in frames.chunk_by(|a, b| fits(a, max) == fits(b, max)) {
             if !fits(group[0], max) {
@@ -220,12 +156,12 @@ impl Lane {
             self.stats.bytes_out += group.iter().map(|frame| frame.len() as u64).sum::<u64>();
             if self.wants_blocks(group, capacity) {
                 let mut packer = Packer::new(group);
-                while let Some(length) = packer.fill(&mut self.buffer[BODY..BODY + capacity]) {
+                while let Some(length) = packer.fill(&mut self.buffer[prefix..prefix + capacity]) {
                     self.seal_and_send(Under::Current, Kind::Block, length, to, sink);
                 }
             } else {
                 for frame in group {
-                    self.buffer[BODY..BODY + frame.len()].copy_from_slice(frame);
+                    self.buffer[prefix..prefix + frame.len()].copy_from_slice(frame);
                     self.seal_and_send(Under::Current, Kind::Frame, frame.len(), to, sink);
                 }
             }
@@ -240,9 +176,16 @@ impl Lane {
         datagram: &mut [u8],
         sink: &mut impl Sink,
     ) {
-        if let Err(reason) = self.open(now, from, datagram, false, sink) {
-            self.stats.drop(reason);
+        let Err(reason) = self.open(now, from, datagram, false, sink) else { return };
+        // What is no data may be a handshake. An attempt that failed leaves the bytes as they were.
+        if self.settings.framing == Framing::Session && wrap::is_probe(&self.settings.keys, datagram) {
+            let received = Received { from, datagram: datagram.to_vec() };
+            if !sink.notice(Notice::Handshake(received)) {
+                self.stats.drop(Drop::QueueFull);
+            }
+            return;
         }
+        self.stats.drop(reason);
     }
 
     /// When [`Lane::handle_timeout`] must be called next, if at all.
@@ -276,35 +219,58 @@ impl Lane {
         self.settings.bundle && stream.div_ceil(capacity - 2) < group.len()
     }
 
-    fn send_key(&self, sid: Sid) -> SendKey {
-        let Settings { keys, cipher, direction, lane, .. } = &self.settings;
-        SendKey { sid, aead: keys.static_key(*cipher, *direction, &sid.0, *lane), counter: 0 }
+    fn aead(&self, direction: u8, key: &Key) -> Aead {
+        let Settings { keys, cipher, lane, .. } = &self.settings;
+        match key {
+            Key::Sid(sid) => keys.static_key(*cipher, direction, &sid.0, *lane),
+            Key::Slot(_, cipher, key) => key.lane(*cipher, *lane),
+        }
     }
 
-    fn receive_under(&mut self, now: Instant, sid: Sid) {
-        // A sid that is still live keeps its window: nothing is ever accepted twice.
-        let key = match self.receive.iter().position(|key| key.sid == sid) {
-            Some(index) => self.receive.remove(index),
-            None => Some(self.receive_key(sid)),
-        };
-        for key in &mut self.receive {
-            key.until.get_or_insert(now + SID_PREVIOUS);
+    fn send_key(&self, key: &Key) -> SendKey {
+        SendKey { name: key.name(), aead: self.aead(self.settings.direction, key), counter: 0 }
+    }
+
+    fn receive_under(&mut self, now: Instant, key: &Key) {
+        match key {
+            Key::Sid(_) => {
+                for key in &mut self.receive {
+                    key.until.get_or_insert(now + SID_PREVIOUS);
+                }
+            }
+            Key::Slot(slot, ..) => self.forget(*slot),
         }
-        self.receive.extend(key.map(|key| ReceiveKey { until: None, ..key }));
+        // A sid that is still live keeps its window: nothing is ever accepted twice.
+        let receive = match self.receive.iter().position(|live| live.name == key.name()) {
+            Some(index) => self.receive.remove(index),
+            None => Some(self.receive_key(key)),
+        };
+        self.receive.extend(receive.map(|key| ReceiveKey { until: None, ..key }));
         self.receive.rotate_right(1);
-        if let Some(oldest) = self.receive.get(LIVE) {
+        if let (Framing::Static, Some(oldest)) = (self.settings.framing, self.receive.get(LIVE)) {
             add_block_drops(&mut self.stats, &oldest.blocks);
             self.receive.truncate(LIVE);
         }
     }
 
-    fn receive_key(&self, sid: Sid) -> ReceiveKey {
-        let Settings { keys, cipher, direction, lane, max_frame, .. } = &self.settings;
+    fn forget(&mut self, slot: u8) {
+        let stats = &mut self.stats;
+        self.receive.retain(|key| {
+            let goes = key.name == Name::Slot(slot);
+            if goes {
+                add_block_drops(stats, &key.blocks);
+            }
+            !goes
+        });
+    }
+
+    fn receive_key(&self, key: &Key) -> ReceiveKey {
         ReceiveKey {
-            sid,
-            aead: keys.static_key(*cipher, 1 - *direction, &sid.0, *lane),
+            name: key.name(),
+            aead: self.aead(1 - self.settings.direction, key),
             window: Window::default(),
-            blocks: Reassembler::new(*max_frame),
+            heard: false,
+            blocks: Reassembler::new(self.settings.max_frame),
             until: None,
         }
     }
@@ -318,7 +284,8 @@ impl Lane {
     }
 
     fn send_control(&mut self, body: &[u8], to: SocketAddr, under: Under, sink: &mut impl Sink) {
-        self.buffer[BODY..BODY + body.len()].copy_from_slice(body);
+        let prefix = self.settings.framing.prefix();
+        self.buffer[prefix..prefix + body.len()].copy_from_slice(body);
         let under = if self.own(under).is_some() { under } else { Under::Current };
         self.seal_and_send(under, Kind::Control, body.len(), to, sink);
     }
@@ -341,12 +308,19 @@ impl Lane {
             self.stats.drop(Drop::NoPeer);
             return;
         };
-        let header = Header { slot: 0, kind, lane: self.settings.lane, counter: key.counter };
+        let slot = match key.name {
+            Name::Sid(_) => 0,
+            Name::Slot(slot) => slot,
+        };
+        let header = Header { slot, kind, lane: self.settings.lane, counter: key.counter };
         key.counter += 1;
-        let datagram = &mut self.buffer[..OVERHEAD + length];
-        datagram[..SID].copy_from_slice(&key.sid.0);
-        datagram[SID..BODY].copy_from_slice(&header.emit());
-        if seal(&self.settings.keys, &key.aead, header, datagram).is_ok() {
+        let framing = self.settings.framing;
+        let datagram = &mut self.buffer[..framing.overhead() + length];
+        if let Name::Sid(sid) = key.name {
+            datagram[..SID].copy_from_slice(&sid.0);
+        }
+        datagram[framing.prefix() - HEADER..framing.prefix()].copy_from_slice(&header.emit());
+        if seal(framing, &self.settings.keys, &key.aead, header, datagram).is_ok() {
             self.stats.datagrams_out += 1;
             sink.datagram(datagram, to);
         }
@@ -360,26 +334,45 @@ impl Lane {
         again: bool,
         sink: &mut impl Sink,
     ) -> Result<(), Drop> {
-        let tag = datagram::tag(datagram).ok_or(Drop::TooShort)?;
+        let framing = self.settings.framing;
+        let tag = framing.tag(datagram).ok_or(Drop::TooShort)?;
         let mask = self.settings.keys.mask(&tag);
-        let (sid, header) = unmask(&mask, datagram);
-        let Some(index) = self.receive.iter().position(|key| key.sid == sid) else {
-            return if again { Err(Drop::Stale) } else { self.hand_over(sid, from, datagram, sink) };
+        let (name, header) = match framing {
+            Framing::Static => {
+                let (sid, header) = unmask(&mask, datagram);
+                (Name::Sid(sid), header)
+            }
+            Framing::Session => {
+                let header = unmask_header(&mask, datagram);
+                (Name::Slot(header.slot), header)
+            }
+        };
+        let Some(index) = self.receive.iter().position(|key| key.name == name) else {
+            return match name {
+                Name::Sid(_) if again => Err(Drop::Stale),
+                Name::Sid(sid) => self.hand_over(sid, from, datagram, sink),
+                Name::Slot(_) => Err(Drop::Stranger),
+            };
         };
         let key = &mut self.receive[index];
-        if header.slot != 0 || header.lane != self.settings.lane || header.kind == Kind::Reserved {
+        let is_static = framing == Framing::Static;
+        if is_static && header.slot != 0 || header.lane != self.settings.lane || header.kind == Kind::Reserved
+        {
             return Err(Drop::Malformed);
         }
         if !key.window.admits(header.counter) {
             return Err(Drop::Replayed);
         }
-        let range = datagram::body(datagram.len());
+        let range = framing.body(datagram.len());
         let body = &mut datagram[range];
         key.aead.open(header.counter, &header.emit(), body, &tag).map_err(|_| Drop::BadTag)?;
         if !key.window.accept(header.counter) {
             return Err(Drop::Replayed);
         }
         self.stats.datagrams_in += 1;
+        if let (false, Name::Slot(slot)) = (std::mem::replace(&mut key.heard, true), name) {
+            sink.notice(Notice::Confirmed { slot });
+        }
         let newest = index == 0 && key.window.is_newest(header.counter);
         let body = &*body;
         let mut result = Ok(());
@@ -432,22 +425,29 @@ impl Lane {
     }
 }
 
-/// Seals in place: `datagram` holds sid, header, plain body and room for the tag.
+/// Seals in place: `datagram` holds sid (static mode), header, plain body and room for the tag.
 ///
 /// # Errors
 /// [`Drop::TooBig`] if the cipher refuses the length.
-pub fn seal(keys: &LinkKeys, aead: &Aead, header: Header, datagram: &mut [u8]) -> Result<(), Drop> {
-    let body = datagram::body(datagram.len());
+pub fn seal(
+    framing: Framing,
+    keys: &LinkKeys,
+    aead: &Aead,
+    header: Header,
+    datagram: &mut [u8],
+) -> Result<(), Drop> {
+    let body = framing.body(datagram.len());
     let tag =
         aead.seal(header.counter, &header.emit(), &mut datagram[body.clone()]).map_err(|_| Drop::TooBig)?;
     datagram[body.end..].copy_from_slice(&tag);
-    for (byte, mask) in datagram.iter_mut().zip(keys.mask(&tag)) {
+    let mask = keys.mask(&tag);
+    for (byte, mask) in datagram.iter_mut().zip(&mask[..framing.prefix()]) {
         *byte ^= mask;
     }
     Ok(())
 }
 
-/// Reads sid and header of a datagram that is at least [`OVERHEAD`] long.
+/// Reads sid and header of a static datagram that is long enough to have a tag.
 pub fn unmask(mask: &[u8; MASK], datagram: &[u8]) -> (Sid, Header) {
     let mut head = *mask;
     for (byte, masked) in head.iter_mut().zip(datagram) {
@@ -458,6 +458,14 @@ pub fn unmask(mask: &[u8; MASK], datagram: &[u8]) -> (Sid, Header) {
     sid.copy_from_slice(&head[..SID]);
     header.copy_from_slice(&head[SID..]);
     (Sid(sid), Header::parse(header))
+}
+
+fn unmask_header(mask: &[u8; MASK], datagram: &[u8]) -> Header {
+    let mut header = [0; HEADER];
+    for (byte, (masked, mask)) in header.iter_mut().zip(datagram.iter().zip(mask)) {
+        *byte = masked ^ mask;
+    }
+    Header::parse(header)
 }
 
 fn fits(frame: &[u8], max: usize) -> bool {
@@ -481,4 +489,4 @@ fn add_block_drops(stats: &mut Stats, blocks: &Reassembler) {
     stats.add(Drop::Malformed, drops.malformed);
 }
 
-const _: () = assert!(MASK == BODY && TAG + BODY == OVERHEAD);
+const _: () = assert!(MASK == Framing::Static.prefix());

@@ -62,3 +62,32 @@ pub const OUTER_V6: usize = 48;
 pub const DATAGRAM_MAX: usize = 65_507;
 /// What an Ethernet frame has beyond the MTU: its header and two 802.1Q tags.
 pub const ETHERNET: usize = 14 + 8;
+
+/// Length of an initiation's datagram, drawn uniformly, in bytes.
+pub const INITIATION: std::ops::RangeInclusive<usize> = 200..=600;
+/// Initiations of one call whose answers still count.
+pub const INITIATION_STATES: usize = 3;
+/// An initiation is repeated this often ...
+pub const CALL_FIRST: Duration = Duration::from_secs(5);
+/// ... and after [`CALL_PATIENCE`] tries this often.
+pub const CALL_LATER: Duration = Duration::from_secs(60);
+/// Quick tries before the slow ones.
+pub const CALL_PATIENCE: u32 = 60;
+/// A repeated initiation gets the same answer this often.
+pub const ANSWER_REPEATS: u32 = 5;
+/// Initiations without a token that are answered in a second.
+pub const ANSWERS: u32 = 2;
+/// How long a token is good for, at least; twice as long at most.
+pub const TOKEN_EPOCH: Duration = Duration::from_secs(10);
+/// Sessions and handshakes that a receiver can tell apart.
+pub const SLOTS: u8 = 4;
+/// Age at which the end that began a session replaces it.
+pub const SESSION_REKEY: Duration = Duration::from_secs(120);
+/// How much later the other end does.
+pub const SESSION_RESPONDER: Duration = Duration::from_secs(15);
+/// Age at which a session's keys are wiped without exception.
+pub const SESSION_END: Duration = Duration::from_secs(180);
+/// Sessions this close together come from two calls at once.
+pub const SESSION_OVERLAP: Duration = Duration::from_secs(10);
+/// With a session, nothing heard for this long begins a call beside it.
+pub const SILENCE: Duration = Duration::from_secs(15);

@@ -4,7 +4,9 @@
 //! carry the commands to the lane, then [`Link::poll_event`] until it is empty, and call
 //! [`Link::handle_timeout`] no later than [`Link::poll_timeout`] says. `Now::instant` never goes back.
 
+mod handshake;
 mod peer;
+mod static_mode;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -14,13 +16,15 @@ use std::time::Instant;
 use super::admission::{Admission, Now};
 use super::caller::{Caller, Turn};
 use super::hello;
-use super::lane::{Command, Notice, Under};
+use super::lane::{Command, Key, Notice, Under};
 use super::limits::{BUDGET_BASE, COUNTER_ROTATE, OUTER_V4, OUTER_V6, REPEAT, RESOLVE};
 use super::path::Validation;
 use super::sending::Sending;
+use super::session::Sessions;
 use super::stats::{Drop, Stats};
 use crate::crypto::Random;
 use crate::crypto::keys::LinkKeys;
+use crate::crypto::noise::Statics;
 use crate::privsep::message::LinkSettings;
 use crate::wire::control::{self, Hello, Message};
 
@@ -63,13 +67,27 @@ struct Said {
     at: Instant,
 }
 
+/// Where traffic keys come from.
+enum Keying {
+    Static(Box<StaticKeys>),
+    Handshake(Box<Sessions>),
+}
+
+/// What static mode keeps of both directions' sids.
+struct StaticKeys {
+    admission: Admission,
+    sending: Sending,
+    /// When challenges under a live sid, and under others, were last answered.
+    replied_at: [Option<Instant>; 2],
+    has_spare: bool,
+}
+
 /// The control side of one link.
 pub struct Link<R> {
     settings: LinkSettings,
     keys: Arc<LinkKeys>,
     random: R,
-    admission: Admission,
-    sending: Sending,
+    keying: Keying,
     caller: Caller,
     endpoint: Option<SocketAddr>,
     validation: Option<Validation>,
@@ -77,8 +95,6 @@ pub struct Link<R> {
     up: bool,
     own_budget: usize,
     answered_at: Option<Instant>,
-    replied_at: [Option<Instant>; 2],
-    has_spare: bool,
     resolve_at: Option<Instant>,
     heard_at: Instant,
     datagrams_in: u64,
@@ -91,9 +107,8 @@ pub struct Link<R> {
 }
 
 impl<R: Random> Link<R> {
-    /// A link that begins now: draws its first sid and looks for its peer.
+    /// A link in static mode that begins now: draws its first sid and looks for its peer.
     pub fn new(settings: LinkSettings, keys: Arc<LinkKeys>, now: Now, random: R) -> Self {
-        let Now { instant, .. } = now;
         let admission = Admission::new(
             keys.clone(),
             settings.cipher,
@@ -101,11 +116,36 @@ impl<R: Random> Link<R> {
             settings.floor,
             settings.floor_writable,
         );
+        let sending = Sending::new(now.instant);
+        let keying = StaticKeys { admission, sending, replied_at: [None; 2], has_spare: false };
+        let mut link = Self::with_keying(settings, Keying::Static(Box::new(keying)), keys, now, random);
+        link.prepare_sid(now, Under::Next);
+        link.switch(Under::Next);
+        link
+    }
+
+    /// A link in handshake mode that begins now: calls its peer if it has a remote.
+    pub fn with_handshake(
+        settings: LinkSettings,
+        keys: Arc<LinkKeys>,
+        statics: Statics,
+        now: Now,
+        mut random: R,
+    ) -> Self {
+        let suites = settings.suites.clone();
+        let mut sessions = Sessions::new(keys.clone(), statics, suites, now.instant, &mut random);
+        if settings.has_remote {
+            sessions.begin(now.instant);
+        }
+        Self::with_keying(settings, Keying::Handshake(Box::new(sessions)), keys, now, random)
+    }
+
+    fn with_keying(settings: LinkSettings, keying: Keying, keys: Arc<LinkKeys>, now: Now, random: R) -> Self {
+        let Now { instant, .. } = now;
         let mut link = Self {
             keys,
             random,
-            admission,
-            sending: Sending::new(instant),
+            keying,
             caller: Caller::new(instant),
             endpoint: None,
             validation: None,
@@ -113,8 +153,6 @@ impl<R: Random> Link<R> {
             up: false,
             own_budget: BUDGET_BASE,
             answered_at: None,
-            replied_at: [None; 2],
-            has_spare: false,
             resolve_at: settings.has_remote.then_some(instant),
             heard_at: instant,
             datagrams_in: 0,
@@ -125,8 +163,6 @@ impl<R: Random> Link<R> {
             events: VecDeque::new(),
             settings,
         };
-        link.prepare_sid(now, Under::Next);
-        link.switch(Under::Next);
         if !link.settings.has_remote {
             link.say_once(instant, "waiting for the peer to call: no remote is set".into());
         }
@@ -163,6 +199,8 @@ impl<R: Random> Link<R> {
                 Err(_) => self.stats.drop(Drop::Malformed),
             },
             Notice::Moved { from } => self.handle_moved(now, from),
+            Notice::Handshake(received) => self.handle_handshake(now, &received),
+            Notice::Confirmed { slot } => self.handle_confirmed(now, slot),
         }
     }
 
@@ -197,8 +235,9 @@ impl<R: Random> Link<R> {
         if !written {
             self.log(1, "the state directory cannot be written: the peer is challenged every minute".into());
         }
-        if let Some((sid, held)) = self.admission.handle_floor(time, written) {
-            self.commands.push_back(Command::Receive(sid));
+        let Keying::Static(keying) = &mut self.keying else { return };
+        if let Some((sid, held)) = keying.admission.handle_floor(time, written) {
+            self.commands.push_back(Command::Receive(Key::Sid(sid)));
             self.commands.extend(held.into_iter().map(Command::Again));
         }
     }
@@ -214,13 +253,13 @@ impl<R: Random> Link<R> {
         if strangers > self.strangers && !self.up && self.peer.is_none() {
             self.say_once(
                 now.instant,
-                "datagrams arrive, but none is sealed with this key: is the key the same at both ends?"
+                "datagrams arrive, but none is sealed with this key: are key and key.mode the same at both ends?"
                     .into(),
             );
         }
         self.strangers = strangers;
         if sent_under_key >= COUNTER_ROTATE {
-            self.sending.expire(now.instant);
+            self.renew_keys(now.instant);
         }
     }
 
@@ -233,7 +272,7 @@ impl<R: Random> Link<R> {
 
     /// When [`Link::handle_timeout`] must be called next.
     pub fn poll_timeout(&self) -> Instant {
-        let mut next = self.sending.poll_timeout();
+        let mut next = self.keying_timeout();
         if self.target().is_some() {
             next = next.min(self.caller.due);
         }
@@ -243,7 +282,6 @@ impl<R: Random> Link<R> {
         let others = [
             self.resolve_at,
             self.validation.as_ref().map(Validation::poll_timeout),
-            self.admission.poll_timeout(),
             self.said.back().map(|said| said.at + REPEAT),
         ];
         others.into_iter().flatten().fold(next, Instant::min)
@@ -252,12 +290,7 @@ impl<R: Random> Link<R> {
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Now) {
         let instant = now.instant;
-        if self.sending.is_switch_due(instant) {
-            self.switch(Under::Next);
-        }
-        if self.sending.is_rotation_due(instant) {
-            self.rotate(now);
-        }
+        self.handle_keying_timeout(now);
         if self.up && instant >= self.heard_at + self.settings.keepalive.timeout {
             let silence = self.settings.keepalive.timeout.as_secs_f32();
             self.go_down(instant, format!("nothing heard from the peer for {silence} s"));
@@ -275,12 +308,6 @@ impl<R: Random> Link<R> {
         }
         let outcome = self.validation.as_ref().map(|path| path.handle_timeout(instant));
         self.conclude(now, outcome);
-        if self.admission.handle_timeout(instant) > 0 && !self.up {
-            self.log(
-                1,
-                "right key but an old time, and no answer to a challenge: a replay, or a one-way path".into(),
-            );
-        }
         self.repeat_said(instant);
     }
 
@@ -295,6 +322,7 @@ impl<R: Random> Link<R> {
         if self.settings.has_remote {
             self.resolve_at = Some(now);
         }
+        self.forget_sessions(now);
     }
 
     /// Where hellos go: the endpoint, or the remote being tried.
@@ -308,17 +336,26 @@ impl<R: Random> Link<R> {
     }
 
     fn repeat_hello(&mut self, now: Instant, target: SocketAddr) {
+        if self.has_keys() {
+            if !self.has_sessions() {
+                self.take_turn(now, target);
+            }
+            if let Some(target) = self.target() {
+                self.send_hello(target, Under::Current);
+            }
+        }
+        self.schedule_hello(now);
+    }
+
+    /// Another try at a peer that may be away: says so, or turns to the next remote.
+    fn take_turn(&mut self, now: Instant, target: SocketAddr) {
         match self.caller.turn(!self.up && self.peer.is_none()) {
-            Turn::Silent if !self.admission.is_challenging() => {
+            Turn::Silent if !self.is_challenging() => {
                 self.say_once(now, format!("no answer from {target} yet: trying on"));
             }
             Turn::Next(remote) => self.events.push_back(Event::Endpoint(remote)),
             Turn::Same | Turn::Silent => {}
         }
-        if let Some(target) = self.target() {
-            self.send_hello(target, Under::Current);
-        }
-        self.schedule_hello(now);
     }
 
     fn schedule_hello(&mut self, now: Instant) {
@@ -355,28 +392,6 @@ impl<R: Random> Link<R> {
     fn set_budget(&mut self) {
         let theirs = self.peer.as_ref().map_or(usize::MAX, |peer| usize::from(peer.budget));
         self.commands.push_back(Command::Budget(self.own_budget.min(theirs)));
-    }
-
-    fn prepare_sid(&mut self, now: Now, under: Under) {
-        let sid = self.sending.draw(now, &self.keys, &mut self.random);
-        self.commands.push_back(Command::Prepare(under, sid));
-    }
-
-    fn switch(&mut self, under: Under) {
-        self.sending.switched();
-        self.commands.push_back(Command::Switch(under));
-    }
-
-    /// A new sid: announced now, used for frames when the peer had time to write its floor.
-    fn rotate(&mut self, now: Now) {
-        self.prepare_sid(now, Under::Next);
-        match self.endpoint.filter(|_| self.up) {
-            Some(endpoint) => {
-                self.send_hello(endpoint, Under::Next);
-                self.sending.announce(now.instant);
-            }
-            None => self.switch(Under::Next),
-        }
     }
 
     fn log(&mut self, verb: u8, text: String) {

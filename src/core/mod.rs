@@ -14,6 +14,7 @@ pub mod link;
 pub mod path;
 pub mod replay;
 pub mod sending;
+pub mod session;
 pub mod sid;
 pub mod stats;
 #[cfg(test)]

@@ -10,10 +10,12 @@ use super::admission::{CHALLENGE_DATAGRAM, Now};
 use super::lane::{self, Command, Lane, Notice, Sink};
 use super::link::{Event, Link};
 use super::stats::{Drop, Stats};
-use crate::config::{Cipher, Keepalive, Mode};
+use crate::config::{Cipher, Keepalive, KeyMode, Mode};
 use crate::crypto::Random;
-use crate::crypto::keys::LinkKeys;
+use crate::crypto::keys::{LinkKeys, public_of};
+use crate::crypto::noise::Statics;
 use crate::privsep::message::LinkSettings;
+use crate::wire::datagram::Framing;
 
 const YEAR_2026: u64 = 1_790_000_000_000_000;
 
@@ -70,6 +72,7 @@ impl Sink for Out {
 /// One end: a link, its lane, and what the daemon would keep for it.
 struct End {
     address: SocketAddr,
+    settings: LinkSettings,
     link: Link<Seeded>,
     lane: Lane,
     out: Out,
@@ -92,6 +95,7 @@ impl End {
         let keys = Arc::new(LinkKeys::new(&[42; 32]));
         let lane = Lane::new(lane::Settings {
             keys: keys.clone(),
+            framing: framing(&settings),
             cipher: settings.cipher,
             direction: settings.direction,
             lane: 0,
@@ -99,10 +103,16 @@ impl End {
             bundle: settings.bundle,
         });
         let (floor, floor_writable) = (settings.floor, settings.floor_writable);
+        // A name that ends in "+" stands for an end with a key pair.
+        let statics = if settings.name.ends_with('+') { pair(address == MON) } else { Statics::None };
         let now = Now { instant: at, wall: YEAR_2026.wrapping_add_signed(skew) };
         Self {
             address: address.parse().unwrap(),
-            link: Link::new(settings, keys, now, Seeded(seed)),
+            settings: settings.clone(),
+            link: match settings.key_mode {
+                KeyMode::Static => Link::new(settings, keys, now, Seeded(seed)),
+                KeyMode::Handshake => Link::with_handshake(settings, keys, statics, now, Seeded(seed)),
+            },
             lane,
             out: Out::default(),
             floor,
@@ -142,8 +152,10 @@ fn settings(which: usize) -> LinkSettings {
         mtu: 1400,
         addresses: vec![own],
         peers: vec![peer],
+        key_mode: KeyMode::Static,
         cipher: Cipher::ChaCha20Poly1305,
         direction: which as u8,
+        suites: vec![Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305],
         has_remote: which == 1,
         float: true,
         keepalive: Keepalive { interval: Duration::from_secs(10), timeout: Duration::from_secs(60) },
@@ -153,6 +165,22 @@ fn settings(which: usize) -> LinkSettings {
         floor_writable: true,
         verb: 3,
     }
+}
+
+fn framing(settings: &LinkSettings) -> Framing {
+    match settings.key_mode {
+        KeyMode::Static => Framing::Static,
+        KeyMode::Handshake => Framing::Session,
+    }
+}
+
+fn pair(is_mon: bool) -> Statics {
+    let (private, peer) = if is_mon { ([5; 32], [6; 32]) } else { ([6; 32], [5; 32]) };
+    Statics::Pair { private, peer_public: public_of(&peer) }
+}
+
+fn handshake(which: usize) -> LinkSettings {
+    LinkSettings { key_mode: KeyMode::Handshake, ..settings(which) }
 }
 
 const MON: &str = "198.51.100.1:1417";
@@ -178,8 +206,7 @@ impl World {
 
     /// An end is killed and starts again with the floor that is on disk.
     fn restart(&mut self, which: usize) {
-        let mut settings = settings(which);
-        settings.floor = self.ends[which].floor;
+        let settings = LinkSettings { floor: self.ends[which].floor, ..self.ends[which].settings.clone() };
         self.replace(which, settings);
     }
 
@@ -529,7 +556,7 @@ fn mismatches_are_said_on_both_ends_and_nothing_passes() {
             assert!(!end.link.is_up() && end.out.frames.is_empty());
             assert!(end.log.len() < 12, "{:?}", end.log);
         }
-        world.restart(1);
+        world.replace(1, settings(1));
         world.run(20.0);
         assert!(world.up(), "mended: {:?}", world.ends[0].log);
     }
@@ -560,6 +587,7 @@ fn another_direction_cipher_or_key_is_said_on_both_ends() {
 fn other_key(settings: &LinkSettings) -> Lane {
     Lane::new(lane::Settings {
         keys: Arc::new(LinkKeys::new(&[43; 32])),
+        framing: Framing::Static,
         cipher: settings.cipher,
         direction: settings.direction,
         lane: 0,
@@ -640,7 +668,7 @@ fn every_start_draws_another_sid_even_when_the_clock_stands_still() {
     let mut sids: Vec<_> = (world.record.iter())
         .filter(|flying| flying.from == world.ends[1].address)
         .map(|flying| {
-            let tag = crate::wire::datagram::tag(&flying.bytes).unwrap();
+            let tag = Framing::Static.tag(&flying.bytes).unwrap();
             let (sid, header) = lane::unmask(&keys.mask(&tag), &flying.bytes);
             (sid.0, header.counter)
         })
@@ -661,4 +689,157 @@ fn a_pinned_peer_is_not_followed() {
     world.send(1, &[b"from elsewhere"]);
     world.run(3.0);
     assert!(!world.ends[0].said("moved"));
+}
+
+fn handshake_world() -> World {
+    World::with(handshake(0), handshake(1), [0, 0])
+}
+
+#[test]
+fn a_handshake_brings_the_link_up_at_once_whatever_the_clocks_say() {
+    for skew in [0, -56 * 365 * 86_400 * 1_000_000] {
+        let mut world = World::with(handshake(0), handshake(1), [0, skew]);
+        world.run(0.5);
+        assert!(world.up(), "{:?} {:?}", world.ends[0].log, world.ends[1].log);
+        world.assert_carries();
+        assert!(world.ends.iter().all(|end| end.floor.is_none()), "no floor is needed");
+    }
+}
+
+#[test]
+fn key_pairs_meet_each_other_and_nobody_else() {
+    let pair = |which| LinkSettings { name: "with a pair+".into(), ..handshake(which) };
+    let mut world = World::with(pair(0), pair(1), [0, 0]);
+    world.run(1.0);
+    world.assert_carries();
+    let mut world = World::with(pair(0), handshake(1), [0, 0]);
+    world.run(20.0);
+    assert!(!world.ends.iter().any(|end| end.link.is_up()));
+}
+
+#[test]
+fn rekeying_loses_no_frame() {
+    let mut world = handshake_world();
+    world.run(1.0);
+    for n in 0..8000u32 {
+        world.run(0.1);
+        world.send(0, &[&n.to_be_bytes()]);
+        world.send(1, &[&n.to_be_bytes()]);
+    }
+    for end in &world.ends {
+        assert_eq!(end.out.frames.len(), 8000, "{} {:?}", end.stats(), end.log);
+        assert_eq!(end.log.len(), end.log.iter().filter(|line| !line.contains("down")).count());
+    }
+}
+
+#[test]
+fn both_ends_may_call_at_once() {
+    let mon = LinkSettings { has_remote: true, ..handshake(0) };
+    let mut world = World::with(mon, handshake(1), [0, 0]);
+    world.ends[0].remote = Some(FRI.parse().unwrap());
+    world.run(0.5);
+    assert!(world.up());
+    for _ in 0..6000 {
+        world.run(0.1);
+        world.send(0, &[b"a"]);
+        world.send(1, &[b"b"]);
+    }
+    for end in &world.ends {
+        assert_eq!(end.out.frames.len(), 6000, "{}", end.stats());
+    }
+}
+
+#[test]
+fn after_a_restart_or_a_cut_handshakes_bring_the_link_back_within_twenty_seconds() {
+    for which in 0..2 {
+        let mut world = handshake_world();
+        world.run(30.0);
+        world.restart(which);
+        world.run(20.0);
+        assert!(world.up(), "{which}: {:?} {:?}", world.ends[0].log, world.ends[1].log);
+        world.assert_carries();
+        world.cut = true;
+        world.run(300.0);
+        assert!(!world.up());
+        world.cut = false;
+        world.run(20.0);
+        assert!(world.up(), "{:?} {:?}", world.ends[0].log, world.ends[1].log);
+        world.assert_carries();
+    }
+}
+
+#[test]
+fn recorded_handshakes_and_sessions_enter_nowhere() {
+    let mut world = handshake_world();
+    world.run(5.0);
+    world.assert_carries();
+    let record = world.record.clone();
+    world.ends.iter_mut().for_each(|end| end.out.frames.clear());
+    let sent = world.record.len();
+    let stranger: SocketAddr = "203.0.113.9:9".parse().unwrap();
+    for flying in &record {
+        for from in [flying.from, stranger] {
+            world.inject(Flying { from, ..flying.clone() });
+            world.inject(Flying { from, to: flying.from, ..flying.clone() });
+            for bit in (0..flying.bytes.len() * 8).step_by(7) {
+                let mut bytes = flying.bytes.clone();
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                world.inject(Flying { from, to: flying.to, bytes });
+            }
+        }
+    }
+    assert!(world.ends.iter().all(|end| end.out.frames.is_empty()));
+    assert_eq!(world.record.len(), sent, "a recording of a confirmed instance gets no answer");
+    world.assert_carries();
+
+    // To a restarted end the initiation is new: a few answers, never longer, and nothing enters.
+    world.restart(0);
+    world.cut = true;
+    let sent = world.record.len();
+    for _ in 0..20 {
+        for flying in record.iter().filter(|flying| flying.to.to_string() == MON) {
+            world.inject(Flying { from: stranger, ..flying.clone() });
+        }
+    }
+    let answers = &world.record[sent..];
+    let initiation = record.iter().find(|flying| flying.to.to_string() == MON).unwrap().bytes.len();
+    assert!((1..=6).contains(&answers.len()), "{}", answers.len());
+    assert!(answers.iter().all(|answer| answer.bytes.len() <= initiation));
+    assert!(world.ends[0].out.frames.is_empty() && !world.ends[0].link.is_up());
+    world.cut = false;
+    world.run(20.0);
+    assert!(world.up(), "the peer still gets in: {:?}", world.ends[0].log);
+}
+
+#[test]
+fn a_flood_of_recorded_initiations_cannot_keep_the_peer_out() {
+    // Initiations of many instances, recorded while nobody answered.
+    let mut world = handshake_world();
+    world.cut = true;
+    for _ in 0..40 {
+        world.run(0.2);
+        world.restart(1);
+    }
+    let record: Vec<_> = world.record.iter().filter(|flying| flying.to.to_string() == MON).cloned().collect();
+    world.cut = false;
+    world.restart(1);
+    for _ in 0..200 {
+        for flying in &record {
+            world.inject(Flying { from: "203.0.113.9:9".parse().unwrap(), ..flying.clone() });
+        }
+        world.run(0.1);
+    }
+    assert!(world.up(), "{:?} {:?}", world.ends[0].log, world.ends[1].log);
+}
+
+#[test]
+fn ciphers_are_negotiated_and_a_mismatch_is_said() {
+    let only = |which, cipher| LinkSettings { suites: vec![cipher], ..handshake(which) };
+    let mut world = World::with(handshake(0), only(1, Cipher::ChaCha20Poly1305), [0, 0]);
+    world.run(1.0);
+    world.assert_carries();
+    let (aes, chacha) = (only(0, Cipher::Aes256Gcm), only(1, Cipher::ChaCha20Poly1305));
+    let mut world = World::with(aes, chacha, [0, 0]);
+    world.run(1.0);
+    assert!(world.ends.iter().all(|end| end.said("no cipher in common")), "{:?}", world.ends[0].log);
 }

@@ -1,10 +1,13 @@
-//! The code against the test vectors of PROTOCOL.md §1 to §4.
+//! The code against the test vectors of PROTOCOL.md §1 to §4, which another implementation computed.
+
+use zeroize::Zeroizing;
 
 use crate::config::Cipher;
 use crate::core::lane::{seal, unmask};
 use crate::core::sid::Sid;
-use crate::crypto::keys::{LinkKeys, Pair, link_secret};
-use crate::wire::datagram::{BODY, Header, OVERHEAD, SID};
+use crate::crypto::aead::TAG;
+use crate::crypto::keys::{DirectionKey, LinkKeys, Pair, link_secret};
+use crate::wire::datagram::{Framing, Header, SID};
 use crate::wire::vectors::{Vector, hex, vectors};
 
 fn array<const N: usize>(vector: &Vector, key: &str) -> [u8; N] {
@@ -63,15 +66,44 @@ fn static_datagrams() {
         let header = Header::parse(bytes);
         let body = vector.one("body");
 
-        let mut datagram = vec![0; OVERHEAD + body.len()];
+        let prefix = Framing::Static.prefix();
+        let mut datagram = vec![0; Framing::Static.overhead() + body.len()];
         datagram[..SID].copy_from_slice(&sid);
-        datagram[SID..BODY].copy_from_slice(&header.emit());
-        datagram[BODY..BODY + body.len()].copy_from_slice(body);
+        datagram[SID..prefix].copy_from_slice(&header.emit());
+        datagram[prefix..prefix + body.len()].copy_from_slice(body);
         let aead = keys.static_key(cipher, direction, &sid, lane);
-        seal(&keys, &aead, header, &mut datagram).unwrap();
+        seal(Framing::Static, &keys, &aead, header, &mut datagram).unwrap();
         assert_eq!(hex(&datagram), hex(vector.one("datagram")), "{}", vector.name);
 
-        let tag = crate::wire::datagram::tag(&datagram).unwrap();
+        let tag = Framing::Static.tag(&datagram).unwrap();
         assert_eq!(unmask(&keys.mask(&tag), &datagram), (Sid(sid), header));
+    }
+}
+
+#[test]
+fn handshake_keys() {
+    for vector in vectors("handshake/") {
+        let keys = LinkKeys::new(&array(&vector, "secret"));
+        assert_eq!(hex(&keys.probe(array(&vector, "random"))[..8]), hex(vector.one("probe")));
+        assert_eq!(hex(&*keys.wrap()), hex(vector.one("wrap")));
+        assert_eq!(hex(&*keys.psk()), hex(vector.one("psk")));
+    }
+}
+
+#[test]
+fn session_datagrams() {
+    let all = vectors("session/");
+    assert_eq!(all.len(), 2);
+    for vector in all {
+        let keys = LinkKeys::new(&array(&vector, "secret"));
+        let cipher = if vector.one("suite") == [1] { Cipher::ChaCha20Poly1305 } else { Cipher::Aes256Gcm };
+        let [[slot], [lane], [kind]] = ["slot", "lane", "kind"].map(|key| array::<1>(&vector, key));
+        let mut bytes = [slot << 6 | kind << 4 | lane, 0, 0, 0, 0];
+        bytes[1..].copy_from_slice(vector.one("counter"));
+        let header = Header::parse(bytes);
+        let mut datagram = [&header.emit(), vector.one("body"), &[0; TAG]].concat();
+        let key = DirectionKey::new(Zeroizing::new(array(&vector, "direction-key")));
+        seal(Framing::Session, &keys, &key.lane(cipher, lane), header, &mut datagram).unwrap();
+        assert_eq!(hex(&datagram), hex(vector.one("datagram")), "{}", vector.name);
     }
 }

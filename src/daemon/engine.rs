@@ -17,18 +17,20 @@ use super::log;
 use super::random::Os;
 use super::verbose::letters;
 use super::worker::{FromWorker, Handle, ToWorker, Worker};
-use crate::config::Mode;
+use crate::config::{Cipher, KeyMode, Mode};
 use crate::core::admission::Now;
 use crate::core::lane::{self, Lane};
 use crate::core::limits::ETHERNET;
 use crate::core::link::{Event, Link};
 use crate::core::stats::Stats;
 use crate::crypto::keys::LinkKeys;
+use crate::crypto::noise::Statics;
 use crate::privsep::channel::Channel;
 use crate::privsep::message::{LinkSettings, MAX_TEXT, Start, ToEngine, ToParent, Traffic};
 use crate::privsep::sandbox;
 use crate::say;
 use crate::transport::udp::Socket;
+use crate::wire::datagram::Framing;
 
 /// Notices that may wait for the control side; a flood beyond it is dropped and counted by the lane.
 const NOTICES: usize = 256;
@@ -109,7 +111,9 @@ impl Engine {
         device: Option<OwnedFd>,
     ) -> Result<Self, Ending> {
         let keys = Arc::new(LinkKeys::new(&start.secret));
-        let settings = start.link.clone();
+        let mut settings = start.link.clone();
+        prefer_hardware(&mut settings.suites);
+        let statics = statics(&start);
         drop(start);
         let (sender, notices) = mpsc::channel(NOTICES);
         let lane = Lane::new(lane_settings(&settings, keys.clone()));
@@ -121,7 +125,10 @@ impl Engine {
             .spawn(move || worker.run())
             .map_err(Ending::failed)?;
         let letters = settings.verb >= 5;
-        let link = Link::new(settings, keys, now(), Os);
+        let link = match settings.key_mode {
+            KeyMode::Static => Link::new(settings, keys, now(), Os),
+            KeyMode::Handshake => Link::with_handshake(settings, keys, statics, now(), Os),
+        };
         let ready = watch(parent).map_err(Ending::failed)?;
         Ok(Self {
             parent: parent.clone(),
@@ -263,6 +270,24 @@ impl Engine {
     }
 }
 
+fn statics(start: &Start) -> Statics {
+    match &start.statics {
+        None => Statics::None,
+        Some(pair) => Statics::Pair { private: pair.private, peer_public: pair.peer_public },
+    }
+}
+
+/// AES-256-GCM comes first only where AES and carry-less multiplication are instructions.
+fn prefer_hardware(suites: &mut [Cipher]) {
+    #[cfg(target_arch = "x86_64")]
+    let fast = std::is_x86_feature_detected!("aes") && std::is_x86_feature_detected!("pclmulqdq");
+    #[cfg(target_arch = "aarch64")]
+    let fast = std::arch::is_aarch64_feature_detected!("aes");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let fast = false;
+    suites.sort_by_key(|cipher| (*cipher == Cipher::Aes256Gcm) != fast);
+}
+
 /// The runtime watches the channel as a datagram socket, which its kind of socket is to it.
 fn watch(parent: &Parent) -> std::io::Result<UnixDatagram> {
     UnixDatagram::from_std(parent.as_fd().try_clone_to_owned()?.into())
@@ -275,6 +300,10 @@ fn lane_settings(settings: &LinkSettings, keys: Arc<LinkKeys>) -> lane::Settings
     };
     lane::Settings {
         keys,
+        framing: match settings.key_mode {
+            KeyMode::Static => Framing::Static,
+            KeyMode::Handshake => Framing::Session,
+        },
         cipher: settings.cipher,
         direction: settings.direction,
         lane: 0,

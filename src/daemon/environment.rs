@@ -7,11 +7,10 @@ use std::path::Path;
 use ipnet::IpNet;
 
 use super::text::printable;
-use crate::config::{Command, Config, Mode, Route, Scripts, Via};
+use crate::config::{Command, Config, KeyMode, Mode, Route, Scripts, Via};
 use crate::privsep::message::Traffic;
+use crate::wire::datagram::Framing;
 
-/// Bytes that tund adds to a frame in static key mode; `link_mtu` is the device's MTU and these.
-pub const LINK_OVERHEAD: u32 = 37;
 /// Search path of scripts: nothing is inherited.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Longest value in characters.
@@ -105,7 +104,7 @@ impl Facts<'_> {
         vec![
             self.device.to_owned(),
             mtu.to_string(),
-            (mtu + LINK_OVERHEAD).to_string(),
+            (mtu + overhead(self.config)).to_string(),
             local,
             other.unwrap_or_default(),
             "init".to_owned(),
@@ -151,7 +150,7 @@ impl Facts<'_> {
             },
         );
         names.set("tun_mtu", mtu);
-        names.set("link_mtu", mtu + LINK_OVERHEAD);
+        names.set("link_mtu", mtu + overhead(self.config));
     }
 
     fn address_names(&self, names: &mut Names) {
@@ -244,6 +243,14 @@ impl Names {
 
 fn is_ipv4(net: &IpNet) -> bool {
     net.addr().is_ipv4()
+}
+
+/// Bytes that tund adds to a frame; `link_mtu` is the device's MTU and these.
+fn overhead(config: &Config) -> u32 {
+    match config.key.mode {
+        KeyMode::Static => Framing::Static.overhead() as u32,
+        KeyMode::Handshake => Framing::Session.overhead() as u32,
+    }
 }
 
 #[cfg(test)]

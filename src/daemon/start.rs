@@ -14,7 +14,7 @@ use super::signals::Signals;
 use super::{identity, stderr};
 use crate::config::{Config, Diagnostic, Severity};
 use crate::crypto::keys::{Pair, fingerprint, link_secret};
-use crate::privsep::message::{LinkSettings, Start};
+use crate::privsep::message::{LinkSettings, Start, StaticPair};
 use crate::privsep::parent::{Launch, Link, Parent};
 use crate::route::netlink::Netlink;
 use crate::say;
@@ -66,12 +66,12 @@ fn prepare(options: &Options) -> Result<(Parent, Launch, Option<Lock>), Fatal> {
     for warning in preflight::check_host(&config, &loaded.text, None, &mut netlink) {
         say!(1, "warning: {}", one_line(&warning));
     }
-    let secret = secret(&config, options.allow_open_keys)?;
+    let (secret, statics) = secrets(&config, options.allow_open_keys)?;
     let state = directories::make(STATE, config.run.state_dir.as_deref(), &config.name);
     let floor = Floor::open(state.as_deref(), fingerprint(&secret));
     let bound = bind(&config, &loaded.text)?;
     say!(1, "tund {}: {}, UDP port {}", env!("CARGO_PKG_VERSION"), config.name, bound.port);
-    let start = Start { secret: *secret, link: settings(&config, &floor), identity };
+    let start = Start { secret: *secret, statics, link: settings(&config, &floor), identity };
     let launch = Launch { start: Box::new(start), socket: bound.fd, device_later: false };
     let link = Link { directory: directory(options, &loaded), file: loaded.path, config, identity };
     Ok((Parent::new(link, floor, Changes::new(netlink), signals), launch, lock))
@@ -102,7 +102,11 @@ fn directory(options: &Options, loaded: &Loaded) -> PathBuf {
     given.or_else(|| loaded.path.parent().map(PathBuf::from)).unwrap_or_else(|| PathBuf::from("/"))
 }
 
-fn secret(config: &Config, allow_open_keys: bool) -> Result<zeroize::Zeroizing<[u8; 32]>, Fatal> {
+/// The link secret, and the key pair of a handshake.
+fn secrets(
+    config: &Config,
+    allow_open_keys: bool,
+) -> Result<(zeroize::Zeroizing<[u8; 32]>, Option<StaticPair>), Fatal> {
     let keys = preflight::read_keys(config, allow_open_keys).map_err(|errors| {
         let lines: Vec<_> = errors.iter().map(one_line).collect();
         Fatal::new(CONFIG, lines.join("; "))
@@ -112,7 +116,9 @@ fn secret(config: &Config, allow_open_keys: bool) -> Result<zeroize::Zeroizing<[
         (Some(_), None) => return Err(Fatal::new(BUG, "the private key was not read")),
         (None, _) => None,
     };
-    link_secret(keys.shared.as_ref(), pair).map_err(|error| Fatal::new(CONFIG, error))
+    let statics = pair.map(|pair| StaticPair { private: *pair.private, peer_public: *pair.peer_public });
+    let secret = link_secret(keys.shared.as_ref(), pair).map_err(|error| Fatal::new(CONFIG, error))?;
+    Ok((secret, statics))
 }
 
 fn bind(config: &Config, text: &str) -> Result<Bound, Fatal> {
@@ -147,8 +153,10 @@ fn settings(config: &Config, floor: &Floor) -> LinkSettings {
         mtu: config.device.mtu,
         addresses: config.device.addresses.iter().map(ipnet::IpNet::addr).collect(),
         peers: config.device.peers.clone(),
+        key_mode: config.key.mode,
         cipher: config.key.cipher,
         direction: config.key.direction,
+        suites: config.key.suites.clone(),
         has_remote: !config.remotes.is_empty(),
         float: config.float,
         keepalive: config.keepalive,

@@ -116,6 +116,7 @@ pub fn config() -> Config {
             shared: Some(SecretSource::File(PathBuf::from("/etc/tund/static.key"))),
             pair: None,
             direction: 1,
+            suites: Vec::new(),
             cipher: Cipher::ChaCha20Poly1305,
         },
         device: Device {

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::config::{Cipher, Keepalive, Mode};
+use crate::config::{Cipher, Keepalive, KeyMode, Mode};
 
 /// Largest encoded message in bytes.
 pub const MAX_MESSAGE: usize = 16 * 1024;
@@ -108,12 +108,23 @@ pub enum ToEngine {
 pub struct Start {
     /// The link secret L of PROTOCOL.md.
     pub secret: [u8; 32],
+    /// The key pair of a handshake, if there is one.
+    pub statics: Option<StaticPair>,
     /// The plain settings.
     #[zeroize(skip)]
     pub link: LinkSettings,
     /// The identity to take on.
     #[zeroize(skip)]
     pub identity: Identity,
+}
+
+/// Own private key and the peer's public key.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+pub struct StaticPair {
+    /// This end's X25519 private key.
+    pub private: [u8; 32],
+    /// The peer's X25519 public key.
+    pub peer_public: [u8; 32],
 }
 
 impl std::fmt::Debug for Start {
@@ -152,10 +163,14 @@ pub struct LinkSettings {
     pub addresses: Vec<IpAddr>,
     /// The peer's inner addresses as configured here.
     pub peers: Vec<IpAddr>,
-    /// The AEAD.
+    /// Where traffic keys come from.
+    pub key_mode: KeyMode,
+    /// Static mode: the AEAD.
     pub cipher: Cipher,
     /// The direction this end sends in.
     pub direction: u8,
+    /// Handshake mode: the ciphers this end allows, the preferred one first.
+    pub suites: Vec<Cipher>,
     /// Whether there is a remote to look up.
     pub has_remote: bool,
     /// Whether the peer is followed to a new address.

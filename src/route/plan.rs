@@ -685,6 +685,7 @@ mod tests {
                 shared: None,
                 pair: None,
                 direction: 0,
+                suites: Vec::new(),
                 cipher: Cipher::ChaCha20Poly1305,
             },
             device: Device {

@@ -1,8 +1,9 @@
-//! The outside of a data datagram (PROTOCOL.md §2, §4).
+//! The outside of a data datagram (PROTOCOL.md §2 to §4).
 //!
 //! ```text
-//! static mode:  sid (16) | header (5) | body | tag (16)      sid and header masked
-//! header:       slot:2 kind:2 lane:4 | counter (4)
+//! handshake mode:            header (5) | body | tag (16)    header masked
+//! static mode:    sid (16) | header (5) | body | tag (16)    sid and header masked
+//! header:         slot:2 kind:2 lane:4 | counter (4)
 //! ```
 
 use std::ops::Range;
@@ -13,10 +14,44 @@ use crate::crypto::aead::TAG;
 pub const SID: usize = 16;
 /// Length of the header.
 pub const HEADER: usize = 5;
-/// Where the body of a static datagram begins.
-pub const BODY: usize = SID + HEADER;
-/// What static mode adds to a body, in bytes.
-pub const OVERHEAD: usize = BODY + TAG;
+
+/// What stands before the body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// The header alone: both ends hold the session's keys.
+    Session,
+    /// The sid and the header: every datagram stands alone.
+    Static,
+}
+
+impl Framing {
+    /// Where the body begins; also the length of the mask.
+    pub const fn prefix(self) -> usize {
+        match self {
+            Framing::Session => HEADER,
+            Framing::Static => SID + HEADER,
+        }
+    }
+
+    /// What a datagram has beyond its body, in bytes.
+    pub const fn overhead(self) -> usize {
+        self.prefix() + TAG
+    }
+
+    /// The tag of a datagram, which is also the sample of its mask; `None` if it is too short to have a
+    /// body.
+    pub fn tag(self, datagram: &[u8]) -> Option<[u8; TAG]> {
+        if datagram.len() < self.overhead() {
+            return None;
+        }
+        datagram.last_chunk().copied()
+    }
+
+    /// Where the body of a datagram of `length` bytes is.
+    pub fn body(self, length: usize) -> Range<usize> {
+        self.prefix()..length.saturating_sub(TAG).max(self.prefix())
+    }
+}
 
 /// What a body is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,19 +107,6 @@ impl Header {
     }
 }
 
-/// The tag of a datagram, which is also the sample of its mask; `None` if it is too short to have a body.
-pub fn tag(datagram: &[u8]) -> Option<[u8; TAG]> {
-    if datagram.len() < OVERHEAD {
-        return None;
-    }
-    datagram.last_chunk().copied()
-}
-
-/// Where the body of a datagram of `length` bytes is.
-pub fn body(length: usize) -> Range<usize> {
-    BODY..length.saturating_sub(TAG).max(BODY)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,8 +125,12 @@ mod tests {
 
     #[test]
     fn a_datagram_without_room_for_a_body_has_no_tag() {
-        assert_eq!(tag(&[0; OVERHEAD - 1]), None);
-        assert!(tag(&[0; OVERHEAD]).is_some());
-        assert!(body(OVERHEAD).is_empty());
+        for framing in [Framing::Session, Framing::Static] {
+            let overhead = framing.overhead();
+            assert_eq!(framing.tag(&vec![0; overhead - 1]), None);
+            assert!(framing.tag(&vec![0; overhead]).is_some());
+            assert!(framing.body(overhead).is_empty());
+        }
+        assert_eq!((Framing::Session.overhead(), Framing::Static.overhead()), (21, 37));
     }
 }

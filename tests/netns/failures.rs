@@ -134,13 +134,14 @@ fn a_missing_configuration_and_a_bad_option() {
 }
 
 #[test]
-fn handshake_mode_is_refused_with_the_remedy() {
+fn static_and_handshake_keys_do_not_meet_and_the_called_end_says_so() {
     let pair = pair();
+    let mon = pair.start_mon(&Toml::tun_mon());
     let mut toml = Toml::tun_fri();
     toml.key = "file = 'static.key'".into();
-    let process = pair.start_fri(&toml);
-    let remedy = "handshake keys are not in this version yet: set key.mode = \"static\"";
-    assert_stopped(&pair, process, CONFIGURATION, remedy);
+    let fri = pair.start_fri(&toml);
+    mon.wait_line("are key and key.mode the same at both ends?", SOON).unwrap();
+    assert!(!fri.text().contains(UP) && !mon.text().contains(UP), "a link came up");
 }
 
 #[test]

@@ -133,6 +133,11 @@ fn ten_thousand_datagrams_of_the_other_cipher_are_random_bytes() {
     }));
 }
 
+#[test]
+fn ten_thousand_datagrams_of_handshake_mode_are_random_bytes() {
+    assert_random(&capture(|toml| toml.handshake().with("[tuning]\nbundle = false")));
+}
+
 /// The test above would see a single field that is not random.
 #[test]
 fn a_constant_a_counter_and_a_repeated_prefix_are_found() {

@@ -16,12 +16,18 @@ const BACK: Duration = Duration::from_secs(20);
 
 #[test]
 fn a_killed_end_is_back_after_its_restart() {
+    for keys in [|toml| toml, Toml::handshake] {
+        kill_and_restart(keys);
+    }
+}
+
+fn kill_and_restart(keys: fn(Toml) -> Toml) {
     let pair = pair();
-    let (fri, mut mon) = pair.link(&Toml::tun_fri(), &Toml::tun_mon());
+    let (fri, mut mon) = pair.link(&keys(Toml::tun_fri()), &keys(Toml::tun_mon()));
     for _ in 0..2 {
         mon.kill();
         wait_gone(&pair.mon);
-        mon = pair.start_mon(&Toml::tun_mon());
+        mon = pair.start_mon(&keys(Toml::tun_mon()));
         let begin = Instant::now();
         pair.fri
             .wait_output("ping -n -c 1 -W 1 192.168.86.18", BACK, |text| text.contains("1 received"))

@@ -153,6 +153,12 @@ impl Toml {
         Self { top: top.into(), key, device: device.into(), rest: String::new() }
     }
 
+    /// With handshake keys instead of static ones.
+    pub fn handshake(mut self) -> Self {
+        self.key = self.key.replace("mode = 'static'", "mode = 'handshake'");
+        self
+    }
+
     /// More tables at the end.
     pub fn with(mut self, text: &str) -> Self {
         self.rest.push_str(text);

@@ -92,6 +92,7 @@ pub fn config(mode: Mode) -> Config {
             shared: None,
             pair: None,
             direction: 0,
+            suites: Vec::new(),
             cipher: Cipher::ChaCha20Poly1305,
         },
         device: Device {

@@ -266,7 +266,12 @@ impl<'a> Rig<'a> {
     /// Runs a parent with `act` as the engine, which ends when `act` returns. Returns the exit code.
     fn run(self, act: impl FnOnce(&Fake) + Send + 'static) -> u8 {
         let launch = Launch {
-            start: Box::new(Start { secret: [7; 32], link: settings(), identity: Identity::Keep }),
+            start: Box::new(Start {
+                secret: [7; 32],
+                statics: None,
+                link: settings(),
+                identity: Identity::Keep,
+            }),
             socket: std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into(),
             device_later: self.device_later,
         };
@@ -300,6 +305,8 @@ fn settings() -> LinkSettings {
     let config = config();
     assert_eq!(config.key.mode, KeyMode::Static);
     LinkSettings {
+        key_mode: crate::config::KeyMode::Static,
+        suites: Vec::new(),
         name: config.name,
         mode: config.device.mode,
         mtu: config.device.mtu,

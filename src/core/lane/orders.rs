@@ -1,0 +1,128 @@
+//! What a link and its lanes say to each other, and where a lane's output goes.
+
+use std::net::SocketAddr;
+
+use crate::config::Cipher;
+use crate::core::sid::Sid;
+use crate::crypto::keys::DirectionKey;
+
+/// A key for one direction, and the name that its datagrams carry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Key {
+    /// Static mode: derived from the link secret and this sid.
+    Sid(Sid),
+    /// Handshake mode: of the session in the receiver's slot, with its cipher.
+    Slot(u8, Cipher, DirectionKey),
+}
+
+/// What a datagram says about the key it is sealed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Name {
+    Sid(Sid),
+    Slot(u8),
+}
+
+impl Key {
+    pub(super) fn name(&self) -> Name {
+        match self {
+            Key::Sid(sid) => Name::Sid(*sid),
+            Key::Slot(slot, ..) => Name::Slot(*slot),
+        }
+    }
+}
+
+/// Which of the keys that a lane sends under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Under {
+    /// That of the frames.
+    Current,
+    /// The one that frames change to next.
+    Next,
+    /// Static mode: one that answered a challenge which may have been a replay; frames use it if the
+    /// peer asks. Handshake mode: a session that is not confirmed.
+    Spare,
+}
+
+/// From the link to a lane.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// Have this key ready.
+    Prepare(Under, Key),
+    /// Frames go out under that one from now on, if it is there.
+    Switch(Under),
+    /// Open what the peer seals with this key. In static mode the one before ends in [`SID_PREVIOUS`](crate::core::limits::SID_PREVIOUS).
+    Receive(Key),
+    /// This slot is no longer live.
+    Forget(u8),
+    /// Drop this key.
+    Wipe(Under),
+    /// Send these bytes as they are: a handshake.
+    Handshake(Received),
+    /// Seal and send a control message.
+    Control {
+        /// The encoded message.
+        body: Vec<u8>,
+        /// Where to.
+        to: SocketAddr,
+        /// Under which sid; the current one if that is not there.
+        under: Under,
+    },
+    /// Where frames go; `None`: nowhere, frames are dropped.
+    Endpoint(Option<SocketAddr>),
+    /// Whether the peer's hello fits, so that frames may pass.
+    Agreed(bool),
+    /// The largest UDP payload, in bytes.
+    Budget(usize),
+    /// Open this datagram again: its sid is live now.
+    Again(Received),
+}
+
+/// A datagram and where it came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Received {
+    /// The source address.
+    pub from: SocketAddr,
+    /// The bytes as they came.
+    pub datagram: Vec<u8>,
+}
+
+/// From a lane to the link.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Notice {
+    /// The sid is not live here, but its keyed check is right.
+    Unknown {
+        /// The unmasked sid.
+        sid: Sid,
+        /// The datagram, still masked.
+        received: Received,
+    },
+    /// No data, but its keyed probe is right: a handshake.
+    Handshake(Received),
+    /// The first authentic datagram of a session in this slot.
+    Confirmed {
+        /// The slot it named.
+        slot: u8,
+    },
+    /// An authentic control message.
+    Control {
+        /// Source address.
+        from: SocketAddr,
+        /// The decrypted body.
+        body: Vec<u8>,
+    },
+    /// An authentic datagram newer than all others came from another address than the endpoint.
+    Moved {
+        /// The new address.
+        from: SocketAddr,
+    },
+}
+
+/// Where a lane puts what comes out of it.
+pub trait Sink {
+    /// A frame for the device.
+    fn frame(&mut self, frame: &[u8]);
+    /// A datagram for the network.
+    fn datagram(&mut self, datagram: &[u8], to: SocketAddr);
+    /// Something for the link. The receiver's queue is bounded: false if it was full.
+    fn notice(&mut self, notice: Notice) -> bool;
+}

@@ -1,0 +1,121 @@
+//! What both modes ask of their keys, and handshake mode's sessions.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::{Keying, Link};
+use crate::core::admission::Now;
+use crate::core::lane::{Received, Under};
+use crate::core::limits::{REPEAT, SILENCE};
+use crate::core::session::Outcome;
+use crate::crypto::Random;
+
+impl<R: Random> Link<R> {
+    /// When something is due for the keys.
+    pub(super) fn keying_timeout(&self) -> Instant {
+        match &self.keying {
+            Keying::Static(keying) => {
+                let next = keying.sending.poll_timeout();
+                keying.admission.poll_timeout().map_or(next, |at| at.min(next))
+            }
+            Keying::Handshake(sessions) => {
+                let silence = (self.up && !sessions.is_calling()).then_some(self.heard_at + SILENCE);
+                let due = sessions.poll_timeout(self.target().is_some());
+                due.into_iter().chain(silence).min().unwrap_or(self.heard_at + REPEAT)
+            }
+        }
+    }
+
+    /// Does what is due for the keys.
+    pub(super) fn handle_keying_timeout(&mut self, now: Now) {
+        match &mut self.keying {
+            Keying::Static(_) => self.handle_sids_timeout(now),
+            Keying::Handshake(_) => self.handle_sessions_timeout(now.instant),
+        }
+    }
+
+    /// The current key is nearly used up.
+    pub(super) fn renew_keys(&mut self, now: Instant) {
+        match &mut self.keying {
+            Keying::Static(keying) => keying.sending.expire(now),
+            Keying::Handshake(sessions) => sessions.begin(now),
+        }
+    }
+
+    /// Whether a challenge of ours waits for its reply, so that silence explains itself.
+    pub(super) fn is_challenging(&self) -> bool {
+        match &self.keying {
+            Keying::Static(keying) => keying.admission.is_challenging(),
+            Keying::Handshake(_) => false,
+        }
+    }
+
+    /// Whether there are keys to send a control message under.
+    pub(super) fn has_keys(&self) -> bool {
+        match &self.keying {
+            Keying::Static(_) => true,
+            Keying::Handshake(sessions) => sessions.is_alive(),
+        }
+    }
+
+    /// Whether this is handshake mode.
+    pub(super) fn has_sessions(&self) -> bool {
+        matches!(self.keying, Keying::Handshake(_))
+    }
+
+    /// The link is down: no session outlives that, and an end with a remote calls.
+    pub(super) fn forget_sessions(&mut self, now: Instant) {
+        let Keying::Handshake(sessions) = &mut self.keying else { return };
+        sessions.reset(&mut self.random, &mut self.commands);
+        if self.settings.has_remote {
+            sessions.begin(now);
+        }
+    }
+
+    fn handle_sessions_timeout(&mut self, now: Instant) {
+        let target = self.target();
+        let silent = self.up && now >= self.heard_at + SILENCE;
+        let Keying::Handshake(sessions) = &mut self.keying else { return };
+        sessions.handle_timeout(now, &mut self.commands);
+        if silent || sessions.wants_rekey(now) {
+            sessions.begin(now);
+        }
+        if sessions.is_call_due(now)
+            && let Some(target) = target
+        {
+            sessions.call(now, target, &mut self.random, &mut self.commands);
+            self.take_turn(now, target);
+        }
+    }
+
+    pub(super) fn handle_handshake(&mut self, now: Now, received: &Received) {
+        let from = received.from;
+        let Keying::Handshake(sessions) = &mut self.keying else { return };
+        match sessions.handle_handshake(now.instant, received, &mut self.random, &mut self.commands) {
+            Ok(Outcome::Nothing) => {}
+            Ok(Outcome::Begun) => self.greet(now.instant, from),
+            Ok(Outcome::NoCipher) => {
+                self.say_once(
+                    now.instant,
+                    "the ends have no cipher in common: set key.cipher alike on both".into(),
+                );
+            }
+            Err(reason) => self.stats.drop(reason),
+        }
+    }
+
+    pub(super) fn handle_confirmed(&mut self, now: Now, slot: u8) {
+        let Keying::Handshake(sessions) = &mut self.keying else { return };
+        if sessions.handle_confirmed(slot, &mut self.commands)
+            && let Some(target) = self.target()
+        {
+            self.greet(now.instant, target);
+        }
+    }
+
+    /// The first word on a session, repeated until the peer's is there.
+    fn greet(&mut self, now: Instant, to: SocketAddr) {
+        self.send_hello(to, Under::Current);
+        self.schedule_hello(now);
+    }
+}

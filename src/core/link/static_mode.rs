@@ -1,0 +1,150 @@
+//! Static mode: the sids of both directions.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::{Event, Keying, Link};
+use crate::core::admission::{Now, Verdict};
+use crate::core::lane::{Command, Key, Received, Under};
+use crate::core::limits::CHALLENGE_INTERVAL;
+use crate::core::sid::Sid;
+use crate::core::stats::Drop;
+use crate::crypto::Random;
+use crate::wire::control::Message;
+
+impl<R: Random> Link<R> {
+    pub(super) fn handle_unknown(&mut self, now: Now, sid: Sid, received: Received) {
+        let Keying::Static(keying) = &mut self.keying else { return };
+        if keying.sending.is_own(sid) {
+            self.stats.drop(Drop::Reflected);
+            return;
+        }
+        let from = received.from;
+        match keying.admission.handle_unknown(now, sid, received, &mut self.random) {
+            Verdict::Again(received) => self.commands.push_back(Command::Again(received)),
+            Verdict::Held => {}
+            Verdict::Floor(time) => self.events.push_back(Event::Floor(time)),
+            Verdict::Reply { challenge, to } => self.reply(now, challenge, to, Challenger::Unproven),
+            Verdict::Challenge { challenge, to } => {
+                self.log(3, format!("{from} has the right key but its time must be proven: challenged"));
+                self.send(Message::Challenge { challenge }, to);
+            }
+            Verdict::Proven { sid, skew, received, floor } => {
+                self.log(1, format!("{from} answered the challenge; the clocks differ by {}", seconds(skew)));
+                self.commands.push_back(Command::Receive(Key::Sid(sid)));
+                self.commands.push_back(Command::Again(received));
+                self.events.extend(floor.map(Event::Floor));
+                if !self.up {
+                    self.send_hello(from, Under::Current);
+                }
+            }
+            Verdict::Misfit(text) => {
+                self.stats.drop(Drop::BadTag);
+                if self.peer.is_none() {
+                    self.say_once(now.instant, text.into());
+                }
+            }
+            Verdict::Dropped(reason) => self.stats.drop(reason),
+        }
+    }
+
+    /// Does what is due for own sids, and gives up challenges.
+    pub(super) fn handle_sids_timeout(&mut self, now: Now) {
+        let Keying::Static(keying) = &mut self.keying else { return };
+        let switch = keying.sending.is_switch_due(now.instant);
+        let rotate = keying.sending.is_rotation_due(now.instant);
+        let unanswered = keying.admission.handle_timeout(now.instant);
+        if switch {
+            self.switch(Under::Next);
+        }
+        if rotate {
+            self.rotate(now);
+        }
+        if unanswered > 0 && !self.up {
+            self.log(
+                1,
+                "right key but an old time, and no answer to a challenge: a replay, or a one-way path".into(),
+            );
+        }
+    }
+
+    /// A peer that lost this session may know only the sid that answered its challenge.
+    pub(super) fn use_proven_sid(&mut self) {
+        let Keying::Static(keying) = &mut self.keying else { return };
+        if std::mem::take(&mut keying.has_spare) {
+            self.switch(Under::Spare);
+        } else if keying.sending.is_announced() {
+            self.switch(Under::Next);
+        }
+    }
+
+    pub(super) fn prepare_sid(&mut self, now: Now, under: Under) {
+        let Keying::Static(keying) = &mut self.keying else { return };
+        let sid = keying.sending.draw(now, &self.keys, &mut self.random);
+        self.commands.push_back(Command::Prepare(under, Key::Sid(sid)));
+    }
+
+    pub(super) fn switch(&mut self, under: Under) {
+        if let Keying::Static(keying) = &mut self.keying {
+            keying.sending.switched();
+        }
+        self.commands.push_back(Command::Switch(under));
+    }
+
+    fn announce(&mut self, now: Instant) {
+        if let Keying::Static(keying) = &mut self.keying {
+            keying.sending.announce(now);
+        }
+    }
+
+    /// A new sid: announced now, used for frames when the peer had time to write its floor.
+    fn rotate(&mut self, now: Now) {
+        self.prepare_sid(now, Under::Next);
+        match self.endpoint.filter(|_| self.up) {
+            Some(endpoint) => {
+                self.send_hello(endpoint, Under::Next);
+                self.announce(now.instant);
+            }
+            None => self.switch(Under::Next),
+        }
+    }
+
+    /// Answers a challenge under a sid that is drawn now. One from a sid that is not live may be a
+    /// replay: while the link is up it gets its reply, and what frames are sent under does not change.
+    pub(super) fn reply(&mut self, now: Now, challenge: [u8; 16], to: SocketAddr, challenger: Challenger) {
+        let Keying::Static(keying) = &mut self.keying else { return };
+        let replied_at = &mut keying.replied_at[challenger as usize];
+        if replied_at.is_some_and(|at| now.instant.duration_since(at) < CHALLENGE_INTERVAL / 2) {
+            self.stats.drop(Drop::RateLimited);
+            return;
+        }
+        *replied_at = Some(now.instant);
+        let is_spare = self.up && challenger == Challenger::Unproven;
+        keying.has_spare |= is_spare;
+        let announced = keying.sending.is_announced();
+        let under = if is_spare { Under::Spare } else { Under::Next };
+        self.prepare_sid(now, under);
+        self.send_under(under, Message::ChallengeReply { challenge }, to);
+        if !self.up {
+            self.switch(Under::Next);
+            self.caller.due = now.instant;
+        } else if !is_spare && !announced {
+            self.announce(now.instant);
+        }
+    }
+}
+
+/// Under what kind of sid a challenge came.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Challenger {
+    /// A live one: it is the peer, now.
+    Live,
+    /// Another: the peer after a restart, or a replay.
+    Unproven,
+}
+
+/// A difference of clocks, for people.
+fn seconds(microseconds: i64) -> String {
+    let seconds = microseconds as f64 / 1e6;
+    if seconds.abs() < 10.0 { format!("{seconds:+.3} s") } else { format!("{seconds:+.0} s") }
+}

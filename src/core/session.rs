@@ -1,0 +1,493 @@
+//! Sessions of handshake mode (PROTOCOL.md §3): who may begin one, which are live, which one frames use.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use zeroize::Zeroizing;
+
+use super::lane::{Command, Key, Received, Under};
+use super::limits::{
+    ANSWER_REPEATS, ANSWERS, CALL_FIRST, CALL_LATER, CALL_PATIENCE, INITIATION, INITIATION_STATES,
+    SESSION_END, SESSION_OVERLAP, SESSION_REKEY, SESSION_RESPONDER, SLOTS, TOKEN_EPOCH,
+};
+use super::stats::Drop;
+use crate::config::Cipher;
+use crate::crypto::keys::{DirectionKey, LinkKeys};
+use crate::crypto::noise::{Initiator, Responder, Statics};
+use crate::crypto::{Random, wrap};
+use crate::wire::handshake::{Envelope, Offer, Type, prologue};
+
+type Instance = [u8; 8];
+type Token = [u8; 16];
+
+/// What a handshake datagram brought about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing that the link must know.
+    Nothing,
+    /// A session this end began: the peer waits for the first word on it.
+    Begun,
+    /// The ends have no cipher in common.
+    NoCipher,
+}
+
+/// An initiation under way; the states of the last few are kept, so that a late answer counts.
+struct Call {
+    slot: u8,
+    attempts: VecDeque<Attempt>,
+    token: Token,
+    tries: u32,
+    due: Instant,
+    retried_at: Option<Instant>,
+}
+
+struct Attempt {
+    seq: u64,
+    state: Initiator,
+}
+
+struct Session {
+    slot: u8,
+    instance: Instance,
+    began_here: bool,
+    born: Instant,
+}
+
+/// A session of which this end gave the answer, and of which nothing has come yet.
+struct Unconfirmed {
+    session: Session,
+    seq: u64,
+    known: bool,
+    proven: bool,
+}
+
+/// The last answer, for a repeated initiation.
+struct Answer {
+    instance: Instance,
+    seq: u64,
+    token: Token,
+    initiation: Vec<u8>,
+    message: Vec<u8>,
+    repeats: u32,
+}
+
+/// The handshakes and sessions of one link.
+pub struct Sessions {
+    keys: Arc<LinkKeys>,
+    statics: Statics,
+    psk: Zeroizing<[u8; 32]>,
+    suites: Vec<Cipher>,
+    instance: Instance,
+    seq: u64,
+    call: Option<Call>,
+    live: Vec<Session>,
+    /// Slot of the session that frames go out under.
+    sending: Option<u8>,
+    unconfirmed: Option<Unconfirmed>,
+    /// The peer's instance that last confirmed a session it began, and that initiation's number.
+    confirmed: Option<(Instance, u64)>,
+    answer: Option<Answer>,
+    answers: (Option<Instant>, u32),
+    token_key: DirectionKey,
+    started: Instant,
+}
+
+impl Sessions {
+    /// No session yet; `suites` in order of preference.
+    pub fn new(
+        keys: Arc<LinkKeys>,
+        statics: Statics,
+        suites: Vec<Cipher>,
+        now: Instant,
+        random: &mut impl Random,
+    ) -> Self {
+        let psk = keys.psk();
+        let mut token_key = Zeroizing::new([0; 32]);
+        random.fill(token_key.as_mut());
+        Self {
+            keys,
+            statics,
+            psk,
+            suites,
+            instance: random.bytes(),
+            seq: 0,
+            call: None,
+            live: Vec::new(),
+            sending: None,
+            unconfirmed: None,
+            confirmed: None,
+            answer: None,
+            answers: (None, 0),
+            token_key: DirectionKey::new(token_key),
+            started: now,
+        }
+    }
+
+    /// Whether there is a session to send on.
+    pub fn is_alive(&self) -> bool {
+        self.sending.is_some()
+    }
+
+    /// Whether an initiation is under way.
+    pub fn is_calling(&self) -> bool {
+        self.call.is_some()
+    }
+
+    /// Forgets every session and becomes another instance, to which no recording belongs.
+    pub fn reset(&mut self, random: &mut impl Random, out: &mut VecDeque<Command>) {
+        let slots = self.used_slots();
+        out.extend(slots.into_iter().map(Command::Forget));
+        out.extend([Under::Current, Under::Spare].map(Command::Wipe));
+        self.instance = random.bytes();
+        self.seq = 0;
+        (self.call, self.unconfirmed, self.answer, self.sending) = (None, None, None, None);
+        self.live.clear();
+    }
+
+    /// Begins a call now, if none is under way.
+    pub fn begin(&mut self, now: Instant) {
+        if self.call.is_none() {
+            let slot = self.free_slot();
+            let attempts = VecDeque::with_capacity(INITIATION_STATES + 1);
+            self.call = Some(Call { slot, attempts, token: [0; 16], tries: 0, due: now, retried_at: None });
+        }
+    }
+
+    /// Whether the session that frames use should be replaced.
+    pub fn wants_rekey(&self, now: Instant) -> bool {
+        self.rekey_at().is_some_and(|at| at <= now)
+    }
+
+    /// Whether the next initiation is due.
+    pub fn is_call_due(&self, now: Instant) -> bool {
+        self.call.as_ref().is_some_and(|call| call.due <= now)
+    }
+
+    /// Sends an initiation of the call to `to`.
+    pub fn call(
+        &mut self,
+        now: Instant,
+        to: SocketAddr,
+        random: &mut impl Random,
+        out: &mut VecDeque<Command>,
+    ) {
+        let Some(call) = &mut self.call else { return };
+        self.seq += 1;
+        let offer = Offer { slot: call.slot, lanes: 1, suites: self.suites.clone() };
+        let head = prologue(&self.instance, self.seq, &call.token);
+        let mut message = Vec::new();
+        let started =
+            Initiator::start(&self.statics, &self.psk, &head, &offer.encode(), random, &mut message);
+        // An unusable public key was refused with the configuration.
+        let Ok(state) = started else { return };
+        let envelope = Envelope {
+            kind: Type::Initiation,
+            instance: self.instance,
+            seq: self.seq,
+            token: call.token,
+            message: &message,
+        };
+        let [a, b] = random.bytes();
+        let span = INITIATION.end() - INITIATION.start() + 1;
+        let length = INITIATION.start() + usize::from(u16::from_be_bytes([a, b])) % span;
+        out.push_back(handshake(&self.keys, &envelope, length, to, random));
+        call.attempts.push_front(Attempt { seq: self.seq, state });
+        call.attempts.truncate(INITIATION_STATES);
+        call.tries += 1;
+        let pause = if call.tries < CALL_PATIENCE { CALL_FIRST } else { CALL_LATER };
+        let [byte] = random.bytes();
+        call.due = now + pause.mul_f32(0.8 + 0.4 * f32::from(byte) / 255.0);
+    }
+
+    /// Ends what is too old. False: the session that frames used ended with nothing to replace it.
+    pub fn handle_timeout(&mut self, now: Instant, out: &mut VecDeque<Command>) {
+        let ended = |session: &Session| now >= session.born + SESSION_END;
+        out.extend(
+            self.live.iter().filter(|session| ended(session)).map(|session| Command::Forget(session.slot)),
+        );
+        if self.live.iter().any(|session| ended(session) && self.sending == Some(session.slot)) {
+            self.sending = None;
+            out.push_back(Command::Wipe(Under::Current));
+        }
+        self.live.retain(|session| !ended(session));
+        if self.unconfirmed.as_ref().is_some_and(|unconfirmed| ended(&unconfirmed.session)) {
+            self.drop_unconfirmed(out);
+        }
+    }
+
+    /// When something of this is due next; a call only if there is an address to call.
+    pub fn poll_timeout(&self, can_call: bool) -> Option<Instant> {
+        let ends = self.live.iter().map(|session| session.born + SESSION_END);
+        let unconfirmed = self.unconfirmed.iter().map(|unconfirmed| unconfirmed.session.born + SESSION_END);
+        let call = self.call.as_ref().filter(|_| can_call).map(|call| call.due);
+        let rekey = self.rekey_at().filter(|_| self.call.is_none());
+        ends.chain(unconfirmed).chain(call).chain(rekey).min()
+    }
+
+    /// Takes a datagram whose probe is right.
+    ///
+    /// # Errors
+    /// Why it was dropped.
+    pub fn handle_handshake(
+        &mut self,
+        now: Instant,
+        received: &Received,
+        random: &mut impl Random,
+        out: &mut VecDeque<Command>,
+    ) -> Result<Outcome, Drop> {
+        let plaintext = wrap::open(&self.keys, &received.datagram).ok_or(Drop::BadTag)?;
+        let envelope = Envelope::parse(&plaintext).map_err(|_| Drop::Malformed)?;
+        match envelope.kind {
+            Type::Initiation => self.handle_initiation(now, &envelope, received, random, out),
+            Type::Answer => self.handle_answer(now, &envelope, out),
+            Type::Retry => self.handle_retry(now, &envelope, received.from, random, out),
+        }
+    }
+
+    /// The first authentic datagram came on the session in this slot; true if that confirms an answer.
+    pub fn handle_confirmed(&mut self, slot: u8, out: &mut VecDeque<Command>) -> bool {
+        let Some(unconfirmed) = self.unconfirmed.take_if(|unconfirmed| unconfirmed.session.slot == slot)
+        else {
+            return false;
+        };
+        self.confirmed = Some((unconfirmed.session.instance, unconfirmed.seq));
+        self.answer = None;
+        self.adopt(unconfirmed.session, Under::Spare, out);
+        true
+    }
+
+    fn handle_initiation(
+        &mut self,
+        now: Instant,
+        envelope: &Envelope<'_>,
+        received: &Received,
+        random: &mut impl Random,
+        out: &mut VecDeque<Command>,
+    ) -> Result<Outcome, Drop> {
+        let Envelope { instance, seq, token, .. } = *envelope;
+        if instance == self.instance {
+            return Err(Drop::Reflected);
+        }
+        if let Some(answer) = self.answer.as_mut().filter(|answer| answer.is_for(envelope)) {
+            answer.repeats += 1;
+            if answer.repeats > ANSWER_REPEATS {
+                return Err(Drop::RateLimited);
+            }
+            let message = answer.message.clone();
+            self.send_answer(Type::Answer, envelope, token, &message, received, random, out);
+            return Ok(Outcome::Nothing);
+        }
+        let known = self.confirmed.is_some_and(|(confirmed, _)| confirmed == instance);
+        if known && self.confirmed.is_some_and(|(_, newest)| seq <= newest) {
+            return Err(Drop::Replayed);
+        }
+        let proven = self.tokens(now, &instance, received.from).contains(&token);
+        if !known && !proven && !self.may_answer(now) {
+            let [token, _] = self.tokens(now, &instance, received.from);
+            self.send_answer(Type::Retry, envelope, token, &[], received, random, out);
+            return Ok(Outcome::Nothing);
+        }
+        // What stands there proved more than this: it stays.
+        let stays = |there: &Unconfirmed| there.known && !known || there.proven && !proven && !known;
+        if self.unconfirmed.as_ref().is_some_and(stays) {
+            return Err(Drop::RateLimited);
+        }
+        let head = prologue(&instance, seq, &token);
+        let (payload, responder) =
+            Responder::read(&self.statics, &self.psk, &head, envelope.message).map_err(|_| Drop::BadTag)?;
+        let offer = Offer::decode(&payload).map_err(|_| Drop::Malformed)?;
+        self.drop_unconfirmed(out);
+        let cipher = common(&self.suites, &offer.suites);
+        let slot = self.free_slot();
+        let chosen = Offer { slot, lanes: 1, suites: cipher.into_iter().collect() };
+        let mut message = Vec::new();
+        let split = responder.write(&chosen.encode(), random, &mut message).map_err(|_| Drop::BadTag)?;
+        self.send_answer(Type::Answer, envelope, token, &message, received, random, out);
+        let initiation = envelope.message.to_vec();
+        self.answer = Some(Answer { instance, seq, token, initiation, message, repeats: 0 });
+        let Some(cipher) = cipher else { return Ok(Outcome::NoCipher) };
+        let from_peer = DirectionKey::new(split.initiator_to_responder);
+        let to_peer = DirectionKey::new(split.responder_to_initiator);
+        out.push_back(Command::Receive(Key::Slot(slot, cipher, from_peer)));
+        out.push_back(Command::Prepare(Under::Spare, Key::Slot(offer.slot, cipher, to_peer)));
+        let session = Session { slot, instance, began_here: false, born: now };
+        self.unconfirmed = Some(Unconfirmed { session, seq, known, proven });
+        Ok(Outcome::Nothing)
+    }
+
+    fn handle_answer(
+        &mut self,
+        now: Instant,
+        envelope: &Envelope<'_>,
+        out: &mut VecDeque<Command>,
+    ) -> Result<Outcome, Drop> {
+        let call = self.call.as_ref().filter(|_| envelope.instance == self.instance).ok_or(Drop::Stale)?;
+        let attempt = call.attempts.iter().find(|attempt| attempt.seq == envelope.seq).ok_or(Drop::Stale)?;
+        let (payload, split) = attempt.state.read(envelope.message).map_err(|_| Drop::BadTag)?;
+        let offer = Offer::decode(&payload).map_err(|_| Drop::Malformed)?;
+        let Some(cipher) = offer.suites.first().copied() else { return Ok(Outcome::NoCipher) };
+        if !self.suites.contains(&cipher) {
+            return Err(Drop::Malformed);
+        }
+        let session = Session { slot: call.slot, instance: self.instance, began_here: true, born: now };
+        self.call = None;
+        let from_peer = DirectionKey::new(split.responder_to_initiator);
+        let to_peer = DirectionKey::new(split.initiator_to_responder);
+        out.push_back(Command::Receive(Key::Slot(session.slot, cipher, from_peer)));
+        out.push_back(Command::Prepare(Under::Next, Key::Slot(offer.slot, cipher, to_peer)));
+        self.adopt(session, Under::Next, out);
+        Ok(Outcome::Begun)
+    }
+
+    /// The peer is busy and wants to see that we get what is sent to our address.
+    fn handle_retry(
+        &mut self,
+        now: Instant,
+        envelope: &Envelope<'_>,
+        to: SocketAddr,
+        random: &mut impl Random,
+        out: &mut VecDeque<Command>,
+    ) -> Result<Outcome, Drop> {
+        let ours = envelope.instance == self.instance;
+        let call = self.call.as_mut().filter(|_| ours).ok_or(Drop::Stale)?;
+        let newest = call.attempts.front().is_some_and(|attempt| attempt.seq == envelope.seq);
+        let early =
+            call.retried_at.is_some_and(|at| now.saturating_duration_since(at) < Duration::from_secs(1));
+        if !newest || early {
+            return Err(Drop::Stale);
+        }
+        call.token = envelope.token;
+        call.retried_at = Some(now);
+        self.call(now, to, random, out);
+        Ok(Outcome::Nothing)
+    }
+
+    /// Makes a session live, and the one that frames use unless a better one is there.
+    fn adopt(&mut self, session: Session, under: Under, out: &mut VecDeque<Command>) {
+        let rival = self.live.iter().find(|live| self.sending == Some(live.slot));
+        // Both ends called at once: both use the session of the higher instance.
+        let stays = rival.is_some_and(|rival| {
+            rival.began_here != session.began_here
+                && session.born.saturating_duration_since(rival.born) < SESSION_OVERLAP
+                && rival.instance > session.instance
+        });
+        if stays {
+            out.push_back(Command::Wipe(under));
+        } else {
+            self.sending = Some(session.slot);
+            out.push_back(Command::Switch(under));
+        }
+        self.live.push(session);
+        while self.live.len() > 2 {
+            self.drop_previous(out);
+        }
+    }
+
+    /// Forgets the oldest session that frames do not use.
+    fn drop_previous(&mut self, out: &mut VecDeque<Command>) {
+        if let Some(index) = self.live.iter().position(|live| self.sending != Some(live.slot)) {
+            out.push_back(Command::Forget(self.live.remove(index).slot));
+        }
+    }
+
+    fn drop_unconfirmed(&mut self, out: &mut VecDeque<Command>) {
+        if let Some(unconfirmed) = self.unconfirmed.take() {
+            out.push_back(Command::Forget(unconfirmed.session.slot));
+            out.push_back(Command::Wipe(Under::Spare));
+        }
+    }
+
+    fn rekey_at(&self) -> Option<Instant> {
+        let session = self.live.iter().find(|live| self.sending == Some(live.slot))?;
+        let patience = if session.began_here { Duration::ZERO } else { SESSION_RESPONDER };
+        Some(session.born + SESSION_REKEY + patience)
+    }
+
+    fn used_slots(&self) -> Vec<u8> {
+        let call = self.call.iter().map(|call| call.slot);
+        let unconfirmed = self.unconfirmed.iter().map(|unconfirmed| unconfirmed.session.slot);
+        self.live.iter().map(|session| session.slot).chain(call).chain(unconfirmed).collect()
+    }
+
+    /// Two live sessions, a call and an unconfirmed answer fill the four slots; whoever asks has none of
+    /// one kind, so one is free.
+    fn free_slot(&self) -> u8 {
+        let used = self.used_slots();
+        (0..SLOTS).find(|slot| !used.contains(slot)).unwrap_or(0)
+    }
+
+    fn may_answer(&mut self, now: Instant) -> bool {
+        let (since, count) = &mut self.answers;
+        if since.is_none_or(|since| now.saturating_duration_since(since).as_secs() >= 1) {
+            (*since, *count) = (Some(now), 0);
+        }
+        *count += 1;
+        *count <= ANSWERS
+    }
+
+    /// The token of this and of the previous epoch.
+    fn tokens(&self, now: Instant, instance: &Instance, from: SocketAddr) -> [Token; 2] {
+        let epoch = now.saturating_duration_since(self.started).as_secs() / TOKEN_EPOCH.as_secs() + 1;
+        let address = match from.ip() {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+            IpAddr::V6(v6) => v6.octets(),
+        };
+        [epoch, epoch - 1].map(|epoch| {
+            self.token_key.mac(&[instance, &address, &from.port().to_be_bytes(), &epoch.to_be_bytes()])
+        })
+    }
+
+    /// An answer or retry, of a random length no longer than what it answers.
+    #[allow(clippy::too_many_arguments, reason = "one call for both kinds of answer")]
+    fn send_answer(
+        &self,
+        kind: Type,
+        cause: &Envelope<'_>,
+        token: Token,
+        message: &[u8],
+        received: &Received,
+        random: &mut impl Random,
+        out: &mut VecDeque<Command>,
+    ) {
+        let envelope = Envelope { kind, instance: cause.instance, seq: cause.seq, token, message };
+        let least = wrap::OVERHEAD + envelope.length();
+        let Some(room) = received.datagram.len().checked_sub(least) else { return };
+        let [a, b] = random.bytes();
+        let length = least + usize::from(u16::from_be_bytes([a, b])) % (room + 1);
+        out.push_back(handshake(&self.keys, &envelope, length, received.from, random));
+    }
+}
+
+impl Answer {
+    fn is_for(&self, envelope: &Envelope<'_>) -> bool {
+        (self.instance, self.seq, self.token) == (envelope.instance, envelope.seq, envelope.token)
+            && self.initiation == envelope.message
+    }
+}
+
+/// A handshake datagram of `length` bytes, or of as many as it needs.
+fn handshake(
+    keys: &LinkKeys,
+    envelope: &Envelope<'_>,
+    length: usize,
+    to: SocketAddr,
+    random: &mut impl Random,
+) -> Command {
+    let mut plaintext = Vec::new();
+    envelope.emit(length.saturating_sub(wrap::OVERHEAD), &mut plaintext);
+    let datagram = wrap::seal(keys, &plaintext, random);
+    Command::Handshake(Received { from: to, datagram })
+}
+
+/// AES-256-GCM if it is first in both lists, else ChaCha20-Poly1305 if it is in both, else the only common
+/// one.
+fn common(ours: &[Cipher], theirs: &[Cipher]) -> Option<Cipher> {
+    let first = ours.first().filter(|first| theirs.first() == Some(first)).copied();
+    let both = |cipher: &Cipher| ours.contains(cipher) && theirs.contains(cipher);
+    first
+        .filter(|first| *first == Cipher::Aes256Gcm)
+        .or(Some(Cipher::ChaCha20Poly1305).filter(both))
+        .or(Some(Cipher::Aes256Gcm).filter(both))
+}
