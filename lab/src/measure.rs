@@ -27,6 +27,29 @@ impl Path {
     }
 }
 
+/// One of tund's links.
+struct Link {
+    title: &'static str,
+    name: &'static str,
+    mode: &'static str,
+    key_mode: &'static str,
+    port: u16,
+    net: u8,
+}
+
+const LINKS: [Link; 3] = [
+    Link { title: "tund tun", name: "tun", mode: "tun", key_mode: "handshake", port: 1417, net: 86 },
+    Link { title: "tund tap", name: "tap", mode: "tap", key_mode: "handshake", port: 1661, net: 87 },
+    Link {
+        title: "tund tun, static keys",
+        name: "static",
+        mode: "tun",
+        key_mode: "static",
+        port: 1418,
+        net: 88,
+    },
+];
+
 /// Measures `rounds` times in turn and prints medians.
 pub fn run(rounds: usize) -> Result<(), Error> {
     rights::become_root()?;
@@ -44,8 +67,7 @@ pub fn run(rounds: usize) -> Result<(), Error> {
         println!("this kernel has no VXLAN: left out");
     }
     let _daemons = links(&net, &fri, &mon)?;
-    paths.push(Path::new("tund tun", 86));
-    paths.push(Path::new("tund tap", 87));
+    paths.extend(LINKS.map(|link| Path::new(link.title, link.net)));
 
     for round in 1..=rounds {
         println!("round {round} of {rounds}");
@@ -82,7 +104,7 @@ fn vxlan(host: &Host, own: u8, other: u8) -> Result<(), Error> {
     host.run("ip link set vxlan0 up").map(drop)
 }
 
-/// A tun and a tap link at once, on two ports.
+/// All links at once, each on its port.
 fn links(net: &Net, fri: &Host, mon: &Host) -> Result<Vec<Process>, Error> {
     let tund = net.dir().join("tund");
     let own = std::env::current_exe().map_err(|error| Error::new(format!("own program file: {error}")))?;
@@ -92,20 +114,23 @@ fn links(net: &Net, fri: &Host, mon: &Host) -> Result<Vec<Process>, Error> {
     std::fs::copy(&key, mon.dir().join("static.key"))
         .map_err(|error| Error::new(format!("{}: {error}", key.display())))?;
     let mut daemons = Vec::new();
-    for (host, own, other, begin) in
-        [(mon, 18, 81, String::from("listen")), (fri, 81, 18, String::from("remote"))]
-    {
-        for (mode, port, net, slash) in [("tun", 1417, 86, ""), ("tap", 1661, 87, "/24")] {
-            let outer =
-                if begin == "listen" { port.to_string() } else { format!("\"192.168.80.18:{port}\"") };
-            let peer =
-                if mode == "tun" { format!("peer = \"192.168.{net}.{other}\"\n") } else { String::new() };
+    for (host, own, other) in [(mon, 18, 81), (fri, 81, 18)] {
+        for Link { name, mode, key_mode, port, net, .. } in LINKS {
+            let outer = if own == 18 {
+                format!("listen = {port}")
+            } else {
+                format!("remote = \"192.168.80.18:{port}\"")
+            };
+            let addresses = if mode == "tun" {
+                format!("address = \"192.168.{net}.{own}\"\npeer = \"192.168.{net}.{other}\"")
+            } else {
+                format!("address = \"192.168.{net}.{own}/24\"")
+            };
             let text = format!(
-                "{begin} = {outer}\n[key]\nmode = \"static\"\nfile = \"static.key\"\ndirection = {}\n\
-                 [device]\nmode = \"{mode}\"\naddress = \"192.168.{net}.{own}{slash}\"\n{peer}",
-                u8::from(own == 81)
+                "{outer}\n[key]\nfile = \"static.key\"\nmode = \"{key_mode}\"\n\
+                 [device]\nmode = \"{mode}\"\n{addresses}\n"
             );
-            let file = host.file(&format!("{mode}.toml"), &text)?;
+            let file = host.file(&format!("{name}.toml"), &text)?;
             daemons.push(host.tund(&tund, &file, &[])?);
         }
     }
