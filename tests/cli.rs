@@ -67,7 +67,9 @@ fn keys_are_made_once_and_for_their_owner_only() {
     let public = place.tund(&["pubkey", "fri.key"]);
     assert_eq!((code(&pair), code(&public)), (0, 0));
     assert_eq!(pair.stdout, public.stdout);
-    assert!(text(&public.stdout).contains("public key"));
+    let digits = text(&public.stdout);
+    assert_eq!(digits.len(), 65, "one line, ready for key.peer-public: {digits}");
+    assert!(digits.trim_end().bytes().all(|byte| byte.is_ascii_hexdigit()));
 }
 
 #[test]

@@ -26,7 +26,7 @@ pub fn keypair(output: Option<&Path>) -> Result<(), Fatal> {
     let private = generate(&mut Os);
     write(output, &keyfile::format_private(&private))?;
     match output {
-        Some(_) => write(None, &keyfile::format_public(&public_of(&private))),
+        Some(_) => write(None, &public_line(&private)),
         None => Ok(()),
     }
 }
@@ -42,7 +42,13 @@ pub fn pubkey(input: Option<&Path>) -> Result<(), Fatal> {
     read.map_err(|error| Fatal::new(FAILED, format!("cannot read {name}: {error}")))?;
     let private =
         keyfile::parse_private(&text).map_err(|error| Fatal::new(CONFIG, format!("{name}: {error}")))?;
-    write(None, &keyfile::format_public(&public_of(&Zeroizing::new(private))))
+    write(None, &public_line(&Zeroizing::new(private)))
+}
+
+/// The digits of the public key alone, ready for `key.peer-public`.
+fn public_line(private: &[u8; 32]) -> String {
+    let text = keyfile::format_public(&public_of(private));
+    text.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect()
 }
 
 fn write(output: Option<&Path>, text: &str) -> Result<(), Fatal> {

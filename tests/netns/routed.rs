@@ -194,3 +194,19 @@ fn the_first_remote_that_answers_is_taken() {
     let (_fri, _mon) = pair.link(&fri, &Toml::tun_mon());
     assert_pings(&pair.fri, "192.168.86.18");
 }
+
+#[test]
+fn key_pairs_join_two_hosts_without_a_shared_secret() {
+    let pair = pair();
+    let public = |host: &Host| {
+        let own = host.dir().join("own.key");
+        host.run(&format!("{TUND} keypair -o {}", own.display())).unwrap().trim().to_owned()
+    };
+    let (of_fri, of_mon) = (public(&pair.fri), public(&pair.mon));
+    let with = |mut toml: Toml, peer: &str| {
+        toml.key = format!("private-file = 'own.key'\npeer-public = '{peer}'");
+        toml
+    };
+    let _link = pair.link(&with(Toml::tun_fri(), &of_mon), &with(Toml::tun_mon(), &of_fri));
+    assert_pings(&pair.fri, "192.168.86.18");
+}
