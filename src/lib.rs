@@ -6,7 +6,6 @@
 //! - [`config`]: TOML text in, a checked [`config::Config`] or diagnostics with line and column out
 //! - [`core`]: the link as a state machine ([`core::link::Link`]) and the bulk path ([`core::lane::Lane`])
 //! - [`wire`]: bytes to typed views and back
-//! - [`packet`]: inner packets (IP, Ethernet)
 //! - [`crypto`]: the only place that names a cryptography crate
 //! - [`route::plan`]: the steps that configure a device and its routes, and their undoing
 //! - [`privsep::message`]: what the two processes say to each other
@@ -20,7 +19,6 @@
 pub mod config;
 pub mod core;
 pub mod crypto;
-pub mod packet;
 pub mod privsep;
 pub mod route;
 pub mod wire;
