@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::admission::{CHALLENGE_DATAGRAM, Now};
-use super::lane::{self, Command, Lane, Notice, Sink};
+use super::lane::{self, Command, Lane, Notice, Sink, Under};
 use super::link::{Event, Link};
 use super::stats::{Drop, Stats};
 use crate::config::{Cipher, Keepalive, KeyMode, Mode};
@@ -15,6 +15,7 @@ use crate::crypto::Random;
 use crate::crypto::keys::{LinkKeys, public_of};
 use crate::crypto::noise::Statics;
 use crate::privsep::message::LinkSettings;
+use crate::wire::control::{self, Message};
 use crate::wire::datagram::Framing;
 
 const YEAR_2026: u64 = 1_790_000_000_000_000;
@@ -403,6 +404,20 @@ fn an_end_that_stops_says_so() {
     world.ends[1].link.handle_stop();
     world.drain();
     assert!(world.ends[0].said("link down: the peer says: stopped"));
+}
+
+#[test]
+fn what_the_peer_says_cannot_write_over_the_log() {
+    let mut world = World::new();
+    world.run(5.0);
+    let to = world.ends[0].address;
+    let mut body = Vec::new();
+    control::encode(&Message::Bye { reason: "\r\x1b[2Jlink up".into() }, &mut body);
+    let now = world.now(1).instant;
+    let end = &mut world.ends[1];
+    end.lane.handle_command(now, Command::Control { body, to, under: Under::Current }, &mut end.out);
+    world.drain();
+    assert!(world.ends[0].said("link down: the peer says: __[2Jlink up"), "{:?}", world.ends[0].log);
 }
 
 #[test]

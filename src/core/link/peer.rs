@@ -29,7 +29,7 @@ impl<R: Random> Link<R> {
             Message::Challenge { challenge } => self.reply(now, challenge, from, Challenger::Live),
             Message::Bye { reason } => {
                 if self.up && self.endpoint == Some(from) {
-                    self.go_down(now.instant, format!("the peer says: {reason}"));
+                    self.go_down(now.instant, format!("the peer says: {}", printable(&reason)));
                 }
             }
             Message::Pong { .. } | Message::ChallengeReply { .. } => {}
