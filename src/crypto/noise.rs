@@ -342,6 +342,115 @@ mod tests {
         assert_eq!(body, b"from snow");
     }
 
+    /// A published vector of the project "cacophony"; prologue, pre-shared key, ephemerals and
+    /// payloads are the same in both.
+    struct Published {
+        statics: [Statics; 2],
+        messages: [&'static str; 2],
+        /// What each end sends first, sealed with its half of the split.
+        transport: [(&'static str, &'static str); 2],
+    }
+
+    const PROLOGUE: &str = "4a6f686e2047616c74";
+    const PSK: &str = "54686973206973206d7920417573747269616e20706572737065637469766521";
+    const EPHEMERALS: [&str; 2] = [
+        "893e28b9dc6ca8d611ab664754b8ceb7bac5117349a4439a6b0569da977c464a",
+        "bbdb4cdbd309f1a1f2e1456967fe288cadd6f712d65dc7b7793d5e63da6b375b",
+    ];
+    const PAYLOADS: [&str; 2] = ["4c756477696720766f6e204d69736573", "4d757272617920526f746862617264"];
+
+    fn published() -> [Published; 2] {
+        let nn = Published {
+            statics: [Statics::None, Statics::None],
+            messages: [
+                "ca35def5ae56cec33dc2036731ab14896bc4c75dbb07a61f879f8e3afa4c7944\
+                 79b962b8aff8485742ac32f905ba45369e2465fb59e138a93d67a0d1266b6a54",
+                "95ebc60d2b1fa672c1f46a8aa265ef51bfe38e7ccb39ec5be34069f144808843\
+                 d6062704d5a9c422a8e834423f8c1feada7e8d0d910a1a2cd030fb584221e3",
+            ],
+            transport: [
+                ("462e20412e20486179656b", "e632c3763d7669067383433197a3baddf146e9e70ad4b4e9e59e0f"),
+                ("4361726c204d656e676572", "64c6bee32ea91c8474bb4c21d7a700109ad45af77b29764ba5eb1e"),
+            ],
+        };
+        let pair = |private, peer| Statics::Pair { private: hex32(private), peer_public: hex32(peer) };
+        let kk = Published {
+            statics: [
+                pair(
+                    "e61ef9919cde45dd5f82166404bd08e38bceb5dfdfded0a34c8df7ed542214d1",
+                    "31e0303fd6418d2f8c0e78b91f22e8caed0fbe48656dcf4767e4834f701b8f62",
+                ),
+                pair(
+                    "4a3acbfdb163dec651dfa3194dece676d437029c62a408b4c5ea9114246e4893",
+                    "6bc3822a2aa7f4e6981d6538692b3cdf3e6df9eea6ed269eb41d93c22757b75a",
+                ),
+            ],
+            messages: [
+                "ca35def5ae56cec33dc2036731ab14896bc4c75dbb07a61f879f8e3afa4c7944\
+                 23f19812300a6051f02195db0722909fc920796814cfc886ab3a8083c66a5961",
+                "95ebc60d2b1fa672c1f46a8aa265ef51bfe38e7ccb39ec5be34069f144808843\
+                 20acfe866b4ede922f007d89dbf507216d6aa8646c7fba098da374b1784d4b",
+            ],
+            transport: [
+                ("462e20412e20486179656b", "d213fdd768eeef05ee236c6d2983b2029bb472567a5831f4ff592c"),
+                ("4361726c204d656e676572", "facf98016edcfc2566b16866935329b4da833dcd3bbb4173cf638e"),
+            ],
+        };
+        [nn, kk]
+    }
+
+    /// Gives an ephemeral key of a vector, once.
+    struct Ephemeral(Option<[u8; 32]>);
+
+    impl Random for Ephemeral {
+        fn fill(&mut self, buffer: &mut [u8]) {
+            buffer.copy_from_slice(&self.0.take().unwrap());
+        }
+    }
+
+    fn hex(text: &str) -> Vec<u8> {
+        (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+    }
+
+    fn hex32(text: &str) -> [u8; 32] {
+        hex(text).try_into().unwrap()
+    }
+
+    fn first_sealed(key: &[u8; 32], plaintext: &[u8]) -> Vec<u8> {
+        let mut body = plaintext.to_vec();
+        let cipher = ChaCha20Poly1305::new(key.into());
+        let tag = cipher.encrypt_inout_detached((&[0; 12]).into(), b"", body.as_mut_slice().into()).unwrap();
+        [body.as_slice(), tag.as_slice()].concat()
+    }
+
+    #[test]
+    fn both_patterns_give_the_published_vectors() {
+        let (psk, prologue) = (hex32(PSK), hex(PROLOGUE));
+        let ephemeral = EPHEMERALS.map(hex32);
+        for Published { statics, messages, transport } in published() {
+            let mut first = Vec::new();
+            let random = &mut Ephemeral(Some(ephemeral[0]));
+            let initiator =
+                Initiator::start(&statics[0], &psk, &prologue, &hex(PAYLOADS[0]), random, &mut first)
+                    .unwrap();
+            assert_eq!(first, hex(messages[0]));
+            let (payload, responder) = Responder::read(&statics[1], &psk, &prologue, &first).unwrap();
+            assert_eq!(payload, hex(PAYLOADS[0]));
+            let mut second = Vec::new();
+            let random = &mut Ephemeral(Some(ephemeral[1]));
+            let at_responder = responder.write(&hex(PAYLOADS[1]), random, &mut second).unwrap();
+            assert_eq!(second, hex(messages[1]));
+            let (payload, at_initiator) = initiator.read(&second).unwrap();
+            assert_eq!(payload, hex(PAYLOADS[1]));
+            for keys in [at_initiator, at_responder] {
+                let halves = [&keys.initiator_to_responder, &keys.responder_to_initiator];
+                for (key, (plaintext, sealed)) in halves.into_iter().zip(transport) {
+                    assert_eq!(first_sealed(key, &hex(plaintext)), hex(sealed));
+                }
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn our_initiator_agrees_with_snow(
