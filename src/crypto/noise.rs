@@ -451,6 +451,19 @@ mod tests {
         }
     }
 
+    /// Compiles only while the features that erase keys on drop are chosen in Cargo.toml.
+    #[test]
+    fn what_holds_keys_erases_them() {
+        fn erased<T: ZeroizeOnDrop>() {}
+        erased::<Symmetric>();
+        erased::<Statics>();
+        erased::<StaticSecret>();
+        erased::<ChaCha20Poly1305>();
+        erased::<chacha20poly1305::XChaCha20Poly1305>();
+        erased::<aes::Aes256>();
+        erased::<Sha256>();
+    }
+
     proptest! {
         #[test]
         fn our_initiator_agrees_with_snow(
