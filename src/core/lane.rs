@@ -57,7 +57,7 @@ struct ReceiveKey {
     name: Name,
     aead: Aead,
     window: Window,
-    /// Whether anything authentic came under it.
+    /// Whether the link knows that something authentic came under it.
     heard: bool,
     blocks: Reassembler,
     /// When it ends, if that is known.
@@ -370,8 +370,9 @@ impl Lane {
             return Err(Drop::Replayed);
         }
         self.stats.datagrams_in += 1;
-        if let (false, Name::Slot(slot)) = (std::mem::replace(&mut key.heard, true), name) {
-            sink.notice(Notice::Confirmed { slot });
+        // A full queue must not lose the confirmation: the next datagram tries again.
+        if let (false, Name::Slot(slot)) = (key.heard, name) {
+            key.heard = sink.notice(Notice::Confirmed { slot });
         }
         let newest = index == 0 && key.window.is_newest(header.counter);
         let body = &*body;

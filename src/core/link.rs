@@ -163,9 +163,7 @@ impl<R: Random> Link<R> {
             events: VecDeque::new(),
             settings,
         };
-        if !link.settings.has_remote {
-            link.say_once(instant, "waiting for the peer to call: no remote is set".into());
-        }
+        link.say_waiting(instant);
         link
     }
 
@@ -323,6 +321,7 @@ impl<R: Random> Link<R> {
             self.resolve_at = Some(now);
         }
         self.forget_sessions(now);
+        self.say_waiting(now);
     }
 
     /// Where hellos go: the endpoint, or the remote being tried.
@@ -396,6 +395,12 @@ impl<R: Random> Link<R> {
 
     fn log(&mut self, verb: u8, text: String) {
         self.events.push_back(Event::Log { verb, text });
+    }
+
+    fn say_waiting(&mut self, now: Instant) {
+        if !self.settings.has_remote {
+            self.say_once(now, "waiting for the peer to call: no remote is set".into());
+        }
     }
 
     /// Says what the link waits for or suffers from: once at verb 1, then every minute at verb 3.

@@ -52,6 +52,8 @@ struct Flying {
 
 #[derive(Default)]
 struct Out {
+    /// So many confirmations are refused, as by a full queue.
+    refused: u32,
     frames: Vec<Vec<u8>>,
     sent: Vec<(Vec<u8>, SocketAddr)>,
     notices: VecDeque<Notice>,
@@ -65,6 +67,10 @@ impl Sink for Out {
         self.sent.push((datagram.to_vec(), to));
     }
     fn notice(&mut self, notice: Notice) -> bool {
+        if self.refused > 0 && matches!(notice, Notice::Confirmed { .. }) {
+            self.refused -= 1;
+            return false;
+        }
         self.notices.push_back(notice);
         true
     }
@@ -404,6 +410,7 @@ fn an_end_that_stops_says_so() {
     world.ends[1].link.handle_stop();
     world.drain();
     assert!(world.ends[0].said("link down: the peer says: stopped"));
+    assert!(world.ends[0].log.last().is_some_and(|line| line.contains("waiting for the peer to call")));
 }
 
 #[test]
@@ -730,6 +737,14 @@ fn key_pairs_meet_each_other_and_nobody_else() {
     let mut world = World::with(pair(0), handshake(1), [0, 0]);
     world.run(20.0);
     assert!(!world.ends.iter().any(|end| end.link.is_up()));
+}
+
+#[test]
+fn a_confirmation_that_found_the_queue_full_is_tried_again() {
+    let mut world = handshake_world();
+    world.ends[0].out.refused = 1;
+    world.run(3.0);
+    assert!(world.up(), "{:?}", world.ends[0].log);
 }
 
 #[test]

@@ -61,8 +61,8 @@ impl<R: Random> Link<R> {
             self.rotate(now);
         }
         if unanswered > 0 && !self.up {
-            self.log(
-                1,
+            self.say_once(
+                now.instant,
                 "right key but an old time, and no answer to a challenge: a replay, or a one-way path".into(),
             );
         }
