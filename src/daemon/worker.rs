@@ -8,7 +8,7 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::io::Errno;
@@ -22,6 +22,8 @@ use crate::transport::udp::Socket;
 
 /// Frames or datagrams taken at once: enough to share the cost of a wake-up, few enough to be fair.
 const BATCH: usize = 64;
+/// A failure to send is told at most this often.
+const FAILURES: Duration = Duration::from_secs(60);
 /// Frames kept for a device that is still to be opened.
 const WAITING: usize = 64;
 
@@ -48,7 +50,7 @@ pub enum FromWorker {
         /// Datagrams sent under the current key.
         sent_under_key: u32,
     },
-    /// Datagrams cannot be sent; told when the reason changes.
+    /// Datagrams cannot be sent; told once a minute at most.
     SendFailed {
         /// Where to.
         to: SocketAddr,
@@ -93,7 +95,8 @@ struct Port {
     device: Option<OwnedFd>,
     waiting: VecDeque<Vec<u8>>,
     engine: tokio::sync::mpsc::Sender<FromWorker>,
-    failure: Option<Errno>,
+    /// When a failure to send was last told.
+    failed_at: Option<Instant>,
     drops: Stats,
 }
 
@@ -126,7 +129,7 @@ impl Worker {
             device: None,
             waiting: VecDeque::new(),
             engine,
-            failure: None,
+            failed_at: None,
             drops: Stats::default(),
         };
         let mut worker = Self {
@@ -281,7 +284,7 @@ impl Sink for Port {
 
     fn datagram(&mut self, datagram: &[u8], to: SocketAddr) {
         match self.socket.send(datagram, to) {
-            Ok(()) => self.failure = None,
+            Ok(()) => {}
             Err(error) => {
                 let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
                 let reason = match errno {
@@ -290,9 +293,8 @@ impl Sink for Port {
                     _ => Drop::NoPeer,
                 };
                 self.drops.drop(reason);
-                if reason != Drop::QueueFull && self.failure != Some(errno) {
-                    self.failure = Some(errno);
-                    let _ = self.engine.try_send(FromWorker::SendFailed { to, error });
+                if reason != Drop::QueueFull {
+                    self.tell_failure(to, error);
                 }
             }
         }
@@ -300,6 +302,18 @@ impl Sink for Port {
 
     fn notice(&mut self, notice: Notice) -> bool {
         self.engine.try_send(FromWorker::Notice(notice)).is_ok()
+    }
+}
+
+impl Port {
+    /// Whoever makes this end answer to addresses that fail gets one line in a while.
+    fn tell_failure(&mut self, to: SocketAddr, error: io::Error) {
+        let now = Instant::now();
+        if self.failed_at.is_none_or(|at| now.saturating_duration_since(at) >= FAILURES)
+            && self.engine.try_send(FromWorker::SendFailed { to, error }).is_ok()
+        {
+            self.failed_at = Some(now);
+        }
     }
 }
 
