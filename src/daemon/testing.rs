@@ -1,16 +1,11 @@
 //! What the tests of this folder share.
 
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, Once};
-use std::time::Duration;
 
 use super::log;
-use crate::config::{
-    Cipher, Command, Config, Device, Keepalive, Key, KeyMode, Listen, Mode, Remote, Run, Scripts,
-    SecretSource, Tuning,
-};
+use crate::config::{Command, Config, Options, parse};
 
 static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
@@ -104,45 +99,18 @@ pub fn ip(arguments: &str) -> (bool, String) {
 
 /// The classic routed link, as seen from fri.
 pub fn config() -> Config {
-    Config {
-        name: "tun-fri-mon".to_owned(),
-        remotes: vec![Remote { host: "127.0.0.1".to_owned(), port: 1417 }],
-        listen: Listen { address: None, port: 1417, explicit: false },
-        float: true,
-        bind_device: None,
-        fwmark: None,
-        key: Key {
-            mode: KeyMode::Static,
-            shared: Some(SecretSource::File(PathBuf::from("/etc/tund/static.key"))),
-            pair: None,
-            direction: 1,
-            suites: Vec::new(),
-            cipher: Cipher::ChaCha20Poly1305,
-        },
-        device: Device {
-            mode: Mode::Tun,
-            name: None,
-            addresses: vec!["192.168.86.81/32".parse().unwrap()],
-            peers: vec![IpAddr::from([192, 168, 86, 18])],
-            mtu: 1400,
-            configure: true,
-            mac: None,
-            bridge: None,
-            txqueuelen: None,
-        },
-        routes: Vec::new(),
-        scripts: Scripts {
-            up: None,
-            down: None,
-            route_up: None,
-            route_down: None,
-            link_up: None,
-            link_down: None,
-            security: 2,
-            timeout: Duration::from_secs(30),
-        },
-        keepalive: Keepalive { interval: Duration::from_secs(10), timeout: Duration::from_secs(60) },
-        run: Run { user: None, group: None, runtime_dir: None, state_dir: None, verb: 3 },
-        tuning: Tuning { bundle: true, socket_buffer: 1 << 20, path_mtu: None },
-    }
+    let text = r#"
+        remote = "127.0.0.1:1417"
+        [key]
+        file = "/etc/tund/static.key"
+        mode = "static"
+        [device]
+        address = "192.168.86.81"
+        peer = "192.168.86.18"
+        [scripts]
+        security = 2
+        [run]
+        verb = 3
+    "#;
+    parse("tun-fri-mon", text, &Options::new("/etc/tund")).config.unwrap()
 }

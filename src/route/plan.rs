@@ -415,9 +415,7 @@ impl fmt::Display for Local<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Cipher, Device, Keepalive, Key, KeyMode, Listen, Run, Scripts, Tuning};
-    use std::time::Duration;
-
+    use crate::config::{Options, parse};
     #[test]
     fn a_tun_address_with_a_peer_is_point_to_point() {
         let mut config = config(Mode::Tun);
@@ -673,46 +671,13 @@ mod tests {
     }
 
     fn config(mode: Mode) -> Config {
-        Config {
-            name: "test".to_owned(),
-            remotes: Vec::new(),
-            listen: Listen { address: None, port: 0, explicit: false },
-            float: true,
-            bind_device: None,
-            fwmark: None,
-            key: Key {
-                mode: KeyMode::Static,
-                shared: None,
-                pair: None,
-                direction: 0,
-                suites: Vec::new(),
-                cipher: Cipher::ChaCha20Poly1305,
-            },
-            device: Device {
-                mode,
-                name: None,
-                addresses: Vec::new(),
-                peers: Vec::new(),
-                mtu: 1400,
-                configure: true,
-                mac: None,
-                bridge: None,
-                txqueuelen: None,
-            },
-            routes: Vec::new(),
-            scripts: Scripts {
-                up: None,
-                down: None,
-                route_up: None,
-                route_down: None,
-                link_up: None,
-                link_down: None,
-                security: 1,
-                timeout: Duration::from_secs(30),
-            },
-            keepalive: Keepalive { interval: Duration::from_secs(10), timeout: Duration::from_secs(60) },
-            run: Run { user: None, group: None, runtime_dir: None, state_dir: None, verb: 1 },
-            tuning: Tuning { bundle: true, socket_buffer: 0, path_mtu: None },
-        }
+        let mode = if mode == Mode::Tun { "tun" } else { "tap" };
+        let text = format!(
+            "[key]\nfile = \"k\"\nmode = \"static\"\ndirection = 0\n\
+             [device]\nmode = \"{mode}\"\nmtu = 1400\nconfigure = false\n"
+        );
+        let mut config = parse("test", &text, &Options::new("/")).config.unwrap();
+        config.device.configure = true;
+        config
     }
 }

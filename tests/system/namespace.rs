@@ -1,13 +1,10 @@
 //! Running a test in a network namespace of its own, and asking `ip` what is there.
 
 use std::process::Command;
-use std::time::Duration;
 
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use serde_json::Value;
-use tund::config::{
-    Cipher, Config, Device, Keepalive, Key, KeyMode, Listen, Mode, Route, Run, Scripts, Tuning, Via,
-};
+use tund::config::{Config, Mode, Options, Route, Via, parse};
 use tund::route::netlink::Netlink;
 use tund::route::plan::Step;
 
@@ -80,47 +77,15 @@ pub fn ip(arguments: &str) -> Vec<Value> {
 
 /// A configuration to start from: nothing but the device's mode.
 pub fn config(mode: Mode) -> Config {
-    Config {
-        name: "test".to_owned(),
-        remotes: Vec::new(),
-        listen: Listen { address: None, port: 0, explicit: false },
-        float: true,
-        bind_device: None,
-        fwmark: None,
-        key: Key {
-            mode: KeyMode::Static,
-            shared: None,
-            pair: None,
-            direction: 0,
-            suites: Vec::new(),
-            cipher: Cipher::ChaCha20Poly1305,
-        },
-        device: Device {
-            mode,
-            name: None,
-            addresses: Vec::new(),
-            peers: Vec::new(),
-            mtu: 1400,
-            configure: true,
-            mac: None,
-            bridge: None,
-            txqueuelen: None,
-        },
-        routes: Vec::new(),
-        scripts: Scripts {
-            up: None,
-            down: None,
-            route_up: None,
-            route_down: None,
-            link_up: None,
-            link_down: None,
-            security: 1,
-            timeout: Duration::from_secs(30),
-        },
-        keepalive: Keepalive { interval: Duration::from_secs(10), timeout: Duration::from_secs(60) },
-        run: Run { user: None, group: None, runtime_dir: None, state_dir: None, verb: 1 },
-        tuning: Tuning { bundle: true, socket_buffer: 65536, path_mtu: None },
-    }
+    let mode = if mode == Mode::Tun { "tun" } else { "tap" };
+    let text = format!(
+        "[key]\nfile = \"k\"\nmode = \"static\"\ndirection = 0\n\
+         [device]\nmode = \"{mode}\"\nmtu = 1400\nconfigure = false\n[tuning]\nsocket-buffer = 65536\n"
+    );
+    let mut config = parse("test", &text, &Options::new("/")).config.unwrap();
+    config.device.configure = true;
+    config.listen.port = 0;
+    config
 }
 
 /// A route of the configuration.
