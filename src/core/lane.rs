@@ -3,6 +3,7 @@
 //! A lane owns its keys, counters, replay windows and reassembly; nothing of it is shared. What is not
 //! frames goes to the link as a [`Notice`]; what the link decides comes back as a [`Command`].
 
+mod opening;
 mod orders;
 
 use std::collections::VecDeque;
@@ -10,9 +11,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::limits::{BUDGET_BASE, COUNTER_END, DATAGRAM_MAX, PATH_INTERVAL, SID_PREVIOUS};
+use super::limits::{BUDGET_BASE, COUNTER_END, DATAGRAM_MAX, SID_PREVIOUS};
 use super::replay::Window;
-use super::sid::Sid;
 use super::stats::{Drop, Stats};
 use crate::config::Cipher;
 use crate::crypto::aead::Aead;
@@ -21,6 +21,7 @@ use crate::crypto::wrap;
 use crate::wire::block::{Packer, Reassembler};
 use crate::wire::datagram::{Framing, HEADER, Header, Kind, SID};
 
+pub use opening::unmask;
 pub use orders::{Command, Key, Notice, Received, Sink, Under};
 
 use orders::Name;
@@ -325,105 +326,6 @@ impl Lane {
             sink.datagram(datagram, to);
         }
     }
-
-    fn open(
-        &mut self,
-        now: Instant,
-        from: SocketAddr,
-        datagram: &mut [u8],
-        again: bool,
-        sink: &mut impl Sink,
-    ) -> Result<(), Drop> {
-        let framing = self.settings.framing;
-        let tag = framing.tag(datagram).ok_or(Drop::TooShort)?;
-        let mask = self.settings.keys.mask(&tag);
-        let (name, header) = match framing {
-            Framing::Static => {
-                let (sid, header) = unmask(&mask, datagram);
-                (Name::Sid(sid), header)
-            }
-            Framing::Session => {
-                let header = unmask_header(&mask, datagram);
-                (Name::Slot(header.slot), header)
-            }
-        };
-        let Some(index) = self.receive.iter().position(|key| key.name == name) else {
-            return match name {
-                Name::Sid(_) if again => Err(Drop::Stale),
-                Name::Sid(sid) => self.hand_over(sid, from, datagram, sink),
-                Name::Slot(_) => Err(Drop::Stranger),
-            };
-        };
-        let key = &mut self.receive[index];
-        let is_static = framing == Framing::Static;
-        if is_static && header.slot != 0 || header.lane != self.settings.lane || header.kind == Kind::Reserved
-        {
-            return Err(Drop::Malformed);
-        }
-        if !key.window.admits(header.counter) {
-            return Err(Drop::Replayed);
-        }
-        let range = framing.body(datagram.len());
-        let body = &mut datagram[range];
-        key.aead.open(header.counter, &header.emit(), body, &tag).map_err(|_| Drop::BadTag)?;
-        if !key.window.accept(header.counter) {
-            return Err(Drop::Replayed);
-        }
-        self.stats.datagrams_in += 1;
-        // A full queue must not lose the confirmation: the next datagram tries again.
-        if let (false, Name::Slot(slot)) = (key.heard, name) {
-            key.heard = sink.notice(Notice::Confirmed { slot });
-        }
-        let newest = index == 0 && key.window.is_newest(header.counter);
-        let body = &*body;
-        let mut result = Ok(());
-        let (stats, agreed) = (&mut self.stats, self.agreed);
-        let mut forward = |frame: &[u8]| deliver(stats, agreed, frame, sink);
-        match header.kind {
-            Kind::Block => key.blocks.block(now, header.counter, body, &mut forward),
-            Kind::Frame if !fits(body, self.settings.max_frame) => {
-                key.blocks.other(header.counter, &mut forward);
-                result = Err(Drop::TooBig);
-            }
-            Kind::Frame => {
-                key.blocks.other(header.counter, &mut forward);
-                forward(body);
-            }
-            Kind::Control | Kind::Reserved => {
-                key.blocks.other(header.counter, &mut forward);
-                if !sink.notice(Notice::Control { from, body: body.to_vec() }) {
-                    result = Err(Drop::QueueFull);
-                }
-            }
-        }
-        if newest && self.endpoint.is_some_and(|endpoint| endpoint != from) {
-            self.notice_move(now, from, sink);
-        }
-        result
-    }
-
-    /// A datagram of no live sid: the link decides, if the check says that it is worth a derivation.
-    fn hand_over(
-        &mut self,
-        sid: Sid,
-        from: SocketAddr,
-        datagram: &[u8],
-        sink: &mut impl Sink,
-    ) -> Result<(), Drop> {
-        if !sid.is_valid(&self.settings.keys) {
-            return Err(Drop::Stranger);
-        }
-        let received = Received { from, datagram: datagram.to_vec() };
-        if sink.notice(Notice::Unknown { sid, received }) { Ok(()) } else { Err(Drop::QueueFull) }
-    }
-
-    fn notice_move(&mut self, now: Instant, from: SocketAddr, sink: &mut impl Sink) {
-        if self.moved_at.is_none_or(|at| now.saturating_duration_since(at) >= PATH_INTERVAL)
-            && sink.notice(Notice::Moved { from })
-        {
-            self.moved_at = Some(now);
-        }
-    }
 }
 
 /// Seals in place: `datagram` holds sid (static mode), header, plain body and room for the tag.
@@ -446,27 +348,6 @@ pub fn seal(
         *byte ^= mask;
     }
     Ok(())
-}
-
-/// Reads sid and header of a static datagram that is long enough to have a tag.
-pub fn unmask(mask: &[u8; MASK], datagram: &[u8]) -> (Sid, Header) {
-    let mut head = *mask;
-    for (byte, masked) in head.iter_mut().zip(datagram) {
-        *byte ^= masked;
-    }
-    let mut sid = [0; SID];
-    let mut header = [0; HEADER];
-    sid.copy_from_slice(&head[..SID]);
-    header.copy_from_slice(&head[SID..]);
-    (Sid(sid), Header::parse(header))
-}
-
-fn unmask_header(mask: &[u8; MASK], datagram: &[u8]) -> Header {
-    let mut header = [0; HEADER];
-    for (byte, (masked, mask)) in header.iter_mut().zip(datagram.iter().zip(mask)) {
-        *byte = masked ^ mask;
-    }
-    Header::parse(header)
 }
 
 fn fits(frame: &[u8], max: usize) -> bool {
