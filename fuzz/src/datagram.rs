@@ -8,6 +8,7 @@ use tund::core::admission::Now;
 use tund::core::hello;
 use tund::core::lane::{self, Lane, Notice, Sink};
 use tund::core::link::{Event, Link};
+use tund::core::path::Path;
 use tund::core::sid::Sid;
 use tund::crypto::Random;
 use tund::crypto::aead::TAG;
@@ -79,7 +80,7 @@ impl Sink for Out {
         self.frames += 1;
     }
 
-    fn datagram(&mut self, datagram: &[u8], _: SocketAddr) {
+    fn datagram(&mut self, datagram: &[u8], _: Path) {
         self.sent += 1;
         let (sid, header, body) = open(&self.keys, datagram);
         assert!(self.nonces.insert((sid.0, header.counter)), "one nonce for two datagrams");
@@ -222,7 +223,7 @@ impl End {
     }
 
     fn receive(&mut self, from: SocketAddr, bytes: &mut [u8]) {
-        self.lane.handle_datagram(self.now.instant, from, bytes, &mut self.out);
+        self.lane.handle_datagram(self.now.instant, from.into(), bytes, &mut self.out);
         self.settle();
     }
 

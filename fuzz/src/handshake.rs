@@ -34,7 +34,7 @@ pub fn handshake(data: &[u8]) {
     let mut out = VecDeque::new();
     let from = SocketAddr::from(([198, 51, 100, 1], 1417));
     sessions.begin(now);
-    sessions.call(now, from, &mut random, &mut out);
+    sessions.call(now, from.into(), &mut random, &mut out);
     let mut script = Script(data);
     while !script.is_over() {
         now += Duration::from_millis(u64::from(script.byte()) * 100);
@@ -43,7 +43,8 @@ pub fn handshake(data: &[u8]) {
         let datagram = wrap::seal(&keys, plaintext, &mut random);
         let length = datagram.len();
         out.clear();
-        let _ = sessions.handle_handshake(now, &Received { from, datagram }, &mut random, &mut out);
+        let _ =
+            sessions.handle_handshake(now, &Received { from: from.into(), datagram }, &mut random, &mut out);
         for command in &out {
             if let Command::Handshake(answer) = command {
                 assert!(answer.datagram.len() <= length.max(600), "an answer is never longer");

@@ -1,7 +1,6 @@
 //! Which sids of the peer become live (PROTOCOL.md §4.2): by the clock and the floor, or by a challenge.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,6 +8,7 @@ use super::lane::{Received, unmask};
 use super::limits::{
     CHALLENGE_INTERVAL, CHALLENGE_LIFE, CHALLENGES, DERIVATIONS, PENDING_DATAGRAMS, PENDING_SIDS, SID_CLOCK,
 };
+use super::path::Path;
 use super::sid::Sid;
 use super::stats::Drop;
 use crate::config::Cipher;
@@ -38,19 +38,19 @@ pub enum Verdict {
     Held,
     /// Kept; write this floor.
     Floor(u64),
-    /// The peer challenges us: reply to this address under a new sid.
+    /// The peer challenges us: reply along this way under a new sid.
     Reply {
         /// What it sent.
         challenge: [u8; 16],
-        /// Where it came from.
-        to: SocketAddr,
+        /// The way it came.
+        to: Path,
     },
-    /// Challenge this address.
+    /// Challenge whoever is there.
     Challenge {
         /// What to send.
         challenge: [u8; 16],
         /// Where to.
-        to: SocketAddr,
+        to: Path,
     },
     /// The sid answered a challenge: it is live.
     Proven {
@@ -77,7 +77,7 @@ struct Pending {
 
 struct Challenge {
     value: [u8; 16],
-    to: SocketAddr,
+    to: Path,
     at: Instant,
 }
 

@@ -7,11 +7,11 @@ mod opening;
 mod orders;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::limits::{BUDGET_BASE, COUNTER_END, DATAGRAM_MAX, SID_PREVIOUS};
+use super::path::Path;
 use super::replay::Window;
 use super::stats::{Drop, Stats};
 use crate::config::Cipher;
@@ -72,7 +72,7 @@ pub struct Lane {
     next: Option<SendKey>,
     spare: Option<SendKey>,
     receive: VecDeque<ReceiveKey>,
-    endpoint: Option<SocketAddr>,
+    endpoint: Option<Path>,
     agreed: bool,
     budget: usize,
     moved_at: Option<Instant>,
@@ -170,13 +170,7 @@ impl Lane {
     }
 
     /// Opens one datagram; `datagram` is scratch space afterwards.
-    pub fn handle_datagram(
-        &mut self,
-        now: Instant,
-        from: SocketAddr,
-        datagram: &mut [u8],
-        sink: &mut impl Sink,
-    ) {
+    pub fn handle_datagram(&mut self, now: Instant, from: Path, datagram: &mut [u8], sink: &mut impl Sink) {
         let Err(reason) = self.open(now, from, datagram, false, sink) else { return };
         // What is no data may be a handshake. An attempt that failed leaves the bytes as they were.
         if self.settings.framing == Framing::Session && wrap::is_probe(&self.settings.keys, datagram) {
@@ -284,7 +278,7 @@ impl Lane {
         }
     }
 
-    fn send_control(&mut self, body: &[u8], to: SocketAddr, under: Under, sink: &mut impl Sink) {
+    fn send_control(&mut self, body: &[u8], to: Path, under: Under, sink: &mut impl Sink) {
         let prefix = self.settings.framing.prefix();
         self.buffer[prefix..prefix + body.len()].copy_from_slice(body);
         let under = if self.own(under).is_some() { under } else { Under::Current };
@@ -292,14 +286,7 @@ impl Lane {
     }
 
     /// Seals the body of `length` bytes that stands in the buffer. A key at its last counter sends no more.
-    fn seal_and_send(
-        &mut self,
-        under: Under,
-        kind: Kind,
-        length: usize,
-        to: SocketAddr,
-        sink: &mut impl Sink,
-    ) {
+    fn seal_and_send(&mut self, under: Under, kind: Kind, length: usize, to: Path, sink: &mut impl Sink) {
         let own = match under {
             Under::Current => &mut self.current,
             Under::Next => &mut self.next,

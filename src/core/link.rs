@@ -18,7 +18,7 @@ use super::caller::{Caller, Turn};
 use super::hello;
 use super::lane::{Command, Key, Notice, Under};
 use super::limits::{BUDGET_BASE, COUNTER_ROTATE, OUTER_V4, OUTER_V6, REPEAT, RESOLVE};
-use super::path::Validation;
+use super::path::{Path, Validation};
 use super::sending::Sending;
 use super::session::Sessions;
 use super::stats::{Drop, Stats};
@@ -89,7 +89,7 @@ pub struct Link<R> {
     random: R,
     keying: Keying,
     caller: Caller,
-    endpoint: Option<SocketAddr>,
+    endpoint: Option<Path>,
     validation: Option<Validation>,
     peer: Option<Hello>,
     up: bool,
@@ -197,6 +197,7 @@ impl<R: Random> Link<R> {
                 Err(_) => self.stats.drop(Drop::Malformed),
             },
             Notice::Moved { from } => self.handle_moved(now, from),
+            Notice::SourceLost { path } => self.handle_source_lost(path),
             Notice::Handshake(received) => self.handle_handshake(now, &received),
             Notice::Confirmed { slot } => self.handle_confirmed(now, slot),
         }
@@ -213,9 +214,7 @@ impl<R: Random> Link<R> {
 
     /// What the kernel's routing says about an endpoint: the MTU of the route, in bytes.
     pub fn handle_route(&mut self, address: SocketAddr, mtu: Option<u32>) {
-        if self.target() != Some(address) {
-            return;
-        }
+        let Some(target) = self.target().filter(|target| target.remote == address) else { return };
         let outer = if address.is_ipv4() { OUTER_V4 } else { OUTER_V6 };
         let mtu = self.settings.path_mtu.or(mtu).and_then(|mtu| usize::try_from(mtu).ok());
         let budget = mtu.map_or(BUDGET_BASE, |mtu| mtu.saturating_sub(outer));
@@ -223,7 +222,7 @@ impl<R: Random> Link<R> {
             self.own_budget = budget;
             self.set_budget();
             if self.up {
-                self.send_hello(address, Under::Current);
+                self.send_hello(target, Under::Current);
             }
         }
     }
@@ -325,16 +324,16 @@ impl<R: Random> Link<R> {
     }
 
     /// Where hellos go: the endpoint, or the remote being tried.
-    fn target(&self) -> Option<SocketAddr> {
-        if self.up { self.endpoint } else { self.caller.remote().or(self.endpoint) }
+    fn target(&self) -> Option<Path> {
+        if self.up { self.endpoint } else { self.caller.remote().map(Path::from).or(self.endpoint) }
     }
 
     fn is_pinned(&self, from: SocketAddr) -> bool {
-        let endpoint = self.endpoint.map(|endpoint| endpoint.ip() == from.ip());
+        let endpoint = self.endpoint.map(|endpoint| endpoint.remote.ip() == from.ip());
         self.caller.knows(from) || endpoint.unwrap_or(self.caller.remote().is_none())
     }
 
-    fn repeat_hello(&mut self, now: Instant, target: SocketAddr) {
+    fn repeat_hello(&mut self, now: Instant, target: Path) {
         if self.has_keys() {
             if !self.has_sessions() {
                 self.take_turn(now, target);
@@ -347,10 +346,10 @@ impl<R: Random> Link<R> {
     }
 
     /// Another try at a peer that may be away: says so, or turns to the next remote.
-    fn take_turn(&mut self, now: Instant, target: SocketAddr) {
+    fn take_turn(&mut self, now: Instant, target: Path) {
         match self.caller.turn(!self.up && self.peer.is_none()) {
             Turn::Silent if !self.is_challenging() => {
-                self.say_once(now, format!("no answer from {target} yet: trying on"));
+                self.say_once(now, format!("no answer from {} yet: trying on", target.remote));
             }
             Turn::Next(remote) => self.events.push_back(Event::Endpoint(remote)),
             Turn::Same | Turn::Silent => {}
@@ -362,22 +361,22 @@ impl<R: Random> Link<R> {
         self.caller.schedule(now, keepalive, &mut self.random);
     }
 
-    fn send_hello(&mut self, to: SocketAddr, under: Under) {
+    fn send_hello(&mut self, to: Path, under: Under) {
         let hello = hello::own(&self.settings, self.own_budget, self.peer.is_some());
         self.send_under(under, Message::Hello(hello), to);
     }
 
-    fn send(&mut self, message: Message, to: SocketAddr) {
+    fn send(&mut self, message: Message, to: Path) {
         self.send_under(Under::Current, message, to);
     }
 
-    fn send_under(&mut self, under: Under, message: Message, to: SocketAddr) {
+    fn send_under(&mut self, under: Under, message: Message, to: Path) {
         let mut body = Vec::new();
         control::encode(&message, &mut body);
         self.commands.push_back(Command::Control { body, to, under });
     }
 
-    fn set_endpoint(&mut self, endpoint: Option<SocketAddr>) {
+    fn set_endpoint(&mut self, endpoint: Option<Path>) {
         if self.endpoint == endpoint {
             return;
         }
@@ -385,7 +384,7 @@ impl<R: Random> Link<R> {
         self.own_budget = BUDGET_BASE;
         self.set_budget();
         self.commands.push_back(Command::Endpoint(endpoint));
-        self.events.extend(endpoint.map(Event::Endpoint));
+        self.events.extend(endpoint.map(|endpoint| Event::Endpoint(endpoint.remote)));
     }
 
     fn set_budget(&mut self) {

@@ -1,14 +1,38 @@
-//! Whether the peer really is at a new address (PROTOCOL.md §7): challenges to the new and the old one.
+//! Ways to the peer, and whether it really is at the end of a new one (PROTOCOL.md §7): challenges along
+//! the new and the old one.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use super::limits::{PATH_INTERVAL, PATH_LIFE};
 
+/// A way to the peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Path {
+    /// The peer's outer address.
+    pub remote: SocketAddr,
+    /// Own outer address, which the peer knows this end by; `None`: the kernel chooses.
+    pub local: Option<IpAddr>,
+}
+
+impl Path {
+    /// Whether what came along `other` came along this path.
+    pub fn covers(&self, other: &Path) -> bool {
+        self.remote == other.remote && (self.local.is_none() || self.local == other.local)
+    }
+}
+
+/// Where the kernel chooses the own address.
+impl From<SocketAddr> for Path {
+    fn from(remote: SocketAddr) -> Self {
+        Self { remote, local: None }
+    }
+}
+
 /// One validation in progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Validation {
-    new: SocketAddr,
+    new: Path,
     challenge_new: [u8; 16],
     challenge_old: [u8; 16],
     started: Instant,
@@ -20,21 +44,21 @@ pub struct Validation {
 pub enum Outcome {
     /// Not decided yet.
     Open,
-    /// The peer is at the new address, and no longer at the old one.
-    Move(SocketAddr),
+    /// The peer is at the end of the new path, and no longer of the old one.
+    Move(Path),
     /// It stays where it was.
     Stay,
 }
 
 impl Validation {
-    /// Begins: the first challenge goes to `new`, the second to the old address.
-    pub fn new(now: Instant, new: SocketAddr, challenges: [[u8; 16]; 2]) -> Self {
+    /// Begins: the first challenge goes along `new`, the second along the old path.
+    pub fn new(now: Instant, new: Path, challenges: [[u8; 16]; 2]) -> Self {
         let [challenge_new, challenge_old] = challenges;
         Self { new, challenge_new, challenge_old, started: now, answered: false }
     }
 
     /// Takes a reply; one to the old address's challenge ends the validation.
-    pub fn handle_reply(&mut self, from: SocketAddr, challenge: [u8; 16]) -> Outcome {
+    pub fn handle_reply(&mut self, from: Path, challenge: [u8; 16]) -> Outcome {
         if challenge == self.challenge_old {
             return Outcome::Stay;
         }
@@ -68,36 +92,43 @@ mod tests {
 
     use super::*;
 
-    const NEW: &str = "192.0.2.2:7";
+    fn path(remote: &str, local: Option<&str>) -> Path {
+        Path { remote: remote.parse().unwrap(), local: local.map(|local| local.parse().unwrap()) }
+    }
 
-    fn validation(now: Instant) -> Validation {
-        Validation::new(now, NEW.parse().unwrap(), [[1; 16], [2; 16]])
+    fn new_path() -> Path {
+        path("192.0.2.2:7", Some("198.51.100.1"))
+    }
+
+    fn begun(now: Instant) -> Validation {
+        Validation::new(now, new_path(), [[1; 16], [2; 16]])
     }
 
     #[test]
     fn moves_when_only_the_new_address_answers() {
         let now = Instant::now();
-        let mut path = validation(now);
-        assert_eq!(path.handle_reply(NEW.parse().unwrap(), [1; 16]), Outcome::Open);
-        assert_eq!(path.handle_timeout(now), Outcome::Open, "the old address may still answer");
-        assert_eq!(path.handle_timeout(now + PATH_INTERVAL), Outcome::Move(NEW.parse().unwrap()));
+        let mut validation = begun(now);
+        assert_eq!(validation.handle_reply(new_path(), [1; 16]), Outcome::Open);
+        assert_eq!(validation.handle_timeout(now), Outcome::Open, "the old address may still answer");
+        assert_eq!(validation.handle_timeout(now + PATH_INTERVAL), Outcome::Move(new_path()));
     }
 
     #[test]
     fn stays_when_the_old_address_answers_or_nobody_does() {
         let now = Instant::now();
-        let mut path = validation(now);
-        path.handle_reply(NEW.parse().unwrap(), [1; 16]);
-        assert_eq!(path.handle_reply("192.0.2.1:7".parse().unwrap(), [2; 16]), Outcome::Stay);
-        assert_eq!(validation(now).handle_timeout(now + PATH_LIFE), Outcome::Stay);
+        let mut validation = begun(now);
+        validation.handle_reply(new_path(), [1; 16]);
+        assert_eq!(validation.handle_reply(path("192.0.2.1:7", None), [2; 16]), Outcome::Stay);
+        assert_eq!(begun(now).handle_timeout(now + PATH_LIFE), Outcome::Stay);
     }
 
     #[test]
     fn a_reply_counts_only_from_the_challenged_address_with_its_challenge() {
         let now = Instant::now();
-        let mut path = validation(now);
-        path.handle_reply("192.0.2.3:7".parse().unwrap(), [1; 16]);
-        path.handle_reply(NEW.parse().unwrap(), [3; 16]);
-        assert_eq!(path.handle_timeout(now + PATH_INTERVAL), Outcome::Open);
+        let mut validation = begun(now);
+        validation.handle_reply(path("192.0.2.3:7", Some("198.51.100.1")), [1; 16]);
+        validation.handle_reply(path("192.0.2.2:7", Some("198.51.100.2")), [1; 16]);
+        validation.handle_reply(new_path(), [3; 16]);
+        assert_eq!(validation.handle_timeout(now + PATH_INTERVAL), Outcome::Open);
     }
 }

@@ -12,6 +12,7 @@ use super::limits::{
     ANSWER_REPEATS, ANSWERS, CALL_FIRST, CALL_LATER, CALL_PATIENCE, INITIATION, INITIATION_STATES,
     SESSION_END, SESSION_OVERLAP, SESSION_REKEY, SESSION_RESPONDER, SLOTS, TOKEN_EPOCH,
 };
+use super::path::Path;
 use super::stats::Drop;
 use crate::config::Cipher;
 use crate::crypto::keys::{DirectionKey, LinkKeys};
@@ -165,14 +166,8 @@ impl Sessions {
         self.call.as_ref().is_some_and(|call| call.due <= now)
     }
 
-    /// Sends an initiation of the call to `to`.
-    pub fn call(
-        &mut self,
-        now: Instant,
-        to: SocketAddr,
-        random: &mut impl Random,
-        out: &mut VecDeque<Command>,
-    ) {
+    /// Sends an initiation of the call along `to`.
+    pub fn call(&mut self, now: Instant, to: Path, random: &mut impl Random, out: &mut VecDeque<Command>) {
         let Some(call) = &mut self.call else { return };
         self.seq += 1;
         let offer = Offer { slot: call.slot, lanes: 1, suites: self.suites.clone() };
@@ -283,9 +278,9 @@ impl Sessions {
         if known && self.confirmed.is_some_and(|(_, newest)| seq <= newest) {
             return Err(Drop::Replayed);
         }
-        let proven = self.tokens(now, &instance, received.from).contains(&token);
+        let proven = self.tokens(now, &instance, received.from.remote).contains(&token);
         if !known && !proven && !self.may_answer(now) {
-            let [token, _] = self.tokens(now, &instance, received.from);
+            let [token, _] = self.tokens(now, &instance, received.from.remote);
             self.send_answer(Type::Retry, envelope, token, &[], received, random, out);
             return Ok(Outcome::Nothing);
         }
@@ -346,7 +341,7 @@ impl Sessions {
         &mut self,
         now: Instant,
         envelope: &Envelope<'_>,
-        to: SocketAddr,
+        to: Path,
         random: &mut impl Random,
         out: &mut VecDeque<Command>,
     ) -> Result<Outcome, Drop> {
@@ -472,7 +467,7 @@ fn handshake(
     keys: &LinkKeys,
     envelope: &Envelope<'_>,
     length: usize,
-    to: SocketAddr,
+    to: Path,
     random: &mut impl Random,
 ) -> Command {
     let mut plaintext = Vec::new();

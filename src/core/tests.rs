@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::admission::{CHALLENGE_DATAGRAM, Now};
 use super::lane::{self, Command, Lane, Notice, Sink, Under};
 use super::link::{Event, Link};
+use super::path::Path;
 use super::stats::{Drop, Stats};
 use crate::config::{Cipher, Keepalive, KeyMode, Mode};
 use crate::crypto::Random;
@@ -55,7 +56,7 @@ struct Out {
     /// So many confirmations are refused, as by a full queue.
     refused: u32,
     frames: Vec<Vec<u8>>,
-    sent: Vec<(Vec<u8>, SocketAddr)>,
+    sent: Vec<(Vec<u8>, Path)>,
     notices: VecDeque<Notice>,
 }
 
@@ -63,7 +64,7 @@ impl Sink for Out {
     fn frame(&mut self, frame: &[u8]) {
         self.frames.push(frame.to_vec());
     }
-    fn datagram(&mut self, datagram: &[u8], to: SocketAddr) {
+    fn datagram(&mut self, datagram: &[u8], to: Path) {
         self.sent.push((datagram.to_vec(), to));
     }
     fn notice(&mut self, notice: Notice) -> bool {
@@ -79,6 +80,8 @@ impl Sink for Out {
 /// One end: a link, its lane, and what the daemon would keep for it.
 struct End {
     address: SocketAddr,
+    /// A second address of the same host.
+    also: Option<SocketAddr>,
     settings: LinkSettings,
     link: Link<Seeded>,
     lane: Lane,
@@ -115,6 +118,7 @@ impl End {
         let now = Now { instant: at, wall: YEAR_2026.wrapping_add_signed(skew) };
         Self {
             address: address.parse().unwrap(),
+            also: None,
             settings: settings.clone(),
             link: match settings.key_mode {
                 KeyMode::Static => Link::new(settings, keys, now, Seeded(seed)),
@@ -261,8 +265,14 @@ impl World {
                 break;
             }
         }
-        let from = end.address;
-        for (bytes, to) in end.out.sent.drain(..) {
+        for (bytes, path) in std::mem::take(&mut end.out.sent) {
+            let to = path.remote;
+            let own = |address: &SocketAddr| path.local.is_none_or(|local| local == address.ip());
+            let from = [Some(end.address), end.also].into_iter().flatten().find(own);
+            if from.is_none() {
+                end.out.notices.push_back(Notice::SourceLost { path });
+            }
+            let from = from.unwrap_or(end.address);
             let flying = Flying { from, to, bytes };
             self.record.push(flying.clone());
             if !self.cut {
@@ -272,11 +282,16 @@ impl World {
     }
 
     fn inject(&mut self, flying: Flying) {
-        let Some(which) = self.ends.iter().position(|end| end.address == flying.to) else { return };
+        let Some(which) =
+            self.ends.iter().position(|end| end.address == flying.to || end.also == Some(flying.to))
+        else {
+            return;
+        };
         let now = self.now(which);
         let end = &mut self.ends[which];
         let mut bytes = flying.bytes;
-        end.lane.handle_datagram(now.instant, flying.from, &mut bytes, &mut end.out);
+        let path = Path { remote: flying.from, local: Some(flying.to.ip()) };
+        end.lane.handle_datagram(now.instant, path, &mut bytes, &mut end.out);
         self.settle(which);
     }
 
@@ -417,7 +432,7 @@ fn an_end_that_stops_says_so() {
 fn what_the_peer_says_cannot_write_over_the_log() {
     let mut world = World::new();
     world.run(5.0);
-    let to = world.ends[0].address;
+    let to = world.ends[0].address.into();
     let mut body = Vec::new();
     control::encode(&Message::Bye { reason: "\r\x1b[2Jlink up".into() }, &mut body);
     let now = world.now(1).instant;
@@ -616,6 +631,27 @@ fn other_key(settings: &LinkSettings) -> Lane {
         max_frame: 1422,
         bundle: true,
     })
+}
+
+#[test]
+fn answers_leave_from_the_address_that_was_asked() {
+    let second: SocketAddr = "198.51.100.9:1417".parse().unwrap();
+    for (mon, fri) in [(settings(0), settings(1)), (handshake(0), handshake(1))] {
+        let mut world = World::with(mon, fri, [0, 0]);
+        world.ends[0].also = Some(second);
+        world.ends[1].remote = Some(second);
+        world.run(3.0);
+        assert!(world.up(), "{:?}", world.ends[1].log);
+        world.assert_carries();
+        let from_mon = world.record.iter().filter(|flying| flying.to == world.ends[1].address);
+        assert!(from_mon.clone().count() > 3 && from_mon.clone().all(|flying| flying.from == second));
+        // The address goes away: the other one serves, and the peer follows.
+        world.ends[0].also = None;
+        world.send(0, &[b"from the other address"]);
+        world.run(7.0);
+        world.assert_carries();
+        assert!(world.ends[1].said("the peer moved to 198.51.100.1:1417"), "{:?}", world.ends[1].log);
+    }
 }
 
 #[test]

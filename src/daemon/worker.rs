@@ -16,9 +16,10 @@ use rustix::time::Timespec;
 
 use crate::core::lane::{Command, Lane, Notice, Sink};
 use crate::core::limits::{DATAGRAM_MAX, ETHERNET};
+use crate::core::path::Path;
 use crate::core::stats::{Drop, Stats};
 use crate::device::VNET_HEADER;
-use crate::transport::udp::Socket;
+use crate::transport::udp::{Socket, is_source_lost};
 
 /// Frames or datagrams taken at once: enough to share the cost of a wake-up, few enough to be fair.
 const BATCH: usize = 64;
@@ -282,9 +283,14 @@ impl Sink for Port {
         }
     }
 
-    fn datagram(&mut self, datagram: &[u8], to: SocketAddr) {
+    fn datagram(&mut self, datagram: &[u8], to: Path) {
         match self.socket.send(datagram, to) {
             Ok(()) => {}
+            Err(error) if to.local.is_some() && is_source_lost(&error) => {
+                // A full queue does not matter: the next datagram tells it again.
+                self.notice(Notice::SourceLost { path: to });
+                self.datagram(datagram, to.remote.into());
+            }
             Err(error) => {
                 let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
                 let reason = match errno {
@@ -294,7 +300,7 @@ impl Sink for Port {
                 };
                 self.drops.drop(reason);
                 if reason != Drop::QueueFull {
-                    self.tell_failure(to, error);
+                    self.tell_failure(to.remote, error);
                 }
             }
         }

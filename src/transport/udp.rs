@@ -5,11 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
+use rustix::net::AddressFamily;
 use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, recvfrom, sendto};
 use socket2::{Domain, Protocol, Type};
 
 use crate::config::Config;
+use crate::core::path::Path;
+use crate::sys;
 
 /// A bound socket.
 #[derive(Debug)]
@@ -148,31 +150,49 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Takes over a UDP socket; fails if the descriptor is no socket.
+    /// Takes over a UDP socket, which reports local addresses from now on; fails if the descriptor is no
+    /// socket.
     pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
         let v6 = sockopt::socket_domain(&fd)? == AddressFamily::INET6;
+        sys::report_local_address(&fd, v6)?;
         Ok(Self { fd, v6 })
     }
 
-    /// Receives one datagram and returns its length in bytes and its source, IPv4 addresses always as IPv4.
+    /// Receives one datagram and returns its length in bytes and the way it came, IPv4 addresses always as
+    /// IPv4.
     /// `WouldBlock`: none is waiting; `InvalidData`: one did not fit into `buffer` and is lost.
-    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, Path)> {
         let room = buffer.len();
-        let (_, length, from) = recvfrom(&self.fd, buffer, RecvFlags::DONTWAIT | RecvFlags::TRUNC)?;
-        let from = from.and_then(|from| SocketAddr::try_from(from).ok()).ok_or(io::ErrorKind::InvalidData)?;
-        if length > room {
+        let arrival = sys::receive_datagram(&self.fd, buffer)?;
+        if arrival.length > room {
             return Err(io::ErrorKind::InvalidData.into());
         }
-        Ok((length, plain(from)))
+        let local = arrival.local.map(|local| local.to_canonical());
+        Ok((arrival.length, Path { remote: plain(arrival.from), local }))
     }
 
     /// Sends one datagram. `WouldBlock`: the buffer is full; an error EMSGSIZE: it is larger than the MTU of
-    /// the interface it would leave by.
-    pub fn send(&self, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
-        let to = if self.v6 { mapped(to) } else { to };
-        sendto(&self.fd, datagram, SendFlags::DONTWAIT, &to)?;
-        Ok(())
+    /// the interface it would leave by; [`is_source_lost`]: this host does not send from the path's own
+    /// address.
+    pub fn send(&self, datagram: &[u8], path: Path) -> io::Result<()> {
+        let Path { remote, local } = path;
+        match (self.v6, local) {
+            (true, Some(IpAddr::V4(local))) => {
+                let local = local.to_ipv6_mapped().into();
+                sys::send_datagram(&self.fd, datagram, mapped(remote), Some(local))
+            }
+            (true, local) => sys::send_datagram(&self.fd, datagram, mapped(remote), local),
+            (false, local) => sys::send_datagram(&self.fd, datagram, remote, local),
+        }
     }
+}
+
+/// Whether a failure to send may be due to the own address that was asked for: it is gone, or has no route.
+pub fn is_source_lost(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::INVAL | Errno::ADDRNOTAVAIL | Errno::NETUNREACH | Errno::HOSTUNREACH)
+    )
 }
 
 impl AsFd for Socket {

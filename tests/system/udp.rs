@@ -23,8 +23,9 @@ fn one_socket_serves_both_families_and_shows_ipv4_as_ipv4() {
             let peer_address = peer.local_addr().unwrap();
             peer.send_to(b"hello", format!("{local}:1417")).unwrap();
             let mut buffer = [0; 64];
-            assert_eq!(socket.receive(&mut buffer).unwrap(), (5, peer_address));
-            socket.send(b"answer", peer_address).unwrap();
+            let (length, path) = socket.receive(&mut buffer).unwrap();
+            assert_eq!((length, path.remote), (5, peer_address));
+            socket.send(b"answer", path).unwrap();
             let (length, from) = peer.recv_from(&mut buffer).unwrap();
             assert_eq!((&buffer[..length], from.port()), (&b"answer"[..], 1417));
         }
@@ -40,7 +41,7 @@ fn a_named_address_is_served_in_its_family_alone() {
             let target = SocketAddr::new(listen_on.parse().unwrap(), 1417);
             let same = UdpSocket::bind(SocketAddr::new(listen_on.parse().unwrap(), 0)).unwrap();
             same.send_to(b"x", target).unwrap();
-            assert_eq!(socket.receive(&mut [0; 8]).unwrap().1, same.local_addr().unwrap());
+            assert_eq!(socket.receive(&mut [0; 8]).unwrap().1.remote, same.local_addr().unwrap());
             // The port of the other family is still free.
             UdpSocket::bind(format!("{other}:1417")).unwrap();
         }
@@ -89,8 +90,8 @@ fn datagrams_are_never_fragmented_in_either_family() {
         let socket = Socket::from_fd(bound.fd).unwrap();
         for (to, headers) in [("127.0.0.1:9", 28), ("[::1]:9", 48)] {
             let to: SocketAddr = to.parse().unwrap();
-            socket.send(&vec![0; 1400 - headers], to).unwrap();
-            let error = socket.send(&vec![0; 1401 - headers], to).unwrap_err();
+            socket.send(&vec![0; 1400 - headers], to.into()).unwrap();
+            let error = socket.send(&vec![0; 1401 - headers], to.into()).unwrap_err();
             assert_eq!(Errno::from_io_error(&error), Some(Errno::MSGSIZE), "{to}");
         }
     });

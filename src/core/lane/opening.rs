@@ -1,11 +1,11 @@
 //! What comes out of a datagram: the way in.
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::orders::Name;
 use super::{Lane, Notice, Received, Sink, deliver, fits};
 use crate::core::limits::PATH_INTERVAL;
+use crate::core::path::Path;
 use crate::core::sid::Sid;
 use crate::core::stats::Drop;
 use crate::crypto::keys::MASK;
@@ -15,7 +15,7 @@ impl Lane {
     pub(super) fn open(
         &mut self,
         now: Instant,
-        from: SocketAddr,
+        from: Path,
         datagram: &mut [u8],
         again: bool,
         sink: &mut impl Sink,
@@ -82,20 +82,14 @@ impl Lane {
                 }
             }
         }
-        if newest && self.endpoint.is_some_and(|endpoint| endpoint != from) {
+        if newest && self.endpoint.is_some_and(|endpoint| !endpoint.covers(&from)) {
             self.notice_move(now, from, sink);
         }
         result
     }
 
     /// A datagram of no live sid: the link decides, if the check says that it is worth a derivation.
-    fn hand_over(
-        &mut self,
-        sid: Sid,
-        from: SocketAddr,
-        datagram: &[u8],
-        sink: &mut impl Sink,
-    ) -> Result<(), Drop> {
+    fn hand_over(&mut self, sid: Sid, from: Path, datagram: &[u8], sink: &mut impl Sink) -> Result<(), Drop> {
         if !sid.is_valid(&self.settings.keys) {
             return Err(Drop::Stranger);
         }
@@ -103,7 +97,7 @@ impl Lane {
         if sink.notice(Notice::Unknown { sid, received }) { Ok(()) } else { Err(Drop::QueueFull) }
     }
 
-    fn notice_move(&mut self, now: Instant, from: SocketAddr, sink: &mut impl Sink) {
+    fn notice_move(&mut self, now: Instant, from: Path, sink: &mut impl Sink) {
         if self.moved_at.is_none_or(|at| now.saturating_duration_since(at) >= PATH_INTERVAL)
             && sink.notice(Notice::Moved { from })
         {

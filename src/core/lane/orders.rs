@@ -1,8 +1,7 @@
 //! What a link and its lanes say to each other, and where a lane's output goes.
 
-use std::net::SocketAddr;
-
 use crate::config::Cipher;
+use crate::core::path::Path;
 use crate::core::sid::Sid;
 use crate::crypto::keys::DirectionKey;
 
@@ -63,12 +62,12 @@ pub enum Command {
         /// The encoded message.
         body: Vec<u8>,
         /// Where to.
-        to: SocketAddr,
+        to: Path,
         /// Under which sid; the current one if that is not there.
         under: Under,
     },
     /// Where frames go; `None`: nowhere, frames are dropped.
-    Endpoint(Option<SocketAddr>),
+    Endpoint(Option<Path>),
     /// Whether the peer's hello fits, so that frames may pass.
     Agreed(bool),
     /// The largest UDP payload, in bytes.
@@ -80,8 +79,8 @@ pub enum Command {
 /// A datagram and where it came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Received {
-    /// The source address.
-    pub from: SocketAddr,
+    /// The way it came.
+    pub from: Path,
     /// The bytes as they came.
     pub datagram: Vec<u8>,
 }
@@ -105,15 +104,20 @@ pub enum Notice {
     },
     /// An authentic control message.
     Control {
-        /// Source address.
-        from: SocketAddr,
+        /// The way it came.
+        from: Path,
         /// The decrypted body.
         body: Vec<u8>,
     },
-    /// An authentic datagram newer than all others came from another address than the endpoint.
+    /// An authentic datagram newer than all others came another way than the endpoint's.
     Moved {
-        /// The new address.
-        from: SocketAddr,
+        /// The new way.
+        from: Path,
+    },
+    /// This host refuses to send from the path's own address: it is gone, or has no route.
+    SourceLost {
+        /// The path.
+        path: Path,
     },
 }
 
@@ -122,7 +126,7 @@ pub trait Sink {
     /// A frame for the device.
     fn frame(&mut self, frame: &[u8]);
     /// A datagram for the network.
-    fn datagram(&mut self, datagram: &[u8], to: SocketAddr);
+    fn datagram(&mut self, datagram: &[u8], to: Path);
     /// Something for the link. The receiver's queue is bounded: false if it was full.
     fn notice(&mut self, notice: Notice) -> bool;
 }

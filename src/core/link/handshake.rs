@@ -1,12 +1,12 @@
 //! What both modes ask of their keys, and handshake mode's sessions.
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::{Keying, Link};
 use crate::core::admission::Now;
 use crate::core::lane::{Received, Under};
 use crate::core::limits::{REPEAT, SILENCE};
+use crate::core::path::Path;
 use crate::core::session::Outcome;
 use crate::crypto::Random;
 
@@ -83,6 +83,8 @@ impl<R: Random> Link<R> {
         if sessions.is_call_due(now)
             && let Some(target) = target
         {
+            // After a silence the own address may be what failed: let the kernel choose it.
+            let target = if silent { target.remote.into() } else { target };
             sessions.call(now, target, &mut self.random, &mut self.commands);
             self.take_turn(now, target);
         }
@@ -114,7 +116,7 @@ impl<R: Random> Link<R> {
     }
 
     /// The first word on a session, repeated until the peer's is there.
-    fn greet(&mut self, now: Instant, to: SocketAddr) {
+    fn greet(&mut self, now: Instant, to: Path) {
         self.send_hello(to, Under::Current);
         self.schedule_hello(now);
     }

@@ -1,6 +1,5 @@
 //! What the peer says, and what the link makes of it.
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::static_mode::Challenger;
@@ -9,12 +8,12 @@ use crate::core::admission::Now;
 use crate::core::hello;
 use crate::core::lane::{Command, Under};
 use crate::core::limits::HELLO_ANSWER;
-use crate::core::path::{Outcome, Validation};
+use crate::core::path::{Outcome, Path, Validation};
 use crate::crypto::Random;
 use crate::wire::control::{Hello, Message};
 
 impl<R: Random> Link<R> {
-    pub(super) fn handle_message(&mut self, now: Now, from: SocketAddr, message: Message) {
+    pub(super) fn handle_message(&mut self, now: Now, from: Path, message: Message) {
         match message {
             Message::Hello(peer) => self.handle_hello(now, from, peer),
             Message::Ping { n, .. } => {
@@ -28,7 +27,7 @@ impl<R: Random> Link<R> {
             }
             Message::Challenge { challenge } => self.reply(now, challenge, from, Challenger::Live),
             Message::Bye { reason } => {
-                if self.up && self.endpoint == Some(from) {
+                if self.up && self.endpoint.is_some_and(|endpoint| endpoint.covers(&from)) {
                     self.go_down(now.instant, format!("the peer says: {}", printable(&reason)));
                 }
             }
@@ -36,9 +35,12 @@ impl<R: Random> Link<R> {
         }
     }
 
-    fn handle_hello(&mut self, now: Now, from: SocketAddr, peer: Hello) {
-        if !self.settings.float && !self.is_pinned(from) {
-            self.say_once(now.instant, format!("the peer calls from {from}, but float = false pins it"));
+    fn handle_hello(&mut self, now: Now, from: Path, peer: Hello) {
+        if !self.settings.float && !self.is_pinned(from.remote) {
+            self.say_once(
+                now.instant,
+                format!("the peer calls from {}, but float = false pins it", from.remote),
+            );
             return;
         }
         self.heard_at = now.instant;
@@ -70,7 +72,7 @@ impl<R: Random> Link<R> {
     }
 
     /// The peer's hello fits.
-    fn agree(&mut self, now: Instant, from: SocketAddr) {
+    fn agree(&mut self, now: Instant, from: Path) {
         self.set_budget();
         if self.up {
             return;
@@ -79,16 +81,17 @@ impl<R: Random> Link<R> {
         self.said.clear();
         self.resolve_at = None;
         self.commands.push_back(Command::Agreed(true));
+        let endpoint = from.remote;
         let name = self.peer.as_ref().map_or_else(String::new, |peer| peer.name.clone());
-        self.log(1, format!("link up with {from}, the peer's \"{}\"", printable(&name)));
-        self.events.push_back(Event::Up { endpoint: from, name });
+        self.log(1, format!("link up with {endpoint}, the peer's \"{}\"", printable(&name)));
+        self.events.push_back(Event::Up { endpoint, name });
         self.caller.restart(now);
         self.schedule_hello(now);
     }
 
-    pub(super) fn handle_moved(&mut self, now: Now, from: SocketAddr) {
-        let Some(old) = self.endpoint.filter(|old| self.up && *old != from) else { return };
-        if !(self.settings.float || old.ip() == from.ip()) || self.validation.is_some() {
+    pub(super) fn handle_moved(&mut self, now: Now, from: Path) {
+        let Some(old) = self.endpoint.filter(|old| self.up && !old.covers(&from)) else { return };
+        if !(self.settings.float || old.remote.ip() == from.remote.ip()) || self.validation.is_some() {
             return;
         }
         let challenges = [self.random.bytes(), self.random.bytes()];
@@ -98,6 +101,13 @@ impl<R: Random> Link<R> {
         self.send(Message::Path { challenge: old_challenge }, old);
     }
 
+    /// The kernel chooses the own address again.
+    pub(super) fn handle_source_lost(&mut self, path: Path) {
+        if self.endpoint == Some(path) && path.local.is_some() {
+            self.set_endpoint(Some(path.remote.into()));
+        }
+    }
+
     pub(super) fn conclude(&mut self, now: Now, outcome: Option<Outcome>) {
         match outcome {
             None | Some(Outcome::Open) => {}
@@ -105,7 +115,12 @@ impl<R: Random> Link<R> {
             Some(Outcome::Move(new)) => {
                 self.validation = None;
                 self.heard_at = now.instant;
-                self.log(1, format!("the peer moved to {new}"));
+                let same = self.endpoint.is_some_and(|old| old.remote == new.remote);
+                let text = match new.local.filter(|_| same) {
+                    Some(local) => format!("the peer calls this end at {local} now"),
+                    None => format!("the peer moved to {}", new.remote),
+                };
+                self.log(1, text);
                 self.set_endpoint(Some(new));
                 self.send_hello(new, Under::Current);
             }

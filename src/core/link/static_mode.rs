@@ -1,12 +1,12 @@
 //! Static mode: the sids of both directions.
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::{Event, Keying, Link};
 use crate::core::admission::{Now, Verdict};
 use crate::core::lane::{Command, Key, Received, Under};
 use crate::core::limits::CHALLENGE_INTERVAL;
+use crate::core::path::Path;
 use crate::core::sid::Sid;
 use crate::core::stats::Drop;
 use crate::crypto::Random;
@@ -26,11 +26,17 @@ impl<R: Random> Link<R> {
             Verdict::Floor(time) => self.events.push_back(Event::Floor(time)),
             Verdict::Reply { challenge, to } => self.reply(now, challenge, to, Challenger::Unproven),
             Verdict::Challenge { challenge, to } => {
-                self.log(3, format!("{from} has the right key but its time must be proven: challenged"));
+                self.log(
+                    3,
+                    format!("{} has the right key but its time must be proven: challenged", from.remote),
+                );
                 self.send(Message::Challenge { challenge }, to);
             }
             Verdict::Proven { sid, skew, received, floor } => {
-                self.log(1, format!("{from} answered the challenge; the clocks differ by {}", seconds(skew)));
+                self.log(
+                    1,
+                    format!("{} answered the challenge; the clocks differ by {}", from.remote, seconds(skew)),
+                );
                 self.commands.push_back(Command::Receive(Key::Sid(sid)));
                 self.commands.push_back(Command::Again(received));
                 self.events.extend(floor.map(Event::Floor));
@@ -111,7 +117,7 @@ impl<R: Random> Link<R> {
 
     /// Answers a challenge under a sid that is drawn now. One from a sid that is not live may be a
     /// replay: while the link is up it gets its reply, and what frames are sent under does not change.
-    pub(super) fn reply(&mut self, now: Now, challenge: [u8; 16], to: SocketAddr, challenger: Challenger) {
+    pub(super) fn reply(&mut self, now: Now, challenge: [u8; 16], to: Path, challenger: Challenger) {
         let Keying::Static(keying) = &mut self.keying else { return };
         let replied_at = &mut keying.replied_at[challenger as usize];
         if replied_at.is_some_and(|at| now.instant.duration_since(at) < CHALLENGE_INTERVAL / 2) {
