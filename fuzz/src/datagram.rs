@@ -217,8 +217,8 @@ impl End {
         self.now.wall += time.as_micros() as u64;
         self.lane.handle_timeout(self.now.instant, &mut self.out);
         self.link.handle_timeout(self.now);
-        let stats = self.lane.stats();
-        self.link.handle_progress(self.now, &stats, self.lane.sent_under_key());
+        let report = self.lane.report();
+        self.link.handle_report(self.now, &report);
         self.settle();
     }
 
@@ -271,7 +271,7 @@ impl End {
     fn handle_event(&mut self, event: Event) {
         match event {
             Event::Floor(time) => self.link.handle_floor(time, self.floors_are_written),
-            Event::Endpoint(address) => self.link.handle_route(address, Some(1500)),
+            Event::Endpoint(address) => self.link.handle_route(self.now, address, Some(1500)),
             Event::Log { text, .. } => is_one_line(&text),
             Event::Down { reason } => is_one_line(&reason),
             Event::Up { name, .. } => assert!(name.len() <= control::MAX_NAME),

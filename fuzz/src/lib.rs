@@ -20,7 +20,7 @@ pub use stream_blocks::stream_blocks;
 
 use serde::{Serialize, de::DeserializeOwned};
 use tund::privsep::message::{MAX_MESSAGE, ToEngine, ToParent};
-use tund::wire::control::{MAX_CONTROL, decode, encode};
+use tund::wire::control::{MAX_PING, decode, encode};
 
 /// A target.
 pub type Target = fn(&[u8]);
@@ -40,7 +40,7 @@ pub fn control(data: &[u8]) {
     let Ok(Some(message)) = decode(data) else { return };
     let mut again = Vec::new();
     encode(&message, &mut again);
-    assert!(again.len() <= MAX_CONTROL);
+    assert!(again.len() <= MAX_PING);
     assert!(again.len() <= data.len(), "a message has no shorter encoding");
     assert_eq!(decode(&again), Ok(Some(message)));
     if again.len() == data.len() {

@@ -22,7 +22,7 @@ use crate::wire::block::{Packer, Reassembler};
 use crate::wire::datagram::{Framing, HEADER, Header, Kind, SID};
 
 pub use opening::unmask;
-pub use orders::{Command, Key, Notice, Received, Sink, Under};
+pub use orders::{Command, Key, Notice, Received, Report, Sink, Under};
 
 use orders::Name;
 
@@ -76,6 +76,8 @@ pub struct Lane {
     agreed: bool,
     budget: usize,
     moved_at: Option<Instant>,
+    /// Whether a datagram longer than the base went out since the last report.
+    used_length: bool,
     buffer: Vec<u8>,
     stats: Stats,
 }
@@ -93,6 +95,7 @@ impl Lane {
             agreed: false,
             budget: BUDGET_BASE,
             moved_at: None,
+            used_length: false,
             buffer: vec![0; DATAGRAM_MAX],
             stats: Stats::default(),
         }
@@ -107,9 +110,13 @@ impl Lane {
         stats
     }
 
-    /// How many datagrams went out under the current key.
-    pub fn sent_under_key(&self) -> u32 {
-        self.current.as_ref().map_or(0, |key| key.counter)
+    /// What the link must know once a second.
+    pub fn report(&mut self) -> Report {
+        Report {
+            stats: self.stats(),
+            sent_under_key: self.current.as_ref().map_or(0, |key| key.counter),
+            used_length: std::mem::take(&mut self.used_length),
+        }
     }
 
     /// Carries out what the link decided.
@@ -310,6 +317,7 @@ impl Lane {
         datagram[framing.prefix() - HEADER..framing.prefix()].copy_from_slice(&header.emit());
         if seal(framing, &self.settings.keys, &key.aead, header, datagram).is_ok() {
             self.stats.datagrams_out += 1;
+            self.used_length |= kind != Kind::Control && datagram.len() > BUDGET_BASE;
             sink.datagram(datagram, to);
         }
     }

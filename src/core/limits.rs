@@ -54,6 +54,21 @@ pub const PATH_LIFE: Duration = Duration::from_secs(5);
 
 /// The UDP payload every path is expected to take, in bytes (RFC 8899 BASE_PLPMTU).
 pub const BUDGET_BASE: usize = 1200;
+/// The longest datagram that is probed for, in bytes: what a jumbo frame carries.
+pub const BUDGET_MAX: usize = 9188;
+/// So many probes of one length are lost before it counts as too long (RFC 8899 MAX_PROBES).
+pub const PROBE_LOSSES: u32 = 3;
+/// A search ends when what passes and what fails are this close, in bytes.
+pub const PROBE_STEP: usize = 16;
+/// The budget is verified when a report tells of long datagrams, unless it was within this time. Reports
+/// come every second, so with three waits full frames are lost for less than three seconds.
+pub const PROBE_VERIFY: Duration = Duration::from_millis(500);
+/// Least and most time a probe waits for its answer; between them it follows the round-trip time.
+pub const PROBE_WAIT: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(2)];
+/// The pause after a round of which nothing came back doubles this often.
+pub const PROBE_PATIENCE: u32 = 4;
+/// A budget below the ceiling is questioned this often (RFC 8899 PMTU_RAISE_TIMER).
+pub const PROBE_RAISE: Duration = Duration::from_secs(600);
 /// IPv4 and UDP headers in bytes.
 pub const OUTER_V4: usize = 28;
 /// IPv6 and UDP headers in bytes.

@@ -5,6 +5,7 @@
 //! [`Link::handle_timeout`] no later than [`Link::poll_timeout`] says. `Now::instant` never goes back.
 
 mod handshake;
+mod length;
 mod peer;
 mod static_mode;
 
@@ -16,8 +17,9 @@ use std::time::Instant;
 use super::admission::{Admission, Now};
 use super::caller::{Caller, Turn};
 use super::hello;
-use super::lane::{Command, Key, Notice, Under};
+use super::lane::{Command, Key, Notice, Report, Under};
 use super::limits::{BUDGET_BASE, COUNTER_ROTATE, OUTER_V4, OUTER_V6, REPEAT, RESOLVE};
+use super::mtu::Search;
 use super::path::{Path, Validation};
 use super::sending::Sending;
 use super::session::Sessions;
@@ -93,7 +95,9 @@ pub struct Link<R> {
     validation: Option<Validation>,
     peer: Option<Hello>,
     up: bool,
+    /// What the route to the peer takes, in bytes of UDP payload.
     own_budget: usize,
+    search: Search,
     answered_at: Option<Instant>,
     resolve_at: Option<Instant>,
     heard_at: Instant,
@@ -152,6 +156,7 @@ impl<R: Random> Link<R> {
             peer: None,
             up: false,
             own_budget: BUDGET_BASE,
+            search: Search::new(instant),
             answered_at: None,
             resolve_at: settings.has_remote.then_some(instant),
             heard_at: instant,
@@ -197,7 +202,9 @@ impl<R: Random> Link<R> {
                 Err(_) => self.stats.drop(Drop::Malformed),
             },
             Notice::Moved { from } => self.handle_moved(now, from),
-            Notice::SourceLost { path } => self.handle_source_lost(path),
+            Notice::SourceLost { path } => self.handle_source_lost(now.instant, path),
+            Notice::TooLong => self.search.handle_claim(now.instant),
+            Notice::Refused { to } => self.handle_refused(now.instant, to),
             Notice::Handshake(received) => self.handle_handshake(now, &received),
             Notice::Confirmed { slot } => self.handle_confirmed(now, slot),
         }
@@ -213,14 +220,14 @@ impl<R: Random> Link<R> {
     }
 
     /// What the kernel's routing says about an endpoint: the MTU of the route, in bytes.
-    pub fn handle_route(&mut self, address: SocketAddr, mtu: Option<u32>) {
+    pub fn handle_route(&mut self, now: Now, address: SocketAddr, mtu: Option<u32>) {
         let Some(target) = self.target().filter(|target| target.remote == address) else { return };
         let outer = if address.is_ipv4() { OUTER_V4 } else { OUTER_V6 };
         let mtu = self.settings.path_mtu.or(mtu).and_then(|mtu| usize::try_from(mtu).ok());
         let budget = mtu.map_or(BUDGET_BASE, |mtu| mtu.saturating_sub(outer));
         if budget != self.own_budget {
             self.own_budget = budget;
-            self.set_budget();
+            self.set_ceiling(now.instant);
             if self.up {
                 self.send_hello(target, Under::Current);
             }
@@ -239,9 +246,9 @@ impl<R: Random> Link<R> {
         }
     }
 
-    /// Totals of the lane, told about once a second, and how many datagrams went out under the current
-    /// key.
-    pub fn handle_progress(&mut self, now: Now, lane: &Stats, sent_under_key: u32) {
+    /// What the lane told, about once a second.
+    pub fn handle_report(&mut self, now: Now, report: &Report) {
+        let Report { stats: lane, sent_under_key, used_length } = report;
         if lane.datagrams_in != self.datagrams_in {
             self.datagrams_in = lane.datagrams_in;
             self.heard_at = now.instant;
@@ -255,7 +262,10 @@ impl<R: Random> Link<R> {
             );
         }
         self.strangers = strangers;
-        if sent_under_key >= COUNTER_ROTATE {
+        if *used_length {
+            self.search.handle_use(now.instant);
+        }
+        if *sent_under_key >= COUNTER_ROTATE {
             self.renew_keys(now.instant);
         }
     }
@@ -280,6 +290,7 @@ impl<R: Random> Link<R> {
             self.resolve_at,
             self.validation.as_ref().map(Validation::poll_timeout),
             self.said.back().map(|said| said.at + REPEAT),
+            self.search.poll_timeout().filter(|_| self.is_probing()),
         ];
         others.into_iter().flatten().fold(next, Instant::min)
     }
@@ -305,6 +316,7 @@ impl<R: Random> Link<R> {
         }
         let outcome = self.validation.as_ref().map(|path| path.handle_timeout(instant));
         self.conclude(now, outcome);
+        self.handle_search_timeout(instant);
         self.repeat_said(instant);
     }
 
@@ -376,20 +388,16 @@ impl<R: Random> Link<R> {
         self.commands.push_back(Command::Control { body, to, under });
     }
 
-    fn set_endpoint(&mut self, endpoint: Option<Path>) {
+    fn set_endpoint(&mut self, now: Instant, endpoint: Option<Path>) {
         if self.endpoint == endpoint {
             return;
         }
         self.endpoint = endpoint;
         self.own_budget = BUDGET_BASE;
-        self.set_budget();
+        self.search.reset(now);
+        self.set_ceiling(now);
         self.commands.push_back(Command::Endpoint(endpoint));
         self.events.extend(endpoint.map(|endpoint| Event::Endpoint(endpoint.remote)));
-    }
-
-    fn set_budget(&mut self) {
-        let theirs = self.peer.as_ref().map_or(usize::MAX, |peer| usize::from(peer.budget));
-        self.commands.push_back(Command::Budget(self.own_budget.min(theirs)));
     }
 
     fn log(&mut self, verb: u8, text: String) {

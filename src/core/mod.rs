@@ -11,6 +11,7 @@ pub mod hello;
 pub mod lane;
 pub mod limits;
 pub mod link;
+pub mod mtu;
 pub mod path;
 pub mod replay;
 pub mod sending;

@@ -151,6 +151,8 @@ struct World {
     wire: VecDeque<Flying>,
     record: Vec<Flying>,
     cut: bool,
+    /// Longer datagrams are lost.
+    passes: usize,
     seed: u64,
 }
 
@@ -207,7 +209,16 @@ impl World {
         let ends =
             [End::new(mon, MON, None, skews[0], start, 1), End::new(fri, FRI, Some(MON), skews[1], start, 2)];
         let wire = VecDeque::new();
-        Self { start, elapsed: Duration::ZERO, ends, wire, record: Vec::new(), cut: false, seed: 3 }
+        Self {
+            start,
+            elapsed: Duration::ZERO,
+            ends,
+            wire,
+            record: Vec::new(),
+            cut: false,
+            passes: 1472,
+            seed: 3,
+        }
     }
 
     fn now(&self, which: usize) -> Now {
@@ -251,7 +262,7 @@ impl World {
                 match event {
                     Event::Log { text, .. } => end.log.push(text),
                     Event::Resolve => end.link.handle_resolved(now, end.remote.into_iter().collect()),
-                    Event::Endpoint(address) => end.link.handle_route(address, Some(1500)),
+                    Event::Endpoint(address) => end.link.handle_route(now, address, Some(1500)),
                     Event::Floor(time) => {
                         if end.floor_writable {
                             end.floor = end.floor.max(Some(time));
@@ -275,7 +286,7 @@ impl World {
             let from = from.unwrap_or(end.address);
             let flying = Flying { from, to, bytes };
             self.record.push(flying.clone());
-            if !self.cut {
+            if !self.cut && flying.bytes.len() <= self.passes {
                 self.wire.push_back(flying);
             }
         }
@@ -312,8 +323,8 @@ impl World {
             for which in 0..2 {
                 let now = self.now(which);
                 let end = &mut self.ends[which];
-                let (stats, sent) = (end.lane.stats(), end.lane.sent_under_key());
-                end.link.handle_progress(now, &stats, sent);
+                let report = end.lane.report();
+                end.link.handle_report(now, &report);
                 end.lane.handle_timeout(now.instant, &mut end.out);
                 if end.link.poll_timeout() <= now.instant {
                     end.link.handle_timeout(now);
@@ -676,6 +687,63 @@ fn the_peer_is_followed_to_a_new_address_but_a_copy_cannot_move_it() {
     world.assert_carries();
 }
 
+/// Sends a full frame ten times a second; gives the seconds after which one came through again.
+fn recovers(world: &mut World, limit: f64) -> f64 {
+    let frame = [7; 1400];
+    let mut seconds = 0.0;
+    while seconds < limit {
+        world.ends[0].out.frames.clear();
+        world.send(1, &[&frame]);
+        if !world.ends[0].out.frames.is_empty() {
+            return seconds;
+        }
+        world.run(0.1);
+        seconds += 0.1;
+    }
+    panic!("no full frame for {limit} s: {:?}", world.ends[1].log)
+}
+
+#[test]
+fn a_path_that_shrinks_passes_full_frames_again_within_three_seconds() {
+    for (mon, fri) in [(settings(0), settings(1)), (handshake(0), handshake(1))] {
+        for claims in [false, true] {
+            let mut world = World::with(mon.clone(), fri.clone(), [0, 0]);
+            world.run(5.0);
+            let whole = world.record.iter().filter(|flying| flying.bytes.len() == 1472).count();
+            assert_eq!(whole, 2, "one probe each way finds that the route's MTU is right");
+            assert_eq!(recovers(&mut world, 1.0), 0.0);
+            world.passes = 1252;
+            if claims {
+                let now = world.now(1);
+                world.ends[1].link.handle_notice(now, Notice::TooLong);
+                assert!(recovers(&mut world, 1.0) <= 1.0);
+            } else {
+                assert!(recovers(&mut world, 3.0) > 0.0, "full datagrams were lost");
+            }
+            world.passes = 1472;
+            world.run(601.0);
+            let before = world.record.len();
+            assert_eq!(recovers(&mut world, 1.0), 0.0);
+            let sent = world.record[before..].iter().filter(|flying| flying.bytes.len() > 1400).count();
+            assert_eq!(sent, 1, "the path that grew is used again");
+        }
+    }
+}
+
+#[test]
+fn a_false_report_of_a_small_path_changes_nothing() {
+    let mut world = World::with(handshake(0), handshake(1), [0, 0]);
+    world.run(5.0);
+    for _ in 0..50 {
+        let now = world.now(1);
+        world.ends[1].link.handle_notice(now, Notice::TooLong);
+        world.run(0.1);
+    }
+    let before = world.record.len();
+    world.send(1, &[&[7; 1400]]);
+    assert_eq!(world.record[before..].len(), 1, "one datagram, not two");
+}
+
 #[test]
 fn full_frames_cross_a_small_path_and_small_ones_share_datagrams() {
     let mut world = World::new();
@@ -710,7 +778,8 @@ fn a_key_at_its_last_counter_is_changed_before() {
     world.run(3.0);
     let now = world.now(1);
     let end = &mut world.ends[1];
-    end.link.handle_progress(now, &Stats::default(), super::limits::COUNTER_ROTATE);
+    let sent_under_key = super::limits::COUNTER_ROTATE;
+    end.link.handle_report(now, &lane::Report { sent_under_key, ..end.lane.report() });
     end.link.handle_timeout(now);
     assert!(matches!(end.link.poll_command(), Some(Command::Prepare(..))));
 }

@@ -204,7 +204,7 @@ impl Engine {
     fn handle_parent(&mut self, message: ToEngine, descriptors: Vec<OwnedFd>) {
         match message {
             ToEngine::Resolved { addresses } => self.link.handle_resolved(now(), addresses),
-            ToEngine::Route { address, mtu, .. } => self.link.handle_route(address, mtu),
+            ToEngine::Route { address, mtu, .. } => self.link.handle_route(now(), address, mtu),
             ToEngine::FloorWritten { time, ok } => self.link.handle_floor(time, ok),
             ToEngine::Device => {
                 for device in descriptors {
@@ -224,14 +224,14 @@ impl Engine {
     fn handle_worker(&mut self, message: FromWorker) -> Result<(), Ending> {
         match message {
             FromWorker::Notice(notice) => self.link.handle_notice(now(), notice),
-            FromWorker::Report { stats, sent_under_key } => {
+            FromWorker::Report(report) => {
                 if self.letters
-                    && let Some(line) = letters(&self.stats, &stats)
+                    && let Some(line) = letters(&self.stats, &report.stats)
                 {
                     say!(5, "{line}");
                 }
-                self.stats = stats;
-                self.link.handle_progress(now(), &stats, sent_under_key);
+                self.stats = report.stats;
+                self.link.handle_report(now(), &report);
                 if std::mem::take(&mut self.wanted) {
                     say!(1, "{}", self.stats.plus(&self.link.stats()));
                     self.tell(&ToParent::Traffic(self.traffic()))?;
@@ -251,8 +251,8 @@ impl Engine {
         self.pump()?;
         self.worker.send(ToWorker::Quit);
         while let Some(message) = self.notices.recv().await {
-            if let FromWorker::Report { stats, .. } = message {
-                self.stats = stats;
+            if let FromWorker::Report(report) = message {
+                self.stats = report.stats;
             }
         }
         say!(3, "{}", self.stats.plus(&self.link.stats()));

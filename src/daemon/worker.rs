@@ -14,7 +14,7 @@ use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::io::Errno;
 use rustix::time::Timespec;
 
-use crate::core::lane::{Command, Lane, Notice, Sink};
+use crate::core::lane::{Command, Lane, Notice, Report, Sink};
 use crate::core::limits::{DATAGRAM_MAX, ETHERNET};
 use crate::core::path::Path;
 use crate::core::stats::{Drop, Stats};
@@ -25,6 +25,8 @@ use crate::transport::udp::{Socket, is_source_lost};
 const BATCH: usize = 64;
 /// A failure to send is told at most this often.
 const FAILURES: Duration = Duration::from_secs(60);
+/// What ICMP says is told at most this often.
+const COMPLAINTS: Duration = Duration::from_millis(200);
 /// Frames kept for a device that is still to be opened.
 const WAITING: usize = 64;
 
@@ -45,12 +47,7 @@ pub enum FromWorker {
     /// For the link.
     Notice(Notice),
     /// What was counted.
-    Report {
-        /// All counters.
-        stats: Stats,
-        /// Datagrams sent under the current key.
-        sent_under_key: u32,
-    },
+    Report(Report),
     /// Datagrams cannot be sent; told once a minute at most.
     SendFailed {
         /// Where to.
@@ -98,6 +95,8 @@ struct Port {
     engine: tokio::sync::mpsc::Sender<FromWorker>,
     /// When a failure to send was last told.
     failed_at: Option<Instant>,
+    /// When ICMP was last told of: other errors, and datagrams that are too long.
+    complained_at: [Option<Instant>; 2],
     drops: Stats,
 }
 
@@ -131,6 +130,7 @@ impl Worker {
             waiting: VecDeque::new(),
             engine,
             failed_at: None,
+            complained_at: [None; 2],
             drops: Stats::default(),
         };
         let mut worker = Self {
@@ -175,7 +175,13 @@ impl Worker {
                             return Ok(());
                         }
                     }
-                    n if n == Source::Socket as u64 => self.take_datagrams(now),
+                    n if n == Source::Socket as u64 => {
+                        let flags = event.flags;
+                        if flags.contains(epoll::EventFlags::ERR) {
+                            self.take_complaints(now);
+                        }
+                        self.take_datagrams(now);
+                    }
                     _ => self.take_frames()?,
                 }
             }
@@ -217,10 +223,10 @@ impl Worker {
     }
 
     fn report(&mut self) {
-        let stats = self.lane.stats().plus(&self.port.drops);
-        let sent_under_key = self.lane.sent_under_key();
+        let report = self.lane.report();
+        let stats = report.stats.plus(&self.port.drops);
         // A full channel means that the engine is behind; it asks again.
-        let _ = self.port.engine.try_send(FromWorker::Report { stats, sent_under_key });
+        let _ = self.port.engine.try_send(FromWorker::Report(Report { stats, ..report }));
     }
 
     fn take_datagrams(&mut self, now: Instant) {
@@ -234,6 +240,23 @@ impl Worker {
                     self.port.drops.drop(Drop::Malformed);
                 }
                 // Nothing there, or an ICMP error of an earlier send: the next event tells.
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// What ICMP says of datagrams sent before: of each kind at most one is told in [`COMPLAINTS`].
+    fn take_complaints(&mut self, now: Instant) {
+        for _ in 0..BATCH {
+            match self.port.socket.receive_error() {
+                Ok((to, error)) => {
+                    let notice = match Errno::from_io_error(&error) {
+                        Some(Errno::MSGSIZE) => Notice::TooLong,
+                        _ => Notice::Refused { to },
+                    };
+                    self.port.complain(now, notice);
+                }
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
                 Err(_) => return,
             }
         }
@@ -299,8 +322,11 @@ impl Sink for Port {
                     _ => Drop::NoPeer,
                 };
                 self.drops.drop(reason);
-                if reason != Drop::QueueFull {
-                    self.tell_failure(to.remote, error);
+                match reason {
+                    Drop::QueueFull => {}
+                    // The link finds out what passes; most often it is asking just that.
+                    Drop::TooBig => self.complain(Instant::now(), Notice::TooLong),
+                    _ => self.tell_failure(to.remote, error),
                 }
             }
         }
@@ -312,6 +338,16 @@ impl Sink for Port {
 }
 
 impl Port {
+    /// Whoever sends ICMP could say anything, as often as he likes.
+    fn complain(&mut self, now: Instant, notice: Notice) {
+        let last = &mut self.complained_at[usize::from(notice == Notice::TooLong)];
+        if last.is_none_or(|at| now.saturating_duration_since(at) >= COMPLAINTS)
+            && self.engine.try_send(FromWorker::Notice(notice)).is_ok()
+        {
+            *last = Some(now);
+        }
+    }
+
     /// Whoever makes this end answer to addresses that fail gets one line in a while.
     fn tell_failure(&mut self, to: SocketAddr, error: io::Error) {
         let now = Instant::now();

@@ -28,6 +28,17 @@ pub struct Arrival {
     pub local: Option<IpAddr>,
 }
 
+/// Makes a UDP socket queue what routers and hosts report of its datagrams by ICMP. Any later call on the
+/// socket may then fail once with the report's error.
+pub fn queue_errors(socket: impl AsFd, v6: bool) -> io::Result<()> {
+    // Datagrams to mapped addresses obey the IPv4 option, on IPv6 sockets as well.
+    set_option(&socket, libc::IPPROTO_IP, libc::IP_RECVERR, 1)?;
+    if v6 {
+        set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)?;
+    }
+    Ok(())
+}
+
 /// Makes a UDP socket report the local address of each datagram. `v6`: its family is IPv6; datagrams of
 /// IPv4 then have a mapped address.
 pub fn report_local_address(socket: impl AsFd, v6: bool) -> io::Result<()> {
@@ -57,6 +68,36 @@ pub fn receive_datagram(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Arri
     let from = unsafe { SockAddr::new(from, header.msg_namelen) };
     let from = from.as_socket().ok_or(io::ErrorKind::InvalidData)?;
     Ok(Arrival { length, from, local: local_address(&header) })
+}
+
+/// Takes one report from the socket's error queue: the address the datagram was for, and the error. Whoever
+/// sends ICMP may lie.
+pub fn receive_error(socket: impl AsFd) -> io::Result<(SocketAddr, io::Error)> {
+    let mut to = SockAddrStorage::zeroed();
+    let mut control = Control([0; CONTROL]);
+    let mut header = empty();
+    header.msg_name = (&raw mut to).cast();
+    header.msg_namelen = to.size_of();
+    header.msg_control = control.0.as_mut_ptr().cast();
+    header.msg_controllen = CONTROL as _;
+    let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
+    // SAFETY: every pointer of `header` is to a live, exclusively borrowed object of the length given with it.
+    let length = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut header, flags) };
+    if length < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel wrote an address of `msg_namelen` bytes.
+    let to = unsafe { SockAddr::new(to, header.msg_namelen) };
+    let to = to.as_socket().ok_or(io::ErrorKind::InvalidData)?;
+    let error = find(&header, |level, kind, data| match (level, kind) {
+        (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) => {
+            // SAFETY: the kernel puts a sock_extended_err there; it may not be aligned.
+            let error = unsafe { data.cast::<libc::sock_extended_err>().read_unaligned() };
+            Some(io::Error::from_raw_os_error(error.ee_errno.cast_signed()))
+        }
+        _ => None,
+    });
+    Ok((to, error.ok_or(io::ErrorKind::InvalidData)?))
 }
 
 /// Sends one datagram, without waiting; from `local`, unless the kernel shall choose. Both addresses are of
@@ -92,24 +133,31 @@ fn empty() -> libc::msghdr {
 }
 
 fn local_address(header: &libc::msghdr) -> Option<IpAddr> {
+    find(header, |level, kind, data| match (level, kind) {
+        (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+            // SAFETY: the kernel puts an in_pktinfo there; it may not be aligned.
+            let info = unsafe { data.cast::<libc::in_pktinfo>().read_unaligned() };
+            Some(Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes()).into())
+        }
+        (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+            // SAFETY: the kernel puts an in6_pktinfo there; it may not be aligned.
+            let info = unsafe { data.cast::<libc::in6_pktinfo>().read_unaligned() };
+            Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into())
+        }
+        _ => None,
+    })
+}
+
+/// The first of the control messages that the kernel wrote in which `read` finds what it looks for.
+fn find<T>(header: &libc::msghdr, read: impl Fn(c_int, c_int, *const u8) -> Option<T>) -> Option<T> {
     // SAFETY: the kernel has filled the control buffer that `header` points to and set its length.
     let mut message = unsafe { libc::CMSG_FIRSTHDR(header) };
     while !message.is_null() {
         // SAFETY: a message that CMSG_FIRSTHDR or CMSG_NXTHDR gives lies inside the control buffer.
         let (level, kind, data) =
             unsafe { ((*message).cmsg_level, (*message).cmsg_type, libc::CMSG_DATA(message)) };
-        match (level, kind) {
-            (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-                // SAFETY: the kernel puts an in_pktinfo there; it may not be aligned.
-                let info = unsafe { data.cast::<libc::in_pktinfo>().read_unaligned() };
-                return Some(Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes()).into());
-            }
-            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
-                // SAFETY: the kernel puts an in6_pktinfo there; it may not be aligned.
-                let info = unsafe { data.cast::<libc::in6_pktinfo>().read_unaligned() };
-                return Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into());
-            }
-            _ => {}
+        if let Some(found) = read(level, kind, data) {
+            return Some(found);
         }
         // SAFETY: as for CMSG_FIRSTHDR.
         message = unsafe { libc::CMSG_NXTHDR(header, message) };
@@ -187,6 +235,20 @@ mod tests {
         exchange("0.0.0.0:0", "127.0.0.2", "127.0.0.3", false);
         exchange("[::]:0", "::1", "::1", true);
         exchange("[::]:0", "127.0.0.2", "127.0.0.3", true);
+    }
+
+    #[test]
+    fn a_closed_port_is_reported_and_the_next_datagram_passes() {
+        for (from, to, v6) in [("0.0.0.0:0", "127.0.0.1", false), ("[::]:0", "::ffff:127.0.0.1", true)] {
+            let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let socket = UdpSocket::bind(from).unwrap();
+            queue_errors(&socket, v6).unwrap();
+            let to = (to, closed).to_socket_addr();
+            send_datagram(&socket, b"x", to, None).unwrap();
+            let (about, error) = receive_error(&socket).unwrap();
+            assert_eq!((about, error.kind()), (to, io::ErrorKind::ConnectionRefused));
+            assert_eq!(receive_error(&socket).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        }
     }
 
     #[test]

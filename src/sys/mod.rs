@@ -6,6 +6,8 @@ mod netlink;
 mod option;
 mod tun;
 
-pub use datagram::{Arrival, receive_datagram, report_local_address, send_datagram};
+pub use datagram::{
+    Arrival, queue_errors, receive_datagram, receive_error, report_local_address, send_datagram,
+};
 pub use netlink::netlink_explain_errors;
 pub use tun::{own_device, plain_frames};

@@ -150,11 +150,12 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Takes over a UDP socket, which reports local addresses from now on; fails if the descriptor is no
+    /// Takes over a UDP socket, which reports local addresses and ICMP errors from now on; fails if the descriptor is no
     /// socket.
     pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
         let v6 = sockopt::socket_domain(&fd)? == AddressFamily::INET6;
         sys::report_local_address(&fd, v6)?;
+        sys::queue_errors(&fd, v6)?;
         Ok(Self { fd, v6 })
     }
 
@@ -175,15 +176,24 @@ impl Socket {
     /// the interface it would leave by; [`is_source_lost`]: this host does not send from the path's own
     /// address.
     pub fn send(&self, datagram: &[u8], path: Path) -> io::Result<()> {
-        let Path { remote, local } = path;
-        match (self.v6, local) {
-            (true, Some(IpAddr::V4(local))) => {
-                let local = local.to_ipv6_mapped().into();
-                sys::send_datagram(&self.fd, datagram, mapped(remote), Some(local))
-            }
-            (true, local) => sys::send_datagram(&self.fd, datagram, mapped(remote), local),
-            (false, local) => sys::send_datagram(&self.fd, datagram, remote, local),
+        let (remote, local) = match (self.v6, path.local) {
+            (true, Some(IpAddr::V4(local))) => (mapped(path.remote), Some(local.to_ipv6_mapped().into())),
+            (true, local) => (mapped(path.remote), local),
+            (false, local) => (path.remote, local),
+        };
+        match sys::send_datagram(&self.fd, datagram, remote, local) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
+            // That may be the error of a datagram before; then this one has not been tried.
+            Err(_) => sys::send_datagram(&self.fd, datagram, remote, local),
+            sent => sent,
         }
+    }
+
+    /// Takes one report of a router or host about datagrams sent before, and the address they were for.
+    /// `WouldBlock`: there is none.
+    pub fn receive_error(&self) -> io::Result<(SocketAddr, io::Error)> {
+        let (to, error) = sys::receive_error(&self.fd)?;
+        Ok((plain(to), error))
     }
 }
 

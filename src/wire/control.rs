@@ -2,7 +2,7 @@
 //!
 //! | type | message | field 0 | field 1 |
 //! |---|---|---|---|
-//! | 1 | `ping` | n: unsigned, 32 bits | padding: 0–64 bytes |
+//! | 1 | `ping` | n: unsigned, 32 bits | padding: zero bytes |
 //! | 2 | `pong` | n: as in the ping | received: unsigned, 64 bits |
 //! | 3 | `path` | challenge: 16 bytes | |
 //! | 4 | `path-reply` | challenge: 16 bytes | |
@@ -21,10 +21,10 @@ use crate::config::Mode;
 
 pub use super::Malformed;
 
-/// Longest control message in bytes, type included.
+/// Longest control message other than a ping in bytes, type included.
 pub const MAX_CONTROL: usize = 1200;
-/// Longest padding of a ping in bytes.
-pub const MAX_PADDING: usize = 64;
+/// Longest ping in bytes, type included: one that probes for a jumbo frame.
+pub const MAX_PING: usize = 9216;
 /// Longest name in a Hello in bytes of UTF-8.
 pub const MAX_NAME: usize = 64;
 /// Longest reason of a bye in bytes of UTF-8.
@@ -48,8 +48,8 @@ pub enum Message {
     Ping {
         /// Which ping this is, so that the pong can be matched.
         n: u32,
-        /// Random bytes that vary the length, at most [`MAX_PADDING`].
-        padding: Vec<u8>,
+        /// How many zero bytes make it longer; the whole is at most [`MAX_PING`] long.
+        padding: usize,
     },
     /// Answers a [`Message::Ping`].
     Pong {
@@ -129,8 +129,8 @@ pub fn encode(message: &Message, out: &mut Vec<u8>) {
     let mut writer = Writer::new(out);
     match message {
         Message::Ping { n, padding } => {
-            let padding = padding.get(..MAX_PADDING).unwrap_or(padding);
-            writer.map(2).unsigned(0).unsigned((*n).into()).unsigned(1).bytes(padding);
+            let padding = vec![0; (*padding).min(MAX_PING - PING_FIXED)];
+            writer.map(2).unsigned(0).unsigned((*n).into()).unsigned(1).bytes(&padding);
         }
         Message::Pong { n, received } => {
             writer.map(2).unsigned(0).unsigned((*n).into()).unsigned(1).unsigned(*received);
@@ -148,12 +148,35 @@ pub fn encode(message: &Message, out: &mut Vec<u8>) {
     }
 }
 
+/// The most that a ping has beside its padding: type, map, keys, n, and the padding's length.
+const PING_FIXED: usize = 1 + 1 + 1 + 5 + 1 + 3;
+
+/// An encoded ping with so many bytes of padding.
+pub fn ping(n: u32, padding: usize) -> Vec<u8> {
+    let mut body = Vec::new();
+    encode(&Message::Ping { n, padding }, &mut body);
+    body
+}
+
+/// An encoded ping of `length` bytes, or of as few more or less as its encoding allows.
+pub fn ping_of_length(n: u32, length: usize) -> Vec<u8> {
+    let bare = ping(n, 0).len();
+    let padding = length.saturating_sub(bare);
+    // The padding's own length takes one, two or three bytes; the bare ping has one.
+    let more = match padding {
+        0..=23 => 0,
+        24..=257 => 1,
+        _ => 2,
+    };
+    ping(n, padding - more)
+}
+
 /// Decodes the body of a control datagram. `Ok(None)`: a type this version does not know, to be ignored.
 pub fn decode(body: &[u8]) -> Result<Option<Message>, Malformed> {
-    if body.len() > MAX_CONTROL {
+    let (kind, rest) = body.split_first().ok_or(Malformed::Truncated)?;
+    if body.len() > if *kind == PING { MAX_PING } else { MAX_CONTROL } {
         return Err(Malformed::TooLong);
     }
-    let (kind, rest) = body.split_first().ok_or(Malformed::Truncated)?;
     let mut reader = Reader::new(rest);
     let message = match *kind {
         PING => decode_ping(&mut reader)?,
@@ -220,7 +243,7 @@ fn decode_ping(reader: &mut Reader<'_>) -> Result<Message, Malformed> {
     reader.map(|key, value| {
         match key {
             0 => n = Some(value.unsigned()?),
-            1 => padding = Some(bounded(value.bytes()?, MAX_PADDING)?.to_vec()),
+            1 => padding = Some(zeros(value.bytes()?)?),
             _ => value.skip()?,
         }
         Ok(())
@@ -318,6 +341,10 @@ fn choice(reader: &mut Reader<'_>) -> Result<bool, Malformed> {
         1 => Ok(true),
         _ => Err(Malformed::OutOfRange),
     }
+}
+
+fn zeros(bytes: &[u8]) -> Result<usize, Malformed> {
+    if bytes.iter().all(|byte| *byte == 0) { Ok(bytes.len()) } else { Err(Malformed::OutOfRange) }
 }
 
 fn bounded(bytes: &[u8], max: usize) -> Result<&[u8], Malformed> {

@@ -12,6 +12,7 @@ mod demo;
 mod ending;
 mod failures;
 mod names;
+mod paths;
 mod privileges;
 mod randomness;
 mod returning;

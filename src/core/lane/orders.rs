@@ -1,8 +1,11 @@
 //! What a link and its lanes say to each other, and where a lane's output goes.
 
+use std::net::SocketAddr;
+
 use crate::config::Cipher;
 use crate::core::path::Path;
 use crate::core::sid::Sid;
+use crate::core::stats::Stats;
 use crate::crypto::keys::DirectionKey;
 
 /// A key for one direction, and the name that its datagrams carry.
@@ -114,11 +117,31 @@ pub enum Notice {
         /// The new way.
         from: Path,
     },
+    /// A router, or this host, says that datagrams are too long for the way to the peer.
+    TooLong,
+    /// A host on the way says that nothing takes datagrams for this address: no process has the port, or
+    /// no route leads there.
+    Refused {
+        /// The address.
+        to: SocketAddr,
+    },
     /// This host refuses to send from the path's own address: it is gone, or has no route.
     SourceLost {
         /// The path.
         path: Path,
     },
+}
+
+/// What a lane tells about once a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Report {
+    /// All counters since the start.
+    pub stats: Stats,
+    /// Datagrams sent under the current key.
+    pub sent_under_key: u32,
+    /// Whether a datagram longer than [`BUDGET_BASE`](crate::core::limits::BUDGET_BASE) went out since the
+    /// last report.
+    pub used_length: bool,
 }
 
 /// Where a lane puts what comes out of it.

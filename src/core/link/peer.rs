@@ -31,7 +31,8 @@ impl<R: Random> Link<R> {
                     self.go_down(now.instant, format!("the peer says: {}", printable(&reason)));
                 }
             }
-            Message::Pong { .. } | Message::ChallengeReply { .. } => {}
+            Message::Pong { n, .. } => self.handle_pong(now.instant, n),
+            Message::ChallengeReply { .. } => {}
         }
     }
 
@@ -47,7 +48,7 @@ impl<R: Random> Link<R> {
         let wants_answer = !peer.seen;
         let mismatch = hello::mismatch(&self.settings, &peer);
         if !self.up {
-            self.set_endpoint(Some(from));
+            self.set_endpoint(now.instant, Some(from));
         }
         let known = self.peer.replace(peer).is_some();
         match mismatch {
@@ -73,7 +74,7 @@ impl<R: Random> Link<R> {
 
     /// The peer's hello fits.
     fn agree(&mut self, now: Instant, from: Path) {
-        self.set_budget();
+        self.set_ceiling(now);
         if self.up {
             return;
         }
@@ -102,9 +103,9 @@ impl<R: Random> Link<R> {
     }
 
     /// The kernel chooses the own address again.
-    pub(super) fn handle_source_lost(&mut self, path: Path) {
+    pub(super) fn handle_source_lost(&mut self, now: Instant, path: Path) {
         if self.endpoint == Some(path) && path.local.is_some() {
-            self.set_endpoint(Some(path.remote.into()));
+            self.set_endpoint(now, Some(path.remote.into()));
         }
     }
 
@@ -121,7 +122,7 @@ impl<R: Random> Link<R> {
                     None => format!("the peer moved to {}", new.remote),
                 };
                 self.log(1, text);
-                self.set_endpoint(Some(new));
+                self.set_endpoint(now.instant, Some(new));
                 self.send_hello(new, Under::Current);
             }
         }

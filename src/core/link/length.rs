@@ -1,0 +1,70 @@
+//! How long datagrams to the peer may be.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::Link;
+use crate::core::lane::{Command, Under};
+use crate::crypto::Random;
+use crate::wire::control;
+use crate::wire::datagram::Framing;
+
+impl<R: Random> Link<R> {
+    /// The budget is searched for while the link is up, unless it is configured.
+    pub(super) fn is_probing(&self) -> bool {
+        self.up && self.settings.path_mtu.is_none()
+    }
+
+    /// Route or peer say anew how long datagrams may be at most.
+    pub(super) fn set_ceiling(&mut self, now: Instant) {
+        let theirs = self.peer.as_ref().map_or(usize::MAX, |peer| usize::from(peer.budget));
+        let ceiling = self.own_budget.min(theirs);
+        if self.settings.path_mtu.is_some() {
+            self.commands.push_back(Command::Budget(ceiling));
+        } else {
+            self.search.set_ceiling(now, ceiling);
+            self.commands.push_back(Command::Budget(self.search.budget()));
+        }
+    }
+
+    pub(super) fn handle_pong(&mut self, now: Instant, n: u32) {
+        if self.search.handle_pong(now, n) {
+            self.set_budget();
+        }
+    }
+
+    /// Nobody vouches for this, so that it is only said, and only while the peer is away.
+    pub(super) fn handle_refused(&mut self, now: Instant, to: SocketAddr) {
+        if !self.up && self.target().is_some_and(|target| target.remote == to) {
+            let (host, port) = (to.ip(), to.port());
+            self.say_once(
+                now,
+                format!("{host} is reported not to take datagrams for port {port}: does tund run there?"),
+            );
+        }
+    }
+
+    pub(super) fn handle_search_timeout(&mut self, now: Instant) {
+        if !self.is_probing() {
+            return;
+        }
+        if self.search.handle_timeout(now) {
+            self.set_budget();
+        }
+        let Some(endpoint) = self.endpoint else { return };
+        let Some(round) = self.search.poll_round(now) else { return };
+        let [few] = self.random.bytes();
+        let short = control::ping(round.short, usize::from(few % 64));
+        let framing = if self.has_sessions() { Framing::Session } else { Framing::Static };
+        let long = control::ping_of_length(round.long, round.length - framing.overhead());
+        for body in [short, long] {
+            self.commands.push_back(Command::Control { body, to: endpoint, under: Under::Current });
+        }
+    }
+
+    fn set_budget(&mut self) {
+        let budget = self.search.budget();
+        self.log(4, format!("datagrams of up to {budget} bytes pass to the peer"));
+        self.commands.push_back(Command::Budget(budget));
+    }
+}

@@ -1,0 +1,376 @@
+//! How long a datagram may be: path MTU discovery by authenticated probes (RFC 8899, as QUIC does it in
+//! RFC 9000 §14.3).
+//!
+//! A probe is a ping as long as the datagram in question, beside a short ping. Only what is answered raises
+//! the budget; it falls to the base when three probes of its own length are lost while the short pings
+//! beside them are answered. What a router or this host claims only makes that question come earlier.
+
+use std::time::{Duration, Instant};
+
+use super::limits::{
+    BUDGET_BASE, BUDGET_MAX, PROBE_LOSSES, PROBE_PATIENCE, PROBE_RAISE, PROBE_STEP, PROBE_VERIFY, PROBE_WAIT,
+};
+
+/// Two pings to send: one that makes a datagram of `length` bytes, and a short one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Round {
+    /// Length of the long ping's datagram in bytes.
+    pub length: usize,
+    /// Its number.
+    pub long: u32,
+    /// The short ping's number.
+    pub short: u32,
+}
+
+/// What the answers to the rounds so far say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Aim {
+    /// No length above the budget is in question.
+    Settled,
+    /// Whether more than the budget passes.
+    Raise,
+    /// Whether the budget still passes.
+    Verify,
+}
+
+struct Outstanding {
+    round: Round,
+    sent: Instant,
+    short_answered: bool,
+}
+
+/// The search for the longest datagram that passes on one path, one way.
+pub struct Search {
+    /// Passes, as far as is known.
+    budget: usize,
+    /// Nothing longer is tried: route, peer or configuration forbid it.
+    ceiling: usize,
+    /// The shortest length that is known not to pass.
+    fails: Option<usize>,
+    aim: Aim,
+    outstanding: Option<Outstanding>,
+    losses: u32,
+    /// Rounds in a row of which nothing was answered.
+    silent: u32,
+    /// When the next round may begin.
+    next: Option<Instant>,
+    verified: Instant,
+    /// Smoothed round-trip time (RFC 6298).
+    rtt: Option<Duration>,
+    n: u32,
+}
+
+impl Search {
+    /// Nothing is known of the path.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            budget: BUDGET_BASE,
+            ceiling: BUDGET_BASE,
+            fails: None,
+            aim: Aim::Settled,
+            outstanding: None,
+            losses: 0,
+            silent: 0,
+            next: None,
+            verified: now,
+            rtt: None,
+            n: 0,
+        }
+    }
+
+    /// The longest datagram that may carry frames, in bytes.
+    pub fn budget(&self) -> usize {
+        self.budget
+    }
+
+    /// Smoothed round-trip time, once a pong has come.
+    pub fn rtt(&self) -> Option<Duration> {
+        self.rtt
+    }
+
+    /// Sets the longest length to try, and begins to try it if that is news.
+    pub fn set_ceiling(&mut self, now: Instant, ceiling: usize) {
+        let ceiling = ceiling.min(BUDGET_MAX);
+        if ceiling == self.ceiling {
+            return;
+        }
+        self.ceiling = ceiling;
+        self.fails = None;
+        self.budget = self.budget.min(ceiling).max(BUDGET_BASE.min(ceiling));
+        self.begin(now, Aim::Raise);
+    }
+
+    /// The path is another one: nothing is known of it.
+    pub fn reset(&mut self, now: Instant) {
+        let n = self.n;
+        *self = Self { n, ..Self::new(now) };
+    }
+
+    /// Datagrams longer than the base went out lately: the budget is verified, unless that was done just now.
+    pub fn handle_use(&mut self, now: Instant) {
+        if now >= self.verified + PROBE_VERIFY {
+            self.doubt(now);
+        }
+    }
+
+    /// Somebody says that datagrams are too long.
+    pub fn handle_claim(&mut self, now: Instant) {
+        self.doubt(now);
+    }
+
+    /// Takes a pong. True: the budget changed.
+    pub fn handle_pong(&mut self, now: Instant, n: u32) -> bool {
+        let Some(outstanding) = &mut self.outstanding else { return false };
+        let Round { length, long, short } = outstanding.round;
+        if n != long && n != short {
+            return false;
+        }
+        self.silent = 0;
+        let sample = now.saturating_duration_since(outstanding.sent);
+        self.rtt = Some(self.rtt.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
+        if n == short {
+            outstanding.short_answered = true;
+            return false;
+        }
+        (self.outstanding, self.losses) = (None, 0);
+        self.verified = now;
+        if self.fails.is_some_and(|fails| fails <= length) {
+            self.fails = None;
+        }
+        let raised = length > self.budget;
+        self.budget = self.budget.max(length);
+        self.go_on(now);
+        raised
+    }
+
+    /// When [`Search::handle_timeout`] must be called next.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match &self.outstanding {
+            Some(outstanding) => Some(outstanding.sent + self.patience()),
+            None => self.next,
+        }
+    }
+
+    /// Gives up what was not answered in time; true: the budget changed. Then [`Search::poll_round`] may
+    /// have a round to send.
+    pub fn handle_timeout(&mut self, now: Instant) -> bool {
+        let patience = self.patience();
+        let late = self.outstanding.take_if(|outstanding| now >= outstanding.sent + patience);
+        let Some(Outstanding { round, short_answered, .. }) = late else { return false };
+        // A path that lets nothing through says nothing of lengths.
+        if !short_answered {
+            self.next = Some(now + patience * (1 << self.silent));
+            self.silent = (self.silent + 1).min(PROBE_PATIENCE);
+            return false;
+        }
+        self.losses += 1;
+        self.next = Some(now);
+        if self.losses < PROBE_LOSSES {
+            return false;
+        }
+        self.losses = 0;
+        self.fails = Some(round.length);
+        let falls = round.length <= self.budget && self.budget > BUDGET_BASE;
+        if falls {
+            self.budget = BUDGET_BASE;
+        }
+        self.go_on(now);
+        falls
+    }
+
+    /// The next round, if one is due; it counts as sent.
+    pub fn poll_round(&mut self, now: Instant) -> Option<Round> {
+        if self.outstanding.is_some() || self.next.is_none_or(|next| now < next) {
+            return None;
+        }
+        if self.aim == Aim::Settled {
+            self.begin(now, Aim::Raise);
+            self.fails = None;
+        }
+        let length = match self.aim {
+            Aim::Settled => return None,
+            Aim::Verify => self.budget,
+            Aim::Raise => self.candidate()?,
+        };
+        let round = Round { length, long: self.n.wrapping_add(1), short: self.n.wrapping_add(2) };
+        self.n = round.short;
+        self.next = None;
+        self.outstanding = Some(Outstanding { round, sent: now, short_answered: false });
+        Some(round)
+    }
+
+    /// Asks whether the budget still passes, unless a question is open already.
+    fn doubt(&mut self, now: Instant) {
+        let idle = self.outstanding.is_none() && self.aim == Aim::Settled;
+        if idle && self.budget > BUDGET_BASE {
+            self.begin(now, Aim::Verify);
+        }
+    }
+
+    fn begin(&mut self, now: Instant, aim: Aim) {
+        (self.aim, self.losses, self.next, self.outstanding) = (aim, 0, Some(now), None);
+    }
+
+    /// The question is answered: the next one, if there is one.
+    fn go_on(&mut self, now: Instant) {
+        self.verified = now;
+        if self.candidate().is_some() {
+            self.begin(now, Aim::Raise);
+        } else {
+            self.aim = Aim::Settled;
+            self.next = (self.budget < self.ceiling).then_some(now + PROBE_RAISE);
+        }
+    }
+
+    /// The next length to try: first the ceiling, then half the way to the shortest that fails.
+    fn candidate(&self) -> Option<usize> {
+        let Some(fails) = self.fails else {
+            return (self.budget < self.ceiling).then_some(self.ceiling);
+        };
+        let gap = fails.checked_sub(self.budget)?;
+        (gap > PROBE_STEP).then_some(self.budget + gap / 2)
+    }
+
+    /// How long a round waits for its answers.
+    fn patience(&self) -> Duration {
+        let [least, most] = PROBE_WAIT;
+        self.rtt.map_or(most / 2, |rtt| (rtt * 3 / 2 + least / 2).clamp(least, most))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::disallowed_methods, reason = "a test needs some instant to begin at")]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A path with a round trip of 30 ms that loses what is longer than `passes`.
+    struct Path {
+        now: Instant,
+        search: Search,
+        passes: usize,
+        dead: bool,
+        rounds: u32,
+    }
+
+    impl Path {
+        fn new(ceiling: usize, passes: usize) -> Self {
+            let now = Instant::now();
+            let mut search = Search::new(now);
+            search.set_ceiling(now, ceiling);
+            Self { now, search, passes, dead: false, rounds: 0 }
+        }
+
+        /// Runs for so long in steps of 10 ms.
+        fn run(&mut self, seconds: f64) {
+            let until = self.now + Duration::from_secs_f64(seconds);
+            let mut pongs: Vec<(Instant, u32)> = Vec::new();
+            while self.now < until {
+                self.search.handle_timeout(self.now);
+                if let Some(round) = self.search.poll_round(self.now) {
+                    self.rounds += 1;
+                    let at = self.now + Duration::from_millis(30);
+                    if !self.dead {
+                        pongs.push((at, round.short));
+                    }
+                    if !self.dead && round.length <= self.passes {
+                        pongs.push((at, round.long));
+                    }
+                }
+                self.now += Duration::from_millis(10);
+                pongs.retain(|(at, n)| {
+                    let due = *at <= self.now;
+                    if due {
+                        self.search.handle_pong(self.now, *n);
+                    }
+                    !due
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn a_path_that_takes_the_ceiling_is_used_after_one_round() {
+        let mut path = Path::new(1472, 1472);
+        path.run(0.05);
+        assert_eq!((path.search.budget(), path.rounds), (1472, 1));
+        assert_eq!(path.search.poll_timeout(), None, "nothing more to ask");
+    }
+
+    #[test]
+    fn a_smaller_path_is_found_to_within_a_step() {
+        let mut path = Path::new(1472, 1333);
+        path.run(8.0);
+        let budget = path.search.budget();
+        assert!(budget <= 1333 && budget + PROBE_STEP >= 1333, "{budget}");
+        let rounds = path.rounds;
+        path.run(60.0);
+        assert_eq!(path.rounds, rounds, "it stays with what it found");
+        path.passes = 1472;
+        path.run(PROBE_RAISE.as_secs_f64());
+        assert_eq!(path.search.budget(), 1472, "a path that grew is found in time");
+    }
+
+    #[test]
+    fn a_path_that_shrinks_under_traffic_is_noticed_within_three_seconds() {
+        let mut path = Path::new(1472, 1472);
+        path.run(5.0);
+        path.passes = 1252;
+        for _ in 0..30 {
+            path.search.handle_use(path.now);
+            path.run(0.1);
+        }
+        assert!((BUDGET_BASE..=1252).contains(&path.search.budget()), "{}", path.search.budget());
+    }
+
+    #[test]
+    fn a_claim_is_checked_within_a_second_and_a_false_one_changes_nothing() {
+        let mut path = Path::new(1472, 1472);
+        path.run(5.0);
+        path.search.handle_claim(path.now);
+        path.run(1.0);
+        assert_eq!(path.search.budget(), 1472, "a lie");
+        path.passes = 1252;
+        path.search.handle_claim(path.now);
+        path.run(1.0);
+        assert!(path.search.budget() <= 1252);
+    }
+
+    #[test]
+    fn a_dead_path_says_nothing_of_lengths() {
+        let mut path = Path::new(1472, 1472);
+        path.run(5.0);
+        path.dead = true;
+        path.search.handle_claim(path.now);
+        path.run(20.0);
+        assert_eq!(path.search.budget(), 1472);
+        assert!(path.rounds < 30, "{} rounds in 20 s", path.rounds);
+        path.dead = false;
+        path.run(5.0);
+        assert_eq!(path.search.budget(), 1472);
+    }
+
+    #[test]
+    fn another_path_begins_at_the_base() {
+        let mut path = Path::new(1472, 1472);
+        path.run(1.0);
+        path.search.reset(path.now);
+        assert_eq!(path.search.budget(), BUDGET_BASE);
+        path.search.set_ceiling(path.now, 900);
+        assert_eq!(path.search.budget(), 900, "a route below the base is believed");
+    }
+
+    proptest! {
+        /// Whatever the path takes from the base on, what is found passes and is nearly all that passes.
+        #[test]
+        fn finds_what_passes(ceiling in 1200usize..9000, passes in 1200usize..9000) {
+            let mut path = Path::new(ceiling, passes);
+            path.run(30.0);
+            let most = ceiling.min(passes);
+            prop_assert!(path.search.budget() <= most);
+            prop_assert!(path.search.budget() + PROBE_STEP >= most, "{} of {}", path.search.budget(), most);
+        }
+    }
+}

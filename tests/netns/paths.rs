@@ -1,0 +1,128 @@
+//! What the way between the ends takes, and from which address it is used.
+//!
+//! ```text
+//!  fri 10.0.1.1 ==== wire ==== 10.0.1.254 router 10.0.2.254 ---- 10.0.2.2 mon
+//!  fri 10.0.0.1 ---------------------------------- 10.0.0.2, 10.0.0.3 mon
+//! ```
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use tund_lab::frame::{Datagram, ETHERNET};
+use tund_lab::{Host, Side, Wire};
+
+use super::support::*;
+
+/// Full frames pass again within this after the path shrank.
+const BACK: f64 = 3.0;
+
+struct Routed {
+    wire: Wire,
+    router: Host,
+    pair: Pair,
+}
+
+fn routed() -> Routed {
+    let pair = Pair::unplugged();
+    let router = pair.net.host("router").unwrap();
+    let wire = pair.net.wire(&pair.fri, "eth0", &router, "eth0").unwrap();
+    pair.net.cable(&router, "eth1", &pair.mon, "eth0").unwrap();
+    router.sysctl("net/ipv4/ip_forward", "1").unwrap();
+    for (host, address, device) in [
+        (&pair.fri, "10.0.1.1", "eth0"),
+        (&router, "10.0.1.254", "eth0"),
+        (&router, "10.0.2.254", "eth1"),
+        (&pair.mon, "10.0.2.2", "eth0"),
+    ] {
+        host.run(&format!("ip addr add {address}/24 dev {device}")).unwrap();
+    }
+    pair.fri.run("ip route add default via 10.0.1.254").unwrap();
+    pair.mon.run("ip route add default via 10.0.2.254").unwrap();
+    Routed { wire, router, pair }
+}
+
+impl Routed {
+    fn shrink(&self, mtu: u32) {
+        self.router.run(&format!("ip link set eth1 mtu {mtu}")).unwrap();
+        self.pair.mon.run(&format!("ip link set eth0 mtu {mtu}")).unwrap();
+    }
+}
+
+/// For how many seconds the answers to full pings stay away; 50 pings in ten seconds.
+fn silence(host: &Host) -> f64 {
+    let text = host.run("ping -n -D -c 50 -i 0.2 -W 1 -M do -s 1372 192.168.86.18").unwrap();
+    let numbers = text
+        .lines()
+        .filter_map(|line| line.split("icmp_seq=").nth(1)?.split(' ').next()?.parse::<u32>().ok());
+    let mut last = 0;
+    let gap = numbers.map(|n| n - std::mem::replace(&mut last, n) - 1).max().unwrap_or(50);
+    f64::from(gap) * 0.2
+}
+
+#[test]
+fn full_frames_pass_again_after_the_path_shrank() {
+    for (keys, icmp) in [(Toml::handshake as fn(Toml) -> Toml, false), (|toml| toml, true)] {
+        let world = routed();
+        let fri = keys(Toml::tun_fri()).top("remote = '10.0.2.2:1417'");
+        let (_fri, _mon) = world.pair.link(&fri, &keys(Toml::tun_mon()));
+        assert_pings(&world.pair.fri, "-M do -s 1372 192.168.86.18");
+        if !icmp {
+            world.wire.set_filter(|frame| match frame.bytes.get(ETHERNET + 9) {
+                Some(1) => Vec::new(),
+                _ => vec![frame.bytes.clone()],
+            });
+        }
+        world.shrink(1280);
+        let silent = silence(&world.pair.fri);
+        println!("with ICMP: {icmp}: no full frame for {silent:.1} s");
+        assert!(silent <= BACK, "{silent} s");
+        world.wire.record();
+        assert_pings(&world.pair.fri, "-M do -s 1372 192.168.86.18");
+        let sizes = world.wire.take().into_iter().filter(|frame| frame.from == Side::A);
+        let datagrams: Vec<_> = sizes.filter_map(|frame| Datagram::parse(&frame.bytes)).collect();
+        let long = datagrams.iter().filter(|datagram| datagram.payload.len() > 1252).count();
+        assert!(datagrams.len() >= 20 && long < 5, "{long} of {} are too long", datagrams.len());
+    }
+}
+
+#[test]
+fn answers_leave_from_the_address_that_was_asked() {
+    for (asked, remote) in [("10.0.0.3", "10.0.0.3:1417"), ("fd99::3", "[fd99::3]:1417")] {
+        let pair = pair();
+        let width = if asked.contains(':') { "64 nodad" } else { "24" };
+        pair.mon.run(&format!("ip addr add {asked}/{width} dev eth0")).unwrap();
+        let fri = Toml::tun_fri().handshake().top(&format!("remote = '{remote}'"));
+        let (_fri, mon) = pair.link(&fri, &Toml::tun_mon().handshake());
+        assert_pings(&pair.fri, "192.168.86.18");
+        // The address goes away under the link: the other one serves, and fri follows.
+        pair.mon.run(&format!("ip addr del {asked}/{} dev eth0", width.split(' ').next().unwrap())).unwrap();
+        let begin = Instant::now();
+        pair.fri
+            .wait_output("ping -n -c 1 -W 1 192.168.86.18", SOON, |text| text.contains("1 received"))
+            .unwrap_or_else(|error| panic!("{error} after {:?}\n{}", begin.elapsed(), mon.text()));
+    }
+}
+
+#[test]
+fn every_datagram_of_the_called_end_comes_from_the_address_it_was_called_at() {
+    let (wire, pair) = wired();
+    pair.mon.run("ip addr add 10.0.0.3/24 dev eth0").unwrap();
+    wire.record();
+    let fri = Toml::tun_fri().top("remote = '10.0.0.3:1417'");
+    let _link = pair.link(&fri, &Toml::tun_mon());
+    assert_pings(&pair.fri, "192.168.86.18");
+    let from_mon = wire.take().into_iter().filter(|frame| frame.from == Side::B);
+    let sources: BTreeSet<_> =
+        from_mon.filter_map(|frame| Some(*Datagram::parse(&frame.bytes)?.from.ip())).collect();
+    assert_eq!(sources, BTreeSet::from([[10, 0, 0, 3].into()]));
+}
+
+#[test]
+fn a_port_on_which_nothing_listens_is_said() {
+    let pair = pair();
+    let fri = pair.start_fri(&Toml::tun_fri().handshake());
+    let line = fri.wait_line("does tund run there?", SOON).unwrap();
+    assert!(line.contains("10.0.0.2 is reported not to take datagrams for port 1417"), "{line}");
+    let _mon = pair.start_mon(&Toml::tun_mon().handshake());
+    fri.wait_line(UP, SOON).unwrap();
+}
