@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tund::config::{Cipher, Keepalive, KeyMode, Mode};
-use tund::core::admission::Now;
+use tund::core::clock::Now;
 use tund::core::hello;
 use tund::core::lane::{self, Lane, Notice, Sink};
 use tund::core::link::{Event, Link};

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::clock::Now;
 use super::lane::{Received, unmask};
 use super::limits::{
     CHALLENGE_INTERVAL, CHALLENGE_LIFE, CHALLENGES, DERIVATIONS, PENDING_DATAGRAMS, PENDING_SIDS, SID_CLOCK,
@@ -19,15 +20,6 @@ use crate::wire::datagram::{Framing, Kind};
 
 /// Length of a datagram that carries a challenge, in bytes; nothing shorter is challenged.
 pub const CHALLENGE_DATAGRAM: usize = Framing::Static.overhead() + 20;
-
-/// The time of one event: a monotonic instant, and the wall clock in microseconds since the Unix epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Now {
-    /// For timers; never goes back.
-    pub instant: Instant,
-    /// For sids; may jump.
-    pub wall: u64,
-}
 
 /// What to do about a datagram of a sid that was not live in the lane when it came.
 #[derive(Debug, Clone, PartialEq)]
@@ -169,6 +161,13 @@ impl Admission {
         }
         self.live = Some(pending.sid);
         Some((pending.sid, pending.held))
+    }
+
+    /// Nothing is live and nothing is asked any more; the floor stays.
+    pub fn forget(&mut self) {
+        self.live = None;
+        self.pending.clear();
+        self.challenges.clear();
     }
 
     /// How many challenges ran out unanswered by now.

@@ -131,6 +131,7 @@ impl Lane {
             Command::Receive(key) => self.receive_under(now, &key),
             Command::Forget(slot) => self.forget(slot),
             Command::Wipe(under) => *self.own(under) = None,
+            Command::WipeAll => self.wipe_all(),
             Command::Handshake(handshake) => sink.datagram(&handshake.datagram, handshake.from),
             Command::Control { body, to, under } => self.send_control(&body, to, under, sink),
             Command::Endpoint(endpoint) => self.endpoint = endpoint,
@@ -264,6 +265,13 @@ impl Lane {
             }
             !goes
         });
+    }
+
+    fn wipe_all(&mut self) {
+        for key in self.receive.drain(..) {
+            add_block_drops(&mut self.stats, &key.blocks);
+        }
+        (self.current, self.next, self.spare) = (None, None, None);
     }
 
     fn receive_key(&self, key: &Key) -> ReceiveKey {

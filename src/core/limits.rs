@@ -47,6 +47,9 @@ pub const RESOLVE: Duration = Duration::from_secs(15);
 /// Waiting and mismatches are said again this often.
 pub const REPEAT: Duration = Duration::from_secs(60);
 
+/// Wall clock and monotonic clock may part by this much between two looks at them.
+pub const CLOCKS_PART: Duration = Duration::from_secs(1);
+
 /// At most one path validation in this time; it is also how long the old address may answer.
 pub const PATH_INTERVAL: Duration = Duration::from_secs(1);
 /// A path challenge is valid this long.

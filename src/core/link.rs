@@ -14,8 +14,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::admission::{Admission, Now};
+use super::admission::Admission;
 use super::caller::{Caller, Turn};
+use super::clock::Now;
 use super::hello;
 use super::lane::{Command, Key, Notice, Report, Under};
 use super::limits::{BUDGET_BASE, COUNTER_ROTATE, OUTER_V4, OUTER_V6, REPEAT, RESOLVE};
@@ -100,6 +101,7 @@ pub struct Link<R> {
     search: Search,
     answered_at: Option<Instant>,
     resolve_at: Option<Instant>,
+    resumed_at: Option<Instant>,
     heard_at: Instant,
     datagrams_in: u64,
     strangers: u64,
@@ -159,6 +161,7 @@ impl<R: Random> Link<R> {
             search: Search::new(instant),
             answered_at: None,
             resolve_at: settings.has_remote.then_some(instant),
+            resumed_at: None,
             heard_at: instant,
             datagrams_in: 0,
             strangers: 0,
@@ -175,6 +178,11 @@ impl<R: Random> Link<R> {
     /// What this side of the link counted.
     pub fn stats(&self) -> Stats {
         self.stats
+    }
+
+    /// Whether the link is up and the peer's hello came under the keys of now.
+    fn is_settled(&self) -> bool {
+        self.up && self.peer.is_some()
     }
 
     /// Whether the peer answers and fits.
@@ -202,6 +210,7 @@ impl<R: Random> Link<R> {
                 Err(_) => self.stats.drop(Drop::Malformed),
             },
             Notice::Moved { from } => self.handle_moved(now, from),
+            Notice::Resumed => self.handle_resumed(now),
             Notice::SourceLost { path } => self.handle_source_lost(now.instant, path),
             Notice::TooLong => self.search.handle_claim(now.instant),
             Notice::Refused { to } => self.handle_refused(now.instant, to),
@@ -268,6 +277,17 @@ impl<R: Random> Link<R> {
         if *sent_under_key >= COUNTER_ROTATE {
             self.renew_keys(now.instant);
         }
+    }
+
+    /// The host slept, its clock was set, or a snapshot of it was restored: then a copy of this process may
+    /// be running, and no key is used any more under which it could have sent.
+    pub fn handle_resumed(&mut self, now: Now) {
+        self.say_resumed(now.instant);
+        self.replace_keys(now);
+        // Asks the peer for its hello anew, under keys that this end knows.
+        self.peer = None;
+        self.validation = None;
+        self.caller.restart(now.instant);
     }
 
     /// Tells the peer that this end stops.
@@ -369,7 +389,7 @@ impl<R: Random> Link<R> {
     }
 
     fn schedule_hello(&mut self, now: Instant) {
-        let keepalive = self.up.then_some(self.settings.keepalive.interval);
+        let keepalive = self.is_settled().then_some(self.settings.keepalive.interval);
         self.caller.schedule(now, keepalive, &mut self.random);
     }
 
@@ -402,6 +422,13 @@ impl<R: Random> Link<R> {
 
     fn log(&mut self, verb: u8, text: String) {
         self.events.push_back(Event::Log { verb, text });
+    }
+
+    fn say_resumed(&mut self, now: Instant) {
+        if self.resumed_at.is_none_or(|at| now >= at + REPEAT) {
+            self.resumed_at = Some(now);
+            self.log(1, "this host slept, was copied, or had its clock set: all keys are replaced".into());
+        }
     }
 
     fn say_waiting(&mut self, now: Instant) {

@@ -7,6 +7,7 @@
 
 pub mod admission;
 pub mod caller;
+pub mod clock;
 pub mod hello;
 pub mod lane;
 pub mod limits;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::admission::Now;
+use super::clock::Now;
 use super::limits::{SID_ANNOUNCE, SID_LIFE};
 use super::sid::Sid;
 use crate::crypto::Random;

@@ -51,7 +51,10 @@ struct Attempt {
 
 struct Session {
     slot: u8,
+    /// The initiator's instance, which decides between two calls at once.
     instance: Instance,
+    /// The peer's instance.
+    peer: Instance,
     began_here: bool,
     born: Instant,
 }
@@ -138,9 +141,7 @@ impl Sessions {
 
     /// Forgets every session and becomes another instance, to which no recording belongs.
     pub fn reset(&mut self, random: &mut impl Random, out: &mut VecDeque<Command>) {
-        let slots = self.used_slots();
-        out.extend(slots.into_iter().map(Command::Forget));
-        out.extend([Under::Current, Under::Spare].map(Command::Wipe));
+        out.push_back(Command::WipeAll);
         self.instance = random.bytes();
         self.seq = 0;
         (self.call, self.unconfirmed, self.answer, self.sending) = (None, None, None, None);
@@ -298,7 +299,8 @@ impl Sessions {
         let slot = self.free_slot();
         let chosen = Offer { slot, lanes: 1, suites: cipher.into_iter().collect() };
         let mut message = Vec::new();
-        let split = responder.write(&chosen.encode(), random, &mut message).map_err(|_| Drop::BadTag)?;
+        let answer = [&self.instance[..], &chosen.encode()].concat();
+        let split = responder.write(&answer, random, &mut message).map_err(|_| Drop::BadTag)?;
         self.send_answer(Type::Answer, envelope, token, &message, received, random, out);
         let initiation = envelope.message.to_vec();
         self.answer = Some(Answer { instance, seq, token, initiation, message, repeats: 0 });
@@ -307,7 +309,7 @@ impl Sessions {
         let to_peer = DirectionKey::new(split.responder_to_initiator);
         out.push_back(Command::Receive(Key::Slot(slot, cipher, from_peer)));
         out.push_back(Command::Prepare(Under::Spare, Key::Slot(offer.slot, cipher, to_peer)));
-        let session = Session { slot, instance, began_here: false, born: now };
+        let session = Session { slot, instance, peer: instance, began_here: false, born: now };
         self.unconfirmed = Some(Unconfirmed { session, seq, known, proven });
         Ok(Outcome::Nothing)
     }
@@ -321,12 +323,14 @@ impl Sessions {
         let call = self.call.as_ref().filter(|_| envelope.instance == self.instance).ok_or(Drop::Stale)?;
         let attempt = call.attempts.iter().find(|attempt| attempt.seq == envelope.seq).ok_or(Drop::Stale)?;
         let (payload, split) = attempt.state.read(envelope.message).map_err(|_| Drop::BadTag)?;
-        let offer = Offer::decode(&payload).map_err(|_| Drop::Malformed)?;
+        let (peer, payload) = payload.split_first_chunk().ok_or(Drop::Malformed)?;
+        let offer = Offer::decode(payload).map_err(|_| Drop::Malformed)?;
         let Some(cipher) = offer.suites.first().copied() else { return Ok(Outcome::NoCipher) };
         if !self.suites.contains(&cipher) {
             return Err(Drop::Malformed);
         }
-        let session = Session { slot: call.slot, instance: self.instance, began_here: true, born: now };
+        let (slot, instance) = (call.slot, self.instance);
+        let session = Session { slot, instance, peer: *peer, began_here: true, born: now };
         self.call = None;
         let from_peer = DirectionKey::new(split.responder_to_initiator);
         let to_peer = DirectionKey::new(split.initiator_to_responder);
@@ -362,9 +366,11 @@ impl Sessions {
     /// Makes a session live, and the one that frames use unless a better one is there.
     fn adopt(&mut self, session: Session, under: Under, out: &mut VecDeque<Command>) {
         let rival = self.live.iter().find(|live| self.sending == Some(live.slot));
-        // Both ends called at once: both use the session of the higher instance.
+        // Both ends called at once: both use the session of the higher instance. Another instance of the
+        // peer knows nothing of the rival.
         let stays = rival.is_some_and(|rival| {
-            rival.began_here != session.began_here
+            rival.peer == session.peer
+                && rival.began_here != session.began_here
                 && session.born.saturating_duration_since(rival.born) < SESSION_OVERLAP
                 && rival.instance > session.instance
         });

@@ -6,15 +6,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::admission::{CHALLENGE_DATAGRAM, Now};
+use super::admission::CHALLENGE_DATAGRAM;
+use super::clock::Now;
 use super::lane::{self, Command, Lane, Notice, Sink, Under};
 use super::link::{Event, Link};
 use super::path::Path;
+use super::sid::Sid;
 use super::stats::{Drop, Stats};
 use crate::config::{Cipher, Keepalive, KeyMode, Mode};
-use crate::crypto::Random;
 use crate::crypto::keys::{LinkKeys, public_of};
 use crate::crypto::noise::Statics;
+use crate::crypto::{Random, wrap};
 use crate::privsep::message::LinkSettings;
 use crate::wire::control::{self, Message};
 use crate::wire::datagram::Framing;
@@ -744,6 +746,78 @@ fn a_false_report_of_a_small_path_changes_nothing() {
     assert_eq!(world.record[before..].len(), 1, "one datagram, not two");
 }
 
+/// What names the key of each datagram that an end sent from `at` on: the sid, or whether it is a handshake.
+fn keys_used(world: &World, which: usize, at: usize) -> Vec<Option<Sid>> {
+    let keys = LinkKeys::new(&[42; 32]);
+    let sent = world.record[at..].iter().filter(|flying| flying.from == world.ends[which].address);
+    sent.map(|flying| {
+        let tag = flying.bytes.last_chunk().unwrap();
+        Some(lane::unmask(&keys.mask(tag), &flying.bytes).0)
+            .filter(|_| !wrap::is_probe(&keys, &flying.bytes))
+    })
+    .collect()
+}
+
+#[test]
+fn resumed_ends_use_no_key_again_and_the_link_stays_up() {
+    for which in 0..2 {
+        for is_static in [true, false] {
+            let own = if is_static { settings } else { handshake };
+            let mut world = World::with(own(0), own(1), [0, 0]);
+            world.run(5.0);
+            world.assert_carries();
+            let before = keys_used(&world, which, 0);
+            let at = world.record.len();
+            // As the worker does it: nothing is sealed between its look at the clocks and the wiping.
+            let now = world.now(which);
+            let end = &mut world.ends[which];
+            end.lane.handle_command(now.instant, Command::WipeAll, &mut end.out);
+            end.lane.handle_frames(&[b"lost"], &mut end.out);
+            assert!(end.out.sent.is_empty(), "no key, no datagram");
+            end.out.notices.push_back(Notice::Resumed);
+            world.run(0.1);
+            let first = keys_used(&world, which, at);
+            if is_static {
+                assert!(first.iter().all(|sid| !before.contains(sid)), "an old sid");
+            } else {
+                assert_eq!(first.first(), Some(&None), "a handshake before anything else");
+            }
+            world.run(3.0);
+            assert!(
+                is_static || keys_used(&world, which, at).iter().filter(|key| key.is_none()).count() == 1
+            );
+            world.assert_carries();
+            assert!(world.up() && world.ends.iter().all(|end| !end.said("link down")), "{which}");
+            assert!(world.ends[which].said("all keys are replaced"));
+            let opened_again: u64 = world.ends.iter().map(|end| end.stats().drops(Drop::Replayed)).sum();
+            assert_eq!(opened_again, 0);
+            // What was recorded before the copy was made is refused by it.
+            world.ends[which].out.frames.clear();
+            let address = world.ends[which].address;
+            let old: Vec<_> =
+                world.record[..at].iter().filter(|flying| flying.to == address).cloned().collect();
+            for flying in old {
+                world.inject(flying);
+            }
+            assert!(world.ends[which].out.frames.is_empty());
+        }
+    }
+}
+
+#[test]
+fn resumed_over_and_over_is_said_once_a_minute() {
+    let mut world = World::with(handshake(0), handshake(1), [0, 0]);
+    world.run(2.0);
+    for _ in 0..200 {
+        let now = world.now(1);
+        world.ends[1].link.handle_resumed(now);
+        world.run(0.2);
+    }
+    assert_eq!(world.ends[1].log.iter().filter(|line| line.contains("keys are replaced")).count(), 1);
+    world.run(5.0);
+    world.assert_carries();
+}
+
 #[test]
 fn full_frames_cross_a_small_path_and_small_ones_share_datagrams() {
     let mut world = World::new();
@@ -795,8 +869,8 @@ fn every_start_draws_another_sid_even_when_the_clock_stands_still() {
     let mut sids: Vec<_> = (world.record.iter())
         .filter(|flying| flying.from == world.ends[1].address)
         .map(|flying| {
-            let tag = Framing::Static.tag(&flying.bytes).unwrap();
-            let (sid, header) = lane::unmask(&keys.mask(&tag), &flying.bytes);
+            let tag = flying.bytes.last_chunk().unwrap();
+            let (sid, header) = lane::unmask(&keys.mask(tag), &flying.bytes);
             (sid.0, header.counter)
         })
         .collect();

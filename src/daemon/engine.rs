@@ -7,18 +7,18 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 use tokio::sync::mpsc;
 
+use super::clock::now;
 use super::log;
 use super::random::Os;
 use super::verbose::letters;
 use super::worker::{FromWorker, Handle, ToWorker, Worker};
 use crate::config::{Cipher, KeyMode, Mode};
-use crate::core::admission::Now;
 use crate::core::lane::{self, Lane};
 use crate::core::limits::ETHERNET;
 use crate::core::link::{Event, Link};
@@ -216,6 +216,7 @@ impl Engine {
                 self.wanted = true;
                 self.worker.send(ToWorker::Report);
             }
+            ToEngine::Resumed => self.link.handle_resumed(now()),
             // A second start would be a bug of the parent; stop is handled by the caller.
             ToEngine::Start(_) | ToEngine::Stop => {}
         }
@@ -310,11 +311,6 @@ fn lane_settings(settings: &LinkSettings, keys: Arc<LinkKeys>) -> lane::Settings
         max_frame: settings.mtu as usize + link_header,
         bundle: settings.bundle,
     }
-}
-
-fn now() -> Now {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Now { instant: Instant::now(), wall: u64::try_from(wall.as_micros()).unwrap_or(u64::MAX) }
 }
 
 fn remedy(error: &std::io::Error, to: SocketAddr) -> String {

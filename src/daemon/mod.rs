@@ -3,6 +3,7 @@
 
 pub mod check;
 pub mod cleanup;
+pub mod clock;
 pub mod directories;
 pub mod engine;
 pub mod environment;
@@ -21,5 +22,6 @@ pub mod stderr;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod text;
+pub mod uevent;
 mod verbose;
 pub mod worker;

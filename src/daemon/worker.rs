@@ -14,6 +14,8 @@ use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::io::Errno;
 use rustix::time::Timespec;
 
+use super::clock;
+use crate::core::clock::Watch;
 use crate::core::lane::{Command, Lane, Notice, Report, Sink};
 use crate::core::limits::{DATAGRAM_MAX, ETHERNET};
 use crate::core::path::Path;
@@ -78,6 +80,9 @@ impl Handle {
 /// A worker, ready to run on its own thread.
 pub struct Worker {
     lane: Lane,
+    watch: Watch,
+    /// The clocks parted and the link does not know yet.
+    resumed: bool,
     port: Port,
     orders: mpsc::Receiver<ToWorker>,
     wake: OwnedFd,
@@ -135,6 +140,8 @@ impl Worker {
         };
         let mut worker = Self {
             lane,
+            watch: Watch::default(),
+            resumed: false,
             port,
             orders,
             wake,
@@ -167,7 +174,7 @@ impl Worker {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
-            let now = Instant::now();
+            let now = self.look_at_clocks();
             for event in &events {
                 match event.data.u64() {
                     n if n == Source::Wake as u64 => {
@@ -189,6 +196,20 @@ impl Worker {
                 self.lane.handle_timeout(now, &mut self.port);
             }
         }
+    }
+
+    /// Time passed, or a snapshot of this process was restored: that is noticed before anything is sealed.
+    fn look_at_clocks(&mut self) -> Instant {
+        let now = clock::now();
+        if self.watch.parted(now) {
+            self.lane.handle_command(now.instant, Command::WipeAll, &mut self.port);
+            self.resumed = true;
+        }
+        if self.resumed {
+            // The link must know, if not now, then when its queue has room.
+            self.resumed = !self.port.notice(Notice::Resumed);
+        }
+        now.instant
     }
 
     fn watch(&self, fd: impl AsFd, source: Source) -> io::Result<()> {

@@ -41,6 +41,7 @@ impl Message for ToEngine {
             ToEngine::Resolved { .. }
             | ToEngine::Route { .. }
             | ToEngine::FloorWritten { .. }
+            | ToEngine::Resumed
             | ToEngine::Report
             | ToEngine::Stop => 0..=0,
         }

@@ -97,6 +97,8 @@ pub enum ToEngine {
     },
     /// The device is open and configured. Descriptor: the device.
     Device,
+    /// The kernel says that this machine is a copy, restored from a snapshot: no key may be used any more.
+    Resumed,
     /// Say [`ToParent::Traffic`].
     Report,
     /// Tell the peer and end.

@@ -25,6 +25,7 @@ use crate::daemon::floor::Floor;
 use crate::daemon::script::{Runner, ScriptError};
 use crate::daemon::signals::{Signal, Signals};
 use crate::daemon::stderr::unix_time;
+use crate::daemon::uevent::Uevents;
 use crate::say;
 use crate::transport::resolve::Resolver;
 
@@ -110,6 +111,8 @@ pub struct Parent {
     pub(super) status: Status,
     pub(super) limits: Limits,
     signals: Signals,
+    /// Without it a clone of this machine is noticed by its clock alone.
+    uevents: Option<Uevents>,
     scripts: Runner,
     outcome: Option<(Hook, Result<(), ScriptError>)>,
     ending: Option<Ending>,
@@ -142,6 +145,7 @@ impl Parent {
             status,
             limits: Limits::new(Instant::now()),
             signals,
+            uevents: listen(),
             scripts: Runner::default(),
             outcome: None,
             ending: None,
@@ -253,6 +257,9 @@ impl Parent {
         for signal in self.signals.take() {
             self.handle_signal(signal);
         }
+        if self.uevents.as_ref().is_some_and(Uevents::take_resumed) {
+            self.answer(&ToEngine::Resumed);
+        }
         self.read_engine();
         let now = Instant::now();
         self.scripts.handle_output();
@@ -269,6 +276,7 @@ impl Parent {
     fn wait(&self, until: Option<Instant>) -> Result<(), Errno> {
         let mut polled = vec![PollFd::new(&self.signals, PollFlags::IN)];
         polled.extend(self.engine.as_ref().map(|engine| PollFd::new(&engine.channel, PollFlags::IN)));
+        polled.extend(self.uevents.iter().map(|uevents| PollFd::new(uevents, PollFlags::IN)));
         let scripts: Vec<_> = self.scripts.descriptors().collect();
         polled.extend(scripts.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
         let resolver = self.resolver.descriptor();
@@ -431,6 +439,11 @@ impl Parent {
     pub(super) fn is_ending(&self) -> bool {
         self.ending.is_some()
     }
+}
+
+fn listen() -> Option<Uevents> {
+    let uevents = Uevents::listen();
+    uevents.inspect_err(|error| say!(3, "cannot listen to the kernel's device events: {error}")).ok()
 }
 
 fn timespec(duration: Duration) -> Timespec {

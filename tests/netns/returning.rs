@@ -6,6 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::net::netlink::{KOBJECT_UEVENT, SocketAddrNetlink};
+use rustix::net::{AddressFamily, SendFlags, SocketType, sendto, socket};
 use rustix::process::Signal;
 
 use super::support::*;
@@ -103,4 +105,34 @@ fn usr2_puts_the_statistics_into_the_log() {
     let mark = fri.mark();
     fri.signal(Signal::USR2).unwrap();
     fri.wait_line_after(mark, "dropped", SOON).unwrap();
+}
+
+#[test]
+fn a_machine_that_was_cloned_replaces_its_keys() {
+    for keys in [|toml| toml, Toml::handshake as fn(Toml) -> Toml] {
+        let pair = pair();
+        let (fri, mon) = pair.link(&keys(Toml::tun_fri()), &keys(Toml::tun_mon()));
+        for (host, process) in [(&pair.fri, &fri), (&pair.mon, &mon)] {
+            // As the kernel tells it after a hypervisor restored a snapshot.
+            host.within(tell_new_generation).unwrap();
+            process.wait_line("all keys are replaced", SOON).unwrap();
+            pair.fri
+                .wait_output("ping -n -c 1 -W 1 192.168.86.18", BACK, |text| text.contains("1 received"))
+                .unwrap();
+            assert_pings(&pair.fri, "192.168.86.18");
+        }
+        assert!(!fri.text().contains("link down") && !mon.text().contains("link down"));
+    }
+}
+
+/// Has the kernel tell this network namespace what it tells after a hypervisor restored a snapshot.
+fn tell_new_generation() {
+    let socket = socket(AddressFamily::NETLINK, SocketType::RAW, Some(KOBJECT_UEVENT)).unwrap();
+    let event = b"change@/devices/vmgenid\0ACTION=change\0NEW_VMGENID=1\0";
+    // struct nlmsghdr: length, the lowest type that is no control message, NLM_F_REQUEST, sequence, port.
+    let mut message = u32::try_from(16 + event.len()).unwrap().to_ne_bytes().to_vec();
+    message.extend([16u16, 1].map(u16::to_ne_bytes).concat());
+    message.extend([0; 8]);
+    message.extend(event);
+    sendto(&socket, &message, SendFlags::empty(), &SocketAddrNetlink::new(0, 0)).unwrap();
 }

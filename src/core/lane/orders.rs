@@ -58,6 +58,8 @@ pub enum Command {
     Forget(u8),
     /// Drop this key.
     Wipe(Under),
+    /// Drop every key, of both directions.
+    WipeAll,
     /// Send these bytes as they are: a handshake.
     Handshake(Received),
     /// Seal and send a control message.
@@ -100,6 +102,8 @@ pub enum Notice {
     },
     /// No data, but its keyed probe is right: a handshake.
     Handshake(Received),
+    /// The clocks parted: this may be a copy of the process that sent before. The lane has no key any more.
+    Resumed,
     /// The first authentic datagram of a session in this slot.
     Confirmed {
         /// The slot it named.

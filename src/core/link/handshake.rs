@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{Keying, Link};
-use crate::core::admission::Now;
+use crate::core::clock::Now;
 use crate::core::lane::{Received, Under};
 use crate::core::limits::{REPEAT, SILENCE};
 use crate::core::path::Path;
@@ -47,6 +47,20 @@ impl<R: Random> Link<R> {
         match &self.keying {
             Keying::Static(keying) => keying.admission.is_challenging(),
             Keying::Handshake(_) => false,
+        }
+    }
+
+    /// Every key goes, of both directions; new ones are asked for at once.
+    pub(super) fn replace_keys(&mut self, now: Now) {
+        let known = self.target().is_some();
+        match &mut self.keying {
+            Keying::Static(_) => self.replace_sids(now),
+            Keying::Handshake(sessions) => {
+                sessions.reset(&mut self.random, &mut self.commands);
+                if known || self.settings.has_remote {
+                    sessions.begin(now.instant);
+                }
+            }
         }
     }
 

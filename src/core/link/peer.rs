@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::static_mode::Challenger;
 use super::{Event, Link};
-use crate::core::admission::Now;
+use crate::core::clock::Now;
 use crate::core::hello;
 use crate::core::lane::{Command, Under};
 use crate::core::limits::HELLO_ANSWER;

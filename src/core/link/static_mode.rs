@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use super::{Event, Keying, Link};
-use crate::core::admission::{Now, Verdict};
+use crate::core::admission::Verdict;
+use crate::core::clock::Now;
 use crate::core::lane::{Command, Key, Received, Under};
 use crate::core::limits::CHALLENGE_INTERVAL;
 use crate::core::path::Path;
@@ -40,7 +41,7 @@ impl<R: Random> Link<R> {
                 self.commands.push_back(Command::Receive(Key::Sid(sid)));
                 self.commands.push_back(Command::Again(received));
                 self.events.extend(floor.map(Event::Floor));
-                if !self.up {
+                if !self.is_settled() {
                     self.send_hello(from, Under::Current);
                 }
             }
@@ -97,6 +98,16 @@ impl<R: Random> Link<R> {
         self.commands.push_back(Command::Switch(under));
     }
 
+    /// Nothing that was live or asked for before counts any more, and frames use a new sid.
+    pub(super) fn replace_sids(&mut self, now: Now) {
+        let Keying::Static(keying) = &mut self.keying else { return };
+        keying.admission.forget();
+        keying.has_spare = false;
+        self.commands.push_back(Command::WipeAll);
+        self.prepare_sid(now, Under::Next);
+        self.switch(Under::Next);
+    }
+
     fn announce(&mut self, now: Instant) {
         if let Keying::Static(keying) = &mut self.keying {
             keying.sending.announce(now);
@@ -116,8 +127,9 @@ impl<R: Random> Link<R> {
     }
 
     /// Answers a challenge under a sid that is drawn now. One from a sid that is not live may be a
-    /// replay: while the link is up it gets its reply, and what frames are sent under does not change.
+    /// replay: while the ends know each other it gets its reply, and what frames are sent under does not change.
     pub(super) fn reply(&mut self, now: Now, challenge: [u8; 16], to: Path, challenger: Challenger) {
+        let settled = self.is_settled();
         let Keying::Static(keying) = &mut self.keying else { return };
         let replied_at = &mut keying.replied_at[challenger as usize];
         if replied_at.is_some_and(|at| now.instant.duration_since(at) < CHALLENGE_INTERVAL / 2) {
@@ -125,13 +137,13 @@ impl<R: Random> Link<R> {
             return;
         }
         *replied_at = Some(now.instant);
-        let is_spare = self.up && challenger == Challenger::Unproven;
+        let is_spare = settled && challenger == Challenger::Unproven;
         keying.has_spare |= is_spare;
         let announced = keying.sending.is_announced();
         let under = if is_spare { Under::Spare } else { Under::Next };
         self.prepare_sid(now, under);
         self.send_under(under, Message::ChallengeReply { challenge }, to);
-        if !self.up {
+        if !settled {
             self.switch(Under::Next);
             self.caller.due = now.instant;
         } else if !is_spare && !announced {

@@ -1,0 +1,68 @@
+//! Time as the pure half sees it, and how a copy of a running system gives itself away.
+
+use std::time::Instant;
+
+use super::limits::CLOCKS_PART;
+
+/// The time of one event: a monotonic instant, and the wall clock in microseconds since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// For timers; never goes back, and stands still while the host sleeps.
+    pub instant: Instant,
+    /// For sids; may jump.
+    pub wall: u64,
+}
+
+/// Watches whether both clocks go alike. They part when the host slept, when a snapshot of it was restored
+/// and its clock set, and when somebody sets the clock: what runs may then be one of two copies, and no
+/// counter that it remembers may be used again.
+#[derive(Debug, Default)]
+pub struct Watch {
+    last: Option<Now>,
+}
+
+impl Watch {
+    /// Whether the clocks parted since the call before.
+    pub fn parted(&mut self, now: Now) -> bool {
+        let Some(last) = self.last.replace(now) else { return false };
+        let instants = now.instant.saturating_duration_since(last.instant).as_micros();
+        let expected = u128::from(last.wall) + instants;
+        expected.abs_diff(now.wall.into()) > CLOCKS_PART.as_micros()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::disallowed_methods, reason = "a test needs some instant to begin at")]
+
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn only_a_jump_of_one_clock_parts_them() {
+        let (start, wall) = (Instant::now(), 1_790_000_000_000_000);
+        let at = |seconds: u64, ahead: i64| Now {
+            instant: start + Duration::from_secs(seconds),
+            wall: (wall + seconds * 1_000_000).saturating_add_signed(ahead),
+        };
+        let mut watch = Watch::default();
+        let second = 1_000_000;
+        let steps = [
+            (at(0, 0), false),
+            (at(1000, 0), false),
+            // Slewed by half a second each time, as a time daemon does.
+            (at(1001, 500_000), false),
+            (at(1002, second), false),
+            (at(1003, 3 * second), true),
+            (at(1004, 3 * second), false),
+            (at(1005, 0), true),
+            (at(1006, -3600 * second), true),
+            (at(1007, -3600 * second), false),
+        ];
+        for (number, (now, parted)) in steps.into_iter().enumerate() {
+            assert_eq!(watch.parted(now), parted, "step {number}");
+        }
+        assert!(watch.parted(Now { instant: start + Duration::from_secs(2000), wall: 0 }), "set to 1970");
+    }
+}
