@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use tund::config::{
-    Cipher, Command, Config, KeyMode, Listen, Mode, Options, Parsed, Remote, SecretSource, Severity, Swallow,
-    Via, parse, position, render, swallow,
+    Cipher, Command, Config, KeyMode, Listen, Mode, Options, Parsed, Remote, SecretSource, Severity, Sources,
+    Swallow, Via, parse, position, render, swallow,
 };
 
 /// A tun link without mistakes; cases change a line of it.
@@ -678,10 +678,57 @@ fn scripts_timers_and_the_rest_are_checked() {
 }
 
 #[test]
+fn routes_are_offered_and_taken_as_written() {
+    let text = format!(
+        "{GOOD}[push]\nroutes = [\"10.0.0.0/8\", \"fd00::/8\"]\n[accept]\nroutes = \"172.16.0.0/12\"\nlimit = 5\nsources = \"routes\"\n"
+    );
+    let config = accepted(&text);
+    assert_eq!(config.push, ["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()]);
+    assert_eq!(config.accept.routes, ["172.16.0.0/12".parse().unwrap()]);
+    assert_eq!((config.accept.limit, config.accept.sources), (5, Sources::Routes));
+    assert_eq!(
+        config.routed_to_peer(),
+        ["192.168.86.18/32".parse().unwrap(), "192.168.66.0/24".parse().unwrap()]
+    );
+    let config = accepted(GOOD);
+    assert!(config.push.is_empty() && config.accept.routes.is_empty());
+    assert_eq!(config.accept.sources, Sources::Any);
+    assert!(
+        config.tuning.mss_clamp
+            && !accepted(&format!("{GOOD}[tuning]\nmss-clamp = false\n")).tuning.mss_clamp
+    );
+}
+
+#[test]
+fn offers_that_cannot_be_meant_are_errors() {
+    let many: Vec<_> = (0..91).map(|n| format!("\"10.{n}.0.0/16\"")).collect();
+    for (table, message) in [
+        (
+            "[push]\nroutes = \"10.0.0.1/8\"".to_owned(),
+            "push.routes: 10.0.0.1/8 has bits set after the prefix",
+        ),
+        ("[push]\nroutes = \"ten\"".to_owned(), "push.routes: \"ten\" is no prefix"),
+        (
+            "[accept]\nroutes = [\"10.0.0.0/8\", \"10.0.0.0/8\"]".to_owned(),
+            "accept.routes: 10.0.0.0/8 is there twice",
+        ),
+        ("[accept]\nlimit = 91".to_owned(), "accept.limit is out of range"),
+        (
+            format!("[push]\nroutes = [{}]", many.join(", ")),
+            "push.routes: no room for 10.90.0.0/16 and what follows",
+        ),
+    ] {
+        let parsed = parse("l", &format!("{GOOD}{table}\n"), &options());
+        let errors: Vec<_> = parsed.diagnostics.iter().filter(|d| d.is_error()).map(|d| &d.message).collect();
+        assert_eq!(errors, [message]);
+    }
+    let parsed = parse("l", &format!("{GOOD}[accept]\nlimit = 3\n"), &options());
+    assert!(parsed.diagnostics.iter().any(|d| d.message.starts_with("accept.limit has no effect")));
+}
+
+#[test]
 fn keys_of_later_versions_are_refused_by_name() {
     let later = [
-        ("[push]\nroutes = [\"10.0.0.0/8\"]", "[push]"),
-        ("[accept]\nroutes = [\"10.0.0.0/8\"]\nlimit = 5\nsources = \"routes\"", "[accept]"),
         ("[guard]\nanything = 1", "[guard]"),
         ("[full-tunnel]\nmode = \"def1\"\nfail = \"closed\"", "[full-tunnel]"),
         ("[keepalive]\nidle-exit = \"5m\"", "keepalive.idle-exit"),
@@ -696,7 +743,6 @@ fn keys_of_later_versions_are_refused_by_name() {
         ("[tuning]\nfragment = true", "tuning.fragment"),
         ("[tuning]\npad = true", "tuning.pad"),
         ("[tuning]\noffload = false", "tuning.offload"),
-        ("[tuning]\nmss-clamp = true", "tuning.mss-clamp"),
         ("[tuning]\ndscp = \"copy\"", "tuning.dscp"),
         ("[tuning]\nbusy-poll = 50", "tuning.busy-poll"),
         ("[status]\nsocket = \"s\"\nmetrics = \"127.0.0.1:9\"", "[status]"),

@@ -10,8 +10,8 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use tund::config::{
-    Cipher, Command, Config, Device, Keepalive, Key, KeyMode, KeyPair, Listen, Mode, Options, Remote, Route,
-    Run, Scripts, SecretSource, Tuning, Via, parse, position, render,
+    Accept, Cipher, Command, Config, Device, Keepalive, Key, KeyMode, KeyPair, Listen, MAX_ACCEPTED, Mode,
+    Options, Remote, Route, Run, Scripts, SecretSource, Sources, Tuning, Via, parse, position, render,
 };
 
 proptest! {
@@ -124,8 +124,19 @@ fn config() -> impl Strategy<Value = Config> {
         }
         let (key, device, scripts, keepalive, run, tuning) = rest;
         let routes = routes(&device, seed);
+        // Unlike any route of the file.
+        let offers =
+            (0..seed % 4).map(|n| Ipv4Net::new(Ipv4Addr::new(10, n as u8 + 100, 0, 0), 16).unwrap().into());
+        let push: Vec<IpNet> = offers.collect();
+        let accept = Accept {
+            routes: if seed & 64 == 0 { Vec::new() } else { vec!["fd00::/8".parse().unwrap()] },
+            limit: if seed & 64 == 0 { MAX_ACCEPTED } else { (seed % 91) as usize },
+            sources: if seed & 128 == 0 { Sources::Any } else { Sources::Routes },
+        };
         Config {
             name,
+            push,
+            accept,
             remotes: kept,
             listen,
             float,
@@ -274,8 +285,14 @@ fn run() -> impl Strategy<Value = Run> {
 }
 
 fn tuning() -> impl Strategy<Value = Tuning> {
-    (any::<bool>(), 4096u32..=1 << 30, option::of(576u32..=65535))
-        .prop_map(|(bundle, socket_buffer, path_mtu)| Tuning { bundle, socket_buffer, path_mtu })
+    (any::<[bool; 2]>(), 4096u32..=1 << 30, option::of(576u32..=65535)).prop_map(
+        |([bundle, mss_clamp], socket_buffer, path_mtu)| Tuning {
+            bundle,
+            socket_buffer,
+            path_mtu,
+            mss_clamp,
+        },
+    )
 }
 
 fn path() -> impl Strategy<Value = String> {
@@ -322,6 +339,7 @@ fn to_toml(config: &Config) -> String {
         maybe(&mut text, "metric", route.metric);
         maybe(&mut text, "table", route.table);
     }
+    write_offers(&mut text, config);
     write_scripts(&mut text, &config.scripts);
     text.push_str("[keepalive]\n");
     line(&mut text, "interval", format!("\"{}ms\"", config.keepalive.interval.as_millis()));
@@ -334,6 +352,7 @@ fn to_toml(config: &Config) -> String {
     line(&mut text, "verb", config.run.verb);
     text.push_str("[tuning]\n");
     line(&mut text, "bundle", config.tuning.bundle);
+    line(&mut text, "mss-clamp", config.tuning.mss_clamp);
     line(&mut text, "socket-buffer", config.tuning.socket_buffer);
     maybe(&mut text, "path-mtu", config.tuning.path_mtu);
     text
@@ -382,6 +401,20 @@ fn write_device(text: &mut String, device: &Device) {
     maybe(text, "mac", mac.as_deref().map(string));
     maybe(text, "bridge", device.bridge.as_deref().map(string));
     maybe(text, "txqueuelen", device.txqueuelen);
+}
+
+fn write_offers(text: &mut String, config: &Config) {
+    let list = |routes: &[IpNet]| strings(&routes.iter().map(ToString::to_string).collect::<Vec<_>>());
+    if !config.push.is_empty() {
+        text.push_str("[push]\n");
+        line(text, "routes", list(&config.push));
+    }
+    text.push_str("[accept]\n");
+    if !config.accept.routes.is_empty() {
+        line(text, "routes", list(&config.accept.routes));
+        line(text, "limit", config.accept.limit);
+    }
+    line(text, "sources", if config.accept.sources == Sources::Any { "'any'" } else { "'routes'" });
 }
 
 fn write_scripts(text: &mut String, scripts: &Scripts) {

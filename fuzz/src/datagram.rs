@@ -275,7 +275,7 @@ impl End {
             Event::Log { text, .. } => is_one_line(&text),
             Event::Down { reason } => is_one_line(&reason),
             Event::Up { name, .. } => assert!(name.len() <= control::MAX_NAME),
-            Event::Resolve => {}
+            Event::Resolve | Event::Routes(_) => {}
         }
     }
 }
@@ -312,6 +312,10 @@ fn settings(own: [u8; 4], peer: [u8; 4]) -> LinkSettings {
         float: true,
         keepalive: Keepalive { interval: Duration::from_secs(10), timeout: Duration::from_secs(60) },
         bundle: true,
+        mss_clamp: true,
+        push: Vec::new(),
+        accept: Vec::new(),
+        sources: None,
         path_mtu: None,
         floor: None,
         floor_writable: true,

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::check_exchange::{check_accept, check_push};
 use super::diagnostic::{Diagnostic, quote};
 use super::raw::{Raw, RawKey, RawKeyMode, RawRun, RawScripts, RawTuning};
 use super::reader::{At, Field};
@@ -46,6 +47,8 @@ pub(super) fn check(name: &str, raw: &Raw, options: &Options, out: &mut Vec<Diag
         key,
         device: device.into_device(),
         routes: routes.into_iter().map(|at| at.value).collect(),
+        push: check_push(&raw.exchange, out),
+        accept: check_accept(&raw.exchange, out),
         scripts: check_scripts(&raw.scripts, options, out),
         keepalive: check_keepalive(raw, out),
         run: check_run(&raw.run, options, out),
@@ -274,5 +277,6 @@ fn check_tuning(raw: &RawTuning) -> Tuning {
         bundle: raw.bundle.value().copied().unwrap_or(true),
         socket_buffer: number(&raw.socket_buffer).unwrap_or(SOCKET_BUFFER),
         path_mtu: number(&raw.path_mtu),
+        mss_clamp: raw.mss_clamp.value().copied().unwrap_or(true),
     }
 }

@@ -6,6 +6,7 @@
 
 mod check;
 mod check_device;
+mod check_exchange;
 mod check_outer;
 mod check_routes;
 pub mod diagnostic;
@@ -30,6 +31,16 @@ use toml::de::{DeTable, DeValue};
 
 /// The UDP port used when a configuration names none.
 pub const DEFAULT_PORT: u16 = 8863;
+
+/// Bytes that a hello has for pushed routes; whatever else it holds, it then fits into a control message.
+pub const PUSH_ROOM: usize = 540;
+/// More pushed routes than any hello holds.
+pub const MAX_ACCEPTED: usize = PUSH_ROOM / 6;
+
+/// Bytes that a pushed route takes in a hello.
+pub fn pushed_length(route: &IpNet) -> usize {
+    if route.addr().is_ipv4() { 6 } else { 18 }
+}
 
 /// Finds the UDP port of a service name, as /etc/services lists it.
 pub type ServiceLookup = Box<dyn Fn(&str) -> Option<u16>>;
@@ -123,6 +134,10 @@ pub struct Config {
     pub device: Device,
     /// Routes set on this host while the link runs.
     pub routes: Vec<Route>,
+    /// Routes offered to the peer.
+    pub push: Vec<IpNet>,
+    /// What may come from the peer.
+    pub accept: Accept,
     /// User scripts.
     pub scripts: Scripts,
     /// Liveness timers.
@@ -264,6 +279,40 @@ pub enum Via {
     Address(IpAddr),
 }
 
+/// The `[accept]` table: what may come from the peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accept {
+    /// A pushed route is taken if it lies within one of these prefixes; none: no route is.
+    pub routes: Vec<IpNet>,
+    /// Most pushed routes that are taken.
+    pub limit: usize,
+    /// Which inner source addresses are (tun only).
+    pub sources: Sources,
+}
+
+impl Config {
+    /// The prefixes that are routed to the peer by the file itself, its own addresses among them.
+    pub fn routed_to_peer(&self) -> Vec<IpNet> {
+        let peers = self.device.peers.iter().copied();
+        let through_peer = |route: &&Route| match route.via {
+            Via::VpnGateway => true,
+            Via::Address(gateway) => self.device.peers.contains(&gateway),
+            Via::NetGateway => false,
+        };
+        let routes = self.routes.iter().filter(through_peer).map(|route| route.to);
+        peers.map(IpNet::from).chain(routes).collect()
+    }
+}
+
+/// `accept.sources`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sources {
+    /// Every one: a routing daemon may send whatever it routes.
+    Any,
+    /// The peer's tunnel address, and what is routed to the peer.
+    Routes,
+}
+
 /// A program and its own arguments; tund appends the positional ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
@@ -327,4 +376,6 @@ pub struct Tuning {
     pub socket_buffer: u32,
     /// Largest outer IP packet, in bytes; `None`: from the route to the peer.
     pub path_mtu: Option<u32>,
+    /// Lower the segment size that forwarded TCP connections announce to what the tunnel carries (tun only).
+    pub mss_clamp: bool,
 }

@@ -2,7 +2,6 @@
 //!
 //! Keys that belong to the schema but have no effect in this version are typed here and refused here.
 
-use std::net::IpAddr;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::Diagnostic;
 use super::reader::{At, Field, Table};
-use super::{Cipher, Mode};
+use super::{Cipher, MAX_ACCEPTED, Mode, Sources};
 
 const U32: std::ops::RangeInclusive<i64> = 0..=u32::MAX as i64;
 
@@ -26,6 +25,7 @@ pub(super) struct Raw {
     pub key: RawKey,
     pub device: RawDevice,
     pub routes: Vec<RawRoute>,
+    pub exchange: RawExchange,
     pub scripts: RawScripts,
     pub interval: Field<Duration>,
     pub timeout: Field<Duration>,
@@ -76,6 +76,15 @@ pub(super) struct RawRoute {
     pub table: Field<i64>,
 }
 
+/// `[push]` and `[accept]`.
+#[derive(Default)]
+pub(super) struct RawExchange {
+    pub push: Field<Vec<At<String>>>,
+    pub accept: Field<Vec<At<String>>>,
+    pub limit: Field<i64>,
+    pub sources: Field<Sources>,
+}
+
 #[derive(Default)]
 pub(super) struct RawScripts {
     pub up: Field<Vec<At<String>>>,
@@ -102,6 +111,7 @@ pub(super) struct RawTuning {
     pub bundle: Field<bool>,
     pub socket_buffer: Field<i64>,
     pub path_mtu: Field<i64>,
+    pub mss_clamp: Field<bool>,
 }
 
 impl Raw {
@@ -119,6 +129,7 @@ impl Raw {
         raw.key = top.table("key").map(RawKey::read).unwrap_or_default();
         raw.device = top.table("device").map(RawDevice::read).unwrap_or_default();
         top.tables("route", |table| raw.routes.push(RawRoute::read(table)));
+        raw.exchange = RawExchange::read(&mut top);
         raw.scripts = top.table("scripts").map(RawScripts::read).unwrap_or_default();
         if let Some(table) = top.table("keepalive") {
             (raw.interval, raw.timeout) = read_keepalive(table);
@@ -234,18 +245,36 @@ impl RawRun {
     }
 }
 
+impl RawExchange {
+    fn read(top: &mut Table<'_, '_>) -> Self {
+        let mut raw = Self::default();
+        if let Some(mut push) = top.table("push") {
+            raw.push = push.strings("routes");
+            push.finish();
+        }
+        if let Some(mut accept) = top.table("accept") {
+            raw.accept = accept.strings("routes");
+            raw.limit = accept.integer("limit", 0..=MAX_ACCEPTED as i64);
+            raw.sources = accept.choice("sources", &[("any", Sources::Any), ("routes", Sources::Routes)]);
+            accept.finish();
+        }
+        raw
+    }
+}
+
 impl RawTuning {
     fn read(mut table: Table<'_, '_>) -> Self {
         let raw = Self {
             bundle: table.boolean("bundle"),
             socket_buffer: table.integer("socket-buffer", 4096..=1 << 30),
             path_mtu: table.integer("path-mtu", 576..=65535),
+            mss_clamp: table.boolean("mss-clamp"),
         };
         let lanes = table.integer("lanes", 1..=16);
         if lanes.value() != Some(&1) {
             table.later("lanes", lanes);
         }
-        for key in ["fragment", "pad", "offload", "mss-clamp"] {
+        for key in ["fragment", "pad", "offload"] {
             let flag = table.boolean(key);
             table.later(key, flag);
         }
@@ -282,18 +311,6 @@ fn read_keepalive(mut table: Table<'_, '_>) -> (Field<Duration>, Field<Duration>
 }
 
 fn read_later_tables(top: &mut Table<'_, '_>) {
-    if let Some(mut push) = top.table("push") {
-        let _ = prefixes(&mut push, "routes");
-        push.later_table();
-        push.finish();
-    }
-    if let Some(mut accept) = top.table("accept") {
-        let _ = prefixes(&mut accept, "routes");
-        let _ = accept.integer("limit", U32);
-        let _ = accept.choice("sources", &[("any", ()), ("routes", ())]);
-        accept.later_table();
-        accept.finish();
-    }
     if let Some(mut guard) = top.table("guard") {
         guard.later_table();
     }
@@ -309,21 +326,6 @@ fn read_later_tables(top: &mut Table<'_, '_>) {
         status.later_table();
         status.finish();
     }
-}
-
-/// Reads a list of prefixes of a table without effect; each is still checked to be one.
-fn prefixes(table: &mut Table<'_, '_>, key: &str) -> Field<Vec<At<String>>> {
-    let found = table.strings(key);
-    for text in found.value().into_iter().flatten() {
-        let fine = text.value.parse::<ipnet::IpNet>().is_ok() || text.value.parse::<IpAddr>().is_ok();
-        if !fine {
-            let message = format!("{} has an element that is no prefix", table.path(key));
-            table
-                .out
-                .push(Diagnostic::error(text.at(), message).help("write one such as \"192.168.66.0/24\""));
-        }
-    }
-    found
 }
 
 #[cfg(test)]

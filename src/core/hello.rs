@@ -21,6 +21,7 @@ pub fn own(settings: &LinkSettings, budget: usize, seen: bool) -> Hello {
         capabilities: 0,
         name: settings.name.clone(),
         seen,
+        routes: settings.push.clone(),
     }
 }
 

@@ -10,6 +10,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use ipnet::IpNet;
+
 use super::limits::{BUDGET_BASE, COUNTER_END, DATAGRAM_MAX, SID_PREVIOUS};
 use super::path::Path;
 use super::replay::Window;
@@ -74,6 +76,7 @@ pub struct Lane {
     receive: VecDeque<ReceiveKey>,
     endpoint: Option<Path>,
     agreed: bool,
+    sources: Option<Vec<IpNet>>,
     budget: usize,
     moved_at: Option<Instant>,
     /// Whether a datagram longer than the base went out since the last report.
@@ -93,6 +96,7 @@ impl Lane {
             receive: VecDeque::with_capacity(LIVE + 1),
             endpoint: None,
             agreed: false,
+            sources: None,
             budget: BUDGET_BASE,
             moved_at: None,
             used_length: false,
@@ -136,6 +140,7 @@ impl Lane {
             Command::Control { body, to, under } => self.send_control(&body, to, under, sink),
             Command::Endpoint(endpoint) => self.endpoint = endpoint,
             Command::Agreed(agreed) => self.agreed = agreed,
+            Command::Sources(sources) => self.sources = sources,
             Command::Budget(budget) => {
                 self.budget = budget.clamp(self.settings.framing.overhead() + 64, DATAGRAM_MAX)
             }

@@ -14,6 +14,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use ipnet::IpNet;
+
 use super::admission::Admission;
 use super::caller::{Caller, Turn};
 use super::clock::Now;
@@ -47,6 +49,8 @@ pub enum Event {
         /// What it calls its link.
         name: String,
     },
+    /// The peer offers these routes now, in place of those before.
+    Routes(Vec<IpNet>),
     /// The peer no longer answers.
     Down {
         /// Why, in one line.
@@ -95,6 +99,8 @@ pub struct Link<R> {
     endpoint: Option<Path>,
     validation: Option<Validation>,
     peer: Option<Hello>,
+    /// What the peer offered last.
+    routes: Vec<IpNet>,
     up: bool,
     /// What the route to the peer takes, in bytes of UDP payload.
     own_budget: usize,
@@ -156,6 +162,7 @@ impl<R: Random> Link<R> {
             endpoint: None,
             validation: None,
             peer: None,
+            routes: Vec::new(),
             up: false,
             own_budget: BUDGET_BASE,
             search: Search::new(instant),
@@ -172,6 +179,7 @@ impl<R: Random> Link<R> {
             settings,
         };
         link.say_waiting(instant);
+        link.commands.extend(link.settings.sources.clone().map(|sources| Command::Sources(Some(sources))));
         link
     }
 
@@ -351,6 +359,7 @@ impl<R: Random> Link<R> {
         if self.settings.has_remote {
             self.resolve_at = Some(now);
         }
+        self.take_routes(Vec::new());
         self.forget_sessions(now);
         self.say_waiting(now);
     }

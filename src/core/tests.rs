@@ -6,6 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
+
 use super::admission::CHALLENGE_DATAGRAM;
 use super::clock::Now;
 use super::lane::{self, Command, Lane, Notice, Sink, Under};
@@ -92,6 +94,8 @@ struct End {
     floor_writable: bool,
     remote: Option<SocketAddr>,
     log: Vec<String>,
+    /// What the peer offers, as told last.
+    routes: Vec<IpNet>,
     skew: i64,
 }
 
@@ -132,6 +136,7 @@ impl End {
             floor_writable,
             remote: remote.map(|remote| remote.parse().unwrap()),
             log: Vec::new(),
+            routes: Vec::new(),
             skew,
         }
     }
@@ -175,6 +180,10 @@ fn settings(which: usize) -> LinkSettings {
         float: true,
         keepalive: Keepalive { interval: Duration::from_secs(10), timeout: Duration::from_secs(60) },
         bundle: true,
+        mss_clamp: true,
+        push: Vec::new(),
+        accept: Vec::new(),
+        sources: None,
         path_mtu: None,
         floor: None,
         floor_writable: true,
@@ -271,6 +280,7 @@ impl World {
                         }
                         end.link.handle_floor(time, end.floor_writable);
                     }
+                    Event::Routes(routes) => end.routes = routes,
                     Event::Up { .. } | Event::Down { .. } => {}
                 }
             }
@@ -752,8 +762,7 @@ fn keys_used(world: &World, which: usize, at: usize) -> Vec<Option<Sid>> {
     let sent = world.record[at..].iter().filter(|flying| flying.from == world.ends[which].address);
     sent.map(|flying| {
         let tag = flying.bytes.last_chunk().unwrap();
-        Some(lane::unmask(&keys.mask(tag), &flying.bytes).0)
-            .filter(|_| !wrap::is_probe(&keys, &flying.bytes))
+        Some(lane::unmask(&keys.mask(tag), &flying.bytes).0).filter(|_| !wrap::is_probe(&keys, &flying.bytes))
     })
     .collect()
 }
@@ -816,6 +825,24 @@ fn resumed_over_and_over_is_said_once_a_minute() {
     assert_eq!(world.ends[1].log.iter().filter(|line| line.contains("keys are replaced")).count(), 1);
     world.run(5.0);
     world.assert_carries();
+}
+
+#[test]
+fn offered_routes_are_told_replaced_and_withdrawn() {
+    let nets = |text: &str| text.split_whitespace().map(|net| net.parse().unwrap()).collect::<Vec<IpNet>>();
+    for (mon, fri) in [(settings(0), settings(1)), (handshake(0), handshake(1))] {
+        let mon = LinkSettings { push: nets("192.168.66.0/24 fd05::/16"), ..mon };
+        let mut world = World::with(mon.clone(), fri, [0, 0]);
+        world.run(3.0);
+        assert_eq!(world.ends[1].routes, mon.push);
+        assert!(world.ends[0].routes.is_empty());
+        world.replace(0, LinkSettings { push: nets("192.168.67.0/24"), ..mon.clone() });
+        world.run(30.0);
+        assert_eq!(world.ends[1].routes, nets("192.168.67.0/24"), "a restart offers anew");
+        world.cut = true;
+        world.run(61.0);
+        assert!(world.ends[1].routes.is_empty(), "withdrawn with the link");
+    }
 }
 
 #[test]

@@ -55,14 +55,28 @@ impl Changes {
         Ok(())
     }
 
+    /// Takes these steps back, the last first, before the others. What fails is logged and the rest goes on.
+    pub fn take_back(&mut self, steps: &[Step]) {
+        for undo in steps.iter().rev().filter_map(Step::undo) {
+            if let Some(index) = self.undo.iter().rposition(|step| *step == undo) {
+                self.undo.remove(index);
+                self.undo_step(&undo);
+            }
+        }
+    }
+
+    fn undo_step(&mut self, step: &Step) {
+        say!(3, "{step}");
+        if let Err(error) = self.netlink.apply(step) {
+            say!(1, "cannot undo: {error}");
+        }
+    }
+
     /// Takes back every change since `mark`, the last first. What fails is logged and the rest goes on.
     pub fn back_to(&mut self, mark: Mark) {
         while self.undo.len() > mark.0 {
             let Some(step) = self.undo.pop() else { return };
-            say!(3, "{step}");
-            if let Err(error) = self.netlink.apply(&step) {
-                say!(1, "cannot undo: {error}");
-            }
+            self.undo_step(&step);
         }
     }
 }

@@ -193,6 +193,7 @@ impl Engine {
                 }
                 self.tell(&ToParent::LinkUp { endpoint, name })?;
             }
+            Event::Routes(routes) => self.tell(&ToParent::PushedRoutes { routes })?,
             Event::Down { reason } => {
                 let traffic = self.traffic();
                 self.tell(&ToParent::LinkDown { reason, traffic })?;

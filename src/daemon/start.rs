@@ -1,6 +1,7 @@
 //! From the command line to a running link.
 
 use std::io;
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -12,7 +13,9 @@ use super::floor::Floor;
 use super::preflight::{self, Loaded};
 use super::signals::Signals;
 use super::{identity, stderr};
-use crate::config::{Config, Diagnostic, Severity};
+use ipnet::{IpNet, Ipv6Net};
+
+use crate::config::{Config, Diagnostic, Mode, Severity, Sources};
 use crate::crypto::keys::{Pair, fingerprint, link_secret};
 use crate::privsep::message::{LinkSettings, Start, StaticPair};
 use crate::privsep::parent::{Launch, Link, Parent};
@@ -151,7 +154,7 @@ fn settings(config: &Config, floor: &Floor) -> LinkSettings {
         name: config.name.clone(),
         mode: config.device.mode,
         mtu: config.device.mtu,
-        addresses: config.device.addresses.iter().map(ipnet::IpNet::addr).collect(),
+        addresses: config.device.addresses.iter().map(IpNet::addr).collect(),
         peers: config.device.peers.clone(),
         key_mode: config.key.mode,
         cipher: config.key.cipher,
@@ -161,11 +164,26 @@ fn settings(config: &Config, floor: &Floor) -> LinkSettings {
         float: config.float,
         keepalive: config.keepalive,
         bundle: config.tuning.bundle,
+        mss_clamp: config.tuning.mss_clamp && config.device.mode == Mode::Tun,
+        push: config.push.clone(),
+        accept: config.accept.routes.clone(),
+        sources: sources(config),
         path_mtu: config.tuning.path_mtu,
         floor: floor.time(),
         floor_writable: floor.is_writable(),
         verb: config.run.verb,
     }
+}
+
+/// What `accept.sources` stands for; link-local addresses of IPv6 are the peer's own.
+fn sources(config: &Config) -> Option<Vec<IpNet>> {
+    let only_routes = config.accept.sources == Sources::Routes && config.device.mode == Mode::Tun;
+    only_routes.then(|| {
+        let link_local = Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
+        let mut sources = config.routed_to_peer();
+        sources.push(link_local.into());
+        sources
+    })
 }
 
 fn one_line(finding: &Diagnostic) -> String {

@@ -246,7 +246,7 @@ mod tests {
         trailing.push(0);
         let truncated = encode(&ToParent::Floor { time: u64::MAX });
         let truncated = truncated[..truncated.len() - 1].to_vec();
-        let length_without_bytes = vec![8, 1, 0xff, 0xff, 0xff, 0x7f];
+        let length_without_bytes = vec![9, 1, 0xff, 0xff, 0xff, 0x7f];
         for bytes in [trailing, truncated, length_without_bytes, vec![0xff], vec![0; MAX_MESSAGE + 1]] {
             let (parent, engine) = pair();
             send_raw(&engine, &bytes, &[]);

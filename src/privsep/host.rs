@@ -79,6 +79,7 @@ impl Parent {
                 return Err(Fatal::new(CONFIG, text));
             }
         }
+        self.renew_pushed();
         if let Err(error) = self.run_script(Hook::RouteUp) {
             say!(1, "{error}");
         }
@@ -86,7 +87,7 @@ impl Parent {
     }
 
     /// The remotes that are addresses already, and where the engine sends.
-    fn known_addresses(&self) -> Vec<SocketAddr> {
+    pub(super) fn known_addresses(&self) -> Vec<SocketAddr> {
         let remotes = self.link.config.remotes.iter();
         let literal =
             remotes.filter_map(|remote| Some(SocketAddr::new(remote.host.parse().ok()?, remote.port)));

@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -43,6 +44,12 @@ pub enum ToParent {
         endpoint: SocketAddr,
         /// What the peer calls its link; reduced to printable characters by the receiver.
         name: String,
+    },
+    /// The peer offers these routes now, in place of those before. At most
+    /// [`MAX_ACCEPTED`](crate::config::MAX_ACCEPTED).
+    PushedRoutes {
+        /// What it offers.
+        routes: Vec<IpNet>,
     },
     /// The peer no longer answers.
     LinkDown {
@@ -181,6 +188,15 @@ pub struct LinkSettings {
     pub keepalive: Keepalive,
     /// Pack small waiting frames together.
     pub bundle: bool,
+    /// Lower the segment size that forwarded TCP connections announce (tun only).
+    pub mss_clamp: bool,
+    /// Prefixes offered to the peer.
+    pub push: Vec<IpNet>,
+    /// Prefixes within which routes of the peer are taken.
+    pub accept: Vec<IpNet>,
+    /// Inner source addresses that are taken from the peer, beside those within pushed routes that are
+    /// taken; `None`: every one.
+    pub sources: Option<Vec<IpNet>>,
     /// Largest outer IP packet, when fixed.
     pub path_mtu: Option<u32>,
     /// The greatest sid time taken so far; `None`: no floor can be read.

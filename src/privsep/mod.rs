@@ -10,6 +10,8 @@ mod host;
 #[cfg(feature = "daemon")]
 pub mod parent;
 #[cfg(feature = "daemon")]
+mod pushed;
+#[cfg(feature = "daemon")]
 mod requests;
 #[cfg(feature = "daemon")]
 pub mod sandbox;

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 
 use super::channel::Channel;
 use super::message::{Identity, Start, ToEngine, ToParent, Traffic};
+use super::pushed::Pushed;
 use super::requests::Limits;
 use super::spawn::{Role, spawn};
 use crate::config::Config;
@@ -89,6 +90,7 @@ pub(super) struct Status {
     pub(super) endpoint: Option<SocketAddr>,
     pub(super) trusted: Option<SocketAddr>,
     pub(super) traffic: Traffic,
+    pub(super) pushed: Pushed,
     /// Whether the peer answers.
     pub(super) up: bool,
     /// Whether the last script run for that was `link-up`.
@@ -130,6 +132,7 @@ impl Parent {
             endpoint: None,
             trusted: None,
             traffic: Traffic::default(),
+            pushed: Pushed::default(),
             up: false,
             announced: false,
             device_wanted: false,

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::message::{MAX_TEXT, ToEngine, ToParent};
 use super::parent::Parent;
+use crate::config::MAX_ACCEPTED;
 use crate::daemon::environment::Hook;
 use crate::daemon::limit::Limit;
 use crate::daemon::text::printable;
@@ -22,6 +23,7 @@ pub(super) struct Limits {
     endpoint: Limit,
     floor: Limit,
     link: Limit,
+    pushed: Limit,
 }
 
 impl Limits {
@@ -32,6 +34,7 @@ impl Limits {
             endpoint: Limit::new(10.0, 50.0, now),
             floor: Limit::new(1.0, 20.0, now),
             link: Limit::new(1.0, 20.0, now),
+            pushed: Limit::new(1.0, 20.0, now),
         }
     }
 }
@@ -52,6 +55,11 @@ impl Parent {
             ToParent::LinkUp { endpoint, name: _ } => {
                 self.status.trusted = Some(endpoint);
                 self.link_changed(true, now);
+            }
+            ToParent::PushedRoutes { routes } => {
+                if routes.len() <= MAX_ACCEPTED && self.limits.pushed.allow(now) {
+                    self.take_pushed(routes);
+                }
             }
             ToParent::LinkDown { reason: _, traffic } => {
                 self.status.traffic = traffic;
@@ -108,7 +116,7 @@ impl Parent {
     }
 
     fn endpoint(&mut self, address: SocketAddr, now: Instant) {
-        self.status.endpoint = Some(address);
+        let moved = self.status.endpoint.replace(address) != Some(address);
         let lookup = if self.limits.endpoint.allow(now) {
             self.changes.netlink.lookup(address.ip().to_canonical(), self.link.config.fwmark).ok()
         } else {
@@ -116,6 +124,9 @@ impl Parent {
         };
         let (mtu, source) = lookup.map_or((None, None), |lookup| (lookup.mtu, lookup.source));
         self.answer(&ToEngine::Route { address, mtu, source });
+        if moved {
+            self.renew_pushed();
+        }
     }
 
     /// Why datagrams to `address` would go into the device instead of to the peer, if they would.

@@ -123,6 +123,11 @@ pub struct Host {
 pub struct PlanError(pub String);
 
 impl Step {
+    /// The route that this step adds.
+    pub fn route(&self) -> Option<&KernelRoute> {
+        if let Step::AddRoute(route) = self { Some(route) } else { None }
+    }
+
     /// The step that takes this one back; `None` where there is nothing to restore. A device that was
     /// only adopted outlives the link, so addresses and bridge membership are taken back as well.
     pub fn undo(&self) -> Option<Step> {
@@ -224,6 +229,26 @@ pub fn device_steps(config: &Config, device: &Interface, host: &Host) -> Result<
 pub fn route_steps(config: &Config, device: &Interface, host: &Host) -> Result<Vec<Step>, PlanError> {
     let view = View { config, device, host };
     config.routes.iter().map(|route| Ok(Step::AddRoute(view.kernel_route(route)?))).collect()
+}
+
+/// The step that sets a route which the peer offers: through the peer, as `vpn_gateway` means it.
+pub fn pushed_step(config: &Config, device: &Interface, host: &Host, to: IpNet) -> Result<Step, PlanError> {
+    step(config, device, host, to, Via::VpnGateway)
+}
+
+/// The step that keeps an outer address on its present way, whatever the peer's routes cover.
+pub fn pin_step(
+    config: &Config,
+    device: &Interface,
+    host: &Host,
+    address: IpAddr,
+) -> Result<Step, PlanError> {
+    step(config, device, host, address.into(), Via::NetGateway)
+}
+
+fn step(config: &Config, device: &Interface, host: &Host, to: IpNet, via: Via) -> Result<Step, PlanError> {
+    let route = Route { to, via, metric: None, table: None };
+    Ok(Step::AddRoute(View { config, device, host }.kernel_route(&route)?))
 }
 
 /// What next hops are chosen from.

@@ -11,13 +11,15 @@
 //! | 7 | `hello` | see [`Hello`] | |
 //! | 8 | `bye` | reason: text, 0–128 bytes | |
 //!
-//! Every field of a message must be there. Fields with other keys are skipped, messages with other
+//! Every field of a message must be there, but for the routes of a [`Hello`]. Fields with other keys are skipped, messages with other
 //! types ignored, so that both can be added without a new version.
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::cbor::{Reader, Writer};
-use crate::config::Mode;
+use crate::config::{Mode, PUSH_ROOM, pushed_length};
 
 pub use super::Malformed;
 
@@ -100,6 +102,7 @@ pub enum Message {
 /// | 6 | capabilities | unsigned, 32 bits |
 /// | 7 | name | text, 0–64 bytes |
 /// | 8 | seen | 0 no, 1 yes |
+/// | 9 | routes | array of 1 or more byte strings, address (4 or 16) and prefix length (1); absent: none |
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
     /// Highest protocol version the sender speaks.
@@ -120,6 +123,8 @@ pub struct Hello {
     pub name: String,
     /// The sender has this session's Hello of the receiver.
     pub seen: bool,
+    /// Prefixes that the sender offers to be reached through it; those that exceed [`PUSH_ROOM`] are cut off.
+    pub routes: Vec<IpNet>,
 }
 
 /// Appends the encoded message to `out`. What exceeds a bound is cut off: padding, texts (at a character)
@@ -207,7 +212,7 @@ fn type_of(message: &Message) -> u8 {
 }
 
 fn encode_hello(hello: &Hello, writer: &mut Writer<'_>) {
-    writer.map(9).unsigned(0).unsigned(hello.version.into());
+    writer.map(if hello.routes.is_empty() { 9 } else { 10 }).unsigned(0).unsigned(hello.version.into());
     writer.unsigned(1).unsigned(match hello.mode {
         Mode::Tun => 0,
         Mode::Tap => 1,
@@ -219,6 +224,28 @@ fn encode_hello(hello: &Hello, writer: &mut Writer<'_>) {
     writer.unsigned(6).unsigned(hello.capabilities.into());
     writer.unsigned(7).text(cut(&hello.name, MAX_NAME));
     writer.unsigned(8).unsigned(hello.seen.into());
+    if !hello.routes.is_empty() {
+        encode_routes(&hello.routes, writer.unsigned(9));
+    }
+}
+
+fn encode_routes(routes: &[IpNet], writer: &mut Writer<'_>) {
+    let mut room = PUSH_ROOM;
+    let fits = |route: &&IpNet| {
+        let left = room.checked_sub(pushed_length(route));
+        room = left.unwrap_or(0);
+        left.is_some()
+    };
+    let routes: Vec<_> = routes.iter().take_while(fits).collect();
+    writer.array(routes.len());
+    for route in routes {
+        let mut bytes = match route.addr() {
+            IpAddr::V4(address) => address.octets().to_vec(),
+            IpAddr::V6(address) => address.octets().to_vec(),
+        };
+        bytes.push(route.prefix_len());
+        writer.bytes(&bytes);
+    }
 }
 
 fn encode_addresses(addresses: &[IpAddr], writer: &mut Writer<'_>) {
@@ -290,7 +317,7 @@ fn decode_bye(reader: &mut Reader<'_>) -> Result<Message, Malformed> {
 
 fn decode_hello(reader: &mut Reader<'_>) -> Result<Hello, Malformed> {
     let (mut version, mut mode, mut mtu, mut addresses, mut peers) = (None, None, None, None, None);
-    let (mut budget, mut capabilities, mut name, mut seen) = (None, None, None, None);
+    let (mut budget, mut capabilities, mut name, mut seen, mut routes) = (None, None, None, None, None);
     reader.map(|key, value| {
         match key {
             0 => version = Some(value.unsigned()?),
@@ -302,6 +329,7 @@ fn decode_hello(reader: &mut Reader<'_>) -> Result<Hello, Malformed> {
             6 => capabilities = Some(value.unsigned()?),
             7 => name = Some(bounded_text(value, MAX_NAME)?),
             8 => seen = Some(choice(value)?),
+            9 => routes = Some(decode_routes(value)?),
             _ => value.skip()?,
         }
         Ok(())
@@ -316,6 +344,7 @@ fn decode_hello(reader: &mut Reader<'_>) -> Result<Hello, Malformed> {
         capabilities: field(6, capabilities)?,
         name: field(7, name)?,
         seen: field(8, seen)?,
+        routes: routes.unwrap_or_default(),
     })
 }
 
@@ -332,6 +361,26 @@ fn decode_addresses(reader: &mut Reader<'_>) -> Result<Vec<IpAddr>, Malformed> {
         Ok(())
     })?;
     Ok(addresses)
+}
+
+fn decode_routes(reader: &mut Reader<'_>) -> Result<Vec<IpNet>, Malformed> {
+    let mut routes = Vec::new();
+    let mut room = PUSH_ROOM;
+    reader.array(|element| {
+        let (length, address) = element.bytes()?.split_last().ok_or(Malformed::OutOfRange)?;
+        let v4 = <[u8; 4]>::try_from(address).map(IpAddr::from);
+        let address = v4.or_else(|_| <[u8; 16]>::try_from(address).map(IpAddr::from));
+        let address = address.map_err(|_| Malformed::OutOfRange)?;
+        let route = IpNet::new(address, *length).map_err(|_| Malformed::OutOfRange)?;
+        room = room.checked_sub(pushed_length(&route)).ok_or(Malformed::OutOfRange)?;
+        if route.trunc() != route {
+            return Err(Malformed::OutOfRange);
+        }
+        routes.push(route);
+        Ok(())
+    })?;
+    // There is one encoding of none.
+    if routes.is_empty() { Err(Malformed::OutOfRange) } else { Ok(routes) }
 }
 
 /// 0 or 1. Not CBOR's simple values, which the subset leaves out.

@@ -210,3 +210,29 @@ fn key_pairs_join_two_hosts_without_a_shared_secret() {
     let _link = pair.link(&with(Toml::tun_fri(), &of_mon), &with(Toml::tun_mon(), &of_fri));
     assert_pings(&pair.fri, "192.168.86.18");
 }
+
+#[test]
+fn offered_routes_follow_the_link() {
+    for keys in [|toml| toml, Toml::handshake as fn(Toml) -> Toml] {
+        let pair = pair();
+        let quick = "[keepalive]\ninterval = '1s'\ntimeout = '4s'";
+        let accept = "[accept]\nroutes = ['192.168.0.0/16', 'fd05::/16']";
+        let push = "[push]\nroutes = ['192.168.66.0/24', 'fd05::/32', '10.0.0.0/8']";
+        let fri = keys(Toml::tun_fri()).with(accept).with(quick);
+        let before = routes(&pair.fri);
+        let (mut fri, mut mon) = pair.link(&fri, &keys(Toml::tun_mon()).with(push).with(quick));
+        let line = fri.wait_line("is refused", SOON).unwrap();
+        assert!(line.contains("10.0.0.0/8") && line.contains("within no prefix of accept.routes"), "{line}");
+        let set = || {
+            let routes = routes(&pair.fri);
+            routes.contains("192.168.66.0/24 via 192.168.86.18") && routes.contains("fd05::/32 dev tun0")
+        };
+        tund_lab::wait_until("the peer's routes", SOON, set).unwrap();
+        assert!(!routes(&pair.fri).contains("10.0.0.0/8") && !routes(&pair.mon).contains("192.168.66"));
+        mon.kill();
+        fri.wait_line("link down", SOON).unwrap();
+        tund_lab::wait_until("withdrawal", SOON, || !routes(&pair.fri).contains("192.168.66.0/24")).unwrap();
+        assert_eq!(fri.terminate(SOON).unwrap(), 0);
+        assert_eq!(routes(&pair.fri), before);
+    }
+}

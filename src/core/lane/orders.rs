@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use ipnet::IpNet;
+
 use crate::config::Cipher;
 use crate::core::path::Path;
 use crate::core::sid::Sid;
@@ -77,6 +79,8 @@ pub enum Command {
     Agreed(bool),
     /// The largest UDP payload, in bytes.
     Budget(usize),
+    /// Inner source addresses that are taken from the peer; `None`: every one.
+    Sources(Option<Vec<IpNet>>),
     /// Open this datagram again: its sid is live now.
     Again(Received),
 }

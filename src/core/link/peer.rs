@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use ipnet::IpNet;
+
 use super::static_mode::Challenger;
 use super::{Event, Link};
 use crate::core::clock::Now;
@@ -75,9 +77,14 @@ impl<R: Random> Link<R> {
     /// The peer's hello fits.
     fn agree(&mut self, now: Instant, from: Path) {
         self.set_ceiling(now);
-        if self.up {
-            return;
+        if !self.up {
+            self.go_up(now, from);
         }
+        let routes = self.peer.as_ref().map(|peer| peer.routes.clone());
+        self.take_routes(routes.unwrap_or_default());
+    }
+
+    fn go_up(&mut self, now: Instant, from: Path) {
         self.up = true;
         self.said.clear();
         self.resolve_at = None;
@@ -88,6 +95,21 @@ impl<R: Random> Link<R> {
         self.events.push_back(Event::Up { endpoint, name });
         self.caller.restart(now);
         self.schedule_hello(now);
+    }
+
+    /// The peer offers these routes. Sources within those that may be taken are its own from now on.
+    pub(super) fn take_routes(&mut self, routes: Vec<IpNet>) {
+        if self.routes == routes {
+            return;
+        }
+        if let Some(fixed) = &self.settings.sources {
+            let taken =
+                routes.iter().filter(|route| self.settings.accept.iter().any(|net| net.contains(*route)));
+            let sources = fixed.iter().chain(taken).copied().collect();
+            self.commands.push_back(Command::Sources(Some(sources)));
+        }
+        self.events.push_back(Event::Routes(routes.clone()));
+        self.routes = routes;
     }
 
     pub(super) fn handle_moved(&mut self, now: Now, from: Path) {

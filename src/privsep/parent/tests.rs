@@ -2,6 +2,8 @@
 
 use std::sync::mpsc;
 
+use ipnet::IpNet;
+
 use super::*;
 use crate::config::{Command, KeyMode, Route, Via};
 use crate::daemon::testing::{Scratch, config, in_own_network, ip, logged};
@@ -301,6 +303,78 @@ impl<'a> Rig<'a> {
     }
 }
 
+#[test]
+fn routes_of_the_peer_are_set_within_what_is_accepted_and_withdrawn() {
+    let name = "privsep::parent::tests::routes_of_the_peer_are_set_within_what_is_accepted_and_withdrawn";
+    if !in_own_network(name) {
+        return;
+    }
+    let scratch = Scratch::new();
+    let mut config = with_routes(config());
+    config.accept.routes = nets("172.16.0.0/12 10.0.0.0/8 10.0.0.0/16");
+    config.accept.limit = 3;
+    let before = ip("route show").1;
+    let code = Rig::new(config, &scratch).run(move |engine| {
+        receive(engine);
+        tell(engine, ToParent::Endpoint { address: SocketAddr::from(ENDPOINT) });
+        receive(engine);
+        let own = ip("route show").1;
+        let offer =
+            "172.16.5.0/24 192.0.2.0/24 10.0.0.0/24 10.0.0.0/16 172.20.0.0/16 172.21.0.0/16 0.0.0.0/0";
+        tell(engine, ToParent::PushedRoutes { routes: nets(offer) });
+        wait_until(|| ip("route show").1.contains("172.20.0.0/16"));
+        let routes = ip("route show").1;
+        assert!(routes.contains("172.16.5.0/24 via 192.168.86.18 dev tun0"), "{routes}");
+        assert!(routes.contains("10.0.0.0/16 via 192.168.86.18 dev tun0"), "named itself: {routes}");
+        assert!(routes.contains("10.0.0.9 via 10.0.0.1 dev eth0"), "the peer stays outside: {routes}");
+        assert!(!routes.contains("192.0.2.0") && !routes.contains("172.21.0.0"), "{routes}");
+        assert_eq!(routes.matches("default").count(), 1, "{routes}");
+        tell(engine, ToParent::PushedRoutes { routes: nets("172.16.5.0/24") });
+        wait_until(|| !ip("route show").1.contains("172.20.0.0/16"));
+        let routes = ip("route show").1;
+        assert!(routes.contains("172.16.5.0/24") && !routes.contains("10.0.0.9 via"), "{routes}");
+        tell(engine, ToParent::PushedRoutes { routes: Vec::new() });
+        wait_until(|| ip("route show").1 == own);
+        tell(engine, ToParent::PushedRoutes { routes: nets("172.16.5.0/24") });
+        wait_until(|| ip("route show").1.contains("172.16.5.0/24"));
+        tell(engine, ToParent::Exit { code: 0, reason: String::new() });
+    });
+    assert_eq!(code, 0);
+    assert_nothing_left();
+    assert_eq!(ip("route show").1, before);
+    let refused = logged("is refused");
+    assert_eq!(refused.len(), 4, "{refused:#?}");
+}
+
+/// An engine in the hands of somebody else offers whatever it likes.
+#[test]
+fn a_hostile_engine_sets_no_route_that_is_not_accepted() {
+    if !in_own_network("privsep::parent::tests::a_hostile_engine_sets_no_route_that_is_not_accepted") {
+        return;
+    }
+    let scratch = Scratch::new();
+    let mut config = config();
+    config.accept.routes = nets("172.16.0.0/12");
+    let code = Rig::new(config, &scratch).run(move |engine| {
+        receive(engine);
+        let own = ip("route show").1;
+        for offer in ["0.0.0.0/0", "0.0.0.0/1 128.0.0.0/1", "10.0.0.9/32", "172.0.0.0/8", "::/0"] {
+            tell(engine, ToParent::PushedRoutes { routes: nets(offer) });
+        }
+        let many = (0..=255).map(|n| IpNet::new(IpAddr::from([172, 16, n, 0]), 24).unwrap()).collect();
+        tell(engine, ToParent::PushedRoutes { routes: many });
+        tell(engine, ToParent::Resolve);
+        while !matches!(receive(engine).0, ToEngine::Resolved { .. }) {}
+        assert_eq!(ip("route show").1, own);
+        tell(engine, ToParent::Exit { code: 0, reason: String::new() });
+    });
+    assert_eq!(code, 0);
+}
+
+fn nets(text: &str) -> Vec<IpNet> {
+    text.split_whitespace().map(|net| net.parse().unwrap()).collect()
+}
+
 fn settings() -> LinkSettings {
     let config = config();
     assert_eq!(config.key.mode, KeyMode::Static);
@@ -318,6 +392,10 @@ fn settings() -> LinkSettings {
         float: true,
         keepalive: config.keepalive,
         bundle: true,
+        mss_clamp: true,
+        push: Vec::new(),
+        accept: Vec::new(),
+        sources: None,
         path_mtu: None,
         floor: None,
         floor_writable: true,

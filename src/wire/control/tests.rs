@@ -91,6 +91,17 @@ fn values_outside_their_bounds_are_refused() {
     assert_eq!(decode(&[HELLO, 0xa1, 0, 0x19, 1, 0]), Err(Malformed::OutOfRange), "version 256");
     assert_eq!(decode(&[HELLO, 0xa1, 1, 2]), Err(Malformed::OutOfRange), "mode 2");
     assert_eq!(decode(&[HELLO, 0xa1, 8, 2]), Err(Malformed::OutOfRange), "seen 2");
+    for (routes, what) in [
+        (&[0x80][..], "no route"),
+        (&[0x81, 0x44, 10, 0, 0, 0], "no length"),
+        (&[0x81, 0x45, 10, 0, 0, 0, 33], "length 33"),
+        (&[0x81, 0x45, 10, 0, 0, 1, 8], "host bits"),
+    ] {
+        assert_eq!(decode(&[&[HELLO, 0xa1, 9], routes].concat()), Err(Malformed::OutOfRange), "{what}");
+    }
+    let mut many = vec![HELLO, 0xa1, 9, 0x98, 91];
+    many.extend([0x45, 10, 0, 0, 0, 8].repeat(91));
+    assert_eq!(decode(&many), Err(Malformed::OutOfRange), "91 routes");
     assert_eq!(decode(&[HELLO, 0xa1, 3, 0x81, 0x45, 1, 2, 3, 4, 5]), Err(Malformed::OutOfRange), "5 bytes");
     let mut seventeen = vec![HELLO, 0xa1, 3, 0x91];
     seventeen.extend([0x44, 10, 0, 0, 1].repeat(17));
@@ -107,6 +118,7 @@ fn what_exceeds_a_bound_is_cut_when_encoded() {
         mtu: u32::MAX,
         capabilities: u32::MAX,
         budget: u16::MAX,
+        routes: vec!["fd00::/8".parse().unwrap(); 60],
         ..hello()
     });
     let body = encoded(&sent);
@@ -185,6 +197,7 @@ fn hello() -> Hello {
         capabilities: 0,
         name: "tun-fri-mon".into(),
         seen: false,
+        routes: Vec::new(),
     }
 }
 
@@ -209,6 +222,17 @@ fn examples() -> Vec<(&'static str, Message)> {
         ("control/challenge-reply", Message::ChallengeReply { challenge }),
         ("control/hello-tun", Message::Hello(hello())),
         ("control/hello-tap", Message::Hello(bridge)),
+        (
+            "control/hello-routes",
+            Message::Hello(Hello {
+                addresses: vec![],
+                peers: vec![],
+                name: String::new(),
+                seen: true,
+                routes: ["192.168.66.0/24", "fd05::/16"].map(|route| route.parse().unwrap()).to_vec(),
+                ..hello()
+            }),
+        ),
         ("control/bye", Message::Bye { reason: "going down".into() }),
     ]
 }
@@ -230,8 +254,11 @@ fn any_hello() -> impl Strategy<Value = Hello> {
     let addresses = || prop::collection::vec(any::<IpAddr>(), 0..=MAX_ADDRESSES);
     let mode = prop_oneof![Just(Mode::Tun), Just(Mode::Tap)];
     let numbers = (any::<u8>(), any::<u32>(), any::<u16>(), any::<u32>());
-    (mode, numbers, addresses(), addresses(), any_text(MAX_NAME), any::<bool>()).prop_map(
-        |(mode, (version, mtu, budget, capabilities), addresses, peers, name, seen)| Hello {
+    let route = (any::<IpAddr>(), 0u8..=32)
+        .prop_map(|(address, length)| IpNet::new(address, length).unwrap().trunc());
+    let routes = prop::collection::vec(route, 0..30);
+    (mode, numbers, addresses(), addresses(), any_text(MAX_NAME), any::<bool>(), routes).prop_map(
+        |(mode, (version, mtu, budget, capabilities), addresses, peers, name, seen, routes)| Hello {
             version,
             mode,
             mtu,
@@ -241,6 +268,7 @@ fn any_hello() -> impl Strategy<Value = Hello> {
             capabilities,
             name,
             seen,
+            routes,
         },
     )
 }

@@ -1,0 +1,116 @@
+//! The routes that the peer offers, as they stand on this host.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::parent::Parent;
+use crate::route::accept::{self, Around, Verdict};
+use crate::route::plan::{self, Host, Interface, KernelRoute, Step};
+use crate::say;
+
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Resolvers are looked for in so much of it, in bytes.
+const RESOLV_CONF_MAX: usize = 64 * 1024;
+
+/// What the peer offers and what became of it.
+#[derive(Default)]
+pub(super) struct Pushed {
+    pub(super) offered: Vec<IpNet>,
+    /// Routes that are set, those to outer addresses first.
+    installed: Vec<Step>,
+    /// Refused routes that have been said.
+    said: Vec<IpNet>,
+}
+
+impl Parent {
+    /// Takes a new offer in place of the one before; without a device it waits for that.
+    pub(super) fn take_pushed(&mut self, offered: Vec<IpNet>) {
+        self.status.pushed.said.retain(|said| offered.contains(said));
+        self.status.pushed.offered = offered;
+        self.renew_pushed();
+    }
+
+    /// Sets the routes of the offer as the host is now, and removes those that are not in it any more.
+    pub(super) fn renew_pushed(&mut self) {
+        let Some(device) = self.changes.interface() else { return };
+        if self.status.pushed.offered.is_empty() && self.status.pushed.installed.is_empty() {
+            return;
+        }
+        let host = match self.changes.netlink.routes() {
+            Ok(routes) => Host { routes, ..Host::default() },
+            Err(error) => return say!(1, "{error}: the peer's routes are left as they are"),
+        };
+        let verdict = self.judge(&device, &host);
+        for (net, refusal) in &verdict.refused {
+            if !self.status.pushed.said.contains(net) {
+                say!(1, "the peer's route {net} is refused: {refusal}");
+                self.status.pushed.said.push(*net);
+            }
+        }
+        let wanted = self.pushed_steps(&device, &host, &verdict);
+        let installed = std::mem::take(&mut self.status.pushed.installed);
+        let (stay, go): (Vec<_>, Vec<_>) = installed.into_iter().partition(|step| wanted.contains(step));
+        self.changes.take_back(&go);
+        let mut installed = Vec::new();
+        let mut failed = false;
+        for step in wanted {
+            if !stay.contains(&step) {
+                failed = failed || !self.set_pushed(&step);
+                if failed {
+                    continue;
+                }
+            }
+            installed.push(step);
+        }
+        self.status.pushed.installed = installed;
+    }
+
+    /// After a failure the rest is left out: a way to an outer address may be what is missing.
+    fn set_pushed(&mut self, step: &Step) -> bool {
+        match self.changes.apply(std::slice::from_ref(step)) {
+            Ok(()) => say!(1, "by the peer's offer: {step}"),
+            Err(error) => {
+                say!(1, "{error}: the peer's routes are left out from here on");
+                return false;
+            }
+        }
+        true
+    }
+
+    fn judge(&self, device: &Interface, host: &Host) -> Verdict {
+        let text = std::fs::read(RESOLV_CONF).unwrap_or_default();
+        let text = String::from_utf8_lossy(text.get(..RESOLV_CONF_MAX).unwrap_or(&text)).into_owned();
+        let resolvers = accept::resolvers(&text);
+        let outer: Vec<IpAddr> =
+            self.known_addresses().into_iter().map(|address| address.ip().to_canonical()).collect();
+        // What was set for an offer must not speak against it.
+        let is_own = |route: &KernelRoute| {
+            let installed = self.status.pushed.installed.iter();
+            installed.filter_map(Step::route).any(|own| {
+                (own.to, own.interface, own.protocol) == (route.to, route.interface, route.protocol)
+            })
+        };
+        let routes: Vec<_> = host.routes.iter().filter(|route| !is_own(route)).cloned().collect();
+        let around = Around { routes: &routes, device: device.index, resolvers: &resolvers, outer: &outer };
+        accept::judge(&self.status.pushed.offered, &self.link.config, around)
+    }
+
+    /// First the ways to outer addresses, then the routes themselves.
+    fn pushed_steps(&self, device: &Interface, host: &Host, verdict: &Verdict) -> Vec<Step> {
+        let config = &self.link.config;
+        let pins = verdict.pinned.iter().map(|address| plan::pin_step(config, device, host, *address));
+        let routes = verdict.taken.iter().map(|net| plan::pushed_step(config, device, host, *net));
+        let mut steps = Vec::new();
+        for step in pins.chain(routes) {
+            match step {
+                Ok(step) => steps.push(step),
+                Err(error) => {
+                    say!(1, "the peer's routes are refused: {error}");
+                    return Vec::new();
+                }
+            }
+        }
+        steps
+    }
+}

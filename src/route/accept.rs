@@ -1,0 +1,258 @@
+//! Which of the routes that the peer offers are taken (DESIGN: a peer can never draw in traffic that it was
+//! not given).
+
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::plan::KernelRoute;
+use crate::config::Config;
+
+/// What a pushed route must not disturb.
+#[derive(Debug, Clone, Copy)]
+pub struct Around<'a> {
+    /// All unicast routes of table main.
+    pub routes: &'a [KernelRoute],
+    /// Index of the tunnel's own interface.
+    pub device: u32,
+    /// The resolvers that this host asks.
+    pub resolvers: &'a [IpAddr],
+    /// Outer addresses of the link: where it sends, and the remotes.
+    pub outer: &'a [IpAddr],
+}
+
+/// What becomes of an offer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// These are set.
+    pub taken: Vec<IpNet>,
+    /// Outer addresses within them that have no route of their own, which they need first.
+    pub pinned: Vec<IpAddr>,
+    /// These are not.
+    pub refused: Vec<(IpNet, Refusal)>,
+}
+
+/// Why an offered route is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// It lies within no prefix of `accept.routes`.
+    Outside,
+    /// There are more than `accept.limit`.
+    Limit,
+    /// It overlaps a network that this host is connected to.
+    Connected(IpNet),
+    /// It contains a gateway.
+    Gateway(IpAddr),
+    /// It contains a resolver.
+    Resolver(IpAddr),
+    /// It contains an outer address of the link.
+    Outer(IpAddr),
+}
+
+/// The reason and the remedy.
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::Outside => return f.write_str("it lies within no prefix of accept.routes"),
+            Refusal::Limit => return f.write_str("there are more than accept.limit"),
+            Refusal::Connected(net) => write!(f, "this host is connected to {net}")?,
+            Refusal::Gateway(address) => write!(f, "the gateway {address} is in it")?,
+            Refusal::Resolver(address) => write!(f, "the resolver {address} is in it")?,
+            Refusal::Outer(address) => write!(f, "{address}, an outer address of this link, is in it")?,
+        }
+        f.write_str("; list this very prefix in accept.routes if it is wanted")
+    }
+}
+
+/// Judges an offer. Routes that the file sets itself are neither taken nor refused.
+pub fn judge(offered: &[IpNet], config: &Config, around: Around<'_>) -> Verdict {
+    let mut verdict = Verdict::default();
+    let own = |net: &&IpNet| !config.routes.iter().any(|route| route.to == **net && route.table.is_none());
+    for net in offered.iter().filter(own) {
+        if verdict.taken.contains(net) {
+            continue;
+        }
+        match refusal(net, &verdict, config, around) {
+            Some(refusal) => verdict.refused.push((*net, refusal)),
+            None => verdict.taken.push(*net),
+        }
+    }
+    let other_way = |address: &IpAddr| {
+        let host = IpNet::from(*address);
+        around.routes.iter().any(|route| route.to == host && route.interface != around.device)
+    };
+    let covered =
+        |address: &&IpAddr| verdict.taken.iter().any(|net| net.contains(*address)) && !other_way(address);
+    verdict.pinned = around.outer.iter().filter(covered).copied().collect();
+    verdict.pinned.sort();
+    verdict.pinned.dedup();
+    verdict
+}
+
+fn refusal(net: &IpNet, verdict: &Verdict, config: &Config, around: Around<'_>) -> Option<Refusal> {
+    let accept = &config.accept;
+    if !accept.routes.iter().any(|accepted| accepted.contains(net)) {
+        return Some(Refusal::Outside);
+    }
+    if verdict.taken.len() >= accept.limit {
+        return Some(Refusal::Limit);
+    }
+    if accept.routes.contains(net) { None } else { disturbs(net, around) }
+}
+
+/// What on this host the route would lead into the tunnel. IPv6 link-local prefixes are on every interface
+/// and routed by none.
+fn disturbs(net: &IpNet, around: Around<'_>) -> Option<Refusal> {
+    let others = || around.routes.iter().filter(|route| route.interface != around.device);
+    let connected = others().filter(|route| route.gateway.is_none() && !is_link_local(&route.to));
+    let overlap = connected.map(|route| route.to).find(|to| to.contains(net) || net.contains(to));
+    let gateway = others().filter_map(|route| route.gateway).find(|gateway| net.contains(gateway));
+    let within = |addresses: &[IpAddr]| addresses.iter().copied().find(|address| net.contains(address));
+    None.or(overlap.filter(|to| to.prefix_len() > 0).map(Refusal::Connected))
+        .or(gateway.map(Refusal::Gateway))
+        .or_else(|| within(around.resolvers).map(Refusal::Resolver))
+        .or_else(|| within(around.outer).map(Refusal::Outer))
+}
+
+fn is_link_local(net: &IpNet) -> bool {
+    match net {
+        IpNet::V4(net) => net.addr().is_link_local(),
+        IpNet::V6(net) => net.addr().is_unicast_link_local(),
+    }
+}
+
+/// The resolvers of a resolv.conf(5).
+pub fn resolvers(text: &str) -> Vec<IpAddr> {
+    let servers = text.lines().filter_map(|line| line.trim_start().strip_prefix("nameserver"));
+    // A link-local resolver has a zone behind its address.
+    servers.filter_map(|rest| rest.split_whitespace().next()?.split('%').next()?.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::{Options, parse};
+
+    const DEVICE: u32 = 7;
+
+    fn config(accept: &str) -> Config {
+        let text = format!(
+            "remote = '192.0.2.1'\n[key]\nfile = 'k'\n[device]\naddress = '10.9.0.1'\npeer = '10.9.0.2'\n\
+             [[route]]\nto = '10.50.0.0/16'\n{accept}"
+        );
+        parse("l", &text, &Options::new("/")).config.unwrap()
+    }
+
+    fn net(text: &str) -> IpNet {
+        text.parse().unwrap()
+    }
+
+    fn nets(text: &str) -> Vec<IpNet> {
+        text.split_whitespace().map(net).collect()
+    }
+
+    fn route(to: &str, gateway: Option<&str>, interface: u32) -> KernelRoute {
+        KernelRoute {
+            to: net(to),
+            gateway: gateway.map(|gateway| gateway.parse().unwrap()),
+            interface,
+            interface_name: "eth0".into(),
+            metric: None,
+            table: 254,
+            protocol: 2,
+        }
+    }
+
+    fn check(accept: &str, offered: &str) -> Verdict {
+        let routes = [
+            route("0.0.0.0/0", Some("10.0.0.1"), 2),
+            route("10.0.0.0/24", None, 2),
+            route("fe80::/64", None, 2),
+            route("10.9.0.2/32", None, DEVICE),
+        ];
+        let resolvers = ["10.1.0.53".parse().unwrap()];
+        let outer = ["10.2.0.2".parse().unwrap(), "10.2.0.2".parse().unwrap()];
+        let around = Around { routes: &routes, device: DEVICE, resolvers: &resolvers, outer: &outer };
+        judge(&nets(offered), &config(accept), around)
+    }
+
+    #[test]
+    fn nothing_is_taken_unless_it_is_asked_for() {
+        let verdict = check("", "192.168.66.0/24 0.0.0.0/0 ::/0");
+        assert!(verdict.taken.is_empty());
+        assert!(verdict.refused.iter().all(|(_, refusal)| *refusal == Refusal::Outside));
+        assert_eq!(verdict.refused.len(), 3);
+    }
+
+    #[test]
+    fn what_lies_within_is_taken_up_to_the_limit_and_once() {
+        let accept = "[accept]\nroutes = ['192.168.0.0/16', 'fd00::/8']\nlimit = 2";
+        let verdict = check(accept, "192.168.66.0/24 192.168.66.0/24 fd05::/16 192.168.67.0/24 192.0.0.0/8");
+        assert_eq!(verdict.taken, nets("192.168.66.0/24 fd05::/16"));
+        assert_eq!(
+            verdict.refused,
+            [(net("192.168.67.0/24"), Refusal::Limit), (net("192.0.0.0/8"), Refusal::Outside)]
+        );
+    }
+
+    #[test]
+    fn what_this_host_needs_is_drawn_in_only_by_name() {
+        let wide = "[accept]\nroutes = ['10.0.0.0/8']";
+        for (offered, refusal) in [
+            ("10.0.0.0/24", Refusal::Connected(net("10.0.0.0/24"))),
+            ("10.0.0.0/16", Refusal::Connected(net("10.0.0.0/24"))),
+            ("10.0.0.128/25", Refusal::Connected(net("10.0.0.0/24"))),
+            ("10.1.0.0/16", Refusal::Resolver("10.1.0.53".parse().unwrap())),
+            ("10.2.0.0/16", Refusal::Outer("10.2.0.2".parse().unwrap())),
+        ] {
+            let verdict = check(wide, offered);
+            assert_eq!(verdict.refused, [(net(offered), refusal)], "{offered}");
+            assert!(verdict.taken.is_empty());
+            let verdict = check(&format!("[accept]\nroutes = ['{offered}']"), offered);
+            assert_eq!(verdict.taken, [net(offered)], "named itself");
+        }
+        assert_eq!(check(wide, "10.3.0.0/16").taken, [net("10.3.0.0/16")]);
+    }
+
+    #[test]
+    fn an_outer_address_within_a_route_is_pinned() {
+        let verdict = check("[accept]\nroutes = ['0.0.0.0/0']", "0.0.0.0/0");
+        assert_eq!(verdict.taken, [net("0.0.0.0/0")]);
+        assert_eq!(verdict.pinned, ["10.2.0.2".parse::<IpAddr>().unwrap()]);
+    }
+
+    #[test]
+    fn routes_of_the_file_are_left_alone() {
+        assert_eq!(check("[accept]\nroutes = ['10.0.0.0/8']", "10.50.0.0/16"), Verdict::default());
+    }
+
+    #[test]
+    fn resolvers_are_read_as_resolv_conf_has_them() {
+        let text =
+            "# no\nsearch x\nnameserver 10.1.0.53\n  nameserver\tfe80::1%eth0 \nnameserver\nnameserver x\n";
+        assert_eq!(resolvers(text), ["10.1.0.53", "fe80::1"].map(|text| text.parse::<IpAddr>().unwrap()));
+    }
+
+    proptest! {
+        /// Whatever is offered: only what accept.routes covers is taken, no more than the limit, and
+        /// nothing that this host needs.
+        #[test]
+        fn never_takes_more_than_it_may(offers in prop::collection::vec((any::<u32>(), 0u8..=32), 0..40)) {
+            let offered: Vec<IpNet> =
+                offers.iter().map(|(bits, length)| IpNet::new((*bits).to_be_bytes().into(), *length).unwrap().trunc()).collect();
+            let text: String = offered.iter().map(|net| format!("{net} ")).collect();
+            let verdict = check("[accept]\nroutes = ['10.0.0.0/7', '128.0.0.0/1']\nlimit = 9", &text);
+            prop_assert!(verdict.taken.len() <= 9);
+            for net in &verdict.taken {
+                let named = nets("10.0.0.0/7 128.0.0.0/1");
+                prop_assert!(named.iter().any(|accepted| accepted.contains(net)));
+                for needed in ["10.0.0.1", "10.1.0.53", "10.2.0.2"] {
+                    prop_assert!(named.contains(net) || !net.contains(&needed.parse::<IpAddr>().unwrap()));
+                }
+            }
+        }
+    }
+}
