@@ -19,6 +19,7 @@
 pub mod config;
 pub mod core;
 pub mod crypto;
+pub mod packet;
 pub mod privsep;
 pub mod route;
 pub mod wire;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tund::config::{Cipher, Keepalive, KeyMode, Mode};
 use tund::core::clock::Now;
 use tund::core::hello;
+use tund::core::inner::Inner;
 use tund::core::lane::{self, Lane, Notice, Sink};
 use tund::core::link::{Event, Link};
 use tund::core::path::Path;
@@ -129,6 +130,7 @@ impl End {
             lane: 0,
             max_frame: MTU as usize,
             bundle: true,
+            inner: Inner::routed(MTU, true, Vec::new()),
         });
         let now = Now { instant: beginning(), wall: WALL };
         let settings = LinkSettings { floor, ..settings([10, 0, 0, 1], [10, 0, 0, 2]) };

@@ -10,8 +10,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ipnet::IpNet;
-
+use super::inner::Inner;
 use super::limits::{BUDGET_BASE, COUNTER_END, DATAGRAM_MAX, SID_PREVIOUS};
 use super::path::Path;
 use super::replay::Window;
@@ -48,6 +47,8 @@ pub struct Settings {
     pub max_frame: usize,
     /// Pack several small waiting frames into one datagram.
     pub bundle: bool,
+    /// The rules for inner packets.
+    pub inner: Inner,
 }
 
 struct SendKey {
@@ -76,9 +77,10 @@ pub struct Lane {
     receive: VecDeque<ReceiveKey>,
     endpoint: Option<Path>,
     agreed: bool,
-    sources: Option<Vec<IpNet>>,
     budget: usize,
     moved_at: Option<Instant>,
+    /// Whether the link knows that its own datagrams come out of the device.
+    looped: bool,
     /// Whether a datagram longer than the base went out since the last report.
     used_length: bool,
     buffer: Vec<u8>,
@@ -96,9 +98,9 @@ impl Lane {
             receive: VecDeque::with_capacity(LIVE + 1),
             endpoint: None,
             agreed: false,
-            sources: None,
             budget: BUDGET_BASE,
             moved_at: None,
+            looped: false,
             used_length: false,
             buffer: vec![0; DATAGRAM_MAX],
             stats: Stats::default(),
@@ -116,6 +118,7 @@ impl Lane {
 
     /// What the link must know once a second.
     pub fn report(&mut self) -> Report {
+        self.settings.inner.renew();
         Report {
             stats: self.stats(),
             sent_under_key: self.current.as_ref().map_or(0, |key| key.counter),
@@ -138,9 +141,9 @@ impl Lane {
             Command::WipeAll => self.wipe_all(),
             Command::Handshake(handshake) => sink.datagram(&handshake.datagram, handshake.from),
             Command::Control { body, to, under } => self.send_control(&body, to, under, sink),
-            Command::Endpoint(endpoint) => self.endpoint = endpoint,
+            Command::Endpoint(endpoint) => (self.endpoint, self.looped) = (endpoint, false),
             Command::Agreed(agreed) => self.agreed = agreed,
-            Command::Sources(sources) => self.sources = sources,
+            Command::Sources(sources) => self.settings.inner.set_sources(sources),
             Command::Budget(budget) => {
                 self.budget = budget.clamp(self.settings.framing.overhead() + 64, DATAGRAM_MAX)
             }
@@ -160,10 +163,14 @@ impl Lane {
         };
         let prefix = self.settings.framing.prefix();
         let capacity = self.budget - self.settings.framing.overhead();
-        let max = self.settings.max_frame;
-        for group in frames.chunk_by(|a, b| fits(a, max) == fits(b, max)) {
-            if !fits(group[0], max) {
-                self.stats.add(Drop::TooBig, group.len() as u64);
+        let mut rest = frames;
+        while let Some(first) = rest.first() {
+            let reason = self.refusal(first, to);
+            let alike = rest.iter().take_while(|frame| self.refusal(frame, to) == reason).count();
+            let (group, others) = rest.split_at(alike);
+            rest = others;
+            if let Some(reason) = reason {
+                self.refuse(reason, group, sink);
                 continue;
             }
             self.stats.frames_out += group.len() as u64;
@@ -178,6 +185,28 @@ impl Lane {
                     self.buffer[prefix..prefix + frame.len()].copy_from_slice(frame);
                     self.seal_and_send(Under::Current, Kind::Frame, frame.len(), to, sink);
                 }
+            }
+        }
+    }
+
+    /// Why a frame of the device goes nowhere, if it does not go to the peer.
+    fn refusal(&self, frame: &[u8], to: Path) -> Option<Drop> {
+        if !fits(frame, self.settings.max_frame) {
+            return Some(Drop::TooBig);
+        }
+        self.settings.inner.is_own(frame, to.remote).then_some(Drop::TunnelInTunnel)
+    }
+
+    /// Frames of the device that go nowhere.
+    fn refuse(&mut self, reason: Drop, group: &[&[u8]], sink: &mut impl Sink) {
+        self.stats.add(reason, group.len() as u64);
+        if reason == Drop::TunnelInTunnel {
+            self.looped = self.looped || sink.notice(Notice::TunnelInTunnel);
+            return;
+        }
+        for frame in group {
+            if let Some(answer) = self.settings.inner.too_big(frame) {
+                sink.frame(answer);
             }
         }
     }
@@ -206,7 +235,8 @@ impl Lane {
     pub fn handle_timeout(&mut self, now: Instant, sink: &mut impl Sink) {
         let agreed = self.agreed;
         for key in &mut self.receive {
-            key.blocks.handle_timeout(now, &mut |frame| deliver(&mut self.stats, agreed, frame, sink));
+            let inner = &mut self.settings.inner;
+            key.blocks.handle_timeout(now, &mut |frame| deliver(&mut self.stats, agreed, inner, frame, sink));
         }
         let stats = &mut self.stats;
         self.receive.retain(|key| {
@@ -362,14 +392,19 @@ fn fits(frame: &[u8], max: usize) -> bool {
     !frame.is_empty() && frame.len() <= max
 }
 
-fn deliver(stats: &mut Stats, agreed: bool, frame: &[u8], sink: &mut impl Sink) {
+fn deliver(stats: &mut Stats, agreed: bool, inner: &mut Inner, frame: &[u8], sink: &mut impl Sink) {
     if !agreed {
         stats.drop(Drop::NotAgreed);
         return;
     }
-    stats.frames_in += 1;
-    stats.bytes_in += frame.len() as u64;
-    sink.frame(frame);
+    match inner.inward(frame) {
+        Ok(frame) => {
+            stats.frames_in += 1;
+            stats.bytes_in += frame.len() as u64;
+            sink.frame(frame);
+        }
+        Err(reason) => stats.drop(reason),
+    }
 }
 
 fn add_block_drops(stats: &mut Stats, blocks: &Reassembler) {

@@ -218,6 +218,7 @@ impl<R: Random> Link<R> {
                 Err(_) => self.stats.drop(Drop::Malformed),
             },
             Notice::Moved { from } => self.handle_moved(now, from),
+            Notice::TunnelInTunnel => self.say_tunnel_in_tunnel(),
             Notice::Resumed => self.handle_resumed(now),
             Notice::SourceLost { path } => self.handle_source_lost(now.instant, path),
             Notice::TooLong => self.search.handle_claim(now.instant),
@@ -438,6 +439,17 @@ impl<R: Random> Link<R> {
             self.resumed_at = Some(now);
             self.log(1, "this host slept, was copied, or had its clock set: all keys are replaced".into());
         }
+    }
+
+    fn say_tunnel_in_tunnel(&mut self) {
+        let Some(endpoint) = self.endpoint else { return };
+        let ip = endpoint.remote.ip();
+        let length = if ip.is_ipv4() { 32 } else { 128 };
+        let text = format!(
+            "the way to the peer's outer address {ip} leads into the tunnel itself: add [[route]] to = \
+             \"{ip}/{length}\", via = \"net_gateway\""
+        );
+        self.log(1, text);
     }
 
     fn say_waiting(&mut self, now: Instant) {

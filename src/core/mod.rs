@@ -9,6 +9,7 @@ pub mod admission;
 pub mod caller;
 pub mod clock;
 pub mod hello;
+pub mod inner;
 pub mod lane;
 pub mod limits;
 pub mod link;

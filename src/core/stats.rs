@@ -24,6 +24,10 @@ pub enum Drop {
     NotAgreed,
     /// A frame larger than agreed.
     TooBig,
+    /// An inner packet from where the peer may not send.
+    Source,
+    /// One of the link's own datagrams, routed into the link.
+    TunnelInTunnel,
     /// A part of a frame whose other parts were lost.
     Incomplete,
     /// A bounded queue was full.
@@ -34,7 +38,7 @@ pub enum Drop {
 
 impl Drop {
     /// All reasons, in order.
-    pub const ALL: [Drop; 13] = [
+    pub const ALL: [Drop; 15] = [
         Drop::TooShort,
         Drop::Stranger,
         Drop::BadTag,
@@ -45,6 +49,8 @@ impl Drop {
         Drop::Malformed,
         Drop::NotAgreed,
         Drop::TooBig,
+        Drop::Source,
+        Drop::TunnelInTunnel,
         Drop::Incomplete,
         Drop::QueueFull,
         Drop::NoPeer,
@@ -63,6 +69,8 @@ impl Drop {
             Drop::Malformed => "malformed",
             Drop::NotAgreed => "not-agreed",
             Drop::TooBig => "too-big",
+            Drop::Source => "source",
+            Drop::TunnelInTunnel => "tunnel-in-tunnel",
             Drop::Incomplete => "incomplete",
             Drop::QueueFull => "queue-full",
             Drop::NoPeer => "no-peer",

@@ -19,6 +19,7 @@ use super::random::Os;
 use super::verbose::letters;
 use super::worker::{FromWorker, Handle, ToWorker, Worker};
 use crate::config::{Cipher, KeyMode, Mode};
+use crate::core::inner::Inner;
 use crate::core::lane::{self, Lane};
 use crate::core::limits::ETHERNET;
 use crate::core::link::{Event, Link};
@@ -296,9 +297,9 @@ fn watch(parent: &Parent) -> std::io::Result<UnixDatagram> {
 }
 
 fn lane_settings(settings: &LinkSettings, keys: Arc<LinkKeys>) -> lane::Settings {
-    let link_header = match settings.mode {
-        Mode::Tun => 0,
-        Mode::Tap => ETHERNET,
+    let (link_header, inner) = match settings.mode {
+        Mode::Tun => (0, Inner::routed(settings.mtu, settings.mss_clamp, settings.peers.clone())),
+        Mode::Tap => (ETHERNET, Inner::bridged()),
     };
     lane::Settings {
         keys,
@@ -311,6 +312,7 @@ fn lane_settings(settings: &LinkSettings, keys: Arc<LinkKeys>) -> lane::Settings
         lane: 0,
         max_frame: settings.mtu as usize + link_header,
         bundle: settings.bundle,
+        inner,
     }
 }
 

@@ -11,6 +11,7 @@ mod bridged;
 mod demo;
 mod ending;
 mod failures;
+mod inside;
 mod names;
 mod paths;
 mod privileges;

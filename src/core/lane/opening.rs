@@ -63,8 +63,8 @@ impl Lane {
         let newest = index == 0 && key.window.is_newest(header.counter);
         let body = &*body;
         let mut result = Ok(());
-        let (stats, agreed) = (&mut self.stats, self.agreed);
-        let mut forward = |frame: &[u8]| deliver(stats, agreed, frame, sink);
+        let (stats, agreed, inner) = (&mut self.stats, self.agreed, &mut self.settings.inner);
+        let mut forward = |frame: &[u8]| deliver(stats, agreed, inner, frame, sink);
         match header.kind {
             Kind::Block => key.blocks.block(now, header.counter, body, &mut forward),
             Kind::Frame if !fits(body, self.settings.max_frame) => {

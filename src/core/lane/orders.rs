@@ -127,6 +127,8 @@ pub enum Notice {
     },
     /// A router, or this host, says that datagrams are too long for the way to the peer.
     TooLong,
+    /// One of the link's own datagrams came out of the device; said once for an endpoint.
+    TunnelInTunnel,
     /// A host on the way says that nothing takes datagrams for this address: no process has the port, or
     /// no route leads there.
     Refused {

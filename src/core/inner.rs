@@ -1,0 +1,181 @@
+//! What may pass through a routed link, and what is mended on the way. A bridged link carries every frame as
+//! it is.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+
+use super::stats::Drop;
+use crate::packet::ip::{self, UDP};
+use crate::packet::{clamp, too_big};
+
+/// Answers to packets that are too long, between two reports.
+const ANSWERS: u32 = 100;
+
+/// The rules for inner packets.
+#[derive(Debug, Default)]
+pub struct Inner {
+    /// `None`: Ethernet frames.
+    routed: Option<Routed>,
+}
+
+#[derive(Debug)]
+struct Routed {
+    /// The largest packet, in bytes.
+    mtu: usize,
+    mss_clamp: bool,
+    /// The peer's addresses, in whose name answers go to the device: the host refuses its own from there.
+    peers: Vec<IpAddr>,
+    /// Source addresses taken from the peer; `None`: every one.
+    sources: Option<Vec<IpNet>>,
+    answers: u32,
+    scratch: Vec<u8>,
+}
+
+impl Inner {
+    /// A bridged link.
+    pub fn bridged() -> Self {
+        Self::default()
+    }
+
+    /// A routed link whose packets have at most `mtu` bytes, to a peer with these addresses.
+    pub fn routed(mtu: u32, mss_clamp: bool, peers: Vec<IpAddr>) -> Self {
+        let mtu = mtu as usize;
+        let routed = Routed {
+            mtu,
+            mss_clamp,
+            peers,
+            sources: None,
+            answers: ANSWERS,
+            scratch: Vec::with_capacity(mtu),
+        };
+        Self { routed: Some(routed) }
+    }
+
+    /// Source addresses taken from the peer; `None`: every one.
+    pub fn set_sources(&mut self, sources: Option<Vec<IpNet>>) {
+        if let Some(routed) = &mut self.routed {
+            routed.sources = sources;
+        }
+    }
+
+    /// A new span of time for what is limited.
+    pub fn renew(&mut self) {
+        if let Some(routed) = &mut self.routed {
+            routed.answers = ANSWERS;
+        }
+    }
+
+    /// What a frame of the peer is on its way to the device: as it came, or mended.
+    ///
+    /// # Errors
+    /// [`Drop::Source`]: it is not from where the peer may send.
+    pub fn inward<'a>(&'a mut self, frame: &'a [u8]) -> Result<&'a [u8], Drop> {
+        let Some(routed) = &mut self.routed else { return Ok(frame) };
+        if let Some(sources) = &routed.sources {
+            let (source, _) = ip::addresses(frame).ok_or(Drop::Source)?;
+            if !sources.iter().any(|net| net.contains(&source)) {
+                return Err(Drop::Source);
+            }
+        }
+        if !routed.mss_clamp || !clamp::is_syn(frame) {
+            return Ok(frame);
+        }
+        routed.scratch.clear();
+        routed.scratch.extend_from_slice(frame);
+        clamp::clamp(&mut routed.scratch, routed.mtu);
+        Ok(&routed.scratch)
+    }
+
+    /// Whether a packet of the device is one of this link's own datagrams to `endpoint`: the tunnel has been
+    /// routed into itself.
+    pub fn is_own(&self, frame: &[u8], endpoint: SocketAddr) -> bool {
+        let Some((_, destination)) = self.routed.as_ref().and_then(|_| ip::addresses(frame)) else {
+            return false;
+        };
+        let Some(transport) = ip::transport(frame).filter(|_| destination == endpoint.ip()) else {
+            return false;
+        };
+        let port = frame.get(transport.at + 2..transport.at + 4);
+        transport.protocol == UDP && port == Some(&endpoint.port().to_be_bytes()[..])
+    }
+
+    /// The answer to a packet of the device that is too long, if it gets one.
+    pub fn too_big(&mut self, frame: &[u8]) -> Option<&[u8]> {
+        let routed = self.routed.as_mut().filter(|routed| routed.answers > 0)?;
+        let family = |address: &&IpAddr| Some(address.is_ipv4()) == frame.first().map(|byte| byte >> 4 == 4);
+        let from = routed.peers.iter().find(family).copied();
+        let mtu = u32::try_from(routed.mtu).ok()?;
+        if !too_big::answer(frame, mtu, from, &mut routed.scratch) {
+            return None;
+        }
+        routed.answers -= 1;
+        Some(&routed.scratch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packet(source: [u8; 4], destination: [u8; 4], protocol: u8, port: u16) -> Vec<u8> {
+        let mut packet = vec![0; 40];
+        (packet[0], packet[6], packet[9]) = (0x45, 0x40, protocol);
+        packet[12..16].copy_from_slice(&source);
+        packet[16..20].copy_from_slice(&destination);
+        packet[22..24].copy_from_slice(&port.to_be_bytes());
+        packet
+    }
+
+    fn routed() -> Inner {
+        Inner::routed(1400, true, vec![[10, 9, 0, 2].into()])
+    }
+
+    #[test]
+    fn sources_are_those_that_were_set() {
+        let (good, bad) = (packet([10, 9, 0, 2], [1; 4], 1, 0), packet([10, 9, 0, 3], [1; 4], 1, 0));
+        let mut inner = routed();
+        assert!(inner.inward(&bad).is_ok(), "any by default");
+        inner.set_sources(Some(vec!["10.9.0.2/32".parse().unwrap(), "fd00::/8".parse().unwrap()]));
+        assert_eq!(inner.inward(&good), Ok(&good[..]));
+        assert_eq!(inner.inward(&bad), Err(Drop::Source));
+        assert_eq!(inner.inward(b"no packet"), Err(Drop::Source));
+        let mut bridged = Inner::bridged();
+        bridged.set_sources(Some(Vec::new()));
+        assert!(bridged.inward(&bad).is_ok(), "Ethernet is not looked into");
+    }
+
+    #[test]
+    fn only_the_links_own_datagrams_are_a_tunnel_in_the_tunnel() {
+        let endpoint = "192.0.2.2:1417".parse().unwrap();
+        let to = [192, 0, 2, 2];
+        assert!(routed().is_own(&packet([10; 4], to, UDP, 1417), endpoint));
+        assert!(!routed().is_own(&packet([10; 4], to, UDP, 53), endpoint));
+        assert!(!routed().is_own(&packet([10; 4], to, 6, 1417), endpoint));
+        assert!(!routed().is_own(&packet([10; 4], [192, 0, 2, 3], UDP, 1417), endpoint));
+        assert!(!Inner::bridged().is_own(&packet([10; 4], to, UDP, 1417), endpoint));
+    }
+
+    #[test]
+    fn the_segment_size_of_a_new_connection_is_lowered_unless_that_is_off() {
+        let mut syn = packet([10; 4], [11; 4], 6, 80);
+        syn.extend([2, 4, 0x05, 0xb4]);
+        (syn[32], syn[33]) = (6 << 4, 2);
+        let lowered = routed().inward(&syn).unwrap().to_vec();
+        assert_eq!((lowered.len(), &lowered[42..44]), (syn.len(), &1360u16.to_be_bytes()[..]));
+        let mut off = Inner::routed(1400, false, Vec::new());
+        assert_eq!(off.inward(&syn), Ok(&syn[..]));
+        assert_eq!(Inner::bridged().inward(&syn), Ok(&syn[..]));
+    }
+
+    #[test]
+    fn answers_are_limited_until_they_are_renewed() {
+        let mut inner = routed();
+        let long = packet([10; 4], [11; 4], UDP, 1);
+        let answered = (0..ANSWERS + 5).filter(|_| inner.too_big(&long).is_some()).count();
+        assert_eq!(answered, ANSWERS as usize);
+        inner.renew();
+        let (from, to) = ip::addresses(inner.too_big(&long).unwrap()).unwrap();
+        assert_eq!((from, to), ([10, 9, 0, 2].into(), [10; 4].into()));
+    }
+}

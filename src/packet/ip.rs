@@ -1,0 +1,135 @@
+//! IP headers: RFC 791, RFC 8200.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Protocol number of ICMP.
+pub const ICMP: u8 = 1;
+/// Protocol number of TCP.
+pub const TCP: u8 = 6;
+/// Protocol number of UDP.
+pub const UDP: u8 = 17;
+/// Next-header number of ICMPv6.
+pub const ICMPV6: u8 = 58;
+
+/// Length of an IPv4 header without options.
+pub const IPV4_HEADER: usize = 20;
+/// Length of an IPv6 header without extensions.
+pub const IPV6_HEADER: usize = 40;
+/// Extension headers that are looked behind; no real packet has more.
+const MOST_EXTENSIONS: usize = 8;
+
+/// What a packet carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transport {
+    /// Its protocol number.
+    pub protocol: u8,
+    /// Where its header begins.
+    pub at: usize,
+}
+
+/// Source and destination; `None`: no IP packet.
+pub fn addresses(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
+    match packet.first()? >> 4 {
+        4 => {
+            let source: [u8; 4] = packet.get(12..16)?.try_into().ok()?;
+            let destination: [u8; 4] = packet.get(16..20)?.try_into().ok()?;
+            Some((Ipv4Addr::from(source).into(), Ipv4Addr::from(destination).into()))
+        }
+        6 => {
+            let source: [u8; 16] = packet.get(8..24)?.try_into().ok()?;
+            let destination: [u8; 16] = packet.get(24..40)?.try_into().ok()?;
+            Some((Ipv6Addr::from(source).into(), Ipv6Addr::from(destination).into()))
+        }
+        _ => None,
+    }
+}
+
+/// The transport header of a packet; `None`: it has none, since it is a later fragment or no IP packet.
+pub fn transport(packet: &[u8]) -> Option<Transport> {
+    match packet.first()? >> 4 {
+        4 => {
+            let at = usize::from(packet[0] & 15) * 4;
+            let fragment = u16::from_be_bytes([*packet.get(6)?, *packet.get(7)?]) & 0x1fff;
+            let protocol = *packet.get(9)?;
+            (at >= IPV4_HEADER && fragment == 0).then_some(Transport { protocol, at })
+        }
+        6 => behind_extensions(packet),
+        _ => None,
+    }
+}
+
+fn behind_extensions(packet: &[u8]) -> Option<Transport> {
+    let (mut protocol, mut at) = (*packet.get(6)?, IPV6_HEADER);
+    for _ in 0..MOST_EXTENSIONS {
+        let length = match protocol {
+            // Hop-by-hop options, routing, destination options: in units of eight bytes beyond the first.
+            0 | 43 | 60 => usize::from(*packet.get(at + 1)?) * 8 + 8,
+            // A fragment: the offset fills the upper 13 bits.
+            44 => {
+                let offset = u16::from_be_bytes([*packet.get(at + 2)?, *packet.get(at + 3)?]) >> 3;
+                if offset != 0 {
+                    return None;
+                }
+                8
+            }
+            // Authentication (RFC 4302): in units of four bytes beyond the first two.
+            51 => usize::from(*packet.get(at + 1)?) * 4 + 8,
+            _ => return Some(Transport { protocol, at }),
+        };
+        protocol = *packet.get(at)?;
+        at += length;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn addresses_of_both_families_and_of_nothing() {
+        let mut v4 = [0; 20];
+        v4[0] = 0x45;
+        v4[12..20].copy_from_slice(&[10, 0, 0, 1, 10, 0, 0, 2]);
+        let expected = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+        assert_eq!(addresses(&v4), Some(expected));
+        assert_eq!(addresses(&v4[..19]), None);
+        let mut v6 = [0; 40];
+        v6[0] = 0x60;
+        v6[23] = 1;
+        v6[39] = 2;
+        assert_eq!(addresses(&v6), Some(("::1".parse().unwrap(), "::2".parse().unwrap())));
+        assert_eq!(addresses(&v6[..39]), None);
+        assert_eq!(addresses(&[0x55; 60]), None);
+        assert_eq!(addresses(&[]), None);
+    }
+
+    #[test]
+    fn the_transport_is_found_behind_options_and_extensions() {
+        let mut v4 = vec![0; 28];
+        (v4[0], v4[9]) = (0x46, TCP);
+        assert_eq!(transport(&v4), Some(Transport { protocol: TCP, at: 24 }));
+        v4[7] = 1;
+        assert_eq!(transport(&v4), None, "a later fragment");
+        let mut v6 = vec![0; 40];
+        v6[0] = 0x60;
+        v6.extend([60, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        v6.extend([44, 0, 0, 0, 0, 0, 0, 0]);
+        v6.extend([UDP, 0, 0, 1, 0, 0, 0, 0]);
+        v6.extend([0; 8]);
+        assert_eq!(transport(&v6), Some(Transport { protocol: UDP, at: 72 }));
+        v6[67] = 8;
+        assert_eq!(transport(&v6), None, "a later fragment");
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_are_too_strange(first in any::<u8>(), rest in prop::collection::vec(any::<u8>(), 0..120)) {
+            let packet = [&[first][..], &rest].concat();
+            let _ = addresses(&packet);
+            let _ = transport(&packet);
+        }
+    }
+}
