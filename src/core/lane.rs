@@ -79,6 +79,8 @@ pub struct Lane {
     agreed: bool,
     budget: usize,
     moved_at: Option<Instant>,
+    /// When the peer was last seen to use the other key mode.
+    other_mode_at: Option<Instant>,
     /// Whether the link knows that its own datagrams come out of the device.
     looped: bool,
     /// Whether a datagram longer than the base went out since the last report.
@@ -100,6 +102,7 @@ impl Lane {
             agreed: false,
             budget: BUDGET_BASE,
             moved_at: None,
+            other_mode_at: None,
             looped: false,
             used_length: false,
             buffer: vec![0; DATAGRAM_MAX],
@@ -215,12 +218,20 @@ impl Lane {
     pub fn handle_datagram(&mut self, now: Instant, from: Path, datagram: &mut [u8], sink: &mut impl Sink) {
         let Err(reason) = self.open(now, from, datagram, false, sink) else { return };
         // What is no data may be a handshake. An attempt that failed leaves the bytes as they were.
-        if self.settings.framing == Framing::Session && wrap::is_probe(&self.settings.keys, datagram) {
-            let received = Received { from, datagram: datagram.to_vec() };
-            if !sink.notice(Notice::Handshake(received)) {
-                self.stats.drop(Drop::QueueFull);
+        let framing = self.settings.framing;
+        match (framing, wrap::is_probe(&self.settings.keys, datagram)) {
+            (Framing::Session, true) => {
+                let received = Received { from, datagram: datagram.to_vec() };
+                if !sink.notice(Notice::Handshake(received)) {
+                    self.stats.drop(Drop::QueueFull);
+                }
+                return;
             }
-            return;
+            (Framing::Static, true) => self.notice_other_mode(now, from, datagram.len(), sink),
+            (Framing::Session, false) if self.is_static(datagram) => {
+                self.notice_other_mode(now, from, datagram.len(), sink);
+            }
+            _ => {}
         }
         self.stats.drop(reason);
     }

@@ -50,6 +50,10 @@ pub const REPEAT: Duration = Duration::from_secs(60);
 /// Wall clock and monotonic clock may part by this much between two looks at them.
 pub const CLOCKS_PART: Duration = Duration::from_secs(1);
 
+/// An end that is called in the other key mode gives a sign at most this often, so that the caller can see
+/// why there is no link.
+pub const SIGN_INTERVAL: Duration = Duration::from_secs(5);
+
 /// At most one path validation in this time; it is also how long the old address may answer.
 pub const PATH_INTERVAL: Duration = Duration::from_secs(1);
 /// A path challenge is valid this long.

@@ -108,6 +108,7 @@ pub struct Link<R> {
     answered_at: Option<Instant>,
     resolve_at: Option<Instant>,
     resumed_at: Option<Instant>,
+    sign_at: Option<Instant>,
     heard_at: Instant,
     datagrams_in: u64,
     strangers: u64,
@@ -169,6 +170,7 @@ impl<R: Random> Link<R> {
             answered_at: None,
             resolve_at: settings.has_remote.then_some(instant),
             resumed_at: None,
+            sign_at: None,
             heard_at: instant,
             datagrams_in: 0,
             strangers: 0,
@@ -224,6 +226,7 @@ impl<R: Random> Link<R> {
             Notice::TooLong => self.search.handle_claim(now.instant),
             Notice::Refused { to } => self.handle_refused(now.instant, to),
             Notice::Handshake(received) => self.handle_handshake(now, &received),
+            Notice::OtherMode { from, length } => self.handle_other_mode(now.instant, from, length),
             Notice::Confirmed { slot } => self.handle_confirmed(now, slot),
         }
     }
@@ -391,7 +394,11 @@ impl<R: Random> Link<R> {
     fn take_turn(&mut self, now: Instant, target: Path) {
         match self.caller.turn(!self.up && self.peer.is_none()) {
             Turn::Silent if !self.is_challenging() => {
-                self.say_once(now, format!("no answer from {} yet: trying on", target.remote));
+                self.say_once(now, format!(
+                        "no answer from {} yet: trying on; if it stays away, is tund running there, with the same \
+                         key, and its port open?",
+                        target.remote
+                    ));
             }
             Turn::Next(remote) => self.events.push_back(Event::Endpoint(remote)),
             Turn::Same | Turn::Silent => {}

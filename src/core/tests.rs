@@ -653,6 +653,25 @@ fn another_direction_cipher_or_key_is_said_on_both_ends() {
     assert!(world.ends[0].said("none is sealed with this key"));
 }
 
+#[test]
+fn static_keys_against_handshake_keys_are_said_on_both_ends() {
+    for (mon, fri) in [(settings(0), handshake(1)), (handshake(0), settings(1))] {
+        let mut world = World::with(mon, fri, [0, 0]);
+        world.run(60.0);
+        assert!(world.ends.iter().all(|end| end.said("set key.mode alike on both ends")));
+        assert!(world.ends.iter().all(|end| end.log.len() < 6), "{:?}", world.ends[1].log);
+        let signs: Vec<_> =
+            world.record.iter().filter(|flying| flying.from == world.ends[0].address).collect();
+        assert!((1..=13).contains(&signs.len()), "{} in a minute", signs.len());
+        let shortest = world.record.iter().filter(|flying| flying.from == world.ends[1].address);
+        let shortest = shortest.map(|flying| flying.bytes.len()).min().unwrap();
+        assert!(signs.iter().all(|sign| sign.bytes.len() <= shortest), "longer than what caused it");
+        world.replace(1, LinkSettings { key_mode: world.ends[0].settings.key_mode, ..settings(1) });
+        world.run(10.0);
+        assert!(world.up());
+    }
+}
+
 fn other_key(settings: &LinkSettings) -> Lane {
     Lane::new(lane::Settings {
         keys: Arc::new(LinkKeys::new(&[43; 32])),

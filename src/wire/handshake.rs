@@ -24,6 +24,11 @@ pub enum Type {
     Retry = 0x13,
 }
 
+impl Type {
+    /// The whole plaintext of a datagram that says no more than that its sender is in handshake mode.
+    pub const SIGN: u8 = 0x14;
+}
+
 /// A handshake plaintext.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope<'a> {

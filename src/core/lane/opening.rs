@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::orders::Name;
 use super::{Lane, Notice, Received, Sink, deliver, fits};
-use crate::core::limits::PATH_INTERVAL;
+use crate::core::limits::{PATH_INTERVAL, SIGN_INTERVAL};
 use crate::core::path::Path;
 use crate::core::sid::Sid;
 use crate::core::stats::Drop;
@@ -95,6 +95,27 @@ impl Lane {
         }
         let received = Received { from, datagram: datagram.to_vec() };
         if sink.notice(Notice::Unknown { sid, received }) { Ok(()) } else { Err(Drop::QueueFull) }
+    }
+
+    /// Whether a datagram has a sid of static mode.
+    pub(super) fn is_static(&self, datagram: &[u8]) -> bool {
+        let keys = &self.settings.keys;
+        let tag = Framing::Static.tag(datagram);
+        tag.is_some_and(|tag| unmask(&keys.mask(&tag), datagram).0.is_valid(keys))
+    }
+
+    pub(super) fn notice_other_mode(
+        &mut self,
+        now: Instant,
+        from: Path,
+        length: usize,
+        sink: &mut impl Sink,
+    ) {
+        if self.other_mode_at.is_none_or(|at| now.saturating_duration_since(at) >= SIGN_INTERVAL)
+            && sink.notice(Notice::OtherMode { from, length })
+        {
+            self.other_mode_at = Some(now);
+        }
     }
 
     fn notice_move(&mut self, now: Instant, from: Path, sink: &mut impl Sink) {

@@ -108,6 +108,13 @@ pub enum Notice {
     Handshake(Received),
     /// The clocks parted: this may be a copy of the process that sent before. The lane has no key any more.
     Resumed,
+    /// The datagram is from someone with the key, who uses the other key mode; told once in 5 s.
+    OtherMode {
+        /// The way it came.
+        from: Path,
+        /// Its length in bytes.
+        length: usize,
+    },
     /// The first authentic datagram of a session in this slot.
     Confirmed {
         /// The slot it named.

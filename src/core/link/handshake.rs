@@ -3,12 +3,18 @@
 use std::time::Instant;
 
 use super::{Keying, Link};
+use crate::core::admission::CHALLENGE_DATAGRAM;
 use crate::core::clock::Now;
-use crate::core::lane::{Received, Under};
-use crate::core::limits::{REPEAT, SILENCE};
+use crate::core::lane::{Command, Received, Under};
+use crate::core::limits::{REPEAT, SIGN_INTERVAL, SILENCE};
 use crate::core::path::Path;
 use crate::core::session::Outcome;
-use crate::crypto::Random;
+use crate::crypto::{Random, wrap};
+use crate::wire::control::Message;
+use crate::wire::handshake::Type;
+
+/// Length of the datagram by which an end in handshake mode shows itself to one in static mode.
+const SIGN_LENGTH: usize = wrap::OVERHEAD + 1;
 
 impl<R: Random> Link<R> {
     /// When something is due for the keys.
@@ -117,6 +123,41 @@ impl<R: Random> Link<R> {
                 );
             }
             Err(reason) => self.stats.drop(reason),
+        }
+    }
+
+    /// Someone with the key uses the other key mode: most likely the peer. It is told by a datagram of this
+    /// end's mode.
+    pub(super) fn handle_other_mode(&mut self, now: Instant, from: Path, length: usize) {
+        if self.up || self.peer.is_some() {
+            return;
+        }
+        let (theirs, ours) =
+            if self.has_sessions() { ("static", "handshake") } else { ("handshake", "static") };
+        let text =
+            format!("the peer uses {theirs} keys, this end {ours} keys: set key.mode alike on both ends");
+        self.say_once(now, text);
+        self.give_sign(now, from, length);
+    }
+
+    /// A sign for a caller in the other key mode, no longer than what it sent. An end that calls by itself
+    /// gives signs enough.
+    fn give_sign(&mut self, now: Instant, to: Path, length: usize) {
+        let recent = self.sign_at.is_some_and(|at| now < at + SIGN_INTERVAL);
+        if recent || self.settings.has_remote {
+            return;
+        }
+        self.sign_at = Some(now);
+        match &mut self.keying {
+            Keying::Static(_) if length >= CHALLENGE_DATAGRAM => {
+                self.send(Message::Bye { reason: String::new() }, to);
+            }
+            Keying::Static(_) => {}
+            Keying::Handshake(_) if length >= SIGN_LENGTH => {
+                let datagram = wrap::seal(&self.keys, &[Type::SIGN], &mut self.random);
+                self.commands.push_back(Command::Handshake(Received { from: to, datagram }));
+            }
+            Keying::Handshake(_) => {}
         }
     }
 
