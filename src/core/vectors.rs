@@ -6,8 +6,11 @@ use crate::config::Cipher;
 use crate::core::lane::{seal, unmask};
 use crate::core::sid::Sid;
 use crate::crypto::aead::TAG;
-use crate::crypto::keys::{DirectionKey, LinkKeys, Pair, link_secret};
+use crate::crypto::keys::{DirectionKey, LinkKeys, Pair, link_secret, public_of};
+use crate::crypto::noise::{Initiator, Responder, Statics};
+use crate::crypto::{Random, wrap};
 use crate::wire::datagram::{Framing, Header, SID};
+use crate::wire::handshake::{Envelope, Type, prologue};
 use crate::wire::vectors::{Vector, hex, vectors};
 
 fn array<const N: usize>(vector: &Vector, key: &str) -> [u8; N] {
@@ -87,6 +90,57 @@ fn handshake_keys() {
         assert_eq!(hex(&keys.probe(array(&vector, "random"))[..8]), hex(vector.one("probe")));
         assert_eq!(hex(&*keys.wrap()), hex(vector.one("wrap")));
         assert_eq!(hex(&*keys.psk()), hex(vector.one("psk")));
+    }
+}
+
+/// Gives the bytes of a vector in place of random ones.
+struct Given<'a>(&'a [u8]);
+
+impl Random for Given<'_> {
+    fn fill(&mut self, buffer: &mut [u8]) {
+        buffer.copy_from_slice(self.0);
+    }
+}
+
+#[test]
+fn exchanges() {
+    let all = vectors("exchange/");
+    assert_eq!(all.len(), 2);
+    for vector in all {
+        let keys = LinkKeys::new(&array(&vector, "secret"));
+        let (psk, [instance, seq]) = (keys.psk(), ["instance", "seq"].map(|key| array::<8>(&vector, key)));
+        let (seq, token) = (u64::from_be_bytes(seq), array::<16>(&vector, "token"));
+        let statics = |own: &str, peer: &str| match (optional(&vector, own), optional(&vector, peer)) {
+            (Some(private), Some(peer)) => Statics::Pair { private, peer_public: public_of(&peer) },
+            _ => Statics::None,
+        };
+        let head = prologue(&instance, seq, &token);
+        let [ephemerals, payloads, randoms] = ["ephemeral", "payload", "random"].map(|key| vector.all(key));
+        let (mut first, mut second) = (Vec::new(), Vec::new());
+        let own = statics("initiator", "responder");
+        let initiator =
+            Initiator::start(&own, &psk, &head, payloads[0], &mut Given(ephemerals[0]), &mut first).unwrap();
+        let own = statics("responder", "initiator");
+        let (payload, responder) = Responder::read(&own, &psk, &head, &first).unwrap();
+        assert_eq!(payload, payloads[0]);
+        let at_responder = responder.write(payloads[1], &mut Given(ephemerals[1]), &mut second).unwrap();
+        let (payload, at_initiator) = initiator.read(&second).unwrap();
+        assert_eq!(payload, payloads[1]);
+        for split in [at_initiator, at_responder] {
+            let halves = [&split.initiator_to_responder, &split.responder_to_initiator];
+            assert_eq!(
+                halves.map(|key| hex(&**key)).to_vec(),
+                vector.all("direction-key").iter().map(|key| hex(key)).collect::<Vec<_>>()
+            );
+        }
+        let sent = [(Type::Initiation, first), (Type::Answer, second)];
+        for (((kind, message), random), datagram) in sent.into_iter().zip(randoms).zip(vector.all("datagram"))
+        {
+            let mut plaintext = Vec::new();
+            Envelope { kind, instance, seq, token, message: &message }
+                .emit(datagram.len() - wrap::OVERHEAD, &mut plaintext);
+            assert_eq!(hex(&wrap::seal(&keys, &plaintext, &mut Given(random))), hex(datagram));
+        }
     }
 }
 
