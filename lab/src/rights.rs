@@ -34,6 +34,19 @@ pub fn require(program: &str) -> Result<(), Error> {
     Err(Error::new(format!("{program} is not installed: apt-get install {package}")))
 }
 
+/// Debian's Python: modules of Debian packages belong to this one, not to whatever `PATH` finds first.
+pub const PYTHON: &str = "/usr/bin/python3";
+
+/// Fails with the Debian packages' names when Debian's Python lacks one of the modules.
+pub fn require_python(modules: &[&str]) -> Result<(), Error> {
+    let import = format!("import {}", modules.join(", "));
+    if Command::new(PYTHON).args(["-c", &import]).output().is_ok_and(|output| output.status.success()) {
+        return Ok(());
+    }
+    let packages: Vec<String> = modules.iter().map(|module| format!("python3-{module}")).collect();
+    Err(Error::new(format!("{PYTHON} cannot {import}: apt-get install {}", packages.join(" "))))
+}
+
 fn found(program: &str) -> bool {
     std::env::split_paths(&search_path()).any(|dir| dir.join(program).is_file())
 }

@@ -8,6 +8,7 @@
 
 mod adversary;
 mod bridged;
+mod decoder;
 mod demo;
 mod ending;
 mod failures;

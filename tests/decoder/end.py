@@ -1,0 +1,229 @@
+#!/usr/bin/python3
+"""An end of a link made from PROTOCOL.md alone: it brings a link up with tund, and pings through it.
+
+    end.py --shared static.key --mode handshake --remote 10.0.0.2:1417 --own 192.168.86.81 --peer 192.168.86.18
+
+It initiates, says hello, answers what the peer asks, and sends echo requests (RFC 792) as frames. Its
+session keys go to --sessions FILE for decode.py. It exits with 0 when every request was answered.
+"""
+
+import argparse
+import ipaddress
+import os
+import socket
+import struct
+import sys
+import time
+
+import decode
+import tund
+from tund import Handshake, Header
+
+PATIENCE = 20
+RECEIVE_SLOT = 2
+INSTANCE = 8
+PINGS = 5
+SMALL, LARGE = 20, 1360
+
+
+class StaticMode:
+    """Section 4: every datagram stands alone."""
+
+    def __init__(self, keys, suite, direction):
+        self.keys, self.suite, self.direction, self.counter = keys, suite, direction, -1
+        self.renew()
+
+    def renew(self):
+        """A new sid, as an answer to a challenge needs."""
+        self.sid, self.counter = self.keys.new_sid(time.time_ns() // 1000, os.urandom(4)), -1
+
+    def sealed(self, kind, body):
+        self.counter += 1
+        return self.keys.seal_static(self.suite, self.direction, self.sid, Header(0, kind, 0, self.counter), body)
+
+    def opened(self, datagram):
+        found = self.keys.open_static(datagram)
+        if found is None:
+            return None
+        sid, suite, direction, opened = found
+        assert (suite, direction) == (self.suite, 1 - self.direction), "a datagram of the wrong direction"
+        return opened
+
+
+class SessionMode:
+    """Section 3: a session of one round trip. `send` and `receive` carry datagrams."""
+
+    def __init__(self, keys, statics, suites, send, receive):
+        self.keys, self.counter = keys, -1
+        instance, token = os.urandom(8), bytes(16)
+        for seq in range(1, 9):
+            unsigned = Handshake(tund.INITIATION, instance, seq, token, b"", 0)
+            noise = tund.Noise(True, tund.prologue(unsigned), keys.psk, os.urandom(32), *(statics or ()))
+            message = noise.write(bytes([RECEIVE_SLOT, 1, len(suites), *suites]))
+            length = 200 + int.from_bytes(os.urandom(2), "big") % 401
+            send(keys.wrapped(os.urandom(16), unsigned._replace(message=message), length))
+            answer = self.answer_to(unsigned, length, receive)
+            if answer and answer.type == tund.RETRY:
+                token = answer.token
+            elif answer:
+                self.take(noise, answer, suites)
+                return
+        raise TimeoutError("no answer to any initiation")
+
+    def answer_to(self, initiation, length, receive):
+        deadline = time.monotonic() + 2
+        while datagram := receive(deadline):
+            found = self.keys.unwrapped(datagram)
+            if found and found[1:3] == initiation[1:3]:
+                assert len(datagram) <= length, "an answer longer than what it answers"
+                return found
+        return None
+
+    def take(self, noise, answer, suites):
+        slot, lanes, count, *chosen = noise.read(answer.message)[INSTANCE:]
+        assert (lanes, count, len(chosen)) == (1, 1, 1) and chosen[0] in suites, f"payload {slot} {lanes} {chosen}"
+        self.slot, (self.suite,), self.direction_keys = slot, chosen, noise.split()
+
+    def sealed(self, kind, body):
+        self.counter += 1
+        header = Header(self.slot, kind, 0, self.counter)
+        return self.keys.seal_session(self.suite, self.direction_keys[0], header, body)
+
+    def opened(self, datagram):
+        opened = self.keys.open_session(self.suite, self.direction_keys[1], datagram)
+        assert not opened or opened.header.slot == RECEIVE_SLOT, f"for slot {opened.header.slot}"
+        return opened
+
+
+class End:
+    def __init__(self, socket_, mode, own, peer, mtu):
+        self.socket, self.mode, self.own, self.peer, self.mtu = socket_, mode, own, peer, mtu
+        self.stream, self.seen, self.hello = tund.Stream(0xffff), False, None
+        self.replies = set()
+
+    def send(self, kind, body):
+        self.socket.send(self.mode.sealed(kind, body))
+
+    def say_hello(self):
+        self.send(tund.CONTROL, tund.control(
+            "hello", version=1, mode=0, mtu=self.mtu, addresses=[self.own], peers=[self.peer], budget=1400,
+            capabilities=0, name="from the document", seen=int(self.hello is not None)))
+
+    def receive_until(self, deadline, done):
+        while not done():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            datagram = receive(self.socket, left)
+            if datagram:
+                self.take(datagram)
+        return True
+
+    def take(self, datagram):
+        opened = self.mode.opened(datagram)
+        if opened is None:
+            return
+        header, body = opened.header, opened.body
+        if header.kind == tund.STREAM:
+            for frame in self.stream.block(header.counter, body):
+                self.take_frame(frame)
+            return
+        self.stream.other(header.counter)
+        if header.kind == tund.FRAME:
+            self.take_frame(body)
+        else:
+            self.take_control(*tund.parse_control(body))
+
+    def take_control(self, name, fields):
+        if name == "ping":
+            self.send(tund.CONTROL, tund.control("pong", n=fields["n"], received=1))
+        elif name == "path":
+            self.send(tund.CONTROL, tund.control("path-reply", **fields))
+        elif name == "challenge":
+            self.mode.renew()
+            self.send(tund.CONTROL, tund.control("challenge-reply", **fields))
+        elif name == "hello":
+            self.hello = fields
+            if not fields["seen"]:
+                self.say_hello()
+        elif name == "bye":
+            raise ConnectionError(f"the peer said bye: {fields['reason']!r}")
+
+    def take_frame(self, frame):
+        """An echo reply from the peer's inner address counts with its length and sequence number."""
+        if frame[9] == 1 and frame[12:16] == self.peer and frame[16:20] == self.own and frame[20] == 0:
+            self.replies.add((len(frame), struct.unpack(">H", frame[26:28])[0]))
+
+    def come_up(self):
+        """Hellos until the peer has seen ours."""
+        for _ in range(PATIENCE):
+            self.say_hello()
+            if self.receive_until(time.monotonic() + 1, lambda: self.hello and self.hello["seen"]):
+                return
+        raise TimeoutError(f"the link did not come up; the peer's hello: {self.hello}")
+
+    def ping(self, number, length, kind):
+        frame = echo_request(self.own, self.peer, number, length)
+        body = frame if kind == tund.FRAME else bytes(2) + len(frame).to_bytes(2, "big") + frame
+        self.send(kind, body)
+        return self.receive_until(time.monotonic() + 2, lambda: (length, number) in self.replies)
+
+
+def checksum(text):
+    total = sum(struct.unpack(f">{len(text) // 2}H", text))
+    while total > 0xffff:
+        total = (total & 0xffff) + (total >> 16)
+    return (~total & 0xffff).to_bytes(2, "big")
+
+
+def echo_request(source, target, number, length):
+    head = struct.pack(">BBHHHBBH", 0x45, 0, length, number, 0, 64, 1, 0) + source + target
+    head = head[:10] + checksum(head) + head[12:]
+    echo = struct.pack(">BBHHH", 8, 0, 0, 7, number) + bytes(length - 28)
+    return head + echo[:2] + checksum(echo) + echo[4:]
+
+
+def receive(socket_, seconds):
+    socket_.settimeout(max(seconds, 0.001))
+    try:
+        return socket_.recv(65535)
+    except TimeoutError:
+        return None
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    decode.key_arguments(parser)
+    parser.add_argument("--mode", choices=("static", "handshake"), default="handshake")
+    parser.add_argument("--suites", default="1,2", help="in the order of preference; static: the first")
+    parser.add_argument("--direction", type=int, default=1, help="of a static key")
+    parser.add_argument("--remote", required=True)
+    parser.add_argument("--own", required=True, type=lambda text: ipaddress.ip_address(text).packed)
+    parser.add_argument("--peer", required=True, type=lambda text: ipaddress.ip_address(text).packed)
+    parser.add_argument("--mtu", type=int, default=1420)
+    parser.add_argument("--sessions", metavar="FILE")
+    options = parser.parse_args()
+    keys, statics = decode.keys_of(options)
+    suites = [int(suite) for suite in options.suites.split(",")]
+    host, port = options.remote.split(":")
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    udp.connect((host, int(port)))
+    if options.mode == "static":
+        mode = StaticMode(keys, suites[0], options.direction)
+    else:
+        mode = SessionMode(keys, statics, suites, udp.send, lambda until: receive(udp, until - time.monotonic()))
+        if options.sessions:
+            with open(options.sessions, "w", encoding="ascii") as file:
+                print(mode.suite, *(key.hex() for key in mode.direction_keys), file=file)
+    end = End(udp, mode, options.own, options.peer, options.mtu)
+    end.come_up()
+    print(f"up with {end.hello['name']!r}, {tund.SUITES[mode.suite]}")
+    cases = [(length, kind) for length in (28 + SMALL, LARGE) for kind in (tund.FRAME, tund.STREAM)]
+    answered = [end.ping(number, *cases[number % len(cases)]) for number in range(PINGS * len(cases))]
+    print(f"{sum(answered)} of {len(answered)} echo requests answered")
+    end.send(tund.CONTROL, tund.control("bye", reason="done"))
+    return 0 if all(answered) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,476 @@
+"""What PROTOCOL.md says, in Python, and written from that text alone.
+
+It shares nothing with the program: where the two differ, one of them or the text is wrong. It is meant to be
+read. It must not carry traffic: nothing here cares about timing, or erases a key.
+"""
+
+import hashlib
+import hmac
+from collections import namedtuple
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_decrypt as xchacha_open
+from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_encrypt as xchacha_seal
+from nacl.bindings import crypto_scalarmult as exchange
+from nacl.bindings import crypto_scalarmult_base as public_of
+from nacl.exceptions import CryptoError
+
+SUITES = {1: "chacha20-poly1305", 2: "aes-256-gcm"}
+AEADS = {1: ChaCha20Poly1305, 2: AESGCM}
+TAG, HEADER, SID = 16, 5, 16
+FRAME, STREAM, CONTROL = 0, 1, 2
+NEVER_VALID = 1 << 29
+CONTROL_MAX, PING_MAX = 1200, 9216
+INITIATION, ANSWER, RETRY = 0x11, 0x12, 0x13
+
+Header = namedtuple("Header", "slot kind lane counter")
+Opened = namedtuple("Opened", "key header body")
+Handshake = namedtuple("Handshake", "type instance seq token message padding")
+
+
+def expand(key, info):
+    """HKDF-Expand to 32 bytes, which is its first block (RFC 5869)."""
+    return hmac.digest(key, info + b"\x01", "sha256")
+
+
+def aes(key, block):
+    return Cipher(algorithms.AES(key), modes.ECB()).encryptor().update(block)
+
+
+def xor(text, pad):
+    return bytes(a ^ b for a, b in zip(text, pad))
+
+
+def secret(shared=None, private=None, peer_public=None):
+    """Section 1: the link secret L."""
+    material = shared
+    if private is not None:
+        material = exchange(private, peer_public) + (shared or bytes(32))
+    return hmac.digest(b"tund link v1", material, "sha256")
+
+
+class Keys:
+    """Section 1: what comes from L."""
+
+    def __init__(self, link_secret):
+        self.secret = link_secret
+        self.probe, self.mask, self.wrap, self.psk = (
+            expand(link_secret, label) for label in (b"probe", b"mask", b"wrap", b"psk"))
+
+    # Section 2
+
+    def masked(self, front, tag):
+        flipped = tag[:-1] + bytes([tag[-1] ^ 1])
+        return xor(front, aes(self.mask, tag) + aes(self.mask, flipped))
+
+    # Section 4
+
+    def check(self, time, random):
+        return aes(self.probe, b"stat" + time + random)[:4]
+
+    def new_sid(self, microseconds, random):
+        time = microseconds.to_bytes(8, "big")
+        return time + random + self.check(time, random)
+
+    def is_sid(self, sid):
+        return self.check(sid[:8], sid[8:12]) == sid[12:]
+
+    def static_key(self, suite, direction, sid, lane):
+        return expand(self.secret, b"tund v1 static" + bytes([suite, direction]) + sid + bytes([lane]))
+
+    def seal_static(self, suite, direction, sid, header, body):
+        key = self.static_key(suite, direction, sid, header.lane)
+        text, tag = seal(suite, key, header, body)
+        return self.masked(sid + packed(header), tag) + text + tag
+
+    def open_static(self, datagram):
+        """The sid, suite and direction that a datagram verifies under, and its content."""
+        if len(datagram) < SID + HEADER + TAG:
+            return None
+        front = self.masked(datagram[:SID + HEADER], datagram[-TAG:])
+        sid, header = front[:SID], unpacked(front[SID:])
+        if not self.is_sid(sid):
+            return None
+        for suite in SUITES:
+            for direction in (0, 1):
+                key = self.static_key(suite, direction, sid, header.lane)
+                body = unseal(suite, key, header, datagram[SID + HEADER:])
+                if body is not None:
+                    return sid, suite, direction, Opened(key, header, body)
+        return None
+
+    # Section 3
+
+    def wrapped(self, random, handshake, length):
+        """A handshake datagram of that length."""
+        message = handshake.message
+        text = (bytes([handshake.type]) + handshake.instance + handshake.seq.to_bytes(8, "big") + handshake.token
+                + len(message).to_bytes(2, "big") + message)
+        text += bytes(length - 24 - len(text) - TAG)
+        nonce = random + aes(self.probe, random)[:8]
+        return nonce + xchacha_seal(text, None, nonce, self.wrap)
+
+    def unwrapped(self, datagram):
+        nonce, text = datagram[:24], datagram[24:]
+        if len(datagram) < 24 + 35 + TAG or aes(self.probe, nonce[:16])[:8] != nonce[16:]:
+            return None
+        try:
+            plain = xchacha_open(text, None, nonce, self.wrap)
+        except CryptoError:
+            return None
+        end = 35 + int.from_bytes(plain[33:35], "big")
+        if end > len(plain) or any(plain[end:]):
+            raise ValueError("a handshake with a wrong length or with padding that is not zero")
+        return Handshake(plain[0], plain[1:9], int.from_bytes(plain[9:17], "big"), plain[17:33], plain[35:end],
+                         len(plain) - end)
+
+    def seal_session(self, suite, direction_key, header, body):
+        text, tag = seal(suite, session_key(suite, direction_key, header.lane), header, body)
+        return self.masked(packed(header), tag) + text + tag
+
+    def open_session(self, suite, direction_key, datagram):
+        if len(datagram) < HEADER + TAG:
+            return None
+        header = unpacked(self.masked(datagram[:HEADER], datagram[-TAG:]))
+        key = session_key(suite, direction_key, header.lane)
+        body = unseal(suite, key, header, datagram[HEADER:])
+        return None if body is None else Opened(key, header, body)
+
+
+def session_key(suite, direction_key, lane):
+    return expand(direction_key, b"tund v1 lane" + bytes([suite, lane]))
+
+
+def packed(header):
+    return bytes([header.slot << 6 | header.kind << 4 | header.lane]) + header.counter.to_bytes(4, "big")
+
+
+def unpacked(text):
+    return Header(text[0] >> 6, text[0] >> 4 & 3, text[0] & 15, int.from_bytes(text[1:], "big"))
+
+
+def nonce_of(header):
+    return bytes(8) + header.counter.to_bytes(4, "big")
+
+
+def seal(suite, key, header, body):
+    text = AEADS[suite](key).encrypt(nonce_of(header), body, packed(header))
+    return text[:-TAG], text[-TAG:]
+
+
+def unseal(suite, key, header, text):
+    if header.counter >= NEVER_VALID:
+        return None
+    try:
+        return AEADS[suite](key).decrypt(nonce_of(header), text, packed(header))
+    except InvalidTag:
+        return None
+
+
+class Noise:
+    """Section 3.2: NNpsk0, or with static keys KKpsk0, of two messages (Noise revision 34)."""
+
+    def __init__(self, initiator, prologue, psk, ephemeral, static=None, peer_static=None):
+        self.initiator, self.ephemeral, self.static, self.peer_static = initiator, ephemeral, static, peer_static
+        name = b"Noise_%s_25519_ChaChaPoly_SHA256" % (b"KKpsk0" if static else b"NNpsk0")
+        self.hash = name + bytes(32 - len(name)) if len(name) <= 32 else hashlib.sha256(name).digest()
+        self.chain, self.key, self.nonce = self.hash, None, 0
+        self.psk = psk
+        self.mix_hash(prologue)
+        if static:
+            own = public_of(static)
+            for public in (own, peer_static) if initiator else (peer_static, own):
+                self.mix_hash(public)
+
+    def mix_hash(self, data):
+        self.hash = hashlib.sha256(self.hash + data).digest()
+
+    def derive(self, material, count):
+        """Noise's HKDF."""
+        key, outputs = hmac.digest(self.chain, material, "sha256"), [b""]
+        for number in range(1, count + 1):
+            outputs.append(hmac.digest(key, outputs[-1] + bytes([number]), "sha256"))
+        return outputs[1:]
+
+    def mix_key(self, material):
+        self.chain, self.key = self.derive(material, 2)
+        self.nonce = 0
+
+    def mix_psk(self):
+        self.chain, mixed, self.key = self.derive(self.psk, 3)
+        self.mix_hash(mixed)
+        self.nonce = 0
+
+    def cipher(self):
+        nonce = bytes(4) + self.nonce.to_bytes(8, "little")
+        self.nonce += 1
+        return ChaCha20Poly1305(self.key), nonce
+
+    def write(self, payload):
+        self.mix_psk_once()
+        own = public_of(self.ephemeral)
+        self.mix_ephemeral(own)
+        self.mix_exchanges(self.initiator)
+        cipher, nonce = self.cipher()
+        text = cipher.encrypt(nonce, payload, self.hash)
+        self.mix_hash(text)
+        return own + text
+
+    def read(self, message):
+        self.mix_psk_once()
+        self.peer_ephemeral = message[:32]
+        self.mix_ephemeral(self.peer_ephemeral)
+        self.mix_exchanges(not self.initiator)
+        cipher, nonce = self.cipher()
+        payload = cipher.decrypt(nonce, message[32:], self.hash)
+        self.mix_hash(message[32:])
+        return payload
+
+    def mix_psk_once(self):
+        if self.psk is not None:
+            self.mix_psk()
+            self.psk = None
+
+    def mix_ephemeral(self, public):
+        self.mix_hash(public)
+        self.mix_key(public)
+
+    def mix_exchanges(self, first_message):
+        """es and ss in the first message, ee and se in the second; e is with the initiator's side first."""
+        if first_message and self.static:
+            self.mix_key(self.exchange_es())
+            self.mix_key(exchange(self.static, self.peer_static))
+        if not first_message:
+            self.mix_key(exchange(self.ephemeral, self.peer_ephemeral))
+            if self.static:
+                self.mix_key(self.exchange_se())
+
+    def exchange_es(self):
+        if self.initiator:
+            return exchange(self.ephemeral, self.peer_static)
+        return exchange(self.static, self.peer_ephemeral)
+
+    def exchange_se(self):
+        if self.initiator:
+            return exchange(self.static, self.peer_ephemeral)
+        return exchange(self.ephemeral, self.peer_static)
+
+    def split(self):
+        """The direction keys: initiator to responder, responder to initiator."""
+        return self.derive(b"", 2)
+
+
+def prologue(handshake):
+    return b"tund v1" + handshake.instance + handshake.seq.to_bytes(8, "big") + handshake.token
+
+
+class Refused(ValueError):
+    """A control message that a receiver refuses; the text is the name that section 6.3 uses."""
+
+
+def read_key(path):
+    """A key file: comment lines and one line of 64 hexadecimal digits."""
+    with open(path, encoding="ascii") as file:
+        lines = [line.strip() for line in file if line.strip() and not line.startswith("#")]
+    (line,) = lines
+    key = bytes.fromhex(line)
+    assert len(key) == 32, f"{path}: a key has 32 bytes"
+    return key
+
+
+class Reader:
+    """Section 6.1: the part of CBOR that is used, in its one encoding."""
+
+    DEPTH = 4
+
+    def __init__(self, text):
+        self.text = text
+
+    def take(self, length):
+        if length > len(self.text):
+            raise Refused("Truncated")
+        taken, self.text = self.text[:length], self.text[length:]
+        return taken
+
+    def argument(self, short):
+        if short < 24:
+            return short
+        if short == 31:
+            raise Refused("Indefinite")
+        if short > 27:
+            raise Refused("Unsupported")
+        size = 1 << short - 24
+        value = int.from_bytes(self.take(size), "big")
+        if value < (24 if size == 1 else 1 << 4 * size):
+            raise Refused("NotShortest")
+        return value
+
+    def value(self, depth=0):
+        first = self.take(1)[0]
+        major, short = first >> 5, first & 31
+        if major in (1, 6, 7):
+            raise Refused("Unsupported")
+        argument = self.argument(short)
+        if major == 0:
+            return argument
+        if major == 2:
+            return self.take(argument)
+        if major == 3:
+            try:
+                return self.take(argument).decode()
+            except UnicodeDecodeError:
+                raise Refused("NotUtf8") from None
+        if depth == self.DEPTH:
+            raise Refused("TooDeep")
+        if major == 4:
+            return [self.value(depth + 1) for _ in range(argument)]
+        return self.pairs(argument, depth)
+
+    def pairs(self, count, depth):
+        fields, last = {}, -1
+        for _ in range(count):
+            key = self.value(depth + 1)
+            if not isinstance(key, int):
+                raise Refused("WrongType")
+            if key <= last:
+                raise Refused("KeyOrder")
+            fields[key], last = self.value(depth + 1), key
+        return fields
+
+
+def unsigned(bits):
+    return lambda value: isinstance(value, int), lambda value: value < 1 << bits
+
+
+def octets(least, most):
+    return lambda value: isinstance(value, bytes), lambda value: least <= len(value) <= most
+
+
+def text(most):
+    return lambda value: isinstance(value, str), lambda value: len(value.encode()) <= most
+
+
+def is_route(value):
+    """An address and the length of the prefix, with nothing set after it."""
+    if len(value) not in (5, 17):
+        return False
+    address, length = value[:-1], value[-1]
+    after = len(address) * 8 - length
+    return after >= 0 and int.from_bytes(address, "big") & ((1 << after) - 1) == 0
+
+
+FLAG = unsigned(1)
+ZEROS = octets(0, PING_MAX)[0], lambda value: not any(value)
+ADDRESSES = (lambda value: isinstance(value, list) and all(isinstance(one, bytes) for one in value),
+             lambda value: len(value) <= 16 and all(len(one) in (4, 16) for one in value))
+ROUTES = (ADDRESSES[0], lambda value: value and sum(len(one) + 1 for one in value) <= 540 and all(map(is_route, value)))
+CHALLENGE = {"challenge": octets(16, 16)}
+OPTIONAL = {"routes"}
+MESSAGES = {
+    1: ("ping", {"n": unsigned(32), "padding": ZEROS}),
+    2: ("pong", {"n": unsigned(32), "received": unsigned(64)}),
+    3: ("path", CHALLENGE),
+    4: ("path-reply", CHALLENGE),
+    5: ("challenge", CHALLENGE),
+    6: ("challenge-reply", CHALLENGE),
+    7: ("hello", {"version": unsigned(8), "mode": FLAG, "mtu": unsigned(32), "addresses": ADDRESSES,
+                  "peers": ADDRESSES, "budget": unsigned(16), "capabilities": unsigned(32), "name": text(64),
+                  "seen": FLAG, "routes": ROUTES}),
+    8: ("bye", {"reason": text(128)}),
+}
+
+
+def parse_control(body):
+    """Section 6: name and fields of a control message; (None, {}) for a type that is ignored."""
+    if not body:
+        raise Refused("Truncated")
+    if body[0] not in MESSAGES:
+        return None, {}
+    if len(body) > (PING_MAX if body[0] == 1 else CONTROL_MAX):
+        raise Refused("OutOfRange")
+    reader = Reader(body[1:])
+    values = reader.value()
+    if reader.text:
+        raise Refused("LeftOver")
+    if not isinstance(values, dict):
+        raise Refused("WrongType")
+    name, fields = MESSAGES[body[0]]
+    found = {}
+    for number, (field, (is_type, is_in_range)) in enumerate(fields.items()):
+        if number not in values and field in OPTIONAL:
+            continue
+        if number not in values:
+            raise Refused(f"Missing({number})")
+        if not is_type(values[number]):
+            raise Refused("WrongType")
+        if not is_in_range(values[number]):
+            raise Refused("OutOfRange")
+        found[field] = values[number]
+    return name, found
+
+
+def encoded(value):
+    """The one CBOR encoding of a value."""
+    def head(major, argument):
+        if argument < 24:
+            return bytes([major << 5 | argument])
+        power = next(power for power in range(4) if argument < 1 << (8 << power))
+        return bytes([major << 5 | 24 + power]) + argument.to_bytes(1 << power, "big")
+
+    if isinstance(value, int):
+        return head(0, value)
+    if isinstance(value, bytes):
+        return head(2, len(value)) + value
+    if isinstance(value, str):
+        return head(3, len(value.encode())) + value.encode()
+    if isinstance(value, list):
+        return head(4, len(value)) + b"".join(map(encoded, value))
+    pairs = (encoded(key) + encoded(one) for key, one in sorted(value.items()))
+    return head(5, len(value)) + b"".join(pairs)
+
+
+def control(message, /, **fields):
+    """The body of a control message."""
+    type_, (_, order) = next(item for item in MESSAGES.items() if item[1][0] == message)
+    assert [name for name in order if name in fields or name not in OPTIONAL] == list(fields), f"fields: {list(order)}"
+    return bytes([type_]) + encoded(dict(enumerate(fields.values())))
+
+
+class Stream:
+    """Section 5.2: the frames in the stream blocks of one key, given in the order of their counters."""
+
+    def __init__(self, largest_frame):
+        self.largest_frame = largest_frame
+        self.partial, self.missing, self.next = b"", 0, None
+
+    def other(self, counter):
+        """A counter that was used for something else: a partial frame ends there."""
+        self.partial, self.missing, self.next = b"", 0, counter + 1
+
+    def block(self, counter, body):
+        in_turn = counter == self.next
+        partial, missing = (self.partial, self.missing) if in_turn else (b"", 0)
+        self.other(counter)
+        if len(body) < 2:
+            return []
+        offset, stream = int.from_bytes(body[:2], "big"), body[2:]
+        taken, stream = stream[:offset], stream[offset:]
+        frames = []
+        if missing and missing == offset:
+            partial += taken
+            if len(taken) < offset:
+                self.partial, self.missing = partial, offset - len(taken)
+                return []
+            frames.append(partial)
+        while len(stream) >= 3:
+            length = int.from_bytes(stream[:2], "big")
+            if length == 0 or length > self.largest_frame:
+                break
+            frame, stream = stream[2:2 + length], stream[2 + length:]
+            if len(frame) < length:
+                self.partial, self.missing = frame, length - len(frame)
+                break
+            frames.append(frame)
+        return frames
