@@ -16,6 +16,7 @@
 mod host;
 mod process;
 
+pub mod flood;
 pub mod frame;
 pub mod probe;
 pub mod rights;

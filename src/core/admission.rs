@@ -34,6 +34,8 @@ pub enum Verdict {
     Reply {
         /// What it sent.
         challenge: [u8; 16],
+        /// How old its sid is.
+        age: Age,
         /// The way it came.
         to: Path,
     },
@@ -73,6 +75,16 @@ struct Challenge {
     at: Instant,
 }
 
+/// How a sid's time compares with all that verified before. What is replayed is old as soon as anything later
+/// was seen; it has limits of its own, so that no flood of it uses up those of the newest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Age {
+    /// None that verified is newer.
+    Newest,
+    /// One is.
+    Old,
+}
+
 /// The gate that a sid passes once.
 pub struct Admission {
     keys: Arc<LinkKeys>,
@@ -83,8 +95,12 @@ pub struct Admission {
     live: Option<Sid>,
     pending: VecDeque<Pending>,
     challenges: VecDeque<Challenge>,
-    challenged_at: Option<Instant>,
-    derivations: (Option<Instant>, u32),
+    /// The greatest time of a sid under which something verified.
+    newest: u64,
+    /// For each [`Age`].
+    challenged_at: [Option<Instant>; 2],
+    /// For each [`Age`].
+    derivations: [(Option<Instant>, u32); 2],
 }
 
 impl Admission {
@@ -105,8 +121,9 @@ impl Admission {
             live: None,
             pending: VecDeque::new(),
             challenges: VecDeque::new(),
-            challenged_at: None,
-            derivations: (None, 0),
+            newest: 0,
+            challenged_at: [None; 2],
+            derivations: [(None, 0); 2],
         }
     }
 
@@ -128,22 +145,29 @@ impl Admission {
             pending.held.push(received);
             return Verdict::Held;
         }
-        if !self.may_derive(now.instant) {
+        let age = if sid.time() >= self.newest { Age::Newest } else { Age::Old };
+        if !self.may_derive(now.instant, age) {
             return Verdict::Dropped(Drop::RateLimited);
         }
-        match self.open(sid, &received) {
+        let opened = self.open(sid, &received);
+        if opened.is_ok() {
+            self.newest = self.newest.max(sid.time());
+        }
+        match opened {
             Err(Drop::BadTag) => match self.misfit(sid, &received) {
                 Some(text) => Verdict::Misfit(text),
                 None => Verdict::Dropped(Drop::BadTag),
             },
             Err(reason) => Verdict::Dropped(reason),
-            Ok(Some(Message::Challenge { challenge })) => Verdict::Reply { challenge, to: received.from },
+            Ok(Some(Message::Challenge { challenge })) => {
+                Verdict::Reply { challenge, age, to: received.from }
+            }
             Ok(Some(Message::ChallengeReply { challenge })) if self.answers(now, &received, challenge) => {
                 self.prove(now, sid, received)
             }
             // What answers nothing of ours makes nothing live: it may be drawn out of the peer at will.
             Ok(Some(Message::ChallengeReply { .. })) => Verdict::Dropped(Drop::Stale),
-            Ok(_) => self.judge(now, sid, received, random),
+            Ok(_) => self.judge(now, sid, age, received, random),
         }
     }
 
@@ -187,8 +211,8 @@ impl Admission {
         !self.challenges.is_empty()
     }
 
-    fn may_derive(&mut self, now: Instant) -> bool {
-        let (since, count) = &mut self.derivations;
+    fn may_derive(&mut self, now: Instant, age: Age) -> bool {
+        let (since, count) = &mut self.derivations[age as usize];
         if since.is_none_or(|since| now.saturating_duration_since(since).as_secs() >= 1) {
             (*since, *count) = (Some(now), 0);
         }
@@ -258,7 +282,14 @@ impl Admission {
         Verdict::Proven { sid, skew: sid.time().wrapping_sub(now.wall) as i64, received, floor }
     }
 
-    fn judge(&mut self, now: Now, sid: Sid, received: Received, random: &mut impl Random) -> Verdict {
+    fn judge(
+        &mut self,
+        now: Now,
+        sid: Sid,
+        age: Age,
+        received: Received,
+        random: &mut impl Random,
+    ) -> Verdict {
         let fresh = sid.time().abs_diff(now.wall) <= SID_CLOCK;
         if fresh && self.writable && self.floor.is_some_and(|floor| sid.time() > floor) {
             if self.pending.len() >= PENDING_SIDS {
@@ -268,13 +299,12 @@ impl Admission {
             self.pending.push_back(Pending { sid, floor, held: vec![received] });
             return Verdict::Floor(floor);
         }
-        let recent = self
-            .challenged_at
+        let recent = self.challenged_at[age as usize]
             .is_some_and(|at| now.instant.saturating_duration_since(at) < CHALLENGE_INTERVAL);
         if recent || received.datagram.len() < CHALLENGE_DATAGRAM {
             return Verdict::Dropped(Drop::Stale);
         }
-        self.challenged_at = Some(now.instant);
+        self.challenged_at[age as usize] = Some(now.instant);
         if self.challenges.len() >= CHALLENGES {
             self.challenges.pop_front();
         }

@@ -18,15 +18,15 @@ pub const SID_ANNOUNCE: Duration = Duration::from_secs(1);
 pub const SID_PREVIOUS: Duration = Duration::from_secs(10);
 /// How far a sid's time may be from the receiver's clock, in microseconds, to be taken at once.
 pub const SID_CLOCK: u64 = 120_000_000;
-/// Keys of sids that are not live are derived at most this often a second.
+/// Keys of sids that are not live are derived at most this often a second, for old and for newest ones.
 pub const DERIVATIONS: u32 = 1000;
 
-/// At most one challenge in this time.
+/// At most one challenge in this time, for old and for newest sids.
 pub const CHALLENGE_INTERVAL: Duration = Duration::from_secs(1);
 /// A challenge is answered within this time or not at all.
 pub const CHALLENGE_LIFE: Duration = Duration::from_secs(30);
-/// Challenges that may be outstanding: one a second over a path with a round trip of seconds.
-pub const CHALLENGES: usize = 4;
+/// Challenges that may be outstanding: two a second over a path with a round trip of seconds.
+pub const CHALLENGES: usize = 8;
 /// Sids that may wait for their floor.
 pub const PENDING_SIDS: usize = 2;
 /// Datagrams kept for a sid that waits for its floor.

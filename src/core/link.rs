@@ -84,8 +84,8 @@ enum Keying {
 struct StaticKeys {
     admission: Admission,
     sending: Sending,
-    /// When challenges under a live sid, and under others, were last answered.
-    replied_at: [Option<Instant>; 2],
+    /// When challenges of each kind were last answered.
+    replied_at: [Option<Instant>; 3],
     has_spare: bool,
 }
 
@@ -130,7 +130,7 @@ impl<R: Random> Link<R> {
             settings.floor_writable,
         );
         let sending = Sending::new(now.instant);
-        let keying = StaticKeys { admission, sending, replied_at: [None; 2], has_spare: false };
+        let keying = StaticKeys { admission, sending, replied_at: [None; 3], has_spare: false };
         let mut link = Self::with_keying(settings, Keying::Static(Box::new(keying)), keys, now, random);
         link.prepare_sid(now, Under::Next);
         link.switch(Under::Next);

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{Event, Keying, Link};
-use crate::core::admission::Verdict;
+use crate::core::admission::{Age, Verdict};
 use crate::core::clock::Now;
 use crate::core::lane::{Command, Key, Received, Under};
 use crate::core::limits::CHALLENGE_INTERVAL;
@@ -25,7 +25,9 @@ impl<R: Random> Link<R> {
             Verdict::Again(received) => self.commands.push_back(Command::Again(received)),
             Verdict::Held => {}
             Verdict::Floor(time) => self.events.push_back(Event::Floor(time)),
-            Verdict::Reply { challenge, to } => self.reply(now, challenge, to, Challenger::Unproven),
+            Verdict::Reply { challenge, age, to } => {
+                self.reply(now, challenge, to, Challenger::Unproven(age))
+            }
             Verdict::Challenge { challenge, to } => {
                 self.log(
                     3,
@@ -131,13 +133,13 @@ impl<R: Random> Link<R> {
     pub(super) fn reply(&mut self, now: Now, challenge: [u8; 16], to: Path, challenger: Challenger) {
         let settled = self.is_settled();
         let Keying::Static(keying) = &mut self.keying else { return };
-        let replied_at = &mut keying.replied_at[challenger as usize];
+        let replied_at = &mut keying.replied_at[challenger.index()];
         if replied_at.is_some_and(|at| now.instant.duration_since(at) < CHALLENGE_INTERVAL / 2) {
             self.stats.drop(Drop::RateLimited);
             return;
         }
         *replied_at = Some(now.instant);
-        let is_spare = settled && challenger == Challenger::Unproven;
+        let is_spare = settled && challenger != Challenger::Live;
         keying.has_spare |= is_spare;
         let announced = keying.sending.is_announced();
         let under = if is_spare { Under::Spare } else { Under::Next };
@@ -158,7 +160,18 @@ pub(super) enum Challenger {
     /// A live one: it is the peer, now.
     Live,
     /// Another: the peer after a restart, or a replay.
-    Unproven,
+    Unproven(Age),
+}
+
+impl Challenger {
+    /// Which of the limits for replies counts it.
+    fn index(self) -> usize {
+        match self {
+            Self::Live => 0,
+            Self::Unproven(Age::Newest) => 1,
+            Self::Unproven(Age::Old) => 2,
+        }
+    }
 }
 
 /// A difference of clocks, for people.

@@ -1,0 +1,172 @@
+//! Datagrams from addresses that are invented, as many as the machine sends, and what they cost.
+
+use std::io::{ErrorKind, Read};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::frame::{Datagram, ETHERNET};
+use crate::{At, Error, Host};
+
+/// Different packets of one flood: more than any cache of recent ones would hold.
+const PACKETS: usize = 4096;
+/// Longest datagram of random bytes: what a path of 1500 carries.
+const LONGEST: usize = 1472;
+/// Every protocol, as packet(7) wants it.
+const ETH_P_ALL: i32 = 0x0003_u16.to_be() as i32;
+
+/// Reads what crosses the interfaces of a host.
+pub struct Sniffer(Socket);
+
+impl Sniffer {
+    /// Keeps packets from now on, as many as the socket's buffer takes.
+    pub fn new(host: &Host) -> Result<Self, Error> {
+        let open = || Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(ETH_P_ALL)));
+        let socket = host.within(open)?.at("packet socket")?;
+        socket.set_nonblocking(true).at("packet socket")?;
+        Ok(Self(socket))
+    }
+
+    /// Payloads of the datagrams to this address that came since the last look.
+    pub fn payloads_to(&self, target: SocketAddrV4) -> Result<Vec<Vec<u8>>, Error> {
+        let mut payloads = Vec::new();
+        let mut packet = vec![0; 65_536];
+        loop {
+            match (&self.0).read(&mut packet) {
+                Ok(length) => {
+                    let seen = Datagram::parse(&packet[..length]).filter(|seen| seen.to == target);
+                    payloads.extend(seen.map(|seen| seen.payload));
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(payloads),
+                Err(error) => return Err(error).at("packet socket"),
+            }
+        }
+    }
+}
+
+/// What a flood is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Random bytes of all lengths.
+    Random,
+    /// What was recorded, as it was.
+    Recorded,
+    /// The first datagrams of each recording: they want keys to be agreed or to be proven.
+    FirstWords,
+    /// The same with a wrong tag: all that can be checked cheaply is right.
+    Forged,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::Random, Self::Recorded, Self::FirstWords, Self::Forged];
+
+    /// For people.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Random => "random bytes",
+            Self::Recorded => "recorded datagrams",
+            Self::FirstWords => "recorded first words",
+            Self::Forged => "first words with a wrong tag",
+        }
+    }
+
+    /// Payloads of this kind, made from recordings that each begin with a first word.
+    pub fn payloads(self, recordings: &[Vec<Vec<u8>>]) -> Vec<Vec<u8>> {
+        let first_words = recordings.iter().filter_map(|recording| recording.first().cloned());
+        match self {
+            Self::Random => {
+                let mut noise = Noise(1);
+                (0..PACKETS).map(|number| noise.bytes(number * 7 % (LONGEST + 1))).collect()
+            }
+            Self::Recorded => recordings.iter().flatten().cloned().collect(),
+            Self::FirstWords => first_words.collect(),
+            Self::Forged => {
+                let forge = |mut payload: Vec<u8>| {
+                    let middle = payload.len() / 2;
+                    payload[middle] ^= 1;
+                    payload
+                };
+                first_words.map(forge).collect()
+            }
+        }
+    }
+}
+
+/// Not random, and need not be: what a stranger sends is up to the stranger.
+pub struct Noise(pub u64);
+
+impl Noise {
+    /// So many bytes.
+    pub fn bytes(&mut self, length: usize) -> Vec<u8> {
+        let byte = |_| {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            self.0.to_be_bytes()[0]
+        };
+        (0..length).map(byte).collect()
+    }
+}
+
+/// A flood that goes on until it is dropped.
+pub struct Flood {
+    end: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Flood {
+    /// Sends the payloads in turn from `host`, each packet from another address of `net`/16, as fast as
+    /// one thread goes.
+    pub fn start(
+        host: &Host,
+        net: Ipv4Addr,
+        target: SocketAddrV4,
+        payloads: &[Vec<u8>],
+    ) -> Result<Self, Error> {
+        let open = || Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(IPPROTO_RAW)));
+        let socket = host.within(open)?.at("raw socket")?;
+        let mut noise = Noise(2);
+        let packet = |payload: &Vec<u8>| {
+            let [low, high, port_low, port_high] = *noise.bytes(4) else { return Vec::new() };
+            let [a, b, ..] = net.octets();
+            let port = u16::from_be_bytes([port_high | 0x80, port_low]);
+            let from = SocketAddrV4::new(Ipv4Addr::new(a, b, high, low), port);
+            let datagram = Datagram { macs: ([0; 6], [0; 6]), from, to: target, payload: payload.clone() };
+            datagram.to_frame().split_off(ETHERNET)
+        };
+        let packets: Vec<Vec<u8>> = payloads.iter().cycle().take(PACKETS).map(packet).collect();
+        let (end, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (end_too, sent_too) = (end.clone(), sent.clone());
+        let thread = thread::spawn(move || {
+            for hundred in packets.chunks(100).cycle() {
+                if end_too.load(Ordering::Relaxed) {
+                    return;
+                }
+                // What the device queue does not take is not part of the flood.
+                let taken = hundred.iter().filter(|packet| socket.send_to(packet, &target.into()).is_ok());
+                sent_too.fetch_add(taken.count() as u64, Ordering::Relaxed);
+            }
+        });
+        Ok(Self { end, sent, thread: Some(thread) })
+    }
+
+    /// How many packets went out so far.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+}
+
+/// Packets with headers of our own (raw(7)).
+const IPPROTO_RAW: i32 = 255;
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        self.end.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
