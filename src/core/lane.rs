@@ -74,6 +74,7 @@ pub struct Lane {
     current: Option<SendKey>,
     next: Option<SendKey>,
     spare: Option<SendKey>,
+    aside: Option<SendKey>,
     receive: VecDeque<ReceiveKey>,
     endpoint: Option<Path>,
     agreed: bool,
@@ -97,6 +98,7 @@ impl Lane {
             current: None,
             next: None,
             spare: None,
+            aside: None,
             receive: VecDeque::with_capacity(LIVE + 1),
             endpoint: None,
             agreed: false,
@@ -317,7 +319,7 @@ impl Lane {
         for key in self.receive.drain(..) {
             add_block_drops(&mut self.stats, &key.blocks);
         }
-        (self.current, self.next, self.spare) = (None, None, None);
+        (self.current, self.next, self.spare, self.aside) = (None, None, None, None);
     }
 
     fn receive_key(&self, key: &Key) -> ReceiveKey {
@@ -339,6 +341,7 @@ impl Lane {
         }
     }
 
+            Under::Aside => &mut self.aside,
     fn send_control(&mut self, body: &[u8], to: Path, under: Under, sink: &mut impl Sink) {
         let prefix = self.settings.framing.prefix();
         self.buffer[prefix..prefix + body.len()].copy_from_slice(body);
@@ -355,6 +358,7 @@ impl Lane {
         };
         let Some(key) = own.as_mut().filter(|key| key.counter < COUNTER_END) else {
             self.stats.drop(Drop::NoPeer);
+            Under::Aside => &mut self.aside,
             return;
         };
         let slot = match key.name {

@@ -581,6 +581,26 @@ fn what_was_recorded_while_one_end_was_away_does_not_enter_later() {
 }
 
 #[test]
+fn a_flood_of_recorded_sids_cannot_keep_out_a_peer_whose_time_must_be_proven() {
+    let hour = 3_600_000_000;
+    let mut world = World::with(settings(0), settings(1), [0, -hour]);
+    for _ in 0..3 {
+        world.run(5.0);
+        world.assert_carries();
+        world.restart(1);
+    }
+    let record: Vec<_> = world.record.iter().filter(|flying| flying.to.to_string() == MON).cloned().collect();
+    for _ in 0..100 {
+        for flying in &record {
+            world.inject(Flying { from: "203.0.113.9:9".parse().unwrap(), ..flying.clone() });
+        }
+        world.run(0.1);
+    }
+    assert!(world.up(), "{:?} {:?}", world.ends[0].log, world.ends[1].log);
+    world.assert_carries();
+}
+
+#[test]
 fn without_a_writable_floor_every_sid_is_challenged_and_the_link_still_works() {
     let mut world = World::new();
     for which in 0..2 {

@@ -61,6 +61,8 @@ pub enum Command {
     /// Drop this key.
     Wipe(Under),
     /// Drop every key, of both directions.
+    /// Static mode: one that answered what is most likely a replay, and serves for nothing else.
+    Aside,
     WipeAll,
     /// Send these bytes as they are: a handshake.
     Handshake(Received),

@@ -139,16 +139,24 @@ impl<R: Random> Link<R> {
             return;
         }
         *replied_at = Some(now.instant);
-        let is_spare = settled && challenger != Challenger::Live;
-        keying.has_spare |= is_spare;
+        let under = match challenger {
+            Challenger::Unproven(Age::Newest) if settled => Under::Spare,
+            Challenger::Unproven(Age::Old) if settled => Under::Aside,
+            Challenger::Live | Challenger::Unproven(_) => Under::Next,
+        };
+        match under {
+            Under::Spare => keying.has_spare = true,
+            // What the peer knows now is the next one.
+            Under::Next => keying.has_spare = false,
+            Under::Current | Under::Aside => {}
+        }
         let announced = keying.sending.is_announced();
-        let under = if is_spare { Under::Spare } else { Under::Next };
         self.prepare_sid(now, under);
         self.send_under(under, Message::ChallengeReply { challenge }, to);
         if !settled {
             self.switch(Under::Next);
             self.caller.due = now.instant;
-        } else if !is_spare && !announced {
+        } else if under == Under::Next && !announced {
             self.announce(now.instant);
         }
     }
