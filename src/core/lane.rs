@@ -14,6 +14,7 @@ use super::inner::Inner;
 use super::limits::{BUDGET_BASE, COUNTER_END, DATAGRAM_MAX, SID_PREVIOUS};
 use super::path::Path;
 use super::replay::Window;
+use super::seen::Seen;
 use super::stats::{Drop, Stats};
 use crate::config::Cipher;
 use crate::crypto::aead::Aead;
@@ -59,6 +60,7 @@ struct SendKey {
 
 struct ReceiveKey {
     name: Name,
+    serial: u32,
     aead: Aead,
     window: Window,
     /// Whether the link knows that something authentic came under it.
@@ -76,6 +78,7 @@ pub struct Lane {
     spare: Option<SendKey>,
     aside: Option<SendKey>,
     receive: VecDeque<ReceiveKey>,
+    handshakes: Seen,
     endpoint: Option<Path>,
     agreed: bool,
     budget: usize,
@@ -100,6 +103,7 @@ impl Lane {
             spare: None,
             aside: None,
             receive: VecDeque::with_capacity(LIVE + 1),
+            handshakes: Seen::default(),
             endpoint: None,
             agreed: false,
             budget: BUDGET_BASE,
@@ -221,21 +225,18 @@ impl Lane {
         let Err(reason) = self.open(now, from, datagram, false, sink) else { return };
         // What is no data may be a handshake. An attempt that failed leaves the bytes as they were.
         let framing = self.settings.framing;
-        match (framing, wrap::is_probe(&self.settings.keys, datagram)) {
-            (Framing::Session, true) => {
-                let received = Received { from, datagram: datagram.to_vec() };
-                if !sink.notice(Notice::Handshake(received)) {
-                    self.stats.drop(Drop::QueueFull);
-                }
-                return;
-            }
-            (Framing::Static, true) => self.notice_other_mode(now, from, datagram.len(), sink),
-            (Framing::Session, false) if self.is_static(datagram) => {
+        let handed = match (framing, wrap::is_probe(&self.settings.keys, datagram)) {
+            (Framing::Session, true) => self.hand_over_handshake(from, datagram, sink),
+            (Framing::Session, false) if !self.is_static(datagram) => Err(reason),
+            (Framing::Static, false) => Err(reason),
+            (Framing::Session | Framing::Static, _) => {
                 self.notice_other_mode(now, from, datagram.len(), sink);
+                Err(reason)
             }
-            _ => {}
+        };
+        if let Err(reason) = handed {
+            self.stats.drop(reason);
         }
-        self.stats.drop(reason);
     }
 
     /// When [`Lane::handle_timeout`] must be called next, if at all.
@@ -274,7 +275,7 @@ impl Lane {
         let Settings { keys, cipher, lane, .. } = &self.settings;
         match key {
             Key::Sid(sid) => keys.static_key(*cipher, direction, &sid.0, *lane),
-            Key::Slot(_, cipher, key) => key.lane(*cipher, *lane),
+            Key::Slot { cipher, key, .. } => key.lane(*cipher, *lane),
         }
     }
 
@@ -289,7 +290,7 @@ impl Lane {
                     key.until.get_or_insert(now + SID_PREVIOUS);
                 }
             }
-            Key::Slot(slot, ..) => self.forget(*slot),
+            Key::Slot { slot, .. } => self.forget(*slot),
         }
         // A sid that is still live keeps its window: nothing is ever accepted twice.
         let receive = match self.receive.iter().position(|live| live.name == key.name()) {
@@ -325,6 +326,7 @@ impl Lane {
     fn receive_key(&self, key: &Key) -> ReceiveKey {
         ReceiveKey {
             name: key.name(),
+            serial: key.serial(),
             aead: self.aead(1 - self.settings.direction, key),
             window: Window::default(),
             heard: false,
@@ -338,10 +340,10 @@ impl Lane {
             Under::Current => &mut self.current,
             Under::Next => &mut self.next,
             Under::Spare => &mut self.spare,
+            Under::Aside => &mut self.aside,
         }
     }
 
-            Under::Aside => &mut self.aside,
     fn send_control(&mut self, body: &[u8], to: Path, under: Under, sink: &mut impl Sink) {
         let prefix = self.settings.framing.prefix();
         self.buffer[prefix..prefix + body.len()].copy_from_slice(body);
@@ -355,10 +357,10 @@ impl Lane {
             Under::Current => &mut self.current,
             Under::Next => &mut self.next,
             Under::Spare => &mut self.spare,
+            Under::Aside => &mut self.aside,
         };
         let Some(key) = own.as_mut().filter(|key| key.counter < COUNTER_END) else {
             self.stats.drop(Drop::NoPeer);
-            Under::Aside => &mut self.aside,
             return;
         };
         let slot = match key.name {

@@ -95,8 +95,6 @@ pub const CALL_FIRST: Duration = Duration::from_secs(5);
 pub const CALL_LATER: Duration = Duration::from_secs(60);
 /// Quick tries before the slow ones.
 pub const CALL_PATIENCE: u32 = 60;
-/// A repeated initiation gets the same answer this often.
-pub const ANSWER_REPEATS: u32 = 5;
 /// Initiations without a token that are answered in a second.
 pub const ANSWERS: u32 = 2;
 /// How long a token is good for, at least; twice as long at most.

@@ -227,7 +227,7 @@ impl<R: Random> Link<R> {
             Notice::Refused { to } => self.handle_refused(now.instant, to),
             Notice::Handshake(received) => self.handle_handshake(now, &received),
             Notice::OtherMode { from, length } => self.handle_other_mode(now.instant, from, length),
-            Notice::Confirmed { slot } => self.handle_confirmed(now, slot),
+            Notice::Confirmed { serial } => self.handle_confirmed(now, serial),
         }
     }
 

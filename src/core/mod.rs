@@ -16,6 +16,7 @@ pub mod link;
 pub mod mtu;
 pub mod path;
 pub mod replay;
+pub mod seen;
 pub mod sending;
 pub mod session;
 pub mod sid;

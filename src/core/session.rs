@@ -9,8 +9,8 @@ use zeroize::Zeroizing;
 
 use super::lane::{Command, Key, Received, Under};
 use super::limits::{
-    ANSWER_REPEATS, ANSWERS, CALL_FIRST, CALL_LATER, CALL_PATIENCE, INITIATION, INITIATION_STATES,
-    SESSION_END, SESSION_OVERLAP, SESSION_REKEY, SESSION_RESPONDER, SLOTS, TOKEN_EPOCH,
+    ANSWERS, CALL_FIRST, CALL_LATER, CALL_PATIENCE, INITIATION, INITIATION_STATES, SESSION_END,
+    SESSION_OVERLAP, SESSION_REKEY, SESSION_RESPONDER, SLOTS, TOKEN_EPOCH,
 };
 use super::path::Path;
 use super::stats::Drop;
@@ -62,19 +62,10 @@ struct Session {
 /// A session of which this end gave the answer, and of which nothing has come yet.
 struct Unconfirmed {
     session: Session,
+    serial: u32,
     seq: u64,
     known: bool,
     proven: bool,
-}
-
-/// The last answer, for a repeated initiation.
-struct Answer {
-    instance: Instance,
-    seq: u64,
-    token: Token,
-    initiation: Vec<u8>,
-    message: Vec<u8>,
-    repeats: u32,
 }
 
 /// The handshakes and sessions of one link.
@@ -92,7 +83,8 @@ pub struct Sessions {
     unconfirmed: Option<Unconfirmed>,
     /// The peer's instance that last confirmed a session it began, and that initiation's number.
     confirmed: Option<(Instance, u64)>,
-    answer: Option<Answer>,
+    /// Counts sessions.
+    serial: u32,
     answers: (Option<Instant>, u32),
     token_key: DirectionKey,
     started: Instant,
@@ -122,7 +114,7 @@ impl Sessions {
             sending: None,
             unconfirmed: None,
             confirmed: None,
-            answer: None,
+            serial: 0,
             answers: (None, 0),
             token_key: DirectionKey::new(token_key),
             started: now,
@@ -144,7 +136,7 @@ impl Sessions {
         out.push_back(Command::WipeAll);
         self.instance = random.bytes();
         self.seq = 0;
-        (self.call, self.unconfirmed, self.answer, self.sending) = (None, None, None, None);
+        (self.call, self.unconfirmed, self.sending) = (None, None, None);
         self.live.clear();
     }
 
@@ -238,18 +230,16 @@ impl Sessions {
         match envelope.kind {
             Type::Initiation => self.handle_initiation(now, &envelope, received, random, out),
             Type::Answer => self.handle_answer(now, &envelope, out),
-            Type::Retry => self.handle_retry(now, &envelope, received.from, random, out),
+            Type::Retry => self.handle_retry(now, &envelope),
         }
     }
 
-    /// The first authentic datagram came on the session in this slot; true if that confirms an answer.
-    pub fn handle_confirmed(&mut self, slot: u8, out: &mut VecDeque<Command>) -> bool {
-        let Some(unconfirmed) = self.unconfirmed.take_if(|unconfirmed| unconfirmed.session.slot == slot)
-        else {
+    /// The first authentic datagram came on this session; true if that confirms an answer.
+    pub fn handle_confirmed(&mut self, serial: u32, out: &mut VecDeque<Command>) -> bool {
+        let Some(unconfirmed) = self.unconfirmed.take_if(|unconfirmed| unconfirmed.serial == serial) else {
             return false;
         };
         self.confirmed = Some((unconfirmed.session.instance, unconfirmed.seq));
-        self.answer = None;
         self.adopt(unconfirmed.session, Under::Spare, out);
         true
     }
@@ -266,19 +256,12 @@ impl Sessions {
         if instance == self.instance {
             return Err(Drop::Reflected);
         }
-        if let Some(answer) = self.answer.as_mut().filter(|answer| answer.is_for(envelope)) {
-            answer.repeats += 1;
-            if answer.repeats > ANSWER_REPEATS {
-                return Err(Drop::RateLimited);
-            }
-            let message = answer.message.clone();
-            self.send_answer(Type::Answer, envelope, token, &message, received, random, out);
-            return Ok(Outcome::Nothing);
-        }
-        let known = self.confirmed.is_some_and(|(confirmed, _)| confirmed == instance);
-        if known && self.confirmed.is_some_and(|(_, newest)| seq <= newest) {
+        let waiting = self.unconfirmed.as_ref().map(|there| (there.session.instance, there.seq));
+        let mut taken = self.confirmed.into_iter().chain(waiting);
+        if taken.any(|(of, newest)| of == instance && seq <= newest) {
             return Err(Drop::Replayed);
         }
+        let known = self.confirmed.is_some_and(|(confirmed, _)| confirmed == instance);
         let proven = self.tokens(now, &instance, received.from.remote).contains(&token);
         if !known && !proven && !self.may_answer(now) {
             let [token, _] = self.tokens(now, &instance, received.from.remote);
@@ -302,15 +285,15 @@ impl Sessions {
         let answer = [&self.instance[..], &chosen.encode()].concat();
         let split = responder.write(&answer, random, &mut message).map_err(|_| Drop::BadTag)?;
         self.send_answer(Type::Answer, envelope, token, &message, received, random, out);
-        let initiation = envelope.message.to_vec();
-        self.answer = Some(Answer { instance, seq, token, initiation, message, repeats: 0 });
         let Some(cipher) = cipher else { return Ok(Outcome::NoCipher) };
         let from_peer = DirectionKey::new(split.initiator_to_responder);
         let to_peer = DirectionKey::new(split.responder_to_initiator);
-        out.push_back(Command::Receive(Key::Slot(slot, cipher, from_peer)));
-        out.push_back(Command::Prepare(Under::Spare, Key::Slot(offer.slot, cipher, to_peer)));
+        let serial = self.next_serial();
+        out.push_back(Command::Receive(Key::Slot { slot, serial, cipher, key: from_peer }));
+        let to_peer = Key::Slot { slot: offer.slot, serial, cipher, key: to_peer };
+        out.push_back(Command::Prepare(Under::Spare, to_peer));
         let session = Session { slot, instance, peer: instance, began_here: false, born: now };
-        self.unconfirmed = Some(Unconfirmed { session, seq, known, proven });
+        self.unconfirmed = Some(Unconfirmed { session, serial, seq, known, proven });
         Ok(Outcome::Nothing)
     }
 
@@ -334,21 +317,17 @@ impl Sessions {
         self.call = None;
         let from_peer = DirectionKey::new(split.responder_to_initiator);
         let to_peer = DirectionKey::new(split.initiator_to_responder);
-        out.push_back(Command::Receive(Key::Slot(session.slot, cipher, from_peer)));
-        out.push_back(Command::Prepare(Under::Next, Key::Slot(offer.slot, cipher, to_peer)));
+        let serial = self.next_serial();
+        out.push_back(Command::Receive(Key::Slot { slot, serial, cipher, key: from_peer }));
+        let to_peer = Key::Slot { slot: offer.slot, serial, cipher, key: to_peer };
+        out.push_back(Command::Prepare(Under::Next, to_peer));
         self.adopt(session, Under::Next, out);
         Ok(Outcome::Begun)
     }
 
-    /// The peer is busy and wants to see that we get what is sent to our address.
-    fn handle_retry(
-        &mut self,
-        now: Instant,
-        envelope: &Envelope<'_>,
-        to: Path,
-        random: &mut impl Random,
-        out: &mut VecDeque<Command>,
-    ) -> Result<Outcome, Drop> {
+    /// The peer is busy and wants to see that we get what is sent to our address: the next initiation is due
+    /// now. It goes where the last one went, wherever this came from.
+    fn handle_retry(&mut self, now: Instant, envelope: &Envelope<'_>) -> Result<Outcome, Drop> {
         let ours = envelope.instance == self.instance;
         let call = self.call.as_mut().filter(|_| ours).ok_or(Drop::Stale)?;
         let newest = call.attempts.front().is_some_and(|attempt| attempt.seq == envelope.seq);
@@ -359,7 +338,7 @@ impl Sessions {
         }
         call.token = envelope.token;
         call.retried_at = Some(now);
-        self.call(now, to, random, out);
+        call.due = now;
         Ok(Outcome::Nothing)
     }
 
@@ -419,6 +398,11 @@ impl Sessions {
         (0..SLOTS).find(|slot| !used.contains(slot)).unwrap_or(0)
     }
 
+    fn next_serial(&mut self) -> u32 {
+        self.serial = self.serial.wrapping_add(1);
+        self.serial
+    }
+
     fn may_answer(&mut self, now: Instant) -> bool {
         let (since, count) = &mut self.answers;
         if since.is_none_or(|since| now.saturating_duration_since(since).as_secs() >= 1) {
@@ -461,13 +445,6 @@ impl Sessions {
     }
 }
 
-impl Answer {
-    fn is_for(&self, envelope: &Envelope<'_>) -> bool {
-        (self.instance, self.seq, self.token) == (envelope.instance, envelope.seq, envelope.token)
-            && self.initiation == envelope.message
-    }
-}
-
 /// A handshake datagram of `length` bytes, or of as many as it needs.
 fn handshake(
     keys: &LinkKeys,
@@ -492,3 +469,6 @@ fn common(ours: &[Cipher], theirs: &[Cipher]) -> Option<Cipher> {
         .or(Some(Cipher::ChaCha20Poly1305).filter(both))
         .or(Some(Cipher::Aes256Gcm).filter(both))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1196,3 +1196,26 @@ fn ciphers_are_negotiated_and_a_mismatch_is_said() {
     world.run(1.0);
     assert!(world.ends.iter().all(|end| end.said("no cipher in common")), "{:?}", world.ends[0].log);
 }
+
+#[test]
+fn a_handshake_reaches_the_link_once_however_often_it_comes() {
+    let mut world = handshake_world();
+    world.cut = true;
+    world.run(30.0);
+    let to_mon: Vec<_> = world.record.iter().filter(|flying| flying.to.to_string() == MON).cloned().collect();
+    assert!(to_mon.len() >= 3, "{}", to_mon.len());
+    let (now, mon) = (world.now(0).instant, &mut world.ends[0]);
+    mon.out.notices.clear();
+    for (round, flying) in std::iter::repeat_n(&to_mon, 50).flatten().enumerate() {
+        let mut forged = flying.bytes.clone();
+        let at = 24 + round % (forged.len() - 24);
+        forged[at] ^= 1;
+        for mut bytes in [forged, flying.bytes.clone()] {
+            mon.lane.handle_datagram(now, Path::from(flying.from), &mut bytes, &mut mon.out);
+        }
+    }
+    assert_eq!(mon.out.notices.len(), to_mon.len());
+    let stats = mon.lane.stats();
+    assert_eq!(stats.drops(Drop::BadTag), to_mon.len() as u64, "later ones begin like what was taken");
+    assert!(mon.out.notices.iter().all(Notice::is_unproven));
+}

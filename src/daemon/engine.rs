@@ -20,7 +20,7 @@ use super::verbose::letters;
 use super::worker::{FromWorker, Handle, ToWorker, Worker};
 use crate::config::{Cipher, KeyMode, Mode};
 use crate::core::inner::Inner;
-use crate::core::lane::{self, Lane};
+use crate::core::lane::{self, Lane, Notice};
 use crate::core::limits::ETHERNET;
 use crate::core::link::{Event, Link};
 use crate::core::stats::Stats;
@@ -33,7 +33,8 @@ use crate::say;
 use crate::transport::udp::Socket;
 use crate::wire::datagram::Framing;
 
-/// Notices that may wait for the control side; a flood beyond it is dropped and counted by the lane.
+/// Messages of the worker that may wait for the control side, and as many notices that anybody with a
+/// recording can cause: they have a queue of their own, so that a flood of them displaces nothing else.
 const NOTICES: usize = 256;
 /// How often the worker is asked for its counters.
 const TICK: Duration = Duration::from_secs(1);
@@ -98,6 +99,7 @@ struct Engine {
     has_device: bool,
     worker: Handle,
     notices: mpsc::Receiver<FromWorker>,
+    unproven: mpsc::Receiver<Notice>,
     stats: Stats,
     letters: bool,
     /// The parent wants the totals, as soon as the worker has told its own.
@@ -117,10 +119,11 @@ impl Engine {
         let statics = statics(&start);
         drop(start);
         let (sender, notices) = mpsc::channel(NOTICES);
+        let (unproven_sender, unproven) = mpsc::channel(NOTICES);
         let lane = Lane::new(lane_settings(&settings, keys.clone()));
         let has_device = device.is_some();
-        let (worker, handle) =
-            Worker::new(lane, settings.mtu, socket, device, sender).map_err(Ending::failed)?;
+        let (worker, handle) = Worker::new(lane, settings.mtu, socket, device, (sender, unproven_sender))
+            .map_err(Ending::failed)?;
         std::thread::Builder::new()
             .name("lane0".into())
             .spawn(move || worker.run())
@@ -138,6 +141,7 @@ impl Engine {
             has_device,
             worker: handle,
             notices,
+            unproven,
             stats: Stats::default(),
             letters,
             wanted: false,
@@ -165,6 +169,7 @@ impl Engine {
                     Some(message) => self.handle_worker(message)?,
                     None => return Err(Ending { code: 70, reason: "the worker thread ended".into() }),
                 },
+                Some(notice) = self.unproven.recv() => self.link.handle_notice(now(), notice),
                 () = tokio::time::sleep_until(due) => self.link.handle_timeout(now()),
                 _ = tick.tick() => self.worker.send(ToWorker::Report),
             }

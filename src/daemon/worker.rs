@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::io::Errno;
 use rustix::time::Timespec;
+use tokio::sync::mpsc::Sender;
 
 use super::clock;
 use crate::core::clock::Watch;
@@ -97,7 +98,8 @@ struct Port {
     socket: Socket,
     device: Option<OwnedFd>,
     waiting: VecDeque<Vec<u8>>,
-    engine: tokio::sync::mpsc::Sender<FromWorker>,
+    engine: Sender<FromWorker>,
+    unproven: Sender<Notice>,
     /// When a failure to send was last told.
     failed_at: Option<Instant>,
     /// When ICMP was last told of: other errors, and datagrams that are too long.
@@ -122,7 +124,7 @@ impl Worker {
         mtu: u32,
         socket: Socket,
         device: Option<OwnedFd>,
-        engine: tokio::sync::mpsc::Sender<FromWorker>,
+        (engine, unproven): (Sender<FromWorker>, Sender<Notice>),
     ) -> io::Result<(Self, Handle)> {
         let (sender, orders) = mpsc::channel();
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
@@ -134,6 +136,7 @@ impl Worker {
             device: None,
             waiting: VecDeque::new(),
             engine,
+            unproven,
             failed_at: None,
             complained_at: [None; 2],
             drops: Stats::default(),
@@ -354,6 +357,9 @@ impl Sink for Port {
     }
 
     fn notice(&mut self, notice: Notice) -> bool {
+        if notice.is_unproven() {
+            return self.unproven.try_send(notice).is_ok();
+        }
         self.engine.try_send(FromWorker::Notice(notice)).is_ok()
     }
 }

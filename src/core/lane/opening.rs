@@ -9,6 +9,7 @@ use crate::core::path::Path;
 use crate::core::sid::Sid;
 use crate::core::stats::Drop;
 use crate::crypto::keys::MASK;
+use crate::crypto::wrap;
 use crate::wire::datagram::{Framing, HEADER, Header, Kind, SID};
 
 impl Lane {
@@ -57,8 +58,8 @@ impl Lane {
         }
         self.stats.datagrams_in += 1;
         // A full queue must not lose the confirmation: the next datagram tries again.
-        if let (false, Name::Slot(slot)) = (key.heard, name) {
-            key.heard = sink.notice(Notice::Confirmed { slot });
+        if let (false, Name::Slot(_)) = (key.heard, name) {
+            key.heard = sink.notice(Notice::Confirmed { serial: key.serial });
         }
         let newest = index == 0 && key.window.is_newest(header.counter);
         let body = &*body;
@@ -95,6 +96,27 @@ impl Lane {
         }
         let received = Received { from, datagram: datagram.to_vec() };
         if sink.notice(Notice::Unknown { sid, received }) { Ok(()) } else { Err(Drop::QueueFull) }
+    }
+
+    /// A handshake goes to the link once. What is a copy or does not verify ends here, so that however
+    /// much of it comes, it crowds nothing out.
+    pub(super) fn hand_over_handshake(
+        &mut self,
+        from: Path,
+        datagram: &[u8],
+        sink: &mut impl Sink,
+    ) -> Result<(), Drop> {
+        let random = *datagram.first_chunk().ok_or(Drop::TooShort)?;
+        if self.handshakes.contains(random) {
+            return Err(Drop::Replayed);
+        }
+        wrap::open(&self.settings.keys, datagram).ok_or(Drop::BadTag)?;
+        let received = Received { from, datagram: datagram.to_vec() };
+        if !sink.notice(Notice::Handshake(received)) {
+            return Err(Drop::QueueFull);
+        }
+        self.handshakes.insert(random);
+        Ok(())
     }
 
     /// Whether a datagram has a sid of static mode.

@@ -16,7 +16,16 @@ pub enum Key {
     /// Static mode: derived from the link secret and this sid.
     Sid(Sid),
     /// Handshake mode: of the session in the receiver's slot, with its cipher.
-    Slot(u8, Cipher, DirectionKey),
+    Slot {
+        /// The slot.
+        slot: u8,
+        /// Tells the sessions that are in the slot one after the other apart.
+        serial: u32,
+        /// The session's cipher.
+        cipher: Cipher,
+        /// The key of the direction.
+        key: DirectionKey,
+    },
 }
 
 /// What a datagram says about the key it is sealed with.
@@ -30,7 +39,14 @@ impl Key {
     pub(super) fn name(&self) -> Name {
         match self {
             Key::Sid(sid) => Name::Sid(*sid),
-            Key::Slot(slot, ..) => Name::Slot(*slot),
+            Key::Slot { slot, .. } => Name::Slot(*slot),
+        }
+    }
+
+    pub(super) fn serial(&self) -> u32 {
+        match self {
+            Key::Sid(_) => 0,
+            Key::Slot { serial, .. } => *serial,
         }
     }
 }
@@ -45,6 +61,8 @@ pub enum Under {
     /// Static mode: one that answered a challenge which may have been a replay; frames use it if the
     /// peer asks. Handshake mode: a session that is not confirmed.
     Spare,
+    /// Static mode: one that answered what is most likely a replay, and serves for nothing else.
+    Aside,
 }
 
 /// From the link to a lane.
@@ -61,8 +79,6 @@ pub enum Command {
     /// Drop this key.
     Wipe(Under),
     /// Drop every key, of both directions.
-    /// Static mode: one that answered what is most likely a replay, and serves for nothing else.
-    Aside,
     WipeAll,
     /// Send these bytes as they are: a handshake.
     Handshake(Received),
@@ -106,7 +122,7 @@ pub enum Notice {
         /// The datagram, still masked.
         received: Received,
     },
-    /// No data, but its keyed probe is right: a handshake.
+    /// No data, but sealed with the link secret and not seen before: a handshake.
     Handshake(Received),
     /// The clocks parted: this may be a copy of the process that sent before. The lane has no key any more.
     Resumed,
@@ -117,10 +133,10 @@ pub enum Notice {
         /// Its length in bytes.
         length: usize,
     },
-    /// The first authentic datagram of a session in this slot.
+    /// The first authentic datagram of a session.
     Confirmed {
-        /// The slot it named.
-        slot: u8,
+        /// The session's, as in [`Key::Slot`].
+        serial: u32,
     },
     /// An authentic control message.
     Control {
@@ -151,6 +167,23 @@ pub enum Notice {
     },
 }
 
+impl Notice {
+    /// Whether anybody with a recording can cause it, over and over.
+    pub fn is_unproven(&self) -> bool {
+        match self {
+            Notice::Unknown { .. } | Notice::Handshake(_) | Notice::OtherMode { .. } => true,
+            Notice::Confirmed { .. }
+            | Notice::Control { .. }
+            | Notice::Moved { .. }
+            | Notice::TooLong
+            | Notice::Refused { .. }
+            | Notice::SourceLost { .. }
+            | Notice::Resumed
+            | Notice::TunnelInTunnel => false,
+        }
+    }
+}
+
 /// What a lane tells about once a second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Report {
@@ -169,6 +202,7 @@ pub trait Sink {
     fn frame(&mut self, frame: &[u8]);
     /// A datagram for the network.
     fn datagram(&mut self, datagram: &[u8], to: Path);
-    /// Something for the link. The receiver's queue is bounded: false if it was full.
+    /// Something for the link. The receiver's queues, one for what is [unproven](Notice::is_unproven), are
+    /// bounded: false if it was full.
     fn notice(&mut self, notice: Notice) -> bool;
 }

@@ -161,9 +161,9 @@ impl<R: Random> Link<R> {
         }
     }
 
-    pub(super) fn handle_confirmed(&mut self, now: Now, slot: u8) {
+    pub(super) fn handle_confirmed(&mut self, now: Now, serial: u32) {
         let Keying::Handshake(sessions) = &mut self.keying else { return };
-        if sessions.handle_confirmed(slot, &mut self.commands)
+        if sessions.handle_confirmed(serial, &mut self.commands)
             && let Some(target) = self.target()
         {
             self.greet(now.instant, target);

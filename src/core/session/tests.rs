@@ -1,0 +1,109 @@
+//! Who may take whose place: one responder, and initiations in any order.
+#![allow(clippy::disallowed_methods, reason = "a test needs some instant to begin at")]
+
+use super::*;
+
+struct Counting(u64);
+
+impl Random for Counting {
+    fn fill(&mut self, buffer: &mut [u8]) {
+        for byte in buffer {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            *byte = self.0.to_be_bytes()[0];
+        }
+    }
+}
+
+struct World {
+    now: Instant,
+    random: Counting,
+    mon: Sessions,
+}
+
+impl World {
+    fn new() -> Self {
+        let (now, mut random) = (Instant::now(), Counting(1));
+        let mon = sessions(now, &mut random);
+        Self { now, random, mon }
+    }
+
+    fn fri(&mut self) -> Sessions {
+        sessions(self.now, &mut self.random)
+    }
+
+    /// The next initiation of a call.
+    fn initiation(&mut self, fri: &mut Sessions) -> Vec<u8> {
+        let to: SocketAddr = "192.0.2.1:1417".parse().unwrap();
+        let mut out = VecDeque::new();
+        fri.begin(self.now);
+        fri.call(self.now, to.into(), &mut self.random, &mut out);
+        match out.pop_back() {
+            Some(Command::Handshake(sent)) => sent.datagram,
+            other => panic!("no initiation but {other:?}"),
+        }
+    }
+
+    /// mon takes it; gives the serial of the session that waits now.
+    fn answered(&mut self, datagram: &[u8]) -> Result<u32, Drop> {
+        let from: SocketAddr = "192.0.2.2:7".parse().unwrap();
+        let received = Received { from: from.into(), datagram: datagram.to_vec() };
+        let mut out = VecDeque::new();
+        self.mon.handle_handshake(self.now, &received, &mut self.random, &mut out)?;
+        let serial = out.iter().find_map(|command| match command {
+            Command::Receive(Key::Slot { serial, .. }) => Some(*serial),
+            _ => None,
+        });
+        Ok(serial.unwrap_or_else(|| panic!("no session but {out:?}")))
+    }
+
+    fn confirmed(&mut self, serial: u32) -> bool {
+        self.mon.handle_confirmed(serial, &mut VecDeque::new())
+    }
+}
+
+fn sessions(now: Instant, random: &mut Counting) -> Sessions {
+    let keys = Arc::new(LinkKeys::new(&[42; 32]));
+    Sessions::new(keys, Statics::None, vec![Cipher::ChaCha20Poly1305], now, random)
+}
+
+/// The second session is in the slot of the first, whose confirmation is on its way through a queue.
+#[test]
+fn a_confirmation_counts_for_its_own_session_alone() {
+    let mut world = World::new();
+    let (mut fri, mut recorded) = (world.fri(), world.fri());
+    let (first, second) = (world.initiation(&mut fri), world.initiation(&mut recorded));
+    let first = world.answered(&first).unwrap();
+    let second = world.answered(&second).unwrap();
+    assert!(!world.confirmed(first), "nobody confirmed the session that took its place");
+    assert!(!world.mon.is_alive());
+    assert!(world.confirmed(second) && world.mon.is_alive());
+}
+
+/// Whoever kept initiations from arriving can send them later, but not over a newer one.
+#[test]
+fn an_older_initiation_of_the_same_instance_displaces_nothing() {
+    let mut world = World::new();
+    let mut fri = world.fri();
+    let initiations: Vec<_> = (0..4).map(|_| world.initiation(&mut fri)).collect();
+    let first = world.answered(&initiations[0]).unwrap();
+    assert!(world.confirmed(first));
+    let newest = world.answered(&initiations[2]).unwrap();
+    for old in [1, 2, 0, 1, 2] {
+        assert_eq!(world.answered(&initiations[old]), Err(Drop::Replayed), "number {old}");
+    }
+    assert!(world.confirmed(newest), "what waits still waits");
+    assert_eq!(world.answered(&initiations[2]), Err(Drop::Replayed));
+    assert!(world.answered(&initiations[3]).is_ok());
+}
+
+/// The same while no instance is confirmed.
+#[test]
+fn a_copy_of_the_initiation_that_waits_is_no_second_one() {
+    let mut world = World::new();
+    let mut fri = world.fri();
+    let (older, newer) = (world.initiation(&mut fri), world.initiation(&mut fri));
+    let serial = world.answered(&newer).unwrap();
+    assert_eq!(world.answered(&newer), Err(Drop::Replayed));
+    assert_eq!(world.answered(&older), Err(Drop::Replayed));
+    assert!(world.confirmed(serial));
+}
