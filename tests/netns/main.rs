@@ -12,6 +12,7 @@ mod decoder;
 mod demo;
 mod ending;
 mod failures;
+mod flood;
 mod inside;
 mod names;
 mod paths;

@@ -1,0 +1,150 @@
+//! Datagrams that no key sealed, as fast as the machine sends them, at a link that carries traffic.
+//!
+//! ```text
+//!  fri 10.0.0.1 ---- 10.0.0.2 mon 10.9.0.1 ---- 10.9.0.2 mallory (as anybody of 10.66.0.0/16)
+//! ```
+
+use std::net::SocketAddrV4;
+use std::time::{Duration, Instant};
+
+use tund_lab::flood::{Flood, Kind, Sniffer};
+use tund_lab::{Host, Process};
+
+use super::support::*;
+
+/// How long each flood goes on.
+const FLOOD: Duration = Duration::from_secs(3);
+/// Runs of the link that were recorded.
+const RUNS: usize = 4;
+/// Growth of the memory of mon's processes, in KiB: no more than buffers that are touched for the first
+/// time (the socket's are the kernel's).
+const GROWTH: u64 = 8 << 10;
+
+struct Siege {
+    fri: Process,
+    mon: Process,
+    mallory: Host,
+    /// fri's datagrams of earlier runs of the link, and of the present one.
+    recordings: Vec<Vec<Vec<u8>>>,
+    config: fn(Toml) -> Toml,
+    pair: Pair,
+}
+
+fn target() -> SocketAddrV4 {
+    "10.9.0.1:1417".parse().unwrap()
+}
+
+/// A link of its second run, both recorded. No IPv6, so that the kernels say nothing of their own.
+fn siege(config: fn(Toml) -> Toml) -> Siege {
+    let pair = Pair::unplugged();
+    let mallory = pair.net.host("mallory").unwrap();
+    for host in [&pair.fri, &pair.mon, &mallory] {
+        host.sysctl("net/ipv6/conf/default/disable_ipv6", "1").unwrap();
+    }
+    pair.net.cable(&pair.fri, "eth0", &pair.mon, "eth0").unwrap();
+    pair.net.cable(&pair.mon, "eth1", &mallory, "eth0").unwrap();
+    pair.fri.run("ip addr add 10.0.0.1/24 dev eth0").unwrap();
+    pair.mon.run("ip addr add 10.0.0.2/24 dev eth0").unwrap();
+    pair.mon.run("ip addr add 10.9.0.1/24 dev eth1").unwrap();
+    mallory.run("ip addr add 10.9.0.2/24 dev eth0").unwrap();
+    pair.mon.run("ip route add 10.66.0.0/16 via 10.9.0.2").unwrap();
+    pair.mon.run("ping -n -c 1 -W 2 10.9.0.2").unwrap();
+
+    let sniffer = Sniffer::new(&pair.mon).unwrap();
+    let mut recordings = Vec::new();
+    let (mut fri, mon) = pair.link(&config(Toml::tun_fri()), &config(Toml::tun_mon()));
+    for _ in 1..RUNS {
+        assert_pings(&pair.fri, "192.168.86.18");
+        recordings.push(sniffer.payloads_to("10.0.0.2:1417".parse().unwrap()).unwrap());
+        let mark = mon.mark();
+        fri.terminate(SOON).unwrap();
+        mon.wait_line_after(mark, "link down", SOON).unwrap();
+        fri = pair.start_fri(&config(Toml::tun_fri()));
+        mon.wait_line_after(mark, UP, SOON).unwrap();
+        fri.wait_line(UP, SOON).unwrap();
+    }
+    assert_pings(&pair.fri, "192.168.86.18");
+    recordings.push(sniffer.payloads_to("10.0.0.2:1417".parse().unwrap()).unwrap());
+    assert!(recordings.iter().all(|recording| recording.len() >= 12));
+    Siege { fri, mon, mallory, recordings, config, pair }
+}
+
+impl Siege {
+    /// KiB in memory of the processes of mon's tund.
+    fn memory(&self) -> u64 {
+        let resident = |pid: u32| -> Option<u64> {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+            line.split_whitespace().nth(1)?.parse().ok()
+        };
+        self.pair.mon.processes().into_iter().filter_map(resident).sum()
+    }
+
+    /// Floods mon; the link stays up and passes frames, and mon neither grows, nor talks, nor answers.
+    fn flood(&self, kind: Kind) -> Flood {
+        let from = "10.66.0.0".parse().unwrap();
+        Flood::start(&self.mallory, from, target(), &kind.payloads(&self.recordings)).unwrap()
+    }
+
+    /// Packets that came to mallory: nothing but answers.
+    fn answers(&self) -> u64 {
+        counters(&self.mallory, "eth0").0
+    }
+
+    /// Floods mon; the link stays up and passes frames, and mon neither grows, nor talks, nor answers more
+    /// than recordings may bring about.
+    fn withstands(&self, kind: Kind, answers_a_second: u64) {
+        let (fri, mon) = (self.fri.mark(), self.mon.mark());
+        let (memory, answers, begin) = (self.memory(), self.answers(), Instant::now());
+        let flood = self.flood(kind);
+        let ping = ["ping", "-n", "-i", "0.05", "-c", "60", "-W", "2", "192.168.86.18"];
+        let mut ping = self.pair.fri.spawn(&ping).unwrap();
+        std::thread::sleep(FLOOD);
+        let sent = flood.sent();
+        drop(flood);
+        let seconds = begin.elapsed().as_secs() + 1;
+        ping.wait(SOON).unwrap();
+
+        let what = format!("{}, {sent} datagrams in {FLOOD:?}", kind.title());
+        assert!(sent > 10_000, "{what}: this is no flood");
+        // What the kernel drops for want of room in the socket's buffer, it drops of all.
+        assert!(answered(&ping.text()) > 0, "{what}: no frame passed\n{}", ping.text());
+        let after = "ping -n -c 5 -i 0.1 -W 1 192.168.86.18";
+        self.pair.fri.wait_output(after, SOON, |text| text.contains("5 received")).unwrap();
+        for said in [self.fri.lines().split_off(fri), self.mon.lines().split_off(mon)] {
+            assert_eq!(said, [""; 0], "{what}");
+        }
+        assert!(self.memory() <= memory + GROWTH, "{what}: {memory} KiB became {}", self.memory());
+        let answers = self.answers() - answers;
+        assert!(answers <= answers_a_second * seconds, "{what}: {answers} answers in {seconds} s");
+    }
+
+    /// While the flood goes on, a peer that starts anew gets in.
+    fn admits(&mut self, kind: Kind) {
+        let mark = self.mon.mark();
+        let flood = self.flood(kind);
+        self.fri.terminate(SOON).unwrap();
+        self.fri = self.pair.start_fri(&(self.config)(Toml::tun_fri()));
+        self.fri.wait_line(UP, SOON).unwrap();
+        self.mon.wait_line_after(mark, UP, SOON).unwrap();
+        assert!(flood.sent() > 1000, "{}: this is no flood", kind.title());
+    }
+}
+
+#[test]
+fn a_link_with_sessions_withstands_floods_and_admits_its_peer_in_them() {
+    let mut siege = siege(Toml::handshake);
+    for kind in Kind::ALL {
+        siege.withstands(kind, 2);
+        siege.admits(kind);
+    }
+}
+
+#[test]
+fn a_link_with_static_keys_withstands_floods_and_admits_its_peer_in_them() {
+    let mut siege = siege(|toml| toml);
+    for kind in Kind::ALL {
+        siege.withstands(kind, 6);
+        siege.admits(kind);
+    }
+}
