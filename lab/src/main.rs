@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "a laboratory waits for real processes")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that talks to a person")]
 
+mod besiege;
 mod demo;
 mod measure;
 
@@ -17,10 +18,12 @@ const ROUNDS: usize = 5;
 const USAGE: &str = "\
 usage: tund-lab demo [tun|tap]
        tund-lab measure [ROUNDS]
+       tund-lab flood [ROUNDS]
 
   demo tun    a routed link between two hosts, shown step by step (the default)
   demo tap    a bridged link
   measure     throughput and round trip of tund beside the bare path and VXLAN (5 rounds)
+  flood       what a flood of strangers' datagrams costs a running link (5 rounds)
 
 Works as root, and without root where user namespaces are allowed. Removes everything it makes.";
 
@@ -37,8 +40,12 @@ fn main() -> ExitCode {
         ["demo"] | ["demo", "tun"] => demo::run(demo::Mode::Tun),
         ["demo", "tap"] => demo::run(demo::Mode::Tap),
         ["measure"] => measure::run(ROUNDS),
-        ["measure", rounds] if rounds.parse().is_ok_and(|rounds: usize| (1..=100).contains(&rounds)) => {
-            measure::run(rounds.parse().unwrap_or(ROUNDS))
+        ["flood"] => besiege::run(ROUNDS),
+        [what @ ("measure" | "flood"), rounds]
+            if rounds.parse().is_ok_and(|rounds: usize| (1..=100).contains(&rounds)) =>
+        {
+            let rounds = rounds.parse().unwrap_or(ROUNDS);
+            if what == "measure" { measure::run(rounds) } else { besiege::run(rounds) }
         }
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");

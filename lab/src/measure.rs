@@ -3,11 +3,15 @@
 
 use std::net::Ipv4Addr;
 use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tund_lab::{Error, Host, Net, Process, probe, rights};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a link may take to come up.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// The line of an end that is up.
+pub(crate) const UP: &str = "link up with";
 const TRANSFER: Duration = Duration::from_secs(2);
 const PINGS: u16 = 100;
 
@@ -28,16 +32,23 @@ impl Path {
 }
 
 /// One of tund's links.
-struct Link {
-    title: &'static str,
+pub(crate) struct Link {
+    pub(crate) title: &'static str,
     name: &'static str,
     mode: &'static str,
     key_mode: &'static str,
-    port: u16,
+    pub(crate) port: u16,
     net: u8,
 }
 
-const LINKS: [Link; 3] = [
+impl Link {
+    /// The addresses of fri and of mon inside it.
+    pub(crate) fn addresses(&self) -> [Ipv4Addr; 2] {
+        [81, 18].map(|host| Ipv4Addr::new(192, 168, self.net, host))
+    }
+}
+
+pub(crate) const LINKS: [Link; 3] = [
     Link { title: "tund tun", name: "tun", mode: "tun", key_mode: "handshake", port: 1417, net: 86 },
     Link { title: "tund tap", name: "tap", mode: "tap", key_mode: "handshake", port: 1661, net: 87 },
     Link {
@@ -106,6 +117,21 @@ fn vxlan(host: &Host, own: u8, other: u8) -> Result<(), Error> {
 
 /// All links at once, each on its port.
 fn links(net: &Net, fri: &Host, mon: &Host) -> Result<Vec<Process>, Error> {
+    let tund = install(net, fri, mon)?;
+    let mut daemons = Vec::new();
+    for host in [Place::Mon(mon), Place::Fri(fri)] {
+        for link in &LINKS {
+            daemons.push(link.start(&tund, host)?);
+        }
+    }
+    for daemon in &daemons {
+        daemon.wait_line(UP, PATIENCE)?;
+    }
+    Ok(daemons)
+}
+
+/// This program under the daemon's name, and a key on both hosts.
+pub(crate) fn install(net: &Net, fri: &Host, mon: &Host) -> Result<PathBuf, Error> {
     let tund = net.dir().join("tund");
     let own = std::env::current_exe().map_err(|error| Error::new(format!("own program file: {error}")))?;
     symlink(own, &tund).map_err(|error| Error::new(format!("{}: {error}", tund.display())))?;
@@ -113,29 +139,36 @@ fn links(net: &Net, fri: &Host, mon: &Host) -> Result<Vec<Process>, Error> {
     fri.run(&format!("{} genkey -o {}", tund.display(), key.display()))?;
     std::fs::copy(&key, mon.dir().join("static.key"))
         .map_err(|error| Error::new(format!("{}: {error}", key.display())))?;
-    let mut daemons = Vec::new();
-    for (host, own, other) in [(mon, 18, 81), (fri, 81, 18)] {
-        for Link { name, mode, key_mode, port, net, .. } in LINKS {
-            let outer = if own == 18 {
-                format!("listen = {port}")
-            } else {
-                format!("remote = \"192.168.80.18:{port}\"")
-            };
-            let addresses = if mode == "tun" {
-                format!("address = \"192.168.{net}.{own}\"\npeer = \"192.168.{net}.{other}\"")
-            } else {
-                format!("address = \"192.168.{net}.{own}/24\"")
-            };
-            let text = format!(
-                "{outer}\n[key]\nfile = \"static.key\"\nmode = \"{key_mode}\"\n\
-                 [device]\nmode = \"{mode}\"\n{addresses}\n"
-            );
-            let file = host.file(&format!("{name}.toml"), &text)?;
-            daemons.push(host.tund(&tund, &file, &[])?);
-        }
+    Ok(tund)
+}
+
+/// Which end of a link a host is.
+#[derive(Clone, Copy)]
+pub(crate) enum Place<'a> {
+    /// 81, has the remote.
+    Fri(&'a Host),
+    /// 18, waits.
+    Mon(&'a Host),
+}
+
+impl Link {
+    /// Starts one end.
+    pub(crate) fn start(&self, tund: &std::path::Path, place: Place<'_>) -> Result<Process, Error> {
+        let Self { name, mode, key_mode, port, net, .. } = self;
+        let (host, own, other, outer) = match place {
+            Place::Fri(host) => (host, 81, 18, format!("remote = \"192.168.80.18:{port}\"")),
+            Place::Mon(host) => (host, 18, 81, format!("listen = {port}")),
+        };
+        let addresses = if *mode == "tun" {
+            format!("address = \"192.168.{net}.{own}\"\npeer = \"192.168.{net}.{other}\"")
+        } else {
+            format!("address = \"192.168.{net}.{own}/24\"")
+        };
+        let text = format!(
+            "{outer}\n[key]\nfile = \"static.key\"\nmode = \"{key_mode}\"\n\
+             [device]\nmode = \"{mode}\"\n{addresses}\n"
+        );
+        let file = host.file(&format!("{name}.toml"), &text)?;
+        host.tund(tund, &file, &[])
     }
-    for daemon in &daemons {
-        daemon.wait_line("link up", PATIENCE)?;
-    }
-    Ok(daemons)
 }

@@ -1,0 +1,151 @@
+//! What a flood of datagrams that no key sealed costs a running link, beside the same link without it.
+//!
+//! ```text
+//!  fri 192.168.80.81 ---- 192.168.80.18 mon 10.9.0.1 ---- 10.9.0.2 mallory (as anybody of 10.66.0.0/16)
+//! ```
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::{Duration, Instant};
+
+use tund_lab::flood::{Flood, Kind, Sniffer};
+use tund_lab::{Error, Host, Net, Process, probe, rights};
+
+use crate::measure::{LINKS, Link, PATIENCE, Place, UP, install};
+
+const TRANSFER: Duration = Duration::from_secs(2);
+const PINGS: u16 = 40;
+/// Runs of a link that are recorded, the one that is measured last.
+const RUNS: usize = 4;
+const MON: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
+const SOURCES: Ipv4Addr = Ipv4Addr::new(10, 66, 0, 0);
+
+struct World {
+    fri: Host,
+    mon: Host,
+    mallory: Host,
+    tund: std::path::PathBuf,
+    _net: Net,
+}
+
+/// What was measured in one round.
+struct Measured {
+    /// Bits per second of TCP through the link.
+    rate: f64,
+    /// Median round trip.
+    ping: Duration,
+    /// Datagrams a second that the flood sent, and that mon's sockets took.
+    flood: [f64; 2],
+}
+
+/// Datagrams of one run.
+type Run = Vec<Vec<u8>>;
+/// One round: in quiet, and under a flood.
+type Pair = (Measured, Measured);
+
+/// Measures `rounds` times, each kind of flood beside quiet, and prints medians.
+pub fn run(rounds: usize) -> Result<(), Error> {
+    rights::become_root()?;
+    rights::check_namespaces()?;
+    rights::check_tun()?;
+    let world = World::new()?;
+    println!("| link | flood | sent | taken | TCP beside quiet | ping p50: quiet, flood |");
+    println!("|---|---|--:|--:|--:|--:|");
+    for link in LINKS.iter().filter(|link| !link.title.contains("tap")) {
+        let mon = link.start(&world.tund, Place::Mon(&world.mon))?;
+        let (_fri, recordings) = world.record(link, &mon)?;
+        for kind in Kind::ALL {
+            let payloads = kind.payloads(&recordings);
+            let mut pairs = Vec::new();
+            for _ in 0..rounds {
+                pairs.push((world.measure(link, &[])?, world.measure(link, &payloads)?));
+            }
+            print_medians(link, kind, &pairs);
+        }
+        if let Some(line) = mon.lines().iter().find(|line| line.contains("nothing heard")) {
+            return Err(Error::new(format!("{}: {line}", link.title)));
+        }
+    }
+    Ok(())
+}
+
+impl World {
+    fn new() -> Result<Self, Error> {
+        let net = Net::new()?;
+        let (fri, mon, mallory) = (net.host("fri")?, net.host("mon")?, net.host("mallory")?);
+        net.cable(&fri, "eth0", &mon, "eth0")?;
+        net.cable(&mon, "eth1", &mallory, "eth0")?;
+        fri.run("ip addr add 192.168.80.81/24 dev eth0")?;
+        mon.run("ip addr add 192.168.80.18/24 dev eth0")?;
+        mon.run("ip addr add 10.9.0.1/24 dev eth1")?;
+        mallory.run("ip addr add 10.9.0.2/24 dev eth0")?;
+        mon.run("ip route add 10.66.0.0/16 via 10.9.0.2")?;
+        let tund = install(&net, &fri, &mon)?;
+        Ok(Self { fri, mon, mallory, tund, _net: net })
+    }
+
+    /// Runs fri's end several times; gives the last and what each sent.
+    fn record(&self, link: &Link, mon: &Process) -> Result<(Process, Vec<Run>), Error> {
+        let sniffer = Sniffer::new(&self.mon)?;
+        let target = SocketAddrV4::new(Ipv4Addr::new(192, 168, 80, 18), link.port);
+        let [own, peer] = link.addresses();
+        let mut recordings = Vec::new();
+        loop {
+            let mark = mon.mark();
+            let mut fri = link.start(&self.tund, Place::Fri(&self.fri))?;
+            fri.wait_line(UP, PATIENCE)?;
+            mon.wait_line_after(mark, UP, PATIENCE)?;
+            probe::ping(&self.fri, own, peer, 10)?;
+            recordings.push(sniffer.payloads_to(target)?);
+            if recordings.len() == RUNS {
+                return Ok((fri, recordings));
+            }
+            fri.terminate(PATIENCE)?;
+        }
+    }
+
+    /// The link's figures while mallory sends these payloads, if there are any.
+    fn measure(&self, link: &Link, payloads: &[Vec<u8>]) -> Result<Measured, Error> {
+        let [fri, mon] = link.addresses();
+        let flood = match payloads {
+            [] => None,
+            [_, ..] => {
+                Some(Flood::start(&self.mallory, SOURCES, SocketAddrV4::new(MON, link.port), payloads)?)
+            }
+        };
+        let (begin, taken) = (Instant::now(), self.taken()?);
+        let mut times = probe::ping(&self.fri, fri, mon, PINGS)?.times;
+        times.sort();
+        let seconds = begin.elapsed().as_secs_f64();
+        let sent = flood.as_ref().map_or(0, Flood::sent) as f64 / seconds;
+        let taken = (self.taken()? - taken) as f64 / seconds;
+        let rate = probe::throughput(&self.fri, &self.mon, fri, mon, TRANSFER)?;
+        let ping = times.get(times.len() / 2).copied().unwrap_or_default();
+        Ok(Measured { rate, ping, flood: [sent, taken] })
+    }
+
+    /// Datagrams that sockets on mon took so far: the second `Udp:` line has the number first.
+    fn taken(&self) -> Result<u64, Error> {
+        let text = self.mon.run("cat /proc/net/snmp")?;
+        let line = text.lines().filter(|line| line.starts_with("Udp:")).nth(1).unwrap_or_default();
+        let number = line.split_whitespace().nth(1).and_then(|number| number.parse().ok());
+        number.ok_or_else(|| Error::new("no UDP counters in /proc/net/snmp"))
+    }
+}
+
+fn print_medians(link: &Link, kind: Kind, pairs: &[Pair]) {
+    let median = |of: &dyn Fn(&Pair) -> f64| {
+        let mut values: Vec<f64> = pairs.iter().map(of).collect();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied().unwrap_or_default()
+    };
+    println!(
+        "| {} | {} | {:.0}/s | {:.0}/s | {:.0} % | {:.0} µs, {:.0} µs |",
+        link.title,
+        kind.title(),
+        median(&|(_, flood)| flood.flood[0]),
+        median(&|(_, flood)| flood.flood[1]),
+        median(&|(quiet, flood)| 100.0 * flood.rate / quiet.rate),
+        median(&|(quiet, _)| quiet.ping.as_secs_f64() * 1e6),
+        median(&|(_, flood)| flood.ping.as_secs_f64() * 1e6),
+    );
+}
