@@ -213,6 +213,32 @@ fn every_example_is_named_in_a_document() {
     }
 }
 
+/// Tests named in a document as `PATH::TEST` that are not there.
+fn missing_tests(document: &str, files: &[(String, String)]) -> Vec<String> {
+    let named = document.split('`').skip(1).step_by(2).filter_map(|span| span.split_once("::"));
+    let is_there = |(path, test): &(&str, &str)| {
+        let text = files.iter().find(|(of, _)| of == path).map(|(_, text)| text.as_str()).unwrap_or_default();
+        let head = format!("fn {test}(");
+        let mut places = text.match_indices(&head).map(|(at, _)| &text[..at]);
+        places.any(|before: &str| before.trim_end().ends_with("#[test]"))
+    };
+    named
+        .filter(|name| !is_there(name))
+        .map(|(path, test)| format!("{path}::{test} does not exist"))
+        .collect()
+}
+
+#[test]
+fn every_case_names_tests_that_exist() {
+    let files = files();
+    let (_, table) = files.iter().find(|(path, _)| path == "docs/cases.md").unwrap();
+    assert_eq!(missing_tests(table, &files), [""; 0]);
+    for case in [1, 2, 3, 4, 5, 6, 7, 8, 9, 14, 15, 19, 21, 22, 29] {
+        let row = table.lines().find(|line| line.starts_with(&format!("| {case} |")));
+        assert!(row.is_some_and(|row| row.contains("::")), "case {case} has no test");
+    }
+}
+
 #[test]
 fn the_rules_see_what_they_forbid() {
     let long_file = "\n".repeat(MAX_FILE + 1);
@@ -229,6 +255,10 @@ fn the_rules_see_what_they_forbid() {
     assert_eq!(impurities("src/route/plan.rs", "use std::fs;").len(), 1);
     assert_eq!(impurities("src/daemon/a.rs", "use std::fs;").len(), 0);
     assert_eq!(impurities("src/core/a.rs", "#[cfg(test)]\nmod tests {\nuse std::fs;\n}").len(), 0);
+
+    let there = [("tests/a.rs".to_owned(), "#[test]\nfn one() {}\nfn two() {}".to_owned())];
+    assert_eq!(missing_tests("see `tests/a.rs::one`", &there).len(), 0);
+    assert_eq!(missing_tests("`tests/a.rs::two` `tests/b.rs::one` `tests/a.rs::on`", &there).len(), 3);
 
     for mark in UNFINISHED {
         assert!(!unfinished("a", &format!("x {mark}")).is_empty(), "{mark}");

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use super::admission::CHALLENGE_DATAGRAM;
 use super::clock::Now;
 use super::inner::Inner;
-use super::lane::{self, Command, Lane, Notice, Sink, Under};
+use super::lane::{self, Command, Key, Lane, Notice, Sink, Under};
 use super::link::{Event, Link};
 use super::path::Path;
 use super::sid::Sid;
@@ -23,6 +23,8 @@ use crate::crypto::{Random, wrap};
 use crate::privsep::message::LinkSettings;
 use crate::wire::control::{self, Message};
 use crate::wire::datagram::Framing;
+
+mod cases;
 
 const YEAR_2026: u64 = 1_790_000_000_000_000;
 
@@ -159,6 +161,8 @@ struct World {
     ends: [End; 2],
     wire: VecDeque<Flying>,
     record: Vec<Flying>,
+    /// Every key that was made ready to send under.
+    prepared: Vec<Key>,
     cut: bool,
     /// Longer datagrams are lost.
     passes: usize,
@@ -235,6 +239,7 @@ impl World {
             ends,
             wire,
             record: Vec::new(),
+            prepared: Vec::new(),
             cut: false,
             passes: 1472,
             seed: 3,
@@ -271,6 +276,9 @@ impl World {
             let mut idle = true;
             while let Some(command) = end.link.poll_command() {
                 idle = false;
+                if let Command::Prepare(_, key) = &command {
+                    self.prepared.push(key.clone());
+                }
                 end.lane.handle_command(now.instant, command, &mut end.out);
             }
             while let Some(notice) = end.out.notices.pop_front() {

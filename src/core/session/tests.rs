@@ -107,3 +107,25 @@ fn a_copy_of_the_initiation_that_waits_is_no_second_one() {
     assert_eq!(world.answered(&older), Err(Drop::Replayed));
     assert!(world.confirmed(serial));
 }
+
+/// A classifier that looks at the first datagram finds no length, and no byte, that is there more often.
+#[test]
+fn first_words_have_no_usual_length_and_no_usual_byte() {
+    const COUNT: usize = 2000;
+    let mut world = World::new();
+    let mut fri = world.fri();
+    let all: Vec<_> = (0..COUNT).map(|_| world.initiation(&mut fri)).collect();
+    let mut lengths = [0; 401];
+    all.iter().for_each(|datagram| lengths[datagram.len() - 200] += 1);
+    // Five of each on average: none is missing from a run of ten, none is there thirty times.
+    assert!(lengths.chunks_exact(10).all(|ten| ten.iter().sum::<usize>() > 0));
+    assert!(lengths.iter().all(|count| *count < 30), "{lengths:?}");
+    for at in 0..200 {
+        let mut counts = [0usize; 256];
+        all.iter().for_each(|datagram| counts[usize::from(datagram[at])] += 1);
+        let expected = COUNT as f64 / 256.0;
+        let square: f64 = counts.iter().map(|count| (*count as f64 - expected).powi(2) / expected).sum();
+        // Six standard deviations with 255 degrees of freedom (Wilson and Hilferty).
+        assert!((141.0..416.0).contains(&square), "byte {at}: {square}");
+    }
+}
