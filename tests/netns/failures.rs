@@ -134,13 +134,16 @@ fn a_missing_configuration_and_a_bad_option() {
 }
 
 #[test]
-fn static_and_handshake_keys_do_not_meet_and_the_called_end_says_so() {
+fn static_and_handshake_keys_do_not_meet_and_both_ends_say_so() {
     let pair = pair();
     let mon = pair.start_mon(&Toml::tun_mon());
     let mut toml = Toml::tun_fri();
     toml.key = "file = 'static.key'".into();
     let fri = pair.start_fri(&toml);
-    mon.wait_line("are key and key.mode the same at both ends?", SOON).unwrap();
+    for (end, own, other) in [(&fri, "handshake", "static"), (&mon, "static", "handshake")] {
+        let line = end.wait_line("set key.mode alike on both ends", SOON).unwrap();
+        assert!(line.contains(&format!("the peer uses {other} keys, this end {own} keys")), "{line}");
+    }
     assert!(!fri.text().contains(UP) && !mon.text().contains(UP), "a link came up");
 }
 
