@@ -40,6 +40,9 @@ pub const HELLO_LATER: Duration = Duration::from_secs(5);
 pub const HELLO_PATIENCE: u32 = 30;
 /// Tries at one address before the next.
 pub const HELLO_TRIES: u32 = 3;
+/// A peer that has proven a sid, and was not heard since under one that is live, is not believed for longer
+/// to know this end's sids.
+pub const DOUBT: Duration = Duration::from_secs(2);
 /// An answer to a hello that asks for one is sent at most this often.
 pub const HELLO_ANSWER: Duration = Duration::from_millis(200);
 /// Names are looked up again this often while the peer is away.

@@ -108,6 +108,8 @@ pub struct Link<R> {
     answered_at: Option<Instant>,
     resolve_at: Option<Instant>,
     resumed_at: Option<Instant>,
+    /// Static mode: since when the peer has proven a sid and not been heard under one that is live.
+    doubt: Option<Instant>,
     sign_at: Option<Instant>,
     heard_at: Instant,
     datagrams_in: u64,
@@ -170,6 +172,7 @@ impl<R: Random> Link<R> {
             answered_at: None,
             resolve_at: settings.has_remote.then_some(instant),
             resumed_at: None,
+            doubt: None,
             sign_at: None,
             heard_at: instant,
             datagrams_in: 0,
@@ -190,9 +193,14 @@ impl<R: Random> Link<R> {
         self.stats
     }
 
-    /// Whether the link is up and the peer's hello came under the keys of now.
+    /// Whether the link is up and the peer was heard under the keys of now.
     fn is_settled(&self) -> bool {
-        self.up && self.peer.is_some()
+        self.up && self.is_known()
+    }
+
+    /// Whether the peer's hello is there, and nothing says since that its keys are others.
+    fn is_known(&self) -> bool {
+        self.peer.is_some() && self.doubt.is_none()
     }
 
     /// Whether the peer answers and fits.
@@ -298,6 +306,7 @@ impl<R: Random> Link<R> {
         self.replace_keys(now);
         // Asks the peer for its hello anew, under keys that this end knows.
         self.peer = None;
+        self.doubt = None;
         self.validation = None;
         self.caller.restart(now.instant);
     }
@@ -356,6 +365,7 @@ impl<R: Random> Link<R> {
         self.up = false;
         self.validation = None;
         self.peer = None;
+        self.doubt = None;
         self.commands.push_back(Command::Agreed(false));
         self.log(1, format!("link down: {reason}"));
         self.events.push_back(Event::Down { reason });
@@ -411,7 +421,7 @@ impl<R: Random> Link<R> {
     }
 
     fn send_hello(&mut self, to: Path, under: Under) {
-        let hello = hello::own(&self.settings, self.own_budget, self.peer.is_some());
+        let hello = hello::own(&self.settings, self.own_budget, self.is_known());
         self.send_under(under, Message::Hello(hello), to);
     }
 

@@ -25,6 +25,7 @@ use crate::wire::control::{self, Message};
 use crate::wire::datagram::Framing;
 
 mod cases;
+mod slow;
 
 const YEAR_2026: u64 = 1_790_000_000_000_000;
 
@@ -147,6 +148,28 @@ impl End {
 
     fn said(&self, text: &str) -> bool {
         self.log.iter().any(|line| line.contains(text))
+    }
+
+    /// Does what the link asks its owner for; false: nothing.
+    fn settle_events(&mut self, now: Now) -> bool {
+        let mut any = false;
+        while let Some(event) = self.link.poll_event() {
+            any = true;
+            match event {
+                Event::Log { text, .. } => self.log.push(text),
+                Event::Resolve => self.link.handle_resolved(now, self.remote.into_iter().collect()),
+                Event::Endpoint(address) => self.link.handle_route(now, address, Some(1500)),
+                Event::Floor(time) => {
+                    if self.floor_writable {
+                        self.floor = self.floor.max(Some(time));
+                    }
+                    self.link.handle_floor(time, self.floor_writable);
+                }
+                Event::Routes(routes) => self.routes = routes,
+                Event::Up { .. } | Event::Down { .. } => {}
+            }
+        }
+        any
     }
 
     fn stats(&self) -> Stats {
@@ -285,22 +308,7 @@ impl World {
                 idle = false;
                 end.link.handle_notice(now, notice);
             }
-            while let Some(event) = end.link.poll_event() {
-                idle = false;
-                match event {
-                    Event::Log { text, .. } => end.log.push(text),
-                    Event::Resolve => end.link.handle_resolved(now, end.remote.into_iter().collect()),
-                    Event::Endpoint(address) => end.link.handle_route(now, address, Some(1500)),
-                    Event::Floor(time) => {
-                        if end.floor_writable {
-                            end.floor = end.floor.max(Some(time));
-                        }
-                        end.link.handle_floor(time, end.floor_writable);
-                    }
-                    Event::Routes(routes) => end.routes = routes,
-                    Event::Up { .. } | Event::Down { .. } => {}
-                }
-            }
+            idle &= !end.settle_events(now);
             if idle {
                 break;
             }

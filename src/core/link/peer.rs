@@ -16,6 +16,10 @@ use crate::wire::control::{Hello, Message};
 
 impl<R: Random> Link<R> {
     pub(super) fn handle_message(&mut self, now: Now, from: Path, message: Message) {
+        // A reply proves a sid; only what else comes tells that the peer uses those that are live.
+        if !matches!(message, Message::ChallengeReply { .. }) {
+            self.doubt = None;
+        }
         match message {
             Message::Hello(peer) => self.handle_hello(now, from, peer),
             Message::Ping { n, .. } => {

@@ -6,7 +6,7 @@ use super::{Event, Keying, Link};
 use crate::core::admission::{Age, Verdict};
 use crate::core::clock::Now;
 use crate::core::lane::{Command, Key, Received, Under};
-use crate::core::limits::CHALLENGE_INTERVAL;
+use crate::core::limits::{CHALLENGE_INTERVAL, DOUBT};
 use crate::core::path::Path;
 use crate::core::sid::Sid;
 use crate::core::stats::Drop;
@@ -43,9 +43,9 @@ impl<R: Random> Link<R> {
                 self.commands.push_back(Command::Receive(Key::Sid(sid)));
                 self.commands.push_back(Command::Again(received));
                 self.events.extend(floor.map(Event::Floor));
-                if !self.is_settled() {
-                    self.send_hello(from, Under::Current);
-                }
+                self.doubt.get_or_insert(now.instant);
+                self.send_hello(from, Under::Current);
+                self.schedule_hello(now.instant);
             }
             Verdict::Misfit(text) => {
                 self.stats.drop(Drop::BadTag);
@@ -131,7 +131,9 @@ impl<R: Random> Link<R> {
     /// Answers a challenge under a sid that is drawn now. One from a sid that is not live may be a
     /// replay: while the ends know each other it gets its reply, and what frames are sent under does not change.
     pub(super) fn reply(&mut self, now: Now, challenge: [u8; 16], to: Path, challenger: Challenger) {
-        let settled = self.is_settled();
+        // The doubt of a moment is no reason: a replay makes the peer prove itself as well.
+        let certain = self.doubt.is_none_or(|since| now.instant < since + DOUBT);
+        let settled = self.up && self.peer.is_some() && certain;
         let Keying::Static(keying) = &mut self.keying else { return };
         let replied_at = &mut keying.replied_at[challenger.index()];
         if replied_at.is_some_and(|at| now.instant.duration_since(at) < CHALLENGE_INTERVAL / 2) {
