@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 
-use crate::daemon::exit::{BUG, Fatal, USAGE};
+use crate::daemon::exit::{self, BUG, Fatal, USAGE};
 use crate::daemon::{check, engine, keys, start, stderr};
 use crate::privsep::spawn::Role;
 use crate::transport::resolve;
@@ -152,9 +152,7 @@ fn end(result: Result<(), Fatal>) -> ExitCode {
 }
 
 fn report_panic(info: &PanicHookInfo<'_>) {
-    let text = info.payload_as_str().unwrap_or("unknown").replace('\n', " ");
-    let place = info.location().map(|place| format!(" at {}:{}", place.file(), place.line()));
-    stderr::show(&format!("tund: this is a bug, please report it: {text}{}\n", place.unwrap_or_default()));
+    stderr::show(&format!("tund: {}\n", exit::bug(info)));
 }
 
 #[cfg(test)]

@@ -736,8 +736,6 @@ fn keys_of_later_versions_are_refused_by_name() {
         ("[run]\npid-file = \"p\"", "run.pid-file"),
         ("[run]\nlog = \"syslog\"", "run.log"),
         ("[run]\nlog = \"journal\"", "run.log"),
-        ("[run]\nchroot = \"/var/empty\"", "run.chroot"),
-        ("[run]\nsandbox = \"require\"", "run.sandbox"),
         ("[run]\nnice = -5", "run.nice"),
         ("[tuning]\nlanes = 2", "tuning.lanes"),
         ("[tuning]\nfragment = true", "tuning.fragment"),

@@ -11,7 +11,8 @@ use proptest::option;
 use proptest::prelude::*;
 use tund::config::{
     Accept, Cipher, Command, Config, Device, Keepalive, Key, KeyMode, KeyPair, Listen, MAX_ACCEPTED, Mode,
-    Options, Remote, Route, Run, Scripts, SecretSource, Sources, Tuning, Via, parse, position, render,
+    Options, Remote, Route, Run, Sandbox, Scripts, SecretSource, Sources, Tuning, Via, parse, position,
+    render,
 };
 
 proptest! {
@@ -279,8 +280,17 @@ fn keepalive() -> impl Strategy<Value = Keepalive> {
 fn run() -> impl Strategy<Value = Run> {
     let name = || option::of("[a-z][a-z0-9_-]{0,9}");
     let directory = || option::of(path().prop_map(Into::into));
-    (name(), name(), directory(), directory(), 0u8..=9).prop_map(
-        |(user, group, runtime_dir, state_dir, verb)| Run { user, group, runtime_dir, state_dir, verb },
+    let sandbox = proptest::sample::select(vec![Sandbox::Auto, Sandbox::Require, Sandbox::Off]);
+    (name(), name(), directory(), directory(), 0u8..=9, directory(), sandbox).prop_map(
+        |(user, group, runtime_dir, state_dir, verb, chroot, sandbox)| Run {
+            user,
+            group,
+            runtime_dir,
+            state_dir,
+            verb,
+            chroot,
+            sandbox,
+        },
     )
 }
 
@@ -350,6 +360,13 @@ fn to_toml(config: &Config) -> String {
     maybe(&mut text, "runtime-dir", config.run.runtime_dir.as_ref().map(|p| string(p.to_str().unwrap())));
     maybe(&mut text, "state-dir", config.run.state_dir.as_ref().map(|p| string(p.to_str().unwrap())));
     line(&mut text, "verb", config.run.verb);
+    maybe(&mut text, "chroot", config.run.chroot.as_ref().map(|p| string(p.to_str().unwrap())));
+    let sandbox = match config.run.sandbox {
+        Sandbox::Auto => "auto",
+        Sandbox::Require => "require",
+        Sandbox::Off => "off",
+    };
+    line(&mut text, "sandbox", string(sandbox));
     text.push_str("[tuning]\n");
     line(&mut text, "bundle", config.tuning.bundle);
     line(&mut text, "mss-clamp", config.tuning.mss_clamp);

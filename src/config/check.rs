@@ -268,6 +268,8 @@ fn check_run(raw: &RawRun, options: &Options, out: &mut Vec<Diagnostic>) -> Run 
         runtime_dir: check_path("run.runtime-dir", &raw.runtime_dir, options, out),
         state_dir: check_path("run.state-dir", &raw.state_dir, options, out),
         verb: options.verb.or(verb).unwrap_or(1),
+        chroot: check_path("run.chroot", &raw.chroot, options, out),
+        sandbox: raw.sandbox.value().copied().unwrap_or_default(),
     }
 }
 

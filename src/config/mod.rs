@@ -365,6 +365,22 @@ pub struct Run {
     pub state_dir: Option<PathBuf>,
     /// How much is said, 0 to 9, with OpenVPN's meaning.
     pub verb: u8,
+    /// Root directory of the engine; `None`: an empty one in the runtime directory.
+    pub chroot: Option<PathBuf>,
+    /// Whether the engine is locked in.
+    pub sandbox: Sandbox,
+}
+
+/// Whether the processes that read the network are locked in, beyond having no privileges.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Sandbox {
+    /// As far as the kernel can.
+    #[default]
+    Auto,
+    /// Not running at all without everything.
+    Require,
+    /// Not at all.
+    Off,
 }
 
 /// The `[tuning]` table.

@@ -10,8 +10,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::Diagnostic;
 use super::reader::{At, Field, Table};
-use super::{Cipher, MAX_ACCEPTED, Mode, Sources};
+use super::{Cipher, MAX_ACCEPTED, Mode, Sandbox, Sources};
 
+const SANDBOX: [(&str, Sandbox); 3] =
+    [("auto", Sandbox::Auto), ("require", Sandbox::Require), ("off", Sandbox::Off)];
 const U32: std::ops::RangeInclusive<i64> = 0..=u32::MAX as i64;
 
 /// The whole file.
@@ -104,6 +106,8 @@ pub(super) struct RawRun {
     pub runtime_dir: Field<String>,
     pub state_dir: Field<String>,
     pub verb: Field<i64>,
+    pub chroot: Field<String>,
+    pub sandbox: Field<Sandbox>,
 }
 
 #[derive(Default)]
@@ -223,20 +227,16 @@ impl RawRun {
             runtime_dir: table.string("runtime-dir"),
             state_dir: table.string("state-dir"),
             verb: table.integer("verb", 0..=9),
+            chroot: table.string("chroot"),
+            sandbox: table.choice("sandbox", &SANDBOX),
         };
         let daemon = table.boolean("daemon");
         table.later("daemon", daemon);
-        for key in ["pid-file", "chroot"] {
-            let path = table.string(key);
-            table.later(key, path);
-        }
+        let pid_file = table.string("pid-file");
+        table.later("pid-file", pid_file);
         let log = table.choice("log", &[("stderr", true), ("syslog", false), ("journal", false)]);
         if log.value() == Some(&false) {
             table.later("log", log);
-        }
-        let sandbox = table.choice("sandbox", &[("auto", true), ("off", true), ("require", false)]);
-        if sandbox.value() == Some(&false) {
-            table.later("sandbox", sandbox);
         }
         let nice = table.integer("nice", -20..=19);
         table.later("nice", nice);

@@ -59,6 +59,19 @@ fn candidates(kind: Kind, configured: Option<&Path>, env: impl Fn(&str) -> Optio
     [PathBuf::from(kind.fallback)].into_iter().chain(session).collect()
 }
 
+/// Makes an empty directory below the link's runtime directory that nobody but root can fill. `None`, and a line
+/// in the log, when that fails.
+pub fn empty(runtime: &Path) -> Option<PathBuf> {
+    let directory = runtime.join("empty");
+    match DirBuilder::new().recursive(true).mode(0o555).create(&directory) {
+        Ok(()) => Some(directory),
+        Err(error) => {
+            say!(1, "cannot make {}: {error}", directory.display());
+            None
+        }
+    }
+}
+
 /// Number of the network namespace; 0 without /proc.
 fn namespace() -> u64 {
     std::fs::metadata("/proc/self/ns/net").map_or(0, |namespace| namespace.ino())

@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::panic;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use tokio::net::UnixDatagram;
 use tokio::sync::mpsc;
 
 use super::clock::now;
+use super::exit::{self, FAILED, UNAVAILABLE};
 use super::log;
 use super::random::Os;
 use super::verbose::letters;
@@ -28,7 +30,8 @@ use crate::crypto::keys::LinkKeys;
 use crate::crypto::noise::Statics;
 use crate::privsep::channel::Channel;
 use crate::privsep::message::{LinkSettings, MAX_TEXT, Start, ToEngine, ToParent, Traffic};
-use crate::privsep::sandbox;
+use crate::privsep::sandbox::{self, LockError};
+use crate::privsep::spawn::Role;
 use crate::say;
 use crate::transport::udp::Socket;
 use crate::wire::datagram::Framing;
@@ -70,6 +73,7 @@ pub fn main() -> ExitCode {
         let _ = sink.send(&ToParent::Log { verb, text }, &[]);
     };
     log::init(start.link.verb, Box::new(to_parent));
+    panic::set_hook(Box::new(|info| say!(0, "{}", exit::bug(info))));
     let ending = run(&parent, *start, descriptors).unwrap_or_else(|ending| ending);
     let code = ending.code;
     let _ = parent.send(&ToParent::Exit { code, reason: ending.reason }, &[]);
@@ -77,7 +81,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(parent: &Arc<Parent>, start: Start, descriptors: Vec<OwnedFd>) -> Result<Ending, Ending> {
-    let protections = sandbox::lock(start.identity).map_err(Ending::failed)?;
+    let protections = lock(parent, &start, &descriptors)?;
     let mut descriptors = descriptors.into_iter();
     let socket = descriptors.next().ok_or_else(|| Ending::failed("the parent passed no socket"))?;
     let socket = Socket::from_fd(socket).map_err(Ending::failed)?;
@@ -89,6 +93,18 @@ fn run(parent: &Arc<Parent>, start: Start, descriptors: Vec<OwnedFd>) -> Result<
         engine.tell(&ToParent::Locked { protections })?;
         engine.serve().await
     })
+}
+
+fn lock(parent: &Parent, start: &Start, descriptors: &[OwnedFd]) -> Result<String, Ending> {
+    let keep: Vec<_> = descriptors.iter().map(AsFd::as_fd).chain([parent.as_fd()]).collect();
+    let protections = sandbox::lock(Role::Engine, &start.confinement, &keep).map_err(|error| Ending {
+        code: if matches!(error, LockError::Missing(_)) { UNAVAILABLE } else { FAILED },
+        reason: error.to_string(),
+    })?;
+    for missing in &protections.missing {
+        say!(1, "warning: this host lacks {missing}; tund runs without");
+    }
+    Ok(protections.in_force)
 }
 
 struct Engine {
@@ -128,6 +144,7 @@ impl Engine {
             .name("lane0".into())
             .spawn(move || worker.run())
             .map_err(Ending::failed)?;
+        sandbox::start_no_more().map_err(Ending::failed)?;
         let letters = settings.verb >= 5;
         let link = match settings.key_mode {
             KeyMode::Static => Link::new(settings, keys, now(), Os),

@@ -1,5 +1,7 @@
 //! How the program ends when it cannot go on: exit codes after sysexits(3).
 
+use std::panic::PanicHookInfo;
+
 /// It ran, and then failed.
 pub const FAILED: u8 = 1;
 /// The command line is wrong.
@@ -28,4 +30,11 @@ impl Fatal {
     pub fn new(code: u8, message: impl ToString) -> Self {
         Self { code, message: message.to_string() }
     }
+}
+
+/// One line about a panic.
+pub fn bug(info: &PanicHookInfo<'_>) -> String {
+    let text = info.payload_as_str().unwrap_or("unknown").replace('\n', " ");
+    let place = info.location().map(|place| format!(" at {}:{}", place.file(), place.line()));
+    format!("this is a bug, please report it: {text}{}", place.unwrap_or_default())
 }

@@ -1,10 +1,14 @@
 //! Which user the engine becomes.
 
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
 use rustix::thread::CapabilitySet;
 
+use super::directories;
 use super::exit::{CONFIG, Fatal, PRIVILEGE};
-use crate::config::Run;
-use crate::privsep::message::Identity;
+use crate::config::{Run, Sandbox};
+use crate::privsep::message::{Confinement, Identity};
 
 /// Checks that this process may make devices and routes. The error has exit code 77.
 pub fn require_net_admin() -> Result<(), Fatal> {
@@ -47,6 +51,47 @@ pub fn choose(run: &Run) -> Result<Identity, Fatal> {
         own: rustix::process::geteuid().as_raw(),
     };
     accounts.choose(run).map_err(|message| Fatal::new(CONFIG, message))
+}
+
+/// What the processes that read the network give up, as `[run]` says. Errors have exit code 78.
+pub fn confine(run: &Run, identity: Identity, runtime: Option<&Path>) -> Result<Confinement, Fatal> {
+    let root = match &run.chroot {
+        Some(directory) => {
+            let problem = root_problem(directory);
+            if let Some(problem) = problem {
+                let message = format!(
+                    "run.chroot: {} {problem}: name an empty directory of root's, or leave it out",
+                    directory.display()
+                );
+                return Err(Fatal::new(CONFIG, message));
+            }
+            Some(directory.clone())
+        }
+        None if run.sandbox != Sandbox::Off && may_change_root() => runtime.and_then(directories::empty),
+        None => None,
+    };
+    Ok(Confinement { identity, sandbox: run.sandbox, root })
+}
+
+/// Why nobody should be locked into `directory`.
+fn root_problem(directory: &Path) -> Option<String> {
+    let found = match std::fs::metadata(directory) {
+        Ok(found) => found,
+        Err(error) => return Some(format!("cannot be used ({error})")),
+    };
+    let own = rustix::process::geteuid().as_raw();
+    let problem = match std::fs::read_dir(directory).map(|mut entries| entries.next().is_none()) {
+        Err(error) => return Some(format!("cannot be read ({error})")),
+        Ok(false) => "is not empty",
+        Ok(true) if ![0, own].contains(&found.uid()) => "belongs to another user",
+        Ok(true) if found.mode() & 0o022 != 0 => "can be written by others",
+        Ok(true) => return None,
+    };
+    Some(problem.to_owned())
+}
+
+fn may_change_root() -> bool {
+    rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_CHROOT))
 }
 
 impl Accounts {
@@ -123,6 +168,8 @@ fn is_mapped(map: &str, id: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::daemon::testing::Scratch;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn the_tund_user_comes_before_nobody() {
@@ -175,6 +222,25 @@ mod tests {
         assert!(choose(&host, Some("nobody"), None).unwrap_err().contains("only root can become"));
     }
 
+    #[test]
+    fn a_root_directory_is_empty_and_nobody_elses() {
+        let scratch = Scratch::new();
+        let directory = |name: &str, mode: u32| {
+            let path = scratch.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            path
+        };
+        assert_eq!(root_problem(&directory("fine", 0o555)), None);
+        let problem = |path: &Path| root_problem(path).unwrap();
+        assert_eq!(problem(&directory("open", 0o777)), "can be written by others");
+        let full = directory("full", 0o755);
+        std::fs::write(full.join("file"), "").unwrap();
+        assert_eq!(problem(&full), "is not empty");
+        assert!(problem(&full.join("file")).starts_with("cannot be read"));
+        assert!(problem(&scratch.path().join("absent")).starts_with("cannot be used"));
+    }
+
     fn everyone() -> String {
         "         0          0 4294967295\n".to_owned()
     }
@@ -199,6 +265,8 @@ mod tests {
             runtime_dir: None,
             state_dir: None,
             verb: 3,
+            chroot: None,
+            sandbox: Sandbox::Auto,
         })
     }
 }

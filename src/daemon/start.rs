@@ -65,7 +65,8 @@ fn prepare(options: &Options) -> Result<(Parent, Launch, Option<Lock>), Fatal> {
         .map_err(|error| Fatal::new(FAILED, format!("cannot open a netlink socket: {error}")))?;
     let identity = identity::choose(&config.run)?;
     let runtime = directories::make(RUNTIME, config.run.runtime_dir.as_deref(), &config.name);
-    let lock = runtime.map(|directory| directories::lock(&directory, &config.name)).transpose()?;
+    let lock = runtime.as_ref().map(|directory| directories::lock(directory, &config.name)).transpose()?;
+    let confinement = identity::confine(&config.run, identity, runtime.as_deref())?;
     for warning in preflight::check_host(&config, &loaded.text, None, &mut netlink) {
         say!(1, "warning: {}", one_line(&warning));
     }
@@ -74,9 +75,10 @@ fn prepare(options: &Options) -> Result<(Parent, Launch, Option<Lock>), Fatal> {
     let floor = Floor::open(state.as_deref(), fingerprint(&secret));
     let bound = bind(&config, &loaded.text)?;
     say!(1, "tund {}: {}, UDP port {}", env!("CARGO_PKG_VERSION"), config.name, bound.port);
-    let start = Start { secret: *secret, statics, link: settings(&config, &floor), identity };
+    let start =
+        Start { secret: *secret, statics, link: settings(&config, &floor), confinement: confinement.clone() };
     let launch = Launch { start: Box::new(start), socket: bound.fd, device_later: false };
-    let link = Link { directory: directory(options, &loaded), file: loaded.path, config, identity };
+    let link = Link { directory: directory(options, &loaded), file: loaded.path, config, confinement };
     Ok((Parent::new(link, floor, Changes::new(netlink), signals), launch, lock))
 }
 

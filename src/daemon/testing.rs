@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, Once};
 
 use super::log;
-use crate::config::{Command, Config, Options, parse};
+use crate::config::{Command, Config, Options, Sandbox, parse};
+use crate::privsep::message::{Confinement, Identity};
 
 static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
@@ -95,6 +96,11 @@ pub fn in_own_network(test: &str) -> bool {
 pub fn ip(arguments: &str) -> (bool, String) {
     let output = std::process::Command::new("ip").args(arguments.split_whitespace()).output().unwrap();
     (output.status.success(), String::from_utf8(output.stdout).unwrap())
+}
+
+/// A process that keeps its user and is not locked in.
+pub fn confinement() -> Confinement {
+    Confinement { identity: Identity::Keep, sandbox: Sandbox::Off, root: None }
 }
 
 /// The classic routed link, as seen from fri.

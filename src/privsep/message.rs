@@ -4,12 +4,13 @@
 //! it (`SCM_RIGHTS`) only where the message's documentation names them.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::config::{Cipher, Keepalive, KeyMode, Mode};
+use crate::config::{Cipher, Keepalive, KeyMode, Mode, Sandbox};
 
 /// Largest encoded message in bytes.
 pub const MAX_MESSAGE: usize = 16 * 1024;
@@ -122,9 +123,9 @@ pub struct Start {
     /// The plain settings.
     #[zeroize(skip)]
     pub link: LinkSettings,
-    /// The identity to take on.
+    /// What to give up first.
     #[zeroize(skip)]
-    pub identity: Identity,
+    pub confinement: Confinement,
 }
 
 /// Own private key and the peer's public key.
@@ -140,9 +141,20 @@ impl std::fmt::Debug for Start {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Start")
             .field("link", &self.link)
-            .field("identity", &self.identity)
+            .field("confinement", &self.confinement)
             .finish_non_exhaustive()
     }
+}
+
+/// What a process that reads the network gives up before it does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confinement {
+    /// Who it becomes.
+    pub identity: Identity,
+    /// Whether it is locked in further.
+    pub sandbox: Sandbox,
+    /// An empty directory that becomes its root.
+    pub root: Option<PathBuf>,
 }
 
 /// The user the engine becomes.

@@ -6,15 +6,16 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::Child;
+use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
 use super::channel::Channel;
-use super::message::{Identity, Start, ToEngine, ToParent, Traffic};
+use super::message::{Confinement, Start, ToEngine, ToParent, Traffic};
 use super::pushed::Pushed;
 use super::requests::Limits;
 use super::spawn::{Role, spawn};
@@ -41,8 +42,8 @@ pub struct Link {
     pub file: PathBuf,
     /// Where scripts run.
     pub directory: PathBuf,
-    /// Whom engine and resolver become.
-    pub identity: Identity,
+    /// What engine and resolver give up.
+    pub confinement: Confinement,
 }
 
 /// What only the engine gets.
@@ -140,7 +141,7 @@ impl Parent {
             last_words: None,
         };
         Self {
-            resolver: Resolver::new(link.config.remotes.clone(), link.identity),
+            resolver: Resolver::new(link.config.remotes.clone(), link.confinement.clone()),
             link,
             floor,
             changes,
@@ -340,8 +341,7 @@ impl Parent {
         match self.status.last_words.take() {
             Some((code, reason)) => self.end(code, reason),
             None => {
-                let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-                self.end(BUG, format!("the engine died ({status}); this is a bug of tund"));
+                self.end(BUG, epitaph(status));
             }
         }
     }
@@ -441,6 +441,18 @@ impl Parent {
     /// Whether there is a reason to end.
     pub(super) fn is_ending(&self) -> bool {
         self.ending.is_some()
+    }
+}
+
+fn epitaph(status: io::Result<ExitStatus>) -> String {
+    const FORBIDDEN_CALL: Option<i32> = Some(rustix::process::Signal::SYS.as_raw());
+    match status {
+        Ok(status) if status.signal() == FORBIDDEN_CALL => {
+            "the engine was killed for a system call that it never makes; somebody may have taken it over"
+                .to_owned()
+        }
+        Ok(status) => format!("the engine died ({status}); this is a bug of tund"),
+        Err(error) => format!("the engine died ({error}); this is a bug of tund"),
     }
 }
 

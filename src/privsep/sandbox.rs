@@ -1,14 +1,26 @@
-//! What an unprivileged process gives up before it reads anything from the network: its identity and
-//! every capability. System call and file system filters join it in [`lock`].
+//! What a process that reads the network gives up before it does: descriptors, resources, its root directory,
+//! its identity and every capability, the file system and most system calls. The order matters: the first
+//! steps need the rights that the later ones take away.
 
-use std::fmt;
+mod calls;
+mod identity;
+mod landlock;
+mod root;
+mod seccomp;
+
 use std::io;
+use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
-use rustix::process::{DumpableBehavior, Gid, Signal, Uid};
-use rustix::thread::{CapabilitySet, CapabilitySets};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::message::Identity;
+use super::message::Confinement;
+use super::spawn::Role;
+use crate::config::Sandbox;
+use crate::sys;
+
+/// Most descriptors that the process may have: those of its lanes, and the runtime's.
+const MAX_DESCRIPTORS: u64 = 256;
 
 /// Why a process could not be locked; it must not go on.
 #[derive(Debug, thiserror::Error)]
@@ -24,97 +36,67 @@ pub enum LockError {
     /// Everything succeeded, yet a privilege is still there.
     #[error("still {0} after dropping privileges")]
     StillPrivileged(&'static str),
+    /// Some protections cannot be had, and all are required.
+    #[error("run.sandbox is \"require\", but this host lacks {0}; \"auto\" runs without")]
+    Missing(String),
 }
 
-/// Drops to `identity` for good and returns the line for the log that says which protections are in
-/// force. Must run while the process has one thread: Linux keeps credentials per thread.
-pub fn lock(identity: Identity) -> Result<String, LockError> {
-    follow_parent()?;
-    drop_bounding_set()?;
-    rustix::thread::clear_ambient_capability_set().or_refused("clear the ambient capabilities")?;
-    match identity {
-        Identity::Switch { uid, gid } => switch(uid, gid)?,
-        Identity::Keep => forget_groups()?,
-    }
-    let nothing = CapabilitySets {
-        effective: CapabilitySet::empty(),
-        permitted: CapabilitySet::empty(),
-        inheritable: CapabilitySet::empty(),
+/// What is in force, and what is not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Protections {
+    /// One line for the log.
+    pub in_force: String,
+    /// What this host lacks, each with its reason; empty with `sandbox = "off"`.
+    pub missing: Vec<String>,
+}
+
+/// Gives up everything that a process of this role does without; only the descriptors 0 to 2 and `keep` stay
+/// open. Must run while the process has one thread and owns no other descriptor.
+pub fn lock(
+    role: Role,
+    confinement: &Confinement,
+    keep: &[BorrowedFd<'_>],
+) -> Result<Protections, LockError> {
+    identity::follow_parent()?;
+    sys::close_all_but(keep).map_err(|source| LockError::Refused { what: "close descriptors", source })?;
+    limit_resources()?;
+    let rooted = confinement.root.as_deref().map(root::enter);
+    identity::take_on(confinement.identity)?;
+    let mut parts = vec![
+        identity::describe(confinement.identity),
+        "no capabilities, no new privileges, no core dumps".to_owned(),
+    ];
+    let mut missing = Vec::new();
+    let mut note = |part: Result<String, String>| match part {
+        Ok(part) => parts.push(part),
+        Err(part) => missing.push(part),
     };
-    rustix::thread::set_capabilities(None, nothing).or_refused("drop the capabilities")?;
-    rustix::thread::set_no_new_privs(true).or_refused("set no_new_privs")?;
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).or_refused("forbid core dumps")?;
-    // Changing the uid cleared it.
-    follow_parent()?;
-    verify(identity)?;
-    Ok(Protections(identity).to_string())
+    rooted.into_iter().for_each(&mut note);
+    if confinement.sandbox != Sandbox::Off {
+        note(landlock::restrict(role));
+        note(seccomp::filter(role));
+    }
+    if confinement.sandbox == Sandbox::Require && !missing.is_empty() {
+        return Err(LockError::Missing(missing.join(", and ")));
+    }
+    Ok(Protections { in_force: parts.join(", "), missing })
 }
 
-struct Protections(Identity);
-
-impl fmt::Display for Protections {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Identity::Switch { uid, gid } => write!(f, "uid {uid}, gid {gid}")?,
-            Identity::Keep => write!(f, "uid {} kept", rustix::process::getuid())?,
-        }
-        f.write_str(", no capabilities, no new privileges, no core dumps")
-    }
+/// Forbids further threads and processes, once all are started that the process needs.
+pub fn start_no_more() -> Result<(), LockError> {
+    limit(Resource::Nproc, 0)
 }
 
-fn follow_parent() -> Result<(), LockError> {
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
-        .or_refused("ask for the parent's death signal")
+/// No file can be written through a descriptor that slipped in, and memory never goes to disk.
+fn limit_resources() -> Result<(), LockError> {
+    limit(Resource::Core, 0)?;
+    limit(Resource::Fsize, 0)?;
+    limit(Resource::Nofile, MAX_DESCRIPTORS)
 }
 
-/// Without CAP_SETPCAP the bounding set stays; no_new_privs makes it useless.
-fn drop_bounding_set() -> Result<(), LockError> {
-    for bit in 0..u64::BITS {
-        match rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << bit)) {
-            Ok(()) => {}
-            // The first number the kernel does not know.
-            Err(Errno::INVAL) => return Ok(()),
-            Err(Errno::PERM) => return Ok(()),
-            Err(error) => return Err(refused("drop the bounding set", error)),
-        }
-    }
-    Ok(())
-}
-
-fn switch(uid: u32, gid: u32) -> Result<(), LockError> {
-    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-    rustix::thread::set_thread_groups(&[]).or_refused("drop the supplementary groups")?;
-    rustix::thread::set_thread_res_gid(gid, gid, gid).or_refused("change the group")?;
-    rustix::thread::set_thread_res_uid(uid, uid, uid).or_refused("change the user")
-}
-
-/// In a user namespace without a group map setgroups(2) is denied, and the groups are unmapped there.
-fn forget_groups() -> Result<(), LockError> {
-    match rustix::thread::set_thread_groups(&[]) {
-        Err(Errno::PERM) => Ok(()),
-        other => other.or_refused("drop the supplementary groups"),
-    }
-}
-
-fn verify(identity: Identity) -> Result<(), LockError> {
-    let sets = rustix::thread::capabilities(None).or_refused("read the capabilities")?;
-    if !(sets.effective | sets.permitted | sets.inheritable).is_empty() {
-        return Err(LockError::StillPrivileged("holding capabilities"));
-    }
-    if !rustix::thread::no_new_privs().or_refused("read no_new_privs")? {
-        return Err(LockError::StillPrivileged("able to gain privileges"));
-    }
-    match identity {
-        Identity::Keep => Ok(()),
-        Identity::Switch { uid, .. } => {
-            let root = Uid::ROOT;
-            let back = rustix::thread::set_thread_res_uid(root, root, root);
-            if uid == 0 || back.is_ok() || rustix::process::geteuid().as_raw() != uid {
-                return Err(LockError::StillPrivileged("root"));
-            }
-            Ok(())
-        }
-    }
+fn limit(resource: Resource, most: u64) -> Result<(), LockError> {
+    let most = getrlimit(resource).maximum.map_or(most, |present| present.min(most));
+    setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) }).or_refused("limit resources")
 }
 
 fn refused(what: &'static str, source: Errno) -> LockError {
@@ -132,67 +114,4 @@ impl<T> OrRefused<T> for Result<T, Errno> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Credentials belong to the thread that changes them, so that a thread stands for the process here.
-    fn in_a_thread<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> T {
-        assert!(rustix::process::geteuid().is_root(), "this test changes users: run it as root");
-        std::thread::spawn(act).join().unwrap()
-    }
-
-    fn status(field: &str) -> String {
-        let text = std::fs::read_to_string("/proc/thread-self/status").unwrap();
-        let line = text.lines().find(|line| line.starts_with(field)).unwrap();
-        line[field.len()..].split_whitespace().collect::<Vec<_>>().join(" ")
-    }
-
-    #[test]
-    fn switching_leaves_no_privilege() {
-        let line = in_a_thread(|| {
-            let line = lock(Identity::Switch { uid: 65534, gid: 65533 }).unwrap();
-            assert_eq!(status("Uid:"), "65534 65534 65534 65534");
-            assert_eq!(status("Gid:"), "65533 65533 65533 65533");
-            assert_eq!(status("Groups:"), "");
-            assert_nothing_left();
-            line
-        });
-        assert_eq!(line, "uid 65534, gid 65533, no capabilities, no new privileges, no core dumps");
-    }
-
-    #[test]
-    fn keeping_the_uid_still_drops_every_capability() {
-        in_a_thread(|| {
-            let line = lock(Identity::Keep).unwrap();
-            assert_eq!(line, "uid 0 kept, no capabilities, no new privileges, no core dumps");
-            assert_nothing_left();
-        });
-    }
-
-    #[test]
-    fn a_locked_process_cannot_be_locked_to_another_user() {
-        in_a_thread(|| {
-            lock(Identity::Switch { uid: 65534, gid: 65534 }).unwrap();
-            let error = lock(Identity::Switch { uid: 1, gid: 1 }).unwrap_err();
-            assert!(error.to_string().starts_with("cannot drop the supplementary groups"), "{error}");
-        });
-    }
-
-    #[test]
-    fn switching_to_root_is_refused() {
-        in_a_thread(|| {
-            let error = lock(Identity::Switch { uid: 0, gid: 0 }).unwrap_err();
-            assert_eq!(error.to_string(), "still root after dropping privileges");
-        });
-    }
-
-    fn assert_nothing_left() {
-        for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
-            assert_eq!(status(set), "0000000000000000", "{set}");
-        }
-        assert_eq!(status("NoNewPrivs:"), "1");
-        assert!(rustix::thread::set_thread_uid(Uid::from_raw(1)).is_err());
-        let signal = rustix::process::parent_process_death_signal().unwrap();
-        assert_eq!(signal, Some(Signal::KILL));
-    }
-}
+mod tests;

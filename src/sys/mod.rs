@@ -1,13 +1,19 @@
 //! All unsafe code of tund, each function small and with a safe signature.
 #![allow(unsafe_code)]
 
+#[cfg(test)]
+mod attempt;
 mod datagram;
+mod descriptors;
 mod netlink;
 mod option;
 mod tun;
 
+#[cfg(test)]
+pub use attempt::attempt;
 pub use datagram::{
     Arrival, queue_errors, receive_datagram, receive_error, report_local_address, send_datagram,
 };
+pub use descriptors::close_all_but;
 pub use netlink::netlink_explain_errors;
 pub use tun::{own_device, plain_frames};

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Remote;
 use crate::daemon::text::printable;
 use crate::privsep::channel::{Channel, Message};
-use crate::privsep::message::Identity;
+use crate::privsep::message::Confinement;
 use crate::privsep::sandbox;
 use crate::privsep::spawn::{Role, inherited, spawn};
 use crate::say;
@@ -28,7 +28,7 @@ const REPEAT: Duration = Duration::from_secs(60);
 /// To the resolver: its whole work.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Question {
-    identity: Identity,
+    confinement: Confinement,
     remotes: Vec<Remote>,
 }
 
@@ -74,7 +74,7 @@ pub fn main() -> ExitCode {
 fn answer() -> io::Result<()> {
     let channel = inherited::<Answer, Question>()?;
     let Some((question, _)) = channel.receive()? else { return Ok(()) };
-    let answer = match sandbox::lock(question.identity) {
+    let answer = match sandbox::lock(Role::Resolver, &question.confinement, &[channel.as_fd()]) {
         Ok(_) => look_up(&question.remotes),
         Err(error) => {
             let failure = Failure { host: "resolver".to_owned(), error: error.to_string() };
@@ -102,7 +102,7 @@ fn look_up(remotes: &[Remote]) -> Answer {
 /// The parent's side: at most one look-up at a time.
 pub struct Resolver {
     remotes: Vec<Remote>,
-    identity: Identity,
+    confinement: Confinement,
     running: Option<Running>,
     /// When it was last said that a name does not resolve.
     complained: Option<Instant>,
@@ -115,9 +115,10 @@ struct Running {
 }
 
 impl Resolver {
-    /// For these remotes, in this order; the process takes on `identity`.
-    pub fn new(remotes: Vec<Remote>, identity: Identity) -> Self {
-        Self { remotes, identity, running: None, complained: None }
+    /// For these remotes, in this order. The process needs files, so that it keeps its root directory.
+    pub fn new(remotes: Vec<Remote>, confinement: Confinement) -> Self {
+        let confinement = Confinement { root: None, ..confinement };
+        Self { remotes, confinement, running: None, complained: None }
     }
 
     /// Starts a look-up unless one is under way. Addresses that need none are the answer at once, and so
@@ -144,7 +145,7 @@ impl Resolver {
     fn spawn(&self, now: Instant) -> io::Result<Running> {
         let (child, channel) = spawn(Role::Resolver)?;
         let running = Running { child, channel, deadline: now + LIMIT };
-        let question = Question { identity: self.identity, remotes: self.remotes.clone() };
+        let question = Question { confinement: self.confinement.clone(), remotes: self.remotes.clone() };
         match running.channel.send(&question, &[]) {
             // That it has ended already is found when its answer is read.
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -239,7 +240,7 @@ mod tests {
     #![allow(clippy::disallowed_methods, reason = "only differences of the clock matter here")]
 
     use super::*;
-    use crate::daemon::testing::{capture_log, logged};
+    use crate::daemon::testing::{capture_log, confinement, logged};
 
     #[test]
     fn addresses_need_no_resolver() {
@@ -253,7 +254,7 @@ mod tests {
     #[test]
     fn a_failing_name_is_said_once_then_every_minute_until_it_resolves() {
         capture_log();
-        let mut resolver = Resolver::new(vec![remote("said-once.test")], Identity::Keep);
+        let mut resolver = Resolver::new(vec![remote("said-once.test")], confinement());
         let start = Instant::now();
         let mut fail = |at: u64, error: &str| {
             let failure = Failure { host: "said-once.test".to_owned(), error: error.to_owned() };
@@ -273,7 +274,7 @@ mod tests {
 
     #[test]
     fn an_overdue_look_up_is_given_up() {
-        let mut resolver = Resolver::new(vec![remote("overdue.test")], Identity::Keep);
+        let mut resolver = Resolver::new(vec![remote("overdue.test")], confinement());
         let (channel, _other) = Channel::pair().unwrap();
         let child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         let now = Instant::now();

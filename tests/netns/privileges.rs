@@ -6,6 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::thread;
+
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 
 use tund_lab::rights::has_nobody;
 
@@ -40,6 +43,60 @@ fn the_engine_has_another_user_and_no_capability() {
     } else {
         assert_eq!(engine["Uid"], parent["Uid"], "no other user exists here");
     }
+}
+
+#[test]
+fn the_engine_is_locked_in_and_the_log_says_how() {
+    let pair = pair();
+    let (fri, mon) =
+        pair.link(&Toml::tun_fri().with("[run]\nsandbox = 'require'\nverb = 3"), &Toml::tun_mon());
+    let engine = engine(&pair.fri, &fri);
+    assert_eq!(status(engine)["Seccomp"], "2");
+    assert_eq!(fs::read_dir(format!("/proc/{engine}/root")).unwrap().count(), 0, "the root is not empty");
+    let line = fri.wait_line("engine: ", SOON).unwrap();
+    for part in ["no capabilities", "empty root", "Landlock", "files", "system calls"] {
+        assert!(line.contains(part), "{line}");
+    }
+    assert!(!mon.text().contains("lacks"), "{}", mon.text());
+    assert_pings(&pair.fri, "192.168.86.18");
+}
+
+#[test]
+fn without_a_sandbox_the_privileges_are_dropped_all_the_same() {
+    let pair = pair();
+    let (fri, _mon) = pair.link(&Toml::tun_fri().with("[run]\nsandbox = 'off'"), &Toml::tun_mon());
+    let engine = status(engine(&pair.fri, &fri));
+    assert_eq!((&*engine["Seccomp"], &*engine["CapEff"]), ("0", "0000000000000000"));
+}
+
+#[test]
+fn a_host_without_landlock_is_said_and_refused_where_it_is_required() {
+    let pair = pair();
+    let _mon = pair.start_mon(&Toml::tun_mon());
+    // Filters are inherited by what this thread starts, which must not outlive it.
+    let on_old_kernel = || {
+        let hidden = [(libc::SYS_landlock_create_ruleset, Vec::new())].into();
+        let absent = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
+        let arch = std::env::consts::ARCH.try_into().unwrap();
+        let filter = SeccompFilter::new(hidden, SeccompAction::Allow, absent, arch).unwrap();
+        apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
+        let mut refused = pair.start_fri(&Toml::tun_fri().with("[run]\nsandbox = 'require'"));
+        assert_eq!(exit_code(&mut refused), 69, "{}", refused.text());
+        assert!(refused.text().contains("run.sandbox is \"require\", but this host lacks Landlock"));
+        assert_eq!(pair.fri.interfaces().unwrap(), ["eth0", "lo"]);
+        let fri = pair.start_fri(&Toml::tun_fri());
+        fri.wait_line("warning: this host lacks Landlock", SOON).unwrap();
+        fri.wait_line(UP, SOON).unwrap();
+    };
+    thread::scope(|scope| scope.spawn(on_old_kernel).join().unwrap());
+}
+
+#[test]
+fn a_root_directory_that_is_not_empty_is_a_mistake() {
+    let pair = pair();
+    let mut fri = pair.start_fri(&Toml::tun_fri().with("[run]\nchroot = '/'"));
+    assert_eq!(exit_code(&mut fri), 78, "{}", fri.text());
+    assert!(fri.text().contains("run.chroot: / is not empty"), "{}", fri.text());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::*;
 use crate::config::{Command, KeyMode, Route, Via};
-use crate::daemon::testing::{Scratch, config, in_own_network, ip, logged};
+use crate::daemon::testing::{Scratch, config, confinement, in_own_network, ip, logged};
 use crate::privsep::message::LinkSettings;
 use crate::route::netlink::Netlink;
 
@@ -272,7 +272,7 @@ impl<'a> Rig<'a> {
                 secret: [7; 32],
                 statics: None,
                 link: settings(),
-                identity: Identity::Keep,
+                confinement: confinement(),
             }),
             socket: std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into(),
             device_later: self.device_later,
@@ -281,7 +281,7 @@ impl<'a> Rig<'a> {
             config: self.config,
             file: self.scratch.path().join("tun-fri-mon.toml"),
             directory: self.scratch.path().to_owned(),
-            identity: Identity::Keep,
+            confinement: confinement(),
         };
         let floor = Floor::open(Some(self.scratch.path()), [1; 8]);
         let changes = Changes::new(Netlink::open().unwrap());

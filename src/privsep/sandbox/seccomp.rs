@@ -1,0 +1,78 @@
+//! System call filters (seccomp(2)), inherited by every thread that starts later.
+//!
+//! Three answers. A call on the role's list passes. A call that only an attacker makes (see [`HOSTILE`]) ends
+//! the process: its parent then says so, which a refusal would not. Every other call fails with ENOSYS, as on
+//! a kernel that does not have it: the C library knows ways around that, so that a later version of it with a
+//! new call degrades instead of dying, and nothing that is refused was worth a life.
+
+use std::collections::BTreeMap;
+
+use libc::c_long;
+use seccompiler::{
+    BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, apply_filter,
+};
+
+use super::calls::{ENGINE, EVERYONE, HOSTILE, RESOLVER};
+use crate::privsep::spawn::Role;
+
+/// Which uses of a system call are meant.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Use {
+    /// All.
+    Any,
+    /// Where the argument (its low 32 bits, counted from 0) is one of these.
+    Among(u8, &'static [u32]),
+    /// Where those bits of the argument that are in the mask have this value.
+    Bits(u8, u32, u32),
+    /// On this process.
+    Self_,
+}
+
+pub(super) type Call = (c_long, Use);
+
+type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+
+/// Locks this thread. Returns what is now in force, or why nothing is.
+pub(super) fn filter(role: Role) -> Result<String, String> {
+    let own: &[Call] = match role {
+        Role::Engine => ENGINE,
+        Role::Resolver => RESOLVER,
+    };
+    let calls: Vec<Call> = EVERYONE.iter().chain(own).copied().collect();
+    let hostile: Vec<Call> = HOSTILE.iter().map(|call| (*call, Use::Any)).collect();
+    let refuse = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
+    install(&hostile, SeccompAction::KillProcess, SeccompAction::Allow)
+        .and_then(|()| install(&calls, SeccompAction::Allow, refuse))
+        .map_err(|error| format!("system call filters ({error})"))?;
+    Ok(format!("{} system calls", calls.len()))
+}
+
+/// The answer `listed` for these calls, `others` for all others.
+pub(super) fn install(calls: &[Call], listed: SeccompAction, others: SeccompAction) -> Result<(), Error> {
+    let arch = std::env::consts::ARCH.try_into()?;
+    let mut rules = Rules::new();
+    for (call, what) in calls {
+        rules.entry(*call).or_default().extend(alternatives(*what)?);
+    }
+    let program: BpfProgram = SeccompFilter::new(rules, others, listed, arch)?.try_into()?;
+    apply_filter(&program)
+}
+
+/// No alternative means any use.
+fn alternatives(what: Use) -> Result<Vec<SeccompRule>, Error> {
+    let rule = |argument, operator, value: u32| {
+        let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, u64::from(value))?;
+        Ok(SeccompRule::new(vec![condition])?)
+    };
+    match what {
+        Use::Any => Ok(Vec::new()),
+        Use::Among(argument, values) => {
+            values.iter().map(|value| rule(argument, SeccompCmpOp::Eq, *value)).collect()
+        }
+        Use::Bits(argument, mask, value) => {
+            Ok(vec![rule(argument, SeccompCmpOp::MaskedEq(u64::from(mask)), value)?])
+        }
+        Use::Self_ => Ok(vec![rule(0, SeccompCmpOp::Eq, std::process::id())?]),
+    }
+}

@@ -1,0 +1,325 @@
+//! A hostile engine: a process that is locked as the engine is and then tries what an intruder would. Each
+//! attack is tried without the lock as well, where it must succeed: otherwise its refusal would say nothing.
+
+use std::fs::File;
+use std::io::{Error, Result, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
+use std::os::fd::AsFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener, UnixStream};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::Command;
+use std::time::Duration;
+
+use seccompiler::SeccompAction;
+
+use super::*;
+use crate::privsep::message::Identity;
+use crate::route::netlink::Netlink;
+use crate::route::plan::Step;
+
+/// What the child process of a test does: the name of an attack and of a [`Lock`].
+const ROLE: &str = "TUND_TEST_ATTACK";
+/// Signal of a forbidden system call.
+const SIGSYS: i32 = libc::SIGSYS;
+
+/// How far the child is locked.
+const LOCKS: [(&str, fn()); 5] = [
+    ("none", || {}),
+    ("landlock", || drop(landlock::restrict(Role::Engine).unwrap())),
+    ("kept", || engine(Identity::Keep)),
+    ("nobody", || engine(Identity::Switch { uid: 65534, gid: 65534 })),
+    ("resolver", || drop(lock(Role::Resolver, &confinement(Identity::Keep), &[]).unwrap())),
+];
+
+type Attack = (&'static str, fn() -> Result<()>);
+
+const ATTACKS: [Attack; 19] = [
+    ("read a file", || File::open("/etc/hostname").map(drop)),
+    ("read a key", || File::open("/etc/shadow").map(drop)),
+    ("write a file", || File::create("/mnt/tund-test").map(drop)),
+    ("list a directory", || std::fs::read_dir("/").map(drop)),
+    ("read the parent's memory", || File::open(format!("/proc/{}/mem", parent())).map(drop)),
+    ("read the parent's memory at once", || raw(libc::SYS_process_vm_readv, [parent(), 0, 0, 0, 0, 0])),
+    ("trace the parent", || raw(libc::SYS_ptrace, [libc::PTRACE_SEIZE as usize, parent(), 0, 0, 0, 0])),
+    ("signal the parent", || raw(libc::SYS_kill, [parent(), libc::SIGCONT as usize, 0, 0, 0, 0])),
+    ("signal the parent's thread", || {
+        raw(libc::SYS_tgkill, [parent(), parent(), libc::SIGCONT as usize, 0, 0, 0])
+    }),
+    ("have the parent signalled", || raw(libc::SYS_fcntl, [0, libc::F_SETOWN as usize, parent(), 0, 0, 0])),
+    ("change an interface", || {
+        let (index, name) = (1, "lo".to_owned());
+        let up = Step::SetLink { index, name, mtu: None, mac: None, txqueuelen: None, up: Some(true) };
+        Netlink::open()?.apply(&up)
+    }),
+    ("open a UDP socket", || UdpSocket::bind("127.0.0.1:0").map(drop)),
+    ("open a TCP socket", || TcpListener::bind("127.0.0.1:0").map(drop)),
+    ("run a program", || Err(Command::new("true").exec())),
+    ("start a process", || Command::new("true").status().map(drop)),
+    ("mount", || {
+        let (source, target, kind) = (c"none".as_ptr(), c"/mnt".as_ptr(), c"tmpfs".as_ptr());
+        raw(libc::SYS_mount, [source as usize, target as usize, kind as usize, 0, 0, 0])
+    }),
+    ("enter a namespace", || raw(libc::SYS_unshare, [libc::CLONE_NEWUTS as usize, 0, 0, 0, 0, 0])),
+    ("become root", || raw(libc::SYS_setresuid, [0; 6])),
+    ("make code", || {
+        let (rights, kind) = (libc::PROT_EXEC | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        raw(libc::SYS_mmap, [0, 4096, rights as usize, kind as usize, usize::MAX, 0])
+    }),
+];
+
+fn raw(number: i64, arguments: [usize; 6]) -> Result<()> {
+    sys::attempt(number, arguments).map(drop)
+}
+
+fn parent() -> usize {
+    rustix::process::getppid().unwrap().as_raw_pid() as usize
+}
+
+fn confinement(identity: Identity) -> Confinement {
+    Confinement { identity, sandbox: Sandbox::Require, root: None }
+}
+
+fn engine(identity: Identity) {
+    // Any empty directory will do.
+    std::fs::create_dir("/mnt/empty").unwrap();
+    let confinement = Confinement { root: Some("/mnt/empty".into()), ..confinement(identity) };
+    lock(Role::Engine, &confinement, &[]).unwrap();
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    Succeeded,
+    Refused,
+    Killed,
+}
+
+/// Runs this test again in namespaces of its own, where /mnt is empty: there it finds `what` by [`told`].
+fn in_child(test: &str, what: &str) -> (Outcome, String) {
+    assert!(rustix::process::geteuid().is_root(), "this test makes namespaces: run it as root");
+    let output = Command::new("unshare")
+        .args(["--net", "--mount", "--", "sh", "-c", "mount -t tmpfs none /mnt && exec \"$@\"", "sh"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", &format!("privsep::sandbox::tests::{test}"), "--nocapture"])
+        .env(ROLE, what)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    let outcome = if output.status.signal() == Some(SIGSYS) {
+        Outcome::Killed
+    } else if text.contains("refused: ") {
+        Outcome::Refused
+    } else {
+        assert!(output.status.success(), "{what}: {}: {text}", output.status);
+        Outcome::Succeeded
+    };
+    (outcome, text.into_owned())
+}
+
+fn told() -> Option<String> {
+    std::env::var(ROLE).ok()
+}
+
+/// The child's part: lock, then attack. It ends here, since the harness cannot go on in a locked process.
+fn play(told: &str) -> ! {
+    let (lock, attack) = told.split_once(':').unwrap();
+    LOCKS.iter().find(|(name, _)| *name == lock).unwrap().1();
+    let attack = ATTACKS.iter().find(|(name, _)| *name == attack).unwrap().1;
+    let code = attack().map_or_else(refusal, |()| 0);
+    std::process::exit(code)
+}
+
+fn refusal(error: Error) -> i32 {
+    writeln!(std::io::stderr(), "refused: {error}").unwrap();
+    1
+}
+
+fn outcomes(test: &str, lock: &str) -> Vec<(&'static str, Outcome)> {
+    let outcome = |(name, _): &(&'static str, _)| (*name, in_child(test, &format!("{lock}:{name}")).0);
+    ATTACKS.iter().map(outcome).collect()
+}
+
+#[test]
+fn every_attack_succeeds_without_the_lock() {
+    if let Some(told) = told() {
+        play(&told);
+    }
+    for (name, outcome) in outcomes("every_attack_succeeds_without_the_lock", "none") {
+        assert_eq!(outcome, Outcome::Succeeded, "{name}");
+    }
+}
+
+#[test]
+fn a_hostile_engine_is_refused_every_attack() {
+    if let Some(told) = told() {
+        play(&told);
+    }
+    // Even with the uid of its parent.
+    for identity in ["nobody", "kept"] {
+        for (name, outcome) in outcomes("a_hostile_engine_is_refused_every_attack", identity) {
+            let deadly = [
+                "read the parent's memory at once",
+                "trace the parent",
+                "run a program",
+                "mount",
+                "enter a namespace",
+            ];
+            let expected = if deadly.contains(&name) { Outcome::Killed } else { Outcome::Refused };
+            assert_eq!(outcome, expected, "{name} as {identity}");
+        }
+    }
+}
+
+#[test]
+fn landlock_alone_keeps_files_and_other_processes_out_of_reach() {
+    const TEST: &str = "landlock_alone_keeps_files_and_other_processes_out_of_reach";
+    if let Some(told) = told() {
+        play(&told);
+    }
+    let refused: Vec<_> = outcomes(TEST, "landlock")
+        .into_iter()
+        .filter_map(|(name, outcome)| (outcome != Outcome::Succeeded).then_some(name))
+        .collect();
+    for name in [
+        "read a file",
+        "write a file",
+        "list a directory",
+        "read the parent's memory",
+        "trace the parent",
+        "signal the parent",
+        "signal the parent's thread",
+        "open a TCP socket",
+        "run a program",
+    ] {
+        assert!(refused.contains(&name), "{name}");
+    }
+}
+
+#[test]
+fn a_locked_engine_does_its_work() {
+    const TEST: &str = "a_locked_engine_does_its_work";
+    if told().is_some() {
+        std::process::exit(work().map_or_else(refusal, |()| 0));
+    }
+    let (outcome, text) = in_child(TEST, "work");
+    assert_eq!(outcome, Outcome::Succeeded, "{text}");
+}
+
+/// What engine and workers do once they are locked: threads, a runtime, memory, clocks, datagrams, a panic.
+fn work() -> Result<()> {
+    std::fs::create_dir("/mnt/empty")?;
+    let lo = Step::SetLink {
+        index: 1,
+        name: "lo".to_owned(),
+        mtu: None,
+        mac: None,
+        txqueuelen: None,
+        up: Some(true),
+    };
+    Netlink::open()?.apply(&lo)?;
+    let (one, two) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
+    let stray = File::open("/etc/hostname")?;
+    let confinement = Confinement {
+        root: Some("/mnt/empty".into()),
+        ..confinement(Identity::Switch { uid: 65534, gid: 65534 })
+    };
+    let protections = lock(Role::Engine, &confinement, &[one.as_fd(), two.as_fd()]).map_err(Error::other)?;
+    let expected =
+        "uid 65534, gid 65534, no capabilities, no new privileges, no core dumps, empty root, Landlock ";
+    assert!(protections.in_force.starts_with(expected), "{protections:?}");
+    assert!(rustix::io::fcntl_getfd(&stray).is_err(), "a descriptor was left open");
+    std::mem::forget(stray);
+    let port = two.local_addr()?;
+    one.set_nonblocking(true)?;
+    let worker = std::thread::Builder::new().name("lane0".into()).spawn(move || -> Result<()> {
+        let mut buffer = [0; 16];
+        let (length, from) = two.recv_from(&mut buffer)?;
+        two.send_to(&buffer[..length], from).map(drop)
+    })?;
+    start_no_more().map_err(Error::other)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let answer = runtime.block_on(async move {
+        let one = tokio::net::UdpSocket::from_std(one)?;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        one.send_to(b"through", port).await?;
+        let mut buffer = vec![0; 1 << 22];
+        let (length, _) = one.recv_from(&mut buffer).await?;
+        buffer.truncate(length);
+        std::io::Result::Ok(buffer)
+    })?;
+    assert_eq!(answer, b"through");
+    worker.join().unwrap()?;
+    getrandom::fill(&mut [0; 32]).map_err(Error::other)?;
+    assert!(std::panic::catch_unwind(|| panic!("caught")).is_err());
+    Ok(())
+}
+
+#[test]
+fn what_the_kernel_lacks_is_named_and_refused_where_it_is_required() {
+    const TEST: &str = "what_the_kernel_lacks_is_named_and_refused_where_it_is_required";
+    if told().is_some() {
+        let hidden = [(libc::SYS_landlock_create_ruleset, seccomp::Use::Any)];
+        let absent = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
+        seccomp::install(&hidden, absent, SeccompAction::Allow).unwrap();
+        let require = Confinement { root: Some("/mnt/absent".into()), ..confinement(Identity::Keep) };
+        let error = lock(Role::Engine, &require, &[]).unwrap_err();
+        let lacking = [
+            "an empty root (/mnt/absent: No such file",
+            "Landlock (not in this kernel: it needs Linux 5.13)",
+        ];
+        assert!(lacking.iter().all(|part| error.to_string().contains(part)), "{error}");
+        std::process::exit(0);
+    }
+    let (outcome, text) = in_child(TEST, "require");
+    assert_eq!(outcome, Outcome::Succeeded, "{text}");
+}
+
+#[test]
+fn a_locked_engine_starts_no_thread_once_all_have_started() {
+    const TEST: &str = "a_locked_engine_starts_no_thread_once_all_have_started";
+    if told().is_some() {
+        engine(Identity::Switch { uid: 65534, gid: 65534 });
+        start_no_more().unwrap();
+        let thread = std::thread::Builder::new().spawn(|| {});
+        std::process::exit(thread.map_or_else(refusal, |_| 0));
+    }
+    assert_eq!(in_child(TEST, "thread").0, Outcome::Refused);
+}
+
+#[test]
+fn a_locked_resolver_looks_names_up_and_nothing_else() {
+    const TEST: &str = "a_locked_resolver_looks_names_up_and_nothing_else";
+    match told().as_deref() {
+        None => {}
+        Some("resolver:look up") => {
+            lock(Role::Resolver, &confinement(Identity::Keep), &[]).unwrap();
+            let found = ("localhost", 1417).to_socket_addrs().map(Vec::from_iter);
+            let expected = SocketAddr::from(([127, 0, 0, 1], 1417));
+            let code = found.map_or_else(refusal, |found| i32::from(!found.contains(&expected)));
+            std::process::exit(code);
+        }
+        Some("resolver:call on") => {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            lock(Role::Resolver, &confinement(Identity::Keep), &[listener.as_fd()]).unwrap();
+            let called = TcpStream::connect(listener.local_addr().unwrap());
+            std::process::exit(called.map_or_else(refusal, |_| 0));
+        }
+        Some("resolver:call abstract") => {
+            let address = UnixAddress::from_abstract_name("tund-test").unwrap();
+            let listener = UnixListener::bind_addr(&address).unwrap();
+            lock(Role::Resolver, &confinement(Identity::Keep), &[listener.as_fd()]).unwrap();
+            std::process::exit(UnixStream::connect_addr(&address).map_or_else(refusal, |_| 0));
+        }
+        Some(told) => play(told),
+    }
+    let (outcome, text) = in_child(TEST, "resolver:look up");
+    assert_eq!(outcome, Outcome::Succeeded, "{text}");
+    for name in ["call on", "call abstract"] {
+        assert_eq!(in_child(TEST, &format!("resolver:{name}")).0, Outcome::Refused, "{name}");
+    }
+    let allowed = ["open a UDP socket", "make code"];
+    for (name, outcome) in outcomes(TEST, "resolver").into_iter().filter(|(name, _)| !allowed.contains(name))
+    {
+        assert_ne!(outcome, Outcome::Succeeded, "{name}");
+    }
+}
