@@ -1,5 +1,8 @@
 //! What this process has changed on the host, and how it is taken back.
 
+use std::path::Path;
+
+use super::ledger::Ledger;
 use crate::device::Device;
 use crate::route::netlink::Netlink;
 use crate::route::plan::{Interface, Step};
@@ -11,6 +14,7 @@ pub struct Changes {
     /// The kernel's tables.
     pub netlink: Netlink,
     undo: Vec<Step>,
+    ledger: Ledger,
     device: Option<Device>,
 }
 
@@ -19,9 +23,30 @@ pub struct Changes {
 pub struct Mark(usize);
 
 impl Changes {
-    /// Nothing changed yet.
-    pub fn new(netlink: Netlink) -> Self {
-        Self { netlink, undo: Vec::new(), device: None }
+    /// Nothing changed yet: what a tund that was killed has left in the ledger of the runtime directory is taken back
+    /// first, where it still is as that one left it.
+    pub fn new(netlink: Netlink, runtime: Option<&Path>) -> Self {
+        let mut ledger = Ledger::new(runtime);
+        let undo = ledger.left_over();
+        let mut changes = Self { netlink, undo: Vec::new(), ledger, device: None };
+        if !undo.is_empty() {
+            say!(1, "taking back what a killed tund left");
+        }
+        for step in undo.iter().rev() {
+            changes.undo_left_over(step);
+        }
+        changes.ledger.rewrite(&[]);
+        changes
+    }
+
+    /// An interface that came after may have the same index, or the same name, but not both.
+    fn undo_left_over(&mut self, step: &Step) {
+        let (index, name) = step.interface();
+        match self.netlink.link(name) {
+            Ok(Some(link)) if link.index == index => self.undo_step(step),
+            Ok(Some(_) | None) => {}
+            Err(error) => say!(1, "cannot undo: {step}: {error}"),
+        }
     }
 
     /// The device, once there is one.
@@ -44,24 +69,36 @@ impl Changes {
         Mark(self.undo.len())
     }
 
-    /// Carries out the steps, each shown at verb 3, and remembers how to take them back. The error names the
-    /// command that failed; the steps before it stay, to be taken back with everything else.
+    /// Carries out the steps, each shown at verb 3, and remembers how to take back those that changed anything:
+    /// an address or a bridge port that was there before is not ours. The error names the command that failed;
+    /// the steps before it stay, to be taken back with everything else.
     pub fn apply(&mut self, steps: &[Step]) -> Result<(), String> {
         for step in steps {
             say!(3, "{step}");
-            self.netlink.apply(step).map_err(|error| error.to_string())?;
-            self.undo.extend(step.undo());
+            let undo = step.undo();
+            undo.iter().for_each(|undo| self.ledger.record(undo));
+            match self.netlink.apply(step) {
+                Ok(true) => self.undo.extend(undo),
+                other => {
+                    self.ledger.rewrite(&self.undo);
+                    other.map_err(|error| error.to_string())?;
+                }
+            }
         }
         Ok(())
     }
 
     /// Takes these steps back, the last first, before the others. What fails is logged and the rest goes on.
     pub fn take_back(&mut self, steps: &[Step]) {
+        let before = self.undo.len();
         for undo in steps.iter().rev().filter_map(Step::undo) {
             if let Some(index) = self.undo.iter().rposition(|step| *step == undo) {
                 self.undo.remove(index);
                 self.undo_step(&undo);
             }
+        }
+        if self.undo.len() < before {
+            self.ledger.rewrite(&self.undo);
         }
     }
 
@@ -74,10 +111,14 @@ impl Changes {
 
     /// Takes back every change since `mark`, the last first. What fails is logged and the rest goes on.
     pub fn back_to(&mut self, mark: Mark) {
+        if self.undo.len() <= mark.0 {
+            return;
+        }
         while self.undo.len() > mark.0 {
-            let Some(step) = self.undo.pop() else { return };
+            let Some(step) = self.undo.pop() else { break };
             self.undo_step(&step);
         }
+        self.ledger.rewrite(&self.undo);
     }
 }
 

@@ -12,6 +12,13 @@ use rustix::fs::FlockOperation;
 use super::exit::{Fatal, UNAVAILABLE};
 use crate::say;
 
+/// File of the process id, which is also the lock.
+const PID: &str = "pid";
+/// Directory without anything in it.
+const EMPTY: &str = "empty";
+/// How often a lock whose file is being removed is tried again.
+const LOCK_ATTEMPTS: u32 = 100;
+
 /// One of the two directories.
 #[derive(Debug, Clone, Copy)]
 pub struct Kind {
@@ -62,7 +69,7 @@ fn candidates(kind: Kind, configured: Option<&Path>, env: impl Fn(&str) -> Optio
 /// Makes an empty directory below the link's runtime directory that nobody but root can fill. `None`, and a line
 /// in the log, when that fails.
 pub fn empty(runtime: &Path) -> Option<PathBuf> {
-    let directory = runtime.join("empty");
+    let directory = runtime.join(EMPTY);
     match DirBuilder::new().recursive(true).mode(0o555).create(&directory) {
         Ok(()) => Some(directory),
         Err(error) => {
@@ -77,25 +84,59 @@ fn namespace() -> u64 {
     std::fs::metadata("/proc/self/ns/net").map_or(0, |namespace| namespace.ino())
 }
 
-/// Held while the link runs, so that it runs once.
+/// Held while the link runs, so that it runs once. With it go the link's runtime files.
 #[derive(Debug)]
-pub struct Lock(#[allow(dead_code, reason = "the lock is the open file")] File);
+pub struct Lock {
+    /// The lock is on the open file.
+    file: File,
+    directory: PathBuf,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Whatever else is in the directory keeps it.
+        let _ = std::fs::remove_dir(self.directory.join(EMPTY));
+        let _ = std::fs::remove_file(self.directory.join(PID));
+        let _ = std::fs::remove_dir(&self.directory);
+    }
+}
 
 /// Takes the link's lock in its runtime directory. The error, with exit code 69, names the process that
 /// has it.
 pub fn lock(directory: &Path, name: &str) -> Result<Lock, Fatal> {
-    let path = directory.join("pid");
+    let path = directory.join(PID);
     let failed =
         |error: io::Error| Fatal::new(UNAVAILABLE, format!("cannot lock {}: {error}", path.display()));
+    // Whoever had the lock may remove the file, or the directory, between our opening and locking it.
+    for _ in 0..LOCK_ATTEMPTS {
+        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
+        let lock = match try_lock(&path, directory, name) {
+            Err(LockFailure::Gone) => continue,
+            Err(LockFailure::Held(fatal)) => return Err(fatal),
+            Err(LockFailure::System(error)) => return Err(failed(error)),
+            Ok(lock) => lock,
+        };
+        lock.file.set_len(0).and_then(|()| writeln!(&lock.file, "{}", std::process::id())).map_err(failed)?;
+        return Ok(lock);
+    }
+    Err(failed(io::ErrorKind::ResourceBusy.into()))
+}
+
+enum LockFailure {
+    /// The file is not in the directory any more.
+    Gone,
+    /// Another process has the lock.
+    Held(Fatal),
+    System(io::Error),
+}
+
+fn try_lock(path: &Path, directory: &Path, name: &str) -> Result<Lock, LockFailure> {
     let mut options = OpenOptions::new();
-    let mut file = options
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(failed)?;
+    let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let mut file = match options.custom_flags(libc::O_NOFOLLOW).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(LockFailure::Gone),
+        other => other.map_err(LockFailure::System)?,
+    };
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(rustix::io::Errno::WOULDBLOCK) => {
@@ -103,12 +144,16 @@ pub fn lock(directory: &Path, name: &str) -> Result<Lock, Fatal> {
             // The number only makes the message better.
             let _ = (&mut file).take(16).read_to_string(&mut pid);
             let pid = pid.trim_end();
-            return Err(Fatal::new(UNAVAILABLE, format!("{name} is already running as pid {pid}")));
+            let message = format!("{name} is already running as pid {pid}");
+            return Err(LockFailure::Held(Fatal::new(UNAVAILABLE, message)));
         }
-        Err(error) => return Err(failed(error.into())),
+        Err(error) => return Err(LockFailure::System(error.into())),
     }
-    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
-    Ok(Lock(file))
+    let ours = file.metadata().map_err(LockFailure::System)?.ino();
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.ino() == ours => Ok(Lock { file, directory: directory.to_owned() }),
+        _ => Err(LockFailure::Gone),
+    }
 }
 
 #[cfg(test)]
@@ -116,6 +161,7 @@ mod tests {
     use super::*;
     use crate::daemon::testing::Scratch;
     use std::os::unix::fs::PermissionsExt;
+    use std::sync::atomic::Ordering;
 
     #[test]
     fn systemds_directory_comes_first_then_the_configured_one() {
@@ -148,6 +194,25 @@ mod tests {
         assert_eq!(error.message, format!("fri is already running as pid {}", std::process::id()));
         assert_eq!(error.code, UNAVAILABLE);
         drop(first);
+        assert!(!scratch.path().exists(), "the runtime directory is left");
         lock(scratch.path(), "fri").unwrap();
+    }
+
+    #[test]
+    fn many_that_start_and_end_at_once_never_run_together() {
+        let scratch = Scratch::new();
+        let running = std::sync::atomic::AtomicU32::new(0);
+        let taken = std::sync::atomic::AtomicU32::new(0);
+        let compete = || {
+            for _ in 0..500 {
+                let Ok(lock) = lock(scratch.path(), "fri") else { continue };
+                assert_eq!(running.fetch_add(1, Ordering::SeqCst), 0, "two have the lock");
+                taken.fetch_add(1, Ordering::SeqCst);
+                running.fetch_sub(1, Ordering::SeqCst);
+                drop(lock);
+            }
+        };
+        std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(compete))));
+        assert!(taken.load(Ordering::SeqCst) > 100);
     }
 }

@@ -11,6 +11,7 @@ pub mod exit;
 pub mod floor;
 pub mod identity;
 pub mod keys;
+pub mod ledger;
 pub mod limit;
 pub mod log;
 pub mod preflight;

@@ -61,13 +61,14 @@ fn prepare(options: &Options) -> Result<(Parent, Launch, Option<Lock>), Fatal> {
     identity::require_net_admin()?;
     let signals =
         Signals::watch().map_err(|error| Fatal::new(FAILED, format!("cannot watch signals: {error}")))?;
-    let mut netlink = Netlink::open()
+    let netlink = Netlink::open()
         .map_err(|error| Fatal::new(FAILED, format!("cannot open a netlink socket: {error}")))?;
     let identity = identity::choose(&config.run)?;
     let runtime = directories::make(RUNTIME, config.run.runtime_dir.as_deref(), &config.name);
     let lock = runtime.as_ref().map(|directory| directories::lock(directory, &config.name)).transpose()?;
     let confinement = identity::confine(&config.run, identity, runtime.as_deref())?;
-    for warning in preflight::check_host(&config, &loaded.text, None, &mut netlink) {
+    let mut changes = Changes::new(netlink, runtime.as_deref());
+    for warning in preflight::check_host(&config, &loaded.text, None, &mut changes.netlink) {
         say!(1, "warning: {}", one_line(&warning));
     }
     let (secret, statics) = secrets(&config, options.allow_open_keys)?;
@@ -79,7 +80,7 @@ fn prepare(options: &Options) -> Result<(Parent, Launch, Option<Lock>), Fatal> {
         Start { secret: *secret, statics, link: settings(&config, &floor), confinement: confinement.clone() };
     let launch = Launch { start: Box::new(start), socket: bound.fd, device_later: false };
     let link = Link { directory: directory(options, &loaded), file: loaded.path, config, confinement };
-    Ok((Parent::new(link, floor, Changes::new(netlink), signals), launch, lock))
+    Ok((Parent::new(link, floor, changes, signals), launch, lock))
 }
 
 /// Shows every finding; an error among them ends the start.

@@ -119,8 +119,9 @@ impl Netlink {
 
     /// Carries out one step. An existing foreign route is `AlreadyExists`; one with our own protocol number
     /// is taken over, unless it belongs to another tunnel that runs. Adding an address that is there and
-    /// removing what is gone already succeed.
-    pub fn apply(&mut self, step: &Step) -> io::Result<()> {
+    /// removing what is gone already succeed, and so does leaving a bridge that the link is not in: the result
+    /// says whether anything changed.
+    pub fn apply(&mut self, step: &Step) -> io::Result<bool> {
         let result = match step {
             Step::SetLink { index, name: _, mtu, mac, txqueuelen, up } => {
                 self.change(0, encode::set_link(*index, *mtu, *mac, *txqueuelen, *up), &[])
@@ -136,9 +137,17 @@ impl Netlink {
                 &[Errno::ADDRNOTAVAIL, Errno::NODEV],
             ),
             Step::Join { index, name: _, bridge, bridge_name: _ } => {
+                if self.is_port(*index, *bridge)? {
+                    return Ok(false);
+                }
                 self.change(0, encode::set_master(*index, *bridge), &[])
             }
-            Step::Leave { index, name: _ } => self.change(0, encode::set_master(*index, 0), &[Errno::NODEV]),
+            Step::Leave { index, name: _, bridge } => {
+                if !self.is_port(*index, *bridge)? {
+                    return Ok(false);
+                }
+                self.change(0, encode::set_master(*index, 0), &[Errno::NODEV])
+            }
             Step::AddRoute(route) => return self.add_route(step, route),
             Step::DeleteRoute(route) => return self.delete_route(step, route),
         };
@@ -146,15 +155,19 @@ impl Netlink {
     }
 
     /// Sends a change; the errors in `harmless` mean that it was made before.
-    fn change(&mut self, flags: u16, message: Message, harmless: &[Errno]) -> Result<(), Failure> {
+    fn change(&mut self, flags: u16, message: Message, harmless: &[Errno]) -> Result<bool, Failure> {
         match self.socket.request(flags, message) {
-            Ok(_) => Ok(()),
-            Err(failure) if failure.errno().is_some_and(|errno| harmless.contains(&errno)) => Ok(()),
+            Ok(_) => Ok(true),
+            Err(failure) if failure.errno().is_some_and(|errno| harmless.contains(&errno)) => Ok(false),
             Err(failure) => Err(failure),
         }
     }
 
-    fn add_route(&mut self, step: &Step, route: &KernelRoute) -> io::Result<()> {
+    fn is_port(&mut self, index: u32, bridge: u32) -> io::Result<bool> {
+        Ok(self.links()?.iter().any(|link| link.index == index && link.master == Some(bridge)))
+    }
+
+    fn add_route(&mut self, step: &Step, route: &KernelRoute) -> io::Result<bool> {
         let message = Message::NewRoute(encode::route_message(route));
         match self.change(NLM_F_CREATE | NLM_F_EXCL, message.clone(), &[]) {
             Err(failure) if failure.errno() == Some(Errno::EXIST) => {
@@ -201,14 +214,14 @@ impl Netlink {
 
     /// The kernel's match is wider than ours (an absent IPv4 metric matches any), so it is only asked to
     /// delete what is known to be there.
-    fn delete_route(&mut self, step: &Step, route: &KernelRoute) -> io::Result<()> {
+    fn delete_route(&mut self, step: &Step, route: &KernelRoute) -> io::Result<bool> {
         let same = |found: &KernelRoute| {
             found.protocol == route.protocol
                 && found.interface == route.interface
                 && found.gateway == route.gateway
         };
         if !self.routes_like(route)?.iter().any(same) {
-            return Ok(());
+            return Ok(false);
         }
         let message = Message::DelRoute(encode::route_message(route));
         self.change(0, message, &[Errno::SRCH, Errno::NODEV]).map_err(|failure| failure.while_doing(step))

@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Mode, Route, Via};
 
@@ -15,7 +16,7 @@ pub const ROUTE_PROTOCOL: u8 = 88;
 pub const TABLE_MAIN: u32 = 254;
 
 /// A route as the kernel keeps it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelRoute {
     /// Destination.
     pub to: IpNet,
@@ -34,7 +35,7 @@ pub struct KernelRoute {
 }
 
 /// One change to the system. `Display` writes it as the `ip` command a person would have typed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Step {
     /// MTU, MAC, queue length and up state of a link, as far as set.
     SetLink {
@@ -84,12 +85,14 @@ pub enum Step {
         /// Name of the bridge, for the log.
         bridge_name: String,
     },
-    /// Leave the bridge.
+    /// Leave this bridge.
     Leave {
         /// Interface index.
         index: u32,
         /// Interface name, for the log.
         name: String,
+        /// Index of the bridge.
+        bridge: u32,
     },
     /// Create a route (never replace one).
     AddRoute(KernelRoute),
@@ -128,6 +131,18 @@ impl Step {
         if let Step::AddRoute(route) = self { Some(route) } else { None }
     }
 
+    /// Index and name of the interface that is changed, or that the route leads to.
+    pub fn interface(&self) -> (u32, &str) {
+        match self {
+            Step::SetLink { index, name, .. }
+            | Step::AddAddress { index, name, .. }
+            | Step::DeleteAddress { index, name, .. }
+            | Step::Join { index, name, .. }
+            | Step::Leave { index, name, .. } => (*index, name),
+            Step::AddRoute(route) | Step::DeleteRoute(route) => (route.interface, &route.interface_name),
+        }
+    }
+
     /// The step that takes this one back; `None` where there is nothing to restore. A device that was
     /// only adopted outlives the link, so addresses and bridge membership are taken back as well.
     pub fn undo(&self) -> Option<Step> {
@@ -135,7 +150,7 @@ impl Step {
             Step::AddAddress { index, name, address, peer } => {
                 Some(Step::DeleteAddress { index, name, address, peer })
             }
-            Step::Join { index, name, bridge: _, bridge_name: _ } => Some(Step::Leave { index, name }),
+            Step::Join { index, name, bridge, bridge_name: _ } => Some(Step::Leave { index, name, bridge }),
             Step::AddRoute(route) => Some(Step::DeleteRoute(route)),
             Step::SetLink { .. } | Step::DeleteAddress { .. } | Step::Leave { .. } | Step::DeleteRoute(_) => {
                 None
@@ -163,7 +178,7 @@ impl fmt::Display for Step {
             Step::Join { index: _, name, bridge: _, bridge_name } => {
                 write!(f, "ip link set dev {name} master {bridge_name}")
             }
-            Step::Leave { index: _, name } => write!(f, "ip link set dev {name} nomaster"),
+            Step::Leave { index: _, name, bridge: _ } => write!(f, "ip link set dev {name} nomaster"),
             Step::AddRoute(route) => write!(f, "ip route add {route}"),
             Step::DeleteRoute(route) => write!(f, "ip route del {route}"),
         }

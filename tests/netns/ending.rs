@@ -97,6 +97,77 @@ fn an_engine_whose_parent_is_killed_ends_by_itself() {
 }
 
 #[test]
+fn what_a_killed_tund_left_is_taken_back_by_the_next_start() {
+    let pair = pair();
+    let before = routes(&pair.fri);
+    let around = |nets: &[u8]| {
+        let route = |net: &u8| format!("[[route]]\nto = '192.168.{net}.0/24'\nvia = '10.0.0.2'\n");
+        Toml::tun_fri().with(&nets.iter().map(route).collect::<String>())
+    };
+    let (mut fri, _mon) = pair.link(&around(&[66, 67]), &Toml::tun_mon());
+    fri.kill();
+    wait_gone(&pair.fri);
+    let left = routes(&pair.fri);
+    assert!(left.contains("192.168.66.0/24") && left.contains("192.168.67.0/24"), "{left}");
+    // Meanwhile somebody made one of them his own.
+    pair.fri.run("ip route replace 192.168.66.0/24 via 10.0.0.2 proto static").unwrap();
+    let mut fri = pair.start_fri(&around(&[68]));
+    fri.wait_line("taking back what a killed tund left", SOON).unwrap();
+    fri.wait_line(UP, SOON).unwrap();
+    let now = routes(&pair.fri);
+    assert!(!now.contains("192.168.67.0/24") && now.contains("192.168.68.0/24"), "{now}");
+    assert_eq!(fri.terminate(SOON).unwrap(), 0);
+    assert!(routes(&pair.fri).contains("192.168.66.0/24 via 10.0.0.2 dev eth0 proto static"));
+    pair.fri.run("ip route del 192.168.66.0/24").unwrap();
+    assert_eq!(routes(&pair.fri), before);
+    let mut fri = pair.start_fri(&Toml::tun_fri());
+    fri.wait_line(UP, SOON).unwrap();
+    assert!(!fri.text().contains("taking back"), "{}", fri.text());
+    assert_eq!(fri.terminate(SOON).unwrap(), 0);
+}
+
+#[test]
+fn a_bridge_that_a_killed_tund_joined_is_left_by_the_next_start() {
+    let pair = pair();
+    pair.fri.run("ip link add br0 type bridge").unwrap();
+    pair.fri.run("ip tuntap add dev tap0 mode tap").unwrap();
+    let mut fri = pair.start_fri(&Toml::tap_fri());
+    fri.wait_line("10.0.0.2", SOON).unwrap();
+    let master = || pair.fri.run("ip -o link show dev tap0").unwrap().contains("master br0");
+    wait_until("tap0 in br0", SOON, master).unwrap();
+    fri.kill();
+    wait_until("tund gone", SOON, || pair.fri.processes().is_empty()).unwrap();
+    assert!(master(), "a device that tund did not make stays as it was left");
+    let fri = pair.start_fri(&Toml::tap_fri().device("mode = 'tap'\nname = 'tap0'"));
+    fri.wait_line("taking back what a killed tund left", SOON).unwrap();
+    wait_until("tap0 out of br0", SOON, || !master()).unwrap();
+}
+
+#[test]
+fn an_address_and_a_bridge_port_of_somebody_else_stay() {
+    let pair = pair();
+    for command in [
+        "ip link add br0 type bridge",
+        "ip tuntap add dev tap0 mode tap",
+        "ip link set tap0 master br0",
+        "ip tuntap add dev tun0 mode tun",
+        "ip addr add 192.168.86.81 peer 192.168.86.18 dev tun0",
+    ] {
+        pair.fri.run(command).unwrap();
+    }
+    let shown = || {
+        [pair.fri.run("ip -o link show master br0").unwrap(), pair.fri.run("ip -o addr show tun0").unwrap()]
+    };
+    for (toml, name) in [(Toml::tap_fri(), "tap0"), (Toml::tun_fri(), "tun0")] {
+        let mut fri = pair.start_fri(&toml);
+        fri.wait_line("no answer from", SOON).unwrap();
+        assert_eq!(fri.terminate(SOON).unwrap(), 0);
+        assert!(shown().iter().any(|text| text.contains(name)), "{name}: {:?}", shown());
+    }
+    assert!(shown()[1].contains("192.168.86.81"), "{:?}", shown());
+}
+
+#[test]
 fn term_while_the_up_script_runs_ends_it_and_cleans_up() {
     let pair = pair();
     let up = script(&pair.fri, "up", "echo begun; sleep 600");

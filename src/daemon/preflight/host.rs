@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::ports;
 use crate::config::{Config, Diagnostic, Remote, Route, Swallow, Via, locate, locate_route, swallow};
-use crate::route::netlink::Netlink;
+use crate::route::netlink::{Link, Netlink};
 use crate::route::plan::{KernelRoute, ROUTE_PROTOCOL};
 
 /// Number of the kernel's main table.
@@ -17,17 +17,10 @@ const MAIN: u32 = 254;
 /// What the kernel has in this network namespace.
 #[derive(Debug, Clone, Default)]
 struct Facts {
-    interfaces: Vec<Interface>,
+    interfaces: Vec<Link>,
     /// Address and the index of its interface.
     addresses: Vec<(IpNet, u32)>,
     routes: Vec<KernelRoute>,
-}
-
-#[derive(Debug, Clone)]
-struct Interface {
-    index: u32,
-    name: String,
-    is_bridge: bool,
 }
 
 /// Warnings on what this host has already that is in the way of `config`, or lacks; `text` is what the configuration
@@ -82,20 +75,20 @@ pub fn check_names(
 }
 
 fn gather(netlink: &mut Netlink) -> io::Result<Facts> {
-    let interfaces = netlink
-        .links()?
-        .into_iter()
-        .map(|link| Interface {
-            index: link.index,
-            is_bridge: link.kind.as_deref() == Some("bridge"),
-            name: link.name,
-        })
-        .collect();
     let addresses = netlink.addresses()?.into_iter().map(|own| (own.address, own.interface)).collect();
-    Ok(Facts { interfaces, addresses, routes: netlink.routes()? })
+    Ok(Facts { interfaces: netlink.links()?, addresses, routes: netlink.routes()? })
 }
 
 fn judge(config: &Config, text: &str, own_device: Option<u32>, facts: &Facts) -> Vec<Diagnostic> {
+    let adoptable = || {
+        config
+            .device
+            .name
+            .as_deref()
+            .and_then(|name| facts.interface(name))
+            .filter(|there| is_free_tun(there))
+    };
+    let own_device = own_device.or_else(|| adoptable().map(|there| there.index));
     let mut found = Vec::new();
     if config.device.configure {
         found.extend(check_addresses(config, text, own_device, facts));
@@ -103,6 +96,11 @@ fn judge(config: &Config, text: &str, own_device: Option<u32>, facts: &Facts) ->
     found.extend(check_routes(config, text, own_device, facts));
     found.extend(check_interfaces(config, text, own_device, facts));
     found
+}
+
+/// A tun or tap device that no process has open: the link adopts it.
+fn is_free_tun(link: &Link) -> bool {
+    link.kind.as_deref() == Some("tun") && !link.carrier
 }
 
 fn check_addresses(config: &Config, text: &str, own_device: Option<u32>, facts: &Facts) -> Vec<Diagnostic> {
@@ -182,7 +180,7 @@ fn check_interfaces(config: &Config, text: &str, own_device: Option<u32>, facts:
                     &format!("make it with `ip link add {name} type bridge`"),
                 );
             }
-            Some(there) if !there.is_bridge => {
+            Some(there) if there.kind.as_deref() != Some("bridge") => {
                 warn(&["device", "bridge"], format!("{name} is not a bridge"), "name a bridge");
             }
             Some(_) => {}
@@ -231,7 +229,7 @@ fn loop_finding(config: &Config, text: &str, remote: &Remote, address: IpAddr) -
 }
 
 impl Facts {
-    fn interface(&self, name: &str) -> Option<&Interface> {
+    fn interface(&self, name: &str) -> Option<&Link> {
         self.interfaces.iter().find(|there| there.name == name)
     }
 
@@ -266,8 +264,9 @@ to = "192.168.66.0/24"
         parsed.config.unwrap_or_else(|| panic!("{:#?}", parsed.diagnostics))
     }
 
-    fn interface(index: u32, name: &str, is_bridge: bool) -> Interface {
-        Interface { index, name: name.to_owned(), is_bridge }
+    fn interface(index: u32, name: &str, kind: &str) -> Link {
+        let (name, kind) = (name.to_owned(), Some(kind.to_owned()));
+        Link { index, name, mtu: 1500, up: true, carrier: true, kind, master: None }
     }
 
     fn route(to: &str, interface: u32, metric: Option<u32>) -> KernelRoute {
@@ -285,9 +284,9 @@ to = "192.168.66.0/24"
     fn facts() -> Facts {
         Facts {
             interfaces: vec![
-                interface(1, "lo", false),
-                interface(2, "eth0", false),
-                interface(3, "br0", true),
+                interface(1, "lo", "loopback"),
+                interface(2, "eth0", "veth"),
+                interface(3, "br0", "bridge"),
             ],
             addresses: vec![("10.0.0.5/24".parse().unwrap(), 2)],
             routes: vec![route("10.0.0.0/24", 2, None)],
@@ -364,6 +363,13 @@ to = "192.168.66.0/24"
         let host = facts();
         let named = TEXT.replace("[device]", "[device]\nname = \"eth0\"");
         assert_eq!(only(&named, None, &host).0, "there is an interface eth0 already");
+        let mut adopted = facts();
+        adopted.interfaces.push(Link { carrier: false, ..interface(4, "tun7", "tun") });
+        let adopting = named.replace("eth0", "tun7");
+        assert_eq!(judge(&config(&adopting), &adopting, None, &adopted), []);
+        adopted.interfaces.pop();
+        adopted.interfaces.push(interface(4, "tun7", "tun"));
+        assert_eq!(only(&adopting, None, &adopted).0, "there is an interface tun7 already");
         let bound = TEXT.replace("[key]", "bind-device = \"eth7\"\n[key]");
         assert_eq!(only(&bound, None, &host).0, "there is no interface eth7");
         let elsewhere = TEXT.replace("[key]", "listen = \"192.0.2.1:5\"\n[key]");

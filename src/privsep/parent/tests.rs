@@ -284,7 +284,7 @@ impl<'a> Rig<'a> {
             confinement: confinement(),
         };
         let floor = Floor::open(Some(self.scratch.path()), [1; 8]);
-        let changes = Changes::new(Netlink::open().unwrap());
+        let changes = Changes::new(Netlink::open().unwrap(), Some(self.scratch.path()));
         let parent = Parent::new(link, floor, changes, Signals::watch().unwrap());
         let (done, result) = mpsc::channel();
         let code = parent.run_with(launch, move || {

@@ -50,7 +50,7 @@ const ATTACKS: [Attack; 19] = [
     ("change an interface", || {
         let (index, name) = (1, "lo".to_owned());
         let up = Step::SetLink { index, name, mtu: None, mac: None, txqueuelen: None, up: Some(true) };
-        Netlink::open()?.apply(&up)
+        Netlink::open()?.apply(&up).map(drop)
     }),
     ("open a UDP socket", || UdpSocket::bind("127.0.0.1:0").map(drop)),
     ("open a TCP socket", || TcpListener::bind("127.0.0.1:0").map(drop)),

@@ -1,0 +1,216 @@
+//! What must be taken back on this host, on disk: each step is written down before its change is made, so that
+//! after a parent that was killed the next start finds it.
+//!
+//! A text of lines: the boot id, then one JSON object for each step. It lies in the link's runtime directory, which
+//! belongs to one network namespace, and only the holder of that directory's lock touches it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::route::plan::Step;
+use crate::say;
+
+/// No ledger is longer, in bytes.
+const LONGEST: u64 = 1 << 20;
+
+/// The steps that are still to be made to restore the host.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    place: Option<PathBuf>,
+    /// What the first line of this boot says.
+    boot: String,
+    /// Open for appending, once there is something to take back.
+    file: Option<File>,
+    /// A failure to write has been said.
+    complained: bool,
+}
+
+impl Ledger {
+    /// The ledger in the runtime directory `directory`; without one nothing is kept.
+    pub fn new(directory: Option<&Path>) -> Self {
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        Self::of_boot(directory, boot.trim_end().to_owned())
+    }
+
+    fn of_boot(directory: Option<&Path>, boot: String) -> Self {
+        let place = directory.map(|directory| directory.join("ledger"));
+        Self { place, boot, file: None, complained: false }
+    }
+
+    /// What a tund that was killed left to be taken back, in the order in which it was written. A ledger of another
+    /// boot says nothing.
+    pub fn left_over(&mut self) -> Vec<Step> {
+        let Some(place) = self.place.clone() else { return Vec::new() };
+        match read(&place) {
+            Ok(text) => steps(&text, &self.boot),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => {
+                say!(1, "cannot read {}: {error}; what a killed tund left there stays", place.display());
+                Vec::new()
+            }
+        }
+    }
+
+    /// Writes down that `step` is to be made at the end.
+    pub fn record(&mut self, step: &Step) {
+        let written = self.append(step);
+        self.check(written);
+    }
+
+    /// Makes the ledger say this and nothing else; without steps there is no file.
+    pub fn rewrite(&mut self, steps: &[Step]) {
+        let written = self.replace(steps);
+        self.check(written);
+    }
+
+    /// The link runs without a ledger as well; it only leaves more behind if it is killed.
+    fn check(&mut self, written: io::Result<()>) {
+        let Err(error) = written else { return };
+        if let Some(place) = &self.place
+            && !std::mem::replace(&mut self.complained, true)
+        {
+            let place = place.display();
+            say!(1, "cannot write {place}: {error}; if tund is killed, the next start cannot clean up");
+        }
+    }
+
+    fn append(&mut self, step: &Step) -> io::Result<()> {
+        let Some(place) = &self.place else { return Ok(()) };
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(begin(place, &self.boot)?),
+        };
+        // One call: a reader finds the line whole, or cut at the very end.
+        file.write_all(line(step)?.as_bytes())
+    }
+
+    fn replace(&mut self, steps: &[Step]) -> io::Result<()> {
+        let Some(place) = &self.place else { return Ok(()) };
+        self.file = None;
+        if steps.is_empty() {
+            return match fs::remove_file(place) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                Ok(()) | Err(_) => Ok(()),
+            };
+        }
+        let next = place.with_extension("new");
+        let mut file = begin(&next, &self.boot)?;
+        for step in steps {
+            file.write_all(line(step)?.as_bytes())?;
+        }
+        fs::rename(next, place)?;
+        self.file = Some(file);
+        Ok(())
+    }
+}
+
+fn read(place: &Path) -> io::Result<String> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(place)?;
+    let mut bytes = Vec::new();
+    file.take(LONGEST).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// A new file, in place of any that is there.
+fn begin(place: &Path, boot: &str) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let options = options.append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    let mut file = options.open(place)?;
+    file.set_len(0)?;
+    file.write_all(format!("{boot}\n").as_bytes())?;
+    Ok(file)
+}
+
+fn line(step: &Step) -> io::Result<String> {
+    Ok(serde_json::to_string(step)? + "\n")
+}
+
+/// A line without its end was being written when its writer was killed: before the change that it is about.
+fn steps(text: &str, boot: &str) -> Vec<Step> {
+    let mut lines = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+    if boot.is_empty() || lines.next() != Some(boot) {
+        return Vec::new();
+    }
+    let step = |line: &str| match serde_json::from_str(line) {
+        Ok(step) => Some(step),
+        Err(error) => {
+            say!(1, "a line of the ledger is not understood, and what it says stays: {error}");
+            None
+        }
+    };
+    lines.filter_map(step).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::testing::Scratch;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn what_was_recorded_is_found_by_the_next_start() {
+        let scratch = Scratch::new();
+        let mut ledger = Ledger::new(Some(scratch.path()));
+        assert_eq!(ledger.left_over(), []);
+        assert!(!scratch.path().join("ledger").exists(), "a file without need");
+        [leave(1), leave(2), leave(3)].iter().for_each(|step| ledger.record(step));
+        let mode = fs::metadata(scratch.path().join("ledger")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        drop(ledger);
+        let mut next = Ledger::new(Some(scratch.path()));
+        assert_eq!(next.left_over(), [leave(1), leave(2), leave(3)]);
+        next.rewrite(&[leave(2)]);
+        next.record(&leave(4));
+        assert_eq!(Ledger::new(Some(scratch.path())).left_over(), [leave(2), leave(4)]);
+        next.rewrite(&[]);
+        assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_ledger_of_another_boot_is_not_read() {
+        let scratch = Scratch::new();
+        let ledger = |boot: &str| Ledger::of_boot(Some(scratch.path()), boot.to_owned());
+        ledger("one").record(&leave(1));
+        assert_eq!(ledger("one").left_over(), [leave(1)]);
+        assert_eq!(ledger("other").left_over(), []);
+        ledger("other").record(&leave(2));
+        assert_eq!(ledger("one").left_over(), []);
+        assert_eq!(ledger("").left_over(), [], "without a boot id nothing can be told apart");
+    }
+
+    #[test]
+    fn a_line_cut_short_or_spoilt_costs_that_line_alone() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("ledger");
+        let mut ledger = Ledger::of_boot(Some(scratch.path()), "boot".to_owned());
+        [leave(1), leave(2)].iter().for_each(|step| ledger.record(step));
+        let whole = fs::read_to_string(&path).unwrap();
+        for length in 0..whole.len() {
+            fs::write(&path, &whole[..length]).unwrap();
+            let found = ledger.left_over();
+            assert!([&[][..], &[leave(1)]].contains(&&found[..]), "{length}: {found:?}");
+        }
+        fs::write(&path, whole.replacen('{', "[", 1)).unwrap();
+        assert_eq!(ledger.left_over(), [leave(2)]);
+    }
+
+    #[test]
+    fn no_link_is_followed_and_no_directory_is_needed() {
+        let scratch = Scratch::new();
+        fs::write(scratch.path().join("precious"), "kept").unwrap();
+        std::os::unix::fs::symlink("precious", scratch.path().join("ledger")).unwrap();
+        let mut ledger = Ledger::new(Some(scratch.path()));
+        assert_eq!(ledger.left_over(), []);
+        ledger.record(&leave(1));
+        assert_eq!(scratch.read("precious"), "kept");
+        let mut nowhere = Ledger::new(None);
+        nowhere.record(&leave(1));
+        assert_eq!(nowhere.left_over(), []);
+    }
+
+    fn leave(index: u32) -> Step {
+        Step::Leave { index, name: format!("tap{index}"), bridge: 9 }
+    }
+}
