@@ -118,7 +118,7 @@ fn a_machine_that_was_cloned_replaces_its_keys() {
             process.wait_line("all keys are replaced", SOON).unwrap();
             pair.fri
                 .wait_output("ping -n -c 1 -W 1 192.168.86.18", BACK, |text| text.contains("1 received"))
-                .unwrap();
+                .unwrap_or_else(|error| panic!("{error}\nfri:\n{}\nmon:\n{}", fri.text(), mon.text()));
             assert_pings(&pair.fri, "192.168.86.18");
         }
         assert!(!fri.text().contains("link down") && !mon.text().contains("link down"));
