@@ -286,10 +286,12 @@ impl End {
 fn open(keys: &LinkKeys, datagram: &[u8]) -> (Sid, Header, Vec<u8>) {
     let tag = Framing::Static.tag(datagram).unwrap_or_default();
     let (sid, header) = lane::unmask(&keys.mask(&tag), datagram);
-    let mut body = datagram.get(Framing::Static.body(datagram.len())).unwrap_or_default().to_vec();
+    let range = Framing::Static.body(datagram.len());
+    let mut body = datagram.get(range.start..).unwrap_or_default().to_vec();
     let aead = keys.static_key(CIPHER, OWN, &sid.0, header.lane);
-    let opened = aead.open(header.counter, &header.emit(), &mut body, &tag);
+    let opened = aead.open(header.counter, &header.emit(), &mut body);
     assert!(opened.is_ok(), "what is sent must verify");
+    body.truncate(range.len());
     (sid, header, body)
 }
 

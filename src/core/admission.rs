@@ -256,10 +256,9 @@ impl Admission {
         let (_, header) = unmask(&self.keys.mask(&tag), &datagram);
         let aead = self.keys.static_key(cipher, direction, &sid.0, header.lane);
         let range = Framing::Static.body(datagram.len());
-        let body = &mut datagram[range];
-        aead.open(header.counter, &header.emit(), body, &tag).map_err(|_| Drop::BadTag)?;
+        aead.open(header.counter, &header.emit(), &mut datagram[range.start..]).map_err(|_| Drop::BadTag)?;
         match header.kind {
-            Kind::Control => control::decode(body).map_err(|_| Drop::Malformed),
+            Kind::Control => control::decode(&datagram[range]).map_err(|_| Drop::Malformed),
             Kind::Frame | Kind::Block | Kind::Reserved => Ok(None),
         }
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::inner::Inner;
-use super::limits::{BUDGET_BASE, COUNTER_END, DATAGRAM_MAX, SID_PREVIOUS};
+use super::limits::{BUDGET_BASE, COUNTER_END, DATAGRAM_MAX, INITIATION, SID_PREVIOUS};
 use super::path::Path;
 use super::replay::Window;
 use super::seen::Seen;
@@ -222,19 +222,22 @@ impl Lane {
 
     /// Opens one datagram; `datagram` is scratch space afterwards.
     pub fn handle_datagram(&mut self, now: Instant, from: Path, datagram: &mut [u8], sink: &mut impl Sink) {
-        let Err(reason) = self.open(now, from, datagram, false, sink) else { return };
-        // What is no data may be a handshake. An attempt that failed leaves the bytes as they were.
-        let framing = self.settings.framing;
-        let handed = match (framing, wrap::is_probe(&self.settings.keys, datagram)) {
-            (Framing::Session, true) => self.hand_over_handshake(from, datagram, sink),
-            (Framing::Session, false) if !self.is_static(datagram) => Err(reason),
-            (Framing::Static, false) => Err(reason),
-            (Framing::Session | Framing::Static, _) => {
-                self.notice_other_mode(now, from, datagram.len(), sink);
-                Err(reason)
+        let keys = &self.settings.keys;
+        // Looked at first: an attempt to open what it cannot open leaves nothing of the bytes. No data has the
+        // right probe but by a chance of one in 2^64.
+        let is_handshake =
+            |datagram: &[u8]| datagram.len() <= *INITIATION.end() && wrap::is_probe(keys, datagram);
+        let result = match self.settings.framing {
+            Framing::Session if is_handshake(datagram) => self.hand_over_handshake(from, datagram, sink),
+            Framing::Session if !self.agreed && self.is_static(datagram) => {
+                self.notice_other_mode(now, from, datagram.len(), sink)
             }
+            Framing::Static if !self.agreed && is_handshake(datagram) => {
+                self.notice_other_mode(now, from, datagram.len(), sink)
+            }
+            Framing::Session | Framing::Static => self.open(now, from, datagram, false, sink),
         };
-        if let Err(reason) = handed {
+        if let Err(reason) = result {
             self.stats.drop(reason);
         }
     }

@@ -51,8 +51,8 @@ impl Lane {
             return Err(Drop::Replayed);
         }
         let range = framing.body(datagram.len());
-        let body = &mut datagram[range];
-        key.aead.open(header.counter, &header.emit(), body, &tag).map_err(|_| Drop::BadTag)?;
+        let sealed = &mut datagram[range.start..];
+        key.aead.open(header.counter, &header.emit(), sealed).map_err(|_| Drop::BadTag)?;
         if !key.window.accept(header.counter) {
             return Err(Drop::Replayed);
         }
@@ -62,7 +62,7 @@ impl Lane {
             key.heard = sink.notice(Notice::Confirmed { serial: key.serial });
         }
         let newest = index == 0 && key.window.is_newest(header.counter);
-        let body = &*body;
+        let body = &datagram[range];
         let mut result = Ok(());
         let (stats, agreed, inner) = (&mut self.stats, self.agreed, &mut self.settings.inner);
         let mut forward = |frame: &[u8]| deliver(stats, agreed, inner, frame, sink);
@@ -126,18 +126,20 @@ impl Lane {
         tag.is_some_and(|tag| unmask(&keys.mask(&tag), datagram).0.is_valid(keys))
     }
 
+    /// The datagram is the other key mode's.
     pub(super) fn notice_other_mode(
         &mut self,
         now: Instant,
         from: Path,
         length: usize,
         sink: &mut impl Sink,
-    ) {
+    ) -> Result<(), Drop> {
         if self.other_mode_at.is_none_or(|at| now.saturating_duration_since(at) >= SIGN_INTERVAL)
             && sink.notice(Notice::OtherMode { from, length })
         {
             self.other_mode_at = Some(now);
         }
+        Err(Drop::Stranger)
     }
 
     fn notice_move(&mut self, now: Instant, from: Path, sink: &mut impl Sink) {
