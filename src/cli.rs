@@ -1,14 +1,16 @@
 //! The command line.
 
 use std::ffi::CStr;
+use std::io::{self, Write};
 use std::panic::{self, PanicHookInfo};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::daemon::exit::{self, BUG, Fatal, USAGE};
-use crate::daemon::{check, engine, keys, start, stderr};
+use crate::daemon::{check, engine, import, keys, start, stderr};
 use crate::privsep::spawn::Role;
 use crate::transport::resolve;
 
@@ -82,6 +84,23 @@ enum Command {
         #[arg(value_name = "FILE")]
         input: Option<PathBuf>,
     },
+    /// Translate an OpenVPN configuration with a static key
+    Import {
+        /// The OpenVPN configuration
+        #[arg(value_name = "FILE.conf")]
+        file: PathBuf,
+        /// Convert its key too, into this new file, for its owner only
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+    },
+    /// Print the completions of a shell
+    Completions {
+        /// Which shell
+        #[arg(value_name = "SHELL")]
+        shell: Shell,
+    },
+    /// Print the command line's manual page, in roff
+    Man,
 }
 
 /// Runs the program of this process's arguments. A program that embeds tund calls it when it finds its own
@@ -121,6 +140,9 @@ fn run(cli: Cli) -> ExitCode {
         Some(Command::Genkey { output }) => end(keys::genkey(output.as_deref())),
         Some(Command::Keypair { output }) => end(keys::keypair(output.as_deref())),
         Some(Command::Pubkey { input }) => end(keys::pubkey(input.as_deref())),
+        Some(Command::Import { file, key }) => end(import::import(&file, key.as_deref())),
+        Some(Command::Completions { shell }) => end(print(completions(shell))),
+        Some(Command::Man) => end(manual().and_then(print)),
         None => {
             let Common { cd, port, verb, allow_open_keys } = cli.common;
             let Some(config) = cli.config else { return usage("--config FILE is missing") };
@@ -128,6 +150,36 @@ fn run(cli: Cli) -> ExitCode {
             start::run(&start::Options { config, cd, port, verb, allow_open_keys })
         }
     }
+}
+
+fn completions(shell: Shell) -> Vec<u8> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "tund", &mut text);
+    text
+}
+
+/// One page with every subcommand.
+fn manual() -> Result<Vec<u8>, Fatal> {
+    let failed = |error: io::Error| Fatal::new(exit::FAILED, error);
+    let mut text = Vec::new();
+    let mut command = Cli::command();
+    command.build();
+    let page = |command: clap::Command| clap_mangen::Man::new(command).section("8");
+    page(command.clone()).render(&mut text).map_err(failed)?;
+    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {
+        writeln!(text, ".SH \"{}\"", sub.get_name().to_uppercase()).map_err(failed)?;
+        let page = page(sub.clone());
+        page.render_description_section(&mut text).map_err(failed)?;
+        page.render_synopsis_section(&mut text).map_err(failed)?;
+        page.render_options_section(&mut text).map_err(failed)?;
+    }
+    Ok(text)
+}
+
+fn print(text: Vec<u8>) -> Result<(), Fatal> {
+    let mut stdout = io::stdout().lock();
+    let written = stdout.write_all(&text).and_then(|()| stdout.flush());
+    written.map_err(|error| Fatal::new(exit::FAILED, format!("cannot write standard output: {error}")))
 }
 
 /// The level of that many `-v`.
@@ -145,7 +197,9 @@ fn end(result: Result<(), Fatal>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(fatal) => {
-            stderr::show(&format!("tund: {fatal}\n"));
+            if !fatal.message.is_empty() {
+                stderr::show(&format!("tund: {fatal}\n"));
+            }
             ExitCode::from(fatal.code)
         }
     }

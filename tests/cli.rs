@@ -72,6 +72,61 @@ fn keys_are_made_once_and_for_their_owner_only() {
     assert!(digits.trim_end().bytes().all(|byte| byte.is_ascii_hexdigit()));
 }
 
+/// Both ends of a link of OpenVPN, one with the key in a file and one with it inline.
+#[test]
+fn both_ends_of_an_openvpn_link_are_imported_with_one_key() {
+    let place = Place::new();
+    let key = format!(
+        "-----BEGIN OpenVPN Static key V1-----\n{}\n-----END OpenVPN Static key V1-----\n",
+        "0123456789abcdef".repeat(32)
+    );
+    place.write("static.key", &key);
+    place.write(
+        "fri.conf",
+        "remote 192.0.2.1\ndev tun\nifconfig 10.9.0.1 10.9.0.2\nsecret static.key 0\ncomp-lzo\n",
+    );
+    place.write(
+        "mon.conf",
+        &format!("dev tun\nifconfig 10.9.0.2 10.9.0.1\nkey-direction 1\n<secret>\n{key}</secret>\n"),
+    );
+    for (name, noted) in [
+        ("fri", "fri.conf: line 5: comp-lzo: tund does not compress"),
+        ("mon", "mon.conf: line 3: key-direction 1"),
+    ] {
+        let output = place.tund(&["import", "--key", &format!("{name}.key"), &format!("{name}.conf")]);
+        assert_eq!(code(&output), 0, "{output:?}");
+        assert!(text(&output.stderr).contains(noted), "{output:?}");
+        place.write(&format!("{name}.toml"), &text(&output.stdout));
+        let output = place.tund(&["check", &format!("{name}.toml")]);
+        assert_eq!(code(&output), 0, "{output:?}");
+    }
+    let converted = fs::read(place.path("fri.key")).unwrap();
+    assert_eq!(converted, fs::read(place.path("mon.key")).unwrap());
+    let mode = fs::metadata(place.path("fri.key")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o600);
+
+    let output = place.tund(&["import", "fri.conf"]);
+    assert!(text(&output.stderr).contains("add --key fri.key"), "{output:?}");
+    place.write("tls.conf", "client\ndev tun\nremote a\n");
+    let output = place.tund(&["import", "tls.conf"]);
+    assert_eq!(code(&output), 78);
+    assert!(text(&output.stderr).contains("tls.conf:1:1") && output.stdout.is_empty(), "{output:?}");
+}
+
+#[test]
+fn completions_and_the_manual_page_know_every_command() {
+    let place = Place::new();
+    let man = place.tund(&["man"]);
+    for shell in ["bash", "zsh", "fish"] {
+        let output = place.tund(&["completions", shell]);
+        assert_eq!((code(&output), text(&output.stderr).as_str()), (0, ""));
+        for word in ["check", "genkey", "import", "allow-open-keys"] {
+            assert!(text(&output.stdout).contains(word), "{shell}: {word}");
+            assert!(text(&man.stdout).to_lowercase().replace('\\', "").contains(word), "man: {word}");
+        }
+    }
+}
+
 #[test]
 fn wrong_usage_is_2() {
     let place = Place::new();

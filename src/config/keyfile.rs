@@ -11,7 +11,7 @@ const PUBLIC_TITLE: &str = "# tund public key: give it to the peer";
 pub enum KeyError {
     /// The file of OpenVPN's `secret` or `tls-auth`.
     #[error(
-        "this is an OpenVPN static key, whose form and strength differ: make a new one with `tund genkey`"
+        "this is an OpenVPN static key: make a new one with `tund genkey`, or convert it with `tund import --key`"
     )]
     OpenVpn,
     /// The title says that it is another kind of key.

@@ -11,6 +11,7 @@ mod check_outer;
 mod check_routes;
 pub mod diagnostic;
 pub mod keyfile;
+pub mod openvpn;
 mod raw;
 mod reader;
 mod render;

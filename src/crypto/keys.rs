@@ -35,6 +35,12 @@ pub fn generate(random: &mut impl Random) -> Zeroizing<[u8; 32]> {
     secret
 }
 
+/// The shared secret that a static key of OpenVPN becomes: HKDF-SHA256 of its 256 bytes, with the salt "tund openvpn key"
+/// and without info. It is the same at both ends, whatever direction they used the key in.
+pub fn from_openvpn(key: &[u8; 256]) -> Zeroizing<[u8; 32]> {
+    expand_32(&Hkdf::new(Some(b"tund openvpn key"), key), &[])
+}
+
 /// The X25519 public key of a private key (RFC 7748).
 pub fn public_of(private: &[u8; 32]) -> [u8; 32] {
     PublicKey::from(&StaticSecret::from(*private)).to_bytes()
@@ -176,6 +182,15 @@ fn expand_32(key: &Hkdf<Sha256>, info: &[&[u8]]) -> Zeroizing<[u8; 32]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_openvpn_key_becomes_what_hkdf_says() {
+        // hmac(hmac("tund openvpn key", key), 01), by Python's hmac module.
+        let key: [u8; 256] = std::array::from_fn(|n| n as u8);
+        let expected = "e025164b609da0f39100b4b5004005052e4b8aca40cc4c21c250aa526ca754d7";
+        let digits: String = from_openvpn(&key).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(digits, expected);
+    }
 
     #[test]
     fn both_ends_of_a_pair_compute_one_secret() {

@@ -20,6 +20,11 @@ pub fn genkey(output: Option<&Path>) -> Result<(), Fatal> {
     write(output, &keyfile::format_secret(&generate(&mut Os)))
 }
 
+/// Writes a shared secret into a new file.
+pub fn create_secret(path: &Path, secret: &[u8; 32]) -> Result<(), Fatal> {
+    write(Some(path), &keyfile::format_secret(secret))
+}
+
 /// A new private key, into a new file or to standard output. With a file the public key goes to standard
 /// output.
 pub fn keypair(output: Option<&Path>) -> Result<(), Fatal> {

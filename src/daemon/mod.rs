@@ -10,6 +10,7 @@ pub mod environment;
 pub mod exit;
 pub mod floor;
 pub mod identity;
+pub mod import;
 pub mod keys;
 pub mod ledger;
 pub mod limit;

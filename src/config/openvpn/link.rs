@@ -1,0 +1,275 @@
+//! What the directives say together.
+
+use zeroize::Zeroizing;
+
+use super::network::{Gateway, Route, route, route_ipv6, with_netmask};
+use super::reasons::{TLS, reason};
+use super::words::Directive;
+use super::write::write;
+use super::{Diagnostic, Imported, OldKey, quote};
+
+/// OpenVPN's port, when none is named.
+pub(super) const PORT: &str = "1194";
+
+/// The link as far as the directives have been read.
+#[derive(Default)]
+pub(super) struct Link {
+    pub remotes: Vec<(String, Option<String>)>,
+    pub port: Option<String>,
+    pub local_port: Option<String>,
+    pub remote_port: Option<String>,
+    pub local: Option<String>,
+    pub nobind: bool,
+    pub bind_device: Option<String>,
+    pub mark: Option<i64>,
+    dev: Option<String>,
+    dev_type: Option<String>,
+    pub ifconfig: Option<(String, String)>,
+    pub ifconfig_ipv6: Option<(String, Option<String>)>,
+    pub noexec: bool,
+    pub mtu: Option<i64>,
+    pub mac: Option<String>,
+    pub txqueuelen: Option<i64>,
+    pub routes: Vec<Route>,
+    pub route_gateway: Option<String>,
+    pub route_metric: Option<i64>,
+    pub ping: Option<i64>,
+    pub ping_restart: Option<i64>,
+    pub scripts: Vec<(&'static str, Vec<String>)>,
+    pub security: i64,
+    pub user: Option<String>,
+    pub group: Option<String>,
+    pub verb: Option<i64>,
+    pub buffer: Option<i64>,
+    pub no_mss_clamp: bool,
+    secret: Option<OldKey>,
+    pub left_out: Vec<String>,
+    errors: Vec<Diagnostic>,
+}
+
+impl Link {
+    /// Reads one directive.
+    pub fn take(&mut self, directive: &Directive) {
+        let words: Vec<&str> = directive.arguments.iter().map(String::as_str).collect();
+        let known = match (directive.name.as_str(), words.as_slice()) {
+            ("secret", _) => self.secret(directive),
+            (name, _) if TLS.contains(&name) => self.refuse(directive),
+            (
+                "remote" | "port" | "lport" | "rport" | "local" | "nobind" | "proto" | "bind-dev" | "mark",
+                words,
+            ) => self.outer(directive, words),
+            ("dev", [name]) => set(&mut self.dev, name),
+            ("dev-type", [kind]) => set(&mut self.dev_type, kind),
+            ("ifconfig", [own, other]) => {
+                self.ifconfig = Some(((*own).to_owned(), (*other).to_owned()));
+                true
+            }
+            ("ifconfig-ipv6", [own, rest @ ..]) => {
+                self.ifconfig_ipv6 = Some(((*own).to_owned(), rest.first().map(|&peer| peer.to_owned())));
+                true
+            }
+            ("ifconfig-noexec", []) => flag(&mut self.noexec),
+            ("tun-mtu", [mtu, ..]) => number(&mut self.mtu, mtu),
+            ("lladdr", [mac]) => set(&mut self.mac, mac),
+            ("txqueuelen", [length]) => number(&mut self.txqueuelen, length),
+            ("route", words) => self.route(directive, words),
+            ("route-ipv6", words) => self.keep(directive, route_ipv6(words)),
+            ("route-gateway", [gateway]) => set(&mut self.route_gateway, gateway),
+            ("route-metric", [metric]) => number(&mut self.route_metric, metric),
+            ("keepalive", [interval, timeout]) => {
+                number(&mut self.ping, interval) && number(&mut self.ping_restart, timeout)
+            }
+            ("ping", [interval]) => number(&mut self.ping, interval),
+            ("ping-restart", [timeout]) => number(&mut self.ping_restart, timeout),
+            (name, words) => self.local_side(name, words),
+        };
+        if !known {
+            self.leave_out(directive);
+        }
+    }
+
+    fn outer(&mut self, directive: &Directive, words: &[&str]) -> bool {
+        match (directive.name.as_str(), words) {
+            ("remote", [host, rest @ ..]) => {
+                self.remotes.push(((*host).to_owned(), rest.first().map(|&port| port.to_owned())));
+                rest.get(1).is_none_or(|proto| self.proto(directive, proto))
+            }
+            ("port", [port]) => set(&mut self.port, port),
+            ("lport", [port]) => set(&mut self.local_port, port),
+            ("rport", [port]) => set(&mut self.remote_port, port),
+            ("local", [address]) => set(&mut self.local, address),
+            ("nobind", []) => flag(&mut self.nobind),
+            ("proto", [proto]) => self.proto(directive, proto),
+            ("bind-dev", [device]) => set(&mut self.bind_device, device),
+            ("mark", [mark]) => number(&mut self.mark, mark),
+            _ => false,
+        }
+    }
+
+    /// tund speaks UDP of both families; TCP is worth a word, since the peer has to change too.
+    fn proto(&mut self, directive: &Directive, proto: &str) -> bool {
+        if !proto.starts_with("udp") {
+            self.report(directive, "tund speaks UDP: a firewall that lets only TCP through has to be opened");
+        }
+        true
+    }
+
+    fn local_side(&mut self, name: &str, words: &[&str]) -> bool {
+        let script = match name {
+            "up" => Some("up"),
+            "down" => Some("down"),
+            "route-up" => Some("route-up"),
+            "route-pre-down" => Some("route-down"),
+            "ipchange" => Some("link-up"),
+            _ => None,
+        };
+        match (script, name, words) {
+            (Some(script), _, [command]) => {
+                let command = command.split_whitespace().map(str::to_owned).collect();
+                self.scripts.push((script, command));
+                true
+            }
+            (None, "script-security", [level, ..]) => {
+                level.parse().map(|level| self.security = level).is_ok()
+            }
+            (None, "user", [user]) => set(&mut self.user, user),
+            (None, "group", [group]) => set(&mut self.group, group),
+            (None, "verb", [level]) => number(&mut self.verb, level),
+            (None, "sndbuf" | "rcvbuf", [size]) => {
+                let before = self.buffer;
+                let read = number(&mut self.buffer, size);
+                self.buffer = self.buffer.max(before);
+                read
+            }
+            (None, "mssfix", []) => true,
+            (None, "mssfix", [size, ..]) => {
+                self.no_mss_clamp = *size == "0";
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn secret(&mut self, directive: &Directive) -> bool {
+        let key = match (&directive.inline, directive.arguments.first()) {
+            (Some(text), _) => OldKey::Inline(Zeroizing::new(text.as_str().to_owned())),
+            (None, Some(file)) if file != "[inline]" => OldKey::File(file.clone()),
+            (None, _) => return !directive.arguments.is_empty(),
+        };
+        self.secret = Some(key);
+        true
+    }
+
+    fn route(&mut self, directive: &Directive, words: &[&str]) -> bool {
+        self.keep(directive, route(words, &self.remotes))
+    }
+
+    fn keep(&mut self, directive: &Directive, route: Result<Route, &'static str>) -> bool {
+        match route {
+            Ok(route) => self.routes.push(route),
+            Err(problem) => self.report(directive, problem),
+        }
+        true
+    }
+
+    fn refuse(&mut self, directive: &Directive) -> bool {
+        let message = format!("`{}` belongs to a link with certificates", directive.name);
+        let help =
+            "only links of two ends with a static key (`secret`) can be imported; write tund's file by hand";
+        self.errors.push(Diagnostic::error(Some(directive.place.clone()), message).help(help));
+        true
+    }
+
+    fn leave_out(&mut self, directive: &Directive) {
+        let unknown = "tund's import does not know it in this form; look it up in openvpn(8)";
+        self.report(directive, reason(&directive.name).unwrap_or(unknown));
+    }
+
+    fn report(&mut self, directive: &Directive, why: &str) {
+        let mut shown = directive.name.clone();
+        for argument in &directive.arguments {
+            shown.push(' ');
+            shown.push_str(argument);
+        }
+        let shown = quote(&shown);
+        let shown = shown.trim_matches('"');
+        self.left_out.push(format!("line {}: {shown}: {why}", directive.line));
+    }
+
+    /// Whether the device is a tap.
+    pub fn is_tap(&self) -> bool {
+        self.dev_type.as_ref().or(self.dev.as_ref()).is_some_and(|kind| kind.starts_with("tap"))
+    }
+
+    /// The interface's name, where it is not only a kind.
+    pub fn device_name(&self) -> Option<&str> {
+        self.dev.as_deref().filter(|name| !matches!(*name, "tun" | "tap" | "null"))
+    }
+
+    /// The result, if nothing stands against it.
+    pub fn finish(mut self, key_file: &str) -> Result<Imported, Vec<Diagnostic>> {
+        if self.secret.is_none() && self.errors.is_empty() {
+            let help = "only links of two ends with a static key can be imported";
+            self.errors.push(Diagnostic::error(None, "there is no `secret`").help(help));
+        }
+        if self.dev.is_none() && self.dev_type.is_none() {
+            self.errors.push(Diagnostic::error(None, "there is no `dev`").help("name tun or tap"));
+        }
+        if let Some((own, other)) = self.ifconfig.clone()
+            && (self.is_tap() || other.starts_with("255."))
+        {
+            match with_netmask(&own, &other) {
+                Some(net) => self.ifconfig = Some((net.to_string(), String::new())),
+                None => {
+                    let (own, other) = (quote(&own), quote(&other));
+                    self.left_out.push(format!("ifconfig {own} {other}: this is no address and netmask"));
+                }
+            }
+        }
+        if self.security < 2 && !self.scripts.is_empty() {
+            self.left_out
+                .push("scripts: there is no script-security 2, so OpenVPN ran none of them".to_owned());
+            self.scripts.clear();
+        }
+        let errors = std::mem::take(&mut self.errors);
+        match self.secret.take() {
+            Some(key) if errors.is_empty() => {
+                let toml = write(&self, key_file);
+                Ok(Imported { toml, key, left_out: self.left_out })
+            }
+            Some(_) | None => Err(errors),
+        }
+    }
+
+    /// Where a route of that family leads.
+    pub fn via(&self, route: &Route) -> Option<String> {
+        match &route.gateway {
+            Some(Gateway::Vpn) | None if self.route_gateway.is_some() && route.is_ipv4() => {
+                self.route_gateway.clone()
+            }
+            Some(Gateway::Vpn) | None => None,
+            Some(Gateway::Net) => Some("net_gateway".to_owned()),
+            Some(Gateway::Address(address)) => Some(address.to_string()),
+        }
+    }
+}
+
+fn set(field: &mut Option<String>, value: &str) -> bool {
+    *field = Some(value.to_owned());
+    true
+}
+
+fn flag(field: &mut bool) -> bool {
+    *field = true;
+    true
+}
+
+fn number(field: &mut Option<i64>, value: &str) -> bool {
+    match value.parse() {
+        Ok(value) => {
+            *field = Some(value);
+            true
+        }
+        Err(_) => false,
+    }
+}

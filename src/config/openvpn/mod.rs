@@ -1,0 +1,79 @@
+//! An OpenVPN configuration in static-key mode, as tund's TOML.
+//!
+//! What has an equal is translated; every other directive is reported with its line and the reason, so that nothing
+//! is dropped in silence.
+
+mod link;
+mod network;
+mod reasons;
+mod words;
+mod write;
+
+use zeroize::Zeroizing;
+
+use super::diagnostic::{Diagnostic, quote};
+
+/// Bytes of an OpenVPN static key.
+pub const KEY: usize = 256;
+
+/// Where the old key is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OldKey {
+    /// In the configuration itself, between `<secret>` and `</secret>`.
+    Inline(Zeroizing<String>),
+    /// In this file, as the configuration names it.
+    File(String),
+}
+
+/// What became of a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Imported {
+    /// tund's configuration.
+    pub toml: String,
+    /// Where the key to convert is.
+    pub key: OldKey,
+    /// Each directive that was not translated, with the reason; the same lines are comments in `toml`.
+    pub left_out: Vec<String>,
+}
+
+/// Why a file is no static key of OpenVPN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OldKeyError {
+    /// No line says where the key begins, or none where it ends.
+    #[error("it holds no \"-----BEGIN OpenVPN Static key V1-----\" and its end: name the file of `secret`")]
+    NoKey,
+    /// Something else than hexadecimal digits.
+    #[error("the key in it is not made of 512 hexadecimal digits: it is damaged")]
+    Damaged,
+}
+
+/// Translates the text of a configuration. `key_file` is the key file that the result names. Errors say that this
+/// is no link of two ends with a static key, or that a directive cannot be understood.
+pub fn import(text: &str, key_file: &str) -> Result<Imported, Vec<Diagnostic>> {
+    let directives = words::read(text)?;
+    let mut link = link::Link::default();
+    for directive in &directives {
+        link.take(directive);
+    }
+    link.finish(key_file)
+}
+
+/// The 256 bytes in the file that `openvpn --genkey secret` makes.
+pub fn parse_key(text: &str) -> Result<Zeroizing<[u8; KEY]>, OldKeyError> {
+    const BEGIN: &str = "-----BEGIN OpenVPN Static key V1-----";
+    const END: &str = "-----END OpenVPN Static key V1-----";
+    let begin = text.find(BEGIN).ok_or(OldKeyError::NoKey)? + BEGIN.len();
+    let body = text.get(begin..).and_then(|rest| rest.split_once(END)).ok_or(OldKeyError::NoKey)?.0;
+    let mut key = Zeroizing::new([0; KEY]);
+    let mut digits = body.chars().filter(|c| !c.is_whitespace()).map(|c| c.to_digit(16));
+    for byte in key.iter_mut() {
+        let (Some(Some(high)), Some(Some(low))) = (digits.next(), digits.next()) else {
+            return Err(OldKeyError::Damaged);
+        };
+        *byte = (high << 4 | low) as u8;
+    }
+    if digits.next().is_some() { Err(OldKeyError::Damaged) } else { Ok(key) }
+}
+
+#[cfg(test)]
+mod tests;

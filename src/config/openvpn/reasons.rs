@@ -1,0 +1,128 @@
+//! Why a directive of OpenVPN is not in tund's file.
+
+/// Directives that only a link with certificates has: such a file describes another kind of link.
+pub(super) const TLS: [&str; 17] = [
+    "tls-server",
+    "tls-client",
+    "client",
+    "server",
+    "server-bridge",
+    "server-ipv6",
+    "pull",
+    "ca",
+    "cert",
+    "key",
+    "dh",
+    "pkcs12",
+    "auth-user-pass",
+    "client-config-dir",
+    "tls-auth",
+    "tls-crypt",
+    "tls-crypt-v2",
+];
+
+/// What is always so with tund, and so needs no word in its file.
+const ALWAYS: &[(&[&str], &str)] = &[
+    (&["auth"], "every cipher of tund authenticates as well"),
+    (&["persist-tun", "persist-key"], "it is always so"),
+    (&["resolv-retry"], "names are tried for ever"),
+    (&["fast-io", "dev-node", "tun-ipv6", "ifconfig-nowarn", "up-delay"], "there is nothing to choose"),
+    (&["multihome"], "answers always leave from the address that was asked"),
+    (&["mtu-disc", "mtu-test"], "tund never sends IP fragments, and finds the path's size by itself"),
+    (&["fragment", "link-mtu"], "frames larger than the path are carried whole; there is no size to set"),
+    (
+        &["replay-window", "replay-persist", "mute-replay-warnings"],
+        "the window is 8192 wide and survives a restart",
+    ),
+    (&["mute"], "lines that repeat are limited"),
+    (&["disable-occ"], "both ends say in one line what does not fit"),
+    (&["float"], "it is the default"),
+    (&["allow-deprecated-insecure-static-crypto"], "the link becomes one with forward secrecy"),
+    (
+        &[
+            "providers",
+            "engine",
+            "prng",
+            "keysize",
+            "ncp-disable",
+            "data-ciphers",
+            "data-ciphers-fallback",
+            "ncp-ciphers",
+        ],
+        "the cipher is AES-256-GCM or ChaCha20-Poly1305, as suits both ends",
+    ),
+    (
+        &["mlock"],
+        "the process that reads the network keeps keys in its own memory only and leaves no core file",
+    ),
+    (&["down-pre"], "down always runs while the device still exists"),
+    (&["chroot"], "the process that reads the network has an empty root in any case"),
+    (&["key-direction"], "handshake keys have their directions by themselves"),
+    (
+        &["mode", "connect-retry", "connect-retry-max", "connect-timeout", "explicit-exit-notify", "bind"],
+        "it is always so with a link of two ends",
+    ),
+];
+
+/// What works otherwise with tund.
+const OTHERWISE: &[(&[&str], &str)] = &[
+    (
+        &["comp-lzo", "compress", "comp-noadapt", "allow-compression"],
+        "tund does not compress: compression with encryption tells what is inside",
+    ),
+    (&["no-replay", "no-iv"], "tund always refuses replays, and never repeats a nonce"),
+    (&["cd"], "give tund the option --cd, or write paths relative to its own file"),
+    (&["inetd"], "give tund the option --inetd"),
+    (
+        &["management", "management-client", "management-hold"],
+        "ask with `tund status` and `tund stats` instead",
+    ),
+    (&["status", "status-version"], "ask with `tund status` instead"),
+    (&["passtos"], "the traffic class is not copied outward"),
+    (
+        &["ping-exit", "inactive"],
+        "a link stays; one that inetd or systemd starts ends by keepalive.idle-exit",
+    ),
+    (&["config"], "other files are not read: import them one by one"),
+    (
+        &["http-proxy", "socks-proxy", "http-proxy-option"],
+        "tund speaks UDP to the peer itself; proxies are not supported",
+    ),
+    (&["remote-random"], "remotes are tried in their order"),
+    (&["route-delay"], "routes are set as soon as the device is ready"),
+    (&["route-noexec"], "the routes were left to a script: they are not set by tund either"),
+    (
+        &["up-restart"],
+        "the device stays through restarts, so up runs once; use link-up for what follows the peer",
+    ),
+    (
+        &["topology"],
+        "a tun link of two ends has one address at each end; a prefix may stand in device.address",
+    ),
+    (&["setenv", "setenv-safe"], "scripts get OpenVPN's names, and TUND_ ones, but no others"),
+    (&["plugin"], "plugins cannot be loaded; a script may do what it did"),
+    (&["shaper"], "use tc(8) on the device"),
+    (&["echo", "verify-hash"], "it has no effect with a static key"),
+];
+
+/// The reason for a directive that is not translated.
+pub(super) fn reason(name: &str) -> Option<&'static str> {
+    let lists = ALWAYS.iter().chain(OTHERWISE);
+    let listed = lists.clone().find(|(names, _)| names.contains(&name)).map(|(_, reason)| *reason);
+    listed.or_else(|| crate::config::suggest::directive(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_directive_has_one_reason() {
+        let mut seen = std::collections::BTreeSet::new();
+        for name in ALWAYS.iter().chain(OTHERWISE).flat_map(|(names, _)| *names).chain(&TLS) {
+            assert!(seen.insert(name), "{name} is listed twice");
+        }
+        assert_eq!(reason("comp-lzo").unwrap().split(':').next(), Some("tund does not compress"));
+        assert_eq!(reason("no-such-directive"), None);
+    }
+}

@@ -1,0 +1,154 @@
+//! The link as TOML.
+
+use std::fmt::Write;
+
+use super::link::{Link, PORT};
+use crate::config::DEFAULT_PORT;
+
+/// The text of tund's file.
+pub(super) fn write(link: &Link, key_file: &str) -> String {
+    let mut out = Text(String::new());
+    out.line("# From an OpenVPN configuration with a static key, by `tund import`. Both ends have to change together.");
+    for line in &link.left_out {
+        out.line(&format!("# {line}"));
+    }
+    outer(link, &mut out);
+    out.line("\n[key]");
+    out.line(
+        "# The old key, converted; handshake keys have forward secrecy, which the old link did not have.",
+    );
+    out.text("file", key_file);
+    device(link, &mut out);
+    for route in &link.routes {
+        out.line("\n[[route]]");
+        out.text("to", &route.to.to_string());
+        link.via(route).into_iter().for_each(|via| out.text("via", &via));
+        out.number("metric", route.metric.or(link.route_metric));
+    }
+    if !link.scripts.is_empty() {
+        out.line("\n[scripts]");
+        out.number("security", Some(link.security.min(3)));
+        for (script, command) in &link.scripts {
+            out.list(script, command);
+        }
+    }
+    out.table("keepalive", |out| {
+        let seconds =
+            |value: Option<i64>| value.filter(|seconds| *seconds > 0).map(|seconds| format!("{seconds}s"));
+        seconds(link.ping).into_iter().for_each(|value| out.text("interval", &value));
+        // The peer has several intervals to be heard in.
+        let timeout =
+            link.ping_restart.or(link.ping.filter(|interval| *interval >= 60).map(|interval| 3 * interval));
+        seconds(timeout).into_iter().for_each(|value| out.text("timeout", &value));
+    });
+    out.table("run", |out| {
+        link.user.iter().for_each(|user| out.text("user", user));
+        link.group.iter().for_each(|group| out.text("group", group));
+        out.number("verb", link.verb.map(|level| level.clamp(0, 9)));
+    });
+    out.table("tuning", |out| {
+        out.number("socket-buffer", link.buffer.filter(|size| *size >= 4096));
+        if link.no_mss_clamp {
+            out.line("mss-clamp = false");
+        }
+    });
+    out.0
+}
+
+/// Where datagrams go and where they arrive. tund's own port differs from OpenVPN's, so ports are always named.
+fn outer(link: &Link, out: &mut Text) {
+    let common = link.port.as_deref().unwrap_or(PORT);
+    let port = link.remote_port.as_deref().unwrap_or(common);
+    let remotes: Vec<_> = link
+        .remotes
+        .iter()
+        .map(|(host, own)| {
+            let port = own.as_deref().unwrap_or(port);
+            if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+        })
+        .collect();
+    if !remotes.is_empty() {
+        out.list("remote", &remotes);
+    }
+    let own = link.local_port.as_deref().unwrap_or(common);
+    match &link.local {
+        _ if link.nobind && !remotes.is_empty() => {
+            out.line("listen = 0                  # nobind: any free port")
+        }
+        Some(address) if address.contains(':') => out.text("listen", &format!("[{address}]:{own}")),
+        Some(address) => out.text("listen", &format!("{address}:{own}")),
+        None if own == DEFAULT_PORT.to_string() => {}
+        None => out.text("listen", own),
+    }
+    link.bind_device.iter().for_each(|device| out.text("bind-device", device));
+    out.number("fwmark", link.mark);
+}
+
+fn device(link: &Link, out: &mut Text) {
+    out.line("\n[device]");
+    out.text("mode", if link.is_tap() { "tap" } else { "tun" });
+    link.device_name().into_iter().for_each(|name| out.text("name", name));
+    let mut addresses = Vec::new();
+    let mut peers = Vec::new();
+    if let Some((own, peer)) = &link.ifconfig {
+        addresses.push(own.clone());
+        peers.extend(Some(peer.clone()).filter(|peer| !peer.is_empty()));
+    }
+    if let Some((own, peer)) = &link.ifconfig_ipv6 {
+        addresses.push(own.clone());
+        peers.extend(peer.clone().filter(|_| !link.is_tap()));
+    }
+    if !addresses.is_empty() {
+        out.list("address", &addresses);
+    }
+    if !peers.is_empty() {
+        out.list("peer", &peers);
+    }
+    out.number("mtu", link.mtu);
+    let scripted = link.scripts.iter().any(|(script, _)| *script == "up");
+    // A device without addresses is left to the script, as OpenVPN leaves it.
+    if link.noexec || addresses.is_empty() && (scripted || !link.is_tap()) {
+        out.line("configure = false           # addresses, MTU and the up state are set by a script");
+    }
+    link.mac.iter().for_each(|mac| out.text("mac", mac));
+    out.number("txqueuelen", link.txqueuelen);
+}
+
+struct Text(String);
+
+impl Text {
+    fn line(&mut self, line: &str) {
+        self.0.push_str(line);
+        self.0.push('\n');
+    }
+
+    fn text(&mut self, key: &str, value: &str) {
+        // Writing to a String does not fail.
+        let _ = writeln!(self.0, "{key} = {}", toml::Value::from(value));
+    }
+
+    fn number(&mut self, key: &str, value: Option<i64>) {
+        value.into_iter().for_each(|value| self.line(&format!("{key} = {value}")));
+    }
+
+    /// One text, or a list of several.
+    fn list(&mut self, key: &str, values: &[String]) {
+        match values {
+            [value] => self.text(key, value),
+            several => {
+                let values = toml::Value::from(several.to_vec());
+                let _ = writeln!(self.0, "{key} = {values}");
+            }
+        }
+    }
+
+    /// A table, unless nothing is in it.
+    fn table(&mut self, name: &str, fill: impl FnOnce(&mut Text)) {
+        let mut inside = Text(String::new());
+        fill(&mut inside);
+        if !inside.0.is_empty() {
+            self.line(&format!("\n[{name}]"));
+            self.0.push_str(&inside.0);
+        }
+    }
+}
