@@ -10,14 +10,21 @@ use std::time::{Duration, Instant};
 use tund_lab::flood::{Flood, Kind, Sniffer};
 use tund_lab::{Error, Host, Net, Process, probe, rights};
 
-use crate::measure::{LINKS, Link, PATIENCE, Place, UP, install};
+use crate::link::{INNER, Keys, Link, Mode, OUTER, PATIENCE, PORT, Place, UP, install};
 
 const TRANSFER: Duration = Duration::from_secs(2);
 const PINGS: u16 = 40;
 /// Runs of a link that are recorded, the one that is measured last.
 const RUNS: usize = 4;
+/// A link of each kind of key.
+const LINKS: [(&str, Link); 2] =
+    [("tund tun", link(Keys::Handshake)), ("tund tun, static keys", link(Keys::Static))];
 const MON: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 const SOURCES: Ipv4Addr = Ipv4Addr::new(10, 66, 0, 0);
+
+const fn link(keys: Keys) -> Link {
+    Link { mode: Mode::Tun, keys, cipher: None, tuning: "" }
+}
 
 struct World {
     fri: Host,
@@ -43,26 +50,26 @@ type Run = Vec<Vec<u8>>;
 type Pair = (Measured, Measured);
 
 /// Measures `rounds` times, each kind of flood beside quiet, and prints medians.
-pub fn run(rounds: usize) -> Result<(), Error> {
+pub fn run(rounds: u32) -> Result<(), Error> {
     rights::become_root()?;
     rights::check_namespaces()?;
     rights::check_tun()?;
     let world = World::new()?;
     println!("| link | flood | sent | taken | TCP beside quiet | ping p50: quiet, flood |");
     println!("|---|---|--:|--:|--:|--:|");
-    for link in LINKS.iter().filter(|link| !link.title.contains("tap")) {
-        let mon = link.start(&world.tund, Place::Mon(&world.mon))?;
+    for (title, link) in &LINKS {
+        let mon = link.start(&world.tund, &world.mon, Place::Mon)?;
         let (_fri, recordings) = world.record(link, &mon)?;
         for kind in Kind::ALL {
             let payloads = kind.payloads(&recordings);
             let mut pairs = Vec::new();
             for _ in 0..rounds {
-                pairs.push((world.measure(link, &[])?, world.measure(link, &payloads)?));
+                pairs.push((world.measure(&[])?, world.measure(&payloads)?));
             }
-            print_medians(link, kind, &pairs);
+            print_medians(title, kind, &pairs);
         }
         if let Some(line) = mon.lines().iter().find(|line| line.contains("nothing heard")) {
-            return Err(Error::new(format!("{}: {line}", link.title)));
+            return Err(Error::new(format!("{title}: {line}")));
         }
     }
     Ok(())
@@ -86,12 +93,12 @@ impl World {
     /// Runs fri's end several times; gives the last and what each sent.
     fn record(&self, link: &Link, mon: &Process) -> Result<(Process, Vec<Run>), Error> {
         let sniffer = Sniffer::new(&self.mon)?;
-        let target = SocketAddrV4::new(Ipv4Addr::new(192, 168, 80, 18), link.port);
-        let [own, peer] = link.addresses();
+        let target = SocketAddrV4::new(OUTER[1], PORT);
+        let [own, peer] = INNER;
         let mut recordings = Vec::new();
         loop {
             let mark = mon.mark();
-            let mut fri = link.start(&self.tund, Place::Fri(&self.fri))?;
+            let mut fri = link.start(&self.tund, &self.fri, Place::Fri)?;
             fri.wait_line(UP, PATIENCE)?;
             mon.wait_line_after(mark, UP, PATIENCE)?;
             probe::ping(&self.fri, own, peer, 10)?;
@@ -104,13 +111,11 @@ impl World {
     }
 
     /// The link's figures while mallory sends these payloads, if there are any.
-    fn measure(&self, link: &Link, payloads: &[Vec<u8>]) -> Result<Measured, Error> {
-        let [fri, mon] = link.addresses();
+    fn measure(&self, payloads: &[Vec<u8>]) -> Result<Measured, Error> {
+        let [fri, mon] = INNER;
         let flood = match payloads {
             [] => None,
-            [_, ..] => {
-                Some(Flood::start(&self.mallory, SOURCES, SocketAddrV4::new(MON, link.port), payloads)?)
-            }
+            [_, ..] => Some(Flood::start(&self.mallory, SOURCES, SocketAddrV4::new(MON, PORT), payloads)?),
         };
         let (begin, taken) = (Instant::now(), self.taken()?);
         let mut times = probe::ping(&self.fri, fri, mon, PINGS)?.times;
@@ -132,7 +137,7 @@ impl World {
     }
 }
 
-fn print_medians(link: &Link, kind: Kind, pairs: &[Pair]) {
+fn print_medians(title: &str, kind: Kind, pairs: &[Pair]) {
     let median = |of: &dyn Fn(&Pair) -> f64| {
         let mut values: Vec<f64> = pairs.iter().map(of).collect();
         values.sort_by(f64::total_cmp);
@@ -140,7 +145,7 @@ fn print_medians(link: &Link, kind: Kind, pairs: &[Pair]) {
     };
     println!(
         "| {} | {} | {:.0}/s | {:.0}/s | {:.0} % | {:.0} µs, {:.0} µs |",
-        link.title,
+        title,
         kind.title(),
         median(&|(_, flood)| flood.flood[0]),
         median(&|(_, flood)| flood.flood[1]),

@@ -14,7 +14,7 @@ const TRANSFER: Duration = Duration::from_secs(2);
 const PINGS: u16 = 20;
 
 /// Which link is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mode {
     /// Routed.
     Tun,

@@ -156,6 +156,11 @@ impl Host {
         writeln!(file, "{address} {name}").at(path.display())
     }
 
+    /// Where this process finds a file that has this absolute path in the host.
+    pub fn path(&self, path: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}", self.pid())).join("root").join(path.trim_start_matches('/'))
+    }
+
     /// Mounts `source` over `target` in this host alone.
     pub fn mount(&self, source: &Path, target: &str) -> Result<(), Error> {
         self.output(&["mount", "--bind", &source.to_string_lossy(), target])?;

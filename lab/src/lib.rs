@@ -18,6 +18,7 @@ mod process;
 
 pub mod flood;
 pub mod frame;
+pub mod machine;
 pub mod probe;
 pub mod rights;
 pub mod wire;

@@ -48,7 +48,12 @@ pub fn require_python(modules: &[&str]) -> Result<(), Error> {
 }
 
 fn found(program: &str) -> bool {
-    std::env::split_paths(&search_path()).any(|dir| dir.join(program).is_file())
+    find(program).is_some()
+}
+
+/// Where a program is, on this process's `PATH` or among the system's programs.
+pub fn find(program: &str) -> Option<std::path::PathBuf> {
+    std::env::split_paths(&search_path()).map(|dir| dir.join(program)).find(|path| path.is_file())
 }
 
 /// This process's `PATH` and the directories of system programs, which ordinary users lack.
@@ -105,6 +110,11 @@ pub fn check_tun() -> Result<(), Error> {
     Err(Error::new(format!("cannot open {path} ({error}); {remedy}")))
 }
 
+/// Whether [`become_root`] has executed this program again.
+pub fn is_entered() -> bool {
+    std::env::var_os(ENTERED).is_some()
+}
+
 /// Makes this process root of a user namespace if it is an ordinary user: executes it again, once.
 /// Returns only when it is root (of whichever kind), or cannot become so.
 pub fn become_root() -> Result<(), Error> {
@@ -114,7 +124,7 @@ pub fn become_root() -> Result<(), Error> {
     require("unshare")?;
     let trial = ["--user", "--map-root-user", "--net", "--mount", "--"];
     let output = Command::new("unshare").args(trial).arg("true").output().at("unshare")?;
-    if !output.status.success() || std::env::var_os(ENTERED).is_some() {
+    if !output.status.success() || is_entered() {
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         return Err(Error::new(format!("{said}\n{}", namespace_remedy())));
     }

@@ -9,10 +9,11 @@ use tund_lab::{Net, Process};
 
 use super::support::*;
 
-const LONG: Duration = Duration::from_secs(60);
+/// Longer than the lab takes for one of its shorter works.
+pub const LONG: Duration = Duration::from_secs(60);
 
 /// The lab's program. `cargo test` of this package alone does not build it, so that is done here.
-fn lab() -> PathBuf {
+pub fn lab() -> PathBuf {
     let folder = Path::new(TUND).parent().unwrap();
     let profile = if folder.ends_with("release") { "release" } else { "dev" };
     let mut cargo = Command::new(env!("CARGO"));

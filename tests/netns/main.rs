@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops where something is not as it should be")]
 
 mod adversary;
+mod bench;
 mod bridged;
 mod decoder;
 mod demo;

@@ -1,0 +1,65 @@
+//! Getting the peers' programs: Debian's packages by apt-get, crates below `target/tools`.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use tund_lab::{Error, rights};
+
+use super::peer::{Peer, Source};
+
+/// The folder of programs that [`all`] builds: beside the folder of this program's profile.
+fn tools() -> Result<PathBuf, Error> {
+    let own = std::env::current_exe().map_err(|error| Error::new(format!("own program file: {error}")))?;
+    let target = own.ancestors().nth(2).ok_or_else(|| Error::new("this program lies in no folder"))?;
+    Ok(target.join("tools"))
+}
+
+/// Where a program is: among the built ones, else on the path.
+pub fn find(program: &str) -> Option<PathBuf> {
+    let built = tools().ok()?.join("bin").join(program);
+    if built.is_file() { Some(built) } else { rights::find(program) }
+}
+
+/// The error that says how to get a program.
+pub fn missing(program: &str, source: Source) -> Error {
+    Error::new(match source {
+        Source::Debian(package) => {
+            format!("{program} is not installed: apt-get install {package}, or bench --install")
+        }
+        Source::Crate(name, version) => {
+            format!(
+                "{program} is not installed: cargo install {name} --version {version}, or bench --install"
+            )
+        }
+    })
+}
+
+/// Installs what is missing; a program that cannot be had is named and left out.
+pub fn all() -> Result<(), Error> {
+    let sources = || Peer::ALL.into_iter().flat_map(Peer::programs);
+    let missing: Vec<_> = sources().filter(|(program, _)| find(program).is_none()).collect();
+    for (program, source) in missing {
+        let mut command = match source {
+            Source::Debian(package) => apt(package),
+            Source::Crate(name, version) => {
+                let mut command = Command::new("cargo");
+                command.args(["install", name, "--version", version, "--locked", "--root"]).arg(tools()?);
+                command
+            }
+        };
+        eprintln!("installing {program}");
+        match command.status() {
+            Ok(status) if status.success() => {}
+            Ok(status) => eprintln!("{program} could not be installed: {status}"),
+            Err(error) => eprintln!("{program} could not be installed: {:?}: {error}", command.get_program()),
+        }
+    }
+    Ok(())
+}
+
+fn apt(package: &str) -> Command {
+    let mut command = Command::new("apt-get");
+    command.args(["install", "--yes", "--no-install-recommends", package]);
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}

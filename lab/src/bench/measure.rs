@@ -1,0 +1,187 @@
+//! One figure, or a few that are taken together, of one peer.
+
+use std::thread;
+use std::time::Duration;
+
+use tund_lab::probe::{Echo, Stream, Streams, sustained};
+use tund_lab::{Error, machine};
+
+use super::results::{Metric, Results, percentile};
+use super::world::Running;
+
+/// Payload that makes a packet of 1500 bytes.
+const FULL: usize = 1472;
+/// Pings of that size.
+const FULL_PINGS: u16 = 10;
+/// Between an answer and the next ping.
+const BETWEEN: Duration = Duration::from_millis(5);
+/// After load, what is under way is given time to arrive.
+const CALM: Duration = Duration::from_millis(50);
+
+/// What is measured in one go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Task {
+    /// One TCP stream, and the processor time it takes.
+    Tcp,
+    /// Four TCP streams.
+    TcpFour,
+    /// One TCP stream from mon to fri.
+    TcpReverse,
+    /// One TCP stream each way.
+    TcpBoth,
+    /// Datagrams of 64 bytes.
+    Udp64,
+    /// Datagrams of 1300 bytes.
+    Udp1300,
+    /// Round trips of an idle link.
+    Ping,
+    /// Round trips beside one TCP stream.
+    Loaded,
+    /// Packets of 1500 bytes on the path.
+    Wire,
+}
+
+/// How long each task takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// A TCP run.
+    pub transfer: Duration,
+    /// One trial of the search for the datagram rate.
+    pub trial: Duration,
+    /// Pings of an idle link.
+    pub pings: u16,
+}
+
+impl Task {
+    /// All, in the order in which they are done.
+    pub const ALL: [Self; 9] = [
+        Self::Ping,
+        Self::Tcp,
+        Self::TcpFour,
+        Self::TcpReverse,
+        Self::TcpBoth,
+        Self::Loaded,
+        Self::Udp64,
+        Self::Udp1300,
+        Self::Wire,
+    ];
+
+    /// Does it once.
+    pub fn run(self, running: &Running, pace: &Pace, results: &mut Results) -> Result<(), Error> {
+        match self {
+            Self::Tcp => one_stream(running, pace, results),
+            Self::TcpFour => tcp(running, pace, results, Metric::TcpFour, [4, 0]),
+            Self::TcpReverse => tcp(running, pace, results, Metric::TcpReverse, [0, 1]),
+            Self::TcpBoth => tcp(running, pace, results, Metric::TcpBoth, [1, 1]),
+            Self::Udp64 => udp(running, pace, results, Metric::UdpSmall, 64),
+            Self::Udp1300 => udp(running, pace, results, Metric::UdpLarge, 1300),
+            Self::Ping => {
+                let times = running.ping(Echo { interval: BETWEEN, ..running.echo() }, pace.pings)?;
+                round_trips(running, results, [Metric::IdleMedian, Metric::IdleTail], &times)
+            }
+            Self::Loaded => loaded(running, pace, results),
+            Self::Wire => wire(running, results),
+        }
+    }
+}
+
+fn tcp(
+    running: &Running,
+    pace: &Pace,
+    results: &mut Results,
+    metric: Metric,
+    [forward, backward]: [usize; 2],
+) -> Result<(), Error> {
+    let carried = Streams { forward, backward }.carry(running.ends(), pace.transfer)?;
+    results.add(running.peer, metric, carried.rate / 1e6);
+    thread::sleep(CALM);
+    Ok(())
+}
+
+fn one_stream(running: &Running, pace: &Pace, results: &mut Results) -> Result<(), Error> {
+    let before = running.spent();
+    let carried = Streams { forward: 1, backward: 0 }.carry(running.ends(), pace.transfer)?;
+    let own = running.spent().saturating_sub(before);
+    let gigabytes = carried.bytes as f64 / 1e9;
+    results.add(running.peer, Metric::TcpOne, carried.rate / 1e6);
+    results.add(running.peer, Metric::MachineCpu, carried.busy.as_secs_f64() / gigabytes);
+    results.add(running.peer, Metric::OwnCpu, own.as_secs_f64() / gigabytes);
+    thread::sleep(CALM);
+    Ok(())
+}
+
+fn udp(
+    running: &Running,
+    pace: &Pace,
+    results: &mut Results,
+    metric: Metric,
+    size: usize,
+) -> Result<(), Error> {
+    let stream = Stream { ends: running.ends(), size, time: pace.trial };
+    let guess = results.median(running.peer, metric).map(|known| known * 1e3).filter(|known| *known > 0.0);
+    let rate = sustained(stream, guess)?;
+    results.add(running.peer, metric, rate / 1e3);
+    thread::sleep(CALM);
+    Ok(())
+}
+
+fn loaded(running: &Running, pace: &Pace, results: &mut Results) -> Result<(), Error> {
+    let times = thread::scope(|scope| {
+        let streams = Streams { forward: 1, backward: 0 };
+        let load = scope.spawn(move || streams.carry(running.ends(), pace.transfer));
+        let echo = Echo { interval: BETWEEN, ..running.echo() };
+        let mut times = Vec::new();
+        while !load.is_finished() {
+            times.extend(running.ping(echo, 5)?);
+        }
+        load.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        Ok::<_, Error>(times)
+    })?;
+    thread::sleep(CALM);
+    round_trips(running, results, [Metric::LoadedMedian, Metric::LoadedTail], &times)
+}
+
+fn round_trips(
+    running: &Running,
+    results: &mut Results,
+    metrics: [Metric; 2],
+    times: &[Duration],
+) -> Result<(), Error> {
+    let times: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * 1e6).collect();
+    for (metric, percent) in metrics.into_iter().zip([50, 99]) {
+        let time = percentile(&times, percent).ok_or_else(|| Error::new("no ping was answered"))?;
+        results.add(running.peer, metric, time);
+    }
+    Ok(())
+}
+
+/// A tun device with a smaller MTU makes IP fragments of such a packet, a tap device must carry it whole.
+/// Zero packets are those that do not come through.
+fn wire(running: &Running, results: &mut Results) -> Result<(), Error> {
+    let before = running.outgoing()?;
+    let echo = Echo { payload: FULL, interval: Duration::from_millis(1), ..running.echo() };
+    let times = running.ping(echo, FULL_PINGS)?;
+    if times.len() < usize::from(FULL_PINGS) / 2 {
+        results.add(running.peer, Metric::WirePackets, 0.0);
+        return Ok(());
+    }
+    let after = running.outgoing()?;
+    let each = |after: u64, before: u64| (after - before) as f64 / f64::from(FULL_PINGS);
+    results.add(running.peer, Metric::WirePackets, each(after.0, before.0));
+    results.add(running.peer, Metric::WireBytes, each(after.1, before.1));
+    Ok(())
+}
+
+/// What is known only at the end.
+pub fn finish(running: &Running, results: &mut Results) {
+    let memory = running.memory();
+    let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    results.add(running.peer, Metric::Resident, mebibytes(memory.resident));
+    results.add(running.peer, Metric::Proportional, mebibytes(memory.proportional));
+    results.add(running.peer, Metric::FirstPing, running.first_ping.as_secs_f64() * 1e3);
+}
+
+/// The kernel and the processor, for the head of a report.
+pub fn machine_line() -> String {
+    format!("Linux {}, {}", machine::kernel(), machine::processor_name())
+}

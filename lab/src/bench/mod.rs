@@ -1,0 +1,172 @@
+//! The benchmark: tund beside other tunnels, each between two hosts of its own, in turn, in one run.
+//!
+//! A round does one task after the other, and each task with one peer after the other, so that what is compared
+//! was measured within seconds; every other round goes through the peers backwards. Medians of the rounds
+//! are judged by ratios, because this kind of machine is never the same on two days.
+
+mod install;
+mod measure;
+mod peer;
+mod report;
+mod results;
+mod targets;
+mod world;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tund_lab::{Error, machine, rights};
+
+use measure::{Pace, Task};
+use peer::Peer;
+use results::{Metric, Results};
+use world::Running;
+
+/// What `bench` can be told.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Install missing peers first: Debian packages with apt-get, crates below target/tools
+    #[arg(long)]
+    install: bool,
+    /// How often everything is measured
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: Option<u32>,
+    /// One round of short runs: shows that everything works, not how fast it is
+    #[arg(long)]
+    quick: bool,
+    /// Only these peers, separated by commas
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = named)]
+    only: Vec<Peer>,
+    /// Only these figures, separated by commas
+    #[arg(long, value_name = "TASKS", value_delimiter = ',')]
+    task: Vec<Task>,
+    /// Write everything that was measured to a file as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Print Markdown
+    #[arg(long)]
+    markdown: bool,
+    /// Fail unless every target is reached
+    #[arg(long)]
+    strict: bool,
+}
+
+fn named(name: &str) -> Result<Peer, String> {
+    let known = || Peer::ALL.map(Peer::name).join(", ");
+    Peer::ALL.into_iter().find(|peer| peer.name() == name).ok_or_else(|| format!("one of {}", known()))
+}
+
+/// What a report says about the run itself.
+struct Circumstances {
+    machine: String,
+    date: String,
+    rounds: u32,
+    /// Share of the time that a hypervisor took away, in percent.
+    stolen: f64,
+}
+
+/// Measures and prints. An error if a target is missed and that was to be one.
+pub fn run(options: &Options) -> Result<(), Error> {
+    if options.install && !rights::is_entered() {
+        install::all()?;
+    }
+    rights::become_root()?;
+    rights::check_namespaces()?;
+    rights::check_tun()?;
+    let peers = if options.only.is_empty() { Peer::ALL.to_vec() } else { options.only.clone() };
+    let mut results = Results::default();
+    let (begin, stolen) = (std::time::Instant::now(), machine::stolen()?);
+    let rounds = measure(options, &peers, &mut results);
+    let stolen = machine::stolen()?.saturating_sub(stolen).as_secs_f64();
+    let circumstances = Circumstances {
+        machine: measure::machine_line(),
+        date: report::date(),
+        rounds,
+        stolen: 100.0 * stolen / begin.elapsed().as_secs_f64(),
+    };
+    let verdicts = targets::judge(&results);
+    let text = if options.markdown { report::markdown } else { report::terminal };
+    print!("{}", text(&circumstances, &peers, &results, &verdicts));
+    if let Some(file) = &options.json {
+        let text = report::json(&circumstances, &peers, &results, &verdicts);
+        std::fs::write(file, text).map_err(|error| Error::new(format!("{}: {error}", file.display())))?;
+    }
+    let missed = verdicts.iter().filter(|verdict| !verdict.pass).count();
+    if options.strict && missed > 0 {
+        return Err(Error::new(format!("{missed} of {} targets are missed", verdicts.len())));
+    }
+    Ok(())
+}
+
+/// Starts the peers and does all rounds; returns how many.
+fn measure(options: &Options, peers: &[Peer], results: &mut Results) -> u32 {
+    let (rounds, pace) = if options.quick {
+        let pace =
+            Pace { transfer: Duration::from_millis(400), trial: Duration::from_millis(100), pings: 40 };
+        (1, pace)
+    } else {
+        let pace =
+            Pace { transfer: Duration::from_millis(1500), trial: Duration::from_millis(300), pings: 200 };
+        (5, pace)
+    };
+    let rounds = options.rounds.unwrap_or(rounds);
+    let mut running = Vec::new();
+    for peer in peers {
+        match Running::start(*peer) {
+            Ok(peer) => running.push(peer),
+            Err(error) => {
+                eprintln!("{}: {error}", peer.name());
+                results.fail(*peer, error.to_string());
+            }
+        }
+    }
+    let chosen = |task: &Task| options.task.is_empty() || options.task.contains(task);
+    let tasks: Vec<Task> = Task::ALL.into_iter().filter(chosen).collect();
+    for round in 1..=rounds {
+        for task in &tasks {
+            eprint!("round {round} of {rounds}, {task:?}:");
+            for running in &running {
+                step(*task, running, &pace, results);
+            }
+            eprintln!();
+        }
+        running.reverse();
+    }
+    for running in &running {
+        measure::finish(running, results);
+    }
+    rounds
+}
+
+fn step(task: Task, running: &Running, pace: &Pace, results: &mut Results) {
+    let name = running.peer.name();
+    match task.run(running, pace, results) {
+        Ok(()) => {
+            let last = results.values(running.peer, task.main()).last().copied().unwrap_or_default();
+            eprint!(" {name} {last:.0}");
+        }
+        Err(error) => {
+            eprint!(" {name} failed");
+            results.fail(running.peer, format!("{task:?}: {error}"));
+        }
+    }
+    let _ = std::io::stderr().flush();
+}
+
+impl Task {
+    /// The figure that stands for it while the benchmark runs.
+    fn main(self) -> Metric {
+        match self {
+            Self::Tcp => Metric::TcpOne,
+            Self::TcpFour => Metric::TcpFour,
+            Self::TcpReverse => Metric::TcpReverse,
+            Self::TcpBoth => Metric::TcpBoth,
+            Self::Udp64 => Metric::UdpSmall,
+            Self::Udp1300 => Metric::UdpLarge,
+            Self::Ping => Metric::IdleMedian,
+            Self::Loaded => Metric::LoadedMedian,
+            Self::Wire => Metric::WireBytes,
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Two hosts of a peer's own, and what its programs spend there.
+//!
+//! ```text
+//!  fri 192.168.80.81 eth0 ---- eth0 192.168.80.18 mon      inside: 192.168.86.81 and 192.168.86.18
+//! ```
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use tund_lab::machine::{self, Memory};
+use tund_lab::probe::{Echo, End};
+use tund_lab::{Error, Host, Net, Process};
+
+use super::install;
+use super::peer::Peer;
+use crate::link::{self, INNER, OUTER, PATIENCE};
+
+/// The hosts.
+pub struct World {
+    pub fri: Host,
+    pub mon: Host,
+    net: Net,
+}
+
+impl World {
+    fn new() -> Result<Self, Error> {
+        let net = Net::new()?;
+        let (fri, mon) = (net.host("fri")?, net.host("mon")?);
+        net.cable(&fri, "eth0", &mon, "eth0")?;
+        let world = Self { fri, mon, net };
+        for (host, own, _) in world.ends() {
+            host.run(&format!("ip addr add {}/24 dev eth0", OUTER[own]))?;
+        }
+        Ok(world)
+    }
+
+    /// Each host with the index of its own address and of the other's.
+    pub fn ends(&self) -> [(&Host, usize, usize); 2] {
+        [(&self.fri, 0, 1), (&self.mon, 1, 0)]
+    }
+
+    /// Puts the key on both hosts; the daemon's program.
+    pub fn install_tund(&self) -> Result<PathBuf, Error> {
+        link::install(&self.net, &self.fri, &self.mon)
+    }
+
+    /// Where a peer's program is.
+    pub fn program(&self, name: &str) -> Result<PathBuf, Error> {
+        install::find(name).ok_or_else(|| Error::new(format!("{name} is not installed")))
+    }
+}
+
+/// A peer that runs.
+pub struct Running {
+    pub peer: Peer,
+    /// From the start of its programs to the first answer.
+    pub first_ping: Duration,
+    /// Addresses that the traffic uses.
+    addresses: [std::net::Ipv4Addr; 2],
+    processes: Vec<Process>,
+    pub world: World,
+}
+
+impl Running {
+    /// Starts a peer and waits until a ping is answered.
+    pub fn start(peer: Peer) -> Result<Self, Error> {
+        for (program, source) in peer.programs() {
+            install::find(program).ok_or_else(|| install::missing(program, *source))?;
+        }
+        let world = World::new()?;
+        let begin = Instant::now();
+        let processes = peer.start(&world)?;
+        let addresses = if peer == Peer::Veth { OUTER } else { INNER };
+        let mut running = Self { peer, first_ping: Duration::ZERO, addresses, processes, world };
+        while !running.answers() {
+            if let Some(process) = running.processes.iter_mut().find_map(ended) {
+                return Err(Error::new(process));
+            }
+            if begin.elapsed() > PATIENCE {
+                let said: Vec<String> = running.processes.iter().map(Process::text).collect();
+                return Err(Error::new(format!("no ping is answered: {}", said.join("\n"))));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        running.first_ping = begin.elapsed();
+        Ok(running)
+    }
+
+    fn answers(&self) -> bool {
+        let soon = Echo { patience: Duration::from_millis(20), interval: Duration::ZERO, ..self.echo() };
+        soon.send(&self.world.fri, 1).is_ok_and(|pings| !pings.times.is_empty())
+    }
+
+    /// fri and mon as the traffic sees them.
+    pub fn ends(&self) -> [End<'_>; 2] {
+        let [fri, mon] = self.addresses;
+        [End { host: &self.world.fri, address: fri }, End { host: &self.world.mon, address: mon }]
+    }
+
+    /// Echo requests from fri to mon.
+    pub fn echo(&self) -> Echo {
+        let [source, target] = self.addresses;
+        Echo::new(source, target)
+    }
+
+    /// Round trips of `count` pings.
+    pub fn ping(&self, echo: Echo, count: u16) -> Result<Vec<Duration>, Error> {
+        Ok(echo.send(&self.world.fri, count)?.times)
+    }
+
+    /// Processor time that the programs of both ends have spent.
+    pub fn spent(&self) -> Duration {
+        let pids = [&self.world.fri, &self.world.mon].into_iter().flat_map(Host::processes);
+        pids.map(machine::spent).sum()
+    }
+
+    /// Memory of the end that has more.
+    pub fn memory(&self) -> Memory {
+        let of = |host: &Host| {
+            host.processes().into_iter().map(machine::memory).fold(Memory::default(), |a, b| a + b)
+        };
+        let [fri, mon] = [of(&self.world.fri), of(&self.world.mon)];
+        if fri.resident > mon.resident { fri } else { mon }
+    }
+
+    /// Packets and bytes that fri has sent on the path.
+    pub fn outgoing(&self) -> Result<(u64, u64), Error> {
+        let read = |what: &str| {
+            let text = self.world.fri.run("ip -s -o link show dev eth0");
+            text.map(|text| counter(&text, what))
+        };
+        Ok((read("packets")?, read("bytes")?))
+    }
+}
+
+/// `ip -s -o link`: `... TX: bytes packets errors ...\    1234   12 ...`.
+fn counter(text: &str, what: &str) -> u64 {
+    let after = text.rsplit("TX:").next().unwrap_or_default();
+    let mut halves = after.split('\\');
+    let names = halves.next().unwrap_or_default().split_whitespace();
+    let numbers = halves.next().unwrap_or_default().split_whitespace();
+    let found = names.zip(numbers).find(|(name, _)| *name == what);
+    found.and_then(|(_, number)| number.parse().ok()).unwrap_or_default()
+}
+
+/// Why a program is no longer there.
+fn ended(process: &mut Process) -> Option<String> {
+    let code = process.code(Duration::ZERO).ok()?;
+    Some(format!("ended with code {code}: {}", process.text()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_of_an_interface_are_read_by_name() {
+        let text = "2: eth0: <UP> mtu 1500\\    link/ether 12\\    RX:  bytes packets errors\\     100       2      0\\    \
+                    TX:  bytes packets errors\\     900       7      0";
+        assert_eq!((counter(text, "bytes"), counter(text, "packets")), (900, 7));
+        assert_eq!(counter("", "bytes"), 0);
+    }
+}

@@ -1,0 +1,97 @@
+//! tund's links between fri and mon, as the measurements use them.
+
+use std::net::Ipv4Addr;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tund_lab::{Error, Host, Net, Process};
+
+/// How long a link may take to come up.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// The line of an end that is up.
+pub(crate) const UP: &str = "link up with";
+/// Where mon waits.
+pub(crate) const PORT: u16 = 1417;
+/// Addresses of fri and of mon on the path.
+pub(crate) const OUTER: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 168, 80, 81), Ipv4Addr::new(192, 168, 80, 18)];
+/// Addresses of fri and of mon inside a link.
+pub(crate) const INNER: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 168, 86, 81), Ipv4Addr::new(192, 168, 86, 18)];
+
+/// What a link's device carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Tun,
+    Tap,
+}
+
+/// Where a link's keys come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keys {
+    Handshake,
+    Static,
+}
+
+/// Which end of a link a host is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Has the remote.
+    Fri,
+    /// Waits.
+    Mon,
+}
+
+/// One of tund's links.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) mode: Mode,
+    pub(crate) keys: Keys,
+    /// tund's own choice if there is none.
+    pub(crate) cipher: Option<&'static str>,
+    /// More of `[tuning]`.
+    pub(crate) tuning: &'static str,
+}
+
+impl Link {
+    /// The configuration of one end.
+    pub(crate) fn text(&self, place: Place) -> String {
+        let ([fri, mon], [_, outer]) = (INNER, OUTER);
+        let (own, other, first) = match place {
+            Place::Fri => (fri, mon, format!("remote = \"{outer}:{PORT}\"")),
+            Place::Mon => (mon, fri, format!("listen = {PORT}")),
+        };
+        let device = match self.mode {
+            Mode::Tun => format!("mode = \"tun\"\naddress = \"{own}\"\npeer = \"{other}\""),
+            Mode::Tap => format!("mode = \"tap\"\naddress = \"{own}/24\""),
+        };
+        let keys = match (self.keys, place) {
+            (Keys::Handshake, _) => "handshake\"".to_owned(),
+            (Keys::Static, Place::Fri) => "static\"\ndirection = 1".to_owned(),
+            (Keys::Static, Place::Mon) => "static\"\ndirection = 0".to_owned(),
+        };
+        let cipher = self.cipher.map(|cipher| format!("cipher = \"{cipher}\"\n")).unwrap_or_default();
+        let tuning = if self.tuning.is_empty() { "" } else { "[tuning]\n" };
+        format!(
+            "{first}\n[key]\nfile = \"static.key\"\nmode = \"{keys}\n{cipher}[device]\n{device}\n{tuning}{}\n",
+            self.tuning
+        )
+    }
+
+    /// Starts one end on a host that has the key.
+    pub(crate) fn start(&self, tund: &Path, host: &Host, place: Place) -> Result<Process, Error> {
+        let file = host.file("link.toml", &self.text(place))?;
+        host.tund(tund, &file, &[])
+    }
+}
+
+/// This program under the daemon's name, and a key on both hosts.
+pub(crate) fn install(net: &Net, fri: &Host, mon: &Host) -> Result<PathBuf, Error> {
+    let tund = net.dir().join("tund");
+    let own = std::env::current_exe().map_err(|error| Error::new(format!("own program file: {error}")))?;
+    symlink(own, &tund).map_err(|error| Error::new(format!("{}: {error}", tund.display())))?;
+    let key = fri.dir().join("static.key");
+    fri.run(&format!("{} genkey -o {}", tund.display(), key.display()))?;
+    std::fs::copy(&key, mon.dir().join("static.key"))
+        .map_err(|error| Error::new(format!("{}: {error}", key.display())))?;
+    Ok(tund)
+}

@@ -1,0 +1,82 @@
+//! The benchmark: that it measures, not what.
+
+use std::process::Command;
+
+use serde_json::Value;
+use tund_lab::Process;
+
+use super::demo::{LONG, lab};
+use super::support::*;
+
+const FIGURES: [&str; 16] = [
+    "tcp-1",
+    "tcp-4",
+    "tcp-reverse",
+    "tcp-both",
+    "cpu-machine",
+    "udp-64",
+    "udp-1300",
+    "ping-p50",
+    "ping-p99",
+    "loaded-p50",
+    "loaded-p99",
+    "memory-rss",
+    "memory-pss",
+    "first-ping",
+    "wire-bytes",
+    "wire-packets",
+];
+
+fn bench(arguments: &str, file: &std::path::Path) -> (i32, String, Value) {
+    let mut command = Command::new(lab());
+    command.arg("bench").args(arguments.split_whitespace()).arg("--json").arg(file);
+    let mut process = Process::spawn("bench", command).unwrap();
+    let code = process.code(4 * LONG).unwrap();
+    let text = process.text();
+    let json = std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{error}: {text}"));
+    (code, text, serde_json::from_str(&json).unwrap())
+}
+
+#[test]
+fn the_quick_benchmark_measures_every_figure_of_every_peer() {
+    let world = Pair::unplugged();
+    let file = world.fri.dir().join("bench.json");
+    let (code, text, json) = bench("--quick --only veth,tund-tun-aes,tund-tap-chacha,tund-static-aes", &file);
+    assert_eq!(code, 0, "{text}");
+    assert_eq!(json["peers"].as_array().unwrap().len(), 4);
+    for peer in json["peers"].as_array().unwrap() {
+        assert_eq!(peer["failure"], Value::Null, "{text}");
+        let is_tunnel = peer["name"] != "veth";
+        for figure in FIGURES {
+            let median = peer["figures"][figure]["median"].as_f64();
+            let median = median.unwrap_or_else(|| panic!("{} has no {figure}: {text}", peer["name"]));
+            assert!(median > 0.0 || !is_tunnel, "{} {figure}: {text}", peer["name"]);
+        }
+        // A link may send a message of its own meanwhile.
+        let packets = peer["figures"]["wire-packets"]["median"].as_f64().unwrap();
+        let least = if is_tunnel { 2.0 } else { 1.0 };
+        assert!((least..least + 1.0).contains(&packets), "{} {packets} packets: {text}", peer["name"]);
+        let bytes = peer["figures"]["wire-bytes"]["median"].as_f64().unwrap();
+        assert!((1514.0..3000.0).contains(&bytes), "{} {bytes} bytes: {text}", peer["name"]);
+    }
+}
+
+/// Memory is the one target that does not depend on how busy the machine is.
+#[test]
+fn a_strict_benchmark_passes_where_every_judged_target_is_reached() {
+    let world = Pair::unplugged();
+    let file = world.fri.dir().join("bench.json");
+    let (code, text, json) = bench("--quick --strict --task wire --only tund-tun-aes", &file);
+    assert_eq!(code, 0, "{text}");
+    assert_eq!(json["targets"].as_array().unwrap().len(), 1, "{text}");
+    assert_eq!(json["targets"][0]["pass"], true, "{text}");
+}
+
+#[test]
+fn an_unknown_peer_is_a_usage_error_that_names_the_known_ones() {
+    let mut command = Command::new(lab());
+    command.args(["bench", "--only", "opnvpn"]);
+    let mut process = Process::spawn("bench", command).unwrap();
+    assert_eq!(process.code(LONG).unwrap(), 2, "{}", process.text());
+    assert!(process.text().contains("boringtun, quincy, quicktun, tund-tun-aes"), "{}", process.text());
+}
