@@ -1,0 +1,202 @@
+//! Instructions that the bulk path takes, counted by valgrind: the same on a busy machine as on an idle one.
+//!
+//! ```text
+//! cargo bench --bench instructions              count, and compare with benches/instructions.toml (±3 %)
+//! cargo bench --bench instructions -- --save    count, and keep the result as the new baseline
+//! ```
+//!
+//! Each piece of work runs twice under valgrind, once with more rounds; the difference is what a round takes,
+//! without the start of the program. valgrind shows a processor with AVX2 and without AVX-512, so a
+//! baseline holds on every such machine, but not for another compiler: then it is to be saved anew.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark stops where something is wrong")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that talks to a person")]
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use tund::config::Cipher;
+use tund::core::lane::seal;
+use tund::core::replay::Window;
+use tund::crypto::aead::Aead;
+use tund::crypto::keys::LinkKeys;
+use tund::wire::block::{Packer, Reassembler};
+use tund::wire::datagram::{Framing, Header, Kind};
+
+/// Allowed distance from the baseline, in percent.
+const TOLERANCE: f64 = 3.0;
+/// Rounds of the two runs.
+const ROUNDS: [u64; 2] = [20, 220];
+/// Payload of a datagram on a path of 1500 bytes, and an inner packet that fits it.
+const DATAGRAM: usize = 1472;
+const PACKET: usize = 1420;
+
+/// A piece of work; it does so many rounds.
+type Work = fn(u64);
+
+const WORKS: [(&str, Work); 10] = [
+    ("seal 1420 bytes, AES-256-GCM", |rounds| seal_rounds(Cipher::Aes256Gcm, PACKET, rounds)),
+    ("seal 1420 bytes, ChaCha20-Poly1305", |rounds| seal_rounds(Cipher::ChaCha20Poly1305, PACKET, rounds)),
+    ("seal 64 bytes, AES-256-GCM", |rounds| seal_rounds(Cipher::Aes256Gcm, 64, rounds)),
+    ("seal 64 bytes, ChaCha20-Poly1305", |rounds| seal_rounds(Cipher::ChaCha20Poly1305, 64, rounds)),
+    ("open 1420 bytes, AES-256-GCM", |rounds| open_rounds(Cipher::Aes256Gcm, PACKET, rounds)),
+    ("open 1420 bytes, ChaCha20-Poly1305", |rounds| open_rounds(Cipher::ChaCha20Poly1305, PACKET, rounds)),
+    ("pack 64 frames of 64 bytes", |rounds| pack_rounds(64, 64, rounds)),
+    ("pack 16 frames of 1514 bytes", |rounds| pack_rounds(16, 1514, rounds)),
+    ("unpack 64 frames of 64 bytes", |rounds| unpack_rounds(64, 64, rounds)),
+    ("unpack 16 frames of 1514 bytes", |rounds| unpack_rounds(16, 1514, rounds)),
+];
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words[..] {
+        [] => compare(),
+        ["--save"] => save(),
+        ["--work", name, rounds] => {
+            let (_, work) = WORKS.iter().find(|(known, _)| *known == name).expect("a known piece of work");
+            work(rounds.parse().expect("a number of rounds"));
+            ExitCode::SUCCESS
+        }
+        [..] => {
+            eprintln!("usage: cargo bench --bench instructions [-- --save]");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn baseline() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("benches/instructions.toml")
+}
+
+fn compare() -> ExitCode {
+    let text = std::fs::read_to_string(baseline()).expect("benches/instructions.toml");
+    let known: BTreeMap<String, u64> = toml::from_str(&text).expect("benches/instructions.toml");
+    let mut failed = known.keys().any(|name| !WORKS.iter().any(|(work, _)| work == name));
+    if failed {
+        println!("the baseline holds work that is no more: save it anew");
+    }
+    for (name, _) in WORKS {
+        let counted = count(name);
+        let Some(before) = known.get(name) else {
+            println!("{counted:>9}  FAIL  {name}: not in the baseline, save it anew");
+            failed = true;
+            continue;
+        };
+        let change = 100.0 * (counted as f64 / *before as f64 - 1.0);
+        let good = change.abs() <= TOLERANCE;
+        println!("{counted:>9}  {}  {name}: {change:+.1} %", if good { "ok  " } else { "FAIL" });
+        failed |= !good;
+    }
+    if failed {
+        println!("if this is meant, or the compiler is another: cargo bench --bench instructions -- --save");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+fn save() -> ExitCode {
+    let counts: BTreeMap<&str, u64> = WORKS.iter().map(|(name, _)| (*name, count(name))).collect();
+    let text = toml::to_string(&counts).expect("a table of numbers");
+    let head = "# Instructions of one round; written by: cargo bench --bench instructions -- --save\n";
+    std::fs::write(baseline(), format!("{head}{text}")).expect("benches/instructions.toml");
+    print!("{text}");
+    ExitCode::SUCCESS
+}
+
+/// Instructions of one round.
+fn count(name: &str) -> u64 {
+    let [few, many] = ROUNDS.map(|rounds| under_valgrind(name, rounds));
+    (many - few) / (ROUNDS[1] - ROUNDS[0])
+}
+
+/// Instructions of a whole run.
+fn under_valgrind(name: &str, rounds: u64) -> u64 {
+    let own = std::env::current_exe().expect("own program file");
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(own)
+        .args(["--work", name, &rounds.to_string()])
+        .output()
+        .expect("valgrind is not installed: apt-get install valgrind");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let line =
+        said.lines().find_map(|line| line.split("Collected :").nth(1)).expect("a count of instructions");
+    line.trim().parse().expect("a number")
+}
+
+fn header(counter: u32) -> Header {
+    Header { slot: 1, kind: Kind::Frame, lane: 0, counter }
+}
+
+/// A datagram whose body is still to be sealed.
+fn plain(framing: Framing, size: usize, counter: u32) -> Vec<u8> {
+    let mut datagram = vec![0x5a; framing.overhead() + size];
+    datagram[..framing.prefix()].copy_from_slice(&header(counter).emit());
+    datagram
+}
+
+fn seal_rounds(cipher: Cipher, size: usize, rounds: u64) {
+    let (keys, aead) = (LinkKeys::new(&[1; 32]), Aead::new(cipher, &[2; 32]));
+    let framing = Framing::Session;
+    let mut datagram = plain(framing, size, 0);
+    for counter in 0..rounds as u32 {
+        seal(framing, &keys, &aead, header(counter), black_box(&mut datagram)).expect("sealed");
+    }
+}
+
+/// The cipher, the mask and the window, as a lane does it.
+fn open_rounds(cipher: Cipher, size: usize, rounds: u64) {
+    let (keys, aead) = (LinkKeys::new(&[1; 32]), Aead::new(cipher, &[2; 32]));
+    let (framing, mut window) = (Framing::Session, Window::default());
+    let mut datagram = plain(framing, size, 7);
+    seal(framing, &keys, &aead, header(7), &mut datagram).expect("sealed");
+    let mut work = datagram.clone();
+    for counter in 0..rounds as u32 {
+        work.copy_from_slice(black_box(&datagram));
+        let mask = keys.mask(&framing.tag(&work).expect("a tag"));
+        work.iter_mut().zip(&mask[..framing.prefix()]).for_each(|(byte, mask)| *byte ^= mask);
+        let start = framing.body(work.len()).start;
+        aead.open(7, &header(7).emit(), &mut work[start..]).expect("opened");
+        assert!(window.accept(counter));
+    }
+}
+
+fn frames(count: usize, size: usize) -> Vec<Vec<u8>> {
+    (0..count).map(|number| vec![number as u8; size]).collect()
+}
+
+fn pack_rounds(count: usize, size: usize, rounds: u64) {
+    let frames = frames(count, size);
+    let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
+    let mut body = [0; DATAGRAM];
+    for _ in 0..rounds {
+        let mut packer = Packer::new(black_box(&frames));
+        while let Some(length) = packer.fill(&mut body) {
+            black_box(length);
+        }
+    }
+}
+
+fn unpack_rounds(count: usize, size: usize, rounds: u64) {
+    let frames = frames(count, size);
+    let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
+    let (mut packer, mut body, mut bodies) = (Packer::new(&frames), [0; DATAGRAM], Vec::new());
+    while let Some(length) = packer.fill(&mut body) {
+        bodies.push(body[..length].to_vec());
+    }
+    #[allow(clippy::disallowed_methods, reason = "any instant will do")]
+    let now = Instant::now();
+    let (mut blocks, mut counter, mut delivered) = (Reassembler::new(size), 0, 0);
+    for _ in 0..rounds {
+        for body in &bodies {
+            blocks.block(now, counter, black_box(body), &mut |frame| delivered += frame.len());
+            counter += 1;
+        }
+    }
+    assert_eq!(delivered, count * size * rounds as usize);
+}
