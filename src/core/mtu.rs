@@ -94,10 +94,9 @@ impl Search {
         if ceiling == self.ceiling {
             return;
         }
-        self.ceiling = ceiling;
-        self.fails = None;
+        (self.ceiling, self.fails, self.losses, self.outstanding) = (ceiling, None, 0, None);
         self.budget = self.budget.min(ceiling).max(BUDGET_BASE.min(ceiling));
-        self.begin(now, Aim::Raise);
+        self.go_on(now);
     }
 
     /// The path is another one: nothing is known of it.
@@ -297,6 +296,14 @@ mod tests {
         path.run(0.05);
         assert_eq!((path.search.budget(), path.rounds), (1472, 1));
         assert_eq!(path.search.poll_timeout(), None, "nothing more to ask");
+    }
+
+    #[test]
+    fn a_ceiling_that_falls_to_the_budget_leaves_nothing_due() {
+        let mut path = Path::new(1472, 1472);
+        path.search.poll_round(path.now).unwrap();
+        path.search.set_ceiling(path.now, BUDGET_BASE);
+        assert_eq!((path.search.poll_round(path.now), path.search.poll_timeout()), (None, None));
     }
 
     #[test]
