@@ -100,6 +100,9 @@ pub const CALL_LATER: Duration = Duration::from_secs(60);
 pub const CALL_PATIENCE: u32 = 60;
 /// Initiations without a token that are answered in a second.
 pub const ANSWERS: u32 = 2;
+/// An answer to an initiation that proved more than the next one keeps its place for so long: more than any
+/// round trip. After that its initiator is gone, most likely because it was restarted.
+pub const ANSWER_KEPT: Duration = Duration::from_secs(5);
 /// How long a token is good for, at least; twice as long at most.
 pub const TOKEN_EPOCH: Duration = Duration::from_secs(10);
 /// Sessions and handshakes that a receiver can tell apart.

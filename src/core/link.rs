@@ -244,6 +244,7 @@ impl<R: Random> Link<R> {
         if !self.up
             && let Some(remote) = self.caller.set(now.instant, addresses)
         {
+            self.hasten_call(now.instant);
             self.events.push_back(Event::Endpoint(remote));
         }
     }
@@ -318,22 +319,18 @@ impl<R: Random> Link<R> {
         }
     }
 
-    /// When [`Link::handle_timeout`] must be called next.
-    pub fn poll_timeout(&self) -> Instant {
-        let mut next = self.keying_timeout();
-        if self.target().is_some() {
-            next = next.min(self.caller.due);
-        }
-        if self.up {
-            next = next.min(self.heard_at + self.settings.keepalive.timeout);
-        }
-        let others = [
+    /// When [`Link::handle_timeout`] must be called next, if at all.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let all = [
+            self.keying_timeout(),
+            self.target().is_some().then_some(self.caller.due),
+            self.up.then_some(self.heard_at + self.settings.keepalive.timeout),
             self.resolve_at,
             self.validation.as_ref().map(Validation::poll_timeout),
             self.said.back().map(|said| said.at + REPEAT),
             self.search.poll_timeout().filter(|_| self.is_probing()),
         ];
-        others.into_iter().flatten().fold(next, Instant::min)
+        all.into_iter().flatten().min()
     }
 
     /// Does what is due.

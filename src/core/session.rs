@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::lane::{Command, Key, Received, Under};
 use super::limits::{
-    ANSWERS, CALL_FIRST, CALL_LATER, CALL_PATIENCE, INITIATION, INITIATION_STATES, SESSION_END,
+    ANSWER_KEPT, ANSWERS, CALL_FIRST, CALL_LATER, CALL_PATIENCE, INITIATION, INITIATION_STATES, SESSION_END,
     SESSION_OVERLAP, SESSION_REKEY, SESSION_RESPONDER, SLOTS, TOKEN_EPOCH,
 };
 use super::path::Path;
@@ -149,6 +149,13 @@ impl Sessions {
         }
     }
 
+    /// The next initiation is due now, if a call is under way.
+    pub fn hasten(&mut self, now: Instant) {
+        if let Some(call) = &mut self.call {
+            call.due = now;
+        }
+    }
+
     /// Whether the session that frames use should be replaced.
     pub fn wants_rekey(&self, now: Instant) -> bool {
         self.rekey_at().is_some_and(|at| at <= now)
@@ -268,8 +275,11 @@ impl Sessions {
             self.send_answer(Type::Retry, envelope, token, &[], received, random, out);
             return Ok(Outcome::Nothing);
         }
-        // What stands there proved more than this: it stays.
-        let stays = |there: &Unconfirmed| there.known && !known || there.proven && !proven && !known;
+        // What stands there proved more than this: it stays, for as long as its confirmation can be under way.
+        let stays = |there: &Unconfirmed| {
+            now < there.session.born + ANSWER_KEPT
+                && (there.known && !known || there.proven && !proven && !known)
+        };
         if self.unconfirmed.as_ref().is_some_and(stays) {
             return Err(Drop::RateLimited);
         }

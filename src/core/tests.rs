@@ -25,6 +25,7 @@ use crate::wire::control::{self, Message};
 use crate::wire::datagram::Framing;
 
 mod cases;
+mod found;
 mod slow;
 
 const YEAR_2026: u64 = 1_790_000_000_000_000;
@@ -363,7 +364,7 @@ impl World {
                 let report = end.lane.report();
                 end.link.handle_report(now, &report);
                 end.lane.handle_timeout(now.instant, &mut end.out);
-                if end.link.poll_timeout() <= now.instant {
+                if end.link.poll_timeout().is_some_and(|at| at <= now.instant) {
                     end.link.handle_timeout(now);
                 }
             }

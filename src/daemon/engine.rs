@@ -170,7 +170,7 @@ impl Engine {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             self.pump()?;
-            let due = tokio::time::Instant::from_std(self.link.poll_timeout());
+            let due = self.link.poll_timeout().map(tokio::time::Instant::from_std);
             tokio::select! {
                 ready = self.ready.readable() => {
                     ready.map_err(Ending::failed)?;
@@ -187,7 +187,7 @@ impl Engine {
                     None => return Err(Ending { code: 70, reason: "the worker thread ended".into() }),
                 },
                 Some(notice) = self.unproven.recv() => self.link.handle_notice(now(), notice),
-                () = tokio::time::sleep_until(due) => self.link.handle_timeout(now()),
+                () = sleep_until(due) => self.link.handle_timeout(now()),
                 _ = tick.tick() => self.worker.send(ToWorker::Report),
             }
         }
@@ -292,6 +292,13 @@ impl Engine {
     /// The parent reads as fast as the engine asks; one that does not is no parent any more.
     fn tell(&self, message: &ToParent) -> Result<(), Ending> {
         self.parent.send(message, &[]).map_err(|e| Ending::failed(format!("the parent: {e}")))
+    }
+}
+
+async fn sleep_until(due: Option<tokio::time::Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
     }
 }
 

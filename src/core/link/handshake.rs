@@ -6,7 +6,7 @@ use super::{Keying, Link};
 use crate::core::admission::CHALLENGE_DATAGRAM;
 use crate::core::clock::Now;
 use crate::core::lane::{Command, Received, Under};
-use crate::core::limits::{REPEAT, SIGN_INTERVAL, SILENCE};
+use crate::core::limits::{SIGN_INTERVAL, SILENCE};
 use crate::core::path::Path;
 use crate::core::session::Outcome;
 use crate::crypto::{Random, wrap};
@@ -18,16 +18,17 @@ const SIGN_LENGTH: usize = wrap::OVERHEAD + 1;
 
 impl<R: Random> Link<R> {
     /// When something is due for the keys.
-    pub(super) fn keying_timeout(&self) -> Instant {
+    pub(super) fn keying_timeout(&self) -> Option<Instant> {
         match &self.keying {
             Keying::Static(keying) => {
                 let next = keying.sending.poll_timeout();
-                keying.admission.poll_timeout().map_or(next, |at| at.min(next))
+                keying.admission.poll_timeout().into_iter().chain([next]).min()
             }
             Keying::Handshake(sessions) => {
-                let silence = (self.up && !sessions.is_calling()).then_some(self.heard_at + SILENCE);
+                let hears = self.up || sessions.is_alive();
+                let silence = (hears && !sessions.is_calling()).then_some(self.heard_at + SILENCE);
                 let due = sessions.poll_timeout(self.target().is_some());
-                due.into_iter().chain(silence).min().unwrap_or(self.heard_at + REPEAT)
+                due.into_iter().chain(silence).min()
             }
         }
     }
@@ -92,10 +93,18 @@ impl<R: Random> Link<R> {
         }
     }
 
+    /// There is another address to call.
+    pub(super) fn hasten_call(&mut self, now: Instant) {
+        if let Keying::Handshake(sessions) = &mut self.keying {
+            sessions.hasten(now);
+        }
+    }
+
     fn handle_sessions_timeout(&mut self, now: Instant) {
         let target = self.target();
-        let silent = self.up && now >= self.heard_at + SILENCE;
         let Keying::Handshake(sessions) = &mut self.keying else { return };
+        // Without a link too: a peer that was restarted after its answer does not know the session.
+        let silent = (self.up || sessions.is_alive()) && now >= self.heard_at + SILENCE;
         sessions.handle_timeout(now, &mut self.commands);
         if silent || sessions.wants_rekey(now) {
             sessions.begin(now);
@@ -115,7 +124,10 @@ impl<R: Random> Link<R> {
         let Keying::Handshake(sessions) = &mut self.keying else { return };
         match sessions.handle_handshake(now.instant, received, &mut self.random, &mut self.commands) {
             Ok(Outcome::Nothing) => {}
-            Ok(Outcome::Begun) => self.greet(now.instant, from),
+            Ok(Outcome::Begun) => {
+                self.heard_at = now.instant;
+                self.greet(now.instant, from);
+            }
             Ok(Outcome::NoCipher) => {
                 self.say_once(
                     now.instant,
@@ -163,9 +175,11 @@ impl<R: Random> Link<R> {
 
     pub(super) fn handle_confirmed(&mut self, now: Now, serial: u32) {
         let Keying::Handshake(sessions) = &mut self.keying else { return };
-        if sessions.handle_confirmed(serial, &mut self.commands)
-            && let Some(target) = self.target()
-        {
+        if !sessions.handle_confirmed(serial, &mut self.commands) {
+            return;
+        }
+        self.heard_at = now.instant;
+        if let Some(target) = self.target() {
             self.greet(now.instant, target);
         }
     }

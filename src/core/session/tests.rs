@@ -108,6 +108,23 @@ fn a_copy_of_the_initiation_that_waits_is_no_second_one() {
     assert!(world.confirmed(serial));
 }
 
+/// Its last call was answered and never confirmed; the new process is another instance.
+#[test]
+fn a_peer_killed_in_the_middle_of_a_call_is_answered_after_its_restart() {
+    let mut world = World::new();
+    let (mut fri, mut again) = (world.fri(), world.fri());
+    let [first, last] = [(); 2].map(|()| world.initiation(&mut fri));
+    let first = world.answered(&first).unwrap();
+    assert!(world.confirmed(first));
+    world.answered(&last).unwrap();
+    let call = world.initiation(&mut again);
+    assert_eq!(world.answered(&call), Err(Drop::RateLimited), "the confirmation may be under way");
+    world.now += ANSWER_KEPT;
+    let call = world.initiation(&mut again);
+    let serial = world.answered(&call).unwrap();
+    assert!(world.confirmed(serial));
+}
+
 /// A classifier that looks at the first datagram finds no length, and no byte, that is there more often.
 #[test]
 fn first_words_have_no_usual_length_and_no_usual_byte() {

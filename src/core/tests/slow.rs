@@ -53,7 +53,7 @@ impl Slow {
             notice.into_iter().for_each(|notice| self.world.ends[which].link.handle_notice(now, notice));
         }
         let end = &mut self.world.ends[which];
-        if end.link.poll_timeout() <= now.instant {
+        if end.link.poll_timeout().is_some_and(|at| at <= now.instant) {
             end.link.handle_timeout(now);
         }
         end.lane.handle_timeout(now.instant, &mut end.out);
