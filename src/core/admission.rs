@@ -46,15 +46,13 @@ pub enum Verdict {
         /// Where to.
         to: Path,
     },
-    /// The sid answered a challenge: it is live.
+    /// The sid answered a challenge.
     Proven {
-        /// The live sid.
-        sid: Sid,
+        /// It is live now, and its datagram is to be opened again; `None`: when the floor is written.
+        live: Option<(Sid, Received)>,
         /// Peer's clock minus ours, in microseconds.
         skew: i64,
-        /// The datagram, to be opened again.
-        received: Received,
-        /// A first floor to write, where there was none.
+        /// A floor to write: that of the sid, or a first one where there was none.
         floor: Option<u64>,
     },
     /// From the peer, but sealed in a way this end does not open: one line says how to mend it.
@@ -93,6 +91,8 @@ pub struct Admission {
     floor: Option<u64>,
     writable: bool,
     live: Option<Sid>,
+    /// The greatest time of a sid that was live here: none is taken by its time twice.
+    taken: u64,
     pending: VecDeque<Pending>,
     challenges: VecDeque<Challenge>,
     /// The greatest time of a sid under which something verified.
@@ -119,6 +119,7 @@ impl Admission {
             floor,
             writable,
             live: None,
+            taken: 0,
             pending: VecDeque::new(),
             challenges: VecDeque::new(),
             newest: 0,
@@ -183,8 +184,13 @@ impl Admission {
         if self.floor != Some(time) {
             return None;
         }
-        self.live = Some(pending.sid);
+        self.enliven(pending.sid);
         Some((pending.sid, pending.held))
+    }
+
+    fn enliven(&mut self, sid: Sid) {
+        self.live = Some(sid);
+        self.taken = self.taken.max(sid.time());
     }
 
     /// Nothing is live and nothing is asked any more; the floor stays.
@@ -274,11 +280,34 @@ impl Admission {
     }
 
     fn prove(&mut self, now: Now, sid: Sid, received: Received) -> Verdict {
-        self.live = Some(sid);
+        let skew = sid.time().wrapping_sub(now.wall) as i64;
+        // Its time alone would do: then the floor must keep it from doing so again.
+        if self.is_timely(now, sid) {
+            let floor = Some(self.await_floor(sid, received));
+            return Verdict::Proven { live: None, skew, floor };
+        }
+        self.enliven(sid);
         // A first floor lies above everything the clock rule could have taken before it was lost.
         let first = now.wall.saturating_add(SID_CLOCK).max(sid.time());
         let floor = (self.floor.is_none() && self.writable).then_some(first);
-        Verdict::Proven { sid, skew: sid.time().wrapping_sub(now.wall) as i64, received, floor }
+        Verdict::Proven { live: Some((sid, received)), skew, floor }
+    }
+
+    /// Whether the clock rule takes a sid.
+    fn is_timely(&self, now: Now, sid: Sid) -> bool {
+        let time = sid.time();
+        let fresh = time.abs_diff(now.wall) <= SID_CLOCK && time > self.taken;
+        fresh && self.writable && self.floor.is_some_and(|floor| time > floor)
+    }
+
+    /// Keeps the first datagram of a sid until its floor is written.
+    fn await_floor(&mut self, sid: Sid, received: Received) -> u64 {
+        if self.pending.len() >= PENDING_SIDS {
+            self.pending.pop_front();
+        }
+        let floor = sid.time();
+        self.pending.push_back(Pending { sid, floor, held: vec![received] });
+        floor
     }
 
     fn judge(
@@ -289,14 +318,8 @@ impl Admission {
         received: Received,
         random: &mut impl Random,
     ) -> Verdict {
-        let fresh = sid.time().abs_diff(now.wall) <= SID_CLOCK;
-        if fresh && self.writable && self.floor.is_some_and(|floor| sid.time() > floor) {
-            if self.pending.len() >= PENDING_SIDS {
-                self.pending.pop_front();
-            }
-            let floor = sid.time();
-            self.pending.push_back(Pending { sid, floor, held: vec![received] });
-            return Verdict::Floor(floor);
+        if self.is_timely(now, sid) {
+            return Verdict::Floor(self.await_floor(sid, received));
         }
         let recent = self.challenged_at[age as usize]
             .is_some_and(|at| now.instant.saturating_duration_since(at) < CHALLENGE_INTERVAL);

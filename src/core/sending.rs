@@ -31,11 +31,15 @@ impl Sending {
     pub fn draw(&mut self, now: Now, keys: &LinkKeys, random: &mut impl Random) -> Sid {
         let time = now.wall.max(self.last_time + 1);
         self.last_time = time;
-        self.rotate_at = now.instant + SID_LIFE;
         let sid = Sid::new(keys, time, random.bytes());
         self.recent.push_front(sid);
         self.recent.truncate(RECENT);
         sid
+    }
+
+    /// What was drawn is for frames; others, which answer challenges, do not make theirs last longer.
+    pub fn drawn_for_frames(&mut self, now: Instant) {
+        self.rotate_at = now + SID_LIFE;
     }
 
     /// Whether this end drew that sid lately.

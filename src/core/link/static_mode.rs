@@ -35,13 +35,15 @@ impl<R: Random> Link<R> {
                 );
                 self.send(Message::Challenge { challenge }, to);
             }
-            Verdict::Proven { sid, skew, received, floor } => {
+            Verdict::Proven { live, skew, floor } => {
                 self.log(
                     1,
                     format!("{} answered the challenge; the clocks differ by {}", from.remote, seconds(skew)),
                 );
-                self.commands.push_back(Command::Receive(Key::Sid(sid)));
-                self.commands.push_back(Command::Again(received));
+                if let Some((sid, received)) = live {
+                    self.commands.push_back(Command::Receive(Key::Sid(sid)));
+                    self.commands.push_back(Command::Again(received));
+                }
                 self.events.extend(floor.map(Event::Floor));
                 self.doubt.get_or_insert(now.instant);
                 self.send_hello(from, Under::Current);
@@ -90,6 +92,9 @@ impl<R: Random> Link<R> {
     pub(super) fn prepare_sid(&mut self, now: Now, under: Under) {
         let Keying::Static(keying) = &mut self.keying else { return };
         let sid = keying.sending.draw(now, &self.keys, &mut self.random);
+        if under == Under::Next {
+            keying.sending.drawn_for_frames(now.instant);
+        }
         self.commands.push_back(Command::Prepare(under, Key::Sid(sid)));
     }
 
