@@ -9,9 +9,12 @@ use std::process::ExitCode;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::config::LogTo;
 use crate::daemon::exit::{self, BUG, Fatal, USAGE};
-use crate::daemon::{check, engine, import, keys, start, stderr};
+use crate::daemon::output::Output;
+use crate::daemon::{check, engine, import, keys, log, start, stderr};
 use crate::privsep::spawn::Role;
+use crate::say;
 use crate::transport::resolve;
 
 /// Joins two machines or two Ethernet segments over any IP network.
@@ -31,7 +34,8 @@ struct Cli {
     verbose: u8,
     #[arg(long, hide = true)]
     daemon: bool,
-    #[arg(long, hide = true)]
+    /// The UDP socket is descriptor 0, from inetd or xinetd; log to syslog
+    #[arg(long)]
     inetd: bool,
 }
 
@@ -115,7 +119,10 @@ fn dispatch() -> ExitCode {
     match std::env::args_os().nth(1).as_deref().and_then(Role::from_argument) {
         Some(Role::Engine) => named(c"tund-engine", engine::main),
         Some(Role::Resolver) => named(c"tund-resolver", resolve::main),
-        None => run(Cli::parse()),
+        None => match Cli::try_parse() {
+            Ok(cli) => run(cli),
+            Err(error) => refuse(&error),
+        },
     }
 }
 
@@ -127,10 +134,8 @@ fn named(name: &CStr, main: fn() -> ExitCode) -> ExitCode {
 }
 
 fn run(cli: Cli) -> ExitCode {
-    for (given, name) in [(cli.daemon, "--daemon"), (cli.inetd, "--inetd")] {
-        if given {
-            return usage(&format!("{name} is not in this version yet"));
-        }
+    if cli.daemon {
+        return usage("--daemon is not in this version yet");
     }
     match cli.command {
         Some(Command::Check { files, common, host, json }) => {
@@ -147,7 +152,7 @@ fn run(cli: Cli) -> ExitCode {
             let Common { cd, port, verb, allow_open_keys } = cli.common;
             let Some(config) = cli.config else { return usage("--config FILE is missing") };
             let verb = verb.or(level(cli.verbose));
-            start::run(&start::Options { config, cd, port, verb, allow_open_keys })
+            start::run(&start::Options { config, cd, port, verb, allow_open_keys, inetd: cli.inetd })
         }
     }
 }
@@ -188,9 +193,20 @@ fn level(count: u8) -> Option<u8> {
 }
 
 fn usage(message: &str) -> ExitCode {
-    let error = Cli::command().error(clap::error::ErrorKind::InvalidValue, message);
-    stderr::show(&error.to_string());
-    ExitCode::from(USAGE)
+    refuse(&Cli::command().error(clap::error::ErrorKind::InvalidValue, message))
+}
+
+/// Shows what is wrong with the command line, or the help that was asked for. With `--inetd` standard error is a
+/// socket.
+fn refuse(error: &clap::Error) -> ExitCode {
+    if std::env::args_os().any(|argument| argument == "--inetd") && error.use_stderr() {
+        let text = error.to_string();
+        Output::new(LogTo::Syslog, "command line").fatal(text.lines().next().unwrap_or_default());
+    } else {
+        // A closed output changes nothing.
+        let _ = error.print();
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE))
 }
 
 fn end(result: Result<(), Fatal>) -> ExitCode {
@@ -206,7 +222,12 @@ fn end(result: Result<(), Fatal>) -> ExitCode {
 }
 
 fn report_panic(info: &PanicHookInfo<'_>) {
-    stderr::show(&format!("tund: {}\n", exit::bug(info)));
+    let bug = exit::bug(info);
+    if log::enabled(0) {
+        say!(0, "{bug}");
+    } else {
+        stderr::show(&format!("tund: {bug}\n"));
+    }
 }
 
 #[cfg(test)]

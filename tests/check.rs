@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use tund::config::{
-    Cipher, Command, Config, KeyMode, Listen, Mode, Options, Parsed, Remote, SecretSource, Severity, Sources,
-    Swallow, Via, parse, position, render, swallow,
+    Cipher, Command, Config, KeyMode, Listen, LogTo, Mode, Options, Parsed, Remote, SecretSource, Severity,
+    Sources, Swallow, Via, parse, position, render, swallow,
 };
 
 /// A tun link without mistakes; cases change a line of it.
@@ -89,11 +89,12 @@ fn tap_defaults_and_values_of_every_table_arrive() {
         [keepalive]
         interval = "500ms"
         timeout = "2s"
+        idle-exit = "90s"
         [run]
         user = "nobody"
         runtime-dir = "run"
         verb = 5
-        log = "stderr"
+        log = "syslog"
         sandbox = "off"
         [tuning]
         lanes = 1
@@ -119,6 +120,8 @@ fn tap_defaults_and_values_of_every_table_arrive() {
     assert_eq!(config.scripts.up, Some(up));
     assert_eq!(config.scripts.timeout, Duration::from_secs(5));
     assert_eq!(config.keepalive.interval, Duration::from_millis(500));
+    assert_eq!(config.keepalive.idle_exit, Duration::from_secs(90));
+    assert_eq!(config.run.log, Some(LogTo::Syslog));
     assert_eq!(config.run.runtime_dir.as_deref(), Some(Path::new("/etc/tund/run")));
     assert_eq!((config.run.user.as_deref(), config.run.verb), (Some("nobody"), 5));
     assert_eq!((config.tuning.bundle, config.tuning.path_mtu), (false, Some(1400)));
@@ -731,11 +734,8 @@ fn keys_of_later_versions_are_refused_by_name() {
     let later = [
         ("[guard]\nanything = 1", "[guard]"),
         ("[full-tunnel]\nmode = \"def1\"\nfail = \"closed\"", "[full-tunnel]"),
-        ("[keepalive]\nidle-exit = \"5m\"", "keepalive.idle-exit"),
         ("[run]\ndaemon = true", "run.daemon"),
         ("[run]\npid-file = \"p\"", "run.pid-file"),
-        ("[run]\nlog = \"syslog\"", "run.log"),
-        ("[run]\nlog = \"journal\"", "run.log"),
         ("[run]\nnice = -5", "run.nice"),
         ("[tuning]\nlanes = 2", "tuning.lanes"),
         ("[tuning]\nfragment = true", "tuning.fragment"),

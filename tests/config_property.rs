@@ -10,8 +10,8 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use tund::config::{
-    Accept, Cipher, Command, Config, Device, Keepalive, Key, KeyMode, KeyPair, Listen, MAX_ACCEPTED, Mode,
-    Options, Remote, Route, Run, Sandbox, Scripts, SecretSource, Sources, Tuning, Via, parse, position,
+    Accept, Cipher, Command, Config, Device, Keepalive, Key, KeyMode, KeyPair, Listen, LogTo, MAX_ACCEPTED,
+    Mode, Options, Remote, Route, Run, Sandbox, Scripts, SecretSource, Sources, Tuning, Via, parse, position,
     render,
 };
 
@@ -271,9 +271,10 @@ fn scripts() -> impl Strategy<Value = Scripts> {
 }
 
 fn keepalive() -> impl Strategy<Value = Keepalive> {
-    (100u64..100_000, 1u64..100_000).prop_map(|(interval, more)| Keepalive {
+    (100u64..100_000, 1u64..100_000, 100u64..86_400_000).prop_map(|(interval, more, idle)| Keepalive {
         interval: Duration::from_millis(interval),
         timeout: Duration::from_millis(interval + more),
+        idle_exit: Duration::from_millis(idle),
     })
 }
 
@@ -281,8 +282,9 @@ fn run() -> impl Strategy<Value = Run> {
     let name = || option::of("[a-z][a-z0-9_-]{0,9}");
     let directory = || option::of(path().prop_map(Into::into));
     let sandbox = proptest::sample::select(vec![Sandbox::Auto, Sandbox::Require, Sandbox::Off]);
-    (name(), name(), directory(), directory(), 0u8..=9, directory(), sandbox).prop_map(
-        |(user, group, runtime_dir, state_dir, verb, chroot, sandbox)| Run {
+    let log = option::of(proptest::sample::select(vec![LogTo::Stderr, LogTo::Syslog, LogTo::Journal]));
+    (name(), name(), directory(), directory(), 0u8..=9, directory(), sandbox, log).prop_map(
+        |(user, group, runtime_dir, state_dir, verb, chroot, sandbox, log)| Run {
             user,
             group,
             runtime_dir,
@@ -290,6 +292,7 @@ fn run() -> impl Strategy<Value = Run> {
             verb,
             chroot,
             sandbox,
+            log,
         },
     )
 }
@@ -351,28 +354,40 @@ fn to_toml(config: &Config) -> String {
     }
     write_offers(&mut text, config);
     write_scripts(&mut text, &config.scripts);
-    text.push_str("[keepalive]\n");
-    line(&mut text, "interval", format!("\"{}ms\"", config.keepalive.interval.as_millis()));
-    line(&mut text, "timeout", format!("\"{}ms\"", config.keepalive.timeout.as_millis()));
-    text.push_str("[run]\n");
-    maybe(&mut text, "user", config.run.user.as_deref().map(string));
-    maybe(&mut text, "group", config.run.group.as_deref().map(string));
-    maybe(&mut text, "runtime-dir", config.run.runtime_dir.as_ref().map(|p| string(p.to_str().unwrap())));
-    maybe(&mut text, "state-dir", config.run.state_dir.as_ref().map(|p| string(p.to_str().unwrap())));
-    line(&mut text, "verb", config.run.verb);
-    maybe(&mut text, "chroot", config.run.chroot.as_ref().map(|p| string(p.to_str().unwrap())));
-    let sandbox = match config.run.sandbox {
-        Sandbox::Auto => "auto",
-        Sandbox::Require => "require",
-        Sandbox::Off => "off",
-    };
-    line(&mut text, "sandbox", string(sandbox));
+    write_running(&mut text, config);
     text.push_str("[tuning]\n");
     line(&mut text, "bundle", config.tuning.bundle);
     line(&mut text, "mss-clamp", config.tuning.mss_clamp);
     line(&mut text, "socket-buffer", config.tuning.socket_buffer);
     maybe(&mut text, "path-mtu", config.tuning.path_mtu);
     text
+}
+
+/// `[keepalive]` and `[run]`.
+fn write_running(text: &mut String, config: &Config) {
+    text.push_str("[keepalive]\n");
+    line(text, "interval", format!("\"{}ms\"", config.keepalive.interval.as_millis()));
+    line(text, "timeout", format!("\"{}ms\"", config.keepalive.timeout.as_millis()));
+    line(text, "idle-exit", format!("\"{}ms\"", config.keepalive.idle_exit.as_millis()));
+    text.push_str("[run]\n");
+    maybe(text, "user", config.run.user.as_deref().map(string));
+    maybe(text, "group", config.run.group.as_deref().map(string));
+    maybe(text, "runtime-dir", config.run.runtime_dir.as_ref().map(|p| string(p.to_str().unwrap())));
+    maybe(text, "state-dir", config.run.state_dir.as_ref().map(|p| string(p.to_str().unwrap())));
+    line(text, "verb", config.run.verb);
+    maybe(text, "chroot", config.run.chroot.as_ref().map(|p| string(p.to_str().unwrap())));
+    let sandbox = match config.run.sandbox {
+        Sandbox::Auto => "auto",
+        Sandbox::Require => "require",
+        Sandbox::Off => "off",
+    };
+    line(text, "sandbox", string(sandbox));
+    let log = config.run.log.map(|log| match log {
+        LogTo::Stderr => "stderr",
+        LogTo::Syslog => "syslog",
+        LogTo::Journal => "journal",
+    });
+    maybe(text, "log", log.map(string));
 }
 
 fn write_key(text: &mut String, key: &Key) {

@@ -314,7 +314,11 @@ fn settings(own: [u8; 4], peer: [u8; 4]) -> LinkSettings {
         direction: OWN,
         has_remote: false,
         float: true,
-        keepalive: Keepalive { interval: Duration::from_secs(10), timeout: Duration::from_secs(60) },
+        keepalive: Keepalive {
+            interval: Duration::from_secs(10),
+            timeout: Duration::from_secs(60),
+            idle_exit: Duration::from_secs(300),
+        },
         bundle: true,
         mss_clamp: true,
         push: Vec::new(),
@@ -324,6 +328,7 @@ fn settings(own: [u8; 4], peer: [u8; 4]) -> LinkSettings {
         floor: None,
         floor_writable: true,
         verb: 3,
+        activated: false,
     }
 }
 

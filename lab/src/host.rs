@@ -200,7 +200,7 @@ impl Host {
         self.output(&["sh", "-c", script])
     }
 
-    fn output(&self, words: &[&str]) -> Result<String, Error> {
+    pub(crate) fn output(&self, words: &[&str]) -> Result<String, Error> {
         let mut process = self.spawn(words)?;
         let status = process.wait(COMMAND_TIMEOUT)?;
         let text = process.text();

@@ -15,6 +15,7 @@
 
 mod host;
 mod process;
+mod syslog;
 
 pub mod flood;
 pub mod frame;

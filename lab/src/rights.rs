@@ -10,7 +10,7 @@ use crate::{At, Error};
 const ENTERED: &str = "TUND_LAB_ENTERED";
 
 /// Debian packages of the programs that the laboratory or its tests start.
-const PACKAGES: [(&str, &str); 12] = [
+const PACKAGES: [(&str, &str); 15] = [
     ("ip", "iproute2"),
     ("bridge", "iproute2"),
     ("ss", "iproute2"),
@@ -23,6 +23,9 @@ const PACKAGES: [(&str, &str); 12] = [
     ("dnsmasq", "dnsmasq-base"),
     ("udhcpc", "udhcpc"),
     ("mount", "mount"),
+    ("inetd", "openbsd-inetd"),
+    ("xinetd", "xinetd"),
+    ("systemd-socket-activate", "systemd"),
 ];
 
 /// Fails with the Debian package's name when `program` is not installed.
@@ -60,6 +63,14 @@ pub fn find(program: &str) -> Option<std::path::PathBuf> {
 pub(crate) fn search_path() -> std::ffi::OsString {
     let mut path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
     path.push(":/usr/sbin:/sbin");
+    // Where tests/run puts programs that it does not install.
+    for directory in std::env::current_exe().iter().flat_map(|program| program.ancestors()) {
+        let tools = directory.join("tools/inet/usr/sbin");
+        if tools.is_dir() {
+            path.push(":");
+            path.push(tools);
+        }
+    }
     path
 }
 

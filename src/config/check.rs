@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use super::check_exchange::{check_accept, check_push};
 use super::diagnostic::{Diagnostic, quote};
-use super::raw::{Raw, RawKey, RawKeyMode, RawRun, RawScripts, RawTuning};
+use super::raw::{Raw, RawKeepalive, RawKey, RawKeyMode, RawRun, RawScripts, RawTuning};
 use super::reader::{At, Field};
 use super::{
     Cipher, Command, Config, Keepalive, Key, KeyMode, KeyPair, Options, Run, Scripts, SecretSource, Tuning,
@@ -20,6 +20,7 @@ use super::{
 
 const INTERVAL: Duration = Duration::from_secs(10);
 const TIMEOUT: Duration = Duration::from_secs(60);
+const IDLE_EXIT: Duration = Duration::from_secs(300);
 const SCRIPT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Enough for what a fast link brings in while the engine waits for its turn.
 const SOCKET_BUFFER: u32 = 8 << 20;
@@ -50,7 +51,7 @@ pub(super) fn check(name: &str, raw: &Raw, options: &Options, out: &mut Vec<Diag
         push: check_push(&raw.exchange, out),
         accept: check_accept(&raw.exchange, out),
         scripts: check_scripts(&raw.scripts, options, out),
-        keepalive: check_keepalive(raw, out),
+        keepalive: check_keepalive(&raw.keepalive, out),
         run: check_run(&raw.run, options, out),
         tuning: check_tuning(&raw.tuning),
     }
@@ -237,7 +238,7 @@ fn check_command(
     }
 }
 
-fn check_keepalive(raw: &Raw, out: &mut Vec<Diagnostic>) -> Keepalive {
+fn check_keepalive(raw: &RawKeepalive, out: &mut Vec<Diagnostic>) -> Keepalive {
     let interval = raw.interval.value().copied().unwrap_or(INTERVAL);
     let timeout = raw.timeout.value().copied().unwrap_or(TIMEOUT);
     let wrong = matches!(raw.interval, Field::Wrong) || matches!(raw.timeout, Field::Wrong);
@@ -248,7 +249,8 @@ fn check_keepalive(raw: &Raw, out: &mut Vec<Diagnostic>) -> Keepalive {
         );
         out.push(Diagnostic::error(place, message).help("make the timeout several times the interval"));
     }
-    Keepalive { interval, timeout }
+    let idle_exit = raw.idle_exit.value().copied().unwrap_or(IDLE_EXIT);
+    Keepalive { interval, timeout, idle_exit }
 }
 
 fn check_run(raw: &RawRun, options: &Options, out: &mut Vec<Diagnostic>) -> Run {
@@ -270,6 +272,7 @@ fn check_run(raw: &RawRun, options: &Options, out: &mut Vec<Diagnostic>) -> Run 
         verb: options.verb.or(verb).unwrap_or(1),
         chroot: check_path("run.chroot", &raw.chroot, options, out),
         sandbox: raw.sandbox.value().copied().unwrap_or_default(),
+        log: raw.log.value().copied(),
     }
 }
 

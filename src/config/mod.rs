@@ -351,6 +351,8 @@ pub struct Keepalive {
     pub interval: Duration,
     /// With nothing authentic for this long the link is down.
     pub timeout: Duration,
+    /// A link that a superserver started ends when nothing authentic came for this long.
+    pub idle_exit: Duration,
 }
 
 /// The `[run]` table.
@@ -370,6 +372,19 @@ pub struct Run {
     pub chroot: Option<PathBuf>,
     /// Whether the engine is locked in.
     pub sandbox: Sandbox,
+    /// Where the log goes; `None`: as the way of starting suggests.
+    pub log: Option<LogTo>,
+}
+
+/// `run.log`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogTo {
+    /// Standard error.
+    Stderr,
+    /// syslog(3), as a daemon.
+    Syslog,
+    /// systemd's journal.
+    Journal,
 }
 
 /// Whether the processes that read the network are locked in, beyond having no privileges.

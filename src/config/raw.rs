@@ -10,10 +10,12 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::Diagnostic;
 use super::reader::{At, Field, Table};
-use super::{Cipher, MAX_ACCEPTED, Mode, Sandbox, Sources};
+use super::{Cipher, LogTo, MAX_ACCEPTED, Mode, Sandbox, Sources};
 
 const SANDBOX: [(&str, Sandbox); 3] =
     [("auto", Sandbox::Auto), ("require", Sandbox::Require), ("off", Sandbox::Off)];
+const LOG_TO: [(&str, LogTo); 3] =
+    [("stderr", LogTo::Stderr), ("syslog", LogTo::Syslog), ("journal", LogTo::Journal)];
 const U32: std::ops::RangeInclusive<i64> = 0..=u32::MAX as i64;
 
 /// The whole file.
@@ -29,8 +31,7 @@ pub(super) struct Raw {
     pub routes: Vec<RawRoute>,
     pub exchange: RawExchange,
     pub scripts: RawScripts,
-    pub interval: Field<Duration>,
-    pub timeout: Field<Duration>,
+    pub keepalive: RawKeepalive,
     pub run: RawRun,
     pub tuning: RawTuning,
 }
@@ -100,6 +101,13 @@ pub(super) struct RawScripts {
 }
 
 #[derive(Default)]
+pub(super) struct RawKeepalive {
+    pub interval: Field<Duration>,
+    pub timeout: Field<Duration>,
+    pub idle_exit: Field<Duration>,
+}
+
+#[derive(Default)]
 pub(super) struct RawRun {
     pub user: Field<String>,
     pub group: Field<String>,
@@ -108,6 +116,7 @@ pub(super) struct RawRun {
     pub verb: Field<i64>,
     pub chroot: Field<String>,
     pub sandbox: Field<Sandbox>,
+    pub log: Field<LogTo>,
 }
 
 #[derive(Default)]
@@ -135,9 +144,7 @@ impl Raw {
         top.tables("route", |table| raw.routes.push(RawRoute::read(table)));
         raw.exchange = RawExchange::read(&mut top);
         raw.scripts = top.table("scripts").map(RawScripts::read).unwrap_or_default();
-        if let Some(table) = top.table("keepalive") {
-            (raw.interval, raw.timeout) = read_keepalive(table);
-        }
+        raw.keepalive = top.table("keepalive").map(RawKeepalive::read).unwrap_or_default();
         raw.run = top.table("run").map(RawRun::read).unwrap_or_default();
         raw.tuning = top.table("tuning").map(RawTuning::read).unwrap_or_default();
         read_later_tables(&mut top);
@@ -219,6 +226,19 @@ impl RawScripts {
     }
 }
 
+impl RawKeepalive {
+    fn read(mut table: Table<'_, '_>) -> Self {
+        let limits = Duration::from_millis(100)..=Duration::from_secs(86_400);
+        let raw = Self {
+            interval: table.duration("interval", limits.clone()),
+            timeout: table.duration("timeout", limits.clone()),
+            idle_exit: table.duration("idle-exit", limits),
+        };
+        table.finish();
+        raw
+    }
+}
+
 impl RawRun {
     fn read(mut table: Table<'_, '_>) -> Self {
         let raw = Self {
@@ -229,15 +249,12 @@ impl RawRun {
             verb: table.integer("verb", 0..=9),
             chroot: table.string("chroot"),
             sandbox: table.choice("sandbox", &SANDBOX),
+            log: table.choice("log", &LOG_TO),
         };
         let daemon = table.boolean("daemon");
         table.later("daemon", daemon);
         let pid_file = table.string("pid-file");
         table.later("pid-file", pid_file);
-        let log = table.choice("log", &[("stderr", true), ("syslog", false), ("journal", false)]);
-        if log.value() == Some(&false) {
-            table.later("log", log);
-        }
         let nice = table.integer("nice", -20..=19);
         table.later("nice", nice);
         table.finish();
@@ -298,16 +315,6 @@ fn read_listen(top: &mut Table<'_, '_>) -> Field<String> {
         Field::Wrong => Field::Wrong,
         Field::Absent => Field::Absent,
     }
-}
-
-fn read_keepalive(mut table: Table<'_, '_>) -> (Field<Duration>, Field<Duration>) {
-    let limits = Duration::from_millis(100)..=Duration::from_secs(86_400);
-    let interval = table.duration("interval", limits.clone());
-    let timeout = table.duration("timeout", limits.clone());
-    let idle_exit = table.duration("idle-exit", limits);
-    table.later("idle-exit", idle_exit);
-    table.finish();
-    (interval, timeout)
 }
 
 fn read_later_tables(top: &mut Table<'_, '_>) {

@@ -208,7 +208,11 @@ fn settings(which: usize) -> LinkSettings {
         suites: vec![Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305],
         has_remote: which == 1,
         float: true,
-        keepalive: Keepalive { interval: Duration::from_secs(10), timeout: Duration::from_secs(60) },
+        keepalive: Keepalive {
+            interval: Duration::from_secs(10),
+            timeout: Duration::from_secs(60),
+            idle_exit: Duration::from_secs(300),
+        },
         bundle: true,
         mss_clamp: true,
         push: Vec::new(),
@@ -218,6 +222,7 @@ fn settings(which: usize) -> LinkSettings {
         floor: None,
         floor_writable: true,
         verb: 3,
+        activated: false,
     }
 }
 

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use super::clock::now;
 use super::exit::{self, FAILED, UNAVAILABLE};
 use super::log;
+use super::patience::Patience;
 use super::random::Os;
 use super::verbose::letters;
 use super::worker::{FromWorker, Handle, ToWorker, Worker};
@@ -84,7 +85,8 @@ fn run(parent: &Arc<Parent>, start: Start, descriptors: Vec<OwnedFd>) -> Result<
     let protections = lock(parent, &start, &descriptors)?;
     let mut descriptors = descriptors.into_iter();
     let socket = descriptors.next().ok_or_else(|| Ending::failed("the parent passed no socket"))?;
-    let socket = Socket::from_fd(socket).map_err(Ending::failed)?;
+    let socket = if start.link.activated { Socket::shared(socket) } else { Socket::from_fd(socket) };
+    let socket = socket.map_err(Ending::failed)?;
     parent.set_nonblocking(true).map_err(Ending::failed)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Ending::failed)?;
@@ -120,6 +122,8 @@ struct Engine {
     letters: bool,
     /// The parent wants the totals, as soon as the worker has told its own.
     wanted: bool,
+    /// `None`: this link lasts until it is ended.
+    patience: Option<Patience>,
 }
 
 impl Engine {
@@ -146,9 +150,11 @@ impl Engine {
             .map_err(Ending::failed)?;
         sandbox::start_no_more().map_err(Ending::failed)?;
         let letters = settings.verb >= 5;
+        let began = now();
+        let patience = settings.activated.then(|| Patience::new(began.instant, settings.keepalive.idle_exit));
         let link = match settings.key_mode {
-            KeyMode::Static => Link::new(settings, keys, now(), Os),
-            KeyMode::Handshake => Link::with_handshake(settings, keys, statics, now(), Os),
+            KeyMode::Static => Link::new(settings, keys, began, Os),
+            KeyMode::Handshake => Link::with_handshake(settings, keys, statics, began, Os),
         };
         let ready = watch(parent).map_err(Ending::failed)?;
         Ok(Self {
@@ -162,6 +168,7 @@ impl Engine {
             stats: Stats::default(),
             letters,
             wanted: false,
+            patience,
         })
     }
 
@@ -170,12 +177,17 @@ impl Engine {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             self.pump()?;
+            if let Some(reason) =
+                self.patience.as_ref().and_then(|p| p.spent(now().instant, self.link.heard_at()))
+            {
+                return self.stop(reason).await;
+            }
             let due = self.link.poll_timeout().map(tokio::time::Instant::from_std);
             tokio::select! {
                 ready = self.ready.readable() => {
                     ready.map_err(Ending::failed)?;
                     match self.ready.try_io(Interest::READABLE, || self.parent.receive()) {
-                        Ok(Some((ToEngine::Stop, _))) => return self.stop().await,
+                        Ok(Some((ToEngine::Stop, _))) => return self.stop(String::new()).await,
                         Ok(Some((message, descriptors))) => self.handle_parent(message, descriptors),
                         Ok(None) => return Err(Ending::failed("the parent is gone")),
                         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
@@ -270,8 +282,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Says goodbye to the peer and ends.
-    async fn stop(mut self) -> Result<Ending, Ending> {
+    /// Says goodbye to the peer and ends for this reason; empty: the parent knows.
+    async fn stop(mut self, reason: String) -> Result<Ending, Ending> {
         self.link.handle_stop();
         self.pump()?;
         self.worker.send(ToWorker::Quit);
@@ -282,7 +294,7 @@ impl Engine {
         }
         say!(3, "{}", self.stats.plus(&self.link.stats()));
         self.tell(&ToParent::Traffic(self.traffic()))?;
-        Ok(Ending { code: 0, reason: String::new() })
+        Ok(Ending { code: 0, reason })
     }
 
     fn traffic(&self) -> Traffic {

@@ -267,6 +267,7 @@ mod tests {
             verb: 3,
             chroot: None,
             sandbox: Sandbox::Auto,
+            log: None,
         })
     }
 }

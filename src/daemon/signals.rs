@@ -5,7 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 
 /// A signal that the parent acts on.
@@ -57,6 +59,13 @@ impl Signals {
         Ok(Self { wake, flags })
     }
 
+    /// Waits until one comes, for at most `limit`.
+    pub fn wait(&self, limit: Duration) {
+        let limit = Timespec { tv_sec: limit.as_secs().cast_signed(), tv_nsec: limit.subsec_nanos().into() };
+        // An interrupted wait is a signal too.
+        let _ = rustix::event::poll(&mut [PollFd::new(&self.wake, PollFlags::IN)], Some(&limit));
+    }
+
     /// What came since the last call.
     pub fn take(&mut self) -> Vec<Signal> {
         let mut bytes = [0; 64];
@@ -74,7 +83,6 @@ impl AsFd for Signals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::event::{PollFd, PollFlags, Timespec};
 
     #[test]
     fn a_signal_wakes_and_is_told_once() {

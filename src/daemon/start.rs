@@ -8,23 +8,28 @@ use std::time::{Duration, Instant};
 
 use super::cleanup::Changes;
 use super::directories::{self, Lock, RUNTIME, STATE};
-use super::exit::{BUG, CONFIG, FAILED, Fatal, PRIVILEGE, UNAVAILABLE};
+use super::exit::{BUG, CONFIG, FAILED, Fatal, PRIVILEGE, UNAVAILABLE, USAGE};
 use super::floor::Floor;
+use super::identity;
+use super::output::Output;
 use super::preflight::{self, Loaded};
-use super::signals::Signals;
-use super::{identity, stderr};
+use super::signals::{Signal, Signals};
 use ipnet::{IpNet, Ipv6Net};
 
-use crate::config::{Config, Diagnostic, Mode, Severity, Sources};
+use crate::config::{Config, Diagnostic, LogTo, Mode, Severity, Sources};
 use crate::crypto::keys::{Pair, fingerprint, link_secret};
 use crate::privsep::message::{LinkSettings, Start, StaticPair};
 use crate::privsep::parent::{Launch, Link, Parent};
 use crate::route::netlink::Netlink;
 use crate::say;
+use crate::transport::inherited::{self, Inherited, Opener};
 use crate::transport::udp::{self, Bound};
 
 /// How long a taken port may take to become free.
 const PORT_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a start that a datagram caused lasts at least when it fails: the datagram is still there, and the
+/// superserver starts the next one at once.
+const RESTRAINT: Duration = Duration::from_secs(20);
 
 /// The command line of a link.
 #[derive(Debug, Clone, Default)]
@@ -39,25 +44,70 @@ pub struct Options {
     pub verb: Option<u8>,
     /// Take key files that others may read.
     pub allow_open_keys: bool,
+    /// Descriptor 0 is the socket.
+    pub inetd: bool,
 }
 
-/// Runs the link in the foreground until something ends it; the log goes to standard error.
+/// Runs the link until something ends it. A link that inetd or systemd started by a datagram has their socket, and
+/// no device before its peer has shown that it has the key.
 pub fn run(options: &Options) -> ExitCode {
-    match prepare(options) {
+    // First of all: nothing may be printed into a socket, and no other descriptor be open.
+    let inherited = inherit(options.inetd);
+    let output = Output::new(if options.inetd { LogTo::Syslog } else { LogTo::Stderr }, &name(options));
+    let pressing = matches!(&inherited, Ok(Some(inherited)) if inherited.pressing);
+    let run = inherited.and_then(|inherited| prepare(options, inherited, &output));
+    let code = match run {
         // The lock lasts as long as the link.
-        Ok((parent, launch, _lock)) => ExitCode::from(parent.run(launch)),
+        Ok((parent, launch, _lock)) => parent.run(launch),
         Err(fatal) => {
             if !fatal.message.is_empty() {
-                stderr::show(&format!("tund: {fatal}\n"));
+                output.fatal(&fatal.message);
             }
-            ExitCode::from(fatal.code)
+            fatal.code
         }
+    };
+    if pressing && code != 0 {
+        restrain();
+    }
+    ExitCode::from(code)
+}
+
+fn inherit(inetd: bool) -> Result<Option<Inherited>, Fatal> {
+    let from_inetd = inetd.then(inherited::from_inetd).transpose();
+    let from_systemd = inherited::from_systemd();
+    let fatal = |message: String| Fatal::new(UNAVAILABLE, message);
+    match (from_inetd.map_err(fatal)?, from_systemd.map_err(fatal)?) {
+        (Some(_), Some(_)) => {
+            Err(Fatal::new(USAGE, "--inetd and LISTEN_FDS are two sockets, and a link has one: drop --inetd"))
+        }
+        (one, other) => Ok(one.or(other)),
     }
 }
 
-fn prepare(options: &Options) -> Result<(Parent, Launch, Option<Lock>), Fatal> {
-    let (loaded, config) = load(options)?;
-    stderr::init(config.run.verb);
+/// Waits, unless told to end.
+fn restrain() {
+    let deadline = Instant::now() + RESTRAINT;
+    let Ok(mut signals) = Signals::watch() else { return };
+    while !signals.take().iter().any(|signal| matches!(signal, Signal::Terminate | Signal::Interrupt)) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        signals.wait(left);
+    }
+}
+
+fn name(options: &Options) -> String {
+    options.config.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn prepare(
+    options: &Options,
+    inherited: Option<Inherited>,
+    output: &Output,
+) -> Result<(Parent, Launch, Option<Lock>), Fatal> {
+    let (loaded, config) = load(options, output)?;
+    log_to(&config, inherited.as_ref()).log_from(config.run.verb);
     identity::require_net_admin()?;
     let signals =
         Signals::watch().map_err(|error| Fatal::new(FAILED, format!("cannot watch signals: {error}")))?;
@@ -74,17 +124,30 @@ fn prepare(options: &Options) -> Result<(Parent, Launch, Option<Lock>), Fatal> {
     let (secret, statics) = secrets(&config, options.allow_open_keys)?;
     let state = directories::make(STATE, config.run.state_dir.as_deref(), &config.name);
     let floor = Floor::open(state.as_deref(), fingerprint(&secret));
-    let bound = bind(&config, &loaded.text)?;
+    let activated = inherited.is_some();
+    let bound = socket(&config, &loaded.text, inherited)?;
     say!(1, "tund {}: {}, UDP port {}", env!("CARGO_PKG_VERSION"), config.name, bound.port);
-    let start =
-        Start { secret: *secret, statics, link: settings(&config, &floor), confinement: confinement.clone() };
-    let launch = Launch { start: Box::new(start), socket: bound.fd, device_later: false };
+    let link = LinkSettings { activated, ..settings(&config, &floor) };
+    let start = Start { secret: *secret, statics, link, confinement: confinement.clone() };
+    let launch = Launch { start: Box::new(start), socket: bound.fd, device_later: activated };
     let link = Link { directory: directory(options, &loaded), file: loaded.path, config, confinement };
     Ok((Parent::new(link, floor, changes, signals), launch, lock))
 }
 
+/// What the file says; else syslog where there is no standard error.
+fn log_to(config: &Config, inherited: Option<&Inherited>) -> Output {
+    let inetd = inherited.is_some_and(|inherited| inherited.opener == Opener::Inetd);
+    let to = match config.run.log {
+        // It is /dev/null.
+        Some(LogTo::Stderr) | None if inetd => LogTo::Syslog,
+        Some(to) => to,
+        None => LogTo::Stderr,
+    };
+    Output::new(to, &config.name)
+}
+
 /// Shows every finding; an error among them ends the start.
-fn load(options: &Options) -> Result<(Loaded, Config), Fatal> {
+fn load(options: &Options, output: &Output) -> Result<(Loaded, Config), Fatal> {
     let mut loaded =
         preflight::load(&options.config, options.cd.as_deref(), options.port.as_deref(), options.verb);
     let config = loaded.parsed.config.take();
@@ -94,7 +157,7 @@ fn load(options: &Options) -> Result<(Loaded, Config), Fatal> {
     }
     // Notes are for `tund check`.
     for finding in findings.iter().filter(|finding| finding.severity > Severity::Note) {
-        stderr::show_finding(&loaded.file, &loaded.text, finding);
+        output.finding(&loaded.file, &loaded.text, finding);
     }
     match config {
         Some(config) if !findings.iter().any(Diagnostic::is_error) => Ok((loaded, config)),
@@ -127,16 +190,36 @@ fn secrets(
     Ok((secret, statics))
 }
 
-fn bind(config: &Config, text: &str) -> Result<Bound, Fatal> {
-    let bound = bind_patiently(config).map_err(|error| {
-        let code = if error.kind() == io::ErrorKind::PermissionDenied { PRIVILEGE } else { UNAVAILABLE };
-        let holder = preflight::check_port(config, text).filter(|_| error.kind() == io::ErrorKind::AddrInUse);
-        Fatal::new(code, holder.map_or_else(|| error.to_string(), |finding| one_line(&finding)))
-    })?;
+/// The socket that was inherited, or else a new one.
+fn socket(config: &Config, text: &str, inherited: Option<Inherited>) -> Result<Bound, Fatal> {
+    let bound = match inherited {
+        Some(inherited) => adopt(config, inherited)?,
+        None => bind(config, text)?,
+    };
     for note in &bound.notes {
         say!(1, "{note}");
     }
     Ok(bound)
+}
+
+fn adopt(config: &Config, inherited: Inherited) -> Result<Bound, Fatal> {
+    let code = |error: &io::Error| match error.kind() {
+        io::ErrorKind::PermissionDenied => PRIVILEGE,
+        _ => UNAVAILABLE,
+    };
+    let bound = udp::adopt(inherited.fd, config).map_err(|error| Fatal::new(code(&error), error))?;
+    if config.listen.address.is_some() || config.listen.explicit && config.listen.port != bound.port {
+        say!(1, "listen is ignored: the socket that was passed has port {}", bound.port);
+    }
+    Ok(bound)
+}
+
+fn bind(config: &Config, text: &str) -> Result<Bound, Fatal> {
+    bind_patiently(config).map_err(|error| {
+        let code = if error.kind() == io::ErrorKind::PermissionDenied { PRIVILEGE } else { UNAVAILABLE };
+        let holder = preflight::check_port(config, text).filter(|_| error.kind() == io::ErrorKind::AddrInUse);
+        Fatal::new(code, holder.map_or_else(|| error.to_string(), |finding| one_line(&finding)))
+    })
 }
 
 /// The engine of a parent that was killed holds the port until the kernel has removed its device.
@@ -175,6 +258,7 @@ fn settings(config: &Config, floor: &Floor) -> LinkSettings {
         floor: floor.time(),
         floor_writable: floor.is_writable(),
         verb: config.run.verb,
+        activated: false,
     }
 }
 

@@ -1,28 +1,30 @@
-//! The log on standard error.
+//! Standard error.
 #![allow(clippy::disallowed_methods, reason = "log lines carry the time of day")]
 
 use std::io::{IsTerminal, Write};
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::log;
-use super::text::printable;
+use super::output::severity;
 use crate::config::{Diagnostic, render};
 
-/// Longest line in characters.
-const MAX_LINE: usize = 4096;
+/// Writes a line of the log: the time in UTC before it, or what systemd's journal reads in its place.
+pub fn line(verb: u8, text: &str) {
+    static JOURNAL: OnceLock<bool> = OnceLock::new();
+    let stamp = if *JOURNAL.get_or_init(is_journal) {
+        format!("<{}>", severity(verb))
+    } else {
+        format!("{} ", stamp(unix_time()))
+    };
+    // A log that nobody reads any more must not end the tunnel.
+    show(&format!("{stamp}{text}\n"));
+}
 
-/// Logs to standard error: a time stamp in UTC before each line, unless the journal adds its own.
-pub fn init(verb: u8) {
-    let journal = std::env::var_os("JOURNAL_STREAM").is_some();
-    log::init(
-        verb,
-        Box::new(move |_, text| {
-            let stamp = if journal { String::new() } else { format!("{} ", stamp(unix_time())) };
-            let line = format!("{stamp}{}\n", printable(text, MAX_LINE));
-            // A log that nobody reads any more must not end the tunnel.
-            show(&line);
-        }),
-    );
+/// Whether standard error goes to the journal, as systemd.exec(5) says to find out.
+fn is_journal() -> bool {
+    let Some(stream) = std::env::var_os("JOURNAL_STREAM") else { return false };
+    rustix::fs::fstat(std::io::stderr())
+        .is_ok_and(|stat| stream == *format!("{}:{}", stat.st_dev, stat.st_ino))
 }
 
 /// Writes text as it is; a closed standard error changes nothing.

@@ -8,6 +8,7 @@ use crate::crypto::Random;
 use crate::daemon::cleanup::Mark;
 use crate::daemon::environment::Hook;
 use crate::daemon::exit::{CONFIG, FAILED, Fatal, PRIVILEGE, UNAVAILABLE};
+use crate::daemon::notify;
 use crate::daemon::random::Os;
 use crate::device;
 use crate::route::plan::{self, Host, Interface};
@@ -96,6 +97,7 @@ impl Parent {
 
     /// Ends what runs and takes every change back, the last first. Returns the exit code.
     pub(super) fn finish(mut self) -> u8 {
+        notify::stopping();
         self.end_script();
         self.stop_engine(FAREWELL);
         let mut farewell = Vec::new();

@@ -217,6 +217,8 @@ pub struct LinkSettings {
     pub floor_writable: bool,
     /// Log level.
     pub verb: u8,
+    /// A superserver has the socket too, and starts this link again when it has ended and a datagram comes.
+    pub activated: bool,
 }
 
 /// Bytes and frames that crossed the device since the start.

@@ -339,6 +339,8 @@ impl Parent {
         let _ = engine.child.kill();
         let status = engine.child.wait();
         match self.status.last_words.take() {
+            // It had nothing to do any more.
+            Some((0, reason)) => self.end_with(Ending { code: 0, reason, signal: "inactive" }),
             Some((code, reason)) => self.end(code, reason),
             None => {
                 self.end(BUG, epitaph(status));

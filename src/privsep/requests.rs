@@ -10,6 +10,7 @@ use super::parent::Parent;
 use crate::config::MAX_ACCEPTED;
 use crate::daemon::environment::Hook;
 use crate::daemon::limit::Limit;
+use crate::daemon::notify;
 use crate::daemon::text::printable;
 use crate::say;
 
@@ -44,7 +45,11 @@ impl Parent {
     pub(super) fn handle_request(&mut self, message: ToParent) {
         let now = Instant::now();
         match message {
-            ToParent::Locked { protections } => say!(3, "engine: {}", printable(&protections, MAX_TEXT)),
+            ToParent::Locked { protections } => {
+                say!(3, "engine: {}", printable(&protections, MAX_TEXT));
+                notify::status("waiting for the peer");
+                notify::ready();
+            }
             ToParent::Resolve => self.resolve(now),
             ToParent::Endpoint { address } => self.endpoint(address, now),
             ToParent::Floor { time } => {

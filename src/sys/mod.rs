@@ -14,6 +14,6 @@ pub use attempt::attempt;
 pub use datagram::{
     Arrival, queue_errors, receive_datagram, receive_error, report_local_address, send_datagram,
 };
-pub use descriptors::close_all_but;
+pub use descriptors::{close_all_but, duplicate};
 pub use netlink::netlink_explain_errors;
 pub use tun::{own_device, plain_frames};

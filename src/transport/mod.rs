@@ -1,4 +1,5 @@
 //! Outer sockets and names.
 
+pub mod inherited;
 pub mod resolve;
 pub mod udp;

@@ -38,9 +38,18 @@ pub fn bind(config: &Config) -> io::Result<Bound> {
         }
         result => result.map_err(|error| explain(error, config, port))?,
     };
-    let size = config.tuning.socket_buffer;
-    notes.extend(grow(&socket, size, Buffer::Receive)?);
-    notes.extend(grow(&socket, size, Buffer::Send)?);
+    notes.extend(grow_both(&socket, config)?);
+    Ok(Bound { port: local_port(&socket)?, fd: socket.into(), notes })
+}
+
+/// Prepares a socket that another program opened and bound. It stays as it is in all that a program could notice which
+/// uses it later: unconnected, and blocking. `inetd/README` lists what is set.
+pub fn adopt(fd: OwnedFd, config: &Config) -> io::Result<Bound> {
+    let socket = socket2::Socket::from(fd);
+    let v6 = sockopt::socket_domain(&socket)? == AddressFamily::INET6;
+    let v4 = !v6 || !socket.only_v6()?;
+    set_options(&socket, config, v4, v6)?;
+    let notes = grow_both(&socket, config)?;
     Ok(Bound { port: local_port(&socket)?, fd: socket.into(), notes })
 }
 
@@ -72,11 +81,20 @@ fn bind_address(config: &Config, address: SocketAddr, one_family: bool) -> io::R
     socket.set_nonblocking(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(one_family)?;
-        sockopt::set_ipv6_mtu_discover(&socket, Ipv6PathMtuDiscovery::PROBE)?;
+    }
+    set_options(&socket, config, address.is_ipv4() || !one_family, address.is_ipv6())?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// `v4`: datagrams of IPv4 pass through it.
+fn set_options(socket: &socket2::Socket, config: &Config, v4: bool, v6: bool) -> io::Result<()> {
+    if v6 {
+        sockopt::set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::PROBE)?;
     }
     // Datagrams to IPv4-mapped addresses obey the IPv4 option, on IPv6 sockets as well.
-    if address.is_ipv4() || !one_family {
-        sockopt::set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::PROBE)?;
+    if v4 {
+        sockopt::set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::PROBE)?;
     }
     if let Some(mark) = config.fwmark {
         socket.set_mark(mark).map_err(|error| about("fwmark", "it needs CAP_NET_ADMIN", error))?;
@@ -85,8 +103,7 @@ fn bind_address(config: &Config, address: SocketAddr, one_family: bool) -> io::R
         let remedy = format!("bind-device must name an interface that exists, and it is {device}");
         socket.bind_device(Some(device.as_bytes())).map_err(|error| about("bind-device", &remedy, error))?;
     }
-    socket.bind(&address.into())?;
-    Ok(socket)
+    Ok(())
 }
 
 fn about(setting: &str, remedy: &str, error: io::Error) -> io::Error {
@@ -118,6 +135,12 @@ fn local_port(socket: &socket2::Socket) -> io::Result<u16> {
 enum Buffer {
     Receive,
     Send,
+}
+
+fn grow_both(socket: &socket2::Socket, config: &Config) -> io::Result<Vec<String>> {
+    let size = config.tuning.socket_buffer;
+    let notes = [grow(socket, size, Buffer::Receive)?, grow(socket, size, Buffer::Send)?];
+    Ok(notes.into_iter().flatten().collect())
 }
 
 /// Asks for a buffer of `size` bytes and returns a note if it is smaller. The kernel doubles what is asked
@@ -153,9 +176,16 @@ impl Socket {
     /// Takes over a UDP socket, which reports local addresses and ICMP errors from now on; fails if the descriptor is no
     /// socket.
     pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+        let socket = Self::shared(fd)?;
+        sys::queue_errors(&socket.fd, socket.v6)?;
+        Ok(socket)
+    }
+
+    /// The same for a socket that another program waits on as well. It reports no ICMP errors: one that is left in its
+    /// queue would look to that program like a datagram, or like a failure, for ever.
+    pub fn shared(fd: OwnedFd) -> io::Result<Self> {
         let v6 = sockopt::socket_domain(&fd)? == AddressFamily::INET6;
         sys::report_local_address(&fd, v6)?;
-        sys::queue_errors(&fd, v6)?;
         Ok(Self { fd, v6 })
     }
 

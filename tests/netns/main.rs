@@ -23,4 +23,5 @@ mod returning;
 mod routed;
 mod scripts;
 mod sizes;
+mod superserver;
 mod support;

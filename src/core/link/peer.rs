@@ -15,6 +15,11 @@ use crate::crypto::Random;
 use crate::wire::control::{Hello, Message};
 
 impl<R: Random> Link<R> {
+    /// When the peer was last heard under keys that only it has; before that, the start of the link.
+    pub fn heard_at(&self) -> Instant {
+        self.heard_at
+    }
+
     pub(super) fn handle_message(&mut self, now: Now, from: Path, message: Message) {
         // A reply proves a sid; only what else comes tells that the peer uses those that are live.
         if !matches!(message, Message::ChallengeReply { .. }) {

@@ -400,6 +400,7 @@ fn settings() -> LinkSettings {
         floor: None,
         floor_writable: true,
         verb: 3,
+        activated: false,
     }
 }
 

@@ -1,0 +1,272 @@
+//! Started by inetd or xinetd for the first datagram, as the files in `inetd/` say.
+//!
+//! ```text
+//!  fri 10.0.0.1 ---- 10.0.0.2 mon: superserver on port 1417, which starts tund
+//! ```
+
+use std::fs;
+use std::net::{TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::process::Stdio;
+
+use tund_lab::{Host, Process, wait_until};
+
+use super::support::*;
+
+const RECIPE: &str = include_str!("../../inetd/xinetd.d/timbuktu-srv1");
+const LINES: &str = include_str!("../../inetd/inetd.conf");
+
+#[derive(Clone, Copy, Debug)]
+enum Superserver {
+    Xinetd,
+    Inetd,
+}
+
+/// mon with a superserver and a log; nothing else runs there yet.
+struct Served {
+    server: Process,
+    log: Process,
+    pair: Pair,
+}
+
+impl Served {
+    /// `mon` is the configuration of tun-mon-fri.
+    fn new(kind: Superserver, mon: &Toml) -> Self {
+        let pair = pair();
+        let log = pair.mon.syslog().unwrap();
+        install(&pair.mon, "tun-mon-fri", mon);
+        let server = serve(&pair.mon, kind, &[]);
+        Self { server, log, pair }
+    }
+
+    /// What runs on mon beside superserver and log.
+    fn tunds(&self) -> Vec<u32> {
+        let others = [self.server.pid(), self.log.pid()];
+        self.pair.mon.processes().into_iter().filter(|pid| !others.contains(pid)).collect()
+    }
+
+    fn wait_no_tund(&self) {
+        wait_until("tund gone", SOON, || self.tunds().is_empty()).unwrap();
+        assert_eq!(self.pair.mon.interfaces().unwrap(), ["eth0", "lo"]);
+    }
+}
+
+/// The link's file, with directories of the host's own.
+fn install(host: &Host, name: &str, toml: &Toml) {
+    let directories =
+        format!("runtime-dir = '{0}/run'\nstate-dir = '{0}/state'\nverb = 3", host.dir().display());
+    host.file(&format!("{name}.toml"), &toml.clone().with(&format!("[run]\n{directories}")).text()).unwrap();
+}
+
+/// Starts a superserver with the project's own file, and with further services: name, port, configuration.
+fn serve(host: &Host, kind: Superserver, more: &[(&str, u16, &str)]) -> Process {
+    let placed = |text: &str| {
+        text.replace("/usr/sbin/tund", TUND).replace("/etc/tund", &host.dir().display().to_string())
+    };
+    match kind {
+        Superserver::Xinetd => {
+            let mut text = placed(RECIPE);
+            for (name, port, config) in more {
+                let other = placed(RECIPE).replace("timbuktu-srv1", name).replace("1417", &port.to_string());
+                text.push_str(&other.replace("tun-mon-fri", config));
+            }
+            let file = host.file("xinetd.conf", &text).unwrap();
+            let pid = host.dir().join("xinetd.pid");
+            let [file, pid] = [file, pid].map(|path| path.display().to_string());
+            host.spawn(&["xinetd", "-dontfork", "-f", &file, "-pidfile", &pid]).unwrap()
+        }
+        Superserver::Inetd => {
+            let mut text = placed(LINES).replace("timbuktu-srv1", "1417");
+            for (_, port, config) in more {
+                let line = placed(LINES.lines().find(|line| line.starts_with("timbuktu-srv1")).unwrap());
+                let line = line.replace("timbuktu-srv1", &port.to_string());
+                text.push_str(&format!("{}\n", line.replace("tun-mon-fri", config)));
+            }
+            let file = host.file("inetd.conf", &text).unwrap();
+            host.spawn(&["inetd", "-i", &file.display().to_string()]).unwrap()
+        }
+    }
+}
+
+/// Waits until somebody listens on the port.
+fn wait_listening(host: &Host, port: u16) {
+    let part = format!(":{port} ");
+    host.wait_output("ss -Hlun", SOON, |text| text.contains(&part)).unwrap();
+}
+
+/// Sends one datagram that is none of tund's to mon.
+fn stranger(pair: &Pair) {
+    let socket = pair.fri.within(|| UdpSocket::bind("10.0.0.1:0").unwrap()).unwrap();
+    socket.send_to(&[7; 300], "10.0.0.2:1417").unwrap();
+}
+
+fn is_started_by_a_datagram_and_again_after_it_left(kind: Superserver) {
+    let served = Served::new(kind, &Toml::tun_mon().with("[keepalive]\nidle-exit = '2s'"));
+    let Served { log, pair, .. } = &served;
+    wait_listening(&pair.mon, 1417);
+    assert!(served.tunds().is_empty());
+    let before = routes(&pair.mon);
+    for _ in 0..2 {
+        let mark = log.mark();
+        let mut fri = pair.start_fri(&Toml::tun_fri());
+        fri.wait_line(UP, SOON).unwrap();
+        assert_pings(&pair.fri, "192.168.86.18");
+        assert_eq!(fri.terminate(SOON).unwrap(), 0);
+        log.wait_line_after(mark, "stopping until the next datagram", SOON).unwrap();
+        served.wait_no_tund();
+        assert_eq!(routes(&pair.mon), before);
+        let lines = log.lines();
+        assert!(lines.iter().skip(mark).all(|line| line.contains("tun-mon-fri: ")), "{lines:#?}");
+        let begun = lines.iter().skip(mark).find(|line| line.contains("UDP port 1417")).unwrap();
+        assert!(begun.starts_with("<29>tund["), "{begun}");
+    }
+}
+
+#[test]
+fn xinetd_starts_it_for_a_datagram_and_again_after_it_left() {
+    is_started_by_a_datagram_and_again_after_it_left(Superserver::Xinetd);
+}
+
+#[test]
+fn inetd_starts_it_for_a_datagram_and_again_after_it_left() {
+    is_started_by_a_datagram_and_again_after_it_left(Superserver::Inetd);
+}
+
+#[test]
+fn the_first_datagram_is_read_and_a_stranger_gets_no_device_route_or_script() {
+    let up = "[scripts]\nsecurity = 2\nup = 'up'\n[[route]]\nto = '192.168.76.0/24'";
+    let served = Served::new(Superserver::Xinetd, &Toml::tun_mon().with(up));
+    let Served { log, pair, .. } = &served;
+    let trace = pair.mon.dir().join("trace");
+    script(&pair.mon, "up", &format!("echo $1 >> {}", trace.display()));
+    wait_listening(&pair.mon, 1417);
+    let before = routes(&pair.mon);
+    stranger(pair);
+    log.wait_line("datagrams arrive, but none is sealed with this key", SOON).unwrap();
+    assert_eq!(pair.mon.interfaces().unwrap(), ["eth0", "lo"]);
+    assert_eq!(routes(&pair.mon), before);
+    assert!(!trace.exists());
+    // The same process then admits the peer.
+    let fri = pair.start_fri(&Toml::tun_fri());
+    fri.wait_line(UP, SOON).unwrap();
+    assert_pings(&pair.fri, "192.168.86.18");
+    assert_eq!(fs::read_to_string(trace).unwrap(), "tun0\n");
+    assert!(routes(&pair.mon).contains("192.168.76.0/24"));
+    let begun = log.lines().iter().filter(|line| line.contains("UDP port 1417")).count();
+    assert_eq!(begun, 1, "{}", log.text());
+}
+
+#[test]
+fn after_kill_9_of_both_processes_the_next_datagram_starts_it_again() {
+    for kind in [Superserver::Xinetd, Superserver::Inetd] {
+        let served = Served::new(kind, &Toml::tun_mon());
+        let Served { log, pair, server } = &served;
+        wait_listening(&pair.mon, 1417);
+        let flags = || socket_flags(server);
+        let before = flags();
+        assert!(!before.is_empty());
+        let fri = pair.start_fri(&Toml::tun_fri().with("[keepalive]\ninterval = '1s'\ntimeout = '3s'"));
+        for _ in 0..2 {
+            let mark = fri.mark();
+            fri.wait_line_after(mark.saturating_sub(1), UP, SOON).unwrap();
+            log.wait_line(UP, SOON).unwrap();
+            let pids: Vec<String> = served.tunds().iter().map(u32::to_string).collect();
+            pair.mon.run(&format!("kill -9 {}", pids.join(" "))).unwrap();
+            fri.wait_line_after(mark, "link down", SOON).unwrap();
+        }
+        // It opens others, for its log.
+        let after = flags();
+        assert!(before.iter().all(|line| after.contains(line)), "{kind:?}: {before:#?} {after:#?}");
+        fri.wait_line_after(fri.mark().saturating_sub(1), UP, SOON).unwrap();
+        assert_pings(&pair.fri, "192.168.86.18");
+    }
+}
+
+/// The open flags of the superserver's sockets, as the kernel shows them.
+fn socket_flags(server: &Process) -> Vec<String> {
+    let directory = format!("/proc/{}/fd", server.pid());
+    let mut flags = Vec::new();
+    for entry in fs::read_dir(directory).unwrap().flatten() {
+        let target = fs::read_link(entry.path()).unwrap();
+        if target.to_string_lossy().starts_with("socket:") {
+            let info = format!("/proc/{}/fdinfo/{}", server.pid(), entry.file_name().display());
+            let info = fs::read_to_string(info).unwrap();
+            let line = info.lines().find(|line| line.starts_with("flags:")).unwrap();
+            flags.push(format!("{}: {line}", target.display()));
+        }
+    }
+    flags
+}
+
+#[test]
+fn tun_and_tap_services_run_side_by_side() {
+    let pair = pair();
+    let log = pair.mon.syslog().unwrap();
+    for host in [&pair.fri, &pair.mon] {
+        host.run("ip link add br0 type bridge").unwrap();
+        host.run("ip link set br0 up").unwrap();
+    }
+    pair.fri.run("ip addr add 10.5.0.1/24 dev br0").unwrap();
+    pair.mon.run("ip addr add 10.5.0.2/24 dev br0").unwrap();
+    install(&pair.mon, "tun-mon-fri", &Toml::tun_mon());
+    install(&pair.mon, "tap-mon-fri", &Toml::tap_mon());
+    let _server = serve(&pair.mon, Superserver::Xinetd, &[("netview-aix-1", 1418, "tap-mon-fri")]);
+    wait_listening(&pair.mon, 1418);
+    let tun = pair.start_fri(&Toml::tun_fri());
+    tun.wait_line(UP, SOON).unwrap();
+    let tap = start(&pair.fri, "tap-fri-mon", &Toml::tap_fri().text());
+    tap.wait_line(UP, SOON).unwrap();
+    assert_pings(&pair.fri, "192.168.86.18");
+    assert_pings(&pair.fri, "10.5.0.2");
+    assert!(log.text().contains("tap-mon-fri: link up"), "{}", log.text());
+}
+
+#[test]
+fn a_wrong_descriptor_is_said_in_syslog() {
+    let pair = pair();
+    let log = pair.mon.syslog().unwrap();
+    install(&pair.mon, "mon", &Toml::tun_mon());
+    let config = pair.mon.dir().join("mon.toml").display().to_string();
+    let tcp: OwnedFd = pair.mon.within(|| TcpListener::bind("10.0.0.2:1417").unwrap().into()).unwrap();
+    let connected: OwnedFd = pair
+        .mon
+        .within(|| {
+            let socket = UdpSocket::bind("10.0.0.2:1417").unwrap();
+            socket.connect("10.0.0.1:1417").unwrap();
+            socket.into()
+        })
+        .unwrap();
+    let pipe: OwnedFd = std::io::pipe().unwrap().0.into();
+    for (fd, what) in [(tcp, "a stream socket"), (connected, "a connected socket"), (pipe, "a pipe")] {
+        let mut command = pair.mon.command(TUND);
+        let status = command.args(["--inetd", "--config", &config]).stdin(Stdio::from(fd)).status().unwrap();
+        assert_eq!(status.code(), Some(69), "{what}");
+        log.wait_line(&format!("mon: descriptor 0 is {what}, not a bound UDP socket"), SOON).unwrap();
+    }
+    // What a person at a terminal gets.
+    let spawn =
+        "import pty, subprocess, sys; sys.exit(subprocess.call(sys.argv[1:], stdin=pty.openpty()[1]))";
+    let at_terminal =
+        pair.mon.spawn(&[tund_lab::rights::PYTHON, "-c", spawn, TUND, "--inetd", "--config", &config]);
+    assert_eq!(exit_code(&mut at_terminal.unwrap()), 69);
+    let line = log.wait_line("descriptor 0 is a terminal", SOON).unwrap();
+    assert!(line.contains("wait = yes"), "{line}");
+}
+
+#[test]
+fn mistakes_are_said_in_syslog_and_do_not_make_the_superserver_spin() {
+    let served = Served::new(Superserver::Inetd, &Toml::tun_mon().device("mode = 'tun'\naddres = '1.2.3.4'"));
+    let Served { log, pair, .. } = &served;
+    wait_listening(&pair.mon, 1417);
+    stranger(pair);
+    let line = log.wait_line("error: ", SOON).unwrap();
+    assert!(line.starts_with("<27>tund[") && line.contains("tun-mon-fri.toml:"), "{line}");
+    let first = served.tunds();
+    assert_eq!(first.len(), 1, "a failed start lasts a while");
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    assert_eq!(served.tunds(), first);
+    // A command line that is wrong is told there as well.
+    let mut wrong = pair.mon.spawn(&[TUND, "--inetd", "--confg", "x"]).unwrap();
+    assert_eq!(exit_code(&mut wrong), 2);
+    log.wait_line("command line: error: unexpected argument '--confg'", SOON).unwrap();
+}
