@@ -10,6 +10,8 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::config::LogTo;
+use crate::control::api::Method;
+use crate::control::client::{self, Form};
 use crate::daemon::exit::{self, BUG, Fatal, USAGE};
 use crate::daemon::output::Output;
 use crate::daemon::{check, engine, import, keys, log, start, stderr};
@@ -88,6 +90,42 @@ enum Command {
         #[arg(value_name = "FILE")]
         input: Option<PathBuf>,
     },
+    /// Show how links are: all in a table, or one in full. Ends with 0 if they are up, else with 1
+    Status {
+        /// The link's name, or its configuration file
+        #[arg(value_name = "NAME")]
+        link: Option<String>,
+        /// Print a JSON array
+        #[arg(long)]
+        json: bool,
+        /// Show it again every second
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Print the counters of links as OpenMetrics text
+    Stats {
+        /// The link's name, or its configuration file
+        #[arg(value_name = "NAME")]
+        link: Option<String>,
+    },
+    /// Have a link change to new traffic keys
+    Rekey {
+        /// The link's name, or its configuration file
+        #[arg(value_name = "NAME")]
+        link: String,
+    },
+    /// Have a link look its peer up and connect again
+    Reconnect {
+        /// The link's name, or its configuration file
+        #[arg(value_name = "NAME")]
+        link: String,
+    },
+    /// End a link
+    Down {
+        /// The link's name, or its configuration file
+        #[arg(value_name = "NAME")]
+        link: String,
+    },
     /// Translate an OpenVPN configuration with a static key
     Import {
         /// The OpenVPN configuration
@@ -145,6 +183,13 @@ fn run(cli: Cli) -> ExitCode {
         Some(Command::Genkey { output }) => end(keys::genkey(output.as_deref())),
         Some(Command::Keypair { output }) => end(keys::keypair(output.as_deref())),
         Some(Command::Pubkey { input }) => end(keys::pubkey(input.as_deref())),
+        Some(Command::Status { link, json, watch }) => {
+            client::status(link.as_deref(), Form { json, watch }).unwrap_or_else(|fatal| end(Err(fatal)))
+        }
+        Some(Command::Stats { link }) => end(client::stats(link.as_deref())),
+        Some(Command::Rekey { link }) => end(client::command(&link, Method::Rekey)),
+        Some(Command::Reconnect { link }) => end(client::command(&link, Method::Reconnect)),
+        Some(Command::Down { link }) => end(client::command(&link, Method::Down)),
         Some(Command::Import { file, key }) => end(import::import(&file, key.as_deref())),
         Some(Command::Completions { shell }) => end(print(completions(shell))),
         Some(Command::Man) => end(manual().and_then(print)),

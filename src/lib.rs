@@ -9,6 +9,7 @@
 //! - [`crypto`]: the only place that names a cryptography crate
 //! - [`route::plan`]: the steps that configure a device and its routes, and their undoing
 //! - [`privsep::message`]: what the two processes say to each other
+//! - [`control::api`] and [`metrics`]: what a running link tells, as JSON and as OpenMetrics text
 //!
 //! The other half (feature `daemon`) is thin input and output around it: `device`, `transport`,
 //! `route::netlink`, `privsep`, `daemon`, and `sys`, which holds all unsafe code.
@@ -17,8 +18,10 @@
 #![warn(missing_docs)]
 
 pub mod config;
+pub mod control;
 pub mod core;
 pub mod crypto;
+pub mod metrics;
 pub mod packet;
 pub mod privsep;
 pub mod route;

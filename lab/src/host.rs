@@ -200,7 +200,8 @@ impl Host {
         self.output(&["sh", "-c", script])
     }
 
-    pub(crate) fn output(&self, words: &[&str]) -> Result<String, Error> {
+    /// Runs a program with its arguments like [`Host::run`].
+    pub fn output(&self, words: &[&str]) -> Result<String, Error> {
         let mut process = self.spawn(words)?;
         let status = process.wait(COMMAND_TIMEOUT)?;
         let text = process.text();

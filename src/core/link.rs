@@ -7,6 +7,7 @@
 mod handshake;
 mod length;
 mod peer;
+mod state;
 mod static_mode;
 
 use std::collections::VecDeque;

@@ -1,7 +1,7 @@
 //! Own sids of static mode: when they are drawn, and when frames begin to use them.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::clock::Now;
 use super::limits::{SID_ANNOUNCE, SID_LIFE};
@@ -67,6 +67,11 @@ impl Sending {
         if !self.is_announced() {
             self.rotate_at = now;
         }
+    }
+
+    /// Age of the sid drawn last.
+    pub fn age(&self, now: Instant) -> Duration {
+        (now + SID_LIFE).saturating_duration_since(self.rotate_at)
     }
 
     /// Whether frames should change to the announced sid.

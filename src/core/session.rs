@@ -126,6 +126,11 @@ impl Sessions {
         self.sending.is_some()
     }
 
+    /// When the session that frames go out under began.
+    pub fn sending_since(&self) -> Option<Instant> {
+        self.live.iter().find(|session| Some(session.slot) == self.sending).map(|session| session.born)
+    }
+
     /// Whether an initiation is under way.
     pub fn is_calling(&self) -> bool {
         self.call.is_some()

@@ -1,5 +1,7 @@
 //! What was counted: traffic, and why datagrams and frames were dropped.
 
+use serde::{Deserialize, Serialize};
+
 /// Why a datagram or frame went no further. Not an error: a counted outcome, and the label in metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
@@ -79,7 +81,7 @@ impl Drop {
 }
 
 /// Counters of one lane or of the control side; summed for the log.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
     /// Frames read from the device and sent.
     pub frames_out: u64,

@@ -24,6 +24,7 @@ use crate::privsep::message::LinkSettings;
 use crate::wire::control::{self, Message};
 use crate::wire::datagram::Framing;
 
+mod asked;
 mod cases;
 mod found;
 mod slow;

@@ -69,6 +69,11 @@ impl Changes {
         Mark(self.undo.len())
     }
 
+    /// The changes that hold now, oldest first, as they were made.
+    pub fn in_force(&self) -> Vec<Step> {
+        self.undo.iter().filter_map(Step::done).collect()
+    }
+
     /// Carries out the steps, each shown at verb 3, and remembers how to take back those that changed anything:
     /// an address or a bridge port that was there before is not ours. The error names the command that failed;
     /// the steps before it stay, to be taken back with everything else.

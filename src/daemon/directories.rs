@@ -66,6 +66,23 @@ fn candidates(kind: Kind, configured: Option<&Path>, env: impl Fn(&str) -> Optio
     [PathBuf::from(kind.fallback)].into_iter().chain(session).collect()
 }
 
+/// The directories of that kind that links have, each with the link's name and whether it is of this process's
+/// network namespace. Those that cannot be read are left out.
+pub fn existing(kind: Kind, configured: Option<&Path>) -> Vec<(PathBuf, String, bool)> {
+    let mut bases = candidates(kind, None, |variable| std::env::var_os(variable));
+    bases.extend(configured.map(Path::to_owned));
+    bases.dedup();
+    let entries = bases.iter().filter_map(|base| std::fs::read_dir(base).ok()).flatten().flatten();
+    let here = namespace().to_string();
+    let link = |path: PathBuf| {
+        let leaf = path.file_name()?.to_str()?;
+        let (name, namespace) = leaf.rsplit_once('-')?;
+        let found = (name.to_owned(), namespace == here);
+        namespace.parse::<u64>().is_ok().then_some((path, found.0, found.1))
+    };
+    entries.filter_map(|entry| link(entry.path())).collect()
+}
+
 /// Makes an empty directory below the link's runtime directory that nobody but root can fill. `None`, and a line
 /// in the log, when that fails.
 pub fn empty(runtime: &Path) -> Option<PathBuf> {

@@ -120,7 +120,7 @@ struct Engine {
     unproven: mpsc::Receiver<Notice>,
     stats: Stats,
     letters: bool,
-    /// The parent wants the totals, as soon as the worker has told its own.
+    /// The parent wants to know how the link is, as soon as the worker has told its own.
     wanted: bool,
     /// `None`: this link lasts until it is ended.
     patience: Option<Patience>,
@@ -252,6 +252,8 @@ impl Engine {
                 self.wanted = true;
                 self.worker.send(ToWorker::Report);
             }
+            ToEngine::Rekey => self.link.handle_rekey(now()),
+            ToEngine::Reconnect => self.link.handle_reconnect(now()),
             ToEngine::Resumed => self.link.handle_resumed(now()),
             // A second start would be a bug of the parent; stop is handled by the caller.
             ToEngine::Start(_) | ToEngine::Stop => {}
@@ -270,8 +272,8 @@ impl Engine {
                 self.stats = report.stats;
                 self.link.handle_report(now(), &report);
                 if std::mem::take(&mut self.wanted) {
-                    say!(1, "{}", self.stats.plus(&self.link.stats()));
-                    self.tell(&ToParent::Traffic(self.traffic()))?;
+                    let state = self.link.state(now().instant, &self.stats);
+                    self.tell(&ToParent::State(Box::new(state)))?;
                 }
             }
             FromWorker::SendFailed { to, error } => say!(1, "cannot send to {to}: {}", remedy(&error, to)),

@@ -130,7 +130,8 @@ fn prepare(
     let link = LinkSettings { activated, ..settings(&config, &floor) };
     let start = Start { secret: *secret, statics, link, confinement: confinement.clone() };
     let launch = Launch { start: Box::new(start), socket: bound.fd, device_later: activated };
-    let link = Link { directory: directory(options, &loaded), file: loaded.path, config, confinement };
+    let directory = directory(options, &loaded);
+    let link = Link { directory, file: loaded.path, config, confinement, runtime };
     Ok((Parent::new(link, floor, changes, signals), launch, lock))
 }
 

@@ -43,6 +43,8 @@ impl Message for ToEngine {
             | ToEngine::FloorWritten { .. }
             | ToEngine::Resumed
             | ToEngine::Report
+            | ToEngine::Rekey
+            | ToEngine::Reconnect
             | ToEngine::Stop => 0..=0,
         }
     }

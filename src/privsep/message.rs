@@ -5,12 +5,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::config::{Cipher, Keepalive, KeyMode, Mode, Sandbox};
+use crate::core::stats::Stats;
 
 /// Largest encoded message in bytes.
 pub const MAX_MESSAGE: usize = 16 * 1024;
@@ -59,7 +61,7 @@ pub enum ToParent {
         /// Bytes sent and received in frames since the start.
         traffic: Traffic,
     },
-    /// Running totals, sent before [`ToParent::Exit`] and on request.
+    /// Running totals, sent before [`ToParent::Exit`].
     Traffic(Traffic),
     /// A line for the log.
     Log {
@@ -75,6 +77,8 @@ pub enum ToParent {
         /// One line: why; empty when asked to stop.
         reason: String,
     },
+    /// How the link is; the answer to [`ToEngine::Report`].
+    State(Box<LinkState>),
 }
 
 /// From the parent to the engine.
@@ -107,10 +111,14 @@ pub enum ToEngine {
     Device,
     /// The kernel says that this machine is a copy, restored from a snapshot: no key may be used any more.
     Resumed,
-    /// Say [`ToParent::Traffic`].
+    /// Say [`ToParent::State`].
     Report,
     /// Tell the peer and end.
     Stop,
+    /// Change to new traffic keys.
+    Rekey,
+    /// Forget the peer's address and everything agreed with it, and connect again.
+    Reconnect,
 }
 
 /// Everything the engine needs to run one link.
@@ -219,6 +227,23 @@ pub struct LinkSettings {
     pub verb: u8,
     /// A superserver has the socket too, and starts this link again when it has ended and a datagram comes.
     pub activated: bool,
+}
+
+/// How a running link is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkState {
+    /// What the link waits for or suffers from, in one line of at most [`MAX_TEXT`] bytes.
+    pub problem: Option<String>,
+    /// What the peer calls its link.
+    pub peer: Option<String>,
+    /// Age of the keys that frames go out under.
+    pub keys_age: Option<Duration>,
+    /// Round-trip time.
+    pub rtt: Option<Duration>,
+    /// The largest UDP payload that passes to the peer, in bytes.
+    pub budget: Option<u32>,
+    /// What was counted since the start.
+    pub stats: Stats,
 }
 
 /// Bytes and frames that crossed the device since the start.

@@ -6,6 +6,8 @@ pub mod message;
 #[cfg(feature = "daemon")]
 pub mod channel;
 #[cfg(feature = "daemon")]
+mod control;
+#[cfg(feature = "daemon")]
 mod host;
 #[cfg(feature = "daemon")]
 pub mod parent;

@@ -15,6 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
 use super::channel::Channel;
+use super::control::Control;
 use super::message::{Confinement, Start, ToEngine, ToParent, Traffic};
 use super::pushed::Pushed;
 use super::requests::Limits;
@@ -44,6 +45,8 @@ pub struct Link {
     pub directory: PathBuf,
     /// What engine and resolver give up.
     pub confinement: Confinement,
+    /// Where its runtime files are, the control socket among them.
+    pub runtime: Option<PathBuf>,
 }
 
 /// What only the engine gets.
@@ -113,6 +116,7 @@ pub struct Parent {
     pub(super) engine: Option<Engine>,
     pub(super) status: Status,
     pub(super) limits: Limits,
+    pub(super) control: Control,
     signals: Signals,
     /// Without it a clone of this machine is noticed by its clock alone.
     uevents: Option<Uevents>,
@@ -141,6 +145,7 @@ impl Parent {
             last_words: None,
         };
         Self {
+            control: Control::new(link.runtime.as_deref()),
             resolver: Resolver::new(link.config.remotes.clone(), link.confinement.clone()),
             link,
             floor,
@@ -265,6 +270,7 @@ impl Parent {
             self.answer(&ToEngine::Resumed);
         }
         self.read_engine();
+        self.serve_control();
         let now = Instant::now();
         self.scripts.handle_output();
         self.scripts.handle_timeout(now);
@@ -285,8 +291,10 @@ impl Parent {
         polled.extend(scripts.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
         let resolver = self.resolver.descriptor();
         polled.extend(resolver.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
-        let due =
-            [until, self.scripts.poll_timeout(), self.resolver.poll_timeout()].into_iter().flatten().min();
+        polled.extend(self.control.descriptors().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        let dues =
+            [until, self.scripts.poll_timeout(), self.resolver.poll_timeout(), self.control.poll_timeout()];
+        let due = dues.into_iter().flatten().min();
         let timeout = due.map(|due| timespec(due.saturating_duration_since(Instant::now())));
         match rustix::event::poll(&mut polled, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
@@ -300,15 +308,16 @@ impl Parent {
             Signal::Interrupt => self.asked_to_end("SIGINT", "sigint"),
             Signal::Hangup => say!(1, "SIGHUP: reloading is not in this version yet; restart tund instead"),
             Signal::User1 => {
-                say!(1, "SIGUSR1: reconnecting is not in this version yet; restart tund instead")
+                say!(1, "SIGUSR1: connecting again");
+                self.answer(&ToEngine::Reconnect);
             }
-            Signal::User2 => self.answer(&ToEngine::Report),
+            Signal::User2 => self.log_statistics(),
             // Its result is found by asking for it.
             Signal::Child => {}
         }
     }
 
-    fn asked_to_end(&mut self, name: &str, signal: &'static str) {
+    pub(super) fn asked_to_end(&mut self, name: &str, signal: &'static str) {
         if self.ending.is_some() {
             say!(1, "{name} again: ending at once, without scripts");
             self.abandoned = true;

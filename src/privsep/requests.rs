@@ -11,6 +11,7 @@ use crate::config::MAX_ACCEPTED;
 use crate::daemon::environment::Hook;
 use crate::daemon::limit::Limit;
 use crate::daemon::notify;
+use crate::daemon::stderr::unix_time;
 use crate::daemon::text::printable;
 use crate::say;
 
@@ -66,10 +67,12 @@ impl Parent {
                     self.take_pushed(routes);
                 }
             }
-            ToParent::LinkDown { reason: _, traffic } => {
+            ToParent::LinkDown { reason, traffic } => {
                 self.status.traffic = traffic;
+                self.control.reason = Some(printable(&reason, MAX_TEXT));
                 self.link_changed(false, now);
             }
+            ToParent::State(state) => self.take_state(*state),
             ToParent::Traffic(traffic) => self.status.traffic = traffic,
             ToParent::Log { verb, text } => self.log(verb, &text, now),
             ToParent::Exit { code, reason } => {
@@ -93,6 +96,7 @@ impl Parent {
             return;
         }
         self.status.up = up;
+        self.control.since = unix_time();
         if self.limits.link.allow(now) {
             if self.status.hooks.len() >= MAX_HOOKS {
                 self.status.hooks.drain(..2);

@@ -159,6 +159,23 @@ impl Step {
     }
 }
 
+impl Step {
+    /// The step that an undoing step takes back; `None` where that says too little.
+    pub fn done(&self) -> Option<Step> {
+        match self.clone() {
+            Step::DeleteAddress { index, name, address, peer } => {
+                Some(Step::AddAddress { index, name, address, peer })
+            }
+            Step::DeleteRoute(route) => Some(Step::AddRoute(route)),
+            Step::SetLink { .. }
+            | Step::AddAddress { .. }
+            | Step::Join { .. }
+            | Step::Leave { .. }
+            | Step::AddRoute(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -16,6 +16,7 @@ mod failures;
 mod flood;
 mod inside;
 mod names;
+mod operation;
 mod paths;
 mod privileges;
 mod randomness;

@@ -282,6 +282,7 @@ impl<'a> Rig<'a> {
             file: self.scratch.path().join("tun-fri-mon.toml"),
             directory: self.scratch.path().to_owned(),
             confinement: confinement(),
+            runtime: Some(self.scratch.path().to_owned()),
         };
         let floor = Floor::open(Some(self.scratch.path()), [1; 8]);
         let changes = Changes::new(Netlink::open().unwrap(), Some(self.scratch.path()));

@@ -1,0 +1,393 @@
+//! What is said over the control socket: JSON objects in varlink's form, each ended by a zero byte.
+//!
+//! `varlinkctl call /run/tund/NAME-*/control.sock tund.link.Status` works, since the service describes itself.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::core::stats::{Drop, Stats};
+
+/// Longest request in bytes, its zero byte included.
+pub const MAX_REQUEST: usize = 4096;
+/// The interface's name.
+pub const INTERFACE: &str = "tund.link";
+
+const SERVICE: &str = "org.varlink.service";
+const DESCRIPTION: &str = include_str!("tund.link.varlink");
+const SERVICE_DESCRIPTION: &str = include_str!("org.varlink.service.varlink");
+
+/// What a link can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// How it is: [`Status`].
+    Status,
+    /// The same as OpenMetrics text.
+    Stats,
+    /// Read configuration and keys again.
+    Reload,
+    /// New traffic keys now.
+    Rekey,
+    /// Look the peer up and connect again, as SIGUSR1 asks for.
+    Reconnect,
+    /// End, as SIGTERM asks for.
+    Down,
+}
+
+impl Method {
+    /// All of them.
+    pub const ALL: [Method; 6] =
+        [Method::Status, Method::Stats, Method::Reload, Method::Rekey, Method::Reconnect, Method::Down];
+
+    /// Its name within the interface.
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Status => "Status",
+            Method::Stats => "Stats",
+            Method::Reload => "Reload",
+            Method::Rekey => "Rekey",
+            Method::Reconnect => "Reconnect",
+            Method::Down => "Down",
+        }
+    }
+}
+
+/// A request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Call {
+    /// For the link.
+    Link(Method),
+    /// Answered with this at once, without the link.
+    Ready(Vec<u8>),
+}
+
+#[derive(Deserialize)]
+struct RawCall {
+    method: String,
+    #[serde(default)]
+    parameters: Option<Value>,
+    #[serde(default)]
+    oneway: bool,
+}
+
+/// Reads a request, without its zero byte. `None`: it is not one, or wants no answer, and the connection is to be
+/// closed.
+pub fn parse(request: &[u8]) -> Option<Call> {
+    let call: RawCall = serde_json::from_slice(request).ok()?;
+    if call.oneway {
+        return None;
+    }
+    let Some((interface, method)) = call.method.rsplit_once('.') else {
+        return Some(Call::Ready(error(SERVICE, "InterfaceNotFound", &json!({ "interface": call.method }))));
+    };
+    let answer = match (interface, method) {
+        (SERVICE, "GetInfo") => reply(&json!({
+            "vendor": "tund",
+            "product": "tund",
+            "version": env!("CARGO_PKG_VERSION"),
+            "url": "",
+            "interfaces": [SERVICE, INTERFACE],
+        })),
+        (SERVICE, "GetInterfaceDescription") => describe(call.parameters.as_ref()),
+        (INTERFACE, name) => match Method::ALL.into_iter().find(|method| method.name() == name) {
+            Some(method) => return Some(Call::Link(method)),
+            None => error(SERVICE, "MethodNotFound", &json!({ "method": call.method })),
+        },
+        (SERVICE, _) => error(SERVICE, "MethodNotFound", &json!({ "method": call.method })),
+        (other, _) => error(SERVICE, "InterfaceNotFound", &json!({ "interface": other })),
+    };
+    Some(Call::Ready(answer))
+}
+
+fn describe(parameters: Option<&Value>) -> Vec<u8> {
+    let interface = parameters.and_then(|value| value.get("interface")).and_then(Value::as_str);
+    let description = match interface {
+        Some(INTERFACE) => DESCRIPTION,
+        Some(SERVICE) => SERVICE_DESCRIPTION,
+        Some(other) => return error(SERVICE, "InterfaceNotFound", &json!({ "interface": other })),
+        None => return error(SERVICE, "InvalidParameter", &json!({ "parameter": "interface" })),
+    };
+    reply(&json!({ "description": description }))
+}
+
+/// A request for `method`, as a client sends it.
+pub fn request(method: Method) -> Vec<u8> {
+    message(&json!({ "method": format!("{INTERFACE}.{}", method.name()), "parameters": {} }))
+}
+
+/// A successful answer.
+pub fn reply(parameters: &Value) -> Vec<u8> {
+    message(&json!({ "parameters": parameters }))
+}
+
+/// The answer to [`Method::Status`].
+pub fn status_reply(status: &Status) -> Vec<u8> {
+    reply(&json!({ "status": status }))
+}
+
+/// An answer that says why not.
+pub fn refusal(reason: &str) -> Vec<u8> {
+    error(INTERFACE, "Refused", &json!({ "reason": reason }))
+}
+
+fn error(interface: &str, name: &str, parameters: &Value) -> Vec<u8> {
+    message(&json!({ "error": format!("{interface}.{name}"), "parameters": parameters }))
+}
+
+/// JSON escapes a zero byte in a text, so that none is inside.
+fn message(value: &Value) -> Vec<u8> {
+    let mut bytes = value.to_string().into_bytes();
+    bytes.push(0);
+    bytes
+}
+
+/// What the other side answered.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// Its parameters.
+    Done(Value),
+    /// Why not, in one line.
+    Refused(String),
+}
+
+/// Reads an answer, without its zero byte.
+pub fn parse_answer(answer: &[u8]) -> Result<Answer, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Raw {
+        #[serde(default)]
+        error: Option<String>,
+        #[serde(default)]
+        parameters: Value,
+    }
+    let raw: Raw = serde_json::from_slice(answer)?;
+    Ok(match raw.error {
+        None => Answer::Done(raw.parameters),
+        Some(error) => {
+            let reason = raw.parameters.get("reason").and_then(Value::as_str);
+            Answer::Refused(reason.map_or(error, str::to_owned))
+        }
+    })
+}
+
+/// How far a link is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// The host is being prepared.
+    Starting,
+    /// The peer does not answer.
+    Waiting,
+    /// Frames flow.
+    Up,
+    /// Everything is being taken back.
+    Stopping,
+}
+
+/// How a link is. Times are seconds since the Unix epoch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The link's name.
+    pub name: String,
+    /// tund's version.
+    pub version: String,
+    /// The process to signal.
+    pub pid: u32,
+    /// The configuration file.
+    pub file: String,
+    /// How far it is.
+    pub state: State,
+    /// Since when.
+    pub since: u64,
+    /// When tund started.
+    pub started: u64,
+    /// What it waits for or suffers from, or why it went down, in one line with the remedy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// `tun` or `tap`.
+    pub mode: String,
+    /// The interface.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// Own addresses inside the tunnel.
+    pub addresses: Vec<String>,
+    /// MTU of the device in bytes.
+    pub mtu: u32,
+    /// Where datagrams go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// What the peer calls its link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+    /// `handshake` or `static`.
+    pub keys: String,
+    /// When the keys that frames use were agreed or drawn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys_since: Option<u64>,
+    /// Round-trip time in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt: Option<f64>,
+    /// The largest UDP payload that passes to the peer, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<u32>,
+    /// Routes and addresses that are set, as ip(8) commands.
+    pub changes: Vec<String>,
+    /// When the configuration was last read.
+    pub loaded: u64,
+    /// Whether the last reload was good.
+    pub reload_ok: bool,
+    /// What was counted; `null` while there is no engine to ask.
+    pub counters: Option<Counters>,
+}
+
+/// What was counted since the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Frames read from the device and sent.
+    pub frames_sent: u64,
+    /// Their bytes.
+    pub bytes_sent: u64,
+    /// Frames written to the device.
+    pub frames_received: u64,
+    /// Their bytes.
+    pub bytes_received: u64,
+    /// Datagrams sent.
+    pub datagrams_sent: u64,
+    /// Authentic datagrams received.
+    pub datagrams_received: u64,
+    /// What was dropped, by reason; every reason is there.
+    pub dropped: Vec<Dropped>,
+}
+
+/// How often something was dropped for one reason.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// The reason.
+    pub reason: String,
+    /// How often.
+    pub count: u64,
+}
+
+impl From<&Stats> for Counters {
+    fn from(stats: &Stats) -> Self {
+        let dropped =
+            |reason: Drop| Dropped { reason: reason.label().to_owned(), count: stats.drops(reason) };
+        Self {
+            frames_sent: stats.frames_out,
+            bytes_sent: stats.bytes_out,
+            frames_received: stats.frames_in,
+            bytes_received: stats.bytes_in,
+            datagrams_sent: stats.datagrams_out,
+            datagrams_received: stats.datagrams_in,
+            dropped: Drop::ALL.map(dropped).into(),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn status() -> Status {
+        let mut stats = Stats::default();
+        (stats.frames_out, stats.bytes_out, stats.bytes_in) = (3, 300, 7_000_000);
+        stats.add(Drop::Replayed, 9);
+        Status {
+            name: "tun-fri-mon".into(),
+            version: "0.1.0".into(),
+            pid: 7,
+            file: "/etc/tund/tun-fri-mon.toml".into(),
+            state: State::Up,
+            since: 1_000_000,
+            started: 999_000,
+            problem: None,
+            mode: "tun".into(),
+            device: Some("tun0".into()),
+            addresses: vec!["192.168.86.81/32".into()],
+            mtu: 1420,
+            endpoint: Some("203.0.113.2:1417".into()),
+            peer: Some("tun-mon-fri".into()),
+            keys: "handshake".into(),
+            keys_since: Some(1_000_030),
+            rtt: Some(0.0123),
+            budget: Some(1472),
+            changes: vec!["ip route add 192.168.66.0/24 dev tun0".into()],
+            loaded: 999_000,
+            reload_ok: true,
+            counters: Some(Counters::from(&stats)),
+        }
+    }
+
+    fn ready(request: &[u8]) -> Value {
+        match parse(request) {
+            Some(Call::Ready(mut answer)) => {
+                assert_eq!(answer.pop(), Some(0));
+                serde_json::from_slice(&answer).unwrap()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_method_is_asked_for_as_the_client_writes_it_and_described() {
+        for method in Method::ALL {
+            let request = request(method);
+            let (zero, request) = request.split_last().unwrap();
+            assert_eq!((*zero, parse(request)), (0, Some(Call::Link(method))));
+            assert!(DESCRIPTION.contains(&format!("\nmethod {}(", method.name())));
+        }
+    }
+
+    /// Types, methods and errors of an interface share their names, and a client refuses a name twice.
+    #[test]
+    fn no_name_of_the_interface_is_there_twice() {
+        let mut names = std::collections::BTreeSet::new();
+        for line in DESCRIPTION.lines() {
+            let mut words = line.split([' ', '(']);
+            if let (Some("type" | "method" | "error"), Some(name)) = (words.next(), words.next()) {
+                assert!(names.insert(name), "{name} twice");
+            }
+        }
+        assert!(names.len() > Method::ALL.len());
+    }
+
+    #[test]
+    fn the_service_describes_itself() {
+        let info = ready(br#"{"method":"org.varlink.service.GetInfo"}"#);
+        assert_eq!(info["parameters"]["interfaces"], json!([SERVICE, INTERFACE]));
+        let request = br#"{"method":"org.varlink.service.GetInterfaceDescription","parameters":{"interface":"tund.link"}}"#;
+        let description = ready(request)["parameters"]["description"].as_str().unwrap().to_owned();
+        assert!(description.contains("interface tund.link\n"), "{description}");
+    }
+
+    #[test]
+    fn what_is_not_there_is_an_error_of_varlinks() {
+        for (request, expected) in [
+            (r#"{"method":"tund.link.Nothing"}"#, "org.varlink.service.MethodNotFound"),
+            (r#"{"method":"other.thing.Do"}"#, "org.varlink.service.InterfaceNotFound"),
+            (r#"{"method":"plain"}"#, "org.varlink.service.InterfaceNotFound"),
+            (
+                r#"{"method":"org.varlink.service.GetInterfaceDescription"}"#,
+                "org.varlink.service.InvalidParameter",
+            ),
+        ] {
+            assert_eq!(ready(request.as_bytes())["error"], expected);
+        }
+        for nonsense in
+            ["", "{}", "[1]", "{\"method\":1}", "\u{0}", r#"{"method":"tund.link.Down","oneway":true}"#]
+        {
+            assert_eq!(parse(nonsense.as_bytes()), None, "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn answers_are_read_back() {
+        let mut bytes = status_reply(&status());
+        assert_eq!(bytes.pop(), Some(0));
+        assert!(!bytes.contains(&0));
+        let Answer::Done(value) = parse_answer(&bytes).unwrap() else { panic!() };
+        assert_eq!(serde_json::from_value::<Status>(value["status"].clone()).unwrap(), status());
+        let mut bytes = refusal("no \0 such thing");
+        bytes.pop();
+        assert_eq!(parse_answer(&bytes).unwrap(), Answer::Refused("no \0 such thing".into()));
+        assert!(parse_answer(b"junk").is_err());
+    }
+}

@@ -1,0 +1,199 @@
+//! Asking running links.
+#![allow(clippy::disallowed_methods, reason = "a command that watches sleeps between two looks")]
+
+use std::io::{self, ErrorKind, IsTerminal, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::api::{Answer, Method, State, Status, parse_answer, request};
+use super::text;
+use crate::daemon::directories::{self, RUNTIME};
+use crate::daemon::exit::{FAILED, Fatal, PRIVILEGE};
+use crate::daemon::preflight;
+use crate::daemon::stderr::unix_time;
+
+/// The socket's name in a link's runtime directory.
+pub const SOCKET: &str = "control.sock";
+/// A link answers within this time; a reload may wait for its scripts.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest answer in bytes.
+const MAX_ANSWER: u64 = 4 << 20;
+/// How often `--watch` asks.
+const WATCH: Duration = Duration::from_secs(1);
+
+/// A link's socket.
+struct Socket {
+    name: String,
+    path: PathBuf,
+    /// In this process's network namespace.
+    near: bool,
+}
+
+/// How to show status.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Form {
+    /// As a JSON array.
+    pub json: bool,
+    /// Again every second.
+    pub watch: bool,
+}
+
+/// Shows one link in full, or all in a table. The exit code is 0 if every link shown is up.
+pub fn status(link: Option<&str>, form: Form) -> Result<ExitCode, Fatal> {
+    loop {
+        let links = statuses(link)?;
+        let shown = if form.json {
+            serde_json::to_string(&links).map_err(|error| Fatal::new(FAILED, error))? + "\n"
+        } else if links.is_empty() {
+            "no link is running\n".to_owned()
+        } else if link.is_some() {
+            links.iter().map(|status| text::full(status, unix_time())).collect()
+        } else {
+            text::table(&links, unix_time())
+        };
+        let clear = form.watch && !form.json && io::stdout().is_terminal();
+        print(&format!("{}{shown}", if clear { "\x1b[H\x1b[2J" } else { "" }))?;
+        if !form.watch {
+            let up = !links.is_empty() && links.iter().all(|status| status.state == State::Up);
+            return Ok(if up { ExitCode::SUCCESS } else { ExitCode::from(FAILED) });
+        }
+        std::thread::sleep(WATCH);
+    }
+}
+
+/// Prints the links' OpenMetrics text.
+pub fn stats(link: Option<&str>) -> Result<(), Fatal> {
+    let statuses = statuses(link)?;
+    print(&crate::metrics::openmetrics(&statuses))
+}
+
+/// Has one link do something, and prints what it says about it.
+pub fn command(link: &str, method: Method) -> Result<(), Fatal> {
+    let sockets = find(Some(link))?;
+    let near = sockets.iter().filter(|socket| socket.near).count();
+    let socket = match sockets.as_slice() {
+        [socket] => socket,
+        several => several.iter().find(|socket| socket.near && near == 1).ok_or_else(|| {
+            Fatal::new(
+                FAILED,
+                format!("several links are called {link}: call tund in the network namespace of one"),
+            )
+        })?,
+    };
+    let answer = ask(&socket.path, method).map_err(|error| failed(socket, &error))?;
+    match answer {
+        Answer::Refused(reason) => Err(Fatal::new(FAILED, format!("{}: {reason}", socket.name))),
+        Answer::Done(parameters) => {
+            let changes = parameters.get("changes").and_then(Value::as_array);
+            let lines = changes.into_iter().flatten().filter_map(Value::as_str);
+            print(&lines.map(|line| format!("{line}\n")).collect::<String>())
+        }
+    }
+}
+
+fn statuses(link: Option<&str>) -> Result<Vec<Status>, Fatal> {
+    let mut found = Vec::new();
+    for socket in find(link)? {
+        match ask(&socket.path, Method::Status) {
+            Ok(Answer::Done(mut parameters)) => {
+                let status = parameters.get_mut("status").map(Value::take).unwrap_or_default();
+                let status = serde_json::from_value(status);
+                found.push(status.map_err(|error| failed(&socket, &error.into()))?);
+            }
+            Ok(Answer::Refused(reason)) => {
+                return Err(Fatal::new(FAILED, format!("{}: {reason}", socket.name)));
+            }
+            // It ended meanwhile, or was killed.
+            Err(error) if link.is_none() && is_gone(&error) => {}
+            Err(error) => return Err(failed(&socket, &error)),
+        }
+    }
+    Ok(found)
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionRefused
+            | ErrorKind::NotFound
+            | ErrorKind::UnexpectedEof
+            | ErrorKind::ConnectionReset
+    )
+}
+
+fn failed(socket: &Socket, error: &io::Error) -> Fatal {
+    let name = &socket.name;
+    if is_gone(error) {
+        return Fatal::new(FAILED, format!("{name} is not running"));
+    }
+    let remedy = match error.kind() {
+        ErrorKind::PermissionDenied => ": ask as root, or as the user who runs it",
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => ": it does not answer",
+        _ => "",
+    };
+    let code = if error.kind() == ErrorKind::PermissionDenied { PRIVILEGE } else { FAILED };
+    Fatal::new(code, format!("cannot ask {name} at {}: {error}{remedy}", socket.path.display()))
+}
+
+/// The sockets of the links of that name, or of all. A name that ends in `.toml` is a configuration file, which may
+/// name another runtime directory or socket.
+fn find(link: Option<&str>) -> Result<Vec<Socket>, Fatal> {
+    let file = link.filter(|link| link.ends_with(".toml"));
+    let config = file.and_then(|file| {
+        let parsed = preflight::load(Path::new(file), None, None, None).parsed;
+        parsed.config.or(parsed.draft)
+    });
+    let name = config.as_ref().map(|config| config.name.as_str()).or(link);
+    let configured = config.as_ref().and_then(|config| config.run.runtime_dir.as_deref());
+    let mut sockets = Vec::new();
+    for (directory, leaf, near) in directories::existing(RUNTIME, configured) {
+        let path = directory.join(SOCKET);
+        if name.is_none_or(|name| name == leaf) && path.exists() {
+            sockets.push(Socket { name: leaf, path, near });
+        }
+    }
+    sockets.sort_by(|a, b| a.name.cmp(&b.name));
+    match (sockets.is_empty(), link) {
+        (true, Some(link)) => {
+            let remedy = "see `tund status` for those that do, or name the configuration file";
+            Err(Fatal::new(FAILED, format!("no link {link} runs, or it is another user's: {remedy}")))
+        }
+        (true, None) | (false, _) => Ok(sockets),
+    }
+}
+
+fn ask(path: &Path, method: Method) -> io::Result<Answer> {
+    let mut stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(&request(method))?;
+    let mut answer = Vec::new();
+    let mut bytes = [0; 16 * 1024];
+    loop {
+        let count = stream.read(&mut bytes)?;
+        if count == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        answer.extend_from_slice(bytes.get(..count).unwrap_or_default());
+        if answer.last() == Some(&0) {
+            answer.pop();
+            return Ok(parse_answer(&answer)?);
+        }
+        if answer.len() as u64 > MAX_ANSWER {
+            return Err(io::Error::new(ErrorKind::InvalidData, "the answer does not end"));
+        }
+    }
+}
+
+fn print(text: &str) -> Result<(), Fatal> {
+    let mut stdout = io::stdout().lock();
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    match written {
+        // Whoever read it has enough.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(Fatal::new(FAILED, "")),
+        other => other.map_err(|error| Fatal::new(FAILED, format!("cannot write standard output: {error}"))),
+    }
+}

@@ -1,0 +1,8 @@
+//! The control socket: what a running link can be asked.
+
+pub mod api;
+#[cfg(feature = "daemon")]
+pub mod client;
+#[cfg(feature = "daemon")]
+pub mod server;
+pub mod text;

@@ -1,0 +1,189 @@
+//! Status for people: a table of links, and one link in full.
+
+use std::fmt::Write;
+
+use super::api::{State, Status};
+
+/// The links as a table, one line each, and a second one where something is wrong. `now` is in seconds since the
+/// Unix epoch.
+pub fn table(links: &[Status], now: u64) -> String {
+    let mut rows = vec![["LINK", "STATE", "FOR", "PEER", "DEVICE", "SENT", "RECEIVED"].map(str::to_owned)];
+    rows.extend(links.iter().map(|link| row(link, now)));
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; 7] = std::array::from_fn(width);
+    let mut out = String::new();
+    for (index, row) in rows.iter().enumerate() {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            // Writing to a String does not fail.
+            let _ = write!(line, "{cell:<width$}  ");
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+        let problem = index.checked_sub(1).and_then(|index| links.get(index)?.problem.as_ref());
+        problem.into_iter().for_each(|problem| {
+            let _ = writeln!(out, "  {problem}");
+        });
+    }
+    out
+}
+
+fn row(link: &Status, now: u64) -> [String; 7] {
+    let bytes = |of: fn(&super::api::Counters) -> u64| {
+        link.counters.as_ref().map_or_else(|| "-".to_owned(), |counters| amount(of(counters)))
+    };
+    [
+        link.name.clone(),
+        state(link.state).to_owned(),
+        age(now.saturating_sub(link.since)),
+        link.endpoint.clone().unwrap_or_else(|| "-".to_owned()),
+        link.device.clone().unwrap_or_else(|| "-".to_owned()),
+        bytes(|counters| counters.bytes_sent),
+        bytes(|counters| counters.bytes_received),
+    ]
+}
+
+fn state(state: State) -> &'static str {
+    match state {
+        State::Starting => "starting",
+        State::Waiting => "waiting",
+        State::Up => "up",
+        State::Stopping => "stopping",
+    }
+}
+
+/// Everything about one link.
+pub fn full(link: &Status, now: u64) -> String {
+    let ago = |time: u64| age(now.saturating_sub(time));
+    let mut out = format!("{}: {} for {}\n", link.name, state(link.state), ago(link.since));
+    let mut line = |title: &str, text: String| {
+        let _ = writeln!(out, "  {title:<9} {text}");
+    };
+    link.problem.iter().for_each(|problem| line("problem", problem.clone()));
+    let peer = link.peer.as_ref().map(|name| format!(", its \"{name}\"")).unwrap_or_default();
+    match &link.endpoint {
+        Some(endpoint) => line("peer", format!("{endpoint}{peer}")),
+        None => line("peer", "not known yet".to_owned()),
+    }
+    let device = link.device.as_deref().unwrap_or("not open yet");
+    let addresses = link.addresses.join(", ");
+    line("device", format!("{device}: {}, MTU {}, {addresses}", link.mode, link.mtu));
+    let renewed = link.keys_since.map(|since| format!(", {} old", ago(since))).unwrap_or_default();
+    line("keys", format!("{}{renewed}", link.keys));
+    let rtt = link.rtt.map(|rtt| format!("round trip {:.1} ms", rtt * 1000.0));
+    let budget = link.budget.map(|budget| format!("datagrams of up to {budget} bytes pass"));
+    let path: Vec<_> = rtt.into_iter().chain(budget).collect();
+    if !path.is_empty() {
+        line("path", path.join(", "));
+    }
+    if let Some(counters) = &link.counters {
+        let traffic = |frames: u64, bytes: u64, datagrams: u64| {
+            format!("{frames} frames, {} in {datagrams} datagrams", amount(bytes))
+        };
+        line("sent", traffic(counters.frames_sent, counters.bytes_sent, counters.datagrams_sent));
+        line(
+            "received",
+            traffic(counters.frames_received, counters.bytes_received, counters.datagrams_received),
+        );
+        let dropped = counters.dropped.iter().filter(|dropped| dropped.count > 0);
+        let dropped: Vec<_> =
+            dropped.map(|dropped| format!("{} {}", dropped.reason, dropped.count)).collect();
+        line("dropped", if dropped.is_empty() { "nothing".to_owned() } else { dropped.join(", ") });
+    }
+    for (index, change) in link.changes.iter().enumerate() {
+        line(if index == 0 { "set" } else { "" }, change.clone());
+    }
+    let reload = if link.reload_ok { "" } else { "; the last reload failed, the log says why" };
+    line("process", format!("pid {}, tund {}, for {}", link.pid, link.version, ago(link.started)));
+    line("file", format!("{}, read {} ago{reload}", link.file, ago(link.loaded)));
+    out
+}
+
+/// `3 d 2 h`: the two largest units of a number of seconds.
+fn age(seconds: u64) -> String {
+    let units = [("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)];
+    let mut left = seconds;
+    let mut parts = Vec::new();
+    for (name, length) in units {
+        if left >= length || (length == 1 && parts.is_empty()) {
+            parts.push(format!("{} {name}", left / length));
+            left %= length;
+        } else if !parts.is_empty() {
+            break;
+        }
+        if parts.len() == 2 {
+            break;
+        }
+    }
+    parts.join(" ")
+}
+
+/// Bytes with three digits or so.
+fn amount(bytes: u64) -> String {
+    const UNITS: [(&str, u64); 4] =
+        [("TB", 1_000_000_000_000), ("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1000)];
+    match UNITS.into_iter().find(|(_, size)| bytes >= *size) {
+        Some((unit, size)) => {
+            let tenths = bytes / (size / 10);
+            if tenths < 1000 {
+                format!("{}.{} {unit}", tenths / 10, tenths % 10)
+            } else {
+                format!("{} {unit}", tenths / 10)
+            }
+        }
+        None => format!("{bytes} B"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::api::tests::status;
+
+    #[test]
+    fn ages_and_amounts_are_short() {
+        let ages = [0, 59, 60, 3661, 86_400, 90_000, 90_061].map(age);
+        assert_eq!(ages, ["0 s", "59 s", "1 min", "1 h 1 min", "1 d", "1 d 1 h", "1 d 1 h"]);
+        let amounts = [0, 999, 1000, 99_949, 123_456, 7_000_000, 12_345_678_901].map(amount);
+        assert_eq!(amounts, ["0 B", "999 B", "1.0 kB", "99.9 kB", "123 kB", "7.0 MB", "12.3 GB"]);
+    }
+
+    #[test]
+    fn the_table_has_a_line_for_each_link_and_one_for_what_is_wrong() {
+        let waiting = Status {
+            name: "tap".into(),
+            state: State::Waiting,
+            problem: Some("no answer from 192.0.2.1:1".into()),
+            endpoint: None,
+            counters: None,
+            ..status()
+        };
+        assert_eq!(
+            table(&[status(), waiting], 1_000_065),
+            "LINK         STATE    FOR        PEER              DEVICE  SENT   RECEIVED\n\
+             tun-fri-mon  up       1 min 5 s  203.0.113.2:1417  tun0    300 B  7.0 MB\n\
+             tap          waiting  1 min 5 s  -                 tun0    -      -\n\
+             \x20 no answer from 192.0.2.1:1\n"
+        );
+    }
+
+    #[test]
+    fn one_link_is_told_in_full() {
+        let text = full(&Status { problem: Some("this".into()), reload_ok: false, ..status() }, 1_000_065);
+        assert_eq!(
+            text,
+            "tun-fri-mon: up for 1 min 5 s\n\
+             \x20 problem   this\n\
+             \x20 peer      203.0.113.2:1417, its \"tun-mon-fri\"\n\
+             \x20 device    tun0: tun, MTU 1420, 192.168.86.81/32\n\
+             \x20 keys      handshake, 35 s old\n\
+             \x20 path      round trip 12.3 ms, datagrams of up to 1472 bytes pass\n\
+             \x20 sent      3 frames, 300 B in 0 datagrams\n\
+             \x20 received  0 frames, 7.0 MB in 0 datagrams\n\
+             \x20 dropped   replayed 9\n\
+             \x20 set       ip route add 192.168.66.0/24 dev tun0\n\
+             \x20 process   pid 7, tund 0.1.0, for 17 min 45 s\n\
+             \x20 file      /etc/tund/tun-fri-mon.toml, read 17 min 45 s ago; the last reload failed, the log says why\n"
+        );
+    }
+}

@@ -1,0 +1,55 @@
+//! What the link tells about itself, and what it is asked to do.
+
+use std::time::Instant;
+
+use super::{Keying, Link};
+use crate::core::clock::Now;
+use crate::core::stats::Stats;
+use crate::crypto::Random;
+use crate::privsep::message::{LinkState, MAX_TEXT};
+use crate::wire::control::Message;
+
+impl<R: Random> Link<R> {
+    /// How the link is; `lanes` is what its lanes counted.
+    pub fn state(&self, now: Instant, lanes: &Stats) -> LinkState {
+        let mut problem = self.said.back().map(|said| said.text.clone());
+        if let Some(text) = &mut problem {
+            text.truncate(text.floor_char_boundary(MAX_TEXT));
+        }
+        let keys_age = match &self.keying {
+            Keying::Static(keying) => Some(keying.sending.age(now)),
+            Keying::Handshake(sessions) => {
+                sessions.sending_since().map(|born| now.saturating_duration_since(born))
+            }
+        };
+        let budget = if self.settings.path_mtu.is_some() { self.own_budget } else { self.search.budget() };
+        LinkState {
+            problem,
+            peer: self.peer.as_ref().map(|peer| peer.name.clone()),
+            keys_age: keys_age.filter(|_| self.up),
+            rtt: self.search.rtt().filter(|_| self.up),
+            budget: u32::try_from(budget).ok().filter(|_| self.up),
+            stats: lanes.plus(&self.stats),
+        }
+    }
+
+    /// New traffic keys now, as if the old ones were used up.
+    pub fn handle_rekey(&mut self, now: Now) {
+        self.renew_keys(now.instant);
+    }
+
+    /// Begins anew: names are looked up, and nothing that was agreed counts any more. An end that cannot call asks
+    /// the peer for a call by its goodbye; one that can says none, since that could overtake the new call.
+    pub fn handle_reconnect(&mut self, now: Now) {
+        if self.up {
+            if let Some(endpoint) = self.endpoint.filter(|_| !self.settings.has_remote) {
+                self.send(Message::Bye { reason: "connecting again".into() }, endpoint);
+            }
+            self.go_down(now.instant, "connecting again, as asked".into());
+        } else {
+            self.caller.forget(now.instant);
+            self.forget_sessions(now.instant);
+            self.resolve_at = self.settings.has_remote.then_some(now.instant);
+        }
+    }
+}

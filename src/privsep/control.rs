@@ -1,0 +1,234 @@
+//! What the parent tells and does for those who ask over the control socket.
+#![allow(clippy::disallowed_methods, reason = "answers have deadlines, and status carries times of day")]
+
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::message::{LinkState, MAX_TEXT, ToEngine, Traffic};
+use super::parent::{Parent, Stage};
+use crate::config::{KeyMode, Mode};
+use crate::control::api::{self, Counters, Method, State, Status};
+use crate::control::client::SOCKET;
+use crate::control::server::{ClientId, Server};
+use crate::daemon::stderr::unix_time;
+use crate::daemon::text::printable;
+use crate::route::plan::Step;
+use crate::{metrics, say};
+
+/// The engine has this long to tell how the link is; then the answer is what the parent knows.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Those who ask, and what has been said since the start.
+pub(super) struct Control {
+    /// Without it the link runs as well.
+    server: Option<Server>,
+    /// Requests that wait for the engine.
+    asked: Vec<(ClientId, Method)>,
+    /// SIGUSR2 asked as well.
+    log_wanted: bool,
+    /// Since when the engine is asked, if it is.
+    deadline: Option<Instant>,
+    state: Option<LinkState>,
+    /// Why the link is down.
+    pub(super) reason: Option<String>,
+    /// When the link last came up or went down, or tund started.
+    pub(super) since: u64,
+    started: u64,
+    pub(super) loaded: u64,
+    pub(super) reload_ok: bool,
+}
+
+impl Control {
+    /// Listens in the runtime directory, if there is one.
+    pub(super) fn new(runtime: Option<&Path>) -> Self {
+        let now = unix_time();
+        let bind = |directory: &Path| {
+            let path = directory.join(SOCKET);
+            let server = Server::bind(&path);
+            let complain = |error: &std::io::Error| {
+                say!(1, "cannot listen at {}: {error}; `tund status` will not see this link", path.display());
+            };
+            server.inspect_err(complain).ok()
+        };
+        Self {
+            server: runtime.and_then(bind),
+            asked: Vec::new(),
+            log_wanted: false,
+            deadline: None,
+            state: None,
+            reason: None,
+            since: now,
+            started: now,
+            loaded: now,
+            reload_ok: true,
+        }
+    }
+
+    /// What to wait for.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.server.iter().flat_map(Server::descriptors)
+    }
+
+    /// When the engine has had its time.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.deadline
+    }
+}
+
+impl Parent {
+    /// Takes requests, and answers those for which the engine has had its time.
+    pub(super) fn serve_control(&mut self) {
+        let calls = self.control.server.as_mut().map(Server::take).unwrap_or_default();
+        for (client, method) in calls {
+            match method {
+                Method::Status | Method::Stats => {
+                    self.control.asked.push((client, method));
+                    self.ask_engine();
+                }
+                Method::Reload => {
+                    self.reply(client, &api::refusal("reloading is not in this version yet; restart tund"))
+                }
+                Method::Rekey => self.order(client, &ToEngine::Rekey),
+                Method::Reconnect => self.order(client, &ToEngine::Reconnect),
+                Method::Down => {
+                    self.reply(client, &api::reply(&json!({})));
+                    self.asked_to_end("asked over the control socket", "sigterm");
+                }
+            }
+        }
+        if self.control.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            self.answer_asked();
+        }
+    }
+
+    /// Has the totals logged.
+    pub(super) fn log_statistics(&mut self) {
+        self.control.log_wanted = true;
+        self.ask_engine();
+    }
+
+    fn ask_engine(&mut self) {
+        if self.control.deadline.is_some() {
+            return;
+        }
+        if self.engine.is_some() {
+            self.control.deadline = Some(Instant::now() + PATIENCE);
+            self.answer(&ToEngine::Report);
+        } else {
+            self.answer_asked();
+        }
+    }
+
+    /// What the engine says unasked is nothing that anybody waits for.
+    pub(super) fn take_state(&mut self, mut state: LinkState) {
+        if self.control.deadline.is_none() {
+            return;
+        }
+        for text in [&mut state.problem, &mut state.peer].into_iter().flatten() {
+            *text = printable(text, MAX_TEXT);
+        }
+        self.status.traffic =
+            Traffic { bytes_sent: state.stats.bytes_out, bytes_received: state.stats.bytes_in };
+        if std::mem::take(&mut self.control.log_wanted) {
+            say!(1, "{}", state.stats);
+        }
+        self.control.state = Some(state);
+        self.answer_asked();
+    }
+
+    fn answer_asked(&mut self) {
+        self.control.deadline = None;
+        if self.control.asked.is_empty() {
+            return;
+        }
+        let status = self.describe();
+        for (client, method) in std::mem::take(&mut self.control.asked) {
+            let answer = match method {
+                Method::Stats => {
+                    api::reply(&json!({ "text": metrics::openmetrics(std::slice::from_ref(&status)) }))
+                }
+                Method::Status | Method::Reload | Method::Rekey | Method::Reconnect | Method::Down => {
+                    api::status_reply(&status)
+                }
+            };
+            self.reply(client, &answer);
+        }
+    }
+
+    fn order(&mut self, client: ClientId, message: &ToEngine) {
+        let answer = if self.engine.is_some() {
+            self.answer(message);
+            api::reply(&json!({}))
+        } else {
+            api::refusal("the link is still starting; try again")
+        };
+        self.reply(client, &answer);
+    }
+
+    pub(super) fn reply(&mut self, client: ClientId, answer: &[u8]) {
+        if let Some(server) = &mut self.control.server {
+            server.answer(client, answer);
+        }
+    }
+
+    fn describe(&self) -> Status {
+        let config = &self.link.config;
+        let state = self.control.state.as_ref();
+        let up = self.status.up;
+        let problem = state.and_then(|state| state.problem.clone());
+        let problem = problem.or_else(|| self.control.reason.clone()).filter(|_| !up);
+        let keys_age = state.and_then(|state| state.keys_age);
+        let endpoint = self.status.endpoint.map(|address| {
+            std::net::SocketAddr::new(address.ip().to_canonical(), address.port()).to_string()
+        });
+        Status {
+            name: printable(&config.name, MAX_TEXT),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            file: self.link.file.display().to_string(),
+            state: self.life(),
+            since: self.control.since,
+            started: self.control.started,
+            problem,
+            mode: match config.device.mode {
+                Mode::Tun => "tun",
+                Mode::Tap => "tap",
+            }
+            .to_owned(),
+            device: self.changes.device().map(|device| device.name.clone()),
+            addresses: config.device.addresses.iter().map(ToString::to_string).collect(),
+            mtu: config.device.mtu,
+            endpoint,
+            peer: state.and_then(|state| state.peer.clone()),
+            keys: match config.key.mode {
+                KeyMode::Handshake => "handshake",
+                KeyMode::Static => "static",
+            }
+            .to_owned(),
+            keys_since: keys_age.map(|age| unix_time().saturating_sub(age.as_secs())),
+            rtt: state.and_then(|state| state.rtt).map(|rtt| rtt.as_secs_f64()),
+            budget: state.and_then(|state| state.budget),
+            changes: self.changes.in_force().iter().map(Step::to_string).collect(),
+            loaded: self.control.loaded,
+            reload_ok: self.control.reload_ok,
+            counters: state.map(|state| Counters::from(&state.stats)),
+        }
+    }
+
+    fn life(&self) -> State {
+        if self.is_ending() {
+            State::Stopping
+        } else if self.status.up {
+            State::Up
+        } else if self.engine.is_none()
+            || (self.changes.device().is_some() && self.status.stage < Stage::Routed)
+        {
+            State::Starting
+        } else {
+            State::Waiting
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Asking a running link, and telling it what to do.
+
+use std::os::unix::fs::PermissionsExt;
+
+use tund_lab::{Host, Process, wait_until};
+
+use super::support::*;
+
+/// tund's other commands, which find running links in the host's runtime directory.
+fn ask(host: &Host, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = host.command(TUND);
+    command.args(arguments).env("RUNTIME_DIRECTORY", host.dir().join("run"));
+    let mut process = Process::spawn("tund", command).unwrap();
+    let status = process.wait(SOON).unwrap();
+    (status.code(), process.text())
+}
+
+/// The control socket of a host's link `name`.
+fn socket(host: &Host, name: &str) -> std::path::PathBuf {
+    let mut entries = std::fs::read_dir(host.dir().join("run")).unwrap().flatten();
+    let own = entries.find(|entry| entry.file_name().to_str().unwrap().starts_with(&format!("{name}-")));
+    own.unwrap().path().join("control.sock")
+}
+
+/// Runs Debian's Python in a host.
+fn python(host: &Host, script: &str) -> String {
+    host.output(&["/usr/bin/python3", "-c", script]).unwrap()
+}
+
+fn status(host: &Host, name: &str) -> serde_json::Value {
+    let (_, text) = ask(host, &["status", name, "--json"]);
+    serde_json::from_str::<serde_json::Value>(&text).unwrap_or_else(|error| panic!("{error}: {text}"))[0]
+        .take()
+}
+
+#[test]
+fn status_tells_what_a_link_waits_for_and_what_it_carries() {
+    let pair = pair();
+    let (code, text) = ask(&pair.fri, &["status"]);
+    assert_eq!((code, text.as_str()), (Some(1), "no link is running"));
+    let fri = Toml::tun_fri().handshake().with("[[route]]\nto = '192.168.66.0/24'");
+    let mut fri = pair.start_fri(&fri);
+    fri.wait_line("no answer from 10.0.0.2:1417", SOON).unwrap();
+    let (code, text) = ask(&pair.fri, &["status"]);
+    assert_eq!(code, Some(1));
+    let lines: Vec<_> = text.lines().collect();
+    assert!(lines[1].starts_with("fri   waiting") && lines[1].contains("10.0.0.2:1417"), "{text}");
+    assert!(
+        lines[2].contains("no answer from 10.0.0.2:1417") || lines[2].contains("does tund run there"),
+        "{text}"
+    );
+
+    let mon = pair.start_mon(&Toml::tun_mon().handshake());
+    mon.wait_line(UP, SOON).unwrap();
+    fri.wait_line(UP, SOON).unwrap();
+    assert_pings(&pair.fri, "192.168.86.18");
+    let carried = || {
+        let status = status(&pair.fri, "fri");
+        status["counters"]["frames_received"].as_u64().unwrap() >= 9 && status["rtt"].as_f64().is_some()
+    };
+    wait_until("frames in the status", SOON, carried).unwrap();
+    let (code, text) = ask(&pair.fri, &["status", "fri"]);
+    assert_eq!(code, Some(0), "{text}");
+    for part in [
+        "fri: up for",
+        "10.0.0.2:1417, its \"mon\"",
+        "tun0: tun, MTU 1420, 192.168.86.81/32",
+        "handshake",
+        "ip route add 192.168.66.0/24",
+    ] {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+    assert_eq!(status(&pair.fri, "fri")["pid"], fri.pid());
+    let (code, text) = ask(&pair.mon, &["status", "fri"]);
+    assert!(code == Some(1) && text.contains("no link fri runs"), "{text}");
+    assert_eq!(fri.terminate(SOON).unwrap(), 0);
+    assert_eq!(ask(&pair.fri, &["status"]).1, "no link is running");
+}
+
+#[test]
+fn a_link_is_ended_reconnected_and_rekeyed_over_its_socket() {
+    let pair = pair();
+    for keys in [|toml| toml, Toml::handshake as fn(Toml) -> Toml] {
+        let (mut fri, mon) = pair.link(&keys(Toml::tun_fri()), &keys(Toml::tun_mon()));
+        let born = status(&pair.fri, "fri")["keys_since"].as_u64().unwrap();
+        wait_until("keys with an age", SOON, || {
+            let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+            now > born + 2
+        })
+        .unwrap();
+        assert_eq!(ask(&pair.fri, &["rekey", "fri"]), (Some(0), String::new()));
+        let younger = || status(&pair.fri, "fri")["keys_since"].as_u64().unwrap_or(0) > born + 1;
+        wait_until("new keys", SOON, younger).unwrap();
+        assert_pings(&pair.fri, "192.168.86.18");
+
+        let mark = fri.mark();
+        assert_eq!(ask(&pair.mon, &["reconnect", "mon"]), (Some(0), String::new()));
+        fri.wait_line_after(mark, "the peer says: connecting again", SOON).unwrap();
+        fri.wait_line_after(mark, UP, SOON).unwrap();
+        assert_pings(&pair.fri, "192.168.86.18");
+
+        let mark = fri.mark();
+        fri.signal(rustix::process::Signal::USR1).unwrap();
+        fri.wait_line_after(mark, "SIGUSR1: connecting again", SOON).unwrap();
+        fri.wait_line_after(mark, UP, SOON).unwrap();
+        assert_pings(&pair.fri, "192.168.86.18");
+
+        assert_eq!(ask(&pair.fri, &["down", "fri"]), (Some(0), String::new()));
+        assert_eq!(exit_code(&mut fri), 0);
+        assert!(!pair.fri.interfaces().unwrap().contains(&"tun0".to_owned()));
+        drop(mon);
+        wait_gone(&pair.mon);
+    }
+}
+
+/// Bytes as varlink's documents describe them, without anything of tund's own.
+#[test]
+fn a_varlink_client_that_knows_nothing_of_tund_can_ask() {
+    let pair = pair();
+    let (_fri, _mon) = pair.link(&Toml::tun_fri(), &Toml::tun_mon());
+    let script = format!(
+        "import socket, json\n\
+         s = socket.socket(socket.AF_UNIX)\n\
+         s.settimeout(20)\n\
+         s.connect('{}')\n\
+         def call(method, **parameters):\n\
+         \x20 s.sendall(json.dumps(dict(method=method, parameters=parameters)).encode() + b'\\0')\n\
+         \x20 answer = b''\n\
+         \x20 while not answer.endswith(b'\\0'): answer += s.recv(65536)\n\
+         \x20 return json.loads(answer[:-1])\n\
+         for interface in call('org.varlink.service.GetInfo')['parameters']['interfaces']:\n\
+         \x20 text = call('org.varlink.service.GetInterfaceDescription', interface=interface)\n\
+         \x20 print('interface ' + interface in text['parameters']['description'])\n\
+         print(call('tund.link.Status')['parameters']['status']['state'])\n\
+         print(call('tund.link.Stats')['parameters']['text'].splitlines()[-1])\n\
+         print(call('tund.link.Rekey'))\n\
+         print(call('tund.link.Fly')['error'])\n",
+        socket(&pair.fri, "fri").display()
+    );
+    let text = python(&pair.fri, &script);
+    let expected =
+        ["True", "True", "up", "# EOF", "{'parameters': {}}", "org.varlink.service.MethodNotFound"];
+    assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+}
+
+/// The parser of Prometheus's own Python package is the judge.
+#[test]
+fn the_metrics_of_two_links_are_taken_by_prometheus() {
+    let pair = pair();
+    let (_fri, _mon) = pair.link(&Toml::tun_fri(), &Toml::tun_mon());
+    let other = Toml::tun_fri().top("remote = '10.0.0.2:1500'\nlisten = 0");
+    let other = other.device("mode = 'tun'\nname = 'tun1'\naddress = '10.77.0.1'\npeer = '10.77.0.2'");
+    let other = start(&pair.fri, "other", &other.text());
+    other.wait_line("no answer from", SOON).unwrap();
+    let (code, text) = ask(&pair.fri, &["stats"]);
+    assert_eq!(code, Some(0), "{text}");
+    let file = pair.fri.file("metrics", &format!("{text}\n")).unwrap();
+    let script = format!(
+        "from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse\n\
+         for family in parse(open('{}').read()):\n\
+         \x20 for sample in family.samples:\n\
+         \x20   print(sample.name, sample.labels['link'], float(sample.value))\n",
+        file.display()
+    );
+    let parsed = python(&pair.fri, &script);
+    for line in ["tund_link_up fri 1.0", "tund_link_up other 0.0", "tund_dropped_total fri 0.0"] {
+        assert!(parsed.lines().any(|found| found == line), "{line}: {parsed}");
+    }
+}
+
+#[test]
+fn only_root_and_the_links_own_user_may_ask() {
+    let pair = pair();
+    let _fri = pair.start_fri(&Toml::tun_fri());
+    pair.fri.wait_output("ip -brief link", SOON, |text| text.contains("tun0")).unwrap();
+    wait_until("the socket", SOON, || {
+        pair.fri.dir().join("run").read_dir().is_ok_and(|mut d| d.next().is_some())
+    })
+    .unwrap();
+    let socket = socket(&pair.fri, "fri");
+    let connect = format!(
+        "import socket,os\nos.setgid(65534)\nos.setuid(65534)\ns=socket.socket(socket.AF_UNIX)\ns.settimeout(10)\n\
+         try:\n  s.connect('{}')\n  s.sendall(b'{{\"method\":\"tund.link.Status\"}}\\0')\n  print('answer', len(s.recv(99)))\n\
+         except OSError as error: print('refused')\n",
+        socket.display()
+    );
+    assert_eq!(python(&pair.fri, &connect), "refused");
+    // With the way to the socket open to all, the peer's user still decides.
+    let mut directory = socket.as_path();
+    while let Some(parent) = directory.parent().filter(|parent| parent.starts_with(pair.net.dir())) {
+        std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o777)).unwrap();
+        directory = parent;
+    }
+    std::fs::set_permissions(pair.net.dir(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let text = python(&pair.fri, &connect);
+    assert!(text == "refused" || text == "answer 0", "{text}");
+}
