@@ -126,6 +126,8 @@ impl Link {
         match (script, name, words) {
             (Some(script), _, [command]) => {
                 let command = command.split_whitespace().map(str::to_owned).collect();
+                // The last one counts, as with OpenVPN.
+                self.scripts.retain(|(other, _)| *other != script);
                 self.scripts.push((script, command));
                 true
             }

@@ -133,6 +133,8 @@ fn scripts_that_openvpn_would_not_run_are_left_out() {
     let result = imported("dev tun\nsecret k\nifconfig 10.0.0.1 10.0.0.2\nup /x\n");
     assert!(!result.toml.contains("[scripts]"));
     assert!(result.left_out[0].starts_with("scripts: "), "{:?}", result.left_out);
+    let twice = config("dev tap\nsecret k 0\nscript-security 2\nup /x\nup /y\n");
+    assert_eq!(twice.scripts.up.unwrap().program.to_str(), Some("/y"));
 }
 
 #[test]
@@ -155,6 +157,7 @@ mod random {
     use super::*;
 
     proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
         /// Whatever is in the old file, the new one is TOML without a mistake in its form.
         #[test]
         fn anything_comes_out_as_toml(lines in prop::collection::vec("(secret|dev|up|remote|route|ifconfig|<a>|[a-z-]{1,9})( [ -~é\u{1b}]{0,12}){0,3}", 0..12)) {
