@@ -7,19 +7,48 @@ use rustix::thread::CapabilitySet;
 
 use super::directories;
 use super::exit::{CONFIG, Fatal, PRIVILEGE};
-use crate::config::{Run, Sandbox};
+use crate::config::{Config, Run, Sandbox};
 use crate::privsep::message::{Confinement, Identity};
 
-/// Checks that this process may make devices and routes. The error has exit code 77.
-pub fn require_net_admin() -> Result<(), Fatal> {
+/// Checks that this process may do what `config` asks of it: all but to use a device that is ready needs
+/// CAP_NET_ADMIN. The error has exit code 77.
+pub fn check_rights(config: &Config) -> Result<(), Fatal> {
     let sets = rustix::thread::capabilities(None).map_err(|error| {
         Fatal::new(PRIVILEGE, format!("cannot read this process's capabilities: {error}"))
     })?;
     if sets.effective.contains(CapabilitySet::NET_ADMIN) {
         return Ok(());
     }
-    let remedy = "run it as root (sudo tund …), or give the service AmbientCapabilities=CAP_NET_ADMIN";
-    Err(Fatal::new(PRIVILEGE, format!("tund needs CAP_NET_ADMIN to make its device: {remedy}")))
+    let beyond = beyond_reach(config);
+    if beyond.is_empty() {
+        return Ok(());
+    }
+    let remedy = "run it as root (sudo tund …), give the service AmbientCapabilities=CAP_NET_ADMIN, or have another \
+                  program make the device and leave these out";
+    Err(Fatal::new(PRIVILEGE, format!("without CAP_NET_ADMIN there is no {}: {remedy}", beyond.join(", "))))
+}
+
+/// What of `config` cannot be done without any capability.
+fn beyond_reach(config: &Config) -> Vec<&'static str> {
+    let (device, scripts) = (&config.device, &config.scripts);
+    let scripts = [
+        &scripts.up,
+        &scripts.down,
+        &scripts.route_up,
+        &scripts.route_down,
+        &scripts.link_up,
+        &scripts.link_down,
+    ];
+    let asked = [
+        (device.configure, "device.configure (it is true unless set to false)"),
+        (device.name.is_none(), "device without a name"),
+        (device.bridge.is_some(), "device.bridge"),
+        (!config.routes.is_empty(), "[[route]]"),
+        (!config.accept.routes.is_empty(), "accept.routes"),
+        (scripts.iter().any(|script| script.is_some()), "[scripts]"),
+        (config.fwmark.is_some(), "fwmark"),
+    ];
+    asked.into_iter().filter(|(asked, _)| *asked).map(|(_, name)| name).collect()
 }
 
 /// What of this host decides the identity.

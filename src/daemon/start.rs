@@ -108,7 +108,7 @@ fn prepare(
 ) -> Result<(Parent, Launch, Option<Lock>), Fatal> {
     let (loaded, config) = load(options, output)?;
     log_to(&config, inherited.as_ref()).log_from(config.run.verb);
-    identity::require_net_admin()?;
+    identity::check_rights(&config)?;
     let signals =
         Signals::watch().map_err(|error| Fatal::new(FAILED, format!("cannot watch signals: {error}")))?;
     let netlink = Netlink::open()

@@ -11,6 +11,7 @@ use std::thread;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 
 use tund_lab::rights::has_nobody;
+use tund_lab::{Host, Process};
 
 use super::ending::engine;
 use super::support::*;
@@ -112,4 +113,86 @@ fn the_engine_holds_no_descriptor_of_the_key_file_and_the_parent_none_of_the_net
     assert!(engine.iter().any(|target| target == "/dev/net/tun"), "{engine:?}");
     let sockets = pair.fri.run("ss -lunp").unwrap();
     assert!(!sockets.contains(&format!("pid={},", fri.pid())), "the parent holds the UDP socket: {sockets}");
+}
+
+/// Starts fri as an ordinary user, if there is another user than root here, with this capability set alone.
+fn start_with_capabilities(host: &Host, toml: &Toml, set: &str) -> Process {
+    // Where it can read everything that it needs, and nobody else its key.
+    let dir = host.dir().join("own");
+    fs::create_dir(&dir).unwrap();
+    fs::copy(host.dir().join("static.key"), dir.join("static.key")).unwrap();
+    fs::copy(TUND, dir.join("tund")).unwrap();
+    let toml = toml.clone().with("[run]\nruntime-dir = 'run'\nstate-dir = 'state'\nverb = 3");
+    fs::write(dir.join("fri.toml"), toml.text()).unwrap();
+    let dir = dir.display();
+    let bounding = format!("--bounding-set=-all{set}");
+    let inheritable = format!("--inh-caps=-all{set}");
+    let [program, file] = ["tund", "fri.toml"].map(|name| format!("{dir}/{name}"));
+    let mut words = vec!["setpriv", &bounding, &inheritable];
+    let ambient = format!("--ambient-caps=-all{set}");
+    if has_nobody() {
+        host.run(&format!("chown -R 65534:65534 {dir}")).unwrap();
+        // Everybody may open Debian's /dev/net/tun, but not that of every container.
+        host.shell(&format!("mknod -m 666 {dir}/node c 10 200 && mount --bind {dir}/node /dev/net/tun"))
+            .unwrap();
+        words.extend(["--reuid=65534", "--regid=65534", "--clear-groups", &ambient]);
+    }
+    words.extend(["--", &program, "--config", &file]);
+    host.spawn(&words).unwrap()
+}
+
+#[test]
+fn with_net_admin_alone_the_engine_is_split_off_all_the_same() {
+    let pair = pair();
+    let _mon = pair.start_mon(&Toml::tun_mon());
+    let toml = Toml::tun_fri().with("[[route]]\nto = '192.168.66.0/24'");
+    let mut fri = start_with_capabilities(&pair.fri, &toml, ",+net_admin");
+    fri.wait_line(UP, SOON).unwrap();
+    assert_pings(&pair.fri, "192.168.86.18");
+    let (parent, engine) = (status(fri.pid()), status(engine(&pair.fri, &fri)));
+    assert_eq!(parent["CapEff"], "0000000000001000", "the parent has CAP_NET_ADMIN alone");
+    assert_eq!((&*engine["CapEff"], &*engine["CapAmb"]), ("0000000000000000", "0000000000000000"));
+    assert_eq!((&*engine["NoNewPrivs"], &*engine["Seccomp"]), ("1", "2"));
+    assert_eq!(engine["Uid"], parent["Uid"]);
+    assert_eq!(fri.terminate(SOON).unwrap(), 0, "{}", fri.text());
+    assert_eq!(pair.fri.interfaces().unwrap(), ["eth0", "lo"]);
+}
+
+#[test]
+fn without_any_capability_a_device_of_somebody_else_is_used_and_left() {
+    let pair = pair();
+    let _mon = pair.start_mon(&Toml::tun_mon());
+    // As systemd-networkd does it, with User=.
+    let user = if has_nobody() { "65534" } else { "0" };
+    for command in [
+        &format!("ip tuntap add dev tun7 mode tun user {user}"),
+        "ip link set dev tun7 mtu 1400 up",
+        "ip addr add 192.168.86.81 peer 192.168.86.18 dev tun7",
+    ] {
+        pair.fri.run(command).unwrap();
+    }
+    let device =
+        "mode = 'tun'\nname = 'tun7'\nconfigure = false\naddress = '192.168.86.81'\npeer = '192.168.86.18'";
+    let toml = Toml::tun_fri().device(device);
+    let mut fri = start_with_capabilities(&pair.fri, &toml, "");
+    fri.wait_line(UP, SOON).unwrap();
+    assert_pings(&pair.fri, "192.168.86.18");
+    assert_eq!(status(fri.pid())["CapEff"], "0000000000000000");
+    assert_eq!(status(engine(&pair.fri, &fri))["Seccomp"], "2");
+    assert_eq!(fri.terminate(SOON).unwrap(), 0, "{}", fri.text());
+    assert!(pair.fri.run("ip addr show dev tun7").unwrap().contains("192.168.86.81"));
+}
+
+#[test]
+fn without_any_capability_what_needs_one_is_named_at_the_start() {
+    let pair = pair();
+    let script = script(&pair.fri, "up", "true");
+    let tables =
+        format!("[[route]]\nto = '192.168.66.0/24'\n[scripts]\nsecurity = 2\nup = '{}'", script.display());
+    let mut fri = start_with_capabilities(&pair.fri, &Toml::tun_fri().with(&tables), "");
+    assert_eq!(exit_code(&mut fri), 77, "{}", fri.text());
+    let line = fri.wait_line("without CAP_NET_ADMIN", SOON).unwrap();
+    for part in ["device.configure", "[[route]]", "[scripts]"] {
+        assert!(line.contains(part), "{line}");
+    }
 }
