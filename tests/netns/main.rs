@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods, reason = "real processes take real time")]
 #![allow(clippy::unwrap_used, reason = "a test stops where something is not as it should be")]
 
+mod activation;
 mod adversary;
 mod bench;
 mod bridged;

@@ -17,21 +17,21 @@ const RECIPE: &str = include_str!("../../inetd/xinetd.d/timbuktu-srv1");
 const LINES: &str = include_str!("../../inetd/inetd.conf");
 
 #[derive(Clone, Copy, Debug)]
-enum Superserver {
+pub enum Superserver {
     Xinetd,
     Inetd,
 }
 
 /// mon with a superserver and a log; nothing else runs there yet.
-struct Served {
-    server: Process,
-    log: Process,
-    pair: Pair,
+pub struct Served {
+    pub server: Process,
+    pub log: Process,
+    pub pair: Pair,
 }
 
 impl Served {
     /// `mon` is the configuration of tun-mon-fri.
-    fn new(kind: Superserver, mon: &Toml) -> Self {
+    pub fn new(kind: Superserver, mon: &Toml) -> Self {
         let pair = pair();
         let log = pair.mon.syslog().unwrap();
         install(&pair.mon, "tun-mon-fri", mon);
@@ -45,7 +45,8 @@ impl Served {
         self.pair.mon.processes().into_iter().filter(|pid| !others.contains(pid)).collect()
     }
 
-    fn wait_no_tund(&self) {
+    /// Waits until no process of tund and no device is left.
+    pub fn wait_no_tund(&self) {
         wait_until("tund gone", SOON, || self.tunds().is_empty()).unwrap();
         assert_eq!(self.pair.mon.interfaces().unwrap(), ["eth0", "lo"]);
     }
@@ -89,7 +90,7 @@ fn serve(host: &Host, kind: Superserver, more: &[(&str, u16, &str)]) -> Process 
 }
 
 /// Waits until somebody listens on the port.
-fn wait_listening(host: &Host, port: u16) {
+pub fn wait_listening(host: &Host, port: u16) {
     let part = format!(":{port} ");
     host.wait_output("ss -Hlun", SOON, |text| text.contains(&part)).unwrap();
 }
