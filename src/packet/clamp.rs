@@ -1,7 +1,7 @@
 //! Lowering the segment size that TCP connections announce (RFC 9293 §3.7.1), so that hosts behind the tunnel
 //! need no path MTU discovery.
 
-use super::adjusted;
+use super::checksum::adjusted;
 use super::ip::{self, IPV4_HEADER, IPV6_HEADER, TCP};
 
 /// Length of a TCP header without options.
@@ -68,7 +68,7 @@ fn find(headers: &[u8], mut at: usize) -> Option<usize> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::checksum;
+    use super::super::checksum::checksum;
     use super::*;
 
     /// A SYN with these options, its checksum right.

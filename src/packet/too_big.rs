@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::checksum;
+use super::checksum::checksum;
 use super::ip::{self, ICMP, ICMPV6, IPV4_HEADER, IPV6_HEADER};
 
 /// An IPv4 answer quotes so much of the packet that it stays within 576 bytes (RFC 1812 §4.3.2.3).

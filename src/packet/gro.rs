@@ -1,0 +1,306 @@
+//! Joining frames of one flow to super-frames for the device (receive offload). The rules are those of the
+//! kernel (net/ipv4/tcp_offload.c, udp_offload.c): only what cutting it up again would give back.
+
+use super::checksum::{fold, sum};
+use super::ip::{IPV4_HEADER, IPV6_HEADER, TCP, UDP};
+use super::layer::Layer;
+use super::virtio::{Kind, Virtio};
+
+/// Flows that are put together at the same time.
+const FLOWS: usize = 8;
+/// Longest super-frame, Ethernet header aside, in bytes.
+const LONGEST: usize = 65_535;
+/// Most datagrams of a UDP super-frame (linux/udp.h: UDP_MAX_SEGMENTS).
+const UDP_SEGMENTS: usize = 64;
+const UDP_HEADER: usize = 8;
+const TCP_HEADER: usize = 20;
+const PSH: u8 = 0x08;
+const ACK: u8 = 0x10;
+
+/// Puts frames of a flow together until [`Coalescer::flush`]. Frames of one flow never overtake each other.
+#[derive(Debug)]
+pub struct Coalescer {
+    layer: Layer,
+    /// In use: the first `used`, the oldest first.
+    slots: Vec<Slot>,
+    used: usize,
+}
+
+/// One super-frame in the making.
+#[derive(Debug)]
+struct Slot {
+    frame: Vec<u8>,
+    shape: Shape,
+    /// Payload of the first frame in bytes: that of every frame but the last.
+    segment: usize,
+    count: usize,
+    /// The checksum of the first frame was verified.
+    verified: bool,
+    /// Flags of the frames together.
+    flags: u8,
+}
+
+/// Where the parts of a frame are that can be joined with others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Shape {
+    network: usize,
+    transport: usize,
+    headers: usize,
+    /// Where the packet ends; padding of the Ethernet frame may follow.
+    end: usize,
+    v4: bool,
+    tcp: bool,
+}
+
+impl Coalescer {
+    /// Reserves all memory it will ever use.
+    pub fn new(layer: Layer) -> Self {
+        let slot = || Slot {
+            frame: Vec::with_capacity(LONGEST + 64),
+            shape: Shape { network: 0, transport: 0, headers: 0, end: 0, v4: true, tcp: true },
+            segment: 0,
+            count: 0,
+            verified: false,
+            flags: 0,
+        };
+        Self { layer, slots: std::iter::repeat_with(slot).take(FLOWS).collect(), used: 0 }
+    }
+
+    /// Takes a frame for the device; `write` gets what is complete by now.
+    pub fn push(&mut self, frame: &[u8], write: &mut impl FnMut(Virtio, &[u8])) {
+        let Some(shape) = Shape::of(frame, self.layer) else {
+            // It may belong to any flow, as a fragment does.
+            self.flush(write);
+            return write(Virtio::PLAIN, frame);
+        };
+        let own = self.slots[..self.used].iter().position(|slot| slot.is_flow_of(&shape, frame));
+        if let Some(own) = own {
+            if self.slots[own].join(&shape, frame) {
+                if self.slots[own].is_full(&shape) {
+                    self.finish(own, write);
+                }
+                return;
+            }
+            self.finish(own, write);
+        }
+        if !shape.may_begin(frame) {
+            return write(Virtio::PLAIN, frame);
+        }
+        if self.used == FLOWS {
+            self.finish(0, write);
+        }
+        self.slots[self.used].begin(shape, frame);
+        self.used += 1;
+    }
+
+    /// Gives out everything.
+    pub fn flush(&mut self, write: &mut impl FnMut(Virtio, &[u8])) {
+        for slot in &mut self.slots[..self.used] {
+            slot.finish(write);
+        }
+        self.used = 0;
+    }
+
+    fn finish(&mut self, index: usize, write: &mut impl FnMut(Virtio, &[u8])) {
+        self.slots[index].finish(write);
+        self.slots[index..self.used].rotate_left(1);
+        self.used -= 1;
+    }
+}
+
+impl Slot {
+    fn begin(&mut self, shape: Shape, frame: &[u8]) {
+        self.frame.clear();
+        self.frame.extend_from_slice(frame.get(..shape.end).unwrap_or(frame));
+        self.segment = shape.end - shape.headers;
+        (self.shape, self.count, self.verified) = (shape, 1, false);
+        self.flags = shape.flags(frame);
+    }
+
+    fn is_flow_of(&self, shape: &Shape, frame: &[u8]) -> bool {
+        let own = &self.shape;
+        (own.v4, own.tcp, own.network) == (shape.v4, shape.tcp, shape.network)
+            && shape.addresses(frame) == shape.addresses(&self.frame)
+            && shape.ports(frame) == own.ports(&self.frame)
+    }
+
+    /// Appends the frame if cutting the result up gives both back.
+    fn join(&mut self, shape: &Shape, frame: &[u8]) -> bool {
+        let payload = shape.end - shape.headers;
+        let own = &self.shape;
+        let room =
+            self.frame.len() + payload <= own.network + LONGEST && (shape.tcp || self.count < UDP_SEGMENTS);
+        if !room
+            || payload == 0
+            || payload > self.segment
+            || shape.headers != own.headers
+            || own.network_constants(&self.frame) != shape.network_constants(frame)
+            || own.transport_constants(&self.frame) != shape.transport_constants(frame)
+            || !self.follows(shape, frame)
+            || self.flags & PSH != 0
+        {
+            return false;
+        }
+        self.verified = self.verified || self.shape.is_checksum_right(&self.frame);
+        if !self.verified || !shape.is_checksum_right(frame) {
+            return false;
+        }
+        self.frame.extend_from_slice(&frame[shape.headers..shape.end]);
+        self.count += 1;
+        self.flags |= shape.flags(frame);
+        true
+    }
+
+    /// The frame is the next one: by its sequence number, and by its identification where that counts.
+    fn follows(&self, shape: &Shape, frame: &[u8]) -> bool {
+        let there = self.frame.len() - self.shape.headers;
+        let in_sequence =
+            !shape.tcp || shape.sequence(frame) == shape.sequence(&self.frame).wrapping_add(there as u32);
+        let next = shape.identification(&self.frame).wrapping_add(self.count as u16);
+        in_sequence
+            && shape.may_continue(frame)
+            && (!shape.is_identified(frame) || shape.identification(frame) == next)
+    }
+
+    /// Whether nothing can follow after a frame of `shape` was joined.
+    fn is_full(&self, shape: &Shape) -> bool {
+        shape.end - shape.headers < self.segment || self.flags & PSH != 0
+    }
+
+    fn finish(&mut self, write: &mut impl FnMut(Virtio, &[u8])) {
+        if self.count == 1 {
+            return write(Virtio::PLAIN, &self.frame);
+        }
+        let Shape { network, transport, headers, v4, tcp, .. } = self.shape;
+        let length = self.frame.len() - network;
+        let place = transport + if tcp { 16 } else { 6 };
+        let pseudo = self.shape.pseudo_header(&self.frame, self.frame.len() - transport);
+        let frame = &mut self.frame;
+        if v4 {
+            frame[network + 2..network + 4].copy_from_slice(&(length as u16).to_be_bytes());
+            frame[network + 10..network + 12].fill(0);
+            let value = !fold(sum(&frame[network..transport]));
+            frame[network + 10..network + 12].copy_from_slice(&value.to_be_bytes());
+        } else {
+            frame[network + 4..network + 6].copy_from_slice(&((length - IPV6_HEADER) as u16).to_be_bytes());
+        }
+        if tcp {
+            frame[transport + 13] = self.flags;
+        } else {
+            let length = frame.len() - transport;
+            frame[transport + 4..transport + 6].copy_from_slice(&(length as u16).to_be_bytes());
+        }
+        frame[place..place + 2].copy_from_slice(&fold(pseudo).to_be_bytes());
+        let kind = match (tcp, v4) {
+            (true, true) => Kind::TcpV4,
+            (true, false) => Kind::TcpV6,
+            (false, _) => Kind::Udp,
+        };
+        let checksum = Some((transport as u16, (place - transport) as u16));
+        write(Virtio { checksum, kind, headers: headers as u16, segment: self.segment as u16 }, frame);
+    }
+}
+
+impl Shape {
+    /// `None`: neither TCP nor UDP, a fragment, with options or extensions of IP, or cut.
+    fn of(frame: &[u8], layer: Layer) -> Option<Self> {
+        const MORE_OR_LATER: u16 = 0x3fff;
+        let network = layer.network(frame)?;
+        let packet = &frame[network..];
+        let number = |at: usize| Some(u16::from_be_bytes([*packet.get(at)?, *packet.get(at + 1)?]));
+        let v4 = packet[0] >> 4 == 4;
+        let (header, protocol, length) = match v4 {
+            true if packet[0] != 0x45 || number(6)? & MORE_OR_LATER != 0 => return None,
+            true => (IPV4_HEADER, *packet.get(9)?, usize::from(number(2)?)),
+            false => (IPV6_HEADER, *packet.get(6)?, IPV6_HEADER + usize::from(number(4)?)),
+        };
+        let tcp = match protocol {
+            TCP => true,
+            UDP => false,
+            _ => return None,
+        };
+        let transport = network + header;
+        let (headers, least) = match tcp {
+            true => (transport + usize::from(packet.get(header + 12)? >> 4) * 4, transport + TCP_HEADER),
+            false => (transport + UDP_HEADER, transport + UDP_HEADER),
+        };
+        let end = network + length;
+        let exact = tcp || usize::from(number(header + 4)?) == length - header.min(length);
+        let sound = headers >= least && headers <= end && end <= frame.len() && exact;
+        // Nothing but padding to the least length of Ethernet may follow the packet.
+        let padded = end == frame.len() || layer == Layer::Ethernet && frame.len() <= 64;
+        (sound && padded).then_some(Self { network, transport, headers, end, v4, tcp })
+    }
+
+    fn addresses<'a>(&self, frame: &'a [u8]) -> &'a [u8] {
+        let place = if self.v4 { 12..20 } else { 8..40 };
+        frame.get(self.network + place.start..self.network + place.end).unwrap_or_default()
+    }
+
+    fn ports<'a>(&self, frame: &'a [u8]) -> &'a [u8] {
+        frame.get(self.transport..self.transport + 4).unwrap_or_default()
+    }
+
+    fn flags(&self, frame: &[u8]) -> u8 {
+        if self.tcp { frame[self.transport + 13] } else { 0 }
+    }
+
+    fn sequence(&self, frame: &[u8]) -> u32 {
+        let at = self.transport + 4;
+        u32::from_be_bytes([frame[at], frame[at + 1], frame[at + 2], frame[at + 3]])
+    }
+
+    fn identification(&self, frame: &[u8]) -> u16 {
+        u16::from_be_bytes([frame[self.network + 4], frame[self.network + 5]])
+    }
+
+    /// Whether the identification says something: a packet that may not be fragmented needs none (RFC 6864).
+    fn is_identified(&self, frame: &[u8]) -> bool {
+        self.v4 && frame[self.network + 6] & 0x40 == 0
+    }
+
+    /// A frame that others may be joined to.
+    fn may_begin(&self, frame: &[u8]) -> bool {
+        self.end > self.headers && self.may_continue(frame)
+    }
+
+    /// Data and nothing else; a UDP datagram with a checksum.
+    fn may_continue(&self, frame: &[u8]) -> bool {
+        match self.tcp {
+            true => self.flags(frame) & !PSH == ACK,
+            false => frame[self.transport + 6..self.transport + 8] != [0, 0],
+        }
+    }
+
+    /// Bytes of the headers, from front to back, that must be equal: Ethernet, version, traffic class; DF, time
+    /// to live, protocol. Addresses and ports are equal where this is asked.
+    fn network_constants<'a>(&self, frame: &'a [u8]) -> [&'a [u8]; 3] {
+        let n = self.network;
+        match self.v4 {
+            true => [&frame[..n + 2], &frame[n + 6..n + 10], &[]],
+            false => [&frame[..n + 4], &frame[n + 6..n + 8], &[]],
+        }
+    }
+
+    /// The same of TCP: acknowledgement, window, urgent pointer and options.
+    fn transport_constants<'a>(&self, frame: &'a [u8]) -> [&'a [u8]; 3] {
+        let t = self.transport;
+        match self.tcp {
+            true => [&frame[t + 8..t + 13], &frame[t + 14..t + 16], &frame[t + 18..self.headers]],
+            false => [&[], &[], &[]],
+        }
+    }
+
+    fn pseudo_header(&self, frame: &[u8], length: usize) -> u64 {
+        let protocol = if self.tcp { TCP } else { UDP };
+        sum(self.addresses(frame)) + u64::from(protocol) + length as u64
+    }
+
+    fn is_checksum_right(&self, frame: &[u8]) -> bool {
+        let Some(transport) = frame.get(self.transport..self.end) else { return false };
+        fold(self.pseudo_header(frame, transport.len()) + sum(transport)) == 0xffff
+    }
+}
+
+#[cfg(test)]
+mod tests;

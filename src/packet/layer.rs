@@ -1,0 +1,80 @@
+//! Where in a frame the IP header is.
+
+/// What a frame begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layer {
+    /// An IP header: frames of a tun device.
+    Ip,
+    /// An Ethernet header (IEEE 802.3): frames of a tap device.
+    Ethernet,
+}
+
+/// Tags of 802.1Q and 802.1ad that are looked behind.
+const MOST_TAGS: usize = 2;
+/// Length of the two Ethernet addresses.
+const ADDRESSES: usize = 12;
+
+impl Layer {
+    /// Where the IP header begins; `None`: the frame carries no IP.
+    pub fn network(self, frame: &[u8]) -> Option<usize> {
+        let at = match self {
+            Layer::Ip => 0,
+            Layer::Ethernet => behind_ethernet(frame)?,
+        };
+        matches!(frame.get(at)? >> 4, 4 | 6).then_some(at)
+    }
+}
+
+fn behind_ethernet(frame: &[u8]) -> Option<usize> {
+    let mut at = ADDRESSES;
+    for _ in 0..=MOST_TAGS {
+        let kind = u16::from_be_bytes([*frame.get(at)?, *frame.get(at + 1)?]);
+        match kind {
+            0x8100 | 0x88a8 => at += 4,
+            0x0800 | 0x86dd => {
+                let version = if kind == 0x0800 { 4 } else { 6 };
+                return (frame.get(at + 2)? >> 4 == version).then_some(at + 2);
+            }
+            _ => return None,
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ethernet(tags: &[u16], kind: u16) -> Vec<u8> {
+        let mut frame = vec![0x02; ADDRESSES];
+        for tag in tags {
+            frame.extend(tag.to_be_bytes());
+            frame.extend([0, 100]);
+        }
+        frame.extend(kind.to_be_bytes());
+        frame.extend([if kind == 0x86dd { 0x60 } else { 0x45 }; 20]);
+        frame
+    }
+
+    #[test]
+    fn ip_is_found_behind_ethernet_and_its_tags() {
+        assert_eq!(Layer::Ethernet.network(&ethernet(&[], 0x0800)), Some(14));
+        assert_eq!(Layer::Ethernet.network(&ethernet(&[0x8100], 0x86dd)), Some(18));
+        assert_eq!(Layer::Ethernet.network(&ethernet(&[0x88a8, 0x8100], 0x0800)), Some(22));
+        assert_eq!(Layer::Ip.network(&[0x45]), Some(0));
+    }
+
+    #[test]
+    fn what_is_no_ip_is_not_taken_for_it() {
+        assert_eq!(Layer::Ethernet.network(&ethernet(&[], 0x0806)), None, "ARP");
+        assert_eq!(Layer::Ethernet.network(&ethernet(&[0x8100; 3], 0x0800)), None, "too many tags");
+        let mut wrong = ethernet(&[], 0x0800);
+        wrong[14] = 0x60;
+        assert_eq!(Layer::Ethernet.network(&wrong), None, "another version than announced");
+        for cut in 0..15 {
+            assert_eq!(Layer::Ethernet.network(&ethernet(&[], 0x0800)[..cut]), None);
+        }
+        assert_eq!(Layer::Ip.network(&[0x15]), None);
+        assert_eq!(Layer::Ip.network(&[]), None);
+    }
+}
