@@ -23,7 +23,11 @@ use tund::core::lane::seal;
 use tund::core::replay::Window;
 use tund::crypto::aead::Aead;
 use tund::crypto::keys::LinkKeys;
-use tund::wire::block::{Packer, Reassembler};
+use tund::packet::gro::Coalescer;
+use tund::packet::gso;
+use tund::packet::layer::Layer;
+use tund::packet::virtio::{self, Virtio};
+use tund::wire::block::{Bodies, Packer, Reassembler};
 use tund::wire::datagram::{Framing, Header, Kind};
 
 /// Allowed distance from the baseline, in percent.
@@ -37,7 +41,12 @@ const PACKET: usize = 1420;
 /// A piece of work; it does so many rounds.
 type Work = fn(u64);
 
-const WORKS: [(&str, Work); 10] = [
+/// Headers, segments and their payload in a super-frame.
+const HEADERS: usize = 52;
+const SEGMENTS: usize = 44;
+const SEGMENT: usize = PACKET - HEADERS;
+
+const WORKS: [(&str, Work); 12] = [
     ("seal 1420 bytes, AES-256-GCM", |rounds| seal_rounds(Cipher::Aes256Gcm, PACKET, rounds)),
     ("seal 1420 bytes, ChaCha20-Poly1305", |rounds| seal_rounds(Cipher::ChaCha20Poly1305, PACKET, rounds)),
     ("seal 64 bytes, AES-256-GCM", |rounds| seal_rounds(Cipher::Aes256Gcm, 64, rounds)),
@@ -46,6 +55,8 @@ const WORKS: [(&str, Work); 10] = [
     ("open 1420 bytes, ChaCha20-Poly1305", |rounds| open_rounds(Cipher::ChaCha20Poly1305, PACKET, rounds)),
     ("pack 64 frames of 64 bytes", |rounds| pack_rounds(64, 64, rounds)),
     ("pack 16 frames of 1514 bytes", |rounds| pack_rounds(16, 1514, rounds)),
+    ("cut up a super-frame of 44 segments", cut_rounds),
+    ("join 44 segments to a super-frame", join_rounds),
     ("unpack 64 frames of 64 bytes", |rounds| unpack_rounds(64, 64, rounds)),
     ("unpack 16 frames of 1514 bytes", |rounds| unpack_rounds(16, 1514, rounds)),
 ];
@@ -170,33 +181,95 @@ fn frames(count: usize, size: usize) -> Vec<Vec<u8>> {
     (0..count).map(|number| vec![number as u8; size]).collect()
 }
 
-fn pack_rounds(count: usize, size: usize, rounds: u64) {
-    let frames = frames(count, size);
-    let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
-    let mut body = [0; DATAGRAM];
-    for _ in 0..rounds {
-        let mut packer = Packer::new(black_box(&frames));
-        while let Some(length) = packer.fill(&mut body) {
-            black_box(length);
+/// Bodies of one capacity.
+struct Written {
+    body: [u8; DATAGRAM],
+    closed: Vec<Vec<u8>>,
+    keep: bool,
+}
+
+impl Bodies for Written {
+    fn body(&mut self) -> &mut [u8] {
+        &mut self.body
+    }
+
+    fn close(&mut self, length: usize) {
+        black_box(length);
+        if self.keep {
+            self.closed.push(self.body[..length].to_vec());
         }
     }
 }
 
-fn unpack_rounds(count: usize, size: usize, rounds: u64) {
-    let frames = frames(count, size);
-    let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
-    let (mut packer, mut body, mut bodies) = (Packer::new(&frames), [0; DATAGRAM], Vec::new());
-    while let Some(length) = packer.fill(&mut body) {
-        bodies.push(body[..length].to_vec());
+fn pack(frames: &[Vec<u8>], written: &mut Written) {
+    let mut packer = Packer::default();
+    for frame in frames {
+        packer.push([frame, &[]], written);
     }
+    packer.finish(written);
+}
+
+fn pack_rounds(count: usize, size: usize, rounds: u64) {
+    let frames = frames(count, size);
+    let mut written = Written { body: [0; DATAGRAM], closed: Vec::new(), keep: false };
+    for _ in 0..rounds {
+        pack(black_box(&frames), &mut written);
+    }
+}
+
+fn unpack_rounds(count: usize, size: usize, rounds: u64) {
+    let mut written = Written { body: [0; DATAGRAM], closed: Vec::new(), keep: true };
+    pack(&frames(count, size), &mut written);
+    let bodies = written.closed;
     #[allow(clippy::disallowed_methods, reason = "any instant will do")]
     let now = Instant::now();
     let (mut blocks, mut counter, mut delivered) = (Reassembler::new(size), 0, 0);
     for _ in 0..rounds {
         for body in &bodies {
-            blocks.block(now, counter, black_box(body), &mut |frame| delivered += frame.len());
+            blocks.block(now, counter, 0, black_box(body), &mut |frame, _| delivered += frame.len());
             counter += 1;
         }
     }
     assert_eq!(delivered, count * size * rounds as usize);
+}
+
+/// A super-frame of TCP over IPv4 with timestamps, as the kernel hands it over, and its virtio header.
+fn super_frame() -> (Virtio, Vec<u8>) {
+    let mut packet = vec![0; HEADERS + SEGMENTS * SEGMENT];
+    packet[..4].copy_from_slice(&[0x45, 0, 0, 0]);
+    (packet[6], packet[8], packet[9]) = (0x40, 64, 6);
+    packet[12..20].copy_from_slice(&[10, 0, 0, 1, 10, 0, 0, 2]);
+    packet[20..24].copy_from_slice(&[0x9c, 0x40, 0x14, 0x51]);
+    (packet[32], packet[33]) = (8 << 4, 0x10);
+    let pseudo = 2 * 0x0a00 + 1 + 2 + 6 + (packet.len() - 20) as u16;
+    packet[36..38].copy_from_slice(&pseudo.to_be_bytes());
+    let checksum = Some((20, 16));
+    (Virtio { checksum, kind: virtio::Kind::TcpV4, headers: HEADERS as u16, segment: SEGMENT as u16 }, packet)
+}
+
+fn cut_rounds(rounds: u64) {
+    let (virtio, packet) = super_frame();
+    let mut work = packet.clone();
+    for _ in 0..rounds {
+        work[..HEADERS].copy_from_slice(&packet[..HEADERS]);
+        let emit = |head: &[u8], tail: &[u8]| {
+            black_box((head, tail));
+        };
+        gso::split(virtio, black_box(&mut work), Layer::Ip, emit).expect("a sound super-frame");
+    }
+}
+
+fn join_rounds(rounds: u64) {
+    let (virtio, mut packet) = super_frame();
+    let mut frames = Vec::new();
+    gso::split(virtio, &mut packet, Layer::Ip, |head, tail| frames.push([head, tail].concat()))
+        .expect("a sound super-frame");
+    let mut coalescer = Coalescer::new(Layer::Ip, true);
+    let mut written = 0;
+    for _ in 0..rounds {
+        let mut write = |virtio: Virtio, _: &[u8]| written += u64::from(virtio != Virtio::PLAIN);
+        frames.iter().for_each(|frame| coalescer.push(black_box(frame), &mut write));
+        coalescer.flush(&mut write);
+    }
+    assert_eq!(written, rounds, "every round gives one super-frame");
 }

@@ -740,9 +740,6 @@ fn keys_of_later_versions_are_refused_by_name() {
         ("[tuning]\nlanes = 2", "tuning.lanes"),
         ("[tuning]\nfragment = true", "tuning.fragment"),
         ("[tuning]\npad = true", "tuning.pad"),
-        ("[tuning]\noffload = false", "tuning.offload"),
-        ("[tuning]\ndscp = \"copy\"", "tuning.dscp"),
-        ("[tuning]\nbusy-poll = 50", "tuning.busy-poll"),
         ("[status]\nsocket = \"s\"\nmetrics = \"127.0.0.1:9\"", "[status]"),
     ];
     for (table, name) in later {

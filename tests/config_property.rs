@@ -10,9 +10,9 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use tund::config::{
-    Accept, Cipher, Command, Config, Device, Keepalive, Key, KeyMode, KeyPair, Listen, LogTo, MAX_ACCEPTED,
-    Mode, Options, Remote, Route, Run, Sandbox, Scripts, SecretSource, Sources, Tuning, Via, parse, position,
-    render,
+    Accept, Cipher, Command, Config, DataPath, Device, Keepalive, Key, KeyMode, KeyPair, Listen, LogTo,
+    MAX_ACCEPTED, Mode, Options, Remote, Route, Run, Sandbox, Scripts, SecretSource, Sources, Tuning, Via,
+    parse, position, render,
 };
 
 proptest! {
@@ -298,12 +298,16 @@ fn run() -> impl Strategy<Value = Run> {
 }
 
 fn tuning() -> impl Strategy<Value = Tuning> {
-    (any::<[bool; 2]>(), 4096u32..=1 << 30, option::of(576u32..=65535)).prop_map(
-        |([bundle, mss_clamp], socket_buffer, path_mtu)| Tuning {
+    let data_path = (any::<[bool; 2]>(), 1u8..=2, 0u32..=1_000_000).prop_map(
+        |([offload, copy_dscp], threads, busy_poll)| DataPath { offload, copy_dscp, threads, busy_poll },
+    );
+    (any::<[bool; 2]>(), 4096u32..=1 << 30, option::of(576u32..=65535), data_path).prop_map(
+        |([bundle, mss_clamp], socket_buffer, path_mtu, data_path)| Tuning {
             bundle,
             socket_buffer,
             path_mtu,
             mss_clamp,
+            data_path,
         },
     )
 }
@@ -360,6 +364,11 @@ fn to_toml(config: &Config) -> String {
     line(&mut text, "mss-clamp", config.tuning.mss_clamp);
     line(&mut text, "socket-buffer", config.tuning.socket_buffer);
     maybe(&mut text, "path-mtu", config.tuning.path_mtu);
+    let data_path = config.tuning.data_path;
+    line(&mut text, "offload", data_path.offload);
+    maybe(&mut text, "dscp", data_path.copy_dscp.then(|| string("copy")));
+    line(&mut text, "threads", data_path.threads);
+    line(&mut text, "busy-poll", data_path.busy_poll);
     text
 }
 

@@ -130,6 +130,7 @@ impl End {
             lane: 0,
             max_frame: MTU as usize,
             bundle: true,
+            copy_dscp: false,
             inner: Inner::routed(MTU, true, Vec::new()),
         });
         let now = Now { instant: beginning(), wall: WALL };

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use tund::wire::block::{HOLD, MAX_AHEAD, Packer, Reassembler};
+use tund::wire::block::{Bodies, HOLD, MAX_AHEAD, Packer, Reassembler};
 
 use crate::reference::{self, Datagram};
 use crate::script::{Script, beginning};
@@ -90,20 +90,39 @@ fn frames_packed(script: &mut Script<'_>) {
         let (length, first) = (usize::from(script.number() & 0xfff), frames.len() as u8);
         frames.push((0..length).map(|i| first ^ i as u8).collect::<Vec<_>>());
     }
-    let slices = frames.iter().map(Vec::as_slice).collect::<Vec<_>>();
-    let mut packer = Packer::new(&slices);
-    let mut body = vec![0xee; capacity];
+    let mut bodies = Written { body: vec![0xee; capacity], closed: Vec::new() };
+    let mut packer = Packer::default();
+    for (number, frame) in frames.iter().enumerate() {
+        let (head, tail) = frame.split_at((number * 61).min(frame.len()));
+        packer.push([head, tail], &mut bodies);
+    }
+    packer.finish(&mut bodies);
     let mut receiver = Receiver::new(0xfff);
-    let mut counter = 0;
     let mut full = true;
-    while let Some(length) = packer.fill(&mut body) {
+    for (counter, body) in bodies.closed.iter().enumerate() {
         assert!(full, "a body follows one that was not full");
-        full = length == capacity;
-        receiver.block(counter, body.get(..length).unwrap_or_default());
-        counter += 1;
+        full = body.len() == capacity;
+        receiver.block(counter as u32, body);
     }
     frames.retain(|frame| !frame.is_empty());
     assert_eq!(receiver.delivered, frames);
+}
+
+/// Bodies of one capacity.
+struct Written {
+    body: Vec<u8>,
+    closed: Vec<Vec<u8>>,
+}
+
+impl Bodies for Written {
+    fn body(&mut self) -> &mut [u8] {
+        &mut self.body
+    }
+
+    fn close(&mut self, length: usize) {
+        self.closed.push(self.body.iter().take(length).copied().collect());
+        self.body.fill(0xee);
+    }
 }
 
 struct Receiver {
@@ -119,17 +138,17 @@ impl Receiver {
 
     fn block(&mut self, counter: u32, body: &[u8]) {
         let delivered = &mut self.delivered;
-        self.reassembler.block(self.now, counter, body, &mut |frame| delivered.push(frame.to_vec()));
+        self.reassembler.block(self.now, counter, 0, body, &mut |frame, _| delivered.push(frame.to_vec()));
     }
 
     fn other(&mut self, counter: u32) {
         let delivered = &mut self.delivered;
-        self.reassembler.other(counter, &mut |frame| delivered.push(frame.to_vec()));
+        self.reassembler.other(counter, &mut |frame, _| delivered.push(frame.to_vec()));
     }
 
     fn pass(&mut self, time: Duration) {
         self.now += time;
         let delivered = &mut self.delivered;
-        self.reassembler.handle_timeout(self.now, &mut |frame| delivered.push(frame.to_vec()));
+        self.reassembler.handle_timeout(self.now, &mut |frame, _| delivered.push(frame.to_vec()));
     }
 }

@@ -14,8 +14,8 @@ use super::diagnostic::{Diagnostic, quote};
 use super::raw::{Raw, RawKeepalive, RawKey, RawKeyMode, RawRun, RawScripts, RawTuning};
 use super::reader::{At, Field};
 use super::{
-    Cipher, Command, Config, Keepalive, Key, KeyMode, KeyPair, Options, Run, Scripts, SecretSource, Tuning,
-    check_device, check_outer, check_routes, keyfile,
+    Cipher, Command, Config, DataPath, Keepalive, Key, KeyMode, KeyPair, Options, Run, Scripts, SecretSource,
+    Tuning, check_device, check_outer, check_routes, keyfile,
 };
 
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -283,5 +283,11 @@ fn check_tuning(raw: &RawTuning) -> Tuning {
         socket_buffer: number(&raw.socket_buffer).unwrap_or(SOCKET_BUFFER),
         path_mtu: number(&raw.path_mtu),
         mss_clamp: raw.mss_clamp.value().copied().unwrap_or(true),
+        data_path: DataPath {
+            offload: raw.offload.value().copied().unwrap_or(true),
+            copy_dscp: raw.dscp.value().is_some(),
+            threads: number(&raw.threads).map_or(1, |threads| threads as u8),
+            busy_poll: number(&raw.busy_poll).unwrap_or(0),
+        },
     }
 }

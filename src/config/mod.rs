@@ -410,4 +410,19 @@ pub struct Tuning {
     pub path_mtu: Option<u32>,
     /// Lower the segment size that forwarded TCP connections announce to what the tunnel carries (tun only).
     pub mss_clamp: bool,
+    /// How the workers use the machine.
+    pub data_path: DataPath,
+}
+
+/// How the workers use the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataPath {
+    /// Let the kernel cut up and join what crosses device and socket.
+    pub offload: bool,
+    /// Copy the DSCP of inner packets outward.
+    pub copy_dscp: bool,
+    /// Threads of a lane: 1 for both directions, or 2, one for each.
+    pub threads: u8,
+    /// How long a worker looks for more before it sleeps, in microseconds.
+    pub busy_poll: u32,
 }

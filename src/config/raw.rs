@@ -125,6 +125,10 @@ pub(super) struct RawTuning {
     pub socket_buffer: Field<i64>,
     pub path_mtu: Field<i64>,
     pub mss_clamp: Field<bool>,
+    pub offload: Field<bool>,
+    pub dscp: Field<()>,
+    pub threads: Field<i64>,
+    pub busy_poll: Field<i64>,
 }
 
 impl Raw {
@@ -286,19 +290,19 @@ impl RawTuning {
             socket_buffer: table.integer("socket-buffer", 4096..=1 << 30),
             path_mtu: table.integer("path-mtu", 576..=65535),
             mss_clamp: table.boolean("mss-clamp"),
+            offload: table.boolean("offload"),
+            dscp: table.choice("dscp", &[("copy", ())]),
+            threads: table.integer("threads", 1..=2),
+            busy_poll: table.integer("busy-poll", 0..=1_000_000),
         };
         let lanes = table.integer("lanes", 1..=16);
         if lanes.value() != Some(&1) {
             table.later("lanes", lanes);
         }
-        for key in ["fragment", "pad", "offload"] {
+        for key in ["fragment", "pad"] {
             let flag = table.boolean(key);
             table.later(key, flag);
         }
-        let dscp = table.choice("dscp", &[("copy", ())]);
-        table.later("dscp", dscp);
-        let busy_poll = table.integer("busy-poll", U32);
-        table.later("busy-poll", busy_poll);
         table.finish();
         raw
     }

@@ -61,6 +61,7 @@ pub(super) const SCHEMA: &[(&str, &[&str])] = &[
             "dscp",
             "path-mtu",
             "busy-poll",
+            "threads",
         ],
     ),
     ("status", &["socket", "metrics"]),

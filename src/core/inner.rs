@@ -7,19 +7,22 @@ use ipnet::IpNet;
 
 use super::stats::Drop;
 use crate::packet::ip::{self, UDP};
+use crate::packet::layer::Layer;
+use crate::packet::traffic_class::{self, Arrival};
 use crate::packet::{clamp, too_big};
 
 /// Answers to packets that are too long, between two reports.
 const ANSWERS: u32 = 100;
 
 /// The rules for inner packets.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone)]
 pub struct Inner {
     /// `None`: Ethernet frames.
     routed: Option<Routed>,
+    scratch: Vec<u8>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Routed {
     /// The largest packet, in bytes.
     mtu: usize,
@@ -29,27 +32,24 @@ struct Routed {
     /// Source addresses taken from the peer; `None`: every one.
     sources: Option<Vec<IpNet>>,
     answers: u32,
-    scratch: Vec<u8>,
 }
 
 impl Inner {
     /// A bridged link.
     pub fn bridged() -> Self {
-        Self::default()
+        Self { routed: None, scratch: Vec::new() }
     }
 
     /// A routed link whose packets have at most `mtu` bytes, to a peer with these addresses.
     pub fn routed(mtu: u32, mss_clamp: bool, peers: Vec<IpAddr>) -> Self {
         let mtu = mtu as usize;
-        let routed = Routed {
-            mtu,
-            mss_clamp,
-            peers,
-            sources: None,
-            answers: ANSWERS,
-            scratch: Vec::with_capacity(mtu),
-        };
-        Self { routed: Some(routed) }
+        let routed = Routed { mtu, mss_clamp, peers, sources: None, answers: ANSWERS };
+        Self { routed: Some(routed), scratch: Vec::with_capacity(mtu) }
+    }
+
+    /// What frames begin with.
+    pub fn layer(&self) -> Layer {
+        if self.routed.is_some() { Layer::Ip } else { Layer::Ethernet }
     }
 
     /// Source addresses taken from the peer; `None`: every one.
@@ -66,25 +66,40 @@ impl Inner {
         }
     }
 
-    /// What a frame of the peer is on its way to the device: as it came, or mended.
+    /// What a frame of the peer is on its way to the device: as it came, or mended. `ecn` is the codepoint of
+    /// the datagrams it came in.
     ///
     /// # Errors
-    /// [`Drop::Source`]: it is not from where the peer may send.
-    pub fn inward<'a>(&'a mut self, frame: &'a [u8]) -> Result<&'a [u8], Drop> {
-        let Some(routed) = &mut self.routed else { return Ok(frame) };
-        if let Some(sources) = &routed.sources {
-            let (source, _) = ip::addresses(frame).ok_or(Drop::Source)?;
-            if !sources.iter().any(|net| net.contains(&source)) {
-                return Err(Drop::Source);
+    /// [`Drop::Source`]: it is not from where the peer may send. [`Drop::Congested`]: RFC 6040 wants it dropped.
+    pub fn inward<'a>(&'a mut self, frame: &'a [u8], ecn: u8) -> Result<&'a [u8], Drop> {
+        let mut clamp_to = None;
+        if let Some(routed) = &self.routed {
+            if let Some(sources) = &routed.sources {
+                let (source, _) = ip::addresses(frame).ok_or(Drop::Source)?;
+                if !sources.iter().any(|net| net.contains(&source)) {
+                    return Err(Drop::Source);
+                }
             }
+            clamp_to = Some(routed.mtu).filter(|_| routed.mss_clamp && clamp::is_syn(frame));
         }
-        if !routed.mss_clamp || !clamp::is_syn(frame) {
+        let layer = self.layer();
+        let mark = match traffic_class::arrival(frame, layer, ecn) {
+            Arrival::AsItIs => None,
+            Arrival::Marked(codepoint) => Some(codepoint),
+            Arrival::Dropped => return Err(Drop::Congested),
+        };
+        if mark.is_none() && clamp_to.is_none() {
             return Ok(frame);
         }
-        routed.scratch.clear();
-        routed.scratch.extend_from_slice(frame);
-        clamp::clamp(&mut routed.scratch, routed.mtu);
-        Ok(&routed.scratch)
+        self.scratch.clear();
+        self.scratch.extend_from_slice(frame);
+        if let Some(codepoint) = mark {
+            traffic_class::mark(&mut self.scratch, layer, codepoint);
+        }
+        if let Some(mtu) = clamp_to {
+            clamp::clamp(&mut self.scratch, mtu);
+        }
+        Ok(&self.scratch)
     }
 
     /// Whether a packet of the device is one of this link's own datagrams to `endpoint`: the tunnel has been
@@ -106,11 +121,11 @@ impl Inner {
         let family = |address: &&IpAddr| Some(address.is_ipv4()) == frame.first().map(|byte| byte >> 4 == 4);
         let from = routed.peers.iter().find(family).copied();
         let mtu = u32::try_from(routed.mtu).ok()?;
-        if !too_big::answer(frame, mtu, from, &mut routed.scratch) {
+        if !too_big::answer(frame, mtu, from, &mut self.scratch) {
             return None;
         }
         routed.answers -= 1;
-        Some(&routed.scratch)
+        Some(&self.scratch)
     }
 }
 
@@ -135,14 +150,14 @@ mod tests {
     fn sources_are_those_that_were_set() {
         let (good, bad) = (packet([10, 9, 0, 2], [1; 4], 1, 0), packet([10, 9, 0, 3], [1; 4], 1, 0));
         let mut inner = routed();
-        assert!(inner.inward(&bad).is_ok(), "any by default");
+        assert!(inner.inward(&bad, 0).is_ok(), "any by default");
         inner.set_sources(Some(vec!["10.9.0.2/32".parse().unwrap(), "fd00::/8".parse().unwrap()]));
-        assert_eq!(inner.inward(&good), Ok(&good[..]));
-        assert_eq!(inner.inward(&bad), Err(Drop::Source));
-        assert_eq!(inner.inward(b"no packet"), Err(Drop::Source));
+        assert_eq!(inner.inward(&good, 0), Ok(&good[..]));
+        assert_eq!(inner.inward(&bad, 0), Err(Drop::Source));
+        assert_eq!(inner.inward(b"no packet", 0), Err(Drop::Source));
         let mut bridged = Inner::bridged();
         bridged.set_sources(Some(Vec::new()));
-        assert!(bridged.inward(&bad).is_ok(), "Ethernet is not looked into");
+        assert!(bridged.inward(&bad, 0).is_ok(), "Ethernet is not looked into");
     }
 
     #[test]
@@ -161,11 +176,24 @@ mod tests {
         let mut syn = packet([10; 4], [11; 4], 6, 80);
         syn.extend([2, 4, 0x05, 0xb4]);
         (syn[32], syn[33]) = (6 << 4, 2);
-        let lowered = routed().inward(&syn).unwrap().to_vec();
+        let lowered = routed().inward(&syn, 0).unwrap().to_vec();
         assert_eq!((lowered.len(), &lowered[42..44]), (syn.len(), &1360u16.to_be_bytes()[..]));
         let mut off = Inner::routed(1400, false, Vec::new());
-        assert_eq!(off.inward(&syn), Ok(&syn[..]));
-        assert_eq!(Inner::bridged().inward(&syn), Ok(&syn[..]));
+        assert_eq!(off.inward(&syn, 0), Ok(&syn[..]));
+        assert_eq!(Inner::bridged().inward(&syn, 0), Ok(&syn[..]));
+    }
+
+    #[test]
+    fn marks_of_the_path_reach_the_packet_or_drop_it() {
+        let mut capable = packet([10; 4], [11; 4], UDP, 1);
+        capable[1] = 2;
+        let marked = routed().inward(&capable, 3).unwrap().to_vec();
+        assert_eq!((marked[1], &marked[12..]), (3, &capable[12..]));
+        assert_eq!(routed().inward(&capable, 2), Ok(&capable[..]));
+        let deaf = packet([10; 4], [11; 4], UDP, 1);
+        assert_eq!(routed().inward(&deaf, 3), Err(Drop::Congested));
+        let bridged = [&[2; 12][..], &[8, 0], &capable].concat();
+        assert_eq!(Inner::bridged().inward(&bridged, 3).unwrap()[14..], marked);
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub enum Drop {
     Source,
     /// One of the link's own datagrams, routed into the link.
     TunnelInTunnel,
+    /// Its datagram was marked as having met congestion, and its transport takes no marks (RFC 6040).
+    Congested,
     /// A part of a frame whose other parts were lost.
     Incomplete,
     /// A bounded queue was full.
@@ -40,7 +42,7 @@ pub enum Drop {
 
 impl Drop {
     /// All reasons, in order.
-    pub const ALL: [Drop; 15] = [
+    pub const ALL: [Drop; 16] = [
         Drop::TooShort,
         Drop::Stranger,
         Drop::BadTag,
@@ -53,6 +55,7 @@ impl Drop {
         Drop::TooBig,
         Drop::Source,
         Drop::TunnelInTunnel,
+        Drop::Congested,
         Drop::Incomplete,
         Drop::QueueFull,
         Drop::NoPeer,
@@ -73,6 +76,7 @@ impl Drop {
             Drop::TooBig => "too-big",
             Drop::Source => "source",
             Drop::TunnelInTunnel => "tunnel-in-tunnel",
+            Drop::Congested => "congested",
             Drop::Incomplete => "incomplete",
             Drop::QueueFull => "queue-full",
             Drop::NoPeer => "no-peer",

@@ -123,6 +123,7 @@ impl End {
             lane: 0,
             max_frame: settings.mtu as usize + 22,
             bundle: settings.bundle,
+            copy_dscp: false,
             inner: inner(&settings),
         });
         let (floor, floor_writable) = (settings.floor, settings.floor_writable);
@@ -724,6 +725,7 @@ fn other_key(settings: &LinkSettings) -> Lane {
         lane: 0,
         max_frame: 1422,
         bundle: true,
+        copy_dscp: false,
         inner: Inner::bridged(),
     })
 }

@@ -1,7 +1,7 @@
 //! The link secret and what is derived from it (PROTOCOL.md §1).
 
-use aes::Aes256;
 use aes::cipher::{BlockCipherEncrypt, KeyInit};
+use aes::{Aes256, Block};
 use hkdf::Hkdf;
 use sha2::{Digest, Sha256};
 use x25519_dalek::{PublicKey, StaticSecret};
@@ -122,11 +122,51 @@ impl LinkKeys {
         mask
     }
 
+    /// The masks of several datagrams, computed together.
+    pub fn masks<'a>(&self, tags: impl Iterator<Item = &'a [u8; TAG]>, length: usize, masks: &mut Masks) {
+        masks.blocks.clear();
+        masks.each = length.div_ceil(TAG);
+        for tag in tags {
+            masks.blocks.push((*tag).into());
+            if masks.each > 1 {
+                let mut second = *tag;
+                second[TAG - 1] ^= 1;
+                masks.blocks.push(second.into());
+            }
+        }
+        self.mask.encrypt_blocks(&mut masks.blocks);
+    }
+
     /// The traffic key of static mode:
     /// HKDF-Expand(L, "tund v1 static" ‖ suite ‖ direction ‖ sid ‖ lane, 32).
     pub fn static_key(&self, cipher: Cipher, direction: u8, sid: &[u8; 16], lane: u8) -> Aead {
         let key = expand_32(&self.expand, &[b"tund v1 static", &[cipher as u8, direction], sid, &[lane]]);
         Aead::new(cipher, &key)
+    }
+}
+
+/// Masks of several datagrams, at most [`MASK`] bytes each.
+#[derive(Default)]
+pub struct Masks {
+    blocks: Vec<Block>,
+    /// Blocks of each mask.
+    each: usize,
+}
+
+impl Masks {
+    /// With room for the masks of so many datagrams.
+    pub fn with_capacity(datagrams: usize) -> Self {
+        Self { blocks: Vec::with_capacity(datagrams * MASK.div_ceil(TAG)), each: 0 }
+    }
+
+    /// The mask of the datagram that was the `index`th; bytes that were not asked for are zero.
+    pub fn get(&self, index: usize) -> [u8; MASK] {
+        let blocks = self.blocks.get(index * self.each..(index + 1) * self.each).unwrap_or_default();
+        let mut mask = [0; MASK];
+        for (byte, computed) in mask.iter_mut().zip(blocks.iter().flatten()) {
+            *byte = *computed;
+        }
+        mask
     }
 }
 
@@ -216,6 +256,19 @@ mod tests {
         nine[0] = 9;
         let public = "422c8e7a6227d7bca1350b3e2bb7279f7897b87bb6854b783c60e80311ae3079";
         assert_eq!(public_of(&nine), hex(public));
+    }
+
+    #[test]
+    fn masks_computed_together_are_those_computed_alone() {
+        let keys = LinkKeys::new(&[1; 32]);
+        let tags: Vec<[u8; TAG]> = (0..70).map(|n| [n; TAG]).collect();
+        let mut masks = Masks::with_capacity(70);
+        for length in [5, 16, MASK] {
+            keys.masks(tags.iter(), length, &mut masks);
+            for (index, tag) in tags.iter().enumerate() {
+                assert_eq!(masks.get(index)[..length], keys.mask(tag)[..length]);
+            }
+        }
     }
 
     #[test]

@@ -20,10 +20,10 @@ use super::log;
 use super::patience::Patience;
 use super::random::Os;
 use super::verbose::letters;
-use super::worker::{FromWorker, Handle, ToWorker, Worker};
+use super::worker::{Duty, FromWorker, Handle, ToWorker, workers};
 use crate::config::{Cipher, KeyMode, Mode};
 use crate::core::inner::Inner;
-use crate::core::lane::{self, Lane, Notice};
+use crate::core::lane::{self, Notice, Report};
 use crate::core::limits::ETHERNET;
 use crate::core::link::{Event, Link};
 use crate::core::stats::Stats;
@@ -118,10 +118,13 @@ struct Engine {
     worker: Handle,
     notices: mpsc::Receiver<FromWorker>,
     unproven: mpsc::Receiver<Notice>,
+    /// What the workers told last, the outward one first.
+    reports: [Report; 2],
     stats: Stats,
     letters: bool,
-    /// The parent wants to know how the link is, as soon as the worker has told its own.
-    wanted: bool,
+    threads: u8,
+    /// The parent wants to know how the link is, as soon as so many workers have told their own.
+    wanted: Option<u8>,
     /// `None`: this link lasts until it is ended.
     patience: Option<Patience>,
 }
@@ -137,17 +140,19 @@ impl Engine {
         let mut settings = start.link.clone();
         prefer_hardware(&mut settings.suites);
         let statics = statics(&start);
+        let data_path = start.data_path;
         drop(start);
         let (sender, notices) = mpsc::channel(NOTICES);
         let (unproven_sender, unproven) = mpsc::channel(NOTICES);
-        let lane = Lane::new(lane_settings(&settings, keys.clone()));
         let has_device = device.is_some();
-        let (worker, handle) = Worker::new(lane, settings.mtu, socket, device, (sender, unproven_sender))
-            .map_err(Ending::failed)?;
-        std::thread::Builder::new()
-            .name("lane0".into())
-            .spawn(move || worker.run())
-            .map_err(Ending::failed)?;
+        let lane = lane_settings(&settings, keys.clone(), data_path.copy_dscp);
+        let (workers, handle) =
+            workers(&lane, data_path, socket, device, (sender, unproven_sender)).map_err(Ending::failed)?;
+        for (number, worker) in workers.into_iter().enumerate() {
+            let name = format!("lane0.{number}");
+            let thread = std::thread::Builder::new().name(name);
+            thread.spawn(move || worker.run()).map_err(Ending::failed)?;
+        }
         sandbox::start_no_more().map_err(Ending::failed)?;
         let letters = settings.verb >= 5;
         let began = now();
@@ -165,9 +170,11 @@ impl Engine {
             worker: handle,
             notices,
             unproven,
+            reports: [Report::default(); 2],
             stats: Stats::default(),
             letters,
-            wanted: false,
+            threads: data_path.threads,
+            wanted: None,
             patience,
         })
     }
@@ -249,7 +256,7 @@ impl Engine {
                 }
             }
             ToEngine::Report => {
-                self.wanted = true;
+                self.wanted = Some(self.threads);
                 self.worker.send(ToWorker::Report);
             }
             ToEngine::Rekey => self.link.handle_rekey(now()),
@@ -263,7 +270,8 @@ impl Engine {
     fn handle_worker(&mut self, message: FromWorker) -> Result<(), Ending> {
         match message {
             FromWorker::Notice(notice) => self.link.handle_notice(now(), notice),
-            FromWorker::Report(report) => {
+            FromWorker::Report(duty, report) => {
+                let report = self.sum(duty, report);
                 if self.letters
                     && let Some(line) = letters(&self.stats, &report.stats)
                 {
@@ -271,11 +279,14 @@ impl Engine {
                 }
                 self.stats = report.stats;
                 self.link.handle_report(now(), &report);
-                if std::mem::take(&mut self.wanted) {
+                self.wanted = self.wanted.map(|workers| workers.saturating_sub(1));
+                if self.wanted == Some(0) {
+                    self.wanted = None;
                     let state = self.link.state(now().instant, &self.stats);
                     self.tell(&ToParent::State(Box::new(state)))?;
                 }
             }
+            FromWorker::Note(text) => say!(1, "{text}"),
             FromWorker::SendFailed { to, error } => say!(1, "cannot send to {to}: {}", remedy(&error, to)),
             FromWorker::DeviceLost(error) => {
                 return Err(Ending::failed(format!("the device is lost: {error}")));
@@ -290,13 +301,24 @@ impl Engine {
         self.pump()?;
         self.worker.send(ToWorker::Quit);
         while let Some(message) = self.notices.recv().await {
-            if let FromWorker::Report(report) = message {
-                self.stats = report.stats;
+            if let FromWorker::Report(duty, report) = message {
+                self.stats = self.sum(duty, report).stats;
             }
         }
         say!(3, "{}", self.stats.plus(&self.link.stats()));
         self.tell(&ToParent::Traffic(self.traffic()))?;
         Ok(Ending { code: 0, reason })
+    }
+
+    /// What the workers told, together.
+    fn sum(&mut self, duty: Duty, report: Report) -> Report {
+        self.reports[usize::from(duty == Duty::Inward)] = report;
+        let [one, two] = self.reports;
+        Report {
+            stats: one.stats.plus(&two.stats),
+            sent_under_key: one.sent_under_key.max(two.sent_under_key),
+            used_length: report.used_length,
+        }
     }
 
     fn traffic(&self) -> Traffic {
@@ -339,7 +361,7 @@ fn watch(parent: &Parent) -> std::io::Result<UnixDatagram> {
     UnixDatagram::from_std(parent.as_fd().try_clone_to_owned()?.into())
 }
 
-fn lane_settings(settings: &LinkSettings, keys: Arc<LinkKeys>) -> lane::Settings {
+fn lane_settings(settings: &LinkSettings, keys: Arc<LinkKeys>, copy_dscp: bool) -> lane::Settings {
     let (link_header, inner) = match settings.mode {
         Mode::Tun => (0, Inner::routed(settings.mtu, settings.mss_clamp, settings.peers.clone())),
         Mode::Tap => (ETHERNET, Inner::bridged()),
@@ -355,6 +377,7 @@ fn lane_settings(settings: &LinkSettings, keys: Arc<LinkKeys>) -> lane::Settings
         lane: 0,
         max_frame: settings.mtu as usize + link_header,
         bundle: settings.bundle,
+        copy_dscp,
         inner,
     }
 }

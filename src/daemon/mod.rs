@@ -18,6 +18,7 @@ pub mod log;
 pub mod notify;
 pub mod output;
 mod patience;
+pub mod port;
 pub mod preflight;
 pub mod random;
 pub mod script;

@@ -128,7 +128,13 @@ fn prepare(
     let bound = socket(&config, &loaded.text, inherited)?;
     say!(1, "tund {}: {}, UDP port {}", env!("CARGO_PKG_VERSION"), config.name, bound.port);
     let link = LinkSettings { activated, ..settings(&config, &floor) };
-    let start = Start { secret: *secret, statics, link, confinement: confinement.clone() };
+    let start = Start {
+        secret: *secret,
+        statics,
+        link,
+        data_path: config.tuning.data_path,
+        confinement: confinement.clone(),
+    };
     let launch = Launch { start: Box::new(start), socket: bound.fd, device_later: activated };
     let directory = directory(options, &loaded);
     let link = Link { directory, file: loaded.path, config, confinement, runtime };

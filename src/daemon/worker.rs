@@ -1,10 +1,10 @@
-//! One worker thread: a plain epoll loop that moves frames and datagrams between a device and a socket.
+//! The worker threads of a lane: plain epoll loops that move frames and datagrams between a device and a socket.
 //!
-//! Everything it must decide is in its [`Lane`]; everything that is not frames goes to the engine over a
-//! bounded channel, and what the engine decides comes back over another.
+//! Everything they must decide is in the [`Lane`]; everything that is not frames goes to the engine over a
+//! bounded channel, and what the engine decides comes back over another. One thread serves both directions,
+//! or each direction has its own.
 
-use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc;
@@ -16,22 +16,25 @@ use rustix::time::Timespec;
 use tokio::sync::mpsc::Sender;
 
 use super::clock;
+use super::port::Port;
+use crate::config::DataPath;
 use crate::core::clock::Watch;
-use crate::core::lane::{Command, Lane, Notice, Report, Sink};
-use crate::core::limits::{DATAGRAM_MAX, ETHERNET};
-use crate::core::path::Path;
-use crate::core::stats::{Drop, Stats};
-use crate::device::VNET_HEADER;
-use crate::transport::udp::{Socket, is_source_lost};
+use crate::core::lane::{Arrived, Command, Lane, Notice, Report, Settings, Sink};
+use crate::core::stats::Drop;
+use crate::packet::gso;
+use crate::packet::layer::Layer;
+use crate::packet::virtio::{self, Virtio};
+use crate::transport::udp::Socket;
 
-/// Frames or datagrams taken at once: enough to share the cost of a wake-up, few enough to be fair.
-const BATCH: usize = 64;
-/// A failure to send is told at most this often.
-const FAILURES: Duration = Duration::from_secs(60);
-/// What ICMP says is told at most this often.
-const COMPLAINTS: Duration = Duration::from_millis(200);
-/// Frames kept for a device that is still to be opened.
-const WAITING: usize = 64;
+/// Frames taken at once, joined or not: enough to share the cost of a wake-up, few enough to be fair.
+const FRAMES: usize = 128;
+/// Times that datagrams are received at once, joined or not.
+const ARRIVALS: usize = 64;
+/// Bytes after which the other direction has its turn.
+const TURN: usize = 256 * 1024;
+/// Bytes of the longest super-frame, with its virtio header and Ethernet header and tags; and of all that is
+/// received in one call.
+const LONGEST: usize = virtio::HEADER + 22 + 65_535;
 
 /// From the engine to its worker.
 pub enum ToWorker {
@@ -49,8 +52,10 @@ pub enum ToWorker {
 pub enum FromWorker {
     /// For the link.
     Notice(Notice),
-    /// What was counted.
-    Report(Report),
+    /// What was counted by the thread that does this.
+    Report(Duty, Report),
+    /// Something for the log, said once.
+    Note(String),
     /// Datagrams cannot be sent; told once a minute at most.
     SendFailed {
         /// Where to.
@@ -62,25 +67,48 @@ pub enum FromWorker {
     DeviceLost(io::Error),
 }
 
-/// Talks to a worker.
+/// What a thread of a lane does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Duty {
+    /// Both directions.
+    Both,
+    /// Frames to datagrams.
+    Outward,
+    /// Datagrams to frames.
+    Inward,
+}
+
+/// Talks to the workers of a lane.
 pub struct Handle {
-    sender: mpsc::Sender<ToWorker>,
-    wake: OwnedFd,
+    threads: Vec<(mpsc::Sender<ToWorker>, OwnedFd)>,
 }
 
 impl Handle {
-    /// Queues a message and wakes the worker. A worker that ended takes no more; its end is seen elsewhere.
+    /// Queues a message for every thread and wakes it. One that ended takes no more; its end is seen elsewhere.
     pub fn send(&self, message: ToWorker) {
-        if self.sender.send(message).is_ok() {
-            // A full counter (EAGAIN) means that it is awake already.
-            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        for (sender, wake) in &self.threads {
+            let copy = match &message {
+                ToWorker::Lane(command) => ToWorker::Lane(command.clone()),
+                ToWorker::Device(device) => match device.try_clone() {
+                    Ok(device) => ToWorker::Device(device),
+                    Err(_) => continue,
+                },
+                ToWorker::Report => ToWorker::Report,
+                ToWorker::Quit => ToWorker::Quit,
+            };
+            if sender.send(copy).is_ok() {
+                // A full counter (EAGAIN) means that it is awake already.
+                let _ = rustix::io::write(wake, &1u64.to_ne_bytes());
+            }
         }
     }
 }
 
 /// A worker, ready to run on its own thread.
 pub struct Worker {
+    duty: Duty,
     lane: Lane,
+    layer: Layer,
     watch: Watch,
     /// The clocks parted and the link does not know yet.
     resumed: bool,
@@ -88,23 +116,10 @@ pub struct Worker {
     orders: mpsc::Receiver<ToWorker>,
     wake: OwnedFd,
     epoll: OwnedFd,
-    frames: Vec<u8>,
-    frame_room: usize,
-    datagram: Vec<u8>,
-}
-
-/// What a lane's output goes to.
-struct Port {
-    socket: Socket,
-    device: Option<OwnedFd>,
-    waiting: VecDeque<Vec<u8>>,
-    engine: Sender<FromWorker>,
-    unproven: Sender<Notice>,
-    /// When a failure to send was last told.
-    failed_at: Option<Instant>,
-    /// When ICMP was last told of: other errors, and datagrams that are too long.
-    complained_at: [Option<Instant>; 2],
-    drops: Stats,
+    /// How long it looks for more before it sleeps.
+    busy_poll: Duration,
+    frame: Vec<u8>,
+    arrival: Vec<u8>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -114,51 +129,64 @@ enum Source {
     Device = 2,
 }
 
-impl Worker {
-    /// Makes a worker for `lane`; frames of the device are at most `mtu` bytes of IP.
-    ///
-    /// # Errors
-    /// Those of epoll_create1(2), epoll_ctl(2) and eventfd(2).
-    pub fn new(
-        lane: Lane,
-        mtu: u32,
-        socket: Socket,
-        device: Option<OwnedFd>,
-        (engine, unproven): (Sender<FromWorker>, Sender<Notice>),
-    ) -> io::Result<(Self, Handle)> {
+/// Makes the workers of a lane, one or two, that share a socket and a device.
+///
+/// # Errors
+/// Those of epoll_create1(2), epoll_ctl(2), eventfd(2) and dup(2).
+pub fn workers(
+    settings: &Settings,
+    data_path: DataPath,
+    socket: Socket,
+    device: Option<OwnedFd>,
+    channels: (Sender<FromWorker>, Sender<Notice>),
+) -> io::Result<(Vec<Worker>, Handle)> {
+    let duties: &[Duty] = if data_path.threads == 1 { &[Duty::Both] } else { &[Duty::Outward, Duty::Inward] };
+    let mut workers = Vec::new();
+    let mut threads = Vec::new();
+    for duty in duties {
         let (sender, orders) = mpsc::channel();
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let frame_room = VNET_HEADER + mtu as usize + ETHERNET;
-        let handle = Handle { sender, wake: wake.try_clone()? };
-        let port = Port {
-            socket,
-            device: None,
-            waiting: VecDeque::new(),
-            engine,
-            unproven,
-            failed_at: None,
-            complained_at: [None; 2],
-            drops: Stats::default(),
-        };
+        threads.push((sender, wake.try_clone()?));
+        let port =
+            Port::new(socket.try_clone()?, settings.inner.layer(), data_path.offload, channels.clone());
+        let device = device.as_ref().map(OwnedFd::try_clone).transpose()?;
+        workers.push(Worker::new(*duty, settings, data_path, port, device, (orders, wake))?);
+    }
+    Ok((workers, Handle { threads }))
+}
+
+impl Worker {
+    fn new(
+        duty: Duty,
+        settings: &Settings,
+        data_path: DataPath,
+        port: Port,
+        device: Option<OwnedFd>,
+        (orders, wake): (mpsc::Receiver<ToWorker>, OwnedFd),
+    ) -> io::Result<Self> {
         let mut worker = Self {
-            lane,
+            duty,
+            lane: Lane::new(settings.clone()),
+            layer: settings.inner.layer(),
             watch: Watch::default(),
             resumed: false,
             port,
             orders,
             wake,
-            epoll,
-            frames: vec![0; BATCH * frame_room],
-            frame_room,
-            datagram: vec![0; DATAGRAM_MAX],
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            busy_poll: Duration::from_micros(data_path.busy_poll.into()),
+            frame: vec![0; LONGEST],
+            arrival: vec![0; LONGEST],
         };
         worker.watch(&worker.wake, Source::Wake)?;
-        worker.watch(&worker.port.socket, Source::Socket)?;
+        if duty != Duty::Outward {
+            worker.port.join_arrivals();
+            worker.watch(&worker.port.socket, Source::Socket)?;
+        }
         if let Some(device) = device {
             worker.take_device(device)?;
         }
-        Ok((worker, handle))
+        Ok(worker)
     }
 
     /// Runs until told to quit or until the device is lost.
@@ -170,14 +198,23 @@ impl Worker {
 
     fn serve(&mut self) -> io::Result<()> {
         let mut events = Vec::with_capacity(4);
+        let mut busy_until = None;
         loop {
-            let timeout = self.lane.poll_timeout().map(until);
+            let timeout = match busy_until {
+                Some(_) => Some(Timespec::default()),
+                None => self.lane.poll_timeout().map(until),
+            };
             events.clear();
             match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
             let now = self.look_at_clocks();
+            if !events.is_empty() && !self.busy_poll.is_zero() {
+                busy_until = Some(now + self.busy_poll);
+            } else if busy_until.is_some_and(|until| until <= now) {
+                busy_until = None;
+            }
             for event in &events {
                 match event.data.u64() {
                     n if n == Source::Wake as u64 => {
@@ -197,6 +234,7 @@ impl Worker {
             }
             if self.lane.poll_timeout().is_some_and(|at| at <= now) {
                 self.lane.handle_timeout(now, &mut self.port);
+                self.port.flush_frames();
             }
         }
     }
@@ -205,7 +243,7 @@ impl Worker {
     fn look_at_clocks(&mut self) -> Instant {
         let now = clock::now();
         if self.watch.parted(now) {
-            self.lane.handle_command(now.instant, Command::WipeAll, &mut self.port);
+            self.command(now.instant, Command::WipeAll);
             self.resumed = true;
         }
         if self.resumed {
@@ -221,12 +259,20 @@ impl Worker {
     }
 
     fn take_device(&mut self, device: OwnedFd) -> io::Result<()> {
-        self.watch(&device, Source::Device)?;
-        self.port.device = Some(device);
-        for frame in std::mem::take(&mut self.port.waiting) {
-            self.port.frame(&frame);
+        if self.duty != Duty::Inward {
+            self.watch(&device, Source::Device)?;
         }
+        self.port.take_device(device);
         Ok(())
+    }
+
+    /// Each half of the lane hears of it where it is in use.
+    fn command(&mut self, now: Instant, command: Command) {
+        match self.duty {
+            Duty::Both => self.lane.handle_command(now, command, &mut self.port),
+            Duty::Outward => self.lane.outward.handle_command(&command, &mut self.port),
+            Duty::Inward => self.lane.inward.handle_command(now, command, &mut self.port),
+        }
     }
 
     /// False: quit.
@@ -234,7 +280,7 @@ impl Worker {
         let _ = rustix::io::read(&self.wake, &mut [0; 8]);
         while let Ok(order) = self.orders.try_recv() {
             match order {
-                ToWorker::Lane(command) => self.lane.handle_command(now, command, &mut self.port),
+                ToWorker::Lane(command) => self.command(now, command),
                 ToWorker::Device(device) => self.take_device(device)?,
                 ToWorker::Report => self.report(),
                 ToWorker::Quit => {
@@ -243,6 +289,7 @@ impl Worker {
                 }
             }
         }
+        self.port.flush_frames();
         Ok(true)
     }
 
@@ -250,28 +297,36 @@ impl Worker {
         let report = self.lane.report();
         let stats = report.stats.plus(&self.port.drops);
         // A full channel means that the engine is behind; it asks again.
-        let _ = self.port.engine.try_send(FromWorker::Report(Report { stats, ..report }));
+        let _ = self.port.engine.try_send(FromWorker::Report(self.duty, Report { stats, ..report }));
     }
 
     fn take_datagrams(&mut self, now: Instant) {
-        for _ in 0..BATCH {
-            match self.port.socket.receive(&mut self.datagram) {
-                Ok((length, from)) => {
-                    let datagram = &mut self.datagram[..length];
-                    self.lane.handle_datagram(now, from, datagram, &mut self.port);
+        let mut taken = 0;
+        for _ in 0..ARRIVALS {
+            match self.port.socket.receive(&mut self.arrival) {
+                Ok(received) => {
+                    let bytes = &mut self.arrival[..received.length];
+                    let arrived =
+                        Arrived { bytes, stride: received.stride, ecn: received.ecn, from: received.from };
+                    self.lane.inward.handle_datagrams(now, arrived, &mut self.port);
+                    taken += received.length;
                 }
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                     self.port.drops.drop(Drop::Malformed);
                 }
                 // Nothing there, or an ICMP error of an earlier send: the next event tells.
-                Err(_) => return,
+                Err(_) => break,
+            }
+            if taken >= TURN {
+                break;
             }
         }
+        self.port.flush_frames();
     }
 
     /// What ICMP says of datagrams sent before: of each kind at most one is told in [`COMPLAINTS`].
     fn take_complaints(&mut self, now: Instant) {
-        for _ in 0..BATCH {
+        for _ in 0..ARRIVALS {
             match self.port.socket.receive_error() {
                 Ok((to, error)) => {
                     let notice = match Errno::from_io_error(&error) {
@@ -287,101 +342,36 @@ impl Worker {
     }
 
     fn take_frames(&mut self) -> io::Result<()> {
-        let Some(device) = &self.port.device else { return Ok(()) };
-        let mut lengths = [0; BATCH];
-        let mut count = 0;
-        for room in self.frames.chunks_exact_mut(self.frame_room) {
-            match rustix::io::read(device, room) {
+        let mut taken = 0;
+        for _ in 0..FRAMES {
+            let Some(device) = &self.port.device else { return Ok(()) };
+            match rustix::io::read(device, &mut self.frame) {
                 Ok(length) => {
-                    lengths[count] = length;
-                    count += 1;
+                    taken += length;
+                    self.take_frame(length);
                 }
                 Err(Errno::AGAIN | Errno::INTR) => break,
                 // The device is down for the moment; it says so again when it is up.
                 Err(Errno::IO) => break,
                 Err(error) => return Err(error.into()),
             }
+            if taken >= TURN {
+                break;
+            }
         }
-        let mut batch = [&[][..]; BATCH];
-        let rooms = self.frames.chunks_exact(self.frame_room).zip(lengths);
-        for (frame, (room, length)) in batch.iter_mut().zip(rooms).take(count) {
-            *frame = room.get(VNET_HEADER..length).unwrap_or_default();
-        }
-        self.lane.handle_frames(&batch[..count], &mut self.port);
+        self.lane.outward.flush(&mut self.port);
         Ok(())
     }
-}
 
-impl Sink for Port {
-    fn frame(&mut self, frame: &[u8]) {
-        let Some(device) = &self.device else {
-            if self.waiting.len() < WAITING {
-                self.waiting.push_back(frame.to_vec());
-            } else {
-                self.drops.drop(Drop::QueueFull);
-            }
-            return;
-        };
-        let parts = [IoSlice::new(&[0; VNET_HEADER]), IoSlice::new(frame)];
-        match rustix::io::writev(device, &parts) {
-            Ok(_) => {}
-            Err(Errno::INVAL) => self.drops.drop(Drop::Malformed),
-            Err(_) => self.drops.drop(Drop::QueueFull),
-        }
-    }
-
-    fn datagram(&mut self, datagram: &[u8], to: Path) {
-        match self.socket.send(datagram, to) {
-            Ok(()) => {}
-            Err(error) if to.local.is_some() && is_source_lost(&error) => {
-                // A full queue does not matter: the next datagram tells it again.
-                self.notice(Notice::SourceLost { path: to });
-                self.datagram(datagram, to.remote.into());
-            }
-            Err(error) => {
-                let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-                let reason = match errno {
-                    Errno::MSGSIZE => Drop::TooBig,
-                    Errno::AGAIN | Errno::NOBUFS => Drop::QueueFull,
-                    _ => Drop::NoPeer,
-                };
-                self.drops.drop(reason);
-                match reason {
-                    Drop::QueueFull => {}
-                    // The link finds out what passes; most often it is asking just that.
-                    Drop::TooBig => self.complain(Instant::now(), Notice::TooLong),
-                    _ => self.tell_failure(to.remote, error),
-                }
-            }
-        }
-    }
-
-    fn notice(&mut self, notice: Notice) -> bool {
-        if notice.is_unproven() {
-            return self.unproven.try_send(notice).is_ok();
-        }
-        self.engine.try_send(FromWorker::Notice(notice)).is_ok()
-    }
-}
-
-impl Port {
-    /// Whoever sends ICMP could say anything, as often as he likes.
-    fn complain(&mut self, now: Instant, notice: Notice) {
-        let last = &mut self.complained_at[usize::from(notice == Notice::TooLong)];
-        if last.is_none_or(|at| now.saturating_duration_since(at) >= COMPLAINTS)
-            && self.engine.try_send(FromWorker::Notice(notice)).is_ok()
-        {
-            *last = Some(now);
-        }
-    }
-
-    /// Whoever makes this end answer to addresses that fail gets one line in a while.
-    fn tell_failure(&mut self, to: SocketAddr, error: io::Error) {
-        let now = Instant::now();
-        if self.failed_at.is_none_or(|at| now.saturating_duration_since(at) >= FAILURES)
-            && self.engine.try_send(FromWorker::SendFailed { to, error }).is_ok()
-        {
-            self.failed_at = Some(now);
+    /// What was read from the device: a frame, or several joined.
+    fn take_frame(&mut self, length: usize) {
+        let Some((header, packet)) = self.frame[..length].split_first_chunk_mut() else { return };
+        let Self { lane, port, layer, .. } = self;
+        let emit = |head: &[u8], tail: &[u8]| lane.outward.handle_frame(head, tail, port);
+        let cut = Virtio::parse(*header).ok_or(gso::Unfit);
+        let cut = cut.and_then(|virtio| gso::split(virtio, packet, *layer, emit));
+        if cut.is_err() {
+            self.port.drops.drop(Drop::Malformed);
         }
     }
 }

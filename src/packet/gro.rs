@@ -21,6 +21,8 @@ const ACK: u8 = 0x10;
 #[derive(Debug)]
 pub struct Coalescer {
     layer: Layer,
+    /// Whether the kernel takes UDP super-frames.
+    udp: bool,
     /// In use: the first `used`, the oldest first.
     slots: Vec<Slot>,
     used: usize,
@@ -53,8 +55,8 @@ struct Shape {
 }
 
 impl Coalescer {
-    /// Reserves all memory it will ever use.
-    pub fn new(layer: Layer) -> Self {
+    /// Reserves all memory it will ever use. `udp`: UDP is joined as well as TCP.
+    pub fn new(layer: Layer, udp: bool) -> Self {
         let slot = || Slot {
             frame: Vec::with_capacity(LONGEST + 64),
             shape: Shape { network: 0, transport: 0, headers: 0, end: 0, v4: true, tcp: true },
@@ -63,7 +65,7 @@ impl Coalescer {
             verified: false,
             flags: 0,
         };
-        Self { layer, slots: std::iter::repeat_with(slot).take(FLOWS).collect(), used: 0 }
+        Self { layer, udp, slots: std::iter::repeat_with(slot).take(FLOWS).collect(), used: 0 }
     }
 
     /// Takes a frame for the device; `write` gets what is complete by now.
@@ -83,7 +85,7 @@ impl Coalescer {
             }
             self.finish(own, write);
         }
-        if !shape.may_begin(frame) {
+        if !shape.may_begin(frame, self.udp) {
             return write(Virtio::PLAIN, frame);
         }
         if self.used == FLOWS {
@@ -260,8 +262,8 @@ impl Shape {
     }
 
     /// A frame that others may be joined to.
-    fn may_begin(&self, frame: &[u8]) -> bool {
-        self.end > self.headers && self.may_continue(frame)
+    fn may_begin(&self, frame: &[u8], udp: bool) -> bool {
+        self.end > self.headers && (self.tcp || udp) && self.may_continue(frame)
     }
 
     /// Data and nothing else; a UDP datagram with a checksum.

@@ -51,6 +51,16 @@ pub fn arrival(frame: &[u8], layer: Layer, outer: u8) -> Arrival {
     }
 }
 
+/// What counts for a frame whose parts came in datagrams with these codepoints.
+pub fn stronger(one: u8, two: u8) -> u8 {
+    let rank = |ecn: u8| match ecn & ECN {
+        CE => 2,
+        ECT_1 => 1,
+        _ => 0,
+    };
+    if rank(one) > rank(two) { one } else { two }
+}
+
 /// Sets the codepoint of a packet, and its header checksum with it.
 pub fn mark(frame: &mut [u8], layer: Layer, codepoint: u8) {
     let Some(packet) = layer.network(frame).and_then(|at| frame.get_mut(at..)) else { return };

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::config::{Cipher, Keepalive, KeyMode, Mode, Sandbox};
+use crate::config::{Cipher, DataPath, Keepalive, KeyMode, Mode, Sandbox};
 use crate::core::stats::Stats;
 
 /// Largest encoded message in bytes.
@@ -131,6 +131,9 @@ pub struct Start {
     /// The plain settings.
     #[zeroize(skip)]
     pub link: LinkSettings,
+    /// How the workers use the machine.
+    #[zeroize(skip)]
+    pub data_path: DataPath,
     /// What to give up first.
     #[zeroize(skip)]
     pub confinement: Confinement,
@@ -149,6 +152,7 @@ impl std::fmt::Debug for Start {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Start")
             .field("link", &self.link)
+            .field("data_path", &self.data_path)
             .field("confinement", &self.confinement)
             .finish_non_exhaustive()
     }

@@ -26,6 +26,23 @@ pub struct Arrival {
     pub from: SocketAddr,
     /// The local address it was sent to, if the socket reports that.
     pub local: Option<IpAddr>,
+    /// Length of each but the last, if it is several datagrams that the kernel joined.
+    pub stride: Option<usize>,
+    /// The traffic class of its IP header, if the socket reports that.
+    pub class: u8,
+}
+
+/// Where datagrams go and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Departure {
+    /// The address, mapped if the socket is of IPv6 and it is of IPv4.
+    pub to: SocketAddr,
+    /// The local address they leave from, unless the kernel shall choose.
+    pub local: Option<IpAddr>,
+    /// Length of each but the last, if the kernel shall cut what is sent into datagrams.
+    pub stride: Option<u16>,
+    /// The traffic class of their IP headers.
+    pub class: u8,
 }
 
 /// Makes a UDP socket queue what routers and hosts report of its datagrams by ICMP. Any later call on the
@@ -48,7 +65,21 @@ pub fn report_local_address(socket: impl AsFd, v6: bool) -> io::Result<()> {
     }
 }
 
-/// Receives one datagram, without waiting.
+/// Makes a UDP socket report the traffic class of each datagram. `v6`: its family is IPv6.
+pub fn report_traffic_class(socket: impl AsFd, v6: bool) -> io::Result<()> {
+    set_option(&socket, libc::IPPROTO_IP, libc::IP_RECVTOS, 1)?;
+    if v6 {
+        set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)?;
+    }
+    Ok(())
+}
+
+/// Makes a UDP socket hand over datagrams of one flow joined, or one by one. Needs Linux 5.0.
+pub fn join_datagrams(socket: impl AsFd, on: bool) -> io::Result<()> {
+    set_option(&socket, libc::SOL_UDP, libc::UDP_GRO, c_int::from(on))
+}
+
+/// Receives one datagram, or several that the kernel joined, without waiting.
 pub fn receive_datagram(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Arrival> {
     let mut from = SockAddrStorage::zeroed();
     let mut control = Control([0; CONTROL]);
@@ -67,7 +98,40 @@ pub fn receive_datagram(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Arri
     // SAFETY: the kernel wrote an address of `msg_namelen` bytes.
     let from = unsafe { SockAddr::new(from, header.msg_namelen) };
     let from = from.as_socket().ok_or(io::ErrorKind::InvalidData)?;
-    Ok(Arrival { length, from, local: local_address(&header) })
+    let mut arrival = Arrival { length, from, local: None, stride: None, class: 0 };
+    visit(&header, |level, kind, data| arrival.read(level, kind, data));
+    Ok(arrival)
+}
+
+impl Arrival {
+    fn read(&mut self, level: c_int, kind: c_int, data: *const u8) {
+        match (level, kind) {
+            (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                // SAFETY: the kernel puts an in_pktinfo there; it may not be aligned.
+                let info = unsafe { data.cast::<libc::in_pktinfo>().read_unaligned() };
+                self.local = Some(Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes()).into());
+            }
+            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                // SAFETY: the kernel puts an in6_pktinfo there; it may not be aligned.
+                let info = unsafe { data.cast::<libc::in6_pktinfo>().read_unaligned() };
+                self.local = Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into());
+            }
+            (libc::SOL_UDP, libc::UDP_GRO) => {
+                // SAFETY: the kernel puts an int there; it may not be aligned.
+                let stride = unsafe { data.cast::<c_int>().read_unaligned() };
+                self.stride = usize::try_from(stride).ok().filter(|stride| *stride > 0);
+            }
+            (libc::IPPROTO_IP, libc::IP_TOS) => {
+                // SAFETY: the kernel puts one byte there.
+                self.class = unsafe { data.read() };
+            }
+            (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
+                // SAFETY: the kernel puts an int there; it may not be aligned.
+                self.class = unsafe { data.cast::<c_int>().read_unaligned() } as u8;
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Takes one report from the socket's error queue: the address the datagram was for, and the error. Whoever
@@ -89,34 +153,30 @@ pub fn receive_error(socket: impl AsFd) -> io::Result<(SocketAddr, io::Error)> {
     // SAFETY: the kernel wrote an address of `msg_namelen` bytes.
     let to = unsafe { SockAddr::new(to, header.msg_namelen) };
     let to = to.as_socket().ok_or(io::ErrorKind::InvalidData)?;
-    let error = find(&header, |level, kind, data| match (level, kind) {
-        (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) => {
+    let mut error = None;
+    visit(&header, |level, kind, data| {
+        if let (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) = (level, kind)
+        {
             // SAFETY: the kernel puts a sock_extended_err there; it may not be aligned.
-            let error = unsafe { data.cast::<libc::sock_extended_err>().read_unaligned() };
-            Some(io::Error::from_raw_os_error(error.ee_errno.cast_signed()))
+            let report = unsafe { data.cast::<libc::sock_extended_err>().read_unaligned() };
+            error = Some(io::Error::from_raw_os_error(report.ee_errno.cast_signed()));
         }
-        _ => None,
     });
     Ok((to, error.ok_or(io::ErrorKind::InvalidData)?))
 }
 
-/// Sends one datagram, without waiting; from `local`, unless the kernel shall choose. Both addresses are of
-/// the socket's family, IPv4 addresses mapped on a socket of IPv6.
-pub fn send_datagram(
-    socket: impl AsFd,
-    datagram: &[u8],
-    to: SocketAddr,
-    local: Option<IpAddr>,
-) -> io::Result<()> {
-    let to = SockAddr::from(to);
+/// Sends one datagram, or several that stand one behind the other, without waiting. The kernel says EIO or
+/// EINVAL if it cannot cut them apart.
+pub fn send_datagrams(socket: impl AsFd, bytes: &[u8], departure: Departure) -> io::Result<()> {
+    let to = SockAddr::from(departure.to);
     let mut control = Control([0; CONTROL]);
-    let mut part = libc::iovec { iov_base: datagram.as_ptr().cast_mut().cast(), iov_len: datagram.len() };
+    let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     let mut header = empty();
     header.msg_name = to.as_ptr().cast_mut().cast();
     header.msg_namelen = to.len();
     header.msg_iov = &raw mut part;
     header.msg_iovlen = 1;
-    let length = local.map_or(0, |local| put_local_address(&mut control, local));
+    let length = put_departure(&mut control, departure);
     if length > 0 {
         header.msg_control = control.0.as_mut_ptr().cast();
         header.msg_controllen = length as _;
@@ -132,76 +192,77 @@ fn empty() -> libc::msghdr {
     unsafe { MaybeUninit::zeroed().assume_init() }
 }
 
-fn local_address(header: &libc::msghdr) -> Option<IpAddr> {
-    find(header, |level, kind, data| match (level, kind) {
-        (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-            // SAFETY: the kernel puts an in_pktinfo there; it may not be aligned.
-            let info = unsafe { data.cast::<libc::in_pktinfo>().read_unaligned() };
-            Some(Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes()).into())
-        }
-        (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
-            // SAFETY: the kernel puts an in6_pktinfo there; it may not be aligned.
-            let info = unsafe { data.cast::<libc::in6_pktinfo>().read_unaligned() };
-            Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into())
-        }
-        _ => None,
-    })
-}
-
-/// The first of the control messages that the kernel wrote in which `read` finds what it looks for.
-fn find<T>(header: &libc::msghdr, read: impl Fn(c_int, c_int, *const u8) -> Option<T>) -> Option<T> {
+/// Shows `read` each of the control messages that the kernel wrote.
+fn visit(header: &libc::msghdr, mut read: impl FnMut(c_int, c_int, *const u8)) {
     // SAFETY: the kernel has filled the control buffer that `header` points to and set its length.
     let mut message = unsafe { libc::CMSG_FIRSTHDR(header) };
     while !message.is_null() {
         // SAFETY: a message that CMSG_FIRSTHDR or CMSG_NXTHDR gives lies inside the control buffer.
         let (level, kind, data) =
             unsafe { ((*message).cmsg_level, (*message).cmsg_type, libc::CMSG_DATA(message)) };
-        if let Some(found) = read(level, kind, data) {
-            return Some(found);
-        }
+        read(level, kind, data);
         // SAFETY: as for CMSG_FIRSTHDR.
         message = unsafe { libc::CMSG_NXTHDR(header, message) };
     }
-    None
 }
 
-/// Writes the one control message and returns its length.
-fn put_local_address(control: &mut Control, local: IpAddr) -> usize {
-    match local {
-        IpAddr::V4(address) => {
+/// Writes the control messages and returns their length.
+fn put_departure(control: &mut Control, departure: Departure) -> usize {
+    let mut at = 0;
+    match departure.local {
+        Some(IpAddr::V4(address)) => {
             let address = libc::in_addr { s_addr: u32::from_ne_bytes(address.octets()) };
             let unset = libc::in_addr { s_addr: 0 };
             let info = libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: address, ipi_addr: unset };
-            put(control, libc::IPPROTO_IP, libc::IP_PKTINFO, info)
+            at = put(control, at, libc::IPPROTO_IP, libc::IP_PKTINFO, info);
         }
-        IpAddr::V6(address) => {
+        Some(IpAddr::V6(address)) => {
             let address = libc::in6_addr { s6_addr: address.octets() };
             let info = libc::in6_pktinfo { ipi6_addr: address, ipi6_ifindex: 0 };
-            put(control, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info)
+            at = put(control, at, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info);
         }
+        None => {}
     }
+    if let Some(stride) = departure.stride {
+        at = put(control, at, libc::SOL_UDP, libc::UDP_SEGMENT, stride);
+    }
+    if departure.class != 0 {
+        // Datagrams to mapped addresses obey the IPv4 message, on IPv6 sockets as well.
+        let (level, kind) = match departure.to.ip().to_canonical() {
+            IpAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_TOS),
+            IpAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
+        };
+        at = put(control, at, level, kind, c_int::from(departure.class));
+    }
+    at
 }
 
-fn put<T: Copy>(control: &mut Control, level: c_int, kind: c_int, value: T) -> usize {
-    const { assert!(size_of::<libc::cmsghdr>() + size_of::<T>() + 8 <= CONTROL) };
+/// Writes a control message at `at` and returns where the next would begin.
+fn put<T: Copy>(control: &mut Control, at: usize, level: c_int, kind: c_int, value: T) -> usize {
     let size = size_of::<T>() as u32;
     // SAFETY: these two only compute.
     let (length, space) = unsafe { (libc::CMSG_LEN(size), libc::CMSG_SPACE(size)) };
-    let message = control.0.as_mut_ptr().cast::<libc::cmsghdr>();
-    // SAFETY: the buffer is aligned for a cmsghdr, and header and value fit into it by the assertion above.
+    let room = &mut control.0[at..at + space as usize];
+    let message = room.as_mut_ptr().cast::<libc::cmsghdr>();
+    // SAFETY: the buffer is aligned for a cmsghdr and so is `at`, a sum of such spaces; header and value fit into
+    // `room`, whose length was checked.
     unsafe {
         (*message).cmsg_level = level;
         (*message).cmsg_type = kind;
         (*message).cmsg_len = length as _;
         libc::CMSG_DATA(message).cast::<T>().write_unaligned(value);
     }
-    space as usize
+    at + space as usize
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::net::UdpSocket;
+
+    fn departure(to: SocketAddr, local: Option<IpAddr>) -> Departure {
+        Departure { to, local, stride: None, class: 0 }
+    }
 
     fn exchange(listen: &str, reach: &str, from: &str, v6: bool) {
         let one = UdpSocket::bind(listen).unwrap();
@@ -214,7 +275,7 @@ mod tests {
         assert_eq!((arrival.length, &buffer), (5, b"ask"));
         assert_eq!(arrival.local.unwrap().to_canonical(), reach.parse::<IpAddr>().unwrap());
         assert_eq!(arrival.from.port(), two.local_addr().unwrap().port());
-        send_datagram(&one, b"answered", arrival.from, arrival.local).unwrap();
+        send_datagrams(&one, b"answered", departure(arrival.from, arrival.local)).unwrap();
         let mut buffer = [0; 16];
         let (length, source) = two.recv_from(&mut buffer).unwrap();
         assert_eq!((&buffer[..length], source), (&b"answered"[..], (reach, port).to_socket_addr()));
@@ -244,7 +305,7 @@ mod tests {
             let socket = UdpSocket::bind(from).unwrap();
             queue_errors(&socket, v6).unwrap();
             let to = (to, closed).to_socket_addr();
-            send_datagram(&socket, b"x", to, None).unwrap();
+            send_datagrams(&socket, b"x", departure(to, None)).unwrap();
             let (about, error) = receive_error(&socket).unwrap();
             assert_eq!((about, error.kind()), (to, io::ErrorKind::ConnectionRefused));
             assert_eq!(receive_error(&socket).unwrap_err().kind(), io::ErrorKind::WouldBlock);
@@ -255,10 +316,40 @@ mod tests {
     fn an_address_that_is_not_ours_is_refused() {
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
         let to = "127.0.0.1:9".parse().unwrap();
-        let error = send_datagram(&socket, b"x", to, Some("192.0.2.77".parse().unwrap())).unwrap_err();
+        let local = Some("192.0.2.77".parse().unwrap());
+        let error = send_datagrams(&socket, b"x", departure(to, local)).unwrap_err();
         let errors = [libc::EINVAL, libc::ENETUNREACH, libc::EADDRNOTAVAIL];
         assert!(error.raw_os_error().is_some_and(|error| errors.contains(&error)), "{error}");
         let empty = receive_datagram(&socket, &mut [0; 4]).unwrap_err();
         assert_eq!(empty.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn datagrams_are_cut_apart_and_joined_again_with_their_traffic_class() {
+        for (listen, reach, v6) in
+            [("127.0.0.1", "127.0.0.1", false), ("::", "::1", true), ("::", "::ffff:127.0.0.1", true)]
+        {
+            let receiver = UdpSocket::bind((listen, 0)).unwrap();
+            join_datagrams(&receiver, true).unwrap();
+            report_traffic_class(&receiver, v6).unwrap();
+            report_local_address(&receiver, v6).unwrap();
+            let sender = UdpSocket::bind(if v6 { "[::]:0" } else { "0.0.0.0:0" }).unwrap();
+            let to = (reach, receiver.local_addr().unwrap().port()).to_socket_addr();
+            let bytes: Vec<u8> = (0..25u8).collect();
+            for (stride, class) in [(Some(10), 2), (None, 0x2e << 2 | 1)] {
+                send_datagrams(&sender, &bytes, Departure { to, local: None, stride, class }).unwrap();
+                let mut got = Vec::new();
+                while got.len() < bytes.len() {
+                    let mut buffer = [0; 64];
+                    let arrival = receive_datagram(&receiver, &mut buffer).unwrap();
+                    assert_eq!(arrival.class, class, "{reach}");
+                    assert!(arrival.local.is_some());
+                    let whole = arrival.stride.unwrap_or(arrival.length);
+                    assert!(whole == usize::from(stride.unwrap_or(25)) || arrival.length == 5);
+                    got.extend_from_slice(&buffer[..arrival.length]);
+                }
+                assert_eq!(got, bytes);
+            }
+        }
     }
 }

@@ -12,8 +12,9 @@ mod tun;
 #[cfg(test)]
 pub use attempt::attempt;
 pub use datagram::{
-    Arrival, queue_errors, receive_datagram, receive_error, report_local_address, send_datagram,
+    Arrival, Departure, join_datagrams, queue_errors, receive_datagram, receive_error, report_local_address,
+    report_traffic_class, send_datagrams,
 };
 pub use descriptors::{close_all_but, duplicate};
 pub use netlink::netlink_explain_errors;
-pub use tun::{own_device, plain_frames};
+pub use tun::{Offload, own_device, plain_frames, set_offload};

@@ -10,8 +10,10 @@ use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 use socket2::{Domain, Protocol, Type};
 
 use crate::config::Config;
+use crate::core::lane::Datagrams;
 use crate::core::path::Path;
-use crate::sys;
+use crate::packet::traffic_class::ECN;
+use crate::sys::{self, Departure};
 
 /// A bound socket.
 #[derive(Debug)]
@@ -172,9 +174,22 @@ pub struct Socket {
     v6: bool,
 }
 
+/// What was received in one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Received {
+    /// Bytes of all of it.
+    pub length: usize,
+    /// Length of each datagram but the last, which may be shorter.
+    pub stride: usize,
+    /// The ECN codepoint of the datagrams.
+    pub ecn: u8,
+    /// The way they came, IPv4 addresses always as IPv4.
+    pub from: Path,
+}
+
 impl Socket {
-    /// Takes over a UDP socket, which reports local addresses and ICMP errors from now on; fails if the descriptor is no
-    /// socket.
+    /// Takes over a UDP socket, which reports local addresses, traffic classes and ICMP errors from now on; fails if
+    /// the descriptor is no socket.
     pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
         let socket = Self::shared(fd)?;
         sys::queue_errors(&socket.fd, socket.v6)?;
@@ -186,35 +201,57 @@ impl Socket {
     pub fn shared(fd: OwnedFd) -> io::Result<Self> {
         let v6 = sockopt::socket_domain(&fd)? == AddressFamily::INET6;
         sys::report_local_address(&fd, v6)?;
+        sys::report_traffic_class(&fd, v6)?;
         Ok(Self { fd, v6 })
     }
 
-    /// Receives one datagram and returns its length in bytes and the way it came, IPv4 addresses always as
-    /// IPv4.
+    /// The same socket once more.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { fd: self.fd.try_clone()?, v6: self.v6 })
+    }
+
+    /// Makes the kernel join datagrams of one flow that arrive together, or not.
+    ///
+    /// # Errors
+    /// The kernel cannot (before Linux 5.0).
+    pub fn join_arrivals(&self, on: bool) -> io::Result<()> {
+        sys::join_datagrams(&self.fd, on)
+    }
+
+    /// Receives one datagram, or several that the kernel joined.
     /// `WouldBlock`: none is waiting; `InvalidData`: one did not fit into `buffer` and is lost.
-    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, Path)> {
+    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
         let room = buffer.len();
         let arrival = sys::receive_datagram(&self.fd, buffer)?;
         if arrival.length > room {
             return Err(io::ErrorKind::InvalidData.into());
         }
         let local = arrival.local.map(|local| local.to_canonical());
-        Ok((arrival.length, Path { remote: plain(arrival.from), local }))
+        Ok(Received {
+            length: arrival.length,
+            stride: arrival.stride.unwrap_or(arrival.length),
+            ecn: arrival.class & ECN,
+            from: Path { remote: plain(arrival.from), local },
+        })
     }
 
-    /// Sends one datagram. `WouldBlock`: the buffer is full; an error EMSGSIZE: it is larger than the MTU of
-    /// the interface it would leave by; [`is_source_lost`]: this host does not send from the path's own
-    /// address.
-    pub fn send(&self, datagram: &[u8], path: Path) -> io::Result<()> {
-        let (remote, local) = match (self.v6, path.local) {
-            (true, Some(IpAddr::V4(local))) => (mapped(path.remote), Some(local.to_ipv6_mapped().into())),
-            (true, local) => (mapped(path.remote), local),
-            (false, local) => (path.remote, local),
+    /// Sends datagrams, all with one call.
+    /// `WouldBlock`: the buffer is full; an error EMSGSIZE: they are larger than the MTU of
+    /// the interface they would leave by; EIO or EINVAL: the kernel cannot cut them apart; [`is_source_lost`]: this
+    /// host does not send from the path's own address.
+    pub fn send(&self, datagrams: Datagrams<'_>) -> io::Result<()> {
+        let Datagrams { bytes, stride, class, to } = datagrams;
+        let (to, local) = match (self.v6, to.local) {
+            (true, Some(IpAddr::V4(local))) => (mapped(to.remote), Some(local.to_ipv6_mapped().into())),
+            (true, local) => (mapped(to.remote), local),
+            (false, local) => (to.remote, local),
         };
-        match sys::send_datagram(&self.fd, datagram, remote, local) {
+        let stride = u16::try_from(stride).ok().filter(|stride| usize::from(*stride) < bytes.len());
+        let departure = Departure { to, local, stride, class };
+        match sys::send_datagrams(&self.fd, bytes, departure) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
             // That may be the error of a datagram before; then this one has not been tried.
-            Err(_) => sys::send_datagram(&self.fd, datagram, remote, local),
+            Err(_) => sys::send_datagrams(&self.fd, bytes, departure),
             sent => sent,
         }
     }

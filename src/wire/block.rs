@@ -11,7 +11,10 @@
 //!
 //! [`Packer`] writes bodies, [`Reassembler`] reads them.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
+
+use crate::packet::traffic_class::stronger;
 
 /// How many counters ahead of the lowest missing one a datagram may be and still wait for it.
 pub const MAX_AHEAD: usize = 32;
@@ -23,66 +26,94 @@ pub const MAX_FRAME: usize = 65535;
 pub const MAX_BODY: usize = 65535;
 /// Bytes before the stream.
 const OFFSET: usize = 2;
+/// Bytes before each frame.
+const LENGTH: usize = 2;
 /// A length and one byte: with less room a frame does not begin.
-const LEAST: usize = 3;
+const LEAST: usize = LENGTH + 1;
 
-/// Cuts frames into bodies.
-#[derive(Debug, Clone)]
-pub struct Packer<'a> {
-    /// Bytes of the frame begun in the body before.
-    begun: &'a [u8],
-    frames: &'a [&'a [u8]],
+/// Where a [`Packer`] writes: one body after the other.
+pub trait Bodies {
+    /// The body that is being written, in all its capacity, which is at least 64 bytes and stays the same until
+    /// the stream ends.
+    fn body(&mut self) -> &mut [u8];
+    /// The first `length` bytes of the body are complete; the next call of [`Bodies::body`] gives another.
+    fn close(&mut self, length: usize);
 }
 
-impl<'a> Packer<'a> {
-    /// Packs these frames in this order. Empty frames and those above [`MAX_FRAME`] are left out.
-    pub fn new(frames: &'a [&'a [u8]]) -> Self {
-        Self { begun: &[], frames }
-    }
+/// Writes frames into bodies. Every body but the last fills its capacity.
+#[derive(Debug, Clone, Default)]
+pub struct Packer {
+    /// Bytes written into the body; 0: none is begun.
+    filled: usize,
+    /// Length of the one frame that the body holds whole, while it holds nothing else.
+    only: Option<usize>,
+}
 
-    /// Writes the next body and returns its length; `None` when all frames are out. The length of
-    /// `body` (at least 64) is the capacity, and every body but the last fills it.
-    pub fn fill(&mut self, body: &mut [u8]) -> Option<usize> {
-        let mut next = self.next_frame();
-        if body.len() < OFFSET + LEAST || self.begun.is_empty() && next.is_none() {
-            return None;
+impl Packer {
+    /// Adds a frame, given in parts that follow one another. Empty frames and those above [`MAX_FRAME`] are left
+    /// out.
+    pub fn push(&mut self, frame: [&[u8]; 2], bodies: &mut impl Bodies) {
+        let mut missing = frame[0].len() + frame[1].len();
+        let Some(length) = u16::try_from(missing).ok().filter(|length| *length > 0) else { return };
+        if self.filled > 0 && bodies.body().len() - self.filled < LEAST {
+            bodies.body()[self.filled..].fill(0);
+            self.close(bodies);
         }
-        let capacity = body.len();
-        let (offset, mut room) = body.split_at_mut(OFFSET);
-        offset.copy_from_slice(&length(self.begun));
-        room = put(&mut self.begun, room);
-        while let Some(frame) = next {
-            if room.len() < LEAST {
-                room.fill(0);
-                return Some(capacity);
+        self.only = (self.filled == 0).then_some(missing);
+        if self.filled == 0 {
+            self.begin(0, bodies);
+        }
+        self.filled += put(&length.to_be_bytes(), &mut bodies.body()[self.filled..]);
+        for mut part in frame {
+            while !part.is_empty() {
+                if self.filled == bodies.body().len() {
+                    self.close(bodies);
+                    self.begin(missing, bodies);
+                }
+                let now = put(part, &mut bodies.body()[self.filled..]);
+                (self.filled, missing, part) = (self.filled + now, missing - now, &part[now..]);
             }
-            self.frames = self.frames.get(1..).unwrap_or_default();
-            self.begun = frame;
-            room = put(&mut length(frame).as_slice(), room);
-            room = put(&mut self.begun, room);
-            next = self.next_frame();
         }
-        Some(capacity - room.len())
     }
 
-    fn next_frame(&mut self) -> Option<&'a [u8]> {
-        let skip = self.frames.iter().take_while(|frame| !(1..=MAX_FRAME).contains(&frame.len())).count();
-        self.frames = self.frames.get(skip..).unwrap_or_default();
-        self.frames.first().copied()
+    /// Ends the last body.
+    pub fn finish(&mut self, bodies: &mut impl Bodies) {
+        if self.filled > 0 {
+            self.finish_at(self.filled, bodies);
+        }
+    }
+
+    /// Whether a body is begun.
+    pub fn is_open(&self) -> bool {
+        self.filled > 0
+    }
+
+    /// Where in the body that is begun its one frame is, if it holds one whole frame and nothing else.
+    pub fn only_frame(&self) -> Option<Range<usize>> {
+        self.only.map(|length| OFFSET + LENGTH..OFFSET + LENGTH + length)
+    }
+
+    fn begin(&mut self, missing: usize, bodies: &mut impl Bodies) {
+        let missing = u16::try_from(missing).unwrap_or(0);
+        self.filled = put(&missing.to_be_bytes(), bodies.body());
+    }
+
+    fn close(&mut self, bodies: &mut impl Bodies) {
+        let capacity = bodies.body().len();
+        self.finish_at(capacity, bodies);
+    }
+
+    fn finish_at(&mut self, length: usize, bodies: &mut impl Bodies) {
+        bodies.close(length);
+        *self = Self::default();
     }
 }
 
-/// Moves as much as fits from the front of `from` to the front of `room`; returns what room is left.
-fn put<'r>(from: &mut &[u8], room: &'r mut [u8]) -> &'r mut [u8] {
-    let (now, later) = from.split_at(from.len().min(room.len()));
-    let (used, left) = room.split_at_mut(now.len());
-    used.copy_from_slice(now);
-    *from = later;
-    left
-}
-
-fn length(frame: &[u8]) -> [u8; 2] {
-    u16::try_from(frame.len()).unwrap_or(0).to_be_bytes()
+/// Copies as much as fits to the front of `room` and returns how much that is.
+fn put(from: &[u8], room: &mut [u8]) -> usize {
+    let now = from.len().min(room.len());
+    room[..now].copy_from_slice(&from[..now]);
+    now
 }
 
 /// What a [`Reassembler`] threw away.
@@ -95,6 +126,9 @@ pub struct Drops {
     /// Bodies too short or too long to be one.
     pub malformed: u64,
 }
+
+/// Takes a frame and the strongest ECN codepoint of the datagrams that carried parts of it.
+pub type Deliver<'a> = &'a mut dyn FnMut(&[u8], u8);
 
 /// Makes frames of the bodies that came under one key of one lane.
 ///
@@ -126,13 +160,15 @@ struct Held {
     head: usize,
     /// Bytes missing of the last frame.
     tail: usize,
+    /// ECN of its datagram.
+    ecn: u8,
     body: Vec<u8>,
 }
 
 impl Reassembler {
     /// Reserves all memory it will ever use: one frame of `max_frame` bytes and [`MAX_AHEAD`] bodies.
     pub fn new(max_frame: usize) -> Self {
-        let free = || Held { waiting: None, head: 0, tail: 0, body: Vec::with_capacity(MAX_BODY) };
+        let free = || Held { waiting: None, head: 0, tail: 0, ecn: 0, body: Vec::with_capacity(MAX_BODY) };
         Self {
             next: 0,
             settled: 0,
@@ -142,28 +178,28 @@ impl Reassembler {
         }
     }
 
-    /// Takes the body of an authentic stream block.
-    pub fn block(&mut self, now: Instant, counter: u32, body: &[u8], deliver: &mut dyn FnMut(&[u8])) {
+    /// Takes the body of an authentic stream block that came in a datagram with the codepoint `ecn`.
+    pub fn block(&mut self, now: Instant, counter: u32, ecn: u8, body: &[u8], deliver: Deliver<'_>) {
         let counter = u64::from(counter);
         if !(OFFSET..=MAX_BODY).contains(&body.len()) {
             self.assembly.drops.malformed += 1;
             return self.settle_one(counter, deliver);
         }
         if counter < self.next {
-            return self.assembly.late(body, deliver);
+            return self.assembly.late(ecn, body, deliver);
         }
         self.make_room(counter, deliver);
         if counter == self.next {
-            self.assembly.take(body, deliver);
+            self.assembly.take(ecn, body, deliver);
             self.step();
         } else if !self.is_settled(counter) && !self.is_held(counter) {
-            self.hold(now.checked_add(HOLD).unwrap_or(now), counter, body);
+            self.hold(now.checked_add(HOLD).unwrap_or(now), counter, ecn, body);
         }
         self.settle(deliver);
     }
 
     /// Takes note of an authentic datagram that is no stream block.
-    pub fn other(&mut self, counter: u32, deliver: &mut dyn FnMut(&[u8])) {
+    pub fn other(&mut self, counter: u32, deliver: Deliver<'_>) {
         self.settle_one(u64::from(counter), deliver);
     }
 
@@ -176,7 +212,7 @@ impl Reassembler {
     }
 
     /// Gives up what blocks held since [`HOLD`] or longer wait for, lowest counter first.
-    pub fn handle_timeout(&mut self, now: Instant, deliver: &mut dyn FnMut(&[u8])) {
+    pub fn handle_timeout(&mut self, now: Instant, deliver: Deliver<'_>) {
         while self.poll_timeout().is_some_and(|deadline| deadline <= now) {
             let Some(lowest) = self.lowest_held() else { return };
             self.give_up(lowest);
@@ -190,7 +226,7 @@ impl Reassembler {
     }
 
     /// Settles a counter that brings no frames.
-    fn settle_one(&mut self, counter: u64, deliver: &mut dyn FnMut(&[u8])) {
+    fn settle_one(&mut self, counter: u64, deliver: Deliver<'_>) {
         if counter < self.next {
             return;
         }
@@ -202,7 +238,7 @@ impl Reassembler {
     }
 
     /// Gives up counters until `counter` is at most [`MAX_AHEAD`] ahead of `next`.
-    fn make_room(&mut self, counter: u64, deliver: &mut dyn FnMut(&[u8])) {
+    fn make_room(&mut self, counter: u64, deliver: Deliver<'_>) {
         let least = counter.saturating_sub(MAX_AHEAD as u64);
         while self.next < least {
             let lowest = self.lowest_held().unwrap_or(least);
@@ -212,7 +248,7 @@ impl Reassembler {
     }
 
     /// Goes as far as possible without giving anything up.
-    fn settle(&mut self, deliver: &mut dyn FnMut(&[u8])) {
+    fn settle(&mut self, deliver: Deliver<'_>) {
         loop {
             if self.is_held(self.next) {
                 self.release(self.next, deliver);
@@ -282,22 +318,22 @@ impl Reassembler {
         counter.checked_sub(self.next).is_none_or(|ahead| self.settled >> ahead & 1 == 1)
     }
 
-    fn hold(&mut self, deadline: Instant, counter: u64, body: &[u8]) {
+    fn hold(&mut self, deadline: Instant, counter: u64, ecn: u8, body: &[u8]) {
         let (head, tail) = self.assembly.ends(body);
         if let Some(place) = self.held.get_mut(place_of(counter)) {
             place.waiting = Some((counter, deadline));
-            (place.head, place.tail) = (head, tail);
+            (place.head, place.tail, place.ecn) = (head, tail, ecn);
             place.body.clear();
             place.body.extend_from_slice(body);
             self.held_count += 1;
         }
     }
 
-    fn release(&mut self, counter: u64, deliver: &mut dyn FnMut(&[u8])) {
+    fn release(&mut self, counter: u64, deliver: Deliver<'_>) {
         if let Some(place) = self.held.get_mut(place_of(counter)) {
             place.waiting = None;
             self.held_count -= 1;
-            self.assembly.take(&place.body, deliver);
+            self.assembly.take(place.ecn, &place.body, deliver);
         }
     }
 
@@ -335,16 +371,18 @@ struct Assembly {
     frame: Vec<u8>,
     /// What is missing of it; 0: there is none.
     missing: usize,
+    /// ECN of what is there of it.
+    ecn: u8,
     drops: Drops,
 }
 
 impl Assembly {
     fn new(max_frame: usize) -> Self {
-        Self { max_frame, frame: Vec::with_capacity(max_frame), missing: 0, drops: Drops::default() }
+        Self { max_frame, frame: Vec::with_capacity(max_frame), missing: 0, ecn: 0, drops: Drops::default() }
     }
 
     /// Takes the body that follows the one before.
-    fn take(&mut self, body: &[u8], deliver: &mut dyn FnMut(&[u8])) {
+    fn take(&mut self, ecn: u8, body: &[u8], deliver: Deliver<'_>) {
         let (offset, mut stream) = split(body);
         if self.missing == 0 || offset != self.missing {
             self.drop_partial();
@@ -352,24 +390,25 @@ impl Assembly {
         } else if let Some((part, rest)) = stream.split_at_checked(offset) {
             self.frame.extend_from_slice(part);
             self.missing = 0;
-            deliver(&self.frame);
+            deliver(&self.frame, stronger(self.ecn, ecn));
             stream = rest;
         } else {
             self.frame.extend_from_slice(stream);
             self.missing -= stream.len();
+            self.ecn = stronger(self.ecn, ecn);
             return;
         }
-        if let Some((part, missing)) = self.whole_frames(stream, deliver) {
+        if let Some((part, missing)) = self.whole_frames(ecn, stream, deliver) {
             self.frame.clear();
             self.frame.extend_from_slice(part);
-            self.missing = missing;
+            (self.missing, self.ecn) = (missing, ecn);
         }
     }
 
     /// Takes the body of a counter that was given up: what needs no other body.
-    fn late(&mut self, body: &[u8], deliver: &mut dyn FnMut(&[u8])) {
+    fn late(&mut self, ecn: u8, body: &[u8], deliver: Deliver<'_>) {
         let (offset, stream) = split(body);
-        if self.whole_frames(stream.get(offset..).unwrap_or_default(), deliver).is_some() {
+        if self.whole_frames(ecn, stream.get(offset..).unwrap_or_default(), deliver).is_some() {
             self.drops.partial += 1;
         }
     }
@@ -385,13 +424,14 @@ impl Assembly {
     /// how many bytes are missing of it.
     fn whole_frames<'b>(
         &mut self,
+        ecn: u8,
         mut stream: &'b [u8],
-        deliver: &mut dyn FnMut(&[u8]),
+        deliver: Deliver<'_>,
     ) -> Option<(&'b [u8], usize)> {
         loop {
             match Piece::first(stream, self.max_frame) {
                 Piece::Whole { frame, rest } => {
-                    deliver(frame);
+                    deliver(frame, ecn);
                     stream = rest;
                 }
                 Piece::Begun { part, missing } => return Some((part, missing)),

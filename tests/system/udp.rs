@@ -7,7 +7,8 @@ use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::{Errno, FdFlags, fcntl_getfd};
 use rustix::net::sockopt;
 use tund::config::{Config, Listen, Mode, Remote};
-use tund::transport::udp::{Bound, Socket, bind};
+use tund::core::lane::Datagrams;
+use tund::transport::udp::{Bound, Received, Socket, bind};
 
 use crate::namespace::{config, isolated, sh, unprivileged};
 
@@ -23,9 +24,9 @@ fn one_socket_serves_both_families_and_shows_ipv4_as_ipv4() {
             let peer_address = peer.local_addr().unwrap();
             peer.send_to(b"hello", format!("{local}:1417")).unwrap();
             let mut buffer = [0; 64];
-            let (length, path) = socket.receive(&mut buffer).unwrap();
+            let Received { length, from: path, .. } = socket.receive(&mut buffer).unwrap();
             assert_eq!((length, path.remote), (5, peer_address));
-            socket.send(b"answer", path).unwrap();
+            socket.send(Datagrams::one(b"answer", 0, path)).unwrap();
             let (length, from) = peer.recv_from(&mut buffer).unwrap();
             assert_eq!((&buffer[..length], from.port()), (&b"answer"[..], 1417));
         }
@@ -41,7 +42,7 @@ fn a_named_address_is_served_in_its_family_alone() {
             let target = SocketAddr::new(listen_on.parse().unwrap(), 1417);
             let same = UdpSocket::bind(SocketAddr::new(listen_on.parse().unwrap(), 0)).unwrap();
             same.send_to(b"x", target).unwrap();
-            assert_eq!(socket.receive(&mut [0; 8]).unwrap().1.remote, same.local_addr().unwrap());
+            assert_eq!(socket.receive(&mut [0; 8]).unwrap().from.remote, same.local_addr().unwrap());
             // The port of the other family is still free.
             UdpSocket::bind(format!("{other}:1417")).unwrap();
         }
@@ -58,8 +59,8 @@ fn a_host_with_ipv6_turned_off_is_reached_over_ipv4() {
         let socket = Socket::from_fd(bound.fd).unwrap();
         let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
         peer.send_to(b"x", "127.0.0.1:1417").unwrap();
-        let (_, from) = socket.receive(&mut [0; 8]).unwrap();
-        socket.send(b"y", from).unwrap();
+        let Received { from, .. } = socket.receive(&mut [0; 8]).unwrap();
+        socket.send(Datagrams::one(b"y", 0, from)).unwrap();
         assert_eq!(peer.recv_from(&mut [0; 8]).unwrap().0, 1);
     });
 }
@@ -74,9 +75,9 @@ fn nothing_waiting_is_would_block_and_a_cut_datagram_is_an_error() {
         peer.send_to(b"five!", "127.0.0.1:1417").unwrap();
         peer.send_to(b"four", "127.0.0.1:1417").unwrap();
         assert_eq!(socket.receive(&mut buffer).unwrap_err().kind(), ErrorKind::InvalidData);
-        assert_eq!(socket.receive(&mut buffer).unwrap().0, 4);
+        assert_eq!(socket.receive(&mut buffer).unwrap().length, 4);
         peer.send_to(b"", "127.0.0.1:1417").unwrap();
-        assert_eq!(socket.receive(&mut buffer).unwrap().0, 0);
+        assert_eq!(socket.receive(&mut buffer).unwrap().length, 0);
     });
 }
 
@@ -90,8 +91,8 @@ fn datagrams_are_never_fragmented_in_either_family() {
         let socket = Socket::from_fd(bound.fd).unwrap();
         for (to, headers) in [("127.0.0.1:9", 28), ("[::1]:9", 48)] {
             let to: SocketAddr = to.parse().unwrap();
-            socket.send(&vec![0; 1400 - headers], to.into()).unwrap();
-            let error = socket.send(&vec![0; 1401 - headers], to.into()).unwrap_err();
+            socket.send(Datagrams::one(&vec![0; 1400 - headers], 0, to.into())).unwrap();
+            let error = socket.send(Datagrams::one(&vec![0; 1401 - headers], 0, to.into())).unwrap_err();
             assert_eq!(Errno::from_io_error(&error), Some(Errno::MSGSIZE), "{to}");
         }
     });

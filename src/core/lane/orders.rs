@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
+use super::train::Datagrams;
 use crate::config::Cipher;
 use crate::core::path::Path;
 use crate::core::sid::Sid;
@@ -185,7 +186,7 @@ impl Notice {
 }
 
 /// What a lane tells about once a second.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Report {
     /// All counters since the start.
     pub stats: Stats,
@@ -202,6 +203,12 @@ pub trait Sink {
     fn frame(&mut self, frame: &[u8]);
     /// A datagram for the network.
     fn datagram(&mut self, datagram: &[u8], to: Path);
+    /// Datagrams for the network, all at once.
+    fn train(&mut self, train: Datagrams<'_>) {
+        for datagram in train.bytes.chunks(train.stride.max(1)) {
+            self.datagram(datagram, train.to);
+        }
+    }
     /// Something for the link. The receiver's queues, one for what is [unproven](Notice::is_unproven), are
     /// bounded: false if it was full.
     fn notice(&mut self, notice: Notice) -> bool;

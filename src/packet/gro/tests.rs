@@ -8,7 +8,7 @@ type Written = Vec<(Virtio, Vec<u8>)>;
 
 fn coalesce(layer: Layer, frames: &[Vec<u8>]) -> Written {
     let mut written = Vec::new();
-    let mut coalescer = Coalescer::new(layer);
+    let mut coalescer = Coalescer::new(layer, true);
     let mut write = |virtio: Virtio, frame: &[u8]| written.push((virtio, frame.to_vec()));
     frames.iter().for_each(|frame| coalescer.push(frame, &mut write));
     coalescer.flush(&mut write);
@@ -131,6 +131,20 @@ fn frames_that_differ_in_what_cutting_cannot_give_back_stay_apart() {
     // What need not be the same, is not asked for.
     assert_eq!(coalesce(Layer::Ip, &pair(&tcp, |frame| frame.identification += 9)).len(), 1);
     assert_eq!(coalesce(Layer::Ip, &pair(&many, |_| {})).len(), 1);
+}
+
+#[test]
+fn udp_stays_apart_where_the_kernel_takes_no_super_frames_of_it() {
+    for (tcp, count) in [(false, 5), (true, 1)] {
+        let mut written = 0;
+        let mut write = |_: Virtio, _: &[u8]| written += 1;
+        let mut coalescer = Coalescer::new(Layer::Ip, false);
+        build(&run(&Sample::new(false, tcp), 5, 100, 0))
+            .iter()
+            .for_each(|frame| coalescer.push(frame, &mut write));
+        coalescer.flush(&mut write);
+        assert_eq!(written, count);
+    }
 }
 
 #[test]

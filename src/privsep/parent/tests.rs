@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use ipnet::IpNet;
 
 use super::*;
-use crate::config::{Command, KeyMode, Route, Via};
+use crate::config::{Command, DataPath, KeyMode, Route, Via};
 use crate::daemon::testing::{Scratch, config, confinement, in_own_network, ip, logged};
 use crate::privsep::message::LinkSettings;
 use crate::route::netlink::Netlink;
@@ -272,6 +272,7 @@ impl<'a> Rig<'a> {
                 secret: [7; 32],
                 statics: None,
                 link: settings(),
+                data_path: DataPath { offload: true, copy_dscp: false, threads: 1, busy_poll: 0 },
                 confinement: confinement(),
             }),
             socket: std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into(),

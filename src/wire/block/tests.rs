@@ -65,15 +65,46 @@ fn a_length_is_never_cut() {
 #[test]
 fn what_has_no_length_is_not_packed() {
     let long = vec![1; MAX_FRAME + 1];
-    assert_eq!(Packer::new(&[&[], &long]).fill(&mut [0; 64]), None);
+    assert_eq!(pack(&[&[], &long], 64), [[0; 0]; 0]);
     let frames = pack(&[&[], &[7; 10], &long, &[8; 10], &[]], 64);
     assert_eq!(Receiver::new().in_order(&slices(&frames)), [[7; 10], [8; 10]]);
 }
 
 #[test]
-fn a_body_too_short_for_anything_ends_the_packing() {
-    assert_eq!(Packer::new(&[&[1]]).fill(&mut [0; 4]), None);
-    assert_eq!(Packer::new(&[]).fill(&mut [0; 64]), None);
+fn the_only_frame_of_a_body_is_known_until_another_follows() {
+    let mut written = Written { body: vec![0xee; 64], closed: Vec::new() };
+    let mut packer = Packer::default();
+    packer.push([&[1; 3], &[1; 7]], &mut written);
+    assert_eq!(&written.body[packer.only_frame().unwrap()], [1; 10]);
+    packer.push([&[2; 10], &[]], &mut written);
+    assert_eq!(packer.only_frame(), None, "two");
+    packer.push([&[3; 100], &[]], &mut written);
+    assert_eq!((packer.only_frame(), written.closed.len()), (None, 2), "the end of one");
+    packer.finish(&mut written);
+    assert_eq!(packer.only_frame(), None, "nothing");
+}
+
+#[test]
+fn a_frame_is_marked_if_a_datagram_with_a_part_of_it_was() {
+    let bodies = pack(&slices(&[frame(1, 100), frame(2, 30), frame(3, 40)]), 64);
+    assert_eq!(bodies.len(), 3);
+    for (marks, expected) in [
+        ([2, 2, 2], [2, 2, 2]),
+        ([3, 2, 2], [3, 2, 2]),
+        ([2, 3, 2], [3, 3, 2]),
+        ([2, 2, 3], [2, 3, 3]),
+        ([2, 1, 3], [1, 3, 3]),
+    ] {
+        for order in [[0, 1, 2], [2, 0, 1], [1, 2, 0]] {
+            let mut seen = Vec::new();
+            let Receiver { mut reassembler, now, .. } = Receiver::new();
+            for at in order {
+                let mut deliver = |_: &[u8], ecn| seen.push(ecn);
+                reassembler.block(now, at as u32, marks[at], &bodies[at], &mut deliver);
+            }
+            assert_eq!(seen, expected, "{marks:?} in the order {order:?}");
+        }
+    }
 }
 
 #[test]
@@ -360,12 +391,12 @@ impl Receiver {
 
     fn give(&mut self, counter: u32, body: &[u8]) {
         let delivered = &mut self.delivered;
-        self.reassembler.block(self.now, counter, body, &mut |frame| delivered.push(frame.to_vec()));
+        self.reassembler.block(self.now, counter, 0, body, &mut |frame, _| delivered.push(frame.to_vec()));
     }
 
     fn other(&mut self, counter: u32) {
         let delivered = &mut self.delivered;
-        self.reassembler.other(counter, &mut |frame| delivered.push(frame.to_vec()));
+        self.reassembler.other(counter, &mut |frame, _| delivered.push(frame.to_vec()));
     }
 
     fn take(&mut self, counter: u32, datagram: &Datagram) {
@@ -390,7 +421,7 @@ impl Receiver {
     fn pass(&mut self, time: Duration) {
         self.now += time;
         let delivered = &mut self.delivered;
-        self.reassembler.handle_timeout(self.now, &mut |frame| delivered.push(frame.to_vec()));
+        self.reassembler.handle_timeout(self.now, &mut |frame, _| delivered.push(frame.to_vec()));
     }
 }
 
@@ -511,10 +542,35 @@ fn slices(frames: &[Vec<u8>]) -> Vec<&[u8]> {
     frames.iter().map(Vec::as_slice).collect()
 }
 
+/// Bodies of one capacity.
+struct Written {
+    body: Vec<u8>,
+    closed: Vec<Vec<u8>>,
+}
+
+impl Bodies for Written {
+    fn body(&mut self) -> &mut [u8] {
+        &mut self.body
+    }
+
+    fn close(&mut self, length: usize) {
+        self.closed.push(self.body[..length].to_vec());
+        self.body.fill(0xee);
+    }
+}
+
+/// Packs the frames, each cut somewhere into two parts.
 fn pack(frames: &[&[u8]], capacity: usize) -> Vec<Vec<u8>> {
-    let mut packer = Packer::new(frames);
-    let mut body = vec![0xee; capacity];
-    std::iter::from_fn(|| packer.fill(&mut body).map(|length| body[..length].to_vec())).collect()
+    let mut written = Written { body: vec![0xee; capacity], closed: Vec::new() };
+    let mut packer = Packer::default();
+    for (number, frame) in frames.iter().enumerate() {
+        let (head, tail) = frame.split_at((number * 37).min(frame.len()));
+        packer.push([head, tail], &mut written);
+    }
+    packer.finish(&mut written);
+    packer.finish(&mut written);
+    assert!(!packer.is_open());
+    written.closed
 }
 
 fn sorted(mut frames: Vec<Vec<u8>>) -> Vec<Vec<u8>> {

@@ -1,0 +1,431 @@
+//! The way in: what comes out of a datagram.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::orders::Name;
+use super::{Command, Key, Notice, Received, Settings, Sink};
+use crate::core::inner::Inner;
+use crate::core::limits::{INITIATION, PATH_INTERVAL, SID_PREVIOUS, SIGN_INTERVAL};
+use crate::core::path::Path;
+use crate::core::replay::Window;
+use crate::core::seen::Seen;
+use crate::core::sid::Sid;
+use crate::core::stats::{Drop, Stats};
+use crate::crypto::aead::{Aead, TAG};
+use crate::crypto::keys::{MASK, Masks};
+use crate::crypto::wrap;
+use crate::wire::block::Reassembler;
+use crate::wire::datagram::{Framing, HEADER, Header, Kind, SID};
+
+/// Live sids of static mode: the current and the previous one, and one more while the peer changes its
+/// mind.
+const LIVE: usize = 3;
+/// Datagrams whose masks are computed together.
+const TOGETHER: usize = 64;
+
+struct ReceiveKey {
+    name: Name,
+    serial: u32,
+    aead: Aead,
+    window: Window,
+    /// Whether the link knows that something authentic came under it.
+    heard: bool,
+    blocks: Reassembler,
+    /// When it ends, if that is known.
+    until: Option<Instant>,
+}
+
+/// Datagrams that came together: each `stride` bytes long but the last, which may be shorter.
+#[derive(Debug)]
+pub struct Arrived<'a> {
+    /// One behind the other; scratch space afterwards.
+    pub bytes: &'a mut [u8],
+    /// Length of each but the last, in bytes.
+    pub stride: usize,
+    /// The ECN codepoint of their IP headers.
+    pub ecn: u8,
+    /// The way they came.
+    pub from: Path,
+}
+
+/// Where a datagram came from, and how it was marked.
+#[derive(Clone, Copy)]
+struct Origin {
+    from: Path,
+    ecn: u8,
+}
+
+/// One lane's way in.
+pub struct Inward {
+    settings: Settings,
+    receive: VecDeque<ReceiveKey>,
+    handshakes: Seen,
+    endpoint: Option<Path>,
+    agreed: bool,
+    moved_at: Option<Instant>,
+    /// When the peer was last seen to use the other key mode.
+    other_mode_at: Option<Instant>,
+    masks: Masks,
+    stats: Stats,
+}
+
+impl Inward {
+    /// Without keys: nothing passes until the link says so.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            receive: VecDeque::with_capacity(LIVE + 1),
+            handshakes: Seen::default(),
+            endpoint: None,
+            agreed: false,
+            moved_at: None,
+            other_mode_at: None,
+            masks: Masks::with_capacity(TOGETHER),
+            stats: Stats::default(),
+        }
+    }
+
+    /// What was counted so far.
+    pub fn stats(&self) -> Stats {
+        let mut stats = self.stats;
+        for key in &self.receive {
+            add_block_drops(&mut stats, &key.blocks);
+        }
+        stats
+    }
+
+    /// Carries out what the link decided, as far as it concerns this way.
+    pub fn handle_command(&mut self, now: Instant, command: Command, sink: &mut impl Sink) {
+        match command {
+            Command::Receive(key) => self.receive_under(now, &key),
+            Command::Forget(slot) => self.forget(slot),
+            Command::WipeAll => self.wipe_all(),
+            Command::Endpoint(endpoint) => self.endpoint = endpoint,
+            Command::Agreed(agreed) => self.agreed = agreed,
+            Command::Sources(sources) => self.settings.inner.set_sources(sources),
+            Command::Again(mut received) => {
+                let origin = Origin { from: received.from, ecn: 0 };
+                let Some(tag) = self.settings.framing.tag(&received.datagram) else { return };
+                let mask = self.settings.keys.mask(&tag);
+                let result = self.open(now, origin, &mut received.datagram, mask, true, sink);
+                self.count(result);
+            }
+            Command::Prepare(..)
+            | Command::Switch(_)
+            | Command::Wipe(_)
+            | Command::Handshake(_)
+            | Command::Control { .. }
+            | Command::Budget(_) => {}
+        }
+    }
+
+    /// Opens datagrams that came together.
+    pub fn handle_datagrams(&mut self, now: Instant, arrived: Arrived<'_>, sink: &mut impl Sink) {
+        let Arrived { bytes, stride, ecn, from } = arrived;
+        let origin = Origin { from, ecn };
+        if bytes.is_empty() {
+            self.stats.drop(Drop::TooShort);
+            return;
+        }
+        let stride = stride.clamp(1, bytes.len());
+        let mut masks = std::mem::take(&mut self.masks);
+        for batch in bytes.chunks_mut(stride * TOGETHER) {
+            let tags = batch.chunks(stride).map(|datagram| datagram.last_chunk().unwrap_or(&[0; TAG]));
+            self.settings.keys.masks(tags, self.settings.framing.prefix(), &mut masks);
+            for (index, datagram) in batch.chunks_mut(stride).enumerate() {
+                let result = self.handle_datagram(now, origin, datagram, masks.get(index), sink);
+                self.count(result);
+            }
+        }
+        self.masks = masks;
+    }
+
+    fn count(&mut self, result: Result<(), Drop>) {
+        if let Err(reason) = result {
+            self.stats.drop(reason);
+        }
+    }
+
+    fn handle_datagram(
+        &mut self,
+        now: Instant,
+        origin: Origin,
+        datagram: &mut [u8],
+        mask: [u8; MASK],
+        sink: &mut impl Sink,
+    ) -> Result<(), Drop> {
+        let keys = &self.settings.keys;
+        let from = origin.from;
+        // Looked at first: an attempt to open what it cannot open leaves nothing of the bytes. No data has the
+        // right probe but by a chance of one in 2^64.
+        let is_handshake =
+            |datagram: &[u8]| datagram.len() <= *INITIATION.end() && wrap::is_probe(keys, datagram);
+        match self.settings.framing {
+            Framing::Session if is_handshake(datagram) => self.hand_over_handshake(from, datagram, sink),
+            Framing::Session if !self.agreed && self.is_static(datagram) => {
+                self.notice_other_mode(now, from, datagram.len(), sink)
+            }
+            Framing::Static if !self.agreed && is_handshake(datagram) => {
+                self.notice_other_mode(now, from, datagram.len(), sink)
+            }
+            Framing::Session | Framing::Static => self.open(now, origin, datagram, mask, false, sink),
+        }
+    }
+
+    /// When [`Inward::handle_timeout`] must be called next, if at all.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let ends = self.receive.iter().filter_map(|key| key.until);
+        ends.chain(self.receive.iter().filter_map(|key| key.blocks.poll_timeout())).min()
+    }
+
+    /// Ends what has run out of time.
+    pub fn handle_timeout(&mut self, now: Instant, sink: &mut impl Sink) {
+        let agreed = self.agreed;
+        for key in &mut self.receive {
+            let inner = &mut self.settings.inner;
+            let stats = &mut self.stats;
+            key.blocks.handle_timeout(now, &mut |frame, ecn| deliver(stats, agreed, inner, frame, ecn, sink));
+        }
+        let stats = &mut self.stats;
+        self.receive.retain(|key| {
+            let live = key.until.is_none_or(|until| now < until);
+            if !live {
+                add_block_drops(stats, &key.blocks);
+            }
+            live
+        });
+    }
+
+    fn receive_under(&mut self, now: Instant, key: &Key) {
+        match key {
+            Key::Sid(_) => {
+                for key in &mut self.receive {
+                    key.until.get_or_insert(now + SID_PREVIOUS);
+                }
+            }
+            Key::Slot { slot, .. } => self.forget(*slot),
+        }
+        // A sid that is still live keeps its window: nothing is ever accepted twice.
+        let receive = match self.receive.iter().position(|live| live.name == key.name()) {
+            Some(index) => self.receive.remove(index),
+            None => Some(self.receive_key(key)),
+        };
+        self.receive.extend(receive.map(|key| ReceiveKey { until: None, ..key }));
+        self.receive.rotate_right(1);
+        if let (Framing::Static, Some(oldest)) = (self.settings.framing, self.receive.get(LIVE)) {
+            add_block_drops(&mut self.stats, &oldest.blocks);
+            self.receive.truncate(LIVE);
+        }
+    }
+
+    fn forget(&mut self, slot: u8) {
+        let stats = &mut self.stats;
+        self.receive.retain(|key| {
+            let goes = key.name == Name::Slot(slot);
+            if goes {
+                add_block_drops(stats, &key.blocks);
+            }
+            !goes
+        });
+    }
+
+    fn wipe_all(&mut self) {
+        for key in self.receive.drain(..) {
+            add_block_drops(&mut self.stats, &key.blocks);
+        }
+    }
+
+    fn receive_key(&self, key: &Key) -> ReceiveKey {
+        ReceiveKey {
+            name: key.name(),
+            serial: key.serial(),
+            aead: self.settings.aead(1 - self.settings.direction, key),
+            window: Window::default(),
+            heard: false,
+            blocks: Reassembler::new(self.settings.max_frame),
+            until: None,
+        }
+    }
+
+    fn open(
+        &mut self,
+        now: Instant,
+        Origin { from, ecn }: Origin,
+        datagram: &mut [u8],
+        mask: [u8; MASK],
+        again: bool,
+        sink: &mut impl Sink,
+    ) -> Result<(), Drop> {
+        let framing = self.settings.framing;
+        if datagram.len() < framing.overhead() {
+            return Err(Drop::TooShort);
+        }
+        let (name, header) = match framing {
+            Framing::Static => {
+                let (sid, header) = unmask(&mask, datagram);
+                (Name::Sid(sid), header)
+            }
+            Framing::Session => {
+                let header = unmask_header(&mask, datagram);
+                (Name::Slot(header.slot), header)
+            }
+        };
+        let Some(index) = self.receive.iter().position(|key| key.name == name) else {
+            return match name {
+                Name::Sid(_) if again => Err(Drop::Stale),
+                Name::Sid(sid) => self.hand_over(sid, from, datagram, sink),
+                Name::Slot(_) => Err(Drop::Stranger),
+            };
+        };
+        let key = &mut self.receive[index];
+        let is_static = framing == Framing::Static;
+        if is_static && header.slot != 0 || header.lane != self.settings.lane || header.kind == Kind::Reserved
+        {
+            return Err(Drop::Malformed);
+        }
+        if !key.window.admits(header.counter) {
+            return Err(Drop::Replayed);
+        }
+        let range = framing.body(datagram.len());
+        let sealed = &mut datagram[range.start..];
+        key.aead.open(header.counter, &header.emit(), sealed).map_err(|_| Drop::BadTag)?;
+        if !key.window.accept(header.counter) {
+            return Err(Drop::Replayed);
+        }
+        self.stats.datagrams_in += 1;
+        // A full queue must not lose the confirmation: the next datagram tries again.
+        if let (false, Name::Slot(_)) = (key.heard, name) {
+            key.heard = sink.notice(Notice::Confirmed { serial: key.serial });
+        }
+        let newest = index == 0 && key.window.is_newest(header.counter);
+        let body = &datagram[range];
+        let mut result = Ok(());
+        let (stats, agreed, inner) = (&mut self.stats, self.agreed, &mut self.settings.inner);
+        let mut forward = |frame: &[u8], ecn| deliver(stats, agreed, inner, frame, ecn, sink);
+        match header.kind {
+            Kind::Block => key.blocks.block(now, header.counter, ecn, body, &mut forward),
+            Kind::Frame if !fits(body, self.settings.max_frame) => {
+                key.blocks.other(header.counter, &mut forward);
+                result = Err(Drop::TooBig);
+            }
+            Kind::Frame => {
+                key.blocks.other(header.counter, &mut forward);
+                forward(body, ecn);
+            }
+            Kind::Control | Kind::Reserved => {
+                key.blocks.other(header.counter, &mut forward);
+                if !sink.notice(Notice::Control { from, body: body.to_vec() }) {
+                    result = Err(Drop::QueueFull);
+                }
+            }
+        }
+        if newest && self.endpoint.is_some_and(|endpoint| !endpoint.covers(&from)) {
+            self.notice_move(now, from, sink);
+        }
+        result
+    }
+
+    /// A datagram of no live sid: the link decides, if the check says that it is worth a derivation.
+    fn hand_over(&mut self, sid: Sid, from: Path, datagram: &[u8], sink: &mut impl Sink) -> Result<(), Drop> {
+        if !sid.is_valid(&self.settings.keys) {
+            return Err(Drop::Stranger);
+        }
+        let received = Received { from, datagram: datagram.to_vec() };
+        if sink.notice(Notice::Unknown { sid, received }) { Ok(()) } else { Err(Drop::QueueFull) }
+    }
+
+    /// A handshake goes to the link once. What is a copy or does not verify ends here, so that however
+    /// much of it comes, it crowds nothing out.
+    fn hand_over_handshake(&mut self, from: Path, datagram: &[u8], sink: &mut impl Sink) -> Result<(), Drop> {
+        let random = *datagram.first_chunk().ok_or(Drop::TooShort)?;
+        if self.handshakes.contains(random) {
+            return Err(Drop::Replayed);
+        }
+        wrap::open(&self.settings.keys, datagram).ok_or(Drop::BadTag)?;
+        let received = Received { from, datagram: datagram.to_vec() };
+        if !sink.notice(Notice::Handshake(received)) {
+            return Err(Drop::QueueFull);
+        }
+        self.handshakes.insert(random);
+        Ok(())
+    }
+
+    /// Whether a datagram has a sid of static mode.
+    fn is_static(&self, datagram: &[u8]) -> bool {
+        let keys = &self.settings.keys;
+        let tag = Framing::Static.tag(datagram);
+        tag.is_some_and(|tag| unmask(&keys.mask(&tag), datagram).0.is_valid(keys))
+    }
+
+    /// The datagram is the other key mode's.
+    fn notice_other_mode(
+        &mut self,
+        now: Instant,
+        from: Path,
+        length: usize,
+        sink: &mut impl Sink,
+    ) -> Result<(), Drop> {
+        if self.other_mode_at.is_none_or(|at| now.saturating_duration_since(at) >= SIGN_INTERVAL)
+            && sink.notice(Notice::OtherMode { from, length })
+        {
+            self.other_mode_at = Some(now);
+        }
+        Err(Drop::Stranger)
+    }
+
+    fn notice_move(&mut self, now: Instant, from: Path, sink: &mut impl Sink) {
+        if self.moved_at.is_none_or(|at| now.saturating_duration_since(at) >= PATH_INTERVAL)
+            && sink.notice(Notice::Moved { from })
+        {
+            self.moved_at = Some(now);
+        }
+    }
+}
+
+/// Reads sid and header of a static datagram that is long enough to have a tag.
+pub fn unmask(mask: &[u8; MASK], datagram: &[u8]) -> (Sid, Header) {
+    let mut head = *mask;
+    for (byte, masked) in head.iter_mut().zip(datagram) {
+        *byte ^= masked;
+    }
+    let mut sid = [0; SID];
+    let mut header = [0; HEADER];
+    sid.copy_from_slice(&head[..SID]);
+    header.copy_from_slice(&head[SID..]);
+    (Sid(sid), Header::parse(header))
+}
+
+fn unmask_header(mask: &[u8; MASK], datagram: &[u8]) -> Header {
+    let mut header = [0; HEADER];
+    for (byte, (masked, mask)) in header.iter_mut().zip(datagram.iter().zip(mask)) {
+        *byte = masked ^ mask;
+    }
+    Header::parse(header)
+}
+
+fn fits(frame: &[u8], max: usize) -> bool {
+    !frame.is_empty() && frame.len() <= max
+}
+
+fn deliver(stats: &mut Stats, agreed: bool, inner: &mut Inner, frame: &[u8], ecn: u8, sink: &mut impl Sink) {
+    if !agreed {
+        stats.drop(Drop::NotAgreed);
+        return;
+    }
+    match inner.inward(frame, ecn) {
+        Ok(frame) => {
+            stats.frames_in += 1;
+            stats.bytes_in += frame.len() as u64;
+            sink.frame(frame);
+        }
+        Err(reason) => stats.drop(reason),
+    }
+}
+
+fn add_block_drops(stats: &mut Stats, blocks: &Reassembler) {
+    let drops = blocks.drops();
+    stats.add(Drop::Incomplete, drops.partial);
+    stats.add(Drop::TooBig, drops.oversize);
+    stats.add(Drop::Malformed, drops.malformed);
+}

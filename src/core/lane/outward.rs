@@ -1,0 +1,294 @@
+//! The way out: frames of the device to sealed datagrams.
+
+use super::orders::Name;
+use super::train::Train;
+use super::{Command, Notice, Settings, Sink, Under, seal};
+use crate::core::limits::{BUDGET_BASE, COUNTER_END, DATAGRAM_MAX};
+use crate::core::path::Path;
+use crate::core::stats::{Drop, Stats};
+use crate::crypto::aead::{Aead, TAG};
+use crate::packet::traffic_class::{self, ECN};
+use crate::wire::block::{Bodies, Packer};
+use crate::wire::datagram::{Header, Kind, SID};
+
+struct SendKey {
+    name: Name,
+    aead: Aead,
+    counter: u32,
+}
+
+/// One lane's way out.
+pub struct Outward {
+    settings: Settings,
+    current: Option<SendKey>,
+    next: Option<SendKey>,
+    spare: Option<SendKey>,
+    aside: Option<SendKey>,
+    endpoint: Option<Path>,
+    agreed: bool,
+    budget: usize,
+    /// Whether the link knows that its own datagrams come out of the device.
+    looped: bool,
+    /// Whether a datagram longer than the base went out since the last report.
+    used_length: bool,
+    packer: Packer,
+    /// The stream has a frame that no datagram holds whole.
+    has_big: bool,
+    train: Train,
+    stats: Stats,
+}
+
+impl Outward {
+    /// Without keys: nothing passes until the link says so.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            train: Train::new(settings.framing),
+            settings,
+            current: None,
+            next: None,
+            spare: None,
+            aside: None,
+            endpoint: None,
+            agreed: false,
+            budget: BUDGET_BASE,
+            looped: false,
+            used_length: false,
+            packer: Packer::default(),
+            has_big: false,
+            stats: Stats::default(),
+        }
+    }
+
+    /// What was counted so far.
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// Datagrams sent under the current key, and whether a long one was among those since the last call.
+    pub fn report(&mut self) -> (u32, bool) {
+        self.settings.inner.renew();
+        let counter = self.current.as_ref().map_or(0, |key| key.counter);
+        (counter, std::mem::take(&mut self.used_length))
+    }
+
+    /// Carries out what the link decided, as far as it concerns this way.
+    pub fn handle_command(&mut self, command: &Command, sink: &mut impl Sink) {
+        self.flush(sink);
+        match command {
+            Command::Prepare(under, key) => {
+                let aead = self.settings.aead(self.settings.direction, key);
+                let key = SendKey { name: key.name(), aead, counter: 0 };
+                *self.own(*under) = Some(key);
+            }
+            Command::Switch(under) => {
+                if let Some(key) = self.own(*under).take() {
+                    self.current = Some(key);
+                }
+            }
+            Command::Wipe(under) => *self.own(*under) = None,
+            Command::WipeAll => {
+                (self.current, self.next, self.spare, self.aside) = (None, None, None, None);
+            }
+            Command::Handshake(handshake) => sink.datagram(&handshake.datagram, handshake.from),
+            Command::Control { body, to, under } => self.send_control(body, *to, *under, sink),
+            Command::Endpoint(endpoint) => (self.endpoint, self.looped) = (*endpoint, false),
+            Command::Agreed(agreed) => self.agreed = *agreed,
+            Command::Budget(budget) => {
+                self.budget = (*budget).clamp(self.settings.framing.overhead() + 64, DATAGRAM_MAX)
+            }
+            Command::Receive(_) | Command::Forget(_) | Command::Sources(_) | Command::Again(_) => {}
+        }
+    }
+
+    /// Takes a frame of the device, given in two parts that follow one another (the second may be empty). It may
+    /// stay until [`Outward::flush`], so that those that come at the same time share what they cost.
+    pub fn handle_frame(&mut self, head: &[u8], tail: &[u8], sink: &mut impl Sink) {
+        let (Some(to), Some(_), true) = (self.endpoint, &self.current, self.agreed) else {
+            self.stats.drop(Drop::NoPeer);
+            return;
+        };
+        let length = head.len() + tail.len();
+        if length == 0 || length > self.settings.max_frame {
+            return self.refuse_length(head, tail, sink);
+        }
+        if self.settings.inner.is_own(head, to.remote) {
+            self.stats.drop(Drop::TunnelInTunnel);
+            self.looped = self.looped || sink.notice(Notice::TunnelInTunnel);
+            return;
+        }
+        self.stats.frames_out += 1;
+        self.stats.bytes_out += length as u64;
+        let class = traffic_class::of(head, self.settings.inner.layer());
+        let class = if self.settings.copy_dscp { class } else { class & ECN };
+        if class != self.train.class {
+            self.flush(sink);
+            self.train.class = class;
+        }
+        let capacity = self.capacity();
+        // Two of them fit into a datagram.
+        let is_small = self.settings.bundle && 2 * length + 6 <= capacity;
+        let joins = match self.packer.is_open() {
+            true => is_small || self.has_big,
+            false => is_small && self.train.is_empty(),
+        };
+        if length > capacity || joins {
+            self.has_big |= length > capacity;
+            self.stream(|packer, bodies| packer.push([head, tail], bodies), sink);
+        } else {
+            self.end_stream(sink);
+            self.place(head, tail, sink);
+        }
+    }
+
+    /// Sends what is waiting.
+    pub fn flush(&mut self, sink: &mut impl Sink) {
+        self.end_stream(sink);
+        self.send(sink);
+    }
+
+    /// Bytes that one datagram has for its body.
+    fn capacity(&self) -> usize {
+        self.budget - self.settings.framing.overhead()
+    }
+
+    /// A frame that is longer than agreed: a packet's sender may be told.
+    fn refuse_length(&mut self, head: &[u8], tail: &[u8], sink: &mut impl Sink) {
+        self.stats.drop(Drop::TooBig);
+        let whole;
+        let frame = if tail.is_empty() {
+            head
+        } else {
+            whole = [head, tail].concat();
+            &whole
+        };
+        if let Some(answer) = self.settings.inner.too_big(frame) {
+            sink.frame(answer);
+        }
+    }
+
+    /// A datagram that is one frame.
+    fn place(&mut self, head: &[u8], tail: &[u8], sink: &mut impl Sink) {
+        let length = head.len() + tail.len();
+        if !self.train.takes(length) {
+            self.send(sink);
+        }
+        let body = self.train.body(length);
+        let (front, back) = body.split_at_mut(head.len());
+        front.copy_from_slice(head);
+        back.copy_from_slice(tail);
+        self.seal_next(Kind::Frame, length, sink);
+    }
+
+    fn stream<S: Sink>(&mut self, pack: impl FnOnce(&mut Packer, &mut Stream<'_, S>), sink: &mut S) {
+        let mut packer = std::mem::take(&mut self.packer);
+        let capacity = self.capacity();
+        if !packer.is_open() && !self.train.takes_more(capacity) {
+            self.send(sink);
+        }
+        pack(&mut packer, &mut Stream { outward: self, capacity, sink });
+        self.packer = packer;
+    }
+
+    fn end_stream(&mut self, sink: &mut impl Sink) {
+        if !self.packer.is_open() {
+            return;
+        }
+        self.has_big = false;
+        if let Some(frame) = self.packer.only_frame() {
+            // Alone it needs no stream.
+            self.packer = Packer::default();
+            let length = frame.len();
+            self.train.body(frame.end).copy_within(frame, 0);
+            self.seal_next(Kind::Frame, length, sink);
+        } else {
+            self.stream(|packer, bodies| packer.finish(bodies), sink);
+        }
+    }
+
+    /// Seals the body of `length` bytes that stands at the train's end.
+    fn seal_next(&mut self, kind: Kind, length: usize, sink: &mut impl Sink) {
+        let Some(key) = self.current.as_mut().filter(|key| key.counter < COUNTER_END) else {
+            self.stats.drop(Drop::NoPeer);
+            return;
+        };
+        let (header, sid) = key.next(kind, self.settings.lane);
+        if self.train.add(header, sid, &key.aead, length).is_err() {
+            self.stats.drop(Drop::TooBig);
+            return;
+        }
+        self.stats.datagrams_out += 1;
+        self.used_length |= self.settings.framing.overhead() + length > BUDGET_BASE;
+        if self.train.is_full() {
+            self.send(sink);
+        }
+    }
+
+    fn send(&mut self, sink: &mut impl Sink) {
+        if let (Some(to), false) = (self.endpoint, self.train.is_empty()) {
+            sink.train(self.train.finish(&self.settings.keys, to));
+        }
+        self.train.clear();
+    }
+
+    fn own(&mut self, under: Under) -> &mut Option<SendKey> {
+        match under {
+            Under::Current => &mut self.current,
+            Under::Next => &mut self.next,
+            Under::Spare => &mut self.spare,
+            Under::Aside => &mut self.aside,
+        }
+    }
+
+    fn send_control(&mut self, body: &[u8], to: Path, under: Under, sink: &mut impl Sink) {
+        let Settings { framing, lane, .. } = self.settings;
+        let own = match under {
+            Under::Next if self.next.is_some() => &mut self.next,
+            Under::Spare if self.spare.is_some() => &mut self.spare,
+            Under::Aside if self.aside.is_some() => &mut self.aside,
+            Under::Current | Under::Next | Under::Spare | Under::Aside => &mut self.current,
+        };
+        let Some(key) = own.as_mut().filter(|key| key.counter < COUNTER_END) else {
+            self.stats.drop(Drop::NoPeer);
+            return;
+        };
+        let (header, sid) = key.next(Kind::Control, lane);
+        let mut datagram: Vec<u8> = sid.iter().flatten().copied().collect();
+        datagram.extend(header.emit());
+        datagram.extend(body);
+        datagram.extend([0; TAG]);
+        if seal(framing, &self.settings.keys, &key.aead, header, &mut datagram).is_ok() {
+            self.stats.datagrams_out += 1;
+            sink.datagram(&datagram, to);
+        }
+    }
+}
+
+impl SendKey {
+    /// The header of the next datagram, and its sid in static mode.
+    fn next(&mut self, kind: Kind, lane: u8) -> (Header, Option<[u8; SID]>) {
+        let (slot, sid) = match self.name {
+            Name::Sid(sid) => (0, Some(sid.0)),
+            Name::Slot(slot) => (slot, None),
+        };
+        let header = Header { slot, kind, lane, counter: self.counter };
+        self.counter += 1;
+        (header, sid)
+    }
+}
+
+/// The stream of frames as bodies at the train's end.
+struct Stream<'a, S> {
+    outward: &'a mut Outward,
+    capacity: usize,
+    sink: &'a mut S,
+}
+
+impl<S: Sink> Bodies for Stream<'_, S> {
+    fn body(&mut self) -> &mut [u8] {
+        self.outward.train.body(self.capacity)
+    }
+
+    fn close(&mut self, length: usize) {
+        self.outward.seal_next(Kind::Block, length, self.sink);
+    }
+}

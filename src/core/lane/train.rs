@@ -1,0 +1,141 @@
+//! Datagrams on their way out: sealed one behind the other at an equal stride, so that one call sends all.
+
+use crate::core::limits::DATAGRAM_MAX;
+use crate::core::path::Path;
+use crate::core::stats::Drop;
+use crate::crypto::aead::{Aead, TAG};
+use crate::crypto::keys::{LinkKeys, Masks};
+use crate::wire::datagram::{Framing, HEADER, Header, SID};
+
+/// Most datagrams that one call sends (linux/udp.h: UDP_MAX_SEGMENTS of older kernels).
+const MOST: usize = 64;
+/// Most bytes: what fits behind IPv6 and UDP headers as well.
+const LONGEST: usize = 65_487;
+
+/// Datagrams for one address, sealed and masked. All are `stride` bytes long but the last, which may be shorter.
+#[derive(Debug, Clone, Copy)]
+pub struct Datagrams<'a> {
+    /// One behind the other.
+    pub bytes: &'a [u8],
+    /// Length of each but the last, in bytes.
+    pub stride: usize,
+    /// The traffic class for their IP headers: ECN in the lower two bits, DSCP above.
+    pub class: u8,
+    /// Where to.
+    pub to: Path,
+}
+
+impl<'a> Datagrams<'a> {
+    /// One datagram.
+    pub fn one(bytes: &'a [u8], class: u8, to: Path) -> Self {
+        Self { bytes, stride: bytes.len(), class, to }
+    }
+
+    /// How many they are.
+    pub fn count(&self) -> usize {
+        self.bytes.len().div_ceil(self.stride.max(1))
+    }
+}
+
+/// Datagrams that are being made.
+pub(super) struct Train {
+    framing: Framing,
+    buffer: Vec<u8>,
+    used: usize,
+    stride: usize,
+    count: usize,
+    /// Nothing may follow: the last is shorter than the others.
+    closed: bool,
+    /// Traffic class of what is in it, or will be.
+    pub class: u8,
+    masks: Masks,
+}
+
+impl Train {
+    pub fn new(framing: Framing) -> Self {
+        Self {
+            framing,
+            buffer: vec![0; LONGEST.max(DATAGRAM_MAX)],
+            used: 0,
+            stride: 0,
+            count: 0,
+            closed: false,
+            class: 0,
+            masks: Masks::with_capacity(MOST),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Whether a datagram with a body of this length may be next.
+    pub fn takes(&self, body: usize) -> bool {
+        let length = self.framing.overhead() + body;
+        self.is_empty() || length <= self.stride && !self.is_full()
+    }
+
+    /// Whether many datagrams with bodies of this length may follow.
+    pub fn takes_more(&self, body: usize) -> bool {
+        self.is_empty() || self.framing.overhead() + body == self.stride && !self.is_full()
+    }
+
+    /// Whether it must go out before anything follows.
+    pub fn is_full(&self) -> bool {
+        self.closed || self.count == MOST || self.count > 0 && self.used + self.stride > LONGEST
+    }
+
+    /// Where the next body is to be written.
+    pub fn body(&mut self, length: usize) -> &mut [u8] {
+        let at = self.used + self.framing.prefix();
+        &mut self.buffer[at..at + length]
+    }
+
+    /// Seals the next body, of `length` bytes.
+    ///
+    /// # Errors
+    /// [`Drop::TooBig`] if the cipher refuses the length.
+    pub fn add(
+        &mut self,
+        header: Header,
+        sid: Option<[u8; SID]>,
+        aead: &Aead,
+        length: usize,
+    ) -> Result<(), Drop> {
+        let (prefix, total) = (self.framing.prefix(), self.framing.overhead() + length);
+        let datagram = &mut self.buffer[self.used..self.used + total];
+        if let Some(sid) = sid {
+            datagram[..SID].copy_from_slice(&sid);
+        }
+        let header_bytes = header.emit();
+        datagram[prefix - HEADER..prefix].copy_from_slice(&header_bytes);
+        let (body, tag) = datagram[prefix..].split_at_mut(length);
+        tag.copy_from_slice(&aead.seal(header.counter, &header_bytes, body).map_err(|_| Drop::TooBig)?);
+        if self.is_empty() {
+            self.stride = total;
+        }
+        self.closed = total < self.stride;
+        self.used += total;
+        self.count += 1;
+        Ok(())
+    }
+
+    /// Masks everything in it.
+    pub fn finish(&mut self, keys: &LinkKeys, to: Path) -> Datagrams<'_> {
+        let bytes = &mut self.buffer[..self.used];
+        let prefix = self.framing.prefix();
+        let tags = bytes.chunks(self.stride).filter_map(|datagram| datagram.last_chunk::<TAG>());
+        keys.masks(tags, prefix, &mut self.masks);
+        for (index, datagram) in bytes.chunks_mut(self.stride).enumerate() {
+            let mask = self.masks.get(index);
+            for (byte, mask) in datagram[..prefix].iter_mut().zip(mask) {
+                *byte ^= mask;
+            }
+        }
+        Datagrams { bytes, stride: self.stride, class: self.class, to }
+    }
+
+    pub fn clear(&mut self) {
+        (self.used, self.stride, self.count, self.closed) = (0, 0, 0, false);
+    }
+}
