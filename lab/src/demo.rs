@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tund_lab::{Error, Host, Net, Process, probe, rights};
+
+use crate::link;
 
 /// Longer than a link needs on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -138,10 +140,7 @@ impl World {
                 pc.run("ip addr add 192.168.87.18/24 dev eth0")?;
             }
         }
-        let own =
-            std::env::current_exe().map_err(|error| Error::new(format!("own program file: {error}")))?;
-        let tund = net.dir().join("tund");
-        symlink(own, &tund).map_err(|error| Error::new(format!("{}: {error}", tund.display())))?;
+        let tund = link::program(&net)?;
         Ok(Self { fri, mon, pc, _internet: internet, tund, net })
     }
 

@@ -15,7 +15,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::process::signal_pid;
 use crate::wire::{Port, Wire};
-use crate::{At, Error, Process, rights, wait_until};
+use crate::{At, Error, Process, rights, teardown, wait_until};
 
 /// How long one `ip` command or the like may take.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
@@ -33,6 +33,7 @@ impl Net {
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("tund-lab-{}-{number}", std::process::id()));
         fs::create_dir_all(&dir).at(dir.display())?;
+        teardown::add_dir(&dir);
         Ok(Self { dir })
     }
 
@@ -63,6 +64,7 @@ impl Net {
 impl Drop for Net {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.dir);
+        teardown::remove_dir(&self.dir);
     }
 }
 
@@ -98,6 +100,7 @@ impl Host {
         let namespace = fs::metadata(&path).map(|meta| meta.ino());
         let mut host = Self { name: name.to_owned(), dir, holder, namespace: 0 };
         host.namespace = namespace.at(path)?;
+        teardown::add_namespace(host.namespace);
         host.prepare()?;
         Ok(host)
     }
@@ -267,12 +270,7 @@ impl Host {
 
     /// Numbers of the processes that run in this host, without its holder.
     pub fn processes(&self) -> Vec<u32> {
-        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-        let here = |pid: &u32| {
-            fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|meta| meta.ino() == self.namespace)
-        };
-        pids.filter(here).filter(|pid| *pid != self.pid()).collect()
+        processes_in(self.namespace).into_iter().filter(|pid| *pid != self.pid()).collect()
     }
 
     fn kill_processes(&self) {
@@ -313,5 +311,15 @@ impl Drop for Host {
         }
         let _ = self.holder.kill();
         let _ = self.holder.wait();
+        teardown::remove_namespace(self.namespace);
     }
+}
+
+/// Numbers of the processes in a network namespace.
+pub(crate) fn processes_in(namespace: u64) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let here =
+        |pid: &u32| fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|meta| meta.ino() == namespace);
+    pids.filter(here).collect()
 }

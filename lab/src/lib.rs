@@ -22,6 +22,8 @@ pub mod frame;
 pub mod machine;
 pub mod probe;
 pub mod rights;
+pub mod scenario;
+pub mod teardown;
 pub mod wire;
 
 pub use host::{Host, Net};

@@ -84,11 +84,17 @@ impl Link {
     }
 }
 
-/// This program under the daemon's name, and a key on both hosts.
-pub(crate) fn install(net: &Net, fri: &Host, mon: &Host) -> Result<PathBuf, Error> {
+/// This program under the daemon's name.
+pub(crate) fn program(net: &Net) -> Result<PathBuf, Error> {
     let tund = net.dir().join("tund");
     let own = std::env::current_exe().map_err(|error| Error::new(format!("own program file: {error}")))?;
     symlink(own, &tund).map_err(|error| Error::new(format!("{}: {error}", tund.display())))?;
+    Ok(tund)
+}
+
+/// The same, and a key on both hosts.
+pub(crate) fn install(net: &Net, fri: &Host, mon: &Host) -> Result<PathBuf, Error> {
+    let tund = program(net)?;
     let key = fri.dir().join("static.key");
     fri.run(&format!("{} genkey -o {}", tund.display(), key.display()))?;
     std::fs::copy(&key, mon.dir().join("static.key"))

@@ -8,9 +8,10 @@ mod bench;
 mod besiege;
 mod demo;
 mod link;
+mod story;
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -33,6 +34,14 @@ enum Command {
         #[arg(value_enum, default_value_t = demo::Mode::Tun)]
         mode: demo::Mode,
     },
+    /// The scenarios, and whether they can run here
+    List {
+        /// A file that says, for each scenario that cannot run here, why: `NAME = "REASON"`
+        #[arg(long, value_name = "FILE")]
+        needs: Option<PathBuf>,
+    },
+    /// A scenario: hosts, links, what works, and what happens when something breaks
+    Run(story::Options),
     /// tund beside other tunnels: throughput, packet rate, round trip, processor time, memory; and the targets
     Bench(bench::Options),
     /// What a flood of strangers' datagrams costs a running link
@@ -49,8 +58,15 @@ fn main() -> ExitCode {
     if Path::new(&name).file_name() == Some(OsStr::new("tund")) {
         return tund::cli::main();
     }
-    let result = match Line::parse().command {
+    let line = Line::parse();
+    if let Err(error) = tund_lab::teardown::end_on_signals() {
+        eprintln!("tund-lab: {error}");
+        return ExitCode::FAILURE;
+    }
+    let result = match line.command {
         Command::Demo { mode } => demo::run(mode),
+        Command::List { needs } => story::list(needs.as_deref()),
+        Command::Run(options) => story::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Flood { rounds } => besiege::run(rounds),
     };

@@ -10,7 +10,7 @@ use crate::{At, Error};
 const ENTERED: &str = "TUND_LAB_ENTERED";
 
 /// Debian packages of the programs that the laboratory or its tests start.
-const PACKAGES: [(&str, &str); 15] = [
+const PACKAGES: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("bridge", "iproute2"),
     ("ss", "iproute2"),
@@ -26,6 +26,14 @@ const PACKAGES: [(&str, &str); 15] = [
     ("inetd", "openbsd-inetd"),
     ("xinetd", "xinetd"),
     ("systemd-socket-activate", "systemd"),
+    ("nft", "nftables"),
+    ("haproxy", "haproxy"),
+    ("busybox", "busybox"),
+    ("curl", "curl"),
+    ("bird", "bird2"),
+    ("conntrack", "conntrack"),
+    ("dumpcap", "wireshark-common"),
+    ("tshark", "tshark"),
 ];
 
 /// Fails with the Debian package's name when `program` is not installed.

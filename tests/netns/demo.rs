@@ -56,8 +56,8 @@ fn the_bridged_demo_runs_as_root() {
 
 /// As user nobody, with the program in a place that user may read and Debian's mode of `/dev/net/tun`.
 /// In a user namespace, where no other user exists, one within that maps an ordinary user is the place.
-#[test]
-fn the_demo_runs_as_an_ordinary_user() {
+/// `arguments` are the lab's; `done` waits for its end.
+pub fn as_ordinary_user(arguments: &str, done: impl FnOnce(Process)) {
     let net = Net::new().unwrap();
     let host = net.host("machine").unwrap();
     let place = host.dir().join("place");
@@ -71,12 +71,17 @@ fn the_demo_runs_as_an_ordinary_user() {
         host.shell(&format!("mkdir {dev} && mount -t tmpfs -o mode=755 tmpfs {dev}")).unwrap();
         host.shell(&format!("mknod -m 666 {dev}/tun c 10 200 && mount --bind {dev}/tun /dev/net/tun"))
             .unwrap();
-        format!("setpriv --reuid=65534 --regid=65534 --clear-groups env TMPDIR={place} {program} demo")
+        format!("setpriv --reuid=65534 --regid=65534 --clear-groups env TMPDIR={place} {program} {arguments}")
     } else {
-        format!("unshare --user --map-user=1000 --map-group=1000 env TMPDIR={place} {program} demo")
+        format!("unshare --user --map-user=1000 --map-group=1000 env TMPDIR={place} {program} {arguments}")
     };
     let words: Vec<&str> = words.split(' ').collect();
-    assert_shows_a_link(host.spawn(&words).unwrap(), "tun");
+    done(host.spawn(&words).unwrap());
     let left: Vec<_> = std::fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["tund-lab"], "files are left");
+}
+
+#[test]
+fn the_demo_runs_as_an_ordinary_user() {
+    as_ordinary_user("demo", |demo| assert_shows_a_link(demo, "tun"));
 }

@@ -23,6 +23,7 @@ mod privileges;
 mod randomness;
 mod returning;
 mod routed;
+mod scenarios;
 mod scripts;
 mod sizes;
 mod superserver;

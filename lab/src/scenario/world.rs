@@ -1,0 +1,254 @@
+//! A scenario that runs.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{Check, Phase, Scenario, Step};
+use crate::{At, Error, Host, Net, Process, rights};
+
+/// How soon what must hold has to hold.
+const SOON: Duration = Duration::from_secs(40);
+/// How long a shell script of a check or a step may take.
+const SCRIPT: Duration = Duration::from_secs(20);
+/// How long an end of a link may take to go.
+const GOING: Duration = Duration::from_secs(20);
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The hosts of a scenario and what runs on them. Fields drop in this order: the world last.
+pub struct World {
+    scenario: Scenario,
+    running: BTreeMap<(String, String), Running>,
+    hosts: BTreeMap<String, Host>,
+    tund: PathBuf,
+    _net: Net,
+}
+
+/// A program, and where its log was when the phase began.
+struct Running {
+    process: Process,
+    mark: usize,
+}
+
+impl World {
+    /// Builds the hosts and cables; `tund` is the daemon. Nothing runs yet.
+    pub fn new(scenario: Scenario, tund: &Path) -> Result<Self, Error> {
+        scenario.verify()?;
+        for program in &scenario.programs {
+            rights::require(program)?;
+        }
+        let net = Net::new()?;
+        let mut hosts = BTreeMap::new();
+        for name in scenario.host.keys() {
+            hosts.insert(name.clone(), net.host(name)?);
+        }
+        for [(a, a_name), (b, b_name)] in scenario.plugs()? {
+            net.cable(host(&hosts, a)?, a_name, host(&hosts, b)?, b_name)?;
+        }
+        let (running, tund) = (BTreeMap::new(), tund.to_owned());
+        let world = Self { scenario, running, hosts, tund, _net: net };
+        world.make_keys()?;
+        for (name, plan) in &world.scenario.host {
+            world.prepare(name, plan)?;
+        }
+        Ok(world)
+    }
+
+    /// Starts all services and links.
+    pub fn start_all(&mut self) -> Result<(), Error> {
+        for (name, plan) in self.scenario.host.clone() {
+            for what in plan.services.iter().chain(plan.tund.keys()) {
+                self.start(&name, what)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn make_keys(&self) -> Result<(), Error> {
+        for (file, owners) in &self.scenario.keys {
+            let mut made: Option<PathBuf> = None;
+            for owner in owners {
+                let owner = self.host(owner)?;
+                let path = owner.dir().join(file);
+                match &made {
+                    None => owner.run(&format!("{} genkey -o {}", self.tund.display(), path.display()))?,
+                    Some(first) => fs::copy(first, &path).map(|_| String::new()).at(path.display())?,
+                };
+                made = Some(path);
+            }
+        }
+        Ok(())
+    }
+
+    fn prepare(&self, name: &str, plan: &super::Host) -> Result<(), Error> {
+        let host = self.host(name)?;
+        if plan.forward {
+            host.sysctl("net/ipv4/ip_forward", "1")?;
+        }
+        for (name, address) in &plan.names {
+            host.add_name(address, name)?;
+        }
+        for (file, text) in &plan.files {
+            let path = host.file(file, &self.filled(host, text))?;
+            if text.starts_with("#!") {
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).at(path.display())?;
+            }
+        }
+        if !plan.setup.is_empty() {
+            host.shell(&within(host, &format!("set -e\n{}", plan.setup)))?;
+        }
+        Ok(())
+    }
+
+    /// `@TUND@` is the daemon's program, `@DIR@` the host's directory.
+    fn filled(&self, host: &Host, text: &str) -> String {
+        let [tund, dir] = [self.tund.as_path(), host.dir()].map(|path| path.display().to_string());
+        text.replace("@TUND@", &tund).replace("@DIR@", &dir)
+    }
+
+    /// A host by its name.
+    pub fn host(&self, name: &str) -> Result<&Host, Error> {
+        host(&self.hosts, name)
+    }
+
+    /// The names of the hosts.
+    pub fn hosts(&self) -> impl Iterator<Item = &str> {
+        self.hosts.keys().map(String::as_str)
+    }
+
+    /// The phases.
+    pub fn phases(&self) -> Vec<Phase> {
+        self.scenario.phase.clone()
+    }
+
+    /// Does what a phase does, and says each check that holds. The first that does not is an error
+    /// with the logs of all links.
+    pub fn run(&mut self, phase: &Phase, mut say: impl FnMut(&Check)) -> Result<(), Error> {
+        for running in self.running.values_mut() {
+            running.mark = running.process.mark();
+        }
+        for step in &phase.step {
+            self.step(step).map_err(|error| self.with_logs(&phase.say, &error))?;
+        }
+        for check in &phase.check {
+            self.check(check).map_err(|error| self.with_logs(&check.say, &error))?;
+            say(check);
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, step: &Step) -> Result<(), Error> {
+        let Step { on, run, stop, kill, start } = step;
+        if let Some(script) = run {
+            let host = self.host(on)?;
+            host.shell(&within(host, script))?;
+        }
+        if let Some(what) = stop {
+            let mut running = self.take(on, what)?;
+            running.process.terminate(GOING)?;
+        }
+        if let Some(what) = kill {
+            drop(self.take(on, what)?);
+        }
+        if let Some(what) = start {
+            self.start(on, what)?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, on: &str, what: &str) -> Result<Running, Error> {
+        let key = (on.to_owned(), what.to_owned());
+        self.running.remove(&key).ok_or_else(|| Error::new(format!("{on}: {what} does not run")))
+    }
+
+    fn start(&mut self, on: &str, what: &str) -> Result<(), Error> {
+        let plan = self.scenario.host.get(on).and_then(|plan| plan.tund.get(what));
+        let process = match plan {
+            Some(text) => {
+                let host = self.host(on)?;
+                // What a step changed in the file stays changed.
+                let file = host.dir().join(format!("{what}.toml"));
+                if !file.exists() {
+                    host.file(&format!("{what}.toml"), text)?;
+                }
+                host.tund(&self.tund, &file, &["--verb", "3"])?
+            }
+            None => {
+                let host = self.host(on)?;
+                let mut command = host.command("sh");
+                command.arg("-c").arg(within(host, &format!("exec {what}")));
+                Process::spawn(format!("{on}: {what}"), command)?
+            }
+        };
+        self.running.insert((on.to_owned(), what.to_owned()), Running { process, mark: 0 });
+        Ok(())
+    }
+
+    /// Looks until it holds.
+    fn check(&self, check: &Check) -> Result<(), Error> {
+        let deadline = Instant::now() + SOON;
+        let mut failures = 0;
+        loop {
+            let (held, seen) = self.look(check)?;
+            failures = if held && check.fails { failures + 1 } else { 0 };
+            if held && (!check.fails || failures == 2) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                let asked = check.run.as_deref().unwrap_or("its log");
+                return Err(Error::new(format!("{}: {asked}: {seen}", check.on)));
+            }
+            thread::sleep(PAUSE);
+        }
+    }
+
+    /// Whether it holds now, and what is seen.
+    fn look(&self, check: &Check) -> Result<(bool, String), Error> {
+        let shows = |text: &str| check.shows.as_deref().is_none_or(|part| text.contains(part));
+        if let Some(end) = &check.log {
+            let Some(running) = self.running.get(&(check.on.clone(), end.clone())) else {
+                return Err(Error::new(format!("{}: {end} does not run", check.on)));
+            };
+            let lines = running.process.lines();
+            let text = lines.get(running.mark..).unwrap_or_default().join("\n");
+            return Ok((shows(&text), text));
+        }
+        let host = self.host(&check.on)?;
+        let mut command = host.command("sh");
+        command.arg("-c").arg(within(host, check.run.as_deref().unwrap_or_default()));
+        let mut process = Process::spawn(format!("{}: check", check.on), command)?;
+        let succeeded = process.wait(SCRIPT).is_ok_and(|status| status.success());
+        let text = process.text();
+        Ok((succeeded != check.fails && shows(&text), text))
+    }
+
+    fn with_logs(&self, what: &str, error: &Error) -> Error {
+        let mut text = format!("{what}: {error}");
+        for ((on, what), running) in &self.running {
+            text += &format!("\n--- {what} on {on}\n{}", running.process.text());
+        }
+        Error::new(text)
+    }
+
+    /// A command that runs in the directory of a host, with tund's program on the path.
+    pub fn command(&self, on: &str, program: &str) -> Result<Command, Error> {
+        let host = self.host(on)?;
+        let mut command = host.command("sh");
+        command.arg("-c").arg(within(host, &format!("exec {program}")));
+        Ok(command)
+    }
+}
+
+fn host<'a>(hosts: &'a BTreeMap<String, Host>, name: &str) -> Result<&'a Host, Error> {
+    hosts.get(name).ok_or_else(|| Error::new(format!("there is no host {name}")))
+}
+
+/// A script in the host's directory.
+fn within(host: &Host, script: &str) -> String {
+    format!("cd {}\n{script}", host.dir().display())
+}
