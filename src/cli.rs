@@ -108,6 +108,12 @@ enum Command {
         #[arg(value_name = "NAME")]
         link: Option<String>,
     },
+    /// Have a link read its configuration and keys again, as SIGHUP does, and show what has changed
+    Reload {
+        /// The link's name, or its configuration file
+        #[arg(value_name = "NAME")]
+        link: String,
+    },
     /// Have a link change to new traffic keys
     Rekey {
         /// The link's name, or its configuration file
@@ -187,6 +193,7 @@ fn run(cli: Cli) -> ExitCode {
             client::status(link.as_deref(), Form { json, watch }).unwrap_or_else(|fatal| end(Err(fatal)))
         }
         Some(Command::Stats { link }) => end(client::stats(link.as_deref())),
+        Some(Command::Reload { link }) => end(client::command(&link, Method::Reload)),
         Some(Command::Rekey { link }) => end(client::command(&link, Method::Rekey)),
         Some(Command::Reconnect { link }) => end(client::command(&link, Method::Reconnect)),
         Some(Command::Down { link }) => end(client::command(&link, Method::Down)),

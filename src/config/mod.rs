@@ -14,6 +14,7 @@ pub mod keyfile;
 pub mod openvpn;
 mod raw;
 mod reader;
+pub mod reload;
 mod render;
 mod suggest;
 

@@ -93,6 +93,15 @@ impl Changes {
         Ok(())
     }
 
+    /// Takes back those of `old` that are not in `new`, then carries out those of `new` that are not in `old`.
+    pub fn exchange(&mut self, old: &[Step], new: &[Step]) -> Result<(), String> {
+        let without = |these: &[Step], those: &[Step]| -> Vec<Step> {
+            these.iter().filter(|step| !those.contains(step)).cloned().collect()
+        };
+        self.take_back(&without(old, new));
+        self.apply(&without(new, old))
+    }
+
     /// Takes these steps back, the last first, before the others. What fails is logged and the rest goes on.
     pub fn take_back(&mut self, steps: &[Step]) {
         let before = self.undo.len();

@@ -259,6 +259,11 @@ impl Engine {
                 self.wanted = Some(self.threads);
                 self.worker.send(ToWorker::Report);
             }
+            ToEngine::Settings(settings) => {
+                log::set_level(settings.verb);
+                self.letters = settings.verb >= 5;
+                self.link.handle_settings(now(), *settings);
+            }
             ToEngine::Rekey => self.link.handle_rekey(now()),
             ToEngine::Reconnect => self.link.handle_reconnect(now()),
             ToEngine::Resumed => self.link.handle_resumed(now()),

@@ -4,26 +4,35 @@
 
 use std::fmt;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// Takes a line that passed the level.
 pub type Sink = Box<dyn Fn(u8, &str) + Send + Sync>;
 
-static LOG: OnceLock<(u8, Sink)> = OnceLock::new();
+static LEVEL: AtomicU8 = AtomicU8::new(0);
+static SINK: OnceLock<Sink> = OnceLock::new();
 
 /// Sets level and destination, once a process; later calls change nothing.
 pub fn init(verb: u8, sink: Sink) {
-    let _ = LOG.set((verb, sink));
+    if SINK.set(sink).is_ok() {
+        set_level(verb);
+    }
+}
+
+/// Shows lines up to `verb` from now on.
+pub fn set_level(verb: u8) {
+    LEVEL.store(verb, Ordering::Relaxed);
 }
 
 /// Whether lines of `verb` are shown.
 pub fn enabled(verb: u8) -> bool {
-    LOG.get().is_some_and(|(level, _)| verb <= *level)
+    verb <= LEVEL.load(Ordering::Relaxed) && SINK.get().is_some()
 }
 
 /// Logs one line at `verb` (0 fatal, 1 default, 3 normal, 4 more, 6 and up trace).
 pub fn line(verb: u8, text: fmt::Arguments<'_>) {
-    if let Some((level, sink)) = LOG.get()
-        && verb <= *level
+    if verb <= LEVEL.load(Ordering::Relaxed)
+        && let Some(sink) = SINK.get()
     {
         sink(verb, &text.to_string());
     }

@@ -14,6 +14,16 @@ pub fn status(text: &str) {
     send(&[NotifyState::Status(text)]);
 }
 
+/// The configuration is being read again.
+pub fn reloading() {
+    let states = [NotifyState::Reloading];
+    // With Type=notify-reload the time says which reload is meant.
+    match NotifyState::monotonic_usec_now() {
+        Ok(time) => send(&[NotifyState::Reloading, time]),
+        Err(_) => send(&states),
+    }
+}
+
 /// The link ends.
 pub fn stopping() {
     send(&[NotifyState::Stopping]);

@@ -72,16 +72,26 @@ impl Output {
         if let Self::Stderr = self {
             return stderr::show_finding(file, text, finding);
         }
-        let place = finding.span.as_ref().map(|span| position(text, span.start));
-        let place = place.map_or_else(String::new, |(line, column)| format!(":{line}:{column}"));
-        let help = finding.help.as_ref().map_or_else(String::new, |help| format!(": {help}"));
-        let (verb, kind) = match finding.severity {
-            Severity::Error => (0, "error"),
-            Severity::Warning => (1, "warning"),
-            Severity::Note => (3, "note"),
+        let verb = match finding.severity {
+            Severity::Error => 0,
+            Severity::Warning => 1,
+            Severity::Note => 3,
         };
-        self.line(verb, &format!("{file}{place}: {kind}: {}{help}", finding.message));
+        self.line(verb, &finding_line(file, text, finding));
     }
+}
+
+/// A finding with its place in `text`, the text of `file`, in one line.
+pub fn finding_line(file: &str, text: &str, finding: &Diagnostic) -> String {
+    let place = finding.span.as_ref().map(|span| position(text, span.start));
+    let place = place.map_or_else(String::new, |(line, column)| format!(":{line}:{column}"));
+    let help = finding.help.as_ref().map_or_else(String::new, |help| format!(": {help}"));
+    let kind = match finding.severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+        Severity::Note => "note",
+    };
+    format!("{file}{place}: {kind}: {}{help}", finding.message)
 }
 
 /// The severity of syslog(3) for a level of verbosity.

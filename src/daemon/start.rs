@@ -11,14 +11,14 @@ use super::directories::{self, Lock, RUNTIME, STATE};
 use super::exit::{BUG, CONFIG, FAILED, Fatal, PRIVILEGE, UNAVAILABLE, USAGE};
 use super::floor::Floor;
 use super::identity;
-use super::output::Output;
+use super::output::{self, Output};
 use super::preflight::{self, Loaded};
 use super::signals::{Signal, Signals};
 use ipnet::{IpNet, Ipv6Net};
 
 use crate::config::{Config, Diagnostic, LogTo, Mode, Severity, Sources};
 use crate::crypto::keys::{Pair, fingerprint, link_secret};
-use crate::privsep::message::{LinkSettings, Start, StaticPair};
+use crate::privsep::message::{Confinement, LinkSettings, Start, StaticPair};
 use crate::privsep::parent::{Launch, Link, Parent};
 use crate::route::netlink::Netlink;
 use crate::say;
@@ -121,23 +121,20 @@ fn prepare(
     for warning in preflight::check_host(&config, &loaded.text, None, &mut changes.netlink) {
         say!(1, "warning: {}", one_line(&warning));
     }
-    let (secret, statics) = secrets(&config, options.allow_open_keys)?;
+    let keys = secrets(&config, options.allow_open_keys)?;
     let state = directories::make(STATE, config.run.state_dir.as_deref(), &config.name);
-    let floor = Floor::open(state.as_deref(), fingerprint(&secret));
+    let floor = Floor::open(state.as_deref(), fingerprint(&keys.secret));
     let activated = inherited.is_some();
     let bound = socket(&config, &loaded.text, inherited)?;
     say!(1, "tund {}: {}, UDP port {}", env!("CARGO_PKG_VERSION"), config.name, bound.port);
     let link = LinkSettings { activated, ..settings(&config, &floor) };
-    let start = Start {
-        secret: *secret,
-        statics,
-        link,
-        data_path: config.tuning.data_path,
-        confinement: confinement.clone(),
-    };
+    let fingerprint = fingerprint(&keys.secret);
+    let start = engine_start(&config, keys, link, &confinement);
     let launch = Launch { start: Box::new(start), socket: bound.fd, device_later: activated };
     let directory = directory(options, &loaded);
-    let link = Link { directory, file: loaded.path, config, confinement, runtime };
+    let options = Options { config: loaded.path.clone(), cd: Some(directory.clone()), ..options.clone() };
+    let file = loaded.path;
+    let link = Link { directory, file, options, config, confinement, runtime, state, fingerprint, activated };
     Ok((Parent::new(link, floor, changes, signals), launch, lock))
 }
 
@@ -155,6 +152,23 @@ fn log_to(config: &Config, inherited: Option<&Inherited>) -> Output {
 
 /// Shows every finding; an error among them ends the start.
 fn load(options: &Options, output: &Output) -> Result<(Loaded, Config), Fatal> {
+    let (loaded, config, findings) = read(options);
+    for finding in &findings {
+        output.finding(&loaded.file, &loaded.text, finding);
+    }
+    config.map(|config| (loaded, config)).ok_or_else(|| Fatal::new(CONFIG, ""))
+}
+
+/// What a running link's file says now, or every finding in one line each.
+pub(crate) fn read_again(options: &Options) -> Result<(Loaded, Config), Vec<String>> {
+    let (loaded, config, findings) = read(options);
+    let lines = findings.iter().map(|finding| output::finding_line(&loaded.file, &loaded.text, finding));
+    let lines = lines.collect();
+    config.map(|config| (loaded, config)).ok_or(lines)
+}
+
+/// The file, its configuration unless something is wrong, and the findings that matter beyond `tund check`.
+fn read(options: &Options) -> (Loaded, Option<Config>, Vec<Diagnostic>) {
     let mut loaded =
         preflight::load(&options.config, options.cd.as_deref(), options.port.as_deref(), options.verb);
     let config = loaded.parsed.config.take();
@@ -162,14 +176,15 @@ fn load(options: &Options, output: &Output) -> Result<(Loaded, Config), Fatal> {
     if let Some(draft) = &loaded.parsed.draft {
         findings.extend(preflight::check_files(draft, &loaded.text, options.allow_open_keys));
     }
-    // Notes are for `tund check`.
-    for finding in findings.iter().filter(|finding| finding.severity > Severity::Note) {
-        output.finding(&loaded.file, &loaded.text, finding);
-    }
-    match config {
-        Some(config) if !findings.iter().any(Diagnostic::is_error) => Ok((loaded, config)),
-        _ => Err(Fatal::new(CONFIG, "")),
-    }
+    findings.retain(|finding| finding.severity > Severity::Note);
+    let config = config.filter(|_| !findings.iter().any(Diagnostic::is_error));
+    (loaded, config, findings)
+}
+
+/// The link secret, and the key pair of a handshake.
+pub(crate) struct Keys {
+    pub(crate) secret: zeroize::Zeroizing<[u8; 32]>,
+    pub(crate) statics: Option<StaticPair>,
 }
 
 /// Scripts run where relative paths start.
@@ -178,11 +193,20 @@ fn directory(options: &Options, loaded: &Loaded) -> PathBuf {
     given.or_else(|| loaded.path.parent().map(PathBuf::from)).unwrap_or_else(|| PathBuf::from("/"))
 }
 
-/// The link secret, and the key pair of a handshake.
-fn secrets(
+/// All that an engine gets beside its descriptors.
+pub(crate) fn engine_start(
     config: &Config,
-    allow_open_keys: bool,
-) -> Result<(zeroize::Zeroizing<[u8; 32]>, Option<StaticPair>), Fatal> {
+    keys: Keys,
+    link: LinkSettings,
+    confinement: &Confinement,
+) -> Start {
+    let Keys { secret, statics } = keys;
+    let data_path = config.tuning.data_path;
+    Start { secret: *secret, statics, link, data_path, confinement: confinement.clone() }
+}
+
+/// Reads the keys that the configuration names.
+pub(crate) fn secrets(config: &Config, allow_open_keys: bool) -> Result<Keys, Fatal> {
     let keys = preflight::read_keys(config, allow_open_keys).map_err(|errors| {
         let lines: Vec<_> = errors.iter().map(one_line).collect();
         Fatal::new(CONFIG, lines.join("; "))
@@ -194,7 +218,7 @@ fn secrets(
     };
     let statics = pair.map(|pair| StaticPair { private: *pair.private, peer_public: *pair.peer_public });
     let secret = link_secret(keys.shared.as_ref(), pair).map_err(|error| Fatal::new(CONFIG, error))?;
-    Ok((secret, statics))
+    Ok(Keys { secret, statics })
 }
 
 /// The socket that was inherited, or else a new one.
@@ -221,7 +245,8 @@ fn adopt(config: &Config, inherited: Inherited) -> Result<Bound, Fatal> {
     Ok(bound)
 }
 
-fn bind(config: &Config, text: &str) -> Result<Bound, Fatal> {
+/// A new socket as the configuration asks for it.
+pub(crate) fn bind(config: &Config, text: &str) -> Result<Bound, Fatal> {
     bind_patiently(config).map_err(|error| {
         let code = if error.kind() == io::ErrorKind::PermissionDenied { PRIVILEGE } else { UNAVAILABLE };
         let holder = preflight::check_port(config, text).filter(|_| error.kind() == io::ErrorKind::AddrInUse);
@@ -242,7 +267,8 @@ fn bind_patiently(config: &Config) -> io::Result<Bound> {
     }
 }
 
-fn settings(config: &Config, floor: &Floor) -> LinkSettings {
+/// What the engine needs of the configuration.
+pub(crate) fn settings(config: &Config, floor: &Floor) -> LinkSettings {
     LinkSettings {
         name: config.name.clone(),
         mode: config.device.mode,

@@ -43,6 +43,7 @@ impl Message for ToEngine {
             | ToEngine::FloorWritten { .. }
             | ToEngine::Resumed
             | ToEngine::Report
+            | ToEngine::Settings(_)
             | ToEngine::Rekey
             | ToEngine::Reconnect
             | ToEngine::Stop => 0..=0,

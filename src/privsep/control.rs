@@ -39,6 +39,10 @@ pub(super) struct Control {
     started: u64,
     pub(super) loaded: u64,
     pub(super) reload_ok: bool,
+    /// The configuration is to be read again.
+    pub(super) reload_wanted: bool,
+    /// Who waits for that.
+    pub(super) reload_asked: Vec<ClientId>,
 }
 
 impl Control {
@@ -64,6 +68,8 @@ impl Control {
             started: now,
             loaded: now,
             reload_ok: true,
+            reload_wanted: false,
+            reload_asked: Vec::new(),
         }
     }
 
@@ -89,7 +95,8 @@ impl Parent {
                     self.ask_engine();
                 }
                 Method::Reload => {
-                    self.reply(client, &api::refusal("reloading is not in this version yet; restart tund"))
+                    self.control.reload_asked.push(client);
+                    self.control.reload_wanted = true;
                 }
                 Method::Rekey => self.order(client, &ToEngine::Rekey),
                 Method::Reconnect => self.order(client, &ToEngine::Reconnect),

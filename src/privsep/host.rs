@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::parent::{Parent, Stage};
+use crate::config::Config;
 use crate::crypto::Random;
 use crate::daemon::cleanup::Mark;
 use crate::daemon::environment::Hook;
@@ -15,7 +16,7 @@ use crate::route::plan::{self, Host, Interface};
 use crate::say;
 
 /// How long the engine has for its farewell to the peer.
-const FAREWELL: Duration = Duration::from_secs(1);
+pub(super) const FAREWELL: Duration = Duration::from_secs(1);
 
 impl Parent {
     /// Device, its settings, `up`, routes, `route-up`, in this order. What was done stays, to be taken back
@@ -27,6 +28,7 @@ impl Parent {
         let steps = plan::device_steps(&self.link.config, &interface, &host)
             .map_err(|error| Fatal::new(UNAVAILABLE, error))?;
         self.changes.apply(&steps).map_err(|error| Fatal::new(UNAVAILABLE, error))?;
+        self.status.device_steps = steps;
         self.run_script(Hook::Up)?;
         if self.is_ending() {
             return Ok(());
@@ -51,9 +53,15 @@ impl Parent {
     }
 
     fn survey(&mut self) -> Result<Host, Fatal> {
+        let config = self.link.config.clone();
+        self.survey_for(&config)
+    }
+
+    /// What a plan for `config` has to know of the host.
+    pub(super) fn survey_for(&mut self, config: &Config) -> Result<Host, Fatal> {
         let failed = |error: std::io::Error| Fatal::new(FAILED, error);
         let routes = self.changes.netlink.routes().map_err(failed)?;
-        let bridge = match &self.link.config.device.bridge {
+        let bridge = match &config.device.bridge {
             Some(name) => self.changes.netlink.link(name).map_err(failed)?,
             None => None,
         };
@@ -75,6 +83,7 @@ impl Parent {
         self.status.before_routes = self.changes.mark();
         self.status.stage = Stage::Routed;
         self.changes.apply(&steps).map_err(|error| Fatal::new(UNAVAILABLE, error))?;
+        self.status.route_steps = steps;
         for address in self.known_addresses() {
             if let Some(text) = self.routing_loop(address) {
                 return Err(Fatal::new(CONFIG, text));

@@ -115,6 +115,8 @@ pub enum ToEngine {
     Report,
     /// Tell the peer and end.
     Stop,
+    /// Go on with these settings. Keys, device and framing are those of the start.
+    Settings(Box<LinkSettings>),
     /// Change to new traffic keys.
     Rekey,
     /// Forget the peer's address and everything agreed with it, and connect again.

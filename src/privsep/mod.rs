@@ -14,6 +14,8 @@ pub mod parent;
 #[cfg(feature = "daemon")]
 mod pushed;
 #[cfg(feature = "daemon")]
+mod reload;
+#[cfg(feature = "daemon")]
 mod requests;
 #[cfg(feature = "daemon")]
 pub mod sandbox;

@@ -27,8 +27,10 @@ use crate::daemon::exit::{BUG, FAILED, Fatal};
 use crate::daemon::floor::Floor;
 use crate::daemon::script::{Runner, ScriptError};
 use crate::daemon::signals::{Signal, Signals};
+use crate::daemon::start::Options;
 use crate::daemon::stderr::unix_time;
 use crate::daemon::uevent::Uevents;
+use crate::route::plan::Step;
 use crate::say;
 use crate::transport::resolve::Resolver;
 
@@ -47,6 +49,14 @@ pub struct Link {
     pub confinement: Confinement,
     /// Where its runtime files are, the control socket among them.
     pub runtime: Option<PathBuf>,
+    /// Where its lasting files are.
+    pub state: Option<PathBuf>,
+    /// The command line, with absolute paths, for reading the file again.
+    pub options: Options,
+    /// Names the link secret.
+    pub fingerprint: [u8; 8],
+    /// The socket came from inetd or systemd.
+    pub activated: bool,
 }
 
 /// What only the engine gets.
@@ -90,6 +100,8 @@ pub(super) struct Engine {
 pub(super) struct Status {
     pub(super) stage: Stage,
     pub(super) before_routes: Mark,
+    pub(super) device_steps: Vec<Step>,
+    pub(super) route_steps: Vec<Step>,
     pub(super) net_gateway: Option<IpAddr>,
     pub(super) endpoint: Option<SocketAddr>,
     pub(super) trusted: Option<SocketAddr>,
@@ -105,6 +117,8 @@ pub(super) struct Status {
     pub(super) hooks: VecDeque<Hook>,
     /// What the engine said about its end.
     pub(super) last_words: Option<(u8, String)>,
+    /// The engine's end is wanted: another one follows.
+    pub(super) replacing: bool,
 }
 
 /// The parent of one link.
@@ -133,6 +147,8 @@ impl Parent {
         let status = Status {
             stage: Stage::Begun,
             before_routes: Mark::default(),
+            device_steps: Vec::new(),
+            route_steps: Vec::new(),
             net_gateway: None,
             endpoint: None,
             trusted: None,
@@ -143,6 +159,7 @@ impl Parent {
             device_wanted: false,
             hooks: VecDeque::new(),
             last_words: None,
+            replacing: false,
         };
         Self {
             control: Control::new(link.runtime.as_deref()),
@@ -208,6 +225,8 @@ impl Parent {
             if std::mem::take(&mut self.status.device_wanted) {
                 self.bring_up();
                 self.hand_device_over();
+            } else if std::mem::take(&mut self.control.reload_wanted) {
+                self.reload();
             } else {
                 self.run_next_hook();
                 self.turn(None);
@@ -306,7 +325,7 @@ impl Parent {
         match signal {
             Signal::Terminate => self.asked_to_end("SIGTERM", "sigterm"),
             Signal::Interrupt => self.asked_to_end("SIGINT", "sigint"),
-            Signal::Hangup => say!(1, "SIGHUP: reloading is not in this version yet; restart tund instead"),
+            Signal::Hangup => self.control.reload_wanted = true,
             Signal::User1 => {
                 say!(1, "SIGUSR1: connecting again");
                 self.answer(&ToEngine::Reconnect);
@@ -347,6 +366,9 @@ impl Parent {
         // It has closed its end, so that it can only be ending already.
         let _ = engine.child.kill();
         let status = engine.child.wait();
+        if self.status.replacing {
+            return;
+        }
         match self.status.last_words.take() {
             // It had nothing to do any more.
             Some((0, reason)) => self.end_with(Ending { code: 0, reason, signal: "inactive" }),

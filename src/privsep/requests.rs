@@ -91,7 +91,8 @@ impl Parent {
         }
     }
 
-    fn link_changed(&mut self, up: bool, now: Instant) {
+    /// The peer begins or ceases to answer.
+    pub(super) fn link_changed(&mut self, up: bool, now: Instant) {
         if self.status.up == up {
             return;
         }

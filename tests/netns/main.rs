@@ -21,6 +21,7 @@ mod operation;
 mod paths;
 mod privileges;
 mod randomness;
+mod reload;
 mod returning;
 mod routed;
 mod scenarios;

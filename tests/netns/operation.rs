@@ -7,7 +7,7 @@ use tund_lab::{Host, Process, wait_until};
 use super::support::*;
 
 /// tund's other commands, which find running links in the host's runtime directory.
-fn ask(host: &Host, arguments: &[&str]) -> (Option<i32>, String) {
+pub fn ask(host: &Host, arguments: &[&str]) -> (Option<i32>, String) {
     let mut command = host.command(TUND);
     command.args(arguments).env("RUNTIME_DIRECTORY", host.dir().join("run"));
     let mut process = Process::spawn("tund", command).unwrap();
@@ -27,7 +27,7 @@ fn python(host: &Host, script: &str) -> String {
     host.output(&["/usr/bin/python3", "-c", script]).unwrap()
 }
 
-fn status(host: &Host, name: &str) -> serde_json::Value {
+pub fn status(host: &Host, name: &str) -> serde_json::Value {
     let (_, text) = ask(host, &["status", name, "--json"]);
     serde_json::from_str::<serde_json::Value>(&text).unwrap_or_else(|error| panic!("{error}: {text}"))[0]
         .take()

@@ -111,14 +111,23 @@ impl<R: Random> Link<R> {
         if self.routes == routes {
             return;
         }
-        if let Some(fixed) = &self.settings.sources {
-            let taken =
-                routes.iter().filter(|route| self.settings.accept.iter().any(|net| net.contains(*route)));
-            let sources = fixed.iter().chain(taken).copied().collect();
-            self.commands.push_back(Command::Sources(Some(sources)));
-        }
         self.events.push_back(Event::Routes(routes.clone()));
         self.routes = routes;
+        if self.settings.sources.is_some() {
+            self.tell_sources();
+        }
+    }
+
+    /// Tells the lane which inner source addresses are the peer's.
+    pub(super) fn tell_sources(&mut self) {
+        let sources = self.settings.sources.as_ref().map(|fixed| {
+            let taken = self
+                .routes
+                .iter()
+                .filter(|route| self.settings.accept.iter().any(|net| net.contains(*route)));
+            fixed.iter().chain(taken).copied().collect()
+        });
+        self.commands.push_back(Command::Sources(sources));
     }
 
     pub(super) fn handle_moved(&mut self, now: Now, from: Path) {

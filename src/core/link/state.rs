@@ -4,9 +4,10 @@ use std::time::Instant;
 
 use super::{Keying, Link};
 use crate::core::clock::Now;
+use crate::core::lane::Under;
 use crate::core::stats::Stats;
 use crate::crypto::Random;
-use crate::privsep::message::{LinkState, MAX_TEXT};
+use crate::privsep::message::{LinkSettings, LinkState, MAX_TEXT};
 use crate::wire::control::Message;
 
 impl<R: Random> Link<R> {
@@ -31,6 +32,27 @@ impl<R: Random> Link<R> {
             budget: u32::try_from(budget).ok().filter(|_| self.up),
             stats: lanes.plus(&self.stats),
         }
+    }
+
+    /// Goes on with other settings. Keys, device and framing are those of the start: other ones take another link.
+    pub fn handle_settings(&mut self, now: Now, settings: LinkSettings) {
+        let LinkSettings { float, keepalive, push, accept, sources, has_remote, verb, activated, .. } =
+            settings;
+        let other_sources = (&self.settings.accept, &self.settings.sources) != (&accept, &sources);
+        let other_offer = self.settings.push != push;
+        let old = self.settings.clone();
+        self.settings =
+            LinkSettings { float, keepalive, push, accept, sources, has_remote, verb, activated, ..old };
+        if other_sources {
+            self.tell_sources();
+        }
+        if other_offer
+            && self.up
+            && let Some(endpoint) = self.endpoint
+        {
+            self.send_hello(endpoint, Under::Current);
+        }
+        self.schedule_hello(now.instant);
     }
 
     /// New traffic keys now, as if the old ones were used up.

@@ -284,6 +284,10 @@ impl<'a> Rig<'a> {
             directory: self.scratch.path().to_owned(),
             confinement: confinement(),
             runtime: Some(self.scratch.path().to_owned()),
+            state: Some(self.scratch.path().to_owned()),
+            options: Options::default(),
+            fingerprint: [1; 8],
+            activated: self.device_later,
         };
         let floor = Floor::open(Some(self.scratch.path()), [1; 8]);
         let changes = Changes::new(Netlink::open().unwrap(), Some(self.scratch.path()));
