@@ -8,6 +8,8 @@ pub mod channel;
 #[cfg(feature = "daemon")]
 mod control;
 #[cfg(feature = "daemon")]
+mod hooks;
+#[cfg(feature = "daemon")]
 mod host;
 #[cfg(feature = "daemon")]
 pub mod parent;
