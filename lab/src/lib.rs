@@ -13,6 +13,7 @@
 // A laboratory waits for real processes; there is no simulated time here.
 #![allow(clippy::disallowed_methods)]
 
+mod boot;
 mod host;
 mod process;
 mod syslog;
@@ -26,6 +27,7 @@ pub mod scenario;
 pub mod teardown;
 pub mod wire;
 
+pub use boot::Machine;
 pub use host::{Host, Net};
 pub use process::{Process, wait_until};
 pub use wire::{Port, Side, Wire};

@@ -34,6 +34,11 @@ pub fn alive() {
     send(&[NotifyState::Watchdog]);
 }
 
+/// Whether there is a service manager that listens.
+pub fn is_listening() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some()
+}
+
 /// How often [`alive`] must be said: half of what systemd waits for it.
 pub fn alive_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|limit| limit / 2)

@@ -117,7 +117,7 @@ impl Parent {
         self.ask_engine();
     }
 
-    fn ask_engine(&mut self) {
+    pub(super) fn ask_engine(&mut self) {
         if self.control.deadline.is_some() {
             return;
         }
@@ -142,6 +142,7 @@ impl Parent {
         if std::mem::take(&mut self.control.log_wanted) {
             say!(1, "{}", state.stats);
         }
+        self.tell_alive(&state);
         self.control.state = Some(state);
         self.answer_asked();
     }

@@ -12,6 +12,8 @@ mod hooks;
 #[cfg(feature = "daemon")]
 mod host;
 #[cfg(feature = "daemon")]
+mod manager;
+#[cfg(feature = "daemon")]
 pub mod parent;
 #[cfg(feature = "daemon")]
 mod pushed;

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use super::channel::Channel;
 use super::control::Control;
+use super::manager::Manager;
 use super::message::{Confinement, Start, ToEngine, ToParent, Traffic};
 use super::pushed::Pushed;
 use super::requests::Limits;
@@ -130,6 +131,7 @@ pub struct Parent {
     pub(super) status: Status,
     pub(super) limits: Limits,
     pub(super) control: Control,
+    pub(super) manager: Manager,
     signals: Signals,
     /// Without it a clone of this machine is noticed by its clock alone.
     uevents: Option<Uevents>,
@@ -162,6 +164,7 @@ impl Parent {
         };
         Self {
             control: Control::new(link.runtime.as_deref()),
+            manager: Manager::new(),
             resolver: Resolver::new(link.config.remotes.clone(), link.confinement.clone()),
             link,
             floor,
@@ -289,6 +292,7 @@ impl Parent {
         }
         self.read_engine();
         self.serve_control();
+        self.serve_manager();
         let now = Instant::now();
         self.scripts.handle_output();
         self.scripts.handle_timeout(now);
@@ -310,8 +314,13 @@ impl Parent {
         let resolver = self.resolver.descriptor();
         polled.extend(resolver.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
         polled.extend(self.control.descriptors().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
-        let dues =
-            [until, self.scripts.poll_timeout(), self.resolver.poll_timeout(), self.control.poll_timeout()];
+        let dues = [
+            until,
+            self.scripts.poll_timeout(),
+            self.resolver.poll_timeout(),
+            self.control.poll_timeout(),
+            self.manager.poll_timeout(),
+        ];
         let due = dues.into_iter().flatten().min();
         let timeout = due.map(|due| timespec(due.saturating_duration_since(Instant::now())));
         match rustix::event::poll(&mut polled, timeout.as_ref()) {

@@ -10,7 +10,6 @@ use super::parent::Parent;
 use crate::config::MAX_ACCEPTED;
 use crate::daemon::environment::Hook;
 use crate::daemon::limit::Limit;
-use crate::daemon::notify;
 use crate::daemon::stderr::unix_time;
 use crate::daemon::text::printable;
 use crate::say;
@@ -48,8 +47,7 @@ impl Parent {
         match message {
             ToParent::Locked { protections } => {
                 say!(3, "engine: {}", printable(&protections, MAX_TEXT));
-                notify::status("waiting for the peer");
-                notify::ready();
+                self.tell_ready();
             }
             ToParent::Resolve => self.resolve(now),
             ToParent::Endpoint { address } => self.endpoint(address, now),
@@ -98,6 +96,7 @@ impl Parent {
         }
         self.status.up = up;
         self.control.since = unix_time();
+        self.manager.hurry();
         if self.limits.link.allow(now) {
             if self.status.hooks.len() >= MAX_HOOKS {
                 self.status.hooks.drain(..2);
@@ -122,6 +121,7 @@ impl Parent {
             }
             None => true,
         });
+        self.manager.note_resolved(&addresses);
         self.answer(&ToEngine::Resolved { addresses });
     }
 

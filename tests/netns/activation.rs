@@ -1,7 +1,7 @@
-//! Three minutes of strangers' datagrams at a superserver's socket.
+//! Three minutes of strangers' datagrams at a socket that waits for somebody to start tund.
 //!
 //! ```text
-//!  fri 10.0.0.1 ---- 10.0.0.2 mon: superserver on port 1417, which starts tund
+//!  fri 10.0.0.1 ---- 10.0.0.2 mon: superserver or systemd on port 1417, which starts tund
 //! ```
 
 use std::net::UdpSocket;
@@ -10,9 +10,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tund_lab::flood::{Kind, Sniffer};
+use tund_lab::wait_until;
 
 use super::superserver::{Served, Superserver, wait_listening};
 use super::support::*;
+use super::systemd::boot;
 
 /// How long strangers go on.
 const SIEGE: Duration = Duration::from_secs(180);
@@ -21,15 +23,13 @@ const MOST: usize = 9;
 /// Time between two of their datagrams.
 const PACE: Duration = Duration::from_millis(5);
 
-/// Random bytes, and the first words of a link that was recorded.
-fn what_strangers_have(served: &Served) -> Vec<Vec<u8>> {
-    let Served { log, pair, .. } = served;
+/// Random bytes, and the first words of a link that was recorded; it is over when `is_over` says so.
+fn what_strangers_have(pair: &Pair, is_over: impl Fn() -> bool) -> Vec<Vec<u8>> {
     let sniffer = Sniffer::new(&pair.mon).unwrap();
     let mut fri = pair.start_fri(&Toml::tun_fri().handshake());
     fri.wait_line(UP, SOON).unwrap();
     assert_eq!(fri.terminate(SOON).unwrap(), 0);
-    log.wait_line("stopping until the next datagram", SOON).unwrap();
-    served.wait_no_tund();
+    wait_until("the recorded link over", SOON, is_over).unwrap();
     let recorded = sniffer.payloads_to("10.0.0.2:1417".parse().unwrap()).unwrap();
     assert!(!recorded.is_empty());
     let random = Kind::Random.payloads(&[]);
@@ -37,22 +37,19 @@ fn what_strangers_have(served: &Served) -> Vec<Vec<u8>> {
     random.chunks(20).flat_map(|chunk| chunk.iter().chain(recorded.iter().take(1))).cloned().collect()
 }
 
-fn strangers_start_few_processes_and_nothing_else(kind: Superserver) {
-    let config = Toml::tun_mon().handshake().with("[keepalive]\nidle-exit = '1s'");
-    let served = Served::new(kind, &config);
-    let Served { log, pair, .. } = &served;
-    wait_listening(&pair.mon, 1417);
-    let payloads = what_strangers_have(&served);
-    let before = routes(&pair.mon);
-    let mark = log.mark();
+/// mon's end, which leaves soon after its peer.
+fn mon() -> Toml {
+    Toml::tun_mon().handshake().with("[keepalive]\nidle-exit = '1s'")
+}
+
+/// Strangers send these; `starts` counts the processes that were started since the machine began.
+fn start_few_processes_and_nothing_else(pair: &Pair, payloads: &[Vec<u8>], starts: impl Fn() -> usize) {
+    let (before, started) = (routes(&pair.mon), starts());
     let end = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
             let socket = pair.fri.within(|| UdpSocket::bind("10.0.0.1:0").unwrap()).unwrap();
-            for payload in payloads.iter().cycle() {
-                if end.load(Ordering::Relaxed) {
-                    return;
-                }
+            for payload in payloads.iter().cycle().take_while(|_| !end.load(Ordering::Relaxed)) {
                 // What ICMP says of those before does not stop a stranger.
                 let _ = socket.send_to(payload, "10.0.0.2:1417");
                 thread::sleep(PACE);
@@ -65,9 +62,8 @@ fn strangers_start_few_processes_and_nothing_else(kind: Superserver) {
                 assert_eq!(routes(&pair.mon), before);
                 thread::sleep(Duration::from_secs(1));
             }
-            let lines = log.lines();
-            let starts = lines.iter().skip(mark).filter(|line| line.contains("UDP port 1417")).count();
-            assert!((2..=MOST).contains(&starts), "{starts} starts: {lines:#?}");
+            let starts = starts() - started;
+            assert!((2..=MOST).contains(&starts), "{starts} starts");
             // They go on, and the peer comes.
             let fri = pair.start_fri(&Toml::tun_fri().handshake());
             fri.wait_line(UP, SOON).unwrap();
@@ -78,12 +74,34 @@ fn strangers_start_few_processes_and_nothing_else(kind: Superserver) {
     });
 }
 
+fn besiege(kind: Superserver) {
+    let served = Served::new(kind, &mon());
+    let Served { log, pair, .. } = &served;
+    wait_listening(&pair.mon, 1417);
+    let starts = || log.lines().iter().filter(|line| line.contains("UDP port 1417")).count();
+    let payloads = what_strangers_have(pair, || served.tunds().is_empty());
+    start_few_processes_and_nothing_else(pair, &payloads, starts);
+}
+
 #[test]
 fn three_minutes_of_strangers_at_xinetd_start_few_processes_and_nothing_else() {
-    strangers_start_few_processes_and_nothing_else(Superserver::Xinetd);
+    besiege(Superserver::Xinetd);
 }
 
 #[test]
 fn three_minutes_of_strangers_at_inetd_start_few_processes_and_nothing_else() {
-    strangers_start_few_processes_and_nothing_else(Superserver::Inetd);
+    besiege(Superserver::Inetd);
+}
+
+#[test]
+fn three_minutes_of_strangers_at_a_socket_unit_start_few_processes_and_nothing_else() {
+    let pair = pair();
+    let machine = boot(&pair, &mon());
+    let [socket, service] = ["tund@tun-mon-fri.socket", "tund@tun-mon-fri.service"];
+    machine.run(&format!("systemctl start {socket}")).unwrap();
+    let is = |unit: &str, state: &str| machine.show(unit, "ActiveState").is_ok_and(|now| now == state);
+    let starts = || machine.journal().unwrap().matches("UDP port 1417").count();
+    let payloads = what_strangers_have(&pair, || is(service, "inactive"));
+    start_few_processes_and_nothing_else(&pair, &payloads, starts);
+    assert!(is(socket, "active") && is(service, "active"), "{}", machine.journal().unwrap());
 }

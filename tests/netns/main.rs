@@ -29,3 +29,4 @@ mod scripts;
 mod sizes;
 mod superserver;
 mod support;
+mod systemd;

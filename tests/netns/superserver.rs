@@ -40,13 +40,13 @@ impl Served {
     }
 
     /// What runs on mon beside superserver and log.
-    fn tunds(&self) -> Vec<u32> {
+    pub fn tunds(&self) -> Vec<u32> {
         let others = [self.server.pid(), self.log.pid()];
         self.pair.mon.processes().into_iter().filter(|pid| !others.contains(pid)).collect()
     }
 
     /// Waits until no process of tund and no device is left.
-    pub fn wait_no_tund(&self) {
+    fn wait_no_tund(&self) {
         wait_until("tund gone", SOON, || self.tunds().is_empty()).unwrap();
         assert_eq!(self.pair.mon.interfaces().unwrap(), ["eth0", "lo"]);
     }

@@ -1,0 +1,206 @@
+//! systemd: sockets that it passes, and the units in `systemd/`.
+//!
+//! ```text
+//!  fri 10.0.0.1 ---- 10.0.0.2 mon: systemd
+//! ```
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tund_lab::{Machine, Process, wait_until};
+
+use super::support::*;
+
+const UNITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd");
+
+fn activate(pair: &Pair, options: &str) -> Process {
+    let file = pair.mon.file("mon.toml", &Toml::tun_mon().with(IDLE).text()).unwrap();
+    let dir = pair.mon.dir().display().to_string();
+    let (run, state) = (format!("RUNTIME_DIRECTORY={dir}/run"), format!("STATE_DIRECTORY={dir}/state"));
+    let mut words = vec!["systemd-socket-activate", "-E", &run, "-E", &state];
+    words.extend(options.split_whitespace());
+    let file = file.display().to_string();
+    words.extend([TUND, "--config", &file]);
+    pair.mon.spawn(&words).unwrap()
+}
+
+const IDLE: &str = "[keepalive]\nidle-exit = '2s'";
+
+#[test]
+fn a_socket_that_systemd_passes_is_the_links_and_the_device_comes_with_the_peer() {
+    let pair = pair();
+    let mut mon = activate(&pair, "--datagram -l 1417");
+    mon.wait_line("Listening on [::]:1417", SOON).unwrap();
+    let socket = pair.fri.within(|| std::net::UdpSocket::bind("10.0.0.1:0").unwrap()).unwrap();
+    socket.send_to(&[7; 300], "10.0.0.2:1417").unwrap();
+    mon.wait_line("datagrams arrive, but none is sealed with this key", SOON).unwrap();
+    assert_eq!(pair.mon.interfaces().unwrap(), ["eth0", "lo"]);
+    // IPv4 and IPv6 pass through the one socket.
+    for remote in ["10.0.0.2", "[fd99::2]"] {
+        let mut fri = pair.start_fri(&Toml::tun_fri().top(&format!("remote = '{remote}:1417'")));
+        fri.wait_line(UP, SOON).unwrap();
+        assert_pings(&pair.fri, "192.168.86.18");
+        assert_eq!(fri.terminate(SOON).unwrap(), 0);
+    }
+    assert_eq!(exit_code(&mut mon), 0, "{}", mon.text());
+    assert!(mon.text().contains("nothing came from the peer for 2s"), "{}", mon.text());
+    assert_eq!(pair.mon.interfaces().unwrap(), ["eth0", "lo"]);
+}
+
+#[test]
+fn two_sockets_a_stream_and_both_ways_at_once_are_refused_by_name() {
+    let pair = pair();
+    let mut two = activate(&pair, "--datagram -l 1417 -l 1418");
+    two.wait_line(":1418", SOON).unwrap();
+    let socket = pair.fri.within(|| std::net::UdpSocket::bind("10.0.0.1:0").unwrap()).unwrap();
+    socket.send_to(b"x", "10.0.0.2:1417").unwrap();
+    assert_eq!(exit_code(&mut two), 69, "{}", two.text());
+    assert!(two.text().contains("systemd passed 2 sockets: the socket unit needs ListenDatagram=, once"));
+
+    let mut stream = activate(&pair, "-l 1417");
+    stream.wait_line(":1417", SOON).unwrap();
+    let _connection = pair.fri.within(|| std::net::TcpStream::connect("10.0.0.2:1417").unwrap()).unwrap();
+    assert_eq!(exit_code(&mut stream), 69, "{}", stream.text());
+    assert!(stream.text().contains("what systemd passed is a stream socket"), "{}", stream.text());
+}
+
+/// The units, with the program's path, in a directory of the host's.
+fn units(pair: &Pair, program: &str) -> PathBuf {
+    let directory = pair.mon.dir().join("units");
+    fs::create_dir_all(&directory).unwrap();
+    for name in ["tund@.service", "tund@.socket", "tund.target"] {
+        let text = fs::read_to_string(Path::new(UNITS).join(name)).unwrap();
+        fs::write(directory.join(name), text.replace("/usr/sbin/tund", program)).unwrap();
+    }
+    directory
+}
+
+#[test]
+fn systemd_finds_nothing_to_say_about_the_units_and_little_exposed() {
+    let pair = pair();
+    let directory = units(&pair, TUND);
+    let analyze = |arguments: &[&str]| {
+        let output =
+            Command::new("systemd-analyze").args(arguments).current_dir(&directory).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{arguments:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    // It exits with 0 also where it warns of a key that it does not know.
+    analyze(&["verify", "--man=no", "./tund@link.service", "./tund@link.socket", "./tund.target"]);
+    let text = analyze(&["security", "--offline=yes", "--threshold=19", "--no-pager", "./tund@.service"]);
+    assert!(text.contains("Overall exposure level"), "{text}");
+}
+
+/// mon as a machine with the units installed, and the link tun-mon-fri.
+pub fn boot<'a>(pair: &'a Pair, config: &Toml) -> Machine<'a> {
+    let files = pair.mon.dir().join("files");
+    let put = |place: &str, from: &Path| {
+        let place = files.join(place);
+        fs::create_dir_all(place.parent().unwrap()).unwrap();
+        fs::copy(from, place).unwrap();
+    };
+    put("usr/sbin/tund", Path::new(TUND));
+    for unit in ["tund@.service", "tund@.socket", "tund.target"] {
+        put(&format!("etc/systemd/system/{unit}"), &Path::new(UNITS).join(unit));
+    }
+    put("usr/lib/sysusers.d/tund.conf", &Path::new(UNITS).join("tund.sysusers"));
+    put("usr/lib/tmpfiles.d/tund.conf", &Path::new(UNITS).join("tund.tmpfiles"));
+    put("etc/tund/tun-mon-fri.key", &pair.mon.dir().join("static.key"));
+    let text = config.text().replace("file = 'static.key'", "credential = 'key'");
+    put("etc/tund/tun-mon-fri.toml", &pair.mon.file("credential.toml", &text).unwrap());
+    let socket = "[Socket]\nListenDatagram=\nListenDatagram=1417\n";
+    let drop_in = pair.mon.file("port.conf", socket).unwrap();
+    put("etc/systemd/system/tund@tun-mon-fri.socket.d/port.conf", &drop_in);
+    // So that the test does not wait for half a minute.
+    let drop_in = pair.mon.file("watchdog.conf", "[Service]\nWatchdogSec=5\n").unwrap();
+    put("etc/systemd/system/tund@.service.d/watchdog.conf", &drop_in);
+    let machine = Machine::boot(&pair.mon, &files).unwrap();
+    machine.run("systemd-sysusers").unwrap();
+    machine.run("systemd-tmpfiles --create tund.conf").unwrap();
+    machine
+}
+
+#[test]
+fn the_service_is_ready_tells_how_it_is_and_restarts_but_not_after_a_mistake() {
+    let pair = pair();
+    let toml = Toml::tun_mon().top("remote = '10.0.0.1:1417'\nlisten = 1417").with("[run]\nverb = 3");
+    let machine = boot(&pair, &toml);
+    let unit = "tund@tun-mon-fri.service";
+    let started = machine.run(&format!("systemctl start {unit}"));
+    started.unwrap_or_else(|error| panic!("{error}\n{}", machine.journal().unwrap()));
+    assert_eq!(machine.show(unit, "ActiveState").unwrap(), "active");
+    let fri = pair.start_fri(&Toml::tun_fri());
+    fri.wait_line(UP, SOON).unwrap();
+    assert_pings(&pair.fri, "192.168.86.18");
+    let told = || machine.show(unit, "StatusText").unwrap();
+    let is_line = |text: String| text.starts_with("link up with 10.0.0.1:1417, ") && text.ends_with(" ms");
+    wait_until("the status line", SOON, || is_line(told()))
+        .unwrap_or_else(|error| panic!("{error}: {}", told()));
+
+    // All of it as the user tund; the engine has nothing that its parent has.
+    let main: u32 = machine.show(unit, "MainPID").unwrap().parse().unwrap();
+    let status = machine.run(&format!("cat /proc/{main}/status")).unwrap();
+    let user = machine.run("id -u tund").unwrap();
+    assert!(status.contains(&format!("Uid:\t{user}\t{user}")), "{status}");
+    assert!(status.contains("CapEff:\t0000000000001000"), "{status}");
+    let journal = machine.journal().unwrap();
+    let engine = journal.lines().find(|line| line.contains("engine: ")).unwrap();
+    for part in ["no capabilities", "Landlock", "system calls"] {
+        assert!(engine.contains(part) && !journal.contains("lacks"), "{journal}");
+    }
+
+    // An engine that hangs is noticed.
+    let is_engine = |pid: &u32| {
+        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "tund-engine")
+    };
+    let engine = pair.mon.processes().into_iter().find(is_engine).unwrap();
+    pair.mon.run(&format!("kill -STOP {engine}")).unwrap();
+    let another = |than: &str| {
+        let than = than.to_owned();
+        let changed = || machine.show(unit, "MainPID").is_ok_and(|pid| pid != than && pid != "0");
+        wait_until("another process", SOON * 2, changed).unwrap();
+        machine.show(unit, "MainPID").unwrap()
+    };
+    let main = another(&main.to_string());
+    assert_eq!(machine.show(unit, "NRestarts").unwrap(), "1");
+
+    // Killed, it comes back.
+    machine.run(&format!("kill -9 {main}")).unwrap();
+    another(&main);
+    let again = "ping -n -c 3 -i 0.1 -W 1 192.168.86.18";
+    pair.fri.wait_output(again, SOON * 2, |text| text.contains("3 received")).unwrap();
+    machine.run(&format!("systemctl stop {unit}")).unwrap();
+    assert_eq!(pair.mon.interfaces().unwrap(), ["eth0", "lo"]);
+    assert_eq!(machine.show(unit, "Result").unwrap(), "success");
+
+    // With a mistake it does not even try again.
+    machine.run("sed -i s/address/adress/ /etc/tund/tun-mon-fri.toml").unwrap();
+    assert!(machine.run(&format!("systemctl start {unit}")).is_err());
+    let results = [machine.show(unit, "ExecMainStatus").unwrap(), machine.show(unit, "NRestarts").unwrap()];
+    assert_eq!(results[0], "78", "{}", machine.journal().unwrap());
+    assert_eq!(machine.show(unit, "ActiveState").unwrap(), "failed");
+    assert!(machine.journal().unwrap().contains("tun-mon-fri.toml:"), "{}", machine.journal().unwrap());
+}
+
+#[test]
+fn the_socket_unit_starts_the_service_for_a_datagram_and_again_after_it_left() {
+    let pair = pair();
+    let machine = boot(&pair, &Toml::tun_mon().with(IDLE));
+    machine.run("systemctl start tund@tun-mon-fri.socket").unwrap();
+    let unit = "tund@tun-mon-fri.service";
+    for _ in 0..2 {
+        assert_eq!(machine.show(unit, "ActiveState").unwrap(), "inactive");
+        assert_eq!(pair.mon.interfaces().unwrap(), ["eth0", "lo"]);
+        let mut fri = pair.start_fri(&Toml::tun_fri());
+        fri.wait_line(UP, SOON).unwrap();
+        assert_pings(&pair.fri, "192.168.86.18");
+        assert_eq!(machine.show(unit, "ActiveState").unwrap(), "active");
+        assert_eq!(fri.terminate(SOON).unwrap(), 0);
+        let left = || machine.show(unit, "ActiveState").is_ok_and(|state| state == "inactive");
+        wait_until("tund gone", SOON, left).unwrap_or_else(|e| panic!("{e}: {}", machine.journal().unwrap()));
+        assert_eq!(machine.show(unit, "Result").unwrap(), "success");
+    }
+    assert_eq!(machine.show("tund@tun-mon-fri.socket", "ActiveState").unwrap(), "active");
+}
