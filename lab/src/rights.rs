@@ -116,6 +116,18 @@ pub fn check_namespaces() -> Result<(), Error> {
     )))
 }
 
+/// Whether the kernel has this kind of interface: `vxlan`, `vlan`. Loads its module if there is one.
+pub fn kernel_has(kind: &str) -> Result<bool, Error> {
+    let options = match kind {
+        "vxlan" => "id 1 dstport 4789",
+        "vlan" => "id 1 link lo",
+        _ => "",
+    };
+    let script = format!("ip link add t0 type {kind} {options}");
+    let output = Command::new("unshare").args(["--net", "--", "sh", "-c", &script]).output().at("unshare")?;
+    Ok(output.status.success())
+}
+
 /// Fails, with a remedy, unless TUN and TAP devices can be opened.
 pub fn check_tun() -> Result<(), Error> {
     let path = "/dev/net/tun";

@@ -35,8 +35,13 @@ scenarios! {
     bridged_sites: "bridged-sites",
     tun_and_tap: "tun-and-tap",
     inetd: "inetd",
-    load_balancer: "load-balancer",
     router_firewall: "router-firewall",
+    load_balancer: "load-balancer",
+    zones: "zones",
+    virtual_switch: "virtual-switch",
+    vxlan_over_tund: "vxlan-over-tund",
+    tund_beside_vxlan: "tund-beside-vxlan",
+    mesh: "mesh",
 }
 
 #[test]

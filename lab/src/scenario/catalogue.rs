@@ -25,8 +25,19 @@ macro_rules! entries {
 }
 
 /// Every scenario, the simplest first.
-pub const ALL: [Entry; 6] =
-    entries!["routed-sites", "bridged-sites", "tun-and-tap", "inetd", "load-balancer", "router-firewall"];
+pub const ALL: [Entry; 11] = entries![
+    "routed-sites",
+    "bridged-sites",
+    "tun-and-tap",
+    "inetd",
+    "router-firewall",
+    "load-balancer",
+    "zones",
+    "virtual-switch",
+    "vxlan-over-tund",
+    "tund-beside-vxlan",
+    "mesh",
+];
 
 /// The scenario of that name.
 pub fn find(name: &str) -> Result<&'static Entry, Error> {
@@ -46,7 +57,13 @@ impl Entry {
     pub fn missing(&self) -> Result<Vec<String>, Error> {
         let scenario = self.scenario()?;
         let programs = scenario.programs.iter().filter_map(|program| rights::require(program).err());
-        Ok(programs.map(|error| error.to_string()).collect())
+        let mut missing: Vec<String> = programs.map(|error| error.to_string()).collect();
+        for kind in &scenario.kernel {
+            if !rights::kernel_has(kind)? {
+                missing.push(format!("this kernel has no {kind}"));
+            }
+        }
+        Ok(missing)
     }
 }
 

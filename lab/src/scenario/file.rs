@@ -15,6 +15,9 @@ pub struct Scenario {
     /// Programs it needs beyond those of every scenario.
     #[serde(default)]
     pub programs: Vec<String>,
+    /// Kinds of interface that the kernel must have, as `ip link add type` names them.
+    #[serde(default)]
+    pub kernel: Vec<String>,
     /// `HOST:INTERFACE -- HOST:INTERFACE`, in this order.
     pub cables: Vec<String>,
     /// A key file and the hosts that have it.

@@ -42,6 +42,11 @@ impl World {
         for program in &scenario.programs {
             rights::require(program)?;
         }
+        for kind in &scenario.kernel {
+            if !rights::kernel_has(kind)? {
+                return Err(Error::new(format!("this kernel has no {kind}")));
+            }
+        }
         let net = Net::new()?;
         let mut hosts = BTreeMap::new();
         for name in scenario.host.keys() {
