@@ -359,7 +359,8 @@ impl Sessions {
 
     /// Makes a session live, and the one that frames use unless a better one is there.
     fn adopt(&mut self, session: Session, under: Under, out: &mut VecDeque<Command>) {
-        let rival = self.live.iter().find(|live| self.sending == Some(live.slot));
+        let before = self.sending;
+        let rival = self.live.iter().find(|live| before == Some(live.slot));
         // Both ends called at once: both use the session of the higher instance. Another instance of the
         // peer knows nothing of the rival.
         let stays = rival.is_some_and(|rival| {
@@ -375,14 +376,11 @@ impl Sessions {
             out.push_back(Command::Switch(under));
         }
         self.live.push(session);
-        while self.live.len() > 2 {
-            self.drop_previous(out);
-        }
-    }
-
-    /// Forgets the oldest session that frames do not use.
-    fn drop_previous(&mut self, out: &mut VecDeque<Command>) {
-        if let Some(index) = self.live.iter().position(|live| self.sending != Some(live.slot)) {
+        // What the peer still sends on until it changes too is the one that frames used so far.
+        let used = [before, self.sending];
+        while self.live.len() > 2
+            && let Some(index) = self.live.iter().position(|live| !used.contains(&Some(live.slot)))
+        {
             out.push_back(Command::Forget(self.live.remove(index).slot));
         }
     }

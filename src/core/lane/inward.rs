@@ -298,7 +298,7 @@ impl Inward {
         if let (false, Name::Slot(_)) = (key.heard, name) {
             key.heard = sink.notice(Notice::Confirmed { serial: key.serial });
         }
-        let newest = index == 0 && key.window.is_newest(header.counter);
+        let newest = key.until.is_none() && key.window.is_newest(header.counter);
         let body = &datagram[range];
         let mut result = Ok(());
         let (stats, agreed, inner) = (&mut self.stats, self.agreed, &mut self.settings.inner);

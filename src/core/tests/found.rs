@@ -37,6 +37,50 @@ fn a_peer_restarted_right_after_its_answer_is_called_again() {
     world.assert_carries();
 }
 
+/// A session that nobody confirms is no reason to overlook that the peer moved.
+#[test]
+fn the_peer_is_followed_though_a_recorded_call_was_answered_later() {
+    let mut world = handshake_world();
+    world.cut = true;
+    world.run(2.0);
+    let never_seen = last_to(&world, MON);
+    world.restart(1);
+    world.cut = false;
+    world.run(5.0);
+    world.inject(never_seen);
+    world.ends[1].address = "203.0.113.9:5000".parse().unwrap();
+    for _ in 0..20 {
+        world.run(0.5);
+        world.send(1, &[b"from elsewhere"]);
+    }
+    assert!(world.ends[0].said("the peer moved to 203.0.113.9:5000"), "{:?}", world.ends[0].log);
+}
+
+/// At the next change of sessions the peer still sends on the one that both use.
+#[test]
+fn a_session_in_use_is_kept_when_another_is_there() {
+    let mon = LinkSettings { has_remote: true, ..handshake(0) };
+    let mut world = World::with(mon, handshake(1), [0, 0]);
+    world.ends[0].remote = Some(FRI.parse().unwrap());
+    world.run(110.0);
+    let mut sent = 0;
+    while world.elapsed < Duration::from_secs(140) {
+        world.run(0.1);
+        for which in 0..2 {
+            let end = &mut world.ends[which];
+            end.lane.handle_frames(&[b"a frame"], &mut end.out);
+        }
+        // Both are under way when the ends change their keys.
+        world.settle(0);
+        world.settle(1);
+        sent += 1;
+    }
+    world.drain();
+    for end in &world.ends {
+        assert_eq!(end.out.frames.len(), sent, "{}", end.stats());
+    }
+}
+
 /// Both ends were up before, so that they take sids by their time.
 fn with_floors() -> World {
     let [mon, fri] = [0, 1].map(|which| LinkSettings { floor: Some(0), ..settings(which) });
