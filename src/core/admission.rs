@@ -48,7 +48,8 @@ pub enum Verdict {
     },
     /// The sid answered a challenge.
     Proven {
-        /// It is live now, and its datagram is to be opened again; `None`: when the floor is written.
+        /// It is live now, and its datagram is to be opened again; `None`: when the floor is written, or when
+        /// the peer uses it.
         live: Option<(Sid, Received)>,
         /// Peer's clock minus ours, in microseconds.
         skew: i64,
@@ -57,6 +58,8 @@ pub enum Verdict {
     },
     /// From the peer, but sealed in a way this end does not open: one line says how to mend it.
     Misfit(&'static str),
+    /// The peer uses the sid that it proved: it is live now, and these datagrams are to be opened again.
+    InUse(Sid, Vec<Received>),
     /// No further.
     Dropped(Drop),
 }
@@ -94,6 +97,8 @@ pub struct Admission {
     /// The greatest time of a sid that was live here: none is taken by its time twice.
     taken: u64,
     pending: VecDeque<Pending>,
+    /// A sid that answered a challenge while the peer was heard under another, and the datagram.
+    proven: Option<(Sid, Received)>,
     challenges: VecDeque<Challenge>,
     /// The greatest time of a sid under which something verified.
     newest: u64,
@@ -121,6 +126,7 @@ impl Admission {
             live: None,
             taken: 0,
             pending: VecDeque::new(),
+            proven: None,
             challenges: VecDeque::new(),
             newest: 0,
             challenged_at: [None; 2],
@@ -128,12 +134,14 @@ impl Admission {
         }
     }
 
-    /// Judges a datagram whose sid passed its keyed check but is not live in the lane.
+    /// Judges a datagram whose sid passed its keyed check but is not live in the lane; `settled`: the link is up,
+    /// and the peer is heard under a sid that is.
     pub fn handle_unknown(
         &mut self,
         now: Now,
         sid: Sid,
         received: Received,
+        settled: bool,
         random: &mut impl Random,
     ) -> Verdict {
         if self.live == Some(sid) {
@@ -154,6 +162,11 @@ impl Admission {
         if opened.is_ok() {
             self.newest = self.newest.max(sid.time());
         }
+        if opened.is_ok()
+            && let Some((_, first)) = self.proven.take_if(|(of, first)| *of == sid && *first != received)
+        {
+            return self.use_proven(now, sid, vec![first, received]);
+        }
         match opened {
             Err(Drop::BadTag) => match self.misfit(sid, &received) {
                 Some(text) => Verdict::Misfit(text),
@@ -164,7 +177,7 @@ impl Admission {
                 Verdict::Reply { challenge, age, to: received.from }
             }
             Ok(Some(Message::ChallengeReply { challenge })) if self.answers(now, &received, challenge) => {
-                self.prove(now, sid, received)
+                self.prove(now, sid, received, settled)
             }
             // What answers nothing of ours makes nothing live: it may be drawn out of the peer at will.
             Ok(Some(Message::ChallengeReply { .. })) => Verdict::Dropped(Drop::Stale),
@@ -197,6 +210,7 @@ impl Admission {
     pub fn forget(&mut self) {
         self.live = None;
         self.pending.clear();
+        self.proven = None;
         self.challenges.clear();
     }
 
@@ -279,11 +293,17 @@ impl Admission {
         index.is_some_and(|index| self.challenges.remove(index).is_some())
     }
 
-    fn prove(&mut self, now: Now, sid: Sid, received: Received) -> Verdict {
+    fn prove(&mut self, now: Now, sid: Sid, received: Received, settled: bool) -> Verdict {
         let skew = sid.time().wrapping_sub(now.wall) as i64;
+        // Most likely a replay was challenged. The peer may go on under the sid that it is heard under, which must
+        // not give way to one that it does not use.
+        if settled {
+            self.proven = Some((sid, received));
+            return Verdict::Proven { live: None, skew, floor: None };
+        }
         // Its time alone would do: then the floor must keep it from doing so again.
         if self.is_timely(now, sid) {
-            let floor = Some(self.await_floor(sid, received));
+            let floor = Some(self.await_floor(sid, vec![received]));
             return Verdict::Proven { live: None, skew, floor };
         }
         self.enliven(sid);
@@ -300,13 +320,21 @@ impl Admission {
         fresh && self.writable && self.floor.is_some_and(|floor| time > floor)
     }
 
-    /// Keeps the first datagram of a sid until its floor is written.
-    fn await_floor(&mut self, sid: Sid, received: Received) -> u64 {
+    fn use_proven(&mut self, now: Now, sid: Sid, held: Vec<Received>) -> Verdict {
+        if self.is_timely(now, sid) {
+            return Verdict::Floor(self.await_floor(sid, held));
+        }
+        self.enliven(sid);
+        Verdict::InUse(sid, held)
+    }
+
+    /// Keeps the first datagrams of a sid until its floor is written.
+    fn await_floor(&mut self, sid: Sid, held: Vec<Received>) -> u64 {
         if self.pending.len() >= PENDING_SIDS {
             self.pending.pop_front();
         }
         let floor = sid.time();
-        self.pending.push_back(Pending { sid, floor, held: vec![received] });
+        self.pending.push_back(Pending { sid, floor, held });
         floor
     }
 
@@ -319,7 +347,7 @@ impl Admission {
         random: &mut impl Random,
     ) -> Verdict {
         if self.is_timely(now, sid) {
-            return Verdict::Floor(self.await_floor(sid, received));
+            return Verdict::Floor(self.await_floor(sid, vec![received]));
         }
         let recent = self.challenged_at[age as usize]
             .is_some_and(|at| now.instant.saturating_duration_since(at) < CHALLENGE_INTERVAL);

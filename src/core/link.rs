@@ -21,7 +21,7 @@ use super::admission::Admission;
 use super::caller::{Caller, Turn};
 use super::clock::Now;
 use super::hello;
-use super::lane::{Command, Key, Notice, Report, Under};
+use super::lane::{Command, Notice, Report, Under};
 use super::limits::{BUDGET_BASE, COUNTER_ROTATE, OUTER_V4, OUTER_V6, REPEAT, RESOLVE};
 use super::mtu::Search;
 use super::path::{Path, Validation};
@@ -87,6 +87,8 @@ struct StaticKeys {
     sending: Sending,
     /// When challenges of each kind were last answered.
     replied_at: [Option<Instant>; 3],
+    /// The challenges answered last, but for those of old sids.
+    answered: VecDeque<[u8; 16]>,
     has_spare: bool,
 }
 
@@ -133,7 +135,8 @@ impl<R: Random> Link<R> {
             settings.floor_writable,
         );
         let sending = Sending::new(now.instant);
-        let keying = StaticKeys { admission, sending, replied_at: [None; 3], has_spare: false };
+        let (replied_at, answered) = ([None; 3], VecDeque::new());
+        let keying = StaticKeys { admission, sending, replied_at, answered, has_spare: false };
         let mut link = Self::with_keying(settings, Keying::Static(Box::new(keying)), keys, now, random);
         link.prepare_sid(now, Under::Next);
         link.switch(Under::Next);
@@ -272,8 +275,7 @@ impl<R: Random> Link<R> {
         }
         let Keying::Static(keying) = &mut self.keying else { return };
         if let Some((sid, held)) = keying.admission.handle_floor(time, written) {
-            self.commands.push_back(Command::Receive(Key::Sid(sid)));
-            self.commands.extend(held.into_iter().map(Command::Again));
+            self.take_sid(sid, held);
         }
     }
 

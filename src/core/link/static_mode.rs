@@ -13,15 +13,19 @@ use crate::core::stats::Drop;
 use crate::crypto::Random;
 use crate::wire::control::Message;
 
+/// Challenges that are remembered: more than are answered in the life of a sid.
+const ANSWERED: usize = 128;
+
 impl<R: Random> Link<R> {
     pub(super) fn handle_unknown(&mut self, now: Now, sid: Sid, received: Received) {
+        let settled = self.is_settled();
         let Keying::Static(keying) = &mut self.keying else { return };
         if keying.sending.is_own(sid) {
             self.stats.drop(Drop::Reflected);
             return;
         }
         let from = received.from;
-        match keying.admission.handle_unknown(now, sid, received, &mut self.random) {
+        match keying.admission.handle_unknown(now, sid, received, settled, &mut self.random) {
             Verdict::Again(received) => self.commands.push_back(Command::Again(received)),
             Verdict::Held => {}
             Verdict::Floor(time) => self.events.push_back(Event::Floor(time)),
@@ -36,19 +40,21 @@ impl<R: Random> Link<R> {
                 self.send(Message::Challenge { challenge }, to);
             }
             Verdict::Proven { live, skew, floor } => {
+                // Whoever replays can bring it about once a second.
+                let verb = if settled { 3 } else { 1 };
                 self.log(
-                    1,
+                    verb,
                     format!("{} answered the challenge; the clocks differ by {}", from.remote, seconds(skew)),
                 );
                 if let Some((sid, received)) = live {
-                    self.commands.push_back(Command::Receive(Key::Sid(sid)));
-                    self.commands.push_back(Command::Again(received));
+                    self.take_sid(sid, vec![received]);
                 }
                 self.events.extend(floor.map(Event::Floor));
                 self.doubt.get_or_insert(now.instant);
                 self.send_hello(from, Under::Current);
                 self.schedule_hello(now.instant);
             }
+            Verdict::InUse(sid, held) => self.take_sid(sid, held),
             Verdict::Misfit(text) => {
                 self.stats.drop(Drop::BadTag);
                 if self.peer.is_none() {
@@ -57,6 +63,12 @@ impl<R: Random> Link<R> {
             }
             Verdict::Dropped(reason) => self.stats.drop(reason),
         }
+    }
+
+    /// A sid is live, and these datagrams of it waited for that.
+    pub(super) fn take_sid(&mut self, sid: Sid, held: Vec<Received>) {
+        self.commands.push_back(Command::Receive(Key::Sid(sid)));
+        self.commands.extend(held.into_iter().map(Command::Again));
     }
 
     /// Does what is due for own sids, and gives up challenges.
@@ -140,12 +152,21 @@ impl<R: Random> Link<R> {
         let certain = self.doubt.is_none_or(|since| now.instant < since + DOUBT);
         let settled = self.up && self.peer.is_some() && certain;
         let Keying::Static(keying) = &mut self.keying else { return };
+        // One that came before its sid was live is in no window; once more, frames would change for nothing.
+        if keying.answered.contains(&challenge) {
+            self.stats.drop(Drop::Replayed);
+            return;
+        }
         let replied_at = &mut keying.replied_at[challenger.index()];
         if replied_at.is_some_and(|at| now.instant.duration_since(at) < CHALLENGE_INTERVAL / 2) {
             self.stats.drop(Drop::RateLimited);
             return;
         }
         *replied_at = Some(now.instant);
+        if challenger != Challenger::Unproven(Age::Old) {
+            keying.answered.push_back(challenge);
+            keying.answered.drain(..keying.answered.len().saturating_sub(ANSWERED));
+        }
         let under = match challenger {
             Challenger::Unproven(Age::Newest) if settled => Under::Spare,
             Challenger::Unproven(Age::Old) if settled => Under::Aside,
