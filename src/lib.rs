@@ -21,6 +21,8 @@ pub mod config;
 pub mod control;
 pub mod core;
 pub mod crypto;
+#[cfg(test)]
+mod fault;
 pub mod metrics;
 pub mod packet;
 pub mod privsep;

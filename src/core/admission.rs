@@ -15,6 +15,8 @@ use super::stats::Drop;
 use crate::config::Cipher;
 use crate::crypto::Random;
 use crate::crypto::keys::LinkKeys;
+#[cfg(test)]
+use crate::fault::{self, Fault};
 use crate::wire::control::{self, Message};
 use crate::wire::datagram::{Framing, Kind};
 
@@ -179,6 +181,8 @@ impl Admission {
             Ok(Some(Message::ChallengeReply { challenge })) if self.answers(now, &received, challenge) => {
                 self.prove(now, sid, received, settled)
             }
+            #[cfg(test)]
+            Ok(Some(_)) if fault::is(Fault::ChallengeNotRequired) => self.prove(now, sid, received, false),
             // What answers nothing of ours makes nothing live: it may be drawn out of the peer at will.
             Ok(Some(Message::ChallengeReply { .. })) => Verdict::Dropped(Drop::Stale),
             Ok(_) => self.judge(now, sid, age, received, random),
@@ -316,6 +320,10 @@ impl Admission {
     /// Whether the clock rule takes a sid.
     fn is_timely(&self, now: Now, sid: Sid) -> bool {
         let time = sid.time();
+        #[cfg(test)]
+        if fault::is(Fault::FloorIgnored) {
+            return time.abs_diff(now.wall) <= SID_CLOCK && self.writable;
+        }
         let fresh = time.abs_diff(now.wall) <= SID_CLOCK && time > self.taken;
         fresh && self.writable && self.floor.is_some_and(|floor| time > floor)
     }
@@ -334,6 +342,8 @@ impl Admission {
             self.pending.pop_front();
         }
         let floor = sid.time();
+        // Floors are written one after the other, so that none may be asked for that is below the last.
+        self.taken = self.taken.max(floor);
         self.pending.push_back(Pending { sid, floor, held });
         floor
     }

@@ -7,6 +7,7 @@
 mod handshake;
 mod length;
 mod peer;
+mod said;
 mod state;
 mod static_mode;
 
@@ -31,8 +32,12 @@ use super::stats::{Drop, Stats};
 use crate::crypto::Random;
 use crate::crypto::keys::LinkKeys;
 use crate::crypto::noise::Statics;
+#[cfg(test)]
+use crate::fault::{self, Fault};
 use crate::privsep::message::LinkSettings;
 use crate::wire::control::{self, Hello, Message};
+
+use said::Said;
 
 /// What the owner of a link must do or tell.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,15 +69,6 @@ pub enum Event {
         /// The line.
         text: String,
     },
-}
-
-/// Different lines that are not said again while the link is not up.
-const SAID: usize = 8;
-
-/// What the link waits for or suffers from.
-struct Said {
-    text: String,
-    at: Instant,
 }
 
 /// Where traffic keys come from.
@@ -187,6 +183,10 @@ impl<R: Random> Link<R> {
             events: VecDeque::new(),
             settings,
         };
+        #[cfg(test)]
+        if fault::is(Fault::HelloNotRequired) {
+            link.commands.push_back(Command::Agreed(true));
+        }
         link.say_waiting(instant);
         link.commands.extend(link.settings.sources.clone().map(|sources| Command::Sources(Some(sources))));
         link
@@ -282,7 +282,10 @@ impl<R: Random> Link<R> {
     /// What the lane told, about once a second.
     pub fn handle_report(&mut self, now: Now, report: &Report) {
         let Report { stats: lane, sent_under_key, used_length } = report;
-        if lane.datagrams_in != self.datagrams_in {
+        let heard = lane.datagrams_in != self.datagrams_in;
+        #[cfg(test)]
+        let heard = heard || fault::is(Fault::SilenceIgnored);
+        if heard {
             self.datagrams_in = lane.datagrams_in;
             self.heard_at = now.instant;
         }
@@ -306,6 +309,10 @@ impl<R: Random> Link<R> {
     /// The host slept, its clock was set, or a snapshot of it was restored: then a copy of this process may
     /// be running, and no key is used any more under which it could have sent.
     pub fn handle_resumed(&mut self, now: Now) {
+        #[cfg(test)]
+        if fault::is(Fault::CopyIgnored) {
+            return;
+        }
         self.say_resumed(now.instant);
         self.replace_keys(now);
         // Asks the peer for its hello anew, under keys that this end knows.
@@ -449,50 +456,5 @@ impl<R: Random> Link<R> {
 
     fn log(&mut self, verb: u8, text: String) {
         self.events.push_back(Event::Log { verb, text });
-    }
-
-    fn say_resumed(&mut self, now: Instant) {
-        if self.resumed_at.is_none_or(|at| now >= at + REPEAT) {
-            self.resumed_at = Some(now);
-            self.log(1, "this host slept, was copied, or had its clock set: all keys are replaced".into());
-        }
-    }
-
-    fn say_tunnel_in_tunnel(&mut self) {
-        let Some(endpoint) = self.endpoint else { return };
-        let ip = endpoint.remote.ip();
-        let length = if ip.is_ipv4() { 32 } else { 128 };
-        let text = format!(
-            "the way to the peer's outer address {ip} leads into the tunnel itself: add [[route]] to = \
-             \"{ip}/{length}\", via = \"net_gateway\""
-        );
-        self.log(1, text);
-    }
-
-    fn say_waiting(&mut self, now: Instant) {
-        if !self.settings.has_remote {
-            self.say_once(now, "waiting for the peer to call: no remote is set".into());
-        }
-    }
-
-    /// Says what the link waits for or suffers from: once at verb 1, then every minute at verb 3.
-    fn say_once(&mut self, now: Instant, text: String) {
-        if self.said.iter().all(|said| said.text != text) {
-            self.log(1, text.clone());
-            if self.said.len() >= SAID {
-                self.said.pop_front();
-            }
-            self.said.push_back(Said { text, at: now });
-        }
-    }
-
-    fn repeat_said(&mut self, now: Instant) {
-        if let Some(said) = self.said.back_mut()
-            && now >= said.at + REPEAT
-        {
-            said.at = now;
-            let text = said.text.clone();
-            self.log(3, text);
-        }
     }
 }

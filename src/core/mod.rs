@@ -20,6 +20,9 @@ pub mod seen;
 pub mod sending;
 pub mod session;
 pub mod sid;
+#[cfg(test)]
+#[path = "../../tests/sim/mod.rs"]
+mod sim;
 pub mod stats;
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use super::limits::{
     BUDGET_BASE, BUDGET_MAX, PROBE_LOSSES, PROBE_PATIENCE, PROBE_RAISE, PROBE_STEP, PROBE_VERIFY, PROBE_WAIT,
 };
+#[cfg(test)]
+use crate::fault::{self, Fault};
 
 /// Two pings to send: one that makes a datagram of `length` bytes, and a short one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +98,10 @@ impl Search {
         }
         (self.ceiling, self.fails, self.losses, self.outstanding) = (ceiling, None, 0, None);
         self.budget = self.budget.min(ceiling).max(BUDGET_BASE.min(ceiling));
+        #[cfg(test)]
+        if fault::is(Fault::BudgetBelieved) {
+            self.budget = ceiling;
+        }
         self.go_on(now);
     }
 

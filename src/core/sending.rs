@@ -8,6 +8,8 @@ use super::limits::{SID_ANNOUNCE, SID_LIFE};
 use super::sid::Sid;
 use crate::crypto::Random;
 use crate::crypto::keys::LinkKeys;
+#[cfg(test)]
+use crate::fault::{self, Fault};
 
 /// Own sids that are remembered, to tell a reflection: more than replayed challenges can make an end
 /// draw in the life of one sid.
@@ -29,6 +31,10 @@ impl Sending {
 
     /// Draws a sid: its time is now, or just after the one before.
     pub fn draw(&mut self, now: Now, keys: &LinkKeys, random: &mut impl Random) -> Sid {
+        #[cfg(test)]
+        if let Some(last) = self.recent.front().filter(|_| fault::is(Fault::SidDrawnTwice)) {
+            return *last;
+        }
         let time = now.wall.max(self.last_time + 1);
         self.last_time = time;
         let sid = Sid::new(keys, time, random.bytes());

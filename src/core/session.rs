@@ -1,7 +1,8 @@
 //! Sessions of handshake mode (PROTOCOL.md §3): who may begin one, which are live, which one frames use.
 
+mod answering;
+
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,15 +10,17 @@ use zeroize::Zeroizing;
 
 use super::lane::{Command, Key, Received, Under};
 use super::limits::{
-    ANSWER_KEPT, ANSWERS, CALL_FIRST, CALL_LATER, CALL_PATIENCE, INITIATION, INITIATION_STATES, SESSION_END,
-    SESSION_OVERLAP, SESSION_REKEY, SESSION_RESPONDER, SLOTS, TOKEN_EPOCH,
+    CALL_FIRST, CALL_LATER, CALL_PATIENCE, INITIATION, INITIATION_STATES, SESSION_END, SESSION_OVERLAP,
+    SESSION_REKEY, SESSION_RESPONDER, SLOTS,
 };
 use super::path::Path;
 use super::stats::Drop;
 use crate::config::Cipher;
 use crate::crypto::keys::{DirectionKey, LinkKeys};
-use crate::crypto::noise::{Initiator, Responder, Statics};
+use crate::crypto::noise::{Initiator, Statics};
 use crate::crypto::{Random, wrap};
+#[cfg(test)]
+use crate::fault::{self, Fault};
 use crate::wire::handshake::{Envelope, Offer, Type, prologue};
 
 type Instance = [u8; 8];
@@ -49,6 +52,14 @@ struct Attempt {
     state: Initiator,
 }
 
+/// A call that was answered, and of which nothing has been heard: if the peer answers a later initiation of it as
+/// well, that is the session it waits on.
+struct Answered {
+    slot: u8,
+    serial: u32,
+    attempts: VecDeque<Attempt>,
+}
+
 struct Session {
     slot: u8,
     /// The initiator's instance, which decides between two calls at once.
@@ -57,6 +68,17 @@ struct Session {
     peer: Instance,
     began_here: bool,
     born: Instant,
+}
+
+impl Session {
+    /// When its keys are wiped without exception.
+    fn end(&self) -> Instant {
+        #[cfg(test)]
+        if fault::is(Fault::KeyOutlivesSession) {
+            return self.born + SESSION_END * 10;
+        }
+        self.born + SESSION_END
+    }
 }
 
 /// A session of which this end gave the answer, and of which nothing has come yet.
@@ -77,11 +99,13 @@ pub struct Sessions {
     instance: Instance,
     seq: u64,
     call: Option<Call>,
+    answered: Option<Answered>,
     live: Vec<Session>,
     /// Slot of the session that frames go out under.
     sending: Option<u8>,
     unconfirmed: Option<Unconfirmed>,
-    /// The peer's instance that last confirmed a session it began, and that initiation's number.
+    /// The peer's instance that last confirmed a session or answered a call, and the number of its initiation
+    /// that did so, if it was one.
     confirmed: Option<(Instance, u64)>,
     /// Counts sessions.
     serial: u32,
@@ -110,6 +134,7 @@ impl Sessions {
             instance: random.bytes(),
             seq: 0,
             call: None,
+            answered: None,
             live: Vec::new(),
             sending: None,
             unconfirmed: None,
@@ -138,10 +163,14 @@ impl Sessions {
 
     /// Forgets every session and becomes another instance, to which no recording belongs.
     pub fn reset(&mut self, random: &mut impl Random, out: &mut VecDeque<Command>) {
+        #[cfg(test)]
+        if fault::is(Fault::KeyOutlivesLink) {
+            return;
+        }
         out.push_back(Command::WipeAll);
         self.instance = random.bytes();
         self.seq = 0;
-        (self.call, self.unconfirmed, self.sending) = (None, None, None);
+        (self.call, self.answered, self.unconfirmed, self.sending) = (None, None, None, None);
         self.live.clear();
     }
 
@@ -150,6 +179,7 @@ impl Sessions {
         if self.call.is_none() {
             let slot = self.free_slot();
             let attempts = VecDeque::with_capacity(INITIATION_STATES + 1);
+            self.answered = None;
             self.call = Some(Call { slot, attempts, token: [0; 16], tries: 0, due: now, retried_at: None });
         }
     }
@@ -203,7 +233,7 @@ impl Sessions {
 
     /// Ends what is too old. False: the session that frames used ended with nothing to replace it.
     pub fn handle_timeout(&mut self, now: Instant, out: &mut VecDeque<Command>) {
-        let ended = |session: &Session| now >= session.born + SESSION_END;
+        let ended = |session: &Session| now >= session.end();
         out.extend(
             self.live.iter().filter(|session| ended(session)).map(|session| Command::Forget(session.slot)),
         );
@@ -219,8 +249,8 @@ impl Sessions {
 
     /// When something of this is due next; a call only if there is an address to call.
     pub fn poll_timeout(&self, can_call: bool) -> Option<Instant> {
-        let ends = self.live.iter().map(|session| session.born + SESSION_END);
-        let unconfirmed = self.unconfirmed.iter().map(|unconfirmed| unconfirmed.session.born + SESSION_END);
+        let ends = self.live.iter().map(Session::end);
+        let unconfirmed = self.unconfirmed.iter().map(|unconfirmed| unconfirmed.session.end());
         let call = self.call.as_ref().filter(|_| can_call).map(|call| call.due);
         let rekey = self.rekey_at().filter(|_| self.call.is_none());
         ends.chain(unconfirmed).chain(call).chain(rekey).min()
@@ -248,6 +278,7 @@ impl Sessions {
 
     /// The first authentic datagram came on this session; true if that confirms an answer.
     pub fn handle_confirmed(&mut self, serial: u32, out: &mut VecDeque<Command>) -> bool {
+        self.answered.take_if(|answered| answered.serial == serial);
         let Some(unconfirmed) = self.unconfirmed.take_if(|unconfirmed| unconfirmed.serial == serial) else {
             return false;
         };
@@ -256,70 +287,13 @@ impl Sessions {
         true
     }
 
-    fn handle_initiation(
-        &mut self,
-        now: Instant,
-        envelope: &Envelope<'_>,
-        received: &Received,
-        random: &mut impl Random,
-        out: &mut VecDeque<Command>,
-    ) -> Result<Outcome, Drop> {
-        let Envelope { instance, seq, token, .. } = *envelope;
-        if instance == self.instance {
-            return Err(Drop::Reflected);
-        }
-        let waiting = self.unconfirmed.as_ref().map(|there| (there.session.instance, there.seq));
-        let mut taken = self.confirmed.into_iter().chain(waiting);
-        if taken.any(|(of, newest)| of == instance && seq <= newest) {
-            return Err(Drop::Replayed);
-        }
-        let known = self.confirmed.is_some_and(|(confirmed, _)| confirmed == instance);
-        let proven = self.tokens(now, &instance, received.from.remote).contains(&token);
-        if !known && !proven && !self.may_answer(now) {
-            let [token, _] = self.tokens(now, &instance, received.from.remote);
-            self.send_answer(Type::Retry, envelope, token, &[], received, random, out);
-            return Ok(Outcome::Nothing);
-        }
-        // What stands there proved more than this: it stays, for as long as its confirmation can be under way.
-        let stays = |there: &Unconfirmed| {
-            now < there.session.born + ANSWER_KEPT
-                && (there.known && !known || there.proven && !proven && !known)
-        };
-        if self.unconfirmed.as_ref().is_some_and(stays) {
-            return Err(Drop::RateLimited);
-        }
-        let head = prologue(&instance, seq, &token);
-        let (payload, responder) =
-            Responder::read(&self.statics, &self.psk, &head, envelope.message).map_err(|_| Drop::BadTag)?;
-        let offer = Offer::decode(&payload).map_err(|_| Drop::Malformed)?;
-        self.drop_unconfirmed(out);
-        let cipher = common(&self.suites, &offer.suites);
-        let slot = self.free_slot();
-        let chosen = Offer { slot, lanes: 1, suites: cipher.into_iter().collect() };
-        let mut message = Vec::new();
-        let answer = [&self.instance[..], &chosen.encode()].concat();
-        let split = responder.write(&answer, random, &mut message).map_err(|_| Drop::BadTag)?;
-        self.send_answer(Type::Answer, envelope, token, &message, received, random, out);
-        let Some(cipher) = cipher else { return Ok(Outcome::NoCipher) };
-        let from_peer = DirectionKey::new(split.initiator_to_responder);
-        let to_peer = DirectionKey::new(split.responder_to_initiator);
-        let serial = self.next_serial();
-        out.push_back(Command::Receive(Key::Slot { slot, serial, cipher, key: from_peer }));
-        let to_peer = Key::Slot { slot: offer.slot, serial, cipher, key: to_peer };
-        out.push_back(Command::Prepare(Under::Spare, to_peer));
-        let session = Session { slot, instance, peer: instance, began_here: false, born: now };
-        self.unconfirmed = Some(Unconfirmed { session, serial, seq, known, proven });
-        Ok(Outcome::Nothing)
-    }
-
     fn handle_answer(
         &mut self,
         now: Instant,
         envelope: &Envelope<'_>,
         out: &mut VecDeque<Command>,
     ) -> Result<Outcome, Drop> {
-        let call = self.call.as_ref().filter(|_| envelope.instance == self.instance).ok_or(Drop::Stale)?;
-        let attempt = call.attempts.iter().find(|attempt| attempt.seq == envelope.seq).ok_or(Drop::Stale)?;
+        let (slot, attempt) = self.attempt(envelope).ok_or(Drop::Stale)?;
         let (payload, split) = attempt.state.read(envelope.message).map_err(|_| Drop::BadTag)?;
         let (peer, payload) = payload.split_first_chunk().ok_or(Drop::Malformed)?;
         let offer = Offer::decode(payload).map_err(|_| Drop::Malformed)?;
@@ -327,17 +301,34 @@ impl Sessions {
         if !self.suites.contains(&cipher) {
             return Err(Drop::Malformed);
         }
-        let (slot, instance) = (call.slot, self.instance);
-        let session = Session { slot, instance, peer: *peer, began_here: true, born: now };
-        self.call = None;
+        let session = Session { slot, instance: self.instance, peer: *peer, began_here: true, born: now };
+        // Whatever called before is another process, which is gone.
+        if self.confirmed.is_none_or(|(confirmed, _)| confirmed != *peer) {
+            self.confirmed = Some((*peer, 0));
+        }
         let from_peer = DirectionKey::new(split.responder_to_initiator);
         let to_peer = DirectionKey::new(split.initiator_to_responder);
         let serial = self.next_serial();
+        let attempts = self.call.take().map(|call| call.attempts);
+        let mut attempts = attempts.or(self.answered.take().map(|call| call.attempts)).unwrap_or_default();
+        attempts.retain(|attempt| attempt.seq > envelope.seq);
+        self.answered = Some(Answered { slot, serial, attempts });
+        self.live.retain(|live| live.slot != slot);
         out.push_back(Command::Receive(Key::Slot { slot, serial, cipher, key: from_peer }));
         let to_peer = Key::Slot { slot: offer.slot, serial, cipher, key: to_peer };
         out.push_back(Command::Prepare(Under::Next, to_peer));
         self.adopt(session, Under::Next, out);
         Ok(Outcome::Begun)
+    }
+
+    /// What an answer belongs to: the slot of the call, and the initiation.
+    fn attempt(&self, answer: &Envelope<'_>) -> Option<(u8, &Attempt)> {
+        let call = self.call.as_ref().map(|call| (call.slot, &call.attempts));
+        let calls = call.into_iter().chain(self.answered.as_ref().map(|call| (call.slot, &call.attempts)));
+        let mut calls = calls.filter(|_| answer.instance == self.instance);
+        calls.find_map(|(slot, attempts)| {
+            Some((slot, attempts.iter().find(|attempt| attempt.seq == answer.seq)?))
+        })
     }
 
     /// The peer is busy and wants to see that we get what is sent to our address: the next initiation is due
@@ -378,6 +369,8 @@ impl Sessions {
         self.live.push(session);
         // What the peer still sends on until it changes too is the one that frames used so far.
         let used = [before, self.sending];
+        #[cfg(test)]
+        let used = if fault::is(Fault::UsedSessionForgotten) { [None, self.sending] } else { used };
         while self.live.len() > 2
             && let Some(index) = self.live.iter().position(|live| !used.contains(&Some(live.slot)))
         {
@@ -407,6 +400,10 @@ impl Sessions {
     /// Two live sessions, a call and an unconfirmed answer fill the four slots; whoever asks has none of
     /// one kind, so one is free.
     fn free_slot(&self) -> u8 {
+        #[cfg(test)]
+        if fault::is(Fault::SlotReused) {
+            return 0;
+        }
         let used = self.used_slots();
         (0..SLOTS).find(|slot| !used.contains(slot)).unwrap_or(0)
     }
@@ -414,47 +411,6 @@ impl Sessions {
     fn next_serial(&mut self) -> u32 {
         self.serial = self.serial.wrapping_add(1);
         self.serial
-    }
-
-    fn may_answer(&mut self, now: Instant) -> bool {
-        let (since, count) = &mut self.answers;
-        if since.is_none_or(|since| now.saturating_duration_since(since).as_secs() >= 1) {
-            (*since, *count) = (Some(now), 0);
-        }
-        *count += 1;
-        *count <= ANSWERS
-    }
-
-    /// The token of this and of the previous epoch.
-    fn tokens(&self, now: Instant, instance: &Instance, from: SocketAddr) -> [Token; 2] {
-        let epoch = now.saturating_duration_since(self.started).as_secs() / TOKEN_EPOCH.as_secs() + 1;
-        let address = match from.ip() {
-            IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-            IpAddr::V6(v6) => v6.octets(),
-        };
-        [epoch, epoch - 1].map(|epoch| {
-            self.token_key.mac(&[instance, &address, &from.port().to_be_bytes(), &epoch.to_be_bytes()])
-        })
-    }
-
-    /// An answer or retry, of a random length no longer than what it answers.
-    #[allow(clippy::too_many_arguments, reason = "one call for both kinds of answer")]
-    fn send_answer(
-        &self,
-        kind: Type,
-        cause: &Envelope<'_>,
-        token: Token,
-        message: &[u8],
-        received: &Received,
-        random: &mut impl Random,
-        out: &mut VecDeque<Command>,
-    ) {
-        let envelope = Envelope { kind, instance: cause.instance, seq: cause.seq, token, message };
-        let least = wrap::OVERHEAD + envelope.length();
-        let Some(room) = received.datagram.len().checked_sub(least) else { return };
-        let [a, b] = random.bytes();
-        let length = least + usize::from(u16::from_be_bytes([a, b])) % (room + 1);
-        out.push_back(handshake(&self.keys, &envelope, length, received.from, random));
     }
 }
 
@@ -470,17 +426,6 @@ fn handshake(
     envelope.emit(length.saturating_sub(wrap::OVERHEAD), &mut plaintext);
     let datagram = wrap::seal(keys, &plaintext, random);
     Command::Handshake(Received { from: to, datagram })
-}
-
-/// AES-256-GCM if it is first in both lists, else ChaCha20-Poly1305 if it is in both, else the only common
-/// one.
-fn common(ours: &[Cipher], theirs: &[Cipher]) -> Option<Cipher> {
-    let first = ours.first().filter(|first| theirs.first() == Some(first)).copied();
-    let both = |cipher: &Cipher| ours.contains(cipher) && theirs.contains(cipher);
-    first
-        .filter(|first| *first == Cipher::Aes256Gcm)
-        .or(Some(Cipher::ChaCha20Poly1305).filter(both))
-        .or(Some(Cipher::Aes256Gcm).filter(both))
 }
 
 #[cfg(test)]

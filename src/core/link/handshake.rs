@@ -8,8 +8,10 @@ use crate::core::clock::Now;
 use crate::core::lane::{Command, Received, Under};
 use crate::core::limits::{SIGN_INTERVAL, SILENCE};
 use crate::core::path::Path;
-use crate::core::session::Outcome;
+use crate::core::session::{Outcome, Sessions};
 use crate::crypto::{Random, wrap};
+#[cfg(test)]
+use crate::fault::{self, Fault};
 use crate::wire::control::Message;
 use crate::wire::handshake::Type;
 
@@ -25,8 +27,7 @@ impl<R: Random> Link<R> {
                 keying.admission.poll_timeout().into_iter().chain([next]).min()
             }
             Keying::Handshake(sessions) => {
-                let hears = self.up || sessions.is_alive();
-                let silence = (hears && !sessions.is_calling()).then_some(self.heard_at + SILENCE);
+                let silence = self.silent_at(sessions).filter(|_| !sessions.is_calling());
                 let due = sessions.poll_timeout(self.target().is_some());
                 due.into_iter().chain(silence).min()
             }
@@ -93,6 +94,17 @@ impl<R: Random> Link<R> {
         }
     }
 
+    /// When nothing has been heard for so long that another session is needed. Without a link too: a peer that was
+    /// restarted after its answer does not know the session.
+    fn silent_at(&self, sessions: &Sessions) -> Option<Instant> {
+        #[cfg(test)]
+        if fault::is(Fault::NoCallAfterSilence) {
+            return None;
+        }
+        let since = sessions.sending_since();
+        (self.up || since.is_some()).then(|| since.unwrap_or(self.heard_at).max(self.heard_at) + SILENCE)
+    }
+
     /// There is another address to call.
     pub(super) fn hasten_call(&mut self, now: Instant) {
         if let Keying::Handshake(sessions) = &mut self.keying {
@@ -102,9 +114,9 @@ impl<R: Random> Link<R> {
 
     fn handle_sessions_timeout(&mut self, now: Instant) {
         let target = self.target();
+        let Keying::Handshake(sessions) = &self.keying else { return };
+        let silent = self.silent_at(sessions).is_some_and(|at| now >= at);
         let Keying::Handshake(sessions) = &mut self.keying else { return };
-        // Without a link too: a peer that was restarted after its answer does not know the session.
-        let silent = (self.up || sessions.is_alive()) && now >= self.heard_at + SILENCE;
         sessions.handle_timeout(now, &mut self.commands);
         if silent || sessions.wants_rekey(now) {
             sessions.begin(now);
@@ -124,10 +136,7 @@ impl<R: Random> Link<R> {
         let Keying::Handshake(sessions) = &mut self.keying else { return };
         match sessions.handle_handshake(now.instant, received, &mut self.random, &mut self.commands) {
             Ok(Outcome::Nothing) => {}
-            Ok(Outcome::Begun) => {
-                self.heard_at = now.instant;
-                self.greet(now.instant, from);
-            }
+            Ok(Outcome::Begun) => self.greet(now.instant, from),
             Ok(Outcome::NoCipher) => {
                 self.say_once(
                     now.instant,
@@ -175,11 +184,9 @@ impl<R: Random> Link<R> {
 
     pub(super) fn handle_confirmed(&mut self, now: Now, serial: u32) {
         let Keying::Handshake(sessions) = &mut self.keying else { return };
-        if !sessions.handle_confirmed(serial, &mut self.commands) {
-            return;
-        }
-        self.heard_at = now.instant;
-        if let Some(target) = self.target() {
+        if sessions.handle_confirmed(serial, &mut self.commands)
+            && let Some(target) = self.target()
+        {
             self.greet(now.instant, target);
         }
     }

@@ -12,6 +12,8 @@ use crate::core::lane::{Command, Under};
 use crate::core::limits::HELLO_ANSWER;
 use crate::core::path::{Outcome, Path, Validation};
 use crate::crypto::Random;
+#[cfg(test)]
+use crate::fault::{self, Fault};
 use crate::wire::control::{Hello, Message};
 
 impl<R: Random> Link<R> {
@@ -73,8 +75,10 @@ impl<R: Random> Link<R> {
             None => self.agree(now.instant, from),
         }
         let due = self.answered_at.is_none_or(|at| now.instant.duration_since(at) >= HELLO_ANSWER);
-        if wants_answer && due {
+        if wants_answer {
             self.use_proven_sid();
+        }
+        if wants_answer && due {
             self.answered_at = Some(now.instant);
             self.send_hello(self.endpoint.unwrap_or(from), Under::Current);
         }
@@ -134,6 +138,10 @@ impl<R: Random> Link<R> {
         let Some(old) = self.endpoint.filter(|old| self.up && !old.covers(&from)) else { return };
         if !(self.settings.float || old.remote.ip() == from.remote.ip()) || self.validation.is_some() {
             return;
+        }
+        #[cfg(test)]
+        if fault::is(Fault::PathNotValidated) {
+            return self.set_endpoint(now.instant, Some(from));
         }
         let challenges = [self.random.bytes(), self.random.bytes()];
         self.validation = Some(Validation::new(now.instant, from, challenges));

@@ -1,7 +1,5 @@
 //! Static mode: the sids of both directions.
 
-use std::time::Instant;
-
 use super::{Event, Keying, Link};
 use crate::core::admission::{Age, Verdict};
 use crate::core::clock::Now;
@@ -127,26 +125,24 @@ impl<R: Random> Link<R> {
         self.switch(Under::Next);
     }
 
-    fn announce(&mut self, now: Instant) {
-        if let Keying::Static(keying) = &mut self.keying {
-            keying.sending.announce(now);
-        }
-    }
-
     /// A new sid: announced now, used for frames when the peer had time to write its floor.
     fn rotate(&mut self, now: Now) {
         self.prepare_sid(now, Under::Next);
         match self.endpoint.filter(|_| self.up) {
             Some(endpoint) => {
                 self.send_hello(endpoint, Under::Next);
-                self.announce(now.instant);
+                if let Keying::Static(keying) = &mut self.keying {
+                    keying.sending.announce(now.instant);
+                    // The peer hears of this one later.
+                    keying.has_spare = false;
+                }
             }
             None => self.switch(Under::Next),
         }
     }
 
-    /// Answers a challenge under a sid that is drawn now. One from a sid that is not live may be a
-    /// replay: while the ends know each other it gets its reply, and what frames are sent under does not change.
+    /// Answers a challenge under a sid that is drawn now. It may be a replay, or due to one: while the ends know
+    /// each other it gets its reply, and what frames are sent under changes when the peer asks for it.
     pub(super) fn reply(&mut self, now: Now, challenge: [u8; 16], to: Path, challenger: Challenger) {
         // The doubt of a moment is no reason: a replay makes the peer prove itself as well.
         let certain = self.doubt.is_none_or(|since| now.instant < since + DOUBT);
@@ -168,7 +164,7 @@ impl<R: Random> Link<R> {
             keying.answered.drain(..keying.answered.len().saturating_sub(ANSWERED));
         }
         let under = match challenger {
-            Challenger::Unproven(Age::Newest) if settled => Under::Spare,
+            Challenger::Live | Challenger::Unproven(Age::Newest) if settled => Under::Spare,
             Challenger::Unproven(Age::Old) if settled => Under::Aside,
             Challenger::Live | Challenger::Unproven(_) => Under::Next,
         };
@@ -178,14 +174,11 @@ impl<R: Random> Link<R> {
             Under::Next => keying.has_spare = false,
             Under::Current | Under::Aside => {}
         }
-        let announced = keying.sending.is_announced();
         self.prepare_sid(now, under);
         self.send_under(under, Message::ChallengeReply { challenge }, to);
         if !settled {
             self.switch(Under::Next);
             self.caller.due = now.instant;
-        } else if under == Under::Next && !announced {
-            self.announce(now.instant);
         }
     }
 }

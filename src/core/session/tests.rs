@@ -1,7 +1,10 @@
 //! Who may take whose place: one responder, and initiations in any order.
 #![allow(clippy::disallowed_methods, reason = "a test needs some instant to begin at")]
 
+use std::net::SocketAddr;
+
 use super::*;
+use crate::core::limits::ANSWER_KEPT;
 
 struct Counting(u64);
 
@@ -45,10 +48,8 @@ impl World {
 
     /// mon takes it; gives the serial of the session that waits now.
     fn answered(&mut self, datagram: &[u8]) -> Result<u32, Drop> {
-        let from: SocketAddr = "192.0.2.2:7".parse().unwrap();
-        let received = Received { from: from.into(), datagram: datagram.to_vec() };
         let mut out = VecDeque::new();
-        self.mon.handle_handshake(self.now, &received, &mut self.random, &mut out)?;
+        self.mon.handle_handshake(self.now, &received(datagram), &mut self.random, &mut out)?;
         let serial = out.iter().find_map(|command| match command {
             Command::Receive(Key::Slot { serial, .. }) => Some(*serial),
             _ => None,
@@ -56,9 +57,39 @@ impl World {
         Ok(serial.unwrap_or_else(|| panic!("no session but {out:?}")))
     }
 
+    /// mon calls.
+    fn initiation_of_mon(&mut self) -> Vec<u8> {
+        let mut mon = std::mem::replace(&mut self.mon, sessions(self.now, &mut self.random));
+        let call = self.initiation(&mut mon);
+        self.mon = mon;
+        call
+    }
+
+    /// What `fri` answers.
+    fn answer_of(&mut self, fri: &mut Sessions, call: &[u8]) -> Vec<u8> {
+        let mut out = VecDeque::new();
+        fri.handle_handshake(self.now, &received(call), &mut self.random, &mut out).unwrap();
+        let answer = out.into_iter().find_map(|command| match command {
+            Command::Handshake(sent) => Some(sent.datagram),
+            _ => None,
+        });
+        answer.unwrap()
+    }
+
+    fn take_answer(&mut self, answer: &[u8]) {
+        let taken =
+            self.mon.handle_handshake(self.now, &received(answer), &mut self.random, &mut VecDeque::new());
+        assert_eq!(taken, Ok(Outcome::Begun));
+    }
+
     fn confirmed(&mut self, serial: u32) -> bool {
         self.mon.handle_confirmed(serial, &mut VecDeque::new())
     }
+}
+
+fn received(datagram: &[u8]) -> Received {
+    let from: SocketAddr = "192.0.2.2:7".parse().unwrap();
+    Received { from: from.into(), datagram: datagram.to_vec() }
 }
 
 fn sessions(now: Instant, random: &mut Counting) -> Sessions {
@@ -145,4 +176,33 @@ fn first_words_have_no_usual_length_and_no_usual_byte() {
         // Six standard deviations with 255 degrees of freedom (Wilson and Hilferty).
         assert!((141.0..416.0).contains(&square), "byte {at}: {square}");
     }
+}
+
+/// Its first answer is long under way, so that it is called again, and waits on the session of its second one.
+#[test]
+fn a_later_answer_of_the_same_call_is_taken_too() {
+    let mut world = World::new();
+    let mut fri = world.fri();
+    let [first, second] = [(); 2].map(|()| world.initiation(&mut fri));
+    let mut mon = std::mem::replace(&mut world.mon, fri);
+    let answers = [first, second].map(|call| world.answer_of(&mut mon, &call));
+    answers.iter().for_each(|answer| world.take_answer(answer));
+    let mut out = VecDeque::new();
+    let again = world.mon.handle_handshake(world.now, &received(&answers[1]), &mut world.random, &mut out);
+    assert_eq!(again, Err(Drop::Stale), "each is good once");
+    assert!(world.mon.is_alive() && !world.mon.is_calling());
+}
+
+/// The peer is known by its answer too; then nothing recorded takes the place of its call.
+#[test]
+fn a_recorded_call_displaces_none_of_the_peer_that_answered() {
+    let mut world = World::new();
+    let (mut fri, mut recorded) = (world.fri(), world.fri());
+    let call = world.initiation_of_mon();
+    let answer = world.answer_of(&mut fri, &call);
+    world.take_answer(&answer);
+    let (genuine, recorded) = (world.initiation(&mut fri), world.initiation(&mut recorded));
+    let serial = world.answered(&genuine).unwrap();
+    assert_eq!(world.answered(&recorded), Err(Drop::RateLimited));
+    assert!(world.confirmed(serial));
 }

@@ -1,0 +1,63 @@
+//! What the log is told, and what it is not told again.
+
+use std::time::Instant;
+
+use super::Link;
+use crate::core::limits::REPEAT;
+use crate::crypto::Random;
+
+/// Different lines that are not said again while the link is not up.
+const SAID: usize = 8;
+
+/// What the link waits for or suffers from.
+pub(super) struct Said {
+    pub(super) text: String,
+    pub(super) at: Instant,
+}
+
+impl<R: Random> Link<R> {
+    pub(super) fn say_resumed(&mut self, now: Instant) {
+        if self.resumed_at.is_none_or(|at| now >= at + REPEAT) {
+            self.resumed_at = Some(now);
+            self.log(1, "this host slept, was copied, or had its clock set: all keys are replaced".into());
+        }
+    }
+
+    pub(super) fn say_tunnel_in_tunnel(&mut self) {
+        let Some(endpoint) = self.endpoint else { return };
+        let ip = endpoint.remote.ip();
+        let length = if ip.is_ipv4() { 32 } else { 128 };
+        let text = format!(
+            "the way to the peer's outer address {ip} leads into the tunnel itself: add [[route]] to = \
+             \"{ip}/{length}\", via = \"net_gateway\""
+        );
+        self.log(1, text);
+    }
+
+    pub(super) fn say_waiting(&mut self, now: Instant) {
+        if !self.settings.has_remote {
+            self.say_once(now, "waiting for the peer to call: no remote is set".into());
+        }
+    }
+
+    /// Says what the link waits for or suffers from: once at verb 1, then every minute at verb 3.
+    pub(super) fn say_once(&mut self, now: Instant, text: String) {
+        if self.said.iter().all(|said| said.text != text) {
+            self.log(1, text.clone());
+            if self.said.len() >= SAID {
+                self.said.pop_front();
+            }
+            self.said.push_back(Said { text, at: now });
+        }
+    }
+
+    pub(super) fn repeat_said(&mut self, now: Instant) {
+        if let Some(said) = self.said.back_mut()
+            && now >= said.at + REPEAT
+        {
+            said.at = now;
+            let text = said.text.clone();
+            self.log(3, text);
+        }
+    }
+}

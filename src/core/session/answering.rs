@@ -1,0 +1,139 @@
+//! Answers to the peer's calls: which of them get one, and whose session waits for its confirmation.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use super::{Instance, Outcome, Session, Sessions, Token, Unconfirmed, handshake};
+use crate::config::Cipher;
+use crate::core::lane::{Command, Key, Received, Under};
+use crate::core::limits::{ANSWER_KEPT, ANSWERS, TOKEN_EPOCH};
+use crate::core::stats::Drop;
+use crate::crypto::keys::DirectionKey;
+use crate::crypto::noise::Responder;
+use crate::crypto::{Random, wrap};
+#[cfg(test)]
+use crate::fault::{self, Fault};
+use crate::wire::handshake::{Envelope, Offer, Type, prologue};
+
+impl Sessions {
+    pub(super) fn handle_initiation(
+        &mut self,
+        now: Instant,
+        envelope: &Envelope<'_>,
+        received: &Received,
+        random: &mut impl Random,
+        out: &mut VecDeque<Command>,
+    ) -> Result<Outcome, Drop> {
+        let Envelope { instance, seq, token, .. } = *envelope;
+        if instance == self.instance {
+            return Err(Drop::Reflected);
+        }
+        let waiting = self.unconfirmed.as_ref().map(|there| (there.session.instance, there.seq));
+        let mut taken = self.confirmed.into_iter().chain(waiting);
+        #[cfg(test)]
+        if fault::is(Fault::InitiationRepeated) {
+            taken.by_ref().for_each(drop);
+        }
+        if taken.any(|(of, newest)| of == instance && seq <= newest) {
+            return Err(Drop::Replayed);
+        }
+        let known = self.confirmed.is_some_and(|(confirmed, _)| confirmed == instance);
+        let proven = self.tokens(now, &instance, received.from.remote).contains(&token);
+        if !known && !proven && !self.may_answer(now) {
+            let [token, _] = self.tokens(now, &instance, received.from.remote);
+            self.send_answer(Type::Retry, envelope, token, &[], received, random, out);
+            return Ok(Outcome::Nothing);
+        }
+        // What stands there proved more than this: it stays, for as long as its confirmation can be under way.
+        let stays = |there: &Unconfirmed| {
+            now < there.session.born + ANSWER_KEPT
+                && (there.known && !known || there.proven && !proven && !known)
+        };
+        #[cfg(test)]
+        let stays =
+            |there: &Unconfirmed| stays(there) || fault::is(Fault::AnswerKept) && there.known && !known;
+        if self.unconfirmed.as_ref().is_some_and(stays) {
+            return Err(Drop::RateLimited);
+        }
+        let head = prologue(&instance, seq, &token);
+        let (payload, responder) =
+            Responder::read(&self.statics, &self.psk, &head, envelope.message).map_err(|_| Drop::BadTag)?;
+        let offer = Offer::decode(&payload).map_err(|_| Drop::Malformed)?;
+        self.drop_unconfirmed(out);
+        let cipher = common(&self.suites, &offer.suites);
+        let slot = self.free_slot();
+        let chosen = Offer { slot, lanes: 1, suites: cipher.into_iter().collect() };
+        let mut message = Vec::new();
+        let answer = [&self.instance[..], &chosen.encode()].concat();
+        let split = responder.write(&answer, random, &mut message).map_err(|_| Drop::BadTag)?;
+        self.send_answer(Type::Answer, envelope, token, &message, received, random, out);
+        let Some(cipher) = cipher else { return Ok(Outcome::NoCipher) };
+        let from_peer = DirectionKey::new(split.initiator_to_responder);
+        let to_peer = DirectionKey::new(split.responder_to_initiator);
+        let serial = self.next_serial();
+        out.push_back(Command::Receive(Key::Slot { slot, serial, cipher, key: from_peer }));
+        let to_peer = Key::Slot { slot: offer.slot, serial, cipher, key: to_peer };
+        out.push_back(Command::Prepare(Under::Spare, to_peer));
+        let session = Session { slot, instance, peer: instance, began_here: false, born: now };
+        #[cfg(test)]
+        if fault::is(Fault::NotConfirmed) {
+            self.adopt(session, Under::Spare, out);
+            return Ok(Outcome::Nothing);
+        }
+        self.unconfirmed = Some(Unconfirmed { session, serial, seq, known, proven });
+        Ok(Outcome::Nothing)
+    }
+
+    fn may_answer(&mut self, now: Instant) -> bool {
+        let (since, count) = &mut self.answers;
+        if since.is_none_or(|since| now.saturating_duration_since(since).as_secs() >= 1) {
+            (*since, *count) = (Some(now), 0);
+        }
+        *count += 1;
+        *count <= ANSWERS
+    }
+
+    /// The token of this and of the previous epoch.
+    fn tokens(&self, now: Instant, instance: &Instance, from: SocketAddr) -> [Token; 2] {
+        let epoch = now.saturating_duration_since(self.started).as_secs() / TOKEN_EPOCH.as_secs() + 1;
+        let address = match from.ip() {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+            IpAddr::V6(v6) => v6.octets(),
+        };
+        [epoch, epoch - 1].map(|epoch| {
+            self.token_key.mac(&[instance, &address, &from.port().to_be_bytes(), &epoch.to_be_bytes()])
+        })
+    }
+
+    /// An answer or retry, of a random length no longer than what it answers.
+    #[allow(clippy::too_many_arguments, reason = "one call for both kinds of answer")]
+    fn send_answer(
+        &self,
+        kind: Type,
+        cause: &Envelope<'_>,
+        token: Token,
+        message: &[u8],
+        received: &Received,
+        random: &mut impl Random,
+        out: &mut VecDeque<Command>,
+    ) {
+        let envelope = Envelope { kind, instance: cause.instance, seq: cause.seq, token, message };
+        let least = wrap::OVERHEAD + envelope.length();
+        let Some(room) = received.datagram.len().checked_sub(least) else { return };
+        let [a, b] = random.bytes();
+        let length = least + usize::from(u16::from_be_bytes([a, b])) % (room + 1);
+        out.push_back(handshake(&self.keys, &envelope, length, received.from, random));
+    }
+}
+
+/// AES-256-GCM if it is first in both lists, else ChaCha20-Poly1305 if it is in both, else the only common
+/// one.
+fn common(ours: &[Cipher], theirs: &[Cipher]) -> Option<Cipher> {
+    let first = ours.first().filter(|first| theirs.first() == Some(first)).copied();
+    let both = |cipher: &Cipher| ours.contains(cipher) && theirs.contains(cipher);
+    first
+        .filter(|first| *first == Cipher::Aes256Gcm)
+        .or(Some(Cipher::ChaCha20Poly1305).filter(both))
+        .or(Some(Cipher::Aes256Gcm).filter(both))
+}

@@ -1,0 +1,88 @@
+//! Faults that a test puts into the code of its thread, to see that the simulation (tests/sim) finds them. This
+//! module and the lines that name it are there in tests alone.
+
+use std::cell::Cell;
+
+/// Something that is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The newest counter of a window is accepted once more.
+    WindowOffByOne,
+    /// A datagram is taken whatever its tag says.
+    TagUnchecked,
+    /// The tag does not cover the header.
+    HeaderUncovered,
+    /// Keys of a session are not wiped when it is too old.
+    KeyOutlivesSession,
+    /// Keys are not wiped when the link goes down.
+    KeyOutlivesLink,
+    /// Every session gets the same slot.
+    SlotReused,
+    /// A datagram from elsewhere moves the link at once.
+    PathNotValidated,
+    /// The same sid is drawn again, so that its counters repeat.
+    SidDrawnTwice,
+    /// Sids are taken by their time whatever the floor is.
+    FloorIgnored,
+    /// Frames pass before a hello fits.
+    HelloNotRequired,
+    /// A frame begun before a gap is finished after it.
+    GapIgnored,
+    /// An initiation that was taken is taken again.
+    InitiationRepeated,
+    /// A session is used before the peer has shown that it has it.
+    NotConfirmed,
+    /// The longest datagram that the host believes in is used without a probe.
+    BudgetBelieved,
+    /// A process that may be a copy goes on with its keys.
+    CopyIgnored,
+    /// A peer that is not heard of is thought to be there.
+    SilenceIgnored,
+    /// The session that the peer still sends on is forgotten when there is a third.
+    UsedSessionForgotten,
+    /// An answer that nobody confirms keeps everybody else out.
+    AnswerKept,
+    /// A silence on a session brings no new call.
+    NoCallAfterSilence,
+    /// A control message of a sid that is not live is taken as if it were.
+    ChallengeNotRequired,
+}
+
+impl Fault {
+    pub const ALL: [Fault; 20] = [
+        Fault::WindowOffByOne,
+        Fault::TagUnchecked,
+        Fault::HeaderUncovered,
+        Fault::KeyOutlivesSession,
+        Fault::KeyOutlivesLink,
+        Fault::SlotReused,
+        Fault::PathNotValidated,
+        Fault::SidDrawnTwice,
+        Fault::FloorIgnored,
+        Fault::HelloNotRequired,
+        Fault::GapIgnored,
+        Fault::InitiationRepeated,
+        Fault::NotConfirmed,
+        Fault::BudgetBelieved,
+        Fault::CopyIgnored,
+        Fault::SilenceIgnored,
+        Fault::UsedSessionForgotten,
+        Fault::AnswerKept,
+        Fault::NoCallAfterSilence,
+        Fault::ChallengeNotRequired,
+    ];
+}
+
+thread_local! {
+    static INJECTED: Cell<Option<Fault>> = const { Cell::new(None) };
+}
+
+/// Whether this is wrong now.
+pub fn is(fault: Fault) -> bool {
+    INJECTED.get() == Some(fault)
+}
+
+/// Makes this wrong in this thread, instead of what was before; gives that.
+pub fn inject(fault: Option<Fault>) -> Option<Fault> {
+    INJECTED.replace(fault)
+}

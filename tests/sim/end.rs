@@ -1,0 +1,352 @@
+//! One end: the adapter between the simulation and the core. Whatever the daemon does for a link and its
+//! lane is done here, and nothing else of the simulation calls either of them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::dice::Dice;
+use crate::config::{KeyMode, Mode};
+use crate::core::clock::{Now, Watch};
+use crate::core::inner::Inner;
+use crate::core::lane::{self, Command, Key, Lane, Notice, Sink};
+use crate::core::limits::{COUNTER_ROTATE, ETHERNET};
+use crate::core::link::{Event, Link};
+use crate::core::path::Path;
+use crate::crypto::keys::LinkKeys;
+use crate::crypto::noise::Statics;
+use crate::privsep::message::LinkSettings;
+use crate::wire::datagram::Framing;
+
+/// As long as the daemon's queues.
+const NOTICES: usize = 256;
+const TICK: Duration = Duration::from_secs(1);
+/// More calls than this without time passing are a busy loop.
+const SPIN: u32 = 100;
+
+/// What an end is made of.
+#[derive(Clone)]
+pub struct Config {
+    pub settings: LinkSettings,
+    pub statics: Statics,
+    pub secret: [u8; 32],
+    /// The longest that a command, a notice or a floor waits for the thread that takes it.
+    pub pace: Duration,
+    /// What the host's routing says of the way to the peer.
+    pub route_mtu: u32,
+}
+
+impl Config {
+    pub fn framing(&self) -> Framing {
+        match self.settings.key_mode {
+            KeyMode::Static => Framing::Static,
+            KeyMode::Handshake => Framing::Session,
+        }
+    }
+
+    pub fn max_frame(&self) -> usize {
+        let header = if self.settings.mode == Mode::Tap { ETHERNET } else { 0 };
+        self.settings.mtu as usize + header
+    }
+}
+
+/// What came out of an end, in order.
+pub enum Output {
+    Datagram {
+        bytes: Vec<u8>,
+        to: Path,
+    },
+    Frame(Vec<u8>),
+    /// The lane has this key to send under.
+    Prepared(Key),
+    /// The lane opens what is sealed with this key.
+    Receives(Key),
+    /// The link takes this control message, which verified.
+    Control(Vec<u8>),
+    /// Datagrams go there now.
+    Endpoint(Option<Path>),
+    Resolve,
+    Up,
+    Down,
+    /// No key of before may be used.
+    Resumed,
+    Floor(u64),
+    Log {
+        verb: u8,
+        text: String,
+    },
+    /// It asked to be called again and again without time passing.
+    Spinning,
+}
+
+#[derive(Default)]
+struct Port {
+    outputs: VecDeque<Output>,
+    notices: VecDeque<Notice>,
+}
+
+impl Sink for Port {
+    fn frame(&mut self, frame: &[u8]) {
+        self.outputs.push_back(Output::Frame(frame.to_vec()));
+    }
+    fn datagram(&mut self, datagram: &[u8], to: Path) {
+        self.outputs.push_back(Output::Datagram { bytes: datagram.to_vec(), to });
+    }
+    fn notice(&mut self, notice: Notice) -> bool {
+        let alike = |other: &&Notice| other.is_unproven() == notice.is_unproven();
+        let room = self.notices.iter().filter(alike).count() < NOTICES;
+        self.notices.extend(room.then_some(notice));
+        room
+    }
+}
+
+/// Items that wait, in order.
+struct Queue<T>(VecDeque<(Instant, T)>);
+
+impl<T> Queue<T> {
+    fn push(&mut self, at: Instant, item: T) {
+        let at = self.0.back().map_or(at, |(last, _)| at.max(*last));
+        self.0.push_back((at, item));
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.0.front().map(|(at, _)| *at)
+    }
+
+    fn pop(&mut self, now: Instant) -> Option<T> {
+        self.due().filter(|at| *at <= now)?;
+        self.0.pop_front().map(|(_, item)| item)
+    }
+}
+
+pub struct End {
+    pub config: Config,
+    link: Link<Dice>,
+    lane: Lane,
+    port: Port,
+    watch: Watch,
+    dice: Dice,
+    commands: Queue<Command>,
+    /// Proven ones, and others.
+    notices: [Queue<Notice>; 2],
+    floors: Queue<u64>,
+    /// Whether the disk takes floors.
+    pub disk_works: bool,
+    /// The key looks used up at the next report.
+    pub exhausted: bool,
+    tick_at: Instant,
+    spun: (Instant, u32),
+}
+
+impl End {
+    pub fn new(config: Config, now: Now, mut dice: Dice) -> Self {
+        let keys = Arc::new(LinkKeys::new(&config.secret));
+        let settings = config.settings.clone();
+        let inner = match settings.mode {
+            Mode::Tun => Inner::routed(settings.mtu, settings.mss_clamp, settings.peers.clone()),
+            Mode::Tap => Inner::bridged(),
+        };
+        let lane = Lane::new(lane::Settings {
+            keys: keys.clone(),
+            framing: config.framing(),
+            cipher: settings.cipher,
+            direction: settings.direction,
+            lane: 0,
+            max_frame: config.max_frame(),
+            bundle: settings.bundle,
+            copy_dscp: false,
+            inner,
+        });
+        let random = dice.fork();
+        let link = match settings.key_mode {
+            KeyMode::Static => Link::new(settings, keys, now, random),
+            KeyMode::Handshake => Link::with_handshake(settings, keys, config.statics.clone(), now, random),
+        };
+        Self {
+            config,
+            link,
+            lane,
+            port: Port::default(),
+            watch: Watch::default(),
+            dice,
+            commands: Queue(VecDeque::new()),
+            notices: [Queue(VecDeque::new()), Queue(VecDeque::new())],
+            floors: Queue(VecDeque::new()),
+            disk_works: true,
+            exhausted: false,
+            tick_at: now.instant + TICK,
+            spun: (now.instant, 0),
+        }
+    }
+
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.port.outputs.pop_front()
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.link.is_up()
+    }
+
+    /// Authentic datagrams that were received.
+    pub fn heard(&self) -> u64 {
+        self.lane.stats().datagrams_in
+    }
+
+    pub fn counters(&self) -> String {
+        self.lane.stats().plus(&self.link.stats()).to_string()
+    }
+
+    pub fn receive(&mut self, now: Now, from: Path, mut datagram: Vec<u8>) {
+        self.look_at_clocks(now);
+        self.lane.handle_datagram(now.instant, from, &mut datagram, &mut self.port);
+        self.settle(now);
+    }
+
+    /// The device yields these frames.
+    pub fn send(&mut self, now: Now, frames: &[Vec<u8>]) {
+        self.look_at_clocks(now);
+        let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
+        self.lane.handle_frames(&frames, &mut self.port);
+        self.settle(now);
+    }
+
+    /// The host says this of what was sent.
+    pub fn notice(&mut self, now: Now, notice: Notice) {
+        self.port.notice(notice);
+        self.settle(now);
+    }
+
+    pub fn resolved(&mut self, now: Now, addresses: Vec<std::net::SocketAddr>) {
+        self.link.handle_resolved(now, addresses);
+        self.settle(now);
+    }
+
+    /// The kernel reports that this machine was cloned.
+    pub fn cloned(&mut self, now: Now) {
+        self.port.outputs.push_back(Output::Resumed);
+        self.link.handle_resumed(now);
+        self.settle(now);
+    }
+
+    pub fn stop(&mut self, now: Now) {
+        self.link.handle_stop();
+        while let Some(command) = self.link.poll_command() {
+            self.hand_to_lane(now, command);
+        }
+    }
+
+    pub fn poll_timeout(&self) -> Instant {
+        let queues = [self.commands.due(), self.notices[0].due(), self.notices[1].due(), self.floors.due()];
+        let timers = [self.lane.poll_timeout(), Some(self.tick_at), self.link.poll_timeout()];
+        queues.into_iter().chain(timers).flatten().min().unwrap_or(self.tick_at)
+    }
+
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.look_at_clocks(now);
+        if self.tick_at <= now.instant {
+            self.tick_at = now.instant + TICK;
+            let mut report = self.lane.report();
+            if std::mem::take(&mut self.exhausted) {
+                report.sent_under_key = COUNTER_ROTATE;
+            }
+            self.link.handle_report(now, &report);
+        }
+        if self.lane.poll_timeout().is_some_and(|at| at <= now.instant) {
+            self.lane.handle_timeout(now.instant, &mut self.port);
+        }
+        self.settle(now);
+    }
+
+    fn look_at_clocks(&mut self, now: Now) {
+        if self.watch.parted(now) {
+            self.lane.handle_command(now.instant, Command::WipeAll, &mut self.port);
+            self.port.outputs.push_back(Output::Resumed);
+            self.port.notices.push_back(Notice::Resumed);
+        }
+    }
+
+    /// Carries everything between link, lane and disk that need not wait.
+    fn settle(&mut self, now: Now) {
+        loop {
+            while let Some(notice) = self.port.notices.pop_front() {
+                let at = self.later(now);
+                self.notices[usize::from(notice.is_unproven())].push(at, notice);
+            }
+            while let Some(command) = self.link.poll_command() {
+                let at = self.later(now);
+                self.commands.push(at, command);
+            }
+            while let Some(event) = self.link.poll_event() {
+                self.handle_event(now, event);
+            }
+            if let Some(command) = self.commands.pop(now.instant) {
+                self.hand_to_lane(now, command);
+            } else if let Some(notice) = self.notices.iter_mut().find_map(|queue| queue.pop(now.instant)) {
+                if let Notice::Control { body, .. } = &notice {
+                    self.port.outputs.push_back(Output::Control(body.clone()));
+                }
+                self.link.handle_notice(now, notice);
+            } else if let Some(time) = self.floors.pop(now.instant) {
+                if self.disk_works {
+                    self.port.outputs.push_back(Output::Floor(time));
+                }
+                self.link.handle_floor(time, self.disk_works);
+            } else if self.link.poll_timeout().is_some_and(|at| at <= now.instant) && !self.spins(now.instant)
+            {
+                self.link.handle_timeout(now);
+            } else {
+                break;
+            }
+        }
+    }
+
+    fn spins(&mut self, now: Instant) -> bool {
+        self.spun = if self.spun.0 == now { (now, self.spun.1 + 1) } else { (now, 0) };
+        if self.spun.1 == SPIN {
+            self.port.outputs.push_back(Output::Spinning);
+        }
+        self.spun.1 >= SPIN
+    }
+
+    fn hand_to_lane(&mut self, now: Now, command: Command) {
+        match &command {
+            Command::Prepare(_, key) => self.port.outputs.push_back(Output::Prepared(key.clone())),
+            Command::Receive(key) => self.port.outputs.push_back(Output::Receives(key.clone())),
+            Command::Endpoint(endpoint) => self.port.outputs.push_back(Output::Endpoint(*endpoint)),
+            Command::Switch(_)
+            | Command::Forget(_)
+            | Command::Wipe(_)
+            | Command::WipeAll
+            | Command::Handshake(_)
+            | Command::Control { .. }
+            | Command::Agreed(_)
+            | Command::Budget(_)
+            | Command::Sources(_)
+            | Command::Again(_) => {}
+        }
+        self.lane.handle_command(now.instant, command, &mut self.port);
+    }
+
+    fn handle_event(&mut self, now: Now, event: Event) {
+        let output = match event {
+            Event::Resolve => Output::Resolve,
+            Event::Endpoint(address) => {
+                let mtu = Some(self.config.route_mtu);
+                return self.link.handle_route(now, address, mtu);
+            }
+            Event::Floor(time) => {
+                let at = self.later(now);
+                return self.floors.push(at, time);
+            }
+            Event::Up { .. } => Output::Up,
+            Event::Down { .. } => Output::Down,
+            Event::Routes(_) => return,
+            Event::Log { verb, text } => Output::Log { verb, text },
+        };
+        self.port.outputs.push_back(output);
+    }
+
+    fn later(&mut self, now: Now) -> Instant {
+        now.instant + self.dice.between(Duration::ZERO, self.config.pace)
+    }
+}

@@ -1,0 +1,118 @@
+//! Two ends in a simulated network, against a reference model.
+//!
+//! A seed stands for a plan: how both ends are configured, what the network does to datagrams (loss,
+//! duplicates, reordering, delay, corruption, cuts, sizes), what happens to the ends (they are killed, cloned,
+//! moved, renumbered, their clocks jump, their disks fail), and what somebody on the way sends of what he
+//! recorded. Then all trouble ends, and the link must come back by itself and lose nothing from there on.
+//! The model (`model.rs`) says what may come out of the ends in all that time.
+//!
+//! ```text
+//! cargo test --lib sim::                               all seeds
+//! SIM_SEED=17 cargo test --lib sim:: -- --nocapture    one, with everything that happened
+//! SIM_SEEDS=100000 cargo test --lib sim::seeds         more
+//! ```
+
+use std::io::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+mod dice;
+mod end;
+mod model;
+mod plan;
+mod world;
+
+use world::World;
+
+use crate::fault::{self, Fault};
+
+/// Seeds of an ordinary run; `tests/run` runs more.
+const SEEDS: u64 = 400;
+/// Seeds in which a fault must be found.
+const PATIENCE: u64 = 2000;
+/// Lines of a trace that are shown.
+const SHOWN: usize = 200;
+
+/// Runs one seed: how long it lasted in the simulation, and what was wrong.
+fn run(seed: u64, traced: bool) -> (Duration, Option<String>, Vec<String>) {
+    let mut world = World::new(seed, traced);
+    let outcome = catch_unwind(AssertUnwindSafe(|| world.run()));
+    let violation = match outcome {
+        Ok(_) => world.violation.clone(),
+        Err(_) => Some("panic: the code under test panicked".into()),
+    };
+    let elapsed = outcome.unwrap_or_default();
+    let trace = [world.trace().to_vec(), world.counters()].concat();
+    (elapsed, violation, trace)
+}
+
+fn explain(seed: u64, violation: &str) -> String {
+    let (_, _, trace) = run(seed, true);
+    let shown = trace[trace.len().saturating_sub(SHOWN)..].join("\n");
+    format!("{shown}\n\nseed {seed}: {violation}\n(SIM_SEED={seed} shows the whole trace)")
+}
+
+/// Says it also where the output of tests that pass is kept back.
+fn tell(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[test]
+fn seeds() {
+    if let Some(seed) = number("SIM_SEED") {
+        let (_, violation, trace) = run(seed, true);
+        println!("{}", trace.join("\n"));
+        assert_eq!(violation, None, "seed {seed}");
+        return;
+    }
+    let seeds = number("SIM_SEEDS").unwrap_or(SEEDS);
+    let (next, micros) = (AtomicU64::new(0), AtomicU64::new(0));
+    let work = || {
+        while let Some(seed) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| *seed < seeds) {
+            let (elapsed, violation, _) = run(seed, false);
+            micros.fetch_add(elapsed.as_micros() as u64, Ordering::Relaxed);
+            if let Some(violation) = violation {
+                next.store(seeds, Ordering::Relaxed);
+                return Some((seed, violation));
+            }
+        }
+        None
+    };
+    let found = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..2).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().find_map(|thread| thread.join().unwrap())
+    });
+    if let Some((seed, violation)) = found {
+        panic!("\n{}", explain(seed, &violation));
+    }
+    let hours = micros.into_inner() as f64 / 3.6e9;
+    tell(&format!("simulation: {seeds} seeds, {hours:.1} simulated hours"));
+}
+
+/// The test of the test: each of these faults is found, and without one nothing is.
+#[test]
+fn every_fault_is_found() {
+    let next = AtomicU64::new(0);
+    let work = || {
+        let mut missed = Vec::new();
+        while let Some(fault) = Fault::ALL.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+            fault::inject(Some(*fault));
+            let found = (0..PATIENCE).find_map(|seed| Some((seed, run(seed, false).1?)));
+            match found {
+                Some((seed, violation)) => tell(&format!("simulation: {fault:?}: seed {seed}: {violation}")),
+                None => missed.push(*fault),
+            }
+        }
+        missed
+    };
+    let missed = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..2).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+    });
+    assert!(missed.is_empty(), "not found in {PATIENCE} seeds: {missed:?}");
+}

@@ -1,0 +1,401 @@
+//! The reference: what was sent, under which key, and what may therefore come out. It knows the keys of both
+//! ends, so that it reads every datagram, and it draws its conclusions from that alone.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::end::Config;
+use crate::core::hello;
+use crate::core::lane::{Key, unmask};
+use crate::core::limits::{SESSION_END, SID_PREVIOUS};
+use crate::core::sid::Sid;
+use crate::crypto::aead::Aead;
+use crate::crypto::keys::LinkKeys;
+use crate::crypto::wrap;
+use crate::fault::{self, Fault};
+use crate::wire::control::{self, Message};
+use crate::wire::datagram::{Framing, HEADER, Header, Kind};
+use crate::wire::handshake::Envelope;
+
+/// Shortest frame: its number and one byte.
+pub const SHORTEST: usize = 9;
+/// Own keys that are kept to read what is sent.
+const OWN: usize = 16;
+
+/// A key, by the order in which keys were first seen.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KeyId(usize);
+
+impl std::fmt::Display for KeyId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "key {}", self.0)
+    }
+}
+
+/// What a datagram is to who knows the keys.
+pub enum Read {
+    Handshake(String),
+    Data { key: KeyId, header: Header, body: Vec<u8> },
+}
+
+struct Frame {
+    from: usize,
+    length: usize,
+    sent: Duration,
+    /// `None`: nothing that carries it was sent.
+    key: Option<KeyId>,
+    arrived: bool,
+}
+
+/// A key that an end opens datagrams with.
+struct Receive {
+    key: KeyId,
+    since: Duration,
+    /// When it ends for sure.
+    until: Option<Duration>,
+}
+
+/// What is known of one end since its start.
+#[derive(Default)]
+struct Side {
+    own: VecDeque<(KeyId, Name, Aead)>,
+    receives: Vec<Receive>,
+    /// A hello of the peer fitted since the link was down.
+    fits: bool,
+    up_since: Option<Duration>,
+    endpoint: Option<SocketAddr>,
+    /// Keys seen before belong to a copy of the end after that time.
+    copied: Option<(Duration, usize)>,
+    heard: (u64, Duration),
+    /// Tags of what was taken.
+    taken: BTreeSet<[u8; 16]>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Name {
+    Sid(Sid),
+    Slot(u8),
+}
+
+pub struct Model {
+    configs: [Config; 2],
+    link: LinkKeys,
+    keys: Vec<(usize, Key)>,
+    frames: Vec<Frame>,
+    nonces: BTreeSet<(KeyId, u32)>,
+    sides: [Side; 2],
+    floors: [Option<u64>; 2],
+}
+
+type Verdict = Result<(), String>;
+
+impl Model {
+    pub fn new(configs: [Config; 2]) -> Self {
+        Self {
+            link: LinkKeys::new(&configs[0].secret),
+            configs,
+            keys: Vec::new(),
+            frames: Vec::new(),
+            nonces: BTreeSet::new(),
+            sides: Default::default(),
+            floors: [None; 2],
+        }
+    }
+
+    /// An end starts: it knows nothing, and who talked to it before is nobody.
+    pub fn started(&mut self, which: usize, now: Duration) {
+        self.sides[which] = Side { heard: (0, now), ..Side::default() };
+    }
+
+    /// A new frame for the device of an end.
+    pub fn frame(&mut self, from: usize, length: usize, now: Duration) -> Vec<u8> {
+        let id = self.frames.len();
+        self.frames.push(Frame { from, length, sent: now, key: None, arrived: false });
+        contents(id, from, length)
+    }
+
+    pub fn frames(&self) -> usize {
+        self.frames.len()
+    }
+
+    pub fn arrived(&self, id: usize) -> bool {
+        self.frames[id].arrived
+    }
+
+    pub fn describe(&self, id: usize) -> String {
+        let Frame { from, length, sent, .. } = &self.frames[id];
+        format!("frame {id} of {length} bytes that end {from} sent at {sent:.3?}")
+    }
+
+    pub fn prepared(&mut self, which: usize, key: &Key) -> KeyId {
+        let id = self.id(which, key);
+        let config = &self.configs[which];
+        let (name, aead) = match key {
+            Key::Sid(sid) => {
+                let settings = &config.settings;
+                let aead = self.link.static_key(settings.cipher, settings.direction, &sid.0, 0);
+                (Name::Sid(*sid), aead)
+            }
+            Key::Slot { slot, cipher, key, .. } => (Name::Slot(*slot), key.lane(*cipher, 0)),
+        };
+        let own = &mut self.sides[which].own;
+        own.push_front((id, name, aead));
+        own.truncate(OWN);
+        id
+    }
+
+    pub fn receives(&mut self, which: usize, key: &Key, now: Duration) -> KeyId {
+        let id = self.id(1 - which, key);
+        let Side { receives, .. } = &mut self.sides[which];
+        let is_static = matches!(key, Key::Sid(_));
+        for receive in receives.iter_mut().filter(|_| is_static) {
+            receive.until.get_or_insert(now + SID_PREVIOUS);
+        }
+        receives.retain(|receive| receive.key != id);
+        let until = (!is_static).then_some(now + SESSION_END);
+        receives.push(Receive { key: id, since: now, until });
+        id
+    }
+
+    /// What an end sends: under a key of its own that nobody else can have, each counter once.
+    pub fn sent(
+        &mut self,
+        which: usize,
+        now: Duration,
+        bytes: &[u8],
+        batch: &[usize],
+    ) -> Result<Read, String> {
+        // Whoever reads along opens nothing that does not verify.
+        let fault = fault::inject(None).inspect(|fault| {
+            fault::inject(Some(*fault).filter(|fault| *fault != Fault::TagUnchecked));
+        });
+        let read = self.read(which, bytes);
+        fault::inject(fault);
+        let Some(read) = read else {
+            return Err(format!("end {which} sent {} bytes that its peer cannot read", bytes.len()));
+        };
+        let Read::Data { key, header, body } = &read else { return Ok(read) };
+        if !self.nonces.insert((*key, header.counter)) {
+            return Err(format!("nonce: end {which} used counter {} twice under {key}", header.counter));
+        }
+        if self.sides[which].copied.is_some_and(|(at, keys)| now > at && key.0 < keys) {
+            return Err(format!("copy: end {which} sent under {key}, which a copy of it has too"));
+        }
+        match header.kind {
+            Kind::Frame => {
+                let id = number(body).filter(|id| batch.contains(id));
+                let id =
+                    id.ok_or_else(|| format!("end {which} sent a frame that its device did not yield"))?;
+                self.frames[id].key = Some(*key);
+            }
+            Kind::Block => batch.iter().for_each(|id| self.frames[*id].key = Some(*key)),
+            Kind::Control => {}
+            Kind::Reserved => return Err(format!("end {which} sent a datagram of the reserved kind")),
+        }
+        Ok(read)
+    }
+
+    /// What the device of an end is given.
+    pub fn delivered(&mut self, which: usize, now: Duration, bytes: &[u8]) -> Verdict {
+        let id = number(bytes).filter(|id| *id < self.frames.len());
+        let id = id.filter(|id| bytes == contents(*id, self.frames[*id].from, self.frames[*id].length));
+        let Some(id) = id else {
+            return Err(format!("forged: end {which} delivered {} bytes that nobody sent", bytes.len()));
+        };
+        let what = self.describe(id);
+        let frame = &mut self.frames[id];
+        if frame.from == which {
+            return Err(format!("reflected: end {which} delivered its own {what}"));
+        }
+        if std::mem::replace(&mut frame.arrived, true) {
+            return Err(format!("twice: end {which} delivered {what} a second time"));
+        }
+        let Some(key) = frame.key else {
+            return Err(format!("end {which} delivered {what}, which was never on the wire"));
+        };
+        let side = &self.sides[which];
+        if !side.fits {
+            return Err(format!("hello: end {which} delivered {what} before a hello fitted"));
+        }
+        let live = side.receives.iter().find(|receive| receive.key == key);
+        match live {
+            None => Err(format!("key: end {which} delivered {what} under {key}, which it does not have")),
+            Some(Receive { until, since, .. }) if until.is_some_and(|until| now > until) => {
+                Err(format!("key: end {which} delivered {what} under {key} of {since:.1?}, which ended"))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// A control message that verified at an end.
+    pub fn controlled(&mut self, which: usize, body: &[u8]) {
+        if let Ok(Some(Message::Hello(peer))) = control::decode(body) {
+            self.sides[which].fits = hello::mismatch(&self.configs[which].settings, &peer).is_none();
+        }
+    }
+
+    pub fn up(&mut self, which: usize, now: Duration) {
+        self.sides[which].up_since = Some(now);
+    }
+
+    /// The link is down at an end: in handshake mode no key outlives that.
+    pub fn down(&mut self, which: usize, now: Duration) {
+        let at = now + self.configs[which].pace;
+        let side = &mut self.sides[which];
+        (side.up_since, side.fits) = (None, false);
+        if self.configs[which].framing() == Framing::Session {
+            side.receives.iter_mut().for_each(|receive| receive.until = receive.until.min(Some(at)));
+        }
+    }
+
+    /// An end learned that a copy of it may run.
+    pub fn copied(&mut self, which: usize, now: Duration) {
+        let at = now + self.configs[which].pace;
+        let side = &mut self.sides[which];
+        side.copied = Some((at, self.keys.len()));
+        for receive in &mut side.receives {
+            receive.until = Some(receive.until.map_or(at, |until| until.min(at)));
+        }
+    }
+
+    /// An end sends to that address from now on. While the link is up that must be one of the peer's, unless
+    /// the link came up with a stranger who was faster: then it may stay there for a while.
+    pub fn endpoint(&mut self, which: usize, now: Duration, to: SocketAddr, is_peers: bool) -> Verdict {
+        let pace = self.configs[which].pace;
+        let side = &mut self.sides[which];
+        let news = side.endpoint.replace(to) != Some(to);
+        if news && !is_peers && side.up_since.is_some_and(|since| now > since + pace * 2) {
+            return Err(format!("moved: the link of end {which} was taken to a stranger"));
+        }
+        Ok(())
+    }
+
+    /// Floors are above those before.
+    pub fn floor(&mut self, which: usize, time: u64) -> Verdict {
+        let floor = &mut self.floors[which];
+        if floor.is_some_and(|floor| time < floor) {
+            return Err(format!("floor: that of end {which} fell"));
+        }
+        *floor = Some(time);
+        Ok(())
+    }
+
+    /// The floor on disk, unless it was lost.
+    pub fn disk(&mut self, which: usize, lost: bool) -> Option<u64> {
+        if lost {
+            self.floors[which] = None;
+        }
+        self.floors[which]
+    }
+
+    /// A link of which nothing is heard is down in time.
+    pub fn liveness(&mut self, which: usize, now: Duration, heard: u64, up: bool) -> Verdict {
+        let config = &self.configs[which];
+        let slack = Duration::from_millis(2500) + config.pace * 2;
+        let side = &mut self.sides[which];
+        if side.heard.0 != heard || !up {
+            side.heard = (heard, now);
+        }
+        if now > side.heard.1 + config.settings.keepalive.timeout + slack {
+            return Err(format!("silence: end {which} heard nothing since {:.1?} and is up", side.heard.1));
+        }
+        Ok(())
+    }
+
+    /// A datagram had an effect; true: it had one before at this end.
+    pub fn take(&mut self, which: usize, bytes: &[u8]) -> bool {
+        let tag = bytes.last_chunk().copied().unwrap_or_default();
+        !self.sides[which].taken.insert(tag)
+    }
+
+    pub fn is_taken(&self, which: usize, bytes: &[u8]) -> bool {
+        let tag = bytes.last_chunk().copied().unwrap_or_default();
+        self.sides[which].taken.contains(&tag)
+    }
+
+    pub fn is_handshake(&self, bytes: &[u8]) -> bool {
+        wrap::is_probe(&self.link, bytes)
+    }
+
+    fn id(&mut self, sender: usize, key: &Key) -> KeyId {
+        let same = |(of, known): &(usize, Key)| match (known, key) {
+            (Key::Sid(a), Key::Sid(b)) => *of == sender && a == b,
+            (Key::Slot { key: a, cipher: c, .. }, Key::Slot { key: b, cipher: d, .. }) => a == b && c == d,
+            (Key::Sid(_), Key::Slot { .. }) | (Key::Slot { .. }, Key::Sid(_)) => false,
+        };
+        let known = self.keys.iter().rposition(same);
+        KeyId(known.unwrap_or_else(|| {
+            self.keys.push((sender, key.clone()));
+            self.keys.len() - 1
+        }))
+    }
+
+    fn read(&self, which: usize, bytes: &[u8]) -> Option<Read> {
+        if self.configs[which].framing() == Framing::Session && self.is_handshake(bytes) {
+            let plaintext = wrap::open(&self.link, bytes)?;
+            let text = match Envelope::parse(&plaintext) {
+                Ok(envelope) => format!("{:?} {}", envelope.kind, envelope.seq),
+                Err(_) => "sign".into(),
+            };
+            return Some(Read::Handshake(text));
+        }
+        let framing = self.configs[which].framing();
+        let mask = self.link.mask(&framing.tag(bytes)?);
+        let (name, header) = match framing {
+            Framing::Static => {
+                let (sid, header) = unmask(&mask, bytes);
+                (Name::Sid(sid), header)
+            }
+            Framing::Session => {
+                let header: [u8; HEADER] = std::array::from_fn(|at| bytes[at] ^ mask[at]);
+                let header = Header::parse(header);
+                (Name::Slot(header.slot), header)
+            }
+        };
+        for (key, of, aead) in &self.sides[which].own {
+            let mut body = bytes[framing.prefix()..].to_vec();
+            if *of == name && aead.open(header.counter, &header.emit(), &mut body).is_ok() {
+                body.truncate(framing.body(bytes.len()).len());
+                return Some(Read::Data { key: *key, header, body });
+            }
+        }
+        None
+    }
+}
+
+/// A frame: neither IPv4 nor IPv6, its number, and bytes that no other frame has there.
+fn contents(id: usize, from: usize, length: usize) -> Vec<u8> {
+    let mut bytes = (id as u64).to_be_bytes().to_vec();
+    bytes[0] = 0xe0 | from as u8;
+    bytes.extend((SHORTEST - 1..length).map(|at| (id * 31 + at * 7) as u8));
+    bytes
+}
+
+fn number(bytes: &[u8]) -> Option<usize> {
+    let number = u64::from_be_bytes(*bytes.first_chunk()?);
+    (bytes.len() >= SHORTEST).then_some((number & 0x00ff_ffff_ffff_ffff) as usize)
+}
+
+impl std::fmt::Display for Read {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Read::Handshake(text) => f.write_str(text),
+            Read::Data { key, header, body } => {
+                write!(f, "{key} #{} ", header.counter)?;
+                match (header.kind, number(body)) {
+                    (Kind::Frame, Some(id)) => write!(f, "frame {id}"),
+                    (Kind::Control, _) => match control::decode(body) {
+                        Ok(Some(Message::Hello(hello))) => write!(f, "hello, seen: {}", hello.seen),
+                        Ok(Some(message)) => {
+                            let text = format!("{message:?}");
+                            f.write_str(text.split([' ', '{']).next().unwrap_or_default())
+                        }
+                        other => write!(f, "{other:?}"),
+                    },
+                    (kind, _) => write!(f, "{kind:?} of {} bytes", body.len()),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! What a seed stands for: two configurations, and what goes wrong when.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::dice::Dice;
+use super::end::Config;
+use crate::config::{Cipher, Keepalive, KeyMode, Mode};
+use crate::crypto::keys::{Pair, link_secret, public_of};
+use crate::crypto::noise::Statics;
+use crate::privsep::message::LinkSettings;
+
+/// What the network does to datagrams.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Weather {
+    /// Least and most time under way.
+    pub delay: [Duration; 2],
+    pub loss: f64,
+    pub duplicate: f64,
+    pub corrupt: f64,
+    /// Share that is kept back for up to five minutes.
+    pub withhold: f64,
+    /// Share of which a stranger sends a copy from his own address, faster than the original.
+    pub copy: f64,
+    /// Nothing passes from this end.
+    pub cut: [bool; 2],
+    /// Longest IP packet.
+    pub mtu: usize,
+    /// Whether who sends a longer one is told.
+    pub icmp: bool,
+}
+
+impl Weather {
+    pub const CALM: Self = Self {
+        delay: [Duration::from_millis(20); 2],
+        loss: 0.0,
+        duplicate: 0.0,
+        corrupt: 0.0,
+        withhold: 0.0,
+        copy: 0.0,
+        cut: [false; 2],
+        mtu: 1500,
+        icmp: true,
+    };
+}
+
+/// Something that happens.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Act {
+    Weather(Weather),
+    /// An end is killed; its floor may be lost.
+    Kill {
+        which: usize,
+        lost: bool,
+    },
+    /// An end says goodbye and ends.
+    Stop {
+        which: usize,
+    },
+    Start {
+        which: usize,
+    },
+    /// The kernel reports that the machine is a copy.
+    Clone {
+        which: usize,
+    },
+    /// The wall clock jumps by so many seconds.
+    Clock {
+        which: usize,
+        seconds: i64,
+    },
+    /// The translator before an end gives it another port.
+    Rebind {
+        which: usize,
+    },
+    /// An end gets another address.
+    Renumber {
+        which: usize,
+        v4: bool,
+    },
+    /// Which families an end has.
+    Families {
+        which: usize,
+        v4: bool,
+        v6: bool,
+    },
+    /// Whether floors can be written.
+    Disk {
+        which: usize,
+        works: bool,
+    },
+    /// The key of an end is nearly used up.
+    Exhaust {
+        which: usize,
+    },
+    /// Somebody sends what was recorded, as it was or changed.
+    Attack {
+        count: usize,
+    },
+    /// An end sends that many frames at once.
+    Burst {
+        which: usize,
+        frames: usize,
+    },
+}
+
+/// A seed, spelled out.
+pub struct Plan {
+    pub configs: [Config; 2],
+    /// How far the clocks are off, in microseconds.
+    pub skews: [i64; 2],
+    pub acts: Vec<(Duration, Act)>,
+    /// When all trouble ends.
+    pub calm: Duration,
+    /// How long the link must be without a fault after that.
+    pub steady: Duration,
+    /// Whether recordings are sent on and on in the calm.
+    pub besieged: bool,
+}
+
+impl Plan {
+    pub fn new(dice: &mut Dice) -> Self {
+        let configs = configs(dice);
+        let is_static = configs[0].settings.key_mode == KeyMode::Static;
+        let skew = |dice: &mut Dice| match dice.below(4) {
+            0 if is_static => dice.pick(&[-86_400, -100, 100, 86_400]) * 1_000_000,
+            1 if !is_static => dice.pick(&[-1_000_000_000_i64, 1_000_000_000]) * 1_000_000,
+            _ => 0,
+        };
+        let skews = [skew(dice), skew(dice)];
+        let calm = dice.ms(0, 150_000);
+        let mut acts = Vec::new();
+        let mut weather = Weather::CALM;
+        for _ in 0..dice.below(12) {
+            let at = dice.between(Duration::ZERO, calm);
+            act(dice, at, calm, &mut acts);
+        }
+        acts.sort_by_key(|(at, _)| *at);
+        // What the weather becomes depends on what it was.
+        for (_, act) in &mut acts {
+            if let Act::Weather(change) = act {
+                weather = change_of(dice, weather);
+                *change = weather;
+            }
+        }
+        let mtu = weather.mtu;
+        acts.push((calm, Act::Weather(Weather { mtu, delay: [dice.ms(0, 100); 2], ..Weather::CALM })));
+        for which in 0..2 {
+            acts.push((calm, Act::Families { which, v4: true, v6: true }));
+            acts.push((calm, Act::Disk { which, works: true }));
+            acts.push((calm, Act::Start { which }));
+        }
+        let steady = dice.pick(&[10, 10, 20, 30, 140]);
+        let steady = Duration::from_secs(steady);
+        // Where sids must be proven, replays may cost the frames of a round trip.
+        let proves = |act: &Act| {
+            matches!(act, Act::Kill { lost: true, .. } | Act::Clock { .. } | Act::Disk { works: false, .. })
+        };
+        let timely = skews[0] == skews[1] && !acts.iter().any(|(_, act)| proves(act));
+        let besieged = dice.chance(0.4) && (!is_static || timely);
+        Self { configs, skews, acts, calm, steady, besieged }
+    }
+}
+
+fn act(dice: &mut Dice, at: Duration, calm: Duration, acts: &mut Vec<(Duration, Act)>) {
+    let which = dice.below(2);
+    let later = at + dice.between(Duration::ZERO, calm - at);
+    let soon = (at + dice.ms(0, 20_000)).min(calm);
+    let mut add = |at, act| acts.push((at, act));
+    match dice.below(20) {
+        0..5 => add(at, Act::Weather(Weather::CALM)),
+        5 | 6 => {
+            add(at, Act::Kill { which, lost: dice.chance(0.3) });
+            add(soon, Act::Start { which });
+        }
+        7 => {
+            add(at, Act::Stop { which });
+            add(soon, Act::Start { which });
+        }
+        8 => add(at, Act::Clone { which }),
+        9 => {
+            let seconds = dice.pick(&[-1_000_000, -500, -130, -2, 2, 130, 500, 1_000_000]);
+            add(at, Act::Clock { which, seconds });
+        }
+        10 | 11 => add(at, Act::Rebind { which: 1 }),
+        12 => add(at, Act::Renumber { which, v4: dice.chance(0.5) }),
+        13 => {
+            let v4 = dice.chance(0.5);
+            add(at, Act::Families { which, v4, v6: !v4 });
+            add(later, Act::Families { which, v4: true, v6: true });
+        }
+        14 => {
+            add(at, Act::Disk { which, works: false });
+            add(later, Act::Disk { which, works: true });
+        }
+        15 => add(at, Act::Exhaust { which }),
+        16 | 17 => add(at, Act::Attack { count: dice.below(100) }),
+        _ => add(at, Act::Burst { which, frames: dice.pick(&[2, 10, 64, 300]) }),
+    }
+}
+
+/// One thing about the network becomes better or worse.
+fn change_of(dice: &mut Dice, mut weather: Weather) -> Weather {
+    match dice.below(9) {
+        0 => weather.loss = dice.pick(&[0.0, 0.02, 0.3, 0.6]),
+        1 => weather.duplicate = dice.pick(&[0.0, 0.1, 0.5]),
+        2 => weather.corrupt = dice.pick(&[0.0, 0.05, 0.3]),
+        3 => weather.withhold = dice.pick(&[0.0, 0.05, 0.3]),
+        4 => weather.copy = dice.pick(&[0.0, 0.1, 1.0]),
+        5 => weather.cut = dice.pick(&[[false; 2], [true; 2], [true, false], [false, true]]),
+        6 => (weather.mtu, weather.icmp) = (dice.pick(&[1280, 1400, 1492, 1500]), dice.chance(0.5)),
+        7 => {
+            weather.delay = dice.pick(&[[1, 1], [20, 25], [20, 400], [300, 2000]]).map(Duration::from_millis)
+        }
+        _ => weather = Weather { mtu: weather.mtu, ..Weather::CALM },
+    }
+    weather
+}
+
+fn configs(dice: &mut Dice) -> [Config; 2] {
+    let is_static = dice.chance(0.4);
+    let mode = if dice.chance(0.3) { Mode::Tap } else { Mode::Tun };
+    let both = [Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305];
+    let has_pairs = !is_static && dice.chance(0.3);
+    let shared = (!has_pairs || dice.chance(0.5)).then_some([42; 32]);
+    let both_call = dice.chance(0.2);
+    let cipher = dice.pick(&both);
+    let mtu = dice.pick(&[1280, 1400, 1420, 1500, 4000]);
+    let pace = dice.pick(&[0, 0, 0, 3, 30]);
+    let (interval, timeout) = dice.pick(&[(10, 60), (2, 10), (5, 20)]);
+    let (bundle, route_mtu) = (dice.chance(0.7), dice.pick(&[1500, 1500, 9000]));
+    let inner: [IpAddr; 2] = [[192, 168, 86, 18].into(), [192, 168, 86, 81].into()];
+    [0, 1].map(|which| {
+        let privates = [[5; 32], [6; 32]];
+        let (private, peer_public) = (privates[which], public_of(&privates[1 - which]));
+        let statics = match has_pairs {
+            true => Statics::Pair { private, peer_public },
+            false => Statics::None,
+        };
+        let pair = has_pairs.then_some(Pair { private: &private, peer_public: &peer_public });
+        let secret = link_secret(shared.as_ref(), pair).unwrap();
+        let settings = LinkSettings {
+            name: ["mon", "fri"][which].into(),
+            mode,
+            mtu,
+            addresses: vec![inner[which]],
+            peers: vec![inner[1 - which]],
+            key_mode: if is_static { KeyMode::Static } else { KeyMode::Handshake },
+            cipher,
+            direction: which as u8,
+            suites: dice.pick(&[&both[..], &[both[1], both[0]], &[cipher]]).to_vec(),
+            has_remote: which == 1 || both_call,
+            float: true,
+            keepalive: Keepalive {
+                interval: Duration::from_secs(interval),
+                timeout: Duration::from_secs(timeout),
+                idle_exit: Duration::from_secs(300),
+            },
+            bundle,
+            mss_clamp: true,
+            push: Vec::new(),
+            accept: Vec::new(),
+            sources: None,
+            path_mtu: None,
+            floor: None,
+            floor_writable: true,
+            verb: 3,
+            activated: false,
+        };
+        Config { settings, statics, secret: *secret, pace: Duration::from_millis(pace), route_mtu }
+    })
+}
