@@ -32,6 +32,11 @@ const PACKAGES: &[(&str, &str)] = &[
     ("curl", "curl"),
     ("bird", "bird2"),
     ("conntrack", "conntrack"),
+    ("ovs-vswitchd", "openvswitch-switch"),
+    ("ovsdb-server", "openvswitch-common"),
+    ("ovsdb-tool", "openvswitch-common"),
+    ("ovs-vsctl", "openvswitch-common"),
+    ("ovs-ofctl", "openvswitch-common"),
     ("dumpcap", "wireshark-common"),
     ("tshark", "tshark"),
 ];
@@ -67,16 +72,20 @@ pub fn find(program: &str) -> Option<std::path::PathBuf> {
     std::env::split_paths(&search_path()).map(|dir| dir.join(program)).find(|path| path.is_file())
 }
 
+/// Folders of programs in Debian's packages, below `usr`.
+const UNPACKED: [&str; 3] = ["sbin", "bin", "lib/openvswitch-switch"];
+
 /// This process's `PATH` and the directories of system programs, which ordinary users lack.
 pub(crate) fn search_path() -> std::ffi::OsString {
     let mut path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
-    path.push(":/usr/sbin:/sbin");
+    path.push(":/usr/sbin:/sbin:/usr/lib/openvswitch-switch");
     // Where tests/run puts programs that it does not install.
     for directory in std::env::current_exe().iter().flat_map(|program| program.ancestors()) {
-        let tools = directory.join("tools/inet/usr/sbin");
-        if tools.is_dir() {
-            path.push(":");
-            path.push(tools);
+        for folder in UNPACKED.map(|folder| directory.join("tools/inet/usr").join(folder)) {
+            if folder.is_dir() {
+                path.push(":");
+                path.push(folder);
+            }
         }
     }
     path

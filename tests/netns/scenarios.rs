@@ -42,6 +42,7 @@ scenarios! {
     vxlan_over_tund: "vxlan-over-tund",
     tund_beside_vxlan: "tund-beside-vxlan",
     mesh: "mesh",
+    ovs: "ovs",
 }
 
 #[test]

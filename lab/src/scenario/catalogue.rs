@@ -25,7 +25,7 @@ macro_rules! entries {
 }
 
 /// Every scenario, the simplest first.
-pub const ALL: [Entry; 11] = entries![
+pub const ALL: [Entry; 12] = entries![
     "routed-sites",
     "bridged-sites",
     "tun-and-tap",
@@ -37,6 +37,7 @@ pub const ALL: [Entry; 11] = entries![
     "vxlan-over-tund",
     "tund-beside-vxlan",
     "mesh",
+    "ovs",
 ];
 
 /// The scenario of that name.
