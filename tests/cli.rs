@@ -135,14 +135,11 @@ fn wrong_usage_is_2() {
         &["--config"],
         &["--colour"],
         &["check"],
-        &["--inetd", "--config", "x.toml"],
         &["--daemon", "--config", "x.toml"],
         &["--verb", "3"],
     ] {
         assert_eq!(code(&place.tund(arguments)), 2, "{arguments:?}");
     }
-    let output = place.tund(&["--inetd", "--config", "x.toml"]);
-    assert!(text(&output.stderr).contains("--inetd is not in this version yet"));
 }
 
 #[test]

@@ -10,9 +10,9 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use tund::config::{
-    Accept, Cipher, Command, Config, DataPath, Device, Keepalive, Key, KeyMode, KeyPair, Listen, LogTo,
-    MAX_ACCEPTED, Mode, Options, Remote, Route, Run, Sandbox, Scripts, SecretSource, Sources, Tuning, Via,
-    parse, position, render,
+    Accept, Cipher, Command, Config, DataPath, Device, FullTunnel, Keepalive, Key, KeyMode, KeyPair, Listen,
+    LogTo, MAX_ACCEPTED, Mode, Options, Remote, Route, Run, Sandbox, Scripts, SecretSource, Sources, Tuning,
+    Via, parse, position, render,
 };
 
 proptest! {
@@ -138,6 +138,7 @@ fn config() -> impl Strategy<Value = Config> {
             name,
             push,
             accept,
+            full_tunnel: (seed & 256 != 0).then_some(FullTunnel { closed: seed & 512 != 0 }),
             remotes: kept,
             listen,
             float,
@@ -449,6 +450,10 @@ fn write_offers(text: &mut String, config: &Config) {
     if !config.push.is_empty() {
         text.push_str("[push]\n");
         line(text, "routes", list(&config.push));
+    }
+    if let Some(full) = &config.full_tunnel {
+        text.push_str("[full-tunnel]\n");
+        line(text, "fail", if full.closed { "'closed'" } else { "'open'" });
     }
     text.push_str("[accept]\n");
     if !config.accept.routes.is_empty() {

@@ -14,8 +14,8 @@ use super::diagnostic::{Diagnostic, quote};
 use super::raw::{Raw, RawKeepalive, RawKey, RawKeyMode, RawRun, RawScripts, RawTuning};
 use super::reader::{At, Field};
 use super::{
-    Cipher, Command, Config, DataPath, Keepalive, Key, KeyMode, KeyPair, Options, Run, Scripts, SecretSource,
-    Tuning, check_device, check_outer, check_routes, keyfile,
+    Cipher, Command, Config, DataPath, FullTunnel, Keepalive, Key, KeyMode, KeyPair, Options, Run, Scripts,
+    SecretSource, Tuning, check_device, check_outer, check_routes, keyfile,
 };
 
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -50,6 +50,7 @@ pub(super) fn check(name: &str, raw: &Raw, options: &Options, out: &mut Vec<Diag
         routes: routes.into_iter().map(|at| at.value).collect(),
         push: check_push(&raw.exchange, out),
         accept: check_accept(&raw.exchange, out),
+        full_tunnel: raw.full_tunnel.then(|| FullTunnel { closed: raw.full_closed.value() == Some(&true) }),
         scripts: check_scripts(&raw.scripts, options, out),
         keepalive: check_keepalive(&raw.keepalive, out),
         run: check_run(&raw.run, options, out),

@@ -140,6 +140,8 @@ pub struct Config {
     pub push: Vec<IpNet>,
     /// What may come from the peer.
     pub accept: Accept,
+    /// Whether all traffic goes through the tunnel.
+    pub full_tunnel: Option<FullTunnel>,
     /// User scripts.
     pub scripts: Scripts,
     /// Liveness timers.
@@ -304,6 +306,13 @@ impl Config {
         let routes = self.routes.iter().filter(through_peer).map(|route| route.to);
         peers.map(IpNet::from).chain(routes).collect()
     }
+}
+
+/// The `[full-tunnel]` table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FullTunnel {
+    /// `fail = "closed"`: nothing leaves otherwise either when the link is down or tund was killed.
+    pub closed: bool,
 }
 
 /// `accept.sources`.

@@ -29,6 +29,9 @@ pub(super) struct Raw {
     pub key: RawKey,
     pub device: RawDevice,
     pub routes: Vec<RawRoute>,
+    /// There is a `[full-tunnel]`.
+    pub full_tunnel: bool,
+    pub full_closed: Field<bool>,
     pub exchange: RawExchange,
     pub scripts: RawScripts,
     pub keepalive: RawKeepalive,
@@ -146,6 +149,13 @@ impl Raw {
         raw.key = top.table("key").map(RawKey::read).unwrap_or_default();
         raw.device = top.table("device").map(RawDevice::read).unwrap_or_default();
         top.tables("route", |table| raw.routes.push(RawRoute::read(table)));
+        if let Some(mut full) = top.table("full-tunnel") {
+            raw.full_tunnel = true;
+            // There is one way so far; the key is there for another.
+            let _ = full.choice("mode", &[("def1", ())]);
+            raw.full_closed = full.choice("fail", &[("open", false), ("closed", true)]);
+            full.finish();
+        }
         raw.exchange = RawExchange::read(&mut top);
         raw.scripts = top.table("scripts").map(RawScripts::read).unwrap_or_default();
         raw.keepalive = top.table("keepalive").map(RawKeepalive::read).unwrap_or_default();
@@ -324,12 +334,6 @@ fn read_listen(top: &mut Table<'_, '_>) -> Field<String> {
 fn read_later_tables(top: &mut Table<'_, '_>) {
     if let Some(mut guard) = top.table("guard") {
         guard.later_table();
-    }
-    if let Some(mut full) = top.table("full-tunnel") {
-        let _ = full.choice("mode", &[("def1", ())]);
-        let _ = full.choice("fail", &[("open", ()), ("closed", ())]);
-        full.later_table();
-        full.finish();
     }
     if let Some(mut status) = top.table("status") {
         let _ = status.string("socket");

@@ -71,6 +71,7 @@ pub fn plan(old: &Config, new: &Config, other_key: bool) -> Plan {
         routes,
         push,
         accept,
+        full_tunnel,
         scripts,
         keepalive,
         run,
@@ -86,6 +87,7 @@ pub fn plan(old: &Config, new: &Config, other_key: bool) -> Plan {
     plan.routes(routes, &new.routes);
     plan.note("push.routes", *push != new.push, Takes::Nothing);
     plan.note("accept", *accept != new.accept, Takes::Nothing);
+    plan.note("full-tunnel", *full_tunnel != new.full_tunnel, Takes::Nothing);
     plan.note("scripts", *scripts != new.scripts, Takes::Nothing);
     plan.note("keepalive", *keepalive != new.keepalive, Takes::Nothing);
     plan.run(run, &new.run);

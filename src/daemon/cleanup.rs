@@ -1,5 +1,6 @@
 //! What this process has changed on the host, and how it is taken back.
 
+use std::io;
 use std::path::Path;
 
 use super::ledger::Ledger;
@@ -14,6 +15,8 @@ pub struct Changes {
     /// The kernel's tables.
     pub netlink: Netlink,
     undo: Vec<Step>,
+    /// Refusals that outlast everything but an end in order.
+    blocks: Vec<Step>,
     ledger: Ledger,
     device: Option<Device>,
 }
@@ -28,14 +31,18 @@ impl Changes {
     pub fn new(netlink: Netlink, runtime: Option<&Path>) -> Self {
         let mut ledger = Ledger::new(runtime);
         let undo = ledger.left_over();
-        let mut changes = Self { netlink, undo: Vec::new(), ledger, device: None };
+        let (blocks, undo): (Vec<_>, Vec<_>) =
+            undo.into_iter().partition(|step| matches!(step, Step::Unblock(_)));
+        // What is closed stays closed until this start has decided.
+        let blocks = blocks.iter().filter_map(Step::done).collect();
+        let mut changes = Self { netlink, undo: Vec::new(), blocks, ledger, device: None };
         if !undo.is_empty() {
             say!(1, "taking back what a killed tund left");
         }
         for step in undo.iter().rev() {
             changes.undo_left_over(step);
         }
-        changes.ledger.rewrite(&[]);
+        changes.rewrite();
         changes
     }
 
@@ -71,7 +78,44 @@ impl Changes {
 
     /// The changes that hold now, oldest first, as they were made.
     pub fn in_force(&self) -> Vec<Step> {
-        self.undo.iter().filter_map(Step::done).collect()
+        self.blocks.iter().cloned().chain(self.undo.iter().filter_map(Step::done)).collect()
+    }
+
+    /// Refuses these prefixes and no others. Dropping the changes does not take that back.
+    pub fn block(&mut self, wanted: &[Step]) -> Result<(), String> {
+        for step in wanted {
+            if !self.blocks.contains(step) {
+                say!(3, "{step}");
+                step.undo().iter().for_each(|undo| self.ledger.record(undo));
+                self.netlink.apply(step).map_err(|error| error.to_string())?;
+                self.blocks.push(step.clone());
+            }
+        }
+        let (keep, gone): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.blocks).into_iter().partition(|step| wanted.contains(step));
+        self.blocks = keep;
+        for undo in gone.iter().filter_map(Step::undo) {
+            self.undo_step(&undo);
+        }
+        self.rewrite();
+        Ok(())
+    }
+
+    /// Those of the changes that the host does not show any more.
+    pub fn missing(&mut self) -> io::Result<Vec<Step>> {
+        let steps = self.in_force();
+        self.netlink.missing(&steps)
+    }
+
+    /// Makes a change again that is among those that hold.
+    pub fn mend(&mut self, step: &Step) -> Result<(), String> {
+        self.netlink.apply(step).map(drop).map_err(|error| error.to_string())
+    }
+
+    fn rewrite(&mut self) {
+        let blocks = self.blocks.iter().filter_map(Step::undo);
+        let steps: Vec<_> = blocks.chain(self.undo.iter().cloned()).collect();
+        self.ledger.rewrite(&steps);
     }
 
     /// Carries out the steps, each shown at verb 3, and remembers how to take back those that changed anything:
@@ -85,7 +129,7 @@ impl Changes {
             match self.netlink.apply(step) {
                 Ok(true) => self.undo.extend(undo),
                 other => {
-                    self.ledger.rewrite(&self.undo);
+                    self.rewrite();
                     other.map_err(|error| error.to_string())?;
                 }
             }
@@ -112,7 +156,7 @@ impl Changes {
             }
         }
         if self.undo.len() < before {
-            self.ledger.rewrite(&self.undo);
+            self.rewrite();
         }
     }
 
@@ -132,7 +176,7 @@ impl Changes {
             let Some(step) = self.undo.pop() else { break };
             self.undo_step(&step);
         }
-        self.ledger.rewrite(&self.undo);
+        self.rewrite();
     }
 }
 

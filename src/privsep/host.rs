@@ -12,6 +12,7 @@ use crate::daemon::exit::{CONFIG, FAILED, Fatal, PRIVILEGE, UNAVAILABLE};
 use crate::daemon::notify;
 use crate::daemon::random::Os;
 use crate::device;
+use crate::route::full;
 use crate::route::plan::{self, Host, Interface};
 use crate::say;
 
@@ -78,10 +79,14 @@ impl Parent {
     /// The host is looked at again: `up` may have changed addresses and routes.
     fn set_routes(&mut self, interface: &Interface) -> Result<(), Fatal> {
         let host = self.survey()?;
-        let steps = plan::route_steps(&self.link.config, interface, &host)
+        let steps = self
+            .wanted_routes(&self.link.config, interface, &host)
             .map_err(|error| Fatal::new(UNAVAILABLE, error))?;
         self.status.before_routes = self.changes.mark();
         self.status.stage = Stage::Routed;
+        self.resolve_before_closing()?;
+        let blocks = full::blocks(&self.link.config);
+        self.changes.block(&blocks).map_err(|error| Fatal::new(UNAVAILABLE, error))?;
         self.changes.apply(&steps).map_err(|error| Fatal::new(UNAVAILABLE, error))?;
         self.status.route_steps = steps;
         for address in self.known_addresses() {
@@ -101,7 +106,7 @@ impl Parent {
         let remotes = self.link.config.remotes.iter();
         let literal =
             remotes.filter_map(|remote| Some(SocketAddr::new(remote.host.parse().ok()?, remote.port)));
-        literal.chain(self.status.endpoint).collect()
+        literal.chain(self.status.endpoint).chain(self.status.resolved.iter().copied()).collect()
     }
 
     /// Ends what runs and takes every change back, the last first. Returns the exit code.
@@ -124,6 +129,10 @@ impl Parent {
             self.run_last_script(Hook::Down);
         }
         self.changes.back_to(Mark::default());
+        if self.exit_code() == 0 {
+            // Only an end in order opens what was closed; taking back does not fail.
+            let _ = self.changes.block(&[]);
+        }
         self.exit_code()
     }
 
@@ -135,7 +144,7 @@ impl Parent {
 }
 
 /// The IPv4 gateway of the lowest-metric default route that does not lead through the device.
-fn net_gateway(host: &Host, device: &Interface) -> Option<std::net::IpAddr> {
+pub(super) fn net_gateway(host: &Host, device: &Interface) -> Option<std::net::IpAddr> {
     let defaults = host.routes.iter().filter(|route| {
         route.to.addr().is_ipv4() && route.to.prefix_len() == 0 && route.interface != device.index
     });

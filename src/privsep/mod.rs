@@ -22,6 +22,8 @@ mod reload;
 #[cfg(feature = "daemon")]
 mod requests;
 #[cfg(feature = "daemon")]
+mod routes;
+#[cfg(feature = "daemon")]
 pub mod sandbox;
 #[cfg(feature = "daemon")]
 pub mod spawn;

@@ -20,6 +20,7 @@ use super::manager::Manager;
 use super::message::{Confinement, Start, ToEngine, ToParent, Traffic};
 use super::pushed::Pushed;
 use super::requests::Limits;
+use super::routes::Watch;
 use super::spawn::{Role, spawn};
 use crate::config::Config;
 use crate::daemon::cleanup::{Changes, Mark};
@@ -104,6 +105,8 @@ pub(super) struct Status {
     pub(super) route_steps: Vec<Step>,
     pub(super) net_gateway: Option<IpAddr>,
     pub(super) endpoint: Option<SocketAddr>,
+    /// What the remotes' names stand for.
+    pub(super) resolved: Vec<SocketAddr>,
     pub(super) trusted: Option<SocketAddr>,
     pub(super) traffic: Traffic,
     pub(super) pushed: Pushed,
@@ -132,6 +135,7 @@ pub struct Parent {
     pub(super) limits: Limits,
     pub(super) control: Control,
     pub(super) manager: Manager,
+    pub(super) watch: Watch,
     signals: Signals,
     /// Without it a clone of this machine is noticed by its clock alone.
     uevents: Option<Uevents>,
@@ -152,6 +156,7 @@ impl Parent {
             route_steps: Vec::new(),
             net_gateway: None,
             endpoint: None,
+            resolved: Vec::new(),
             trusted: None,
             traffic: Traffic::default(),
             pushed: Pushed::default(),
@@ -163,6 +168,7 @@ impl Parent {
             replacing: false,
         };
         Self {
+            watch: Watch::new(Instant::now()),
             control: Control::new(link.runtime.as_deref()),
             manager: Manager::new(),
             resolver: Resolver::new(link.config.remotes.clone(), link.confinement.clone()),
@@ -293,6 +299,7 @@ impl Parent {
         self.read_engine();
         self.serve_control();
         self.serve_manager();
+        self.watch_routes();
         let now = Instant::now();
         self.scripts.handle_output();
         self.scripts.handle_timeout(now);
@@ -311,6 +318,7 @@ impl Parent {
         polled.extend(self.uevents.iter().map(|uevents| PollFd::new(uevents, PollFlags::IN)));
         let scripts: Vec<_> = self.scripts.descriptors().collect();
         polled.extend(scripts.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
+        polled.extend(self.watch.monitor.iter().map(|monitor| PollFd::new(monitor, PollFlags::IN)));
         let resolver = self.resolver.descriptor();
         polled.extend(resolver.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
         polled.extend(self.control.descriptors().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
@@ -320,6 +328,7 @@ impl Parent {
             self.resolver.poll_timeout(),
             self.control.poll_timeout(),
             self.manager.poll_timeout(),
+            self.watch.poll_timeout(),
         ];
         let due = dues.into_iter().flatten().min();
         let timeout = due.map(|due| timespec(due.saturating_duration_since(Instant::now())));

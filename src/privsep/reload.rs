@@ -17,6 +17,7 @@ use crate::daemon::floor::Floor;
 use crate::daemon::start::{self, Keys};
 use crate::daemon::stderr::unix_time;
 use crate::daemon::{log, notify};
+use crate::route::full;
 use crate::route::plan::{self, Step};
 use crate::say;
 use crate::transport::resolve::Resolver;
@@ -96,7 +97,7 @@ impl Parent {
         let Some(device) = self.changes.interface() else { return Ok(Vec::new()) };
         let host = self.survey_for(&plan.config).map_err(|fatal| fatal.message)?;
         let steps = plan::device_steps(&plan.config, &device, &host).map_err(|error| error.to_string())?;
-        let routes = plan::route_steps(&plan.config, &device, &host).map_err(|error| error.to_string())?;
+        let routes = self.wanted_routes(&plan.config, &device, &host).map_err(|error| error.to_string())?;
         let settings = |steps: &[Step]| -> Vec<Step> {
             // Without a MAC in the file each plan has another random one.
             let same = plan.config.device.mac == self.link.config.device.mac;
@@ -112,21 +113,9 @@ impl Parent {
             self.status.before_routes = self.changes.mark();
         }
         self.status.device_steps = steps;
+        lines.extend(self.changes.block(&full::blocks(&plan.config)).err());
         self.set_route_steps(routes, &mut lines);
         Ok(lines)
-    }
-
-    /// Exchanges the routes for these; what fails is added to `lines`, and the rest goes on.
-    pub(super) fn set_route_steps(&mut self, wanted: Vec<Step>, lines: &mut Vec<String>) {
-        let old = std::mem::take(&mut self.status.route_steps);
-        let gone: Vec<_> = old.iter().filter(|step| !wanted.contains(step)).cloned().collect();
-        self.changes.take_back(&gone);
-        for step in &wanted {
-            if !old.contains(step) {
-                lines.extend(self.changes.apply(std::slice::from_ref(step)).err());
-            }
-        }
-        self.status.route_steps = wanted;
     }
 
     /// Another engine, with new keys and a new socket, for the same device.

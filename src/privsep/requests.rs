@@ -97,6 +97,9 @@ impl Parent {
         self.status.up = up;
         self.control.since = unix_time();
         self.manager.hurry();
+        if self.link.config.full_tunnel.is_some() {
+            self.renew_routes();
+        }
         if self.limits.link.allow(now) {
             if self.status.hooks.len() >= MAX_HOOKS {
                 self.status.hooks.drain(..2);
@@ -114,6 +117,14 @@ impl Parent {
 
     /// Tells the engine the remotes' addresses, but for those that the routes lead into the tunnel itself.
     pub(super) fn resolved(&mut self, mut addresses: Vec<SocketAddr>) {
+        if self.link.config.full_tunnel.is_some() {
+            if addresses.is_empty() {
+                // The resolver may be behind the tunnel that is down.
+                addresses.clone_from(&self.status.resolved);
+            }
+            self.status.resolved.clone_from(&addresses);
+            self.renew_routes();
+        }
         addresses.retain(|address| match self.routing_loop(*address) {
             Some(text) => {
                 say!(1, "{text}");
@@ -127,6 +138,9 @@ impl Parent {
 
     fn endpoint(&mut self, address: SocketAddr, now: Instant) {
         let moved = self.status.endpoint.replace(address) != Some(address);
+        if moved && self.link.config.full_tunnel.is_some() {
+            self.renew_routes();
+        }
         let lookup = if self.limits.endpoint.allow(now) {
             self.changes.netlink.lookup(address.ip().to_canonical(), self.link.config.fwmark).ok()
         } else {

@@ -148,6 +148,14 @@ impl Netlink {
                 }
                 self.change(0, encode::set_master(*index, 0), &[Errno::NODEV])
             }
+            Step::Block(net) => self.change(
+                NLM_F_CREATE | NLM_F_EXCL,
+                Message::NewRoute(encode::block_message(net)),
+                &[Errno::EXIST],
+            ),
+            Step::Unblock(net) => {
+                self.change(0, Message::DelRoute(encode::block_message(net)), &[Errno::SRCH])
+            }
             Step::AddRoute(route) => return self.add_route(step, route),
             Step::DeleteRoute(route) => return self.delete_route(step, route),
         };
@@ -234,6 +242,45 @@ impl Netlink {
             found.to == route.to.trunc() && encode::effective_metric(found) == encode::effective_metric(route)
         });
         Ok(routes)
+    }
+
+    /// Those of the steps, which add routes, refusals and addresses, whose effect is not there.
+    pub fn missing(&mut self, steps: &[Step]) -> io::Result<Vec<Step>> {
+        let mut tables = std::collections::BTreeMap::new();
+        let addresses = self.addresses()?;
+        let mut missing = Vec::new();
+        for step in steps {
+            let there = match step {
+                Step::AddRoute(route) => {
+                    let family = encode::family(route.to.addr());
+                    let key = (u8::from(family), route.table);
+                    if let std::collections::btree_map::Entry::Vacant(table) = tables.entry(key) {
+                        table.insert(self.routes_of(family, route.table)?);
+                    }
+                    tables.get(&key).is_some_and(|table| table.iter().any(|found| encode::same(found, route)))
+                }
+                Step::Block(net) => self.is_blocked(net)?,
+                Step::AddAddress { index, address, .. } => addresses
+                    .iter()
+                    .any(|found| found.interface == *index && found.address.addr() == address.addr()),
+                Step::SetLink { .. }
+                | Step::DeleteAddress { .. }
+                | Step::Join { .. }
+                | Step::Leave { .. }
+                | Step::DeleteRoute(_)
+                | Step::Unblock(_) => true,
+            };
+            if !there {
+                missing.push(step.clone());
+            }
+        }
+        Ok(missing)
+    }
+
+    fn is_blocked(&mut self, net: &IpNet) -> io::Result<bool> {
+        let answer = self.socket.dump(encode::get_routes(encode::family(net.addr())));
+        let messages = answer.map_err(|failure| failure.while_doing(&"listing routes"))?;
+        Ok(messages.iter().any(|message| encode::is_block(message, net)))
     }
 
     fn routes_of(&mut self, family: AddressFamily, table: u32) -> io::Result<Vec<KernelRoute>> {

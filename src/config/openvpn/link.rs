@@ -42,6 +42,7 @@ pub(super) struct Link {
     pub verb: Option<i64>,
     pub buffer: Option<i64>,
     pub no_mss_clamp: bool,
+    pub full_tunnel: bool,
     secret: Option<OldKey>,
     pub left_out: Vec<String>,
     errors: Vec<Diagnostic>,
@@ -75,6 +76,7 @@ impl Link {
             ("route", words) => self.route(directive, words),
             ("route-ipv6", words) => self.keep(directive, route_ipv6(words)),
             ("route-gateway", [gateway]) => set(&mut self.route_gateway, gateway),
+            ("redirect-gateway", flags) => self.redirect(directive, flags),
             ("route-metric", [metric]) => number(&mut self.route_metric, metric),
             ("keepalive", [interval, timeout]) => {
                 number(&mut self.ping, interval) && number(&mut self.ping_restart, timeout)
@@ -164,6 +166,18 @@ impl Link {
 
     fn route(&mut self, directive: &Directive, words: &[&str]) -> bool {
         self.keep(directive, route(words, &self.remotes))
+    }
+
+    /// Of its flags, what concerns the way around the tunnel is always so.
+    fn redirect(&mut self, directive: &Directive, flags: &[&str]) -> bool {
+        self.full_tunnel = true;
+        for flag in flags
+            .iter()
+            .filter(|flag| matches!(**flag, "local" | "autolocal" | "block-local" | "bypass-dns" | "!ipv4"))
+        {
+            self.report(directive, &format!("the flag {flag} has no equal; see [full-tunnel]"));
+        }
+        true
     }
 
     fn keep(&mut self, directive: &Directive, route: Result<Route, &'static str>) -> bool {

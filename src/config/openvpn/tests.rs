@@ -102,7 +102,7 @@ fn a_bridged_link_with_a_script_and_an_inline_key_comes_out_whole() {
 fn a_tap_with_address_a_named_device_ipv6_and_gateways() {
     let text = "dev mytap\ndev-type tap\nsecret k 1\nremote 192.0.2.9\nremote 2001:db8::9 5000\nnobind\n\
                 ifconfig 10.8.0.2 255.255.255.0\nifconfig-ipv6 fd00::2/64 fd00::1\nroute-gateway 10.8.0.1\n\
-                route 10.1.0.0 255.255.0.0\nroute 10.2.0.0 255.255.0.0 net_gateway 9\nroute-metric 5\n\
+                route 10.1.0.0 255.255.0.0\nroute 10.2.0.0 255.255.0.0 net_gateway 9\nroute-metric 5\nredirect-gateway def1 block-local\n\
                 lladdr 02:00:00:00:00:01\nsndbuf 100000\nrcvbuf 200000\nmssfix 0\ntun-mtu 1500\n";
     let config = config(text);
     assert_eq!(config.device.name.as_deref(), Some("mytap"));
@@ -113,6 +113,7 @@ fn a_tap_with_address_a_named_device_ipv6_and_gateways() {
     let routes: Vec<_> = config.routes.iter().map(|route| (route.via, route.metric)).collect();
     let gateway = Via::Address("10.8.0.1".parse().unwrap());
     assert_eq!(routes, [(gateway, Some(5)), (Via::NetGateway, Some(9))]);
+    assert!(config.full_tunnel.is_some());
     assert_eq!((config.tuning.socket_buffer, config.tuning.mss_clamp), (200_000, false));
 }
 

@@ -25,6 +25,10 @@ pub(super) fn write(link: &Link, key_file: &str) -> String {
         link.via(route).into_iter().for_each(|via| out.text("via", &via));
         out.number("metric", route.metric.or(link.route_metric));
     }
+    if link.full_tunnel {
+        out.line("\n[full-tunnel]");
+        out.text("mode", "def1");
+    }
     if !link.scripts.is_empty() {
         out.line("\n[scripts]");
         out.number("security", Some(link.security.min(3)));

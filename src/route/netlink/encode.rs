@@ -13,7 +13,8 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 
 use super::{Address, Link, Lookup};
-use crate::route::plan::{KernelRoute, broadcast};
+use crate::route::plan::{KernelRoute, ROUTE_PROTOCOL, TABLE_MAIN, broadcast};
+use crate::route::step::BLOCK_METRIC;
 
 /// Longest interface name in bytes.
 pub(super) const NAME_MAX: usize = 15;
@@ -163,6 +164,38 @@ pub(super) fn route_message(route: &KernelRoute) -> RouteMessage {
         (IpNet::V4(_) | IpNet::V6(_), gateway) => RouteAttribute::Gateway(gateway.into()),
     }));
     message
+}
+
+/// Whether both are one route: the kernel keeps no interface's name.
+pub(super) fn same(found: &KernelRoute, route: &KernelRoute) -> bool {
+    found.to == route.to.trunc()
+        && effective_metric(found) == effective_metric(route)
+        && (found.gateway, found.interface, found.protocol)
+            == (route.gateway, route.interface, route.protocol)
+}
+
+/// The route that refuses packets to `net` where there is no other.
+pub(super) fn block_message(net: &IpNet) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    let header = &mut message.header;
+    header.address_family = family(net.addr());
+    header.destination_prefix_length = net.prefix_len();
+    header.table = u8::try_from(TABLE_MAIN).unwrap_or(0);
+    header.protocol = RouteProtocol::from(ROUTE_PROTOCOL);
+    header.kind = RouteType::Unreachable;
+    header.scope = RouteScope::Universe;
+    message.attributes.push(RouteAttribute::Destination(net.network().into()));
+    message.attributes.push(RouteAttribute::Priority(BLOCK_METRIC));
+    message
+}
+
+/// Whether the message tells of that route.
+pub(super) fn is_block(message: &Message, net: &IpNet) -> bool {
+    let Message::NewRoute(message) = message else { return false };
+    message.header.kind == RouteType::Unreachable
+        && table_of(message) == TABLE_MAIN
+        && destination(message) == Some(*net)
+        && message.attributes.iter().find_map(priority) == Some(BLOCK_METRIC)
 }
 
 /// A unicast route of this family and table, without its interface's name. Of several next hops the

@@ -1,0 +1,75 @@
+//! The kernel's word that interfaces, addresses or routes have changed.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
+
+/// `RTMGRP_LINK`, `RTMGRP_IPV4_IFADDR`, `RTMGRP_IPV4_ROUTE`, `RTMGRP_IPV6_IFADDR`, `RTMGRP_IPV6_ROUTE`.
+const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
+/// Messages are only counted: what they say is looked up.
+const ROOM: usize = 64;
+/// Most messages that are read at once.
+const BATCH: usize = 256;
+
+/// Listens to changes in this network namespace.
+pub struct Monitor(OwnedFd);
+
+impl Monitor {
+    /// Errors are those of socket(2) and bind(2).
+    pub fn listen() -> io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        // NETLINK_ROUTE is protocol 0.
+        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
+        bind(&socket, &SocketAddrNetlink::new(0, GROUPS))?;
+        Ok(Self(socket))
+    }
+
+    /// Reads what is waiting; true: something has changed, or so much that messages were lost.
+    pub fn take_changed(&self) -> bool {
+        let mut changed = false;
+        let mut buffer = [0; ROOM];
+        for _ in 0..BATCH {
+            match recv(&self.0, &mut buffer, RecvFlags::TRUNC) {
+                Ok(_) | Err(Errno::NOBUFS) => changed = true,
+                Err(_) => break,
+            }
+        }
+        changed
+    }
+}
+
+impl AsFd for Monitor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::testing::{in_own_network, ip};
+
+    #[test]
+    fn a_route_an_address_and_a_link_are_noticed_and_nothing_else() {
+        if !in_own_network(
+            "route::monitor::tests::a_route_an_address_and_a_link_are_noticed_and_nothing_else",
+        ) {
+            return;
+        }
+        let monitor = Monitor::listen().unwrap();
+        monitor.take_changed();
+        assert!(!monitor.take_changed());
+        for change in [
+            "link add veth9 type veth peer name veth8",
+            "addr add 10.8.7.1/24 dev veth9",
+            "route add 10.8.8.0/24 dev lo",
+        ] {
+            assert!(ip(change).0, "{change}");
+            assert!(monitor.take_changed(), "{change}");
+            while monitor.take_changed() {}
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Changes to addresses and routes, each as the `ip` command a person would have typed, and how each is undone.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// Route protocol number of tund's own routes (`RTPROT_*`; unassigned in rt_protos), so that they can be told from others.
+pub const ROUTE_PROTOCOL: u8 = 88;
+
+/// Number of the routing table `main`.
+pub const TABLE_MAIN: u32 = 254;
+
+/// A route as the kernel keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelRoute {
+    /// Destination.
+    pub to: IpNet,
+    /// Gateway, if not on-link.
+    pub gateway: Option<IpAddr>,
+    /// Index of the interface.
+    pub interface: u32,
+    /// Name of the interface, for the log.
+    pub interface_name: String,
+    /// Priority.
+    pub metric: Option<u32>,
+    /// Table; 254 is main.
+    pub table: u32,
+    /// `RTPROT_*`.
+    pub protocol: u8,
+}
+
+/// One change to the system. `Display` writes it as the `ip` command a person would have typed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Step {
+    /// MTU, MAC, queue length and up state of a link, as far as set.
+    SetLink {
+        /// Interface index.
+        index: u32,
+        /// Interface name, for the log.
+        name: String,
+        /// MTU in bytes.
+        mtu: Option<u32>,
+        /// MAC address.
+        mac: Option<[u8; 6]>,
+        /// Queue length in packets.
+        txqueuelen: Option<u32>,
+        /// Administrative state.
+        up: Option<bool>,
+    },
+    /// Add an address.
+    AddAddress {
+        /// Interface index.
+        index: u32,
+        /// Interface name, for the log.
+        name: String,
+        /// The address and its prefix.
+        address: IpNet,
+        /// The other end of a point-to-point address.
+        peer: Option<IpAddr>,
+    },
+    /// Remove exactly this address.
+    DeleteAddress {
+        /// Interface index.
+        index: u32,
+        /// Interface name, for the log.
+        name: String,
+        /// The address and its prefix.
+        address: IpNet,
+        /// The other end of a point-to-point address.
+        peer: Option<IpAddr>,
+    },
+    /// Join a bridge.
+    Join {
+        /// Interface index.
+        index: u32,
+        /// Interface name, for the log.
+        name: String,
+        /// Index of the bridge.
+        bridge: u32,
+        /// Name of the bridge, for the log.
+        bridge_name: String,
+    },
+    /// Leave this bridge.
+    Leave {
+        /// Interface index.
+        index: u32,
+        /// Interface name, for the log.
+        name: String,
+        /// Index of the bridge.
+        bridge: u32,
+    },
+    /// Create a route (never replace one).
+    AddRoute(KernelRoute),
+    /// Remove exactly this route.
+    DeleteRoute(KernelRoute),
+    /// Refuse packets to this prefix for which there is no other route: at the highest metric, so that it counts
+    /// when the tunnel's own route is gone.
+    Block(IpNet),
+    /// Take that back.
+    Unblock(IpNet),
+}
+
+/// The metric of [`Step::Block`].
+pub const BLOCK_METRIC: u32 = u32::MAX;
+
+impl Step {
+    /// The route that this step adds.
+    pub fn route(&self) -> Option<&KernelRoute> {
+        if let Step::AddRoute(route) = self { Some(route) } else { None }
+    }
+
+    /// Whether this step gives the device an address of its own choice.
+    pub fn sets_mac(&self) -> bool {
+        matches!(self, Step::SetLink { mac: Some(_), .. })
+    }
+
+    /// Index and name of the interface that is changed, or that the route leads to.
+    pub fn interface(&self) -> (u32, &str) {
+        match self {
+            Step::SetLink { index, name, .. }
+            | Step::AddAddress { index, name, .. }
+            | Step::DeleteAddress { index, name, .. }
+            | Step::Join { index, name, .. }
+            | Step::Leave { index, name, .. } => (*index, name),
+            Step::AddRoute(route) | Step::DeleteRoute(route) => (route.interface, &route.interface_name),
+            // They lead nowhere.
+            Step::Block(_) | Step::Unblock(_) => (0, ""),
+        }
+    }
+
+    /// The step that takes this one back; `None` where there is nothing to restore. A device that was
+    /// only adopted outlives the link, so addresses and bridge membership are taken back as well.
+    pub fn undo(&self) -> Option<Step> {
+        match self.clone() {
+            Step::AddAddress { index, name, address, peer } => {
+                Some(Step::DeleteAddress { index, name, address, peer })
+            }
+            Step::Join { index, name, bridge, bridge_name: _ } => Some(Step::Leave { index, name, bridge }),
+            Step::AddRoute(route) => Some(Step::DeleteRoute(route)),
+            Step::Block(net) => Some(Step::Unblock(net)),
+            Step::SetLink { .. }
+            | Step::DeleteAddress { .. }
+            | Step::Leave { .. }
+            | Step::DeleteRoute(_)
+            | Step::Unblock(_) => None,
+        }
+    }
+}
+
+impl Step {
+    /// The step that an undoing step takes back; `None` where that says too little.
+    pub fn done(&self) -> Option<Step> {
+        match self.clone() {
+            Step::DeleteAddress { index, name, address, peer } => {
+                Some(Step::AddAddress { index, name, address, peer })
+            }
+            Step::DeleteRoute(route) => Some(Step::AddRoute(route)),
+            Step::Unblock(net) => Some(Step::Block(net)),
+            Step::SetLink { .. }
+            | Step::AddAddress { .. }
+            | Step::Join { .. }
+            | Step::Leave { .. }
+            | Step::AddRoute(_)
+            | Step::Block(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::SetLink { index: _, name, mtu, mac, txqueuelen, up } => {
+                write!(f, "ip link set dev {name}")?;
+                mtu.map_or(Ok(()), |mtu| write!(f, " mtu {mtu}"))?;
+                mac.map_or(Ok(()), |mac| write!(f, " address {}", Mac(mac)))?;
+                txqueuelen.map_or(Ok(()), |length| write!(f, " txqueuelen {length}"))?;
+                up.map_or(Ok(()), |up| f.write_str(if up { " up" } else { " down" }))
+            }
+            Step::AddAddress { index: _, name, address, peer } => {
+                write!(f, "ip addr add {} dev {name}", Local { address, peer: *peer, broadcast: true })
+            }
+            Step::DeleteAddress { index: _, name, address, peer } => {
+                write!(f, "ip addr del {} dev {name}", Local { address, peer: *peer, broadcast: false })
+            }
+            Step::Join { index: _, name, bridge: _, bridge_name } => {
+                write!(f, "ip link set dev {name} master {bridge_name}")
+            }
+            Step::Leave { index: _, name, bridge: _ } => write!(f, "ip link set dev {name} nomaster"),
+            Step::AddRoute(route) => write!(f, "ip route add {route}"),
+            Step::DeleteRoute(route) => write!(f, "ip route del {route}"),
+            Step::Block(net) => write!(f, "ip route add unreachable {net} metric {BLOCK_METRIC}"),
+            Step::Unblock(net) => write!(f, "ip route del unreachable {net} metric {BLOCK_METRIC}"),
+        }
+    }
+}
+
+impl fmt::Display for KernelRoute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.to)?;
+        match self.gateway {
+            Some(gateway) if !same_family(gateway, &self.to) => write!(f, " via inet6 {gateway}")?,
+            Some(gateway) => write!(f, " via {gateway}")?,
+            None => {}
+        }
+        write!(f, " dev {}", self.interface_name)?;
+        self.metric.map_or(Ok(()), |metric| write!(f, " metric {metric}"))?;
+        if self.table == TABLE_MAIN { Ok(()) } else { write!(f, " table {}", self.table) }
+    }
+}
+
+/// The broadcast address that goes with an address: its prefix's last one, for IPv4 networks that have one.
+pub fn broadcast(address: &IpNet, peer: Option<IpAddr>) -> Option<std::net::Ipv4Addr> {
+    match address {
+        IpNet::V4(net) if peer.is_none() && net.prefix_len() <= 30 => Some(net.broadcast()),
+        IpNet::V4(_) | IpNet::V6(_) => None,
+    }
+}
+
+struct Mac([u8; 6]);
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+struct Local<'a> {
+    address: &'a IpNet,
+    peer: Option<IpAddr>,
+    broadcast: bool,
+}
+
+impl fmt::Display for Local<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.peer {
+            Some(peer) => write!(f, "{} peer {peer}", self.address.addr()),
+            None if self.broadcast && broadcast(self.address, None).is_some() => {
+                write!(f, "{} brd +", self.address)
+            }
+            None => write!(f, "{}", self.address),
+        }
+    }
+}
+
+pub(super) fn same_family(address: IpAddr, net: &IpNet) -> bool {
+    address.is_ipv4() == net.addr().is_ipv4()
+}
