@@ -228,6 +228,9 @@ pub struct Status {
     /// The largest UDP payload that passes to the peer, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<u32>,
+    /// What holds the process that reads the network; absent while it starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protections: Option<String>,
     /// Routes and addresses that are set, as ip(8) commands.
     pub changes: Vec<String>,
     /// When the configuration was last read.
@@ -309,6 +312,7 @@ pub(crate) mod tests {
             keys_since: Some(1_000_030),
             rtt: Some(0.0123),
             budget: Some(1472),
+            protections: Some("uid 994, no capabilities".into()),
             changes: vec!["ip route add 192.168.66.0/24 dev tun0".into()],
             loaded: 999_000,
             reload_ok: true,

@@ -70,6 +70,7 @@ pub fn full(link: &Status, now: u64) -> String {
     line("device", format!("{device}: {}, MTU {}, {addresses}", link.mode, link.mtu));
     let renewed = link.keys_since.map(|since| format!(", {} old", ago(since))).unwrap_or_default();
     line("keys", format!("{}{renewed}", link.keys));
+    link.protections.iter().for_each(|protections| line("engine", protections.clone()));
     let rtt = link.rtt.map(|rtt| format!("round trip {:.1} ms", rtt * 1000.0));
     let budget = link.budget.map(|budget| format!("datagrams of up to {budget} bytes pass"));
     let path: Vec<_> = rtt.into_iter().chain(budget).collect();
@@ -177,6 +178,7 @@ mod tests {
              \x20 peer      203.0.113.2:1417, its \"tun-mon-fri\"\n\
              \x20 device    tun0: tun, MTU 1420, 192.168.86.81/32\n\
              \x20 keys      handshake, 35 s old\n\
+             \x20 engine    uid 994, no capabilities\n\
              \x20 path      round trip 12.3 ms, datagrams of up to 1472 bytes pass\n\
              \x20 sent      3 frames, 300 B in 0 datagrams\n\
              \x20 received  0 frames, 7.0 MB in 0 datagrams\n\

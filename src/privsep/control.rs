@@ -219,6 +219,7 @@ impl Parent {
             keys_since: keys_age.map(|age| unix_time().saturating_sub(age.as_secs())),
             rtt: state.and_then(|state| state.rtt).map(|rtt| rtt.as_secs_f64()),
             budget: state.and_then(|state| state.budget),
+            protections: self.status.protections.clone(),
             changes: self.changes.in_force().iter().map(Step::to_string).collect(),
             loaded: self.control.loaded,
             reload_ok: self.control.reload_ok,

@@ -118,6 +118,8 @@ pub(super) struct Status {
     pub(super) device_wanted: bool,
     /// Scripts of the link's ups and downs that have not run yet.
     pub(super) hooks: VecDeque<Hook>,
+    /// Which protections of the engine are in force, once it has told.
+    pub(super) protections: Option<String>,
     /// What the engine said about its end.
     pub(super) last_words: Option<(u8, String)>,
     /// The engine's end is wanted: another one follows.
@@ -164,6 +166,7 @@ impl Parent {
             announced: false,
             device_wanted: false,
             hooks: VecDeque::new(),
+            protections: None,
             last_words: None,
             replacing: false,
         };

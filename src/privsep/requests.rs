@@ -46,8 +46,13 @@ impl Parent {
         let now = Instant::now();
         match message {
             ToParent::Locked { protections } => {
-                say!(3, "engine: {}", printable(&protections, MAX_TEXT));
-                self.tell_ready();
+                // It says so once, if it is ours.
+                if self.status.protections.is_none() {
+                    let protections = printable(&protections, MAX_TEXT);
+                    say!(3, "engine: {protections}");
+                    self.status.protections = Some(protections);
+                    self.tell_ready();
+                }
             }
             ToParent::Resolve => self.resolve(now),
             ToParent::Endpoint { address } => self.endpoint(address, now),
@@ -137,15 +142,14 @@ impl Parent {
     }
 
     fn endpoint(&mut self, address: SocketAddr, now: Instant) {
+        if !self.limits.endpoint.allow(now) {
+            return self.answer(&ToEngine::Route { address, mtu: None, source: None });
+        }
         let moved = self.status.endpoint.replace(address) != Some(address);
         if moved && self.link.config.full_tunnel.is_some() {
             self.renew_routes();
         }
-        let lookup = if self.limits.endpoint.allow(now) {
-            self.changes.netlink.lookup(address.ip().to_canonical(), self.link.config.fwmark).ok()
-        } else {
-            None
-        };
+        let lookup = self.changes.netlink.lookup(address.ip().to_canonical(), self.link.config.fwmark).ok();
         let (mtu, source) = lookup.map_or((None, None), |lookup| (lookup.mtu, lookup.source));
         self.answer(&ToEngine::Route { address, mtu, source });
         if moved {

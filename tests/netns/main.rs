@@ -27,6 +27,7 @@ mod reload;
 mod returning;
 mod routed;
 mod scenarios;
+mod schedule;
 mod scripts;
 mod sizes;
 mod superserver;

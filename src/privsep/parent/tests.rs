@@ -1,5 +1,7 @@
 //! The parent with a fake engine: a thread that speaks the channel, and a process that only lives.
 
+mod hostile;
+
 use std::sync::mpsc;
 
 use ipnet::IpNet;
