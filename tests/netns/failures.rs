@@ -46,6 +46,18 @@ fn an_up_script_that_hangs_is_ended_in_time() {
 }
 
 #[test]
+fn a_down_script_that_hangs_is_ended_in_time_and_nothing_stays() {
+    let pair = pair();
+    let down = script(&pair.fri, "down", "trap '' TERM; echo begun; sleep 600");
+    let table = format!("[scripts]\nsecurity = 2\ntimeout = '1s'\ndown = '{}'", down.display());
+    let (mut fri, _mon) = pair.link(&Toml::tun_fri().with(&table), &Toml::tun_mon());
+    assert_eq!(fri.terminate(SOON).unwrap(), 0, "{}", fri.text());
+    assert!(fri.text().contains("begun"), "{}", fri.text());
+    assert_eq!(pair.fri.interfaces().unwrap(), ["eth0", "lo"]);
+    tund_lab::wait_until("all processes gone", SOON, || pair.fri.processes().is_empty()).unwrap();
+}
+
+#[test]
 fn a_port_in_use_is_unavailable() {
     let pair = pair();
     let _other = pair.fri.within(|| UdpSocket::bind("0.0.0.0:1417")).unwrap().unwrap();

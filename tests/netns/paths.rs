@@ -126,3 +126,41 @@ fn a_port_on_which_nothing_listens_is_said() {
     let _mon = pair.start_mon(&Toml::tun_mon().handshake());
     fri.wait_line(UP, SOON).unwrap();
 }
+
+/// Sends reports of a path of 576 bytes about the link's datagrams, as from a router, a hundred times.
+const FORGED: &str = r#"
+import socket, struct, sys, time
+fri, mon, port, mon_port = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+def total(data):
+    n = sum(struct.unpack("!%dH" % (len(data) // 2), data))
+    n = (n >> 16) + (n & 0xffff)
+    return ~(n + (n >> 16)) & 0xffff
+quoted = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 1400, 1, 0x4000, 63, 17, 0, socket.inet_aton(fri), socket.inet_aton(mon))
+quoted += struct.pack("!HHHH", port, mon_port, 1380, 0) + bytes(8)
+body = struct.pack("!BBHHH", 3, 4, 0, 0, 576) + quoted
+body = body[:2] + struct.pack("!H", total(body)) + body[4:]
+out = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+for _ in range(100):
+    out.sendto(body, (fri, 0))
+    time.sleep(0.03)
+"#;
+
+#[test]
+fn forged_reports_of_a_small_path_do_not_make_datagrams_smaller() {
+    let pair = pair();
+    let toml = Toml::tun_fri().top("remote = '10.0.0.2:1417'\nlisten = 1500");
+    let (_fri, _mon) = pair.link(&toml, &Toml::tun_mon());
+    let budget = || super::operation::status(&pair.fri, "fri")["budget"].as_u64();
+    let full = "ping -n -c 3 -i 0.1 -W 1 -M do -s 1372 192.168.86.18";
+    let whole = Some(1500 - 28);
+    tund_lab::wait_until("the whole path found", SOON, || pair.fri.run(full).is_ok() && budget() == whole)
+        .unwrap();
+    let python = tund_lab::rights::PYTHON;
+    pair.mon.output(&[python, "-c", FORGED, "10.0.0.1", "10.0.0.2", "1500", "1417"]).unwrap();
+    assert_eq!(budget(), whole);
+    // They came: the kernel noted what they say of the route.
+    let route = pair.fri.run("ip route get 10.0.0.2").unwrap();
+    assert!(route.contains("mtu 576"), "{route}");
+    assert!(pair.fri.run(full).unwrap().contains("3 received"));
+    assert_eq!(budget(), whole);
+}

@@ -196,3 +196,41 @@ fn without_any_capability_what_needs_one_is_named_at_the_start() {
         assert!(line.contains(part), "{line}");
     }
 }
+
+/// The digits of a key file, and the same key in the other usual writings.
+fn writings(path: &std::path::Path) -> Vec<String> {
+    let text = fs::read_to_string(path).unwrap();
+    let digits = text.lines().last().unwrap().trim().to_owned();
+    let script = format!(
+        "import base64, binascii\ntext = '{digits}'\nhexadecimal = len(text) == 64\n\
+         key = bytes.fromhex(text) if hexadecimal else base64.b64decode(text)\n\
+         print(key.hex(), base64.b64encode(key).decode(), list(key), sep='\\n')"
+    );
+    let output = std::process::Command::new(tund_lab::rights::PYTHON).args(["-c", &script]).output().unwrap();
+    let mut writings: Vec<_> = String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect();
+    assert_eq!(writings.len(), 3);
+    writings.push(digits);
+    writings
+}
+
+#[test]
+fn keys_are_in_no_log_at_any_level_and_in_no_argument_or_environment() {
+    for config in [|toml: Toml| toml, Toml::handshake] {
+        let pair = pair();
+        let verbose = "[run]\nverb = 9";
+        let (mut fri, mon) =
+            pair.link(&config(Toml::tun_fri()).with(verbose), &config(Toml::tun_mon()).with(verbose));
+        assert_pings(&pair.fri, "192.168.86.18");
+        let shown: String = ["cmdline", "environ"]
+            .iter()
+            .flat_map(|file| [fri.pid(), engine(&pair.fri, &fri)].map(|pid| format!("/proc/{pid}/{file}")))
+            .map(|path| String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned())
+            .collect();
+        assert_eq!(fri.terminate(SOON).unwrap(), 0);
+        for writing in writings(&pair.fri.dir().join("static.key")) {
+            assert!(
+                !fri.text().contains(&writing) && !mon.text().contains(&writing) && !shown.contains(&writing)
+            );
+        }
+    }
+}

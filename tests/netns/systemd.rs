@@ -49,7 +49,7 @@ fn a_socket_that_systemd_passes_is_the_links_and_the_device_comes_with_the_peer(
 }
 
 #[test]
-fn two_sockets_a_stream_and_both_ways_at_once_are_refused_by_name() {
+fn two_sockets_and_a_stream_are_refused_by_name() {
     let pair = pair();
     let mut two = activate(&pair, "--datagram -l 1417 -l 1418");
     two.wait_line(":1418", SOON).unwrap();

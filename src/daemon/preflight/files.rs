@@ -229,7 +229,15 @@ fn check_script(key: &str, script: &Command, place: Option<Range<usize>>) -> Opt
         let message = format!("script {path} can be changed by anyone, and runs with tund's rights");
         return Some(Diagnostic::warning(place, message).help(format!("`chmod o-w {path}`")));
     }
-    None
+    let directory = script.program.parent().filter(|directory| is_open_directory(directory))?;
+    let directory = directory.display();
+    let message = format!("script {path} can be replaced by anyone, as {directory} can be changed by anyone");
+    Some(Diagnostic::warning(place, message).help(format!("`chmod o-w {directory}`")))
+}
+
+/// Whether anybody may put another file in the place of one that is there; not so with the sticky bit.
+fn is_open_directory(directory: &Path) -> bool {
+    std::fs::metadata(directory).is_ok_and(|metadata| metadata.mode() & 0o1002 == 0o002)
 }
 
 #[cfg(test)]
@@ -306,6 +314,11 @@ mod tests {
         }
         assert_eq!(check_files(&config, text, true), [], "--allow-open-keys");
         assert_eq!(read_keys(&config, true).unwrap().shared, Some([7; 32]));
+        // A link to it does not make it another one's.
+        std::fs::rename(scratch.0.join("static.key"), scratch.0.join("real.key")).unwrap();
+        std::os::unix::fs::symlink("real.key", scratch.0.join("static.key")).unwrap();
+        check("is open to others (mode 0602)");
+        std::fs::remove_file(scratch.0.join("static.key")).unwrap();
         scratch.file("static.key", 0o600, "-----BEGIN OpenVPN Static key V1-----\n");
         check("tund genkey");
         scratch.file("static.key", 0o600, "abc\n");
@@ -374,6 +387,12 @@ mod tests {
         check(Severity::Error, "is not executable (mode 0644)");
         scratch.file("hook", 0o757, "");
         check(Severity::Warning, "can be changed by anyone");
+        scratch.file("hook", 0o755, "");
+        set_permissions(&scratch.0, Permissions::from_mode(0o777)).unwrap();
+        check(Severity::Warning, "can be replaced by anyone");
+        set_permissions(&scratch.0, Permissions::from_mode(0o1777)).unwrap();
+        assert_eq!(check_files(&config, TEXT, false), [], "in a sticky directory");
+        set_permissions(&scratch.0, Permissions::from_mode(0o755)).unwrap();
         std::fs::remove_file(scratch.0.join("hook")).unwrap();
         create_dir(scratch.0.join("hook")).unwrap();
         check(Severity::Error, "is not a file");
