@@ -14,7 +14,7 @@ use crate::control::api::Method;
 use crate::control::client::{self, Form};
 use crate::daemon::exit::{self, BUG, Fatal, USAGE};
 use crate::daemon::output::Output;
-use crate::daemon::{check, engine, import, keys, log, start, stderr};
+use crate::daemon::{background, check, engine, import, keys, log, start, stderr};
 use crate::privsep::spawn::Role;
 use crate::say;
 use crate::transport::resolve;
@@ -34,8 +34,11 @@ struct Cli {
     /// Log more: -v is --verb 3, each further v one level
     #[arg(short, action = ArgAction::Count, conflicts_with = "verb")]
     verbose: u8,
-    #[arg(long, hide = true)]
+    /// Run in the background, and return when the link runs; log to syslog
+    #[arg(long, conflicts_with = "inetd")]
     daemon: bool,
+    #[arg(long = background::OPTION, hide = true)]
+    background: bool,
     /// The UDP socket is descriptor 0, from inetd or xinetd; log to syslog
     #[arg(long)]
     inetd: bool,
@@ -179,7 +182,10 @@ fn named(name: &CStr, main: fn() -> ExitCode) -> ExitCode {
 
 fn run(cli: Cli) -> ExitCode {
     if cli.daemon {
-        return usage("--daemon is not in this version yet");
+        return background::launch().unwrap_or_else(|fatal| end(Err(fatal)));
+    }
+    if cli.background {
+        background::begin();
     }
     match cli.command {
         Some(Command::Check { files, common, host, json }) => {

@@ -733,8 +733,6 @@ fn offers_that_cannot_be_meant_are_errors() {
 fn keys_of_later_versions_are_refused_by_name() {
     let later = [
         ("[guard]\nanything = 1", "[guard]"),
-        ("[run]\ndaemon = true", "run.daemon"),
-        ("[run]\npid-file = \"p\"", "run.pid-file"),
         ("[run]\nnice = -5", "run.nice"),
         ("[tuning]\nlanes = 2", "tuning.lanes"),
         ("[tuning]\nfragment = true", "tuning.fragment"),

@@ -135,7 +135,7 @@ fn wrong_usage_is_2() {
         &["--config"],
         &["--colour"],
         &["check"],
-        &["--daemon", "--config", "x.toml"],
+        &["--daemon", "--inetd", "--config", "x.toml"],
         &["--verb", "3"],
     ] {
         assert_eq!(code(&place.tund(arguments)), 2, "{arguments:?}");

@@ -294,6 +294,8 @@ fn run() -> impl Strategy<Value = Run> {
             chroot,
             sandbox,
             log,
+            daemon: verb % 2 == 1,
+            pid_file: (verb > 4).then(|| "/run/pid".into()),
         },
     )
 }
@@ -398,6 +400,8 @@ fn write_running(text: &mut String, config: &Config) {
         LogTo::Journal => "journal",
     });
     maybe(text, "log", log.map(string));
+    line(text, "daemon", config.run.daemon);
+    maybe(text, "pid-file", config.run.pid_file.as_ref().map(|_| "'/run/pid'".to_owned()));
 }
 
 fn write_key(text: &mut String, key: &Key) {

@@ -274,6 +274,8 @@ fn check_run(raw: &RawRun, options: &Options, out: &mut Vec<Diagnostic>) -> Run 
         chroot: check_path("run.chroot", &raw.chroot, options, out),
         sandbox: raw.sandbox.value().copied().unwrap_or_default(),
         log: raw.log.value().copied(),
+        daemon: raw.daemon.value().copied().unwrap_or(false),
+        pid_file: check_path("run.pid-file", &raw.pid_file, options, out),
     }
 }
 

@@ -384,6 +384,10 @@ pub struct Run {
     pub sandbox: Sandbox,
     /// Where the log goes; `None`: as the way of starting suggests.
     pub log: Option<LogTo>,
+    /// Run in the background, as with `--daemon`.
+    pub daemon: bool,
+    /// File of the process id.
+    pub pid_file: Option<PathBuf>,
 }
 
 /// `run.log`.

@@ -120,6 +120,8 @@ pub(super) struct RawRun {
     pub chroot: Field<String>,
     pub sandbox: Field<Sandbox>,
     pub log: Field<LogTo>,
+    pub daemon: Field<bool>,
+    pub pid_file: Field<String>,
 }
 
 #[derive(Default)]
@@ -264,11 +266,9 @@ impl RawRun {
             chroot: table.string("chroot"),
             sandbox: table.choice("sandbox", &SANDBOX),
             log: table.choice("log", &LOG_TO),
+            daemon: table.boolean("daemon"),
+            pid_file: table.string("pid-file"),
         };
-        let daemon = table.boolean("daemon");
-        table.later("daemon", daemon);
-        let pid_file = table.string("pid-file");
-        table.later("pid-file", pid_file);
         let nice = table.integer("nice", -20..=19);
         table.later("nice", nice);
         table.finish();

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
+use super::background;
 use super::text::printable;
 use crate::config::{Command, Config, KeyMode, Mode, Route, Scripts, Via};
 use crate::privsep::message::Traffic;
@@ -120,7 +121,7 @@ impl Facts<'_> {
         self.peer_names(&mut names);
         names.set("script_type", hook.script_type());
         names.set("config", self.file.display());
-        names.set("daemon", 0);
+        names.set("daemon", u8::from(background::is_on()));
         names.set("daemon_pid", std::process::id());
         names.set("verb", self.config.run.verb);
         names.set("bytes_sent", self.traffic.bytes_sent);

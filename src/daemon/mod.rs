@@ -1,6 +1,7 @@
 //! Running a link: the only place with clocks, processes and a runtime.
 #![allow(clippy::disallowed_methods, reason = "this is where clocks are read")]
 
+pub mod background;
 pub mod check;
 pub mod cleanup;
 pub mod clock;

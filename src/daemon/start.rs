@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use super::background::{self, PidFile};
 use super::cleanup::Changes;
 use super::directories::{self, Lock, RUNTIME, STATE};
 use super::exit::{BUG, CONFIG, FAILED, Fatal, PRIVILEGE, UNAVAILABLE, USAGE};
@@ -51,14 +52,17 @@ pub struct Options {
 /// Runs the link until something ends it. A link that inetd or systemd started by a datagram has their socket, and
 /// no device before its peer has shown that it has the key.
 pub fn run(options: &Options) -> ExitCode {
+    if let Some(code) = leave_to_background(options) {
+        return code;
+    }
     // First of all: nothing may be printed into a socket, and no other descriptor be open.
     let inherited = inherit(options.inetd);
     let output = Output::new(if options.inetd { LogTo::Syslog } else { LogTo::Stderr }, &name(options));
     let pressing = matches!(&inherited, Ok(Some(inherited)) if inherited.pressing);
     let run = inherited.and_then(|inherited| prepare(options, inherited, &output));
     let code = match run {
-        // The lock lasts as long as the link.
-        Ok((parent, launch, _lock)) => parent.run(launch),
+        // Lock and pid file last as long as the link.
+        Ok((parent, launch, _files)) => parent.run(launch),
         Err(fatal) => {
             if !fatal.message.is_empty() {
                 output.fatal(&fatal.message);
@@ -70,6 +74,21 @@ pub fn run(options: &Options) -> ExitCode {
         restrain();
     }
     ExitCode::from(code)
+}
+
+/// What `run.daemon` asks for, unless it has been done.
+fn leave_to_background(options: &Options) -> Option<ExitCode> {
+    if options.inetd || background::is_on() {
+        return None;
+    }
+    let (_, config, _) = read(options);
+    let wanted = config.is_some_and(|config| config.run.daemon);
+    wanted.then(|| {
+        background::launch().unwrap_or_else(|fatal| {
+            Output::Stderr.fatal(&fatal.message);
+            ExitCode::from(fatal.code)
+        })
+    })
 }
 
 fn inherit(inetd: bool) -> Result<Option<Inherited>, Fatal> {
@@ -101,11 +120,17 @@ fn name(options: &Options) -> String {
     options.config.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
+/// What goes with the link, in this order.
+struct Files {
+    _pid: Option<PidFile>,
+    _lock: Option<Lock>,
+}
+
 fn prepare(
     options: &Options,
     inherited: Option<Inherited>,
     output: &Output,
-) -> Result<(Parent, Launch, Option<Lock>), Fatal> {
+) -> Result<(Parent, Launch, Files), Fatal> {
     let (loaded, config) = load(options, output)?;
     log_to(&config, inherited.as_ref()).log_from(config.run.verb);
     identity::check_rights(&config)?;
@@ -116,6 +141,7 @@ fn prepare(
     let identity = identity::choose(&config.run)?;
     let runtime = directories::make(RUNTIME, config.run.runtime_dir.as_deref(), &config.name);
     let lock = runtime.as_ref().map(|directory| directories::lock(directory, &config.name)).transpose()?;
+    let pid_file = config.run.pid_file.as_deref().map(PidFile::write).transpose()?;
     let confinement = identity::confine(&config.run, identity, runtime.as_deref())?;
     let mut changes = Changes::new(netlink, runtime.as_deref());
     for warning in preflight::check_host(&config, &loaded.text, None, &mut changes.netlink) {
@@ -135,15 +161,15 @@ fn prepare(
     let options = Options { config: loaded.path.clone(), cd: Some(directory.clone()), ..options.clone() };
     let file = loaded.path;
     let link = Link { directory, file, options, config, confinement, runtime, state, fingerprint, activated };
-    Ok((Parent::new(link, floor, changes, signals), launch, lock))
+    Ok((Parent::new(link, floor, changes, signals), launch, Files { _pid: pid_file, _lock: lock }))
 }
 
 /// What the file says; else syslog where there is no standard error.
 fn log_to(config: &Config, inherited: Option<&Inherited>) -> Output {
     let inetd = inherited.is_some_and(|inherited| inherited.opener == Opener::Inetd);
     let to = match config.run.log {
-        // It is /dev/null.
-        Some(LogTo::Stderr) | None if inetd => LogTo::Syslog,
+        // It is /dev/null, or will be.
+        Some(LogTo::Stderr) | None if inetd || background::is_on() => LogTo::Syslog,
         Some(to) => to,
         None => LogTo::Stderr,
     };

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::message::LinkState;
 use super::parent::Parent;
-use crate::daemon::notify;
+use crate::daemon::{background, notify};
 
 /// How often the line of `systemctl status` is renewed, at least.
 const RENEWAL: Duration = Duration::from_secs(10);
@@ -58,6 +58,7 @@ impl Parent {
     pub(super) fn tell_ready(&mut self) {
         self.manager.tell("waiting for the peer".to_owned());
         notify::ready();
+        background::ready();
         self.manager.due = self.manager.interval.map(|_| Instant::now());
     }
 

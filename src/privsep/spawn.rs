@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
 use super::channel::{Channel, Message};
+use crate::daemon::background;
 
 /// `argv[0]` of every process of tund; a program that embeds tund calls [`crate::cli::main`] when it
 /// finds this name there.
@@ -50,6 +51,7 @@ pub fn spawn<S: Message, R: Message>(role: Role) -> io::Result<(Child, Channel<S
         .process_group(0)
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())
+        .stderr(if background::is_on() { Stdio::null() } else { Stdio::inherit() })
         .spawn()?;
     Ok((child, channel))
 }

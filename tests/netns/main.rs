@@ -8,6 +8,7 @@
 
 mod activation;
 mod adversary;
+mod background;
 mod bench;
 mod bridged;
 mod decoder;

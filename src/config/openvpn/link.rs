@@ -40,6 +40,8 @@ pub(super) struct Link {
     pub user: Option<String>,
     pub group: Option<String>,
     pub verb: Option<i64>,
+    pub daemon: bool,
+    pub pid_file: Option<String>,
     pub buffer: Option<i64>,
     pub no_mss_clamp: bool,
     pub full_tunnel: bool,
@@ -136,6 +138,8 @@ impl Link {
             (None, "script-security", [level, ..]) => {
                 level.parse().map(|level| self.security = level).is_ok()
             }
+            (None, "daemon", _) => flag(&mut self.daemon),
+            (None, "writepid", [file]) => set(&mut self.pid_file, file),
             (None, "user", [user]) => set(&mut self.user, user),
             (None, "group", [group]) => set(&mut self.group, group),
             (None, "verb", [level]) => number(&mut self.verb, level),

@@ -48,6 +48,10 @@ pub(super) fn write(link: &Link, key_file: &str) -> String {
     out.table("run", |out| {
         link.user.iter().for_each(|user| out.text("user", user));
         link.group.iter().for_each(|group| out.text("group", group));
+        if link.daemon {
+            out.line("daemon = true");
+        }
+        link.pid_file.iter().for_each(|file| out.text("pid-file", file));
         out.number("verb", link.verb.map(|level| level.clamp(0, 9)));
     });
     out.table("tuning", |out| {
