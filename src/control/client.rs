@@ -2,11 +2,15 @@
 #![allow(clippy::disallowed_methods, reason = "a command that watches sleeps between two looks")]
 
 use std::io::{self, ErrorKind, IsTerminal, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::{PidfdFlags, pidfd_open};
 use serde_json::Value;
 
 use super::api::{Answer, Method, State, Status, parse_answer, request};
@@ -22,6 +26,8 @@ pub const SOCKET: &str = "control.sock";
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Longest answer in bytes.
 const MAX_ANSWER: u64 = 4 << 20;
+/// `tund down` waits so long for the end.
+const ENDING: Duration = Duration::from_secs(60);
 /// How often `--watch` asks.
 const WATCH: Duration = Duration::from_secs(1);
 
@@ -84,7 +90,12 @@ pub fn command(link: &str, method: Method) -> Result<(), Fatal> {
             )
         })?,
     };
+    // Opened first: a process that has ended leaves its number to others.
+    let process = if method == Method::Down { process_of(&socket.path) } else { None };
     let answer = ask(&socket.path, method).map_err(|error| failed(socket, &error))?;
+    if let (Answer::Done(_), Some(process)) = (&answer, process) {
+        wait_for_end(&process);
+    }
     match answer {
         Answer::Refused(reason) => Err(Fatal::new(FAILED, format!("{}: {reason}", socket.name))),
         Answer::Done(parameters) => {
@@ -113,6 +124,20 @@ fn statuses(link: Option<&str>) -> Result<Vec<Status>, Fatal> {
         }
     }
     Ok(found)
+}
+
+/// The process that runs the link of that socket.
+fn process_of(path: &Path) -> Option<OwnedFd> {
+    let stream = UnixStream::connect(path).ok()?;
+    let pid = socket_peercred(&stream).ok()?.pid;
+    pidfd_open(pid, PidfdFlags::empty()).ok()
+}
+
+/// Whoever starts the link again at once must not find the old one. Its scripts may take their time.
+fn wait_for_end(process: &OwnedFd) {
+    let limit = Timespec { tv_sec: ENDING.as_secs().cast_signed(), tv_nsec: 0 };
+    // Without the end in time, all that is lost is the promise that it has ended.
+    let _ = poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&limit));
 }
 
 fn is_gone(error: &io::Error) -> bool {

@@ -297,6 +297,8 @@ mod tests {
             chroot: None,
             sandbox: Sandbox::Auto,
             log: None,
+            daemon: false,
+            pid_file: None,
         })
     }
 }

@@ -1,0 +1,140 @@
+//! The Debian package: what is in it, and its life on a copy of this machine's root that goes with the test.
+#![allow(clippy::unwrap_used, reason = "a test stops where something is not as it should be")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const TUND: &str = env!("CARGO_BIN_EXE_tund");
+
+/// Runs a shell script; its output. A failure shows it.
+fn shell(script: &str, directory: &Path) -> String {
+    let output = Command::new("sh").args(["-euc", script]).current_dir(directory).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{script}\n{text}");
+    text.into_owned()
+}
+
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("tund-package-{name}-{}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn package(&self, version: &str) {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let output = self.0.display();
+        shell(&format!("packaging/deb --binary {TUND} --output {output} --version {version}"), root);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn the_package_holds_program_units_pages_completions_and_examples() {
+    let place = Place::new("content");
+    place.package("9.0.0");
+    shell("dpkg-deb -x tund_9.0.0_*.deb root && dpkg-deb -e tund_9.0.0_*.deb control", &place.0);
+    for file in [
+        "usr/sbin/tund",
+        "usr/lib/systemd/system/tund@.service",
+        "usr/lib/sysusers.d/tund.conf",
+        "usr/share/bash-completion/completions/tund",
+        "usr/share/zsh/vendor-completions/_tund",
+        "usr/share/fish/vendor_completions.d/tund.fish",
+        "usr/share/doc/tund/openvpn.md",
+        "usr/share/doc/tund/examples/tun-fri-mon.toml",
+        "usr/share/doc/tund/copyright",
+    ] {
+        assert!(place.0.join("root").join(file).exists(), "{file}");
+    }
+    for (page, expected) in [
+        ("man8/tund.8.gz", ["tund - joins two machines", "SIGNALS", "EXIT CODES", "tund doctor FILE"]),
+        (
+            "man5/tund.toml.5.gz",
+            ["tund.toml - the configuration of one link", "[[ROUTE]]", "txqueuelen", "[FULL-TUNNEL]"],
+        ),
+        ("man7/tund-protocol.7.gz", ["tund-protocol - The tund protocol", "HKDF", "Noise_NNpsk0", "budget"]),
+    ] {
+        let text = shell(&format!("MANWIDTH=120 man -l root/usr/share/man/{page} | col -b"), &place.0);
+        for part in expected {
+            assert!(text.contains(part), "{part:?} is not in {page}:\n{text}");
+        }
+        let warnings =
+            shell(&format!("man --warnings -l root/usr/share/man/{page} 2>&1 >/dev/null"), &place.0);
+        assert_eq!(warnings, "", "{page}");
+    }
+    shell("sh -n control/postinst && sh -n control/prerm && sh -n control/postrm", &place.0);
+}
+
+/// On an overlay of this machine's root, in namespaces of its own: nothing of it is seen outside.
+#[test]
+fn the_package_is_installed_runs_a_link_is_upgraded_under_it_and_purged() {
+    let one_user_alone =
+        std::fs::read_to_string("/proc/self/uid_map").unwrap().split_whitespace().nth(2) == Some("1");
+    assert!(
+        !one_user_alone,
+        "dpkg gives files to other users: run this test as root, not in a user namespace"
+    );
+    let place = Place::new("life");
+    place.package("9.0.0");
+    place.package("9.0.1");
+    let inside = r#"
+        export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+        cd /packages
+        dpkg -i tund_9.0.0_*.deb >/dev/null
+        id tund >/dev/null
+        [ "$(stat -c '%a %U %G' /etc/tund)" = '750 root tund' ]
+        systemd-analyze verify --man=no /usr/lib/systemd/system/tund@.service
+        ip link set lo up
+        cd /etc/tund
+        tund genkey -o fri.key
+        cat >fri.toml <<TOML
+listen = 1417
+[key]
+file = "fri.key"
+[device]
+name = "tun0"
+address = "192.168.86.18"
+peer = "192.168.86.81"
+TOML
+        tund check fri.toml
+        tund --config fri.toml --daemon
+        tund status | grep -q '^fri  *waiting'
+        first=$(tund status fri --json | sed 's/.*"pid":\([0-9]*\).*/\1/')
+        [ "$(stat -c %U /proc/$(pgrep -P "$first" | head -1))" = tund ]
+        dpkg -i /packages/tund_9.0.1_*.deb >/dev/null
+        tund reload fri
+        tund down fri
+        tund --config fri.toml --daemon
+        tund down fri
+        dpkg -P tund >/dev/null
+        for left in /usr/sbin/tund /var/lib/tund /run/tund /usr/share/doc/tund /usr/lib/systemd/system/tund@.service; do
+            [ ! -e "$left" ] || { echo "left: $left"; exit 1; }
+        done
+        [ -e /etc/tund/fri.toml ] && [ -e /etc/tund/fri.key ]
+        echo all of it
+    "#;
+    std::fs::write(place.0.join("inside"), inside).unwrap();
+    let outside = format!(
+        "mount -t tmpfs tmpfs /mnt
+         mkdir /mnt/upper /mnt/work /mnt/root
+         mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work overlay /mnt/root
+         mount -t proc proc /mnt/root/proc
+         mount --rbind /dev /mnt/root/dev
+         mount -t tmpfs tmpfs /mnt/root/run
+         mkdir /mnt/root/packages
+         cp {}/* /mnt/root/packages/
+         chroot /mnt/root timeout 120 sh -eux /packages/inside",
+        place.0.display()
+    );
+    std::fs::write(place.0.join("outside"), outside).unwrap();
+    let text = shell("exec unshare --mount --pid --fork --kill-child --net sh -eu outside 2>&1", &place.0);
+    assert!(text.ends_with("all of it\n"), "{text}");
+}
