@@ -32,12 +32,21 @@ impl Sniffer {
 
     /// Payloads of the datagrams to this address that came since the last look.
     pub fn payloads_to(&self, target: SocketAddrV4) -> Result<Vec<Vec<u8>>, Error> {
+        self.payloads(|seen| seen.to == target)
+    }
+
+    /// Payloads of the datagrams from this address that came since the last look.
+    pub fn payloads_from(&self, source: Ipv4Addr) -> Result<Vec<Vec<u8>>, Error> {
+        self.payloads(|seen| *seen.from.ip() == source)
+    }
+
+    fn payloads(&self, wanted: impl Fn(&Datagram) -> bool) -> Result<Vec<Vec<u8>>, Error> {
         let mut payloads = Vec::new();
         let mut packet = vec![0; 65_536];
         loop {
             match (&self.0).read(&mut packet) {
                 Ok(length) => {
-                    let seen = Datagram::parse(&packet[..length]).filter(|seen| seen.to == target);
+                    let seen = Datagram::parse(&packet[..length]).filter(&wanted);
                     payloads.extend(seen.map(|seen| seen.payload));
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(payloads),

@@ -44,6 +44,8 @@ enum Command {
     Run(story::Options),
     /// tund beside other tunnels: throughput, packet rate, round trip, processor time, memory; and the targets
     Bench(bench::Options),
+    /// The same with every tunnel that is here, without targets
+    Compare(bench::Options),
     /// What a flood of strangers' datagrams costs a running link
     Flood {
         /// How often everything is measured
@@ -67,7 +69,8 @@ fn main() -> ExitCode {
         Command::Demo { mode } => demo::run(mode),
         Command::List { needs } => story::list(needs.as_deref()),
         Command::Run(options) => story::run(&options),
-        Command::Bench(options) => bench::run(&options),
+        Command::Bench(options) => bench::run(&options, bench::Purpose::Targets),
+        Command::Compare(options) => bench::run(&options, bench::Purpose::Comparison),
         Command::Flood { rounds } => besiege::run(rounds),
     };
     match result {

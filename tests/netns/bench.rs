@@ -29,7 +29,7 @@ const FIGURES: [&str; 16] = [
 
 fn bench(arguments: &str, file: &std::path::Path) -> (i32, String, Value) {
     let mut command = Command::new(lab());
-    command.arg("bench").args(arguments.split_whitespace()).arg("--json").arg(file);
+    command.args(arguments.split_whitespace()).arg("--json").arg(file);
     let mut process = Process::spawn("bench", command).unwrap();
     let code = process.code(4 * LONG).unwrap();
     let text = process.text();
@@ -41,7 +41,8 @@ fn bench(arguments: &str, file: &std::path::Path) -> (i32, String, Value) {
 fn the_quick_benchmark_measures_every_figure_of_every_peer() {
     let world = Pair::unplugged();
     let file = world.fri.dir().join("bench.json");
-    let (code, text, json) = bench("--quick --only veth,tund-tun-aes,tund-tap-chacha,tund-static-aes", &file);
+    let (code, text, json) =
+        bench("bench --quick --only veth,tund-tun-aes,tund-tap-chacha,tund-static-aes", &file);
     assert_eq!(code, 0, "{text}");
     assert_eq!(json["peers"].as_array().unwrap().len(), 4);
     for peer in json["peers"].as_array().unwrap() {
@@ -66,10 +67,37 @@ fn the_quick_benchmark_measures_every_figure_of_every_peer() {
 fn a_strict_benchmark_passes_where_every_judged_target_is_reached() {
     let world = Pair::unplugged();
     let file = world.fri.dir().join("bench.json");
-    let (code, text, json) = bench("--quick --strict --task wire --only tund-tun-aes", &file);
+    let (code, text, json) = bench("bench --quick --strict --task wire --only tund-tun-aes", &file);
     assert_eq!(code, 0, "{text}");
     assert_eq!(json["targets"].as_array().unwrap().len(), 1, "{text}");
     assert_eq!(json["targets"][0]["pass"], true, "{text}");
+}
+
+#[test]
+fn a_comparison_plots_what_is_there_and_tells_headers_from_random_bytes() {
+    let world = Pair::unplugged();
+    let (file, page) = (world.fri.dir().join("compare.json"), world.fri.dir().join("compare.html"));
+    let line = format!(
+        "compare --quick --task tcp,random --only vxlan,geneve,tund-tun-aes,tund-static-chacha --html {}",
+        page.display()
+    );
+    let (code, text, json) = bench(&line, &file);
+    assert_eq!(code, 0, "{text}");
+    assert!(json["targets"].as_array().unwrap().is_empty());
+    let page = std::fs::read_to_string(page).unwrap();
+    for peer in json["peers"].as_array().unwrap() {
+        let (name, figures) = (peer["name"].as_str().unwrap(), &peer["figures"]);
+        assert!(page.contains(name), "{page}");
+        let absent = peer["failure"].as_str().is_some_and(|why| why.contains("Unknown device type"));
+        // Not every kernel has these two.
+        if absent && ["vxlan", "geneve"].contains(&name) {
+            continue;
+        }
+        assert_eq!(peer["failure"], Value::Null, "{text}");
+        let telling = figures["not-random"]["median"].as_f64().unwrap();
+        assert!(if name.starts_with("tund") { telling == 0.0 } else { telling > 8.0 }, "{name}: {telling}");
+        assert!(figures["tcp-1"]["median"].as_f64().unwrap() > 0.0, "{text}");
+    }
 }
 
 #[test]
@@ -78,5 +106,5 @@ fn an_unknown_peer_is_a_usage_error_that_names_the_known_ones() {
     command.args(["bench", "--only", "opnvpn"]);
     let mut process = Process::spawn("bench", command).unwrap();
     assert_eq!(process.code(LONG).unwrap(), 2, "{}", process.text());
-    assert!(process.text().contains("boringtun, quincy, quicktun, tund-tun-aes"), "{}", process.text());
+    assert!(process.text().contains("tinc, quincy, quicktun, tund-tun-aes"), "{}", process.text());
 }

@@ -6,9 +6,12 @@
 
 mod install;
 mod measure;
+mod page;
 mod peer;
+mod randomness;
 mod report;
 mod results;
+mod start;
 mod targets;
 mod world;
 
@@ -47,9 +50,21 @@ pub struct Options {
     /// Print Markdown
     #[arg(long)]
     markdown: bool,
+    /// Write a page with plots that needs nothing but itself
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Fail unless every target is reached
     #[arg(long)]
     strict: bool,
+}
+
+/// What the measurements are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// The targets: what they name has to be there.
+    Targets,
+    /// The reader: every tunnel that is there.
+    Comparison,
 }
 
 fn named(name: &str) -> Result<Peer, String> {
@@ -67,14 +82,18 @@ struct Circumstances {
 }
 
 /// Measures and prints. An error if a target is missed and that was to be one.
-pub fn run(options: &Options) -> Result<(), Error> {
+pub fn run(options: &Options, purpose: Purpose) -> Result<(), Error> {
     if options.install && !rights::is_entered() {
         install::all()?;
     }
     rights::become_root()?;
     rights::check_namespaces()?;
     rights::check_tun()?;
-    let peers = if options.only.is_empty() { Peer::ALL.to_vec() } else { options.only.clone() };
+    let peers = match (&options.only[..], purpose) {
+        ([], Purpose::Targets) => Peer::NEEDED.to_vec(),
+        ([], Purpose::Comparison) => Peer::ALL.to_vec(),
+        (only, _) => only.to_vec(),
+    };
     let mut results = Results::default();
     let (begin, stolen) = (std::time::Instant::now(), machine::stolen()?);
     let rounds = measure(options, &peers, &mut results);
@@ -85,11 +104,18 @@ pub fn run(options: &Options) -> Result<(), Error> {
         rounds,
         stolen: 100.0 * stolen / begin.elapsed().as_secs_f64(),
     };
-    let verdicts = targets::judge(&results);
+    let verdicts = match purpose {
+        Purpose::Targets => targets::judge(&results),
+        Purpose::Comparison => Vec::new(),
+    };
     let text = if options.markdown { report::markdown } else { report::terminal };
     print!("{}", text(&circumstances, &peers, &results, &verdicts));
     if let Some(file) = &options.json {
         let text = report::json(&circumstances, &peers, &results, &verdicts);
+        std::fs::write(file, text).map_err(|error| Error::new(format!("{}: {error}", file.display())))?;
+    }
+    if let Some(file) = &options.html {
+        let text = page::html(&circumstances, &peers, &results);
         std::fs::write(file, text).map_err(|error| Error::new(format!("{}: {error}", file.display())))?;
     }
     let missed = verdicts.iter().filter(|verdict| !verdict.pass).count();
@@ -167,6 +193,7 @@ impl Task {
             Self::Ping => Metric::IdleMedian,
             Self::Loaded => Metric::LoadedMedian,
             Self::Wire => Metric::WireBytes,
+            Self::Random => Metric::Telltale,
         }
     }
 }

@@ -1,40 +1,10 @@
-//! The tunnels that are compared, and how each is started between fri and mon.
+//! The tunnels that are compared.
 
-use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use tund_lab::{Error, Process};
 
-use tund_lab::{Error, Process, wait_until};
-
+use super::start;
 use super::world::World;
-use crate::link::{INNER, Keys, Link, Mode, OUTER, PATIENCE, Place};
-
-/// The MTU that tund's tun links use, given to peers that want one named.
-const MTU: u16 = 1420;
-/// An X25519 key pair in the notations that peers want.
-struct KeyPair {
-    private: &'static str,
-    public: &'static str,
-    private_base64: &'static str,
-    public_base64: &'static str,
-}
-/// fri's and mon's. Nothing here is secret.
-const PAIRS: [KeyPair; 2] = [
-    KeyPair {
-        private: "77076d0a7318a57d3c16c17251b26645df4c2f92ebc0992ac177fba51db92c2a",
-        public: "f8a9535a2d2ff605e8e144d54f4ef5c62313a2055dbb21fddd3fd9c299eb015d",
-        private_base64: "dwdtCnMYpX08FsFyUbJmRd9ML5LrwJkqwXf7pR25LCo=",
-        public_base64: "+KlTWi0v9gXo4UTVT071xiMTogVduyH93T/ZwpnrAV0=",
-    },
-    KeyPair {
-        private: "5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb",
-        public: "de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f",
-        private_base64: "XasIfmJKikt54X+Lg4AO5m87sSkmGLb9HC+LJ/+I4Os=",
-        public_base64: "3p7bfXt9wbTTW2HC7OQ1Nz+DQ8hbeGdNrfx+FG+IK08=",
-    },
-];
+use crate::link::{Keys, Link, Mode, Place};
 
 /// A tunnel, or the absence of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,8 +13,24 @@ pub enum Peer {
     Veth,
     /// The kernel's VXLAN, which does not encrypt.
     Vxlan,
+    /// The kernel's GRE, routed, which does not encrypt.
+    Gre,
+    /// The kernel's GRE, bridged.
+    Gretap,
+    /// The kernel's GENEVE, which does not encrypt.
+    Geneve,
     /// OpenVPN in static-key mode, routed.
     OpenVpn,
+    /// OpenVPN in static-key mode, bridged.
+    OpenVpnTap,
+    /// OpenVPN with TLS between two peers, routed.
+    OpenVpnTls,
+    /// WireGuard in Go, as Debian has it.
+    WireGuardGo,
+    /// fastd, routed.
+    Fastd,
+    /// tinc 1.0, routed.
+    Tinc,
     /// Cloudflare's WireGuard in Rust.
     BoringTun,
     /// QUIC datagrams, in Rust.
@@ -75,8 +61,33 @@ pub enum Form {
 }
 
 impl Peer {
-    /// All, in the order of the table.
-    pub const ALL: [Self; 13] = [
+    /// All, in the order of the tables.
+    pub const ALL: [Self; 21] = [
+        Self::Veth,
+        Self::Vxlan,
+        Self::Gre,
+        Self::Gretap,
+        Self::Geneve,
+        Self::OpenVpn,
+        Self::OpenVpnTap,
+        Self::OpenVpnTls,
+        Self::WireGuardGo,
+        Self::BoringTun,
+        Self::Fastd,
+        Self::Tinc,
+        Self::Quincy,
+        Self::QuickTun,
+        Self::Tund(Form::TunAes),
+        Self::Tund(Form::TunChaCha),
+        Self::Tund(Form::TapAes),
+        Self::Tund(Form::TapChaCha),
+        Self::Tund(Form::StaticAes),
+        Self::Tund(Form::StaticChaCha),
+        Self::Tund(Form::Plain),
+    ];
+
+    /// Those that the benchmark needs: what the targets name, and the ground they stand on.
+    pub const NEEDED: [Self; 13] = [
         Self::Veth,
         Self::Vxlan,
         Self::OpenVpn,
@@ -92,7 +103,7 @@ impl Peer {
         Self::Tund(Form::Plain),
     ];
 
-    /// Other people's programs that encrypt outside the kernel.
+    /// Programs that the targets name.
     pub const RIVALS: [Self; 4] = [Self::OpenVpn, Self::BoringTun, Self::Quincy, Self::QuickTun];
 
     /// The name on the command line and in the tables.
@@ -100,7 +111,15 @@ impl Peer {
         match self {
             Self::Veth => "veth",
             Self::Vxlan => "vxlan",
+            Self::Gre => "gre",
+            Self::Gretap => "gretap",
+            Self::Geneve => "geneve",
             Self::OpenVpn => "openvpn",
+            Self::OpenVpnTap => "openvpn-tap",
+            Self::OpenVpnTls => "openvpn-tls",
+            Self::WireGuardGo => "wireguard-go",
+            Self::Fastd => "fastd",
+            Self::Tinc => "tinc",
             Self::BoringTun => "boringtun",
             Self::Quincy => "quincy",
             Self::QuickTun => "quicktun",
@@ -119,7 +138,15 @@ impl Peer {
         match self {
             Self::Veth => "the path itself, no tunnel",
             Self::Vxlan => "VXLAN in the kernel, no encryption",
+            Self::Gre => "GRE in the kernel, no encryption",
+            Self::Gretap => "Ethernet over GRE in the kernel, no encryption",
+            Self::Geneve => "GENEVE in the kernel, no encryption",
             Self::OpenVpn => "OpenVPN, static key, tun, AES-256-CBC and HMAC-SHA256",
+            Self::OpenVpnTap => "OpenVPN, static key, tap, AES-256-CBC and HMAC-SHA256",
+            Self::OpenVpnTls => "OpenVPN, TLS between two peers, tun, AES-256-GCM",
+            Self::WireGuardGo => "wireguard-go, the version in Debian",
+            Self::Fastd => "fastd, salsa2012+umac, MTU 1420",
+            Self::Tinc => "tinc 1.0, router mode, defaults",
             Self::BoringTun => "boringtun (WireGuard), defaults",
             Self::Quincy => "quincy (QUIC), Noise mode",
             Self::QuickTun => "quicktun, protocol nacltai",
@@ -133,11 +160,34 @@ impl Peer {
         }
     }
 
+    /// Whether it seals what it carries.
+    pub fn is_sealed(self) -> bool {
+        match self {
+            Self::Veth | Self::Vxlan | Self::Gre | Self::Gretap | Self::Geneve => false,
+            Self::OpenVpn
+            | Self::OpenVpnTap
+            | Self::OpenVpnTls
+            | Self::WireGuardGo
+            | Self::BoringTun
+            | Self::Fastd
+            | Self::Tinc
+            | Self::Quincy
+            | Self::QuickTun
+            | Self::Tund(_) => true,
+        }
+    }
+
     /// Programs that it needs, each with the way to get it.
     pub fn programs(self) -> &'static [(&'static str, Source)] {
         match self {
-            Self::Veth | Self::Vxlan | Self::Tund(_) => &[],
-            Self::OpenVpn => &[("openvpn", Source::Debian("openvpn"))],
+            Self::Veth | Self::Vxlan | Self::Gre | Self::Gretap | Self::Geneve | Self::Tund(_) => &[],
+            Self::OpenVpn | Self::OpenVpnTap => &[("openvpn", Source::Debian("openvpn"))],
+            Self::OpenVpnTls => {
+                &[("openvpn", Source::Debian("openvpn")), ("openssl", Source::Debian("openssl"))]
+            }
+            Self::WireGuardGo => &[("wireguard-go", Source::Debian("wireguard-go"))],
+            Self::Fastd => &[("fastd", Source::Debian("fastd"))],
+            Self::Tinc => &[("tincd", Source::Debian("tinc"))],
             Self::BoringTun => &[("boringtun-cli", Source::Crate("boringtun-cli", "0.7.1"))],
             Self::Quincy => &[
                 ("quincy-server", Source::Crate("quincy-server", "3.1.1")),
@@ -151,11 +201,23 @@ impl Peer {
     pub fn start(self, world: &World) -> Result<Vec<Process>, Error> {
         match self {
             Self::Veth => Ok(Vec::new()),
-            Self::Vxlan => vxlan(world).map(|()| Vec::new()),
-            Self::OpenVpn => openvpn(world),
-            Self::BoringTun => boringtun(world),
-            Self::Quincy => quincy(world),
-            Self::QuickTun => quicktun(world),
+            Self::Vxlan => start::kernel(world, "vxlan", "id 100 dstport 4789 dev eth0").map(|()| Vec::new()),
+            Self::Gre => start::kernel(world, "gre", "").map(|()| Vec::new()),
+            Self::Gretap => start::kernel(world, "gretap", "").map(|()| Vec::new()),
+            Self::Geneve => start::kernel(world, "geneve", "id 100").map(|()| Vec::new()),
+            Self::OpenVpn => start::openvpn(world, start::OpenVpn::StaticTun),
+            Self::OpenVpnTap => start::openvpn(world, start::OpenVpn::StaticTap),
+            Self::OpenVpnTls => start::openvpn(world, start::OpenVpn::Tls),
+            Self::WireGuardGo => start::wireguard(world, "wireguard-go", &["--foreground", "wg0"]),
+            Self::BoringTun => start::wireguard(
+                world,
+                "boringtun-cli",
+                &["--foreground", "--disable-drop-privileges", "wg0"],
+            ),
+            Self::Fastd => start::fastd(world),
+            Self::Tinc => start::tinc(world),
+            Self::Quincy => start::quincy(world),
+            Self::QuickTun => start::quicktun(world),
             Self::Tund(form) => {
                 let (tund, link) = (world.install_tund()?, form.link());
                 let mon = link.start(&tund, &world.mon, Place::Mon)?;
@@ -187,136 +249,6 @@ pub enum Source {
     Debian(&'static str),
     /// A crate and its version.
     Crate(&'static str, &'static str),
-}
-
-fn vxlan(world: &World) -> Result<(), Error> {
-    for (host, own, other) in world.ends() {
-        let ends = format!("local {} remote {}", OUTER[own], OUTER[other]);
-        host.run(&format!("ip link add vxlan0 type vxlan id 100 {ends} dstport 4789 dev eth0"))?;
-        host.run(&format!("ip addr add {}/24 dev vxlan0", INNER[own]))?;
-        host.run("ip link set vxlan0 up")?;
-    }
-    Ok(())
-}
-
-const CONSENT: &str = "--allow-deprecated-insecure-static-crypto";
-
-fn openvpn(world: &World) -> Result<Vec<Process>, Error> {
-    let program = world.program("openvpn")?;
-    let key = world.fri.dir().join("openvpn.key");
-    world.fri.run(&format!("{} --genkey secret {}", program.display(), key.display()))?;
-    // 2.7 wants to be told that this mode is deprecated; 2.6 does not know the option and warns.
-    let version = world.fri.run(&format!("{} --version", program.display()))?;
-    let consent = if version.contains("OpenVPN 2.7") { CONSENT } else { "" };
-    let start = |(host, own, other): (&tund_lab::Host, usize, usize)| {
-        let mut command = host.command(&program);
-        let options = format!(
-            "--dev ovpn0 --dev-type tun --ifconfig {} {} --local {} --remote {} --port 1194 --cipher AES-256-CBC \
-             --auth SHA256 {consent} --verb 1 --secret",
-            INNER[own], INNER[other], OUTER[own], OUTER[other]
-        );
-        command.args(options.split_whitespace()).arg(&key);
-        Process::spawn(format!("{}: openvpn", host.name()), command)
-    };
-    world.ends().into_iter().map(start).collect()
-}
-
-fn boringtun(world: &World) -> Result<Vec<Process>, Error> {
-    let program = world.program("boringtun-cli")?;
-    let mut processes = Vec::new();
-    for (host, own, other) in world.ends() {
-        // Its control socket has a fixed place below /run: each host gets one of its own.
-        host.run("mount -t tmpfs tmpfs /run")?;
-        let mut command = host.command(&program);
-        command.args(["--foreground", "--disable-drop-privileges", "wg0"]);
-        processes.push(Process::spawn(format!("{}: boringtun", host.name()), command)?);
-        let (private, public) = (PAIRS[own].private, PAIRS[other].public);
-        let settings = format!(
-            "set=1\nprivate_key={private}\nlisten_port=51820\npublic_key={public}\nendpoint={}:51820\n\
-             allowed_ip=0.0.0.0/0\n\n",
-            OUTER[other]
-        );
-        let socket = host.path("/run/wireguard/wg0.sock");
-        wait_until("boringtun's control socket", PATIENCE, || UnixStream::connect(&socket).is_ok())?;
-        configure(&socket, &settings)
-            .map_err(|error| Error::new(format!("{}: {error}", socket.display())))?;
-        host.run(&format!("ip addr add {}/24 dev wg0", INNER[own]))?;
-        host.run(&format!("ip link set wg0 mtu {MTU} up"))?;
-    }
-    Ok(processes)
-}
-
-/// Says something to a program that answers until an empty line.
-fn configure(socket: &Path, settings: &str) -> std::io::Result<()> {
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    stream.write_all(settings.as_bytes())?;
-    let mut answer = [0; 64];
-    let length = stream.read(&mut answer)?;
-    let answer = String::from_utf8_lossy(&answer[..length]);
-    if answer.contains("errno=0") { Ok(()) } else { Err(std::io::Error::other(answer.into_owned())) }
-}
-
-fn quincy(world: &World) -> Result<Vec<Process>, Error> {
-    let (server, client) = (world.program("quincy-server")?, world.program("quincy-client")?);
-    let [fri, mon] = &PAIRS;
-    let users = format!(
-        "[users.fri]\nauthorized_keys = [\"{}\"]\naddress_pool = [\"{}/32\"]\n",
-        fri.public_base64, INNER[0]
-    );
-    let users = world.mon.file("users.toml", &users)?;
-    let noise = "[protocol]\nmode = \"noise\"\nkey_exchange = \"standard\"";
-    let log = "[log]\nlevel = \"warn\"\n";
-    let text = format!(
-        "name = \"q\"\ntunnel_network = \"{}/24\"\nusers_file = \"{}\"\n{noise}\nprivate_key = \"{}\"\n{log}",
-        INNER[1],
-        users.display(),
-        mon.private_base64
-    );
-    let of_mon = world.mon.file("server.toml", &text)?;
-    let text = format!(
-        "connection_string = \"{}:55555\"\n{noise}\nserver_public_key = \"{}\"\nprivate_key = \"{}\"\n\
-         [network]\nroutes = []\n{log}",
-        OUTER[1], mon.public_base64, fri.private_base64
-    );
-    let of_fri = world.fri.file("client.toml", &text)?;
-    let start = |host: &tund_lab::Host, program: &PathBuf, file: &PathBuf| {
-        let mut command = host.command(program);
-        command.arg("--config-path").arg(file);
-        Process::spawn(format!("{}: quincy", host.name()), command)
-    };
-    let mon = start(&world.mon, &server, &of_mon)?;
-    // A client that comes before the server listens gives up.
-    world.mon.wait_output("ss -Hlun", PATIENCE, |sockets| sockets.contains(":55555"))?;
-    Ok(vec![mon, start(&world.fri, &client, &of_fri)?])
-}
-
-/// Debian's build takes its settings from the names that ifupdown gives them.
-fn quicktun(world: &World) -> Result<Vec<Process>, Error> {
-    let program = world.program("quicktun")?;
-    let mut processes = Vec::new();
-    for (host, own, other) in world.ends() {
-        let (private, public) = (PAIRS[own].private, PAIRS[other].public);
-        let settings = BTreeMap::from([
-            ("IFACE", "qt0".to_owned()),
-            ("IF_QT_TUN_MODE", "1".to_owned()),
-            ("IF_QT_PROTOCOL", "nacltai".to_owned()),
-            ("IF_QT_LOCAL_ADDRESS", OUTER[own].to_string()),
-            ("IF_QT_LOCAL_PORT", "2998".to_owned()),
-            ("IF_QT_REMOTE_ADDRESS", OUTER[other].to_string()),
-            ("IF_QT_REMOTE_PORT", "2998".to_owned()),
-            ("IF_QT_PRIVATE_KEY", private.to_owned()),
-            ("IF_QT_PUBLIC_KEY", public.to_owned()),
-        ]);
-        let mut command = host.command(&program);
-        command.envs(settings);
-        processes.push(Process::spawn(format!("{}: quicktun", host.name()), command)?);
-        wait_until("quicktun's device", PATIENCE, || host.run("ip link show qt0").is_ok())?;
-        host.run(&format!("ip addr add {}/24 dev qt0", INNER[own]))?;
-        // Its default of 1500 would send every full packet as two IP fragments.
-        host.run(&format!("ip link set qt0 mtu {MTU} up"))?;
-    }
-    Ok(processes)
 }
 
 #[cfg(test)]

@@ -24,8 +24,10 @@ pub fn terminal(run: &Circumstances, peers: &[Peer], results: &Results, verdicts
         text.push('\n');
     }
     text += &notes(peers, results);
-    text.push('\n');
-    text += &aligned(&judgements(verdicts));
+    if !verdicts.is_empty() {
+        text.push('\n');
+        text += &aligned(&judgements(verdicts));
+    }
     text
 }
 
@@ -41,8 +43,10 @@ pub fn markdown(run: &Circumstances, peers: &[Peer], results: &Results, verdicts
         text.push('\n');
     }
     text += &notes(peers, results);
-    text.push('\n');
-    text += &piped(&judgements(verdicts));
+    if !verdicts.is_empty() {
+        text.push('\n');
+        text += &piped(&judgements(verdicts));
+    }
     text
 }
 
@@ -84,7 +88,7 @@ pub fn json(run: &Circumstances, peers: &[Peer], results: &Results, verdicts: &[
     format!("{all:#}\n")
 }
 
-fn head(run: &Circumstances) -> String {
+pub fn head(run: &Circumstances) -> String {
     format!(
         "{}, {}. Median of {} interleaved rounds (least, most); {:.1} % of a processor was stolen meanwhile.",
         run.date, run.machine, run.rounds, run.stolen
@@ -92,11 +96,18 @@ fn head(run: &Circumstances) -> String {
 }
 
 /// Figures that are read together; each group is a table.
-const GROUPS: [&[Metric]; 4] = [
+pub const GROUPS: [&[Metric]; 4] = [
     &[Metric::TcpOne, Metric::TcpFour, Metric::TcpReverse, Metric::TcpBoth],
     &[Metric::UdpSmall, Metric::UdpLarge, Metric::MachineCpu, Metric::OwnCpu],
     &[Metric::IdleMedian, Metric::IdleTail, Metric::LoadedMedian, Metric::LoadedTail],
-    &[Metric::Resident, Metric::Proportional, Metric::FirstPing, Metric::WireBytes, Metric::WirePackets],
+    &[
+        Metric::Resident,
+        Metric::Proportional,
+        Metric::FirstPing,
+        Metric::WireBytes,
+        Metric::WirePackets,
+        Metric::Telltale,
+    ],
 ];
 
 /// One row for each peer, one column for each figure that was measured.

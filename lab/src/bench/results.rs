@@ -41,11 +41,13 @@ pub enum Metric {
     WireBytes,
     /// Packets on the path for a packet of 1500 bytes.
     WirePackets,
+    /// Of the first 32 bytes of the datagrams, those that are not random.
+    Telltale,
 }
 
 impl Metric {
     /// All, in the order of the table.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::TcpOne,
         Self::TcpFour,
         Self::TcpReverse,
@@ -63,6 +65,7 @@ impl Metric {
         Self::FirstPing,
         Self::WireBytes,
         Self::WirePackets,
+        Self::Telltale,
     ];
 
     /// The key in JSON.
@@ -85,6 +88,7 @@ impl Metric {
             Self::FirstPing => "first-ping",
             Self::WireBytes => "wire-bytes",
             Self::WirePackets => "wire-packets",
+            Self::Telltale => "not-random",
         }
     }
 
@@ -108,6 +112,31 @@ impl Metric {
             Self::FirstPing => "start to first ping, ms",
             Self::WireBytes => "wire bytes of a 1500-byte packet",
             Self::WirePackets => "in packets",
+            Self::Telltale => "bytes that are not random, of 32",
+        }
+    }
+
+    /// Whether a smaller figure is the better one.
+    pub fn is_better_small(self) -> bool {
+        match self {
+            Self::TcpOne
+            | Self::TcpFour
+            | Self::TcpReverse
+            | Self::TcpBoth
+            | Self::UdpSmall
+            | Self::UdpLarge => false,
+            Self::MachineCpu
+            | Self::OwnCpu
+            | Self::IdleMedian
+            | Self::IdleTail
+            | Self::LoadedMedian
+            | Self::LoadedTail
+            | Self::Resident
+            | Self::Proportional
+            | Self::FirstPing
+            | Self::WireBytes
+            | Self::WirePackets
+            | Self::Telltale => true,
         }
     }
 
@@ -125,6 +154,7 @@ impl Metric {
             | Self::LoadedMedian
             | Self::LoadedTail
             | Self::FirstPing
+            | Self::Telltale
             | Self::WireBytes => 0,
         }
     }

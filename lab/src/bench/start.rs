@@ -1,0 +1,280 @@
+//! How the other tunnels are started between fri and mon.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tund_lab::{Error, Host, Process, wait_until};
+
+use super::world::World;
+use crate::link::{INNER, OUTER, PATIENCE};
+
+/// The MTU that tund's tun links use, given to peers that want one named.
+const MTU: u16 = 1420;
+/// An X25519 key pair in the notations that peers want.
+struct KeyPair {
+    private: &'static str,
+    public: &'static str,
+    private_base64: &'static str,
+    public_base64: &'static str,
+}
+/// fri's and mon's. Nothing here is secret.
+const PAIRS: [KeyPair; 2] = [
+    KeyPair {
+        private: "77076d0a7318a57d3c16c17251b26645df4c2f92ebc0992ac177fba51db92c2a",
+        public: "f8a9535a2d2ff605e8e144d54f4ef5c62313a2055dbb21fddd3fd9c299eb015d",
+        private_base64: "dwdtCnMYpX08FsFyUbJmRd9ML5LrwJkqwXf7pR25LCo=",
+        public_base64: "+KlTWi0v9gXo4UTVT071xiMTogVduyH93T/ZwpnrAV0=",
+    },
+    KeyPair {
+        private: "5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb",
+        public: "de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f",
+        private_base64: "XasIfmJKikt54X+Lg4AO5m87sSkmGLb9HC+LJ/+I4Os=",
+        public_base64: "3p7bfXt9wbTTW2HC7OQ1Nz+DQ8hbeGdNrfx+FG+IK08=",
+    },
+];
+
+/// A tunnel of the kernel, of the kind that `ip link add type` names.
+pub fn kernel(world: &World, kind: &str, options: &str) -> Result<(), Error> {
+    for (host, own, other) in world.ends() {
+        // GENEVE takes no local address.
+        let local = if kind == "geneve" { String::new() } else { format!("local {}", OUTER[own]) };
+        host.run(&format!("ip link add t0 type {kind} {options} {local} remote {}", OUTER[other]))?;
+        host.run(&format!("ip addr add {}/24 dev t0", INNER[own]))?;
+        host.run("ip link set t0 up")?;
+    }
+    Ok(())
+}
+
+/// OpenVPN's forms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenVpn {
+    StaticTun,
+    StaticTap,
+    Tls,
+}
+
+const CONSENT: &str = "--allow-deprecated-insecure-static-crypto";
+
+pub fn openvpn(world: &World, form: OpenVpn) -> Result<Vec<Process>, Error> {
+    let program = world.program("openvpn")?;
+    // 2.7 wants to be told that this mode is deprecated; 2.6 does not know the option and warns.
+    let version = world.fri.run(&format!("{} --version", program.display()))?;
+    let consent = if version.contains("OpenVPN 2.7") { CONSENT } else { "" };
+    let key = world.fri.dir().join("openvpn.key");
+    let keys = match form {
+        OpenVpn::StaticTun | OpenVpn::StaticTap => {
+            world.fri.run(&format!("{} --genkey secret {}", program.display(), key.display()))?;
+            let options = format!("--cipher AES-256-CBC --auth SHA256 {consent} --secret {}", key.display());
+            [options.clone(), options]
+        }
+        OpenVpn::Tls => certificates(world)?,
+    };
+    let start = |(host, own, other): (&Host, usize, usize)| {
+        let mut command = host.command(&program);
+        let device = match form {
+            OpenVpn::StaticTap => format!("--dev-type tap --ifconfig {} 255.255.255.0", INNER[own]),
+            OpenVpn::StaticTun | OpenVpn::Tls => {
+                format!("--dev-type tun --ifconfig {} {}", INNER[own], INNER[other])
+            }
+        };
+        let ends = format!("--local {} --remote {} --port 1194", OUTER[own], OUTER[other]);
+        let options = format!("--dev ovpn0 {device} {ends} --verb 1 {}", keys[own]);
+        command.args(options.split_whitespace());
+        Process::spawn(format!("{}: openvpn", host.name()), command)
+    };
+    world.ends().into_iter().map(start).collect()
+}
+
+/// A certificate for each end, and the options by which each knows the other's.
+fn certificates(world: &World) -> Result<[String; 2], Error> {
+    let mut prints = Vec::new();
+    for (host, _, _) in world.ends() {
+        let dir = host.dir().display();
+        host.shell(&format!(
+            "cd {dir}; openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 \
+             -keyout tls.key -out tls.crt -subj /CN={} 2>/dev/null",
+            host.name()
+        ))?;
+        let text = host.run(&format!("openssl x509 -in {dir}/tls.crt -noout -fingerprint -sha256"))?;
+        let print = text.trim().rsplit('=').next().unwrap_or_default().to_owned();
+        prints.push((format!("--cert {dir}/tls.crt --key {dir}/tls.key"), print));
+    }
+    let [(fri, fri_print), (mon, mon_print)] = &prints[..] else {
+        return Err(Error::new("two ends have two certificates"));
+    };
+    let common = "--dh none --data-ciphers AES-256-GCM";
+    Ok([
+        format!("--tls-client {common} {fri} --peer-fingerprint {mon_print}"),
+        format!("--tls-server {common} {mon} --peer-fingerprint {fri_print}"),
+    ])
+}
+
+/// A program that is configured as wireguard-go is.
+pub fn wireguard(world: &World, name: &str, arguments: &[&str]) -> Result<Vec<Process>, Error> {
+    let program = world.program(name)?;
+    let mut processes = Vec::new();
+    for (host, own, other) in world.ends() {
+        // Its control socket has a fixed place below /run: each host gets one of its own.
+        host.run("mount -t tmpfs tmpfs /run")?;
+        let mut command = host.command(&program);
+        command.args(arguments);
+        processes.push(Process::spawn(format!("{}: {name}", host.name()), command)?);
+        let (private, public) = (PAIRS[own].private, PAIRS[other].public);
+        let settings = format!(
+            "set=1\nprivate_key={private}\nlisten_port=51820\npublic_key={public}\nendpoint={}:51820\n\
+             allowed_ip=0.0.0.0/0\n\n",
+            OUTER[other]
+        );
+        let socket = host.path("/run/wireguard/wg0.sock");
+        wait_until("the control socket", PATIENCE, || UnixStream::connect(&socket).is_ok())?;
+        configure(&socket, &settings)
+            .map_err(|error| Error::new(format!("{}: {error}", socket.display())))?;
+        host.run(&format!("ip addr add {}/24 dev wg0", INNER[own]))?;
+        host.run(&format!("ip link set wg0 mtu {MTU} up"))?;
+    }
+    Ok(processes)
+}
+
+/// Says something to a program that answers until an empty line.
+fn configure(socket: &Path, settings: &str) -> std::io::Result<()> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.write_all(settings.as_bytes())?;
+    let mut answer = [0; 64];
+    let length = stream.read(&mut answer)?;
+    let answer = String::from_utf8_lossy(&answer[..length]);
+    if answer.contains("errno=0") { Ok(()) } else { Err(std::io::Error::other(answer.into_owned())) }
+}
+
+pub fn quincy(world: &World) -> Result<Vec<Process>, Error> {
+    let (server, client) = (world.program("quincy-server")?, world.program("quincy-client")?);
+    let [fri, mon] = &PAIRS;
+    let users = format!(
+        "[users.fri]\nauthorized_keys = [\"{}\"]\naddress_pool = [\"{}/32\"]\n",
+        fri.public_base64, INNER[0]
+    );
+    let users = world.mon.file("users.toml", &users)?;
+    let noise = "[protocol]\nmode = \"noise\"\nkey_exchange = \"standard\"";
+    let log = "[log]\nlevel = \"warn\"\n";
+    let text = format!(
+        "name = \"q\"\ntunnel_network = \"{}/24\"\nusers_file = \"{}\"\n{noise}\nprivate_key = \"{}\"\n{log}",
+        INNER[1],
+        users.display(),
+        mon.private_base64
+    );
+    let of_mon = world.mon.file("server.toml", &text)?;
+    let text = format!(
+        "connection_string = \"{}:55555\"\n{noise}\nserver_public_key = \"{}\"\nprivate_key = \"{}\"\n\
+         [network]\nroutes = []\n{log}",
+        OUTER[1], mon.public_base64, fri.private_base64
+    );
+    let of_fri = world.fri.file("client.toml", &text)?;
+    let start = |host: &Host, program: &PathBuf, file: &PathBuf| {
+        let mut command = host.command(program);
+        command.arg("--config-path").arg(file);
+        Process::spawn(format!("{}: quincy", host.name()), command)
+    };
+    let mon = start(&world.mon, &server, &of_mon)?;
+    // A client that comes before the server listens gives up.
+    world.mon.wait_output("ss -Hlun", PATIENCE, |sockets| sockets.contains(":55555"))?;
+    Ok(vec![mon, start(&world.fri, &client, &of_fri)?])
+}
+
+/// Debian's build takes its settings from the names that ifupdown gives them.
+pub fn quicktun(world: &World) -> Result<Vec<Process>, Error> {
+    let program = world.program("quicktun")?;
+    let mut processes = Vec::new();
+    for (host, own, other) in world.ends() {
+        let (private, public) = (PAIRS[own].private, PAIRS[other].public);
+        let settings = BTreeMap::from([
+            ("IFACE", "qt0".to_owned()),
+            ("IF_QT_TUN_MODE", "1".to_owned()),
+            ("IF_QT_PROTOCOL", "nacltai".to_owned()),
+            ("IF_QT_LOCAL_ADDRESS", OUTER[own].to_string()),
+            ("IF_QT_LOCAL_PORT", "2998".to_owned()),
+            ("IF_QT_REMOTE_ADDRESS", OUTER[other].to_string()),
+            ("IF_QT_REMOTE_PORT", "2998".to_owned()),
+            ("IF_QT_PRIVATE_KEY", private.to_owned()),
+            ("IF_QT_PUBLIC_KEY", public.to_owned()),
+        ]);
+        let mut command = host.command(&program);
+        command.envs(settings);
+        processes.push(Process::spawn(format!("{}: quicktun", host.name()), command)?);
+        wait_until("quicktun's device", PATIENCE, || host.run("ip link show qt0").is_ok())?;
+        host.run(&format!("ip addr add {}/24 dev qt0", INNER[own]))?;
+        // Its default of 1500 would send every full packet as two IP fragments.
+        host.run(&format!("ip link set qt0 mtu {MTU} up"))?;
+    }
+    Ok(processes)
+}
+
+pub fn fastd(world: &World) -> Result<Vec<Process>, Error> {
+    let program = world.program("fastd")?;
+    let mut keys = Vec::new();
+    for _ in 0..2 {
+        let text = world.fri.run(&format!("{} --generate-key", program.display()))?;
+        let word = |name: &str| {
+            let line = text.lines().find_map(|line| line.trim().strip_prefix(name));
+            line.map(|key| key.trim().to_owned())
+                .ok_or_else(|| Error::new(format!("fastd made no key: {text}")))
+        };
+        keys.push((word("Secret:")?, word("Public:")?));
+    }
+    let mut processes = Vec::new();
+    for (host, own, other) in world.ends() {
+        let text = format!(
+            "log level error;\nmode tun;\ninterface \"fd0\";\nmtu {MTU};\nmethod \"salsa2012+umac\";\n\
+             bind {}:10000;\nsecret \"{}\";\npeer \"other\" {{\n  key \"{}\";\n  remote {} port 10000;\n}}\n",
+            OUTER[own], keys[own].0, keys[other].1, OUTER[other]
+        );
+        let file = host.file("fastd.conf", &text)?;
+        let mut command = host.command(&program);
+        command.arg("--config").arg(file);
+        processes.push(Process::spawn(format!("{}: fastd", host.name()), command)?);
+        wait_until("fastd's device", PATIENCE, || host.run("ip link show fd0").is_ok())?;
+        host.run(&format!("ip addr add {} peer {} dev fd0", INNER[own], INNER[other]))?;
+        host.run("ip link set fd0 up")?;
+    }
+    Ok(processes)
+}
+
+pub fn tinc(world: &World) -> Result<Vec<Process>, Error> {
+    let program = world.program("tincd")?;
+    let names = ["fri", "mon"];
+    let folder = |host: &Host| host.dir().join("tinc");
+    for (host, own, other) in world.ends() {
+        let connect = if own == 0 { format!("ConnectTo = {}\n", names[other]) } else { String::new() };
+        let main = format!("Name = {}\nInterface = tinc0\n{connect}", names[own]);
+        std::fs::create_dir_all(folder(host).join("hosts")).map_err(|error| Error::new(error.to_string()))?;
+        host.file("tinc/tinc.conf", &main)?;
+        let about = format!("Address = {}\nSubnet = {}/32\n", OUTER[own], INNER[own]);
+        host.file(&format!("tinc/hosts/{}", names[own]), &about)?;
+        host.run(&format!("{} -c {} -K2048", program.display(), folder(host).display()))?;
+    }
+    for (host, own, _) in world.ends() {
+        for (other, _, _) in world.ends() {
+            let name = format!("hosts/{}", names[1 - own]);
+            if other.name() != host.name() {
+                let copied = std::fs::copy(folder(other).join(&name), folder(host).join(&name));
+                copied.map_err(|error| Error::new(format!("{name}: {error}")))?;
+            }
+        }
+    }
+    let mut processes = Vec::new();
+    for (host, own, other) in world.ends().into_iter().rev() {
+        let mut command = host.command(&program);
+        command
+            .arg("-c")
+            .arg(folder(host))
+            .arg("-D")
+            .arg(format!("--pidfile={}/tinc.pid", host.dir().display()));
+        processes.push(Process::spawn(format!("{}: tinc", host.name()), command)?);
+        wait_until("tinc's device", PATIENCE, || host.run("ip link show tinc0").is_ok())?;
+        host.run(&format!("ip addr add {} peer {} dev tinc0", INNER[own], INNER[other]))?;
+        host.run("ip link set tinc0 up")?;
+    }
+    Ok(processes)
+}
