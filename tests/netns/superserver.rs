@@ -271,3 +271,18 @@ fn mistakes_are_said_in_syslog_and_do_not_make_the_superserver_spin() {
     assert_eq!(exit_code(&mut wrong), 2);
     log.wait_line("command line: error: unexpected argument '--confg'", SOON).unwrap();
 }
+
+#[test]
+fn frames_that_come_before_the_device_wait_for_it() {
+    // The device is there, and frames pass, when `up` has ended.
+    let served =
+        Served::new(Superserver::Xinetd, &Toml::tun_mon().with("[scripts]\nsecurity = 2\nup = 'up'"));
+    let Served { log, pair, .. } = &served;
+    script(&pair.mon, "up", "sleep 2");
+    wait_listening(&pair.mon, 1417);
+    let fri = pair.start_fri(&Toml::tun_fri());
+    fri.wait_line(UP, SOON).unwrap();
+    log.wait_line("up: running", SOON).unwrap();
+    let text = pair.fri.run("ping -n -c 1 -W 10 192.168.86.18").unwrap();
+    assert!(text.contains("1 received"), "{text}");
+}
