@@ -5,6 +5,7 @@
 //! [`Link::handle_timeout`] no later than [`Link::poll_timeout`] says. `Now::instant` never goes back.
 
 mod handshake;
+mod idle;
 mod length;
 mod peer;
 mod said;
@@ -37,6 +38,7 @@ use crate::fault::{self, Fault};
 use crate::privsep::message::LinkSettings;
 use crate::wire::control::{self, Hello, Message};
 
+use idle::IDLE;
 use said::Said;
 
 /// What the owner of a link must do or tell.
@@ -111,6 +113,12 @@ pub struct Link<R> {
     doubt: Option<Instant>,
     sign_at: Option<Instant>,
     heard_at: Instant,
+    /// When the link came up, or frames last passed.
+    used_at: Instant,
+    /// Frames that passed, and those of the device that found no link.
+    frames: [u64; 2],
+    /// The peer ended because nothing passed: it is not called before there is a frame for it.
+    dormant: bool,
     datagrams_in: u64,
     strangers: u64,
     /// The latest last; it is what still holds.
@@ -175,6 +183,9 @@ impl<R: Random> Link<R> {
             doubt: None,
             sign_at: None,
             heard_at: instant,
+            used_at: instant,
+            frames: [0; 2],
+            dormant: false,
             datagrams_in: 0,
             strangers: 0,
             said: VecDeque::new(),
@@ -289,6 +300,7 @@ impl<R: Random> Link<R> {
             self.datagrams_in = lane.datagrams_in;
             self.heard_at = now.instant;
         }
+        self.handle_frames_counted(now.instant, lane);
         let strangers = lane.drops(Drop::Stranger);
         if strangers > self.strangers && !self.up && self.peer.is_none() {
             self.say_once(
@@ -322,10 +334,11 @@ impl<R: Random> Link<R> {
         self.caller.restart(now.instant);
     }
 
-    /// Tells the peer that this end stops.
-    pub fn handle_stop(&mut self) {
+    /// Tells the peer that this end stops; `idle`: because nothing passed, and a datagram starts it again.
+    pub fn handle_stop(&mut self, idle: bool) {
         if let Some(endpoint) = self.endpoint {
-            self.send(Message::Bye { reason: "stopped".into() }, endpoint);
+            let reason = if idle { IDLE } else { "stopped" };
+            self.send(Message::Bye { reason: reason.into() }, endpoint);
         }
     }
 
@@ -333,7 +346,7 @@ impl<R: Random> Link<R> {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let all = [
             self.keying_timeout(),
-            self.target().is_some().then_some(self.caller.due),
+            (self.target().is_some() && !self.dormant).then_some(self.caller.due),
             self.up.then_some(self.heard_at + self.settings.keepalive.timeout),
             self.resolve_at,
             self.validation.as_ref().map(Validation::poll_timeout),
@@ -358,6 +371,7 @@ impl<R: Random> Link<R> {
             }
         }
         if self.caller.due <= instant
+            && !self.dormant
             && let Some(target) = self.target()
         {
             self.repeat_hello(instant, target);
@@ -377,7 +391,7 @@ impl<R: Random> Link<R> {
         self.log(1, format!("link down: {reason}"));
         self.events.push_back(Event::Down { reason });
         self.caller.forget(now);
-        if self.settings.has_remote {
+        if self.settings.has_remote && !self.dormant {
             self.resolve_at = Some(now);
         }
         self.take_routes(Vec::new());

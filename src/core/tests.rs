@@ -27,6 +27,7 @@ use crate::wire::datagram::Framing;
 mod asked;
 mod cases;
 mod found;
+mod idle;
 mod slow;
 
 const YEAR_2026: u64 = 1_790_000_000_000_000;
@@ -478,7 +479,7 @@ fn a_lost_peer_is_noticed_and_found_again() {
 fn an_end_that_stops_says_so() {
     let mut world = World::new();
     world.run(5.0);
-    world.ends[1].link.handle_stop();
+    world.ends[1].link.handle_stop(false);
     world.drain();
     assert!(world.ends[0].said("link down: the peer says: stopped"));
     assert!(world.ends[0].log.last().is_some_and(|line| line.contains("waiting for the peer to call")));

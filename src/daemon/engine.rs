@@ -184,9 +184,8 @@ impl Engine {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             self.pump()?;
-            if let Some(reason) =
-                self.patience.as_ref().and_then(|p| p.spent(now().instant, self.link.heard_at()))
-            {
+            let last = (self.link.heard_at(), self.link.used_at());
+            if let Some(reason) = self.patience.as_ref().and_then(|p| p.spent(now().instant, last)) {
                 return self.stop(reason).await;
             }
             let due = self.link.poll_timeout().map(tokio::time::Instant::from_std);
@@ -302,7 +301,7 @@ impl Engine {
 
     /// Says goodbye to the peer and ends for this reason; empty: the parent knows.
     async fn stop(mut self, reason: String) -> Result<Ending, Ending> {
-        self.link.handle_stop();
+        self.link.handle_stop(!reason.is_empty());
         self.pump()?;
         self.worker.send(ToWorker::Quit);
         while let Some(message) = self.notices.recv().await {

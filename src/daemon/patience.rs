@@ -14,16 +14,16 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// For a link that began then, and ends when its peer was silent for `idle`.
+    /// For a link that began then, and ends when no frame passed for `idle`.
     pub fn new(began: Instant, idle: Duration) -> Self {
         Self { began, idle }
     }
 
     /// Why the link should end now, if it should; its peer was last heard at `heard`, or never when that is not after
-    /// the beginning.
-    pub fn spent(&self, now: Instant, heard: Instant) -> Option<String> {
+    /// the beginning, and it was last used by frames at `used`.
+    pub fn spent(&self, now: Instant, (heard, used): (Instant, Instant)) -> Option<String> {
         let (limit, since, what) = match heard > self.began {
-            true => (self.idle, heard, "nothing came from the peer"),
+            true => (self.idle, used, "no frame passed"),
             false => (STRANGERS, self.began, "nothing came that the peer has sent"),
         };
         let silent = now.saturating_duration_since(since) >= limit;
@@ -41,9 +41,9 @@ mod tests {
         let began = clock::now().instant;
         let at = |seconds| began + Duration::from_secs(seconds);
         let patience = Patience::new(began, Duration::from_secs(300));
-        assert_eq!(patience.spent(at(29), began), None);
-        assert!(patience.spent(at(30), began).unwrap().contains("for 30s"));
-        assert_eq!(patience.spent(at(300), at(1)), None);
-        assert!(patience.spent(at(301), at(1)).unwrap().contains("for 300s"));
+        assert_eq!(patience.spent(at(29), (began, began)), None);
+        assert!(patience.spent(at(30), (began, began)).unwrap().contains("for 30s"));
+        assert_eq!(patience.spent(at(300), (at(299), at(1))), None);
+        assert!(patience.spent(at(301), (at(299), at(1))).unwrap().contains("for 300s"));
     }
 }

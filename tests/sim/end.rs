@@ -229,7 +229,7 @@ impl End {
     }
 
     pub fn stop(&mut self, now: Now) {
-        self.link.handle_stop();
+        self.link.handle_stop(false);
         while let Some(command) = self.link.poll_command() {
             self.hand_to_lane(now, command);
         }

@@ -65,7 +65,7 @@ impl<R: Random> Link<R> {
             Keying::Static(_) => self.replace_sids(now),
             Keying::Handshake(sessions) => {
                 sessions.reset(&mut self.random, &mut self.commands);
-                if known || self.settings.has_remote {
+                if (known || self.settings.has_remote) && !self.dormant {
                     sessions.begin(now.instant);
                 }
             }
@@ -89,7 +89,15 @@ impl<R: Random> Link<R> {
     pub(super) fn forget_sessions(&mut self, now: Instant) {
         let Keying::Handshake(sessions) = &mut self.keying else { return };
         sessions.reset(&mut self.random, &mut self.commands);
-        if self.settings.has_remote {
+        self.call_if_remote(now);
+    }
+
+    /// Begins a call, unless the peer is left alone.
+    pub(super) fn call_if_remote(&mut self, now: Instant) {
+        if let Keying::Handshake(sessions) = &mut self.keying
+            && self.settings.has_remote
+            && !self.dormant
+        {
             sessions.begin(now);
         }
     }

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 
+use super::idle::IDLE;
 use super::static_mode::Challenger;
 use super::{Event, Link};
 use crate::core::clock::Now;
@@ -40,8 +41,12 @@ impl<R: Random> Link<R> {
             }
             Message::Challenge { challenge } => self.reply(now, challenge, from, Challenger::Live),
             Message::Bye { reason } => {
-                if self.up && self.endpoint.is_some_and(|endpoint| endpoint.covers(&from)) {
-                    self.go_down(now.instant, format!("the peer says: {}", printable(&reason)));
+                if !self.up || self.endpoint.is_none_or(|endpoint| !endpoint.covers(&from)) {
+                    return;
+                }
+                match reason.as_str() {
+                    IDLE => self.handle_idle(now.instant),
+                    reason => self.go_down(now.instant, format!("the peer says: {}", printable(reason))),
                 }
             }
             Message::Pong { n, .. } => self.handle_pong(now.instant, n),
@@ -99,6 +104,8 @@ impl<R: Random> Link<R> {
 
     fn go_up(&mut self, now: Instant, from: Path) {
         self.up = true;
+        self.dormant = false;
+        self.used_at = now;
         self.said.clear();
         self.resolve_at = None;
         self.commands.push_back(Command::Agreed(true));

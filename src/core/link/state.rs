@@ -69,6 +69,7 @@ impl<R: Random> Link<R> {
             }
             self.go_down(now.instant, "connecting again, as asked".into());
         } else {
+            self.dormant = false;
             self.caller.forget(now.instant);
             self.forget_sessions(now.instant);
             self.resolve_at = self.settings.has_remote.then_some(now.instant);
