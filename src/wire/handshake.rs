@@ -62,7 +62,11 @@ impl<'a> Envelope<'a> {
         }
         let kind =
             [Type::Initiation, Type::Answer, Type::Retry].into_iter().find(|known| *known as u8 == kind);
-        Ok(Self { kind: kind.ok_or(Malformed::Unsupported)?, instance, seq, token, message })
+        let kind = kind.ok_or(Malformed::Unsupported)?;
+        if kind == Type::Retry && !message.is_empty() {
+            return Err(Malformed::LeftOver);
+        }
+        Ok(Self { kind, instance, seq, token, message })
     }
 
     /// Length of the plaintext without padding.
@@ -120,6 +124,9 @@ impl Offer {
         if rest.len() != usize::from(count) {
             return Err(Malformed::LeftOver);
         }
+        if rest.iter().enumerate().any(|(at, suite)| rest[..at].contains(suite)) {
+            return Err(Malformed::OutOfRange);
+        }
         let known = [Cipher::ChaCha20Poly1305, Cipher::Aes256Gcm];
         let suites = rest.iter().filter_map(|suite| known.into_iter().find(|known| *known as u8 == *suite));
         Ok(Self { slot, lanes, suites: suites.collect() })
@@ -144,7 +151,8 @@ mod tests {
             kind in prop::sample::select(&[Type::Initiation, Type::Answer, Type::Retry][..]),
             instance: [u8; 8], seq: u64, token: [u8; 16], message: Vec<u8>, length in 0usize..600,
         ) {
-            let envelope = Envelope { kind, instance, seq, token, message: &message };
+            let message = if kind == Type::Retry { &[][..] } else { &message };
+            let envelope = Envelope { kind, instance, seq, token, message };
             let mut plaintext = Vec::new();
             envelope.emit(length, &mut plaintext);
             prop_assert_eq!(plaintext.len(), length.max(envelope.length()));
@@ -173,6 +181,9 @@ mod tests {
         plaintext[0] = 0x21;
         assert_eq!(Envelope::parse(&plaintext), Err(Malformed::Unsupported));
         assert_eq!(Envelope::parse(&plaintext[..34]), Err(Malformed::Truncated));
+        let mut plaintext = Vec::new();
+        Envelope { message: b"more", ..envelope }.emit(80, &mut plaintext);
+        assert_eq!(Envelope::parse(&plaintext), Err(Malformed::LeftOver), "a retry has no message");
     }
 
     #[test]
@@ -182,7 +193,17 @@ mod tests {
         assert_eq!(Offer::decode(&offer.encode()), Ok(offer));
         let chacha = vec![Cipher::ChaCha20Poly1305];
         assert_eq!(Offer::decode(&[0, 1, 2, 99, 1]), Ok(Offer { slot: 0, lanes: 1, suites: chacha }));
-        for bad in [&[4, 1, 0][..], &[0, 0, 0], &[0, 17, 0], &[0, 1, 1], &[0, 1, 0, 1], &[0, 1], &[0, 1, 9]] {
+        for bad in [
+            &[4, 1, 0][..],
+            &[0, 0, 0],
+            &[0, 17, 0],
+            &[0, 1, 1],
+            &[0, 1, 0, 1],
+            &[0, 1],
+            &[0, 1, 9],
+            &[0, 1, 2, 1, 1],
+            &[0, 1, 3, 7, 1, 7],
+        ] {
             assert!(Offer::decode(bad).is_err(), "{bad:?}");
         }
     }
