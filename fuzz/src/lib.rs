@@ -11,11 +11,13 @@ mod datagram;
 mod handshake;
 pub mod reference;
 mod script;
+mod session;
 mod stream_blocks;
 
 pub use configuration::configuration;
 pub use datagram::datagram;
 pub use handshake::handshake;
+pub use session::session;
 pub use stream_blocks::stream_blocks;
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -26,12 +28,13 @@ use tund::wire::control::{MAX_PING, decode, encode};
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its corpus.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("configuration", configuration),
     ("control", control),
     ("datagram", datagram),
     ("handshake", handshake),
     ("privsep_message", privsep_message),
+    ("session", session),
     ("stream_blocks", stream_blocks),
 ];
 

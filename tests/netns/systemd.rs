@@ -44,7 +44,7 @@ fn a_socket_that_systemd_passes_is_the_links_and_the_device_comes_with_the_peer(
         assert_eq!(fri.terminate(SOON).unwrap(), 0);
     }
     assert_eq!(exit_code(&mut mon), 0, "{}", mon.text());
-    assert!(mon.text().contains("nothing came from the peer for 2s"), "{}", mon.text());
+    assert!(mon.text().contains("no frame passed for 2s"), "{}", mon.text());
     assert_eq!(pair.mon.interfaces().unwrap(), ["eth0", "lo"]);
 }
 
