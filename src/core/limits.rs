@@ -73,8 +73,9 @@ pub const PROBE_STEP: usize = 16;
 /// The budget is verified when a report tells of long datagrams, unless it was within this time. Reports
 /// come every second, so with three waits full frames are lost for less than three seconds.
 pub const PROBE_VERIFY: Duration = Duration::from_millis(500);
-/// Least and most time a probe waits for its answer; between them it follows the round-trip time.
-pub const PROBE_WAIT: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(2)];
+/// Least and most time a probe waits for its answer; between them it follows the round-trip time. Three waits for
+/// each direction are less than a second; what is late for want of a processor makes the short ping late as well.
+pub const PROBE_WAIT: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(2)];
 /// The pause after a round of which nothing came back doubles this often.
 pub const PROBE_PATIENCE: u32 = 4;
 /// A budget below the ceiling is questioned this often (RFC 8899 PMTU_RAISE_TIMER).

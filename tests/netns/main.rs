@@ -26,6 +26,7 @@ mod privileges;
 mod randomness;
 mod reload;
 mod returning;
+mod roaming;
 mod routed;
 mod scenarios;
 mod schedule;
