@@ -164,7 +164,7 @@ impl Search {
         let Some(Outstanding { round, short_answered, .. }) = late else { return false };
         // A path that lets nothing through says nothing of lengths.
         if !short_answered {
-            self.next = Some(now + patience * (1 << self.silent));
+            self.next = Some(now + patience);
             self.silent = (self.silent + 1).min(PROBE_PATIENCE);
             return false;
         }
@@ -236,10 +236,12 @@ impl Search {
         (gap > PROBE_STEP).then_some(self.budget + gap / 2)
     }
 
-    /// How long a round waits for its answers.
+    /// How long a round waits for its answers: longer after rounds without any, since the path may have become longer
+    /// than what was measured.
     fn patience(&self) -> Duration {
         let [least, most] = PROBE_WAIT;
-        self.rtt.map_or(most / 2, |rtt| (rtt * 3 / 2 + least / 2).clamp(least, most))
+        let usual = self.rtt.map_or(most / 2, |rtt| (rtt * 3 / 2 + least / 2).clamp(least, most));
+        (usual * (1 << self.silent)).min(most)
     }
 }
 
@@ -257,6 +259,7 @@ mod tests {
         search: Search,
         passes: usize,
         dead: bool,
+        delay: Duration,
         rounds: u32,
     }
 
@@ -265,7 +268,7 @@ mod tests {
             let now = Instant::now();
             let mut search = Search::new(now);
             search.set_ceiling(now, ceiling);
-            Self { now, search, passes, dead: false, rounds: 0 }
+            Self { now, search, passes, dead: false, delay: Duration::from_millis(30), rounds: 0 }
         }
 
         /// Runs for so long in steps of 10 ms.
@@ -276,7 +279,7 @@ mod tests {
                 self.search.handle_timeout(self.now);
                 if let Some(round) = self.search.poll_round(self.now) {
                     self.rounds += 1;
-                    let at = self.now + Duration::from_millis(30);
+                    let at = self.now + self.delay;
                     if !self.dead {
                         pongs.push((at, round.short));
                     }
@@ -349,6 +352,17 @@ mod tests {
         path.search.handle_claim(path.now);
         path.run(1.0);
         assert!(path.search.budget() <= 1252);
+    }
+
+    #[test]
+    fn a_path_that_became_longer_is_still_measured() {
+        let mut path = Path::new(1472, 1472);
+        path.run(5.0);
+        path.delay = Duration::from_millis(700);
+        path.passes = 1252;
+        path.search.handle_use(path.now);
+        path.run(20.0);
+        assert!((BUDGET_BASE..=1252).contains(&path.search.budget()), "{}", path.search.budget());
     }
 
     #[test]

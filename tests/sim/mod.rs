@@ -28,7 +28,9 @@ use world::World;
 use crate::fault::{self, Fault};
 
 /// Seeds of an ordinary run; `tests/run` runs more.
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 200;
+/// Seeds that find what takes long to find otherwise: only the order in which seeds are tried.
+const FIRST: [u64; 6] = [409, 412, 434, 241, 663, 52];
 /// Seeds in which a fault must be found.
 const PATIENCE: u64 = 2000;
 /// Lines of a trace that are shown.
@@ -102,7 +104,7 @@ fn every_fault_is_found() {
         let mut missed = Vec::new();
         while let Some(fault) = Fault::ALL.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
             fault::inject(Some(*fault));
-            let found = (0..PATIENCE).find_map(|seed| Some((seed, run(seed, false).1?)));
+            let found = FIRST.into_iter().chain(0..PATIENCE).find_map(|seed| Some((seed, run(seed, false).1?)));
             match found {
                 Some((seed, violation)) => tell(&format!("simulation: {fault:?}: seed {seed}: {violation}")),
                 None => missed.push(*fault),
