@@ -191,7 +191,12 @@ impl World {
     fn reflect(&mut self, number: u8) {
         let Some(flying) = self.take(number) else { return };
         self.under_way.push_back(flying.clone());
-        self.without_effect(Flying { from: address(flying.to), to: 1 - flying.to, ..flying });
+        let reflected = Flying { from: address(flying.to), to: 1 - flying.to, ..flying };
+        // To an end that was restarted, a call of its own from before is one like any other.
+        match wrap::is_probe(&self.ends[0].out.keys, &reflected.bytes) {
+            true => self.receive(reflected),
+            false => self.without_effect(reflected),
+        }
     }
 
     fn without_effect(&mut self, flying: Flying) {

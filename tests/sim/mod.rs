@@ -104,7 +104,8 @@ fn every_fault_is_found() {
         let mut missed = Vec::new();
         while let Some(fault) = Fault::ALL.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
             fault::inject(Some(*fault));
-            let found = FIRST.into_iter().chain(0..PATIENCE).find_map(|seed| Some((seed, run(seed, false).1?)));
+            let found =
+                FIRST.into_iter().chain(0..PATIENCE).find_map(|seed| Some((seed, run(seed, false).1?)));
             match found {
                 Some((seed, violation)) => tell(&format!("simulation: {fault:?}: seed {seed}: {violation}")),
                 None => missed.push(*fault),
