@@ -32,6 +32,7 @@ mod scenarios;
 mod schedule;
 mod scripts;
 mod sizes;
+mod soak;
 mod superserver;
 mod support;
 mod systemd;
