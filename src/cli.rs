@@ -14,10 +14,10 @@ use crate::control::api::Method;
 use crate::control::client::{self, Form};
 use crate::daemon::exit::{self, BUG, Fatal, USAGE};
 use crate::daemon::output::Output;
-use crate::daemon::{background, check, engine, import, keys, log, start, stderr};
+use crate::daemon::{background, check, doctor, engine, import, keys, log, start, stderr};
 use crate::privsep::spawn::Role;
 use crate::say;
-use crate::transport::resolve;
+use crate::transport::{call, resolve};
 
 /// Joins two machines or two Ethernet segments over any IP network.
 #[derive(Debug, Parser)]
@@ -135,6 +135,15 @@ enum Command {
         #[arg(value_name = "NAME")]
         link: String,
     },
+    /// Look for what stands between this end and a working link
+    Doctor {
+        /// The configuration file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Print the findings as a JSON array
+        #[arg(long)]
+        json: bool,
+    },
     /// Translate an OpenVPN configuration with a static key
     Import {
         /// The OpenVPN configuration
@@ -166,6 +175,7 @@ fn dispatch() -> ExitCode {
     match std::env::args_os().nth(1).as_deref().and_then(Role::from_argument) {
         Some(Role::Engine) => named(c"tund-engine", engine::main),
         Some(Role::Resolver) => named(c"tund-resolver", resolve::main),
+        Some(Role::Caller) => named(c"tund-caller", call::main),
         None => match Cli::try_parse() {
             Ok(cli) => run(cli),
             Err(error) => refuse(&error),
@@ -203,6 +213,7 @@ fn run(cli: Cli) -> ExitCode {
         Some(Command::Rekey { link }) => end(client::command(&link, Method::Rekey)),
         Some(Command::Reconnect { link }) => end(client::command(&link, Method::Reconnect)),
         Some(Command::Down { link }) => end(client::command(&link, Method::Down)),
+        Some(Command::Doctor { file, json }) => doctor::run(&file, json),
         Some(Command::Import { file, key }) => end(import::import(&file, key.as_deref())),
         Some(Command::Completions { shell }) => end(print(completions(shell))),
         Some(Command::Man) => end(manual().and_then(print)),

@@ -126,6 +126,11 @@ fn statuses(link: Option<&str>) -> Result<Vec<Status>, Fatal> {
     Ok(found)
 }
 
+/// The status of the link of this configuration file, if it runs.
+pub fn running(file: &Path) -> Option<Status> {
+    statuses(file.to_str()).ok()?.into_iter().next()
+}
+
 /// The process that runs the link of that socket.
 fn process_of(path: &Path) -> Option<OwnedFd> {
     let stream = UnixStream::connect(path).ok()?;

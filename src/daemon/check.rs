@@ -91,7 +91,7 @@ fn resolve(remote: &Remote) -> std::io::Result<Vec<SocketAddr>> {
 }
 
 /// The device of this link, in case it runs: by its name, or else the tun device that has its address.
-fn own_device(config: &Config, netlink: &mut Netlink) -> Option<u32> {
+pub(super) fn own_device(config: &Config, netlink: &mut Netlink) -> Option<u32> {
     let links = netlink.links().ok()?;
     let mut tunnels = links.iter().filter(|link| link.kind.as_deref() == Some("tun"));
     if let Some(name) = &config.device.name {

@@ -6,6 +6,7 @@ pub mod check;
 pub mod cleanup;
 pub mod clock;
 pub mod directories;
+pub mod doctor;
 pub mod engine;
 pub mod environment;
 pub mod exit;

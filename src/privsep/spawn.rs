@@ -21,6 +21,8 @@ pub enum Role {
     Engine,
     /// Looks names up once, without privileges.
     Resolver,
+    /// Calls a peer once, without privileges.
+    Caller,
 }
 
 impl Role {
@@ -29,12 +31,13 @@ impl Role {
         match self {
             Role::Engine => "--engine",
             Role::Resolver => "--resolver",
+            Role::Caller => "--caller",
         }
     }
 
     /// The role a first argument selects, if any.
     pub fn from_argument(argument: &OsStr) -> Option<Self> {
-        [Role::Engine, Role::Resolver].into_iter().find(|role| argument == role.argument())
+        [Role::Engine, Role::Resolver, Role::Caller].into_iter().find(|role| argument == role.argument())
     }
 }
 
@@ -68,7 +71,7 @@ mod tests {
 
     #[test]
     fn roles_are_told_by_their_argument() {
-        for role in [Role::Engine, Role::Resolver] {
+        for role in [Role::Engine, Role::Resolver, Role::Caller] {
             assert_eq!(Role::from_argument(OsStr::new(role.argument())), Some(role));
         }
         assert_eq!(Role::from_argument(OsStr::new("--config")), None);

@@ -13,6 +13,7 @@ mod bench;
 mod bridged;
 mod decoder;
 mod demo;
+mod doctor;
 mod ending;
 mod failures;
 mod flood;

@@ -2,6 +2,8 @@
 //!
 //! `TUND_SOAK=600` lets it last ten minutes; `TUND_SOAK_SEED` plays a run again.
 
+#![allow(clippy::print_stdout, reason = "a run is read, and played again by its seed")]
+
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -17,9 +19,9 @@ const USUAL: u64 = 25;
 const GROWTH: u64 = 6 * 1024;
 
 const FLOOD: &str = "\
-import os, socket
+import os, socket, sys
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-for n in range(3000): s.sendto(os.urandom(20 + n % 1400), ('10.0.0.2', 1417))
+for n in range(3000): s.sendto(os.urandom(20 + n % 1400), (sys.argv[1], 1417))
 ";
 
 struct End<'a> {
@@ -219,8 +221,8 @@ fn disturb(pair: &Pair, ends: &mut [End<'_>; 2], dice: &mut Dice, routes_of_fri:
             "a kill"
         }
         6 => {
-            let here = pair.mon.run("ip -o -4 addr show dev eth0").unwrap().contains("10.0.0.2/");
-            let (old, new) = if here { (2, 3) } else { (3, 2) };
+            let old = address(&pair.mon);
+            let new = 5 - old;
             pair.mon.run(&format!("ip addr add 10.0.0.{new}/24 dev eth0")).unwrap();
             pair.mon.run(&format!("ip addr del 10.0.0.{old}/24 dev eth0")).unwrap();
             // Deleting the first address of a network deletes the others.
@@ -228,7 +230,8 @@ fn disturb(pair: &Pair, ends: &mut [End<'_>; 2], dice: &mut Dice, routes_of_fri:
             "another address"
         }
         7 => {
-            pair.fri.output(&["/usr/bin/python3", "-c", FLOOD]).unwrap();
+            let target = format!("10.0.0.{}", address(&pair.mon));
+            pair.fri.output(&["/usr/bin/python3", "-c", FLOOD, &target]).unwrap();
             "a flood"
         }
         _ => {
@@ -238,6 +241,11 @@ fn disturb(pair: &Pair, ends: &mut [End<'_>; 2], dice: &mut Dice, routes_of_fri:
             "a flush of routes"
         }
     }
+}
+
+/// The last number of mon's address: 2 or 3.
+fn address(mon: &Host) -> u8 {
+    if mon.run("ip -o -4 addr show dev eth0").unwrap().contains("10.0.0.2/") { 2 } else { 3 }
 }
 
 fn restart(ends: &mut [End<'_>; 2], which: usize, routes_of_fri: u64) {

@@ -41,7 +41,7 @@ pub(super) fn restrict(role: Role) -> Result<String, String> {
 
 fn ruleset(role: Role) -> Result<RulesetCreated, RulesetError> {
     let files = match role {
-        Role::Engine => AccessFs::from_all(ABI::V9),
+        Role::Engine | Role::Caller => AccessFs::from_all(ABI::V9),
         // From version 9 on sockets in the file system count: modules ask nscd or resolved through them.
         Role::Resolver => AccessFs::from_all(ABI::V8),
     };
@@ -52,7 +52,7 @@ fn ruleset(role: Role) -> Result<RulesetCreated, RulesetError> {
         .scope(Scope::Signal | Scope::AbstractUnixSocket)?
         .create()?;
     match role {
-        Role::Engine => Ok(ruleset),
+        Role::Engine | Role::Caller => Ok(ruleset),
         Role::Resolver => ruleset
             .add_rules(path_beneath_rules(LOOK_UP, AccessFs::ReadFile | AccessFs::ReadDir))?
             .add_rule(NetPort::new(DNS, AccessNet::ConnectTcp)),

@@ -1,0 +1,94 @@
+//! `tund doctor`: each thing that can stand in the way, found and named.
+
+use tund_lab::Host;
+
+use super::operation::ask;
+use super::support::*;
+
+fn doctor(host: &Host, toml: &Toml) -> (Option<i32>, String) {
+    let file = host.file("fri.toml", &toml.text()).unwrap();
+    ask(host, &["doctor", file.to_str().unwrap()])
+}
+
+#[test]
+fn a_peer_that_answers_is_told_from_one_that_cannot_and_is_not_disturbed() {
+    let pair = pair();
+    let fri = Toml::tun_fri().handshake();
+    let (code, text) = doctor(&pair.fri, &fri);
+    assert!(
+        code == Some(1) && text.contains("problem  peer: 10.0.0.2:1417: its host says that nothing listens"),
+        "{text}"
+    );
+
+    let (mon, other) = (pair.start_mon(&Toml::tun_mon().handshake()), pair.net.host("other").unwrap());
+    mon.wait_line("waiting for the peer", SOON).unwrap();
+    let (code, text) = doctor(&pair.fri, &fri);
+    assert_eq!(code, Some(0), "{text}");
+    for line in [
+        "ok       configuration",
+        "ok       key: handshake keys; their secret shows as",
+        "ok       route: 10.0.0.2 is reached through eth0, MTU 1500",
+        "ok       peer: 10.0.0.2:1417 answers in",
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+    assert!(!mon.text().contains(UP), "{}", mon.text());
+
+    // Another key: the peer is silent, as to any stranger.
+    let key = pair.fri.dir().join("static.key");
+    let good = std::fs::read(&key).unwrap();
+    std::fs::remove_file(&key).unwrap();
+    other.run(&format!("{TUND} genkey -o {}", key.display())).unwrap();
+    let (code, text) = doctor(&pair.fri, &fri);
+    assert!(code == Some(1) && text.contains("problem  peer: 10.0.0.2:1417 is silent"), "{text}");
+    std::fs::write(&key, good).unwrap();
+
+    // A call in the middle of a running link changes nothing for it.
+    let process = pair.start_fri(&fri);
+    process.wait_line(UP, SOON).unwrap();
+    let elsewhere = Toml { device: fri.device.replace("tun0", "tun9"), ..fri.clone() };
+    pair.fri.file("twin.toml", &elsewhere.text()).unwrap();
+    let twin = pair.fri.dir().join("twin.toml");
+    let (_, text) = ask(&pair.fri, &["doctor", twin.to_str().unwrap()]);
+    assert!(text.contains("ok       peer: 10.0.0.2:1417 answers in"), "{text}");
+    assert_pings(&pair.fri, "192.168.86.18");
+    let (code, text) = doctor(&pair.fri, &fri);
+    assert!(
+        code == Some(0)
+            && text.contains("ok       link: runs as pid")
+            && text.contains("is up with 10.0.0.2:1417"),
+        "{text}"
+    );
+    assert!(!process.text().contains("link down") && !mon.text().contains("link down"));
+}
+
+#[test]
+fn names_routes_files_and_modes_are_looked_at() {
+    let pair = pair();
+    let fri = Toml::tun_fri().handshake();
+    let (code, text) =
+        doctor(&pair.fri, &fri.clone().top("remote = ['nowhere.tn:1417', '203.0.113.9:1417']"));
+    assert_eq!(code, Some(1));
+    for part in ["problem  name: nowhere.tn does not resolve", "problem  route: ", "203.0.113.9"] {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+    let (code, text) = doctor(&pair.fri, &fri.clone().top("remot = 'x'"));
+    assert!(
+        code == Some(1)
+            && text.contains("problem  configuration: ")
+            && text.contains("did you mean `remote`?"),
+        "{text}"
+    );
+    let (code, text) = doctor(&pair.fri, &Toml::tun_fri());
+    assert!(
+        code == Some(0)
+            && text.contains("note     peer: with static keys a call would take the link's place"),
+        "{text}"
+    );
+    let (code, text) = doctor(&pair.fri, &Toml::tun_mon().handshake());
+    assert!(code == Some(0) && text.contains("note     firewall: this end waits"), "{text}");
+    let mon = pair.start_mon(&Toml::tun_mon());
+    mon.wait_line("waiting for the peer", SOON).unwrap();
+    let (code, text) = doctor(&pair.fri, &fri);
+    assert!(code == Some(1) && text.contains("key.mode"), "{text}");
+}
