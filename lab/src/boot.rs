@@ -3,12 +3,15 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::{At, Error, Host, Process, rights};
 
-/// How long systemd may take until it answers, and what was asked of it.
+/// How long systemd may take until it answers.
 const BOOT: Duration = Duration::from_secs(60);
+/// How long what is asked of it may take, in seconds.
+const ASKED: &str = "90";
 
 /// systemd on a host's network, with everything else of its own: processes, mounts, cgroups. What it writes is gone with
 /// it.
@@ -49,8 +52,7 @@ impl<'a> Machine<'a> {
         loop {
             let init = self.host.processes().into_iter().find(is_init);
             let answers = init.filter(|init| {
-                self.within(*init, &["systemctl", "is-active", "--quiet", "basic.target"])
-                    .is_ok_and(|mut asked| asked.code(BOOT).is_ok_and(|code| code == 0))
+                self.within(*init, &["systemctl", "is-active", "--quiet", "basic.target"]).is_ok()
             });
             if let Some(init) = answers {
                 return Ok(init);
@@ -62,20 +64,24 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn within(&self, init: u32, words: &[&str]) -> Result<Process, Error> {
+    /// Runs a program to its end and returns all it has printed. `timeout` ends one that hangs.
+    fn within(&self, init: u32, words: &[&str]) -> Result<String, Error> {
         let mut command = self.host.command("nsenter");
         command.args(["--target", &init.to_string(), "--mount", "--pid", "--uts", "--ipc", "--cgroup"]);
-        command.args(["--root", "--wd", "--"]).args(words);
-        Process::spawn(format!("{}: {}", self.host.name(), words.join(" ")), command)
+        command.args(["--root", "--wd", "--", "timeout", ASKED]).args(words);
+        let output = command.stdin(Stdio::null()).output().at("cannot start nsenter")?;
+        let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        let text = text.trim_end().to_owned();
+        if output.status.success() {
+            return Ok(text);
+        }
+        Err(Error::new(format!("{}: {}: {}: {text}", self.host.name(), words.join(" "), output.status)))
     }
 
     /// Runs a command line (split at blanks, no shell) on the machine and returns its output; failure is an error.
     pub fn run(&self, line: &str) -> Result<String, Error> {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let mut process = self.within(self.init, &words)?;
-        let code = process.code(BOOT)?;
-        let text = process.text();
-        if code == 0 { Ok(text) } else { Err(Error::new(format!("{line}: {code}: {text}"))) }
+        self.within(self.init, &words)
     }
 
     /// One property of a unit.

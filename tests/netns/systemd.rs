@@ -159,7 +159,11 @@ fn the_service_is_ready_tells_how_it_is_and_restarts_but_not_after_a_mistake() {
     pair.mon.run(&format!("kill -STOP {engine}")).unwrap();
     let another = |than: &str| {
         let than = than.to_owned();
-        let changed = || machine.show(unit, "MainPID").is_ok_and(|pid| pid != than && pid != "0");
+        let changed = || {
+            machine
+                .show(unit, "MainPID")
+                .is_ok_and(|pid| pid != than && pid.parse().is_ok_and(|pid: u32| pid != 0))
+        };
         wait_until("another process", SOON * 2, changed).unwrap();
         machine.show(unit, "MainPID").unwrap()
     };
