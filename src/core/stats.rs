@@ -22,7 +22,7 @@ pub enum Drop {
     RateLimited,
     /// A field that no sender of this version writes.
     Malformed,
-    /// Before the peer's hello fitted.
+    /// Before the peer's hello fitted, or a hello that does not fit.
     NotAgreed,
     /// A frame larger than agreed.
     TooBig,

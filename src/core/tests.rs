@@ -668,6 +668,7 @@ fn mismatches_are_said_on_both_ends_and_nothing_passes() {
         for (end, line) in world.ends.iter().zip(lines) {
             assert!(end.said(line), "{:?}", end.log);
             assert!(!end.link.is_up() && end.out.frames.is_empty());
+            assert!(end.stats().drops(Drop::NotAgreed) > 0, "{}", end.stats());
             assert!(end.log.len() < 12, "{:?}", end.log);
         }
         world.replace(1, settings(1));

@@ -12,6 +12,7 @@ use crate::core::hello;
 use crate::core::lane::{Command, Under};
 use crate::core::limits::HELLO_ANSWER;
 use crate::core::path::{Outcome, Path, Validation};
+use crate::core::stats::Drop;
 use crate::crypto::Random;
 #[cfg(test)]
 use crate::fault::{self, Fault};
@@ -71,6 +72,7 @@ impl<R: Random> Link<R> {
         let known = self.peer.replace(peer).is_some();
         match mismatch {
             Some(text) => {
+                self.stats.drop(Drop::NotAgreed);
                 if self.up {
                     self.go_down(now.instant, text.clone());
                 }
