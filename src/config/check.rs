@@ -23,7 +23,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 const IDLE_EXIT: Duration = Duration::from_secs(300);
 const SCRIPT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Enough for what a fast link brings in while the engine waits for its turn.
-const SOCKET_BUFFER: u32 = 8 << 20;
+const SOCKET_BUFFER: u32 = 4 << 20;
 /// The name goes to the peer and into file names.
 const LONGEST_NAME: usize = 64;
 

@@ -23,6 +23,7 @@ pub mod sid;
 #[cfg(test)]
 #[path = "../../tests/sim/mod.rs"]
 mod sim;
+pub mod standing;
 pub mod stats;
 #[cfg(test)]
 mod tests;

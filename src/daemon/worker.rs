@@ -20,11 +20,13 @@ use super::port::Port;
 use crate::config::DataPath;
 use crate::core::clock::Watch;
 use crate::core::lane::{Arrived, Command, Lane, Notice, Report, Settings, Sink};
+use crate::core::standing::Standing;
 use crate::core::stats::Drop;
 use crate::packet::gso;
 use crate::packet::layer::Layer;
+use crate::packet::traffic_class;
 use crate::packet::virtio::{self, Virtio};
-use crate::transport::udp::Socket;
+use crate::transport::udp::{Received, Socket};
 
 /// Frames taken at once, joined or not: enough to share the cost of a wake-up, few enough to be fair.
 const FRAMES: usize = 128;
@@ -118,6 +120,7 @@ pub struct Worker {
     epoll: OwnedFd,
     /// How long it looks for more before it sleeps.
     busy_poll: Duration,
+    standing: Standing,
     frame: Vec<u8>,
     arrival: Vec<u8>,
 }
@@ -175,6 +178,7 @@ impl Worker {
             wake,
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             busy_poll: Duration::from_micros(data_path.busy_poll.into()),
+            standing: Standing::default(),
             frame: vec![0; LONGEST],
             arrival: vec![0; LONGEST],
         };
@@ -302,14 +306,28 @@ impl Worker {
 
     fn take_datagrams(&mut self, now: Instant) {
         let mut taken = 0;
+        let mut sheds = self.standing.sheds(now, self.port.socket.waiting());
         for _ in 0..ARRIVALS {
             match self.port.socket.receive(&mut self.arrival) {
                 Ok(received) => {
-                    let bytes = &mut self.arrival[..received.length];
-                    let arrived =
-                        Arrived { bytes, stride: received.stride, ecn: received.ecn, from: received.from };
-                    self.lane.inward.handle_datagrams(now, arrived, &mut self.port);
                     taken += received.length;
+                    let Received { length, stride, from, .. } = received;
+                    let (mut bytes, mut ecn) = (&mut self.arrival[..length], received.ecn);
+                    // One of many of a flow: bulk.
+                    if sheds && length > stride {
+                        sheds = false;
+                        if traffic_class::is_capable(ecn) {
+                            ecn = traffic_class::CE;
+                        } else {
+                            bytes = &mut bytes[stride..];
+                            self.port.drops.drop(Drop::QueueFull);
+                        }
+                    }
+                    self.lane.inward.handle_datagrams(
+                        now,
+                        Arrived { bytes, stride, ecn, from },
+                        &mut self.port,
+                    );
                 }
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                     self.port.drops.drop(Drop::Malformed);

@@ -2,7 +2,7 @@
 //! kernel (net/ipv4/tcp_offload.c, udp_offload.c): only what cutting it up again would give back.
 
 use super::checksum::{fold, sum};
-use super::ip::{IPV4_HEADER, IPV6_HEADER, TCP, UDP};
+use super::ip::{self, IPV4_HEADER, IPV6_HEADER, TCP, UDP};
 use super::layer::Layer;
 use super::virtio::{Kind, Virtio};
 
@@ -43,7 +43,7 @@ struct Slot {
 }
 
 /// Where the parts of a frame are that can be joined with others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Shape {
     network: usize,
     transport: usize,
@@ -52,6 +52,19 @@ struct Shape {
     end: usize,
     v4: bool,
     tcp: bool,
+    /// Both ports.
+    ports: [u8; 4],
+    same: Same,
+}
+
+/// Fields that are equal in frames that can be joined, besides addresses, ports and what is of any length.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Same {
+    /// Version, header length and traffic class; DF, time to live and protocol. Of IPv6: the first word, next header
+    /// and hop limit.
+    network: [u8; 6],
+    /// Of TCP: acknowledgement and data offset; window; urgent pointer.
+    transport: [u8; 9],
 }
 
 impl Coalescer {
@@ -59,7 +72,7 @@ impl Coalescer {
     pub fn new(layer: Layer, udp: bool) -> Self {
         let slot = || Slot {
             frame: Vec::with_capacity(LONGEST + 64),
-            shape: Shape { network: 0, transport: 0, headers: 0, end: 0, v4: true, tcp: true },
+            shape: Shape::default(),
             segment: 0,
             count: 0,
             verified: false,
@@ -71,8 +84,10 @@ impl Coalescer {
     /// Takes a frame for the device; `write` gets what is complete by now.
     pub fn push(&mut self, frame: &[u8], write: &mut impl FnMut(Virtio, &[u8])) {
         let Some(shape) = Shape::of(frame, self.layer) else {
-            // It may belong to any flow, as a fragment does.
-            self.flush(write);
+            // It may belong to any flow, as a fragment does; but ICMP, ARP and the like do not.
+            if self.may_be_of_a_flow(frame) {
+                self.flush(write);
+            }
             return write(Virtio::PLAIN, frame);
         };
         let own = self.slots[..self.used].iter().position(|slot| slot.is_flow_of(&shape, frame));
@@ -93,6 +108,12 @@ impl Coalescer {
         }
         self.slots[self.used].begin(shape, frame);
         self.used += 1;
+    }
+
+    /// Whether a frame may be of TCP or UDP: it is, or it is a fragment that does not say.
+    fn may_be_of_a_flow(&self, frame: &[u8]) -> bool {
+        let Some(packet) = self.layer.network(frame).and_then(|at| frame.get(at..)) else { return false };
+        ip::transport(packet).is_none_or(|transport| matches!(transport.protocol, TCP | UDP))
     }
 
     /// Gives out everything.
@@ -121,9 +142,10 @@ impl Slot {
 
     fn is_flow_of(&self, shape: &Shape, frame: &[u8]) -> bool {
         let own = &self.shape;
-        (own.v4, own.tcp, own.network) == (shape.v4, shape.tcp, shape.network)
+        // Ports tell most flows apart, and cheaply.
+        own.ports == shape.ports
+            && (own.v4, own.tcp, own.network) == (shape.v4, shape.tcp, shape.network)
             && shape.addresses(frame) == shape.addresses(&self.frame)
-            && shape.ports(frame) == own.ports(&self.frame)
     }
 
     /// Appends the frame if cutting the result up gives both back.
@@ -136,8 +158,8 @@ impl Slot {
             || payload == 0
             || payload > self.segment
             || shape.headers != own.headers
-            || own.network_constants(&self.frame) != shape.network_constants(frame)
-            || own.transport_constants(&self.frame) != shape.transport_constants(frame)
+            || shape.same != own.same
+            || own.variable(&self.frame) != shape.variable(frame)
             || !self.follows(shape, frame)
             || self.flags & PSH != 0
         {
@@ -231,16 +253,17 @@ impl Shape {
         let sound = headers >= least && headers <= end && end <= frame.len() && exact;
         // Nothing but padding to the least length of Ethernet may follow the packet.
         let padded = end == frame.len() || layer == Layer::Ethernet && frame.len() <= 64;
-        (sound && padded).then_some(Self { network, transport, headers, end, v4, tcp })
+        if !sound || !padded {
+            return None;
+        }
+        let ports = *frame.get(transport..)?.first_chunk()?;
+        let same = Same::of(packet, frame.get(transport..headers)?, v4, tcp)?;
+        Some(Self { network, transport, headers, end, v4, tcp, ports, same })
     }
 
     fn addresses<'a>(&self, frame: &'a [u8]) -> &'a [u8] {
         let place = if self.v4 { 12..20 } else { 8..40 };
         frame.get(self.network + place.start..self.network + place.end).unwrap_or_default()
-    }
-
-    fn ports<'a>(&self, frame: &'a [u8]) -> &'a [u8] {
-        frame.get(self.transport..self.transport + 4).unwrap_or_default()
     }
 
     fn flags(&self, frame: &[u8]) -> u8 {
@@ -274,23 +297,10 @@ impl Shape {
         }
     }
 
-    /// Bytes of the headers, from front to back, that must be equal: Ethernet, version, traffic class; DF, time
-    /// to live, protocol. Addresses and ports are equal where this is asked.
-    fn network_constants<'a>(&self, frame: &'a [u8]) -> [&'a [u8]; 3] {
-        let n = self.network;
-        match self.v4 {
-            true => [&frame[..n + 2], &frame[n + 6..n + 10], &[]],
-            false => [&frame[..n + 4], &frame[n + 6..n + 8], &[]],
-        }
-    }
-
-    /// The same of TCP: acknowledgement, window, urgent pointer and options.
-    fn transport_constants<'a>(&self, frame: &'a [u8]) -> [&'a [u8]; 3] {
-        let t = self.transport;
-        match self.tcp {
-            true => [&frame[t + 8..t + 13], &frame[t + 14..t + 16], &frame[t + 18..self.headers]],
-            false => [&[], &[], &[]],
-        }
+    /// Headers of any length that must be equal: Ethernet, and the options of TCP.
+    fn variable<'a>(&self, frame: &'a [u8]) -> [&'a [u8]; 2] {
+        let options = self.transport + if self.tcp { TCP_HEADER } else { UDP_HEADER };
+        [frame.get(..self.network).unwrap_or_default(), frame.get(options..self.headers).unwrap_or_default()]
     }
 
     fn pseudo_header(&self, frame: &[u8], length: usize) -> u64 {
@@ -301,6 +311,20 @@ impl Shape {
     fn is_checksum_right(&self, frame: &[u8]) -> bool {
         let Some(transport) = frame.get(self.transport..self.end) else { return false };
         fold(self.pseudo_header(frame, transport.len()) + sum(transport)) == 0xffff
+    }
+}
+
+impl Same {
+    fn of(network: &[u8], transport: &[u8], v4: bool, tcp: bool) -> Option<Self> {
+        let n: &[u8; 10] = network.first_chunk()?;
+        let network =
+            if v4 { [n[0], n[1], n[6], n[7], n[8], n[9]] } else { [n[0], n[1], n[2], n[3], n[6], n[7]] };
+        let mut same = Self { network, transport: [0; 9] };
+        if tcp {
+            let t: &[u8; TCP_HEADER] = transport.first_chunk()?;
+            same.transport = [t[8], t[9], t[10], t[11], t[12], t[14], t[15], t[18], t[19]];
+        }
+        Some(same)
     }
 }
 

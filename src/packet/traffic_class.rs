@@ -12,7 +12,7 @@ const NOT_ECT: u8 = 0;
 const ECT_1: u8 = 1;
 const ECT_0: u8 = 2;
 /// Congestion was experienced.
-const CE: u8 = 3;
+pub const CE: u8 = 3;
 
 /// The traffic class of a frame, DSCP in the upper six bits; 0 for what is no IP packet.
 pub fn of(frame: &[u8], layer: Layer) -> u8 {
@@ -22,6 +22,11 @@ pub fn of(frame: &[u8], layer: Layer) -> u8 {
 fn at_header(packet: &[u8]) -> Option<u8> {
     let (first, second) = (*packet.first()?, *packet.get(1)?);
     Some(if first >> 4 == 4 { second } else { first << 4 | second >> 4 })
+}
+
+/// Whether a packet with this codepoint may be marked instead of dropped.
+pub fn is_capable(ecn: u8) -> bool {
+    ecn & ECN != NOT_ECT
 }
 
 /// What becomes of a frame that came in a datagram with the codepoint `outer`.

@@ -17,4 +17,5 @@ pub use datagram::{
 };
 pub use descriptors::{close_all_but, duplicate};
 pub use netlink::netlink_explain_errors;
+pub use option::waiting_bytes;
 pub use tun::{Offload, own_device, plain_frames, set_offload};

@@ -218,6 +218,11 @@ impl Socket {
         sys::join_datagrams(&self.fd, on)
     }
 
+    /// Bytes of memory that datagrams take which wait to be received; 0 where the kernel does not say.
+    pub fn waiting(&self) -> usize {
+        sys::waiting_bytes(&self.fd).unwrap_or(0)
+    }
+
     /// Receives one datagram, or several that the kernel joined.
     /// `WouldBlock`: none is waiting; `InvalidData`: one did not fit into `buffer` and is lost.
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {

@@ -1,0 +1,69 @@
+//! A queue that only stands adds delay and no throughput: when one does, a datagram is given up early, so that the
+//! senders inside slow down before the socket's buffer is full and whole trains are lost. The law is that of CoDel
+//! (RFC 8289); the measure is bytes instead of time, as datagrams in the buffer are not dated.
+
+use std::time::{Duration, Instant};
+
+/// Bytes of memory that may wait in the socket for longer than [`INTERVAL`].
+pub const TARGET: usize = 512 * 1024;
+/// Many round trips of the local network; bursts are shorter.
+const INTERVAL: Duration = Duration::from_millis(10);
+
+/// Decides when a datagram is given up.
+#[derive(Debug, Default)]
+pub struct Standing {
+    /// Since when more than the target waits.
+    above_since: Option<Instant>,
+    /// Datagrams given up since then.
+    count: u32,
+    /// When the next one is.
+    next: Option<Instant>,
+}
+
+impl Standing {
+    /// Takes how much waits now; true: one datagram is to be given up, or marked.
+    pub fn sheds(&mut self, now: Instant, waiting: usize) -> bool {
+        if waiting <= TARGET {
+            *self = Self::default();
+            return false;
+        }
+        let since = *self.above_since.get_or_insert(now);
+        if now < self.next.unwrap_or(since + INTERVAL) {
+            return false;
+        }
+        self.count += 1;
+        self.next = Some(now + INTERVAL.div_f64(f64::from(self.count).sqrt()));
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::disallowed_methods, reason = "a test needs some instant to begin at")]
+
+    use super::*;
+
+    /// When, in milliseconds, something is shed while `waiting` says how much waits in each one.
+    fn shed(milliseconds: u64, waiting: impl Fn(u64) -> usize) -> Vec<u64> {
+        let mut standing = Standing::default();
+        let start = Instant::now();
+        (0..milliseconds)
+            .filter(|at| standing.sheds(start + Duration::from_millis(*at), waiting(*at)))
+            .collect()
+    }
+
+    #[test]
+    fn short_queues_and_short_bursts_lose_nothing() {
+        assert_eq!(shed(1000, |_| TARGET), [0; 0]);
+        assert_eq!(shed(1000, |at| if at % 10 == 9 { 0 } else { 100 * TARGET }), [0; 0]);
+    }
+
+    #[test]
+    fn a_queue_that_stands_loses_one_datagram_at_a_time_ever_more_often() {
+        let times = shed(100, |_| TARGET + 1);
+        assert_eq!(times[..4], [10, 20, 28, 34]);
+        assert!(times.len() < 25, "a few, not a stream: {times:?}");
+        let again = shed(200, |at| if at == 100 { 0 } else { TARGET + 1 });
+        assert!(again.contains(&111), "after it was short it begins anew: {again:?}");
+    }
+}
