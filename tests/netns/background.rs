@@ -47,6 +47,7 @@ fn the_launcher_returns_when_the_link_runs_and_the_link_stays() {
     assert_eq!(fs::read_link(format!("/proc/{pid}/cwd")).unwrap().to_str(), Some("/"));
     let mon = pair.start_mon(&Toml::tun_mon());
     mon.wait_line(UP, SOON).unwrap();
+    wait_until("fri up too", SOON, || ask(&pair.fri, &["status", "fri"]).0 == Some(0)).unwrap();
     assert_pings(&pair.fri, "192.168.86.18");
     let (code, text) = ask(&pair.fri, &["reload", "fri"]);
     assert_eq!((code, text.as_str()), (Some(0), "nothing has changed"));

@@ -15,6 +15,8 @@ use super::support::*;
 
 /// What a run lasts among the other tests.
 const USUAL: u64 = 25;
+/// What lies between two disturbances.
+const CALM: Duration = Duration::from_secs(1);
 /// Kilobytes that a process may grow: allocators keep what they once had.
 const GROWTH: u64 = 6 * 1024;
 
@@ -156,6 +158,8 @@ fn a_link_outlives_whatever_is_done_to_it_and_leaves_nothing() {
         // Parent and engine; at fri the traffic with its two parts too.
         let settled = || pair.mon.processes().len() == 2;
         wait_until("no process too many", SOON, settled).unwrap();
+        // In peace nothing may be lost.
+        std::thread::sleep(CALM);
     }
     traffic.signal(Signal::INT).unwrap();
     traffic.wait(SOON).unwrap();
