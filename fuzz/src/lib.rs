@@ -13,12 +13,14 @@ pub mod reference;
 mod script;
 mod session;
 mod stream_blocks;
+mod super_frames;
 
 pub use configuration::configuration;
 pub use datagram::datagram;
 pub use handshake::handshake;
 pub use session::session;
 pub use stream_blocks::stream_blocks;
+pub use super_frames::super_frames;
 
 use serde::{Serialize, de::DeserializeOwned};
 use tund::privsep::message::{MAX_MESSAGE, ToEngine, ToParent};
@@ -28,7 +30,7 @@ use tund::wire::control::{MAX_PING, decode, encode};
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its corpus.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("configuration", configuration),
     ("control", control),
     ("datagram", datagram),
@@ -36,6 +38,7 @@ pub const TARGETS: [(&str, Target); 7] = [
     ("privsep_message", privsep_message),
     ("session", session),
     ("stream_blocks", stream_blocks),
+    ("super_frames", super_frames),
 ];
 
 /// An authentic control message: what is accepted fits its bounds and has one encoding.

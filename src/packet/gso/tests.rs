@@ -134,3 +134,30 @@ fn a_single_frame_passes_as_it_is() {
     assert_eq!(frames(Virtio::PLAIN, frame.clone(), Layer::Ip), Ok(vec![frame]));
     assert_eq!(frames(Virtio::PLAIN, vec![1, 2, 3], Layer::Ethernet), Ok(vec![vec![1, 2, 3]]));
 }
+
+/// linux/virtio_net.h calls `hdr_len` a hint.
+#[test]
+fn the_length_of_the_headers_is_not_believed() {
+    for (v6, tcp) in [(false, false), (false, true), (true, false), (true, true)] {
+        let sample = Sample::new(v6, tcp).with_payload(&payload(5000));
+        let (virtio, packet) = super_frame(&sample, 1000);
+        for headers in [0, 1, virtio.headers - 1, virtio.headers + 1, 5100, u16::MAX] {
+            let virtio = Virtio { headers, ..virtio };
+            assert_eq!(frames(virtio, packet.clone(), Layer::Ip), Ok(expected(&sample, 1000)), "{headers}");
+        }
+    }
+}
+
+#[test]
+fn no_segment_is_longer_than_its_length_can_say() {
+    for (v6, tcp) in [(false, false), (false, true), (true, false), (true, true)] {
+        let sample = Sample::new(v6, tcp).with_payload(&payload(65_000));
+        let headers = sample.places()[2];
+        let (virtio, packet) = super_frame(&sample, (65_535 - headers) as u16);
+        assert_eq!(frames(virtio, packet.clone(), Layer::Ip).unwrap().len(), 1);
+        for segment in [virtio.segment + 1, u16::MAX] {
+            let virtio = Virtio { segment, ..virtio };
+            assert_eq!(frames(virtio, packet.clone(), Layer::Ip), Err(Unfit), "{segment}");
+        }
+    }
+}
