@@ -19,6 +19,7 @@ mod failures;
 mod flood;
 mod full;
 mod inside;
+mod marks;
 mod monitor;
 mod names;
 mod operation;
