@@ -16,6 +16,7 @@ mod demo;
 mod doctor;
 mod ending;
 mod failures;
+mod fallback;
 mod flood;
 mod full;
 mod inside;

@@ -119,7 +119,7 @@ fn count_codepoints(host: &Host, device: &str) {
     for name in CODEPOINTS {
         for (family, icmp) in [("ip", "icmp type echo-request"), ("ip6", "icmpv6 type echo-request")] {
             rules += &format!("iifname {device} {icmp} {family} ecn {name} counter name {name}\n");
-            rules += &format!("iifname {device} tcp dport 5001 {family} ecn {name} counter name {name}\n");
+            rules += &format!("iifname {device} meta l4proto tcp {family} ecn {name} counter name {name}\n");
         }
     }
     rules += "}\n}\n";
@@ -209,25 +209,4 @@ fn a_full_path_slows_a_stream_by_marks_and_loses_nothing() {
             assert!(told > 0.0, "the sender hears of the marks: {seen}");
         },
     );
-}
-
-/// Bytes of a stream.
-const STREAM: usize = 2_000_000;
-
-/// Carries bytes from a host to an address of another; how many arrived.
-fn stream(from: &Host, to: &Host, address: &str) -> usize {
-    use std::io::{Read, Write};
-    use std::net::{TcpListener, TcpStream};
-    let listener = to.within(|| TcpListener::bind("[::]:5001")).unwrap().unwrap();
-    let target = (address, 5001);
-    let mut sender = from.within(|| TcpStream::connect(target)).unwrap().unwrap();
-    let (mut receiver, _) = listener.accept().unwrap();
-    receiver.set_read_timeout(Some(SOON)).unwrap();
-    sender.set_write_timeout(Some(SOON)).unwrap();
-    std::thread::scope(|scope| {
-        scope.spawn(move || sender.write_all(&vec![7; STREAM]).unwrap());
-        let mut bytes = Vec::new();
-        receiver.read_to_end(&mut bytes).unwrap();
-        bytes.len()
-    })
 }

@@ -1,6 +1,8 @@
 //! What the topics share: two hosts, their configurations, and the daemon.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -225,4 +227,23 @@ pub fn bridge_with_host(pair: &Pair, gate: &Host, name: &str, last: u8) -> Host 
     behind.run(&format!("ip addr add 10.5.0.{last}/24 dev eth0")).unwrap();
     behind.run(&format!("ip addr add fd05::{last}/64 dev eth0 nodad")).unwrap();
     behind
+}
+
+/// Bytes of a stream.
+pub const STREAM: usize = 2_000_000;
+
+/// Carries bytes from a host to an address of another; how many arrived.
+pub fn stream(from: &Host, to: &Host, address: &str) -> usize {
+    let listener = to.within(|| TcpListener::bind("[::]:0")).unwrap().unwrap();
+    let target = (address, listener.local_addr().unwrap().port());
+    let mut sender = from.within(|| TcpStream::connect(target)).unwrap().unwrap();
+    let (mut receiver, _) = listener.accept().unwrap();
+    receiver.set_read_timeout(Some(SOON)).unwrap();
+    sender.set_write_timeout(Some(SOON)).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(move || sender.write_all(&vec![7; STREAM]).unwrap());
+        let mut bytes = Vec::new();
+        receiver.read_to_end(&mut bytes).unwrap();
+        bytes.len()
+    })
 }
