@@ -295,7 +295,8 @@ impl Maker {
 
     /// What says the same of a frame before and behind the link: as it is, but without the identification of
     /// an IPv4 packet that may not be fragmented, which says nothing (RFC 6864). Routers lower the time to live
-    /// and have Ethernet headers of their own. `None`: a frame of somebody else, or with a wrong IPv4 checksum.
+    /// and have Ethernet headers of their own. Which codepoint of ECN it is does not count, as a full queue of the link
+    /// may mark what takes marks. `None`: a frame of somebody else, or with a wrong IPv4 checksum.
     pub fn essence(&self, frame: &[u8], hops_to_go: u8) -> Option<Vec<u8>> {
         let (ethernet, packet) =
             if self.bridged { frame.split_at_checked(12)? } else { (&[][..], frame.get(12..)?) };
@@ -317,10 +318,14 @@ impl Maker {
                 if ip[6] & 0x40 != 0 {
                     ip[4..6].fill(0);
                 }
+                ip[1] |= if ip[1] & 3 == 0 { 0 } else { 3 };
                 ip[8] -= hops_to_go;
                 ip[10..12].fill(0);
             }
-            [0x86, 0xdd] if ip.len() >= 40 && ip[8..24] == self.from.v6 => ip[7] -= hops_to_go,
+            [0x86, 0xdd] if ip.len() >= 40 && ip[8..24] == self.from.v6 => {
+                ip[1] |= if ip[1] & 0x30 == 0 { 0 } else { 0x30 };
+                ip[7] -= hops_to_go;
+            }
             _ if self.bridged => {}
             _ => return None,
         }

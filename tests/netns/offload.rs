@@ -210,7 +210,13 @@ fn mix(case: Case, seed: u64) {
     thread::scope(|scope| {
         for from in [0, 1] {
             let world = &world;
-            scope.spawn(move || frames(world, from, Dice::new(seeds[from])));
+            scope.spawn(move || frames(world, from, Dice::new(!seeds[from]), true));
+        }
+    });
+    thread::scope(|scope| {
+        for from in [0, 1] {
+            let world = &world;
+            scope.spawn(move || frames(world, from, Dice::new(seeds[from]), false));
             scope.spawn(move || datagrams(world, from, Dice::new(seeds[2 + from])));
             for family in [0, 1] {
                 scope.spawn(move || stream(world, from, family, seeds[4 + 2 * from + family]));
@@ -226,7 +232,7 @@ fn mix(case: Case, seed: u64) {
         let mark = end.mark();
         end.signal(Signal::USR2).unwrap();
         let counted = end.wait_line_after(mark, "received", SOON).unwrap();
-        for reason in ["malformed", "bad-tag", "congested", "too-big", "incomplete"] {
+        for reason in ["malformed", "bad-tag", "congested", "too-big"] {
             assert!(!counted.contains(reason), "{counted}");
         }
         assert!(!end.text().contains("alone"), "something was given up: {}", end.text());
@@ -236,6 +242,8 @@ fn mix(case: Case, seed: u64) {
 /// What was sent and what arrived in one direction.
 #[derive(Default)]
 struct Ledger {
+    /// Nothing else is sent, so that nothing is lost: flows arrive in order.
+    quiet: bool,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -262,7 +270,7 @@ impl Ledger {
         self.changed.notify_all();
     }
 
-    /// Sends everything until everything has arrived. Each run arrives in order, if nothing is missing.
+    /// Sends everything until everything has arrived.
     fn deliver(&self, runs: &[Vec<Vec<u8>>], mut send: impl FnMut(&[usize])) {
         let items: Vec<_> = runs.iter().flatten().collect();
         {
@@ -284,7 +292,7 @@ impl Ledger {
             }
             missing.retain(|index| !state.got.contains(items[*index]));
             if missing.is_empty() {
-                if attempt == 0 {
+                if self.quiet && attempt == 0 {
                     runs.iter().for_each(|run| assert_in_order(run, &state.arrivals));
                 }
                 return;
@@ -325,11 +333,11 @@ fn beside(deliver: impl FnOnce(), receive: impl Fn() + Sync) {
 }
 
 /// Frames of every make from the station behind an end to the other station.
-fn frames(world: &World, from: usize, mut dice: Dice) {
-    let ledger = Ledger::default();
+fn frames(world: &World, from: usize, mut dice: Dice, quiet: bool) {
+    let ledger = Ledger { quiet, ..Ledger::default() };
     let maker = world.maker(from);
     let deliver = || {
-        let until = Instant::now() + TIME;
+        let until = Instant::now() + if quiet { TIME / 3 } else { TIME };
         while Instant::now() < until {
             let burst = maker.burst(&mut dice);
             let frames: Vec<_> = burst.iter().flatten().collect();
