@@ -164,7 +164,9 @@ impl Admission {
         if opened.is_ok() {
             self.newest = self.newest.max(sid.time());
         }
+        // One that came late is older than what the peer uses by now.
         if opened.is_ok()
+            && sid.time() > self.live.map_or(0, |live| live.time())
             && let Some((_, first)) = self.proven.take_if(|(of, first)| *of == sid && *first != received)
         {
             return self.use_proven(now, sid, vec![first, received]);
