@@ -84,7 +84,7 @@ struct StaticKeys {
     admission: Admission,
     sending: Sending,
     /// When challenges of each kind were last answered.
-    replied_at: [Option<Instant>; 3],
+    replied_at: [Option<Instant>; 4],
     /// The challenges answered last, but for those of old sids.
     answered: VecDeque<[u8; 16]>,
     has_spare: bool,
@@ -139,7 +139,7 @@ impl<R: Random> Link<R> {
             settings.floor_writable,
         );
         let sending = Sending::new(now.instant);
-        let (replied_at, answered) = ([None; 3], VecDeque::new());
+        let (replied_at, answered) = ([None; 4], VecDeque::new());
         let keying = StaticKeys { admission, sending, replied_at, answered, has_spare: false };
         let mut link = Self::with_keying(settings, Keying::Static(Box::new(keying)), keys, now, random);
         link.prepare_sid(now, Under::Next);

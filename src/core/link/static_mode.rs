@@ -1,5 +1,7 @@
 //! Static mode: the sids of both directions.
 
+use std::ops::Range;
+
 use super::{Event, Keying, Link};
 use crate::core::admission::{Age, Verdict};
 use crate::core::clock::Now;
@@ -153,7 +155,7 @@ impl<R: Random> Link<R> {
             self.stats.drop(Drop::Replayed);
             return;
         }
-        let replied_at = &mut keying.replied_at[challenger.index()];
+        let Some(replied_at) = keying.replied_at[challenger.limits()].iter_mut().min() else { return };
         if replied_at.is_some_and(|at| now.instant.duration_since(at) < CHALLENGE_INTERVAL / 2) {
             self.stats.drop(Drop::RateLimited);
             return;
@@ -193,12 +195,13 @@ pub(super) enum Challenger {
 }
 
 impl Challenger {
-    /// Which of the limits for replies counts it.
-    fn index(self) -> usize {
+    /// Which of the limits for replies count it. The peer challenges older and newest sids apart, and so may ask twice
+    /// under its live one.
+    fn limits(self) -> Range<usize> {
         match self {
-            Self::Live => 0,
-            Self::Unproven(Age::Newest) => 1,
-            Self::Unproven(Age::Old) => 2,
+            Self::Live => 0..2,
+            Self::Unproven(Age::Newest) => 2..3,
+            Self::Unproven(Age::Old) => 3..4,
         }
     }
 }
