@@ -261,16 +261,7 @@ impl Inward {
         if datagram.len() < framing.overhead() {
             return Err(Drop::TooShort);
         }
-        let (name, header) = match framing {
-            Framing::Static => {
-                let (sid, header) = unmask(&mask, datagram);
-                (Name::Sid(sid), header)
-            }
-            Framing::Session => {
-                let header = unmask_header(&mask, datagram);
-                (Name::Slot(header.slot), header)
-            }
-        };
+        let (name, header) = unmask_head(framing, &mask, datagram);
         let Some(index) = self.receive.iter().position(|key| key.name == name) else {
             return match name {
                 Name::Sid(_) if again => Err(Drop::Stale),
@@ -299,7 +290,24 @@ impl Inward {
             key.heard = sink.notice(Notice::Confirmed { serial: key.serial });
         }
         let newest = key.until.is_none() && key.window.is_newest(header.counter);
-        let body = &datagram[range];
+        let result = self.pass_on(now, index, header, Origin { from, ecn }, &datagram[range], sink);
+        if newest && self.endpoint.is_some_and(|endpoint| !endpoint.covers(&from)) {
+            self.notice_move(now, from, sink);
+        }
+        result
+    }
+
+    /// What a datagram was about goes where it belongs: to the device, into the stream, to the link.
+    fn pass_on(
+        &mut self,
+        now: Instant,
+        index: usize,
+        header: Header,
+        Origin { from, ecn }: Origin,
+        body: &[u8],
+        sink: &mut impl Sink,
+    ) -> Result<(), Drop> {
+        let key = &mut self.receive[index];
         let mut result = Ok(());
         let (stats, agreed, inner) = (&mut self.stats, self.agreed, &mut self.settings.inner);
         let mut forward = |frame: &[u8], ecn| deliver(stats, agreed, inner, frame, ecn, sink);
@@ -319,9 +327,6 @@ impl Inward {
                     result = Err(Drop::QueueFull);
                 }
             }
-        }
-        if newest && self.endpoint.is_some_and(|endpoint| !endpoint.covers(&from)) {
-            self.notice_move(now, from, sink);
         }
         result
     }
@@ -379,6 +384,20 @@ impl Inward {
             && sink.notice(Notice::Moved { from })
         {
             self.moved_at = Some(now);
+        }
+    }
+}
+
+/// The header of a datagram that is long enough to have a tag, and whose key it is.
+fn unmask_head(framing: Framing, mask: &[u8; MASK], datagram: &[u8]) -> (Name, Header) {
+    match framing {
+        Framing::Static => {
+            let (sid, header) = unmask(mask, datagram);
+            (Name::Sid(sid), header)
+        }
+        Framing::Session => {
+            let header = unmask_header(mask, datagram);
+            (Name::Slot(header.slot), header)
         }
     }
 }

@@ -29,13 +29,7 @@ impl Sessions {
         if instance == self.instance {
             return Err(Drop::Reflected);
         }
-        let waiting = self.unconfirmed.as_ref().map(|there| (there.session.instance, there.seq));
-        let mut taken = self.confirmed.into_iter().chain(waiting);
-        #[cfg(test)]
-        if fault::is(Fault::InitiationRepeated) {
-            taken.by_ref().for_each(drop);
-        }
-        if taken.any(|(of, newest)| of == instance && seq <= newest) {
+        if self.was_taken(instance, seq) {
             return Err(Drop::Replayed);
         }
         let known = self.confirmed.is_some_and(|(confirmed, _)| confirmed == instance);
@@ -83,6 +77,17 @@ impl Sessions {
         }
         self.unconfirmed = Some(Unconfirmed { session, serial, seq, known, proven });
         Ok(Outcome::Nothing)
+    }
+
+    /// Whether an initiation of this instance was taken that is as new as this one.
+    fn was_taken(&self, instance: [u8; 8], seq: u64) -> bool {
+        #[cfg(test)]
+        if fault::is(Fault::InitiationRepeated) {
+            return false;
+        }
+        let waiting = self.unconfirmed.as_ref().map(|there| (there.session.instance, there.seq));
+        let mut taken = self.confirmed.into_iter().chain(waiting);
+        taken.any(|(of, newest)| of == instance && seq <= newest)
     }
 
     fn may_answer(&mut self, now: Instant) -> bool {
