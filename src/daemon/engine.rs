@@ -185,7 +185,7 @@ impl Engine {
         loop {
             self.pump()?;
             let last = (self.link.heard_at(), self.link.used_at());
-            if let Some(reason) = self.patience.as_ref().and_then(|p| p.spent(now().instant, last)) {
+            if let Some(reason) = self.patience.as_mut().and_then(|p| p.spent(now().instant, last)) {
                 return self.stop(reason).await;
             }
             let due = self.link.poll_timeout().map(tokio::time::Instant::from_std);

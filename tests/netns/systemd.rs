@@ -25,7 +25,7 @@ fn activate(pair: &Pair, options: &str) -> Process {
     pair.mon.spawn(&words).unwrap()
 }
 
-const IDLE: &str = "[keepalive]\nidle-exit = '2s'";
+const IDLE: &str = "[keepalive]\nidle-exit = '5s'";
 
 #[test]
 fn a_socket_that_systemd_passes_is_the_links_and_the_device_comes_with_the_peer() {
@@ -44,7 +44,7 @@ fn a_socket_that_systemd_passes_is_the_links_and_the_device_comes_with_the_peer(
         assert_eq!(fri.terminate(SOON).unwrap(), 0);
     }
     assert_eq!(exit_code(&mut mon), 0, "{}", mon.text());
-    assert!(mon.text().contains("no frame passed for 2s"), "{}", mon.text());
+    assert!(mon.text().contains("no frame passed for 5s"), "{}", mon.text());
     assert_eq!(pair.mon.interfaces().unwrap(), ["eth0", "lo"]);
 }
 
