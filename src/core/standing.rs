@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Bytes of memory that may wait in the socket for longer than [`INTERVAL`].
+/// Bytes of memory that may wait in the socket for longer than `INTERVAL` (10 ms).
 pub const TARGET: usize = 512 * 1024;
 /// Many round trips of the local network; bursts are shorter.
 const INTERVAL: Duration = Duration::from_millis(10);

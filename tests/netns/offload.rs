@@ -207,16 +207,18 @@ fn mix(case: Case, seed: u64) {
         world.route();
     }
     let seeds = [(); 8].map(|()| dice.next());
+    // One for both phases: what was sent twice in the first may arrive in the second.
+    let ledgers = [Ledger::default(), Ledger::default()];
     thread::scope(|scope| {
         for from in [0, 1] {
-            let world = &world;
-            scope.spawn(move || frames(world, from, Dice::new(!seeds[from]), true));
+            let (world, ledger) = (&world, &ledgers[from]);
+            scope.spawn(move || frames(world, from, Dice::new(!seeds[from]), ledger, true));
         }
     });
     thread::scope(|scope| {
         for from in [0, 1] {
-            let world = &world;
-            scope.spawn(move || frames(world, from, Dice::new(seeds[from]), false));
+            let (world, ledger) = (&world, &ledgers[from]);
+            scope.spawn(move || frames(world, from, Dice::new(seeds[from]), ledger, false));
             scope.spawn(move || datagrams(world, from, Dice::new(seeds[2 + from])));
             for family in [0, 1] {
                 scope.spawn(move || stream(world, from, family, seeds[4 + 2 * from + family]));
@@ -242,8 +244,6 @@ fn mix(case: Case, seed: u64) {
 /// What was sent and what arrived in one direction.
 #[derive(Default)]
 struct Ledger {
-    /// Nothing else is sent, so that nothing is lost: flows arrive in order.
-    quiet: bool,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -270,8 +270,9 @@ impl Ledger {
         self.changed.notify_all();
     }
 
-    /// Sends everything until everything has arrived.
-    fn deliver(&self, runs: &[Vec<Vec<u8>>], mut send: impl FnMut(&[usize])) {
+    /// Sends everything until everything has arrived; `quiet`: nothing else is sent, so that nothing is lost and
+    /// flows arrive in order.
+    fn deliver(&self, runs: &[Vec<Vec<u8>>], quiet: bool, mut send: impl FnMut(&[usize])) {
         let items: Vec<_> = runs.iter().flatten().collect();
         {
             let mut state = self.state.lock().unwrap();
@@ -288,11 +289,11 @@ impl Ledger {
             let (state, _) = self.changed.wait_timeout_while(state, AGAIN, waits).unwrap();
             if let Some(strange) = &state.strange {
                 let near = items.iter().min_by_key(|item| distance(item, strange));
-                panic!("nobody sent {strange:02x?}\nbut perhaps {near:02x?}");
+                panic!("nobody sent this:\n{}\nbut perhaps this:\n{}", lines(strange), lines(near.unwrap()));
             }
             missing.retain(|index| !state.got.contains(items[*index]));
             if missing.is_empty() {
-                if self.quiet && attempt == 0 {
+                if quiet && attempt == 0 {
                     runs.iter().for_each(|run| assert_in_order(run, &state.arrivals));
                 }
                 return;
@@ -300,6 +301,11 @@ impl Ledger {
         }
         panic!("{} of {} never arrive, as {:02x?}", missing.len(), items.len(), items[missing[0]]);
     }
+}
+
+/// Bytes in lines that no log cuts off.
+fn lines(bytes: &[u8]) -> String {
+    bytes.chunks(32).map(|chunk| format!("{chunk:02x?}\n")).collect()
 }
 
 fn distance(one: &[u8], two: &[u8]) -> usize {
@@ -333,8 +339,7 @@ fn beside(deliver: impl FnOnce(), receive: impl Fn() + Sync) {
 }
 
 /// Frames of every make from the station behind an end to the other station.
-fn frames(world: &World, from: usize, mut dice: Dice, quiet: bool) {
-    let ledger = Ledger { quiet, ..Ledger::default() };
+fn frames(world: &World, from: usize, mut dice: Dice, ledger: &Ledger, quiet: bool) {
     let maker = world.maker(from);
     let deliver = || {
         let until = Instant::now() + if quiet { TIME / 3 } else { TIME };
@@ -344,7 +349,7 @@ fn frames(world: &World, from: usize, mut dice: Dice, quiet: bool) {
             // Both hosts are routers.
             let far = |run: &Vec<Vec<u8>>| run.iter().map(|frame| maker.essence(frame, 2).unwrap()).collect();
             let runs: Vec<Vec<_>> = burst.iter().map(far).collect();
-            ledger.deliver(&runs, |missing| {
+            ledger.deliver(&runs, quiet, |missing| {
                 missing.iter().for_each(|index| world.ports[from].send(frames[*index]).unwrap());
             });
         }
@@ -382,7 +387,7 @@ fn datagrams(world: &World, from: usize, mut dice: Dice) {
             let alone = dice.bytes(length);
             let runs = [train.chunks(stride).map(<[u8]>::to_vec).collect(), vec![alone.clone()]];
             let mut first = true;
-            ledger.deliver(&runs, |missing| {
+            ledger.deliver(&runs, false, |missing| {
                 if std::mem::take(&mut first) {
                     sender.send(Datagrams { bytes: &train, stride, class, to }).unwrap();
                     let _ = sender.send(Datagrams::one(&alone, class, to));
