@@ -62,6 +62,8 @@ fn counters(out: &mut Text<'_>) {
     out.both_ways(&bytes, |counters| (counters.bytes_sent, counters.bytes_received));
     let datagrams = counter("tund_datagrams", None, "Authentic datagrams.");
     out.both_ways(&datagrams, |counters| (counters.datagrams_sent, counters.datagrams_received));
+    let lost = counter("tund_datagrams_lost", None, "Datagrams of the peer that did not come.");
+    out.family(&lost, |link| one(link.counters.as_ref().map(|counters| counters.datagrams_lost)));
     let dropped = counter("tund_dropped", None, "Frames and datagrams that went no further, by reason.");
     out.family(&dropped, |link| {
         let dropped = link.counters.iter().flat_map(|counters| &counters.dropped);
@@ -146,6 +148,7 @@ mod tests {
             "tund_frame_bytes_total{link=\"tun-fri-mon\",direction=\"received\"} 7000000",
             "tund_keys_timestamp_seconds{link=\"tun-fri-mon\"} 1000030",
             "tund_rtt_seconds{link=\"tun-fri-mon\"} 0.0123",
+            "tund_datagrams_lost_total{link=\"tun-fri-mon\"} 4",
             "tund_dropped_total{link=\"tun-fri-mon\",reason=\"replayed\"} 9",
             "tund_dropped_total{link=\"tun-fri-mon\",reason=\"stranger\"} 0",
         ] {

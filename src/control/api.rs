@@ -256,6 +256,8 @@ pub struct Counters {
     pub datagrams_sent: u64,
     /// Authentic datagrams received.
     pub datagrams_received: u64,
+    /// Datagrams that the peer sent and that did not come.
+    pub datagrams_lost: u64,
     /// What was dropped, by reason; every reason is there.
     pub dropped: Vec<Dropped>,
 }
@@ -280,6 +282,7 @@ impl From<&Stats> for Counters {
             bytes_received: stats.bytes_in,
             datagrams_sent: stats.datagrams_out,
             datagrams_received: stats.datagrams_in,
+            datagrams_lost: stats.datagrams_lost,
             dropped: Drop::ALL.map(dropped).into(),
         }
     }
@@ -292,6 +295,7 @@ pub(crate) mod tests {
     pub(crate) fn status() -> Status {
         let mut stats = Stats::default();
         (stats.frames_out, stats.bytes_out, stats.bytes_in) = (3, 300, 7_000_000);
+        stats.datagrams_lost = 4;
         stats.add(Drop::Replayed, 9);
         Status {
             name: "tun-fri-mon".into(),

@@ -82,10 +82,9 @@ pub fn full(link: &Status, now: u64) -> String {
             format!("{frames} frames, {} in {datagrams} datagrams", amount(bytes))
         };
         line("sent", traffic(counters.frames_sent, counters.bytes_sent, counters.datagrams_sent));
-        line(
-            "received",
-            traffic(counters.frames_received, counters.bytes_received, counters.datagrams_received),
-        );
+        let received =
+            traffic(counters.frames_received, counters.bytes_received, counters.datagrams_received);
+        line("received", format!("{received}, {} lost on the way", counters.datagrams_lost));
         let dropped = counters.dropped.iter().filter(|dropped| dropped.count > 0);
         let dropped: Vec<_> =
             dropped.map(|dropped| format!("{} {}", dropped.reason, dropped.count)).collect();
@@ -181,7 +180,7 @@ mod tests {
              \x20 engine    uid 994, no capabilities\n\
              \x20 path      round trip 12.3 ms, datagrams of up to 1472 bytes pass\n\
              \x20 sent      3 frames, 300 B in 0 datagrams\n\
-             \x20 received  0 frames, 7.0 MB in 0 datagrams\n\
+             \x20 received  0 frames, 7.0 MB in 0 datagrams, 4 lost on the way\n\
              \x20 dropped   replayed 9\n\
              \x20 set       ip route add 192.168.66.0/24 dev tun0\n\
              \x20 process   pid 7, tund 0.1.0, for 17 min 45 s\n\

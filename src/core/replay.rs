@@ -11,14 +11,18 @@ const WORDS: usize = (WINDOW / WORD) as usize + 1;
 /// The counters seen under one key. Has exactly one owner and is updated only after a tag verified.
 #[derive(Clone)]
 pub struct Window {
+    /// The lowest counter seen; what came before it is not known to have been sent.
+    first: u32,
     /// One more than the highest counter seen.
     next: u32,
+    /// How many were seen.
+    seen: u32,
     ring: [u64; WORDS],
 }
 
 impl Default for Window {
     fn default() -> Self {
-        Self { next: 0, ring: [0; WORDS] }
+        Self { first: u32::MAX, next: 0, seen: 0, ring: [0; WORDS] }
     }
 }
 
@@ -49,7 +53,15 @@ impl Window {
             }
         }
         self.ring[slot(counter)] |= bit(counter);
+        self.first = self.first.min(counter);
+        self.seen += 1;
         true
+    }
+
+    /// How many counters between the lowest and the highest seen are missing: datagrams that were lost, or that
+    /// others have overtaken and that are still to come.
+    pub fn missing(&self) -> u32 {
+        self.next.saturating_sub(self.first).saturating_sub(self.seen)
     }
 
     /// Whether this counter is the highest seen.
@@ -93,6 +105,7 @@ mod tests {
         fn agrees_with_a_set(jumps in prop::collection::vec((0u32..40_000, 0u32..9000), 1..400)) {
             let mut window = Window::default();
             let mut seen = BTreeSet::new();
+            let mut accepted = BTreeSet::new();
             let mut base = 0;
             for (jump, back) in jumps {
                 base += jump / 8;
@@ -102,6 +115,11 @@ mod tests {
                 prop_assert_eq!(window.admits(counter), expected);
                 prop_assert_eq!(window.accept(counter), expected);
                 seen.insert(counter);
+                if expected {
+                    accepted.insert(counter);
+                }
+                let (first, last) = (accepted.first().unwrap(), accepted.last().unwrap());
+                prop_assert_eq!(window.missing() as usize, (last - first + 1) as usize - accepted.len());
             }
         }
     }

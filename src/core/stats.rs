@@ -99,6 +99,9 @@ pub struct Stats {
     pub datagrams_out: u64,
     /// Authentic datagrams received.
     pub datagrams_in: u64,
+    /// Datagrams of the peer that did not come, as far as gaps in their counters tell. One that others have
+    /// overtaken is among them until it comes.
+    pub datagrams_lost: u64,
     drops: [u64; Drop::ALL.len()],
 }
 
@@ -126,6 +129,7 @@ impl Stats {
         self.bytes_in += other.bytes_in;
         self.datagrams_out += other.datagrams_out;
         self.datagrams_in += other.datagrams_in;
+        self.datagrams_lost += other.datagrams_lost;
         for (mine, theirs) in self.drops.iter_mut().zip(other.drops) {
             *mine += theirs;
         }
@@ -133,18 +137,19 @@ impl Stats {
     }
 }
 
-/// One line: `sent 3 frames 252 bytes in 4 datagrams, received …, dropped replayed 2 stranger 7`.
+/// One line: `sent 3 frames 252 bytes in 4 datagrams, received …, lost 0 on the way, dropped replayed 2 stranger 7`.
 impl std::fmt::Display for Stats {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "sent {} frames {} bytes in {} datagrams, received {} frames {} bytes in {} datagrams, dropped",
+            "sent {} frames {} bytes in {} datagrams, received {} frames {} bytes in {} datagrams, lost {} on the way, dropped",
             self.frames_out,
             self.bytes_out,
             self.datagrams_out,
             self.frames_in,
             self.bytes_in,
-            self.datagrams_in
+            self.datagrams_in,
+            self.datagrams_lost
         )?;
         let mut none = true;
         for reason in Drop::ALL.into_iter().filter(|reason| self.drops(*reason) > 0) {

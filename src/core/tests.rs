@@ -28,6 +28,7 @@ mod asked;
 mod cases;
 mod found;
 mod idle;
+mod lost;
 mod slow;
 
 const YEAR_2026: u64 = 1_790_000_000_000_000;

@@ -318,8 +318,11 @@ impl Engine {
     fn sum(&mut self, duty: Duty, report: Report) -> Report {
         self.reports[usize::from(duty == Duty::Inward)] = report;
         let [one, two] = self.reports;
+        let mut stats = one.stats.plus(&two.stats);
+        // What was overtaken and then came is missing no more, but a counter never falls.
+        stats.datagrams_lost = stats.datagrams_lost.max(self.stats.datagrams_lost);
         Report {
-            stats: one.stats.plus(&two.stats),
+            stats,
             sent_under_key: one.sent_under_key.max(two.sent_under_key),
             used_length: report.used_length,
         }

@@ -90,7 +90,7 @@ impl Inward {
     pub fn stats(&self) -> Stats {
         let mut stats = self.stats;
         for key in &self.receive {
-            add_block_drops(&mut stats, &key.blocks);
+            add_key(&mut stats, key);
         }
         stats
     }
@@ -191,7 +191,7 @@ impl Inward {
         self.receive.retain(|key| {
             let live = key.until.is_none_or(|until| now < until);
             if !live {
-                add_block_drops(stats, &key.blocks);
+                add_key(stats, key);
             }
             live
         });
@@ -214,7 +214,7 @@ impl Inward {
         self.receive.extend(receive.map(|key| ReceiveKey { until: None, ..key }));
         self.receive.rotate_right(1);
         if let (Framing::Static, Some(oldest)) = (self.settings.framing, self.receive.get(LIVE)) {
-            add_block_drops(&mut self.stats, &oldest.blocks);
+            add_key(&mut self.stats, oldest);
             self.receive.truncate(LIVE);
         }
     }
@@ -224,7 +224,7 @@ impl Inward {
         self.receive.retain(|key| {
             let goes = key.name == Name::Slot(slot);
             if goes {
-                add_block_drops(stats, &key.blocks);
+                add_key(stats, key);
             }
             !goes
         });
@@ -232,7 +232,7 @@ impl Inward {
 
     fn wipe_all(&mut self) {
         for key in self.receive.drain(..) {
-            add_block_drops(&mut self.stats, &key.blocks);
+            add_key(&mut self.stats, &key);
         }
     }
 
@@ -442,8 +442,10 @@ fn deliver(stats: &mut Stats, agreed: bool, inner: &mut Inner, frame: &[u8], ecn
     }
 }
 
-fn add_block_drops(stats: &mut Stats, blocks: &Reassembler) {
-    let drops = blocks.drops();
+/// What one key's window and reassembly have counted.
+fn add_key(stats: &mut Stats, key: &ReceiveKey) {
+    stats.datagrams_lost += u64::from(key.window.missing());
+    let drops = key.blocks.drops();
     stats.add(Drop::Incomplete, drops.partial);
     stats.add(Drop::TooBig, drops.oversize);
     stats.add(Drop::Malformed, drops.malformed);
