@@ -23,7 +23,7 @@ use super::verbose::letters;
 use super::worker::{Duty, FromWorker, Handle, ToWorker, workers};
 use crate::config::{Cipher, KeyMode, Mode};
 use crate::core::inner::Inner;
-use crate::core::lane::{self, Notice, Report};
+use crate::core::lane::{self, Command, Notice, Report};
 use crate::core::limits::ETHERNET;
 use crate::core::link::{Event, Link};
 use crate::core::stats::Stats;
@@ -214,7 +214,12 @@ impl Engine {
     /// Carries everything out that the link decided.
     fn pump(&mut self) -> Result<(), Ending> {
         while let Some(command) = self.link.poll_command() {
+            let agreed = command == Command::Agreed(true);
             self.worker.send(ToWorker::Lane(command));
+            if agreed {
+                // What follows tells peer and operator that frames pass: no thread may drop one then.
+                self.worker.settle();
+            }
         }
         while let Some(event) = self.link.poll_event() {
             self.handle_event(event)?;

@@ -34,6 +34,8 @@ const FRAMES: usize = 128;
 const ARRIVALS: usize = 64;
 /// Bytes after which the other direction has its turn.
 const TURN: usize = 256 * 1024;
+/// No turn takes longer.
+const TURN_TIME: Duration = Duration::from_secs(1);
 /// Bytes of the longest super-frame, with its virtio header and Ethernet header and tags; and of all that is
 /// received in one call.
 const LONGEST: usize = virtio::HEADER + 22 + 65_535;
@@ -46,6 +48,8 @@ pub enum ToWorker {
     Device(OwnedFd),
     /// Answer with [`FromWorker::Report`].
     Report,
+    /// Say so when everything sent before is carried out.
+    Settle(mpsc::Sender<()>),
     /// End after everything sent before.
     Quit,
 }
@@ -96,6 +100,7 @@ impl Handle {
                     Err(_) => continue,
                 },
                 ToWorker::Report => ToWorker::Report,
+                ToWorker::Settle(done) => ToWorker::Settle(done.clone()),
                 ToWorker::Quit => ToWorker::Quit,
             };
             if sender.send(copy).is_ok() {
@@ -103,6 +108,14 @@ impl Handle {
                 let _ = rustix::io::write(wake, &1u64.to_ne_bytes());
             }
         }
+    }
+
+    /// Waits until every thread has carried out what was sent before: a turn of its loop, a second at most.
+    pub fn settle(&self) {
+        let (sender, done) = mpsc::channel();
+        self.send(ToWorker::Settle(sender));
+        // One that ended, or hangs, is seen elsewhere.
+        let _ = self.threads.iter().try_for_each(|_| done.recv_timeout(TURN_TIME));
     }
 }
 
@@ -287,6 +300,9 @@ impl Worker {
                 ToWorker::Lane(command) => self.command(now, command),
                 ToWorker::Device(device) => self.take_device(device)?,
                 ToWorker::Report => self.report(),
+                ToWorker::Settle(done) => {
+                    let _ = done.send(());
+                }
                 ToWorker::Quit => {
                     self.report();
                     return Ok(false);
@@ -398,3 +414,6 @@ fn until(at: Instant) -> Timespec {
     let wait = at.saturating_duration_since(Instant::now());
     Timespec::try_from(wait).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 })
 }
+
+#[cfg(test)]
+mod tests;
