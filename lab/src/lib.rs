@@ -20,6 +20,7 @@ mod syslog;
 
 pub mod flood;
 pub mod frame;
+pub mod guest;
 pub mod machine;
 pub mod probe;
 pub mod rights;

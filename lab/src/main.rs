@@ -7,6 +7,7 @@
 mod bench;
 mod besiege;
 mod demo;
+mod errand;
 mod link;
 mod story;
 
@@ -42,6 +43,8 @@ enum Command {
     },
     /// A scenario: hosts, links, what works, and what happens when something breaks
     Run(story::Options),
+    /// A command in a user-mode guest: Debian's Linux with GRE, GENEVE, VLANs and netem, on this machine's files
+    Guest(errand::Options),
     /// tund beside other tunnels: throughput, packet rate, round trip, processor time, memory; and the targets
     Bench(bench::Options),
     /// The same with every tunnel that is here, without targets
@@ -66,15 +69,16 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let result = match line.command {
-        Command::Demo { mode } => demo::run(mode),
-        Command::List { needs } => story::list(needs.as_deref()),
+        Command::Demo { mode } => demo::run(mode).map(|()| 0),
+        Command::List { needs } => story::list(needs.as_deref()).map(|()| 0),
         Command::Run(options) => story::run(&options),
-        Command::Bench(options) => bench::run(&options, bench::Purpose::Targets),
-        Command::Compare(options) => bench::run(&options, bench::Purpose::Comparison),
-        Command::Flood { rounds } => besiege::run(rounds),
+        Command::Guest(options) => errand::run(options),
+        Command::Bench(options) => bench::run(&options, bench::Purpose::Targets).map(|()| 0),
+        Command::Compare(options) => bench::run(&options, bench::Purpose::Comparison).map(|()| 0),
+        Command::Flood { rounds } => besiege::run(rounds).map(|()| 0),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("tund-lab: {error}");
             ExitCode::FAILURE

@@ -38,6 +38,9 @@ const PACKAGES: &[(&str, &str)] = &[
     ("ovs-vsctl", "openvswitch-common"),
     ("ovs-ofctl", "openvswitch-common"),
     ("dumpcap", "wireshark-common"),
+    ("linux.uml", "user-mode-linux"),
+    ("modprobe", "kmod"),
+    ("cc", "gcc libc6-dev"),
     ("tshark", "tshark"),
 ];
 
@@ -125,14 +128,15 @@ pub fn check_namespaces() -> Result<(), Error> {
     )))
 }
 
-/// Whether the kernel has this kind of interface: `vxlan`, `vlan`. Loads its module if there is one.
+/// Whether the kernel has this kind of interface: `vxlan`, `vlan`, `bridge vlan_filtering 1`. Loads its module if there
+/// is one.
 pub fn kernel_has(kind: &str) -> Result<bool, Error> {
-    let options = match kind {
-        "vxlan" => "id 1 dstport 4789",
-        "vlan" => "id 1 link lo",
-        _ => "",
+    let script = match kind {
+        "vxlan" => "ip link add t0 type vxlan id 1 dstport 4789".to_owned(),
+        // It lies on an interface that carries Ethernet.
+        "vlan" => "ip link add v0 type veth peer v1 && ip link add link v0 name t0 type vlan id 1".to_owned(),
+        kind => format!("ip link add t0 type {kind}"),
     };
-    let script = format!("ip link add t0 type {kind} {options}");
     let output = Command::new("unshare").args(["--net", "--", "sh", "-c", &script]).output().at("unshare")?;
     Ok(output.status.success())
 }

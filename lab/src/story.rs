@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use tund_lab::scenario::{ALL, Capture, Entry, World, find};
+use tund_lab::guest::Guest;
+use tund_lab::scenario::{ALL, Capture, Entry, Ground, World, find};
 use tund_lab::{Error, Net, rights};
 
 use crate::link;
@@ -21,12 +23,36 @@ pub struct Options {
     capture: Option<PathBuf>,
 }
 
-/// Plays a scenario, saying what happens.
-pub fn run(options: &Options) -> Result<(), Error> {
+/// How long a scenario may take in a guest.
+const IN_GUEST: Duration = Duration::from_secs(600);
+
+/// Plays a scenario, saying what happens; in a guest if this kernel does not have what it needs. Returns the exit code.
+pub fn run(options: &Options) -> Result<u8, Error> {
     rights::become_root()?;
     rights::check_namespaces()?;
-    rights::check_tun()?;
     let entry = find(&options.name)?;
+    match entry.ground()? {
+        Ground::Here => play(entry, options).map(|()| 0),
+        Ground::Guest(lacks) => {
+            println!("{lacks}: a user-mode guest is started");
+            in_guest(options)
+        }
+        Ground::Nowhere(missing) => Err(Error::new(missing.join("; "))),
+    }
+}
+
+/// The same command there.
+fn in_guest(options: &Options) -> Result<u8, Error> {
+    let mut guest = Guest::again()?;
+    if let Some(folder) = &options.capture {
+        guest = guest.share(folder)?;
+    }
+    let guest = if options.shell.is_some() { guest.with_terminal() } else { guest.limit(IN_GUEST) };
+    guest.run()
+}
+
+fn play(entry: &Entry, options: &Options) -> Result<(), Error> {
+    rights::check_tun()?;
     let scenario = entry.scenario()?;
     println!("{}\n\n{}\n", scenario.title, drawing(entry.page));
     let place = Net::new()?;
@@ -75,13 +101,15 @@ pub fn list(needs: Option<&Path>) -> Result<(), Error> {
     rights::become_root()?;
     let mut cannot = Vec::new();
     for entry in &ALL {
-        let (missing, title) = (entry.missing()?, entry.scenario()?.title);
-        let state =
-            if missing.is_empty() { "RUN".to_owned() } else { format!("CANNOT ({})", missing.join("; ")) };
-        println!("{:<18} {state:<6} {title}", entry.name);
-        if !missing.is_empty() {
-            cannot.push(entry);
-        }
+        let state = match entry.ground()? {
+            Ground::Here => "RUN".to_owned(),
+            Ground::Guest(_) => "RUN (in a user-mode guest)".to_owned(),
+            Ground::Nowhere(missing) => {
+                cannot.push(entry);
+                format!("CANNOT ({})", missing.join("; "))
+            }
+        };
+        println!("{:<18} {state:<6} {}", entry.name, entry.scenario()?.title);
     }
     needs.map_or(Ok(()), |file| excuse(&cannot, file))
 }

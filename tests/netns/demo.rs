@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use tund_lab::rights::{has_nobody, is_root, require};
+use tund_lab::rights::{find, has_nobody, is_root, require};
 use tund_lab::{Net, Process};
 
 use super::support::*;
@@ -64,6 +64,13 @@ pub fn as_ordinary_user(arguments: &str, done: impl FnOnce(Process)) {
     std::fs::create_dir(&place).unwrap();
     let program = place.join("tund-lab");
     std::fs::copy(lab(), &program).unwrap();
+    // Where another user may read it.
+    let tools = host.dir().join("tools");
+    std::fs::create_dir(&tools).unwrap();
+    if let Some(folder) = find("linux.uml").as_deref().and_then(|program| program.ancestors().nth(2)) {
+        host.mount(folder, &tools.display().to_string()).unwrap();
+    }
+    let path = format!("PATH={}/bin:{}", tools.display(), std::env::var("PATH").unwrap());
     let (program, place) = (program.display().to_string(), place.display().to_string());
     let words = if has_nobody() {
         host.run(&format!("chmod 1777 {place}")).unwrap();
@@ -71,9 +78,13 @@ pub fn as_ordinary_user(arguments: &str, done: impl FnOnce(Process)) {
         host.shell(&format!("mkdir {dev} && mount -t tmpfs -o mode=755 tmpfs {dev}")).unwrap();
         host.shell(&format!("mknod -m 666 {dev}/tun c 10 200 && mount --bind {dev}/tun /dev/net/tun"))
             .unwrap();
-        format!("setpriv --reuid=65534 --regid=65534 --clear-groups env TMPDIR={place} {program} {arguments}")
+        format!(
+            "setpriv --reuid=65534 --regid=65534 --clear-groups env {path} TMPDIR={place} {program} {arguments}"
+        )
     } else {
-        format!("unshare --user --map-user=1000 --map-group=1000 env TMPDIR={place} {program} {arguments}")
+        format!(
+            "unshare --user --map-user=1000 --map-group=1000 env {path} TMPDIR={place} {program} {arguments}"
+        )
     };
     let words: Vec<&str> = words.split(' ').collect();
     done(host.spawn(&words).unwrap());

@@ -19,6 +19,7 @@ mod failures;
 mod fallback;
 mod flood;
 mod full;
+mod guest;
 mod inside;
 mod marks;
 mod mix;

@@ -1,7 +1,7 @@
 //! All scenarios.
 
 use super::Scenario;
-use crate::{Error, rights};
+use crate::{Error, guest, rights};
 
 /// A scenario as it is in the program.
 #[derive(Debug, Clone, Copy)]
@@ -12,6 +12,17 @@ pub struct Entry {
     pub text: &'static str,
     /// The page about it.
     pub page: &'static str,
+}
+
+/// Where a scenario can run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ground {
+    /// On this machine's kernel.
+    Here,
+    /// In a guest, for what this kernel lacks.
+    Guest(String),
+    /// Nowhere, for what is missing, each with the way to get it.
+    Nowhere(Vec<String>),
 }
 
 macro_rules! entries {
@@ -25,7 +36,7 @@ macro_rules! entries {
 }
 
 /// Every scenario, the simplest first.
-pub const ALL: [Entry; 12] = entries![
+pub const ALL: [Entry; 13] = entries![
     "routed-sites",
     "bridged-sites",
     "tun-and-tap",
@@ -38,6 +49,7 @@ pub const ALL: [Entry; 12] = entries![
     "tund-beside-vxlan",
     "mesh",
     "ovs",
+    "vlan-trunk",
 ];
 
 /// The scenario of that name.
@@ -54,17 +66,20 @@ impl Entry {
         Scenario::parse(self.text).map_err(|error| Error::new(format!("{}.toml: {error}", self.name)))
     }
 
-    /// Programs and kernel features that are missing here, each with the way to get it.
-    pub fn missing(&self) -> Result<Vec<String>, Error> {
+    /// Where it can run: in a guest only if this kernel does not do.
+    pub fn ground(&self) -> Result<Ground, Error> {
         let scenario = self.scenario()?;
         let programs = scenario.programs.iter().filter_map(|program| rights::require(program).err());
         let mut missing: Vec<String> = programs.map(|error| error.to_string()).collect();
-        for kind in &scenario.kernel {
-            if !rights::kernel_has(kind)? {
-                missing.push(format!("this kernel has no {kind}"));
-            }
+        let lacks = scenario.kernel_lacks()?;
+        if let (Some(lacks), Err(error)) = (&lacks, guest::check()) {
+            missing.push(format!("{lacks}, and for a guest: {error}"));
         }
-        Ok(missing)
+        Ok(match (lacks, missing.is_empty()) {
+            (_, false) => Ground::Nowhere(missing),
+            (Some(lacks), true) => Ground::Guest(lacks),
+            (None, true) => Ground::Here,
+        })
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::{At, Error};
+use crate::{At, Error, rights};
 
 /// A world and what must hold in it.
 #[derive(Debug, Clone, Deserialize)]
@@ -15,7 +15,7 @@ pub struct Scenario {
     /// Programs it needs beyond those of every scenario.
     #[serde(default)]
     pub programs: Vec<String>,
-    /// Kinds of interface that the kernel must have, as `ip link add type` names them.
+    /// Kinds of interface that the kernel must have, as `ip link add type` names them, with options.
     #[serde(default)]
     pub kernel: Vec<String>,
     /// `HOST:INTERFACE -- HOST:INTERFACE`, in this order.
@@ -109,6 +109,16 @@ impl Scenario {
     /// Reads a file.
     pub fn parse(text: &str) -> Result<Self, Error> {
         toml::from_str(text).at("not a scenario")
+    }
+
+    /// What it needs and this kernel does not have.
+    pub fn kernel_lacks(&self) -> Result<Option<String>, Error> {
+        for kind in &self.kernel {
+            if !rights::kernel_has(kind)? {
+                return Ok(Some(format!("this kernel has no {kind}")));
+            }
+        }
+        Ok(None)
     }
 
     /// The two ends of every cable, each a host and an interface.

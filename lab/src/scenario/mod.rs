@@ -9,6 +9,6 @@ mod file;
 mod world;
 
 pub use capture::Capture;
-pub use catalogue::{ALL, Entry, find};
+pub use catalogue::{ALL, Entry, Ground, find};
 pub use file::{Check, Host, Phase, Scenario, Step};
 pub use world::World;

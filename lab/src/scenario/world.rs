@@ -42,10 +42,8 @@ impl World {
         for program in &scenario.programs {
             rights::require(program)?;
         }
-        for kind in &scenario.kernel {
-            if !rights::kernel_has(kind)? {
-                return Err(Error::new(format!("this kernel has no {kind}")));
-            }
+        if let Some(lacks) = scenario.kernel_lacks()? {
+            return Err(Error::new(lacks));
         }
         let net = Net::new()?;
         let mut hosts = BTreeMap::new();
