@@ -48,7 +48,13 @@ enum Command {
     /// tund beside other tunnels: throughput, packet rate, round trip, processor time, memory; and the targets
     Bench(bench::Options),
     /// The same with every tunnel that is here, without targets
-    Compare(bench::Options),
+    Compare {
+        #[command(flatten)]
+        options: bench::Options,
+        /// In a user-mode guest, whose kernel has GRE and GENEVE: slow, so only ratios mean something
+        #[arg(long)]
+        guest: bool,
+    },
     /// What a flood of strangers' datagrams costs a running link
     Flood {
         /// How often everything is measured
@@ -74,7 +80,10 @@ fn main() -> ExitCode {
         Command::Run(options) => story::run(&options),
         Command::Guest(options) => errand::run(options),
         Command::Bench(options) => bench::run(&options, bench::Purpose::Targets).map(|()| 0),
-        Command::Compare(options) => bench::run(&options, bench::Purpose::Comparison).map(|()| 0),
+        Command::Compare { options, guest: false } => {
+            bench::run(&options, bench::Purpose::Comparison).map(|()| 0)
+        }
+        Command::Compare { options, guest: true } => bench::run_in_guest(&options),
         Command::Flood { rounds } => besiege::run(rounds).map(|()| 0),
     };
     match result {

@@ -8,7 +8,7 @@ use tund_lab::Process;
 use super::demo::{LONG, lab};
 use super::support::*;
 
-const FIGURES: [&str; 16] = [
+const FIGURES: [&str; 17] = [
     "tcp-1",
     "tcp-4",
     "tcp-reverse",
@@ -25,6 +25,7 @@ const FIGURES: [&str; 16] = [
     "first-ping",
     "wire-bytes",
     "wire-packets",
+    "largest-whole",
 ];
 
 fn bench(arguments: &str, file: &std::path::Path) -> (i32, String, Value) {
@@ -98,6 +99,32 @@ fn a_comparison_plots_what_is_there_and_tells_headers_from_random_bytes() {
         assert!(if name.starts_with("tund") { telling == 0.0 } else { telling > 8.0 }, "{name}: {telling}");
         assert!(figures["tcp-1"]["median"].as_f64().unwrap() > 0.0, "{text}");
     }
+}
+
+/// The largest packets that the kernel's tunnels carry in one are known from their headers.
+#[test]
+fn a_comparison_in_a_guest_has_gre_and_geneve_beside_tund() {
+    let world = Pair::unplugged();
+    let file = world.fri.dir().join("guest.json");
+    let page = world.fri.dir().join("guest.html");
+    let line = format!("compare --guest --quick --task tcp,wire --html {}", page.display());
+    let (code, text, json) = bench(&line, &file);
+    assert_eq!(code, 0, "{text}");
+    assert!(json["machine"].as_str().unwrap().contains("guest"), "{text}");
+    let plain = [("veth", 1500), ("vxlan", 1450), ("gre", 1476), ("gretap", 1462), ("geneve", 1450)];
+    let peers = json["peers"].as_array().unwrap();
+    assert_eq!(peers.len(), plain.len() + 2, "{text}");
+    for peer in peers {
+        assert_eq!(peer["failure"], Value::Null, "{text}");
+        let figure = |key: &str| peer["figures"][key]["median"].as_f64().unwrap();
+        let name = peer["name"].as_str().unwrap();
+        assert!(figure("tcp-1") > 0.0, "{name}: {text}");
+        match plain.iter().find(|(plain, _)| *plain == name) {
+            Some((_, whole)) => assert_eq!(figure("largest-whole"), f64::from(*whole), "{name}: {text}"),
+            None => assert!((1400.0..1460.0).contains(&figure("largest-whole")), "{name}: {text}"),
+        }
+    }
+    assert!(std::fs::read_to_string(page).unwrap().contains("gretap"));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tund_lab::flood::Sniffer;
 use tund_lab::probe::{Echo, Stream, Streams, sustained};
-use tund_lab::{Error, machine};
+use tund_lab::{Error, guest, machine};
 
 use super::peer::Peer;
 use super::randomness;
@@ -15,7 +15,9 @@ use crate::link::OUTER;
 
 /// Payload that makes a packet of 1500 bytes.
 const FULL: usize = 1472;
-/// Pings of that size.
+/// Headers of a ping, IP's and its own.
+const HEADERS: usize = 28;
+/// Pings of a size.
 const FULL_PINGS: u16 = 10;
 /// Between an answer and the next ping.
 const BETWEEN: Duration = Duration::from_millis(5);
@@ -74,6 +76,9 @@ impl Task {
         Self::Wire,
         Self::Random,
     ];
+
+    /// Those that say something on a slow machine with one processor.
+    pub const BRIEF: [Self; 5] = [Self::Ping, Self::Tcp, Self::Udp64, Self::Udp1300, Self::Wire];
 
     /// Does it once.
     pub fn run(self, running: &Running, pace: &Pace, results: &mut Results) -> Result<(), Error> {
@@ -170,19 +175,43 @@ fn round_trips(
 fn wire(running: &Running, results: &mut Results) -> Result<(), Error> {
     // A train of datagrams crosses veth as one packet, but no network card sends it so: cut it up before it is counted.
     running.world.fri.run("ip link set eth0 gso_max_segs 1")?;
-    let before = running.outgoing()?;
-    let echo = Echo { payload: FULL, interval: Duration::from_millis(1), ..running.echo() };
-    let times = running.ping(echo, FULL_PINGS)?;
+    let full = on_path(running, FULL)?;
+    let largest = largest_whole(running)?;
     running.world.fri.run("ip link set eth0 gso_max_segs 65535")?;
+    let (packets, bytes) = full.unwrap_or_default();
+    results.add(running.peer, Metric::WirePackets, packets);
+    if full.is_some() {
+        results.add(running.peer, Metric::WireBytes, bytes);
+    }
+    results.add(running.peer, Metric::LargestWhole, largest as f64);
+    Ok(())
+}
+
+/// Packets and bytes on the path for a ping with this payload; nothing if most pings do not come through.
+fn on_path(running: &Running, payload: usize) -> Result<Option<(f64, f64)>, Error> {
+    let before = running.outgoing()?;
+    let echo = Echo { payload, interval: Duration::from_millis(1), ..running.echo() };
+    let times = running.ping(echo, FULL_PINGS)?;
     if times.len() < usize::from(FULL_PINGS) / 2 {
-        results.add(running.peer, Metric::WirePackets, 0.0);
-        return Ok(());
+        return Ok(None);
     }
     let after = running.outgoing()?;
     let each = |after: u64, before: u64| (after - before) as f64 / f64::from(FULL_PINGS);
-    results.add(running.peer, Metric::WirePackets, each(after.0, before.0));
-    results.add(running.peer, Metric::WireBytes, each(after.1, before.1));
-    Ok(())
+    Ok(Some((each(after.0, before.0), each(after.1, before.1))))
+}
+
+/// The length of the largest packet that is one packet on the path as well; 0 if none is.
+fn largest_whole(running: &Running) -> Result<usize, Error> {
+    let (mut fits, mut too_large) = (0, FULL + 1);
+    while too_large - fits > 1 {
+        let payload = usize::midpoint(fits, too_large);
+        // A link may send a message of its own meanwhile.
+        match on_path(running, payload)? {
+            Some((packets, _)) if packets < 1.5 => fits = payload,
+            _ => too_large = payload,
+        }
+    }
+    Ok(if fits == 0 { 0 } else { fits + HEADERS })
 }
 
 /// Looks at the datagrams of pings. What is not UDP has nothing to look at.
@@ -219,5 +248,7 @@ pub fn finish(running: &Running, results: &mut Results) {
 
 /// The kernel and the processor, for the head of a report.
 pub fn machine_line() -> String {
-    format!("Linux {}, {}", machine::kernel(), machine::processor_name())
+    let place =
+        if guest::is_inside() { "a user-mode guest, slow, so that only ratios mean something: " } else { "" };
+    format!("{place}Linux {}, {}", machine::kernel(), machine::processor_name())
 }

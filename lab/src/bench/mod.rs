@@ -16,9 +16,10 @@ mod targets;
 mod world;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tund_lab::guest::{self, Guest};
 use tund_lab::{Error, machine, rights};
 
 use measure::{Pace, Task};
@@ -65,6 +66,8 @@ pub enum Purpose {
     Targets,
     /// The reader: every tunnel that is there.
     Comparison,
+    /// The reader: what the kernel of a guest has beside tund.
+    Guest,
 }
 
 fn named(name: &str) -> Result<Peer, String> {
@@ -81,9 +84,29 @@ struct Circumstances {
     stolen: f64,
 }
 
+/// How long a comparison may take in a guest.
+const IN_GUEST: Duration = Duration::from_secs(1800);
+
+/// The comparison in a guest: the same command again, with the folders of its files shared. Returns the exit code.
+pub fn run_in_guest(options: &Options) -> Result<u8, Error> {
+    if guest::is_inside() {
+        return run(options, Purpose::Guest).map(|()| 0);
+    }
+    if options.install && !rights::is_entered() {
+        install::all()?;
+    }
+    rights::become_root()?;
+    let mut guest = Guest::again()?.limit(IN_GUEST);
+    for file in [&options.json, &options.html].into_iter().flatten() {
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+        guest = guest.share(folder.unwrap_or(Path::new(".")))?;
+    }
+    guest.run()
+}
+
 /// Measures and prints. An error if a target is missed and that was to be one.
 pub fn run(options: &Options, purpose: Purpose) -> Result<(), Error> {
-    if options.install && !rights::is_entered() {
+    if options.install && !rights::is_entered() && !guest::is_inside() {
         install::all()?;
     }
     rights::become_root()?;
@@ -92,11 +115,17 @@ pub fn run(options: &Options, purpose: Purpose) -> Result<(), Error> {
     let peers = match (&options.only[..], purpose) {
         ([], Purpose::Targets) => Peer::NEEDED.to_vec(),
         ([], Purpose::Comparison) => Peer::ALL.to_vec(),
+        ([], Purpose::Guest) => Peer::PLAIN.to_vec(),
         (only, _) => only.to_vec(),
+    };
+    let tasks = match (&options.task[..], purpose) {
+        ([], Purpose::Targets | Purpose::Comparison) => &Task::ALL[..],
+        ([], Purpose::Guest) => &Task::BRIEF,
+        (chosen, _) => chosen,
     };
     let mut results = Results::default();
     let (begin, stolen) = (std::time::Instant::now(), machine::stolen()?);
-    let rounds = measure(options, &peers, &mut results);
+    let rounds = measure(options, &peers, tasks, &mut results);
     let stolen = machine::stolen()?.saturating_sub(stolen).as_secs_f64();
     let circumstances = Circumstances {
         machine: measure::machine_line(),
@@ -106,7 +135,7 @@ pub fn run(options: &Options, purpose: Purpose) -> Result<(), Error> {
     };
     let verdicts = match purpose {
         Purpose::Targets => targets::judge(&results),
-        Purpose::Comparison => Vec::new(),
+        Purpose::Comparison | Purpose::Guest => Vec::new(),
     };
     let text = if options.markdown { report::markdown } else { report::terminal };
     print!("{}", text(&circumstances, &peers, &results, &verdicts));
@@ -126,7 +155,7 @@ pub fn run(options: &Options, purpose: Purpose) -> Result<(), Error> {
 }
 
 /// Starts the peers and does all rounds; returns how many.
-fn measure(options: &Options, peers: &[Peer], results: &mut Results) -> u32 {
+fn measure(options: &Options, peers: &[Peer], tasks: &[Task], results: &mut Results) -> u32 {
     let (rounds, pace) = if options.quick {
         let pace =
             Pace { transfer: Duration::from_millis(400), trial: Duration::from_millis(100), pings: 40 };
@@ -147,10 +176,8 @@ fn measure(options: &Options, peers: &[Peer], results: &mut Results) -> u32 {
             }
         }
     }
-    let chosen = |task: &Task| options.task.is_empty() || options.task.contains(task);
-    let tasks: Vec<Task> = Task::ALL.into_iter().filter(chosen).collect();
     for round in 1..=rounds {
-        for task in &tasks {
+        for task in tasks {
             eprint!("round {round} of {rounds}, {task:?}:");
             for running in &running {
                 step(*task, running, &pace, results);

@@ -103,6 +103,17 @@ impl Peer {
         Self::Tund(Form::Plain),
     ];
 
+    /// The kernel's tunnels, which do not encrypt, and tund.
+    pub const PLAIN: [Self; 7] = [
+        Self::Veth,
+        Self::Vxlan,
+        Self::Gre,
+        Self::Gretap,
+        Self::Geneve,
+        Self::Tund(Form::TunAes),
+        Self::Tund(Form::TapAes),
+    ];
+
     /// Programs that the targets name.
     pub const RIVALS: [Self; 4] = [Self::OpenVpn, Self::BoringTun, Self::Quincy, Self::QuickTun];
 

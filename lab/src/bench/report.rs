@@ -106,6 +106,7 @@ pub const GROUPS: [&[Metric]; 4] = [
         Metric::FirstPing,
         Metric::WireBytes,
         Metric::WirePackets,
+        Metric::LargestWhole,
         Metric::Telltale,
     ],
 ];

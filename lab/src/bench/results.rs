@@ -41,13 +41,15 @@ pub enum Metric {
     WireBytes,
     /// Packets on the path for a packet of 1500 bytes.
     WirePackets,
+    /// The largest packet that is one packet on the path.
+    LargestWhole,
     /// Of the first 32 bytes of the datagrams, those that are not random.
     Telltale,
 }
 
 impl Metric {
     /// All, in the order of the table.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::TcpOne,
         Self::TcpFour,
         Self::TcpReverse,
@@ -65,6 +67,7 @@ impl Metric {
         Self::FirstPing,
         Self::WireBytes,
         Self::WirePackets,
+        Self::LargestWhole,
         Self::Telltale,
     ];
 
@@ -88,6 +91,7 @@ impl Metric {
             Self::FirstPing => "first-ping",
             Self::WireBytes => "wire-bytes",
             Self::WirePackets => "wire-packets",
+            Self::LargestWhole => "largest-whole",
             Self::Telltale => "not-random",
         }
     }
@@ -112,6 +116,7 @@ impl Metric {
             Self::FirstPing => "start to first ping, ms",
             Self::WireBytes => "wire bytes of a 1500-byte packet",
             Self::WirePackets => "in packets",
+            Self::LargestWhole => "largest packet in one, bytes",
             Self::Telltale => "bytes that are not random, of 32",
         }
     }
@@ -124,7 +129,8 @@ impl Metric {
             | Self::TcpReverse
             | Self::TcpBoth
             | Self::UdpSmall
-            | Self::UdpLarge => false,
+            | Self::UdpLarge
+            | Self::LargestWhole => false,
             Self::MachineCpu
             | Self::OwnCpu
             | Self::IdleMedian
@@ -155,7 +161,8 @@ impl Metric {
             | Self::LoadedTail
             | Self::FirstPing
             | Self::Telltale
-            | Self::WireBytes => 0,
+            | Self::WireBytes
+            | Self::LargestWhole => 0,
         }
     }
 }

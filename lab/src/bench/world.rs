@@ -125,22 +125,20 @@ impl Running {
 
     /// Packets and bytes that fri has sent on the path.
     pub fn outgoing(&self) -> Result<(u64, u64), Error> {
-        let read = |what: &str| {
-            let text = self.world.fri.run("ip -s -o link show dev eth0");
-            text.map(|text| counter(&text, what))
-        };
-        Ok((read("packets")?, read("bytes")?))
+        let file = format!("/proc/{}/net/dev", self.world.fri.pid());
+        let text = std::fs::read_to_string(&file).map_err(|error| Error::new(format!("{file}: {error}")))?;
+        sent(&text, "eth0").ok_or_else(|| Error::new(format!("{file}: no eth0 in {text}")))
     }
 }
 
-/// `ip -s -o link`: `... TX: bytes packets errors ...\    1234   12 ...`.
-fn counter(text: &str, what: &str) -> u64 {
-    let after = text.rsplit("TX:").next().unwrap_or_default();
-    let mut halves = after.split('\\');
-    let names = halves.next().unwrap_or_default().split_whitespace();
-    let numbers = halves.next().unwrap_or_default().split_whitespace();
-    let found = names.zip(numbers).find(|(name, _)| *name == what);
-    found.and_then(|(_, number)| number.parse().ok()).unwrap_or_default()
+/// Packets and bytes that an interface has sent: after its name and a colon come eight numbers about what it
+/// received, then these, bytes first.
+fn sent(text: &str, interface: &str) -> Option<(u64, u64)> {
+    let mut rows = text.lines().filter_map(|line| line.split_once(':'));
+    let (_, numbers) = rows.find(|(name, _)| name.trim() == interface)?;
+    let mut numbers = numbers.split_whitespace().skip(8).map(str::parse);
+    let (bytes, packets) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+    Some((packets, bytes))
 }
 
 /// Why a program is no longer there.
@@ -155,9 +153,9 @@ mod tests {
 
     #[test]
     fn counters_of_an_interface_are_read_by_name() {
-        let text = "2: eth0: <UP> mtu 1500\\    link/ether 12\\    RX:  bytes packets errors\\     100       2      0\\    \
-                    TX:  bytes packets errors\\     900       7      0";
-        assert_eq!((counter(text, "bytes"), counter(text, "packets")), (900, 7));
-        assert_eq!(counter("", "bytes"), 0);
+        let text = "Inter-|   Receive  | Transmit\n face |bytes packets errs drop fifo frame compressed multicast|bytes packets\n\
+                    eth01: 1 1 0 0 0 0 0 0 1 1 0\n  eth0:  100  2 0 0 0 0 0 0  900  7 0 0 0 0 0 0\n";
+        assert_eq!(sent(text, "eth0"), Some((7, 900)));
+        assert_eq!(sent(text, "lo"), None);
     }
 }

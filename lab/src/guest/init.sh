@@ -26,7 +26,7 @@ while read -r folder; do
     mount -t hostfs -o "$folder" share ".$folder"
 done < "$ctl/shares"
 pivot_root . old
-modprobe tun
+modprobe -a ipv6 tun
 chmod 666 /dev/net/tun
 echo guest > /proc/sys/kernel/hostname
 ip link set lo up
