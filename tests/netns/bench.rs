@@ -28,9 +28,13 @@ const FIGURES: [&str; 17] = [
     "largest-whole",
 ];
 
-fn bench(arguments: &str, file: &std::path::Path) -> (i32, String, Value) {
+fn bench(line: &str, file: &std::path::Path) -> (i32, String, Value) {
+    bench_words(&line.split_whitespace().collect::<Vec<_>>(), file)
+}
+
+fn bench_words(words: &[&str], file: &std::path::Path) -> (i32, String, Value) {
     let mut command = Command::new(lab());
-    command.args(arguments.split_whitespace()).arg("--json").arg(file);
+    command.args(words).arg("--json").arg(file);
     let mut process = Process::spawn("bench", command).unwrap();
     let code = process.code(4 * LONG).unwrap();
     let text = process.text();
@@ -125,6 +129,29 @@ fn a_comparison_in_a_guest_has_gre_and_geneve_beside_tund() {
         }
     }
     assert!(std::fs::read_to_string(page).unwrap().contains("gretap"));
+}
+
+#[test]
+fn a_path_that_delays_packets_does_so_for_every_peer() {
+    let world = Pair::unplugged();
+    let words = [
+        "compare",
+        "--guest",
+        "--quick",
+        "--task",
+        "ping",
+        "--only",
+        "vxlan,tund-tap-aes",
+        "--path",
+        "delay 10ms",
+    ];
+    let file = world.fri.dir().join("far.json");
+    let (code, text, json) = bench_words(&words, &file);
+    assert_eq!(code, 0, "{text}");
+    for peer in json["peers"].as_array().unwrap() {
+        let median = peer["figures"]["ping-p50"]["median"].as_f64().unwrap();
+        assert!(median >= 20_000.0, "{} {median}: {text}", peer["name"]);
+    }
 }
 
 #[test]

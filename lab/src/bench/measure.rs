@@ -62,6 +62,13 @@ pub struct Pace {
     pub pings: u16,
 }
 
+impl Pace {
+    /// On a path that delays packets a stream needs longer to find its rate, and so does every ping.
+    pub fn far(self) -> Self {
+        Self { transfer: self.transfer * 4, pings: self.pings / 4, ..self }
+    }
+}
+
 impl Task {
     /// All, in the order in which they are done.
     pub const ALL: [Self; 10] = [
@@ -79,6 +86,9 @@ impl Task {
 
     /// Those that say something on a slow machine with one processor.
     pub const BRIEF: [Self; 5] = [Self::Ping, Self::Tcp, Self::Udp64, Self::Udp1300, Self::Wire];
+
+    /// Those that say something on a path that delays or loses packets.
+    pub const FAR: [Self; 2] = [Self::Ping, Self::Tcp];
 
     /// Does it once.
     pub fn run(self, running: &Running, pace: &Pace, results: &mut Results) -> Result<(), Error> {
@@ -174,10 +184,10 @@ fn round_trips(
 /// Zero packets are those that do not come through.
 fn wire(running: &Running, results: &mut Results) -> Result<(), Error> {
     // A train of datagrams crosses veth as one packet, but no network card sends it so: cut it up before it is counted.
-    running.world.fri.run("ip link set eth0 gso_max_segs 1")?;
+    running.world.allow_trains(false)?;
     let full = on_path(running, FULL)?;
     let largest = largest_whole(running)?;
-    running.world.fri.run("ip link set eth0 gso_max_segs 65535")?;
+    running.world.allow_trains(true)?;
     let (packets, bytes) = full.unwrap_or_default();
     results.add(running.peer, Metric::WirePackets, packets);
     if full.is_some() {
@@ -246,9 +256,10 @@ pub fn finish(running: &Running, results: &mut Results) {
     results.add(running.peer, Metric::FirstPing, running.first_ping.as_secs_f64() * 1e3);
 }
 
-/// The kernel and the processor, for the head of a report.
-pub fn machine_line() -> String {
+/// The kernel, the processor and the path, for the head of a report.
+pub fn machine_line(path: Option<&str>) -> String {
     let place =
         if guest::is_inside() { "a user-mode guest, slow, so that only ratios mean something: " } else { "" };
-    format!("{place}Linux {}, {}", machine::kernel(), machine::processor_name())
+    let path = path.map(|path| format!(", each way of the path: {path}")).unwrap_or_default();
+    format!("{place}Linux {}, {}{path}", machine::kernel(), machine::processor_name())
 }

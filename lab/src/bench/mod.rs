@@ -45,6 +45,9 @@ pub struct Options {
     /// Only these figures, separated by commas
     #[arg(long, value_name = "TASKS", value_delimiter = ',')]
     task: Vec<Task>,
+    /// A path that does this to packets each way, as `tc qdisc add ... netem` says it: "delay 25ms loss 1%"
+    #[arg(long, value_name = "NETEM")]
+    path: Option<String>,
     /// Write everything that was measured to a file as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -118,17 +121,13 @@ pub fn run(options: &Options, purpose: Purpose) -> Result<(), Error> {
         ([], Purpose::Guest) => Peer::PLAIN.to_vec(),
         (only, _) => only.to_vec(),
     };
-    let tasks = match (&options.task[..], purpose) {
-        ([], Purpose::Targets | Purpose::Comparison) => &Task::ALL[..],
-        ([], Purpose::Guest) => &Task::BRIEF,
-        (chosen, _) => chosen,
-    };
+    let tasks = tasks(options, purpose)?;
     let mut results = Results::default();
     let (begin, stolen) = (std::time::Instant::now(), machine::stolen()?);
     let rounds = measure(options, &peers, tasks, &mut results);
     let stolen = machine::stolen()?.saturating_sub(stolen).as_secs_f64();
     let circumstances = Circumstances {
-        machine: measure::machine_line(),
+        machine: measure::machine_line(options.path.as_deref()),
         date: report::date(),
         rounds,
         stolen: 100.0 * stolen / begin.elapsed().as_secs_f64(),
@@ -154,6 +153,21 @@ pub fn run(options: &Options, purpose: Purpose) -> Result<(), Error> {
     Ok(())
 }
 
+/// What is measured if nothing is named, or what is.
+fn tasks(options: &Options, purpose: Purpose) -> Result<&[Task], Error> {
+    if options.path.is_some() && options.task.contains(&Task::Wire) {
+        return Err(Error::new(
+            "--task wire counts packets: on a path with --path it would count the links' own as well",
+        ));
+    }
+    Ok(match (&options.task[..], &options.path, purpose) {
+        ([], Some(_), _) => &Task::FAR,
+        ([], None, Purpose::Targets | Purpose::Comparison) => &Task::ALL,
+        ([], None, Purpose::Guest) => &Task::BRIEF,
+        (chosen, _, _) => chosen,
+    })
+}
+
 /// Starts the peers and does all rounds; returns how many.
 fn measure(options: &Options, peers: &[Peer], tasks: &[Task], results: &mut Results) -> u32 {
     let (rounds, pace) = if options.quick {
@@ -166,9 +180,10 @@ fn measure(options: &Options, peers: &[Peer], tasks: &[Task], results: &mut Resu
         (5, pace)
     };
     let rounds = options.rounds.unwrap_or(rounds);
+    let pace = if options.path.is_some() { pace.far() } else { pace };
     let mut running = Vec::new();
     for peer in peers {
-        match Running::start(*peer) {
+        match Running::start(*peer, options.path.as_deref()) {
             Ok(peer) => running.push(peer),
             Err(error) => {
                 eprintln!("{}: {error}", peer.name());

@@ -3,6 +3,8 @@
 //! ```text
 //!  fri 192.168.80.81 eth0 ---- eth0 192.168.80.18 mon      inside: 192.168.86.81 and 192.168.86.18
 //! ```
+//!
+//! If the path is to delay or lose packets, a third host bridges between them and does.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -19,15 +21,23 @@ use crate::link::{self, INNER, OUTER, PATIENCE};
 pub struct World {
     pub fri: Host,
     pub mon: Host,
+    between: Option<Host>,
     net: Net,
 }
 
 impl World {
-    fn new() -> Result<Self, Error> {
+    /// `path` is what netem does to the path, each way.
+    fn new(path: Option<&str>) -> Result<Self, Error> {
         let net = Net::new()?;
         let (fri, mon) = (net.host("fri")?, net.host("mon")?);
-        net.cable(&fri, "eth0", &mon, "eth0")?;
-        let world = Self { fri, mon, net };
+        let between = match path {
+            None => {
+                net.cable(&fri, "eth0", &mon, "eth0")?;
+                None
+            }
+            Some(path) => Some(long_path(&net, [&fri, &mon], path)?),
+        };
+        let world = Self { fri, mon, between, net };
         for (host, own, _) in world.ends() {
             host.run(&format!("ip addr add {}/24 dev eth0", OUTER[own]))?;
         }
@@ -39,6 +49,12 @@ impl World {
         [(&self.fri, 0, 1), (&self.mon, 1, 0)]
     }
 
+    /// Whether what fri sends in one go may cross the path in one go. Never where it can be delayed or lost.
+    pub fn allow_trains(&self, allowed: bool) -> Result<(), Error> {
+        let most = if allowed && self.between.is_none() { 65535 } else { 1 };
+        self.fri.run(&format!("ip link set eth0 gso_max_segs {most}")).map(drop)
+    }
+
     /// Puts the key on both hosts; the daemon's program.
     pub fn install_tund(&self) -> Result<PathBuf, Error> {
         link::install(&self.net, &self.fri, &self.mon)
@@ -48,6 +64,22 @@ impl World {
     pub fn program(&self, name: &str) -> Result<PathBuf, Error> {
         install::find(name).ok_or_else(|| Error::new(format!("{name} is not installed")))
     }
+}
+
+/// A host between the two that passes on what comes, as netem is told. They send packet by packet, so that each is
+/// delayed or lost on its own.
+fn long_path(net: &Net, ends: [&Host; 2], netem: &str) -> Result<Host, Error> {
+    let between = net.host("path")?;
+    between.run("ip link add br0 type bridge")?;
+    between.run("ip link set br0 up")?;
+    for end in ends {
+        let port = end.name();
+        net.cable(end, "eth0", &between, port)?;
+        end.run("ip link set eth0 gso_max_segs 1")?;
+        between.run(&format!("ip link set {port} master br0"))?;
+        between.run(&format!("tc qdisc add dev {port} root netem {netem}"))?;
+    }
+    Ok(between)
 }
 
 /// A peer that runs.
@@ -63,11 +95,11 @@ pub struct Running {
 
 impl Running {
     /// Starts a peer and waits until a ping is answered.
-    pub fn start(peer: Peer) -> Result<Self, Error> {
+    pub fn start(peer: Peer, path: Option<&str>) -> Result<Self, Error> {
         for (program, source) in peer.programs() {
             install::find(program).ok_or_else(|| install::missing(program, *source))?;
         }
-        let world = World::new()?;
+        let world = World::new(path)?;
         let begin = Instant::now();
         let processes = peer.start(&world)?;
         let addresses = if peer == Peer::Veth { OUTER } else { INNER };
@@ -87,7 +119,9 @@ impl Running {
     }
 
     fn answers(&self) -> bool {
-        let soon = Echo { patience: Duration::from_millis(20), interval: Duration::ZERO, ..self.echo() };
+        let patience = if self.world.between.is_some() { 1000 } else { 20 };
+        let soon =
+            Echo { patience: Duration::from_millis(patience), interval: Duration::ZERO, ..self.echo() };
         soon.send(&self.world.fri, 1).is_ok_and(|pings| !pings.times.is_empty())
     }
 
