@@ -215,9 +215,9 @@ fn largest_whole(running: &Running) -> Result<usize, Error> {
     let (mut fits, mut too_large) = (0, FULL + 1);
     while too_large - fits > 1 {
         let payload = usize::midpoint(fits, too_large);
-        // A link may send a message of its own meanwhile.
+        // A link may send messages of its own meanwhile, but hardly one for each ping.
         match on_path(running, payload)? {
-            Some((packets, _)) if packets < 1.5 => fits = payload,
+            Some((packets, _)) if packets < 2.0 => fits = payload,
             _ => too_large = payload,
         }
     }
