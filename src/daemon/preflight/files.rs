@@ -95,6 +95,7 @@ enum Trouble {
     Missing,
     Unreadable,
     NoFile,
+    Owner(u32),
     Open(u32),
     TooLong,
     NotText,
@@ -125,9 +126,9 @@ impl NamedKey {
         let before = std::fs::metadata(path).map_err(Trouble::of)?;
         // systemd guards its credentials by the directory, and their own modes differ between its versions.
         let guarded = allow_open || self.name == "credential";
-        check_metadata(&before, guarded)?;
+        check_metadata(&before, guarded, &trusted())?;
         let mut file = File::open(path).map_err(Trouble::of)?;
-        check_metadata(&file.metadata().map_err(Trouble::of)?, guarded)?;
+        check_metadata(&file.metadata().map_err(Trouble::of)?, guarded, &trusted())?;
         // The capacity is never outgrown: a buffer left behind would keep a copy of the key.
         let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST_KEY as usize + 1));
         Read::by_ref(&mut file).take(LONGEST_KEY + 1).read_to_end(&mut bytes).map_err(Trouble::Io)?;
@@ -140,11 +141,19 @@ impl NamedKey {
     }
 }
 
-fn check_metadata(metadata: &Metadata, guarded: bool) -> Result<(), Trouble> {
+/// Whose key files are taken: root's and those of the user who runs tund.
+fn trusted() -> [u32; 2] {
+    [0, rustix::process::geteuid().as_raw()]
+}
+
+/// Who owns a key, or may write it, can choose it.
+fn check_metadata(metadata: &Metadata, guarded: bool, trusted: &[u32]) -> Result<(), Trouble> {
     if !metadata.is_file() {
         return Err(Trouble::NoFile);
     }
-    // Who may write a key can choose it.
+    if !guarded && !trusted.contains(&metadata.uid()) {
+        return Err(Trouble::Owner(metadata.uid()));
+    }
     let others = metadata.mode() & 0o066;
     if others != 0 && !guarded { Err(Trouble::Open(metadata.mode() & 0o7777)) } else { Ok(()) }
 }
@@ -180,6 +189,10 @@ impl Trouble {
             Trouble::NoFile => {
                 (format!("key file {path} is not a regular file"), "name a key file".to_owned())
             }
+            Trouble::Owner(uid) => (
+                format!("key file {path} belongs to another user (uid {uid}), who can read and change it"),
+                format!("`chown root {path}`, or start tund as that user; or --allow-open-keys"),
+            ),
             Trouble::Open(mode) => (
                 format!("key file {path} is open to others (mode {mode:04o})"),
                 format!(
@@ -330,6 +343,22 @@ mod tests {
         std::fs::remove_file(scratch.0.join("static.key")).unwrap();
         create_dir(scratch.0.join("static.key")).unwrap();
         check("is not a regular file");
+    }
+
+    #[test]
+    fn a_key_of_another_user_is_refused() {
+        let scratch = Scratch::new("owner");
+        scratch.file("static.key", 0o600, keyfile::format_secret(&[7; 32]).as_bytes());
+        let metadata = std::fs::metadata(scratch.0.join("static.key")).unwrap();
+        let own = metadata.uid();
+        assert!(check_metadata(&metadata, false, &trusted()).is_ok());
+        let trouble = check_metadata(&metadata, false, &[own + 1, own + 2]).unwrap_err();
+        let key = NamedKey { name: "file", path: Some("static.key".into()) };
+        let finding = trouble.finding(&key, None);
+        assert!(finding.is_error(), "{finding:?}");
+        assert!(finding.message.contains(&format!("another user (uid {own})")), "{finding:?}");
+        assert!(finding.help.unwrap().contains("chown root static.key"));
+        assert!(check_metadata(&metadata, true, &[own + 1]).is_ok(), "--allow-open-keys, or systemd's");
     }
 
     #[test]
