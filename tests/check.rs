@@ -733,11 +733,9 @@ fn offers_that_cannot_be_meant_are_errors() {
 fn keys_of_later_versions_are_refused_by_name() {
     let later = [
         ("[guard]\nanything = 1", "[guard]"),
-        ("[run]\nnice = -5", "run.nice"),
         ("[tuning]\nlanes = 2", "tuning.lanes"),
         ("[tuning]\nfragment = true", "tuning.fragment"),
         ("[tuning]\npad = true", "tuning.pad"),
-        ("[status]\nsocket = \"s\"\nmetrics = \"127.0.0.1:9\"", "[status]"),
     ];
     for (table, name) in later {
         let text = format!("{GOOD}{table}\n");
@@ -747,6 +745,22 @@ fn keys_of_later_versions_are_refused_by_name() {
         assert_eq!(errors[0].message, format!("{name} is not yet in this version"));
         assert!(errors[0].span.as_ref().is_some_and(|span| span.start >= GOOD.len()), "{table}");
     }
+}
+
+#[test]
+fn metrics_are_served_to_this_host_alone() {
+    for wrong in ["192.0.2.1:9586", "127.0.0.1", "127.0.0.1:0", "localhost:9586", ":9586", "[::]:9586"] {
+        let text = format!("{GOOD}[status]\nmetrics = \"{wrong}\"\n");
+        let parsed = parse("l", &text, &options());
+        let errors: Vec<_> = parsed.diagnostics.iter().filter(|d| d.is_error()).collect();
+        assert_eq!(errors.len(), 1, "{wrong}: {errors:#?}");
+        assert_eq!(errors[0].message, format!("status.metrics cannot be \"{wrong}\""));
+        assert!(errors[0].help.as_ref().unwrap().contains("127.0.0.1:9586"));
+    }
+    let text = format!("{GOOD}[status]\nsocket = \"here\"\nmetrics = \"127.0.0.1:9586\"\n");
+    let status = parse("l", &text, &options()).config.unwrap().status;
+    assert!(status.socket.unwrap().is_absolute());
+    assert_eq!(status.metrics, Some("127.0.0.1:9586".parse().unwrap()));
 }
 
 #[test]

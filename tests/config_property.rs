@@ -11,8 +11,8 @@ use proptest::option;
 use proptest::prelude::*;
 use tund::config::{
     Accept, Cipher, Command, Config, DataPath, Device, FullTunnel, Keepalive, Key, KeyMode, KeyPair, Listen,
-    LogTo, MAX_ACCEPTED, Mode, Options, Remote, Route, Run, Sandbox, Scripts, SecretSource, Sources, Tuning,
-    Via, parse, position, render,
+    LogTo, MAX_ACCEPTED, Mode, Options, Remote, Reporting, Route, Run, Sandbox, Scripts, SecretSource,
+    Sources, Tuning, Via, parse, position, render,
 };
 
 proptest! {
@@ -151,6 +151,10 @@ fn config() -> impl Strategy<Value = Config> {
             keepalive,
             run,
             tuning,
+            status: Reporting {
+                socket: (seed & 1024 != 0).then(|| "/run/status".into()),
+                metrics: (seed & 2048 != 0).then(|| "[::1]:9586".parse().unwrap()),
+            },
         }
     })
 }
@@ -296,6 +300,7 @@ fn run() -> impl Strategy<Value = Run> {
             log,
             daemon: verb % 2 == 1,
             pid_file: (verb > 4).then(|| "/run/pid".into()),
+            nice: (verb > 2).then_some(verb as i8 * 3 - 20),
         },
     )
 }
@@ -375,7 +380,7 @@ fn to_toml(config: &Config) -> String {
     text
 }
 
-/// `[keepalive]` and `[run]`.
+/// `[keepalive]`, `[run]` and `[status]`.
 fn write_running(text: &mut String, config: &Config) {
     text.push_str("[keepalive]\n");
     line(text, "interval", format!("\"{}ms\"", config.keepalive.interval.as_millis()));
@@ -401,7 +406,11 @@ fn write_running(text: &mut String, config: &Config) {
     });
     maybe(text, "log", log.map(string));
     line(text, "daemon", config.run.daemon);
+    maybe(text, "nice", config.run.nice.map(|nice| nice.to_string()));
     maybe(text, "pid-file", config.run.pid_file.as_ref().map(|_| "'/run/pid'".to_owned()));
+    text.push_str("[status]\n");
+    maybe(text, "socket", config.status.socket.as_ref().map(|p| string(p.to_str().unwrap())));
+    maybe(text, "metrics", config.status.metrics.map(|address| string(&address.to_string())));
 }
 
 fn write_key(text: &mut String, key: &Key) {

@@ -3,7 +3,7 @@
 //! Each part returns a value even after a mistake, so that one run finds every mistake; the caller
 //! throws the whole away if there was one.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use ipnet::IpNet;
 
 use super::check_exchange::{check_accept, check_push};
 use super::diagnostic::{Diagnostic, quote};
-use super::raw::{Raw, RawKeepalive, RawKey, RawKeyMode, RawRun, RawScripts, RawTuning};
+use super::raw::{Raw, RawKeepalive, RawKey, RawKeyMode, RawRun, RawScripts, RawStatus, RawTuning};
 use super::reader::{At, Field};
 use super::{
-    Cipher, Command, Config, DataPath, FullTunnel, Keepalive, Key, KeyMode, KeyPair, Options, Run, Scripts,
-    SecretSource, Tuning, check_device, check_outer, check_routes, keyfile,
+    Cipher, Command, Config, DataPath, FullTunnel, Keepalive, Key, KeyMode, KeyPair, Options, Reporting, Run,
+    Scripts, SecretSource, Tuning, check_device, check_outer, check_routes, keyfile,
 };
 
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -55,6 +55,7 @@ pub(super) fn check(name: &str, raw: &Raw, options: &Options, out: &mut Vec<Diag
         keepalive: check_keepalive(&raw.keepalive, out),
         run: check_run(&raw.run, options, out),
         tuning: check_tuning(&raw.tuning),
+        status: check_status(&raw.status, options, out),
     }
 }
 
@@ -276,7 +277,23 @@ fn check_run(raw: &RawRun, options: &Options, out: &mut Vec<Diagnostic>) -> Run 
         log: raw.log.value().copied(),
         daemon: raw.daemon.value().copied().unwrap_or(false),
         pid_file: check_path("run.pid-file", &raw.pid_file, options, out),
+        nice: raw.nice.value().and_then(|nice| i8::try_from(*nice).ok()),
     }
+}
+
+fn check_status(raw: &RawStatus, options: &Options, out: &mut Vec<Diagnostic>) -> Reporting {
+    let socket = check_path("status.socket", &raw.socket, options, out);
+    let metrics = raw.metrics.get().and_then(|text| {
+        let address = text.value.parse::<SocketAddr>().ok();
+        let good = address.filter(|address| address.ip().is_loopback() && address.port() != 0);
+        if good.is_none() {
+            let message = format!("status.metrics cannot be {}", quote(&text.value));
+            let help = "it is a loopback address and a port, such as \"127.0.0.1:9586\" or \"[::1]:9586\"";
+            out.push(Diagnostic::error(text.at(), message).help(help));
+        }
+        good
+    });
+    Reporting { socket, metrics }
 }
 
 fn check_tuning(raw: &RawTuning) -> Tuning {

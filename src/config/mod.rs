@@ -18,7 +18,7 @@ pub mod reload;
 mod render;
 mod suggest;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -150,6 +150,8 @@ pub struct Config {
     pub run: Run,
     /// Data path settings.
     pub tuning: Tuning,
+    /// Where the link tells about itself.
+    pub status: Reporting,
 }
 
 /// One entry of `remote`.
@@ -388,6 +390,17 @@ pub struct Run {
     pub daemon: bool,
     /// File of the process id.
     pub pid_file: Option<PathBuf>,
+    /// Priority of the engine, -20 (first) to 19 (last); `None`: the parent's own.
+    pub nice: Option<i8>,
+}
+
+/// The `[status]` table.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reporting {
+    /// The control socket's path; `None`: `control.sock` in the runtime directory.
+    pub socket: Option<PathBuf>,
+    /// Loopback address where the metrics are served over HTTP.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// `run.log`.

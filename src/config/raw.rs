@@ -37,6 +37,7 @@ pub(super) struct Raw {
     pub keepalive: RawKeepalive,
     pub run: RawRun,
     pub tuning: RawTuning,
+    pub status: RawStatus,
 }
 
 /// `key.mode` as written.
@@ -122,6 +123,13 @@ pub(super) struct RawRun {
     pub log: Field<LogTo>,
     pub daemon: Field<bool>,
     pub pid_file: Field<String>,
+    pub nice: Field<i64>,
+}
+
+#[derive(Default)]
+pub(super) struct RawStatus {
+    pub socket: Field<String>,
+    pub metrics: Field<String>,
 }
 
 #[derive(Default)]
@@ -163,7 +171,13 @@ impl Raw {
         raw.keepalive = top.table("keepalive").map(RawKeepalive::read).unwrap_or_default();
         raw.run = top.table("run").map(RawRun::read).unwrap_or_default();
         raw.tuning = top.table("tuning").map(RawTuning::read).unwrap_or_default();
-        read_later_tables(&mut top);
+        if let Some(mut status) = top.table("status") {
+            raw.status = RawStatus { socket: status.string("socket"), metrics: status.string("metrics") };
+            status.finish();
+        }
+        if let Some(mut guard) = top.table("guard") {
+            guard.later_table();
+        }
         top.finish();
         raw
     }
@@ -268,9 +282,8 @@ impl RawRun {
             log: table.choice("log", &LOG_TO),
             daemon: table.boolean("daemon"),
             pid_file: table.string("pid-file"),
+            nice: table.integer("nice", -20..=19),
         };
-        let nice = table.integer("nice", -20..=19);
-        table.later("nice", nice);
         table.finish();
         raw
     }
@@ -328,18 +341,6 @@ fn read_listen(top: &mut Table<'_, '_>) -> Field<String> {
         Field::Is(At { value, span }) => Field::Is(At { value: value.to_string(), span }),
         Field::Wrong => Field::Wrong,
         Field::Absent => Field::Absent,
-    }
-}
-
-fn read_later_tables(top: &mut Table<'_, '_>) {
-    if let Some(mut guard) = top.table("guard") {
-        guard.later_table();
-    }
-    if let Some(mut status) = top.table("status") {
-        let _ = status.string("socket");
-        let _ = status.string("metrics");
-        status.later_table();
-        status.finish();
     }
 }
 

@@ -76,6 +76,7 @@ pub fn plan(old: &Config, new: &Config, other_key: bool) -> Plan {
         keepalive,
         run,
         tuning,
+        status,
     } = old;
     plan.note("remote", *remotes != new.remotes, Takes::Call);
     plan.note("listen", *listen != new.listen, Takes::Connect);
@@ -92,6 +93,8 @@ pub fn plan(old: &Config, new: &Config, other_key: bool) -> Plan {
     plan.note("keepalive", *keepalive != new.keepalive, Takes::Nothing);
     plan.run(run, &new.run);
     plan.note("tuning", *tuning != new.tuning, Takes::Connect);
+    plan.note("status", *status != new.status, Takes::Restart);
+    plan.config.status = status.clone();
     plan
 }
 

@@ -186,6 +186,12 @@ fn find(link: Option<&str>) -> Result<Vec<Socket>, Fatal> {
             sockets.push(Socket { name: leaf, path, near });
         }
     }
+    let elsewhere = config.as_ref().and_then(|config| Some((&config.name, config.status.socket.clone()?)));
+    if let (true, Some((name, path))) = (sockets.is_empty(), elsewhere)
+        && path.exists()
+    {
+        sockets.push(Socket { name: name.clone(), path, near: true });
+    }
     sockets.sort_by(|a, b| a.name.cmp(&b.name));
     match (sockets.is_empty(), link) {
         (true, Some(link)) => {

@@ -4,5 +4,7 @@ pub mod api;
 #[cfg(feature = "daemon")]
 pub mod client;
 #[cfg(feature = "daemon")]
+pub mod scrape;
+#[cfg(feature = "daemon")]
 pub mod server;
 pub mod text;

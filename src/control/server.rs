@@ -3,7 +3,7 @@
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -35,11 +35,9 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens at `path`, in place of a socket that a killed tund left there. Errors are those of bind(2).
+    /// Listens at `path`, in place of what a killed tund left there. Errors are those of bind(2).
     pub fn bind(path: &Path) -> io::Result<Self> {
-        if fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket()) {
-            fs::remove_file(path)?;
-        }
+        remove_leftover(path)?;
         let listener = UnixListener::bind(path)?;
         let server = Self { listener, path: path.to_owned(), clients: Vec::new(), next: 0 };
         server.listener.set_nonblocking(true)?;
@@ -104,6 +102,30 @@ impl Drop for Server {
         // What remains would be refused connections only.
         let _ = fs::remove_file(&self.path);
     }
+}
+
+/// A symbolic link that leads to a socket elsewhere; removed when dropped.
+pub struct Pointer(PathBuf);
+
+impl Pointer {
+    /// Makes `path` lead to `socket`, in place of what a killed tund left there. Errors are those of symlink(2).
+    pub fn new(path: &Path, socket: &Path) -> io::Result<Self> {
+        remove_leftover(path)?;
+        symlink(socket, path)?;
+        Ok(Self(path.to_owned()))
+    }
+}
+
+impl Drop for Pointer {
+    fn drop(&mut self) {
+        // What remains would lead nowhere.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn remove_leftover(path: &Path) -> io::Result<()> {
+    let found = fs::symlink_metadata(path).map(|meta| meta.file_type());
+    if found.is_ok_and(|kind| kind.is_socket() || kind.is_symlink()) { fs::remove_file(path) } else { Ok(()) }
 }
 
 /// The file's mode says the same; this holds for a socket whose mode somebody changed as well.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::limits::{HELLO_FIRST, HELLO_LATER, HELLO_PATIENCE, HELLO_TRIES};
+use super::limits::{HELLO_FIRST, HELLO_LATER, HELLO_PATIENCE, HELLO_TRIES, REMOTE_TRIES};
 use crate::crypto::Random;
 
 /// What is due when a hello is.
@@ -72,7 +72,7 @@ impl Caller {
         if self.tries == HELLO_TRIES + 1 {
             return Turn::Silent;
         }
-        if self.tries > HELLO_TRIES && self.tries % HELLO_TRIES == 2 && self.remotes.len() > 1 {
+        if self.remotes.len() > 1 && self.tries > REMOTE_TRIES && self.tries % REMOTE_TRIES == 1 {
             self.index = (self.index + 1) % self.remotes.len();
             return self.remote().map_or(Turn::Same, Turn::Next);
         }

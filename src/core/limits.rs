@@ -38,8 +38,10 @@ pub const HELLO_FIRST: Duration = Duration::from_secs(1);
 pub const HELLO_LATER: Duration = Duration::from_secs(5);
 /// Quick tries before the slow ones.
 pub const HELLO_PATIENCE: u32 = 30;
-/// Tries at one address before the next.
+/// Tries before it is said that nobody answers.
 pub const HELLO_TRIES: u32 = 3;
+/// Tries at one address before the next; with handshake keys there are five seconds between two.
+pub const REMOTE_TRIES: u32 = 2;
 /// A peer that has proven a sid, and was not heard since under one that is live, is not believed for longer
 /// to know this end's sids.
 pub const DOUBT: Duration = Duration::from_secs(2);

@@ -99,7 +99,7 @@ pub fn confine(run: &Run, identity: Identity, runtime: Option<&Path>) -> Result<
         None if run.sandbox != Sandbox::Off && may_change_root() => runtime.and_then(directories::empty),
         None => None,
     };
-    Ok(Confinement { identity, sandbox: run.sandbox, root })
+    Ok(Confinement { identity, sandbox: run.sandbox, root, nice: run.nice })
 }
 
 /// Why nobody should be locked into `directory`.
@@ -298,6 +298,7 @@ mod tests {
             sandbox: Sandbox::Auto,
             log: None,
             daemon: false,
+            nice: None,
             pid_file: None,
         })
     }

@@ -100,7 +100,7 @@ pub fn ip(arguments: &str) -> (bool, String) {
 
 /// A process that keeps its user and is not locked in.
 pub fn confinement() -> Confinement {
-    Confinement { identity: Identity::Keep, sandbox: Sandbox::Off, root: None }
+    Confinement { identity: Identity::Keep, sandbox: Sandbox::Off, root: None, nice: None }
 }
 
 /// The classic routed link, as seen from fri.

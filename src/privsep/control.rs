@@ -1,18 +1,20 @@
 //! What the parent tells and does for those who ask over the control socket.
 #![allow(clippy::disallowed_methods, reason = "answers have deadlines, and status carries times of day")]
 
+use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use super::message::{LinkState, MAX_TEXT, ToEngine, Traffic};
 use super::parent::{Parent, Stage};
-use crate::config::{KeyMode, Mode};
+use crate::config::{KeyMode, Mode, Reporting};
 use crate::control::api::{self, Counters, Method, State, Status};
 use crate::control::client::SOCKET;
-use crate::control::server::{ClientId, Server};
+use crate::control::scrape::Scrape;
+use crate::control::server::{ClientId, Pointer, Server};
 use crate::daemon::stderr::unix_time;
 use crate::daemon::text::printable;
 use crate::route::plan::Step;
@@ -25,8 +27,14 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) struct Control {
     /// Without it the link runs as well.
     server: Option<Server>,
+    /// Leads from the usual place to a socket elsewhere.
+    _pointer: Option<Pointer>,
+    /// Serves the metrics, if that is wanted.
+    scrape: Option<Scrape>,
     /// Requests that wait for the engine.
     asked: Vec<(ClientId, Method)>,
+    /// Somebody waits for the metrics.
+    scraped: bool,
     /// SIGUSR2 asked as well.
     log_wanted: bool,
     /// Since when the engine is asked, if it is.
@@ -46,20 +54,32 @@ pub(super) struct Control {
 }
 
 impl Control {
-    /// Listens in the runtime directory, if there is one.
-    pub(super) fn new(runtime: Option<&Path>) -> Self {
+    /// Listens where the configuration says, or else in the runtime directory, if there is one.
+    pub(super) fn new(runtime: Option<&Path>, places: &Reporting) -> Self {
         let now = unix_time();
-        let bind = |directory: &Path| {
-            let path = directory.join(SOCKET);
-            let server = Server::bind(&path);
+        let usual = runtime.map(|directory| directory.join(SOCKET));
+        let bind = |path: &PathBuf| {
             let complain = |error: &std::io::Error| {
                 say!(1, "cannot listen at {}: {error}; `tund status` will not see this link", path.display());
             };
-            server.inspect_err(complain).ok()
+            Server::bind(path).inspect_err(complain).ok()
+        };
+        let pointer = match (&usual, &places.socket) {
+            (Some(usual), Some(socket)) => Pointer::new(usual, socket).ok(),
+            _ => None,
+        };
+        let serve = |address: SocketAddr| {
+            let complain = |error: &std::io::Error| {
+                say!(1, "cannot serve metrics at {address}: {error}; the link runs without them");
+            };
+            Scrape::bind(address).inspect_err(complain).ok()
         };
         Self {
-            server: runtime.and_then(bind),
+            server: places.socket.as_ref().or(usual.as_ref()).and_then(bind),
+            _pointer: pointer,
+            scrape: places.metrics.and_then(serve),
             asked: Vec::new(),
+            scraped: false,
             log_wanted: false,
             deadline: None,
             state: None,
@@ -75,12 +95,13 @@ impl Control {
 
     /// What to wait for.
     pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.server.iter().flat_map(Server::descriptors)
+        let scrape = self.scrape.iter().flat_map(Scrape::descriptors);
+        self.server.iter().flat_map(Server::descriptors).chain(scrape)
     }
 
-    /// When the engine has had its time.
+    /// When the engine has had its time, or a connection.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.deadline
+        self.deadline.into_iter().chain(self.scrape.as_ref().and_then(Scrape::poll_timeout)).min()
     }
 }
 
@@ -106,7 +127,12 @@ impl Parent {
                 }
             }
         }
-        if self.control.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+        let now = Instant::now();
+        if self.control.scrape.as_mut().is_some_and(|scrape| scrape.take(now)) {
+            self.control.scraped = true;
+            self.ask_engine();
+        }
+        if self.control.deadline.is_some_and(|deadline| deadline <= now) {
             self.answer_asked();
         }
     }
@@ -149,10 +175,14 @@ impl Parent {
 
     fn answer_asked(&mut self) {
         self.control.deadline = None;
-        if self.control.asked.is_empty() {
+        let scraped = std::mem::take(&mut self.control.scraped);
+        if self.control.asked.is_empty() && !scraped {
             return;
         }
         let status = self.describe();
+        if let (true, Some(scrape)) = (scraped, &mut self.control.scrape) {
+            scrape.answer(&metrics::openmetrics(std::slice::from_ref(&status)));
+        }
         for (client, method) in std::mem::take(&mut self.control.asked) {
             let answer = match method {
                 Method::Stats => {

@@ -169,6 +169,8 @@ pub struct Confinement {
     pub sandbox: Sandbox,
     /// An empty directory that becomes its root.
     pub root: Option<PathBuf>,
+    /// The engine's priority, -20 to 19, if it has one of its own.
+    pub nice: Option<i8>,
 }
 
 /// The user the engine becomes.

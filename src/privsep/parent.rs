@@ -172,7 +172,7 @@ impl Parent {
         };
         Self {
             watch: Watch::new(Instant::now()),
-            control: Control::new(link.runtime.as_deref()),
+            control: Control::new(link.runtime.as_deref(), &link.config.status),
             manager: Manager::new(),
             resolver: Resolver::new(link.config.remotes.clone(), link.confinement.clone()),
             link,

@@ -12,7 +12,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
 
 use super::message::Confinement;
 use super::spawn::Role;
@@ -60,6 +60,11 @@ pub fn lock(
     identity::follow_parent()?;
     sys::close_all_but(keep).map_err(|source| LockError::Refused { what: "close descriptors", source })?;
     limit_resources()?;
+    if let (Role::Engine, Some(nice)) = (role, confinement.nice) {
+        setpriority_process(None, nice.into()).or_refused(
+            "set run.nice (less than now takes CAP_SYS_NICE; systemd's units have Nice= for it)",
+        )?;
+    }
     let rooted = confinement.root.as_deref().map(root::enter);
     identity::take_on(confinement.identity)?;
     let mut parts = vec![

@@ -169,6 +169,68 @@ fn the_metrics_of_two_links_are_taken_by_prometheus() {
 }
 
 #[test]
+fn status_shows_a_link_again_and_again_until_nobody_reads() {
+    let pair = pair();
+    let (_fri, mut mon) = pair.link(&Toml::tun_fri(), &Toml::tun_mon());
+    let watch = |form: &[&str]| {
+        let mut command = pair.fri.command(TUND);
+        command
+            .args(["status", "fri", "--watch"])
+            .args(form)
+            .env("RUNTIME_DIRECTORY", pair.fri.dir().join("run"));
+        Process::spawn("watch", command).unwrap()
+    };
+    let (mut text, mut json) = (watch(&[]), watch(&["--json"]));
+    text.wait_line("fri: up for", SOON).unwrap();
+    json.wait_line("\"state\":\"up\"", SOON).unwrap();
+    let marks = [text.mark(), json.mark()];
+    text.wait_line_after(marks[0], "fri: up for", SOON).unwrap();
+    assert!(!text.text().contains('\u{1b}'), "no escape sequences where no terminal is");
+    assert_eq!(mon.terminate(SOON).unwrap(), 0);
+    // What is shown is how the link is now.
+    text.wait_line_after(marks[0], "fri: waiting for", SOON).unwrap();
+    json.wait_line_after(marks[1], "\"state\":\"waiting\"", SOON).unwrap();
+    for watcher in [&mut text, &mut json] {
+        watcher.signal(rustix::process::Signal::INT).unwrap();
+        watcher.wait(SOON).unwrap();
+    }
+    // A reader that has enough ends it.
+    let host = &pair.fri;
+    let run = host.dir().join("run");
+    let piped = format!("RUNTIME_DIRECTORY={} {TUND} status --watch | head -n 1", run.display());
+    assert!(host.shell(&piped).unwrap().starts_with("LINK"));
+}
+
+#[test]
+fn the_socket_the_metrics_and_the_priority_are_where_the_file_says() {
+    let pair = pair();
+    let place = pair.fri.dir().join("elsewhere.sock");
+    let status = format!("[status]\nsocket = '{}'\nmetrics = '127.0.0.1:9586'", place.display());
+    let fri = Toml::tun_fri().with(&status).with("[run]\nnice = 7");
+    let (mut fri, _mon) = pair.link(&fri, &Toml::tun_mon());
+    assert!(ask(&pair.fri, &["status"]).1.contains("fri   up"));
+    assert_eq!(std::fs::read_link(socket(&pair.fri, "fri")).unwrap(), place);
+    let page = pair.fri.output(&["curl", "-sS", "-i", "http://127.0.0.1:9586/metrics"]).unwrap();
+    assert!(page.starts_with("HTTP/1.1 200 OK") && page.contains("openmetrics-text"), "{page}");
+    assert!(page.contains("tund_link_up{link=\"fri\"} 1") && page.trim_end().ends_with("# EOF"), "{page}");
+    // One that says nothing holds nobody up.
+    let silent = "import socket\ns = socket.create_connection(('127.0.0.1', 9586))\nprint('there', flush=True)\ns.recv(1)";
+    let silent = pair.fri.spawn(&["/usr/bin/python3", "-c", silent]).unwrap();
+    silent.wait_line("there", SOON).unwrap();
+    let page = pair.fri.output(&["curl", "-sS", "http://127.0.0.1:9586/"]).unwrap();
+    assert!(page.contains("tund_link_up"), "{page}");
+    let nice = |pid: u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        stat.rsplit(')').next().unwrap().split_whitespace().nth(16).unwrap().parse::<i32>().unwrap()
+    };
+    assert_eq!(nice(super::ending::engine(&pair.fri, &fri)), 7);
+    drop(silent);
+    assert_eq!(fri.terminate(SOON).unwrap(), 0, "{}", fri.text());
+    assert!(!place.exists());
+    assert_eq!(std::fs::read_dir(pair.fri.dir().join("run")).unwrap().count(), 0);
+}
+
+#[test]
 fn only_root_and_the_links_own_user_may_ask() {
     let pair = pair();
     let _fri = pair.start_fri(&Toml::tun_fri());

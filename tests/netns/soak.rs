@@ -15,8 +15,10 @@ use super::support::*;
 
 /// What a run lasts among the other tests.
 const USUAL: u64 = 25;
-/// What lies between two disturbances.
-const CALM: Duration = Duration::from_secs(1);
+/// Frames each way, fifty a second, that must all come in the peace between two disturbances.
+const CALM: u32 = 100;
+/// The same where a run lasts longer.
+const LONG_CALM: u32 = 250;
 /// Kilobytes that a process may grow: allocators keep what they once had.
 const GROWTH: u64 = 6 * 1024;
 
@@ -47,6 +49,12 @@ impl<'a> End<'a> {
 
     fn status(&self) -> String {
         ask(self.host, &["status", self.name, "--json"]).1
+    }
+
+    /// Datagrams that this end has missed so far.
+    fn lost(&self) -> u64 {
+        let status: serde_json::Value = serde_json::from_str(&self.status()).unwrap();
+        status[0]["counters"]["datagrams_lost"].as_u64().unwrap()
     }
 
     fn wait_up(&mut self, after: &str) {
@@ -133,6 +141,8 @@ fn a_link_outlives_whatever_is_done_to_it_and_leaves_nothing() {
     let mut ends = [End::start(&pair.fri, "fri", &fri(1)), End::start(&pair.mon, "mon", &mon())];
     ends.iter_mut().for_each(|end| end.wait_up("the start"));
     let mut traffic = pair.fri.spawn(&["ping", "-n", "-q", "-i", "0.02", "192.168.86.18"]).unwrap();
+    // It begins before anything is disturbed.
+    keep_calm(&pair, &ends, "the start");
     let until = Instant::now() + Duration::from_secs(number("TUND_SOAK").unwrap_or(USUAL));
     let mut routes_of_fri = 1;
     let mut done: Vec<&str> = Vec::new();
@@ -158,8 +168,7 @@ fn a_link_outlives_whatever_is_done_to_it_and_leaves_nothing() {
         // Parent and engine; at fri the traffic with its two parts too.
         let settled = || pair.mon.processes().len() == 2;
         wait_until("no process too many", SOON, settled).unwrap();
-        // In peace nothing may be lost.
-        std::thread::sleep(CALM);
+        keep_calm(&pair, &ends, last);
     }
     traffic.signal(Signal::INT).unwrap();
     traffic.wait(SOON).unwrap();
@@ -175,6 +184,18 @@ fn a_link_outlives_whatever_is_done_to_it_and_leaves_nothing() {
         let left = fs::read_dir(host.dir().join("run")).unwrap().count();
         assert_eq!(left, 0, "files are left in the runtime directory of {}", host.name());
     }
+}
+
+/// In peace nothing may be lost, neither a frame nor a datagram.
+fn keep_calm(pair: &Pair, ends: &[End<'_>; 2], last: &str) {
+    let count = if number("TUND_SOAK").is_some() { LONG_CALM } else { CALM };
+    let lost = || ends.each_ref().map(End::lost);
+    let before = lost();
+    let pings = format!("ping -n -c {count} -i 0.02 -W 5 192.168.86.18 || true");
+    let text = pair.fri.shell(&pings).unwrap();
+    let said = || format!("{}\n{}", ends[0].process.text(), ends[1].process.text());
+    assert_eq!(answered(&text), count, "in the peace after {last}: {text}\n{}", said());
+    assert_eq!(lost(), before, "datagrams lost in the peace after {last}\n{}", said());
 }
 
 /// Frames are lost while a disturbance lasts, and at no other time.

@@ -77,7 +77,7 @@ fn parent() -> usize {
 }
 
 fn confinement(identity: Identity) -> Confinement {
-    Confinement { identity, sandbox: Sandbox::Require, root: None }
+    Confinement { identity, sandbox: Sandbox::Require, root: None, nice: None }
 }
 
 fn engine(identity: Identity) {

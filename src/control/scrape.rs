@@ -1,0 +1,198 @@
+//! The metrics over HTTP, for a program on this host, as the parent's poll loop serves them.
+//!
+//! Any user of the host may connect. The process has privileges, so it takes in nothing of what they say: it learns
+//! that a request has come, gives every request the same answer, and lets the kernel throw the request away.
+
+use std::io::{self, ErrorKind, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
+
+/// Connections at once; the oldest gives way to another.
+const MAX_CLIENTS: usize = 8;
+/// A connection lasts no longer than this.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Most bytes of a request that are thrown away at once.
+const PIECE: usize = 4096;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Nothing has come.
+    Silent,
+    /// A request has, and waits for its answer.
+    Asking,
+    /// The rest of the request is thrown away, so that it cannot turn into a reset before the answer is read.
+    Answered,
+}
+
+struct Client {
+    stream: TcpStream,
+    stage: Stage,
+    until: Instant,
+}
+
+/// The listening socket with its connections.
+pub struct Scrape {
+    listener: TcpListener,
+    clients: Vec<Client>,
+}
+
+impl Scrape {
+    /// Listens at a loopback address. Errors are those of bind(2).
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener, clients: Vec::new() })
+    }
+
+    /// What to wait for: new connections, requests, and ends of connections.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let clients = self.clients.iter().filter(|client| client.stage != Stage::Asking);
+        std::iter::once(self.listener.as_fd()).chain(clients.map(|client| client.stream.as_fd()))
+    }
+
+    /// When [`Scrape::take`] must be called next, if at all.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.clients.iter().map(|client| client.until).min()
+    }
+
+    /// Accepts what has come; whether a request among it waits for [`Scrape::answer`].
+    pub fn take(&mut self, now: Instant) -> bool {
+        self.accept(now);
+        let mut asked = false;
+        self.clients.retain_mut(|client| {
+            let stays = now < client.until && client.look();
+            asked |= stays && client.stage == Stage::Asking;
+            stays
+        });
+        asked
+    }
+
+    /// Answers every request that waits.
+    pub fn answer(&mut self, text: &str) {
+        let response = format!(
+            "HTTP/1.1 200 OK\r\n\
+             Content-Type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n\
+             Content-Length: {}\r\n\
+             Connection: close\r\n\r\n{text}",
+            text.len()
+        );
+        self.clients.retain_mut(|client| client.stage != Stage::Asking || client.answer(response.as_bytes()));
+    }
+
+    fn accept(&mut self, now: Instant) {
+        // No more at once than are kept; the rest waits for the next turn.
+        for _ in 0..MAX_CLIENTS {
+            let Ok((stream, _)) = self.listener.accept() else { return };
+            if stream.set_nonblocking(true).is_err() {
+                continue;
+            }
+            if self.clients.len() >= MAX_CLIENTS {
+                self.clients.remove(0);
+            }
+            self.clients.push(Client { stream, stage: Stage::Silent, until: now + PATIENCE });
+        }
+    }
+}
+
+impl Client {
+    /// Whether the connection is of use any more.
+    fn look(&mut self) -> bool {
+        if self.stage == Stage::Asking {
+            return true;
+        }
+        // With TRUNC the kernel writes nothing into the buffer (tcp(7)).
+        match recv(&self.stream, &mut [0; PIECE], RecvFlags::TRUNC) {
+            Ok((0, _)) => false,
+            Ok(_) => {
+                if self.stage == Stage::Silent {
+                    self.stage = Stage::Asking;
+                }
+                true
+            }
+            Err(error) => matches!(error, Errno::AGAIN | Errno::INTR),
+        }
+    }
+
+    /// One that does not take its answer whole is of no use.
+    fn answer(&mut self, response: &[u8]) -> bool {
+        self.stage = Stage::Answered;
+        let written = loop {
+            match self.stream.write(response) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                other => break other,
+            }
+        };
+        written.is_ok_and(|count| count == response.len()) && self.stream.shutdown(Shutdown::Write).is_ok()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "the test plays the poll loop")]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    fn scrape() -> (Scrape, SocketAddr) {
+        let scrape = Scrape::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = scrape.listener.local_addr().unwrap();
+        (scrape, address)
+    }
+
+    /// Until there is a request, or the time of a slow machine is over.
+    fn asked(scrape: &mut Scrape) -> bool {
+        (0..500).any(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            scrape.take(Instant::now())
+        })
+    }
+
+    #[test]
+    fn a_request_in_pieces_gets_the_text_and_the_end() {
+        let (mut scrape, address) = scrape();
+        let mut client = TcpStream::connect(address).unwrap();
+        assert!(!scrape.take(Instant::now()), "nobody has asked");
+        client.write_all(b"GET /metr").unwrap();
+        assert!(asked(&mut scrape));
+        scrape.answer("# EOF\n");
+        client.write_all(b"ics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut text = String::new();
+        client.read_to_string(&mut text).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(
+            head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("\r\nContent-Length: 6\r\n"),
+            "{head}"
+        );
+        assert_eq!(body, "# EOF\n");
+        drop(client);
+        assert!((0..500).any(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            scrape.take(Instant::now());
+            scrape.clients.is_empty()
+        }));
+    }
+
+    #[test]
+    fn connections_are_bounded_in_number_and_time() {
+        let (mut scrape, address) = scrape();
+        let clients: Vec<_> = (0..3 * MAX_CLIENTS)
+            .map(|_| {
+                let client = TcpStream::connect(address).unwrap();
+                scrape.take(Instant::now());
+                client
+            })
+            .collect();
+        assert!(scrape.clients.len() <= MAX_CLIENTS);
+        assert!(scrape.poll_timeout().is_some());
+        scrape.take(Instant::now() + PATIENCE);
+        scrape.take(Instant::now() + PATIENCE);
+        assert!(scrape.clients.len() <= MAX_CLIENTS);
+        drop(clients);
+        assert!(!scrape.take(Instant::now() + 2 * PATIENCE));
+        assert!(scrape.clients.is_empty());
+    }
+}
