@@ -113,6 +113,31 @@ fn both_ends_of_an_openvpn_link_are_imported_with_one_key() {
     assert!(text(&output.stderr).contains("tls.conf:1:1") && output.stdout.is_empty(), "{output:?}");
 }
 
+/// The hook of the full tunnel, with a program in resolvectl's place that says how it was called.
+#[test]
+fn the_hook_for_resolved_sets_and_reverts_the_name_server_of_the_device() {
+    let place = Place::new();
+    let hook = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples/resolved.hook");
+    place.write("resolvectl", "#!/bin/sh\necho \"$@\"\n");
+    fs::set_permissions(place.path("resolvectl"), fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:/usr/bin:/bin", place.path("").display());
+    let run = |moment: &str, arguments: &[&str]| {
+        let mut command = Command::new(&hook);
+        // As tund calls it: its own arguments, then OpenVPN's.
+        command.args(arguments).args(["tun7", "1420", "1441", "10.0.0.1", "10.0.0.2", "init"]);
+        let output =
+            command.env_clear().envs([("PATH", path.as_str()), ("TUND_HOOK", moment), ("dev", "tun7")]);
+        let output = output.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        text(&output.stdout)
+    };
+    assert_eq!(
+        run("link-up", &["192.168.86.18"]),
+        "dns tun7 192.168.86.18\ndomain tun7 ~.\ndefault-route tun7 yes\n"
+    );
+    assert_eq!(run("link-down", &[]), "revert tun7\n");
+}
+
 #[test]
 fn completions_and_the_manual_page_know_every_command() {
     let place = Place::new();

@@ -4,7 +4,7 @@ use zeroize::Zeroizing;
 
 use super::network::{Gateway, Route, route, route_ipv6, with_netmask};
 use super::reasons::{TLS, reason};
-use super::words::Directive;
+use super::words::{Directive, split};
 use super::write::write;
 use super::{Diagnostic, Imported, OldKey, quote};
 
@@ -129,7 +129,8 @@ impl Link {
         };
         match (script, name, words) {
             (Some(script), _, [command]) => {
-                let command = command.split_whitespace().map(str::to_owned).collect();
+                // Quotes and escapes count once more within it.
+                let Ok(command) = split(command) else { return false };
                 // The last one counts, as with OpenVPN.
                 self.scripts.retain(|(other, _)| *other != script);
                 self.scripts.push((script, command));

@@ -45,6 +45,7 @@ const ALWAYS: &[(&[&str], &str)] = &[
             "prng",
             "keysize",
             "ncp-disable",
+            "cipher",
             "data-ciphers",
             "data-ciphers-fallback",
             "ncp-ciphers",

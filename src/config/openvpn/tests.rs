@@ -73,6 +73,7 @@ fn every_directive_without_an_equal_is_named_with_its_line_and_reason() {
     let result = imported(TUN_FRI_MON);
     let names: Vec<_> = result.left_out.iter().map(|line| line.split(": ").nth(1).unwrap()).collect();
     assert_eq!(names, ["persist-tun", "persist-key", "cipher AES-256-CBC", "auth SHA256", "comp-lzo"]);
+    assert!(result.left_out[2].contains("the cipher is AES-256-GCM or"), "{:?}", result.left_out);
     assert!(result.left_out[4].starts_with("line 14: comp-lzo: tund does not compress"));
     for line in &result.left_out {
         assert!(result.toml.contains(&format!("\n# {line}\n")), "{}", result.toml);
@@ -82,6 +83,45 @@ fn every_directive_without_an_equal_is_named_with_its_line_and_reason() {
     let left: Vec<_> = odd.left_out[5..].iter().map(String::as_str).collect();
     assert!(left[0].contains("import does not know it") && !odd.toml.contains('\u{1b}'), "{left:?}");
     assert!(left[1].contains("its network is a name") && left[2].contains("tund speaks UDP"), "{left:?}");
+}
+
+/// Each configuration of the page beside what it was: the import says the same.
+#[test]
+fn the_page_shows_what_the_import_makes() {
+    let page = include_str!("../../../docs/openvpn.md");
+    let mut pairs = 0;
+    for part in page.split("with OpenVPN:\n").skip(1) {
+        let (before, rest) = part.split_once("```toml\n").unwrap();
+        let (after, _) = rest.split_once("```").unwrap();
+        let lines = before.lines().filter_map(|line| line.strip_prefix("    "));
+        let imported = config(&lines.map(|line| format!("{line}\n")).collect::<String>());
+        let shown = parse("link", after, &Options::new("/etc/tund"));
+        let shown = shown.config.unwrap_or_else(|| panic!("{after}\n{:#?}", shown.diagnostics));
+        assert_eq!((&imported.remotes, imported.listen.port), (&shown.remotes, shown.listen.port), "{after}");
+        assert_eq!((&imported.device, &imported.routes), (&shown.device, &shown.routes), "{after}");
+        assert_eq!((&imported.scripts, imported.key.mode), (&shown.scripts, shown.key.mode), "{after}");
+        pairs += 1;
+    }
+    assert_eq!(pairs, 4, "two ends of a routed link and two of a bridged one");
+}
+
+/// Carriage returns, quotes, comments behind a directive and an indented inline key are OpenVPN's as well.
+#[test]
+fn odd_files_are_read_as_openvpn_reads_them() {
+    let key = "0123456789abcdef0123456789abcdef\n".repeat(16);
+    let text = format!(
+        "remote \"mon.tn\" 1417 udp   # the hub\ndev tun ; routed\n\tifconfig 10.0.0.1 10.0.0.2\nsecret [inline] 1\n\
+         <secret>\n-----BEGIN OpenVPN Static key V1-----\n{key}-----END OpenVPN Static key V1-----\n</secret>\n\
+         script-security 2\nup '/etc/openvpn/up.sh \"br0 now\"'\n"
+    )
+    .replace('\n', "\r\n");
+    let config = config(&text);
+    assert_eq!((config.remotes[0].host.as_str(), config.remotes[0].port), ("mon.tn", 1417));
+    assert_eq!(config.device.addresses[0].addr().to_string(), "10.0.0.1");
+    let up = config.scripts.up.unwrap();
+    assert_eq!((up.program.to_str(), up.args), (Some("/etc/openvpn/up.sh"), vec!["br0 now".to_owned()]));
+    let OldKey::Inline(inline) = imported(&text).key else { panic!("the key is inline") };
+    assert!(parse_key(&inline).is_ok());
 }
 
 #[test]

@@ -108,7 +108,7 @@ fn opening(line: &str) -> Option<&str> {
 
 /// The words of a line as OpenVPN reads them: double quotes keep blanks, single quotes keep everything, a backslash
 /// keeps the next character, `#` and `;` at the beginning of a word begin a comment.
-fn split(line: &str) -> Result<Vec<String>, String> {
+pub(super) fn split(line: &str) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut quoted: Option<char> = None;
