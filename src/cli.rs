@@ -6,7 +6,7 @@ use std::panic::{self, PanicHookInfo};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
 use crate::config::LogTo;
@@ -39,6 +39,9 @@ struct Cli {
     daemon: bool,
     #[arg(long = background::OPTION, hide = true)]
     background: bool,
+    /// Append the keys in use to this file, for a decoder: who has it reads the link
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    key_log: Option<PathBuf>,
     /// The UDP socket is descriptor 0, from inetd or xinetd; log to syslog
     #[arg(long)]
     inetd: bool,
@@ -221,7 +224,8 @@ fn run(cli: Cli) -> ExitCode {
             let Common { cd, port, verb, allow_open_keys } = cli.common;
             let Some(config) = cli.config else { return usage("--config FILE is missing") };
             let verb = verb.or(level(cli.verbose));
-            start::run(&start::Options { config, cd, port, verb, allow_open_keys, inetd: cli.inetd })
+            let (inetd, key_log) = (cli.inetd, cli.key_log);
+            start::run(&start::Options { config, cd, port, verb, allow_open_keys, inetd, key_log })
         }
     }
 }

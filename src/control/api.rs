@@ -233,6 +233,9 @@ pub struct Status {
     pub protections: Option<String>,
     /// Routes and addresses that are set, as ip(8) commands.
     pub changes: Vec<String>,
+    /// The file that the keys in use are written to, so that whoever has it reads the link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_log: Option<String>,
     /// When the configuration was last read.
     pub loaded: u64,
     /// Whether the last reload was good.
@@ -318,6 +321,7 @@ pub(crate) mod tests {
             budget: Some(1472),
             protections: Some("uid 994, no capabilities".into()),
             changes: vec!["ip route add 192.168.66.0/24 dev tun0".into()],
+            key_log: None,
             loaded: 999_000,
             reload_ok: true,
             counters: Some(Counters::from(&stats)),

@@ -24,6 +24,10 @@ pub fn table(links: &[Status], now: u64) -> String {
         problem.into_iter().for_each(|problem| {
             let _ = writeln!(out, "  {problem}");
         });
+        let key_log = index.checked_sub(1).and_then(|index| links.get(index)?.key_log.as_ref());
+        key_log.into_iter().for_each(|file| {
+            let _ = writeln!(out, "  warning: its keys are written to {file}");
+        });
     }
     out
 }
@@ -70,6 +74,7 @@ pub fn full(link: &Status, now: u64) -> String {
     line("device", format!("{device}: {}, MTU {}, {addresses}", link.mode, link.mtu));
     let renewed = link.keys_since.map(|since| format!(", {} old", ago(since))).unwrap_or_default();
     line("keys", format!("{}{renewed}", link.keys));
+    link.key_log.iter().for_each(|file| line("key log", format!("{file}: whoever has it reads this link")));
     link.protections.iter().for_each(|protections| line("engine", protections.clone()));
     let rtt = link.rtt.map(|rtt| format!("round trip {:.1} ms", rtt * 1000.0));
     let budget = link.budget.map(|budget| format!("datagrams of up to {budget} bytes pass"));
@@ -156,6 +161,7 @@ mod tests {
             problem: Some("no answer from 192.0.2.1:1".into()),
             endpoint: None,
             counters: None,
+            key_log: Some("/etc/k".into()),
             ..status()
         };
         assert_eq!(
@@ -163,13 +169,22 @@ mod tests {
             "LINK         STATE    FOR        PEER              DEVICE  SENT   RECEIVED\n\
              tun-fri-mon  up       1 min 5 s  203.0.113.2:1417  tun0    300 B  7.0 MB\n\
              tap          waiting  1 min 5 s  -                 tun0    -      -\n\
-             \x20 no answer from 192.0.2.1:1\n"
+             \x20 no answer from 192.0.2.1:1\n\
+             \x20 warning: its keys are written to /etc/k\n"
         );
     }
 
     #[test]
     fn one_link_is_told_in_full() {
-        let text = full(&Status { problem: Some("this".into()), reload_ok: false, ..status() }, 1_000_065);
+        let text = full(
+            &Status {
+                problem: Some("this".into()),
+                key_log: Some("/etc/k".into()),
+                reload_ok: false,
+                ..status()
+            },
+            1_000_065,
+        );
         assert_eq!(
             text,
             "tun-fri-mon: up for 1 min 5 s\n\
@@ -177,6 +192,7 @@ mod tests {
              \x20 peer      203.0.113.2:1417, its \"tun-mon-fri\"\n\
              \x20 device    tun0: tun, MTU 1420, 192.168.86.81/32\n\
              \x20 keys      handshake, 35 s old\n\
+             \x20 key log   /etc/k: whoever has it reads this link\n\
              \x20 engine    uid 994, no capabilities\n\
              \x20 path      round trip 12.3 ms, datagrams of up to 1472 bytes pass\n\
              \x20 sent      3 frames, 300 B in 0 datagrams\n\

@@ -17,7 +17,7 @@ use super::path::Path;
 use super::stats::{Drop, Stats};
 use crate::config::Cipher;
 use crate::crypto::aead::Aead;
-use crate::crypto::keys::{LinkKeys, MASK};
+use crate::crypto::keys::{LinkKeys, MASK, Secret};
 use crate::wire::datagram::{Framing, Header};
 
 pub use inward::{Arrived, Inward, unmask};
@@ -49,6 +49,14 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The bytes of a key, for a key log; direction as in static mode.
+    pub fn key_bytes(&self, direction: u8, key: &Key) -> Secret {
+        match key {
+            Key::Sid(sid) => self.keys.static_bytes(self.cipher, direction, &sid.0, self.lane),
+            Key::Slot { cipher, key, .. } => key.lane_bytes(*cipher, self.lane),
+        }
+    }
+
     fn aead(&self, direction: u8, key: &Key) -> Aead {
         match key {
             Key::Sid(sid) => self.keys.static_key(self.cipher, direction, &sid.0, self.lane),

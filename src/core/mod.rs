@@ -10,6 +10,7 @@ pub mod caller;
 pub mod clock;
 pub mod hello;
 pub mod inner;
+pub mod keylog;
 pub mod lane;
 pub mod limits;
 pub mod link;

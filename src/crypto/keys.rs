@@ -11,6 +11,9 @@ use super::Random;
 use super::aead::{Aead, TAG};
 use crate::config::Cipher;
 
+/// A key as bytes, wiped when dropped.
+pub type Secret = Zeroizing<[u8; 32]>;
+
 /// Length of the mask over sid and header of a static datagram, in bytes.
 pub const MASK: usize = 21;
 
@@ -140,8 +143,17 @@ impl LinkKeys {
     /// The traffic key of static mode:
     /// HKDF-Expand(L, "tund v1 static" ‖ suite ‖ direction ‖ sid ‖ lane, 32).
     pub fn static_key(&self, cipher: Cipher, direction: u8, sid: &[u8; 16], lane: u8) -> Aead {
-        let key = expand_32(&self.expand, &[b"tund v1 static", &[cipher as u8, direction], sid, &[lane]]);
-        Aead::new(cipher, &key)
+        Aead::new(cipher, &self.static_bytes(cipher, direction, sid, lane))
+    }
+
+    /// The bytes of [`Self::static_key`], for a key log.
+    pub fn static_bytes(&self, cipher: Cipher, direction: u8, sid: &[u8; 16], lane: u8) -> Secret {
+        expand_32(&self.expand, &[b"tund v1 static", &[cipher as u8, direction], sid, &[lane]])
+    }
+
+    /// The keys of what is outside of every body, for a key log: probe and mask.
+    pub fn outside(&self) -> [Secret; 2] {
+        [b"probe".as_slice(), b"mask"].map(|label| expand_32(&self.expand, &[label]))
     }
 }
 
@@ -182,8 +194,12 @@ impl DirectionKey {
 
     /// The traffic key of a lane: HKDF-Expand(direction key, "tund v1 lane" ‖ suite ‖ lane, 32).
     pub fn lane(&self, cipher: Cipher, lane: u8) -> Aead {
-        let key = expand_32(&prk(&self.0), &[b"tund v1 lane", &[cipher as u8, lane]]);
-        Aead::new(cipher, &key)
+        Aead::new(cipher, &self.lane_bytes(cipher, lane))
+    }
+
+    /// The bytes of [`Self::lane`], for a key log.
+    pub fn lane_bytes(&self, cipher: Cipher, lane: u8) -> Secret {
+        expand_32(&prk(&self.0), &[b"tund v1 lane", &[cipher as u8, lane]])
     }
 
     /// A value that only the holder of this key can compute from `parts`.

@@ -23,6 +23,7 @@ use super::verbose::letters;
 use super::worker::{Duty, FromWorker, Handle, ToWorker, workers};
 use crate::config::{Cipher, KeyMode, Mode};
 use crate::core::inner::Inner;
+use crate::core::keylog::Entry;
 use crate::core::lane::{self, Command, Notice, Report};
 use crate::core::limits::ETHERNET;
 use crate::core::link::{Event, Link};
@@ -91,8 +92,12 @@ fn run(parent: &Arc<Parent>, start: Start, descriptors: Vec<OwnedFd>) -> Result<
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Ending::failed)?;
     runtime.block_on(async {
+        let tap = start.link.mode == Mode::Tap;
         let engine = Engine::start(parent, start, socket, descriptors.next())?;
         engine.tell(&ToParent::Locked { protections })?;
+        if let Some(settings) = &engine.logged {
+            engine.tell(&ToParent::KeyLog(Entry::link(settings, tap)))?;
+        }
         engine.serve().await
     })
 }
@@ -127,6 +132,8 @@ struct Engine {
     wanted: Option<u8>,
     /// `None`: this link lasts until it is ended.
     patience: Option<Patience>,
+    /// What keys are derived with, where they are wanted for a key log.
+    logged: Option<lane::Settings>,
 }
 
 impl Engine {
@@ -140,7 +147,7 @@ impl Engine {
         let mut settings = start.link.clone();
         prefer_hardware(&mut settings.suites);
         let statics = statics(&start);
-        let data_path = start.data_path;
+        let (data_path, key_log) = (start.data_path, start.key_log);
         drop(start);
         let (sender, notices) = mpsc::channel(NOTICES);
         let (unproven_sender, unproven) = mpsc::channel(NOTICES);
@@ -176,6 +183,7 @@ impl Engine {
             threads: data_path.threads,
             wanted: None,
             patience,
+            logged: key_log.then_some(lane),
         })
     }
 
@@ -214,6 +222,8 @@ impl Engine {
     /// Carries everything out that the link decided.
     fn pump(&mut self) -> Result<(), Ending> {
         while let Some(command) = self.link.poll_command() {
+            let entry = self.logged.as_ref().and_then(|settings| Entry::of(settings, &command));
+            entry.map(|entry| self.tell(&ToParent::KeyLog(entry))).transpose()?;
             let agreed = command == Command::Agreed(true);
             self.worker.send(ToWorker::Lane(command));
             if agreed {

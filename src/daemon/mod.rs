@@ -13,6 +13,7 @@ pub mod exit;
 pub mod floor;
 pub mod identity;
 pub mod import;
+pub mod keylog;
 pub mod keys;
 pub mod ledger;
 pub mod limit;

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::Ipv6Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use super::directories::{self, Lock, RUNTIME, STATE};
 use super::exit::{BUG, CONFIG, FAILED, Fatal, PRIVILEGE, UNAVAILABLE, USAGE};
 use super::floor::Floor;
 use super::identity;
+use super::keylog::KeyLog;
 use super::output::{self, Output};
 use super::preflight::{self, Loaded};
 use super::signals::{Signal, Signals};
@@ -47,6 +48,8 @@ pub struct Options {
     pub allow_open_keys: bool,
     /// Descriptor 0 is the socket.
     pub inetd: bool,
+    /// Where the keys in use are written, for a decoder; relative to `cd`.
+    pub key_log: Option<PathBuf>,
 }
 
 /// Runs the link until something ends it. A link that inetd or systemd started by a datagram has their socket, and
@@ -148,6 +151,7 @@ fn prepare(
         say!(1, "warning: {}", one_line(&warning));
     }
     let keys = secrets(&config, options.allow_open_keys)?;
+    let key_log = key_log(options)?;
     let state = directories::make(STATE, config.run.state_dir.as_deref(), &config.name);
     let floor = Floor::open(state.as_deref(), fingerprint(&keys.secret));
     let activated = inherited.is_some();
@@ -155,12 +159,24 @@ fn prepare(
     say!(1, "tund {}: {}, UDP port {}", env!("CARGO_PKG_VERSION"), config.name, bound.port);
     let link = LinkSettings { activated, ..settings(&config, &floor) };
     let fingerprint = fingerprint(&keys.secret);
-    let start = engine_start(&config, keys, link, &confinement);
+    let mut start = engine_start(&config, keys, link, &confinement);
+    start.key_log = key_log.is_some();
     let launch = Launch { start: Box::new(start), socket: bound.fd, device_later: activated };
     let directory = directory(options, &loaded);
     let options = Options { config: loaded.path.clone(), cd: Some(directory.clone()), ..options.clone() };
     let file = loaded.path;
-    let link = Link { directory, file, options, config, confinement, runtime, state, fingerprint, activated };
+    let link = Link {
+        directory,
+        file,
+        options,
+        config,
+        confinement,
+        runtime,
+        state,
+        fingerprint,
+        activated,
+        key_log,
+    };
     Ok((Parent::new(link, floor, changes, signals), launch, Files { _pid: pid_file, _lock: lock }))
 }
 
@@ -228,7 +244,7 @@ pub(crate) fn engine_start(
 ) -> Start {
     let Keys { secret, statics } = keys;
     let data_path = config.tuning.data_path;
-    Start { secret: *secret, statics, link, data_path, confinement: confinement.clone() }
+    Start { secret: *secret, statics, link, data_path, confinement: confinement.clone(), key_log: false }
 }
 
 /// Reads the keys that the configuration names.
@@ -245,6 +261,12 @@ pub(crate) fn secrets(config: &Config, allow_open_keys: bool) -> Result<Keys, Fa
     let statics = pair.map(|pair| StaticPair { private: *pair.private, peer_public: *pair.peer_public });
     let secret = link_secret(keys.shared.as_ref(), pair).map_err(|error| Fatal::new(CONFIG, error))?;
     Ok(Keys { secret, statics })
+}
+
+/// The key log that the command line asks for.
+fn key_log(options: &Options) -> Result<Option<KeyLog>, Fatal> {
+    let cd = options.cd.as_deref().unwrap_or(Path::new(""));
+    options.key_log.as_ref().map(|path| KeyLog::open(&cd.join(path))).transpose()
 }
 
 /// The socket that was inherited, or else a new one.

@@ -15,6 +15,7 @@ use crate::control::api::{self, Counters, Method, State, Status};
 use crate::control::client::SOCKET;
 use crate::control::scrape::Scrape;
 use crate::control::server::{ClientId, Pointer, Server};
+use crate::daemon::keylog::KeyLog;
 use crate::daemon::stderr::unix_time;
 use crate::daemon::text::printable;
 use crate::route::plan::Step;
@@ -251,6 +252,7 @@ impl Parent {
             budget: state.and_then(|state| state.budget),
             protections: self.status.protections.clone(),
             changes: self.changes.in_force().iter().map(Step::to_string).collect(),
+            key_log: self.link.key_log.as_ref().map(KeyLog::name),
             loaded: self.control.loaded,
             reload_ok: self.control.reload_ok,
             counters: state.map(|state| Counters::from(&state.stats)),

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::config::{Cipher, DataPath, Keepalive, KeyMode, Mode, Sandbox};
+use crate::core::keylog::Entry;
 use crate::core::stats::Stats;
 
 /// Largest encoded message in bytes.
@@ -79,6 +80,8 @@ pub enum ToParent {
     },
     /// How the link is; the answer to [`ToEngine::Report`].
     State(Box<LinkState>),
+    /// For the key log, if there is one.
+    KeyLog(Entry),
 }
 
 /// From the parent to the engine.
@@ -139,6 +142,8 @@ pub struct Start {
     /// What to give up first.
     #[zeroize(skip)]
     pub confinement: Confinement,
+    /// Whether the keys in use are wanted as [`ToParent::KeyLog`].
+    pub key_log: bool,
 }
 
 /// Own private key and the peer's public key.

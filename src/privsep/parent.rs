@@ -27,6 +27,7 @@ use crate::daemon::cleanup::{Changes, Mark};
 use crate::daemon::environment::Hook;
 use crate::daemon::exit::{BUG, FAILED};
 use crate::daemon::floor::Floor;
+use crate::daemon::keylog::KeyLog;
 use crate::daemon::script::{Runner, ScriptError};
 use crate::daemon::signals::{Signal, Signals};
 use crate::daemon::start::Options;
@@ -58,6 +59,8 @@ pub struct Link {
     pub fingerprint: [u8; 8],
     /// The socket came from inetd or systemd.
     pub activated: bool,
+    /// Where the keys in use are written.
+    pub key_log: Option<KeyLog>,
 }
 
 /// What only the engine gets.

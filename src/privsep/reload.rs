@@ -132,7 +132,8 @@ impl Parent {
         self.floor = Floor::open(self.link.state.as_deref(), self.link.fingerprint);
         let launched = start::bind(&self.link.config, text).map(|bound| {
             let settings = start::settings(&self.link.config, &self.floor);
-            let start = start::engine_start(&self.link.config, keys, settings, &self.link.confinement);
+            let mut start = start::engine_start(&self.link.config, keys, settings, &self.link.confinement);
+            start.key_log = self.link.key_log.is_some();
             Launch { start: Box::new(start), socket: bound.fd, device_later: false }
         });
         match launched {

@@ -25,6 +25,7 @@ pub(super) struct Limits {
     floor: Limit,
     link: Limit,
     pushed: Limit,
+    keys: Limit,
 }
 
 impl Limits {
@@ -36,6 +37,7 @@ impl Limits {
             floor: Limit::new(1.0, 20.0, now),
             link: Limit::new(1.0, 20.0, now),
             pushed: Limit::new(1.0, 20.0, now),
+            keys: Limit::new(10.0, 100.0, now),
         }
     }
 }
@@ -78,6 +80,13 @@ impl Parent {
             ToParent::State(state) => self.take_state(*state),
             ToParent::Traffic(traffic) => self.status.traffic = traffic,
             ToParent::Log { verb, text } => self.log(verb, &text, now),
+            ToParent::KeyLog(entry) => {
+                if self.limits.keys.allow(now)
+                    && let Some(log) = &mut self.link.key_log
+                {
+                    log.write(&entry);
+                }
+            }
             ToParent::Exit { code, reason } => {
                 self.status.last_words = Some((code, printable(&reason, MAX_TEXT)));
             }

@@ -21,6 +21,7 @@ mod flood;
 mod full;
 mod guest;
 mod inside;
+mod keylog;
 mod marks;
 mod mix;
 mod monitor;

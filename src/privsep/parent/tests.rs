@@ -276,6 +276,7 @@ impl<'a> Rig<'a> {
                 link: settings(),
                 data_path: DataPath { offload: true, copy_dscp: false, threads: 1, busy_poll: 0 },
                 confinement: confinement(),
+                key_log: false,
             }),
             socket: std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into(),
             device_later: self.device_later,
@@ -288,6 +289,7 @@ impl<'a> Rig<'a> {
             runtime: Some(self.scratch.path().to_owned()),
             state: Some(self.scratch.path().to_owned()),
             options: Options::default(),
+            key_log: None,
             fingerprint: [1; 8],
             activated: self.device_later,
         };

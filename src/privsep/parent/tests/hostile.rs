@@ -6,6 +6,8 @@ use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use super::*;
+use crate::config::Cipher;
+use crate::core::keylog::{Entry, Name, Way};
 use crate::privsep::message::{LinkState, MAX_MESSAGE};
 
 /// How many engines, each with a number of its own to draw from.
@@ -57,7 +59,7 @@ impl Draw {
 
     fn message(&mut self) -> ToParent {
         let traffic = Traffic { bytes_sent: self.number(), bytes_received: u64::MAX };
-        match self.below(12) {
+        match self.below(13) {
             0 => ToParent::Locked { protections: self.text() },
             1 => ToParent::Resolve,
             2 => ToParent::Endpoint { address: self.address() },
@@ -75,6 +77,18 @@ impl Draw {
                 let (problem, rtt) = (Some(self.text()), Some(Duration::new(self.number(), 0)));
                 let keys_age = Some(Duration::MAX);
                 ToParent::State(Box::new(LinkState { problem, rtt, keys_age, ..LinkState::default() }))
+            }
+            // None was asked for.
+            11 => {
+                let key = zeroize::Zeroizing::new([self.number() as u8; 32]).into();
+                let name = Name::Slot(self.number() as u8);
+                ToParent::KeyLog(Entry::Traffic {
+                    way: Way::Out,
+                    cipher: Cipher::Aes256Gcm,
+                    name,
+                    lane: 255,
+                    key,
+                })
             }
             _ => ToParent::Exit { code: self.number() as u8, reason: self.text() },
         }

@@ -1,0 +1,195 @@
+//! What a decoder needs to read a link's datagrams: the entries of a key log (docs/tund.8.md has their form).
+//!
+//! Only derived keys go into it. Those of the outside come from the link secret and last as long as that, but open no
+//! body and make none; those of bodies are for one direction of one session or sid.
+
+use std::fmt::Write;
+
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::lane::{Command, Key, Settings};
+use crate::config::Cipher;
+use crate::crypto::keys::Secret;
+use crate::wire::datagram::Framing;
+
+/// First line of a key log.
+pub const HEAD: &str = "# tund key log 1\n";
+
+/// A key on its way to the log.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Logged([u8; 32]);
+
+impl Drop for Logged {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl From<Secret> for Logged {
+    fn from(key: Secret) -> Self {
+        Self(*key)
+    }
+}
+
+/// Reveals nothing.
+impl std::fmt::Debug for Logged {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Logged")
+    }
+}
+
+/// Which way datagrams go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Way {
+    /// To the peer.
+    Out,
+    /// From the peer.
+    In,
+}
+
+/// What the datagrams of a key are known by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Name {
+    /// The receiver's slot of a session.
+    Slot(u8),
+    /// The sid.
+    Sid([u8; 16]),
+}
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Entry {
+    /// A link begins; the keys that follow are its own.
+    Link {
+        /// Frames are Ethernet's, not IP packets.
+        tap: bool,
+        /// Datagrams begin with a sid.
+        sids: bool,
+        /// By which handshakes and sids are known.
+        probe: Logged,
+        /// That hides headers.
+        mask: Logged,
+    },
+    /// A key of bodies.
+    Traffic {
+        /// Which way.
+        way: Way,
+        /// The AEAD.
+        cipher: Cipher,
+        /// What names it.
+        name: Name,
+        /// The lane, 0 to 15.
+        lane: u8,
+        /// The key.
+        key: Logged,
+    },
+}
+
+impl Entry {
+    /// Of a link that begins.
+    pub fn link(settings: &Settings, tap: bool) -> Self {
+        let [probe, mask] = settings.keys.outside().map(Logged::from);
+        Self::Link { tap, sids: settings.framing == Framing::Static, probe, mask }
+    }
+
+    /// Of the key that a lane is given, if it is given one.
+    pub fn of(settings: &Settings, command: &Command) -> Option<Self> {
+        let (way, direction, key) = match command {
+            Command::Prepare(_, key) => (Way::Out, settings.direction, key),
+            Command::Receive(key) => (Way::In, 1 - settings.direction, key),
+            Command::Switch(_)
+            | Command::Forget(_)
+            | Command::Wipe(_)
+            | Command::WipeAll
+            | Command::Handshake(_)
+            | Command::Control { .. }
+            | Command::Endpoint(_)
+            | Command::Agreed(_)
+            | Command::Budget(_)
+            | Command::Sources(_)
+            | Command::Again(_) => return None,
+        };
+        let (name, cipher) = match key {
+            Key::Sid(sid) => (Name::Sid(sid.0), settings.cipher),
+            Key::Slot { slot, cipher, .. } => (Name::Slot(*slot), *cipher),
+        };
+        let bytes = settings.key_bytes(direction, key).into();
+        Some(Self::Traffic { way, cipher, name, lane: settings.lane, key: bytes })
+    }
+
+    /// As it stands in the file, with its end of line.
+    pub fn line(&self) -> Zeroizing<String> {
+        // Large enough for every entry: a buffer left behind would keep a copy of the key.
+        let mut line = Zeroizing::new(String::with_capacity(256));
+        match self {
+            Self::Link { tap, sids, probe, mask } => {
+                let mode = if *tap { "tap" } else { "tun" };
+                line.push_str(if *sids { "link static " } else { "link handshake " });
+                line.push_str(mode);
+                hex(&mut line, &probe.0);
+                hex(&mut line, &mask.0);
+            }
+            Self::Traffic { way, cipher, name, lane, key } => {
+                line.push_str(match way {
+                    Way::Out => "key out ",
+                    Way::In => "key in ",
+                });
+                line.push_str(match cipher {
+                    Cipher::ChaCha20Poly1305 => "chacha20-poly1305",
+                    Cipher::Aes256Gcm => "aes-256-gcm",
+                });
+                match name {
+                    // Writing to a String does not fail.
+                    Name::Slot(slot) => {
+                        let _ = write!(line, " {slot}");
+                    }
+                    Name::Sid(sid) => hex(&mut line, sid),
+                }
+                let _ = write!(line, " {lane}");
+                hex(&mut line, &key.0);
+            }
+        }
+        line.push('\n');
+        line
+    }
+}
+
+/// A space, and the bytes.
+fn hex(line: &mut String, bytes: &[u8]) {
+    line.push(' ');
+    for byte in bytes {
+        for digit in [byte >> 4, byte & 15] {
+            line.push(char::from_digit(digit.into(), 16).unwrap_or('?'));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(byte: u8) -> Logged {
+        Zeroizing::new([byte; 32]).into()
+    }
+
+    #[test]
+    fn entries_are_lines_of_words() {
+        let link = Entry::Link { tap: false, sids: true, probe: key(0x1f), mask: key(0xa0) };
+        assert_eq!(*link.line(), format!("link static tun {} {}\n", "1f".repeat(32), "a0".repeat(32)));
+        let mut entry = Entry::Traffic {
+            way: Way::Out,
+            cipher: Cipher::Aes256Gcm,
+            name: Name::Slot(3),
+            lane: 0,
+            key: key(2),
+        };
+        assert_eq!(*entry.line(), format!("key out aes-256-gcm 3 0 {}\n", "02".repeat(32)));
+        if let Entry::Traffic { name, way, cipher, .. } = &mut entry {
+            (*name, *way, *cipher) = (Name::Sid([9; 16]), Way::In, Cipher::ChaCha20Poly1305);
+        }
+        let line = format!("key in chacha20-poly1305 {} 0 {}\n", "09".repeat(16), "02".repeat(32));
+        assert_eq!(*entry.line(), line);
+        assert!(!format!("{entry:?}").contains("2, 2"), "{entry:?}");
+    }
+}
