@@ -18,7 +18,8 @@ pub struct Options {
     /// Once everything works, open a shell on this host; leaving it ends the scenario
     #[arg(long, value_name = "HOST")]
     shell: Option<String>,
-    /// Record what crosses the interfaces of every host, outside and inside the link: DIR/HOST.pcapng
+    /// Record what crosses the interfaces of every host, outside and inside the link: DIR/HOST.pcapng; and the keys
+    /// of the links, for the dissector
     #[arg(long, value_name = "DIR")]
     capture: Option<PathBuf>,
 }
@@ -58,7 +59,10 @@ fn play(entry: &Entry, options: &Options) -> Result<(), Error> {
     let place = Net::new()?;
     let tund = link::program(&place)?;
     let mut world = World::new(scenario, &tund)?;
-    let capture = options.capture.as_deref().map(|folder| Capture::start(&world, folder)).transpose()?;
+    let capture = options.capture.as_deref().map(|folder| Capture::start(&mut world, folder)).transpose()?;
+    if let (Some(capture), Some(host)) = (&capture, world.hosts().next()) {
+        println!("recording; to look at {host}'s, and likewise at the others':\n{}\n", capture.viewer(host));
+    }
     world.start_all()?;
     for phase in world.phases() {
         println!("{}{}", if phase.failure { "What breaks: " } else { "" }, phase.say);

@@ -37,7 +37,7 @@ fn said(mut process: Process) -> Vec<String> {
 }
 
 /// Writes a capture file (libpcap's format, Ethernet) of these frames.
-fn capture(host: &Host, frames: &[Crossed]) -> PathBuf {
+pub fn capture(host: &Host, frames: &[Crossed]) -> PathBuf {
     const MAGIC: u32 = 0xa1b2_c3d4;
     const VERSION: u32 = 2 << 16 | 4;
     const SNAPSHOT: u32 = 65_535;

@@ -137,6 +137,13 @@ fn the_shell_is_on_the_host_and_what_crossed_is_recorded() {
     };
     assert!(seen("fri", "icmp") >= 6, "the inner side");
     assert_eq!(seen("internet", "icmp"), 0, "the inner packets are hidden outside");
+    // The line that the laboratory prints shows them, for the host whose line it is and for the one in between.
+    let text = process.text();
+    let viewer = text.lines().find(|line| line.starts_with("wireshark -X ")).unwrap();
+    let recording = viewer.rsplit('/').next().unwrap();
+    let viewer = viewer.replace("wireshark", "tshark -n").replace(recording, "internet.pcapng");
+    let shown = world.fri.run(&format!("{viewer} -Y tund&&icmp")).unwrap();
+    assert!(shown.matches("192.168.66.2").count() >= 6, "{shown}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Recording what crosses the interfaces of the hosts, for Wireshark.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::World;
@@ -10,17 +10,26 @@ use crate::{At, Error, Process, rights};
 /// How long the recorder may take to begin, or to write its last packets.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Wireshark's dissector for what crosses a link outside.
+const DISSECTOR: &str = include_str!("../../wireshark/tund.lua");
+
 /// Recorders of all hosts. Dropping them ends the recording.
 pub struct Capture {
     recorders: Vec<Process>,
+    folder: PathBuf,
+    keys: Vec<PathBuf>,
 }
 
 impl Capture {
-    /// Records every host's interfaces, also those that come later, to `folder/HOST.pcapng`.
-    pub fn start(world: &World, folder: &Path) -> Result<Self, Error> {
+    /// Records every host's interfaces, also those that come later, to `folder/HOST.pcapng`, and the keys of the links
+    /// that start after it beside them, with the dissector.
+    pub fn start(world: &mut World, folder: &Path) -> Result<Self, Error> {
         rights::require("dumpcap")?;
         fs::create_dir_all(folder).at(folder.display())?;
         let folder = folder.canonicalize().at(folder.display())?;
+        let dissector = folder.join("tund.lua");
+        fs::write(&dissector, DISSECTOR).at(dissector.display())?;
+        let keys = world.log_keys(&folder);
         let mut recorders = Vec::new();
         for name in world.hosts() {
             let host = world.host(name)?;
@@ -34,7 +43,15 @@ impl Capture {
         for recorder in &recorders {
             recorder.wait_line("File:", PATIENCE)?;
         }
-        Ok(Self { recorders })
+        Ok(Self { recorders, folder, keys })
+    }
+
+    /// The command that shows a host's recording, with what is inside of the links.
+    pub fn viewer(&self, host: &str) -> String {
+        let folder = self.folder.display();
+        let keys: Vec<_> = self.keys.iter().map(|file| file.display().to_string()).collect();
+        let keys = keys.join(",");
+        format!("wireshark -X lua_script:{folder}/tund.lua -o tund.keylog:{keys} -r {folder}/{host}.pcapng")
     }
 }
 

@@ -26,6 +26,8 @@ pub struct World {
     running: BTreeMap<(String, String), Running>,
     hosts: BTreeMap<String, Host>,
     tund: PathBuf,
+    /// Where each end of a link writes its keys.
+    key_logs: Option<PathBuf>,
     _net: Net,
 }
 
@@ -53,8 +55,8 @@ impl World {
         for [(a, a_name), (b, b_name)] in scenario.plugs()? {
             net.cable(host(&hosts, a)?, a_name, host(&hosts, b)?, b_name)?;
         }
-        let (running, tund) = (BTreeMap::new(), tund.to_owned());
-        let world = Self { scenario, running, hosts, tund, _net: net };
+        let (running, tund, key_logs) = (BTreeMap::new(), tund.to_owned(), None);
+        let world = Self { scenario, running, hosts, tund, key_logs, _net: net };
         world.make_keys()?;
         for (name, plan) in &world.scenario.host {
             world.prepare(name, plan)?;
@@ -124,6 +126,14 @@ impl World {
         self.hosts.keys().map(String::as_str)
     }
 
+    /// Has every end of a link that starts from now on write its keys into this folder; where a superserver starts
+    /// one, none are written. Returns the files that there will be.
+    pub fn log_keys(&mut self, folder: &Path) -> Vec<PathBuf> {
+        self.key_logs = Some(folder.to_owned());
+        let hosts = self.scenario.host.iter();
+        hosts.flat_map(|(on, plan)| plan.tund.keys().map(move |what| key_log(folder, on, what))).collect()
+    }
+
     /// The phases.
     pub fn phases(&self) -> Vec<Phase> {
         self.scenario.phase.clone()
@@ -179,7 +189,11 @@ impl World {
                 if !file.exists() {
                     host.file(&format!("{what}.toml"), text)?;
                 }
-                host.tund(&self.tund, &file, &["--verb", "3"])?
+                let mut arguments = vec!["--verb", "3"];
+                let log =
+                    self.key_logs.as_ref().map(|folder| key_log(folder, on, what).display().to_string());
+                arguments.extend(log.iter().flat_map(|log| ["--key-log", log]));
+                host.tund(&self.tund, &file, &arguments)?
             }
             None => {
                 let host = self.host(on)?;
@@ -245,6 +259,11 @@ impl World {
         command.arg("-c").arg(within(host, &format!("exec {program}")));
         Ok(command)
     }
+}
+
+/// Where the end of a link writes its keys.
+fn key_log(folder: &Path, on: &str, what: &str) -> PathBuf {
+    folder.join(format!("{on}-{what}.keys"))
 }
 
 fn host<'a>(hosts: &'a BTreeMap<String, Host>, name: &str) -> Result<&'a Host, Error> {
