@@ -5,6 +5,7 @@ use std::process::Command;
 use serde_json::Value;
 use tund_lab::Process;
 
+use super::browser::assert_readable;
 use super::demo::{LONG, lab};
 use super::support::*;
 
@@ -89,7 +90,9 @@ fn a_comparison_plots_what_is_there_and_tells_headers_from_random_bytes() {
     let (code, text, json) = bench(&line, &file);
     assert_eq!(code, 0, "{text}");
     assert!(json["targets"].as_array().unwrap().is_empty());
-    let page = std::fs::read_to_string(page).unwrap();
+    let path = page;
+    let page = std::fs::read_to_string(&path).unwrap();
+    assert_readable(&world, &path, page.matches("<figure>").count());
     for peer in json["peers"].as_array().unwrap() {
         let (name, figures) = (peer["name"].as_str().unwrap(), &peer["figures"]);
         assert!(page.contains(name), "{page}");

@@ -11,6 +11,7 @@ mod adversary;
 mod background;
 mod bench;
 mod bridged;
+mod browser;
 mod decoder;
 mod demo;
 mod doctor;
