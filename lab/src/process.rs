@@ -1,16 +1,22 @@
 //! A child process whose output is kept line by line.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{At, Error};
 
 const POLL: Duration = Duration::from_millis(5);
+/// How long it may take to read what a program left behind, where the machine is busy.
+const DRAIN: Duration = Duration::from_secs(20);
+/// How long a pipe that is empty and open may still get something from a descendant.
+const QUIET: Duration = Duration::from_millis(500);
 
 /// A running program. Dropping it kills it.
 pub struct Process {
@@ -28,7 +34,8 @@ struct Output {
 #[derive(Default)]
 struct State {
     lines: Vec<String>,
-    readers: usize,
+    /// Each pipe that is still read, once more.
+    pipes: Vec<Arc<OwnedFd>>,
 }
 
 impl Output {
@@ -36,8 +43,9 @@ impl Output {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn collect(self: &Arc<Self>, stream: impl Read + Send + 'static) {
-        self.lock().readers += 1;
+    fn collect(self: &Arc<Self>, stream: impl Read + AsFd + Send + 'static) -> std::io::Result<()> {
+        let pipe = Arc::new(stream.as_fd().try_clone_to_owned()?);
+        self.lock().pipes.push(Arc::clone(&pipe));
         let output = Arc::clone(self);
         thread::spawn(move || {
             let mut stream = BufReader::new(stream);
@@ -48,9 +56,10 @@ impl Output {
                 output.changed.notify_all();
                 line.clear();
             }
-            output.lock().readers -= 1;
+            output.lock().pipes.retain(|other| !Arc::ptr_eq(other, &pipe));
             output.changed.notify_all();
         });
+        Ok(())
     }
 }
 
@@ -66,10 +75,10 @@ impl Process {
             .at(format!("cannot start {title}"))?;
         let output = Arc::new(Output::default());
         if let Some(stdout) = child.stdout.take() {
-            output.collect(stdout);
+            output.collect(stdout).at(&title)?;
         }
         if let Some(stderr) = child.stderr.take() {
-            output.collect(stderr);
+            output.collect(stderr).at(&title)?;
         }
         Ok(Self { title, child, output })
     }
@@ -108,8 +117,8 @@ impl Process {
                 return Ok(line.clone());
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || state.readers == 0 {
-                let ended = if state.readers == 0 { ", which has ended" } else { "" };
+            if left.is_zero() || state.pipes.is_empty() {
+                let ended = if state.pipes.is_empty() { ", which has ended" } else { "" };
                 let shown = state.lines.join("\n  ");
                 return Err(Error::new(format!(
                     "no line with {part:?} from {}{ended} within {timeout:?}; it said:\n  {shown}",
@@ -159,16 +168,21 @@ impl Process {
         let _ = self.child.wait();
     }
 
-    /// Its last lines may still be in the pipe; a descendant may hold the pipe open for ever.
+    /// Its last lines may still be in the pipe; a descendant may hold the pipe open for ever, so that its end says
+    /// nothing, but what is in it is read first.
     fn drain(&self) {
-        let deadline = Instant::now() + Duration::from_millis(500);
+        let deadline = Instant::now() + DRAIN;
+        let mut quiet = Instant::now() + QUIET;
         let mut state = self.output.lock();
-        while state.readers > 0 {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+        while !state.pipes.is_empty() {
+            let now = Instant::now();
+            if state.pipes.iter().any(|pipe| is_unread(pipe)) {
+                quiet = now + QUIET;
+            }
+            if now >= deadline.min(quiet) {
                 return;
             }
-            state = self.output.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.output.changed.wait_timeout(state, POLL).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
@@ -177,6 +191,13 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Whether something is in the pipe, or its end.
+fn is_unread(pipe: &OwnedFd) -> bool {
+    let mut polled = [PollFd::new(pipe, PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0)
 }
 
 /// Sends a signal to a process by number.
@@ -220,6 +241,14 @@ mod tests {
         let process = shell("echo only this");
         let error = process.wait_line("never", Duration::from_secs(60)).unwrap_err().to_string();
         assert!(error.contains("only this") && error.contains("has ended"), "{error}");
+    }
+
+    #[test]
+    fn all_is_read_though_a_descendant_holds_the_pipe() {
+        let mut process = shell("seq 100000; echo last; sleep 5 &");
+        process.wait(Duration::from_secs(60)).unwrap();
+        assert_eq!(process.lines().last().map(String::as_str), Some("last"));
+        assert_eq!(process.mark(), 100_001);
     }
 
     #[test]
