@@ -88,6 +88,10 @@ struct StaticKeys {
     /// The challenges answered last, but for those of old sids.
     answered: VecDeque<[u8; 16]>,
     has_spare: bool,
+    /// The number of the pings that ask whether the peer opens what is sent under the current sid.
+    asked: Option<u32>,
+    /// Whether it does.
+    proven: bool,
 }
 
 /// The control side of one link.
@@ -102,11 +106,16 @@ pub struct Link<R> {
     peer: Option<Hello>,
     /// What the peer offered last.
     routes: Vec<IpNet>,
+    /// Whether the peer's hello fits: frames may pass.
+    agreed: bool,
+    /// Whether the peer has shown that it has this end's hello as well.
     up: bool,
     /// What the route to the peer takes, in bytes of UDP payload.
     own_budget: usize,
     search: Search,
     answered_at: Option<Instant>,
+    /// When a hello that asks for one is answered, if another was just before.
+    answer_at: Option<Instant>,
     resolve_at: Option<Instant>,
     resumed_at: Option<Instant>,
     /// Static mode: since when the peer has proven a sid and not been heard under one that is live.
@@ -140,7 +149,15 @@ impl<R: Random> Link<R> {
         );
         let sending = Sending::new(now.instant);
         let (replied_at, answered) = ([None; 4], VecDeque::new());
-        let keying = StaticKeys { admission, sending, replied_at, answered, has_spare: false };
+        let keying = StaticKeys {
+            admission,
+            sending,
+            replied_at,
+            answered,
+            has_spare: false,
+            asked: None,
+            proven: false,
+        };
         let mut link = Self::with_keying(settings, Keying::Static(Box::new(keying)), keys, now, random);
         link.prepare_sid(now, Under::Next);
         link.switch(Under::Next);
@@ -174,10 +191,12 @@ impl<R: Random> Link<R> {
             validation: None,
             peer: None,
             routes: Vec::new(),
+            agreed: false,
             up: false,
             own_budget: BUDGET_BASE,
             search: Search::new(instant),
             answered_at: None,
+            answer_at: None,
             resolve_at: settings.has_remote.then_some(instant),
             resumed_at: None,
             doubt: None,
@@ -349,6 +368,7 @@ impl<R: Random> Link<R> {
             (self.target().is_some() && !self.dormant).then_some(self.caller.due),
             self.up.then_some(self.heard_at + self.settings.keepalive.timeout),
             self.resolve_at,
+            self.answer_at,
             self.validation.as_ref().map(Validation::poll_timeout),
             self.said.back().map(|said| said.at + REPEAT),
             self.search.poll_timeout().filter(|_| self.is_probing()),
@@ -376,6 +396,9 @@ impl<R: Random> Link<R> {
         {
             self.repeat_hello(instant, target);
         }
+        if self.answer_at.is_some_and(|at| at <= instant) {
+            self.answer_hello(instant);
+        }
         let outcome = self.validation.as_ref().map(|path| path.handle_timeout(instant));
         self.conclude(now, outcome);
         self.handle_search_timeout(instant);
@@ -387,14 +410,17 @@ impl<R: Random> Link<R> {
         self.validation = None;
         self.peer = None;
         self.doubt = None;
-        self.commands.push_back(Command::Agreed(false));
+        self.answer_at = None;
+        self.set_agreed(false);
         self.log(1, format!("link down: {reason}"));
         self.events.push_back(Event::Down { reason });
         self.caller.forget(now);
         if self.settings.has_remote && !self.dormant {
             self.resolve_at = Some(now);
         }
-        self.take_routes(Vec::new());
+        if self.set_routes(Vec::new()) {
+            self.events.push_back(Event::Routes(Vec::new()));
+        }
         self.forget_sessions(now);
         self.say_waiting(now);
     }
@@ -423,7 +449,7 @@ impl<R: Random> Link<R> {
 
     /// Another try at a peer that may be away: says so, or turns to the next remote.
     fn take_turn(&mut self, now: Instant, target: Path) {
-        match self.caller.turn(!self.up && self.peer.is_none()) {
+        match self.caller.turn(!self.up && (self.peer.is_none() || self.agreed)) {
             Turn::Silent if !self.is_challenging() => {
                 self.say_once(now, format!(
                         "no answer from {} yet: trying on; if it stays away, is tund running there, with the same \
@@ -441,9 +467,23 @@ impl<R: Random> Link<R> {
         self.caller.schedule(now, keepalive, &mut self.random);
     }
 
+    /// Says hello, and asks for the peer's as long as one is needed.
     fn send_hello(&mut self, to: Path, under: Under) {
-        let hello = hello::own(&self.settings, self.own_budget, self.is_known());
+        let waits = self.agreed && !self.up;
+        self.say_hello(to, under, self.is_known() && !waits);
+    }
+
+    fn say_hello(&mut self, to: Path, under: Under, seen: bool) {
+        let hello = hello::own(&self.settings, self.own_budget, seen);
         self.send_under(under, Message::Hello(hello), to);
+        if !self.up {
+            self.ask_proof(to, under);
+        }
+    }
+
+    fn set_agreed(&mut self, agreed: bool) {
+        self.agreed = agreed;
+        self.commands.push_back(Command::Agreed(agreed));
     }
 
     fn send(&mut self, message: Message, to: Path) {

@@ -159,6 +159,7 @@ class End:
         for _ in range(PATIENCE):
             self.say_hello()
             if self.receive_until(time.monotonic() + 1, lambda: self.hello and self.hello["seen"]):
+                self.say_hello()
                 return
         raise TimeoutError(f"the link did not come up; the peer's hello: {self.hello}")
 

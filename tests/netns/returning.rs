@@ -4,6 +4,7 @@
 //!  fri 10.0.0.1 ==== wire ==== 10.0.0.2 mon
 //! ```
 
+use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use rustix::net::netlink::{KOBJECT_UEVENT, SocketAddrNetlink};
@@ -49,6 +50,39 @@ fn the_end_with_the_remote_is_back_after_its_restart() {
         let fri = pair.start_fri(&keys(Toml::tun_fri()));
         fri.wait_line(UP, BACK).unwrap();
         assert_pings(&pair.mon, "192.168.86.81");
+    }
+}
+
+#[test]
+fn what_is_sent_on_the_word_that_the_link_is_up_arrives() {
+    for keys in [|toml| toml, Toml::handshake as fn(Toml) -> Toml] {
+        let pair = pair();
+        let ends = [(&pair.fri, "192.168.86.18:4242"), (&pair.mon, "192.168.86.81:4242")];
+        let sockets = ends.map(|(host, _)| {
+            let socket = host.within(|| UdpSocket::bind("0.0.0.0:4242").unwrap()).unwrap();
+            socket.set_read_timeout(Some(SOON)).unwrap();
+            socket
+        });
+        let mon = pair.start_mon(&keys(Toml::tun_mon()));
+        for round in 0..8_u8 {
+            let mark = mon.mark();
+            let mut fri = pair.start_fri(&keys(Toml::tun_fri()));
+            let told = [(&fri, 0), (&mon, mark)];
+            std::thread::scope(|scope| {
+                for ((socket, (_, to)), (process, mark)) in sockets.iter().zip(ends).zip(told) {
+                    scope.spawn(move || {
+                        process.wait_line_after(mark, UP, SOON).unwrap();
+                        socket.send_to(&[round], to).unwrap();
+                    });
+                }
+            });
+            for socket in &sockets {
+                let mut byte = [0];
+                let received = socket.recv(&mut byte);
+                assert!(received.is_ok() && byte == [round], "fri:\n{}\nmon:\n{}", fri.text(), mon.text());
+            }
+            assert_eq!(fri.terminate(SOON).unwrap(), 0);
+        }
     }
 }
 

@@ -130,6 +130,8 @@ pub struct End {
     /// Proven ones, and others.
     notices: [Queue<Notice>; 2],
     floors: Queue<u64>,
+    /// News of the link that wait until the lane has carried out what came before.
+    ups: Queue<()>,
     /// Whether the disk takes floors.
     pub disk_works: bool,
     /// The key looks used up at the next report.
@@ -172,6 +174,7 @@ impl End {
             commands: Queue(VecDeque::new()),
             notices: [Queue(VecDeque::new()), Queue(VecDeque::new())],
             floors: Queue(VecDeque::new()),
+            ups: Queue(VecDeque::new()),
             disk_works: true,
             exhausted: false,
             tick_at: now.instant + TICK,
@@ -237,7 +240,7 @@ impl End {
 
     pub fn poll_timeout(&self) -> Instant {
         let queues = [self.commands.due(), self.notices[0].due(), self.notices[1].due(), self.floors.due()];
-        let timers = [self.lane.poll_timeout(), Some(self.tick_at), self.link.poll_timeout()];
+        let timers = [self.lane.poll_timeout(), Some(self.tick_at), self.link.poll_timeout(), self.ups.due()];
         queues.into_iter().chain(timers).flatten().min().unwrap_or(self.tick_at)
     }
 
@@ -281,6 +284,8 @@ impl End {
             }
             if let Some(command) = self.commands.pop(now.instant) {
                 self.hand_to_lane(now, command);
+            } else if self.ups.pop(now.instant).is_some() {
+                self.port.outputs.push_back(Output::Up);
             } else if let Some(notice) = self.notices.iter_mut().find_map(|queue| queue.pop(now.instant)) {
                 if let Notice::Control { body, .. } = &notice {
                     self.port.outputs.push_back(Output::Control(body.clone()));
@@ -338,7 +343,10 @@ impl End {
                 let at = self.later(now);
                 return self.floors.push(at, time);
             }
-            Event::Up { .. } => Output::Up,
+            Event::Up { .. } => {
+                let at = self.commands.0.back().map_or(now.instant, |(at, _)| *at);
+                return self.ups.push(at, ());
+            }
             Event::Down { .. } => Output::Down,
             Event::Routes(_) => return,
             Event::Log { verb, text } => Output::Log { verb, text },

@@ -8,8 +8,9 @@
 //!
 //! ```text
 //! cargo test --lib sim::                               all seeds
-//! SIM_SEED=17 cargo test --lib sim:: -- --nocapture    one, with everything that happened
+//! SIM_SEED=17 cargo test --lib sim::seeds -- --nocapture   one, with everything that happened
 //! SIM_SEEDS=100000 cargo test --lib sim::seeds         more
+//! cargo test --lib sim::restarts                       the same for ends that are only restarted
 //! ```
 
 use std::io::Write as _;
@@ -23,6 +24,8 @@ mod model;
 mod plan;
 mod world;
 
+use dice::Dice;
+use plan::Plan;
 use world::World;
 
 use crate::fault::{self, Fault};
@@ -36,9 +39,12 @@ const PATIENCE: u64 = 2000;
 /// Lines of a trace that are shown.
 const SHOWN: usize = 200;
 
+/// What makes a plan of a seed.
+type Planner = fn(&mut Dice) -> Plan;
+
 /// Runs one seed: how long it lasted in the simulation, and what was wrong.
-fn run(seed: u64, traced: bool) -> (Duration, Option<String>, Vec<String>) {
-    let mut world = World::new(seed, traced);
+fn run(plan: Planner, seed: u64, traced: bool) -> (Duration, Option<String>, Vec<String>) {
+    let mut world = World::new(plan, seed, traced);
     let outcome = catch_unwind(AssertUnwindSafe(|| world.run()));
     let violation = match outcome {
         Ok(_) => world.violation.clone(),
@@ -49,8 +55,8 @@ fn run(seed: u64, traced: bool) -> (Duration, Option<String>, Vec<String>) {
     (elapsed, violation, trace)
 }
 
-fn explain(seed: u64, violation: &str) -> String {
-    let (_, _, trace) = run(seed, true);
+fn explain(plan: Planner, seed: u64, violation: &str) -> String {
+    let (_, _, trace) = run(plan, seed, true);
     let shown = trace[trace.len().saturating_sub(SHOWN)..].join("\n");
     format!("{shown}\n\nseed {seed}: {violation}\n(SIM_SEED={seed} shows the whole trace)")
 }
@@ -66,8 +72,18 @@ fn number(name: &str) -> Option<u64> {
 
 #[test]
 fn seeds() {
+    run_all("simulation", Plan::new);
+}
+
+/// Whoever is told that the link is up can send at once, whatever either end was before.
+#[test]
+fn restarts() {
+    run_all("simulation of restarts", Plan::restarts);
+}
+
+fn run_all(what: &str, plan: Planner) {
     if let Some(seed) = number("SIM_SEED") {
-        let (_, violation, trace) = run(seed, true);
+        let (_, violation, trace) = run(plan, seed, true);
         println!("{}", trace.join("\n"));
         assert_eq!(violation, None, "seed {seed}");
         return;
@@ -76,7 +92,7 @@ fn seeds() {
     let (next, micros) = (AtomicU64::new(0), AtomicU64::new(0));
     let work = || {
         while let Some(seed) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| *seed < seeds) {
-            let (elapsed, violation, _) = run(seed, false);
+            let (elapsed, violation, _) = run(plan, seed, false);
             micros.fetch_add(elapsed.as_micros() as u64, Ordering::Relaxed);
             if let Some(violation) = violation {
                 next.store(seeds, Ordering::Relaxed);
@@ -90,10 +106,10 @@ fn seeds() {
         threads.into_iter().find_map(|thread| thread.join().unwrap())
     });
     if let Some((seed, violation)) = found {
-        panic!("\n{}", explain(seed, &violation));
+        panic!("\n{}", explain(plan, seed, &violation));
     }
     let hours = micros.into_inner() as f64 / 3.6e9;
-    tell(&format!("simulation: {seeds} seeds, {hours:.1} simulated hours"));
+    tell(&format!("{what}: {seeds} seeds, {hours:.1} simulated hours"));
 }
 
 /// The test of the test: each of these faults is found, and without one nothing is.
@@ -104,8 +120,10 @@ fn every_fault_is_found() {
         let mut missed = Vec::new();
         while let Some(fault) = Fault::ALL.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
             fault::inject(Some(*fault));
-            let found =
-                FIRST.into_iter().chain(0..PATIENCE).find_map(|seed| Some((seed, run(seed, false).1?)));
+            let found = FIRST
+                .into_iter()
+                .chain(0..PATIENCE)
+                .find_map(|seed| Some((seed, run(Plan::new, seed, false).1?)));
             match found {
                 Some((seed, violation)) => tell(&format!("simulation: {fault:?}: seed {seed}: {violation}")),
                 None => missed.push(*fault),

@@ -116,6 +116,8 @@ pub struct Plan {
     pub steady: Duration,
     /// Whether recordings are sent on and on in the calm.
     pub besieged: bool,
+    /// Whether what an end sends as soon as it is told that the link is up must arrive.
+    pub prompt: bool,
 }
 
 impl Plan {
@@ -158,7 +160,25 @@ impl Plan {
         };
         let timely = skews[0] == skews[1] && !acts.iter().any(|(_, act)| proves(act));
         let besieged = dice.chance(0.4) && (!is_static || timely);
-        Self { configs, skews, acts, calm, steady, besieged }
+        Self { configs, skews, acts, calm, steady, besieged, prompt: false }
+    }
+
+    /// Ends that are ended and started again, one after the other, on a network that does nothing to datagrams.
+    pub fn restarts(dice: &mut Dice) -> Self {
+        let configs = configs(dice);
+        let skews = dice.pick(&[[0, 0], [0, 0], [0, 3_600_000_000], [-60_000_000, 100_000_000]]);
+        let delay = dice.ms(0, 300);
+        let mut acts = vec![(Duration::ZERO, Act::Weather(Weather { delay: [delay; 2], ..Weather::CALM }))];
+        let mut at = Duration::ZERO;
+        for _ in 0..3 {
+            at += dice.ms(40_000, 100_000);
+            let which = dice.below(2);
+            let lost = dice.chance(0.2);
+            acts.push((at, dice.pick(&[Act::Kill { which, lost }, Act::Stop { which }])));
+            acts.push((at + dice.ms(0, 3000), Act::Start { which }));
+        }
+        let calm = at + Duration::from_secs(5);
+        Self { configs, skews, acts, calm, steady: Duration::from_secs(5), besieged: false, prompt: true }
     }
 }
 

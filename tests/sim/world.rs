@@ -121,6 +121,8 @@ pub struct World {
     late: Duration,
     /// Frames of the calm that must still arrive, and by when.
     expected: BTreeMap<usize, Duration>,
+    /// Frames that were sent as soon as an end was told that the link is up, and by when they must arrive.
+    greetings: BTreeMap<usize, Duration>,
     batch: Vec<usize>,
     /// An end noticed that its clocks had parted, and acted on that.
     resumed: bool,
@@ -130,9 +132,9 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64, traced: bool) -> Self {
+    pub fn new(plan: fn(&mut Dice) -> Plan, seed: u64, traced: bool) -> Self {
         let mut dice = Dice(seed);
-        let plan = Plan::new(&mut dice);
+        let plan = plan(&mut dice);
         let place = |which: u8| Place {
             v4: Some(if which == 0 { Ipv4Addr::new(198, 51, 100, 1) } else { Ipv4Addr::new(10, 0, 0, 2) }),
             v6: Some(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(which) + 1)),
@@ -158,6 +160,7 @@ impl World {
             phase: Phase::Storm,
             late: Duration::ZERO,
             expected: BTreeMap::new(),
+            greetings: BTreeMap::new(),
             batch: Vec::new(),
             resumed: false,
             lines: [(Duration::ZERO, 0); 2],
@@ -278,6 +281,10 @@ impl World {
             }
             Output::Up => {
                 self.model.up(which, now);
+                self.say(|_| format!("end {which} is told that the link is up"));
+                if self.plan.prompt {
+                    self.greet(which);
+                }
                 Ok(())
             }
             Output::Down => {
@@ -431,6 +438,14 @@ impl World {
             self.with(which, |end, now| end.send(now, &frames));
         }
         self.batch.clear();
+    }
+
+    /// Frames of an end that waited for the link.
+    fn greet(&mut self, which: usize) {
+        let first = self.model.frames();
+        self.burst(which, 3);
+        let by = self.now + self.weather.delay[1] + self.plan.configs[0].pace * 4 + Duration::from_millis(50);
+        self.greetings.extend((first..self.model.frames()).map(|id| (id, by)));
     }
 
     fn length(&mut self, max: usize) -> usize {
@@ -591,6 +606,12 @@ impl World {
     fn progress(&mut self) {
         let mut lost = None;
         let (model, now) = (&self.model, self.now);
+        self.greetings.retain(|id, _| !model.arrived(*id));
+        if let Some((id, _)) = self.greetings.iter().find(|(_, by)| **by < now) {
+            let what = self.model.describe(*id);
+            self.judge::<()>(Err(format!("greeting: {what} did not arrive though the link was up")));
+            return;
+        }
         self.expected.retain(|id, by| {
             let waits = !model.arrived(*id);
             lost = lost.or((waits && *by < now).then_some(*id));

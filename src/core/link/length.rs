@@ -28,6 +28,8 @@ impl<R: Random> Link<R> {
     }
 
     pub(super) fn handle_pong(&mut self, now: Instant, n: u32) {
+        self.take_proof(n);
+        self.rise(now);
         if self.search.handle_pong(now, n) {
             self.set_budget();
         }

@@ -64,7 +64,7 @@ impl<R: Random> Link<R> {
             return;
         }
         self.heard_at = now.instant;
-        let wants_answer = !peer.seen;
+        let asks = !peer.seen;
         let mismatch = hello::mismatch(&self.settings, &peer);
         if !self.up {
             self.set_endpoint(now.instant, Some(from));
@@ -76,32 +76,62 @@ impl<R: Random> Link<R> {
                 if self.up {
                     self.go_down(now.instant, text.clone());
                 }
-                self.commands.push_back(Command::Agreed(false));
+                self.set_agreed(false);
                 self.say_once(now.instant, text);
             }
-            None => self.agree(now.instant, from),
+            None => self.agree(now.instant),
         }
-        let due = self.answered_at.is_none_or(|at| now.instant.duration_since(at) >= HELLO_ANSWER);
-        if wants_answer {
+        if asks {
             self.use_proven_sid();
-        }
-        if wants_answer && due {
-            self.answered_at = Some(now.instant);
-            self.send_hello(self.endpoint.unwrap_or(from), Under::Current);
+            let free_at = self.answered_at.map(|at| at + HELLO_ANSWER).filter(|at| now.instant < *at);
+            self.answer_at = Some(free_at.unwrap_or(now.instant));
+            if free_at.is_none() {
+                self.answer_hello(now.instant);
+            }
         }
         if !known {
             self.schedule_hello(now.instant);
         }
     }
 
-    /// The peer's hello fits.
-    fn agree(&mut self, now: Instant, from: Path) {
-        self.set_ceiling(now);
-        if !self.up {
-            self.go_up(now, from);
+    /// The peer has asked for this end's hello.
+    pub(super) fn answer_hello(&mut self, now: Instant) {
+        self.answer_at = None;
+        self.answered_at = Some(now);
+        if let Some(endpoint) = self.endpoint {
+            self.say_hello(endpoint, Under::Current, self.is_known());
         }
+    }
+
+    /// The peer's hello fits: frames pass from now on.
+    fn agree(&mut self, now: Instant) {
+        self.set_ceiling(now);
         let routes = self.peer.as_ref().map(|peer| peer.routes.clone());
-        self.take_routes(routes.unwrap_or_default());
+        let news = self.set_routes(routes.unwrap_or_default());
+        if !self.agreed {
+            self.set_agreed(true);
+        }
+        if !self.up {
+            self.rise(now);
+        } else if news {
+            self.events.push_back(Event::Routes(self.routes.clone()));
+        }
+    }
+
+    /// That the link is up is said when the peer has this end's hello too, and opens what this end sends: what is sent
+    /// on that word arrives.
+    pub(super) fn rise(&mut self, now: Instant) {
+        if !self.up
+            && self.agreed
+            && self.is_heard()
+            && self.peer.as_ref().is_some_and(|peer| peer.seen)
+            && let Some(endpoint) = self.endpoint
+        {
+            self.go_up(now, endpoint);
+            if !self.routes.is_empty() {
+                self.events.push_back(Event::Routes(self.routes.clone()));
+            }
+        }
     }
 
     fn go_up(&mut self, now: Instant, from: Path) {
@@ -110,25 +140,24 @@ impl<R: Random> Link<R> {
         self.used_at = now;
         self.said.clear();
         self.resolve_at = None;
-        self.commands.push_back(Command::Agreed(true));
         let endpoint = from.remote;
         let name = self.peer.as_ref().map_or_else(String::new, |peer| peer.name.clone());
         self.log(1, format!("link up with {endpoint}, the peer's \"{}\"", printable(&name)));
         self.events.push_back(Event::Up { endpoint, name });
         self.caller.restart(now);
+        // The peer waits for the same.
+        self.send_hello(from, Under::Current);
         self.schedule_hello(now);
     }
 
-    /// The peer offers these routes. Sources within those that may be taken are its own from now on.
-    pub(super) fn take_routes(&mut self, routes: Vec<IpNet>) {
-        if self.routes == routes {
-            return;
-        }
-        self.events.push_back(Event::Routes(routes.clone()));
+    /// The peer offers these routes; false: as before. Sources within those that may be taken are its own from now on.
+    pub(super) fn set_routes(&mut self, routes: Vec<IpNet>) -> bool {
+        let news = self.routes != routes;
         self.routes = routes;
-        if self.settings.sources.is_some() {
+        if news && self.settings.sources.is_some() {
             self.tell_sources();
         }
+        news
     }
 
     /// Tells the lane which inner source addresses are the peer's.

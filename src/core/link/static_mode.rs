@@ -11,7 +11,7 @@ use crate::core::path::Path;
 use crate::core::sid::Sid;
 use crate::core::stats::Drop;
 use crate::crypto::Random;
-use crate::wire::control::Message;
+use crate::wire::control::{self, Message};
 
 /// Challenges that are remembered: more than are answered in the life of a sid.
 const ANSWERED: usize = 128;
@@ -113,8 +113,38 @@ impl<R: Random> Link<R> {
     pub(super) fn switch(&mut self, under: Under) {
         if let Keying::Static(keying) = &mut self.keying {
             keying.sending.switched();
+            (keying.asked, keying.proven) = (None, false);
         }
         self.commands.push_back(Command::Switch(under));
+    }
+
+    /// A hello of the peer does not tell under which sids it heard this end, nor whether that was before a restart: asks
+    /// whether it opens what is sent now.
+    pub(super) fn ask_proof(&mut self, to: Path, under: Under) {
+        let [padding, n @ ..] = self.random.bytes::<5>();
+        let Keying::Static(keying) = &mut self.keying else { return };
+        let n = *keying.asked.get_or_insert(u32::from_be_bytes(n));
+        self.commands.push_back(Command::Control {
+            body: control::ping(n, usize::from(padding % 64)),
+            to,
+            under,
+        });
+    }
+
+    /// The peer opened the ping of this number.
+    pub(super) fn take_proof(&mut self, n: u32) {
+        if let Keying::Static(keying) = &mut self.keying {
+            keying.proven |= keying.asked == Some(n);
+        }
+    }
+
+    /// Whether the peer opens what this end sends.
+    pub(super) fn is_heard(&self) -> bool {
+        match &self.keying {
+            Keying::Static(keying) => keying.proven,
+            // No session is confirmed otherwise.
+            Keying::Handshake(_) => true,
+        }
     }
 
     /// Nothing that was live or asked for before counts any more, and frames use a new sid.
