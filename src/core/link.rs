@@ -121,6 +121,8 @@ pub struct Link<R> {
     /// Static mode: since when the peer has proven a sid and not been heard under one that is live.
     doubt: Option<Instant>,
     sign_at: Option<Instant>,
+    /// When a call was last begun because a host said that the peer is away.
+    refused_at: Option<Instant>,
     heard_at: Instant,
     /// When the link came up, or frames last passed.
     used_at: Instant,
@@ -201,6 +203,7 @@ impl<R: Random> Link<R> {
             resumed_at: None,
             doubt: None,
             sign_at: None,
+            refused_at: None,
             heard_at: instant,
             used_at: instant,
             frames: [0; 2],

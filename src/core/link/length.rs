@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::Link;
+use super::{Keying, Link};
 use crate::core::lane::{Command, Under};
+use crate::core::limits::SILENCE;
 use crate::crypto::Random;
 use crate::wire::control;
 use crate::wire::datagram::Framing;
@@ -35,9 +36,19 @@ impl<R: Random> Link<R> {
         }
     }
 
-    /// Nobody vouches for this, so that it is only said, and only while the peer is away.
+    /// Nobody vouches for this. While the peer is away it is said; while the link is up it may mean that the peer is
+    /// just being restarted and will know no session, so that a call begins beside the one there is, now and then.
     pub(super) fn handle_refused(&mut self, now: Instant, to: SocketAddr) {
-        if !self.up && self.target().is_some_and(|target| target.remote == to) {
+        if self.target().is_none_or(|target| target.remote != to) {
+            return;
+        }
+        if self.up {
+            let recent = self.refused_at.is_some_and(|at| now < at + SILENCE);
+            if let (Keying::Handshake(sessions), false) = (&mut self.keying, recent) {
+                self.refused_at = Some(now);
+                sessions.begin(now);
+            }
+        } else {
             let (host, port) = (to.ip(), to.port());
             self.say_once(
                 now,

@@ -152,3 +152,43 @@ fn sid_of(flying: &Flying) -> Sid {
     let tag = Framing::Static.tag(&flying.bytes).unwrap();
     lane::unmask(&keys.mask(&tag), &flying.bytes).0
 }
+
+#[test]
+fn a_peer_that_is_back_a_second_after_its_goodbye_is_called_within_another() {
+    let mut world = World::with(handshake(0), handshake(1), [0, 0]);
+    world.run(5.0);
+    world.ends[0].link.handle_stop(false);
+    world.drain();
+    assert!(!world.ends[1].link.is_up());
+    world.cut = true;
+    let before = world.record.len();
+    world.run(1.0);
+    world.cut = false;
+    world.restart(0);
+    world.run(1.5);
+    assert!(world.up(), "{:?}", world.ends[1].log);
+    assert!(world.record[before..].len() < 20, "no storm");
+    world.assert_carries();
+}
+
+#[test]
+fn an_end_that_is_told_that_its_peer_is_away_calls_now_and_then() {
+    let mut world = World::with(handshake(0), handshake(1), [0, 0]);
+    world.run(5.0);
+    world.restart(0);
+    let refused = Notice::Refused { to: MON.parse().unwrap() };
+    let now = world.now(1);
+    world.ends[1].link.handle_notice(now, refused.clone());
+    world.run(0.2);
+    world.assert_carries();
+    // Anybody can say so, over and over.
+    let keys = LinkKeys::new(&[42; 32]);
+    let before = world.record.len();
+    for _ in 0..140 {
+        let now = world.now(1);
+        world.ends[1].link.handle_notice(now, refused.clone());
+        world.run(0.1);
+    }
+    assert!(!world.record[before..].iter().any(|flying| wrap::is_probe(&keys, &flying.bytes)));
+    assert!(world.up() && !world.ends[1].said("link down"));
+}
