@@ -20,8 +20,10 @@ use crate::fault::{self, Fault};
 use crate::wire::control::{self, Message};
 use crate::wire::datagram::{Framing, Kind};
 
+/// Length of the control message that carries a challenge, of a sid or of a path, in bytes.
+pub const CHALLENGE_BODY: usize = 20;
 /// Length of a datagram that carries a challenge, in bytes; nothing shorter is challenged.
-pub const CHALLENGE_DATAGRAM: usize = Framing::Static.overhead() + 20;
+pub const CHALLENGE_DATAGRAM: usize = Framing::Static.overhead() + CHALLENGE_BODY;
 
 /// What to do about a datagram of a sid that was not live in the lane when it came.
 #[derive(Debug, Clone, PartialEq)]

@@ -759,7 +759,7 @@ fn the_peer_is_followed_to_a_new_address_but_a_copy_cannot_move_it() {
     let mut world = World::new();
     world.run(5.0);
     world.ends[1].address = "203.0.113.7:4242".parse().unwrap();
-    world.send(1, &[b"from elsewhere"]);
+    world.send(1, &[b"from another address, not home"]);
     world.run(2.0);
     assert!(world.ends[0].said("the peer moved to 203.0.113.7:4242"), "{:?}", world.ends[0].log);
     world.assert_carries();
@@ -1059,7 +1059,7 @@ fn a_pinned_peer_is_not_followed() {
     let mut world = World::with(pinned, settings(1), [0, 0]);
     world.run(5.0);
     world.ends[1].address = "203.0.113.7:4242".parse().unwrap();
-    world.send(1, &[b"from elsewhere"]);
+    world.send(1, &[b"from another address, not home"]);
     world.run(3.0);
     assert!(!world.ends[0].said("moved"));
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::orders::Name;
 use super::{Command, Key, Notice, Received, Settings, Sink};
+use crate::core::admission::CHALLENGE_BODY;
 use crate::core::inner::Inner;
 use crate::core::limits::{INITIATION, PATH_INTERVAL, SID_PREVIOUS, SIGN_INTERVAL};
 use crate::core::path::Path;
@@ -291,7 +292,9 @@ impl Inward {
         }
         let newest = key.until.is_none() && key.window.is_newest(header.counter);
         let result = self.pass_on(now, index, header, Origin { from, ecn }, &datagram[range], sink);
-        if newest && self.endpoint.is_some_and(|endpoint| !endpoint.covers(&from)) {
+        // The challenge is no longer than what brings it about.
+        let long_enough = datagram.len() >= framing.overhead() + CHALLENGE_BODY;
+        if newest && long_enough && self.endpoint.is_some_and(|endpoint| !endpoint.covers(&from)) {
             self.notice_move(now, from, sink);
         }
         result

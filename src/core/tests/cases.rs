@@ -179,7 +179,7 @@ fn a_relay_of_copies_cannot_move_the_link() {
         for second in 0..30 {
             world.run(1.0);
             let end = &mut world.ends[1];
-            end.lane.handle_frames(&[b"a frame"], &mut end.out);
+            end.lane.handle_frames(&[b"a frame of some length"], &mut end.out);
             world.settle(1);
             while let Some(flying) = world.wire.pop_front() {
                 if flying.to == thief {
@@ -214,5 +214,24 @@ fn what_was_recorded_begins_no_move() {
         world.run(6.0);
         assert!(!world.ends[0].said("moved"));
         world.assert_carries();
+    }
+}
+
+#[test]
+fn a_move_is_not_questioned_at_greater_length_than_what_tells_of_it() {
+    for mut world in links() {
+        let (before, elsewhere) = (world.record.len(), "203.0.113.7:4242".parse().unwrap());
+        world.ends[1].address = elsewhere;
+        world.send(1, &[b"."]);
+        world.run(3.0);
+        let mut longest = 0;
+        for flying in &world.record[before..] {
+            if flying.from == elsewhere {
+                longest = longest.max(flying.bytes.len());
+            } else if flying.to == elsewhere {
+                assert!(flying.bytes.len() <= longest, "{} bytes for {longest}", flying.bytes.len());
+            }
+        }
+        assert!(world.ends[0].said("the peer moved to 203.0.113.7:4242"), "{:?}", world.ends[0].log);
     }
 }

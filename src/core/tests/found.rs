@@ -51,7 +51,7 @@ fn the_peer_is_followed_though_a_recorded_call_was_answered_later() {
     world.ends[1].address = "203.0.113.9:5000".parse().unwrap();
     for _ in 0..20 {
         world.run(0.5);
-        world.send(1, &[b"from elsewhere"]);
+        world.send(1, &[b"from another address, not home"]);
     }
     assert!(world.ends[0].said("the peer moved to 203.0.113.9:5000"), "{:?}", world.ends[0].log);
 }
