@@ -86,8 +86,8 @@ impl Lane {
 
     /// What the link must know once a second.
     pub fn report(&mut self) -> Report {
-        let (sent_under_key, used_length) = self.outward.report();
-        Report { stats: self.stats(), sent_under_key, used_length }
+        let (key_used_up, used_length) = self.outward.report();
+        Report { stats: self.stats(), key_used_up, used_length }
     }
 
     /// Carries out what the link decided.

@@ -6,6 +6,11 @@ use std::time::Duration;
 pub const COUNTER_END: u32 = 1 << 29;
 /// A sender changes its key when a counter gets here, far before it has to.
 pub const COUNTER_ROTATE: u32 = 1 << 27;
+/// Nothing is sealed under a key that sealed so many cipher blocks of 16 bytes: [`COUNTER_END`] datagrams of 512 bytes.
+/// Longer ones get here first.
+pub const BLOCKS_END: u64 = 1 << 34;
+/// A sender changes its key when it sealed so many, as with [`COUNTER_ROTATE`].
+pub const BLOCKS_ROTATE: u64 = 1 << 33;
 /// Counters a replay window remembers: a batch of 64 KiB trains may be overtaken as a whole.
 pub const WINDOW: u32 = 8192;
 

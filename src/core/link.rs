@@ -24,7 +24,7 @@ use super::caller::{Caller, Turn};
 use super::clock::Now;
 use super::hello;
 use super::lane::{Command, Notice, Report, Under};
-use super::limits::{BUDGET_BASE, COUNTER_ROTATE, OUTER_V4, OUTER_V6, REPEAT, RESOLVE};
+use super::limits::{BUDGET_BASE, OUTER_V4, OUTER_V6, REPEAT, RESOLVE};
 use super::mtu::Search;
 use super::path::{Path, Validation};
 use super::sending::Sending;
@@ -314,7 +314,7 @@ impl<R: Random> Link<R> {
 
     /// What the lane told, about once a second.
     pub fn handle_report(&mut self, now: Now, report: &Report) {
-        let Report { stats: lane, sent_under_key, used_length } = report;
+        let Report { stats: lane, key_used_up, used_length } = report;
         let heard = lane.datagrams_in != self.datagrams_in;
         #[cfg(test)]
         let heard = heard || fault::is(Fault::SilenceIgnored);
@@ -335,7 +335,7 @@ impl<R: Random> Link<R> {
         if *used_length {
             self.search.handle_use(now.instant);
         }
-        if *sent_under_key >= COUNTER_ROTATE {
+        if *key_used_up {
             self.renew_keys(now.instant);
         }
     }

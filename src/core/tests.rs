@@ -12,6 +12,7 @@ use super::admission::CHALLENGE_DATAGRAM;
 use super::clock::Now;
 use super::inner::Inner;
 use super::lane::{self, Command, Key, Lane, Notice, Sink, Under};
+use super::limits::{BLOCKS_END, BLOCKS_ROTATE};
 use super::link::{Event, Link};
 use super::path::Path;
 use super::sid::Sid;
@@ -1024,10 +1025,31 @@ fn a_key_at_its_last_counter_is_changed_before() {
     world.run(3.0);
     let now = world.now(1);
     let end = &mut world.ends[1];
-    let sent_under_key = super::limits::COUNTER_ROTATE;
-    end.link.handle_report(now, &lane::Report { sent_under_key, ..end.lane.report() });
+    end.link.handle_report(now, &lane::Report { key_used_up: true, ..end.lane.report() });
     end.link.handle_timeout(now);
     assert!(matches!(end.link.poll_command(), Some(Command::Prepare(..))));
+}
+
+#[test]
+fn a_key_that_sealed_many_blocks_is_changed_without_losing_a_frame_and_refuses_at_the_end() {
+    for (mon, fri) in [(settings(0), settings(1)), (handshake(0), handshake(1))] {
+        let mut world = World::with(mon, fri, [0, 0]);
+        world.run(3.0);
+        for (worn, changes) in [(0, false), (BLOCKS_ROTATE - 100, true)] {
+            world.ends[1].lane.outward.wear(worn);
+            let before = world.prepared.len();
+            for _ in 0..30 {
+                world.assert_carries();
+                world.run(0.05);
+            }
+            // A frame of 100 bytes is seven blocks, and one for its header.
+            assert_eq!(world.prepared.len() > before, changes, "after {worn} blocks");
+        }
+        world.ends[1].lane.outward.wear(BLOCKS_END);
+        world.ends[0].out.frames.clear();
+        world.send(1, &[b"under a key that is used up"]);
+        assert!(world.ends[0].out.frames.is_empty());
+    }
 }
 
 #[test]

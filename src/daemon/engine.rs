@@ -336,11 +336,7 @@ impl Engine {
         let mut stats = one.stats.plus(&two.stats);
         // What was overtaken and then came is missing no more, but a counter never falls.
         stats.datagrams_lost = stats.datagrams_lost.max(self.stats.datagrams_lost);
-        Report {
-            stats,
-            sent_under_key: one.sent_under_key.max(two.sent_under_key),
-            used_length: report.used_length,
-        }
+        Report { stats, key_used_up: one.key_used_up || two.key_used_up, used_length: report.used_length }
     }
 
     fn traffic(&self) -> Traffic {

@@ -10,7 +10,7 @@ use crate::config::{KeyMode, Mode};
 use crate::core::clock::{Now, Watch};
 use crate::core::inner::Inner;
 use crate::core::lane::{self, Command, Key, Lane, Notice, Sink};
-use crate::core::limits::{COUNTER_ROTATE, ETHERNET};
+use crate::core::limits::ETHERNET;
 use crate::core::link::{Event, Link};
 use crate::core::path::Path;
 use crate::crypto::keys::LinkKeys;
@@ -250,7 +250,7 @@ impl End {
             self.tick_at = now.instant + TICK;
             let mut report = self.lane.report();
             if std::mem::take(&mut self.exhausted) {
-                report.sent_under_key = COUNTER_ROTATE;
+                report.key_used_up = true;
             }
             self.link.handle_report(now, &report);
         }

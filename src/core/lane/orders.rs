@@ -190,8 +190,8 @@ impl Notice {
 pub struct Report {
     /// All counters since the start.
     pub stats: Stats,
-    /// Datagrams sent under the current key.
-    pub sent_under_key: u32,
+    /// Whether the key that is sent under is nearly used up.
+    pub key_used_up: bool,
     /// Whether a datagram longer than [`BUDGET_BASE`](crate::core::limits::BUDGET_BASE) went out since the
     /// last report.
     pub used_length: bool,

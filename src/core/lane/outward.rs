@@ -3,7 +3,9 @@
 use super::orders::Name;
 use super::train::Train;
 use super::{Command, Notice, Settings, Sink, Under, seal};
-use crate::core::limits::{BUDGET_BASE, COUNTER_END, DATAGRAM_MAX};
+use crate::core::limits::{
+    BLOCKS_END, BLOCKS_ROTATE, BUDGET_BASE, COUNTER_END, COUNTER_ROTATE, DATAGRAM_MAX,
+};
 use crate::core::path::Path;
 use crate::core::stats::{Drop, Stats};
 use crate::crypto::aead::{Aead, TAG};
@@ -15,6 +17,8 @@ struct SendKey {
     name: Name,
     aead: Aead,
     counter: u32,
+    /// Cipher blocks sealed so far.
+    blocks: u64,
 }
 
 /// One lane's way out.
@@ -64,11 +68,17 @@ impl Outward {
         self.stats
     }
 
-    /// Datagrams sent under the current key, and whether a long one was among those since the last call.
-    pub fn report(&mut self) -> (u32, bool) {
+    /// Whether the current key is nearly used up, and whether a long datagram went out since the last call.
+    pub fn report(&mut self) -> (bool, bool) {
         self.settings.inner.renew();
-        let counter = self.current.as_ref().map_or(0, |key| key.counter);
-        (counter, std::mem::take(&mut self.used_length))
+        let used_up = self.current.as_ref().is_some_and(SendKey::is_nearly_used_up);
+        (used_up, std::mem::take(&mut self.used_length))
+    }
+
+    /// As if so many cipher blocks had been sealed under the current key.
+    #[cfg(test)]
+    pub fn wear(&mut self, blocks: u64) {
+        self.current.iter_mut().for_each(|key| key.blocks = blocks);
     }
 
     /// Carries out what the link decided, as far as it concerns this way.
@@ -77,7 +87,7 @@ impl Outward {
         match command {
             Command::Prepare(under, key) => {
                 let aead = self.settings.aead(self.settings.direction, key);
-                let key = SendKey { name: key.name(), aead, counter: 0 };
+                let key = SendKey { name: key.name(), aead, counter: 0, blocks: 0 };
                 *self.own(*under) = Some(key);
             }
             Command::Switch(under) => {
@@ -207,11 +217,11 @@ impl Outward {
 
     /// Seals the body of `length` bytes that stands at the train's end.
     fn seal_next(&mut self, kind: Kind, length: usize, sink: &mut impl Sink) {
-        let Some(key) = self.current.as_mut().filter(|key| key.counter < COUNTER_END) else {
+        let Some(key) = self.current.as_mut().filter(|key| key.lasts()) else {
             self.stats.drop(Drop::NoPeer);
             return;
         };
-        let (header, sid) = key.next(kind, self.settings.lane);
+        let (header, sid) = key.next(kind, self.settings.lane, length);
         if self.train.add(header, sid, &key.aead, length).is_err() {
             self.stats.drop(Drop::TooBig);
             return;
@@ -247,11 +257,11 @@ impl Outward {
             Under::Aside if self.aside.is_some() => &mut self.aside,
             Under::Current | Under::Next | Under::Spare | Under::Aside => &mut self.current,
         };
-        let Some(key) = own.as_mut().filter(|key| key.counter < COUNTER_END) else {
+        let Some(key) = own.as_mut().filter(|key| key.lasts()) else {
             self.stats.drop(Drop::NoPeer);
             return;
         };
-        let (header, sid) = key.next(Kind::Control, lane);
+        let (header, sid) = key.next(Kind::Control, lane, body.len());
         let mut datagram: Vec<u8> = sid.iter().flatten().copied().collect();
         datagram.extend(header.emit());
         datagram.extend(body);
@@ -264,14 +274,24 @@ impl Outward {
 }
 
 impl SendKey {
-    /// The header of the next datagram, and its sid in static mode.
-    fn next(&mut self, kind: Kind, lane: u8) -> (Header, Option<[u8; SID]>) {
+    fn lasts(&self) -> bool {
+        self.counter < COUNTER_END && self.blocks < BLOCKS_END
+    }
+
+    fn is_nearly_used_up(&self) -> bool {
+        self.counter >= COUNTER_ROTATE || self.blocks >= BLOCKS_ROTATE
+    }
+
+    /// The header of the next datagram, which has `length` bytes of body, and its sid in static mode.
+    fn next(&mut self, kind: Kind, lane: u8, length: usize) -> (Header, Option<[u8; SID]>) {
         let (slot, sid) = match self.name {
             Name::Sid(sid) => (0, Some(sid.0)),
             Name::Slot(slot) => (slot, None),
         };
         let header = Header { slot, kind, lane, counter: self.counter };
         self.counter += 1;
+        // Those of the body, and the header's.
+        self.blocks += length.div_ceil(16) as u64 + 1;
         (header, sid)
     }
 }
