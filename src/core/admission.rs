@@ -95,6 +95,8 @@ pub struct Admission {
     keys: Arc<LinkKeys>,
     cipher: Cipher,
     direction: u8,
+    /// The clock at the start, in microseconds.
+    since: u64,
     floor: Option<u64>,
     writable: bool,
     live: Option<Sid>,
@@ -113,18 +115,20 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// A gate with nothing live.
+    /// A gate with nothing live; `since` is the clock at the start, in microseconds.
     pub fn new(
         keys: Arc<LinkKeys>,
         cipher: Cipher,
         direction: u8,
         floor: Option<u64>,
         writable: bool,
+        since: u64,
     ) -> Self {
         Self {
             keys,
             cipher,
             direction,
+            since,
             floor,
             writable,
             live: None,
@@ -256,10 +260,14 @@ impl Admission {
         };
         let theirs = 1 - self.direction;
         if self.open_as(self.cipher, self.direction, sid, received).is_ok() {
-            Some(
+            // This end may have drawn an older sid itself, before it was started again.
+            Some(if sid.time() < self.since {
+                "datagrams arrive that are sealed in this end's own direction: either something sends back what this \
+                 end sent before its start, or key.direction is the same on both ends"
+            } else {
                 "datagrams arrive that are sealed in this end's own direction: \
-                 set key.direction to 0 on one end and to 1 on the other",
-            )
+                 set key.direction to 0 on one end and to 1 on the other"
+            })
         } else if self.open_as(other, theirs, sid, received).is_ok() {
             Some("the peer uses another cipher: set key.cipher alike on both ends")
         } else {

@@ -148,6 +148,7 @@ impl<R: Random> Link<R> {
             settings.direction,
             settings.floor,
             settings.floor_writable,
+            now.wall,
         );
         let sending = Sending::new(now.instant);
         let (replied_at, answered) = ([None; 4], VecDeque::new());

@@ -192,3 +192,21 @@ fn an_end_that_is_told_that_its_peer_is_away_calls_now_and_then() {
     assert!(!world.record[before..].iter().any(|flying| wrap::is_probe(&keys, &flying.bytes)));
     assert!(world.up() && !world.ends[1].said("link down"));
 }
+
+#[test]
+fn what_an_end_sent_before_its_restart_and_gets_back_brings_no_wrong_advice() {
+    let mut world = World::new();
+    world.run(5.0);
+    world.ends[0].link.handle_stop(false);
+    world.drain();
+    world.restart(0);
+    world.cut = true;
+    let own: Vec<_> = world.record.iter().filter(|flying| flying.from.to_string() == MON).cloned().collect();
+    for flying in own {
+        world.inject(Flying { from: flying.to, to: flying.from, ..flying });
+    }
+    let end = &world.ends[0];
+    assert!(end.stats().drops(Drop::BadTag) > 0);
+    assert!(end.said("something sends back what this end sent before its start"), "{:?}", end.log);
+    assert!(!end.said("set key.direction"), "{:?}", end.log);
+}
