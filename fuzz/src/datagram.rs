@@ -15,7 +15,7 @@ use tund::crypto::Random;
 use tund::crypto::aead::TAG;
 use tund::crypto::keys::LinkKeys;
 use tund::privsep::message::{LinkSettings, MAX_TEXT};
-use tund::wire::control::{self, Message};
+use tund::wire::control::{self, Hello, Message};
 use tund::wire::datagram::{Framing, Header, Kind};
 
 use crate::script::{Script, beginning};
@@ -72,6 +72,8 @@ struct Out {
     nonces: BTreeSet<([u8; 16], u32)>,
     /// The last one that was sent.
     challenge: [u8; 16],
+    /// The number of the last ping that was sent.
+    ping: Option<u32>,
     notices: VecDeque<Notice>,
 }
 
@@ -90,6 +92,7 @@ impl Sink for Out {
                 Ok(Some(Message::Challenge { challenge } | Message::Path { challenge })) => {
                     self.challenge = challenge;
                 }
+                Ok(Some(Message::Ping { n, .. })) => self.ping = Some(n),
                 sent => assert!(matches!(sent, Ok(Some(_))), "what is sent must be sound"),
             }
         }
@@ -105,7 +108,7 @@ impl Sink for Out {
 impl Out {
     fn new(keys: Arc<LinkKeys>) -> Self {
         let (nonces, notices) = (BTreeSet::new(), VecDeque::new());
-        Self { keys, frames: 0, sent: 0, nonces, challenge: [0; 16], notices }
+        Self { keys, frames: 0, sent: 0, nonces, challenge: [0; 16], ping: None, notices }
     }
 }
 
@@ -176,7 +179,14 @@ impl End {
     /// A hello that fits, so that frames pass from here on.
     fn fitting_hello(&mut self, from: SocketAddr, script: &mut Script<'_>) {
         let hello = hello::own(&settings([10, 0, 0, 2], [10, 0, 0, 1]), 1463, script.byte() & 1 == 1);
-        self.control(from, &Message::Hello(hello), script);
+        let (sid, counter) = (self.sid(script), script.number().into());
+        self.control_under(from, &Message::Hello(hello.clone()), sid, counter);
+        // What else it takes until the link is up, out of the way of what the script sends.
+        let sid = Sid::new(&self.keys, sid.time().wrapping_add(1), [9; 4]);
+        if let Some(n) = self.out.ping {
+            self.control_under(from, &Message::Pong { n, received: 1 }, sid, 0);
+            self.control_under(from, &Message::Hello(Hello { seen: true, ..hello }), sid, 1);
+        }
     }
 
     /// The reply to the last challenge, of whatever sort it was.
@@ -190,9 +200,13 @@ impl End {
     }
 
     fn control(&mut self, from: SocketAddr, message: &Message, script: &mut Script<'_>) {
+        let (sid, counter) = (self.sid(script), script.number().into());
+        self.control_under(from, message, sid, counter);
+    }
+
+    fn control_under(&mut self, from: SocketAddr, message: &Message, sid: Sid, counter: u32) {
         let mut body = Vec::new();
         control::encode(message, &mut body);
-        let (sid, counter) = (self.sid(script), script.number().into());
         let header = Header { slot: 0, kind: Kind::Control, lane: 0, counter };
         let mut bytes = self.seal(1 - OWN, sid, header, &body);
         self.receive(from, &mut bytes);

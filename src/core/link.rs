@@ -4,6 +4,7 @@
 //! carry the commands to the lane, then [`Link::poll_event`] until it is empty, and call
 //! [`Link::handle_timeout`] no later than [`Link::poll_timeout`] says. `Now::instant` never goes back.
 
+mod greeting;
 mod handshake;
 mod idle;
 mod length;
@@ -20,9 +21,8 @@ use std::time::Instant;
 use ipnet::IpNet;
 
 use super::admission::Admission;
-use super::caller::{Caller, Turn};
+use super::caller::Caller;
 use super::clock::Now;
-use super::hello;
 use super::lane::{Command, Notice, Report, Under};
 use super::limits::{BUDGET_BASE, OUTER_V4, OUTER_V6, REPEAT, RESOLVE};
 use super::mtu::Search;
@@ -437,57 +437,6 @@ impl<R: Random> Link<R> {
     fn is_pinned(&self, from: SocketAddr) -> bool {
         let endpoint = self.endpoint.map(|endpoint| endpoint.remote.ip() == from.ip());
         self.caller.knows(from) || endpoint.unwrap_or(self.caller.remote().is_none())
-    }
-
-    fn repeat_hello(&mut self, now: Instant, target: Path) {
-        if self.has_keys() {
-            if !self.has_sessions() {
-                self.take_turn(now, target);
-            }
-            if let Some(target) = self.target() {
-                self.send_hello(target, Under::Current);
-            }
-        }
-        self.schedule_hello(now);
-    }
-
-    /// Another try at a peer that may be away: says so, or turns to the next remote.
-    fn take_turn(&mut self, now: Instant, target: Path) {
-        match self.caller.turn(!self.up && (self.peer.is_none() || self.agreed)) {
-            Turn::Silent if !self.is_challenging() => {
-                self.say_once(now, format!(
-                        "no answer from {} yet: trying on; if it stays away, is tund running there, with the same \
-                         key, and its port open?",
-                        target.remote
-                    ));
-            }
-            Turn::Next(remote) => self.events.push_back(Event::Endpoint(remote)),
-            Turn::Same | Turn::Silent => {}
-        }
-    }
-
-    fn schedule_hello(&mut self, now: Instant) {
-        let keepalive = self.is_settled().then_some(self.settings.keepalive.interval);
-        self.caller.schedule(now, keepalive, &mut self.random);
-    }
-
-    /// Says hello, and asks for the peer's as long as one is needed.
-    fn send_hello(&mut self, to: Path, under: Under) {
-        let waits = self.agreed && !self.up;
-        self.say_hello(to, under, self.is_known() && !waits);
-    }
-
-    fn say_hello(&mut self, to: Path, under: Under, seen: bool) {
-        let hello = hello::own(&self.settings, self.own_budget, seen);
-        self.send_under(under, Message::Hello(hello), to);
-        if !self.up {
-            self.ask_proof(to, under);
-        }
-    }
-
-    fn set_agreed(&mut self, agreed: bool) {
-        self.agreed = agreed;
-        self.commands.push_back(Command::Agreed(agreed));
     }
 
     fn send(&mut self, message: Message, to: Path) {

@@ -90,16 +90,11 @@ impl<R: Random> Link<R> {
             }
         }
         if !known {
+            // A peer that asks for nothing was there before: what is still missing is asked for at once.
+            if !asks && self.agreed && !self.up {
+                self.send_hello(from, Under::Current);
+            }
             self.schedule_hello(now.instant);
-        }
-    }
-
-    /// The peer has asked for this end's hello.
-    pub(super) fn answer_hello(&mut self, now: Instant) {
-        self.answer_at = None;
-        self.answered_at = Some(now);
-        if let Some(endpoint) = self.endpoint {
-            self.say_hello(endpoint, Under::Current, self.is_known());
         }
     }
 
