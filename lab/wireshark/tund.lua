@@ -691,10 +691,11 @@ tund:register_heuristic("udp", function(buffer, pinfo, root)
 end)
 
 local ports, port = DissectorTable.get("udp.port"), nil
-function tund.prefs_changed()
+local function follow_port()
     if port == tund.prefs.port then return end
     if port then ports:remove(port, tund) end
     port = tund.prefs.port
     ports:add(port, tund)
 end
-tund.prefs_changed()
+tund.prefs_changed = follow_port
+follow_port()

@@ -22,7 +22,9 @@ fn shown(host: &Host, file: &Path, logs: Option<&str>) -> String {
         file.display(),
         script.display()
     );
-    host.run(&command).unwrap()
+    let text = host.run(&command).unwrap();
+    assert!(!text.contains("traceback"), "{text}");
+    text
 }
 
 /// A link with a key log at each end, the logs as the dissector wants them, and what crossed the wire.
