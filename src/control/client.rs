@@ -195,7 +195,8 @@ fn find(link: Option<&str>) -> Result<Vec<Socket>, Fatal> {
     sockets.sort_by(|a, b| a.name.cmp(&b.name));
     match (sockets.is_empty(), link) {
         (true, Some(link)) => {
-            let remedy = "see `tund status` for those that do, or name the configuration file";
+            let remedy = "`tund status` shows those that do; one that has ended said why in its log, and \
+                          `tund doctor FILE` looks for what stands in its way";
             Err(Fatal::new(FAILED, format!("no link {link} runs, or it is another user's: {remedy}")))
         }
         (true, None) | (false, _) => Ok(sockets),

@@ -70,8 +70,8 @@ pub fn full(link: &Status, now: u64) -> String {
         None => line("peer", "not known yet".to_owned()),
     }
     let device = link.device.as_deref().unwrap_or("not open yet");
-    let addresses = link.addresses.join(", ");
-    line("device", format!("{device}: {}, MTU {}, {addresses}", link.mode, link.mtu));
+    let addresses: String = link.addresses.iter().map(|address| format!(", {address}")).collect();
+    line("device", format!("{device}: {}, MTU {}{addresses}", link.mode, link.mtu));
     let renewed = link.keys_since.map(|since| format!(", {} old", ago(since))).unwrap_or_default();
     line("keys", format!("{}{renewed}", link.keys));
     link.key_log.iter().for_each(|file| line("key log", format!("{file}: whoever has it reads this link")));

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::panic;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
@@ -41,6 +41,8 @@ use crate::wire::datagram::Framing;
 /// Messages of the worker that may wait for the control side, and as many notices that anybody with a
 /// recording can cause: they have a queue of their own, so that a flood of them displaces nothing else.
 const NOTICES: usize = 256;
+/// What could not be sent is told as the reason of silence for so long; the worker says it again every minute.
+const UNSENT: Duration = Duration::from_secs(65);
 /// How often the worker is asked for its counters.
 const TICK: Duration = Duration::from_secs(1);
 /// The same while verb 5 prints a letter for each datagram and frame.
@@ -134,6 +136,8 @@ struct Engine {
     patience: Option<Patience>,
     /// What keys are derived with, where they are wanted for a key log.
     logged: Option<lane::Settings>,
+    /// What could not be sent last, and why.
+    unsent: Option<(Instant, String)>,
 }
 
 impl Engine {
@@ -184,6 +188,7 @@ impl Engine {
             wanted: None,
             patience,
             logged: key_log.then_some(lane),
+            unsent: None,
         })
     }
 
@@ -301,17 +306,29 @@ impl Engine {
                 self.wanted = self.wanted.map(|workers| workers.saturating_sub(1));
                 if self.wanted == Some(0) {
                     self.wanted = None;
-                    let state = self.link.state(now().instant, &self.stats);
-                    self.tell(&ToParent::State(Box::new(state)))?;
+                    self.tell_state()?;
                 }
             }
             FromWorker::Note(text) => say!(1, "{text}"),
-            FromWorker::SendFailed { to, error } => say!(1, "cannot send to {to}: {}", remedy(&error, to)),
+            FromWorker::SendFailed { to, error } => {
+                let text = format!("cannot send to {to}: {}", remedy(&error, to));
+                say!(1, "{text}");
+                self.unsent = Some((now().instant, text));
+            }
             FromWorker::DeviceLost(error) => {
                 return Err(Ending::failed(format!("the device is lost: {error}")));
             }
         }
         Ok(())
+    }
+
+    /// A peer that does not answer may not have been asked.
+    fn tell_state(&self) -> Result<(), Ending> {
+        let now = now().instant;
+        let mut state = self.link.state(now, &self.stats);
+        let unsent = self.unsent.as_ref().filter(|(at, _)| now.saturating_duration_since(*at) < UNSENT);
+        state.problem = state.problem.or_else(|| unsent.map(|(_, text)| text.clone()));
+        self.tell(&ToParent::State(Box::new(state)))
     }
 
     /// Says goodbye to the peer and ends for this reason; empty: the parent knows.

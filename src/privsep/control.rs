@@ -43,6 +43,8 @@ pub(super) struct Control {
     state: Option<LinkState>,
     /// Why the link is down.
     pub(super) reason: Option<String>,
+    /// The last script that failed while the link ran, unless one has run well since.
+    pub(super) failed_script: Option<String>,
     /// When the link last came up or went down, or tund started.
     pub(super) since: u64,
     started: u64,
@@ -85,6 +87,7 @@ impl Control {
             deadline: None,
             state: None,
             reason: None,
+            failed_script: None,
             since: now,
             started: now,
             loaded: now,
@@ -216,9 +219,6 @@ impl Parent {
     fn describe(&self) -> Status {
         let config = &self.link.config;
         let state = self.control.state.as_ref();
-        let up = self.status.up;
-        let problem = state.and_then(|state| state.problem.clone());
-        let problem = problem.or_else(|| self.control.reason.clone()).filter(|_| !up);
         let keys_age = state.and_then(|state| state.keys_age);
         let endpoint = self.status.endpoint.map(|address| {
             std::net::SocketAddr::new(address.ip().to_canonical(), address.port()).to_string()
@@ -231,7 +231,7 @@ impl Parent {
             state: self.life(),
             since: self.control.since,
             started: self.control.started,
-            problem,
+            problem: self.problem(state),
             mode: match config.device.mode {
                 Mode::Tun => "tun",
                 Mode::Tap => "tap",
@@ -257,6 +257,26 @@ impl Parent {
             reload_ok: self.control.reload_ok,
             counters: state.map(|state| Counters::from(&state.stats)),
         }
+    }
+
+    /// What is wrong or being waited for, the most telling first.
+    pub(super) fn problem(&self, state: Option<&LinkState>) -> Option<String> {
+        let script = || self.control.failed_script.clone();
+        if self.status.up {
+            return script();
+        }
+        let no_address = || self.resolver.trouble().filter(|_| self.status.endpoint.is_none());
+        let known = state.and_then(|state| state.problem.clone());
+        let known = known.or_else(|| no_address().map(str::to_owned));
+        let known = known.or_else(|| self.control.reason.clone()).or_else(script);
+        known.or_else(|| match (self.life(), self.status.endpoint) {
+            (State::Waiting, Some(endpoint)) => Some(format!("calling {endpoint}: no answer yet")),
+            (State::Waiting, None) if self.link.config.remotes.is_empty() => {
+                Some("waiting for the peer to call".to_owned())
+            }
+            (State::Waiting, None) => Some("looking up the peer's address".to_owned()),
+            (State::Starting | State::Up | State::Stopping, _) => None,
+        })
     }
 
     fn life(&self) -> State {

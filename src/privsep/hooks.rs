@@ -20,15 +20,23 @@ impl Parent {
         if let Some(hook) = self.status.hooks.pop_front() {
             self.status.announced = hook == Hook::LinkUp;
             if let Err(error) = self.start_script(hook) {
-                say!(1, "{error}");
+                self.script_failed(&error);
             }
         }
     }
 
     pub(super) fn log_outcome(&mut self) {
-        if let Some((_, Err(error))) = self.outcome.take() {
-            say!(1, "{error}");
+        match self.outcome.take() {
+            Some((_, Err(error))) => self.script_failed(&error),
+            Some((_, Ok(()))) => self.control.failed_script = None,
+            None => {}
         }
+    }
+
+    /// The link goes on without it, and its status says so.
+    fn script_failed(&mut self, error: &ScriptError) {
+        say!(1, "{error}");
+        self.control.failed_script = Some(format!("{error}: the log has what it said"));
     }
 
     pub(super) fn start_script(&mut self, hook: Hook) -> Result<bool, ScriptError> {

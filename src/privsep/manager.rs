@@ -85,8 +85,7 @@ impl Parent {
 
     fn line(&self, state: &LinkState) -> String {
         let (true, Some(endpoint)) = (self.status.up, self.status.endpoint) else {
-            let problem = state.problem.clone().or_else(|| self.control.reason.clone());
-            return problem.unwrap_or_else(|| "waiting for the peer".to_owned());
+            return self.problem(Some(state)).unwrap_or_else(|| "waiting for the peer".to_owned());
         };
         let rtt = state.rtt.map_or_else(String::new, |rtt| format!(", {:.1} ms", rtt.as_secs_f64() * 1e3));
         format!("link up with {}{rtt}", self.peer_name(endpoint))

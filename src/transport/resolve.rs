@@ -22,6 +22,8 @@ use crate::say;
 pub const MAX_ADDRESSES: usize = 16;
 /// How long a look-up may take.
 const LIMIT: Duration = Duration::from_secs(10);
+/// What to think of when a name does not resolve.
+const ADVICE: &str = "tund goes on trying (a wrong name? no DNS server yet?)";
 /// How often an unresolvable name is said again.
 const REPEAT: Duration = Duration::from_secs(60);
 
@@ -106,6 +108,8 @@ pub struct Resolver {
     running: Option<Running>,
     /// When it was last said that a name does not resolve.
     complained: Option<Instant>,
+    /// Why the last look-up found nothing, or not all.
+    trouble: Option<String>,
 }
 
 struct Running {
@@ -118,7 +122,7 @@ impl Resolver {
     /// For these remotes, in this order. The process needs files, so that it keeps its root directory.
     pub fn new(remotes: Vec<Remote>, confinement: Confinement) -> Self {
         let confinement = Confinement { root: None, ..confinement };
-        Self { remotes, confinement, running: None, complained: None }
+        Self { remotes, confinement, running: None, complained: None, trouble: None }
     }
 
     /// Starts a look-up unless one is under way. Addresses that need none are the answer at once, and so
@@ -154,6 +158,11 @@ impl Resolver {
             }
             Ok(()) | Err(_) => Ok(running),
         }
+    }
+
+    /// Why the last look-up found nothing or not all, if so.
+    pub fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
     }
 
     /// The descriptor whose reading wakes [`Resolver::handle_readable`].
@@ -198,13 +207,16 @@ impl Resolver {
         if let Some(running) = self.running.take() {
             running.end();
         }
+        self.trouble = None;
         if answer.failures.is_empty() {
             if self.complained.take().is_some() {
                 say!(1, "the remote's name resolves now");
             }
         } else {
             let lines: Vec<_> = answer.failures.iter().take(MAX_ADDRESSES).map(Failure::to_string).collect();
-            self.complain(lines.join("; "), now);
+            let text = lines.join("; ");
+            self.trouble = Some(format!("{text}; {ADVICE}"));
+            self.complain(text, now);
         }
         answer.addresses.truncate(MAX_ADDRESSES);
         answer.addresses
@@ -213,7 +225,7 @@ impl Resolver {
     /// Once at verb 1, then at most every minute at verb 3, whatever the reason is by then.
     fn complain(&mut self, text: String, now: Instant) {
         match self.complained {
-            None => say!(1, "{text}; tund goes on trying (a wrong name? no DNS server yet?)"),
+            None => say!(1, "{text}; {ADVICE}"),
             Some(said) if now.duration_since(said) >= REPEAT => say!(3, "still: {text}"),
             Some(_) => return,
         }

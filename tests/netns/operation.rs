@@ -169,6 +169,48 @@ fn the_metrics_of_two_links_are_taken_by_prometheus() {
 }
 
 #[test]
+fn status_says_what_is_wrong_and_what_to_do() {
+    let pair = pair();
+    let problem = |expected: &str| {
+        let shown = || {
+            ask(&pair.fri, &["status"])
+                .1
+                .lines()
+                .any(|line| line.starts_with("  ") && line.contains(expected))
+        };
+        let found = wait_until("the problem", SOON, shown);
+        assert!(found.is_ok(), "{expected} is not in\n{}", ask(&pair.fri, &["status"]).1);
+    };
+    let remote = |remote: &str| Toml::tun_fri().handshake().top(&format!("remote = '{remote}'"));
+    for (remote_text, expected) in [
+        ("nowhere.invalid:1417", "cannot resolve nowhere.invalid"),
+        ("203.0.113.9:1417", "this host has no route to 203.0.113.9"),
+        ("10.0.0.2:1417", "does tund run there?"),
+    ] {
+        let mut fri = pair.start_fri(&remote(remote_text));
+        problem(expected);
+        assert_eq!(fri.terminate(SOON).unwrap(), 0);
+    }
+    // A port that takes everything and says nothing, as an end with another key does.
+    let deaf = "import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.bind(('', 1417))\n\
+                print('there', flush=True)\nwhile True: s.recv(99)";
+    let deaf = pair.mon.spawn(&["/usr/bin/python3", "-c", deaf]).unwrap();
+    deaf.wait_line("there", SOON).unwrap();
+    let hook = script(&pair.fri, "hook", "exit 3");
+    let hook = format!("[scripts]\nsecurity = 2\nlink-up = '{}'", hook.display());
+    let mut fri = pair.start_fri(&remote("10.0.0.2:1417").with(&hook));
+    problem("calling 10.0.0.2:1417: no answer yet");
+    drop(deaf);
+    let _mon = pair.start_mon(&Toml::tun_mon().handshake());
+    fri.wait_line(UP, SOON).unwrap();
+    // Up, and yet not all is well.
+    problem("link-up script");
+    assert_eq!(fri.terminate(SOON).unwrap(), 0);
+    let text = ask(&pair.fri, &["status", "fri"]).1;
+    assert!(text.contains("no link fri runs") && text.contains("tund doctor"), "{text}");
+}
+
+#[test]
 fn status_shows_a_link_again_and_again_until_nobody_reads() {
     let pair = pair();
     let (_fri, mut mon) = pair.link(&Toml::tun_fri(), &Toml::tun_mon());
