@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Config, Device, Key, Route, Run};
+use super::{Config, Device, Key, Route, Run, Via};
 
 /// What has to be done for a change, the least first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -141,7 +141,7 @@ impl Plan {
     fn routes(&mut self, old: &[Route], new: &[Route]) {
         for (verb, these, those) in [("removed", old, new), ("added", new, old)] {
             for route in these.iter().filter(|route| !those.contains(route)) {
-                self.note(format!("route {verb}: {}", route.to), true, Takes::Nothing);
+                self.note(format!("route {verb}: {}", describe(route)), true, Takes::Nothing);
             }
         }
     }
@@ -152,6 +152,19 @@ impl Plan {
         self.note("run", fixed != *new, Takes::Restart);
         self.config.run = fixed;
     }
+}
+
+/// A route with whatever the file says about it beyond the usual, such as `10.1.0.0/16 via net_gateway metric 7`.
+fn describe(route: &Route) -> String {
+    let Route { to, via, metric, table } = route;
+    let via = match via {
+        Via::VpnGateway => String::new(),
+        Via::NetGateway => " via net_gateway".to_owned(),
+        Via::Address(gateway) => format!(" via {gateway}"),
+    };
+    let metric = metric.map_or_else(String::new, |metric| format!(" metric {metric}"));
+    let table = table.map_or_else(String::new, |table| format!(" table {table}"));
+    format!("{to}{via}{metric}{table}")
 }
 
 #[cfg(test)]
@@ -192,6 +205,16 @@ mod tests {
             ["route removed: 10.1.0.0/16", "route added: 10.3.0.0/16", "keepalive", "run.verb"]
         );
         assert_eq!((plan.takes(), &plan.config), (Takes::Nothing, &new));
+    }
+
+    #[test]
+    fn a_route_to_the_same_place_is_told_by_what_differs() {
+        let route = |rest: &str| config(&format!("{TEXT}[[route]]\nto = '10.1.0.0/16'\n{rest}"));
+        let plan = plan(&route("metric = 7\ntable = 9"), &route("via = 'net_gateway'"), false);
+        assert_eq!(
+            shown(&plan),
+            ["route removed: 10.1.0.0/16 metric 7 table 9", "route added: 10.1.0.0/16 via net_gateway"]
+        );
     }
 
     #[test]

@@ -107,6 +107,7 @@ pub fn boot<'a>(pair: &'a Pair, config: &Toml) -> Machine<'a> {
     }
     put("usr/lib/sysusers.d/tund.conf", &Path::new(UNITS).join("tund.sysusers"));
     put("usr/lib/tmpfiles.d/tund.conf", &Path::new(UNITS).join("tund.tmpfiles"));
+    put("usr/lib/tund.postinst", &Path::new(UNITS).join("../packaging/postinst"));
     put("etc/tund/tun-mon-fri.key", &pair.mon.dir().join("static.key"));
     let text = config.text().replace("file = 'static.key'", "credential = 'key'");
     put("etc/tund/tun-mon-fri.toml", &pair.mon.file("credential.toml", &text).unwrap());
@@ -151,12 +152,6 @@ fn the_service_is_ready_tells_how_it_is_and_restarts_but_not_after_a_mistake() {
         assert!(engine.contains(part) && !journal.contains("lacks"), "{journal}");
     }
 
-    // An engine that hangs is noticed.
-    let is_engine = |pid: &u32| {
-        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "tund-engine")
-    };
-    let engine = pair.mon.processes().into_iter().find(is_engine).unwrap();
-    pair.mon.run(&format!("kill -STOP {engine}")).unwrap();
     let another = |than: &str| {
         let than = than.to_owned();
         let changed = || {
@@ -167,14 +162,27 @@ fn the_service_is_ready_tells_how_it_is_and_restarts_but_not_after_a_mistake() {
         wait_until("another process", SOON * 2, changed).unwrap();
         machine.show(unit, "MainPID").unwrap()
     };
+    let again = "ping -n -c 3 -i 0.1 -W 1 192.168.86.18";
+    let comes_back = || pair.fri.wait_output(again, SOON * 2, |text| text.contains("3 received")).unwrap();
+
+    // An upgrade of the package replaces it under its peer.
+    machine.run("sh /usr/lib/tund.postinst configure 0.0.1").unwrap();
     let main = another(&main.to_string());
+    comes_back();
+
+    // An engine that hangs is noticed.
+    let is_engine = |pid: &u32| {
+        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "tund-engine")
+    };
+    let engine = pair.mon.processes().into_iter().find(is_engine).unwrap();
+    pair.mon.run(&format!("kill -STOP {engine}")).unwrap();
+    let main = another(&main);
     assert_eq!(machine.show(unit, "NRestarts").unwrap(), "1");
 
     // Killed, it comes back.
     machine.run(&format!("kill -9 {main}")).unwrap();
     another(&main);
-    let again = "ping -n -c 3 -i 0.1 -W 1 192.168.86.18";
-    pair.fri.wait_output(again, SOON * 2, |text| text.contains("3 received")).unwrap();
+    comes_back();
     machine.run(&format!("systemctl stop {unit}")).unwrap();
     assert_eq!(pair.mon.interfaces().unwrap(), ["eth0", "lo"]);
     assert_eq!(machine.show(unit, "Result").unwrap(), "success");
