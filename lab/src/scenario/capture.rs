@@ -11,7 +11,10 @@ use crate::{At, Error, Process, rights};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Wireshark's dissector for what crosses a link outside.
-const DISSECTOR: &str = include_str!("../../wireshark/tund.lua");
+const DISSECTOR: [(&str, &str); 2] = [
+    ("tund.lua", include_str!("../../wireshark/tund.lua")),
+    ("tund_crypto.lua", include_str!("../../wireshark/tund_crypto.lua")),
+];
 
 /// Recorders of all hosts. Dropping them ends the recording.
 pub struct Capture {
@@ -27,8 +30,9 @@ impl Capture {
         rights::require("dumpcap")?;
         fs::create_dir_all(folder).at(folder.display())?;
         let folder = folder.canonicalize().at(folder.display())?;
-        let dissector = folder.join("tund.lua");
-        fs::write(&dissector, DISSECTOR).at(dissector.display())?;
+        for (name, text) in DISSECTOR {
+            fs::write(folder.join(name), text).at(folder.join(name).display())?;
+        }
         let keys = world.log_keys(&folder);
         let mut recorders = Vec::new();
         for name in world.hosts() {
