@@ -35,6 +35,7 @@ use crate::privsep::message::{LinkSettings, MAX_TEXT, Start, ToEngine, ToParent,
 use crate::privsep::sandbox::{self, LockError};
 use crate::privsep::spawn::Role;
 use crate::say;
+use crate::sys;
 use crate::transport::udp::Socket;
 use crate::wire::datagram::Framing;
 
@@ -78,6 +79,9 @@ pub fn main() -> ExitCode {
     };
     log::init(start.link.verb, Box::new(to_parent));
     panic::set_hook(Box::new(|info| say!(0, "{}", exit::bug(info))));
+    if let Err(error) = sys::interrupt_nobody() {
+        say!(3, "note: the scheduling policy stays as it is: {error}");
+    }
     let ending = run(&parent, *start, descriptors).unwrap_or_else(|ending| ending);
     let code = ending.code;
     let _ = parent.send(&ToParent::Exit { code, reason: ending.reason }, &[]);

@@ -32,8 +32,9 @@ use crate::transport::udp::{Received, Socket};
 const FRAMES: usize = 128;
 /// Times that datagrams are received at once, joined or not.
 const ARRIVALS: usize = 64;
-/// Bytes after which the other direction has its turn.
-const TURN: usize = 256 * 1024;
+/// Bytes after which the other direction has its turn: one super-frame, for more of them make nothing faster and
+/// hold up the answers.
+const TURN: usize = 64 * 1024;
 /// No turn takes longer.
 const TURN_TIME: Duration = Duration::from_secs(1);
 /// Bytes of the longest super-frame, with its virtio header and Ethernet header and tags; and of all that is

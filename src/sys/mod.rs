@@ -7,6 +7,7 @@ mod datagram;
 mod descriptors;
 mod netlink;
 mod option;
+mod schedule;
 mod tun;
 
 #[cfg(test)]
@@ -18,4 +19,5 @@ pub use datagram::{
 pub use descriptors::{close_all_but, duplicate};
 pub use netlink::netlink_explain_errors;
 pub use option::waiting_bytes;
+pub use schedule::interrupt_nobody;
 pub use tun::{Offload, own_device, plain_frames, set_offload};

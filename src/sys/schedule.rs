@@ -1,0 +1,54 @@
+//! The scheduling policy of a thread.
+
+use std::io;
+
+/// Lets this thread, and those that it starts, no longer interrupt whoever wakes them (SCHED_BATCH, sched(7)).
+///
+/// A sender that is not interrupted hands over more at once, and then sleeps by itself: the packet's next
+/// hop finds its processor free and needs no other one, which would have to be woken first. Another policy than
+/// SCHED_OTHER is somebody's choice and is left alone. Errors are those of sched_setscheduler(2).
+pub fn interrupt_nobody() -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the first call takes no pointer, the second reads `parameters`, which lives through it; both are about
+    // this thread.
+    let result = unsafe {
+        match libc::sched_getscheduler(0) {
+            libc::SCHED_OTHER => libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters),
+            policy => policy.min(0),
+        }
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    fn policy() -> i32 {
+        // SAFETY: no pointers; about this thread.
+        unsafe { libc::sched_getscheduler(0) }
+    }
+
+    #[test]
+    fn threads_started_afterwards_interrupt_nobody_either() {
+        let both = thread::spawn(|| {
+            assert_eq!(policy(), libc::SCHED_OTHER);
+            interrupt_nobody().unwrap();
+            [policy(), thread::spawn(policy).join().unwrap()]
+        });
+        assert_eq!(both.join().unwrap(), [libc::SCHED_BATCH; 2]);
+    }
+
+    #[test]
+    fn a_policy_that_somebody_chose_stays() {
+        let chosen = thread::spawn(|| {
+            let parameters = libc::sched_param { sched_priority: 0 };
+            // SAFETY: `parameters` lives through the call; about this thread.
+            assert_eq!(unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) }, 0);
+            interrupt_nobody().unwrap();
+            policy()
+        });
+        assert_eq!(chosen.join().unwrap(), libc::SCHED_IDLE);
+    }
+}
