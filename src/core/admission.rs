@@ -299,14 +299,15 @@ impl Admission {
         }
     }
 
-    /// Uses up the outstanding challenge that this answers, if it does.
+    /// Uses up the outstanding challenge that this answers, if it does, and those before it.
     fn answers(&mut self, now: Now, received: &Received, value: [u8; 16]) -> bool {
         let index = self.challenges.iter().position(|challenge| {
             challenge.value == value
                 && challenge.to == received.from
                 && now.instant.saturating_duration_since(challenge.at) < CHALLENGE_LIFE
         });
-        index.is_some_and(|index| self.challenges.remove(index).is_some())
+        // A reply to an earlier one comes late then: what the peer sends under is the later sid.
+        index.is_some_and(|index| self.challenges.drain(..=index).next().is_some())
     }
 
     fn prove(&mut self, now: Now, sid: Sid, received: Received, settled: bool) -> Verdict {

@@ -100,11 +100,7 @@ pub const ETHERNET: usize = 14 + 8;
 pub const INITIATION: std::ops::RangeInclusive<usize> = 200..=600;
 /// Initiations of one call whose answers still count.
 pub const INITIATION_STATES: usize = 3;
-/// The first pauses between initiations: a peer that is just being restarted is back soon. Together they are more than
-/// the answers to [`INITIATION_STATES`] calls may take.
-pub const CALL_QUICK: [Duration; 3] =
-    [Duration::from_millis(250), Duration::from_secs(1), Duration::from_secs(2)];
-/// After those, an initiation is repeated this often ...
+/// An initiation is repeated this often ...
 pub const CALL_FIRST: Duration = Duration::from_secs(5);
 /// ... and after [`CALL_PATIENCE`] tries this often.
 pub const CALL_LATER: Duration = Duration::from_secs(60);

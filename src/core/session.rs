@@ -10,8 +10,8 @@ use zeroize::Zeroizing;
 
 use super::lane::{Command, Key, Received, Under};
 use super::limits::{
-    CALL_FIRST, CALL_LATER, CALL_PATIENCE, CALL_QUICK, INITIATION, INITIATION_STATES, SESSION_END,
-    SESSION_OVERLAP, SESSION_REKEY, SESSION_RESPONDER, SLOTS,
+    CALL_FIRST, CALL_LATER, CALL_PATIENCE, INITIATION, INITIATION_STATES, SESSION_END, SESSION_OVERLAP,
+    SESSION_REKEY, SESSION_RESPONDER, SLOTS,
 };
 use super::path::Path;
 use super::stats::Drop;
@@ -226,8 +226,7 @@ impl Sessions {
         call.attempts.push_front(Attempt { seq: self.seq, state });
         call.attempts.truncate(INITIATION_STATES);
         call.tries += 1;
-        let usual = if call.tries < CALL_PATIENCE { CALL_FIRST } else { CALL_LATER };
-        let pause = CALL_QUICK.get(call.tries as usize - 1).copied().unwrap_or(usual);
+        let pause = if call.tries < CALL_PATIENCE { CALL_FIRST } else { CALL_LATER };
         let [byte] = random.bytes();
         call.due = now + pause.mul_f32(0.8 + 0.4 * f32::from(byte) / 255.0);
     }

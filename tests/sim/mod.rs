@@ -10,7 +10,7 @@
 //! cargo test --lib sim::                               all seeds
 //! SIM_SEED=17 cargo test --lib sim::seeds -- --nocapture   one, with everything that happened
 //! SIM_SEEDS=100000 cargo test --lib sim::seeds         more
-//! cargo test --lib sim::restarts                       the same for ends that are only restarted
+//! SIM_RESTARTS=2000 cargo test --lib sim::restarts     the same for ends that are only restarted
 //! ```
 
 use std::io::Write as _;
@@ -72,23 +72,22 @@ fn number(name: &str) -> Option<u64> {
 
 #[test]
 fn seeds() {
-    run_all("simulation", Plan::new);
+    run_all("simulation", Plan::new, number("SIM_SEEDS").unwrap_or(SEEDS));
 }
 
 /// Whoever is told that the link is up can send at once, whatever either end was before.
 #[test]
 fn restarts() {
-    run_all("simulation of restarts", Plan::restarts);
+    run_all("simulation of restarts", Plan::restarts, number("SIM_RESTARTS").unwrap_or(SEEDS));
 }
 
-fn run_all(what: &str, plan: Planner) {
+fn run_all(what: &str, plan: Planner, seeds: u64) {
     if let Some(seed) = number("SIM_SEED") {
         let (_, violation, trace) = run(plan, seed, true);
         println!("{}", trace.join("\n"));
         assert_eq!(violation, None, "seed {seed}");
         return;
     }
-    let seeds = number("SIM_SEEDS").unwrap_or(SEEDS);
     let (next, micros) = (AtomicU64::new(0), AtomicU64::new(0));
     let work = || {
         while let Some(seed) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| *seed < seeds) {

@@ -154,24 +154,6 @@ fn sid_of(flying: &Flying) -> Sid {
 }
 
 #[test]
-fn a_peer_that_is_back_a_second_after_its_goodbye_is_called_within_another() {
-    let mut world = World::with(handshake(0), handshake(1), [0, 0]);
-    world.run(5.0);
-    world.ends[0].link.handle_stop(false);
-    world.drain();
-    assert!(!world.ends[1].link.is_up());
-    world.cut = true;
-    let before = world.record.len();
-    world.run(1.0);
-    world.cut = false;
-    world.restart(0);
-    world.run(1.5);
-    assert!(world.up(), "{:?}", world.ends[1].log);
-    assert!(world.record[before..].len() < 20, "no storm");
-    world.assert_carries();
-}
-
-#[test]
 fn an_end_that_is_told_that_its_peer_is_away_calls_now_and_then() {
     let mut world = World::with(handshake(0), handshake(1), [0, 0]);
     world.run(5.0);
