@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::dice::Dice;
 use super::end::Config;
 use crate::config::{Cipher, Keepalive, KeyMode, Mode};
+use crate::core::limits::{ANSWER_KEPT, CALL_FIRST};
 use crate::crypto::keys::{Pair, link_secret, public_of};
 use crate::crypto::noise::Statics;
 use crate::privsep::message::LinkSettings;
@@ -114,6 +115,8 @@ pub struct Plan {
     pub calm: Duration,
     /// How long the link must be without a fault after that.
     pub steady: Duration,
+    /// How soon after that both ends must be up, where that is sooner than everywhere.
+    pub back: Option<Duration>,
     /// Whether recordings are sent on and on in the calm.
     pub besieged: bool,
     /// Whether what an end sends as soon as it is told that the link is up must arrive.
@@ -160,7 +163,7 @@ impl Plan {
         };
         let timely = skews[0] == skews[1] && !acts.iter().any(|(_, act)| proves(act));
         let besieged = dice.chance(0.4) && (!is_static || timely);
-        Self { configs, skews, acts, calm, steady, besieged, prompt: false }
+        Self { configs, skews, acts, calm, steady, back: None, besieged, prompt: false }
     }
 
     /// Ends that are ended and started again, one after the other, on a network that does nothing to datagrams.
@@ -178,7 +181,33 @@ impl Plan {
             acts.push((at + dice.ms(0, 3000), Act::Start { which }));
         }
         let calm = at + Duration::from_secs(5);
-        Self { configs, skews, acts, calm, steady: Duration::from_secs(5), besieged: false, prompt: true }
+        let steady = Duration::from_secs(5);
+        Self { configs, skews, acts, calm, steady, back: None, besieged: false, prompt: true }
+    }
+
+    /// An end that hears nothing any more calls, is answered, and is started anew before it hears anything.
+    pub fn unanswered(dice: &mut Dice) -> Self {
+        let mut configs = configs(dice);
+        // The other end does not give it up meanwhile.
+        configs.iter_mut().for_each(|config| config.settings.keepalive.timeout = Duration::from_secs(60));
+        let which = (0..2).find(|which| configs[*which].settings.has_remote).unwrap_or(0);
+        let mut cut = [false; 2];
+        cut[1 - which] = true;
+        let at = dice.ms(20_000, 60_000);
+        let again = at + dice.ms(14_000, 30_000);
+        let calm = again + dice.ms(0, 1000);
+        let acts = vec![
+            (Duration::ZERO, Act::Weather(Weather::CALM)),
+            (at, Act::Weather(Weather { cut, ..Weather::CALM })),
+            (again, Act::Kill { which, lost: false }),
+            (calm, Act::Weather(Weather::CALM)),
+            (calm, Act::Start { which }),
+        ];
+        let steady = Duration::from_secs(5);
+        // The second call, if not the first; sooner than the other end notices the silence and calls by itself.
+        let is_handshake = configs[0].settings.key_mode == KeyMode::Handshake;
+        let back = is_handshake.then(|| ANSWER_KEPT + CALL_FIRST.mul_f32(1.2) + Duration::from_secs(1));
+        Self { configs, skews: [0; 2], acts, calm, steady, back, besieged: false, prompt: false }
     }
 }
 

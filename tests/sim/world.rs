@@ -628,6 +628,12 @@ impl World {
                 self.judge::<()>(Err(text));
                 Phase::Over
             }
+            Phase::Settling { .. }
+                if up < 2 && self.plan.back.is_some_and(|back| self.now > self.plan.calm + back) =>
+            {
+                self.judge::<()>(Err(format!("return: {up} ends up when both had to be")));
+                Phase::Over
+            }
             Phase::Settling { .. } if lost.is_some() || up < 2 => {
                 Phase::Settling { since: self.now, bursts: 0 }
             }
