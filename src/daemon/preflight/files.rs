@@ -141,9 +141,16 @@ impl NamedKey {
     }
 }
 
-/// Whose key files are taken: root's and those of the user who runs tund.
-fn trusted() -> [u32; 2] {
-    [0, rustix::process::geteuid().as_raw()]
+/// Whose key files are taken: root's, and those of the user who runs tund, also through sudo(8).
+fn trusted() -> Vec<u32> {
+    let own = rustix::process::geteuid().as_raw();
+    trusted_with(own, std::env::var("SUDO_UID").ok().as_deref())
+}
+
+/// Nobody but root's own programs says to root who called sudo.
+fn trusted_with(own: u32, sudo: Option<&str>) -> Vec<u32> {
+    let caller = sudo.filter(|_| own == 0).and_then(|uid| uid.parse().ok());
+    [0, own].into_iter().chain(caller).collect()
 }
 
 /// Who owns a key, or may write it, can choose it.
@@ -359,6 +366,13 @@ mod tests {
         assert!(finding.message.contains(&format!("another user (uid {own})")), "{finding:?}");
         assert!(finding.help.unwrap().contains("chown root static.key"));
         assert!(check_metadata(&metadata, true, &[own + 1]).is_ok(), "--allow-open-keys, or systemd's");
+    }
+
+    #[test]
+    fn the_caller_of_sudo_may_bring_a_key_to_root_alone() {
+        assert_eq!(trusted_with(0, Some("1000")), [0, 0, 1000]);
+        assert_eq!(trusted_with(0, Some("root")), [0, 0]);
+        assert_eq!(trusted_with(65534, Some("1000")), [0, 65534]);
     }
 
     #[test]
