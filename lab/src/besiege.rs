@@ -115,7 +115,7 @@ impl World {
         let [fri, mon] = INNER;
         let flood = match payloads {
             [] => None,
-            [_, ..] => Some(Flood::start(&self.mallory, SOURCES, SocketAddrV4::new(MON, PORT), payloads)?),
+            [_, ..] => Some(Flood::start(&self.mallory, SOURCES, SocketAddrV4::new(MON, PORT), payloads, 0)?),
         };
         let (begin, taken) = (Instant::now(), self.taken()?);
         let mut times = probe::ping(&self.fri, fri, mon, PINGS)?.times;

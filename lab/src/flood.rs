@@ -128,12 +128,13 @@ pub struct Flood {
 
 impl Flood {
     /// Sends the payloads in turn from `host`, each packet from another address of `net`/16, as fast as
-    /// one thread goes.
+    /// one thread of such a nice value (setpriority(2)) goes.
     pub fn start(
         host: &Host,
         net: Ipv4Addr,
         target: SocketAddrV4,
         payloads: &[Vec<u8>],
+        nice: i32,
     ) -> Result<Self, Error> {
         let open = || Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(IPPROTO_RAW)));
         let socket = host.within(open)?.at("raw socket")?;
@@ -150,6 +151,8 @@ impl Flood {
         let (end, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (end_too, sent_too) = (end.clone(), sent.clone());
         let thread = thread::spawn(move || {
+            // Of this thread alone, on Linux; to be nicer is never refused.
+            let _ = rustix::process::setpriority_process(None, nice);
             for hundred in packets.chunks(100).cycle() {
                 if end_too.load(Ordering::Relaxed) {
                     return;

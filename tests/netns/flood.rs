@@ -14,6 +14,8 @@ use super::support::*;
 
 /// How long each flood goes on.
 const FLOOD: Duration = Duration::from_secs(3);
+/// Nice value of the flood: it would come from another machine, and takes no processor from the ends by being there.
+const ELSEWHERE: i32 = 10;
 /// Runs of the link that were recorded.
 const RUNS: usize = 4;
 /// Growth of the memory of mon's processes, in KiB: no more than buffers that are touched for the first
@@ -83,7 +85,8 @@ impl Siege {
     /// Floods mon; the link stays up and passes frames, and mon neither grows, nor talks, nor answers.
     fn flood(&self, kind: Kind) -> Flood {
         let from = "10.66.0.0".parse().unwrap();
-        Flood::start(&self.mallory, from, target(), &kind.payloads(&self.recordings)).unwrap()
+        let payloads = kind.payloads(&self.recordings);
+        Flood::start(&self.mallory, from, target(), &payloads, ELSEWHERE).unwrap()
     }
 
     /// Packets that came to mallory: nothing but answers.
