@@ -91,8 +91,6 @@ pub(super) const ENGINE: &[Call] = &[
     (SYS_mprotect, Bits(2, PROT_EXEC as u32, 0)),
     // Threads. clone3(2) hides its flags in memory, and libraries fall back to this.
     (SYS_clone, Bits(0, (CLONE_THREAD | NAMESPACES).cast_unsigned(), CLONE_THREAD.cast_unsigned())),
-    // A worker may be bound to one processor.
-    (SYS_sched_setaffinity, Any),
     #[cfg(target_arch = "x86_64")]
     (SYS_epoll_wait, Any),
     (SYS_epoll_create1, Any),
