@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -61,16 +61,17 @@ impl Control {
     pub(super) fn new(runtime: Option<&Path>, places: &Reporting) -> Self {
         let now = unix_time();
         let usual = runtime.map(|directory| directory.join(SOCKET));
-        let bind = |path: &PathBuf| {
-            let complain = |error: &std::io::Error| {
-                say!(1, "cannot listen at {}: {error}; `tund status` will not see this link", path.display());
-            };
-            Server::bind(path).inspect_err(complain).ok()
+        let place = places.socket.as_ref().or(usual.as_ref());
+        let complain = |path: &Path, error: &std::io::Error| {
+            say!(1, "cannot listen at {}: {error}; `tund status` will not see this link", path.display());
         };
-        let pointer = match (&usual, &places.socket) {
-            (Some(usual), Some(socket)) => Pointer::new(usual, socket).ok(),
-            _ => None,
-        };
+        let server = place.and_then(|path| Server::bind(path).inspect_err(|error| complain(path, error)).ok());
+        // `tund status` looks in the usual place.
+        let elsewhere = place.filter(|_| server.is_some());
+        let pointer = usual.as_ref().zip(elsewhere).filter(|(usual, place)| usual != place);
+        let pointer = pointer.and_then(|(usual, place)| {
+            Pointer::new(usual, place).inspect_err(|error| complain(usual, error)).ok()
+        });
         let serve = |address: SocketAddr| {
             let complain = |error: &std::io::Error| {
                 say!(1, "cannot serve metrics at {address}: {error}; the link runs without them");
@@ -78,7 +79,7 @@ impl Control {
             Scrape::bind(address).inspect_err(complain).ok()
         };
         Self {
-            server: places.socket.as_ref().or(usual.as_ref()).and_then(bind),
+            server,
             _pointer: pointer,
             scrape: places.metrics.and_then(serve),
             asked: Vec::new(),
@@ -291,5 +292,38 @@ impl Parent {
         } else {
             State::Waiting
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::FileTypeExt;
+
+    use super::*;
+    use crate::daemon::testing::Scratch;
+
+    #[test]
+    fn the_usual_place_leads_to_a_socket_elsewhere_and_may_be_named_itself() {
+        let scratch = Scratch::new();
+        let usual = scratch.path().join(SOCKET);
+        for (name, is_link) in [("elsewhere.sock", true), (SOCKET, false)] {
+            let socket = scratch.path().join(name);
+            let places = Reporting { socket: Some(socket.clone()), metrics: None };
+            let control = Control::new(Some(scratch.path()), &places);
+            assert!(control.server.is_some());
+            assert_eq!(usual.is_symlink(), is_link, "{name}");
+            assert!(fs::metadata(&usual).unwrap().file_type().is_socket(), "{name}");
+            drop(control);
+            assert!(!usual.exists() && !usual.is_symlink() && !socket.exists(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_socket_that_cannot_be_leaves_nothing_that_leads_to_it() {
+        let scratch = Scratch::new();
+        let places = Reporting { socket: Some("/absent/control.sock".into()), metrics: None };
+        let control = Control::new(Some(scratch.path()), &places);
+        assert!(control.server.is_none() && !scratch.path().join(SOCKET).is_symlink());
     }
 }
