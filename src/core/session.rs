@@ -174,6 +174,19 @@ impl Sessions {
         self.live.clear();
     }
 
+    /// Forgets every session of a peer that was last heard of at `heard`, but not the answer to a call since then of
+    /// one that is another: a peer that was started anew, and waits on just that session.
+    pub fn end(&mut self, heard: Instant, random: &mut impl Random, out: &mut VecDeque<Command>) {
+        let Some(kept) = self.unconfirmed.take_if(|there| !there.known && there.session.born > heard) else {
+            return self.reset(random, out);
+        };
+        let answered = self.answered.take().map(|answered| answered.slot);
+        let slots = self.live.drain(..).map(|session| session.slot).chain(answered);
+        out.extend(slots.map(Command::Forget));
+        out.extend([Under::Current, Under::Next, Under::Aside].map(Command::Wipe));
+        (self.call, self.sending, self.unconfirmed) = (None, None, Some(kept));
+    }
+
     /// Begins a call now, if none is under way.
     pub fn begin(&mut self, now: Instant) {
         if self.call.is_none() {

@@ -65,7 +65,8 @@ impl Control {
         let complain = |path: &Path, error: &std::io::Error| {
             say!(1, "cannot listen at {}: {error}; `tund status` will not see this link", path.display());
         };
-        let server = place.and_then(|path| Server::bind(path).inspect_err(|error| complain(path, error)).ok());
+        let server =
+            place.and_then(|path| Server::bind(path).inspect_err(|error| complain(path, error)).ok());
         // `tund status` looks in the usual place.
         let elsewhere = place.filter(|_| server.is_some());
         let pointer = usual.as_ref().zip(elsewhere).filter(|(usual, place)| usual != place);

@@ -239,13 +239,16 @@ impl Model {
         self.sides[which].up_since = Some(now);
     }
 
-    /// The link is down at an end: in handshake mode no key outlives that.
+    /// The link is down at an end: in handshake mode no key outlives that but what it took since it heard of the peer,
+    /// which may be called by the peer's next start.
     pub fn down(&mut self, which: usize, now: Duration) {
         let at = now + self.configs[which].pace;
         let side = &mut self.sides[which];
         (side.up_since, side.fits) = (None, false);
         if self.configs[which].framing() == Framing::Session {
-            side.receives.iter_mut().for_each(|receive| receive.until = receive.until.min(Some(at)));
+            let heard = side.heard.1;
+            let known = side.receives.iter_mut().filter(|receive| receive.since <= heard);
+            known.for_each(|receive| receive.until = receive.until.min(Some(at)));
         }
     }
 

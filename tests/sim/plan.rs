@@ -187,9 +187,7 @@ impl Plan {
 
     /// An end that hears nothing any more calls, is answered, and is started anew before it hears anything.
     pub fn unanswered(dice: &mut Dice) -> Self {
-        let mut configs = configs(dice);
-        // The other end does not give it up meanwhile.
-        configs.iter_mut().for_each(|config| config.settings.keepalive.timeout = Duration::from_secs(60));
+        let configs = configs(dice);
         let which = (0..2).find(|which| configs[*which].settings.has_remote).unwrap_or(0);
         let mut cut = [false; 2];
         cut[1 - which] = true;

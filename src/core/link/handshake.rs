@@ -88,7 +88,7 @@ impl<R: Random> Link<R> {
     /// The link is down: no session outlives that, and an end with a remote calls.
     pub(super) fn forget_sessions(&mut self, now: Instant) {
         let Keying::Handshake(sessions) = &mut self.keying else { return };
-        sessions.reset(&mut self.random, &mut self.commands);
+        sessions.end(self.heard_at, &mut self.random, &mut self.commands);
         self.call_if_remote(now);
     }
 
