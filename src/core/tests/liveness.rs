@@ -1,0 +1,123 @@
+//! Ends that start, end, stay away and come back, with static keys.
+
+use super::*;
+
+#[test]
+fn a_first_start_is_up_within_two_seconds_and_carries_frames() {
+    let mut world = World::new();
+    world.run(2.0);
+    assert!(world.up(), "{:?} {:?}", world.ends[0].log, world.ends[1].log);
+    world.assert_carries();
+    assert!(world.ends.iter().all(|end| end.floor.is_some()), "a floor was written");
+}
+
+#[test]
+fn either_end_may_start_first_and_be_alone_for_an_hour() {
+    let mut world = World::new();
+    world.cut = true;
+    world.run(3600.0);
+    assert!(world.ends[0].said("waiting for the peer to call"));
+    assert!(world.ends[1].said("no answer from"));
+    world.cut = false;
+    world.run(10.0);
+    assert!(world.up());
+}
+
+#[test]
+fn no_frame_is_lost_when_sids_change() {
+    let mut world = World::new();
+    world.run(2.0);
+    for n in 0..2000u32 {
+        world.run(0.1);
+        world.send(0, &[&n.to_be_bytes()]);
+        world.send(1, &[&n.to_be_bytes()]);
+    }
+    for end in &world.ends {
+        assert_eq!(end.out.frames.len(), 2000, "{}", end.stats());
+    }
+}
+
+#[test]
+fn wrong_clocks_are_proven_by_challenge_and_said() {
+    for skews in [[0, -56 * 365 * 86_400 * 1_000_000], [3_600_000_000, -3_600_000_000]] {
+        let mut world = World::with(settings(0), settings(1), skews);
+        world.run(5.0);
+        assert!(world.up(), "{:?} {:?}", world.ends[0].log, world.ends[1].log);
+        world.run(200.0);
+        assert!(world.up());
+        world.assert_carries();
+        assert!(world.ends[0].said("the clocks differ by -"), "{:?}", world.ends[0].log);
+        assert!(world.ends[1].said("the clocks differ by +"));
+    }
+}
+
+#[test]
+fn a_restarted_end_is_back_within_twenty_seconds() {
+    for which in 0..2 {
+        let mut world = World::new();
+        world.run(30.0);
+        world.restart(which);
+        world.run(15.0);
+        assert!(world.up(), "{:?} {:?}", world.ends[0].log, world.ends[1].log);
+        world.assert_carries();
+    }
+}
+
+#[test]
+fn a_lost_peer_is_noticed_and_found_again() {
+    let mut world = World::new();
+    world.run(5.0);
+    world.cut = true;
+    world.run(65.0);
+    assert!(world.ends.iter().all(|end| !end.link.is_up() && end.said("link down: nothing heard")));
+    world.cut = false;
+    world.run(10.0);
+    assert!(world.up());
+    world.assert_carries();
+}
+
+#[test]
+fn an_end_that_stops_says_so() {
+    let mut world = World::new();
+    world.run(5.0);
+    world.ends[1].link.handle_stop(false);
+    world.drain();
+    assert!(world.ends[0].said("link down: the peer says: stopped"));
+    assert!(world.ends[0].log.last().is_some_and(|line| line.contains("waiting for the peer to call")));
+}
+
+#[test]
+fn what_the_peer_says_cannot_write_over_the_log() {
+    let mut world = World::new();
+    world.run(5.0);
+    let to = world.ends[0].address.into();
+    let mut body = Vec::new();
+    control::encode(&Message::Bye { reason: "\r\x1b[2Jlink up".into() }, &mut body);
+    let now = world.now(1).instant;
+    let end = &mut world.ends[1];
+    end.lane.handle_command(now, Command::Control { body, to, under: Under::Current }, &mut end.out);
+    world.drain();
+    assert!(world.ends[0].said("link down: the peer says: __[2Jlink up"), "{:?}", world.ends[0].log);
+}
+
+#[test]
+fn every_start_draws_another_sid_even_when_the_clock_stands_still() {
+    let mut world = World::new();
+    world.run(0.5);
+    world.restart(1);
+    world.ends[1].skew -= 500_000;
+    world.run(0.5);
+    let keys = LinkKeys::new(&[42; 32]);
+    let mut sids: Vec<_> = (world.record.iter())
+        .filter(|flying| flying.from == world.ends[1].address)
+        .map(|flying| {
+            let tag = flying.bytes.last_chunk().unwrap();
+            let (sid, header) = lane::unmask(&keys.mask(tag), &flying.bytes);
+            (sid.0, header.counter)
+        })
+        .collect();
+    let all = sids.len();
+    sids.sort_unstable();
+    sids.dedup();
+    assert_eq!(sids.len(), all, "no (sid, counter) twice");
+}

@@ -1,0 +1,92 @@
+//! Ends whose settings do not fit say so.
+
+use super::*;
+
+#[test]
+fn mismatches_are_said_on_both_ends_and_nothing_passes() {
+    let tap = LinkSettings { mode: Mode::Tap, ..settings(1) };
+    let mtu = LinkSettings { mtu: 1300, ..settings(1) };
+    let same = LinkSettings { addresses: settings(0).addresses, ..settings(1) };
+    let other = LinkSettings { addresses: vec!["192.168.86.99".parse().unwrap()], ..settings(1) };
+    let cases = [
+        (tap, ["peer is in tap mode, this end in tun mode", "peer is in tun mode, this end in tap mode"]),
+        (mtu, ["peer's frame MTU is 1300, this end's 1400", "peer's frame MTU is 1400, this end's 1300"]),
+        (same, ["both ends have the address 192.168.86.18", "both ends have the address 192.168.86.18"]),
+        (
+            other,
+            [
+                "peer's address is 192.168.86.99, this end expects 192.168.86.81",
+                "peer expects the address 192.168.86.81 here, but it is 192.168.86.99",
+            ],
+        ),
+    ];
+    for (fri, lines) in cases {
+        let mut world = World::with(settings(0), fri, [0, 0]);
+        world.run(70.0);
+        world.send(0, &[b"frame"]);
+        for (end, line) in world.ends.iter().zip(lines) {
+            assert!(end.said(line), "{:?}", end.log);
+            assert!(!end.link.is_up() && end.out.frames.is_empty());
+            assert!(end.stats().drops(Drop::NotAgreed) > 0, "{}", end.stats());
+            assert!(end.log.len() < 12, "{:?}", end.log);
+        }
+        world.replace(1, settings(1));
+        world.run(20.0);
+        assert!(world.up(), "mended: {:?}", world.ends[0].log);
+    }
+}
+
+#[test]
+fn another_direction_cipher_or_key_is_said_on_both_ends() {
+    let direction = LinkSettings { direction: 0, ..settings(1) };
+    let cipher = LinkSettings { cipher: Cipher::Aes256Gcm, ..settings(1) };
+    for (fri, line) in [(direction, "key.direction"), (cipher, "key.cipher")] {
+        let mut world = World::with(settings(0), fri, [0, 0]);
+        world.run(5.0);
+        // The end that waits answers nothing, so only it can say; told the address, both do.
+        assert!(world.ends[0].said(line), "{:?}", world.ends[0].log);
+        assert!(!world.up());
+        let called = LinkSettings { has_remote: true, ..settings(0) };
+        world.replace(0, called);
+        world.ends[0].remote = Some(FRI.parse().unwrap());
+        world.run(5.0);
+        assert!(world.ends.iter().all(|end| end.said(line)), "{:?}", world.ends[1].log);
+    }
+    let mut world = World::new();
+    world.ends[0].lane = other_key(&settings(0));
+    world.run(5.0);
+    assert!(world.ends[0].said("none is sealed with this key"));
+}
+
+#[test]
+fn static_keys_against_handshake_keys_are_said_on_both_ends() {
+    for (mon, fri) in [(settings(0), handshake(1)), (handshake(0), settings(1))] {
+        let mut world = World::with(mon, fri, [0, 0]);
+        world.run(60.0);
+        assert!(world.ends.iter().all(|end| end.said("set key.mode alike on both ends")));
+        assert!(world.ends.iter().all(|end| end.log.len() < 6), "{:?}", world.ends[1].log);
+        let signs: Vec<_> =
+            world.record.iter().filter(|flying| flying.from == world.ends[0].address).collect();
+        assert!((1..=13).contains(&signs.len()), "{} in a minute", signs.len());
+        let shortest = world.record.iter().filter(|flying| flying.from == world.ends[1].address);
+        let shortest = shortest.map(|flying| flying.bytes.len()).min().unwrap();
+        assert!(signs.iter().all(|sign| sign.bytes.len() <= shortest), "longer than what caused it");
+        world.replace(1, LinkSettings { key_mode: world.ends[0].settings.key_mode, ..settings(1) });
+        world.run(10.0);
+        assert!(world.up());
+    }
+}
+
+fn other_key(settings: &LinkSettings) -> Lane {
+    Lane::new(lane::Settings {
+        keys: Arc::new(LinkKeys::new(&[43; 32])),
+        framing: Framing::Static,
+        cipher: settings.cipher,
+        direction: settings.direction,
+        lane: 0,
+        max_frame: 1422,
+        bundle: true,
+        copy_dscp: false,
+        inner: Inner::bridged(),
+    })
+}

@@ -1,0 +1,115 @@
+//! Addresses that change, and paths that take less.
+
+use super::*;
+
+#[test]
+fn answers_leave_from_the_address_that_was_asked() {
+    let second: SocketAddr = "198.51.100.9:1417".parse().unwrap();
+    for (mon, fri) in [(settings(0), settings(1)), (handshake(0), handshake(1))] {
+        let mut world = World::with(mon, fri, [0, 0]);
+        world.ends[0].also = Some(second);
+        world.ends[1].remote = Some(second);
+        world.run(3.0);
+        assert!(world.up(), "{:?}", world.ends[1].log);
+        world.assert_carries();
+        let from_mon = world.record.iter().filter(|flying| flying.to == world.ends[1].address);
+        assert!(from_mon.clone().count() > 3 && from_mon.clone().all(|flying| flying.from == second));
+        // The address goes away: the other one serves, and the peer follows.
+        world.ends[0].also = None;
+        world.send(0, &[b"from the other address"]);
+        world.run(7.0);
+        world.assert_carries();
+        assert!(world.ends[1].said("the peer moved to 198.51.100.1:1417"), "{:?}", world.ends[1].log);
+    }
+}
+
+#[test]
+fn the_peer_is_followed_to_a_new_address_but_a_copy_cannot_move_it() {
+    let mut world = World::new();
+    world.run(5.0);
+    world.ends[1].address = "203.0.113.7:4242".parse().unwrap();
+    world.send(1, &[b"from another address, not home"]);
+    world.run(2.0);
+    assert!(world.ends[0].said("the peer moved to 203.0.113.7:4242"), "{:?}", world.ends[0].log);
+    world.assert_carries();
+
+    // A copy from a faster path arrives first, but the old address still answers.
+    let thief: SocketAddr = "203.0.113.9:9".parse().unwrap();
+    let end = &mut world.ends[1];
+    end.lane.handle_frames(&[b"stolen"], &mut end.out);
+    world.settle(1);
+    let stolen = world.wire.pop_front().unwrap();
+    world.inject(Flying { from: thief, ..stolen });
+    world.run(6.0);
+    assert!(!world.ends[0].said("moved to 203.0.113.9:9"));
+    world.assert_carries();
+}
+
+/// Sends a full frame ten times a second; gives the seconds after which one came through again.
+fn recovers(world: &mut World, limit: f64) -> f64 {
+    let frame = [7; 1400];
+    let mut seconds = 0.0;
+    while seconds < limit {
+        world.ends[0].out.frames.clear();
+        world.send(1, &[&frame]);
+        if !world.ends[0].out.frames.is_empty() {
+            return seconds;
+        }
+        world.run(0.1);
+        seconds += 0.1;
+    }
+    panic!("no full frame for {limit} s: {:?}", world.ends[1].log)
+}
+
+#[test]
+fn a_path_that_shrinks_passes_full_frames_again_within_three_seconds() {
+    for (mon, fri) in [(settings(0), settings(1)), (handshake(0), handshake(1))] {
+        for claims in [false, true] {
+            let mut world = World::with(mon.clone(), fri.clone(), [0, 0]);
+            world.run(5.0);
+            let whole = world.record.iter().filter(|flying| flying.bytes.len() == 1472).count();
+            assert_eq!(whole, 2, "one probe each way finds that the route's MTU is right");
+            assert_eq!(recovers(&mut world, 1.0), 0.0);
+            world.passes = 1252;
+            if claims {
+                let now = world.now(1);
+                world.ends[1].link.handle_notice(now, Notice::TooLong);
+                assert!(recovers(&mut world, 1.0) <= 1.0);
+            } else {
+                assert!(recovers(&mut world, 3.0) > 0.0, "full datagrams were lost");
+            }
+            world.passes = 1472;
+            world.run(601.0);
+            let before = world.record.len();
+            assert_eq!(recovers(&mut world, 1.0), 0.0);
+            let sent = world.record[before..].iter().filter(|flying| flying.bytes.len() > 1400).count();
+            assert_eq!(sent, 1, "the path that grew is used again");
+        }
+    }
+}
+
+#[test]
+fn a_false_report_of_a_small_path_changes_nothing() {
+    let mut world = World::with(handshake(0), handshake(1), [0, 0]);
+    world.run(5.0);
+    for _ in 0..50 {
+        let now = world.now(1);
+        world.ends[1].link.handle_notice(now, Notice::TooLong);
+        world.run(0.1);
+    }
+    let before = world.record.len();
+    world.send(1, &[&[7; 1400]]);
+    assert_eq!(world.record[before..].len(), 1, "one datagram, not two");
+}
+
+#[test]
+fn a_pinned_peer_is_not_followed() {
+    let mut pinned = settings(0);
+    pinned.float = false;
+    let mut world = World::with(pinned, settings(1), [0, 0]);
+    world.run(5.0);
+    world.ends[1].address = "203.0.113.7:4242".parse().unwrap();
+    world.send(1, &[b"from another address, not home"]);
+    world.run(3.0);
+    assert!(!world.ends[0].said("moved"));
+}

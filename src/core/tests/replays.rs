@@ -1,0 +1,147 @@
+//! What somebody recorded, changes or floods, with static keys.
+
+use super::*;
+
+#[test]
+fn replayed_reflected_and_broken_datagrams_deliver_nothing_and_get_no_answer() {
+    let mut world = World::new();
+    world.run(5.0);
+    world.assert_carries();
+    let record = world.record.clone();
+    for end in &mut world.ends {
+        end.out.frames.clear();
+    }
+    let sent = world.record.len();
+    let stranger: SocketAddr = "203.0.113.9:9".parse().unwrap();
+    for flying in &record {
+        for from in [flying.from, stranger] {
+            world.inject(Flying { from, ..flying.clone() });
+            world.inject(Flying { from, to: flying.from, ..flying.clone() });
+            for length in [0, 1, 20, 36, flying.bytes.len() - 1] {
+                let bytes = flying.bytes[..length].to_vec();
+                world.inject(Flying { from, to: flying.to, bytes });
+            }
+            for bit in (0..flying.bytes.len() * 8).step_by(7) {
+                let mut bytes = flying.bytes.clone();
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                world.inject(Flying { from, to: flying.to, bytes });
+            }
+        }
+    }
+    assert!(world.ends.iter().all(|end| end.out.frames.is_empty()));
+    // A recorded datagram of an old sid may be challenged and a recorded challenge answered, by each
+    // end at most once in the second, and never at greater length.
+    let answers = &world.record[sent..];
+    assert!(answers.len() <= 4, "{} answers", answers.len());
+    assert!(answers.iter().all(|answer| answer.bytes.len() == CHALLENGE_DATAGRAM));
+    for end in &world.ends {
+        for reason in [Drop::Replayed, Drop::Reflected, Drop::BadTag, Drop::Stranger, Drop::TooShort] {
+            assert!(end.stats().drops(reason) > 0, "{} in {}", reason.label(), end.stats());
+        }
+    }
+    world.assert_carries();
+}
+
+#[test]
+fn replaying_everything_all_the_time_costs_no_frame() {
+    let mut world = World::new();
+    world.run(5.0);
+    let record = world.record.clone();
+    for n in 0..1500u32 {
+        world.run(0.1);
+        world.send(0, &[&n.to_be_bytes()]);
+        world.send(1, &[&n.to_be_bytes()]);
+        for flying in &record {
+            world.inject(flying.clone());
+        }
+    }
+    for end in &world.ends {
+        assert_eq!(end.out.frames.len(), 1500, "{}", end.stats());
+    }
+}
+
+#[test]
+fn a_recording_cannot_enter_a_restarted_receiver() {
+    for floor_lost in [false, true] {
+        let mut world = World::new();
+        world.run(5.0);
+        world.assert_carries();
+        let record = world.record.clone();
+        if floor_lost {
+            world.ends[0].floor = None;
+        }
+        world.restart(0);
+        world.cut = true;
+        let sent = world.record.len();
+        for flying in record.iter().filter(|flying| flying.to.to_string() == MON) {
+            world.inject(flying.clone());
+        }
+        assert!(world.ends[0].out.frames.is_empty());
+        assert!(!world.ends[0].link.is_up());
+        let answers = &world.record[sent..];
+        assert!(answers.len() <= 2);
+        assert!(
+            answers
+                .iter()
+                .all(|answer| { record.iter().any(|cause| cause.bytes.len() >= answer.bytes.len()) })
+        );
+    }
+}
+
+#[test]
+fn what_was_recorded_while_one_end_was_away_does_not_enter_later() {
+    // The recorded sid was never taken, and its time is past the floor, but it is too old.
+    let mut world = World::new();
+    world.run(5.0);
+    world.cut = true;
+    let from = world.record.len();
+    world.run(61.0);
+    world.send(1, &[b"recorded"]);
+    let record = world.record[from..].to_vec();
+    world.run(200.0);
+    world.restart(0);
+    world.ends[0].out.frames.clear();
+    for flying in record.into_iter().filter(|flying| flying.to.to_string() == MON) {
+        world.inject(flying);
+    }
+    assert!(world.ends[0].out.frames.is_empty());
+    assert!(!world.ends[0].link.is_up());
+}
+
+#[test]
+fn a_flood_of_recorded_sids_cannot_keep_out_a_peer_whose_time_must_be_proven() {
+    let hour = 3_600_000_000;
+    let mut world = World::with(settings(0), settings(1), [0, -hour]);
+    for _ in 0..3 {
+        world.run(5.0);
+        world.assert_carries();
+        world.restart(1);
+    }
+    let record: Vec<_> = world.record.iter().filter(|flying| flying.to.to_string() == MON).cloned().collect();
+    for _ in 0..100 {
+        for flying in &record {
+            world.inject(Flying { from: "203.0.113.9:9".parse().unwrap(), ..flying.clone() });
+        }
+        world.run(0.1);
+    }
+    assert!(world.up(), "{:?} {:?}", world.ends[0].log, world.ends[1].log);
+    world.assert_carries();
+}
+
+#[test]
+fn without_a_writable_floor_every_sid_is_challenged_and_the_link_still_works() {
+    let mut world = World::new();
+    for which in 0..2 {
+        let settings = LinkSettings { floor_writable: false, ..settings(which) };
+        world.replace(which, settings);
+        world.ends[which].floor_writable = false;
+    }
+    world.run(3.0);
+    for _ in 0..2000 {
+        world.run(0.1);
+        world.send(1, &[b"frame"]);
+    }
+    assert!(world.up());
+    assert!(world.ends.iter().all(|end| end.floor.is_none()));
+    assert_eq!(world.ends[0].out.frames.len(), 2000, "{}", world.ends[0].stats());
+}
