@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::clock::Now;
 use super::lane::{Received, unmask};
 use super::limits::{
     CHALLENGE_INTERVAL, CHALLENGE_LIFE, CHALLENGES, DERIVATIONS, PENDING_DATAGRAMS, PENDING_SIDS, SID_CLOCK,
 };
+use super::pace::Pace;
 use super::path::Path;
 use super::sid::Sid;
 use super::stats::Drop;
@@ -111,7 +112,7 @@ pub struct Admission {
     /// For each [`Age`].
     challenged_at: [Option<Instant>; 2],
     /// For each [`Age`].
-    derivations: [(Option<Instant>, u32); 2],
+    derivations: [Pace; 2],
 }
 
 impl Admission {
@@ -138,7 +139,7 @@ impl Admission {
             challenges: VecDeque::new(),
             newest: 0,
             challenged_at: [None; 2],
-            derivations: [(None, 0); 2],
+            derivations: [Pace::default(); 2],
         }
     }
 
@@ -244,12 +245,7 @@ impl Admission {
     }
 
     fn may_derive(&mut self, now: Instant, age: Age) -> bool {
-        let (since, count) = &mut self.derivations[age as usize];
-        if since.is_none_or(|since| now.saturating_duration_since(since).as_secs() >= 1) {
-            (*since, *count) = (Some(now), 0);
-        }
-        *count += 1;
-        *count <= DERIVATIONS
+        self.derivations[age as usize].allows(now, DERIVATIONS, Duration::from_secs(1))
     }
 
     /// Why a datagram with a right sid does not verify, if another setting would explain it.

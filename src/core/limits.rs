@@ -25,6 +25,11 @@ pub const SID_PREVIOUS: Duration = Duration::from_secs(10);
 pub const SID_CLOCK: u64 = 120_000_000;
 /// Keys of sids that are not live are derived at most this often a second, for old and for newest ones.
 pub const DERIVATIONS: u32 = 1000;
+/// Datagrams of old sids that a lane hands over in each [`OLD_EACH`], which makes [`DERIVATIONS`]: few enough to leave
+/// room for others in any queue.
+pub const OLD: u32 = 200;
+/// See [`OLD`].
+pub const OLD_EACH: Duration = Duration::from_millis(200);
 
 /// At most one challenge in this time, for old and for newest sids.
 pub const CHALLENGE_INTERVAL: Duration = Duration::from_secs(1);

@@ -15,6 +15,7 @@ pub mod lane;
 pub mod limits;
 pub mod link;
 pub mod mtu;
+pub mod pace;
 pub mod path;
 pub mod replay;
 pub mod seen;

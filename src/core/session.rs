@@ -13,6 +13,7 @@ use super::limits::{
     CALL_FIRST, CALL_LATER, CALL_PATIENCE, INITIATION, INITIATION_STATES, SESSION_END, SESSION_OVERLAP,
     SESSION_REKEY, SESSION_RESPONDER, SLOTS,
 };
+use super::pace::Pace;
 use super::path::Path;
 use super::stats::Drop;
 use crate::config::Cipher;
@@ -109,7 +110,7 @@ pub struct Sessions {
     confirmed: Option<(Instance, u64)>,
     /// Counts sessions.
     serial: u32,
-    answers: (Option<Instant>, u32),
+    answers: Pace,
     token_key: DirectionKey,
     started: Instant,
 }
@@ -140,7 +141,7 @@ impl Sessions {
             unconfirmed: None,
             confirmed: None,
             serial: 0,
-            answers: (None, 0),
+            answers: Pace::default(),
             token_key: DirectionKey::new(token_key),
             started: now,
         }

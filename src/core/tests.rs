@@ -12,7 +12,7 @@ use super::admission::CHALLENGE_DATAGRAM;
 use super::clock::Now;
 use super::inner::Inner;
 use super::lane::{self, Command, Key, Lane, Notice, Sink, Under};
-use super::limits::{BLOCKS_END, BLOCKS_ROTATE};
+use super::limits::{BLOCKS_END, BLOCKS_ROTATE, OLD};
 use super::link::{Event, Link};
 use super::path::Path;
 use super::sid::Sid;

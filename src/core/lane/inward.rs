@@ -7,7 +7,8 @@ use super::orders::Name;
 use super::{Command, Key, Notice, Received, Settings, Sink};
 use crate::core::admission::CHALLENGE_BODY;
 use crate::core::inner::Inner;
-use crate::core::limits::{INITIATION, PATH_INTERVAL, SID_PREVIOUS, SIGN_INTERVAL};
+use crate::core::limits::{INITIATION, OLD, OLD_EACH, PATH_INTERVAL, SID_PREVIOUS, SIGN_INTERVAL};
+use crate::core::pace::Pace;
 use crate::core::path::Path;
 use crate::core::replay::Window;
 use crate::core::seen::Seen;
@@ -65,6 +66,10 @@ pub struct Inward {
     endpoint: Option<Path>,
     agreed: bool,
     moved_at: Option<Instant>,
+    /// Time of the newest sid that was ever live.
+    newest: u64,
+    /// Of what comes under older sids that are not.
+    old: Pace,
     /// When the peer was last seen to use the other key mode.
     other_mode_at: Option<Instant>,
     masks: Masks,
@@ -81,6 +86,8 @@ impl Inward {
             endpoint: None,
             agreed: false,
             moved_at: None,
+            newest: 0,
+            old: Pace::default(),
             other_mode_at: None,
             masks: Masks::with_capacity(TOGETHER),
             stats: Stats::default(),
@@ -200,7 +207,8 @@ impl Inward {
 
     fn receive_under(&mut self, now: Instant, key: &Key) {
         match key {
-            Key::Sid(_) => {
+            Key::Sid(sid) => {
+                self.newest = self.newest.max(sid.time());
                 for key in &mut self.receive {
                     key.until.get_or_insert(now + SID_PREVIOUS);
                 }
@@ -266,7 +274,7 @@ impl Inward {
         let Some(index) = self.receive.iter().position(|key| key.name == name) else {
             return match name {
                 Name::Sid(_) if again => Err(Drop::Stale),
-                Name::Sid(sid) => self.hand_over(sid, from, datagram, sink),
+                Name::Sid(sid) => self.hand_over(now, sid, from, datagram, sink),
                 Name::Slot(_) => Err(Drop::Stranger),
             };
         };
@@ -335,9 +343,20 @@ impl Inward {
     }
 
     /// A datagram of no live sid: the link decides, if the check says that it is worth a derivation.
-    fn hand_over(&mut self, sid: Sid, from: Path, datagram: &[u8], sink: &mut impl Sink) -> Result<(), Drop> {
+    /// What was recorded once may come as fast as the wire gives: it is not to take the place of what is new.
+    fn hand_over(
+        &mut self,
+        now: Instant,
+        sid: Sid,
+        from: Path,
+        datagram: &[u8],
+        sink: &mut impl Sink,
+    ) -> Result<(), Drop> {
         if !sid.is_valid(&self.settings.keys) {
             return Err(Drop::Stranger);
+        }
+        if sid.time() <= self.newest && !self.old.allows(now, OLD, OLD_EACH) {
+            return Err(Drop::RateLimited);
         }
         let received = Received { from, datagram: datagram.to_vec() };
         if sink.notice(Notice::Unknown { sid, received }) { Ok(()) } else { Err(Drop::QueueFull) }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Instance, Outcome, Session, Sessions, Token, Unconfirmed, handshake};
 use crate::config::Cipher;
@@ -91,12 +91,7 @@ impl Sessions {
     }
 
     fn may_answer(&mut self, now: Instant) -> bool {
-        let (since, count) = &mut self.answers;
-        if since.is_none_or(|since| now.saturating_duration_since(since).as_secs() >= 1) {
-            (*since, *count) = (Some(now), 0);
-        }
-        *count += 1;
-        *count <= ANSWERS
+        self.answers.allows(now, ANSWERS, Duration::from_secs(1))
     }
 
     /// The token of this and of the previous epoch.

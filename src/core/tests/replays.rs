@@ -14,6 +14,13 @@ fn replayed_reflected_and_broken_datagrams_deliver_nothing_and_get_no_answer() {
     let sent = world.record.len();
     let stranger: SocketAddr = "203.0.113.9:9".parse().unwrap();
     for flying in &record {
+        world.inject(Flying { to: flying.from, ..flying.clone() });
+    }
+    assert_eq!(world.record.len(), sent, "what is sent back gets no answer");
+    // Old sids have a rate of their own.
+    world.run(0.3);
+    let sent = world.record.len();
+    for flying in &record {
         for from in [flying.from, stranger] {
             world.inject(Flying { from, ..flying.clone() });
             world.inject(Flying { from, to: flying.from, ..flying.clone() });
@@ -144,4 +151,24 @@ fn without_a_writable_floor_every_sid_is_challenged_and_the_link_still_works() {
     assert!(world.up());
     assert!(world.ends.iter().all(|end| end.floor.is_none()));
     assert_eq!(world.ends[0].out.frames.len(), 2000, "{}", world.ends[0].stats());
+}
+
+#[test]
+fn recordings_of_old_sids_take_no_room_from_what_is_new() {
+    let mut world = World::new();
+    world.run(5.0);
+    world.assert_carries();
+    let recording: Vec<_> =
+        world.record.iter().filter(|flying| flying.to == MON.parse().unwrap()).cloned().collect();
+    world.restart(1);
+    world.run(30.0);
+    world.assert_carries();
+    let before = world.ends[0].stats().drops(Drop::RateLimited);
+    let flood = 1000;
+    recording.iter().cycle().take(flood).for_each(|flying| world.inject(flying.clone()));
+    let refused = world.ends[0].stats().drops(Drop::RateLimited) - before;
+    assert_eq!(refused, flood as u64 - u64::from(OLD), "{}", world.ends[0].stats());
+    world.restart(1);
+    world.run(5.0);
+    world.assert_carries();
 }
