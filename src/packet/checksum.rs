@@ -15,13 +15,14 @@ pub fn adjusted(checksum: u16, old: u16, new: u16) -> u16 {
 
 /// The sum of the 16-bit words of `bytes`, not yet folded to 16 bits; a last odd byte is followed by zero. Sums add up
 /// if all but the last are of an even number of bytes.
+#[multiversion::multiversion(targets("x86_64+avx2"))]
 pub fn sum(bytes: &[u8]) -> u64 {
     // Words in the machine's order: a sum of words with the carry brought round has the same bytes in any order.
     let mut total = 0;
     for part in bytes.chunks(PART) {
-        // Eight sums side by side become vector instructions.
-        let mut sums = [0u32; 8];
-        let (rows, rest) = part.as_chunks::<16>();
+        // Sums side by side become vector instructions.
+        let mut sums = [0u32; 16];
+        let (rows, rest) = part.as_chunks::<32>();
         for row in rows {
             for (sum, pair) in sums.iter_mut().zip(row.as_chunks::<2>().0) {
                 *sum += u32::from(u16::from_ne_bytes(*pair));
