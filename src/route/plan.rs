@@ -29,6 +29,10 @@ pub struct Host {
     pub random: [u8; 5],
 }
 
+/// Length of the device's transmit queue, in frames, if nothing else is asked for. A worker may have to wait some
+/// milliseconds for a processor; the kernel's 500 frames are full in less than one.
+const TXQUEUELEN: u32 = 2000;
+
 /// Why no plan could be made. The text names the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -46,7 +50,8 @@ pub fn device_steps(config: &Config, device: &Interface, host: &Host) -> Result<
         |mtu, mac, txqueuelen, up| Step::SetLink { index, name: name.clone(), mtu, mac, txqueuelen, up };
     let mtu = settings.configure.then_some(settings.mtu);
     let mac = settings.mac.or_else(|| bridge.map(|_| port_mac(host.random)));
-    let mut steps = vec![set_link(mtu, mac, settings.txqueuelen, None)];
+    let txqueuelen = settings.txqueuelen.or(settings.configure.then_some(TXQUEUELEN));
+    let mut steps = vec![set_link(mtu, mac, txqueuelen, None)];
     steps.extend(bridge.map(|bridge| Step::Join {
         index,
         name: name.clone(),
@@ -261,7 +266,7 @@ mod tests {
         assert_eq!(
             device_commands(&config),
             [
-                "ip link set dev dev0 mtu 1400",
+                "ip link set dev dev0 mtu 1400 txqueuelen 2000",
                 "ip link set dev dev0 up",
                 "ip addr add 192.168.86.81 peer 192.168.86.18 dev dev0",
                 "ip addr add 10.9.0.1/24 brd + dev dev0",
@@ -322,7 +327,8 @@ mod tests {
         let mut config = config(Mode::Tap);
         config.device.bridge = Some("br0".to_owned());
         config.device.mac = Some([2, 0, 0, 0, 0, 1]);
-        assert_eq!(device_commands(&config)[0], "ip link set dev dev0 mtu 1400 address 02:00:00:00:00:01");
+        let first = "ip link set dev dev0 mtu 1400 address 02:00:00:00:00:01 txqueuelen 2000";
+        assert_eq!(device_commands(&config)[0], first);
     }
 
     #[test]

@@ -107,7 +107,7 @@ fn a_tap_device_joins_the_bridge_and_does_not_change_its_address() {
         assert_eq!(
             commands,
             [
-                "ip link set dev tap0 mtu 1500 address fe:01:02:03:04:05",
+                "ip link set dev tap0 mtu 1500 address fe:01:02:03:04:05 txqueuelen 2000",
                 "ip link set dev tap0 master br0",
                 "ip link set dev tap0 up"
             ]
