@@ -175,8 +175,8 @@ impl Masks {
     pub fn get(&self, index: usize) -> [u8; MASK] {
         let blocks = self.blocks.get(index * self.each..(index + 1) * self.each).unwrap_or_default();
         let mut mask = [0; MASK];
-        for (byte, computed) in mask.iter_mut().zip(blocks.iter().flatten()) {
-            *byte = *computed;
+        for (part, block) in mask.chunks_mut(TAG).zip(blocks) {
+            part.copy_from_slice(&block[..part.len()]);
         }
         mask
     }

@@ -51,11 +51,12 @@ pub struct Arrived<'a> {
     pub from: Path,
 }
 
-/// Where a datagram came from, and how it was marked.
-#[derive(Clone, Copy)]
+/// Where datagrams came from, and how they were marked.
 struct Origin {
     from: Path,
     ecn: u8,
+    /// Whether that is another way than the link's own.
+    strays: bool,
 }
 
 /// One lane's way in.
@@ -113,10 +114,10 @@ impl Inward {
             Command::Agreed(agreed) => self.agreed = agreed,
             Command::Sources(sources) => self.settings.inner.set_sources(sources),
             Command::Again(mut received) => {
-                let origin = Origin { from: received.from, ecn: 0 };
+                let origin = self.origin(received.from, 0);
                 let Some(tag) = self.settings.framing.tag(&received.datagram) else { return };
                 let mask = self.settings.keys.mask(&tag);
-                let result = self.open(now, origin, &mut received.datagram, mask, true, sink);
+                let result = self.open(now, &origin, &mut received.datagram, mask, true, sink);
                 self.count(result);
             }
             Command::Prepare(..)
@@ -131,7 +132,7 @@ impl Inward {
     /// Opens datagrams that came together.
     pub fn handle_datagrams(&mut self, now: Instant, arrived: Arrived<'_>, sink: &mut impl Sink) {
         let Arrived { bytes, stride, ecn, from } = arrived;
-        let origin = Origin { from, ecn };
+        let origin = self.origin(from, ecn);
         if bytes.is_empty() {
             self.stats.drop(Drop::TooShort);
             return;
@@ -142,11 +143,15 @@ impl Inward {
             let tags = batch.chunks(stride).map(|datagram| datagram.last_chunk().unwrap_or(&[0; TAG]));
             self.settings.keys.masks(tags, self.settings.framing.prefix(), &mut masks);
             for (index, datagram) in batch.chunks_mut(stride).enumerate() {
-                let result = self.handle_datagram(now, origin, datagram, masks.get(index), sink);
+                let result = self.handle_datagram(now, &origin, datagram, masks.get(index), sink);
                 self.count(result);
             }
         }
         self.masks = masks;
+    }
+
+    fn origin(&self, from: Path, ecn: u8) -> Origin {
+        Origin { from, ecn, strays: self.endpoint.is_some_and(|endpoint| !endpoint.covers(&from)) }
     }
 
     fn count(&mut self, result: Result<(), Drop>) {
@@ -158,7 +163,7 @@ impl Inward {
     fn handle_datagram(
         &mut self,
         now: Instant,
-        origin: Origin,
+        origin: &Origin,
         datagram: &mut [u8],
         mask: [u8; MASK],
         sink: &mut impl Sink,
@@ -260,7 +265,7 @@ impl Inward {
     fn open(
         &mut self,
         now: Instant,
-        Origin { from, ecn }: Origin,
+        origin: &Origin,
         datagram: &mut [u8],
         mask: [u8; MASK],
         again: bool,
@@ -274,7 +279,7 @@ impl Inward {
         let Some(index) = self.receive.iter().position(|key| key.name == name) else {
             return match name {
                 Name::Sid(_) if again => Err(Drop::Stale),
-                Name::Sid(sid) => self.hand_over(now, sid, from, datagram, sink),
+                Name::Sid(sid) => self.hand_over(now, sid, origin.from, datagram, sink),
                 Name::Slot(_) => Err(Drop::Stranger),
             };
         };
@@ -299,11 +304,11 @@ impl Inward {
             key.heard = sink.notice(Notice::Confirmed { serial: key.serial });
         }
         let newest = key.until.is_none() && key.window.is_newest(header.counter);
-        let result = self.pass_on(now, index, header, Origin { from, ecn }, &datagram[range], sink);
+        let result = self.pass_on(now, index, header, origin, &datagram[range], sink);
         // The challenge is no longer than what brings it about.
         let long_enough = datagram.len() >= framing.overhead() + CHALLENGE_BODY;
-        if newest && long_enough && self.endpoint.is_some_and(|endpoint| !endpoint.covers(&from)) {
-            self.notice_move(now, from, sink);
+        if newest && origin.strays && long_enough {
+            self.notice_move(now, origin.from, sink);
         }
         result
     }
@@ -314,7 +319,7 @@ impl Inward {
         now: Instant,
         index: usize,
         header: Header,
-        Origin { from, ecn }: Origin,
+        &Origin { from, ecn, .. }: &Origin,
         body: &[u8],
         sink: &mut impl Sink,
     ) -> Result<(), Drop> {
