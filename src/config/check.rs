@@ -24,6 +24,8 @@ const IDLE_EXIT: Duration = Duration::from_secs(300);
 const SCRIPT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Enough for what a fast link brings in while the engine waits for its turn.
 const SOCKET_BUFFER: u32 = 4 << 20;
+/// Microseconds: about what it costs to wake another processor, which is spared when more comes that soon.
+const BUSY_POLL: u32 = 5;
 /// The name goes to the peer and into file names.
 const LONGEST_NAME: usize = 64;
 
@@ -307,7 +309,7 @@ fn check_tuning(raw: &RawTuning) -> Tuning {
             offload: raw.offload.value().copied().unwrap_or(true),
             copy_dscp: raw.dscp.value().is_some(),
             threads: number(&raw.threads).map_or(1, |threads| threads as u8),
-            busy_poll: number(&raw.busy_poll).unwrap_or(0),
+            busy_poll: number(&raw.busy_poll).unwrap_or(BUSY_POLL),
         },
     }
 }

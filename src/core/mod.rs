@@ -8,6 +8,7 @@
 pub mod admission;
 pub mod caller;
 pub mod clock;
+pub mod fair;
 pub mod hello;
 pub mod inner;
 pub mod keylog;

@@ -19,22 +19,21 @@ use super::clock;
 use super::port::Port;
 use crate::config::DataPath;
 use crate::core::clock::Watch;
+use crate::core::fair::Fair;
 use crate::core::lane::{Arrived, Command, Lane, Notice, Report, Settings, Sink};
 use crate::core::standing::Standing;
 use crate::core::stats::Drop;
-use crate::packet::gso;
 use crate::packet::layer::Layer;
 use crate::packet::traffic_class;
 use crate::packet::virtio::{self, Virtio};
+use crate::packet::{flow, gso};
 use crate::transport::udp::{Received, Socket};
 
-/// Frames taken at once, joined or not: enough to share the cost of a wake-up, few enough to be fair.
-const FRAMES: usize = 128;
 /// Times that datagrams are received at once, joined or not.
 const ARRIVALS: usize = 64;
-/// Bytes after which the other direction has its turn: one super-frame, for more of them make nothing faster and
+/// Bytes after which the other direction has its turn: about a super-frame, for more of them make nothing faster and
 /// hold up the answers.
-const TURN: usize = 64 * 1024;
+const TURN: usize = 48 * 1024;
 /// No turn takes longer.
 const TURN_TIME: Duration = Duration::from_secs(1);
 /// Bytes of the longest super-frame, with its virtio header and Ethernet header and tags; and of all that is
@@ -134,8 +133,11 @@ pub struct Worker {
     epoll: OwnedFd,
     /// How long it looks for more before it sleeps.
     busy_poll: Duration,
+    /// Frames that were read from the device, and whether too many stand there.
+    queue: Fair,
+    crowd: Standing,
+    /// Whether too many datagrams stand in the socket.
     standing: Standing,
-    frame: Vec<u8>,
     arrival: Vec<u8>,
 }
 
@@ -192,8 +194,9 @@ impl Worker {
             wake,
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             busy_poll: Duration::from_micros(data_path.busy_poll.into()),
+            queue: Fair::new(LONGEST),
+            crowd: Standing::default(),
             standing: Standing::default(),
-            frame: vec![0; LONGEST],
             arrival: vec![0; LONGEST],
         };
         worker.watch(&worker.wake, Source::Wake)?;
@@ -218,9 +221,9 @@ impl Worker {
         let mut events = Vec::with_capacity(4);
         let mut busy_until = None;
         loop {
-            let timeout = match busy_until {
-                Some(_) => Some(Timespec::default()),
-                None => self.lane.poll_timeout().map(until),
+            let timeout = match busy_until.is_some() || !self.queue.is_empty() {
+                true => Some(Timespec::default()),
+                false => self.lane.poll_timeout().map(until),
             };
             events.clear();
             match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
@@ -233,6 +236,7 @@ impl Worker {
             } else if busy_until.is_some_and(|until| until <= now) {
                 busy_until = None;
             }
+            let mut readable = false;
             for event in &events {
                 match event.data.u64() {
                     n if n == Source::Wake as u64 => {
@@ -247,9 +251,13 @@ impl Worker {
                         }
                         self.take_datagrams(now);
                     }
-                    _ => self.take_frames()?,
+                    _ => readable = true,
                 }
             }
+            if readable {
+                self.read_frames()?;
+            }
+            self.seal_frames(now);
             if self.lane.poll_timeout().is_some_and(|at| at <= now) {
                 self.lane.handle_timeout(now, &mut self.port);
                 self.port.flush_frames();
@@ -376,38 +384,70 @@ impl Worker {
         }
     }
 
-    fn take_frames(&mut self) -> io::Result<()> {
+    /// Seals a turn's worth of the frames that wait. What is left has its turn after the other direction, and shares
+    /// datagrams with what came before.
+    fn seal_frames(&mut self, now: Instant) {
+        if self.queue.is_empty() {
+            return;
+        }
+        let mut sheds = self.crowd.sheds(now, self.queue.bytes());
         let mut taken = 0;
-        for _ in 0..FRAMES {
-            let Some(device) = &self.port.device else { return Ok(()) };
-            match rustix::io::read(device, &mut self.frame) {
+        while taken < TURN {
+            let Self { lane, port, layer, queue, .. } = self;
+            let Some(length) = queue.pop(|frame| {
+                take_frame(frame, *layer, &mut sheds, lane, port);
+                frame.len()
+            }) else {
+                break;
+            };
+            taken += length;
+        }
+        if self.queue.is_empty() {
+            self.lane.outward.flush(&mut self.port);
+        }
+    }
+
+    fn read_frames(&mut self) -> io::Result<()> {
+        let Some(device) = &self.port.device else { return Ok(()) };
+        while let Some(room) = self.queue.room() {
+            match rustix::io::read(device, &mut *room) {
                 Ok(length) => {
-                    taken += length;
-                    self.take_frame(length);
+                    let frame = room.get(virtio::HEADER..length).unwrap_or_default();
+                    let flow = flow::of(frame, self.layer);
+                    self.queue.push(length, flow);
                 }
                 Err(Errno::AGAIN | Errno::INTR) => break,
                 // The device is down for the moment; it says so again when it is up.
                 Err(Errno::IO) => break,
                 Err(error) => return Err(error.into()),
             }
-            if taken >= TURN {
-                break;
-            }
         }
-        self.lane.outward.flush(&mut self.port);
         Ok(())
     }
+}
 
-    /// What was read from the device: a frame, or several joined.
-    fn take_frame(&mut self, length: usize) {
-        let Some((header, packet)) = self.frame[..length].split_first_chunk_mut() else { return };
-        let Self { lane, port, layer, .. } = self;
-        let emit = |head: &[u8], tail: &[u8]| lane.outward.handle_frame(head, tail, port);
-        let cut = Virtio::parse(*header).ok_or(gso::Unfit);
-        let cut = cut.and_then(|virtio| gso::split(virtio, packet, *layer, emit));
-        if cut.is_err() {
-            self.port.drops.drop(Drop::Malformed);
+/// What was read from the device: a frame, or several joined. Of several one is marked, or given up, if the queue
+/// `sheds`.
+fn take_frame(read: &mut [u8], layer: Layer, sheds: &mut bool, lane: &mut Lane, port: &mut Port) {
+    let Some((header, packet)) = read.split_first_chunk_mut() else { return };
+    let Some(virtio) = Virtio::parse(*header) else { return port.drops.drop(Drop::Malformed) };
+    let mut skips = false;
+    if *sheds && virtio.kind != virtio::Kind::Single {
+        *sheds = false;
+        skips = !traffic_class::is_capable(traffic_class::of(packet, layer));
+        if skips {
+            port.drops.drop(Drop::QueueFull);
+        } else {
+            traffic_class::mark(packet, layer, traffic_class::CE);
         }
+    }
+    let emit = |head: &[u8], tail: &[u8]| {
+        if !std::mem::take(&mut skips) {
+            lane.outward.handle_frame(head, tail, port);
+        }
+    };
+    if gso::split(virtio, packet, layer, emit).is_err() {
+        port.drops.drop(Drop::Malformed);
     }
 }
 

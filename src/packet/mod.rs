@@ -2,6 +2,7 @@
 
 pub mod checksum;
 pub mod clamp;
+pub mod flow;
 pub mod gro;
 pub mod gso;
 pub mod ip;

@@ -1,0 +1,242 @@
+//! What was read from the device and waits to be sealed: flows share by bytes, so that a ping or a keystroke does not
+//! stand behind everything a transfer has waiting. Self-clocked fair queueing (S. J. Golestani, INFOCOM 1994) over
+//! what little is waiting; frames of one flow never overtake each other.
+
+use std::collections::VecDeque;
+
+use crate::packet::flow::FLOWS;
+
+/// Super-frames that wait at most; what more there is stays in the device.
+const LARGE: usize = 4;
+/// Small frames that wait at most: enough to share the cost of a wake-up.
+const SMALL: usize = 124;
+/// Frames of up to so many bytes are small. No power of two: they would all fall on the same lines of the cache.
+const SMALL_LENGTH: usize = 2048 + 64;
+
+/// A bounded queue of frames. All memory is taken at the beginning.
+#[derive(Debug)]
+pub struct Fair {
+    /// In the order in which they go.
+    waiting: VecDeque<Waiting>,
+    /// Bytes of all that wait.
+    bytes: usize,
+    /// When each flow's last frame goes, in bytes of the virtual clock.
+    last: [u64; FLOWS],
+    /// The virtual clock: the tag of the frame that went last.
+    now: u64,
+    large: Places<LARGE>,
+    small: Places<SMALL>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    tag: u64,
+    length: usize,
+    /// Its number among its like.
+    place: u8,
+    is_small: bool,
+}
+
+/// Where frames of one size are kept.
+#[derive(Debug)]
+struct Places<const N: usize> {
+    bytes: [Vec<u8>; N],
+    /// The free ones; the one that was used last is used next.
+    free: Vec<u8>,
+}
+
+impl<const N: usize> Places<N> {
+    fn new(length: usize) -> Self {
+        Self { bytes: std::array::from_fn(|_| vec![0; length]), free: (0..N as u8).collect() }
+    }
+
+    fn at(&mut self, place: u8) -> &mut [u8] {
+        &mut self.bytes[usize::from(place)]
+    }
+}
+
+impl Fair {
+    /// An empty queue for frames of up to `longest` bytes.
+    pub fn new(longest: usize) -> Self {
+        Self {
+            waiting: VecDeque::with_capacity(SMALL + LARGE),
+            bytes: 0,
+            last: [0; FLOWS],
+            now: 0,
+            large: Places::new(longest),
+            small: Places::new(SMALL_LENGTH),
+        }
+    }
+
+    /// Where the next frame may be put for [`Fair::push`]; `None`: enough is waiting.
+    pub fn room(&mut self) -> Option<&mut [u8]> {
+        // Whatever comes must find a place.
+        self.small.free.last()?;
+        let place = *self.large.free.last()?;
+        Some(self.large.at(place))
+    }
+
+    /// The first `length` bytes of the room are a frame of this flow.
+    pub fn push(&mut self, length: usize, flow: u8) {
+        let Some((place, is_small)) = self.keep(length) else { return };
+        let last = &mut self.last[usize::from(flow)];
+        let tag = self.now.max(*last) + length as u64;
+        *last = tag;
+        // Most often it is the last.
+        let behind = self.waiting.iter().rposition(|other| other.tag <= tag);
+        self.waiting.insert(behind.map_or(0, |at| at + 1), Waiting { tag, length, place, is_small });
+        self.bytes += length;
+    }
+
+    /// A small frame moves to a place of its own size.
+    fn keep(&mut self, length: usize) -> Option<(u8, bool)> {
+        let large = *self.large.free.last()?;
+        if length > SMALL_LENGTH {
+            self.large.free.pop();
+            return Some((large, false));
+        }
+        let small = self.small.free.pop()?;
+        self.small.at(small)[..length].copy_from_slice(&self.large.at(large)[..length]);
+        Some((small, true))
+    }
+
+    /// Gives the frame whose turn it is to `take`, which may use its bytes as it likes; `None`: none is waiting.
+    pub fn pop<T>(&mut self, take: impl FnOnce(&mut [u8]) -> T) -> Option<T> {
+        let Waiting { tag, length, place, is_small } = self.waiting.pop_front()?;
+        self.now = tag;
+        self.bytes -= length;
+        let bytes = if is_small {
+            self.small.free.push(place);
+            self.small.at(place)
+        } else {
+            self.large.free.push(place);
+            self.large.at(place)
+        };
+        Some(take(&mut bytes[..length]))
+    }
+
+    /// Bytes of all that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LONGEST: usize = 65_000;
+
+    /// False: there was no room.
+    fn push(fair: &mut Fair, flow: u8, number: u32, length: usize) -> bool {
+        let Some(room) = fair.room() else { return false };
+        room[..4].copy_from_slice(&number.to_le_bytes());
+        room[length - 1] = flow;
+        fair.push(length, flow);
+        true
+    }
+
+    /// Flow and number of each that waits, in their order.
+    fn drain(fair: &mut Fair) -> Vec<(u8, u32)> {
+        std::iter::from_fn(|| fair.pop(name)).collect()
+    }
+
+    fn name(frame: &mut [u8]) -> (u8, u32) {
+        (frame[frame.len() - 1], u32::from_le_bytes(*frame.first_chunk().unwrap()))
+    }
+
+    #[test]
+    fn a_ping_goes_before_a_transfer_that_came_earlier() {
+        let mut fair = Fair::new(LONGEST);
+        for number in 0..3 {
+            assert!(push(&mut fair, 1, number, LONGEST));
+        }
+        assert!(push(&mut fair, 2, 0, 94));
+        assert_eq!(drain(&mut fair), [(2, 0), (1, 0), (1, 1), (1, 2)]);
+    }
+
+    #[test]
+    fn two_transfers_share_whatever_their_frames_are_long() {
+        let mut fair = Fair::new(LONGEST);
+        let mut sent = [0; 2];
+        let mut waiting = [0; 2];
+        for _ in 0..4000 {
+            // The device always has frames of both.
+            for (flow, length) in [(0, 1500), (1, 500)] {
+                while waiting[usize::from(flow)] < 20 && push(&mut fair, flow, 0, length) {
+                    waiting[usize::from(flow)] += 1;
+                }
+            }
+            let (flow, length) = fair.pop(|frame| (frame[frame.len() - 1], frame.len())).unwrap();
+            sent[usize::from(flow)] += length;
+            waiting[usize::from(flow)] -= 1;
+        }
+        assert!(sent[0].abs_diff(sent[1]) < 4 * 1500, "{sent:?}");
+    }
+
+    #[test]
+    fn a_flow_that_was_silent_has_saved_nothing_up() {
+        let mut fair = Fair::new(LONGEST);
+        for number in 0..100 {
+            push(&mut fair, 1, number, 1500);
+            drain(&mut fair);
+        }
+        for number in 0..4 {
+            push(&mut fair, 1, number, 1500);
+            push(&mut fair, 2, number, 1500);
+        }
+        let order: Vec<u8> = drain(&mut fair).into_iter().map(|(flow, _)| flow).collect();
+        assert_eq!(order, [1, 2, 1, 2, 1, 2, 1, 2]);
+    }
+
+    #[test]
+    fn what_waits_is_bounded_and_small_frames_leave_room_for_large_ones() {
+        let mut fair = Fair::new(LONGEST);
+        let small = (0..).take_while(|number| push(&mut fair, 1, *number, 64)).count();
+        assert_eq!(small, SMALL);
+        drain(&mut fair);
+        for number in 0..60 {
+            assert!(push(&mut fair, 1, number, 1500));
+        }
+        let large = (0..).take_while(|number| push(&mut fair, 2, *number, LONGEST)).count();
+        assert_eq!((large, fair.bytes()), (LARGE, 60 * 1500 + LARGE * LONGEST));
+        assert_eq!(drain(&mut fair).len(), 60 + LARGE);
+        assert_eq!((fair.bytes(), fair.is_empty()), (0, true));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_lost_and_no_flow_is_reordered(
+            steps in prop::collection::vec((0..4_u8, 5..LONGEST, any::<bool>(), any::<bool>()), 1..400),
+        ) {
+            let mut fair = Fair::new(LONGEST);
+            let (mut sent, mut expected) = ([0_u32; 4], [0_u32; 4]);
+            let mut check = |(flow, number): (u8, u32)| {
+                let next = &mut expected[usize::from(flow)];
+                prop_assert_eq!(number, *next);
+                *next += 1;
+                Ok(())
+            };
+            for (flow, length, is_small, pops) in steps {
+                let length = if is_small { length % 2000 + 5 } else { length };
+                if push(&mut fair, flow, sent[usize::from(flow)], length) {
+                    sent[usize::from(flow)] += 1;
+                }
+                if pops {
+                    fair.pop(name).map(&mut check).transpose()?;
+                }
+            }
+            for next in drain(&mut fair) {
+                check(next)?;
+            }
+            prop_assert_eq!(sent, expected);
+        }
+    }
+}
