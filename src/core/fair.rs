@@ -31,6 +31,7 @@ pub struct Fair {
 #[derive(Debug)]
 struct Waiting {
     tag: u64,
+    flow: u8,
     length: usize,
     /// Its number among its like.
     place: u8,
@@ -84,7 +85,7 @@ impl Fair {
         *last = tag;
         // Most often it is the last.
         let behind = self.waiting.iter().rposition(|other| other.tag <= tag);
-        self.waiting.insert(behind.map_or(0, |at| at + 1), Waiting { tag, length, place, is_small });
+        self.waiting.insert(behind.map_or(0, |at| at + 1), Waiting { tag, flow, length, place, is_small });
         self.bytes += length;
     }
 
@@ -100,9 +101,10 @@ impl Fair {
         Some((small, true))
     }
 
-    /// Gives the frame whose turn it is to `take`, which may use its bytes as it likes; `None`: none is waiting.
-    pub fn pop<T>(&mut self, take: impl FnOnce(&mut [u8]) -> T) -> Option<T> {
-        let Waiting { tag, length, place, is_small } = self.waiting.pop_front()?;
+    /// Gives the frame whose turn it is to `take`, which may use its bytes as it likes, and whether more of its flow are
+    /// waiting; `None`: none is waiting.
+    pub fn pop<T>(&mut self, take: impl FnOnce(&mut [u8], bool) -> T) -> Option<T> {
+        let Waiting { tag, flow, length, place, is_small } = self.waiting.pop_front()?;
         self.now = tag;
         self.bytes -= length;
         let bytes = if is_small {
@@ -112,7 +114,7 @@ impl Fair {
             self.large.free.push(place);
             self.large.at(place)
         };
-        Some(take(&mut bytes[..length]))
+        Some(take(&mut bytes[..length], self.last[usize::from(flow)] > tag))
     }
 
     /// Bytes of all that wait.
@@ -148,7 +150,7 @@ mod tests {
         std::iter::from_fn(|| fair.pop(name)).collect()
     }
 
-    fn name(frame: &mut [u8]) -> (u8, u32) {
+    fn name(frame: &mut [u8], _: bool) -> (u8, u32) {
         (frame[frame.len() - 1], u32::from_le_bytes(*frame.first_chunk().unwrap()))
     }
 
@@ -160,6 +162,9 @@ mod tests {
         }
         assert!(push(&mut fair, 2, 0, 94));
         assert_eq!(drain(&mut fair), [(2, 0), (1, 0), (1, 1), (1, 2)]);
+        assert!(push(&mut fair, 1, 3, 1500) && push(&mut fair, 2, 1, 94) && push(&mut fair, 1, 4, 1500));
+        let more: Vec<bool> = std::iter::from_fn(|| fair.pop(|_, more| more)).collect();
+        assert_eq!(more, [false, true, false], "the transfer has more, the ping has not");
     }
 
     #[test]
@@ -174,7 +179,7 @@ mod tests {
                     waiting[usize::from(flow)] += 1;
                 }
             }
-            let (flow, length) = fair.pop(|frame| (frame[frame.len() - 1], frame.len())).unwrap();
+            let (flow, length) = fair.pop(|frame, _| (frame[frame.len() - 1], frame.len())).unwrap();
             sent[usize::from(flow)] += length;
             waiting[usize::from(flow)] -= 1;
         }

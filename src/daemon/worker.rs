@@ -394,8 +394,8 @@ impl Worker {
         let mut taken = 0;
         while taken < TURN {
             let Self { lane, port, layer, queue, .. } = self;
-            let Some(length) = queue.pop(|frame| {
-                take_frame(frame, *layer, &mut sheds, lane, port);
+            let Some(length) = queue.pop(|frame, more| {
+                take_frame(frame, *layer, more, &mut sheds, lane, port);
                 frame.len()
             }) else {
                 break;
@@ -426,13 +426,13 @@ impl Worker {
     }
 }
 
-/// What was read from the device: a frame, or several joined. Of several one is marked, or given up, if the queue
-/// `sheds`.
-fn take_frame(read: &mut [u8], layer: Layer, sheds: &mut bool, lane: &mut Lane, port: &mut Port) {
+/// What was read from the device: a frame, or several joined. If the queue `sheds`, one is marked, or given up: one of
+/// several, or of a flow that has `more` waiting.
+fn take_frame(read: &mut [u8], layer: Layer, more: bool, sheds: &mut bool, lane: &mut Lane, port: &mut Port) {
     let Some((header, packet)) = read.split_first_chunk_mut() else { return };
     let Some(virtio) = Virtio::parse(*header) else { return port.drops.drop(Drop::Malformed) };
     let mut skips = false;
-    if *sheds && virtio.kind != virtio::Kind::Single {
+    if *sheds && (more || virtio.kind != virtio::Kind::Single) {
         *sheds = false;
         skips = !traffic_class::is_capable(traffic_class::of(packet, layer));
         if skips {

@@ -97,7 +97,7 @@ fn a_small_frame_passes_those_of_another_flow_that_were_there_before() {
 }
 
 #[test]
-fn a_queue_that_stands_costs_a_super_frame_one_segment_or_a_mark() {
+fn a_queue_that_stands_costs_one_segment_or_a_mark() {
     let (workers, _handle) = workers_of(1, None);
     let Worker { mut lane, mut port, layer, .. } = workers.into_iter().next().unwrap();
     let virtio = Virtio { checksum: Some((34, 16)), kind: virtio::Kind::TcpV4, headers: 54, segment: 100 };
@@ -109,7 +109,7 @@ fn a_queue_that_stands_costs_a_super_frame_one_segment_or_a_mark() {
     for (ecn, sheds, segments, lost) in [(0, false, 3, 0), (0, true, 2, 1), (2, true, 3, 0)] {
         read[class] = ecn;
         let mut sheds_now = sheds;
-        take_frame(&mut read.clone(), layer, &mut sheds_now, &mut lane, &mut port);
+        take_frame(&mut read.clone(), layer, false, &mut sheds_now, &mut lane, &mut port);
         assert!(!sheds_now, "one is enough");
         // Without a peer the lane counts what it gets.
         (passed, given_up) = (passed + segments, given_up + lost);
@@ -117,6 +117,12 @@ fn a_queue_that_stands_costs_a_super_frame_one_segment_or_a_mark() {
         assert_eq!(port.drops.drops(Drop::QueueFull), given_up);
     }
     let mut marked = read.clone();
-    take_frame(&mut marked, layer, &mut true, &mut lane, &mut port);
+    take_frame(&mut marked, layer, false, &mut true, &mut lane, &mut port);
     assert_eq!(marked[class], traffic_class::CE);
+    // Of single frames only one of a flow that has more waiting.
+    for more in [false, true] {
+        let mut sheds = true;
+        take_frame(&mut read_of(1, 1000), layer, more, &mut sheds, &mut lane, &mut port);
+        assert_eq!((sheds, port.drops.drops(Drop::QueueFull)), (!more, given_up + u64::from(more)));
+    }
 }
