@@ -289,10 +289,13 @@ impl Shape {
         self.end > self.headers && (self.tcp || udp) && self.may_continue(frame)
     }
 
-    /// Data and nothing else; a UDP datagram with a checksum.
+    /// Data and nothing else, with a checksum: 0 is none in UDP, and 0xffff is 0 after it was computed anew in TCP.
     fn may_continue(&self, frame: &[u8]) -> bool {
         match self.tcp {
-            true => self.flags(frame) & !PSH == ACK,
+            true => {
+                let checksum = self.transport + 16;
+                self.flags(frame) & !PSH == ACK && frame[checksum..checksum + 2] != [0xff, 0xff]
+            }
             false => frame[self.transport + 6..self.transport + 8] != [0, 0],
         }
     }
