@@ -83,6 +83,10 @@ impl Outward {
 
     /// Carries out what the link decided, as far as it concerns this way.
     pub fn handle_command(&mut self, command: &Command, sink: &mut impl Sink) {
+        if *command == Command::WipeAll {
+            // In a copy of this process the same counter may seal something else: nothing more is sealed.
+            self.discard();
+        }
         self.flush(sink);
         match command {
             Command::Prepare(under, key) => {
@@ -154,6 +158,13 @@ impl Outward {
     pub fn flush(&mut self, sink: &mut impl Sink) {
         self.end_stream(sink);
         self.send(sink);
+    }
+
+    /// Forgets what is waiting.
+    fn discard(&mut self) {
+        self.packer = Packer::default();
+        self.has_big = false;
+        self.train.clear();
     }
 
     /// Bytes that one datagram has for its body.

@@ -23,9 +23,11 @@ fn resumed_ends_use_no_key_again_and_the_link_stays_up() {
             world.assert_carries();
             let before = keys_used(&world, which, 0);
             let at = world.record.len();
-            // As the worker does it: nothing is sealed between its look at the clocks and the wiping.
+            // As the worker does it: nothing is sealed between its look at the clocks and the wiping, nor by it what was
+            // waiting for the rest of a train.
             let now = world.now(which);
             let end = &mut world.ends[which];
+            end.lane.outward.handle_frame(b"waiting", &[], &mut end.out);
             end.lane.handle_command(now.instant, Command::WipeAll, &mut end.out);
             end.lane.handle_frames(&[b"lost"], &mut end.out);
             assert!(end.out.sent.is_empty(), "no key, no datagram");
