@@ -19,6 +19,8 @@ use crate::daemon::directories::{self, RUNTIME};
 use crate::daemon::exit::{FAILED, Fatal, PRIVILEGE};
 use crate::daemon::preflight;
 use crate::daemon::stderr::unix_time;
+use crate::daemon::text::printable;
+use crate::daemon::trust::Trusted;
 
 /// The socket's name in a link's runtime directory.
 pub const SOCKET: &str = "control.sock";
@@ -37,6 +39,8 @@ struct Socket {
     path: PathBuf,
     /// In this process's network namespace.
     near: bool,
+    /// Who serves it may be this user, besides those who are trusted anyway.
+    user: Option<u32>,
 }
 
 /// How to show status.
@@ -92,7 +96,7 @@ pub fn command(link: &str, method: Method) -> Result<(), Fatal> {
     };
     // Opened first: a process that has ended leaves its number to others.
     let process = if method == Method::Down { process_of(&socket.path) } else { None };
-    let answer = ask(&socket.path, method).map_err(|error| failed(socket, &error))?;
+    let answer = ask(socket, method).map_err(|error| failed(socket, &error))?;
     if let (Answer::Done(_), Some(process)) = (&answer, process) {
         wait_for_end(&process);
     }
@@ -109,7 +113,7 @@ pub fn command(link: &str, method: Method) -> Result<(), Fatal> {
 fn statuses(link: Option<&str>) -> Result<Vec<Status>, Fatal> {
     let mut found = Vec::new();
     for socket in find(link)? {
-        match ask(&socket.path, Method::Status) {
+        match ask(&socket, Method::Status) {
             Ok(Answer::Done(mut parameters)) => {
                 let status = parameters.get_mut("status").map(Value::take).unwrap_or_default();
                 let status = serde_json::from_value(status);
@@ -180,17 +184,18 @@ fn find(link: Option<&str>) -> Result<Vec<Socket>, Fatal> {
     let name = config.as_ref().map(|config| config.name.as_str()).or(link);
     let configured = config.as_ref().and_then(|config| config.run.runtime_dir.as_deref());
     let mut sockets = Vec::new();
-    for (directory, leaf, near) in directories::existing(RUNTIME, configured) {
-        let path = directory.join(SOCKET);
-        if name.is_none_or(|name| name == leaf) && path.exists() {
-            sockets.push(Socket { name: leaf, path, near });
+    for link in directories::existing(RUNTIME, configured)? {
+        let path = link.path.join(SOCKET);
+        if name.is_none_or(|name| name == link.name) && path.exists() {
+            let name = printable(&link.name, usize::MAX);
+            sockets.push(Socket { name, path, near: link.near, user: link.user });
         }
     }
     let elsewhere = config.as_ref().and_then(|config| Some((&config.name, config.status.socket.clone()?)));
     if let (true, Some((name, path))) = (sockets.is_empty(), elsewhere)
         && path.exists()
     {
-        sockets.push(Socket { name: name.clone(), path, near: true });
+        sockets.push(Socket { name: name.clone(), path, near: true, user: None });
     }
     sockets.sort_by(|a, b| a.name.cmp(&b.name));
     match (sockets.is_empty(), link) {
@@ -203,8 +208,15 @@ fn find(link: Option<&str>) -> Result<Vec<Socket>, Fatal> {
     }
 }
 
-fn ask(path: &Path, method: Method) -> io::Result<Answer> {
-    let mut stream = UnixStream::connect(path)?;
+/// Asks nobody but root, this user, and whom root has made the user of the units.
+fn ask(socket: &Socket, method: Method) -> io::Result<Answer> {
+    let mut stream = UnixStream::connect(&socket.path)?;
+    let uid = socket_peercred(&stream)?.uid.as_raw();
+    if !Trusted::here().has_user(uid) && socket.user != Some(uid) {
+        return Err(io::Error::other(format!(
+            "another user (uid {uid}) serves it: ask as that user, or remove it"
+        )));
+    }
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(&request(method))?;
     let mut answer = Vec::new();
@@ -217,11 +229,31 @@ fn ask(path: &Path, method: Method) -> io::Result<Answer> {
         answer.extend_from_slice(bytes.get(..count).unwrap_or_default());
         if answer.last() == Some(&0) {
             answer.pop();
-            return Ok(parse_answer(&answer)?);
+            return Ok(clean(parse_answer(&answer)?));
         }
         if answer.len() as u64 > MAX_ANSWER {
             return Err(io::Error::new(ErrorKind::InvalidData, "the answer does not end"));
         }
+    }
+}
+
+/// An answer without anything that a terminal obeys.
+fn clean(answer: Answer) -> Answer {
+    match answer {
+        Answer::Refused(reason) => Answer::Refused(printable(&reason, usize::MAX)),
+        Answer::Done(mut parameters) => {
+            clean_value(&mut parameters);
+            Answer::Done(parameters)
+        }
+    }
+}
+
+fn clean_value(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = printable(text, usize::MAX),
+        Value::Array(values) => values.iter_mut().for_each(clean_value),
+        Value::Object(fields) => fields.values_mut().for_each(clean_value),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 
@@ -232,5 +264,41 @@ fn print(text: &str) -> Result<(), Fatal> {
         // Whoever read it has enough.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(Fatal::new(FAILED, "")),
         other => other.map_err(|error| Fatal::new(FAILED, format!("cannot write standard output: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::api;
+    use crate::daemon::testing::Scratch;
+    use serde_json::json;
+    use std::os::unix::net::UnixListener;
+
+    /// Somebody who answers one request with this.
+    fn served(scratch: &Scratch, answer: Vec<u8>) -> (Socket, std::thread::JoinHandle<()>) {
+        let path = scratch.path().join(SOCKET);
+        let listener = UnixListener::bind(&path).unwrap();
+        let serve = move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 999];
+            assert!(stream.read(&mut request).unwrap() > 0);
+            let _ = stream.write_all(&answer);
+        };
+        (Socket { name: "fri".to_owned(), path, near: true, user: None }, std::thread::spawn(serve))
+    }
+
+    #[test]
+    fn what_a_link_says_is_shown_without_what_a_terminal_obeys() {
+        let scratch = Scratch::new();
+        let said = json!({ "changes": ["a\x1b[2Jb", { "x": "\u{202e}\u{9b}" }], "pid": 7 });
+        let (socket, server) = served(&scratch, api::reply(&said));
+        let Answer::Done(shown) = ask(&socket, Method::Reload).unwrap() else { panic!("refused") };
+        assert_eq!(shown, json!({ "changes": ["a_[2Jb", { "x": "__" }], "pid": 7 }));
+        server.join().unwrap();
+        std::fs::remove_file(&socket.path).unwrap();
+        let (socket, server) = served(&scratch, api::refusal("no\x07"));
+        assert!(matches!(ask(&socket, Method::Reload).unwrap(), Answer::Refused(reason) if reason == "no_"));
+        server.join().unwrap();
     }
 }

@@ -1,19 +1,24 @@
 //! The control socket, as the parent's poll loop serves it: nothing here waits.
 
-use std::fs::{self, Permissions};
+use std::ffi::{OsStr, OsString};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use rustix::fs::{FileType, Mode};
 use rustix::net::sockopt::socket_peercred;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::geteuid;
 
 use super::api::{self, Call, MAX_REQUEST, Method};
+use crate::daemon::directory::Directory;
 
 /// Connections at once; of more the one that was silent longest is closed.
 const MAX_CLIENTS: usize = 16;
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 128;
 
 /// Tells connections apart.
 pub type ClientId = u64;
@@ -29,20 +34,33 @@ struct Client {
 /// The socket with its connections. Dropping it removes the socket's file.
 pub struct Server {
     listener: UnixListener,
-    path: PathBuf,
+    directory: Directory,
+    name: OsString,
     clients: Vec<Client>,
     next: ClientId,
 }
 
 impl Server {
-    /// Listens at `path`, in place of what a killed tund left there. Errors are those of bind(2).
+    /// Listens at `path`, in place of what a killed tund left there, for this user alone. Errors are those of bind(2),
+    /// and that another user could put his own socket there.
     pub fn bind(path: &Path) -> io::Result<Self> {
-        remove_leftover(path)?;
-        let listener = UnixListener::bind(path)?;
-        let server = Self { listener, path: path.to_owned(), clients: Vec::new(), next: 0 };
-        server.listener.set_nonblocking(true)?;
-        fs::set_permissions(path, Permissions::from_mode(0o600))?;
-        Ok(server)
+        let (directory, name) = Directory::of_file(path).map_err(|refusal| {
+            let remedy = refusal.remedy();
+            io::Error::other(if remedy.is_empty() {
+                refusal.to_string()
+            } else {
+                format!("{refusal}: {remedy}")
+            })
+        })?;
+        remove_leftover(&directory, &name)?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        // bind(2) gives the file the mode that the socket has (unix_bind_bsd of net/unix/af_unix.c): at no moment may
+        // others open it.
+        rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+        rustix::net::bind(&socket, &SocketAddrUnix::new(directory.path().join(&name))?)?;
+        rustix::net::listen(&socket, BACKLOG)?;
+        Ok(Self { listener: socket.into(), directory, name, clients: Vec::new(), next: 0 })
     }
 
     /// What to wait for: new connections, and requests of those that may ask.
@@ -100,32 +118,36 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         // What remains would be refused connections only.
-        let _ = fs::remove_file(&self.path);
+        let _ = self.directory.remove(&self.name);
     }
 }
 
 /// A symbolic link that leads to a socket elsewhere; removed when dropped.
-pub struct Pointer(PathBuf);
+pub struct Pointer(Directory, OsString);
 
 impl Pointer {
-    /// Makes `path` lead to `socket`, in place of what a killed tund left there. Errors are those of symlink(2).
-    pub fn new(path: &Path, socket: &Path) -> io::Result<Self> {
-        remove_leftover(path)?;
-        symlink(socket, path)?;
-        Ok(Self(path.to_owned()))
+    /// Makes the file `name` of `directory` lead to `socket`, in place of what a killed tund left there. Errors are those
+    /// of symlink(2).
+    pub fn new(directory: &Directory, name: &str, socket: &Path) -> io::Result<Self> {
+        let name = OsString::from(name);
+        remove_leftover(directory, &name)?;
+        rustix::fs::symlinkat(socket, directory, &name)?;
+        Ok(Self(directory.clone(), name))
     }
 }
 
 impl Drop for Pointer {
     fn drop(&mut self) {
         // What remains would lead nowhere.
-        let _ = fs::remove_file(&self.0);
+        let _ = self.0.remove(&self.1);
     }
 }
 
-fn remove_leftover(path: &Path) -> io::Result<()> {
-    let found = fs::symlink_metadata(path).map(|meta| meta.file_type());
-    if found.is_ok_and(|kind| kind.is_socket() || kind.is_symlink()) { fs::remove_file(path) } else { Ok(()) }
+fn remove_leftover(directory: &Directory, name: &OsStr) -> io::Result<()> {
+    match directory.kind(name) {
+        Some(FileType::Socket | FileType::Symlink) => directory.remove(name),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// The file's mode says the same; this holds for a socket whose mode somebody changed as well.
@@ -172,6 +194,8 @@ impl Client {
 mod tests {
     use super::*;
     use crate::daemon::testing::Scratch;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
     fn connect(scratch: &Scratch) -> UnixStream {
         UnixStream::connect(scratch.path().join("control.sock")).unwrap()

@@ -5,14 +5,18 @@
 //! command was typed.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::fs::{Mode, OFlags};
+
+use super::directory::Directory;
 use super::exit::{FAILED, Fatal, UNAVAILABLE, USAGE};
+use super::trust::Refusal;
 use crate::privsep::spawn::PROGRAM;
 use crate::say;
 
@@ -91,27 +95,41 @@ fn let_go() -> io::Result<()> {
 
 /// The file of the process id; it goes with this.
 #[derive(Debug)]
-pub struct PidFile(PathBuf);
+pub struct PidFile(Directory, OsString);
 
 impl PidFile {
-    /// Writes this process's id into `path`, in place of what is there. A symbolic link is not followed.
+    /// Writes this process's id into `path`, in place of what is there. A symbolic link is not followed, and nothing is
+    /// written where another user could exchange it.
     pub fn write(path: &Path) -> Result<Self, Fatal> {
-        let mut options = OpenOptions::new();
-        let options =
-            options.write(true).create(true).truncate(true).mode(0o644).custom_flags(libc::O_NOFOLLOW);
-        let written = options.open(path).and_then(|mut file: File| writeln!(file, "{}", std::process::id()));
-        let fatal =
-            |error| Fatal::new(UNAVAILABLE, format!("cannot write run.pid-file {}: {error}", path.display()));
-        written.map_err(fatal)?;
-        Ok(Self(path.to_owned()))
+        let cannot = |error: &dyn std::fmt::Display| {
+            Fatal::new(UNAVAILABLE, format!("cannot write run.pid-file {}: {error}", path.display()))
+        };
+        let (directory, name) = Directory::of_file(path).map_err(|refusal| {
+            cannot(&match refusal {
+                Refusal::Untrusted { .. } => format!("{refusal}: {}, or name another", refusal.remedy()),
+                Refusal::System { source, .. } => source.to_string(),
+            })
+        })?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NONBLOCK;
+        let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH;
+        let mut file = directory.open(&name, flags, mode).map_err(|error| cannot(&error))?;
+        let found = file.metadata().map_err(|error| cannot(&error))?;
+        let own = [0, rustix::process::geteuid().as_raw()].contains(&found.uid());
+        if !own || !found.is_file() || found.nlink() != 1 {
+            return Err(cannot(&"another user's file is there: remove it, or name another"));
+        }
+        let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+        written.map_err(|error| cannot(&error))?;
+        Ok(Self(directory, name))
     }
 }
 
 impl Drop for PidFile {
     fn drop(&mut self) {
         // Another process's number is not ours to remove.
-        if fs::read_to_string(&self.0).is_ok_and(|text| text.trim_end() == std::process::id().to_string()) {
-            let _ = fs::remove_file(&self.0);
+        let own = std::process::id().to_string();
+        if self.0.read(&self.1, 16).is_ok_and(|text| text.trim_ascii_end() == own.as_bytes()) {
+            let _ = self.0.remove(&self.1);
         }
     }
 }
@@ -120,6 +138,7 @@ impl Drop for PidFile {
 mod tests {
     use super::*;
     use crate::daemon::testing::Scratch;
+    use std::fs;
 
     #[test]
     fn the_pid_file_is_ours_follows_no_link_and_goes() {

@@ -1,8 +1,8 @@
 //! What this process has changed on the host, and how it is taken back.
 
 use std::io;
-use std::path::Path;
 
+use super::directory::Directory;
 use super::ledger::Ledger;
 use crate::device::Device;
 use crate::route::netlink::Netlink;
@@ -28,7 +28,7 @@ pub struct Mark(usize);
 impl Changes {
     /// Nothing changed yet: what a tund that was killed has left in the ledger of the runtime directory is taken back
     /// first, where it still is as that one left it.
-    pub fn new(netlink: Netlink, runtime: Option<&Path>) -> Self {
+    pub fn new(netlink: Netlink, runtime: Option<&Directory>) -> Self {
         let mut ledger = Ledger::new(runtime);
         let undo = ledger.left_over();
         let (blocks, undo): (Vec<_>, Vec<_>) =

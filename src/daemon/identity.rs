@@ -6,6 +6,7 @@ use std::path::Path;
 use rustix::thread::CapabilitySet;
 
 use super::directories;
+use super::directory::Directory;
 use super::exit::{CONFIG, Fatal, PRIVILEGE};
 use crate::config::{Config, Run, Sandbox};
 use crate::privsep::message::{Confinement, Identity};
@@ -83,7 +84,7 @@ pub fn choose(run: &Run) -> Result<Identity, Fatal> {
 }
 
 /// What the processes that read the network give up, as `[run]` says. Errors have exit code 78.
-pub fn confine(run: &Run, identity: Identity, runtime: Option<&Path>) -> Result<Confinement, Fatal> {
+pub fn confine(run: &Run, identity: Identity, runtime: Option<&Directory>) -> Result<Confinement, Fatal> {
     let root = match &run.chroot {
         Some(directory) => {
             let problem = root_problem(directory);
@@ -184,7 +185,7 @@ impl Accounts {
 }
 
 /// Whether a uid_map or gid_map has this number inside the namespace.
-fn is_mapped(map: &str, id: u32) -> bool {
+pub(super) fn is_mapped(map: &str, id: u32) -> bool {
     map.lines().any(|line| {
         let mut numbers = line.split_whitespace().map(|number| number.parse::<u64>().unwrap_or(0));
         match (numbers.next(), numbers.nth(1)) {

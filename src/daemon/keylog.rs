@@ -2,12 +2,16 @@
 //!
 //! The parent writes it: the engine may write no file at all.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
+
+use super::directory::Directory;
 use super::exit::{CONFIG, Fatal, UNAVAILABLE};
+use super::trust::Refusal;
 use crate::core::keylog::{Entry, HEAD};
 use crate::say;
 
@@ -28,13 +32,17 @@ impl KeyLog {
         let shown = path.display();
         let cannot =
             |error: io::Error| Fatal::new(UNAVAILABLE, format!("cannot open the key log {shown}: {error}"));
-        // A named pipe must not hold the start up.
-        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-        let mut options = OpenOptions::new();
-        let options = options.read(true).append(true).create(true).mode(0o600).custom_flags(flags);
-        let mut file = options.open(&path).map_err(cannot)?;
-        let metadata = file.metadata().map_err(cannot)?;
         let refused = |why: String| Fatal::new(CONFIG, format!("the key log {shown} {why}"));
+        let (directory, name) = Directory::of_file(&path).map_err(|refusal| match refusal {
+            Refusal::System { source, .. } => cannot(source),
+            Refusal::Untrusted { .. } => {
+                refused(format!("cannot be there: {refusal}: {}, or name another", refusal.remedy()))
+            }
+        })?;
+        // A named pipe must not hold the start up.
+        let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::NONBLOCK;
+        let mut file = directory.open(name, flags, Mode::RUSR | Mode::WUSR).map_err(cannot)?;
+        let metadata = file.metadata().map_err(cannot)?;
         if !metadata.is_file() {
             return Err(refused("is no plain file: name another".to_owned()));
         }

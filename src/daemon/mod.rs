@@ -6,6 +6,7 @@ pub mod check;
 pub mod cleanup;
 pub mod clock;
 pub mod directories;
+pub mod directory;
 pub mod doctor;
 pub mod engine;
 pub mod environment;
@@ -31,6 +32,7 @@ pub mod stderr;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod text;
+pub mod trust;
 pub mod uevent;
 mod verbose;
 pub mod worker;

@@ -142,18 +142,19 @@ fn prepare(
     let netlink = Netlink::open()
         .map_err(|error| Fatal::new(FAILED, format!("cannot open a netlink socket: {error}")))?;
     let identity = identity::choose(&config.run)?;
-    let runtime = directories::make(RUNTIME, config.run.runtime_dir.as_deref(), &config.name);
-    let lock = runtime.as_ref().map(|directory| directories::lock(directory, &config.name)).transpose()?;
+    let runtime = directories::make(RUNTIME, config.run.runtime_dir.as_deref(), &config.name)?;
+    let locked = runtime.map(|directory| directories::lock(&directory, &config.name)).transpose()?;
+    let (runtime, lock) = locked.unzip();
     let pid_file = config.run.pid_file.as_deref().map(PidFile::write).transpose()?;
-    let confinement = identity::confine(&config.run, identity, runtime.as_deref())?;
-    let mut changes = Changes::new(netlink, runtime.as_deref());
+    let confinement = identity::confine(&config.run, identity, runtime.as_ref())?;
+    let mut changes = Changes::new(netlink, runtime.as_ref());
     for warning in preflight::check_host(&config, &loaded.text, None, &mut changes.netlink) {
         say!(1, "warning: {}", one_line(&warning));
     }
     let keys = secrets(&config, options.allow_open_keys)?;
     let key_log = key_log(options)?;
-    let state = directories::make(STATE, config.run.state_dir.as_deref(), &config.name);
-    let floor = Floor::open(state.as_deref(), fingerprint(&keys.secret));
+    let state = directories::make(STATE, config.run.state_dir.as_deref(), &config.name)?;
+    let floor = Floor::open(state.as_ref(), fingerprint(&keys.secret));
     let activated = inherited.is_some();
     let bound = socket(&config, &loaded.text, inherited)?;
     say!(1, "tund {}: {}, UDP port {}", env!("CARGO_PKG_VERSION"), config.name, bound.port);

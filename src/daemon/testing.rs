@@ -1,9 +1,12 @@
 //! What the tests of this folder share.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, Once};
 
+use super::directory::Directory;
 use super::log;
 use crate::config::{Command, Config, Options, Sandbox, parse};
 use crate::privsep::message::{Confinement, Identity};
@@ -29,8 +32,14 @@ impl Scratch {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("tund-test-{}-{number}", std::process::id()));
-        std::fs::create_dir(&path).unwrap();
+        DirBuilder::new().mode(0o700).create(&path).unwrap();
         Self(path)
+    }
+
+    /// The same as a judged directory.
+    pub fn directory(&self) -> Directory {
+        let name = self.0.file_name().unwrap().to_str().unwrap();
+        Directory::make(self.0.parent().unwrap(), name).unwrap()
     }
 
     pub fn path(&self) -> &Path {

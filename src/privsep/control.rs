@@ -1,6 +1,7 @@
 //! What the parent tells and does for those who ask over the control socket.
 #![allow(clippy::disallowed_methods, reason = "answers have deadlines, and status carries times of day")]
 
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -15,6 +16,7 @@ use crate::control::api::{self, Counters, Method, State, Status};
 use crate::control::client::SOCKET;
 use crate::control::scrape::Scrape;
 use crate::control::server::{ClientId, Pointer, Server};
+use crate::daemon::directory::Directory;
 use crate::daemon::keylog::KeyLog;
 use crate::daemon::stderr::unix_time;
 use crate::daemon::text::printable;
@@ -58,23 +60,24 @@ pub(super) struct Control {
 
 impl Control {
     /// Listens where the configuration says, or else in the runtime directory, if there is one.
-    pub(super) fn new(runtime: Option<&Path>, places: &Reporting) -> Self {
+    pub(super) fn new(runtime: Option<&Directory>, places: &Reporting) -> Self {
         let now = unix_time();
-        let usual = runtime.map(|directory| directory.join(SOCKET));
+        let usual = runtime.map(|directory| directory.path().join(SOCKET));
         let place = places.socket.as_ref().or(usual.as_ref());
-        let complain = |path: &Path, error: &std::io::Error| {
+        let complain = |path: &Path, error: &io::Error| {
             say!(1, "cannot listen at {}: {error}; `tund status` will not see this link", path.display());
         };
         let server =
             place.and_then(|path| Server::bind(path).inspect_err(|error| complain(path, error)).ok());
         // `tund status` looks in the usual place.
         let elsewhere = place.filter(|_| server.is_some());
-        let pointer = usual.as_ref().zip(elsewhere).filter(|(usual, place)| usual != place);
-        let pointer = pointer.and_then(|(usual, place)| {
-            Pointer::new(usual, place).inspect_err(|error| complain(usual, error)).ok()
+        let pointer = runtime.zip(elsewhere).filter(|(_, place)| usual.as_ref() != Some(*place));
+        let pointer = pointer.and_then(|(directory, place)| {
+            let path = directory.path().join(SOCKET);
+            Pointer::new(directory, SOCKET, place).inspect_err(|error| complain(&path, error)).ok()
         });
         let serve = |address: SocketAddr| {
-            let complain = |error: &std::io::Error| {
+            let complain = |error: &io::Error| {
                 say!(1, "cannot serve metrics at {address}: {error}; the link runs without them");
             };
             Scrape::bind(address).inspect_err(complain).ok()
@@ -311,7 +314,7 @@ mod tests {
         for (name, is_link) in [("elsewhere.sock", true), (SOCKET, false)] {
             let socket = scratch.path().join(name);
             let places = Reporting { socket: Some(socket.clone()), metrics: None };
-            let control = Control::new(Some(scratch.path()), &places);
+            let control = Control::new(Some(&scratch.directory()), &places);
             assert!(control.server.is_some());
             assert_eq!(usual.is_symlink(), is_link, "{name}");
             assert!(fs::metadata(&usual).unwrap().file_type().is_socket(), "{name}");
@@ -324,7 +327,7 @@ mod tests {
     fn a_socket_that_cannot_be_leaves_nothing_that_leads_to_it() {
         let scratch = Scratch::new();
         let places = Reporting { socket: Some("/absent/control.sock".into()), metrics: None };
-        let control = Control::new(Some(scratch.path()), &places);
+        let control = Control::new(Some(&scratch.directory()), &places);
         assert!(control.server.is_none() && !scratch.path().join(SOCKET).is_symlink());
     }
 }

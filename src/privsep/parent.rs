@@ -24,6 +24,7 @@ use super::routes::Watch;
 use super::spawn::{Role, spawn};
 use crate::config::Config;
 use crate::daemon::cleanup::{Changes, Mark};
+use crate::daemon::directory::Directory;
 use crate::daemon::environment::Hook;
 use crate::daemon::exit::{BUG, FAILED};
 use crate::daemon::floor::Floor;
@@ -50,9 +51,9 @@ pub struct Link {
     /// What engine and resolver give up.
     pub confinement: Confinement,
     /// Where its runtime files are, the control socket among them.
-    pub runtime: Option<PathBuf>,
+    pub runtime: Option<Directory>,
     /// Where its lasting files are.
-    pub state: Option<PathBuf>,
+    pub state: Option<Directory>,
     /// The command line, with absolute paths, for reading the file again.
     pub options: Options,
     /// Names the link secret.
@@ -175,7 +176,7 @@ impl Parent {
         };
         Self {
             watch: Watch::new(Instant::now()),
-            control: Control::new(link.runtime.as_deref(), &link.config.status),
+            control: Control::new(link.runtime.as_ref(), &link.config.status),
             manager: Manager::new(),
             resolver: Resolver::new(link.config.remotes.clone(), link.confinement.clone()),
             link,

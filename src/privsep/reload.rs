@@ -129,7 +129,7 @@ impl Parent {
         self.status.last_words = None;
         self.take_pushed(Vec::new());
         self.link_changed(false, Instant::now());
-        self.floor = Floor::open(self.link.state.as_deref(), self.link.fingerprint);
+        self.floor = Floor::open(self.link.state.as_ref(), self.link.fingerprint);
         let launched = start::bind(&self.link.config, text).map(|bound| {
             let settings = start::settings(&self.link.config, &self.floor);
             let mut start = start::engine_start(&self.link.config, keys, settings, &self.link.confinement);

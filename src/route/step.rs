@@ -150,6 +150,19 @@ impl Step {
 }
 
 impl Step {
+    /// Whether this step does nothing but take back what tund may have done: what a ledger may say, whoever wrote it.
+    pub fn only_undoes(&self) -> bool {
+        match self {
+            Step::DeleteAddress { .. } | Step::Leave { .. } | Step::Unblock(_) => true,
+            Step::DeleteRoute(route) => route.protocol == ROUTE_PROTOCOL,
+            Step::SetLink { .. }
+            | Step::AddAddress { .. }
+            | Step::Join { .. }
+            | Step::AddRoute(_)
+            | Step::Block(_) => false,
+        }
+    }
+
     /// The step that an undoing step takes back; `None` where that says too little.
     pub fn done(&self) -> Option<Step> {
         match self.clone() {

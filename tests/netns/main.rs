@@ -44,3 +44,4 @@ mod soak;
 mod superserver;
 mod support;
 mod systemd;
+mod trust;

@@ -152,6 +152,15 @@ fn the_service_is_ready_tells_how_it_is_and_restarts_but_not_after_a_mistake() {
         assert!(engine.contains(part) && !journal.contains("lacks"), "{journal}");
     }
 
+    // What root relies on is root's, and root finds the unit's link below it.
+    let owners =
+        machine.run("stat -c %n=%U=%a /run/tund /run/tund/units /var/lib/tund /var/lib/tund/units").unwrap();
+    let expected =
+        "/run/tund=root=755\n/run/tund/units=tund=755\n/var/lib/tund=root=755\n/var/lib/tund/units=tund=700";
+    assert_eq!(owners.trim_end(), expected);
+    let shown = machine.run("tund status").unwrap();
+    assert!(shown.lines().any(|line| line.starts_with("tun-mon-fri  up")), "{shown}");
+
     let another = |than: &str| {
         let than = than.to_owned();
         let changed = || {

@@ -286,15 +286,15 @@ impl<'a> Rig<'a> {
             file: self.scratch.path().join("tun-fri-mon.toml"),
             directory: self.scratch.path().to_owned(),
             confinement: confinement(),
-            runtime: Some(self.scratch.path().to_owned()),
-            state: Some(self.scratch.path().to_owned()),
+            runtime: Some(self.scratch.directory()),
+            state: Some(self.scratch.directory()),
             options: Options::default(),
             key_log: None,
             fingerprint: [1; 8],
             activated: self.device_later,
         };
-        let floor = Floor::open(Some(self.scratch.path()), [1; 8]);
-        let changes = Changes::new(Netlink::open().unwrap(), Some(self.scratch.path()));
+        let floor = Floor::open(Some(&self.scratch.directory()), [1; 8]);
+        let changes = Changes::new(Netlink::open().unwrap(), Some(&self.scratch.directory()));
         let parent = Parent::new(link, floor, changes, Signals::watch().unwrap());
         let (done, result) = mpsc::channel();
         let code = parent.run_with(launch, move || {
