@@ -113,6 +113,46 @@ fn both_ends_of_an_openvpn_link_are_imported_with_one_key() {
     assert!(text(&output.stderr).contains("tls.conf:1:1") && output.stdout.is_empty(), "{output:?}");
 }
 
+#[test]
+fn a_configuration_that_somebody_else_may_change_is_an_error_with_place_and_remedy() {
+    let place = Place::new();
+    place.link("fri", &WAITING.replace("mode = \"static\"\n", ""));
+    let path = place.path("fri.toml");
+    let check = |sudo: Option<&str>| {
+        let mut command = Command::new(TUND);
+        command.args(["check", "fri.toml"]).current_dir(place.path("")).env_remove("SUDO_UID");
+        let output = command.envs(sudo.map(|uid| ("SUDO_UID", uid))).output().unwrap();
+        (code(&output), text(&output.stderr))
+    };
+    let mode =
+        |path: &PathBuf, mode: u32| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    assert_eq!(check(None), (0, String::new()));
+    mode(&path, 0o666);
+    let (refused, said) = check(None);
+    assert_eq!(refused, 78, "{said}");
+    let part = format!("{} can be changed by anyone (uid 0, mode 0666)", path.display());
+    assert!(said.contains(&part) && said.contains(&format!("`chmod go-w {}`", path.display())), "{said}");
+    mode(&path, 0o644);
+    mode(&place.path(""), 0o777);
+    let (refused, said) = check(None);
+    assert_eq!(refused, 78, "{said}");
+    assert!(said.contains("can be changed by anyone (uid 0, mode 0777)"), "{said}");
+    // As in /tmp: the file is safe where it is its owner's alone.
+    mode(&place.path(""), 0o1777);
+    assert_eq!(check(None), (0, String::new()));
+
+    std::os::unix::fs::chown(&path, Some(65534), Some(65534))
+        .expect("run this test as root: it gives files away");
+    let (refused, said) = check(None);
+    assert_eq!(refused, 78, "{said}");
+    assert!(said.contains("belongs to another user (uid 65534") && said.contains("`chown root "), "{said}");
+    // The start says the same.
+    let output = place.tund(&["--config", "fri.toml"]);
+    assert_eq!(code(&output), 78, "{output:?}");
+    assert!(text(&output.stderr).contains("belongs to another user (uid 65534"), "{output:?}");
+    assert_eq!(check(Some("65534")), (0, String::new()), "the caller of sudo");
+}
+
 /// The hook of the full tunnel, with a program in resolvectl's place that says how it was called.
 #[test]
 fn the_hook_for_resolved_sets_and_reverts_the_name_server_of_the_device() {

@@ -15,6 +15,7 @@ pub use host::{check_host, check_names, check_port};
 
 use crate::config::diagnostic::quote;
 use crate::config::{Diagnostic, Options, Parsed, parse};
+use crate::daemon::trust::{self, Refusal};
 
 /// No configuration is longer, in bytes; keeps a mistaken path such as /dev/zero from filling the memory.
 const LONGEST_FILE: u64 = 1 << 20;
@@ -47,12 +48,15 @@ pub fn load(file: &Path, cd: Option<&Path>, port: Option<&str>, verb: Option<u8>
         Ok(path) => path,
         Err(error) => return refuse(from_file, String::new(), vec![unreadable(&error)]),
     };
+    let mut errors: Vec<_> = check_owner(&path).into_iter().collect();
     let text = match read_text(&path) {
         Ok(text) => text,
-        Err((text, error)) => return refuse(path, text, vec![error]),
+        Err((text, error)) => {
+            errors.push(error);
+            return refuse(path, text, errors);
+        }
     };
     let services = std::fs::read_to_string("/etc/services").unwrap_or_default();
-    let mut errors = Vec::new();
     let options = Options {
         directory: directory(&path, cd),
         port: port.and_then(|port| command_line_port(port, &services, &mut errors)),
@@ -65,6 +69,19 @@ pub fn load(file: &Path, cd: Option<&Path>, port: Option<&str>, verb: Option<u8>
         parsed.diagnostics.splice(0..0, errors);
     }
     Loaded { file: shown, path, text, parsed }
+}
+
+/// Who can change the file decides what tund does with its rights: a script of `[scripts]`, for one. That the file cannot
+/// be read is found when it is read.
+fn check_owner(path: &Path) -> Option<Diagnostic> {
+    let refusal = trust::judge(path).err().filter(|refusal| matches!(refusal, Refusal::Untrusted { .. }))?;
+    let message = format!("what this file says is done with tund's rights, but {refusal}");
+    Some(Diagnostic::error(None, message).help(after_a_look(&refusal)))
+}
+
+/// The remedy, which is a mistake where it is done blindly.
+fn after_a_look(refusal: &Refusal) -> String {
+    format!("see that all is as you want it, then {}; or start tund as that user", refusal.remedy())
 }
 
 /// The name of the link: the file's name without `.toml`.

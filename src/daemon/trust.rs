@@ -131,6 +131,12 @@ impl Trusted {
         Self { uids: vec![0, rustix::process::geteuid().as_raw()], gids: Vec::new() }
     }
 
+    /// These users alone.
+    #[cfg(test)]
+    pub(super) fn users(uids: &[u32]) -> Self {
+        Self { uids: uids.to_owned(), gids: Vec::new() }
+    }
+
     /// Whether what this user owns is taken.
     pub fn has_user(&self, uid: u32) -> bool {
         self.uids.contains(&uid)

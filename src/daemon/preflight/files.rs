@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use super::after_a_look;
 use crate::config::keyfile::{self, KeyError};
 use crate::config::{Command, Config, Diagnostic, SecretSource, Severity, locate};
+use crate::daemon::trust::{self, Refusal, Trusted};
 
 /// No key file is longer, in bytes.
 const LONGEST_KEY: u64 = 64 * 1024;
@@ -126,9 +128,10 @@ impl NamedKey {
         let before = std::fs::metadata(path).map_err(Trouble::of)?;
         // systemd guards its credentials by the directory, and their own modes differ between its versions.
         let guarded = allow_open || self.name == "credential";
-        check_metadata(&before, guarded, &trusted())?;
+        let trusted = Trusted::here();
+        check_metadata(&before, guarded, &trusted)?;
         let mut file = File::open(path).map_err(Trouble::of)?;
-        check_metadata(&file.metadata().map_err(Trouble::of)?, guarded, &trusted())?;
+        check_metadata(&file.metadata().map_err(Trouble::of)?, guarded, &trusted)?;
         // The capacity is never outgrown: a buffer left behind would keep a copy of the key.
         let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST_KEY as usize + 1));
         Read::by_ref(&mut file).take(LONGEST_KEY + 1).read_to_end(&mut bytes).map_err(Trouble::Io)?;
@@ -141,24 +144,12 @@ impl NamedKey {
     }
 }
 
-/// Whose key files are taken: root's, and those of the user who runs tund, also through sudo(8).
-fn trusted() -> Vec<u32> {
-    let own = rustix::process::geteuid().as_raw();
-    trusted_with(own, std::env::var("SUDO_UID").ok().as_deref())
-}
-
-/// Nobody but root's own programs says to root who called sudo.
-fn trusted_with(own: u32, sudo: Option<&str>) -> Vec<u32> {
-    let caller = sudo.filter(|_| own == 0).and_then(|uid| uid.parse().ok());
-    [0, own].into_iter().chain(caller).collect()
-}
-
 /// Who owns a key, or may write it, can choose it.
-fn check_metadata(metadata: &Metadata, guarded: bool, trusted: &[u32]) -> Result<(), Trouble> {
+fn check_metadata(metadata: &Metadata, guarded: bool, trusted: &Trusted) -> Result<(), Trouble> {
     if !metadata.is_file() {
         return Err(Trouble::NoFile);
     }
-    if !guarded && !trusted.contains(&metadata.uid()) {
+    if !guarded && !trusted.has_user(metadata.uid()) {
         return Err(Trouble::Owner(metadata.uid()));
     }
     let others = metadata.mode() & 0o066;
@@ -245,19 +236,17 @@ fn check_script(key: &str, script: &Command, place: Option<Range<usize>>) -> Opt
         let message = format!("script {path} is not executable (mode {:04o})", mode & 0o7777);
         return Some(Diagnostic::error(place, message).help(format!("`chmod +x {path}`")));
     }
-    if mode & 0o002 != 0 {
-        let message = format!("script {path} can be changed by anyone, and runs with tund's rights");
-        return Some(Diagnostic::warning(place, message).help(format!("`chmod o-w {path}`")));
+    match trust::judge(&script.program) {
+        Err(refusal @ Refusal::Untrusted { .. }) => {
+            let message = format!("script {path} runs with tund's rights, but {refusal}");
+            Some(Diagnostic::error(place, message).help(after_a_look(&refusal)))
+        }
+        Err(refusal @ Refusal::System { .. }) => {
+            let message = format!("nobody knows who can change script {path}: {refusal}");
+            Some(Diagnostic::error(place, message).help("check the path"))
+        }
+        Ok(()) => None,
     }
-    let directory = script.program.parent().filter(|directory| is_open_directory(directory))?;
-    let directory = directory.display();
-    let message = format!("script {path} can be replaced by anyone, as {directory} can be changed by anyone");
-    Some(Diagnostic::warning(place, message).help(format!("`chmod o-w {directory}`")))
-}
-
-/// Whether anybody may put another file in the place of one that is there; not so with the sticky bit.
-fn is_open_directory(directory: &Path) -> bool {
-    std::fs::metadata(directory).is_ok_and(|metadata| metadata.mode() & 0o1002 == 0o002)
 }
 
 #[cfg(test)]
@@ -358,21 +347,17 @@ mod tests {
         scratch.file("static.key", 0o600, keyfile::format_secret(&[7; 32]).as_bytes());
         let metadata = std::fs::metadata(scratch.0.join("static.key")).unwrap();
         let own = metadata.uid();
-        assert!(check_metadata(&metadata, false, &trusted()).is_ok());
-        let trouble = check_metadata(&metadata, false, &[own + 1, own + 2]).unwrap_err();
+        assert!(check_metadata(&metadata, false, &Trusted::here()).is_ok());
+        let trouble = check_metadata(&metadata, false, &Trusted::users(&[own + 1, own + 2])).unwrap_err();
         let key = NamedKey { name: "file", path: Some("static.key".into()) };
         let finding = trouble.finding(&key, None);
         assert!(finding.is_error(), "{finding:?}");
         assert!(finding.message.contains(&format!("another user (uid {own})")), "{finding:?}");
         assert!(finding.help.unwrap().contains("chown root static.key"));
-        assert!(check_metadata(&metadata, true, &[own + 1]).is_ok(), "--allow-open-keys, or systemd's");
-    }
-
-    #[test]
-    fn the_caller_of_sudo_may_bring_a_key_to_root_alone() {
-        assert_eq!(trusted_with(0, Some("1000")), [0, 0, 1000]);
-        assert_eq!(trusted_with(0, Some("root")), [0, 0]);
-        assert_eq!(trusted_with(65534, Some("1000")), [0, 65534]);
+        assert!(
+            check_metadata(&metadata, true, &Trusted::users(&[own + 1])).is_ok(),
+            "--allow-open-keys, or systemd's"
+        );
     }
 
     #[test]
@@ -416,28 +401,40 @@ mod tests {
     }
 
     #[test]
-    fn scripts_that_cannot_run_are_errors_and_ones_that_anyone_may_change_warnings() {
+    fn scripts_that_cannot_run_or_that_others_may_change_are_errors() {
         let scratch = Scratch::new("script");
         scratch.file("static.key", 0o600, keyfile::format_secret(&[7; 32]).as_bytes());
         let config = scratch.config(TEXT);
-        let check = |severity: Severity, message: &str| {
-            let (found_severity, found, place) = only(&check_files(&config, TEXT, false), TEXT);
-            assert_eq!((found_severity, place.as_str()), (severity, "[\"hook\", \"x\"]"));
+        let check = |message: &str| {
+            let (severity, found, place) = only(&check_files(&config, TEXT, false), TEXT);
+            assert_eq!((severity, place.as_str()), (Severity::Error, "[\"hook\", \"x\"]"));
             assert!(found.contains(message), "{found}");
         };
-        check(Severity::Error, "cannot be run");
+        check("cannot be run");
         scratch.file("hook", 0o644, "");
-        check(Severity::Error, "is not executable (mode 0644)");
+        check("is not executable (mode 0644)");
         scratch.file("hook", 0o757, "");
-        check(Severity::Warning, "can be changed by anyone");
+        check("can be changed by anyone");
         scratch.file("hook", 0o755, "");
         set_permissions(&scratch.0, Permissions::from_mode(0o777)).unwrap();
-        check(Severity::Warning, "can be replaced by anyone");
+        check(&format!("but {} can be changed by anyone", scratch.0.display()));
         set_permissions(&scratch.0, Permissions::from_mode(0o1777)).unwrap();
         assert_eq!(check_files(&config, TEXT, false), [], "in a sticky directory");
+        let nobody = |name: &str, uid: u32| {
+            assert!(
+                rustix::process::geteuid().is_root(),
+                "this test gives files to another user: run it as root"
+            );
+            std::os::unix::fs::chown(scratch.0.join(name), Some(uid), Some(uid)).unwrap();
+        };
+        for name in ["hook", ""] {
+            nobody(name, 65534);
+            check("belongs to another user (uid 65534");
+            nobody(name, 0);
+        }
         set_permissions(&scratch.0, Permissions::from_mode(0o755)).unwrap();
         std::fs::remove_file(scratch.0.join("hook")).unwrap();
         create_dir(scratch.0.join("hook")).unwrap();
-        check(Severity::Error, "is not a file");
+        check("is not a file");
     }
 }
