@@ -4,6 +4,8 @@ pub mod api;
 #[cfg(feature = "daemon")]
 pub mod client;
 #[cfg(feature = "daemon")]
+mod peer;
+#[cfg(feature = "daemon")]
 pub mod scrape;
 #[cfg(feature = "daemon")]
 pub mod server;

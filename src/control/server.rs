@@ -7,12 +7,12 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
 use rustix::fs::{FileType, Mode};
-use rustix::net::sockopt::socket_peercred;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use rustix::process::geteuid;
 
 use super::api::{self, Call, MAX_REQUEST, Method};
+use super::peer;
 use crate::daemon::directory::Directory;
+use crate::say;
 
 /// Connections at once; of more the one that was silent longest is closed.
 const MAX_CLIENTS: usize = 16;
@@ -38,6 +38,8 @@ pub struct Server {
     name: OsString,
     clients: Vec<Client>,
     next: ClientId,
+    /// A refusal has been said.
+    complained: bool,
 }
 
 impl Server {
@@ -60,7 +62,7 @@ impl Server {
         rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
         rustix::net::bind(&socket, &SocketAddrUnix::new(directory.path().join(&name))?)?;
         rustix::net::listen(&socket, BACKLOG)?;
-        Ok(Self { listener: socket.into(), directory, name, clients: Vec::new(), next: 0 })
+        Ok(Self { listener: socket.into(), directory, name, clients: Vec::new(), next: 0, complained: false })
     }
 
     /// What to wait for: new connections, and requests of those that may ask.
@@ -95,11 +97,23 @@ impl Server {
         self.clients.retain_mut(|client| client.id != id || client.answer(answer));
     }
 
+    /// Whether this one is served; else it is told why, and the log once.
+    fn admits(&mut self, mut stream: &UnixStream) -> bool {
+        let Err(stranger) = peer::judge(stream) else { return true };
+        let reason = stranger.to_string();
+        // One that does not take it is refused all the same.
+        let _ = stream.write(&api::refusal(&reason));
+        if !std::mem::replace(&mut self.complained, true) {
+            say!(1, "the control socket refuses: {reason}");
+        }
+        false
+    }
+
     fn accept(&mut self) {
         // No more at once than are kept; the rest waits for the next turn.
         for _ in 0..MAX_CLIENTS {
             let Ok((stream, _)) = self.listener.accept() else { return };
-            if !is_allowed(&stream) || stream.set_nonblocking(true).is_err() {
+            if stream.set_nonblocking(true).is_err() || !self.admits(&stream) {
                 continue;
             }
             if self.clients.len() >= MAX_CLIENTS
@@ -148,11 +162,6 @@ fn remove_leftover(directory: &Directory, name: &OsStr) -> io::Result<()> {
         Some(FileType::Socket | FileType::Symlink) => directory.remove(name),
         Some(_) | None => Ok(()),
     }
-}
-
-/// The file's mode says the same; this holds for a socket whose mode somebody changed as well.
-fn is_allowed(stream: &UnixStream) -> bool {
-    socket_peercred(stream).is_ok_and(|peer| peer.uid.is_root() || peer.uid == geteuid())
 }
 
 enum Reading {

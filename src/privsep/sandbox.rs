@@ -5,6 +5,7 @@
 mod calls;
 mod identity;
 mod landlock;
+mod names;
 mod root;
 mod seccomp;
 
@@ -78,8 +79,9 @@ pub fn lock(
     };
     rooted.into_iter().for_each(&mut note);
     if confinement.sandbox != Sandbox::Off {
-        note(landlock::restrict(role));
-        note(seccomp::filter(role));
+        let services = role == Role::Resolver && asks_services();
+        note(landlock::restrict(role, services));
+        note(seccomp::filter(role, services));
     }
     if confinement.sandbox == Sandbox::Require && !missing.is_empty() {
         return Err(LockError::Missing(missing.join(", and ")));
@@ -90,6 +92,12 @@ pub fn lock(
 /// Forbids further threads and processes, once all are started that the process needs.
 pub fn start_no_more() -> Result<(), LockError> {
     limit(Resource::Nproc, 0)
+}
+
+/// Whether a look-up takes services of this host.
+fn asks_services() -> bool {
+    // Where it cannot be read, the C library goes without it.
+    names::ask_services(&std::fs::read_to_string("/etc/nsswitch.conf").unwrap_or_default())
 }
 
 /// No file can be written through a descriptor that slipped in, and memory never goes to disk.

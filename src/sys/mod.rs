@@ -18,6 +18,6 @@ pub use datagram::{
 };
 pub use descriptors::{close_all_but, duplicate};
 pub use netlink::netlink_explain_errors;
-pub use option::waiting_bytes;
+pub use option::{Credentials, peer_credentials, peer_process, waiting_bytes};
 pub use schedule::interrupt_nobody;
 pub use tun::{Offload, own_device, plain_frames, set_offload};

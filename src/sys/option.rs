@@ -2,26 +2,56 @@
 
 use std::ffi::c_int;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 /// Bytes of memory that datagrams take which wait in a socket (SO_MEMINFO, Linux 4.12).
 pub fn waiting_bytes(socket: impl AsFd) -> io::Result<usize> {
-    const VALUES: usize = 9;
-    let mut values = [0u32; VALUES];
+    // The first is SK_MEMINFO_RMEM_ALLOC (linux/sock_diag.h).
+    let [waiting, ..] = values::<9>(socket, libc::SO_MEMINFO)?;
+    Ok(waiting as usize)
+}
+
+/// Who was at the other end of a Unix socket when it was connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Credentials {
+    /// Its process; 0 if that is none of this pid namespace.
+    pub pid: u32,
+    /// Its effective user.
+    pub uid: u32,
+}
+
+/// Who is at the other end of a Unix socket (SO_PEERCRED, unix(7)).
+pub fn peer_credentials(socket: impl AsFd) -> io::Result<Credentials> {
+    let [pid, uid, _gid] = values(socket, libc::SO_PEERCRED)?;
+    Ok(Credentials { pid, uid })
+}
+
+/// The very process at the other end of a Unix socket (SO_PEERPIDFD, Linux 6.5), whoever has its number by now.
+pub fn peer_process(socket: impl AsFd) -> io::Result<OwnedFd> {
+    let [descriptor] = values(socket, libc::SO_PEERPIDFD)?;
+    // SAFETY: the kernel has made this descriptor for this call, and nothing else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor.cast_signed()) })
+}
+
+/// An option of level SOL_SOCKET whose value is `COUNT` numbers of 32 bits.
+fn values<const COUNT: usize>(socket: impl AsFd, option: c_int) -> io::Result<[u32; COUNT]> {
+    let mut values = [0u32; COUNT];
     let mut length = size_of_val(&values) as libc::socklen_t;
     // SAFETY: the descriptor is open while it is borrowed, and the kernel writes at most `length` bytes into `values`,
-    // which has that size.
+    // which has that size and may hold any bits.
     let result = unsafe {
         libc::getsockopt(
             socket.as_fd().as_raw_fd(),
             libc::SOL_SOCKET,
-            libc::SO_MEMINFO,
+            option,
             values.as_mut_ptr().cast(),
             &raw mut length,
         )
     };
-    // The first is SK_MEMINFO_RMEM_ALLOC (linux/sock_diag.h).
-    if result == 0 { Ok(values[0] as usize) } else { Err(io::Error::last_os_error()) }
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if length as usize == size_of_val(&values) { Ok(values) } else { Err(io::ErrorKind::InvalidData.into()) }
 }
 
 /// Sets an option whose value is an int.
@@ -49,5 +79,16 @@ mod tests {
         socket.recv_from(&mut [0; 1000]).unwrap();
         assert_eq!(waiting_bytes(&socket).unwrap(), 0);
         assert!(waiting_bytes(std::fs::File::open("/dev/null").unwrap()).is_err());
+    }
+
+    #[test]
+    fn the_other_end_of_a_unix_socket_is_known() {
+        let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let uid = rustix::process::geteuid().as_raw();
+        assert_eq!(peer_credentials(&one).unwrap(), Credentials { pid: std::process::id(), uid });
+        let process = peer_process(&one).unwrap();
+        let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", process.as_raw_fd())).unwrap();
+        assert!(text.contains(&format!("\nPid:\t{}\n", std::process::id())), "{text}");
+        assert!(peer_credentials(std::fs::File::open("/dev/null").unwrap()).is_err());
     }
 }

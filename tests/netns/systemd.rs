@@ -161,6 +161,15 @@ fn the_service_is_ready_tells_how_it_is_and_restarts_but_not_after_a_mistake() {
     let shown = machine.run("tund status").unwrap();
     assert!(shown.lines().any(|line| line.starts_with("tun-mon-fri  up")), "{shown}");
 
+    // The unit's user may command it, but no process of his that has given up its rights, as the resolver has.
+    let as_tund = |more: &str| {
+        let setpriv = format!("setpriv --reuid=tund --regid=tund --clear-groups {more}");
+        machine.run(&format!("{setpriv} tund rekey tun-mon-fri"))
+    };
+    as_tund("").unwrap();
+    let refused = as_tund("--no-new-privs").unwrap_err().to_string();
+    assert!(refused.contains("has given up all rights"), "{refused}");
+
     let another = |than: &str| {
         let than = than.to_owned();
         let changed = || {

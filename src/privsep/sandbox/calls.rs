@@ -108,7 +108,7 @@ pub(super) const ENGINE: &[Call] = &[
 pub(super) const RESOLVER: &[Call] = &[
     (SYS_mmap, Any),
     (SYS_mprotect, Any),
-    (SYS_socket, Among(0, &[AF_UNIX as u32, AF_INET as u32, AF_INET6 as u32, AF_NETLINK as u32])),
+    (SYS_socket, Among(0, &[AF_INET as u32, AF_INET6 as u32, AF_NETLINK as u32])),
     (SYS_connect, Any),
     (SYS_bind, Any),
     (SYS_getpeername, Any),
@@ -141,6 +141,9 @@ pub(super) const RESOLVER: &[Call] = &[
     #[cfg(target_arch = "x86_64")]
     (SYS_readlink, Any),
 ];
+
+/// What a module needs besides that asks a service of this host.
+pub(super) const SERVICES: &[Call] = &[(SYS_socket, Among(0, &[AF_UNIX as u32]))];
 
 /// Calls that nothing in these processes makes, ever: running a program, touching another process, changing what
 /// the file system or the kernel is.

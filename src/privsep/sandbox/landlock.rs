@@ -31,19 +31,19 @@ const LOOK_UP: [&str; 17] = [
 /// Answers too long for UDP are asked for again over TCP.
 const DNS: u16 = 53;
 
-/// Restricts this thread and those that it starts. Returns what is now in force, or why nothing is.
-pub(super) fn restrict(role: Role) -> Result<String, String> {
-    match ruleset(role).and_then(RulesetCreated::restrict_self) {
+/// Restricts this thread and those that it starts; a resolver may ask this host's services if `services` is true. Returns what is now in force, or why nothing is.
+pub(super) fn restrict(role: Role, services: bool) -> Result<String, String> {
+    match ruleset(role, services).and_then(RulesetCreated::restrict_self) {
         Ok(status) => describe(&status),
         Err(error) => Err(format!("Landlock ({error})")),
     }
 }
 
-fn ruleset(role: Role) -> Result<RulesetCreated, RulesetError> {
+fn ruleset(role: Role, services: bool) -> Result<RulesetCreated, RulesetError> {
     let files = match role {
-        Role::Engine | Role::Caller => AccessFs::from_all(ABI::V9),
-        // From version 9 on sockets in the file system count: modules ask nscd or resolved through them.
-        Role::Resolver => AccessFs::from_all(ABI::V8),
+        // From version 9 on sockets in the file system count.
+        Role::Resolver if services => AccessFs::from_all(ABI::V8),
+        Role::Engine | Role::Caller | Role::Resolver => AccessFs::from_all(ABI::V9),
     };
     let ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)

@@ -13,7 +13,7 @@ use seccompiler::{
     SeccompRule, apply_filter,
 };
 
-use super::calls::{ENGINE, EVERYONE, HOSTILE, RESOLVER};
+use super::calls::{ENGINE, EVERYONE, HOSTILE, RESOLVER, SERVICES};
 use crate::privsep::spawn::Role;
 
 /// Which uses of a system call are meant.
@@ -33,13 +33,14 @@ pub(super) type Call = (c_long, Use);
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-/// Locks this thread. Returns what is now in force, or why nothing is.
-pub(super) fn filter(role: Role) -> Result<String, String> {
+/// Locks this thread; a resolver may ask this host's services if `services` is true. Returns what is now in force, or why nothing is.
+pub(super) fn filter(role: Role, services: bool) -> Result<String, String> {
     let own: &[Call] = match role {
         Role::Engine | Role::Caller => ENGINE,
         Role::Resolver => RESOLVER,
     };
-    let calls: Vec<Call> = EVERYONE.iter().chain(own).copied().collect();
+    let services = if services { SERVICES } else { &[] };
+    let calls: Vec<Call> = EVERYONE.iter().chain(own).chain(services).copied().collect();
     let hostile: Vec<Call> = HOSTILE.iter().map(|call| (*call, Use::Any)).collect();
     let refuse = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
     install(&hostile, SeccompAction::KillProcess, SeccompAction::Allow)

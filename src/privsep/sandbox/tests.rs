@@ -2,7 +2,7 @@
 //! attack is tried without the lock as well, where it must succeed: otherwise its refusal would say nothing.
 
 use std::fs::File;
-use std::io::{Error, Result, Write};
+use std::io::{Error, Read, Result, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
@@ -11,9 +11,13 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::Command;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use seccompiler::SeccompAction;
 
 use super::*;
+use crate::control::api;
+use crate::control::server::Server;
+use crate::daemon::testing::Scratch;
 use crate::privsep::message::Identity;
 use crate::route::netlink::Netlink;
 use crate::route::plan::Step;
@@ -26,7 +30,7 @@ const SIGSYS: i32 = libc::SIGSYS;
 /// How far the child is locked.
 const LOCKS: [(&str, fn()); 5] = [
     ("none", || {}),
-    ("landlock", || drop(landlock::restrict(Role::Engine).unwrap())),
+    ("landlock", || drop(landlock::restrict(Role::Engine, false).unwrap())),
     ("kept", || engine(Identity::Keep)),
     ("nobody", || engine(Identity::Switch { uid: 65534, gid: 65534 })),
     ("resolver", || drop(lock(Role::Resolver, &confinement(Identity::Keep), &[]).unwrap())),
@@ -304,6 +308,12 @@ fn a_locked_resolver_looks_names_up_and_nothing_else() {
             let called = TcpStream::connect(listener.local_addr().unwrap());
             std::process::exit(called.map_or_else(refusal, |_| 0));
         }
+        Some("resolver:call path") => {
+            name_modules("files dns").unwrap();
+            let listener = UnixListener::bind("/mnt/socket").unwrap();
+            lock(Role::Resolver, &confinement(Identity::Keep), &[listener.as_fd()]).unwrap();
+            std::process::exit(UnixStream::connect("/mnt/socket").map_or_else(refusal, |_| 0));
+        }
         Some("resolver:call abstract") => {
             let address = UnixAddress::from_abstract_name("tund-test").unwrap();
             let listener = UnixListener::bind_addr(&address).unwrap();
@@ -314,12 +324,85 @@ fn a_locked_resolver_looks_names_up_and_nothing_else() {
     }
     let (outcome, text) = in_child(TEST, "resolver:look up");
     assert_eq!(outcome, Outcome::Succeeded, "{text}");
-    for name in ["call on", "call abstract"] {
+    for name in ["call on", "call path", "call abstract"] {
         assert_eq!(in_child(TEST, &format!("resolver:{name}")).0, Outcome::Refused, "{name}");
     }
     let allowed = ["open a UDP socket", "make code"];
     for (name, outcome) in outcomes(TEST, "resolver").into_iter().filter(|(name, _)| !allowed.contains(name))
     {
         assert_ne!(outcome, Outcome::Succeeded, "{name}");
+    }
+}
+
+/// Has this child's nsswitch.conf name these modules for hosts.
+fn name_modules(modules: &str) -> Result<()> {
+    std::fs::write("/mnt/nsswitch.conf", format!("hosts: {modules}\n"))?;
+    let bind = ["--bind", "/mnt/nsswitch.conf", "/etc/nsswitch.conf"];
+    assert!(Command::new("mount").args(bind).status()?.success());
+    Ok(())
+}
+
+/// What asks a link to end, over the socket at `path`: locked as far as `told` says, at once or when it is told to, and
+/// with an answer or without waiting for one.
+fn command(told: &str) -> Result<()> {
+    let [lock_name, waits, path] = told.splitn(3, ':').collect::<Vec<_>>()[..] else { panic!("{told}") };
+    // One that asks a service, so that the resolver may have sockets in the file system.
+    name_modules("mdns4 dns")?;
+    LOCKS.iter().find(|(name, _)| *name == lock_name).unwrap().1();
+    let mut stream = UnixStream::connect(path)?;
+    stream.write_all(&api::request(api::Method::Down))?;
+    if waits == "waits" {
+        let mut answer = [0; 999];
+        let length = stream.read(&mut answer)?;
+        println!("answer: {}", String::from_utf8_lossy(&answer[..length]));
+    }
+    Ok(())
+}
+
+#[test]
+fn whoever_is_locked_in_commands_no_link_also_with_the_uid_of_its_parent() {
+    const TEST: &str = "whoever_is_locked_in_commands_no_link_also_with_the_uid_of_its_parent";
+    if let Some(told) = told() {
+        std::process::exit(command(&told).map_or_else(refusal, |()| 0));
+    }
+    let scratch = Scratch::new();
+    let path = scratch.path().join("control.sock");
+    let mut server = Server::bind(&path).unwrap();
+    let tell = |lock: &str, waits: &str| format!("{lock}:{waits}:{}", path.display());
+    // Served while it waits.
+    let mut serve = |lock: &str| {
+        let ended = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let child = scope.spawn(|| {
+                let result = in_child(TEST, &tell(lock, "waits"));
+                ended.store(true, std::sync::atomic::Ordering::SeqCst);
+                result
+            });
+            let mut taken = Vec::new();
+            while !ended.load(std::sync::atomic::Ordering::SeqCst) {
+                for (client, method) in server.take() {
+                    taken.push(method);
+                    server.answer(client, &api::reply(&serde_json::json!({})));
+                }
+                let mut polled: Vec<_> =
+                    server.descriptors().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+                let soon = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
+                poll(&mut polled, Some(&soon)).unwrap();
+            }
+            (taken, child.join().unwrap().1)
+        })
+    };
+    let (taken, text) = serve("none");
+    assert_eq!(taken, [api::Method::Down], "{text}");
+    assert!(text.contains(r#"answer: {"parameters":{}}"#), "{text}");
+    let (taken, text) = serve("resolver");
+    assert_eq!(taken, [], "{text}");
+    assert!(text.contains("answer: ") && text.contains("has given up all rights"), "{text}");
+    // Nor is one that has ended before anybody looked, whose number may be another's by then.
+    assert_eq!(in_child(TEST, &tell("resolver", "leaves")).0, Outcome::Succeeded);
+    assert_eq!(server.take(), []);
+    // The engine has no sockets at all.
+    for lock in ["kept", "nobody"] {
+        assert_eq!(in_child(TEST, &tell(lock, "leaves")).0, Outcome::Refused, "{lock}");
     }
 }
