@@ -138,7 +138,8 @@ fn config() -> impl Strategy<Value = Config> {
             name,
             push,
             accept,
-            full_tunnel: (seed & 256 != 0).then_some(FullTunnel { closed: seed & 512 != 0 }),
+            full_tunnel: (seed & 256 != 0)
+                .then_some(FullTunnel { closed: seed & 512 != 0, local_networks: seed & 1024 != 0 }),
             remotes: kept,
             listen,
             float,
@@ -467,6 +468,7 @@ fn write_offers(text: &mut String, config: &Config) {
     if let Some(full) = &config.full_tunnel {
         text.push_str("[full-tunnel]\n");
         line(text, "fail", if full.closed { "'closed'" } else { "'open'" });
+        line(text, "local-networks", if full.local_networks { "'reach'" } else { "'refuse'" });
     }
     text.push_str("[accept]\n");
     if !config.accept.routes.is_empty() {

@@ -31,7 +31,7 @@ pub mod wire;
 pub use boot::Machine;
 pub use host::{Host, Net};
 pub use process::{Process, wait_until};
-pub use wire::{Port, Side, Wire};
+pub use wire::{Crossed, Port, Side, Wire};
 
 /// What went wrong, in one text that a person can act on. `Debug` is the same text, so that `unwrap`
 /// in a test shows it.

@@ -52,13 +52,28 @@ pub(super) fn check(name: &str, raw: &Raw, options: &Options, out: &mut Vec<Diag
         routes: routes.into_iter().map(|at| at.value).collect(),
         push: check_push(&raw.exchange, out),
         accept: check_accept(&raw.exchange, out),
-        full_tunnel: raw.full_tunnel.then(|| FullTunnel { closed: raw.full_closed.value() == Some(&true) }),
+        full_tunnel: check_full_tunnel(raw, out),
         scripts: check_scripts(&raw.scripts, options, out),
         keepalive: check_keepalive(&raw.keepalive, out),
         run: check_run(&raw.run, options, out),
         tuning: check_tuning(&raw.tuning),
         status: check_status(&raw.status, options, out),
     }
+}
+
+fn check_full_tunnel(raw: &Raw, out: &mut Vec<Diagnostic>) -> Option<FullTunnel> {
+    let place = raw.full_tunnel.clone()?;
+    if raw.full_local.is_absent() {
+        let message = "networks that this host is connected to, and more specific routes of others, stay reachable beside the \
+                       tunnel: whoever runs such a network chooses its addresses";
+        let help =
+            "local-networks = \"refuse\" leads them into the tunnel, too; \"reach\" says that this is meant";
+        out.push(Diagnostic::note(Some(place), message).help(help));
+    }
+    Some(FullTunnel {
+        closed: raw.full_closed.value() == Some(&true),
+        local_networks: raw.full_local.value() != Some(&false),
+    })
 }
 
 /// A TOML syntax error as a diagnostic of `text`, with a remedy where the cause is a common one.

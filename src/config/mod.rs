@@ -296,7 +296,18 @@ pub struct Accept {
     pub sources: Sources,
 }
 
+/// The mark of a full tunnel's datagrams unless `fwmark` names one: the letters "tund". It is the same for all links, so that
+/// two full tunnels on one host do not lead into each other for ever.
+pub const FULL_TUNNEL_MARK: u32 = 0x7475_6e64;
+
 impl Config {
+    /// The mark of the link's socket (SO_MARK), by which a full tunnel tells the link's own datagrams from all others.
+    pub fn mark(&self) -> Option<u32> {
+        let own = self.full_tunnel.map(|_| FULL_TUNNEL_MARK);
+        // 0 is the mark of whoever has none.
+        if own.is_some() { self.fwmark.filter(|mark| *mark != 0).or(own) } else { self.fwmark }
+    }
+
     /// The prefixes that are routed to the peer by the file itself, its own addresses among them.
     pub fn routed_to_peer(&self) -> Vec<IpNet> {
         let peers = self.device.peers.iter().copied();
@@ -315,6 +326,8 @@ impl Config {
 pub struct FullTunnel {
     /// `fail = "closed"`: nothing leaves otherwise either when the link is down or tund was killed.
     pub closed: bool,
+    /// `local-networks = "reach"`: what table main has more specific routes for goes beside the tunnel.
+    pub local_networks: bool,
 }
 
 /// `accept.sources`.

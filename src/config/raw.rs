@@ -29,9 +29,10 @@ pub(super) struct Raw {
     pub key: RawKey,
     pub device: RawDevice,
     pub routes: Vec<RawRoute>,
-    /// There is a `[full-tunnel]`.
-    pub full_tunnel: bool,
+    /// The place of `[full-tunnel]`, if there is one.
+    pub full_tunnel: Option<Range<usize>>,
     pub full_closed: Field<bool>,
+    pub full_local: Field<bool>,
     pub exchange: RawExchange,
     pub scripts: RawScripts,
     pub keepalive: RawKeepalive,
@@ -160,10 +161,11 @@ impl Raw {
         raw.device = top.table("device").map(RawDevice::read).unwrap_or_default();
         top.tables("route", |table| raw.routes.push(RawRoute::read(table)));
         if let Some(mut full) = top.table("full-tunnel") {
-            raw.full_tunnel = true;
+            raw.full_tunnel = Some(full.span.clone());
             // There is one way so far; the key is there for another.
             let _ = full.choice("mode", &[("def1", ())]);
             raw.full_closed = full.choice("fail", &[("open", false), ("closed", true)]);
+            raw.full_local = full.choice("local-networks", &[("reach", true), ("refuse", false)]);
             full.finish();
         }
         raw.exchange = RawExchange::read(&mut top);

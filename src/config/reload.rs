@@ -82,13 +82,15 @@ pub fn plan(old: &Config, new: &Config, other_key: bool) -> Plan {
     plan.note("listen", *listen != new.listen, Takes::Connect);
     plan.note("float", *float != new.float, Takes::Nothing);
     plan.note("bind-device", *bind_device != new.bind_device, Takes::Connect);
-    plan.note("fwmark", *fwmark != new.fwmark, Takes::Connect);
+    // The mark is the socket's, and only a new socket has another.
+    let marked = if old.mark() == new.mark() { Takes::Nothing } else { Takes::Connect };
+    plan.note("fwmark", *fwmark != new.fwmark, marked);
     plan.key(key, &new.key, other_key);
     plan.device(device, &new.device);
     plan.routes(routes, &new.routes);
     plan.note("push.routes", *push != new.push, Takes::Nothing);
     plan.note("accept", *accept != new.accept, Takes::Nothing);
-    plan.note("full-tunnel", *full_tunnel != new.full_tunnel, Takes::Nothing);
+    plan.note("full-tunnel", *full_tunnel != new.full_tunnel, marked);
     plan.note("scripts", *scripts != new.scripts, Takes::Nothing);
     plan.note("keepalive", *keepalive != new.keepalive, Takes::Nothing);
     plan.run(run, &new.run);

@@ -29,7 +29,7 @@ pub(super) const SCHEMA: &[(&str, &[&str])] = &[
     ("route", &["to", "via", "metric", "table"]),
     ("push", &["routes"]),
     ("accept", &["routes", "limit", "sources"]),
-    ("full-tunnel", &["mode", "fail"]),
+    ("full-tunnel", &["mode", "fail", "local-networks"]),
     ("scripts", &["up", "down", "route-up", "route-down", "link-up", "link-down", "security", "timeout"]),
     ("keepalive", &["interval", "timeout", "idle-exit"]),
     (

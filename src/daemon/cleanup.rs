@@ -31,8 +31,7 @@ impl Changes {
     pub fn new(netlink: Netlink, runtime: Option<&Directory>) -> Self {
         let mut ledger = Ledger::new(runtime);
         let undo = ledger.left_over();
-        let (blocks, undo): (Vec<_>, Vec<_>) =
-            undo.into_iter().partition(|step| matches!(step, Step::Unblock(_)));
+        let (blocks, undo): (Vec<_>, Vec<_>) = undo.into_iter().partition(Step::opens);
         // What is closed stays closed until this start has decided.
         let blocks = blocks.iter().filter_map(Step::done).collect();
         let mut changes = Self { netlink, undo: Vec::new(), blocks, ledger, device: None };
@@ -85,6 +84,8 @@ impl Changes {
     pub fn block(&mut self, wanted: &[Step]) -> Result<(), String> {
         for step in wanted {
             if !self.blocks.contains(step) {
+                // What was to be taken back in any case is not any more.
+                self.undo.retain(|undo| Some(undo) != step.undo().as_ref());
                 say!(3, "{step}");
                 step.undo().iter().for_each(|undo| self.ledger.record(undo));
                 self.netlink.apply(step).map_err(|error| error.to_string())?;

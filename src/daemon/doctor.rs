@@ -204,7 +204,7 @@ fn ways(config: &Config, addresses: &[SocketAddr], report: &mut Report) {
     let Ok(mut netlink) = Netlink::open() else { return };
     let links = netlink.links().unwrap_or_default();
     for address in addresses {
-        match netlink.lookup(address.ip(), config.fwmark) {
+        match netlink.lookup(address.ip(), config.mark()) {
             Ok(lookup) => {
                 let interface = links.iter().find(|link| link.index == lookup.interface);
                 let interface =

@@ -48,6 +48,7 @@ fn beyond_reach(config: &Config) -> Vec<&'static str> {
         (!config.accept.routes.is_empty(), "accept.routes"),
         (scripts.iter().any(|script| script.is_some()), "[scripts]"),
         (config.fwmark.is_some(), "fwmark"),
+        (config.full_tunnel.is_some(), "[full-tunnel]"),
     ];
     asked.into_iter().filter(|(asked, _)| *asked).map(|(_, name)| name).collect()
 }

@@ -142,7 +142,7 @@ fn steps(text: &str, boot: &str) -> Vec<Step> {
 mod tests {
     use super::*;
     use crate::daemon::testing::Scratch;
-    use crate::route::step::{KernelRoute, ROUTE_PROTOCOL};
+    use crate::route::step::{Family, KernelRoute, ROUTE_PROTOCOL, Rule};
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
@@ -223,12 +223,20 @@ mod tests {
             protocol,
         };
         let (index, name, address) = (1, || "lo".to_owned(), "172.31.9.9/24".parse().unwrap());
-        let net = "10.0.0.0/8".parse().unwrap();
+        let (to, table) = ("10.0.0.0/8".parse().unwrap(), 17_000);
+        let rule = Rule {
+            family: Family::V4,
+            priority: 17_000,
+            table,
+            unless_mark: Some(7),
+            suppress_default: false,
+        };
         let undoing = [
             Step::DeleteAddress { index, name: name(), address, peer: None },
             leave(1),
             Step::DeleteRoute(route(ROUTE_PROTOCOL)),
-            Step::Unblock(net),
+            Step::Unblock { to, table },
+            Step::DeleteRule(rule.clone()),
         ];
         let planted = [
             Step::SetLink { index, name: name(), mtu: None, mac: None, txqueuelen: None, up: Some(false) },
@@ -236,7 +244,8 @@ mod tests {
             Step::Join { index, name: name(), bridge: 2, bridge_name: "br0".to_owned() },
             Step::AddRoute(route(ROUTE_PROTOCOL)),
             Step::DeleteRoute(route(4)),
-            Step::Block(net),
+            Step::Block { to, table },
+            Step::AddRule(rule),
         ];
         let mut ledger = Ledger::new(Some(&scratch.directory()));
         let (first, second) = undoing.split_at(2);

@@ -89,6 +89,13 @@ impl Parent {
         self.changes.block(&blocks).map_err(|error| Fatal::new(UNAVAILABLE, error))?;
         self.changes.apply(&steps).map_err(|error| Fatal::new(UNAVAILABLE, error))?;
         self.status.route_steps = steps;
+        if self.link.config.full_tunnel.is_some_and(|full| full.local_networks) {
+            say!(
+                1,
+                "full tunnel: networks that this host is connected to stay reachable beside the tunnel \
+                 (full-tunnel.local-networks)"
+            );
+        }
         for address in self.known_addresses() {
             if let Some(text) = self.routing_loop(address) {
                 return Err(Fatal::new(CONFIG, text));

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use super::parent::Parent;
 use crate::route::accept::{self, Around, Verdict};
+use crate::route::full;
 use crate::route::plan::{self, Host, Interface, KernelRoute, Step};
 use crate::say;
 
@@ -17,7 +18,7 @@ const RESOLV_CONF_MAX: usize = 64 * 1024;
 #[derive(Default)]
 pub(super) struct Pushed {
     pub(super) offered: Vec<IpNet>,
-    /// Routes that are set, those to outer addresses first.
+    /// Routes that are set.
     installed: Vec<Step>,
     /// Refused routes that have been said.
     said: Vec<IpNet>,
@@ -52,26 +53,15 @@ impl Parent {
         let installed = std::mem::take(&mut self.status.pushed.installed);
         let (stay, go): (Vec<_>, Vec<_>) = installed.into_iter().partition(|step| wanted.contains(step));
         self.changes.take_back(&go);
-        let mut installed = Vec::new();
-        let mut failed = false;
-        for step in wanted {
-            if !stay.contains(&step) {
-                failed = failed || !self.set_pushed(&step);
-                if failed {
-                    continue;
-                }
-            }
-            installed.push(step);
-        }
-        self.status.pushed.installed = installed;
+        let set = wanted.into_iter().filter(|step| stay.contains(step) || self.set_pushed(step)).collect();
+        self.status.pushed.installed = set;
     }
 
-    /// After a failure the rest is left out: a way to an outer address may be what is missing.
     fn set_pushed(&mut self, step: &Step) -> bool {
         match self.changes.apply(std::slice::from_ref(step)) {
             Ok(()) => say!(1, "by the peer's offer: {step}"),
             Err(error) => {
-                say!(1, "{error}: the peer's routes are left out from here on");
+                say!(1, "{error}: this route of the peer's is left out");
                 return false;
             }
         }
@@ -82,8 +72,10 @@ impl Parent {
         let text = std::fs::read(RESOLV_CONF).unwrap_or_default();
         let text = String::from_utf8_lossy(text.get(..RESOLV_CONF_MAX).unwrap_or(&text)).into_owned();
         let resolvers = accept::resolvers(&text);
-        let outer: Vec<IpAddr> =
-            self.known_addresses().into_iter().map(|address| address.ip().to_canonical()).collect();
+        // Marked datagrams go where the routes of the full tunnel's table do not lead.
+        let told_by_mark = self.link.config.full_tunnel.is_some();
+        let outer = self.known_addresses().into_iter().filter(|_| !told_by_mark);
+        let outer: Vec<IpAddr> = outer.map(|address| address.ip().to_canonical()).collect();
         // What was set for an offer must not speak against it.
         let is_own = |route: &KernelRoute| {
             let installed = self.status.pushed.installed.iter();
@@ -96,15 +88,13 @@ impl Parent {
         accept::judge(&self.status.pushed.offered, &self.link.config, around)
     }
 
-    /// First the ways to outer addresses, then the routes themselves.
     fn pushed_steps(&self, device: &Interface, host: &Host, verdict: &Verdict) -> Vec<Step> {
         let config = &self.link.config;
-        let pins = verdict.pinned.iter().map(|address| plan::pin_step(config, device, host, *address));
-        let routes = verdict.taken.iter().map(|net| plan::pushed_step(config, device, host, *net));
+        let table = full::pushed_table(config);
         let mut steps = Vec::new();
-        for step in pins.chain(routes) {
-            match step {
-                Ok(step) => steps.push(step),
+        for net in &verdict.taken {
+            match plan::through_peer(config, device, host, *net) {
+                Ok(route) => steps.push(Step::AddRoute(KernelRoute { table, ..route })),
                 Err(error) => {
                     say!(1, "the peer's routes are refused: {error}");
                     return Vec::new();

@@ -137,7 +137,6 @@ impl Parent {
                 addresses.clone_from(&self.status.resolved);
             }
             self.status.resolved.clone_from(&addresses);
-            self.renew_routes();
         }
         addresses.retain(|address| match self.routing_loop(*address) {
             Some(text) => {
@@ -155,10 +154,7 @@ impl Parent {
             return self.answer(&ToEngine::Route { address, mtu: None, source: None });
         }
         let moved = self.status.endpoint.replace(address) != Some(address);
-        if moved && self.link.config.full_tunnel.is_some() {
-            self.renew_routes();
-        }
-        let lookup = self.changes.netlink.lookup(address.ip().to_canonical(), self.link.config.fwmark).ok();
+        let lookup = self.changes.netlink.lookup(address.ip().to_canonical(), self.link.config.mark()).ok();
         let (mtu, source) = lookup.map_or((None, None), |lookup| (lookup.mtu, lookup.source));
         self.answer(&ToEngine::Route { address, mtu, source });
         if moved {
@@ -171,7 +167,7 @@ impl Parent {
         let device = self.changes.interface()?;
         let ip = address.ip().to_canonical();
         // An unreachable address is no loop; sending to it fails and says so.
-        let lookup = self.changes.netlink.lookup(ip, self.link.config.fwmark).ok()?;
+        let lookup = self.changes.netlink.lookup(ip, self.link.config.mark()).ok()?;
         (lookup.interface == device.index).then(|| {
             let length = if ip.is_ipv4() { 32 } else { 128 };
             format!(

@@ -51,17 +51,15 @@ impl Watch {
 }
 
 impl Parent {
-    /// What the configuration wants to be set on this host: ways to the peer, the full tunnel, the file's own routes.
+    /// What the configuration wants to be set on this host: the full tunnel, and the file's own routes.
     pub(super) fn wanted_routes(
         &self,
         config: &Config,
         device: &Interface,
         host: &Host,
     ) -> Result<Vec<Step>, PlanError> {
-        let outer: Vec<IpAddr> =
-            self.known_addresses().iter().map(|address| address.ip().to_canonical()).collect();
         let full = config.full_tunnel.is_some_and(|full| full.closed || self.status.up);
-        let mut steps = if full { full::steps(config, device, host, &outer)? } else { Vec::new() };
+        let mut steps = if full { full::steps(config, device, host)? } else { Vec::new() };
         steps.extend(plan::route_steps(config, device, host)?);
         Ok(steps)
     }
@@ -132,7 +130,8 @@ impl Parent {
         renewed
     }
 
-    /// Nothing can be looked up any more once everything is refused but the way to the peer.
+    /// Nothing can be looked up any more once everything but the link's own datagrams is refused: the resolver's carry no
+    /// mark, since they are not the link's, and what a name server answers comes from the network.
     pub(super) fn resolve_before_closing(&mut self) -> Result<(), Fatal> {
         let config = &self.link.config;
         let closed = config.full_tunnel.is_some_and(|full| full.closed);

@@ -18,7 +18,7 @@ pub struct Around<'a> {
     pub device: u32,
     /// The resolvers that this host asks.
     pub resolvers: &'a [IpAddr],
-    /// Outer addresses of the link: where it sends, and the remotes.
+    /// Outer addresses of the link, where it sends and the remotes, unless its datagrams are told by their mark.
     pub outer: &'a [IpAddr],
 }
 
@@ -27,8 +27,6 @@ pub struct Around<'a> {
 pub struct Verdict {
     /// These are set.
     pub taken: Vec<IpNet>,
-    /// Outer addresses within them that have no route of their own, which they need first.
-    pub pinned: Vec<IpAddr>,
     /// These are not.
     pub refused: Vec<(IpNet, Refusal)>,
 }
@@ -59,7 +57,13 @@ impl fmt::Display for Refusal {
             Refusal::Connected(net) => write!(f, "this host is connected to {net}")?,
             Refusal::Gateway(address) => write!(f, "the gateway {address} is in it")?,
             Refusal::Resolver(address) => write!(f, "the resolver {address} is in it")?,
-            Refusal::Outer(address) => write!(f, "{address}, an outer address of this link, is in it")?,
+            Refusal::Outer(address) => {
+                return write!(
+                    f,
+                    "{address}, an outer address of this link, is in it; use [full-tunnel] to send everything through the \
+                     peer, or add [[route]] to = \"{address}\", via = \"net_gateway\""
+                );
+            }
         }
         f.write_str("; list this very prefix in accept.routes if it is wanted")
     }
@@ -78,15 +82,6 @@ pub fn judge(offered: &[IpNet], config: &Config, around: Around<'_>) -> Verdict 
             None => verdict.taken.push(*net),
         }
     }
-    let other_way = |address: &IpAddr| {
-        let host = IpNet::from(*address);
-        around.routes.iter().any(|route| route.to == host && route.interface != around.device)
-    };
-    let covered =
-        |address: &&IpAddr| verdict.taken.iter().any(|net| net.contains(*address)) && !other_way(address);
-    verdict.pinned = around.outer.iter().filter(covered).copied().collect();
-    verdict.pinned.sort();
-    verdict.pinned.dedup();
     verdict
 }
 
@@ -98,7 +93,19 @@ fn refusal(net: &IpNet, verdict: &Verdict, config: &Config, around: Around<'_>) 
     if verdict.taken.len() >= accept.limit {
         return Some(Refusal::Limit);
     }
-    if accept.routes.contains(net) { None } else { disturbs(net, around) }
+    // No prefix is worth the link itself, and a way of its own to an address that the network names is none.
+    swallows(net, around).or_else(|| if accept.routes.contains(net) { None } else { disturbs(net, around) })
+}
+
+/// The outer address that the route would lead into the tunnel, as no narrower route leads it elsewhere.
+fn swallows(net: &IpNet, around: Around<'_>) -> Option<Refusal> {
+    let elsewhere = |address: &IpAddr| {
+        let narrower = |route: &&KernelRoute| net.contains(&route.to) && route.to != *net;
+        let others = around.routes.iter().filter(|route| route.interface != around.device).filter(narrower);
+        others.into_iter().any(|route| route.to.contains(address))
+    };
+    let outer = around.outer.iter().copied();
+    outer.into_iter().find(|address| net.contains(address) && !elsewhere(address)).map(Refusal::Outer)
 }
 
 /// What on this host the route would lead into the tunnel. IPv6 link-local prefixes are on every interface
@@ -112,7 +119,6 @@ fn disturbs(net: &IpNet, around: Around<'_>) -> Option<Refusal> {
     None.or(overlap.filter(|to| to.prefix_len() > 0).map(Refusal::Connected))
         .or(gateway.map(Refusal::Gateway))
         .or_else(|| within(around.resolvers).map(Refusal::Resolver))
-        .or_else(|| within(around.outer).map(Refusal::Outer))
 }
 
 fn is_link_local(net: &IpNet) -> bool {
@@ -206,7 +212,6 @@ mod tests {
             ("10.0.0.0/16", Refusal::Connected(net("10.0.0.0/24"))),
             ("10.0.0.128/25", Refusal::Connected(net("10.0.0.0/24"))),
             ("10.1.0.0/16", Refusal::Resolver("10.1.0.53".parse().unwrap())),
-            ("10.2.0.0/16", Refusal::Outer("10.2.0.2".parse().unwrap())),
         ] {
             let verdict = check(wide, offered);
             assert_eq!(verdict.refused, [(net(offered), refusal)], "{offered}");
@@ -218,10 +223,21 @@ mod tests {
     }
 
     #[test]
-    fn an_outer_address_within_a_route_is_pinned() {
-        let verdict = check("[accept]\nroutes = ['0.0.0.0/0']", "0.0.0.0/0");
-        assert_eq!(verdict.taken, [net("0.0.0.0/0")]);
-        assert_eq!(verdict.pinned, ["10.2.0.2".parse::<IpAddr>().unwrap()]);
+    fn no_route_takes_an_outer_address_into_the_tunnel_unless_the_operator_led_that_elsewhere() {
+        let outer = Refusal::Outer("10.2.0.2".parse().unwrap());
+        for (accept, offered) in
+            [("10.0.0.0/8", "10.2.0.0/16"), ("10.2.0.0/16", "10.2.0.0/16"), ("0.0.0.0/0", "0.0.0.0/0")]
+        {
+            let verdict = check(&format!("[accept]\nroutes = ['{accept}']"), offered);
+            assert_eq!((verdict.taken, verdict.refused), (vec![], vec![(net(offered), outer)]));
+        }
+        let accept = config("[accept]\nroutes = ['0.0.0.0/0']");
+        let elsewhere = [route("0.0.0.0/0", Some("10.0.0.1"), 2), route("10.2.0.2/32", Some("10.0.0.1"), 2)];
+        let outer = ["10.2.0.2".parse().unwrap()];
+        let around = Around { routes: &elsewhere, device: DEVICE, resolvers: &[], outer: &outer };
+        assert_eq!(judge(&[net("0.0.0.0/0")], &accept, around).taken, [net("0.0.0.0/0")]);
+        let marked = Around { routes: &elsewhere[..1], outer: &[], ..around };
+        assert_eq!(judge(&[net("0.0.0.0/0")], &accept, marked).taken, [net("0.0.0.0/0")]);
     }
 
     #[test]
@@ -249,7 +265,8 @@ mod tests {
             for net in &verdict.taken {
                 let named = nets("10.0.0.0/7 128.0.0.0/1");
                 prop_assert!(named.iter().any(|accepted| accepted.contains(net)));
-                for needed in ["10.0.0.1", "10.1.0.53", "10.2.0.2"] {
+                prop_assert!(!net.contains(&"10.2.0.2".parse::<IpAddr>().unwrap()));
+                for needed in ["10.0.0.1", "10.1.0.53"] {
                     prop_assert!(named.contains(net) || !net.contains(&needed.parse::<IpAddr>().unwrap()));
                 }
             }

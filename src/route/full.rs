@@ -1,78 +1,111 @@
 //! The full tunnel: everything goes through the link but the link's own datagrams.
 //!
-//! The default route stays as it is; two routes of half the addresses each are more specific. A family that the link
-//! does not carry is refused instead, since it would otherwise pass beside the tunnel.
-
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+//! What goes beside it is told by who sends, not by where to (ip-rule(8)): the link's socket carries a mark, and whatever does not
+//! is looked up in a table of the link's own, whose default route leads into the tunnel. Table main stays as it is. A family
+//! that the link does not carry is refused there, since it would otherwise pass beside the tunnel.
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::plan::{self, Host, Interface, KernelRoute, PlanError};
-use super::step::{ROUTE_PROTOCOL, Step, TABLE_MAIN};
-use crate::config::Config;
+use super::step::{Family, Rule, Step, TABLE_MAIN};
+use crate::config::{Config, FullTunnel, Mode};
 
-/// The halves of each family's addresses.
-fn halves() -> [IpNet; 4] {
-    let four = |first: u8| IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(first, 0, 0, 0), 1));
-    let six = |first: u16| IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, 0), 1));
-    [four(0), four(128), six(0), six(0x8000)]
+/// The first of the numbers that links draw their own from ...
+const NUMBERS_FROM: u32 = 16_384;
+/// ... and how many there are, each with its successor: all are below 32766, the rule for table main (`fib_default_rules_init`
+/// of net/ipv4/fib_rules.c).
+const NUMBERS: u32 = 8_190;
+
+/// The number of the link's table, and the priority of its first rule; the second one's is the next. It follows from the
+/// link's name (FNV-1a), so that it is the same after a restart.
+pub fn number(config: &Config) -> u32 {
+    let hash = config
+        .name
+        .bytes()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    NUMBERS_FROM + hash % NUMBERS * 2
 }
 
-/// What refuses packets whenever the tunnel is not there, with `fail = "closed"`.
+/// What holds whenever the tunnel is not there, with `fail = "closed"`: everything but the link's own datagrams is refused.
 pub fn blocks(config: &Config) -> Vec<Step> {
-    let closed = config.full_tunnel.is_some_and(|full| full.closed);
-    halves().into_iter().filter(|_| closed).map(Step::Block).collect()
+    let Some(full) = config.full_tunnel.filter(|full| full.closed) else { return Vec::new() };
+    let table = number(config);
+    let refusals = [Family::V4, Family::V6].map(|family| Step::Block { to: everything(family), table });
+    refusals.into_iter().chain(rules(config, full)).collect()
 }
 
-/// The ways to the outer addresses, the refusal of what the link does not carry, then the routes into the tunnel.
-pub fn steps(
-    config: &Config,
-    device: &Interface,
-    host: &Host,
-    outer: &[IpAddr],
-) -> Result<Vec<Step>, PlanError> {
+/// The routes of the link's table, and the rules that lead there unless [`blocks`] has them.
+pub fn steps(config: &Config, device: &Interface, host: &Host) -> Result<Vec<Step>, PlanError> {
     let Some(full) = config.full_tunnel else { return Ok(Vec::new()) };
-    let mut steps = pins(device, host, outer);
-    let (carried, other): (Vec<_>, Vec<_>) = halves().into_iter().partition(|net| carries(config, net));
-    steps.extend(other.into_iter().filter(|_| !full.closed).map(Step::Block));
-    for net in carried {
-        steps.push(plan::pushed_step(config, device, host, net)?);
+    let table = number(config);
+    let mut steps = Vec::new();
+    if !full.local_networks {
+        steps.extend(own_networks(config, device, host).map(|route| in_table(route, table)));
+        for route in config.routes.iter().filter(|route| route.table.is_none_or(|table| table == TABLE_MAIN))
+        {
+            steps.push(in_table(plan::kernel_route(config, device, host, route)?, table));
+        }
     }
+    for family in [Family::V4, Family::V6] {
+        if carries(config, family) {
+            steps.push(in_table(plan::through_peer(config, device, host, everything(family))?, table));
+        } else if !full.closed {
+            steps.push(Step::Block { to: everything(family), table });
+        }
+    }
+    steps.extend(rules(config, full).filter(|_| !full.closed));
     Ok(steps)
 }
 
-/// A link whose addresses a script sets carries both families, for all that is known.
-fn carries(config: &Config, net: &IpNet) -> bool {
-    let addresses = &config.device.addresses;
-    addresses.is_empty() || addresses.iter().any(|own| own.addr().is_ipv4() == net.addr().is_ipv4())
+/// Where a route of the peer's goes: with a full tunnel, where no datagram of the link's own is looked up.
+pub fn pushed_table(config: &Config) -> u32 {
+    if config.full_tunnel.is_some() { number(config) } else { TABLE_MAIN }
 }
 
-/// A route for each outer address that the halves would lead into the tunnel: along its present way. Addresses with
-/// a more specific route keep that.
-fn pins(device: &Interface, host: &Host, outer: &[IpAddr]) -> Vec<Step> {
-    let mut outer = outer.to_vec();
-    outer.sort();
-    outer.dedup();
-    let pin = |address: &IpAddr| {
-        let others = host.routes.iter().filter(|route| {
-            let own_pin = route.protocol == ROUTE_PROTOCOL && route.to == IpNet::from(*address);
-            route.to.contains(address) && route.interface != device.index && !own_pin
-        });
-        let way = others
-            .max_by_key(|route| (route.to.prefix_len(), std::cmp::Reverse(route.metric.unwrap_or(0))))?;
-        (way.to.prefix_len() <= 1).then(|| {
-            Step::AddRoute(KernelRoute {
-                to: IpNet::from(*address),
-                gateway: way.gateway,
-                interface: way.interface,
-                interface_name: way.interface_name.clone(),
-                metric: None,
-                table: TABLE_MAIN,
-                protocol: ROUTE_PROTOCOL,
-            })
-        })
+/// For each family: what is more specific in table main than its default route, if that stays; then the link's table for
+/// whatever does not carry the mark.
+fn rules(config: &Config, full: FullTunnel) -> impl Iterator<Item = Step> {
+    let number = number(config);
+    let mark = config.mark();
+    [Family::V4, Family::V6].into_iter().flat_map(move |family| {
+        let own =
+            Rule { family, priority: number + 1, table: number, unless_mark: mark, suppress_default: false };
+        let main =
+            Rule { priority: number, table: TABLE_MAIN, unless_mark: None, suppress_default: true, ..own };
+        [Some(main).filter(|_| full.local_networks), Some(own)].into_iter().flatten().map(Step::AddRule)
+    })
+}
+
+/// A link whose addresses a script sets carries both families, for all that is known.
+fn carries(config: &Config, family: Family) -> bool {
+    let addresses = &config.device.addresses;
+    addresses.is_empty() || addresses.iter().any(|own| Family::of(own) == family)
+}
+
+fn everything(family: Family) -> IpNet {
+    match family {
+        Family::V4 => Ipv4Net::default().into(),
+        Family::V6 => Ipv6Net::default().into(),
+    }
+}
+
+/// The networks at the far end of a bridged link: they are inside the tunnel.
+fn own_networks<'a>(
+    config: &Config,
+    device: &'a Interface,
+    host: &'a Host,
+) -> impl Iterator<Item = KernelRoute> {
+    let inside = move |index: u32| {
+        index == device.index || host.bridge.as_ref().is_some_and(|bridge| bridge.index == index)
     };
-    outer.iter().filter_map(pin).collect()
+    let connected = move |route: &&KernelRoute| {
+        route.gateway.is_none() && inside(route.interface) && route.to.prefix_len() > 0
+    };
+    host.routes.iter().filter(|_| config.device.mode == Mode::Tap).filter(connected).cloned()
+}
+
+fn in_table(route: KernelRoute, table: u32) -> Step {
+    Step::AddRoute(KernelRoute { table, protocol: super::step::ROUTE_PROTOCOL, ..route })
 }
 
 #[cfg(test)]
@@ -80,80 +113,118 @@ mod tests {
     use super::*;
     use crate::config::{Options, parse};
 
-    fn config(addresses: &str, fail: &str) -> Config {
+    fn config(addresses: &str, full: &str) -> Config {
         let text = format!(
             "remote = '203.0.113.9'\n[key]\nfile = 'k'\n[device]\naddress = {addresses}\npeer = '10.9.0.2'\n\
-             [full-tunnel]\nmode = 'def1'\nfail = '{fail}'\n"
+             [[route]]\nto = '10.20.0.0/16'\nvia = 'net_gateway'\n[full-tunnel]\n{full}\n"
         );
         parse("l", &text, &Options::new("/")).config.unwrap()
     }
 
-    fn device() -> Interface {
-        Interface { index: 7, name: "tun0".into() }
-    }
-
-    fn route(to: &str, gateway: Option<&str>, interface: u32) -> KernelRoute {
-        KernelRoute {
+    fn host() -> Host {
+        let route = |to: &str, gateway: Option<&str>| KernelRoute {
             to: to.parse().unwrap(),
             gateway: gateway.map(|gateway| gateway.parse().unwrap()),
-            interface,
-            interface_name: format!("eth{interface}"),
+            interface: 2,
+            interface_name: "eth0".into(),
             metric: None,
             table: TABLE_MAIN,
             protocol: 2,
-        }
+        };
+        let routes = vec![route("0.0.0.0/0", Some("10.0.0.1")), route("10.0.0.0/24", None)];
+        Host { routes, ..Host::default() }
     }
 
-    fn shown(config: &Config, routes: Vec<KernelRoute>, outer: &[&str]) -> Vec<String> {
-        let outer: Vec<_> = outer.iter().map(|address| address.parse().unwrap()).collect();
-        let host = Host { routes, ..Host::default() };
-        let blocks = blocks(config).into_iter();
-        blocks.chain(steps(config, &device(), &host, &outer).unwrap()).map(|step| step.to_string()).collect()
+    fn shown(config: &Config) -> (Vec<String>, Vec<String>) {
+        let device = Interface { index: 7, name: "tun0".into() };
+        let text = |steps: Vec<Step>| steps.iter().map(Step::to_string).collect();
+        (text(blocks(config)), text(steps(config, &device, &host()).unwrap()))
     }
 
     #[test]
-    fn the_remote_keeps_its_way_and_the_rest_goes_into_the_tunnel() {
-        let routes = vec![
-            route("0.0.0.0/0", Some("10.0.0.1"), 2),
-            route("10.0.0.0/24", None, 2),
-            route("203.0.113.128/25", Some("10.0.0.7"), 3),
-            route("0.0.0.0/1", None, 7),
-        ];
-        let outer = ["203.0.113.9", "203.0.113.200", "10.0.0.5", "203.0.113.9", "2001:db8::9"];
+    fn open_leads_all_but_the_mark_into_the_tunnel_and_refuses_the_other_family() {
+        let config = config("['10.9.0.1']", "fail = 'open'");
+        let number = number(&config);
+        let next = number + 1;
         assert_eq!(
-            shown(&config("['10.9.0.1']", "open"), routes, &outer),
+            shown(&config),
+            (
+                vec![],
+                vec![
+                    format!("ip route add 0.0.0.0/0 via 10.9.0.2 dev tun0 onlink table {number}"),
+                    format!("ip route add unreachable ::/0 metric 4294967295 table {number}"),
+                    format!("ip rule add lookup main suppress_prefixlength 0 priority {number} protocol 88"),
+                    format!("ip rule add not fwmark 0x74756e64 lookup {number} priority {next} protocol 88"),
+                    format!(
+                        "ip -6 rule add lookup main suppress_prefixlength 0 priority {number} protocol 88"
+                    ),
+                    format!(
+                        "ip -6 rule add not fwmark 0x74756e64 lookup {number} priority {next} protocol 88"
+                    ),
+                ]
+            )
+        );
+    }
+
+    #[test]
+    fn closed_refuses_both_families_first_and_a_link_with_both_carries_both() {
+        let config = config("['10.9.0.1', 'fd00::1']", "fail = 'closed'");
+        let (blocks, steps) = shown(&config);
+        assert_eq!(blocks.iter().filter(|line| line.contains("unreachable")).count(), 2);
+        assert_eq!(blocks.iter().filter(|line| line.contains("rule add")).count(), 4);
+        let number = number(&config);
+        assert_eq!(
+            steps,
             [
-                "ip route add 203.0.113.9/32 via 10.0.0.1 dev eth2",
-                "ip route add unreachable ::/1 metric 4294967295",
-                "ip route add unreachable 8000::/1 metric 4294967295",
-                "ip route add 0.0.0.0/1 via 10.9.0.2 dev tun0",
-                "ip route add 128.0.0.0/1 via 10.9.0.2 dev tun0",
+                format!("ip route add 0.0.0.0/0 via 10.9.0.2 dev tun0 onlink table {number}"),
+                format!("ip route add ::/0 dev tun0 table {number}")
             ]
         );
     }
 
     #[test]
-    fn closed_refuses_both_families_and_a_link_with_both_carries_both() {
-        let text = shown(&config("['10.9.0.1', 'fd00::1']", "closed"), vec![], &[]);
-        assert_eq!(text.iter().filter(|line| line.contains("unreachable")).count(), 4);
-        assert!(text.contains(&"ip route add ::/1 dev tun0".to_owned()), "{text:?}");
-        let text = shown(&config("['10.9.0.1', 'fd00::1']", "open"), vec![], &[]);
-        assert!(!text.iter().any(|line| line.contains("unreachable")), "{text:?}");
+    fn refuse_looks_at_table_main_for_nothing_but_the_files_own_routes() {
+        let config = config("['10.9.0.1']", "fail = 'closed'\nlocal-networks = 'refuse'");
+        let (blocks, steps) = shown(&config);
+        assert!(!blocks.iter().chain(&steps).any(|line| line.contains("main")), "{blocks:?} {steps:?}");
+        assert_eq!(blocks.iter().filter(|line| line.contains("not fwmark")).count(), 2);
+        let kept =
+            format!("ip route add 10.20.0.0/16 via 10.0.0.1 dev eth0 onlink table {}", number(&config));
+        assert!(steps.contains(&kept), "{steps:?}");
+        assert!(!steps.iter().any(|line| line.contains("10.0.0.0/24")), "{steps:?}");
     }
 
-    /// A pin that is set already must not seem to be a way of its own, or it would be taken back.
     #[test]
-    fn a_pin_that_is_set_is_planned_again() {
-        let mut pin = route("203.0.113.9/32", Some("10.0.0.1"), 2);
-        pin.protocol = ROUTE_PROTOCOL;
-        let routes = vec![route("0.0.0.0/0", Some("10.0.0.1"), 2), pin];
-        let text = shown(&config("['10.9.0.1']", "open"), routes, &["203.0.113.9"]);
-        assert!(text.contains(&"ip route add 203.0.113.9/32 via 10.0.0.1 dev eth2".to_owned()), "{text:?}");
+    fn no_step_depends_on_an_address_outside() {
+        let config = config("['10.9.0.1']", "fail = 'closed'");
+        let other = Config { remotes: Vec::new(), ..config.clone() };
+        assert_eq!(shown(&config), shown(&other));
+    }
+
+    #[test]
+    fn an_own_mark_takes_the_place_of_the_default_and_zero_is_none() {
+        let marked = |mark| Config { fwmark: Some(mark), ..config("['10.9.0.1']", "fail = 'open'") };
+        assert!(shown(&marked(7)).1.iter().any(|line| line.contains("not fwmark 0x7 ")));
+        assert!(shown(&marked(0)).1.iter().any(|line| line.contains("not fwmark 0x74756e64 ")));
+    }
+
+    #[test]
+    fn links_have_numbers_of_their_own_below_the_rule_for_table_main() {
+        let base = config("['10.9.0.1']", "fail = 'open'");
+        let mut seen = std::collections::BTreeSet::new();
+        for n in 0..40 {
+            let number = number(&Config { name: format!("tun-fri-{n}"), ..base.clone() });
+            assert!(
+                number.is_multiple_of(2) && (NUMBERS_FROM..32_766).contains(&number) && number + 1 < 32_766
+            );
+            seen.insert(number);
+        }
+        assert_eq!(seen.len(), 40);
     }
 
     #[test]
     fn without_the_table_there_is_nothing() {
-        let config = Config { full_tunnel: None, ..config("['10.9.0.1']", "open") };
-        assert_eq!(shown(&config, vec![route("0.0.0.0/0", Some("10.0.0.1"), 2)], &["203.0.113.9"]), [""; 0]);
+        let config = Config { full_tunnel: None, ..config("['10.9.0.1']", "fail = 'open'") };
+        assert_eq!(shown(&config), (vec![], vec![]));
     }
 }

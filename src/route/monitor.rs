@@ -7,8 +7,9 @@ use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
 
-/// `RTMGRP_LINK`, `RTMGRP_IPV4_IFADDR`, `RTMGRP_IPV4_ROUTE`, `RTMGRP_IPV6_IFADDR`, `RTMGRP_IPV6_ROUTE`.
-const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
+/// `RTMGRP_LINK`, `RTMGRP_IPV4_IFADDR`, `RTMGRP_IPV4_ROUTE`, `RTMGRP_IPV4_RULE`, `RTMGRP_IPV6_IFADDR`,
+/// `RTMGRP_IPV6_ROUTE`, and the group `RTNLGRP_IPV6_RULE` (19).
+const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18;
 /// Messages are only counted: what they say is looked up.
 const ROOM: usize = 64;
 /// Most messages that are read at once.
@@ -66,6 +67,8 @@ mod tests {
             "link add veth9 type veth peer name veth8",
             "addr add 10.8.7.1/24 dev veth9",
             "route add 10.8.8.0/24 dev lo",
+            "rule add lookup 7",
+            "-6 rule add lookup 7",
         ] {
             assert!(ip(change).0, "{change}");
             assert!(monitor.take_changed(), "{change}");

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use self::socket::{Failure, Socket};
 use super::plan::{KernelRoute, ROUTE_PROTOCOL, Step, TABLE_MAIN};
+use super::step::{Family, Rule};
 
 /// A network interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,13 +149,20 @@ impl Netlink {
                 }
                 self.change(0, encode::set_master(*index, 0), &[Errno::NODEV])
             }
-            Step::Block(net) => self.change(
+            // A host without IPv6 has nothing to refuse or to lead anywhere.
+            Step::Block { to, table: _ } if is_absent(Family::of(to)) => return Ok(false),
+            Step::AddRule(rule) | Step::DeleteRule(rule) if is_absent(rule.family) => return Ok(false),
+            Step::Block { to, table } => self.change(
                 NLM_F_CREATE | NLM_F_EXCL,
-                Message::NewRoute(encode::block_message(net)),
+                Message::NewRoute(encode::block_message(to, *table)),
                 &[Errno::EXIST],
             ),
-            Step::Unblock(net) => {
-                self.change(0, Message::DelRoute(encode::block_message(net)), &[Errno::SRCH])
+            Step::Unblock { to, table } => {
+                self.change(0, Message::DelRoute(encode::block_message(to, *table)), &[Errno::SRCH])
+            }
+            Step::AddRule(rule) => return self.add_rule(step, rule),
+            Step::DeleteRule(rule) => {
+                self.change(0, Message::DelRule(encode::rule_message(rule)), &[Errno::NOENT])
             }
             Step::AddRoute(route) => return self.add_route(step, route),
             Step::DeleteRoute(route) => return self.delete_route(step, route),
@@ -184,6 +192,21 @@ impl Netlink {
             }
             result => result.map_err(|failure| failure.while_doing(step)),
         }
+    }
+
+    /// One with our own protocol number is a left-over of ours.
+    fn add_rule(&mut self, step: &Step, rule: &Rule) -> io::Result<bool> {
+        let message = Message::NewRule(encode::rule_message(rule));
+        match self.change(NLM_F_CREATE | NLM_F_EXCL, message, &[]) {
+            Err(failure) if failure.errno() == Some(Errno::EXIST) && self.has_rule(rule)? => Ok(true),
+            result => result.map_err(|failure| failure.while_doing(step)),
+        }
+    }
+
+    fn has_rule(&mut self, rule: &Rule) -> io::Result<bool> {
+        let answer = self.socket.dump(encode::get_rules(rule.family));
+        let messages = answer.map_err(|failure| failure.while_doing(&"listing rules"))?;
+        Ok(messages.iter().any(|message| encode::is_rule(message, rule)))
     }
 
     /// Whether every route in the place of `route` is a left-over of ours.
@@ -244,7 +267,7 @@ impl Netlink {
         Ok(routes)
     }
 
-    /// Those of the steps, which add routes, refusals and addresses, whose effect is not there.
+    /// Those of the steps, which add routes, refusals, rules and addresses, whose effect is not there.
     pub fn missing(&mut self, steps: &[Step]) -> io::Result<Vec<Step>> {
         let mut tables = std::collections::BTreeMap::new();
         let addresses = self.addresses()?;
@@ -259,7 +282,8 @@ impl Netlink {
                     }
                     tables.get(&key).is_some_and(|table| table.iter().any(|found| encode::same(found, route)))
                 }
-                Step::Block(net) => self.is_blocked(net)?,
+                Step::Block { to, table } => is_absent(Family::of(to)) || self.is_blocked(to, *table)?,
+                Step::AddRule(rule) => is_absent(rule.family) || self.has_rule(rule)?,
                 Step::AddAddress { index, address, .. } => addresses
                     .iter()
                     .any(|found| found.interface == *index && found.address.addr() == address.addr()),
@@ -268,7 +292,8 @@ impl Netlink {
                 | Step::Join { .. }
                 | Step::Leave { .. }
                 | Step::DeleteRoute(_)
-                | Step::Unblock(_) => true,
+                | Step::Unblock { .. }
+                | Step::DeleteRule(_) => true,
             };
             if !there {
                 missing.push(step.clone());
@@ -277,10 +302,10 @@ impl Netlink {
         Ok(missing)
     }
 
-    fn is_blocked(&mut self, net: &IpNet) -> io::Result<bool> {
+    fn is_blocked(&mut self, net: &IpNet, table: u32) -> io::Result<bool> {
         let answer = self.socket.dump(encode::get_routes(encode::family(net.addr())));
         let messages = answer.map_err(|failure| failure.while_doing(&"listing routes"))?;
-        Ok(messages.iter().any(|message| encode::is_block(message, net)))
+        Ok(messages.iter().any(|message| encode::is_block(message, net, table)))
     }
 
     fn routes_of(&mut self, family: AddressFamily, table: u32) -> io::Result<Vec<KernelRoute>> {
@@ -298,4 +323,9 @@ impl Netlink {
         }
         Ok(routes)
     }
+}
+
+/// Whether this host has no such addresses: the kernel without IPv6, or told to do without.
+fn is_absent(family: Family) -> bool {
+    family == Family::V6 && !std::path::Path::new("/proc/net/if_inet6").exists()
 }

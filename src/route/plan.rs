@@ -78,24 +78,24 @@ pub fn route_steps(config: &Config, device: &Interface, host: &Host) -> Result<V
     config.routes.iter().map(|route| Ok(Step::AddRoute(view.kernel_route(route)?))).collect()
 }
 
-/// The step that sets a route which the peer offers: through the peer, as `vpn_gateway` means it.
-pub fn pushed_step(config: &Config, device: &Interface, host: &Host, to: IpNet) -> Result<Step, PlanError> {
-    step(config, device, host, to, Via::VpnGateway)
-}
-
-/// The step that keeps an outer address on its present way, whatever the peer's routes cover.
-pub fn pin_step(
+/// A route of the configuration as the kernel is to have it.
+pub fn kernel_route(
     config: &Config,
     device: &Interface,
     host: &Host,
-    address: IpAddr,
-) -> Result<Step, PlanError> {
-    step(config, device, host, address.into(), Via::NetGateway)
+    route: &Route,
+) -> Result<KernelRoute, PlanError> {
+    View { config, device, host }.kernel_route(route)
 }
 
-fn step(config: &Config, device: &Interface, host: &Host, to: IpNet, via: Via) -> Result<Step, PlanError> {
-    let route = Route { to, via, metric: None, table: None };
-    Ok(Step::AddRoute(View { config, device, host }.kernel_route(&route)?))
+/// The route that leads to `to` through the peer, as `vpn_gateway` means it.
+pub fn through_peer(
+    config: &Config,
+    device: &Interface,
+    host: &Host,
+    to: IpNet,
+) -> Result<KernelRoute, PlanError> {
+    kernel_route(config, device, host, &Route { to, via: Via::VpnGateway, metric: None, table: None })
 }
 
 /// What next hops are chosen from.

@@ -31,6 +31,40 @@ pub struct KernelRoute {
     pub protocol: u8,
 }
 
+/// An address family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// The family of a prefix.
+    pub fn of(net: &IpNet) -> Self {
+        match net {
+            IpNet::V4(_) => Self::V4,
+            IpNet::V6(_) => Self::V6,
+        }
+    }
+}
+
+/// A rule of policy routing (ip-rule(8)): which packets are looked up in a table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rule {
+    /// The packets' family.
+    pub family: Family,
+    /// Lower ones come first; `main` has 32766.
+    pub priority: u32,
+    /// The table.
+    pub table: u32,
+    /// Packets of sockets with this mark (SO_MARK) are left to the next rule.
+    pub unless_mark: Option<u32>,
+    /// What the table's default route would take is left to the next rule (`FRA_SUPPRESS_PREFIXLEN` 0).
+    pub suppress_default: bool,
+}
+
 /// One change to the system. `Display` writes it as the `ip` command a person would have typed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Step {
@@ -95,11 +129,25 @@ pub enum Step {
     AddRoute(KernelRoute),
     /// Remove exactly this route.
     DeleteRoute(KernelRoute),
-    /// Refuse packets to this prefix for which there is no other route: at the highest metric, so that it counts
+    /// Refuse packets to this prefix for which the table has no other route: at the highest metric, so that it counts
     /// when the tunnel's own route is gone.
-    Block(IpNet),
+    Block {
+        /// Destination.
+        to: IpNet,
+        /// Table.
+        table: u32,
+    },
     /// Take that back.
-    Unblock(IpNet),
+    Unblock {
+        /// Destination.
+        to: IpNet,
+        /// Table.
+        table: u32,
+    },
+    /// Create a rule.
+    AddRule(Rule),
+    /// Remove exactly this rule.
+    DeleteRule(Rule),
 }
 
 /// The metric of [`Step::Block`].
@@ -126,7 +174,7 @@ impl Step {
             | Step::Leave { index, name, .. } => (*index, name),
             Step::AddRoute(route) | Step::DeleteRoute(route) => (route.interface, &route.interface_name),
             // They lead nowhere.
-            Step::Block(_) | Step::Unblock(_) => (0, ""),
+            Step::Block { .. } | Step::Unblock { .. } | Step::AddRule(_) | Step::DeleteRule(_) => (0, ""),
         }
     }
 
@@ -139,12 +187,14 @@ impl Step {
             }
             Step::Join { index, name, bridge, bridge_name: _ } => Some(Step::Leave { index, name, bridge }),
             Step::AddRoute(route) => Some(Step::DeleteRoute(route)),
-            Step::Block(net) => Some(Step::Unblock(net)),
+            Step::Block { to, table } => Some(Step::Unblock { to, table }),
+            Step::AddRule(rule) => Some(Step::DeleteRule(rule)),
             Step::SetLink { .. }
             | Step::DeleteAddress { .. }
             | Step::Leave { .. }
             | Step::DeleteRoute(_)
-            | Step::Unblock(_) => None,
+            | Step::Unblock { .. }
+            | Step::DeleteRule(_) => None,
         }
     }
 }
@@ -153,13 +203,17 @@ impl Step {
     /// Whether this step does nothing but take back what tund may have done: what a ledger may say, whoever wrote it.
     pub fn only_undoes(&self) -> bool {
         match self {
-            Step::DeleteAddress { .. } | Step::Leave { .. } | Step::Unblock(_) => true,
+            // Refusals and rules are taken back with our protocol number alone.
+            Step::DeleteAddress { .. } | Step::Leave { .. } | Step::Unblock { .. } | Step::DeleteRule(_) => {
+                true
+            }
             Step::DeleteRoute(route) => route.protocol == ROUTE_PROTOCOL,
             Step::SetLink { .. }
             | Step::AddAddress { .. }
             | Step::Join { .. }
             | Step::AddRoute(_)
-            | Step::Block(_) => false,
+            | Step::Block { .. }
+            | Step::AddRule(_) => false,
         }
     }
 
@@ -170,14 +224,21 @@ impl Step {
                 Some(Step::AddAddress { index, name, address, peer })
             }
             Step::DeleteRoute(route) => Some(Step::AddRoute(route)),
-            Step::Unblock(net) => Some(Step::Block(net)),
+            Step::Unblock { to, table } => Some(Step::Block { to, table }),
+            Step::DeleteRule(rule) => Some(Step::AddRule(rule)),
             Step::SetLink { .. }
             | Step::AddAddress { .. }
             | Step::Join { .. }
             | Step::Leave { .. }
             | Step::AddRoute(_)
-            | Step::Block(_) => None,
+            | Step::Block { .. }
+            | Step::AddRule(_) => None,
         }
+    }
+
+    /// Whether this step takes back a part of a full tunnel that keeps the host closed.
+    pub fn opens(&self) -> bool {
+        matches!(self, Step::Unblock { .. } | Step::DeleteRule(_))
     }
 }
 
@@ -203,9 +264,42 @@ impl fmt::Display for Step {
             Step::Leave { index: _, name, bridge: _ } => write!(f, "ip link set dev {name} nomaster"),
             Step::AddRoute(route) => write!(f, "ip route add {route}"),
             Step::DeleteRoute(route) => write!(f, "ip route del {route}"),
-            Step::Block(net) => write!(f, "ip route add unreachable {net} metric {BLOCK_METRIC}"),
-            Step::Unblock(net) => write!(f, "ip route del unreachable {net} metric {BLOCK_METRIC}"),
+            Step::Block { to, table } => {
+                write!(f, "ip route add unreachable {to} metric {BLOCK_METRIC} table {table}")
+            }
+            Step::Unblock { to, table } => {
+                write!(f, "ip route del unreachable {to} metric {BLOCK_METRIC} table {table}")
+            }
+            Step::AddRule(rule) => rule.write(f, "add"),
+            Step::DeleteRule(rule) => rule.write(f, "del"),
         }
+    }
+}
+
+impl Rule {
+    fn write(&self, f: &mut fmt::Formatter<'_>, verb: &str) -> fmt::Result {
+        f.write_str(match self.family {
+            Family::V4 => "ip rule ",
+            Family::V6 => "ip -6 rule ",
+        })?;
+        f.write_str(verb)?;
+        self.unless_mark.map_or(Ok(()), |mark| write!(f, " not fwmark {mark:#x}"))?;
+        match self.table {
+            TABLE_MAIN => f.write_str(" lookup main")?,
+            table => write!(f, " lookup {table}")?,
+        }
+        if self.suppress_default {
+            f.write_str(" suppress_prefixlength 0")?;
+        }
+        write!(f, " priority {} protocol {ROUTE_PROTOCOL}", self.priority)
+    }
+}
+
+impl KernelRoute {
+    /// Whether the kernel is not to look for the gateway: in another table than main it may have no way to it, while the
+    /// plan has found it to be a neighbour.
+    pub fn is_onlink(&self) -> bool {
+        self.gateway.is_some() && self.table != TABLE_MAIN
     }
 }
 
@@ -219,6 +313,9 @@ impl fmt::Display for KernelRoute {
         }
         write!(f, " dev {}", self.interface_name)?;
         self.metric.map_or(Ok(()), |metric| write!(f, " metric {metric}"))?;
+        if self.is_onlink() {
+            f.write_str(" onlink")?;
+        }
         if self.table == TABLE_MAIN { Ok(()) } else { write!(f, " table {}", self.table) }
     }
 }

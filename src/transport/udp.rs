@@ -98,7 +98,7 @@ fn set_options(socket: &socket2::Socket, config: &Config, v4: bool, v6: bool) ->
     if v4 {
         sockopt::set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::PROBE)?;
     }
-    if let Some(mark) = config.fwmark {
+    if let Some(mark) = config.mark() {
         socket.set_mark(mark).map_err(|error| about("fwmark", "it needs CAP_NET_ADMIN", error))?;
     }
     if let Some(device) = &config.bind_device {

@@ -9,14 +9,20 @@ use tund_lab::{Host, Process, Side, Wire, wait_until};
 use super::operation::ask;
 use super::support::*;
 
-/// Sends a datagram to an IPv4 and an IPv6 address far away, fifty times a second, whatever comes of it.
+/// Sends a datagram to an IPv4 and an IPv6 address far away, to the link's port there and to another one, and a ping,
+/// fifty times a second, whatever comes of it.
 const TALK: &str = "\
 import socket, time
 four = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 six = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+echo = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+echo6 = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+udp = b'in the clear'
 while True:
-  for s, to in ((four, '203.0.113.7'), (six, '2001:db8::7')):
-    try: s.sendto(b'in the clear', (to, 9))
+  for s, to, port, what in (
+      (four, '203.0.113.7', 9, udp), (four, '203.0.113.7', 1417, udp), (echo, '203.0.113.7', 0, bytes([8]) + bytes(7) + udp),
+      (six, '2001:db8::7', 9, udp), (six, '2001:db8::7', 1417, udp), (echo6, '2001:db8::7', 0, bytes([128]) + bytes(7) + udp)):
+    try: s.sendto(what, (to, port))
     except OSError: pass
   time.sleep(0.02)
 ";
@@ -52,6 +58,14 @@ impl Watched {
         seen
     }
 
+    /// Three seconds without one frame in the clear, once what the last line of the log says has been done.
+    fn stays_closed(&self, what: &str) {
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        self.clear();
+        std::thread::sleep(std::time::Duration::from_secs(3));
+        assert_eq!(self.clear(), [false, false], "{what}: in the clear");
+    }
+
     /// Waits until just these families cross in the clear.
     fn wait_clear(&self, what: &str, expected: [bool; 2]) {
         self.clear();
@@ -73,19 +87,29 @@ fn fri(fail: &str) -> Toml {
 }
 
 fn blocked(host: &Host) -> bool {
-    let four = host.run("ip route").unwrap();
-    let six = host.run("ip -6 route").unwrap();
-    ["0.0.0.0/1", "128.0.0.0/1"].iter().all(|net| four.contains(&format!("unreachable {net}")))
-        && ["::/1", "8000::/1"].iter().all(|net| six.contains(&format!("unreachable {net}")))
+    ["", "-6 "].iter().all(|family| {
+        let rules = host.run(&format!("ip {family}rule")).unwrap();
+        let rule = rules.lines().find(|line| line.contains("not from all fwmark 0x74756e64 lookup"));
+        let table = rule.and_then(|rule| rule.split("lookup ").nth(1)?.split(' ').next());
+        table.is_some_and(|table| {
+            let routes = host.run(&format!("ip {family}route show table {table}")).unwrap();
+            routes.contains("unreachable default")
+        })
+    })
+}
+
+/// Rules and routes.
+fn everything(host: &Host) -> String {
+    host.run("ip rule").unwrap() + &host.run("ip -6 rule").unwrap() + &routes(host)
 }
 
 #[test]
 fn closed_lets_nothing_out_while_down_reloading_killed_or_failing_to_start() {
     let watched = watched();
     let Watched { pair, .. } = &watched;
-    let before = routes(&pair.fri);
+    let before = everything(&pair.fri);
     let mut process = pair.start_fri(&fri("closed"));
-    process.wait_line("ip route add 128.0.0.0/1", SOON).unwrap();
+    process.wait_line("ip route add 0.0.0.0/0", SOON).unwrap();
     wait_until("the refusals", SOON, || blocked(&pair.fri)).unwrap();
     watched.wait_clear("waiting for the peer", [false, false]);
 
@@ -111,7 +135,7 @@ fn closed_lets_nothing_out_while_down_reloading_killed_or_failing_to_start() {
     let (code, text) = ask(&pair.fri, &["reload", "fri"]);
     assert!(code == Some(0) && text.contains("device.address"), "{text}");
     look("reloaded");
-    assert!(ask(&pair.fri, &["status", "fri"]).1.contains("ip route add unreachable 0.0.0.0/1"));
+    assert!(ask(&pair.fri, &["status", "fri"]).1.contains("ip route add unreachable 0.0.0.0/0"));
     process.kill();
     wait_gone_except_talker(&pair.fri);
     look("killed");
@@ -122,11 +146,11 @@ fn closed_lets_nothing_out_while_down_reloading_killed_or_failing_to_start() {
     look("failed to start");
     pair.fri.run("ip route del 192.0.2.0/24").unwrap();
     let mut process = pair.start_fri(&fri("closed"));
-    process.wait_line("ip route add 128.0.0.0/1", SOON).unwrap();
+    process.wait_line("ip route add 0.0.0.0/0", SOON).unwrap();
     look("started again");
     assert_eq!(leaked, [""; 0]);
     assert_eq!(process.terminate(SOON).unwrap(), 0);
-    assert_eq!(routes(&pair.fri), before);
+    assert_eq!(everything(&pair.fri), before);
     watched.wait_clear("after the end", [true, true]);
 }
 
@@ -140,7 +164,7 @@ fn wait_gone_except_talker(host: &Host) {
 fn open_goes_through_the_tunnel_while_it_is_up_and_beside_it_while_not() {
     let watched = watched();
     let Watched { pair, .. } = &watched;
-    let before = routes(&pair.fri);
+    let before = everything(&pair.fri);
     let mut process = pair.start_fri(&fri("open"));
     process.wait_line("no answer from", SOON).unwrap();
     watched.wait_clear("waiting", [true, true]);
@@ -148,12 +172,145 @@ fn open_goes_through_the_tunnel_while_it_is_up_and_beside_it_while_not() {
     process.wait_line(UP, SOON).unwrap();
     // The link carries IPv4; IPv6 would pass beside it.
     watched.wait_clear("up", [false, false]);
-    assert!(pair.fri.run("ip -6 route").unwrap().contains("unreachable 8000::/1"));
+    assert!(routes(&pair.fri).contains("unreachable default dev lo table"), "{}", routes(&pair.fri));
     let inside = counters(&pair.mon, "tun0").0;
     wait_until("traffic inside", SOON, || counters(&pair.mon, "tun0").0 > inside + 20).unwrap();
     mon.kill();
     process.wait_line("link down", SOON).unwrap();
     watched.wait_clear("down", [true, true]);
     assert_eq!(process.terminate(SOON).unwrap(), 0);
-    assert_eq!(routes(&pair.fri), before);
+    assert_eq!(everything(&pair.fri), before);
+}
+
+/// The addresses that [`TALK`] sends to, which somebody on the way would like to see it reach.
+const WANTED: [&str; 2] = ["203.0.113.7", "2001:db8::7"];
+
+#[test]
+fn a_name_that_also_stands_for_other_addresses_opens_no_way_to_them() {
+    for fail in ["closed", "open"] {
+        let watched = watched();
+        let Watched { pair, .. } = &watched;
+        for address in ["10.0.0.2", WANTED[0], WANTED[1]] {
+            pair.fri.add_name(address, "mon.tn").unwrap();
+        }
+        let process = pair.start_fri(&fri(fail).top("remote = 'mon.tn:1417'"));
+        if fail == "closed" {
+            process.wait_line("no answer from", SOON).unwrap();
+            watched.wait_clear("waiting for the peer", [false, false]);
+        }
+        let _mon = pair.start_mon(&Toml::tun_mon().handshake());
+        // Each of the three addresses has its turn.
+        process.wait_line(UP, 3 * SOON).unwrap();
+        watched.stays_closed(fail);
+    }
+}
+
+#[test]
+fn a_gateway_that_rewrites_sources_opens_no_way_to_what_it_writes() {
+    for fail in ["closed", "open"] {
+        let watched = watched();
+        let Watched { pair, wire, .. } = &watched;
+        wire.set_filter(translate);
+        let _mon = pair.start_mon(&Toml::tun_mon().handshake());
+        let process = pair.start_fri(&fri(fail));
+        process.wait_line("link up with 203.0.113.7:1417", SOON).unwrap();
+        watched.stays_closed(fail);
+        assert_pings(&pair.fri, "192.168.86.18");
+    }
+}
+
+/// mon's datagrams come from an address of somebody else, and what is sent there is passed on to mon.
+fn translate(crossed: &tund_lab::Crossed) -> Vec<Vec<u8>> {
+    const MON: [u8; 4] = [10, 0, 0, 2];
+    const OTHER: [u8; 4] = [203, 0, 113, 7];
+    let mut frame = crossed.bytes.clone();
+    let is_udp = frame.len() >= 42 && frame[12..15] == [8, 0, 0x45] && frame[23] == 17;
+    if !is_udp {
+        return vec![frame];
+    }
+    let clear = frame.windows(12).any(|window| window == b"in the clear");
+    let (at, port, from, to) = match crossed.from {
+        Side::A => (30, 36, OTHER, MON),
+        Side::B => (26, 34, MON, OTHER),
+    };
+    if !clear && frame[at..at + 4] == from && frame[port..port + 2] == 1417_u16.to_be_bytes() {
+        frame[at..at + 4].copy_from_slice(&to);
+        // Without a checksum of UDP, and with a new one of IP.
+        frame[40..42].fill(0);
+        frame[24..26].fill(0);
+        let sum: u32 = frame[14..34].chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
+        let folded = (sum & 0xffff) + (sum >> 16);
+        frame[24..26].copy_from_slice(&(!(folded as u16)).to_be_bytes());
+    }
+    vec![frame]
+}
+
+#[test]
+fn a_local_network_with_somebody_elses_addresses_gets_nothing_with_refuse() {
+    let watched = watched();
+    let Watched { pair, .. } = &watched;
+    pair.fri.run("ip addr add 203.0.113.5/24 dev eth0").unwrap();
+    pair.fri.run("ip addr add 2001:db8::5/64 dev eth0 nodad").unwrap();
+    pair.mon.run("ip addr add 203.0.113.7/24 dev eth0").unwrap();
+    pair.mon.run("ip addr add 2001:db8::7/64 dev eth0 nodad").unwrap();
+    let _mon = pair.start_mon(&Toml::tun_mon().handshake());
+    let mut process = pair.start_fri(&fri("closed"));
+    process.wait_line(UP, SOON).unwrap();
+    process
+        .wait_line("networks that this host is connected to stay reachable beside the tunnel", SOON)
+        .unwrap();
+    watched.wait_clear("reach", [true, true]);
+    assert_eq!(process.terminate(SOON).unwrap(), 0);
+    for fail in ["closed", "open"] {
+        let text = format!("[full-tunnel]\nmode = 'def1'\nfail = '{fail}'\nlocal-networks = 'refuse'");
+        let mut config = fri(fail);
+        config.rest = config.rest.replace(&format!("[full-tunnel]\nmode = 'def1'\nfail = '{fail}'"), &text);
+        let mut process = pair.start_fri(&config);
+        process.wait_line(UP, SOON).unwrap();
+        watched.stays_closed(fail);
+        assert_pings(&pair.fri, "192.168.86.18");
+        assert_eq!(process.terminate(SOON).unwrap(), 0);
+        watched.wait_clear("after the end", [true, true]);
+    }
+}
+
+#[test]
+fn a_strict_reverse_path_filter_is_said_and_a_loose_one_lets_the_peer_in() {
+    let pair = pair();
+    pair.fri.run("ip route add default via 10.0.0.2").unwrap();
+    pair.fri.sysctl("net/ipv4/conf/all/rp_filter", "1").unwrap();
+    // Elsewhere than on a network of fri's own, where the way back would be the same.
+    pair.mon.run("ip addr add 203.0.113.2/32 dev eth0").unwrap();
+    let _mon = pair.start_mon(&Toml::tun_mon().handshake());
+    let process = pair.start_fri(&fri("closed").top("remote = '203.0.113.2:1417'"));
+    process.wait_line("net.ipv4.conf.eth0.rp_filter is 1", SOON).unwrap();
+    process.wait_line("no answer from", SOON).unwrap();
+    assert!(!process.text().contains(UP), "{}", process.text());
+    pair.fri.sysctl("net/ipv4/conf/eth0/rp_filter", "2").unwrap();
+    process.wait_line(UP, SOON).unwrap();
+    assert_pings(&pair.fri, "192.168.86.18");
+}
+
+#[test]
+fn two_full_tunnels_do_not_lead_into_each_other_and_each_leaves_the_others_rules() {
+    let pair = pair();
+    pair.fri.run("ip route add default via 10.0.0.2").unwrap();
+    let before = everything(&pair.fri);
+    let other =
+        |toml: &str| toml.replace("tun0", "tun1").replace("192.168.86", "192.168.96").replace("1417", "1517");
+    let second = other(&fri("closed").text());
+    let _mon = pair.start_mon(&Toml::tun_mon().handshake());
+    let _mon2 = start(&pair.mon, "mon2", &other(&Toml::tun_mon().handshake().text()));
+    let mut one = pair.start_fri(&fri("closed"));
+    let mut two = start(&pair.fri, "fri2", &second);
+    one.wait_line(UP, SOON).unwrap();
+    two.wait_line(UP, SOON).unwrap();
+    for address in ["192.168.86.18", "192.168.96.18"] {
+        assert_pings(&pair.fri, address);
+    }
+    assert_eq!(one.terminate(SOON).unwrap(), 0);
+    assert!(blocked(&pair.fri), "{}", everything(&pair.fri));
+    assert_pings(&pair.fri, "192.168.96.18");
+    assert_eq!(two.terminate(SOON).unwrap(), 0);
+    assert_eq!(everything(&pair.fri), before);
 }

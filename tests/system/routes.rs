@@ -7,6 +7,7 @@ use tund::config::{Config, Mode, Via};
 use tund::device;
 use tund::route::netlink::{Address, Netlink};
 use tund::route::plan::{Host, Interface, KernelRoute, ROUTE_PROTOCOL, Step, device_steps, route_steps};
+use tund::route::step::{Family, Rule};
 
 use crate::namespace::{config, ip, isolated, link_up, route, sh, unprivileged};
 
@@ -39,8 +40,8 @@ fn the_classic_routed_link_is_set_up_and_taken_down_again() {
                 "ip link set dev tun0 up",
                 "ip addr add 192.168.86.81 peer 192.168.86.18 dev tun0",
                 "ip addr add fd00:86::81 peer fd00:86::18 dev tun0",
-                "ip route add 192.168.66.0/24 via 192.168.86.18 dev tun0 metric 5 table 100",
-                "ip route add 192.168.67.0/24 via 192.168.86.18 dev tun0 table 70000",
+                "ip route add 192.168.66.0/24 via 192.168.86.18 dev tun0 metric 5 onlink table 100",
+                "ip route add 192.168.67.0/24 via 192.168.86.18 dev tun0 onlink table 70000",
                 "ip route add 192.168.68.0/24 via 192.168.86.18 dev tun0",
                 "ip route add 192.168.56.0/24 via 10.1.0.2 dev up0",
                 "ip route add 192.168.57.0/24 via 10.1.0.77 dev up0",
@@ -345,6 +346,64 @@ fn a_lookup_names_interface_gateway_source_and_mtu() {
         assert_eq!((v6.interface, v6.mtu, v6.gateway), (index, Some(1480), address("fd00:1::2")));
         let error = netlink.lookup("203.0.113.5".parse().unwrap(), Some(7)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NetworkUnreachable, "{error}");
+    });
+}
+
+#[test]
+fn rules_and_refusals_are_set_seen_and_taken_back_and_those_of_others_are_left() {
+    isolated(|| {
+        let mut netlink = Netlink::open().unwrap();
+        uplink(&mut netlink);
+        let rules = || sh("ip rule") + &sh("ip -6 rule");
+        let before = rules();
+        let mut steps = Vec::new();
+        for (family, to) in [(Family::V4, "0.0.0.0/0"), (Family::V6, "::/0")] {
+            let own = Rule {
+                family,
+                priority: 17_001,
+                table: 17_000,
+                unless_mark: Some(7),
+                suppress_default: false,
+            };
+            let main =
+                Rule { priority: 17_000, table: 254, unless_mark: None, suppress_default: true, ..own };
+            steps.push(Step::Block { to: to.parse().unwrap(), table: 17_000 });
+            steps.extend([main, own].map(Step::AddRule));
+        }
+        assert_eq!(netlink.missing(&steps).unwrap(), steps);
+        for step in &steps {
+            assert!(netlink.apply(step).unwrap(), "{step}");
+        }
+        for (family, to) in [("", "203.0.113.5"), ("-6", "2001:db8::1")] {
+            let shown = sh(&format!("ip {family} rule"));
+            assert!(shown.contains("from all lookup main suppress_prefixlength 0 proto 88"), "{shown}");
+            assert!(shown.contains("not from all fwmark 0x7 lookup 17000 proto 88"), "{shown}");
+            assert_eq!(
+                sh(&format!("ip {family} route show table 17000")).matches("unreachable default").count(),
+                1
+            );
+            let to = to.parse().unwrap();
+            assert!(netlink.lookup(to, None).is_err());
+            assert_eq!(
+                netlink.lookup(to, Some(7)).unwrap().interface,
+                netlink.link("up0").unwrap().unwrap().index
+            );
+        }
+        assert_eq!(netlink.missing(&steps).unwrap(), []);
+        // What a killed tund left is taken over.
+        let rule = steps.iter().find(|step| matches!(step, Step::AddRule(_))).unwrap();
+        assert!(netlink.apply(rule).unwrap());
+        undo(&mut netlink, &steps);
+        assert_eq!(rules(), before);
+        assert_eq!(sh("ip route show table all type unreachable"), "");
+        // A rule of somebody else is neither taken over nor removed.
+        sh("ip rule add not fwmark 7 lookup 17000 priority 17001");
+        let foreign = rules();
+        let own = steps.iter().find(|step| step.to_string().starts_with("ip rule add not")).unwrap();
+        assert!(netlink.missing(std::slice::from_ref(own)).unwrap().contains(own));
+        assert!(!netlink.apply(&own.undo().unwrap()).unwrap());
+        assert!(netlink.apply(own).unwrap() && netlink.apply(&own.undo().unwrap()).unwrap());
+        assert_eq!(rules(), foreign);
     });
 }
 

@@ -1,6 +1,7 @@
 //! What is on this host already: addresses, routes, devices, ports and names. All of it can change before the start,
 //! so every finding is a warning.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
@@ -21,6 +22,8 @@ struct Facts {
     /// Address and the index of its interface.
     addresses: Vec<(IpNet, u32)>,
     routes: Vec<KernelRoute>,
+    /// Interfaces of IPv4's default routes, and how strict each is with sources (ip-sysctl, `rp_filter`).
+    reverse_path: Vec<(String, u8)>,
 }
 
 /// Warnings on what this host has already that is in the way of `config`, or lacks; `text` is what the configuration
@@ -76,7 +79,42 @@ pub fn check_names(
 
 fn gather(netlink: &mut Netlink) -> io::Result<Facts> {
     let addresses = netlink.addresses()?.into_iter().map(|own| (own.address, own.interface)).collect();
-    Ok(Facts { interfaces: netlink.links()?, addresses, routes: netlink.routes()? })
+    let routes = netlink.routes()?;
+    let reverse_path = reverse_path(&routes);
+    Ok(Facts { interfaces: netlink.links()?, addresses, routes, reverse_path })
+}
+
+/// The greater one of the interface's value and that of all interfaces counts.
+fn reverse_path(routes: &[KernelRoute]) -> Vec<(String, u8)> {
+    let value = |name: &str| -> u8 {
+        let text = std::fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{name}/rp_filter"));
+        text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    };
+    let default = routes.iter().filter(|route| route.to.prefix_len() == 0 && route.to.addr().is_ipv4());
+    let names: BTreeSet<_> = default.map(|route| route.interface_name.clone()).collect();
+    names.into_iter().map(|name| (name.clone(), value(&name).max(value("all")))).collect()
+}
+
+/// The kernel judges what comes by the way that an answer without a mark would take: into the tunnel.
+fn check_reverse_path(config: &Config, text: &str, facts: &Facts) -> Vec<Diagnostic> {
+    if config.full_tunnel.is_none() {
+        return Vec::new();
+    }
+    let addresses = &config.device.addresses;
+    let carried = addresses.is_empty() || addresses.iter().any(|own| own.addr().is_ipv4());
+    // Any way will do for a loose filter (2), but a refusal is none.
+    let good = if carried { 2 } else { 0 };
+    let strict =
+        facts.reverse_path.iter().filter(|(_, value)| if carried { *value == 1 } else { *value > 0 });
+    let place = locate(text, &["full-tunnel"]);
+    let finding = |(name, value): &(String, u8)| {
+        let message = format!(
+            "net.ipv4.conf.{name}.rp_filter is {value}, so that this host drops the peer's datagrams over IPv4"
+        );
+        let also = if carried { "" } else { ", and net.ipv4.conf.all.rp_filter" };
+        Diagnostic::warning(place.clone(), message).help(format!("set it to {good}{also} (sysctl.d(5))"))
+    };
+    strict.map(finding).collect()
 }
 
 fn judge(config: &Config, text: &str, own_device: Option<u32>, facts: &Facts) -> Vec<Diagnostic> {
@@ -95,6 +133,7 @@ fn judge(config: &Config, text: &str, own_device: Option<u32>, facts: &Facts) ->
     }
     found.extend(check_routes(config, text, own_device, facts));
     found.extend(check_interfaces(config, text, own_device, facts));
+    found.extend(check_reverse_path(config, text, facts));
     found
 }
 
@@ -290,6 +329,7 @@ to = "192.168.66.0/24"
             ],
             addresses: vec![("10.0.0.5/24".parse().unwrap(), 2)],
             routes: vec![route("10.0.0.0/24", 2, None)],
+            reverse_path: vec![("eth0".to_owned(), 0)],
         }
     }
 
@@ -356,6 +396,24 @@ to = "192.168.66.0/24"
         assert!(only(&text, None, &host).0.contains("no default route"), "of the other family");
         host.routes.push(route("0.0.0.0/0", 2, Some(600)));
         assert_eq!(judge(&config(&text), &text, None, &host), []);
+    }
+
+    #[test]
+    fn a_filter_that_drops_the_peers_datagrams_is_found_with_a_full_tunnel() {
+        let full = format!("{TEXT}[full-tunnel]\n");
+        let six = full.replace("192.168.86.81/24", "fd00::1").replace("192.168.86.18", "fd00::2");
+        let six = six.replace("[[route]]\nto = \"192.168.66.0/24\"\n", "");
+        let found = |text: &str, value| {
+            let host = Facts { reverse_path: vec![("eth0".to_owned(), value)], ..facts() };
+            judge(&config(text), text, None, &host)
+                .iter()
+                .filter_map(|found| found.help.clone())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!([found(&full, 0).len(), found(&full, 1).len(), found(&full, 2).len()], [0, 1, 0]);
+        assert_eq!([found(&six, 0).len(), found(&six, 1).len(), found(&six, 2).len()], [0, 1, 1]);
+        assert_eq!(found(TEXT, 1), [""; 0]);
+        assert_eq!(found(&full, 1), ["set it to 2 (sysctl.d(5))"]);
     }
 
     #[test]

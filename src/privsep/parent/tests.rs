@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use ipnet::IpNet;
 
 use super::*;
-use crate::config::{Command, DataPath, KeyMode, Route, Via};
+use crate::config::{Command, DataPath, FULL_TUNNEL_MARK, FullTunnel, KeyMode, Route, Via};
 use crate::daemon::testing::{Scratch, config, confinement, in_own_network, ip, logged};
 use crate::privsep::message::LinkSettings;
 use crate::route::netlink::Netlink;
@@ -336,13 +336,13 @@ fn routes_of_the_peer_are_set_within_what_is_accepted_and_withdrawn() {
         let routes = ip("route show").1;
         assert!(routes.contains("172.16.5.0/24 via 192.168.86.18 dev tun0"), "{routes}");
         assert!(routes.contains("10.0.0.0/16 via 192.168.86.18 dev tun0"), "named itself: {routes}");
-        assert!(routes.contains("10.0.0.9 via 10.0.0.1 dev eth0"), "the peer stays outside: {routes}");
+        assert_eq!(way_to("10.0.0.9", None), "eth0", "the peer stays outside: {routes}");
         assert!(!routes.contains("192.0.2.0") && !routes.contains("172.21.0.0"), "{routes}");
         assert_eq!(routes.matches("default").count(), 1, "{routes}");
         tell(engine, ToParent::PushedRoutes { routes: nets("172.16.5.0/24") });
         wait_until(|| !ip("route show").1.contains("172.20.0.0/16"));
         let routes = ip("route show").1;
-        assert!(routes.contains("172.16.5.0/24") && !routes.contains("10.0.0.9 via"), "{routes}");
+        assert!(routes.contains("172.16.5.0/24"), "{routes}");
         tell(engine, ToParent::PushedRoutes { routes: Vec::new() });
         wait_until(|| ip("route show").1 == own);
         tell(engine, ToParent::PushedRoutes { routes: nets("172.16.5.0/24") });
@@ -379,6 +379,54 @@ fn a_hostile_engine_sets_no_route_that_is_not_accepted() {
         tell(engine, ToParent::Exit { code: 0, reason: String::new() });
     });
     assert_eq!(code, 0);
+}
+
+/// Where the host's packets to the address go, those of the link's own socket or all others.
+fn way_to(address: &str, mark: Option<u32>) -> String {
+    let mark = mark.map_or_else(String::new, |mark| format!(" mark {mark}"));
+    let text = ip(&format!("route get {address}{mark}")).1;
+    text.split(" dev ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or("none").to_owned()
+}
+
+#[test]
+fn a_hostile_engine_leads_nothing_past_a_full_tunnel_wherever_it_says_the_peer_is() {
+    if !in_own_network(
+        "privsep::parent::tests::a_hostile_engine_leads_nothing_past_a_full_tunnel_wherever_it_says_the_peer_is",
+    ) {
+        return;
+    }
+    for closed in [true, false] {
+        let scratch = Scratch::new();
+        let full = FullTunnel { closed, local_networks: true };
+        let mut config = Config { full_tunnel: Some(full), ..config() };
+        config.remotes[0].host = "203.0.113.9".to_owned();
+        config.accept.routes = nets("0.0.0.0/0");
+        let code = Rig::new(config, &scratch).run(move |engine| {
+            receive(engine);
+            let victim = SocketAddr::from(([8, 8, 8, 8], 1417));
+            for at in [SocketAddr::from(([203, 0, 113, 9], 1417)), victim] {
+                tell(engine, ToParent::Endpoint { address: at });
+                tell(engine, ToParent::LinkUp { endpoint: at, name: String::new() });
+                tell(engine, ToParent::Resolve);
+            }
+            let offers = "8.8.8.8/32 0.0.0.0/1 203.0.113.9/32";
+            tell(engine, ToParent::PushedRoutes { routes: nets(offers) });
+            tell(engine, ToParent::Endpoint { address: victim });
+            for answers in 0..3 {
+                while !matches!(receive(engine).0, ToEngine::Route { .. }) {}
+                assert!(answers < 3);
+            }
+            for address in ["8.8.8.8", "203.0.113.9", "1.1.1.1"] {
+                assert_eq!(way_to(address, None), "tun0", "{address}");
+                assert_eq!(way_to(address, Some(FULL_TUNNEL_MARK)), "eth0", "{address}");
+            }
+            tell(engine, ToParent::Exit { code: 1, reason: String::new() });
+        });
+        assert_eq!(code, 1);
+        let rules = ip("rule").1;
+        assert_eq!(rules.contains("fwmark"), closed, "{rules}");
+        assert_eq!(way_to("8.8.8.8", None), if closed { "none" } else { "eth0" });
+    }
 }
 
 fn nets(text: &str) -> Vec<IpNet> {

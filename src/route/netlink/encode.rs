@@ -10,11 +10,12 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteNextHop, RouteProtocol,
     RouteScope, RouteType, RouteVia,
 };
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 
 use super::{Address, Link, Lookup};
-use crate::route::plan::{KernelRoute, ROUTE_PROTOCOL, TABLE_MAIN, broadcast};
-use crate::route::step::BLOCK_METRIC;
+use crate::route::plan::{KernelRoute, ROUTE_PROTOCOL, broadcast};
+use crate::route::step::{BLOCK_METRIC, Family, Rule};
 
 /// Longest interface name in bytes.
 pub(super) const NAME_MAX: usize = 15;
@@ -153,6 +154,9 @@ pub(super) fn route_message(route: &KernelRoute) -> RouteMessage {
     header.table = u8::try_from(route.table).unwrap_or(0);
     header.protocol = RouteProtocol::from(route.protocol);
     header.kind = RouteType::Unicast;
+    if route.is_onlink() {
+        header.flags = RouteFlags::Onlink;
+    }
     header.scope = if route.gateway.is_some() { RouteScope::Universe } else { RouteScope::Link };
     let attributes = &mut message.attributes;
     attributes.push(RouteAttribute::Destination(route.to.network().into()));
@@ -174,28 +178,80 @@ pub(super) fn same(found: &KernelRoute, route: &KernelRoute) -> bool {
             == (route.gateway, route.interface, route.protocol)
 }
 
-/// The route that refuses packets to `net` where there is no other.
-pub(super) fn block_message(net: &IpNet) -> RouteMessage {
+/// The route that refuses packets to `net` where the table has no other.
+pub(super) fn block_message(net: &IpNet, table: u32) -> RouteMessage {
     let mut message = RouteMessage::default();
     let header = &mut message.header;
     header.address_family = family(net.addr());
     header.destination_prefix_length = net.prefix_len();
-    header.table = u8::try_from(TABLE_MAIN).unwrap_or(0);
+    header.table = u8::try_from(table).unwrap_or(0);
     header.protocol = RouteProtocol::from(ROUTE_PROTOCOL);
     header.kind = RouteType::Unreachable;
     header.scope = RouteScope::Universe;
     message.attributes.push(RouteAttribute::Destination(net.network().into()));
+    message.attributes.push(RouteAttribute::Table(table));
     message.attributes.push(RouteAttribute::Priority(BLOCK_METRIC));
     message
 }
 
 /// Whether the message tells of that route.
-pub(super) fn is_block(message: &Message, net: &IpNet) -> bool {
+pub(super) fn is_block(message: &Message, net: &IpNet, table: u32) -> bool {
     let Message::NewRoute(message) = message else { return false };
     message.header.kind == RouteType::Unreachable
-        && table_of(message) == TABLE_MAIN
+        && table_of(message) == table
         && destination(message) == Some(*net)
         && message.attributes.iter().find_map(priority) == Some(BLOCK_METRIC)
+}
+
+pub(super) fn rule_family(family: Family) -> AddressFamily {
+    match family {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    }
+}
+
+pub(super) fn get_rules(family: Family) -> Message {
+    let mut message = RuleMessage::default();
+    message.header.family = rule_family(family);
+    Message::GetRule(message)
+}
+
+pub(super) fn rule_message(rule: &Rule) -> RuleMessage {
+    let mut message = RuleMessage::default();
+    let header = &mut message.header;
+    header.family = rule_family(rule.family);
+    // Tables above 255 are in the attribute alone.
+    header.table = u8::try_from(rule.table).unwrap_or(0);
+    header.action = RuleAction::ToTable;
+    if rule.unless_mark.is_some() {
+        header.flags = RuleFlags::Invert;
+    }
+    let attributes = &mut message.attributes;
+    attributes.push(RuleAttribute::Priority(rule.priority));
+    attributes.push(RuleAttribute::Table(rule.table));
+    attributes.push(RuleAttribute::Protocol(RouteProtocol::from(ROUTE_PROTOCOL)));
+    if let Some(mark) = rule.unless_mark {
+        attributes.extend([RuleAttribute::FwMark(mark), RuleAttribute::FwMask(u32::MAX)]);
+    }
+    attributes.extend(rule.suppress_default.then_some(RuleAttribute::SuppressPrefixLen(0)));
+    message
+}
+
+/// Whether the message tells of that rule, as tund sets it: all that is asked for, and nothing that would narrow it.
+pub(super) fn is_rule(message: &Message, rule: &Rule) -> bool {
+    let Message::NewRule(found) = message else { return false };
+    let wanted = rule_message(rule);
+    // Without it the kernel says that no length is suppressed.
+    let plain = RuleAttribute::SuppressPrefixLen(u32::MAX);
+    found.header.family == wanted.header.family
+        && (found.header.dst_len, found.header.src_len, found.header.tos) == (0, 0, 0)
+        && found.header.action == wanted.header.action
+        && found.header.flags.contains(RuleFlags::Invert) == rule.unless_mark.is_some()
+        && wanted.attributes.iter().all(|attribute| found.attributes.contains(attribute))
+        && found
+            .attributes
+            .iter()
+            .all(|attribute| wanted.attributes.contains(attribute) || *attribute == plain)
 }
 
 /// A unicast route of this family and table, without its interface's name. Of several next hops the
