@@ -16,8 +16,8 @@ use crate::daemon::exit::{self, BUG, Fatal, USAGE};
 use crate::daemon::output::Output;
 use crate::daemon::{background, check, doctor, engine, import, keys, log, start, stderr};
 use crate::privsep::spawn::Role;
-use crate::say;
 use crate::transport::{call, resolve};
+use crate::{say, sys};
 
 /// Joins two machines or two Ethernet segments over any IP network.
 #[derive(Debug, Parser)]
@@ -175,6 +175,12 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch() -> ExitCode {
+    if let Err(error) = sys::pass_nothing_on() {
+        return end(Err(Fatal::new(
+            exit::FAILED,
+            format!("cannot mark descriptors as closed on exec: {error}"),
+        )));
+    }
     match std::env::args_os().nth(1).as_deref().and_then(Role::from_argument) {
         Some(Role::Engine) => named(c"tund-engine", engine::main),
         Some(Role::Resolver) => named(c"tund-resolver", resolve::main),

@@ -15,7 +15,7 @@ use tokio::net::UnixDatagram;
 use tokio::sync::mpsc;
 
 use super::clock::now;
-use super::exit::{self, FAILED, UNAVAILABLE};
+use super::exit::{self, BUG, FAILED, UNAVAILABLE};
 use super::log;
 use super::patience::Patience;
 use super::random::Os;
@@ -33,7 +33,7 @@ use crate::crypto::noise::Statics;
 use crate::privsep::channel::Channel;
 use crate::privsep::message::{LinkSettings, MAX_TEXT, Start, ToEngine, ToParent, Traffic};
 use crate::privsep::sandbox::{self, LockError};
-use crate::privsep::spawn::Role;
+use crate::privsep::spawn::{Role, inherited};
 use crate::say;
 use crate::sys;
 use crate::transport::udp::Socket;
@@ -65,10 +65,11 @@ impl Ending {
 
 /// Runs the engine; descriptor 0 is the channel to the parent.
 pub fn main() -> ExitCode {
-    let Ok(fd) = std::io::stdin().as_fd().try_clone_to_owned() else { return ExitCode::from(70) };
-    let parent = Arc::new(Parent::from_fd(fd));
+    let Ok(parent): std::io::Result<Arc<Parent>> = inherited().map(Arc::new) else {
+        return ExitCode::from(BUG);
+    };
     let Ok(Some((ToEngine::Start(start), descriptors))) = parent.receive() else {
-        return ExitCode::from(70);
+        return ExitCode::from(BUG);
     };
     let sink = parent.clone();
     let to_parent = move |verb: u8, text: &str| {
@@ -89,7 +90,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(parent: &Arc<Parent>, start: Start, descriptors: Vec<OwnedFd>) -> Result<Ending, Ending> {
-    let protections = lock(parent, &start, &descriptors)?;
+    let protections = lock(&start)?;
     let mut descriptors = descriptors.into_iter();
     let socket = descriptors.next().ok_or_else(|| Ending::failed("the parent passed no socket"))?;
     let socket = if start.link.activated { Socket::shared(socket) } else { Socket::from_fd(socket) };
@@ -108,9 +109,8 @@ fn run(parent: &Arc<Parent>, start: Start, descriptors: Vec<OwnedFd>) -> Result<
     })
 }
 
-fn lock(parent: &Parent, start: &Start, descriptors: &[OwnedFd]) -> Result<String, Ending> {
-    let keep: Vec<_> = descriptors.iter().map(AsFd::as_fd).chain([parent.as_fd()]).collect();
-    let protections = sandbox::lock(Role::Engine, &start.confinement, &keep).map_err(|error| Ending {
+fn lock(start: &Start) -> Result<String, Ending> {
+    let protections = sandbox::lock(Role::Engine, &start.confinement).map_err(|error| Ending {
         code: if matches!(error, LockError::Missing(_)) { UNAVAILABLE } else { FAILED },
         reason: error.to_string(),
     })?;

@@ -1,4 +1,4 @@
-//! What a process that reads the network gives up before it does: descriptors, resources, its root directory,
+//! What a process that reads the network gives up before it does: resources, its root directory,
 //! its identity and every capability, the file system and most system calls. The order matters: the first
 //! steps need the rights that the later ones take away.
 
@@ -10,7 +10,6 @@ mod root;
 mod seccomp;
 
 use std::io;
-use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
@@ -18,7 +17,6 @@ use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimi
 use super::message::Confinement;
 use super::spawn::Role;
 use crate::config::Sandbox;
-use crate::sys;
 
 /// Most descriptors that the process may have: those of its lanes, and the runtime's.
 const MAX_DESCRIPTORS: u64 = 256;
@@ -51,15 +49,10 @@ pub struct Protections {
     pub missing: Vec<String>,
 }
 
-/// Gives up everything that a process of this role does without; only the descriptors 0 to 2 and `keep` stay
-/// open. Must run while the process has one thread and owns no other descriptor.
-pub fn lock(
-    role: Role,
-    confinement: &Confinement,
-    keep: &[BorrowedFd<'_>],
-) -> Result<Protections, LockError> {
+/// Gives up everything that a process of this role does without. Must run while the process has one thread.
+/// [`spawn`](super::spawn::spawn) has given it no descriptor but those that it needs.
+pub fn lock(role: Role, confinement: &Confinement) -> Result<Protections, LockError> {
     identity::follow_parent()?;
-    sys::close_all_but(keep).map_err(|source| LockError::Refused { what: "close descriptors", source })?;
     limit_resources()?;
     if let (Role::Engine, Some(nice)) = (role, confinement.nice) {
         setpriority_process(None, nice.into()).or_refused(

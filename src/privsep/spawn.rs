@@ -8,7 +8,6 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
 use super::channel::{Channel, Message};
-use crate::daemon::background;
 
 /// `argv[0]` of every process of tund; a program that embeds tund calls [`crate::cli::main`] when it
 /// finds this name there.
@@ -41,9 +40,9 @@ impl Role {
     }
 }
 
-/// Starts this program again in that role: channel on descriptor 0, no output but the inherited standard
-/// error, empty environment, own process group (so that Ctrl-C reaches the parent only). Errors are those
-/// of socketpair(2), fork(2) and execve(2).
+/// Starts this program again in that role: channel on descriptor 0, no other descriptor but standard output and error,
+/// which are /dev/null, empty environment, own process group (so that Ctrl-C reaches the parent only). What it has to
+/// say goes over the channel, where it is bounded and cleaned. Errors are those of socketpair(2), fork(2) and execve(2).
 pub fn spawn<S: Message, R: Message>(role: Role) -> io::Result<(Child, Channel<S, R>)> {
     let (channel, theirs) = Channel::pair()?;
     let child = Command::new("/proc/self/exe")
@@ -54,14 +53,17 @@ pub fn spawn<S: Message, R: Message>(role: Role) -> io::Result<(Child, Channel<S
         .process_group(0)
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())
-        .stderr(if background::is_on() { Stdio::null() } else { Stdio::inherit() })
+        .stderr(Stdio::null())
         .spawn()?;
     Ok((child, channel))
 }
 
-/// The channel of a process started by [`spawn`]; its calls block. Errors are those of dup(2).
+/// The channel of a process started by [`spawn`], in whose place standard input is /dev/null; its calls block. Errors
+/// are those of dup(2).
 pub fn inherited<S: Message, R: Message>() -> io::Result<Channel<S, R>> {
-    Ok(Channel::from_fd(io::stdin().as_fd().try_clone_to_owned()?))
+    let channel = Channel::from_fd(io::stdin().as_fd().try_clone_to_owned()?);
+    rustix::stdio::dup2_stdin(io::stdout())?;
+    Ok(channel)
 }
 
 #[cfg(test)]

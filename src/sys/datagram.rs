@@ -2,7 +2,7 @@
 
 use std::ffi::c_int;
 use std::io;
-use std::mem::{MaybeUninit, size_of};
+use std::mem::{MaybeUninit, offset_of, size_of};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -10,8 +10,12 @@ use socket2::{SockAddr, SockAddrStorage};
 
 use super::option::set_option;
 
-/// Room for the control messages of one call; those of an address of either family fit.
-const CONTROL: usize = 128;
+/// Room for the control messages of one call: those that tund asks for take 112 bytes, and the socket of another
+/// program may have been set to report times and the like as well.
+const CONTROL: usize = 256;
+/// Bytes from the beginning of a control message to its data.
+// SAFETY: it only computes.
+const DATA: usize = unsafe { libc::CMSG_LEN(0) } as usize;
 
 /// Control messages, aligned as `cmsghdr` wants it.
 #[repr(C, align(8))]
@@ -79,7 +83,8 @@ pub fn join_datagrams(socket: impl AsFd, on: bool) -> io::Result<()> {
     set_option(&socket, libc::SOL_UDP, libc::UDP_GRO, c_int::from(on))
 }
 
-/// Receives one datagram, or several that the kernel joined, without waiting.
+/// Receives one datagram, or several that the kernel joined, without waiting. `InvalidData`: what the kernel says of it
+/// does not fit, so that its length or addresses would be guesses; it is lost.
 pub fn receive_datagram(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Arrival> {
     let mut from = SockAddrStorage::zeroed();
     let mut control = Control([0; CONTROL]);
@@ -99,39 +104,38 @@ pub fn receive_datagram(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Arri
     let from = unsafe { SockAddr::new(from, header.msg_namelen) };
     let from = from.as_socket().ok_or(io::ErrorKind::InvalidData)?;
     let mut arrival = Arrival { length, from, local: None, stride: None, class: 0 };
-    visit(&header, |level, kind, data| arrival.read(level, kind, data));
+    visit(written(&header, &control)?, |level, kind, data| arrival.read(level, kind, data));
     Ok(arrival)
 }
 
 impl Arrival {
-    fn read(&mut self, level: c_int, kind: c_int, data: *const u8) {
+    fn read(&mut self, level: c_int, kind: c_int, data: &[u8]) {
         match (level, kind) {
             (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-                // SAFETY: the kernel puts an in_pktinfo there; it may not be aligned.
-                let info = unsafe { data.cast::<libc::in_pktinfo>().read_unaligned() };
-                self.local = Some(Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes()).into());
+                let address = field::<4>(data, offset_of!(libc::in_pktinfo, ipi_addr));
+                self.local = address.map(|address| Ipv4Addr::from(address).into());
             }
             (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
-                // SAFETY: the kernel puts an in6_pktinfo there; it may not be aligned.
-                let info = unsafe { data.cast::<libc::in6_pktinfo>().read_unaligned() };
-                self.local = Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into());
+                let address = field::<16>(data, offset_of!(libc::in6_pktinfo, ipi6_addr));
+                self.local = address.map(|address| Ipv6Addr::from(address).into());
             }
             (libc::SOL_UDP, libc::UDP_GRO) => {
-                // SAFETY: the kernel puts an int there; it may not be aligned.
-                let stride = unsafe { data.cast::<c_int>().read_unaligned() };
-                self.stride = usize::try_from(stride).ok().filter(|stride| *stride > 0);
+                let stride = field(data, 0).map(c_int::from_ne_bytes);
+                self.stride =
+                    stride.and_then(|stride| usize::try_from(stride).ok()).filter(|stride| *stride > 0);
             }
-            (libc::IPPROTO_IP, libc::IP_TOS) => {
-                // SAFETY: the kernel puts one byte there.
-                self.class = unsafe { data.read() };
-            }
+            (libc::IPPROTO_IP, libc::IP_TOS) => self.class = data.first().copied().unwrap_or(0),
             (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
-                // SAFETY: the kernel puts an int there; it may not be aligned.
-                self.class = unsafe { data.cast::<c_int>().read_unaligned() } as u8;
+                self.class = field(data, 0).map_or(0, c_int::from_ne_bytes) as u8;
             }
             _ => {}
         }
     }
+}
+
+/// The `N` bytes from `at` on, if they are there.
+fn field<const N: usize>(data: &[u8], at: usize) -> Option<[u8; N]> {
+    data.get(at..)?.first_chunk().copied()
 }
 
 /// Takes one report from the socket's error queue: the address the datagram was for, and the error. Whoever
@@ -154,12 +158,11 @@ pub fn receive_error(socket: impl AsFd) -> io::Result<(SocketAddr, io::Error)> {
     let to = unsafe { SockAddr::new(to, header.msg_namelen) };
     let to = to.as_socket().ok_or(io::ErrorKind::InvalidData)?;
     let mut error = None;
-    visit(&header, |level, kind, data| {
+    visit(written(&header, &control)?, |level, kind, data| {
         if let (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) = (level, kind)
         {
-            // SAFETY: the kernel puts a sock_extended_err there; it may not be aligned.
-            let report = unsafe { data.cast::<libc::sock_extended_err>().read_unaligned() };
-            error = Some(io::Error::from_raw_os_error(report.ee_errno.cast_signed()));
+            let number = field(data, offset_of!(libc::sock_extended_err, ee_errno)).map(i32::from_ne_bytes);
+            error = number.map(io::Error::from_raw_os_error);
         }
     });
     Ok((to, error.ok_or(io::ErrorKind::InvalidData)?))
@@ -192,17 +195,22 @@ fn empty() -> libc::msghdr {
     unsafe { MaybeUninit::zeroed().assume_init() }
 }
 
-/// Shows `read` each of the control messages that the kernel wrote.
-fn visit(header: &libc::msghdr, mut read: impl FnMut(c_int, c_int, *const u8)) {
-    // SAFETY: the kernel has filled the control buffer that `header` points to and set its length.
-    let mut message = unsafe { libc::CMSG_FIRSTHDR(header) };
-    while !message.is_null() {
-        // SAFETY: a message that CMSG_FIRSTHDR or CMSG_NXTHDR gives lies inside the control buffer.
-        let (level, kind, data) =
-            unsafe { ((*message).cmsg_level, (*message).cmsg_type, libc::CMSG_DATA(message)) };
-        read(level, kind, data);
-        // SAFETY: as for CMSG_FIRSTHDR.
-        message = unsafe { libc::CMSG_NXTHDR(header, message) };
+/// The control messages that the kernel wrote; `InvalidData` if it had more of them than room.
+fn written<'a>(header: &libc::msghdr, control: &'a Control) -> io::Result<&'a [u8]> {
+    let whole = header.msg_flags & libc::MSG_CTRUNC == 0;
+    let bytes = control.0.get(..header.msg_controllen).filter(|_| whole);
+    bytes.ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Shows `read` the data of each of these control messages, as far as it is there.
+fn visit(mut messages: &[u8], mut read: impl FnMut(c_int, c_int, &[u8])) {
+    while messages.len() >= DATA {
+        // SAFETY: the slice is no shorter than a cmsghdr, which is made of integers and need not be aligned here.
+        let header = unsafe { messages.as_ptr().cast::<libc::cmsghdr>().read_unaligned() };
+        let length = header.cmsg_len;
+        let Some(data) = messages.get(DATA..length) else { return };
+        read(header.cmsg_level, header.cmsg_type, data);
+        messages = messages.get(length.next_multiple_of(size_of::<usize>())..).unwrap_or_default();
     }
 }
 
@@ -351,5 +359,76 @@ mod tests {
                 assert_eq!(got, bytes);
             }
         }
+    }
+
+    fn message(level: c_int, kind: c_int, data: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend_from_slice(&(DATA + data.len()).to_ne_bytes());
+        bytes.extend_from_slice(&level.to_ne_bytes());
+        bytes.extend_from_slice(&kind.to_ne_bytes());
+        bytes.extend_from_slice(data);
+        bytes.resize(bytes.len().next_multiple_of(size_of::<usize>()), 0);
+        bytes
+    }
+
+    fn arrival(control: &[u8]) -> Arrival {
+        let from = "192.0.2.1:1".parse().unwrap();
+        let mut arrival = Arrival { length: 1, from, local: None, stride: None, class: 0 };
+        visit(control, |level, kind, data| arrival.read(level, kind, data));
+        arrival
+    }
+
+    #[test]
+    fn a_control_message_is_read_no_further_than_it_reaches() {
+        let info: Vec<u8> = (1..=20).collect();
+        let whole = message(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
+        let local = std::array::from_fn::<u8, 16, _>(|at| at as u8 + 1);
+        assert_eq!(arrival(&whole).local, Some(local.into()));
+        // What recvmsg(2) leaves of it where the room ends.
+        let cut = message(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info[..0]);
+        assert_eq!(arrival(&cut).local, None);
+        for length in 0..DATA + info.len() {
+            assert_eq!(arrival(&whole[..length]).local, None, "{length} bytes of it");
+        }
+        let class = message(libc::IPPROTO_IP, libc::IP_TOS, &[0x2e]);
+        assert_eq!(arrival(&[whole, class].concat()).class, 0x2e, "the one behind it");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_control_bytes_lead_out_of_them(
+            length: usize, level in 0..42, kind in 0..128, data in proptest::collection::vec(0..=u8::MAX, 0..80),
+        ) {
+            let mut bytes = message(level, kind, &data);
+            arrival(&bytes);
+            bytes[..size_of::<usize>()].copy_from_slice(&length.to_ne_bytes());
+            arrival(&bytes);
+            arrival(&data);
+        }
+    }
+
+    #[test]
+    fn a_datagram_of_which_not_all_is_told_is_refused() {
+        let one = UdpSocket::bind("127.0.0.1:0").unwrap();
+        // As a superserver could have set it.
+        report_local_address(&one, false).unwrap();
+        const STAMPS: c_int = 0x7f; // linux/net_tstamp.h: every SOF_TIMESTAMPING_* of software and hardware
+        for (level, option, value) in [
+            (libc::SOL_SOCKET, libc::SO_TIMESTAMPING, STAMPS),
+            (libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1),
+            (libc::IPPROTO_IP, libc::IP_RECVTOS, 1),
+            (libc::IPPROTO_IP, libc::IP_RECVTTL, 1),
+            (libc::IPPROTO_IP, libc::IP_RECVORIGDSTADDR, 1),
+        ] {
+            set_option(&one, level, option, value).unwrap();
+        }
+        let two = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let to = Departure { class: 0x2e << 2, ..departure(one.local_addr().unwrap(), None) };
+        send_datagrams(&two, b"x", to).unwrap();
+        let arrival = receive_datagram(&one, &mut [0; 4]).unwrap();
+        assert_eq!((arrival.local, arrival.class), (Some(Ipv4Addr::LOCALHOST.into()), 0x2e << 2));
+        let header = libc::msghdr { msg_flags: libc::MSG_CTRUNC, msg_controllen: 64, ..empty() };
+        let error = written(&header, &Control([0; CONTROL])).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     }
 }

@@ -1,55 +1,83 @@
-//! Descriptors by number.
+//! Descriptors that this process was started with.
 
 use std::ffi::{c_int, c_uint};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Closes every descriptor above 2 that is not among `keep`: those that whoever started this program left
-/// open. Only for a process that owns no other descriptor yet. Needs Linux 5.9.
-pub fn close_all_but(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut kept: Vec<c_uint> = keep.iter().map(|fd| fd.as_raw_fd().cast_unsigned()).collect();
-    kept.sort_unstable();
-    let mut first = 3;
-    for fd in kept {
-        if fd > first {
-            close_range(first, fd - 1)?;
+/// The first descriptor that is none of standard input, output and error.
+const FIRST: RawFd = 3;
+
+/// Keeps every descriptor above 2 from the programs that this process executes: also those that whoever started it left
+/// open. All that tund opens itself is closed on exec anyway.
+pub fn pass_nothing_on() -> io::Result<()> {
+    const CLOSE_RANGE_CLOEXEC: c_int = 1 << 2;
+    let first = FIRST.cast_unsigned();
+    // SAFETY: with this flag close_range(2) closes nothing and touches no memory.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, c_uint::MAX, CLOSE_RANGE_CLOEXEC) };
+    match result {
+        0 => Ok(()),
+        // Before Linux 5.11.
+        _ => each_closed_on_exec(),
+    }
+}
+
+fn each_closed_on_exec() -> io::Result<()> {
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let number = entry?.file_name().to_string_lossy().parse::<RawFd>().unwrap_or(0);
+        if number >= FIRST {
+            // SAFETY: fcntl(2) with F_SETFD touches no memory and closes nothing; one that is not open any more, as
+            // that of the list itself, is answered with EBADF.
+            unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
         }
-        first = first.max(fd + 1);
     }
-    close_range(first, c_uint::MAX)
+    Ok(())
 }
 
-/// Another descriptor for what descriptor `number` of this process is open on, closed on exec.
-pub fn duplicate(number: RawFd) -> io::Result<OwnedFd> {
-    if number < 0 {
-        return Err(io::ErrorKind::InvalidInput.into());
+/// The descriptors that systemd passed to this very process (sd_listen_fds(3)), closed on exec. Each is given out once:
+/// later calls find none.
+///
+/// # Errors
+/// What the environment says is no number, or a descriptor that it promises is not open.
+pub fn passed_descriptors() -> io::Result<Vec<OwnedFd>> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if TAKEN.swap(true, Ordering::Relaxed) {
+        return Ok(Vec::new());
     }
-    // SAFETY: the borrow ends with the call; a number that is not open is answered with EBADF.
-    let fd = unsafe { BorrowedFd::borrow_raw(number) };
-    fd.try_clone_to_owned()
-}
-
-fn close_range(first: c_uint, last: c_uint) -> io::Result<()> {
-    const NO_FLAGS: c_int = 0;
-    // SAFETY: close_range(2) touches no memory, and by the contract above nobody owns these descriptors.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, NO_FLAGS) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    // That they are open has been seen once all are marked as closed on exec.
+    let numbers = sd_notify::listen_fds()?;
+    // SAFETY: they are open, and whoever started this process gave them to it: the environment names its id, and safe
+    // code does not change the environment. Nobody else has taken them, since they are given out here alone and once.
+    Ok(numbers.map(|number| unsafe { OwnedFd::from_raw_fd(number) }).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{Read, Write};
+    use std::os::fd::AsRawFd;
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
+
+    /// Whether a program that is executed after this has a descriptor that whoever started us left open.
+    fn passes_on(prepare: fn() -> io::Result<()>) -> bool {
+        let (stray, _write) = io::pipe().unwrap();
+        rustix::io::fcntl_setfd(&stray, rustix::io::FdFlags::empty()).unwrap();
+        let mut look = Command::new("sh");
+        look.args(["-c", &format!("test -e /proc/$$/fd/{}", stray.as_raw_fd())]);
+        // SAFETY: glibc makes malloc(3) safe between fork(2) and execve(2), and nothing else here takes a lock.
+        unsafe { look.pre_exec(prepare) };
+        look.status().unwrap().success()
+    }
 
     #[test]
-    fn a_duplicate_is_of_the_same_file_and_no_number_that_is_not_open_has_one() {
-        let (mut read, mut write) = io::pipe().unwrap();
-        let copy = duplicate(read.as_raw_fd()).unwrap();
-        assert_ne!(copy.as_raw_fd(), read.as_raw_fd());
-        write.write_all(b"x").unwrap();
-        std::fs::File::from(copy).read_exact(&mut [0]).unwrap();
-        drop(write);
-        assert_eq!(read.read(&mut [0]).unwrap(), 0);
-        assert!(duplicate(-1).is_err() && duplicate(RawFd::MAX).is_err());
+    fn nothing_that_was_left_open_is_passed_on() {
+        assert!(passes_on(|| Ok(())));
+        assert!(!passes_on(pass_nothing_on));
+        assert!(!passes_on(each_closed_on_exec));
+    }
+
+    #[test]
+    fn without_systemd_nothing_was_passed() {
+        assert_eq!(passed_descriptors().unwrap().len(), 0);
     }
 }

@@ -16,7 +16,7 @@ pub use datagram::{
     Arrival, Departure, join_datagrams, queue_errors, receive_datagram, receive_error, report_local_address,
     report_traffic_class, send_datagrams,
 };
-pub use descriptors::{close_all_but, duplicate};
+pub use descriptors::{pass_nothing_on, passed_descriptors};
 pub use netlink::netlink_explain_errors;
 pub use option::{Credentials, peer_credentials, peer_process, waiting_bytes};
 pub use schedule::interrupt_nobody;

@@ -111,8 +111,7 @@ fn run() -> io::Result<()> {
     let channel = inherited::<Answer, Question>()?;
     let Some((question, descriptors)) = channel.receive()? else { return Ok(()) };
     let Some(socket) = descriptors.into_iter().next() else { return Ok(()) };
-    let answer = match sandbox::lock(Role::Caller, &question.confinement, &[channel.as_fd(), socket.as_fd()])
-    {
+    let answer = match sandbox::lock(Role::Caller, &question.confinement) {
         Ok(_) => ask(question, UdpSocket::from(socket)).unwrap_or_else(|error| match error.kind() {
             io::ErrorKind::ConnectionRefused => {
                 Answer::Refused("its host says that nothing listens on that port".to_owned())

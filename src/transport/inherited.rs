@@ -3,7 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal};
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::FileType;
 use rustix::io::Errno;
@@ -44,36 +44,24 @@ pub struct Inherited {
 }
 
 /// Takes the socket from descriptor 0, and makes descriptors 0 to 2, which are all the socket, `/dev/null`: nothing
-/// that is printed may go to the network. All other descriptors are closed: only for a process that has opened none yet.
-/// Errors name what is there instead, and the remedy.
+/// that is printed may go to the network. Errors name what is there instead, and the remedy.
 pub fn from_inetd() -> Result<Inherited, String> {
     let taken = io::stdin().as_fd().try_clone_to_owned();
     let emptied = empty_standard();
     let fd = taken.map_err(|error| format!("descriptor 0: {error}"))?;
     emptied.map_err(|error| format!("cannot open /dev/null: {error}"))?;
-    close_others(&fd)?;
     accept(fd, Opener::Inetd)
 }
 
-/// Takes the socket that systemd passed by `LISTEN_FDS` (sd_listen_fds(3)), if it passed any, and closes all other
-/// descriptors but 0 to 2: only for a process that has opened none yet. Errors name what is there instead, and the
-/// remedy.
+/// Takes the socket that systemd passed by `LISTEN_FDS` (sd_listen_fds(3)), if it passed any. Errors name what is there
+/// instead, and the remedy.
 pub fn from_systemd() -> Result<Option<Inherited>, String> {
-    let passed = sd_notify::listen_fds().map_err(|error| format!("LISTEN_FDS: {error}"))?;
-    let passed: Vec<RawFd> = passed.collect();
+    let mut passed = sys::passed_descriptors().map_err(|error| format!("LISTEN_FDS: {error}"))?;
     let opener = Opener::Systemd;
-    let first = match passed.as_slice() {
-        [] => return Ok(None),
-        [first] => *first,
-        several => return Err(format!("systemd passed {} sockets: {}", several.len(), opener.remedy())),
-    };
-    let fd = sys::duplicate(first).map_err(|error| format!("LISTEN_FDS: descriptor {first}: {error}"))?;
-    close_others(&fd)?;
-    accept(fd, opener).map(Some)
-}
-
-fn close_others(fd: &OwnedFd) -> Result<(), String> {
-    sys::close_all_but(&[fd.as_fd()]).map_err(|error| format!("cannot close descriptors: {error}"))
+    if passed.len() > 1 {
+        return Err(format!("systemd passed {} sockets: {}", passed.len(), opener.remedy()));
+    }
+    passed.pop().map(|fd| accept(fd, opener)).transpose()
 }
 
 fn empty_standard() -> io::Result<()> {

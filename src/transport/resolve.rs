@@ -76,7 +76,7 @@ pub fn main() -> ExitCode {
 fn answer() -> io::Result<()> {
     let channel = inherited::<Answer, Question>()?;
     let Some((question, _)) = channel.receive()? else { return Ok(()) };
-    let answer = match sandbox::lock(Role::Resolver, &question.confinement, &[channel.as_fd()]) {
+    let answer = match sandbox::lock(Role::Resolver, &question.confinement) {
         Ok(_) => look_up(&question.remotes),
         Err(error) => {
             let failure = Failure { host: "resolver".to_owned(), error: error.to_string() };

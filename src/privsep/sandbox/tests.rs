@@ -4,7 +4,6 @@
 use std::fs::File;
 use std::io::{Error, Read, Result, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
-use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener, UnixStream};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -21,6 +20,7 @@ use crate::daemon::testing::Scratch;
 use crate::privsep::message::Identity;
 use crate::route::netlink::Netlink;
 use crate::route::plan::Step;
+use crate::sys;
 
 /// What the child process of a test does: the name of an attack and of a [`Lock`].
 const ROLE: &str = "TUND_TEST_ATTACK";
@@ -33,7 +33,7 @@ const LOCKS: [(&str, fn()); 5] = [
     ("landlock", || drop(landlock::restrict(Role::Engine, false).unwrap())),
     ("kept", || engine(Identity::Keep)),
     ("nobody", || engine(Identity::Switch { uid: 65534, gid: 65534 })),
-    ("resolver", || drop(lock(Role::Resolver, &confinement(Identity::Keep), &[]).unwrap())),
+    ("resolver", || drop(lock(Role::Resolver, &confinement(Identity::Keep)).unwrap())),
 ];
 
 type Attack = (&'static str, fn() -> Result<()>);
@@ -88,7 +88,7 @@ fn engine(identity: Identity) {
     // Any empty directory will do.
     std::fs::create_dir("/mnt/empty").unwrap();
     let confinement = Confinement { root: Some("/mnt/empty".into()), ..confinement(identity) };
-    lock(Role::Engine, &confinement, &[]).unwrap();
+    lock(Role::Engine, &confinement).unwrap();
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -222,17 +222,14 @@ fn work() -> Result<()> {
     };
     Netlink::open()?.apply(&lo)?;
     let (one, two) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
-    let stray = File::open("/etc/hostname")?;
     let confinement = Confinement {
         root: Some("/mnt/empty".into()),
         ..confinement(Identity::Switch { uid: 65534, gid: 65534 })
     };
-    let protections = lock(Role::Engine, &confinement, &[one.as_fd(), two.as_fd()]).map_err(Error::other)?;
+    let protections = lock(Role::Engine, &confinement).map_err(Error::other)?;
     let expected =
         "uid 65534, gid 65534, no capabilities, no new privileges, no core dumps, empty root, Landlock ";
     assert!(protections.in_force.starts_with(expected), "{protections:?}");
-    assert!(rustix::io::fcntl_getfd(&stray).is_err(), "a descriptor was left open");
-    std::mem::forget(stray);
     let port = two.local_addr()?;
     one.set_nonblocking(true)?;
     let worker = std::thread::Builder::new().name("lane0".into()).spawn(move || -> Result<()> {
@@ -266,7 +263,7 @@ fn what_the_kernel_lacks_is_named_and_refused_where_it_is_required() {
         let absent = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
         seccomp::install(&hidden, absent, SeccompAction::Allow).unwrap();
         let require = Confinement { root: Some("/mnt/absent".into()), ..confinement(Identity::Keep) };
-        let error = lock(Role::Engine, &require, &[]).unwrap_err();
+        let error = lock(Role::Engine, &require).unwrap_err();
         let lacking = [
             "an empty root (/mnt/absent: No such file",
             "Landlock (not in this kernel: it needs Linux 5.13)",
@@ -296,7 +293,7 @@ fn a_locked_resolver_looks_names_up_and_nothing_else() {
     match told().as_deref() {
         None => {}
         Some("resolver:look up") => {
-            lock(Role::Resolver, &confinement(Identity::Keep), &[]).unwrap();
+            lock(Role::Resolver, &confinement(Identity::Keep)).unwrap();
             let found = ("localhost", 1417).to_socket_addrs().map(Vec::from_iter);
             let expected = SocketAddr::from(([127, 0, 0, 1], 1417));
             let code = found.map_or_else(refusal, |found| i32::from(!found.contains(&expected)));
@@ -304,20 +301,20 @@ fn a_locked_resolver_looks_names_up_and_nothing_else() {
         }
         Some("resolver:call on") => {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            lock(Role::Resolver, &confinement(Identity::Keep), &[listener.as_fd()]).unwrap();
+            lock(Role::Resolver, &confinement(Identity::Keep)).unwrap();
             let called = TcpStream::connect(listener.local_addr().unwrap());
             std::process::exit(called.map_or_else(refusal, |_| 0));
         }
         Some("resolver:call path") => {
             name_modules("files dns").unwrap();
-            let listener = UnixListener::bind("/mnt/socket").unwrap();
-            lock(Role::Resolver, &confinement(Identity::Keep), &[listener.as_fd()]).unwrap();
+            let _listener = UnixListener::bind("/mnt/socket").unwrap();
+            lock(Role::Resolver, &confinement(Identity::Keep)).unwrap();
             std::process::exit(UnixStream::connect("/mnt/socket").map_or_else(refusal, |_| 0));
         }
         Some("resolver:call abstract") => {
             let address = UnixAddress::from_abstract_name("tund-test").unwrap();
-            let listener = UnixListener::bind_addr(&address).unwrap();
-            lock(Role::Resolver, &confinement(Identity::Keep), &[listener.as_fd()]).unwrap();
+            let _listener = UnixListener::bind_addr(&address).unwrap();
+            lock(Role::Resolver, &confinement(Identity::Keep)).unwrap();
             std::process::exit(UnixStream::connect_addr(&address).map_or_else(refusal, |_| 0));
         }
         Some(told) => play(told),
