@@ -218,7 +218,11 @@ fn ask(socket: &Socket, method: Method) -> io::Result<Answer> {
         )));
     }
     stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(&request(method))?;
+    match stream.write_all(&request(method)) {
+        // Who is refused is told before he has asked.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
     let mut answer = Vec::new();
     let mut bytes = [0; 16 * 1024];
     loop {

@@ -2,7 +2,7 @@
 //! attack is tried without the lock as well, where it must succeed: otherwise its refusal would say nothing.
 
 use std::fs::File;
-use std::io::{Error, Read, Result, Write};
+use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener, UnixStream};
@@ -347,7 +347,11 @@ fn command(told: &str) -> Result<()> {
     name_modules("mdns4 dns")?;
     LOCKS.iter().find(|(name, _)| *name == lock_name).unwrap().1();
     let mut stream = UnixStream::connect(path)?;
-    stream.write_all(&api::request(api::Method::Down))?;
+    match stream.write_all(&api::request(api::Method::Down)) {
+        // It may have been refused before it has asked.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
     if waits == "waits" {
         let mut answer = [0; 999];
         let length = stream.read(&mut answer)?;
