@@ -8,7 +8,7 @@
 //! - [`wire`]: bytes to typed views and back
 //! - [`crypto`]: the only place that names a cryptography crate
 //! - [`route::plan`]: the steps that configure a device and its routes, and their undoing
-//! - [`privsep::message`]: what the two processes say to each other
+//! - [`privsep::message`]: what the two processes say to each other; [`privsep::door`]: what of it is let in
 //! - [`control::api`] and [`metrics`]: what a running link tells, as JSON and as OpenMetrics text
 //!
 //! The other half (feature `daemon`) is thin input and output around it: `device`, `transport`,

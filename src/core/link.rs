@@ -26,6 +26,7 @@ use super::clock::Now;
 use super::lane::{Command, Notice, Report, Under};
 use super::limits::{BUDGET_BASE, OUTER_V4, OUTER_V6, REPEAT, RESOLVE};
 use super::mtu::Search;
+use super::pace::Pace;
 use super::path::{Path, Validation};
 use super::sending::Sending;
 use super::session::Sessions;
@@ -134,6 +135,8 @@ pub struct Link<R> {
     strangers: u64,
     /// The latest last; it is what still holds.
     said: VecDeque<Said>,
+    /// How many lines the peer's words and ways have drawn out.
+    lines: Pace,
     stats: Stats,
     commands: VecDeque<Command>,
     events: VecDeque<Event>,
@@ -212,6 +215,7 @@ impl<R: Random> Link<R> {
             datagrams_in: 0,
             strangers: 0,
             said: VecDeque::new(),
+            lines: Pace::default(),
             stats: Stats::default(),
             commands: VecDeque::new(),
             events: VecDeque::new(),
@@ -416,7 +420,6 @@ impl<R: Random> Link<R> {
         self.doubt = None;
         self.answer_at = None;
         self.set_agreed(false);
-        self.log(1, format!("link down: {reason}"));
         self.events.push_back(Event::Down { reason });
         self.caller.forget(now);
         if self.settings.has_remote && !self.dormant {

@@ -179,7 +179,9 @@ impl End {
                     self.link.handle_floor(time, self.floor_writable);
                 }
                 Event::Routes(routes) => self.routes = routes,
-                Event::Up { .. } | Event::Down { .. } => {}
+                // As the parent logs them.
+                Event::Up { endpoint, .. } => self.log.push(format!("link up with {endpoint}")),
+                Event::Down { reason } => self.log.push(format!("link down: {reason}")),
             }
         }
         any

@@ -15,7 +15,7 @@ use tokio::net::UnixDatagram;
 use tokio::sync::mpsc;
 
 use super::clock::now;
-use super::exit::{self, BUG, FAILED, UNAVAILABLE};
+use super::exit::{self, BUG};
 use super::log;
 use super::patience::Patience;
 use super::random::Os;
@@ -31,7 +31,7 @@ use crate::core::stats::Stats;
 use crate::crypto::keys::LinkKeys;
 use crate::crypto::noise::Statics;
 use crate::privsep::channel::Channel;
-use crate::privsep::message::{LinkSettings, MAX_TEXT, Start, ToEngine, ToParent, Traffic};
+use crate::privsep::message::{End, LinkSettings, MAX_TEXT, Start, ToEngine, ToParent, Traffic};
 use crate::privsep::sandbox::{self, LockError};
 use crate::privsep::spawn::{Role, inherited};
 use crate::say;
@@ -51,15 +51,15 @@ const TICK_LETTERS: Duration = Duration::from_millis(100);
 
 type Parent = Channel<ToParent, ToEngine>;
 
-/// Why the engine ends: the exit code for the parent and one line.
+/// Why the engine ends: how, and one line.
 struct Ending {
-    code: u8,
+    end: End,
     reason: String,
 }
 
 impl Ending {
     fn failed(reason: impl ToString) -> Self {
-        Self { code: 1, reason: reason.to_string() }
+        Self { end: End::Failed, reason: reason.to_string() }
     }
 }
 
@@ -84,9 +84,9 @@ pub fn main() -> ExitCode {
         say!(3, "note: the scheduling policy stays as it is: {error}");
     }
     let ending = run(&parent, *start, descriptors).unwrap_or_else(|ending| ending);
-    let code = ending.code;
-    let _ = parent.send(&ToParent::Exit { code, reason: ending.reason }, &[]);
-    ExitCode::from(code)
+    let end = ending.end;
+    let _ = parent.send(&ToParent::Exit { end, reason: ending.reason }, &[]);
+    ExitCode::from(exit::code(end))
 }
 
 fn run(parent: &Arc<Parent>, start: Start, descriptors: Vec<OwnedFd>) -> Result<Ending, Ending> {
@@ -111,7 +111,7 @@ fn run(parent: &Arc<Parent>, start: Start, descriptors: Vec<OwnedFd>) -> Result<
 
 fn lock(start: &Start) -> Result<String, Ending> {
     let protections = sandbox::lock(Role::Engine, &start.confinement).map_err(|error| Ending {
-        code: if matches!(error, LockError::Missing(_)) { UNAVAILABLE } else { FAILED },
+        end: if matches!(error, LockError::Missing(_)) { End::Unavailable } else { End::Failed },
         reason: error.to_string(),
     })?;
     for missing in &protections.missing {
@@ -219,7 +219,7 @@ impl Engine {
                 }
                 message = self.notices.recv() => match message {
                     Some(message) => self.handle_worker(message)?,
-                    None => return Err(Ending { code: 70, reason: "the worker thread ended".into() }),
+                    None => return Err(Ending { end: End::Bug, reason: "the worker thread ended".into() }),
                 },
                 Some(notice) = self.unproven.recv() => self.link.handle_notice(now(), notice),
                 () = sleep_until(due) => self.link.handle_timeout(now()),
@@ -347,7 +347,7 @@ impl Engine {
         }
         say!(3, "{}", self.stats.plus(&self.link.stats()));
         self.tell(&ToParent::Traffic(self.traffic()))?;
-        Ok(Ending { code: 0, reason })
+        Ok(Ending { end: End::Done, reason })
     }
 
     /// What the workers told, together.

@@ -2,6 +2,8 @@
 
 use std::panic::PanicHookInfo;
 
+use crate::privsep::message::End;
+
 /// It ran, and then failed.
 pub const FAILED: u8 = 1;
 /// The command line is wrong.
@@ -14,6 +16,16 @@ pub const BUG: u8 = 70;
 pub const PRIVILEGE: u8 = 77;
 /// The configuration is wrong.
 pub const CONFIG: u8 = 78;
+
+/// The exit code of an engine that ends so.
+pub fn code(end: End) -> u8 {
+    match end {
+        End::Done => 0,
+        End::Failed => FAILED,
+        End::Unavailable => UNAVAILABLE,
+        End::Bug => BUG,
+    }
+}
 
 /// Why tund ends. The text names the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

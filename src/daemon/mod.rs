@@ -17,7 +17,6 @@ pub mod import;
 pub mod keylog;
 pub mod keys;
 pub mod ledger;
-pub mod limit;
 pub mod log;
 pub mod notify;
 pub mod output;

@@ -98,7 +98,9 @@ impl Parent {
         }
         for address in self.known_addresses() {
             if let Some(text) = self.routing_loop(address) {
-                return Err(Fatal::new(CONFIG, text));
+                // Where the engine sends it may choose, but not this code: systemd would not start the link again.
+                let configured = self.literal_remotes().any(|remote| remote == address);
+                return Err(Fatal::new(if configured { CONFIG } else { UNAVAILABLE }, text));
             }
         }
         self.renew_pushed();
@@ -108,12 +110,18 @@ impl Parent {
         Ok(())
     }
 
+    /// The remotes that are addresses already.
+    fn literal_remotes(&self) -> impl Iterator<Item = SocketAddr> {
+        let remotes = self.link.config.remotes.iter();
+        remotes.filter_map(|remote| Some(SocketAddr::new(remote.host.parse().ok()?, remote.port)))
+    }
+
     /// The remotes that are addresses already, and where the engine sends.
     pub(super) fn known_addresses(&self) -> Vec<SocketAddr> {
-        let remotes = self.link.config.remotes.iter();
-        let literal =
-            remotes.filter_map(|remote| Some(SocketAddr::new(remote.host.parse().ok()?, remote.port)));
-        literal.chain(self.status.endpoint).chain(self.status.resolved.iter().copied()).collect()
+        self.literal_remotes()
+            .chain(self.status.endpoint)
+            .chain(self.status.resolved.iter().copied())
+            .collect()
     }
 
     /// Ends what runs and takes every change back, the last first. Returns the exit code.

@@ -71,10 +71,10 @@ pub enum ToParent {
         /// At most [`MAX_TEXT`] bytes.
         text: String,
     },
-    /// The engine ends, in order.
+    /// The engine ends.
     Exit {
-        /// Exit code the parent should end with.
-        code: u8,
+        /// How.
+        end: End,
         /// One line: why; empty when asked to stop.
         reason: String,
     },
@@ -82,6 +82,21 @@ pub enum ToParent {
     State(Box<LinkState>),
     /// For the key log, if there is one.
     KeyLog(Entry),
+}
+
+/// How an engine ends. It may choose no other exit code for the program: codes that keep systemd from starting a link
+/// again (a wrong configuration, a missing right) are found before there is an engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum End {
+    /// It was asked to, or, started by a superserver, has nothing to do any more. Unasked, of any other link, this is a
+    /// failure.
+    Done,
+    /// It ran, and then failed.
+    Failed,
+    /// This host lacks a protection that `run.sandbox = "require"` asks for.
+    Unavailable,
+    /// A defect of tund.
+    Bug,
 }
 
 /// From the parent to the engine.

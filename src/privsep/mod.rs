@@ -1,6 +1,8 @@
 //! Two processes: the parent keeps the privileges and never reads the network, the engine reads the
 //! network and has no privileges.
 
+pub mod door;
+pub mod limit;
 pub mod message;
 
 #[cfg(feature = "daemon")]

@@ -16,17 +16,17 @@ use rustix::io::Errno;
 
 use super::channel::Channel;
 use super::control::Control;
+use super::door::Door;
 use super::manager::Manager;
-use super::message::{Confinement, Start, ToEngine, ToParent, Traffic};
+use super::message::{Confinement, End, Start, ToEngine, ToParent, Traffic};
 use super::pushed::Pushed;
-use super::requests::Limits;
 use super::routes::Watch;
 use super::spawn::{Role, spawn};
 use crate::config::Config;
 use crate::daemon::cleanup::{Changes, Mark};
 use crate::daemon::directory::Directory;
 use crate::daemon::environment::Hook;
-use crate::daemon::exit::{BUG, FAILED};
+use crate::daemon::exit::{self, BUG, FAILED};
 use crate::daemon::floor::Floor;
 use crate::daemon::keylog::KeyLog;
 use crate::daemon::script::{Runner, ScriptError};
@@ -125,7 +125,11 @@ pub(super) struct Status {
     /// Which protections of the engine are in force, once it has told.
     pub(super) protections: Option<String>,
     /// What the engine said about its end.
-    pub(super) last_words: Option<(u8, String)>,
+    pub(super) last_words: Option<(End, String)>,
+    /// It asked for a floor that no honest engine asks for, and that has been said.
+    pub(super) wrong_floor: bool,
+    /// What was said last of an address that leads into the tunnel itself.
+    pub(super) said_loop: Option<String>,
     /// The engine's end is wanted: another one follows.
     pub(super) replacing: bool,
 }
@@ -138,7 +142,7 @@ pub struct Parent {
     pub(super) resolver: Resolver,
     pub(super) engine: Option<Engine>,
     pub(super) status: Status,
-    pub(super) limits: Limits,
+    pub(super) door: Door,
     pub(super) control: Control,
     pub(super) manager: Manager,
     pub(super) watch: Watch,
@@ -172,6 +176,8 @@ impl Parent {
             hooks: VecDeque::new(),
             protections: None,
             last_words: None,
+            wrong_floor: false,
+            said_loop: None,
             replacing: false,
         };
         Self {
@@ -184,7 +190,7 @@ impl Parent {
             changes,
             engine: None,
             status,
-            limits: Limits::new(Instant::now()),
+            door: Door::new(Instant::now()),
             signals,
             uevents: listen(),
             scripts: Runner::default(),
@@ -304,6 +310,7 @@ impl Parent {
             self.answer(&ToEngine::Resumed);
         }
         self.read_engine();
+        self.serve_door();
         self.serve_control();
         self.serve_manager();
         self.watch_routes();
@@ -331,6 +338,7 @@ impl Parent {
         polled.extend(self.control.descriptors().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         let dues = [
             until,
+            self.door.poll_timeout(Instant::now()),
             self.scripts.poll_timeout(),
             self.resolver.poll_timeout(),
             self.control.poll_timeout(),
@@ -390,13 +398,21 @@ impl Parent {
         // It has closed its end, so that it can only be ending already.
         let _ = engine.child.kill();
         let status = engine.child.wait();
+        self.forget_requests();
         if self.status.replacing {
             return;
         }
         match self.status.last_words.take() {
-            // It had nothing to do any more.
-            Some((0, reason)) => self.end_with(Ending { code: 0, reason, signal: "inactive" }),
-            Some((code, reason)) => self.end(code, reason),
+            // It had nothing to do any more, and a superserver starts another.
+            Some((End::Done, reason)) if self.link.activated => {
+                self.end_with(Ending { code: 0, reason, signal: "inactive" });
+            }
+            // An engine that was asked to end finds the parent ending. Unasked, whoever says so wants an end in order,
+            // which opens what a full tunnel keeps closed.
+            Some((End::Done, reason)) => {
+                self.end(FAILED, format!("the engine ended without being asked to ({reason})"));
+            }
+            Some((end, reason)) => self.end(exit::code(end), reason),
             None => {
                 self.end(BUG, epitaph(status));
             }
@@ -409,6 +425,13 @@ impl Parent {
             // Both fail only for a process that is gone already.
             let _ = engine.child.kill();
             let _ = engine.child.wait();
+            self.forget_requests();
+        }
+    }
+
+    fn forget_requests(&mut self) {
+        if let Some(ToParent::Traffic(totals)) = self.door.close() {
+            self.status.traffic = totals;
         }
     }
 

@@ -1,15 +1,14 @@
-//! What the parent does for the engine. Every request is limited: the engine reads the network and may
-//! be in the hands of whoever broke it.
-#![allow(clippy::disallowed_methods, reason = "limits count by the clock")]
+//! What the parent does for the engine: whatever the door lets in.
+#![allow(clippy::disallowed_methods, reason = "the door's limits count by the clock")]
 
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use super::door::Verdict;
 use super::message::{MAX_TEXT, ToEngine, ToParent};
 use super::parent::Parent;
-use crate::config::MAX_ACCEPTED;
+use crate::daemon::clock;
 use crate::daemon::environment::Hook;
-use crate::daemon::limit::Limit;
 use crate::daemon::stderr::unix_time;
 use crate::daemon::text::printable;
 use crate::say;
@@ -17,94 +16,96 @@ use crate::say;
 /// Most scripts of the link's ups and downs that wait; of a longer row only the last ones run.
 const MAX_HOOKS: usize = 4;
 
-/// How often the engine may ask.
-pub(super) struct Limits {
-    log: Limit,
-    resolve: Limit,
-    endpoint: Limit,
-    floor: Limit,
-    link: Limit,
-    pushed: Limit,
-    keys: Limit,
-}
-
-impl Limits {
-    pub(super) fn new(now: Instant) -> Self {
-        Self {
-            log: Limit::new(200.0, 400.0, now),
-            resolve: Limit::new(0.5, 10.0, now),
-            endpoint: Limit::new(10.0, 50.0, now),
-            floor: Limit::new(1.0, 20.0, now),
-            link: Limit::new(1.0, 20.0, now),
-            pushed: Limit::new(1.0, 20.0, now),
-            keys: Limit::new(10.0, 100.0, now),
+impl Parent {
+    /// Does what the engine asks for, as far as the door lets it in, and answers.
+    pub(super) fn handle_request(&mut self, message: ToParent) {
+        match self.door.handle(clock::now(), self.floor.time(), message) {
+            Verdict::Do { message, dropped } => self.carry_out(message, dropped),
+            Verdict::Answer(answer) => self.answer(&answer),
+            Verdict::Wrong(answer, why) => {
+                if !std::mem::replace(&mut self.status.wrong_floor, true) {
+                    say!(1, "the engine's floor is not written: {why}");
+                }
+                self.answer(&answer);
+            }
+            Verdict::Nothing => {}
         }
     }
-}
 
-impl Parent {
-    /// Does what the engine asks for, and answers.
-    pub(super) fn handle_request(&mut self, message: ToParent) {
-        let now = Instant::now();
+    /// Does what has waited at the door.
+    pub(super) fn serve_door(&mut self) {
+        while let Some(message) = self.door.poll(Instant::now()) {
+            self.carry_out(message, 0);
+        }
+    }
+
+    /// `dropped`: how many of its kind were not let in.
+    fn carry_out(&mut self, message: ToParent, dropped: u64) {
         match message {
-            ToParent::Locked { protections } => {
-                // It says so once, if it is ours.
-                if self.status.protections.is_none() {
-                    let protections = printable(&protections, MAX_TEXT);
-                    say!(3, "engine: {protections}");
-                    self.status.protections = Some(protections);
-                    self.tell_ready();
+            ToParent::Locked { protections } => self.locked(&protections),
+            ToParent::Resolve => {
+                if let Some(addresses) = self.resolver.start(Instant::now()) {
+                    self.resolved(addresses);
                 }
             }
-            ToParent::Resolve => self.resolve(now),
-            ToParent::Endpoint { address } => self.endpoint(address, now),
+            ToParent::Endpoint { address } => self.endpoint(address),
             ToParent::Floor { time } => {
-                let ok = self.limits.floor.allow(now) && self.floor.write(time);
+                let ok = self.floor.write(time);
                 self.answer(&ToEngine::FloorWritten { time, ok });
             }
             ToParent::OpenDevice => self.status.device_wanted |= self.changes.device().is_none(),
-            ToParent::LinkUp { endpoint, name: _ } => {
+            ToParent::LinkUp { endpoint, name } => {
                 self.status.trusted = Some(endpoint);
-                self.link_changed(true, now);
-            }
-            ToParent::PushedRoutes { routes } => {
-                if routes.len() <= MAX_ACCEPTED && self.limits.pushed.allow(now) {
-                    self.take_pushed(routes);
+                if !self.status.up {
+                    say!(1, "link up with {endpoint}, the peer's \"{}\"", printable(&name, MAX_TEXT));
                 }
+                self.link_changed(true);
             }
+            ToParent::PushedRoutes { routes } => self.take_pushed(routes),
             ToParent::LinkDown { reason, traffic } => {
                 self.status.traffic = traffic;
-                self.control.reason = Some(printable(&reason, MAX_TEXT));
-                self.link_changed(false, now);
+                let reason = printable(&reason, MAX_TEXT);
+                if self.status.up {
+                    say!(1, "link down: {reason}");
+                }
+                self.control.reason = Some(reason);
+                self.link_changed(false);
             }
             ToParent::State(state) => self.take_state(*state),
             ToParent::Traffic(traffic) => self.status.traffic = traffic,
-            ToParent::Log { verb, text } => self.log(verb, &text, now),
+            ToParent::Log { verb, text } => {
+                if dropped > 0 {
+                    say!(1, "{dropped} lines of the engine were suppressed");
+                }
+                say!(verb, "{}", printable(&text, MAX_TEXT));
+            }
             ToParent::KeyLog(entry) => {
-                if self.limits.keys.allow(now)
-                    && let Some(log) = &mut self.link.key_log
-                {
+                if let Some(log) = &mut self.link.key_log {
+                    if dropped > 0 {
+                        say!(1, "{dropped} keys are missing in the key log");
+                    }
                     log.write(&entry);
                 }
             }
-            ToParent::Exit { code, reason } => {
-                self.status.last_words = Some((code, printable(&reason, MAX_TEXT)));
+            // What it says first counts.
+            ToParent::Exit { end, reason } => {
+                self.status.last_words.get_or_insert((end, printable(&reason, MAX_TEXT)));
             }
         }
     }
 
-    fn log(&mut self, verb: u8, text: &str, now: Instant) {
-        if self.limits.log.allow(now) {
-            let refused = self.limits.log.take_refused();
-            if refused > 0 {
-                say!(1, "{refused} lines of the engine were suppressed");
-            }
-            say!(verb, "{}", printable(text, MAX_TEXT));
+    /// It says so once, if it is ours.
+    fn locked(&mut self, protections: &str) {
+        if self.status.protections.is_none() {
+            let protections = printable(protections, MAX_TEXT);
+            say!(3, "engine: {protections}");
+            self.status.protections = Some(protections);
+            self.tell_ready();
         }
     }
 
     /// The peer begins or ceases to answer.
-    pub(super) fn link_changed(&mut self, up: bool, now: Instant) {
+    pub(super) fn link_changed(&mut self, up: bool) {
         if self.status.up == up {
             return;
         }
@@ -114,19 +115,10 @@ impl Parent {
         if self.link.config.full_tunnel.is_some() {
             self.renew_routes();
         }
-        if self.limits.link.allow(now) {
-            if self.status.hooks.len() >= MAX_HOOKS {
-                self.status.hooks.drain(..2);
-            }
-            self.status.hooks.push_back(if up { Hook::LinkUp } else { Hook::LinkDown });
+        if self.status.hooks.len() >= MAX_HOOKS {
+            self.status.hooks.drain(..2);
         }
-    }
-
-    fn resolve(&mut self, now: Instant) {
-        let found = if self.limits.resolve.allow(now) { self.resolver.start(now) } else { Some(Vec::new()) };
-        if let Some(addresses) = found {
-            self.resolved(addresses);
-        }
+        self.status.hooks.push_back(if up { Hook::LinkUp } else { Hook::LinkDown });
     }
 
     /// Tells the engine the remotes' addresses, but for those that the routes lead into the tunnel itself.
@@ -140,7 +132,11 @@ impl Parent {
         }
         addresses.retain(|address| match self.routing_loop(*address) {
             Some(text) => {
-                say!(1, "{text}");
+                // It is looked up again and again.
+                if self.status.said_loop.as_ref() != Some(&text) {
+                    say!(1, "{text}");
+                    self.status.said_loop = Some(text);
+                }
                 false
             }
             None => true,
@@ -149,10 +145,7 @@ impl Parent {
         self.answer(&ToEngine::Resolved { addresses });
     }
 
-    fn endpoint(&mut self, address: SocketAddr, now: Instant) {
-        if !self.limits.endpoint.allow(now) {
-            return self.answer(&ToEngine::Route { address, mtu: None, source: None });
-        }
+    fn endpoint(&mut self, address: SocketAddr) {
         let moved = self.status.endpoint.replace(address) != Some(address);
         let lookup = self.changes.netlink.lookup(address.ip().to_canonical(), self.link.config.mark()).ok();
         let (mtu, source) = lookup.map_or((None, None), |lookup| (lookup.mtu, lookup.source));

@@ -4,10 +4,10 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use super::limit::Limit;
 use super::parent::{Parent, Stage};
 use crate::config::Config;
 use crate::daemon::exit::{Fatal, UNAVAILABLE};
-use crate::daemon::limit::Limit;
 use crate::route::full;
 use crate::route::monitor::Monitor;
 use crate::route::plan::{self, Host, Interface, PlanError, Step};

@@ -137,7 +137,6 @@ impl<R: Random> Link<R> {
         self.resolve_at = None;
         let endpoint = from.remote;
         let name = self.peer.as_ref().map_or_else(String::new, |peer| peer.name.clone());
-        self.log(1, format!("link up with {endpoint}, the peer's \"{}\"", printable(&name)));
         self.events.push_back(Event::Up { endpoint, name });
         self.caller.restart(now);
         // The peer waits for the same.
@@ -202,7 +201,7 @@ impl<R: Random> Link<R> {
                     Some(local) => format!("the peer calls this end at {local} now"),
                     None => format!("the peer moved to {}", new.remote),
                 };
-                self.log(1, text);
+                self.log_for_peer(now.instant, text);
                 self.set_endpoint(now.instant, Some(new));
                 self.send_hello(new, Under::Current);
             }

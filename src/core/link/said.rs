@@ -8,6 +8,9 @@ use crate::crypto::Random;
 
 /// Different lines that are not said again while the link is not up.
 const SAID: usize = 8;
+/// Lines in each [`REPEAT`] that a peer may draw out by what it says and by moving. How the link is stays known without
+/// them ([`Link::state`]), and so does whether it is up ([`Event::Up`](super::Event::Up)).
+const LINES: u32 = 12;
 
 /// What the link waits for or suffers from.
 pub(super) struct Said {
@@ -43,11 +46,18 @@ impl<R: Random> Link<R> {
     /// Says what the link waits for or suffers from: once at verb 1, then every minute at verb 3.
     pub(super) fn say_once(&mut self, now: Instant, text: String) {
         if self.said.iter().all(|said| said.text != text) {
-            self.log(1, text.clone());
+            self.log_for_peer(now, text.clone());
             if self.said.len() >= SAID {
                 self.said.pop_front();
             }
             self.said.push_back(Said { text, at: now });
+        }
+    }
+
+    /// A line that the peer may draw out again and again.
+    pub(super) fn log_for_peer(&mut self, now: Instant, text: String) {
+        if self.lines.allows(now, LINES, REPEAT) {
+            self.log(1, text);
         }
     }
 

@@ -90,3 +90,35 @@ fn other_key(settings: &LinkSettings) -> Lane {
         inner: Inner::bridged(),
     })
 }
+
+/// Up and down are said by the parent, at its own pace; the rest is the link's.
+#[test]
+fn a_peer_that_fits_and_does_not_in_turns_draws_out_a_few_lines_a_minute() {
+    for mode in [KeyMode::Static, KeyMode::Handshake] {
+        let with =
+            |which| LinkSettings { key_mode: mode, suites: vec![Cipher::Aes256Gcm], ..settings(which) };
+        let mut world = World::with(with(0), with(1), [0, 0]);
+        world.run(5.0);
+        assert!(world.up(), "{mode:?}");
+        let lines =
+            |world: &World| world.ends[0].log.iter().filter(|line| !line.starts_with("link ")).count();
+        let before = lines(&world);
+        for turn in 0..400_u32 {
+            let mut hello = crate::core::hello::own(&world.ends[1].settings, 1400, true);
+            if turn % 2 == 0 {
+                hello.mtu = 2000 + turn;
+            }
+            let mut body = Vec::new();
+            control::encode(&Message::Hello(hello), &mut body);
+            let (to, now) = (world.ends[0].address.into(), world.now(1).instant);
+            let end = &mut world.ends[1];
+            end.lane.handle_command(now, Command::Control { body, to, under: Under::Current }, &mut end.out);
+            world.drain();
+        }
+        let drawn = lines(&world) - before;
+        assert!((1..=12).contains(&drawn), "{mode:?}: {drawn} lines");
+        // What it is about is known all the same.
+        world.run(150.0);
+        assert!(world.up(), "{mode:?}: {:?}", world.ends[0].log.last());
+    }
+}

@@ -90,7 +90,10 @@ impl Draw {
                     key,
                 })
             }
-            _ => ToParent::Exit { code: self.number() as u8, reason: self.text() },
+            _ => ToParent::Exit {
+                end: self.one(&[End::Done, End::Failed, End::Unavailable, End::Bug]),
+                reason: self.text(),
+            },
         }
     }
 }

@@ -1,0 +1,238 @@
+//! The parent's door: what of the engine's requests is let in, and when.
+//!
+//! The engine reads the network and may be in the hands of whoever broke it, and an honest one passes on what its peer
+//! draws out. So each kind of request has its limit ([`Kind::rule`]), and it stands here, before any work is done. What
+//! tells how things are now is not lost over its limit: the last of its kind waits, and is let in when the limit allows.
+
+use std::time::Instant;
+
+use super::limit::Limit;
+use super::message::{ToEngine, ToParent};
+use crate::config::MAX_ACCEPTED;
+use crate::core::clock::Now;
+use crate::core::limits::SID_CLOCK;
+
+/// Lines of the log up to this level are read by everybody; what is beyond only those get who ask for it.
+const READ_BY_ALL: u8 = 3;
+
+/// Kinds of requests. Those of a kind share a limit, and of those that wait for it the last one counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// [`ToParent::Locked`].
+    Locked,
+    /// [`ToParent::Resolve`].
+    Resolve,
+    /// [`ToParent::Endpoint`].
+    Endpoint,
+    /// [`ToParent::Floor`].
+    Floor,
+    /// [`ToParent::OpenDevice`].
+    OpenDevice,
+    /// [`ToParent::LinkUp`] and [`ToParent::LinkDown`].
+    Link,
+    /// [`ToParent::PushedRoutes`].
+    PushedRoutes,
+    /// [`ToParent::State`].
+    State,
+    /// [`ToParent::Traffic`].
+    Traffic,
+    /// [`ToParent::Log`], of a level that is shown by default.
+    Log,
+    /// [`ToParent::Log`], of the levels for those who look for something.
+    Trace,
+    /// [`ToParent::KeyLog`].
+    KeyLog,
+    /// [`ToParent::Exit`].
+    Exit,
+}
+
+/// How many of a kind are let in.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rule {
+    /// A second, in the long run.
+    pub rate: f64,
+    /// At once, after a while without any.
+    pub burst: f64,
+    /// What becomes of the others.
+    pub over: Over,
+}
+
+/// What becomes of a request that is over its limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    /// It waits, in place of an earlier one of its kind.
+    Waits,
+    /// It is counted and forgotten.
+    Dropped,
+    /// The engine is told no at once.
+    Refused,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Kind; 13] = [
+        Kind::Locked,
+        Kind::Resolve,
+        Kind::Endpoint,
+        Kind::Floor,
+        Kind::OpenDevice,
+        Kind::Link,
+        Kind::PushedRoutes,
+        Kind::State,
+        Kind::Traffic,
+        Kind::Log,
+        Kind::Trace,
+        Kind::KeyLog,
+        Kind::Exit,
+    ];
+
+    /// The kind of a request.
+    pub fn of(message: &ToParent) -> Self {
+        match message {
+            ToParent::Locked { .. } => Kind::Locked,
+            ToParent::Resolve => Kind::Resolve,
+            ToParent::Endpoint { .. } => Kind::Endpoint,
+            ToParent::Floor { .. } => Kind::Floor,
+            ToParent::OpenDevice => Kind::OpenDevice,
+            ToParent::LinkUp { .. } | ToParent::LinkDown { .. } => Kind::Link,
+            ToParent::PushedRoutes { .. } => Kind::PushedRoutes,
+            ToParent::State(_) => Kind::State,
+            ToParent::Traffic(_) => Kind::Traffic,
+            ToParent::Log { verb, .. } if *verb <= READ_BY_ALL => Kind::Log,
+            ToParent::Log { .. } => Kind::Trace,
+            ToParent::KeyLog(_) => Kind::KeyLog,
+            ToParent::Exit { .. } => Kind::Exit,
+        }
+    }
+
+    /// How many of this kind are let in. What an honest engine asks for in the worst honest case stays within the burst.
+    pub fn rule(self) -> Rule {
+        let rule = |rate, burst, over| Rule { rate, burst, over };
+        match self {
+            // Once for each engine; a reload may start another.
+            Kind::Locked | Kind::OpenDevice | Kind::Exit => rule(0.1, 4.0, Over::Dropped),
+            // A process each, unless addresses are configured.
+            Kind::Resolve => rule(0.5, 10.0, Over::Waits),
+            // Look-ups of routes, and all of them read again where they depend on it.
+            Kind::Endpoint => rule(1.0, 20.0, Over::Waits),
+            // A write that waits for the disk.
+            Kind::Floor => rule(1.0, 20.0, Over::Refused),
+            // All routes read again for a full tunnel, a script, some lines of the log.
+            Kind::Link => rule(0.2, 10.0, Over::Waits),
+            // All routes read, and as many changed, with a line each, as configuration and message allow.
+            Kind::PushedRoutes => rule(0.05, 5.0, Over::Waits),
+            // The answer to a question, which anybody may ask who may use the control socket.
+            Kind::State => rule(20.0, 40.0, Over::Waits),
+            Kind::Traffic => rule(1.0, 20.0, Over::Waits),
+            // In the long run some 20 MB a day.
+            Kind::Log => rule(2.0, 200.0, Over::Dropped),
+            Kind::Trace => rule(200.0, 400.0, Over::Dropped),
+            Kind::KeyLog => rule(10.0, 100.0, Over::Dropped),
+        }
+    }
+}
+
+/// What the door says to a request.
+#[derive(Debug, PartialEq)]
+pub enum Verdict {
+    /// It is to be done.
+    Do {
+        /// The request.
+        message: ToParent,
+        /// How many of its kind were dropped since the last one that was not.
+        dropped: u64,
+    },
+    /// The engine gets this answer.
+    Answer(ToEngine),
+    /// The same, and what it asked for no honest engine asks for: why.
+    Wrong(ToEngine, String),
+    /// Nothing now.
+    Nothing,
+}
+
+/// The door of one parent.
+pub struct Door {
+    places: [Place; Kind::ALL.len()],
+}
+
+struct Place {
+    limit: Limit,
+    waiting: Option<ToParent>,
+}
+
+impl Door {
+    /// Nothing has been asked yet.
+    pub fn new(now: Instant) -> Self {
+        let place = |kind: Kind| {
+            let Rule { rate, burst, over: _ } = kind.rule();
+            Place { limit: Limit::new(rate, burst, now), waiting: None }
+        };
+        Self { places: Kind::ALL.map(place) }
+    }
+
+    /// A request comes; `floor` is the one that is on disk.
+    pub fn handle(&mut self, now: Now, floor: Option<u64>, message: ToParent) -> Verdict {
+        if let ToParent::PushedRoutes { routes } = &message
+            && routes.len() > MAX_ACCEPTED
+        {
+            return Verdict::Nothing;
+        }
+        let kind = Kind::of(&message);
+        let Place { limit, waiting } = &mut self.places[kind as usize];
+        match kind.rule().over {
+            Over::Waits => *waiting = Some(message),
+            Over::Dropped if limit.allow(now.instant) => {
+                return Verdict::Do { message, dropped: limit.take_refused() };
+            }
+            Over::Dropped => return Verdict::Nothing,
+            Over::Refused => {
+                let allowed = limit.allow(now.instant);
+                return judge(now, floor, message, allowed);
+            }
+        }
+        match take(&mut self.places[kind as usize], now.instant) {
+            Some(message) => Verdict::Do { message, dropped: 0 },
+            None => Verdict::Nothing,
+        }
+    }
+
+    /// What has waited and is let in now. To be called until it gives nothing.
+    pub fn poll(&mut self, now: Instant) -> Option<ToParent> {
+        self.places.iter_mut().find_map(|place| take(place, now))
+    }
+
+    /// When [`Door::poll`] has something to give.
+    pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
+        let waiting = self.places.iter().filter(|place| place.waiting.is_some());
+        waiting.map(|place| place.limit.free_at(now)).min()
+    }
+
+    /// The engine is gone: of what waited only its last totals still count.
+    pub fn close(&mut self) -> Option<ToParent> {
+        let totals = self.places[Kind::Traffic as usize].waiting.take();
+        self.places.iter_mut().for_each(|place| place.waiting = None);
+        totals
+    }
+}
+
+fn take(place: &mut Place, now: Instant) -> Option<ToParent> {
+    let free = place.waiting.is_some() && place.limit.free_at(now) <= now && place.limit.allow(now);
+    free.then(|| place.waiting.take()).flatten()
+}
+
+/// A floor must lie above the one before, and no further ahead than an honest peer's sids: a higher one would shut out
+/// for good what comes by the clock.
+fn judge(now: Now, floor: Option<u64>, message: ToParent, allowed: bool) -> Verdict {
+    let ToParent::Floor { time } = message else { return Verdict::Do { message, dropped: 0 } };
+    let no = ToEngine::FloorWritten { time, ok: false };
+    if time > now.wall.saturating_add(SID_CLOCK) {
+        return Verdict::Wrong(no, "it lies ahead of this host's clock".to_owned());
+    }
+    if floor.is_some_and(|floor| time <= floor) {
+        return Verdict::Wrong(no, "it is not above the one before".to_owned());
+    }
+    if allowed { Verdict::Do { message, dropped: 0 } } else { Verdict::Answer(no) }
+}
+
+#[cfg(test)]
+mod tests;
