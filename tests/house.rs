@@ -117,6 +117,15 @@ fn stray_unsafe(path: &str, text: &str) -> Vec<String> {
     bad.map(|(number, _)| format!("{path}:{number}: unsafe code outside src/sys")).collect()
 }
 
+/// Names are looked up by the resolver process, which has no rights, and nowhere else.
+fn stray_look_ups(path: &str, text: &str) -> Vec<String> {
+    if !path.starts_with("src/") || path == "src/transport/resolve.rs" || path.ends_with("/tests.rs") {
+        return Vec::new();
+    }
+    let bad = code(without_tests(text)).filter(|(_, line)| line.contains("to_socket_addrs"));
+    bad.map(|(number, _)| format!("{path}:{number}: a look-up outside the resolver")).collect()
+}
+
 fn impurities(path: &str, text: &str) -> Vec<String> {
     if !PURE.iter().any(|folder| path.starts_with(folder)) || path.ends_with("/tests.rs") {
         return Vec::new();
@@ -193,6 +202,11 @@ fn unsafe_code_is_in_src_sys_alone() {
 }
 
 #[test]
+fn names_are_looked_up_by_the_resolver_alone() {
+    judge(rust_files(), stray_look_ups);
+}
+
+#[test]
 fn the_pure_half_has_no_clock_no_descriptor_and_no_thread() {
     judge(rust_files(), impurities);
 }
@@ -263,6 +277,10 @@ fn the_rules_see_what_they_forbid() {
     let hidden = format!("let x = {} {{ f() }};", concat!("un", "safe"));
     assert_eq!(stray_unsafe("src/core/a.rs", &hidden).len(), 1);
     assert_eq!(stray_unsafe("src/sys/a.rs", &hidden).len(), 0);
+
+    let look_up = "let found = (host, 1).to_socket_addrs()?;";
+    assert_eq!(stray_look_ups("src/daemon/a.rs", look_up).len(), 1);
+    assert_eq!(stray_look_ups("src/transport/resolve.rs", look_up).len(), 0);
 
     assert_eq!(impurities("src/core/a.rs", "let now = Instant::now();").len(), 1);
     assert_eq!(impurities("src/route/plan.rs", "use std::fs;").len(), 1);

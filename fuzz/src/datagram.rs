@@ -337,7 +337,6 @@ fn settings(own: [u8; 4], peer: [u8; 4]) -> LinkSettings {
         bundle: true,
         mss_clamp: true,
         push: Vec::new(),
-        accept: Vec::new(),
         sources: None,
         path_mtu: None,
         floor: None,

@@ -366,7 +366,6 @@ fn settings(which: usize) -> LinkSettings {
         bundle: true,
         mss_clamp: true,
         push: Vec::new(),
-        accept: Vec::new(),
         sources: None,
         path_mtu: None,
         floor: None,

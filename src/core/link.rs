@@ -107,6 +107,8 @@ pub struct Link<R> {
     peer: Option<Hello>,
     /// What the peer offered last.
     routes: Vec<IpNet>,
+    /// Those of them that this host has set.
+    taken: Vec<IpNet>,
     /// Whether the peer's hello fits: frames may pass.
     agreed: bool,
     /// Whether the peer has shown that it has this end's hello as well.
@@ -197,6 +199,7 @@ impl<R: Random> Link<R> {
             validation: None,
             peer: None,
             routes: Vec::new(),
+            taken: Vec::new(),
             agreed: false,
             up: false,
             own_budget: BUDGET_BASE,

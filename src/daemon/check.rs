@@ -2,16 +2,17 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::exit::CONFIG;
 use super::preflight::{self, Loaded};
-use super::stderr;
+use super::{identity, stderr};
 
 use crate::config::{Config, Diagnostic, Remote, Severity, position};
 use crate::route::netlink::Netlink;
+use crate::transport::resolve;
 
 /// The command line of `tund check`.
 #[derive(Debug, Clone, Default)]
@@ -82,12 +83,15 @@ fn check_host(config: &Config, text: &str) -> Vec<Diagnostic> {
         Err(error) => vec![Diagnostic::warning(None, format!("this host was not looked at: {error}"))],
     };
     findings.extend(preflight::check_port(config, text));
-    findings.extend(preflight::check_names(config, text, resolve));
+    findings.extend(preflight::check_names(config, text, |remote| resolve(config, remote)));
     findings
 }
 
-fn resolve(remote: &Remote) -> std::io::Result<Vec<SocketAddr>> {
-    Ok((remote.host.as_str(), remote.port).to_socket_addrs()?.collect())
+/// Looks a remote up, without privileges and with the link's own settings for that.
+pub(super) fn resolve(config: &Config, remote: &Remote) -> std::io::Result<Vec<SocketAddr>> {
+    let identity = identity::choose(&config.run);
+    let confinement = identity.and_then(|identity| identity::confine(&config.run, identity, None));
+    resolve::ask(remote, &confinement.map_err(|fatal| std::io::Error::other(fatal.message))?)
 }
 
 /// The device of this link, in case it runs: by its name, or else the tun device that has its address.

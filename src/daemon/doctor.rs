@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -179,9 +179,8 @@ fn host(config: &Config, text: &str, running: bool, report: &mut Report) {
 fn addresses(config: &Config, report: &mut Report) -> Vec<SocketAddr> {
     let mut all = Vec::new();
     for remote in &config.remotes {
-        match (remote.host.as_str(), remote.port).to_socket_addrs() {
+        match super::check::resolve(config, remote) {
             Ok(found) => {
-                let found: Vec<_> = found.collect();
                 let shown: Vec<_> = found.iter().map(|address| address.ip().to_string()).collect();
                 if shown.iter().any(|shown| *shown != remote.host) {
                     report.add(Found::Good, "name", format!("{} is {}", remote.host, shown.join(", ")));
@@ -248,7 +247,7 @@ fn callable(config: &Config, keys: Option<Keys>, addresses: &[SocketAddr], repor
             address: *address,
             confinement: confinement.clone(),
         };
-        let answer = match socket(*address) {
+        let answer = match socket(*address, config.mark()) {
             Ok(socket) => call::call(&question, &socket),
             Err(error) => Answer::Refused(error.to_string()),
         };
@@ -257,8 +256,13 @@ fn callable(config: &Config, keys: Option<Keys>, addresses: &[SocketAddr], repor
     }
 }
 
-fn socket(to: SocketAddr) -> std::io::Result<OwnedFd> {
+/// Marked as the link's own is: a full tunnel that was left closed lets nothing else out. Whoever may not do that calls without.
+fn socket(to: SocketAddr, mark: Option<u32>) -> std::io::Result<OwnedFd> {
     let socket = UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+    if let Some(mark) = mark {
+        // It takes CAP_NET_ADMIN, which not everybody has who calls.
+        let _ = socket2::SockRef::from(&socket).set_mark(mark);
+    }
     socket.connect(to)?;
     Ok(socket.into())
 }

@@ -271,6 +271,7 @@ impl Engine {
         match message {
             ToEngine::Resolved { addresses } => self.link.handle_resolved(now(), addresses),
             ToEngine::Route { address, mtu, .. } => self.link.handle_route(now(), address, mtu),
+            ToEngine::Taken { routes } => self.link.handle_taken(routes),
             ToEngine::FloorWritten { time, ok } => self.link.handle_floor(time, ok),
             ToEngine::Device => {
                 for device in descriptors {

@@ -334,7 +334,6 @@ pub(crate) fn settings(config: &Config, floor: &Floor) -> LinkSettings {
         bundle: config.tuning.bundle,
         mss_clamp: config.tuning.mss_clamp && config.device.mode == Mode::Tun,
         push: config.push.clone(),
-        accept: config.accept.routes.clone(),
         sources: sources(config),
         path_mtu: config.tuning.path_mtu,
         floor: floor.time(),

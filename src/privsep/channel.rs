@@ -40,6 +40,7 @@ impl Message for ToEngine {
             ToEngine::Device => 1..=1,
             ToEngine::Resolved { .. }
             | ToEngine::Route { .. }
+            | ToEngine::Taken { .. }
             | ToEngine::FloorWritten { .. }
             | ToEngine::Resumed
             | ToEngine::Report

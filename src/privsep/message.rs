@@ -118,6 +118,11 @@ pub enum ToEngine {
         /// Source address the kernel would choose.
         source: Option<IpAddr>,
     },
+    /// These of the peer's routes are set now, and no others: what the parent judged is what counts.
+    Taken {
+        /// At most [`MAX_ACCEPTED`](crate::config::MAX_ACCEPTED).
+        routes: Vec<IpNet>,
+    },
     /// The floor is on disk, or could not be written.
     FloorWritten {
         /// The time asked for.
@@ -240,10 +245,7 @@ pub struct LinkSettings {
     pub mss_clamp: bool,
     /// Prefixes offered to the peer.
     pub push: Vec<IpNet>,
-    /// Prefixes within which routes of the peer are taken.
-    pub accept: Vec<IpNet>,
-    /// Inner source addresses that are taken from the peer, beside those within pushed routes that are
-    /// taken; `None`: every one.
+    /// Inner source addresses that are taken from the peer, beside those of [`ToEngine::Taken`]; `None`: every one.
     pub sources: Option<Vec<IpNet>>,
     /// Largest outer IP packet, when fixed.
     pub path_mtu: Option<u32>,

@@ -385,6 +385,8 @@ impl Parent {
                 Ok(Some((message, _))) => self.handle_request(message),
                 Ok(None) => return self.engine_gone(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // It ended with answers unread; what it said before that follows.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
                 Err(error) => {
                     self.end(BUG, format!("the engine sent what it may not send ({error}); it is ended"));
                     return self.kill_engine();

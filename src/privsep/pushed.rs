@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::message::ToEngine;
 use super::parent::Parent;
 use crate::route::accept::{self, Around, Verdict};
 use crate::route::full;
@@ -20,6 +21,8 @@ pub(super) struct Pushed {
     pub(super) offered: Vec<IpNet>,
     /// Routes that are set.
     installed: Vec<Step>,
+    /// What the engine was told of them.
+    told: Vec<IpNet>,
     /// Refused routes that have been said.
     said: Vec<IpNet>,
 }
@@ -55,6 +58,17 @@ impl Parent {
         self.changes.take_back(&go);
         let set = wanted.into_iter().filter(|step| stay.contains(step) || self.set_pushed(step)).collect();
         self.status.pushed.installed = set;
+        self.tell_taken();
+    }
+
+    /// The engine takes packets from the peer whose sources are routed to it: it has no judgement of its own.
+    fn tell_taken(&mut self) {
+        let pushed = &mut self.status.pushed;
+        let routes: Vec<_> = pushed.installed.iter().filter_map(Step::route).map(|route| route.to).collect();
+        if pushed.told != routes {
+            pushed.told.clone_from(&routes);
+            self.answer(&ToEngine::Taken { routes });
+        }
     }
 
     fn set_pushed(&mut self, step: &Step) -> bool {

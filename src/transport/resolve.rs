@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{Child, ExitCode};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Remote;
@@ -101,11 +102,38 @@ fn look_up(remotes: &[Remote]) -> Answer {
     answer
 }
 
+/// Looks one remote up for a command that waits for it, in a process of its own as ever.
+///
+/// # Errors
+/// The name does not resolve, the process fails, or it takes longer than 10 s.
+pub fn ask(remote: &Remote, confinement: &Confinement) -> io::Result<Vec<SocketAddr>> {
+    if let Some(addresses) = literal(std::slice::from_ref(remote)) {
+        return Ok(addresses);
+    }
+    let confinement = Confinement { root: None, ..confinement.clone() };
+    let running = Running::start(&confinement, std::slice::from_ref(remote))?;
+    let limit = Timespec { tv_sec: LIMIT.as_secs().cast_signed(), tv_nsec: 0 };
+    let ready = rustix::event::poll(&mut [PollFd::new(&running.channel, PollFlags::IN)], Some(&limit));
+    let answer = match ready {
+        Ok(0) => Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in 10 s")),
+        Ok(_) => running.channel.receive(),
+        Err(error) => Err(error.into()),
+    };
+    running.end();
+    let text = "the resolver process ended without an answer";
+    let (answer, _) = answer?.ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, text))?;
+    match answer.failures.first() {
+        Some(failure) => Err(io::Error::other(printable(&failure.error, 200))),
+        None => Ok(answer.addresses),
+    }
+}
+
 /// The parent's side: at most one look-up at a time.
 pub struct Resolver {
     remotes: Vec<Remote>,
     confinement: Confinement,
-    running: Option<Running>,
+    /// The process, and when it has taken too long.
+    running: Option<(Running, Instant)>,
     /// When it was last said that a name does not resolve.
     complained: Option<Instant>,
     /// Why the last look-up found nothing, or not all.
@@ -115,7 +143,6 @@ pub struct Resolver {
 struct Running {
     child: Child,
     channel: Channel<Question, Answer>,
-    deadline: Instant,
 }
 
 impl Resolver {
@@ -134,29 +161,15 @@ impl Resolver {
         if self.running.is_some() {
             return None;
         }
-        match self.spawn(now) {
+        match Running::start(&self.confinement, &self.remotes) {
             Ok(running) => {
-                self.running = Some(running);
+                self.running = Some((running, now + LIMIT));
                 None
             }
             Err(error) => {
                 self.complain(format!("cannot start the resolver: {error}"), now);
                 Some(Vec::new())
             }
-        }
-    }
-
-    fn spawn(&self, now: Instant) -> io::Result<Running> {
-        let (child, channel) = spawn(Role::Resolver)?;
-        let running = Running { child, channel, deadline: now + LIMIT };
-        let question = Question { confinement: self.confinement.clone(), remotes: self.remotes.clone() };
-        match running.channel.send(&question, &[]) {
-            // That it has ended already is found when its answer is read.
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                running.end();
-                Err(error)
-            }
-            Ok(()) | Err(_) => Ok(running),
         }
     }
 
@@ -167,17 +180,17 @@ impl Resolver {
 
     /// The descriptor whose reading wakes [`Resolver::handle_readable`].
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.running.as_ref().map(|running| running.channel.as_fd())
+        self.running.as_ref().map(|(running, _)| running.channel.as_fd())
     }
 
     /// When [`Resolver::handle_timeout`] has something to do.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.running.as_ref().map(|running| running.deadline)
+        self.running.as_ref().map(|(_, deadline)| *deadline)
     }
 
     /// The addresses found, once the process has answered; empty when it found none.
     pub fn handle_readable(&mut self, now: Instant) -> Option<Vec<SocketAddr>> {
-        let answer = match self.running.as_ref()?.channel.receive() {
+        let answer = match self.running.as_ref()?.0.channel.receive() {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
             Ok(Some((answer, _))) => answer,
             Ok(None) => self.failed("the resolver process ended without an answer"),
@@ -188,7 +201,7 @@ impl Resolver {
 
     /// Gives up on a look-up that takes too long: the empty list.
     pub fn handle_timeout(&mut self, now: Instant) -> Option<Vec<SocketAddr>> {
-        if self.running.as_ref()?.deadline > now {
+        if self.running.as_ref()?.1 > now {
             return None;
         }
         let answer = self.failed("no answer in 10 s");
@@ -204,7 +217,7 @@ impl Resolver {
     }
 
     fn finish(&mut self, mut answer: Answer, now: Instant) -> Vec<SocketAddr> {
-        if let Some(running) = self.running.take() {
+        if let Some((running, _)) = self.running.take() {
             running.end();
         }
         self.trouble = None;
@@ -234,6 +247,20 @@ impl Resolver {
 }
 
 impl Running {
+    fn start(confinement: &Confinement, remotes: &[Remote]) -> io::Result<Self> {
+        let (child, channel) = spawn(Role::Resolver)?;
+        let running = Self { child, channel };
+        let question = Question { confinement: confinement.clone(), remotes: remotes.to_vec() };
+        match running.channel.send(&question, &[]) {
+            // That it has ended already is found when its answer is read.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                running.end();
+                Err(error)
+            }
+            Ok(()) | Err(_) => Ok(running),
+        }
+    }
+
     fn end(mut self) {
         // Both fail only for a process that is gone already.
         let _ = self.child.kill();
@@ -290,7 +317,7 @@ mod tests {
         let (channel, _other) = Channel::pair().unwrap();
         let child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         let now = Instant::now();
-        resolver.running = Some(Running { child, channel, deadline: now + LIMIT });
+        resolver.running = Some((Running { child, channel }, now + LIMIT));
         assert_eq!(resolver.handle_readable(now), None);
         assert_eq!(resolver.handle_timeout(now), None);
         assert_eq!(resolver.handle_timeout(now + LIMIT), Some(Vec::new()));

@@ -30,3 +30,26 @@ fn the_port_of_the_command_line_is_that_of_the_remote_and_of_the_socket() {
     let sockets = pair.mon.run("ss -lun").unwrap();
     assert!(sockets.contains(":2222"), "{sockets}");
 }
+
+/// What only root may read is what only a process of root's could have answered from.
+#[test]
+fn commands_look_names_up_without_privileges_too() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let pair = pair();
+    let _mon = pair.start_mon(&Toml::tun_mon().handshake());
+    pair.fri.add_name("10.0.0.2", "mon.tn").unwrap();
+    let file = pair.fri.file("fri.toml", &Toml::tun_fri().handshake().top("remote = 'mon.tn:1417'").text());
+    let file = file.unwrap();
+    let names = pair.fri.path("/etc/hosts");
+    let ask =
+        |words: &[&str]| super::operation::ask(&pair.fri, &[words, &[file.to_str().unwrap()]].concat()).1;
+    std::fs::set_permissions(&names, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let (check, doctor) = (ask(&["check", "--host"]), ask(&["doctor"]));
+    assert!(check.contains("mon.tn cannot be resolved now"), "{check}");
+    assert!(doctor.contains("problem  name: mon.tn does not resolve"), "{doctor}");
+    std::fs::set_permissions(&names, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let (check, doctor) = (ask(&["check", "--host"]), ask(&["doctor"]));
+    assert!(!check.contains("resolved") && check.contains("configuration is good"), "{check}");
+    assert!(doctor.contains("ok       name: mon.tn is 10.0.0.2"), "{doctor}");
+}

@@ -306,7 +306,6 @@ fn configs(dice: &mut Dice) -> [Config; 2] {
             bundle,
             mss_clamp: true,
             push: Vec::new(),
-            accept: Vec::new(),
             sources: None,
             path_mtu: None,
             floor: None,

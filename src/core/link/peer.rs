@@ -9,7 +9,7 @@ use super::static_mode::Challenger;
 use super::{Event, Link};
 use crate::core::clock::Now;
 use crate::core::hello;
-use crate::core::lane::{Command, Under};
+use crate::core::lane::Under;
 use crate::core::limits::HELLO_ANSWER;
 use crate::core::path::{Outcome, Path, Validation};
 use crate::core::stats::Drop;
@@ -148,22 +148,7 @@ impl<R: Random> Link<R> {
     pub(super) fn set_routes(&mut self, routes: Vec<IpNet>) -> bool {
         let news = self.routes != routes;
         self.routes = routes;
-        if news && self.settings.sources.is_some() {
-            self.tell_sources();
-        }
         news
-    }
-
-    /// Tells the lane which inner source addresses are the peer's.
-    pub(super) fn tell_sources(&mut self) {
-        let sources = self.settings.sources.as_ref().map(|fixed| {
-            let taken = self
-                .routes
-                .iter()
-                .filter(|route| self.settings.accept.iter().any(|net| net.contains(*route)));
-            fixed.iter().chain(taken).copied().collect()
-        });
-        self.commands.push_back(Command::Sources(sources));
     }
 
     pub(super) fn handle_moved(&mut self, now: Now, from: Path) {

@@ -2,9 +2,11 @@
 
 use std::time::Instant;
 
+use ipnet::IpNet;
+
 use super::{Keying, Link};
 use crate::core::clock::Now;
-use crate::core::lane::Under;
+use crate::core::lane::{Command, Under};
 use crate::core::stats::Stats;
 use crate::crypto::Random;
 use crate::privsep::message::{LinkSettings, LinkState, MAX_TEXT};
@@ -36,13 +38,11 @@ impl<R: Random> Link<R> {
 
     /// Goes on with other settings. Keys, device and framing are those of the start: other ones take another link.
     pub fn handle_settings(&mut self, now: Now, settings: LinkSettings) {
-        let LinkSettings { float, keepalive, push, accept, sources, has_remote, verb, activated, .. } =
-            settings;
-        let other_sources = (&self.settings.accept, &self.settings.sources) != (&accept, &sources);
+        let LinkSettings { float, keepalive, push, sources, has_remote, verb, activated, .. } = settings;
+        let other_sources = self.settings.sources != sources;
         let other_offer = self.settings.push != push;
         let old = self.settings.clone();
-        self.settings =
-            LinkSettings { float, keepalive, push, accept, sources, has_remote, verb, activated, ..old };
+        self.settings = LinkSettings { float, keepalive, push, sources, has_remote, verb, activated, ..old };
         if other_sources {
             self.tell_sources();
         }
@@ -53,6 +53,21 @@ impl<R: Random> Link<R> {
             self.send_hello(endpoint, Under::Current);
         }
         self.schedule_hello(now.instant);
+    }
+
+    /// These of the peer's routes are set on this host: sources within them are the peer's.
+    pub fn handle_taken(&mut self, routes: Vec<IpNet>) {
+        if self.taken != routes {
+            self.taken = routes;
+            self.tell_sources();
+        }
+    }
+
+    /// Tells the lane which inner source addresses are the peer's.
+    fn tell_sources(&mut self) {
+        let fixed = self.settings.sources.as_ref();
+        let sources = fixed.map(|fixed| fixed.iter().chain(&self.taken).copied().collect());
+        self.commands.push_back(Command::Sources(sources));
     }
 
     /// New traffic keys now, as if the old ones were used up.

@@ -334,7 +334,10 @@ fn routes_of_the_peer_are_set_within_what_is_accepted_and_withdrawn() {
         let offer =
             "172.16.5.0/24 192.0.2.0/24 10.0.0.0/24 10.0.0.0/16 172.20.0.0/16 172.21.0.0/16 0.0.0.0/0";
         tell(engine, ToParent::PushedRoutes { routes: nets(offer) });
-        wait_until(|| ip("route show").1.contains("172.20.0.0/16"));
+        // The judgement is told to the engine, which has none.
+        let taken = nets("172.16.5.0/24 10.0.0.0/16 172.20.0.0/16");
+        assert_eq!(receive(engine).0, ToEngine::Taken { routes: taken });
+        assert!(ip("route show").1.contains("172.20.0.0/16"));
         let routes = ip("route show").1;
         assert!(routes.contains("172.16.5.0/24 via 192.168.86.18 dev tun0"), "{routes}");
         assert!(routes.contains("10.0.0.0/16 via 192.168.86.18 dev tun0"), "named itself: {routes}");
@@ -454,7 +457,6 @@ fn settings() -> LinkSettings {
         bundle: true,
         mss_clamp: true,
         push: Vec::new(),
-        accept: Vec::new(),
         sources: None,
         path_mtu: None,
         floor: None,
