@@ -46,7 +46,7 @@ pub const RUNTIME: Kind =
 /// # Errors
 /// Another user can change what is there. Who is not root is not stopped by that where there is a substitute.
 pub fn make(kind: Kind, configured: Option<&Path>, name: &str) -> Result<Option<Directory>, Fatal> {
-    let candidates = candidates(kind, configured, |variable| std::env::var_os(variable));
+    let candidates = candidates(kind, configured, |variable| std::env::var_os(variable), is_own);
     let (mut problem, mut refused) = (None, None);
     for candidate in candidates {
         match Directory::make(&candidate, &leaf(name)) {
@@ -82,7 +82,18 @@ fn leaf(name: &str) -> String {
     format!("{name}-{}", namespace())
 }
 
-fn candidates(kind: Kind, configured: Option<&Path>, env: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
+/// Whether this user owns it, and is not root.
+fn is_own(path: &Path) -> bool {
+    let own = rustix::process::geteuid();
+    !own.is_root() && std::fs::symlink_metadata(path).is_ok_and(|found| found.uid() == own.as_raw())
+}
+
+fn candidates(
+    kind: Kind,
+    configured: Option<&Path>,
+    env: impl Fn(&str) -> Option<OsString>,
+    is_own: impl Fn(&Path) -> bool,
+) -> Vec<PathBuf> {
     if let Some(list) = env(kind.variable).filter(|list| !list.is_empty()) {
         // systemd joins several with colons; the first is this unit's own.
         return std::env::split_paths(&list).take(1).collect();
@@ -92,7 +103,10 @@ fn candidates(kind: Kind, configured: Option<&Path>, env: impl Fn(&str) -> Optio
     }
     let session = env("XDG_RUNTIME_DIR").filter(|directory| !directory.is_empty());
     let session = session.map(|directory| Path::new(&directory).join("tund"));
-    [PathBuf::from(kind.fallback)].into_iter().chain(session).collect()
+    let fallback = PathBuf::from(kind.fallback);
+    // The units' user may start links otherwise as well, by inetd for one.
+    let units = Some(fallback.join(UNITS)).filter(|units| is_own(units));
+    [fallback].into_iter().chain(units).chain(session).collect()
 }
 
 /// A directory that a link has.
@@ -113,7 +127,7 @@ pub struct Existing {
 /// # Errors
 /// Another user can change what is there, so that nobody knows whose link it is.
 pub fn existing(kind: Kind, configured: Option<&Path>) -> Result<Vec<Existing>, Fatal> {
-    let mut bases = candidates(kind, None, |variable| std::env::var_os(variable));
+    let mut bases = candidates(kind, None, |variable| std::env::var_os(variable), |_| false);
     bases.extend(configured.map(Path::to_owned));
     bases.dedup();
     let mut found = Vec::new();
@@ -252,13 +266,16 @@ mod tests {
     fn systemds_directory_comes_first_then_the_configured_one() {
         let systemd = |variable: &str| (variable == "STATE_DIRECTORY").then(|| OsString::from("/a/b:/c"));
         let nothing = |_: &str| None;
+        let nobodys = |_: &Path| false;
         let session = |variable: &str| (variable == "XDG_RUNTIME_DIR").then(|| OsString::from("/run/user/7"));
         let configured = Some(Path::new("/srv/state"));
         let paths = |list: &[&str]| list.iter().map(PathBuf::from).collect::<Vec<_>>();
-        assert_eq!(candidates(STATE, configured, systemd), paths(&["/a/b"]));
-        assert_eq!(candidates(STATE, configured, session), paths(&["/srv/state"]));
-        assert_eq!(candidates(STATE, None, nothing), paths(&["/var/lib/tund"]));
-        assert_eq!(candidates(RUNTIME, None, session), paths(&["/run/tund", "/run/user/7/tund"]));
+        assert_eq!(candidates(STATE, configured, systemd, nobodys), paths(&["/a/b"]));
+        assert_eq!(candidates(STATE, configured, session, nobodys), paths(&["/srv/state"]));
+        assert_eq!(candidates(STATE, None, nothing, nobodys), paths(&["/var/lib/tund"]));
+        assert_eq!(candidates(RUNTIME, None, session, nobodys), paths(&["/run/tund", "/run/user/7/tund"]));
+        let found = candidates(RUNTIME, None, session, |path| path == Path::new("/run/tund/units"));
+        assert_eq!(found, paths(&["/run/tund", "/run/tund/units", "/run/user/7/tund"]));
     }
 
     #[test]
@@ -266,7 +283,10 @@ mod tests {
         let scratch = Scratch::new();
         let made = make(STATE, Some(&scratch.path().join("deep/state")), "link").unwrap().unwrap();
         assert_eq!(made.path(), scratch.path().join(format!("deep/state/link-{}", namespace())));
-        assert_eq!(std::fs::metadata(made.path()).unwrap().permissions().mode() & 0o777, 0o700);
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(made.path()), 0o700);
+        // The units' user may have his below it.
+        assert_eq!(mode(made.path().parent().unwrap()) & !0o022, 0o755);
         assert!(make(STATE, Some(Path::new("/proc/absent")), "link").unwrap().is_none());
     }
 

@@ -33,12 +33,12 @@ impl AsFd for Directory {
 }
 
 impl Directory {
-    /// Opens the directory `name` below `base`, and makes what is not there, with mode 0700. It must be this user's or
-    /// root's, nobody else's to write, and no link.
+    /// Opens the directory `name` below `base`, and makes what is not there, `name` with mode 0700, others with
+    /// 0755: they may be other links' too. It must be this user's or root's, nobody else's to write, and no link.
     pub fn make(base: &Path, name: &str) -> Result<Self, Refusal> {
-        let base = walk(base, &Trusted::here(), true)?;
+        let base = walk(base, &Trusted::here(), Some(Mode::from_raw_mode(0o755)))?;
         base.is_directory()?;
-        let place = base.down(OsStr::new(name), true)?;
+        let place = base.down(OsStr::new(name), Some(Mode::RWXU))?;
         place.is_own_directory()?;
         Ok(place.into())
     }
@@ -48,7 +48,7 @@ impl Directory {
         let path = std::path::absolute(path).map_err(|error| Refusal::system(path, error))?;
         let no_name = || Refusal::system(&path, io::ErrorKind::IsADirectory);
         let name = path.file_name().ok_or_else(no_name)?.to_owned();
-        let place = walk(path.parent().unwrap_or(Path::new("/")), &Trusted::here(), false)?;
+        let place = walk(path.parent().unwrap_or(Path::new("/")), &Trusted::here(), None)?;
         place.is_directory()?;
         Ok((place.into(), name))
     }

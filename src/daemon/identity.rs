@@ -1,6 +1,5 @@
 //! Which user the engine becomes.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::thread::CapabilitySet;
@@ -8,6 +7,7 @@ use rustix::thread::CapabilitySet;
 use super::directories;
 use super::directory::Directory;
 use super::exit::{CONFIG, Fatal, PRIVILEGE};
+use super::trust;
 use crate::config::{Config, Run, Sandbox};
 use crate::privsep::message::{Confinement, Identity};
 
@@ -106,19 +106,11 @@ pub fn confine(run: &Run, identity: Identity, runtime: Option<&Directory>) -> Re
 
 /// Why nobody should be locked into `directory`.
 fn root_problem(directory: &Path) -> Option<String> {
-    let found = match std::fs::metadata(directory) {
-        Ok(found) => found,
-        Err(error) => return Some(format!("cannot be used ({error})")),
-    };
-    let own = rustix::process::geteuid().as_raw();
-    let problem = match std::fs::read_dir(directory).map(|mut entries| entries.next().is_none()) {
-        Err(error) => return Some(format!("cannot be read ({error})")),
-        Ok(false) => "is not empty",
-        Ok(true) if ![0, own].contains(&found.uid()) => "belongs to another user",
-        Ok(true) if found.mode() & 0o022 != 0 => "can be written by others",
-        Ok(true) => return None,
-    };
-    Some(problem.to_owned())
+    match std::fs::read_dir(directory).map(|mut entries| entries.next().is_none()) {
+        Err(error) => Some(format!("cannot be read ({error})")),
+        Ok(false) => Some("is not empty".to_owned()),
+        Ok(true) => trust::judge_own(directory).err().map(|refusal| format!("is not safe ({refusal})")),
+    }
 }
 
 fn may_change_root() -> bool {
@@ -264,12 +256,19 @@ mod tests {
         };
         assert_eq!(root_problem(&directory("fine", 0o555)), None);
         let problem = |path: &Path| root_problem(path).unwrap();
-        assert_eq!(problem(&directory("open", 0o777)), "can be written by others");
+        let open = directory("open", 0o1777);
+        let expected = format!("is not safe ({} can be changed by anyone (uid ", open.display());
+        assert!(problem(&open).starts_with(&expected), "{}", problem(&open));
+        // Whoever may exchange a directory on the way could have filled another one.
+        std::fs::create_dir(open.join("fine")).unwrap();
+        assert_eq!(root_problem(&open.join("fine")), None);
+        std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(problem(&open.join("fine")).starts_with(&expected));
         let full = directory("full", 0o755);
         std::fs::write(full.join("file"), "").unwrap();
         assert_eq!(problem(&full), "is not empty");
         assert!(problem(&full.join("file")).starts_with("cannot be read"));
-        assert!(problem(&scratch.path().join("absent")).starts_with("cannot be used"));
+        assert!(problem(&scratch.path().join("absent")).starts_with("cannot be read"));
     }
 
     fn everyone() -> String {

@@ -18,7 +18,7 @@ use super::identity::is_mapped;
 /// Most symbolic links on the way, as in path_resolution(7).
 const MAX_LINKS: u32 = 40;
 /// How often a directory that vanishes is made again.
-const MAX_ATTEMPTS: u32 = 100;
+const MAX_ATTEMPTS: usize = 100;
 
 /// Why a path is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -176,7 +176,12 @@ impl Trusted {
 
 /// Judges what `path` leads to, and every directory and link on the way.
 pub fn judge(path: &Path) -> Result<(), Refusal> {
-    walk(path, &Trusted::here(), false).map(drop)
+    walk(path, &Trusted::here(), None).map(drop)
+}
+
+/// Judges the directory that `path` leads to, which nobody but root and this user may change, and all on the way.
+pub fn judge_own(path: &Path) -> Result<(), Refusal> {
+    walk(path, &Trusted::here(), None)?.is_own_directory()
 }
 
 /// A place that a path leads to, opened with O_PATH.
@@ -189,8 +194,8 @@ pub(super) struct Place {
     pub(super) path: PathBuf,
 }
 
-/// Follows `path` and judges each part; with `make` directories that are not there are made, with mode 0700.
-pub(super) fn walk(path: &Path, trusted: &Trusted, make: bool) -> Result<Place, Refusal> {
+/// Follows `path` and judges each part; with `make` directories that are not there are made, with this mode.
+pub(super) fn walk(path: &Path, trusted: &Trusted, make: Option<Mode>) -> Result<Place, Refusal> {
     let path = std::path::absolute(path).map_err(|error| Refusal::system(path, error))?;
     let mut place = Place::root()?;
     trusted.judge(&place.stat()?, &place.path)?;
@@ -250,17 +255,17 @@ impl Place {
         Ok(Self { fd, parent, path })
     }
 
-    pub(super) fn down(&self, name: &OsStr, make: bool) -> Result<Self, Refusal> {
+    pub(super) fn down(&self, name: &OsStr, make: Option<Mode>) -> Result<Self, Refusal> {
         let path = self.path.join(name);
         let failed = |error| Refusal::system(&path, error);
         let look = |follow: OFlags| rustix::fs::openat(&self.fd, name, LOOK | follow, Mode::empty());
         let mut found = look(OFlags::NOFOLLOW);
         // A link that ends removes its directory, perhaps between making and opening it here.
-        for _ in 0..MAX_ATTEMPTS {
-            if !make || !matches!(found, Err(Errno::NOENT)) {
+        for mode in make.iter().cycle().take(MAX_ATTEMPTS) {
+            if !matches!(found, Err(Errno::NOENT)) {
                 break;
             }
-            match rustix::fs::mkdirat(&self.fd, name, Mode::RWXU) {
+            match rustix::fs::mkdirat(&self.fd, name, *mode) {
                 Ok(()) | Err(Errno::EXIST) => found = look(OFlags::NOFOLLOW),
                 Err(error) => return Err(failed(error)),
             }

@@ -99,6 +99,7 @@ enum Trouble {
     NoFile,
     Owner(u32),
     Open(u32),
+    Way(Refusal),
     TooLong,
     NotText,
     Malformed(KeyError),
@@ -130,6 +131,9 @@ impl NamedKey {
         let guarded = allow_open || self.name == "credential";
         let trusted = Trusted::here();
         check_metadata(&before, guarded, &trusted)?;
+        if !guarded {
+            trust::judge(path).map_err(Trouble::Way)?;
+        }
         let mut file = File::open(path).map_err(Trouble::of)?;
         check_metadata(&file.metadata().map_err(Trouble::of)?, guarded, &trusted)?;
         // The capacity is never outgrown: a buffer left behind would keep a copy of the key.
@@ -196,6 +200,10 @@ impl Trouble {
                 format!(
                     "`chmod 600 {path}`, and make a new key if others can have read it; or --allow-open-keys"
                 ),
+            ),
+            Trouble::Way(refusal) => (
+                format!("key file {path} can be exchanged: {refusal}"),
+                format!("{}; or --allow-open-keys", after_a_look(refusal)),
             ),
             Trouble::TooLong => (
                 format!("key file {path} is longer than {LONGEST_KEY} bytes"),
@@ -328,6 +336,11 @@ mod tests {
         std::os::unix::fs::symlink("real.key", scratch.0.join("static.key")).unwrap();
         check("is open to others (mode 0602)");
         std::fs::remove_file(scratch.0.join("static.key")).unwrap();
+        std::fs::remove_file(scratch.0.join("real.key")).unwrap();
+        scratch.file("static.key", 0o600, key.as_bytes());
+        set_permissions(&scratch.0, Permissions::from_mode(0o777)).unwrap();
+        check(&format!("can be exchanged: {} can be changed by anyone", scratch.0.display()));
+        set_permissions(&scratch.0, Permissions::from_mode(0o755)).unwrap();
         scratch.file("static.key", 0o600, "-----BEGIN OpenVPN Static key V1-----\n");
         check("tund genkey");
         scratch.file("static.key", 0o600, "abc\n");
@@ -406,7 +419,7 @@ mod tests {
         scratch.file("static.key", 0o600, keyfile::format_secret(&[7; 32]).as_bytes());
         let config = scratch.config(TEXT);
         let check = |message: &str| {
-            let (severity, found, place) = only(&check_files(&config, TEXT, false), TEXT);
+            let (severity, found, place) = only(&check_files(&config, TEXT, true), TEXT);
             assert_eq!((severity, place.as_str()), (Severity::Error, "[\"hook\", \"x\"]"));
             assert!(found.contains(message), "{found}");
         };
@@ -419,7 +432,7 @@ mod tests {
         set_permissions(&scratch.0, Permissions::from_mode(0o777)).unwrap();
         check(&format!("but {} can be changed by anyone", scratch.0.display()));
         set_permissions(&scratch.0, Permissions::from_mode(0o1777)).unwrap();
-        assert_eq!(check_files(&config, TEXT, false), [], "in a sticky directory");
+        assert_eq!(check_files(&config, TEXT, true), [], "in a sticky directory");
         let nobody = |name: &str, uid: u32| {
             assert!(
                 rustix::process::geteuid().is_root(),
