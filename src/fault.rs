@@ -22,8 +22,10 @@ pub enum Fault {
     PathNotValidated,
     /// The same sid is drawn again, so that its counters repeat.
     SidDrawnTwice,
-    /// Sids are taken by their time whatever the floor is.
-    FloorIgnored,
+    /// A sid is taken for a hello that names one of this end's, whatever was sealed before that hello.
+    TakenFromZero,
+    /// A sid that was live is taken again.
+    TakenAgain,
     /// Frames pass before a hello fits.
     HelloNotRequired,
     /// A frame begun before a gap is finished after it.
@@ -44,12 +46,12 @@ pub enum Fault {
     AnswerKept,
     /// A silence on a session brings no new call.
     NoCallAfterSilence,
-    /// A control message of a sid that is not live is taken as if it were.
-    ChallengeNotRequired,
+    /// A sid is taken for a hello that names none of this end's.
+    NamingNotRequired,
 }
 
 impl Fault {
-    pub const ALL: [Fault; 20] = [
+    pub const ALL: [Fault; 21] = [
         Fault::WindowOffByOne,
         Fault::TagUnchecked,
         Fault::HeaderUncovered,
@@ -58,7 +60,8 @@ impl Fault {
         Fault::SlotReused,
         Fault::PathNotValidated,
         Fault::SidDrawnTwice,
-        Fault::FloorIgnored,
+        Fault::TakenFromZero,
+        Fault::TakenAgain,
         Fault::HelloNotRequired,
         Fault::GapIgnored,
         Fault::InitiationRepeated,
@@ -69,7 +72,7 @@ impl Fault {
         Fault::UsedSessionForgotten,
         Fault::AnswerKept,
         Fault::NoCallAfterSilence,
-        Fault::ChallengeNotRequired,
+        Fault::NamingNotRequired,
     ];
 }
 

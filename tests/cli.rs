@@ -20,7 +20,6 @@ file = "static.key"
 address = "192.168.86.81"
 peer = "192.168.86.18"
 [run]
-state-dir = "state"
 runtime-dir = "run"
 verb = 3
 "#;

@@ -289,12 +289,11 @@ fn run() -> impl Strategy<Value = Run> {
     let directory = || option::of(path().prop_map(Into::into));
     let sandbox = proptest::sample::select(vec![Sandbox::Auto, Sandbox::Require, Sandbox::Off]);
     let log = option::of(proptest::sample::select(vec![LogTo::Stderr, LogTo::Syslog, LogTo::Journal]));
-    (name(), name(), directory(), directory(), 0u8..=9, directory(), sandbox, log).prop_map(
-        |(user, group, runtime_dir, state_dir, verb, chroot, sandbox, log)| Run {
+    (name(), name(), directory(), 0u8..=9, directory(), sandbox, log).prop_map(
+        |(user, group, runtime_dir, verb, chroot, sandbox, log)| Run {
             user,
             group,
             runtime_dir,
-            state_dir,
             verb,
             chroot,
             sandbox,
@@ -391,7 +390,6 @@ fn write_running(text: &mut String, config: &Config) {
     maybe(text, "user", config.run.user.as_deref().map(string));
     maybe(text, "group", config.run.group.as_deref().map(string));
     maybe(text, "runtime-dir", config.run.runtime_dir.as_ref().map(|p| string(p.to_str().unwrap())));
-    maybe(text, "state-dir", config.run.state_dir.as_ref().map(|p| string(p.to_str().unwrap())));
     line(text, "verb", config.run.verb);
     maybe(text, "chroot", config.run.chroot.as_ref().map(|p| string(p.to_str().unwrap())));
     let sandbox = match config.run.sandbox {

@@ -115,7 +115,7 @@ TOML
         tund --config fri.toml --daemon
         tund down fri
         dpkg -P tund >/dev/null
-        for left in /usr/sbin/tund /var/lib/tund /run/tund /usr/share/doc/tund /usr/lib/systemd/system/tund@.service; do
+        for left in /usr/sbin/tund /run/tund /usr/share/doc/tund /usr/lib/systemd/system/tund@.service; do
             [ ! -e "$left" ] || { echo "left: $left"; exit 1; }
         done
         [ -e /etc/tund/fri.toml ] && [ -e /etc/tund/fri.key ]

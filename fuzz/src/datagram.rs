@@ -16,13 +16,12 @@ use tund::crypto::aead::TAG;
 use tund::crypto::keys::LinkKeys;
 use tund::privsep::message::{LinkSettings, MAX_TEXT};
 use tund::wire::control::{self, Hello, Message};
-use tund::wire::datagram::{Framing, Header, Kind};
+use tund::wire::datagram::{Framing, Header, Kind, SID};
 
 use crate::script::{Script, beginning};
 
-/// Some day in 2026, in microseconds, and the length of one.
+/// Some day in 2026, in microseconds.
 const WALL: u64 = 1_790_000_000_000_000;
-const DAY: u64 = 86_400_000_000;
 /// The peer draws sids this often, in microseconds.
 const DRAWN: u64 = 10_000_000;
 const CIPHER: Cipher = Cipher::ChaCha20Poly1305;
@@ -36,9 +35,7 @@ pub fn datagram(data: &[u8]) {
 
 fn run(data: &[u8]) -> End {
     let mut script = Script(data);
-    let state = script.byte();
-    let floor = (state & 1 == 0).then_some(WALL - DAY);
-    let mut end = End::new(floor, state & 2 == 0);
+    let mut end = End::new();
     while !script.is_over() {
         let from = SocketAddr::from(([198, 51, 100, 1 + script.byte() % 3], 1417));
         match script.byte() % 8 {
@@ -60,7 +57,6 @@ struct End {
     lane: Lane,
     link: Link<Zigzag>,
     now: Now,
-    floors_are_written: bool,
     out: Out,
     record: Vec<Vec<u8>>,
 }
@@ -70,6 +66,8 @@ struct Out {
     frames: usize,
     sent: usize,
     nonces: BTreeSet<([u8; 16], u32)>,
+    /// The sid that was sent under last.
+    own: Option<[u8; SID]>,
     /// The last one that was sent.
     challenge: [u8; 16],
     /// The number of the last ping that was sent.
@@ -87,11 +85,10 @@ impl Sink for Out {
         self.sent += 1;
         let (sid, header, body) = open(&self.keys, datagram);
         assert!(self.nonces.insert((sid.0, header.counter)), "one nonce for two datagrams");
+        self.own = Some(sid.0);
         if header.kind == Kind::Control {
             match control::decode(&body) {
-                Ok(Some(Message::Challenge { challenge } | Message::Path { challenge })) => {
-                    self.challenge = challenge;
-                }
+                Ok(Some(Message::Path { challenge })) => self.challenge = challenge,
                 Ok(Some(Message::Ping { n, .. })) => self.ping = Some(n),
                 sent => assert!(matches!(sent, Ok(Some(_))), "what is sent must be sound"),
             }
@@ -108,7 +105,7 @@ impl Sink for Out {
 impl Out {
     fn new(keys: Arc<LinkKeys>) -> Self {
         let (nonces, notices) = (BTreeSet::new(), VecDeque::new());
-        Self { keys, frames: 0, sent: 0, nonces, challenge: [0; 16], ping: None, notices }
+        Self { keys, frames: 0, sent: 0, nonces, own: None, challenge: [0; 16], ping: None, notices }
     }
 }
 
@@ -123,7 +120,7 @@ impl Random for Zigzag {
 }
 
 impl End {
-    fn new(floor: Option<u64>, floors_are_written: bool) -> Self {
+    fn new() -> Self {
         let keys = Arc::new(LinkKeys::new(&[42; 32]));
         let lane = Lane::new(lane::Settings {
             keys: keys.clone(),
@@ -137,10 +134,9 @@ impl End {
             inner: Inner::routed(MTU, true, Vec::new()),
         });
         let now = Now { instant: beginning(), wall: WALL };
-        let settings = LinkSettings { floor, ..settings([10, 0, 0, 1], [10, 0, 0, 2]) };
-        let link = Link::new(settings, keys.clone(), now, Zigzag(0));
+        let link = Link::new(settings([10, 0, 0, 1], [10, 0, 0, 2]), keys.clone(), now, Zigzag(0));
         let out = Out::new(keys.clone());
-        let mut end = Self { keys, lane, link, now, floors_are_written, out, record: Vec::new() };
+        let mut end = Self { keys, lane, link, now, out, record: Vec::new() };
         end.settle();
         end
     }
@@ -178,30 +174,31 @@ impl End {
 
     /// A hello that fits, so that frames pass from here on.
     fn fitting_hello(&mut self, from: SocketAddr, script: &mut Script<'_>) {
-        let hello = hello::own(&settings([10, 0, 0, 2], [10, 0, 0, 1]), 1463, script.byte() & 1 == 1);
-        let (sid, counter) = (self.sid(script), script.number().into());
-        self.control_under(from, &Message::Hello(hello.clone()), sid, counter);
-        // What else it takes until the link is up, out of the way of what the script sends.
-        let sid = Sid::new(&self.keys, sid.time().wrapping_add(1), [9; 4]);
-        if let Some(n) = self.out.ping {
-            self.control_under(from, &Message::Pong { n, received: 1 }, sid, 0);
-            self.control_under(from, &Message::Hello(Hello { seen: true, ..hello }), sid, 1);
+        let seen = script.byte() & 1 == 1;
+        let (sid, counter) = (self.sid(script), u32::from(script.number()));
+        // What else it takes until the link is up, out of the way of what the script sends: this end says whom to name.
+        let other = Sid::new(&self.keys, sid.time().wrapping_sub(1), [9; 4]);
+        for at in 0..2 {
+            self.control_under(from, &Message::Hello(self.hello(seen)), other, at);
         }
+        if let Some(n) = self.out.ping {
+            self.control_under(from, &Message::Pong { n, received: 1 }, other, 2);
+            self.control_under(from, &Message::Hello(self.hello(true)), other, 3);
+        }
+        self.control_under(from, &Message::Hello(self.hello(seen)), sid, counter);
     }
 
-    /// The reply to the last challenge, of whatever sort it was.
+    /// What the peer says of itself, and of what this end sent last.
+    fn hello(&self, seen: bool) -> Hello {
+        let hello = hello::own(&settings([10, 0, 0, 2], [10, 0, 0, 1]), 1463, seen);
+        Hello { heard: self.out.own, padding: 300, ..hello }
+    }
+
+    /// The reply to the last challenge.
     fn answer(&mut self, from: SocketAddr, script: &mut Script<'_>) {
-        let challenge = self.out.challenge;
-        let reply = match script.byte() & 1 {
-            0 => Message::ChallengeReply { challenge },
-            _ => Message::PathReply { challenge },
-        };
-        self.control(from, &reply, script);
-    }
-
-    fn control(&mut self, from: SocketAddr, message: &Message, script: &mut Script<'_>) {
+        let reply = Message::PathReply { challenge: self.out.challenge };
         let (sid, counter) = (self.sid(script), script.number().into());
-        self.control_under(from, message, sid, counter);
+        self.control_under(from, &reply, sid, counter);
     }
 
     fn control_under(&mut self, from: SocketAddr, message: &Message, sid: Sid, counter: u32) {
@@ -287,7 +284,6 @@ impl End {
 
     fn handle_event(&mut self, event: Event) {
         match event {
-            Event::Floor(time) => self.link.handle_floor(time, self.floors_are_written),
             Event::Endpoint(address) => self.link.handle_route(self.now, address, Some(1500)),
             Event::Log { text, .. } => is_one_line(&text),
             Event::Down { reason } => is_one_line(&reason),
@@ -339,8 +335,6 @@ fn settings(own: [u8; 4], peer: [u8; 4]) -> LinkSettings {
         push: Vec::new(),
         sources: None,
         path_mtu: None,
-        floor: None,
-        floor_writable: true,
         verb: 3,
         activated: false,
     }
@@ -358,11 +352,9 @@ mod tests {
         let frames = run(include_bytes!("../corpus/datagram/hello-and-frames"));
         assert!(frames.link.is_up());
         assert_eq!(frames.out.frames, 3);
-        let proven = run(include_bytes!("../corpus/datagram/no-floor-challenged"));
-        assert_eq!(proven.count(Drop::Stale), 0);
-        assert_eq!(proven.count(Drop::NotAgreed), 1, "the frame after the reply was opened");
-        let old = run(include_bytes!("../corpus/datagram/old-sid-challenged"));
-        assert_eq!(old.count(Drop::Stale), 0);
+        let unknown = run(include_bytes!("../corpus/datagram/unknown-sids"));
+        assert!(unknown.out.sent > 0, "this end presents itself");
+        assert_eq!((unknown.out.frames, unknown.count(Drop::RateLimited)), (0, 1));
         assert!(!run(include_bytes!("../corpus/datagram/bye")).link.is_up());
         assert!(!run(include_bytes!("../corpus/datagram/silence")).link.is_up());
         assert_eq!(run(include_bytes!("../corpus/datagram/stranger")).count(Drop::Stranger), 1);

@@ -320,7 +320,7 @@ impl End {
             } else if let Some(command) = self.link.poll_command() {
                 match &command {
                     Command::Prepare(_, key) => self.out.own.push(key.clone()),
-                    Command::Receive(key) => self.receive.push(key.clone()),
+                    Command::Receive { key, .. } => self.receive.push(key.clone()),
                     _ => {}
                 }
                 self.lane.handle_command(now.instant, command, &mut self.out);
@@ -331,7 +331,7 @@ impl End {
                     Event::Log { text, .. } | Event::Down { reason: text } => {
                         assert!(text.len() <= MAX_TEXT && !text.contains(char::is_control), "{text:?}");
                     }
-                    Event::Floor(_) | Event::Up { .. } | Event::Routes(_) => {}
+                    Event::Up { .. } | Event::Routes(_) => {}
                 }
             } else {
                 return;
@@ -368,8 +368,6 @@ fn settings(which: usize) -> LinkSettings {
         push: Vec::new(),
         sources: None,
         path_mtu: None,
-        floor: None,
-        floor_writable: true,
         verb: 3,
         activated: false,
     }

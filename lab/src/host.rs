@@ -223,16 +223,14 @@ impl Host {
         Process::spawn(format!("{}: {program}", self.name), command)
     }
 
-    /// Starts tund from `program` with a configuration file and further arguments. Its run and state
-    /// directories are the host's own, so a later start on the same host finds them again.
+    /// Starts tund from `program` with a configuration file and further arguments. Its runtime
+    /// directory is the host's own, so a later start on the same host finds it again.
     pub fn tund(&self, program: &Path, config: &Path, arguments: &[&str]) -> Result<Process, Error> {
         let mut command = self.command(program);
         command.arg("--config").arg(config).args(arguments);
-        for (variable, name) in [("RUNTIME_DIRECTORY", "run"), ("STATE_DIRECTORY", "state")] {
-            let dir = self.dir.join(name);
-            fs::create_dir_all(&dir).at(dir.display())?;
-            command.env(variable, dir);
-        }
+        let run = self.dir.join("run");
+        fs::create_dir_all(&run).at(run.display())?;
+        command.env("RUNTIME_DIRECTORY", run);
         Process::spawn(format!("{}: tund", self.name), command)
     }
 

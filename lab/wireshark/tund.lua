@@ -202,11 +202,11 @@ end
 
 -- Control messages (PROTOCOL.md 6).
 
-local MESSAGES = {"ping", "pong", "path", "path-reply", "challenge", "challenge-reply", "hello", "bye"}
+local MESSAGES = {"ping", "pong", "path", "path-reply", [7] = "hello", [8] = "bye"}
 local FIELDS = {
-    {[0] = "n", "padding"}, {[0] = "n", "received"}, {[0] = "challenge"}, {[0] = "challenge"}, {[0] = "challenge"},
-    {[0] = "challenge"}, {[0] = "version", "mode", "mtu", "addresses", "peers", "budget", "capabilities", "name",
-    "seen", "routes"}, {[0] = "reason"},
+    {[0] = "n", "padding"}, {[0] = "n", "received"}, {[0] = "challenge"}, {[0] = "challenge"},
+    [7] = {[0] = "version", "mode", "mtu", "addresses", "peers", "budget", "capabilities", "name", "seen", "routes",
+    "heard", "padding"}, [8] = {[0] = "reason"},
 }
 
 -- A value of CBOR as words, and where the next one begins. Bodies are authentic, but may still be a faulty peer's.

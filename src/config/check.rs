@@ -287,7 +287,6 @@ fn check_run(raw: &RawRun, options: &Options, out: &mut Vec<Diagnostic>) -> Run 
         user: raw.user.value().cloned(),
         group: raw.group.value().cloned(),
         runtime_dir: check_path("run.runtime-dir", &raw.runtime_dir, options, out),
-        state_dir: check_path("run.state-dir", &raw.state_dir, options, out),
         verb: options.verb.or(verb).unwrap_or(1),
         chroot: check_path("run.chroot", &raw.chroot, options, out),
         sandbox: raw.sandbox.value().copied().unwrap_or_default(),

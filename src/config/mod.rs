@@ -118,7 +118,7 @@ pub fn locate_route(text: &str, index: usize, key: &str) -> Option<Range<usize>>
 /// A whole link, checked: every default is filled in and every cross-reference holds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// The file name without `.toml`; names the link in logs and state files.
+    /// The file name without `.toml`; names the link in logs and run-time files.
     pub name: String,
     /// Where to find the peer, in the order to try; empty: wait for the peer.
     pub remotes: Vec<Remote>,
@@ -389,8 +389,6 @@ pub struct Run {
     pub group: Option<String>,
     /// Directory of run-time files; `None`: the default search.
     pub runtime_dir: Option<PathBuf>,
-    /// Directory of lasting state; `None`: the default search.
-    pub state_dir: Option<PathBuf>,
     /// How much is said, 0 to 9, with OpenVPN's meaning.
     pub verb: u8,
     /// Root directory of the engine; `None`: an empty one in the runtime directory.

@@ -34,19 +34,7 @@ pub(super) const SCHEMA: &[(&str, &[&str])] = &[
     ("keepalive", &["interval", "timeout", "idle-exit"]),
     (
         "run",
-        &[
-            "user",
-            "group",
-            "daemon",
-            "pid-file",
-            "runtime-dir",
-            "state-dir",
-            "log",
-            "verb",
-            "chroot",
-            "sandbox",
-            "nice",
-        ],
+        &["user", "group", "daemon", "pid-file", "runtime-dir", "log", "verb", "chroot", "sandbox", "nice"],
     ),
     (
         "tuning",

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::config::Mode;
 use crate::privsep::message::LinkSettings;
-use crate::wire::control::Hello;
+use crate::wire::control::{self, Hello, Message};
 
 /// The version of PROTOCOL.md that this code speaks.
 pub const VERSION: u8 = 1;
@@ -22,7 +22,34 @@ pub fn own(settings: &LinkSettings, budget: usize, seen: bool) -> Hello {
         name: settings.name.clone(),
         seen,
         routes: settings.push.clone(),
+        heard: None,
+        padding: 0,
     }
+}
+
+/// Length of an encoded hello in bytes.
+pub fn length(hello: &Hello) -> usize {
+    let mut body = Vec::new();
+    control::encode(&Message::Hello(hello.clone()), &mut body);
+    body.len()
+}
+
+/// Leaves routes and name out where a hello would not fit into so many bytes with them. What is left out comes with
+/// the next one.
+pub fn shorten(hello: &mut Hello, room: usize) {
+    if length(hello) > room {
+        hello.routes.clear();
+    }
+    if length(hello) > room {
+        hello.name.clear();
+    }
+}
+
+/// Makes a hello so long that an answer of its kind fits into as many bytes: `length` bytes or a few more, but never shorter
+/// than it is.
+pub fn pad(hello: &mut Hello, to: usize) {
+    // The field itself takes three or four bytes.
+    hello.padding = to.saturating_sub(length(hello)).saturating_sub(4).min(control::MAX_PADDING);
 }
 
 /// Why the two ends cannot work together, in one line that names the remedy; `None` if they can.

@@ -97,7 +97,7 @@ impl Entry {
     pub fn of(settings: &Settings, command: &Command) -> Option<Self> {
         let (way, direction, key) = match command {
             Command::Prepare(_, key) => (Way::Out, settings.direction, key),
-            Command::Receive(key) => (Way::In, 1 - settings.direction, key),
+            Command::Receive { key, .. } => (Way::In, 1 - settings.direction, key),
             Command::Switch(_)
             | Command::Forget(_)
             | Command::Wipe(_)

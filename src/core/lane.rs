@@ -21,7 +21,7 @@ use crate::crypto::keys::{LinkKeys, MASK, Secret};
 use crate::wire::datagram::{Framing, Header};
 
 pub use inward::{Arrived, Inward, unmask};
-pub use orders::{Command, Key, Notice, Received, Report, Sink, Under};
+pub use orders::{Command, Key, KeyId, Name, Notice, Received, Report, Sink, Under};
 pub use outward::Outward;
 pub use train::Datagrams;
 

@@ -14,15 +14,16 @@ pub const BLOCKS_ROTATE: u64 = 1 << 33;
 /// Counters a replay window remembers: a batch of 64 KiB trains may be overtaken as a whole.
 pub const WINDOW: u32 = 8192;
 
-/// A sender of static mode draws a new sid this often, so that the floor follows the clock.
+/// A sender of static mode draws a new sid this often.
 pub const SID_LIFE: Duration = Duration::from_secs(60);
-/// A new sid is announced by a control message this long before frames use it, so that its floor is on
-/// disk when they come.
-pub const SID_ANNOUNCE: Duration = Duration::from_secs(1);
-/// The previous sid stays live this long: more than any reordering, less than anybody's patience.
-pub const SID_PREVIOUS: Duration = Duration::from_secs(10);
-/// How far a sid's time may be from the receiver's clock, in microseconds, to be taken at once.
-pub const SID_CLOCK: u64 = 120_000_000;
+/// Age at which a sid of the peer's is no longer live: as with sessions.
+pub const SID_END: Duration = Duration::from_secs(180);
+/// An own sid is retired at most this often for a sid of the peer's that was live before: longer than a round trip.
+pub const SID_RETIRE: Duration = Duration::from_secs(5);
+/// How far the clocks of the ends may be apart, in microseconds, before that is said. The link does not care.
+pub const CLOCKS_APART: u64 = 120_000_000;
+/// What comes under a sid that is not live is answered at most once in this time, for old and for newest sids.
+pub const PRESENTATION: Duration = Duration::from_secs(1);
 /// Keys of sids that are not live are derived at most this often a second, for old and for newest ones.
 pub const DERIVATIONS: u32 = 1000;
 /// Datagrams of old sids that a lane hands over in each [`OLD_EACH`], which makes [`DERIVATIONS`]: few enough to leave
@@ -30,17 +31,6 @@ pub const DERIVATIONS: u32 = 1000;
 pub const OLD: u32 = 200;
 /// See [`OLD`].
 pub const OLD_EACH: Duration = Duration::from_millis(200);
-
-/// At most one challenge in this time, for old and for newest sids.
-pub const CHALLENGE_INTERVAL: Duration = Duration::from_secs(1);
-/// A challenge is answered within this time or not at all.
-pub const CHALLENGE_LIFE: Duration = Duration::from_secs(30);
-/// Challenges that may be outstanding: two a second over a path with a round trip of seconds.
-pub const CHALLENGES: usize = 8;
-/// Sids that may wait for their floor.
-pub const PENDING_SIDS: usize = 2;
-/// Datagrams kept for a sid that waits for its floor.
-pub const PENDING_DATAGRAMS: usize = 32;
 
 /// Until the peer's hello is there, ours is repeated this often ...
 pub const HELLO_FIRST: Duration = Duration::from_secs(1);
@@ -52,9 +42,6 @@ pub const HELLO_PATIENCE: u32 = 30;
 pub const HELLO_TRIES: u32 = 3;
 /// Tries at one address before the next; with handshake keys there are five seconds between two.
 pub const REMOTE_TRIES: u32 = 2;
-/// A peer that has proven a sid, and was not heard since under one that is live, is not believed for longer
-/// to know this end's sids.
-pub const DOUBT: Duration = Duration::from_secs(2);
 /// An answer to a hello that asks for one is sent at most this often.
 pub const HELLO_ANSWER: Duration = Duration::from_millis(200);
 /// Names are looked up again this often while the peer is away.
@@ -101,7 +88,7 @@ pub const DATAGRAM_MAX: usize = 65_507;
 /// What an Ethernet frame has beyond the MTU: its header and two 802.1Q tags.
 pub const ETHERNET: usize = 14 + 8;
 
-/// Length of an initiation's datagram, drawn uniformly, in bytes.
+/// Length of an initiation's datagram, drawn uniformly, in bytes; in static mode of a hello that asks for one.
 pub const INITIATION: std::ops::RangeInclusive<usize> = 200..=600;
 /// Initiations of one call whose answers still count.
 pub const INITIATION_STATES: usize = 3;

@@ -20,7 +20,6 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 
-use super::admission::Admission;
 use super::caller::Caller;
 use super::clock::Now;
 use super::lane::{Command, Notice, Report, Under};
@@ -28,8 +27,8 @@ use super::limits::{BUDGET_BASE, OUTER_V4, OUTER_V6, REPEAT, RESOLVE};
 use super::mtu::Search;
 use super::pace::Pace;
 use super::path::{Path, Validation};
-use super::sending::Sending;
 use super::session::Sessions;
+use super::static_keys::StaticKeys;
 use super::stats::{Drop, Stats};
 use crate::crypto::Random;
 use crate::crypto::keys::LinkKeys;
@@ -41,6 +40,7 @@ use crate::wire::control::{self, Hello, Message};
 
 use idle::IDLE;
 use said::Said;
+use static_mode::StaticKeying;
 
 /// What the owner of a link must do or tell.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,8 +49,6 @@ pub enum Event {
     Resolve,
     /// Datagrams go to this address now; answer with [`Link::handle_route`].
     Endpoint(SocketAddr),
-    /// Write this floor durably; answer with [`Link::handle_floor`].
-    Floor(u64),
     /// The peer answers and fits.
     Up {
         /// Its outer address.
@@ -76,23 +74,8 @@ pub enum Event {
 
 /// Where traffic keys come from.
 enum Keying {
-    Static(Box<StaticKeys>),
+    Static(Box<StaticKeying>),
     Handshake(Box<Sessions>),
-}
-
-/// What static mode keeps of both directions' sids.
-struct StaticKeys {
-    admission: Admission,
-    sending: Sending,
-    /// When challenges of each kind were last answered.
-    replied_at: [Option<Instant>; 4],
-    /// The challenges answered last, but for those of old sids.
-    answered: VecDeque<[u8; 16]>,
-    has_spare: bool,
-    /// The number of the pings that ask whether the peer opens what is sent under the current sid.
-    asked: Option<u32>,
-    /// Whether it does.
-    proven: bool,
 }
 
 /// The control side of one link.
@@ -121,8 +104,6 @@ pub struct Link<R> {
     answer_at: Option<Instant>,
     resolve_at: Option<Instant>,
     resumed_at: Option<Instant>,
-    /// Static mode: since when the peer has proven a sid and not been heard under one that is live.
-    doubt: Option<Instant>,
     sign_at: Option<Instant>,
     /// When a call was last begun because a host said that the peer is away.
     refused_at: Option<Instant>,
@@ -147,28 +128,10 @@ pub struct Link<R> {
 impl<R: Random> Link<R> {
     /// A link in static mode that begins now: draws its first sid and looks for its peer.
     pub fn new(settings: LinkSettings, keys: Arc<LinkKeys>, now: Now, random: R) -> Self {
-        let admission = Admission::new(
-            keys.clone(),
-            settings.cipher,
-            settings.direction,
-            settings.floor,
-            settings.floor_writable,
-            now.wall,
-        );
-        let sending = Sending::new(now.instant);
-        let (replied_at, answered) = ([None; 4], VecDeque::new());
-        let keying = StaticKeys {
-            admission,
-            sending,
-            replied_at,
-            answered,
-            has_spare: false,
-            asked: None,
-            proven: false,
-        };
-        let mut link = Self::with_keying(settings, Keying::Static(Box::new(keying)), keys, now, random);
-        link.prepare_sid(now, Under::Next);
-        link.switch(Under::Next);
+        let static_keys = StaticKeys::new(keys.clone(), settings.cipher, settings.direction, now);
+        let keying = Keying::Static(Box::new(StaticKeying::new(static_keys)));
+        let mut link = Self::with_keying(settings, keying, keys, now, random);
+        link.change_sid(now);
         link
     }
 
@@ -208,7 +171,6 @@ impl<R: Random> Link<R> {
             answer_at: None,
             resolve_at: settings.has_remote.then_some(instant),
             resumed_at: None,
-            doubt: None,
             sign_at: None,
             refused_at: None,
             heard_at: instant,
@@ -243,9 +205,9 @@ impl<R: Random> Link<R> {
         self.up && self.is_known()
     }
 
-    /// Whether the peer's hello is there, and nothing says since that its keys are others.
+    /// Whether the peer's hello is there.
     fn is_known(&self) -> bool {
-        self.peer.is_some() && self.doubt.is_none()
+        self.peer.is_some()
     }
 
     /// Whether the peer answers and fits.
@@ -267,8 +229,8 @@ impl<R: Random> Link<R> {
     pub fn handle_notice(&mut self, now: Now, notice: Notice) {
         match notice {
             Notice::Unknown { sid, received } => self.handle_unknown(now, sid, received),
-            Notice::Control { from, body } => match control::decode(&body) {
-                Ok(Some(message)) => self.handle_message(now, from, message),
+            Notice::Control { from, body, under } => match control::decode(&body) {
+                Ok(Some(message)) => self.handle_message(now, from, under, message),
                 Ok(None) => {}
                 Err(_) => self.stats.drop(Drop::Malformed),
             },
@@ -304,19 +266,8 @@ impl<R: Random> Link<R> {
             self.own_budget = budget;
             self.set_ceiling(now.instant);
             if self.up {
-                self.send_hello(target, Under::Current);
+                self.send_hello(target);
             }
-        }
-    }
-
-    /// The floor is on disk, or could not be written.
-    pub fn handle_floor(&mut self, time: u64, written: bool) {
-        if !written {
-            self.log(1, "the state directory cannot be written: the peer is challenged every minute".into());
-        }
-        let Keying::Static(keying) = &mut self.keying else { return };
-        if let Some((sid, held)) = keying.admission.handle_floor(time, written) {
-            self.take_sid(sid, held);
         }
     }
 
@@ -359,7 +310,6 @@ impl<R: Random> Link<R> {
         self.replace_keys(now);
         // Asks the peer for its hello anew, under keys that this end knows.
         self.peer = None;
-        self.doubt = None;
         self.validation = None;
         self.caller.restart(now.instant);
     }
@@ -420,7 +370,6 @@ impl<R: Random> Link<R> {
         self.up = false;
         self.validation = None;
         self.peer = None;
-        self.doubt = None;
         self.answer_at = None;
         self.set_agreed(false);
         self.events.push_back(Event::Down { reason });

@@ -5,7 +5,6 @@
 //! a lane [`lane::Command`]s, a lane tells the link [`lane::Notice`]s, and whoever owns both carries
 //! them across.
 
-pub mod admission;
 pub mod caller;
 pub mod clock;
 pub mod fair;
@@ -20,13 +19,13 @@ pub mod pace;
 pub mod path;
 pub mod replay;
 pub mod seen;
-pub mod sending;
 pub mod session;
 pub mod sid;
 #[cfg(test)]
 #[path = "../../tests/sim/mod.rs"]
 mod sim;
 pub mod standing;
+pub mod static_keys;
 pub mod stats;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,9 @@ use std::time::Instant;
 
 use super::limits::{PATH_INTERVAL, PATH_LIFE};
 
+/// Length of the control message that asks a path for a proof, in bytes.
+pub const QUESTION: usize = 20;
+
 /// A way to the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Path {

@@ -27,6 +27,13 @@ impl Default for Window {
 }
 
 impl Window {
+    /// A window in which every counter up to this one counts as seen.
+    pub fn after(counter: u32) -> Self {
+        let mut ring = [u64::MAX; WORDS];
+        ring[slot(counter)] >>= WORD - 1 - counter % WORD;
+        Self { first: u32::MAX, next: counter + 1, seen: 0, ring }
+    }
+
     /// Whether a datagram with this counter could be new. Costs no decryption.
     pub fn admits(&self, counter: u32) -> bool {
         if counter >= COUNTER_END || counter + WINDOW < self.next {
@@ -100,6 +107,22 @@ mod tests {
     }
 
     proptest! {
+        /// None up to the beginning is taken, and each one above it once.
+        #[test]
+        fn begins_after_a_counter(start in 0u32..20_000, jumps in prop::collection::vec(0u32..9000, 1..200)) {
+            let mut window = Window::after(start);
+            for back in 0..=start.min(2 * WINDOW) {
+                prop_assert!(!window.admits(start - back), "{} of {start}", start - back);
+            }
+            let (mut taken, mut last) = (BTreeSet::new(), start);
+            for jump in jumps {
+                let counter = (start / 2).saturating_add(jump);
+                let expected = counter > start && counter + WINDOW > last && taken.insert(counter);
+                prop_assert_eq!(window.accept(counter), expected);
+                last = last.max(if expected { counter } else { 0 });
+            }
+        }
+
         /// Against a set that forgets nothing: never accepted twice, always accepted when new and inside.
         #[test]
         fn agrees_with_a_set(jumps in prop::collection::vec((0u32..40_000, 0u32..9000), 1..400)) {

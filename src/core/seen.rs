@@ -6,6 +6,7 @@ const PLACES: usize = 4;
 
 /// What handshake datagrams begin with: random bytes under a keyed check, so nobody without the key can
 /// choose where they fall.
+#[derive(Clone)]
 pub struct Seen(Vec<[u64; PLACES]>);
 
 impl Default for Seen {

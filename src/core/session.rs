@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
-use super::lane::{Command, Key, Received, Under};
+use super::lane::{Command, Key, Name, Received, Under};
 use super::limits::{
     CALL_FIRST, CALL_LATER, CALL_PATIENCE, INITIATION, INITIATION_STATES, SESSION_END, SESSION_OVERLAP,
     SESSION_REKEY, SESSION_RESPONDER, SLOTS,
@@ -183,8 +183,8 @@ impl Sessions {
         };
         let answered = self.answered.take().map(|answered| answered.slot);
         let slots = self.live.drain(..).map(|session| session.slot).chain(answered);
-        out.extend(slots.map(Command::Forget));
-        out.extend([Under::Current, Under::Next, Under::Aside].map(Command::Wipe));
+        out.extend(slots.map(|slot| Command::Forget(Name::Slot(slot))));
+        out.extend([Under::Current, Under::Next].map(Command::Wipe));
         (self.call, self.sending, self.unconfirmed) = (None, None, Some(kept));
     }
 
@@ -249,7 +249,10 @@ impl Sessions {
     pub fn handle_timeout(&mut self, now: Instant, out: &mut VecDeque<Command>) {
         let ended = |session: &Session| now >= session.end();
         out.extend(
-            self.live.iter().filter(|session| ended(session)).map(|session| Command::Forget(session.slot)),
+            self.live
+                .iter()
+                .filter(|session| ended(session))
+                .map(|session| Command::Forget(Name::Slot(session.slot))),
         );
         if self.live.iter().any(|session| ended(session) && self.sending == Some(session.slot)) {
             self.sending = None;
@@ -328,7 +331,8 @@ impl Sessions {
         attempts.retain(|attempt| attempt.seq > envelope.seq);
         self.answered = Some(Answered { slot, serial, attempts });
         self.live.retain(|live| live.slot != slot);
-        out.push_back(Command::Receive(Key::Slot { slot, serial, cipher, key: from_peer }));
+        let key = Key::Slot { slot, serial, cipher, key: from_peer };
+        out.push_back(Command::Receive { key, after: None });
         let to_peer = Key::Slot { slot: offer.slot, serial, cipher, key: to_peer };
         out.push_back(Command::Prepare(Under::Next, to_peer));
         self.adopt(session, Under::Next, out);
@@ -388,13 +392,13 @@ impl Sessions {
         while self.live.len() > 2
             && let Some(index) = self.live.iter().position(|live| !used.contains(&Some(live.slot)))
         {
-            out.push_back(Command::Forget(self.live.remove(index).slot));
+            out.push_back(Command::Forget(Name::Slot(self.live.remove(index).slot)));
         }
     }
 
     fn drop_unconfirmed(&mut self, out: &mut VecDeque<Command>) {
         if let Some(unconfirmed) = self.unconfirmed.take() {
-            out.push_back(Command::Forget(unconfirmed.session.slot));
+            out.push_back(Command::Forget(Name::Slot(unconfirmed.session.slot)));
             out.push_back(Command::Wipe(Under::Spare));
         }
     }

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
-use super::admission::CHALLENGE_DATAGRAM;
 use super::clock::Now;
 use super::inner::Inner;
 use super::lane::{self, Command, Key, Lane, Notice, Sink, Under};
@@ -106,8 +105,6 @@ struct End {
     link: Link<Seeded>,
     lane: Lane,
     out: Out,
-    floor: Option<u64>,
-    floor_writable: bool,
     remote: Option<SocketAddr>,
     log: Vec<String>,
     /// What the peer offers, as told last.
@@ -136,7 +133,6 @@ impl End {
             copy_dscp: false,
             inner: inner(&settings),
         });
-        let (floor, floor_writable) = (settings.floor, settings.floor_writable);
         // A name that ends in "+" stands for an end with a key pair.
         let statics = if settings.name.ends_with('+') { pair(address == MON) } else { Statics::None };
         let now = Now { instant: at, wall: YEAR_2026.wrapping_add_signed(skew) };
@@ -150,8 +146,6 @@ impl End {
             },
             lane,
             out: Out::default(),
-            floor,
-            floor_writable,
             remote: remote.map(|remote| remote.parse().unwrap()),
             log: Vec::new(),
             routes: Vec::new(),
@@ -172,12 +166,6 @@ impl End {
                 Event::Log { text, .. } => self.log.push(text),
                 Event::Resolve => self.link.handle_resolved(now, self.remote.into_iter().collect()),
                 Event::Endpoint(address) => self.link.handle_route(now, address, Some(1500)),
-                Event::Floor(time) => {
-                    if self.floor_writable {
-                        self.floor = self.floor.max(Some(time));
-                    }
-                    self.link.handle_floor(time, self.floor_writable);
-                }
                 Event::Routes(routes) => self.routes = routes,
                 // As the parent logs them.
                 Event::Up { endpoint, .. } => self.log.push(format!("link up with {endpoint}")),
@@ -232,8 +220,6 @@ fn settings(which: usize) -> LinkSettings {
         push: Vec::new(),
         sources: None,
         path_mtu: None,
-        floor: None,
-        floor_writable: true,
         verb: 3,
         activated: false,
     }
@@ -293,9 +279,9 @@ impl World {
         Now { instant: self.start + self.elapsed, wall: wall.wrapping_add_signed(self.ends[which].skew) }
     }
 
-    /// An end is killed and starts again with the floor that is on disk.
+    /// An end is killed and starts again.
     fn restart(&mut self, which: usize) {
-        let settings = LinkSettings { floor: self.ends[which].floor, ..self.ends[which].settings.clone() };
+        let settings = self.ends[which].settings.clone();
         self.replace(which, settings);
     }
 
@@ -306,7 +292,6 @@ impl World {
         let remote = settings.has_remote.then_some(MON);
         let mut end = End::new(settings, address, remote, skew, self.start + self.elapsed, self.seed);
         end.skew = self.ends[which].skew;
-        end.floor = self.ends[which].floor;
         self.ends[which] = end;
     }
 

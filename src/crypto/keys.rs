@@ -72,10 +72,10 @@ pub fn link_secret(
     Ok(Zeroizing::new(secret.into()))
 }
 
-/// A name for `L` that reveals nothing of it: the first 8 bytes of SHA-256("tund floor" ‖ L).
+/// A name for `L` that reveals nothing of it: the first 8 bytes of SHA-256("tund link" ‖ L).
 pub fn fingerprint(secret: &[u8; 32]) -> [u8; 8] {
     let mut hash = Sha256::new();
-    hash.update(b"tund floor");
+    hash.update(b"tund link");
     hash.update(secret);
     let digest: [u8; 32] = hash.finalize().into();
     let mut name = [0; 8];

@@ -16,7 +16,7 @@ use crate::say;
 
 /// File of the process id, which is also the lock.
 const PID: &str = "pid";
-/// What the units have below the default directories (`RuntimeDirectory=` and `StateDirectory=`).
+/// What the units have below the default directories (`RuntimeDirectory=`).
 const UNITS: &str = "units";
 /// Directory without anything in it.
 const EMPTY: &str = "empty";
@@ -34,8 +34,6 @@ pub struct Kind {
     fallback: &'static str,
 }
 
-/// What outlives a reboot.
-pub const STATE: Kind = Kind { variable: "STATE_DIRECTORY", key: "run.state-dir", fallback: "/var/lib/tund" };
 /// What matters while the link runs.
 pub const RUNTIME: Kind =
     Kind { variable: "RUNTIME_DIRECTORY", key: "run.runtime-dir", fallback: "/run/tund" };
@@ -264,15 +262,15 @@ mod tests {
 
     #[test]
     fn systemds_directory_comes_first_then_the_configured_one() {
-        let systemd = |variable: &str| (variable == "STATE_DIRECTORY").then(|| OsString::from("/a/b:/c"));
+        let systemd = |variable: &str| (variable == "RUNTIME_DIRECTORY").then(|| OsString::from("/a/b:/c"));
         let nothing = |_: &str| None;
         let nobodys = |_: &Path| false;
         let session = |variable: &str| (variable == "XDG_RUNTIME_DIR").then(|| OsString::from("/run/user/7"));
-        let configured = Some(Path::new("/srv/state"));
+        let configured = Some(Path::new("/srv/run"));
         let paths = |list: &[&str]| list.iter().map(PathBuf::from).collect::<Vec<_>>();
-        assert_eq!(candidates(STATE, configured, systemd, nobodys), paths(&["/a/b"]));
-        assert_eq!(candidates(STATE, configured, session, nobodys), paths(&["/srv/state"]));
-        assert_eq!(candidates(STATE, None, nothing, nobodys), paths(&["/var/lib/tund"]));
+        assert_eq!(candidates(RUNTIME, configured, systemd, nobodys), paths(&["/a/b"]));
+        assert_eq!(candidates(RUNTIME, configured, session, nobodys), paths(&["/srv/run"]));
+        assert_eq!(candidates(RUNTIME, None, nothing, nobodys), paths(&["/run/tund"]));
         assert_eq!(candidates(RUNTIME, None, session, nobodys), paths(&["/run/tund", "/run/user/7/tund"]));
         let found = candidates(RUNTIME, None, session, |path| path == Path::new("/run/tund/units"));
         assert_eq!(found, paths(&["/run/tund", "/run/tund/units", "/run/user/7/tund"]));
@@ -281,13 +279,13 @@ mod tests {
     #[test]
     fn a_directory_is_made_for_its_owner_only() {
         let scratch = Scratch::new();
-        let made = make(STATE, Some(&scratch.path().join("deep/state")), "link").unwrap().unwrap();
-        assert_eq!(made.path(), scratch.path().join(format!("deep/state/link-{}", namespace())));
+        let made = make(RUNTIME, Some(&scratch.path().join("deep/run")), "link").unwrap().unwrap();
+        assert_eq!(made.path(), scratch.path().join(format!("deep/run/link-{}", namespace())));
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(made.path()), 0o700);
         // The units' user may have his below it.
         assert_eq!(mode(made.path().parent().unwrap()) & !0o022, 0o755);
-        assert!(make(STATE, Some(Path::new("/proc/absent")), "link").unwrap().is_none());
+        assert!(make(RUNTIME, Some(Path::new("/proc/absent")), "link").unwrap().is_none());
     }
 
     /// Everything that nobody may plant for root, and that is left as it is.
@@ -304,7 +302,7 @@ mod tests {
             write(scratch.path().join("precious"), "kept").unwrap();
             plant(&base);
             let before = tree(scratch.path());
-            for kind in [STATE, RUNTIME] {
+            for kind in [RUNTIME] {
                 let fatal = make(kind, Some(&base), "fri").unwrap_err();
                 assert_eq!(fatal.code, CONFIG);
                 for part in parts.iter().chain([&kind.key]) {

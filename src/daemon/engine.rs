@@ -251,7 +251,6 @@ impl Engine {
             Event::Log { verb, text } => say!(verb, "{text}"),
             Event::Resolve => self.tell(&ToParent::Resolve)?,
             Event::Endpoint(address) => self.tell(&ToParent::Endpoint { address })?,
-            Event::Floor(time) => self.tell(&ToParent::Floor { time })?,
             Event::Up { endpoint, name } => {
                 if !self.has_device {
                     self.tell(&ToParent::OpenDevice)?;
@@ -272,7 +271,6 @@ impl Engine {
             ToEngine::Resolved { addresses } => self.link.handle_resolved(now(), addresses),
             ToEngine::Route { address, mtu, .. } => self.link.handle_route(now(), address, mtu),
             ToEngine::Taken { routes } => self.link.handle_taken(routes),
-            ToEngine::FloorWritten { time, ok } => self.link.handle_floor(time, ok),
             ToEngine::Device => {
                 for device in descriptors {
                     self.has_device = true;

@@ -293,7 +293,6 @@ mod tests {
             user: user.map(str::to_owned),
             group: group.map(str::to_owned),
             runtime_dir: None,
-            state_dir: None,
             verb: 3,
             chroot: None,
             sandbox: Sandbox::Auto,

@@ -11,7 +11,6 @@ pub mod doctor;
 pub mod engine;
 pub mod environment;
 pub mod exit;
-pub mod floor;
 pub mod identity;
 pub mod import;
 pub mod keylog;

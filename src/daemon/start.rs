@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::background::{self, PidFile};
 use super::cleanup::Changes;
-use super::directories::{self, Lock, RUNTIME, STATE};
+use super::directories::{self, Lock, RUNTIME};
 use super::exit::{BUG, CONFIG, FAILED, Fatal, PRIVILEGE, UNAVAILABLE, USAGE};
-use super::floor::Floor;
 use super::identity;
 use super::keylog::KeyLog;
 use super::output::{self, Output};
@@ -153,12 +152,10 @@ fn prepare(
     }
     let keys = secrets(&config, options.allow_open_keys)?;
     let key_log = key_log(options)?;
-    let state = directories::make(STATE, config.run.state_dir.as_deref(), &config.name)?;
-    let floor = Floor::open(state.as_ref(), fingerprint(&keys.secret));
     let activated = inherited.is_some();
     let bound = socket(&config, &loaded.text, inherited)?;
     say!(1, "tund {}: {}, UDP port {}", env!("CARGO_PKG_VERSION"), config.name, bound.port);
-    let link = LinkSettings { activated, ..settings(&config, &floor) };
+    let link = LinkSettings { activated, ..settings(&config) };
     let fingerprint = fingerprint(&keys.secret);
     let mut start = engine_start(&config, keys, link, &confinement);
     start.key_log = key_log.is_some();
@@ -166,19 +163,9 @@ fn prepare(
     let directory = directory(options, &loaded);
     let options = Options { config: loaded.path.clone(), cd: Some(directory.clone()), ..options.clone() };
     let file = loaded.path;
-    let link = Link {
-        directory,
-        file,
-        options,
-        config,
-        confinement,
-        runtime,
-        state,
-        fingerprint,
-        activated,
-        key_log,
-    };
-    Ok((Parent::new(link, floor, changes, signals), launch, Files { _pid: pid_file, _lock: lock }))
+    let link =
+        Link { directory, file, options, config, confinement, runtime, fingerprint, activated, key_log };
+    Ok((Parent::new(link, changes, signals), launch, Files { _pid: pid_file, _lock: lock }))
 }
 
 /// What the file says; else syslog where there is no standard error.
@@ -317,7 +304,7 @@ fn bind_patiently(config: &Config) -> io::Result<Bound> {
 }
 
 /// What the engine needs of the configuration.
-pub(crate) fn settings(config: &Config, floor: &Floor) -> LinkSettings {
+pub(crate) fn settings(config: &Config) -> LinkSettings {
     LinkSettings {
         name: config.name.clone(),
         mode: config.device.mode,
@@ -336,8 +323,6 @@ pub(crate) fn settings(config: &Config, floor: &Floor) -> LinkSettings {
         push: config.push.clone(),
         sources: sources(config),
         path_mtu: config.tuning.path_mtu,
-        floor: floor.time(),
-        floor_writable: floor.is_writable(),
         verb: config.run.verb,
         activated: false,
     }

@@ -41,7 +41,6 @@ impl Message for ToEngine {
             ToEngine::Resolved { .. }
             | ToEngine::Route { .. }
             | ToEngine::Taken { .. }
-            | ToEngine::FloorWritten { .. }
             | ToEngine::Resumed
             | ToEngine::Report
             | ToEngine::Settings(_)
@@ -197,10 +196,10 @@ mod tests {
     #[test]
     fn messages_cross_in_both_directions() {
         let (parent, engine) = pair();
-        let floor = ToParent::Floor { time: 7 };
-        engine.send(&floor, &[]).unwrap();
-        assert_eq!(parent.receive().unwrap().unwrap().0, floor);
-        let answer = ToEngine::FloorWritten { time: 7, ok: true };
+        let question = ToParent::Endpoint { address: "192.0.2.1:7".parse().unwrap() };
+        engine.send(&question, &[]).unwrap();
+        assert_eq!(parent.receive().unwrap().unwrap().0, question);
+        let answer = ToEngine::Resolved { addresses: vec!["192.0.2.1:7".parse().unwrap()] };
         parent.send(&answer, &[]).unwrap();
         assert_eq!(engine.receive().unwrap().unwrap().0, answer);
     }
@@ -248,7 +247,7 @@ mod tests {
     fn malformed_bytes_are_an_error() {
         let mut trailing = encode(&ToParent::Resolve);
         trailing.push(0);
-        let truncated = encode(&ToParent::Floor { time: u64::MAX });
+        let truncated = encode(&ToParent::Endpoint { address: "192.0.2.1:7".parse().unwrap() });
         let truncated = truncated[..truncated.len() - 1].to_vec();
         let length_without_bytes = vec![9, 1, 0xff, 0xff, 0xff, 0x7f];
         for bytes in [trailing, truncated, length_without_bytes, vec![0xff], vec![0; MAX_MESSAGE + 1]] {

@@ -7,10 +7,8 @@
 use std::time::Instant;
 
 use super::limit::Limit;
-use super::message::{ToEngine, ToParent};
+use super::message::ToParent;
 use crate::config::MAX_ACCEPTED;
-use crate::core::clock::Now;
-use crate::core::limits::SID_CLOCK;
 
 /// Lines of the log up to this level are read by everybody; what is beyond only those get who ask for it.
 const READ_BY_ALL: u8 = 3;
@@ -24,8 +22,6 @@ pub enum Kind {
     Resolve,
     /// [`ToParent::Endpoint`].
     Endpoint,
-    /// [`ToParent::Floor`].
-    Floor,
     /// [`ToParent::OpenDevice`].
     OpenDevice,
     /// [`ToParent::LinkUp`] and [`ToParent::LinkDown`].
@@ -64,17 +60,14 @@ pub enum Over {
     Waits,
     /// It is counted and forgotten.
     Dropped,
-    /// The engine is told no at once.
-    Refused,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 13] = [
+    pub const ALL: [Kind; 12] = [
         Kind::Locked,
         Kind::Resolve,
         Kind::Endpoint,
-        Kind::Floor,
         Kind::OpenDevice,
         Kind::Link,
         Kind::PushedRoutes,
@@ -92,7 +85,6 @@ impl Kind {
             ToParent::Locked { .. } => Kind::Locked,
             ToParent::Resolve => Kind::Resolve,
             ToParent::Endpoint { .. } => Kind::Endpoint,
-            ToParent::Floor { .. } => Kind::Floor,
             ToParent::OpenDevice => Kind::OpenDevice,
             ToParent::LinkUp { .. } | ToParent::LinkDown { .. } => Kind::Link,
             ToParent::PushedRoutes { .. } => Kind::PushedRoutes,
@@ -115,8 +107,6 @@ impl Kind {
             Kind::Resolve => rule(0.5, 10.0, Over::Waits),
             // Look-ups of routes, and all of them read again where they depend on it.
             Kind::Endpoint => rule(1.0, 20.0, Over::Waits),
-            // A write that waits for the disk.
-            Kind::Floor => rule(1.0, 20.0, Over::Refused),
             // All routes read again for a full tunnel, a script, some lines of the log.
             Kind::Link => rule(0.2, 10.0, Over::Waits),
             // All routes read, and as many changed, with a line each, as configuration and message allow.
@@ -142,10 +132,6 @@ pub enum Verdict {
         /// How many of its kind were dropped since the last one that was not.
         dropped: u64,
     },
-    /// The engine gets this answer.
-    Answer(ToEngine),
-    /// The same, and what it asked for no honest engine asks for: why.
-    Wrong(ToEngine, String),
     /// Nothing now.
     Nothing,
 }
@@ -170,8 +156,8 @@ impl Door {
         Self { places: Kind::ALL.map(place) }
     }
 
-    /// A request comes; `floor` is the one that is on disk.
-    pub fn handle(&mut self, now: Now, floor: Option<u64>, message: ToParent) -> Verdict {
+    /// A request comes.
+    pub fn handle(&mut self, now: Instant, message: ToParent) -> Verdict {
         if let ToParent::PushedRoutes { routes } = &message
             && routes.len() > MAX_ACCEPTED
         {
@@ -181,16 +167,12 @@ impl Door {
         let Place { limit, waiting } = &mut self.places[kind as usize];
         match kind.rule().over {
             Over::Waits => *waiting = Some(message),
-            Over::Dropped if limit.allow(now.instant) => {
+            Over::Dropped if limit.allow(now) => {
                 return Verdict::Do { message, dropped: limit.take_refused() };
             }
             Over::Dropped => return Verdict::Nothing,
-            Over::Refused => {
-                let allowed = limit.allow(now.instant);
-                return judge(now, floor, message, allowed);
-            }
         }
-        match take(&mut self.places[kind as usize], now.instant) {
+        match take(&mut self.places[kind as usize], now) {
             Some(message) => Verdict::Do { message, dropped: 0 },
             None => Verdict::Nothing,
         }
@@ -218,20 +200,6 @@ impl Door {
 fn take(place: &mut Place, now: Instant) -> Option<ToParent> {
     let free = place.waiting.is_some() && place.limit.free_at(now) <= now && place.limit.allow(now);
     free.then(|| place.waiting.take()).flatten()
-}
-
-/// A floor must lie above the one before, and no further ahead than an honest peer's sids: a higher one would shut out
-/// for good what comes by the clock.
-fn judge(now: Now, floor: Option<u64>, message: ToParent, allowed: bool) -> Verdict {
-    let ToParent::Floor { time } = message else { return Verdict::Do { message, dropped: 0 } };
-    let no = ToEngine::FloorWritten { time, ok: false };
-    if time > now.wall.saturating_add(SID_CLOCK) {
-        return Verdict::Wrong(no, "it lies ahead of this host's clock".to_owned());
-    }
-    if floor.is_some_and(|floor| time <= floor) {
-        return Verdict::Wrong(no, "it is not above the one before".to_owned());
-    }
-    if allowed { Verdict::Do { message, dropped: 0 } } else { Verdict::Answer(no) }
 }
 
 #[cfg(test)]

@@ -35,11 +35,6 @@ pub enum ToParent {
         /// The peer's outer address.
         address: SocketAddr,
     },
-    /// Write this floor durably. Answer: [`ToEngine::FloorWritten`].
-    Floor {
-        /// Microseconds since the Unix epoch.
-        time: u64,
-    },
     /// Open and configure the device. Answer: [`ToEngine::Device`].
     OpenDevice,
     /// The peer answers and fits.
@@ -122,13 +117,6 @@ pub enum ToEngine {
     Taken {
         /// At most [`MAX_ACCEPTED`](crate::config::MAX_ACCEPTED).
         routes: Vec<IpNet>,
-    },
-    /// The floor is on disk, or could not be written.
-    FloorWritten {
-        /// The time asked for.
-        time: u64,
-        /// False: every sid must be challenged.
-        ok: bool,
     },
     /// The device is open and configured. Descriptor: the device.
     Device,
@@ -249,10 +237,6 @@ pub struct LinkSettings {
     pub sources: Option<Vec<IpNet>>,
     /// Largest outer IP packet, when fixed.
     pub path_mtu: Option<u32>,
-    /// The greatest sid time taken so far; `None`: no floor can be read.
-    pub floor: Option<u64>,
-    /// Whether a floor can be written.
-    pub floor_writable: bool,
     /// Log level.
     pub verb: u8,
     /// A superserver has the socket too, and starts this link again when it has ended and a datagram comes.

@@ -27,7 +27,6 @@ use crate::daemon::cleanup::{Changes, Mark};
 use crate::daemon::directory::Directory;
 use crate::daemon::environment::Hook;
 use crate::daemon::exit::{self, BUG, FAILED};
-use crate::daemon::floor::Floor;
 use crate::daemon::keylog::KeyLog;
 use crate::daemon::script::{Runner, ScriptError};
 use crate::daemon::signals::{Signal, Signals};
@@ -52,8 +51,6 @@ pub struct Link {
     pub confinement: Confinement,
     /// Where its runtime files are, the control socket among them.
     pub runtime: Option<Directory>,
-    /// Where its lasting files are.
-    pub state: Option<Directory>,
     /// The command line, with absolute paths, for reading the file again.
     pub options: Options,
     /// Names the link secret.
@@ -126,8 +123,6 @@ pub(super) struct Status {
     pub(super) protections: Option<String>,
     /// What the engine said about its end.
     pub(super) last_words: Option<(End, String)>,
-    /// It asked for a floor that no honest engine asks for, and that has been said.
-    pub(super) wrong_floor: bool,
     /// What was said last of an address that leads into the tunnel itself.
     pub(super) said_loop: Option<String>,
     /// The engine's end is wanted: another one follows.
@@ -137,7 +132,6 @@ pub(super) struct Status {
 /// The parent of one link.
 pub struct Parent {
     pub(super) link: Link,
-    pub(super) floor: Floor,
     pub(super) changes: Changes,
     pub(super) resolver: Resolver,
     pub(super) engine: Option<Engine>,
@@ -158,7 +152,7 @@ pub struct Parent {
 
 impl Parent {
     /// Nothing on the host has been changed yet.
-    pub fn new(link: Link, floor: Floor, changes: Changes, signals: Signals) -> Self {
+    pub fn new(link: Link, changes: Changes, signals: Signals) -> Self {
         let status = Status {
             stage: Stage::Begun,
             before_routes: Mark::default(),
@@ -176,7 +170,6 @@ impl Parent {
             hooks: VecDeque::new(),
             protections: None,
             last_words: None,
-            wrong_floor: false,
             said_loop: None,
             replacing: false,
         };
@@ -186,7 +179,6 @@ impl Parent {
             manager: Manager::new(),
             resolver: Resolver::new(link.config.remotes.clone(), link.confinement.clone()),
             link,
-            floor,
             changes,
             engine: None,
             status,

@@ -10,7 +10,6 @@ use crate::config::reload::{self, Change, Plan, Takes};
 use crate::control::api;
 use crate::crypto::keys::fingerprint;
 use crate::daemon::exit::FAILED;
-use crate::daemon::floor::Floor;
 use crate::daemon::start::{self, Keys};
 use crate::daemon::stderr::unix_time;
 use crate::daemon::{log, notify};
@@ -75,10 +74,8 @@ impl Parent {
         match takes {
             Takes::Connect => self.replace_engine(keys, &loaded.text),
             Takes::Nothing | Takes::Call | Takes::Restart => {
-                let settings = LinkSettings {
-                    activated: self.link.activated,
-                    ..start::settings(&self.link.config, &self.floor)
-                };
+                let settings =
+                    LinkSettings { activated: self.link.activated, ..start::settings(&self.link.config) };
                 self.answer(&ToEngine::Settings(Box::new(settings)));
                 if takes == Takes::Call {
                     self.answer(&ToEngine::Reconnect);
@@ -126,9 +123,8 @@ impl Parent {
         self.status.last_words = None;
         self.take_pushed(Vec::new());
         self.link_changed(false);
-        self.floor = Floor::open(self.link.state.as_ref(), self.link.fingerprint);
         let launched = start::bind(&self.link.config, text).map(|bound| {
-            let settings = start::settings(&self.link.config, &self.floor);
+            let settings = start::settings(&self.link.config);
             let mut start = start::engine_start(&self.link.config, keys, settings, &self.link.confinement);
             start.key_log = self.link.key_log.is_some();
             Launch { start: Box::new(start), socket: bound.fd, device_later: false }

@@ -7,7 +7,6 @@ use std::time::Instant;
 use super::door::Verdict;
 use super::message::{MAX_TEXT, ToEngine, ToParent};
 use super::parent::Parent;
-use crate::daemon::clock;
 use crate::daemon::environment::Hook;
 use crate::daemon::stderr::unix_time;
 use crate::daemon::text::printable;
@@ -19,15 +18,8 @@ const MAX_HOOKS: usize = 4;
 impl Parent {
     /// Does what the engine asks for, as far as the door lets it in, and answers.
     pub(super) fn handle_request(&mut self, message: ToParent) {
-        match self.door.handle(clock::now(), self.floor.time(), message) {
+        match self.door.handle(Instant::now(), message) {
             Verdict::Do { message, dropped } => self.carry_out(message, dropped),
-            Verdict::Answer(answer) => self.answer(&answer),
-            Verdict::Wrong(answer, why) => {
-                if !std::mem::replace(&mut self.status.wrong_floor, true) {
-                    say!(1, "the engine's floor is not written: {why}");
-                }
-                self.answer(&answer);
-            }
             Verdict::Nothing => {}
         }
     }
@@ -49,10 +41,6 @@ impl Parent {
                 }
             }
             ToParent::Endpoint { address } => self.endpoint(address),
-            ToParent::Floor { time } => {
-                let ok = self.floor.write(time);
-                self.answer(&ToEngine::FloorWritten { time, ok });
-            }
             ToParent::OpenDevice => self.status.device_wanted |= self.changes.device().is_none(),
             ToParent::LinkUp { endpoint, name } => {
                 self.status.trusted = Some(endpoint);

@@ -6,12 +6,10 @@
 //! | 2 | `pong` | n: as in the ping | received: unsigned, 64 bits |
 //! | 3 | `path` | challenge: 16 bytes | |
 //! | 4 | `path-reply` | challenge: 16 bytes | |
-//! | 5 | `challenge` | challenge: 16 bytes | |
-//! | 6 | `challenge-reply` | challenge: 16 bytes | |
 //! | 7 | `hello` | see [`Hello`] | |
 //! | 8 | `bye` | reason: text, 0–128 bytes | |
 //!
-//! Every field of a message must be there, but for the routes of a [`Hello`]. Fields with other keys are skipped, messages with other
+//! Every field of a message must be there, but for routes, heard and padding of a [`Hello`]. Fields with other keys are skipped, messages with other
 //! types ignored, so that both can be added without a new version.
 
 use std::net::IpAddr;
@@ -19,6 +17,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::cbor::{Reader, Writer};
+use super::datagram::SID;
 use crate::config::{Mode, PUSH_ROOM, pushed_length};
 
 pub use super::Malformed;
@@ -34,12 +33,13 @@ pub const MAX_REASON: usize = 128;
 /// Most addresses in one list of a Hello.
 pub const MAX_ADDRESSES: usize = 16;
 
+/// Most padding of a Hello in bytes: the longest initiation, which it is to look like.
+pub const MAX_PADDING: usize = 600;
+
 const PING: u8 = 1;
 const PONG: u8 = 2;
 const PATH: u8 = 3;
 const PATH_REPLY: u8 = 4;
-const CHALLENGE: u8 = 5;
-const CHALLENGE_REPLY: u8 = 6;
 const HELLO: u8 = 7;
 const BYE: u8 = 8;
 
@@ -70,16 +70,6 @@ pub enum Message {
         /// As in the question.
         challenge: [u8; 16],
     },
-    /// Asks the sender of a sid that is not fresh for a new one (static mode).
-    Challenge {
-        /// Random.
-        challenge: [u8; 16],
-    },
-    /// Answers a [`Message::Challenge`] under a new sid.
-    ChallengeReply {
-        /// As in the question.
-        challenge: [u8; 16],
-    },
     /// What this end is.
     Hello(Hello),
     /// The sender ends the link.
@@ -103,6 +93,8 @@ pub enum Message {
 /// | 7 | name | text, 0–64 bytes |
 /// | 8 | seen | 0 no, 1 yes |
 /// | 9 | routes | array of 1 or more byte strings, address (4 or 16) and prefix length (1); absent: none |
+/// | 10 | heard | 16 bytes; absent: none |
+/// | 11 | padding | zero bytes; absent: none |
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
     /// Highest protocol version the sender speaks.
@@ -125,6 +117,10 @@ pub struct Hello {
     pub seen: bool,
     /// Prefixes that the sender offers to be reached through it; those that exceed [`PUSH_ROOM`] are cut off.
     pub routes: Vec<IpNet>,
+    /// Static mode: the sid under which the receiver's last hello came.
+    pub heard: Option<[u8; SID]>,
+    /// How many zero bytes make it longer.
+    pub padding: usize,
 }
 
 /// Appends the encoded message to `out`. What exceeds a bound is cut off: padding, texts (at a character)
@@ -140,10 +136,7 @@ pub fn encode(message: &Message, out: &mut Vec<u8>) {
         Message::Pong { n, received } => {
             writer.map(2).unsigned(0).unsigned((*n).into()).unsigned(1).unsigned(*received);
         }
-        Message::Path { challenge }
-        | Message::PathReply { challenge }
-        | Message::Challenge { challenge }
-        | Message::ChallengeReply { challenge } => {
+        Message::Path { challenge } | Message::PathReply { challenge } => {
             writer.map(1).unsigned(0).bytes(challenge);
         }
         Message::Hello(hello) => encode_hello(hello, &mut writer),
@@ -188,8 +181,6 @@ pub fn decode(body: &[u8]) -> Result<Option<Message>, Malformed> {
         PONG => decode_pong(&mut reader)?,
         PATH => Message::Path { challenge: decode_challenge(&mut reader)? },
         PATH_REPLY => Message::PathReply { challenge: decode_challenge(&mut reader)? },
-        CHALLENGE => Message::Challenge { challenge: decode_challenge(&mut reader)? },
-        CHALLENGE_REPLY => Message::ChallengeReply { challenge: decode_challenge(&mut reader)? },
         HELLO => Message::Hello(decode_hello(&mut reader)?),
         BYE => decode_bye(&mut reader)?,
         _ => return Ok(None),
@@ -204,15 +195,15 @@ fn type_of(message: &Message) -> u8 {
         Message::Pong { .. } => PONG,
         Message::Path { .. } => PATH,
         Message::PathReply { .. } => PATH_REPLY,
-        Message::Challenge { .. } => CHALLENGE,
-        Message::ChallengeReply { .. } => CHALLENGE_REPLY,
         Message::Hello(_) => HELLO,
         Message::Bye { .. } => BYE,
     }
 }
 
 fn encode_hello(hello: &Hello, writer: &mut Writer<'_>) {
-    writer.map(if hello.routes.is_empty() { 9 } else { 10 }).unsigned(0).unsigned(hello.version.into());
+    let optional = [!hello.routes.is_empty(), hello.heard.is_some(), hello.padding > 0];
+    let fields = 9 + optional.into_iter().filter(|there| *there).count();
+    writer.map(fields).unsigned(0).unsigned(hello.version.into());
     writer.unsigned(1).unsigned(match hello.mode {
         Mode::Tun => 0,
         Mode::Tap => 1,
@@ -226,6 +217,12 @@ fn encode_hello(hello: &Hello, writer: &mut Writer<'_>) {
     writer.unsigned(8).unsigned(hello.seen.into());
     if !hello.routes.is_empty() {
         encode_routes(&hello.routes, writer.unsigned(9));
+    }
+    if let Some(heard) = &hello.heard {
+        writer.unsigned(10).bytes(heard);
+    }
+    if hello.padding > 0 {
+        writer.unsigned(11).bytes(&vec![0; hello.padding.min(MAX_PADDING)]);
     }
 }
 
@@ -318,6 +315,7 @@ fn decode_bye(reader: &mut Reader<'_>) -> Result<Message, Malformed> {
 fn decode_hello(reader: &mut Reader<'_>) -> Result<Hello, Malformed> {
     let (mut version, mut mode, mut mtu, mut addresses, mut peers) = (None, None, None, None, None);
     let (mut budget, mut capabilities, mut name, mut seen, mut routes) = (None, None, None, None, None);
+    let (mut heard, mut padding) = (None, 0);
     reader.map(|key, value| {
         match key {
             0 => version = Some(value.unsigned()?),
@@ -330,6 +328,8 @@ fn decode_hello(reader: &mut Reader<'_>) -> Result<Hello, Malformed> {
             7 => name = Some(bounded_text(value, MAX_NAME)?),
             8 => seen = Some(choice(value)?),
             9 => routes = Some(decode_routes(value)?),
+            10 => heard = Some(value.bytes()?.try_into().map_err(|_| Malformed::OutOfRange)?),
+            11 => padding = zeros(value.bytes()?)?,
             _ => value.skip()?,
         }
         Ok(())
@@ -345,6 +345,8 @@ fn decode_hello(reader: &mut Reader<'_>) -> Result<Hello, Malformed> {
         name: field(7, name)?,
         seen: field(8, seen)?,
         routes: routes.unwrap_or_default(),
+        heard,
+        padding,
     })
 }
 

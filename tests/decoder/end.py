@@ -24,6 +24,7 @@ RECEIVE_SLOT = 2
 INSTANCE = 8
 PINGS = 5
 SMALL, LARGE = 20, 1360
+COUNTERS, ROOM = 1 << 29, 300
 
 
 class StaticMode:
@@ -31,11 +32,7 @@ class StaticMode:
 
     def __init__(self, keys, suite, direction):
         self.keys, self.suite, self.direction, self.counter = keys, suite, direction, -1
-        self.renew()
-
-    def renew(self):
-        """A new sid, as an answer to a challenge needs."""
-        self.sid, self.counter = self.keys.new_sid(time.time_ns() // 1000, os.urandom(4)), -1
+        self.sid, self.heard, self.taken = keys.new_sid(time.time_ns() // 1000, os.urandom(4)), None, {}
 
     def sealed(self, kind, body):
         self.counter += 1
@@ -47,7 +44,17 @@ class StaticMode:
             return None
         sid, suite, direction, opened = found
         assert (suite, direction) == (self.suite, 1 - self.direction), "a datagram of the wrong direction"
-        return opened
+        name, fields = tund.parse_control(opened.body) if opened.header.kind == tund.CONTROL else (None, {})
+        if name == "hello":
+            self.heard = sid
+            if sid not in self.taken and fields.get("heard") == self.sid:
+                self.taken[sid] = opened.header.counter
+                return opened
+        return opened if opened.header.counter > self.taken.get(sid, COUNTERS) else None
+
+    def names(self):
+        """What a hello says beside the rest: whom it heard, and room for an answer."""
+        return ({"heard": self.heard} if self.heard else {}) | {"padding": bytes(ROOM)}
 
 
 class SessionMode:
@@ -89,6 +96,9 @@ class SessionMode:
         header = Header(self.slot, kind, 0, self.counter)
         return self.keys.seal_session(self.suite, self.direction_keys[0], header, body)
 
+    def names(self):
+        return {}
+
     def opened(self, datagram):
         opened = self.keys.open_session(self.suite, self.direction_keys[1], datagram)
         assert not opened or opened.header.slot == RECEIVE_SLOT, f"for slot {opened.header.slot}"
@@ -107,7 +117,7 @@ class End:
     def say_hello(self):
         self.send(tund.CONTROL, tund.control(
             "hello", version=1, mode=0, mtu=self.mtu, addresses=[self.own], peers=[self.peer], budget=1400,
-            capabilities=0, name="from the document", seen=int(self.hello is not None)))
+            capabilities=0, name="from the document", seen=int(self.hello is not None), **self.mode.names()))
 
     def receive_until(self, deadline, done):
         while not done():
@@ -139,9 +149,6 @@ class End:
             self.send(tund.CONTROL, tund.control("pong", n=fields["n"], received=1))
         elif name == "path":
             self.send(tund.CONTROL, tund.control("path-reply", **fields))
-        elif name == "challenge":
-            self.mode.renew()
-            self.send(tund.CONTROL, tund.control("challenge-reply", **fields))
         elif name == "hello":
             self.hello = fields
             if not fields["seen"]:

@@ -367,17 +367,16 @@ ADDRESSES = (lambda value: isinstance(value, list) and all(isinstance(one, bytes
              lambda value: len(value) <= 16 and all(len(one) in (4, 16) for one in value))
 ROUTES = (ADDRESSES[0], lambda value: value and sum(len(one) + 1 for one in value) <= 540 and all(map(is_route, value)))
 CHALLENGE = {"challenge": octets(16, 16)}
-OPTIONAL = {"routes"}
+PADDING = octets(0, 600)[0], lambda value: len(value) <= 600 and not any(value)
+OPTIONAL = {"routes", "heard", "padding"}
 MESSAGES = {
     1: ("ping", {"n": unsigned(32), "padding": ZEROS}),
     2: ("pong", {"n": unsigned(32), "received": unsigned(64)}),
     3: ("path", CHALLENGE),
     4: ("path-reply", CHALLENGE),
-    5: ("challenge", CHALLENGE),
-    6: ("challenge-reply", CHALLENGE),
     7: ("hello", {"version": unsigned(8), "mode": FLAG, "mtu": unsigned(32), "addresses": ADDRESSES,
                   "peers": ADDRESSES, "budget": unsigned(16), "capabilities": unsigned(32), "name": text(64),
-                  "seen": FLAG, "routes": ROUTES}),
+                  "seen": FLAG, "routes": ROUTES, "heard": octets(16, 16), "padding": PADDING}),
     8: ("bye", {"reason": text(128)}),
 }
 
@@ -435,7 +434,7 @@ def control(message, /, **fields):
     """The body of a control message."""
     type_, (_, order) = next(item for item in MESSAGES.items() if item[1][0] == message)
     assert [name for name in order if name in fields or name not in OPTIONAL] == list(fields), f"fields: {list(order)}"
-    return bytes([type_]) + encoded(dict(enumerate(fields.values())))
+    return bytes([type_]) + encoded({list(order).index(name): value for name, value in fields.items()})
 
 
 class Stream:

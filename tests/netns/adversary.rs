@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use tund_lab::flood::Noise;
 use tund_lab::frame::Datagram;
 use tund_lab::wire::Crossed;
-use tund_lab::{Host, Process, Side, Wire};
+use tund_lab::{Process, Side, Wire};
 
 use super::support::*;
 
@@ -78,13 +78,13 @@ impl Siege {
         assert_eq!(answers, [], "{what}: answered");
     }
 
-    /// The same for replays: a datagram of a time that must be proven (a first message) is challenged and a
-    /// recorded challenge is answered, by each end at most once a second and never at greater length.
+    /// The same for replays: a datagram of a sid that is not live is answered, by each end at most twice a second and never
+    /// at greater length.
     fn withstands_replay(&self, what: &str, attack: impl FnOnce(&Self)) {
         let begin = Instant::now();
         let answers = self.besieged(what, attack);
         let seconds = begin.elapsed().as_secs() as usize + 1;
-        assert!(answers.len() <= 6 * seconds, "{what}: {} answers in {seconds} s", answers.len());
+        assert!(answers.len() <= 4 * seconds, "{what}: {} answers in {seconds} s", answers.len());
         let shortest = self.recorded.iter().map(|(_, datagram)| datagram.payload.len()).min().unwrap();
         assert!(answers.iter().all(|answer| answer.payload.len() <= shortest), "{what}: a long answer");
     }
@@ -96,7 +96,6 @@ impl Siege {
         std::thread::sleep(PAUSE);
         assert_eq!(self.entered(), before, "{what}: a frame entered");
         let answers = self.answers();
-        // A replay may make an end change its keys; the other end takes them after a challenge.
         let works = "ping -n -c 1 -W 1 192.168.86.18";
         let works =
             self.pair.fri.wait_output(works, Duration::from_secs(5), |text| text.contains("1 received"));
@@ -205,22 +204,19 @@ fn nothing_that_was_changed_repeated_or_invented_enters_or_is_answered() {
     });
     for side in [Side::A, Side::B] {
         siege.assert_counted(side, "stranger", 100);
-        siege.assert_counted(side, "bad-tag", 100);
+        siege.assert_counted(side, "bad-tag", 10);
     }
     let noisy = siege.as_stranger().next().unwrap().0;
     siege.assert_counted(noisy, "stranger", 2000);
     siege.assert_counted(noisy, "too-short", 20);
 }
 
-/// Each end challenges what is replayed, and answers challenges: neither may cost the link its keys. The
-/// ends know each other for longer than the two minutes in which every change of keys is challenged.
+/// Each end answers what is replayed under sids that it does not know: that may not cost the link its keys.
 #[test]
 fn replaying_everything_for_seconds_costs_the_link_nothing() {
     let mut siege = siege();
     siege.fri.terminate(SOON).unwrap();
     siege.mon.terminate(SOON).unwrap();
-    age_floor(&siege.pair.fri);
-    age_floor(&siege.pair.mon);
     (siege.fri, siege.mon) = siege.pair.link(&patient(Toml::tun_fri()), &patient(Toml::tun_mon()));
     assert_pings(&siege.pair.fri, "192.168.86.18");
     siege.recorded.extend(datagrams(&siege.wire.take()));
@@ -236,16 +232,7 @@ fn replaying_everything_for_seconds_costs_the_link_nothing() {
     assert!(answered(&ping.text()) >= 58, "{}\n{}\n{}", ping.text(), siege.fri.text(), siege.mon.text());
 }
 
-/// Makes a host remember its peer from an hour ago instead of from just now.
-fn age_floor(host: &Host) {
-    let age = "for file in $(find $0 -name 'floor-*'); do echo $(($(date +%s) - 3600))000000 > $file; echo $file; done";
-    let state = host.dir().join("state").display().to_string();
-    let mut command = host.spawn(&["sh", "-c", age, &state]).unwrap();
-    assert_eq!(command.code(SOON).unwrap(), 0);
-    assert!(command.text().contains("floor-"), "no floor was found in {state}");
-}
-
-/// The receiver has forgotten its windows; it must not have forgotten its floor.
+/// The receiver has forgotten its windows, and has nothing on disk: what it takes names what it drew since.
 #[test]
 fn a_recording_is_worth_nothing_after_the_receiver_restarted() {
     let mut siege = siege();
@@ -267,7 +254,7 @@ fn a_recording_is_worth_nothing_after_the_receiver_restarted() {
     let longest = siege.recorded.iter().map(|(_, datagram)| datagram.payload.len()).max().unwrap();
     let answers = siege.answers();
     assert!(
-        answers.len() <= 4,
+        (1..=4).contains(&answers.len()),
         "{} answers in {PAUSE:?}; one of each kind a second is allowed",
         answers.len()
     );
@@ -277,35 +264,5 @@ fn a_recording_is_worth_nothing_after_the_receiver_restarted() {
     siege.fri = siege.pair.start_fri(&patient(Toml::tun_fri()));
     siege.mon.wait_line(UP, SOON).unwrap();
     siege.fri.wait_line(UP, SOON).unwrap();
-    assert_pings(&siege.pair.fri, "192.168.86.18");
-}
-
-/// Even the floor is gone (a new disk): every time must be proven, and a recording cannot.
-#[test]
-fn a_recording_is_worth_nothing_to_a_receiver_that_lost_its_state() {
-    let mut siege = siege();
-    siege.mon.kill();
-    wait_gone(&siege.pair.mon);
-    let state = siege.pair.mon.dir().join("state");
-    std::fs::remove_dir_all(&state).unwrap();
-    siege.fri.kill();
-    siege.mon = siege.pair.start_mon(&patient(Toml::tun_mon()));
-    siege.mon.wait_line("waiting", SOON).unwrap();
-    siege.wire.take();
-    for _ in 0..3 {
-        for (to, datagram) in siege.as_stranger().filter(|(to, _)| *to == Side::B) {
-            siege.inject(to, &datagram);
-        }
-        std::thread::sleep(PAUSE);
-    }
-    assert_eq!(counters(&siege.pair.mon, "tun0").0, 0, "a recorded frame entered");
-    let (answers, longest) =
-        (siege.answers(), siege.recorded.iter().map(|(_, d)| d.payload.len()).max().unwrap());
-    assert!(answers.len() <= 4, "{} answers in a second; one of each kind is allowed", answers.len());
-    assert!(answers.iter().all(|answer| answer.payload.len() <= longest), "an answer longer than its cause");
-
-    siege.fri = siege.pair.start_fri(&patient(Toml::tun_fri()));
-    siege.fri.wait_line(UP, 2 * SOON).unwrap();
-    siege.mon.wait_line(UP, SOON).unwrap();
     assert_pings(&siege.pair.fri, "192.168.86.18");
 }

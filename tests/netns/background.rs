@@ -10,16 +10,14 @@ use super::support::*;
 /// Runs tund with `--daemon` and waits for the launcher: its exit code and what it printed.
 fn launch(host: &Host, toml: &Toml, environment: &[(&str, &str)]) -> (i32, String) {
     let file = host.file("fri.toml", &toml.text()).unwrap();
-    for directory in ["run", "state"] {
-        fs::create_dir_all(host.dir().join(directory)).unwrap();
-    }
+    fs::create_dir_all(host.dir().join("run")).unwrap();
     // Without the signal at its parent's end that a host's commands have: it would go with the launcher.
     let mut command = std::process::Command::new("nsenter");
     command
         .arg(format!("--net=/proc/{}/ns/net", host.pid()))
         .arg(format!("--mount=/proc/{}/ns/mnt", host.pid()));
     command.args(["--", TUND, "--daemon", "--config"]).arg(file);
-    command.env("RUNTIME_DIRECTORY", host.dir().join("run")).env("STATE_DIRECTORY", host.dir().join("state"));
+    command.env("RUNTIME_DIRECTORY", host.dir().join("run"));
     command.envs(environment.iter().copied());
     let mut process = Process::spawn("tund --daemon", command).unwrap();
     (process.code(SOON).unwrap(), process.text())

@@ -141,7 +141,7 @@ fn start_with_capabilities(host: &Host, toml: &Toml, set: &str) -> Process {
     fs::create_dir(&dir).unwrap();
     fs::copy(host.dir().join("static.key"), dir.join("static.key")).unwrap();
     fs::copy(TUND, dir.join("tund")).unwrap();
-    let toml = toml.clone().with("[run]\nruntime-dir = 'run'\nstate-dir = 'state'\nverb = 3");
+    let toml = toml.clone().with("[run]\nruntime-dir = 'run'\nverb = 3");
     fs::write(dir.join("fri.toml"), toml.text()).unwrap();
     let dir = dir.display();
     let bounding = format!("--bounding-set=-all{set}");

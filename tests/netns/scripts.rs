@@ -68,7 +68,7 @@ fn every_script_runs_at_its_time_with_openvpns_names() {
     ] {
         assert_eq!(up.get(name).map(String::as_str), Some(value), "{name}");
     }
-    let unwanted = ["HOME", "USER", "RUNTIME_DIRECTORY", "STATE_DIRECTORY", "NOTIFY_SOCKET", "LISTEN_FDS"];
+    let unwanted = ["HOME", "USER", "RUNTIME_DIRECTORY", "NOTIFY_SOCKET", "LISTEN_FDS"];
     assert!(unwanted.iter().all(|name| !up.contains_key(*name)), "not a clean environment: {up:?}");
 
     let link_up = environment(&pair, "link-up");

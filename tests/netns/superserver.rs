@@ -54,8 +54,7 @@ impl Served {
 
 /// The link's file, with directories of the host's own.
 fn install(host: &Host, name: &str, toml: &Toml) {
-    let directories =
-        format!("runtime-dir = '{0}/run'\nstate-dir = '{0}/state'\nverb = 3", host.dir().display());
+    let directories = format!("runtime-dir = '{0}/run'\nverb = 3", host.dir().display());
     host.file(&format!("{name}.toml"), &toml.clone().with(&format!("[run]\n{directories}")).text()).unwrap();
 }
 

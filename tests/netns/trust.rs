@@ -84,33 +84,6 @@ fn a_ledger_that_somebody_else_planted_is_not_read() {
 }
 
 #[test]
-fn a_link_where_the_floor_will_be_costs_no_file() {
-    let pair = pair();
-    let precious = pair.fri.file("precious", "kept").unwrap();
-    let mon = pair.start_mon(&Toml::tun_mon());
-    let (mut fri, state) = (pair.start_fri(&Toml::tun_fri()), leaf(&pair, "state"));
-    fri.wait_line(UP, SOON).unwrap();
-    let floor = || fs::read_dir(&state).unwrap().flatten().map(|entry| entry.path()).next();
-    tund_lab::wait_until("a floor", SOON, || floor().is_some()).unwrap();
-    assert_eq!(fri.terminate(SOON).unwrap(), 0);
-    drop(mon);
-    let floor = floor().unwrap();
-    fs::remove_file(&floor).unwrap();
-    for name in [floor.clone(), floor.with_extension("new")] {
-        symlink(&precious, name).unwrap();
-    }
-    nobody(&state);
-    assert_refused(&pair, pair.start_fri(&Toml::tun_fri()), &state, "chown root");
-    // Also where nobody looked.
-    chown(&state, Some(0), Some(0)).unwrap();
-    let _mon = pair.start_mon(&Toml::tun_mon());
-    let fri = pair.start_fri(&Toml::tun_fri());
-    fri.wait_line(UP, SOON).unwrap();
-    tund_lab::wait_until("a floor", SOON, || floor.symlink_metadata().unwrap().is_file()).unwrap();
-    assert_eq!(fs::read_to_string(precious).unwrap(), "kept");
-}
-
-#[test]
 fn pid_file_key_log_and_control_socket_go_into_no_directory_of_somebody_else() {
     let pair = pair();
     let place = pair.fri.dir().join("place");

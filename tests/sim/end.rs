@@ -30,7 +30,7 @@ pub struct Config {
     pub settings: LinkSettings,
     pub statics: Statics,
     pub secret: [u8; 32],
-    /// The longest that a command, a notice or a floor waits for the thread that takes it.
+    /// The longest that a command or a notice waits for the thread that takes it.
     pub pace: Duration,
     /// What the host's routing says of the way to the peer.
     pub route_mtu: u32,
@@ -63,6 +63,8 @@ pub enum Output {
     Receives(Key),
     /// The link takes this control message, which verified.
     Control(Vec<u8>),
+    /// The link judges this datagram of a sid that is not live.
+    Unknown(Vec<u8>),
     /// Datagrams go there now.
     Endpoint(Option<Path>),
     Resolve,
@@ -70,7 +72,6 @@ pub enum Output {
     Down,
     /// No key of before may be used.
     Resumed,
-    Floor(u64),
     Log {
         verb: u8,
         text: String,
@@ -129,11 +130,8 @@ pub struct End {
     commands: Queue<Command>,
     /// Proven ones, and others.
     notices: [Queue<Notice>; 2],
-    floors: Queue<u64>,
     /// News of the link that wait until the lane has carried out what came before.
     ups: Queue<()>,
-    /// Whether the disk takes floors.
-    pub disk_works: bool,
     /// The key looks used up at the next report.
     pub exhausted: bool,
     tick_at: Instant,
@@ -173,9 +171,7 @@ impl End {
             dice,
             commands: Queue(VecDeque::new()),
             notices: [Queue(VecDeque::new()), Queue(VecDeque::new())],
-            floors: Queue(VecDeque::new()),
             ups: Queue(VecDeque::new()),
-            disk_works: true,
             exhausted: false,
             tick_at: now.instant + TICK,
             spun: (now.instant, 0),
@@ -239,7 +235,7 @@ impl End {
     }
 
     pub fn poll_timeout(&self) -> Instant {
-        let queues = [self.commands.due(), self.notices[0].due(), self.notices[1].due(), self.floors.due()];
+        let queues = [self.commands.due(), self.notices[0].due(), self.notices[1].due()];
         let timers = [self.lane.poll_timeout(), Some(self.tick_at), self.link.poll_timeout(), self.ups.due()];
         queues.into_iter().chain(timers).flatten().min().unwrap_or(self.tick_at)
     }
@@ -287,15 +283,16 @@ impl End {
             } else if self.ups.pop(now.instant).is_some() {
                 self.port.outputs.push_back(Output::Up);
             } else if let Some(notice) = self.notices.iter_mut().find_map(|queue| queue.pop(now.instant)) {
-                if let Notice::Control { body, .. } = &notice {
-                    self.port.outputs.push_back(Output::Control(body.clone()));
+                match &notice {
+                    Notice::Control { body, .. } => {
+                        self.port.outputs.push_back(Output::Control(body.clone()));
+                    }
+                    Notice::Unknown { received, .. } => {
+                        self.port.outputs.push_back(Output::Unknown(received.datagram.clone()));
+                    }
+                    _ => {}
                 }
                 self.link.handle_notice(now, notice);
-            } else if let Some(time) = self.floors.pop(now.instant) {
-                if self.disk_works {
-                    self.port.outputs.push_back(Output::Floor(time));
-                }
-                self.link.handle_floor(time, self.disk_works);
             } else if self.link.poll_timeout().is_some_and(|at| at <= now.instant) && !self.spins(now.instant)
             {
                 self.link.handle_timeout(now);
@@ -316,7 +313,7 @@ impl End {
     fn hand_to_lane(&mut self, now: Now, command: Command) {
         match &command {
             Command::Prepare(_, key) => self.port.outputs.push_back(Output::Prepared(key.clone())),
-            Command::Receive(key) => self.port.outputs.push_back(Output::Receives(key.clone())),
+            Command::Receive { key, .. } => self.port.outputs.push_back(Output::Receives(key.clone())),
             Command::Endpoint(endpoint) => self.port.outputs.push_back(Output::Endpoint(*endpoint)),
             Command::Switch(_)
             | Command::Forget(_)
@@ -338,10 +335,6 @@ impl End {
             Event::Endpoint(address) => {
                 let mtu = Some(self.config.route_mtu);
                 return self.link.handle_route(now, address, mtu);
-            }
-            Event::Floor(time) => {
-                let at = self.later(now);
-                return self.floors.push(at, time);
             }
             Event::Up { .. } => {
                 let at = self.commands.0.back().map_or(now.instant, |(at, _)| *at);

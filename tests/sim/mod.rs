@@ -2,7 +2,7 @@
 //!
 //! A seed stands for a plan: how both ends are configured, what the network does to datagrams (loss,
 //! duplicates, reordering, delay, corruption, cuts, sizes), what happens to the ends (they are killed, cloned,
-//! moved, renumbered, their clocks jump, their disks fail), and what somebody on the way sends of what he
+//! moved, renumbered, their clocks jump), and what somebody on the way sends of what he
 //! recorded. Then all trouble ends, and the link must come back by itself and lose nothing from there on.
 //! The model (`model.rs`) says what may come out of the ends in all that time.
 //!

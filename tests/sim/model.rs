@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::end::Config;
 use crate::core::hello;
 use crate::core::lane::{Key, unmask};
-use crate::core::limits::{SESSION_END, SID_PREVIOUS};
+use crate::core::limits::{SESSION_END, SID_END};
 use crate::core::sid::Sid;
 use crate::crypto::aead::Aead;
 use crate::crypto::keys::LinkKeys;
@@ -63,6 +63,8 @@ struct Side {
     receives: Vec<Receive>,
     /// A hello of the peer fitted since the link was down.
     fits: bool,
+    /// Keys that were not live when a hello that fits came under them.
+    fitting: BTreeSet<KeyId>,
     up_since: Option<Duration>,
     endpoint: Option<SocketAddr>,
     /// Keys seen before belong to a copy of the end after that time.
@@ -85,7 +87,6 @@ pub struct Model {
     frames: Vec<Frame>,
     nonces: BTreeSet<(KeyId, u32)>,
     sides: [Side; 2],
-    floors: [Option<u64>; 2],
 }
 
 type Verdict = Result<(), String>;
@@ -99,7 +100,6 @@ impl Model {
             frames: Vec::new(),
             nonces: BTreeSet::new(),
             sides: Default::default(),
-            floors: [None; 2],
         }
     }
 
@@ -147,14 +147,16 @@ impl Model {
 
     pub fn receives(&mut self, which: usize, key: &Key, now: Duration) -> KeyId {
         let id = self.id(1 - which, key);
-        let Side { receives, .. } = &mut self.sides[which];
-        let is_static = matches!(key, Key::Sid(_));
-        for receive in receives.iter_mut().filter(|_| is_static) {
-            receive.until.get_or_insert(now + SID_PREVIOUS);
-        }
+        let pace = self.configs[which].pace * 2;
+        let Side { receives, fits, fitting, .. } = &mut self.sides[which];
+        // A sid is taken for a hello.
+        *fits |= fitting.contains(&id);
+        let life = match key {
+            Key::Sid(_) => SID_END + pace,
+            Key::Slot { .. } => SESSION_END,
+        };
         receives.retain(|receive| receive.key != id);
-        let until = (!is_static).then_some(now + SESSION_END);
-        receives.push(Receive { key: id, since: now, until });
+        receives.push(Receive { key: id, since: now, until: Some(now + life) });
         id
     }
 
@@ -235,6 +237,17 @@ impl Model {
         }
     }
 
+    /// A datagram under a sid that is not live is looked at.
+    pub fn unknown(&mut self, which: usize, bytes: &[u8]) {
+        let Some(Read::Data { key, header, body }) = self.read(1 - which, bytes) else { return };
+        if header.kind == Kind::Control
+            && let Ok(Some(Message::Hello(peer))) = control::decode(&body)
+            && hello::mismatch(&self.configs[which].settings, &peer).is_none()
+        {
+            self.sides[which].fitting.insert(key);
+        }
+    }
+
     pub fn up(&mut self, which: usize, now: Duration) {
         self.sides[which].up_since = Some(now);
     }
@@ -272,24 +285,6 @@ impl Model {
             return Err(format!("moved: the link of end {which} was taken to a stranger"));
         }
         Ok(())
-    }
-
-    /// Floors are above those before.
-    pub fn floor(&mut self, which: usize, time: u64) -> Verdict {
-        let floor = &mut self.floors[which];
-        if floor.is_some_and(|floor| time < floor) {
-            return Err(format!("floor: that of end {which} fell"));
-        }
-        *floor = Some(time);
-        Ok(())
-    }
-
-    /// The floor on disk, unless it was lost.
-    pub fn disk(&mut self, which: usize, lost: bool) -> Option<u64> {
-        if lost {
-            self.floors[which] = None;
-        }
-        self.floors[which]
     }
 
     /// A link of which nothing is heard is down in time.

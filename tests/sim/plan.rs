@@ -49,10 +49,9 @@ impl Weather {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Act {
     Weather(Weather),
-    /// An end is killed; its floor may be lost.
+    /// An end is killed.
     Kill {
         which: usize,
-        lost: bool,
     },
     /// An end says goodbye and ends.
     Stop {
@@ -84,11 +83,6 @@ pub enum Act {
         which: usize,
         v4: bool,
         v6: bool,
-    },
-    /// Whether floors can be written.
-    Disk {
-        which: usize,
-        works: bool,
     },
     /// The key of an end is nearly used up.
     Exhaust {
@@ -152,17 +146,11 @@ impl Plan {
         acts.push((calm, Act::Weather(Weather { mtu, delay: [dice.ms(0, 100); 2], ..Weather::CALM })));
         for which in 0..2 {
             acts.push((calm, Act::Families { which, v4: true, v6: true }));
-            acts.push((calm, Act::Disk { which, works: true }));
             acts.push((calm, Act::Start { which }));
         }
         let steady = dice.pick(&[10, 10, 20, 30, 140]);
         let steady = Duration::from_secs(steady);
-        // Where sids must be proven, replays may cost the frames of a round trip.
-        let proves = |act: &Act| {
-            matches!(act, Act::Kill { lost: true, .. } | Act::Clock { .. } | Act::Disk { works: false, .. })
-        };
-        let timely = skews[0] == skews[1] && !acts.iter().any(|(_, act)| proves(act));
-        let besieged = dice.chance(0.4) && (!is_static || timely);
+        let besieged = dice.chance(0.4);
         Self { configs, skews, acts, calm, steady, back: None, besieged, prompt: false }
     }
 
@@ -176,8 +164,7 @@ impl Plan {
         for _ in 0..3 {
             at += dice.ms(40_000, 100_000);
             let which = dice.below(2);
-            let lost = dice.chance(0.2);
-            acts.push((at, dice.pick(&[Act::Kill { which, lost }, Act::Stop { which }])));
+            acts.push((at, dice.pick(&[Act::Kill { which }, Act::Stop { which }])));
             acts.push((at + dice.ms(0, 3000), Act::Start { which }));
         }
         let calm = at + Duration::from_secs(5);
@@ -197,7 +184,7 @@ impl Plan {
         let acts = vec![
             (Duration::ZERO, Act::Weather(Weather::CALM)),
             (at, Act::Weather(Weather { cut, ..Weather::CALM })),
-            (again, Act::Kill { which, lost: false }),
+            (again, Act::Kill { which }),
             (calm, Act::Weather(Weather::CALM)),
             (calm, Act::Start { which }),
         ];
@@ -217,7 +204,7 @@ fn act(dice: &mut Dice, at: Duration, calm: Duration, acts: &mut Vec<(Duration, 
     match dice.below(20) {
         0..5 => add(at, Act::Weather(Weather::CALM)),
         5 | 6 => {
-            add(at, Act::Kill { which, lost: dice.chance(0.3) });
+            add(at, Act::Kill { which });
             add(soon, Act::Start { which });
         }
         7 => {
@@ -236,11 +223,7 @@ fn act(dice: &mut Dice, at: Duration, calm: Duration, acts: &mut Vec<(Duration, 
             add(at, Act::Families { which, v4, v6: !v4 });
             add(later, Act::Families { which, v4: true, v6: true });
         }
-        14 => {
-            add(at, Act::Disk { which, works: false });
-            add(later, Act::Disk { which, works: true });
-        }
-        15 => add(at, Act::Exhaust { which }),
+        14 | 15 => add(at, Act::Exhaust { which }),
         16 | 17 => add(at, Act::Attack { count: dice.below(100) }),
         _ => add(at, Act::Burst { which, frames: dice.pick(&[2, 10, 64, 300]) }),
     }
@@ -308,8 +291,6 @@ fn configs(dice: &mut Dice) -> [Config; 2] {
             push: Vec::new(),
             sources: None,
             path_mtu: None,
-            floor: None,
-            floor_writable: true,
             verb: 3,
             activated: false,
         };

@@ -267,6 +267,10 @@ impl World {
                 self.model.controlled(which, &body);
                 Ok(())
             }
+            Output::Unknown(datagram) => {
+                self.model.unknown(which, &datagram);
+                Ok(())
+            }
             Output::Endpoint(endpoint) => {
                 self.say(|_| format!("end {which} sends to {endpoint:?}"));
                 endpoint.map_or(Ok(()), |Path { remote, .. }| {
@@ -296,7 +300,6 @@ impl World {
                 self.model.copied(which, now);
                 Ok(())
             }
-            Output::Floor(time) => self.model.floor(which, time),
             Output::Log { verb, text } => self.log(which, verb, text),
             Output::Spinning => Err(format!("spin: end {which} is never done")),
         };
@@ -325,8 +328,7 @@ impl World {
         if self.ends[which].is_some() {
             return;
         }
-        let mut config: Config = self.plan.configs[which].clone();
-        config.settings.floor = self.model.disk(which, false).or((self.now.is_zero()).then_some(0));
+        let config: Config = self.plan.configs[which].clone();
         self.model.started(which, self.now);
         let end = End::new(config, self.at(which), self.dice.fork());
         self.ends[which] = Some(end);
@@ -336,10 +338,7 @@ impl World {
     fn perform(&mut self, act: Act) {
         match act {
             Act::Weather(weather) => self.weather = weather,
-            Act::Kill { which, lost } => {
-                self.ends[which] = None;
-                self.model.disk(which, lost);
-            }
+            Act::Kill { which } => self.ends[which] = None,
             Act::Stop { which } => {
                 self.with(which, End::stop);
                 self.ends[which] = None;
@@ -368,11 +367,6 @@ impl World {
                 place.remember();
             }
             Act::Families { which, v4, v6 } => self.families(which, v4, v6),
-            Act::Disk { which, works } => {
-                if let Some(end) = &mut self.ends[which] {
-                    end.disk_works = works;
-                }
-            }
             Act::Exhaust { which } => {
                 if let Some(end) = &mut self.ends[which] {
                     end.exhausted = true;

@@ -3,13 +3,11 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::orders::Name;
-use super::{Command, Key, Notice, Received, Settings, Sink};
-use crate::core::admission::CHALLENGE_BODY;
+use super::{Command, Key, KeyId, Name, Notice, Received, Settings, Sink};
 use crate::core::inner::Inner;
-use crate::core::limits::{INITIATION, OLD, OLD_EACH, PATH_INTERVAL, SID_PREVIOUS, SIGN_INTERVAL};
+use crate::core::limits::{INITIATION, OLD, OLD_EACH, PATH_INTERVAL, SIGN_INTERVAL};
 use crate::core::pace::Pace;
-use crate::core::path::Path;
+use crate::core::path::{Path, QUESTION};
 use crate::core::replay::Window;
 use crate::core::seen::Seen;
 use crate::core::sid::Sid;
@@ -20,9 +18,8 @@ use crate::crypto::wrap;
 use crate::wire::block::Reassembler;
 use crate::wire::datagram::{Framing, HEADER, Header, Kind, SID};
 
-/// Live sids of static mode: the current and the previous one, and one more while the peer changes its
-/// mind.
-const LIVE: usize = 3;
+/// Keys that are open at once in an ordinary link.
+const OPEN: usize = 4;
 /// Datagrams whose masks are computed together.
 const TOGETHER: usize = 64;
 
@@ -34,8 +31,15 @@ struct ReceiveKey {
     /// Whether the link knows that something authentic came under it.
     heard: bool,
     blocks: Reassembler,
-    /// When it ends, if that is known.
-    until: Option<Instant>,
+}
+
+impl ReceiveKey {
+    fn id(&self) -> KeyId {
+        match self.name {
+            Name::Sid(sid) => KeyId::Sid(sid),
+            Name::Slot(_) => KeyId::Session(self.serial),
+        }
+    }
 }
 
 /// Datagrams that came together: each `stride` bytes long but the last, which may be shorter.
@@ -82,7 +86,7 @@ impl Inward {
     pub fn new(settings: Settings) -> Self {
         Self {
             settings,
-            receive: VecDeque::with_capacity(LIVE + 1),
+            receive: VecDeque::with_capacity(OPEN),
             handshakes: Seen::default(),
             endpoint: None,
             agreed: false,
@@ -107,8 +111,8 @@ impl Inward {
     /// Carries out what the link decided, as far as it concerns this way.
     pub fn handle_command(&mut self, now: Instant, command: Command, sink: &mut impl Sink) {
         match command {
-            Command::Receive(key) => self.receive_under(now, &key),
-            Command::Forget(slot) => self.forget(slot),
+            Command::Receive { key, after } => self.receive_under(&key, after),
+            Command::Forget(name) => self.forget(name),
             Command::WipeAll => self.wipe_all(),
             Command::Endpoint(endpoint) => self.endpoint = endpoint,
             Command::Agreed(agreed) => self.agreed = agreed,
@@ -188,8 +192,7 @@ impl Inward {
 
     /// When [`Inward::handle_timeout`] must be called next, if at all.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let ends = self.receive.iter().filter_map(|key| key.until);
-        ends.chain(self.receive.iter().filter_map(|key| key.blocks.poll_timeout())).min()
+        self.receive.iter().filter_map(|key| key.blocks.poll_timeout()).min()
     }
 
     /// Ends what has run out of time.
@@ -200,43 +203,20 @@ impl Inward {
             let stats = &mut self.stats;
             key.blocks.handle_timeout(now, &mut |frame, ecn| deliver(stats, agreed, inner, frame, ecn, sink));
         }
-        let stats = &mut self.stats;
-        self.receive.retain(|key| {
-            let live = key.until.is_none_or(|until| now < until);
-            if !live {
-                add_key(stats, key);
-            }
-            live
-        });
     }
 
-    fn receive_under(&mut self, now: Instant, key: &Key) {
-        match key {
-            Key::Sid(sid) => {
-                self.newest = self.newest.max(sid.time());
-                for key in &mut self.receive {
-                    key.until.get_or_insert(now + SID_PREVIOUS);
-                }
-            }
-            Key::Slot { slot, .. } => self.forget(*slot),
+    fn receive_under(&mut self, key: &Key, after: Option<u32>) {
+        if let Key::Sid(sid) = key {
+            self.newest = self.newest.max(sid.time());
         }
-        // A sid that is still live keeps its window: nothing is ever accepted twice.
-        let receive = match self.receive.iter().position(|live| live.name == key.name()) {
-            Some(index) => self.receive.remove(index),
-            None => Some(self.receive_key(key)),
-        };
-        self.receive.extend(receive.map(|key| ReceiveKey { until: None, ..key }));
-        self.receive.rotate_right(1);
-        if let (Framing::Static, Some(oldest)) = (self.settings.framing, self.receive.get(LIVE)) {
-            add_key(&mut self.stats, oldest);
-            self.receive.truncate(LIVE);
-        }
+        self.forget(key.name());
+        self.receive.push_front(self.receive_key(key, after));
     }
 
-    fn forget(&mut self, slot: u8) {
+    fn forget(&mut self, name: Name) {
         let stats = &mut self.stats;
         self.receive.retain(|key| {
-            let goes = key.name == Name::Slot(slot);
+            let goes = key.name == name;
             if goes {
                 add_key(stats, key);
             }
@@ -250,15 +230,14 @@ impl Inward {
         }
     }
 
-    fn receive_key(&self, key: &Key) -> ReceiveKey {
+    fn receive_key(&self, key: &Key, after: Option<u32>) -> ReceiveKey {
         ReceiveKey {
             name: key.name(),
             serial: key.serial(),
             aead: self.settings.aead(1 - self.settings.direction, key),
-            window: Window::default(),
+            window: after.map_or_else(Window::default, Window::after),
             heard: false,
             blocks: Reassembler::new(self.settings.max_frame),
-            until: None,
         }
     }
 
@@ -303,10 +282,10 @@ impl Inward {
         if let (false, Name::Slot(_)) = (key.heard, name) {
             key.heard = sink.notice(Notice::Confirmed { serial: key.serial });
         }
-        let newest = key.until.is_none() && key.window.is_newest(header.counter);
+        let newest = key.window.is_newest(header.counter);
         let result = self.pass_on(now, index, header, origin, &datagram[range], sink);
         // The challenge is no longer than what brings it about.
-        let long_enough = datagram.len() >= framing.overhead() + CHALLENGE_BODY;
+        let long_enough = datagram.len() >= framing.overhead() + QUESTION;
         if newest && origin.strays && long_enough {
             self.notice_move(now, origin.from, sink);
         }
@@ -339,7 +318,7 @@ impl Inward {
             }
             Kind::Control | Kind::Reserved => {
                 key.blocks.other(header.counter, &mut forward);
-                if !sink.notice(Notice::Control { from, body: body.to_vec() }) {
+                if !sink.notice(Notice::Control { from, body: body.to_vec(), under: key.id() }) {
                     result = Err(Drop::QueueFull);
                 }
             }

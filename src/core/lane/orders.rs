@@ -31,13 +31,25 @@ pub enum Key {
 
 /// What a datagram says about the key it is sealed with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Name {
+pub enum Name {
+    /// Static mode: its sid.
     Sid(Sid),
+    /// Handshake mode: the receiver's slot.
     Slot(u8),
 }
 
+/// Which key to open with something came under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyId {
+    /// Static mode: that of this sid.
+    Sid(Sid),
+    /// Handshake mode: that of the session with this serial, as in [`Key::Slot`].
+    Session(u32),
+}
+
 impl Key {
-    pub(super) fn name(&self) -> Name {
+    /// What datagrams that are sealed with it say.
+    pub fn name(&self) -> Name {
         match self {
             Key::Sid(sid) => Name::Sid(*sid),
             Key::Slot { slot, .. } => Name::Slot(*slot),
@@ -59,11 +71,8 @@ pub enum Under {
     Current,
     /// The one that frames change to next.
     Next,
-    /// Static mode: one that answered a challenge which may have been a replay; frames use it if the
-    /// peer asks. Handshake mode: a session that is not confirmed.
+    /// Handshake mode: a session that is not confirmed.
     Spare,
-    /// Static mode: one that answered what is most likely a replay, and serves for nothing else.
-    Aside,
 }
 
 /// From the link to a lane.
@@ -73,10 +82,15 @@ pub enum Command {
     Prepare(Under, Key),
     /// Frames go out under that one from now on, if it is there.
     Switch(Under),
-    /// Open what the peer seals with this key. In static mode the one before ends in [`SID_PREVIOUS`](crate::core::limits::SID_PREVIOUS).
-    Receive(Key),
-    /// This slot is no longer live.
-    Forget(u8),
+    /// Open what the peer seals with this key.
+    Receive {
+        /// The key.
+        key: Key,
+        /// Counters up to this one count as seen.
+        after: Option<u32>,
+    },
+    /// What says this is no longer opened.
+    Forget(Name),
     /// Drop this key.
     Wipe(Under),
     /// Drop every key, of both directions.
@@ -145,6 +159,8 @@ pub enum Notice {
         from: Path,
         /// The decrypted body.
         body: Vec<u8>,
+        /// The key that it came under.
+        under: KeyId,
     },
     /// An authentic datagram newer than all others came another way than the endpoint's.
     Moved {

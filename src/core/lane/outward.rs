@@ -27,7 +27,6 @@ pub struct Outward {
     current: Option<SendKey>,
     next: Option<SendKey>,
     spare: Option<SendKey>,
-    aside: Option<SendKey>,
     endpoint: Option<Path>,
     agreed: bool,
     budget: usize,
@@ -51,7 +50,6 @@ impl Outward {
             current: None,
             next: None,
             spare: None,
-            aside: None,
             endpoint: None,
             agreed: false,
             budget: BUDGET_BASE,
@@ -101,7 +99,7 @@ impl Outward {
             }
             Command::Wipe(under) => *self.own(*under) = None,
             Command::WipeAll => {
-                (self.current, self.next, self.spare, self.aside) = (None, None, None, None);
+                (self.current, self.next, self.spare) = (None, None, None);
             }
             Command::Handshake(handshake) => sink.datagram(&handshake.datagram, handshake.from),
             Command::Control { body, to, under } => self.send_control(body, *to, *under, sink),
@@ -110,7 +108,7 @@ impl Outward {
             Command::Budget(budget) => {
                 self.budget = (*budget).clamp(self.settings.framing.overhead() + 64, DATAGRAM_MAX)
             }
-            Command::Receive(_) | Command::Forget(_) | Command::Sources(_) | Command::Again(_) => {}
+            Command::Receive { .. } | Command::Forget(_) | Command::Sources(_) | Command::Again(_) => {}
         }
     }
 
@@ -256,7 +254,6 @@ impl Outward {
             Under::Current => &mut self.current,
             Under::Next => &mut self.next,
             Under::Spare => &mut self.spare,
-            Under::Aside => &mut self.aside,
         }
     }
 
@@ -265,8 +262,7 @@ impl Outward {
         let own = match under {
             Under::Next if self.next.is_some() => &mut self.next,
             Under::Spare if self.spare.is_some() => &mut self.spare,
-            Under::Aside if self.aside.is_some() => &mut self.aside,
-            Under::Current | Under::Next | Under::Spare | Under::Aside => &mut self.current,
+            Under::Current | Under::Next | Under::Spare => &mut self.current,
         };
         let Some(key) = own.as_mut().filter(|key| key.lasts()) else {
             self.stats.drop(Drop::NoPeer);

@@ -5,10 +5,12 @@ use std::time::Instant;
 use super::{Event, Link};
 use crate::core::caller::Turn;
 use crate::core::hello;
-use crate::core::lane::{Command, Under};
+use crate::core::lane::Command;
+use crate::core::limits::{HELLO_ANSWER, INITIATION};
 use crate::core::path::Path;
 use crate::crypto::Random;
-use crate::wire::control::Message;
+use crate::wire::control::{Hello, Message};
+use crate::wire::datagram::Framing;
 
 impl<R: Random> Link<R> {
     pub(super) fn repeat_hello(&mut self, now: Instant, target: Path) {
@@ -17,7 +19,7 @@ impl<R: Random> Link<R> {
                 self.take_turn(now, target);
             }
             if let Some(target) = self.target() {
-                self.send_hello(target, Under::Current);
+                self.send_hello(target);
             }
         }
         self.schedule_hello(now);
@@ -26,7 +28,7 @@ impl<R: Random> Link<R> {
     /// Another try at a peer that may be away: says so, or turns to the next remote.
     pub(super) fn take_turn(&mut self, now: Instant, target: Path) {
         match self.caller.turn(!self.up && (self.peer.is_none() || self.agreed)) {
-            Turn::Silent if !self.is_challenging() => {
+            Turn::Silent => {
                 self.say_once(now, format!(
                         "no answer from {} yet: trying on; if it stays away, is tund running there, with the same \
                          key, and its port open?",
@@ -34,7 +36,7 @@ impl<R: Random> Link<R> {
                     ));
             }
             Turn::Next(remote) => self.events.push_back(Event::Endpoint(remote)),
-            Turn::Same | Turn::Silent => {}
+            Turn::Same => {}
         }
     }
 
@@ -44,17 +46,29 @@ impl<R: Random> Link<R> {
     }
 
     /// Says hello, and asks for the peer's as long as one is needed.
-    pub(super) fn send_hello(&mut self, to: Path, under: Under) {
+    pub(super) fn send_hello(&mut self, to: Path) {
         let waits = self.agreed && !self.up;
-        self.say_hello(to, under, self.is_known() && !waits);
+        self.say_hello(to, self.is_known() && !waits);
     }
 
-    pub(super) fn say_hello(&mut self, to: Path, under: Under, seen: bool) {
-        let hello = hello::own(&self.settings, self.own_budget, seen);
-        self.send_under(under, Message::Hello(hello), to);
+    pub(super) fn say_hello(&mut self, to: Path, seen: bool) {
+        let hello = self.own_hello(seen);
+        self.send(Message::Hello(hello), to);
         if !self.up {
-            self.ask_proof(to, under);
+            self.ask_proof(to);
         }
+    }
+
+    /// What this end says of itself now. In static mode one that asks for an answer leaves room for it.
+    pub(super) fn own_hello(&mut self, seen: bool) -> Hello {
+        let mut own = Hello { heard: self.heard_sid(), ..hello::own(&self.settings, self.own_budget, seen) };
+        if !seen && !self.has_sessions() {
+            let [high, low] = self.random.bytes();
+            let (least, most) = (*INITIATION.start(), *INITIATION.end());
+            let length = least + usize::from(u16::from_be_bytes([high, low])) % (most - least + 1);
+            hello::pad(&mut own, length - Framing::Static.overhead());
+        }
+        own
     }
 
     pub(super) fn set_agreed(&mut self, agreed: bool) {
@@ -62,12 +76,21 @@ impl<R: Random> Link<R> {
         self.commands.push_back(Command::Agreed(agreed));
     }
 
-    /// The peer has asked for this end's hello.
+    /// The peer has asked for this end's hello: it goes at once, or as soon as it may.
+    pub(super) fn answer_soon(&mut self, now: Instant) {
+        let free_at = self.answered_at.map(|at| at + HELLO_ANSWER).filter(|at| now < *at);
+        self.answer_at = Some(free_at.unwrap_or(now));
+        if free_at.is_none() {
+            self.answer_hello(now);
+        }
+    }
+
+    /// Says the hello that the peer has asked for.
     pub(super) fn answer_hello(&mut self, now: Instant) {
         self.answer_at = None;
         self.answered_at = Some(now);
         if let Some(endpoint) = self.endpoint {
-            self.say_hello(endpoint, Under::Current, self.is_known());
+            self.say_hello(endpoint, self.is_known());
         }
     }
 }

@@ -3,9 +3,8 @@
 use std::time::Instant;
 
 use super::{Keying, Link};
-use crate::core::admission::CHALLENGE_DATAGRAM;
 use crate::core::clock::Now;
-use crate::core::lane::{Command, Received, Under};
+use crate::core::lane::{Command, Received};
 use crate::core::limits::{SIGN_INTERVAL, SILENCE};
 use crate::core::path::Path;
 use crate::core::session::{Outcome, Sessions};
@@ -13,8 +12,11 @@ use crate::crypto::{Random, wrap};
 #[cfg(test)]
 use crate::fault::{self, Fault};
 use crate::wire::control::Message;
+use crate::wire::datagram::Framing;
 use crate::wire::handshake::Type;
 
+/// Length of the datagram by which an end in static mode shows itself to one in handshake mode: an empty goodbye.
+const STATIC_SIGN: usize = Framing::Static.overhead() + 4;
 /// Length of the datagram by which an end in handshake mode shows itself to one in static mode.
 const SIGN_LENGTH: usize = wrap::OVERHEAD + 1;
 
@@ -22,10 +24,7 @@ impl<R: Random> Link<R> {
     /// When something is due for the keys.
     pub(super) fn keying_timeout(&self) -> Option<Instant> {
         match &self.keying {
-            Keying::Static(keying) => {
-                let next = keying.sending.poll_timeout();
-                keying.admission.poll_timeout().into_iter().chain([next]).min()
-            }
+            Keying::Static(keying) => Some(keying.keys.poll_timeout()),
             Keying::Handshake(sessions) => {
                 let silence = self.silent_at(sessions).filter(|_| !sessions.is_calling());
                 let due = sessions.poll_timeout(self.target().is_some());
@@ -45,16 +44,8 @@ impl<R: Random> Link<R> {
     /// The current key is nearly used up.
     pub(super) fn renew_keys(&mut self, now: Instant) {
         match &mut self.keying {
-            Keying::Static(keying) => keying.sending.expire(now),
+            Keying::Static(keying) => keying.keys.sending().expire(now),
             Keying::Handshake(sessions) => sessions.begin(now),
-        }
-    }
-
-    /// Whether a challenge of ours waits for its reply, so that silence explains itself.
-    pub(super) fn is_challenging(&self) -> bool {
-        match &self.keying {
-            Keying::Static(keying) => keying.admission.is_challenging(),
-            Keying::Handshake(_) => false,
         }
     }
 
@@ -87,9 +78,13 @@ impl<R: Random> Link<R> {
 
     /// The link is down: no session outlives that, and an end with a remote calls.
     pub(super) fn forget_sessions(&mut self, now: Instant) {
-        let Keying::Handshake(sessions) = &mut self.keying else { return };
-        sessions.end(self.heard_at, &mut self.random, &mut self.commands);
-        self.call_if_remote(now);
+        match &mut self.keying {
+            Keying::Static(keying) => keying.forget_peer(),
+            Keying::Handshake(sessions) => {
+                sessions.end(self.heard_at, &mut self.random, &mut self.commands);
+                self.call_if_remote(now);
+            }
+        }
     }
 
     /// Begins a call, unless the peer is left alone.
@@ -178,7 +173,7 @@ impl<R: Random> Link<R> {
         }
         self.sign_at = Some(now);
         match &mut self.keying {
-            Keying::Static(_) if length >= CHALLENGE_DATAGRAM => {
+            Keying::Static(_) if length >= STATIC_SIGN => {
                 self.send(Message::Bye { reason: String::new() }, to);
             }
             Keying::Static(_) => {}
@@ -201,7 +196,7 @@ impl<R: Random> Link<R> {
 
     /// The first word on a session, repeated until the peer's is there.
     fn greet(&mut self, now: Instant, to: Path) {
-        self.send_hello(to, Under::Current);
+        self.send_hello(to);
         self.schedule_hello(now);
     }
 }

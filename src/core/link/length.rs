@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::{Keying, Link};
-use crate::core::lane::{Command, Under};
+use crate::core::lane::{Command, KeyId, Under};
 use crate::core::limits::SILENCE;
 use crate::crypto::Random;
 use crate::wire::control;
@@ -28,8 +28,8 @@ impl<R: Random> Link<R> {
         }
     }
 
-    pub(super) fn handle_pong(&mut self, now: Instant, n: u32) {
-        self.take_proof(n);
+    pub(super) fn handle_pong(&mut self, now: Instant, n: u32, under: KeyId) {
+        self.take_proof(n, under);
         self.rise(now);
         if self.search.handle_pong(now, n) {
             self.set_budget();

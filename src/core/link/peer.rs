@@ -5,12 +5,10 @@ use std::time::Instant;
 use ipnet::IpNet;
 
 use super::idle::IDLE;
-use super::static_mode::Challenger;
 use super::{Event, Link};
 use crate::core::clock::Now;
 use crate::core::hello;
-use crate::core::lane::Under;
-use crate::core::limits::HELLO_ANSWER;
+use crate::core::lane::KeyId;
 use crate::core::path::{Outcome, Path, Validation};
 use crate::core::stats::Drop;
 use crate::crypto::Random;
@@ -24,13 +22,9 @@ impl<R: Random> Link<R> {
         self.heard_at
     }
 
-    pub(super) fn handle_message(&mut self, now: Now, from: Path, message: Message) {
-        // A reply proves a sid; only what else comes tells that the peer uses those that are live.
-        if !matches!(message, Message::ChallengeReply { .. }) {
-            self.doubt = None;
-        }
+    pub(super) fn handle_message(&mut self, now: Now, from: Path, under: KeyId, message: Message) {
         match message {
-            Message::Hello(peer) => self.handle_hello(now, from, peer),
+            Message::Hello(peer) => self.handle_hello(now, from, under, peer),
             Message::Ping { n, .. } => {
                 let received = self.datagrams_in;
                 self.send(Message::Pong { n, received }, from);
@@ -40,9 +34,9 @@ impl<R: Random> Link<R> {
                 let outcome = self.validation.as_mut().map(|path| path.handle_reply(from, challenge));
                 self.conclude(now, outcome);
             }
-            Message::Challenge { challenge } => self.reply(now, challenge, from, Challenger::Live),
             Message::Bye { reason } => {
-                if !self.up || self.endpoint.is_none_or(|endpoint| !endpoint.covers(&from)) {
+                let is_there = self.endpoint.is_some_and(|endpoint| endpoint.covers(&from));
+                if !self.up || !is_there || !self.is_of_peer(under) {
                     return;
                 }
                 match reason.as_str() {
@@ -50,22 +44,21 @@ impl<R: Random> Link<R> {
                     reason => self.go_down(now.instant, format!("the peer says: {}", printable(reason))),
                 }
             }
-            Message::Pong { n, .. } => self.handle_pong(now.instant, n),
-            Message::ChallengeReply { .. } => {}
+            Message::Pong { n, .. } => self.handle_pong(now.instant, n, under),
         }
     }
 
-    fn handle_hello(&mut self, now: Now, from: Path, peer: Hello) {
+    pub(super) fn handle_hello(&mut self, now: Now, from: Path, under: KeyId, peer: Hello) {
         if !self.settings.float && !self.is_pinned(from.remote) {
-            self.say_once(
-                now.instant,
-                format!("the peer calls from {}, but float = false pins it", from.remote),
-            );
-            return;
+            return self.say_pinned(now.instant, from);
+        }
+        let mismatch = hello::mismatch(&self.settings, &peer);
+        if mismatch.is_some() && !self.is_of_peer(under) {
+            return self.stats.drop(Drop::Stale);
         }
         self.heard_at = now.instant;
         let asks = !peer.seen;
-        let mismatch = hello::mismatch(&self.settings, &peer);
+        self.take_names(now, under, &peer);
         if !self.up {
             self.set_endpoint(now.instant, Some(from));
         }
@@ -82,20 +75,19 @@ impl<R: Random> Link<R> {
             None => self.agree(now.instant),
         }
         if asks {
-            self.use_proven_sid();
-            let free_at = self.answered_at.map(|at| at + HELLO_ANSWER).filter(|at| now.instant < *at);
-            self.answer_at = Some(free_at.unwrap_or(now.instant));
-            if free_at.is_none() {
-                self.answer_hello(now.instant);
-            }
+            self.answer_soon(now.instant);
         }
         if !known {
             // A peer that asks for nothing was there before: what is still missing is asked for at once.
             if !asks && self.agreed && !self.up {
-                self.send_hello(from, Under::Current);
+                self.send_hello(from);
             }
             self.schedule_hello(now.instant);
         }
+    }
+
+    pub(super) fn say_pinned(&mut self, now: Instant, from: Path) {
+        self.say_once(now, format!("the peer calls from {}, but float = false pins it", from.remote));
     }
 
     /// The peer's hello fits: frames pass from now on.
@@ -140,7 +132,7 @@ impl<R: Random> Link<R> {
         self.events.push_back(Event::Up { endpoint, name });
         self.caller.restart(now);
         // The peer waits for the same.
-        self.send_hello(from, Under::Current);
+        self.send_hello(from);
         self.schedule_hello(now);
     }
 
@@ -188,7 +180,7 @@ impl<R: Random> Link<R> {
                 };
                 self.log_for_peer(now.instant, text);
                 self.set_endpoint(now.instant, Some(new));
-                self.send_hello(new, Under::Current);
+                self.send_hello(new);
             }
         }
     }

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{Keying, Link};
 use crate::core::clock::Now;
-use crate::core::lane::{Command, Under};
+use crate::core::lane::Command;
 use crate::core::stats::Stats;
 use crate::crypto::Random;
 use crate::privsep::message::{LinkSettings, LinkState, MAX_TEXT};
@@ -20,7 +20,7 @@ impl<R: Random> Link<R> {
             text.truncate(text.floor_char_boundary(MAX_TEXT));
         }
         let keys_age = match &self.keying {
-            Keying::Static(keying) => Some(keying.sending.age(now)),
+            Keying::Static(keying) => Some(keying.keys.age(now)),
             Keying::Handshake(sessions) => {
                 sessions.sending_since().map(|born| now.saturating_duration_since(born))
             }
@@ -50,7 +50,7 @@ impl<R: Random> Link<R> {
             && self.up
             && let Some(endpoint) = self.endpoint
         {
-            self.send_hello(endpoint, Under::Current);
+            self.send_hello(endpoint);
         }
         self.schedule_hello(now.instant);
     }

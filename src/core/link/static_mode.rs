@@ -1,60 +1,62 @@
 //! Static mode: the sids of both directions.
 
-use std::ops::Range;
-
-use super::{Event, Keying, Link};
-use crate::core::admission::{Age, Verdict};
+use super::{Keying, Link};
 use crate::core::clock::Now;
-use crate::core::lane::{Command, Key, Received, Under};
-use crate::core::limits::{CHALLENGE_INTERVAL, DOUBT};
+use crate::core::hello;
+use crate::core::lane::{Command, Key, KeyId, Received, Under};
+use crate::core::limits::CLOCKS_APART;
 use crate::core::path::Path;
 use crate::core::sid::Sid;
+use crate::core::static_keys::{Situation, StaticKeys, Verdict};
 use crate::core::stats::Drop;
 use crate::crypto::Random;
-use crate::wire::control::{self, Message};
+use crate::wire::control::{self, Hello, Message};
+use crate::wire::datagram::{Framing, SID};
 
-/// Challenges that are remembered: more than are answered in the life of a sid.
-const ANSWERED: usize = 128;
+/// What a link keeps of both directions' sids.
+pub(super) struct StaticKeying {
+    pub(super) keys: StaticKeys,
+    /// The sid under which the peer's last hello came.
+    heard: Option<Sid>,
+    /// The sid that the peer is known to use: what came under an older one ends nothing.
+    present: Option<Sid>,
+    /// The number of the pings that ask whether the peer opens what is sent under the current sid.
+    asked: Option<u32>,
+    /// Whether it does.
+    proven: bool,
+    /// Whether it was said that the clocks are apart.
+    clocks_said: bool,
+}
+
+impl StaticKeying {
+    pub(super) fn new(keys: StaticKeys) -> Self {
+        Self { keys, heard: None, present: None, asked: None, proven: false, clocks_said: false }
+    }
+
+    /// The link is down: whoever comes next is the peer.
+    pub(super) fn forget_peer(&mut self) {
+        self.present = None;
+    }
+
+    /// Whether a word of the peer's under this sid may end the link.
+    fn is_of_peer(&self, sid: Sid) -> bool {
+        self.present.is_none_or(|present| self.keys.supersedes(sid, present))
+    }
+}
 
 impl<R: Random> Link<R> {
     pub(super) fn handle_unknown(&mut self, now: Now, sid: Sid, received: Received) {
-        let settled = self.is_settled();
-        let Keying::Static(keying) = &mut self.keying else { return };
-        if keying.sending.is_own(sid) {
-            self.stats.drop(Drop::Reflected);
-            return;
-        }
+        let here = Situation { up: self.up, shortest: self.shortest_hello() };
         let from = received.from;
-        match keying.admission.handle_unknown(now, sid, received, settled, &mut self.random) {
+        let Keying::Static(keying) = &mut self.keying else { return };
+        match keying.keys.handle_unknown(now, sid, received, here) {
             Verdict::Again(received) => self.commands.push_back(Command::Again(received)),
-            Verdict::Held => {}
-            Verdict::Floor(time) => self.events.push_back(Event::Floor(time)),
-            Verdict::Reply { challenge, age, to } => {
-                self.reply(now, challenge, to, Challenger::Unproven(age))
+            Verdict::Taken { after, hello, ended } => {
+                self.commands.extend(ended.map(|sid| Command::Forget(Key::Sid(sid).name())));
+                self.commands.push_back(Command::Receive { key: Key::Sid(sid), after: Some(after) });
+                self.greet_taken(now, from, sid, hello);
             }
-            Verdict::Challenge { challenge, to } => {
-                self.log(
-                    3,
-                    format!("{} has the right key but its time must be proven: challenged", from.remote),
-                );
-                self.send(Message::Challenge { challenge }, to);
-            }
-            Verdict::Proven { live, skew, floor } => {
-                // Whoever replays can bring it about once a second.
-                let verb = if settled { 3 } else { 1 };
-                self.log(
-                    verb,
-                    format!("{} answered the challenge; the clocks differ by {}", from.remote, seconds(skew)),
-                );
-                if let Some((sid, received)) = live {
-                    self.take_sid(sid, vec![received]);
-                }
-                self.events.extend(floor.map(Event::Floor));
-                self.doubt.get_or_insert(now.instant);
-                self.send_hello(from, Under::Current);
-                self.schedule_hello(now.instant);
-            }
-            Verdict::InUse(sid, held) => self.take_sid(sid, held),
+            Verdict::Present { to, room } => self.present(now, sid, to, room),
             Verdict::Misfit(text) => {
                 self.stats.drop(Drop::BadTag);
                 if self.peer.is_none() {
@@ -65,76 +67,148 @@ impl<R: Random> Link<R> {
         }
     }
 
-    /// A sid is live, and these datagrams of it waited for that.
-    pub(super) fn take_sid(&mut self, sid: Sid, held: Vec<Received>) {
-        self.commands.push_back(Command::Receive(Key::Sid(sid)));
-        self.commands.extend(held.into_iter().map(Command::Again));
-    }
-
-    /// Does what is due for own sids, and gives up challenges.
-    pub(super) fn handle_sids_timeout(&mut self, now: Now) {
-        let Keying::Static(keying) = &mut self.keying else { return };
-        let switch = keying.sending.is_switch_due(now.instant);
-        let rotate = keying.sending.is_rotation_due(now.instant);
-        let unanswered = keying.admission.handle_timeout(now.instant);
-        if switch {
-            self.switch(Under::Next);
-        }
-        if rotate {
-            self.rotate(now);
-        }
-        if unanswered > 0 && !self.up {
-            self.say_once(
-                now.instant,
-                "right key but an old time, and no answer to a challenge: a replay, or a one-way path".into(),
-            );
-        }
-    }
-
-    /// A peer that lost this session may know only the sid that answered its challenge.
-    pub(super) fn use_proven_sid(&mut self) {
-        let Keying::Static(keying) = &mut self.keying else { return };
-        if std::mem::take(&mut keying.has_spare) {
-            self.switch(Under::Spare);
-        } else if keying.sending.is_announced() {
-            self.switch(Under::Next);
-        }
-    }
-
-    pub(super) fn prepare_sid(&mut self, now: Now, under: Under) {
-        let Keying::Static(keying) = &mut self.keying else { return };
-        let sid = keying.sending.draw(now, &self.keys, &mut self.random);
-        if under == Under::Next {
-            keying.sending.drawn_for_frames(now.instant);
-        }
-        self.commands.push_back(Command::Prepare(under, Key::Sid(sid)));
-    }
-
-    pub(super) fn switch(&mut self, under: Under) {
+    /// The peer named this end in a hello under a sid that is live from now on. It is told so, and shows that it is there.
+    fn greet_taken(&mut self, now: Now, from: Path, sid: Sid, hello: Hello) {
+        let asks = !hello.seen;
+        self.say_clocks_apart(now, sid);
         if let Keying::Static(keying) = &mut self.keying {
-            keying.sending.switched();
+            keying.asked = None;
+        }
+        self.handle_hello(now, from, KeyId::Sid(sid), hello);
+        if !asks {
+            self.answer_soon(now.instant);
+        }
+        if self.up {
+            self.ask_proof(from);
+        }
+    }
+
+    /// Someone has the key, or a recording of someone who had: says hello in no more bytes than came, so that a peer
+    /// can name this end.
+    fn present(&mut self, now: Now, sid: Sid, to: Path, room: usize) {
+        if !self.settings.float && !self.is_pinned(to.remote) {
+            return self.say_pinned(now.instant, to);
+        }
+        self.renew_sid(now);
+        let mut hello = Hello { heard: Some(sid.0), ..hello::own(&self.settings, self.own_budget, false) };
+        hello::shorten(&mut hello, room - Framing::Static.overhead());
+        self.send(Message::Hello(hello), to);
+    }
+
+    /// The least that this end can present itself with, in bytes of UDP payload.
+    fn shortest_hello(&self) -> usize {
+        let mut hello = Hello { heard: Some([0; SID]), ..hello::own(&self.settings, self.own_budget, false) };
+        hello::shorten(&mut hello, 0);
+        Framing::Static.overhead() + hello::length(&hello)
+    }
+
+    /// Which sids a hello tells of, by what it came under and by what it names.
+    pub(super) fn take_names(&mut self, now: Now, under: KeyId, hello: &Hello) {
+        let (Keying::Static(keying), KeyId::Sid(sid)) = (&mut self.keying, under) else { return };
+        keying.heard = Some(sid);
+        if hello.seen && keying.is_of_peer(sid) {
+            keying.present = Some(sid);
+        }
+        if hello.heard.is_some_and(|own| keying.keys.handle_named(Sid(own))) {
+            self.switch(Under::Next);
+            // The peer learns what frames come under from now on.
+            if let Some(endpoint) = self.endpoint.filter(|_| self.up) {
+                self.send_hello(endpoint);
+            }
+            self.schedule_hello(now.instant);
+        }
+    }
+
+    /// Whether what came under this key may end the link.
+    pub(super) fn is_of_peer(&self, under: KeyId) -> bool {
+        match (&self.keying, under) {
+            (Keying::Static(keying), KeyId::Sid(sid)) => keying.is_of_peer(sid),
+            (Keying::Static(_) | Keying::Handshake(_), _) => true,
+        }
+    }
+
+    /// The sid under which the peer's last hello came, for a hello of this end to name.
+    pub(super) fn heard_sid(&self) -> Option<[u8; SID]> {
+        match &self.keying {
+            Keying::Static(keying) => keying.heard.map(|sid| sid.0),
+            Keying::Handshake(_) => None,
+        }
+    }
+
+    /// Does what is due for own sids and the peer's.
+    pub(super) fn handle_sids_timeout(&mut self, now: Now) {
+        self.renew_sid(now);
+        let Keying::Static(keying) = &mut self.keying else { return };
+        while let Some(sid) = keying.keys.poll_ended(now.instant) {
+            keying.present = keying.present.filter(|present| *present != sid);
+            self.commands.push_back(Command::Forget(Key::Sid(sid).name()));
+        }
+        let endpoint = self.endpoint.filter(|_| self.up);
+        if keying.keys.sending().is_proposal_due(now.instant) {
+            match endpoint {
+                Some(endpoint) => self.propose(endpoint),
+                // Nothing is lost without a word.
+                None => self.switch(Under::Next),
+            }
+        }
+    }
+
+    /// Draws a new sid if one is due. While the link is up frames use it when the peer has said that it took it.
+    fn renew_sid(&mut self, now: Now) {
+        let endpoint = self.endpoint.filter(|_| self.up);
+        let Keying::Static(keying) = &mut self.keying else { return };
+        if !keying.keys.sending().is_renewal_due(now.instant) {
+            return;
+        }
+        match endpoint {
+            Some(endpoint) => {
+                let sid = keying.keys.propose(now, &mut self.random);
+                self.commands.push_back(Command::Prepare(Under::Next, Key::Sid(sid)));
+                self.propose(endpoint);
+            }
+            None => self.change_sid(now),
+        }
+    }
+
+    /// A hello under the next sid, which the peer answers when it took it.
+    fn propose(&mut self, to: Path) {
+        let hello = self.own_hello(false);
+        self.send_under(Under::Next, Message::Hello(hello), to);
+    }
+
+    /// Draws a sid and uses it at once.
+    pub(super) fn change_sid(&mut self, now: Now) {
+        let Keying::Static(keying) = &mut self.keying else { return };
+        let sid = keying.keys.draw(now, &mut self.random);
+        self.commands.push_back(Command::Prepare(Under::Next, Key::Sid(sid)));
+        self.switch(Under::Next);
+    }
+
+    fn switch(&mut self, under: Under) {
+        if let Keying::Static(keying) = &mut self.keying {
+            keying.keys.sending().settle();
             (keying.asked, keying.proven) = (None, false);
         }
         self.commands.push_back(Command::Switch(under));
     }
 
-    /// A hello of the peer does not tell under which sids it heard this end, nor whether that was before a restart: asks
-    /// whether it opens what is sent now.
-    pub(super) fn ask_proof(&mut self, to: Path, under: Under) {
+    /// A hello of the peer may be from before a restart of its host, or withheld: asks whether it opens what is sent now.
+    pub(super) fn ask_proof(&mut self, to: Path) {
         let [padding, n @ ..] = self.random.bytes::<5>();
         let Keying::Static(keying) = &mut self.keying else { return };
         let n = *keying.asked.get_or_insert(u32::from_be_bytes(n));
-        self.commands.push_back(Command::Control {
-            body: control::ping(n, usize::from(padding % 64)),
-            to,
-            under,
-        });
+        let body = control::ping(n, usize::from(padding % 64));
+        self.commands.push_back(Command::Control { body, to, under: Under::Current });
     }
 
-    /// The peer opened the ping of this number.
-    pub(super) fn take_proof(&mut self, n: u32) {
-        if let Keying::Static(keying) = &mut self.keying {
-            keying.proven |= keying.asked == Some(n);
+    /// The peer opened the ping of this number, and answers under `sid`.
+    pub(super) fn take_proof(&mut self, n: u32, under: KeyId) {
+        if let (Keying::Static(keying), KeyId::Sid(sid)) = (&mut self.keying, under)
+            && keying.asked == Some(n)
+            && keying.keys.is_live(sid)
+        {
+            keying.proven = true;
+            keying.present = Some(sid);
         }
     }
 
@@ -147,97 +221,25 @@ impl<R: Random> Link<R> {
         }
     }
 
-    /// Nothing that was live or asked for before counts any more, and frames use a new sid.
+    /// Nothing that was live before counts any more, and frames use a new sid.
     pub(super) fn replace_sids(&mut self, now: Now) {
         let Keying::Static(keying) = &mut self.keying else { return };
-        keying.admission.forget();
-        keying.has_spare = false;
+        keying.keys.reset();
+        (keying.heard, keying.present) = (None, None);
         self.commands.push_back(Command::WipeAll);
-        self.prepare_sid(now, Under::Next);
-        self.switch(Under::Next);
+        self.change_sid(now);
     }
 
-    /// A new sid: announced now, used for frames when the peer had time to write its floor.
-    fn rotate(&mut self, now: Now) {
-        self.prepare_sid(now, Under::Next);
-        match self.endpoint.filter(|_| self.up) {
-            Some(endpoint) => {
-                self.send_hello(endpoint, Under::Next);
-                if let Keying::Static(keying) = &mut self.keying {
-                    keying.sending.announce(now.instant);
-                    // The peer hears of this one later.
-                    keying.has_spare = false;
-                }
-            }
-            None => self.switch(Under::Next),
-        }
-    }
-
-    /// Answers a challenge under a sid that is drawn now. It may be a replay, or due to one: while the ends know
-    /// each other it gets its reply, and what frames are sent under changes when the peer asks for it.
-    pub(super) fn reply(&mut self, now: Now, challenge: [u8; 16], to: Path, challenger: Challenger) {
-        // The doubt of a moment is no reason: a replay makes the peer prove itself as well.
-        let certain = self.doubt.is_none_or(|since| now.instant < since + DOUBT);
-        let settled = self.up && self.peer.is_some() && certain;
+    fn say_clocks_apart(&mut self, now: Now, sid: Sid) {
         let Keying::Static(keying) = &mut self.keying else { return };
-        // One that came before its sid was live is in no window; once more, frames would change for nothing.
-        if keying.answered.contains(&challenge) {
-            self.stats.drop(Drop::Replayed);
+        if keying.clocks_said || sid.time().abs_diff(now.wall) <= CLOCKS_APART {
             return;
         }
-        let Some(replied_at) = keying.replied_at[challenger.limits()].iter_mut().min() else { return };
-        if replied_at.is_some_and(|at| now.instant.duration_since(at) < CHALLENGE_INTERVAL / 2) {
-            self.stats.drop(Drop::RateLimited);
-            return;
-        }
-        *replied_at = Some(now.instant);
-        if challenger != Challenger::Unproven(Age::Old) {
-            keying.answered.push_back(challenge);
-            keying.answered.drain(..keying.answered.len().saturating_sub(ANSWERED));
-        }
-        let under = match challenger {
-            Challenger::Live | Challenger::Unproven(Age::Newest) if settled => Under::Spare,
-            Challenger::Unproven(Age::Old) if settled => Under::Aside,
-            Challenger::Live | Challenger::Unproven(_) => Under::Next,
-        };
-        match under {
-            Under::Spare => keying.has_spare = true,
-            // What the peer knows now is the next one.
-            Under::Next => keying.has_spare = false,
-            Under::Current | Under::Aside => {}
-        }
-        self.prepare_sid(now, under);
-        self.send_under(under, Message::ChallengeReply { challenge }, to);
-        if !settled {
-            self.switch(Under::Next);
-            self.caller.due = now.instant;
-        }
+        keying.clocks_said = true;
+        let ahead = sid.time().wrapping_sub(now.wall) as i64 as f64 / 1e6;
+        self.log(
+            1,
+            format!("the peer's clock differs from this end's by {ahead:+.0} s; the link works all the same"),
+        );
     }
-}
-
-/// Under what kind of sid a challenge came.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Challenger {
-    /// A live one: it is the peer, now.
-    Live,
-    /// Another: the peer after a restart, or a replay.
-    Unproven(Age),
-}
-
-impl Challenger {
-    /// Which of the limits for replies count it. The peer challenges older and newest sids apart, and so may ask twice
-    /// under its live one.
-    fn limits(self) -> Range<usize> {
-        match self {
-            Self::Live => 0..2,
-            Self::Unproven(Age::Newest) => 2..3,
-            Self::Unproven(Age::Old) => 3..4,
-        }
-    }
-}
-
-/// A difference of clocks, for people.
-fn seconds(microseconds: i64) -> String {
-    let seconds = microseconds as f64 / 1e6;
-    if seconds.abs() < 10.0 { format!("{seconds:+.3} s") } else { format!("{seconds:+.0} s") }
 }

@@ -66,7 +66,8 @@ impl Sessions {
         let from_peer = DirectionKey::new(split.initiator_to_responder);
         let to_peer = DirectionKey::new(split.responder_to_initiator);
         let serial = self.next_serial();
-        out.push_back(Command::Receive(Key::Slot { slot, serial, cipher, key: from_peer }));
+        let key = Key::Slot { slot, serial, cipher, key: from_peer };
+        out.push_back(Command::Receive { key, after: None });
         let to_peer = Key::Slot { slot: offer.slot, serial, cipher, key: to_peer };
         out.push_back(Command::Prepare(Under::Spare, to_peer));
         let session = Session { slot, instance, peer: instance, began_here: false, born: now };

@@ -51,7 +51,7 @@ impl World {
         let mut out = VecDeque::new();
         self.mon.handle_handshake(self.now, &received(datagram), &mut self.random, &mut out)?;
         let serial = out.iter().find_map(|command| match command {
-            Command::Receive(Key::Slot { serial, .. }) => Some(*serial),
+            Command::Receive { key: Key::Slot { serial, .. }, .. } => Some(*serial),
             _ => None,
         });
         Ok(serial.unwrap_or_else(|| panic!("no session but {out:?}")))

@@ -8,7 +8,6 @@ fn a_first_start_is_up_within_two_seconds_and_carries_frames() {
     world.run(2.0);
     assert!(world.up(), "{:?} {:?}", world.ends[0].log, world.ends[1].log);
     world.assert_carries();
-    assert!(world.ends.iter().all(|end| end.floor.is_some()), "a floor was written");
 }
 
 #[test]
@@ -38,7 +37,7 @@ fn no_frame_is_lost_when_sids_change() {
 }
 
 #[test]
-fn wrong_clocks_are_proven_by_challenge_and_said() {
+fn clocks_far_apart_are_said_once_and_do_no_harm() {
     for skews in [[0, -56 * 365 * 86_400 * 1_000_000], [3_600_000_000, -3_600_000_000]] {
         let mut world = World::with(settings(0), settings(1), skews);
         world.run(5.0);
@@ -46,8 +45,11 @@ fn wrong_clocks_are_proven_by_challenge_and_said() {
         world.run(200.0);
         assert!(world.up());
         world.assert_carries();
-        assert!(world.ends[0].said("the clocks differ by -"), "{:?}", world.ends[0].log);
-        assert!(world.ends[1].said("the clocks differ by +"));
+        for (end, sign) in world.ends.iter().zip(["-", "+"]) {
+            let lines = end.log.iter().filter(|line| line.contains("clock")).collect::<Vec<_>>();
+            assert_eq!(lines.len(), 1, "{lines:?}");
+            assert!(lines[0].contains(&format!("differs from this end's by {sign}")), "{lines:?}");
+        }
     }
 }
 

@@ -17,8 +17,6 @@ fn replayed_reflected_and_broken_datagrams_deliver_nothing_and_get_no_answer() {
         world.inject(Flying { to: flying.from, ..flying.clone() });
     }
     assert_eq!(world.record.len(), sent, "what is sent back gets no answer");
-    // Old sids have a rate of their own.
-    world.run(0.3);
     let sent = world.record.len();
     for flying in &record {
         for from in [flying.from, stranger] {
@@ -36,11 +34,7 @@ fn replayed_reflected_and_broken_datagrams_deliver_nothing_and_get_no_answer() {
         }
     }
     assert!(world.ends.iter().all(|end| end.out.frames.is_empty()));
-    // A recorded datagram of an old sid may be challenged and a recorded challenge answered, by each
-    // end at most once in the second, and never at greater length.
-    let answers = &world.record[sent..];
-    assert!(answers.len() <= 4, "{} answers", answers.len());
-    assert!(answers.iter().all(|answer| answer.bytes.len() == CHALLENGE_DATAGRAM));
+    assert_eq!(world.record.len(), sent, "something was answered");
     for end in &world.ends {
         for reason in [Drop::Replayed, Drop::Reflected, Drop::BadTag, Drop::Stranger, Drop::TooShort] {
             assert!(end.stats().drops(reason) > 0, "{} in {}", reason.label(), end.stats());
@@ -69,50 +63,41 @@ fn replaying_everything_all_the_time_costs_no_frame() {
 
 #[test]
 fn a_recording_cannot_enter_a_restarted_receiver() {
-    for floor_lost in [false, true] {
-        let mut world = World::new();
-        world.run(5.0);
-        world.assert_carries();
-        let record = world.record.clone();
-        if floor_lost {
-            world.ends[0].floor = None;
-        }
-        world.restart(0);
-        world.cut = true;
-        let sent = world.record.len();
-        for flying in record.iter().filter(|flying| flying.to.to_string() == MON) {
-            world.inject(flying.clone());
-        }
-        assert!(world.ends[0].out.frames.is_empty());
-        assert!(!world.ends[0].link.is_up());
-        let answers = &world.record[sent..];
-        assert!(answers.len() <= 2);
-        assert!(
-            answers
-                .iter()
-                .all(|answer| { record.iter().any(|cause| cause.bytes.len() >= answer.bytes.len()) })
-        );
-    }
-}
-
-#[test]
-fn what_was_recorded_while_one_end_was_away_does_not_enter_later() {
-    // The recorded sid was never taken, and its time is past the floor, but it is too old.
     let mut world = World::new();
     world.run(5.0);
-    world.cut = true;
-    let from = world.record.len();
-    world.run(61.0);
-    world.send(1, &[b"recorded"]);
-    let record = world.record[from..].to_vec();
-    world.run(200.0);
+    world.assert_carries();
+    let record = world.record.clone();
     world.restart(0);
+    world.cut = true;
+    let sent = world.record.len();
+    for flying in record.iter().filter(|flying| flying.to.to_string() == MON) {
+        world.inject(flying.clone());
+    }
+    assert!(world.ends[0].out.frames.is_empty());
+    assert!(!world.ends[0].link.is_up());
+    let answers = &world.record[sent..];
+    assert!((1..=2).contains(&answers.len()), "{} answers", answers.len());
+    let longest = record.iter().map(|cause| cause.bytes.len()).max();
+    assert!(answers.iter().all(|answer| Some(answer.bytes.len()) <= longest));
+}
+
+/// The peer goes on under the sid that it had, and the restarted receiver takes that sid: but nothing that was sealed
+/// before it was restarted.
+#[test]
+fn frames_from_before_a_restart_do_not_arrive_again_under_a_sid_that_lasts() {
+    let mut world = World::new();
+    world.run(5.0);
+    world.assert_carries();
+    let record = world.record.clone();
+    world.restart(0);
+    world.run(15.0);
+    assert!(world.up(), "{:?}", world.ends[0].log);
     world.ends[0].out.frames.clear();
     for flying in record.into_iter().filter(|flying| flying.to.to_string() == MON) {
         world.inject(flying);
     }
     assert!(world.ends[0].out.frames.is_empty());
-    assert!(!world.ends[0].link.is_up());
+    world.assert_carries();
 }
 
 #[test]
@@ -136,24 +121,6 @@ fn a_flood_of_recorded_sids_cannot_keep_out_a_peer_whose_time_must_be_proven() {
 }
 
 #[test]
-fn without_a_writable_floor_every_sid_is_challenged_and_the_link_still_works() {
-    let mut world = World::new();
-    for which in 0..2 {
-        let settings = LinkSettings { floor_writable: false, ..settings(which) };
-        world.replace(which, settings);
-        world.ends[which].floor_writable = false;
-    }
-    world.run(3.0);
-    for _ in 0..2000 {
-        world.run(0.1);
-        world.send(1, &[b"frame"]);
-    }
-    assert!(world.up());
-    assert!(world.ends.iter().all(|end| end.floor.is_none()));
-    assert_eq!(world.ends[0].out.frames.len(), 2000, "{}", world.ends[0].stats());
-}
-
-#[test]
 fn recordings_of_old_sids_take_no_room_from_what_is_new() {
     let mut world = World::new();
     world.run(5.0);
@@ -161,7 +128,8 @@ fn recordings_of_old_sids_take_no_room_from_what_is_new() {
     let recording: Vec<_> =
         world.record.iter().filter(|flying| flying.to == MON.parse().unwrap()).cloned().collect();
     world.restart(1);
-    world.run(30.0);
+    // What was live has ended.
+    world.run(200.0);
     world.assert_carries();
     let before = world.ends[0].stats().drops(Drop::RateLimited);
     let flood = 1000;

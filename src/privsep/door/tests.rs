@@ -8,8 +8,6 @@ use crate::config::Cipher;
 use crate::core::keylog::{Entry, Name, Way};
 use crate::privsep::message::{End, LinkState, Traffic};
 
-const WALL: u64 = 1_790_000_000_000_000;
-
 /// One request of each kind; the number tells it from others of its kind.
 fn request(kind: Kind, number: u64) -> ToParent {
     let endpoint = ([10, 0, 0, 9], number as u16).into();
@@ -19,7 +17,6 @@ fn request(kind: Kind, number: u64) -> ToParent {
         Kind::Locked => ToParent::Locked { protections: number.to_string() },
         Kind::Resolve => ToParent::Resolve,
         Kind::Endpoint => ToParent::Endpoint { address: endpoint },
-        Kind::Floor => ToParent::Floor { time: WALL + number },
         Kind::OpenDevice => ToParent::OpenDevice,
         Kind::Link if number.is_multiple_of(2) => ToParent::LinkUp { endpoint, name: String::new() },
         Kind::Link => ToParent::LinkDown { reason: number.to_string(), traffic },
@@ -59,18 +56,15 @@ fn no_kind_is_let_in_beyond_its_limit_and_the_last_word_counts() {
         assert!(rate > 0.0 && burst >= 1.0, "{kind:?}");
         let start = Instant::now();
         let mut door = Door::new(start);
-        let (mut let_in, mut last, mut refused, mut dropped) = (0_u32, None, 0, 0);
+        let (mut let_in, mut last, mut dropped) = (0_u32, None, 0);
         let mut at = start;
         for number in 0..20_000 {
             at = start + Duration::from_millis(number);
-            let now = Now { instant: at, wall: WALL + number };
-            match door.handle(now, None, request(kind, number)) {
+            match door.handle(at, request(kind, number)) {
                 Verdict::Do { message, dropped: before } => {
                     (let_in, dropped, last) = (let_in + 1, dropped + before, Some(message));
                 }
-                Verdict::Answer(ToEngine::FloorWritten { ok: false, .. }) => refused += 1,
                 Verdict::Nothing => {}
-                other => panic!("{kind:?}: {other:?}"),
             }
             while let Some(message) = door.poll(at) {
                 (let_in, last) = (let_in + 1, Some(message));
@@ -85,12 +79,9 @@ fn no_kind_is_let_in_beyond_its_limit_and_the_last_word_counts() {
                 }
                 assert_eq!(last, Some(request(kind, 19_999)), "{kind:?}");
             }
-            Over::Refused => assert_eq!(let_in + refused, 20_000, "{kind:?}: one was not answered"),
             Over::Dropped => {
                 at += Duration::from_secs(60);
-                let Verdict::Do { dropped: rest, .. } =
-                    door.handle(Now { instant: at, wall: WALL }, None, request(kind, 0))
-                else {
+                let Verdict::Do { dropped: rest, .. } = door.handle(at, request(kind, 0)) else {
                     panic!("{kind:?}")
                 };
                 assert_eq!(u64::from(let_in) + dropped + rest, 20_000, "{kind:?}");
@@ -102,38 +93,19 @@ fn no_kind_is_let_in_beyond_its_limit_and_the_last_word_counts() {
 
 #[test]
 fn of_what_waits_for_an_engine_that_is_gone_only_totals_are_left() {
-    let now = Now { instant: Instant::now(), wall: WALL };
-    let mut door = Door::new(now.instant);
+    let now = Instant::now();
+    let mut door = Door::new(now);
     for kind in Kind::ALL {
-        (0..1000).for_each(|number| drop(door.handle(now, None, request(kind, number))));
+        (0..1000).for_each(|number| drop(door.handle(now, request(kind, number))));
     }
     assert_eq!(door.close(), Some(request(Kind::Traffic, 999)));
-    assert_eq!(
-        (door.poll_timeout(now.instant), door.poll(now.instant + Duration::from_secs(99))),
-        (None, None)
-    );
-}
-
-#[test]
-fn a_floor_lies_above_the_last_and_within_the_window() {
-    let now = Now { instant: Instant::now(), wall: WALL };
-    let says = |time, floor| match Door::new(now.instant).handle(now, floor, ToParent::Floor { time }) {
-        Verdict::Do { message: ToParent::Floor { time: written }, .. } => written == time,
-        Verdict::Wrong(ToEngine::FloorWritten { time: refused, ok: false }, _) if refused == time => false,
-        other => panic!("{other:?}"),
-    };
-    assert!(says(0, None) && says(WALL + SID_CLOCK, None) && says(WALL, Some(WALL - 1)));
-    for (time, floor) in
-        [(WALL + SID_CLOCK + 1, None), (u64::MAX, Some(WALL)), (WALL, Some(WALL)), (1, Some(WALL))]
-    {
-        assert!(!says(time, floor), "{time} {floor:?}");
-    }
+    assert_eq!((door.poll_timeout(now), door.poll(now + Duration::from_secs(99))), (None, None));
 }
 
 #[test]
 fn more_routes_than_fit_are_no_offer() {
-    let now = Now { instant: Instant::now(), wall: WALL };
+    let now = Instant::now();
     let routes = vec!["10.0.0.0/8".parse().unwrap(); MAX_ACCEPTED + 1];
-    let verdict = Door::new(now.instant).handle(now, None, ToParent::PushedRoutes { routes });
+    let verdict = Door::new(now).handle(now, ToParent::PushedRoutes { routes });
     assert_eq!(verdict, Verdict::Nothing);
 }

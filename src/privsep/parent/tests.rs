@@ -37,8 +37,6 @@ fn a_link_is_prepared_served_and_taken_back_in_order() {
         tell(engine, ToParent::Endpoint { address: endpoint });
         let source = Some(IpAddr::from([10, 0, 0, 2]));
         assert_eq!(receive(engine).0, ToEngine::Route { address: endpoint, mtu: Some(1500), source });
-        tell(engine, ToParent::Floor { time: 7 });
-        assert_eq!(receive(engine).0, ToEngine::FloorWritten { time: 7, ok: true });
         tell(engine, ToParent::Resolve);
         let addresses = vec![SocketAddr::from(([127, 0, 0, 1], 1417))];
         assert_eq!(receive(engine).0, ToEngine::Resolved { addresses });
@@ -167,7 +165,6 @@ fn flood(engine: &Fake) {
         let text = format!("flood {n} \x1b[2J");
         let _ = engine.send(&ToParent::Log { verb: 1, text }, &[]);
         let _ = engine.send(&ToParent::Endpoint { address }, &[]);
-        let _ = engine.send(&ToParent::Floor { time: n.into() }, &[]);
         let _ = engine.send(&ToParent::Resolve, &[]);
         let _ = engine.send(&ToParent::LinkUp { endpoint: address, name: "x".repeat(9000) }, &[]);
         let _ = engine.send(&ToParent::LinkDown { reason: String::new(), traffic: Traffic::default() }, &[]);
@@ -289,15 +286,13 @@ impl<'a> Rig<'a> {
             directory: self.scratch.path().to_owned(),
             confinement: confinement(),
             runtime: Some(self.scratch.directory()),
-            state: Some(self.scratch.directory()),
             options: Options::default(),
             key_log: None,
             fingerprint: [1; 8],
             activated: self.device_later,
         };
-        let floor = Floor::open(Some(&self.scratch.directory()), [1; 8]);
         let changes = Changes::new(Netlink::open().unwrap(), Some(&self.scratch.directory()));
-        let parent = Parent::new(link, floor, changes, Signals::watch().unwrap());
+        let parent = Parent::new(link, changes, Signals::watch().unwrap());
         let (done, result) = mpsc::channel();
         let code = parent.run_with(launch, move || {
             let (channel, fd) = Channel::pair()?;
@@ -459,8 +454,6 @@ fn settings() -> LinkSettings {
         push: Vec::new(),
         sources: None,
         path_mtu: None,
-        floor: None,
-        floor_writable: true,
         verb: 3,
         activated: false,
     }

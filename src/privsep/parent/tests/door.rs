@@ -106,37 +106,3 @@ fn a_link_that_goes_up_and_down_costs_a_few_turns_and_its_last_state_counts() {
     });
     assert_eq!(code, 0);
 }
-
-#[test]
-fn a_floor_beyond_the_clock_or_below_the_last_is_not_written() {
-    if !in_own_network(
-        "privsep::parent::tests::door::a_floor_beyond_the_clock_or_below_the_last_is_not_written",
-    ) {
-        return;
-    }
-    let scratch = Scratch::new();
-    let code = Rig::new(config(), &scratch).run(|engine| {
-        receive(engine);
-        let now = crate::daemon::clock::now().wall;
-        let second = 1_000_000;
-        // The parent reads its clock later.
-        let cases = [
-            (u64::MAX, false),
-            (now + 130 * second, false),
-            (now - 50 * second, true),
-            (now - 50 * second, false),
-            (now - 51 * second, false),
-            (now + 120 * second, true),
-            (now + 119 * second, false),
-        ];
-        for (time, ok) in cases {
-            tell(engine, ToParent::Floor { time });
-            assert_eq!(receive(engine).0, ToEngine::FloorWritten { time, ok }, "{time}");
-        }
-        stop(engine);
-    });
-    assert_eq!(code, 0);
-    assert_eq!(logged("the engine's floor is not written").len(), 1);
-    let kept = Floor::open(Some(&scratch.directory()), [1; 8]).time().unwrap();
-    assert!(kept <= crate::daemon::clock::now().wall + 120_000_000, "{kept}");
-}

@@ -63,7 +63,7 @@ impl Draw {
             0 => ToParent::Locked { protections: self.text() },
             1 => ToParent::Resolve,
             2 => ToParent::Endpoint { address: self.address() },
-            3 => ToParent::Floor { time: self.one(&[0, 7, u64::MAX]) },
+            3 => ToParent::Resolve,
             4 => ToParent::OpenDevice,
             5 => ToParent::LinkUp { endpoint: self.address(), name: self.text() },
             6 => {

@@ -1,0 +1,138 @@
+//! This end's sids: what it sends under, what comes next, and which of them the peer may name.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::core::clock::Now;
+use crate::core::limits::{HELLO_FIRST, SID_LIFE};
+use crate::core::sid::Sid;
+use crate::crypto::Random;
+use crate::crypto::keys::LinkKeys;
+#[cfg(test)]
+use crate::fault::{self, Fault};
+
+/// Own sids that the peer may name to have one of its own taken: the present one, the one before it and the next, since a
+/// hello may be under way while this end changes.
+const NAMED: u64 = 3;
+/// Own sids that are remembered, to tell a reflection.
+const RECENT: usize = 16;
+
+/// A sid that is proposed to the peer: it is used when the peer says that it has it.
+#[derive(Clone)]
+struct Proposal {
+    sid: Sid,
+    repeat_at: Instant,
+}
+
+/// The sids that this end drew.
+#[derive(Clone)]
+pub struct Sending {
+    last_time: u64,
+    /// How many were drawn.
+    drawn: u64,
+    /// The latest first.
+    recent: VecDeque<Sid>,
+    /// The number of the first that the peer may name, counted from one.
+    named_from: u64,
+    renew_at: Instant,
+    next: Option<Proposal>,
+}
+
+impl Sending {
+    /// Nothing drawn yet.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            last_time: 0,
+            drawn: 0,
+            recent: VecDeque::with_capacity(RECENT + 1),
+            named_from: 1,
+            renew_at: now,
+            next: None,
+        }
+    }
+
+    /// Draws a sid: its time is now, or just after the one before.
+    pub fn draw(&mut self, now: Now, keys: &LinkKeys, random: &mut impl Random) -> Sid {
+        #[cfg(test)]
+        if let Some(last) = self.recent.front().filter(|_| fault::is(Fault::SidDrawnTwice)) {
+            return *last;
+        }
+        let time = now.wall.max(self.last_time + 1);
+        self.last_time = time;
+        self.drawn += 1;
+        self.renew_at = now.instant + SID_LIFE;
+        let sid = Sid::new(keys, time, random.bytes());
+        self.recent.push_front(sid);
+        self.recent.truncate(RECENT);
+        sid
+    }
+
+    /// How many sids were drawn so far.
+    pub fn drawn(&self) -> u64 {
+        self.drawn
+    }
+
+    /// Whether this end drew that sid lately.
+    pub fn is_own(&self, sid: Sid) -> bool {
+        self.recent.contains(&sid)
+    }
+
+    /// Whether a hello that names this sid was sealed after this end drew one that it still goes by.
+    pub fn may_be_named(&self, sid: Sid) -> bool {
+        let oldest = self.oldest_named();
+        let numbers = (1..=self.drawn).rev();
+        self.recent.iter().zip(numbers).any(|(own, number)| *own == sid && number >= oldest)
+    }
+
+    /// The number of the oldest sid that may still be named.
+    pub fn oldest_named(&self) -> u64 {
+        self.named_from.max((self.drawn + 1).saturating_sub(NAMED))
+    }
+
+    /// None of those drawn so far may be named any more.
+    pub fn disown(&mut self) {
+        self.named_from = self.drawn + 1;
+    }
+
+    /// The drawn sid waits for the peer's word that it has it.
+    pub fn propose(&mut self, now: Instant, sid: Sid) {
+        self.next = Some(Proposal { sid, repeat_at: now + HELLO_FIRST });
+    }
+
+    /// The sid that waits for the peer's word.
+    pub fn proposed(&self) -> Option<Sid> {
+        self.next.as_ref().map(|next| next.sid)
+    }
+
+    /// Whether the proposal should be said again; the next time is a second later.
+    pub fn is_proposal_due(&mut self, now: Instant) -> bool {
+        let Some(next) = self.next.as_mut().filter(|next| next.repeat_at <= now) else { return false };
+        next.repeat_at = now + HELLO_FIRST;
+        true
+    }
+
+    /// The proposed sid is in use now, or another one that needs no word.
+    pub fn settle(&mut self) {
+        self.next = None;
+    }
+
+    /// A new sid is due now, unless one is proposed.
+    pub fn expire(&mut self, now: Instant) {
+        self.renew_at = self.renew_at.min(now);
+    }
+
+    /// Age of the sid drawn last.
+    pub fn age(&self, now: Instant) -> Duration {
+        (now + SID_LIFE).saturating_duration_since(self.renew_at)
+    }
+
+    /// Whether a new sid should be drawn.
+    pub fn is_renewal_due(&self, now: Instant) -> bool {
+        self.next.is_none() && self.renew_at <= now
+    }
+
+    /// When something of this is due next.
+    pub fn poll_timeout(&self) -> Instant {
+        self.next.as_ref().map_or(self.renew_at, |next| next.repeat_at)
+    }
+}
