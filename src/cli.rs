@@ -14,7 +14,7 @@ use crate::control::api::Method;
 use crate::control::client::{self, Form};
 use crate::daemon::exit::{self, BUG, Fatal, USAGE};
 use crate::daemon::output::Output;
-use crate::daemon::{background, check, doctor, engine, import, keys, log, start, stderr};
+use crate::daemon::{background, check, doctor, engine, import, keys, log, memory, start, stderr};
 use crate::privsep::spawn::Role;
 use crate::transport::{call, resolve};
 use crate::{say, sys};
@@ -175,6 +175,9 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch() -> ExitCode {
+    if let Err(error) = memory::hide() {
+        return end(Err(Fatal::new(exit::FAILED, format!("cannot forbid core dumps: {error}"))));
+    }
     if let Err(error) = sys::pass_nothing_on() {
         return end(Err(Fatal::new(
             exit::FAILED,

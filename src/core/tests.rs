@@ -17,7 +17,7 @@ use super::path::Path;
 use super::sid::Sid;
 use super::stats::{Drop, Stats};
 use crate::config::{Cipher, Keepalive, KeyMode, Mode};
-use crate::crypto::keys::{LinkKeys, public_of};
+use crate::crypto::keys::{LinkKeys, Secret, public_of};
 use crate::crypto::noise::Statics;
 use crate::crypto::{Random, wrap};
 use crate::privsep::message::LinkSettings;
@@ -241,7 +241,7 @@ fn framing(settings: &LinkSettings) -> Framing {
 
 fn pair(is_mon: bool) -> Statics {
     let (private, peer) = if is_mon { ([5; 32], [6; 32]) } else { ([6; 32], [5; 32]) };
-    Statics::Pair { private, peer_public: public_of(&peer) }
+    Statics::Pair { private: Secret::new(private).into(), peer_public: public_of(&peer) }
 }
 
 fn handshake(which: usize) -> LinkSettings {

@@ -111,7 +111,9 @@ fn exchanges() {
         let (psk, [instance, seq]) = (keys.psk(), ["instance", "seq"].map(|key| array::<8>(&vector, key)));
         let (seq, token) = (u64::from_be_bytes(seq), array::<16>(&vector, "token"));
         let statics = |own: &str, peer: &str| match (optional(&vector, own), optional(&vector, peer)) {
-            (Some(private), Some(peer)) => Statics::Pair { private, peer_public: public_of(&peer) },
+            (Some(private), Some(peer)) => {
+                Statics::Pair { private: Zeroizing::new(private).into(), peer_public: public_of(&peer) }
+            }
             _ => Statics::None,
         };
         let head = prologue(&instance, seq, &token);

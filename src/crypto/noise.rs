@@ -1,6 +1,8 @@
 //! `Noise_NNpsk0_25519_ChaChaPoly_SHA256` and `Noise_KKpsk0_25519_ChaChaPoly_SHA256` (Noise revision 34),
 //! composed from X25519, HKDF and ChaCha20-Poly1305.
 
+use std::sync::Arc;
+
 use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
 use hkdf::Hkdf;
@@ -10,7 +12,8 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::Random;
 use super::aead::TAG;
-use super::keys::public_of;
+use super::keys::{Secret, public_of};
+use super::stack::cleanly;
 
 /// Length of a public key.
 const DH: usize = 32;
@@ -32,14 +35,14 @@ pub enum NoiseError {
 }
 
 /// The long-lived keys, which choose the pattern.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+#[derive(Clone)]
 pub enum Statics {
     /// NNpsk0: nothing but the pre-shared key.
     None,
     /// KKpsk0: a key pair at each end.
     Pair {
-        /// This end's private key.
-        private: [u8; DH],
+        /// This end's private key: one copy, however many handshakes are under way.
+        private: Arc<Secret>,
         /// The peer's public key.
         peer_public: [u8; DH],
     },
@@ -81,6 +84,17 @@ impl Initiator {
         random: &mut impl Random,
         out: &mut Vec<u8>,
     ) -> Result<Self, NoiseError> {
+        cleanly(|| Self::begin(statics, psk, prologue, payload, random, out))
+    }
+
+    fn begin(
+        statics: &Statics,
+        psk: &[u8; 32],
+        prologue: &[u8],
+        payload: &[u8],
+        random: &mut impl Random,
+        out: &mut Vec<u8>,
+    ) -> Result<Self, NoiseError> {
         let mut state = Symmetric::new(statics, prologue, true);
         state.mix_key_and_hash(psk);
         let ephemeral = StaticSecret::from(random.bytes::<DH>());
@@ -89,7 +103,7 @@ impl Initiator {
         state.mix_ephemeral(&public);
         if let Statics::Pair { private, peer_public } = statics {
             state.mix_key(&*dh(&ephemeral, peer_public)?);
-            state.mix_key(&*dh(&StaticSecret::from(*private), peer_public)?);
+            state.mix_key(&*dh(&StaticSecret::from(***private), peer_public)?);
         }
         state.encrypt_and_hash(payload, out);
         Ok(Self { state, ephemeral, statics: statics.clone() })
@@ -100,12 +114,16 @@ impl Initiator {
     /// # Errors
     /// Why it is none.
     pub fn read(&self, message: &[u8]) -> Result<(Vec<u8>, SplitKeys), NoiseError> {
+        cleanly(|| self.open(message))
+    }
+
+    fn open(&self, message: &[u8]) -> Result<(Vec<u8>, SplitKeys), NoiseError> {
         let (public, sealed) = message.split_first_chunk::<DH>().ok_or(NoiseError::TooShort)?;
         let mut state = self.state.clone();
         state.mix_ephemeral(public);
         state.mix_key(&*dh(&self.ephemeral, public)?);
         if let Statics::Pair { private, .. } = &self.statics {
-            state.mix_key(&*dh(&StaticSecret::from(*private), public)?);
+            state.mix_key(&*dh(&StaticSecret::from(***private), public)?);
         }
         let payload = state.decrypt_and_hash(sealed)?;
         Ok((payload, state.split()))
@@ -123,12 +141,21 @@ impl Responder {
         prologue: &[u8],
         message: &[u8],
     ) -> Result<(Vec<u8>, Self), NoiseError> {
+        cleanly(|| Self::open(statics, psk, prologue, message))
+    }
+
+    fn open(
+        statics: &Statics,
+        psk: &[u8; 32],
+        prologue: &[u8],
+        message: &[u8],
+    ) -> Result<(Vec<u8>, Self), NoiseError> {
         let (public, sealed) = message.split_first_chunk::<DH>().ok_or(NoiseError::TooShort)?;
         let mut state = Symmetric::new(statics, prologue, false);
         state.mix_key_and_hash(psk);
         state.mix_ephemeral(public);
         if let Statics::Pair { private, peer_public } = statics {
-            let private = StaticSecret::from(*private);
+            let private = StaticSecret::from(***private);
             state.mix_key(&*dh(&private, public)?);
             state.mix_key(&*dh(&private, peer_public)?);
         }
@@ -141,6 +168,15 @@ impl Responder {
     /// # Errors
     /// [`NoiseError::WeakKey`] if a public key of the peer is unusable.
     pub fn write(
+        self,
+        payload: &[u8],
+        random: &mut impl Random,
+        out: &mut Vec<u8>,
+    ) -> Result<SplitKeys, NoiseError> {
+        cleanly(|| self.answer(payload, random, out))
+    }
+
+    fn answer(
         mut self,
         payload: &[u8],
         random: &mut impl Random,
@@ -300,6 +336,7 @@ mod tests {
     fn statics(kk: bool, initiator: bool) -> Statics {
         let [a, b] = pairs();
         let (private, peer) = if initiator { (a, b) } else { (b, a) };
+        let private = Secret::new(private).into();
         if kk { Statics::Pair { private, peer_public: public_of(&peer) } } else { Statics::None }
     }
 
@@ -373,7 +410,10 @@ mod tests {
                 ("4361726c204d656e676572", "64c6bee32ea91c8474bb4c21d7a700109ad45af77b29764ba5eb1e"),
             ],
         };
-        let pair = |private, peer| Statics::Pair { private: hex32(private), peer_public: hex32(peer) };
+        let pair = |private, peer| Statics::Pair {
+            private: Secret::new(hex32(private)).into(),
+            peer_public: hex32(peer),
+        };
         let kk = Published {
             statics: [
                 pair(
@@ -456,7 +496,7 @@ mod tests {
     fn what_holds_keys_erases_them() {
         fn erased<T: ZeroizeOnDrop>() {}
         erased::<Symmetric>();
-        erased::<Statics>();
+        erased::<Secret>();
         erased::<StaticSecret>();
         erased::<ChaCha20Poly1305>();
         erased::<chacha20poly1305::XChaCha20Poly1305>();

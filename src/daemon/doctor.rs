@@ -9,13 +9,14 @@ use std::process::ExitCode;
 
 use super::exit::FAILED;
 use super::output::finding_line;
-use super::start::{self, Keys, Options};
+use super::start::{self, Options};
 use super::text::hex;
 use super::{identity, preflight};
 use crate::config::{Config, Diagnostic, KeyMode, Severity};
 use crate::control::api::{State, Status};
 use crate::control::client;
 use crate::crypto::keys::fingerprint;
+use crate::privsep::message::Keys;
 use crate::route::netlink::Netlink;
 use crate::transport::call::{self, Answer, Question};
 
@@ -98,7 +99,7 @@ fn examine(file: &Path) -> Report {
     report
 }
 
-fn keys(config: &Config, report: &mut Report) -> Option<Keys> {
+fn keys(config: &Config, report: &mut Report) -> Option<Box<Keys>> {
     match start::secrets(config, false) {
         Ok(keys) => {
             let digest = hex(&fingerprint(&keys.secret));
@@ -226,7 +227,7 @@ fn ways(config: &Config, addresses: &[SocketAddr], report: &mut Report) {
 }
 
 /// Calls each address. An initiation that is never confirmed changes nothing at the peer.
-fn callable(config: &Config, keys: Option<Keys>, addresses: &[SocketAddr], report: &mut Report) {
+fn callable(config: &Config, keys: Option<Box<Keys>>, addresses: &[SocketAddr], report: &mut Report) {
     let Some(keys) = keys.filter(|_| !addresses.is_empty()) else { return };
     if config.key.mode == KeyMode::Static {
         let text = "with static keys a call would take the link's place at the peer, so none was made: start tund and ask `tund \
@@ -241,8 +242,7 @@ fn callable(config: &Config, keys: Option<Keys>, addresses: &[SocketAddr], repor
     };
     for address in addresses {
         let question = Question {
-            secret: *keys.secret,
-            statics: keys.statics.clone(),
+            keys: keys.clone(),
             suites: config.key.suites.clone(),
             address: *address,
             confinement: confinement.clone(),

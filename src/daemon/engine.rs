@@ -16,11 +16,11 @@ use tokio::sync::mpsc;
 
 use super::clock::now;
 use super::exit::{self, BUG};
-use super::log;
 use super::patience::Patience;
 use super::random::Os;
 use super::verbose::letters;
 use super::worker::{Duty, FromWorker, Handle, ToWorker, workers};
+use super::{log, memory};
 use crate::config::{Cipher, KeyMode, Mode};
 use crate::core::inner::Inner;
 use crate::core::keylog::Entry;
@@ -29,7 +29,7 @@ use crate::core::limits::ETHERNET;
 use crate::core::link::{Event, Link};
 use crate::core::stats::Stats;
 use crate::crypto::keys::LinkKeys;
-use crate::crypto::noise::Statics;
+use crate::crypto::stack::cleanly;
 use crate::privsep::channel::Channel;
 use crate::privsep::message::{End, LinkSettings, MAX_TEXT, Start, ToEngine, ToParent, Traffic};
 use crate::privsep::sandbox::{self, LockError};
@@ -65,10 +65,12 @@ impl Ending {
 
 /// Runs the engine; descriptor 0 is the channel to the parent.
 pub fn main() -> ExitCode {
+    // The parent has said so if it cannot be.
+    let _ = memory::lock(false);
     let Ok(parent): std::io::Result<Arc<Parent>> = inherited().map(Arc::new) else {
         return ExitCode::from(BUG);
     };
-    let Ok(Some((ToEngine::Start(start), descriptors))) = parent.receive() else {
+    let Ok(Some((ToEngine::Start(start), descriptors))) = cleanly(|| parent.receive()) else {
         return ExitCode::from(BUG);
     };
     let sink = parent.clone();
@@ -151,10 +153,9 @@ impl Engine {
         socket: Socket,
         device: Option<OwnedFd>,
     ) -> Result<Self, Ending> {
-        let keys = Arc::new(LinkKeys::new(&start.secret));
+        let (keys, statics) = start.keys.derive();
         let mut settings = start.link.clone();
         prefer_hardware(&mut settings.suites);
-        let statics = statics(&start);
         let (data_path, key_log) = (start.data_path, start.key_log);
         drop(start);
         let (sender, notices) = mpsc::channel(NOTICES);
@@ -373,13 +374,6 @@ async fn sleep_until(due: Option<tokio::time::Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,
-    }
-}
-
-fn statics(start: &Start) -> Statics {
-    match &start.statics {
-        None => Statics::None,
-        Some(pair) => Statics::Pair { private: pair.private, peer_public: pair.peer_public },
     }
 }
 

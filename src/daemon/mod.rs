@@ -17,6 +17,7 @@ pub mod keylog;
 pub mod keys;
 pub mod ledger;
 pub mod log;
+pub mod memory;
 pub mod notify;
 pub mod output;
 mod patience;

@@ -12,6 +12,7 @@ use super::directories::{self, Lock, RUNTIME};
 use super::exit::{BUG, CONFIG, FAILED, Fatal, PRIVILEGE, UNAVAILABLE, USAGE};
 use super::identity;
 use super::keylog::KeyLog;
+use super::memory;
 use super::output::{self, Output};
 use super::preflight::{self, Loaded};
 use super::signals::{Signal, Signals};
@@ -19,7 +20,8 @@ use ipnet::{IpNet, Ipv6Net};
 
 use crate::config::{Config, Diagnostic, LogTo, Mode, Severity, Sources};
 use crate::crypto::keys::{Pair, fingerprint, link_secret};
-use crate::privsep::message::{Confinement, LinkSettings, Start, StaticPair};
+use crate::crypto::stack::cleanly;
+use crate::privsep::message::{Confinement, Keys, LinkSettings, Start, StaticPair};
 use crate::privsep::parent::{Launch, Link, Parent};
 use crate::route::netlink::Netlink;
 use crate::say;
@@ -133,8 +135,12 @@ fn prepare(
     inherited: Option<Inherited>,
     output: &Output,
 ) -> Result<(Parent, Launch, Files), Fatal> {
+    let locked = memory::lock(true);
     let (loaded, config) = load(options, output)?;
     log_to(&config, inherited.as_ref()).log_from(config.run.verb);
+    if let Err(reason) = locked {
+        say!(1, "note: keys may get into swap space: {reason}");
+    }
     identity::check_rights(&config)?;
     let signals =
         Signals::watch().map_err(|error| Fatal::new(FAILED, format!("cannot watch signals: {error}")))?;
@@ -156,7 +162,7 @@ fn prepare(
     let bound = socket(&config, &loaded.text, inherited)?;
     say!(1, "tund {}: {}, UDP port {}", env!("CARGO_PKG_VERSION"), config.name, bound.port);
     let link = LinkSettings { activated, ..settings(&config) };
-    let fingerprint = fingerprint(&keys.secret);
+    let fingerprint = cleanly(|| fingerprint(&keys.secret));
     let mut start = engine_start(&config, keys, link, &confinement);
     start.key_log = key_log.is_some();
     let launch = Launch { start: Box::new(start), socket: bound.fd, device_later: activated };
@@ -211,12 +217,6 @@ fn read(options: &Options) -> (Loaded, Option<Config>, Vec<Diagnostic>) {
     (loaded, config, findings)
 }
 
-/// The link secret, and the key pair of a handshake.
-pub(crate) struct Keys {
-    pub(crate) secret: zeroize::Zeroizing<[u8; 32]>,
-    pub(crate) statics: Option<StaticPair>,
-}
-
 /// Scripts run where relative paths start.
 fn directory(options: &Options, loaded: &Loaded) -> PathBuf {
     let given = options.cd.as_ref().and_then(|cd| std::path::absolute(cd).ok());
@@ -226,17 +226,20 @@ fn directory(options: &Options, loaded: &Loaded) -> PathBuf {
 /// All that an engine gets beside its descriptors.
 pub(crate) fn engine_start(
     config: &Config,
-    keys: Keys,
+    keys: Box<Keys>,
     link: LinkSettings,
     confinement: &Confinement,
 ) -> Start {
-    let Keys { secret, statics } = keys;
     let data_path = config.tuning.data_path;
-    Start { secret: *secret, statics, link, data_path, confinement: confinement.clone(), key_log: false }
+    Start { keys, link, data_path, confinement: confinement.clone(), key_log: false }
 }
 
-/// Reads the keys that the configuration names.
-pub(crate) fn secrets(config: &Config, allow_open_keys: bool) -> Result<Keys, Fatal> {
+/// Reads the keys that the configuration names. Nothing of them is left anywhere but in the box.
+pub(crate) fn secrets(config: &Config, allow_open_keys: bool) -> Result<Box<Keys>, Fatal> {
+    cleanly(|| read_secrets(config, allow_open_keys))
+}
+
+fn read_secrets(config: &Config, allow_open_keys: bool) -> Result<Box<Keys>, Fatal> {
     let keys = preflight::read_keys(config, allow_open_keys).map_err(|errors| {
         let lines: Vec<_> = errors.iter().map(one_line).collect();
         Fatal::new(CONFIG, lines.join("; "))
@@ -248,7 +251,7 @@ pub(crate) fn secrets(config: &Config, allow_open_keys: bool) -> Result<Keys, Fa
     };
     let statics = pair.map(|pair| StaticPair { private: *pair.private, peer_public: *pair.peer_public });
     let secret = link_secret(keys.shared.as_ref(), pair).map_err(|error| Fatal::new(CONFIG, error))?;
-    Ok(Keys { secret, statics })
+    Ok(Box::new(Keys { secret: *secret, statics }))
 }
 
 /// The key log that the command line asks for.

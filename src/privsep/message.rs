@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -14,6 +15,9 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use crate::config::{Cipher, DataPath, Keepalive, KeyMode, Mode, Sandbox};
 use crate::core::keylog::Entry;
 use crate::core::stats::Stats;
+use crate::crypto::keys::{LinkKeys, Secret};
+use crate::crypto::noise::Statics;
+use crate::crypto::stack::cleanly;
 
 /// Largest encoded message in bytes.
 pub const MAX_MESSAGE: usize = 16 * 1024;
@@ -135,23 +139,27 @@ pub enum ToEngine {
 }
 
 /// Everything the engine needs to run one link.
-#[derive(Clone, PartialEq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Start {
+    /// What only this link's two ends know.
+    pub keys: Box<Keys>,
+    /// The plain settings.
+    pub link: LinkSettings,
+    /// How the workers use the machine.
+    pub data_path: DataPath,
+    /// What to give up first.
+    pub confinement: Confinement,
+    /// Whether the keys in use are wanted as [`ToParent::KeyLog`].
+    pub key_log: bool,
+}
+
+/// The secrets of a link, wiped when dropped. They stay in their one box: a value that is moved leaves a copy behind.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+pub struct Keys {
     /// The link secret L of PROTOCOL.md.
     pub secret: [u8; 32],
     /// The key pair of a handshake, if there is one.
     pub statics: Option<StaticPair>,
-    /// The plain settings.
-    #[zeroize(skip)]
-    pub link: LinkSettings,
-    /// How the workers use the machine.
-    #[zeroize(skip)]
-    pub data_path: DataPath,
-    /// What to give up first.
-    #[zeroize(skip)]
-    pub confinement: Confinement,
-    /// Whether the keys in use are wanted as [`ToParent::KeyLog`].
-    pub key_log: bool,
 }
 
 /// Own private key and the peer's public key.
@@ -161,6 +169,19 @@ pub struct StaticPair {
     pub private: [u8; 32],
     /// The peer's X25519 public key.
     pub peer_public: [u8; 32],
+}
+
+impl Keys {
+    /// The keys in the form that they are used in, each in its one place.
+    pub fn derive(&self) -> (Arc<LinkKeys>, Statics) {
+        cleanly(|| {
+            let statics = self.statics.as_ref().map_or(Statics::None, |pair| Statics::Pair {
+                private: Arc::new(Secret::new(pair.private)),
+                peer_public: pair.peer_public,
+            });
+            (Arc::new(LinkKeys::new(&self.secret)), statics)
+        })
+    }
 }
 
 impl std::fmt::Debug for Start {

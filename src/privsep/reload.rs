@@ -3,14 +3,15 @@
 use serde_json::json;
 
 use super::host::FAREWELL;
-use super::message::{LinkSettings, ToEngine};
+use super::message::{Keys, LinkSettings, ToEngine};
 use super::parent::{Engine, Launch, Parent};
 use super::spawn::{Role, spawn};
 use crate::config::reload::{self, Change, Plan, Takes};
 use crate::control::api;
 use crate::crypto::keys::fingerprint;
+use crate::crypto::stack::cleanly;
 use crate::daemon::exit::FAILED;
-use crate::daemon::start::{self, Keys};
+use crate::daemon::start;
 use crate::daemon::stderr::unix_time;
 use crate::daemon::{log, notify};
 use crate::route::full;
@@ -49,8 +50,8 @@ impl Parent {
         }
         let (loaded, config) = start::read_again(&self.link.options)?;
         let keys = start::secrets(&config, self.link.options.allow_open_keys).map_err(|e| vec![e.message])?;
-        let plan =
-            reload::plan(&self.link.config, &config, fingerprint(&keys.secret) != self.link.fingerprint);
+        let fingerprint = cleanly(|| fingerprint(&keys.secret));
+        let plan = reload::plan(&self.link.config, &config, fingerprint != self.link.fingerprint);
         if self.link.activated && plan.takes() == Takes::Connect {
             let connect = plan.changes.iter().filter(|change| change.takes == Takes::Connect);
             let what: Vec<_> = connect.map(|change| change.what.as_str()).collect();
@@ -70,7 +71,7 @@ impl Parent {
         if takes >= Takes::Call {
             self.resolver = Resolver::new(self.link.config.remotes.clone(), self.link.confinement.clone());
         }
-        self.link.fingerprint = fingerprint(&keys.secret);
+        self.link.fingerprint = fingerprint;
         match takes {
             Takes::Connect => self.replace_engine(keys, &loaded.text),
             Takes::Nothing | Takes::Call | Takes::Restart => {
@@ -113,7 +114,7 @@ impl Parent {
     }
 
     /// Another engine, with new keys and a new socket, for the same device.
-    fn replace_engine(&mut self, keys: Keys, text: &str) {
+    fn replace_engine(&mut self, keys: Box<Keys>, text: &str) {
         self.status.replacing = true;
         self.stop_engine(FAREWELL);
         self.status.replacing = false;

@@ -93,7 +93,7 @@ fn asks_services() -> bool {
     names::ask_services(&std::fs::read_to_string("/etc/nsswitch.conf").unwrap_or_default())
 }
 
-/// No file can be written through a descriptor that slipped in, and memory never goes to disk.
+/// No file can be written through a descriptor that slipped in, and no core file be left.
 fn limit_resources() -> Result<(), LockError> {
     limit(Resource::Core, 0)?;
     limit(Resource::Fsize, 0)?;

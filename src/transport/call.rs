@@ -7,7 +7,6 @@ use std::net::{SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -16,13 +15,11 @@ use crate::config::Cipher;
 use crate::core::lane::{Command, Received};
 use crate::core::path::Path;
 use crate::core::session::{Outcome, Sessions};
-use crate::crypto::keys::LinkKeys;
-use crate::crypto::noise::Statics;
 use crate::crypto::wrap;
 use crate::daemon::clock::now;
 use crate::daemon::random::Os;
 use crate::privsep::channel::{Channel, Message};
-use crate::privsep::message::{Confinement, StaticPair};
+use crate::privsep::message::{Confinement, Keys};
 use crate::privsep::sandbox;
 use crate::privsep::spawn::{Role, inherited, spawn};
 
@@ -34,10 +31,8 @@ const ROOM: usize = 65_536;
 /// To the caller, with the socket beside it: its whole work.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Question {
-    /// The link secret.
-    pub secret: [u8; 32],
-    /// The key pair, if there is one.
-    pub statics: Option<StaticPair>,
+    /// What only the link's two ends know.
+    pub keys: Box<Keys>,
     /// The ciphers that this end allows.
     pub suites: Vec<Cipher>,
     /// Whom to call.
@@ -124,11 +119,7 @@ fn run() -> io::Result<()> {
 }
 
 fn ask(question: Question, socket: UdpSocket) -> io::Result<Answer> {
-    let keys = Arc::new(LinkKeys::new(&question.secret));
-    let statics = match &question.statics {
-        None => Statics::None,
-        Some(pair) => Statics::Pair { private: pair.private, peer_public: pair.peer_public },
-    };
+    let (keys, statics) = question.keys.derive();
     let started = now().instant;
     let mut sessions = Sessions::new(keys.clone(), statics, question.suites, started, &mut Os);
     sessions.begin(started);

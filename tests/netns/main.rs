@@ -24,6 +24,7 @@ mod guest;
 mod inside;
 mod keylog;
 mod marks;
+mod memory;
 mod mix;
 mod monitor;
 mod names;

@@ -7,7 +7,7 @@ use super::dice::Dice;
 use super::end::Config;
 use crate::config::{Cipher, Keepalive, KeyMode, Mode};
 use crate::core::limits::{ANSWER_KEPT, CALL_FIRST};
-use crate::crypto::keys::{Pair, link_secret, public_of};
+use crate::crypto::keys::{Pair, Secret, link_secret, public_of};
 use crate::crypto::noise::Statics;
 use crate::privsep::message::LinkSettings;
 
@@ -264,7 +264,7 @@ fn configs(dice: &mut Dice) -> [Config; 2] {
         let privates = [[5; 32], [6; 32]];
         let (private, peer_public) = (privates[which], public_of(&privates[1 - which]));
         let statics = match has_pairs {
-            true => Statics::Pair { private, peer_public },
+            true => Statics::Pair { private: Secret::new(private).into(), peer_public },
             false => Statics::None,
         };
         let pair = has_pairs.then_some(Pair { private: &private, peer_public: &peer_public });

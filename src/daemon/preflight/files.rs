@@ -11,6 +11,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use super::after_a_look;
 use crate::config::keyfile::{self, KeyError};
 use crate::config::{Command, Config, Diagnostic, SecretSource, Severity, locate};
+use crate::crypto::stack::cleanly;
 use crate::daemon::trust::{self, Refusal, Trusted};
 
 /// No key file is longer, in bytes.
@@ -38,7 +39,7 @@ pub fn check_files(config: &Config, text: &str, allow_open_keys: bool) -> Vec<Di
     let mut found = Vec::new();
     for key in keys_of(config, credentials.as_deref()) {
         let place = locate(text, &["key", key.name]);
-        if let Err(trouble) = key.read(allow_open_keys) {
+        if let Some(trouble) = cleanly(|| key.read(allow_open_keys).err()) {
             found.push(trouble.finding(&key, place));
         }
     }

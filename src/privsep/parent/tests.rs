@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::*;
 use crate::config::{Command, DataPath, FULL_TUNNEL_MARK, FullTunnel, KeyMode, Route, Via};
 use crate::daemon::testing::{Scratch, config, confinement, in_own_network, ip, logged};
-use crate::privsep::message::LinkSettings;
+use crate::privsep::message::{Keys, LinkSettings};
 use crate::route::netlink::Netlink;
 
 type Fake = Channel<ToParent, ToEngine>;
@@ -270,8 +270,7 @@ impl<'a> Rig<'a> {
     fn run(self, act: impl FnOnce(&Fake) + Send + 'static) -> u8 {
         let launch = Launch {
             start: Box::new(Start {
-                secret: [7; 32],
-                statics: None,
+                keys: Box::new(Keys { secret: [7; 32], statics: None }),
                 link: settings(),
                 data_path: DataPath { offload: true, copy_dscp: false, threads: 1, busy_poll: 0 },
                 confinement: confinement(),
