@@ -689,17 +689,49 @@ fn routes_are_offered_and_taken_as_written() {
     assert_eq!(config.push, ["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()]);
     assert_eq!(config.accept.routes, ["172.16.0.0/12".parse().unwrap()]);
     assert_eq!((config.accept.limit, config.accept.sources), (5, Sources::Routes));
-    assert_eq!(
-        config.routed_to_peer(),
-        ["192.168.86.18/32".parse().unwrap(), "192.168.66.0/24".parse().unwrap()]
-    );
     let config = accepted(GOOD);
     assert!(config.push.is_empty() && config.accept.routes.is_empty());
-    assert_eq!(config.accept.sources, Sources::Any);
     assert!(
         config.tuning.mss_clamp
             && !accepted(&format!("{GOOD}[tuning]\nmss-clamp = false\n")).tuning.mss_clamp
     );
+}
+
+#[test]
+fn a_routed_link_takes_from_the_peer_what_is_routed_there_and_check_says_so() {
+    let notes = |text: &str| -> Vec<String> {
+        let found = parse("l", text, &options()).diagnostics.into_iter();
+        found.filter(|found| found.severity == Severity::Note).map(|found| found.message).collect()
+    };
+    let nets =
+        |text: &str| -> Vec<ipnet::IpNet> { text.split(' ').map(|net| net.parse().unwrap()).collect() };
+    let config = accepted(GOOD);
+    assert_eq!(config.accept.sources, Sources::Routes);
+    assert_eq!(config.routed_to_peer(), nets("192.168.86.18/32 192.168.66.0/24"));
+    assert!(
+        notes(GOOD).iter().any(|note| note.starts_with("packets from the peer are taken if")),
+        "{:?}",
+        notes(GOOD)
+    );
+    for said in ["routes", "any"] {
+        let text = format!("{GOOD}[accept]\nsources = \"{said}\"\n");
+        assert_eq!(accepted(&text).accept.sources == Sources::Any, said == "any");
+        assert!(!notes(&text).iter().any(|note| note.contains("packets from the peer")));
+    }
+    let full = accepted(&format!("{GOOD}[full-tunnel]\n"));
+    assert_eq!(full.accept.sources, Sources::Routes);
+    assert!(nets("0.0.0.0/0 ::/0").iter().all(|net| full.routed_to_peer().contains(net)));
+    // A network of the device's holds the peer, and gateways.
+    let broad = "[key]\nmode = \"static\"\nfile = \"k\"\ndirection = 0\n[device]\naddress = \"10.8.0.1/24\"\n\
+                 [[route]]\nto = \"10.9.0.0/16\"\nvia = \"10.8.0.2\"\n[[route]]\nto = \"10.10.0.0/16\"\nvia = \"10.11.0.1\"\n";
+    assert_eq!(accepted(broad).accept.sources, Sources::Routes);
+    assert_eq!(accepted(broad).routed_to_peer(), nets("10.8.0.0/24 10.9.0.0/16"));
+    // Nothing is known of the peer.
+    let by_script = "[key]\nmode = \"static\"\nfile = \"k\"\ndirection = 0\n[device]\nconfigure = false\n";
+    assert_eq!(accepted(by_script).accept.sources, Sources::Any);
+    assert!(notes(by_script).iter().any(|note| note.contains("whatever their sources are")));
+    assert_eq!(accepted(GOOD_TAP).accept.sources, Sources::Any);
+    assert!(!notes(GOOD_TAP).iter().any(|note| note.contains("packets from the peer")));
 }
 
 #[test]
@@ -768,7 +800,7 @@ fn doubtful_settings_are_warnings_and_static_keys_a_note() {
     let note = parse("l", GOOD, &options());
     let found: Vec<_> =
         note.diagnostics.iter().map(|d| (d.severity, d.message.contains("no forward secrecy"))).collect();
-    assert_eq!(found, [(Severity::Note, true)]);
+    assert_eq!(found, [(Severity::Note, true), (Severity::Note, false)]);
 
     for (text, message) in [
         (format!("{GOOD}[[route]]\nto = \"192.168.66.128/25\"\n"), "goes the same way"),

@@ -115,7 +115,8 @@ fn both_ends_of_an_openvpn_link_are_imported_with_one_key() {
 #[test]
 fn a_configuration_that_somebody_else_may_change_is_an_error_with_place_and_remedy() {
     let place = Place::new();
-    place.link("fri", &WAITING.replace("mode = \"static\"\n", ""));
+    let plain = WAITING.replace("mode = \"static\"\n", "") + "[accept]\nsources = \"routes\"\n";
+    place.link("fri", &plain);
     let path = place.path("fri.toml");
     let check = |sudo: Option<&str>| {
         let mut command = Command::new(TUND);

@@ -39,6 +39,7 @@ pub(super) fn check(name: &str, raw: &Raw, options: &Options, out: &mut Vec<Diag
     check_routes::check_remotes(raw, &outer, &device, &routes, out);
     let derived = derive_direction(&device.addresses, &device.peers);
     let direction_known = derived.is_some() || !device.clean;
+    let accept = check_accept(raw, &device, out);
     let key = check_key(&raw.key, key_mode, derived, direction_known, options, out);
     Config {
         name: name.to_owned(),
@@ -51,7 +52,7 @@ pub(super) fn check(name: &str, raw: &Raw, options: &Options, out: &mut Vec<Diag
         device: device.into_device(),
         routes: routes.into_iter().map(|at| at.value).collect(),
         push: check_push(&raw.exchange, out),
-        accept: check_accept(&raw.exchange, out),
+        accept,
         full_tunnel: check_full_tunnel(raw, out),
         scripts: check_scripts(&raw.scripts, options, out),
         keepalive: check_keepalive(&raw.keepalive, out),

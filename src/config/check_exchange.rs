@@ -2,11 +2,11 @@
 
 use ipnet::IpNet;
 
-use super::check_device::{parse_prefix, prefix_help};
+use super::check_device::{CheckedDevice, parse_prefix, prefix_help};
 use super::diagnostic::{Diagnostic, quote};
-use super::raw::RawExchange;
+use super::raw::{Raw, RawExchange};
 use super::reader::{At, Field};
-use super::{Accept, MAX_ACCEPTED, PUSH_ROOM, Sources, pushed_length};
+use super::{Accept, MAX_ACCEPTED, Mode, PUSH_ROOM, Sources, pushed_length};
 
 /// The routes offered to the peer.
 pub(super) fn check_push(raw: &RawExchange, out: &mut Vec<Diagnostic>) -> Vec<IpNet> {
@@ -29,7 +29,10 @@ pub(super) fn check_push(raw: &RawExchange, out: &mut Vec<Diagnostic>) -> Vec<Ip
 }
 
 /// What is taken from the peer.
-pub(super) fn check_accept(raw: &RawExchange, out: &mut Vec<Diagnostic>) -> Accept {
+pub(super) fn check_accept(raw: &Raw, device: &CheckedDevice, out: &mut Vec<Diagnostic>) -> Accept {
+    let sources = raw.exchange.sources.value().copied();
+    let sources = sources.unwrap_or_else(|| default_sources(raw, device, out));
+    let raw = &raw.exchange;
     let routes = prefixes("accept.routes", &raw.accept, out);
     if let (Some(limit), true) = (raw.limit.get(), routes.is_empty()) {
         let message = "accept.limit has no effect: accept.routes is empty, so no route of the peer is taken";
@@ -38,8 +41,36 @@ pub(super) fn check_accept(raw: &RawExchange, out: &mut Vec<Diagnostic>) -> Acce
     Accept {
         routes: routes.into_iter().map(|route| route.value).collect(),
         limit: raw.limit.value().and_then(|limit| usize::try_from(*limit).ok()).unwrap_or(MAX_ACCEPTED),
-        sources: raw.sources.value().copied().unwrap_or(Sources::Any),
+        sources,
     }
+}
+
+/// A routed link takes from the peer what it would send there, as far as the file tells that.
+fn default_sources(raw: &Raw, device: &CheckedDevice, out: &mut Vec<Diagnostic>) -> Sources {
+    if device.mode != Some(Mode::Tun) {
+        return Sources::Any;
+    }
+    let network = |own: &At<IpNet>| own.value.prefix_len() < own.value.max_prefix_len();
+    let known = !device.peers.is_empty() || device.addresses.iter().any(network) || raw.full_tunnel.is_some();
+    let (sources, message, help) = if known {
+        (
+            Sources::Routes,
+            "packets from the peer are taken if their sources are routed to it here: device.peer, the device's networks, \
+             [[route]] and offers that are taken",
+            "set accept.sources = \"any\" where a routing daemon or a script sets routes; \"routes\" says that this is meant",
+        )
+    } else {
+        (
+            Sources::Any,
+            "packets from the peer are taken whatever their sources are: this file does not say which are the peer's",
+            "set device.peer, or accept.sources = \"any\" if that is meant",
+        )
+    };
+    // A full tunnel takes everything in any case.
+    if raw.full_tunnel.is_none() && raw.exchange.sources.is_absent() {
+        out.push(Diagnostic::note(raw.device.place.clone(), message).help(help));
+    }
+    sources
 }
 
 fn prefixes(key: &str, raw: &Field<Vec<At<String>>>, out: &mut Vec<Diagnostic>) -> Vec<At<IpNet>> {

@@ -308,16 +308,21 @@ impl Config {
         if own.is_some() { self.fwmark.filter(|mark| *mark != 0).or(own) } else { self.fwmark }
     }
 
-    /// The prefixes that are routed to the peer by the file itself, its own addresses among them.
+    /// The prefixes that are routed to the peer by the file itself: the peer's addresses and networks of the device,
+    /// `[[route]]` through them, and everything with a full tunnel.
     pub fn routed_to_peer(&self) -> Vec<IpNet> {
-        let peers = self.device.peers.iter().copied();
+        let networks = self.device.addresses.iter().filter(|own| own.prefix_len() < own.max_prefix_len());
+        let peers = self.device.peers.iter().copied().map(IpNet::from);
+        let near: Vec<IpNet> = peers.chain(networks.map(IpNet::trunc)).collect();
         let through_peer = |route: &&Route| match route.via {
             Via::VpnGateway => true,
-            Via::Address(gateway) => self.device.peers.contains(&gateway),
+            Via::Address(gateway) => near.iter().any(|net| net.contains(&gateway)),
             Via::NetGateway => false,
         };
         let routes = self.routes.iter().filter(through_peer).map(|route| route.to);
-        peers.map(IpNet::from).chain(routes).collect()
+        let all = [ipnet::Ipv4Net::default().into(), ipnet::Ipv6Net::default().into()];
+        let all = all.into_iter().filter(|_| self.full_tunnel.is_some());
+        near.iter().copied().chain(routes).chain(all).collect()
     }
 }
 

@@ -11,7 +11,7 @@ use super::support::*;
 #[test]
 fn sources_that_are_not_routed_to_the_peer_are_dropped() {
     let pair = pair();
-    let fri = Toml::tun_fri().handshake().with("[accept]\nsources = 'routes'");
+    let fri = Toml::tun_fri().handshake();
     let (fri, _mon) = pair.link(&fri, &Toml::tun_mon().handshake());
     pair.mon.run("ip addr add 10.77.0.1/32 dev lo").unwrap();
     pair.fri.run("ip route add 10.77.0.0/24 dev tun0").unwrap();

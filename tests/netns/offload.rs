@@ -144,7 +144,8 @@ impl World {
         let [a, b] = self.inner;
         [(fri, device(a, b)), (mon, device(b, a))].map(|(toml, device)| {
             let toml = if handshake { toml.handshake() } else { toml };
-            toml.device(&device).with(&tuning)
+            // The routes are set by hand.
+            toml.device(&device).with(&tuning).with("[accept]\nsources = 'any'")
         })
     }
 

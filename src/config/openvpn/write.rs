@@ -29,13 +29,7 @@ pub(super) fn write(link: &Link, key_file: &str) -> String {
         out.line("\n[full-tunnel]");
         out.text("mode", "def1");
     }
-    if !link.scripts.is_empty() {
-        out.line("\n[scripts]");
-        out.number("security", Some(link.security.min(3)));
-        for (script, command) in &link.scripts {
-            out.list(script, command);
-        }
-    }
+    scripts(link, &mut out);
     out.table("keepalive", |out| {
         let seconds =
             |value: Option<i64>| value.filter(|seconds| *seconds > 0).map(|seconds| format!("{seconds}s"));
@@ -61,6 +55,21 @@ pub(super) fn write(link: &Link, key_file: &str) -> String {
         }
     });
     out.0
+}
+
+fn scripts(link: &Link, out: &mut Text) {
+    if !link.is_tap() && !link.full_tunnel && !link.scripts.is_empty() {
+        out.line("\n[accept]");
+        out.line("# The scripts may set routes. Without any, leave this out: only what is routed to the peer may come from it then.");
+        out.text("sources", "any");
+    }
+    if !link.scripts.is_empty() {
+        out.line("\n[scripts]");
+        out.number("security", Some(link.security.min(3)));
+        for (script, command) in &link.scripts {
+            out.list(script, command);
+        }
+    }
 }
 
 /// Where datagrams go and where they arrive. tund's own port differs from OpenVPN's, so ports are always named.
