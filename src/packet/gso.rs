@@ -97,7 +97,7 @@ impl Plan {
         let least = transport + if tcp { TCP_HEADER } else { UDP_HEADER };
         let whole = headers >= least && packet.len() > headers && virtio.segment > 0;
         // A segment's lengths are numbers of 16 bits.
-        let expressible = headers + usize::from(virtio.segment) - network <= 65535;
+        let expressible = headers + usize::from(virtio.segment) <= 65535 + network;
         let plan = Self { network, transport, headers, v4, tcp };
         let sound = fits && usize::from(offset) == plan.place() && whole && expressible;
         sound.then_some(plan).ok_or(Unfit)

@@ -116,6 +116,10 @@ fn what_does_not_fit_is_refused_and_gives_nothing() {
     for (name, virtio) in wrong {
         assert_eq!(frames(virtio, packet.clone(), Layer::Ip), Err(Unfit), "{name}");
     }
+    // Headers that would end before the network header begins.
+    let before = Virtio { kind: Kind::Udp, segment: 1, checksum: Some((0, 6)), ..virtio };
+    let framed = [&[0; 12][..], &[8, 0], &packet].concat();
+    assert_eq!(frames(before, framed, Layer::Ethernet), Err(Unfit), "a start before the network header");
     for cut in [0, 19, 20, 33, 39, 52] {
         assert_eq!(frames(virtio, packet[..cut].to_vec(), Layer::Ip), Err(Unfit), "cut at {cut}");
     }
