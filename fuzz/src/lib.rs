@@ -8,6 +8,7 @@
 
 mod configuration;
 mod datagram;
+mod door;
 mod handshake;
 pub mod reference;
 mod script;
@@ -17,6 +18,7 @@ mod super_frames;
 
 pub use configuration::configuration;
 pub use datagram::datagram;
+pub use door::door;
 pub use handshake::handshake;
 pub use session::session;
 pub use stream_blocks::stream_blocks;
@@ -30,10 +32,11 @@ use tund::wire::control::{MAX_PING, decode, encode};
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its corpus.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("configuration", configuration),
     ("control", control),
     ("datagram", datagram),
+    ("door", door),
     ("handshake", handshake),
     ("privsep_message", privsep_message),
     ("session", session),

@@ -1,0 +1,169 @@
+//! The parent's door, before which an engine stands that sends whatever it likes, whenever it likes. Behind it a host that
+//! is none: it only notes what it would have done.
+
+use std::time::{Duration, Instant};
+
+use tund::config::MAX_ACCEPTED;
+use tund::core::clock::Now;
+use tund::core::limits::SID_CLOCK;
+use tund::privsep::door::{Door, Kind, Over, Rule, Verdict};
+use tund::privsep::message::{MAX_MESSAGE, ToEngine, ToParent};
+
+use crate::script::{Script, beginning};
+
+const WALL: u64 = 1_790_000_000_000_000;
+/// Of so many requests that were let in last it is seen whether they keep to the limit.
+const LOOKED_AT: usize = 48;
+
+/// What is known of a kind of requests from outside the door.
+#[derive(Default)]
+struct Seen {
+    let_in: Vec<Instant>,
+    asked: u64,
+    done: u64,
+    dropped: u64,
+    refused: u64,
+    last_asked: Option<Vec<u8>>,
+    last_done: Option<Vec<u8>>,
+}
+
+struct Host {
+    now: Now,
+    door: Door,
+    seen: [Seen; Kind::ALL.len()],
+    floor: Option<u64>,
+    /// The disk takes a floor.
+    writes: bool,
+}
+
+/// Requests of an engine at the parent's door: pieces of a time, a clock and a message. Whatever comes, each kind keeps
+/// to its limit, the last word counts, nothing goes uncounted, and a floor stays within the window.
+pub fn door(data: &[u8]) {
+    let mut script = Script(data);
+    let now = Now { instant: beginning(), wall: WALL };
+    let mut host =
+        Host { now, door: Door::new(now.instant), seen: Default::default(), floor: None, writes: true };
+    while !script.is_over() {
+        let what = script.byte();
+        match what & 7 {
+            0 => host.wait(Duration::from_millis(script.number().into())),
+            1 => host.wait(Duration::from_secs(script.byte().into())),
+            2 => {
+                host.now.wall =
+                    WALL.wrapping_add_signed(i64::from(script.number().cast_signed()) << (what >> 3))
+            }
+            3 => host.writes = what & 8 == 0,
+            4 if what & 8 == 0 => host.engine_goes(),
+            repeats => {
+                let bytes = script.counted();
+                for _ in 0..if repeats == 7 { u16::from(what >> 3) * 16 } else { 1 } {
+                    // What is no message ends the engine.
+                    let Ok((message, [])) = postcard::take_from_bytes::<ToParent>(bytes) else { return };
+                    host.ask(message);
+                }
+            }
+        }
+    }
+    host.settle();
+}
+
+impl Host {
+    fn ask(&mut self, message: ToParent) {
+        let kind = Kind::of(&message);
+        let bytes = encoded(&message);
+        if matches!(&message, ToParent::PushedRoutes { routes } if routes.len() > MAX_ACCEPTED) {
+            assert_eq!(self.door.handle(self.now, self.floor, message), Verdict::Nothing);
+            return;
+        }
+        let seen = &mut self.seen[kind as usize];
+        seen.asked += 1;
+        seen.last_asked = Some(bytes);
+        match self.door.handle(self.now, self.floor, message) {
+            Verdict::Do { message, dropped } => {
+                self.seen[kind as usize].dropped += dropped;
+                assert_eq!(Kind::of(&message), kind);
+                self.carry_out(message);
+            }
+            Verdict::Answer(answer) | Verdict::Wrong(answer, _) => {
+                assert!(matches!(answer, ToEngine::FloorWritten { ok: false, .. }));
+                assert_eq!(kind, Kind::Floor);
+                self.seen[kind as usize].refused += 1;
+            }
+            Verdict::Nothing => assert_ne!(kind.rule().over, Over::Refused, "{kind:?} goes unanswered"),
+        }
+    }
+
+    fn carry_out(&mut self, message: ToParent) {
+        let kind = Kind::of(&message);
+        let seen = &mut self.seen[kind as usize];
+        seen.done += 1;
+        seen.last_done = Some(encoded(&message));
+        if seen.let_in.len() >= LOOKED_AT {
+            seen.let_in.remove(0);
+        }
+        seen.let_in.push(self.now.instant);
+        let Rule { rate, burst, .. } = kind.rule();
+        for (number, first) in seen.let_in.iter().enumerate() {
+            let (count, time) = (seen.let_in.len() - number, self.now.instant - *first);
+            let most = rate.mul_add(time.as_secs_f64(), burst);
+            assert!(count as f64 <= most + 0.01, "{kind:?}: {count} in {time:?}");
+        }
+        if let ToParent::Floor { time } = message {
+            assert!(time <= self.now.wall.saturating_add(SID_CLOCK), "{time} lies ahead");
+            assert!(self.floor.is_none_or(|floor| floor < time), "{time} is not above the last");
+            if self.writes {
+                self.floor = Some(time);
+            }
+        }
+    }
+
+    fn wait(&mut self, time: Duration) {
+        let until = self.now.instant + time;
+        while let Some(due) = self.door.poll_timeout(self.now.instant).filter(|due| *due <= until) {
+            assert!(due >= self.now.instant);
+            assert!(due == self.now.instant || self.door.poll(self.now.instant).is_none(), "before its time");
+            self.pass(due);
+            let message = self.door.poll(due).expect("nothing when something was due");
+            self.carry_out(message);
+        }
+        self.pass(until);
+    }
+
+    fn pass(&mut self, to: Instant) {
+        let micros = (to - self.now.instant).as_micros() as u64;
+        self.now = Now { instant: to, wall: self.now.wall.saturating_add(micros) };
+    }
+
+    fn engine_goes(&mut self) {
+        if let Some(totals) = self.door.close() {
+            let seen = &mut self.seen[Kind::of(&totals) as usize];
+            assert_eq!(seen.last_asked, Some(encoded(&totals)));
+        }
+        assert_eq!(self.door.poll_timeout(self.now.instant), None);
+        // Nothing of it waits any more.
+        for seen in &mut self.seen {
+            seen.last_asked.clone_from(&seen.last_done);
+        }
+    }
+
+    fn settle(&mut self) {
+        self.wait(Duration::from_secs(60));
+        assert_eq!(self.door.poll_timeout(self.now.instant), None, "something waits for more than a minute");
+        for kind in Kind::ALL {
+            let seen = &self.seen[kind as usize];
+            match kind.rule().over {
+                Over::Waits => {
+                    assert_eq!(seen.last_asked, seen.last_done, "{kind:?}: not the last one counted")
+                }
+                Over::Dropped => assert!(seen.done + seen.dropped <= seen.asked, "{kind:?}: counted twice"),
+                Over::Refused => assert_eq!(seen.done + seen.refused, seen.asked, "{kind:?}: lost"),
+            }
+        }
+    }
+}
+
+fn encoded(message: &ToParent) -> Vec<u8> {
+    let bytes = postcard::to_stdvec(message).expect("what was read can be written");
+    assert!(bytes.len() <= MAX_MESSAGE);
+    bytes
+}
