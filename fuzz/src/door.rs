@@ -147,8 +147,12 @@ impl Host {
     }
 
     fn settle(&mut self) {
-        self.wait(Duration::from_secs(60));
-        assert_eq!(self.door.poll_timeout(self.now.instant), None, "something waits for more than a minute");
+        self.wait(Duration::from_secs(120));
+        assert_eq!(
+            self.door.poll_timeout(self.now.instant),
+            None,
+            "something waits for more than two minutes"
+        );
         for kind in Kind::ALL {
             let seen = &self.seen[kind as usize];
             match kind.rule().over {

@@ -109,8 +109,8 @@ impl Kind {
             Kind::Endpoint => rule(1.0, 20.0, Over::Waits),
             // All routes read again for a full tunnel, a script, some lines of the log.
             Kind::Link => rule(0.2, 10.0, Over::Waits),
-            // All routes read, and as many changed, with a line each, as configuration and message allow.
-            Kind::PushedRoutes => rule(0.05, 5.0, Over::Waits),
+            // All routes read, and as many changed, with a line each, as there are in the offer: it counts for so many.
+            Kind::PushedRoutes => rule(2.0, 40.0, Over::Waits),
             // The answer to a question, which anybody may ask who may use the control socket.
             Kind::State => rule(20.0, 40.0, Over::Waits),
             Kind::Traffic => rule(1.0, 20.0, Over::Waits),
@@ -199,7 +199,11 @@ impl Door {
 
 fn take(place: &mut Place, now: Instant) -> Option<ToParent> {
     let free = place.waiting.is_some() && place.limit.free_at(now) <= now && place.limit.allow(now);
-    free.then(|| place.waiting.take()).flatten()
+    let message = place.waiting.take_if(|_| free)?;
+    if let ToParent::PushedRoutes { routes } = &message {
+        place.limit.charge(routes.len().saturating_sub(1));
+    }
+    Some(message)
 }
 
 #[cfg(test)]

@@ -32,6 +32,11 @@ impl Limit {
         true
     }
 
+    /// The last one counts for so many more than one, also for more than there are: what follows waits the longer.
+    pub fn charge(&mut self, more: usize) {
+        self.tokens -= more as f64;
+    }
+
     /// When one more is within the limit, unless others come before; `now` if it is already.
     pub fn free_at(&self, now: Instant) -> Instant {
         now + Duration::from_secs_f64((1.0 - self.tokens_at(now)).max(0.0) / self.rate)
@@ -64,6 +69,19 @@ mod tests {
         assert_eq!(passed(10_000), 3);
         assert_eq!(limit.take_refused(), 23);
         assert_eq!(limit.take_refused(), 0);
+    }
+
+    #[test]
+    fn what_is_charged_makes_the_next_wait() {
+        let start = Instant::now();
+        let mut limit = Limit::new(2.0, 3.0, start);
+        assert!(limit.allow(start));
+        limit.charge(6);
+        assert_eq!(limit.free_at(start), start + Duration::from_millis(2500));
+        assert!(
+            !limit.allow(start + Duration::from_millis(2499))
+                && limit.allow(start + Duration::from_millis(2500))
+        );
     }
 
     #[test]
