@@ -4,14 +4,11 @@
 use std::time::{Duration, Instant};
 
 use tund::config::MAX_ACCEPTED;
-use tund::core::clock::Now;
-use tund::core::limits::SID_CLOCK;
 use tund::privsep::door::{Door, Kind, Over, Rule, Verdict};
-use tund::privsep::message::{MAX_MESSAGE, ToEngine, ToParent};
+use tund::privsep::message::{MAX_MESSAGE, ToParent};
 
 use crate::script::{Script, beginning};
 
-const WALL: u64 = 1_790_000_000_000_000;
 /// Of so many requests that were let in last it is seen whether they keep to the limit.
 const LOOKED_AT: usize = 48;
 
@@ -22,38 +19,28 @@ struct Seen {
     asked: u64,
     done: u64,
     dropped: u64,
-    refused: u64,
     last_asked: Option<Vec<u8>>,
     last_done: Option<Vec<u8>>,
 }
 
 struct Host {
-    now: Now,
+    now: Instant,
     door: Door,
     seen: [Seen; Kind::ALL.len()],
-    floor: Option<u64>,
-    /// The disk takes a floor.
-    writes: bool,
 }
 
-/// Requests of an engine at the parent's door: pieces of a time, a clock and a message. Whatever comes, each kind keeps
-/// to its limit, the last word counts, nothing goes uncounted, and a floor stays within the window.
+/// Requests of an engine at the parent's door: pieces of a time and a message. Whatever comes, each kind keeps to its
+/// limit, the last word counts, and nothing goes uncounted.
 pub fn door(data: &[u8]) {
     let mut script = Script(data);
-    let now = Now { instant: beginning(), wall: WALL };
-    let mut host =
-        Host { now, door: Door::new(now.instant), seen: Default::default(), floor: None, writes: true };
+    let now = beginning();
+    let mut host = Host { now, door: Door::new(now), seen: Default::default() };
     while !script.is_over() {
         let what = script.byte();
         match what & 7 {
             0 => host.wait(Duration::from_millis(script.number().into())),
             1 => host.wait(Duration::from_secs(script.byte().into())),
-            2 => {
-                host.now.wall =
-                    WALL.wrapping_add_signed(i64::from(script.number().cast_signed()) << (what >> 3))
-            }
-            3 => host.writes = what & 8 == 0,
-            4 if what & 8 == 0 => host.engine_goes(),
+            2 if what & 8 == 0 => host.engine_goes(),
             repeats => {
                 let bytes = script.counted();
                 for _ in 0..if repeats == 7 { u16::from(what >> 3) * 16 } else { 1 } {
@@ -72,24 +59,19 @@ impl Host {
         let kind = Kind::of(&message);
         let bytes = encoded(&message);
         if matches!(&message, ToParent::PushedRoutes { routes } if routes.len() > MAX_ACCEPTED) {
-            assert_eq!(self.door.handle(self.now, self.floor, message), Verdict::Nothing);
+            assert_eq!(self.door.handle(self.now, message), Verdict::Nothing);
             return;
         }
         let seen = &mut self.seen[kind as usize];
         seen.asked += 1;
         seen.last_asked = Some(bytes);
-        match self.door.handle(self.now, self.floor, message) {
+        match self.door.handle(self.now, message) {
             Verdict::Do { message, dropped } => {
                 self.seen[kind as usize].dropped += dropped;
                 assert_eq!(Kind::of(&message), kind);
                 self.carry_out(message);
             }
-            Verdict::Answer(answer) | Verdict::Wrong(answer, _) => {
-                assert!(matches!(answer, ToEngine::FloorWritten { ok: false, .. }));
-                assert_eq!(kind, Kind::Floor);
-                self.seen[kind as usize].refused += 1;
-            }
-            Verdict::Nothing => assert_ne!(kind.rule().over, Over::Refused, "{kind:?} goes unanswered"),
+            Verdict::Nothing => {}
         }
     }
 
@@ -101,37 +83,25 @@ impl Host {
         if seen.let_in.len() >= LOOKED_AT {
             seen.let_in.remove(0);
         }
-        seen.let_in.push(self.now.instant);
+        seen.let_in.push(self.now);
         let Rule { rate, burst, .. } = kind.rule();
         for (number, first) in seen.let_in.iter().enumerate() {
-            let (count, time) = (seen.let_in.len() - number, self.now.instant - *first);
+            let (count, time) = (seen.let_in.len() - number, self.now - *first);
             let most = rate.mul_add(time.as_secs_f64(), burst);
             assert!(count as f64 <= most + 0.01, "{kind:?}: {count} in {time:?}");
-        }
-        if let ToParent::Floor { time } = message {
-            assert!(time <= self.now.wall.saturating_add(SID_CLOCK), "{time} lies ahead");
-            assert!(self.floor.is_none_or(|floor| floor < time), "{time} is not above the last");
-            if self.writes {
-                self.floor = Some(time);
-            }
         }
     }
 
     fn wait(&mut self, time: Duration) {
-        let until = self.now.instant + time;
-        while let Some(due) = self.door.poll_timeout(self.now.instant).filter(|due| *due <= until) {
-            assert!(due >= self.now.instant);
-            assert!(due == self.now.instant || self.door.poll(self.now.instant).is_none(), "before its time");
-            self.pass(due);
-            let message = self.door.poll(due).expect("nothing when something was due");
+        let until = self.now + time;
+        while let Some(due) = self.door.poll_timeout(self.now).filter(|due| *due <= until) {
+            assert!(due >= self.now);
+            assert!(due == self.now || self.door.poll(self.now).is_none(), "before its time");
+            self.now = due;
+            let Some(message) = self.door.poll(due) else { panic!("nothing when something was due") };
             self.carry_out(message);
         }
-        self.pass(until);
-    }
-
-    fn pass(&mut self, to: Instant) {
-        let micros = (to - self.now.instant).as_micros() as u64;
-        self.now = Now { instant: to, wall: self.now.wall.saturating_add(micros) };
+        self.now = until;
     }
 
     fn engine_goes(&mut self) {
@@ -139,7 +109,7 @@ impl Host {
             let seen = &mut self.seen[Kind::of(&totals) as usize];
             assert_eq!(seen.last_asked, Some(encoded(&totals)));
         }
-        assert_eq!(self.door.poll_timeout(self.now.instant), None);
+        assert_eq!(self.door.poll_timeout(self.now), None);
         // Nothing of it waits any more.
         for seen in &mut self.seen {
             seen.last_asked.clone_from(&seen.last_done);
@@ -148,11 +118,7 @@ impl Host {
 
     fn settle(&mut self) {
         self.wait(Duration::from_secs(120));
-        assert_eq!(
-            self.door.poll_timeout(self.now.instant),
-            None,
-            "something waits for more than two minutes"
-        );
+        assert_eq!(self.door.poll_timeout(self.now), None, "something waits for more than two minutes");
         for kind in Kind::ALL {
             let seen = &self.seen[kind as usize];
             match kind.rule().over {
@@ -160,14 +126,13 @@ impl Host {
                     assert_eq!(seen.last_asked, seen.last_done, "{kind:?}: not the last one counted")
                 }
                 Over::Dropped => assert!(seen.done + seen.dropped <= seen.asked, "{kind:?}: counted twice"),
-                Over::Refused => assert_eq!(seen.done + seen.refused, seen.asked, "{kind:?}: lost"),
             }
         }
     }
 }
 
 fn encoded(message: &ToParent) -> Vec<u8> {
-    let bytes = postcard::to_stdvec(message).expect("what was read can be written");
+    let Ok(bytes) = postcard::to_stdvec(message) else { panic!("what was read cannot be written") };
     assert!(bytes.len() <= MAX_MESSAGE);
     bytes
 }

@@ -1,5 +1,7 @@
 //! An engine in the hands of somebody else, who knows every message and sends whatever he likes.
 
+mod each;
+
 use std::mem::MaybeUninit;
 
 use rustix::io::Errno;
