@@ -63,7 +63,8 @@ impl Watched {
         std::thread::sleep(std::time::Duration::from_millis(500));
         self.clear();
         std::thread::sleep(std::time::Duration::from_secs(3));
-        assert_eq!(self.clear(), [false, false], "{what}: in the clear");
+        let clear = self.clear();
+        assert_eq!(clear, [false, false], "{what}: in the clear: {}", everything(&self.pair.fri));
     }
 
     /// Waits until just these families cross in the clear.
@@ -182,6 +183,11 @@ fn open_goes_through_the_tunnel_while_it_is_up_and_beside_it_while_not() {
     assert_eq!(everything(&pair.fri), before);
 }
 
+/// mon, which is heard often enough for fri's patience.
+fn mon() -> Toml {
+    Toml::tun_mon().handshake().with("[keepalive]\ninterval = '500ms'\ntimeout = '8s'")
+}
+
 /// The addresses that [`TALK`] sends to, which somebody on the way would like to see it reach.
 const WANTED: [&str; 2] = ["203.0.113.7", "2001:db8::7"];
 
@@ -198,7 +204,7 @@ fn a_name_that_also_stands_for_other_addresses_opens_no_way_to_them() {
             process.wait_line("no answer from", SOON).unwrap();
             watched.wait_clear("waiting for the peer", [false, false]);
         }
-        let _mon = pair.start_mon(&Toml::tun_mon().handshake());
+        let _mon = pair.start_mon(&mon());
         // Each of the three addresses has its turn.
         process.wait_line(UP, 3 * SOON).unwrap();
         watched.stays_closed(fail);
@@ -211,7 +217,7 @@ fn a_gateway_that_rewrites_sources_opens_no_way_to_what_it_writes() {
         let watched = watched();
         let Watched { pair, wire, .. } = &watched;
         wire.set_filter(translate);
-        let _mon = pair.start_mon(&Toml::tun_mon().handshake());
+        let _mon = pair.start_mon(&mon());
         let process = pair.start_fri(&fri(fail));
         process.wait_line("link up with 203.0.113.7:1417", SOON).unwrap();
         watched.stays_closed(fail);
@@ -253,7 +259,7 @@ fn a_local_network_with_somebody_elses_addresses_gets_nothing_with_refuse() {
     pair.fri.run("ip addr add 2001:db8::5/64 dev eth0 nodad").unwrap();
     pair.mon.run("ip addr add 203.0.113.7/24 dev eth0").unwrap();
     pair.mon.run("ip addr add 2001:db8::7/64 dev eth0 nodad").unwrap();
-    let _mon = pair.start_mon(&Toml::tun_mon().handshake());
+    let _mon = pair.start_mon(&mon());
     let mut process = pair.start_fri(&fri("closed"));
     process.wait_line(UP, SOON).unwrap();
     process
@@ -281,7 +287,7 @@ fn a_strict_reverse_path_filter_is_said_and_a_loose_one_lets_the_peer_in() {
     pair.fri.sysctl("net/ipv4/conf/all/rp_filter", "1").unwrap();
     // Elsewhere than on a network of fri's own, where the way back would be the same.
     pair.mon.run("ip addr add 203.0.113.2/32 dev eth0").unwrap();
-    let _mon = pair.start_mon(&Toml::tun_mon().handshake());
+    let _mon = pair.start_mon(&mon());
     let process = pair.start_fri(&fri("closed").top("remote = '203.0.113.2:1417'"));
     process.wait_line("net.ipv4.conf.eth0.rp_filter is 1", SOON).unwrap();
     process.wait_line("no answer from", SOON).unwrap();
@@ -299,8 +305,8 @@ fn two_full_tunnels_do_not_lead_into_each_other_and_each_leaves_the_others_rules
     let other =
         |toml: &str| toml.replace("tun0", "tun1").replace("192.168.86", "192.168.96").replace("1417", "1517");
     let second = other(&fri("closed").text());
-    let _mon = pair.start_mon(&Toml::tun_mon().handshake());
-    let _mon2 = start(&pair.mon, "mon2", &other(&Toml::tun_mon().handshake().text()));
+    let _mon = pair.start_mon(&mon());
+    let _mon2 = start(&pair.mon, "mon2", &other(&mon().text()));
     let mut one = pair.start_fri(&fri("closed"));
     let mut two = start(&pair.fri, "fri2", &second);
     one.wait_line(UP, SOON).unwrap();
@@ -312,5 +318,48 @@ fn two_full_tunnels_do_not_lead_into_each_other_and_each_leaves_the_others_rules
     assert!(blocked(&pair.fri), "{}", everything(&pair.fri));
     assert_pings(&pair.fri, "192.168.96.18");
     assert_eq!(two.terminate(SOON).unwrap(), 0);
+    assert_eq!(everything(&pair.fri), before);
+}
+
+#[test]
+fn a_full_tunnel_is_closed_opened_and_given_up_by_reloads_and_cleaned_up_after_a_kill() {
+    let watched = watched();
+    let Watched { pair, .. } = &watched;
+    let before = everything(&pair.fri);
+    let _mon = pair.start_mon(&mon());
+    let reload = |config: &Toml, changed: &str| {
+        pair.fri.file("fri.toml", &config.text()).unwrap();
+        let (code, text) = ask(&pair.fri, &["reload", "fri"]);
+        assert!(code == Some(0) && text.contains(changed), "{text}");
+    };
+    let mut process = pair.start_fri(&fri("open"));
+    process.wait_line(UP, SOON).unwrap();
+    watched.stays_closed("open");
+    reload(&fri("closed"), "full-tunnel");
+    watched.stays_closed("closed by a reload");
+    assert!(blocked(&pair.fri), "{}", everything(&pair.fri));
+    let closed = everything(&pair.fri);
+    reload(&fri("open"), "full-tunnel");
+    watched.stays_closed("opened by a reload");
+    assert_ne!(everything(&pair.fri), closed);
+    // Without the table the socket carries no mark: it takes another one.
+    let mark = process.mark();
+    let plain =
+        Toml::tun_fri().handshake().with("[keepalive]\ninterval = '1s'\ntimeout = '3s'\n[run]\nverb = 3");
+    reload(&plain, "full-tunnel: the link connects anew");
+    process.wait_line_after(mark, UP, SOON).unwrap();
+    watched.wait_clear("given up", [true, true]);
+    assert_eq!(everything(&pair.fri), before);
+    let mark = process.mark();
+    reload(&fri("open"), "full-tunnel: the link connects anew");
+    process.wait_line_after(mark, UP, SOON).unwrap();
+    watched.stays_closed("open again");
+    process.kill();
+    wait_gone_except_talker(&pair.fri);
+    assert_ne!(everything(&pair.fri), before, "what a killed tund leaves");
+    let mut process = pair.start_fri(&plain);
+    process.wait_line(UP, SOON).unwrap();
+    watched.wait_clear("started without a full tunnel", [true, true]);
+    assert_eq!(process.terminate(SOON).unwrap(), 0);
     assert_eq!(everything(&pair.fri), before);
 }
