@@ -156,7 +156,7 @@ impl Engine {
         let (keys, statics) = start.keys.derive();
         let mut settings = start.link.clone();
         prefer_hardware(&mut settings.suites);
-        let (data_path, key_log) = (start.data_path, start.key_log);
+        let (data_path, key_log, sandbox) = (start.data_path, start.key_log, start.confinement.sandbox);
         drop(start);
         let (sender, notices) = mpsc::channel(NOTICES);
         let (unproven_sender, unproven) = mpsc::channel(NOTICES);
@@ -169,7 +169,6 @@ impl Engine {
             let thread = std::thread::Builder::new().name(name);
             thread.spawn(move || worker.run()).map_err(Ending::failed)?;
         }
-        sandbox::start_no_more().map_err(Ending::failed)?;
         let letters = settings.verb >= 5;
         let began = now();
         let patience = settings.activated.then(|| Patience::new(began.instant, settings.keepalive.idle_exit));
@@ -178,6 +177,7 @@ impl Engine {
             KeyMode::Handshake => Link::with_handshake(settings, keys, statics, began, Os),
         };
         let ready = watch(parent).map_err(Ending::failed)?;
+        sandbox::start_no_more(sandbox).map_err(Ending::failed)?;
         Ok(Self {
             parent: parent.clone(),
             ready,

@@ -82,9 +82,21 @@ pub fn lock(role: Role, confinement: &Confinement) -> Result<Protections, LockEr
     Ok(Protections { in_force: parts.join(", "), missing })
 }
 
-/// Forbids further threads and processes, once all are started that the process needs.
-pub fn start_no_more() -> Result<(), LockError> {
-    limit(Resource::Nproc, 0)
+/// Forbids further threads and processes to a locked engine, and to all its threads the system calls that only starting
+/// takes, once all is started that it needs.
+pub fn start_no_more(sandbox: Sandbox) -> Result<(), LockError> {
+    limit(Resource::Nproc, 0)?;
+    let narrowed = match sandbox {
+        Sandbox::Off => Ok(()),
+        Sandbox::Auto | Sandbox::Require => seccomp::narrow(),
+    };
+    match narrowed {
+        Err(error) if sandbox == Sandbox::Require => {
+            Err(LockError::Missing(format!("system call filters ({error})")))
+        }
+        // A kernel without has been said to lack them.
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Whether a look-up takes services of this host.

@@ -3,7 +3,7 @@
 use libc::*;
 
 use super::seccomp::{Call, Use};
-use Use::{Among, Any, Bits, Self_};
+use Use::{Among, Any, Bits, Pairs, Self_};
 
 /// `PR_SET_VMA`, by which the C library names its memory.
 const PR_SET_VMA: u32 = 0x5356_4d41;
@@ -76,10 +76,6 @@ pub(super) const EVERYONE: &[Call] = &[
     (SYS_sendto, Any),
     (SYS_getsockopt, Any),
     (SYS_getsockname, Any),
-    (
-        SYS_setsockopt,
-        Among(1, &[SOL_SOCKET as u32, IPPROTO_IP as u32, IPPROTO_IPV6 as u32, IPPROTO_UDP as u32]),
-    ),
     (SYS_prctl, Among(0, &[PR_SET_NAME as u32, PR_SET_VMA])),
     // Only ever its own limits, and only ever lower.
     (SYS_prlimit64, Among(0, &[0])),
@@ -102,6 +98,46 @@ pub(super) const ENGINE: &[Call] = &[
     (SYS_timerfd_settime, Any),
     (SYS_timerfd_gettime, Any),
     (SYS_ioctl, Among(1, &[TUNSETOFFLOAD, TUNSETVNETHDRSZ])),
+    // What transport::udp sets, and the caller's patience.
+    (
+        SYS_setsockopt,
+        Pairs(
+            1,
+            &[
+                (IPPROTO_IP as u32, IP_RECVERR as u32),
+                (IPPROTO_IP as u32, IP_PKTINFO as u32),
+                (IPPROTO_IP as u32, IP_RECVTOS as u32),
+                (IPPROTO_IPV6 as u32, IPV6_RECVERR as u32),
+                (IPPROTO_IPV6 as u32, IPV6_RECVPKTINFO as u32),
+                (IPPROTO_IPV6 as u32, IPV6_RECVTCLASS as u32),
+                (SOL_UDP as u32, UDP_GRO as u32),
+                (SOL_SOCKET as u32, SO_RCVTIMEO as u32),
+            ],
+        ),
+    ),
+    // The second filter, which STARTING forbids again.
+    (SYS_prctl, Among(0, &[PR_SET_NO_NEW_PRIVS as u32])),
+    (SYS_seccomp, Pairs(0, &[(SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC as u32)])),
+];
+
+/// What an engine is refused once its threads run: all that made them, and that they were started with.
+pub(super) const STARTING: &[c_long] = &[
+    SYS_clone,
+    SYS_seccomp,
+    SYS_prlimit64,
+    SYS_rt_sigaction,
+    SYS_epoll_create1,
+    SYS_eventfd2,
+    SYS_timerfd_create,
+    SYS_timerfd_settime,
+    SYS_timerfd_gettime,
+    SYS_setsockopt,
+    SYS_getsockname,
+    SYS_readv,
+    SYS_recvfrom,
+    SYS_recvmmsg,
+    SYS_sendto,
+    SYS_sendmmsg,
 ];
 
 /// What getaddrinfo(3) needs besides: sockets, files, and modules to load. Which files and ports, Landlock says.
@@ -110,6 +146,7 @@ pub(super) const RESOLVER: &[Call] = &[
     (SYS_mprotect, Any),
     (SYS_socket, Among(0, &[AF_INET as u32, AF_INET6 as u32, AF_NETLINK as u32])),
     (SYS_connect, Any),
+    (SYS_setsockopt, Among(1, &[SOL_SOCKET as u32, IPPROTO_IP as u32, IPPROTO_IPV6 as u32])),
     (SYS_bind, Any),
     (SYS_getpeername, Any),
     (SYS_shutdown, Any),

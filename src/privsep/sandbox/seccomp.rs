@@ -10,10 +10,10 @@ use std::collections::BTreeMap;
 use libc::c_long;
 use seccompiler::{
     BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, apply_filter,
+    SeccompRule, apply_filter, apply_filter_all_threads,
 };
 
-use super::calls::{ENGINE, EVERYONE, HOSTILE, RESOLVER, SERVICES};
+use super::calls::{ENGINE, EVERYONE, HOSTILE, RESOLVER, SERVICES, STARTING};
 use crate::privsep::spawn::Role;
 
 /// Which uses of a system call are meant.
@@ -23,6 +23,8 @@ pub(super) enum Use {
     Any,
     /// Where the argument (its low 32 bits, counted from 0) is one of these.
     Among(u8, &'static [u32]),
+    /// Where this argument and the next are one of these pairs.
+    Pairs(u8, &'static [(u32, u32)]),
     /// Where those bits of the argument that are in the mask have this value.
     Bits(u8, u32, u32),
     /// On this process.
@@ -51,13 +53,23 @@ pub(super) fn filter(role: Role, services: bool) -> Result<String, String> {
 
 /// The answer `listed` for these calls, `others` for all others.
 pub(super) fn install(calls: &[Call], listed: SeccompAction, others: SeccompAction) -> Result<(), Error> {
+    apply_filter(&program(calls, listed, others)?)
+}
+
+/// Takes from all threads of a locked engine what only its start needed.
+pub(super) fn narrow() -> Result<(), Error> {
+    let calls: Vec<Call> = STARTING.iter().map(|call| (*call, Use::Any)).collect();
+    let refuse = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
+    apply_filter_all_threads(&program(&calls, refuse, SeccompAction::Allow)?)
+}
+
+fn program(calls: &[Call], listed: SeccompAction, others: SeccompAction) -> Result<BpfProgram, Error> {
     let arch = std::env::consts::ARCH.try_into()?;
     let mut rules = Rules::new();
     for (call, what) in calls {
         rules.entry(*call).or_default().extend(alternatives(*what)?);
     }
-    let program: BpfProgram = SeccompFilter::new(rules, others, listed, arch)?.try_into()?;
-    apply_filter(&program)
+    Ok(SeccompFilter::new(rules, others, listed, arch)?.try_into()?)
 }
 
 /// No alternative means any use.
@@ -70,6 +82,16 @@ fn alternatives(what: Use) -> Result<Vec<SeccompRule>, Error> {
         Use::Any => Ok(Vec::new()),
         Use::Among(argument, values) => {
             values.iter().map(|value| rule(argument, SeccompCmpOp::Eq, *value)).collect()
+        }
+        Use::Pairs(argument, pairs) => {
+            let both = |(first, second): &(u32, u32)| {
+                let is = |argument, value: u32| {
+                    let operator = SeccompCmpOp::Eq;
+                    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value.into())
+                };
+                Ok(SeccompRule::new(vec![is(argument, *first)?, is(argument + 1, *second)?])?)
+            };
+            pairs.iter().map(both).collect()
         }
         Use::Bits(argument, mask, value) => {
             Ok(vec![rule(argument, SeccompCmpOp::MaskedEq(u64::from(mask)), value)?])

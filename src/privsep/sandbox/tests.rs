@@ -4,10 +4,11 @@
 use std::fs::File;
 use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener, UnixStream};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -237,7 +238,6 @@ fn work() -> Result<()> {
         let (length, from) = two.recv_from(&mut buffer)?;
         two.send_to(&buffer[..length], from).map(drop)
     })?;
-    start_no_more().map_err(Error::other)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let answer = runtime.block_on(async move {
         let one = tokio::net::UdpSocket::from_std(one)?;
@@ -280,11 +280,92 @@ fn a_locked_engine_starts_no_thread_once_all_have_started() {
     const TEST: &str = "a_locked_engine_starts_no_thread_once_all_have_started";
     if told().is_some() {
         engine(Identity::Switch { uid: 65534, gid: 65534 });
-        start_no_more().unwrap();
+        start_no_more(Sandbox::Require).unwrap();
         let thread = std::thread::Builder::new().spawn(|| {});
         std::process::exit(thread.map_or_else(refusal, |_| 0));
     }
     assert_eq!(in_child(TEST, "thread").0, Outcome::Refused);
+}
+
+#[test]
+fn a_locked_engine_sets_what_it_must_on_its_socket_and_nothing_once_it_runs() {
+    const TEST: &str = "a_locked_engine_sets_what_it_must_on_its_socket_and_nothing_once_it_runs";
+    // One that it sets, and one of each level that would serve an intruder.
+    let options = [
+        (true, libc::IPPROTO_IP, libc::IP_PKTINFO),
+        (false, libc::IPPROTO_IP, libc::IP_MULTICAST_LOOP),
+        (false, libc::SOL_SOCKET, libc::SO_REUSEPORT),
+        (false, libc::SOL_UDP, libc::UDP_CORK),
+    ];
+    if let Some(told) = told() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        // What a thread that runs already can do counts, not what one could that starts later.
+        let (ask, asked) = std::sync::mpsc::channel::<(i32, i32)>();
+        let (tell, answer) = std::sync::mpsc::channel();
+        let lock = |now: &str| match now {
+            "before" if told != "none" => engine(Identity::Switch { uid: 65534, gid: 65534 }),
+            "after" if told == "running" => start_no_more(Sandbox::Require).unwrap(),
+            _ => {}
+        };
+        lock("before");
+        std::thread::spawn(move || {
+            for (level, name) in asked {
+                let (fd, one) = (socket.as_raw_fd() as usize, (&raw const ON) as usize);
+                let set =
+                    raw(libc::SYS_setsockopt, [fd, level as usize, name as usize, one, size_of::<i32>(), 0]);
+                tell.send(set.is_ok()).unwrap();
+            }
+        });
+        lock("after");
+        let set = options.map(|(_, level, name)| {
+            ask.send((level, name)).unwrap();
+            answer.recv().unwrap()
+        });
+        let expected = options.map(|(needed, ..)| told == "none" || told == "starting" && needed);
+        assert_eq!(set, expected, "{told}");
+        std::process::exit(0);
+    }
+    for told in ["none", "starting", "running"] {
+        assert_eq!(in_child(TEST, told).0, Outcome::Succeeded, "{told}");
+    }
+}
+
+static ON: i32 = 1;
+
+/// Another process of the same user, and what it would be to be held apart from it.
+#[test]
+fn engines_with_one_uid_cannot_reach_each_other() {
+    const TEST: &str = "engines_with_one_uid_cannot_reach_each_other";
+    const NOBODY: Identity = Identity::Switch { uid: 65534, gid: 65534 };
+    type OnOther = (&'static str, Outcome, fn(usize) -> Result<()>);
+    let attacks: [OnOther; 5] = [
+        ("signal", Outcome::Refused, |it| raw(libc::SYS_kill, [it, libc::SIGCONT as usize, 0, 0, 0, 0])),
+        ("signal its thread", Outcome::Refused, |it| {
+            raw(libc::SYS_tgkill, [it, it, libc::SIGCONT as usize, 0, 0, 0])
+        }),
+        ("open its memory", Outcome::Refused, |it| File::open(format!("/proc/{it}/mem")).map(drop)),
+        ("read its memory", Outcome::Killed, |it| raw(libc::SYS_process_vm_readv, [it, 0, 0, 0, 0, 0])),
+        ("trace", Outcome::Killed, |it| raw(libc::SYS_ptrace, [libc::PTRACE_SEIZE as usize, it, 0, 0, 0, 0])),
+    ];
+    if let Some(told) = told() {
+        let (locked, attack) = told.split_once(':').unwrap();
+        let mut other = Command::new("sleep");
+        let other = other.arg("9").uid(65534).gid(65534).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut other = other.spawn().unwrap();
+        match locked {
+            "locked" => engine(NOBODY),
+            _ => identity::take_on(NOBODY).unwrap(),
+        }
+        let attack = attacks.iter().find(|(name, ..)| *name == attack).unwrap().2;
+        let code = attack(other.id() as usize).map_or_else(refusal, |()| 0);
+        // A locked one cannot: it ends by itself.
+        let _ = other.kill();
+        std::process::exit(code);
+    }
+    for (name, expected, _) in attacks {
+        assert_eq!(in_child(TEST, &format!("user alone:{name}")).0, Outcome::Succeeded, "{name}");
+        assert_eq!(in_child(TEST, &format!("locked:{name}")).0, expected, "{name}");
+    }
 }
 
 #[test]
