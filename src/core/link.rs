@@ -22,7 +22,7 @@ use ipnet::IpNet;
 
 use super::caller::Caller;
 use super::clock::Now;
-use super::lane::{Command, Notice, Report, Under};
+use super::lane::{Command, KeyId, Notice, Report, Under};
 use super::limits::{BUDGET_BASE, OUTER_V4, OUTER_V6, REPEAT, RESOLVE};
 use super::mtu::Search;
 use super::pace::Pace;
@@ -229,6 +229,10 @@ impl<R: Random> Link<R> {
     pub fn handle_notice(&mut self, now: Now, notice: Notice) {
         match notice {
             Notice::Unknown { sid, received } => self.handle_unknown(now, sid, received),
+            // A former process of the peer, whose session is live still, says nothing that counts.
+            Notice::Control { under: under @ KeyId::Session(_), .. } if !self.is_of_peer(under) => {
+                self.stats.drop(Drop::Stale);
+            }
             Notice::Control { from, body, under } => match control::decode(&body) {
                 Ok(Some(message)) => self.handle_message(now, from, under, message),
                 Ok(None) => {}

@@ -63,6 +63,7 @@ struct Answered {
 
 struct Session {
     slot: u8,
+    serial: u32,
     /// The initiator's instance, which decides between two calls at once.
     instance: Instance,
     /// The peer's instance.
@@ -85,7 +86,6 @@ impl Session {
 /// A session of which this end gave the answer, and of which nothing has come yet.
 struct Unconfirmed {
     session: Session,
-    serial: u32,
     seq: u64,
     known: bool,
     proven: bool,
@@ -155,6 +155,13 @@ impl Sessions {
     /// When the session that frames go out under began.
     pub fn sending_since(&self) -> Option<Instant> {
         self.live.iter().find(|session| Some(session.slot) == self.sending).map(|session| session.born)
+    }
+
+    /// Whether the session of this serial is with the same instance of the peer as the one that frames go out under.
+    pub fn is_of_peer(&self, serial: u32) -> bool {
+        let Some(session) = self.live.iter().find(|live| live.serial == serial) else { return false };
+        let used = self.live.iter().find(|live| Some(live.slot) == self.sending);
+        used.is_none_or(|used| used.peer == session.peer)
     }
 
     /// Whether an initiation is under way.
@@ -296,7 +303,8 @@ impl Sessions {
     /// The first authentic datagram came on this session; true if that confirms an answer.
     pub fn handle_confirmed(&mut self, serial: u32, out: &mut VecDeque<Command>) -> bool {
         self.answered.take_if(|answered| answered.serial == serial);
-        let Some(unconfirmed) = self.unconfirmed.take_if(|unconfirmed| unconfirmed.serial == serial) else {
+        let Some(unconfirmed) = self.unconfirmed.take_if(|unconfirmed| unconfirmed.session.serial == serial)
+        else {
             return false;
         };
         self.confirmed = Some((unconfirmed.session.instance, unconfirmed.seq));
@@ -318,7 +326,6 @@ impl Sessions {
         if !self.suites.contains(&cipher) {
             return Err(Drop::Malformed);
         }
-        let session = Session { slot, instance: self.instance, peer: *peer, began_here: true, born: now };
         // Whatever called before is another process, which is gone.
         if self.confirmed.is_none_or(|(confirmed, _)| confirmed != *peer) {
             self.confirmed = Some((*peer, 0));
@@ -326,6 +333,8 @@ impl Sessions {
         let from_peer = DirectionKey::new(split.responder_to_initiator);
         let to_peer = DirectionKey::new(split.initiator_to_responder);
         let serial = self.next_serial();
+        let (instance, peer) = (self.instance, *peer);
+        let session = Session { slot, serial, instance, peer, began_here: true, born: now };
         let attempts = self.call.take().map(|call| call.attempts);
         let mut attempts = attempts.or(self.answered.take().map(|call| call.attempts)).unwrap_or_default();
         attempts.retain(|attempt| attempt.seq > envelope.seq);

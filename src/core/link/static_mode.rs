@@ -119,11 +119,13 @@ impl<R: Random> Link<R> {
         }
     }
 
-    /// Whether what came under this key may end the link.
+    /// Whether what came under this key may end the link: it is of the peer that the link is with, and of its process of
+    /// now.
     pub(super) fn is_of_peer(&self, under: KeyId) -> bool {
         match (&self.keying, under) {
             (Keying::Static(keying), KeyId::Sid(sid)) => keying.is_of_peer(sid),
-            (Keying::Static(_) | Keying::Handshake(_), _) => true,
+            (Keying::Handshake(sessions), KeyId::Session(serial)) => sessions.is_of_peer(serial),
+            (Keying::Handshake(_), KeyId::Sid(_)) | (Keying::Static(_), KeyId::Session(_)) => false,
         }
     }
 

@@ -70,13 +70,13 @@ impl Sessions {
         out.push_back(Command::Receive { key, after: None });
         let to_peer = Key::Slot { slot: offer.slot, serial, cipher, key: to_peer };
         out.push_back(Command::Prepare(Under::Spare, to_peer));
-        let session = Session { slot, instance, peer: instance, began_here: false, born: now };
+        let session = Session { slot, serial, instance, peer: instance, began_here: false, born: now };
         #[cfg(test)]
         if fault::is(Fault::NotConfirmed) {
             self.adopt(session, Under::Spare, out);
             return Ok(Outcome::Nothing);
         }
-        self.unconfirmed = Some(Unconfirmed { session, serial, seq, known, proven });
+        self.unconfirmed = Some(Unconfirmed { session, seq, known, proven });
         Ok(Outcome::Nothing)
     }
 

@@ -1,6 +1,7 @@
 //! Sessions with handshake keys.
 
 use super::*;
+use crate::core::hello;
 
 #[test]
 fn a_handshake_brings_the_link_up_at_once_whatever_the_clocks_say() {
@@ -144,6 +145,40 @@ fn a_flood_of_recorded_initiations_cannot_keep_the_peer_out() {
         world.run(0.1);
     }
     assert!(world.up(), "{:?} {:?}", world.ends[0].log, world.ends[1].log);
+}
+
+/// It was kept from arriving until the peer's next process had its session: that of the former one is live still.
+#[test]
+fn what_a_former_process_of_the_peer_said_changes_nothing() {
+    for misfit in [false, true] {
+        let mut world = handshake_world();
+        world.run(10.0);
+        world.cut = true;
+        let (from, now) = (world.record.len(), world.now(1).instant);
+        let mon: SocketAddr = MON.parse().unwrap();
+        let fri = &mut world.ends[1];
+        if misfit {
+            let mut body = Vec::new();
+            let other = LinkSettings { mtu: 1300, ..fri.settings.clone() };
+            control::encode(&Message::Hello(hello::own(&other, 1463, true)), &mut body);
+            let order = Command::Control { body, to: Path::from(mon), under: Under::Current };
+            fri.lane.handle_command(now, order, &mut fri.out);
+        } else {
+            fri.link.handle_stop(false);
+        }
+        world.settle(1);
+        let [late] = &world.record[from..] else { panic!("{} datagrams", world.record.len() - from) };
+        let late = late.clone();
+        world.cut = false;
+        world.restart(1);
+        world.run(3.0);
+        world.assert_carries();
+        let (lines, stale) = (world.ends[0].log.len(), world.ends[0].stats().drops(Drop::Stale));
+        world.inject(late);
+        assert_eq!(world.ends[0].log[lines..], [""; 0]);
+        assert_eq!(world.ends[0].stats().drops(Drop::Stale), stale + 1, "{}", world.ends[0].stats());
+        world.assert_carries();
+    }
 }
 
 #[test]
