@@ -53,8 +53,16 @@ struct Running {
 #[derive(Clone, Copy)]
 enum Fate {
     TermAt(Instant),
-    KillAt { at: Instant, timed_out: bool },
-    Killed { timed_out: bool },
+    KillAt {
+        at: Instant,
+        timed_out: bool,
+    },
+    Killed {
+        until: Instant,
+        timed_out: bool,
+    },
+    /// It is still there, as one is that this process may not signal: nobody waits for it any longer.
+    Lost,
 }
 
 impl Runner {
@@ -107,8 +115,8 @@ impl Runner {
     /// When [`Runner::handle_timeout`] has something to do.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self.running.as_ref()?.fate {
-            Fate::TermAt(at) | Fate::KillAt { at, .. } => Some(at),
-            Fate::Killed { .. } => None,
+            Fate::TermAt(at) | Fate::KillAt { at, .. } | Fate::Killed { until: at, .. } => Some(at),
+            Fate::Lost => None,
         }
     }
 
@@ -118,10 +126,11 @@ impl Runner {
         match running.fate {
             Fate::TermAt(at) if at <= now => running.terminate(now, true),
             Fate::KillAt { at, timed_out } if at <= now => {
-                kill(running.group, Signal::KILL);
-                running.fate = Fate::Killed { timed_out };
+                running.kill();
+                running.fate = Fate::Killed { until: now + GRACE, timed_out };
             }
-            Fate::TermAt(_) | Fate::KillAt { .. } | Fate::Killed { .. } => {}
+            Fate::Killed { until, .. } if until <= now => running.fate = Fate::Lost,
+            Fate::TermAt(_) | Fate::KillAt { .. } | Fate::Killed { .. } | Fate::Lost => {}
         }
     }
 
@@ -138,7 +147,7 @@ impl Runner {
     /// Ends the running script without waiting for it.
     pub fn kill(&mut self) {
         if let Some(running) = &self.running {
-            kill(running.group, Signal::KILL);
+            running.kill();
         }
     }
 
@@ -147,8 +156,9 @@ impl Runner {
         // Not reaped yet, so that the group's number cannot have become another's.
         let group = self.running.as_ref()?.group;
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        let lost = matches!(self.running.as_ref()?.fate, Fate::Lost);
         if matches!(rustix::process::waitid(WaitId::Pid(group), options), Ok(None) | Err(Errno::INTR)) {
-            return None;
+            return if lost { self.running.take().map(Running::lost) } else { None };
         }
         let mut running = self.running.take()?;
         if !matches!(running.fate, Fate::TermAt(_)) {
@@ -170,6 +180,18 @@ impl Runner {
 }
 
 impl Running {
+    /// Its group and, since it may have left that, itself.
+    fn kill(&self) {
+        kill(self.group, Signal::KILL);
+        // It fails only for a process that is gone already, or that is lost.
+        let _ = rustix::process::kill_process(self.group, Signal::KILL);
+    }
+
+    fn lost(self) -> (Hook, Result<(), ScriptError>) {
+        let (name, program) = (self.hook.name(), &self.program);
+        (self.hook, Err(ScriptError(format!("{name} script {program} cannot be ended: it runs on"))))
+    }
+
     fn terminate(&mut self, now: Instant, timed_out: bool) {
         kill(self.group, Signal::TERM);
         self.fate = Fate::KillAt { at: now + GRACE, timed_out };
@@ -178,12 +200,12 @@ impl Running {
     fn judge(&self, status: io::Result<ExitStatus>) -> Result<(), ScriptError> {
         let (name, program) = (self.hook.name(), &self.program);
         let error = match (self.fate, status) {
-            (Fate::KillAt { timed_out: true, .. } | Fate::Killed { timed_out: true }, _) => format!(
+            (Fate::KillAt { timed_out: true, .. } | Fate::Killed { timed_out: true, .. }, _) => format!(
                 "{name} script {program} ran longer than {} s and was ended: raise scripts.timeout, or let it \
                  put long work in the background",
                 self.limit.as_secs()
             ),
-            (Fate::KillAt { .. } | Fate::Killed { .. }, _) => {
+            (Fate::KillAt { .. } | Fate::Killed { .. } | Fate::Lost, _) => {
                 format!("{name} script {program} was ended")
             }
             (Fate::TermAt(_), Ok(status)) if status.success() => return Ok(()),
@@ -372,6 +394,39 @@ mod tests {
             assert!(Instant::now() < deadline, "a process of the group survived");
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    #[test]
+    fn a_script_that_leaves_its_group_is_ended_all_the_same() {
+        let scratch = Scratch::new();
+        let script = "#!/usr/bin/perl\n\
+            my $other = fork || do { setpgrp(0, 0); exec 'sleep', '3' };\n\
+            select undef, undef, undef, 0.2;\n\
+            setpgrp(0, $other) or die;\n\
+            sleep 1000;\n";
+        let config = with_up(scratch.script("leaves", script), 1);
+        let error = run(&config, &scratch).unwrap_err().to_string();
+        assert!(error.contains("ran longer than 1 s"), "{error}");
+    }
+
+    #[test]
+    fn a_script_that_nobody_can_end_is_waited_for_no_longer() {
+        let scratch = Scratch::new();
+        let config = with_up(scratch.script("endless", "#!/bin/sh\nexec sleep 1000\n"), 30);
+        let mut runner = Runner::default();
+        start(&mut runner, &config, &scratch).unwrap();
+        let now = Instant::now();
+        let running = runner.running.as_mut().unwrap();
+        let group = running.group;
+        // As if it had been in vain.
+        running.fate = Fate::Killed { until: now + GRACE, timed_out: true };
+        runner.handle_timeout(now);
+        assert!(runner.poll_outcome().is_none() && runner.poll_timeout() == Some(now + GRACE));
+        runner.handle_timeout(now + GRACE);
+        let (_, result) = runner.poll_outcome().unwrap();
+        assert!(result.unwrap_err().to_string().contains("cannot be ended"));
+        assert!(!runner.is_running());
+        kill(group, Signal::KILL);
     }
 
     #[test]

@@ -2,11 +2,18 @@
 #![allow(clippy::disallowed_methods, reason = "log lines carry the time of day")]
 
 use std::io::{IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::output::severity;
 use crate::config::{Diagnostic, render};
+
+/// How long a line of the log waits for a reader that is slow.
+const PATIENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// Writes a line of the log: the time in UTC before it, or what systemd's journal reads in its place.
 pub fn line(verb: u8, text: &str) {
@@ -16,8 +23,21 @@ pub fn line(verb: u8, text: &str) {
     } else {
         format!("{} ", stamp(unix_time()))
     };
-    // A log that nobody reads any more must not end the tunnel.
-    show(&format!("{stamp}{text}\n"));
+    // A log that nobody reads any more must neither end the tunnel nor hold it up.
+    static STUCK: AtomicBool = AtomicBool::new(false);
+    if has_room(std::io::stderr(), &STUCK) {
+        show(&format!("{stamp}{text}\n"));
+    }
+}
+
+/// Whether a line can be written without waiting. The first that finds no room waits for a moment, and those after it do
+/// not until there is some.
+fn has_room(to: impl AsFd, stuck: &AtomicBool) -> bool {
+    let limit = if stuck.load(Ordering::Relaxed) { Timespec::default() } else { PATIENCE };
+    // What cannot be polled does not wait either; a closed pipe is told by the write.
+    let room = poll(&mut [PollFd::new(&to, PollFlags::OUT)], Some(&limit)).map_or(true, |ready| ready > 0);
+    stuck.store(!room, Ordering::Relaxed);
+    room
 }
 
 /// Whether standard error goes to the journal, as systemd.exec(5) says to find out.
@@ -68,6 +88,25 @@ fn date(days: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reader_that_does_not_read_holds_nothing_up_and_gets_lines_again_when_it_does() {
+        use std::io::Read;
+        let (mut reader, mut writer) = std::io::pipe().unwrap();
+        let stuck = AtomicBool::new(false);
+        let mut written = 0;
+        while has_room(&writer, &stuck) {
+            writer.write_all(&[0; 100]).unwrap();
+            written += 100;
+        }
+        assert!(written > 4096 && stuck.load(Ordering::Relaxed));
+        // Each of these would take a second if it waited, and the test hours.
+        assert!((0..10_000).all(|_| !has_room(&writer, &stuck)));
+        reader.read_exact(&mut vec![0; written]).unwrap();
+        assert!(has_room(&writer, &stuck) && !stuck.load(Ordering::Relaxed));
+        drop(reader);
+        assert!(has_room(&writer, &stuck), "a write to it fails at once");
+    }
 
     #[test]
     fn stamps_are_utc_dates() {

@@ -21,7 +21,7 @@ use super::manager::Manager;
 use super::message::{Confinement, End, Start, ToEngine, ToParent, Traffic};
 use super::pushed::Pushed;
 use super::routes::Watch;
-use super::spawn::{Role, spawn};
+use super::spawn::{self, Role, spawn};
 use crate::config::Config;
 use crate::daemon::cleanup::{Changes, Mark};
 use crate::daemon::directory::Directory;
@@ -390,8 +390,7 @@ impl Parent {
     fn engine_gone(&mut self) {
         let Some(mut engine) = self.engine.take() else { return };
         // It has closed its end, so that it can only be ending already.
-        let _ = engine.child.kill();
-        let status = engine.child.wait();
+        let status = spawn::end(&mut engine.child);
         self.forget_requests();
         if self.status.replacing {
             return;
@@ -416,9 +415,9 @@ impl Parent {
     /// Ends the engine without asking.
     pub(super) fn kill_engine(&mut self) {
         if let Some(mut engine) = self.engine.take() {
-            // Both fail only for a process that is gone already.
-            let _ = engine.child.kill();
-            let _ = engine.child.wait();
+            if let Err(error) = spawn::end(&mut engine.child) {
+                say!(1, "the engine: {error}");
+            }
             self.forget_requests();
         }
     }

@@ -5,13 +5,20 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::channel::{Channel, Message};
 
 /// `argv[0]` of every process of tund; a program that embeds tund calls [`crate::cli::main`] when it
 /// finds this name there.
 pub const PROGRAM: &str = "tund";
+
+/// How long a process has that was killed.
+const PATIENCE: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
 
 /// What a process started by [`spawn`] does; its channel to the parent is descriptor 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,8 +73,34 @@ pub fn inherited<S: Message, R: Message>() -> io::Result<Channel<S, R>> {
     Ok(channel)
 }
 
+/// Ends a process started by [`spawn`], unless it has ended, and gives how it did. `TimedOut`: it is still there after a
+/// moment, as one is whom this process may not signal or whom the kernel does not let go; nobody waits for it any longer.
+/// Else the errors of pidfd_open(2), poll(2) and waitpid(2).
+pub fn end(child: &mut Child) -> io::Result<ExitStatus> {
+    // It fails only for a process that is gone already, and for one that must be waited for in vain.
+    let _ = child.kill();
+    wait(child, PATIENCE)
+}
+
+fn wait(child: &mut Child, limit: Timespec) -> io::Result<ExitStatus> {
+    if let Some(status) = child.try_wait()? {
+        return Ok(status);
+    }
+    let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
+    loop {
+        match poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&limit)) {
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+            Ok(_) => break,
+        }
+    }
+    child.try_wait()?.ok_or_else(|| io::Error::new(io::ErrorKind::TimedOut, "it does not end"))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
     use super::*;
     use crate::privsep::message::{ToEngine, ToParent};
 
@@ -85,5 +118,16 @@ mod tests {
         let (mut child, channel) = spawn::<ToEngine, ToParent>(Role::Engine).unwrap();
         assert!(!child.wait().unwrap().success());
         assert!(channel.receive().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_process_is_ended_and_one_that_does_not_end_is_waited_for_no_longer() {
+        let sleep = || Command::new("sleep").arg("1000").spawn().unwrap();
+        let (mut one, mut other) = (sleep(), sleep());
+        assert_eq!(end(&mut one).unwrap().signal(), Some(9));
+        assert_eq!(end(&mut one).unwrap().signal(), Some(9), "asked again");
+        let short = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+        assert_eq!(wait(&mut other, short).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        end(&mut other).unwrap();
     }
 }

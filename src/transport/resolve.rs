@@ -16,7 +16,7 @@ use crate::daemon::text::printable;
 use crate::privsep::channel::{Channel, Message};
 use crate::privsep::message::Confinement;
 use crate::privsep::sandbox;
-use crate::privsep::spawn::{Role, inherited, spawn};
+use crate::privsep::spawn::{self, Role, inherited, spawn};
 use crate::say;
 
 /// Most addresses that are tried.
@@ -262,9 +262,8 @@ impl Running {
     }
 
     fn end(mut self) {
-        // Both fail only for a process that is gone already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // One that does not end is of no more concern: its answer is not read.
+        let _ = spawn::end(&mut self.child);
     }
 }
 
