@@ -243,6 +243,7 @@ fn every_example_is_named_in_a_document() {
 /// Tests named in a document as `PATH::TEST` that are not there.
 fn missing_tests(document: &str, files: &[(String, String)]) -> Vec<String> {
     let named = document.split('`').skip(1).step_by(2).filter_map(|span| span.split_once("::"));
+    let named = named.filter(|(path, _)| path.ends_with(".rs"));
     let is_there = |(path, test): &(&str, &str)| {
         let text = files.iter().find(|(of, _)| of == path).map(|(_, text)| text.as_str()).unwrap_or_default();
         let head = format!("fn {test}(");
@@ -253,6 +254,29 @@ fn missing_tests(document: &str, files: &[(String, String)]) -> Vec<String> {
         .filter(|name| !is_there(name))
         .map(|(path, test)| format!("{path}::{test} does not exist"))
         .collect()
+}
+
+/// Rows of tables with a column "shown by", at the end, in which no test is named.
+fn unshown(document: &str) -> Vec<&str> {
+    let mut lines = document.lines();
+    let mut found = Vec::new();
+    while let Some(head) = lines.find(|line| line.starts_with('|')) {
+        let rows = lines.by_ref().take_while(|line| line.starts_with('|')).skip(1);
+        let shown = |row: &&str| {
+            row.trim_end_matches('|').rsplit(" | ").next().is_some_and(|cell| cell.contains(".rs::"))
+        };
+        found.extend(rows.filter(|row| head.ends_with("| shown by |") && !shown(row)));
+    }
+    found
+}
+
+#[test]
+fn what_nobody_may_do_is_shown_by_tests_that_exist() {
+    let files = files();
+    let (_, document) = files.iter().find(|(path, _)| path == "SECURITY.md").unwrap();
+    assert_eq!(missing_tests(document, &files), [""; 0]);
+    assert_eq!(unshown(document), [""; 0]);
+    assert_eq!(document.matches("| shown by |").count(), 2, "a table is gone");
 }
 
 #[test]
@@ -290,6 +314,9 @@ fn the_rules_see_what_they_forbid() {
     let there = [("tests/a.rs".to_owned(), "#[test]\nfn one() {}\nfn two() {}".to_owned())];
     assert_eq!(missing_tests("see `tests/a.rs::one`", &there).len(), 0);
     assert_eq!(missing_tests("`tests/a.rs::two` `tests/b.rs::one` `tests/a.rs::on`", &there).len(), 3);
+
+    let table = "| what | shown by |\n|---|---|\n| a | `tests/a.rs::one` |\n| `b.rs::b` |  |\n\n| what |\n|---|\n| c |\n";
+    assert_eq!(unshown(table), ["| `b.rs::b` |  |"]);
 
     for mark in UNFINISHED {
         assert!(!unfinished("a", &format!("x {mark}")).is_empty(), "{mark}");
