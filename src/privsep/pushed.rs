@@ -1,6 +1,10 @@
 //! The routes that the peer offers, as they stand on this host.
 
+use std::fs::OpenOptions;
+use std::io::{self, Read};
 use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use ipnet::IpNet;
 
@@ -13,7 +17,7 @@ use crate::say;
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Resolvers are looked for in so much of it, in bytes.
-const RESOLV_CONF_MAX: usize = 64 * 1024;
+const RESOLV_CONF_MAX: u64 = 64 * 1024;
 
 /// What the peer offers and what became of it.
 #[derive(Default)]
@@ -83,8 +87,8 @@ impl Parent {
     }
 
     fn judge(&self, device: &Interface, host: &Host) -> Verdict {
-        let text = std::fs::read(RESOLV_CONF).unwrap_or_default();
-        let text = String::from_utf8_lossy(text.get(..RESOLV_CONF_MAX).unwrap_or(&text)).into_owned();
+        let text = beginning_of(Path::new(RESOLV_CONF), RESOLV_CONF_MAX).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text).into_owned();
         let resolvers = accept::resolvers(&text);
         // Marked datagrams go where the routes of the full tunnel's table do not lead.
         let told_by_mark = self.link.config.full_tunnel.is_some();
@@ -116,5 +120,31 @@ impl Parent {
             }
         }
         steps
+    }
+}
+
+/// At most so many bytes of a file, which a service of another user may have put there: what is none does not hold this
+/// process up. Errors are those of open(2) and read(2).
+fn beginning_of(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let mut text = Vec::new();
+    file.take(limit).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::testing::Scratch;
+
+    #[test]
+    fn a_pipe_in_place_of_a_file_holds_nothing_up_and_of_a_long_file_the_beginning_counts() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("resolv.conf");
+        std::fs::write(&path, "nameserver 10.0.0.1\n").unwrap();
+        assert_eq!(beginning_of(&path, 10).unwrap(), b"nameserver");
+        std::fs::remove_file(&path).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        assert_eq!(beginning_of(&path, 10).unwrap(), b"");
     }
 }
