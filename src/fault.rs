@@ -44,6 +44,8 @@ pub enum Fault {
     UsedSessionForgotten,
     /// An answer that nobody confirms keeps everybody else out.
     AnswerKept,
+    /// A caller that proved nothing takes the place of one that waits (the search finds it: tests/search).
+    UnprovenDisplaces,
     /// A silence on a session brings no new call.
     NoCallAfterSilence,
     /// A sid is taken for a hello that names none of this end's.

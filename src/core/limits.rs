@@ -98,10 +98,15 @@ pub const CALL_FIRST: Duration = Duration::from_secs(5);
 pub const CALL_LATER: Duration = Duration::from_secs(60);
 /// Quick tries before the slow ones.
 pub const CALL_PATIENCE: u32 = 60;
-/// Initiations without a token that are answered in a second.
-pub const ANSWERS: u32 = 2;
-/// An answer to an initiation that proved more than the next one keeps its place for so long: more than any
-/// round trip. After that its initiator is gone, most likely because it was restarted.
+/// Initiations of unknown instances without a token that get something back in a second, where the instance has turns
+/// left ...
+pub const CALLERS_NEW: u32 = 8;
+/// ... and where it has none.
+pub const CALLERS_OTHER: u32 = 2;
+/// Turns of an instance: more than one, since what it gets back may be lost.
+pub const CALLERS_TURNS: u64 = 2;
+/// An answered initiation keeps its place against those without a token for so long: more than any round trip. After
+/// that its initiator is gone, most likely because it was restarted.
 pub const ANSWER_KEPT: Duration = Duration::from_secs(5);
 /// How long a token is good for, at least; twice as long at most.
 pub const TOKEN_EPOCH: Duration = Duration::from_secs(10);

@@ -1,6 +1,7 @@
 //! Sessions of handshake mode (PROTOCOL.md §3): who may begin one, which are live, which one frames use.
 
 mod answering;
+mod callers;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,7 +14,6 @@ use super::limits::{
     CALL_FIRST, CALL_LATER, CALL_PATIENCE, INITIATION, INITIATION_STATES, SESSION_END, SESSION_OVERLAP,
     SESSION_REKEY, SESSION_RESPONDER, SLOTS,
 };
-use super::pace::Pace;
 use super::path::Path;
 use super::stats::Drop;
 use crate::config::Cipher;
@@ -23,6 +23,8 @@ use crate::crypto::{Random, wrap};
 #[cfg(test)]
 use crate::fault::{self, Fault};
 use crate::wire::handshake::{Envelope, Offer, Type, prologue};
+
+use callers::Callers;
 
 type Instance = [u8; 8];
 type Token = [u8; 16];
@@ -39,6 +41,7 @@ pub enum Outcome {
 }
 
 /// An initiation under way; the states of the last few are kept, so that a late answer counts.
+#[cfg_attr(test, derive(Clone))]
 struct Call {
     slot: u8,
     attempts: VecDeque<Attempt>,
@@ -48,6 +51,7 @@ struct Call {
     retried_at: Option<Instant>,
 }
 
+#[cfg_attr(test, derive(Clone))]
 struct Attempt {
     seq: u64,
     state: Initiator,
@@ -55,12 +59,14 @@ struct Attempt {
 
 /// A call that was answered, and of which nothing has been heard: if the peer answers a later initiation of it as
 /// well, that is the session it waits on.
+#[cfg_attr(test, derive(Clone))]
 struct Answered {
     slot: u8,
     serial: u32,
     attempts: VecDeque<Attempt>,
 }
 
+#[cfg_attr(test, derive(Clone))]
 struct Session {
     slot: u8,
     serial: u32,
@@ -84,14 +90,15 @@ impl Session {
 }
 
 /// A session of which this end gave the answer, and of which nothing has come yet.
+#[cfg_attr(test, derive(Clone))]
 struct Unconfirmed {
     session: Session,
     seq: u64,
     known: bool,
-    proven: bool,
 }
 
 /// The handshakes and sessions of one link.
+#[cfg_attr(test, derive(Clone))]
 pub struct Sessions {
     keys: Arc<LinkKeys>,
     statics: Statics,
@@ -110,7 +117,7 @@ pub struct Sessions {
     confirmed: Option<(Instance, u64)>,
     /// Counts sessions.
     serial: u32,
-    answers: Pace,
+    callers: Callers,
     token_key: DirectionKey,
     started: Instant,
 }
@@ -141,7 +148,7 @@ impl Sessions {
             unconfirmed: None,
             confirmed: None,
             serial: 0,
-            answers: Pace::default(),
+            callers: Callers::default(),
             token_key: DirectionKey::new(token_key),
             started: now,
         }

@@ -35,6 +35,7 @@ mod liveness;
 mod lost;
 mod mismatches;
 mod paths;
+mod recordings;
 mod replays;
 mod slow;
 
@@ -361,18 +362,23 @@ impl World {
         while self.elapsed < until {
             self.drain();
             self.elapsed += Duration::from_millis(100);
-            for which in 0..2 {
-                let now = self.now(which);
-                let end = &mut self.ends[which];
-                let report = end.lane.report();
-                end.link.handle_report(now, &report);
-                end.lane.handle_timeout(now.instant, &mut end.out);
-                if end.link.poll_timeout().is_some_and(|at| at <= now.instant) {
-                    end.link.handle_timeout(now);
-                }
-            }
+            self.tick();
         }
         self.drain();
+    }
+
+    /// Does what is due at both ends.
+    fn tick(&mut self) {
+        for which in 0..2 {
+            let now = self.now(which);
+            let end = &mut self.ends[which];
+            let report = end.lane.report();
+            end.link.handle_report(now, &report);
+            end.lane.handle_timeout(now.instant, &mut end.out);
+            if end.link.poll_timeout().is_some_and(|at| at <= now.instant) {
+                end.link.handle_timeout(now);
+            }
+        }
     }
 
     fn send(&mut self, which: usize, frames: &[&[u8]]) {

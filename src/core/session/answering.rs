@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{Instance, Outcome, Session, Sessions, Token, Unconfirmed, handshake};
 use crate::config::Cipher;
 use crate::core::lane::{Command, Key, Received, Under};
-use crate::core::limits::{ANSWER_KEPT, ANSWERS, TOKEN_EPOCH};
+use crate::core::limits::{ANSWER_KEPT, TOKEN_EPOCH};
 use crate::core::stats::Drop;
 use crate::crypto::keys::DirectionKey;
 use crate::crypto::noise::Responder;
@@ -34,20 +34,19 @@ impl Sessions {
         }
         let known = self.confirmed.is_some_and(|(confirmed, _)| confirmed == instance);
         let proven = self.tokens(now, &instance, received.from.remote).contains(&token);
-        if !known && !proven && !self.may_answer(now) {
+        if !known && !proven && !self.callers.allows(now, instance) {
+            return Err(Drop::RateLimited);
+        }
+        if !proven && self.others_wait(now, instance) {
             let [token, _] = self.tokens(now, &instance, received.from.remote);
             self.send_answer(Type::Retry, envelope, token, &[], received, random, out);
             return Ok(Outcome::Nothing);
         }
-        // What stands there proved more than this: it stays, for as long as its confirmation can be under way.
-        let stays = |there: &Unconfirmed| {
-            now < there.session.born + ANSWER_KEPT
-                && (there.known && !known || there.proven && !proven && !known)
-        };
         #[cfg(test)]
-        let stays =
-            |there: &Unconfirmed| stays(there) || fault::is(Fault::AnswerKept) && there.known && !known;
-        if self.unconfirmed.as_ref().is_some_and(stays) {
+        if fault::is(Fault::AnswerKept)
+            && !known
+            && self.unconfirmed.as_ref().is_some_and(|there| there.known)
+        {
             return Err(Drop::RateLimited);
         }
         let head = prologue(&instance, seq, &token);
@@ -76,7 +75,7 @@ impl Sessions {
             self.adopt(session, Under::Spare, out);
             return Ok(Outcome::Nothing);
         }
-        self.unconfirmed = Some(Unconfirmed { session, seq, known, proven });
+        self.unconfirmed = Some(Unconfirmed { session, seq, known });
         Ok(Outcome::Nothing)
     }
 
@@ -91,8 +90,16 @@ impl Sessions {
         taken.any(|(of, newest)| of == instance && seq <= newest)
     }
 
-    fn may_answer(&mut self, now: Instant) -> bool {
-        self.answers.allows(now, ANSWERS, Duration::from_secs(1))
+    /// Whether the answer to another instance may be about to be confirmed: it keeps its place against all who prove no
+    /// more by a token. To be known proves nothing: calls of that instance may have been kept back.
+    fn others_wait(&self, now: Instant, instance: Instance) -> bool {
+        #[cfg(test)]
+        if fault::is(Fault::UnprovenDisplaces) {
+            return false;
+        }
+        self.unconfirmed
+            .as_ref()
+            .is_some_and(|there| there.session.instance != instance && now < there.session.born + ANSWER_KEPT)
     }
 
     /// The token of this and of the previous epoch.

@@ -57,6 +57,25 @@ impl World {
         Ok(serial.unwrap_or_else(|| panic!("no session but {out:?}")))
     }
 
+    /// mon takes it and answers with a retry.
+    fn retried(&mut self, datagram: &[u8]) -> Vec<u8> {
+        let mut out = VecDeque::new();
+        let outcome = self.mon.handle_handshake(self.now, &received(datagram), &mut self.random, &mut out);
+        assert_eq!(outcome, Ok(Outcome::Nothing));
+        match (out.pop_front(), out.len()) {
+            (Some(Command::Handshake(sent)), 0) => sent.datagram,
+            other => panic!("no retry but {other:?}"),
+        }
+    }
+
+    /// The initiation that a retry brings about.
+    fn again(&mut self, fri: &mut Sessions, retry: &[u8]) -> Vec<u8> {
+        let taken = fri.handle_handshake(self.now, &received(retry), &mut self.random, &mut VecDeque::new());
+        assert_eq!(taken, Ok(Outcome::Nothing));
+        assert!(fri.is_call_due(self.now));
+        self.initiation(fri)
+    }
+
     /// mon calls.
     fn initiation_of_mon(&mut self) -> Vec<u8> {
         let mut mon = std::mem::replace(&mut self.mon, sessions(self.now, &mut self.random));
@@ -101,8 +120,8 @@ fn sessions(now: Instant, random: &mut Counting) -> Sessions {
 #[test]
 fn a_confirmation_counts_for_its_own_session_alone() {
     let mut world = World::new();
-    let (mut fri, mut recorded) = (world.fri(), world.fri());
-    let (first, second) = (world.initiation(&mut fri), world.initiation(&mut recorded));
+    let mut fri = world.fri();
+    let [first, second] = [(); 2].map(|()| world.initiation(&mut fri));
     let first = world.answered(&first).unwrap();
     let second = world.answered(&second).unwrap();
     assert!(!world.confirmed(first), "nobody confirmed the session that took its place");
@@ -149,11 +168,53 @@ fn a_peer_killed_in_the_middle_of_a_call_is_answered_after_its_restart() {
     assert!(world.confirmed(first));
     world.answered(&last).unwrap();
     let call = world.initiation(&mut again);
-    assert_eq!(world.answered(&call), Err(Drop::RateLimited), "the confirmation may be under way");
-    world.now += ANSWER_KEPT;
-    let call = world.initiation(&mut again);
+    let retry = world.retried(&call);
+    let call = world.again(&mut again, &retry);
     let serial = world.answered(&call).unwrap();
     assert!(world.confirmed(serial));
+}
+
+/// Neither may be a recording, but one of them is.
+#[test]
+fn who_proves_nothing_takes_the_place_of_nobody_who_waits() {
+    let mut world = World::new();
+    let (mut fri, mut recorded) = (world.fri(), world.fri());
+    let call = world.initiation(&mut fri);
+    let serial = world.answered(&call).unwrap();
+    let call = world.initiation(&mut recorded);
+    world.retried(&call);
+    world.now += ANSWER_KEPT - Duration::from_millis(1);
+    let call = world.initiation(&mut recorded);
+    world.retried(&call);
+    assert!(world.confirmed(serial));
+
+    let mut world = World::new();
+    let (mut fri, mut recorded) = (world.fri(), world.fri());
+    let calls = [(); 2].map(|()| world.initiation(&mut recorded));
+    world.answered(&calls[0]).unwrap();
+    let call = world.initiation(&mut fri);
+    let retry = world.retried(&call);
+    let call = world.again(&mut fri, &retry);
+    let serial = world.answered(&call).unwrap();
+    world.retried(&calls[1]);
+    assert!(world.confirmed(serial), "a token is worth more");
+    let call = world.initiation(&mut recorded);
+    world.answered(&call).unwrap();
+}
+
+/// The answer to its first call was lost: nothing makes it wait for its second one.
+#[test]
+fn a_caller_takes_its_own_place() {
+    let mut world = World::new();
+    let mut fri = world.fri();
+    for _ in 0..4 {
+        let call = world.initiation(&mut fri);
+        let serial = world.answered(&call).unwrap();
+        let call = world.initiation(&mut fri);
+        let newer = world.answered(&call).unwrap();
+        assert!(!world.confirmed(serial) && world.confirmed(newer));
+        world.now += Duration::from_secs(1);
+    }
 }
 
 /// A classifier that looks at the first datagram finds no length, and no byte, that is there more often.
@@ -203,6 +264,6 @@ fn a_recorded_call_displaces_none_of_the_peer_that_answered() {
     world.take_answer(&answer);
     let (genuine, recorded) = (world.initiation(&mut fri), world.initiation(&mut recorded));
     let serial = world.answered(&genuine).unwrap();
-    assert_eq!(world.answered(&recorded), Err(Drop::RateLimited));
+    world.retried(&recorded);
     assert!(world.confirmed(serial));
 }

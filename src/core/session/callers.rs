@@ -1,0 +1,72 @@
+//! How many callers that have proven nothing get anything back: an answer, or a retry with a token.
+
+use std::time::{Duration, Instant};
+
+use super::Instance;
+use crate::core::limits::{CALLERS_NEW, CALLERS_OTHER, CALLERS_TURNS};
+use crate::core::pace::Pace;
+use crate::core::seen::Seen;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Whoever has recordings can call as often as the wire takes, but not as an instance that nobody recorded. So an
+/// instance that had no turn yet does not share with those that had theirs: recordings of however many calls use up the
+/// turns of their instances, and then leave room.
+#[derive(Default)]
+#[cfg_attr(test, derive(Clone))]
+pub struct Callers {
+    new: Pace,
+    other: Pace,
+    served: Seen,
+}
+
+impl Callers {
+    /// Whether this caller gets something back.
+    pub fn allows(&mut self, now: Instant, instance: Instance) -> bool {
+        let turn = (0..CALLERS_TURNS).map(|turn| name(instance, turn));
+        if let Some(turn) = turn.into_iter().find(|turn| !self.served.contains(*turn))
+            && self.new.allows(now, CALLERS_NEW, SECOND)
+        {
+            self.served.insert(turn);
+            return true;
+        }
+        self.other.allows(now, CALLERS_OTHER, SECOND)
+    }
+}
+
+/// Instances are random, and only who has the key can make one up.
+fn name(instance: Instance, turn: u64) -> [u8; 16] {
+    let number = u64::from_be_bytes(instance);
+    (u128::from(number) << 64 | u128::from(number.wrapping_add(turn))).to_be_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::disallowed_methods, reason = "a test needs some instant to begin at")]
+
+    use super::*;
+
+    fn instance(number: u64) -> Instance {
+        number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()
+    }
+
+    #[test]
+    fn recordings_use_up_the_turns_of_their_instances_and_then_leave_room() {
+        let (mut callers, start) = (Callers::default(), Instant::now());
+        let recorded = 400;
+        // All of them ten times a second, for as long as their turns last.
+        let seconds = recorded * CALLERS_TURNS / u64::from(CALLERS_NEW);
+        for tenth in 0..=seconds * 10 {
+            let now = start + Duration::from_millis(100) * tenth as u32;
+            let served = (1..=recorded).filter(|number| callers.allows(now, instance(*number))).count();
+            assert!(served <= (CALLERS_NEW + CALLERS_OTHER) as usize, "{served}");
+        }
+        let now = start + Duration::from_secs(seconds + 1);
+        let served = (1..=recorded).filter(|number| callers.allows(now, instance(*number))).count();
+        assert_eq!(served, CALLERS_OTHER as usize, "their turns are over");
+        for _ in 0..CALLERS_TURNS {
+            assert!(callers.allows(now, instance(recorded + 1)), "and a new one has its own");
+        }
+        assert!(!callers.allows(now, instance(recorded + 1)));
+    }
+}
