@@ -18,6 +18,9 @@ pub mod mtu;
 pub mod pace;
 pub mod path;
 pub mod replay;
+#[cfg(test)]
+#[path = "../../tests/search/mod.rs"]
+pub mod search;
 pub mod seen;
 pub mod session;
 pub mod sid;

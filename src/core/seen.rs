@@ -16,27 +16,33 @@ impl Default for Seen {
 }
 
 impl Seen {
+    /// One that remembers next to nothing, for a state that is copied over and over.
+    #[cfg(test)]
+    pub fn tiny() -> Self {
+        Self(vec![[0; PLACES]; 1])
+    }
+
     /// Whether a datagram with these random bytes was taken.
     pub fn contains(&self, random: [u8; 16]) -> bool {
         #[cfg(test)]
         if crate::fault::is(crate::fault::Fault::InitiationRepeated) {
             return false;
         }
-        let (bucket, value) = place(random);
+        let (bucket, value) = place(random, self.0.len());
         self.0[bucket].contains(&value)
     }
 
     /// Remembers these random bytes in place of the oldest in their bucket.
     pub fn insert(&mut self, random: [u8; 16]) {
-        let (bucket, value) = place(random);
+        let (bucket, value) = place(random, self.0.len());
         self.0[bucket].rotate_right(1);
         self.0[bucket][0] = value;
     }
 }
 
-fn place(random: [u8; 16]) -> (usize, u64) {
+fn place(random: [u8; 16], buckets: usize) -> (usize, u64) {
     let random = u128::from_be_bytes(random);
-    let (bucket, value) = ((random >> 64) as usize % BUCKETS, random as u64);
+    let (bucket, value) = ((random >> 64) as usize % buckets, random as u64);
     (bucket, value)
 }
 

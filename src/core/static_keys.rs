@@ -333,4 +333,4 @@ impl StaticKeys {
 }
 
 #[cfg(test)]
-mod tests;
+mod search;

@@ -89,9 +89,10 @@ impl Sending {
         self.named_from.max((self.drawn + 1).saturating_sub(NAMED))
     }
 
-    /// None of those drawn so far may be named any more.
+    /// None of those drawn so far may be named any more, a proposed one neither.
     pub fn disown(&mut self) {
         self.named_from = self.drawn + 1;
+        self.next = None;
     }
 
     /// The drawn sid waits for the peer's word that it has it.

@@ -78,6 +78,12 @@ impl Taken {
         self.ended.len() > ENDED
     }
 
+    /// Those that ended, each with how many own sids had been drawn then.
+    #[cfg(test)]
+    pub fn ended(&self) -> impl Iterator<Item = (Sid, u64)> + '_ {
+        self.ended.iter().map(|ended| (ended.sid, ended.drawn))
+    }
+
     fn end(&mut self, sid: Sid, drawn: u64) -> Sid {
         self.ended.push(Ended { sid, drawn });
         sid
