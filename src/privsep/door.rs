@@ -107,8 +107,9 @@ impl Kind {
             Kind::Resolve => rule(0.5, 10.0, Over::Waits),
             // Look-ups of routes, and all of them read again where they depend on it.
             Kind::Endpoint => rule(1.0, 20.0, Over::Waits),
-            // All routes read again for a full tunnel, a script, some lines of the log.
-            Kind::Link => rule(0.2, 10.0, Over::Waits),
+            // All routes read again for a full tunnel, a script, some lines of the log. A peer that is started again and
+            // again by hand is told of each time.
+            Kind::Link => rule(0.2, 30.0, Over::Waits),
             // All routes read, and as many changed, with a line each, as there are in the offer: it counts for so many.
             Kind::PushedRoutes => rule(2.0, 40.0, Over::Waits),
             // The answer to a question, which anybody may ask who may use the control socket.

@@ -90,10 +90,10 @@ fn a_link_that_goes_up_and_down_costs_a_few_turns_and_its_last_state_counts() {
         }
         assert!(turns > 500, "{turns} turns: the parent does not keep up");
         let lines = logged("link up with").len() + logged("link down: why").len() + logged("ip route").len();
-        assert!(lines < 100, "{lines} lines");
-        // Ten at once, and one in five seconds.
+        assert!(lines < 200, "{lines} lines");
+        // Thirty at once, and one in five seconds.
         let count = |what| logged(what).len();
-        assert!((1..=12).contains(&(count("link up with") + count("link down: why"))));
+        assert!((1..=32).contains(&(count("link up with") + count("link down: why"))));
         while engine.send(&up, &[]).is_err() {}
         let ran = || std::fs::read_to_string(&hooks).unwrap_or_default();
         wait_until(|| ran().lines().last().is_some_and(|line| line.starts_with("link-up")));
