@@ -9,10 +9,10 @@
 //! - [`crypto`]: the only place that names a cryptography crate
 //! - [`route::plan`]: the steps that configure a device and its routes, and their undoing
 //! - [`privsep::message`]: what the two processes say to each other; [`privsep::door`]: what of it is let in
-//! - [`control::api`] and [`metrics`]: what a running link tells, as JSON and as OpenMetrics text
+//! - [`control::api`] and [`control::metrics`]: what a running link tells, as JSON and as OpenMetrics text
 //!
 //! The other half (feature `daemon`) is thin input and output around it: `device`, `transport`,
-//! `route::netlink`, `privsep`, `daemon`, and `sys`, which holds all unsafe code.
+//! `route::netlink`, `engine`, `parent`, `helper`, `cli`, and `sys`, which holds all unsafe code.
 
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
@@ -23,7 +23,6 @@ pub mod core;
 pub mod crypto;
 #[cfg(test)]
 mod fault;
-pub mod metrics;
 pub mod packet;
 pub mod privsep;
 pub mod route;
@@ -32,10 +31,23 @@ pub mod wire;
 #[cfg(feature = "daemon")]
 pub mod cli;
 #[cfg(feature = "daemon")]
-pub mod daemon;
-#[cfg(feature = "daemon")]
 pub mod device;
 #[cfg(feature = "daemon")]
+pub mod engine;
+#[cfg(feature = "daemon")]
+pub mod helper;
+#[cfg(feature = "daemon")]
+pub mod host;
+#[cfg(feature = "daemon")]
+pub mod parent;
+#[cfg(feature = "daemon")]
+pub mod preflight;
+#[cfg(feature = "daemon")]
+pub mod report;
+#[cfg(feature = "daemon")]
 pub mod sys;
+#[cfg(feature = "daemon")]
+#[cfg(test)]
+mod testing;
 #[cfg(feature = "daemon")]
 pub mod transport;

@@ -14,9 +14,10 @@ use super::diagnostic::{Diagnostic, quote};
 use super::raw::{Raw, RawKeepalive, RawKey, RawKeyMode, RawRun, RawScripts, RawStatus, RawTuning};
 use super::reader::{At, Field};
 use super::{
-    Cipher, Command, Config, DataPath, FullTunnel, Keepalive, Key, KeyMode, KeyPair, Options, Reporting, Run,
+    Command, Config, DataPath, FullTunnel, Keepalive, Key, KeyMode, KeyPair, Options, Reporting, Run,
     Scripts, SecretSource, Tuning, check_device, check_outer, check_routes, keyfile,
 };
+use crate::crypto::suite::Cipher;
 
 const INTERVAL: Duration = Duration::from_secs(10);
 const TIMEOUT: Duration = Duration::from_secs(60);

@@ -7,7 +7,8 @@ use ipnet::{IpNet, Ipv4Net};
 use super::diagnostic::{Diagnostic, quote};
 use super::raw::RawDevice;
 use super::reader::{At, Field};
-use super::{Device, KeyMode, Mode};
+use super::{Device, KeyMode};
+use crate::packet::layer::Mode;
 
 /// Every IPv4 host takes packets of this size (RFC 791).
 const MTU_MIN: i64 = 576;

@@ -6,7 +6,10 @@ use super::check_device::{CheckedDevice, parse_prefix, prefix_help};
 use super::diagnostic::{Diagnostic, quote};
 use super::raw::{Raw, RawExchange};
 use super::reader::{At, Field};
-use super::{Accept, MAX_ACCEPTED, Mode, PUSH_ROOM, Sources, pushed_length};
+use super::{Accept, MAX_ACCEPTED, Sources};
+use crate::packet::layer::Mode;
+use crate::wire::control::PUSH_ROOM;
+use crate::wire::control::pushed_length;
 
 /// The routes offered to the peer.
 pub(super) fn check_push(raw: &RawExchange, out: &mut Vec<Diagnostic>) -> Vec<IpNet> {

@@ -10,7 +10,8 @@ use super::check_outer::Outer;
 use super::diagnostic::{Diagnostic, quote};
 use super::raw::{Raw, RawRoute};
 use super::reader::{At, Field};
-use super::{Config, Mode, Route, Via};
+use super::{Config, Route, Via};
+use crate::packet::layer::Mode;
 
 /// Every route is compared with every other, and the kernel is told of each by itself.
 const MOST_ROUTES: usize = 1024;

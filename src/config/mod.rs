@@ -18,6 +18,9 @@ pub mod reload;
 mod render;
 mod suggest;
 
+use crate::crypto::suite::Cipher;
+use crate::packet::layer::Mode;
+use crate::wire::control::PUSH_ROOM;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -34,15 +37,8 @@ use toml::de::{DeTable, DeValue};
 /// The UDP port used when a configuration names none.
 pub const DEFAULT_PORT: u16 = 8863;
 
-/// Bytes that a hello has for pushed routes; whatever else it holds, it then fits into a control message.
-pub const PUSH_ROOM: usize = 540;
 /// More pushed routes than any hello holds.
 pub const MAX_ACCEPTED: usize = PUSH_ROOM / 6;
-
-/// Bytes that a pushed route takes in a hello.
-pub fn pushed_length(route: &IpNet) -> usize {
-    if route.addr().is_ipv4() { 6 } else { 18 }
-}
 
 /// Finds the UDP port of a service name, as /etc/services lists it.
 pub type ServiceLookup = Box<dyn Fn(&str) -> Option<u16>>;
@@ -217,25 +213,6 @@ pub struct KeyPair {
     pub private_file: PathBuf,
     /// The peer's X25519 public key.
     pub peer_public: [u8; 32],
-}
-
-/// An AEAD algorithm; the discriminant is the suite number of PROTOCOL.md.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[repr(u8)]
-pub enum Cipher {
-    /// RFC 8439.
-    ChaCha20Poly1305 = 1,
-    /// NIST SP 800-38D.
-    Aes256Gcm = 2,
-}
-
-/// What the device carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Mode {
-    /// Routed: IP packets.
-    Tun,
-    /// Bridged: Ethernet frames.
-    Tap,
 }
 
 /// The `[device]` table.

@@ -10,7 +10,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::Diagnostic;
 use super::reader::{At, Field, Table};
-use super::{Cipher, LogTo, MAX_ACCEPTED, Mode, Sandbox, Sources};
+use super::{LogTo, MAX_ACCEPTED, Sandbox, Sources};
+use crate::crypto::suite::Cipher;
+use crate::packet::layer::Mode;
 
 const SANDBOX: [(&str, Sandbox); 3] =
     [("auto", Sandbox::Auto), ("require", Sandbox::Require), ("off", Sandbox::Off)];

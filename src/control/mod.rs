@@ -1,8 +1,7 @@
-//! The control socket: what a running link can be asked.
+//! What a running link can be asked, and its metrics.
 
 pub mod api;
-#[cfg(feature = "daemon")]
-pub mod client;
+pub mod metrics;
 #[cfg(feature = "daemon")]
 mod peer;
 #[cfg(feature = "daemon")]

@@ -11,9 +11,11 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::api::{self, Call, MAX_REQUEST, Method};
 use super::peer;
-use crate::daemon::directory::Directory;
+use crate::host::directory::Directory;
 use crate::say;
 
+/// The socket's name in a link's runtime directory.
+pub const SOCKET: &str = "control.sock";
 /// Connections at once; of more the one that was silent longest is closed.
 const MAX_CLIENTS: usize = 16;
 
@@ -202,7 +204,7 @@ impl Client {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::testing::Scratch;
+    use crate::testing::Scratch;
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 

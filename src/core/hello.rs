@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use crate::config::Mode;
-use crate::privsep::message::LinkSettings;
+use crate::core::settings::LinkSettings;
+use crate::packet::layer::Mode;
 use crate::wire::control::{self, Hello, Message};
 
 /// The version of PROTOCOL.md that this code speaks.

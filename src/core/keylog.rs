@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::lane::{Command, Key, Settings};
-use crate::config::Cipher;
 use crate::crypto::keys::Secret;
+use crate::crypto::suite::Cipher;
 use crate::wire::datagram::Framing;
 
 /// First line of a key log.

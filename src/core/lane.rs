@@ -15,9 +15,9 @@ use std::time::Instant;
 use super::inner::Inner;
 use super::path::Path;
 use super::stats::{Drop, Stats};
-use crate::config::Cipher;
 use crate::crypto::aead::Aead;
 use crate::crypto::keys::{LinkKeys, MASK, Secret};
+use crate::crypto::suite::Cipher;
 use crate::wire::datagram::{Framing, Header};
 
 pub use inward::{Arrived, Inward, unmask};

@@ -30,12 +30,12 @@ use super::path::{Path, Validation};
 use super::session::Sessions;
 use super::static_keys::StaticKeys;
 use super::stats::{Drop, Stats};
+use crate::core::settings::LinkSettings;
 use crate::crypto::Random;
 use crate::crypto::keys::LinkKeys;
 use crate::crypto::noise::Statics;
 #[cfg(test)]
 use crate::fault::{self, Fault};
-use crate::privsep::message::LinkSettings;
 use crate::wire::control::{self, Hello, Message};
 
 use idle::IDLE;

@@ -23,6 +23,7 @@ pub mod replay;
 pub mod search;
 pub mod seen;
 pub mod session;
+pub mod settings;
 pub mod sid;
 #[cfg(test)]
 #[path = "../../tests/sim/mod.rs"]

@@ -16,9 +16,9 @@ use super::limits::{
 };
 use super::path::Path;
 use super::stats::Drop;
-use crate::config::Cipher;
 use crate::crypto::keys::{DirectionKey, LinkKeys};
 use crate::crypto::noise::{Initiator, Statics};
+use crate::crypto::suite::Cipher;
 use crate::crypto::{Random, wrap};
 #[cfg(test)]
 use crate::fault::{self, Fault};

@@ -18,9 +18,9 @@ use super::path::Path;
 use super::seen::Seen;
 use super::sid::Sid;
 use super::stats::Drop;
-use crate::config::Cipher;
 use crate::crypto::Random;
 use crate::crypto::keys::LinkKeys;
+use crate::crypto::suite::Cipher;
 #[cfg(test)]
 use crate::fault::{self, Fault};
 use crate::wire::control::{self, Hello, Message};
@@ -333,4 +333,4 @@ impl StaticKeys {
 }
 
 #[cfg(test)]
-mod search;
+mod tests;

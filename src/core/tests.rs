@@ -16,11 +16,13 @@ use super::link::{Event, Link};
 use super::path::Path;
 use super::sid::Sid;
 use super::stats::{Drop, Stats};
-use crate::config::{Cipher, Keepalive, KeyMode, Mode};
+use crate::config::{Keepalive, KeyMode};
+use crate::core::settings::LinkSettings;
 use crate::crypto::keys::{LinkKeys, Secret, public_of};
 use crate::crypto::noise::Statics;
+use crate::crypto::suite::Cipher;
 use crate::crypto::{Random, wrap};
-use crate::privsep::message::LinkSettings;
+use crate::packet::layer::Mode;
 use crate::wire::control::{self, Message};
 use crate::wire::datagram::Framing;
 

@@ -2,12 +2,12 @@
 
 use zeroize::Zeroizing;
 
-use crate::config::Cipher;
 use crate::core::lane::{seal, unmask};
 use crate::core::sid::Sid;
 use crate::crypto::aead::TAG;
 use crate::crypto::keys::{DirectionKey, LinkKeys, Pair, link_secret, public_of};
 use crate::crypto::noise::{Initiator, Responder, Statics};
+use crate::crypto::suite::Cipher;
 use crate::crypto::{Random, wrap};
 use crate::wire::datagram::{Framing, Header, SID};
 use crate::wire::handshake::{Envelope, Type, prologue};

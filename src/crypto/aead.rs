@@ -11,7 +11,7 @@ use aws_lc as library;
 #[cfg(not(feature = "aws-lc"))]
 use rustcrypto as library;
 
-use crate::config::Cipher;
+use crate::crypto::suite::Cipher;
 #[cfg(test)]
 use crate::fault::{self, Fault};
 

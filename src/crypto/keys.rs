@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::Random;
 use super::aead::{Aead, TAG};
-use crate::config::Cipher;
+use crate::crypto::suite::Cipher;
 
 /// A key as bytes, wiped when dropped.
 pub type Secret = Zeroizing<[u8; 32]>;

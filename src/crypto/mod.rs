@@ -4,6 +4,7 @@ pub mod aead;
 pub mod keys;
 pub mod noise;
 pub mod stack;
+pub mod suite;
 pub mod wrap;
 
 /// A source of random bytes: getrandom(2) in the daemon, a seeded generator in tests.

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 
-use crate::config::Mode;
+use crate::packet::layer::Mode;
 use crate::route::netlink::Netlink;
 use crate::sys;
 

@@ -1,5 +1,16 @@
 //! Where in a frame the IP header is.
 
+use serde::{Deserialize, Serialize};
+
+/// What the device carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mode {
+    /// Routed: IP packets.
+    Tun,
+    /// Bridged: Ethernet frames.
+    Tap,
+}
+
 /// What a frame begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layer {

@@ -6,23 +6,20 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::config::{Cipher, DataPath, Keepalive, KeyMode, Mode, Sandbox};
+use crate::config::{DataPath, Sandbox};
 use crate::core::keylog::Entry;
-use crate::core::stats::Stats;
+use crate::core::settings::{LinkSettings, LinkState, Traffic};
 use crate::crypto::keys::{LinkKeys, Secret};
 use crate::crypto::noise::Statics;
 use crate::crypto::stack::cleanly;
 
 /// Largest encoded message in bytes.
 pub const MAX_MESSAGE: usize = 16 * 1024;
-/// Longest text that the engine may put into the log in one message, in bytes.
-pub const MAX_TEXT: usize = 1024;
 
 /// From the engine to the parent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -67,7 +64,7 @@ pub enum ToParent {
     Log {
         /// The verb level from which it is shown.
         verb: u8,
-        /// At most [`MAX_TEXT`] bytes.
+        /// At most [`MAX_TEXT`](crate::core::settings::MAX_TEXT) bytes.
         text: String,
     },
     /// The engine ends.
@@ -219,73 +216,4 @@ pub enum Identity {
     },
     /// Keep the uid, drop all capabilities (no other uid is mapped, or the parent is not root).
     Keep,
-}
-
-/// The settings of a link that its state machine needs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct LinkSettings {
-    /// The link's name, told to the peer.
-    pub name: String,
-    /// TUN or TAP.
-    pub mode: Mode,
-    /// Device MTU in bytes.
-    pub mtu: u32,
-    /// Own inner addresses.
-    pub addresses: Vec<IpAddr>,
-    /// The peer's inner addresses as configured here.
-    pub peers: Vec<IpAddr>,
-    /// Where traffic keys come from.
-    pub key_mode: KeyMode,
-    /// Static mode: the AEAD.
-    pub cipher: Cipher,
-    /// The direction this end sends in.
-    pub direction: u8,
-    /// Handshake mode: the ciphers this end allows, the preferred one first.
-    pub suites: Vec<Cipher>,
-    /// Whether there is a remote to look up.
-    pub has_remote: bool,
-    /// Whether the peer is followed to a new address.
-    pub float: bool,
-    /// Liveness timers.
-    pub keepalive: Keepalive,
-    /// Pack small waiting frames together.
-    pub bundle: bool,
-    /// Lower the segment size that forwarded TCP connections announce (tun only).
-    pub mss_clamp: bool,
-    /// Prefixes offered to the peer.
-    pub push: Vec<IpNet>,
-    /// Inner source addresses that are taken from the peer, beside those of [`ToEngine::Taken`]; `None`: every one.
-    pub sources: Option<Vec<IpNet>>,
-    /// Largest outer IP packet, when fixed.
-    pub path_mtu: Option<u32>,
-    /// Log level.
-    pub verb: u8,
-    /// A superserver has the socket too, and starts this link again when it has ended and a datagram comes.
-    pub activated: bool,
-}
-
-/// How a running link is.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LinkState {
-    /// What the link waits for or suffers from, in one line of at most [`MAX_TEXT`] bytes.
-    pub problem: Option<String>,
-    /// What the peer calls its link.
-    pub peer: Option<String>,
-    /// Age of the keys that frames go out under.
-    pub keys_age: Option<Duration>,
-    /// Round-trip time.
-    pub rtt: Option<Duration>,
-    /// The largest UDP payload that passes to the peer, in bytes.
-    pub budget: Option<u32>,
-    /// What was counted since the start.
-    pub stats: Stats,
-}
-
-/// Bytes and frames that crossed the device since the start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Traffic {
-    /// Bytes of frames sent to the peer.
-    pub bytes_sent: u64,
-    /// Bytes of frames received from the peer.
-    pub bytes_received: u64,
 }

@@ -8,7 +8,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::plan::{self, Host, Interface, KernelRoute, PlanError};
 use super::step::{Family, Rule, Step, TABLE_MAIN};
-use crate::config::{Config, FullTunnel, Mode};
+use crate::config::{Config, FullTunnel};
+use crate::packet::layer::Mode;
 
 /// The first of the numbers that links draw their own from ...
 const NUMBERS_FROM: u32 = 16_384;

@@ -51,7 +51,7 @@ impl AsFd for Monitor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::testing::{in_own_network, ip};
+    use crate::testing::{in_own_network, ip};
 
     #[test]
     fn a_route_an_address_and_a_link_are_noticed_and_nothing_else() {

@@ -7,7 +7,8 @@ use ipnet::IpNet;
 
 use super::step::same_family;
 pub use super::step::{KernelRoute, ROUTE_PROTOCOL, Step, TABLE_MAIN, broadcast};
-use crate::config::{Config, Mode, Route, Via};
+use crate::config::{Config, Route, Via};
+use crate::packet::layer::Mode;
 
 /// The interface that steps are for.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,12 +1,16 @@
-//! All unsafe code of tund, each function small and with a safe signature.
+//! The operating system: clocks, random bytes, memory, and all unsafe code of tund, each function small and with a safe
+//! signature.
 #![allow(unsafe_code)]
 
 #[cfg(test)]
 mod attempt;
+pub mod clock;
 mod datagram;
 mod descriptors;
+pub mod memory;
 mod netlink;
 mod option;
+pub mod random;
 mod schedule;
 mod tun;
 

@@ -1,6 +1,4 @@
-//! Outer sockets and names.
+//! Outer sockets.
 
-pub mod call;
 pub mod inherited;
-pub mod resolve;
 pub mod udp;

@@ -18,10 +18,12 @@ use ipnet::IpNet;
 
 use super::cbor::{Reader, Writer};
 use super::datagram::SID;
-use crate::config::{Mode, PUSH_ROOM, pushed_length};
+use crate::packet::layer::Mode;
 
 pub use super::Malformed;
 
+/// Bytes that a hello has for pushed routes; whatever else it holds, it then fits into a control message.
+pub const PUSH_ROOM: usize = 540;
 /// Longest control message other than a ping in bytes, type included.
 pub const MAX_CONTROL: usize = 1200;
 /// Longest ping in bytes, type included: one that probes for a jumbo frame.
@@ -121,6 +123,11 @@ pub struct Hello {
     pub heard: Option<[u8; SID]>,
     /// How many zero bytes make it longer.
     pub padding: usize,
+}
+
+/// Bytes that a pushed route takes in a hello.
+pub fn pushed_length(route: &IpNet) -> usize {
+    if route.addr().is_ipv4() { 6 } else { 18 }
 }
 
 /// Appends the encoded message to `out`. What exceeds a bound is cut off: padding, texts (at a character)

@@ -6,7 +6,7 @@
 //! ```
 
 use super::Malformed;
-use crate::config::Cipher;
+use crate::crypto::suite::Cipher;
 
 const HEAD: usize = 1 + 8 + 8 + 16 + 2;
 /// Suites that a payload may name.

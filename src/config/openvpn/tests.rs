@@ -1,5 +1,6 @@
 use super::*;
-use crate::config::{Config, Mode, Options, Via, parse};
+use crate::config::{Config, Options, Via, parse};
+use crate::packet::layer::Mode;
 
 /// The routed link of the documentation, as it was.
 const TUN_FRI_MON: &str = "\

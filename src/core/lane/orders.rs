@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 
 use super::train::Datagrams;
-use crate::config::Cipher;
 use crate::core::path::Path;
 use crate::core::sid::Sid;
 use crate::core::stats::Stats;
 use crate::crypto::keys::DirectionKey;
+use crate::crypto::suite::Cipher;
 
 /// A key for one direction, and the name that its datagrams carry.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,9 +7,11 @@ use ipnet::IpNet;
 use super::{Keying, Link};
 use crate::core::clock::Now;
 use crate::core::lane::Command;
+use crate::core::settings::LinkSettings;
+use crate::core::settings::LinkState;
+use crate::core::settings::MAX_TEXT;
 use crate::core::stats::Stats;
 use crate::crypto::Random;
-use crate::privsep::message::{LinkSettings, LinkState, MAX_TEXT};
 use crate::wire::control::Message;
 
 impl<R: Random> Link<R> {

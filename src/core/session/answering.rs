@@ -5,12 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use super::{Instance, Outcome, Session, Sessions, Token, Unconfirmed, handshake};
-use crate::config::Cipher;
 use crate::core::lane::{Command, Key, Received, Under};
 use crate::core::limits::{ANSWER_KEPT, TOKEN_EPOCH};
 use crate::core::stats::Drop;
 use crate::crypto::keys::DirectionKey;
 use crate::crypto::noise::Responder;
+use crate::crypto::suite::Cipher;
 use crate::crypto::{Random, wrap};
 #[cfg(test)]
 use crate::fault::{self, Fault};
@@ -62,13 +62,11 @@ impl Sessions {
         let split = responder.write(&answer, random, &mut message).map_err(|_| Drop::BadTag)?;
         self.send_answer(Type::Answer, envelope, token, &message, received, random, out);
         let Some(cipher) = cipher else { return Ok(Outcome::NoCipher) };
-        let from_peer = DirectionKey::new(split.initiator_to_responder);
-        let to_peer = DirectionKey::new(split.responder_to_initiator);
         let serial = self.next_serial();
-        let key = Key::Slot { slot, serial, cipher, key: from_peer };
-        out.push_back(Command::Receive { key, after: None });
-        let to_peer = Key::Slot { slot: offer.slot, serial, cipher, key: to_peer };
-        out.push_back(Command::Prepare(Under::Spare, to_peer));
+        let key = |slot, bytes| Key::Slot { slot, serial, cipher, key: DirectionKey::new(bytes) };
+        let from_peer = key(slot, split.initiator_to_responder);
+        out.push_back(Command::Receive { key: from_peer, after: None });
+        out.push_back(Command::Prepare(Under::Spare, key(offer.slot, split.responder_to_initiator)));
         let session = Session { slot, serial, instance, peer: instance, began_here: false, born: now };
         #[cfg(test)]
         if fault::is(Fault::NotConfirmed) {

@@ -3,7 +3,7 @@
 use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
 use super::{BadTag, TAG};
-use crate::config::Cipher;
+use crate::crypto::suite::Cipher;
 
 /// A key with its schedule. AWS-LC overwrites the memory of a key when it frees it.
 pub struct Key(LessSafeKey);

@@ -5,7 +5,7 @@ use aes_gcm::aead::AeadInOut;
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
 
 use super::{BadTag, TAG};
-use crate::config::Cipher;
+use crate::crypto::suite::Cipher;
 
 /// A key with its schedule.
 pub enum Key {

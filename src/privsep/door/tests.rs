@@ -4,9 +4,11 @@
 use std::time::Duration;
 
 use super::*;
-use crate::config::Cipher;
 use crate::core::keylog::{Entry, Name, Way};
-use crate::privsep::message::{End, LinkState, Traffic};
+use crate::core::settings::LinkState;
+use crate::core::settings::Traffic;
+use crate::crypto::suite::Cipher;
+use crate::privsep::message::End;
 
 /// One request of each kind; the number tells it from others of its kind.
 fn request(kind: Kind, number: u64) -> ToParent {

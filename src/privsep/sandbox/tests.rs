@@ -17,11 +17,11 @@ use seccompiler::SeccompAction;
 use super::*;
 use crate::control::api;
 use crate::control::server::Server;
-use crate::daemon::testing::Scratch;
 use crate::privsep::message::Identity;
 use crate::route::netlink::Netlink;
 use crate::route::plan::Step;
 use crate::sys;
+use crate::testing::Scratch;
 
 /// What the child process of a test does: the name of an attack and of a [`Lock`].
 const ROLE: &str = "TUND_TEST_ATTACK";

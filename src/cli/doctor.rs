@@ -1,0 +1,301 @@
+//! `tund doctor`: what stands between this end and a working link, from the file to the peer's answer.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use crate::cli::status;
+use crate::config::{Config, Diagnostic, KeyMode, Severity};
+use crate::control::api::{State, Status};
+use crate::crypto::keys::fingerprint;
+use crate::helper::call::{self, Answer, Question};
+use crate::parent::identity;
+use crate::parent::start::{self, Options};
+use crate::preflight;
+use crate::privsep::message::Keys;
+use crate::report::exit::FAILED;
+use crate::report::output::finding_line;
+use crate::report::text::hex;
+use crate::route::netlink::Netlink;
+
+/// How a step came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Good,
+    Note,
+    Problem,
+}
+
+/// What was found, step by step.
+#[derive(Default)]
+struct Report(Vec<(Found, &'static str, String)>);
+
+impl Report {
+    fn add(&mut self, found: Found, step: &'static str, text: impl Into<String>) {
+        self.0.push((found, step, text.into()));
+    }
+
+    fn has_problem(&self) -> bool {
+        self.0.iter().any(|(found, ..)| *found == Found::Problem)
+    }
+
+    fn text(&self) -> String {
+        let mut out = String::new();
+        for (found, step, text) in &self.0 {
+            // Writing to a String does not fail.
+            let _ = writeln!(out, "{:<8} {step}: {text}", name(*found));
+        }
+        out
+    }
+
+    fn json(&self) -> String {
+        let steps = self.0.iter().map(
+            |(found, step, text)| serde_json::json!({ "found": name(*found), "step": step, "text": text }),
+        );
+        serde_json::Value::from(steps.collect::<Vec<_>>()).to_string() + "\n"
+    }
+}
+
+fn name(found: Found) -> &'static str {
+    match found {
+        Found::Good => "ok",
+        Found::Note => "note",
+        Found::Problem => "problem",
+    }
+}
+
+/// Looks at everything that this end can see, and calls the peer if the link does not run. Exit code 0: nothing stands
+/// in the way.
+pub fn run(file: &Path, json: bool) -> ExitCode {
+    let report = examine(file);
+    let shown = if json { report.json() } else { report.text() };
+    // Whoever closed the pipe still gets the exit code.
+    let _ = std::io::stdout().write_all(shown.as_bytes());
+    if report.has_problem() { ExitCode::from(FAILED) } else { ExitCode::SUCCESS }
+}
+
+fn examine(file: &Path) -> Report {
+    let mut report = Report::default();
+    let options = Options { config: PathBuf::from(file), ..Options::default() };
+    let (loaded, config) = match start::read_again(&options) {
+        Ok(read) => read,
+        Err(lines) => {
+            lines.into_iter().for_each(|line| report.add(Found::Problem, "configuration", line));
+            return report;
+        }
+    };
+    report.add(Found::Good, "configuration", format!("{} is good", loaded.file));
+    let keys = keys(&config, &mut report);
+    let running = status::running(&loaded.path);
+    let running = running.as_ref().map(|status| describe_running(status, &mut report)).is_some();
+    host(&config, &loaded.text, running, &mut report);
+    let addresses = addresses(&config, &mut report);
+    ways(&config, &addresses, &mut report);
+    if !running {
+        callable(&config, keys, &addresses, &mut report);
+    }
+    report
+}
+
+fn keys(config: &Config, report: &mut Report) -> Option<Box<Keys>> {
+    match start::secrets(config, false) {
+        Ok(keys) => {
+            let digest = hex(&fingerprint(&keys.secret));
+            let mode = match config.key.mode {
+                KeyMode::Handshake => "handshake",
+                KeyMode::Static => "static",
+            };
+            report.add(
+                Found::Good,
+                "key",
+                format!("{mode} keys; their secret shows as {digest}, and must at the other end too"),
+            );
+            Some(keys)
+        }
+        Err(fatal) => {
+            report.add(Found::Problem, "key", fatal.message);
+            None
+        }
+    }
+}
+
+fn describe_running(status: &Status, report: &mut Report) {
+    let peer = status.endpoint.as_deref().unwrap_or("an address not known yet");
+    match status.state {
+        State::Up => {
+            let budget = status
+                .budget
+                .map_or_else(String::new, |budget| format!(", datagrams of up to {budget} bytes pass"));
+            report.add(
+                Found::Good,
+                "link",
+                format!("runs as pid {} and is up with {peer}{budget}", status.pid),
+            );
+        }
+        State::Starting | State::Waiting | State::Stopping => {
+            let problem = status.problem.as_deref().unwrap_or("the peer has not answered");
+            report.add(
+                Found::Problem,
+                "link",
+                format!("runs as pid {}, towards {peer}: {problem}", status.pid),
+            );
+        }
+    }
+}
+
+/// Addresses, routes and ports of this host, as `tund check --host` sees them.
+fn host(config: &Config, text: &str, running: bool, report: &mut Report) {
+    let mut findings = match Netlink::open() {
+        Ok(mut netlink) => {
+            let own = crate::cli::check::own_device(config, &mut netlink);
+            preflight::check_host(config, text, own, &mut netlink)
+        }
+        Err(error) => vec![Diagnostic::warning(None, format!("this host was not looked at: {error}"))],
+    };
+    if !running {
+        findings.extend(preflight::check_port(config, text));
+    }
+    for finding in &findings {
+        let found = if finding.severity > Severity::Note { Found::Problem } else { Found::Note };
+        report.add(found, "host", finding_line(&config.name, text, finding));
+    }
+    if findings.is_empty() {
+        report.add(
+            Found::Good,
+            "host",
+            format!("addresses, routes and UDP port {} are free for this link", config.listen.port),
+        );
+    }
+    if config.remotes.is_empty() {
+        let port = config.listen.port;
+        let text = format!(
+            "this end waits: a firewall here has to let UDP port {port} in, and a router before it has to pass it on"
+        );
+        report.add(Found::Note, "firewall", text);
+    }
+}
+
+fn addresses(config: &Config, report: &mut Report) -> Vec<SocketAddr> {
+    let mut all = Vec::new();
+    for remote in &config.remotes {
+        match crate::cli::check::resolve(config, remote) {
+            Ok(found) => {
+                let shown: Vec<_> = found.iter().map(|address| address.ip().to_string()).collect();
+                if shown.iter().any(|shown| *shown != remote.host) {
+                    report.add(Found::Good, "name", format!("{} is {}", remote.host, shown.join(", ")));
+                }
+                all.extend(found);
+            }
+            Err(error) => {
+                report.add(
+                    Found::Problem,
+                    "name",
+                    format!("{} does not resolve: {error}: check name and resolver", remote.host),
+                );
+            }
+        }
+    }
+    all
+}
+
+fn ways(config: &Config, addresses: &[SocketAddr], report: &mut Report) {
+    let Ok(mut netlink) = Netlink::open() else { return };
+    let links = netlink.links().unwrap_or_default();
+    for address in addresses {
+        match netlink.lookup(address.ip(), config.mark()) {
+            Ok(lookup) => {
+                let interface = links.iter().find(|link| link.index == lookup.interface);
+                let interface =
+                    interface.map_or_else(|| lookup.interface.to_string(), |link| link.name.clone());
+                let via = lookup.gateway.map_or_else(String::new, |gateway| format!(" via {gateway}"));
+                let mtu = lookup.mtu.map_or_else(String::new, |mtu| format!(", MTU {mtu}"));
+                report.add(
+                    Found::Good,
+                    "route",
+                    format!("{} is reached through {interface}{via}{mtu}", address.ip()),
+                );
+            }
+            Err(error) => report.add(
+                Found::Problem,
+                "route",
+                format!("{error}: this host has no route to {}", address.ip()),
+            ),
+        }
+    }
+}
+
+/// Calls each address. An initiation that is never confirmed changes nothing at the peer.
+fn callable(config: &Config, keys: Option<Box<Keys>>, addresses: &[SocketAddr], report: &mut Report) {
+    let Some(keys) = keys.filter(|_| !addresses.is_empty()) else { return };
+    if config.key.mode == KeyMode::Static {
+        let text = "with static keys a call would take the link's place at the peer, so none was made: start tund and ask `tund \
+                    status`; both clocks should be right within two minutes, or every start takes a challenge more";
+        return report.add(Found::Note, "peer", text);
+    }
+    let confinement = match identity::choose(&config.run)
+        .and_then(|identity| identity::confine(&config.run, identity, None))
+    {
+        Ok(confinement) => confinement,
+        Err(fatal) => return report.add(Found::Problem, "peer", fatal.message),
+    };
+    for address in addresses {
+        let question = Question {
+            keys: keys.clone(),
+            suites: config.key.suites.clone(),
+            address: *address,
+            confinement: confinement.clone(),
+        };
+        let answer = match socket(*address, config.mark()) {
+            Ok(socket) => call::call(&question, &socket),
+            Err(error) => Answer::Refused(error.to_string()),
+        };
+        let (found, text) = judge(*address, answer);
+        report.add(found, "peer", text);
+    }
+}
+
+/// Marked as the link's own is: a full tunnel that was left closed lets nothing else out. Whoever may not do that calls without.
+fn socket(to: SocketAddr, mark: Option<u32>) -> std::io::Result<OwnedFd> {
+    let socket = UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+    if let Some(mark) = mark {
+        // It takes CAP_NET_ADMIN, which not everybody has who calls.
+        let _ = socket2::SockRef::from(&socket).set_mark(mark);
+    }
+    socket.connect(to)?;
+    Ok(socket.into())
+}
+
+fn judge(address: SocketAddr, answer: Answer) -> (Found, String) {
+    match answer {
+        Answer::Answered(time) => {
+            let time = time.as_secs_f64() * 1000.0;
+            (Found::Good, format!("{address} answers in {time:.1} ms and has the same key: start the link"))
+        }
+        Answer::NoCipher => (
+            Found::Problem,
+            format!("{address} has the same key and no cipher in common: set key.cipher alike at both ends"),
+        ),
+        Answer::Refused(why) => {
+            (Found::Problem, format!("{address}: {why}: does tund run there, on this port?"))
+        }
+        Answer::Silent(0) => {
+            let text = format!(
+                "{address} is silent: tund does not run there, has another key or other key.mode (compare what the key shows as \
+                 at both ends), or a firewall on the way drops UDP port {}",
+                address.port()
+            );
+            (Found::Problem, text)
+        }
+        Answer::Silent(others) => {
+            let text = format!(
+                "{others} datagrams came back from {address}, and the key opens none: key.mode differs, or something else than \
+                 tund listens there"
+            );
+            (Found::Problem, text)
+        }
+        Answer::Failed(why) => (Found::Problem, format!("{address} could not be called: {why}")),
+    }
+}

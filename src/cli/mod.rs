@@ -1,0 +1,341 @@
+//! The command line.
+
+mod check;
+mod doctor;
+mod import;
+mod keys;
+mod status;
+
+use std::ffi::CStr;
+use std::io::{self, Write};
+use std::panic::{self, PanicHookInfo};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueHint};
+use clap_complete::Shell;
+
+use crate::config::LogTo;
+use crate::control::api::Method;
+use crate::engine;
+use crate::helper::call;
+use crate::helper::resolve;
+use crate::parent::start;
+use crate::privsep::background;
+use crate::privsep::spawn::Role;
+use crate::report::exit::{self, BUG, Fatal, USAGE};
+use crate::report::log;
+use crate::report::output::Output;
+use crate::report::stderr;
+use crate::sys::memory;
+use crate::{say, sys};
+use status::Form;
+
+/// Joins two machines or two Ethernet segments over any IP network.
+#[derive(Debug, Parser)]
+#[command(name = "tund", bin_name = "tund", version, arg_required_else_help = true)]
+#[command(args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Run the link of this file in the foreground
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+    /// Log more: -v is --verb 3, each further v one level
+    #[arg(short, action = ArgAction::Count, conflicts_with = "verb")]
+    verbose: u8,
+    /// Run in the background, and return when the link runs; log to syslog
+    #[arg(long, conflicts_with = "inetd")]
+    daemon: bool,
+    #[arg(long = background::OPTION, hide = true)]
+    background: bool,
+    /// Append the keys in use to this file, for a decoder: who has it reads the link
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    key_log: Option<PathBuf>,
+    /// The UDP socket is descriptor 0, from inetd or xinetd; log to syslog
+    #[arg(long)]
+    inetd: bool,
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// Read files relative to this directory, and run scripts there
+    #[arg(long, value_name = "DIR")]
+    cd: Option<PathBuf>,
+    /// UDP port, or service name, of `listen` and of every remote that names none
+    #[arg(long, value_name = "PORT")]
+    port: Option<String>,
+    /// Log level, 0 to 9: 0 fatal, 1 default, 3 normal, 5 a letter for each packet
+    #[arg(long, value_name = "N")]
+    verb: Option<u8>,
+    /// Take key files that others may read
+    #[arg(long)]
+    allow_open_keys: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check configuration files and show every problem
+    Check {
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        #[command(flatten)]
+        common: Common,
+        /// Look at this host's addresses, routes, ports and names too
+        #[arg(long)]
+        host: bool,
+        /// Print the findings as a JSON array
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a shared secret for both ends
+    Genkey {
+        /// Write it to this new file, for its owner only, instead of standard output
+        #[arg(short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Make a private key
+    Keypair {
+        /// Write it to this new file, for its owner only, and show the public key
+        #[arg(short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Show the public key of a private key
+    Pubkey {
+        /// File of the private key, instead of standard input
+        #[arg(value_name = "FILE")]
+        input: Option<PathBuf>,
+    },
+    /// Show how links are: all in a table, or one in full. Ends with 0 if they are up, else with 1
+    Status {
+        /// The link's name, or its configuration file
+        #[arg(value_name = "NAME")]
+        link: Option<String>,
+        /// Print a JSON array
+        #[arg(long)]
+        json: bool,
+        /// Show it again every second
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Print the counters of links as OpenMetrics text
+    Stats {
+        /// The link's name, or its configuration file
+        #[arg(value_name = "NAME")]
+        link: Option<String>,
+    },
+    /// Have a link read its configuration and keys again, as SIGHUP does, and show what has changed
+    Reload {
+        /// The link's name, or its configuration file
+        #[arg(value_name = "NAME")]
+        link: String,
+    },
+    /// Have a link change to new traffic keys
+    Rekey {
+        /// The link's name, or its configuration file
+        #[arg(value_name = "NAME")]
+        link: String,
+    },
+    /// Have a link look its peer up and connect again
+    Reconnect {
+        /// The link's name, or its configuration file
+        #[arg(value_name = "NAME")]
+        link: String,
+    },
+    /// End a link
+    Down {
+        /// The link's name, or its configuration file
+        #[arg(value_name = "NAME")]
+        link: String,
+    },
+    /// Look for what stands between this end and a working link
+    Doctor {
+        /// The configuration file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Print the findings as a JSON array
+        #[arg(long)]
+        json: bool,
+    },
+    /// Translate an OpenVPN configuration with a static key
+    Import {
+        /// The OpenVPN configuration
+        #[arg(value_name = "FILE.conf")]
+        file: PathBuf,
+        /// Convert its key too, into this new file, for its owner only
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+    },
+    /// Print the completions of a shell
+    Completions {
+        /// Which shell
+        #[arg(value_name = "SHELL")]
+        shell: Shell,
+    },
+    /// Print the command line's manual page, in roff
+    Man,
+}
+
+/// Runs the program of this process's arguments. A program that embeds tund calls it when it finds its own
+/// `argv[0]` to be [`crate::privsep::spawn::PROGRAM`].
+pub fn main() -> ExitCode {
+    panic::set_hook(Box::new(report_panic));
+    // What has been changed on the host is taken back while unwinding.
+    panic::catch_unwind(dispatch).unwrap_or(ExitCode::from(BUG))
+}
+
+fn dispatch() -> ExitCode {
+    if let Err(error) = memory::hide() {
+        return end(Err(Fatal::new(exit::FAILED, format!("cannot forbid core dumps: {error}"))));
+    }
+    if let Err(error) = sys::pass_nothing_on() {
+        return end(Err(Fatal::new(
+            exit::FAILED,
+            format!("cannot mark descriptors as closed on exec: {error}"),
+        )));
+    }
+    match std::env::args_os().nth(1).as_deref().and_then(Role::from_argument) {
+        Some(Role::Engine) => named(c"tund-engine", engine::main),
+        Some(Role::Resolver) => named(c"tund-resolver", resolve::main),
+        Some(Role::Caller) => named(c"tund-caller", call::main),
+        None => match Cli::try_parse() {
+            Ok(cli) => run(cli),
+            Err(error) => refuse(&error),
+        },
+    }
+}
+
+/// Executed from /proc/self/exe, the process would be called "exe" in ps and in messages about its port.
+fn named(name: &CStr, main: fn() -> ExitCode) -> ExitCode {
+    // Only looks are at stake.
+    let _ = rustix::thread::set_name(name);
+    main()
+}
+
+fn run(cli: Cli) -> ExitCode {
+    if cli.daemon {
+        return background::launch().unwrap_or_else(|fatal| end(Err(fatal)));
+    }
+    if cli.background {
+        background::begin();
+    }
+    match cli.command {
+        Some(Command::Check { files, common, host, json }) => {
+            let Common { cd, port, verb, allow_open_keys } = common;
+            check::run(&check::Options { files, cd, port, verb, allow_open_keys, host, json })
+        }
+        Some(Command::Genkey { output }) => end(keys::genkey(output.as_deref())),
+        Some(Command::Keypair { output }) => end(keys::keypair(output.as_deref())),
+        Some(Command::Pubkey { input }) => end(keys::pubkey(input.as_deref())),
+        Some(Command::Status { link, json, watch }) => {
+            status::status(link.as_deref(), Form { json, watch }).unwrap_or_else(|fatal| end(Err(fatal)))
+        }
+        Some(Command::Stats { link }) => end(status::stats(link.as_deref())),
+        Some(Command::Reload { link }) => end(status::command(&link, Method::Reload)),
+        Some(Command::Rekey { link }) => end(status::command(&link, Method::Rekey)),
+        Some(Command::Reconnect { link }) => end(status::command(&link, Method::Reconnect)),
+        Some(Command::Down { link }) => end(status::command(&link, Method::Down)),
+        Some(Command::Doctor { file, json }) => doctor::run(&file, json),
+        Some(Command::Import { file, key }) => end(import::import(&file, key.as_deref())),
+        Some(Command::Completions { shell }) => end(print(completions(shell))),
+        Some(Command::Man) => end(manual().and_then(print)),
+        None => {
+            let Common { cd, port, verb, allow_open_keys } = cli.common;
+            let Some(config) = cli.config else { return usage("--config FILE is missing") };
+            let verb = verb.or(level(cli.verbose));
+            let (inetd, key_log) = (cli.inetd, cli.key_log);
+            start::run(&start::Options { config, cd, port, verb, allow_open_keys, inetd, key_log })
+        }
+    }
+}
+
+fn completions(shell: Shell) -> Vec<u8> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "tund", &mut text);
+    text
+}
+
+/// One page with every subcommand.
+fn manual() -> Result<Vec<u8>, Fatal> {
+    let failed = |error: io::Error| Fatal::new(exit::FAILED, error);
+    let mut text = Vec::new();
+    let mut command = Cli::command();
+    command.build();
+    let page = |command: clap::Command| clap_mangen::Man::new(command).section("8");
+    page(command.clone()).render(&mut text).map_err(failed)?;
+    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {
+        writeln!(text, ".SH \"{}\"", sub.get_name().to_uppercase()).map_err(failed)?;
+        let page = page(sub.clone());
+        page.render_description_section(&mut text).map_err(failed)?;
+        page.render_synopsis_section(&mut text).map_err(failed)?;
+        page.render_options_section(&mut text).map_err(failed)?;
+    }
+    Ok(text)
+}
+
+fn print(text: Vec<u8>) -> Result<(), Fatal> {
+    let mut stdout = io::stdout().lock();
+    let written = stdout.write_all(&text).and_then(|()| stdout.flush());
+    written.map_err(|error| Fatal::new(exit::FAILED, format!("cannot write standard output: {error}")))
+}
+
+/// The level of that many `-v`.
+fn level(count: u8) -> Option<u8> {
+    (count > 0).then(|| count.saturating_add(2).min(9))
+}
+
+fn usage(message: &str) -> ExitCode {
+    refuse(&Cli::command().error(clap::error::ErrorKind::InvalidValue, message))
+}
+
+/// Shows what is wrong with the command line, or the help that was asked for. With `--inetd` standard error is a
+/// socket.
+fn refuse(error: &clap::Error) -> ExitCode {
+    if std::env::args_os().any(|argument| argument == "--inetd") && error.use_stderr() {
+        let text = error.to_string();
+        Output::new(LogTo::Syslog, "command line").fatal(text.lines().next().unwrap_or_default());
+    } else {
+        // A closed output changes nothing.
+        let _ = error.print();
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE))
+}
+
+fn end(result: Result<(), Fatal>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fatal) => {
+            if !fatal.message.is_empty() {
+                stderr::show(&format!("tund: {fatal}\n"));
+            }
+            ExitCode::from(fatal.code)
+        }
+    }
+}
+
+fn report_panic(info: &PanicHookInfo<'_>) {
+    let bug = exit::bug(info);
+    if log::enabled(0) {
+        say!(0, "{bug}");
+    } else {
+        stderr::show(&format!("tund: {bug}\n"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_v_is_a_level() {
+        let levels = [0, 1, 2, 3, 200].map(level);
+        assert_eq!(levels, [None, Some(3), Some(4), Some(5), Some(9)]);
+    }
+}

@@ -1,0 +1,307 @@
+//! Asking running links.
+#![allow(clippy::disallowed_methods, reason = "a command that watches sleeps between two looks")]
+
+use std::io::{self, ErrorKind, IsTerminal, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::{PidfdFlags, pidfd_open};
+use serde_json::Value;
+
+use crate::control::api::{Answer, Method, State, Status, parse_answer, request};
+use crate::control::server::SOCKET;
+use crate::control::text;
+use crate::host::directories::{self, RUNTIME};
+use crate::host::trust::Trusted;
+use crate::preflight;
+use crate::report::exit::{FAILED, Fatal, PRIVILEGE};
+use crate::report::text::printable;
+use crate::sys::clock::unix_time;
+
+/// A link answers within this time; a reload may wait for its scripts.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest answer in bytes.
+const MAX_ANSWER: u64 = 4 << 20;
+/// `tund down` waits so long for the end.
+const ENDING: Duration = Duration::from_secs(60);
+/// How often `--watch` asks.
+const WATCH: Duration = Duration::from_secs(1);
+
+/// A link's socket.
+struct Socket {
+    name: String,
+    path: PathBuf,
+    /// In this process's network namespace.
+    near: bool,
+    /// Who serves it may be this user, besides those who are trusted anyway.
+    user: Option<u32>,
+}
+
+/// How to show status.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Form {
+    /// As a JSON array.
+    pub json: bool,
+    /// Again every second.
+    pub watch: bool,
+}
+
+/// Shows one link in full, or all in a table. The exit code is 0 if every link shown is up.
+pub fn status(link: Option<&str>, form: Form) -> Result<ExitCode, Fatal> {
+    loop {
+        let links = statuses(link)?;
+        let shown = if form.json {
+            serde_json::to_string(&links).map_err(|error| Fatal::new(FAILED, error))? + "\n"
+        } else if links.is_empty() {
+            "no link is running\n".to_owned()
+        } else if link.is_some() {
+            links.iter().map(|status| text::full(status, unix_time())).collect()
+        } else {
+            text::table(&links, unix_time())
+        };
+        let clear = form.watch && !form.json && io::stdout().is_terminal();
+        print(&format!("{}{shown}", if clear { "\x1b[H\x1b[2J" } else { "" }))?;
+        if !form.watch {
+            let up = !links.is_empty() && links.iter().all(|status| status.state == State::Up);
+            return Ok(if up { ExitCode::SUCCESS } else { ExitCode::from(FAILED) });
+        }
+        std::thread::sleep(WATCH);
+    }
+}
+
+/// Prints the links' OpenMetrics text.
+pub fn stats(link: Option<&str>) -> Result<(), Fatal> {
+    let statuses = statuses(link)?;
+    print(&crate::control::metrics::openmetrics(&statuses))
+}
+
+/// Has one link do something, and prints what it says about it.
+pub fn command(link: &str, method: Method) -> Result<(), Fatal> {
+    let sockets = find(Some(link))?;
+    let near = sockets.iter().filter(|socket| socket.near).count();
+    let socket = match sockets.as_slice() {
+        [socket] => socket,
+        several => several.iter().find(|socket| socket.near && near == 1).ok_or_else(|| {
+            Fatal::new(
+                FAILED,
+                format!("several links are called {link}: call tund in the network namespace of one"),
+            )
+        })?,
+    };
+    // Opened first: a process that has ended leaves its number to others.
+    let process = if method == Method::Down { process_of(&socket.path) } else { None };
+    let answer = ask(socket, method).map_err(|error| failed(socket, &error))?;
+    if let (Answer::Done(_), Some(process)) = (&answer, process) {
+        wait_for_end(&process);
+    }
+    match answer {
+        Answer::Refused(reason) => Err(Fatal::new(FAILED, format!("{}: {reason}", socket.name))),
+        Answer::Done(parameters) => {
+            let changes = parameters.get("changes").and_then(Value::as_array);
+            let lines = changes.into_iter().flatten().filter_map(Value::as_str);
+            print(&lines.map(|line| format!("{line}\n")).collect::<String>())
+        }
+    }
+}
+
+fn statuses(link: Option<&str>) -> Result<Vec<Status>, Fatal> {
+    let mut found = Vec::new();
+    for socket in find(link)? {
+        match ask(&socket, Method::Status) {
+            Ok(Answer::Done(mut parameters)) => {
+                let status = parameters.get_mut("status").map(Value::take).unwrap_or_default();
+                let status = serde_json::from_value(status);
+                found.push(status.map_err(|error| failed(&socket, &error.into()))?);
+            }
+            Ok(Answer::Refused(reason)) => {
+                return Err(Fatal::new(FAILED, format!("{}: {reason}", socket.name)));
+            }
+            // It ended meanwhile, or was killed.
+            Err(error) if link.is_none() && is_gone(&error) => {}
+            Err(error) => return Err(failed(&socket, &error)),
+        }
+    }
+    Ok(found)
+}
+
+/// The status of the link of this configuration file, if it runs.
+pub fn running(file: &Path) -> Option<Status> {
+    statuses(file.to_str()).ok()?.into_iter().next()
+}
+
+/// The process that runs the link of that socket.
+fn process_of(path: &Path) -> Option<OwnedFd> {
+    let stream = UnixStream::connect(path).ok()?;
+    let pid = socket_peercred(&stream).ok()?.pid;
+    pidfd_open(pid, PidfdFlags::empty()).ok()
+}
+
+/// Whoever starts the link again at once must not find the old one. Its scripts may take their time.
+fn wait_for_end(process: &OwnedFd) {
+    let limit = Timespec { tv_sec: ENDING.as_secs().cast_signed(), tv_nsec: 0 };
+    // Without the end in time, all that is lost is the promise that it has ended.
+    let _ = poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&limit));
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionRefused
+            | ErrorKind::NotFound
+            | ErrorKind::UnexpectedEof
+            | ErrorKind::ConnectionReset
+    )
+}
+
+fn failed(socket: &Socket, error: &io::Error) -> Fatal {
+    let name = &socket.name;
+    if is_gone(error) {
+        return Fatal::new(FAILED, format!("{name} is not running"));
+    }
+    let remedy = match error.kind() {
+        ErrorKind::PermissionDenied => ": ask as root, or as the user who runs it",
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => ": it does not answer",
+        _ => "",
+    };
+    let code = if error.kind() == ErrorKind::PermissionDenied { PRIVILEGE } else { FAILED };
+    Fatal::new(code, format!("cannot ask {name} at {}: {error}{remedy}", socket.path.display()))
+}
+
+/// The sockets of the links of that name, or of all. A name that ends in `.toml` is a configuration file, which may
+/// name another runtime directory or socket.
+fn find(link: Option<&str>) -> Result<Vec<Socket>, Fatal> {
+    let file = link.filter(|link| link.ends_with(".toml"));
+    let config = file.and_then(|file| {
+        let parsed = preflight::load(Path::new(file), None, None, None).parsed;
+        parsed.config.or(parsed.draft)
+    });
+    let name = config.as_ref().map(|config| config.name.as_str()).or(link);
+    let configured = config.as_ref().and_then(|config| config.run.runtime_dir.as_deref());
+    let mut sockets = Vec::new();
+    for link in directories::existing(RUNTIME, configured)? {
+        let path = link.path.join(SOCKET);
+        if name.is_none_or(|name| name == link.name) && path.exists() {
+            let name = printable(&link.name, usize::MAX);
+            sockets.push(Socket { name, path, near: link.near, user: link.user });
+        }
+    }
+    let elsewhere = config.as_ref().and_then(|config| Some((&config.name, config.status.socket.clone()?)));
+    if let (true, Some((name, path))) = (sockets.is_empty(), elsewhere)
+        && path.exists()
+    {
+        sockets.push(Socket { name: name.clone(), path, near: true, user: None });
+    }
+    sockets.sort_by(|a, b| a.name.cmp(&b.name));
+    match (sockets.is_empty(), link) {
+        (true, Some(link)) => {
+            let remedy = "`tund status` shows those that do; one that has ended said why in its log, and \
+                          `tund doctor FILE` looks for what stands in its way";
+            Err(Fatal::new(FAILED, format!("no link {link} runs, or it is another user's: {remedy}")))
+        }
+        (true, None) | (false, _) => Ok(sockets),
+    }
+}
+
+/// Asks nobody but root, this user, and whom root has made the user of the units.
+fn ask(socket: &Socket, method: Method) -> io::Result<Answer> {
+    let mut stream = UnixStream::connect(&socket.path)?;
+    let uid = socket_peercred(&stream)?.uid.as_raw();
+    if !Trusted::here().has_user(uid) && socket.user != Some(uid) {
+        return Err(io::Error::other(format!(
+            "another user (uid {uid}) serves it: ask as that user, or remove it"
+        )));
+    }
+    stream.set_read_timeout(Some(PATIENCE))?;
+    match stream.write_all(&request(method)) {
+        // Who is refused is told before he has asked.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut answer = Vec::new();
+    let mut bytes = [0; 16 * 1024];
+    loop {
+        let count = stream.read(&mut bytes)?;
+        if count == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        answer.extend_from_slice(bytes.get(..count).unwrap_or_default());
+        if answer.last() == Some(&0) {
+            answer.pop();
+            return Ok(clean(parse_answer(&answer)?));
+        }
+        if answer.len() as u64 > MAX_ANSWER {
+            return Err(io::Error::new(ErrorKind::InvalidData, "the answer does not end"));
+        }
+    }
+}
+
+/// An answer without anything that a terminal obeys.
+fn clean(answer: Answer) -> Answer {
+    match answer {
+        Answer::Refused(reason) => Answer::Refused(printable(&reason, usize::MAX)),
+        Answer::Done(mut parameters) => {
+            clean_value(&mut parameters);
+            Answer::Done(parameters)
+        }
+    }
+}
+
+fn clean_value(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = printable(text, usize::MAX),
+        Value::Array(values) => values.iter_mut().for_each(clean_value),
+        Value::Object(fields) => fields.values_mut().for_each(clean_value),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+fn print(text: &str) -> Result<(), Fatal> {
+    let mut stdout = io::stdout().lock();
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    match written {
+        // Whoever read it has enough.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(Fatal::new(FAILED, "")),
+        other => other.map_err(|error| Fatal::new(FAILED, format!("cannot write standard output: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::api;
+    use crate::testing::Scratch;
+    use serde_json::json;
+    use std::os::unix::net::UnixListener;
+
+    /// Somebody who answers one request with this.
+    fn served(scratch: &Scratch, answer: Vec<u8>) -> (Socket, std::thread::JoinHandle<()>) {
+        let path = scratch.path().join(SOCKET);
+        let listener = UnixListener::bind(&path).unwrap();
+        let serve = move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 999];
+            assert!(stream.read(&mut request).unwrap() > 0);
+            let _ = stream.write_all(&answer);
+        };
+        (Socket { name: "fri".to_owned(), path, near: true, user: None }, std::thread::spawn(serve))
+    }
+
+    #[test]
+    fn what_a_link_says_is_shown_without_what_a_terminal_obeys() {
+        let scratch = Scratch::new();
+        let said = json!({ "changes": ["a\x1b[2Jb", { "x": "\u{202e}\u{9b}" }], "pid": 7 });
+        let (socket, server) = served(&scratch, api::reply(&said));
+        let Answer::Done(shown) = ask(&socket, Method::Reload).unwrap() else { panic!("refused") };
+        assert_eq!(shown, json!({ "changes": ["a_[2Jb", { "x": "__" }], "pid": 7 }));
+        server.join().unwrap();
+        std::fs::remove_file(&socket.path).unwrap();
+        let (socket, server) = served(&scratch, api::refusal("no\x07"));
+        assert!(matches!(ask(&socket, Method::Reload).unwrap(), Answer::Refused(reason) if reason == "no_"));
+        server.join().unwrap();
+    }
+}

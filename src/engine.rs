@@ -1,0 +1,437 @@
+//! The engine: the process without privileges that reads the network.
+//!
+//! The control side (the [`Link`], the channel to the parent, timers) runs on a tokio runtime of one
+//! thread; frames move on the [`worker`]'s thread.
+#![allow(clippy::disallowed_methods, reason = "its two loops read the clock")]
+
+mod patience;
+pub mod port;
+mod verbose;
+pub mod worker;
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::Interest;
+use tokio::net::UnixDatagram;
+use tokio::sync::mpsc;
+
+use crate::config::KeyMode;
+use crate::core::inner::Inner;
+use crate::core::keylog::Entry;
+use crate::core::lane::{self, Command, Notice, Report};
+use crate::core::limits::ETHERNET;
+use crate::core::link::{Event, Link};
+use crate::core::settings::LinkSettings;
+use crate::core::settings::MAX_TEXT;
+use crate::core::settings::Traffic;
+use crate::core::stats::Stats;
+use crate::crypto::keys::LinkKeys;
+use crate::crypto::stack::cleanly;
+use crate::crypto::suite::Cipher;
+use crate::engine::patience::Patience;
+use crate::engine::verbose::letters;
+use crate::engine::worker::{Duty, FromWorker, Handle, ToWorker, workers};
+use crate::packet::layer::Mode;
+use crate::privsep::channel::Channel;
+use crate::privsep::message::{End, Start, ToEngine, ToParent};
+use crate::privsep::sandbox::{self, LockError};
+use crate::privsep::spawn::{Role, inherited};
+use crate::report::exit::{self, BUG};
+use crate::report::log;
+use crate::say;
+use crate::sys;
+use crate::sys::clock::now;
+use crate::sys::memory;
+use crate::sys::random::Os;
+use crate::transport::udp::Socket;
+use crate::wire::datagram::Framing;
+
+/// Messages of the worker that may wait for the control side, and as many notices that anybody with a
+/// recording can cause: they have a queue of their own, so that a flood of them displaces nothing else.
+const NOTICES: usize = 256;
+/// What could not be sent is told as the reason of silence for so long; the worker says it again every minute.
+const UNSENT: Duration = Duration::from_secs(65);
+/// How often the worker is asked for its counters.
+const TICK: Duration = Duration::from_secs(1);
+/// The same while verb 5 prints a letter for each datagram and frame.
+const TICK_LETTERS: Duration = Duration::from_millis(100);
+
+type Parent = Channel<ToParent, ToEngine>;
+
+/// Why the engine ends: how, and one line.
+struct Ending {
+    end: End,
+    reason: String,
+}
+
+impl Ending {
+    fn failed(reason: impl ToString) -> Self {
+        Self { end: End::Failed, reason: reason.to_string() }
+    }
+}
+
+/// Runs the engine; descriptor 0 is the channel to the parent.
+pub fn main() -> ExitCode {
+    // The parent has said so if it cannot be.
+    let _ = memory::lock(false);
+    let Ok(parent): std::io::Result<Arc<Parent>> = inherited().map(Arc::new) else {
+        return ExitCode::from(BUG);
+    };
+    let Ok(Some((ToEngine::Start(start), descriptors))) = cleanly(|| parent.receive()) else {
+        return ExitCode::from(BUG);
+    };
+    let sink = parent.clone();
+    let to_parent = move |verb: u8, text: &str| {
+        let mut text = text.to_owned();
+        text.truncate(text.floor_char_boundary(MAX_TEXT));
+        // The log never holds anything up: a full channel loses the line.
+        let _ = sink.send(&ToParent::Log { verb, text }, &[]);
+    };
+    log::init(start.link.verb, Box::new(to_parent));
+    panic::set_hook(Box::new(|info| say!(0, "{}", exit::bug(info))));
+    if let Err(error) = sys::interrupt_nobody() {
+        say!(3, "note: the scheduling policy stays as it is: {error}");
+    }
+    let ending = run(&parent, *start, descriptors).unwrap_or_else(|ending| ending);
+    let end = ending.end;
+    let _ = parent.send(&ToParent::Exit { end, reason: ending.reason }, &[]);
+    ExitCode::from(exit::code(end))
+}
+
+fn run(parent: &Arc<Parent>, start: Start, descriptors: Vec<OwnedFd>) -> Result<Ending, Ending> {
+    let protections = lock(&start)?;
+    let mut descriptors = descriptors.into_iter();
+    let socket = descriptors.next().ok_or_else(|| Ending::failed("the parent passed no socket"))?;
+    let socket = if start.link.activated { Socket::shared(socket) } else { Socket::from_fd(socket) };
+    let socket = socket.map_err(Ending::failed)?;
+    parent.set_nonblocking(true).map_err(Ending::failed)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(Ending::failed)?;
+    runtime.block_on(async {
+        let tap = start.link.mode == Mode::Tap;
+        let engine = Engine::start(parent, start, socket, descriptors.next())?;
+        engine.tell(&ToParent::Locked { protections })?;
+        if let Some(settings) = &engine.logged {
+            engine.tell(&ToParent::KeyLog(Entry::link(settings, tap)))?;
+        }
+        engine.serve().await
+    })
+}
+
+fn lock(start: &Start) -> Result<String, Ending> {
+    let protections = sandbox::lock(Role::Engine, &start.confinement).map_err(|error| Ending {
+        end: if matches!(error, LockError::Missing(_)) { End::Unavailable } else { End::Failed },
+        reason: error.to_string(),
+    })?;
+    for missing in &protections.missing {
+        say!(1, "warning: this host lacks {missing}; tund runs without");
+    }
+    Ok(protections.in_force)
+}
+
+struct Engine {
+    parent: Arc<Parent>,
+    /// The channel's descriptor once more, for the runtime to watch.
+    ready: UnixDatagram,
+    link: Link<Os>,
+    has_device: bool,
+    worker: Handle,
+    notices: mpsc::Receiver<FromWorker>,
+    unproven: mpsc::Receiver<Notice>,
+    /// What the workers told last, the outward one first.
+    reports: [Report; 2],
+    stats: Stats,
+    letters: bool,
+    threads: u8,
+    /// The parent wants to know how the link is, as soon as so many workers have told their own.
+    wanted: Option<u8>,
+    /// `None`: this link lasts until it is ended.
+    patience: Option<Patience>,
+    /// What keys are derived with, where they are wanted for a key log.
+    logged: Option<lane::Settings>,
+    /// What could not be sent last, and why.
+    unsent: Option<(Instant, String)>,
+}
+
+impl Engine {
+    fn start(
+        parent: &Arc<Parent>,
+        start: Start,
+        socket: Socket,
+        device: Option<OwnedFd>,
+    ) -> Result<Self, Ending> {
+        let (keys, statics) = start.keys.derive();
+        let mut settings = start.link.clone();
+        prefer_hardware(&mut settings.suites);
+        let (data_path, key_log, sandbox) = (start.data_path, start.key_log, start.confinement.sandbox);
+        drop(start);
+        let (sender, notices) = mpsc::channel(NOTICES);
+        let (unproven_sender, unproven) = mpsc::channel(NOTICES);
+        let has_device = device.is_some();
+        let lane = lane_settings(&settings, keys.clone(), data_path.copy_dscp);
+        let (workers, handle) =
+            workers(&lane, data_path, socket, device, (sender, unproven_sender)).map_err(Ending::failed)?;
+        for (number, worker) in workers.into_iter().enumerate() {
+            let name = format!("lane0.{number}");
+            let thread = std::thread::Builder::new().name(name);
+            thread.spawn(move || worker.run()).map_err(Ending::failed)?;
+        }
+        let letters = settings.verb >= 5;
+        let began = now();
+        let patience = settings.activated.then(|| Patience::new(began.instant, settings.keepalive.idle_exit));
+        let link = match settings.key_mode {
+            KeyMode::Static => Link::new(settings, keys, began, Os),
+            KeyMode::Handshake => Link::with_handshake(settings, keys, statics, began, Os),
+        };
+        let ready = watch(parent).map_err(Ending::failed)?;
+        sandbox::start_no_more(sandbox).map_err(Ending::failed)?;
+        Ok(Self {
+            parent: parent.clone(),
+            ready,
+            link,
+            has_device,
+            worker: handle,
+            notices,
+            unproven,
+            reports: [Report::default(); 2],
+            stats: Stats::default(),
+            letters,
+            threads: data_path.threads,
+            wanted: None,
+            patience,
+            logged: key_log.then_some(lane),
+            unsent: None,
+        })
+    }
+
+    async fn serve(mut self) -> Result<Ending, Ending> {
+        let mut tick = tokio::time::interval(if self.letters { TICK_LETTERS } else { TICK });
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            self.pump()?;
+            let last = (self.link.heard_at(), self.link.used_at());
+            if let Some(reason) = self.patience.as_mut().and_then(|p| p.spent(now().instant, last)) {
+                return self.stop(reason).await;
+            }
+            let due = self.link.poll_timeout().map(tokio::time::Instant::from_std);
+            tokio::select! {
+                ready = self.ready.readable() => {
+                    ready.map_err(Ending::failed)?;
+                    match self.ready.try_io(Interest::READABLE, || self.parent.receive()) {
+                        Ok(Some((ToEngine::Stop, _))) => return self.stop(String::new()).await,
+                        Ok(Some((message, descriptors))) => self.handle_parent(message, descriptors),
+                        Ok(None) => return Err(Ending::failed("the parent is gone")),
+                        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                        Err(error) => return Err(Ending::failed(error)),
+                    }
+                }
+                message = self.notices.recv() => match message {
+                    Some(message) => self.handle_worker(message)?,
+                    None => return Err(Ending { end: End::Bug, reason: "the worker thread ended".into() }),
+                },
+                Some(notice) = self.unproven.recv() => self.link.handle_notice(now(), notice),
+                () = sleep_until(due) => self.link.handle_timeout(now()),
+                _ = tick.tick() => self.worker.send(ToWorker::Report),
+            }
+        }
+    }
+
+    /// Carries everything out that the link decided.
+    fn pump(&mut self) -> Result<(), Ending> {
+        while let Some(command) = self.link.poll_command() {
+            let entry = self.logged.as_ref().and_then(|settings| Entry::of(settings, &command));
+            entry.map(|entry| self.tell(&ToParent::KeyLog(entry))).transpose()?;
+            let agreed = command == Command::Agreed(true);
+            self.worker.send(ToWorker::Lane(command));
+            if agreed {
+                // What follows tells peer and operator that frames pass: no thread may drop one then.
+                self.worker.settle();
+            }
+        }
+        while let Some(event) = self.link.poll_event() {
+            self.handle_event(event)?;
+        }
+        Ok(())
+    }
+
+    fn handle_event(&mut self, event: Event) -> Result<(), Ending> {
+        match event {
+            Event::Log { verb, text } => say!(verb, "{text}"),
+            Event::Resolve => self.tell(&ToParent::Resolve)?,
+            Event::Endpoint(address) => self.tell(&ToParent::Endpoint { address })?,
+            Event::Up { endpoint, name } => {
+                if !self.has_device {
+                    self.tell(&ToParent::OpenDevice)?;
+                }
+                self.tell(&ToParent::LinkUp { endpoint, name })?;
+            }
+            Event::Routes(routes) => self.tell(&ToParent::PushedRoutes { routes })?,
+            Event::Down { reason } => {
+                let traffic = self.traffic();
+                self.tell(&ToParent::LinkDown { reason, traffic })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_parent(&mut self, message: ToEngine, descriptors: Vec<OwnedFd>) {
+        match message {
+            ToEngine::Resolved { addresses } => self.link.handle_resolved(now(), addresses),
+            ToEngine::Route { address, mtu, .. } => self.link.handle_route(now(), address, mtu),
+            ToEngine::Taken { routes } => self.link.handle_taken(routes),
+            ToEngine::Device => {
+                for device in descriptors {
+                    self.has_device = true;
+                    self.worker.send(ToWorker::Device(device));
+                }
+            }
+            ToEngine::Report => {
+                self.wanted = Some(self.threads);
+                self.worker.send(ToWorker::Report);
+            }
+            ToEngine::Settings(settings) => {
+                log::set_level(settings.verb);
+                self.letters = settings.verb >= 5;
+                self.link.handle_settings(now(), *settings);
+            }
+            ToEngine::Rekey => self.link.handle_rekey(now()),
+            ToEngine::Reconnect => self.link.handle_reconnect(now()),
+            ToEngine::Resumed => self.link.handle_resumed(now()),
+            // A second start would be a bug of the parent; stop is handled by the caller.
+            ToEngine::Start(_) | ToEngine::Stop => {}
+        }
+    }
+
+    fn handle_worker(&mut self, message: FromWorker) -> Result<(), Ending> {
+        match message {
+            FromWorker::Notice(notice) => self.link.handle_notice(now(), notice),
+            FromWorker::Report(duty, report) => {
+                let report = self.sum(duty, report);
+                if self.letters
+                    && let Some(line) = letters(&self.stats, &report.stats)
+                {
+                    say!(5, "{line}");
+                }
+                self.stats = report.stats;
+                self.link.handle_report(now(), &report);
+                self.wanted = self.wanted.map(|workers| workers.saturating_sub(1));
+                if self.wanted == Some(0) {
+                    self.wanted = None;
+                    self.tell_state()?;
+                }
+            }
+            FromWorker::Note(text) => say!(1, "{text}"),
+            FromWorker::SendFailed { to, error } => {
+                let text = format!("cannot send to {to}: {}", remedy(&error, to));
+                say!(1, "{text}");
+                self.unsent = Some((now().instant, text));
+            }
+            FromWorker::DeviceLost(error) => {
+                return Err(Ending::failed(format!("the device is lost: {error}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// A peer that does not answer may not have been asked.
+    fn tell_state(&self) -> Result<(), Ending> {
+        let now = now().instant;
+        let mut state = self.link.state(now, &self.stats);
+        let unsent = self.unsent.as_ref().filter(|(at, _)| now.saturating_duration_since(*at) < UNSENT);
+        state.problem = state.problem.or_else(|| unsent.map(|(_, text)| text.clone()));
+        self.tell(&ToParent::State(Box::new(state)))
+    }
+
+    /// Says goodbye to the peer and ends for this reason; empty: the parent knows.
+    async fn stop(mut self, reason: String) -> Result<Ending, Ending> {
+        self.link.handle_stop(!reason.is_empty());
+        self.pump()?;
+        self.worker.send(ToWorker::Quit);
+        while let Some(message) = self.notices.recv().await {
+            if let FromWorker::Report(duty, report) = message {
+                self.stats = self.sum(duty, report).stats;
+            }
+        }
+        say!(3, "{}", self.stats.plus(&self.link.stats()));
+        self.tell(&ToParent::Traffic(self.traffic()))?;
+        Ok(Ending { end: End::Done, reason })
+    }
+
+    /// What the workers told, together.
+    fn sum(&mut self, duty: Duty, report: Report) -> Report {
+        self.reports[usize::from(duty == Duty::Inward)] = report;
+        let [one, two] = self.reports;
+        let mut stats = one.stats.plus(&two.stats);
+        // What was overtaken and then came is missing no more, but a counter never falls.
+        stats.datagrams_lost = stats.datagrams_lost.max(self.stats.datagrams_lost);
+        Report { stats, key_used_up: one.key_used_up || two.key_used_up, used_length: report.used_length }
+    }
+
+    fn traffic(&self) -> Traffic {
+        Traffic { bytes_sent: self.stats.bytes_out, bytes_received: self.stats.bytes_in }
+    }
+
+    /// The parent reads as fast as the engine asks; one that does not is no parent any more.
+    fn tell(&self, message: &ToParent) -> Result<(), Ending> {
+        self.parent.send(message, &[]).map_err(|e| Ending::failed(format!("the parent: {e}")))
+    }
+}
+
+async fn sleep_until(due: Option<tokio::time::Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// AES-256-GCM comes first only where AES and carry-less multiplication are instructions.
+fn prefer_hardware(suites: &mut [Cipher]) {
+    #[cfg(target_arch = "x86_64")]
+    let fast = std::is_x86_feature_detected!("aes") && std::is_x86_feature_detected!("pclmulqdq");
+    #[cfg(target_arch = "aarch64")]
+    let fast = std::arch::is_aarch64_feature_detected!("aes");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let fast = false;
+    suites.sort_by_key(|cipher| (*cipher == Cipher::Aes256Gcm) != fast);
+}
+
+/// The runtime watches the channel as a datagram socket, which its kind of socket is to it.
+fn watch(parent: &Parent) -> std::io::Result<UnixDatagram> {
+    UnixDatagram::from_std(parent.as_fd().try_clone_to_owned()?.into())
+}
+
+fn lane_settings(settings: &LinkSettings, keys: Arc<LinkKeys>, copy_dscp: bool) -> lane::Settings {
+    let (link_header, inner) = match settings.mode {
+        Mode::Tun => (0, Inner::routed(settings.mtu, settings.mss_clamp, settings.peers.clone())),
+        Mode::Tap => (ETHERNET, Inner::bridged()),
+    };
+    lane::Settings {
+        keys,
+        framing: match settings.key_mode {
+            KeyMode::Static => Framing::Static,
+            KeyMode::Handshake => Framing::Session,
+        },
+        cipher: settings.cipher,
+        direction: settings.direction,
+        lane: 0,
+        max_frame: settings.mtu as usize + link_header,
+        bundle: settings.bundle,
+        copy_dscp,
+        inner,
+    }
+}
+
+fn remedy(error: &std::io::Error, to: SocketAddr) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NetworkUnreachable | std::io::ErrorKind::HostUnreachable => {
+            format!("{error}: this host has no route to {}", to.ip())
+        }
+        std::io::ErrorKind::PermissionDenied => format!("{error}: a firewall of this host forbids it"),
+        _ => error.to_string(),
+    }
+}

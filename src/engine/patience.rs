@@ -1,0 +1,65 @@
+//! How long a link waits that a superserver started, and can start again.
+
+use std::time::{Duration, Instant};
+
+/// As long as nothing authentic came. Whoever started the link may be a stranger: it takes his datagrams for so long, so
+/// that they start no other process meanwhile.
+const STRANGERS: Duration = Duration::from_secs(30);
+
+/// The limits of one process.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    began: Instant,
+    idle: Duration,
+    /// When the peer was heard first: frames cannot have passed before.
+    met: Option<Instant>,
+}
+
+impl Patience {
+    /// For a link that began then, and ends when no frame passed for `idle`.
+    pub fn new(began: Instant, idle: Duration) -> Self {
+        Self { began, idle, met: None }
+    }
+
+    /// Why the link should end now, if it should; its peer was last heard at `heard`, or never when that is not after
+    /// the beginning, and it was last used by frames at `used`.
+    pub fn spent(&mut self, now: Instant, (heard, used): (Instant, Instant)) -> Option<String> {
+        if heard > self.began {
+            self.met.get_or_insert(heard);
+        }
+        let (limit, since, what) = match self.met {
+            Some(met) => (self.idle, used.max(met), "no frame passed"),
+            None => (STRANGERS, self.began, "nothing came that the peer has sent"),
+        };
+        let silent = now.saturating_duration_since(since) >= limit;
+        silent.then(|| format!("{what} for {limit:?}: stopping until the next datagram"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::clock;
+
+    #[test]
+    fn strangers_have_half_a_minute_and_the_peer_what_is_configured() {
+        let began = clock::now().instant;
+        let at = |seconds| began + Duration::from_secs(seconds);
+        let mut patience = Patience::new(began, Duration::from_secs(300));
+        assert_eq!(patience.spent(at(29), (began, began)), None);
+        assert!(patience.spent(at(30), (began, began)).unwrap().contains("for 30s"));
+        assert_eq!(patience.spent(at(20), (at(1), began)), None);
+        assert_eq!(patience.spent(at(300), (at(299), at(1))), None);
+        assert!(patience.spent(at(301), (at(299), at(1))).unwrap().contains("for 300s"));
+    }
+
+    #[test]
+    fn a_peer_that_comes_late_has_its_time_from_when_it_was_heard() {
+        let began = clock::now().instant;
+        let at = |seconds| began + Duration::from_secs(seconds);
+        let mut patience = Patience::new(began, Duration::from_secs(2));
+        assert_eq!(patience.spent(at(9), (at(9), began)), None, "heard, but not up yet");
+        assert_eq!(patience.spent(at(10), (at(10), began)), None);
+        assert!(patience.spent(at(11), (at(11), began)).is_some(), "what it says alone is no use");
+    }
+}

@@ -1,0 +1,285 @@
+//! Where the output of a lane goes: datagrams to the socket, frames to the device, notices to the engine.
+//!
+//! What the kernel can do for many datagrams or frames at once is tried, and given up for good, with one
+//! line, when the kernel refuses it.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use tokio::sync::mpsc::Sender;
+
+use crate::core::lane::{Datagrams, Notice, Sink};
+use crate::core::path::Path;
+use crate::core::stats::{Drop, Stats};
+use crate::engine::worker::FromWorker;
+use crate::packet::gro::Coalescer;
+use crate::packet::gso;
+use crate::packet::layer::Layer;
+use crate::packet::virtio::Virtio;
+use crate::sys::{Offload, set_offload};
+use crate::transport::udp::{Socket, is_source_lost};
+
+/// A failure to send is told at most this often.
+const FAILURES: Duration = Duration::from_secs(60);
+/// What ICMP says is told at most this often.
+const COMPLAINTS: Duration = Duration::from_millis(200);
+/// Frames kept for a device that is still to be opened.
+const WAITING: usize = 64;
+
+/// What a lane's output goes to.
+pub struct Port {
+    /// The socket.
+    pub socket: Socket,
+    /// The device, once it is there.
+    pub device: Option<OwnedFd>,
+    waiting: VecDeque<Vec<u8>>,
+    layer: Layer,
+    /// Joins frames for the device; `None`: each is written alone.
+    coalescer: Option<Coalescer>,
+    offload: bool,
+    /// The kernel cuts what is sent into datagrams.
+    cuts: bool,
+    /// To the engine.
+    pub engine: Sender<FromWorker>,
+    unproven: Sender<Notice>,
+    /// When a failure to send was last told.
+    failed_at: Option<Instant>,
+    /// When ICMP was last told of: other errors, and datagrams that are too long.
+    complained_at: [Option<Instant>; 2],
+    /// What could not be sent or written.
+    pub drops: Stats,
+}
+
+impl Port {
+    /// Without a device: frames wait.
+    pub fn new(
+        socket: Socket,
+        layer: Layer,
+        offload: bool,
+        (engine, unproven): (Sender<FromWorker>, Sender<Notice>),
+    ) -> Self {
+        Self {
+            socket,
+            device: None,
+            waiting: VecDeque::new(),
+            layer,
+            coalescer: None,
+            offload,
+            cuts: offload,
+            engine,
+            unproven,
+            failed_at: None,
+            complained_at: [None; 2],
+            drops: Stats::default(),
+        }
+    }
+
+    /// Makes the socket join what arrives together, if that is wanted and possible.
+    pub fn join_arrivals(&mut self) {
+        if self.offload
+            && let Err(error) = self.socket.join_arrivals(true)
+        {
+            self.note(format!(
+                "the kernel does not join datagrams (UDP_GRO: {error}); each is received alone"
+            ));
+        }
+    }
+
+    /// Takes the device and writes what waited for it.
+    pub fn take_device(&mut self, device: OwnedFd) {
+        if self.offload {
+            self.coalescer = self.set_offload(&device).map(|udp| Coalescer::new(self.layer, udp));
+        }
+        self.device = Some(device);
+        for frame in std::mem::take(&mut self.waiting) {
+            self.frame(&frame);
+        }
+        self.flush_frames();
+    }
+
+    /// The most that the kernel knows; whether that is UDP as well, or nothing.
+    fn set_offload(&mut self, device: &OwnedFd) -> Option<bool> {
+        if set_offload(device, Offload::TcpAndUdp).is_ok() {
+            return Some(true);
+        }
+        match set_offload(device, Offload::Tcp) {
+            Ok(()) => {
+                self.note("the kernel cuts up and joins TCP alone (UDP needs Linux 6.2)".into());
+                Some(false)
+            }
+            Err(error) => {
+                self.note(format!(
+                    "the device takes no joined frames (TUNSETOFFLOAD: {error}); each is written alone"
+                ));
+                None
+            }
+        }
+    }
+
+    /// Writes the frames that were joined so far.
+    pub fn flush_frames(&mut self) {
+        let Some(mut coalescer) = self.coalescer.take() else { return };
+        let mut works = true;
+        coalescer.flush(&mut |virtio, frame| works &= self.write(virtio, frame));
+        self.keep(coalescer, works);
+    }
+
+    /// Joining ends for good when the device refuses what was joined.
+    fn keep(&mut self, coalescer: Coalescer, works: bool) {
+        self.coalescer = works.then_some(coalescer);
+    }
+
+    /// Writes a frame or super-frame. False: the device refuses those that are joined.
+    fn write(&mut self, virtio: Virtio, frame: &[u8]) -> bool {
+        let Some(device) = &self.device else { return true };
+        let error = match write(device, virtio, frame) {
+            Ok(_) => return true,
+            Err(error) => error,
+        };
+        if virtio == Virtio::PLAIN || !matches!(error, Errno::INVAL | Errno::IO | Errno::OPNOTSUPP) {
+            self.drops.drop(if error == Errno::INVAL { Drop::Malformed } else { Drop::QueueFull });
+            return true;
+        }
+        let mut passed = true;
+        let drops = &mut self.drops;
+        let cut = gso::split(virtio, &mut frame.to_vec(), self.layer, |head, tail| {
+            if write(device, Virtio::PLAIN, &[head, tail].concat()).is_err() {
+                drops.drop(Drop::QueueFull);
+                passed = false;
+            }
+        });
+        // A device that is down refuses everything.
+        if passed && cut.is_ok() {
+            self.note(format!("the device refuses frames that were joined ({error}); each is written alone"));
+        }
+        !passed
+    }
+
+    /// Sends one datagram.
+    fn send(&mut self, datagram: &[u8], class: u8, to: Path) -> bool {
+        match self.socket.send(Datagrams::one(datagram, class, to)) {
+            Ok(()) => true,
+            Err(error) if to.local.is_some() && is_source_lost(&error) => {
+                // A full queue does not matter: the next datagram tells it again.
+                self.notice(Notice::SourceLost { path: to });
+                self.send(datagram, class, to.remote.into())
+            }
+            Err(error) => {
+                self.count_failure(error, to, 1);
+                false
+            }
+        }
+    }
+
+    fn count_failure(&mut self, error: io::Error, to: Path, datagrams: u64) {
+        let reason = match Errno::from_io_error(&error).unwrap_or(Errno::IO) {
+            Errno::MSGSIZE => Drop::TooBig,
+            Errno::AGAIN | Errno::NOBUFS => Drop::QueueFull,
+            _ => Drop::NoPeer,
+        };
+        self.drops.add(reason, datagrams);
+        match reason {
+            Drop::QueueFull => {}
+            // The link finds out what passes; most often it is asking just that.
+            Drop::TooBig => self.complain(Instant::now(), Notice::TooLong),
+            _ => self.tell_failure(to.remote, error),
+        }
+    }
+
+    /// Whoever sends ICMP could say anything, as often as he likes.
+    pub fn complain(&mut self, now: Instant, notice: Notice) {
+        let last = &mut self.complained_at[usize::from(notice == Notice::TooLong)];
+        if last.is_none_or(|at| now.saturating_duration_since(at) >= COMPLAINTS)
+            && self.engine.try_send(FromWorker::Notice(notice)).is_ok()
+        {
+            *last = Some(now);
+        }
+    }
+
+    /// Whoever makes this end answer to addresses that fail gets one line in a while.
+    fn tell_failure(&mut self, to: SocketAddr, error: io::Error) {
+        let now = Instant::now();
+        if self.failed_at.is_none_or(|at| now.saturating_duration_since(at) >= FAILURES)
+            && self.engine.try_send(FromWorker::SendFailed { to, error }).is_ok()
+        {
+            self.failed_at = Some(now);
+        }
+    }
+
+    /// A line for the log, said once: each is about something that is given up for good.
+    fn note(&mut self, text: String) {
+        // Without it the link works as well.
+        let _ = self.engine.try_send(FromWorker::Note(text));
+    }
+}
+
+fn write(device: impl AsFd, virtio: Virtio, frame: &[u8]) -> rustix::io::Result<usize> {
+    rustix::io::writev(device, &[IoSlice::new(&virtio.emit()), IoSlice::new(frame)])
+}
+
+/// The socket's buffer or a queue of the kernel has no room.
+fn is_full(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::AGAIN | Errno::NOBUFS))
+}
+
+impl Sink for Port {
+    fn frame(&mut self, frame: &[u8]) {
+        if self.device.is_none() {
+            if self.waiting.len() < WAITING {
+                self.waiting.push_back(frame.to_vec());
+            } else {
+                self.drops.drop(Drop::QueueFull);
+            }
+            return;
+        }
+        let Some(mut coalescer) = self.coalescer.take() else {
+            self.write(Virtio::PLAIN, frame);
+            return;
+        };
+        let mut works = true;
+        coalescer.push(frame, &mut |virtio, frame| works &= self.write(virtio, frame));
+        if !works {
+            coalescer.flush(&mut |virtio, frame| {
+                self.write(virtio, frame);
+            });
+        }
+        self.keep(coalescer, works);
+    }
+
+    fn datagram(&mut self, datagram: &[u8], to: Path) {
+        self.send(datagram, 0, to);
+    }
+
+    fn train(&mut self, train: Datagrams<'_>) {
+        let Datagrams { bytes, stride, class, to } = train;
+        let mut refused = None;
+        if self.cuts && train.count() > 1 {
+            match self.socket.send(train) {
+                Ok(()) => return,
+                Err(error) if is_full(&error) => return self.count_failure(error, to, train.count() as u64),
+                Err(error) => refused = Some(error),
+            }
+        }
+        let mut passed = true;
+        for datagram in bytes.chunks(stride.max(1)) {
+            passed &= self.send(datagram, class, to);
+        }
+        if let (Some(error), true) = (refused, passed) {
+            self.cuts = false;
+            self.note(format!(
+                "the kernel does not cut up datagrams (UDP_SEGMENT: {error}); each is sent alone"
+            ));
+        }
+    }
+
+    fn notice(&mut self, notice: Notice) -> bool {
+        if notice.is_unproven() {
+            return self.unproven.try_send(notice).is_ok();
+        }
+        self.engine.try_send(FromWorker::Notice(notice)).is_ok()
+    }
+}

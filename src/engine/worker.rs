@@ -1,0 +1,460 @@
+//! The worker threads of a lane: plain epoll loops that move frames and datagrams between a device and a socket.
+//!
+//! Everything they must decide is in the [`Lane`]; everything that is not frames goes to the engine over a
+//! bounded channel, and what the engine decides comes back over another. One thread serves both directions,
+//! or each direction has its own.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, epoll, eventfd};
+use rustix::io::Errno;
+use rustix::time::Timespec;
+use tokio::sync::mpsc::Sender;
+
+use crate::config::DataPath;
+use crate::core::clock::Watch;
+use crate::core::fair::Fair;
+use crate::core::lane::{Arrived, Command, Lane, Notice, Report, Settings, Sink};
+use crate::core::standing::Standing;
+use crate::core::stats::Drop;
+use crate::engine::port::Port;
+use crate::packet::layer::Layer;
+use crate::packet::traffic_class;
+use crate::packet::virtio::{self, Virtio};
+use crate::packet::{flow, gso};
+use crate::sys::clock;
+use crate::transport::udp::{Received, Socket};
+
+/// Times that datagrams are received at once, joined or not.
+const ARRIVALS: usize = 64;
+/// Bytes after which the other direction has its turn: about a super-frame, for more of them make nothing faster and
+/// hold up the answers.
+const TURN: usize = 48 * 1024;
+/// No turn takes longer.
+const TURN_TIME: Duration = Duration::from_secs(1);
+/// Bytes of the longest super-frame, with its virtio header and Ethernet header and tags; and of all that is
+/// received in one call.
+const LONGEST: usize = virtio::HEADER + 22 + 65_535;
+
+/// From the engine to its worker.
+pub enum ToWorker {
+    /// For the lane.
+    Lane(Command),
+    /// The device, if it was not there at the start.
+    Device(OwnedFd),
+    /// Answer with [`FromWorker::Report`].
+    Report,
+    /// Say so when everything sent before is carried out.
+    Settle(mpsc::Sender<()>),
+    /// End after everything sent before.
+    Quit,
+}
+
+/// From the worker to the engine.
+pub enum FromWorker {
+    /// For the link.
+    Notice(Notice),
+    /// What was counted by the thread that does this.
+    Report(Duty, Report),
+    /// Something for the log, said once.
+    Note(String),
+    /// Datagrams cannot be sent; told once a minute at most.
+    SendFailed {
+        /// Where to.
+        to: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// The device is gone or refuses everything.
+    DeviceLost(io::Error),
+}
+
+/// What a thread of a lane does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Duty {
+    /// Both directions.
+    Both,
+    /// Frames to datagrams.
+    Outward,
+    /// Datagrams to frames.
+    Inward,
+}
+
+/// Talks to the workers of a lane.
+pub struct Handle {
+    threads: Vec<(mpsc::Sender<ToWorker>, OwnedFd)>,
+}
+
+impl Handle {
+    /// Queues a message for every thread and wakes it. One that ended takes no more; its end is seen elsewhere.
+    pub fn send(&self, message: ToWorker) {
+        for (sender, wake) in &self.threads {
+            let copy = match &message {
+                ToWorker::Lane(command) => ToWorker::Lane(command.clone()),
+                ToWorker::Device(device) => match device.try_clone() {
+                    Ok(device) => ToWorker::Device(device),
+                    Err(_) => continue,
+                },
+                ToWorker::Report => ToWorker::Report,
+                ToWorker::Settle(done) => ToWorker::Settle(done.clone()),
+                ToWorker::Quit => ToWorker::Quit,
+            };
+            if sender.send(copy).is_ok() {
+                // A full counter (EAGAIN) means that it is awake already.
+                let _ = rustix::io::write(wake, &1u64.to_ne_bytes());
+            }
+        }
+    }
+
+    /// Waits until every thread has carried out what was sent before: a turn of its loop, a second at most.
+    pub fn settle(&self) {
+        let (sender, done) = mpsc::channel();
+        self.send(ToWorker::Settle(sender));
+        // One that ended, or hangs, is seen elsewhere.
+        let _ = self.threads.iter().try_for_each(|_| done.recv_timeout(TURN_TIME));
+    }
+}
+
+/// A worker, ready to run on its own thread.
+pub struct Worker {
+    duty: Duty,
+    lane: Lane,
+    layer: Layer,
+    watch: Watch,
+    /// The clocks parted and the link does not know yet.
+    resumed: bool,
+    port: Port,
+    orders: mpsc::Receiver<ToWorker>,
+    wake: OwnedFd,
+    epoll: OwnedFd,
+    /// How long it looks for more before it sleeps.
+    busy_poll: Duration,
+    /// Frames that were read from the device, and whether too many stand there.
+    queue: Fair,
+    crowd: Standing,
+    /// Whether too many datagrams stand in the socket.
+    standing: Standing,
+    arrival: Vec<u8>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Wake = 0,
+    Socket = 1,
+    Device = 2,
+}
+
+/// Makes the workers of a lane, one or two, that share a socket and a device.
+///
+/// # Errors
+/// Those of epoll_create1(2), epoll_ctl(2), eventfd(2) and dup(2).
+pub fn workers(
+    settings: &Settings,
+    data_path: DataPath,
+    socket: Socket,
+    device: Option<OwnedFd>,
+    channels: (Sender<FromWorker>, Sender<Notice>),
+) -> io::Result<(Vec<Worker>, Handle)> {
+    let duties: &[Duty] = if data_path.threads == 1 { &[Duty::Both] } else { &[Duty::Outward, Duty::Inward] };
+    let mut workers = Vec::new();
+    let mut threads = Vec::new();
+    for duty in duties {
+        let (sender, orders) = mpsc::channel();
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        threads.push((sender, wake.try_clone()?));
+        let port =
+            Port::new(socket.try_clone()?, settings.inner.layer(), data_path.offload, channels.clone());
+        let device = device.as_ref().map(OwnedFd::try_clone).transpose()?;
+        workers.push(Worker::new(*duty, settings, data_path, port, device, (orders, wake))?);
+    }
+    Ok((workers, Handle { threads }))
+}
+
+impl Worker {
+    fn new(
+        duty: Duty,
+        settings: &Settings,
+        data_path: DataPath,
+        port: Port,
+        device: Option<OwnedFd>,
+        (orders, wake): (mpsc::Receiver<ToWorker>, OwnedFd),
+    ) -> io::Result<Self> {
+        let mut worker = Self {
+            duty,
+            lane: Lane::new(settings.clone()),
+            layer: settings.inner.layer(),
+            watch: Watch::default(),
+            resumed: false,
+            port,
+            orders,
+            wake,
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            busy_poll: Duration::from_micros(data_path.busy_poll.into()),
+            queue: Fair::new(LONGEST),
+            crowd: Standing::default(),
+            standing: Standing::default(),
+            arrival: vec![0; LONGEST],
+        };
+        worker.watch(&worker.wake, Source::Wake)?;
+        if duty != Duty::Outward {
+            worker.port.join_arrivals();
+            worker.watch(&worker.port.socket, Source::Socket)?;
+        }
+        if let Some(device) = device {
+            worker.take_device(device)?;
+        }
+        Ok(worker)
+    }
+
+    /// Runs until told to quit or until the device is lost.
+    pub fn run(mut self) {
+        if let Err(error) = self.serve() {
+            let _ = self.port.engine.blocking_send(FromWorker::DeviceLost(error));
+        }
+    }
+
+    fn serve(&mut self) -> io::Result<()> {
+        let mut events = Vec::with_capacity(4);
+        let mut busy_until = None;
+        loop {
+            let timeout = match busy_until.is_some() || !self.queue.is_empty() {
+                true => Some(Timespec::default()),
+                false => self.lane.poll_timeout().map(until),
+            };
+            events.clear();
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let now = self.look_at_clocks();
+            if !events.is_empty() && !self.busy_poll.is_zero() {
+                busy_until = Some(now + self.busy_poll);
+            } else if busy_until.is_some_and(|until| until <= now) {
+                busy_until = None;
+            }
+            let mut readable = false;
+            for event in &events {
+                match event.data.u64() {
+                    n if n == Source::Wake as u64 => {
+                        if !self.take_orders(now)? {
+                            return Ok(());
+                        }
+                    }
+                    n if n == Source::Socket as u64 => {
+                        let flags = event.flags;
+                        if flags.contains(epoll::EventFlags::ERR) {
+                            self.take_complaints(now);
+                        }
+                        self.take_datagrams(now);
+                    }
+                    _ => readable = true,
+                }
+            }
+            if readable {
+                self.read_frames()?;
+            }
+            self.seal_frames(now);
+            if self.lane.poll_timeout().is_some_and(|at| at <= now) {
+                self.lane.handle_timeout(now, &mut self.port);
+                self.port.flush_frames();
+            }
+        }
+    }
+
+    /// Time passed, or a snapshot of this process was restored: that is noticed before anything is sealed.
+    fn look_at_clocks(&mut self) -> Instant {
+        let now = clock::now();
+        if self.watch.parted(now) {
+            self.command(now.instant, Command::WipeAll);
+            self.resumed = true;
+        }
+        if self.resumed {
+            // The link must know, if not now, then when its queue has room.
+            self.resumed = !self.port.notice(Notice::Resumed);
+        }
+        now.instant
+    }
+
+    fn watch(&self, fd: impl AsFd, source: Source) -> io::Result<()> {
+        let data = epoll::EventData::new_u64(source as u64);
+        Ok(epoll::add(&self.epoll, fd, data, epoll::EventFlags::IN)?)
+    }
+
+    fn take_device(&mut self, device: OwnedFd) -> io::Result<()> {
+        if self.duty != Duty::Inward {
+            self.watch(&device, Source::Device)?;
+        }
+        self.port.take_device(device);
+        Ok(())
+    }
+
+    /// Each half of the lane hears of it where it is in use.
+    fn command(&mut self, now: Instant, command: Command) {
+        match self.duty {
+            Duty::Both => self.lane.handle_command(now, command, &mut self.port),
+            Duty::Outward => self.lane.outward.handle_command(&command, &mut self.port),
+            Duty::Inward => self.lane.inward.handle_command(now, command, &mut self.port),
+        }
+    }
+
+    /// False: quit.
+    fn take_orders(&mut self, now: Instant) -> io::Result<bool> {
+        let _ = rustix::io::read(&self.wake, &mut [0; 8]);
+        while let Ok(order) = self.orders.try_recv() {
+            match order {
+                ToWorker::Lane(command) => self.command(now, command),
+                ToWorker::Device(device) => self.take_device(device)?,
+                ToWorker::Report => self.report(),
+                ToWorker::Settle(done) => {
+                    let _ = done.send(());
+                }
+                ToWorker::Quit => {
+                    self.report();
+                    return Ok(false);
+                }
+            }
+        }
+        self.port.flush_frames();
+        Ok(true)
+    }
+
+    fn report(&mut self) {
+        let report = self.lane.report();
+        let stats = report.stats.plus(&self.port.drops);
+        // A full channel means that the engine is behind; it asks again.
+        let _ = self.port.engine.try_send(FromWorker::Report(self.duty, Report { stats, ..report }));
+    }
+
+    fn take_datagrams(&mut self, now: Instant) {
+        let mut taken = 0;
+        let mut sheds = self.standing.sheds(now, self.port.socket.waiting());
+        for _ in 0..ARRIVALS {
+            match self.port.socket.receive(&mut self.arrival) {
+                Ok(received) => {
+                    taken += received.length;
+                    let Received { length, stride, from, .. } = received;
+                    let (mut bytes, mut ecn) = (&mut self.arrival[..length], received.ecn);
+                    // One of many of a flow: bulk.
+                    if sheds && length > stride {
+                        sheds = false;
+                        if traffic_class::is_capable(ecn) {
+                            ecn = traffic_class::CE;
+                        } else {
+                            bytes = &mut bytes[stride..];
+                            self.port.drops.drop(Drop::QueueFull);
+                        }
+                    }
+                    self.lane.inward.handle_datagrams(
+                        now,
+                        Arrived { bytes, stride, ecn, from },
+                        &mut self.port,
+                    );
+                }
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    self.port.drops.drop(Drop::Malformed);
+                }
+                // Nothing there, or an ICMP error of an earlier send: the next event tells.
+                Err(_) => break,
+            }
+            if taken >= TURN {
+                break;
+            }
+        }
+        self.port.flush_frames();
+    }
+
+    /// What ICMP says of datagrams sent before: of each kind at most one is told in [`COMPLAINTS`].
+    fn take_complaints(&mut self, now: Instant) {
+        for _ in 0..ARRIVALS {
+            match self.port.socket.receive_error() {
+                Ok((to, error)) => {
+                    let notice = match Errno::from_io_error(&error) {
+                        Some(Errno::MSGSIZE) => Notice::TooLong,
+                        _ => Notice::Refused { to },
+                    };
+                    self.port.complain(now, notice);
+                }
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Seals a turn's worth of the frames that wait. What is left has its turn after the other direction, and shares
+    /// datagrams with what came before.
+    fn seal_frames(&mut self, now: Instant) {
+        if self.queue.is_empty() {
+            return;
+        }
+        let mut sheds = self.crowd.sheds(now, self.queue.bytes());
+        let mut taken = 0;
+        while taken < TURN {
+            let Self { lane, port, layer, queue, .. } = self;
+            let Some(length) = queue.pop(|frame, more| {
+                take_frame(frame, *layer, more, &mut sheds, lane, port);
+                frame.len()
+            }) else {
+                break;
+            };
+            taken += length;
+        }
+        if self.queue.is_empty() {
+            self.lane.outward.flush(&mut self.port);
+        }
+    }
+
+    fn read_frames(&mut self) -> io::Result<()> {
+        let Some(device) = &self.port.device else { return Ok(()) };
+        while let Some(room) = self.queue.room() {
+            match rustix::io::read(device, &mut *room) {
+                Ok(length) => {
+                    let frame = room.get(virtio::HEADER..length).unwrap_or_default();
+                    let flow = flow::of(frame, self.layer);
+                    self.queue.push(length, flow);
+                }
+                Err(Errno::AGAIN | Errno::INTR) => break,
+                // The device is down for the moment; it says so again when it is up.
+                Err(Errno::IO) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What was read from the device: a frame, or several joined. If the queue `sheds`, one is marked, or given up: one of
+/// several, or of a flow that has `more` waiting.
+fn take_frame(read: &mut [u8], layer: Layer, more: bool, sheds: &mut bool, lane: &mut Lane, port: &mut Port) {
+    let Some((header, packet)) = read.split_first_chunk_mut() else { return };
+    let Some(virtio) = Virtio::parse(*header) else { return port.drops.drop(Drop::Malformed) };
+    let mut skips = false;
+    if *sheds && (more || virtio.kind != virtio::Kind::Single) {
+        *sheds = false;
+        skips = !traffic_class::is_capable(traffic_class::of(packet, layer));
+        if skips {
+            port.drops.drop(Drop::QueueFull);
+        } else {
+            traffic_class::mark(packet, layer, traffic_class::CE);
+        }
+    }
+    let emit = |head: &[u8], tail: &[u8]| {
+        if !std::mem::take(&mut skips) {
+            lane.outward.handle_frame(head, tail, port);
+        }
+    };
+    if gso::split(virtio, packet, layer, emit).is_err() {
+        port.drops.drop(Drop::Malformed);
+    }
+}
+
+fn until(at: Instant) -> Timespec {
+    let wait = at.saturating_duration_since(Instant::now());
+    Timespec::try_from(wait).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,128 @@
+use std::net::UdpSocket;
+use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
+
+use super::*;
+use crate::core::inner::Inner;
+use crate::core::lane::{Key, Under};
+use crate::core::sid::Sid;
+use crate::crypto::keys::LinkKeys;
+use crate::crypto::suite::Cipher;
+use crate::wire::datagram::Framing;
+
+/// Workers of a link.
+fn workers_of(threads: u8, device: Option<OwnedFd>) -> (Vec<Worker>, Handle) {
+    let settings = Settings {
+        keys: Arc::new(LinkKeys::new(&[42; 32])),
+        framing: Framing::Static,
+        cipher: Cipher::ChaCha20Poly1305,
+        direction: 0,
+        lane: 0,
+        max_frame: 1400,
+        bundle: false,
+        copy_dscp: false,
+        inner: Inner::bridged(),
+    };
+    let data_path = DataPath { offload: false, copy_dscp: false, threads, busy_poll: 0 };
+    let socket = Socket::from_fd(UdpSocket::bind("127.0.0.1:0").unwrap().into()).unwrap();
+    let channels = (tokio::sync::mpsc::channel(8).0, tokio::sync::mpsc::channel(8).0);
+    workers(&settings, data_path, socket, device, channels).unwrap()
+}
+
+#[test]
+fn what_was_ordered_is_done_once_the_workers_settled() {
+    for threads in [1, 2] {
+        let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+        peer.set_nonblocking(true).unwrap();
+        let (workers, handle) = workers_of(threads, None);
+        let key = Key::Sid(Sid::new(&LinkKeys::new(&[42; 32]), 7, [1; 4]));
+        let to = peer.local_addr().unwrap().into();
+        for command in [
+            Command::Prepare(Under::Next, key),
+            Command::Switch(Under::Next),
+            Command::Control { body: vec![1; 20], to, under: Under::Current },
+        ] {
+            handle.send(ToWorker::Lane(command));
+        }
+        let running: Vec<_> = workers
+            .into_iter()
+            .map(|worker| {
+                std::thread::spawn(move || {
+                    std::thread::sleep(Duration::from_millis(100));
+                    worker.run();
+                })
+            })
+            .collect();
+        handle.settle();
+        assert_eq!(peer.recv(&mut [0; 100]).unwrap(), 57, "it is there without a wait");
+        handle.send(ToWorker::Quit);
+        running.into_iter().for_each(|thread| thread.join().unwrap());
+        handle.settle();
+    }
+}
+
+/// What is read from a tap device for a datagram with this much payload.
+fn read_of(port: u8, payload: usize) -> Vec<u8> {
+    let mut packet = vec![0; 28];
+    (packet[0], packet[9], packet[23]) = (0x45, 17, port);
+    packet[2..4].copy_from_slice(&(28 + payload as u16).to_be_bytes());
+    [&[0; virtio::HEADER][..], &[2; 12], &[8, 0], &packet, &vec![7; payload]].concat()
+}
+
+#[test]
+fn a_small_frame_passes_those_of_another_flow_that_were_there_before() {
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let (kernel, device) = UnixDatagram::pair().unwrap();
+    device.set_nonblocking(true).unwrap();
+    for _ in 0..8 {
+        kernel.send(&read_of(1, 1000)).unwrap();
+    }
+    kernel.send(&read_of(2, 10)).unwrap();
+    let (workers, handle) = workers_of(1, Some(device.into()));
+    let key = Key::Sid(Sid::new(&LinkKeys::new(&[42; 32]), 7, [1; 4]));
+    for command in [
+        Command::Prepare(Under::Next, key),
+        Command::Switch(Under::Next),
+        Command::Endpoint(Some(peer.local_addr().unwrap().into())),
+        Command::Agreed(true),
+    ] {
+        handle.send(ToWorker::Lane(command));
+    }
+    let running: Vec<_> = workers.into_iter().map(|worker| std::thread::spawn(|| worker.run())).collect();
+    let lengths: Vec<usize> = (0..9).map(|_| peer.recv(&mut [0; 2000]).unwrap()).collect();
+    handle.send(ToWorker::Quit);
+    running.into_iter().for_each(|thread| thread.join().unwrap());
+    assert!(lengths[0] < 200 && lengths[1..].iter().all(|length| *length > 1000), "{lengths:?}");
+}
+
+#[test]
+fn a_queue_that_stands_costs_one_segment_or_a_mark() {
+    let (workers, _handle) = workers_of(1, None);
+    let Worker { mut lane, mut port, layer, .. } = workers.into_iter().next().unwrap();
+    let virtio = Virtio { checksum: Some((34, 16)), kind: virtio::Kind::TcpV4, headers: 54, segment: 100 };
+    let mut packet = vec![0; 40];
+    (packet[0], packet[9], packet[32]) = (0x45, 6, 0x50);
+    let mut read = [&virtio.emit()[..], &[2; 12], &[8, 0], &packet, &[7; 300]].concat();
+    let class = virtio::HEADER + 15;
+    let (mut passed, mut given_up) = (0, 0);
+    for (ecn, sheds, segments, lost) in [(0, false, 3, 0), (0, true, 2, 1), (2, true, 3, 0)] {
+        read[class] = ecn;
+        let mut sheds_now = sheds;
+        take_frame(&mut read.clone(), layer, false, &mut sheds_now, &mut lane, &mut port);
+        assert!(!sheds_now, "one is enough");
+        // Without a peer the lane counts what it gets.
+        (passed, given_up) = (passed + segments, given_up + lost);
+        assert_eq!(lane.stats().drops(Drop::NoPeer), passed);
+        assert_eq!(port.drops.drops(Drop::QueueFull), given_up);
+    }
+    let mut marked = read.clone();
+    take_frame(&mut marked, layer, false, &mut true, &mut lane, &mut port);
+    assert_eq!(marked[class], traffic_class::CE);
+    // Of single frames only one of a flow that has more waiting.
+    for more in [false, true] {
+        let mut sheds = true;
+        take_frame(&mut read_of(1, 1000), layer, more, &mut sheds, &mut lane, &mut port);
+        assert_eq!((sheds, port.drops.drops(Drop::QueueFull)), (!more, given_up + u64::from(more)));
+    }
+}

@@ -1,0 +1,4 @@
+//! One-shot child processes that meet the network without privileges.
+
+pub mod call;
+pub mod resolve;

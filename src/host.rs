@@ -1,0 +1,7 @@
+//! What was changed on this host and how it is undone, and which of its directories can be trusted.
+
+pub mod changes;
+pub mod directories;
+pub mod directory;
+pub mod ledger;
+pub mod trust;

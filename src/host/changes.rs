@@ -1,0 +1,191 @@
+//! What this process has changed on the host, and how it is taken back.
+
+use std::io;
+
+use crate::device::Device;
+use crate::host::directory::Directory;
+use crate::host::ledger::Ledger;
+use crate::route::netlink::Netlink;
+use crate::route::plan::{Interface, Step};
+use crate::say;
+
+/// The changes to this host. Dropping it takes everything back, in the reverse order; removing the device is
+/// the last.
+pub struct Changes {
+    /// The kernel's tables.
+    pub netlink: Netlink,
+    undo: Vec<Step>,
+    /// Refusals that outlast everything but an end in order.
+    blocks: Vec<Step>,
+    ledger: Ledger,
+    device: Option<Device>,
+}
+
+/// A place in the list of changes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Mark(usize);
+
+impl Changes {
+    /// Nothing changed yet: what a tund that was killed has left in the ledger of the runtime directory is taken back
+    /// first, where it still is as that one left it.
+    pub fn new(netlink: Netlink, runtime: Option<&Directory>) -> Self {
+        let mut ledger = Ledger::new(runtime);
+        let undo = ledger.left_over();
+        let (blocks, undo): (Vec<_>, Vec<_>) = undo.into_iter().partition(Step::opens);
+        // What is closed stays closed until this start has decided.
+        let blocks = blocks.iter().filter_map(Step::done).collect();
+        let mut changes = Self { netlink, undo: Vec::new(), blocks, ledger, device: None };
+        if !undo.is_empty() {
+            say!(1, "taking back what a killed tund left");
+        }
+        for step in undo.iter().rev() {
+            changes.undo_left_over(step);
+        }
+        changes.rewrite();
+        changes
+    }
+
+    /// An interface that came after may have the same index, or the same name, but not both.
+    fn undo_left_over(&mut self, step: &Step) {
+        let (index, name) = step.interface();
+        match self.netlink.link(name) {
+            Ok(Some(link)) if link.index == index => self.undo_step(step),
+            Ok(Some(_) | None) => {}
+            Err(error) => say!(1, "cannot undo: {step}: {error}"),
+        }
+    }
+
+    /// The device, once there is one.
+    pub fn device(&self) -> Option<&Device> {
+        self.device.as_ref()
+    }
+
+    /// The device's interface, once there is one.
+    pub fn interface(&self) -> Option<Interface> {
+        self.device.as_ref().map(|device| Interface { index: device.index, name: device.name.clone() })
+    }
+
+    /// Keeps the device until the end.
+    pub fn keep(&mut self, device: Device) {
+        self.device = Some(device);
+    }
+
+    /// The present place in the list of changes.
+    pub fn mark(&self) -> Mark {
+        Mark(self.undo.len())
+    }
+
+    /// The changes that hold now, oldest first, as they were made.
+    pub fn in_force(&self) -> Vec<Step> {
+        self.blocks.iter().cloned().chain(self.undo.iter().filter_map(Step::done)).collect()
+    }
+
+    /// Refuses these prefixes and no others. Dropping the changes does not take that back.
+    pub fn block(&mut self, wanted: &[Step]) -> Result<(), String> {
+        for step in wanted {
+            if !self.blocks.contains(step) {
+                // What was to be taken back in any case is not any more.
+                self.undo.retain(|undo| Some(undo) != step.undo().as_ref());
+                say!(3, "{step}");
+                step.undo().iter().for_each(|undo| self.ledger.record(undo));
+                self.netlink.apply(step).map_err(|error| error.to_string())?;
+                self.blocks.push(step.clone());
+            }
+        }
+        let (keep, gone): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.blocks).into_iter().partition(|step| wanted.contains(step));
+        self.blocks = keep;
+        for undo in gone.iter().filter_map(Step::undo) {
+            self.undo_step(&undo);
+        }
+        self.rewrite();
+        Ok(())
+    }
+
+    /// Those of the changes that the host does not show any more.
+    pub fn missing(&mut self) -> io::Result<Vec<Step>> {
+        let steps = self.in_force();
+        self.netlink.missing(&steps)
+    }
+
+    /// Makes a change again that is among those that hold.
+    pub fn mend(&mut self, step: &Step) -> Result<(), String> {
+        self.netlink.apply(step).map(drop).map_err(|error| error.to_string())
+    }
+
+    fn rewrite(&mut self) {
+        let blocks = self.blocks.iter().filter_map(Step::undo);
+        let steps: Vec<_> = blocks.chain(self.undo.iter().cloned()).collect();
+        self.ledger.rewrite(&steps);
+    }
+
+    /// Carries out the steps, each shown at verb 3, and remembers how to take back those that changed anything:
+    /// an address or a bridge port that was there before is not ours. The error names the command that failed;
+    /// the steps before it stay, to be taken back with everything else.
+    pub fn apply(&mut self, steps: &[Step]) -> Result<(), String> {
+        for step in steps {
+            say!(3, "{step}");
+            let undo = step.undo();
+            undo.iter().for_each(|undo| self.ledger.record(undo));
+            match self.netlink.apply(step) {
+                Ok(true) => self.undo.extend(undo),
+                other => {
+                    self.rewrite();
+                    other.map_err(|error| error.to_string())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes back those of `old` that are not in `new`, then carries out those of `new` that are not in `old`.
+    pub fn exchange(&mut self, old: &[Step], new: &[Step]) -> Result<(), String> {
+        let without = |these: &[Step], those: &[Step]| -> Vec<Step> {
+            these.iter().filter(|step| !those.contains(step)).cloned().collect()
+        };
+        self.take_back(&without(old, new));
+        self.apply(&without(new, old))
+    }
+
+    /// Takes these steps back, the last first, before the others. What fails is logged and the rest goes on.
+    pub fn take_back(&mut self, steps: &[Step]) {
+        let before = self.undo.len();
+        for undo in steps.iter().rev().filter_map(Step::undo) {
+            if let Some(index) = self.undo.iter().rposition(|step| *step == undo) {
+                self.undo.remove(index);
+                self.undo_step(&undo);
+            }
+        }
+        if self.undo.len() < before {
+            self.rewrite();
+        }
+    }
+
+    fn undo_step(&mut self, step: &Step) {
+        say!(3, "{step}");
+        if let Err(error) = self.netlink.apply(step) {
+            say!(1, "cannot undo: {error}");
+        }
+    }
+
+    /// Takes back every change since `mark`, the last first. What fails is logged and the rest goes on.
+    pub fn back_to(&mut self, mark: Mark) {
+        if self.undo.len() <= mark.0 {
+            return;
+        }
+        while self.undo.len() > mark.0 {
+            let Some(step) = self.undo.pop() else { break };
+            self.undo_step(&step);
+        }
+        self.rewrite();
+    }
+}
+
+impl Drop for Changes {
+    fn drop(&mut self) {
+        self.back_to(Mark::default());
+        if let Some(device) = self.device.take() {
+            say!(3, "removing {}", device.name);
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! A directory that was judged, and the files in it: all by its descriptor, and never through a link.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::host::trust::{Place, Refusal, Trusted, stat_in, walk};
+
+/// A directory whose files nobody can exchange who is not trusted.
+#[derive(Debug, Clone)]
+pub struct Directory {
+    fd: Arc<OwnedFd>,
+    parent: Arc<OwnedFd>,
+    path: PathBuf,
+}
+
+impl From<Place> for Directory {
+    fn from(place: Place) -> Self {
+        Self { fd: Arc::new(place.fd), parent: Arc::new(place.parent), path: place.path }
+    }
+}
+
+impl AsFd for Directory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Directory {
+    /// Opens the directory `name` below `base`, and makes what is not there, `name` with mode 0700, others with
+    /// 0755: they may be other links' too. It must be this user's or root's, nobody else's to write, and no link.
+    pub fn make(base: &Path, name: &str) -> Result<Self, Refusal> {
+        let base = walk(base, &Trusted::here(), Some(Mode::from_raw_mode(0o755)))?;
+        base.is_directory()?;
+        let place = base.down(OsStr::new(name), Some(Mode::RWXU))?;
+        place.is_own_directory()?;
+        Ok(place.into())
+    }
+
+    /// Opens the directory in which the file `path` is or will be; the second is the file's name.
+    pub fn of_file(path: &Path) -> Result<(Self, OsString), Refusal> {
+        let path = std::path::absolute(path).map_err(|error| Refusal::system(path, error))?;
+        let no_name = || Refusal::system(&path, io::ErrorKind::IsADirectory);
+        let name = path.file_name().ok_or_else(no_name)?.to_owned();
+        let place = walk(path.parent().unwrap_or(Path::new("/")), &Trusted::here(), None)?;
+        place.is_directory()?;
+        Ok((place.into(), name))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What a file holds, its first `limit` bytes at most.
+    pub fn read(&self, name: impl AsRef<OsStr>, limit: u64) -> io::Result<Vec<u8>> {
+        // A named pipe must not hold anything up.
+        let file = self.open(name, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
+        let mut bytes = Vec::new();
+        file.take(limit).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Opens a file that is no link.
+    pub fn open(&self, name: impl AsRef<OsStr>, flags: OFlags, mode: Mode) -> io::Result<File> {
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;
+        Ok(rustix::fs::openat(self, name.as_ref(), flags, mode)?.into())
+    }
+
+    /// A new file for its owner only, in place of what is there.
+    pub fn create(&self, name: impl AsRef<OsStr>) -> io::Result<File> {
+        self.remove(&name)?;
+        self.open(name, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, Mode::RUSR | Mode::WUSR)
+    }
+
+    /// Removes a file or a link; that there is none is well.
+    pub fn remove(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
+        match rustix::fs::unlinkat(self, name.as_ref(), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Gives a file another name, in place of what has it.
+    pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        Ok(rustix::fs::renameat(self, from, self, to)?)
+    }
+
+    /// Makes a file hold `bytes`, on disk when this returns: a crash leaves either the old or the new.
+    pub fn store(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let next = format!("{name}.new");
+        let mut file = self.create(&next)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        self.rename(&next, name)?;
+        self.open(".", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?.sync_all()
+    }
+
+    /// Makes an empty directory in this one, with mode 0555.
+    pub fn make_empty(&self, name: &str) -> io::Result<PathBuf> {
+        let mode = Mode::from_raw_mode(0o555);
+        match rustix::fs::mkdirat(self, name, mode) {
+            Ok(()) => {}
+            Err(Errno::EXIST) if self.kind(name).is_some_and(FileType::is_dir) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(self.path.join(name))
+    }
+
+    /// Removes a directory in this one if it is empty.
+    pub fn remove_empty(&self, name: &str) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(self, name, AtFlags::REMOVEDIR)?)
+    }
+
+    /// Removes this directory if it is empty.
+    pub fn remove_itself(&self) -> io::Result<()> {
+        let name = self.path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(rustix::fs::unlinkat(&self.parent, name, AtFlags::REMOVEDIR)?)
+    }
+
+    /// What kind of file has this name, if any; a link is not followed.
+    pub fn kind(&self, name: impl AsRef<OsStr>) -> Option<FileType> {
+        Some(FileType::from_raw_mode(stat_in(self, name.as_ref()).ok()?.st_mode))
+    }
+
+    /// Number of the file of this name; a link is not followed.
+    pub fn inode(&self, name: &str) -> io::Result<u64> {
+        Ok(stat_in(self, OsStr::new(name))?.st_ino)
+    }
+}

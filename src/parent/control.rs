@@ -1,0 +1,338 @@
+//! What the parent tells and does for those who ask over the control socket.
+#![allow(clippy::disallowed_methods, reason = "answers have deadlines, and status carries times of day")]
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::config::{KeyMode, Reporting};
+use crate::control::api::{self, Counters, Method, State, Status};
+use crate::control::metrics;
+use crate::control::scrape::Scrape;
+use crate::control::server::SOCKET;
+use crate::control::server::{ClientId, Pointer, Server};
+use crate::core::settings::LinkState;
+use crate::core::settings::MAX_TEXT;
+use crate::core::settings::Traffic;
+use crate::host::directory::Directory;
+use crate::packet::layer::Mode;
+use crate::parent::keylog::KeyLog;
+use crate::parent::{Parent, Stage};
+use crate::privsep::message::ToEngine;
+use crate::report::text::printable;
+use crate::route::plan::Step;
+use crate::say;
+use crate::sys::clock::unix_time;
+
+/// The engine has this long to tell how the link is; then the answer is what the parent knows.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Those who ask, and what has been said since the start.
+pub(super) struct Control {
+    /// Without it the link runs as well.
+    server: Option<Server>,
+    /// Leads from the usual place to a socket elsewhere.
+    _pointer: Option<Pointer>,
+    /// Serves the metrics, if that is wanted.
+    scrape: Option<Scrape>,
+    /// Requests that wait for the engine.
+    asked: Vec<(ClientId, Method)>,
+    /// Somebody waits for the metrics.
+    scraped: bool,
+    /// SIGUSR2 asked as well.
+    log_wanted: bool,
+    /// Since when the engine is asked, if it is.
+    deadline: Option<Instant>,
+    state: Option<LinkState>,
+    /// Why the link is down.
+    pub(super) reason: Option<String>,
+    /// The last script that failed while the link ran, unless one has run well since.
+    pub(super) failed_script: Option<String>,
+    /// When the link last came up or went down, or tund started.
+    pub(super) since: u64,
+    started: u64,
+    pub(super) loaded: u64,
+    pub(super) reload_ok: bool,
+    /// The configuration is to be read again.
+    pub(super) reload_wanted: bool,
+    /// Who waits for that.
+    pub(super) reload_asked: Vec<ClientId>,
+}
+
+impl Control {
+    /// Listens where the configuration says, or else in the runtime directory, if there is one.
+    pub(super) fn new(runtime: Option<&Directory>, places: &Reporting) -> Self {
+        let now = unix_time();
+        let usual = runtime.map(|directory| directory.path().join(SOCKET));
+        let place = places.socket.as_ref().or(usual.as_ref());
+        let complain = |path: &Path, error: &io::Error| {
+            say!(1, "cannot listen at {}: {error}; `tund status` will not see this link", path.display());
+        };
+        let server =
+            place.and_then(|path| Server::bind(path).inspect_err(|error| complain(path, error)).ok());
+        // `tund status` looks in the usual place.
+        let elsewhere = place.filter(|_| server.is_some());
+        let pointer = runtime.zip(elsewhere).filter(|(_, place)| usual.as_ref() != Some(*place));
+        let pointer = pointer.and_then(|(directory, place)| {
+            let path = directory.path().join(SOCKET);
+            Pointer::new(directory, SOCKET, place).inspect_err(|error| complain(&path, error)).ok()
+        });
+        let serve = |address: SocketAddr| {
+            let complain = |error: &io::Error| {
+                say!(1, "cannot serve metrics at {address}: {error}; the link runs without them");
+            };
+            Scrape::bind(address).inspect_err(complain).ok()
+        };
+        Self {
+            server,
+            _pointer: pointer,
+            scrape: places.metrics.and_then(serve),
+            asked: Vec::new(),
+            scraped: false,
+            log_wanted: false,
+            deadline: None,
+            state: None,
+            reason: None,
+            failed_script: None,
+            since: now,
+            started: now,
+            loaded: now,
+            reload_ok: true,
+            reload_wanted: false,
+            reload_asked: Vec::new(),
+        }
+    }
+
+    /// What to wait for.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let scrape = self.scrape.iter().flat_map(Scrape::descriptors);
+        self.server.iter().flat_map(Server::descriptors).chain(scrape)
+    }
+
+    /// When the engine has had its time, or a connection.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.deadline.into_iter().chain(self.scrape.as_ref().and_then(Scrape::poll_timeout)).min()
+    }
+}
+
+impl Parent {
+    /// Takes requests, and answers those for which the engine has had its time.
+    pub(super) fn serve_control(&mut self) {
+        let calls = self.control.server.as_mut().map(Server::take).unwrap_or_default();
+        for (client, method) in calls {
+            match method {
+                Method::Status | Method::Stats => {
+                    self.control.asked.push((client, method));
+                    self.ask_engine();
+                }
+                Method::Reload => {
+                    self.control.reload_asked.push(client);
+                    self.control.reload_wanted = true;
+                }
+                Method::Rekey => self.order(client, &ToEngine::Rekey),
+                Method::Reconnect => self.order(client, &ToEngine::Reconnect),
+                Method::Down => {
+                    self.reply(client, &api::reply(&json!({})));
+                    self.asked_to_end("asked over the control socket", "sigterm");
+                }
+            }
+        }
+        let now = Instant::now();
+        if self.control.scrape.as_mut().is_some_and(|scrape| scrape.take(now)) {
+            self.control.scraped = true;
+            self.ask_engine();
+        }
+        if self.control.deadline.is_some_and(|deadline| deadline <= now) {
+            self.answer_asked();
+        }
+    }
+
+    /// Has the totals logged.
+    pub(super) fn log_statistics(&mut self) {
+        self.control.log_wanted = true;
+        self.ask_engine();
+    }
+
+    pub(super) fn ask_engine(&mut self) {
+        if self.control.deadline.is_some() {
+            return;
+        }
+        if self.engine.is_some() {
+            self.control.deadline = Some(Instant::now() + PATIENCE);
+            self.answer(&ToEngine::Report);
+        } else {
+            self.answer_asked();
+        }
+    }
+
+    /// What the engine says unasked is nothing that anybody waits for.
+    pub(super) fn take_state(&mut self, mut state: LinkState) {
+        if self.control.deadline.is_none() {
+            return;
+        }
+        for text in [&mut state.problem, &mut state.peer].into_iter().flatten() {
+            *text = printable(text, MAX_TEXT);
+        }
+        self.status.traffic =
+            Traffic { bytes_sent: state.stats.bytes_out, bytes_received: state.stats.bytes_in };
+        if std::mem::take(&mut self.control.log_wanted) {
+            say!(1, "{}", state.stats);
+        }
+        self.tell_alive(&state);
+        self.control.state = Some(state);
+        self.answer_asked();
+    }
+
+    fn answer_asked(&mut self) {
+        self.control.deadline = None;
+        let scraped = std::mem::take(&mut self.control.scraped);
+        if self.control.asked.is_empty() && !scraped {
+            return;
+        }
+        let status = self.describe();
+        if let (true, Some(scrape)) = (scraped, &mut self.control.scrape) {
+            scrape.answer(&metrics::openmetrics(std::slice::from_ref(&status)));
+        }
+        for (client, method) in std::mem::take(&mut self.control.asked) {
+            let answer = match method {
+                Method::Stats => {
+                    api::reply(&json!({ "text": metrics::openmetrics(std::slice::from_ref(&status)) }))
+                }
+                Method::Status | Method::Reload | Method::Rekey | Method::Reconnect | Method::Down => {
+                    api::status_reply(&status)
+                }
+            };
+            self.reply(client, &answer);
+        }
+    }
+
+    fn order(&mut self, client: ClientId, message: &ToEngine) {
+        let answer = if self.engine.is_some() {
+            self.answer(message);
+            api::reply(&json!({}))
+        } else {
+            api::refusal("the link is still starting; try again")
+        };
+        self.reply(client, &answer);
+    }
+
+    pub(super) fn reply(&mut self, client: ClientId, answer: &[u8]) {
+        if let Some(server) = &mut self.control.server {
+            server.answer(client, answer);
+        }
+    }
+
+    fn describe(&self) -> Status {
+        let config = &self.link.config;
+        let state = self.control.state.as_ref();
+        let keys_age = state.and_then(|state| state.keys_age);
+        let endpoint = self.status.endpoint.map(|address| {
+            std::net::SocketAddr::new(address.ip().to_canonical(), address.port()).to_string()
+        });
+        Status {
+            name: printable(&config.name, MAX_TEXT),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            file: self.link.file.display().to_string(),
+            state: self.life(),
+            since: self.control.since,
+            started: self.control.started,
+            problem: self.problem(state),
+            mode: match config.device.mode {
+                Mode::Tun => "tun",
+                Mode::Tap => "tap",
+            }
+            .to_owned(),
+            device: self.changes.device().map(|device| device.name.clone()),
+            addresses: config.device.addresses.iter().map(ToString::to_string).collect(),
+            mtu: config.device.mtu,
+            endpoint,
+            peer: state.and_then(|state| state.peer.clone()),
+            keys: match config.key.mode {
+                KeyMode::Handshake => "handshake",
+                KeyMode::Static => "static",
+            }
+            .to_owned(),
+            keys_since: keys_age.map(|age| unix_time().saturating_sub(age.as_secs())),
+            rtt: state.and_then(|state| state.rtt).map(|rtt| rtt.as_secs_f64()),
+            budget: state.and_then(|state| state.budget),
+            protections: self.status.protections.clone(),
+            changes: self.changes.in_force().iter().map(Step::to_string).collect(),
+            key_log: self.link.key_log.as_ref().map(KeyLog::name),
+            loaded: self.control.loaded,
+            reload_ok: self.control.reload_ok,
+            counters: state.map(|state| Counters::from(&state.stats)),
+        }
+    }
+
+    /// What is wrong or being waited for, the most telling first.
+    pub(super) fn problem(&self, state: Option<&LinkState>) -> Option<String> {
+        let script = || self.control.failed_script.clone();
+        if self.status.up {
+            return script();
+        }
+        let no_address = || self.resolver.trouble().filter(|_| self.status.endpoint.is_none());
+        let known = state.and_then(|state| state.problem.clone());
+        let known = known.or_else(|| no_address().map(str::to_owned));
+        let known = known.or_else(|| self.control.reason.clone()).or_else(script);
+        known.or_else(|| match (self.life(), self.status.endpoint) {
+            (State::Waiting, Some(endpoint)) => Some(format!("calling {endpoint}: no answer yet")),
+            (State::Waiting, None) if self.link.config.remotes.is_empty() => {
+                Some("waiting for the peer to call".to_owned())
+            }
+            (State::Waiting, None) => Some("looking up the peer's address".to_owned()),
+            (State::Starting | State::Up | State::Stopping, _) => None,
+        })
+    }
+
+    fn life(&self) -> State {
+        if self.is_ending() {
+            State::Stopping
+        } else if self.status.up {
+            State::Up
+        } else if self.engine.is_none()
+            || (self.changes.device().is_some() && self.status.stage < Stage::Routed)
+        {
+            State::Starting
+        } else {
+            State::Waiting
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::FileTypeExt;
+
+    use super::*;
+    use crate::testing::Scratch;
+
+    #[test]
+    fn the_usual_place_leads_to_a_socket_elsewhere_and_may_be_named_itself() {
+        let scratch = Scratch::new();
+        let usual = scratch.path().join(SOCKET);
+        for (name, is_link) in [("elsewhere.sock", true), (SOCKET, false)] {
+            let socket = scratch.path().join(name);
+            let places = Reporting { socket: Some(socket.clone()), metrics: None };
+            let control = Control::new(Some(&scratch.directory()), &places);
+            assert!(control.server.is_some());
+            assert_eq!(usual.is_symlink(), is_link, "{name}");
+            assert!(fs::metadata(&usual).unwrap().file_type().is_socket(), "{name}");
+            drop(control);
+            assert!(!usual.exists() && !usual.is_symlink() && !socket.exists(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_socket_that_cannot_be_leaves_nothing_that_leads_to_it() {
+        let scratch = Scratch::new();
+        let places = Reporting { socket: Some("/absent/control.sock".into()), metrics: None };
+        let control = Control::new(Some(&scratch.directory()), &places);
+        assert!(control.server.is_none() && !scratch.path().join(SOCKET).is_symlink());
+    }
+}

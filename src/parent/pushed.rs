@@ -1,0 +1,150 @@
+//! The routes that the peer offers, as they stand on this host.
+
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use ipnet::IpNet;
+
+use crate::parent::Parent;
+use crate::privsep::message::ToEngine;
+use crate::route::accept::{self, Around, Verdict};
+use crate::route::full;
+use crate::route::plan::{self, Host, Interface, KernelRoute, Step};
+use crate::say;
+
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Resolvers are looked for in so much of it, in bytes.
+const RESOLV_CONF_MAX: u64 = 64 * 1024;
+
+/// What the peer offers and what became of it.
+#[derive(Default)]
+pub(super) struct Pushed {
+    pub(super) offered: Vec<IpNet>,
+    /// Routes that are set.
+    installed: Vec<Step>,
+    /// What the engine was told of them.
+    told: Vec<IpNet>,
+    /// Refused routes that have been said.
+    said: Vec<IpNet>,
+}
+
+impl Parent {
+    /// Takes a new offer in place of the one before; without a device it waits for that.
+    pub(super) fn take_pushed(&mut self, offered: Vec<IpNet>) {
+        self.status.pushed.said.retain(|said| offered.contains(said));
+        self.status.pushed.offered = offered;
+        self.renew_pushed();
+    }
+
+    /// Sets the routes of the offer as the host is now, and removes those that are not in it any more.
+    pub(super) fn renew_pushed(&mut self) {
+        let Some(device) = self.changes.interface() else { return };
+        if self.status.pushed.offered.is_empty() && self.status.pushed.installed.is_empty() {
+            return;
+        }
+        let host = match self.changes.netlink.routes() {
+            Ok(routes) => Host { routes, ..Host::default() },
+            Err(error) => return say!(1, "{error}: the peer's routes are left as they are"),
+        };
+        let verdict = self.judge(&device, &host);
+        for (net, refusal) in &verdict.refused {
+            if !self.status.pushed.said.contains(net) {
+                say!(1, "the peer's route {net} is refused: {refusal}");
+                self.status.pushed.said.push(*net);
+            }
+        }
+        let wanted = self.pushed_steps(&device, &host, &verdict);
+        let installed = std::mem::take(&mut self.status.pushed.installed);
+        let (stay, go): (Vec<_>, Vec<_>) = installed.into_iter().partition(|step| wanted.contains(step));
+        self.changes.take_back(&go);
+        let set = wanted.into_iter().filter(|step| stay.contains(step) || self.set_pushed(step)).collect();
+        self.status.pushed.installed = set;
+        self.tell_taken();
+    }
+
+    /// The engine takes packets from the peer whose sources are routed to it: it has no judgement of its own.
+    fn tell_taken(&mut self) {
+        let pushed = &mut self.status.pushed;
+        let routes: Vec<_> = pushed.installed.iter().filter_map(Step::route).map(|route| route.to).collect();
+        if pushed.told != routes {
+            pushed.told.clone_from(&routes);
+            self.answer(&ToEngine::Taken { routes });
+        }
+    }
+
+    fn set_pushed(&mut self, step: &Step) -> bool {
+        match self.changes.apply(std::slice::from_ref(step)) {
+            Ok(()) => say!(1, "by the peer's offer: {step}"),
+            Err(error) => {
+                say!(1, "{error}: this route of the peer's is left out");
+                return false;
+            }
+        }
+        true
+    }
+
+    fn judge(&self, device: &Interface, host: &Host) -> Verdict {
+        let text = beginning_of(Path::new(RESOLV_CONF), RESOLV_CONF_MAX).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let resolvers = accept::resolvers(&text);
+        // Marked datagrams go where the routes of the full tunnel's table do not lead.
+        let told_by_mark = self.link.config.full_tunnel.is_some();
+        let outer = self.known_addresses().into_iter().filter(|_| !told_by_mark);
+        let outer: Vec<IpAddr> = outer.map(|address| address.ip().to_canonical()).collect();
+        // What was set for an offer must not speak against it.
+        let is_own = |route: &KernelRoute| {
+            let installed = self.status.pushed.installed.iter();
+            installed.filter_map(Step::route).any(|own| {
+                (own.to, own.interface, own.protocol) == (route.to, route.interface, route.protocol)
+            })
+        };
+        let routes: Vec<_> = host.routes.iter().filter(|route| !is_own(route)).cloned().collect();
+        let around = Around { routes: &routes, device: device.index, resolvers: &resolvers, outer: &outer };
+        accept::judge(&self.status.pushed.offered, &self.link.config, around)
+    }
+
+    fn pushed_steps(&self, device: &Interface, host: &Host, verdict: &Verdict) -> Vec<Step> {
+        let config = &self.link.config;
+        let table = full::pushed_table(config);
+        let mut steps = Vec::new();
+        for net in &verdict.taken {
+            match plan::through_peer(config, device, host, *net) {
+                Ok(route) => steps.push(Step::AddRoute(KernelRoute { table, ..route })),
+                Err(error) => {
+                    say!(1, "the peer's routes are refused: {error}");
+                    return Vec::new();
+                }
+            }
+        }
+        steps
+    }
+}
+
+/// At most so many bytes of a file, which a service of another user may have put there: what is none does not hold this
+/// process up. Errors are those of open(2) and read(2).
+fn beginning_of(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let mut text = Vec::new();
+    file.take(limit).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Scratch;
+
+    #[test]
+    fn a_pipe_in_place_of_a_file_holds_nothing_up_and_of_a_long_file_the_beginning_counts() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("resolv.conf");
+        std::fs::write(&path, "nameserver 10.0.0.1\n").unwrap();
+        assert_eq!(beginning_of(&path, 10).unwrap(), b"nameserver");
+        std::fs::remove_file(&path).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        assert_eq!(beginning_of(&path, 10).unwrap(), b"");
+    }
+}

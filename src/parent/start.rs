@@ -1,0 +1,352 @@
+//! From the command line to a running link.
+
+use std::io;
+use std::net::Ipv6Addr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use crate::host::changes::Changes;
+use crate::host::directories::{self, Lock, RUNTIME};
+use crate::parent::identity;
+use crate::parent::keylog::KeyLog;
+use crate::parent::signals::{Signal, Signals};
+use crate::preflight::{self, Loaded};
+use crate::privsep::background::{self, PidFile};
+use crate::report::exit::{BUG, CONFIG, FAILED, Fatal, PRIVILEGE, UNAVAILABLE, USAGE};
+use crate::report::output::{self, Output};
+use crate::sys::memory;
+use ipnet::{IpNet, Ipv6Net};
+
+use crate::config::{Config, Diagnostic, LogTo, Severity, Sources};
+use crate::core::settings::LinkSettings;
+use crate::crypto::keys::{Pair, fingerprint, link_secret};
+use crate::crypto::stack::cleanly;
+use crate::packet::layer::Mode;
+use crate::parent::{Launch, Link, Parent};
+use crate::privsep::message::{Confinement, Keys, Start, StaticPair};
+use crate::route::netlink::Netlink;
+use crate::say;
+use crate::transport::inherited::{self, Inherited, Opener};
+use crate::transport::udp::{self, Bound};
+
+/// How long a taken port may take to become free.
+const PORT_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a start that a datagram caused lasts at least when it fails: the datagram is still there, and the
+/// superserver starts the next one at once.
+const RESTRAINT: Duration = Duration::from_secs(20);
+
+/// The command line of a link.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The configuration file.
+    pub config: PathBuf,
+    /// Where relative paths start.
+    pub cd: Option<PathBuf>,
+    /// Port or service name for `listen` and for every remote that names none.
+    pub port: Option<String>,
+    /// Log level, instead of the file's.
+    pub verb: Option<u8>,
+    /// Take key files that others may read.
+    pub allow_open_keys: bool,
+    /// Descriptor 0 is the socket.
+    pub inetd: bool,
+    /// Where the keys in use are written, for a decoder; relative to `cd`.
+    pub key_log: Option<PathBuf>,
+}
+
+/// Runs the link until something ends it. A link that inetd or systemd started by a datagram has their socket, and
+/// no device before its peer has shown that it has the key.
+pub fn run(options: &Options) -> ExitCode {
+    if let Some(code) = leave_to_background(options) {
+        return code;
+    }
+    // First of all: nothing may be printed into a socket, and no other descriptor be open.
+    let inherited = inherit(options.inetd);
+    let output = Output::new(if options.inetd { LogTo::Syslog } else { LogTo::Stderr }, &name(options));
+    let pressing = matches!(&inherited, Ok(Some(inherited)) if inherited.pressing);
+    let run = inherited.and_then(|inherited| prepare(options, inherited, &output));
+    let code = match run {
+        // Lock and pid file last as long as the link.
+        Ok((parent, launch, _files)) => parent.run(launch),
+        Err(fatal) => {
+            if !fatal.message.is_empty() {
+                output.fatal(&fatal.message);
+            }
+            fatal.code
+        }
+    };
+    if pressing && code != 0 {
+        restrain();
+    }
+    ExitCode::from(code)
+}
+
+/// What `run.daemon` asks for, unless it has been done.
+fn leave_to_background(options: &Options) -> Option<ExitCode> {
+    if options.inetd || background::is_on() {
+        return None;
+    }
+    let (_, config, _) = read(options);
+    let wanted = config.is_some_and(|config| config.run.daemon);
+    wanted.then(|| {
+        background::launch().unwrap_or_else(|fatal| {
+            Output::Stderr.fatal(&fatal.message);
+            ExitCode::from(fatal.code)
+        })
+    })
+}
+
+fn inherit(inetd: bool) -> Result<Option<Inherited>, Fatal> {
+    let from_inetd = inetd.then(inherited::from_inetd).transpose();
+    let from_systemd = inherited::from_systemd();
+    let fatal = |message: String| Fatal::new(UNAVAILABLE, message);
+    match (from_inetd.map_err(fatal)?, from_systemd.map_err(fatal)?) {
+        (Some(_), Some(_)) => {
+            Err(Fatal::new(USAGE, "--inetd and LISTEN_FDS are two sockets, and a link has one: drop --inetd"))
+        }
+        (one, other) => Ok(one.or(other)),
+    }
+}
+
+/// Waits, unless told to end.
+fn restrain() {
+    let deadline = Instant::now() + RESTRAINT;
+    let Ok(mut signals) = Signals::watch() else { return };
+    while !signals.take().iter().any(|signal| matches!(signal, Signal::Terminate | Signal::Interrupt)) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        signals.wait(left);
+    }
+}
+
+fn name(options: &Options) -> String {
+    options.config.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// What goes with the link, in this order.
+struct Files {
+    _pid: Option<PidFile>,
+    _lock: Option<Lock>,
+}
+
+fn prepare(
+    options: &Options,
+    inherited: Option<Inherited>,
+    output: &Output,
+) -> Result<(Parent, Launch, Files), Fatal> {
+    let locked = memory::lock(true);
+    let (loaded, config) = load(options, output)?;
+    log_to(&config, inherited.as_ref()).log_from(config.run.verb);
+    if let Err(reason) = locked {
+        say!(1, "note: keys may get into swap space: {reason}");
+    }
+    identity::check_rights(&config)?;
+    let signals =
+        Signals::watch().map_err(|error| Fatal::new(FAILED, format!("cannot watch signals: {error}")))?;
+    let netlink = Netlink::open()
+        .map_err(|error| Fatal::new(FAILED, format!("cannot open a netlink socket: {error}")))?;
+    let identity = identity::choose(&config.run)?;
+    let runtime = directories::make(RUNTIME, config.run.runtime_dir.as_deref(), &config.name)?;
+    let locked = runtime.map(|directory| directories::lock(&directory, &config.name)).transpose()?;
+    let (runtime, lock) = locked.unzip();
+    let pid_file = config.run.pid_file.as_deref().map(PidFile::write).transpose()?;
+    let confinement = identity::confine(&config.run, identity, runtime.as_ref())?;
+    let mut changes = Changes::new(netlink, runtime.as_ref());
+    for warning in preflight::check_host(&config, &loaded.text, None, &mut changes.netlink) {
+        say!(1, "warning: {}", one_line(&warning));
+    }
+    let keys = secrets(&config, options.allow_open_keys)?;
+    let key_log = key_log(options)?;
+    let activated = inherited.is_some();
+    let bound = socket(&config, &loaded.text, inherited)?;
+    say!(1, "tund {}: {}, UDP port {}", env!("CARGO_PKG_VERSION"), config.name, bound.port);
+    let link = LinkSettings { activated, ..settings(&config) };
+    let fingerprint = cleanly(|| fingerprint(&keys.secret));
+    let mut start = engine_start(&config, keys, link, &confinement);
+    start.key_log = key_log.is_some();
+    let launch = Launch { start: Box::new(start), socket: bound.fd, device_later: activated };
+    let directory = directory(options, &loaded);
+    let options = Options { config: loaded.path.clone(), cd: Some(directory.clone()), ..options.clone() };
+    let file = loaded.path;
+    let link =
+        Link { directory, file, options, config, confinement, runtime, fingerprint, activated, key_log };
+    Ok((Parent::new(link, changes, signals), launch, Files { _pid: pid_file, _lock: lock }))
+}
+
+/// What the file says; else syslog where there is no standard error.
+fn log_to(config: &Config, inherited: Option<&Inherited>) -> Output {
+    let inetd = inherited.is_some_and(|inherited| inherited.opener == Opener::Inetd);
+    let to = match config.run.log {
+        // It is /dev/null, or will be.
+        Some(LogTo::Stderr) | None if inetd || background::is_on() => LogTo::Syslog,
+        Some(to) => to,
+        None => LogTo::Stderr,
+    };
+    Output::new(to, &config.name)
+}
+
+/// Shows every finding; an error among them ends the start.
+fn load(options: &Options, output: &Output) -> Result<(Loaded, Config), Fatal> {
+    let (loaded, config, findings) = read(options);
+    for finding in &findings {
+        output.finding(&loaded.file, &loaded.text, finding);
+    }
+    config.map(|config| (loaded, config)).ok_or_else(|| Fatal::new(CONFIG, ""))
+}
+
+/// What a running link's file says now, or every finding in one line each.
+pub(crate) fn read_again(options: &Options) -> Result<(Loaded, Config), Vec<String>> {
+    let (loaded, config, findings) = read(options);
+    let lines = findings.iter().map(|finding| output::finding_line(&loaded.file, &loaded.text, finding));
+    let lines = lines.collect();
+    config.map(|config| (loaded, config)).ok_or(lines)
+}
+
+/// The file, its configuration unless something is wrong, and the findings that matter beyond `tund check`.
+fn read(options: &Options) -> (Loaded, Option<Config>, Vec<Diagnostic>) {
+    let mut loaded =
+        preflight::load(&options.config, options.cd.as_deref(), options.port.as_deref(), options.verb);
+    let config = loaded.parsed.config.take();
+    let mut findings = std::mem::take(&mut loaded.parsed.diagnostics);
+    if let Some(draft) = &loaded.parsed.draft {
+        findings.extend(preflight::check_files(draft, &loaded.text, options.allow_open_keys));
+    }
+    findings.retain(|finding| finding.severity > Severity::Note);
+    let config = config.filter(|_| !findings.iter().any(Diagnostic::is_error));
+    (loaded, config, findings)
+}
+
+/// Scripts run where relative paths start.
+fn directory(options: &Options, loaded: &Loaded) -> PathBuf {
+    let given = options.cd.as_ref().and_then(|cd| std::path::absolute(cd).ok());
+    given.or_else(|| loaded.path.parent().map(PathBuf::from)).unwrap_or_else(|| PathBuf::from("/"))
+}
+
+/// All that an engine gets beside its descriptors.
+pub(crate) fn engine_start(
+    config: &Config,
+    keys: Box<Keys>,
+    link: LinkSettings,
+    confinement: &Confinement,
+) -> Start {
+    let data_path = config.tuning.data_path;
+    Start { keys, link, data_path, confinement: confinement.clone(), key_log: false }
+}
+
+/// Reads the keys that the configuration names. Nothing of them is left anywhere but in the box.
+pub(crate) fn secrets(config: &Config, allow_open_keys: bool) -> Result<Box<Keys>, Fatal> {
+    cleanly(|| read_secrets(config, allow_open_keys))
+}
+
+fn read_secrets(config: &Config, allow_open_keys: bool) -> Result<Box<Keys>, Fatal> {
+    let keys = preflight::read_keys(config, allow_open_keys).map_err(|errors| {
+        let lines: Vec<_> = errors.iter().map(one_line).collect();
+        Fatal::new(CONFIG, lines.join("; "))
+    })?;
+    let pair = match (&config.key.pair, &keys.private) {
+        (Some(pair), Some(private)) => Some(Pair { private, peer_public: &pair.peer_public }),
+        (Some(_), None) => return Err(Fatal::new(BUG, "the private key was not read")),
+        (None, _) => None,
+    };
+    let statics = pair.map(|pair| StaticPair { private: *pair.private, peer_public: *pair.peer_public });
+    let secret = link_secret(keys.shared.as_ref(), pair).map_err(|error| Fatal::new(CONFIG, error))?;
+    Ok(Box::new(Keys { secret: *secret, statics }))
+}
+
+/// The key log that the command line asks for.
+fn key_log(options: &Options) -> Result<Option<KeyLog>, Fatal> {
+    let cd = options.cd.as_deref().unwrap_or(Path::new(""));
+    options.key_log.as_ref().map(|path| KeyLog::open(&cd.join(path))).transpose()
+}
+
+/// The socket that was inherited, or else a new one.
+fn socket(config: &Config, text: &str, inherited: Option<Inherited>) -> Result<Bound, Fatal> {
+    let bound = match inherited {
+        Some(inherited) => adopt(config, inherited)?,
+        None => bind(config, text)?,
+    };
+    for note in &bound.notes {
+        say!(1, "{note}");
+    }
+    Ok(bound)
+}
+
+fn adopt(config: &Config, inherited: Inherited) -> Result<Bound, Fatal> {
+    let code = |error: &io::Error| match error.kind() {
+        io::ErrorKind::PermissionDenied => PRIVILEGE,
+        _ => UNAVAILABLE,
+    };
+    let bound = udp::adopt(inherited.fd, config).map_err(|error| Fatal::new(code(&error), error))?;
+    if config.listen.address.is_some() || config.listen.explicit && config.listen.port != bound.port {
+        say!(1, "listen is ignored: the socket that was passed has port {}", bound.port);
+    }
+    Ok(bound)
+}
+
+/// A new socket as the configuration asks for it.
+pub(crate) fn bind(config: &Config, text: &str) -> Result<Bound, Fatal> {
+    bind_patiently(config).map_err(|error| {
+        let code = if error.kind() == io::ErrorKind::PermissionDenied { PRIVILEGE } else { UNAVAILABLE };
+        let holder = preflight::check_port(config, text).filter(|_| error.kind() == io::ErrorKind::AddrInUse);
+        Fatal::new(code, holder.map_or_else(|| error.to_string(), |finding| one_line(&finding)))
+    })
+}
+
+/// The engine of a parent that was killed holds the port until the kernel has removed its device.
+fn bind_patiently(config: &Config) -> io::Result<Bound> {
+    let deadline = Instant::now() + PORT_PATIENCE;
+    loop {
+        match udp::bind(config) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            result => return result,
+        }
+    }
+}
+
+/// What the engine needs of the configuration.
+pub(crate) fn settings(config: &Config) -> LinkSettings {
+    LinkSettings {
+        name: config.name.clone(),
+        mode: config.device.mode,
+        mtu: config.device.mtu,
+        addresses: config.device.addresses.iter().map(IpNet::addr).collect(),
+        peers: config.device.peers.clone(),
+        key_mode: config.key.mode,
+        cipher: config.key.cipher,
+        direction: config.key.direction,
+        suites: config.key.suites.clone(),
+        has_remote: !config.remotes.is_empty(),
+        float: config.float,
+        keepalive: config.keepalive,
+        bundle: config.tuning.bundle,
+        mss_clamp: config.tuning.mss_clamp && config.device.mode == Mode::Tun,
+        push: config.push.clone(),
+        sources: sources(config),
+        path_mtu: config.tuning.path_mtu,
+        verb: config.run.verb,
+        activated: false,
+    }
+}
+
+/// What `accept.sources` stands for; link-local addresses of IPv6 are the peer's own.
+fn sources(config: &Config) -> Option<Vec<IpNet>> {
+    let only_routes = config.accept.sources == Sources::Routes && config.device.mode == Mode::Tun;
+    only_routes.then(|| {
+        let link_local = Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
+        let mut sources = config.routed_to_peer();
+        sources.push(link_local.into());
+        sources
+    })
+}
+
+fn one_line(finding: &Diagnostic) -> String {
+    match &finding.help {
+        Some(help) => format!("{}: {help}", finding.message),
+        None => finding.message.clone(),
+    }
+}

@@ -1,0 +1,192 @@
+//! An engine in the hands of somebody else, who knows every message and sends whatever he likes.
+
+mod each;
+
+use std::mem::MaybeUninit;
+
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+
+use super::*;
+use crate::core::keylog::{Entry, Name, Way};
+use crate::core::settings::LinkState;
+use crate::crypto::suite::Cipher;
+use crate::privsep::message::MAX_MESSAGE;
+
+/// How many engines, each with a number of its own to draw from.
+const ENGINES: u64 = 60;
+/// What each does at most before it ends.
+const DEEDS: usize = 200;
+
+/// Signals that a parent watches, with a descriptor each.
+const WATCHED: usize = 6;
+
+/// Numbers that are the same again for the same seed.
+struct Draw(u64);
+
+impl Draw {
+    fn number(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 >> 31
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.number() % limit
+    }
+
+    fn one<T: Clone>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len() as u64) as usize].clone()
+    }
+
+    fn bytes(&mut self, length: usize) -> Vec<u8> {
+        (0..length).map(|_| self.number() as u8).collect()
+    }
+
+    fn text(&mut self) -> String {
+        let piece = self.one(&["", "\x1b[2J", "ok\nfatal", "é\u{202e}", "$(id)", "a\0b", "link up with"]);
+        piece.repeat(self.one(&[1, 1, 3, 300]))
+    }
+
+    fn address(&mut self) -> SocketAddr {
+        let place =
+            self.one(&["10.0.0.9", "192.168.86.18", "127.0.0.1", "0.0.0.0", "255.255.255.255", "::1", "::"]);
+        SocketAddr::new(place.parse().unwrap(), self.number() as u16)
+    }
+
+    fn net(&mut self) -> IpNet {
+        let nets =
+            "172.16.5.0/24 172.16.0.0/12 0.0.0.0/0 10.0.0.0/8 172.16.5.7/24 ::/0 fd00::/64 192.168.86.0/24";
+        let nets: Vec<_> = nets.split(' ').collect();
+        self.one(&nets).parse().unwrap()
+    }
+
+    fn message(&mut self) -> ToParent {
+        let traffic = Traffic { bytes_sent: self.number(), bytes_received: u64::MAX };
+        match self.below(13) {
+            0 => ToParent::Locked { protections: self.text() },
+            1 => ToParent::Resolve,
+            2 => ToParent::Endpoint { address: self.address() },
+            3 => ToParent::Resolve,
+            4 => ToParent::OpenDevice,
+            5 => ToParent::LinkUp { endpoint: self.address(), name: self.text() },
+            6 => {
+                let count = self.one(&[0, 1, 3, 120]);
+                ToParent::PushedRoutes { routes: (0..count).map(|_| self.net()).collect() }
+            }
+            7 => ToParent::LinkDown { reason: self.text(), traffic },
+            8 => ToParent::Traffic(traffic),
+            9 => ToParent::Log { verb: self.number() as u8, text: self.text() },
+            10 => {
+                let (problem, rtt) = (Some(self.text()), Some(Duration::new(self.number(), 0)));
+                let keys_age = Some(Duration::MAX);
+                ToParent::State(Box::new(LinkState { problem, rtt, keys_age, ..LinkState::default() }))
+            }
+            // None was asked for.
+            11 => {
+                let key = zeroize::Zeroizing::new([self.number() as u8; 32]).into();
+                let name = Name::Slot(self.number() as u8);
+                ToParent::KeyLog(Entry::Traffic {
+                    way: Way::Out,
+                    cipher: Cipher::Aes256Gcm,
+                    name,
+                    lane: 255,
+                    key,
+                })
+            }
+            _ => ToParent::Exit {
+                end: self.one(&[End::Done, End::Failed, End::Unavailable, End::Bug]),
+                reason: self.text(),
+            },
+        }
+    }
+}
+
+/// One packet of these bytes and descriptors, as no engine of ours would send it.
+fn send_raw(engine: &Fake, bytes: &[u8], descriptors: usize) -> Result<usize, Errno> {
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let passed = vec![null.as_fd(); descriptors];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if descriptors > 0 {
+        assert!(control.push(SendAncillaryMessage::ScmRights(&passed)));
+    }
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    rustix::net::sendmsg(engine, &[std::io::IoSlice::new(bytes)], &mut control, flags)
+}
+
+/// Whatever the parent does for it meanwhile.
+fn assert_only_accepted_routes() {
+    for line in ip("route show").1.lines().filter(|line| line.contains("dev tun0")) {
+        let to = line.split(' ').next().unwrap();
+        let allowed = ["192.168.86.18", "192.168.66.0/24", "172.16.5.0/24", "172.16.0.0/12"];
+        assert!(allowed.contains(&to), "{line}");
+    }
+}
+
+fn misbehave(engine: &Fake, seed: u64) {
+    let mut draw = Draw(seed);
+    for _ in 0..draw.below(DEEDS as u64) {
+        let sent = match draw.below(200) {
+            0 => {
+                let length = draw.one(&[1, 2, 40, MAX_MESSAGE, MAX_MESSAGE + 1, 3 * MAX_MESSAGE]);
+                let bytes = draw.bytes(length);
+                send_raw(engine, &bytes, draw.one(&[0, 0, 1, 8]))
+            }
+            1 => {
+                let mut bytes = postcard::to_stdvec(&draw.message()).unwrap();
+                let at = draw.below(bytes.len() as u64) as usize;
+                bytes[at] ^= 1 << draw.below(8);
+                send_raw(engine, &bytes, 0)
+            }
+            2 => send_raw(engine, &postcard::to_stdvec(&draw.message()).unwrap(), draw.one(&[1, 2, 8])),
+            3..10 => {
+                assert_only_accepted_routes();
+                Ok(0)
+            }
+            // Answers are read now and then.
+            10..80 => match engine.receive() {
+                Ok(None) => return,
+                Ok(Some(_)) | Err(_) => Ok(0),
+            },
+            _ => send_raw(engine, &postcard::to_stdvec(&draw.message()).unwrap(), 0),
+        };
+        // The parent has ended it.
+        if matches!(sent, Err(Errno::PIPE | Errno::CONNRESET)) {
+            return;
+        }
+    }
+}
+
+fn open_descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+#[test]
+fn whatever_a_hostile_engine_sends_the_host_is_left_as_it_was() {
+    if !in_own_network("parent::tests::hostile::whatever_a_hostile_engine_sends_the_host_is_left_as_it_was") {
+        return;
+    }
+    let before = ip("route show").1;
+    let mut descriptors = None;
+    for seed in 0..ENGINES {
+        let scratch = Scratch::new();
+        let mut config = with_routes(config());
+        config.accept.routes = nets("172.16.0.0/12");
+        record_every_hook(&mut config, &scratch);
+        let rig = Rig { device_later: seed % 2 == 0, ..Rig::new(config, &scratch) };
+        rig.run(move |engine| {
+            receive(engine);
+            engine.set_nonblocking(true).unwrap();
+            misbehave(engine, seed);
+        });
+        assert_nothing_left();
+        assert_eq!(ip("route show").1, before, "seed {seed}");
+        let hooks = std::fs::read_to_string(scratch.path().join("hooks")).unwrap_or_default();
+        assert!(hooks.lines().count() < 60, "seed {seed}: scripts ran without limit");
+        // What watches signals stays for good, and each rig has its own.
+        let open = open_descriptors() - WATCHED * seed as usize;
+        assert_eq!(*descriptors.get_or_insert(open), open, "seed {seed}: descriptors are left open");
+    }
+    assert!(logged("").iter().all(|line| !line.contains(['\n', '\x1b', '\0', '\u{202e}'])));
+    assert!(logged("engine: ").len() <= ENGINES as usize, "more than one line for each lock");
+}

@@ -1,0 +1,454 @@
+//! Files that a configuration names: keys and scripts.
+
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
+use std::ops::Range;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::config::keyfile::{self, KeyError};
+use crate::config::{Command, Config, Diagnostic, SecretSource, Severity, locate};
+use crate::crypto::stack::cleanly;
+use crate::host::trust::{self, Refusal, Trusted};
+use crate::preflight::after_a_look;
+
+/// No key file is longer, in bytes.
+const LONGEST_KEY: u64 = 64 * 1024;
+
+/// What the key files hold; wiped when dropped.
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+pub struct KeyMaterial {
+    /// The shared secret, if the configuration has one.
+    pub shared: Option<[u8; 32]>,
+    /// This end's private key, if the configuration has one.
+    pub private: Option<[u8; 32]>,
+}
+
+impl std::fmt::Debug for KeyMaterial {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeyMaterial").finish_non_exhaustive()
+    }
+}
+
+/// Findings on the key files and scripts of `config`; `text` is what it was read from, for their places.
+/// A key that the caller may not read is a note, since tund reads it with more rights than `check` has.
+pub fn check_files(config: &Config, text: &str, allow_open_keys: bool) -> Vec<Diagnostic> {
+    let credentials = credentials_directory();
+    let mut found = Vec::new();
+    for key in keys_of(config, credentials.as_deref()) {
+        let place = locate(text, &["key", key.name]);
+        if let Some(trouble) = cleanly(|| key.read(allow_open_keys).err()) {
+            found.push(trouble.finding(&key, place));
+        }
+    }
+    let scripts = &config.scripts;
+    for (name, script) in [
+        ("up", &scripts.up),
+        ("down", &scripts.down),
+        ("route-up", &scripts.route_up),
+        ("route-down", &scripts.route_down),
+        ("link-up", &scripts.link_up),
+        ("link-down", &scripts.link_down),
+    ] {
+        found.extend(script.as_ref().and_then(|s| check_script(name, s, locate(text, &["scripts", name]))));
+    }
+    found
+}
+
+/// Reads every key that `config` names. Errors have no place, as they come up after the check.
+pub fn read_keys(config: &Config, allow_open_keys: bool) -> Result<KeyMaterial, Vec<Diagnostic>> {
+    read_all(&keys_of(config, credentials_directory().as_deref()), allow_open_keys)
+}
+
+fn read_all(keys: &[NamedKey], allow_open_keys: bool) -> Result<KeyMaterial, Vec<Diagnostic>> {
+    let mut material = KeyMaterial { shared: None, private: None };
+    let mut errors = Vec::new();
+    for key in keys {
+        match key.read(allow_open_keys) {
+            Ok(bytes) if key.is_private() => material.private = Some(*bytes),
+            Ok(bytes) => material.shared = Some(*bytes),
+            // What a check may leave open, a start needs.
+            Err(trouble) => {
+                errors.push(Diagnostic { severity: Severity::Error, ..trouble.finding(key, None) });
+            }
+        }
+    }
+    if errors.is_empty() { Ok(material) } else { Err(errors) }
+}
+
+/// systemd sets it for a unit with LoadCredential= and its like (systemd.exec(5)).
+fn credentials_directory() -> Option<PathBuf> {
+    std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from)
+}
+
+/// A key of the configuration and where it is.
+struct NamedKey {
+    /// The key in `[key]`.
+    name: &'static str,
+    /// `None`: a credential outside systemd.
+    path: Option<PathBuf>,
+}
+
+/// Why a key cannot be used.
+#[derive(Debug)]
+enum Trouble {
+    NoCredentials,
+    Missing,
+    Unreadable,
+    NoFile,
+    Owner(u32),
+    Open(u32),
+    Way(Refusal),
+    TooLong,
+    NotText,
+    Malformed(KeyError),
+    Io(io::Error),
+}
+
+fn keys_of(config: &Config, credentials: Option<&Path>) -> Vec<NamedKey> {
+    let shared = config.key.shared.as_ref().map(|source| match source {
+        SecretSource::File(path) => NamedKey { name: "file", path: Some(path.clone()) },
+        SecretSource::Credential(name) => {
+            NamedKey { name: "credential", path: credentials.map(|directory| directory.join(name)) }
+        }
+    });
+    let pair = config.key.pair.as_ref();
+    let private = pair.map(|pair| NamedKey { name: "private-file", path: Some(pair.private_file.clone()) });
+    shared.into_iter().chain(private).collect()
+}
+
+impl NamedKey {
+    fn is_private(&self) -> bool {
+        self.name == "private-file"
+    }
+
+    fn read(&self, allow_open: bool) -> Result<Zeroizing<[u8; 32]>, Trouble> {
+        let path = self.path.as_deref().ok_or(Trouble::NoCredentials)?;
+        // Before the open, which would wait for the writer of a named pipe.
+        let before = std::fs::metadata(path).map_err(Trouble::of)?;
+        // systemd guards its credentials by the directory, and their own modes differ between its versions.
+        let guarded = allow_open || self.name == "credential";
+        let trusted = Trusted::here();
+        check_metadata(&before, guarded, &trusted)?;
+        if !guarded {
+            trust::judge(path).map_err(Trouble::Way)?;
+        }
+        let mut file = File::open(path).map_err(Trouble::of)?;
+        check_metadata(&file.metadata().map_err(Trouble::of)?, guarded, &trusted)?;
+        // The capacity is never outgrown: a buffer left behind would keep a copy of the key.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST_KEY as usize + 1));
+        Read::by_ref(&mut file).take(LONGEST_KEY + 1).read_to_end(&mut bytes).map_err(Trouble::Io)?;
+        if bytes.len() as u64 > LONGEST_KEY {
+            return Err(Trouble::TooLong);
+        }
+        let text = std::str::from_utf8(&bytes).map_err(|_| Trouble::NotText)?;
+        let key = if self.is_private() { keyfile::parse_private(text) } else { keyfile::parse_secret(text) };
+        key.map(Zeroizing::new).map_err(Trouble::Malformed)
+    }
+}
+
+/// Who owns a key, or may write it, can choose it.
+fn check_metadata(metadata: &Metadata, guarded: bool, trusted: &Trusted) -> Result<(), Trouble> {
+    if !metadata.is_file() {
+        return Err(Trouble::NoFile);
+    }
+    if !guarded && !trusted.has_user(metadata.uid()) {
+        return Err(Trouble::Owner(metadata.uid()));
+    }
+    let others = metadata.mode() & 0o066;
+    if others != 0 && !guarded { Err(Trouble::Open(metadata.mode() & 0o7777)) } else { Ok(()) }
+}
+
+impl Trouble {
+    fn of(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::NotFound {
+            Trouble::Missing
+        } else if error.kind() == io::ErrorKind::PermissionDenied {
+            Trouble::Unreadable
+        } else {
+            Trouble::Io(error)
+        }
+    }
+
+    fn finding(&self, key: &NamedKey, place: Option<Range<usize>>) -> Diagnostic {
+        let path = key.path.as_deref().unwrap_or_else(|| Path::new("")).display();
+        let make = if key.is_private() { "tund keypair" } else { "tund genkey" };
+        let (message, help) = match self {
+            Trouble::NoCredentials => {
+                let note =
+                    "key.credential is looked up by systemd's units only: CREDENTIALS_DIRECTORY is not set";
+                return Diagnostic::note(place, note).help("elsewhere use key.file");
+            }
+            Trouble::Unreadable => {
+                let note = format!("key file {path} was not checked: it may not be read by this user");
+                return Diagnostic::note(place, note).help("check it as the user that starts tund");
+            }
+            Trouble::Missing => (
+                format!("key file {path} does not exist"),
+                format!("make it with `{make} -o {path}`, or copy the peer's"),
+            ),
+            Trouble::NoFile => {
+                (format!("key file {path} is not a regular file"), "name a key file".to_owned())
+            }
+            Trouble::Owner(uid) => (
+                format!("key file {path} belongs to another user (uid {uid}), who can read and change it"),
+                format!("`chown root {path}`, or start tund as that user; or --allow-open-keys"),
+            ),
+            Trouble::Open(mode) => (
+                format!("key file {path} is open to others (mode {mode:04o})"),
+                format!(
+                    "`chmod 600 {path}`, and make a new key if others can have read it; or --allow-open-keys"
+                ),
+            ),
+            Trouble::Way(refusal) => (
+                format!("key file {path} can be exchanged: {refusal}"),
+                format!("{}; or --allow-open-keys", after_a_look(refusal)),
+            ),
+            Trouble::TooLong => (
+                format!("key file {path} is longer than {LONGEST_KEY} bytes"),
+                format!("make one with `{make}`"),
+            ),
+            Trouble::NotText => (format!("key file {path} is not text"), format!("make one with `{make}`")),
+            Trouble::Malformed(error) => {
+                (format!("key file {path}: {error}"), format!("`{make}` makes a key"))
+            }
+            Trouble::Io(error) => {
+                (format!("key file {path} cannot be read: {error}"), "name a key file".to_owned())
+            }
+        };
+        Diagnostic::error(place, message).help(help)
+    }
+}
+
+fn check_script(key: &str, script: &Command, place: Option<Range<usize>>) -> Option<Diagnostic> {
+    let path = script.program.display();
+    let metadata = match std::fs::metadata(&script.program) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let message = format!("script {path} was not checked: this user may not look at it");
+            return Some(Diagnostic::note(place, message).help("check it as the user that starts tund"));
+        }
+        Err(error) => {
+            let message = format!("script {path} cannot be run: {error}");
+            let help = format!("check the path; with arguments write {key} = [\"path\", \"argument\"]");
+            return Some(Diagnostic::error(place, message).help(help));
+        }
+    };
+    let mode = metadata.permissions().mode();
+    if !metadata.is_file() {
+        let message = format!("script {path} is not a file");
+        return Some(Diagnostic::error(place, message).help("name a program"));
+    }
+    if mode & 0o111 == 0 {
+        let message = format!("script {path} is not executable (mode {:04o})", mode & 0o7777);
+        return Some(Diagnostic::error(place, message).help(format!("`chmod +x {path}`")));
+    }
+    match trust::judge(&script.program) {
+        Err(refusal @ Refusal::Untrusted { .. }) => {
+            let message = format!("script {path} runs with tund's rights, but {refusal}");
+            Some(Diagnostic::error(place, message).help(after_a_look(&refusal)))
+        }
+        Err(refusal @ Refusal::System { .. }) => {
+            let message = format!("nobody knows who can change script {path}: {refusal}");
+            Some(Diagnostic::error(place, message).help("check the path"))
+        }
+        Ok(()) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Options, keyfile, parse};
+    use std::fs::{Permissions, create_dir, set_permissions, write};
+
+    /// A directory of this test, removed at its end.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("tund-files-{name}-{}", std::process::id()));
+            let _ = std::fs::remove_dir_all(&path);
+            create_dir(&path).unwrap();
+            Self(path)
+        }
+
+        fn file(&self, name: &str, mode: u32, content: impl AsRef<[u8]>) {
+            let path = self.0.join(name);
+            write(&path, content).unwrap();
+            set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        }
+
+        fn config(&self, text: &str) -> Config {
+            let parsed = parse("l", text, &Options::new(&self.0));
+            parsed.config.unwrap_or_else(|| panic!("{:#?}", parsed.diagnostics))
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    const TEXT: &str = "[key]\nmode = \"static\"\nfile = \"static.key\"\n[device]\naddress = \"10.0.0.1\"\npeer = \"10.0.0.2\"\n[scripts]\nsecurity = 2\nup = [\"hook\", \"x\"]\n";
+
+    fn only(found: &[Diagnostic], text: &str) -> (Severity, String, String) {
+        let [one] = found else { panic!("{found:#?}") };
+        assert!(one.help.is_some(), "{one:#?}");
+        (one.severity, one.message.clone(), text[one.span.clone().unwrap()].to_owned())
+    }
+
+    #[test]
+    fn right_files_give_no_finding_and_the_key() {
+        let scratch = Scratch::new("right");
+        scratch.file("static.key", 0o600, keyfile::format_secret(&[7; 32]).as_bytes());
+        scratch.file("hook", 0o755, "#!/bin/sh\n");
+        let config = scratch.config(TEXT);
+        assert_eq!(check_files(&config, TEXT, false), []);
+        let keys = read_keys(&config, false).unwrap();
+        assert_eq!((keys.shared, keys.private), (Some([7; 32]), None));
+        assert!(!format!("{keys:?}").contains('7'), "a key is never shown");
+    }
+
+    #[test]
+    fn each_trouble_with_a_key_is_an_error_at_its_place() {
+        let scratch = Scratch::new("key");
+        let text = TEXT.split("[scripts]").next().unwrap();
+        let config = scratch.config(text);
+        let check = |message: &str| {
+            let (severity, found, place) = only(&check_files(&config, text, false), text);
+            assert_eq!((severity, place.as_str()), (Severity::Error, "\"static.key\""));
+            assert!(found.contains(message), "{found}");
+            assert!(read_keys(&config, false).unwrap_err()[0].is_error());
+        };
+        check("does not exist");
+        let key = keyfile::format_secret(&[7; 32]);
+        for mode in [0o640, 0o604, 0o620, 0o602] {
+            scratch.file("static.key", mode, key.as_bytes());
+            check(&format!("is open to others (mode {mode:04o})"));
+        }
+        assert_eq!(check_files(&config, text, true), [], "--allow-open-keys");
+        assert_eq!(read_keys(&config, true).unwrap().shared, Some([7; 32]));
+        // A link to it does not make it another one's.
+        std::fs::rename(scratch.0.join("static.key"), scratch.0.join("real.key")).unwrap();
+        std::os::unix::fs::symlink("real.key", scratch.0.join("static.key")).unwrap();
+        check("is open to others (mode 0602)");
+        std::fs::remove_file(scratch.0.join("static.key")).unwrap();
+        std::fs::remove_file(scratch.0.join("real.key")).unwrap();
+        scratch.file("static.key", 0o600, key.as_bytes());
+        set_permissions(&scratch.0, Permissions::from_mode(0o777)).unwrap();
+        check(&format!("can be exchanged: {} can be changed by anyone", scratch.0.display()));
+        set_permissions(&scratch.0, Permissions::from_mode(0o755)).unwrap();
+        scratch.file("static.key", 0o600, "-----BEGIN OpenVPN Static key V1-----\n");
+        check("tund genkey");
+        scratch.file("static.key", 0o600, "abc\n");
+        check("3 characters");
+        scratch.file("static.key", 0o600, [0xff, 0xfe]);
+        check("is not text");
+        scratch.file("static.key", 0o600, vec![b'a'; LONGEST_KEY as usize + 1]);
+        check("is longer than");
+        std::fs::remove_file(scratch.0.join("static.key")).unwrap();
+        create_dir(scratch.0.join("static.key")).unwrap();
+        check("is not a regular file");
+    }
+
+    #[test]
+    fn a_key_of_another_user_is_refused() {
+        let scratch = Scratch::new("owner");
+        scratch.file("static.key", 0o600, keyfile::format_secret(&[7; 32]).as_bytes());
+        let metadata = std::fs::metadata(scratch.0.join("static.key")).unwrap();
+        let own = metadata.uid();
+        assert!(check_metadata(&metadata, false, &Trusted::here()).is_ok());
+        let trouble = check_metadata(&metadata, false, &Trusted::users(&[own + 1, own + 2])).unwrap_err();
+        let key = NamedKey { name: "file", path: Some("static.key".into()) };
+        let finding = trouble.finding(&key, None);
+        assert!(finding.is_error(), "{finding:?}");
+        assert!(finding.message.contains(&format!("another user (uid {own})")), "{finding:?}");
+        assert!(finding.help.unwrap().contains("chown root static.key"));
+        assert!(
+            check_metadata(&metadata, true, &Trusted::users(&[own + 1])).is_ok(),
+            "--allow-open-keys, or systemd's"
+        );
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_looked_at_here_is_a_note_in_check_and_an_error_at_the_start() {
+        let key = NamedKey { name: "file", path: Some("/k".into()) };
+        let trouble = Trouble::of(io::Error::from(io::ErrorKind::PermissionDenied));
+        assert_eq!(trouble.finding(&key, None).severity, Severity::Note);
+        let credential = NamedKey { name: "credential", path: None };
+        let trouble = credential.read(false).unwrap_err();
+        assert_eq!(trouble.finding(&credential, None).severity, Severity::Note);
+        let errors = read_all(&[credential], false).unwrap_err();
+        assert!(errors[0].is_error() && errors[0].message.contains("CREDENTIALS_DIRECTORY"), "{errors:#?}");
+    }
+
+    #[test]
+    fn a_credential_is_read_from_the_directory_of_systemd_whatever_its_mode() {
+        let scratch = Scratch::new("credential");
+        scratch.file("psk", 0o440, keyfile::format_secret(&[9; 32]).as_bytes());
+        let config = scratch.config(&TEXT.replace("file = \"static.key\"", "credential = \"psk\""));
+        let keys = keys_of(&config, Some(&scratch.0));
+        assert_eq!(*keys[0].read(false).unwrap(), [9; 32]);
+    }
+
+    #[test]
+    fn shared_and_private_keys_are_not_mixed_up() {
+        let scratch = Scratch::new("pair");
+        let public = keyfile::format_public(&[3; 32]);
+        let digits = public.lines().last().unwrap();
+        let text = TEXT.replace(
+            "[device]",
+            &format!("private-file = \"own.key\"\npeer-public = \"{digits}\"\n[device]"),
+        );
+        scratch.file("static.key", 0o600, keyfile::format_secret(&[7; 32]).as_bytes());
+        scratch.file("own.key", 0o600, keyfile::format_private(&[8; 32]).as_bytes());
+        let config = scratch.config(&text);
+        let keys = read_keys(&config, false).unwrap();
+        assert_eq!((keys.shared, keys.private), (Some([7; 32]), Some([8; 32])));
+        scratch.file("own.key", 0o600, keyfile::format_secret(&[7; 32]).as_bytes());
+        let errors = read_keys(&config, false).unwrap_err();
+        assert!(errors[0].message.contains("this is a shared secret, not a private key"), "{errors:#?}");
+    }
+
+    #[test]
+    fn scripts_that_cannot_run_or_that_others_may_change_are_errors() {
+        let scratch = Scratch::new("script");
+        scratch.file("static.key", 0o600, keyfile::format_secret(&[7; 32]).as_bytes());
+        let config = scratch.config(TEXT);
+        let check = |message: &str| {
+            let (severity, found, place) = only(&check_files(&config, TEXT, true), TEXT);
+            assert_eq!((severity, place.as_str()), (Severity::Error, "[\"hook\", \"x\"]"));
+            assert!(found.contains(message), "{found}");
+        };
+        check("cannot be run");
+        scratch.file("hook", 0o644, "");
+        check("is not executable (mode 0644)");
+        scratch.file("hook", 0o757, "");
+        check("can be changed by anyone");
+        scratch.file("hook", 0o755, "");
+        set_permissions(&scratch.0, Permissions::from_mode(0o777)).unwrap();
+        check(&format!("but {} can be changed by anyone", scratch.0.display()));
+        set_permissions(&scratch.0, Permissions::from_mode(0o1777)).unwrap();
+        assert_eq!(check_files(&config, TEXT, true), [], "in a sticky directory");
+        let nobody = |name: &str, uid: u32| {
+            assert!(
+                rustix::process::geteuid().is_root(),
+                "this test gives files to another user: run it as root"
+            );
+            std::os::unix::fs::chown(scratch.0.join(name), Some(uid), Some(uid)).unwrap();
+        };
+        for name in ["hook", ""] {
+            nobody(name, 65534);
+            check("belongs to another user (uid 65534");
+            nobody(name, 0);
+        }
+        set_permissions(&scratch.0, Permissions::from_mode(0o755)).unwrap();
+        std::fs::remove_file(scratch.0.join("hook")).unwrap();
+        create_dir(scratch.0.join("hook")).unwrap();
+        check("is not a file");
+    }
+}

@@ -1,0 +1,468 @@
+//! What is on this host already: addresses, routes, devices, ports and names. All of it can change before the start,
+//! so every finding is a warning.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+
+use crate::config::{Config, Diagnostic, Remote, Route, Swallow, Via, locate, locate_route, swallow};
+use crate::preflight::ports;
+use crate::route::netlink::{Link, Netlink};
+use crate::route::plan::{KernelRoute, ROUTE_PROTOCOL};
+
+/// Number of the kernel's main table.
+const MAIN: u32 = 254;
+
+/// What the kernel has in this network namespace.
+#[derive(Debug, Clone, Default)]
+struct Facts {
+    interfaces: Vec<Link>,
+    /// Address and the index of its interface.
+    addresses: Vec<(IpNet, u32)>,
+    routes: Vec<KernelRoute>,
+    /// Interfaces of IPv4's default routes, and how strict each is with sources (ip-sysctl, `rp_filter`).
+    reverse_path: Vec<(String, u8)>,
+}
+
+/// Warnings on what this host has already that is in the way of `config`, or lacks; `text` is what the configuration
+/// was read from, for their places. `own_device` is the index of the link's own device, if it runs: nothing is said
+/// against it. Addresses and routes of the device are left out with `configure = false`.
+pub fn check_host(
+    config: &Config,
+    text: &str,
+    own_device: Option<u32>,
+    netlink: &mut Netlink,
+) -> Vec<Diagnostic> {
+    match gather(netlink) {
+        Ok(facts) => judge(config, text, own_device, &facts),
+        Err(error) => {
+            let message = format!("this host's addresses and routes were not checked: {error}");
+            vec![Diagnostic::warning(None, message)]
+        }
+    }
+}
+
+/// A warning if another process has the UDP port, with its name.
+pub fn check_port(config: &Config, text: &str) -> Option<Diagnostic> {
+    taken_port(config, text, &ports::sockets())
+}
+
+/// Warnings on remotes whose name does not resolve now, or resolves into the tunnel itself. Resolving is the caller's:
+/// it waits, and it reads the network.
+pub fn check_names(
+    config: &Config,
+    text: &str,
+    mut resolve: impl FnMut(&Remote) -> io::Result<Vec<SocketAddr>>,
+) -> Vec<Diagnostic> {
+    let place = locate(text, &["remote"]);
+    let names = config.remotes.iter().filter(|remote| remote.host.parse::<IpAddr>().is_err());
+    let mut found = Vec::new();
+    for remote in names {
+        match resolve(remote) {
+            Ok(addresses) if !addresses.is_empty() => {
+                found.extend(
+                    addresses.iter().find_map(|address| loop_finding(config, text, remote, address.ip())),
+                );
+            }
+            failed => {
+                let why = failed.err().map_or_else(String::new, |error| format!(": {error}"));
+                let message = format!("{} cannot be resolved now{why}", remote.host);
+                let help = "tund starts all the same and asks again; check the name";
+                found.push(Diagnostic::warning(place.clone(), message).help(help));
+            }
+        }
+    }
+    found
+}
+
+fn gather(netlink: &mut Netlink) -> io::Result<Facts> {
+    let addresses = netlink.addresses()?.into_iter().map(|own| (own.address, own.interface)).collect();
+    let routes = netlink.routes()?;
+    let reverse_path = reverse_path(&routes);
+    Ok(Facts { interfaces: netlink.links()?, addresses, routes, reverse_path })
+}
+
+/// The greater one of the interface's value and that of all interfaces counts.
+fn reverse_path(routes: &[KernelRoute]) -> Vec<(String, u8)> {
+    let value = |name: &str| -> u8 {
+        let text = std::fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{name}/rp_filter"));
+        text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    };
+    let default = routes.iter().filter(|route| route.to.prefix_len() == 0 && route.to.addr().is_ipv4());
+    let names: BTreeSet<_> = default.map(|route| route.interface_name.clone()).collect();
+    names.into_iter().map(|name| (name.clone(), value(&name).max(value("all")))).collect()
+}
+
+/// The kernel judges what comes by the way that an answer without a mark would take: into the tunnel.
+fn check_reverse_path(config: &Config, text: &str, facts: &Facts) -> Vec<Diagnostic> {
+    if config.full_tunnel.is_none() {
+        return Vec::new();
+    }
+    let addresses = &config.device.addresses;
+    let carried = addresses.is_empty() || addresses.iter().any(|own| own.addr().is_ipv4());
+    // Any way will do for a loose filter (2), but a refusal is none.
+    let good = if carried { 2 } else { 0 };
+    let strict =
+        facts.reverse_path.iter().filter(|(_, value)| if carried { *value == 1 } else { *value > 0 });
+    let place = locate(text, &["full-tunnel"]);
+    let finding = |(name, value): &(String, u8)| {
+        let message = format!(
+            "net.ipv4.conf.{name}.rp_filter is {value}, so that this host drops the peer's datagrams over IPv4"
+        );
+        let also = if carried { "" } else { ", and net.ipv4.conf.all.rp_filter" };
+        Diagnostic::warning(place.clone(), message).help(format!("set it to {good}{also} (sysctl.d(5))"))
+    };
+    strict.map(finding).collect()
+}
+
+fn judge(config: &Config, text: &str, own_device: Option<u32>, facts: &Facts) -> Vec<Diagnostic> {
+    let adoptable = || {
+        config
+            .device
+            .name
+            .as_deref()
+            .and_then(|name| facts.interface(name))
+            .filter(|there| is_free_tun(there))
+    };
+    let own_device = own_device.or_else(|| adoptable().map(|there| there.index));
+    let mut found = Vec::new();
+    if config.device.configure {
+        found.extend(check_addresses(config, text, own_device, facts));
+    }
+    found.extend(check_routes(config, text, own_device, facts));
+    found.extend(check_interfaces(config, text, own_device, facts));
+    found.extend(check_reverse_path(config, text, facts));
+    found
+}
+
+/// A tun or tap device that no process has open: the link adopts it.
+fn is_free_tun(link: &Link) -> bool {
+    link.kind.as_deref() == Some("tun") && !link.carrier
+}
+
+fn check_addresses(config: &Config, text: &str, own_device: Option<u32>, facts: &Facts) -> Vec<Diagnostic> {
+    let device = &config.device;
+    let own = device.addresses.iter().map(|address| (*address, "address"));
+    let peers = device.peers.iter().map(|peer| (IpNet::from(*peer), "peer"));
+    let mut found = Vec::new();
+    for (inner, key) in own.chain(peers) {
+        for (there, index) in facts.addresses.iter().filter(|(_, index)| Some(*index) != own_device) {
+            let message = if there.addr() == inner.addr() {
+                format!("{} is assigned to {} already", inner.addr(), facts.name(*index))
+            } else if there.contains(&inner.addr()) || inner.contains(&there.addr()) {
+                let network = there.trunc();
+                format!("{} overlaps {network}, which is in use on {}", inner, facts.name(*index))
+            } else {
+                continue;
+            };
+            let help = "give the tunnel addresses that nothing else uses";
+            found.push(Diagnostic::warning(locate(text, &["device", key]), message).help(help));
+            break;
+        }
+    }
+    found
+}
+
+fn check_routes(config: &Config, text: &str, own_device: Option<u32>, facts: &Facts) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    for (index, route) in config.routes.iter().enumerate() {
+        let is_default = |there: &&KernelRoute| {
+            there.to.prefix_len() == 0 && there.to.addr().is_ipv4() == route.to.addr().is_ipv4()
+        };
+        let others = facts.routes.iter().filter(|there| Some(there.interface) != own_device);
+        if route.via == Via::NetGateway && others.clone().find(is_default).is_none() {
+            let message =
+                format!("the route to {} goes via net_gateway, but there is no default route", route.to);
+            let help = "set a default route before the start, or name a gateway";
+            found.push(Diagnostic::warning(locate_route(text, index, "via"), message).help(help));
+        }
+        let in_the_way =
+            others.clone().find(|there| there.protocol != ROUTE_PROTOCOL && is_same(route, there));
+        if let Some(there) = in_the_way {
+            let message = format!("a route to {} exists already, through {}", route.to, there.interface_name);
+            let help = "tund replaces no route that is not its own: give this one another metric or table";
+            found.push(Diagnostic::warning(locate_route(text, index, "to"), message).help(help));
+        }
+    }
+    found
+}
+
+/// Whether the kernel takes the two for the same route.
+fn is_same(route: &Route, there: &KernelRoute) -> bool {
+    let default = if route.to.addr().is_ipv4() { 0 } else { 1024 };
+    let metric = |metric: Option<u32>| metric.filter(|metric| *metric != 0).unwrap_or(default);
+    route.to == there.to
+        && route.table.unwrap_or(MAIN) == there.table
+        && metric(route.metric) == metric(there.metric)
+}
+
+fn check_interfaces(config: &Config, text: &str, own_device: Option<u32>, facts: &Facts) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    let mut warn = |path: &[&str], message: String, help: &str| {
+        found.push(Diagnostic::warning(locate(text, path), message).help(help));
+    };
+    if let Some(name) = &config.device.name
+        && facts.interface(name).is_some_and(|there| Some(there.index) != own_device)
+    {
+        let help = "choose another device.name, or leave it out and the kernel picks one";
+        warn(&["device", "name"], format!("there is an interface {name} already"), help);
+    }
+    if let Some(name) = &config.device.bridge {
+        match facts.interface(name) {
+            None => {
+                let message = format!("there is no bridge {name}");
+                warn(
+                    &["device", "bridge"],
+                    message,
+                    &format!("make it with `ip link add {name} type bridge`"),
+                );
+            }
+            Some(there) if there.kind.as_deref() != Some("bridge") => {
+                warn(&["device", "bridge"], format!("{name} is not a bridge"), "name a bridge");
+            }
+            Some(_) => {}
+        }
+    }
+    if let Some(name) = &config.bind_device
+        && facts.interface(name).is_none()
+    {
+        warn(&["bind-device"], format!("there is no interface {name}"), "name an interface of this host");
+    }
+    if let Some(address) =
+        config.listen.address.filter(|address| !address.is_unspecified() && !address.is_loopback())
+        && !facts.addresses.iter().any(|(there, _)| there.addr() == address)
+    {
+        let help = "listen on an address of this host, or on a port alone";
+        warn(&["listen"], format!("{address} is no address of this host"), help);
+    }
+    found
+}
+
+fn taken_port(config: &Config, text: &str, sockets: &[ports::Socket]) -> Option<Diagnostic> {
+    let listen = &config.listen;
+    let taken = sockets.iter().find(|s| listen.port != 0 && s.takes(listen.address, listen.port))?;
+    let holder = taken.holder().unwrap_or_else(|| "another process".to_owned());
+    let place = locate(text, &["listen"]).or_else(|| locate(text, &["remote"]));
+    let message = format!("UDP port {} is taken by {holder}", listen.port);
+    let help = if listen.explicit || config.remotes.is_empty() {
+        "end that process, or listen on another port"
+    } else {
+        "tund will use any free port; set listen to choose one"
+    };
+    Some(Diagnostic::warning(place, message).help(help))
+}
+
+fn loop_finding(config: &Config, text: &str, remote: &Remote, address: IpAddr) -> Option<Diagnostic> {
+    let (place, what) = match swallow(config, address)? {
+        Swallow::Route(index) => (locate_route(text, index, "to"), "a route covers"),
+        Swallow::Address(_) => (locate(text, &["device", "address"]), "device.address covers"),
+        Swallow::Peer(_) => (locate(text, &["device", "peer"]), "device.peer is"),
+    };
+    let message = format!("routing loop: {what} {address}, the address of the remote {}", remote.host);
+    let help = format!(
+        "use a narrower prefix, or add a [[route]] with to = \"{address}\" and via = \"net_gateway\""
+    );
+    Some(Diagnostic::warning(place, message).help(help))
+}
+
+impl Facts {
+    fn interface(&self, name: &str) -> Option<&Link> {
+        self.interfaces.iter().find(|there| there.name == name)
+    }
+
+    fn name(&self, index: u32) -> &str {
+        self.interfaces
+            .iter()
+            .find(|there| there.index == index)
+            .map_or("another interface", |there| &there.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Options, parse};
+    use std::net::UdpSocket;
+
+    const TEXT: &str = r#"remote = "mon.tn:1417"
+[key]
+mode = "static"
+file = "static.key"
+direction = 0
+[device]
+address = "192.168.86.81/24"
+peer = "192.168.86.18"
+[[route]]
+to = "192.168.66.0/24"
+"#;
+
+    fn config(text: &str) -> Config {
+        let parsed = parse("l", text, &Options::new("/"));
+        parsed.config.unwrap_or_else(|| panic!("{:#?}", parsed.diagnostics))
+    }
+
+    fn interface(index: u32, name: &str, kind: &str) -> Link {
+        let (name, kind) = (name.to_owned(), Some(kind.to_owned()));
+        Link { index, name, mtu: 1500, up: true, carrier: true, kind, master: None }
+    }
+
+    fn route(to: &str, interface: u32, metric: Option<u32>) -> KernelRoute {
+        KernelRoute {
+            to: to.parse().unwrap(),
+            gateway: None,
+            interface,
+            interface_name: "eth0".to_owned(),
+            metric,
+            table: MAIN,
+            protocol: 2,
+        }
+    }
+
+    fn facts() -> Facts {
+        Facts {
+            interfaces: vec![
+                interface(1, "lo", "loopback"),
+                interface(2, "eth0", "veth"),
+                interface(3, "br0", "bridge"),
+            ],
+            addresses: vec![("10.0.0.5/24".parse().unwrap(), 2)],
+            routes: vec![route("10.0.0.0/24", 2, None)],
+            reverse_path: vec![("eth0".to_owned(), 0)],
+        }
+    }
+
+    /// Message of the only finding, and the text it points to.
+    fn only(text: &str, own: Option<u32>, facts: &Facts) -> (String, String) {
+        let found = judge(&config(text), text, own, facts);
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert_eq!(found[0].severity, crate::config::Severity::Warning);
+        (found[0].message.clone(), text[found[0].span.clone().unwrap()].to_owned())
+    }
+
+    #[test]
+    fn a_host_that_is_free_gets_no_finding() {
+        assert_eq!(judge(&config(TEXT), TEXT, None, &facts()), []);
+    }
+
+    #[test]
+    fn an_inner_address_in_use_is_found_but_not_on_the_own_device() {
+        let mut host = facts();
+        host.addresses.push(("192.168.86.81/32".parse().unwrap(), 2));
+        let (message, place) = only(TEXT, None, &host);
+        assert_eq!(message, "192.168.86.81 is assigned to eth0 already");
+        assert_eq!(place, "\"192.168.86.81/24\"");
+        assert_eq!(judge(&config(TEXT), TEXT, Some(2), &host), []);
+        let left_alone = TEXT.replace("peer =", "configure = false\npeer =");
+        assert_eq!(judge(&config(&left_alone), &left_alone, None, &host), []);
+    }
+
+    #[test]
+    fn a_network_in_use_is_found_from_either_side() {
+        let point = TEXT.replace("81/24", "81");
+        let mut host = facts();
+        host.addresses.push(("192.168.86.1/25".parse().unwrap(), 2));
+        let found = judge(&config(&point), &point, None, &host);
+        assert_eq!(found.len(), 2, "address and peer: {found:#?}");
+        assert!(found[0].message.contains("overlaps 192.168.86.0/25, which is in use on eth0"), "{found:#?}");
+        host.addresses = vec![("192.168.86.200/32".parse().unwrap(), 2)];
+        assert_eq!(
+            only(TEXT, None, &host).0,
+            "192.168.86.81/24 overlaps 192.168.86.200/32, which is in use on eth0"
+        );
+    }
+
+    #[test]
+    fn a_route_that_exists_is_found_unless_it_differs_or_is_ours() {
+        let mut host = facts();
+        host.routes.push(route("192.168.66.0/24", 2, None));
+        let (message, place) = only(TEXT, None, &host);
+        assert_eq!(message, "a route to 192.168.66.0/24 exists already, through eth0");
+        assert_eq!(place, "\"192.168.66.0/24\"");
+        assert_eq!(judge(&config(TEXT), TEXT, Some(2), &host), []);
+        host.routes[1].metric = Some(100);
+        assert_eq!(judge(&config(TEXT), TEXT, None, &host), []);
+        host.routes[1] = KernelRoute { protocol: ROUTE_PROTOCOL, ..route("192.168.66.0/24", 2, None) };
+        assert_eq!(judge(&config(TEXT), TEXT, None, &host), []);
+    }
+
+    #[test]
+    fn net_gateway_without_a_default_route_is_found() {
+        let text = TEXT.replace("[[route]]\n", "[[route]]\nvia = \"net_gateway\"\n");
+        let mut host = facts();
+        assert!(only(&text, None, &host).0.contains("no default route"));
+        host.routes.push(route("::/0", 2, None));
+        assert!(only(&text, None, &host).0.contains("no default route"), "of the other family");
+        host.routes.push(route("0.0.0.0/0", 2, Some(600)));
+        assert_eq!(judge(&config(&text), &text, None, &host), []);
+    }
+
+    #[test]
+    fn a_filter_that_drops_the_peers_datagrams_is_found_with_a_full_tunnel() {
+        let full = format!("{TEXT}[full-tunnel]\n");
+        let six = full.replace("192.168.86.81/24", "fd00::1").replace("192.168.86.18", "fd00::2");
+        let six = six.replace("[[route]]\nto = \"192.168.66.0/24\"\n", "");
+        let found = |text: &str, value| {
+            let host = Facts { reverse_path: vec![("eth0".to_owned(), value)], ..facts() };
+            judge(&config(text), text, None, &host)
+                .iter()
+                .filter_map(|found| found.help.clone())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!([found(&full, 0).len(), found(&full, 1).len(), found(&full, 2).len()], [0, 1, 0]);
+        assert_eq!([found(&six, 0).len(), found(&six, 1).len(), found(&six, 2).len()], [0, 1, 1]);
+        assert_eq!(found(TEXT, 1), [""; 0]);
+        assert_eq!(found(&full, 1), ["set it to 2 (sysctl.d(5))"]);
+    }
+
+    #[test]
+    fn interfaces_that_are_missing_or_taken_are_found() {
+        let host = facts();
+        let named = TEXT.replace("[device]", "[device]\nname = \"eth0\"");
+        assert_eq!(only(&named, None, &host).0, "there is an interface eth0 already");
+        let mut adopted = facts();
+        adopted.interfaces.push(Link { carrier: false, ..interface(4, "tun7", "tun") });
+        let adopting = named.replace("eth0", "tun7");
+        assert_eq!(judge(&config(&adopting), &adopting, None, &adopted), []);
+        adopted.interfaces.pop();
+        adopted.interfaces.push(interface(4, "tun7", "tun"));
+        assert_eq!(only(&adopting, None, &adopted).0, "there is an interface tun7 already");
+        let bound = TEXT.replace("[key]", "bind-device = \"eth7\"\n[key]");
+        assert_eq!(only(&bound, None, &host).0, "there is no interface eth7");
+        let elsewhere = TEXT.replace("[key]", "listen = \"192.0.2.1:5\"\n[key]");
+        assert_eq!(only(&elsewhere, None, &host).0, "192.0.2.1 is no address of this host");
+        let tap = "[key]\nmode = \"static\"\nfile = \"k\"\ndirection = 0\n[device]\nmode = \"tap\"\nbridge = \"BR\"\n";
+        assert_eq!(judge(&config(&tap.replace("BR", "br0")), tap, None, &host), []);
+        assert_eq!(only(&tap.replace("BR", "br7"), None, &host).0, "there is no bridge br7");
+        assert_eq!(only(&tap.replace("BR", "eth0"), None, &host).0, "eth0 is not a bridge");
+    }
+
+    #[test]
+    fn a_taken_port_is_found_with_its_holder() {
+        let open = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = open.local_addr().unwrap().port();
+        let text = TEXT.replace("[key]", &format!("listen = \"127.0.0.1:{port}\"\n[key]"));
+        let found = check_port(&config(&text), &text).unwrap();
+        assert!(found.message.starts_with(&format!("UDP port {port} is taken by ")), "{}", found.message);
+        assert!(found.message.contains(&std::process::id().to_string()), "{}", found.message);
+        assert_eq!(&text[found.span.unwrap()], format!("\"127.0.0.1:{port}\""));
+        drop(open);
+        assert_eq!(check_port(&config(&text), &text), None);
+    }
+
+    #[test]
+    fn names_that_fail_or_lead_into_the_tunnel_are_found() {
+        let config = config(TEXT);
+        let unknown = check_names(&config, TEXT, |_| Err(io::Error::other("no such name")));
+        assert_eq!(unknown[0].message, "mon.tn cannot be resolved now: no such name");
+        assert_eq!(check_names(&config, TEXT, |_| Ok(Vec::new())).len(), 1);
+        let at = |address: &str| vec![format!("{address}:1417").parse().unwrap()];
+        assert_eq!(check_names(&config, TEXT, |_| Ok(at("192.0.2.1"))), []);
+        let inside = check_names(&config, TEXT, |_| Ok(at("192.168.66.7")));
+        assert!(inside[0].message.starts_with("routing loop: a route covers 192.168.66.7"), "{inside:#?}");
+        let literal = TEXT.replace("mon.tn", "192.0.2.1");
+        let literal = parse("l", &literal, &Options::new("/")).config.unwrap();
+        assert_eq!(check_names(&literal, TEXT, |_| Err(io::Error::other("never asked"))), []);
+    }
+}

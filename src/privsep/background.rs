@@ -1,0 +1,159 @@
+//! `--daemon`: the link in the background, and a launcher that waits until it runs.
+//!
+//! Nothing forks: the launcher executes the program again in a session of its own. That process says on its standard
+//! output that the link runs; until then its standard error is the launcher's, so that mistakes are seen where the
+//! command was typed.
+
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{Mode, OFlags};
+
+use crate::host::directory::Directory;
+use crate::host::trust::Refusal;
+use crate::privsep::spawn::PROGRAM;
+use crate::report::exit::{FAILED, Fatal, UNAVAILABLE, USAGE};
+use crate::say;
+
+/// The hidden option of the process in the background.
+pub const OPTION: &str = "background";
+
+/// This process is in the background.
+static ON: AtomicBool = AtomicBool::new(false);
+/// The launcher has not been told yet.
+static WAITED_FOR: AtomicBool = AtomicBool::new(false);
+
+/// Runs this command line in the background and returns when the link runs, or with its exit code when it does not.
+pub fn launch() -> Result<ExitCode, Fatal> {
+    for variable in ["NOTIFY_SOCKET", "LISTEN_FDS"] {
+        if std::env::var_os(variable).is_some() {
+            let text = format!(
+                "--daemon and {variable}: who started tund waits for this very process; drop --daemon"
+            );
+            return Err(Fatal::new(USAGE, text));
+        }
+    }
+    let failed = |error: io::Error| Fatal::new(FAILED, format!("cannot start in the background: {error}"));
+    let arguments = std::env::args_os().skip(1).filter(|argument| argument != "--daemon");
+    let mut child = Command::new("/proc/self/exe");
+    std::os::unix::process::CommandExt::arg0(&mut child, PROGRAM);
+    let mut child = child
+        .arg(OsString::from(format!("--{OPTION}")))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    let mut word = [0];
+    let told = child.stdout.take().is_some_and(|mut pipe| pipe.read_exact(&mut word).is_ok());
+    if told {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let status = child.wait().map_err(failed)?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(FAILED);
+    Ok(ExitCode::from(code))
+}
+
+/// This is the process in the background: it leaves the terminal's session.
+pub fn begin() {
+    ON.store(true, Ordering::Relaxed);
+    WAITED_FOR.store(true, Ordering::Relaxed);
+    // Only a session leader is refused, and it has what it wants.
+    let _ = rustix::process::setsid();
+}
+
+/// Whether this process is in the background.
+pub fn is_on() -> bool {
+    ON.load(Ordering::Relaxed)
+}
+
+/// The link runs: the launcher may end, and nothing of its terminal and directory is held any longer.
+pub fn ready() {
+    if !WAITED_FOR.swap(false, Ordering::Relaxed) {
+        return;
+    }
+    let mut stdout = io::stdout().lock();
+    // A launcher that was killed waits no more.
+    let _ = stdout.write_all(b"r").and_then(|()| stdout.flush());
+    drop(stdout);
+    if let Err(error) = let_go() {
+        say!(1, "cannot let go of the terminal: {error}");
+    }
+}
+
+fn let_go() -> io::Result<()> {
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)?;
+    std::env::set_current_dir("/")
+}
+
+/// The file of the process id; it goes with this.
+#[derive(Debug)]
+pub struct PidFile(Directory, OsString);
+
+impl PidFile {
+    /// Writes this process's id into `path`, in place of what is there. A symbolic link is not followed, and nothing is
+    /// written where another user could exchange it.
+    pub fn write(path: &Path) -> Result<Self, Fatal> {
+        let cannot = |error: &dyn std::fmt::Display| {
+            Fatal::new(UNAVAILABLE, format!("cannot write run.pid-file {}: {error}", path.display()))
+        };
+        let (directory, name) = Directory::of_file(path).map_err(|refusal| {
+            cannot(&match refusal {
+                Refusal::Untrusted { .. } => format!("{refusal}: {}, or name another", refusal.remedy()),
+                Refusal::System { source, .. } => source.to_string(),
+            })
+        })?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NONBLOCK;
+        let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH;
+        let mut file = directory.open(&name, flags, mode).map_err(|error| cannot(&error))?;
+        let found = file.metadata().map_err(|error| cannot(&error))?;
+        let own = [0, rustix::process::geteuid().as_raw()].contains(&found.uid());
+        if !own || !found.is_file() || found.nlink() != 1 {
+            return Err(cannot(&"another user's file is there: remove it, or name another"));
+        }
+        let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+        written.map_err(|error| cannot(&error))?;
+        Ok(Self(directory, name))
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        // Another process's number is not ours to remove.
+        let own = std::process::id().to_string();
+        if self.0.read(&self.1, 16).is_ok_and(|text| text.trim_ascii_end() == own.as_bytes()) {
+            let _ = self.0.remove(&self.1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Scratch;
+    use std::fs;
+
+    #[test]
+    fn the_pid_file_is_ours_follows_no_link_and_goes() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("pid");
+        let file = PidFile::write(&path).unwrap();
+        assert_eq!(scratch.read("pid"), format!("{}\n", std::process::id()));
+        drop(file);
+        assert!(!path.exists());
+        let file = PidFile::write(&path).unwrap();
+        fs::write(&path, "1\n").unwrap();
+        drop(file);
+        assert_eq!(scratch.read("pid"), "1\n");
+        std::os::unix::fs::symlink("pid", scratch.path().join("link")).unwrap();
+        assert_eq!(PidFile::write(&scratch.path().join("link")).unwrap_err().code, UNAVAILABLE);
+        assert_eq!(scratch.read("pid"), "1\n");
+    }
+}

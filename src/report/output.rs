@@ -1,0 +1,200 @@
+//! Where lines for a person go: standard error, syslog, or systemd's journal.
+
+use std::os::unix::net::UnixDatagram;
+use std::sync::{Mutex, PoisonError};
+
+use crate::config::{Diagnostic, LogTo, Severity, position};
+use crate::report::log;
+use crate::report::stderr;
+use crate::report::text::printable;
+
+/// Longest line in characters.
+const MAX_LINE: usize = 4096;
+/// Of syslog(3): LOG_DAEMON.
+const DAEMON: u8 = 3 << 3;
+
+/// A destination.
+pub enum Output {
+    /// Standard error.
+    Stderr,
+    /// syslog(3), facility daemon.
+    Syslog(Service),
+    /// systemd's journal, in its own protocol.
+    Journal(Service),
+}
+
+impl Output {
+    /// The destination for the link called `name`.
+    pub fn new(to: LogTo, name: &str) -> Self {
+        match to {
+            LogTo::Stderr => Self::Stderr,
+            LogTo::Syslog => Self::Syslog(Service::new("/dev/log", name)),
+            LogTo::Journal => Self::Journal(Service::new("/run/systemd/journal/socket", name)),
+        }
+    }
+
+    /// Makes it the destination of the log, for the whole process.
+    pub fn log_from(self, verb: u8) {
+        log::init(verb, Box::new(move |verb, text| self.line(verb, text)));
+    }
+
+    /// Writes one line that belongs to a level of verbosity. A log that nobody reads, or that is not there, changes
+    /// nothing.
+    pub fn line(&self, verb: u8, text: &str) {
+        let text = printable(text, MAX_LINE);
+        match self {
+            Self::Stderr => stderr::line(verb, &text),
+            Self::Syslog(service) => {
+                let (name, pid) = (&service.name, std::process::id());
+                service.send(&format!("<{}>tund[{pid}]: {name}: {text}", DAEMON | severity(verb)));
+            }
+            Self::Journal(service) => {
+                let name = &service.name;
+                service.send(&format!(
+                    "PRIORITY={}\nSYSLOG_FACILITY={}\nSYSLOG_IDENTIFIER=tund\nMESSAGE={name}: {text}\n",
+                    severity(verb),
+                    DAEMON >> 3
+                ));
+            }
+        }
+    }
+
+    /// Says why the program ends before there is a log.
+    pub fn fatal(&self, text: &str) {
+        match self {
+            Self::Stderr => stderr::show(&format!("tund: {text}\n")),
+            Self::Syslog(_) | Self::Journal(_) => self.line(0, text),
+        }
+    }
+
+    /// Shows a finding with its place in `text`, the text of `file`.
+    pub fn finding(&self, file: &str, text: &str, finding: &Diagnostic) {
+        if let Self::Stderr = self {
+            return stderr::show_finding(file, text, finding);
+        }
+        let verb = match finding.severity {
+            Severity::Error => 0,
+            Severity::Warning => 1,
+            Severity::Note => 3,
+        };
+        self.line(verb, &finding_line(file, text, finding));
+    }
+}
+
+/// A finding with its place in `text`, the text of `file`, in one line.
+pub fn finding_line(file: &str, text: &str, finding: &Diagnostic) -> String {
+    let place = finding.span.as_ref().map(|span| position(text, span.start));
+    let place = place.map_or_else(String::new, |(line, column)| format!(":{line}:{column}"));
+    let help = finding.help.as_ref().map_or_else(String::new, |help| format!(": {help}"));
+    let kind = match finding.severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+        Severity::Note => "note",
+    };
+    format!("{file}{place}: {kind}: {}{help}", finding.message)
+}
+
+/// The severity of syslog(3) for a level of verbosity.
+pub fn severity(verb: u8) -> u8 {
+    match verb {
+        0 => 3,
+        1 => 5,
+        2 | 3 => 6,
+        _ => 7,
+    }
+}
+
+/// A log service that takes datagrams. A line that it has no room for is lost: nothing waits for a log.
+pub struct Service {
+    path: &'static str,
+    name: String,
+    socket: Mutex<Option<UnixDatagram>>,
+}
+
+impl Service {
+    fn new(path: &'static str, name: &str) -> Self {
+        Self { path, name: printable(name, MAX_LINE), socket: Mutex::new(None) }
+    }
+
+    fn send(&self, datagram: &str) {
+        let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        // The service may have been restarted since the last line: its socket is then another one.
+        for _ in 0..2 {
+            if socket.is_none() {
+                *socket = self.connect().ok();
+            }
+            let sent = socket.as_ref().map(|socket| socket.send(datagram.as_bytes()));
+            match sent {
+                Some(Err(error)) if error.kind() != std::io::ErrorKind::WouldBlock => *socket = None,
+                Some(Ok(_) | Err(_)) | None => return,
+            }
+        }
+    }
+
+    fn connect(&self) -> std::io::Result<UnixDatagram> {
+        let socket = UnixDatagram::unbound()?;
+        socket.set_nonblocking(true)?;
+        socket.connect(self.path)?;
+        Ok(socket)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Scratch;
+
+    fn service(path: &std::path::Path) -> Service {
+        Service::new(Box::leak(path.display().to_string().into_boxed_str()), "fri")
+    }
+
+    fn received(socket: &UnixDatagram) -> String {
+        let mut buffer = [0; 512];
+        let length = socket.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    }
+
+    #[test]
+    fn syslog_gets_facility_severity_program_and_link_and_a_restarted_one_the_next_line() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("log");
+        let output = Output::Syslog(service(&path));
+        output.line(0, "nobody is there yet");
+        for (verb, priority) in [(0, 27), (1, 29), (3, 30), (4, 31)] {
+            let _ = std::fs::remove_file(&path);
+            let socket = UnixDatagram::bind(&path).unwrap();
+            output.line(verb, "a\nb\x1b");
+            let pid = std::process::id();
+            assert_eq!(received(&socket), format!("<{priority}>tund[{pid}]: fri: a_b_"));
+        }
+    }
+
+    #[test]
+    fn the_journal_gets_fields_and_nothing_makes_a_field_of_its_own() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("log");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        Output::Journal(service(&path)).line(1, "up\nPRIORITY=0");
+        let fields = "PRIORITY=5\nSYSLOG_FACILITY=3\nSYSLOG_IDENTIFIER=tund\nMESSAGE=fri: up_PRIORITY=0\n";
+        assert_eq!(received(&socket), fields);
+    }
+
+    #[test]
+    fn a_finding_is_one_line_with_its_place() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("log");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        let finding = Diagnostic::error(Some(7..8), "no such thing").help("take it out");
+        Output::Syslog(service(&path)).finding("x.toml", "a = 1\nb = 2\n", &finding);
+        assert!(received(&socket).ends_with("fri: x.toml:2:2: error: no such thing: take it out"));
+    }
+
+    #[test]
+    fn a_log_that_is_not_read_holds_nothing_up() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("log");
+        let _full = UnixDatagram::bind(&path).unwrap();
+        let output = Output::Syslog(service(&path));
+        (0..10_000).for_each(|n| output.line(1, &format!("line {n}")));
+    }
+}

@@ -1,0 +1,17 @@
+//! The clocks.
+#![allow(clippy::disallowed_methods, reason = "this is where clocks are read")]
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use crate::core::clock::Now;
+
+/// Both clocks, now.
+pub fn now() -> Now {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Now { instant: Instant::now(), wall: u64::try_from(wall.as_micros()).unwrap_or(u64::MAX) }
+}
+
+/// Seconds since the Unix epoch; 0 on a clock before it.
+pub fn unix_time() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
