@@ -18,11 +18,11 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-use tund::config::Cipher;
 use tund::core::lane::seal;
 use tund::core::replay::Window;
 use tund::crypto::aead::Aead;
 use tund::crypto::keys::LinkKeys;
+use tund::crypto::suite::Cipher;
 use tund::packet::gro::Coalescer;
 use tund::packet::gso;
 use tund::packet::layer::Layer;

@@ -5,9 +5,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use tund::config::{
-    Cipher, Command, Config, KeyMode, Listen, LogTo, Mode, Options, Parsed, Remote, SecretSource, Severity,
-    Sources, Swallow, Via, parse, position, render, swallow,
+    Command, Config, KeyMode, Listen, LogTo, Options, Parsed, Remote, SecretSource, Severity, Sources,
+    Swallow, Via, parse, position, render, swallow,
 };
+use tund::crypto::suite::Cipher;
+use tund::packet::layer::Mode;
 
 /// A tun link without mistakes; cases change a line of it.
 const GOOD: &str = r#"remote = "mon.tn:1417"

@@ -10,10 +10,12 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use tund::config::{
-    Accept, Cipher, Command, Config, DataPath, Device, FullTunnel, Keepalive, Key, KeyMode, KeyPair, Listen,
-    LogTo, MAX_ACCEPTED, Mode, Options, Remote, Reporting, Route, Run, Sandbox, Scripts, SecretSource,
-    Sources, Tuning, Via, parse, position, render,
+    Accept, Command, Config, DataPath, Device, FullTunnel, Keepalive, Key, KeyMode, KeyPair, Listen, LogTo,
+    MAX_ACCEPTED, Options, Remote, Reporting, Route, Run, Sandbox, Scripts, SecretSource, Sources, Tuning,
+    Via, parse, position, render,
 };
+use tund::crypto::suite::Cipher;
+use tund::packet::layer::Mode;
 
 proptest! {
     // The failing input is printed whole; a file of seeds would say less.

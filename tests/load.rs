@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use tund::config::{SecretSource, position};
-use tund::daemon::preflight::load;
+use tund::preflight::load;
 
 const TEXT: &str = "remote = \"mon.tn\"\n[key]\nmode = \"static\"\nfile = \"static.key\"\n[device]\naddress = \"10.0.0.1\"\npeer = \"10.0.0.2\"\n";
 

@@ -3,18 +3,21 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tund::config::{Cipher, Keepalive, KeyMode, Mode};
+use tund::config::{Keepalive, KeyMode};
 use tund::core::clock::Now;
 use tund::core::hello;
 use tund::core::inner::Inner;
 use tund::core::lane::{self, Lane, Notice, Sink};
 use tund::core::link::{Event, Link};
 use tund::core::path::Path;
+use tund::core::settings::LinkSettings;
+use tund::core::settings::MAX_TEXT;
 use tund::core::sid::Sid;
 use tund::crypto::Random;
 use tund::crypto::aead::TAG;
 use tund::crypto::keys::LinkKeys;
-use tund::privsep::message::{LinkSettings, MAX_TEXT};
+use tund::crypto::suite::Cipher;
+use tund::packet::layer::Mode;
 use tund::wire::control::{self, Hello, Message};
 use tund::wire::datagram::{Framing, Header, Kind, SID};
 

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tund::config::Cipher;
 use tund::core::lane::{Command, Received};
 use tund::core::session::Sessions;
 use tund::crypto::keys::LinkKeys;
 use tund::crypto::noise::Statics;
+use tund::crypto::suite::Cipher;
 use tund::crypto::{Random, wrap};
 use tund::wire::handshake::{Envelope, Offer};
 

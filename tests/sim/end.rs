@@ -6,16 +6,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::dice::Dice;
-use crate::config::{KeyMode, Mode};
+use crate::config::KeyMode;
 use crate::core::clock::{Now, Watch};
 use crate::core::inner::Inner;
 use crate::core::lane::{self, Command, Key, Lane, Notice, Sink};
 use crate::core::limits::ETHERNET;
 use crate::core::link::{Event, Link};
 use crate::core::path::Path;
+use crate::core::settings::LinkSettings;
 use crate::crypto::keys::LinkKeys;
 use crate::crypto::noise::Statics;
-use crate::privsep::message::LinkSettings;
+use crate::packet::layer::Mode;
 use crate::wire::datagram::Framing;
 
 /// As long as the daemon's queues.

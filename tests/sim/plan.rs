@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use super::dice::Dice;
 use super::end::Config;
-use crate::config::{Cipher, Keepalive, KeyMode, Mode};
+use crate::config::{Keepalive, KeyMode};
 use crate::core::limits::{ANSWER_KEPT, CALL_FIRST};
+use crate::core::settings::LinkSettings;
 use crate::crypto::keys::{Pair, Secret, link_secret, public_of};
 use crate::crypto::noise::Statics;
-use crate::privsep::message::LinkSettings;
+use crate::crypto::suite::Cipher;
+use crate::packet::layer::Mode;
 
 /// What the network does to datagrams.
 #[derive(Debug, Clone, Copy, PartialEq)]

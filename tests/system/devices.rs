@@ -8,8 +8,8 @@ use std::process::Command;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::{Errno, FdFlags, fcntl_getfd, read, write};
-use tund::config::Mode;
 use tund::device::{self, VNET_HEADER};
+use tund::packet::layer::Mode;
 use tund::route::netlink::Netlink;
 
 use crate::namespace::{ip, isolated, link_up, sh, unprivileged};

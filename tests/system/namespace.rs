@@ -4,7 +4,8 @@ use std::process::Command;
 
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use serde_json::Value;
-use tund::config::{Config, Mode, Options, Route, Via, parse};
+use tund::config::{Config, Options, Route, Via, parse};
+use tund::packet::layer::Mode;
 use tund::route::netlink::Netlink;
 use tund::route::plan::Step;
 

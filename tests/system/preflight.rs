@@ -2,9 +2,10 @@
 
 use std::net::UdpSocket;
 
-use tund::config::{Mode, Options, Severity, parse};
-use tund::daemon::preflight::{check_host, check_port};
+use tund::config::{Options, Severity, parse};
 use tund::device;
+use tund::packet::layer::Mode;
+use tund::preflight::{check_host, check_port};
 use tund::route::netlink::Netlink;
 
 use crate::namespace::{isolated, sh};

@@ -3,8 +3,9 @@
 use std::io::ErrorKind;
 use std::net::IpAddr;
 
-use tund::config::{Config, Mode, Via};
+use tund::config::{Config, Via};
 use tund::device;
+use tund::packet::layer::Mode;
 use tund::route::netlink::{Address, Netlink};
 use tund::route::plan::{Host, Interface, KernelRoute, ROUTE_PROTOCOL, Step, device_steps, route_steps};
 use tund::route::step::{Family, Rule};

@@ -6,8 +6,9 @@ use std::net::{SocketAddr, UdpSocket};
 use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::{Errno, FdFlags, fcntl_getfd};
 use rustix::net::sockopt;
-use tund::config::{Config, Listen, Mode, Remote};
+use tund::config::{Config, Listen, Remote};
 use tund::core::lane::Datagrams;
+use tund::packet::layer::Mode;
 use tund::transport::udp::{Bound, Received, Socket, bind};
 
 use crate::namespace::{config, isolated, sh, unprivileged};
