@@ -463,4 +463,6 @@ fn handshake(
 }
 
 #[cfg(test)]
+mod search;
+#[cfg(test)]
 mod tests;

@@ -21,6 +21,12 @@ pub struct Callers {
 }
 
 impl Callers {
+    /// For a state that is copied over and over: everybody has all turns.
+    #[cfg(test)]
+    pub fn forgetful() -> Self {
+        Self { new: Pace::default(), other: Pace::default(), served: Seen::tiny() }
+    }
+
     /// Whether this caller gets something back.
     pub fn allows(&mut self, now: Instant, instance: Instance) -> bool {
         let turn = (0..CALLERS_TURNS).map(|turn| name(instance, turn));

@@ -1,0 +1,103 @@
+//! One end of a small world: sessions, and what a lane does with their keys.
+
+use std::collections::BTreeSet;
+use std::hash::Hash;
+
+use super::*;
+
+/// A key that an end opens with.
+#[derive(Clone)]
+pub(super) struct Receive {
+    pub(super) slot: u8,
+    pub(super) serial: u32,
+    pub(super) key: Vec<u8>,
+    pub(super) heard: bool,
+    pub(super) taken: BTreeSet<u32>,
+}
+
+/// A key that an end sends under.
+#[derive(Clone)]
+pub(super) struct Send {
+    pub(super) slot: u8,
+    pub(super) key: Vec<u8>,
+    pub(super) next: u32,
+}
+
+/// One end: the sessions, and what the lane does with their keys.
+#[derive(Clone)]
+pub(super) struct End {
+    pub(super) sessions: Sessions,
+    pub(super) random: Numbered,
+    pub(super) receive: Vec<Receive>,
+    pub(super) ready: Vec<(Under, Send)>,
+    pub(super) current: Option<Send>,
+    pub(super) heard_at: Instant,
+}
+
+/// What tells processes and their draws apart.
+#[derive(Clone, Hash)]
+pub(super) struct Numbered {
+    process: u64,
+    draws: u64,
+}
+
+impl Random for Numbered {
+    fn fill(&mut self, buffer: &mut [u8]) {
+        for chunk in buffer.chunks_mut(8) {
+            self.draws += 1;
+            let mixed = (self.process << 32 | self.draws).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let mixed = (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            chunk.copy_from_slice(&mixed.to_be_bytes()[..chunk.len()]);
+        }
+    }
+}
+
+impl End {
+    pub(super) fn new(process: u64, calls: bool, now: Instant) -> Self {
+        let mut random = Numbered { process, draws: 0 };
+        let keys = Arc::new(LinkKeys::new(&[7; 32]));
+        let suites = vec![Cipher::ChaCha20Poly1305];
+        let mut sessions = Sessions::new(keys, Statics::None, suites, now, &mut random);
+        sessions.callers = Callers::forgetful();
+        if calls {
+            sessions.begin(now);
+        }
+        let (receive, ready) = (Vec::new(), Vec::new());
+        Self { sessions, random, receive, ready, current: None, heard_at: now }
+    }
+
+    pub(super) fn obey(&mut self, command: Command) -> Option<Vec<u8>> {
+        match command {
+            Command::Receive { key: Key::Slot { slot, serial, cipher, key }, .. } => {
+                self.receive.retain(|live| live.slot != slot);
+                let key = key.lane_bytes(cipher, 0).to_vec();
+                self.receive.push(Receive { slot, serial, key, heard: false, taken: BTreeSet::new() });
+            }
+            Command::Prepare(under, Key::Slot { slot, cipher, key, .. }) => {
+                self.ready.retain(|(other, _)| *other != under);
+                self.ready.push((under, Send { slot, key: key.lane_bytes(cipher, 0).to_vec(), next: 0 }));
+            }
+            Command::Switch(under) => {
+                let at = self.ready.iter().position(|(other, _)| *other == under);
+                self.current = at.map(|at| self.ready.remove(at).1).or(self.current.take());
+            }
+            Command::Wipe(Under::Current) => self.current = None,
+            Command::Wipe(under) => self.ready.retain(|(other, _)| *other != under),
+            Command::Forget(Name::Slot(slot)) => self.receive.retain(|live| live.slot != slot),
+            Command::WipeAll => {
+                self.receive.clear();
+                self.ready.clear();
+                self.current = None;
+            }
+            Command::Handshake(sent) => return Some(sent.datagram),
+            other => panic!("no command of sessions: {other:?}"),
+        }
+        None
+    }
+
+    /// What an initiation or a retry must leave as it is.
+    pub(super) fn established(&self) -> (Option<u8>, Vec<u32>, Option<Vec<u8>>) {
+        let live = self.sessions.live.iter().map(|live| live.serial).collect();
+        (self.sessions.sending, live, self.current.as_ref().map(|current| current.key.clone()))
+    }
+}
