@@ -4,8 +4,8 @@
 //! thread; frames move on the [`worker`]'s thread.
 #![allow(clippy::disallowed_methods, reason = "its two loops read the clock")]
 
-mod patience;
-pub mod port;
+mod idle_timeout;
+pub mod lane_io;
 mod verbose;
 pub mod worker;
 
@@ -21,7 +21,7 @@ use tokio::net::UnixDatagram;
 use tokio::sync::mpsc;
 
 use crate::config::KeyMode;
-use crate::core::inner::Inner;
+use crate::core::inner::InnerPolicy;
 use crate::core::keylog::Entry;
 use crate::core::lane::{self, Command, Notice, Report};
 use crate::core::limits::ETHERNET;
@@ -33,9 +33,9 @@ use crate::core::stats::Stats;
 use crate::crypto::keys::LinkKeys;
 use crate::crypto::stack::cleanly;
 use crate::crypto::suite::Cipher;
-use crate::engine::patience::Patience;
+use crate::engine::idle_timeout::IdleTimeout;
 use crate::engine::verbose::letters;
-use crate::engine::worker::{Duty, FromWorker, Handle, ToWorker, workers};
+use crate::engine::worker::{Direction, FromWorker, Handle, ToWorker, workers};
 use crate::packet::layer::Mode;
 use crate::privsep::channel::Channel;
 use crate::privsep::message::{End, Start, ToEngine, ToParent};
@@ -94,7 +94,7 @@ pub fn main() -> ExitCode {
     };
     log::init(start.link.verb, Box::new(to_parent));
     panic::set_hook(Box::new(|info| say!(0, "{}", exit::bug(info))));
-    if let Err(error) = sys::interrupt_nobody() {
+    if let Err(error) = sys::set_sched_batch() {
         say!(3, "note: the scheduling policy stays as it is: {error}");
     }
     let ending = run(&parent, *start, descriptors).unwrap_or_else(|ending| ending);
@@ -151,7 +151,7 @@ struct Engine {
     /// The parent wants to know how the link is, as soon as so many workers have told their own.
     wanted: Option<u8>,
     /// `None`: this link lasts until it is ended.
-    patience: Option<Patience>,
+    patience: Option<IdleTimeout>,
     /// What keys are derived with, where they are wanted for a key log.
     logged: Option<lane::Settings>,
     /// What could not be sent last, and why.
@@ -183,7 +183,8 @@ impl Engine {
         }
         let letters = settings.verb >= 5;
         let began = now();
-        let patience = settings.activated.then(|| Patience::new(began.instant, settings.keepalive.idle_exit));
+        let patience =
+            settings.activated.then(|| IdleTimeout::new(began.instant, settings.keepalive.idle_exit));
         let link = match settings.key_mode {
             KeyMode::Static => Link::new(settings, keys, began, Os),
             KeyMode::Handshake => Link::with_handshake(settings, keys, statics, began, Os),
@@ -363,8 +364,8 @@ impl Engine {
     }
 
     /// What the workers told, together.
-    fn sum(&mut self, duty: Duty, report: Report) -> Report {
-        self.reports[usize::from(duty == Duty::Inward)] = report;
+    fn sum(&mut self, duty: Direction, report: Report) -> Report {
+        self.reports[usize::from(duty == Direction::Inward)] = report;
         let [one, two] = self.reports;
         let mut stats = one.stats.plus(&two.stats);
         // What was overtaken and then came is missing no more, but a counter never falls.
@@ -407,8 +408,8 @@ fn watch(parent: &Parent) -> std::io::Result<UnixDatagram> {
 
 fn lane_settings(settings: &LinkSettings, keys: Arc<LinkKeys>, copy_dscp: bool) -> lane::Settings {
     let (link_header, inner) = match settings.mode {
-        Mode::Tun => (0, Inner::routed(settings.mtu, settings.mss_clamp, settings.peers.clone())),
-        Mode::Tap => (ETHERNET, Inner::bridged()),
+        Mode::Tun => (0, InnerPolicy::routed(settings.mtu, settings.mss_clamp, settings.peers.clone())),
+        Mode::Tap => (ETHERNET, InnerPolicy::bridged()),
     };
     lane::Settings {
         keys,

@@ -20,11 +20,11 @@ pub enum Fault {
     SlotReused,
     /// A datagram from elsewhere moves the link at once.
     PathNotValidated,
-    /// The same sid is drawn again, so that its counters repeat.
+    /// The same key id is drawn again, so that its counters repeat.
     SidDrawnTwice,
-    /// A sid is taken for a hello that names one of this end's, whatever was sealed before that hello.
+    /// A key id is taken for a hello that names one of this end's, whatever was sealed before that hello.
     TakenFromZero,
-    /// A sid that was live is taken again.
+    /// A key id that was live is taken again.
     TakenAgain,
     /// Frames pass before a hello fits.
     HelloNotRequired,
@@ -48,7 +48,7 @@ pub enum Fault {
     UnprovenDisplaces,
     /// A silence on a session brings no new call.
     NoCallAfterSilence,
-    /// A sid is taken for a hello that names none of this end's.
+    /// A key id is taken for a hello that names none of this end's.
     NamingNotRequired,
 }
 

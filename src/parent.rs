@@ -8,13 +8,13 @@ mod hooks;
 mod host;
 pub mod identity;
 pub mod keylog;
-mod manager;
 mod notify;
 mod pushed;
 mod reload;
 mod requests;
 mod routes;
 pub mod script;
+mod service_manager;
 pub mod signals;
 pub mod start;
 pub mod uevent;
@@ -34,15 +34,15 @@ use rustix::io::Errno;
 use crate::config::Config;
 use crate::core::settings::Traffic;
 use crate::helper::resolve::Resolver;
-use crate::host::changes::{Changes, Mark};
+use crate::host::changes::{Changes, Savepoint};
 use crate::host::directory::Directory;
 use crate::parent::control::Control;
 use crate::parent::environment::Hook;
 use crate::parent::keylog::KeyLog;
-use crate::parent::manager::Manager;
 use crate::parent::pushed::Pushed;
 use crate::parent::routes::Watch;
 use crate::parent::script::{Runner, ScriptError};
+use crate::parent::service_manager::ServiceManager;
 use crate::parent::signals::{Signal, Signals};
 use crate::parent::start::Options;
 use crate::parent::uevent::Uevents;
@@ -119,7 +119,7 @@ struct Engine {
 /// What is known of the running link.
 struct Status {
     stage: Stage,
-    before_routes: Mark,
+    before_routes: Savepoint,
     device_steps: Vec<Step>,
     route_steps: Vec<Step>,
     net_gateway: Option<IpAddr>,
@@ -156,7 +156,7 @@ pub struct Parent {
     status: Status,
     door: Door,
     control: Control,
-    manager: Manager,
+    manager: ServiceManager,
     watch: Watch,
     signals: Signals,
     /// Without it a clone of this machine is noticed by its clock alone.
@@ -173,7 +173,7 @@ impl Parent {
     pub fn new(link: Link, changes: Changes, signals: Signals) -> Self {
         let status = Status {
             stage: Stage::Begun,
-            before_routes: Mark::default(),
+            before_routes: Savepoint::default(),
             device_steps: Vec::new(),
             route_steps: Vec::new(),
             net_gateway: None,
@@ -194,7 +194,7 @@ impl Parent {
         Self {
             watch: Watch::new(Instant::now()),
             control: Control::new(link.runtime.as_ref(), &link.config.status),
-            manager: Manager::new(),
+            manager: ServiceManager::new(),
             resolver: Resolver::new(link.config.remotes.clone(), link.confinement.clone()),
             link,
             changes,
@@ -425,7 +425,7 @@ impl Parent {
             }
             Some((end, reason)) => self.end(exit::code(end), reason),
             None => {
-                self.end(BUG, epitaph(status));
+                self.end(BUG, exit_reason(status));
             }
         }
     }
@@ -462,7 +462,7 @@ impl Parent {
     }
 }
 
-fn epitaph(status: io::Result<ExitStatus>) -> String {
+fn exit_reason(status: io::Result<ExitStatus>) -> String {
     const FORBIDDEN_CALL: Option<i32> = Some(rustix::process::Signal::SYS.as_raw());
     match status {
         Ok(status) if status.signal() == FORBIDDEN_CALL => {

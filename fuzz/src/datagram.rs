@@ -6,26 +6,26 @@ use std::time::Duration;
 use tund::config::{Keepalive, KeyMode};
 use tund::core::clock::Now;
 use tund::core::hello;
-use tund::core::inner::Inner;
+use tund::core::inner::InnerPolicy;
+use tund::core::key_id::KeyId;
 use tund::core::lane::{self, Lane, Notice, Sink};
 use tund::core::link::{Event, Link};
 use tund::core::path::Path;
 use tund::core::settings::LinkSettings;
 use tund::core::settings::MAX_TEXT;
-use tund::core::sid::Sid;
 use tund::crypto::Random;
 use tund::crypto::aead::TAG;
 use tund::crypto::keys::LinkKeys;
 use tund::crypto::suite::Cipher;
 use tund::packet::layer::Mode;
 use tund::wire::control::{self, Hello, Message};
-use tund::wire::datagram::{Framing, Header, Kind, SID};
+use tund::wire::datagram::{Framing, Header, KEY_ID, Kind};
 
 use crate::script::{Script, beginning};
 
 /// Some day in 2026, in microseconds.
 const WALL: u64 = 1_790_000_000_000_000;
-/// The peer draws sids this often, in microseconds.
+/// The peer draws key ids this often, in microseconds.
 const DRAWN: u64 = 10_000_000;
 const CIPHER: Cipher = Cipher::ChaCha20Poly1305;
 const OWN: u8 = 0;
@@ -69,8 +69,8 @@ struct Out {
     frames: usize,
     sent: usize,
     nonces: BTreeSet<([u8; 16], u32)>,
-    /// The sid that was sent under last.
-    own: Option<[u8; SID]>,
+    /// The key id that was sent under last.
+    own: Option<[u8; KEY_ID]>,
     /// The last one that was sent.
     challenge: [u8; 16],
     /// The number of the last ping that was sent.
@@ -86,9 +86,9 @@ impl Sink for Out {
 
     fn datagram(&mut self, datagram: &[u8], _: Path) {
         self.sent += 1;
-        let (sid, header, body) = open(&self.keys, datagram);
-        assert!(self.nonces.insert((sid.0, header.counter)), "one nonce for two datagrams");
-        self.own = Some(sid.0);
+        let (key_id, header, body) = open(&self.keys, datagram);
+        assert!(self.nonces.insert((key_id.0, header.counter)), "one nonce for two datagrams");
+        self.own = Some(key_id.0);
         if header.kind == Kind::Control {
             match control::decode(&body) {
                 Ok(Some(Message::Path { challenge })) => self.challenge = challenge,
@@ -134,7 +134,7 @@ impl End {
             max_frame: MTU as usize,
             bundle: true,
             copy_dscp: false,
-            inner: Inner::routed(MTU, true, Vec::new()),
+            inner: InnerPolicy::routed(MTU, true, Vec::new()),
         });
         let now = Now { instant: beginning(), wall: WALL };
         let link = Link::new(settings([10, 0, 0, 1], [10, 0, 0, 2]), keys.clone(), now, Zigzag(0));
@@ -178,9 +178,9 @@ impl End {
     /// A hello that fits, so that frames pass from here on.
     fn fitting_hello(&mut self, from: SocketAddr, script: &mut Script<'_>) {
         let seen = script.byte() & 1 == 1;
-        let (sid, counter) = (self.sid(script), u32::from(script.number()));
+        let (key_id, counter) = (self.key_id(script), u32::from(script.number()));
         // What else it takes until the link is up, out of the way of what the script sends: this end says whom to name.
-        let other = Sid::new(&self.keys, sid.time().wrapping_sub(1), [9; 4]);
+        let other = KeyId::new(&self.keys, key_id.time().wrapping_sub(1), [9; 4]);
         for at in 0..2 {
             self.control_under(from, &Message::Hello(self.hello(seen)), other, at);
         }
@@ -188,7 +188,7 @@ impl End {
             self.control_under(from, &Message::Pong { n, received: 1 }, other, 2);
             self.control_under(from, &Message::Hello(self.hello(true)), other, 3);
         }
-        self.control_under(from, &Message::Hello(self.hello(seen)), sid, counter);
+        self.control_under(from, &Message::Hello(self.hello(seen)), key_id, counter);
     }
 
     /// What the peer says of itself, and of what this end sent last.
@@ -200,15 +200,15 @@ impl End {
     /// The reply to the last challenge.
     fn answer(&mut self, from: SocketAddr, script: &mut Script<'_>) {
         let reply = Message::PathReply { challenge: self.out.challenge };
-        let (sid, counter) = (self.sid(script), script.number().into());
-        self.control_under(from, &reply, sid, counter);
+        let (key_id, counter) = (self.key_id(script), script.number().into());
+        self.control_under(from, &reply, key_id, counter);
     }
 
-    fn control_under(&mut self, from: SocketAddr, message: &Message, sid: Sid, counter: u32) {
+    fn control_under(&mut self, from: SocketAddr, message: &Message, key_id: KeyId, counter: u32) {
         let mut body = Vec::new();
         control::encode(message, &mut body);
         let header = Header { slot: 0, kind: Kind::Control, lane: 0, counter };
-        let mut bytes = self.seal(1 - OWN, sid, header, &body);
+        let mut bytes = self.seal(1 - OWN, key_id, header, &body);
         self.receive(from, &mut bytes);
     }
 
@@ -245,26 +245,26 @@ impl End {
     }
 
     fn sealed(&self, direction: u8, script: &mut Script<'_>) -> Vec<u8> {
-        let sid = self.sid(script);
+        let key_id = self.key_id(script);
         let [high, low] = script.number().to_be_bytes();
         let first = script.byte();
         let counter = if script.byte() == 0xff { [0x20, 0, high, low] } else { [0, 0, high, low] };
         let header = Header::parse([first, counter[0], counter[1], counter[2], counter[3]]);
-        self.seal(direction, sid, header, script.counted())
+        self.seal(direction, key_id, header, script.counted())
     }
 
-    /// One of eight sids of the peer: now, in the past, in the future, and none of its own.
-    fn sid(&self, script: &mut Script<'_>) -> Sid {
+    /// One of eight key ids of the peer: now, in the past, in the future, and none of its own.
+    fn key_id(&self, script: &mut Script<'_>) -> KeyId {
         let which = script.byte() & 7;
         let offset = [0, -1, -60, -119, -121, 119, 121, 86_400];
         let offset = offset.get(usize::from(which)).copied().unwrap_or(0);
         let wall = self.now.wall / DRAWN * DRAWN;
-        Sid::new(&self.keys, wall.wrapping_add_signed(offset * 1_000_000), [which; 4])
+        KeyId::new(&self.keys, wall.wrapping_add_signed(offset * 1_000_000), [which; 4])
     }
 
-    fn seal(&self, direction: u8, sid: Sid, header: Header, body: &[u8]) -> Vec<u8> {
-        let mut bytes = [sid.0.as_slice(), &header.emit(), body, &[0; TAG]].concat();
-        let aead = self.keys.static_key(CIPHER, direction, &sid.0, header.lane);
+    fn seal(&self, direction: u8, key_id: KeyId, header: Header, body: &[u8]) -> Vec<u8> {
+        let mut bytes = [key_id.0.as_slice(), &header.emit(), body, &[0; TAG]].concat();
+        let aead = self.keys.static_key(CIPHER, direction, &key_id.0, header.lane);
         let sealed = lane::seal(Framing::Static, &self.keys, &aead, header, &mut bytes);
         assert_eq!(sealed, Ok(()));
         bytes
@@ -297,16 +297,16 @@ impl End {
 }
 
 /// Opens what this end sent, as its peer would.
-fn open(keys: &LinkKeys, datagram: &[u8]) -> (Sid, Header, Vec<u8>) {
+fn open(keys: &LinkKeys, datagram: &[u8]) -> (KeyId, Header, Vec<u8>) {
     let tag = Framing::Static.tag(datagram).unwrap_or_default();
-    let (sid, header) = lane::unmask(&keys.mask(&tag), datagram);
+    let (key_id, header) = lane::unmask(&keys.mask(&tag), datagram);
     let range = Framing::Static.body(datagram.len());
     let mut body = datagram.get(range.start..).unwrap_or_default().to_vec();
-    let aead = keys.static_key(CIPHER, OWN, &sid.0, header.lane);
+    let aead = keys.static_key(CIPHER, OWN, &key_id.0, header.lane);
     let opened = aead.open(header.counter, &header.emit(), &mut body);
     assert!(opened.is_ok(), "what is sent must verify");
     body.truncate(range.len());
-    (sid, header, body)
+    (key_id, header, body)
 }
 
 fn is_one_line(text: &str) {
@@ -345,7 +345,7 @@ fn settings(own: [u8; 4], peer: [u8; 4]) -> LinkSettings {
 
 #[cfg(test)]
 mod tests {
-    use tund::core::stats::Drop;
+    use tund::core::stats::DropReason;
 
     use super::*;
 
@@ -355,19 +355,19 @@ mod tests {
         let frames = run(include_bytes!("../corpus/datagram/hello-and-frames"));
         assert!(frames.link.is_up());
         assert_eq!(frames.out.frames, 3);
-        let unknown = run(include_bytes!("../corpus/datagram/unknown-sids"));
+        let unknown = run(include_bytes!("../corpus/datagram/unknown-key-ids"));
         assert!(unknown.out.sent > 0, "this end presents itself");
-        assert_eq!((unknown.out.frames, unknown.count(Drop::RateLimited)), (0, 1));
+        assert_eq!((unknown.out.frames, unknown.count(DropReason::RateLimited)), (0, 1));
         assert!(!run(include_bytes!("../corpus/datagram/bye")).link.is_up());
         assert!(!run(include_bytes!("../corpus/datagram/silence")).link.is_up());
-        assert_eq!(run(include_bytes!("../corpus/datagram/stranger")).count(Drop::Stranger), 1);
+        assert_eq!(run(include_bytes!("../corpus/datagram/stranger")).count(DropReason::Stranger), 1);
         let replayed = run(include_bytes!("../corpus/datagram/replayed"));
-        assert_eq!((replayed.out.frames, replayed.count(Drop::Replayed)), (1, 1));
+        assert_eq!((replayed.out.frames, replayed.count(DropReason::Replayed)), (1, 1));
         assert_eq!(run(include_bytes!("../corpus/datagram/reflected")).out.frames, 0);
     }
 
     impl End {
-        fn count(&self, reason: Drop) -> u64 {
+        fn count(&self, reason: DropReason) -> u64 {
             self.lane.stats().plus(&self.link.stats()).drops(reason)
         }
     }

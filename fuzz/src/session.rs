@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tund::config::{Keepalive, KeyMode};
 use tund::core::clock::Now;
-use tund::core::inner::Inner;
+use tund::core::inner::InnerPolicy;
 use tund::core::lane::{self, Command, Key, Lane, Notice, Sink};
 use tund::core::link::{Event, Link};
 use tund::core::path::Path;
@@ -125,7 +125,7 @@ impl Out {
                 let opened = key.lane(*cipher, 0).open(header.counter, &header.emit(), &mut sealed.to_vec());
                 opened.is_ok()
             }
-            Key::Sid(_) => false,
+            Key::KeyId(_) => false,
         };
         Some((self.own.iter().rposition(opens)?, header.counter))
     }
@@ -307,7 +307,7 @@ impl End {
             max_frame: MTU as usize,
             bundle: true,
             copy_dscp: false,
-            inner: Inner::routed(MTU, true, Vec::new()),
+            inner: InnerPolicy::routed(MTU, true, Vec::new()),
         });
         let link = Link::with_handshake(settings, keys.clone(), Statics::None, now, Zigzag(start.into()));
         let (own, sent) = (Vec::new(), Vec::new());

@@ -83,10 +83,10 @@ local function unmask(link, datagram, length)
     return bytes
 end
 
-local function is_sid(link, sid)
+local function is_key_id(link, key_id)
     local block = {0x73, 0x74, 0x61, 0x74} -- "stat"
-    for i = 1, 12 do block[4 + i] = sid[i] end
-    return same(encrypt(link.probe, block, 1), 1, sid, 13, 4)
+    for i = 1, 12 do block[4 + i] = key_id[i] end
+    return same(encrypt(link.probe, block, 1), 1, key_id, 13, 4)
 end
 
 -- What a link's keys make of a datagram, if they make anything of it.
@@ -96,8 +96,8 @@ local function open_with(link, datagram)
     local bytes = unmask(link, datagram, front)
     local found = {outer = "data", front = front, tap = link.tap}
     if link.static then
-        if not is_sid(link, bytes) then return nil end
-        found.sid = hex(bytes, 1, 16)
+        if not is_key_id(link, bytes) then return nil end
+        found.key_id = hex(bytes, 1, 16)
         -- Microseconds.
         found.time = 0
         for i = 1, 8 do found.time = found.time * 256 + bytes[i] end
@@ -110,7 +110,7 @@ local function open_with(link, datagram)
         local nonce = {0, 0, 0, 0, 0, 0, 0, 0}
         put(nonce, 9, found.counter)
         local sealed = slice(datagram, front + 1, #datagram)
-        local name = found.sid or tostring(found.slot)
+        local name = found.key_id or tostring(found.slot)
         for _, key in ipairs(link.keys[name .. "/" .. found.lane] or {}) do
             local body = OPEN[key.suite](key.bytes, nonce, header, sealed)
             if body then
@@ -287,8 +287,8 @@ end
 
 local f = tund.fields
 f.outer = ProtoField.string("tund.outer", "Datagram", base.NONE, "data, handshake or unknown")
-f.sid = ProtoField.bytes("tund.sid", "Sid")
-f.time = ProtoField.absolute_time("tund.sid.time", "Drawn at")
+f.key_id = ProtoField.bytes("tund.key_id", "Key id")
+f.time = ProtoField.absolute_time("tund.key_id.time", "Drawn at")
 f.slot = ProtoField.uint8("tund.slot", "Slot")
 f.kind = ProtoField.uint8("tund.kind", "Kind", base.DEC, {[0] = "frame", "stream block", "control", "reserved"})
 f.lane = ProtoField.uint8("tund.lane", "Lane")
@@ -336,9 +336,9 @@ end
 
 local function show_header(found, buffer, tree)
     local front = found.front
-    if found.sid then
+    if found.key_id then
         local seconds = math.floor(found.time / 1000000)
-        tree:add(f.sid, buffer(0, 16), ByteArray.new(found.sid):raw())
+        tree:add(f.key_id, buffer(0, 16), ByteArray.new(found.key_id):raw())
         tree:add(f.time, buffer(0, 16), NSTime.new(seconds, math.floor(found.time - seconds * 1000000) * 1000))
     end
     tree:add(f.slot, buffer(front - 5, 1), found.slot)
@@ -364,8 +364,8 @@ local function show(found, buffer, pinfo, root)
     end
     show_header(found, buffer, tree)
     if not found.body then
-        pinfo.cols.info = "data: cannot be verified, the key of its sid is missing"
-        tree:append_text(": cannot be verified, the key of its sid is missing")
+        pinfo.cols.info = "data: cannot be verified, the key of its id is missing"
+        tree:append_text(": cannot be verified, the key of its id is missing")
         return
     end
     tree:add(f.suite, found.key.suite):set_generated()

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::core::stats::{Drop, Stats};
+use crate::core::stats::{DropReason, Stats};
 
 /// Longest request in bytes, its zero byte included.
 pub const MAX_REQUEST: usize = 4096;
@@ -277,7 +277,7 @@ pub struct Dropped {
 impl From<&Stats> for Counters {
     fn from(stats: &Stats) -> Self {
         let dropped =
-            |reason: Drop| Dropped { reason: reason.label().to_owned(), count: stats.drops(reason) };
+            |reason: DropReason| Dropped { reason: reason.label().to_owned(), count: stats.drops(reason) };
         Self {
             frames_sent: stats.frames_out,
             bytes_sent: stats.bytes_out,
@@ -286,7 +286,7 @@ impl From<&Stats> for Counters {
             datagrams_sent: stats.datagrams_out,
             datagrams_received: stats.datagrams_in,
             datagrams_lost: stats.datagrams_lost,
-            dropped: Drop::ALL.map(dropped).into(),
+            dropped: DropReason::ALL.map(dropped).into(),
         }
     }
 }
@@ -299,7 +299,7 @@ pub(crate) mod tests {
         let mut stats = Stats::default();
         (stats.frames_out, stats.bytes_out, stats.bytes_in) = (3, 300, 7_000_000);
         stats.datagrams_lost = 4;
-        stats.add(Drop::Replayed, 9);
+        stats.add(DropReason::Replayed, 9);
         Status {
             name: "tun-fri-mon".into(),
             version: "0.1.0".into(),

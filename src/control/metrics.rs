@@ -136,7 +136,7 @@ fn escape(value: &str) -> String {
 mod tests {
     use super::*;
     pub(super) use crate::control::api::tests::status;
-    use crate::core::stats::Drop;
+    use crate::core::stats::DropReason;
 
     #[test]
     fn counters_gauges_and_every_reason_are_there() {
@@ -154,7 +154,7 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
-        assert_eq!(text.matches("tund_dropped_total{").count(), Drop::ALL.len());
+        assert_eq!(text.matches("tund_dropped_total{").count(), DropReason::ALL.len());
     }
 
     /// The rules of the format that a parser refuses a text for.

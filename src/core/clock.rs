@@ -9,7 +9,7 @@ use super::limits::CLOCKS_PART;
 pub struct Now {
     /// For timers; never goes back, and stands still while the host sleeps.
     pub instant: Instant,
-    /// For sids; may jump.
+    /// For key ids; may jump.
     pub wall: u64,
 }
 
@@ -17,13 +17,13 @@ pub struct Now {
 /// and its clock set, and when somebody sets the clock: what runs may then be one of two copies, and no
 /// counter that it remembers may be used again.
 #[derive(Debug, Default)]
-pub struct Watch {
+pub struct ClockJumpDetector {
     last: Option<Now>,
 }
 
-impl Watch {
-    /// Whether the clocks parted since the call before.
-    pub fn parted(&mut self, now: Now) -> bool {
+impl ClockJumpDetector {
+    /// Whether the clocks jumped against each other since the call before.
+    pub fn has_jumped(&mut self, now: Now) -> bool {
         let Some(last) = self.last.replace(now) else { return false };
         let instants = now.instant.saturating_duration_since(last.instant).as_micros();
         let expected = u128::from(last.wall) + instants;
@@ -46,7 +46,7 @@ mod tests {
             instant: start + Duration::from_secs(seconds),
             wall: (wall + seconds * 1_000_000).saturating_add_signed(ahead),
         };
-        let mut watch = Watch::default();
+        let mut watch = ClockJumpDetector::default();
         let second = 1_000_000;
         let steps = [
             (at(0, 0), false),
@@ -60,9 +60,9 @@ mod tests {
             (at(1006, -3600 * second), true),
             (at(1007, -3600 * second), false),
         ];
-        for (number, (now, parted)) in steps.into_iter().enumerate() {
-            assert_eq!(watch.parted(now), parted, "step {number}");
+        for (number, (now, has_jumped)) in steps.into_iter().enumerate() {
+            assert_eq!(watch.has_jumped(now), has_jumped, "step {number}");
         }
-        assert!(watch.parted(Now { instant: start + Duration::from_secs(2000), wall: 0 }), "set to 1970");
+        assert!(watch.has_jumped(Now { instant: start + Duration::from_secs(2000), wall: 0 }), "set to 1970");
     }
 }

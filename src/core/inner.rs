@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use super::stats::Drop;
+use super::stats::DropReason;
 use crate::packet::ip::{self, UDP};
 use crate::packet::layer::Layer;
 use crate::packet::traffic_class::{self, Arrival};
@@ -16,7 +16,7 @@ const ANSWERS: u32 = 100;
 
 /// The rules for inner packets.
 #[derive(Debug, Clone)]
-pub struct Inner {
+pub struct InnerPolicy {
     /// `None`: Ethernet frames.
     routed: Option<Routed>,
     scratch: Vec<u8>,
@@ -34,7 +34,7 @@ struct Routed {
     answers: u32,
 }
 
-impl Inner {
+impl InnerPolicy {
     /// A bridged link.
     pub fn bridged() -> Self {
         Self { routed: None, scratch: Vec::new() }
@@ -70,14 +70,14 @@ impl Inner {
     /// the datagrams it came in.
     ///
     /// # Errors
-    /// [`Drop::Source`]: it is not from where the peer may send. [`Drop::Congested`]: RFC 6040 wants it dropped.
-    pub fn inward<'a>(&'a mut self, frame: &'a [u8], ecn: u8) -> Result<&'a [u8], Drop> {
+    /// [`DropReason::Source`]: it is not from where the peer may send. [`DropReason::Congested`]: RFC 6040 wants it dropped.
+    pub fn inward<'a>(&'a mut self, frame: &'a [u8], ecn: u8) -> Result<&'a [u8], DropReason> {
         let mut clamp_to = None;
         if let Some(routed) = &self.routed {
             if let Some(sources) = &routed.sources {
-                let (source, _) = ip::addresses(frame).ok_or(Drop::Source)?;
+                let (source, _) = ip::addresses(frame).ok_or(DropReason::Source)?;
                 if !sources.iter().any(|net| net.contains(&source)) {
-                    return Err(Drop::Source);
+                    return Err(DropReason::Source);
                 }
             }
             clamp_to = Some(routed.mtu).filter(|_| routed.mss_clamp && clamp::is_syn(frame));
@@ -86,7 +86,7 @@ impl Inner {
         let mark = match traffic_class::arrival(frame, layer, ecn) {
             Arrival::AsItIs => None,
             Arrival::Marked(codepoint) => Some(codepoint),
-            Arrival::Dropped => return Err(Drop::Congested),
+            Arrival::Dropped => return Err(DropReason::Congested),
         };
         if mark.is_none() && clamp_to.is_none() {
             return Ok(frame);
@@ -142,8 +142,8 @@ mod tests {
         packet
     }
 
-    fn routed() -> Inner {
-        Inner::routed(1400, true, vec![[10, 9, 0, 2].into()])
+    fn routed() -> InnerPolicy {
+        InnerPolicy::routed(1400, true, vec![[10, 9, 0, 2].into()])
     }
 
     #[test]
@@ -153,9 +153,9 @@ mod tests {
         assert!(inner.inward(&bad, 0).is_ok(), "any by default");
         inner.set_sources(Some(vec!["10.9.0.2/32".parse().unwrap(), "fd00::/8".parse().unwrap()]));
         assert_eq!(inner.inward(&good, 0), Ok(&good[..]));
-        assert_eq!(inner.inward(&bad, 0), Err(Drop::Source));
-        assert_eq!(inner.inward(b"no packet", 0), Err(Drop::Source));
-        let mut bridged = Inner::bridged();
+        assert_eq!(inner.inward(&bad, 0), Err(DropReason::Source));
+        assert_eq!(inner.inward(b"no packet", 0), Err(DropReason::Source));
+        let mut bridged = InnerPolicy::bridged();
         bridged.set_sources(Some(Vec::new()));
         assert!(bridged.inward(&bad, 0).is_ok(), "Ethernet is not looked into");
     }
@@ -168,7 +168,7 @@ mod tests {
         assert!(!routed().is_own(&packet([10; 4], to, UDP, 53), endpoint));
         assert!(!routed().is_own(&packet([10; 4], to, 6, 1417), endpoint));
         assert!(!routed().is_own(&packet([10; 4], [192, 0, 2, 3], UDP, 1417), endpoint));
-        assert!(!Inner::bridged().is_own(&packet([10; 4], to, UDP, 1417), endpoint));
+        assert!(!InnerPolicy::bridged().is_own(&packet([10; 4], to, UDP, 1417), endpoint));
     }
 
     #[test]
@@ -178,9 +178,9 @@ mod tests {
         (syn[32], syn[33]) = (6 << 4, 2);
         let lowered = routed().inward(&syn, 0).unwrap().to_vec();
         assert_eq!((lowered.len(), &lowered[42..44]), (syn.len(), &1360u16.to_be_bytes()[..]));
-        let mut off = Inner::routed(1400, false, Vec::new());
+        let mut off = InnerPolicy::routed(1400, false, Vec::new());
         assert_eq!(off.inward(&syn, 0), Ok(&syn[..]));
-        assert_eq!(Inner::bridged().inward(&syn, 0), Ok(&syn[..]));
+        assert_eq!(InnerPolicy::bridged().inward(&syn, 0), Ok(&syn[..]));
     }
 
     #[test]
@@ -191,9 +191,9 @@ mod tests {
         assert_eq!((marked[1], &marked[12..]), (3, &capable[12..]));
         assert_eq!(routed().inward(&capable, 2), Ok(&capable[..]));
         let deaf = packet([10; 4], [11; 4], UDP, 1);
-        assert_eq!(routed().inward(&deaf, 3), Err(Drop::Congested));
+        assert_eq!(routed().inward(&deaf, 3), Err(DropReason::Congested));
         let bridged = [&[2; 12][..], &[8, 0], &capable].concat();
-        assert_eq!(Inner::bridged().inward(&bridged, 3).unwrap()[14..], marked);
+        assert_eq!(InnerPolicy::bridged().inward(&bridged, 3).unwrap()[14..], marked);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What a decoder needs to read a link's datagrams: the entries of a key log (docs/tund.8.md has their form).
 //!
 //! Only derived keys go into it. Those of the outside come from the link secret and last as long as that, but open no
-//! body and make none; those of bodies are for one direction of one session or sid.
+//! body and make none; those of bodies are for one direction of one session or key id.
 
 use std::fmt::Write;
 
@@ -53,8 +53,8 @@ pub enum Way {
 pub enum Name {
     /// The receiver's slot of a session.
     Slot(u8),
-    /// The sid.
-    Sid([u8; 16]),
+    /// The key id.
+    KeyId([u8; 16]),
 }
 
 /// One line.
@@ -64,9 +64,9 @@ pub enum Entry {
     Link {
         /// Frames are Ethernet's, not IP packets.
         tap: bool,
-        /// Datagrams begin with a sid.
-        sids: bool,
-        /// By which handshakes and sids are known.
+        /// Datagrams begin with a key id.
+        key_ids: bool,
+        /// By which handshakes and key ids are known.
         probe: Logged,
         /// That hides headers.
         mask: Logged,
@@ -90,7 +90,7 @@ impl Entry {
     /// Of a link that begins.
     pub fn link(settings: &Settings, tap: bool) -> Self {
         let [probe, mask] = settings.keys.outside().map(Logged::from);
-        Self::Link { tap, sids: settings.framing == Framing::Static, probe, mask }
+        Self::Link { tap, key_ids: settings.framing == Framing::Static, probe, mask }
     }
 
     /// Of the key that a lane is given, if it is given one.
@@ -111,7 +111,7 @@ impl Entry {
             | Command::Again(_) => return None,
         };
         let (name, cipher) = match key {
-            Key::Sid(sid) => (Name::Sid(sid.0), settings.cipher),
+            Key::KeyId(key_id) => (Name::KeyId(key_id.0), settings.cipher),
             Key::Slot { slot, cipher, .. } => (Name::Slot(*slot), *cipher),
         };
         let bytes = settings.key_bytes(direction, key).into();
@@ -123,9 +123,9 @@ impl Entry {
         // Large enough for every entry: a buffer left behind would keep a copy of the key.
         let mut line = Zeroizing::new(String::with_capacity(256));
         match self {
-            Self::Link { tap, sids, probe, mask } => {
+            Self::Link { tap, key_ids, probe, mask } => {
                 let mode = if *tap { "tap" } else { "tun" };
-                line.push_str(if *sids { "link static " } else { "link handshake " });
+                line.push_str(if *key_ids { "link static " } else { "link handshake " });
                 line.push_str(mode);
                 hex(&mut line, &probe.0);
                 hex(&mut line, &mask.0);
@@ -144,7 +144,7 @@ impl Entry {
                     Name::Slot(slot) => {
                         let _ = write!(line, " {slot}");
                     }
-                    Name::Sid(sid) => hex(&mut line, sid),
+                    Name::KeyId(key_id) => hex(&mut line, key_id),
                 }
                 let _ = write!(line, " {lane}");
                 hex(&mut line, &key.0);
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn entries_are_lines_of_words() {
-        let link = Entry::Link { tap: false, sids: true, probe: key(0x1f), mask: key(0xa0) };
+        let link = Entry::Link { tap: false, key_ids: true, probe: key(0x1f), mask: key(0xa0) };
         assert_eq!(*link.line(), format!("link static tun {} {}\n", "1f".repeat(32), "a0".repeat(32)));
         let mut entry = Entry::Traffic {
             way: Way::Out,
@@ -186,7 +186,7 @@ mod tests {
         };
         assert_eq!(*entry.line(), format!("key out aes-256-gcm 3 0 {}\n", "02".repeat(32)));
         if let Entry::Traffic { name, way, cipher, .. } = &mut entry {
-            (*name, *way, *cipher) = (Name::Sid([9; 16]), Way::In, Cipher::ChaCha20Poly1305);
+            (*name, *way, *cipher) = (Name::KeyId([9; 16]), Way::In, Cipher::ChaCha20Poly1305);
         }
         let line = format!("key in chacha20-poly1305 {} 0 {}\n", "09".repeat(16), "02".repeat(32));
         assert_eq!(*entry.line(), line);

@@ -4,26 +4,26 @@
 //! [way out](Outward) and the [way in](Inward), share nothing either, so that a thread may have each. What is not
 //! frames goes to the link as a [`Notice`]; what the link decides comes back as a [`Command`].
 
+mod batch;
 mod inward;
 mod orders;
 mod outward;
-mod train;
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::inner::Inner;
+use super::inner::InnerPolicy;
 use super::path::Path;
-use super::stats::{Drop, Stats};
+use super::stats::{DropReason, Stats};
 use crate::crypto::aead::Aead;
 use crate::crypto::keys::{LinkKeys, MASK, Secret};
 use crate::crypto::suite::Cipher;
 use crate::wire::datagram::{Framing, Header};
 
+pub use batch::Datagrams;
 pub use inward::{Arrived, Inward, unmask};
-pub use orders::{Command, Key, KeyId, Name, Notice, Received, Report, Sink, Under};
+pub use orders::{Command, Key, KeyRef, KeySlot, Name, Notice, Received, Report, Sink};
 pub use outward::Outward;
-pub use train::Datagrams;
 
 /// What a lane is made of and does not change.
 #[derive(Clone)]
@@ -45,21 +45,21 @@ pub struct Settings {
     /// Copy the DSCP of frames to their datagrams, not ECN alone.
     pub copy_dscp: bool,
     /// The rules for inner packets.
-    pub inner: Inner,
+    pub inner: InnerPolicy,
 }
 
 impl Settings {
     /// The bytes of a key, for a key log; direction as in static mode.
     pub fn key_bytes(&self, direction: u8, key: &Key) -> Secret {
         match key {
-            Key::Sid(sid) => self.keys.static_bytes(self.cipher, direction, &sid.0, self.lane),
+            Key::KeyId(key_id) => self.keys.static_bytes(self.cipher, direction, &key_id.0, self.lane),
             Key::Slot { cipher, key, .. } => key.lane_bytes(*cipher, self.lane),
         }
     }
 
     fn aead(&self, direction: u8, key: &Key) -> Aead {
         match key {
-            Key::Sid(sid) => self.keys.static_key(self.cipher, direction, &sid.0, self.lane),
+            Key::KeyId(key_id) => self.keys.static_key(self.cipher, direction, &key_id.0, self.lane),
             Key::Slot { cipher, key, .. } => key.lane(*cipher, self.lane),
         }
     }
@@ -121,20 +121,21 @@ impl Lane {
     }
 }
 
-/// Seals in place: `datagram` holds sid (static mode), header, plain body and room for the tag.
+/// Seals in place: `datagram` holds key id (static mode), header, plain body and room for the tag.
 ///
 /// # Errors
-/// [`Drop::TooBig`] if the cipher refuses the length.
+/// [`DropReason::TooBig`] if the cipher refuses the length.
 pub fn seal(
     framing: Framing,
     keys: &LinkKeys,
     aead: &Aead,
     header: Header,
     datagram: &mut [u8],
-) -> Result<(), Drop> {
+) -> Result<(), DropReason> {
     let body = framing.body(datagram.len());
-    let tag =
-        aead.seal(header.counter, &header.emit(), &mut datagram[body.clone()]).map_err(|_| Drop::TooBig)?;
+    let tag = aead
+        .seal(header.counter, &header.emit(), &mut datagram[body.clone()])
+        .map_err(|_| DropReason::TooBig)?;
     datagram[body.end..].copy_from_slice(&tag);
     let mask = keys.mask(&tag);
     for (byte, mask) in datagram.iter_mut().zip(&mask[..framing.prefix()]) {

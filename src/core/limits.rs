@@ -11,22 +11,22 @@ pub const COUNTER_ROTATE: u32 = 1 << 27;
 pub const BLOCKS_END: u64 = 1 << 34;
 /// A sender changes its key when it sealed so many, as with [`COUNTER_ROTATE`].
 pub const BLOCKS_ROTATE: u64 = 1 << 33;
-/// Counters a replay window remembers: a batch of 64 KiB trains may be overtaken as a whole.
+/// Counters a replay window remembers: batches of 64 KiB may be overtaken as a whole.
 pub const WINDOW: u32 = 8192;
 
-/// A sender of static mode draws a new sid this often.
-pub const SID_LIFE: Duration = Duration::from_secs(60);
-/// Age at which a sid of the peer's is no longer live: as with sessions.
-pub const SID_END: Duration = Duration::from_secs(180);
-/// An own sid is retired at most this often for a sid of the peer's that was live before: longer than a round trip.
-pub const SID_RETIRE: Duration = Duration::from_secs(5);
+/// A sender of static mode draws a new key id this often.
+pub const KEY_ID_LIFE: Duration = Duration::from_secs(60);
+/// Age at which a key id of the peer's is no longer live: as with sessions.
+pub const KEY_ID_END: Duration = Duration::from_secs(180);
+/// An own key id is retired at most this often for a key id of the peer's that was live before: longer than a round trip.
+pub const KEY_ID_RETIRE: Duration = Duration::from_secs(5);
 /// How far the clocks of the ends may be apart, in microseconds, before that is said. The link does not care.
 pub const CLOCKS_APART: u64 = 120_000_000;
-/// What comes under a sid that is not live is answered at most once in this time, for old and for newest sids.
+/// What comes under a key id that is not live is answered at most once in this time, for old and for newest key ids.
 pub const PRESENTATION: Duration = Duration::from_secs(1);
-/// Keys of sids that are not live are derived at most this often a second, for old and for newest ones.
+/// Keys of key ids that are not live are derived at most this often a second, for old and for newest ones.
 pub const DERIVATIONS: u32 = 1000;
-/// Datagrams of old sids that a lane hands over in each [`OLD_EACH`], which makes [`DERIVATIONS`]: few enough to leave
+/// Datagrams of old key ids that a lane hands over in each [`OLD_EACH`], which makes [`DERIVATIONS`]: few enough to leave
 /// room for others in any queue.
 pub const OLD: u32 = 200;
 /// See [`OLD`].

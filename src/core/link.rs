@@ -1,4 +1,4 @@
-//! The link as a state machine: sids of static mode, hello, liveness, the peer's address.
+//! The link as a state machine: key ids of static mode, hello, liveness, the peer's address.
 //!
 //! Inputs are the `handle_*` methods. After each one call [`Link::poll_command`] until it is empty and
 //! carry the commands to the lane, then [`Link::poll_event`] until it is empty, and call
@@ -20,16 +20,16 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 
-use super::caller::Caller;
 use super::clock::Now;
-use super::lane::{Command, KeyId, Notice, Report, Under};
+use super::lane::{Command, KeyRef, KeySlot, Notice, Report};
 use super::limits::{BUDGET_BASE, OUTER_V4, OUTER_V6, REPEAT, RESOLVE};
-use super::mtu::Search;
 use super::pace::Pace;
 use super::path::{Path, Validation};
+use super::pmtud::Pmtud;
+use super::remotes::Remotes;
 use super::session::Sessions;
 use super::static_keys::StaticKeys;
-use super::stats::{Drop, Stats};
+use super::stats::{DropReason, Stats};
 use crate::core::settings::LinkSettings;
 use crate::crypto::Random;
 use crate::crypto::keys::LinkKeys;
@@ -84,7 +84,7 @@ pub struct Link<R> {
     keys: Arc<LinkKeys>,
     random: R,
     keying: Keying,
-    caller: Caller,
+    remotes: Remotes,
     endpoint: Option<Path>,
     validation: Option<Validation>,
     peer: Option<Hello>,
@@ -98,7 +98,7 @@ pub struct Link<R> {
     up: bool,
     /// What the route to the peer takes, in bytes of UDP payload.
     own_budget: usize,
-    search: Search,
+    pmtud: Pmtud,
     answered_at: Option<Instant>,
     /// When a hello that asks for one is answered, if another was just before.
     answer_at: Option<Instant>,
@@ -126,12 +126,12 @@ pub struct Link<R> {
 }
 
 impl<R: Random> Link<R> {
-    /// A link in static mode that begins now: draws its first sid and looks for its peer.
+    /// A link in static mode that begins now: draws its first key id and looks for its peer.
     pub fn new(settings: LinkSettings, keys: Arc<LinkKeys>, now: Now, random: R) -> Self {
         let static_keys = StaticKeys::new(keys.clone(), settings.cipher, settings.direction, now);
         let keying = Keying::Static(Box::new(StaticKeying::new(static_keys)));
         let mut link = Self::with_keying(settings, keying, keys, now, random);
-        link.change_sid(now);
+        link.change_key_id(now);
         link
     }
 
@@ -157,7 +157,7 @@ impl<R: Random> Link<R> {
             keys,
             random,
             keying,
-            caller: Caller::new(instant),
+            remotes: Remotes::new(instant),
             endpoint: None,
             validation: None,
             peer: None,
@@ -166,7 +166,7 @@ impl<R: Random> Link<R> {
             agreed: false,
             up: false,
             own_budget: BUDGET_BASE,
-            search: Search::new(instant),
+            pmtud: Pmtud::new(instant),
             answered_at: None,
             answer_at: None,
             resolve_at: settings.has_remote.then_some(instant),
@@ -228,21 +228,21 @@ impl<R: Random> Link<R> {
     /// Takes what the lane noticed.
     pub fn handle_notice(&mut self, now: Now, notice: Notice) {
         match notice {
-            Notice::Unknown { sid, received } => self.handle_unknown(now, sid, received),
+            Notice::Unknown { key_id, received } => self.handle_unknown(now, key_id, received),
             // A former process of the peer, whose session is live still, says nothing that counts.
-            Notice::Control { under: under @ KeyId::Session(_), .. } if !self.is_of_peer(under) => {
-                self.stats.drop(Drop::Stale);
+            Notice::Control { under: under @ KeyRef::Session(_), .. } if !self.is_of_peer(under) => {
+                self.stats.drop(DropReason::Stale);
             }
             Notice::Control { from, body, under } => match control::decode(&body) {
                 Ok(Some(message)) => self.handle_message(now, from, under, message),
                 Ok(None) => {}
-                Err(_) => self.stats.drop(Drop::Malformed),
+                Err(_) => self.stats.drop(DropReason::Malformed),
             },
             Notice::Moved { from } => self.handle_moved(now, from),
             Notice::TunnelInTunnel => self.say_tunnel_in_tunnel(),
             Notice::Resumed => self.handle_resumed(now),
             Notice::SourceLost { path } => self.handle_source_lost(now.instant, path),
-            Notice::TooLong => self.search.handle_claim(now.instant),
+            Notice::TooLong => self.pmtud.handle_claim(now.instant),
             Notice::Refused { to } => self.handle_refused(now.instant, to),
             Notice::Handshake(received) => self.handle_handshake(now, &received),
             Notice::OtherMode { from, length } => self.handle_other_mode(now.instant, from, length),
@@ -253,7 +253,7 @@ impl<R: Random> Link<R> {
     /// The addresses of the remotes, in the order to try.
     pub fn handle_resolved(&mut self, now: Now, addresses: Vec<SocketAddr>) {
         if !self.up
-            && let Some(remote) = self.caller.set(now.instant, addresses)
+            && let Some(remote) = self.remotes.set(now.instant, addresses)
         {
             self.hasten_call(now.instant);
             self.events.push_back(Event::Endpoint(remote));
@@ -286,7 +286,7 @@ impl<R: Random> Link<R> {
             self.heard_at = now.instant;
         }
         self.handle_frames_counted(now.instant, lane);
-        let strangers = lane.drops(Drop::Stranger);
+        let strangers = lane.drops(DropReason::Stranger);
         if strangers > self.strangers && !self.up && self.peer.is_none() {
             self.say_once(
                 now.instant,
@@ -296,7 +296,7 @@ impl<R: Random> Link<R> {
         }
         self.strangers = strangers;
         if *used_length {
-            self.search.handle_use(now.instant);
+            self.pmtud.handle_use(now.instant);
         }
         if *key_used_up {
             self.renew_keys(now.instant);
@@ -315,7 +315,7 @@ impl<R: Random> Link<R> {
         // Asks the peer for its hello anew, under keys that this end knows.
         self.peer = None;
         self.validation = None;
-        self.caller.restart(now.instant);
+        self.remotes.restart(now.instant);
     }
 
     /// Tells the peer that this end stops; `idle`: because nothing passed, and a datagram starts it again.
@@ -330,13 +330,13 @@ impl<R: Random> Link<R> {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let all = [
             self.keying_timeout(),
-            (self.target().is_some() && !self.dormant).then_some(self.caller.due),
+            (self.target().is_some() && !self.dormant).then_some(self.remotes.due),
             self.up.then_some(self.heard_at + self.settings.keepalive.timeout),
             self.resolve_at,
             self.answer_at,
             self.validation.as_ref().map(Validation::poll_timeout),
             self.said.back().map(|said| said.at + REPEAT),
-            self.search.poll_timeout().filter(|_| self.is_probing()),
+            self.pmtud.poll_timeout().filter(|_| self.is_probing()),
         ];
         all.into_iter().flatten().min()
     }
@@ -355,7 +355,7 @@ impl<R: Random> Link<R> {
                 self.events.push_back(Event::Resolve);
             }
         }
-        if self.caller.due <= instant
+        if self.remotes.due <= instant
             && !self.dormant
             && let Some(target) = self.target()
         {
@@ -377,7 +377,7 @@ impl<R: Random> Link<R> {
         self.answer_at = None;
         self.set_agreed(false);
         self.events.push_back(Event::Down { reason });
-        self.caller.forget(now);
+        self.remotes.forget(now);
         if self.settings.has_remote && !self.dormant {
             self.resolve_at = Some(now);
         }
@@ -390,19 +390,19 @@ impl<R: Random> Link<R> {
 
     /// Where hellos go: the endpoint, or the remote being tried.
     fn target(&self) -> Option<Path> {
-        if self.up { self.endpoint } else { self.caller.remote().map(Path::from).or(self.endpoint) }
+        if self.up { self.endpoint } else { self.remotes.remote().map(Path::from).or(self.endpoint) }
     }
 
     fn is_pinned(&self, from: SocketAddr) -> bool {
         let endpoint = self.endpoint.map(|endpoint| endpoint.remote.ip() == from.ip());
-        self.caller.knows(from) || endpoint.unwrap_or(self.caller.remote().is_none())
+        self.remotes.knows(from) || endpoint.unwrap_or(self.remotes.remote().is_none())
     }
 
     fn send(&mut self, message: Message, to: Path) {
-        self.send_under(Under::Current, message, to);
+        self.send_under(KeySlot::Current, message, to);
     }
 
-    fn send_under(&mut self, under: Under, message: Message, to: Path) {
+    fn send_under(&mut self, under: KeySlot, message: Message, to: Path) {
         let mut body = Vec::new();
         control::encode(&message, &mut body);
         self.commands.push_back(Command::Control { body, to, under });
@@ -414,7 +414,7 @@ impl<R: Random> Link<R> {
         }
         self.endpoint = endpoint;
         self.own_budget = BUDGET_BASE;
-        self.search.reset(now);
+        self.pmtud.reset(now);
         self.set_ceiling(now);
         self.commands.push_back(Command::Endpoint(endpoint));
         self.events.extend(endpoint.map(|endpoint| Event::Endpoint(endpoint.remote)));

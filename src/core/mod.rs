@@ -5,30 +5,30 @@
 //! a lane [`lane::Command`]s, a lane tells the link [`lane::Notice`]s, and whoever owns both carries
 //! them across.
 
-pub mod caller;
 pub mod clock;
-pub mod fair;
+pub mod codel;
+pub mod fair_queue;
 pub mod hello;
 pub mod inner;
+pub mod key_id;
 pub mod keylog;
 pub mod lane;
 pub mod limits;
 pub mod link;
-pub mod mtu;
 pub mod pace;
 pub mod path;
+pub mod pmtud;
+pub mod remotes;
 pub mod replay;
+pub mod replay_cache;
 #[cfg(test)]
 #[path = "../../tests/search/mod.rs"]
 pub mod search;
-pub mod seen;
 pub mod session;
 pub mod settings;
-pub mod sid;
 #[cfg(test)]
 #[path = "../../tests/sim/mod.rs"]
 mod sim;
-pub mod standing;
 pub mod static_keys;
 pub mod stats;
 #[cfg(test)]

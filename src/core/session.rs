@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
-use super::lane::{Command, Key, Name, Received, Under};
+use super::lane::{Command, Key, KeySlot, Name, Received};
 use super::limits::{
     CALL_FIRST, CALL_LATER, CALL_PATIENCE, INITIATION, INITIATION_STATES, SESSION_END, SESSION_OVERLAP,
     SESSION_REKEY, SESSION_RESPONDER, SLOTS,
 };
 use super::path::Path;
-use super::stats::Drop;
+use super::stats::DropReason;
 use crate::crypto::keys::{DirectionKey, LinkKeys};
 use crate::crypto::noise::{Initiator, Statics};
 use crate::crypto::suite::Cipher;
@@ -198,7 +198,7 @@ impl Sessions {
         let answered = self.answered.take().map(|answered| answered.slot);
         let slots = self.live.drain(..).map(|session| session.slot).chain(answered);
         out.extend(slots.map(|slot| Command::Forget(Name::Slot(slot))));
-        out.extend([Under::Current, Under::Next].map(Command::Wipe));
+        out.extend([KeySlot::Current, KeySlot::Next].map(Command::Wipe));
         (self.call, self.sending, self.unconfirmed) = (None, None, Some(kept));
     }
 
@@ -270,7 +270,7 @@ impl Sessions {
         );
         if self.live.iter().any(|session| ended(session) && self.sending == Some(session.slot)) {
             self.sending = None;
-            out.push_back(Command::Wipe(Under::Current));
+            out.push_back(Command::Wipe(KeySlot::Current));
         }
         self.live.retain(|session| !ended(session));
         if self.unconfirmed.as_ref().is_some_and(|unconfirmed| ended(&unconfirmed.session)) {
@@ -297,9 +297,9 @@ impl Sessions {
         received: &Received,
         random: &mut impl Random,
         out: &mut VecDeque<Command>,
-    ) -> Result<Outcome, Drop> {
-        let plaintext = wrap::open(&self.keys, &received.datagram).ok_or(Drop::BadTag)?;
-        let envelope = Envelope::parse(&plaintext).map_err(|_| Drop::Malformed)?;
+    ) -> Result<Outcome, DropReason> {
+        let plaintext = wrap::open(&self.keys, &received.datagram).ok_or(DropReason::BadTag)?;
+        let envelope = Envelope::parse(&plaintext).map_err(|_| DropReason::Malformed)?;
         match envelope.kind {
             Type::Initiation => self.handle_initiation(now, &envelope, received, random, out),
             Type::Answer => self.handle_answer(now, &envelope, out),
@@ -315,7 +315,7 @@ impl Sessions {
             return false;
         };
         self.confirmed = Some((unconfirmed.session.instance, unconfirmed.seq));
-        self.adopt(unconfirmed.session, Under::Spare, out);
+        self.adopt(unconfirmed.session, KeySlot::Unconfirmed, out);
         true
     }
 
@@ -324,14 +324,14 @@ impl Sessions {
         now: Instant,
         envelope: &Envelope<'_>,
         out: &mut VecDeque<Command>,
-    ) -> Result<Outcome, Drop> {
-        let (slot, attempt) = self.attempt(envelope).ok_or(Drop::Stale)?;
-        let (payload, split) = attempt.state.read(envelope.message).map_err(|_| Drop::BadTag)?;
-        let (peer, payload) = payload.split_first_chunk().ok_or(Drop::Malformed)?;
-        let offer = Offer::decode(payload).map_err(|_| Drop::Malformed)?;
+    ) -> Result<Outcome, DropReason> {
+        let (slot, attempt) = self.attempt(envelope).ok_or(DropReason::Stale)?;
+        let (payload, split) = attempt.state.read(envelope.message).map_err(|_| DropReason::BadTag)?;
+        let (peer, payload) = payload.split_first_chunk().ok_or(DropReason::Malformed)?;
+        let offer = Offer::decode(payload).map_err(|_| DropReason::Malformed)?;
         let Some(cipher) = offer.suites.first().copied() else { return Ok(Outcome::NoCipher) };
         if !self.suites.contains(&cipher) {
-            return Err(Drop::Malformed);
+            return Err(DropReason::Malformed);
         }
         // Whatever called before is another process, which is gone.
         if self.confirmed.is_none_or(|(confirmed, _)| confirmed != *peer) {
@@ -350,8 +350,8 @@ impl Sessions {
         let key = Key::Slot { slot, serial, cipher, key: from_peer };
         out.push_back(Command::Receive { key, after: None });
         let to_peer = Key::Slot { slot: offer.slot, serial, cipher, key: to_peer };
-        out.push_back(Command::Prepare(Under::Next, to_peer));
-        self.adopt(session, Under::Next, out);
+        out.push_back(Command::Prepare(KeySlot::Next, to_peer));
+        self.adopt(session, KeySlot::Next, out);
         Ok(Outcome::Begun)
     }
 
@@ -367,14 +367,14 @@ impl Sessions {
 
     /// The peer is busy and wants to see that we get what is sent to our address: the next initiation is due
     /// now. It goes where the last one went, wherever this came from.
-    fn handle_retry(&mut self, now: Instant, envelope: &Envelope<'_>) -> Result<Outcome, Drop> {
+    fn handle_retry(&mut self, now: Instant, envelope: &Envelope<'_>) -> Result<Outcome, DropReason> {
         let ours = envelope.instance == self.instance;
-        let call = self.call.as_mut().filter(|_| ours).ok_or(Drop::Stale)?;
+        let call = self.call.as_mut().filter(|_| ours).ok_or(DropReason::Stale)?;
         let newest = call.attempts.front().is_some_and(|attempt| attempt.seq == envelope.seq);
         let early =
             call.retried_at.is_some_and(|at| now.saturating_duration_since(at) < Duration::from_secs(1));
         if !newest || early {
-            return Err(Drop::Stale);
+            return Err(DropReason::Stale);
         }
         call.token = envelope.token;
         call.retried_at = Some(now);
@@ -383,7 +383,7 @@ impl Sessions {
     }
 
     /// Makes a session live, and the one that frames use unless a better one is there.
-    fn adopt(&mut self, session: Session, under: Under, out: &mut VecDeque<Command>) {
+    fn adopt(&mut self, session: Session, under: KeySlot, out: &mut VecDeque<Command>) {
         let before = self.sending;
         let rival = self.live.iter().find(|live| before == Some(live.slot));
         // Both ends called at once: both use the session of the higher instance. Another instance of the
@@ -415,7 +415,7 @@ impl Sessions {
     fn drop_unconfirmed(&mut self, out: &mut VecDeque<Command>) {
         if let Some(unconfirmed) = self.unconfirmed.take() {
             out.push_back(Command::Forget(Name::Slot(unconfirmed.session.slot)));
-            out.push_back(Command::Wipe(Under::Spare));
+            out.push_back(Command::Wipe(KeySlot::Unconfirmed));
         }
     }
 

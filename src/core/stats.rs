@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// Why a datagram or frame went no further. Not an error: a counted outcome, and the label in metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
-pub enum Drop {
+pub enum DropReason {
     /// Too short to be a datagram of ours.
     TooShort,
     /// No live session, and the keyed check is wrong: not from someone with the key.
@@ -40,46 +40,46 @@ pub enum Drop {
     NoPeer,
 }
 
-impl Drop {
+impl DropReason {
     /// All reasons, in order.
-    pub const ALL: [Drop; 16] = [
-        Drop::TooShort,
-        Drop::Stranger,
-        Drop::BadTag,
-        Drop::Replayed,
-        Drop::Reflected,
-        Drop::Stale,
-        Drop::RateLimited,
-        Drop::Malformed,
-        Drop::NotAgreed,
-        Drop::TooBig,
-        Drop::Source,
-        Drop::TunnelInTunnel,
-        Drop::Congested,
-        Drop::Incomplete,
-        Drop::QueueFull,
-        Drop::NoPeer,
+    pub const ALL: [DropReason; 16] = [
+        DropReason::TooShort,
+        DropReason::Stranger,
+        DropReason::BadTag,
+        DropReason::Replayed,
+        DropReason::Reflected,
+        DropReason::Stale,
+        DropReason::RateLimited,
+        DropReason::Malformed,
+        DropReason::NotAgreed,
+        DropReason::TooBig,
+        DropReason::Source,
+        DropReason::TunnelInTunnel,
+        DropReason::Congested,
+        DropReason::Incomplete,
+        DropReason::QueueFull,
+        DropReason::NoPeer,
     ];
 
     /// The label, kebab-case.
     pub fn label(self) -> &'static str {
         match self {
-            Drop::TooShort => "too-short",
-            Drop::Stranger => "stranger",
-            Drop::BadTag => "bad-tag",
-            Drop::Replayed => "replayed",
-            Drop::Reflected => "reflected",
-            Drop::Stale => "stale",
-            Drop::RateLimited => "rate-limited",
-            Drop::Malformed => "malformed",
-            Drop::NotAgreed => "not-agreed",
-            Drop::TooBig => "too-big",
-            Drop::Source => "source",
-            Drop::TunnelInTunnel => "tunnel-in-tunnel",
-            Drop::Congested => "congested",
-            Drop::Incomplete => "incomplete",
-            Drop::QueueFull => "queue-full",
-            Drop::NoPeer => "no-peer",
+            DropReason::TooShort => "too-short",
+            DropReason::Stranger => "stranger",
+            DropReason::BadTag => "bad-tag",
+            DropReason::Replayed => "replayed",
+            DropReason::Reflected => "reflected",
+            DropReason::Stale => "stale",
+            DropReason::RateLimited => "rate-limited",
+            DropReason::Malformed => "malformed",
+            DropReason::NotAgreed => "not-agreed",
+            DropReason::TooBig => "too-big",
+            DropReason::Source => "source",
+            DropReason::TunnelInTunnel => "tunnel-in-tunnel",
+            DropReason::Congested => "congested",
+            DropReason::Incomplete => "incomplete",
+            DropReason::QueueFull => "queue-full",
+            DropReason::NoPeer => "no-peer",
         }
     }
 }
@@ -102,22 +102,22 @@ pub struct Stats {
     /// Datagrams of the peer that did not come, as far as gaps in their counters tell. One that others have
     /// overtaken is among them until it comes.
     pub datagrams_lost: u64,
-    drops: [u64; Drop::ALL.len()],
+    drops: [u64; DropReason::ALL.len()],
 }
 
 impl Stats {
     /// Counts a drop.
-    pub fn drop(&mut self, reason: Drop) {
+    pub fn drop(&mut self, reason: DropReason) {
         self.add(reason, 1);
     }
 
     /// Counts several drops.
-    pub fn add(&mut self, reason: Drop, count: u64) {
+    pub fn add(&mut self, reason: DropReason, count: u64) {
         self.drops[reason as usize] += count;
     }
 
     /// How often something was dropped for this reason.
-    pub fn drops(&self, reason: Drop) -> u64 {
+    pub fn drops(&self, reason: DropReason) -> u64 {
         self.drops[reason as usize]
     }
 
@@ -152,7 +152,7 @@ impl std::fmt::Display for Stats {
             self.datagrams_lost
         )?;
         let mut none = true;
-        for reason in Drop::ALL.into_iter().filter(|reason| self.drops(*reason) > 0) {
+        for reason in DropReason::ALL.into_iter().filter(|reason| self.drops(*reason) > 0) {
             none = false;
             write!(f, " {} {}", reason.label(), self.drops(reason))?;
         }
@@ -167,12 +167,12 @@ mod tests {
     #[test]
     fn every_reason_has_its_own_counter_and_label() {
         let mut stats = Stats::default();
-        for (count, reason) in Drop::ALL.into_iter().enumerate() {
+        for (count, reason) in DropReason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, count, "ALL is in order");
             stats.add(reason, count as u64 + 1);
         }
         let text = stats.plus(&stats).to_string();
-        for (count, reason) in Drop::ALL.into_iter().enumerate() {
+        for (count, reason) in DropReason::ALL.into_iter().enumerate() {
             assert!(text.contains(&format!(" {} {}", reason.label(), 2 * (count + 1))), "{text}");
         }
     }

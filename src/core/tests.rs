@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 
 use super::clock::Now;
-use super::inner::Inner;
-use super::lane::{self, Command, Key, Lane, Notice, Sink, Under};
+use super::inner::InnerPolicy;
+use super::key_id::KeyId;
+use super::lane::{self, Command, Key, KeySlot, Lane, Notice, Sink};
 use super::limits::{BLOCKS_END, BLOCKS_ROTATE, OLD};
 use super::link::{Event, Link};
 use super::path::Path;
-use super::sid::Sid;
-use super::stats::{Drop, Stats};
+use super::stats::{DropReason, Stats};
 use crate::config::{Keepalive, KeyMode};
 use crate::core::settings::LinkSettings;
 use crate::crypto::keys::{LinkKeys, Secret, public_of};
@@ -228,10 +228,10 @@ fn settings(which: usize) -> LinkSettings {
     }
 }
 
-fn inner(settings: &LinkSettings) -> Inner {
+fn inner(settings: &LinkSettings) -> InnerPolicy {
     match settings.mode {
-        Mode::Tun => Inner::routed(settings.mtu, settings.mss_clamp, settings.peers.clone()),
-        Mode::Tap => Inner::bridged(),
+        Mode::Tun => InnerPolicy::routed(settings.mtu, settings.mss_clamp, settings.peers.clone()),
+        Mode::Tap => InnerPolicy::bridged(),
     }
 }
 

@@ -2,14 +2,14 @@
 
 use zeroize::Zeroizing;
 
+use crate::core::key_id::KeyId;
 use crate::core::lane::{seal, unmask};
-use crate::core::sid::Sid;
 use crate::crypto::aead::TAG;
 use crate::crypto::keys::{DirectionKey, LinkKeys, Pair, link_secret, public_of};
 use crate::crypto::noise::{Initiator, Responder, Statics};
 use crate::crypto::suite::Cipher;
 use crate::crypto::{Random, wrap};
-use crate::wire::datagram::{Framing, Header, SID};
+use crate::wire::datagram::{Framing, Header, KEY_ID};
 use crate::wire::handshake::{Envelope, Type, prologue};
 use crate::wire::vectors::{Vector, hex, vectors};
 
@@ -41,12 +41,12 @@ fn masks() {
 }
 
 #[test]
-fn sids() {
-    for vector in vectors("sid/") {
+fn key_ids() {
+    for vector in vectors("key-id/") {
         let keys = LinkKeys::new(&array(&vector, "secret"));
         let time = u64::from_be_bytes(array(&vector, "time"));
-        let sid = Sid::new(&keys, time, array(&vector, "random"));
-        assert_eq!(hex(&sid.0), hex(vector.one("sid")));
+        let key_id = KeyId::new(&keys, time, array(&vector, "random"));
+        assert_eq!(hex(&key_id.0), hex(vector.one("key-id")));
     }
 }
 
@@ -60,7 +60,7 @@ fn static_datagrams() {
             .into_iter()
             .find(|cipher| vector.one("suite") == [*cipher as u8])
             .unwrap();
-        let sid: [u8; SID] = array(&vector, "sid");
+        let key_id: [u8; KEY_ID] = array(&vector, "key-id");
         let [lane] = array(&vector, "lane");
         let [direction] = array(&vector, "direction");
         let [kind] = array::<1>(&vector, "kind");
@@ -71,15 +71,15 @@ fn static_datagrams() {
 
         let prefix = Framing::Static.prefix();
         let mut datagram = vec![0; Framing::Static.overhead() + body.len()];
-        datagram[..SID].copy_from_slice(&sid);
-        datagram[SID..prefix].copy_from_slice(&header.emit());
+        datagram[..KEY_ID].copy_from_slice(&key_id);
+        datagram[KEY_ID..prefix].copy_from_slice(&header.emit());
         datagram[prefix..prefix + body.len()].copy_from_slice(body);
-        let aead = keys.static_key(cipher, direction, &sid, lane);
+        let aead = keys.static_key(cipher, direction, &key_id, lane);
         seal(Framing::Static, &keys, &aead, header, &mut datagram).unwrap();
         assert_eq!(hex(&datagram), hex(vector.one("datagram")), "{}", vector.name);
 
         let tag = Framing::Static.tag(&datagram).unwrap();
-        assert_eq!(unmask(&keys.mask(&tag), &datagram), (Sid(sid), header));
+        assert_eq!(unmask(&keys.mask(&tag), &datagram), (KeyId(key_id), header));
     }
 }
 

@@ -14,7 +14,7 @@ use crate::crypto::suite::Cipher;
 /// A key as bytes, wiped when dropped.
 pub type Secret = Zeroizing<[u8; 32]>;
 
-/// Length of the mask over sid and header of a static datagram, in bytes.
+/// Length of the mask over key id and header of a static datagram, in bytes.
 pub const MASK: usize = 21;
 
 /// The peer's public key is a point of small order: the exchange would give zero for every private key.
@@ -114,7 +114,7 @@ impl LinkKeys {
         encrypt(&self.probe, block)
     }
 
-    /// The bytes that hide sid and header of a static datagram: AES-256(mask, tag) followed by
+    /// The bytes that hide key id and header of a static datagram: AES-256(mask, tag) followed by
     /// AES-256(mask, tag with the lowest bit of its last byte flipped), cut to [`MASK`] bytes.
     pub fn mask(&self, tag: &[u8; TAG]) -> [u8; MASK] {
         let mut second = *tag;
@@ -141,14 +141,14 @@ impl LinkKeys {
     }
 
     /// The traffic key of static mode:
-    /// HKDF-Expand(L, "tund v1 static" ‖ suite ‖ direction ‖ sid ‖ lane, 32).
-    pub fn static_key(&self, cipher: Cipher, direction: u8, sid: &[u8; 16], lane: u8) -> Aead {
-        Aead::new(cipher, &self.static_bytes(cipher, direction, sid, lane))
+    /// HKDF-Expand(L, "tund v1 static" ‖ suite ‖ direction ‖ key id ‖ lane, 32).
+    pub fn static_key(&self, cipher: Cipher, direction: u8, key_id: &[u8; 16], lane: u8) -> Aead {
+        Aead::new(cipher, &self.static_bytes(cipher, direction, key_id, lane))
     }
 
     /// The bytes of [`Self::static_key`], for a key log.
-    pub fn static_bytes(&self, cipher: Cipher, direction: u8, sid: &[u8; 16], lane: u8) -> Secret {
-        expand_32(&self.expand, &[b"tund v1 static", &[cipher as u8, direction], sid, &[lane]])
+    pub fn static_bytes(&self, cipher: Cipher, direction: u8, key_id: &[u8; 16], lane: u8) -> Secret {
+        expand_32(&self.expand, &[b"tund v1 static", &[cipher as u8, direction], key_id, &[lane]])
     }
 
     /// The keys of what is outside of every body, for a key log: probe and mask.
@@ -290,8 +290,8 @@ mod tests {
     #[test]
     fn keys_differ_in_every_input() {
         let keys = LinkKeys::new(&[1; 32]);
-        let tag = |cipher, direction, sid: u8, lane| {
-            keys.static_key(cipher, direction, &[sid; 16], lane).seal(0, b"", &mut []).unwrap()
+        let tag = |cipher, direction, key_id: u8, lane| {
+            keys.static_key(cipher, direction, &[key_id; 16], lane).seal(0, b"", &mut []).unwrap()
         };
         let base = tag(Cipher::ChaCha20Poly1305, 0, 0, 0);
         assert_ne!(base, tag(Cipher::Aes256Gcm, 0, 0, 0));

@@ -46,8 +46,8 @@ pub fn open(mode: Mode, name: Option<&str>) -> io::Result<Device> {
     let device = tun::create(&configuration).map_err(|error| explain(error, mode, name))?;
     device.set_nonblock()?;
     let name = tun::AbstractDevice::tun_name(&device)?;
-    let fd = sys::own_device(device);
-    sys::plain_frames(&fd, VNET_HEADER as i32)?;
+    let fd = sys::into_device(device);
+    sys::disable_vnet_header(&fd, VNET_HEADER as i32)?;
     let link = Netlink::open()?.link(&name)?.ok_or_else(|| {
         io::Error::new(io::ErrorKind::NotFound, format!("{name}: the device was renamed while it was opened"))
     })?;

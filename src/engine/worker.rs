@@ -16,12 +16,12 @@ use rustix::time::Timespec;
 use tokio::sync::mpsc::Sender;
 
 use crate::config::DataPath;
-use crate::core::clock::Watch;
-use crate::core::fair::Fair;
+use crate::core::clock::ClockJumpDetector;
+use crate::core::codel::Codel;
+use crate::core::fair_queue::FairQueue;
 use crate::core::lane::{Arrived, Command, Lane, Notice, Report, Settings, Sink};
-use crate::core::standing::Standing;
-use crate::core::stats::Drop;
-use crate::engine::port::Port;
+use crate::core::stats::DropReason;
+use crate::engine::lane_io::LaneIo;
 use crate::packet::layer::Layer;
 use crate::packet::traffic_class;
 use crate::packet::virtio::{self, Virtio};
@@ -59,7 +59,7 @@ pub enum FromWorker {
     /// For the link.
     Notice(Notice),
     /// What was counted by the thread that does this.
-    Report(Duty, Report),
+    Report(Direction, Report),
     /// Something for the log, said once.
     Note(String),
     /// Datagrams cannot be sent; told once a minute at most.
@@ -75,7 +75,7 @@ pub enum FromWorker {
 
 /// What a thread of a lane does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Duty {
+pub enum Direction {
     /// Both directions.
     Both,
     /// Frames to datagrams.
@@ -121,23 +121,23 @@ impl Handle {
 
 /// A worker, ready to run on its own thread.
 pub struct Worker {
-    duty: Duty,
+    duty: Direction,
     lane: Lane,
     layer: Layer,
-    watch: Watch,
-    /// The clocks parted and the link does not know yet.
+    watch: ClockJumpDetector,
+    /// The clocks jumped and the link does not know yet.
     resumed: bool,
-    port: Port,
+    port: LaneIo,
     orders: mpsc::Receiver<ToWorker>,
     wake: OwnedFd,
     epoll: OwnedFd,
     /// How long it looks for more before it sleeps.
     busy_poll: Duration,
     /// Frames that were read from the device, and whether too many stand there.
-    queue: Fair,
-    crowd: Standing,
+    queue: FairQueue,
+    crowd: Codel,
     /// Whether too many datagrams stand in the socket.
-    standing: Standing,
+    codel: Codel,
     arrival: Vec<u8>,
 }
 
@@ -159,7 +159,8 @@ pub fn workers(
     device: Option<OwnedFd>,
     channels: (Sender<FromWorker>, Sender<Notice>),
 ) -> io::Result<(Vec<Worker>, Handle)> {
-    let duties: &[Duty] = if data_path.threads == 1 { &[Duty::Both] } else { &[Duty::Outward, Duty::Inward] };
+    let duties: &[Direction] =
+        if data_path.threads == 1 { &[Direction::Both] } else { &[Direction::Outward, Direction::Inward] };
     let mut workers = Vec::new();
     let mut threads = Vec::new();
     for duty in duties {
@@ -167,7 +168,7 @@ pub fn workers(
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         threads.push((sender, wake.try_clone()?));
         let port =
-            Port::new(socket.try_clone()?, settings.inner.layer(), data_path.offload, channels.clone());
+            LaneIo::new(socket.try_clone()?, settings.inner.layer(), data_path.offload, channels.clone());
         let device = device.as_ref().map(OwnedFd::try_clone).transpose()?;
         workers.push(Worker::new(*duty, settings, data_path, port, device, (orders, wake))?);
     }
@@ -176,10 +177,10 @@ pub fn workers(
 
 impl Worker {
     fn new(
-        duty: Duty,
+        duty: Direction,
         settings: &Settings,
         data_path: DataPath,
-        port: Port,
+        port: LaneIo,
         device: Option<OwnedFd>,
         (orders, wake): (mpsc::Receiver<ToWorker>, OwnedFd),
     ) -> io::Result<Self> {
@@ -187,21 +188,21 @@ impl Worker {
             duty,
             lane: Lane::new(settings.clone()),
             layer: settings.inner.layer(),
-            watch: Watch::default(),
+            watch: ClockJumpDetector::default(),
             resumed: false,
             port,
             orders,
             wake,
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             busy_poll: Duration::from_micros(data_path.busy_poll.into()),
-            queue: Fair::new(LONGEST),
-            crowd: Standing::default(),
-            standing: Standing::default(),
+            queue: FairQueue::new(LONGEST),
+            crowd: Codel::default(),
+            codel: Codel::default(),
             arrival: vec![0; LONGEST],
         };
         worker.watch(&worker.wake, Source::Wake)?;
-        if duty != Duty::Outward {
-            worker.port.join_arrivals();
+        if duty != Direction::Outward {
+            worker.port.enable_gro();
             worker.watch(&worker.port.socket, Source::Socket)?;
         }
         if let Some(device) = device {
@@ -247,7 +248,7 @@ impl Worker {
                     n if n == Source::Socket as u64 => {
                         let flags = event.flags;
                         if flags.contains(epoll::EventFlags::ERR) {
-                            self.take_complaints(now);
+                            self.take_icmp_errors(now);
                         }
                         self.take_datagrams(now);
                     }
@@ -268,7 +269,7 @@ impl Worker {
     /// Time passed, or a snapshot of this process was restored: that is noticed before anything is sealed.
     fn look_at_clocks(&mut self) -> Instant {
         let now = clock::now();
-        if self.watch.parted(now) {
+        if self.watch.has_jumped(now) {
             self.command(now.instant, Command::WipeAll);
             self.resumed = true;
         }
@@ -285,7 +286,7 @@ impl Worker {
     }
 
     fn take_device(&mut self, device: OwnedFd) -> io::Result<()> {
-        if self.duty != Duty::Inward {
+        if self.duty != Direction::Inward {
             self.watch(&device, Source::Device)?;
         }
         self.port.take_device(device);
@@ -295,9 +296,9 @@ impl Worker {
     /// Each half of the lane hears of it where it is in use.
     fn command(&mut self, now: Instant, command: Command) {
         match self.duty {
-            Duty::Both => self.lane.handle_command(now, command, &mut self.port),
-            Duty::Outward => self.lane.outward.handle_command(&command, &mut self.port),
-            Duty::Inward => self.lane.inward.handle_command(now, command, &mut self.port),
+            Direction::Both => self.lane.handle_command(now, command, &mut self.port),
+            Direction::Outward => self.lane.outward.handle_command(&command, &mut self.port),
+            Direction::Inward => self.lane.inward.handle_command(now, command, &mut self.port),
         }
     }
 
@@ -331,7 +332,7 @@ impl Worker {
 
     fn take_datagrams(&mut self, now: Instant) {
         let mut taken = 0;
-        let mut sheds = self.standing.sheds(now, self.port.socket.waiting());
+        let mut should_drop = self.codel.should_drop(now, self.port.socket.waiting());
         for _ in 0..ARRIVALS {
             match self.port.socket.receive(&mut self.arrival) {
                 Ok(received) => {
@@ -339,13 +340,13 @@ impl Worker {
                     let Received { length, stride, from, .. } = received;
                     let (mut bytes, mut ecn) = (&mut self.arrival[..length], received.ecn);
                     // One of many of a flow: bulk.
-                    if sheds && length > stride {
-                        sheds = false;
+                    if should_drop && length > stride {
+                        should_drop = false;
                         if traffic_class::is_capable(ecn) {
                             ecn = traffic_class::CE;
                         } else {
                             bytes = &mut bytes[stride..];
-                            self.port.drops.drop(Drop::QueueFull);
+                            self.port.drops.drop(DropReason::QueueFull);
                         }
                     }
                     self.lane.inward.handle_datagrams(
@@ -355,7 +356,7 @@ impl Worker {
                     );
                 }
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                    self.port.drops.drop(Drop::Malformed);
+                    self.port.drops.drop(DropReason::Malformed);
                 }
                 // Nothing there, or an ICMP error of an earlier send: the next event tells.
                 Err(_) => break,
@@ -368,7 +369,7 @@ impl Worker {
     }
 
     /// What ICMP says of datagrams sent before: of each kind at most one is told in [`COMPLAINTS`].
-    fn take_complaints(&mut self, now: Instant) {
+    fn take_icmp_errors(&mut self, now: Instant) {
         for _ in 0..ARRIVALS {
             match self.port.socket.receive_error() {
                 Ok((to, error)) => {
@@ -376,7 +377,7 @@ impl Worker {
                         Some(Errno::MSGSIZE) => Notice::TooLong,
                         _ => Notice::Refused { to },
                     };
-                    self.port.complain(now, notice);
+                    self.port.report_send_error(now, notice);
                 }
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
                 Err(_) => return,
@@ -390,12 +391,12 @@ impl Worker {
         if self.queue.is_empty() {
             return;
         }
-        let mut sheds = self.crowd.sheds(now, self.queue.bytes());
+        let mut should_drop = self.crowd.should_drop(now, self.queue.bytes());
         let mut taken = 0;
         while taken < TURN {
             let Self { lane, port, layer, queue, .. } = self;
             let Some(length) = queue.pop(|frame, more| {
-                take_frame(frame, *layer, more, &mut sheds, lane, port);
+                take_frame(frame, *layer, more, &mut should_drop, lane, port);
                 frame.len()
             }) else {
                 break;
@@ -426,17 +427,24 @@ impl Worker {
     }
 }
 
-/// What was read from the device: a frame, or several joined. If the queue `sheds`, one is marked, or given up: one of
+/// What was read from the device: a frame, or several joined. If the queue must give something up, one is marked, or given up: one of
 /// several, or of a flow that has `more` waiting.
-fn take_frame(read: &mut [u8], layer: Layer, more: bool, sheds: &mut bool, lane: &mut Lane, port: &mut Port) {
+fn take_frame(
+    read: &mut [u8],
+    layer: Layer,
+    more: bool,
+    should_drop: &mut bool,
+    lane: &mut Lane,
+    port: &mut LaneIo,
+) {
     let Some((header, packet)) = read.split_first_chunk_mut() else { return };
-    let Some(virtio) = Virtio::parse(*header) else { return port.drops.drop(Drop::Malformed) };
+    let Some(virtio) = Virtio::parse(*header) else { return port.drops.drop(DropReason::Malformed) };
     let mut skips = false;
-    if *sheds && (more || virtio.kind != virtio::Kind::Single) {
-        *sheds = false;
+    if *should_drop && (more || virtio.kind != virtio::Kind::Single) {
+        *should_drop = false;
         skips = !traffic_class::is_capable(traffic_class::of(packet, layer));
         if skips {
-            port.drops.drop(Drop::QueueFull);
+            port.drops.drop(DropReason::QueueFull);
         } else {
             traffic_class::mark(packet, layer, traffic_class::CE);
         }
@@ -447,7 +455,7 @@ fn take_frame(read: &mut [u8], layer: Layer, more: bool, sheds: &mut bool, lane:
         }
     };
     if gso::split(virtio, packet, layer, emit).is_err() {
-        port.drops.drop(Drop::Malformed);
+        port.drops.drop(DropReason::Malformed);
     }
 }
 

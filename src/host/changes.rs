@@ -23,7 +23,7 @@ pub struct Changes {
 
 /// A place in the list of changes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Mark(usize);
+pub struct Savepoint(usize);
 
 impl Changes {
     /// Nothing changed yet: what a tund that was killed has left in the ledger of the runtime directory is taken back
@@ -71,8 +71,8 @@ impl Changes {
     }
 
     /// The present place in the list of changes.
-    pub fn mark(&self) -> Mark {
-        Mark(self.undo.len())
+    pub fn mark(&self) -> Savepoint {
+        Savepoint(self.undo.len())
     }
 
     /// The changes that hold now, oldest first, as they were made.
@@ -109,7 +109,7 @@ impl Changes {
     }
 
     /// Makes a change again that is among those that hold.
-    pub fn mend(&mut self, step: &Step) -> Result<(), String> {
+    pub fn repair(&mut self, step: &Step) -> Result<(), String> {
         self.netlink.apply(step).map(drop).map_err(|error| error.to_string())
     }
 
@@ -169,7 +169,7 @@ impl Changes {
     }
 
     /// Takes back every change since `mark`, the last first. What fails is logged and the rest goes on.
-    pub fn back_to(&mut self, mark: Mark) {
+    pub fn roll_back_to(&mut self, mark: Savepoint) {
         if self.undo.len() <= mark.0 {
             return;
         }
@@ -183,7 +183,7 @@ impl Changes {
 
 impl Drop for Changes {
     fn drop(&mut self) {
-        self.back_to(Mark::default());
+        self.roll_back_to(Savepoint::default());
         if let Some(device) = self.device.take() {
             say!(3, "removing {}", device.name);
         }

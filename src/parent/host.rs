@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::crypto::Random;
 use crate::device;
-use crate::host::changes::Mark;
+use crate::host::changes::Savepoint;
 use crate::parent::environment::Hook;
 use crate::parent::notify;
 use crate::parent::{Parent, Stage};
@@ -69,7 +69,7 @@ impl Parent {
         if let Some(link) = bridge.as_ref().filter(|link| link.kind.as_deref() != Some("bridge")) {
             return Err(Fatal::new(
                 UNAVAILABLE,
-                format!("{} is not a bridge: mend device.bridge", link.name),
+                format!("{} is not a bridge: repair device.bridge", link.name),
             ));
         }
         let bridge = bridge.map(|link| Interface { index: link.index, name: link.name });
@@ -139,11 +139,11 @@ impl Parent {
         for hook in farewell {
             self.run_last_script(hook);
         }
-        self.changes.back_to(self.status.before_routes);
+        self.changes.roll_back_to(self.status.before_routes);
         if self.status.stage >= Stage::Up {
             self.run_last_script(Hook::Down);
         }
-        self.changes.back_to(Mark::default());
+        self.changes.roll_back_to(Savepoint::default());
         if self.exit_code() == 0 {
             // Only an end in order opens what was closed; taking back does not fail.
             let _ = self.changes.block(&[]);

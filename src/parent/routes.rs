@@ -90,7 +90,7 @@ impl Parent {
                 if self.renew_routes() {
                     say!(1, "the host's routes have changed: those of the link are renewed");
                 }
-                self.mend(now);
+                self.repair(now);
             }
         }
     }
@@ -155,7 +155,7 @@ impl Parent {
     }
 
     /// Sets again what another program has removed, a few times a minute.
-    fn mend(&mut self, now: Instant) {
+    fn repair(&mut self, now: Instant) {
         let missing = match self.changes.missing() {
             Ok(missing) => missing,
             Err(error) => return say!(1, "{error}: the routes are left as they are"),
@@ -170,7 +170,7 @@ impl Parent {
         }
         for step in missing {
             say!(1, "removed by another program, set again: {step}");
-            if let Err(error) = self.changes.mend(&step) {
+            if let Err(error) = self.changes.repair(&step) {
                 say!(1, "{error}");
             }
         }

@@ -34,7 +34,7 @@ use crate::transport::udp::{self, Bound};
 const PORT_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a start that a datagram caused lasts at least when it fails: the datagram is still there, and the
 /// superserver starts the next one at once.
-const RESTRAINT: Duration = Duration::from_secs(20);
+const RESTART_BACKOFF: Duration = Duration::from_secs(20);
 
 /// The command line of a link.
 #[derive(Debug, Clone, Default)]
@@ -111,7 +111,7 @@ fn inherit(inetd: bool) -> Result<Option<Inherited>, Fatal> {
 
 /// Waits, unless told to end.
 fn restrain() {
-    let deadline = Instant::now() + RESTRAINT;
+    let deadline = Instant::now() + RESTART_BACKOFF;
     let Ok(mut signals) = Signals::watch() else { return };
     while !signals.take().iter().any(|signal| matches!(signal, Signal::Terminate | Signal::Interrupt)) {
         let left = deadline.saturating_duration_since(Instant::now());

@@ -23,5 +23,5 @@ pub use datagram::{
 pub use descriptors::{pass_nothing_on, passed_descriptors};
 pub use netlink::netlink_explain_errors;
 pub use option::{Credentials, peer_credentials, peer_process, waiting_bytes};
-pub use schedule::interrupt_nobody;
-pub use tun::{Offload, own_device, plain_frames, set_offload};
+pub use schedule::set_sched_batch;
+pub use tun::{Offload, disable_vnet_header, into_device, set_offload};

@@ -7,7 +7,7 @@ use std::io;
 /// A sender that is not interrupted hands over more at once, and then sleeps by itself: the packet's next
 /// hop finds its processor free and needs no other one, which would have to be woken first. Another policy than
 /// SCHED_OTHER is somebody's choice and is left alone. Errors are those of sched_setscheduler(2).
-pub fn interrupt_nobody() -> io::Result<()> {
+pub fn set_sched_batch() -> io::Result<()> {
     let parameters = libc::sched_param { sched_priority: 0 };
     // SAFETY: the first call takes no pointer, the second reads `parameters`, which lives through it; both are about
     // this thread.
@@ -34,7 +34,7 @@ mod tests {
     fn threads_started_afterwards_interrupt_nobody_either() {
         let both = thread::spawn(|| {
             assert_eq!(policy(), libc::SCHED_OTHER);
-            interrupt_nobody().unwrap();
+            set_sched_batch().unwrap();
             [policy(), thread::spawn(policy).join().unwrap()]
         });
         assert_eq!(both.join().unwrap(), [libc::SCHED_BATCH; 2]);
@@ -46,7 +46,7 @@ mod tests {
             let parameters = libc::sched_param { sched_priority: 0 };
             // SAFETY: `parameters` lives through the call; about this thread.
             assert_eq!(unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) }, 0);
-            interrupt_nobody().unwrap();
+            set_sched_batch().unwrap();
             policy()
         });
         assert_eq!(chosen.join().unwrap(), libc::SCHED_IDLE);

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd};
 use rustix::ioctl::{IntegerSetter, Setter, ioctl, opcode};
 
 /// Takes the descriptor out of a device of the `tun` crate, which would read and write through it.
-pub fn own_device(device: tun::Device) -> OwnedFd {
+pub fn into_device(device: tun::Device) -> OwnedFd {
     // SAFETY: `into_raw_fd` gives up the device's one descriptor, which is open and closed by nobody else.
     unsafe { OwnedFd::from_raw_fd(device.into_raw_fd()) }
 }
@@ -45,7 +45,7 @@ pub fn set_offload(device: impl AsFd, offload: Offload) -> io::Result<()> {
 
 /// Sets the virtio header's size in bytes and turns every offload off. A device that outlived the process
 /// before us still has what that one set.
-pub fn plain_frames(device: impl AsFd, header: c_int) -> io::Result<()> {
+pub fn disable_vnet_header(device: impl AsFd, header: c_int) -> io::Result<()> {
     const TUNSETVNETHDRSZ: rustix::ioctl::Opcode = opcode::write::<c_int>(b'T', 216);
     // SAFETY: TUNSETVNETHDRSZ reads an int through its argument, which `Setter` keeps alive.
     unsafe { ioctl(&device, Setter::<TUNSETVNETHDRSZ, c_int>::new(header)) }?;
@@ -59,7 +59,7 @@ mod tests {
     #[test]
     fn only_a_tun_descriptor_can_be_set_to_plain_frames() {
         let null = std::fs::File::open("/dev/null").unwrap();
-        let error = plain_frames(null, 10).unwrap_err();
+        let error = disable_vnet_header(null, 10).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::NOTTY.raw_os_error()));
     }
 }

@@ -214,7 +214,7 @@ impl Socket {
     ///
     /// # Errors
     /// The kernel cannot (before Linux 5.0).
-    pub fn join_arrivals(&self, on: bool) -> io::Result<()> {
+    pub fn enable_gro(&self, on: bool) -> io::Result<()> {
         sys::join_datagrams(&self.fd, on)
     }
 

@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::cbor::{Reader, Writer};
-use super::datagram::SID;
+use super::datagram::KEY_ID;
 use crate::packet::layer::Mode;
 
 pub use super::Malformed;
@@ -119,8 +119,8 @@ pub struct Hello {
     pub seen: bool,
     /// Prefixes that the sender offers to be reached through it; those that exceed [`PUSH_ROOM`] are cut off.
     pub routes: Vec<IpNet>,
-    /// Static mode: the sid under which the receiver's last hello came.
-    pub heard: Option<[u8; SID]>,
+    /// Static mode: the key id under which the receiver's last hello came.
+    pub heard: Option<[u8; KEY_ID]>,
     /// How many zero bytes make it longer.
     pub padding: usize,
 }

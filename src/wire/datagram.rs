@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! handshake mode:            header (5) | body | tag (16)    header masked
-//! static mode:    sid (16) | header (5) | body | tag (16)    sid and header masked
+//! static mode:    key id (16) | header (5) | body | tag (16)    key id and header masked
 //! header:         slot:2 kind:2 lane:4 | counter (4)
 //! ```
 
@@ -11,7 +11,7 @@ use std::ops::Range;
 use crate::crypto::aead::TAG;
 
 /// Length of a session identifier of static mode.
-pub const SID: usize = 16;
+pub const KEY_ID: usize = 16;
 /// Length of the header.
 pub const HEADER: usize = 5;
 
@@ -20,7 +20,7 @@ pub const HEADER: usize = 5;
 pub enum Framing {
     /// The header alone: both ends hold the session's keys.
     Session,
-    /// The sid and the header: every datagram stands alone.
+    /// The key id and the header: every datagram stands alone.
     Static,
 }
 
@@ -29,7 +29,7 @@ impl Framing {
     pub const fn prefix(self) -> usize {
         match self {
             Framing::Session => HEADER,
-            Framing::Static => SID + HEADER,
+            Framing::Static => KEY_ID + HEADER,
         }
     }
 

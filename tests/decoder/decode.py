@@ -82,8 +82,8 @@ class Decoder:
     def open(self, payload):
         """What a datagram is, by whatever opens it."""
         if static := self.keys.open_static(payload):
-            sid, suite, direction, opened = static
-            return Seen(opened, f"static sid {sid.hex()} {tund.SUITES[suite]} direction {direction}")
+            key_id, suite, direction, opened = static
+            return Seen(opened, f"static key id {key_id.hex()} {tund.SUITES[suite]} direction {direction}")
         if handshake := self.keys.unwrapped(payload):
             return Seen(None, f"handshake {self.describe_handshake(handshake)}")
         for number, (suite, *direction_keys) in enumerate(self.sessions):

@@ -32,25 +32,25 @@ class StaticMode:
 
     def __init__(self, keys, suite, direction):
         self.keys, self.suite, self.direction, self.counter = keys, suite, direction, -1
-        self.sid, self.heard, self.taken = keys.new_sid(time.time_ns() // 1000, os.urandom(4)), None, {}
+        self.key_id, self.heard, self.taken = keys.new_key_id(time.time_ns() // 1000, os.urandom(4)), None, {}
 
     def sealed(self, kind, body):
         self.counter += 1
-        return self.keys.seal_static(self.suite, self.direction, self.sid, Header(0, kind, 0, self.counter), body)
+        return self.keys.seal_static(self.suite, self.direction, self.key_id, Header(0, kind, 0, self.counter), body)
 
     def opened(self, datagram):
         found = self.keys.open_static(datagram)
         if found is None:
             return None
-        sid, suite, direction, opened = found
+        key_id, suite, direction, opened = found
         assert (suite, direction) == (self.suite, 1 - self.direction), "a datagram of the wrong direction"
         name, fields = tund.parse_control(opened.body) if opened.header.kind == tund.CONTROL else (None, {})
         if name == "hello":
-            self.heard = sid
-            if sid not in self.taken and fields.get("heard") == self.sid:
-                self.taken[sid] = opened.header.counter
+            self.heard = key_id
+            if key_id not in self.taken and fields.get("heard") == self.key_id:
+                self.taken[key_id] = opened.header.counter
                 return opened
-        return opened if opened.header.counter > self.taken.get(sid, COUNTERS) else None
+        return opened if opened.header.counter > self.taken.get(key_id, COUNTERS) else None
 
     def names(self):
         """What a hello says beside the rest: whom it heard, and room for an answer."""

@@ -19,7 +19,7 @@ from nacl.exceptions import CryptoError
 
 SUITES = {1: "chacha20-poly1305", 2: "aes-256-gcm"}
 AEADS = {1: ChaCha20Poly1305, 2: AESGCM}
-TAG, HEADER, SID = 16, 5, 16
+TAG, HEADER, KEY_ID = 16, 5, 16
 FRAME, STREAM, CONTROL = 0, 1, 2
 NEVER_VALID = 1 << 29
 CONTROL_MAX, PING_MAX = 1200, 9216
@@ -70,35 +70,35 @@ class Keys:
     def check(self, time, random):
         return aes(self.probe, b"stat" + time + random)[:4]
 
-    def new_sid(self, microseconds, random):
+    def new_key_id(self, microseconds, random):
         time = microseconds.to_bytes(8, "big")
         return time + random + self.check(time, random)
 
-    def is_sid(self, sid):
-        return self.check(sid[:8], sid[8:12]) == sid[12:]
+    def is_key_id(self, key_id):
+        return self.check(key_id[:8], key_id[8:12]) == key_id[12:]
 
-    def static_key(self, suite, direction, sid, lane):
-        return expand(self.secret, b"tund v1 static" + bytes([suite, direction]) + sid + bytes([lane]))
+    def static_key(self, suite, direction, key_id, lane):
+        return expand(self.secret, b"tund v1 static" + bytes([suite, direction]) + key_id + bytes([lane]))
 
-    def seal_static(self, suite, direction, sid, header, body):
-        key = self.static_key(suite, direction, sid, header.lane)
+    def seal_static(self, suite, direction, key_id, header, body):
+        key = self.static_key(suite, direction, key_id, header.lane)
         text, tag = seal(suite, key, header, body)
-        return self.masked(sid + packed(header), tag) + text + tag
+        return self.masked(key_id + packed(header), tag) + text + tag
 
     def open_static(self, datagram):
-        """The sid, suite and direction that a datagram verifies under, and its content."""
-        if len(datagram) < SID + HEADER + TAG:
+        """The key id, suite and direction that a datagram verifies under, and its content."""
+        if len(datagram) < KEY_ID + HEADER + TAG:
             return None
-        front = self.masked(datagram[:SID + HEADER], datagram[-TAG:])
-        sid, header = front[:SID], unpacked(front[SID:])
-        if not self.is_sid(sid):
+        front = self.masked(datagram[:KEY_ID + HEADER], datagram[-TAG:])
+        key_id, header = front[:KEY_ID], unpacked(front[KEY_ID:])
+        if not self.is_key_id(key_id):
             return None
         for suite in SUITES:
             for direction in (0, 1):
-                key = self.static_key(suite, direction, sid, header.lane)
-                body = unseal(suite, key, header, datagram[SID + HEADER:])
+                key = self.static_key(suite, direction, key_id, header.lane)
+                body = unseal(suite, key, header, datagram[KEY_ID + HEADER:])
                 if body is not None:
-                    return sid, suite, direction, Opened(key, header, body)
+                    return key_id, suite, direction, Opened(key, header, body)
         return None
 
     # Section 3

@@ -68,9 +68,9 @@ def check_exchange(fields):
         is_equal("direction keys", end.split(), fields["direction-key"])
 
 
-def check_sid(one):
-    sid = Keys(one["secret"]).new_sid(number(one["time"]), one["random"])
-    is_equal("sid", sid, one["sid"])
+def check_key_id(one):
+    key_id = Keys(one["secret"]).new_key_id(number(one["time"]), one["random"])
+    is_equal("key id", key_id, one["key-id"])
 
 
 def header_of(one, slot):
@@ -87,10 +87,10 @@ def check_session(one):
 
 def check_static(one):
     keys, suite, direction = Keys(one["secret"]), number(one["suite"]), number(one["direction"])
-    sealed = keys.seal_static(suite, direction, one["sid"], header_of(one, 0), one["body"])
+    sealed = keys.seal_static(suite, direction, one["key-id"], header_of(one, 0), one["body"])
     is_equal("datagram", sealed, one["datagram"])
-    sid, found_suite, found_direction, opened = keys.open_static(one["datagram"])
-    is_equal("sid, suite, direction", (sid, found_suite, found_direction), (one["sid"], suite, direction))
+    key_id, found_suite, found_direction, opened = keys.open_static(one["datagram"])
+    is_equal("key id, suite, direction", (key_id, found_suite, found_direction), (one["key-id"], suite, direction))
     is_equal("content", opened[1:], (header_of(one, 0), one["body"]))
 
 
@@ -138,7 +138,7 @@ def check(name, fields):
     elif group == "refused-control":
         check_refused_control(rest, one)
     else:
-        checks = {"secret": check_secret, "mask": check_mask, "handshake": check_handshake_keys, "sid": check_sid,
+        checks = {"secret": check_secret, "mask": check_mask, "handshake": check_handshake_keys, "key-id": check_key_id,
                   "session": check_session, "static": check_static}
         checks[group](one)
 

@@ -78,7 +78,7 @@ impl Siege {
         assert_eq!(answers, [], "{what}: answered");
     }
 
-    /// The same for replays: a datagram of a sid that is not live is answered, by each end at most twice a second and never
+    /// The same for replays: a datagram of a key id that is not live is answered, by each end at most twice a second and never
     /// at greater length.
     fn withstands_replay(&self, what: &str, attack: impl FnOnce(&Self)) {
         let begin = Instant::now();
@@ -211,7 +211,7 @@ fn nothing_that_was_changed_repeated_or_invented_enters_or_is_answered() {
     siege.assert_counted(noisy, "too-short", 20);
 }
 
-/// Each end answers what is replayed under sids that it does not know: that may not cost the link its keys.
+/// Each end answers what is replayed under key ids that it does not know: that may not cost the link its keys.
 #[test]
 fn replaying_everything_for_seconds_costs_the_link_nothing() {
     let mut siege = siege();

@@ -84,14 +84,17 @@ fn every_vector_of_the_document_holds_in_python_too() {
 fn a_wrong_vector_is_found() {
     let pair = Pair::unplugged();
     let text = include_str!("../../PROTOCOL.md");
-    let wrong =
-        text.replacen("sid: 00065bfeda25e000010203048166f0dd", "sid: 00065bfeda25e000010203048166f0de", 1);
+    let wrong = text.replacen(
+        "key-id: 00065bfeda25e000010203048166f0dd",
+        "key-id: 00065bfeda25e000010203048166f0de",
+        1,
+    );
     let wrong = wrong.replacen("frame: a0a1a2a3a4a5a6a7", "frame: a0a1a2a3a4a5a6a8", 1);
     let document = pair.fri.file("wrong.md", &wrong).unwrap();
     let mut program = python(&pair.fri, "vectors.py", &document.display().to_string());
     assert_eq!(program.code(SOON).unwrap(), 1, "{}", program.text());
     let said = program.text();
-    assert!(said.contains("sid/one: ") && said.contains("block/one-in-three: "), "{said}");
+    assert!(said.contains("key-id/one: ") && said.contains("block/one-in-three: "), "{said}");
     assert!(said.contains(" 2 failed"), "{said}");
 }
 

@@ -11,7 +11,7 @@ use super::support::*;
 const REFUSED: &str = "the kernel does not cut up datagrams";
 
 /// From now on the kernel refuses to send what is longer than any datagram of the link.
-fn refuse_trains(host: &Host) {
+fn refuse_batches(host: &Host) {
     let rules = "table ip whole { chain out { type filter hook output priority 0\n\
                  udp dport 1417 meta length > 2000 drop\n}\n}\n";
     let file = host.file("whole.nft", rules).unwrap();
@@ -29,7 +29,7 @@ fn trains_that_the_kernel_refuses_are_sent_one_by_one_and_that_is_said_once() {
         let (fri, mon) = pair.link(&fri, &mon);
         assert_eq!(stream(&pair.fri, &pair.mon, "192.168.86.18"), STREAM);
         assert!(!fri.text().contains(REFUSED), "{}", fri.text());
-        refuse_trains(&pair.fri);
+        refuse_batches(&pair.fri);
         assert_eq!(stream(&pair.fri, &pair.mon, "192.168.86.18"), STREAM);
         let line = fri.wait_line(REFUSED, SOON).unwrap();
         assert!(line.contains("UDP_SEGMENT: ") && line.contains("each is sent alone"), "{line}");

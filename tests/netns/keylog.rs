@@ -122,7 +122,7 @@ fn wireshark_shows_what_is_inside_with_the_key_log_and_nothing_without() {
             "Part: part of a frame: ",
             "Tag verified: True",
             &format!("Suite: {suite}"),
-            if handshake { "Datagram: handshake" } else { "Sid: 00" },
+            if handshake { "Datagram: handshake" } else { "Key id: 00" },
         ] {
             assert!(text.contains(part), "no {part:?} in {text}");
         }

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! a and b are the test itself, which writes frames and reads what the kernel puts on a wire: whatever tund had
-//! joined, the kernel has cut up by then. What must be joined before, TCP streams and trains of datagrams, is
+//! joined, the kernel has cut up by then. What must be joined before, TCP streams and batches of datagrams, is
 //! sent by sockets of fri and mon.
 
 use std::collections::HashSet;
@@ -364,7 +364,7 @@ fn frames(world: &World, from: usize, mut dice: Dice, ledger: &Ledger, quiet: bo
     });
 }
 
-/// Trains of datagrams, which the sender's kernel leaves joined, and datagrams alone, some of them longer than
+/// Batches of datagrams, which the sender's kernel leaves joined, and datagrams alone, some of them longer than
 /// a packet.
 fn datagrams(world: &World, from: usize, mut dice: Dice) {
     let ledger = Ledger::default();
@@ -383,14 +383,14 @@ fn datagrams(world: &World, from: usize, mut dice: Dice) {
             let class = dice.one_of(&[0, 0, 1, 2, 3, 0xb8]);
             let long = dice.between(1, LONGEST);
             let last = dice.between(1, stride);
-            let train = dice.bytes(stride * (count - 1) + last);
+            let batch = dice.bytes(stride * (count - 1) + last);
             let length = if dice.once_in(3) { long } else { last };
             let alone = dice.bytes(length);
-            let runs = [train.chunks(stride).map(<[u8]>::to_vec).collect(), vec![alone.clone()]];
+            let runs = [batch.chunks(stride).map(<[u8]>::to_vec).collect(), vec![alone.clone()]];
             let mut first = true;
             ledger.deliver(&runs, false, |missing| {
                 if std::mem::take(&mut first) {
-                    sender.send(Datagrams { bytes: &train, stride, class, to }).unwrap();
+                    sender.send(Datagrams { bytes: &batch, stride, class, to }).unwrap();
                     let _ = sender.send(Datagrams::one(&alone, class, to));
                     return;
                 }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::dice::Dice;
 use crate::config::KeyMode;
-use crate::core::clock::{Now, Watch};
-use crate::core::inner::Inner;
+use crate::core::clock::{ClockJumpDetector, Now};
+use crate::core::inner::InnerPolicy;
 use crate::core::lane::{self, Command, Key, Lane, Notice, Sink};
 use crate::core::limits::ETHERNET;
 use crate::core::link::{Event, Link};
@@ -64,7 +64,7 @@ pub enum Output {
     Receives(Key),
     /// The link takes this control message, which verified.
     Control(Vec<u8>),
-    /// The link judges this datagram of a sid that is not live.
+    /// The link judges this datagram of a key id that is not live.
     Unknown(Vec<u8>),
     /// Datagrams go there now.
     Endpoint(Option<Path>),
@@ -126,7 +126,7 @@ pub struct End {
     link: Link<Dice>,
     lane: Lane,
     port: Port,
-    watch: Watch,
+    watch: ClockJumpDetector,
     dice: Dice,
     commands: Queue<Command>,
     /// Proven ones, and others.
@@ -144,8 +144,8 @@ impl End {
         let keys = Arc::new(LinkKeys::new(&config.secret));
         let settings = config.settings.clone();
         let inner = match settings.mode {
-            Mode::Tun => Inner::routed(settings.mtu, settings.mss_clamp, settings.peers.clone()),
-            Mode::Tap => Inner::bridged(),
+            Mode::Tun => InnerPolicy::routed(settings.mtu, settings.mss_clamp, settings.peers.clone()),
+            Mode::Tap => InnerPolicy::bridged(),
         };
         let lane = Lane::new(lane::Settings {
             keys: keys.clone(),
@@ -168,7 +168,7 @@ impl End {
             link,
             lane,
             port: Port::default(),
-            watch: Watch::default(),
+            watch: ClockJumpDetector::default(),
             dice,
             commands: Queue(VecDeque::new()),
             notices: [Queue(VecDeque::new()), Queue(VecDeque::new())],
@@ -258,7 +258,7 @@ impl End {
     }
 
     fn look_at_clocks(&mut self, now: Now) {
-        if self.watch.parted(now) {
+        if self.watch.has_jumped(now) {
             self.lane.handle_command(now.instant, Command::WipeAll, &mut self.port);
             self.port.outputs.push_back(Output::Resumed);
             self.port.notices.push_back(Notice::Resumed);

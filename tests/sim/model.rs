@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use super::end::Config;
 use crate::core::hello;
+use crate::core::key_id::KeyId;
 use crate::core::lane::{Key, unmask};
-use crate::core::limits::{SESSION_END, SID_END};
-use crate::core::sid::Sid;
+use crate::core::limits::{KEY_ID_END, SESSION_END};
 use crate::crypto::aead::Aead;
 use crate::crypto::keys::LinkKeys;
 use crate::crypto::wrap;
@@ -25,9 +25,9 @@ const OWN: usize = 16;
 
 /// A key, by the order in which keys were first seen.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct KeyId(usize);
+pub struct KeyNumber(usize);
 
-impl std::fmt::Display for KeyId {
+impl std::fmt::Display for KeyNumber {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "key {}", self.0)
     }
@@ -36,7 +36,7 @@ impl std::fmt::Display for KeyId {
 /// What a datagram is to who knows the keys.
 pub enum Read {
     Handshake(String),
-    Data { key: KeyId, header: Header, body: Vec<u8> },
+    Data { key: KeyNumber, header: Header, body: Vec<u8> },
 }
 
 struct Frame {
@@ -44,13 +44,13 @@ struct Frame {
     length: usize,
     sent: Duration,
     /// `None`: nothing that carries it was sent.
-    key: Option<KeyId>,
+    key: Option<KeyNumber>,
     arrived: bool,
 }
 
 /// A key that an end opens datagrams with.
 struct Receive {
-    key: KeyId,
+    key: KeyNumber,
     since: Duration,
     /// When it ends for sure.
     until: Option<Duration>,
@@ -59,12 +59,12 @@ struct Receive {
 /// What is known of one end since its start.
 #[derive(Default)]
 struct Side {
-    own: VecDeque<(KeyId, Name, Aead)>,
+    own: VecDeque<(KeyNumber, Name, Aead)>,
     receives: Vec<Receive>,
     /// A hello of the peer fitted since the link was down.
     fits: bool,
     /// Keys that were not live when a hello that fits came under them.
-    fitting: BTreeSet<KeyId>,
+    fitting: BTreeSet<KeyNumber>,
     up_since: Option<Duration>,
     endpoint: Option<SocketAddr>,
     /// Keys seen before belong to a copy of the end after that time.
@@ -76,7 +76,7 @@ struct Side {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Name {
-    Sid(Sid),
+    KeyId(KeyId),
     Slot(u8),
 }
 
@@ -85,7 +85,7 @@ pub struct Model {
     link: LinkKeys,
     keys: Vec<(usize, Key)>,
     frames: Vec<Frame>,
-    nonces: BTreeSet<(KeyId, u32)>,
+    nonces: BTreeSet<(KeyNumber, u32)>,
     sides: [Side; 2],
 }
 
@@ -128,14 +128,14 @@ impl Model {
         format!("frame {id} of {length} bytes that end {from} sent at {sent:.3?}")
     }
 
-    pub fn prepared(&mut self, which: usize, key: &Key) -> KeyId {
+    pub fn prepared(&mut self, which: usize, key: &Key) -> KeyNumber {
         let id = self.id(which, key);
         let config = &self.configs[which];
         let (name, aead) = match key {
-            Key::Sid(sid) => {
+            Key::KeyId(key_id) => {
                 let settings = &config.settings;
-                let aead = self.link.static_key(settings.cipher, settings.direction, &sid.0, 0);
-                (Name::Sid(*sid), aead)
+                let aead = self.link.static_key(settings.cipher, settings.direction, &key_id.0, 0);
+                (Name::KeyId(*key_id), aead)
             }
             Key::Slot { slot, cipher, key, .. } => (Name::Slot(*slot), key.lane(*cipher, 0)),
         };
@@ -145,14 +145,14 @@ impl Model {
         id
     }
 
-    pub fn receives(&mut self, which: usize, key: &Key, now: Duration) -> KeyId {
+    pub fn receives(&mut self, which: usize, key: &Key, now: Duration) -> KeyNumber {
         let id = self.id(1 - which, key);
         let pace = self.configs[which].pace * 2;
         let Side { receives, fits, fitting, .. } = &mut self.sides[which];
-        // A sid is taken for a hello.
+        // A key id is taken for a hello.
         *fits |= fitting.contains(&id);
         let life = match key {
-            Key::Sid(_) => SID_END + pace,
+            Key::KeyId(_) => KEY_ID_END + pace,
             Key::Slot { .. } => SESSION_END,
         };
         receives.retain(|receive| receive.key != id);
@@ -237,7 +237,7 @@ impl Model {
         }
     }
 
-    /// A datagram under a sid that is not live is looked at.
+    /// A datagram under a key id that is not live is looked at.
     pub fn unknown(&mut self, which: usize, bytes: &[u8]) {
         let Some(Read::Data { key, header, body }) = self.read(1 - which, bytes) else { return };
         if header.kind == Kind::Control
@@ -316,14 +316,14 @@ impl Model {
         wrap::is_probe(&self.link, bytes)
     }
 
-    fn id(&mut self, sender: usize, key: &Key) -> KeyId {
+    fn id(&mut self, sender: usize, key: &Key) -> KeyNumber {
         let same = |(of, known): &(usize, Key)| match (known, key) {
-            (Key::Sid(a), Key::Sid(b)) => *of == sender && a == b,
+            (Key::KeyId(a), Key::KeyId(b)) => *of == sender && a == b,
             (Key::Slot { key: a, cipher: c, .. }, Key::Slot { key: b, cipher: d, .. }) => a == b && c == d,
-            (Key::Sid(_), Key::Slot { .. }) | (Key::Slot { .. }, Key::Sid(_)) => false,
+            (Key::KeyId(_), Key::Slot { .. }) | (Key::Slot { .. }, Key::KeyId(_)) => false,
         };
         let known = self.keys.iter().rposition(same);
-        KeyId(known.unwrap_or_else(|| {
+        KeyNumber(known.unwrap_or_else(|| {
             self.keys.push((sender, key.clone()));
             self.keys.len() - 1
         }))
@@ -342,8 +342,8 @@ impl Model {
         let mask = self.link.mask(&framing.tag(bytes)?);
         let (name, header) = match framing {
             Framing::Static => {
-                let (sid, header) = unmask(&mask, bytes);
-                (Name::Sid(sid), header)
+                let (key_id, header) = unmask(&mask, bytes);
+                (Name::KeyId(key_id), header)
             }
             Framing::Session => {
                 let header: [u8; HEADER] = std::array::from_fn(|at| bytes[at] ^ mask[at]);

@@ -124,7 +124,7 @@ pub struct World {
     /// Frames that were sent as soon as an end was told that the link is up, and by when they must arrive.
     greetings: BTreeMap<usize, Duration>,
     batch: Vec<usize>,
-    /// An end noticed that its clocks had parted, and acted on that.
+    /// An end noticed that its clocks had jumped, and acted on that.
     resumed: bool,
     lines: [(Duration, usize); 2],
     trace: Option<Vec<String>>,

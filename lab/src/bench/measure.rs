@@ -183,11 +183,11 @@ fn round_trips(
 /// A tun device with a smaller MTU makes IP fragments of such a packet, a tap device must carry it whole.
 /// Zero packets are those that do not come through.
 fn wire(running: &Running, results: &mut Results) -> Result<(), Error> {
-    // A train of datagrams crosses veth as one packet, but no network card sends it so: cut it up before it is counted.
-    running.world.allow_trains(false)?;
+    // A batch of datagrams crosses veth as one packet, but no network card sends it so: cut it up before it is counted.
+    running.world.allow_batches(false)?;
     let full = on_path(running, FULL)?;
     let largest = largest_whole(running)?;
-    running.world.allow_trains(true)?;
+    running.world.allow_batches(true)?;
     let (packets, bytes) = full.unwrap_or_default();
     results.add(running.peer, Metric::WirePackets, packets);
     if full.is_some() {

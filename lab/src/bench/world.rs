@@ -50,7 +50,7 @@ impl World {
     }
 
     /// Whether what fri sends in one go may cross the path in one go. Never where it can be delayed or lost.
-    pub fn allow_trains(&self, allowed: bool) -> Result<(), Error> {
+    pub fn allow_batches(&self, allowed: bool) -> Result<(), Error> {
         let most = if allowed && self.between.is_none() { 65535 } else { 1 };
         self.fri.run(&format!("ip link set eth0 gso_max_segs {most}")).map(drop)
     }

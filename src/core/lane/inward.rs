@@ -3,20 +3,20 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::{Command, Key, KeyId, Name, Notice, Received, Settings, Sink};
-use crate::core::inner::Inner;
+use super::{Command, Key, KeyRef, Name, Notice, Received, Settings, Sink};
+use crate::core::inner::InnerPolicy;
+use crate::core::key_id::KeyId;
 use crate::core::limits::{INITIATION, OLD, OLD_EACH, PATH_INTERVAL, SIGN_INTERVAL};
 use crate::core::pace::Pace;
 use crate::core::path::{Path, QUESTION};
 use crate::core::replay::Window;
-use crate::core::seen::Seen;
-use crate::core::sid::Sid;
-use crate::core::stats::{Drop, Stats};
+use crate::core::replay_cache::ReplayCache;
+use crate::core::stats::{DropReason, Stats};
 use crate::crypto::aead::{Aead, TAG};
 use crate::crypto::keys::{MASK, Masks};
 use crate::crypto::wrap;
 use crate::wire::block::Reassembler;
-use crate::wire::datagram::{Framing, HEADER, Header, Kind, SID};
+use crate::wire::datagram::{Framing, HEADER, Header, KEY_ID, Kind};
 
 /// Keys that are open at once in an ordinary link.
 const OPEN: usize = 4;
@@ -34,10 +34,10 @@ struct ReceiveKey {
 }
 
 impl ReceiveKey {
-    fn id(&self) -> KeyId {
+    fn id(&self) -> KeyRef {
         match self.name {
-            Name::Sid(sid) => KeyId::Sid(sid),
-            Name::Slot(_) => KeyId::Session(self.serial),
+            Name::KeyId(key_id) => KeyRef::KeyId(key_id),
+            Name::Slot(_) => KeyRef::Session(self.serial),
         }
     }
 }
@@ -67,13 +67,13 @@ struct Origin {
 pub struct Inward {
     settings: Settings,
     receive: VecDeque<ReceiveKey>,
-    handshakes: Seen,
+    handshakes: ReplayCache,
     endpoint: Option<Path>,
     agreed: bool,
     moved_at: Option<Instant>,
-    /// Time of the newest sid that was ever live.
+    /// Time of the newest key id that was ever live.
     newest: u64,
-    /// Of what comes under older sids that are not.
+    /// Of what comes under older key ids that are not.
     old: Pace,
     /// When the peer was last seen to use the other key mode.
     other_mode_at: Option<Instant>,
@@ -87,7 +87,7 @@ impl Inward {
         Self {
             settings,
             receive: VecDeque::with_capacity(OPEN),
-            handshakes: Seen::default(),
+            handshakes: ReplayCache::default(),
             endpoint: None,
             agreed: false,
             moved_at: None,
@@ -138,7 +138,7 @@ impl Inward {
         let Arrived { bytes, stride, ecn, from } = arrived;
         let origin = self.origin(from, ecn);
         if bytes.is_empty() {
-            self.stats.drop(Drop::TooShort);
+            self.stats.drop(DropReason::TooShort);
             return;
         }
         let stride = stride.clamp(1, bytes.len());
@@ -158,7 +158,7 @@ impl Inward {
         Origin { from, ecn, strays: self.endpoint.is_some_and(|endpoint| !endpoint.covers(&from)) }
     }
 
-    fn count(&mut self, result: Result<(), Drop>) {
+    fn count(&mut self, result: Result<(), DropReason>) {
         if let Err(reason) = result {
             self.stats.drop(reason);
         }
@@ -171,7 +171,7 @@ impl Inward {
         datagram: &mut [u8],
         mask: [u8; MASK],
         sink: &mut impl Sink,
-    ) -> Result<(), Drop> {
+    ) -> Result<(), DropReason> {
         let keys = &self.settings.keys;
         let from = origin.from;
         // Looked at first: an attempt to open what it cannot open leaves nothing of the bytes. No data has the
@@ -206,8 +206,8 @@ impl Inward {
     }
 
     fn receive_under(&mut self, key: &Key, after: Option<u32>) {
-        if let Key::Sid(sid) = key {
-            self.newest = self.newest.max(sid.time());
+        if let Key::KeyId(key_id) = key {
+            self.newest = self.newest.max(key_id.time());
         }
         self.forget(key.name());
         self.receive.push_front(self.receive_key(key, after));
@@ -249,33 +249,33 @@ impl Inward {
         mask: [u8; MASK],
         again: bool,
         sink: &mut impl Sink,
-    ) -> Result<(), Drop> {
+    ) -> Result<(), DropReason> {
         let framing = self.settings.framing;
         if datagram.len() < framing.overhead() {
-            return Err(Drop::TooShort);
+            return Err(DropReason::TooShort);
         }
         let (name, header) = unmask_head(framing, &mask, datagram);
         let Some(index) = self.receive.iter().position(|key| key.name == name) else {
             return match name {
-                Name::Sid(_) if again => Err(Drop::Stale),
-                Name::Sid(sid) => self.hand_over(now, sid, origin.from, datagram, sink),
-                Name::Slot(_) => Err(Drop::Stranger),
+                Name::KeyId(_) if again => Err(DropReason::Stale),
+                Name::KeyId(key_id) => self.hand_over(now, key_id, origin.from, datagram, sink),
+                Name::Slot(_) => Err(DropReason::Stranger),
             };
         };
         let key = &mut self.receive[index];
         let is_static = framing == Framing::Static;
         if is_static && header.slot != 0 || header.lane != self.settings.lane || header.kind == Kind::Reserved
         {
-            return Err(Drop::Malformed);
+            return Err(DropReason::Malformed);
         }
         if !key.window.admits(header.counter) {
-            return Err(Drop::Replayed);
+            return Err(DropReason::Replayed);
         }
         let range = framing.body(datagram.len());
         let sealed = &mut datagram[range.start..];
-        key.aead.open(header.counter, &header.emit(), sealed).map_err(|_| Drop::BadTag)?;
+        key.aead.open(header.counter, &header.emit(), sealed).map_err(|_| DropReason::BadTag)?;
         if !key.window.accept(header.counter) {
-            return Err(Drop::Replayed);
+            return Err(DropReason::Replayed);
         }
         self.stats.datagrams_in += 1;
         // A full queue must not lose the confirmation: the next datagram tries again.
@@ -301,7 +301,7 @@ impl Inward {
         &Origin { from, ecn, .. }: &Origin,
         body: &[u8],
         sink: &mut impl Sink,
-    ) -> Result<(), Drop> {
+    ) -> Result<(), DropReason> {
         let key = &mut self.receive[index];
         let mut result = Ok(());
         let (stats, agreed, inner) = (&mut self.stats, self.agreed, &mut self.settings.inner);
@@ -310,7 +310,7 @@ impl Inward {
             Kind::Block => key.blocks.block(now, header.counter, ecn, body, &mut forward),
             Kind::Frame if !fits(body, self.settings.max_frame) => {
                 key.blocks.other(header.counter, &mut forward);
-                result = Err(Drop::TooBig);
+                result = Err(DropReason::TooBig);
             }
             Kind::Frame => {
                 key.blocks.other(header.counter, &mut forward);
@@ -319,50 +319,55 @@ impl Inward {
             Kind::Control | Kind::Reserved => {
                 key.blocks.other(header.counter, &mut forward);
                 if !sink.notice(Notice::Control { from, body: body.to_vec(), under: key.id() }) {
-                    result = Err(Drop::QueueFull);
+                    result = Err(DropReason::QueueFull);
                 }
             }
         }
         result
     }
 
-    /// A datagram of no live sid: the link decides, if the check says that it is worth a derivation.
+    /// A datagram of no live key id: the link decides, if the check says that it is worth a derivation.
     /// What was recorded once may come as fast as the wire gives: it is not to take the place of what is new.
     fn hand_over(
         &mut self,
         now: Instant,
-        sid: Sid,
+        key_id: KeyId,
         from: Path,
         datagram: &[u8],
         sink: &mut impl Sink,
-    ) -> Result<(), Drop> {
-        if !sid.is_valid(&self.settings.keys) {
-            return Err(Drop::Stranger);
+    ) -> Result<(), DropReason> {
+        if !key_id.is_valid(&self.settings.keys) {
+            return Err(DropReason::Stranger);
         }
-        if sid.time() <= self.newest && !self.old.allows(now, OLD, OLD_EACH) {
-            return Err(Drop::RateLimited);
+        if key_id.time() <= self.newest && !self.old.allows(now, OLD, OLD_EACH) {
+            return Err(DropReason::RateLimited);
         }
         let received = Received { from, datagram: datagram.to_vec() };
-        if sink.notice(Notice::Unknown { sid, received }) { Ok(()) } else { Err(Drop::QueueFull) }
+        if sink.notice(Notice::Unknown { key_id, received }) { Ok(()) } else { Err(DropReason::QueueFull) }
     }
 
     /// A handshake goes to the link once. What is a copy or does not verify ends here, so that however
     /// much of it comes, it crowds nothing out.
-    fn hand_over_handshake(&mut self, from: Path, datagram: &[u8], sink: &mut impl Sink) -> Result<(), Drop> {
-        let random = *datagram.first_chunk().ok_or(Drop::TooShort)?;
+    fn hand_over_handshake(
+        &mut self,
+        from: Path,
+        datagram: &[u8],
+        sink: &mut impl Sink,
+    ) -> Result<(), DropReason> {
+        let random = *datagram.first_chunk().ok_or(DropReason::TooShort)?;
         if self.handshakes.contains(random) {
-            return Err(Drop::Replayed);
+            return Err(DropReason::Replayed);
         }
-        wrap::open(&self.settings.keys, datagram).ok_or(Drop::BadTag)?;
+        wrap::open(&self.settings.keys, datagram).ok_or(DropReason::BadTag)?;
         let received = Received { from, datagram: datagram.to_vec() };
         if !sink.notice(Notice::Handshake(received)) {
-            return Err(Drop::QueueFull);
+            return Err(DropReason::QueueFull);
         }
         self.handshakes.insert(random);
         Ok(())
     }
 
-    /// Whether a datagram has a sid of static mode.
+    /// Whether a datagram has a key id of static mode.
     fn is_static(&self, datagram: &[u8]) -> bool {
         let keys = &self.settings.keys;
         let tag = Framing::Static.tag(datagram);
@@ -376,13 +381,13 @@ impl Inward {
         from: Path,
         length: usize,
         sink: &mut impl Sink,
-    ) -> Result<(), Drop> {
+    ) -> Result<(), DropReason> {
         if self.other_mode_at.is_none_or(|at| now.saturating_duration_since(at) >= SIGN_INTERVAL)
             && sink.notice(Notice::OtherMode { from, length })
         {
             self.other_mode_at = Some(now);
         }
-        Err(Drop::Stranger)
+        Err(DropReason::Stranger)
     }
 
     fn notice_move(&mut self, now: Instant, from: Path, sink: &mut impl Sink) {
@@ -398,8 +403,8 @@ impl Inward {
 fn unmask_head(framing: Framing, mask: &[u8; MASK], datagram: &[u8]) -> (Name, Header) {
     match framing {
         Framing::Static => {
-            let (sid, header) = unmask(mask, datagram);
-            (Name::Sid(sid), header)
+            let (key_id, header) = unmask(mask, datagram);
+            (Name::KeyId(key_id), header)
         }
         Framing::Session => {
             let header = unmask_header(mask, datagram);
@@ -408,17 +413,17 @@ fn unmask_head(framing: Framing, mask: &[u8; MASK], datagram: &[u8]) -> (Name, H
     }
 }
 
-/// Reads sid and header of a static datagram that is long enough to have a tag.
-pub fn unmask(mask: &[u8; MASK], datagram: &[u8]) -> (Sid, Header) {
+/// Reads key id and header of a static datagram that is long enough to have a tag.
+pub fn unmask(mask: &[u8; MASK], datagram: &[u8]) -> (KeyId, Header) {
     let mut head = *mask;
     for (byte, masked) in head.iter_mut().zip(datagram) {
         *byte ^= masked;
     }
-    let mut sid = [0; SID];
+    let mut key_id = [0; KEY_ID];
     let mut header = [0; HEADER];
-    sid.copy_from_slice(&head[..SID]);
-    header.copy_from_slice(&head[SID..]);
-    (Sid(sid), Header::parse(header))
+    key_id.copy_from_slice(&head[..KEY_ID]);
+    header.copy_from_slice(&head[KEY_ID..]);
+    (KeyId(key_id), Header::parse(header))
 }
 
 fn unmask_header(mask: &[u8; MASK], datagram: &[u8]) -> Header {
@@ -433,9 +438,16 @@ fn fits(frame: &[u8], max: usize) -> bool {
     !frame.is_empty() && frame.len() <= max
 }
 
-fn deliver(stats: &mut Stats, agreed: bool, inner: &mut Inner, frame: &[u8], ecn: u8, sink: &mut impl Sink) {
+fn deliver(
+    stats: &mut Stats,
+    agreed: bool,
+    inner: &mut InnerPolicy,
+    frame: &[u8],
+    ecn: u8,
+    sink: &mut impl Sink,
+) {
     if !agreed {
-        stats.drop(Drop::NotAgreed);
+        stats.drop(DropReason::NotAgreed);
         return;
     }
     match inner.inward(frame, ecn) {
@@ -452,7 +464,7 @@ fn deliver(stats: &mut Stats, agreed: bool, inner: &mut Inner, frame: &[u8], ecn
 fn add_key(stats: &mut Stats, key: &ReceiveKey) {
     stats.datagrams_lost += u64::from(key.window.missing());
     let drops = key.blocks.drops();
-    stats.add(Drop::Incomplete, drops.partial);
-    stats.add(Drop::TooBig, drops.oversize);
-    stats.add(Drop::Malformed, drops.malformed);
+    stats.add(DropReason::Incomplete, drops.partial);
+    stats.add(DropReason::TooBig, drops.oversize);
+    stats.add(DropReason::Malformed, drops.malformed);
 }

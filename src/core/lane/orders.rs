@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
-use super::train::Datagrams;
+use super::batch::Datagrams;
+use crate::core::key_id::KeyId;
 use crate::core::path::Path;
-use crate::core::sid::Sid;
 use crate::core::stats::Stats;
 use crate::crypto::keys::DirectionKey;
 use crate::crypto::suite::Cipher;
@@ -14,8 +14,8 @@ use crate::crypto::suite::Cipher;
 /// A key for one direction, and the name that its datagrams carry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Key {
-    /// Static mode: derived from the link secret and this sid.
-    Sid(Sid),
+    /// Static mode: derived from the link secret and this key id.
+    KeyId(KeyId),
     /// Handshake mode: of the session in the receiver's slot, with its cipher.
     Slot {
         /// The slot.
@@ -32,17 +32,17 @@ pub enum Key {
 /// What a datagram says about the key it is sealed with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Name {
-    /// Static mode: its sid.
-    Sid(Sid),
+    /// Static mode: its key id.
+    KeyId(KeyId),
     /// Handshake mode: the receiver's slot.
     Slot(u8),
 }
 
 /// Which key to open with something came under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeyId {
-    /// Static mode: that of this sid.
-    Sid(Sid),
+pub enum KeyRef {
+    /// Static mode: that of this key id.
+    KeyId(KeyId),
     /// Handshake mode: that of the session with this serial, as in [`Key::Slot`].
     Session(u32),
 }
@@ -51,14 +51,14 @@ impl Key {
     /// What datagrams that are sealed with it say.
     pub fn name(&self) -> Name {
         match self {
-            Key::Sid(sid) => Name::Sid(*sid),
+            Key::KeyId(key_id) => Name::KeyId(*key_id),
             Key::Slot { slot, .. } => Name::Slot(*slot),
         }
     }
 
     pub(super) fn serial(&self) -> u32 {
         match self {
-            Key::Sid(_) => 0,
+            Key::KeyId(_) => 0,
             Key::Slot { serial, .. } => *serial,
         }
     }
@@ -66,22 +66,22 @@ impl Key {
 
 /// Which of the keys that a lane sends under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Under {
+pub enum KeySlot {
     /// That of the frames.
     Current,
     /// The one that frames change to next.
     Next,
     /// Handshake mode: a session that is not confirmed.
-    Spare,
+    Unconfirmed,
 }
 
 /// From the link to a lane.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
     /// Have this key ready.
-    Prepare(Under, Key),
+    Prepare(KeySlot, Key),
     /// Frames go out under that one from now on, if it is there.
-    Switch(Under),
+    Switch(KeySlot),
     /// Open what the peer seals with this key.
     Receive {
         /// The key.
@@ -92,7 +92,7 @@ pub enum Command {
     /// What says this is no longer opened.
     Forget(Name),
     /// Drop this key.
-    Wipe(Under),
+    Wipe(KeySlot),
     /// Drop every key, of both directions.
     WipeAll,
     /// Send these bytes as they are: a handshake.
@@ -103,8 +103,8 @@ pub enum Command {
         body: Vec<u8>,
         /// Where to.
         to: Path,
-        /// Under which sid; the current one if that is not there.
-        under: Under,
+        /// Under which key id; the current one if that is not there.
+        under: KeySlot,
     },
     /// Where frames go; `None`: nowhere, frames are dropped.
     Endpoint(Option<Path>),
@@ -114,7 +114,7 @@ pub enum Command {
     Budget(usize),
     /// Inner source addresses that are taken from the peer; `None`: every one.
     Sources(Option<Vec<IpNet>>),
-    /// Open this datagram again: its sid is live now.
+    /// Open this datagram again: its key id is live now.
     Again(Received),
 }
 
@@ -130,10 +130,10 @@ pub struct Received {
 /// From a lane to the link.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Notice {
-    /// The sid is not live here, but its keyed check is right.
+    /// The key id is not live here, but its keyed check is right.
     Unknown {
-        /// The unmasked sid.
-        sid: Sid,
+        /// The unmasked key id.
+        key_id: KeyId,
         /// The datagram, still masked.
         received: Received,
     },
@@ -160,7 +160,7 @@ pub enum Notice {
         /// The decrypted body.
         body: Vec<u8>,
         /// The key that it came under.
-        under: KeyId,
+        under: KeyRef,
     },
     /// An authentic datagram newer than all others came another way than the endpoint's.
     Moved {
@@ -220,9 +220,9 @@ pub trait Sink {
     /// A datagram for the network.
     fn datagram(&mut self, datagram: &[u8], to: Path);
     /// Datagrams for the network, all at once.
-    fn train(&mut self, train: Datagrams<'_>) {
-        for datagram in train.bytes.chunks(train.stride.max(1)) {
-            self.datagram(datagram, train.to);
+    fn batch(&mut self, batch: Datagrams<'_>) {
+        for datagram in batch.bytes.chunks(batch.stride.max(1)) {
+            self.datagram(datagram, batch.to);
         }
     }
     /// Something for the link. The receiver's queues, one for what is [unproven](Notice::is_unproven), are

@@ -1,17 +1,17 @@
 //! The way out: frames of the device to sealed datagrams.
 
+use super::batch::Batch;
 use super::orders::Name;
-use super::train::Train;
-use super::{Command, Notice, Settings, Sink, Under, seal};
+use super::{Command, KeySlot, Notice, Settings, Sink, seal};
 use crate::core::limits::{
     BLOCKS_END, BLOCKS_ROTATE, BUDGET_BASE, COUNTER_END, COUNTER_ROTATE, DATAGRAM_MAX,
 };
 use crate::core::path::Path;
-use crate::core::stats::{Drop, Stats};
+use crate::core::stats::{DropReason, Stats};
 use crate::crypto::aead::{Aead, TAG};
 use crate::packet::traffic_class::{self, ECN};
 use crate::wire::block::{Bodies, Packer};
-use crate::wire::datagram::{Header, Kind, SID};
+use crate::wire::datagram::{Header, KEY_ID, Kind};
 
 struct SendKey {
     name: Name,
@@ -37,7 +37,7 @@ pub struct Outward {
     packer: Packer,
     /// The stream has a frame that no datagram holds whole.
     has_big: bool,
-    train: Train,
+    batch: Batch,
     stats: Stats,
 }
 
@@ -45,7 +45,7 @@ impl Outward {
     /// Without keys: nothing passes until the link says so.
     pub fn new(settings: Settings) -> Self {
         Self {
-            train: Train::new(settings.framing),
+            batch: Batch::new(settings.framing),
             settings,
             current: None,
             next: None,
@@ -116,7 +116,7 @@ impl Outward {
     /// stay until [`Outward::flush`], so that those that come at the same time share what they cost.
     pub fn handle_frame(&mut self, head: &[u8], tail: &[u8], sink: &mut impl Sink) {
         let (Some(to), Some(_), true) = (self.endpoint, &self.current, self.agreed) else {
-            self.stats.drop(Drop::NoPeer);
+            self.stats.drop(DropReason::NoPeer);
             return;
         };
         let length = head.len() + tail.len();
@@ -124,7 +124,7 @@ impl Outward {
             return self.refuse_length(head, tail, sink);
         }
         if self.settings.inner.is_own(head, to.remote) {
-            self.stats.drop(Drop::TunnelInTunnel);
+            self.stats.drop(DropReason::TunnelInTunnel);
             self.looped = self.looped || sink.notice(Notice::TunnelInTunnel);
             return;
         }
@@ -132,16 +132,16 @@ impl Outward {
         self.stats.bytes_out += length as u64;
         let class = traffic_class::of(head, self.settings.inner.layer());
         let class = if self.settings.copy_dscp { class } else { class & ECN };
-        if class != self.train.class {
+        if class != self.batch.class {
             self.flush(sink);
-            self.train.class = class;
+            self.batch.class = class;
         }
         let capacity = self.capacity();
         // Two of them fit into a datagram.
         let is_small = self.settings.bundle && 2 * length + 6 <= capacity;
         let joins = match self.packer.is_open() {
             true => is_small || self.has_big,
-            false => is_small && self.train.is_empty(),
+            false => is_small && self.batch.is_empty(),
         };
         if length > capacity || joins {
             self.has_big |= length > capacity;
@@ -162,7 +162,7 @@ impl Outward {
     fn discard(&mut self) {
         self.packer = Packer::default();
         self.has_big = false;
-        self.train.clear();
+        self.batch.clear();
     }
 
     /// Bytes that one datagram has for its body.
@@ -172,7 +172,7 @@ impl Outward {
 
     /// A frame that is longer than agreed: a packet's sender may be told.
     fn refuse_length(&mut self, head: &[u8], tail: &[u8], sink: &mut impl Sink) {
-        self.stats.drop(Drop::TooBig);
+        self.stats.drop(DropReason::TooBig);
         let whole;
         let frame = if tail.is_empty() {
             head
@@ -188,10 +188,10 @@ impl Outward {
     /// A datagram that is one frame.
     fn place(&mut self, head: &[u8], tail: &[u8], sink: &mut impl Sink) {
         let length = head.len() + tail.len();
-        if !self.train.takes(length) {
+        if !self.batch.takes(length) {
             self.send(sink);
         }
-        let body = self.train.body(length);
+        let body = self.batch.body(length);
         let (front, back) = body.split_at_mut(head.len());
         front.copy_from_slice(head);
         back.copy_from_slice(tail);
@@ -201,7 +201,7 @@ impl Outward {
     fn stream<S: Sink>(&mut self, pack: impl FnOnce(&mut Packer, &mut Stream<'_, S>), sink: &mut S) {
         let mut packer = std::mem::take(&mut self.packer);
         let capacity = self.capacity();
-        if !packer.is_open() && !self.train.takes_more(capacity) {
+        if !packer.is_open() && !self.batch.takes_more(capacity) {
             self.send(sink);
         }
         pack(&mut packer, &mut Stream { outward: self, capacity, sink });
@@ -217,59 +217,59 @@ impl Outward {
             // Alone it needs no stream.
             self.packer = Packer::default();
             let length = frame.len();
-            self.train.body(frame.end).copy_within(frame, 0);
+            self.batch.body(frame.end).copy_within(frame, 0);
             self.seal_next(Kind::Frame, length, sink);
         } else {
             self.stream(|packer, bodies| packer.finish(bodies), sink);
         }
     }
 
-    /// Seals the body of `length` bytes that stands at the train's end.
+    /// Seals the body of `length` bytes that stands at the batch's end.
     fn seal_next(&mut self, kind: Kind, length: usize, sink: &mut impl Sink) {
         let Some(key) = self.current.as_mut().filter(|key| key.lasts()) else {
-            self.stats.drop(Drop::NoPeer);
+            self.stats.drop(DropReason::NoPeer);
             return;
         };
-        let (header, sid) = key.next(kind, self.settings.lane, length);
-        if self.train.add(header, sid, &key.aead, length).is_err() {
-            self.stats.drop(Drop::TooBig);
+        let (header, key_id) = key.next(kind, self.settings.lane, length);
+        if self.batch.add(header, key_id, &key.aead, length).is_err() {
+            self.stats.drop(DropReason::TooBig);
             return;
         }
         self.stats.datagrams_out += 1;
         self.used_length |= self.settings.framing.overhead() + length > BUDGET_BASE;
-        if self.train.is_full() {
+        if self.batch.is_full() {
             self.send(sink);
         }
     }
 
     fn send(&mut self, sink: &mut impl Sink) {
-        if let (Some(to), false) = (self.endpoint, self.train.is_empty()) {
-            sink.train(self.train.finish(&self.settings.keys, to));
+        if let (Some(to), false) = (self.endpoint, self.batch.is_empty()) {
+            sink.batch(self.batch.finish(&self.settings.keys, to));
         }
-        self.train.clear();
+        self.batch.clear();
     }
 
-    fn own(&mut self, under: Under) -> &mut Option<SendKey> {
+    fn own(&mut self, under: KeySlot) -> &mut Option<SendKey> {
         match under {
-            Under::Current => &mut self.current,
-            Under::Next => &mut self.next,
-            Under::Spare => &mut self.spare,
+            KeySlot::Current => &mut self.current,
+            KeySlot::Next => &mut self.next,
+            KeySlot::Unconfirmed => &mut self.spare,
         }
     }
 
-    fn send_control(&mut self, body: &[u8], to: Path, under: Under, sink: &mut impl Sink) {
+    fn send_control(&mut self, body: &[u8], to: Path, under: KeySlot, sink: &mut impl Sink) {
         let Settings { framing, lane, .. } = self.settings;
         let own = match under {
-            Under::Next if self.next.is_some() => &mut self.next,
-            Under::Spare if self.spare.is_some() => &mut self.spare,
-            Under::Current | Under::Next | Under::Spare => &mut self.current,
+            KeySlot::Next if self.next.is_some() => &mut self.next,
+            KeySlot::Unconfirmed if self.spare.is_some() => &mut self.spare,
+            KeySlot::Current | KeySlot::Next | KeySlot::Unconfirmed => &mut self.current,
         };
         let Some(key) = own.as_mut().filter(|key| key.lasts()) else {
-            self.stats.drop(Drop::NoPeer);
+            self.stats.drop(DropReason::NoPeer);
             return;
         };
-        let (header, sid) = key.next(Kind::Control, lane, body.len());
-        let mut datagram: Vec<u8> = sid.iter().flatten().copied().collect();
+        let (header, key_id) = key.next(Kind::Control, lane, body.len());
+        let mut datagram: Vec<u8> = key_id.iter().flatten().copied().collect();
         datagram.extend(header.emit());
         datagram.extend(body);
         datagram.extend([0; TAG]);
@@ -289,21 +289,21 @@ impl SendKey {
         self.counter >= COUNTER_ROTATE || self.blocks >= BLOCKS_ROTATE
     }
 
-    /// The header of the next datagram, which has `length` bytes of body, and its sid in static mode.
-    fn next(&mut self, kind: Kind, lane: u8, length: usize) -> (Header, Option<[u8; SID]>) {
-        let (slot, sid) = match self.name {
-            Name::Sid(sid) => (0, Some(sid.0)),
+    /// The header of the next datagram, which has `length` bytes of body, and its key id in static mode.
+    fn next(&mut self, kind: Kind, lane: u8, length: usize) -> (Header, Option<[u8; KEY_ID]>) {
+        let (slot, key_id) = match self.name {
+            Name::KeyId(key_id) => (0, Some(key_id.0)),
             Name::Slot(slot) => (slot, None),
         };
         let header = Header { slot, kind, lane, counter: self.counter };
         self.counter += 1;
         // Those of the body, and the header's.
         self.blocks += length.div_ceil(16) as u64 + 1;
-        (header, sid)
+        (header, key_id)
     }
 }
 
-/// The stream of frames as bodies at the train's end.
+/// The stream of frames as bodies at the batch's end.
 struct Stream<'a, S> {
     outward: &'a mut Outward,
     capacity: usize,
@@ -312,7 +312,7 @@ struct Stream<'a, S> {
 
 impl<S: Sink> Bodies for Stream<'_, S> {
     fn body(&mut self) -> &mut [u8] {
-        self.outward.train.body(self.capacity)
+        self.outward.batch.body(self.capacity)
     }
 
     fn close(&mut self, length: usize) {

@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use super::{Event, Link};
-use crate::core::caller::Turn;
 use crate::core::hello;
 use crate::core::lane::Command;
 use crate::core::limits::{HELLO_ANSWER, INITIATION};
 use crate::core::path::Path;
+use crate::core::remotes::Turn;
 use crate::crypto::Random;
 use crate::wire::control::{Hello, Message};
 use crate::wire::datagram::Framing;
@@ -27,7 +27,7 @@ impl<R: Random> Link<R> {
 
     /// Another try at a peer that may be away: says so, or turns to the next remote.
     pub(super) fn take_turn(&mut self, now: Instant, target: Path) {
-        match self.caller.turn(!self.up && (self.peer.is_none() || self.agreed)) {
+        match self.remotes.turn(!self.up && (self.peer.is_none() || self.agreed)) {
             Turn::Silent => {
                 self.say_once(now, format!(
                         "no answer from {} yet: trying on; if it stays away, is tund running there, with the same \
@@ -42,7 +42,7 @@ impl<R: Random> Link<R> {
 
     pub(super) fn schedule_hello(&mut self, now: Instant) {
         let keepalive = self.is_settled().then_some(self.settings.keepalive.interval);
-        self.caller.schedule(now, keepalive, &mut self.random);
+        self.remotes.schedule(now, keepalive, &mut self.random);
     }
 
     /// Says hello, and asks for the peer's as long as one is needed.
@@ -61,7 +61,8 @@ impl<R: Random> Link<R> {
 
     /// What this end says of itself now. In static mode one that asks for an answer leaves room for it.
     pub(super) fn own_hello(&mut self, seen: bool) -> Hello {
-        let mut own = Hello { heard: self.heard_sid(), ..hello::own(&self.settings, self.own_budget, seen) };
+        let mut own =
+            Hello { heard: self.heard_key_id(), ..hello::own(&self.settings, self.own_budget, seen) };
         if !seen && !self.has_sessions() {
             let [high, low] = self.random.bytes();
             let (least, most) = (*INITIATION.start(), *INITIATION.end());

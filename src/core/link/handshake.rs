@@ -36,7 +36,7 @@ impl<R: Random> Link<R> {
     /// Does what is due for the keys.
     pub(super) fn handle_keying_timeout(&mut self, now: Now) {
         match &mut self.keying {
-            Keying::Static(_) => self.handle_sids_timeout(now),
+            Keying::Static(_) => self.handle_key_ids_timeout(now),
             Keying::Handshake(_) => self.handle_sessions_timeout(now.instant),
         }
     }
@@ -53,7 +53,7 @@ impl<R: Random> Link<R> {
     pub(super) fn replace_keys(&mut self, now: Now) {
         let known = self.target().is_some();
         match &mut self.keying {
-            Keying::Static(_) => self.replace_sids(now),
+            Keying::Static(_) => self.replace_key_ids(now),
             Keying::Handshake(sessions) => {
                 sessions.reset(&mut self.random, &mut self.commands);
                 if (known || self.settings.has_remote) && !self.dormant {

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::Link;
-use crate::core::stats::{Drop, Stats};
+use crate::core::stats::{DropReason, Stats};
 use crate::crypto::Random;
 
 /// Why such an end says goodbye (PROTOCOL.md §7).
@@ -24,7 +24,7 @@ impl<R: Random> Link<R> {
 
     /// What the lane counted: frames that passed, and frames that would have.
     pub(super) fn handle_frames_counted(&mut self, now: Instant, lane: &Stats) {
-        let frames = [lane.frames_in + lane.frames_out, lane.drops(Drop::NoPeer)];
+        let frames = [lane.frames_in + lane.frames_out, lane.drops(DropReason::NoPeer)];
         let [passed, waited] = [0, 1].map(|which| frames[which] > self.frames[which]);
         self.frames = frames;
         if passed {
@@ -38,7 +38,7 @@ impl<R: Random> Link<R> {
     /// There is something for a peer that is left alone.
     pub(super) fn wake(&mut self, now: Instant) {
         if std::mem::take(&mut self.dormant) {
-            self.caller.restart(now);
+            self.remotes.restart(now);
             self.resolve_at = self.settings.has_remote.then_some(now);
             self.call_if_remote(now);
         }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::{Keying, Link};
-use crate::core::lane::{Command, KeyId, Under};
+use crate::core::lane::{Command, KeyRef, KeySlot};
 use crate::core::limits::SILENCE;
 use crate::crypto::Random;
 use crate::wire::control;
@@ -23,15 +23,15 @@ impl<R: Random> Link<R> {
         if self.settings.path_mtu.is_some() {
             self.commands.push_back(Command::Budget(ceiling));
         } else {
-            self.search.set_ceiling(now, ceiling);
-            self.commands.push_back(Command::Budget(self.search.budget()));
+            self.pmtud.set_ceiling(now, ceiling);
+            self.commands.push_back(Command::Budget(self.pmtud.budget()));
         }
     }
 
-    pub(super) fn handle_pong(&mut self, now: Instant, n: u32, under: KeyId) {
+    pub(super) fn handle_pong(&mut self, now: Instant, n: u32, under: KeyRef) {
         self.take_proof(n, under);
         self.rise(now);
-        if self.search.handle_pong(now, n) {
+        if self.pmtud.handle_pong(now, n) {
             self.set_budget();
         }
     }
@@ -61,22 +61,22 @@ impl<R: Random> Link<R> {
         if !self.is_probing() {
             return;
         }
-        if self.search.handle_timeout(now) {
+        if self.pmtud.handle_timeout(now) {
             self.set_budget();
         }
         let Some(endpoint) = self.endpoint else { return };
-        let Some(round) = self.search.poll_round(now) else { return };
+        let Some(round) = self.pmtud.poll_round(now) else { return };
         let [few] = self.random.bytes();
         let short = control::ping(round.short, usize::from(few % 64));
         let framing = if self.has_sessions() { Framing::Session } else { Framing::Static };
         let long = control::ping_of_length(round.long, round.length - framing.overhead());
         for body in [short, long] {
-            self.commands.push_back(Command::Control { body, to: endpoint, under: Under::Current });
+            self.commands.push_back(Command::Control { body, to: endpoint, under: KeySlot::Current });
         }
     }
 
     fn set_budget(&mut self) {
-        let budget = self.search.budget();
+        let budget = self.pmtud.budget();
         self.log(4, format!("datagrams of up to {budget} bytes pass to the peer"));
         self.commands.push_back(Command::Budget(budget));
     }

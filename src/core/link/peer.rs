@@ -8,9 +8,9 @@ use super::idle::IDLE;
 use super::{Event, Link};
 use crate::core::clock::Now;
 use crate::core::hello;
-use crate::core::lane::KeyId;
+use crate::core::lane::KeyRef;
 use crate::core::path::{Outcome, Path, Validation};
-use crate::core::stats::Drop;
+use crate::core::stats::DropReason;
 use crate::crypto::Random;
 #[cfg(test)]
 use crate::fault::{self, Fault};
@@ -22,7 +22,7 @@ impl<R: Random> Link<R> {
         self.heard_at
     }
 
-    pub(super) fn handle_message(&mut self, now: Now, from: Path, under: KeyId, message: Message) {
+    pub(super) fn handle_message(&mut self, now: Now, from: Path, under: KeyRef, message: Message) {
         match message {
             Message::Hello(peer) => self.handle_hello(now, from, under, peer),
             Message::Ping { n, .. } => {
@@ -48,13 +48,13 @@ impl<R: Random> Link<R> {
         }
     }
 
-    pub(super) fn handle_hello(&mut self, now: Now, from: Path, under: KeyId, peer: Hello) {
+    pub(super) fn handle_hello(&mut self, now: Now, from: Path, under: KeyRef, peer: Hello) {
         if !self.settings.float && !self.is_pinned(from.remote) {
             return self.say_pinned(now.instant, from);
         }
         let mismatch = hello::mismatch(&self.settings, &peer);
         if mismatch.is_some() && !self.is_of_peer(under) {
-            return self.stats.drop(Drop::Stale);
+            return self.stats.drop(DropReason::Stale);
         }
         self.heard_at = now.instant;
         let asks = !peer.seen;
@@ -65,7 +65,7 @@ impl<R: Random> Link<R> {
         let known = self.peer.replace(peer).is_some();
         match mismatch {
             Some(text) => {
-                self.stats.drop(Drop::NotAgreed);
+                self.stats.drop(DropReason::NotAgreed);
                 if self.up {
                     self.go_down(now.instant, text.clone());
                 }
@@ -130,7 +130,7 @@ impl<R: Random> Link<R> {
         let endpoint = from.remote;
         let name = self.peer.as_ref().map_or_else(String::new, |peer| peer.name.clone());
         self.events.push_back(Event::Up { endpoint, name });
-        self.caller.restart(now);
+        self.remotes.restart(now);
         // The peer waits for the same.
         self.send_hello(from);
         self.schedule_hello(now);

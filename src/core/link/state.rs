@@ -27,12 +27,12 @@ impl<R: Random> Link<R> {
                 sessions.sending_since().map(|born| now.saturating_duration_since(born))
             }
         };
-        let budget = if self.settings.path_mtu.is_some() { self.own_budget } else { self.search.budget() };
+        let budget = if self.settings.path_mtu.is_some() { self.own_budget } else { self.pmtud.budget() };
         LinkState {
             problem,
             peer: self.peer.as_ref().map(|peer| peer.name.clone()),
             keys_age: keys_age.filter(|_| self.up),
-            rtt: self.search.rtt().filter(|_| self.up),
+            rtt: self.pmtud.rtt().filter(|_| self.up),
             budget: u32::try_from(budget).ok().filter(|_| self.up),
             stats: lanes.plus(&self.stats),
         }
@@ -87,7 +87,7 @@ impl<R: Random> Link<R> {
             self.go_down(now.instant, "connecting again, as asked".into());
         } else {
             self.dormant = false;
-            self.caller.forget(now.instant);
+            self.remotes.forget(now.instant);
             self.forget_sessions(now.instant);
             self.resolve_at = self.settings.has_remote.then_some(now.instant);
         }

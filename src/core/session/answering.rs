@@ -5,9 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use super::{Instance, Outcome, Session, Sessions, Token, Unconfirmed, handshake};
-use crate::core::lane::{Command, Key, Received, Under};
+use crate::core::lane::{Command, Key, KeySlot, Received};
 use crate::core::limits::{ANSWER_KEPT, TOKEN_EPOCH};
-use crate::core::stats::Drop;
+use crate::core::stats::DropReason;
 use crate::crypto::keys::DirectionKey;
 use crate::crypto::noise::Responder;
 use crate::crypto::suite::Cipher;
@@ -24,18 +24,18 @@ impl Sessions {
         received: &Received,
         random: &mut impl Random,
         out: &mut VecDeque<Command>,
-    ) -> Result<Outcome, Drop> {
+    ) -> Result<Outcome, DropReason> {
         let Envelope { instance, seq, token, .. } = *envelope;
         if instance == self.instance {
-            return Err(Drop::Reflected);
+            return Err(DropReason::Reflected);
         }
         if self.was_taken(instance, seq) {
-            return Err(Drop::Replayed);
+            return Err(DropReason::Replayed);
         }
         let known = self.confirmed.is_some_and(|(confirmed, _)| confirmed == instance);
         let proven = self.tokens(now, &instance, received.from.remote).contains(&token);
         if !known && !proven && !self.callers.allows(now, instance) {
-            return Err(Drop::RateLimited);
+            return Err(DropReason::RateLimited);
         }
         if !proven && self.others_wait(now, instance) {
             let [token, _] = self.tokens(now, &instance, received.from.remote);
@@ -47,30 +47,30 @@ impl Sessions {
             && !known
             && self.unconfirmed.as_ref().is_some_and(|there| there.known)
         {
-            return Err(Drop::RateLimited);
+            return Err(DropReason::RateLimited);
         }
         let head = prologue(&instance, seq, &token);
-        let (payload, responder) =
-            Responder::read(&self.statics, &self.psk, &head, envelope.message).map_err(|_| Drop::BadTag)?;
-        let offer = Offer::decode(&payload).map_err(|_| Drop::Malformed)?;
+        let (payload, responder) = Responder::read(&self.statics, &self.psk, &head, envelope.message)
+            .map_err(|_| DropReason::BadTag)?;
+        let offer = Offer::decode(&payload).map_err(|_| DropReason::Malformed)?;
         self.drop_unconfirmed(out);
         let cipher = common(&self.suites, &offer.suites);
         let slot = self.free_slot();
         let chosen = Offer { slot, lanes: 1, suites: cipher.into_iter().collect() };
         let mut message = Vec::new();
         let answer = [&self.instance[..], &chosen.encode()].concat();
-        let split = responder.write(&answer, random, &mut message).map_err(|_| Drop::BadTag)?;
+        let split = responder.write(&answer, random, &mut message).map_err(|_| DropReason::BadTag)?;
         self.send_answer(Type::Answer, envelope, token, &message, received, random, out);
         let Some(cipher) = cipher else { return Ok(Outcome::NoCipher) };
         let serial = self.next_serial();
         let key = |slot, bytes| Key::Slot { slot, serial, cipher, key: DirectionKey::new(bytes) };
         let from_peer = key(slot, split.initiator_to_responder);
         out.push_back(Command::Receive { key: from_peer, after: None });
-        out.push_back(Command::Prepare(Under::Spare, key(offer.slot, split.responder_to_initiator)));
+        out.push_back(Command::Prepare(KeySlot::Unconfirmed, key(offer.slot, split.responder_to_initiator)));
         let session = Session { slot, serial, instance, peer: instance, began_here: false, born: now };
         #[cfg(test)]
         if fault::is(Fault::NotConfirmed) {
-            self.adopt(session, Under::Spare, out);
+            self.adopt(session, KeySlot::Unconfirmed, out);
             return Ok(Outcome::Nothing);
         }
         self.unconfirmed = Some(Unconfirmed { session, seq, known });

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::Instance;
 use crate::core::limits::{CALLERS_NEW, CALLERS_OTHER, CALLERS_TURNS};
 use crate::core::pace::Pace;
-use crate::core::seen::Seen;
+use crate::core::replay_cache::ReplayCache;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -17,14 +17,14 @@ const SECOND: Duration = Duration::from_secs(1);
 pub struct Callers {
     new: Pace,
     other: Pace,
-    served: Seen,
+    served: ReplayCache,
 }
 
 impl Callers {
     /// For a state that is copied over and over: everybody has all turns.
     #[cfg(test)]
     pub fn forgetful() -> Self {
-        Self { new: Pace::default(), other: Pace::default(), served: Seen::tiny() }
+        Self { new: Pace::default(), other: Pace::default(), served: ReplayCache::tiny() }
     }
 
     /// Whether this caller gets something back.

@@ -47,7 +47,7 @@ impl World {
     }
 
     /// mon takes it; gives the serial of the session that waits now.
-    fn answered(&mut self, datagram: &[u8]) -> Result<u32, Drop> {
+    fn answered(&mut self, datagram: &[u8]) -> Result<u32, DropReason> {
         let mut out = VecDeque::new();
         self.mon.handle_handshake(self.now, &received(datagram), &mut self.random, &mut out)?;
         let serial = out.iter().find_map(|command| match command {
@@ -139,10 +139,10 @@ fn an_older_initiation_of_the_same_instance_displaces_nothing() {
     assert!(world.confirmed(first));
     let newest = world.answered(&initiations[2]).unwrap();
     for old in [1, 2, 0, 1, 2] {
-        assert_eq!(world.answered(&initiations[old]), Err(Drop::Replayed), "number {old}");
+        assert_eq!(world.answered(&initiations[old]), Err(DropReason::Replayed), "number {old}");
     }
     assert!(world.confirmed(newest), "what waits still waits");
-    assert_eq!(world.answered(&initiations[2]), Err(Drop::Replayed));
+    assert_eq!(world.answered(&initiations[2]), Err(DropReason::Replayed));
     assert!(world.answered(&initiations[3]).is_ok());
 }
 
@@ -153,8 +153,8 @@ fn a_copy_of_the_initiation_that_waits_is_no_second_one() {
     let mut fri = world.fri();
     let (older, newer) = (world.initiation(&mut fri), world.initiation(&mut fri));
     let serial = world.answered(&newer).unwrap();
-    assert_eq!(world.answered(&newer), Err(Drop::Replayed));
-    assert_eq!(world.answered(&older), Err(Drop::Replayed));
+    assert_eq!(world.answered(&newer), Err(DropReason::Replayed));
+    assert_eq!(world.answered(&older), Err(DropReason::Replayed));
     assert!(world.confirmed(serial));
 }
 
@@ -250,7 +250,7 @@ fn a_later_answer_of_the_same_call_is_taken_too() {
     answers.iter().for_each(|answer| world.take_answer(answer));
     let mut out = VecDeque::new();
     let again = world.mon.handle_handshake(world.now, &received(&answers[1]), &mut world.random, &mut out);
-    assert_eq!(again, Err(Drop::Stale), "each is good once");
+    assert_eq!(again, Err(DropReason::Stale), "each is good once");
     assert!(world.mon.is_alive() && !world.mon.is_calling());
 }
 

@@ -1,37 +1,37 @@
-//! This end's sids: what it sends under, what comes next, and which of them the peer may name.
+//! This end's key ids: what it sends under, what comes next, and which of them the peer may name.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::core::clock::Now;
-use crate::core::limits::{HELLO_FIRST, SID_LIFE};
-use crate::core::sid::Sid;
+use crate::core::key_id::KeyId;
+use crate::core::limits::{HELLO_FIRST, KEY_ID_LIFE};
 use crate::crypto::Random;
 use crate::crypto::keys::LinkKeys;
 #[cfg(test)]
 use crate::fault::{self, Fault};
 
-/// Own sids that the peer may name to have one of its own taken: the present one, the one before it and the next, since a
+/// Own key ids that the peer may name to have one of its own taken: the present one, the one before it and the next, since a
 /// hello may be under way while this end changes.
 const NAMED: u64 = 3;
-/// Own sids that are remembered, to tell a reflection.
+/// Own key ids that are remembered, to tell a reflection.
 const RECENT: usize = 16;
 
-/// A sid that is proposed to the peer: it is used when the peer says that it has it.
+/// A key id that is proposed to the peer: it is used when the peer says that it has it.
 #[derive(Clone)]
 struct Proposal {
-    sid: Sid,
+    key_id: KeyId,
     repeat_at: Instant,
 }
 
-/// The sids that this end drew.
+/// The key ids that this end drew.
 #[derive(Clone)]
 pub struct Sending {
     last_time: u64,
     /// How many were drawn.
     drawn: u64,
     /// The latest first.
-    recent: VecDeque<Sid>,
+    recent: VecDeque<KeyId>,
     /// The number of the first that the peer may name, counted from one.
     named_from: u64,
     renew_at: Instant,
@@ -51,8 +51,8 @@ impl Sending {
         }
     }
 
-    /// Draws a sid: its time is now, or just after the one before.
-    pub fn draw(&mut self, now: Now, keys: &LinkKeys, random: &mut impl Random) -> Sid {
+    /// Draws a key id: its time is now, or just after the one before.
+    pub fn draw(&mut self, now: Now, keys: &LinkKeys, random: &mut impl Random) -> KeyId {
         #[cfg(test)]
         if let Some(last) = self.recent.front().filter(|_| fault::is(Fault::SidDrawnTwice)) {
             return *last;
@@ -60,31 +60,31 @@ impl Sending {
         let time = now.wall.max(self.last_time + 1);
         self.last_time = time;
         self.drawn += 1;
-        self.renew_at = now.instant + SID_LIFE;
-        let sid = Sid::new(keys, time, random.bytes());
-        self.recent.push_front(sid);
+        self.renew_at = now.instant + KEY_ID_LIFE;
+        let key_id = KeyId::new(keys, time, random.bytes());
+        self.recent.push_front(key_id);
         self.recent.truncate(RECENT);
-        sid
+        key_id
     }
 
-    /// How many sids were drawn so far.
+    /// How many key ids were drawn so far.
     pub fn drawn(&self) -> u64 {
         self.drawn
     }
 
-    /// Whether this end drew that sid lately.
-    pub fn is_own(&self, sid: Sid) -> bool {
-        self.recent.contains(&sid)
+    /// Whether this end drew that key id lately.
+    pub fn is_own(&self, key_id: KeyId) -> bool {
+        self.recent.contains(&key_id)
     }
 
-    /// Whether a hello that names this sid was sealed after this end drew one that it still goes by.
-    pub fn may_be_named(&self, sid: Sid) -> bool {
+    /// Whether a hello that names this key id was sealed after this end drew one that it still goes by.
+    pub fn may_be_named(&self, key_id: KeyId) -> bool {
         let oldest = self.oldest_named();
         let numbers = (1..=self.drawn).rev();
-        self.recent.iter().zip(numbers).any(|(own, number)| *own == sid && number >= oldest)
+        self.recent.iter().zip(numbers).any(|(own, number)| *own == key_id && number >= oldest)
     }
 
-    /// The number of the oldest sid that may still be named.
+    /// The number of the oldest key id that may still be named.
     pub fn oldest_named(&self) -> u64 {
         self.named_from.max((self.drawn + 1).saturating_sub(NAMED))
     }
@@ -95,14 +95,14 @@ impl Sending {
         self.next = None;
     }
 
-    /// The drawn sid waits for the peer's word that it has it.
-    pub fn propose(&mut self, now: Instant, sid: Sid) {
-        self.next = Some(Proposal { sid, repeat_at: now + HELLO_FIRST });
+    /// The drawn key id waits for the peer's word that it has it.
+    pub fn propose(&mut self, now: Instant, key_id: KeyId) {
+        self.next = Some(Proposal { key_id, repeat_at: now + HELLO_FIRST });
     }
 
-    /// The sid that waits for the peer's word.
-    pub fn proposed(&self) -> Option<Sid> {
-        self.next.as_ref().map(|next| next.sid)
+    /// The key id that waits for the peer's word.
+    pub fn proposed(&self) -> Option<KeyId> {
+        self.next.as_ref().map(|next| next.key_id)
     }
 
     /// Whether the proposal should be said again; the next time is a second later.
@@ -112,22 +112,22 @@ impl Sending {
         true
     }
 
-    /// The proposed sid is in use now, or another one that needs no word.
+    /// The proposed key id is in use now, or another one that needs no word.
     pub fn settle(&mut self) {
         self.next = None;
     }
 
-    /// A new sid is due now, unless one is proposed.
+    /// A new key id is due now, unless one is proposed.
     pub fn expire(&mut self, now: Instant) {
         self.renew_at = self.renew_at.min(now);
     }
 
-    /// Age of the sid drawn last.
+    /// Age of the key id drawn last.
     pub fn age(&self, now: Instant) -> Duration {
-        (now + SID_LIFE).saturating_duration_since(self.renew_at)
+        (now + KEY_ID_LIFE).saturating_duration_since(self.renew_at)
     }
 
-    /// Whether a new sid should be drawn.
+    /// Whether a new key id should be drawn.
     pub fn is_renewal_due(&self, now: Instant) -> bool {
         self.next.is_none() && self.renew_at <= now
     }

@@ -1,30 +1,30 @@
-//! The peer's sids that are live here, and those that were.
+//! The peer's key ids that are live here, and those that were.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use crate::core::limits::SID_END;
-use crate::core::sid::Sid;
+use crate::core::key_id::KeyId;
+use crate::core::limits::KEY_ID_END;
 
-/// Sids that are live at the same time: those of three minutes, and those of a peer that is restarted over and over.
+/// Key ids that are live at the same time: those of three minutes, and those of a peer that is restarted over and over.
 const LIVE: usize = 8;
-/// Sids that were live, kept for as long as a recorded hello could bring them back.
+/// Key ids that were live, kept for as long as a recorded hello could bring them back.
 const ENDED: usize = 64;
 
 #[derive(Clone)]
 struct Live {
-    sid: Sid,
+    key_id: KeyId,
     until: Instant,
 }
 
 #[derive(Clone)]
 struct Ended {
-    sid: Sid,
-    /// How many own sids had been drawn when it ended.
+    key_id: KeyId,
+    /// How many own key ids had been drawn when it ended.
     drawn: u64,
 }
 
-/// Which sids of the peer were taken.
+/// Which key ids of the peer were taken.
 #[derive(Clone, Default)]
 pub struct Taken {
     /// What was taken last comes first.
@@ -33,34 +33,34 @@ pub struct Taken {
 }
 
 impl Taken {
-    /// Whether datagrams of this sid are opened.
-    pub fn is_live(&self, sid: Sid) -> bool {
-        self.live.iter().any(|live| live.sid == sid)
+    /// Whether datagrams of this key id are opened.
+    pub fn is_live(&self, key_id: KeyId) -> bool {
+        self.live.iter().any(|live| live.key_id == key_id)
     }
 
-    /// Whether it was live since this end drew the oldest own sid that may be named.
-    pub fn was_live(&self, sid: Sid) -> bool {
-        self.ended.iter().any(|ended| ended.sid == sid)
+    /// Whether it was live since this end drew the oldest own key id that may be named.
+    pub fn was_live(&self, key_id: KeyId) -> bool {
+        self.ended.iter().any(|ended| ended.key_id == key_id)
     }
 
     /// Whether `one` was taken after `other`; both are live.
-    pub fn is_later(&self, one: Sid, other: Sid) -> bool {
-        let place = |sid| self.live.iter().position(|live| live.sid == sid);
+    pub fn is_later(&self, one: KeyId, other: KeyId) -> bool {
+        let place = |key_id| self.live.iter().position(|live| live.key_id == key_id);
         place(one) < place(other)
     }
 
-    /// Makes a sid live that is not; gives the one that has to go for it.
-    pub fn take(&mut self, now: Instant, sid: Sid, drawn: u64) -> Option<Sid> {
-        self.live.push_front(Live { sid, until: now + SID_END });
+    /// Makes a key id live that is not; gives the one that has to go for it.
+    pub fn take(&mut self, now: Instant, key_id: KeyId, drawn: u64) -> Option<KeyId> {
+        self.live.push_front(Live { key_id, until: now + KEY_ID_END });
         let oldest = if self.live.len() > LIVE { self.live.pop_back() } else { None };
-        oldest.map(|live| self.end(live.sid, drawn))
+        oldest.map(|live| self.end(live.key_id, drawn))
     }
 
-    /// A sid that has run out of time by now.
-    pub fn poll_ended(&mut self, now: Instant, drawn: u64) -> Option<Sid> {
+    /// A key id that has run out of time by now.
+    pub fn poll_ended(&mut self, now: Instant, drawn: u64) -> Option<KeyId> {
         let index = self.live.iter().position(|live| live.until <= now)?;
         let live = self.live.remove(index)?;
-        Some(self.end(live.sid, drawn))
+        Some(self.end(live.key_id, drawn))
     }
 
     /// When the first of them ends.
@@ -68,7 +68,7 @@ impl Taken {
         self.live.iter().map(|live| live.until).min()
     }
 
-    /// Forgets those that ended before the own sid of this number was drawn: no hello that still counts names one.
+    /// Forgets those that ended before the own key id of this number was drawn: no hello that still counts names one.
     pub fn forget_before(&mut self, oldest_named: u64) {
         self.ended.retain(|ended| ended.drawn >= oldest_named);
     }
@@ -78,14 +78,14 @@ impl Taken {
         self.ended.len() > ENDED
     }
 
-    /// Those that ended, each with how many own sids had been drawn then.
+    /// Those that ended, each with how many own key ids had been drawn then.
     #[cfg(test)]
-    pub fn ended(&self) -> impl Iterator<Item = (Sid, u64)> + '_ {
-        self.ended.iter().map(|ended| (ended.sid, ended.drawn))
+    pub fn ended(&self) -> impl Iterator<Item = (KeyId, u64)> + '_ {
+        self.ended.iter().map(|ended| (ended.key_id, ended.drawn))
     }
 
-    fn end(&mut self, sid: Sid, drawn: u64) -> Sid {
-        self.ended.push(Ended { sid, drawn });
-        sid
+    fn end(&mut self, key_id: KeyId, drawn: u64) -> KeyId {
+        self.ended.push(Ended { key_id, drawn });
+        key_id
     }
 }

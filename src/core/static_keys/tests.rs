@@ -1,4 +1,4 @@
-//! Every order of a few hellos, frames, changes of sids and restarts, with somebody who records all of it and hands it
+//! Every order of a few hellos, frames, changes of key ids and restarts, with somebody who records all of it and hands it
 //! out as he likes: nothing is delivered twice, and where he stops the ends find each other (PROTOCOL.md §4.2).
 #![allow(clippy::disallowed_methods, reason = "virtual time needs some instant to begin at")]
 
@@ -12,7 +12,7 @@ use crate::core::replay::Window;
 use crate::core::search::{Found, World, search};
 use crate::crypto::aead::TAG;
 use crate::packet::layer::Mode;
-use crate::wire::datagram::{Header, SID};
+use crate::wire::datagram::{Header, KEY_ID};
 
 const CIPHER: Cipher = Cipher::Aes256Gcm;
 /// The end whose frames are looked at, and the one that delivers them.
@@ -22,12 +22,12 @@ const HOUR: u64 = 3_600_000_000;
 /// Round trips after which the ends have found each other.
 const ROUNDS: usize = 4;
 
-/// What else makes a sid live, or does not, in place of the rule: to see that the search finds out.
+/// What else makes a key id live, or does not, in place of the rule: to see that the search finds out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rule {
     /// That of PROTOCOL.md.
     Named,
-    /// As well a hello whose sid has a time that is greater than all that were taken like this, even by a process before,
+    /// As well a hello whose key id has a time that is greater than all that were taken like this, even by a process before,
     /// and is near this end's clock. (Clocks are right in this world.)
     ByTheClock,
     /// Whatever answers a challenge, however old that is: as in the version before.
@@ -41,7 +41,7 @@ enum Act {
     Frame,
     Deliver(usize),
     Renew(usize),
-    /// The peer's sids run out of time.
+    /// The peer's key ids run out of time.
     Age(usize),
     Restart(usize),
     Challenge,
@@ -61,7 +61,7 @@ struct Left {
 #[derive(Clone)]
 struct Datagram {
     to: usize,
-    sid: Sid,
+    key_id: KeyId,
     counter: u32,
     bytes: Vec<u8>,
     what: String,
@@ -76,14 +76,14 @@ struct Open {
     counters: BTreeSet<u32>,
 }
 
-/// One end: what link and lane do with its sids.
+/// One end: what link and lane do with its key ids.
 #[derive(Clone)]
 struct End {
     keys: StaticKeys,
-    current: Sid,
-    next_counter: BTreeMap<[u8; SID], u32>,
-    heard: Option<Sid>,
-    live: BTreeMap<[u8; SID], Open>,
+    current: KeyId,
+    next_counter: BTreeMap<[u8; KEY_ID], u32>,
+    heard: Option<KeyId>,
+    live: BTreeMap<[u8; KEY_ID], Open>,
 }
 
 #[derive(Clone)]
@@ -93,7 +93,7 @@ struct Small {
     up: bool,
     left: Left,
     ends: [End; 2],
-    /// Draws of each end since the beginning, which tell its sids apart.
+    /// Draws of each end since the beginning, which tell its key ids apart.
     draws: [u64; 2],
     restarts: [u64; 2],
     record: Vec<Datagram>,
@@ -129,21 +129,21 @@ impl Small {
         Now { instant: self.now, wall: wall(self.draws[which], self.restarts[which]) }
     }
 
-    /// Seals `body` under a sid of this end, for the record.
-    fn send(&mut self, which: usize, sid: Sid, kind: Kind, body: &[u8], what: String) {
+    /// Seals `body` under a key id of this end, for the record.
+    fn send(&mut self, which: usize, key_id: KeyId, kind: Kind, body: &[u8], what: String) {
         let end = &mut self.ends[which];
-        let counter = end.next_counter.entry(sid.0).or_default();
+        let counter = end.next_counter.entry(key_id.0).or_default();
         let header = Header { slot: 0, kind, lane: 0, counter: *counter };
         *counter += 1;
-        let mut bytes = [sid.0.as_slice(), &header.emit(), body, &[0; TAG]].concat();
-        let aead = end.keys.keys.static_key(CIPHER, which as u8, &sid.0, 0);
+        let mut bytes = [key_id.0.as_slice(), &header.emit(), body, &[0; TAG]].concat();
+        let aead = end.keys.keys.static_key(CIPHER, which as u8, &key_id.0, 0);
         assert_eq!(seal(Framing::Static, &end.keys.keys, &aead, header, &mut bytes), Ok(()));
-        let what = format!("end {which}, under {}, number {}: {what}", name(sid), header.counter);
+        let what = format!("end {which}, under {}, number {}: {what}", name(key_id), header.counter);
         let (to, counter) = (1 - which, header.counter);
-        self.record.push(Datagram { to, sid, counter, bytes, what, challenge: None });
+        self.record.push(Datagram { to, key_id, counter, bytes, what, challenge: None });
     }
 
-    fn hello(&mut self, which: usize, sid: Sid, heard: Option<Sid>, seen: bool) {
+    fn hello(&mut self, which: usize, key_id: KeyId, heard: Option<KeyId>, seen: bool) {
         let hello = Hello {
             version: 1,
             mode: Mode::Tap,
@@ -155,13 +155,13 @@ impl Small {
             name: String::new(),
             seen,
             routes: Vec::new(),
-            heard: heard.map(|sid| sid.0),
+            heard: heard.map(|key_id| key_id.0),
             padding: 40,
         };
         let mut body = Vec::new();
         control::encode(&Message::Hello(hello), &mut body);
         let what = format!("hello, heard {}", heard.map_or("nothing".into(), name));
-        self.send(which, sid, Kind::Control, &body, what);
+        self.send(which, key_id, Kind::Control, &body, what);
     }
 
     fn say_hello(&mut self, which: usize) {
@@ -189,39 +189,39 @@ impl Small {
     }
 
     fn deliver(&mut self, index: usize, up: bool) -> Result<(), String> {
-        let Datagram { to: which, sid, bytes, challenge, .. } = self.record[index].clone();
+        let Datagram { to: which, key_id, bytes, challenge, .. } = self.record[index].clone();
         let from = Path::from(SocketAddr::from(([192, 0, 2, 1 + which as u8], 1)));
         let received = Received { from, datagram: bytes };
         let now = self.now(which);
         let end = &mut self.ends[which];
         let tag = Framing::Static.tag(&received.datagram).unwrap_or_default();
         let (_, header) = unmask(&end.keys.keys.mask(&tag), &received.datagram);
-        if let Some(open) = end.live.get_mut(&sid.0) {
+        if let Some(open) = end.live.get_mut(&key_id.0) {
             if !open.window.accept(header.counter) {
                 return Ok(());
             }
             open.counters.insert(header.counter);
             let body =
-                end.keys.open(CIPHER, 1 - which as u8, sid, &received).map_err(|_| "tag".to_owned())?;
-            return self.take_body(which, sid, header.kind, &body);
+                end.keys.open(CIPHER, 1 - which as u8, key_id, &received).map_err(|_| "tag".to_owned())?;
+            return self.take_body(which, key_id, header.kind, &body);
         }
-        match end.keys.handle_unknown(now, sid, received.clone(), Situation { up, shortest: 0 }) {
+        match end.keys.handle_unknown(now, key_id, received.clone(), Situation { up, shortest: 0 }) {
             Verdict::Taken { after, hello, ended } => {
                 ended.map(|ended| end.live.remove(&ended.0));
-                end.open(sid, Some(after));
-                self.take_hello(which, sid, &hello, true);
+                end.open(key_id, Some(after));
+                self.take_hello(which, key_id, &hello, true);
             }
             Verdict::Present { .. } => {
-                if which == RECEIVER && self.takes_otherwise(sid, header.kind, challenge) {
-                    self.ends[which].open(sid, None);
-                    self.ends[which].heard = Some(sid);
+                if which == RECEIVER && self.takes_otherwise(key_id, header.kind, challenge) {
+                    self.ends[which].open(key_id, None);
+                    self.ends[which].heard = Some(key_id);
                     return Ok(());
                 }
                 if self.ends[which].keys.sending.is_renewal_due(self.now) {
                     self.renew(which, up);
                 }
                 let current = self.ends[which].current;
-                self.hello(which, current, Some(sid), false);
+                self.hello(which, current, Some(key_id), false);
             }
             Verdict::Dropped(_) => {}
             other => return Err(format!("{other:?}")),
@@ -229,21 +229,21 @@ impl Small {
         Ok(())
     }
 
-    fn takes_otherwise(&mut self, sid: Sid, kind: Kind, challenge: Option<u8>) -> bool {
+    fn takes_otherwise(&mut self, key_id: KeyId, kind: Kind, challenge: Option<u8>) -> bool {
         match self.rule {
             Rule::Named => false,
             Rule::ByTheClock => {
-                let newer = kind == Kind::Control && sid.time() > self.mark;
-                self.mark = if newer { sid.time() } else { self.mark };
+                let newer = kind == Kind::Control && key_id.time() > self.mark;
+                self.mark = if newer { key_id.time() } else { self.mark };
                 newer
             }
             Rule::Challenged => challenge.is_some_and(|challenge| self.challenges.remove(&challenge)),
         }
     }
 
-    fn take_body(&mut self, which: usize, sid: Sid, kind: Kind, body: &[u8]) -> Result<(), String> {
+    fn take_body(&mut self, which: usize, key_id: KeyId, kind: Kind, body: &[u8]) -> Result<(), String> {
         match (kind, control::decode(body)) {
-            (Kind::Control, Ok(Some(Message::Hello(hello)))) => self.take_hello(which, sid, &hello, false),
+            (Kind::Control, Ok(Some(Message::Hello(hello)))) => self.take_hello(which, key_id, &hello, false),
             (Kind::Frame, _) if !self.delivered.insert(body[0]) => {
                 return Err(format!("frame {} was delivered twice", body[0]));
             }
@@ -252,29 +252,29 @@ impl Small {
         Ok(())
     }
 
-    fn take_hello(&mut self, which: usize, sid: Sid, hello: &Hello, is_new: bool) {
+    fn take_hello(&mut self, which: usize, key_id: KeyId, hello: &Hello, is_new: bool) {
         let end = &mut self.ends[which];
-        end.heard = Some(sid);
+        end.heard = Some(key_id);
         if let Some(own) = hello.heard
-            && end.keys.handle_named(Sid(own))
+            && end.keys.handle_named(KeyId(own))
         {
-            end.current = Sid(own);
+            end.current = KeyId(own);
         }
         let current = end.current;
         if is_new || !hello.seen {
-            self.hello(which, current, Some(sid), true);
+            self.hello(which, current, Some(key_id), true);
         }
     }
 
-    /// The receiver asks whoever sends for a new sid; the sender draws one and answers under it.
+    /// The receiver asks whoever sends for a new key id; the sender draws one and answers under it.
     fn challenge(&mut self) {
         let challenge = self.left.challenges;
         self.challenges.insert(challenge);
         self.draws[SENDER] += 1;
         let (now, mut random) = (self.now(SENDER), number(SENDER, self.draws));
-        let sid = self.ends[SENDER].keys.draw(now, &mut random);
-        self.ends[SENDER].current = sid;
-        self.hello(SENDER, sid, None, true);
+        let key_id = self.ends[SENDER].keys.draw(now, &mut random);
+        self.ends[SENDER].current = key_id;
+        self.hello(SENDER, key_id, None, true);
         if let Some(last) = self.record.last_mut() {
             last.challenge = Some(challenge);
         }
@@ -297,14 +297,14 @@ impl End {
         let now = Now { instant: now, wall: wall(draws[which], restarts) };
         let keys = Arc::new(LinkKeys::new(&[7; 32]));
         let mut keys = StaticKeys::new(keys, CIPHER, which as u8, now);
-        keys.copies = Seen::tiny();
+        keys.copies = ReplayCache::tiny();
         let current = keys.draw(now, &mut number(which, *draws));
         Self { keys, current, next_counter: BTreeMap::new(), heard: None, live: BTreeMap::new() }
     }
 
-    fn open(&mut self, sid: Sid, after: Option<u32>) {
+    fn open(&mut self, key_id: KeyId, after: Option<u32>) {
         let window = after.map_or_else(Window::default, Window::after);
-        self.live.insert(sid.0, Open { window, after, counters: BTreeSet::new() });
+        self.live.insert(key_id.0, Open { window, after, counters: BTreeSet::new() });
     }
 
     /// What is limited is limited in time only: somebody may wait. And he has more recordings than are remembered.
@@ -312,7 +312,7 @@ impl End {
         self.keys.derivations = Default::default();
         self.keys.presentations = Default::default();
         self.keys.retired_at = None;
-        self.keys.copies = Seen::tiny();
+        self.keys.copies = ReplayCache::tiny();
     }
 }
 
@@ -359,8 +359,8 @@ impl World for Small {
             Act::Frame => {
                 self.left.frames -= 1;
                 self.frames += 1;
-                let (sid, number) = (self.ends[SENDER].current, self.frames);
-                self.send(SENDER, sid, Kind::Frame, &[number; 60], format!("frame {number}"));
+                let (key_id, number) = (self.ends[SENDER].current, self.frames);
+                self.send(SENDER, key_id, Kind::Frame, &[number; 60], format!("frame {number}"));
             }
             Act::Deliver(index) => {
                 self.ends.iter_mut().for_each(End::forget_limits);
@@ -372,7 +372,7 @@ impl World for Small {
             }
             Act::Age(which) => {
                 self.left.ages -= 1;
-                let later = self.now + crate::core::limits::SID_END;
+                let later = self.now + crate::core::limits::KEY_ID_END;
                 while let Some(ended) = self.ends[which].keys.poll_ended(later) {
                     self.ends[which].live.remove(&ended.0);
                 }
@@ -396,10 +396,10 @@ impl World for Small {
     fn tell(&self, act: &Act) -> String {
         match *act {
             Act::Hello(which) => format!("end {which} says hello"),
-            Act::Propose(which) => format!("end {which} proposes its next sid once more"),
+            Act::Propose(which) => format!("end {which} proposes its next key id once more"),
             Act::Frame => "a frame is sent".into(),
             Act::Deliver(index) => format!("arrives: {}", self.record[index].what),
-            Act::Renew(which) => format!("end {which} draws a sid"),
+            Act::Renew(which) => format!("end {which} draws a key id"),
             Act::Age(which) => format!("what is live at end {which} ends"),
             Act::Restart(which) => format!("end {which} is restarted, with its clock set back"),
             Act::Challenge => "the receiver challenges, and the sender answers".into(),
@@ -428,20 +428,24 @@ impl World for Small {
 
     fn digest(&self, to: &mut impl Hasher) {
         (self.left, self.draws, self.restarts, &self.delivered, self.mark, &self.challenges).hash(to);
-        let record: BTreeSet<_> = self.record.iter().map(|one| (one.sid.0, one.counter)).collect();
+        let record: BTreeSet<_> = self.record.iter().map(|one| (one.key_id.0, one.counter)).collect();
         record.hash(to);
         for end in &self.ends {
-            (end.current.0, end.heard.map(|sid| sid.0), end.keys.sending.proposed().map(|sid| sid.0))
+            (
+                end.current.0,
+                end.heard.map(|key_id| key_id.0),
+                end.keys.sending.proposed().map(|key_id| key_id.0),
+            )
                 .hash(to);
             (end.keys.sending.oldest_named(), end.keys.sending.drawn()).hash(to);
-            end.live.iter().for_each(|(sid, open)| (sid, open.after, &open.counters).hash(to));
-            end.keys.taken.ended().for_each(|(sid, drawn)| (sid.0, drawn).hash(to));
+            end.live.iter().for_each(|(key_id, open)| (key_id, open.after, &open.counters).hash(to));
+            end.keys.taken.ended().for_each(|(key_id, drawn)| (key_id.0, drawn).hash(to));
         }
     }
 }
 
-fn name(sid: Sid) -> String {
-    format!("sid {:02x}", sid.0[8])
+fn name(key_id: KeyId) -> String {
+    format!("key id {:02x}", key_id.0[8])
 }
 
 const LEFT: Left =
@@ -473,7 +477,7 @@ fn a_rule_that_lacks_a_part_delivers_twice() {
     }
 }
 
-/// A time above all that were taken by their time, on disk, is no sign that a sid was not taken otherwise.
+/// A time above all that were taken by their time, on disk, is no sign that a key id was not taken otherwise.
 #[test]
 fn a_clock_and_a_mark_on_disk_deliver_twice() {
     let left = Left { hellos: [2, 2], renewals: [1, 0], restarts: [0, 1], ages: 0, ..LEFT };

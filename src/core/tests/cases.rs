@@ -66,9 +66,9 @@ fn no_key_is_sent_under_twice_however_often_ends_are_killed_and_clocks_set_back(
         assert!(world.prepared.len() > 16, "{}", world.prepared.len());
         for (number, key) in world.prepared.iter().enumerate() {
             let same = |other: &Key| match (key, other) {
-                (Key::Sid(one), Key::Sid(other)) => one == other,
+                (Key::KeyId(one), Key::KeyId(other)) => one == other,
                 (Key::Slot { key: one, .. }, Key::Slot { key: other, .. }) => one == other,
-                (Key::Sid(_), Key::Slot { .. }) | (Key::Slot { .. }, Key::Sid(_)) => false,
+                (Key::KeyId(_), Key::Slot { .. }) | (Key::Slot { .. }, Key::KeyId(_)) => false,
             };
             assert!(!world.prepared[..number].iter().any(same), "number {number}");
         }

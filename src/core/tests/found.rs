@@ -122,7 +122,7 @@ fn what_an_end_sent_before_its_restart_and_gets_back_brings_no_wrong_advice() {
         world.inject(Flying { from: flying.to, to: flying.from, ..flying });
     }
     let end = &world.ends[0];
-    assert!(end.stats().drops(Drop::BadTag) > 0);
+    assert!(end.stats().drops(DropReason::BadTag) > 0);
     assert!(end.said("something sends back what this end sent before its start"), "{:?}", end.log);
     assert!(!end.said("set key.direction"), "{:?}", end.log);
 }

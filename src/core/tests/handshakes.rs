@@ -161,7 +161,7 @@ fn what_a_former_process_of_the_peer_said_changes_nothing() {
             let mut body = Vec::new();
             let other = LinkSettings { mtu: 1300, ..fri.settings.clone() };
             control::encode(&Message::Hello(hello::own(&other, 1463, true)), &mut body);
-            let order = Command::Control { body, to: Path::from(mon), under: Under::Current };
+            let order = Command::Control { body, to: Path::from(mon), under: KeySlot::Current };
             fri.lane.handle_command(now, order, &mut fri.out);
         } else {
             fri.link.handle_stop(false);
@@ -173,10 +173,10 @@ fn what_a_former_process_of_the_peer_said_changes_nothing() {
         world.restart(1);
         world.run(3.0);
         world.assert_carries();
-        let (lines, stale) = (world.ends[0].log.len(), world.ends[0].stats().drops(Drop::Stale));
+        let (lines, stale) = (world.ends[0].log.len(), world.ends[0].stats().drops(DropReason::Stale));
         world.inject(late);
         assert_eq!(world.ends[0].log[lines..], [""; 0]);
-        assert_eq!(world.ends[0].stats().drops(Drop::Stale), stale + 1, "{}", world.ends[0].stats());
+        assert_eq!(world.ends[0].stats().drops(DropReason::Stale), stale + 1, "{}", world.ends[0].stats());
         world.assert_carries();
     }
 }
@@ -212,6 +212,6 @@ fn a_handshake_reaches_the_link_once_however_often_it_comes() {
     }
     assert_eq!(mon.out.notices.len(), to_mon.len());
     let stats = mon.lane.stats();
-    assert_eq!(stats.drops(Drop::BadTag), to_mon.len() as u64, "later ones begin like what was taken");
+    assert_eq!(stats.drops(DropReason::BadTag), to_mon.len() as u64, "later ones begin like what was taken");
     assert!(mon.out.notices.iter().all(Notice::is_unproven));
 }

@@ -54,7 +54,7 @@ fn sources_outside_what_is_routed_to_the_peer_are_dropped() {
     world.ends[1].link.handle_taken(Vec::new());
     world.settle(1);
     assert_eq!(pass(&mut world), [true, true, false, false, false]);
-    assert_eq!(world.ends[1].stats().drops(Drop::Source), 8);
+    assert_eq!(world.ends[1].stats().drops(DropReason::Source), 8);
     world.send(1, &[&udp("10.1.1.1", "192.168.86.18", 53, 60)]);
     assert_eq!(world.ends[0].out.frames.len(), 1, "the other end takes any");
 }
@@ -70,7 +70,7 @@ fn tunnel_in_tunnel_is_dropped_and_said_once() {
         world.send(1, &[&own, &good, &own]);
         assert_eq!(world.ends[0].out.frames, std::slice::from_ref(&good));
     }
-    assert_eq!(world.ends[1].stats().drops(Drop::TunnelInTunnel), 10);
+    assert_eq!(world.ends[1].stats().drops(DropReason::TunnelInTunnel), 10);
     let said = world.ends[1].log.iter().filter(|line| line.contains("leads into the tunnel itself")).count();
     assert_eq!(said, 1, "{:?}", world.ends[1].log);
 }
@@ -112,5 +112,5 @@ fn a_frame_above_the_agreed_size_is_counted_and_the_rest_still_goes() {
     world.run(3.0);
     world.send(1, &[&[1; 100][..], &[2; 4000], &[3; 100]]);
     assert_eq!(world.ends[0].out.frames, vec![vec![1; 100], vec![3; 100]]);
-    assert_eq!(world.ends[1].stats().drops(Drop::TooBig), 1);
+    assert_eq!(world.ends[1].stats().drops(DropReason::TooBig), 1);
 }

@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// What names the key of each datagram that an end sent from `at` on: the sid, or whether it is a handshake.
-fn keys_used(world: &World, which: usize, at: usize) -> Vec<Option<Sid>> {
+/// What names the key of each datagram that an end sent from `at` on: the key id, or whether it is a handshake.
+fn keys_used(world: &World, which: usize, at: usize) -> Vec<Option<KeyId>> {
     let keys = LinkKeys::new(&[42; 32]);
     let sent = world.record[at..].iter().filter(|flying| flying.from == world.ends[which].address);
     sent.map(|flying| {
@@ -24,7 +24,7 @@ fn resumed_ends_use_no_key_again_and_the_link_stays_up() {
             let before = keys_used(&world, which, 0);
             let at = world.record.len();
             // As the worker does it: nothing is sealed between its look at the clocks and the wiping, nor by it what was
-            // waiting for the rest of a train.
+            // waiting for the rest of a batch.
             let now = world.now(which);
             let end = &mut world.ends[which];
             end.lane.outward.handle_frame(b"waiting", &[], &mut end.out);
@@ -35,7 +35,7 @@ fn resumed_ends_use_no_key_again_and_the_link_stays_up() {
             world.run(0.1);
             let first = keys_used(&world, which, at);
             if is_static {
-                assert!(first.iter().all(|sid| !before.contains(sid)), "an old sid");
+                assert!(first.iter().all(|key_id| !before.contains(key_id)), "an old key id");
             } else {
                 assert_eq!(first.first(), Some(&None), "a handshake before anything else");
             }
@@ -46,7 +46,8 @@ fn resumed_ends_use_no_key_again_and_the_link_stays_up() {
             world.assert_carries();
             assert!(world.up() && world.ends.iter().all(|end| !end.said("link down")), "{which}");
             assert!(world.ends[which].said("all keys are replaced"));
-            let opened_again: u64 = world.ends.iter().map(|end| end.stats().drops(Drop::Replayed)).sum();
+            let opened_again: u64 =
+                world.ends.iter().map(|end| end.stats().drops(DropReason::Replayed)).sum();
             assert_eq!(opened_again, 0);
             // What was recorded before the copy was made is refused by it.
             world.ends[which].out.frames.clear();

@@ -23,7 +23,7 @@ fn either_end_may_start_first_and_be_alone_for_an_hour() {
 }
 
 #[test]
-fn no_frame_is_lost_when_sids_change() {
+fn no_frame_is_lost_when_key_ids_change() {
     let mut world = World::new();
     world.run(2.0);
     for n in 0..2000u32 {
@@ -97,29 +97,29 @@ fn what_the_peer_says_cannot_write_over_the_log() {
     control::encode(&Message::Bye { reason: "\r\x1b[2Jlink up".into() }, &mut body);
     let now = world.now(1).instant;
     let end = &mut world.ends[1];
-    end.lane.handle_command(now, Command::Control { body, to, under: Under::Current }, &mut end.out);
+    end.lane.handle_command(now, Command::Control { body, to, under: KeySlot::Current }, &mut end.out);
     world.drain();
     assert!(world.ends[0].said("link down: the peer says: __[2Jlink up"), "{:?}", world.ends[0].log);
 }
 
 #[test]
-fn every_start_draws_another_sid_even_when_the_clock_stands_still() {
+fn every_start_draws_another_key_id_even_when_the_clock_stands_still() {
     let mut world = World::new();
     world.run(0.5);
     world.restart(1);
     world.ends[1].skew -= 500_000;
     world.run(0.5);
     let keys = LinkKeys::new(&[42; 32]);
-    let mut sids: Vec<_> = (world.record.iter())
+    let mut key_ids: Vec<_> = (world.record.iter())
         .filter(|flying| flying.from == world.ends[1].address)
         .map(|flying| {
             let tag = flying.bytes.last_chunk().unwrap();
-            let (sid, header) = lane::unmask(&keys.mask(tag), &flying.bytes);
-            (sid.0, header.counter)
+            let (key_id, header) = lane::unmask(&keys.mask(tag), &flying.bytes);
+            (key_id.0, header.counter)
         })
         .collect();
-    let all = sids.len();
-    sids.sort_unstable();
-    sids.dedup();
-    assert_eq!(sids.len(), all, "no (sid, counter) twice");
+    let all = key_ids.len();
+    key_ids.sort_unstable();
+    key_ids.dedup();
+    assert_eq!(key_ids.len(), all, "no (key id, counter) twice");
 }

@@ -27,7 +27,7 @@ fn mismatches_are_said_on_both_ends_and_nothing_passes() {
         for (end, line) in world.ends.iter().zip(lines) {
             assert!(end.said(line), "{:?}", end.log);
             assert!(!end.link.is_up() && end.out.frames.is_empty());
-            assert!(end.stats().drops(Drop::NotAgreed) > 0, "{}", end.stats());
+            assert!(end.stats().drops(DropReason::NotAgreed) > 0, "{}", end.stats());
             assert!(end.log.len() < 12, "{:?}", end.log);
         }
         world.replace(1, settings(1));
@@ -87,7 +87,7 @@ fn other_key(settings: &LinkSettings) -> Lane {
         max_frame: 1422,
         bundle: true,
         copy_dscp: false,
-        inner: Inner::bridged(),
+        inner: InnerPolicy::bridged(),
     })
 }
 
@@ -112,7 +112,11 @@ fn a_peer_that_fits_and_does_not_in_turns_draws_out_a_few_lines_a_minute() {
             control::encode(&Message::Hello(hello), &mut body);
             let (to, now) = (world.ends[0].address.into(), world.now(1).instant);
             let end = &mut world.ends[1];
-            end.lane.handle_command(now, Command::Control { body, to, under: Under::Current }, &mut end.out);
+            end.lane.handle_command(
+                now,
+                Command::Control { body, to, under: KeySlot::Current },
+                &mut end.out,
+            );
             world.drain();
         }
         let drawn = lines(&world) - before;

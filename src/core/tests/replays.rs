@@ -36,7 +36,13 @@ fn replayed_reflected_and_broken_datagrams_deliver_nothing_and_get_no_answer() {
     assert!(world.ends.iter().all(|end| end.out.frames.is_empty()));
     assert_eq!(world.record.len(), sent, "something was answered");
     for end in &world.ends {
-        for reason in [Drop::Replayed, Drop::Reflected, Drop::BadTag, Drop::Stranger, Drop::TooShort] {
+        for reason in [
+            DropReason::Replayed,
+            DropReason::Reflected,
+            DropReason::BadTag,
+            DropReason::Stranger,
+            DropReason::TooShort,
+        ] {
             assert!(end.stats().drops(reason) > 0, "{} in {}", reason.label(), end.stats());
         }
     }
@@ -81,10 +87,10 @@ fn a_recording_cannot_enter_a_restarted_receiver() {
     assert!(answers.iter().all(|answer| Some(answer.bytes.len()) <= longest));
 }
 
-/// The peer goes on under the sid that it had, and the restarted receiver takes that sid: but nothing that was sealed
+/// The peer goes on under the key id that it had, and the restarted receiver takes that key id: but nothing that was sealed
 /// before it was restarted.
 #[test]
-fn frames_from_before_a_restart_do_not_arrive_again_under_a_sid_that_lasts() {
+fn frames_from_before_a_restart_do_not_arrive_again_under_a_key_id_that_lasts() {
     let mut world = World::new();
     world.run(5.0);
     world.assert_carries();
@@ -101,7 +107,7 @@ fn frames_from_before_a_restart_do_not_arrive_again_under_a_sid_that_lasts() {
 }
 
 #[test]
-fn a_flood_of_recorded_sids_cannot_keep_out_a_peer_whose_time_must_be_proven() {
+fn a_flood_of_recorded_key_ids_cannot_keep_out_a_peer_whose_time_must_be_proven() {
     let hour = 3_600_000_000;
     let mut world = World::with(settings(0), settings(1), [0, -hour]);
     for _ in 0..3 {
@@ -121,7 +127,7 @@ fn a_flood_of_recorded_sids_cannot_keep_out_a_peer_whose_time_must_be_proven() {
 }
 
 #[test]
-fn recordings_of_old_sids_take_no_room_from_what_is_new() {
+fn recordings_of_old_key_ids_take_no_room_from_what_is_new() {
     let mut world = World::new();
     world.run(5.0);
     world.assert_carries();
@@ -131,10 +137,10 @@ fn recordings_of_old_sids_take_no_room_from_what_is_new() {
     // What was live has ended.
     world.run(200.0);
     world.assert_carries();
-    let before = world.ends[0].stats().drops(Drop::RateLimited);
+    let before = world.ends[0].stats().drops(DropReason::RateLimited);
     let flood = 1000;
     recording.iter().cycle().take(flood).for_each(|flying| world.inject(flying.clone()));
-    let refused = world.ends[0].stats().drops(Drop::RateLimited) - before;
+    let refused = world.ends[0].stats().drops(DropReason::RateLimited) - before;
     assert_eq!(refused, flood as u64 - u64::from(OLD), "{}", world.ends[0].stats());
     world.restart(1);
     world.run(5.0);

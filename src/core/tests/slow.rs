@@ -89,7 +89,7 @@ impl Slow {
     }
 }
 
-/// An end that resumes while the ends are about to learn each other's sids leaves both with sids that the other
+/// An end that resumes while the ends are about to learn each other's key ids leaves both with key ids that the other
 /// does not know, and both in the belief that all is well.
 #[test]
 fn an_end_that_resumes_at_any_moment_is_back_within_ten_seconds() {

@@ -3,9 +3,9 @@ use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 
 use super::*;
-use crate::core::inner::Inner;
-use crate::core::lane::{Key, Under};
-use crate::core::sid::Sid;
+use crate::core::inner::InnerPolicy;
+use crate::core::key_id::KeyId;
+use crate::core::lane::{Key, KeySlot};
 use crate::crypto::keys::LinkKeys;
 use crate::crypto::suite::Cipher;
 use crate::wire::datagram::Framing;
@@ -21,7 +21,7 @@ fn workers_of(threads: u8, device: Option<OwnedFd>) -> (Vec<Worker>, Handle) {
         max_frame: 1400,
         bundle: false,
         copy_dscp: false,
-        inner: Inner::bridged(),
+        inner: InnerPolicy::bridged(),
     };
     let data_path = DataPath { offload: false, copy_dscp: false, threads, busy_poll: 0 };
     let socket = Socket::from_fd(UdpSocket::bind("127.0.0.1:0").unwrap().into()).unwrap();
@@ -35,12 +35,12 @@ fn what_was_ordered_is_done_once_the_workers_settled() {
         let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
         peer.set_nonblocking(true).unwrap();
         let (workers, handle) = workers_of(threads, None);
-        let key = Key::Sid(Sid::new(&LinkKeys::new(&[42; 32]), 7, [1; 4]));
+        let key = Key::KeyId(KeyId::new(&LinkKeys::new(&[42; 32]), 7, [1; 4]));
         let to = peer.local_addr().unwrap().into();
         for command in [
-            Command::Prepare(Under::Next, key),
-            Command::Switch(Under::Next),
-            Command::Control { body: vec![1; 20], to, under: Under::Current },
+            Command::Prepare(KeySlot::Next, key),
+            Command::Switch(KeySlot::Next),
+            Command::Control { body: vec![1; 20], to, under: KeySlot::Current },
         ] {
             handle.send(ToWorker::Lane(command));
         }
@@ -80,10 +80,10 @@ fn a_small_frame_passes_those_of_another_flow_that_were_there_before() {
     }
     kernel.send(&read_of(2, 10)).unwrap();
     let (workers, handle) = workers_of(1, Some(device.into()));
-    let key = Key::Sid(Sid::new(&LinkKeys::new(&[42; 32]), 7, [1; 4]));
+    let key = Key::KeyId(KeyId::new(&LinkKeys::new(&[42; 32]), 7, [1; 4]));
     for command in [
-        Command::Prepare(Under::Next, key),
-        Command::Switch(Under::Next),
+        Command::Prepare(KeySlot::Next, key),
+        Command::Switch(KeySlot::Next),
         Command::Endpoint(Some(peer.local_addr().unwrap().into())),
         Command::Agreed(true),
     ] {
@@ -106,23 +106,26 @@ fn a_queue_that_stands_costs_one_segment_or_a_mark() {
     let mut read = [&virtio.emit()[..], &[2; 12], &[8, 0], &packet, &[7; 300]].concat();
     let class = virtio::HEADER + 15;
     let (mut passed, mut given_up) = (0, 0);
-    for (ecn, sheds, segments, lost) in [(0, false, 3, 0), (0, true, 2, 1), (2, true, 3, 0)] {
+    for (ecn, should_drop, segments, lost) in [(0, false, 3, 0), (0, true, 2, 1), (2, true, 3, 0)] {
         read[class] = ecn;
-        let mut sheds_now = sheds;
+        let mut sheds_now = should_drop;
         take_frame(&mut read.clone(), layer, false, &mut sheds_now, &mut lane, &mut port);
         assert!(!sheds_now, "one is enough");
         // Without a peer the lane counts what it gets.
         (passed, given_up) = (passed + segments, given_up + lost);
-        assert_eq!(lane.stats().drops(Drop::NoPeer), passed);
-        assert_eq!(port.drops.drops(Drop::QueueFull), given_up);
+        assert_eq!(lane.stats().drops(DropReason::NoPeer), passed);
+        assert_eq!(port.drops.drops(DropReason::QueueFull), given_up);
     }
     let mut marked = read.clone();
     take_frame(&mut marked, layer, false, &mut true, &mut lane, &mut port);
     assert_eq!(marked[class], traffic_class::CE);
     // Of single frames only one of a flow that has more waiting.
     for more in [false, true] {
-        let mut sheds = true;
-        take_frame(&mut read_of(1, 1000), layer, more, &mut sheds, &mut lane, &mut port);
-        assert_eq!((sheds, port.drops.drops(Drop::QueueFull)), (!more, given_up + u64::from(more)));
+        let mut should_drop = true;
+        take_frame(&mut read_of(1, 1000), layer, more, &mut should_drop, &mut lane, &mut port);
+        assert_eq!(
+            (should_drop, port.drops.drops(DropReason::QueueFull)),
+            (!more, given_up + u64::from(more))
+        );
     }
 }

@@ -266,7 +266,7 @@ fn any_hello() -> impl Strategy<Value = Hello> {
     let route = (any::<IpAddr>(), 0u8..=32)
         .prop_map(|(address, length)| IpNet::new(address, length).unwrap().trunc());
     let routes = prop::collection::vec(route, 0..30);
-    let more = (any::<Option<[u8; SID]>>(), 0..=60usize);
+    let more = (any::<Option<[u8; KEY_ID]>>(), 0..=60usize);
     (mode, numbers, addresses(), addresses(), any_text(MAX_NAME), any::<bool>(), routes, more).prop_map(
         |(mode, (version, mtu, budget, capabilities), addresses, peers, name, seen, routes, more)| Hello {
             version,

@@ -29,7 +29,7 @@ pub(super) struct End {
     pub(super) sessions: Sessions,
     pub(super) random: Numbered,
     pub(super) receive: Vec<Receive>,
-    pub(super) ready: Vec<(Under, Send)>,
+    pub(super) ready: Vec<(KeySlot, Send)>,
     pub(super) current: Option<Send>,
     pub(super) heard_at: Instant,
 }
@@ -81,7 +81,7 @@ impl End {
                 let at = self.ready.iter().position(|(other, _)| *other == under);
                 self.current = at.map(|at| self.ready.remove(at).1).or(self.current.take());
             }
-            Command::Wipe(Under::Current) => self.current = None,
+            Command::Wipe(KeySlot::Current) => self.current = None,
             Command::Wipe(under) => self.ready.retain(|(other, _)| *other != under),
             Command::Forget(Name::Slot(slot)) => self.receive.retain(|live| live.slot != slot),
             Command::WipeAll => {

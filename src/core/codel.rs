@@ -1,5 +1,5 @@
 //! A queue that only stands adds delay and no throughput: when one does, in the socket or before the cipher, a datagram
-//! or segment is given up early, so that the senders inside slow down before a buffer is full and whole trains are lost. The law is that of CoDel
+//! or segment is given up early, so that the senders inside slow down before a buffer is full and whole batches are lost. The law is that of CoDel
 //! (RFC 8289); the measure is bytes instead of time, as what waits is not dated.
 
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ const INTERVAL: Duration = Duration::from_millis(2);
 
 /// Decides when a datagram is given up.
 #[derive(Debug, Default)]
-pub struct Standing {
+pub struct Codel {
     /// Since when more than the target waits.
     above_since: Option<Instant>,
     /// Datagrams given up since then.
@@ -23,9 +23,9 @@ pub struct Standing {
     next: Option<Instant>,
 }
 
-impl Standing {
+impl Codel {
     /// Takes how much waits now; true: one datagram is to be given up, or marked.
-    pub fn sheds(&mut self, now: Instant, waiting: usize) -> bool {
+    pub fn should_drop(&mut self, now: Instant, waiting: usize) -> bool {
         if waiting <= TARGET {
             *self = Self::default();
             return false;
@@ -48,10 +48,10 @@ mod tests {
 
     /// When, in milliseconds, something is shed while `waiting` says how much waits in each one.
     fn shed(milliseconds: u64, waiting: impl Fn(u64) -> usize) -> Vec<u64> {
-        let mut standing = Standing::default();
+        let mut codel = Codel::default();
         let start = Instant::now();
         (0..milliseconds)
-            .filter(|at| standing.sheds(start + Duration::from_millis(*at), waiting(*at)))
+            .filter(|at| codel.should_drop(start + Duration::from_millis(*at), waiting(*at)))
             .collect()
     }
 

@@ -15,7 +15,7 @@ const SMALL_LENGTH: usize = 2048 + 64;
 
 /// A bounded queue of frames. All memory is taken at the beginning.
 #[derive(Debug)]
-pub struct Fair {
+pub struct FairQueue {
     /// In the order in which they go.
     waiting: VecDeque<Waiting>,
     /// Bytes of all that wait.
@@ -56,7 +56,7 @@ impl<const N: usize> Places<N> {
     }
 }
 
-impl Fair {
+impl FairQueue {
     /// An empty queue for frames of up to `longest` bytes.
     pub fn new(longest: usize) -> Self {
         Self {
@@ -69,7 +69,7 @@ impl Fair {
         }
     }
 
-    /// Where the next frame may be put for [`Fair::push`]; `None`: enough is waiting.
+    /// Where the next frame may be put for [`FairQueue::push`]; `None`: enough is waiting.
     pub fn room(&mut self) -> Option<&mut [u8]> {
         // Whatever comes must find a place.
         self.small.free.last()?;
@@ -137,7 +137,7 @@ mod tests {
     const LONGEST: usize = 65_000;
 
     /// False: there was no room.
-    fn push(fair: &mut Fair, flow: u8, number: u32, length: usize) -> bool {
+    fn push(fair: &mut FairQueue, flow: u8, number: u32, length: usize) -> bool {
         let Some(room) = fair.room() else { return false };
         room[..4].copy_from_slice(&number.to_le_bytes());
         room[length - 1] = flow;
@@ -146,7 +146,7 @@ mod tests {
     }
 
     /// Flow and number of each that waits, in their order.
-    fn drain(fair: &mut Fair) -> Vec<(u8, u32)> {
+    fn drain(fair: &mut FairQueue) -> Vec<(u8, u32)> {
         std::iter::from_fn(|| fair.pop(name)).collect()
     }
 
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_ping_goes_before_a_transfer_that_came_earlier() {
-        let mut fair = Fair::new(LONGEST);
+        let mut fair = FairQueue::new(LONGEST);
         for number in 0..3 {
             assert!(push(&mut fair, 1, number, LONGEST));
         }
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn two_transfers_share_whatever_their_frames_are_long() {
-        let mut fair = Fair::new(LONGEST);
+        let mut fair = FairQueue::new(LONGEST);
         let mut sent = [0; 2];
         let mut waiting = [0; 2];
         for _ in 0..4000 {
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_flow_that_was_silent_has_saved_nothing_up() {
-        let mut fair = Fair::new(LONGEST);
+        let mut fair = FairQueue::new(LONGEST);
         for number in 0..100 {
             push(&mut fair, 1, number, 1500);
             drain(&mut fair);
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn what_waits_is_bounded_and_small_frames_leave_room_for_large_ones() {
-        let mut fair = Fair::new(LONGEST);
+        let mut fair = FairQueue::new(LONGEST);
         let small = (0..).take_while(|number| push(&mut fair, 1, *number, 64)).count();
         assert_eq!(small, SMALL);
         drain(&mut fair);
@@ -221,7 +221,7 @@ mod tests {
         fn nothing_is_lost_and_no_flow_is_reordered(
             steps in prop::collection::vec((0..4_u8, 5..LONGEST, any::<bool>(), any::<bool>()), 1..400),
         ) {
-            let mut fair = Fair::new(LONGEST);
+            let mut fair = FairQueue::new(LONGEST);
             let (mut sent, mut expected) = ([0_u32; 4], [0_u32; 4]);
             let mut check = |(flow, number): (u8, u32)| {
                 let next = &mut expected[usize::from(flow)];

@@ -14,7 +14,7 @@ use tokio::sync::mpsc::Sender;
 
 use crate::core::lane::{Datagrams, Notice, Sink};
 use crate::core::path::Path;
-use crate::core::stats::{Drop, Stats};
+use crate::core::stats::{DropReason, Stats};
 use crate::engine::worker::FromWorker;
 use crate::packet::gro::Coalescer;
 use crate::packet::gso;
@@ -31,7 +31,7 @@ const COMPLAINTS: Duration = Duration::from_millis(200);
 const WAITING: usize = 64;
 
 /// What a lane's output goes to.
-pub struct Port {
+pub struct LaneIo {
     /// The socket.
     pub socket: Socket,
     /// The device, once it is there.
@@ -54,7 +54,7 @@ pub struct Port {
     pub drops: Stats,
 }
 
-impl Port {
+impl LaneIo {
     /// Without a device: frames wait.
     pub fn new(
         socket: Socket,
@@ -79,9 +79,9 @@ impl Port {
     }
 
     /// Makes the socket join what arrives together, if that is wanted and possible.
-    pub fn join_arrivals(&mut self) {
+    pub fn enable_gro(&mut self) {
         if self.offload
-            && let Err(error) = self.socket.join_arrivals(true)
+            && let Err(error) = self.socket.enable_gro(true)
         {
             self.note(format!(
                 "the kernel does not join datagrams (UDP_GRO: {error}); each is received alone"
@@ -141,14 +141,18 @@ impl Port {
             Err(error) => error,
         };
         if virtio == Virtio::PLAIN || !matches!(error, Errno::INVAL | Errno::IO | Errno::OPNOTSUPP) {
-            self.drops.drop(if error == Errno::INVAL { Drop::Malformed } else { Drop::QueueFull });
+            self.drops.drop(if error == Errno::INVAL {
+                DropReason::Malformed
+            } else {
+                DropReason::QueueFull
+            });
             return true;
         }
         let mut passed = true;
         let drops = &mut self.drops;
         let cut = gso::split(virtio, &mut frame.to_vec(), self.layer, |head, tail| {
             if write(device, Virtio::PLAIN, &[head, tail].concat()).is_err() {
-                drops.drop(Drop::QueueFull);
+                drops.drop(DropReason::QueueFull);
                 passed = false;
             }
         });
@@ -177,21 +181,21 @@ impl Port {
 
     fn count_failure(&mut self, error: io::Error, to: Path, datagrams: u64) {
         let reason = match Errno::from_io_error(&error).unwrap_or(Errno::IO) {
-            Errno::MSGSIZE => Drop::TooBig,
-            Errno::AGAIN | Errno::NOBUFS => Drop::QueueFull,
-            _ => Drop::NoPeer,
+            Errno::MSGSIZE => DropReason::TooBig,
+            Errno::AGAIN | Errno::NOBUFS => DropReason::QueueFull,
+            _ => DropReason::NoPeer,
         };
         self.drops.add(reason, datagrams);
         match reason {
-            Drop::QueueFull => {}
+            DropReason::QueueFull => {}
             // The link finds out what passes; most often it is asking just that.
-            Drop::TooBig => self.complain(Instant::now(), Notice::TooLong),
+            DropReason::TooBig => self.report_send_error(Instant::now(), Notice::TooLong),
             _ => self.tell_failure(to.remote, error),
         }
     }
 
     /// Whoever sends ICMP could say anything, as often as he likes.
-    pub fn complain(&mut self, now: Instant, notice: Notice) {
+    pub fn report_send_error(&mut self, now: Instant, notice: Notice) {
         let last = &mut self.complained_at[usize::from(notice == Notice::TooLong)];
         if last.is_none_or(|at| now.saturating_duration_since(at) >= COMPLAINTS)
             && self.engine.try_send(FromWorker::Notice(notice)).is_ok()
@@ -226,13 +230,13 @@ fn is_full(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::AGAIN | Errno::NOBUFS))
 }
 
-impl Sink for Port {
+impl Sink for LaneIo {
     fn frame(&mut self, frame: &[u8]) {
         if self.device.is_none() {
             if self.waiting.len() < WAITING {
                 self.waiting.push_back(frame.to_vec());
             } else {
-                self.drops.drop(Drop::QueueFull);
+                self.drops.drop(DropReason::QueueFull);
             }
             return;
         }
@@ -254,13 +258,13 @@ impl Sink for Port {
         self.send(datagram, 0, to);
     }
 
-    fn train(&mut self, train: Datagrams<'_>) {
-        let Datagrams { bytes, stride, class, to } = train;
+    fn batch(&mut self, batch: Datagrams<'_>) {
+        let Datagrams { bytes, stride, class, to } = batch;
         let mut refused = None;
-        if self.cuts && train.count() > 1 {
-            match self.socket.send(train) {
+        if self.cuts && batch.count() > 1 {
+            match self.socket.send(batch) {
                 Ok(()) => return,
-                Err(error) if is_full(&error) => return self.count_failure(error, to, train.count() as u64),
+                Err(error) if is_full(&error) => return self.count_failure(error, to, batch.count() as u64),
                 Err(error) => refused = Some(error),
             }
         }

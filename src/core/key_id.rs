@@ -1,21 +1,21 @@
 //! Session identifiers of static mode (PROTOCOL.md §4.1): a time, four random bytes and a keyed check.
 
 use crate::crypto::keys::LinkKeys;
-use crate::wire::datagram::SID;
+use crate::wire::datagram::KEY_ID;
 
 /// `time in µs (8) ‖ random (4) ‖ check (4)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sid(pub [u8; SID]);
+pub struct KeyId(pub [u8; KEY_ID]);
 
-impl Sid {
-    /// Makes the sid of this time (microseconds since the Unix epoch).
+impl KeyId {
+    /// Makes the key id of this time (microseconds since the Unix epoch).
     pub fn new(keys: &LinkKeys, time: u64, random: [u8; 4]) -> Self {
-        let mut sid = [0; SID];
-        sid[..8].copy_from_slice(&time.to_be_bytes());
-        sid[8..12].copy_from_slice(&random);
-        let check = check(keys, &sid);
-        sid[12..].copy_from_slice(&check);
-        Self(sid)
+        let mut key_id = [0; KEY_ID];
+        key_id[..8].copy_from_slice(&time.to_be_bytes());
+        key_id[8..12].copy_from_slice(&random);
+        let check = check(keys, &key_id);
+        key_id[12..].copy_from_slice(&check);
+        Self(key_id)
     }
 
     /// Whether the check is right. Costs one AES block.
@@ -23,16 +23,16 @@ impl Sid {
         self.0[12..] == check(keys, &self.0)
     }
 
-    /// The sender's clock when the sid was drawn, in microseconds since the Unix epoch.
+    /// The sender's clock when the key id was drawn, in microseconds since the Unix epoch.
     pub fn time(&self) -> u64 {
         self.0.first_chunk().map_or(0, |time| u64::from_be_bytes(*time))
     }
 }
 
 /// The first four bytes of AES-256(probe, "stat" ‖ time ‖ random).
-fn check(keys: &LinkKeys, sid: &[u8; SID]) -> [u8; 4] {
+fn check(keys: &LinkKeys, key_id: &[u8; KEY_ID]) -> [u8; 4] {
     let mut block = *b"stat............";
-    block[4..].copy_from_slice(&sid[..12]);
+    block[4..].copy_from_slice(&key_id[..12]);
     let block = keys.probe(block);
     [block[0], block[1], block[2], block[3]]
 }
@@ -44,14 +44,14 @@ mod tests {
     #[test]
     fn any_changed_bit_breaks_the_check() {
         let keys = LinkKeys::new(&[1; 32]);
-        let sid = Sid::new(&keys, 1_700_000_000_000_000, [1, 2, 3, 4]);
-        assert!(sid.is_valid(&keys));
-        assert_eq!(sid.time(), 1_700_000_000_000_000);
+        let key_id = KeyId::new(&keys, 1_700_000_000_000_000, [1, 2, 3, 4]);
+        assert!(key_id.is_valid(&keys));
+        assert_eq!(key_id.time(), 1_700_000_000_000_000);
         for bit in 0..128 {
-            let mut other = sid;
+            let mut other = key_id;
             other.0[bit / 8] ^= 1 << (bit % 8);
             assert!(!other.is_valid(&keys), "bit {bit}");
         }
-        assert!(!sid.is_valid(&LinkKeys::new(&[2; 32])));
+        assert!(!key_id.is_valid(&LinkKeys::new(&[2; 32])));
     }
 }

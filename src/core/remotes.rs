@@ -18,7 +18,7 @@ pub enum Turn {
 }
 
 /// The caller of one link.
-pub struct Caller {
+pub struct Remotes {
     remotes: Vec<SocketAddr>,
     index: usize,
     tries: u32,
@@ -26,7 +26,7 @@ pub struct Caller {
     pub due: Instant,
 }
 
-impl Caller {
+impl Remotes {
     /// Nobody to call yet.
     pub fn new(now: Instant) -> Self {
         Self { remotes: Vec::new(), index: 0, tries: 0, due: now }

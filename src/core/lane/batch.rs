@@ -2,10 +2,10 @@
 
 use crate::core::limits::DATAGRAM_MAX;
 use crate::core::path::Path;
-use crate::core::stats::Drop;
+use crate::core::stats::DropReason;
 use crate::crypto::aead::{Aead, TAG};
 use crate::crypto::keys::{LinkKeys, Masks};
-use crate::wire::datagram::{Framing, HEADER, Header, SID};
+use crate::wire::datagram::{Framing, HEADER, Header, KEY_ID};
 
 /// Most datagrams that one call sends (linux/udp.h: UDP_MAX_SEGMENTS of older kernels).
 const MOST: usize = 64;
@@ -38,7 +38,7 @@ impl<'a> Datagrams<'a> {
 }
 
 /// Datagrams that are being made.
-pub(super) struct Train {
+pub(super) struct Batch {
     framing: Framing,
     buffer: Vec<u8>,
     used: usize,
@@ -51,7 +51,7 @@ pub(super) struct Train {
     masks: Masks,
 }
 
-impl Train {
+impl Batch {
     pub fn new(framing: Framing) -> Self {
         Self {
             framing,
@@ -94,23 +94,23 @@ impl Train {
     /// Seals the next body, of `length` bytes.
     ///
     /// # Errors
-    /// [`Drop::TooBig`] if the cipher refuses the length.
+    /// [`DropReason::TooBig`] if the cipher refuses the length.
     pub fn add(
         &mut self,
         header: Header,
-        sid: Option<[u8; SID]>,
+        key_id: Option<[u8; KEY_ID]>,
         aead: &Aead,
         length: usize,
-    ) -> Result<(), Drop> {
+    ) -> Result<(), DropReason> {
         let (prefix, total) = (self.framing.prefix(), self.framing.overhead() + length);
         let datagram = &mut self.buffer[self.used..self.used + total];
-        if let Some(sid) = sid {
-            datagram[..SID].copy_from_slice(&sid);
+        if let Some(key_id) = key_id {
+            datagram[..KEY_ID].copy_from_slice(&key_id);
         }
         let header_bytes = header.emit();
         datagram[prefix - HEADER..prefix].copy_from_slice(&header_bytes);
         let (body, tag) = datagram[prefix..].split_at_mut(length);
-        tag.copy_from_slice(&aead.seal(header.counter, &header_bytes, body).map_err(|_| Drop::TooBig)?);
+        tag.copy_from_slice(&aead.seal(header.counter, &header_bytes, body).map_err(|_| DropReason::TooBig)?);
         if self.is_empty() {
             self.stride = total;
         }

@@ -13,7 +13,7 @@ use crate::privsep::background;
 const RENEWAL: Duration = Duration::from_secs(10);
 
 /// What systemd knows, if there is one that listens.
-pub(super) struct Manager {
+pub(super) struct ServiceManager {
     interval: Option<Duration>,
     /// When the engine is asked next, once it runs.
     due: Option<Instant>,
@@ -22,7 +22,7 @@ pub(super) struct Manager {
     resolved: Vec<SocketAddr>,
 }
 
-impl Manager {
+impl ServiceManager {
     pub(super) fn new() -> Self {
         let interval = notify::is_listening()
             .then(|| notify::alive_interval().map_or(RENEWAL, |interval| interval.min(RENEWAL)));

@@ -7,15 +7,15 @@ const PLACES: usize = 4;
 /// What handshake datagrams begin with: random bytes under a keyed check, so nobody without the key can
 /// choose where they fall.
 #[derive(Clone)]
-pub struct Seen(Vec<[u64; PLACES]>);
+pub struct ReplayCache(Vec<[u64; PLACES]>);
 
-impl Default for Seen {
+impl Default for ReplayCache {
     fn default() -> Self {
         Self(vec![[0; PLACES]; BUCKETS])
     }
 }
 
-impl Seen {
+impl ReplayCache {
     /// One that remembers next to nothing, for a state that is copied over and over.
     #[cfg(test)]
     pub fn tiny() -> Self {
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn the_last_are_remembered_and_the_oldest_make_room() {
-        let mut seen = Seen::default();
+        let mut seen = ReplayCache::default();
         for number in 0..1000 {
             assert!(!seen.contains(random(number)));
             seen.insert(random(number));

@@ -8,14 +8,14 @@ const STRANGERS: Duration = Duration::from_secs(30);
 
 /// The limits of one process.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
+pub struct IdleTimeout {
     began: Instant,
     idle: Duration,
     /// When the peer was heard first: frames cannot have passed before.
     met: Option<Instant>,
 }
 
-impl Patience {
+impl IdleTimeout {
     /// For a link that began then, and ends when no frame passed for `idle`.
     pub fn new(began: Instant, idle: Duration) -> Self {
         Self { began, idle, met: None }
@@ -45,7 +45,7 @@ mod tests {
     fn strangers_have_half_a_minute_and_the_peer_what_is_configured() {
         let began = clock::now().instant;
         let at = |seconds| began + Duration::from_secs(seconds);
-        let mut patience = Patience::new(began, Duration::from_secs(300));
+        let mut patience = IdleTimeout::new(began, Duration::from_secs(300));
         assert_eq!(patience.spent(at(29), (began, began)), None);
         assert!(patience.spent(at(30), (began, began)).unwrap().contains("for 30s"));
         assert_eq!(patience.spent(at(20), (at(1), began)), None);
@@ -57,7 +57,7 @@ mod tests {
     fn a_peer_that_comes_late_has_its_time_from_when_it_was_heard() {
         let began = clock::now().instant;
         let at = |seconds| began + Duration::from_secs(seconds);
-        let mut patience = Patience::new(began, Duration::from_secs(2));
+        let mut patience = IdleTimeout::new(began, Duration::from_secs(2));
         assert_eq!(patience.spent(at(9), (at(9), began)), None, "heard, but not up yet");
         assert_eq!(patience.spent(at(10), (at(10), began)), None);
         assert!(patience.spent(at(11), (at(11), began)).is_some(), "what it says alone is no use");

@@ -42,7 +42,7 @@ struct Outstanding {
 }
 
 /// The search for the longest datagram that passes on one path, one way.
-pub struct Search {
+pub struct Pmtud {
     /// Passes, as far as is known.
     budget: usize,
     /// Nothing longer is tried: route, peer or configuration forbid it.
@@ -62,7 +62,7 @@ pub struct Search {
     n: u32,
 }
 
-impl Search {
+impl Pmtud {
     /// Nothing is known of the path.
     pub fn new(now: Instant) -> Self {
         Self {
@@ -148,7 +148,7 @@ impl Search {
         raised
     }
 
-    /// When [`Search::handle_timeout`] must be called next.
+    /// When [`Pmtud::handle_timeout`] must be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.outstanding {
             Some(outstanding) => Some(outstanding.sent + self.patience()),
@@ -156,7 +156,7 @@ impl Search {
         }
     }
 
-    /// Gives up what was not answered in time; true: the budget changed. Then [`Search::poll_round`] may
+    /// Gives up what was not answered in time; true: the budget changed. Then [`Pmtud::poll_round`] may
     /// have a round to send.
     pub fn handle_timeout(&mut self, now: Instant) -> bool {
         let patience = self.patience();
@@ -256,7 +256,7 @@ mod tests {
     /// A path with a round trip of 30 ms that loses what is longer than `passes`.
     struct Path {
         now: Instant,
-        search: Search,
+        search: Pmtud,
         passes: usize,
         dead: bool,
         delay: Duration,
@@ -266,7 +266,7 @@ mod tests {
     impl Path {
         fn new(ceiling: usize, passes: usize) -> Self {
             let now = Instant::now();
-            let mut search = Search::new(now);
+            let mut search = Pmtud::new(now);
             search.set_ceiling(now, ceiling);
             Self { now, search, passes, dead: false, delay: Duration::from_millis(30), rounds: 0 }
         }
