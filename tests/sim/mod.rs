@@ -89,6 +89,12 @@ fn unanswered() {
     run_all("simulation of answers lost", Plan::unanswered, number("SIM_RESTARTS").unwrap_or(SEEDS));
 }
 
+/// What was kept back comes late, and in another order, but it holds nobody up.
+#[test]
+fn withheld() {
+    run_all("simulation of what is withheld", Plan::withheld, number("SIM_RESTARTS").unwrap_or(SEEDS));
+}
+
 fn run_all(what: &str, plan: Planner, seeds: u64) {
     if let Some(seed) = number("SIM_SEED") {
         let (_, violation, trace) = run(plan, seed, true);

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::end::Config;
+use super::plan::Class;
 use crate::core::hello;
 use crate::core::key_id::KeyId;
 use crate::core::lane::{Key, unmask};
@@ -16,12 +17,12 @@ use crate::crypto::wrap;
 use crate::fault::{self, Fault};
 use crate::wire::control::{self, Message};
 use crate::wire::datagram::{Framing, HEADER, Header, Kind};
-use crate::wire::handshake::Envelope;
+use crate::wire::handshake::{Envelope, Type};
 
 /// Shortest frame: its number and one byte.
 pub const SHORTEST: usize = 9;
 /// Own keys that are kept to read what is sent.
-const OWN: usize = 16;
+const OWN: usize = 64;
 
 /// A key, by the order in which keys were first seen.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,8 +36,25 @@ impl std::fmt::Display for KeyNumber {
 
 /// What a datagram is to who knows the keys.
 pub enum Read {
-    Handshake(String),
+    Handshake(Option<Type>, String),
     Data { key: KeyNumber, header: Header, body: Vec<u8> },
+}
+
+impl Read {
+    pub fn class(&self) -> Option<Class> {
+        match self {
+            Read::Handshake(kind, _) => kind.map(|kind| match kind {
+                Type::Initiation => Class::Initiation,
+                Type::Answer => Class::Answer,
+                Type::Retry => Class::Retry,
+            }),
+            Read::Data { header, .. } => match header.kind {
+                Kind::Frame | Kind::Block => Some(Class::Frames),
+                Kind::Control => Some(Class::Control),
+                Kind::Reserved => None,
+            },
+        }
+    }
 }
 
 struct Frame {
@@ -332,11 +350,10 @@ impl Model {
     fn read(&self, which: usize, bytes: &[u8]) -> Option<Read> {
         if self.configs[which].framing() == Framing::Session && self.is_handshake(bytes) {
             let plaintext = wrap::open(&self.link, bytes)?;
-            let text = match Envelope::parse(&plaintext) {
-                Ok(envelope) => format!("{:?} {}", envelope.kind, envelope.seq),
-                Err(_) => "sign".into(),
-            };
-            return Some(Read::Handshake(text));
+            let envelope = Envelope::parse(&plaintext).ok();
+            let text = envelope.as_ref().map(|envelope| format!("{:?} {}", envelope.kind, envelope.seq));
+            let kind = envelope.map(|envelope| envelope.kind);
+            return Some(Read::Handshake(kind, text.unwrap_or_else(|| "sign".into())));
         }
         let framing = self.configs[which].framing();
         let mask = self.link.mask(&framing.tag(bytes)?);
@@ -378,7 +395,7 @@ fn number(bytes: &[u8]) -> Option<usize> {
 impl std::fmt::Display for Read {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Read::Handshake(text) => f.write_str(text),
+            Read::Handshake(_, text) => f.write_str(text),
             Read::Data { key, header, body } => {
                 write!(f, "{key} #{} ", header.counter)?;
                 match (header.kind, number(body)) {

@@ -47,6 +47,25 @@ impl Weather {
     };
 }
 
+/// What somebody on the way keeps back all of, to let it go later in an order of his choice.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Kept {
+    /// Of this kind, which he tells by what he sees before and after.
+    Kind(Class),
+    /// So long, in bytes of UDP payload.
+    Length { least: usize, most: usize },
+}
+
+/// What a datagram is for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Class {
+    Initiation,
+    Answer,
+    Retry,
+    Control,
+    Frames,
+}
+
 /// Something that happens.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Act {
@@ -94,6 +113,15 @@ pub enum Act {
     Attack {
         count: usize,
     },
+    /// Somebody on the way keeps such datagrams of an end back from now on.
+    Keep {
+        which: usize,
+        kept: Option<Kept>,
+    },
+    /// He lets so many go of those that he has.
+    Release {
+        count: usize,
+    },
     /// An end sends that many frames at once.
     Burst {
         which: usize,
@@ -115,6 +143,8 @@ pub struct Plan {
     pub back: Option<Duration>,
     /// Whether recordings are sent on and on in the calm.
     pub besieged: bool,
+    /// Whether what was kept back is let go on and on in the calm.
+    pub releases: bool,
     /// Whether what an end sends as soon as it is told that the link is up must arrive.
     pub prompt: bool,
 }
@@ -153,7 +183,41 @@ impl Plan {
         let steady = dice.pick(&[10, 10, 20, 30, 140]);
         let steady = Duration::from_secs(steady);
         let besieged = dice.chance(0.4);
-        Self { configs, skews, acts, calm, steady, back: None, besieged, prompt: false }
+        Self { configs, skews, acts, calm, steady, back: None, besieged, releases: false, prompt: false }
+    }
+
+    /// As the plain one, and somebody keeps back what he likes. He may drop nothing in the calm, but then he still lets go
+    /// what he kept.
+    pub fn withheld(dice: &mut Dice) -> Self {
+        let mut plan = Self::new(dice);
+        let classes = [
+            Class::Initiation,
+            Class::Initiation,
+            Class::Answer,
+            Class::Retry,
+            Class::Control,
+            Class::Frames,
+        ];
+        for which in 0..2 {
+            for _ in 0..dice.below(4) {
+                let from = dice.between(Duration::ZERO, plan.calm);
+                let until = from + dice.ms(0, 40_000);
+                let least = dice.pick(&[0, 60, 100, 200, 400]);
+                let most = least + dice.pick(&[40, 100, 400]);
+                let class = dice.pick(&classes);
+                let kept = dice.pick(&[Kept::Kind(class), Kept::Length { least, most }]);
+                plan.acts.push((from, Act::Keep { which, kept: Some(kept) }));
+                plan.acts.push((until.min(plan.calm), Act::Keep { which, kept: None }));
+            }
+            plan.acts.push((plan.calm, Act::Keep { which, kept: None }));
+        }
+        for _ in 0..dice.below(12) {
+            let at = dice.between(Duration::ZERO, plan.calm);
+            plan.acts.push((at, Act::Release { count: dice.pick(&[1, 2, 10]) }));
+        }
+        plan.acts.sort_by_key(|(at, _)| *at);
+        plan.releases = dice.chance(0.7);
+        plan
     }
 
     /// Ends that are ended and started again, one after the other, on a network that does nothing to datagrams.
@@ -171,7 +235,17 @@ impl Plan {
         }
         let calm = at + Duration::from_secs(5);
         let steady = Duration::from_secs(5);
-        Self { configs, skews, acts, calm, steady, back: None, besieged: false, prompt: true }
+        Self {
+            configs,
+            skews,
+            acts,
+            calm,
+            steady,
+            back: None,
+            besieged: false,
+            releases: false,
+            prompt: true,
+        }
     }
 
     /// An end that hears nothing any more calls, is answered, and is started anew before it hears anything.
@@ -194,7 +268,17 @@ impl Plan {
         // The second call, if not the first; sooner than the other end notices the silence and calls by itself.
         let is_handshake = configs[0].settings.key_mode == KeyMode::Handshake;
         let back = is_handshake.then(|| ANSWER_KEPT + CALL_FIRST.mul_f32(1.2) + Duration::from_secs(1));
-        Self { configs, skews: [0; 2], acts, calm, steady, back, besieged: false, prompt: false }
+        Self {
+            configs,
+            skews: [0; 2],
+            acts,
+            calm,
+            steady,
+            back,
+            besieged: false,
+            releases: false,
+            prompt: false,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::dice::Dice;
 use super::end::{Config, End, Output};
 use super::model::{Model, SHORTEST};
-use super::plan::{Act, Plan, Weather};
+use super::plan::{Act, Kept, Plan, Weather};
 use crate::core::clock::Now;
 use crate::core::lane::Notice;
 use crate::core::limits::{OUTER_V4, OUTER_V6};
@@ -112,6 +112,9 @@ pub struct World {
     serial: u64,
     weather: Weather,
     record: Vec<Flying>,
+    /// What is kept back now, of each end, and what was.
+    keeps: [Option<Kept>; 2],
+    kept: Vec<Flying>,
     model: Model,
     next_act: usize,
     next_frames: Duration,
@@ -154,6 +157,8 @@ impl World {
             serial: 0,
             weather: Weather::CALM,
             record: Vec::new(),
+            keeps: [None; 2],
+            kept: Vec::new(),
             model: Model::new(plan.configs.clone()),
             next_act: 0,
             next_frames: Duration::ZERO,
@@ -373,6 +378,8 @@ impl World {
                 }
             }
             Act::Attack { count } => (0..count).for_each(|_| self.attack()),
+            Act::Keep { which, kept } => self.keeps[which] = kept,
+            Act::Release { count } => (0..count).for_each(|_| self.release()),
             Act::Burst { which, frames } => self.burst(which, frames),
         }
     }
@@ -407,6 +414,9 @@ impl World {
         }
         if self.plan.besieged && self.phase != Phase::Storm {
             self.attack();
+        }
+        if self.plan.releases && self.phase != Phase::Storm {
+            self.release();
         }
     }
 
@@ -472,7 +482,28 @@ impl World {
         }
         let flying = Flying { from, to: to.remote, origin: Origin::Genuine, bytes };
         self.remember(&flying);
+        let is_kept = self.keeps[which].is_some_and(|kept| match kept {
+            Kept::Kind(class) => read.class() == Some(class),
+            Kept::Length { least, most } => (least..=most).contains(&flying.bytes.len()),
+        });
+        if is_kept {
+            self.say(|_| format!("-- kept back: {}", named(&flying.bytes)));
+            return self.kept.push(Flying { origin: Origin::Late, ..flying });
+        }
         self.travel(which, flying);
+    }
+
+    /// Somebody lets go one of the datagrams that he kept back: the first, the last, or any.
+    fn release(&mut self) {
+        if self.kept.is_empty() {
+            return;
+        }
+        let last = self.kept.len() - 1;
+        let any = self.dice.below(self.kept.len());
+        let at = self.dice.pick(&[0, last, any]);
+        let flying = self.kept.remove(at);
+        let after = self.dice.ms(1, 50);
+        self.fly(after, flying);
     }
 
     fn remember(&mut self, flying: &Flying) {
