@@ -31,6 +31,7 @@ use crate::core::settings::MAX_TEXT;
 use crate::core::settings::Traffic;
 use crate::core::stats::Stats;
 use crate::crypto::keys::LinkKeys;
+use crate::crypto::noise::Statics;
 use crate::crypto::stack::cleanly;
 use crate::crypto::suite::Cipher;
 use crate::engine::idle_timeout::IdleTimeout;
@@ -104,6 +105,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(parent: &Arc<Parent>, start: Start, descriptors: Vec<OwnedFd>) -> Result<Ending, Ending> {
+    let derived = derive(&start);
     let protections = lock(&start)?;
     let mut descriptors = descriptors.into_iter();
     let socket = descriptors.next().ok_or_else(|| Ending::failed("the parent passed no socket"))?;
@@ -114,13 +116,27 @@ fn run(parent: &Arc<Parent>, start: Start, descriptors: Vec<OwnedFd>) -> Result<
     let runtime = runtime.map_err(Ending::failed)?;
     runtime.block_on(async {
         let tap = start.link.mode == Mode::Tap;
-        let engine = Engine::start(parent, start, socket, descriptors.next())?;
+        let engine = Engine::start(parent, start, derived, socket, descriptors.next())?;
         engine.tell(&ToParent::Locked { protections })?;
         if let Some(settings) = &engine.logged {
-            engine.tell(&ToParent::KeyLog(Entry::link(settings, tap)))?;
+            cleanly(|| engine.tell(&ToParent::KeyLog(Entry::link(settings, tap))))?;
         }
         engine.serve().await
     })
+}
+
+/// The keys of the link, locked in memory on their own: the limit that forbids it for all of the engine allows that.
+fn derive(start: &Start) -> (Arc<LinkKeys>, Statics) {
+    let mut held = memory::hold_alone(&*start.keys);
+    let (keys, statics) = start.keys.derive();
+    held = held.and(memory::hold_alone(&*keys));
+    if let Statics::Pair { private, .. } = &statics {
+        held = held.and(memory::hold_alone(&**private));
+    }
+    if let Err(error) = held {
+        say!(1, "note: the keys of the link may get into swap space: {error}");
+    }
+    (keys, statics)
 }
 
 fn lock(start: &Start) -> Result<String, Ending> {
@@ -162,10 +178,10 @@ impl Engine {
     fn start(
         parent: &Arc<Parent>,
         start: Start,
+        (keys, statics): (Arc<LinkKeys>, Statics),
         socket: Socket,
         device: Option<OwnedFd>,
     ) -> Result<Self, Ending> {
-        let (keys, statics) = start.keys.derive();
         let mut settings = start.link.clone();
         prefer_hardware(&mut settings.suites);
         let (data_path, key_log, sandbox) = (start.data_path, start.key_log, start.confinement.sandbox);
@@ -245,8 +261,7 @@ impl Engine {
     /// Carries everything out that the link decided.
     fn pump(&mut self) -> Result<(), Ending> {
         while let Some(command) = self.link.poll_command() {
-            let entry = self.logged.as_ref().and_then(|settings| Entry::of(settings, &command));
-            entry.map(|entry| self.tell(&ToParent::KeyLog(entry))).transpose()?;
+            cleanly(|| self.log_key(&command))?;
             let agreed = command == Command::Agreed(true);
             self.worker.send(ToWorker::Lane(command));
             if agreed {
@@ -258,6 +273,12 @@ impl Engine {
             self.handle_event(event)?;
         }
         Ok(())
+    }
+
+    /// The key of a command, for the key log.
+    fn log_key(&self, command: &Command) -> Result<(), Ending> {
+        let entry = self.logged.as_ref().and_then(|settings| Entry::of(settings, command));
+        entry.map_or(Ok(()), |entry| self.tell(&ToParent::KeyLog(entry)))
     }
 
     fn handle_event(&mut self, event: Event) -> Result<(), Ending> {

@@ -102,7 +102,6 @@ struct Unconfirmed {
 pub struct Sessions {
     keys: Arc<LinkKeys>,
     statics: Statics,
-    psk: Zeroizing<[u8; 32]>,
     suites: Vec<Cipher>,
     instance: Instance,
     seq: u64,
@@ -131,13 +130,11 @@ impl Sessions {
         now: Instant,
         random: &mut impl Random,
     ) -> Self {
-        let psk = keys.psk();
         let mut token_key = Zeroizing::new([0; 32]);
         random.fill(token_key.as_mut());
         Self {
             keys,
             statics,
-            psk,
             suites,
             instance: random.bytes(),
             seq: 0,
@@ -237,7 +234,7 @@ impl Sessions {
         let head = prologue(&self.instance, self.seq, &call.token);
         let mut message = Vec::new();
         let started =
-            Initiator::start(&self.statics, &self.psk, &head, &offer.encode(), random, &mut message);
+            Initiator::start(&self.statics, &self.keys.psk(), &head, &offer.encode(), random, &mut message);
         // An unusable public key was refused with the configuration.
         let Ok(state) = started else { return };
         let envelope = Envelope {

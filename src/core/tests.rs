@@ -18,7 +18,7 @@ use super::path::Path;
 use super::stats::{DropReason, Stats};
 use crate::config::{Keepalive, KeyMode};
 use crate::core::settings::LinkSettings;
-use crate::crypto::keys::{LinkKeys, Secret, public_of};
+use crate::crypto::keys::{LinkKeys, Private, public_of};
 use crate::crypto::noise::Statics;
 use crate::crypto::suite::Cipher;
 use crate::crypto::{Random, wrap};
@@ -244,7 +244,7 @@ fn framing(settings: &LinkSettings) -> Framing {
 
 fn pair(is_mon: bool) -> Statics {
     let (private, peer) = if is_mon { ([5; 32], [6; 32]) } else { ([6; 32], [5; 32]) };
-    Statics::Pair { private: Secret::new(private).into(), peer_public: public_of(&peer) }
+    Statics::Pair { private: Private::new(private).into(), peer_public: public_of(&peer) }
 }
 
 fn handshake(which: usize) -> LinkSettings {

@@ -5,7 +5,7 @@ use zeroize::Zeroizing;
 use crate::core::key_id::KeyId;
 use crate::core::lane::{seal, unmask};
 use crate::crypto::aead::TAG;
-use crate::crypto::keys::{DirectionKey, LinkKeys, Pair, link_secret, public_of};
+use crate::crypto::keys::{DirectionKey, LinkKeys, Pair, Private, link_secret, public_of};
 use crate::crypto::noise::{Initiator, Responder, Statics};
 use crate::crypto::suite::Cipher;
 use crate::crypto::{Random, wrap};
@@ -112,7 +112,7 @@ fn exchanges() {
         let (seq, token) = (u64::from_be_bytes(seq), array::<16>(&vector, "token"));
         let statics = |own: &str, peer: &str| match (optional(&vector, own), optional(&vector, peer)) {
             (Some(private), Some(peer)) => {
-                Statics::Pair { private: Zeroizing::new(private).into(), peer_public: public_of(&peer) }
+                Statics::Pair { private: Private::new(private).into(), peer_public: public_of(&peer) }
             }
             _ => Statics::None,
         };

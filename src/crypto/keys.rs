@@ -14,6 +14,25 @@ use crate::crypto::suite::Cipher;
 /// A key as bytes, wiped when dropped.
 pub type Secret = Zeroizing<[u8; 32]>;
 
+/// A private key for as long as a link lasts, wiped when dropped. It shares no page of 4 KiB with anything.
+#[repr(align(4096))]
+pub struct Private(Secret);
+
+impl Private {
+    /// Takes the bytes.
+    pub fn new(key: [u8; 32]) -> Self {
+        Self(Secret::new(key))
+    }
+}
+
+impl std::ops::Deref for Private {
+    type Target = [u8; 32];
+
+    fn deref(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
 /// Length of the mask over key id and header of a static datagram, in bytes.
 pub const MASK: usize = 21;
 
@@ -83,7 +102,9 @@ pub fn fingerprint(secret: &[u8; 32]) -> [u8; 8] {
     name
 }
 
-/// The keys that last as long as the link: expanded once from `L`.
+/// The keys that last as long as the link: expanded once from `L`. As [`Private`], they share no page of 4 KiB with
+/// anything, and so can be locked in memory on their own.
+#[repr(align(4096))]
 pub struct LinkKeys {
     expand: Hkdf<Sha256>,
     probe: Aes256,

@@ -12,7 +12,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::Random;
 use super::aead::TAG;
-use super::keys::{Secret, public_of};
+use super::keys::{Private, public_of};
 use super::stack::cleanly;
 
 /// Length of a public key.
@@ -42,7 +42,7 @@ pub enum Statics {
     /// KKpsk0: a key pair at each end.
     Pair {
         /// This end's private key: one copy, however many handshakes are under way.
-        private: Arc<Secret>,
+        private: Arc<Private>,
         /// The peer's public key.
         peer_public: [u8; DH],
     },
@@ -317,6 +317,7 @@ mod tests {
     use snow::Builder;
 
     use super::*;
+    use crate::crypto::keys::Secret;
 
     struct Fixed(u8);
 
@@ -336,7 +337,7 @@ mod tests {
     fn statics(kk: bool, initiator: bool) -> Statics {
         let [a, b] = pairs();
         let (private, peer) = if initiator { (a, b) } else { (b, a) };
-        let private = Secret::new(private).into();
+        let private = Private::new(private).into();
         if kk { Statics::Pair { private, peer_public: public_of(&peer) } } else { Statics::None }
     }
 
@@ -411,7 +412,7 @@ mod tests {
             ],
         };
         let pair = |private, peer| Statics::Pair {
-            private: Secret::new(hex32(private)).into(),
+            private: Private::new(hex32(private)).into(),
             peer_public: hex32(peer),
         };
         let kk = Published {

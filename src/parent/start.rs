@@ -141,7 +141,7 @@ fn prepare(
     let (loaded, config) = load(options, output)?;
     log_to(&config, inherited.as_ref()).log_from(config.run.verb);
     if let Err(reason) = locked {
-        say!(1, "note: keys may get into swap space: {reason}");
+        say!(1, "note: keys of sessions, and frames, may get into swap space: {reason}");
     }
     identity::check_rights(&config)?;
     let signals =
@@ -238,7 +238,10 @@ pub(crate) fn engine_start(
 
 /// Reads the keys that the configuration names. Nothing of them is left anywhere but in the box.
 pub(crate) fn secrets(config: &Config, allow_open_keys: bool) -> Result<Box<Keys>, Fatal> {
-    cleanly(|| read_secrets(config, allow_open_keys))
+    let keys = cleanly(|| read_secrets(config, allow_open_keys))?;
+    // An engine that cannot do it either says so.
+    let _ = memory::hold(&*keys);
+    Ok(keys)
 }
 
 fn read_secrets(config: &Config, allow_open_keys: bool) -> Result<Box<Keys>, Fatal> {

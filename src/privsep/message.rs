@@ -14,7 +14,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use crate::config::{DataPath, Sandbox};
 use crate::core::keylog::Entry;
 use crate::core::settings::{LinkSettings, LinkState, Traffic};
-use crate::crypto::keys::{LinkKeys, Secret};
+use crate::crypto::keys::{LinkKeys, Private};
 use crate::crypto::noise::Statics;
 use crate::crypto::stack::cleanly;
 
@@ -151,7 +151,9 @@ pub struct Start {
 }
 
 /// The secrets of a link, wiped when dropped. They stay in their one box: a value that is moved leaves a copy behind.
+/// They share no page of 4 KiB with anything.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[repr(align(4096))]
 pub struct Keys {
     /// The link secret L of PROTOCOL.md.
     pub secret: [u8; 32],
@@ -173,7 +175,7 @@ impl Keys {
     pub fn derive(&self) -> (Arc<LinkKeys>, Statics) {
         cleanly(|| {
             let statics = self.statics.as_ref().map_or(Statics::None, |pair| Statics::Pair {
-                private: Arc::new(Secret::new(pair.private)),
+                private: Arc::new(Private::new(pair.private)),
                 peer_public: pair.peer_public,
             });
             (Arc::new(LinkKeys::new(&self.secret)), statics)

@@ -1,6 +1,10 @@
 //! Keeping keys in memory: off disks, and out of the sight of other processes.
 
-use rustix::mm::{MlockAllFlags, mlockall};
+use std::ffi::c_void;
+use std::ptr;
+
+use rustix::mm::{Advice, MlockAllFlags, madvise, mlock, mlockall};
+use rustix::param::page_size;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 use rustix::thread::CapabilitySet;
 
@@ -28,4 +32,36 @@ pub fn lock(privileged: bool) -> Result<(), String> {
     }
     let remedy = "a unit needs LimitMEMLOCK=infinity, a shell ulimit -l unlimited";
     if unlimited { Ok(()) } else { Err(format!("locked memory is limited: {remedy}")) }
+}
+
+/// Keeps the pages that `secret` is on out of swap space and core files. A few of them fit any limit but 0. They stay
+/// so when it has been dropped.
+///
+/// # Errors
+/// Why this process cannot.
+pub fn hold<T>(secret: &T) -> Result<(), String> {
+    let (start, length) = pages(secret);
+    // SAFETY: the pages of a value are mapped, and neither call changes what is in them.
+    let (locked, hidden) = unsafe { (mlock(start, length), madvise(start, length, Advice::LinuxDontDump)) };
+    locked.and(hidden).map_err(|error| format!("mlock: {error}"))
+}
+
+/// The same for a process that starts no other, while a bug in it might: its child would find zeros there, from
+/// Linux 4.14 on.
+///
+/// # Errors
+/// As [`hold`] has them.
+pub fn hold_alone<T>(secret: &T) -> Result<(), String> {
+    let (start, length) = pages(secret);
+    // SAFETY: the pages of a value are mapped, and in this process they stay as they are.
+    let _ = unsafe { madvise(start, length, Advice::LinuxWipeOnFork) };
+    hold(secret)
+}
+
+/// Where the first page of `value` begins, and how long they are together.
+fn pages<T>(value: &T) -> (*mut c_void, usize) {
+    let value = ptr::from_ref(value).cast_mut().cast::<u8>();
+    let before = value.addr() % page_size();
+    let length = (before + size_of::<T>()).next_multiple_of(page_size());
+    (value.wrapping_sub(before).cast(), length)
 }

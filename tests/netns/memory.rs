@@ -2,35 +2,53 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
 use tund::config::keyfile::parse_private;
 use tund::crypto::keys::{self, link_secret, public_of};
-use tund_lab::Host;
+use tund_lab::{Host, wait_until};
 
 use super::ending::engine;
 use super::support::*;
 
-/// How often each of the needles is in the memory of a process, bytes of a mapping together.
-fn counts(pid: u32, needles: &[Vec<u8>]) -> Vec<usize> {
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+const NOT_ALL_LOCKED: &str =
+    "note: keys of sessions, and frames, may get into swap space: locked memory is limited";
+
+/// The lines of what /proc says of each writable mapping of a process that can be read, and its bytes.
+fn mappings(pid: u32) -> Vec<(String, Vec<u8>)> {
     let memory = File::open(format!("/proc/{pid}/mem")).unwrap();
-    let mut counts = vec![0; needles.len()];
-    for line in maps.lines().filter(|line| line.contains(" rw")) {
-        let range = line.split(' ').next().unwrap().split_once('-').unwrap();
-        let [from, to] = [range.0, range.1].map(|text| u64::from_str_radix(text, 16).unwrap());
-        let mut bytes = vec![0; (to - from) as usize];
-        // Nothing can be read of what the kernel keeps to itself.
-        if memory.read_exact_at(&mut bytes, from).is_err() {
-            continue;
-        }
-        for (count, needle) in counts.iter_mut().zip(needles) {
-            *count += bytes.windows(needle.len()).filter(|window| window == needle).count();
+    let smaps = fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap();
+    let mut mappings: Vec<(String, Vec<u8>)> = Vec::new();
+    let range = |line: &str| -> Option<[u64; 2]> {
+        let (from, to) = line.split(' ').next()?.split_once('-')?;
+        Some([u64::from_str_radix(from, 16).ok()?, u64::from_str_radix(to, 16).ok()?])
+    };
+    for line in smaps.lines() {
+        match range(line) {
+            Some([from, to]) => {
+                let mut bytes = vec![0; if line.contains(" rw") { (to - from) as usize } else { 0 }];
+                // Nothing can be read of what the kernel keeps to itself.
+                if memory.read_exact_at(&mut bytes, from).is_err() {
+                    bytes.clear();
+                }
+                mappings.push((format!("{line}\n"), bytes));
+            }
+            None => mappings.last_mut().unwrap().0.extend([line, "\n"]),
         }
     }
-    counts
+    mappings
+}
+
+fn count(bytes: &[u8], needle: &[u8]) -> usize {
+    bytes.windows(needle.len()).filter(|window| *window == needle).count()
+}
+
+/// How often each of the needles is in the memory of a process.
+fn counts(pid: u32, needles: &[Vec<u8>]) -> Vec<usize> {
+    let mappings = mappings(pid);
+    needles.iter().map(|needle| mappings.iter().map(|(_, bytes)| count(bytes, needle)).sum()).collect()
 }
 
 fn key(path: &Path) -> [u8; 32] {
@@ -54,7 +72,7 @@ fn look(pair: &Pair, fri: &Toml, mon: &Toml, keys: &[[u8; 32]]) -> [Vec<usize>; 
     for pid in [fri.pid(), engine] {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let locked = status.lines().find_map(|line| line.strip_prefix("VmLck:")).unwrap();
-        let is_said = fri.text().contains("note: keys may get into swap space");
+        let is_said = fri.text().contains(NOT_ALL_LOCKED);
         assert!(is_said || !locked.trim().starts_with("0 "), "process {pid} is not locked in memory");
         let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
         let core = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
@@ -96,4 +114,60 @@ fn of_a_private_key_one_copy_is_left_and_that_in_the_engine() {
         look(&pair, &end(Toml::tun_fri(), &mon.1), &end(Toml::tun_mon(), &fri.1), &[fri.0, link]);
     assert_eq!(parent, [0, 0, 0, 0], "private key and link secret, bytes and digits");
     assert_eq!(engine, [1, 0, 0, 0], "private key and link secret, bytes and digits");
+}
+
+/// tund, allowed to lock 64 KiB and no more.
+fn limited(host: &Host) -> PathBuf {
+    let capabilities = "--bounding-set=-sys_resource,-ipc_lock --inh-caps=-sys_resource,-ipc_lock";
+    script(
+        host,
+        "limited",
+        &format!("exec prlimit --memlock=65536:65536 setpriv {capabilities} {TUND} \"$@\""),
+    )
+}
+
+/// The keys in a key log, in the order they came: those of the link, and those of sessions or sids.
+fn logged(log: &Path) -> (Vec<[u8; 32]>, Vec<[u8; 32]>) {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    let keys = |start: &str| {
+        let words = whole.lines().filter(|line| line.starts_with(start)).flat_map(|line| line.split(' '));
+        words.filter(|word| word.len() == 64).map(|word| parse_private(word).unwrap()).collect()
+    };
+    (keys("link "), keys("key "))
+}
+
+#[test]
+fn the_keys_that_last_are_locked_in_memory_where_not_all_of_it_can_be() {
+    let pair = pair();
+    let ends = [&pair.fri, &pair.mon].map(|host: &Host| {
+        let made = host.run(&format!("{TUND} keypair -o {}/own.key", host.dir().display())).unwrap();
+        (key(&host.dir().join("own.key")), made.lines().last().unwrap().trim().to_owned())
+    });
+    let end = |mut toml: Toml, peer: &str| {
+        toml.key = format!("private-file = 'own.key'\npeer-public = '{peer}'");
+        toml
+    };
+    let _mon = pair.start_mon(&end(Toml::tun_mon(), &ends[0].1));
+    let log = pair.fri.dir().join("keys");
+    let file = pair.fri.file("fri.toml", &end(Toml::tun_fri(), &ends[1].1).text()).unwrap();
+    let arguments = ["--key-log", log.to_str().unwrap(), "--verb", "1"];
+    let fri = pair.fri.tund(&limited(&pair.fri), &file, &arguments).unwrap();
+    fri.wait_line(UP, SOON).unwrap();
+    assert!(fri.text().contains(NOT_ALL_LOCKED), "{}", fri.text());
+    assert!(!fri.text().contains("the keys of the link may get"), "{}", fri.text());
+    wait_until("keys", SOON, || logged(&log).0.len() == 2).unwrap();
+    let lasting = [vec![ends[0].0], logged(&log).0].concat();
+    let mappings = mappings(engine(&pair.fri, &fri));
+    for (key, what) in lasting.iter().zip(["private key", "probe", "mask"]) {
+        let mut found = mappings.iter().filter(|(_, bytes)| count(bytes, &key[8..24]) > 0).peekable();
+        assert!(found.peek().is_some(), "{what}: not found");
+        for (lines, bytes) in found {
+            assert_eq!(count(bytes, &key[8..24]), 1, "{what} in {lines}");
+            let flags = lines.lines().find_map(|line| line.strip_prefix("VmFlags:")).unwrap();
+            for flag in ["lo", "dd", "wf"] {
+                assert!(flags.split(' ').any(|word| word == flag), "{what}: no {flag} in {lines}");
+            }
+        }
+    }
 }

@@ -8,7 +8,7 @@ use super::end::Config;
 use crate::config::{Keepalive, KeyMode};
 use crate::core::limits::{ANSWER_KEPT, CALL_FIRST};
 use crate::core::settings::LinkSettings;
-use crate::crypto::keys::{Pair, Secret, link_secret, public_of};
+use crate::crypto::keys::{Pair, Private, link_secret, public_of};
 use crate::crypto::noise::Statics;
 use crate::crypto::suite::Cipher;
 use crate::packet::layer::Mode;
@@ -350,7 +350,7 @@ fn configs(dice: &mut Dice) -> [Config; 2] {
         let privates = [[5; 32], [6; 32]];
         let (private, peer_public) = (privates[which], public_of(&privates[1 - which]));
         let statics = match has_pairs {
-            true => Statics::Pair { private: Secret::new(private).into(), peer_public },
+            true => Statics::Pair { private: Private::new(private).into(), peer_public },
             false => Statics::None,
         };
         let pair = has_pairs.then_some(Pair { private: &private, peer_public: &peer_public });

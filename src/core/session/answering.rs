@@ -50,7 +50,7 @@ impl Sessions {
             return Err(DropReason::RateLimited);
         }
         let head = prologue(&instance, seq, &token);
-        let (payload, responder) = Responder::read(&self.statics, &self.psk, &head, envelope.message)
+        let (payload, responder) = Responder::read(&self.statics, &self.keys.psk(), &head, envelope.message)
             .map_err(|_| DropReason::BadTag)?;
         let offer = Offer::decode(&payload).map_err(|_| DropReason::Malformed)?;
         self.drop_unconfirmed(out);
