@@ -147,10 +147,10 @@ pub(super) fn for_unknown(table: &str, key: &str) -> String {
 
 /// The name nearest to `word`, if it is near enough to be a slip of the hand.
 pub(super) fn nearest<'n>(word: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
-    let word: Vec<char> = word.chars().take(32).collect();
-    let allowed = (word.len() / 3).max(1);
+    let word: String = word.chars().take(32).collect();
+    let allowed = (word.chars().count() / 3).max(1);
     names
-        .map(|name| (distance(&word, &name.chars().collect::<Vec<char>>()), name))
+        .map(|name| (strsim::osa_distance(&word, name), name))
         .filter(|(distance, _)| *distance <= allowed)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
@@ -161,24 +161,6 @@ fn owner_path(key: &str) -> String {
         Some((owner, _)) if !owner.is_empty() => format!("{owner}.{key}"),
         Some(_) | None => key.to_owned(),
     }
-}
-
-/// Edit distance in which two neighbours that changed places count as one (optimal string alignment).
-fn distance(a: &[char], b: &[char]) -> usize {
-    let mut before: Vec<usize> = Vec::new();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut next = vec![i + 1];
-        for (j, y) in b.iter().enumerate() {
-            let mut best = (row[j] + usize::from(x != y)).min(row[j + 1] + 1).min(next[j] + 1);
-            if i > 0 && j > 0 && *x == b[j - 1] && a[i - 1] == *y {
-                best = best.min(before[j - 1] + 1);
-            }
-            next.push(best);
-        }
-        before = std::mem::replace(&mut row, next);
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
@@ -242,10 +224,7 @@ mod tests {
 
     #[test]
     fn neighbours_that_changed_places_are_one_edit() {
-        let d = |a: &str, b: &str| distance(&a.chars().collect::<Vec<_>>(), &b.chars().collect::<Vec<_>>());
-        assert_eq!(d("fiel", "file"), 1);
-        assert_eq!(d("", "abc"), 3);
-        assert_eq!(d("kitten", "sitting"), 3);
-        assert_eq!(d("same", "same"), 0);
+        assert_eq!(nearest("ab", ["ba"].into_iter()), Some("ba"));
+        assert_eq!(nearest("ab", ["bc"].into_iter()), None);
     }
 }
