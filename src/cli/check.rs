@@ -1,10 +1,11 @@
 //! `tund check`: every finding on configuration files, for people or as JSON.
 
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+use serde::Serialize;
 
 use crate::parent::identity;
 use crate::preflight::{self, Loaded};
@@ -110,46 +111,67 @@ pub(super) fn own_device(config: &Config, netlink: &mut Netlink) -> Option<u32> 
     tunnels.find(|link| ours(link.index)).map(|link| link.index)
 }
 
-fn json(loaded: &Loaded, finding: &Diagnostic) -> String {
-    let mut object = format!("{{\"file\":{}", quoted(&loaded.file));
-    if let Some(span) = &finding.span {
-        let (line, column) = position(&loaded.text, span.start);
-        object.push_str(&format!(",\"line\":{line},\"column\":{column}"));
-    }
-    let severity = match finding.severity {
-        Severity::Note => "note",
-        Severity::Warning => "warning",
-        Severity::Error => "error",
-    };
-    object.push_str(&format!(",\"severity\":\"{severity}\",\"message\":{}", quoted(&finding.message)));
-    if let Some(help) = &finding.help {
-        object.push_str(&format!(",\"help\":{}", quoted(help)));
-    }
-    object + "}"
+/// One finding as JSON, its members in this order.
+#[derive(Serialize)]
+struct Finding<'a> {
+    file: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    column: Option<usize>,
+    severity: &'static str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    help: Option<&'a str>,
 }
 
-/// A JSON string (RFC 8259 §7).
-fn quoted(text: &str) -> String {
-    let mut quoted = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => quoted.extend(['\\', c]),
-            c if c.is_control() => {
-                // Writing to a string cannot fail.
-                let _ = write!(quoted, "\\u{:04x}", u32::from(c));
-            }
-            c => quoted.push(c),
+fn json(loaded: &Loaded, finding: &Diagnostic) -> String {
+    let place = finding.span.as_ref().map(|span| position(&loaded.text, span.start));
+    let object = Finding {
+        file: &loaded.file,
+        line: place.map(|(line, _)| line),
+        column: place.map(|(_, column)| column),
+        severity: match finding.severity {
+            Severity::Note => "note",
+            Severity::Warning => "warning",
+            Severity::Error => "error",
+        },
+        message: &finding.message,
+        help: finding.help.as_deref(),
+    };
+    let text = serde_json::to_string(&object).unwrap_or_default();
+    // JSON lets the control characters beyond ASCII's first 32 stand in a string (RFC 8259 §7); a terminal obeys them.
+    text.chars().fold(String::with_capacity(text.len()), |mut safe, c| {
+        if c.is_control() {
+            safe.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            safe.push(c);
         }
-    }
-    quoted + "\""
+        safe
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
-    fn json_strings_are_escaped() {
-        assert_eq!(quoted("a\"b\\c\nd\u{7f}é"), "\"a\\\"b\\\\c\\u000ad\\u007fé\"");
+    fn findings_are_json_that_no_terminal_obeys() {
+        let mut loaded = preflight::load(Path::new("/nonexistent"), None, None, None);
+        loaded.file = "a\"b\\c".into();
+        loaded.text = "x\ny".into();
+        let finding = Diagnostic::error(Some(2..3), "d\n\u{1b}\u{7f}\u{9b}é").help("h");
+        let text = json(&loaded, &finding);
+        assert_eq!(
+            text,
+            "{\"file\":\"a\\\"b\\\\c\",\"line\":2,\"column\":1,\"severity\":\"error\",\
+             \"message\":\"d\\n\\u001b\\u007f\\u009bé\",\"help\":\"h\"}"
+        );
+        let read: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(read["message"], "d\n\u{1b}\u{7f}\u{9b}é");
+        let bare = json(&loaded, &Diagnostic::warning(None, "m"));
+        assert_eq!(bare, "{\"file\":\"a\\\"b\\\\c\",\"severity\":\"warning\",\"message\":\"m\"}");
     }
 }
