@@ -104,14 +104,13 @@ fn keys(config: &Config, report: &mut Report) -> Option<Box<Keys>> {
     match start::secrets(config, false) {
         Ok(keys) => {
             let digest = hex(&fingerprint(&keys.secret));
-            let mode = match config.key.mode {
-                KeyMode::Handshake => "handshake",
-                KeyMode::Static => "static",
-            };
             report.add(
                 Found::Good,
                 "key",
-                format!("{mode} keys; their secret shows as {digest}, and must at the other end too"),
+                format!(
+                    "{} keys; their secret shows as {digest}, and must at the other end too",
+                    config.key.mode
+                ),
             );
             Some(keys)
         }

@@ -180,6 +180,15 @@ pub enum KeyMode {
     Static,
 }
 
+impl std::fmt::Display for KeyMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Handshake => "handshake",
+            Self::Static => "static",
+        })
+    }
+}
+
 /// Key material and mode.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Key {

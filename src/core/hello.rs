@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 
 use crate::core::settings::LinkSettings;
-use crate::packet::layer::Mode;
 use crate::wire::control::{self, Hello, Message};
 
 /// The version of PROTOCOL.md that this code speaks.
@@ -61,7 +60,7 @@ pub fn mismatch(settings: &LinkSettings, peer: &Hello) -> Option<String> {
         ));
     }
     if peer.mode != settings.mode {
-        let (theirs, ours) = (mode(peer.mode), mode(settings.mode));
+        let (theirs, ours) = (peer.mode, settings.mode);
         return Some(format!(
             "peer is in {theirs} mode, this end in {ours} mode: set device.mode alike on both ends"
         ));
@@ -93,11 +92,4 @@ fn contradiction(expected: &[IpAddr], actual: &[IpAddr]) -> Option<(IpAddr, IpAd
         let first = *family.peek()?;
         (!family.any(|actual| actual == expected)).then_some((*expected, *first))
     })
-}
-
-fn mode(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Tun => "tun",
-        Mode::Tap => "tap",
-    }
 }

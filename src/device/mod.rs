@@ -84,10 +84,6 @@ fn explain(error: tun::Error, mode: Mode, name: Option<&str>) -> io::Error {
 /// Why the driver does not attach to that name.
 fn unsuitable(mode: Mode, name: Option<&str>) -> (io::ErrorKind, String) {
     let link = Netlink::open().and_then(|mut netlink| netlink.link(name.unwrap_or_default()));
-    let mode = match mode {
-        Mode::Tun => "tun",
-        Mode::Tap => "tap",
-    };
     match link {
         Ok(Some(link)) if link.kind.as_deref() == Some("tun") => (
             io::ErrorKind::AlreadyExists,

@@ -1,5 +1,7 @@
 //! Where in a frame the IP header is.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// What the device carries.
@@ -9,6 +11,15 @@ pub enum Mode {
     Tun,
     /// Bridged: Ethernet frames.
     Tap,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tun => "tun",
+            Self::Tap => "tap",
+        })
+    }
 }
 
 /// What a frame begins with.

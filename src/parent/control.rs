@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::config::{KeyMode, Reporting};
+use crate::config::Reporting;
 use crate::control::api::{self, Counters, Method, State, Status};
 use crate::control::metrics;
 use crate::control::scrape::Scrape;
@@ -19,7 +19,6 @@ use crate::core::settings::LinkState;
 use crate::core::settings::MAX_TEXT;
 use crate::core::settings::Traffic;
 use crate::host::directory::Directory;
-use crate::packet::layer::Mode;
 use crate::parent::keylog::KeyLog;
 use crate::parent::{Parent, Stage};
 use crate::privsep::message::ToEngine;
@@ -242,21 +241,13 @@ impl Parent {
             since: self.control.since,
             started: self.control.started,
             problem: self.problem(state),
-            mode: match config.device.mode {
-                Mode::Tun => "tun",
-                Mode::Tap => "tap",
-            }
-            .to_owned(),
+            mode: config.device.mode.to_string(),
             device: self.changes.device().map(|device| device.name.clone()),
             addresses: config.device.addresses.iter().map(ToString::to_string).collect(),
             mtu: config.device.mtu,
             endpoint,
             peer: state.and_then(|state| state.peer.clone()),
-            keys: match config.key.mode {
-                KeyMode::Handshake => "handshake",
-                KeyMode::Static => "static",
-            }
-            .to_owned(),
+            keys: config.key.mode.to_string(),
             keys_since: keys_age.map(|age| unix_time().saturating_sub(age.as_secs())),
             rtt: state.and_then(|state| state.rtt).map(|rtt| rtt.as_secs_f64()),
             budget: state.and_then(|state| state.budget),

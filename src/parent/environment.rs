@@ -144,13 +144,7 @@ impl Facts<'_> {
     fn device_names(&self, names: &mut Names) {
         let mtu = self.config.device.mtu;
         names.set("dev", self.device);
-        names.set(
-            "dev_type",
-            match self.config.device.mode {
-                Mode::Tun => "tun",
-                Mode::Tap => "tap",
-            },
-        );
+        names.set("dev_type", self.config.device.mode);
         names.set("tun_mtu", mtu);
         names.set("link_mtu", mtu + overhead(self.config));
     }

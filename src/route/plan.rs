@@ -515,7 +515,6 @@ mod tests {
     }
 
     fn config(mode: Mode) -> Config {
-        let mode = if mode == Mode::Tun { "tun" } else { "tap" };
         let text = format!(
             "[key]\nfile = \"k\"\nmode = \"static\"\ndirection = 0\n\
              [device]\nmode = \"{mode}\"\nmtu = 1400\nconfigure = false\n"
