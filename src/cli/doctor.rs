@@ -7,6 +7,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use base16ct::HexDisplay;
+
 use crate::cli::status;
 use crate::config::{Config, Diagnostic, KeyMode, Severity};
 use crate::control::api::{State, Status};
@@ -18,7 +20,6 @@ use crate::preflight;
 use crate::privsep::message::Keys;
 use crate::report::exit::FAILED;
 use crate::report::output::finding_line;
-use crate::report::text::hex;
 use crate::route::netlink::Netlink;
 
 /// How a step came out.
@@ -103,13 +104,13 @@ fn examine(file: &Path) -> Report {
 fn keys(config: &Config, report: &mut Report) -> Option<Box<Keys>> {
     match start::secrets(config, false) {
         Ok(keys) => {
-            let digest = hex(&fingerprint(&keys.secret));
             report.add(
                 Found::Good,
                 "key",
                 format!(
-                    "{} keys; their secret shows as {digest}, and must at the other end too",
-                    config.key.mode
+                    "{} keys; their secret shows as {:x}, and must at the other end too",
+                    config.key.mode,
+                    HexDisplay(&fingerprint(&keys.secret)),
                 ),
             );
             Some(keys)

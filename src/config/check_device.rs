@@ -366,9 +366,8 @@ fn parse_mac(text: &str) -> Option<[u8; 6]> {
     let mut mac = [0; 6];
     let mut pairs = text.split(':');
     for byte in &mut mac {
-        let pair =
-            pairs.next().filter(|pair| pair.len() == 2 && pair.bytes().all(|b| b.is_ascii_hexdigit()))?;
-        *byte = u8::from_str_radix(pair, 16).ok()?;
+        let pair = pairs.next().filter(|pair| pair.len() == 2)?;
+        base16ct::mixed::decode(pair, std::slice::from_mut(byte)).ok()?;
     }
     pairs.next().is_none().then_some(mac)
 }

@@ -1,5 +1,8 @@
 //! The text form of keys: a comment that says what the key is, then 64 hexadecimal digits.
 
+use std::fmt::Write as _;
+
+use base16ct::HexDisplay;
 use zeroize::Zeroizing;
 
 const SECRET_TITLE: &str = "# tund shared secret: keep it private, the same file at both ends";
@@ -92,12 +95,8 @@ impl Kind {
 fn format_key(title: &str, key: &[u8; 32]) -> Zeroizing<String> {
     // The capacity is exact: a string that grew would leave a copy of the key behind.
     let mut text = Zeroizing::new(String::with_capacity(title.len() + 1 + 64 + 1));
-    text.push_str(title);
-    text.push('\n');
-    for nibble in key.iter().flat_map(|byte| [byte >> 4, byte & 15]) {
-        text.push(char::from(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 }));
-    }
-    text.push('\n');
+    // Writing to a String does not fail.
+    let _ = writeln!(text, "{title}\n{:x}", HexDisplay(key));
     text
 }
 
@@ -124,20 +123,8 @@ fn parse_hex(digits: &str) -> Result<[u8; 32], KeyError> {
         return Err(KeyError::Length(count));
     }
     let mut key = [0; 32];
-    let (pairs, _) = digits.as_bytes().as_chunks::<2>();
-    for (byte, [high, low]) in key.iter_mut().zip(pairs) {
-        *byte = nibble(*high)? << 4 | nibble(*low)?;
-    }
+    base16ct::mixed::decode(digits, &mut key).map_err(|_| KeyError::Digit)?;
     Ok(key)
-}
-
-fn nibble(digit: u8) -> Result<u8, KeyError> {
-    match digit {
-        b'0'..=b'9' => Ok(digit - b'0'),
-        b'a'..=b'f' => Ok(digit - b'a' + 10),
-        b'A'..=b'F' => Ok(digit - b'A' + 10),
-        _ => Err(KeyError::Digit),
-    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 use std::fmt::Write;
 
+use base16ct::HexDisplay;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -157,12 +158,8 @@ impl Entry {
 
 /// A space, and the bytes.
 fn hex(line: &mut String, bytes: &[u8]) {
-    line.push(' ');
-    for byte in bytes {
-        for digit in [byte >> 4, byte & 15] {
-            line.push(char::from_digit(digit.into(), 16).unwrap_or('?'));
-        }
-    }
+    // Writing to a String does not fail.
+    let _ = write!(line, " {:x}", HexDisplay(bytes));
 }
 
 #[cfg(test)]

@@ -17,11 +17,6 @@ fn is_printable(c: char) -> bool {
     !c.is_control() && !invisible
 }
 
-/// Lower-case hexadecimal digits of `bytes`.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -35,10 +30,5 @@ mod tests {
     #[test]
     fn long_text_is_cut_between_characters() {
         assert_eq!(printable("ööööö", 3), "ööö");
-    }
-
-    #[test]
-    fn bytes_become_two_digits_each() {
-        assert_eq!(hex(&[0, 15, 255]), "000fff");
     }
 }

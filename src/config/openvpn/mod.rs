@@ -65,14 +65,11 @@ pub fn parse_key(text: &str) -> Result<Zeroizing<[u8; KEY]>, OldKeyError> {
     let begin = text.find(BEGIN).ok_or(OldKeyError::NoKey)? + BEGIN.len();
     let body = text.get(begin..).and_then(|rest| rest.split_once(END)).ok_or(OldKeyError::NoKey)?.0;
     let mut key = Zeroizing::new([0; KEY]);
-    let mut digits = body.chars().filter(|c| !c.is_whitespace()).map(|c| c.to_digit(16));
-    for byte in key.iter_mut() {
-        let (Some(Some(high)), Some(Some(low))) = (digits.next(), digits.next()) else {
-            return Err(OldKeyError::Damaged);
-        };
-        *byte = (high << 4 | low) as u8;
-    }
-    if digits.next().is_some() { Err(OldKeyError::Damaged) } else { Ok(key) }
+    // Large enough: a string that grew would leave a copy of the key behind.
+    let mut digits = Zeroizing::new(String::with_capacity(body.len()));
+    digits.extend(body.chars().filter(|c| !c.is_whitespace()));
+    let whole = base16ct::mixed::decode(digits.as_bytes(), &mut *key).is_ok_and(|bytes| bytes.len() == KEY);
+    if whole { Ok(key) } else { Err(OldKeyError::Damaged) }
 }
 
 #[cfg(test)]
