@@ -17,6 +17,7 @@ use super::path::Path;
 use super::stats::{DropReason, Stats};
 use crate::crypto::aead::Aead;
 use crate::crypto::keys::{LinkKeys, MASK, Secret};
+use crate::crypto::stack::cleanly;
 use crate::crypto::suite::Cipher;
 use crate::wire::datagram::{Framing, Header};
 
@@ -58,10 +59,10 @@ impl Settings {
     }
 
     fn aead(&self, direction: u8, key: &Key) -> Aead {
-        match key {
+        cleanly(|| match key {
             Key::KeyId(key_id) => self.keys.static_key(self.cipher, direction, &key_id.0, self.lane),
             Key::Slot { cipher, key, .. } => key.lane(*cipher, self.lane),
-        }
+        })
     }
 }
 

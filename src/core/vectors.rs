@@ -131,7 +131,7 @@ fn exchanges() {
         for split in [at_initiator, at_responder] {
             let halves = [&split.initiator_to_responder, &split.responder_to_initiator];
             assert_eq!(
-                halves.map(|key| hex(&**key)).to_vec(),
+                halves.map(|key| hex(&***key)).to_vec(),
                 vector.all("direction-key").iter().map(|key| hex(key)).collect::<Vec<_>>()
             );
         }

@@ -1,5 +1,7 @@
 //! The link secret and what is derived from it (PROTOCOL.md §1).
 
+use std::sync::Arc;
+
 use aes::cipher::{BlockCipherEncrypt, KeyInit};
 use aes::{Aes256, Block};
 use hkdf::Hkdf;
@@ -203,14 +205,15 @@ impl Masks {
     }
 }
 
-/// The key of one direction of a session.
+/// The key of one direction of a session. However often it is moved or cloned, it stays in one place, so that it is
+/// gone with the last of them.
 #[derive(Clone, PartialEq, Eq)]
-pub struct DirectionKey(Zeroizing<[u8; 32]>);
+pub struct DirectionKey(Arc<Secret>);
 
 impl DirectionKey {
     /// Takes one half of what Noise's Split gives.
-    pub fn new(key: Zeroizing<[u8; 32]>) -> Self {
-        Self(key)
+    pub fn new(key: impl Into<Arc<Secret>>) -> Self {
+        Self(key.into())
     }
 
     /// The traffic key of a lane: HKDF-Expand(direction key, "tund v1 lane" ‖ suite ‖ lane, 32).

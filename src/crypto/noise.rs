@@ -12,7 +12,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::Random;
 use super::aead::TAG;
-use super::keys::{Private, public_of};
+use super::keys::{Private, Secret, public_of};
 use super::stack::cleanly;
 
 /// Length of a public key.
@@ -48,12 +48,12 @@ pub enum Statics {
     },
 }
 
-/// What both ends hold after a handshake.
+/// What both ends hold after a handshake, each in its one place.
 pub struct SplitKeys {
     /// For what the initiator sends.
-    pub initiator_to_responder: Zeroizing<[u8; 32]>,
+    pub initiator_to_responder: Arc<Secret>,
     /// For what the responder sends.
-    pub responder_to_initiator: Zeroizing<[u8; 32]>,
+    pub responder_to_initiator: Arc<Secret>,
 }
 
 /// The end that begins, after its first message.
@@ -280,13 +280,12 @@ impl Symmetric {
 
     fn split(&self) -> SplitKeys {
         let out = self.hkdf::<64>(&[]);
-        let mut keys = SplitKeys {
-            initiator_to_responder: Zeroizing::new([0; 32]),
-            responder_to_initiator: Zeroizing::new([0; 32]),
+        let half = |from: usize| -> Arc<Secret> {
+            let mut key = Secret::new([0; 32]);
+            key.copy_from_slice(&out[from..from + 32]);
+            key.into()
         };
-        keys.initiator_to_responder.copy_from_slice(&out[..32]);
-        keys.responder_to_initiator.copy_from_slice(&out[32..]);
-        keys
+        SplitKeys { initiator_to_responder: half(0), responder_to_initiator: half(32) }
     }
 
     fn hkdf<const N: usize>(&self, input: &[u8]) -> Zeroizing<[u8; N]> {
@@ -317,7 +316,6 @@ mod tests {
     use snow::Builder;
 
     use super::*;
-    use crate::crypto::keys::Secret;
 
     struct Fixed(u8);
 
@@ -364,7 +362,7 @@ mod tests {
         } else {
             (&keys.responder_to_initiator, &keys.initiator_to_responder)
         };
-        let seal = ChaCha20Poly1305::new((&**send).into());
+        let seal = ChaCha20Poly1305::new((&***send).into());
         let mut body = b"from us".to_vec();
         let tag = seal.encrypt_inout_detached((&[0; 12]).into(), b"", body.as_mut_slice().into()).unwrap();
         body.extend_from_slice(&tag);
@@ -374,7 +372,7 @@ mod tests {
         let mut sealed = [0; 64];
         let length = snow.write_message(b"from snow", &mut sealed).unwrap();
         let (body, tag) = sealed[..length].split_at_mut(length - TAG);
-        let open = ChaCha20Poly1305::new((&**receive).into());
+        let open = ChaCha20Poly1305::new((&***receive).into());
         let tag: &[u8; TAG] = (&*tag).try_into().unwrap();
         open.decrypt_inout_detached((&[0; 12]).into(), b"", (&mut *body).into(), tag.into()).unwrap();
         assert_eq!(body, b"from snow");

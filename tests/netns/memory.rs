@@ -7,8 +7,10 @@ use std::thread;
 use std::time::Duration;
 
 use tund::config::keyfile::parse_private;
-use tund::crypto::keys::{self, link_secret, public_of};
+use tund::crypto::keys::{self, DirectionKey, link_secret, public_of};
+use tund::crypto::suite::Cipher;
 use tund_lab::{Host, wait_until};
+use zeroize::Zeroizing;
 
 use super::ending::engine;
 use super::support::*;
@@ -126,15 +128,12 @@ fn limited(host: &Host) -> PathBuf {
     )
 }
 
-/// The keys in a key log, in the order they came: those of the link, and those of sessions or sids.
-fn logged(log: &Path) -> (Vec<[u8; 32]>, Vec<[u8; 32]>) {
+/// The keys in the lines of a key log that start like that.
+fn logged(log: &Path, start: &str) -> Vec<[u8; 32]> {
     let text = fs::read_to_string(log).unwrap_or_default();
     let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-    let keys = |start: &str| {
-        let words = whole.lines().filter(|line| line.starts_with(start)).flat_map(|line| line.split(' '));
-        words.filter(|word| word.len() == 64).map(|word| parse_private(word).unwrap()).collect()
-    };
-    (keys("link "), keys("key "))
+    let words = whole.lines().filter(|line| line.starts_with(start)).flat_map(|line| line.split(' '));
+    words.filter(|word| word.len() == 64).map(|word| parse_private(word).unwrap()).collect()
 }
 
 #[test]
@@ -156,8 +155,8 @@ fn the_keys_that_last_are_locked_in_memory_where_not_all_of_it_can_be() {
     fri.wait_line(UP, SOON).unwrap();
     assert!(fri.text().contains(NOT_ALL_LOCKED), "{}", fri.text());
     assert!(!fri.text().contains("the keys of the link may get"), "{}", fri.text());
-    wait_until("keys", SOON, || logged(&log).0.len() == 2).unwrap();
-    let lasting = [vec![ends[0].0], logged(&log).0].concat();
+    wait_until("keys", SOON, || logged(&log, "link ").len() == 2).unwrap();
+    let lasting = [vec![ends[0].0], logged(&log, "link ")].concat();
     let mappings = mappings(engine(&pair.fri, &fri));
     for (key, what) in lasting.iter().zip(["private key", "probe", "mask"]) {
         let mut found = mappings.iter().filter(|(_, bytes)| count(bytes, &key[8..24]) > 0).peekable();
@@ -169,5 +168,61 @@ fn the_keys_that_last_are_locked_in_memory_where_not_all_of_it_can_be() {
                 assert!(flags.split(' ').any(|word| word == flag), "{what}: no {flag} in {lines}");
             }
         }
+    }
+}
+
+/// Whether a key from which the traffic key of lane 0 derives is anywhere in the mappings.
+fn is_derivable(mappings: &[(String, Vec<u8>)], traffic: &[[u8; 32]]) -> bool {
+    // A random key has no more zeros than that.
+    let is_random = |bytes: &&[u8]| bytes.iter().filter(|byte| **byte == 0).count() <= 4;
+    let ciphers = [Cipher::ChaCha20Poly1305, Cipher::Aes256Gcm];
+    mappings.iter().flat_map(|(_, bytes)| bytes.windows(32)).filter(is_random).any(|bytes| {
+        let key = DirectionKey::new(Zeroizing::new(bytes.try_into().unwrap()));
+        ciphers.iter().any(|cipher| traffic.contains(&*key.lane_bytes(*cipher, 0)))
+    })
+}
+
+#[test]
+fn of_traffic_keys_nothing_is_left_once_their_session_has_ended() {
+    type Config = fn(Toml) -> Toml;
+    fn chacha(toml: Toml) -> Toml {
+        let mut toml = toml.handshake();
+        toml.key.push_str("\ncipher = 'chacha20-poly1305'");
+        toml
+    }
+    // With static keys each end keeps its own until it changes to new ones itself.
+    let cases: [(Config, &[&str], &str); 3] = [
+        (|toml| toml, &["rekey"], "key out "),
+        (Toml::handshake, &["rekey", "reconnect"], "key "),
+        (chacha, &["rekey", "reconnect"], "key "),
+    ];
+    for (config, commands, which) in cases {
+        let pair = pair();
+        let _mon = pair.start_mon(&config(Toml::tun_mon()));
+        let log = pair.fri.dir().join("keys");
+        let text = config(Toml::tun_fri()).text();
+        let fri = start_with(&pair.fri, "fri", &text, &["--key-log", log.to_str().unwrap(), "--verb", "1"]);
+        fri.wait_line(UP, SOON).unwrap();
+        let mut ended = 0;
+        for command in commands {
+            assert_pings(&pair.fri, "192.168.86.18");
+            wait_until("keys", SOON, || logged(&log, which).len() > ended).unwrap();
+            ended = logged(&log, which).len();
+            let directory = pair.fri.dir().join("run");
+            let asked = format!("env RUNTIME_DIRECTORY={} {TUND} {command} fri", directory.display());
+            pair.fri.run(&asked).unwrap();
+            wait_until("new keys", SOON, || logged(&log, which).len() > ended).unwrap();
+        }
+        assert_pings(&pair.fri, "192.168.86.18");
+        thread::sleep(Duration::from_secs(1));
+        let (mappings, all) = (mappings(engine(&pair.fri, &fri)), logged(&log, which));
+        let (ended, used) = all.split_at(ended);
+        let found =
+            |key: &[u8; 32]| mappings.iter().map(|(_, bytes)| count(bytes, &key[8..24])).sum::<usize>();
+        let used: Vec<_> = used.iter().map(found).collect();
+        assert!(used.iter().any(|copies| *copies > 0), "of each key that came later: {used:?}, {text}");
+        let left: Vec<_> = ended.iter().map(found).collect();
+        assert!(left.iter().all(|copies| *copies == 0), "of each key that ended: {left:?}, {text}");
+        assert!(!is_derivable(&mappings, ended), "a key of which traffic keys that ended derive: {text}");
     }
 }
