@@ -166,9 +166,12 @@ impl Model {
     pub fn receives(&mut self, which: usize, key: &Key, now: Duration) -> KeyNumber {
         let id = self.id(1 - which, key);
         let pace = self.configs[which].pace * 2;
-        let Side { receives, fits, fitting, .. } = &mut self.sides[which];
-        // A key id is taken for a hello.
-        *fits |= fitting.contains(&id);
+        let Side { receives, fits, fitting, heard, .. } = &mut self.sides[which];
+        // A key id is taken for a hello, which is heard.
+        if matches!(key, Key::KeyId(_)) {
+            *fits |= fitting.contains(&id);
+            heard.1 = now;
+        }
         let life = match key {
             Key::KeyId(_) => KEY_ID_END + pace,
             Key::Slot { .. } => SESSION_END,

@@ -47,14 +47,14 @@ impl StaticKeying {
 impl<R: Random> Link<R> {
     pub(super) fn handle_unknown(&mut self, now: Now, key_id: KeyId, received: Received) {
         let here = Situation { up: self.up, shortest: self.shortest_hello() };
-        let from = received.from;
+        let (from, room) = (received.from, received.datagram.len());
         let Keying::Static(keying) = &mut self.keying else { return };
         match keying.keys.handle_unknown(now, key_id, received, here) {
             Verdict::Again(received) => self.commands.push_back(Command::Again(received)),
             Verdict::Taken { after, hello, ended } => {
                 self.commands.extend(ended.map(|key_id| Command::Forget(Key::KeyId(key_id).name())));
                 self.commands.push_back(Command::Receive { key: Key::KeyId(key_id), after: Some(after) });
-                self.greet_taken(now, from, key_id, hello);
+                self.greet_taken(now, from, room, key_id, hello);
             }
             Verdict::Present { to, room } => self.present(now, key_id, to, room),
             Verdict::Misfit(text) => {
@@ -68,14 +68,17 @@ impl<R: Random> Link<R> {
     }
 
     /// The peer named this end in a hello under a key id that is live from now on. It is told so, and shows that it is there.
-    fn greet_taken(&mut self, now: Now, from: Path, key_id: KeyId, hello: Hello) {
+    fn greet_taken(&mut self, now: Now, from: Path, room: usize, key_id: KeyId, hello: Hello) {
         let asks = !hello.seen;
         self.say_clocks_apart(now, key_id);
         if let Keying::Static(keying) = &mut self.keying {
             keying.asked = None;
         }
         self.handle_hello(now, from, KeyRef::KeyId(key_id), hello);
-        if !asks {
+        // From elsewhere than this end sends to, the peer has to know this end's key id before it can prove its address.
+        if self.endpoint.is_none_or(|endpoint| !endpoint.covers(&from)) {
+            self.name(key_id, from, room);
+        } else if !asks {
             self.answer_soon(now.instant);
         }
         if self.up {
@@ -90,9 +93,17 @@ impl<R: Random> Link<R> {
             return self.say_pinned(now.instant, to);
         }
         self.renew_key_id(now);
+        self.name(key_id, to, room);
+    }
+
+    /// A hello that names what it answers, in no more bytes than that had.
+    fn name(&mut self, key_id: KeyId, to: Path, room: usize) {
         let mut hello = Hello { heard: Some(key_id.0), ..hello::own(&self.settings, self.own_budget, false) };
-        hello::shorten(&mut hello, room - Framing::Static.overhead());
-        self.send(Message::Hello(hello), to);
+        let room = room.saturating_sub(Framing::Static.overhead());
+        hello::shorten(&mut hello, room);
+        if hello::length(&hello) <= room {
+            self.send(Message::Hello(hello), to);
+        }
     }
 
     /// The least that this end can present itself with, in bytes of UDP payload.

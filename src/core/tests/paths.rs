@@ -113,3 +113,24 @@ fn a_pinned_peer_is_not_followed() {
     world.run(3.0);
     assert!(!world.ends[0].said("moved"));
 }
+
+/// The host of one end is cloned, or its clock is set, just when its peer has moved: the peer has to learn the new key id
+/// where it is now, or it cannot prove that it is there.
+#[test]
+fn a_peer_that_moved_is_followed_by_an_end_that_has_new_keys() {
+    let mut world = World::new();
+    world.run(5.0);
+    world.assert_carries();
+    world.ends[1].address = "203.0.113.7:4242".parse().unwrap();
+    let now = world.now(0);
+    world.ends[0].link.handle_resumed(now);
+    world.run(15.0);
+    assert!(world.ends[0].said("the peer moved to 203.0.113.7:4242"), "{:?}", world.ends[0].log);
+    world.assert_carries();
+    assert!(
+        world.ends.iter().all(|end| !end.said("link down")),
+        "{:?} {:?}",
+        world.ends[0].log,
+        world.ends[1].log
+    );
+}
