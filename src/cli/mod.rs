@@ -187,7 +187,7 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch() -> ExitCode {
-    if let Err(error) = memory::hide() {
+    if let Err(error) = memory::leave_no_core() {
         return end(Err(Fatal::new(exit::FAILED, format!("cannot forbid core dumps: {error}"))));
     }
     if let Err(error) = sys::pass_nothing_on() {
@@ -196,7 +196,13 @@ fn dispatch() -> ExitCode {
             format!("cannot mark descriptors as closed on exec: {error}"),
         )));
     }
-    match std::env::args_os().nth(1).as_deref().and_then(Role::from_argument) {
+    let role = std::env::args_os().nth(1).as_deref().and_then(Role::from_argument);
+    if role.is_some()
+        && let Err(fatal) = hide()
+    {
+        return end(Err(fatal));
+    }
+    match role {
         Some(Role::Engine) => named(c"tund-engine", engine::main),
         Some(Role::Resolver) => named(c"tund-resolver", resolve::main),
         Some(Role::Caller) => named(c"tund-caller", call::main),
@@ -214,7 +220,29 @@ fn named(name: &CStr, main: fn() -> ExitCode) -> ExitCode {
     main()
 }
 
+/// Keys are in this process's memory from now on.
+fn hide() -> Result<(), Fatal> {
+    memory::hide()
+        .map_err(|error| Fatal::new(exit::FAILED, format!("cannot hide this process's memory: {error}")))
+}
+
 fn run(cli: Cli) -> ExitCode {
+    // A link looks at who asks it for something, and has to see that.
+    let asks = matches!(
+        cli.command,
+        Some(
+            Command::Status { .. }
+                | Command::Stats { .. }
+                | Command::Reload { .. }
+                | Command::Rekey { .. }
+                | Command::Reconnect { .. }
+                | Command::Down { .. }
+                | Command::Doctor { .. }
+        )
+    );
+    if !asks && let Err(fatal) = hide() {
+        return end(Err(fatal));
+    }
     if cli.daemon {
         return background::launch().unwrap_or_else(|fatal| end(Err(fatal)));
     }

@@ -8,12 +8,16 @@ use rustix::param::page_size;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 use rustix::thread::CapabilitySet;
 
-/// No process but root's reads this one's memory from now on, and none of it gets into a core file. Programs that it
-/// executes are as others are, but have no core file unless they ask for it.
-pub fn hide() -> rustix::io::Result<()> {
-    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+/// None of this process's memory gets into a core file. Programs that it executes have no core file either, unless they ask
+/// for it.
+pub fn leave_no_core() -> rustix::io::Result<()> {
     let maximum = getrlimit(Resource::Core).maximum;
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum })
+}
+
+/// No process but root's reads this one's memory from now on, or sees whose it is where /proc hides that.
+pub fn hide() -> rustix::io::Result<()> {
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
 }
 
 /// Keeps all memory of this process, what it has and what it gets, out of swap space: keys, and the frames they protect.
