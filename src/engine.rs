@@ -21,12 +21,9 @@ use tokio::net::UnixDatagram;
 use tokio::sync::mpsc;
 
 use crate::config::KeyMode;
-use crate::core::inner::InnerPolicy;
 use crate::core::keylog::Entry;
 use crate::core::lane::{self, Command, Notice, Report};
-use crate::core::limits::ETHERNET;
 use crate::core::link::{Event, Link};
-use crate::core::settings::LinkSettings;
 use crate::core::settings::MAX_TEXT;
 use crate::core::settings::Traffic;
 use crate::core::stats::Stats;
@@ -50,7 +47,6 @@ use crate::sys::clock::now;
 use crate::sys::memory;
 use crate::sys::random::Os;
 use crate::transport::udp::Socket;
-use crate::wire::datagram::Framing;
 
 /// Messages of the worker that may wait for the control side, and as many notices that anybody with a
 /// recording can cause: they have a queue of their own, so that a flood of them displaces nothing else.
@@ -189,7 +185,7 @@ impl Engine {
         let (sender, notices) = mpsc::channel(NOTICES);
         let (unproven_sender, unproven) = mpsc::channel(NOTICES);
         let has_device = device.is_some();
-        let lane = lane_settings(&settings, keys.clone(), data_path.copy_dscp);
+        let lane = lane::Settings::new(&settings, keys.clone(), data_path.copy_dscp);
         let (workers, handle) =
             workers(&lane, data_path, socket, device, (sender, unproven_sender)).map_err(Ending::failed)?;
         for (number, worker) in workers.into_iter().enumerate() {
@@ -425,27 +421,6 @@ fn prefer_hardware(suites: &mut [Cipher]) {
 /// The runtime watches the channel as a datagram socket, which its kind of socket is to it.
 fn watch(parent: &Parent) -> std::io::Result<UnixDatagram> {
     UnixDatagram::from_std(parent.as_fd().try_clone_to_owned()?.into())
-}
-
-fn lane_settings(settings: &LinkSettings, keys: Arc<LinkKeys>, copy_dscp: bool) -> lane::Settings {
-    let (link_header, inner) = match settings.mode {
-        Mode::Tun => (0, InnerPolicy::routed(settings.mtu, settings.mss_clamp, settings.peers.clone())),
-        Mode::Tap => (ETHERNET, InnerPolicy::bridged()),
-    };
-    lane::Settings {
-        keys,
-        framing: match settings.key_mode {
-            KeyMode::Static => Framing::Static,
-            KeyMode::Handshake => Framing::Session,
-        },
-        cipher: settings.cipher,
-        direction: settings.direction,
-        lane: 0,
-        max_frame: settings.mtu as usize + link_header,
-        bundle: settings.bundle,
-        copy_dscp,
-        inner,
-    }
 }
 
 fn remedy(error: &std::io::Error, to: SocketAddr) -> String {

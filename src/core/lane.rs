@@ -13,12 +13,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::inner::InnerPolicy;
+use super::limits::ETHERNET;
 use super::path::Path;
+use super::settings::LinkSettings;
 use super::stats::{DropReason, Stats};
+use crate::config::KeyMode;
 use crate::crypto::aead::Aead;
 use crate::crypto::keys::{LinkKeys, MASK, Secret};
 use crate::crypto::stack::cleanly;
 use crate::crypto::suite::Cipher;
+use crate::packet::layer::Mode;
 use crate::wire::datagram::{Framing, Header};
 
 pub use batch::Datagrams;
@@ -50,6 +54,28 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Those of lane 0 of a link.
+    pub fn new(link: &LinkSettings, keys: Arc<LinkKeys>, copy_dscp: bool) -> Self {
+        let (link_header, inner) = match link.mode {
+            Mode::Tun => (0, InnerPolicy::routed(link.mtu, link.mss_clamp, link.peers.clone())),
+            Mode::Tap => (ETHERNET, InnerPolicy::bridged()),
+        };
+        Self {
+            keys,
+            framing: match link.key_mode {
+                KeyMode::Static => Framing::Static,
+                KeyMode::Handshake => Framing::Session,
+            },
+            cipher: link.cipher,
+            direction: link.direction,
+            lane: 0,
+            max_frame: link.mtu as usize + link_header,
+            bundle: link.bundle,
+            copy_dscp,
+            inner,
+        }
+    }
+
     /// The bytes of a key, for a key log; direction as in static mode.
     pub fn key_bytes(&self, direction: u8, key: &Key) -> Secret {
         match key {

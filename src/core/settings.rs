@@ -1,13 +1,13 @@
 //! What a link is told, and what it tells about itself.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use super::stats::Stats;
-use crate::config::{Keepalive, KeyMode};
+use crate::config::{Config, Keepalive, KeyMode, Sources};
 use crate::crypto::suite::Cipher;
 use crate::packet::layer::Mode;
 
@@ -55,6 +55,43 @@ pub struct LinkSettings {
     pub verb: u8,
     /// A superserver has the socket too, and starts this link again when it has ended and a datagram comes.
     pub activated: bool,
+}
+
+impl From<&Config> for LinkSettings {
+    fn from(config: &Config) -> Self {
+        Self {
+            name: config.name.clone(),
+            mode: config.device.mode,
+            mtu: config.device.mtu,
+            addresses: config.device.addresses.iter().map(IpNet::addr).collect(),
+            peers: config.device.peers.clone(),
+            key_mode: config.key.mode,
+            cipher: config.key.cipher,
+            direction: config.key.direction,
+            suites: config.key.suites.clone(),
+            has_remote: !config.remotes.is_empty(),
+            float: config.float,
+            keepalive: config.keepalive,
+            bundle: config.tuning.bundle,
+            mss_clamp: config.tuning.mss_clamp && config.device.mode == Mode::Tun,
+            push: config.push.clone(),
+            sources: sources(config),
+            path_mtu: config.tuning.path_mtu,
+            verb: config.run.verb,
+            activated: false,
+        }
+    }
+}
+
+/// What `accept.sources` stands for; link-local addresses of IPv6 are the peer's own.
+fn sources(config: &Config) -> Option<Vec<IpNet>> {
+    let only_routes = config.accept.sources == Sources::Routes && config.device.mode == Mode::Tun;
+    only_routes.then(|| {
+        let link_local = Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
+        let mut sources = config.routed_to_peer();
+        sources.push(link_local.into());
+        sources
+    })
 }
 
 /// How a running link is.

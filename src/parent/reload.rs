@@ -78,7 +78,7 @@ impl Parent {
             Takes::Connect => self.replace_engine(keys, &loaded.text),
             Takes::Nothing | Takes::Call | Takes::Restart => {
                 let settings =
-                    LinkSettings { activated: self.link.activated, ..start::settings(&self.link.config) };
+                    LinkSettings { activated: self.link.activated, ..LinkSettings::from(&self.link.config) };
                 self.answer(&ToEngine::Settings(Box::new(settings)));
                 if takes == Takes::Call {
                     self.answer(&ToEngine::Reconnect);
@@ -127,7 +127,7 @@ impl Parent {
         self.take_pushed(Vec::new());
         self.link_changed(false);
         let launched = start::bind(&self.link.config, text).map(|bound| {
-            let settings = start::settings(&self.link.config);
+            let settings = LinkSettings::from(&self.link.config);
             let mut start = start::engine_start(&self.link.config, keys, settings, &self.link.confinement);
             start.key_log = self.link.key_log.is_some();
             Launch { start: Box::new(start), socket: bound.fd, device_later: false }

@@ -1,7 +1,6 @@
 //! From the command line to a running link.
 
 use std::io;
-use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -16,13 +15,11 @@ use crate::privsep::background::{self, PidFile};
 use crate::report::exit::{BUG, CONFIG, FAILED, Fatal, PRIVILEGE, UNAVAILABLE, USAGE};
 use crate::report::output::{self, Output};
 use crate::sys::memory;
-use ipnet::{IpNet, Ipv6Net};
 
-use crate::config::{Config, Diagnostic, LogTo, Severity, Sources};
+use crate::config::{Config, Diagnostic, LogTo, Severity};
 use crate::core::settings::LinkSettings;
 use crate::crypto::keys::{Pair, fingerprint, link_secret};
 use crate::crypto::stack::cleanly;
-use crate::packet::layer::Mode;
 use crate::parent::{Launch, Link, Parent};
 use crate::privsep::message::{Confinement, Keys, Start, StaticPair};
 use crate::route::netlink::Netlink;
@@ -163,7 +160,7 @@ fn prepare(
     let activated = inherited.is_some();
     let bound = socket(&config, &loaded.text, inherited)?;
     say!(1, "tund {}: {}, UDP port {}", env!("CARGO_PKG_VERSION"), config.name, bound.port);
-    let link = LinkSettings { activated, ..settings(&config) };
+    let link = LinkSettings { activated, ..LinkSettings::from(&config) };
     let fingerprint = cleanly(|| fingerprint(&keys.secret));
     let mut start = engine_start(&config, keys, link, &confinement);
     start.key_log = key_log.is_some();
@@ -309,42 +306,6 @@ fn bind_patiently(config: &Config) -> io::Result<Bound> {
             result => return result,
         }
     }
-}
-
-/// What the engine needs of the configuration.
-pub(crate) fn settings(config: &Config) -> LinkSettings {
-    LinkSettings {
-        name: config.name.clone(),
-        mode: config.device.mode,
-        mtu: config.device.mtu,
-        addresses: config.device.addresses.iter().map(IpNet::addr).collect(),
-        peers: config.device.peers.clone(),
-        key_mode: config.key.mode,
-        cipher: config.key.cipher,
-        direction: config.key.direction,
-        suites: config.key.suites.clone(),
-        has_remote: !config.remotes.is_empty(),
-        float: config.float,
-        keepalive: config.keepalive,
-        bundle: config.tuning.bundle,
-        mss_clamp: config.tuning.mss_clamp && config.device.mode == Mode::Tun,
-        push: config.push.clone(),
-        sources: sources(config),
-        path_mtu: config.tuning.path_mtu,
-        verb: config.run.verb,
-        activated: false,
-    }
-}
-
-/// What `accept.sources` stands for; link-local addresses of IPv6 are the peer's own.
-fn sources(config: &Config) -> Option<Vec<IpNet>> {
-    let only_routes = config.accept.sources == Sources::Routes && config.device.mode == Mode::Tun;
-    only_routes.then(|| {
-        let link_local = Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
-        let mut sources = config.routed_to_peer();
-        sources.push(link_local.into());
-        sources
-    })
 }
 
 fn one_line(finding: &Diagnostic) -> String {
