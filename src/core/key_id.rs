@@ -1,5 +1,6 @@
 //! Session identifiers of static mode (PROTOCOL.md §4.1): a time, four random bytes and a keyed check.
 
+use crate::crypto::constant_time;
 use crate::crypto::keys::LinkKeys;
 use crate::wire::datagram::KEY_ID;
 
@@ -20,7 +21,7 @@ impl KeyId {
 
     /// Whether the check is right. Costs one AES block.
     pub fn is_valid(&self, keys: &LinkKeys) -> bool {
-        self.0[12..] == check(keys, &self.0)
+        constant_time::equal(&self.0[12..], &check(keys, &self.0))
     }
 
     /// The sender's clock when the key id was drawn, in microseconds since the Unix epoch.

@@ -2,12 +2,11 @@
 
 mod answering;
 mod callers;
+pub mod tokens;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use zeroize::Zeroizing;
 
 use super::lane::{Command, Key, KeySlot, Name, Received};
 use super::limits::{
@@ -25,9 +24,12 @@ use crate::fault::{self, Fault};
 use crate::wire::handshake::{Envelope, Offer, Type, prologue};
 
 use callers::Callers;
+use tokens::Tokens;
 
-type Instance = [u8; 8];
-type Token = [u8; 16];
+/// Drawn by each process that calls.
+pub type Instance = [u8; 8];
+/// What a retry gives and the next call returns.
+pub type Token = [u8; 16];
 
 /// What a handshake datagram brought about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,8 +119,7 @@ pub struct Sessions {
     /// Counts sessions.
     serial: u32,
     callers: Callers,
-    token_key: DirectionKey,
-    started: Instant,
+    tokens: Tokens,
 }
 
 impl Sessions {
@@ -130,8 +131,7 @@ impl Sessions {
         now: Instant,
         random: &mut impl Random,
     ) -> Self {
-        let mut token_key = Zeroizing::new([0; 32]);
-        random.fill(token_key.as_mut());
+        let tokens = Tokens::new(now, random);
         Self {
             keys,
             statics,
@@ -146,8 +146,7 @@ impl Sessions {
             confirmed: None,
             serial: 0,
             callers: Callers::default(),
-            token_key: DirectionKey::new(token_key),
-            started: now,
+            tokens,
         }
     }
 

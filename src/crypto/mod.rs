@@ -1,6 +1,7 @@
 //! Keys and ciphers: the only place that names a cryptography crate.
 
 pub mod aead;
+pub mod constant_time;
 pub mod keys;
 pub mod noise;
 pub mod stack;

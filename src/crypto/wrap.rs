@@ -9,6 +9,7 @@ use chacha20poly1305::{KeyInit, XChaCha20Poly1305};
 
 use super::Random;
 use super::aead::TAG;
+use super::constant_time;
 use super::keys::LinkKeys;
 
 const RANDOM: usize = 16;
@@ -39,7 +40,7 @@ pub fn is_probe(keys: &LinkKeys, datagram: &[u8]) -> bool {
         return false;
     }
     let Some((r, rest)) = datagram.split_first_chunk::<RANDOM>() else { return false };
-    rest.starts_with(&keys.probe(*r)[..NONCE - RANDOM])
+    constant_time::equal(&rest[..NONCE - RANDOM], &keys.probe(*r)[..NONCE - RANDOM])
 }
 
 /// Opens a datagram; `None` unless someone with the link secret sealed it.

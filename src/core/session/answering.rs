@@ -1,12 +1,11 @@
 //! Answers to the peer's calls: which of them get one, and whose session waits for its confirmation.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use super::{Instance, Outcome, Session, Sessions, Token, Unconfirmed, handshake};
 use crate::core::lane::{Command, Key, KeySlot, Received};
-use crate::core::limits::{ANSWER_KEPT, TOKEN_EPOCH};
+use crate::core::limits::ANSWER_KEPT;
 use crate::core::stats::DropReason;
 use crate::crypto::keys::DirectionKey;
 use crate::crypto::noise::Responder;
@@ -33,12 +32,12 @@ impl Sessions {
             return Err(DropReason::Replayed);
         }
         let known = self.confirmed.is_some_and(|(confirmed, _)| confirmed == instance);
-        let proven = self.tokens(now, &instance, received.from.remote).contains(&token);
+        let proven = self.tokens.prove(now, &instance, received.from.remote, &token);
         if !known && !proven && !self.callers.allows(now, instance) {
             return Err(DropReason::RateLimited);
         }
         if !proven && self.others_wait(now, instance) {
-            let [token, _] = self.tokens(now, &instance, received.from.remote);
+            let token = self.tokens.of(now, &instance, received.from.remote);
             self.send_answer(Type::Retry, envelope, token, &[], received, random, out);
             return Ok(Outcome::Nothing);
         }
@@ -98,18 +97,6 @@ impl Sessions {
         self.unconfirmed
             .as_ref()
             .is_some_and(|there| there.session.instance != instance && now < there.session.born + ANSWER_KEPT)
-    }
-
-    /// The token of this and of the previous epoch.
-    fn tokens(&self, now: Instant, instance: &Instance, from: SocketAddr) -> [Token; 2] {
-        let epoch = now.saturating_duration_since(self.started).as_secs() / TOKEN_EPOCH.as_secs() + 1;
-        let address = match from.ip() {
-            IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-            IpAddr::V6(v6) => v6.octets(),
-        };
-        [epoch, epoch - 1].map(|epoch| {
-            self.token_key.mac(&[instance, &address, &from.port().to_be_bytes(), &epoch.to_be_bytes()])
-        })
     }
 
     /// An answer or retry, of a random length no longer than what it answers.

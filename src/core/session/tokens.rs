@@ -1,0 +1,49 @@
+//! Tokens of retries: whoever names one receives at the address that it calls from.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use zeroize::Zeroizing;
+
+use super::{Instance, Token};
+use crate::core::limits::TOKEN_EPOCH;
+use crate::crypto::keys::DirectionKey;
+use crate::crypto::{Random, constant_time};
+
+/// Makes and knows tokens without keeping any.
+#[cfg_attr(test, derive(Clone))]
+pub struct Tokens {
+    key: DirectionKey,
+    started: Instant,
+}
+
+impl Tokens {
+    /// Draws a key of its own.
+    pub fn new(now: Instant, random: &mut impl Random) -> Self {
+        let mut key = Zeroizing::new([0; 32]);
+        random.fill(key.as_mut());
+        Self { key: DirectionKey::new(key), started: now }
+    }
+
+    /// The token of this epoch for an instance that calls from this address.
+    pub fn of(&self, now: Instant, instance: &Instance, from: SocketAddr) -> Token {
+        let [token, _] = self.of_two_epochs(now, instance, from);
+        token
+    }
+
+    /// Whether `token` is that of this or of the previous epoch. The time tells neither which nor how nearly.
+    pub fn prove(&self, now: Instant, instance: &Instance, from: SocketAddr, token: &Token) -> bool {
+        constant_time::is_one_of(token, &self.of_two_epochs(now, instance, from))
+    }
+
+    fn of_two_epochs(&self, now: Instant, instance: &Instance, from: SocketAddr) -> [Token; 2] {
+        let epoch = now.saturating_duration_since(self.started).as_secs() / TOKEN_EPOCH.as_secs() + 1;
+        let address = match from.ip() {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+            IpAddr::V6(v6) => v6.octets(),
+        };
+        [epoch, epoch - 1].map(|epoch| {
+            self.key.mac(&[instance, &address, &from.port().to_be_bytes(), &epoch.to_be_bytes()])
+        })
+    }
+}
