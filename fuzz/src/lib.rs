@@ -1,18 +1,14 @@
 //! Fuzz targets as plain functions: each takes bytes and panics when something is wrong with the code.
 //!
-//! `cargo test -p tund-fuzz` replays the files under `fuzz/corpus`. To look for more, with cargo-fuzz:
-//!
-//! ```text
-//! RUSTC_BOOTSTRAP=1 cargo fuzz run --features libfuzzer control
-//! ```
+//! `fuzz/README.md` tells how to run them.
 
 mod configuration;
 mod datagram;
 mod door;
 mod handshake;
+mod pair;
 pub mod reference;
 mod script;
-mod session;
 mod stream_blocks;
 mod super_frames;
 
@@ -20,7 +16,7 @@ pub use configuration::configuration;
 pub use datagram::datagram;
 pub use door::door;
 pub use handshake::handshake;
-pub use session::session;
+pub use pair::{key_ids, session};
 pub use stream_blocks::stream_blocks;
 pub use super_frames::super_frames;
 
@@ -32,12 +28,13 @@ use tund::wire::control::{MAX_PING, decode, encode};
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its corpus.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("configuration", configuration),
     ("control", control),
     ("datagram", datagram),
     ("door", door),
     ("handshake", handshake),
+    ("key_ids", key_ids),
     ("privsep_message", privsep_message),
     ("session", session),
     ("stream_blocks", stream_blocks),

@@ -1,0 +1,324 @@
+//! One end: a link with its lane, and what is known of it from outside.
+
+use std::collections::{HashSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tund::config::{Keepalive, KeyMode};
+use tund::core::clock::{ClockJumpDetector, Now};
+use tund::core::inner::InnerPolicy;
+use tund::core::lane::{self, Command, Key, Lane, Notice, Sink};
+use tund::core::link::{Event, Link};
+use tund::core::path::Path;
+use tund::core::settings::{LinkSettings, MAX_TEXT};
+use tund::crypto::Random;
+use tund::crypto::aead::Aead;
+use tund::crypto::keys::LinkKeys;
+use tund::crypto::noise::Statics;
+use tund::crypto::suite::Cipher;
+use tund::crypto::wrap;
+use tund::packet::layer::Mode;
+use tund::wire::control::MAX_NAME;
+use tund::wire::datagram::{Framing, Header};
+
+use super::{MTU, network};
+
+pub(super) const CIPHER: Cipher = Cipher::ChaCha20Poly1305;
+/// Notices that wait: whoever is not of the peer must leave room, so the rest is much.
+const NOTICES: usize = 64;
+/// Lines in a minute that the network can draw out.
+const LINES: usize = 40;
+
+pub(super) struct End {
+    pub(super) link: Link<Zigzag>,
+    pub(super) lane: Lane,
+    pub(super) out: Out,
+    /// What its peer may seal with.
+    pub(super) receive: Vec<Key>,
+    /// A key was taken since this was last false.
+    pub(super) taken: bool,
+    pub(super) address: SocketAddr,
+    /// Its clock is ahead by so many microseconds.
+    pub(super) skew: i64,
+    /// Frames that reached its device.
+    pub(super) delivered: usize,
+    watch: ClockJumpDetector,
+    reported_at: Instant,
+}
+
+/// What came out of an end, and what all its processes sent under.
+pub(super) struct Out {
+    pub(super) keys: Arc<LinkKeys>,
+    pub(super) own: Vec<Key>,
+    pub(super) frames: Vec<Vec<u8>>,
+    pub(super) sent: Vec<(Vec<u8>, Path)>,
+    pub(super) notices: VecDeque<Notice>,
+    pub(super) log: Log,
+    framing: Framing,
+    direction: u8,
+    aeads: Vec<Aead>,
+    nonces: HashSet<(usize, u32)>,
+}
+
+impl Sink for Out {
+    fn frame(&mut self, frame: &[u8]) {
+        assert!((1..=MTU as usize).contains(&frame.len()));
+        self.frames.push(frame.to_vec());
+    }
+
+    fn datagram(&mut self, datagram: &[u8], to: Path) {
+        if self.framing == Framing::Static || !wrap::is_probe(&self.keys, datagram) {
+            let nonce = self.nonce(datagram);
+            assert!(nonce.is_some(), "what is sent must verify");
+            assert!(nonce.is_some_and(|nonce| self.nonces.insert(nonce)), "one nonce for two datagrams");
+        }
+        self.sent.push((datagram.to_vec(), to));
+    }
+
+    fn notice(&mut self, notice: Notice) -> bool {
+        let room = self.notices.len() < NOTICES;
+        self.notices.extend(room.then_some(notice));
+        room
+    }
+}
+
+impl Out {
+    fn prepare(&mut self, key: &Key) {
+        self.aeads.push(match key {
+            Key::KeyId(key_id) => self.keys.static_key(CIPHER, self.direction, &key_id.0, 0),
+            Key::Slot { cipher, key, .. } => key.lane(*cipher, 0),
+        });
+        self.own.push(key.clone());
+    }
+
+    /// Under which key and counter a datagram is sealed.
+    fn nonce(&self, datagram: &[u8]) -> Option<(usize, u32)> {
+        let mask = self.keys.mask(&self.framing.tag(datagram)?);
+        let (prefix, sealed) = datagram.split_at_checked(self.framing.prefix())?;
+        let prefix: Vec<_> = prefix.iter().zip(mask).map(|(byte, mask)| byte ^ mask).collect();
+        let (key_id, header) = prefix.split_last_chunk()?;
+        let header = Header::parse(*header);
+        let opens = |aead: &Aead| aead.open(header.counter, &header.emit(), &mut sealed.to_vec()).is_ok();
+        let is_named = |key: &Key| match key {
+            Key::KeyId(one) => one.0 == key_id,
+            Key::Slot { .. } => key_id.is_empty(),
+        };
+        let index = self.own.iter().zip(&self.aeads).rposition(|(key, aead)| is_named(key) && opens(aead))?;
+        Some((index, header.counter))
+    }
+}
+
+/// What an end told its operator in this minute.
+pub(super) struct Log {
+    since: Instant,
+    lines: usize,
+}
+
+impl Log {
+    pub(super) fn renew(&mut self, now: Instant) {
+        if now >= self.since + Duration::from_secs(60) {
+            (self.since, self.lines) = (now, 0);
+        }
+    }
+
+    pub(super) fn check(&self, text: &str) {
+        assert!(text.len() <= MAX_TEXT && !text.contains(char::is_control), "{text:?}");
+    }
+
+    fn line(&mut self, text: &str) {
+        self.check(text);
+        self.lines += 1;
+        assert!(self.lines <= LINES, "{} lines in a minute, the last: {text}", self.lines);
+    }
+}
+
+/// Draws nothing random, only different things.
+pub(super) struct Zigzag(pub(super) u64);
+
+impl Random for Zigzag {
+    fn fill(&mut self, buffer: &mut [u8]) {
+        for byte in buffer {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            *byte = self.0.to_be_bytes()[0];
+        }
+    }
+}
+
+impl End {
+    pub(super) fn new(mode: KeyMode, which: usize, now: Now, start: u64) -> Self {
+        let keys = Arc::new(LinkKeys::new(&[42; 32]));
+        let settings = settings(mode, which);
+        let direction = settings.direction;
+        let framing = if mode == KeyMode::Static { Framing::Static } else { Framing::Session };
+        let lane = Lane::new(lane::Settings {
+            keys: keys.clone(),
+            framing,
+            cipher: CIPHER,
+            direction,
+            lane: 0,
+            max_frame: MTU as usize,
+            bundle: true,
+            copy_dscp: false,
+            inner: InnerPolicy::routed(MTU, true, Vec::new()),
+        });
+        let random = Zigzag(start.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let link = match mode {
+            KeyMode::Static => Link::new(settings, keys.clone(), now, random),
+            KeyMode::Handshake => Link::with_handshake(settings, keys.clone(), Statics::None, now, random),
+        };
+        let out = Out {
+            keys,
+            own: Vec::new(),
+            frames: Vec::new(),
+            sent: Vec::new(),
+            notices: VecDeque::new(),
+            log: Log { since: now.instant, lines: 0 },
+            framing,
+            direction,
+            aeads: Vec::new(),
+            nonces: HashSet::new(),
+        };
+        Self {
+            link,
+            lane,
+            out,
+            receive: Vec::new(),
+            taken: false,
+            address: network::address(which),
+            skew: 0,
+            delivered: 0,
+            watch: ClockJumpDetector::default(),
+            reported_at: now.instant,
+        }
+    }
+
+    /// Another process, of which nothing is known; its nonces must differ from those of all before.
+    pub(super) fn restart(&mut self, mode: KeyMode, which: usize, now: Now, start: u64) {
+        let mut new = Self::new(mode, which, self.now(now), start);
+        new.out.own = std::mem::take(&mut self.out.own);
+        new.out.aeads = std::mem::take(&mut self.out.aeads);
+        new.out.nonces = std::mem::take(&mut self.out.nonces);
+        (new.address, new.skew, new.delivered) = (self.address, self.skew, self.delivered);
+        *self = new;
+    }
+
+    /// The time by this end's clock.
+    pub(super) fn now(&self, now: Now) -> Now {
+        Now { wall: now.wall.saturating_add_signed(self.skew), ..now }
+    }
+
+    /// As the daemon's workers do before they do anything.
+    pub(super) fn look_at_clocks(&mut self, now: Now) {
+        let now = self.now(now);
+        if self.watch.has_jumped(now) {
+            self.lane.handle_command(now.instant, Command::WipeAll, &mut self.out);
+            self.receive.clear();
+            self.out.notices.push_back(Notice::Resumed);
+        }
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.link.poll_timeout().into_iter().chain(self.lane.poll_timeout()).min()
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Now) {
+        self.look_at_clocks(now);
+        let now = self.now(now);
+        self.lane.handle_timeout(now.instant, &mut self.out);
+        self.link.handle_timeout(now);
+        if now.instant >= self.reported_at + Duration::from_secs(1) {
+            self.reported_at = now.instant;
+            let report = self.lane.report();
+            self.link.handle_report(now, &report);
+        }
+    }
+
+    /// Whether a datagram is under a key that is in use here.
+    pub(super) fn opens(&self, datagram: &[u8]) -> bool {
+        let framing = self.out.framing;
+        let Some(tag) = framing.tag(datagram) else { return false };
+        if framing == Framing::Session {
+            return !wrap::is_probe(&self.out.keys, datagram);
+        }
+        let (key_id, _) = lane::unmask(&self.out.keys.mask(&tag), datagram);
+        self.receive.contains(&Key::KeyId(key_id))
+    }
+
+    /// Carries everything between link and lane until both are quiet.
+    pub(super) fn settle(&mut self, now: Now, peer: SocketAddr) {
+        let now = self.now(now);
+        loop {
+            if let Some(notice) = self.out.notices.pop_front() {
+                self.link.handle_notice(now, notice);
+            } else if let Some(command) = self.link.poll_command() {
+                self.note(&command);
+                self.lane.handle_command(now.instant, command, &mut self.out);
+            } else if let Some(event) = self.link.poll_event() {
+                match event {
+                    Event::Resolve => self.link.handle_resolved(now, vec![peer]),
+                    Event::Endpoint(address) => self.link.handle_route(now, address, Some(1500)),
+                    Event::Log { text, .. } => self.out.log.line(&text),
+                    Event::Down { reason } => self.out.log.check(&reason),
+                    Event::Up { name, .. } => assert!(name.len() <= MAX_NAME),
+                    Event::Routes(routes) => assert!(routes.is_empty(), "nobody offers any"),
+                }
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn note(&mut self, command: &Command) {
+        match command {
+            Command::Prepare(_, key) => self.out.prepare(key),
+            Command::Receive { key, .. } => {
+                self.receive.push(key.clone());
+                self.taken = true;
+            }
+            Command::Forget(name) => self.receive.retain(|key| key.name() != *name),
+            Command::WipeAll => self.receive.clear(),
+            Command::Switch(_)
+            | Command::Wipe(_)
+            | Command::Handshake(_)
+            | Command::Control { .. }
+            | Command::Endpoint(_)
+            | Command::Agreed(_)
+            | Command::Budget(_)
+            | Command::Sources(_)
+            | Command::Again(_) => {}
+        }
+    }
+}
+
+pub(super) fn settings(mode: KeyMode, which: usize) -> LinkSettings {
+    let inner = |which| vec![IpAddr::V4(Ipv4Addr::new(10, 0, 0, which as u8 + 1))];
+    LinkSettings {
+        name: "fuzz".into(),
+        mode: Mode::Tun,
+        key_mode: mode,
+        suites: match mode {
+            KeyMode::Handshake => vec![Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305],
+            KeyMode::Static => Vec::new(),
+        },
+        mtu: MTU,
+        addresses: inner(which),
+        peers: inner(1 - which),
+        cipher: CIPHER,
+        direction: which as u8,
+        has_remote: which == 1,
+        float: true,
+        keepalive: Keepalive {
+            interval: Duration::from_secs(10),
+            timeout: Duration::from_secs(60),
+            idle_exit: Duration::from_secs(300),
+        },
+        bundle: true,
+        mss_clamp: true,
+        push: Vec::new(),
+        sources: None,
+        path_mtu: None,
+        verb: 3,
+        activated: false,
+    }
+}

@@ -1,0 +1,92 @@
+//! Whatever somebody with all keys can write.
+
+use super::{Flying, World};
+use crate::script::Script;
+use tund::config::KeyMode;
+use tund::core::hello;
+use tund::core::key_id::KeyId;
+use tund::core::lane::{self, Key};
+use tund::crypto::aead::TAG;
+use tund::crypto::wrap;
+use tund::wire::control::{self, Hello, Message};
+use tund::wire::datagram::{Framing, Header, Kind};
+
+use super::end::{CIPHER, Zigzag, settings};
+
+/// Longest plaintext of a handshake that the target makes.
+const LONGEST: usize = 560;
+
+impl World {
+    pub(super) fn mad_peer(&mut self, to: usize, script: &mut Script<'_>) {
+        let (kind, which) = (script.byte(), usize::from(script.byte()));
+        self.mad = true;
+        let bytes = match self.mode {
+            KeyMode::Static => self.under_key_id(to, kind, which, script),
+            KeyMode::Handshake if kind & 1 == 0 => {
+                let plaintext = script.counted();
+                let plaintext = plaintext.get(..LONGEST).unwrap_or(plaintext);
+                wrap::seal(&self.ends[to].out.keys, plaintext, &mut Zigzag(u64::from(script.number())))
+            }
+            KeyMode::Handshake => {
+                let Some(bytes) = self.under_session(to, which, script) else { return };
+                bytes
+            }
+        };
+        let from = self.ends[1 - to].address;
+        self.receive(Flying { from, to, bytes });
+    }
+
+    fn under_session(&self, to: usize, which: usize, script: &mut Script<'_>) -> Option<Vec<u8>> {
+        let receive = &self.ends[to].receive;
+        let Key::Slot { slot, cipher, key, .. } = receive.get(which % receive.len().max(1))? else {
+            return None;
+        };
+        let [_, counter @ ..] = [0, 0, 0, script.byte(), script.byte()];
+        let first = slot << 6 | script.byte() & 0x3f;
+        let header = Header::parse([first, counter[0], counter[1], counter[2], counter[3]]);
+        let mut bytes = [&header.emit()[..], script.counted(), &[0; TAG]].concat();
+        let aead = key.lane(*cipher, header.lane);
+        let sealed = lane::seal(Framing::Session, &self.ends[to].out.keys, &aead, header, &mut bytes);
+        assert_eq!(sealed, Ok(()));
+        Some(bytes)
+    }
+
+    /// Under a key id that is live, or a new one; any body, or a hello that names what the end drew.
+    fn under_key_id(&self, to: usize, kind: u8, which: usize, script: &mut Script<'_>) -> Vec<u8> {
+        let end = &self.ends[to];
+        let live = end.receive.get(which % (end.receive.len() + 1));
+        let key_id = match live {
+            Some(Key::KeyId(key_id)) => *key_id,
+            Some(Key::Slot { .. }) | None => {
+                let offset = i64::from(script.number() as i16) * 1_000_000;
+                let time = self.now.wall.wrapping_add_signed(offset);
+                KeyId::new(&end.out.keys, time, [script.byte() & 3; 4])
+            }
+        };
+        let counter = u32::from(script.number());
+        let (header, body) = if kind & 1 == 0 {
+            let first = [script.byte() & 0x3f, 0, 0, 0, 0];
+            (Header { counter, ..Header::parse(first) }, script.counted().to_vec())
+        } else {
+            let mut body = Vec::new();
+            control::encode(&Message::Hello(self.mad_hello(to, kind, script)), &mut body);
+            (Header { slot: 0, kind: Kind::Control, lane: 0, counter }, body)
+        };
+        let mut bytes = [key_id.0.as_slice(), &header.emit(), &body, &[0; TAG]].concat();
+        let aead = end.out.keys.static_key(CIPHER, 1 - to as u8, &key_id.0, header.lane);
+        assert_eq!(lane::seal(Framing::Static, &end.out.keys, &aead, header, &mut bytes), Ok(()));
+        bytes
+    }
+
+    fn mad_hello(&self, to: usize, kind: u8, script: &mut Script<'_>) -> Hello {
+        let own = &self.ends[to].out.own;
+        let named = usize::from(script.byte()) % (own.len() + 1);
+        let heard = match own.get(named) {
+            Some(Key::KeyId(key_id)) => Some(key_id.0),
+            Some(Key::Slot { .. }) | None => None,
+        };
+        let fits = if kind & 4 == 0 { 1 - to } else { to };
+        let hello = hello::own(&settings(self.mode, fits), 1463, kind & 2 != 0);
+        Hello { heard, padding: usize::from(script.byte()) * 2, ..hello }
+    }
+}

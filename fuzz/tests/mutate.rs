@@ -1,0 +1,102 @@
+//! A short search without libFuzzer, other ways each time: every target over changed files of its corpus.
+//!
+//! `FUZZ_SECONDS` says how long for each target (2), `FUZZ_SEED` repeats a search that found something.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests")]
+
+use std::fs;
+use std::hash::{BuildHasher, RandomState};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tund_fuzz::TARGETS;
+
+/// Longest input, in bytes.
+const LONGEST: usize = 1024;
+
+#[test]
+#[allow(clippy::disallowed_methods, reason = "it bounds how long is searched, and decides nothing")]
+fn a_short_search_finds_nothing() {
+    let seconds = given("FUZZ_SECONDS").unwrap_or(2);
+    let seed = given("FUZZ_SEED").unwrap_or_else(|| RandomState::new().hash_one(0) >> 1);
+    for (number, (name, target)) in TARGETS.into_iter().enumerate() {
+        let mut dice = Dice(seed.wrapping_mul(number as u64 + 1) | 1);
+        let seeds = corpus(name);
+        let until = Instant::now() + Duration::from_secs(seconds);
+        let mut runs = 0;
+        while Instant::now() < until || runs < 10 {
+            let input = changed(&seeds, &mut dice);
+            let result = catch_unwind(AssertUnwindSafe(|| target(&input)));
+            let digits: String = input.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert!(
+                result.is_ok(),
+                "{name} fails: `FUZZ_SEED={seed}`, run {runs}; keep it with\n  echo {digits} | xxd -r -p > fuzz/corpus/{name}/NAME"
+            );
+            runs += 1;
+        }
+        println!("{name}: {runs} runs, seed {seed}");
+    }
+}
+
+fn given(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().unwrap())
+}
+
+fn corpus(name: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
+    let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files.iter().map(|file| fs::read(file).unwrap()).collect()
+}
+
+/// Some file, changed in up to eight places.
+fn changed(seeds: &[Vec<u8>], dice: &mut Dice) -> Vec<u8> {
+    let mut input = seeds[dice.below(seeds.len())].clone();
+    for _ in 0..=dice.below(8) {
+        let at = dice.below(input.len() + 1);
+        let longest = 1 << dice.below(7);
+        let length = dice.below(longest).min(input.len() - at);
+        match dice.below(6) {
+            0 => input[at..at + length].iter_mut().for_each(|byte| *byte = dice.byte()),
+            1 => drop(input.drain(at..at + length)),
+            2 => {
+                let part = input[at..at + length].to_vec();
+                let to = dice.below(input.len() + 1);
+                input.splice(to..to, part);
+            }
+            3 => {
+                let other = &seeds[dice.below(seeds.len())];
+                let from = dice.below(other.len() + 1);
+                input.splice(at.., other[from..].iter().copied());
+            }
+            4 => input.insert(at, dice.byte()),
+            _ => {
+                if let Some(byte) = input.get_mut(at) {
+                    *byte ^= 1 << dice.below(8);
+                }
+            }
+        }
+    }
+    input.truncate(LONGEST);
+    input
+}
+
+struct Dice(u64);
+
+impl Dice {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        (self.next() >> 16) as usize % end.max(1)
+    }
+
+    fn byte(&mut self) -> u8 {
+        (self.next() >> 24) as u8
+    }
+}
