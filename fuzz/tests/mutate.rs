@@ -15,8 +15,8 @@ use tund_fuzz::TARGETS;
 /// Longest input, in bytes.
 const LONGEST: usize = 1024;
 
-#[test]
 #[allow(clippy::disallowed_methods, reason = "it bounds how long is searched, and decides nothing")]
+#[test]
 fn a_short_search_finds_nothing() {
     let seconds = given("FUZZ_SECONDS").unwrap_or(2);
     let seed = given("FUZZ_SEED").unwrap_or_else(|| RandomState::new().hash_one(0) >> 1);

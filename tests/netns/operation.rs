@@ -297,5 +297,7 @@ fn only_root_and_the_links_own_user_may_ask() {
     }
     std::fs::set_permissions(pair.net.dir(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let text = python(&pair.fri, &connect);
-    assert!(text.contains("tund.link.Refused") && !text.contains("\"status\""), "{text}");
+    // It may hear the refusal, or find the socket closed before it has asked.
+    let is_refused = text == "refused" || text.contains("tund.link.Refused");
+    assert!(is_refused && !text.contains("\"status\""), "{text}");
 }
