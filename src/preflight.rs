@@ -42,7 +42,7 @@ pub fn load(file: &Path, cd: Option<&Path>, port: Option<&str>, verb: Option<u8>
         file: shown.clone(),
         path,
         text,
-        parsed: Parsed { config: None, draft: None, diagnostics: errors },
+        parsed: Parsed { diagnostics: errors, ..Parsed::default() },
     };
     let path = match std::path::absolute(&from_file) {
         Ok(path) => path,

@@ -476,7 +476,7 @@ fn addresses_are_checked() {
 #[test]
 fn device_settings_are_checked() {
     refuse_each(&[
-        tun("[device]", "[device]\nmtu = 575", "575", "device.mtu 575 is out of range", "576 to 9216"),
+        tun("[device]", "[device]\nmtu = 575", "575", "device.mtu is out of range", "576 to 9216"),
         tun("[device]", "[device]\nmtu = 9217", "9217", "out of range", "576 to 9216"),
         tap("\"192.168.87.81/24\"", "\"2001:db8::1/64\"\nmtu = 1279", "1279", "too small for IPv6", "1280"),
         tun(

@@ -1,4 +1,5 @@
 //! Properties of the configuration: what is written is read back, and no text makes the reader panic.
+#![allow(clippy::needless_update, reason = "a new key has its default until somebody writes it here")]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, also in helpers")]
 
 use std::fmt::Write as _;
@@ -157,9 +158,17 @@ fn config() -> impl Strategy<Value = Config> {
             status: Reporting {
                 socket: (seed & 1024 != 0).then(|| "/run/status".into()),
                 metrics: (seed & 2048 != 0).then(|| "[::1]:9586".parse().unwrap()),
+                ..defaults().status
             },
+            ..defaults()
         }
     })
+}
+
+/// A link with every default.
+fn defaults() -> Config {
+    let text = "[key]\nfile = 'k'\n[device]\naddress = '10.0.0.1/24'\n";
+    parse("plain", text, &Options::new("/")).config.unwrap()
 }
 
 /// Names and addresses outside everything that the other parts use, so that no route is a loop.
@@ -204,6 +213,7 @@ fn key() -> impl Strategy<Value = Key> {
         direction,
         cipher,
         suites: vec![cipher],
+        ..defaults().key
     })
 }
 
@@ -235,6 +245,7 @@ fn device() -> impl Strategy<Value = Device> {
             mac: mac.filter(|_| is_tap).map(unicast),
             bridge: bridge.filter(|_| is_tap),
             txqueuelen,
+            ..defaults().device
         }
     })
 }
@@ -273,7 +284,17 @@ fn scripts() -> impl Strategy<Value = Scripts> {
             let any = [&up, &down, &route_up, &route_down, &link_up, &link_down].iter().any(|c| c.is_some());
             let security = if any { level.max(2) } else { level };
             let timeout = Duration::from_secs(seconds);
-            Scripts { up, down, route_up, route_down, link_up, link_down, security, timeout }
+            Scripts {
+                up,
+                down,
+                route_up,
+                route_down,
+                link_up,
+                link_down,
+                security,
+                timeout,
+                ..defaults().scripts
+            }
         },
     )
 }
@@ -283,6 +304,7 @@ fn keepalive() -> impl Strategy<Value = Keepalive> {
         interval: Duration::from_millis(interval),
         timeout: Duration::from_millis(interval + more),
         idle_exit: Duration::from_millis(idle),
+        ..defaults().keepalive
     })
 }
 
@@ -303,13 +325,20 @@ fn run() -> impl Strategy<Value = Run> {
             daemon: verb % 2 == 1,
             pid_file: (verb > 4).then(|| "/run/pid".into()),
             nice: (verb > 2).then_some(verb as i8 * 3 - 20),
+            ..defaults().run
         },
     )
 }
 
 fn tuning() -> impl Strategy<Value = Tuning> {
     let data_path = (any::<[bool; 2]>(), 1u8..=2, 0u32..=1_000_000).prop_map(
-        |([offload, copy_dscp], threads, busy_poll)| DataPath { offload, copy_dscp, threads, busy_poll },
+        |([offload, copy_dscp], threads, busy_poll)| DataPath {
+            offload,
+            copy_dscp,
+            threads,
+            busy_poll,
+            ..defaults().tuning.data_path
+        },
     );
     (any::<[bool; 2]>(), 4096u32..=1 << 30, option::of(576u32..=65535), data_path).prop_map(
         |([bundle, mss_clamp], socket_buffer, path_mtu, data_path)| Tuning {
@@ -318,6 +347,7 @@ fn tuning() -> impl Strategy<Value = Tuning> {
             path_mtu,
             mss_clamp,
             data_path,
+            ..defaults().tuning
         },
     )
 }

@@ -12,7 +12,7 @@ use crate::preflight::{self, Loaded};
 use crate::report::exit::CONFIG;
 use crate::report::stderr;
 
-use crate::config::{Config, Diagnostic, Remote, Severity, position};
+use crate::config::{Config, Diagnostic, Places, Remote, Severity, position};
 use crate::helper::resolve;
 use crate::route::netlink::Netlink;
 
@@ -67,25 +67,25 @@ fn check(options: &Options, file: PathBuf) -> (Loaded, Vec<Diagnostic>) {
     let mut loaded = preflight::load(&file, options.cd.as_deref(), options.port.as_deref(), options.verb);
     let mut findings = std::mem::take(&mut loaded.parsed.diagnostics);
     if let Some(draft) = &loaded.parsed.draft {
-        findings.extend(preflight::check_files(draft, &loaded.text, options.allow_open_keys));
+        findings.extend(preflight::check_files(draft, &loaded.parsed.places, options.allow_open_keys));
     }
     if let Some(config) = loaded.parsed.config.as_ref().filter(|_| options.host) {
-        findings.extend(check_host(config, &loaded.text));
+        findings.extend(check_host(config, &loaded.parsed.places));
     }
     findings.sort_by_key(|finding| finding.span.as_ref().map(|span| span.start));
     (loaded, findings)
 }
 
-fn check_host(config: &Config, text: &str) -> Vec<Diagnostic> {
+fn check_host(config: &Config, places: &Places) -> Vec<Diagnostic> {
     let mut findings = match Netlink::open() {
         Ok(mut netlink) => {
             let own = own_device(config, &mut netlink);
-            preflight::check_host(config, text, own, &mut netlink)
+            preflight::check_host(config, places, own, &mut netlink)
         }
         Err(error) => vec![Diagnostic::warning(None, format!("this host was not looked at: {error}"))],
     };
-    findings.extend(preflight::check_port(config, text));
-    findings.extend(preflight::check_names(config, text, |remote| resolve(config, remote)));
+    findings.extend(preflight::check_port(config, places));
+    findings.extend(preflight::check_names(config, places, |remote| resolve(config, remote)));
     findings
 }
 

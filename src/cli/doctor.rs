@@ -16,7 +16,7 @@ use crate::crypto::keys::fingerprint;
 use crate::helper::call::{self, Answer, Question};
 use crate::parent::identity;
 use crate::parent::start::{self, Options};
-use crate::preflight;
+use crate::preflight::{self, Loaded};
 use crate::privsep::message::Keys;
 use crate::report::exit::FAILED;
 use crate::report::output::finding_line;
@@ -92,7 +92,7 @@ fn examine(file: &Path) -> Report {
     let keys = keys(&config, &mut report);
     let running = status::running(&loaded.path);
     let running = running.as_ref().map(|status| describe_running(status, &mut report)).is_some();
-    host(&config, &loaded.text, running, &mut report);
+    host(&config, &loaded, running, &mut report);
     let addresses = addresses(&config, &mut report);
     ways(&config, &addresses, &mut report);
     if !running {
@@ -147,20 +147,20 @@ fn describe_running(status: &Status, report: &mut Report) {
 }
 
 /// Addresses, routes and ports of this host, as `tund check --host` sees them.
-fn host(config: &Config, text: &str, running: bool, report: &mut Report) {
+fn host(config: &Config, loaded: &Loaded, running: bool, report: &mut Report) {
     let mut findings = match Netlink::open() {
         Ok(mut netlink) => {
             let own = crate::cli::check::own_device(config, &mut netlink);
-            preflight::check_host(config, text, own, &mut netlink)
+            preflight::check_host(config, &loaded.parsed.places, own, &mut netlink)
         }
         Err(error) => vec![Diagnostic::warning(None, format!("this host was not looked at: {error}"))],
     };
     if !running {
-        findings.extend(preflight::check_port(config, text));
+        findings.extend(preflight::check_port(config, &loaded.parsed.places));
     }
     for finding in &findings {
         let found = if finding.severity > Severity::Note { Found::Problem } else { Found::Note };
-        report.add(found, "host", finding_line(&config.name, text, finding));
+        report.add(found, "host", finding_line(&config.name, &loaded.text, finding));
     }
     if findings.is_empty() {
         report.add(

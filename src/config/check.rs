@@ -5,35 +5,27 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::check_exchange::{check_accept, check_push};
 use super::diagnostic::{Diagnostic, quote};
-use super::raw::{Raw, RawKeepalive, RawKey, RawKeyMode, RawRun, RawScripts, RawStatus, RawTuning};
+use super::keys::{Fail, LocalNetworks, Raw, RawKeepalive, RawKey, RawRun, RawScripts, RawStatus, RawTuning};
 use super::reader::{At, Field};
+use super::schema::Declared;
 use super::{
     Command, Config, DataPath, FullTunnel, Keepalive, Key, KeyMode, KeyPair, Options, Reporting, Run,
     Scripts, SecretSource, Tuning, check_device, check_outer, check_routes, keyfile,
 };
 use crate::crypto::suite::Cipher;
 
-const INTERVAL: Duration = Duration::from_secs(10);
-const TIMEOUT: Duration = Duration::from_secs(60);
-const IDLE_EXIT: Duration = Duration::from_secs(300);
-const SCRIPT_TIMEOUT: Duration = Duration::from_secs(30);
-/// Enough for what a fast link brings in while the engine waits for its turn.
-const SOCKET_BUFFER: u32 = 4 << 20;
-/// Microseconds: about what it costs to wake another processor, which is spared when more comes that soon.
-const BUSY_POLL: u32 = 5;
 /// The name goes to the peer and into file names.
 const LONGEST_NAME: usize = 64;
 
 /// The configuration of the link `name`; not to be used if `out` got an error.
 pub(super) fn check(name: &str, raw: &Raw, options: &Options, out: &mut Vec<Diagnostic>) -> Config {
     check_name(name, out);
-    let outer = check_outer::check(raw, options, out);
+    let outer = check_outer::check(&raw.top, options, out);
     let key_mode = check_key_mode(&raw.key, out);
     let device = check_device::check(&raw.device, key_mode, out);
     let routes = check_routes::check(&raw.routes, &device, out);
@@ -46,13 +38,13 @@ pub(super) fn check(name: &str, raw: &Raw, options: &Options, out: &mut Vec<Diag
         name: name.to_owned(),
         remotes: outer.remotes.into_iter().map(|at| at.value).collect(),
         listen: outer.listen,
-        float: raw.float.value().copied().unwrap_or(true),
-        bind_device: raw.bind_device.value().cloned(),
-        fwmark: raw.fwmark.value().and_then(|mark| u32::try_from(*mark).ok()),
+        float: raw.top.float(),
+        bind_device: raw.top.bind_device.value().cloned(),
+        fwmark: raw.top.fwmark.value().copied(),
         key,
         device: device.into_device(),
         routes: routes.into_iter().map(|at| at.value).collect(),
-        push: check_push(&raw.exchange, out),
+        push: check_push(&raw.push, out),
         accept,
         full_tunnel: check_full_tunnel(raw, out),
         scripts: check_scripts(&raw.scripts, options, out),
@@ -64,8 +56,9 @@ pub(super) fn check(name: &str, raw: &Raw, options: &Options, out: &mut Vec<Diag
 }
 
 fn check_full_tunnel(raw: &Raw, out: &mut Vec<Diagnostic>) -> Option<FullTunnel> {
-    let place = raw.full_tunnel.clone()?;
-    if raw.full_local.is_absent() {
+    let raw = &raw.full_tunnel;
+    let place = raw.place()?;
+    if raw.local_networks.is_absent() {
         let message = "networks that this host is connected to, and more specific routes of others, stay reachable beside the \
                        tunnel: whoever runs such a network chooses its addresses";
         let help =
@@ -73,8 +66,8 @@ fn check_full_tunnel(raw: &Raw, out: &mut Vec<Diagnostic>) -> Option<FullTunnel>
         out.push(Diagnostic::note(Some(place), message).help(help));
     }
     Some(FullTunnel {
-        closed: raw.full_closed.value() == Some(&true),
-        local_networks: raw.full_local.value() != Some(&false),
+        closed: raw.fail() == Fail::Closed,
+        local_networks: raw.local_networks() == LocalNetworks::Reach,
     })
 }
 
@@ -128,17 +121,17 @@ fn check_key(
     let pair = check_pair(raw, options, out);
     let nothing = raw.file.is_absent() && raw.credential.is_absent() && raw.private_file.is_absent();
     if nothing && raw.peer_public.is_absent() {
-        out.push(Diagnostic::error(raw.place.clone(), "there is no key").help(
+        out.push(Diagnostic::error(raw.place(), "there is no key").help(
             "make one with `tund genkey -o static.key`, copy it to the peer, and set key.file = \"static.key\"",
         ));
     }
     if mode == KeyMode::Static && raw.direction.is_absent() && !direction_known {
         let message = "key.direction is needed: it cannot be told from device.address and device.peer";
         let help = "set key.direction = 0 at one end and key.direction = 1 at the other";
-        out.push(Diagnostic::error(raw.place.clone(), message).help(help));
+        out.push(Diagnostic::error(raw.place(), message).help(help));
     }
-    let cipher = raw.cipher.value().copied().flatten();
-    let direction = raw.direction.value().and_then(|direction| u8::try_from(*direction).ok()).or(derived);
+    let cipher = raw.cipher();
+    let direction = raw.direction.value().copied().or(derived);
     Key {
         mode,
         shared,
@@ -150,10 +143,12 @@ fn check_key(
 }
 
 fn check_key_mode(raw: &RawKey, out: &mut Vec<Diagnostic>) -> KeyMode {
-    let Field::Is(At { value: RawKeyMode::Static, span }) = &raw.mode else { return KeyMode::Handshake };
+    if raw.mode() == KeyMode::Handshake {
+        return KeyMode::Handshake;
+    }
     let message = "static keys have no forward secrecy: whoever gets the key can read recorded traffic";
     let help = "leave key.mode out for handshake keys, or keep the key private and change it now and then";
-    out.push(Diagnostic::note(Some(span.clone()), message).help(help));
+    out.push(Diagnostic::note(raw.mode.get().and_then(At::at), message).help(help));
     KeyMode::Static
 }
 
@@ -214,7 +209,7 @@ fn check_path(
 }
 
 fn check_scripts(raw: &RawScripts, options: &Options, out: &mut Vec<Diagnostic>) -> Scripts {
-    let security = raw.security.value().and_then(|level| u8::try_from(*level).ok()).unwrap_or(1);
+    let security = raw.security();
     let allowed = security >= 2 || matches!(raw.security, Field::Wrong);
     let mut script = |key: &str, field: &Field<Vec<At<String>>>| {
         let argv = field.get()?;
@@ -233,7 +228,7 @@ fn check_scripts(raw: &RawScripts, options: &Options, out: &mut Vec<Diagnostic>)
         link_up: script("link-up", &raw.link_up),
         link_down: script("link-down", &raw.link_down),
         security,
-        timeout: raw.timeout.value().copied().unwrap_or(SCRIPT_TIMEOUT),
+        timeout: raw.timeout(),
     }
 }
 
@@ -260,8 +255,8 @@ fn check_command(
 }
 
 fn check_keepalive(raw: &RawKeepalive, out: &mut Vec<Diagnostic>) -> Keepalive {
-    let interval = raw.interval.value().copied().unwrap_or(INTERVAL);
-    let timeout = raw.timeout.value().copied().unwrap_or(TIMEOUT);
+    let interval = raw.interval();
+    let timeout = raw.timeout();
     let wrong = matches!(raw.interval, Field::Wrong) || matches!(raw.timeout, Field::Wrong);
     if timeout <= interval && !wrong {
         let place = raw.timeout.get().or(raw.interval.get()).and_then(At::at);
@@ -270,8 +265,7 @@ fn check_keepalive(raw: &RawKeepalive, out: &mut Vec<Diagnostic>) -> Keepalive {
         );
         out.push(Diagnostic::error(place, message).help("make the timeout several times the interval"));
     }
-    let idle_exit = raw.idle_exit.value().copied().unwrap_or(IDLE_EXIT);
-    Keepalive { interval, timeout, idle_exit }
+    Keepalive { interval, timeout, idle_exit: raw.idle_exit() }
 }
 
 fn check_run(raw: &RawRun, options: &Options, out: &mut Vec<Diagnostic>) -> Run {
@@ -284,18 +278,17 @@ fn check_run(raw: &RawRun, options: &Options, out: &mut Vec<Diagnostic>) -> Run 
             );
         }
     }
-    let verb = raw.verb.value().and_then(|verb| u8::try_from(*verb).ok());
     Run {
         user: raw.user.value().cloned(),
         group: raw.group.value().cloned(),
         runtime_dir: check_path("run.runtime-dir", &raw.runtime_dir, options, out),
-        verb: options.verb.or(verb).unwrap_or(1),
+        verb: options.verb.unwrap_or_else(|| raw.verb()),
         chroot: check_path("run.chroot", &raw.chroot, options, out),
-        sandbox: raw.sandbox.value().copied().unwrap_or_default(),
+        sandbox: raw.sandbox(),
         log: raw.log.value().copied(),
-        daemon: raw.daemon.value().copied().unwrap_or(false),
+        daemon: raw.daemon(),
         pid_file: check_path("run.pid-file", &raw.pid_file, options, out),
-        nice: raw.nice.value().and_then(|nice| i8::try_from(*nice).ok()),
+        nice: raw.nice.value().copied(),
     }
 }
 
@@ -315,17 +308,16 @@ fn check_status(raw: &RawStatus, options: &Options, out: &mut Vec<Diagnostic>) -
 }
 
 fn check_tuning(raw: &RawTuning) -> Tuning {
-    let number = |field: &Field<i64>| field.value().and_then(|number| u32::try_from(*number).ok());
     Tuning {
-        bundle: raw.bundle.value().copied().unwrap_or(true),
-        socket_buffer: number(&raw.socket_buffer).unwrap_or(SOCKET_BUFFER),
-        path_mtu: number(&raw.path_mtu),
-        mss_clamp: raw.mss_clamp.value().copied().unwrap_or(true),
+        bundle: raw.bundle(),
+        socket_buffer: raw.socket_buffer(),
+        path_mtu: raw.path_mtu.value().copied(),
+        mss_clamp: raw.mss_clamp(),
         data_path: DataPath {
-            offload: raw.offload.value().copied().unwrap_or(true),
+            offload: raw.offload(),
             copy_dscp: raw.dscp.value().is_some(),
-            threads: number(&raw.threads).map_or(1, |threads| threads as u8),
-            busy_poll: number(&raw.busy_poll).unwrap_or(BUSY_POLL),
+            threads: raw.threads(),
+            busy_poll: raw.busy_poll(),
         },
     }
 }

@@ -5,16 +5,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::diagnostic::{Diagnostic, quote};
-use super::raw::RawDevice;
+use super::keys::RawDevice;
 use super::reader::{At, Field};
+use super::schema::Declared;
 use super::{Device, KeyMode};
 use crate::packet::layer::Mode;
 
-/// Every IPv4 host takes packets of this size (RFC 791).
-const MTU_MIN: i64 = 576;
 /// Below this there is no IPv6 (RFC 8200 section 5).
-const MTU_MIN_V6: i64 = 1280;
-const MTU_MAX: i64 = 9216;
+const MTU_MIN_V6: u32 = 1280;
 /// Fits a 1500-byte path with the 21 bytes of a session's datagram and an IPv6 UDP header.
 const MTU_TUN: u32 = 1420;
 /// The same with the 37 bytes of a static datagram.
@@ -56,10 +54,9 @@ impl CheckedDevice {
 pub(super) fn check(raw: &RawDevice, key_mode: KeyMode, out: &mut Vec<Diagnostic>) -> CheckedDevice {
     let mode = match &raw.mode {
         Field::Wrong => None,
-        Field::Absent => Some(Mode::Tun),
-        Field::Is(at) => Some(at.value),
+        Field::Absent | Field::Is(_) => Some(raw.mode()),
     };
-    let configure = raw.configure.value().copied().unwrap_or(true);
+    let configure = raw.configure();
     let errors_before = out.iter().filter(|d| d.is_error()).count();
     let addresses = check_addresses(raw, mode, configure, out);
     let peers = check_peers(raw, &addresses, configure, out);
@@ -85,7 +82,7 @@ pub(super) fn check(raw: &RawDevice, key_mode: KeyMode, out: &mut Vec<Diagnostic
         mtu: check_mtu(raw, mode, key_mode, v6, out),
         mac: check_mac(raw, out),
         bridge: raw.bridge.value().cloned(),
-        txqueuelen: raw.txqueuelen.value().and_then(|length| u32::try_from(*length).ok()),
+        txqueuelen: raw.txqueuelen.value().copied(),
     }
 }
 
@@ -115,7 +112,7 @@ fn check_addresses(
         if raw.address.is_absent() && mode == Some(Mode::Tun) && configure {
             let help =
                 "set device.address to this end's address inside the tunnel and device.peer to the peer's";
-            out.push(Diagnostic::error(raw.place.clone(), "device.address is missing").help(help));
+            out.push(Diagnostic::error(raw.place(), "device.address is missing").help(help));
         }
         return Vec::new();
     };
@@ -312,16 +309,12 @@ fn check_mtu(
         (Some(Mode::Tun) | None, KeyMode::Static) => MTU_TUN_STATIC,
     };
     let Some(mtu) = raw.mtu.get() else { return default };
-    if !(MTU_MIN..=MTU_MAX).contains(&mtu.value) {
-        let message = format!("device.mtu {} is out of range", mtu.value);
-        let help = format!("it is a number of bytes from {MTU_MIN} to {MTU_MAX}");
-        out.push(Diagnostic::error(mtu.at(), message).help(help));
-    } else if v6 && mtu.value < MTU_MIN_V6 {
+    if v6 && mtu.value < MTU_MIN_V6 {
         let message = format!("device.mtu {} is too small for IPv6", mtu.value);
         let help = format!("an IPv6 address needs an MTU of at least {MTU_MIN_V6}");
         out.push(Diagnostic::error(mtu.at(), message).help(help));
     }
-    u32::try_from(mtu.value).unwrap_or(default)
+    mtu.value
 }
 
 fn check_tap_keys(raw: &RawDevice, mode: Option<Mode>, addresses: &[At<IpNet>], out: &mut Vec<Diagnostic>) {
@@ -340,7 +333,7 @@ fn check_tap_keys(raw: &RawDevice, mode: Option<Mode>, addresses: &[At<IpNet>], 
         let message = "device.bridge is the device's own name";
         out.push(Diagnostic::error(bridge.at(), message).help("name the bridge that the device joins"));
     }
-    if let (Some(own), true) = (addresses.first(), raw.configure.value().copied().unwrap_or(true)) {
+    if let (Some(own), true) = (addresses.first(), raw.configure()) {
         let message = format!("an address on a port of {} hides the bridge from it", bridge.value);
         let help = format!("give the address to {} itself and take device.address out", bridge.value);
         out.push(Diagnostic::warning(own.at(), message).help(help));

@@ -4,16 +4,17 @@ use ipnet::IpNet;
 
 use super::check_device::{CheckedDevice, parse_prefix, prefix_help};
 use super::diagnostic::{Diagnostic, quote};
-use super::raw::{Raw, RawExchange};
+use super::keys::{Raw, RawPush};
 use super::reader::{At, Field};
-use super::{Accept, MAX_ACCEPTED, Sources};
+use super::schema::Declared;
+use super::{Accept, Sources};
 use crate::packet::layer::Mode;
 use crate::wire::control::PUSH_ROOM;
 use crate::wire::control::pushed_length;
 
 /// The routes offered to the peer.
-pub(super) fn check_push(raw: &RawExchange, out: &mut Vec<Diagnostic>) -> Vec<IpNet> {
-    let routes = prefixes("push.routes", &raw.push, out);
+pub(super) fn check_push(raw: &RawPush, out: &mut Vec<Diagnostic>) -> Vec<IpNet> {
+    let routes = prefixes("push.routes", &raw.routes, out);
     let mut room = PUSH_ROOM;
     for route in &routes {
         let length = pushed_length(&route.value);
@@ -33,19 +34,15 @@ pub(super) fn check_push(raw: &RawExchange, out: &mut Vec<Diagnostic>) -> Vec<Ip
 
 /// What is taken from the peer.
 pub(super) fn check_accept(raw: &Raw, device: &CheckedDevice, out: &mut Vec<Diagnostic>) -> Accept {
-    let sources = raw.exchange.sources.value().copied();
+    let sources = raw.accept.sources.value().copied();
     let sources = sources.unwrap_or_else(|| default_sources(raw, device, out));
-    let raw = &raw.exchange;
-    let routes = prefixes("accept.routes", &raw.accept, out);
+    let raw = &raw.accept;
+    let routes = prefixes("accept.routes", &raw.routes, out);
     if let (Some(limit), true) = (raw.limit.get(), routes.is_empty()) {
         let message = "accept.limit has no effect: accept.routes is empty, so no route of the peer is taken";
         out.push(Diagnostic::warning(limit.at(), message).help("name prefixes in accept.routes"));
     }
-    Accept {
-        routes: routes.into_iter().map(|route| route.value).collect(),
-        limit: raw.limit.value().and_then(|limit| usize::try_from(*limit).ok()).unwrap_or(MAX_ACCEPTED),
-        sources,
-    }
+    Accept { routes: routes.into_iter().map(|route| route.value).collect(), limit: raw.limit(), sources }
 }
 
 /// A routed link takes from the peer what it would send there, as far as the file tells that.
@@ -54,7 +51,8 @@ fn default_sources(raw: &Raw, device: &CheckedDevice, out: &mut Vec<Diagnostic>)
         return Sources::Any;
     }
     let network = |own: &At<IpNet>| own.value.prefix_len() < own.value.max_prefix_len();
-    let known = !device.peers.is_empty() || device.addresses.iter().any(network) || raw.full_tunnel.is_some();
+    let known =
+        !device.peers.is_empty() || device.addresses.iter().any(network) || raw.full_tunnel.place().is_some();
     let (sources, message, help) = if known {
         (
             Sources::Routes,
@@ -70,8 +68,8 @@ fn default_sources(raw: &Raw, device: &CheckedDevice, out: &mut Vec<Diagnostic>)
         )
     };
     // A full tunnel takes everything in any case.
-    if raw.full_tunnel.is_none() && raw.exchange.sources.is_absent() {
-        out.push(Diagnostic::note(raw.device.place.clone(), message).help(help));
+    if raw.full_tunnel.place().is_none() && raw.accept.sources.is_absent() {
+        out.push(Diagnostic::note(raw.device.place(), message).help(help));
     }
     sources
 }

@@ -4,8 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::check_device::check_interface_name;
 use super::diagnostic::{Diagnostic, quote};
-use super::raw::Raw;
+use super::keys::Top;
 use super::reader::{At, Field};
+use super::schema::PortText;
 use super::{DEFAULT_PORT, Listen, Options, Remote};
 
 /// As many addresses as the engine takes from one look-up.
@@ -23,7 +24,7 @@ struct Refusal {
     help: String,
 }
 
-pub(super) fn check(raw: &Raw, options: &Options, out: &mut Vec<Diagnostic>) -> Outer {
+pub(super) fn check(raw: &Top, options: &Options, out: &mut Vec<Diagnostic>) -> Outer {
     let remotes = check_remotes(raw, options, out);
     let listen = check_listen(raw, options, &remotes, out);
     if let Some(name) = raw.bind_device.get() {
@@ -32,7 +33,7 @@ pub(super) fn check(raw: &Raw, options: &Options, out: &mut Vec<Diagnostic>) -> 
     Outer { remotes, listen }
 }
 
-fn check_remotes(raw: &Raw, options: &Options, out: &mut Vec<Diagnostic>) -> Vec<At<Remote>> {
+fn check_remotes(raw: &Top, options: &Options, out: &mut Vec<Diagnostic>) -> Vec<At<Remote>> {
     let Some(list) = raw.remote.get() else { return Vec::new() };
     if list.value.is_empty() {
         let help = "leave remote out to wait for the peer";
@@ -140,12 +141,12 @@ fn parse_port(text: &str, options: &Options) -> Result<u16, Refusal> {
     })
 }
 
-fn check_listen(raw: &Raw, options: &Options, remotes: &[At<Remote>], out: &mut Vec<Diagnostic>) -> Listen {
+fn check_listen(raw: &Top, options: &Options, remotes: &[At<Remote>], out: &mut Vec<Diagnostic>) -> Listen {
     let default = remotes.first().map_or(DEFAULT_PORT, |remote| remote.value.port);
     let mut listen =
         Listen { address: None, port: options.port.unwrap_or(default), explicit: options.port.is_some() };
     let Some(text) = raw.listen.get() else { return listen };
-    match parse_listen(&text.value, options) {
+    match parse_listen(&text.value.0, options) {
         Ok((address, port)) => {
             listen = Listen { address, port: options.port.unwrap_or(port), explicit: true };
         }
@@ -188,9 +189,9 @@ fn parse_listen(text: &str, options: &Options) -> Result<(Option<IpAddr>, u16), 
 /// Reports remotes that are all addresses of the family that `listen` shuts out.
 fn check_family(
     listen: IpAddr,
-    raw: &Raw,
+    raw: &Top,
     remotes: &[At<Remote>],
-    text: &At<String>,
+    text: &At<PortText>,
     out: &mut Vec<Diagnostic>,
 ) {
     let unreachable = |remote: &At<Remote>| {

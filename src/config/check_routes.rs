@@ -8,8 +8,9 @@ use ipnet::IpNet;
 use super::check_device::{CheckedDevice, parse_prefix, prefix_help};
 use super::check_outer::Outer;
 use super::diagnostic::{Diagnostic, quote};
-use super::raw::{Raw, RawRoute};
+use super::keys::{Raw, RawRoute};
 use super::reader::{At, Field};
+use super::schema::Declared;
 use super::{Config, Route, Via};
 use crate::packet::layer::Mode;
 
@@ -44,16 +45,14 @@ pub fn swallow(config: &Config, remote: IpAddr) -> Option<Swallow> {
 pub(super) fn check(raw: &[RawRoute], device: &CheckedDevice, out: &mut Vec<Diagnostic>) -> Vec<At<Route>> {
     if let Some(first) = raw.get(MOST_ROUTES) {
         let message = format!("there are {} routes, more than {MOST_ROUTES}", raw.len());
-        out.push(
-            Diagnostic::error(Some(first.place.clone()), message).help("combine them into larger prefixes"),
-        );
+        out.push(Diagnostic::error(first.place(), message).help("combine them into larger prefixes"));
     }
     let mut routes = Vec::new();
     for raw in raw.iter().take(MOST_ROUTES) {
         let via = check_via(raw, device, out);
         if let (Some(to), Some(via)) = (check_to(raw, out), via) {
-            let number = |field: &Field<i64>| field.value().and_then(|number| u32::try_from(*number).ok());
-            let route = Route { to: to.value, via, metric: number(&raw.metric), table: number(&raw.table) };
+            let (metric, table) = (raw.metric.value().copied(), raw.table.value().copied());
+            let route = Route { to: to.value, via, metric, table };
             check_gateway(raw, &route, device, out);
             routes.push(At { value: route, span: to.span });
         }
@@ -71,7 +70,7 @@ pub(super) fn check_remotes(
     routes: &[At<Route>],
     out: &mut Vec<Diagnostic>,
 ) {
-    if !raw.bind_device.is_absent() || !raw.fwmark.is_absent() {
+    if !raw.top.bind_device.is_absent() || !raw.top.fwmark.is_absent() {
         return;
     }
     let plain: Vec<Route> = routes.iter().map(|at| at.value.clone()).collect();
@@ -100,7 +99,7 @@ fn check_to(raw: &RawRoute, out: &mut Vec<Diagnostic>) -> Option<At<IpNet>> {
     let Some(text) = raw.to.get() else {
         if raw.to.is_absent() {
             let help = "set to = \"192.168.66.0/24\" or whatever lies behind the peer";
-            out.push(Diagnostic::error(Some(raw.place.clone()), "route.to is missing").help(help));
+            out.push(Diagnostic::error(raw.place(), "route.to is missing").help(help));
         }
         return None;
     };
@@ -164,7 +163,7 @@ fn check_gateway(raw: &RawRoute, route: &Route, device: &CheckedDevice, out: &mu
         }
         Via::VpnGateway if !device.clean || device.peers.iter().any(|peer| peer.value.is_ipv4() == v4) => {}
         Via::VpnGateway => {
-            let place = raw.via.get().and_then(At::at).unwrap_or_else(|| raw.place.clone());
+            let place = raw.via.get().and_then(At::at).or_else(|| raw.place());
             let (message, help) = match device.mode {
                 None => return,
                 Some(Mode::Tun) => (
@@ -176,7 +175,7 @@ fn check_gateway(raw: &RawRoute, route: &Route, device: &CheckedDevice, out: &mu
                     "set via to the gateway's address on the other segment, or set device.peer".to_owned(),
                 ),
             };
-            out.push(Diagnostic::error(Some(place), message).help(help));
+            out.push(Diagnostic::error(place, message).help(help));
         }
     }
 }

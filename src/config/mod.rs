@@ -1,6 +1,6 @@
 //! The checked configuration of one link.
 //!
-//! `raw` mirrors the file, `check` turns it into a [`Config`] and collects every [`diagnostic`]
+//! `keys` declares every key and mirrors the file, `check` turns it into a [`Config`] and collects every [`diagnostic`]
 //! on the way. Nothing here touches a file system, a network or a clock: what depends on this host
 //! is checked by `daemon::preflight`.
 
@@ -11,16 +11,18 @@ mod check_outer;
 mod check_routes;
 pub mod diagnostic;
 pub mod keyfile;
+mod keys;
 pub mod openvpn;
-mod raw;
 mod reader;
 pub mod reload;
 mod render;
+pub mod schema;
 mod suggest;
 
 use crate::crypto::suite::Cipher;
 use crate::packet::layer::Mode;
 use crate::wire::control::PUSH_ROOM;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -28,6 +30,7 @@ use std::time::Duration;
 
 pub use check_routes::{Swallow, swallow};
 pub use diagnostic::{Diagnostic, Severity};
+pub use keys::SECTIONS;
 pub use render::{position, render};
 
 use ipnet::IpNet;
@@ -63,13 +66,15 @@ impl Options {
 }
 
 /// What became of a text.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Parsed {
     /// `None` if any diagnostic is an error.
     pub config: Option<Config>,
     /// What could be made of the text despite its errors, so that the files it names are looked at in the same run;
     /// `None` after a syntax error. Not to be run.
     pub draft: Option<Config>,
+    /// Where its keys stand in the text.
+    pub places: Places,
     /// Every finding, sorted by place; those without a place come first.
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -78,7 +83,7 @@ pub struct Parsed {
 pub fn parse(name: &str, text: &str, options: &Options) -> Parsed {
     let mut diagnostics = Vec::new();
     let (document, errors) = DeTable::parse_recoverable(text);
-    let raw = raw::Raw::read(&document, &mut diagnostics);
+    let raw = keys::Raw::read(&document, &mut diagnostics);
     let draft = if let Some(broken) = errors.iter().filter_map(|error| Some(error.span()?.start)).min() {
         // What the parser makes of the text after a syntax error may be nonsense, and so would be findings on it.
         diagnostics.retain(|d| d.span.as_ref().is_some_and(|span| span.end < broken));
@@ -89,26 +94,52 @@ pub fn parse(name: &str, text: &str, options: &Options) -> Parsed {
     let failed = !errors.is_empty() || diagnostics.iter().any(Diagnostic::is_error);
     diagnostics.extend(errors.iter().map(|error| check::syntax_error(text, error)));
     diagnostics.sort_by_key(|d| d.span.as_ref().map(|span| (span.start, span.end)));
-    Parsed { config: draft.clone().filter(|_| !failed), draft, diagnostics }
+    let places = Places::read(document.get_ref());
+    Parsed { config: draft.clone().filter(|_| !failed), draft, places, diagnostics }
 }
 
-/// The place of the value at `path`, such as `["device", "address"]`, for findings about this host.
-pub fn locate(text: &str, path: &[&str]) -> Option<Range<usize>> {
-    let (document, _) = DeTable::parse_recoverable(text);
-    let (last, tables) = path.split_last()?;
-    let mut table = document.get_ref();
-    for name in tables {
-        table = table.get(*name)?.get_ref().as_table()?;
+/// Where the keys of a file stand in its text, for findings about this host.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Places(BTreeMap<String, Range<usize>>);
+
+impl Places {
+    fn read(document: &DeTable<'_>) -> Self {
+        let mut places = Self::default();
+        places.add("", document);
+        places
     }
-    table.get(*last).map(toml::Spanned::span)
-}
 
-/// The place of `key` in the `index`th `[[route]]`.
-pub fn locate_route(text: &str, index: usize, key: &str) -> Option<Range<usize>> {
-    let (document, _) = DeTable::parse_recoverable(text);
-    let route = document.get_ref().get("route")?.get_ref().as_array()?.get(index)?;
-    let value = route.get_ref().as_table().and_then(|table| table.get(key));
-    Some(value.map_or_else(|| route.span(), toml::Spanned::<DeValue<'_>>::span))
+    fn add(&mut self, prefix: &str, table: &DeTable<'_>) {
+        for (key, value) in table {
+            let path = format!("{prefix}{}", key.get_ref());
+            match value.get_ref() {
+                DeValue::Table(inner) if prefix.is_empty() => self.add(&format!("{path}."), inner),
+                DeValue::Array(list) if path == "route" => {
+                    for (index, route) in list.iter().enumerate() {
+                        let path = format!("{path}.{index}");
+                        route
+                            .get_ref()
+                            .as_table()
+                            .iter()
+                            .for_each(|inner| self.add(&format!("{path}."), inner));
+                        self.0.insert(path, route.span());
+                    }
+                }
+                _ => {}
+            }
+            self.0.insert(path, value.span());
+        }
+    }
+
+    /// The value of a key such as `device.address`, or the header of a table.
+    pub fn of(&self, key: &str) -> Option<Range<usize>> {
+        self.0.get(key).cloned()
+    }
+
+    /// The value of `key` in the `index`th `[[route]]`, or that table's header if it has no such key.
+    pub fn of_route(&self, index: usize, key: &str) -> Option<Range<usize>> {
+        self.of(&format!("route.{index}.{key}")).or_else(|| self.of(&format!("route.{index}")))
+    }
 }
 
 /// A whole link, checked: every default is filled in and every cross-reference holds.

@@ -7,6 +7,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Diagnostic, quote};
+use super::keys::RESERVED;
+use super::schema::Declared;
 use super::suggest;
 
 const TEXT: &str = "text in quotes";
@@ -47,6 +49,17 @@ impl<T> Field<T> {
         self.get().map(|at| &at.value)
     }
 
+    /// The same field with another value; a value that `change` has nothing for is wrong.
+    pub fn map<U>(self, change: impl FnOnce(T) -> Option<U>) -> Field<U> {
+        match self {
+            Field::Absent => Field::Absent,
+            Field::Wrong => Field::Wrong,
+            Field::Is(At { value, span }) => {
+                change(value).map_or(Field::Wrong, |value| Field::Is(At { value, span }))
+            }
+        }
+    }
+
     pub fn is_absent(&self) -> bool {
         match self {
             Field::Absent => true,
@@ -55,14 +68,14 @@ impl<T> Field<T> {
     }
 }
 
-/// A table being read. [`Table::finish`] reports the keys that the schema does not have.
+/// A table being read. [`Table::finish`] reports the keys that it does not have.
 pub(super) struct Table<'d, 'o> {
     entries: &'d DeTable<'d>,
-    /// The name in [`suggest::SCHEMA`]; empty for the top.
-    pub name: &'static str,
+    /// The name of the section; empty for the top.
+    name: &'static str,
     /// The header, or the whole inline table.
     pub span: Range<usize>,
-    pub out: &'o mut Vec<Diagnostic>,
+    out: &'o mut Vec<Diagnostic>,
 }
 
 impl<'d, 'o> Table<'d, 'o> {
@@ -99,8 +112,8 @@ impl<'d, 'o> Table<'d, 'o> {
         self.typed(key, BOOLEAN, DeValue::as_bool)
     }
 
-    /// A whole number within `range`.
-    pub fn integer(&mut self, key: &str, range: RangeInclusive<i64>) -> Field<i64> {
+    /// A whole number within `range`; `unit` may be empty.
+    pub fn integer(&mut self, key: &str, range: RangeInclusive<i64>, unit: &str) -> Field<i64> {
         let found = self.typed(key, NUMBER, whole_number);
         let Field::Is(number) = found else { return self.absent_or_wrong(key) };
         match number.value {
@@ -108,7 +121,8 @@ impl<'d, 'o> Table<'d, 'o> {
             Some(_) | None => {
                 let (low, high) = range.into_inner();
                 let message = format!("{} is out of range", self.path(key));
-                let help = format!("it is a number from {low} to {high}");
+                let of = if unit.is_empty() { "" } else { " of " };
+                let help = format!("it is a number{of}{unit} from {low} to {high}");
                 self.out.push(Diagnostic::error(Some(number.span), message).help(help));
                 Field::Wrong
             }
@@ -176,11 +190,12 @@ impl<'d, 'o> Table<'d, 'o> {
         self.entries.get(key)
     }
 
-    /// The table of that name.
-    pub fn table(&mut self, name: &'static str) -> Option<Table<'d, '_>> {
-        let value = self.value(name)?;
+    /// The table of that type, or its default.
+    pub fn section<T: Declared>(&mut self) -> T {
+        let name = T::SECTION.name;
+        let Some(value) = self.value(name) else { return T::default() };
         if let DeValue::Table(entries) = value.get_ref() {
-            return Some(Table { entries, name, span: value.span(), out: self.out });
+            return Table { entries, name, span: value.span(), out: self.out }.whole();
         }
         let help = match suggest::directive(name) {
             Some(hint) => format!("write [{name}] and its keys below it; {hint}"),
@@ -188,53 +203,65 @@ impl<'d, 'o> Table<'d, 'o> {
         };
         let message = format!("{name} is a table, not {}", kind(value.get_ref()));
         self.out.push(Diagnostic::error(Some(value.span()), message).help(help));
-        None
+        T::default()
     }
 
-    /// Calls `read` with every table of the list `name`.
-    pub fn tables(&mut self, name: &'static str, mut read: impl FnMut(Table<'d, '_>)) {
-        let Some(value) = self.value(name) else { return };
+    /// Every table of the list of that type.
+    pub fn sections<T: Declared>(&mut self) -> Vec<T> {
+        let name = T::SECTION.name;
+        let Some(value) = self.value(name) else { return Vec::new() };
         let Some(array) = value.get_ref().as_array() else {
             let message = format!("{name} is a list of tables, not {}", kind(value.get_ref()));
             let help = format!("write [[{name}]] in double brackets, once for each");
             self.out.push(Diagnostic::error(Some(value.span()), message).help(help));
-            return;
+            return Vec::new();
         };
+        let mut found = Vec::new();
         for element in array.iter() {
             if let DeValue::Table(entries) = element.get_ref() {
-                read(Table { entries, name, span: element.span(), out: self.out });
+                found.push(Table { entries, name, span: element.span(), out: self.out }.whole());
             } else {
                 let message = format!("every {name} is a table, not {}", kind(element.get_ref()));
                 let help = format!("write [[{name}]] and its keys below it");
                 self.out.push(Diagnostic::error(Some(element.span()), message).help(help));
             }
         }
+        found
     }
 
-    /// Reports that `key`, if it is there and right, has no effect in this version.
-    pub fn later<T>(&mut self, key: &str, field: Field<T>) {
-        if let Field::Is(at) = field {
-            let message = format!("{} is not yet in this version", self.path(key));
-            self.out.push(Diagnostic::error(Some(at.span), message).help("take this line out"));
-        }
+    fn whole<T: Declared>(mut self) -> T {
+        let read = T::read(&mut self);
+        self.finish();
+        read
     }
 
-    /// Reports that the whole table has no effect in this version.
-    pub fn later_table(&mut self) {
-        let message = format!("[{}] is not yet in this version", self.name);
-        self.out.push(Diagnostic::error(Some(self.span.clone()), message).help("take this table out"));
-    }
-
-    /// Reports the keys that the schema does not have.
-    pub fn finish(self) {
+    /// Reports the keys that the table does not have, and those that have no effect in this version.
+    pub fn finish(mut self) {
         let known = suggest::keys_of(self.name);
-        for key in self.entries.keys().filter(|key| !known.contains(&key.get_ref().as_ref())) {
+        for (key, value) in self.entries.iter().filter(|(key, _)| !known.contains(&key.get_ref().as_ref())) {
+            let name = key.get_ref().as_ref();
+            if RESERVED.contains(&(self.name, name)) {
+                self.later(name, value);
+                continue;
+            }
             let place = if self.name.is_empty() { String::new() } else { format!(" in [{}]", self.name) };
-            let message = format!("unknown key {}{place}", quote(key.get_ref()));
-            let mut unknown = Diagnostic::error(Some(key.span()), message);
-            unknown.help = Some(suggest::for_unknown(self.name, key.get_ref()));
-            self.out.push(unknown);
+            let message = format!("unknown key {}{place}", quote(name));
+            let help = suggest::for_unknown(self.name, name);
+            self.out.push(Diagnostic::error(Some(key.span()), message).help(help));
         }
+    }
+
+    fn later(&mut self, key: &str, value: &Spanned<DeValue<'_>>) {
+        // One lane is what there is.
+        if key == "lanes" && matches!(whole_number(value.get_ref()), Some(Some(1))) {
+            return;
+        }
+        let (what, line) = match value.get_ref() {
+            DeValue::Table(_) => (format!("[{}]", self.path(key)), "table"),
+            _ => (self.path(key), "line"),
+        };
+        let message = format!("{what} is not yet in this version");
+        self.out.push(Diagnostic::error(Some(value.span()), message).help(format!("take this {line} out")));
     }
 
     /// The full name of a key, such as `key.file`.
@@ -243,7 +270,6 @@ impl<'d, 'o> Table<'d, 'o> {
     }
 
     fn typed<T>(&mut self, key: &str, wanted: &str, take: impl Fn(&'d DeValue<'d>) -> Option<T>) -> Field<T> {
-        debug_assert!(suggest::keys_of(self.name).contains(&key), "{key} is not in the schema");
         let Some(value) = self.value(key) else { return Field::Absent };
         if let Some(found) = take(value.get_ref()) {
             return Field::Is(At { value: found, span: value.span() });

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Config, Device, Key, Route, Run, Via};
+use super::{Config, Route, SECTIONS, Via};
 
 /// What has to be done for a change, the least first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,45 +58,25 @@ impl Plan {
 /// Compares what runs with what was read. `other_key`: the key files hold another link secret than before.
 pub fn plan(old: &Config, new: &Config, other_key: bool) -> Plan {
     let mut plan = Plan { config: new.clone(), changes: Vec::new() };
-    // Without `..`: a new setting has to be thought of here.
-    let Config {
-        name: _,
-        remotes,
-        listen,
-        float,
-        bind_device,
-        fwmark,
-        key,
-        device,
-        routes,
-        push,
-        accept,
-        full_tunnel,
-        scripts,
-        keepalive,
-        run,
-        tuning,
-        status,
-    } = old;
-    plan.note("remote", *remotes != new.remotes, Takes::Call);
-    plan.note("listen", *listen != new.listen, Takes::Connect);
-    plan.note("float", *float != new.float, Takes::Nothing);
-    plan.note("bind-device", *bind_device != new.bind_device, Takes::Connect);
     // The mark is the socket's, and only a new socket has another.
     let marked = if old.mark() == new.mark() { Takes::Nothing } else { Takes::Connect };
-    plan.note("fwmark", *fwmark != new.fwmark, marked);
-    plan.key(key, &new.key, other_key);
-    plan.device(device, &new.device);
-    plan.routes(routes, &new.routes);
-    plan.note("push.routes", *push != new.push, Takes::Nothing);
-    plan.note("accept", *accept != new.accept, Takes::Nothing);
-    plan.note("full-tunnel", *full_tunnel != new.full_tunnel, marked);
-    plan.note("scripts", *scripts != new.scripts, Takes::Nothing);
-    plan.note("keepalive", *keepalive != new.keepalive, Takes::Nothing);
-    plan.run(run, &new.run);
-    plan.note("tuning", *tuning != new.tuning, Takes::Connect);
-    plan.note("status", *status != new.status, Takes::Restart);
-    plan.config.status = status.clone();
+    for (section, key) in
+        SECTIONS.iter().flat_map(|section| section.keys.iter().map(move |key| (section, key)))
+    {
+        let Some((differs, copy)) = key.part else { continue };
+        let path = section.path(key.name);
+        let takes = if path == "fwmark" { marked } else { key.takes };
+        if takes == Takes::Restart && differs(old, new) {
+            copy(&mut plan.config, old);
+        }
+        plan.note(path, differs(old, new), takes);
+    }
+    plan.device(old);
+    plan.note("full-tunnel", old.full_tunnel != new.full_tunnel, marked);
+    let place = (&old.key.shared, &old.key.pair) != (&new.key.shared, &new.key.pair);
+    plan.note("key: another secret", other_key, Takes::Connect);
+    plan.note("key: the same secret elsewhere", place && !other_key, Takes::Nothing);
+    plan.routes(&old.routes, &new.routes);
     plan
 }
 
@@ -107,37 +87,13 @@ impl Plan {
         }
     }
 
-    fn key(&mut self, old: &Key, new: &Key, other_key: bool) {
-        self.note("key.mode", old.mode != new.mode, Takes::Connect);
-        self.note("key.cipher", (old.cipher, &old.suites) != (new.cipher, &new.suites), Takes::Connect);
-        self.note("key.direction", old.direction != new.direction, Takes::Connect);
-        let place = (&old.shared, &old.pair) != (&new.shared, &new.pair);
-        self.note("key: another secret", other_key, Takes::Connect);
-        self.note("key: the same secret elsewhere", place && !other_key, Takes::Nothing);
-    }
-
-    fn device(&mut self, old: &Device, new: &Device) {
-        let fixed = [
-            ("device.mode", old.mode != new.mode),
-            ("device.name", old.name != new.name),
-            ("device.configure", old.configure != new.configure),
-        ];
-        for (what, differs) in fixed {
-            self.note(what, differs, Takes::Restart);
+    /// Addresses and MTU belong to the kind of device: with another kind, all of them stay as they are.
+    fn device(&mut self, old: &Config) {
+        let of_device = |change: &Change| change.what.starts_with("device.");
+        if self.changes.iter().any(|change| of_device(change) && change.takes == Takes::Restart) {
+            self.changes.retain(|change| !of_device(change) || change.takes == Takes::Restart);
+            self.config.device = old.device.clone();
         }
-        if fixed.iter().any(|(_, differs)| *differs) {
-            // Addresses and MTU belong to the kind of device.
-            self.config.device = old.clone();
-            return;
-        }
-        self.note(
-            "device.address",
-            (&old.addresses, &old.peers) != (&new.addresses, &new.peers),
-            Takes::Connect,
-        );
-        self.note("device.mtu", old.mtu != new.mtu, Takes::Connect);
-        let rest = (&old.mac, &old.bridge, old.txqueuelen) != (&new.mac, &new.bridge, new.txqueuelen);
-        self.note("device", rest, Takes::Nothing);
     }
 
     fn routes(&mut self, old: &[Route], new: &[Route]) {
@@ -146,13 +102,6 @@ impl Plan {
                 self.note(format!("route {verb}: {}", describe(route)), true, Takes::Nothing);
             }
         }
-    }
-
-    fn run(&mut self, old: &Run, new: &Run) {
-        self.note("run.verb", old.verb != new.verb, Takes::Nothing);
-        let fixed = Run { verb: new.verb, ..old.clone() };
-        self.note("run", fixed != *new, Takes::Restart);
-        self.config.run = fixed;
     }
 }
 
@@ -204,7 +153,7 @@ mod tests {
         let plan = plan(&old, &new, false);
         assert_eq!(
             shown(&plan),
-            ["route removed: 10.1.0.0/16", "route added: 10.3.0.0/16", "keepalive", "run.verb"]
+            ["keepalive.interval", "run.verb", "route removed: 10.1.0.0/16", "route added: 10.3.0.0/16"]
         );
         assert_eq!((plan.takes(), &plan.config), (Takes::Nothing, &new));
     }
@@ -246,8 +195,8 @@ mod tests {
             [
                 "float",
                 "device.name: needs a restart of tund, the old value stays",
+                "run.user: needs a restart of tund, the old value stays",
                 "run.verb",
-                "run: needs a restart of tund, the old value stays",
             ]
         );
         assert_eq!((plan.takes(), plan.config.float, plan.config.run.verb), (Takes::Nothing, false, 5));

@@ -1,59 +1,7 @@
 //! The names of all tables and keys, and what to say about a name that is not among them.
 
-/// Every table with its keys; the top has the empty name. `[guard]` is reserved: its keys are not settled.
-pub(super) const SCHEMA: &[(&str, &[&str])] = &[
-    (
-        "",
-        &[
-            "remote",
-            "listen",
-            "float",
-            "bind-device",
-            "fwmark",
-            "key",
-            "device",
-            "route",
-            "push",
-            "accept",
-            "guard",
-            "full-tunnel",
-            "scripts",
-            "keepalive",
-            "run",
-            "tuning",
-            "status",
-        ],
-    ),
-    ("key", &["file", "private-file", "peer-public", "credential", "mode", "direction", "cipher"]),
-    ("device", &["mode", "name", "address", "peer", "mtu", "configure", "mac", "bridge", "txqueuelen"]),
-    ("route", &["to", "via", "metric", "table"]),
-    ("push", &["routes"]),
-    ("accept", &["routes", "limit", "sources"]),
-    ("full-tunnel", &["mode", "fail", "local-networks"]),
-    ("scripts", &["up", "down", "route-up", "route-down", "link-up", "link-down", "security", "timeout"]),
-    ("keepalive", &["interval", "timeout", "idle-exit"]),
-    (
-        "run",
-        &["user", "group", "daemon", "pid-file", "runtime-dir", "log", "verb", "chroot", "sandbox", "nice"],
-    ),
-    (
-        "tuning",
-        &[
-            "lanes",
-            "bundle",
-            "fragment",
-            "pad",
-            "offload",
-            "socket-buffer",
-            "mss-clamp",
-            "dscp",
-            "path-mtu",
-            "busy-poll",
-            "threads",
-        ],
-    ),
-    ("status", &["socket", "metrics"]),
-];
+use super::keys::SECTIONS;
+use super::schema::Section;
 
 /// OpenVPN's directives and what tund has in their place.
 const DIRECTIVES: &[(&str, &str)] = &[
@@ -107,9 +55,18 @@ const DIRECTIVES: &[(&str, &str)] = &[
     ("writepid", "use run.pid-file"),
 ];
 
-/// The keys of a table; none for a table without a schema.
-pub(super) fn keys_of(table: &str) -> &'static [&'static str] {
-    SCHEMA.iter().find(|(name, _)| *name == table).map_or(&[], |(_, keys)| keys)
+/// The keys of a table, and of the top the tables, too.
+pub(super) fn keys_of(table: &str) -> Vec<&'static str> {
+    let keys = SECTIONS.iter().filter(|section| section.name == table).flat_map(|section| section.keys);
+    let tables =
+        SECTIONS.iter().map(|section| section.name).filter(|name| table.is_empty() && !name.is_empty());
+    keys.map(|key| key.name).chain(tables).collect()
+}
+
+/// The table that has a key of this name, if it is not the top.
+fn owner(key: &str) -> Option<&'static str> {
+    let has = |section: &&Section| section.keys.iter().any(|own| own.name == key);
+    SECTIONS.iter().find(has).map(|section| section.name).filter(|name| !name.is_empty())
 }
 
 /// What tund has in place of an OpenVPN directive.
@@ -130,17 +87,18 @@ pub(super) fn for_unknown(table: &str, key: &str) -> String {
     if let Some(hint) = directive(key) {
         return hint.to_owned();
     }
-    if let Some((owner, _)) =
-        SCHEMA.iter().find(|(name, keys)| !name.is_empty() && keys.contains(&spelled.as_str()))
-    {
+    if let Some(owner) = owner(&spelled) {
         return format!("`{spelled}` belongs in [{owner}]");
     }
-    if let Some(near) = nearest(&spelled, keys_of(table).iter().copied()) {
+    if let Some(near) = nearest(&spelled, keys_of(table).into_iter()) {
         return format!("did you mean `{near}`?");
     }
-    let elsewhere = SCHEMA.iter().flat_map(|(_, keys)| keys.iter().copied());
-    match nearest(&spelled, elsewhere) {
-        Some(near) => format!("did you mean `{}`?", owner_path(near)),
+    let elsewhere = SECTIONS.iter().flat_map(|section| section.keys).map(|key| key.name);
+    match nearest(&spelled, elsewhere.chain(keys_of(""))) {
+        Some(near) => {
+            let path = owner(near).map_or_else(|| near.to_owned(), |owner| format!("{owner}.{near}"));
+            format!("did you mean `{path}`?")
+        }
         None => format!("the keys here are {}", keys_of(table).join(", ")),
     }
 }
@@ -154,13 +112,6 @@ pub(super) fn nearest<'n>(word: &str, names: impl Iterator<Item = &'n str>) -> O
         .filter(|(distance, _)| *distance <= allowed)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
-}
-
-fn owner_path(key: &str) -> String {
-    match SCHEMA.iter().find(|(_, keys)| keys.contains(&key)) {
-        Some((owner, _)) if !owner.is_empty() => format!("{owner}.{key}"),
-        Some(_) | None => key.to_owned(),
-    }
 }
 
 #[cfg(test)]
@@ -185,23 +136,6 @@ mod tests {
     }
 
     #[test]
-    fn every_key_of_the_schema_is_in_the_manual() {
-        let manual = include_str!("../../docs/tund.toml.5.md");
-        let (top, tables) = manual.split_once("\n## [key]\n").unwrap();
-        for key in keys_of("").iter().filter(|key| keys_of(key).is_empty() && **key != "guard") {
-            assert!(top.contains(&format!("\n`{key}` (")), "{key}");
-        }
-        for (table, keys) in SCHEMA.iter().filter(|(table, _)| !table.is_empty()) {
-            let start = tables.find(&format!("[{table}]")).or_else(|| (*table == "key").then_some(0));
-            let section = &tables[start.unwrap_or_else(|| panic!("[{table}]"))..];
-            let section = section.split("\n## ").next().unwrap();
-            for key in *keys {
-                assert!(section.contains(&format!("`{key}`")), "{table}.{key}");
-            }
-        }
-    }
-
-    #[test]
     fn openvpn_directives_point_to_their_equal() {
         assert!(for_unknown("", "ifconfig").contains("device.address"));
         assert!(for_unknown("", "secret").contains("key.file"));
@@ -214,7 +148,7 @@ mod tests {
         for (directive, hint) in DIRECTIVES {
             for word in hint.split([' ', ',', ';', '(', ')']).filter(|word| word.contains('.')) {
                 let Some((table, key)) = word.split_once('.') else { continue };
-                if SCHEMA.iter().any(|(name, _)| *name == table) {
+                if SECTIONS.iter().any(|section| section.name == table) {
                     assert!(keys_of(table).contains(&key), "{directive}: {word}");
                 }
             }

@@ -50,7 +50,7 @@ impl Parent {
         if self.engine.is_none() {
             return Err(vec!["the link is still starting; try again".to_owned()]);
         }
-        let (loaded, config) = start::read_again(&self.link.options)?;
+        let (_, config) = start::read_again(&self.link.options)?;
         let keys = start::secrets(&config, self.link.options.allow_open_keys).map_err(|e| vec![e.message])?;
         let fingerprint = cleanly(|| fingerprint(&keys.secret));
         let plan = reload::plan(&self.link.config, &config, fingerprint != self.link.fingerprint);
@@ -75,7 +75,7 @@ impl Parent {
         }
         self.link.fingerprint = fingerprint;
         match takes {
-            Takes::Connect => self.replace_engine(keys, &loaded.text),
+            Takes::Connect => self.replace_engine(keys),
             Takes::Nothing | Takes::Call | Takes::Restart => {
                 let settings =
                     LinkSettings { activated: self.link.activated, ..LinkSettings::from(&self.link.config) };
@@ -116,7 +116,7 @@ impl Parent {
     }
 
     /// Another engine, with new keys and a new socket, for the same device.
-    fn replace_engine(&mut self, keys: Box<Keys>, text: &str) {
+    fn replace_engine(&mut self, keys: Box<Keys>) {
         self.status.replacing = true;
         self.stop_engine(FAREWELL);
         self.status.replacing = false;
@@ -126,7 +126,7 @@ impl Parent {
         self.status.last_words = None;
         self.take_pushed(Vec::new());
         self.link_changed(false);
-        let launched = start::bind(&self.link.config, text).map(|bound| {
+        let launched = start::bind(&self.link.config).map(|bound| {
             let settings = LinkSettings::from(&self.link.config);
             let mut start = start::engine_start(&self.link.config, keys, settings, &self.link.confinement);
             start.key_log = self.link.key_log.is_some();

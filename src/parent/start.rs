@@ -16,7 +16,7 @@ use crate::report::exit::{BUG, CONFIG, FAILED, Fatal, PRIVILEGE, UNAVAILABLE, US
 use crate::report::output::{self, Output};
 use crate::sys::memory;
 
-use crate::config::{Config, Diagnostic, LogTo, Severity};
+use crate::config::{Config, Diagnostic, LogTo, Places, Severity};
 use crate::core::settings::LinkSettings;
 use crate::crypto::keys::{Pair, fingerprint, link_secret};
 use crate::crypto::stack::cleanly;
@@ -152,13 +152,13 @@ fn prepare(
     let pid_file = config.run.pid_file.as_deref().map(PidFile::write).transpose()?;
     let confinement = identity::confine(&config.run, identity, runtime.as_ref())?;
     let mut changes = Changes::new(netlink, runtime.as_ref());
-    for warning in preflight::check_host(&config, &loaded.text, None, &mut changes.netlink) {
+    for warning in preflight::check_host(&config, &loaded.parsed.places, None, &mut changes.netlink) {
         say!(1, "warning: {}", one_line(&warning));
     }
     let keys = secrets(&config, options.allow_open_keys)?;
     let key_log = key_log(options)?;
     let activated = inherited.is_some();
-    let bound = socket(&config, &loaded.text, inherited)?;
+    let bound = socket(&config, inherited)?;
     say!(1, "tund {}: {}, UDP port {}", env!("CARGO_PKG_VERSION"), config.name, bound.port);
     let link = LinkSettings { activated, ..LinkSettings::from(&config) };
     let fingerprint = cleanly(|| fingerprint(&keys.secret));
@@ -209,7 +209,7 @@ fn read(options: &Options) -> (Loaded, Option<Config>, Vec<Diagnostic>) {
     let config = loaded.parsed.config.take();
     let mut findings = std::mem::take(&mut loaded.parsed.diagnostics);
     if let Some(draft) = &loaded.parsed.draft {
-        findings.extend(preflight::check_files(draft, &loaded.text, options.allow_open_keys));
+        findings.extend(preflight::check_files(draft, &loaded.parsed.places, options.allow_open_keys));
     }
     findings.retain(|finding| finding.severity > Severity::Note);
     let config = config.filter(|_| !findings.iter().any(Diagnostic::is_error));
@@ -263,10 +263,10 @@ fn key_log(options: &Options) -> Result<Option<KeyLog>, Fatal> {
 }
 
 /// The socket that was inherited, or else a new one.
-fn socket(config: &Config, text: &str, inherited: Option<Inherited>) -> Result<Bound, Fatal> {
+fn socket(config: &Config, inherited: Option<Inherited>) -> Result<Bound, Fatal> {
     let bound = match inherited {
         Some(inherited) => adopt(config, inherited)?,
-        None => bind(config, text)?,
+        None => bind(config)?,
     };
     for note in &bound.notes {
         say!(1, "{note}");
@@ -287,10 +287,11 @@ fn adopt(config: &Config, inherited: Inherited) -> Result<Bound, Fatal> {
 }
 
 /// A new socket as the configuration asks for it.
-pub(crate) fn bind(config: &Config, text: &str) -> Result<Bound, Fatal> {
+pub(crate) fn bind(config: &Config) -> Result<Bound, Fatal> {
     bind_patiently(config).map_err(|error| {
         let code = if error.kind() == io::ErrorKind::PermissionDenied { PRIVILEGE } else { UNAVAILABLE };
-        let holder = preflight::check_port(config, text).filter(|_| error.kind() == io::ErrorKind::AddrInUse);
+        let holder = preflight::check_port(config, &Places::default())
+            .filter(|_| error.kind() == io::ErrorKind::AddrInUse);
         Fatal::new(code, holder.map_or_else(|| error.to_string(), |finding| one_line(&finding)))
     })
 }

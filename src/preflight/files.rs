@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::config::keyfile::{self, KeyError};
-use crate::config::{Command, Config, Diagnostic, SecretSource, Severity, locate};
+use crate::config::{Command, Config, Diagnostic, Places, SecretSource, Severity};
 use crate::crypto::stack::cleanly;
 use crate::host::trust::{self, Refusal, Trusted};
 use crate::preflight::after_a_look;
@@ -32,13 +32,13 @@ impl std::fmt::Debug for KeyMaterial {
     }
 }
 
-/// Findings on the key files and scripts of `config`; `text` is what it was read from, for their places.
+/// Findings on the key files and scripts of `config`; `places` are its own.
 /// A key that the caller may not read is a note, since tund reads it with more rights than `check` has.
-pub fn check_files(config: &Config, text: &str, allow_open_keys: bool) -> Vec<Diagnostic> {
+pub fn check_files(config: &Config, places: &Places, allow_open_keys: bool) -> Vec<Diagnostic> {
     let credentials = credentials_directory();
     let mut found = Vec::new();
     for key in keys_of(config, credentials.as_deref()) {
-        let place = locate(text, &["key", key.name]);
+        let place = places.of(&format!("key.{}", key.name));
         if let Some(trouble) = cleanly(|| key.read(allow_open_keys).err()) {
             found.push(trouble.finding(&key, place));
         }
@@ -52,7 +52,8 @@ pub fn check_files(config: &Config, text: &str, allow_open_keys: bool) -> Vec<Di
         ("link-up", &scripts.link_up),
         ("link-down", &scripts.link_down),
     ] {
-        found.extend(script.as_ref().and_then(|s| check_script(name, s, locate(text, &["scripts", name]))));
+        let place = places.of(&format!("scripts.{name}"));
+        found.extend(script.as_ref().and_then(|script| check_script(name, script, place)));
     }
     found
 }
@@ -293,6 +294,10 @@ mod tests {
         }
     }
 
+    fn places(text: &str) -> Places {
+        parse("l", text, &Options::new("/")).places
+    }
+
     const TEXT: &str = "[key]\nmode = \"static\"\nfile = \"static.key\"\n[device]\naddress = \"10.0.0.1\"\npeer = \"10.0.0.2\"\n[scripts]\nsecurity = 2\nup = [\"hook\", \"x\"]\n";
 
     fn only(found: &[Diagnostic], text: &str) -> (Severity, String, String) {
@@ -307,7 +312,7 @@ mod tests {
         scratch.file("static.key", 0o600, keyfile::format_secret(&[7; 32]).as_bytes());
         scratch.file("hook", 0o755, "#!/bin/sh\n");
         let config = scratch.config(TEXT);
-        assert_eq!(check_files(&config, TEXT, false), []);
+        assert_eq!(check_files(&config, &places(TEXT), false), []);
         let keys = read_keys(&config, false).unwrap();
         assert_eq!((keys.shared, keys.private), (Some([7; 32]), None));
         assert!(!format!("{keys:?}").contains('7'), "a key is never shown");
@@ -319,7 +324,7 @@ mod tests {
         let text = TEXT.split("[scripts]").next().unwrap();
         let config = scratch.config(text);
         let check = |message: &str| {
-            let (severity, found, place) = only(&check_files(&config, text, false), text);
+            let (severity, found, place) = only(&check_files(&config, &places(text), false), text);
             assert_eq!((severity, place.as_str()), (Severity::Error, "\"static.key\""));
             assert!(found.contains(message), "{found}");
             assert!(read_keys(&config, false).unwrap_err()[0].is_error());
@@ -330,7 +335,7 @@ mod tests {
             scratch.file("static.key", mode, key.as_bytes());
             check(&format!("is open to others (mode {mode:04o})"));
         }
-        assert_eq!(check_files(&config, text, true), [], "--allow-open-keys");
+        assert_eq!(check_files(&config, &places(text), true), [], "--allow-open-keys");
         assert_eq!(read_keys(&config, true).unwrap().shared, Some([7; 32]));
         // A link to it does not make it another one's.
         std::fs::rename(scratch.0.join("static.key"), scratch.0.join("real.key")).unwrap();
@@ -420,7 +425,7 @@ mod tests {
         scratch.file("static.key", 0o600, keyfile::format_secret(&[7; 32]).as_bytes());
         let config = scratch.config(TEXT);
         let check = |message: &str| {
-            let (severity, found, place) = only(&check_files(&config, TEXT, true), TEXT);
+            let (severity, found, place) = only(&check_files(&config, &places(TEXT), true), TEXT);
             assert_eq!((severity, place.as_str()), (Severity::Error, "[\"hook\", \"x\"]"));
             assert!(found.contains(message), "{found}");
         };
@@ -433,7 +438,7 @@ mod tests {
         set_permissions(&scratch.0, Permissions::from_mode(0o777)).unwrap();
         check(&format!("but {} can be changed by anyone", scratch.0.display()));
         set_permissions(&scratch.0, Permissions::from_mode(0o1777)).unwrap();
-        assert_eq!(check_files(&config, TEXT, true), [], "in a sticky directory");
+        assert_eq!(check_files(&config, &places(TEXT), true), [], "in a sticky directory");
         let nobody = |name: &str, uid: u32| {
             assert!(
                 rustix::process::geteuid().is_root(),

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use crate::config::{Config, Diagnostic, Remote, Route, Swallow, Via, locate, locate_route, swallow};
+use crate::config::{Config, Diagnostic, Places, Remote, Route, Swallow, Via, swallow};
 use crate::preflight::ports;
 use crate::route::netlink::{Link, Netlink};
 use crate::route::plan::{KernelRoute, ROUTE_PROTOCOL};
@@ -26,17 +26,16 @@ struct Facts {
     reverse_path: Vec<(String, u8)>,
 }
 
-/// Warnings on what this host has already that is in the way of `config`, or lacks; `text` is what the configuration
-/// was read from, for their places. `own_device` is the index of the link's own device, if it runs: nothing is said
+/// Warnings on what this host has already that is in the way of `config`, or lacks; `places` are the configuration's. `own_device` is the index of the link's own device, if it runs: nothing is said
 /// against it. Addresses and routes of the device are left out with `configure = false`.
 pub fn check_host(
     config: &Config,
-    text: &str,
+    places: &Places,
     own_device: Option<u32>,
     netlink: &mut Netlink,
 ) -> Vec<Diagnostic> {
     match gather(netlink) {
-        Ok(facts) => judge(config, text, own_device, &facts),
+        Ok(facts) => judge(config, places, own_device, &facts),
         Err(error) => {
             let message = format!("this host's addresses and routes were not checked: {error}");
             vec![Diagnostic::warning(None, message)]
@@ -45,25 +44,25 @@ pub fn check_host(
 }
 
 /// A warning if another process has the UDP port, with its name.
-pub fn check_port(config: &Config, text: &str) -> Option<Diagnostic> {
-    taken_port(config, text, &ports::sockets())
+pub fn check_port(config: &Config, places: &Places) -> Option<Diagnostic> {
+    taken_port(config, places, &ports::sockets())
 }
 
 /// Warnings on remotes whose name does not resolve now, or resolves into the tunnel itself. Resolving is the caller's:
 /// it waits, and it reads the network.
 pub fn check_names(
     config: &Config,
-    text: &str,
+    places: &Places,
     mut resolve: impl FnMut(&Remote) -> io::Result<Vec<SocketAddr>>,
 ) -> Vec<Diagnostic> {
-    let place = locate(text, &["remote"]);
+    let place = places.of("remote");
     let names = config.remotes.iter().filter(|remote| remote.host.parse::<IpAddr>().is_err());
     let mut found = Vec::new();
     for remote in names {
         match resolve(remote) {
             Ok(addresses) if !addresses.is_empty() => {
                 found.extend(
-                    addresses.iter().find_map(|address| loop_finding(config, text, remote, address.ip())),
+                    addresses.iter().find_map(|address| loop_finding(config, places, remote, address.ip())),
                 );
             }
             failed => {
@@ -96,7 +95,7 @@ fn reverse_path(routes: &[KernelRoute]) -> Vec<(String, u8)> {
 }
 
 /// The kernel judges what comes by the way that an answer without a mark would take: into the tunnel.
-fn check_reverse_path(config: &Config, text: &str, facts: &Facts) -> Vec<Diagnostic> {
+fn check_reverse_path(config: &Config, places: &Places, facts: &Facts) -> Vec<Diagnostic> {
     if config.full_tunnel.is_none() {
         return Vec::new();
     }
@@ -106,7 +105,7 @@ fn check_reverse_path(config: &Config, text: &str, facts: &Facts) -> Vec<Diagnos
     let good = if carried { 2 } else { 0 };
     let strict =
         facts.reverse_path.iter().filter(|(_, value)| if carried { *value == 1 } else { *value > 0 });
-    let place = locate(text, &["full-tunnel"]);
+    let place = places.of("full-tunnel");
     let finding = |(name, value): &(String, u8)| {
         let message = format!(
             "net.ipv4.conf.{name}.rp_filter is {value}, so that this host drops the peer's datagrams over IPv4"
@@ -117,7 +116,7 @@ fn check_reverse_path(config: &Config, text: &str, facts: &Facts) -> Vec<Diagnos
     strict.map(finding).collect()
 }
 
-fn judge(config: &Config, text: &str, own_device: Option<u32>, facts: &Facts) -> Vec<Diagnostic> {
+fn judge(config: &Config, places: &Places, own_device: Option<u32>, facts: &Facts) -> Vec<Diagnostic> {
     let adoptable = || {
         config
             .device
@@ -129,11 +128,11 @@ fn judge(config: &Config, text: &str, own_device: Option<u32>, facts: &Facts) ->
     let own_device = own_device.or_else(|| adoptable().map(|there| there.index));
     let mut found = Vec::new();
     if config.device.configure {
-        found.extend(check_addresses(config, text, own_device, facts));
+        found.extend(check_addresses(config, places, own_device, facts));
     }
-    found.extend(check_routes(config, text, own_device, facts));
-    found.extend(check_interfaces(config, text, own_device, facts));
-    found.extend(check_reverse_path(config, text, facts));
+    found.extend(check_routes(config, places, own_device, facts));
+    found.extend(check_interfaces(config, places, own_device, facts));
+    found.extend(check_reverse_path(config, places, facts));
     found
 }
 
@@ -142,10 +141,15 @@ fn is_free_tun(link: &Link) -> bool {
     link.kind.as_deref() == Some("tun") && !link.carrier
 }
 
-fn check_addresses(config: &Config, text: &str, own_device: Option<u32>, facts: &Facts) -> Vec<Diagnostic> {
+fn check_addresses(
+    config: &Config,
+    places: &Places,
+    own_device: Option<u32>,
+    facts: &Facts,
+) -> Vec<Diagnostic> {
     let device = &config.device;
-    let own = device.addresses.iter().map(|address| (*address, "address"));
-    let peers = device.peers.iter().map(|peer| (IpNet::from(*peer), "peer"));
+    let own = device.addresses.iter().map(|address| (*address, "device.address"));
+    let peers = device.peers.iter().map(|peer| (IpNet::from(*peer), "device.peer"));
     let mut found = Vec::new();
     for (inner, key) in own.chain(peers) {
         for (there, index) in facts.addresses.iter().filter(|(_, index)| Some(*index) != own_device) {
@@ -158,14 +162,14 @@ fn check_addresses(config: &Config, text: &str, own_device: Option<u32>, facts: 
                 continue;
             };
             let help = "give the tunnel addresses that nothing else uses";
-            found.push(Diagnostic::warning(locate(text, &["device", key]), message).help(help));
+            found.push(Diagnostic::warning(places.of(key), message).help(help));
             break;
         }
     }
     found
 }
 
-fn check_routes(config: &Config, text: &str, own_device: Option<u32>, facts: &Facts) -> Vec<Diagnostic> {
+fn check_routes(config: &Config, places: &Places, own_device: Option<u32>, facts: &Facts) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for (index, route) in config.routes.iter().enumerate() {
         let is_default = |there: &&KernelRoute| {
@@ -176,14 +180,14 @@ fn check_routes(config: &Config, text: &str, own_device: Option<u32>, facts: &Fa
             let message =
                 format!("the route to {} goes via net_gateway, but there is no default route", route.to);
             let help = "set a default route before the start, or name a gateway";
-            found.push(Diagnostic::warning(locate_route(text, index, "via"), message).help(help));
+            found.push(Diagnostic::warning(places.of_route(index, "via"), message).help(help));
         }
         let in_the_way =
             others.clone().find(|there| there.protocol != ROUTE_PROTOCOL && is_same(route, there));
         if let Some(there) = in_the_way {
             let message = format!("a route to {} exists already, through {}", route.to, there.interface_name);
             let help = "tund replaces no route that is not its own: give this one another metric or table";
-            found.push(Diagnostic::warning(locate_route(text, index, "to"), message).help(help));
+            found.push(Diagnostic::warning(places.of_route(index, "to"), message).help(help));
         }
     }
     found
@@ -198,29 +202,30 @@ fn is_same(route: &Route, there: &KernelRoute) -> bool {
         && metric(route.metric) == metric(there.metric)
 }
 
-fn check_interfaces(config: &Config, text: &str, own_device: Option<u32>, facts: &Facts) -> Vec<Diagnostic> {
+fn check_interfaces(
+    config: &Config,
+    places: &Places,
+    own_device: Option<u32>,
+    facts: &Facts,
+) -> Vec<Diagnostic> {
     let mut found = Vec::new();
-    let mut warn = |path: &[&str], message: String, help: &str| {
-        found.push(Diagnostic::warning(locate(text, path), message).help(help));
+    let mut warn = |key: &str, message: String, help: &str| {
+        found.push(Diagnostic::warning(places.of(key), message).help(help));
     };
     if let Some(name) = &config.device.name
         && facts.interface(name).is_some_and(|there| Some(there.index) != own_device)
     {
         let help = "choose another device.name, or leave it out and the kernel picks one";
-        warn(&["device", "name"], format!("there is an interface {name} already"), help);
+        warn("device.name", format!("there is an interface {name} already"), help);
     }
     if let Some(name) = &config.device.bridge {
         match facts.interface(name) {
             None => {
                 let message = format!("there is no bridge {name}");
-                warn(
-                    &["device", "bridge"],
-                    message,
-                    &format!("make it with `ip link add {name} type bridge`"),
-                );
+                warn("device.bridge", message, &format!("make it with `ip link add {name} type bridge`"));
             }
             Some(there) if there.kind.as_deref() != Some("bridge") => {
-                warn(&["device", "bridge"], format!("{name} is not a bridge"), "name a bridge");
+                warn("device.bridge", format!("{name} is not a bridge"), "name a bridge");
             }
             Some(_) => {}
         }
@@ -228,23 +233,23 @@ fn check_interfaces(config: &Config, text: &str, own_device: Option<u32>, facts:
     if let Some(name) = &config.bind_device
         && facts.interface(name).is_none()
     {
-        warn(&["bind-device"], format!("there is no interface {name}"), "name an interface of this host");
+        warn("bind-device", format!("there is no interface {name}"), "name an interface of this host");
     }
     if let Some(address) =
         config.listen.address.filter(|address| !address.is_unspecified() && !address.is_loopback())
         && !facts.addresses.iter().any(|(there, _)| there.addr() == address)
     {
         let help = "listen on an address of this host, or on a port alone";
-        warn(&["listen"], format!("{address} is no address of this host"), help);
+        warn("listen", format!("{address} is no address of this host"), help);
     }
     found
 }
 
-fn taken_port(config: &Config, text: &str, sockets: &[ports::Socket]) -> Option<Diagnostic> {
+fn taken_port(config: &Config, places: &Places, sockets: &[ports::Socket]) -> Option<Diagnostic> {
     let listen = &config.listen;
     let taken = sockets.iter().find(|s| listen.port != 0 && s.takes(listen.address, listen.port))?;
     let holder = taken.holder().unwrap_or_else(|| "another process".to_owned());
-    let place = locate(text, &["listen"]).or_else(|| locate(text, &["remote"]));
+    let place = places.of("listen").or_else(|| places.of("remote"));
     let message = format!("UDP port {} is taken by {holder}", listen.port);
     let help = if listen.explicit || config.remotes.is_empty() {
         "end that process, or listen on another port"
@@ -254,11 +259,11 @@ fn taken_port(config: &Config, text: &str, sockets: &[ports::Socket]) -> Option<
     Some(Diagnostic::warning(place, message).help(help))
 }
 
-fn loop_finding(config: &Config, text: &str, remote: &Remote, address: IpAddr) -> Option<Diagnostic> {
+fn loop_finding(config: &Config, places: &Places, remote: &Remote, address: IpAddr) -> Option<Diagnostic> {
     let (place, what) = match swallow(config, address)? {
-        Swallow::Route(index) => (locate_route(text, index, "to"), "a route covers"),
-        Swallow::Address(_) => (locate(text, &["device", "address"]), "device.address covers"),
-        Swallow::Peer(_) => (locate(text, &["device", "peer"]), "device.peer is"),
+        Swallow::Route(index) => (places.of_route(index, "to"), "a route covers"),
+        Swallow::Address(_) => (places.of("device.address"), "device.address covers"),
+        Swallow::Peer(_) => (places.of("device.peer"), "device.peer is"),
     };
     let message = format!("routing loop: {what} {address}, the address of the remote {}", remote.host);
     let help = format!(
@@ -303,6 +308,10 @@ to = "192.168.66.0/24"
         parsed.config.unwrap_or_else(|| panic!("{:#?}", parsed.diagnostics))
     }
 
+    fn places(text: &str) -> Places {
+        parse("l", text, &Options::new("/")).places
+    }
+
     fn interface(index: u32, name: &str, kind: &str) -> Link {
         let (name, kind) = (name.to_owned(), Some(kind.to_owned()));
         Link { index, name, mtu: 1500, up: true, carrier: true, kind, master: None }
@@ -335,7 +344,7 @@ to = "192.168.66.0/24"
 
     /// Message of the only finding, and the text it points to.
     fn only(text: &str, own: Option<u32>, facts: &Facts) -> (String, String) {
-        let found = judge(&config(text), text, own, facts);
+        let found = judge(&config(text), &places(text), own, facts);
         assert_eq!(found.len(), 1, "{found:#?}");
         assert_eq!(found[0].severity, crate::config::Severity::Warning);
         (found[0].message.clone(), text[found[0].span.clone().unwrap()].to_owned())
@@ -343,7 +352,7 @@ to = "192.168.66.0/24"
 
     #[test]
     fn a_host_that_is_free_gets_no_finding() {
-        assert_eq!(judge(&config(TEXT), TEXT, None, &facts()), []);
+        assert_eq!(judge(&config(TEXT), &places(TEXT), None, &facts()), []);
     }
 
     #[test]
@@ -353,9 +362,9 @@ to = "192.168.66.0/24"
         let (message, place) = only(TEXT, None, &host);
         assert_eq!(message, "192.168.86.81 is assigned to eth0 already");
         assert_eq!(place, "\"192.168.86.81/24\"");
-        assert_eq!(judge(&config(TEXT), TEXT, Some(2), &host), []);
+        assert_eq!(judge(&config(TEXT), &places(TEXT), Some(2), &host), []);
         let left_alone = TEXT.replace("peer =", "configure = false\npeer =");
-        assert_eq!(judge(&config(&left_alone), &left_alone, None, &host), []);
+        assert_eq!(judge(&config(&left_alone), &places(&left_alone), None, &host), []);
     }
 
     #[test]
@@ -363,7 +372,7 @@ to = "192.168.66.0/24"
         let point = TEXT.replace("81/24", "81");
         let mut host = facts();
         host.addresses.push(("192.168.86.1/25".parse().unwrap(), 2));
-        let found = judge(&config(&point), &point, None, &host);
+        let found = judge(&config(&point), &places(&point), None, &host);
         assert_eq!(found.len(), 2, "address and peer: {found:#?}");
         assert!(found[0].message.contains("overlaps 192.168.86.0/25, which is in use on eth0"), "{found:#?}");
         host.addresses = vec![("192.168.86.200/32".parse().unwrap(), 2)];
@@ -380,11 +389,11 @@ to = "192.168.66.0/24"
         let (message, place) = only(TEXT, None, &host);
         assert_eq!(message, "a route to 192.168.66.0/24 exists already, through eth0");
         assert_eq!(place, "\"192.168.66.0/24\"");
-        assert_eq!(judge(&config(TEXT), TEXT, Some(2), &host), []);
+        assert_eq!(judge(&config(TEXT), &places(TEXT), Some(2), &host), []);
         host.routes[1].metric = Some(100);
-        assert_eq!(judge(&config(TEXT), TEXT, None, &host), []);
+        assert_eq!(judge(&config(TEXT), &places(TEXT), None, &host), []);
         host.routes[1] = KernelRoute { protocol: ROUTE_PROTOCOL, ..route("192.168.66.0/24", 2, None) };
-        assert_eq!(judge(&config(TEXT), TEXT, None, &host), []);
+        assert_eq!(judge(&config(TEXT), &places(TEXT), None, &host), []);
     }
 
     #[test]
@@ -395,7 +404,7 @@ to = "192.168.66.0/24"
         host.routes.push(route("::/0", 2, None));
         assert!(only(&text, None, &host).0.contains("no default route"), "of the other family");
         host.routes.push(route("0.0.0.0/0", 2, Some(600)));
-        assert_eq!(judge(&config(&text), &text, None, &host), []);
+        assert_eq!(judge(&config(&text), &places(&text), None, &host), []);
     }
 
     #[test]
@@ -405,7 +414,7 @@ to = "192.168.66.0/24"
         let six = six.replace("[[route]]\nto = \"192.168.66.0/24\"\n", "");
         let found = |text: &str, value| {
             let host = Facts { reverse_path: vec![("eth0".to_owned(), value)], ..facts() };
-            judge(&config(text), text, None, &host)
+            judge(&config(text), &places(text), None, &host)
                 .iter()
                 .filter_map(|found| found.help.clone())
                 .collect::<Vec<_>>()
@@ -424,7 +433,7 @@ to = "192.168.66.0/24"
         let mut adopted = facts();
         adopted.interfaces.push(Link { carrier: false, ..interface(4, "tun7", "tun") });
         let adopting = named.replace("eth0", "tun7");
-        assert_eq!(judge(&config(&adopting), &adopting, None, &adopted), []);
+        assert_eq!(judge(&config(&adopting), &places(&adopting), None, &adopted), []);
         adopted.interfaces.pop();
         adopted.interfaces.push(interface(4, "tun7", "tun"));
         assert_eq!(only(&adopting, None, &adopted).0, "there is an interface tun7 already");
@@ -433,7 +442,7 @@ to = "192.168.66.0/24"
         let elsewhere = TEXT.replace("[key]", "listen = \"192.0.2.1:5\"\n[key]");
         assert_eq!(only(&elsewhere, None, &host).0, "192.0.2.1 is no address of this host");
         let tap = "[key]\nmode = \"static\"\nfile = \"k\"\ndirection = 0\n[device]\nmode = \"tap\"\nbridge = \"BR\"\n";
-        assert_eq!(judge(&config(&tap.replace("BR", "br0")), tap, None, &host), []);
+        assert_eq!(judge(&config(&tap.replace("BR", "br0")), &places(tap), None, &host), []);
         assert_eq!(only(&tap.replace("BR", "br7"), None, &host).0, "there is no bridge br7");
         assert_eq!(only(&tap.replace("BR", "eth0"), None, &host).0, "eth0 is not a bridge");
     }
@@ -443,26 +452,26 @@ to = "192.168.66.0/24"
         let open = UdpSocket::bind("127.0.0.1:0").unwrap();
         let port = open.local_addr().unwrap().port();
         let text = TEXT.replace("[key]", &format!("listen = \"127.0.0.1:{port}\"\n[key]"));
-        let found = check_port(&config(&text), &text).unwrap();
+        let found = check_port(&config(&text), &places(&text)).unwrap();
         assert!(found.message.starts_with(&format!("UDP port {port} is taken by ")), "{}", found.message);
         assert!(found.message.contains(&std::process::id().to_string()), "{}", found.message);
         assert_eq!(&text[found.span.unwrap()], format!("\"127.0.0.1:{port}\""));
         drop(open);
-        assert_eq!(check_port(&config(&text), &text), None);
+        assert_eq!(check_port(&config(&text), &places(&text)), None);
     }
 
     #[test]
     fn names_that_fail_or_lead_into_the_tunnel_are_found() {
         let config = config(TEXT);
-        let unknown = check_names(&config, TEXT, |_| Err(io::Error::other("no such name")));
+        let unknown = check_names(&config, &places(TEXT), |_| Err(io::Error::other("no such name")));
         assert_eq!(unknown[0].message, "mon.tn cannot be resolved now: no such name");
-        assert_eq!(check_names(&config, TEXT, |_| Ok(Vec::new())).len(), 1);
+        assert_eq!(check_names(&config, &places(TEXT), |_| Ok(Vec::new())).len(), 1);
         let at = |address: &str| vec![format!("{address}:1417").parse().unwrap()];
-        assert_eq!(check_names(&config, TEXT, |_| Ok(at("192.0.2.1"))), []);
-        let inside = check_names(&config, TEXT, |_| Ok(at("192.168.66.7")));
+        assert_eq!(check_names(&config, &places(TEXT), |_| Ok(at("192.0.2.1"))), []);
+        let inside = check_names(&config, &places(TEXT), |_| Ok(at("192.168.66.7")));
         assert!(inside[0].message.starts_with("routing loop: a route covers 192.168.66.7"), "{inside:#?}");
         let literal = TEXT.replace("mon.tn", "192.0.2.1");
         let literal = parse("l", &literal, &Options::new("/")).config.unwrap();
-        assert_eq!(check_names(&literal, TEXT, |_| Err(io::Error::other("never asked"))), []);
+        assert_eq!(check_names(&literal, &places(TEXT), |_| Err(io::Error::other("never asked"))), []);
     }
 }

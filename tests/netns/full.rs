@@ -83,7 +83,7 @@ impl Watched {
 fn fri(fail: &str) -> Toml {
     Toml::tun_fri()
         .handshake()
-        .with(&format!("[full-tunnel]\nmode = 'def1'\nfail = '{fail}'"))
+        .with(&format!("[full-tunnel]\nfail = '{fail}'"))
         .with("[keepalive]\ninterval = '1s'\ntimeout = '3s'\n[run]\nverb = 3")
 }
 
@@ -268,9 +268,9 @@ fn a_local_network_with_somebody_elses_addresses_gets_nothing_with_refuse() {
     watched.wait_clear("reach", [true, true]);
     assert_eq!(process.terminate(SOON).unwrap(), 0);
     for fail in ["closed", "open"] {
-        let text = format!("[full-tunnel]\nmode = 'def1'\nfail = '{fail}'\nlocal-networks = 'refuse'");
+        let text = format!("[full-tunnel]\nfail = '{fail}'\nlocal-networks = 'refuse'");
         let mut config = fri(fail);
-        config.rest = config.rest.replace(&format!("[full-tunnel]\nmode = 'def1'\nfail = '{fail}'"), &text);
+        config.rest = config.rest.replace(&format!("[full-tunnel]\nfail = '{fail}'"), &text);
         let mut process = pair.start_fri(&config);
         process.wait_line(UP, SOON).unwrap();
         watched.stays_closed(fail);

@@ -33,7 +33,7 @@ fn routes_timers_and_level_change_without_losing_a_frame() {
     let (code, text) = ask(&pair.fri, &["reload", "fri"]);
     assert_eq!(code, Some(0), "{text}");
     let expected =
-        ["route removed: 192.168.66.0/24", "route added: 192.168.68.0/24", "keepalive", "run.verb"];
+        ["keepalive.interval", "run.verb", "route removed: 192.168.66.0/24", "route added: 192.168.68.0/24"];
     assert_eq!(text.lines().collect::<Vec<_>>(), expected);
     fri_process.wait_line_after(mark, "reload: route added: 192.168.68.0/24", SOON).unwrap();
     let routes = routes(&pair.fri);
@@ -134,7 +134,8 @@ fn a_remote_that_moved_is_called_and_what_needs_a_restart_is_named() {
     rewrite(&pair.fri, "fri", &other);
     let (code, text) = ask(&pair.fri, &["reload", "fri"]);
     assert_eq!(code, Some(0), "{text}");
-    let expected = ["remote: the peer is called again", "run: needs a restart of tund, the old value stays"];
+    let expected =
+        ["remote: the peer is called again", "run.user: needs a restart of tund, the old value stays"];
     assert_eq!(text.lines().collect::<Vec<_>>(), expected);
     let line = process.wait_line(UP, SOON).unwrap();
     assert!(line.contains("10.0.0.3"), "{line}");

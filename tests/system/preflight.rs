@@ -33,9 +33,10 @@ via = "net_gateway"
 fn a_host_in_the_way_is_found_and_the_own_device_is_not() {
     isolated(|| {
         let mut netlink = Netlink::open().unwrap();
-        let config = parse("l", TEXT, &Options::new("/")).config.unwrap();
+        let parsed = parse("l", TEXT, &Options::new("/"));
+        let (config, places) = (parsed.config.unwrap(), parsed.places);
         let mut found = |own| -> Vec<String> {
-            let found = check_host(&config, TEXT, own, &mut netlink);
+            let found = check_host(&config, &places, own, &mut netlink);
             assert!(found.iter().all(|d| d.severity == Severity::Warning && d.span.is_some()), "{found:#?}");
             found.into_iter().map(|d| d.message).collect()
         };
@@ -64,7 +65,7 @@ fn a_host_in_the_way_is_found_and_the_own_device_is_not() {
                 "a route to 2001:db8:66::/64 exists already, through nic7",
             ]
         );
-        assert_eq!(check_port(&config, TEXT).map(|found| found.message), Some(taken));
+        assert_eq!(check_port(&config, &places).map(|found| found.message), Some(taken));
         drop(port);
 
         sh("ip link del nic7");

@@ -27,7 +27,6 @@ pub(super) fn write(link: &Link, key_file: &str) -> String {
     }
     if link.full_tunnel {
         out.line("\n[full-tunnel]");
-        out.text("mode", "def1");
     }
     scripts(link, &mut out);
     out.table("keepalive", |out| {

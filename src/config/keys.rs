@@ -1,0 +1,490 @@
+//! Every key of the configuration, declared once: name, type, range, default, what a change takes, the part of [`super::Config`] that it
+//! sets, and its entry of tund.toml(5).
+
+use std::ops::Range;
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::DeTable;
+
+use super::diagnostic::Diagnostic;
+use super::reader::{At, Field, Table};
+use super::reload::Takes;
+use super::schema::{Absent, Declared, Key, Named, PortText, Read, Section, Shape, names, table};
+use super::{KeyMode, LogTo, MAX_ACCEPTED, Sandbox, Sources};
+use crate::crypto::suite::Cipher;
+use crate::packet::layer::Mode;
+
+const U32_MAX: i64 = u32::MAX as i64;
+/// Milliseconds.
+const DAY: u64 = 86_400_000;
+
+/// Every table; the top first.
+pub const SECTIONS: &[Section] = &[
+    Top::SECTION,
+    RawKey::SECTION,
+    RawDevice::SECTION,
+    RawRoute::SECTION,
+    RawFullTunnel::SECTION,
+    RawScripts::SECTION,
+    RawKeepalive::SECTION,
+    RawRun::SECTION,
+    RawPush::SECTION,
+    RawAccept::SECTION,
+    RawTuning::SECTION,
+    RawStatus::SECTION,
+];
+
+/// Names that are kept for later versions, with their tables; the top has the empty name.
+pub(super) const RESERVED: &[(&str, &str)] =
+    &[("", "guard"), ("tuning", "lanes"), ("tuning", "fragment"), ("tuning", "pad")];
+
+/// The file as it is, nothing decided yet.
+pub(super) struct Raw {
+    pub top: Top,
+    pub key: RawKey,
+    pub device: RawDevice,
+    pub routes: Vec<RawRoute>,
+    pub full_tunnel: RawFullTunnel,
+    pub push: RawPush,
+    pub accept: RawAccept,
+    pub scripts: RawScripts,
+    pub keepalive: RawKeepalive,
+    pub run: RawRun,
+    pub tuning: RawTuning,
+    pub status: RawStatus,
+}
+
+impl Raw {
+    /// Reads everything and reports each unknown key, wrong type and key without effect.
+    pub fn read(document: &Spanned<DeTable<'_>>, out: &mut Vec<Diagnostic>) -> Self {
+        let mut top = Table::top(document, out);
+        let raw = Self {
+            top: Top::read(&mut top),
+            key: top.section(),
+            device: top.section(),
+            routes: top.sections(),
+            full_tunnel: top.section(),
+            push: top.section(),
+            accept: top.section(),
+            scripts: top.section(),
+            keepalive: top.section(),
+            run: top.section(),
+            tuning: top.section(),
+            status: top.section(),
+        };
+        top.finish();
+        raw
+    }
+}
+
+table! { Top ""
+    /// Where the peer is: `"host"`, `"host:port"`, an IPv4 address, an IPv6 address bare or as `"[2001:db8::1]:1417"`. A port may be the name of a
+    /// UDP service in /etc/services; without one it is 8863, or what `--port` says. Up to 16 entries are tried in order. Without `remote` this end
+    /// waits for the peer. A name that does not resolve yet is asked for again while tund runs.
+    "remote" remote: Vec<At<String>> = Shape::Texts, absent("none"), Call => remotes;
+    /// The local UDP port, such as `1417`, `"1417"` or a service name, or address and port, such as `"192.0.2.1:1417"` or `"[2001:db8::1]:1417"`. A
+    /// port alone and `"[::]:1417"` bind every address of both families, `"0.0.0.0:1417"` every IPv4 address. If the default port is taken and
+    /// there is a `remote`, any free port is used and the log says so; a port that is set here or with `--port` never gives way. Port 0 takes any
+    /// free port and needs a `remote`.
+    "listen" listen: PortText = Shape::Port, absent("the port of the first `remote`, else 8863"), Connect => listen;
+    /// Follow a peer that proves its key from a new address.
+    "float" float: bool = Shape::Flag, default(true), Nothing => float;
+    /// Send and receive the link's datagrams through this interface only.
+    "bind-device" bind_device: String = Shape::Text, absent("none"), Connect => bind_device;
+    /// The firewall mark of the link's datagrams (SO_MARK), for policy routing; with `[full-tunnel]` there is one in any case. With `fwmark` or
+    /// `bind-device` set, `tund check` does not look for routing loops, as the routes do not decide alone.
+    "fwmark" fwmark: u32 = Shape::Number(0, U32_MAX, ""), absent("none"), Connect => fwmark;
+}
+
+table! { RawKey "key"
+    /// How traffic keys come from the link's secret, the same at both ends. With `"handshake"` the ends agree on new keys every two minutes, so
+    /// that whoever gets hold of the key file later reads no recorded traffic. With `"static"` they come from the key file itself, without any
+    /// handshake and without forward secrecy.
+    "mode" mode: KeyMode = names::<KeyMode>(), default(KeyMode::Handshake), Connect => key.mode;
+    /// The file of the shared secret, the same at both ends, made by `tund genkey -o static.key`. It has comment lines beginning with `#` and one
+    /// line of 64 hexadecimal digits. It must belong to root or to the user who runs tund (with sudo(8), too), and must not be open to group or
+    /// others (`chmod 600`), unless tund is called with `--allow-open-keys`. A key of OpenVPN is refused; `tund import --key` converts one. One of
+    /// `file`, `credential` and `private-file` is required.
+    "file" file: String = Shape::Text, absent(""), Connect;
+    /// In place of `file`: the name of a credential that systemd hands over, as with `LoadCredential=NAME:PATH`.
+    "credential" credential: String = Shape::Text, absent(""), Connect;
+    /// The file of this end's private key, made by `tund keypair`; with `peer-public`. A shared secret may be given as well, and then both are
+    /// needed to get in.
+    "private-file" private_file: String = Shape::Text, absent(""), Connect;
+    /// The peer's public key: the 64 hexadecimal digits that `tund pubkey` prints there.
+    "peer-public" peer_public: String = Shape::Text, absent(""), Connect;
+    /// With static keys only: which of the two directions this end sends in; the ends must differ. By default it is 0 at the end whose first
+    /// `device.address` is lower than the first `device.peer` of that family. Where there is no such peer, as with most tap links, it has to be
+    /// set, at both ends.
+    "direction" direction: u8 = Shape::Number(0, 1, ""), absent("from the addresses"), Connect => key.direction;
+    /// With handshake keys, `"auto"` is AES-256-GCM where both ends have instructions for it, else ChaCha20-Poly1305; a name allows that one only.
+    /// With static keys it has to be the same at both ends, and `"auto"` is `"chacha20-poly1305"`.
+    "cipher" cipher: Option<Cipher> = names::<Option<Cipher>>(), default(None), Connect => key.suites;
+}
+
+table! { RawDevice "device"
+    /// `"tun"` carries IP packets, a routed link. `"tap"` carries Ethernet frames, a bridged link.
+    "mode" mode: Mode = names::<Mode>(), default(Mode::Tun), Restart => device.mode;
+    /// The interface's name: 1 to 15 bytes, without space, slash, colon or percent sign.
+    "name" name: String = Shape::Text, absent("the kernel picks tunN or tapN"), Restart => device.name;
+    /// This end's addresses inside the tunnel, IPv4 and IPv6. tun: without a prefix the address is point-to-point; with one (`"10.0.0.1/24"`)
+    /// `peer` has to be in it. Required, unless `configure = false`. tap: with a prefix (`"192.168.87.81/24"`), unless `configure = false`; may be
+    /// left out.
+    "address" address: Vec<At<String>> = Shape::Texts, absent(""), Connect => device.addresses;
+    /// The peer's addresses inside the tunnel, at most one IPv4 and one IPv6 address, each of a family that `address` has. It is the `vpn_gateway`
+    /// of routes.
+    "peer" peer: Vec<At<String>> = Shape::Texts, absent("none"), Connect => device.peers;
+    /// The largest IP packet on the device, in bytes, the same at both ends; at least 1280 with an IPv6 address. It need not fit the path: larger
+    /// frames travel in several datagrams.
+    "mtu" mtu: u32 = Shape::Number(576, 9216, "bytes"), absent("1420 for tun, 1400 for tun with static keys, 1500 for tap"), Connect => device.mtu;
+    /// With `false`, addresses and MTU of the device are left alone, for a script to set (OpenVPN's `ifconfig-noexec`). A device with `bridge` is
+    /// still joined and brought up. Without any capability tund uses a device that is ready: one of this `name` that another program made and set
+    /// up for tund's user (systemd-networkd: `Kind=tun` and `[Tun] User=tund`; NetworkManager: `tun.owner`; `ip tuntap add dev NAME mode tun user
+    /// tund`), with `configure = false`, and without routes and scripts in the file.
+    "configure" configure: bool = Shape::Flag, default(true), Restart => device.configure;
+    /// The MAC address of a tap device, such as `"02:00:5e:10:00:01"`; not a group address.
+    "mac" mac: String = Shape::Text, absent("the kernel picks one; with `bridge`, one that begins with `fe:`"), Nothing => device.mac;
+    /// Make the tap device a port of this bridge, which has to exist. Addresses then belong on the bridge, not here.
+    "bridge" bridge: String = Shape::Text, absent("none"), Nothing => device.bridge;
+    /// Length of the device's transmit queue, in packets: what may wait while tund waits for a processor.
+    "txqueuelen" txqueuelen: u32 = Shape::Number(1, 1_000_000, "packets"), absent("2000, or the kernel's with `configure = false`"), Nothing => device.txqueuelen;
+}
+
+table! { RawRoute "route"
+    /// The destination: a prefix such as `"192.168.66.0/24"` without bits after the prefix, or one address.
+    "to" to: String = Shape::Text, required, Nothing;
+    /// `"vpn_gateway"`: the peer, `device.peer`; in tap mode without `peer`, `via` is required. `"net_gateway"`: the gateway of the ordinary
+    /// default route, so that this traffic stays out of the tunnel; without a default route the start fails. Or the address of a gateway, of the
+    /// same family as `to`.
+    "via" via: String = Shape::Text, absent("`\"vpn_gateway\"`"), Nothing;
+    /// Among routes to the same destination the lower metric wins.
+    "metric" metric: u32 = Shape::Number(0, U32_MAX, ""), absent("the kernel's"), Nothing;
+    /// The routing table.
+    "table" table: u32 = Shape::Number(1, U32_MAX, ""), absent("main"), Nothing;
+}
+
+table! { RawFullTunnel "full-tunnel"
+    /// With `"reach"`, whatever table main has a route for that is narrower than its default route goes there: networks that this host is connected
+    /// to, and also routes that others set, such as by DHCP. Whoever runs such a network can give it addresses that you want to reach through the
+    /// tunnel. The log says so at each start, and `tund check` if the key is not set. With `"refuse"`, only the `[[route]]` tables of this file
+    /// count; all else goes into the tunnel, the local network and its printers, routes of other links and answers to a local ssh client among it.
+    /// The gateway still serves the link's own datagrams.
+    "local-networks" local_networks: LocalNetworks = names::<LocalNetworks>(), default(LocalNetworks::Reach), Nothing;
+    /// With `"open"`, rules and table are there while the link is up, and traffic goes beside the tunnel while it is not. With `"closed"` they are
+    /// there from the start, and everything but the link's datagrams is refused while it is down, by `unreachable` routes of the table, also after
+    /// tund was killed or failed to start again: only an end in order (SIGTERM, `tund down`) takes rules and refusals back; `tund status` shows
+    /// them. Look-ups carry no mark. So names in `remote` are looked up before the host is closed, and the start fails if none resolves; while the
+    /// link is down, only a name server on a network that this host is connected to (with `"reach"`) and `/etc/hosts` can be asked, and the
+    /// addresses that were known are tried on. After a killed tund the host is still closed at the next start: an address in `remote` needs no
+    /// look-up. By hand: `ip rule del priority N`, `ip -6 rule del priority N`, also for N + 1, then `ip route flush table N`.
+    "fail" fail: Fail = names::<Fail>(), default(Fail::Open), Nothing;
+}
+
+table! { RawPush "push"
+    /// Prefixes offered to the peer, to be reached through this end. There is room for 90 of IPv4 or 30 of IPv6.
+    "routes" routes: Vec<At<String>> = Shape::Texts, absent("none"), Nothing => push;
+}
+
+table! { RawAccept "accept"
+    /// The peer's offers are taken within these prefixes and nowhere else; by default none is. A taken prefix is routed through the peer as with
+    /// `via = "vpn_gateway"`, from when the link is up until the peer withdraws it or the link goes down. Refused ones are logged, once each. An
+    /// offer that overlaps a network this host is connected to, or that contains a gateway or a resolver of `/etc/resolv.conf`, is refused, unless
+    /// that very prefix stands in the list. One that contains an outer address of the link is refused in any case, unless a narrower route leads
+    /// that elsewhere; `[full-tunnel]` has no such limit, and takes the peer's routes into its own table. No route that is there is ever replaced.
+    "routes" routes: Vec<At<String>> = Shape::Texts, absent("none"), Nothing => accept.routes;
+    /// Most routes taken.
+    "limit" limit: usize = Shape::Number(0, MAX_ACCEPTED as i64, ""), default(MAX_ACCEPTED), Nothing => accept.limit;
+    /// With `"routes"`, packets from the peer are dropped and counted (`source`) unless their inner source address is `device.peer`, lies within
+    /// the network of `device.address`, a `[[route]]` through the peer or a route that was taken from it and set, or is link-local (IPv6); a
+    /// `[full-tunnel]` counts as a route to everything. Routes that others set, such as a script, do not count: a link over which a routing daemon
+    /// runs says `"any"`. So does, by default, a link of which the file knows neither peer nor network, as with addresses from a script; `tund
+    /// check` tells which it is unless the key is set. Without effect in tap mode.
+    "sources" sources: Sources = names::<Sources>(), absent("`\"routes\"` in tun mode"), Nothing => accept.sources;
+}
+
+table! { RawScripts "scripts"
+    /// Runs when the device exists and before frames flow; a failure stops the start.
+    "up" up: Vec<At<String>> = Shape::Texts, absent("none"), Nothing => scripts.up;
+    /// Runs at the end, while the device still exists.
+    "down" down: Vec<At<String>> = Shape::Texts, absent("none"), Nothing => scripts.down;
+    /// Runs after the routes were set.
+    "route-up" route_up: Vec<At<String>> = Shape::Texts, absent("none"), Nothing => scripts.route_up;
+    /// Runs before the routes are removed.
+    "route-down" route_down: Vec<At<String>> = Shape::Texts, absent("none"), Nothing => scripts.route_down;
+    /// Runs when the peer begins to answer.
+    "link-up" link_up: Vec<At<String>> = Shape::Texts, absent("none"), Nothing => scripts.link_up;
+    /// Runs when the peer ceases to answer.
+    "link-down" link_down: Vec<At<String>> = Shape::Texts, absent("none"), Nothing => scripts.link_down;
+    /// As OpenVPN's `script-security`: scripts run from 2 on. A script in the file with a lower level is an error.
+    "security" security: u8 = Shape::Number(0, 3, ""), default(1), Nothing => scripts.security;
+    /// How long one script may run.
+    "timeout" timeout: Duration = Shape::Time(1000, 3_600_000), default(Duration::from_secs(30)), Nothing => scripts.timeout;
+}
+
+table! { RawKeepalive "keepalive"
+    /// Something is sent at least this often.
+    "interval" interval: Duration = Shape::Time(100, DAY), default(Duration::from_secs(10)), Nothing => keepalive.interval;
+    /// With nothing from the peer for this long the link is down, until the peer answers again. Longer than `interval`.
+    "timeout" timeout: Duration = Shape::Time(100, DAY), default(Duration::from_secs(60)), Nothing => keepalive.timeout;
+    /// A link that inetd, xinetd or a systemd socket started ends, with exit code 0, when no frame passed for this long; the next datagram starts
+    /// it again. Its peer is told, and calls when it has a frame to send. Without effect on other links. One that was started and heard nothing
+    /// that only the peer can have sent ends after 30 seconds.
+    "idle-exit" idle_exit: Duration = Shape::Time(100, DAY), default(Duration::from_secs(300)), Nothing => keepalive.idle_exit;
+}
+
+table! { RawRun "run"
+    /// The user that the process that reads the network becomes.
+    "user" user: String = Shape::Text, absent("`tund` if there is such a user, else `nobody`"), Restart => run.user;
+    /// Its group.
+    "group" group: String = Shape::Text, absent("the user's"), Restart => run.group;
+    /// Where run-time files are kept. Where a default cannot be written it is `$XDG_RUNTIME_DIR/tund`. systemd's `$RUNTIME_DIRECTORY` goes before
+    /// it. It, and all on the way to them, must belong to root or to the user who starts tund, and be nobody else's to write; so must the
+    /// directories of `run.pid-file`, `status.socket` and `--key-log`.
+    "runtime-dir" runtime_dir: String = Shape::Text, absent("`/run/tund`"), Restart => run.runtime_dir;
+    /// How much is logged, with OpenVPN's meaning: 0 fatal errors only, 1 the usual, 3 normal use, 4 more, 5 a letter for each datagram and frame
+    /// (`R`/`W` and `r`/`w`), 6 to 9 traces. `--verb` goes before it.
+    "verb" verb: u8 = Shape::Number(0, 9, ""), default(1), Nothing => run.verb;
+    /// Where the log goes: standard error, syslog (facility daemon) or systemd's journal. With `--inetd` there is no standard error.
+    "log" log: LogTo = names::<LogTo>(), absent("`\"stderr\"`, with `--inetd` `\"syslog\"`"), Restart => run.log;
+    /// Whether the processes that read the network, which have no privileges in any case, are locked in as well: a list of system calls, Landlock
+    /// (no files, no TCP, no signals to others), an empty root directory. With `"auto"` the log says what this host lacks; with `"require"` tund
+    /// then refuses to run, with exit code 69. The line `engine:` at verb 3 says what is in force.
+    "sandbox" sandbox: Sandbox = names::<Sandbox>(), default(Sandbox::Auto), Restart => run.sandbox;
+    /// The root directory of the process that reads the network: an empty directory that belongs to root and that nobody else can write. It needs
+    /// CAP_SYS_CHROOT, which root has; without that right the default is no other root, since Landlock keeps files out of reach.
+    "chroot" chroot: String = Shape::Text, absent("an empty directory in the runtime directory"), Restart => run.chroot;
+    /// Run in the background, as with `--daemon`: the command returns when configuration, socket, device and `up` are good and the engine is
+    /// locked, or with tund's exit code. The log goes to syslog, unless `log` says `"journal"`. Not with `--inetd`, nor from a systemd unit.
+    "daemon" daemon: bool = Shape::Flag, default(false), Restart => run.daemon;
+    /// File of the process id to signal; it is removed at the end.
+    "pid-file" pid_file: String = Shape::Text, absent("none"), Restart => run.pid_file;
+    /// Priority of the process that reads the network and moves the frames, as nice(1) has it: -20 goes first. Less than tund's own takes
+    /// CAP_SYS_NICE; with systemd's unit set `Nice=` there instead.
+    "nice" nice: i8 = Shape::Number(-20, 19, ""), absent("tund's own"), Restart => run.nice;
+}
+
+table! { RawTuning "tuning"
+    /// Pack several small frames that wait at the same time into one datagram. Nothing ever waits for more.
+    "bundle" bundle: bool = Shape::Flag, default(true), Connect => tuning.bundle;
+    /// Size asked for of the UDP socket's buffers. The log says if the kernel gives less.
+    "socket-buffer" socket_buffer: u32 = Shape::Number(4096, 1 << 30, "bytes"), default(4 << 20), Connect => tuning.socket_buffer;
+    /// The largest outer IP packet. Without it, tund asks the path itself, from 1228 (IPv6: 1248) up to the MTU of the route to the peer, and
+    /// notices within seconds when it changes.
+    "path-mtu" path_mtu: u32 = Shape::Number(576, 65535, "bytes"), absent("found by probing"), Connect => tuning.path_mtu;
+    /// Lower the segment size that TCP connections through a tun device announce to what the device's MTU holds, so that hosts behind the two ends
+    /// need no path MTU discovery. Without effect in tap mode.
+    "mss-clamp" mss_clamp: bool = Shape::Flag, default(true), Connect => tuning.mss_clamp;
+    /// Let the kernel cut up and join what crosses the device and the socket, so that many frames share the cost of a system call. What a kernel
+    /// does not know is given up at once, with a line in the log; `false` is for kernels or drivers that do it wrongly.
+    "offload" offload: bool = Shape::Flag, default(true), Connect => tuning.data_path.offload;
+    /// 1: one thread moves both directions, which is best for one way at a time and for round trips. 2: each direction has a thread of its own,
+    /// which is best when both are full at once and there are processors to spare.
+    "threads" threads: u8 = Shape::Number(1, 2, ""), default(1), Connect => tuning.data_path.threads;
+    /// How long a worker keeps looking for more before it sleeps. With more than the default round trips become shorter; the processor does not
+    /// rest meanwhile.
+    "busy-poll" busy_poll: u32 = Shape::Number(0, 1_000_000, "microseconds"), default(5), Connect => tuning.data_path.busy_poll;
+    /// Copy the DSCP of inner packets to the datagrams that carry them, for networks that treat classes differently; everybody on the path can see
+    /// it. ECN is always carried both ways (RFC 6040).
+    "dscp" dscp: CopyDscp = names::<CopyDscp>(), absent("not copied"), Connect => tuning.data_path.copy_dscp;
+}
+
+table! { RawStatus "status"
+    /// Where the control socket is; its directory must exist. A link in the runtime directory leads to it, so that `tund status` finds it.
+    "socket" socket: String = Shape::Text, absent("`control.sock` in the runtime directory"), Restart => status.socket;
+    /// A loopback address and port, such as `"127.0.0.1:9586"`, where what `tund stats` prints is served over HTTP, whatever the request; any user
+    /// of this host may ask. If the port is taken, the log says so and the link runs without.
+    "metrics" metrics: String = Shape::Text, absent("none"), Restart => status.metrics;
+}
+
+/// `full-tunnel.local-networks`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LocalNetworks {
+    Reach,
+    Refuse,
+}
+
+/// `full-tunnel.fail`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fail {
+    Open,
+    Closed,
+}
+
+/// `tuning.dscp = "copy"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct CopyDscp;
+
+impl Named for KeyMode {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("static", Self::Static), ("handshake", Self::Handshake)];
+}
+
+impl Named for Option<Cipher> {
+    const NAMES: &'static [(&'static str, Self)] = &[
+        ("auto", None),
+        ("chacha20-poly1305", Some(Cipher::ChaCha20Poly1305)),
+        ("aes-256-gcm", Some(Cipher::Aes256Gcm)),
+    ];
+}
+
+impl Named for Mode {
+    const NAMES: &'static [(&'static str, Self)] = &[("tun", Self::Tun), ("tap", Self::Tap)];
+}
+
+impl Named for LocalNetworks {
+    const NAMES: &'static [(&'static str, Self)] = &[("reach", Self::Reach), ("refuse", Self::Refuse)];
+}
+
+impl Named for Fail {
+    const NAMES: &'static [(&'static str, Self)] = &[("open", Self::Open), ("closed", Self::Closed)];
+}
+
+impl Named for Sources {
+    const NAMES: &'static [(&'static str, Self)] = &[("any", Self::Any), ("routes", Self::Routes)];
+}
+
+impl Named for LogTo {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("stderr", Self::Stderr), ("syslog", Self::Syslog), ("journal", Self::Journal)];
+}
+
+impl Named for Sandbox {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("auto", Self::Auto), ("require", Self::Require), ("off", Self::Off)];
+}
+
+impl Named for CopyDscp {
+    const NAMES: &'static [(&'static str, Self)] = &[("copy", Self)];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Options, parse, reload};
+
+    const LINK: &str = "[key]\nfile = 'k'\ndirection = 0\n";
+
+    fn header(table: &str) -> String {
+        match table {
+            "" => String::new(),
+            "route" => "[[route]]".to_owned(),
+            table => format!("[{table}]"),
+        }
+    }
+
+    fn each() -> impl Iterator<Item = (&'static str, &'static Key)> {
+        SECTIONS.iter().flat_map(|section| section.keys.iter().map(|key| (section.name, key)))
+    }
+
+    /// Two right values of a key that differ.
+    fn samples(table: &str, key: &Key) -> [String; 2] {
+        let both = match ((key.shape)(), table, key.name) {
+            (_, "device", "mode") => ["'tap'", "'tun'"],
+            (_, "", "remote") => ["'a'", "'b'"],
+            (_, "device", "address") => ["'10.0.0.1/24'", "'10.0.0.2/24'"],
+            (_, "device", "peer") => ["'10.0.0.8'", "'10.0.0.9'"],
+            (_, "device", "mac") => ["'02:00:00:00:00:01'", "'02:00:00:00:00:02'"],
+            (_, "push" | "accept", "routes") => ["'10.1.0.0/16'", "'10.2.0.0/16'"],
+            (_, "status", "metrics") => ["'127.0.0.1:1'", "'127.0.0.1:2'"],
+            (Shape::Text | Shape::Texts, ..) => ["'a'", "'b'"],
+            (Shape::Flag, ..) => ["true", "false"],
+            (Shape::Port, ..) => ["1", "2"],
+            (Shape::Number(low, high, _), ..) => return [low.to_string(), high.to_string()],
+            (Shape::Time(low, high), ..) => return [format!("'{}ms'", low + 1), format!("'{}ms'", high - 1)],
+            (Shape::OneOf(names), ..) => {
+                return [names.first(), names.last()].map(|name| format!("'{}'", name.unwrap()));
+            }
+        };
+        both.map(str::to_owned)
+    }
+
+    /// A link with all that any key needs, and `key` with `value`, or without it.
+    fn link(table: &str, key: &str, value: Option<&str>) -> Config {
+        let mut document: toml::Table = toml::from_str(LINK).unwrap();
+        if table == "full-tunnel" {
+            document.insert(table.to_owned(), toml::Table::new().into());
+        }
+        let mut set = |table: &str, key: &str, value: &str| {
+            let value: toml::Table = toml::from_str(&format!("v = {value}")).unwrap();
+            let inner = if table.is_empty() {
+                &mut document
+            } else {
+                document.entry(table).or_insert_with(|| toml::Table::new().into()).as_table_mut().unwrap()
+            };
+            inner.insert(key.to_owned(), value["v"].clone());
+        };
+        let tap = key == "mac" || key == "bridge";
+        set("device", "mode", if tap { "'tap'" } else { "'tun'" });
+        set("device", "configure", if (table, key) == ("device", "configure") { "true" } else { "false" });
+        set("device", "address", "'10.0.0.7/24'");
+        set("device", "mtu", "1400");
+        set("accept", "routes", "'10.9.0.0/16'");
+        if table != "scripts" || key != "security" {
+            set("scripts", "security", "2");
+        }
+        if table == "keepalive" {
+            set(
+                table,
+                if key == "timeout" { "interval" } else { "timeout" },
+                if key == "timeout" { "'100ms'" } else { "'24h'" },
+            );
+        }
+        if let Some(value) = value {
+            set(table, key, value);
+        }
+        let text = toml::to_string(&document).unwrap();
+        let parsed = parse("l", &text, &Options::new("/"));
+        parsed.config.unwrap_or_else(|| panic!("{text}: {:#?}", parsed.diagnostics))
+    }
+
+    #[test]
+    fn every_key_is_read_and_typed() {
+        for (table, key) in each() {
+            let text = format!("{}\n{} = 1979-05-27", header(table), key.name);
+            let document = DeTable::parse(&text).unwrap();
+            let mut out = Vec::new();
+            Raw::read(&document, &mut out);
+            let place = text.find("1979").unwrap();
+            let typed = out.iter().any(|d| {
+                d.span.as_ref().is_some_and(|span| span.start == place)
+                    && d.message.contains(", not a date or time of day")
+            });
+            assert!(typed, "{}: {out:#?}", key.name);
+        }
+    }
+
+    #[test]
+    fn every_key_sets_its_part_of_the_configuration_and_a_reload_names_its_change() {
+        for (table, key) in each().filter(|(_, key)| key.part.is_some()) {
+            let path = if table.is_empty() { key.name.to_owned() } else { format!("{table}.{}", key.name) };
+            let values = samples(table, key);
+            let first = link(table, key.name, Some(&values[0]));
+            // A key with one value is compared with its absence.
+            let second = link(
+                table,
+                key.name,
+                values.get(1).filter(|second| **second != values[0]).map(String::as_str),
+            );
+            for (old, new) in [(&first, &second), (&second, &first)] {
+                let plan = reload::plan(old, new, false);
+                let named: Vec<_> = plan.changes.iter().filter(|change| change.what == path).collect();
+                assert_eq!(named.len(), 1, "{path} {values:?}: {:?}", plan.changes);
+                assert_eq!(named[0].takes, key.takes, "{path}");
+                let kept = if key.takes == Takes::Restart { old } else { new };
+                assert!(!key.part.unwrap().0(&plan.config, kept), "{path}: not the value that counts");
+                let others: Vec<_> = plan.changes.iter().filter(|change| change.what != path).collect();
+                assert!(path == "remote" || path == "device.mode" || others.is_empty(), "{path}: {others:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_declared_default_is_what_counts_without_the_key() {
+        for (table, key) in each() {
+            let Absent::Value(default) = (key.absent)() else { continue };
+            let (without, with) = (link(table, key.name, None), link(table, key.name, Some(&default)));
+            assert_eq!(without, with, "{table}.{} = {default}", key.name);
+        }
+    }
+}
