@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
-use crate::config::LogTo;
+use crate::config::{self, LogTo};
 use crate::control::api::Method;
 use crate::engine;
 use crate::helper::call;
@@ -174,6 +174,8 @@ enum Command {
         #[arg(value_name = "SHELL")]
         shell: Shell,
     },
+    /// Print the JSON Schema of configuration files, for editors
+    Schema,
     /// Print the command line's manual page, in roff
     Man,
 }
@@ -268,6 +270,7 @@ fn run(cli: Cli) -> ExitCode {
         Some(Command::Doctor { file, json }) => doctor::run(&file, json),
         Some(Command::Import { file, key }) => end(import::import(&file, key.as_deref())),
         Some(Command::Completions { shell }) => end(print(completions(shell))),
+        Some(Command::Schema) => end(print(format!("{:#}\n", config::schema::json_schema()).into_bytes())),
         Some(Command::Man) => end(manual().and_then(print)),
         None => {
             let Common { cd, port, verb, allow_open_keys } = cli.common;
