@@ -4,10 +4,11 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
+use tund_import::{Imported, OldKey};
 use zeroize::Zeroizing;
 
 use crate::cli::keys;
-use crate::config::openvpn::{self, Imported, OldKey};
+use crate::config::Diagnostic;
 use crate::crypto::keys::from_openvpn;
 use crate::report::exit::{CONFIG, FAILED, Fatal};
 use crate::report::stderr;
@@ -21,8 +22,11 @@ pub fn import(file: &Path, key: Option<&Path>) -> Result<(), Fatal> {
     let shown = file.display().to_string();
     let default = format!("{}.key", file.file_stem().unwrap_or_default().to_string_lossy());
     let key_file = key.map_or(default, |key| key.display().to_string());
-    let imported = openvpn::import(&text, &key_file).map_err(|errors| {
-        errors.iter().for_each(|error| stderr::show_finding(&shown, &text, error));
+    let imported = tund_import::import(&text, &key_file).map_err(|errors| {
+        for error in errors {
+            let finding = Diagnostic::error(error.place, error.message).help(error.help);
+            stderr::show_finding(&shown, &text, &finding);
+        }
         Fatal::new(CONFIG, "")
     })?;
     match key {
@@ -47,7 +51,8 @@ fn convert(file: &Path, imported: &Imported) -> Result<Zeroizing<[u8; 32]>, Fata
             (path.display().to_string(), read(&path)?)
         }
     };
-    let key = openvpn::parse_key(&text).map_err(|error| Fatal::new(CONFIG, format!("{name}: {error}")))?;
+    let key =
+        tund_import::parse_key(&text).map_err(|error| Fatal::new(CONFIG, format!("{name}: {error}")))?;
     Ok(from_openvpn(&key))
 }
 

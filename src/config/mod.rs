@@ -12,7 +12,6 @@ mod check_routes;
 pub mod diagnostic;
 pub mod keyfile;
 mod keys;
-pub mod openvpn;
 mod reader;
 pub mod reload;
 mod render;

@@ -197,7 +197,7 @@ impl<'d, 'o> Table<'d, 'o> {
         if let DeValue::Table(entries) = value.get_ref() {
             return Table { entries, name, span: value.span(), out: self.out }.whole();
         }
-        let help = match suggest::directive(name) {
+        let help = match tund_import::equal(name) {
             Some(hint) => format!("write [{name}] and its keys below it; {hint}"),
             None => format!("write [{name}] and its keys below it"),
         };

@@ -3,58 +3,6 @@
 use super::keys::SECTIONS;
 use super::schema::Section;
 
-/// OpenVPN's directives and what tund has in their place.
-const DIRECTIVES: &[(&str, &str)] = &[
-    ("auth", "take it out: every cipher of tund authenticates"),
-    ("bind-dev", "use bind-device"),
-    ("cd", "use the option --cd, or paths relative to this file"),
-    ("comp-lzo", "take it out: tund does not compress"),
-    ("compress", "take it out: tund does not compress"),
-    ("data-ciphers", "use key.cipher"),
-    ("dev", "use device.mode for tun or tap, device.name for a name"),
-    ("dev-node", "take it out: /dev/net/tun is always used"),
-    ("dev-type", "use device.mode"),
-    ("fast-io", "take it out: there is nothing to choose"),
-    ("ifconfig", "use device.address and device.peer (tap: an address with its prefix)"),
-    ("ifconfig-ipv6", "use device.address and device.peer, which take IPv6 too"),
-    ("ifconfig-noexec", "use device.configure = false"),
-    ("ifconfig-nowarn", "take it out"),
-    ("inetd", "use the option --inetd"),
-    ("ipchange", "use scripts.link-up"),
-    ("key-direction", "use key.direction"),
-    ("link-mtu", "use device.mtu"),
-    ("lladdr", "use device.mac"),
-    ("local", "use listen, such as \"192.0.2.1:8863\""),
-    ("log-append", "use run.log"),
-    ("lport", "use listen"),
-    ("mark", "use fwmark"),
-    ("mssfix", "use tuning.mss-clamp"),
-    ("mtu-disc", "take it out: tund never sends IP fragments"),
-    ("multihome", "take it out: answers always leave from the address that was asked"),
-    ("nobind", "leave listen out"),
-    ("passtos", "use tuning.dscp"),
-    ("persist-key", "take it out: it is always so"),
-    ("persist-tun", "take it out: it is always so"),
-    ("ping", "use keepalive.interval"),
-    ("ping-restart", "use keepalive.timeout"),
-    ("port", "use listen; the peer's port goes into remote"),
-    ("proto", "take it out: tund speaks UDP"),
-    ("rcvbuf", "use tuning.socket-buffer"),
-    ("redirect-gateway", "use [full-tunnel]"),
-    ("resolv-retry", "take it out: names are tried for ever"),
-    ("route-gateway", "use device.peer"),
-    ("route-metric", "use metric in each [[route]]"),
-    ("route-noexec", "leave the [[route]] tables out"),
-    ("rport", "put the port into remote, such as \"mon.tn:1417\""),
-    ("script-security", "use scripts.security"),
-    ("secret", "use key.file with a key of `tund genkey`; the direction goes into key.direction"),
-    ("sndbuf", "use tuning.socket-buffer"),
-    ("tls-auth", "take it out: every datagram is authenticated"),
-    ("tls-crypt", "take it out: every datagram is encrypted"),
-    ("tun-mtu", "use device.mtu"),
-    ("writepid", "use run.pid-file"),
-];
-
 /// The keys of a table, and of the top the tables, too.
 pub(super) fn keys_of(table: &str) -> Vec<&'static str> {
     let keys = SECTIONS.iter().filter(|section| section.name == table).flat_map(|section| section.keys);
@@ -69,12 +17,6 @@ fn owner(key: &str) -> Option<&'static str> {
     SECTIONS.iter().find(has).map(|section| section.name).filter(|name| !name.is_empty())
 }
 
-/// What tund has in place of an OpenVPN directive.
-pub(super) fn directive(name: &str) -> Option<&'static str> {
-    let name = name.replace('_', "-").to_ascii_lowercase();
-    DIRECTIVES.iter().find(|(directive, _)| *directive == name).map(|(_, hint)| *hint)
-}
-
 /// The remedy for a key that `table` does not have.
 pub(super) fn for_unknown(table: &str, key: &str) -> String {
     let spelled = key.replace('_', "-").to_ascii_lowercase();
@@ -84,7 +26,7 @@ pub(super) fn for_unknown(table: &str, key: &str) -> String {
     if !table.is_empty() && keys_of("").contains(&spelled.as_str()) {
         return format!("`{spelled}` belongs at the top, before the first [table]");
     }
-    if let Some(hint) = directive(key) {
+    if let Some(hint) = tund_import::equal(key) {
         return hint.to_owned();
     }
     if let Some(owner) = owner(&spelled) {
@@ -145,7 +87,7 @@ mod tests {
 
     #[test]
     fn directive_hints_name_only_keys_that_exist() {
-        for (directive, hint) in DIRECTIVES {
+        for (directive, hint) in tund_import::EQUALS {
             for word in hint.split([' ', ',', ';', '(', ')']).filter(|word| word.contains('.')) {
                 let Some((table, key)) = word.split_once('.') else { continue };
                 if SECTIONS.iter().any(|section| section.name == table) {

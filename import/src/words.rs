@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use zeroize::Zeroizing;
 
-use super::{Diagnostic, quote};
+use crate::{Problem, quote};
 
 /// A directive with its arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub(super) struct Directive {
 }
 
 /// Splits a text into directives.
-pub(super) fn read(text: &str) -> Result<Vec<Directive>, Vec<Diagnostic>> {
+pub(super) fn read(text: &str) -> Result<Vec<Directive>, Vec<Problem>> {
     let mut directives = Vec::new();
     let mut errors = Vec::new();
     let mut lines = Lines { text, start: 0, number: 0 };
@@ -46,7 +46,7 @@ pub(super) fn read(text: &str) -> Result<Vec<Directive>, Vec<Diagnostic>> {
                 }),
                 None => {
                     let message = format!("<{tag}> has no </{tag}>");
-                    errors.push(Diagnostic::error(Some(place), message).help("end the inline file"));
+                    errors.push(Problem::new(Some(place), message, "end the inline file"));
                     break;
                 }
             }
@@ -66,7 +66,7 @@ pub(super) fn read(text: &str) -> Result<Vec<Directive>, Vec<Diagnostic>> {
                     });
                 }
             }
-            Err(problem) => errors.push(Diagnostic::error(Some(place), problem).help("mend the quotes")),
+            Err(problem) => errors.push(Problem::new(Some(place), problem, "mend the quotes")),
         }
     }
     if errors.is_empty() { Ok(directives) } else { Err(errors) }
@@ -168,6 +168,6 @@ mod tests {
     #[test]
     fn an_inline_file_without_end_is_an_error_at_its_tag() {
         let errors = read("dev tun\n<secret>\nab\n").unwrap_err();
-        assert_eq!((errors.len(), errors[0].span.clone()), (1, Some(8..16)));
+        assert_eq!((errors.len(), errors[0].place.clone()), (1, Some(8..16)));
     }
 }

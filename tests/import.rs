@@ -1,6 +1,9 @@
-use super::*;
-use crate::config::{Config, Options, Via, parse};
-use crate::packet::layer::Mode;
+//! OpenVPN configurations as links that tund runs.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, also in helpers")]
+
+use tund::config::{Config, DEFAULT_PORT, Options, Via, parse};
+use tund::packet::layer::Mode;
+use tund_import::{Imported, OldKey, OldKeyError, TUND_PORT, import, parse_key};
 
 /// The routed link of the documentation, as it was.
 const TUN_FRI_MON: &str = "\
@@ -54,6 +57,7 @@ fn config(text: &str) -> Config {
 
 #[test]
 fn a_routed_link_comes_out_whole() {
+    assert_eq!(TUND_PORT, DEFAULT_PORT, "a file that names no port");
     let config = config(TUN_FRI_MON);
     assert_eq!((config.remotes[0].host.as_str(), config.remotes[0].port), ("mon.tn", 1417));
     assert_eq!(config.listen.port, 1417);
@@ -89,7 +93,7 @@ fn every_directive_without_an_equal_is_named_with_its_line_and_reason() {
 /// Each configuration of the page beside what it was: the import says the same.
 #[test]
 fn the_page_shows_what_the_import_makes() {
-    let page = include_str!("../../../docs/openvpn.md");
+    let page = include_str!("../docs/openvpn.md");
     let mut pairs = 0;
     for part in page.split("with OpenVPN:\n").skip(1) {
         let (before, rest) = part.split_once("```toml\n").unwrap();

@@ -21,6 +21,58 @@ pub(super) const TLS: [&str; 17] = [
     "tls-crypt-v2",
 ];
 
+/// OpenVPN's directives and what tund has in their place.
+pub const EQUALS: &[(&str, &str)] = &[
+    ("auth", "take it out: every cipher of tund authenticates"),
+    ("bind-dev", "use bind-device"),
+    ("cd", "use the option --cd, or paths relative to this file"),
+    ("comp-lzo", "take it out: tund does not compress"),
+    ("compress", "take it out: tund does not compress"),
+    ("data-ciphers", "use key.cipher"),
+    ("dev", "use device.mode for tun or tap, device.name for a name"),
+    ("dev-node", "take it out: /dev/net/tun is always used"),
+    ("dev-type", "use device.mode"),
+    ("fast-io", "take it out: there is nothing to choose"),
+    ("ifconfig", "use device.address and device.peer (tap: an address with its prefix)"),
+    ("ifconfig-ipv6", "use device.address and device.peer, which take IPv6 too"),
+    ("ifconfig-noexec", "use device.configure = false"),
+    ("ifconfig-nowarn", "take it out"),
+    ("inetd", "use the option --inetd"),
+    ("ipchange", "use scripts.link-up"),
+    ("key-direction", "use key.direction"),
+    ("link-mtu", "use device.mtu"),
+    ("lladdr", "use device.mac"),
+    ("local", "use listen, such as \"192.0.2.1:8863\""),
+    ("log-append", "use run.log"),
+    ("lport", "use listen"),
+    ("mark", "use fwmark"),
+    ("mssfix", "use tuning.mss-clamp"),
+    ("mtu-disc", "take it out: tund never sends IP fragments"),
+    ("multihome", "take it out: answers always leave from the address that was asked"),
+    ("nobind", "leave listen out"),
+    ("passtos", "use tuning.dscp"),
+    ("persist-key", "take it out: it is always so"),
+    ("persist-tun", "take it out: it is always so"),
+    ("ping", "use keepalive.interval"),
+    ("ping-restart", "use keepalive.timeout"),
+    ("port", "use listen; the peer's port goes into remote"),
+    ("proto", "take it out: tund speaks UDP"),
+    ("rcvbuf", "use tuning.socket-buffer"),
+    ("redirect-gateway", "use [full-tunnel]"),
+    ("resolv-retry", "take it out: names are tried for ever"),
+    ("route-gateway", "use device.peer"),
+    ("route-metric", "use metric in each [[route]]"),
+    ("route-noexec", "leave the [[route]] tables out"),
+    ("rport", "put the port into remote, such as \"mon.tn:1417\""),
+    ("script-security", "use scripts.security"),
+    ("secret", "use key.file with a key of `tund genkey`; the direction goes into key.direction"),
+    ("sndbuf", "use tuning.socket-buffer"),
+    ("tls-auth", "take it out: every datagram is authenticated"),
+    ("tls-crypt", "take it out: every datagram is encrypted"),
+    ("tun-mtu", "use device.mtu"),
+    ("writepid", "use run.pid-file"),
+];
+
 /// What is always so with tund, and so needs no word in its file.
 const ALWAYS: &[(&[&str], &str)] = &[
     (&["auth"], "every cipher of tund authenticates as well"),
@@ -106,11 +158,17 @@ const OTHERWISE: &[(&[&str], &str)] = &[
     (&["echo", "verify-hash"], "it has no effect with a static key"),
 ];
 
+/// What tund has in place of an OpenVPN directive; underscores count as hyphens.
+pub fn equal(name: &str) -> Option<&'static str> {
+    let name = name.replace('_', "-").to_ascii_lowercase();
+    EQUALS.iter().find(|(directive, _)| *directive == name).map(|(_, hint)| *hint)
+}
+
 /// The reason for a directive that is not translated.
 pub(super) fn reason(name: &str) -> Option<&'static str> {
     let lists = ALWAYS.iter().chain(OTHERWISE);
     let listed = lists.clone().find(|(names, _)| names.contains(&name)).map(|(_, reason)| *reason);
-    listed.or_else(|| crate::config::suggest::directive(name))
+    listed.or_else(|| equal(name))
 }
 
 #[cfg(test)]

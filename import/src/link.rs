@@ -2,11 +2,11 @@
 
 use zeroize::Zeroizing;
 
-use super::network::{Gateway, Route, route, route_ipv6, with_netmask};
-use super::reasons::{TLS, reason};
-use super::words::{Directive, split};
-use super::write::write;
-use super::{Diagnostic, Imported, OldKey, quote};
+use crate::network::{Gateway, Route, route, route_ipv6, with_netmask};
+use crate::reasons::{TLS, reason};
+use crate::words::{Directive, split};
+use crate::write::write;
+use crate::{Imported, OldKey, Problem, quote};
 
 /// OpenVPN's port, when none is named.
 pub(super) const PORT: &str = "1194";
@@ -47,7 +47,7 @@ pub(super) struct Link {
     pub full_tunnel: bool,
     secret: Option<OldKey>,
     pub left_out: Vec<String>,
-    errors: Vec<Diagnostic>,
+    errors: Vec<Problem>,
 }
 
 impl Link {
@@ -197,7 +197,7 @@ impl Link {
         let message = format!("`{}` belongs to a link with certificates", directive.name);
         let help =
             "only links of two ends with a static key (`secret`) can be imported; write tund's file by hand";
-        self.errors.push(Diagnostic::error(Some(directive.place.clone()), message).help(help));
+        self.errors.push(Problem::new(Some(directive.place.clone()), message, help));
         true
     }
 
@@ -228,13 +228,13 @@ impl Link {
     }
 
     /// The result, if nothing stands against it.
-    pub fn finish(mut self, key_file: &str) -> Result<Imported, Vec<Diagnostic>> {
+    pub fn finish(mut self, key_file: &str) -> Result<Imported, Vec<Problem>> {
         if self.secret.is_none() && self.errors.is_empty() {
             let help = "only links of two ends with a static key can be imported";
-            self.errors.push(Diagnostic::error(None, "there is no `secret`").help(help));
+            self.errors.push(Problem::new(None, "there is no `secret`", help));
         }
         if self.dev.is_none() && self.dev_type.is_none() {
-            self.errors.push(Diagnostic::error(None, "there is no `dev`").help("name tun or tap"));
+            self.errors.push(Problem::new(None, "there is no `dev`", "name tun or tap"));
         }
         if let Some((own, other)) = self.ifconfig.clone()
             && (self.is_tap() || other.starts_with("255."))

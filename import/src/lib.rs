@@ -9,9 +9,14 @@ mod reasons;
 mod words;
 mod write;
 
+use std::ops::Range;
+
 use zeroize::Zeroizing;
 
-use super::diagnostic::{Diagnostic, quote};
+pub use reasons::{EQUALS, equal};
+
+/// The port that tund listens on when its file names none.
+pub const TUND_PORT: u16 = 8863;
 
 /// Bytes of an OpenVPN static key.
 pub const KEY: usize = 256;
@@ -36,6 +41,23 @@ pub struct Imported {
     pub left_out: Vec<String>,
 }
 
+/// Why a configuration cannot be translated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Byte range in the text; `None` when it concerns no one place.
+    pub place: Option<Range<usize>>,
+    /// What is wrong, lower case, no trailing stop.
+    pub message: String,
+    /// The remedy.
+    pub help: String,
+}
+
+impl Problem {
+    fn new(place: Option<Range<usize>>, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { place, message: message.into(), help: help.into() }
+    }
+}
+
 /// Why a file is no static key of OpenVPN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OldKeyError {
@@ -49,7 +71,7 @@ pub enum OldKeyError {
 
 /// Translates the text of a configuration. `key_file` is the key file that the result names. Errors say that this
 /// is no link of two ends with a static key, or that a directive cannot be understood.
-pub fn import(text: &str, key_file: &str) -> Result<Imported, Vec<Diagnostic>> {
+pub fn import(text: &str, key_file: &str) -> Result<Imported, Vec<Problem>> {
     let directives = words::read(text)?;
     let mut link = link::Link::default();
     for directive in &directives {
@@ -72,5 +94,9 @@ pub fn parse_key(text: &str) -> Result<Zeroizing<[u8; KEY]>, OldKeyError> {
     if whole { Ok(key) } else { Err(OldKeyError::Damaged) }
 }
 
-#[cfg(test)]
-mod tests;
+/// `text` in quotes, as it may be shown in one line: control characters escaped, 60 characters at most.
+fn quote(text: &str) -> String {
+    const LONGEST: usize = 60;
+    let shown: String = text.chars().take(LONGEST).flat_map(char::escape_debug).collect();
+    format!("\"{shown}{}\"", if text.chars().nth(LONGEST).is_some() { "…" } else { "" })
+}

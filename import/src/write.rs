@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use super::link::{Link, PORT};
-use crate::config::DEFAULT_PORT;
+use crate::TUND_PORT;
+use crate::link::{Link, PORT};
 
 /// The text of tund's file.
 pub(super) fn write(link: &Link, key_file: &str) -> String {
@@ -93,7 +93,7 @@ fn outer(link: &Link, out: &mut Text) {
         }
         Some(address) if address.contains(':') => out.text("listen", &format!("[{address}]:{own}")),
         Some(address) => out.text("listen", &format!("{address}:{own}")),
-        None if own == DEFAULT_PORT.to_string() => {}
+        None if own == TUND_PORT.to_string() => {}
         None => out.text("listen", own),
     }
     link.bind_device.iter().for_each(|device| out.text("bind-device", device));
