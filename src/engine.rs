@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 
 use crate::config::KeyMode;
 use crate::core::keylog::Entry;
-use crate::core::lane::{self, Command, Notice, Report};
+use crate::core::lane::{self, Command, Notice, ReceiveCommand, Report};
 use crate::core::link::{Event, Link};
 use crate::core::settings::MAX_TEXT;
 use crate::core::settings::Traffic;
@@ -33,7 +33,7 @@ use crate::crypto::stack::cleanly;
 use crate::crypto::suite::Cipher;
 use crate::engine::idle_timeout::IdleTimeout;
 use crate::engine::verbose::letters;
-use crate::engine::worker::{Direction, FromWorker, Handle, ToWorker, workers};
+use crate::engine::worker::{Direction, FromWorker, Handle, workers};
 use crate::packet::layer::Mode;
 use crate::privsep::channel::Channel;
 use crate::privsep::message::{End, Start, ToEngine, ToParent};
@@ -249,7 +249,7 @@ impl Engine {
                 },
                 Some(notice) = self.unproven.recv() => self.link.handle_notice(now(), notice),
                 () = sleep_until(due) => self.link.handle_timeout(now()),
-                _ = tick.tick() => self.worker.send(ToWorker::Report),
+                _ = tick.tick() => self.worker.report(),
             }
         }
     }
@@ -258,8 +258,9 @@ impl Engine {
     fn pump(&mut self) -> Result<(), Ending> {
         while let Some(command) = self.link.poll_command() {
             cleanly(|| self.log_key(&command))?;
-            let agreed = command == Command::Agreed(true);
-            self.worker.send(ToWorker::Lane(command));
+            // The later of the two.
+            let agreed = command == Command::Receive(ReceiveCommand::Agreed(true));
+            self.worker.command(command);
             if agreed {
                 // What follows tells peer and operator that frames pass: no thread may drop one then.
                 self.worker.settle();
@@ -305,12 +306,12 @@ impl Engine {
             ToEngine::Device => {
                 for device in descriptors {
                     self.has_device = true;
-                    self.worker.send(ToWorker::Device(device));
+                    self.worker.device(&device);
                 }
             }
             ToEngine::Report => {
                 self.wanted = Some(self.threads);
-                self.worker.send(ToWorker::Report);
+                self.worker.report();
             }
             ToEngine::Settings(settings) => {
                 log::set_level(settings.verb);
@@ -369,7 +370,7 @@ impl Engine {
     async fn stop(mut self, reason: String) -> Result<Ending, Ending> {
         self.link.handle_stop(!reason.is_empty());
         self.pump()?;
-        self.worker.send(ToWorker::Quit);
+        self.worker.quit();
         while let Some(message) = self.notices.recv().await {
             if let FromWorker::Report(duty, report) = message {
                 self.stats = self.sum(duty, report).stats;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tund::core::lane::{Command, Received};
+use tund::core::lane::{Command, Received, SendCommand};
 use tund::core::session::Sessions;
 use tund::crypto::keys::LinkKeys;
 use tund::crypto::noise::Statics;
@@ -46,7 +46,7 @@ pub fn handshake(data: &[u8]) {
         let _ =
             sessions.handle_handshake(now, &Received { from: from.into(), datagram }, &mut random, &mut out);
         for command in &out {
-            if let Command::Handshake(answer) = command {
+            if let Command::Send(SendCommand::Handshake(answer)) = command {
                 assert!(answer.datagram.len() <= length.max(600), "an answer is never longer");
             }
         }

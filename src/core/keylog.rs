@@ -9,7 +9,7 @@ use base16ct::HexDisplay;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::lane::{Command, Key, Settings};
+use super::lane::{Command, Key, ReceiveCommand, SendCommand, Settings};
 use crate::crypto::keys::Secret;
 use crate::crypto::suite::Cipher;
 use crate::wire::datagram::Framing;
@@ -96,20 +96,12 @@ impl Entry {
 
     /// Of the key that a lane is given, if it is given one.
     pub fn of(settings: &Settings, command: &Command) -> Option<Self> {
-        let (way, direction, key) = match command {
-            Command::Prepare(_, key) => (Way::Out, settings.direction, key),
-            Command::Receive { key, .. } => (Way::In, 1 - settings.direction, key),
-            Command::Switch(_)
-            | Command::Forget(_)
-            | Command::Wipe(_)
-            | Command::WipeAll
-            | Command::Handshake(_)
-            | Command::Control { .. }
-            | Command::Endpoint(_)
-            | Command::Agreed(_)
-            | Command::Budget(_)
-            | Command::Sources(_)
-            | Command::Again(_) => return None,
+        let (way, direction, key) = if let Command::Send(SendCommand::Prepare(_, key)) = command {
+            (Way::Out, settings.direction, key)
+        } else if let Command::Receive(ReceiveCommand::Accept { key, .. }) = command {
+            (Way::In, 1 - settings.direction, key)
+        } else {
+            return None;
         };
         let (name, cipher) = match key {
             Key::KeyId(key_id) => (Name::KeyId(key_id.0), settings.cipher),

@@ -27,7 +27,9 @@ use crate::wire::datagram::{Framing, Header};
 
 pub use batch::Datagrams;
 pub use inward::{Arrived, Inward, unmask};
-pub use orders::{Command, Key, KeyRef, KeySlot, Name, Notice, Received, Report, Sink};
+pub use orders::{
+    Command, Key, KeyRef, KeySlot, Name, Notice, ReceiveCommand, Received, Report, SendCommand, Sink,
+};
 pub use outward::Outward;
 
 /// What a lane is made of and does not change.
@@ -119,8 +121,16 @@ impl Lane {
 
     /// Carries out what the link decided.
     pub fn handle_command(&mut self, now: Instant, command: Command, sink: &mut impl Sink) {
-        self.outward.handle_command(&command, sink);
-        self.inward.handle_command(now, command, sink);
+        match command {
+            Command::Send(command) => self.outward.handle_command(command, sink),
+            Command::Receive(command) => self.inward.handle_command(now, command, sink),
+        }
+    }
+
+    /// Drops every key and what waits to be sealed: this may be a copy of the process that sent before.
+    pub fn wipe_all(&mut self, sink: &mut impl Sink) {
+        self.outward.handle_command(SendCommand::WipeAll, sink);
+        self.inward.wipe_all();
     }
 
     /// Seals the frames that are waiting. All of them go out now: nothing waits for more.

@@ -21,7 +21,7 @@ use std::time::Instant;
 use ipnet::IpNet;
 
 use super::clock::Now;
-use super::lane::{Command, KeyRef, KeySlot, Notice, Report};
+use super::lane::{Command, KeyRef, KeySlot, Notice, ReceiveCommand, Report, SendCommand};
 use super::limits::{BUDGET_BASE, OUTER_V4, OUTER_V6, REPEAT, RESOLVE};
 use super::pace::Pace;
 use super::path::{Path, Validation};
@@ -188,10 +188,12 @@ impl<R: Random> Link<R> {
         };
         #[cfg(test)]
         if fault::is(Fault::HelloNotRequired) {
-            link.commands.push_back(Command::Agreed(true));
+            link.commands.extend(Command::agreed(true));
         }
         link.say_waiting(instant);
-        link.commands.extend(link.settings.sources.clone().map(|sources| Command::Sources(Some(sources))));
+        link.commands.extend(
+            link.settings.sources.clone().map(|sources| ReceiveCommand::Sources(Some(sources)).into()),
+        );
         link
     }
 
@@ -405,7 +407,7 @@ impl<R: Random> Link<R> {
     fn send_under(&mut self, under: KeySlot, message: Message, to: Path) {
         let mut body = Vec::new();
         control::encode(&message, &mut body);
-        self.commands.push_back(Command::Control { body, to, under });
+        self.commands.push_back(SendCommand::Control { body, to, under }.into());
     }
 
     fn set_endpoint(&mut self, now: Instant, endpoint: Option<Path>) {
@@ -416,7 +418,7 @@ impl<R: Random> Link<R> {
         self.own_budget = BUDGET_BASE;
         self.pmtud.reset(now);
         self.set_ceiling(now);
-        self.commands.push_back(Command::Endpoint(endpoint));
+        self.commands.extend(Command::endpoint(endpoint));
         self.events.extend(endpoint.map(|endpoint| Event::Endpoint(endpoint.remote)));
     }
 

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::lane::{Command, Key, KeySlot, Name, Received};
+use super::lane::{Command, Key, KeySlot, Name, ReceiveCommand, Received, SendCommand};
 use super::limits::{
     CALL_FIRST, CALL_LATER, CALL_PATIENCE, INITIATION, INITIATION_STATES, SESSION_END, SESSION_OVERLAP,
     SESSION_REKEY, SESSION_RESPONDER, SLOTS,
@@ -178,7 +178,7 @@ impl Sessions {
         if fault::is(Fault::KeyOutlivesLink) {
             return;
         }
-        out.push_back(Command::WipeAll);
+        out.extend(Command::wipe_all());
         self.instance = random.bytes();
         self.seq = 0;
         (self.call, self.answered, self.unconfirmed, self.sending) = (None, None, None, None);
@@ -193,8 +193,8 @@ impl Sessions {
         };
         let answered = self.answered.take().map(|answered| answered.slot);
         let slots = self.live.drain(..).map(|session| session.slot).chain(answered);
-        out.extend(slots.map(|slot| Command::Forget(Name::Slot(slot))));
-        out.extend([KeySlot::Current, KeySlot::Next].map(Command::Wipe));
+        out.extend(slots.map(|slot| ReceiveCommand::Forget(Name::Slot(slot)).into()));
+        out.extend([KeySlot::Current, KeySlot::Next].map(|under| SendCommand::Wipe(under).into()));
         (self.call, self.sending, self.unconfirmed) = (None, None, Some(kept));
     }
 
@@ -262,11 +262,11 @@ impl Sessions {
             self.live
                 .iter()
                 .filter(|session| ended(session))
-                .map(|session| Command::Forget(Name::Slot(session.slot))),
+                .map(|session| ReceiveCommand::Forget(Name::Slot(session.slot)).into()),
         );
         if self.live.iter().any(|session| ended(session) && self.sending == Some(session.slot)) {
             self.sending = None;
-            out.push_back(Command::Wipe(KeySlot::Current));
+            out.push_back(SendCommand::Wipe(KeySlot::Current).into());
         }
         self.live.retain(|session| !ended(session));
         if self.unconfirmed.as_ref().is_some_and(|unconfirmed| ended(&unconfirmed.session)) {
@@ -344,9 +344,9 @@ impl Sessions {
         self.answered = Some(Answered { slot, serial, attempts });
         self.live.retain(|live| live.slot != slot);
         let key = Key::Slot { slot, serial, cipher, key: from_peer };
-        out.push_back(Command::Receive { key, after: None });
+        out.push_back(ReceiveCommand::Accept { key, after: None }.into());
         let to_peer = Key::Slot { slot: offer.slot, serial, cipher, key: to_peer };
-        out.push_back(Command::Prepare(KeySlot::Next, to_peer));
+        out.push_back(SendCommand::Prepare(KeySlot::Next, to_peer).into());
         self.adopt(session, KeySlot::Next, out);
         Ok(Outcome::Begun)
     }
@@ -391,10 +391,10 @@ impl Sessions {
                 && rival.instance > session.instance
         });
         if stays {
-            out.push_back(Command::Wipe(under));
+            out.push_back(SendCommand::Wipe(under).into());
         } else {
             self.sending = Some(session.slot);
-            out.push_back(Command::Switch(under));
+            out.push_back(SendCommand::Switch(under).into());
         }
         self.live.push(session);
         // What the peer still sends on until it changes too is the one that frames used so far.
@@ -404,14 +404,14 @@ impl Sessions {
         while self.live.len() > 2
             && let Some(index) = self.live.iter().position(|live| !used.contains(&Some(live.slot)))
         {
-            out.push_back(Command::Forget(Name::Slot(self.live.remove(index).slot)));
+            out.push_back(ReceiveCommand::Forget(Name::Slot(self.live.remove(index).slot)).into());
         }
     }
 
     fn drop_unconfirmed(&mut self, out: &mut VecDeque<Command>) {
         if let Some(unconfirmed) = self.unconfirmed.take() {
-            out.push_back(Command::Forget(Name::Slot(unconfirmed.session.slot)));
-            out.push_back(Command::Wipe(KeySlot::Unconfirmed));
+            out.push_back(ReceiveCommand::Forget(Name::Slot(unconfirmed.session.slot)).into());
+            out.push_back(SendCommand::Wipe(KeySlot::Unconfirmed).into());
         }
     }
 
@@ -455,7 +455,7 @@ fn handshake(
     let mut plaintext = Vec::new();
     envelope.emit(length.saturating_sub(wrap::OVERHEAD), &mut plaintext);
     let datagram = wrap::seal(keys, &plaintext, random);
-    Command::Handshake(Received { from: to, datagram })
+    SendCommand::Handshake(Received { from: to, datagram }).into()
 }
 
 #[cfg(test)]

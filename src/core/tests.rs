@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use super::clock::Now;
 use super::inner::InnerPolicy;
 use super::key_id::KeyId;
-use super::lane::{self, Command, Key, KeySlot, Lane, Notice, Sink};
+use super::lane::{self, Command, Key, KeySlot, Lane, Notice, SendCommand, Sink};
 use super::limits::{BLOCKS_END, BLOCKS_ROTATE, OLD};
 use super::link::{Event, Link};
 use super::path::Path;
@@ -306,7 +306,7 @@ impl World {
             let mut idle = true;
             while let Some(command) = end.link.poll_command() {
                 idle = false;
-                if let Command::Prepare(_, key) = &command {
+                if let Command::Send(SendCommand::Prepare(_, key)) = &command {
                     self.prepared.push(key.clone());
                 }
                 end.lane.handle_command(now.instant, command, &mut end.out);

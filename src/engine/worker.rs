@@ -40,9 +40,9 @@ const TURN_TIME: Duration = Duration::from_secs(1);
 /// received in one call.
 const LONGEST: usize = virtio::HEADER + 22 + 65_535;
 
-/// From the engine to its worker.
-pub enum ToWorker {
-    /// For the lane.
+/// From the engine to a thread of a lane.
+enum ToWorker {
+    /// For the half of the lane that the thread serves.
     Lane(Command),
     /// The device, if it was not there at the start.
     Device(OwnedFd),
@@ -84,37 +84,66 @@ pub enum Direction {
     Inward,
 }
 
-/// Talks to the workers of a lane.
+/// Talks to the workers of a lane. A thread that ended takes nothing more; its end is seen elsewhere.
 pub struct Handle {
-    threads: Vec<(mpsc::Sender<ToWorker>, OwnedFd)>,
+    threads: Vec<Thread>,
+}
+
+struct Thread {
+    duty: Direction,
+    sender: mpsc::Sender<ToWorker>,
+    wake: OwnedFd,
+}
+
+impl Thread {
+    /// Queues a message and wakes the thread.
+    fn send(&self, message: ToWorker) {
+        if self.sender.send(message).is_ok() {
+            // A full counter (EAGAIN) means that it is awake already.
+            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        }
+    }
 }
 
 impl Handle {
-    /// Queues a message for every thread and wakes it. One that ended takes no more; its end is seen elsewhere.
-    pub fn send(&self, message: ToWorker) {
-        for (sender, wake) in &self.threads {
-            let copy = match &message {
-                ToWorker::Lane(command) => ToWorker::Lane(command.clone()),
-                ToWorker::Device(device) => match device.try_clone() {
-                    Ok(device) => ToWorker::Device(device),
-                    Err(_) => continue,
-                },
-                ToWorker::Report => ToWorker::Report,
-                ToWorker::Settle(done) => ToWorker::Settle(done.clone()),
-                ToWorker::Quit => ToWorker::Quit,
-            };
-            if sender.send(copy).is_ok() {
-                // A full counter (EAGAIN) means that it is awake already.
-                let _ = rustix::io::write(wake, &1u64.to_ne_bytes());
+    /// Queues what the link decided for the thread that serves that half of the lane.
+    pub fn command(&self, command: Command) {
+        let half = match command {
+            Command::Send(_) => Direction::Outward,
+            Command::Receive(_) => Direction::Inward,
+        };
+        if let Some(thread) =
+            self.threads.iter().find(|thread| [Direction::Both, half].contains(&thread.duty))
+        {
+            thread.send(ToWorker::Lane(command));
+        }
+    }
+
+    /// Gives every thread the device, which was not there at the start.
+    pub fn device(&self, device: &OwnedFd) {
+        for thread in &self.threads {
+            if let Ok(device) = device.try_clone() {
+                thread.send(ToWorker::Device(device));
             }
         }
+    }
+
+    /// Asks every thread for a [`FromWorker::Report`].
+    pub fn report(&self) {
+        self.threads.iter().for_each(|thread| thread.send(ToWorker::Report));
+    }
+
+    /// Every thread ends after it has carried out what was sent before, and reported.
+    pub fn quit(&self) {
+        self.threads.iter().for_each(|thread| thread.send(ToWorker::Quit));
     }
 
     /// Waits until every thread has carried out what was sent before: a turn of its loop, a second at most.
     pub fn settle(&self) {
         let (sender, done) = mpsc::channel();
-        self.send(ToWorker::Settle(sender));
+        self.threads.iter().for_each(|thread| thread.send(ToWorker::Settle(sender.clone())));
         // One that ended, or hangs, is seen elsewhere.
+        drop(sender);
         let _ = self.threads.iter().try_for_each(|_| done.recv_timeout(TURN_TIME));
     }
 }
@@ -166,7 +195,7 @@ pub fn workers(
     for duty in duties {
         let (sender, orders) = mpsc::channel();
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        threads.push((sender, wake.try_clone()?));
+        threads.push(Thread { duty: *duty, sender, wake: wake.try_clone()? });
         let port =
             LaneIo::new(socket.try_clone()?, settings.inner.layer(), data_path.offload, channels.clone());
         let device = device.as_ref().map(OwnedFd::try_clone).transpose()?;
@@ -270,7 +299,7 @@ impl Worker {
     fn look_at_clocks(&mut self) -> Instant {
         let now = clock::now();
         if self.watch.has_jumped(now) {
-            self.command(now.instant, Command::WipeAll);
+            self.lane.wipe_all(&mut self.port);
             self.resumed = true;
         }
         if self.resumed {
@@ -293,21 +322,12 @@ impl Worker {
         Ok(())
     }
 
-    /// Each half of the lane hears of it where it is in use.
-    fn command(&mut self, now: Instant, command: Command) {
-        match self.duty {
-            Direction::Both => self.lane.handle_command(now, command, &mut self.port),
-            Direction::Outward => self.lane.outward.handle_command(&command, &mut self.port),
-            Direction::Inward => self.lane.inward.handle_command(now, command, &mut self.port),
-        }
-    }
-
     /// False: quit.
     fn take_orders(&mut self, now: Instant) -> io::Result<bool> {
         let _ = rustix::io::read(&self.wake, &mut [0; 8]);
         while let Ok(order) = self.orders.try_recv() {
             match order {
-                ToWorker::Lane(command) => self.command(now, command),
+                ToWorker::Lane(command) => self.lane.handle_command(now, command, &mut self.port),
                 ToWorker::Device(device) => self.take_device(device)?,
                 ToWorker::Report => self.report(),
                 ToWorker::Settle(done) => {

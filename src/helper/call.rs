@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::core::lane::{Command, Received};
+use crate::core::lane::{Command, Received, SendCommand};
 use crate::core::path::Path;
 use crate::core::session::{Outcome, Sessions};
 use crate::crypto::suite::Cipher;
@@ -136,7 +136,7 @@ fn ask(question: Question, socket: UdpSocket) -> io::Result<Answer> {
             called = instant;
         }
         for command in out.drain(..) {
-            if let Command::Handshake(handshake) = command {
+            if let Command::Send(SendCommand::Handshake(handshake)) = command {
                 socket.send(&handshake.datagram)?;
             }
         }

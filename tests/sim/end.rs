@@ -9,7 +9,7 @@ use super::dice::Dice;
 use crate::config::KeyMode;
 use crate::core::clock::{ClockJumpDetector, Now};
 use crate::core::inner::InnerPolicy;
-use crate::core::lane::{self, Command, Key, Lane, Notice, Sink};
+use crate::core::lane::{self, Command, Key, Lane, Notice, ReceiveCommand, SendCommand, Sink};
 use crate::core::limits::ETHERNET;
 use crate::core::link::{Event, Link};
 use crate::core::path::Path;
@@ -259,7 +259,7 @@ impl End {
 
     fn look_at_clocks(&mut self, now: Now) {
         if self.watch.has_jumped(now) {
-            self.lane.handle_command(now.instant, Command::WipeAll, &mut self.port);
+            self.lane.wipe_all(&mut self.port);
             self.port.outputs.push_back(Output::Resumed);
             self.port.notices.push_back(Notice::Resumed);
         }
@@ -312,21 +312,16 @@ impl End {
     }
 
     fn hand_to_lane(&mut self, now: Now, command: Command) {
-        match &command {
-            Command::Prepare(_, key) => self.port.outputs.push_back(Output::Prepared(key.clone())),
-            Command::Receive { key, .. } => self.port.outputs.push_back(Output::Receives(key.clone())),
-            Command::Endpoint(endpoint) => self.port.outputs.push_back(Output::Endpoint(*endpoint)),
-            Command::Switch(_)
-            | Command::Forget(_)
-            | Command::Wipe(_)
-            | Command::WipeAll
-            | Command::Handshake(_)
-            | Command::Control { .. }
-            | Command::Agreed(_)
-            | Command::Budget(_)
-            | Command::Sources(_)
-            | Command::Again(_) => {}
-        }
+        let output = if let Command::Send(SendCommand::Prepare(_, key)) = &command {
+            Some(Output::Prepared(key.clone()))
+        } else if let Command::Receive(ReceiveCommand::Accept { key, .. }) = &command {
+            Some(Output::Receives(key.clone()))
+        } else if let Command::Send(SendCommand::Endpoint(endpoint)) = &command {
+            Some(Output::Endpoint(*endpoint))
+        } else {
+            None
+        };
+        self.port.outputs.extend(output);
         self.lane.handle_command(now.instant, command, &mut self.port);
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tund::config::{Keepalive, KeyMode};
 use tund::core::clock::{ClockJumpDetector, Now};
 use tund::core::inner::InnerPolicy;
-use tund::core::lane::{self, Command, Key, Lane, Notice, Sink};
+use tund::core::lane::{self, Command, Key, Lane, Notice, ReceiveCommand, SendCommand, Sink};
 use tund::core::link::{Event, Link};
 use tund::core::path::Path;
 use tund::core::settings::{LinkSettings, MAX_TEXT};
@@ -212,7 +212,7 @@ impl End {
     pub(super) fn look_at_clocks(&mut self, now: Now) {
         let now = self.now(now);
         if self.watch.has_jumped(now) {
-            self.lane.handle_command(now.instant, Command::WipeAll, &mut self.out);
+            self.lane.wipe_all(&mut self.out);
             self.receive.clear();
             self.out.notices.push_back(Notice::Resumed);
         }
@@ -271,22 +271,20 @@ impl End {
 
     fn note(&mut self, command: &Command) {
         match command {
-            Command::Prepare(_, key) => self.out.prepare(key),
-            Command::Receive { key, .. } => {
+            Command::Send(SendCommand::Prepare(_, key)) => self.out.prepare(key),
+            Command::Send(_) => {}
+            Command::Receive(ReceiveCommand::Accept { key, .. }) => {
                 self.receive.push(key.clone());
                 self.taken = true;
             }
-            Command::Forget(name) => self.receive.retain(|key| key.name() != *name),
-            Command::WipeAll => self.receive.clear(),
-            Command::Switch(_)
-            | Command::Wipe(_)
-            | Command::Handshake(_)
-            | Command::Control { .. }
-            | Command::Endpoint(_)
-            | Command::Agreed(_)
-            | Command::Budget(_)
-            | Command::Sources(_)
-            | Command::Again(_) => {}
+            Command::Receive(ReceiveCommand::Forget(name)) => self.receive.retain(|key| key.name() != *name),
+            Command::Receive(ReceiveCommand::WipeAll) => self.receive.clear(),
+            Command::Receive(
+                ReceiveCommand::Endpoint(_)
+                | ReceiveCommand::Agreed(_)
+                | ReceiveCommand::Sources(_)
+                | ReceiveCommand::Again(_),
+            ) => {}
         }
     }
 }

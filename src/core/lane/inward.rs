@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::{Command, Key, KeyRef, Name, Notice, Received, Settings, Sink};
+use super::{Key, KeyRef, Name, Notice, ReceiveCommand, Received, Settings, Sink};
 use crate::core::inner::InnerPolicy;
 use crate::core::key_id::KeyId;
 use crate::core::limits::{INITIATION, OLD, OLD_EACH, PATH_INTERVAL, SIGN_INTERVAL};
@@ -108,28 +108,22 @@ impl Inward {
         stats
     }
 
-    /// Carries out what the link decided, as far as it concerns this way.
-    pub fn handle_command(&mut self, now: Instant, command: Command, sink: &mut impl Sink) {
+    /// Carries out what the link decided.
+    pub fn handle_command(&mut self, now: Instant, command: ReceiveCommand, sink: &mut impl Sink) {
         match command {
-            Command::Receive { key, after } => self.receive_under(&key, after),
-            Command::Forget(name) => self.forget(name),
-            Command::WipeAll => self.wipe_all(),
-            Command::Endpoint(endpoint) => self.endpoint = endpoint,
-            Command::Agreed(agreed) => self.agreed = agreed,
-            Command::Sources(sources) => self.settings.inner.set_sources(sources),
-            Command::Again(mut received) => {
+            ReceiveCommand::Accept { key, after } => self.receive_under(&key, after),
+            ReceiveCommand::Forget(name) => self.forget(name),
+            ReceiveCommand::WipeAll => self.wipe_all(),
+            ReceiveCommand::Endpoint(endpoint) => self.endpoint = endpoint,
+            ReceiveCommand::Agreed(agreed) => self.agreed = agreed,
+            ReceiveCommand::Sources(sources) => self.settings.inner.set_sources(sources),
+            ReceiveCommand::Again(mut received) => {
                 let origin = self.origin(received.from, 0);
                 let Some(tag) = self.settings.framing.tag(&received.datagram) else { return };
                 let mask = self.settings.keys.mask(&tag);
                 let result = self.open(now, &origin, &mut received.datagram, mask, true, sink);
                 self.count(result);
             }
-            Command::Prepare(..)
-            | Command::Switch(_)
-            | Command::Wipe(_)
-            | Command::Handshake(_)
-            | Command::Control { .. }
-            | Command::Budget(_) => {}
         }
     }
 
@@ -224,7 +218,7 @@ impl Inward {
         });
     }
 
-    fn wipe_all(&mut self) {
+    pub(super) fn wipe_all(&mut self) {
         for key in self.receive.drain(..) {
             add_key(&mut self.stats, &key);
         }

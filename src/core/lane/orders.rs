@@ -75,25 +75,25 @@ pub enum KeySlot {
     Unconfirmed,
 }
 
-/// From the link to a lane.
+/// From the link to a lane: to the half of it that carries it out.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
+    /// To the way out.
+    Send(SendCommand),
+    /// To the way in.
+    Receive(ReceiveCommand),
+}
+
+/// From the link to a lane's way out.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SendCommand {
     /// Have this key ready.
     Prepare(KeySlot, Key),
     /// Frames go out under that one from now on, if it is there.
     Switch(KeySlot),
-    /// Open what the peer seals with this key.
-    Receive {
-        /// The key.
-        key: Key,
-        /// Counters up to this one count as seen.
-        after: Option<u32>,
-    },
-    /// What says this is no longer opened.
-    Forget(Name),
     /// Drop this key.
     Wipe(KeySlot),
-    /// Drop every key, of both directions.
+    /// Drop every key.
     WipeAll,
     /// Send these bytes as they are: a handshake.
     Handshake(Received),
@@ -112,10 +112,59 @@ pub enum Command {
     Agreed(bool),
     /// The largest UDP payload, in bytes.
     Budget(usize),
+}
+
+/// From the link to a lane's way in.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ReceiveCommand {
+    /// Open what the peer seals with this key.
+    Accept {
+        /// The key.
+        key: Key,
+        /// Counters up to this one count as seen.
+        after: Option<u32>,
+    },
+    /// What says this is no longer opened.
+    Forget(Name),
+    /// Drop every key.
+    WipeAll,
+    /// The way that the peer's datagrams come; `None`: not known.
+    Endpoint(Option<Path>),
+    /// Whether the peer's hello fits, so that frames may pass.
+    Agreed(bool),
     /// Inner source addresses that are taken from the peer; `None`: every one.
     Sources(Option<Vec<IpNet>>),
     /// Open this datagram again: its key id is live now.
     Again(Received),
+}
+
+impl Command {
+    /// Both halves drop every key.
+    pub fn wipe_all() -> [Self; 2] {
+        [SendCommand::WipeAll.into(), ReceiveCommand::WipeAll.into()]
+    }
+
+    /// Both halves are told the way to the peer.
+    pub fn endpoint(endpoint: Option<Path>) -> [Self; 2] {
+        [SendCommand::Endpoint(endpoint).into(), ReceiveCommand::Endpoint(endpoint).into()]
+    }
+
+    /// Both halves are told whether frames may pass, the way in last.
+    pub fn agreed(agreed: bool) -> [Self; 2] {
+        [SendCommand::Agreed(agreed).into(), ReceiveCommand::Agreed(agreed).into()]
+    }
+}
+
+impl From<SendCommand> for Command {
+    fn from(command: SendCommand) -> Self {
+        Self::Send(command)
+    }
+}
+
+impl From<ReceiveCommand> for Command {
+    fn from(command: ReceiveCommand) -> Self {
+        Self::Receive(command)
+    }
 }
 
 /// A datagram and where it came from.

@@ -2,7 +2,7 @@
 
 use super::batch::Batch;
 use super::orders::Name;
-use super::{Command, KeySlot, Notice, Settings, Sink, seal};
+use super::{KeySlot, Notice, SendCommand, Settings, Sink, seal};
 use crate::core::limits::{
     BLOCKS_END, BLOCKS_ROTATE, BUDGET_BASE, COUNTER_END, COUNTER_ROTATE, DATAGRAM_MAX,
 };
@@ -79,36 +79,35 @@ impl Outward {
         self.current.iter_mut().for_each(|key| key.blocks = blocks);
     }
 
-    /// Carries out what the link decided, as far as it concerns this way.
-    pub fn handle_command(&mut self, command: &Command, sink: &mut impl Sink) {
-        if *command == Command::WipeAll {
+    /// Carries out what the link decided.
+    pub fn handle_command(&mut self, command: SendCommand, sink: &mut impl Sink) {
+        if command == SendCommand::WipeAll {
             // In a copy of this process the same counter may seal something else: nothing more is sealed.
             self.discard();
         }
         self.flush(sink);
         match command {
-            Command::Prepare(under, key) => {
-                let aead = self.settings.aead(self.settings.direction, key);
+            SendCommand::Prepare(under, key) => {
+                let aead = self.settings.aead(self.settings.direction, &key);
                 let key = SendKey { name: key.name(), aead, counter: 0, blocks: 0 };
-                *self.own(*under) = Some(key);
+                *self.own(under) = Some(key);
             }
-            Command::Switch(under) => {
-                if let Some(key) = self.own(*under).take() {
+            SendCommand::Switch(under) => {
+                if let Some(key) = self.own(under).take() {
                     self.current = Some(key);
                 }
             }
-            Command::Wipe(under) => *self.own(*under) = None,
-            Command::WipeAll => {
+            SendCommand::Wipe(under) => *self.own(under) = None,
+            SendCommand::WipeAll => {
                 (self.current, self.next, self.spare) = (None, None, None);
             }
-            Command::Handshake(handshake) => sink.datagram(&handshake.datagram, handshake.from),
-            Command::Control { body, to, under } => self.send_control(body, *to, *under, sink),
-            Command::Endpoint(endpoint) => (self.endpoint, self.looped) = (*endpoint, false),
-            Command::Agreed(agreed) => self.agreed = *agreed,
-            Command::Budget(budget) => {
-                self.budget = (*budget).clamp(self.settings.framing.overhead() + 64, DATAGRAM_MAX)
+            SendCommand::Handshake(handshake) => sink.datagram(&handshake.datagram, handshake.from),
+            SendCommand::Control { body, to, under } => self.send_control(&body, to, under, sink),
+            SendCommand::Endpoint(endpoint) => (self.endpoint, self.looped) = (endpoint, false),
+            SendCommand::Agreed(agreed) => self.agreed = agreed,
+            SendCommand::Budget(budget) => {
+                self.budget = budget.clamp(self.settings.framing.overhead() + 64, DATAGRAM_MAX)
             }
-            Command::Receive { .. } | Command::Forget(_) | Command::Sources(_) | Command::Again(_) => {}
         }
     }
 

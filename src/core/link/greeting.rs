@@ -74,7 +74,7 @@ impl<R: Random> Link<R> {
 
     pub(super) fn set_agreed(&mut self, agreed: bool) {
         self.agreed = agreed;
-        self.commands.push_back(Command::Agreed(agreed));
+        self.commands.extend(Command::agreed(agreed));
     }
 
     /// The peer has asked for this end's hello: it goes at once, or as soon as it may.

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{Keying, Link};
 use crate::core::clock::Now;
-use crate::core::lane::{Command, Received};
+use crate::core::lane::{Received, SendCommand};
 use crate::core::limits::{SIGN_INTERVAL, SILENCE};
 use crate::core::path::Path;
 use crate::core::session::{Outcome, Sessions};
@@ -179,7 +179,7 @@ impl<R: Random> Link<R> {
             Keying::Static(_) => {}
             Keying::Handshake(_) if length >= SIGN_LENGTH => {
                 let datagram = wrap::seal(&self.keys, &[Type::SIGN], &mut self.random);
-                self.commands.push_back(Command::Handshake(Received { from: to, datagram }));
+                self.commands.push_back(SendCommand::Handshake(Received { from: to, datagram }).into());
             }
             Keying::Handshake(_) => {}
         }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::{Keying, Link};
-use crate::core::lane::{Command, KeyRef, KeySlot};
+use crate::core::lane::{KeyRef, KeySlot, SendCommand};
 use crate::core::limits::SILENCE;
 use crate::crypto::Random;
 use crate::wire::control;
@@ -21,10 +21,10 @@ impl<R: Random> Link<R> {
         let theirs = self.peer.as_ref().map_or(usize::MAX, |peer| usize::from(peer.budget));
         let ceiling = self.own_budget.min(theirs);
         if self.settings.path_mtu.is_some() {
-            self.commands.push_back(Command::Budget(ceiling));
+            self.commands.push_back(SendCommand::Budget(ceiling).into());
         } else {
             self.pmtud.set_ceiling(now, ceiling);
-            self.commands.push_back(Command::Budget(self.pmtud.budget()));
+            self.commands.push_back(SendCommand::Budget(self.pmtud.budget()).into());
         }
     }
 
@@ -71,13 +71,14 @@ impl<R: Random> Link<R> {
         let framing = if self.has_sessions() { Framing::Session } else { Framing::Static };
         let long = control::ping_of_length(round.long, round.length - framing.overhead());
         for body in [short, long] {
-            self.commands.push_back(Command::Control { body, to: endpoint, under: KeySlot::Current });
+            self.commands
+                .push_back(SendCommand::Control { body, to: endpoint, under: KeySlot::Current }.into());
         }
     }
 
     fn set_budget(&mut self) {
         let budget = self.pmtud.budget();
         self.log(4, format!("datagrams of up to {budget} bytes pass to the peer"));
-        self.commands.push_back(Command::Budget(budget));
+        self.commands.push_back(SendCommand::Budget(budget).into());
     }
 }

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{Keying, Link};
 use crate::core::clock::Now;
-use crate::core::lane::Command;
+use crate::core::lane::ReceiveCommand;
 use crate::core::settings::LinkSettings;
 use crate::core::settings::LinkState;
 use crate::core::settings::MAX_TEXT;
@@ -69,7 +69,7 @@ impl<R: Random> Link<R> {
     fn tell_sources(&mut self) {
         let fixed = self.settings.sources.as_ref();
         let sources = fixed.map(|fixed| fixed.iter().chain(&self.taken).copied().collect());
-        self.commands.push_back(Command::Sources(sources));
+        self.commands.push_back(ReceiveCommand::Sources(sources).into());
     }
 
     /// New traffic keys now, as if the old ones were used up.

@@ -4,7 +4,7 @@ use super::{Keying, Link};
 use crate::core::clock::Now;
 use crate::core::hello;
 use crate::core::key_id::KeyId;
-use crate::core::lane::{Command, Key, KeyRef, KeySlot, Received};
+use crate::core::lane::{Command, Key, KeyRef, KeySlot, ReceiveCommand, Received, SendCommand};
 use crate::core::limits::CLOCKS_APART;
 use crate::core::path::Path;
 use crate::core::static_keys::{Situation, StaticKeys, Verdict};
@@ -50,10 +50,12 @@ impl<R: Random> Link<R> {
         let (from, room) = (received.from, received.datagram.len());
         let Keying::Static(keying) = &mut self.keying else { return };
         match keying.keys.handle_unknown(now, key_id, received, here) {
-            Verdict::Again(received) => self.commands.push_back(Command::Again(received)),
+            Verdict::Again(received) => self.commands.push_back(ReceiveCommand::Again(received).into()),
             Verdict::Taken { after, hello, ended } => {
-                self.commands.extend(ended.map(|key_id| Command::Forget(Key::KeyId(key_id).name())));
-                self.commands.push_back(Command::Receive { key: Key::KeyId(key_id), after: Some(after) });
+                self.commands
+                    .extend(ended.map(|key_id| ReceiveCommand::Forget(Key::KeyId(key_id).name()).into()));
+                self.commands
+                    .push_back(ReceiveCommand::Accept { key: Key::KeyId(key_id), after: Some(after) }.into());
                 self.greet_taken(now, from, room, key_id, hello);
             }
             Verdict::Present { to, room } => self.present(now, key_id, to, room),
@@ -155,7 +157,7 @@ impl<R: Random> Link<R> {
         let Keying::Static(keying) = &mut self.keying else { return };
         while let Some(key_id) = keying.keys.poll_ended(now.instant) {
             keying.present = keying.present.filter(|present| *present != key_id);
-            self.commands.push_back(Command::Forget(Key::KeyId(key_id).name()));
+            self.commands.push_back(ReceiveCommand::Forget(Key::KeyId(key_id).name()).into());
         }
         let endpoint = self.endpoint.filter(|_| self.up);
         if keying.keys.sending().is_proposal_due(now.instant) {
@@ -177,7 +179,7 @@ impl<R: Random> Link<R> {
         match endpoint {
             Some(endpoint) => {
                 let key_id = keying.keys.propose(now, &mut self.random);
-                self.commands.push_back(Command::Prepare(KeySlot::Next, Key::KeyId(key_id)));
+                self.commands.push_back(SendCommand::Prepare(KeySlot::Next, Key::KeyId(key_id)).into());
                 self.propose(endpoint);
             }
             None => self.change_key_id(now),
@@ -194,7 +196,7 @@ impl<R: Random> Link<R> {
     pub(super) fn change_key_id(&mut self, now: Now) {
         let Keying::Static(keying) = &mut self.keying else { return };
         let key_id = keying.keys.draw(now, &mut self.random);
-        self.commands.push_back(Command::Prepare(KeySlot::Next, Key::KeyId(key_id)));
+        self.commands.push_back(SendCommand::Prepare(KeySlot::Next, Key::KeyId(key_id)).into());
         self.switch(KeySlot::Next);
     }
 
@@ -203,7 +205,7 @@ impl<R: Random> Link<R> {
             keying.keys.sending().settle();
             (keying.asked, keying.proven) = (None, false);
         }
-        self.commands.push_back(Command::Switch(under));
+        self.commands.push_back(SendCommand::Switch(under).into());
     }
 
     /// A hello of the peer may be from before a restart of its host, or withheld: asks whether it opens what is sent now.
@@ -212,7 +214,7 @@ impl<R: Random> Link<R> {
         let Keying::Static(keying) = &mut self.keying else { return };
         let n = *keying.asked.get_or_insert(u32::from_be_bytes(n));
         let body = control::ping(n, usize::from(padding % 64));
-        self.commands.push_back(Command::Control { body, to, under: KeySlot::Current });
+        self.commands.push_back(SendCommand::Control { body, to, under: KeySlot::Current }.into());
     }
 
     /// The peer opened the ping of this number, and answers under `key_id`.
@@ -240,7 +242,7 @@ impl<R: Random> Link<R> {
         let Keying::Static(keying) = &mut self.keying else { return };
         keying.keys.reset();
         (keying.heard, keying.present) = (None, None);
-        self.commands.push_back(Command::WipeAll);
+        self.commands.extend(Command::wipe_all());
         self.change_key_id(now);
     }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::{Instance, Outcome, Session, Sessions, Token, Unconfirmed, handshake};
-use crate::core::lane::{Command, Key, KeySlot, Received};
+use crate::core::lane::{Command, Key, KeySlot, ReceiveCommand, Received, SendCommand};
 use crate::core::limits::ANSWER_KEPT;
 use crate::core::stats::DropReason;
 use crate::crypto::keys::DirectionKey;
@@ -64,8 +64,9 @@ impl Sessions {
         let serial = self.next_serial();
         let key = |slot, bytes| Key::Slot { slot, serial, cipher, key: DirectionKey::new(bytes) };
         let from_peer = key(slot, split.initiator_to_responder);
-        out.push_back(Command::Receive { key: from_peer, after: None });
-        out.push_back(Command::Prepare(KeySlot::Unconfirmed, key(offer.slot, split.responder_to_initiator)));
+        let to_peer = key(offer.slot, split.responder_to_initiator);
+        out.push_back(ReceiveCommand::Accept { key: from_peer, after: None }.into());
+        out.push_back(SendCommand::Prepare(KeySlot::Unconfirmed, to_peer).into());
         let session = Session { slot, serial, instance, peer: instance, began_here: false, born: now };
         #[cfg(test)]
         if fault::is(Fault::NotConfirmed) {

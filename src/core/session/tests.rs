@@ -41,7 +41,7 @@ impl World {
         fri.begin(self.now);
         fri.call(self.now, to.into(), &mut self.random, &mut out);
         match out.pop_back() {
-            Some(Command::Handshake(sent)) => sent.datagram,
+            Some(Command::Send(SendCommand::Handshake(sent))) => sent.datagram,
             other => panic!("no initiation but {other:?}"),
         }
     }
@@ -51,7 +51,7 @@ impl World {
         let mut out = VecDeque::new();
         self.mon.handle_handshake(self.now, &received(datagram), &mut self.random, &mut out)?;
         let serial = out.iter().find_map(|command| match command {
-            Command::Receive { key: Key::Slot { serial, .. }, .. } => Some(*serial),
+            Command::Receive(ReceiveCommand::Accept { key: Key::Slot { serial, .. }, .. }) => Some(*serial),
             _ => None,
         });
         Ok(serial.unwrap_or_else(|| panic!("no session but {out:?}")))
@@ -63,7 +63,7 @@ impl World {
         let outcome = self.mon.handle_handshake(self.now, &received(datagram), &mut self.random, &mut out);
         assert_eq!(outcome, Ok(Outcome::Nothing));
         match (out.pop_front(), out.len()) {
-            (Some(Command::Handshake(sent)), 0) => sent.datagram,
+            (Some(Command::Send(SendCommand::Handshake(sent))), 0) => sent.datagram,
             other => panic!("no retry but {other:?}"),
         }
     }
@@ -89,7 +89,7 @@ impl World {
         let mut out = VecDeque::new();
         fri.handle_handshake(self.now, &received(call), &mut self.random, &mut out).unwrap();
         let answer = out.into_iter().find_map(|command| match command {
-            Command::Handshake(sent) => Some(sent.datagram),
+            Command::Send(SendCommand::Handshake(sent)) => Some(sent.datagram),
             _ => None,
         });
         answer.unwrap()

@@ -25,10 +25,9 @@ fn resumed_ends_use_no_key_again_and_the_link_stays_up() {
             let at = world.record.len();
             // As the worker does it: nothing is sealed between its look at the clocks and the wiping, nor by it what was
             // waiting for the rest of a batch.
-            let now = world.now(which);
             let end = &mut world.ends[which];
             end.lane.outward.handle_frame(b"waiting", &[], &mut end.out);
-            end.lane.handle_command(now.instant, Command::WipeAll, &mut end.out);
+            end.lane.wipe_all(&mut end.out);
             end.lane.handle_frames(&[b"lost"], &mut end.out);
             assert!(end.out.sent.is_empty(), "no key, no datagram");
             end.out.notices.push_back(Notice::Resumed);
@@ -84,7 +83,7 @@ fn a_key_at_its_last_counter_is_changed_before() {
     let end = &mut world.ends[1];
     end.link.handle_report(now, &lane::Report { key_used_up: true, ..end.lane.report() });
     end.link.handle_timeout(now);
-    assert!(matches!(end.link.poll_command(), Some(Command::Prepare(..))));
+    assert!(matches!(end.link.poll_command(), Some(Command::Send(SendCommand::Prepare(..)))));
 }
 
 #[test]

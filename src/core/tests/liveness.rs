@@ -97,7 +97,11 @@ fn what_the_peer_says_cannot_write_over_the_log() {
     control::encode(&Message::Bye { reason: "\r\x1b[2Jlink up".into() }, &mut body);
     let now = world.now(1).instant;
     let end = &mut world.ends[1];
-    end.lane.handle_command(now, Command::Control { body, to, under: KeySlot::Current }, &mut end.out);
+    end.lane.handle_command(
+        now,
+        Command::Send(SendCommand::Control { body, to, under: KeySlot::Current }),
+        &mut end.out,
+    );
     world.drain();
     assert!(world.ends[0].said("link down: the peer says: __[2Jlink up"), "{:?}", world.ends[0].log);
 }

@@ -114,7 +114,7 @@ fn a_peer_that_fits_and_does_not_in_turns_draws_out_a_few_lines_a_minute() {
             let end = &mut world.ends[1];
             end.lane.handle_command(
                 now,
-                Command::Control { body, to, under: KeySlot::Current },
+                Command::Send(SendCommand::Control { body, to, under: KeySlot::Current }),
                 &mut end.out,
             );
             world.drain();

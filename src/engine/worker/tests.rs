@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::core::inner::InnerPolicy;
 use crate::core::key_id::KeyId;
-use crate::core::lane::{Key, KeySlot};
+use crate::core::lane::{Key, KeySlot, ReceiveCommand, SendCommand};
 use crate::crypto::keys::LinkKeys;
 use crate::crypto::suite::Cipher;
 use crate::wire::datagram::Framing;
@@ -38,11 +38,11 @@ fn what_was_ordered_is_done_once_the_workers_settled() {
         let key = Key::KeyId(KeyId::new(&LinkKeys::new(&[42; 32]), 7, [1; 4]));
         let to = peer.local_addr().unwrap().into();
         for command in [
-            Command::Prepare(KeySlot::Next, key),
-            Command::Switch(KeySlot::Next),
-            Command::Control { body: vec![1; 20], to, under: KeySlot::Current },
+            Command::Send(SendCommand::Prepare(KeySlot::Next, key)),
+            Command::Send(SendCommand::Switch(KeySlot::Next)),
+            Command::Send(SendCommand::Control { body: vec![1; 20], to, under: KeySlot::Current }),
         ] {
-            handle.send(ToWorker::Lane(command));
+            handle.command(command);
         }
         let running: Vec<_> = workers
             .into_iter()
@@ -55,7 +55,7 @@ fn what_was_ordered_is_done_once_the_workers_settled() {
             .collect();
         handle.settle();
         assert_eq!(peer.recv(&mut [0; 100]).unwrap(), 57, "it is there without a wait");
-        handle.send(ToWorker::Quit);
+        handle.quit();
         running.into_iter().for_each(|thread| thread.join().unwrap());
         handle.settle();
     }
@@ -82,16 +82,16 @@ fn a_small_frame_passes_those_of_another_flow_that_were_there_before() {
     let (workers, handle) = workers_of(1, Some(device.into()));
     let key = Key::KeyId(KeyId::new(&LinkKeys::new(&[42; 32]), 7, [1; 4]));
     for command in [
-        Command::Prepare(KeySlot::Next, key),
-        Command::Switch(KeySlot::Next),
-        Command::Endpoint(Some(peer.local_addr().unwrap().into())),
-        Command::Agreed(true),
+        Command::Send(SendCommand::Prepare(KeySlot::Next, key)),
+        Command::Send(SendCommand::Switch(KeySlot::Next)),
+        Command::Send(SendCommand::Endpoint(Some(peer.local_addr().unwrap().into()))),
+        Command::Send(SendCommand::Agreed(true)),
     ] {
-        handle.send(ToWorker::Lane(command));
+        handle.command(command);
     }
     let running: Vec<_> = workers.into_iter().map(|worker| std::thread::spawn(|| worker.run())).collect();
     let lengths: Vec<usize> = (0..9).map(|_| peer.recv(&mut [0; 2000]).unwrap()).collect();
-    handle.send(ToWorker::Quit);
+    handle.quit();
     running.into_iter().for_each(|thread| thread.join().unwrap());
     assert!(lengths[0] < 200 && lengths[1..].iter().all(|length| *length > 1000), "{lengths:?}");
 }
@@ -127,5 +127,19 @@ fn a_queue_that_stands_costs_one_segment_or_a_mark() {
             (should_drop, port.drops.drops(DropReason::QueueFull)),
             (!more, given_up + u64::from(more))
         );
+    }
+}
+
+#[test]
+fn a_command_goes_to_the_thread_of_its_half_alone() {
+    let arrived = |worker: &Worker| worker.orders.try_iter().count();
+    for (threads, expected) in [(1, [2, 0]), (2, [1, 1])] {
+        let (workers, handle) = workers_of(threads, None);
+        handle.command(SendCommand::Budget(1200).into());
+        handle.command(ReceiveCommand::Sources(None).into());
+        let counts: Vec<_> = workers.iter().map(arrived).collect();
+        assert_eq!(counts, expected[..workers.len()], "{threads} threads");
+        handle.report();
+        assert!(workers.iter().all(|worker| arrived(worker) == 1), "a report is of both");
     }
 }

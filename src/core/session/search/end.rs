@@ -68,28 +68,32 @@ impl End {
 
     pub(super) fn obey(&mut self, command: Command) -> Option<Vec<u8>> {
         match command {
-            Command::Receive { key: Key::Slot { slot, serial, cipher, key }, .. } => {
+            Command::Receive(ReceiveCommand::Accept {
+                key: Key::Slot { slot, serial, cipher, key }, ..
+            }) => {
                 self.receive.retain(|live| live.slot != slot);
                 let key = key.lane_bytes(cipher, 0).to_vec();
                 self.receive.push(Receive { slot, serial, key, heard: false, taken: BTreeSet::new() });
             }
-            Command::Prepare(under, Key::Slot { slot, cipher, key, .. }) => {
+            Command::Send(SendCommand::Prepare(under, Key::Slot { slot, cipher, key, .. })) => {
                 self.ready.retain(|(other, _)| *other != under);
                 self.ready.push((under, Send { slot, key: key.lane_bytes(cipher, 0).to_vec(), next: 0 }));
             }
-            Command::Switch(under) => {
+            Command::Send(SendCommand::Switch(under)) => {
                 let at = self.ready.iter().position(|(other, _)| *other == under);
                 self.current = at.map(|at| self.ready.remove(at).1).or(self.current.take());
             }
-            Command::Wipe(KeySlot::Current) => self.current = None,
-            Command::Wipe(under) => self.ready.retain(|(other, _)| *other != under),
-            Command::Forget(Name::Slot(slot)) => self.receive.retain(|live| live.slot != slot),
-            Command::WipeAll => {
-                self.receive.clear();
+            Command::Send(SendCommand::Wipe(KeySlot::Current)) => self.current = None,
+            Command::Send(SendCommand::Wipe(under)) => self.ready.retain(|(other, _)| *other != under),
+            Command::Receive(ReceiveCommand::Forget(Name::Slot(slot))) => {
+                self.receive.retain(|live| live.slot != slot)
+            }
+            Command::Send(SendCommand::WipeAll) => {
                 self.ready.clear();
                 self.current = None;
             }
-            Command::Handshake(sent) => return Some(sent.datagram),
+            Command::Receive(ReceiveCommand::WipeAll) => self.receive.clear(),
+            Command::Send(SendCommand::Handshake(sent)) => return Some(sent.datagram),
             other => panic!("no command of sessions: {other:?}"),
         }
         None
