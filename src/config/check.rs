@@ -42,7 +42,7 @@ pub(super) fn check(name: &str, raw: &Raw, options: &Options, out: &mut Vec<Diag
         bind_device: raw.top.bind_device.value().cloned(),
         fwmark: raw.top.fwmark.value().copied(),
         key,
-        device: device.into_device(),
+        device: device.device,
         routes: routes.into_iter().map(|at| at.value).collect(),
         push: check_push(&raw.push, out),
         accept,

@@ -28,34 +28,11 @@ pub(super) struct CheckedDevice {
     pub configure: bool,
     /// Whether addresses and peers had no mistakes.
     pub clean: bool,
-    name: Option<String>,
-    mtu: u32,
-    mac: Option<[u8; 6]>,
-    bridge: Option<String>,
-    txqueuelen: Option<u32>,
-}
-
-impl CheckedDevice {
-    pub fn into_device(self) -> Device {
-        Device {
-            mode: self.mode.unwrap_or(Mode::Tun),
-            name: self.name,
-            addresses: self.addresses.into_iter().map(|at| at.value).collect(),
-            peers: self.peers.into_iter().map(|at| at.value).collect(),
-            mtu: self.mtu,
-            configure: self.configure,
-            mac: self.mac,
-            bridge: self.bridge,
-            txqueuelen: self.txqueuelen,
-        }
-    }
+    pub device: Device,
 }
 
 pub(super) fn check(raw: &RawDevice, key_mode: KeyMode, out: &mut Vec<Diagnostic>) -> CheckedDevice {
-    let mode = match &raw.mode {
-        Field::Wrong => None,
-        Field::Absent | Field::Is(_) => Some(raw.mode()),
-    };
+    let mode = Some(raw.mode()).filter(|_| !matches!(raw.mode, Field::Wrong));
     let configure = raw.configure();
     let errors_before = out.iter().filter(|d| d.is_error()).count();
     let addresses = check_addresses(raw, mode, configure, out);
@@ -72,18 +49,18 @@ pub(super) fn check(raw: &RawDevice, key_mode: KeyMode, out: &mut Vec<Diagnostic
     if let Some(name) = raw.name.get() {
         check_interface_name("device.name", name, out);
     }
-    CheckedDevice {
-        mode,
-        addresses,
-        peers,
-        configure,
-        clean,
+    let device = Device {
+        mode: raw.mode(),
         name: raw.name.value().cloned(),
+        addresses: addresses.iter().map(|at| at.value).collect(),
+        peers: peers.iter().map(|at| at.value).collect(),
         mtu: check_mtu(raw, mode, key_mode, v6, out),
+        configure,
         mac: check_mac(raw, out),
         bridge: raw.bridge.value().cloned(),
         txqueuelen: raw.txqueuelen.value().copied(),
-    }
+    };
+    CheckedDevice { mode, addresses, peers, configure, clean, device }
 }
 
 /// Reports an interface name that the kernel does not take.

@@ -10,7 +10,7 @@ use toml::de::DeTable;
 use super::diagnostic::Diagnostic;
 use super::reader::{At, Field, Table};
 use super::reload::Takes;
-use super::schema::{Absent, Declared, Key, Named, PortText, Read, Section, Shape, names, table};
+use super::schema::{Absent, Declared, Key, PortText, Read, Section, Shape, named, names, table};
 use super::{KeyMode, LogTo, MAX_ACCEPTED, Sandbox, Sources};
 use crate::crypto::suite::Cipher;
 use crate::packet::layer::Mode;
@@ -19,63 +19,48 @@ const U32_MAX: i64 = u32::MAX as i64;
 /// Milliseconds.
 const DAY: u64 = 86_400_000;
 
-/// Every table; the top first.
-pub const SECTIONS: &[Section] = &[
-    Top::SECTION,
-    RawKey::SECTION,
-    RawDevice::SECTION,
-    RawRoute::SECTION,
-    RawFullTunnel::SECTION,
-    RawScripts::SECTION,
-    RawKeepalive::SECTION,
-    RawRun::SECTION,
-    RawPush::SECTION,
-    RawAccept::SECTION,
-    RawTuning::SECTION,
-    RawStatus::SECTION,
-];
-
 /// Names that are kept for later versions, with their tables; the top has the empty name.
 pub(super) const RESERVED: &[(&str, &str)] =
     &[("", "guard"), ("tuning", "lanes"), ("tuning", "fragment"), ("tuning", "pad")];
 
-/// The file as it is, nothing decided yet.
-pub(super) struct Raw {
-    pub top: Top,
-    pub key: RawKey,
-    pub device: RawDevice,
-    pub routes: Vec<RawRoute>,
-    pub full_tunnel: RawFullTunnel,
-    pub push: RawPush,
-    pub accept: RawAccept,
-    pub scripts: RawScripts,
-    pub keepalive: RawKeepalive,
-    pub run: RawRun,
-    pub tuning: RawTuning,
-    pub status: RawStatus,
+/// Declares the file: the top, the list of routes, and the other tables.
+macro_rules! file {
+    (routes: $route:ty, $($field:ident: $table:ty),+) => {
+        /// Every table; the top first.
+        pub const SECTIONS: &[Section] = &[Top::SECTION, <$route>::SECTION, $(<$table>::SECTION),+];
+
+        /// The file as it is, nothing decided yet.
+        pub(super) struct Raw {
+            pub top: Top,
+            pub routes: Vec<$route>,
+            $(pub $field: $table,)+
+        }
+
+        impl Raw {
+            /// Reads everything and reports each unknown key, wrong type and key without effect.
+            pub fn read(document: &Spanned<DeTable<'_>>, out: &mut Vec<Diagnostic>) -> Self {
+                let mut file = Table::top(document, out);
+                let top = Top::read(&mut file);
+                let raw = Self { top, $($field: file.section(),)+ routes: file.sections() };
+                file.finish();
+                raw
+            }
+        }
+    };
 }
 
-impl Raw {
-    /// Reads everything and reports each unknown key, wrong type and key without effect.
-    pub fn read(document: &Spanned<DeTable<'_>>, out: &mut Vec<Diagnostic>) -> Self {
-        let mut top = Table::top(document, out);
-        let raw = Self {
-            top: Top::read(&mut top),
-            key: top.section(),
-            device: top.section(),
-            routes: top.sections(),
-            full_tunnel: top.section(),
-            push: top.section(),
-            accept: top.section(),
-            scripts: top.section(),
-            keepalive: top.section(),
-            run: top.section(),
-            tuning: top.section(),
-            status: top.section(),
-        };
-        top.finish();
-        raw
-    }
+file! {
+    routes: RawRoute,
+    key: RawKey,
+    device: RawDevice,
+    full_tunnel: RawFullTunnel,
+    push: RawPush,
+    accept: RawAccept,
+    scripts: RawScripts,
+    keepalive: RawKeepalive,
+    run: RawRun,
+    tuning: RawTuning,
+    status: RawStatus
 }
 
 table! { Top ""
@@ -315,47 +300,17 @@ pub(super) enum Fail {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct CopyDscp;
 
-impl Named for KeyMode {
-    const NAMES: &'static [(&'static str, Self)] =
-        &[("static", Self::Static), ("handshake", Self::Handshake)];
-}
-
-impl Named for Option<Cipher> {
-    const NAMES: &'static [(&'static str, Self)] = &[
-        ("auto", None),
-        ("chacha20-poly1305", Some(Cipher::ChaCha20Poly1305)),
-        ("aes-256-gcm", Some(Cipher::Aes256Gcm)),
-    ];
-}
-
-impl Named for Mode {
-    const NAMES: &'static [(&'static str, Self)] = &[("tun", Self::Tun), ("tap", Self::Tap)];
-}
-
-impl Named for LocalNetworks {
-    const NAMES: &'static [(&'static str, Self)] = &[("reach", Self::Reach), ("refuse", Self::Refuse)];
-}
-
-impl Named for Fail {
-    const NAMES: &'static [(&'static str, Self)] = &[("open", Self::Open), ("closed", Self::Closed)];
-}
-
-impl Named for Sources {
-    const NAMES: &'static [(&'static str, Self)] = &[("any", Self::Any), ("routes", Self::Routes)];
-}
-
-impl Named for LogTo {
-    const NAMES: &'static [(&'static str, Self)] =
-        &[("stderr", Self::Stderr), ("syslog", Self::Syslog), ("journal", Self::Journal)];
-}
-
-impl Named for Sandbox {
-    const NAMES: &'static [(&'static str, Self)] =
-        &[("auto", Self::Auto), ("require", Self::Require), ("off", Self::Off)];
-}
-
-impl Named for CopyDscp {
-    const NAMES: &'static [(&'static str, Self)] = &[("copy", Self)];
+named! {
+    KeyMode: "static" => Self::Static, "handshake" => Self::Handshake;
+    Option<Cipher>:
+        "auto" => None, "chacha20-poly1305" => Some(Cipher::ChaCha20Poly1305), "aes-256-gcm" => Some(Cipher::Aes256Gcm);
+    Mode: "tun" => Self::Tun, "tap" => Self::Tap;
+    LocalNetworks: "reach" => Self::Reach, "refuse" => Self::Refuse;
+    Fail: "open" => Self::Open, "closed" => Self::Closed;
+    Sources: "any" => Self::Any, "routes" => Self::Routes;
+    LogTo: "stderr" => Self::Stderr, "syslog" => Self::Syslog, "journal" => Self::Journal;
+    Sandbox: "auto" => Self::Auto, "require" => Self::Require, "off" => Self::Off;
+    CopyDscp: "copy" => Self;
 }
 
 #[cfg(test)]

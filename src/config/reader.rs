@@ -90,9 +90,7 @@ impl<'d, 'o> Table<'d, 'o> {
 
     /// A text that is one of `choices`.
     pub fn choice<T: Clone>(&mut self, key: &str, choices: &[(&str, T)]) -> Field<T> {
-        let Field::Is(text) = self.string(key) else {
-            return self.absent_or_wrong(key);
-        };
+        let Field::Is(text) = self.string(key) else { return self.absent_or_wrong(key) };
         if let Some((_, value)) = choices.iter().find(|(name, _)| *name == text.value) {
             return Field::Is(At { value: value.clone(), span: text.span });
         }
@@ -103,8 +101,7 @@ impl<'d, 'o> Table<'d, 'o> {
             Some(near) => format!("did you mean \"{near}\"?"),
             None => format!("it is {}", listed.join(" or ")),
         };
-        self.out.push(Diagnostic::error(text.at(), message).help(help));
-        Field::Wrong
+        self.wrong(text.span, message, help)
     }
 
     /// `true` or `false`.
@@ -122,9 +119,7 @@ impl<'d, 'o> Table<'d, 'o> {
                 let (low, high) = range.into_inner();
                 let message = format!("{} is out of range", self.path(key));
                 let of = if unit.is_empty() { "" } else { " of " };
-                let help = format!("it is a number{of}{unit} from {low} to {high}");
-                self.out.push(Diagnostic::error(Some(number.span), message).help(help));
-                Field::Wrong
+                self.wrong(number.span, message, format!("it is a number{of}{unit} from {low} to {high}"))
             }
         }
     }
@@ -136,40 +131,25 @@ impl<'d, 'o> Table<'d, 'o> {
         let Some(value) = parse_duration(&text.value) else {
             let message = format!("{} is no time: {}", self.path(key), quote(&text.value));
             let help = "write a number and ms, s, m or h, such as \"500ms\" or \"10s\"";
-            self.out.push(Diagnostic::error(text.at(), message).help(help));
-            return Field::Wrong;
+            return self.wrong(text.span, message, help);
         };
         if range.contains(&value) {
             return Field::Is(At { value, span: text.span });
         }
         let message = format!("{} is out of range", self.path(key));
         let (low, high) = range.into_inner();
-        let help = format!("it is a time from {low:?} to {high:?}");
-        self.out.push(Diagnostic::error(text.at(), message).help(help));
-        Field::Wrong
+        self.wrong(text.span, message, format!("it is a time from {low:?} to {high:?}"))
     }
 
     /// A text or a list of texts. The elements are right even where one of their neighbours is not.
     pub fn strings(&mut self, key: &str) -> Field<Vec<At<String>>> {
-        let found = self.typed(key, "text in quotes, or a list of them", |value| match value {
-            DeValue::String(text) => Some(Err(text.to_string())),
-            DeValue::Array(array) => Some(Ok(array)),
-            DeValue::Integer(_)
-            | DeValue::Float(_)
-            | DeValue::Boolean(_)
-            | DeValue::Datetime(_)
-            | DeValue::Table(_) => None,
-        });
-        let Field::Is(found) = found else { return self.absent_or_wrong(key) };
-        let array = match found.value {
-            Err(text) => {
-                let one = At { value: text, span: found.span.clone() };
-                return Field::Is(At { value: vec![one], span: found.span });
-            }
-            Ok(array) => array,
-        };
-        let mut texts = Vec::new();
-        for element in array.iter() {
+        let one = |value: &'d DeValue<'d>| value.as_str().map(|text| (Some(text.to_owned()), &[][..]));
+        let several = |value: &'d DeValue<'d>| value.as_array().map(|array| (None, &**array));
+        let found = self
+            .typed(key, "text in quotes, or a list of them", |value| one(value).or_else(|| several(value)));
+        let Field::Is(At { value: (text, array), span }) = found else { return self.absent_or_wrong(key) };
+        let mut texts: Vec<_> = text.into_iter().map(|value| At { value, span: span.clone() }).collect();
+        for element in array {
             match element.get_ref().as_str() {
                 Some(text) => texts.push(At { value: text.to_owned(), span: element.span() }),
                 None => {
@@ -178,11 +158,7 @@ impl<'d, 'o> Table<'d, 'o> {
                 }
             }
         }
-        if texts.len() < array.len() {
-            Field::Wrong
-        } else {
-            Field::Is(At { value: texts, span: found.span })
-        }
+        if texts.len() < array.len() { Field::Wrong } else { Field::Is(At { value: texts, span }) }
     }
 
     /// The value of `key`, unless it is absent, for those that take more than one type.
@@ -193,17 +169,10 @@ impl<'d, 'o> Table<'d, 'o> {
     /// The table of that type, or its default.
     pub fn section<T: Declared>(&mut self) -> T {
         let name = T::SECTION.name;
-        let Some(value) = self.value(name) else { return T::default() };
-        if let DeValue::Table(entries) = value.get_ref() {
-            return Table { entries, name, span: value.span(), out: self.out }.whole();
-        }
-        let help = match tund_import::equal(name) {
-            Some(hint) => format!("write [{name}] and its keys below it; {hint}"),
-            None => format!("write [{name}] and its keys below it"),
-        };
-        let message = format!("{name} is a table, not {}", kind(value.get_ref()));
-        self.out.push(Diagnostic::error(Some(value.span()), message).help(help));
-        T::default()
+        let hint = tund_import::equal(name).map_or_else(String::new, |hint| format!("; {hint}"));
+        let help = format!("write [{name}] and its keys below it{hint}");
+        let value = self.value(name);
+        value.and_then(|value| self.inner(value, name, "table", &help)).unwrap_or_default()
     }
 
     /// Every table of the list of that type.
@@ -212,21 +181,35 @@ impl<'d, 'o> Table<'d, 'o> {
         let Some(value) = self.value(name) else { return Vec::new() };
         let Some(array) = value.get_ref().as_array() else {
             let message = format!("{name} is a list of tables, not {}", kind(value.get_ref()));
-            let help = format!("write [[{name}]] in double brackets, once for each");
-            self.out.push(Diagnostic::error(Some(value.span()), message).help(help));
+            let _: Field<()> = self.wrong(
+                value.span(),
+                message,
+                format!("write [[{name}]] in double brackets, once for each"),
+            );
             return Vec::new();
         };
-        let mut found = Vec::new();
-        for element in array.iter() {
-            if let DeValue::Table(entries) = element.get_ref() {
-                found.push(Table { entries, name, span: element.span(), out: self.out }.whole());
-            } else {
-                let message = format!("every {name} is a table, not {}", kind(element.get_ref()));
-                let help = format!("write [[{name}]] and its keys below it");
-                self.out.push(Diagnostic::error(Some(element.span()), message).help(help));
-            }
+        let help = format!("write [[{name}]] and its keys below it");
+        array.iter().filter_map(|element| self.inner(element, name, "table in a list", &help)).collect()
+    }
+
+    fn inner<T: Declared>(
+        &mut self,
+        value: &'d Spanned<DeValue<'d>>,
+        name: &'static str,
+        wanted: &str,
+        help: &str,
+    ) -> Option<T> {
+        if let DeValue::Table(entries) = value.get_ref() {
+            return Some(Table { entries, name, span: value.span(), out: self.out }.whole());
         }
-        found
+        let message = format!("{name} is a {wanted}, not {}", kind(value.get_ref()));
+        self.out.push(Diagnostic::error(Some(value.span()), message).help(help));
+        None
+    }
+
+    fn wrong<T>(&mut self, place: Range<usize>, message: String, help: impl Into<String>) -> Field<T> {
+        self.out.push(Diagnostic::error(Some(place), message).help(help));
+        Field::Wrong
     }
 
     fn whole<T: Declared>(mut self) -> T {

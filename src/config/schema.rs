@@ -85,8 +85,11 @@ pub(super) trait Declared: Default {
 /// A type that a key can have.
 pub(super) trait Read: Sized {
     fn read(table: &mut Table<'_, '_>, key: &str, shape: &Shape) -> Field<Self>;
-    /// The value as written in the file.
-    fn written(&self) -> String;
+
+    /// The value as written in the file, for a type that has defaults.
+    fn written(&self) -> String {
+        String::new()
+    }
 }
 
 /// A type whose values have names.
@@ -98,6 +101,16 @@ pub(super) trait Named: Copy + PartialEq + 'static {
 pub(super) fn names<T: Named>() -> Shape {
     Shape::OneOf(T::NAMES.iter().map(|(name, _)| *name).collect())
 }
+
+/// Gives the values of types their names.
+macro_rules! named {
+    ($($type:ty: $($name:literal => $value:expr),+;)+) => {
+        $(impl super::schema::Named for $type {
+            const NAMES: &'static [(&'static str, Self)] = &[$(($name, $value)),+];
+        })+
+    };
+}
+pub(super) use named;
 
 impl<T: Named> Read for T {
     fn read(table: &mut Table<'_, '_>, key: &str, _: &Shape) -> Field<Self> {
@@ -114,20 +127,26 @@ impl Read for String {
     fn read(table: &mut Table<'_, '_>, key: &str, _: &Shape) -> Field<Self> {
         table.string(key)
     }
-
-    fn written(&self) -> String {
-        format!("{self:?}")
-    }
 }
 
 impl Read for Vec<At<String>> {
     fn read(table: &mut Table<'_, '_>, key: &str, _: &Shape) -> Field<Self> {
         table.strings(key)
     }
+}
 
-    fn written(&self) -> String {
-        let texts: Vec<String> = self.iter().map(|text| text.value.written()).collect();
-        format!("[{}]", texts.join(", "))
+/// A port as a number or text, or text that has one.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct PortText(pub String);
+
+impl Read for PortText {
+    fn read(table: &mut Table<'_, '_>, key: &str, _: &Shape) -> Field<Self> {
+        match table.value(key).map(toml::Spanned::get_ref) {
+            Some(toml::de::DeValue::Integer(_)) => {
+                table.integer(key, 0..=u16::MAX.into(), "").map(|port| Some(Self(port.to_string())))
+            }
+            Some(_) | None => table.string(key).map(|text| Some(Self(text))),
+        }
     }
 }
 
@@ -153,25 +172,6 @@ impl Read for Duration {
         let unit = units.into_iter().find(|(size, _)| milliseconds > 0 && milliseconds.is_multiple_of(*size));
         let (size, unit) = unit.unwrap_or((1, "ms"));
         format!("\"{}{unit}\"", milliseconds / size)
-    }
-}
-
-/// A port as a number or text, or text that has one.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct PortText(pub String);
-
-impl Read for PortText {
-    fn read(table: &mut Table<'_, '_>, key: &str, _: &Shape) -> Field<Self> {
-        match table.value(key).map(toml::Spanned::get_ref) {
-            Some(toml::de::DeValue::Integer(_)) => {
-                table.integer(key, 0..=u16::MAX.into(), "").map(|port| Some(Self(port.to_string())))
-            }
-            Some(_) | None => table.string(key).map(|text| Some(Self(text))),
-        }
-    }
-
-    fn written(&self) -> String {
-        self.0.written()
     }
 }
 
@@ -257,24 +257,21 @@ pub fn json_schema() -> Value {
     let mut top = Map::new();
     for section in super::keys::SECTIONS {
         let (properties, required) = properties(section.keys);
-        let table = json!({
-            "type": "object", "properties": properties, "required": required, "additionalProperties": false,
-        });
+        let table = object(&properties, &required);
         match section.name {
             "" => top.extend(properties),
             "route" => _ = top.insert("route".to_owned(), json!({ "type": "array", "items": table })),
             name => _ = top.insert(name.to_owned(), table),
         }
     }
-    json!({
-        "$schema": "http://json-schema.org/draft-07/schema#",
-        "title": "tund.toml",
-        "description": "The configuration of one link of tund",
-        "type": "object",
-        "properties": top,
-        "required": ["key"],
-        "additionalProperties": false,
-    })
+    let mut schema = object(&top, &["key"]);
+    schema["$schema"] = "http://json-schema.org/draft-07/schema#".into();
+    schema["title"] = "tund.toml: the configuration of one link of tund".into();
+    schema
+}
+
+fn object(properties: &Map<String, Value>, required: &[&str]) -> Value {
+    json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false })
 }
 
 fn properties(keys: &[Key]) -> (Map<String, Value>, Vec<&'static str>) {
