@@ -193,6 +193,14 @@ fn completions_and_the_manual_page_know_every_command() {
 }
 
 #[test]
+fn the_schema_is_printed_as_json() {
+    let output = Place::new().tund(&["schema"]);
+    assert_eq!((code(&output), text(&output.stderr).as_str()), (0, ""));
+    let printed: serde_json::Value = serde_json::from_str(&text(&output.stdout)).unwrap();
+    assert_eq!(printed, tund::config::schema::json_schema());
+}
+
+#[test]
 fn wrong_usage_is_2() {
     let place = Place::new();
     for arguments in [

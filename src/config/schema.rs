@@ -302,7 +302,7 @@ impl Shape {
             Self::Texts => json!({ "anyOf": [text, { "type": "array", "items": text }] }),
             Self::Flag => json!({ "type": "boolean" }),
             Self::Number(low, high, _) => json!({ "type": "integer", "minimum": low, "maximum": high }),
-            Self::Time(..) => json!({ "type": "string", "pattern": "^[0-9]+ *(ms|s|m|min|h)$" }),
+            Self::Time(..) => json!({ "type": "string", "pattern": "^[0-9]+\\s*(ms|s|m|min|h)$" }),
             Self::Port => {
                 json!({ "anyOf": [{ "type": "integer", "minimum": 0, "maximum": u16::MAX }, text] })
             }
