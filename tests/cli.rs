@@ -9,6 +9,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use tund::crypto::aead::LIBRARIES;
+use tund::crypto::suite::Cipher;
+
 const TUND: &str = env!("CARGO_BIN_EXE_tund");
 
 /// A link that waits for its peer.
@@ -198,6 +201,31 @@ fn the_schema_is_printed_as_json() {
     assert_eq!((code(&output), text(&output.stderr).as_str()), (0, ""));
     let printed: serde_json::Value = serde_json::from_str(&text(&output.stdout)).unwrap();
     assert_eq!(printed, tund::config::schema::json_schema());
+}
+
+#[test]
+fn each_cipher_is_measured_with_each_library_and_one_of_them_used() {
+    let output = Place::new().tund(&["bench-ciphers"]);
+    assert_eq!((code(&output), text(&output.stderr).as_str()), (0, ""));
+    let table = text(&output.stdout);
+    for cipher in Cipher::ALL {
+        let name = cipher.to_string();
+        let lines: Vec<_> = table.lines().filter(|line| line.starts_with(&name)).collect();
+        assert_eq!(lines.len(), LIBRARIES.len(), "{table}");
+        assert_eq!(lines.iter().filter(|line| line.ends_with("used")).count(), 1, "{table}");
+        assert!(lines.iter().all(|line| !line.contains(" 0 ns")), "{table}");
+    }
+}
+
+/// AWS-LC takes its word for what the processor lacks: bit 57 is AES-NI.
+#[test]
+#[cfg(all(feature = "aws-lc", feature = "ring", target_arch = "x86_64"))]
+fn a_library_that_is_slow_on_this_processor_is_not_used() {
+    let mut command = Command::new(TUND);
+    command.arg("bench-ciphers").env("OPENSSL_ia32cap", "~0x200000000000000");
+    let table = text(&command.output().unwrap().stdout);
+    let slow = table.lines().find(|line| line.starts_with("AES-256-GCM         AWS-LC")).unwrap();
+    assert!(!slow.ends_with("used"), "{table}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod check;
+mod ciphers;
 mod doctor;
 mod import;
 mod keys;
@@ -150,6 +151,8 @@ enum Command {
         #[arg(value_name = "NAME")]
         link: String,
     },
+    /// Measure each cipher with each library, and show which one links use on this machine
+    BenchCiphers,
     /// Look for what stands between this end and a working link
     Doctor {
         /// The configuration file
@@ -267,6 +270,7 @@ fn run(cli: Cli) -> ExitCode {
         Some(Command::Rekey { link }) => end(status::command(&link, Method::Rekey)),
         Some(Command::Reconnect { link }) => end(status::command(&link, Method::Reconnect)),
         Some(Command::Down { link }) => end(status::command(&link, Method::Down)),
+        Some(Command::BenchCiphers) => end(print(ciphers::table(&engine::measured()).into())),
         Some(Command::Doctor { file, json }) => doctor::run(&file, json),
         Some(Command::Import { file, key }) => end(import::import(&file, key.as_deref())),
         Some(Command::Completions { shell }) => end(print(completions(shell))),

@@ -222,6 +222,12 @@ pub struct Status {
     /// When the keys that frames use were agreed or drawn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys_since: Option<u64>,
+    /// The cipher of the keys that frames use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cipher: Option<String>,
+    /// The library that computes it: the fastest on this processor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub library: Option<String>,
     /// Round-trip time in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rtt: Option<f64>,
@@ -317,6 +323,8 @@ pub(crate) mod tests {
             peer: Some("tun-mon-fri".into()),
             keys: "handshake".into(),
             keys_since: Some(1_000_030),
+            cipher: Some("AES-256-GCM".into()),
+            library: Some("ring".into()),
             rtt: Some(0.0123),
             budget: Some(1472),
             protections: Some("uid 994, no capabilities".into()),

@@ -73,7 +73,9 @@ pub fn full(link: &Status, now: u64) -> String {
     let addresses: String = link.addresses.iter().map(|address| format!(", {address}")).collect();
     line("device", format!("{device}: {}, MTU {}{addresses}", link.mode, link.mtu));
     let renewed = link.keys_since.map(|since| format!(", {} old", ago(since))).unwrap_or_default();
-    line("keys", format!("{}{renewed}", link.keys));
+    let library = link.library.as_ref().map(|library| format!(" by {library}")).unwrap_or_default();
+    let cipher = link.cipher.as_ref().map(|cipher| format!(", {cipher}{library}")).unwrap_or_default();
+    line("keys", format!("{}{renewed}{cipher}", link.keys));
     link.key_log.iter().for_each(|file| line("key log", format!("{file}: whoever has it reads this link")));
     link.protections.iter().for_each(|protections| line("engine", protections.clone()));
     let rtt = link.rtt.map(|rtt| format!("round trip {:.1} ms", rtt * 1000.0));
@@ -191,7 +193,7 @@ mod tests {
              \x20 problem   this\n\
              \x20 peer      203.0.113.2:1417, its \"tun-mon-fri\"\n\
              \x20 device    tun0: tun, MTU 1420, 192.168.86.81/32\n\
-             \x20 keys      handshake, 35 s old\n\
+             \x20 keys      handshake, 35 s old, AES-256-GCM by ring\n\
              \x20 key log   /etc/k: whoever has it reads this link\n\
              \x20 engine    uid 994, no capabilities\n\
              \x20 path      round trip 12.3 ms, datagrams of up to 1472 bytes pass\n\

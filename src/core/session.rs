@@ -72,6 +72,7 @@ struct Answered {
 struct Session {
     slot: u8,
     serial: u32,
+    cipher: Cipher,
     /// The initiator's instance, which decides between two calls at once.
     instance: Instance,
     /// The peer's instance.
@@ -157,14 +158,22 @@ impl Sessions {
 
     /// When the session that frames go out under began.
     pub fn sending_since(&self) -> Option<Instant> {
-        self.live.iter().find(|session| Some(session.slot) == self.sending).map(|session| session.born)
+        self.sending().map(|session| session.born)
+    }
+
+    /// The cipher of the session that frames go out under.
+    pub fn sending_cipher(&self) -> Option<Cipher> {
+        self.sending().map(|session| session.cipher)
+    }
+
+    fn sending(&self) -> Option<&Session> {
+        self.live.iter().find(|session| Some(session.slot) == self.sending)
     }
 
     /// Whether the session of this serial is with the same instance of the peer as the one that frames go out under.
     pub fn is_of_peer(&self, serial: u32) -> bool {
         let Some(session) = self.live.iter().find(|live| live.serial == serial) else { return false };
-        let used = self.live.iter().find(|live| Some(live.slot) == self.sending);
-        used.is_none_or(|used| used.peer == session.peer)
+        self.sending().is_none_or(|used| used.peer == session.peer)
     }
 
     /// Whether an initiation is under way.
@@ -337,7 +346,7 @@ impl Sessions {
         let to_peer = DirectionKey::new(split.initiator_to_responder);
         let serial = self.next_serial();
         let (instance, peer) = (self.instance, *peer);
-        let session = Session { slot, serial, instance, peer, began_here: true, born: now };
+        let session = Session { slot, serial, cipher, instance, peer, began_here: true, born: now };
         let attempts = self.call.take().map(|call| call.attempts);
         let mut attempts = attempts.or(self.answered.take().map(|call| call.attempts)).unwrap_or_default();
         attempts.retain(|attempt| attempt.seq > envelope.seq);

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::stats::Stats;
 use crate::config::{Config, Keepalive, KeyMode, Sources};
+use crate::crypto::aead::Library;
 use crate::crypto::suite::Cipher;
 use crate::packet::layer::Mode;
 
@@ -103,6 +104,8 @@ pub struct LinkState {
     pub peer: Option<String>,
     /// Age of the keys that frames go out under.
     pub keys_age: Option<Duration>,
+    /// How frames go out: the cipher, and the library that computes it.
+    pub sealed: Option<(Cipher, Library)>,
     /// Round-trip time.
     pub rtt: Option<Duration>,
     /// The largest UDP payload that passes to the peer, in bytes.

@@ -1,5 +1,7 @@
 //! The ciphers of the protocol.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// An AEAD algorithm; the discriminant is the suite number of PROTOCOL.md.
@@ -10,4 +12,18 @@ pub enum Cipher {
     ChaCha20Poly1305 = 1,
     /// NIST SP 800-38D.
     Aes256Gcm = 2,
+}
+
+impl Cipher {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Aes256Gcm, Self::ChaCha20Poly1305];
+}
+
+impl fmt::Display for Cipher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ChaCha20Poly1305 => "ChaCha20-Poly1305",
+            Self::Aes256Gcm => "AES-256-GCM",
+        })
+    }
 }

@@ -249,6 +249,8 @@ impl Parent {
             peer: state.and_then(|state| state.peer.clone()),
             keys: config.key.mode.to_string(),
             keys_since: keys_age.map(|age| unix_time().saturating_sub(age.as_secs())),
+            cipher: state.and_then(|state| state.sealed).map(|(cipher, _)| cipher.to_string()),
+            library: state.and_then(|state| state.sealed).map(|(_, library)| library.to_string()),
             rtt: state.and_then(|state| state.rtt).map(|rtt| rtt.as_secs_f64()),
             budget: state.and_then(|state| state.budget),
             protections: self.status.protections.clone(),

@@ -70,7 +70,10 @@ fn status_tells_what_a_link_waits_for_and_what_it_carries() {
     ] {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
-    assert_eq!(status(&pair.fri, "fri")["pid"], fri.pid());
+    let told = status(&pair.fri, "fri");
+    assert_eq!((&told["pid"], &told["cipher"]), (&fri.pid().into(), &"AES-256-GCM".into()));
+    let library = told["library"].as_str().unwrap();
+    assert!(text.contains(&format!("AES-256-GCM by {library}")), "{library} is not in\n{text}");
     let (code, text) = ask(&pair.mon, &["status", "fri"]);
     assert!(code == Some(1) && text.contains("no link fri runs"), "{text}");
     assert_eq!(fri.terminate(SOON).unwrap(), 0);

@@ -11,7 +11,7 @@ use crate::core::settings::LinkSettings;
 use crate::core::settings::LinkState;
 use crate::core::settings::MAX_TEXT;
 use crate::core::stats::Stats;
-use crate::crypto::Random;
+use crate::crypto::{Random, aead};
 use crate::wire::control::Message;
 
 impl<R: Random> Link<R> {
@@ -27,11 +27,16 @@ impl<R: Random> Link<R> {
                 sessions.sending_since().map(|born| now.saturating_duration_since(born))
             }
         };
+        let cipher = match &self.keying {
+            Keying::Static(_) => Some(self.settings.cipher),
+            Keying::Handshake(sessions) => sessions.sending_cipher(),
+        };
         let budget = if self.settings.path_mtu.is_some() { self.own_budget } else { self.pmtud.budget() };
         LinkState {
             problem,
             peer: self.peer.as_ref().map(|peer| peer.name.clone()),
             keys_age: keys_age.filter(|_| self.up),
+            sealed: cipher.filter(|_| self.up).map(|cipher| (cipher, aead::chosen(cipher))),
             rtt: self.pmtud.rtt().filter(|_| self.up),
             budget: u32::try_from(budget).ok().filter(|_| self.up),
             stats: lanes.plus(&self.stats),

@@ -42,10 +42,7 @@ impl Sessions {
             return Ok(Outcome::Nothing);
         }
         #[cfg(test)]
-        if fault::is(Fault::AnswerKept)
-            && !known
-            && self.unconfirmed.as_ref().is_some_and(|there| there.known)
-        {
+        if fault::is(Fault::AnswerKept) && !known && self.unconfirmed.as_ref().is_some_and(|it| it.known) {
             return Err(DropReason::RateLimited);
         }
         let head = prologue(&instance, seq, &token);
@@ -55,19 +52,20 @@ impl Sessions {
         self.drop_unconfirmed(out);
         let cipher = common(&self.suites, &offer.suites);
         let slot = self.free_slot();
-        let chosen = Offer { slot, lanes: 1, suites: cipher.into_iter().collect() };
+        let chosen = Offer { slot, lanes: 1, suites: cipher.into_iter().collect() }.encode();
         let mut message = Vec::new();
-        let answer = [&self.instance[..], &chosen.encode()].concat();
+        let answer = [&self.instance[..], &chosen].concat();
         let split = responder.write(&answer, random, &mut message).map_err(|_| DropReason::BadTag)?;
         self.send_answer(Type::Answer, envelope, token, &message, received, random, out);
         let Some(cipher) = cipher else { return Ok(Outcome::NoCipher) };
         let serial = self.next_serial();
         let key = |slot, bytes| Key::Slot { slot, serial, cipher, key: DirectionKey::new(bytes) };
-        let from_peer = key(slot, split.initiator_to_responder);
+        let key_in = key(slot, split.initiator_to_responder);
         let to_peer = key(offer.slot, split.responder_to_initiator);
-        out.push_back(ReceiveCommand::Accept { key: from_peer, after: None }.into());
+        out.push_back(ReceiveCommand::Accept { key: key_in, after: None }.into());
         out.push_back(SendCommand::Prepare(KeySlot::Unconfirmed, to_peer).into());
-        let session = Session { slot, serial, instance, peer: instance, began_here: false, born: now };
+        let (peer, began_here, born) = (instance, false, now);
+        let session = Session { slot, serial, cipher, instance, peer, began_here, born };
         #[cfg(test)]
         if fault::is(Fault::NotConfirmed) {
             self.adopt(session, KeySlot::Unconfirmed, out);

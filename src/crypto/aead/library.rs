@@ -1,0 +1,210 @@
+//! Which library seals and opens: the fastest of those that are built in, on the processor that this is.
+
+use std::fmt;
+use std::hint::black_box;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+#[cfg(feature = "aws-lc")]
+use super::aws_lc;
+#[cfg(feature = "ring")]
+use super::ring;
+use super::rustcrypto;
+use super::{Aead, BadTag, TAG};
+use crate::crypto::suite::Cipher;
+
+use serde::{Deserialize, Serialize};
+
+/// A library that is built in. RustCrypto always is, since handshakes use it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Library {
+    /// AWS-LC, by aws-lc-rs.
+    #[cfg(feature = "aws-lc")]
+    AwsLc,
+    /// ring.
+    #[cfg(feature = "ring")]
+    Ring,
+    /// RustCrypto's aes-gcm and chacha20poly1305.
+    RustCrypto,
+}
+
+/// Those that are built in; the first is taken where nothing was measured.
+pub const LIBRARIES: &[Library] = &[
+    #[cfg(feature = "aws-lc")]
+    Library::AwsLc,
+    #[cfg(feature = "ring")]
+    Library::Ring,
+    Library::RustCrypto,
+];
+
+impl fmt::Display for Library {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            #[cfg(feature = "aws-lc")]
+            Self::AwsLc => "AWS-LC",
+            #[cfg(feature = "ring")]
+            Self::Ring => "ring",
+            Self::RustCrypto => "RustCrypto",
+        })
+    }
+}
+
+/// A key of one of them.
+pub enum Key {
+    #[cfg(feature = "aws-lc")]
+    AwsLc(aws_lc::Key),
+    #[cfg(feature = "ring")]
+    Ring(ring::Key),
+    RustCrypto(rustcrypto::Key),
+}
+
+impl Key {
+    pub fn new(library: Library, cipher: Cipher, key: &[u8; 32]) -> Self {
+        match library {
+            #[cfg(feature = "aws-lc")]
+            Library::AwsLc => Self::AwsLc(aws_lc::Key::new(cipher, key)),
+            #[cfg(feature = "ring")]
+            Library::Ring => Self::Ring(ring::Key::new(cipher, key)),
+            Library::RustCrypto => Self::RustCrypto(rustcrypto::Key::new(cipher, key)),
+        }
+    }
+
+    pub fn seal(&self, nonce: [u8; 12], associated: &[u8], body: &mut [u8]) -> Result<[u8; TAG], BadTag> {
+        match self {
+            #[cfg(feature = "aws-lc")]
+            Self::AwsLc(key) => key.seal(nonce, associated, body),
+            #[cfg(feature = "ring")]
+            Self::Ring(key) => key.seal(nonce, associated, body),
+            Self::RustCrypto(key) => key.seal(nonce, associated, body),
+        }
+    }
+
+    pub fn open(&self, nonce: [u8; 12], associated: &[u8], sealed: &mut [u8]) -> Result<(), BadTag> {
+        match self {
+            #[cfg(feature = "aws-lc")]
+            Self::AwsLc(key) => key.open(nonce, associated, sealed),
+            #[cfg(feature = "ring")]
+            Self::Ring(key) => key.open(nonce, associated, sealed),
+            Self::RustCrypto(key) => key.open(nonce, associated, sealed),
+        }
+    }
+}
+
+/// How much faster than the first library another one has to be, in percent: less than what a measurement is worth.
+const MARGIN: u32 = 5;
+/// Payloads of a datagram that is full and of a small one, in bytes.
+const LENGTHS: [usize; 2] = [1420, 64];
+/// Tries, of which the quickest counts, and datagrams of each: some 50 µs for a library and a cipher.
+const TRIES: u32 = 5;
+const EACH: u32 = 8;
+
+/// Places in [`LIBRARIES`], for each cipher.
+static CHOSEN: [AtomicU8; 2] = [const { AtomicU8::new(0) }; 2];
+
+const fn slot(cipher: Cipher) -> usize {
+    match cipher {
+        Cipher::ChaCha20Poly1305 => 0,
+        Cipher::Aes256Gcm => 1,
+    }
+}
+
+/// The library of the keys that are made from now on.
+pub fn chosen(cipher: Cipher) -> Library {
+    let place = usize::from(CHOSEN[slot(cipher)].load(Ordering::Relaxed));
+    LIBRARIES.get(place).copied().unwrap_or(LIBRARIES[0])
+}
+
+/// How long one library takes with one cipher.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// With what.
+    pub cipher: Cipher,
+    /// By which library.
+    pub library: Library,
+    /// To seal 1420 bytes.
+    pub full: Duration,
+    /// To seal 64 bytes.
+    pub small: Duration,
+}
+
+impl Timing {
+    fn both(&self) -> Duration {
+        self.full + self.small
+    }
+}
+
+/// Measures each library with each cipher, in about half a millisecond; `clock` never goes back.
+pub fn measure(mut clock: impl FnMut() -> Duration) -> Vec<Timing> {
+    let mut timings = Vec::new();
+    for cipher in Cipher::ALL {
+        for library in LIBRARIES {
+            let key = Aead::with(*library, cipher, &[0x5a; 32]);
+            let [full, small] = LENGTHS.map(|length| quickest(&key, length, &mut clock));
+            timings.push(Timing { cipher, library: *library, full, small });
+        }
+    }
+    timings
+}
+
+/// The least time that one seal of so many bytes took.
+fn quickest(key: &Aead, length: usize, clock: &mut impl FnMut() -> Duration) -> Duration {
+    let mut body = [0; LENGTHS[0]];
+    let tries = (0..TRIES).map(|_| {
+        let began = clock();
+        for counter in 0..EACH {
+            let _ = black_box(key.seal(counter, &[0; 8], black_box(&mut body[..length])));
+        }
+        (clock().saturating_sub(began)) / EACH
+    });
+    tries.min().unwrap_or_default()
+}
+
+/// The fastest library for a cipher: the first of [`LIBRARIES`] unless another one is clearly faster.
+pub fn best(timings: &[Timing], cipher: Cipher) -> Library {
+    let of = |library| timings.iter().find(|timing| timing.cipher == cipher && timing.library == library);
+    let Some(first) = of(LIBRARIES[0]) else { return LIBRARIES[0] };
+    let fast = |timing: &&Timing| timing.both() * 100 < first.both() * (100 - MARGIN);
+    let others = LIBRARIES.iter().filter_map(|library| of(*library)).filter(fast);
+    others.min_by_key(|timing| timing.both()).unwrap_or(first).library
+}
+
+/// Takes this library for the keys of this cipher that are made from now on.
+pub fn choose(cipher: Cipher, library: Library) {
+    let place = LIBRARIES.iter().position(|built_in| *built_in == library).unwrap_or_default();
+    CHOSEN[slot(cipher)].store(u8::try_from(place).unwrap_or_default(), Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fastest_library_is_taken_if_it_is_clearly_faster() {
+        let [first, .., last] = LIBRARIES else { panic!("no two libraries are built in") };
+        let timing = |library: &Library, full: u64, small: u64| Timing {
+            cipher: Cipher::Aes256Gcm,
+            library: *library,
+            full: Duration::from_nanos(full),
+            small: Duration::from_nanos(small),
+        };
+        let against =
+            |full, small| best(&[timing(first, 700, 180), timing(last, full, small)], Cipher::Aes256Gcm);
+        assert_eq!(against(386, 107), *last);
+        assert_eq!(against(680, 170), *first, "within what a measurement is worth");
+        assert_eq!(against(500, 900), *first, "small datagrams count as well");
+        assert_eq!(best(&[], Cipher::Aes256Gcm), *first);
+    }
+
+    #[test]
+    fn every_library_is_measured_with_every_cipher_by_the_clock_that_is_given() {
+        let mut reads = 0;
+        let timings = measure(|| {
+            reads += 1;
+            Duration::from_micros(reads * u64::from(EACH))
+        });
+        assert_eq!(timings.len(), 2 * LIBRARIES.len());
+        for timing in timings {
+            assert_eq!([timing.full, timing.small], [Duration::from_micros(1); 2]);
+        }
+    }
+}
