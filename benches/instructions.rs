@@ -14,14 +14,24 @@
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::{self, ExitCode};
+use std::sync::Arc;
 use std::time::Instant;
 
-use tund::core::lane::seal;
+use zeroize::Zeroizing;
+
+use tund::core::inner::InnerPolicy;
+use tund::core::key_id::KeyId;
+use tund::core::lane::{
+    Arrived, Command, Datagrams, Format, Head, Key, KeySlot, Lane, Name, Notice, ReceiveCommand, SendCommand,
+    Settings, Sink,
+};
+use tund::core::path::Path;
 use tund::core::replay::Window;
 use tund::crypto::aead::Aead;
-use tund::crypto::keys::LinkKeys;
+use tund::crypto::keys::{DirectionKey, LinkKeys, Masks};
 use tund::crypto::suite::Cipher;
 use tund::packet::gro::Coalescer;
 use tund::packet::gso;
@@ -46,7 +56,9 @@ const HEADERS: usize = 52;
 const SEGMENTS: usize = 44;
 const SEGMENT: usize = PACKET - HEADERS;
 
-const WORKS: [(&str, Work); 12] = [
+const WORKS: [(&str, Work); 14] = [
+    ("44 frames of 1420 bytes through two lanes, handshake", |rounds| lane_rounds(Framing::Session, rounds)),
+    ("44 frames of 1420 bytes through two lanes, static", |rounds| lane_rounds(Framing::Static, rounds)),
     ("seal 1420 bytes, AES-256-GCM", |rounds| seal_rounds(Cipher::Aes256Gcm, PACKET, rounds)),
     ("seal 1420 bytes, ChaCha20-Poly1305", |rounds| seal_rounds(Cipher::ChaCha20Poly1305, PACKET, rounds)),
     ("seal 64 bytes, AES-256-GCM", |rounds| seal_rounds(Cipher::Aes256Gcm, 64, rounds)),
@@ -127,7 +139,7 @@ fn count(name: &str) -> u64 {
 /// Instructions of a whole run.
 fn under_valgrind(name: &str, rounds: u64) -> u64 {
     let own = std::env::current_exe().expect("own program file");
-    let output = Command::new("valgrind")
+    let output = process::Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg(own)
         .args(["--work", name, &rounds.to_string()])
@@ -144,37 +156,113 @@ fn header(counter: u32) -> Header {
     Header { slot: 1, kind: Kind::Frame, lane: 0, counter }
 }
 
-/// A datagram whose body is still to be sealed.
-fn plain(framing: Framing, size: usize, counter: u32) -> Vec<u8> {
-    let mut datagram = vec![0x5a; framing.overhead() + size];
-    datagram[..framing.prefix()].copy_from_slice(&header(counter).emit());
-    datagram
+fn format() -> Format {
+    Format::new(Framing::Session, Arc::new(LinkKeys::new(&[1; 32])))
+}
+
+fn head(counter: u32) -> Head {
+    Head { name: Name::Slot(1), header: header(counter) }
 }
 
 fn seal_rounds(cipher: Cipher, size: usize, rounds: u64) {
-    let (keys, aead) = (LinkKeys::new(&[1; 32]), Aead::new(cipher, &[2; 32]));
-    let framing = Framing::Session;
-    let mut datagram = plain(framing, size, 0);
+    let (format, aead) = (format(), Aead::new(cipher, &[2; 32]));
+    let length = format.overhead() + size;
+    let (mut datagram, mut masks) = (vec![0x5a; length], Masks::with_capacity(1));
     for counter in 0..rounds as u32 {
-        seal(framing, &keys, &aead, header(counter), black_box(&mut datagram)).expect("sealed");
+        format.seal(head(counter), &aead, black_box(&mut datagram)).expect("sealed");
+        format.hide(&mut datagram, length, &mut masks);
     }
 }
 
 /// The cipher, the mask and the window, as a lane does it.
 fn open_rounds(cipher: Cipher, size: usize, rounds: u64) {
-    let (keys, aead) = (LinkKeys::new(&[1; 32]), Aead::new(cipher, &[2; 32]));
-    let (framing, mut window) = (Framing::Session, Window::default());
-    let mut datagram = plain(framing, size, 7);
-    seal(framing, &keys, &aead, header(7), &mut datagram).expect("sealed");
+    let (format, aead) = (format(), Aead::new(cipher, &[2; 32]));
+    let (mut window, mut masks) = (Window::default(), Masks::with_capacity(1));
+    let datagram = format.datagram(head(7), &aead, &vec![0x5a; size]).expect("sealed");
     let mut work = datagram.clone();
     for counter in 0..rounds as u32 {
         work.copy_from_slice(black_box(&datagram));
-        let mask = keys.mask(&framing.tag(&work).expect("a tag"));
-        work.iter_mut().zip(&mask[..framing.prefix()]).for_each(|(byte, mask)| *byte ^= mask);
-        let start = framing.body(work.len()).start;
-        aead.open(7, &header(7).emit(), &mut work[start..]).expect("opened");
+        format.masks(&work, datagram.len(), &mut masks);
+        let head = format.head(&masks.get(0), &work).expect("a head");
+        format.open(head, &aead, &mut work).expect("opened");
         assert!(window.accept(counter));
     }
+}
+
+/// What a lane puts out: datagrams one behind the other, and the number of frames.
+#[derive(Default)]
+struct Out {
+    datagrams: Vec<u8>,
+    stride: usize,
+    frames: u64,
+}
+
+impl Sink for Out {
+    fn frame(&mut self, frame: &[u8]) {
+        black_box(frame);
+        self.frames += 1;
+    }
+
+    fn datagram(&mut self, datagram: &[u8], _: Path) {
+        self.datagrams.extend_from_slice(datagram);
+    }
+
+    fn batch(&mut self, batch: Datagrams<'_>) {
+        self.datagrams.extend_from_slice(batch.bytes);
+        self.stride = batch.stride;
+    }
+
+    fn notice(&mut self, _: Notice) -> bool {
+        true
+    }
+}
+
+/// Frames of a device to sealed datagrams, and those to frames again.
+fn lane_rounds(framing: Framing, rounds: u64) {
+    let keys = Arc::new(LinkKeys::new(&[1; 32]));
+    let settings = |direction| Settings {
+        keys: keys.clone(),
+        framing,
+        cipher: Cipher::Aes256Gcm,
+        direction,
+        lane: 0,
+        max_frame: 1500,
+        bundle: true,
+        copy_dscp: false,
+        inner: InnerPolicy::bridged(),
+    };
+    #[allow(clippy::disallowed_methods, reason = "any instant will do")]
+    let now = Instant::now();
+    let key = match framing {
+        Framing::Static => Key::KeyId(KeyId::new(&keys, 7, [1; 4])),
+        Framing::Session => {
+            let key = DirectionKey::new(Zeroizing::new([3; 32]));
+            Key::Slot { slot: 1, serial: 1, cipher: Cipher::Aes256Gcm, key }
+        }
+    };
+    let path = Path::from(SocketAddr::from(([192, 0, 2, 1], 1417)));
+    let (mut from, mut to, mut out) = (Lane::new(settings(0)), Lane::new(settings(1)), Out::default());
+    from.handle_command(now, SendCommand::Prepare(KeySlot::Next, key.clone()).into(), &mut out);
+    from.handle_command(now, SendCommand::Switch(KeySlot::Next).into(), &mut out);
+    from.handle_command(now, SendCommand::Budget(DATAGRAM).into(), &mut out);
+    to.handle_command(now, ReceiveCommand::Accept { key, after: None }.into(), &mut out);
+    for command in Command::endpoint(Some(path)).into_iter().chain(Command::agreed(true)) {
+        from.handle_command(now, command.clone(), &mut out);
+        to.handle_command(now, command, &mut out);
+    }
+    let frame = [0x45; PACKET];
+    for _ in 0..rounds {
+        for _ in 0..SEGMENTS {
+            from.outward.handle_frame(black_box(&frame), &[], &mut out);
+        }
+        from.outward.flush(&mut out);
+        let mut bytes = std::mem::take(&mut out.datagrams);
+        let arrived = Arrived { bytes: &mut bytes, stride: out.stride, ecn: 0, from: path };
+        to.inward.handle_datagrams(now, arrived, &mut out);
+        bytes.clear();
+        out.datagrams = bytes;
+    }
+    assert_eq!(out.frames, rounds * SEGMENTS as u64, "every frame arrives");
 }
 
 fn frames(count: usize, size: usize) -> Vec<Vec<u8>> {

@@ -8,13 +8,12 @@ use tund::core::clock::Now;
 use tund::core::hello;
 use tund::core::inner::InnerPolicy;
 use tund::core::key_id::KeyId;
-use tund::core::lane::{self, Lane, Notice, Sink};
+use tund::core::lane::{self, Format, Head, Lane, Name, Notice, Sink};
 use tund::core::link::{Event, Link};
 use tund::core::path::Path;
 use tund::core::settings::LinkSettings;
 use tund::core::settings::MAX_TEXT;
 use tund::crypto::Random;
-use tund::crypto::aead::TAG;
 use tund::crypto::keys::LinkKeys;
 use tund::crypto::suite::Cipher;
 use tund::packet::layer::Mode;
@@ -263,11 +262,11 @@ impl End {
     }
 
     fn seal(&self, direction: u8, key_id: KeyId, header: Header, body: &[u8]) -> Vec<u8> {
-        let mut bytes = [key_id.0.as_slice(), &header.emit(), body, &[0; TAG]].concat();
         let aead = self.keys.static_key(CIPHER, direction, &key_id.0, header.lane);
-        let sealed = lane::seal(Framing::Static, &self.keys, &aead, header, &mut bytes);
-        assert_eq!(sealed, Ok(()));
-        bytes
+        let format = Format::new(Framing::Static, self.keys.clone());
+        let sealed = format.datagram(Head { name: Name::KeyId(key_id), header }, &aead, body);
+        assert!(sealed.is_ok(), "{sealed:?}");
+        sealed.unwrap_or_default()
     }
 
     /// Carries everything between link and lane until both are quiet.

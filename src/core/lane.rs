@@ -5,6 +5,7 @@
 //! frames goes to the link as a [`Notice`]; what the link decides comes back as a [`Command`].
 
 mod batch;
+mod format;
 mod inward;
 mod orders;
 mod outward;
@@ -16,17 +17,17 @@ use super::inner::InnerPolicy;
 use super::limits::ETHERNET;
 use super::path::Path;
 use super::settings::LinkSettings;
-use super::stats::{DropReason, Stats};
-use crate::config::KeyMode;
+use super::stats::Stats;
 use crate::crypto::aead::Aead;
-use crate::crypto::keys::{LinkKeys, MASK, Secret};
+use crate::crypto::keys::{LinkKeys, Secret};
 use crate::crypto::stack::cleanly;
 use crate::crypto::suite::Cipher;
 use crate::packet::layer::Mode;
-use crate::wire::datagram::{Framing, Header};
+use crate::wire::datagram::Framing;
 
 pub use batch::Datagrams;
-pub use inward::{Arrived, Inward, unmask};
+pub use format::{Format, Head, Sort, unmask};
+pub use inward::{Arrived, Inward};
 pub use orders::{
     Command, Key, KeyRef, KeySlot, Name, Notice, ReceiveCommand, Received, Report, SendCommand, Sink,
 };
@@ -64,10 +65,7 @@ impl Settings {
         };
         Self {
             keys,
-            framing: match link.key_mode {
-                KeyMode::Static => Framing::Static,
-                KeyMode::Handshake => Framing::Session,
-            },
+            framing: link.key_mode.into(),
             cipher: link.cipher,
             direction: link.direction,
             lane: 0,
@@ -76,6 +74,11 @@ impl Settings {
             copy_dscp,
             inner,
         }
+    }
+
+    /// How datagrams are laid out and hidden.
+    pub fn format(&self) -> Format {
+        Format::new(self.framing, self.keys.clone())
     }
 
     /// The bytes of a key, for a key log; direction as in static mode.
@@ -157,28 +160,3 @@ impl Lane {
         self.inward.handle_timeout(now, sink);
     }
 }
-
-/// Seals in place: `datagram` holds key id (static mode), header, plain body and room for the tag.
-///
-/// # Errors
-/// [`DropReason::TooBig`] if the cipher refuses the length.
-pub fn seal(
-    framing: Framing,
-    keys: &LinkKeys,
-    aead: &Aead,
-    header: Header,
-    datagram: &mut [u8],
-) -> Result<(), DropReason> {
-    let body = framing.body(datagram.len());
-    let tag = aead
-        .seal(header.counter, &header.emit(), &mut datagram[body.clone()])
-        .map_err(|_| DropReason::TooBig)?;
-    datagram[body.end..].copy_from_slice(&tag);
-    let mask = keys.mask(&tag);
-    for (byte, mask) in datagram.iter_mut().zip(&mask[..framing.prefix()]) {
-        *byte ^= mask;
-    }
-    Ok(())
-}
-
-const _: () = assert!(MASK == Framing::Static.prefix());

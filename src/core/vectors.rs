@@ -1,10 +1,11 @@
 //! The code against the test vectors of PROTOCOL.md §1 to §4, which another implementation computed.
 
+use std::sync::Arc;
+
 use zeroize::Zeroizing;
 
 use crate::core::key_id::KeyId;
-use crate::core::lane::{seal, unmask};
-use crate::crypto::aead::TAG;
+use crate::core::lane::{Format, Head, Name, unmask};
 use crate::crypto::keys::{DirectionKey, LinkKeys, Pair, Private, link_secret, public_of};
 use crate::crypto::noise::{Initiator, Responder, Statics};
 use crate::crypto::suite::Cipher;
@@ -55,7 +56,7 @@ fn static_datagrams() {
     let all = vectors("static/");
     assert_eq!(all.len(), 3);
     for vector in all {
-        let keys = LinkKeys::new(&array(&vector, "secret"));
+        let keys = Arc::new(LinkKeys::new(&array(&vector, "secret")));
         let cipher = [Cipher::ChaCha20Poly1305, Cipher::Aes256Gcm]
             .into_iter()
             .find(|cipher| vector.one("suite") == [*cipher as u8])
@@ -69,13 +70,9 @@ fn static_datagrams() {
         let header = Header::parse(bytes);
         let body = vector.one("body");
 
-        let prefix = Framing::Static.prefix();
-        let mut datagram = vec![0; Framing::Static.overhead() + body.len()];
-        datagram[..KEY_ID].copy_from_slice(&key_id);
-        datagram[KEY_ID..prefix].copy_from_slice(&header.emit());
-        datagram[prefix..prefix + body.len()].copy_from_slice(body);
         let aead = keys.static_key(cipher, direction, &key_id, lane);
-        seal(Framing::Static, &keys, &aead, header, &mut datagram).unwrap();
+        let head = Head { name: Name::KeyId(KeyId(key_id)), header };
+        let datagram = Format::new(Framing::Static, keys.clone()).datagram(head, &aead, body).unwrap();
         assert_eq!(hex(&datagram), hex(vector.one("datagram")), "{}", vector.name);
 
         let tag = Framing::Static.tag(&datagram).unwrap();
@@ -86,7 +83,7 @@ fn static_datagrams() {
 #[test]
 fn handshake_keys() {
     for vector in vectors("handshake/") {
-        let keys = LinkKeys::new(&array(&vector, "secret"));
+        let keys = Arc::new(LinkKeys::new(&array(&vector, "secret")));
         assert_eq!(hex(&keys.probe(array(&vector, "random"))[..8]), hex(vector.one("probe")));
         assert_eq!(hex(&*keys.wrap()), hex(vector.one("wrap")));
         assert_eq!(hex(&*keys.psk()), hex(vector.one("psk")));
@@ -151,15 +148,15 @@ fn session_datagrams() {
     let all = vectors("session/");
     assert_eq!(all.len(), 2);
     for vector in all {
-        let keys = LinkKeys::new(&array(&vector, "secret"));
+        let keys = Arc::new(LinkKeys::new(&array(&vector, "secret")));
         let cipher = if vector.one("suite") == [1] { Cipher::ChaCha20Poly1305 } else { Cipher::Aes256Gcm };
         let [[slot], [lane], [kind]] = ["slot", "lane", "kind"].map(|key| array::<1>(&vector, key));
         let mut bytes = [slot << 6 | kind << 4 | lane, 0, 0, 0, 0];
         bytes[1..].copy_from_slice(vector.one("counter"));
         let header = Header::parse(bytes);
-        let mut datagram = [&header.emit(), vector.one("body"), &[0; TAG]].concat();
         let key = DirectionKey::new(Zeroizing::new(array(&vector, "direction-key")));
-        seal(Framing::Session, &keys, &key.lane(cipher, lane), header, &mut datagram).unwrap();
+        let (format, head) = (Format::new(Framing::Session, keys), Head { name: Name::Slot(slot), header });
+        let datagram = format.datagram(head, &key.lane(cipher, lane), vector.one("body")).unwrap();
         assert_eq!(hex(&datagram), hex(vector.one("datagram")), "{}", vector.name);
     }
 }

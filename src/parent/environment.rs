@@ -6,7 +6,7 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
-use crate::config::{Command, Config, KeyMode, Route, Scripts, Via};
+use crate::config::{Command, Config, Route, Scripts, Via};
 use crate::core::settings::Traffic;
 use crate::packet::layer::Mode;
 use crate::privsep::background;
@@ -243,10 +243,7 @@ fn is_ipv4(net: &IpNet) -> bool {
 
 /// Bytes that tund adds to a frame; `link_mtu` is the device's MTU and these.
 fn overhead(config: &Config) -> u32 {
-    match config.key.mode {
-        KeyMode::Static => Framing::Static.overhead() as u32,
-        KeyMode::Handshake => Framing::Session.overhead() as u32,
-    }
+    Framing::from(config.key.mode).overhead() as u32
 }
 
 #[cfg(test)]

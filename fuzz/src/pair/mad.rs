@@ -5,8 +5,7 @@ use crate::script::Script;
 use tund::config::KeyMode;
 use tund::core::hello;
 use tund::core::key_id::KeyId;
-use tund::core::lane::{self, Key};
-use tund::crypto::aead::TAG;
+use tund::core::lane::{Format, Head, Key, Name};
 use tund::crypto::wrap;
 use tund::wire::control::{self, Hello, Message};
 use tund::wire::datagram::{Framing, Header, Kind};
@@ -44,11 +43,12 @@ impl World {
         let [_, counter @ ..] = [0, 0, 0, script.byte(), script.byte()];
         let first = slot << 6 | script.byte() & 0x3f;
         let header = Header::parse([first, counter[0], counter[1], counter[2], counter[3]]);
-        let mut bytes = [&header.emit()[..], script.counted(), &[0; TAG]].concat();
         let aead = key.lane(*cipher, header.lane);
-        let sealed = lane::seal(Framing::Session, &self.ends[to].out.keys, &aead, header, &mut bytes);
-        assert_eq!(sealed, Ok(()));
-        Some(bytes)
+        let format = Format::new(Framing::Session, self.ends[to].out.keys.clone());
+        let head = Head { name: Name::Slot(header.slot), header };
+        let sealed = format.datagram(head, &aead, script.counted());
+        assert!(sealed.is_ok(), "{sealed:?}");
+        sealed.ok()
     }
 
     /// Under a key id that is live, or a new one; any body, or a hello that names what the end drew.
@@ -72,10 +72,11 @@ impl World {
             control::encode(&Message::Hello(self.mad_hello(to, kind, script)), &mut body);
             (Header { slot: 0, kind: Kind::Control, lane: 0, counter }, body)
         };
-        let mut bytes = [key_id.0.as_slice(), &header.emit(), &body, &[0; TAG]].concat();
         let aead = end.out.keys.static_key(CIPHER, 1 - to as u8, &key_id.0, header.lane);
-        assert_eq!(lane::seal(Framing::Static, &end.out.keys, &aead, header, &mut bytes), Ok(()));
-        bytes
+        let format = Format::new(Framing::Static, end.out.keys.clone());
+        let sealed = format.datagram(Head { name: Name::KeyId(key_id), header }, &aead, &body);
+        assert!(sealed.is_ok(), "{sealed:?}");
+        sealed.unwrap_or_default()
     }
 
     fn mad_hello(&self, to: usize, kind: u8, script: &mut Script<'_>) -> Hello {

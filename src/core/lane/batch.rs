@@ -1,11 +1,11 @@
 //! Datagrams on their way out: sealed one behind the other at an equal stride, so that one call sends all.
 
+use super::format::{Format, Head};
 use crate::core::limits::DATAGRAM_MAX;
 use crate::core::path::Path;
 use crate::core::stats::DropReason;
-use crate::crypto::aead::{Aead, TAG};
-use crate::crypto::keys::{LinkKeys, Masks};
-use crate::wire::datagram::{Framing, HEADER, Header, KEY_ID};
+use crate::crypto::aead::Aead;
+use crate::crypto::keys::Masks;
 
 /// Most datagrams that one call sends (linux/udp.h: UDP_MAX_SEGMENTS of older kernels).
 const MOST: usize = 64;
@@ -39,7 +39,7 @@ impl<'a> Datagrams<'a> {
 
 /// Datagrams that are being made.
 pub(super) struct Batch {
-    framing: Framing,
+    format: Format,
     buffer: Vec<u8>,
     used: usize,
     stride: usize,
@@ -52,9 +52,9 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    pub fn new(framing: Framing) -> Self {
+    pub fn new(format: Format) -> Self {
         Self {
-            framing,
+            format,
             buffer: vec![0; LONGEST.max(DATAGRAM_MAX)],
             used: 0,
             stride: 0,
@@ -71,13 +71,13 @@ impl Batch {
 
     /// Whether a datagram with a body of this length may be next.
     pub fn takes(&self, body: usize) -> bool {
-        let length = self.framing.overhead() + body;
+        let length = self.format.overhead() + body;
         self.is_empty() || length <= self.stride && !self.is_full()
     }
 
     /// Whether many datagrams with bodies of this length may follow.
     pub fn takes_more(&self, body: usize) -> bool {
-        self.is_empty() || self.framing.overhead() + body == self.stride && !self.is_full()
+        self.is_empty() || self.format.overhead() + body == self.stride && !self.is_full()
     }
 
     /// Whether it must go out before anything follows.
@@ -87,7 +87,7 @@ impl Batch {
 
     /// Where the next body is to be written.
     pub fn body(&mut self, length: usize) -> &mut [u8] {
-        let at = self.used + self.framing.prefix();
+        let at = self.used + self.format.body(0).start;
         &mut self.buffer[at..at + length]
     }
 
@@ -95,22 +95,9 @@ impl Batch {
     ///
     /// # Errors
     /// [`DropReason::TooBig`] if the cipher refuses the length.
-    pub fn add(
-        &mut self,
-        header: Header,
-        key_id: Option<[u8; KEY_ID]>,
-        aead: &Aead,
-        length: usize,
-    ) -> Result<(), DropReason> {
-        let (prefix, total) = (self.framing.prefix(), self.framing.overhead() + length);
-        let datagram = &mut self.buffer[self.used..self.used + total];
-        if let Some(key_id) = key_id {
-            datagram[..KEY_ID].copy_from_slice(&key_id);
-        }
-        let header_bytes = header.emit();
-        datagram[prefix - HEADER..prefix].copy_from_slice(&header_bytes);
-        let (body, tag) = datagram[prefix..].split_at_mut(length);
-        tag.copy_from_slice(&aead.seal(header.counter, &header_bytes, body).map_err(|_| DropReason::TooBig)?);
+    pub fn add(&mut self, head: Head, aead: &Aead, length: usize) -> Result<(), DropReason> {
+        let total = self.format.overhead() + length;
+        self.format.seal(head, aead, &mut self.buffer[self.used..self.used + total])?;
         if self.is_empty() {
             self.stride = total;
         }
@@ -120,18 +107,10 @@ impl Batch {
         Ok(())
     }
 
-    /// Masks everything in it.
-    pub fn finish(&mut self, keys: &LinkKeys, to: Path) -> Datagrams<'_> {
+    /// Hides the heads of everything in it.
+    pub fn finish(&mut self, to: Path) -> Datagrams<'_> {
         let bytes = &mut self.buffer[..self.used];
-        let prefix = self.framing.prefix();
-        let tags = bytes.chunks(self.stride).filter_map(|datagram| datagram.last_chunk::<TAG>());
-        keys.masks(tags, prefix, &mut self.masks);
-        for (index, datagram) in bytes.chunks_mut(self.stride).enumerate() {
-            let mask = self.masks.get(index);
-            for (byte, mask) in datagram[..prefix].iter_mut().zip(mask) {
-                *byte ^= mask;
-            }
-        }
+        self.format.hide(bytes, self.stride, &mut self.masks);
         Datagrams { bytes, stride: self.stride, class: self.class, to }
     }
 

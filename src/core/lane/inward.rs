@@ -3,20 +3,20 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::{Key, KeyRef, Name, Notice, ReceiveCommand, Received, Settings, Sink};
+use super::{Format, Head, Key, KeyRef, Name, Notice, ReceiveCommand, Received, Settings, Sink, Sort};
 use crate::core::inner::InnerPolicy;
 use crate::core::key_id::KeyId;
-use crate::core::limits::{INITIATION, OLD, OLD_EACH, PATH_INTERVAL, SIGN_INTERVAL};
+use crate::core::limits::{OLD, OLD_EACH, PATH_INTERVAL, SIGN_INTERVAL};
 use crate::core::pace::Pace;
 use crate::core::path::{Path, QUESTION};
 use crate::core::replay::Window;
 use crate::core::replay_cache::ReplayCache;
 use crate::core::stats::{DropReason, Stats};
-use crate::crypto::aead::{Aead, TAG};
+use crate::crypto::aead::Aead;
 use crate::crypto::keys::{MASK, Masks};
 use crate::crypto::wrap;
 use crate::wire::block::Reassembler;
-use crate::wire::datagram::{Framing, HEADER, Header, KEY_ID, Kind};
+use crate::wire::datagram::{Header, Kind};
 
 /// Keys that are open at once in an ordinary link.
 const OPEN: usize = 4;
@@ -66,6 +66,7 @@ struct Origin {
 /// One lane's way in.
 pub struct Inward {
     settings: Settings,
+    format: Format,
     receive: VecDeque<ReceiveKey>,
     handshakes: ReplayCache,
     endpoint: Option<Path>,
@@ -85,6 +86,7 @@ impl Inward {
     /// Without keys: nothing passes until the link says so.
     pub fn new(settings: Settings) -> Self {
         Self {
+            format: settings.format(),
             settings,
             receive: VecDeque::with_capacity(OPEN),
             handshakes: ReplayCache::default(),
@@ -119,8 +121,7 @@ impl Inward {
             ReceiveCommand::Sources(sources) => self.settings.inner.set_sources(sources),
             ReceiveCommand::Again(mut received) => {
                 let origin = self.origin(received.from, 0);
-                let Some(tag) = self.settings.framing.tag(&received.datagram) else { return };
-                let mask = self.settings.keys.mask(&tag);
+                let Some(mask) = self.format.mask(&received.datagram) else { return };
                 let result = self.open(now, &origin, &mut received.datagram, mask, true, sink);
                 self.count(result);
             }
@@ -138,8 +139,7 @@ impl Inward {
         let stride = stride.clamp(1, bytes.len());
         let mut masks = std::mem::take(&mut self.masks);
         for batch in bytes.chunks_mut(stride * TOGETHER) {
-            let tags = batch.chunks(stride).map(|datagram| datagram.last_chunk().unwrap_or(&[0; TAG]));
-            self.settings.keys.masks(tags, self.settings.framing.prefix(), &mut masks);
+            self.format.masks(batch, stride, &mut masks);
             for (index, datagram) in batch.chunks_mut(stride).enumerate() {
                 let result = self.handle_datagram(now, &origin, datagram, masks.get(index), sink);
                 self.count(result);
@@ -166,21 +166,10 @@ impl Inward {
         mask: [u8; MASK],
         sink: &mut impl Sink,
     ) -> Result<(), DropReason> {
-        let keys = &self.settings.keys;
-        let from = origin.from;
-        // Looked at first: an attempt to open what it cannot open leaves nothing of the bytes. No data has the
-        // right probe but by a chance of one in 2^64.
-        let is_handshake =
-            |datagram: &[u8]| datagram.len() <= *INITIATION.end() && wrap::is_probe(keys, datagram);
-        match self.settings.framing {
-            Framing::Session if is_handshake(datagram) => self.hand_over_handshake(from, datagram, sink),
-            Framing::Session if !self.agreed && self.is_static(datagram) => {
-                self.notice_other_mode(now, from, datagram.len(), sink)
-            }
-            Framing::Static if !self.agreed && is_handshake(datagram) => {
-                self.notice_other_mode(now, from, datagram.len(), sink)
-            }
-            Framing::Session | Framing::Static => self.open(now, origin, datagram, mask, false, sink),
+        match self.format.sort(datagram, self.agreed) {
+            Sort::Data => self.open(now, origin, datagram, mask, false, sink),
+            Sort::Handshake => self.hand_over_handshake(origin.from, datagram, sink),
+            Sort::OtherMode => self.notice_other_mode(now, origin.from, datagram.len(), sink),
         }
     }
 
@@ -244,11 +233,8 @@ impl Inward {
         again: bool,
         sink: &mut impl Sink,
     ) -> Result<(), DropReason> {
-        let framing = self.settings.framing;
-        if datagram.len() < framing.overhead() {
-            return Err(DropReason::TooShort);
-        }
-        let (name, header) = unmask_head(framing, &mask, datagram);
+        let head = self.format.head(&mask, datagram)?;
+        let Head { name, header } = head;
         let Some(index) = self.receive.iter().position(|key| key.name == name) else {
             return match name {
                 Name::KeyId(_) if again => Err(DropReason::Stale),
@@ -256,18 +242,14 @@ impl Inward {
                 Name::Slot(_) => Err(DropReason::Stranger),
             };
         };
-        let key = &mut self.receive[index];
-        let is_static = framing == Framing::Static;
-        if is_static && header.slot != 0 || header.lane != self.settings.lane || header.kind == Kind::Reserved
-        {
+        if !self.format.is_sound(head, self.settings.lane) {
             return Err(DropReason::Malformed);
         }
+        let key = &mut self.receive[index];
         if !key.window.admits(header.counter) {
             return Err(DropReason::Replayed);
         }
-        let range = framing.body(datagram.len());
-        let sealed = &mut datagram[range.start..];
-        key.aead.open(header.counter, &header.emit(), sealed).map_err(|_| DropReason::BadTag)?;
+        let range = self.format.open(head, &key.aead, datagram)?;
         if !key.window.accept(header.counter) {
             return Err(DropReason::Replayed);
         }
@@ -279,7 +261,7 @@ impl Inward {
         let newest = key.window.is_newest(header.counter);
         let result = self.pass_on(now, index, header, origin, &datagram[range], sink);
         // The challenge is no longer than what brings it about.
-        let long_enough = datagram.len() >= framing.overhead() + QUESTION;
+        let long_enough = datagram.len() >= self.format.overhead() + QUESTION;
         if newest && origin.strays && long_enough {
             self.notice_move(now, origin.from, sink);
         }
@@ -361,13 +343,6 @@ impl Inward {
         Ok(())
     }
 
-    /// Whether a datagram has a key id of static mode.
-    fn is_static(&self, datagram: &[u8]) -> bool {
-        let keys = &self.settings.keys;
-        let tag = Framing::Static.tag(datagram);
-        tag.is_some_and(|tag| unmask(&keys.mask(&tag), datagram).0.is_valid(keys))
-    }
-
     /// The datagram is the other key mode's.
     fn notice_other_mode(
         &mut self,
@@ -391,41 +366,6 @@ impl Inward {
             self.moved_at = Some(now);
         }
     }
-}
-
-/// The header of a datagram that is long enough to have a tag, and whose key it is.
-fn unmask_head(framing: Framing, mask: &[u8; MASK], datagram: &[u8]) -> (Name, Header) {
-    match framing {
-        Framing::Static => {
-            let (key_id, header) = unmask(mask, datagram);
-            (Name::KeyId(key_id), header)
-        }
-        Framing::Session => {
-            let header = unmask_header(mask, datagram);
-            (Name::Slot(header.slot), header)
-        }
-    }
-}
-
-/// Reads key id and header of a static datagram that is long enough to have a tag.
-pub fn unmask(mask: &[u8; MASK], datagram: &[u8]) -> (KeyId, Header) {
-    let mut head = *mask;
-    for (byte, masked) in head.iter_mut().zip(datagram) {
-        *byte ^= masked;
-    }
-    let mut key_id = [0; KEY_ID];
-    let mut header = [0; HEADER];
-    key_id.copy_from_slice(&head[..KEY_ID]);
-    header.copy_from_slice(&head[KEY_ID..]);
-    (KeyId(key_id), Header::parse(header))
-}
-
-fn unmask_header(mask: &[u8; MASK], datagram: &[u8]) -> Header {
-    let mut header = [0; HEADER];
-    for (byte, (masked, mask)) in header.iter_mut().zip(datagram.iter().zip(mask)) {
-        *byte = masked ^ mask;
-    }
-    Header::parse(header)
 }
 
 fn fits(frame: &[u8], max: usize) -> bool {

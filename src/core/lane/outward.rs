@@ -2,16 +2,16 @@
 
 use super::batch::Batch;
 use super::orders::Name;
-use super::{KeySlot, Notice, SendCommand, Settings, Sink, seal};
+use super::{Format, Head, KeySlot, Notice, SendCommand, Settings, Sink};
 use crate::core::limits::{
     BLOCKS_END, BLOCKS_ROTATE, BUDGET_BASE, COUNTER_END, COUNTER_ROTATE, DATAGRAM_MAX,
 };
 use crate::core::path::Path;
 use crate::core::stats::{DropReason, Stats};
-use crate::crypto::aead::{Aead, TAG};
+use crate::crypto::aead::Aead;
 use crate::packet::traffic_class::{self, ECN};
 use crate::wire::block::{Bodies, Packer};
-use crate::wire::datagram::{Header, KEY_ID, Kind};
+use crate::wire::datagram::{Header, Kind};
 
 struct SendKey {
     name: Name,
@@ -24,6 +24,7 @@ struct SendKey {
 /// One lane's way out.
 pub struct Outward {
     settings: Settings,
+    format: Format,
     current: Option<SendKey>,
     next: Option<SendKey>,
     spare: Option<SendKey>,
@@ -45,7 +46,8 @@ impl Outward {
     /// Without keys: nothing passes until the link says so.
     pub fn new(settings: Settings) -> Self {
         Self {
-            batch: Batch::new(settings.framing),
+            batch: Batch::new(settings.format()),
+            format: settings.format(),
             settings,
             current: None,
             next: None,
@@ -106,7 +108,7 @@ impl Outward {
             SendCommand::Endpoint(endpoint) => (self.endpoint, self.looped) = (endpoint, false),
             SendCommand::Agreed(agreed) => self.agreed = agreed,
             SendCommand::Budget(budget) => {
-                self.budget = budget.clamp(self.settings.framing.overhead() + 64, DATAGRAM_MAX)
+                self.budget = budget.clamp(self.format.overhead() + 64, DATAGRAM_MAX)
             }
         }
     }
@@ -166,7 +168,7 @@ impl Outward {
 
     /// Bytes that one datagram has for its body.
     fn capacity(&self) -> usize {
-        self.budget - self.settings.framing.overhead()
+        self.budget - self.format.overhead()
     }
 
     /// A frame that is longer than agreed: a packet's sender may be told.
@@ -229,13 +231,13 @@ impl Outward {
             self.stats.drop(DropReason::NoPeer);
             return;
         };
-        let (header, key_id) = key.next(kind, self.settings.lane, length);
-        if self.batch.add(header, key_id, &key.aead, length).is_err() {
+        let head = key.next(kind, self.settings.lane, length);
+        if self.batch.add(head, &key.aead, length).is_err() {
             self.stats.drop(DropReason::TooBig);
             return;
         }
         self.stats.datagrams_out += 1;
-        self.used_length |= self.settings.framing.overhead() + length > BUDGET_BASE;
+        self.used_length |= self.format.overhead() + length > BUDGET_BASE;
         if self.batch.is_full() {
             self.send(sink);
         }
@@ -243,7 +245,7 @@ impl Outward {
 
     fn send(&mut self, sink: &mut impl Sink) {
         if let (Some(to), false) = (self.endpoint, self.batch.is_empty()) {
-            sink.batch(self.batch.finish(&self.settings.keys, to));
+            sink.batch(self.batch.finish(to));
         }
         self.batch.clear();
     }
@@ -257,7 +259,6 @@ impl Outward {
     }
 
     fn send_control(&mut self, body: &[u8], to: Path, under: KeySlot, sink: &mut impl Sink) {
-        let Settings { framing, lane, .. } = self.settings;
         let own = match under {
             KeySlot::Next if self.next.is_some() => &mut self.next,
             KeySlot::Unconfirmed if self.spare.is_some() => &mut self.spare,
@@ -267,12 +268,8 @@ impl Outward {
             self.stats.drop(DropReason::NoPeer);
             return;
         };
-        let (header, key_id) = key.next(Kind::Control, lane, body.len());
-        let mut datagram: Vec<u8> = key_id.iter().flatten().copied().collect();
-        datagram.extend(header.emit());
-        datagram.extend(body);
-        datagram.extend([0; TAG]);
-        if seal(framing, &self.settings.keys, &key.aead, header, &mut datagram).is_ok() {
+        let head = key.next(Kind::Control, self.settings.lane, body.len());
+        if let Ok(datagram) = self.format.datagram(head, &key.aead, body) {
             self.stats.datagrams_out += 1;
             sink.datagram(&datagram, to);
         }
@@ -288,17 +285,17 @@ impl SendKey {
         self.counter >= COUNTER_ROTATE || self.blocks >= BLOCKS_ROTATE
     }
 
-    /// The header of the next datagram, which has `length` bytes of body, and its key id in static mode.
-    fn next(&mut self, kind: Kind, lane: u8, length: usize) -> (Header, Option<[u8; KEY_ID]>) {
-        let (slot, key_id) = match self.name {
-            Name::KeyId(key_id) => (0, Some(key_id.0)),
-            Name::Slot(slot) => (slot, None),
+    /// The head of the next datagram, which has `length` bytes of body.
+    fn next(&mut self, kind: Kind, lane: u8, length: usize) -> Head {
+        let slot = match self.name {
+            Name::KeyId(_) => 0,
+            Name::Slot(slot) => slot,
         };
         let header = Header { slot, kind, lane, counter: self.counter };
         self.counter += 1;
         // Those of the body, and the header's.
         self.blocks += length.div_ceil(16) as u64 + 1;
-        (header, key_id)
+        Head { name: self.name, header }
     }
 }
 

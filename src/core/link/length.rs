@@ -68,7 +68,7 @@ impl<R: Random> Link<R> {
         let Some(round) = self.pmtud.poll_round(now) else { return };
         let [few] = self.random.bytes();
         let short = control::ping(round.short, usize::from(few % 64));
-        let framing = if self.has_sessions() { Framing::Session } else { Framing::Static };
+        let framing = Framing::from(self.settings.key_mode);
         let long = control::ping_of_length(round.long, round.length - framing.overhead());
         for body in [short, long] {
             self.commands

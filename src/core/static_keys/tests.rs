@@ -7,10 +7,9 @@ use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 
 use super::*;
-use crate::core::lane::seal;
+use crate::core::lane::{Format, Head, Name};
 use crate::core::replay::Window;
 use crate::core::search::{Found, World, search};
-use crate::crypto::aead::TAG;
 use crate::packet::layer::Mode;
 use crate::wire::datagram::{Header, KEY_ID};
 
@@ -135,9 +134,9 @@ impl Small {
         let counter = end.next_counter.entry(key_id.0).or_default();
         let header = Header { slot: 0, kind, lane: 0, counter: *counter };
         *counter += 1;
-        let mut bytes = [key_id.0.as_slice(), &header.emit(), body, &[0; TAG]].concat();
         let aead = end.keys.keys.static_key(CIPHER, which as u8, &key_id.0, 0);
-        assert_eq!(seal(Framing::Static, &end.keys.keys, &aead, header, &mut bytes), Ok(()));
+        let format = Format::new(Framing::Static, end.keys.keys.clone());
+        let bytes = format.datagram(Head { name: Name::KeyId(key_id), header }, &aead, body).unwrap();
         let what = format!("end {which}, under {}, number {}: {what}", name(key_id), header.counter);
         let (to, counter) = (1 - which, header.counter);
         self.record.push(Datagram { to, key_id, counter, bytes, what, challenge: None });
