@@ -397,7 +397,7 @@ impl<R: Random> Link<R> {
 
     fn is_pinned(&self, from: SocketAddr) -> bool {
         let endpoint = self.endpoint.map(|endpoint| endpoint.remote.ip() == from.ip());
-        self.remotes.knows(from) || endpoint.unwrap_or(self.remotes.remote().is_none())
+        self.remotes.knows(from) || endpoint.unwrap_or(!self.settings.has_remote)
     }
 
     fn send(&mut self, message: Message, to: Path) {

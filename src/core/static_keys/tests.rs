@@ -13,6 +13,8 @@ use crate::core::search::{Found, World, search};
 use crate::packet::layer::Mode;
 use crate::wire::datagram::{Header, KEY_ID};
 
+mod bounds;
+
 const CIPHER: Cipher = Cipher::Aes256Gcm;
 /// The end whose frames are looked at, and the one that delivers them.
 const SENDER: usize = 0;

@@ -134,3 +134,29 @@ fn a_peer_that_moved_is_followed_by_an_end_that_has_new_keys() {
         world.ends[1].log
     );
 }
+
+/// A recording, sent from elsewhere to an end that was restarted since: only the pinned address is told that it is there.
+#[test]
+fn a_pinned_end_presents_itself_to_nobody_else() {
+    let mut pinned = settings(1);
+    pinned.float = false;
+    let mut world = World::with(settings(0), pinned, [0, 0]);
+    world.run(5.0);
+    let to_pinned = |flying: &&Flying| flying.to == world.ends[1].address && flying.bytes.len() > 200;
+    let recorded = world.record.iter().find(to_pinned).cloned().unwrap();
+    world.restart(1);
+    world.cut = true;
+    world.settle(1);
+    let before = world.record.len();
+    let elsewhere = "203.0.113.7:4242".parse().unwrap();
+    world.inject(Flying { from: elsewhere, ..recorded.clone() });
+    assert!(world.ends[1].said("203.0.113.7:4242"), "{:?}", world.ends[1].log);
+    assert!(world.record[before..].iter().all(|flying| flying.to != elsewhere));
+    world.elapsed += Duration::from_secs(1);
+    // Whoever has no pinned address answers it.
+    world.restart(0);
+    let to_free = |flying: &&Flying| flying.to == world.ends[0].address && flying.bytes.len() > 200;
+    let recorded = world.record.iter().find(to_free).cloned().unwrap();
+    world.inject(Flying { from: elsewhere, ..recorded });
+    assert!(world.record[before..].iter().any(|flying| flying.to == elsewhere));
+}
