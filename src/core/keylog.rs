@@ -156,7 +156,14 @@ fn hex(line: &mut String, bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::config::{Options, parse};
+    use crate::core::key_id::KeyId;
+    use crate::core::lane::KeySlot;
+    use crate::core::settings::LinkSettings;
+    use crate::crypto::keys::LinkKeys;
 
     fn key(byte: u8) -> Logged {
         Zeroizing::new([byte; 32]).into()
@@ -180,5 +187,28 @@ mod tests {
         let line = format!("key in chacha20-poly1305 {} 0 {}\n", "09".repeat(16), "02".repeat(32));
         assert_eq!(*entry.line(), line);
         assert!(!format!("{entry:?}").contains("2, 2"), "{entry:?}");
+    }
+
+    #[test]
+    fn keys_are_logged_as_they_are_prepared_and_accepted() {
+        let text = "listen = 1417\n[key]\nfile = 'k'\nmode = 'static'\n[device]\naddress = '10.9.0.1'\npeer = '10.9.0.2'";
+        let link = LinkSettings::from(&parse("fri", text, &Options::new("/")).config.unwrap());
+        let keys = Arc::new(LinkKeys::new(&[1; 32]));
+        let settings = Settings::new(&link, keys.clone(), false);
+        let key_id = KeyId([7; 16]);
+        let key = Key::KeyId(key_id);
+        let line = |command: Command| Entry::of(&settings, &command).map(|entry| entry.line().to_string());
+        let digits = |direction: u8| {
+            let bytes = keys.static_bytes(settings.cipher, direction, &key_id.0, 0);
+            bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+        };
+        let (name, own) = ("07".repeat(16), settings.direction);
+        let out = line(SendCommand::Prepare(KeySlot::Next, key.clone()).into());
+        assert_eq!(out, Some(format!("key out chacha20-poly1305 {name} 0 {}\n", digits(own))));
+        let accepted = line(ReceiveCommand::Accept { key, after: None }.into());
+        assert_eq!(accepted, Some(format!("key in chacha20-poly1305 {name} 0 {}\n", digits(1 - own))));
+        assert_eq!(line(SendCommand::WipeAll.into()), None);
+        let head = Entry::link(&settings, false).line().to_string();
+        assert!(head.starts_with("link static tun "), "{head}");
     }
 }

@@ -122,6 +122,14 @@ mod tests {
         assert_eq!(transport(&v6), Some(Transport { protocol: UDP, at: 72 }));
         v6[67] = 8;
         assert_eq!(transport(&v6), None, "a later fragment");
+        let mut authenticated = vec![0; 40];
+        (authenticated[0], authenticated[6]) = (0x60, 51);
+        authenticated.extend([TCP, 4]);
+        authenticated.extend([0; 42]);
+        assert_eq!(transport(&authenticated), Some(Transport { protocol: TCP, at: 64 }));
+        let mut endless = vec![0; 400];
+        endless[0] = 0x60;
+        assert_eq!(transport(&endless), None, "options behind options");
     }
 
     proptest! {

@@ -128,6 +128,10 @@ mod tests {
         assert_eq!((&out[20..22], &out[26..28]), (&[3, 4][..], &1400u16.to_be_bytes()[..]));
         assert_eq!(out[28..], packet[..548]);
 
+        out.clear();
+        assert!(answer(&v6(ip::TCP, 0), 1400, Some("fd09::1".parse().unwrap()), &mut out));
+        assert_eq!(ip::addresses(&out).map(|(from, _)| from), Some("fd09::1".parse().unwrap()));
+        out.clear();
         let packet = v6(ip::TCP, 0);
         assert!(answer(&packet, 1400, Some([10, 9, 0, 1].into()), &mut out));
         let (from, to) = ip::addresses(&out).unwrap();

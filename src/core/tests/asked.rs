@@ -69,3 +69,23 @@ fn a_link_that_waits_reconnects_to_where_the_name_leads_now() {
         assert!(world.up(), "{:?} {:?}", world.ends[0].log, world.ends[1].log);
     }
 }
+
+#[test]
+fn other_settings_of_a_running_link_reach_its_peer_and_its_lane() {
+    for mut world in worlds() {
+        world.run(3.0);
+        let now = world.now(0);
+        let offered: IpNet = "192.168.66.0/24".parse().unwrap();
+        let mut settings = world.ends[0].settings.clone();
+        settings.push = vec![offered];
+        settings.sources = Some(Vec::new());
+        world.ends[0].link.handle_settings(now, settings);
+        world.run(1.0);
+        assert_eq!(world.ends[1].routes, [offered]);
+        let mut packet = [0; 100];
+        packet[0] = 0x45;
+        world.send(1, &[&packet]);
+        assert_eq!(world.ends[0].stats().drops(DropReason::Source), 1, "no source is the peer's any more");
+        assert!(world.up());
+    }
+}

@@ -126,3 +126,59 @@ fn a_peer_that_fits_and_does_not_in_turns_draws_out_a_few_lines_a_minute() {
         assert!(world.up(), "{mode:?}: {:?}", world.ends[0].log.last());
     }
 }
+
+/// Sends a body from one end under its key, whatever it says.
+fn say_as(world: &mut World, which: usize, body: Vec<u8>) {
+    let (now, to) = (world.now(which).instant, world.ends[1 - which].address.into());
+    let end = &mut world.ends[which];
+    let command = SendCommand::Control { body, to, under: KeySlot::Current };
+    end.lane.handle_command(now, command.into(), &mut end.out);
+    world.drain();
+}
+
+#[test]
+fn a_peer_of_another_version_is_said_with_the_remedy() {
+    for mut world in [World::new(), handshake_world()] {
+        world.run(3.0);
+        let hello = crate::core::hello::own(&world.ends[0].settings, 1200, true);
+        let mut body = Vec::new();
+        control::encode(&Message::Hello(control::Hello { version: 2, ..hello }), &mut body);
+        say_as(&mut world, 0, body);
+        let end = &world.ends[1];
+        assert!(
+            end.said("peer speaks protocol version 2, this end version 1: update the older one"),
+            "{:?}",
+            end.log
+        );
+        assert!(!end.link.is_up());
+    }
+}
+
+#[test]
+fn words_of_the_peer_that_cannot_be_read_are_counted_and_change_nothing() {
+    for mut world in [World::new(), handshake_world()] {
+        world.run(3.0);
+        let lines = world.ends[1].log.len();
+        for body in [vec![1], vec![2, 0xff], vec![3, 0xa1, 0, 0x1b]] {
+            say_as(&mut world, 0, body);
+        }
+        assert_eq!(world.ends[1].link.stats().drops(DropReason::Malformed), 3);
+        assert_eq!(world.ends[1].log.len(), lines, "{:?}", world.ends[1].log);
+        world.assert_carries();
+    }
+}
+
+#[test]
+fn a_host_that_refuses_is_named_while_the_link_is_not_up() {
+    let mut world = World::new();
+    world.cut = true;
+    world.run(1.0);
+    for to in ["192.0.2.77:1417", MON] {
+        let now = world.now(1);
+        world.ends[1].link.handle_notice(now, Notice::Refused { to: to.parse().unwrap() });
+    }
+    world.settle(1);
+    let said = |text| world.ends[1].said(text);
+    assert!(said("198.51.100.1 is reported not to take datagrams for port 1417"), "{:?}", world.ends[1].log);
+    assert!(!said("192.0.2.77"), "nothing goes there");
+}

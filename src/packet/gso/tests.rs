@@ -165,3 +165,15 @@ fn no_segment_is_longer_than_its_length_can_say() {
         }
     }
 }
+
+#[test]
+fn a_udp_checksum_that_would_be_zero_is_written_as_ones() {
+    let mut covered = [0; 20];
+    covered[UDP_CHECKSUM..UDP_CHECKSUM + 2].fill(0xff);
+    assert_eq!(complete(&mut covered, 0, UDP_CHECKSUM), Ok(()));
+    assert_eq!(covered[UDP_CHECKSUM..UDP_CHECKSUM + 2], [0xff; 2], "zero says that there is none");
+    let mut covered = [0; 20];
+    covered[TCP_CHECKSUM..TCP_CHECKSUM + 2].fill(0xff);
+    assert_eq!(complete(&mut covered, 0, TCP_CHECKSUM), Ok(()));
+    assert_eq!(covered, [0; 20], "TCP has no such rule");
+}

@@ -56,6 +56,20 @@ fn fields_of_later_versions_are_skipped_but_not_unread() {
 }
 
 #[test]
+fn every_message_may_have_a_field_of_a_later_version() {
+    for (name, message) in examples() {
+        let mut body = encoded(&message);
+        assert!((0xa0..0xb7).contains(&body[1]), "{name}: a map of few fields");
+        body[1] += 1;
+        for value in [&[7][..], &[0x42, 1, 2], &[0x61, b'x'], &[0x81, 0x80], &[0xa1, 0, 0xa0]] {
+            let body = [&body[..], &[0x18, 99], value].concat();
+            assert_eq!(decode(&body).as_ref(), Ok(&Some(message.clone())), "{name}");
+        }
+        assert_eq!(decode(&[&body[..], &[0x18, 99, 0x20]].concat()), Err(Malformed::Unsupported), "{name}");
+    }
+}
+
+#[test]
 fn every_field_must_be_there() {
     assert_eq!(decode(&[2, 0xa1, 0, 7]), Err(Malformed::Missing(1)));
     assert_eq!(decode(&[2, 0xa1, 1, 7]), Err(Malformed::Missing(0)));

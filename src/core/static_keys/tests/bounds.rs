@@ -44,9 +44,9 @@ impl Bound {
         };
         let mut body = Vec::new();
         control::encode(&Message::Hello(hello), &mut body);
-        let mut datagram = [key_id.0.as_slice(), &header.emit(), &body, &[0; TAG]].concat();
         let aead = self.keys.keys.static_key(CIPHER, 1 - O as u8, &key_id.0, header.lane);
-        assert_eq!(seal(Framing::Static, &self.keys.keys, &aead, header, &mut datagram), Ok(()));
+        let format = Format::new(Framing::Static, self.keys.keys.clone());
+        let datagram = format.datagram(Head { name: Name::KeyId(key_id), header }, &aead, &body).unwrap();
         Received { from: SocketAddr::from(([192, 0, 2, 1], 1417)).into(), datagram }
     }
 
