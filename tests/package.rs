@@ -138,3 +138,49 @@ TOML
     let text = shell("exec unshare --mount --pid --fork --kill-child --net sh -eu outside 2>&1", &place.0);
     assert!(text.ends_with("all of it\n"), "{text}");
 }
+
+/// A repository of its own with the script, and a cargo that "builds" what `build` prints.
+fn release(place: &Place, build: &str) -> (bool, String) {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/release");
+    shell(
+        &format!(
+            r#"mkdir -p bin repository/packaging
+            cp {script} repository/packaging
+            cat >bin/cargo <<'END'
+#!/bin/sh
+case $1 in
+build) mkdir -p target/release && {build} >target/release/tund ;;
+cyclonedx) echo "{{\"path\": \"$PWD\"}}" >sbom.json ;;
+esac
+END
+            cp bin/cargo bin/cargo-cyclonedx
+            chmod +x bin/*
+            cd repository
+            git init -q && git add . && git -c user.name=a -c user.email=a@b.c commit -qm release"#
+        ),
+        &place.0,
+    );
+    let run = "PATH=$PWD/../bin:$PATH packaging/release --output ../output";
+    let output =
+        Command::new("sh").args(["-c", run]).current_dir(place.0.join("repository")).output().unwrap();
+    (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn a_release_that_depends_on_its_folder_is_refused() {
+    let place = Place::new("differs");
+    let (taken, said) = release(&place, "pwd");
+    assert!(!taken && said.contains("the two builds differ"), "{said}");
+    assert!(!place.0.join("output/tund").exists());
+}
+
+#[test]
+fn a_release_comes_with_its_checksum_and_its_sbom() {
+    let place = Place::new("same");
+    let (taken, said) = release(&place, "echo program");
+    assert!(taken, "{said}");
+    shell(
+        "cd output && sha256sum --check SHA256SUMS && grep -q '\"path\": \"/tund\"' tund.cdx.json",
+        &place.0,
+    );
+}
