@@ -781,6 +781,21 @@ fn keys_of_later_versions_are_refused_by_name() {
     }
 }
 
+/// A file of an earlier version starts.
+#[test]
+fn keys_of_earlier_versions_have_no_effect_and_are_named() {
+    for (table, name) in [
+        ("[run]\nstate-dir = \"/var/lib/tund\"", "run.state-dir"),
+        ("[full-tunnel]\nmode = \"def1\"", "full-tunnel.mode"),
+    ] {
+        let parsed = parse("l", &format!("{GOOD}{table}\n"), &options());
+        let of_key: Vec<_> = parsed.diagnostics.iter().filter(|d| d.message.starts_with(name)).collect();
+        assert_eq!(of_key.len(), 1, "{table}: {:#?}", parsed.diagnostics);
+        assert!(!of_key[0].is_error() && of_key[0].help.as_deref() == Some("take this line out"), "{table}");
+        assert!(parsed.config.is_some(), "{table}: {:#?}", parsed.diagnostics);
+    }
+}
+
 #[test]
 fn metrics_are_served_to_this_host_alone() {
     for wrong in ["192.0.2.1:9586", "127.0.0.1", "127.0.0.1:0", "localhost:9586", ":9586", "[::]:9586"] {

@@ -23,6 +23,12 @@ const DAY: u64 = 86_400_000;
 pub(super) const RESERVED: &[(&str, &str)] =
     &[("", "guard"), ("tuning", "lanes"), ("tuning", "fragment"), ("tuning", "pad")];
 
+/// Names that earlier versions had, with their tables, and why they have no effect any more.
+pub(super) const RETIRED: &[(&str, &str, &str)] = &[
+    ("run", "state-dir", "nothing is kept over restarts any more"),
+    ("full-tunnel", "mode", "there is one way"),
+];
+
 /// Declares the file: the top, the list of routes, and the other tables.
 macro_rules! file {
     (routes: $route:ty, $($field:ident: $table:ty),+) => {

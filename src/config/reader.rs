@@ -7,7 +7,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Diagnostic, quote};
-use super::keys::RESERVED;
+use super::keys::{RESERVED, RETIRED};
 use super::schema::Declared;
 use super::suggest;
 
@@ -225,6 +225,13 @@ impl<'d, 'o> Table<'d, 'o> {
             let name = key.get_ref().as_ref();
             if RESERVED.contains(&(self.name, name)) {
                 self.later(name, value);
+                continue;
+            }
+            if let Some((.., why)) =
+                RETIRED.iter().find(|(table, key, _)| (*table, *key) == (self.name, name))
+            {
+                let message = format!("{} has no effect: {why}", self.path(name));
+                self.out.push(Diagnostic::warning(Some(key.span()), message).help("take this line out"));
                 continue;
             }
             let place = if self.name.is_empty() { String::new() } else { format!(" in [{}]", self.name) };

@@ -107,6 +107,11 @@ struct Small {
     challenges: BTreeSet<u8>,
 }
 
+/// Virtual time begins somewhere.
+fn start() -> Instant {
+    Instant::now()
+}
+
 /// Random bytes that tell draws apart.
 struct Numbered(u64);
 
@@ -118,7 +123,7 @@ impl Random for Numbered {
 
 impl Small {
     fn new(rule: Rule, up: bool, left: Left) -> Self {
-        let now = Instant::now();
+        let now = start();
         let mut draws = [0; 2];
         let ends = [SENDER, RECEIVER].map(|which| End::new(which, &mut draws, 0, now));
         let (restarts, record) = ([0; 2], Vec::new());

@@ -14,7 +14,7 @@ struct Bound {
 
 impl Bound {
     fn new() -> Self {
-        let now = Now { instant: Instant::now(), wall: HOUR };
+        let now = Now { instant: start(), wall: HOUR };
         let mut keys = StaticKeys::new(Arc::new(LinkKeys::new(&[1; 32])), CIPHER, O as u8, now);
         let mut random = Numbered(1);
         let own = keys.draw(now, &mut random);
