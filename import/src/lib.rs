@@ -69,10 +69,10 @@ pub enum OldKeyError {
     Damaged,
 }
 
-/// Translates the text of a configuration. `key_file` is the key file that the result names. Errors say that this
+/// Translates the text of a configuration, which may begin with a byte order mark. `key_file` is the key file that the result names. Errors say that this
 /// is no link of two ends with a static key, or that a directive cannot be understood.
 pub fn import(text: &str, key_file: &str) -> Result<Imported, Vec<Problem>> {
-    let directives = words::read(text)?;
+    let directives = words::read(text.strip_prefix('\u{feff}').unwrap_or(text))?;
     let mut link = link::Link::default();
     for directive in &directives {
         link.take(directive);
@@ -99,4 +99,38 @@ fn quote(text: &str) -> String {
     const LONGEST: usize = 60;
     let shown: String = text.chars().take(LONGEST).flat_map(char::escape_debug).collect();
     format!("\"{shown}{}\"", if text.chars().nth(LONGEST).is_some() { "…" } else { "" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn imported(more: &str) -> Imported {
+        import(
+            &format!("\u{feff}remote 192.0.2.1\r\ndev tun\nifconfig 10.8.0.1 10.8.0.2\nsecret k\n{more}"),
+            "k",
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn what_real_files_hold_is_translated() {
+        let all = imported("nice -5\nsyslog\npasstos\ntun-mtu 1400\nauth-nocache\nping-timer-rem\n");
+        for line in
+            ["remote = \"192.0.2.1:1194\"", "nice = -5", "log = \"syslog\"", "dscp = \"copy\"", "mtu = 1400"]
+        {
+            assert!(all.toml.contains(&format!("{line}\n")), "{line}: {}", all.toml);
+        }
+        assert_eq!(all.left_out.len(), 2, "{:?}", all.left_out);
+    }
+
+    #[test]
+    fn an_mtu_that_no_device_of_tund_has_is_left_out_with_the_range() {
+        let huge = imported("tun-mtu 48000\n");
+        assert!(!huge.toml.contains("\nmtu"), "{}", huge.toml);
+        assert_eq!(
+            huge.left_out,
+            ["line 5: tun-mtu 48000: device.mtu goes from 576 to 9216, not 48000: left at its default"]
+        );
+    }
 }

@@ -11,6 +11,9 @@ use crate::{Imported, OldKey, Problem, quote};
 /// OpenVPN's port, when none is named.
 pub(super) const PORT: &str = "1194";
 
+/// What tund's `device.mtu` can be, in bytes.
+const MTU: std::ops::RangeInclusive<i64> = 576..=9216;
+
 /// The link as far as the directives have been read.
 #[derive(Default)]
 pub(super) struct Link {
@@ -40,6 +43,9 @@ pub(super) struct Link {
     pub user: Option<String>,
     pub group: Option<String>,
     pub verb: Option<i64>,
+    pub nice: Option<i64>,
+    pub syslog: bool,
+    pub copy_dscp: bool,
     pub daemon: bool,
     pub pid_file: Option<String>,
     pub buffer: Option<i64>,
@@ -72,7 +78,7 @@ impl Link {
                 true
             }
             ("ifconfig-noexec", []) => flag(&mut self.noexec),
-            ("tun-mtu", [mtu, ..]) => number(&mut self.mtu, mtu),
+            ("tun-mtu", [mtu, ..]) => self.mtu(directive, mtu),
             ("lladdr", [mac]) => set(&mut self.mac, mac),
             ("txqueuelen", [length]) => number(&mut self.txqueuelen, length),
             ("route", words) => self.route(directive, words),
@@ -144,6 +150,9 @@ impl Link {
             (None, "user", [user]) => set(&mut self.user, user),
             (None, "group", [group]) => set(&mut self.group, group),
             (None, "verb", [level]) => number(&mut self.verb, level),
+            (None, "nice", [level]) => number(&mut self.nice, level),
+            (None, "syslog", _) => flag(&mut self.syslog),
+            (None, "passtos", []) => flag(&mut self.copy_dscp),
             (None, "sndbuf" | "rcvbuf", [size]) => {
                 let before = self.buffer;
                 let read = number(&mut self.buffer, size);
@@ -157,6 +166,19 @@ impl Link {
             }
             _ => false,
         }
+    }
+
+    /// A device of tund's has no more than a jumbo frame holds.
+    fn mtu(&mut self, directive: &Directive, mtu: &str) -> bool {
+        let read = number(&mut self.mtu, mtu);
+        if let Some(mtu) = self.mtu.take_if(|mtu| read && !MTU.contains(mtu)) {
+            let (least, most) = (MTU.start(), MTU.end());
+            self.report(
+                directive,
+                &format!("device.mtu goes from {least} to {most}, not {mtu}: left at its default"),
+            );
+        }
+        read
     }
 
     fn secret(&mut self, directive: &Directive) -> bool {

@@ -46,9 +46,16 @@ pub(super) fn write(link: &Link, key_file: &str) -> String {
         }
         link.pid_file.iter().for_each(|file| out.text("pid-file", file));
         out.number("verb", link.verb.map(|level| level.clamp(0, 9)));
+        out.number("nice", link.nice.map(|level| level.clamp(-20, 19)));
+        if link.syslog && !link.daemon {
+            out.text("log", "syslog");
+        }
     });
     out.table("tuning", |out| {
         out.number("socket-buffer", link.buffer.filter(|size| *size >= 4096));
+        if link.copy_dscp {
+            out.text("dscp", "copy");
+        }
         if link.no_mss_clamp {
             out.line("mss-clamp = false");
         }

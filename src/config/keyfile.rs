@@ -105,6 +105,8 @@ fn parse_key(text: &str, wanted: Kind) -> Result<[u8; 32], KeyError> {
         return Err(KeyError::OpenVpn);
     }
     let mut key = None;
+    // Editors of other systems put a byte order mark at the beginning.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
         if line.starts_with('#') {
             if let Some(found) = Kind::of_title(line).filter(|found| *found != wanted) {
@@ -163,6 +165,8 @@ mod tests {
         let digits = "0A".repeat(32);
         assert_eq!(parse_secret(&digits), Ok([10; 32]));
         assert_eq!(parse_secret(&format!("\r\n# mine\r\n  {digits}\r\n")), Ok([10; 32]));
+        let text = format!("\u{feff}{}", *format_secret(&key()));
+        assert_eq!(parse_secret(&text), Ok(key()), "a byte order mark");
     }
 
     #[test]
