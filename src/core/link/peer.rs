@@ -49,8 +49,8 @@ impl<R: Random> Link<R> {
     }
 
     pub(super) fn handle_hello(&mut self, now: Now, from: Path, under: KeyRef, peer: Hello) {
-        if !self.settings.float && !self.is_pinned(from.remote) {
-            return self.say_pinned(now.instant, from);
+        if self.refuses(now.instant, from) {
+            return;
         }
         let mismatch = hello::mismatch(&self.settings, &peer);
         if mismatch.is_some() && !self.is_of_peer(under) {
@@ -86,8 +86,13 @@ impl<R: Random> Link<R> {
         }
     }
 
-    pub(super) fn say_pinned(&mut self, now: Instant, from: Path) {
-        self.say_once(now, format!("the peer calls from {}, but float = false pins it", from.remote));
+    /// Whether the peer is pinned to another address than `from`, to which no hello is sent then.
+    pub(super) fn refuses(&mut self, now: Instant, from: Path) -> bool {
+        let refuses = !self.settings.float && !self.is_pinned(from.remote);
+        if refuses {
+            self.say_once(now, format!("the peer calls from {}, but float = false pins it", from.remote));
+        }
+        refuses
     }
 
     /// The peer's hello fits: frames pass from now on.

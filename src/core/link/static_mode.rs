@@ -76,6 +76,9 @@ impl<R: Random> Link<R> {
         if let Keying::Static(keying) = &mut self.keying {
             keying.asked = None;
         }
+        if self.refuses(now.instant, from) {
+            return;
+        }
         self.handle_hello(now, from, KeyRef::KeyId(key_id), hello);
         // From elsewhere than this end sends to, the peer has to know this end's key id before it can prove its address.
         if self.endpoint.is_none_or(|endpoint| !endpoint.covers(&from)) {
@@ -91,8 +94,8 @@ impl<R: Random> Link<R> {
     /// Someone has the key, or a recording of someone who had: says hello in no more bytes than came, so that a peer
     /// can name this end.
     fn present(&mut self, now: Now, key_id: KeyId, to: Path, room: usize) {
-        if !self.settings.float && !self.is_pinned(to.remote) {
-            return self.say_pinned(now.instant, to);
+        if self.refuses(now.instant, to) {
+            return;
         }
         self.renew_key_id(now);
         self.name(key_id, to, room);

@@ -160,3 +160,23 @@ fn a_pinned_end_presents_itself_to_nobody_else() {
     world.inject(Flying { from: elsewhere, ..recorded });
     assert!(world.record[before..].iter().any(|flying| flying.to == elsewhere));
 }
+
+/// The peer draws a new key id, and a network between them changes where it comes from: a hello that is not
+/// followed is not answered.
+#[test]
+fn a_pinned_end_takes_a_key_id_from_elsewhere_and_sends_no_hello_there() {
+    let mut pinned = settings(1);
+    pinned.float = false;
+    let mut world = World::with(settings(0), pinned, [0, 0]);
+    world.run(5.0);
+    let elsewhere = "203.0.113.7:4242".parse().unwrap();
+    world.ends[0].address = elsewhere;
+    let before = world.record.len();
+    let now = world.now(0);
+    world.ends[0].link.handle_rekey(now);
+    world.run(15.0);
+    assert!(world.ends[1].said("the peer calls from 203.0.113.7:4242"), "{:?}", world.ends[1].log);
+    // A pong is no longer than its ping; nothing else goes there.
+    let pong = 44;
+    assert!(world.record[before..].iter().all(|flying| flying.to != elsewhere || flying.bytes.len() <= pong));
+}
