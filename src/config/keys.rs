@@ -95,8 +95,8 @@ table! { RawKey "key"
     "mode" mode: KeyMode = names::<KeyMode>(), default(KeyMode::Handshake), Connect => key.mode;
     /// The file of the shared secret, the same at both ends, made by `tund genkey -o static.key`. It has comment lines beginning with `#` and one
     /// line of 64 hexadecimal digits. It must belong to root or to the user who runs tund (with sudo(8), too), and must not be open to group or
-    /// others (`chmod 600`), unless tund is called with `--allow-open-keys`. A key of OpenVPN is refused; `tund import --key` converts one. One of
-    /// `file`, `credential` and `private-file` is required.
+    /// others (`chmod 600`), unless tund is called with `--allow-open-keys`. Nobody else may be able to write to a directory on the
+    /// way to it. A key of OpenVPN is refused; `tund import --key` converts one. One of `file`, `credential` and `private-file` is required.
     "file" file: String = Shape::Text, absent(""), Connect;
     /// In place of `file`: the name of a credential that systemd hands over, as with `LoadCredential=NAME:PATH`.
     "credential" credential: String = Shape::Text, absent(""), Connect;
@@ -242,8 +242,9 @@ table! { RawRun "run"
     /// (no files, no TCP, no signals to others), an empty root directory. With `"auto"` the log says what this host lacks; with `"require"` tund
     /// then refuses to run, with exit code 69. The line `engine:` at verb 3 says what is in force.
     "sandbox" sandbox: Sandbox = names::<Sandbox>(), default(Sandbox::Auto), Restart => run.sandbox;
-    /// The root directory of the process that reads the network: an empty directory that belongs to root and that nobody else can write. It needs
-    /// CAP_SYS_CHROOT, which root has; without that right the default is no other root, since Landlock keeps files out of reach.
+    /// The root directory of the process that reads the network: an empty directory that belongs to root. Nobody else may be able to write to it,
+    /// or to a directory on the way to it. It needs CAP_SYS_CHROOT, which root has; without that right the default is no other root, since Landlock
+    /// keeps files out of reach.
     "chroot" chroot: String = Shape::Text, absent("an empty directory in the runtime directory"), Restart => run.chroot;
     /// Run in the background, as with `--daemon`: the command returns when configuration, socket, device and `up` are good and the engine is
     /// locked, or with tund's exit code. The log goes to syslog, unless `log` says `"journal"`. Not with `--inetd`, nor from a systemd unit.
