@@ -139,8 +139,8 @@ TOML
     assert!(text.ends_with("all of it\n"), "{text}");
 }
 
-/// A repository of its own with the script, and a cargo that "builds" what `build` prints.
-fn release(place: &Place, build: &str) -> (bool, String) {
+/// A repository of its own with the script, and a cargo that "builds" what `build` prints, of the crates in `tree`.
+fn release(place: &Place, build: &str, tree: &str) -> (bool, String) {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/release");
     shell(
         &format!(
@@ -150,7 +150,8 @@ fn release(place: &Place, build: &str) -> (bool, String) {
 #!/bin/sh
 case $1 in
 build) mkdir -p target/release && {build} >target/release/tund ;;
-cyclonedx) echo "{{\"path\": \"$PWD\"}}" >sbom.json ;;
+cyclonedx) echo "{{\"path\": \"$PWD\", \"purl\": \"pkg:cargo/tund@0.1.0\", \"purl\": \"pkg:cargo/ring@0.17.14\"}}" >sbom.json ;;
+tree) printf '{tree}' ;;
 esac
 END
             cp bin/cargo bin/cargo-cyclonedx
@@ -169,7 +170,7 @@ END
 #[test]
 fn a_release_that_depends_on_its_folder_is_refused() {
     let place = Place::new("differs");
-    let (taken, said) = release(&place, "pwd");
+    let (taken, said) = release(&place, "pwd", "");
     assert!(!taken && said.contains("the two builds differ"), "{said}");
     assert!(!place.0.join("output/tund").exists());
 }
@@ -177,10 +178,18 @@ fn a_release_that_depends_on_its_folder_is_refused() {
 #[test]
 fn a_release_comes_with_its_checksum_and_its_sbom() {
     let place = Place::new("same");
-    let (taken, said) = release(&place, "echo program");
+    let (taken, said) = release(&place, "echo program", r"tund v0.1.0 (/there)\nring v0.17.14\n");
     assert!(taken, "{said}");
     shell(
         "cd output && sha256sum --check SHA256SUMS && grep -q '\"path\": \"/tund\"' tund.cdx.json",
         &place.0,
     );
+}
+
+#[test]
+fn a_release_whose_sbom_lacks_a_crate_is_refused() {
+    let place = Place::new("lacks");
+    let (taken, said) = release(&place, "echo program", r"ring v0.17.14\nring v0.17.1\n");
+    assert!(!taken && said.contains("the SBOM lacks ring v0.17.1"), "{said}");
+    assert!(!place.0.join("output/tund").exists());
 }
