@@ -331,6 +331,25 @@ fn a_killed_engine_ends_the_parent_and_a_killed_parent_the_engine() {
     wait_until("the engine follows", || is_gone(engine));
 }
 
+/// Before its start message it can say nothing: its parent learns the exit code, and reports that.
+#[test]
+fn an_engine_that_is_told_nonsense_before_its_start_ends_with_70() {
+    use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
+    for nonsense in [None, Some([].as_slice()), Some(&[0xff; 100]), Some(&[0; 100]), Some(&[7; 70_000])] {
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        if let Some(nonsense) = nonsense {
+            assert_eq!(send(&ours, nonsense, SendFlags::empty()), Ok(nonsense.len()));
+        }
+        drop(ours);
+        let output = Command::new(TUND).arg("--engine").env_clear().stdin(theirs).output().unwrap();
+        assert_eq!(code(&output), 70, "{nonsense:?}: {output:?}");
+        assert!(output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
+    }
+    let output = Command::new(TUND).arg("--engine").env_clear().stdin(Stdio::null()).output().unwrap();
+    assert_eq!(code(&output), 70, "without a channel: {output:?}");
+}
+
 #[test]
 fn names_are_resolved_without_privileges_and_asked_for_again() {
     let place = Place::new();
