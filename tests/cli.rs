@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -311,6 +312,42 @@ fn in_a_user_namespace_the_engine_keeps_its_uid_and_drops_its_capabilities() {
     link.wait_for("uid 0 kept, no capabilities");
     link.signal("INT");
     assert_eq!(link.end(), 0);
+}
+
+/// As in a container that has been given CAP_NET_ADMIN alone.
+#[test]
+fn root_with_the_right_to_make_devices_alone_runs_a_link_and_says_what_it_keeps() {
+    const ALONE: [&str; 6] = [
+        "--net",
+        "setpriv",
+        "--bounding-set=-all,+net_admin",
+        "--inh-caps=-all,+net_admin",
+        "--no-new-privs",
+        "--",
+    ];
+    let place = Place::new();
+    place.link("fri", WAITING);
+    let mut link = place.run("fri.toml", &ALONE);
+    link.wait_for("warning: CAP_SETUID and CAP_SETGID are missing: what reads the network keeps uid 0");
+    link.wait_for("uid 0 kept, no capabilities");
+    // A link of that name in another namespace was killed.
+    let killed = place.path("run/fri-1");
+    fs::create_dir(&killed).unwrap();
+    drop(UnixListener::bind(killed.join("control.sock")).unwrap());
+    let asked = link.command(TUND).args(["status", "fri.toml"]).current_dir(&place.0).output().unwrap();
+    assert!(text(&asked.stdout).contains("fri: waiting"), "{asked:?}");
+    link.signal("TERM");
+    assert_eq!(link.end(), 0, "{}", link.log());
+    assert!(link.log().contains("removing tun0"), "{}", link.log());
+
+    place.write("strict.toml", &WAITING.replace("verb = 3", "verb = 3\nsandbox = \"require\""));
+    let mut strict = place.run("strict.toml", &ALONE);
+    assert_eq!(strict.end(), 69, "{}", strict.log());
+    assert!(
+        strict.log().contains("run.sandbox is \"require\", but CAP_SETUID and CAP_SETGID are missing"),
+        "{}",
+        strict.log()
+    );
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::host::directory::Directory;
 use crate::host::trust;
 use crate::host::trust::is_mapped;
 use crate::privsep::message::{Confinement, Identity};
-use crate::report::exit::{CONFIG, Fatal, PRIVILEGE};
+use crate::report::exit::{CONFIG, Fatal, PRIVILEGE, UNAVAILABLE};
 
 /// Checks that this process may do what `config` asks of it: all but to use a device that is ready needs
 /// CAP_NET_ADMIN. The error has exit code 77.
@@ -68,6 +68,8 @@ struct Accounts {
     fixed_groups: bool,
     /// Effective uid.
     own: u32,
+    /// Whether this process may become another user and group.
+    may_switch: bool,
 }
 
 /// The identity for `[run] user` and `group`: `tund`, else `nobody`, when none is set; this process's
@@ -81,8 +83,42 @@ pub fn choose(run: &Run) -> Result<Identity, Fatal> {
         gids: read("/proc/self/gid_map"),
         fixed_groups: read("/proc/self/setgroups").trim_end() == "deny",
         own: rustix::process::geteuid().as_raw(),
+        may_switch: missing_to_switch().is_empty(),
     };
     accounts.choose(run).map_err(|message| Fatal::new(CONFIG, message))
+}
+
+/// The capabilities that root lacks here, as in a container that has few, to become another user; none for other users.
+fn missing_to_switch() -> Vec<&'static str> {
+    let has = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
+    let needed = [(CapabilitySet::SETUID, "CAP_SETUID"), (CapabilitySet::SETGID, "CAP_SETGID")];
+    let missing =
+        needed.into_iter().filter(|(bit, _)| rustix::process::geteuid().is_root() && !has.contains(*bit));
+    missing.map(|(_, name)| name).collect()
+}
+
+/// A warning where the processes that read the network stay root, though without capabilities, since rights are missing.
+///
+/// # Errors
+/// The same, with exit code 69, if `run.sandbox` requires everything.
+pub fn warn_of_root(run: &Run) -> Result<Option<String>, Fatal> {
+    let missing = missing_to_switch();
+    if missing.is_empty() {
+        return Ok(None);
+    }
+    let message = format!(
+        "{} missing: what reads the network keeps uid 0, without capabilities; give them to this container or service for another user",
+        match missing.as_slice() {
+            [one] => format!("{one} is"),
+            several => format!("{} are", several.join(" and ")),
+        }
+    );
+    match run.sandbox {
+        Sandbox::Require => {
+            Err(Fatal::new(UNAVAILABLE, format!("run.sandbox is \"require\", but {message}")))
+        }
+        Sandbox::Auto | Sandbox::Off => Ok(Some(message)),
+    }
 }
 
 /// What the processes that read the network give up, as `[run]` says. Errors have exit code 78.
@@ -139,6 +175,14 @@ impl Accounts {
                     "run.user: only root can become \"{name}\": leave run.user out, or start tund as root"
                 )),
                 _ => Ok(Identity::Keep),
+            };
+        }
+        if !self.may_switch {
+            return match named {
+                Some(name) => Err(format!(
+                    "run.user: becoming \"{name}\" takes CAP_SETUID and CAP_SETGID: give them, or leave run.user out"
+                )),
+                None => Ok(Identity::Keep),
             };
         }
         let mapped = is_mapped(&self.uids, uid) && is_mapped(&self.gids, gid) && !self.fixed_groups;
@@ -275,7 +319,19 @@ mod tests {
             gids: everyone(),
             fixed_groups: false,
             own: 0,
+            may_switch: true,
         }
+    }
+
+    #[test]
+    fn root_that_may_not_become_another_user_keeps_its_uid_unless_one_is_named() {
+        let contained = Accounts { may_switch: false, ..host() };
+        assert_eq!(choose(&contained, None, None), Ok(Identity::Keep));
+        let refused = choose(&contained, Some("nobody"), None).unwrap_err();
+        assert!(
+            refused.contains("takes CAP_SETUID and CAP_SETGID: give them, or leave run.user out"),
+            "{refused}"
+        );
     }
 
     fn choose(host: &Accounts, user: Option<&str>, group: Option<&str>) -> Result<Identity, String> {

@@ -146,6 +146,9 @@ fn prepare(
     let netlink = Netlink::open()
         .map_err(|error| Fatal::new(FAILED, format!("cannot open a netlink socket: {error}")))?;
     let identity = identity::choose(&config.run)?;
+    if let Some(warning) = identity::warn_of_root(&config.run)? {
+        say!(1, "warning: {warning}");
+    }
     let runtime = directories::make(RUNTIME, config.run.runtime_dir.as_deref(), &config.name)?;
     let locked = runtime.map(|directory| directories::lock(&directory, &config.name)).transpose()?;
     let (runtime, lock) = locked.unzip();

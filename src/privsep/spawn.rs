@@ -61,7 +61,14 @@ pub fn spawn<S: Message, R: Message>(role: Role) -> io::Result<(Child, Channel<S
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        .spawn()?;
+        .spawn()
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => io::Error::new(
+                error.kind(),
+                "/proc/self/exe is not there: mount /proc, which tund starts itself by",
+            ),
+            _ => error,
+        })?;
     Ok((child, channel))
 }
 

@@ -53,9 +53,17 @@ impl Failure {
 
     /// An error whose text begins with `what` was being done.
     pub(super) fn while_doing(self, what: &dyn std::fmt::Display) -> io::Error {
+        let remedy = match &self {
+            Failure::Refused { errno: Errno::PERM, .. } => {
+                "; it needs CAP_NET_ADMIN in this network namespace"
+            }
+            // The kernel's own words (net/ipv6/addrconf.c, net/ipv6/route.c).
+            Failure::Refused { text: Some(text), .. } if text.contains("IPv6 is disabled") => {
+                "; set the sysctl net.ipv6.conf.all.disable_ipv6 to 0, or leave IPv6 addresses and routes out"
+            }
+            Failure::Refused { .. } | Failure::Broken(_) => "",
+        };
         let error = io::Error::from(self);
-        let denied = error.kind() == io::ErrorKind::PermissionDenied;
-        let remedy = if denied { "; it needs CAP_NET_ADMIN in this network namespace" } else { "" };
         io::Error::new(error.kind(), format!("{what}: {error}{remedy}"))
     }
 }
