@@ -200,7 +200,7 @@ impl Parent {
             changes,
             engine: None,
             status,
-            door: Door::new(Instant::now()),
+            door: Door::default(),
             signals,
             uevents: listen(),
             scripts: Runner::default(),

@@ -34,7 +34,7 @@ struct Host {
 pub fn door(data: &[u8]) {
     let mut script = Script(data);
     let now = beginning();
-    let mut host = Host { now, door: Door::new(now), seen: Default::default() };
+    let mut host = Host { now, door: Door::default(), seen: Default::default() };
     while !script.is_over() {
         let what = script.byte();
         match what & 7 {
@@ -84,11 +84,11 @@ impl Host {
             seen.let_in.remove(0);
         }
         seen.let_in.push(self.now);
-        let Rule { rate, burst, .. } = kind.rule();
+        let Rule { burst, every, .. } = kind.rule();
         for (number, first) in seen.let_in.iter().enumerate() {
             let (count, time) = (seen.let_in.len() - number, self.now - *first);
-            let most = rate.mul_add(time.as_secs_f64(), burst);
-            assert!(count as f64 <= most + 0.01, "{kind:?}: {count} in {time:?}");
+            let most = u128::from(burst) + time.as_nanos() / every.as_nanos();
+            assert!(count as u128 <= most, "{kind:?}: {count} in {time:?}");
         }
     }
 

@@ -24,13 +24,13 @@ pub const KEY_ID_RETIRE: Duration = Duration::from_secs(5);
 pub const CLOCKS_APART: u64 = 120_000_000;
 /// What comes under a key id that is not live is answered at most once in this time, for old and for newest key ids.
 pub const PRESENTATION: Duration = Duration::from_secs(1);
-/// Keys of key ids that are not live are derived at most this often a second, for old and for newest ones.
+/// Keys of key ids that are not live are derived at most this often at once, for old and for newest ones, ...
 pub const DERIVATIONS: u32 = 1000;
-/// Datagrams of old key ids that a lane hands over in each [`OLD_EACH`], which makes [`DERIVATIONS`]: few enough to leave
-/// room for others in any queue.
+/// ... and then once in each of these.
+pub const DERIVATION: Duration = Duration::from_millis(1);
+/// Datagrams of old key ids that a lane hands over at once, and then one in each [`DERIVATION`]: few enough to leave room
+/// for others in any queue.
 pub const OLD: u32 = 200;
-/// See [`OLD`].
-pub const OLD_EACH: Duration = Duration::from_millis(200);
 
 /// Until the peer's hello is there, ours is repeated this often ...
 pub const HELLO_FIRST: Duration = Duration::from_secs(1);
@@ -98,8 +98,8 @@ pub const CALL_FIRST: Duration = Duration::from_secs(5);
 pub const CALL_LATER: Duration = Duration::from_secs(60);
 /// Quick tries before the slow ones.
 pub const CALL_PATIENCE: u32 = 60;
-/// Initiations of unknown instances without a token that get something back in a second, where the instance has turns
-/// left ...
+/// Initiations of unknown instances without a token that get something back at once, and then each second, where the
+/// instance has turns left ...
 pub const CALLERS_NEW: u32 = 8;
 /// ... and where it has none.
 pub const CALLERS_OTHER: u32 = 2;

@@ -23,9 +23,9 @@ use ipnet::IpNet;
 use super::clock::Now;
 use super::lane::{Command, KeyRef, KeySlot, Notice, ReceiveCommand, Report, SendCommand};
 use super::limits::{BUDGET_BASE, OUTER_V4, OUTER_V6, REPEAT, RESOLVE};
-use super::pace::Pace;
 use super::path::{Path, Validation};
 use super::pmtud::Pmtud;
+use super::rate::RateLimiter;
 use super::remotes::Remotes;
 use super::session::Sessions;
 use super::static_keys::StaticKeys;
@@ -119,7 +119,7 @@ pub struct Link<R> {
     /// The latest last; it is what still holds.
     said: VecDeque<Said>,
     /// How many lines the peer's words and ways have drawn out.
-    lines: Pace,
+    lines: RateLimiter,
     stats: Stats,
     commands: VecDeque<Command>,
     events: VecDeque<Event>,
@@ -180,7 +180,7 @@ impl<R: Random> Link<R> {
             datagrams_in: 0,
             strangers: 0,
             said: VecDeque::new(),
-            lines: Pace::default(),
+            lines: said::limiter(),
             stats: Stats::default(),
             commands: VecDeque::new(),
             events: VecDeque::new(),

@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use super::clock::Now;
 use super::key_id::KeyId;
 use super::lane::{Received, unmask};
-use super::limits::{COUNTER_END, DERIVATIONS, KEY_ID_RETIRE, PRESENTATION};
-use super::pace::Pace;
+use super::limits::{COUNTER_END, DERIVATION, DERIVATIONS, KEY_ID_RETIRE, PRESENTATION};
 use super::path::Path;
+use super::rate::RateLimiter;
 use super::replay_cache::ReplayCache;
 use super::stats::DropReason;
 use crate::crypto::Random;
@@ -98,9 +98,9 @@ pub struct StaticKeys {
     /// Tags of what verified under key ids that are not live.
     copies: ReplayCache,
     /// For each [`Class`].
-    derivations: [Pace; 2],
+    derivations: [RateLimiter; 2],
     /// For each [`Class`].
-    presentations: [Pace; 2],
+    presentations: [RateLimiter; 2],
     retired_at: Option<Instant>,
 }
 
@@ -116,8 +116,8 @@ impl StaticKeys {
             taken: Taken::default(),
             newest: 0,
             copies: ReplayCache::default(),
-            derivations: [Pace::default(); 2],
-            presentations: [Pace::default(); 2],
+            derivations: [RateLimiter::new(DERIVATIONS, DERIVATION); 2],
+            presentations: [RateLimiter::new(1, PRESENTATION); 2],
             retired_at: None,
         }
     }
@@ -268,7 +268,7 @@ impl StaticKeys {
         let (_, header) = unmask(&self.keys.mask(&tag), &received.datagram);
         let is_newest = key_id.time() >= self.newest && header.kind == Kind::Control;
         let class = if is_newest { Class::Newest } else { Class::Other };
-        if !self.derivations[class as usize].allows(now.instant, DERIVATIONS, Duration::from_secs(1)) {
+        if !self.derivations[class as usize].allow(now.instant) {
             return Err(DropReason::RateLimited);
         }
         let body = self.open(self.cipher, 1 - self.direction, key_id, received)?;
@@ -297,7 +297,7 @@ impl StaticKeys {
         if room < here.shortest {
             return Verdict::Dropped(DropReason::Stale);
         }
-        if !self.presentations[class as usize].allows(now, 1, PRESENTATION) {
+        if !self.presentations[class as usize].allow(now) {
             return Verdict::Dropped(DropReason::RateLimited);
         }
         // It can be taken again only for naming an own key id that is drawn from now on.

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
+use crate::core::rate::RateLimiter;
 use crate::parent::{Parent, Stage};
-use crate::privsep::limit::Limit;
 use crate::report::exit::{Fatal, UNAVAILABLE};
 use crate::route::full;
 use crate::route::monitor::Monitor;
@@ -27,7 +27,7 @@ pub(super) struct Watch {
     pub(super) monitor: Option<Monitor>,
     due: Option<Instant>,
     looked: Instant,
-    repairs: Limit,
+    repairs: RateLimiter,
     /// A plan that failed has been said.
     complained: bool,
 }
@@ -39,7 +39,7 @@ impl Watch {
             monitor: Monitor::listen().inspect_err(complain).ok(),
             due: None,
             looked: now,
-            repairs: Limit::new(5.0 / 60.0, 5.0, now),
+            repairs: RateLimiter::new(5, Duration::from_secs(12)),
             complained: false,
         }
     }

@@ -2,47 +2,27 @@
 //! when a hypervisor restored or cloned it from a snapshot.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::io::Errno;
-use rustix::net::netlink::{KOBJECT_UEVENT, SocketAddrNetlink};
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recvfrom, socket_with};
+use rustix::net::netlink::KOBJECT_UEVENT;
+
+use crate::sys::NetlinkListener;
 
 /// The kernel's own multicast group; udev's is another.
 const KERNEL: u32 = 1;
-/// Longer than any uevent (`UEVENT_BUFFER_SIZE` and the header).
-const ROOM: usize = 4096;
-/// Most events that are read at once.
-const BATCH: usize = 64;
 
 /// Listens to the kernel's device events.
-pub struct Uevents(OwnedFd);
+pub struct Uevents(NetlinkListener);
 
 impl Uevents {
     /// Errors are those of socket(2) and bind(2).
     pub fn listen() -> io::Result<Self> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, Some(KOBJECT_UEVENT))?;
-        bind(&socket, &SocketAddrNetlink::new(0, KERNEL))?;
-        Ok(Self(socket))
+        NetlinkListener::join(Some(KOBJECT_UEVENT), KERNEL).map(Self)
     }
 
     /// Reads what is waiting; true: this machine is a copy now, or events were lost and it may be one.
     pub fn take_resumed(&self) -> bool {
-        let mut resumed = false;
-        let mut buffer = [0; ROOM];
-        for _ in 0..BATCH {
-            match recvfrom(&self.0, &mut buffer, RecvFlags::empty()) {
-                Ok((length, _, from)) => {
-                    let from = from.and_then(|from| SocketAddrNetlink::try_from(from).ok());
-                    let by_kernel = from.is_some_and(|from| from.pid() == 0);
-                    resumed |= by_kernel && is_new_generation(buffer.get(..length).unwrap_or_default());
-                }
-                Err(Errno::NOBUFS) => resumed = true,
-                Err(_) => break,
-            }
-        }
-        resumed
+        self.0.take_any(is_new_generation)
     }
 }
 

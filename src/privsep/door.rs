@@ -4,11 +4,11 @@
 //! draws out. So each kind of request has its limit ([`Kind::rule`]), and it stands here, before any work is done. What
 //! tells how things are now is not lost over its limit: the last of its kind waits, and is let in when the limit allows.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::limit::Limit;
 use super::message::ToParent;
 use crate::config::MAX_ACCEPTED;
+use crate::core::rate::RateLimiter;
 
 /// Lines of the log up to this level are read by everybody; what is beyond only those get who ask for it.
 const READ_BY_ALL: u8 = 3;
@@ -45,10 +45,10 @@ pub enum Kind {
 /// How many of a kind are let in.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rule {
-    /// A second, in the long run.
-    pub rate: f64,
     /// At once, after a while without any.
-    pub burst: f64,
+    pub burst: u32,
+    /// One more for each of these in the long run.
+    pub every: Duration,
     /// What becomes of the others.
     pub over: Over,
 }
@@ -99,26 +99,26 @@ impl Kind {
 
     /// How many of this kind are let in. What an honest engine asks for in the worst honest case stays within the burst.
     pub fn rule(self) -> Rule {
-        let rule = |rate, burst, over| Rule { rate, burst, over };
+        let rule = |burst, every, over| Rule { burst, every: Duration::from_millis(every), over };
         match self {
             // Once for each engine; a reload may start another.
-            Kind::Locked | Kind::OpenDevice | Kind::Exit => rule(0.1, 4.0, Over::Dropped),
+            Kind::Locked | Kind::OpenDevice | Kind::Exit => rule(4, 10_000, Over::Dropped),
             // A process each, unless addresses are configured.
-            Kind::Resolve => rule(0.5, 10.0, Over::Waits),
+            Kind::Resolve => rule(10, 2000, Over::Waits),
             // Look-ups of routes, and all of them read again where they depend on it.
-            Kind::Endpoint => rule(1.0, 20.0, Over::Waits),
+            Kind::Endpoint => rule(20, 1000, Over::Waits),
             // All routes read again for a full tunnel, a script, some lines of the log. A peer that is started again and
             // again by hand is told of each time.
-            Kind::Link => rule(0.2, 30.0, Over::Waits),
+            Kind::Link => rule(30, 5000, Over::Waits),
             // All routes read, and as many changed, with a line each, as there are in the offer: it counts for so many.
-            Kind::PushedRoutes => rule(2.0, 40.0, Over::Waits),
+            Kind::PushedRoutes => rule(40, 500, Over::Waits),
             // The answer to a question, which anybody may ask who may use the control socket.
-            Kind::State => rule(20.0, 40.0, Over::Waits),
-            Kind::Traffic => rule(1.0, 20.0, Over::Waits),
+            Kind::State => rule(40, 50, Over::Waits),
+            Kind::Traffic => rule(20, 1000, Over::Waits),
             // In the long run some 20 MB a day.
-            Kind::Log => rule(2.0, 200.0, Over::Dropped),
-            Kind::Trace => rule(200.0, 400.0, Over::Dropped),
-            Kind::KeyLog => rule(10.0, 100.0, Over::Dropped),
+            Kind::Log => rule(200, 500, Over::Dropped),
+            Kind::Trace => rule(400, 5, Over::Dropped),
+            Kind::KeyLog => rule(100, 100, Over::Dropped),
         }
     }
 }
@@ -143,20 +143,22 @@ pub struct Door {
 }
 
 struct Place {
-    limit: Limit,
+    limit: RateLimiter,
     waiting: Option<ToParent>,
 }
 
-impl Door {
+impl Default for Door {
     /// Nothing has been asked yet.
-    pub fn new(now: Instant) -> Self {
+    fn default() -> Self {
         let place = |kind: Kind| {
-            let Rule { rate, burst, over: _ } = kind.rule();
-            Place { limit: Limit::new(rate, burst, now), waiting: None }
+            let Rule { burst, every, over: _ } = kind.rule();
+            Place { limit: RateLimiter::new(burst, every), waiting: None }
         };
         Self { places: Kind::ALL.map(place) }
     }
+}
 
+impl Door {
     /// A request comes.
     pub fn handle(&mut self, now: Instant, message: ToParent) -> Verdict {
         if let ToParent::PushedRoutes { routes } = &message
@@ -202,7 +204,7 @@ fn take(place: &mut Place, now: Instant) -> Option<ToParent> {
     let free = place.waiting.is_some() && place.limit.free_at(now) <= now && place.limit.allow(now);
     let message = place.waiting.take_if(|_| free)?;
     if let ToParent::PushedRoutes { routes } = &message {
-        place.limit.charge(routes.len().saturating_sub(1));
+        place.limit.charge(u32::try_from(routes.len().saturating_sub(1)).unwrap_or(u32::MAX));
     }
     Some(message)
 }

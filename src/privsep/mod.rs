@@ -1,7 +1,6 @@
 //! The separation of privileges: what the two processes say to each other, and how one is started and locked in.
 
 pub mod door;
-pub mod limit;
 pub mod message;
 
 #[cfg(feature = "daemon")]

@@ -1,44 +1,27 @@
 //! The kernel's word that interfaces, addresses or routes have changed.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::io::Errno;
-use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
+use crate::sys::NetlinkListener;
 
 /// `RTMGRP_LINK`, `RTMGRP_IPV4_IFADDR`, `RTMGRP_IPV4_ROUTE`, `RTMGRP_IPV4_RULE`, `RTMGRP_IPV6_IFADDR`,
 /// `RTMGRP_IPV6_ROUTE`, and the group `RTNLGRP_IPV6_RULE` (19).
 const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18;
-/// Messages are only counted: what they say is looked up.
-const ROOM: usize = 64;
-/// Most messages that are read at once.
-const BATCH: usize = 256;
 
 /// Listens to changes in this network namespace.
-pub struct Monitor(OwnedFd);
+pub struct Monitor(NetlinkListener);
 
 impl Monitor {
     /// Errors are those of socket(2) and bind(2).
     pub fn listen() -> io::Result<Self> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        // NETLINK_ROUTE is protocol 0.
-        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
-        bind(&socket, &SocketAddrNetlink::new(0, GROUPS))?;
-        Ok(Self(socket))
+        NetlinkListener::join(None, GROUPS).map(Self)
     }
 
-    /// Reads what is waiting; true: something has changed, or so much that messages were lost.
+    /// Reads what is waiting; true: something has changed, or so much that messages were lost. What has changed is
+    /// looked up.
     pub fn take_changed(&self) -> bool {
-        let mut changed = false;
-        let mut buffer = [0; ROOM];
-        for _ in 0..BATCH {
-            match recv(&self.0, &mut buffer, RecvFlags::TRUNC) {
-                Ok(_) | Err(Errno::NOBUFS) => changed = true,
-                Err(_) => break,
-            }
-        }
-        changed
+        self.0.take_any(|_| true)
     }
 }
 

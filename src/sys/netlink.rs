@@ -1,9 +1,57 @@
-//! Options of netlink sockets that neither rustix nor socket2 has.
+//! What the kernel announces over netlink, and options of netlink sockets that neither rustix nor socket2 has.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{AddressFamily, Protocol, RecvFlags, SocketFlags, SocketType, bind, recvfrom, socket_with};
 
 use super::option::set_option;
+
+/// Longer than any uevent (`UEVENT_BUFFER_SIZE` and the header, `include/linux/kobject.h`). What is longer is cut off.
+const ROOM: usize = 4096;
+/// Most messages that are read at once.
+const BATCH: usize = 256;
+
+/// Listens to multicast groups of netlink in this network namespace, without waiting.
+pub struct NetlinkListener(OwnedFd);
+
+impl NetlinkListener {
+    /// Joins the `groups`, one bit each, of this protocol; `None` is `NETLINK_ROUTE`. Errors are those of socket(2) and
+    /// bind(2).
+    pub fn join(protocol: Option<Protocol>, groups: u32) -> io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
+        bind(&socket, &SocketAddrNetlink::new(0, groups))?;
+        Ok(Self(socket))
+    }
+
+    /// Reads what is waiting, a few hundred messages at most. True: the kernel sent one that is `wanted`, or so many
+    /// that some were lost.
+    pub fn take_any(&self, wanted: impl Fn(&[u8]) -> bool) -> bool {
+        let mut found = false;
+        let mut buffer = [0; ROOM];
+        for _ in 0..BATCH {
+            match recvfrom(&self.0, &mut buffer, RecvFlags::empty()) {
+                Ok((length, _, from)) => {
+                    let from = from.and_then(|from| SocketAddrNetlink::try_from(from).ok());
+                    let by_kernel = from.is_some_and(|from| from.pid() == 0);
+                    found |= by_kernel && wanted(buffer.get(..length).unwrap_or_default());
+                }
+                Err(Errno::NOBUFS) => found = true,
+                Err(_) => break,
+            }
+        }
+        found
+    }
+}
+
+impl AsFd for NetlinkListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
 
 /// Makes the kernel say in words why it refuses a request, after the header of that request alone.
 pub fn netlink_explain_errors(socket: impl AsFd) -> io::Result<()> {
@@ -14,7 +62,24 @@ pub fn netlink_explain_errors(socket: impl AsFd) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+    use rustix::net::netlink::KOBJECT_UEVENT;
+    use rustix::net::sendto;
+
+    /// What another process sends to the listener itself is not the kernel's word.
+    #[test]
+    fn only_the_kernel_is_heard() {
+        let listener = NetlinkListener::join(Some(KOBJECT_UEVENT), 1).unwrap();
+        let own = rustix::net::getsockname(&listener).unwrap();
+        let other = NetlinkListener::join(Some(KOBJECT_UEVENT), 0).unwrap();
+        sendto(&other, b"change@/x\0NEW_VMGENID=1\0", rustix::net::SendFlags::empty(), &own).unwrap();
+        let ours = |message: &[u8]| message.starts_with(b"change@/x");
+        assert!(!listener.take_any(ours));
+        assert_eq!(
+            recvfrom(&listener, &mut [0; 8], RecvFlags::empty()).err(),
+            Some(Errno::AGAIN),
+            "it was read"
+        );
+    }
 
     #[test]
     fn netlink_sockets_take_the_options_and_others_do_not() {

@@ -6,9 +6,9 @@ use std::time::Instant;
 use super::{Format, Head, Key, KeyRef, Name, Notice, ReceiveCommand, Received, Settings, Sink, Sort};
 use crate::core::inner::InnerPolicy;
 use crate::core::key_id::KeyId;
-use crate::core::limits::{OLD, OLD_EACH, PATH_INTERVAL, SIGN_INTERVAL};
-use crate::core::pace::Pace;
+use crate::core::limits::{DERIVATION, OLD, PATH_INTERVAL, SIGN_INTERVAL};
 use crate::core::path::{Path, QUESTION};
+use crate::core::rate::RateLimiter;
 use crate::core::replay::Window;
 use crate::core::replay_cache::ReplayCache;
 use crate::core::stats::{DropReason, Stats};
@@ -75,7 +75,7 @@ pub struct Inward {
     /// Time of the newest key id that was ever live.
     newest: u64,
     /// Of what comes under older key ids that are not.
-    old: Pace,
+    old: RateLimiter,
     /// When the peer was last seen to use the other key mode.
     other_mode_at: Option<Instant>,
     masks: Masks,
@@ -94,7 +94,7 @@ impl Inward {
             agreed: false,
             moved_at: None,
             newest: 0,
-            old: Pace::default(),
+            old: RateLimiter::new(OLD, DERIVATION),
             other_mode_at: None,
             masks: Masks::with_capacity(TOGETHER),
             stats: Stats::default(),
@@ -315,7 +315,7 @@ impl Inward {
         if !key_id.is_valid(&self.settings.keys) {
             return Err(DropReason::Stranger);
         }
-        if key_id.time() <= self.newest && !self.old.allows(now, OLD, OLD_EACH) {
+        if key_id.time() <= self.newest && !self.old.allow(now) {
             return Err(DropReason::RateLimited);
         }
         let received = Received { from, datagram: datagram.to_vec() };

@@ -1,16 +1,22 @@
 //! What the log is told, and what it is not told again.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Link;
 use crate::core::limits::REPEAT;
+use crate::core::rate::RateLimiter;
 use crate::crypto::Random;
 
 /// Different lines that are not said again while the link is not up.
 const SAID: usize = 8;
-/// Lines in each [`REPEAT`] that a peer may draw out by what it says and by moving. How the link is stays known without
+/// Lines at once, and in each [`REPEAT`], that a peer may draw out by what it says and by moving. How the link is stays known without
 /// them ([`Link::state`]), and so does whether it is up ([`Event::Up`](super::Event::Up)).
 const LINES: u32 = 12;
+
+/// Limits the lines that the peer may draw out.
+pub(super) const fn limiter() -> RateLimiter {
+    RateLimiter::new(LINES, Duration::from_secs(REPEAT.as_secs() / LINES as u64))
+}
 
 /// What the link waits for or suffers from.
 pub(super) struct Said {
@@ -56,7 +62,7 @@ impl<R: Random> Link<R> {
 
     /// A line that the peer may draw out again and again.
     pub(super) fn log_for_peer(&mut self, now: Instant, text: String) {
-        if self.lines.allows(now, LINES, REPEAT) {
+        if self.lines.allow(now) {
             self.log(1, text);
         }
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Instance;
 use crate::core::limits::{CALLERS_NEW, CALLERS_OTHER, CALLERS_TURNS};
-use crate::core::pace::Pace;
+use crate::core::rate::RateLimiter;
 use crate::core::replay_cache::ReplayCache;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -12,31 +12,40 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Whoever has recordings can call as often as the wire takes, but not as an instance that nobody recorded. So an
 /// instance that had no turn yet does not share with those that had theirs: recordings of however many calls use up the
 /// turns of their instances, and then leave room.
-#[derive(Default)]
 #[cfg_attr(test, derive(Clone))]
 pub struct Callers {
-    new: Pace,
-    other: Pace,
+    new: RateLimiter,
+    other: RateLimiter,
     served: ReplayCache,
+}
+
+impl Default for Callers {
+    fn default() -> Self {
+        Self {
+            new: RateLimiter::new(CALLERS_NEW, SECOND / CALLERS_NEW),
+            other: RateLimiter::new(CALLERS_OTHER, SECOND / CALLERS_OTHER),
+            served: ReplayCache::default(),
+        }
+    }
 }
 
 impl Callers {
     /// For a state that is copied over and over: everybody has all turns.
     #[cfg(test)]
     pub fn forgetful() -> Self {
-        Self { new: Pace::default(), other: Pace::default(), served: ReplayCache::tiny() }
+        Self { served: ReplayCache::tiny(), ..Self::default() }
     }
 
     /// Whether this caller gets something back.
     pub fn allows(&mut self, now: Instant, instance: Instance) -> bool {
         let turn = (0..CALLERS_TURNS).map(|turn| name(instance, turn));
         if let Some(turn) = turn.into_iter().find(|turn| !self.served.contains(*turn))
-            && self.new.allows(now, CALLERS_NEW, SECOND)
+            && self.new.allow(now)
         {
             self.served.insert(turn);
             return true;
         }
-        self.other.allows(now, CALLERS_OTHER, SECOND)
+        self.other.allow(now)
     }
 }
 

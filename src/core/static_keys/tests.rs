@@ -315,8 +315,8 @@ impl End {
 
     /// What is limited is limited in time only: somebody may wait. And he has more recordings than are remembered.
     fn forget_limits(&mut self) {
-        self.keys.derivations = Default::default();
-        self.keys.presentations = Default::default();
+        self.keys.derivations = [RateLimiter::new(DERIVATIONS, DERIVATION); 2];
+        self.keys.presentations = [RateLimiter::new(1, PRESENTATION); 2];
         self.keys.retired_at = None;
         self.keys.copies = ReplayCache::tiny();
     }

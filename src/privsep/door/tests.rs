@@ -54,10 +54,10 @@ fn each_kind_has_its_place_and_its_request() {
 #[test]
 fn no_kind_is_let_in_beyond_its_limit_and_the_last_word_counts() {
     for kind in Kind::ALL {
-        let Rule { rate, burst, over } = kind.rule();
-        assert!(rate > 0.0 && burst >= 1.0, "{kind:?}");
+        let Rule { burst, every, over } = kind.rule();
+        assert!(!every.is_zero() && burst >= 1, "{kind:?}");
         let start = Instant::now();
-        let mut door = Door::new(start);
+        let mut door = Door::default();
         let (mut let_in, mut last, mut dropped) = (0_u32, None, 0);
         let mut at = start;
         for number in 0..20_000 {
@@ -72,7 +72,10 @@ fn no_kind_is_let_in_beyond_its_limit_and_the_last_word_counts() {
                 (let_in, last) = (let_in + 1, Some(message));
             }
         }
-        assert!(f64::from(let_in) <= rate.mul_add(20.0, burst) + 1.0, "{kind:?}: {let_in}");
+        assert!(
+            u128::from(let_in) <= u128::from(burst) + 20_000 / every.as_millis() + 1,
+            "{kind:?}: {let_in}"
+        );
         match over {
             Over::Waits => {
                 if let Some(due) = door.poll_timeout(at) {
@@ -96,7 +99,7 @@ fn no_kind_is_let_in_beyond_its_limit_and_the_last_word_counts() {
 #[test]
 fn of_what_waits_for_an_engine_that_is_gone_only_totals_are_left() {
     let now = Instant::now();
-    let mut door = Door::new(now);
+    let mut door = Door::default();
     for kind in Kind::ALL {
         (0..1000).for_each(|number| drop(door.handle(now, request(kind, number))));
     }
@@ -108,6 +111,6 @@ fn of_what_waits_for_an_engine_that_is_gone_only_totals_are_left() {
 fn more_routes_than_fit_are_no_offer() {
     let now = Instant::now();
     let routes = vec!["10.0.0.0/8".parse().unwrap(); MAX_ACCEPTED + 1];
-    let verdict = Door::new(now).handle(now, ToParent::PushedRoutes { routes });
+    let verdict = Door::default().handle(now, ToParent::PushedRoutes { routes });
     assert_eq!(verdict, Verdict::Nothing);
 }

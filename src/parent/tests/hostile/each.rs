@@ -137,14 +137,14 @@ fn each_request_causes_no_more_than_its_kind_may_over_its_limit_and_while_the_pa
         let path = scratch.path().join("hooks");
         let code = Rig::new(tunnel(closed, &scratch), &scratch).run(move |engine| {
             let Case { request, lines: each_line, answers: each_answer, scripts, once } = case(kind);
-            let Rule { rate, burst, .. } = kind.rule();
+            let Rule { burst, every, .. } = kind.rule();
             receive(engine);
             engine.set_nonblocking(true).unwrap();
             let (began, way) = (Instant::now(), host());
             let before = lines();
             let count = 3 * burst as usize + 20;
             let answered = flood_with(engine, request, count) + answers(engine);
-            let most = rate.mul_add(began.elapsed().as_secs_f64(), burst) as usize + 1;
+            let most = burst as usize + (began.elapsed().as_millis() / every.as_millis()) as usize + 1;
             let said = lines() - before;
             assert!(said <= most * each_line + once, "{what}: {said} lines for {count}: {:#?}", logged(""));
             assert!(answered <= most * each_answer, "{what}: {answered} answers");

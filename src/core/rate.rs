@@ -1,50 +1,42 @@
-//! How often something may happen that costs the parent time or the log space.
+//! How often something may happen.
 
 use std::time::{Duration, Instant};
 
-/// What is lost where times become fractions: a wait until [`Limit::free_at`] is long enough.
-const ROUNDING: f64 = 1e-6;
-
-/// A token bucket: `burst` at once, `rate` a second in the long run.
-pub struct Limit {
-    rate: f64,
-    burst: f64,
-    tokens: f64,
-    filled: Instant,
+/// A token bucket, kept as the time when it is full again (the generic cell rate algorithm, ITU-T I.371 §A): there are no
+/// fractions to lose.
+#[derive(Debug, Clone, Copy)]
+pub struct RateLimiter {
+    every: Duration,
+    burst: u32,
+    full_at: Option<Instant>,
     refused: u64,
 }
 
-impl Limit {
-    /// A full bucket.
-    pub fn new(rate: f64, burst: f64, now: Instant) -> Self {
-        Self { rate, burst, tokens: burst, filled: now, refused: 0 }
+impl RateLimiter {
+    /// Allows `burst` at once, and one more for each `every` that passes. A `burst` of 0 counts as 1.
+    pub const fn new(burst: u32, every: Duration) -> Self {
+        Self { every, burst, full_at: None, refused: 0 }
     }
 
     /// Whether one more is within the limit.
     pub fn allow(&mut self, now: Instant) -> bool {
-        self.tokens = self.tokens_at(now);
-        self.filled = now;
-        if self.tokens < 1.0 - ROUNDING {
+        if self.free_at(now) > now {
             self.refused += 1;
             return false;
         }
-        self.tokens = (self.tokens - 1.0).max(0.0);
+        self.full_at = Some(self.full_at.map_or(now, |at| at.max(now)) + self.every);
         true
     }
 
-    /// The last one counts for so many more than one, also for more than there are: what follows waits the longer.
-    pub fn charge(&mut self, more: usize) {
-        self.tokens -= more as f64;
+    /// Counts the last one as so many more than one, even if that is more than the burst: the next waits longer.
+    pub fn charge(&mut self, more: u32) {
+        self.full_at = self.full_at.map(|at| at + self.every * more);
     }
 
     /// When one more is within the limit, unless others come before; `now` if it is already.
     pub fn free_at(&self, now: Instant) -> Instant {
-        now + Duration::from_secs_f64((1.0 - self.tokens_at(now)).max(0.0) / self.rate)
-    }
-
-    fn tokens_at(&self, now: Instant) -> f64 {
-        let elapsed = now.saturating_duration_since(self.filled).as_secs_f64();
-        elapsed.mul_add(self.rate, self.tokens).min(self.burst)
+        let burst = self.every * self.burst.saturating_sub(1);
+        self.full_at.and_then(|at| at.checked_sub(burst)).map_or(now, |at| at.max(now))
     }
 
     /// How many were refused since the last call.
@@ -55,14 +47,14 @@ impl Limit {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::disallowed_methods, reason = "only differences of the clock matter here")]
+    #![allow(clippy::disallowed_methods, reason = "a test needs some instant to begin at")]
 
     use super::*;
 
     #[test]
     fn a_burst_passes_then_the_rate() {
         let start = Instant::now();
-        let mut limit = Limit::new(2.0, 3.0, start);
+        let mut limit = RateLimiter::new(3, Duration::from_millis(500));
         let mut passed = |at: u64| (0..10).filter(|_| limit.allow(start + Duration::from_millis(at))).count();
         assert_eq!(passed(0), 3);
         assert_eq!(passed(500), 1);
@@ -74,7 +66,7 @@ mod tests {
     #[test]
     fn what_is_charged_makes_the_next_wait() {
         let start = Instant::now();
-        let mut limit = Limit::new(2.0, 3.0, start);
+        let mut limit = RateLimiter::new(3, Duration::from_millis(500));
         assert!(limit.allow(start));
         limit.charge(6);
         assert_eq!(limit.free_at(start), start + Duration::from_millis(2500));
@@ -87,16 +79,16 @@ mod tests {
     #[test]
     fn a_wait_until_it_is_free_is_long_enough_and_no_longer() {
         let mut now = Instant::now();
-        for rate in [0.07, 0.2, 1.0, 3.0, 200.0] {
-            let mut limit = Limit::new(rate, 2.0, now);
+        for every in [14_285, 5000, 1000, 333, 5].map(Duration::from_millis) {
+            let mut limit = RateLimiter::new(2, every);
             assert_eq!(limit.free_at(now), now);
             for _ in 0..1000 {
                 let due = limit.free_at(now);
-                if let Some(before) = due.checked_sub(Duration::from_micros(100)).filter(|at| *at > now) {
-                    assert!(!limit.allow(before), "{rate}");
+                if let Some(before) = due.checked_sub(Duration::from_nanos(1)).filter(|at| *at > now) {
+                    assert!(!limit.allow(before), "{every:?}");
                 }
                 now = due;
-                assert!(limit.allow(now), "{rate}");
+                assert!(limit.allow(now), "{every:?}");
             }
         }
     }
