@@ -202,6 +202,18 @@ fn is_same(route: &Route, there: &KernelRoute) -> bool {
         && metric(route.metric) == metric(there.metric)
 }
 
+/// What mends a [`lowered_bridge`].
+pub const LOWERED_HELP: &str = "let device.mtu be no less than the bridge's MTU, at both ends";
+
+/// Says so if the link's device, as a port, makes `bridge` smaller: a bridge takes the MTU of its smallest port, except one
+/// whose MTU was set by hand (`br_mtu_auto_adjust` of the kernel's net/bridge/br_if.c).
+pub fn lowered_bridge(config: &Config, bridge: &Link) -> Option<String> {
+    let (name, there, port) = (&bridge.name, bridge.mtu, config.device.mtu);
+    (config.device.configure && port < there).then(|| {
+        format!("the bridge {name} has an MTU of {there}, and a device of {port} lowers it, unless it was set by hand")
+    })
+}
+
 fn check_interfaces(
     config: &Config,
     places: &Places,
@@ -227,7 +239,11 @@ fn check_interfaces(
             Some(there) if there.kind.as_deref() != Some("bridge") => {
                 warn("device.bridge", format!("{name} is not a bridge"), "name a bridge");
             }
-            Some(_) => {}
+            Some(there) => {
+                if let Some(message) = lowered_bridge(config, there) {
+                    warn("device.bridge", message, LOWERED_HELP);
+                }
+            }
         }
     }
     if let Some(name) = &config.bind_device
@@ -445,6 +461,13 @@ to = "192.168.66.0/24"
         assert_eq!(judge(&config(&tap.replace("BR", "br0")), &places(tap), None, &host), []);
         assert_eq!(only(&tap.replace("BR", "br7"), None, &host).0, "there is no bridge br7");
         assert_eq!(only(&tap.replace("BR", "eth0"), None, &host).0, "eth0 is not a bridge");
+        let mut jumbo = facts();
+        jumbo.interfaces[2].mtu = 9000;
+        let lowered =
+            "the bridge br0 has an MTU of 9000, and a device of 1500 lowers it, unless it was set by hand";
+        assert_eq!(only(&tap.replace("BR", "br0"), None, &jumbo).0, lowered);
+        let as_large = tap.replace("BR", "br0") + "mtu = 9000\n";
+        assert_eq!(judge(&config(&as_large), &places(&as_large), None, &jumbo), []);
     }
 
     #[test]

@@ -46,6 +46,24 @@ fn hosts_behind_both_bridges_reach_each_other() {
 }
 
 #[test]
+fn a_device_that_lowers_the_mtu_of_its_bridge_is_told_before_it_joins() {
+    let pair = pair();
+    let (a, _b) = hosts(&pair);
+    a.run("ip link set eth0 mtu 9000").unwrap();
+    pair.fri.run("ip link set lan0 mtu 9000").unwrap();
+    let mtu = || pair.fri.run("ip link show br0").unwrap();
+    assert!(mtu().contains("mtu 9000"), "{}", mtu());
+    let lowers = "the bridge br0 has an MTU of 9000, and a device of 1500 lowers it";
+    let file = pair.fri.file("fri.toml", &Toml::tap_fri().text()).unwrap();
+    let words = ["check", "--host", file.to_str().unwrap()];
+    let check = super::operation::ask(&pair.fri, &words).1;
+    assert!(check.contains(lowers), "{check}");
+    let (fri, _mon) = pair.link(&Toml::tap_fri(), &Toml::tap_mon());
+    assert!(fri.text().contains(lowers), "{}", fri.text());
+    assert!(mtu().contains("mtu 1500"), "what was foretold: {}", mtu());
+}
+
+#[test]
 fn full_frames_cross_a_1500_byte_path_without_fragments() {
     let (wire, pair) = wired();
     let (a, _b) = hosts(&pair);
