@@ -329,6 +329,15 @@ fn remotes_and_listen_addresses_are_checked() {
             "192.0.2.1:1417",
         ),
         tun(remote, "\"-x.tn\"", "\"-x.tn\"", "neither a host name nor an address", ""),
+        tun(
+            remote,
+            "\"[fd00::1%eth0]:5\"",
+            "\"[fd00::1%eth0]:5\"",
+            "cannot have a zone",
+            "without \"%eth0\"",
+        ),
+        tun(remote, "\"fe80::1%all\"", "\"fe80::1%all\"", "names no interface", "is none of"),
+        tun(remote, "\"[fe80::1%]:5\"", "\"[fe80::1%]:5\"", "names no interface", "1 to 15 bytes"),
         tun(remote, "\"0.0.0.0:5\"", "\"0.0.0.0:5\"", "no peer can have", "own address"),
         tun(remote, "\"[ff02::1]:5\"", "\"[ff02::1]:5\"", "no peer can have", ""),
         tun(remote, "[]", "[]", "remote is an empty list", "leave remote out"),
@@ -353,6 +362,16 @@ fn remotes_and_listen_addresses_are_checked() {
             help: "remote's family",
         },
     ]);
+}
+
+#[test]
+fn a_link_local_remote_keeps_its_zone() {
+    for text in ["[fe80::1%eth0.5]:1417", "fe80::1%eth0.5"] {
+        let config = accepted(&GOOD.replace("mon.tn:1417", text));
+        assert_eq!(config.remotes[0].host, "fe80::1%eth0.5");
+        assert_eq!(config.remotes[0].zone(), Some("eth0.5"));
+        assert_eq!(config.remotes[0].address(), Some("fe80::1".parse().unwrap()));
+    }
 }
 
 #[test]

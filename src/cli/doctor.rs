@@ -14,6 +14,7 @@ use crate::config::{Config, Diagnostic, KeyMode, Severity};
 use crate::control::api::{State, Status};
 use crate::crypto::keys::fingerprint;
 use crate::helper::call::{self, Answer, Question};
+use crate::helper::zone;
 use crate::parent::identity;
 use crate::parent::start::{self, Options};
 use crate::preflight::{self, Loaded};
@@ -184,7 +185,7 @@ fn addresses(config: &Config, report: &mut Report) -> Vec<SocketAddr> {
         match crate::cli::check::resolve(config, remote) {
             Ok(found) => {
                 let shown: Vec<_> = found.iter().map(|address| address.ip().to_string()).collect();
-                if shown.iter().any(|shown| *shown != remote.host) {
+                if remote.address().is_none() {
                     report.add(Found::Good, "name", format!("{} is {}", remote.host, shown.join(", ")));
                 }
                 all.extend(found);
@@ -205,7 +206,7 @@ fn ways(config: &Config, addresses: &[SocketAddr], report: &mut Report) {
     let Ok(mut netlink) = Netlink::open() else { return };
     let links = netlink.links().unwrap_or_default();
     for address in addresses {
-        match netlink.lookup(address.ip(), config.mark()) {
+        match netlink.lookup(address.ip(), zone::index(*address), config.mark()) {
             Ok(lookup) => {
                 let interface = links.iter().find(|link| link.index == lookup.interface);
                 let interface =

@@ -66,17 +66,22 @@ pub(super) fn check(raw: &RawDevice, key_mode: KeyMode, out: &mut Vec<Diagnostic
 /// Reports an interface name that the kernel does not take.
 pub(super) fn check_interface_name(key: &str, name: &At<String>, out: &mut Vec<Diagnostic>) {
     let text = &name.value;
-    let problem = if text.is_empty() || text.len() > 15 {
-        "has 1 to 15 bytes"
-    } else if text.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ':' | '%')) {
-        "has no space, slash, colon, percent sign or control character"
-    } else if matches!(text.as_str(), "." | ".." | "all" | "default") {
-        "is none of \".\", \"..\", \"all\" and \"default\""
-    } else {
-        return;
-    };
+    let Some(problem) = interface_name_problem(text) else { return };
     let message = format!("{key} cannot be {}", quote(text));
     out.push(Diagnostic::error(name.at(), message).help(format!("the name of an interface {problem}")));
+}
+
+/// What a name that the kernel takes is, if this is none.
+pub(super) fn interface_name_problem(text: &str) -> Option<&'static str> {
+    if text.is_empty() || text.len() > 15 {
+        Some("has 1 to 15 bytes")
+    } else if text.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ':' | '%')) {
+        Some("has no space, slash, colon, percent sign or control character")
+    } else if matches!(text, "." | ".." | "all" | "default") {
+        Some("is none of \".\", \"..\", \"all\" and \"default\"")
+    } else {
+        None
+    }
 }
 
 fn check_addresses(

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::check_device::check_interface_name;
+use super::check_device::{check_interface_name, interface_name_problem};
 use super::diagnostic::{Diagnostic, quote};
 use super::keys::Top;
 use super::reader::{At, Field};
@@ -59,9 +59,10 @@ fn check_remotes(raw: &Top, options: &Options, out: &mut Vec<Diagnostic>) -> Vec
 
 fn parse_remote(text: &str, options: &Options) -> Result<Remote, Refusal> {
     let (host, port) = split_port(text)?;
-    let host = match host.parse::<IpAddr>() {
-        Ok(address) => check_remote_address(address)?.to_string(),
-        Err(_) => check_host_name(host)?.to_owned(),
+    let host = match (host.split_once('%'), host.parse::<IpAddr>()) {
+        (Some((address, zone)), _) => check_zoned(address, zone)?,
+        (None, Ok(address)) => check_remote_address(address)?.to_string(),
+        (None, Err(_)) => check_host_name(host)?.to_owned(),
     };
     let port = match port {
         Some(port) => parse_port(port, options)?,
@@ -79,11 +80,11 @@ fn split_port(text: &str) -> Result<(&str, Option<&str>), Refusal> {
         let help = format!("write {}", quote(&format!("{host}:{}", port.trim())));
         return Err(refuse(format!("{} contains a space", quote(text)), help));
     }
-    if text.parse::<Ipv6Addr>().is_ok() {
+    if is_ipv6(text) {
         return Ok((text, None));
     }
     if let Some(rest) = text.strip_prefix('[') {
-        let bracketed = rest.split_once(']').filter(|(host, _)| host.parse::<Ipv6Addr>().is_ok());
+        let bracketed = rest.split_once(']').filter(|(host, _)| is_ipv6(host));
         return match bracketed {
             Some((host, "")) => Ok((host, None)),
             Some((host, port)) if port.starts_with(':') => Ok((host, port.get(1..))),
@@ -100,6 +101,30 @@ fn split_port(text: &str) -> Result<(&str, Option<&str>), Refusal> {
         )),
         Some((host, port)) => Ok((host, Some(port))),
         None => Ok((text, None)),
+    }
+}
+
+/// Whether this is an IPv6 address, with a zone or without.
+fn is_ipv6(text: &str) -> bool {
+    text.split('%').next().is_some_and(|address| address.parse::<Ipv6Addr>().is_ok())
+}
+
+/// An address with the interface that it is on, which may not be there yet.
+fn check_zoned(address: &str, zone: &str) -> Result<String, Refusal> {
+    let parsed = address.parse::<Ipv6Addr>().ok().filter(Ipv6Addr::is_unicast_link_local);
+    let Some(parsed) = parsed else {
+        let message = format!("{} cannot have a zone: it is not link-local", quote(address));
+        return Err(refuse(
+            message,
+            format!("write {} without {}", quote(address), quote(&format!("%{zone}"))),
+        ));
+    };
+    match interface_name_problem(zone) {
+        Some(problem) => Err(refuse(
+            format!("{} names no interface", quote(&format!("{address}%{zone}"))),
+            format!("the name of an interface {problem}"),
+        )),
+        None => Ok(format!("{parsed}%{zone}")),
     }
 }
 
@@ -195,7 +220,7 @@ fn check_family(
     out: &mut Vec<Diagnostic>,
 ) {
     let unreachable = |remote: &At<Remote>| {
-        remote.value.host.parse::<IpAddr>().is_ok_and(|address| address.is_ipv4() != listen.is_ipv4())
+        remote.value.address().is_some_and(|address| address.is_ipv4() != listen.is_ipv4())
     };
     let complete = !matches!(raw.remote, Field::Wrong) && !remotes.is_empty();
     if complete && remotes.iter().all(unreachable) {

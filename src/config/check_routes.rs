@@ -77,7 +77,10 @@ pub(super) fn check_remotes(
     let own: Vec<IpNet> = device.addresses.iter().filter(|_| device.configure).map(|at| at.value).collect();
     let peers: Vec<IpAddr> = device.peers.iter().filter(|_| device.configure).map(|at| at.value).collect();
     for remote in &outer.remotes {
-        let Ok(address) = remote.value.host.parse::<IpAddr>() else { continue };
+        // A zone says the way.
+        let Some(address) = remote.value.address().filter(|_| remote.value.zone().is_none()) else {
+            continue;
+        };
         let (place, what) = match swallow_among(&plain, &own, &peers, address) {
             None => continue,
             Some(Swallow::Route(index)) => (routes.get(index).and_then(At::at), "the route covers"),

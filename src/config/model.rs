@@ -52,10 +52,23 @@ pub struct Config {
 /// One entry of `remote`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remote {
-    /// A host name, or an IP address in text form without brackets.
+    /// A host name, or an IP address in text form without brackets, with the zone of a link-local one (RFC 4007,
+    /// section 11): `fe80::1%eth0`.
     pub host: String,
     /// UDP port.
     pub port: u16,
+}
+
+impl Remote {
+    /// The address, unless the host is a name.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.host.split('%').next()?.parse().ok()
+    }
+
+    /// The interface that a link-local address is on, by name or index, if it is given.
+    pub fn zone(&self) -> Option<&str> {
+        self.host.split_once('%').map(|(_, zone)| zone)
+    }
 }
 
 /// The local UDP address.

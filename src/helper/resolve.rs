@@ -2,7 +2,7 @@
 //! privileges reads them and hands back nothing but socket addresses.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{Child, ExitCode};
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::{Deserialize, Serialize};
 
+use super::zone;
 use crate::config::Remote;
 use crate::privsep::channel::{Channel, Message};
 use crate::privsep::message::Confinement;
@@ -38,6 +39,7 @@ struct Question {
 /// From the resolver: its only answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Answer {
+    #[serde(with = "crate::privsep::zoned::list")]
     addresses: Vec<SocketAddr>,
     failures: Vec<Failure>,
 }
@@ -58,12 +60,6 @@ impl Message for Answer {
     fn descriptors(&self) -> RangeInclusive<usize> {
         0..=0
     }
-}
-
-/// The remotes' addresses if every host is an address already.
-pub fn literal(remotes: &[Remote]) -> Option<Vec<SocketAddr>> {
-    let parse = |remote: &Remote| Some(SocketAddr::new(remote.host.parse::<IpAddr>().ok()?, remote.port));
-    remotes.iter().take(MAX_ADDRESSES).map(parse).collect()
 }
 
 /// The resolver process: reads the question from descriptor 0, drops its privileges, answers, ends.
@@ -87,14 +83,39 @@ fn answer() -> io::Result<()> {
     channel.send(&answer, &[])
 }
 
+/// The addresses of one remote, whose zone is an index if it has one.
+fn find(remote: &Remote) -> io::Result<Vec<SocketAddr>> {
+    let Remote { host, port } = remote;
+    match (remote.zone(), remote.address()) {
+        (Some(zone), _) => {
+            let address = format!("[{host}]:{port}").parse();
+            let missing = || io::Error::new(io::ErrorKind::NotFound, format!("there is no interface {zone}"));
+            Ok(vec![address.map_err(|_| missing())?])
+        }
+        (None, Some(ip)) => Ok(vec![SocketAddr::new(ip, *port)]),
+        (None, None) => Ok((host.as_str(), *port).to_socket_addrs()?.collect()),
+    }
+}
+
+/// The address of a remote that needs no look-up, if its interface is there.
+pub fn known(remote: &Remote) -> Option<SocketAddr> {
+    remote.address()?;
+    find(&zone::numbered(remote)).ok()?.first().copied()
+}
+
+/// The answer if there is nothing to ask a name server: every host is an address.
+fn literal(remotes: &[Remote]) -> Option<Answer> {
+    remotes.iter().all(|remote| remote.address().is_some()).then(|| look_up(remotes))
+}
+
 fn look_up(remotes: &[Remote]) -> Answer {
     let mut answer = Answer::default();
-    for Remote { host, port } in remotes {
-        match (host.as_str(), *port).to_socket_addrs() {
+    for remote in remotes {
+        match find(remote) {
             Ok(addresses) => answer.addresses.extend(addresses),
             Err(error) => {
                 let error = error.to_string().replace("failed to lookup address information: ", "");
-                answer.failures.push(Failure { host: host.clone(), error });
+                answer.failures.push(Failure { host: remote.host.clone(), error });
             }
         }
     }
@@ -107,8 +128,9 @@ fn look_up(remotes: &[Remote]) -> Answer {
 /// # Errors
 /// The name does not resolve, the process fails, or it takes longer than 10 s.
 pub fn ask(remote: &Remote, confinement: &Confinement) -> io::Result<Vec<SocketAddr>> {
-    if let Some(addresses) = literal(std::slice::from_ref(remote)) {
-        return Ok(addresses);
+    let remote = &zone::numbered(remote);
+    if let Some(answer) = literal(std::slice::from_ref(remote)) {
+        return only(answer);
     }
     let confinement = Confinement { root: None, ..confinement.clone() };
     let running = Running::start(&confinement, std::slice::from_ref(remote))?;
@@ -122,6 +144,10 @@ pub fn ask(remote: &Remote, confinement: &Confinement) -> io::Result<Vec<SocketA
     running.end();
     let text = "the resolver process ended without an answer";
     let (answer, _) = answer?.ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, text))?;
+    only(answer)
+}
+
+fn only(answer: Answer) -> io::Result<Vec<SocketAddr>> {
     match answer.failures.first() {
         Some(failure) => Err(io::Error::other(printable(&failure.error, 200))),
         None => Ok(answer.addresses),
@@ -155,13 +181,14 @@ impl Resolver {
     /// Starts a look-up unless one is under way. Addresses that need none are the answer at once, and so
     /// is the empty list when no process can be started.
     pub fn start(&mut self, now: Instant) -> Option<Vec<SocketAddr>> {
-        if let Some(addresses) = literal(&self.remotes) {
-            return Some(addresses);
-        }
         if self.running.is_some() {
             return None;
         }
-        match Running::start(&self.confinement, &self.remotes) {
+        let remotes: Vec<_> = self.remotes.iter().map(zone::numbered).collect();
+        if let Some(answer) = literal(&remotes) {
+            return Some(self.finish(answer, now));
+        }
+        match Running::start(&self.confinement, &remotes) {
             Ok(running) => {
                 self.running = Some((running, now + LIMIT));
                 None
@@ -284,9 +311,18 @@ mod tests {
     fn addresses_need_no_resolver() {
         let remotes = [remote("192.0.2.1"), remote("2001:db8::1")];
         let expected = ["192.0.2.1:1417", "[2001:db8::1]:1417"].map(|text| text.parse().unwrap());
-        assert_eq!(literal(&remotes), Some(expected.to_vec()));
+        assert_eq!(literal(&remotes).unwrap().addresses, expected);
         assert_eq!(literal(&[remote("192.0.2.1"), remote("mon.tn")]), None);
-        assert_eq!(literal(&vec![remote("192.0.2.1"); 40]).unwrap().len(), MAX_ADDRESSES);
+        assert_eq!(literal(&vec![remote("192.0.2.1"); 40]).unwrap().addresses.len(), MAX_ADDRESSES);
+    }
+
+    #[test]
+    fn an_interface_that_is_not_there_costs_only_its_own_remote() {
+        let mut resolver =
+            Resolver::new(["fe80::1%not-yet", "fe80::1%lo", "192.0.2.1"].map(remote).to_vec(), confinement());
+        let expected = ["[fe80::1%1]:1417", "192.0.2.1:1417"].map(|text| text.parse().unwrap());
+        assert_eq!(resolver.start(Instant::now()), Some(expected.to_vec()));
+        assert!(resolver.trouble().unwrap().contains("fe80::1%not-yet: there is no interface not-yet"));
     }
 
     #[test]

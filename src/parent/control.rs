@@ -18,6 +18,7 @@ use crate::control::server::{ClientId, Pointer, Server};
 use crate::core::settings::LinkState;
 use crate::core::settings::MAX_TEXT;
 use crate::core::settings::Traffic;
+use crate::helper::zone;
 use crate::host::directory::Directory;
 use crate::parent::keylog::KeyLog;
 use crate::parent::{Parent, Stage};
@@ -229,9 +230,7 @@ impl Parent {
         let config = &self.link.config;
         let state = self.control.state.as_ref();
         let keys_age = state.and_then(|state| state.keys_age);
-        let endpoint = self.status.endpoint.map(|address| {
-            std::net::SocketAddr::new(address.ip().to_canonical(), address.port()).to_string()
-        });
+        let endpoint = self.status.endpoint.map(zone::named);
         Status {
             name: printable(&config.name, MAX_TEXT),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -273,7 +272,9 @@ impl Parent {
         let known = known.or_else(|| no_address().map(str::to_owned));
         let known = known.or_else(|| self.control.reason.clone()).or_else(script);
         known.or_else(|| match (self.life(), self.status.endpoint) {
-            (State::Waiting, Some(endpoint)) => Some(format!("calling {endpoint}: no answer yet")),
+            (State::Waiting, Some(endpoint)) => {
+                Some(format!("calling {}: no answer yet", zone::named(endpoint)))
+            }
             (State::Waiting, None) if self.link.config.remotes.is_empty() => {
                 Some("waiting for the peer to call".to_owned())
             }

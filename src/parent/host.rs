@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::crypto::Random;
 use crate::device;
+use crate::helper::resolve;
 use crate::host::changes::Savepoint;
 use crate::parent::environment::Hook;
 use crate::parent::notify;
@@ -126,7 +127,7 @@ impl Parent {
     /// The remotes that are addresses already.
     fn literal_remotes(&self) -> impl Iterator<Item = SocketAddr> {
         let remotes = self.link.config.remotes.iter();
-        remotes.filter_map(|remote| Some(SocketAddr::new(remote.host.parse().ok()?, remote.port)))
+        remotes.filter_map(resolve::known)
     }
 
     /// The remotes that are addresses already, and where the engine sends.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::core::settings::MAX_TEXT;
+use crate::helper::zone;
 use crate::parent::Parent;
 use crate::parent::environment::Hook;
 use crate::privsep::door::Verdict;
@@ -46,6 +47,7 @@ impl Parent {
             ToParent::LinkUp { endpoint, name } => {
                 self.status.trusted = Some(endpoint);
                 if !self.status.up {
+                    let endpoint = zone::named(endpoint);
                     say!(1, "link up with {endpoint}, the peer's \"{}\"", printable(&name, MAX_TEXT));
                 }
                 self.link_changed(true);
@@ -136,7 +138,12 @@ impl Parent {
 
     fn endpoint(&mut self, address: SocketAddr) {
         let moved = self.status.endpoint.replace(address) != Some(address);
-        let lookup = self.changes.netlink.lookup(address.ip().to_canonical(), self.link.config.mark()).ok();
+        let lookup = self.changes.netlink.lookup(
+            address.ip().to_canonical(),
+            zone::index(address),
+            self.link.config.mark(),
+        );
+        let lookup = lookup.ok();
         let (mtu, source) = lookup.map_or((None, None), |lookup| (lookup.mtu, lookup.source));
         self.answer(&ToEngine::Route { address, mtu, source });
         if moved {
@@ -149,7 +156,7 @@ impl Parent {
         let device = self.changes.interface()?;
         let ip = address.ip().to_canonical();
         // An unreachable address is no loop; sending to it fails and says so.
-        let lookup = self.changes.netlink.lookup(ip, self.link.config.mark()).ok()?;
+        let lookup = self.changes.netlink.lookup(ip, zone::index(address), self.link.config.mark()).ok()?;
         (lookup.interface == device.index).then(|| {
             let length = if ip.is_ipv4() { 32 } else { 128 };
             format!(

@@ -1,7 +1,6 @@
 //! The routes of a running link: kept as the configuration wants them while the host changes around them.
 #![allow(clippy::disallowed_methods, reason = "repairs are limited by the clock")]
 
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
@@ -135,7 +134,7 @@ impl Parent {
     pub(super) fn resolve_before_closing(&mut self) -> Result<(), Fatal> {
         let config = &self.link.config;
         let closed = config.full_tunnel.is_some_and(|full| full.closed);
-        let by_name = config.remotes.iter().any(|remote| remote.host.parse::<IpAddr>().is_err());
+        let by_name = config.remotes.iter().any(|remote| remote.address().is_none());
         if !closed || !by_name || !self.status.resolved.is_empty() {
             return Ok(());
         }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::core::settings::LinkState;
+use crate::helper::zone;
 use crate::parent::Parent;
 use crate::parent::notify;
 use crate::privsep::background;
@@ -99,7 +100,7 @@ impl Parent {
                 true => format!("[{}]:{}", remote.host, remote.port),
                 false => format!("{}:{}", remote.host, remote.port),
             },
-            _ => endpoint.to_string(),
+            _ => zone::named(endpoint),
         }
     }
 }

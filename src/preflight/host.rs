@@ -56,7 +56,7 @@ pub fn check_names(
     mut resolve: impl FnMut(&Remote) -> io::Result<Vec<SocketAddr>>,
 ) -> Vec<Diagnostic> {
     let place = places.of("remote");
-    let names = config.remotes.iter().filter(|remote| remote.host.parse::<IpAddr>().is_err());
+    let names = config.remotes.iter().filter(|remote| remote.address().is_none() || remote.zone().is_some());
     let mut found = Vec::new();
     for remote in names {
         match resolve(remote) {

@@ -34,6 +34,7 @@ pub enum ToParent {
     /// Datagrams now go to this address. Answer: [`ToEngine::Route`].
     Endpoint {
         /// The peer's outer address.
+        #[serde(with = "super::zoned")]
         address: SocketAddr,
     },
     /// Open and configure the device. Answer: [`ToEngine::Device`].
@@ -41,6 +42,7 @@ pub enum ToParent {
     /// The peer answers and fits.
     LinkUp {
         /// The peer's outer address.
+        #[serde(with = "super::zoned")]
         endpoint: SocketAddr,
         /// What the peer calls its link; reduced to printable characters by the receiver.
         name: String,
@@ -103,11 +105,13 @@ pub enum ToEngine {
     /// The addresses of the remotes in the order to try; empty when none resolved.
     Resolved {
         /// At most 16.
+        #[serde(with = "super::zoned::list")]
         addresses: Vec<SocketAddr>,
     },
     /// What the kernel's routing says about the endpoint.
     Route {
         /// The endpoint this is about.
+        #[serde(with = "super::zoned")]
         address: SocketAddr,
         /// MTU of the route in bytes.
         mtu: Option<u32>,

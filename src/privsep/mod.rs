@@ -2,6 +2,7 @@
 
 pub mod door;
 pub mod message;
+pub mod zoned;
 
 #[cfg(feature = "daemon")]
 pub mod background;

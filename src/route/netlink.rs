@@ -103,10 +103,15 @@ impl Netlink {
         Ok(routes)
     }
 
-    /// How the kernel would reach `address`.
-    pub fn lookup(&mut self, address: IpAddr, mark: Option<u32>) -> io::Result<Lookup> {
+    /// How the kernel would reach `address`, which is on `interface` if that is given.
+    pub fn lookup(
+        &mut self,
+        address: IpAddr,
+        interface: Option<u32>,
+        mark: Option<u32>,
+    ) -> io::Result<Lookup> {
         let what = format!("looking for a way to {address}");
-        let answer = self.socket.request(0, encode::get_route(address, mark));
+        let answer = self.socket.request(0, encode::get_route(address, interface, mark));
         let answer = answer.map_err(|failure| failure.while_doing(&what))?;
         let mut lookup = answer.as_ref().and_then(encode::lookup).ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidData, format!("{what}: the kernel named no interface"))

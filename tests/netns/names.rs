@@ -53,3 +53,19 @@ fn commands_look_names_up_without_privileges_too() {
     assert!(!check.contains("resolved") && check.contains("configuration is good"), "{check}");
     assert!(doctor.contains("ok       name: mon.tn is 10.0.0.2"), "{doctor}");
 }
+
+/// Two hosts on one cable with nothing but link-local addresses, and a cable that is plugged in later.
+#[test]
+fn a_link_local_remote_names_an_interface_that_may_come_later() {
+    let pair = Pair::unplugged();
+    let mon = pair.start_mon(&Toml::tun_mon());
+    let fri = pair.start_fri(&Toml::tun_fri().top("remote = '[fe80::2%eth0]:1417'"));
+    fri.wait_line("there is no interface eth0", SOON).unwrap();
+    pair.net.cable(&pair.fri, "eth0", &pair.mon, "eth0").unwrap();
+    pair.mon.run("ip addr add fe80::2/64 dev eth0 nodad").unwrap();
+    fri.wait_line("link up with [fe80::2%eth0]:1417", 3 * SOON).unwrap();
+    mon.wait_line("%eth0]:1417", SOON).unwrap();
+    assert_pings(&pair.fri, "192.168.86.18");
+    let (_, status) = super::operation::ask(&pair.fri, &["status"]);
+    assert!(status.contains("[fe80::2%eth0]:1417"), "{status}");
+}

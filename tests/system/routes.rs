@@ -338,14 +338,14 @@ fn a_lookup_names_interface_gateway_source_and_mtu() {
         sh("ip route add 203.0.113.0/24 via 10.1.0.2 mtu 1300");
         sh("ip rule add fwmark 7 unreachable");
         let index = netlink.link("up0").unwrap().unwrap().index;
-        let found = netlink.lookup("203.0.113.5".parse().unwrap(), None).unwrap();
+        let found = netlink.lookup("203.0.113.5".parse().unwrap(), None, None).unwrap();
         assert_eq!((found.interface, found.mtu), (index, Some(1300)));
         assert_eq!((found.gateway, found.source), (address("10.1.0.2"), address("10.1.0.1")));
-        let default = netlink.lookup("198.51.100.1".parse().unwrap(), None).unwrap();
+        let default = netlink.lookup("198.51.100.1".parse().unwrap(), None, None).unwrap();
         assert_eq!((default.interface, default.mtu), (index, Some(1480)));
-        let v6 = netlink.lookup("2001:db8::1".parse().unwrap(), None).unwrap();
+        let v6 = netlink.lookup("2001:db8::1".parse().unwrap(), None, None).unwrap();
         assert_eq!((v6.interface, v6.mtu, v6.gateway), (index, Some(1480), address("fd00:1::2")));
-        let error = netlink.lookup("203.0.113.5".parse().unwrap(), Some(7)).unwrap_err();
+        let error = netlink.lookup("203.0.113.5".parse().unwrap(), None, Some(7)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NetworkUnreachable, "{error}");
     });
 }
@@ -384,9 +384,9 @@ fn rules_and_refusals_are_set_seen_and_taken_back_and_those_of_others_are_left()
                 1
             );
             let to = to.parse().unwrap();
-            assert!(netlink.lookup(to, None).is_err());
+            assert!(netlink.lookup(to, None, None).is_err());
             assert_eq!(
-                netlink.lookup(to, Some(7)).unwrap().interface,
+                netlink.lookup(to, None, Some(7)).unwrap().interface,
                 netlink.link("up0").unwrap().unwrap().index
             );
         }

@@ -136,11 +136,12 @@ pub(super) fn get_routes(family: AddressFamily) -> Message {
     Message::GetRoute(message)
 }
 
-pub(super) fn get_route(address: IpAddr, mark: Option<u32>) -> Message {
+pub(super) fn get_route(address: IpAddr, interface: Option<u32>, mark: Option<u32>) -> Message {
     let mut message = RouteMessage::default();
     message.header.address_family = family(address);
     message.header.destination_prefix_length = IpNet::from(address).prefix_len();
     message.attributes.push(RouteAttribute::Destination(address.into()));
+    message.attributes.extend(interface.map(RouteAttribute::Oif));
     message.attributes.extend(mark.map(RouteAttribute::Mark));
     Message::GetRoute(message)
 }

@@ -1,0 +1,56 @@
+//! Zones of link-local addresses (RFC 4007, section 11): interfaces by name in texts, by index in socket addresses.
+
+use std::io;
+use std::net::SocketAddr;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
+
+use crate::config::Remote;
+
+/// The interface that the address is on, if it is link-local.
+pub fn index(address: SocketAddr) -> Option<u32> {
+    match address {
+        SocketAddr::V6(v6) => Some(v6.scope_id()).filter(|zone| *zone != 0),
+        SocketAddr::V4(_) => None,
+    }
+}
+
+/// For people: with the name of the interface, and IPv4 as such.
+pub fn named(address: SocketAddr) -> String {
+    let plain = SocketAddr::new(address.ip().to_canonical(), address.port());
+    let Some(index) = index(address) else { return plain.to_string() };
+    match any_socket().and_then(|socket| Ok(netdevice::index_to_name(socket, index)?)) {
+        Ok(name) => format!("[{}%{name}]:{}", plain.ip(), plain.port()),
+        Err(_) => address.to_string(),
+    }
+}
+
+/// The remote with its zone as an index; as it is if it has no zone or there is no such interface now.
+pub fn numbered(remote: &Remote) -> Remote {
+    let found = remote.host.split_once('%').and_then(|(ip, zone)| {
+        let index = any_socket().and_then(|socket| Ok(netdevice::name_to_index(socket, zone)?)).ok()?;
+        Some(format!("{ip}%{index}"))
+    });
+    Remote { host: found.unwrap_or_else(|| remote.host.clone()), port: remote.port }
+}
+
+/// One that netdevice(7) takes: of any family.
+fn any_socket() -> io::Result<std::os::fd::OwnedFd> {
+    Ok(socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interfaces_are_names_in_texts_and_numbers_in_addresses() {
+        let number = |host: &str| numbered(&Remote { host: host.to_owned(), port: 1417 }).host;
+        assert_eq!(number("fe80::1%lo"), "fe80::1%1");
+        for other in ["fe80::1%1", "fe80::1%no-such-one", "fe80::1", "mon.tn"] {
+            assert_eq!(number(other), other);
+        }
+        assert_eq!(named("[fe80::1%1]:1417".parse().unwrap()), "[fe80::1%lo]:1417");
+        assert_eq!(named("[::ffff:192.0.2.1]:1".parse().unwrap()), "192.0.2.1:1");
+    }
+}
