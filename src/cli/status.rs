@@ -196,11 +196,9 @@ fn find(link: Option<&str>) -> Result<Vec<Socket>, Fatal> {
     {
         sockets.push(Socket { name: name.clone(), path, near: true, user: None });
     }
-    // Another namespace of that number had a link of that name that was killed.
-    let (killed, served): (Vec<_>, Vec<_>) = sockets.into_iter().partition(is_leftover);
-    let only = killed.into_iter().filter(|killed| served.iter().all(|socket| socket.name != killed.name));
-    let mut sockets: Vec<_> = only.collect();
-    sockets.extend(served);
+    if link.is_some() && sockets.len() > 1 {
+        sockets.retain(is_served);
+    }
     sockets.sort_by(|a, b| a.name.cmp(&b.name));
     match (sockets.is_empty(), link) {
         (true, Some(link)) => {
@@ -212,9 +210,9 @@ fn find(link: Option<&str>) -> Result<Vec<Socket>, Fatal> {
     }
 }
 
-/// Whether nobody serves this socket: what a killed process left.
-fn is_leftover(socket: &Socket) -> bool {
-    UnixStream::connect(&socket.path).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+/// Whether somebody serves this socket: a killed process leaves its own.
+fn is_served(socket: &Socket) -> bool {
+    !UnixStream::connect(&socket.path).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
 }
 
 /// Asks nobody but root, this user, and whom root has made the user of the units.
