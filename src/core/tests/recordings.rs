@@ -141,6 +141,12 @@ fn no_more_than_ten_callers_a_second_get_anything_back() {
     let room: usize = recorded[..most].iter().map(|flying| flying.bytes.len()).sum();
     assert!(answers.iter().map(|answer| answer.bytes.len()).sum::<usize>() <= room);
     assert!(answers.iter().all(|answer| answer.to == victim));
+    for _ in 0..3 {
+        world.elapsed += Duration::from_secs(1);
+        let from = world.record.len();
+        recorded.iter().for_each(|flying| world.inject(Flying { from: victim, ..flying.clone() }));
+        assert!(world.record.len() - from <= most, "{} in a second", world.record.len() - from);
+    }
 }
 
 /// The same ones over and over, some thousand a second, from the peer's own address and from others: when their
