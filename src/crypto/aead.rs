@@ -1,11 +1,9 @@
 //! One AEAD key, in place, with counter nonces. Several libraries can do it, and no one of them is the fastest on every
 //! processor: AWS-LC has AES-GCM for AVX-512, ring for VAES without it. RustCrypto serves where no C is built, and to check the others.
 
-#[cfg(feature = "aws-lc")]
-mod aws_lc;
+#[cfg(any(feature = "aws-lc", feature = "ring"))]
+mod less_safe;
 mod library;
-#[cfg(feature = "ring")]
-mod ring;
 mod rustcrypto;
 
 use crate::crypto::suite::Cipher;

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 #[cfg(feature = "aws-lc")]
-use super::aws_lc;
+use super::less_safe::aws_lc;
 #[cfg(feature = "ring")]
-use super::ring;
+use super::less_safe::ring;
 use super::rustcrypto;
 use super::{Aead, BadTag, TAG};
 use crate::crypto::suite::Cipher;
