@@ -96,12 +96,24 @@ impl Entry {
 
     /// Of the key that a lane is given, if it is given one.
     pub fn of(settings: &Settings, command: &Command) -> Option<Self> {
-        let (way, direction, key) = if let Command::Send(SendCommand::Prepare(_, key)) = command {
-            (Way::Out, settings.direction, key)
-        } else if let Command::Receive(ReceiveCommand::Accept { key, .. }) = command {
-            (Way::In, 1 - settings.direction, key)
-        } else {
-            return None;
+        use ReceiveCommand as In;
+        use SendCommand as Out;
+        let (way, direction, key) = match command {
+            Command::Send(Out::Prepare(_, key)) => (Way::Out, settings.direction, key),
+            Command::Receive(In::Accept { key, .. }) => (Way::In, 1 - settings.direction, key),
+            Command::Send(
+                Out::Switch(_)
+                | Out::Wipe(_)
+                | Out::WipeAll
+                | Out::Handshake(_)
+                | Out::Control { .. }
+                | Out::Endpoint(_)
+                | Out::Agreed(_)
+                | Out::Budget(_),
+            )
+            | Command::Receive(
+                In::Forget(_) | In::WipeAll | In::Endpoint(_) | In::Agreed(_) | In::Sources(_) | In::Again(_),
+            ) => return None,
         };
         let (name, cipher) = match key {
             Key::KeyId(key_id) => (Name::KeyId(key_id.0), settings.cipher),
