@@ -11,7 +11,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 pub use files::{KeyMaterial, check_files, read_keys};
-pub use host::{LOWERED_HELP, check_host, check_names, check_port, lowered_bridge};
+pub use host::{check_host, check_names, check_port};
 
 use crate::config::diagnostic::quote;
 use crate::config::{Diagnostic, Options, Parsed, parse};

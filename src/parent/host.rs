@@ -11,7 +11,6 @@ use crate::host::changes::Savepoint;
 use crate::parent::environment::Hook;
 use crate::parent::notify;
 use crate::parent::{Parent, Stage};
-use crate::preflight::{LOWERED_HELP, lowered_bridge};
 use crate::report::exit::{CONFIG, FAILED, Fatal, PRIVILEGE, UNAVAILABLE};
 use crate::route::full;
 use crate::route::plan::{self, Host, Interface};
@@ -28,7 +27,6 @@ impl Parent {
         let interface = self.open_device()?;
         let host = self.survey()?;
         self.status.net_gateway = net_gateway(&host, &interface);
-        self.warn_of_lowered_bridge();
         let steps = plan::device_steps(&self.link.config, &interface, &host)
             .map_err(|error| Fatal::new(UNAVAILABLE, error))?;
         self.changes.apply(&steps).map_err(|error| Fatal::new(UNAVAILABLE, error))?;
@@ -59,17 +57,6 @@ impl Parent {
     fn survey(&mut self) -> Result<Host, Fatal> {
         let config = self.link.config.clone();
         self.survey_for(&config)
-    }
-
-    /// Before the device joins: afterwards it is too late for the bridge's other ports.
-    fn warn_of_lowered_bridge(&mut self) {
-        let config = &self.link.config;
-        let Some(name) = &config.device.bridge else { return };
-        if let Ok(Some(bridge)) = self.changes.netlink.link(name)
-            && let Some(message) = lowered_bridge(config, &bridge)
-        {
-            say!(1, "{message}: {LOWERED_HELP}");
-        }
     }
 
     /// What a plan for `config` has to know of the host.

@@ -202,12 +202,9 @@ fn is_same(route: &Route, there: &KernelRoute) -> bool {
         && metric(route.metric) == metric(there.metric)
 }
 
-/// What mends a [`lowered_bridge`].
-pub const LOWERED_HELP: &str = "let device.mtu be no less than the bridge's MTU, at both ends";
-
 /// Says so if the link's device, as a port, makes `bridge` smaller: a bridge takes the MTU of its smallest port, except one
 /// whose MTU was set by hand (`br_mtu_auto_adjust` of the kernel's net/bridge/br_if.c).
-pub fn lowered_bridge(config: &Config, bridge: &Link) -> Option<String> {
+fn lowered_bridge(config: &Config, bridge: &Link) -> Option<String> {
     let (name, there, port) = (&bridge.name, bridge.mtu, config.device.mtu);
     (config.device.configure && port < there).then(|| {
         format!("the bridge {name} has an MTU of {there}, and a device of {port} lowers it, unless it was set by hand")
@@ -241,7 +238,8 @@ fn check_interfaces(
             }
             Some(there) => {
                 if let Some(message) = lowered_bridge(config, there) {
-                    warn("device.bridge", message, LOWERED_HELP);
+                    let help = "let device.mtu be no less than the bridge's MTU, at both ends";
+                    warn("device.bridge", message, help);
                 }
             }
         }
