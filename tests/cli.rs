@@ -328,7 +328,9 @@ fn root_with_the_right_to_make_devices_alone_runs_a_link_and_says_what_it_keeps(
     let place = Place::new();
     place.link("fri", WAITING);
     let mut link = place.run("fri.toml", &ALONE);
-    link.wait_for("warning: CAP_SETUID and CAP_SETGID are missing: what reads the network keeps uid 0");
+    link.wait_for(
+        "warning: CAP_SETUID and CAP_SETGID are missing: the process that reads the network keeps uid 0",
+    );
     link.wait_for("uid 0 kept, no capabilities");
     // A link of that name in another namespace was killed.
     let killed = place.path("run/fri-1");

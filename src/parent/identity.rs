@@ -90,11 +90,12 @@ pub fn choose(run: &Run) -> Result<Identity, Fatal> {
 
 /// The capabilities that root lacks here, as in a container that has few, to become another user; none for other users.
 fn missing_to_switch() -> Vec<&'static str> {
+    if !rustix::process::geteuid().is_root() {
+        return Vec::new();
+    }
     let has = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
     let needed = [(CapabilitySet::SETUID, "CAP_SETUID"), (CapabilitySet::SETGID, "CAP_SETGID")];
-    let missing =
-        needed.into_iter().filter(|(bit, _)| rustix::process::geteuid().is_root() && !has.contains(*bit));
-    missing.map(|(_, name)| name).collect()
+    needed.into_iter().filter(|(bit, _)| !has.contains(*bit)).map(|(_, name)| name).collect()
 }
 
 /// A warning where the processes that read the network stay root, though without capabilities, since rights are missing.
@@ -107,7 +108,8 @@ pub fn warn_of_root(run: &Run) -> Result<Option<String>, Fatal> {
         return Ok(None);
     }
     let message = format!(
-        "{} missing: what reads the network keeps uid 0, without capabilities; give them to this container or service for another user",
+        "{} missing: the process that reads the network keeps uid 0, without capabilities; give them to this container or \
+         service, and it becomes another user",
         match missing.as_slice() {
             [one] => format!("{one} is"),
             several => format!("{} are", several.join(" and ")),

@@ -9,14 +9,14 @@ use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{Mode, OFlags};
 
 use crate::host::directory::Directory;
 use crate::host::trust::Refusal;
-use crate::privsep::spawn::PROGRAM;
+use crate::privsep::spawn::{name_proc, own_program};
 use crate::report::exit::{FAILED, Fatal, UNAVAILABLE, USAGE};
 use crate::say;
 
@@ -40,14 +40,13 @@ pub fn launch() -> Result<ExitCode, Fatal> {
     }
     let failed = |error: io::Error| Fatal::new(FAILED, format!("cannot start in the background: {error}"));
     let arguments = std::env::args_os().skip(1).filter(|argument| argument != "--daemon");
-    let mut child = Command::new("/proc/self/exe");
-    std::os::unix::process::CommandExt::arg0(&mut child, PROGRAM);
-    let mut child = child
+    let mut child = own_program()
         .arg(OsString::from(format!("--{OPTION}")))
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
+        .map_err(name_proc)
         .map_err(failed)?;
     let mut word = [0];
     let told = child.stdout.take().is_some_and(|mut pipe| pipe.read_exact(&mut word).is_ok());

@@ -16,6 +16,8 @@ use super::channel::{Channel, Message};
 /// `argv[0]` of every process of tund; a program that embeds tund calls [`crate::cli::main`] when it
 /// finds this name there.
 pub const PROGRAM: &str = "tund";
+/// Where the kernel has the program of this process.
+const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// How long a process has that was killed.
 const PATIENCE: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
@@ -47,13 +49,30 @@ impl Role {
     }
 }
 
+/// This program once more, with its usual name.
+pub fn own_program() -> Command {
+    let mut command = Command::new(OWN_PROGRAM);
+    command.arg0(PROGRAM);
+    command
+}
+
+/// What to say when [`own_program`] cannot be started.
+pub fn name_proc(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::NotFound => io::Error::new(
+            error.kind(),
+            format!("{OWN_PROGRAM} is not there: mount /proc, where tund finds its own program"),
+        ),
+        _ => error,
+    }
+}
+
 /// Starts this program again in that role: channel on descriptor 0, no other descriptor but standard output and error,
 /// which are /dev/null, empty environment, own process group (so that Ctrl-C reaches the parent only). What it has to
 /// say goes over the channel, where it is bounded and cleaned. Errors are those of socketpair(2), fork(2) and execve(2).
 pub fn spawn<S: Message, R: Message>(role: Role) -> io::Result<(Child, Channel<S, R>)> {
     let (channel, theirs) = Channel::pair()?;
-    let child = Command::new("/proc/self/exe")
-        .arg0(PROGRAM)
+    let child = own_program()
         .arg(role.argument())
         .env_clear()
         .current_dir("/")
@@ -62,13 +81,7 @@ pub fn spawn<S: Message, R: Message>(role: Role) -> io::Result<(Child, Channel<S
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => io::Error::new(
-                error.kind(),
-                "/proc/self/exe is not there: mount /proc, which tund starts itself by",
-            ),
-            _ => error,
-        })?;
+        .map_err(name_proc)?;
     Ok((child, channel))
 }
 
