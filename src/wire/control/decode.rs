@@ -1,0 +1,182 @@
+//! Bytes into messages.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::{
+    BYE, HELLO, Hello, MAX_ADDRESSES, MAX_CONTROL, MAX_NAME, MAX_PING, MAX_REASON, Malformed, Message, PATH,
+    PATH_REPLY, PING, PONG, PUSH_ROOM, pushed_length,
+};
+use crate::packet::layer::Mode;
+use crate::wire::cbor::Reader;
+
+/// Decodes the body of a control datagram. `Ok(None)`: a type this version does not know, to be ignored.
+pub fn decode(body: &[u8]) -> Result<Option<Message>, Malformed> {
+    let (kind, rest) = body.split_first().ok_or(Malformed::Truncated)?;
+    if body.len() > if *kind == PING { MAX_PING } else { MAX_CONTROL } {
+        return Err(Malformed::TooLong);
+    }
+    let mut reader = Reader::new(rest);
+    let message = match *kind {
+        PING => decode_ping(&mut reader)?,
+        PONG => decode_pong(&mut reader)?,
+        PATH => Message::Path { challenge: decode_challenge(&mut reader)? },
+        PATH_REPLY => Message::PathReply { challenge: decode_challenge(&mut reader)? },
+        HELLO => Message::Hello(decode_hello(&mut reader)?),
+        BYE => decode_bye(&mut reader)?,
+        _ => return Ok(None),
+    };
+    reader.finish()?;
+    Ok(Some(message))
+}
+
+fn decode_ping(reader: &mut Reader<'_>) -> Result<Message, Malformed> {
+    let (mut n, mut padding) = (None, None);
+    reader.map(|key, value| {
+        match key {
+            0 => n = Some(value.unsigned()?),
+            1 => padding = Some(zeros(value.bytes()?)?),
+            _ => value.skip()?,
+        }
+        Ok(())
+    })?;
+    Ok(Message::Ping { n: field(0, n)?, padding: field(1, padding)? })
+}
+
+fn decode_pong(reader: &mut Reader<'_>) -> Result<Message, Malformed> {
+    let (mut n, mut received) = (None, None);
+    reader.map(|key, value| {
+        match key {
+            0 => n = Some(value.unsigned()?),
+            1 => received = Some(value.unsigned()?),
+            _ => value.skip()?,
+        }
+        Ok(())
+    })?;
+    Ok(Message::Pong { n: field(0, n)?, received: field(1, received)? })
+}
+
+fn decode_challenge(reader: &mut Reader<'_>) -> Result<[u8; 16], Malformed> {
+    let mut challenge = None;
+    reader.map(|key, value| {
+        match key {
+            0 => challenge = Some(value.bytes()?.try_into().map_err(|_| Malformed::OutOfRange)?),
+            _ => value.skip()?,
+        }
+        Ok(())
+    })?;
+    field(0, challenge)
+}
+
+fn decode_bye(reader: &mut Reader<'_>) -> Result<Message, Malformed> {
+    let mut reason = None;
+    reader.map(|key, value| {
+        match key {
+            0 => reason = Some(bounded_text(value, MAX_REASON)?),
+            _ => value.skip()?,
+        }
+        Ok(())
+    })?;
+    Ok(Message::Bye { reason: field(0, reason)? })
+}
+
+fn decode_hello(reader: &mut Reader<'_>) -> Result<Hello, Malformed> {
+    let (mut version, mut mode, mut mtu, mut addresses, mut peers) = (None, None, None, None, None);
+    let (mut budget, mut capabilities, mut name, mut seen, mut routes) = (None, None, None, None, None);
+    let (mut heard, mut padding) = (None, 0);
+    reader.map(|key, value| {
+        match key {
+            0 => version = Some(value.unsigned()?),
+            1 => mode = Some(if choice(value)? { Mode::Tap } else { Mode::Tun }),
+            2 => mtu = Some(value.unsigned()?),
+            3 => addresses = Some(decode_addresses(value)?),
+            4 => peers = Some(decode_addresses(value)?),
+            5 => budget = Some(value.unsigned()?),
+            6 => capabilities = Some(value.unsigned()?),
+            7 => name = Some(bounded_text(value, MAX_NAME)?),
+            8 => seen = Some(choice(value)?),
+            9 => routes = Some(decode_routes(value)?),
+            10 => heard = Some(value.bytes()?.try_into().map_err(|_| Malformed::OutOfRange)?),
+            11 => padding = zeros(value.bytes()?)?,
+            _ => value.skip()?,
+        }
+        Ok(())
+    })?;
+    Ok(Hello {
+        version: field(0, version)?,
+        mode: field(1, mode)?,
+        mtu: field(2, mtu)?,
+        addresses: field(3, addresses)?,
+        peers: field(4, peers)?,
+        budget: field(5, budget)?,
+        capabilities: field(6, capabilities)?,
+        name: field(7, name)?,
+        seen: field(8, seen)?,
+        routes: routes.unwrap_or_default(),
+        heard,
+        padding,
+    })
+}
+
+fn decode_addresses(reader: &mut Reader<'_>) -> Result<Vec<IpAddr>, Malformed> {
+    let mut addresses = Vec::new();
+    reader.array(|element| {
+        if addresses.len() == MAX_ADDRESSES {
+            return Err(Malformed::OutOfRange);
+        }
+        let bytes = element.bytes()?;
+        let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+        let address = v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from));
+        addresses.push(address.map_err(|_| Malformed::OutOfRange)?);
+        Ok(())
+    })?;
+    Ok(addresses)
+}
+
+fn decode_routes(reader: &mut Reader<'_>) -> Result<Vec<IpNet>, Malformed> {
+    let mut routes = Vec::new();
+    let mut room = PUSH_ROOM;
+    reader.array(|element| {
+        let (length, address) = element.bytes()?.split_last().ok_or(Malformed::OutOfRange)?;
+        let v4 = <[u8; 4]>::try_from(address).map(IpAddr::from);
+        let address = v4.or_else(|_| <[u8; 16]>::try_from(address).map(IpAddr::from));
+        let address = address.map_err(|_| Malformed::OutOfRange)?;
+        let route = IpNet::new(address, *length).map_err(|_| Malformed::OutOfRange)?;
+        room = room.checked_sub(pushed_length(&route)).ok_or(Malformed::OutOfRange)?;
+        if route.trunc() != route {
+            return Err(Malformed::OutOfRange);
+        }
+        routes.push(route);
+        Ok(())
+    })?;
+    // There is one encoding of none.
+    if routes.is_empty() { Err(Malformed::OutOfRange) } else { Ok(routes) }
+}
+
+/// 0 or 1. Not CBOR's simple values, which the subset leaves out.
+fn choice(reader: &mut Reader<'_>) -> Result<bool, Malformed> {
+    match reader.unsigned::<u64>()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(Malformed::OutOfRange),
+    }
+}
+
+fn zeros(bytes: &[u8]) -> Result<usize, Malformed> {
+    if bytes.iter().all(|byte| *byte == 0) { Ok(bytes.len()) } else { Err(Malformed::OutOfRange) }
+}
+
+fn bounded(bytes: &[u8], max: usize) -> Result<&[u8], Malformed> {
+    if bytes.len() > max { Err(Malformed::OutOfRange) } else { Ok(bytes) }
+}
+
+fn bounded_text(reader: &mut Reader<'_>, max: usize) -> Result<String, Malformed> {
+    let text = reader.text()?;
+    bounded(text.as_bytes(), max)?;
+    Ok(text.to_owned())
+}
+
+fn field<T>(key: u64, value: Option<T>) -> Result<T, Malformed> {
+    value.ok_or(Malformed::Missing(key))
+}

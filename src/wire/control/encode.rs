@@ -1,0 +1,131 @@
+//! Messages into bytes.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::{
+    BYE, HELLO, Hello, MAX_ADDRESSES, MAX_NAME, MAX_PADDING, MAX_PING, MAX_REASON, Message, PATH, PATH_REPLY,
+    PING, PONG, PUSH_ROOM, pushed_length,
+};
+use crate::packet::layer::Mode;
+use crate::wire::cbor::Writer;
+
+/// Appends the encoded message to `out`. What exceeds a bound is cut off: padding, texts (at a character)
+/// and lists keep their beginning.
+pub fn encode(message: &Message, out: &mut Vec<u8>) {
+    out.push(type_of(message));
+    let mut writer = Writer::new(out);
+    match message {
+        Message::Ping { n, padding } => {
+            let padding = vec![0; (*padding).min(MAX_PING - PING_FIXED)];
+            writer.map(2).unsigned(0).unsigned((*n).into()).unsigned(1).bytes(&padding);
+        }
+        Message::Pong { n, received } => {
+            writer.map(2).unsigned(0).unsigned((*n).into()).unsigned(1).unsigned(*received);
+        }
+        Message::Path { challenge } | Message::PathReply { challenge } => {
+            writer.map(1).unsigned(0).bytes(challenge);
+        }
+        Message::Hello(hello) => encode_hello(hello, &mut writer),
+        Message::Bye { reason } => {
+            writer.map(1).unsigned(0).text(cut(reason, MAX_REASON));
+        }
+    }
+}
+
+/// The most that a ping has beside its padding: type, map, keys, n, and the padding's length.
+const PING_FIXED: usize = 1 + 1 + 1 + 5 + 1 + 3;
+
+/// An encoded ping with so many bytes of padding.
+pub fn ping(n: u32, padding: usize) -> Vec<u8> {
+    let mut body = Vec::new();
+    encode(&Message::Ping { n, padding }, &mut body);
+    body
+}
+
+/// An encoded ping of `length` bytes, or of as few more or less as its encoding allows.
+pub fn ping_of_length(n: u32, length: usize) -> Vec<u8> {
+    let bare = ping(n, 0).len();
+    let padding = length.saturating_sub(bare);
+    // The padding's own length takes one, two or three bytes; the bare ping has one.
+    let more = match padding {
+        0..=23 => 0,
+        24..=257 => 1,
+        _ => 2,
+    };
+    ping(n, padding - more)
+}
+
+fn type_of(message: &Message) -> u8 {
+    match message {
+        Message::Ping { .. } => PING,
+        Message::Pong { .. } => PONG,
+        Message::Path { .. } => PATH,
+        Message::PathReply { .. } => PATH_REPLY,
+        Message::Hello(_) => HELLO,
+        Message::Bye { .. } => BYE,
+    }
+}
+
+fn encode_hello(hello: &Hello, writer: &mut Writer<'_>) {
+    let optional = [!hello.routes.is_empty(), hello.heard.is_some(), hello.padding > 0];
+    let fields = 9 + optional.into_iter().filter(|there| *there).count();
+    writer.map(fields).unsigned(0).unsigned(hello.version.into());
+    writer.unsigned(1).unsigned(match hello.mode {
+        Mode::Tun => 0,
+        Mode::Tap => 1,
+    });
+    writer.unsigned(2).unsigned(hello.mtu.into());
+    encode_addresses(&hello.addresses, writer.unsigned(3));
+    encode_addresses(&hello.peers, writer.unsigned(4));
+    writer.unsigned(5).unsigned(hello.budget.into());
+    writer.unsigned(6).unsigned(hello.capabilities.into());
+    writer.unsigned(7).text(cut(&hello.name, MAX_NAME));
+    writer.unsigned(8).unsigned(hello.seen.into());
+    if !hello.routes.is_empty() {
+        encode_routes(&hello.routes, writer.unsigned(9));
+    }
+    if let Some(heard) = &hello.heard {
+        writer.unsigned(10).bytes(heard);
+    }
+    if hello.padding > 0 {
+        writer.unsigned(11).bytes(&vec![0; hello.padding.min(MAX_PADDING)]);
+    }
+}
+
+fn encode_routes(routes: &[IpNet], writer: &mut Writer<'_>) {
+    let mut room = PUSH_ROOM;
+    let fits = |route: &&IpNet| {
+        let left = room.checked_sub(pushed_length(route));
+        room = left.unwrap_or(0);
+        left.is_some()
+    };
+    let routes: Vec<_> = routes.iter().take_while(fits).collect();
+    writer.array(routes.len());
+    for route in routes {
+        let mut bytes = match route.addr() {
+            IpAddr::V4(address) => address.octets().to_vec(),
+            IpAddr::V6(address) => address.octets().to_vec(),
+        };
+        bytes.push(route.prefix_len());
+        writer.bytes(&bytes);
+    }
+}
+
+fn encode_addresses(addresses: &[IpAddr], writer: &mut Writer<'_>) {
+    let addresses = addresses.get(..MAX_ADDRESSES).unwrap_or(addresses);
+    writer.array(addresses.len());
+    for address in addresses {
+        match address {
+            IpAddr::V4(address) => writer.bytes(&address.octets()),
+            IpAddr::V6(address) => writer.bytes(&address.octets()),
+        };
+    }
+}
+
+/// The longest beginning of `text` of at most `max` bytes.
+fn cut(text: &str, max: usize) -> &str {
+    let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    end.and_then(|end| text.get(..end)).unwrap_or_default()
+}
