@@ -4,6 +4,7 @@
 //! thread; frames move on the [`worker`]'s thread.
 #![allow(clippy::disallowed_methods, reason = "its two loops read the clock")]
 
+pub mod ciphers;
 mod idle_timeout;
 pub mod lane_io;
 mod verbose;
@@ -27,11 +28,9 @@ use crate::core::link::{Event, Link};
 use crate::core::settings::MAX_TEXT;
 use crate::core::settings::Traffic;
 use crate::core::stats::Stats;
-use crate::crypto::aead::{self, Timing};
 use crate::crypto::keys::LinkKeys;
 use crate::crypto::noise::Statics;
 use crate::crypto::stack::cleanly;
-use crate::crypto::suite::Cipher;
 use crate::engine::idle_timeout::IdleTimeout;
 use crate::engine::verbose::letters;
 use crate::engine::worker::{Direction, FromWorker, Handle, workers};
@@ -102,7 +101,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(parent: &Arc<Parent>, start: Start, descriptors: Vec<OwnedFd>) -> Result<Ending, Ending> {
-    choose_libraries();
+    ciphers::choose_libraries();
     let derived = derive(&start);
     let protections = lock(&start)?;
     let mut descriptors = descriptors.into_iter();
@@ -121,20 +120,6 @@ fn run(parent: &Arc<Parent>, start: Start, descriptors: Vec<OwnedFd>) -> Result<
         }
         engine.serve().await
     })
-}
-
-/// The fastest library for each cipher, by half a millisecond of measuring.
-fn choose_libraries() {
-    let timings = measured();
-    for cipher in Cipher::ALL {
-        aead::choose(cipher, aead::best(&timings, cipher));
-    }
-}
-
-/// How long each library takes with each cipher on this processor.
-pub fn measured() -> Vec<Timing> {
-    let began = now().instant;
-    aead::measure(|| now().instant.saturating_duration_since(began))
 }
 
 /// The keys of the link, locked in memory on their own: the limit that forbids it for all of the engine allows that.
@@ -195,7 +180,7 @@ impl Engine {
         device: Option<OwnedFd>,
     ) -> Result<Self, Ending> {
         let mut settings = start.link.clone();
-        prefer_hardware(&mut settings.suites);
+        ciphers::prefer_hardware(&mut settings.suites);
         let (data_path, key_log, sandbox) = (start.data_path, start.key_log, start.confinement.sandbox);
         drop(start);
         let (sender, notices) = mpsc::channel(NOTICES);
@@ -422,17 +407,6 @@ async fn sleep_until(due: Option<tokio::time::Instant>) {
         Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,
     }
-}
-
-/// AES-256-GCM comes first only where AES and carry-less multiplication are instructions.
-fn prefer_hardware(suites: &mut [Cipher]) {
-    #[cfg(target_arch = "x86_64")]
-    let fast = std::is_x86_feature_detected!("aes") && std::is_x86_feature_detected!("pclmulqdq");
-    #[cfg(target_arch = "aarch64")]
-    let fast = std::arch::is_aarch64_feature_detected!("aes");
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let fast = false;
-    suites.sort_by_key(|cipher| (*cipher == Cipher::Aes256Gcm) != fast);
 }
 
 /// The runtime watches the channel as a datagram socket, which its kind of socket is to it.

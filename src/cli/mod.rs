@@ -270,7 +270,7 @@ fn run(cli: Cli) -> ExitCode {
         Some(Command::Rekey { link }) => end(status::command(&link, Method::Rekey)),
         Some(Command::Reconnect { link }) => end(status::command(&link, Method::Reconnect)),
         Some(Command::Down { link }) => end(status::command(&link, Method::Down)),
-        Some(Command::BenchCiphers) => end(print(ciphers::table(&engine::measured()).into())),
+        Some(Command::BenchCiphers) => end(print(ciphers::table(&engine::ciphers::measured()).into())),
         Some(Command::Doctor { file, json }) => doctor::run(&file, json),
         Some(Command::Import { file, key }) => end(import::import(&file, key.as_deref())),
         Some(Command::Completions { shell }) => end(print(completions(shell))),

@@ -4,6 +4,8 @@
 //! bounded channel, and what the engine decides comes back over another. One thread serves both directions,
 //! or each direction has its own.
 
+mod handle;
+
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,7 +21,7 @@ use crate::config::DataPath;
 use crate::core::clock::ClockJumpDetector;
 use crate::core::codel::Codel;
 use crate::core::fair_queue::FairQueue;
-use crate::core::lane::{Arrived, Command, Lane, Notice, Report, Settings, Sink};
+use crate::core::lane::{Arrived, Lane, Notice, Report, Settings, Sink};
 use crate::core::stats::DropReason;
 use crate::engine::lane_io::LaneIo;
 use crate::packet::layer::Layer;
@@ -28,6 +30,9 @@ use crate::packet::virtio::{self, Virtio};
 use crate::packet::{flow, gso};
 use crate::sys::clock;
 use crate::transport::udp::{Received, Socket};
+
+pub use handle::Handle;
+use handle::{Thread, ToWorker};
 
 /// Times that datagrams are received at once, joined or not.
 const ARRIVALS: usize = 64;
@@ -39,20 +44,6 @@ const TURN_TIME: Duration = Duration::from_secs(1);
 /// Bytes of the longest super-frame, with its virtio header and Ethernet header and tags; and of all that is
 /// received in one call.
 const LONGEST: usize = virtio::HEADER + 22 + 65_535;
-
-/// From the engine to a thread of a lane.
-enum ToWorker {
-    /// For the half of the lane that the thread serves.
-    Lane(Command),
-    /// The device, if it was not there at the start.
-    Device(OwnedFd),
-    /// Answer with [`FromWorker::Report`].
-    Report,
-    /// Say so when everything sent before is carried out.
-    Settle(mpsc::Sender<()>),
-    /// End after everything sent before.
-    Quit,
-}
 
 /// From the worker to the engine.
 pub enum FromWorker {
@@ -82,70 +73,6 @@ pub enum Direction {
     Outward,
     /// Datagrams to frames.
     Inward,
-}
-
-/// Talks to the workers of a lane. A thread that ended takes nothing more; its end is seen elsewhere.
-pub struct Handle {
-    threads: Vec<Thread>,
-}
-
-struct Thread {
-    duty: Direction,
-    sender: mpsc::Sender<ToWorker>,
-    wake: OwnedFd,
-}
-
-impl Thread {
-    /// Queues a message and wakes the thread.
-    fn send(&self, message: ToWorker) {
-        if self.sender.send(message).is_ok() {
-            // A full counter (EAGAIN) means that it is awake already.
-            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
-        }
-    }
-}
-
-impl Handle {
-    /// Queues what the link decided for the thread that serves that half of the lane.
-    pub fn command(&self, command: Command) {
-        let half = match command {
-            Command::Send(_) => Direction::Outward,
-            Command::Receive(_) => Direction::Inward,
-        };
-        if let Some(thread) =
-            self.threads.iter().find(|thread| [Direction::Both, half].contains(&thread.duty))
-        {
-            thread.send(ToWorker::Lane(command));
-        }
-    }
-
-    /// Gives every thread the device, which was not there at the start.
-    pub fn device(&self, device: &OwnedFd) {
-        for thread in &self.threads {
-            if let Ok(device) = device.try_clone() {
-                thread.send(ToWorker::Device(device));
-            }
-        }
-    }
-
-    /// Asks every thread for a [`FromWorker::Report`].
-    pub fn report(&self) {
-        self.threads.iter().for_each(|thread| thread.send(ToWorker::Report));
-    }
-
-    /// Every thread ends after it has carried out what was sent before, and reported.
-    pub fn quit(&self) {
-        self.threads.iter().for_each(|thread| thread.send(ToWorker::Quit));
-    }
-
-    /// Waits until every thread has carried out what was sent before: a turn of its loop, a second at most.
-    pub fn settle(&self) {
-        let (sender, done) = mpsc::channel();
-        self.threads.iter().for_each(|thread| thread.send(ToWorker::Settle(sender.clone())));
-        // One that ended, or hangs, is seen elsewhere.
-        drop(sender);
-        let _ = self.threads.iter().try_for_each(|_| done.recv_timeout(TURN_TIME));
-    }
 }
 
 /// A worker, ready to run on its own thread.

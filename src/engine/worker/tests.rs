@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::core::inner::InnerPolicy;
 use crate::core::key_id::KeyId;
-use crate::core::lane::{Key, KeySlot, ReceiveCommand, SendCommand};
+use crate::core::lane::{Command, Key, KeySlot, ReceiveCommand, SendCommand};
 use crate::crypto::keys::LinkKeys;
 use crate::crypto::suite::Cipher;
 use crate::wire::datagram::Framing;

@@ -1,0 +1,88 @@
+//! How the engine talks to the threads of a lane.
+
+use std::os::fd::OwnedFd;
+use std::sync::mpsc;
+
+use super::{Direction, TURN_TIME};
+use crate::core::lane::Command;
+
+/// From the engine to a thread of a lane.
+pub(super) enum ToWorker {
+    /// For the half of the lane that the thread serves.
+    Lane(Command),
+    /// The device, if it was not there at the start.
+    Device(OwnedFd),
+    /// Answer with [`FromWorker::Report`].
+    Report,
+    /// Say so when everything sent before is carried out.
+    Settle(mpsc::Sender<()>),
+    /// End after everything sent before.
+    Quit,
+}
+
+/// Talks to the workers of a lane. A thread that ended takes nothing more; its end is seen elsewhere.
+pub struct Handle {
+    pub(super) threads: Vec<Thread>,
+}
+
+pub(super) struct Thread {
+    /// What it does.
+    pub duty: Direction,
+    /// Where its messages go.
+    pub sender: mpsc::Sender<ToWorker>,
+    /// The eventfd that wakes it.
+    pub wake: OwnedFd,
+}
+
+impl Thread {
+    /// Queues a message and wakes the thread.
+    fn send(&self, message: ToWorker) {
+        if self.sender.send(message).is_ok() {
+            // A full counter (EAGAIN) means that it is awake already.
+            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        }
+    }
+}
+
+impl Handle {
+    /// Queues what the link decided for the thread that serves that half of the lane.
+    pub fn command(&self, command: Command) {
+        let half = match command {
+            Command::Send(_) => Direction::Outward,
+            Command::Receive(_) => Direction::Inward,
+        };
+        if let Some(thread) =
+            self.threads.iter().find(|thread| [Direction::Both, half].contains(&thread.duty))
+        {
+            thread.send(ToWorker::Lane(command));
+        }
+    }
+
+    /// Gives every thread the device, which was not there at the start.
+    pub fn device(&self, device: &OwnedFd) {
+        for thread in &self.threads {
+            if let Ok(device) = device.try_clone() {
+                thread.send(ToWorker::Device(device));
+            }
+        }
+    }
+
+    /// Asks every thread for a [`FromWorker::Report`].
+    pub fn report(&self) {
+        self.threads.iter().for_each(|thread| thread.send(ToWorker::Report));
+    }
+
+    /// Every thread ends after it has carried out what was sent before, and reported.
+    pub fn quit(&self) {
+        self.threads.iter().for_each(|thread| thread.send(ToWorker::Quit));
+    }
+
+    /// Waits until every thread has carried out what was sent before: a turn of its loop, a second at most.
+    pub fn settle(&self) {
+        let (sender, done) = mpsc::channel();
+        self.threads.iter().for_each(|thread| thread.send(ToWorker::Settle(sender.clone())));
+        // One that ended, or hangs, is seen elsewhere.
+        drop(sender);
+        let _ = self.threads.iter().try_for_each(|_| done.recv_timeout(TURN_TIME));
+    }
+}
