@@ -107,6 +107,27 @@ struct Small {
     challenges: BTreeSet<u8>,
 }
 
+/// The body of a hello.
+fn hello(heard: Option<KeyId>, seen: bool) -> Vec<u8> {
+    let hello = Hello {
+        version: 1,
+        mode: Mode::Tap,
+        mtu: 1500,
+        addresses: Vec::new(),
+        peers: Vec::new(),
+        budget: 1400,
+        capabilities: 0,
+        name: String::new(),
+        seen,
+        routes: Vec::new(),
+        heard: heard.map(|key_id| key_id.0),
+        padding: 40,
+    };
+    let mut body = Vec::new();
+    control::encode(&Message::Hello(hello), &mut body);
+    body
+}
+
 /// Virtual time begins somewhere.
 fn start() -> Instant {
     Instant::now()
@@ -150,22 +171,7 @@ impl Small {
     }
 
     fn hello(&mut self, which: usize, key_id: KeyId, heard: Option<KeyId>, seen: bool) {
-        let hello = Hello {
-            version: 1,
-            mode: Mode::Tap,
-            mtu: 1500,
-            addresses: Vec::new(),
-            peers: Vec::new(),
-            budget: 1400,
-            capabilities: 0,
-            name: String::new(),
-            seen,
-            routes: Vec::new(),
-            heard: heard.map(|key_id| key_id.0),
-            padding: 40,
-        };
-        let mut body = Vec::new();
-        control::encode(&Message::Hello(hello), &mut body);
+        let body = hello(heard, seen);
         let what = format!("hello, heard {}", heard.map_or("nothing".into(), name));
         self.send(which, key_id, Kind::Control, &body, what);
     }

@@ -12,7 +12,7 @@ pub(super) enum ToWorker {
     Lane(Command),
     /// The device, if it was not there at the start.
     Device(OwnedFd),
-    /// Answer with [`FromWorker::Report`].
+    /// Answer with [`FromWorker::Report`](super::FromWorker::Report).
     Report,
     /// Say so when everything sent before is carried out.
     Settle(mpsc::Sender<()>),
@@ -67,7 +67,7 @@ impl Handle {
         }
     }
 
-    /// Asks every thread for a [`FromWorker::Report`].
+    /// Asks every thread for a [`FromWorker::Report`](super::FromWorker::Report).
     pub fn report(&self) {
         self.threads.iter().for_each(|thread| thread.send(ToWorker::Report));
     }

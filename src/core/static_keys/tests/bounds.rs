@@ -28,22 +28,7 @@ impl Bound {
 
     /// A hello that names `own`, under this header.
     fn hello(&self, key_id: KeyId, own: KeyId, header: Header) -> Received {
-        let hello = Hello {
-            version: 1,
-            mode: Mode::Tap,
-            mtu: 1500,
-            addresses: Vec::new(),
-            peers: Vec::new(),
-            budget: 1400,
-            capabilities: 0,
-            name: String::new(),
-            seen: false,
-            routes: Vec::new(),
-            heard: Some(own.0),
-            padding: 40,
-        };
-        let mut body = Vec::new();
-        control::encode(&Message::Hello(hello), &mut body);
+        let body = hello(Some(own), false);
         let aead = self.keys.keys.static_key(CIPHER, 1 - O as u8, &key_id.0, header.lane);
         let format = Format::new(Framing::Static, self.keys.keys.clone());
         let datagram = format.datagram(Head { name: Name::KeyId(key_id), header }, &aead, &body).unwrap();
