@@ -7,6 +7,7 @@ use crate::config::{Diagnostic, LogTo, Severity, position};
 use crate::report::log;
 use crate::report::stderr;
 use crate::report::text::printable;
+use crate::report::unwritten::Unwritten;
 
 /// Longest line in characters.
 const MAX_LINE: usize = 4096;
@@ -46,15 +47,19 @@ impl Output {
             Self::Stderr => stderr::line(verb, &text),
             Self::Syslog(service) => {
                 let (name, pid) = (&service.name, std::process::id());
-                service.send(&format!("<{}>tund[{pid}]: {name}: {text}", DAEMON | severity(verb)));
+                service.unwritten.write(verb, &text, |verb, text| {
+                    service.send(&format!("<{}>tund[{pid}]: {name}: {text}", DAEMON | severity(verb)))
+                });
             }
             Self::Journal(service) => {
                 let name = &service.name;
-                service.send(&format!(
-                    "PRIORITY={}\nSYSLOG_FACILITY={}\nSYSLOG_IDENTIFIER=tund\nMESSAGE={name}: {text}\n",
-                    severity(verb),
-                    DAEMON >> 3
-                ));
+                service.unwritten.write(verb, &text, |verb, text| {
+                    service.send(&format!(
+                        "PRIORITY={}\nSYSLOG_FACILITY={}\nSYSLOG_IDENTIFIER=tund\nMESSAGE={name}: {text}\n",
+                        severity(verb),
+                        DAEMON >> 3
+                    ))
+                });
             }
         }
     }
@@ -104,19 +109,21 @@ pub fn severity(verb: u8) -> u8 {
     }
 }
 
-/// A log service that takes datagrams. A line that it has no room for is lost: nothing waits for a log.
+/// A log service that takes datagrams. Nothing waits for it.
 pub struct Service {
     path: &'static str,
     name: String,
     socket: Mutex<Option<UnixDatagram>>,
+    unwritten: Unwritten,
 }
 
 impl Service {
     fn new(path: &'static str, name: &str) -> Self {
-        Self { path, name: printable(name, MAX_LINE), socket: Mutex::new(None) }
+        Self { path, name: printable(name, MAX_LINE), socket: Mutex::new(None), unwritten: Unwritten::new() }
     }
 
-    fn send(&self, datagram: &str) {
+    /// Whether the service has taken it.
+    fn send(&self, datagram: &str) -> bool {
         let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
         // The service may have been restarted since the last line: its socket is then another one.
         for _ in 0..2 {
@@ -126,9 +133,11 @@ impl Service {
             let sent = socket.as_ref().map(|socket| socket.send(datagram.as_bytes()));
             match sent {
                 Some(Err(error)) if error.kind() != std::io::ErrorKind::WouldBlock => *socket = None,
-                Some(Ok(_) | Err(_)) | None => return,
+                Some(sent) => return sent.is_ok(),
+                None => return false,
             }
         }
+        false
     }
 
     fn connect(&self) -> std::io::Result<UnixDatagram> {
@@ -160,11 +169,20 @@ mod tests {
         let path = scratch.path().join("log");
         let output = Output::Syslog(service(&path));
         output.line(0, "nobody is there yet");
+        let told = UnixDatagram::bind(&path).unwrap();
+        output.line(3, "somebody is there");
+        let pid = std::process::id();
+        for text in [
+            "<29>tund[{pid}]: fri: 1 lines of the log could not be written",
+            "<30>tund[{pid}]: fri: somebody is there",
+        ] {
+            assert_eq!(received(&told), text.replace("{pid}", &pid.to_string()));
+        }
+        drop(told);
         for (verb, priority) in [(0, 27), (1, 29), (3, 30), (4, 31)] {
             let _ = std::fs::remove_file(&path);
             let socket = UnixDatagram::bind(&path).unwrap();
             output.line(verb, "a\nb\x1b");
-            let pid = std::process::id();
             assert_eq!(received(&socket), format!("<{priority}>tund[{pid}]: fri: a_b_"));
         }
     }
@@ -193,8 +211,14 @@ mod tests {
     fn a_log_that_is_not_read_holds_nothing_up() {
         let scratch = Scratch::new();
         let path = scratch.path().join("log");
-        let _full = UnixDatagram::bind(&path).unwrap();
+        let full = UnixDatagram::bind(&path).unwrap();
         let output = Output::Syslog(service(&path));
         (0..10_000).for_each(|n| output.line(1, &format!("line {n}")));
+        full.set_nonblocking(true).unwrap();
+        let mut buffer = [0; 512];
+        let taken = std::iter::from_fn(|| full.recv(&mut buffer).ok()).count();
+        output.line(1, "there is room");
+        let missed = format!("{} lines of the log could not be written", 10_000 - taken);
+        assert!(received(&full).ends_with(&missed) && received(&full).ends_with("there is room"));
     }
 }

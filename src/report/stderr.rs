@@ -4,40 +4,45 @@
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, write};
+use rustix::net::{SendFlags, send};
 
 use crate::config::{Diagnostic, render};
 use crate::report::output::severity;
+use crate::report::unwritten::Unwritten;
 use crate::sys::clock::unix_time;
 
-/// How long a line of the log waits for a reader that is slow.
-const PATIENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+/// The most bytes that a pipe with room for one takes without waiting (PIPE_BUF, pipe(7)).
+const PIPE_BUF: usize = 4096;
 
-/// Writes a line of the log: the time in UTC before it, or what systemd's journal reads in its place.
+/// Writes a line of the log, unless that would wait: the time in UTC before it, or what systemd's journal reads in its
+/// place. A log that nobody reads any more must neither end the tunnel nor hold it up.
 pub fn line(verb: u8, text: &str) {
     static JOURNAL: OnceLock<bool> = OnceLock::new();
-    let stamp = if *JOURNAL.get_or_init(is_journal) {
-        format!("<{}>", severity(verb))
-    } else {
-        format!("{} ", stamp(unix_time()))
-    };
-    // A log that nobody reads any more must neither end the tunnel nor hold it up.
-    static STUCK: AtomicBool = AtomicBool::new(false);
-    if has_room(std::io::stderr(), &STUCK) {
-        show(&format!("{stamp}{text}\n"));
-    }
+    static UNWRITTEN: Unwritten = Unwritten::new();
+    UNWRITTEN.write(verb, text, |verb, text| {
+        let stamp = if *JOURNAL.get_or_init(is_journal) {
+            format!("<{}>", severity(verb))
+        } else {
+            format!("{} ", stamp(unix_time()))
+        };
+        put(std::io::stderr(), &format!("{stamp}{text}"))
+    });
 }
 
-/// Whether a line can be written without waiting. The first that finds no room waits for a moment, and those after it do
-/// not until there is some.
-fn has_room(to: impl AsFd, stuck: &AtomicBool) -> bool {
-    let limit = if stuck.load(Ordering::Relaxed) { Timespec::default() } else { PATIENCE };
+/// Writes a line without waiting for its reader, and tells whether it was written. What does not fit into a pipe at once
+/// is cut off.
+fn put(to: impl AsFd, line: &str) -> bool {
+    match send(&to, format!("{line}\n").as_bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+        Err(Errno::NOTSOCK) => {}
+        sent => return sent.is_ok(),
+    }
     // What cannot be polled does not wait either; a closed pipe is told by the write.
-    let room = poll(&mut [PollFd::new(&to, PollFlags::OUT)], Some(&limit)).map_or(true, |ready| ready > 0);
-    stuck.store(!room, Ordering::Relaxed);
-    room
+    let room = poll(&mut [PollFd::new(&to, PollFlags::OUT)], Some(&Timespec::default()));
+    let line = &line[..line.floor_char_boundary(PIPE_BUF - 1)];
+    room.map_or(true, |ready| ready > 0) && write(&to, format!("{line}\n").as_bytes()).is_ok()
 }
 
 /// Whether standard error goes to the journal, as systemd.exec(5) says to find out.
@@ -82,25 +87,48 @@ fn date(days: u64) -> (u64, u64, u64) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
     use super::*;
+
+    /// Writes until there is no room, then empties it: what fits must fit again.
+    fn fill_and_drain(writer: impl AsFd, mut reader: impl Read, line: &str) {
+        let mut lines = 0;
+        while put(&writer, line) {
+            lines += 1;
+        }
+        assert!(lines > 0);
+        // A write that waits for the reader would wait for this very thread.
+        assert!((0..1000).all(|_| !put(&writer, line)));
+        let mut read = vec![0; 1 << 20];
+        while reader.read(&mut read).is_ok_and(|count| count > 0) {}
+        assert!(put(&writer, line));
+    }
 
     #[test]
     fn a_reader_that_does_not_read_holds_nothing_up_and_gets_lines_again_when_it_does() {
-        use std::io::Read;
-        let (mut reader, mut writer) = std::io::pipe().unwrap();
-        let stuck = AtomicBool::new(false);
-        let mut written = 0;
-        while has_room(&writer, &stuck) {
-            writer.write_all(&[0; 100]).unwrap();
-            written += 100;
+        // The longest are longer than a page, so that the last finds room for its beginning alone.
+        for line in ["x".repeat(100), "x".repeat(PIPE_BUF), "ä".repeat(PIPE_BUF)] {
+            let (reader, writer) = std::io::pipe().unwrap();
+            rustix::io::ioctl_fionbio(&reader, true).unwrap();
+            fill_and_drain(&writer, &reader, &line);
+            drop(reader);
+            assert!(!put(&writer, &line), "closed");
+            let (reader, writer) = UnixStream::pair().unwrap();
+            reader.set_nonblocking(true).unwrap();
+            fill_and_drain(&writer, &reader, &line);
         }
-        assert!(written > 4096 && stuck.load(Ordering::Relaxed));
-        // Each of these would take a second if it waited, and the test hours.
-        assert!((0..10_000).all(|_| !has_room(&writer, &stuck)));
-        reader.read_exact(&mut vec![0; written]).unwrap();
-        assert!(has_room(&writer, &stuck) && !stuck.load(Ordering::Relaxed));
-        drop(reader);
-        assert!(has_room(&writer, &stuck), "a write to it fails at once");
+    }
+
+    #[test]
+    fn a_line_too_long_for_a_pipe_is_cut_between_characters_and_ends() {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        assert!(put(&writer, &format!("{}end", "ä".repeat(PIPE_BUF))));
+        drop(writer);
+        let mut read = String::new();
+        reader.read_to_string(&mut read).unwrap();
+        assert_eq!(read, format!("{}\n", "ä".repeat((PIPE_BUF - 1) / 2)));
     }
 
     #[test]

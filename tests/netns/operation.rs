@@ -304,3 +304,40 @@ fn only_root_and_the_links_own_user_may_ask() {
     let is_refused = text == "refused" || text.contains("tund.link.Refused");
     assert!(is_refused && !text.contains("\"status\""), "{text}");
 }
+
+#[test]
+fn a_log_that_nobody_reads_holds_nothing_up_and_tells_what_it_has_missed() {
+    let pair = pair();
+    let mut mon = pair.start_mon(&Toml::tun_mon());
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    rustix::pipe::fcntl_setpipe_size(&writer, 4096).unwrap();
+    let file = pair.fri.file("fri.toml", &Toml::tun_fri().text()).unwrap();
+    let run = pair.fri.dir().join("run");
+    std::fs::create_dir_all(&run).unwrap();
+    let mut command = pair.fri.command(TUND);
+    command.arg("--config").arg(file).args(["--verb", "6"]).env("RUNTIME_DIRECTORY", run);
+    let mut fri = command.stderr(writer).spawn().unwrap();
+    // The command still holds the pipe's other end.
+    drop(command);
+    let pid = rustix::process::Pid::from_child(&fri);
+    let up = || ask(&pair.fri, &["status", "fri"]).0 == Some(0);
+    tund_lab::wait_until("fri up", SOON, up).unwrap();
+    // Each of these has a log of more than the pipe holds.
+    for _ in 0..20 {
+        rustix::process::kill_process(pid, rustix::process::Signal::USR2).unwrap();
+        assert!(up());
+    }
+    assert_pings(&pair.fri, "192.168.86.18");
+    assert_eq!(mon.terminate(SOON).unwrap(), 0);
+    let _mon = pair.start_mon(&Toml::tun_mon());
+    tund_lab::wait_until("fri up again", SOON, up).unwrap();
+    // From now on it is read, and the end of it is there.
+    let text = std::thread::spawn(move || {
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut reader, &mut text).map(|_| text)
+    });
+    assert_eq!(ask(&pair.fri, &["down", "fri"]).0, Some(0));
+    assert_eq!(fri.wait().unwrap().code(), Some(0));
+    let text = text.join().unwrap().unwrap();
+    assert!(text.contains(" lines of the log could not be written\n"), "{text}");
+}

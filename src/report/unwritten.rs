@@ -1,0 +1,60 @@
+//! Lines of the log that its destination had no room for: counted, and told when there is room again.
+
+use std::sync::{Mutex, PoisonError};
+
+/// The lines that one destination has missed.
+pub struct Unwritten(Mutex<u64>);
+
+impl Unwritten {
+    /// None yet.
+    pub(crate) const fn new() -> Self {
+        Self(Mutex::new(0))
+    }
+
+    /// Hands a line to `put`, which must not wait and tells whether it was written. Before the first that is written
+    /// again comes one with the number of those that were not.
+    pub fn write(&self, verb: u8, text: &str, put: impl Fn(u8, &str) -> bool) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if *lines > 0 && put(1, &format!("{lines} lines of the log could not be written")) {
+            *lines = 0;
+        }
+        // Without the number no line may follow: it would hide that some are missing.
+        if *lines > 0 || !put(verb, text) {
+            *lines = lines.saturating_add(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_written_is_counted_and_told_before_the_next_line() {
+        let (room, read) = (Cell::new(1), RefCell::new(Vec::new()));
+        let unwritten = Unwritten::new();
+        let write = |text: &str| {
+            unwritten.write(3, text, |verb, text| {
+                let written = room.get() > 0;
+                if written {
+                    room.set(room.get() - 1);
+                    read.borrow_mut().push(format!("{verb} {text}"));
+                }
+                written
+            });
+        };
+        ["a", "b", "c"].into_iter().for_each(write);
+        room.set(1);
+        // The number has taken the room, so that the line itself is one of the next number.
+        write("d");
+        room.set(3);
+        ["e", "f"].into_iter().for_each(write);
+        let missing = |count| format!("1 {count} lines of the log could not be written");
+        assert_eq!(
+            *read.borrow(),
+            ["3 a".to_owned(), missing(2), missing(1), "3 e".to_owned(), "3 f".to_owned()]
+        );
+    }
+}
