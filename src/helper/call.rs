@@ -19,7 +19,7 @@ use crate::crypto::wrap;
 use crate::privsep::channel::{Channel, Message};
 use crate::privsep::message::{Confinement, Keys};
 use crate::privsep::sandbox;
-use crate::privsep::spawn::{Role, inherited, spawn};
+use crate::privsep::spawn::{self, Role, inherited, spawn};
 use crate::sys::clock::now;
 use crate::sys::random::Os;
 
@@ -84,9 +84,8 @@ pub fn call(question: &Question, socket: &OwnedFd) -> Answer {
         )?;
         channel.receive()
     });
-    // It has ended, or is of no use any more.
-    let _ = child.kill();
-    let _ = child.wait();
+    // It has ended, or is of no use any more, and nobody waits for one that the kernel does not let go.
+    let _ = spawn::end(&mut child);
     match answer {
         Ok(Some((answer, _))) => answer,
         Ok(None) => Answer::Failed("the calling process ended without a word".to_owned()),

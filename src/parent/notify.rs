@@ -1,37 +1,44 @@
 //! What systemd is told (sd_notify(3)). Without systemd all of it does nothing.
 
+use std::env;
+use std::ffi::OsStr;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 
+/// How long a service manager that is behind gets for what it waits for itself.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// The link runs: configuration, socket and, unless it comes later, device are good, and the engine is locked.
 pub fn ready() {
-    send(&[NotifyState::Ready]);
+    send(&[NotifyState::Ready], Some(PATIENCE));
 }
 
 /// One line for `systemctl status`.
 pub fn status(text: &str) {
-    send(&[NotifyState::Status(text)]);
+    send(&[NotifyState::Status(text)], None);
 }
 
 /// The configuration is being read again.
 pub fn reloading() {
-    let states = [NotifyState::Reloading];
+    let mut states = vec![NotifyState::Reloading];
     // With Type=notify-reload the time says which reload is meant.
-    match NotifyState::monotonic_usec_now() {
-        Ok(time) => send(&[NotifyState::Reloading, time]),
-        Err(_) => send(&states),
-    }
+    states.extend(NotifyState::monotonic_usec_now());
+    send(&states, Some(PATIENCE));
 }
 
 /// The link ends.
 pub fn stopping() {
-    send(&[NotifyState::Stopping]);
+    send(&[NotifyState::Stopping], None);
 }
 
 /// The link is alive.
 pub fn alive() {
-    send(&[NotifyState::Watchdog]);
+    send(&[NotifyState::Watchdog], None);
 }
 
 /// Whether there is a service manager that listens.
@@ -45,6 +52,52 @@ pub fn alive_interval() -> Option<Duration> {
 }
 
 /// A service manager that does not listen changes nothing for the link.
-fn send(states: &[NotifyState<'_>]) {
-    let _ = sd_notify::notify(states);
+fn send(states: &[NotifyState<'_>], patience: Option<Duration>) {
+    if let Some(to) = env::var_os("NOTIFY_SOCKET") {
+        let text: Vec<_> = states.iter().map(|state| format!("{state}\n")).collect();
+        let _ = send_to(&to, text.concat().as_bytes(), patience);
+    }
+}
+
+/// Sends a datagram to a socket as `NOTIFY_SOCKET` names it, and waits for room in its queue no longer than that.
+fn send_to(to: &OsStr, text: &[u8], patience: Option<Duration>) -> io::Result<()> {
+    let address = match to.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(to)?,
+    };
+    let socket = UnixDatagram::unbound()?;
+    match patience {
+        Some(patience) => socket.set_write_timeout(Some(patience))?,
+        None => socket.set_nonblocking(true)?,
+    }
+    socket.send_to_addr(text, &address).map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Scratch;
+
+    #[test]
+    fn a_service_manager_that_does_not_read_is_not_waited_for() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("notify");
+        let manager = UnixDatagram::bind(&path).unwrap();
+        let send = |patience| send_to(path.as_os_str(), b"WATCHDOG=1\n", patience);
+        let sent = (0..10_000).take_while(|_| send(None).is_ok()).count();
+        assert!((1..10_000).contains(&sent), "its queue has an end");
+        assert!(send(Some(Duration::from_millis(1))).is_err());
+        let mut read = [0; 64];
+        assert_eq!(manager.recv(&mut read).unwrap(), 11);
+        send(Some(PATIENCE)).unwrap();
+    }
+
+    #[test]
+    fn a_name_that_begins_with_an_at_sign_is_abstract() {
+        let name = format!("tund-notify-{}", std::process::id());
+        let manager = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        send_to(OsStr::new(&format!("@{name}")), b"READY=1\n", None).unwrap();
+        let mut read = [0; 64];
+        assert_eq!(manager.recv(&mut read).unwrap(), 8);
+    }
 }
