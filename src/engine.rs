@@ -22,6 +22,7 @@ use tokio::net::UnixDatagram;
 use tokio::sync::mpsc;
 
 use crate::config::KeyMode;
+use crate::core::condition::Condition;
 use crate::core::keylog::Entry;
 use crate::core::lane::{self, Command, Notice, ReceiveCommand, Report};
 use crate::core::link::{Event, Link};
@@ -168,7 +169,7 @@ struct Engine {
     /// What keys are derived with, where they are wanted for a key log.
     logged: Option<lane::Settings>,
     /// What could not be sent last, and why.
-    unsent: Option<(Instant, String)>,
+    unsent: Option<(Instant, Condition)>,
 }
 
 impl Engine {
@@ -281,7 +282,7 @@ impl Engine {
 
     fn handle_event(&mut self, event: Event) -> Result<(), Ending> {
         match event {
-            Event::Log { verb, text } => say!(verb, "{text}"),
+            Event::Log { verb, condition } => log_condition(verb, &condition),
             Event::Resolve => self.tell(&ToParent::Resolve)?,
             Event::Endpoint(address) => self.tell(&ToParent::Endpoint { address })?,
             Event::Up { endpoint, name } => {
@@ -347,9 +348,9 @@ impl Engine {
             }
             FromWorker::Note(text) => say!(1, "{text}"),
             FromWorker::SendFailed { to, error } => {
-                let text = format!("cannot send to {to}: {}", remedy(&error, to));
-                say!(1, "{text}");
-                self.unsent = Some((now().instant, text));
+                let condition = Condition::CannotSend { remote: to, reason: remedy(&error, to) };
+                log_condition(condition.verb(), &condition);
+                self.unsent = Some((now().instant, condition));
             }
             FromWorker::DeviceLost(error) => {
                 return Err(Ending::failed(format!("the device is lost: {error}")));
@@ -363,7 +364,7 @@ impl Engine {
         let now = now().instant;
         let mut state = self.link.state(now, &self.stats);
         let unsent = self.unsent.as_ref().filter(|(at, _)| now.saturating_duration_since(*at) < UNSENT);
-        state.problem = state.problem.or_else(|| unsent.map(|(_, text)| text.clone()));
+        state.problem = state.problem.or_else(|| unsent.map(|(_, condition)| condition.clone()));
         self.tell(&ToParent::State(Box::new(state)))
     }
 
@@ -412,6 +413,11 @@ async fn sleep_until(due: Option<tokio::time::Instant>) {
 /// The runtime watches the channel as a datagram socket, which its kind of socket is to it.
 fn watch(parent: &Parent) -> std::io::Result<UnixDatagram> {
     UnixDatagram::from_std(parent.as_fd().try_clone_to_owned()?.into())
+}
+
+/// The sentence with its code, by which programs find it.
+fn log_condition(verb: u8, condition: &Condition) {
+    say!(verb, "{condition} [{}]", condition.code());
 }
 
 fn remedy(error: &std::io::Error, to: SocketAddr) -> String {

@@ -9,6 +9,7 @@ mod host;
 pub mod identity;
 pub mod keylog;
 mod notify;
+mod problem;
 mod pushed;
 mod reload;
 mod requests;

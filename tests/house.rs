@@ -51,14 +51,13 @@ const IMPURE: [&str; 18] = [
 ];
 /// The rooms from the ground floor up. A file may name what is in its own room and below, and nothing above; the
 /// longest prefix of its module path says where it is.
-const ROOMS: [&str; 27] = [
+const ROOMS: [&str; 26] = [
     "crypto",
     "packet",
     "wire",
     "config",
     "core",
     "route",
-    "privsep::zoned",
     "privsep::message",
     "privsep::door",
     "control::api",

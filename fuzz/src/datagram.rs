@@ -287,8 +287,8 @@ impl End {
     fn handle_event(&mut self, event: Event) {
         match event {
             Event::Endpoint(address) => self.link.handle_route(self.now, address, Some(1500)),
-            Event::Log { text, .. } => is_one_line(&text),
-            Event::Down { reason } => is_one_line(&reason),
+            Event::Log { condition, .. } => is_one_line(&condition.to_string()),
+            Event::Down { reason } => is_one_line(&reason.to_string()),
             Event::Up { name, .. } => assert!(name.len() <= control::MAX_NAME),
             Event::Resolve | Event::Routes(_) => {}
         }

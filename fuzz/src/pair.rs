@@ -162,9 +162,12 @@ impl World {
             self.step();
         }
         for end in &self.ends {
-            end.out
-                .log
-                .check(&end.link.state(self.now.instant, &end.lane.stats()).problem.unwrap_or_default());
+            end.out.log.check(
+                &end.link
+                    .state(self.now.instant, &end.lane.stats())
+                    .problem
+                    .map_or_else(String::new, |problem| problem.to_string()),
+            );
         }
     }
 

@@ -202,6 +202,9 @@ pub struct Status {
     /// What it waits for or suffers from, or why it went down, in one line with the remedy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// The stable code of that: see tund(8), Conditions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem_code: Option<String>,
     /// `tun` or `tap`.
     pub mode: String,
     /// The interface.
@@ -315,6 +318,7 @@ pub(crate) mod tests {
             since: 1_000_000,
             started: 999_000,
             problem: None,
+            problem_code: None,
             mode: "tun".into(),
             device: Some("tun0".into()),
             addresses: vec!["192.168.86.81/32".into()],

@@ -20,8 +20,8 @@ struct Sample {
     value: String,
 }
 
-/// The text, its end mark included. Every label value that can occur is there from the start, so that a series never
-/// begins with a jump.
+/// The text, its end mark included. Every label value of a counter that can occur is there from the start, so that a
+/// series never begins with a jump.
 pub fn openmetrics(links: &[Status]) -> String {
     let mut out = Text { out: String::new(), links };
     let build = Family("tund_build", Kind::Info, None, "The version that runs.");
@@ -30,6 +30,10 @@ pub fn openmetrics(links: &[Status]) -> String {
     out.family(&link, |link| vec![labelled(&[("mode", &link.mode), ("keys", &link.keys)], 1)]);
     let up = Family("tund_link_up", Kind::Gauge, None, "Whether the peer answers.");
     out.family(&up, |link| vec![labelled(&[], u8::from(link.state == State::Up))]);
+    let help = "What the link waits for or suffers from now, by its code.";
+    out.family(&Family("tund_condition", Kind::Gauge, None, help), |link| {
+        link.problem_code.iter().map(|code| labelled(&[("code", code)], 1)).collect()
+    });
     times(&mut out);
     let reload =
         Family("tund_config_last_reload_success", Kind::Gauge, None, "Whether the last reload was good.");
@@ -188,6 +192,14 @@ mod tests {
                 assert!(line.rsplit(' ').next().unwrap().parse::<f64>().is_ok(), "{line}");
             }
         }
+    }
+
+    #[test]
+    fn a_problem_has_its_code_and_none_has_no_series() {
+        let waiting = Status { problem_code: Some("no-answer".into()), ..status() };
+        let text = openmetrics(&[waiting]);
+        assert!(text.contains("\ntund_condition{link=\"tun-fri-mon\",code=\"no-answer\"} 1\n"), "{text}");
+        assert!(!openmetrics(&[status()]).contains("tund_condition"));
     }
 
     #[test]

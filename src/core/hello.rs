@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use crate::core::condition::Condition;
 use crate::core::settings::LinkSettings;
 use crate::wire::control::{self, Hello, Message};
 
@@ -51,37 +52,25 @@ pub fn pad(hello: &mut Hello, to: usize) {
     hello.padding = to.saturating_sub(length(hello)).saturating_sub(4).min(control::MAX_PADDING);
 }
 
-/// Why the two ends cannot work together, in one line that names the remedy; `None` if they can.
-pub fn mismatch(settings: &LinkSettings, peer: &Hello) -> Option<String> {
+/// Why the two ends cannot work together; `None` if they can.
+pub fn mismatch(settings: &LinkSettings, peer: &Hello) -> Option<Condition> {
     if peer.version != VERSION {
-        return Some(format!(
-            "peer speaks protocol version {}, this end version {VERSION}: update the older one",
-            peer.version
-        ));
+        return Some(Condition::VersionMismatch { theirs: peer.version, ours: VERSION });
     }
     if peer.mode != settings.mode {
-        let (theirs, ours) = (peer.mode, settings.mode);
-        return Some(format!(
-            "peer is in {theirs} mode, this end in {ours} mode: set device.mode alike on both ends"
-        ));
+        return Some(Condition::DeviceModeMismatch { theirs: peer.mode, ours: settings.mode });
     }
     if peer.mtu != settings.mtu {
-        return Some(format!(
-            "peer's frame MTU is {}, this end's {}: set device.mtu alike on both ends",
-            peer.mtu, settings.mtu
-        ));
+        return Some(Condition::MtuMismatch { theirs: peer.mtu, ours: settings.mtu });
     }
-    if let Some(address) = settings.addresses.iter().find(|address| peer.addresses.contains(address)) {
-        return Some(format!("both ends have the address {address}: change device.address of one"));
+    if let Some(&address) = settings.addresses.iter().find(|address| peer.addresses.contains(address)) {
+        return Some(Condition::AddressConflict { address });
     }
     contradiction(&settings.peers, &peer.addresses)
-        .map(|(expected, actual)| {
-            format!("peer's address is {actual}, this end expects {expected}: mend device.peer here or device.address there")
-        })
+        .map(|(expected, actual)| Condition::PeerAddressMismatch { expected, actual })
         .or_else(|| {
-            contradiction(&peer.peers, &settings.addresses).map(|(expected, actual)| {
-                format!("peer expects the address {expected} here, but it is {actual}: mend device.address here or device.peer there")
-            })
+            contradiction(&peer.peers, &settings.addresses)
+                .map(|(expected, actual)| Condition::OwnAddressMismatch { expected, actual })
         })
 }
 

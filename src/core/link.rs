@@ -21,6 +21,7 @@ use std::time::Instant;
 use ipnet::IpNet;
 
 use super::clock::Now;
+use super::condition::Condition;
 use super::lane::{Command, KeyRef, KeySlot, Notice, ReceiveCommand, Report, SendCommand};
 use super::limits::{BUDGET_BASE, OUTER_V4, OUTER_V6, REPEAT, RESOLVE};
 use super::path::{Path, Validation};
@@ -60,15 +61,15 @@ pub enum Event {
     Routes(Vec<IpNet>),
     /// The peer no longer answers.
     Down {
-        /// Why, in one line.
-        reason: String,
+        /// Why.
+        reason: Condition,
     },
     /// A line for the log.
     Log {
         /// From which level on.
         verb: u8,
-        /// The line.
-        text: String,
+        /// What it reports.
+        condition: Condition,
     },
 }
 
@@ -290,11 +291,7 @@ impl<R: Random> Link<R> {
         self.handle_frames_counted(now.instant, lane);
         let strangers = lane.drops(DropReason::Stranger);
         if strangers > self.strangers && !self.up && self.peer.is_none() {
-            self.say_once(
-                now.instant,
-                "datagrams arrive, but none is sealed with this key: are key and key.mode the same at both ends?"
-                    .into(),
-            );
+            self.say_once(now.instant, Condition::KeyMismatch);
         }
         self.strangers = strangers;
         if *used_length {
@@ -348,8 +345,7 @@ impl<R: Random> Link<R> {
         let instant = now.instant;
         self.handle_keying_timeout(now);
         if self.up && instant >= self.heard_at + self.settings.keepalive.timeout {
-            let silence = self.settings.keepalive.timeout.as_secs_f32();
-            self.go_down(instant, format!("nothing heard from the peer for {silence} s"));
+            self.go_down(instant, Condition::PeerSilent { silence: self.settings.keepalive.timeout });
         }
         if self.resolve_at.is_some_and(|at| at <= instant) {
             self.resolve_at = (!self.up).then_some(instant + RESOLVE);
@@ -372,7 +368,7 @@ impl<R: Random> Link<R> {
         self.repeat_said(instant);
     }
 
-    fn go_down(&mut self, now: Instant, reason: String) {
+    fn go_down(&mut self, now: Instant, reason: Condition) {
         self.up = false;
         self.validation = None;
         self.peer = None;
@@ -422,7 +418,7 @@ impl<R: Random> Link<R> {
         self.events.extend(endpoint.map(|endpoint| Event::Endpoint(endpoint.remote)));
     }
 
-    fn log(&mut self, verb: u8, text: String) {
-        self.events.push_back(Event::Log { verb, text });
+    fn log(&mut self, condition: Condition) {
+        self.events.push_back(Event::Log { verb: condition.verb(), condition });
     }
 }

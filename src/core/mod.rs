@@ -7,6 +7,7 @@
 
 pub mod clock;
 pub mod codel;
+pub mod condition;
 pub mod fair_queue;
 pub mod hello;
 pub mod inner;
@@ -35,3 +36,4 @@ pub mod stats;
 mod tests;
 #[cfg(test)]
 mod vectors;
+pub mod zoned;

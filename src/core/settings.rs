@@ -6,6 +6,7 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
+use super::condition::Condition;
 use super::stats::Stats;
 use crate::config::{Config, Keepalive, KeyMode, Sources};
 use crate::crypto::aead::Library;
@@ -98,8 +99,8 @@ fn sources(config: &Config) -> Option<Vec<IpNet>> {
 /// How a running link is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkState {
-    /// What the link waits for or suffers from, in one line of at most [`MAX_TEXT`] bytes.
-    pub problem: Option<String>,
+    /// What the link waits for or suffers from.
+    pub problem: Option<Condition>,
     /// What the peer calls its link.
     pub peer: Option<String>,
     /// Age of the keys that frames go out under.

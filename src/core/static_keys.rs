@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::clock::Now;
+use super::condition::Condition;
 use super::key_id::KeyId;
 use super::lane::{Received, unmask};
 use super::limits::{COUNTER_END, DERIVATION, DERIVATIONS, KEY_ID_RETIRE, PRESENTATION};
@@ -50,8 +51,8 @@ pub enum Verdict {
         /// In no more than this many bytes of UDP payload.
         room: usize,
     },
-    /// From the peer, but sealed in a way this end does not open: one line says how to mend it.
-    Misfit(&'static str),
+    /// From the peer, but sealed in a way this end does not open: why.
+    Misfit(Condition),
     /// No further.
     Dropped(DropReason),
 }
@@ -310,7 +311,7 @@ impl StaticKeys {
     }
 
     /// Why a datagram with a right key id does not verify, if another setting would explain it.
-    fn misfit(&self, key_id: KeyId, received: &Received) -> Option<&'static str> {
+    fn misfit(&self, key_id: KeyId, received: &Received) -> Option<Condition> {
         let other = match self.cipher {
             Cipher::ChaCha20Poly1305 => Cipher::Aes256Gcm,
             Cipher::Aes256Gcm => Cipher::ChaCha20Poly1305,
@@ -319,14 +320,12 @@ impl StaticKeys {
         if self.open(self.cipher, self.direction, key_id, received).is_ok() {
             // This end may have drawn an older key id itself, before it was started again.
             Some(if key_id.time() < self.since {
-                "datagrams arrive that are sealed in this end's own direction: either something sends back what this \
-                 end sent before its start, or key.direction is the same on both ends"
+                Condition::OwnDatagrams
             } else {
-                "datagrams arrive that are sealed in this end's own direction: \
-                 set key.direction to 0 on one end and to 1 on the other"
+                Condition::DirectionMismatch
             })
         } else if self.open(other, theirs, key_id, received).is_ok() {
-            Some("the peer uses another cipher: set key.cipher alike on both ends")
+            Some(Condition::CipherMismatch)
         } else {
             None
         }

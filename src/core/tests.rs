@@ -166,7 +166,7 @@ impl End {
         while let Some(event) = self.link.poll_event() {
             any = true;
             match event {
-                Event::Log { text, .. } => self.log.push(text),
+                Event::Log { condition, .. } => self.log.push(condition.to_string()),
                 Event::Resolve => self.link.handle_resolved(now, self.remote.into_iter().collect()),
                 Event::Endpoint(address) => self.link.handle_route(now, address, Some(1500)),
                 Event::Routes(routes) => self.routes = routes,

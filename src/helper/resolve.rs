@@ -39,7 +39,7 @@ struct Question {
 /// From the resolver: its only answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Answer {
-    #[serde(with = "crate::privsep::zoned::list")]
+    #[serde(with = "crate::core::zoned::list")]
     addresses: Vec<SocketAddr>,
     failures: Vec<Failure>,
 }

@@ -15,12 +15,14 @@ use crate::control::metrics;
 use crate::control::scrape::Scrape;
 use crate::control::server::SOCKET;
 use crate::control::server::{ClientId, Pointer, Server};
+use crate::core::condition::Condition;
 use crate::core::settings::LinkState;
 use crate::core::settings::MAX_TEXT;
 use crate::core::settings::Traffic;
 use crate::helper::zone;
 use crate::host::directory::Directory;
 use crate::parent::keylog::KeyLog;
+use crate::parent::problem::Problem;
 use crate::parent::{Parent, Stage};
 use crate::privsep::message::ToEngine;
 use crate::report::text::printable;
@@ -49,7 +51,7 @@ pub(super) struct Control {
     deadline: Option<Instant>,
     state: Option<LinkState>,
     /// Why the link is down.
-    pub(super) reason: Option<String>,
+    pub(super) reason: Option<Condition>,
     /// The last script that failed while the link ran, unless one has run well since.
     pub(super) failed_script: Option<String>,
     /// When the link last came up or went down, or tund started.
@@ -174,9 +176,7 @@ impl Parent {
         if self.control.deadline.is_none() {
             return;
         }
-        for text in [&mut state.problem, &mut state.peer].into_iter().flatten() {
-            *text = printable(text, MAX_TEXT);
-        }
+        state.peer = state.peer.map(|name| printable(&name, MAX_TEXT));
         self.status.traffic =
             Traffic { bytes_sent: state.stats.bytes_out, bytes_received: state.stats.bytes_in };
         if std::mem::take(&mut self.control.log_wanted) {
@@ -230,6 +230,7 @@ impl Parent {
         let config = &self.link.config;
         let state = self.control.state.as_ref();
         let keys_age = state.and_then(|state| state.keys_age);
+        let problem = self.problem(state);
         let endpoint = self.status.endpoint.map(zone::named);
         Status {
             name: printable(&config.name, MAX_TEXT),
@@ -239,7 +240,8 @@ impl Parent {
             state: self.life(),
             since: self.control.since,
             started: self.control.started,
-            problem: self.problem(state),
+            problem: problem.as_ref().map(ToString::to_string),
+            problem_code: problem.map(|problem| problem.code().to_owned()),
             mode: config.device.mode.to_string(),
             device: self.changes.device().map(|device| device.name.clone()),
             addresses: config.device.addresses.iter().map(ToString::to_string).collect(),
@@ -262,23 +264,21 @@ impl Parent {
     }
 
     /// What is wrong or being waited for, the most telling first.
-    pub(super) fn problem(&self, state: Option<&LinkState>) -> Option<String> {
-        let script = || self.control.failed_script.clone();
+    pub(super) fn problem(&self, state: Option<&LinkState>) -> Option<Problem> {
+        let script = || self.control.failed_script.clone().map(Problem::ScriptFailed);
         if self.status.up {
             return script();
         }
         let no_address = || self.resolver.trouble().filter(|_| self.status.endpoint.is_none());
-        let known = state.and_then(|state| state.problem.clone());
-        let known = known.or_else(|| no_address().map(str::to_owned));
-        let known = known.or_else(|| self.control.reason.clone()).or_else(script);
+        let known = state.and_then(|state| state.problem.clone()).map(Problem::Link);
+        let known = known.or_else(|| no_address().map(|text| Problem::NoAddress(text.to_owned())));
+        let known = known.or_else(|| self.control.reason.clone().map(Problem::Link)).or_else(script);
         known.or_else(|| match (self.life(), self.status.endpoint) {
-            (State::Waiting, Some(endpoint)) => {
-                Some(format!("calling {}: no answer yet", zone::named(endpoint)))
-            }
+            (State::Waiting, Some(endpoint)) => Some(Problem::Calling(endpoint)),
             (State::Waiting, None) if self.link.config.remotes.is_empty() => {
-                Some("waiting for the peer to call".to_owned())
+                Some(Problem::Link(Condition::NoRemote))
             }
-            (State::Waiting, None) => Some("looking up the peer's address".to_owned()),
+            (State::Waiting, None) => Some(Problem::Resolving),
             (State::Starting | State::Up | State::Stopping, _) => None,
         })
     }

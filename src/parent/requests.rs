@@ -55,9 +55,9 @@ impl Parent {
             ToParent::PushedRoutes { routes } => self.take_pushed(routes),
             ToParent::LinkDown { reason, traffic } => {
                 self.status.traffic = traffic;
-                let reason = printable(&reason, MAX_TEXT);
                 if self.status.up {
-                    say!(1, "link down: {reason}");
+                    let text = printable(&reason.to_string(), MAX_TEXT);
+                    say!(1, "link down: {text} [{}]", reason.code());
                 }
                 self.control.reason = Some(reason);
                 self.link_changed(false);

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::*;
 use crate::config::{Command, DataPath, FULL_TUNNEL_MARK, FullTunnel, KeyMode, Route, Via};
+use crate::core::condition::Condition;
 use crate::core::settings::LinkSettings;
 use crate::privsep::message::Keys;
 use crate::route::netlink::Netlink;
@@ -168,7 +169,8 @@ fn flood(engine: &Fake) {
         let _ = engine.send(&ToParent::Endpoint { address }, &[]);
         let _ = engine.send(&ToParent::Resolve, &[]);
         let _ = engine.send(&ToParent::LinkUp { endpoint: address, name: "x".repeat(9000) }, &[]);
-        let _ = engine.send(&ToParent::LinkDown { reason: String::new(), traffic: Traffic::default() }, &[]);
+        let _ = engine
+            .send(&ToParent::LinkDown { reason: Condition::Reconnecting, traffic: Traffic::default() }, &[]);
     }
     assert!(logged("flood").len() < 300, "the log was flooded");
     assert!(logged("\x1b").is_empty());

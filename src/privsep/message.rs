@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::config::{DataPath, Sandbox};
+use crate::core::condition::Condition;
 use crate::core::keylog::Entry;
 use crate::core::settings::{LinkSettings, LinkState, Traffic};
 use crate::crypto::keys::{LinkKeys, Private};
@@ -34,7 +35,7 @@ pub enum ToParent {
     /// Datagrams now go to this address. Answer: [`ToEngine::Route`].
     Endpoint {
         /// The peer's outer address.
-        #[serde(with = "super::zoned")]
+        #[serde(with = "crate::core::zoned")]
         address: SocketAddr,
     },
     /// Open and configure the device. Answer: [`ToEngine::Device`].
@@ -42,7 +43,7 @@ pub enum ToParent {
     /// The peer answers and fits.
     LinkUp {
         /// The peer's outer address.
-        #[serde(with = "super::zoned")]
+        #[serde(with = "crate::core::zoned")]
         endpoint: SocketAddr,
         /// What the peer calls its link; reduced to printable characters by the receiver.
         name: String,
@@ -55,8 +56,8 @@ pub enum ToParent {
     },
     /// The peer no longer answers.
     LinkDown {
-        /// One line: why.
-        reason: String,
+        /// Why.
+        reason: Condition,
         /// Bytes sent and received in frames since the start.
         traffic: Traffic,
     },
@@ -105,13 +106,13 @@ pub enum ToEngine {
     /// The addresses of the remotes in the order to try; empty when none resolved.
     Resolved {
         /// At most 16.
-        #[serde(with = "super::zoned::list")]
+        #[serde(with = "crate::core::zoned::list")]
         addresses: Vec<SocketAddr>,
     },
     /// What the kernel's routing says about the endpoint.
     Route {
         /// The endpoint this is about.
-        #[serde(with = "super::zoned")]
+        #[serde(with = "crate::core::zoned")]
         address: SocketAddr,
         /// MTU of the route in bytes.
         mtu: Option<u32>,

@@ -2,7 +2,6 @@
 
 pub mod door;
 pub mod message;
-pub mod zoned;
 
 #[cfg(feature = "daemon")]
 pub mod background;

@@ -338,7 +338,7 @@ impl End {
             }
             Event::Down { .. } => Output::Down,
             Event::Routes(_) => return,
-            Event::Log { verb, text } => Output::Log { verb, text },
+            Event::Log { verb, condition } => Output::Log { verb, text: condition.to_string() },
         };
         self.port.outputs.push_back(output);
     }

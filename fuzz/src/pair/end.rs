@@ -258,8 +258,8 @@ impl End {
                 match event {
                     Event::Resolve => self.link.handle_resolved(now, vec![peer]),
                     Event::Endpoint(address) => self.link.handle_route(now, address, Some(1500)),
-                    Event::Log { text, .. } => self.out.log.line(&text),
-                    Event::Down { reason } => self.out.log.check(&reason),
+                    Event::Log { condition, .. } => self.out.log.line(&condition.to_string()),
+                    Event::Down { reason } => self.out.log.check(&reason.to_string()),
                     Event::Up { name, .. } => assert!(name.len() <= MAX_NAME),
                     Event::Routes(routes) => assert!(routes.is_empty(), "nobody offers any"),
                 }

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::{Event, Link};
+use crate::core::condition::Condition;
 use crate::core::hello;
 use crate::core::lane::Command;
 use crate::core::limits::{HELLO_ANSWER, INITIATION};
@@ -28,13 +29,7 @@ impl<R: Random> Link<R> {
     /// Another try at a peer that may be away: says so, or turns to the next remote.
     pub(super) fn take_turn(&mut self, now: Instant, target: Path) {
         match self.remotes.turn(!self.up && (self.peer.is_none() || self.agreed)) {
-            Turn::Silent => {
-                self.say_once(now, format!(
-                        "no answer from {} yet: trying on; if it stays away, is tund running there, with the same \
-                         key, and its port open?",
-                        target.remote
-                    ));
-            }
+            Turn::Silent => self.say_once(now, Condition::NoAnswer { remote: target.remote }),
             Turn::Next(remote) => self.events.push_back(Event::Endpoint(remote)),
             Turn::Same => {}
         }

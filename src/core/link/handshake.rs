@@ -3,7 +3,9 @@
 use std::time::Instant;
 
 use super::{Keying, Link};
+use crate::config::KeyMode;
 use crate::core::clock::Now;
+use crate::core::condition::Condition;
 use crate::core::lane::{Received, SendCommand};
 use crate::core::limits::{SIGN_INTERVAL, SILENCE};
 use crate::core::path::Path;
@@ -140,12 +142,7 @@ impl<R: Random> Link<R> {
         match sessions.handle_handshake(now.instant, received, &mut self.random, &mut self.commands) {
             Ok(Outcome::Nothing) => {}
             Ok(Outcome::Begun) => self.greet(now.instant, from),
-            Ok(Outcome::NoCipher) => {
-                self.say_once(
-                    now.instant,
-                    "the ends have no cipher in common: set key.cipher alike on both".into(),
-                );
-            }
+            Ok(Outcome::NoCipher) => self.say_once(now.instant, Condition::NoCommonCipher),
             Err(reason) => self.stats.drop(reason),
         }
     }
@@ -156,11 +153,12 @@ impl<R: Random> Link<R> {
         if self.up || self.peer.is_some() {
             return;
         }
-        let (theirs, ours) =
-            if self.has_sessions() { ("static", "handshake") } else { ("handshake", "static") };
-        let text =
-            format!("the peer uses {theirs} keys, this end {ours} keys: set key.mode alike on both ends");
-        self.say_once(now, text);
+        let (theirs, ours) = if self.has_sessions() {
+            (KeyMode::Static, KeyMode::Handshake)
+        } else {
+            (KeyMode::Handshake, KeyMode::Static)
+        };
+        self.say_once(now, Condition::KeyModeMismatch { theirs, ours });
         self.give_sign(now, from, length);
     }
 

@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use super::Link;
+use crate::core::condition::Condition;
 use crate::core::stats::{DropReason, Stats};
 use crate::crypto::Random;
 
@@ -19,7 +20,7 @@ impl<R: Random> Link<R> {
     /// The peer is idle and ends.
     pub(super) fn handle_idle(&mut self, now: Instant) {
         self.dormant = true;
-        self.go_down(now, "the peer is idle; it is called when there is a frame for it".into());
+        self.go_down(now, Condition::PeerIdle);
     }
 
     /// What the lane counted: frames that passed, and frames that would have.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::{Keying, Link};
+use crate::core::condition::Condition;
 use crate::core::lane::{KeyRef, KeySlot, SendCommand};
 use crate::core::limits::SILENCE;
 use crate::crypto::Random;
@@ -49,11 +50,7 @@ impl<R: Random> Link<R> {
                 sessions.begin(now);
             }
         } else {
-            let (host, port) = (to.ip(), to.port());
-            self.say_once(
-                now,
-                format!("{host} is reported not to take datagrams for port {port}: does tund run there?"),
-            );
+            self.say_once(now, Condition::PortRefused { remote: to });
         }
     }
 
@@ -78,7 +75,7 @@ impl<R: Random> Link<R> {
 
     fn set_budget(&mut self) {
         let budget = self.pmtud.budget();
-        self.log(4, format!("datagrams of up to {budget} bytes pass to the peer"));
+        self.log(Condition::PathPayload { budget });
         self.commands.push_back(SendCommand::Budget(budget).into());
     }
 }

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use super::idle::IDLE;
 use super::{Event, Link};
 use crate::core::clock::Now;
+use crate::core::condition::Condition;
 use crate::core::hello;
 use crate::core::lane::KeyRef;
 use crate::core::path::{Outcome, Path, Validation};
@@ -41,7 +42,7 @@ impl<R: Random> Link<R> {
                 }
                 match reason.as_str() {
                     IDLE => self.handle_idle(now.instant),
-                    reason => self.go_down(now.instant, format!("the peer says: {}", printable(reason))),
+                    reason => self.go_down(now.instant, Condition::PeerGoodbye { reason: printable(reason) }),
                 }
             }
             Message::Pong { n, .. } => self.handle_pong(now.instant, n, under),
@@ -64,13 +65,13 @@ impl<R: Random> Link<R> {
         }
         let known = self.peer.replace(peer).is_some();
         match mismatch {
-            Some(text) => {
+            Some(condition) => {
                 self.stats.drop(DropReason::NotAgreed);
                 if self.up {
-                    self.go_down(now.instant, text.clone());
+                    self.go_down(now.instant, condition.clone());
                 }
                 self.set_agreed(false);
-                self.say_once(now.instant, text);
+                self.say_once(now.instant, condition);
             }
             None => self.agree(now.instant),
         }
@@ -90,7 +91,7 @@ impl<R: Random> Link<R> {
     pub(super) fn refuses(&mut self, now: Instant, from: Path) -> bool {
         let refuses = !self.settings.float && !self.is_pinned(from.remote);
         if refuses {
-            self.say_once(now, format!("the peer calls from {}, but float = false pins it", from.remote));
+            self.say_once(now, Condition::PeerPinned { from: from.remote });
         }
         refuses
     }
@@ -179,11 +180,11 @@ impl<R: Random> Link<R> {
                 self.validation = None;
                 self.heard_at = now.instant;
                 let same = self.endpoint.is_some_and(|old| old.remote == new.remote);
-                let text = match new.local.filter(|_| same) {
-                    Some(local) => format!("the peer calls this end at {local} now"),
-                    None => format!("the peer moved to {}", new.remote),
+                let moved = match new.local.filter(|_| same) {
+                    Some(local) => Condition::LocalMoved { to: local },
+                    None => Condition::PeerMoved { to: new.remote },
                 };
-                self.log_for_peer(now.instant, text);
+                self.log_for_peer(now.instant, moved);
                 self.set_endpoint(now.instant, Some(new));
                 self.send_hello(new);
             }

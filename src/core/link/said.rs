@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::Link;
+use super::{Event, Link};
+use crate::core::condition::Condition;
 use crate::core::limits::REPEAT;
 use crate::core::rate::RateLimiter;
 use crate::crypto::Random;
@@ -20,7 +21,7 @@ pub(super) const fn limiter() -> RateLimiter {
 
 /// What the link waits for or suffers from.
 pub(super) struct Said {
-    pub(super) text: String,
+    pub(super) condition: Condition,
     pub(super) at: Instant,
 }
 
@@ -28,42 +29,36 @@ impl<R: Random> Link<R> {
     pub(super) fn say_resumed(&mut self, now: Instant) {
         if self.resumed_at.is_none_or(|at| now >= at + REPEAT) {
             self.resumed_at = Some(now);
-            self.log(1, "this host slept, was copied, or had its clock set: all keys are replaced".into());
+            self.log(Condition::Resumed);
         }
     }
 
     pub(super) fn say_tunnel_in_tunnel(&mut self) {
         let Some(endpoint) = self.endpoint else { return };
-        let ip = endpoint.remote.ip();
-        let length = if ip.is_ipv4() { 32 } else { 128 };
-        let text = format!(
-            "the way to the peer's outer address {ip} leads into the tunnel itself: add [[route]] to = \
-             \"{ip}/{length}\", via = \"net_gateway\""
-        );
-        self.log(1, text);
+        self.log(Condition::TunnelInTunnel { remote: endpoint.remote.ip() });
     }
 
     pub(super) fn say_waiting(&mut self, now: Instant) {
         if !self.settings.has_remote {
-            self.say_once(now, "waiting for the peer to call: no remote is set".into());
+            self.say_once(now, Condition::NoRemote);
         }
     }
 
-    /// Says what the link waits for or suffers from: once at verb 1, then every minute at verb 3.
-    pub(super) fn say_once(&mut self, now: Instant, text: String) {
-        if self.said.iter().all(|said| said.text != text) {
-            self.log_for_peer(now, text.clone());
+    /// Says what the link waits for or suffers from: once at its own verb, then every minute at verb 3.
+    pub(super) fn say_once(&mut self, now: Instant, condition: Condition) {
+        if self.said.iter().all(|said| said.condition != condition) {
+            self.log_for_peer(now, condition.clone());
             if self.said.len() >= SAID {
                 self.said.pop_front();
             }
-            self.said.push_back(Said { text, at: now });
+            self.said.push_back(Said { condition, at: now });
         }
     }
 
     /// A line that the peer may draw out again and again.
-    pub(super) fn log_for_peer(&mut self, now: Instant, text: String) {
+    pub(super) fn log_for_peer(&mut self, now: Instant, condition: Condition) {
         if self.lines.allow(now) {
-            self.log(1, text);
+            self.log(condition);
         }
     }
 
@@ -72,8 +67,8 @@ impl<R: Random> Link<R> {
             && now >= said.at + REPEAT
         {
             said.at = now;
-            let text = said.text.clone();
-            self.log(3, text);
+            let condition = said.condition.clone();
+            self.events.push_back(Event::Log { verb: 3, condition });
         }
     }
 }

@@ -6,10 +6,10 @@ use ipnet::IpNet;
 
 use super::{Keying, Link};
 use crate::core::clock::Now;
+use crate::core::condition::Condition;
 use crate::core::lane::ReceiveCommand;
 use crate::core::settings::LinkSettings;
 use crate::core::settings::LinkState;
-use crate::core::settings::MAX_TEXT;
 use crate::core::stats::Stats;
 use crate::crypto::{Random, aead};
 use crate::wire::control::Message;
@@ -17,10 +17,6 @@ use crate::wire::control::Message;
 impl<R: Random> Link<R> {
     /// How the link is; `lanes` is what its lanes counted.
     pub fn state(&self, now: Instant, lanes: &Stats) -> LinkState {
-        let mut problem = self.said.back().map(|said| said.text.clone());
-        if let Some(text) = &mut problem {
-            text.truncate(text.floor_char_boundary(MAX_TEXT));
-        }
         let keys_age = match &self.keying {
             Keying::Static(keying) => Some(keying.keys.age(now)),
             Keying::Handshake(sessions) => {
@@ -33,7 +29,7 @@ impl<R: Random> Link<R> {
         };
         let budget = if self.settings.path_mtu.is_some() { self.own_budget } else { self.pmtud.budget() };
         LinkState {
-            problem,
+            problem: self.said.back().map(|said| said.condition.clone()),
             peer: self.peer.as_ref().map(|peer| peer.name.clone()),
             keys_age: keys_age.filter(|_| self.up),
             sealed: cipher.filter(|_| self.up).map(|cipher| (cipher, aead::chosen(cipher))),
@@ -89,7 +85,7 @@ impl<R: Random> Link<R> {
             if let Some(endpoint) = self.endpoint.filter(|_| !self.settings.has_remote) {
                 self.send(Message::Bye { reason: "connecting again".into() }, endpoint);
             }
-            self.go_down(now.instant, "connecting again, as asked".into());
+            self.go_down(now.instant, Condition::Reconnecting);
         } else {
             self.dormant = false;
             self.remotes.forget(now.instant);

@@ -2,6 +2,7 @@
 
 use super::{Keying, Link};
 use crate::core::clock::Now;
+use crate::core::condition::Condition;
 use crate::core::hello;
 use crate::core::key_id::KeyId;
 use crate::core::lane::{Command, Key, KeyRef, KeySlot, ReceiveCommand, Received, SendCommand};
@@ -59,10 +60,10 @@ impl<R: Random> Link<R> {
                 self.greet_taken(now, from, room, key_id, hello);
             }
             Verdict::Present { to, room } => self.present(now, key_id, to, room),
-            Verdict::Misfit(text) => {
+            Verdict::Misfit(condition) => {
                 self.stats.drop(DropReason::BadTag);
                 if self.peer.is_none() {
-                    self.say_once(now.instant, text.into());
+                    self.say_once(now.instant, condition);
                 }
             }
             Verdict::Dropped(reason) => self.stats.drop(reason),
@@ -255,10 +256,6 @@ impl<R: Random> Link<R> {
             return;
         }
         keying.clocks_said = true;
-        let ahead = key_id.time().wrapping_sub(now.wall) as i64 as f64 / 1e6;
-        self.log(
-            1,
-            format!("the peer's clock differs from this end's by {ahead:+.0} s; the link works all the same"),
-        );
+        self.log(Condition::ClockDifference { ahead: key_id.time().wrapping_sub(now.wall) as i64 });
     }
 }

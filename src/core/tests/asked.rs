@@ -1,6 +1,7 @@
 //! What a link is asked for by those who run it.
 
 use super::*;
+use crate::core::condition::Condition;
 
 fn worlds() -> [World; 2] {
     [World::new(), handshake_world()]
@@ -11,7 +12,7 @@ fn a_link_tells_how_it_is() {
     for mut world in worlds() {
         let now = world.now(1).instant;
         let waiting = world.ends[0].link.state(now, &Stats::default());
-        assert_eq!(waiting.problem.as_deref(), Some("waiting for the peer to call: no remote is set"));
+        assert_eq!(waiting.problem, Some(Condition::NoRemote));
         assert_eq!((waiting.peer, waiting.keys_age, waiting.budget), (None, None, None));
         world.run(5.0);
         world.assert_carries();

@@ -81,7 +81,7 @@ fn a_link_that_goes_up_and_down_costs_a_few_turns_and_its_last_state_counts() {
         engine.set_nonblocking(true).unwrap();
         let endpoint = SocketAddr::from(ENDPOINT);
         let up = ToParent::LinkUp { endpoint, name: "mon".to_owned() };
-        let down = ToParent::LinkDown { reason: "why".to_owned(), traffic: Traffic::default() };
+        let down = ToParent::LinkDown { reason: Condition::Reconnecting, traffic: Traffic::default() };
         let until = Instant::now() + Duration::from_secs(120);
         let mut turns = 0;
         while turns < 600 && Instant::now() < until {
@@ -90,7 +90,7 @@ fn a_link_that_goes_up_and_down_costs_a_few_turns_and_its_last_state_counts() {
             while engine.receive().is_ok_and(|message| message.is_some()) {}
         }
         assert_eq!(turns, 600, "the parent takes no requests");
-        let lines = logged("link up with").len() + logged("link down: why").len() + logged("ip route").len();
+        let lines = logged("link up with").len() + logged("[reconnecting]").len() + logged("ip route").len();
         assert!(lines < 200, "{lines} lines");
         // Thirty at once, and one in five seconds, on a machine that takes a minute for it.
         let count = |what| logged(what).len();

@@ -73,11 +73,12 @@ impl Draw {
                 let count = self.one(&[0, 1, 3, 120]);
                 ToParent::PushedRoutes { routes: (0..count).map(|_| self.net()).collect() }
             }
-            7 => ToParent::LinkDown { reason: self.text(), traffic },
+            7 => ToParent::LinkDown { reason: Condition::PeerGoodbye { reason: self.text() }, traffic },
             8 => ToParent::Traffic(traffic),
             9 => ToParent::Log { verb: self.number() as u8, text: self.text() },
             10 => {
-                let (problem, rtt) = (Some(self.text()), Some(Duration::new(self.number(), 0)));
+                let problem = Some(Condition::PeerGoodbye { reason: self.text() });
+                let rtt = Some(Duration::new(self.number(), 0));
                 let keys_age = Some(Duration::MAX);
                 ToParent::State(Box::new(LinkState { problem, rtt, keys_age, ..LinkState::default() }))
             }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::core::condition::Condition;
 use crate::core::keylog::{Entry, Name, Way};
 use crate::core::settings::LinkState;
 use crate::core::settings::Traffic;
@@ -21,7 +22,9 @@ fn request(kind: Kind, number: u64) -> ToParent {
         Kind::Endpoint => ToParent::Endpoint { address: endpoint },
         Kind::OpenDevice => ToParent::OpenDevice,
         Kind::Link if number.is_multiple_of(2) => ToParent::LinkUp { endpoint, name: String::new() },
-        Kind::Link => ToParent::LinkDown { reason: number.to_string(), traffic },
+        Kind::Link => {
+            ToParent::LinkDown { reason: Condition::PeerGoodbye { reason: number.to_string() }, traffic }
+        }
         Kind::PushedRoutes => {
             ToParent::PushedRoutes { routes: vec!["10.0.0.0/8".parse().unwrap(); number as usize % 7] }
         }

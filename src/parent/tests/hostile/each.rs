@@ -30,7 +30,7 @@ fn case(kind: Kind) -> Case {
         Kind::OpenDevice => |_| ToParent::OpenDevice,
         Kind::Link => |n| match n % 2 {
             0 => ToParent::LinkUp { endpoint: address(n), name: "mon".to_owned() },
-            _ => ToParent::LinkDown { reason: "why".to_owned(), traffic: Traffic::default() },
+            _ => ToParent::LinkDown { reason: Condition::Reconnecting, traffic: Traffic::default() },
         },
         Kind::PushedRoutes => |n| ToParent::PushedRoutes {
             routes: vec![

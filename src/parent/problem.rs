@@ -1,0 +1,74 @@
+//! What `tund status` calls the problem of a link: what the engine tells of the link, or what the parent knows of this host.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use crate::core::condition::Condition;
+use crate::core::settings::MAX_TEXT;
+use crate::helper::zone;
+use crate::report::text::printable;
+
+/// What is wrong or being waited for. Its codes are those of [`Condition`] and four more.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Problem {
+    /// As the engine tells it: of a known kind, but nothing in it is trusted.
+    Link(Condition),
+    /// A script failed, and none has run well since: why.
+    ScriptFailed(String),
+    /// No remote has a usable address: why.
+    NoAddress(String),
+    /// The peer is called there.
+    Calling(SocketAddr),
+    /// The peer's address is being looked up.
+    Resolving,
+}
+
+impl Problem {
+    /// The stable name.
+    pub(super) fn code(&self) -> &'static str {
+        match self {
+            Self::Link(condition) => condition.code(),
+            Self::ScriptFailed(_) => "script-failed",
+            Self::NoAddress(_) => "no-address",
+            Self::Calling(_) => "calling",
+            Self::Resolving => "resolving",
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Link(condition) => f.write_str(&printable(&condition.to_string(), MAX_TEXT)),
+            Self::ScriptFailed(text) | Self::NoAddress(text) => f.write_str(text),
+            Self::Calling(endpoint) => write!(f, "calling {}: no answer yet", zone::named(*endpoint)),
+            Self::Resolving => f.write_str("looking up the peer's address"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_of_the_engine_is_made_printable_and_cut() {
+        let reason = format!("\x1b[2J\n{}", "x".repeat(10_000));
+        let problem = Problem::Link(Condition::PeerGoodbye { reason });
+        let text = problem.to_string();
+        assert_eq!((text.chars().count(), problem.code()), (MAX_TEXT, "peer-goodbye"));
+        assert!(text.starts_with("the peer says: _[2J_xxx"), "{text}");
+    }
+
+    #[test]
+    fn the_manual_has_a_row_for_each_code_of_the_parent() {
+        let manual = include_str!("../../docs/tund.8.md");
+        let endpoint = SocketAddr::from(([192, 0, 2, 1], 1194));
+        let script = Problem::ScriptFailed(String::new());
+        let all = [script, Problem::NoAddress(String::new()), Problem::Calling(endpoint), Problem::Resolving];
+        for problem in all {
+            let row = format!("\n`{}`\n: ", problem.code());
+            assert!(manual.contains(&row), "{row}");
+        }
+    }
+}
