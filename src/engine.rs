@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use crate::config::KeyMode;
 use crate::core::condition::Condition;
 use crate::core::keylog::Entry;
-use crate::core::lane::{self, Command, Notice, ReceiveCommand, Report};
+use crate::core::lane::{self, Command, Notice, ReceiveCommand, Report, SendCommand};
 use crate::core::link::{Event, Link};
 use crate::core::settings::MAX_TEXT;
 use crate::core::settings::Traffic;
@@ -310,6 +310,9 @@ impl Engine {
                     self.has_device = true;
                     self.worker.device(&device);
                 }
+            }
+            ToEngine::Announce { frames } => {
+                frames.into_iter().for_each(|frame| self.worker.command(SendCommand::Frame(frame).into()));
             }
             ToEngine::Report => {
                 self.wanted = Some(self.threads);

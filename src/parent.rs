@@ -2,6 +2,7 @@
 //! which scripts, the resolver, signals and the engine's requests never wait for each other.
 #![allow(clippy::disallowed_methods, reason = "the poll loop is where the parent reads the clock")]
 
+mod announce;
 mod control;
 pub mod environment;
 mod hooks;
@@ -74,6 +75,8 @@ pub struct Link {
     pub options: Options,
     /// Names the link secret.
     pub fingerprint: [u8; 8],
+    /// The MAC address of a tap device that is given none.
+    pub hardware_address: [u8; 6],
     /// The socket came from inetd or systemd.
     pub activated: bool,
     /// Where the keys in use are written.
@@ -257,6 +260,9 @@ impl Parent {
             if std::mem::take(&mut self.status.device_wanted) {
                 self.bring_up();
                 self.hand_device_over();
+                if self.status.up {
+                    self.announce_addresses();
+                }
             } else if std::mem::take(&mut self.control.reload_wanted) {
                 self.reload();
             } else {

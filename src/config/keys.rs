@@ -136,7 +136,7 @@ table! { RawDevice "device"
     /// tund`), with `configure = false`, and without routes and scripts in the file.
     "configure" configure: bool = Shape::Flag, default(true), Restart => device.configure;
     /// The MAC address of a tap device, such as `"02:00:5e:10:00:01"`; not a group address.
-    "mac" mac: String = Shape::Text, absent("the kernel picks one; with `bridge`, one that begins with `fe:`"), Nothing => device.mac;
+    "mac" mac: String = Shape::Text, absent("one that begins with `fe:`, drawn from the key and the link's name, so that it stays; a device that another program made keeps its own, unless it joins a `bridge`"), Nothing => device.mac;
     /// Make the tap device a port of this bridge, which has to exist. Addresses then belong on the bridge, not here.
     "bridge" bridge: String = Shape::Text, absent("none"), Nothing => device.bridge;
     /// Length of the device's transmit queue, in packets: what may wait while tund waits for a processor.

@@ -109,7 +109,8 @@ impl Entry {
                 | Out::Control { .. }
                 | Out::Endpoint(_)
                 | Out::Agreed(_)
-                | Out::Budget(_),
+                | Out::Budget(_)
+                | Out::Frame(_),
             )
             | Command::Receive(
                 In::Forget(_) | In::WipeAll | In::Endpoint(_) | In::Agreed(_) | In::Sources(_) | In::Again(_),

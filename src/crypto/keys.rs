@@ -104,6 +104,32 @@ pub fn fingerprint(secret: &[u8; 32]) -> [u8; 8] {
     name
 }
 
+/// The MAC address of a tap device that is given none: HKDF-Expand(L, "tund hardware address" ‖ end ‖ name), so that it
+/// is the same after each start, and another at each of the two ends and in each link. It is a locally administered
+/// unicast address that sorts behind those of real cards: a bridge takes over the lowest address of its ports, and must
+/// not change its own when the link comes and goes.
+pub fn hardware_address(secret: &[u8; 32], end: End<'_>, name: &str) -> [u8; 6] {
+    let public;
+    let end: &[u8] = match end {
+        End::Direction(direction) => &[direction],
+        End::Private(private) => {
+            public = public_of(private);
+            &public
+        }
+    };
+    let bytes = expand_32(&prk(secret), &[b"tund hardware address", end, name.as_bytes()]);
+    [0xfe, bytes[0], bytes[1], bytes[2], bytes[3], bytes[4]]
+}
+
+/// What is different at the two ends of a link.
+#[derive(Clone, Copy)]
+pub enum End<'a> {
+    /// Static keys without a pair: the direction that this end sends in.
+    Direction(u8),
+    /// This end's X25519 private key.
+    Private(&'a [u8; 32]),
+}
+
 /// The keys that last as long as the link: expanded once from `L`. As [`Private`], they share no page of 4 KiB with
 /// anything, and so can be locked in memory on their own.
 #[repr(align(4096))]
@@ -281,6 +307,22 @@ mod tests {
         let with_shared =
             link_secret(Some(&[9; 32]), Some(Pair { private: &a, peer_public: &public_of(&b) }));
         assert_ne!(*one, *with_shared.unwrap());
+    }
+
+    #[test]
+    fn a_hardware_address_is_one_of_each_end_of_each_link() {
+        let one = hardware_address(&[1; 32], End::Direction(0), "tun-fri-mon");
+        let again = hardware_address(&[1; 32], End::Direction(0), "tun-fri-mon");
+        assert_eq!((one, one[0]), (again, 0xfe));
+        for (secret, end, name) in [
+            ([2; 32], End::Direction(0), "tun-fri-mon"),
+            ([1; 32], End::Direction(1), "tun-fri-mon"),
+            ([1; 32], End::Direction(0), "tun-fri-tue"),
+            ([1; 32], End::Private(&[3; 32]), "tun-fri-mon"),
+            ([1; 32], End::Private(&[4; 32]), "tun-fri-mon"),
+        ] {
+            assert_ne!(hardware_address(&secret, end, name)[1..], one[1..]);
+        }
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub struct Device {
     pub name: String,
     /// Its index.
     pub index: u32,
+    /// It was there before.
+    pub adopted: bool,
 }
 
 /// Opens (creates) a device; without a name the kernel picks tunN or tapN. Closing the descriptor removes
@@ -43,15 +45,17 @@ pub fn open(mode: Mode, name: Option<&str>) -> io::Result<Device> {
     if let Some(name) = name {
         configuration.tun_name(name);
     }
+    let mut netlink = Netlink::open()?;
+    let adopted = name.map_or(Ok(None), |name| netlink.link(name))?.is_some();
     let device = tun::create(&configuration).map_err(|error| explain(error, mode, name))?;
     device.set_nonblock()?;
     let name = tun::AbstractDevice::tun_name(&device)?;
     let fd = sys::into_device(device);
     sys::disable_vnet_header(&fd, VNET_HEADER as i32)?;
-    let link = Netlink::open()?.link(&name)?.ok_or_else(|| {
+    let link = netlink.link(&name)?.ok_or_else(|| {
         io::Error::new(io::ErrorKind::NotFound, format!("{name}: the device was renamed while it was opened"))
     })?;
-    Ok(Device { fd, name, index: link.index })
+    Ok(Device { fd, name, index: link.index, adopted })
 }
 
 fn explain(error: tun::Error, mode: Mode, name: Option<&str>) -> io::Error {

@@ -1,5 +1,6 @@
 //! The packets inside the tunnel. Everything here takes bytes that anybody may have written.
 
+pub mod announce;
 pub mod checksum;
 pub mod clamp;
 pub mod flow;

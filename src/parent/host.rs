@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::crypto::Random;
 use crate::device;
 use crate::helper::resolve;
 use crate::host::changes::Savepoint;
@@ -15,7 +14,6 @@ use crate::report::exit::{CONFIG, FAILED, Fatal, PRIVILEGE, UNAVAILABLE};
 use crate::route::full;
 use crate::route::plan::{self, Host, Interface};
 use crate::say;
-use crate::sys::random::Os;
 
 /// How long the engine has for its farewell to the peer.
 pub(super) const FAREWELL: Duration = Duration::from_secs(1);
@@ -74,7 +72,9 @@ impl Parent {
             ));
         }
         let bridge = bridge.map(|link| Interface { index: link.index, name: link.name });
-        Ok(Host { routes, bridge, random: Os.bytes() })
+        // Who made a device gave it its address; on a bridge it must not be the lowest.
+        let own = bridge.is_none() && self.changes.device().is_some_and(|device| device.adopted);
+        Ok(Host { routes, bridge, mac: (!own).then_some(self.link.hardware_address) })
     }
 
     /// The host is looked at again: `up` may have changed addresses and routes.

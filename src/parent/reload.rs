@@ -17,7 +17,7 @@ use crate::privsep::spawn::{Role, spawn};
 use crate::report::exit::FAILED;
 use crate::report::log;
 use crate::route::full;
-use crate::route::plan::{self, Step};
+use crate::route::plan;
 use crate::say;
 use crate::sys::clock::unix_time;
 
@@ -95,18 +95,12 @@ impl Parent {
         let host = self.survey_for(&plan.config).map_err(|fatal| fatal.message)?;
         let steps = plan::device_steps(&plan.config, &device, &host).map_err(|error| error.to_string())?;
         let routes = self.wanted_routes(&plan.config, &device, &host).map_err(|error| error.to_string())?;
-        let settings = |steps: &[Step]| -> Vec<Step> {
-            // Without a MAC in the file each plan has another random one.
-            let same = plan.config.device.mac == self.link.config.device.mac;
-            steps.iter().filter(|step| !same || !step.sets_mac()).cloned().collect()
-        };
-        let (old, new) = (settings(&self.status.device_steps), settings(&steps));
         let mut lines = Vec::new();
-        if old != new {
+        if self.status.device_steps != steps {
             // The kernel drops routes with the address that they lead through.
             self.take_pushed(Vec::new());
             self.set_route_steps(Vec::new(), &mut lines);
-            lines.extend(self.changes.exchange(&old, &new).err());
+            lines.extend(self.changes.exchange(&self.status.device_steps, &steps).err());
             self.status.before_routes = self.changes.mark();
         }
         self.status.device_steps = steps;

@@ -106,6 +106,9 @@ impl Parent {
         if self.link.config.full_tunnel.is_some() {
             self.renew_routes();
         }
+        if up {
+            self.announce_addresses();
+        }
         if self.status.hooks.len() >= MAX_HOOKS {
             self.status.hooks.drain(..2);
         }

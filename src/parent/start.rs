@@ -18,7 +18,7 @@ use crate::sys::memory;
 
 use crate::config::{Config, Diagnostic, LogTo, Places, Severity};
 use crate::core::settings::LinkSettings;
-use crate::crypto::keys::{Pair, fingerprint, link_secret};
+use crate::crypto::keys::{End, Pair, fingerprint, hardware_address, link_secret};
 use crate::crypto::stack::cleanly;
 use crate::parent::{Launch, Link, Parent};
 use crate::privsep::message::{Confinement, Keys, Start, StaticPair};
@@ -165,14 +165,25 @@ fn prepare(
     say!(1, "tund {}: {}, UDP port {}", env!("CARGO_PKG_VERSION"), config.name, bound.port);
     let link = LinkSettings { activated, ..LinkSettings::from(&config) };
     let fingerprint = cleanly(|| fingerprint(&keys.secret));
+    let hardware_address = cleanly(|| own_mac(&keys, &link, &config.name));
     let mut start = engine_start(&config, keys, link, &confinement);
     start.key_log = key_log.is_some();
     let launch = Launch { start: Box::new(start), socket: bound.fd, device_later: activated };
     let directory = directory(options, &loaded);
     let options = Options { config: loaded.path.clone(), cd: Some(directory.clone()), ..options.clone() };
     let file = loaded.path;
-    let link =
-        Link { directory, file, options, config, confinement, runtime, fingerprint, activated, key_log };
+    let link = Link {
+        directory,
+        file,
+        options,
+        config,
+        confinement,
+        runtime,
+        fingerprint,
+        hardware_address,
+        activated,
+        key_log,
+    };
     Ok((Parent::new(link, changes, signals), launch, Files { _pid: pid_file, _lock: lock }))
 }
 
@@ -257,6 +268,12 @@ fn read_secrets(config: &Config, allow_open_keys: bool) -> Result<Box<Keys>, Fat
     let statics = pair.map(|pair| StaticPair { private: *pair.private, peer_public: *pair.peer_public });
     let secret = link_secret(keys.shared.as_ref(), pair).map_err(|error| Fatal::new(CONFIG, error))?;
     Ok(Box::new(Keys { secret: *secret, statics }))
+}
+
+/// The MAC address of this end's tap device.
+fn own_mac(keys: &Keys, link: &LinkSettings, name: &str) -> [u8; 6] {
+    let private = keys.statics.as_ref().map(|pair| End::Private(&pair.private));
+    hardware_address(&keys.secret, private.unwrap_or(End::Direction(link.direction)), name)
 }
 
 /// The key log that the command line asks for.

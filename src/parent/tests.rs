@@ -290,6 +290,7 @@ impl<'a> Rig<'a> {
             options: Options::default(),
             key_log: None,
             fingerprint: [1; 8],
+            hardware_address: [0xfe, 1, 2, 3, 4, 5],
             activated: self.device_later,
         };
         let changes = Changes::new(Netlink::open().unwrap(), Some(&self.scratch.directory()));

@@ -328,7 +328,7 @@ to = "192.168.66.0/24"
 
     fn interface(index: u32, name: &str, kind: &str) -> Link {
         let (name, kind) = (name.to_owned(), Some(kind.to_owned()));
-        Link { index, name, mtu: 1500, up: true, carrier: true, kind, master: None }
+        Link { index, name, mtu: 1500, up: true, carrier: true, kind, master: None, mac: None }
     }
 
     fn route(to: &str, interface: u32, metric: Option<u32>) -> KernelRoute {

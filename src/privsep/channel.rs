@@ -41,6 +41,7 @@ impl Message for ToEngine {
             ToEngine::Resolved { .. }
             | ToEngine::Route { .. }
             | ToEngine::Taken { .. }
+            | ToEngine::Announce { .. }
             | ToEngine::Resumed
             | ToEngine::Report
             | ToEngine::Settings(_)

@@ -126,6 +126,11 @@ pub enum ToEngine {
     },
     /// The device is open and configured. Descriptor: the device.
     Device,
+    /// Send these frames to the peer, as if they came from the device.
+    Announce {
+        /// Together shorter than a message.
+        frames: Vec<Vec<u8>>,
+    },
     /// The kernel says that this machine is a copy, restored from a snapshot: no key may be used any more.
     Resumed,
     /// Say [`ToParent::State`].

@@ -33,6 +33,8 @@ pub struct Link {
     pub kind: Option<String>,
     /// Index of the bridge it belongs to.
     pub master: Option<u32>,
+    /// MAC address, if it has one.
+    pub mac: Option<[u8; 6]>,
 }
 
 /// An address on an interface.
@@ -44,6 +46,8 @@ pub struct Address {
     pub address: IpNet,
     /// The other end, when point-to-point.
     pub peer: Option<IpAddr>,
+    /// Another host may turn out to have it (RFC 4862 §5.4).
+    pub tentative: bool,
 }
 
 /// The kernel's answer to "how would you reach this address?"

@@ -26,8 +26,8 @@ pub struct Host {
     pub routes: Vec<KernelRoute>,
     /// The bridge named in the configuration, if it exists.
     pub bridge: Option<Interface>,
-    /// Random bytes, for the MAC address of a bridged device that was given none.
-    pub random: [u8; 5],
+    /// The MAC address of a tap device that was given none; `None`: it keeps its own.
+    pub mac: Option<[u8; 6]>,
 }
 
 /// Length of the device's transmit queue, in frames, if nothing else is asked for. A worker may have to wait some
@@ -50,7 +50,7 @@ pub fn device_steps(config: &Config, device: &Interface, host: &Host) -> Result<
     let set_link =
         |mtu, mac, txqueuelen, up| Step::SetLink { index, name: name.clone(), mtu, mac, txqueuelen, up };
     let mtu = settings.configure.then_some(settings.mtu);
-    let mac = settings.mac.or_else(|| bridge.map(|_| port_mac(host.random)));
+    let mac = settings.mac.or(host.mac).filter(|_| settings.mode == Mode::Tap);
     let txqueuelen = settings.txqueuelen.or(settings.configure.then_some(TXQUEUELEN));
     let mut steps = vec![set_link(mtu, mac, txqueuelen, None)];
     steps.extend(bridge.map(|bridge| Step::Join {
@@ -234,13 +234,6 @@ fn bridge<'a>(config: &Config, host: &'a Host) -> Result<Option<&'a Interface>, 
             "device.bridge: there is no bridge {name}; create it first (ip link add {name} type bridge) or name another"
         ))),
     }
-}
-
-/// A locally administered unicast address that sorts behind those of real cards: a bridge takes over
-/// the lowest address of its ports, and must not change its own when the link comes and goes.
-fn port_mac(random: [u8; 5]) -> [u8; 6] {
-    let [a, b, c, d, e] = random;
-    [0xfe, a, b, c, d, e]
 }
 
 fn interface_of(route: &KernelRoute) -> Interface {
@@ -475,7 +468,7 @@ mod tests {
                 kernel_route("10.3.0.0/16", Some("10.1.0.1"), 2, None),
             ],
             bridge: Some(Interface { index: 4, name: "br0".to_owned() }),
-            random: [10, 11, 12, 13, 14],
+            mac: Some([0xfe, 10, 11, 12, 13, 14]),
         }
     }
 

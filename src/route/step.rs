@@ -159,11 +159,6 @@ impl Step {
         if let Step::AddRoute(route) = self { Some(route) } else { None }
     }
 
-    /// Whether this step gives the device an address of its own choice.
-    pub fn sets_mac(&self) -> bool {
-        matches!(self, Step::SetLink { mac: Some(_), .. })
-    }
-
     /// Index and name of the interface that is changed, or that the route leads to.
     pub fn interface(&self) -> (u32, &str) {
         match self {

@@ -155,6 +155,90 @@ fn any_frame_crosses_unchanged_tagged_and_full_size_too() {
     assert!(alice.wait_frame(Duration::from_secs(5), |seen| seen == answer).is_some(), "no answer");
 }
 
+/// A tap device with addresses of its own.
+fn tap(toml: Toml, last: u8) -> Toml {
+    toml.device(&format!("mode = 'tap'\nname = 'tap0'\naddress = ['10.7.0.{last}/24', 'fd07::{last}/64']"))
+}
+
+fn mac(host: &Host, device: &str) -> String {
+    let text = host.run(&format!("ip -o link show {device}")).unwrap();
+    text.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().to_owned()
+}
+
+#[test]
+fn a_tap_device_has_the_same_mac_after_each_start_and_another_than_its_peer() {
+    let pair = pair();
+    for keys in [|toml| toml, Toml::handshake] {
+        let ends = (keys(tap(Toml::tap_fri(), 1)), keys(tap(Toml::tap_mon(), 2)));
+        let (fri, _mon) = pair.link(&ends.0, &ends.1);
+        let (ours, theirs) = (mac(&pair.fri, "tap0"), mac(&pair.mon, "tap0"));
+        assert!(ours != theirs && ours.starts_with("fe:"), "{ours} {theirs}");
+        drop(fri);
+        wait_gone(&pair.fri);
+        let fri = pair.start_fri(&ends.0);
+        fri.wait_line(UP, SOON).unwrap();
+        assert_eq!(mac(&pair.fri, "tap0"), ours);
+    }
+}
+
+#[test]
+fn a_device_of_somebody_elses_keeps_its_mac() {
+    let pair = pair();
+    pair.fri.run("ip tuntap add dev tap0 mode tap").unwrap();
+    pair.fri.run("ip link set tap0 address 02:00:00:00:00:07").unwrap();
+    let _link = pair.link(&tap(Toml::tap_fri(), 1), &tap(Toml::tap_mon(), 2));
+    assert_eq!(mac(&pair.fri, "tap0"), "02:00:00:00:00:07");
+}
+
+/// The neighbours of `host` that it believes to be at an address where nobody is.
+fn mislead(host: &Host, device: &str, addresses: &[&str]) {
+    for address in addresses {
+        host.run(&format!("ip neigh replace {address} lladdr 02:00:00:00:00:99 dev {device} nud stale"))
+            .unwrap();
+    }
+    // The kernel keeps what it has just learnt for a second.
+    std::thread::sleep(Duration::from_millis(1500));
+}
+
+fn knows(host: &Host, addresses: &[&str], mac: &str) -> bool {
+    addresses.iter().all(|address| {
+        host.run(&format!("ip neigh show {address}")).unwrap().contains(&format!("lladdr {mac}"))
+    })
+}
+
+#[test]
+fn an_end_that_is_back_announces_its_addresses() {
+    let pair = pair();
+    let (fri, _mon) = pair.link(&tap(Toml::tap_fri(), 1), &tap(Toml::tap_mon(), 2));
+    let addresses = ["10.7.0.1", "fd07::1"];
+    let ours = mac(&pair.fri, "tap0");
+    // Not before the kernel is sure of its IPv6 address.
+    tund_lab::wait_until("the addresses", SOON, || {
+        !pair.fri.run("ip -6 addr show dev tap0 tentative").unwrap().contains("fd07")
+    })
+    .unwrap();
+    mislead(&pair.mon, "tap0", &addresses);
+    let mark = fri.mark();
+    super::operation::ask(&pair.fri, &["reconnect", "fri"]);
+    fri.wait_line_after(mark, UP, SOON).unwrap();
+    // Neither has another reason to send.
+    tund_lab::wait_until("the announcement", SOON, || knows(&pair.mon, &addresses, &ours)).unwrap();
+}
+
+#[test]
+fn an_end_that_is_back_announces_the_addresses_of_its_bridge() {
+    let pair = pair();
+    let (_a, b) = hosts(&pair);
+    pair.fri.run("ip addr add 10.5.0.81/24 dev br0").unwrap();
+    let (fri, _mon) = pair.link(&Toml::tap_fri(), &Toml::tap_mon());
+    let ours = mac(&pair.fri, "br0");
+    mislead(&b, "eth0", &["10.5.0.81"]);
+    let mark = fri.mark();
+    super::operation::ask(&pair.fri, &["reconnect", "fri"]);
+    fri.wait_line_after(mark, UP, SOON).unwrap();
+    tund_lab::wait_until("the announcement", SOON, || knows(&b, &["10.5.0.81"], &ours)).unwrap();
+}
+
 /// The two classic scripts, and `configure = false`: the script alone sets the device up.
 fn script_joins_bridge(body: &str) {
     let pair = pair();

@@ -61,6 +61,7 @@ fn the_classic_routed_link_is_set_up_and_taken_down_again() {
                 interface: device.index,
                 address: own.parse().unwrap(),
                 peer: Some(peer.parse().unwrap()),
+                tentative: false,
             };
             assert!(ours.contains(&wanted), "{wanted:?} in {ours:?}");
         }
@@ -472,7 +473,7 @@ fn carry_out(netlink: &mut Netlink, config: &Config, device: &device::Device) ->
     let mut host = Host {
         routes: Vec::new(),
         bridge: bridge.map(|bridge| Interface { index: bridge.index, name: bridge.name }),
-        random: [1, 2, 3, 4, 5],
+        mac: Some([0xfe, 1, 2, 3, 4, 5]),
     };
     let mut steps = device_steps(config, &interface(device), &host).unwrap();
     host.routes = netlink.routes().unwrap();

@@ -112,6 +112,8 @@ pub enum SendCommand {
     Agreed(bool),
     /// The largest UDP payload, in bytes.
     Budget(usize),
+    /// A frame of this end's own, which goes as those of the device.
+    Frame(Vec<u8>),
 }
 
 /// From the link to a lane's way in.

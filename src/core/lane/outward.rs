@@ -110,6 +110,10 @@ impl Outward {
             SendCommand::Budget(budget) => {
                 self.budget = budget.clamp(self.format.overhead() + 64, DATAGRAM_MAX)
             }
+            SendCommand::Frame(frame) => {
+                self.handle_frame(&frame, &[], sink);
+                self.flush(sink);
+            }
         }
     }
 

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteNextHop, RouteProtocol,
@@ -80,12 +80,14 @@ pub(super) fn link(message: &Message) -> Option<Link> {
         carrier: message.header.flags.contains(LinkFlags::LowerUp),
         kind: None,
         master: None,
+        mac: None,
     };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Controller(master) => link.master = Some(*master),
+            LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().ok(),
             LinkAttribute::LinkInfo(infos) => link.kind = infos.iter().find_map(kind),
             _ => {}
         }
@@ -114,11 +116,12 @@ pub(super) fn address_message(index: u32, address: &IpNet, peer: Option<IpAddr>)
 /// `IFA_ADDRESS` is the other end's address where the two differ, and IPv6 has no `IFA_LOCAL` otherwise.
 pub(super) fn address(message: &Message) -> Option<Address> {
     let Message::NewAddress(message) = message else { return None };
-    let (mut local, mut far) = (None, None);
+    let (mut local, mut far, mut flags) = (None, None, AddressFlags::empty());
     for attribute in &message.attributes {
         match attribute {
             AddressAttribute::Local(address) => local = Some(*address),
             AddressAttribute::Address(address) => far = Some(*address),
+            AddressAttribute::Flags(all) => flags = *all,
             _ => {}
         }
     }
@@ -127,6 +130,7 @@ pub(super) fn address(message: &Message) -> Option<Address> {
         interface: message.header.index,
         address: IpNet::new(own, message.header.prefix_len).ok()?,
         peer: far.filter(|far| *far != own),
+        tentative: flags.intersects(AddressFlags::Tentative | AddressFlags::Dadfailed),
     })
 }
 

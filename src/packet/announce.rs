@@ -1,0 +1,83 @@
+//! Frames by which a host tells its neighbours that an address is at this MAC address now: ARP announcements (RFC 5227
+//! §3) and unsolicited neighbour advertisements (RFC 4861 §7.2.6).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::checksum::checksum;
+use super::ip::ICMPV6;
+
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+/// Flags of a neighbour advertisement: the sender is a router, and what was known before is overridden.
+const ROUTER: u8 = 0x80;
+const OVERRIDE: u8 = 0x20;
+
+/// The Ethernet frame that announces `address` at `mac`. `router`: the host forwards packets of this family; hosts
+/// forget a router that says it is none.
+pub fn frame(mac: [u8; 6], address: IpAddr, router: bool) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => arp(mac, address),
+        IpAddr::V6(address) => advertisement(mac, address, router),
+    }
+}
+
+/// A request for the own address.
+fn arp(mac: [u8; 6], address: Ipv4Addr) -> Vec<u8> {
+    let address = address.octets();
+    // Ethernet and IPv4, the lengths of their addresses, request.
+    let head = [0, 1, 8, 0, 6, 4, 0, 1];
+    [&[0xff; 6][..], &mac, &[0x08, 0x06], &head, &mac, &address, &[0; 6], &address].concat()
+}
+
+fn advertisement(mac: [u8; 6], address: Ipv6Addr, router: bool) -> Vec<u8> {
+    let flags = OVERRIDE | if router { ROUTER } else { 0 };
+    let source = address.octets();
+    // Type and code, checksum, flags, target; the option is the target's link-layer address.
+    let mut icmp = [&[136, 0, 0, 0, flags, 0, 0, 0][..], &source, &[2, 1], &mac].concat();
+    let length = (icmp.len() as u16).to_be_bytes();
+    let destination = ALL_NODES.octets();
+    let pseudo = [&source[..], &destination, &[0, 0], &length, &[0, 0, 0, ICMPV6]].concat();
+    let sum = checksum(&[&pseudo, &icmp]);
+    icmp[2..4].copy_from_slice(&sum.to_be_bytes());
+    let ethernet = [&[0x33, 0x33, 0, 0, 0, 1][..], &mac, &[0x86, 0xdd]].concat();
+    [&ethernet[..], &[0x60, 0, 0, 0], &length, &[ICMPV6, 255], &source, &destination, &icmp].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAC: [u8; 6] = [0xfe, 1, 2, 3, 4, 5];
+
+    #[test]
+    fn an_ipv4_address_is_announced_to_all() {
+        let expected = [
+            &[0xff; 6][..],
+            &MAC,
+            &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1],
+            &MAC,
+            &[10, 7, 0, 1],
+            &[0; 6],
+            &[10, 7, 0, 1],
+        ];
+        assert_eq!(frame(MAC, [10, 7, 0, 1].into(), true), expected.concat());
+    }
+
+    #[test]
+    fn an_ipv6_address_is_advertised_with_a_good_checksum() {
+        let address: Ipv6Addr = "fd00:8::1".parse().unwrap();
+        for (router, flags) in [(false, 0x20), (true, 0xa0)] {
+            let frame = frame(MAC, address.into(), router);
+            assert_eq!(frame.len(), 14 + 40 + 32);
+            assert_eq!((&frame[..6], &frame[6..12]), (&[0x33, 0x33, 0, 0, 0, 1][..], &MAC[..]));
+            let (ip, icmp) = frame[14..].split_at(40);
+            assert_eq!((ip[5], ip[6], ip[7]), (32, 58, 255));
+            assert_eq!((icmp[0], icmp[4]), (136, flags));
+            assert_eq!(
+                (&icmp[8..24], &icmp[24..]),
+                (&address.octets()[..], &[&[2, 1][..], &MAC].concat()[..])
+            );
+            let pseudo = [&ip[8..40], &[0, 0, 0, 32, 0, 0, 0, 58]].concat();
+            assert_eq!(checksum(&[&pseudo, icmp]), 0);
+        }
+    }
+}
