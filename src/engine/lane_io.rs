@@ -92,7 +92,11 @@ impl LaneIo {
     /// Takes the device and writes what waited for it.
     pub fn take_device(&mut self, device: OwnedFd) {
         if self.offload {
-            self.coalescer = self.set_offload(&device).map(|udp| Coalescer::new(self.layer, udp));
+            // Behind a bridge a packet socket, such as a DHCP client's, may read what it is given as one datagram. A joined
+            // TCP segment is nobody's but the TCP's that cuts it up.
+            let joins_udp = self.layer == Layer::Ip;
+            self.coalescer =
+                self.set_offload(&device).map(|udp| Coalescer::new(self.layer, udp && joins_udp));
         }
         self.device = Some(device);
         for frame in std::mem::take(&mut self.waiting) {

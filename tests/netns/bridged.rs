@@ -155,6 +155,52 @@ fn any_frame_crosses_unchanged_tagged_and_full_size_too() {
     assert!(alice.wait_frame(Duration::from_secs(5), |seen| seen == answer).is_some(), "no answer");
 }
 
+/// What a packet socket on the far host's wire reads of UDP to that port, which is what a DHCP client sees.
+fn datagrams_seen(host: &Host, port: u16, count: usize, send: impl FnOnce()) -> Vec<Vec<u8>> {
+    let all = socket2::Protocol::from(i32::from(0x0003u16.to_be()));
+    let socket = host.within(|| socket2::Socket::new(socket2::Domain::PACKET, socket2::Type::RAW, Some(all)));
+    let mut socket = socket.unwrap().unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    send();
+    let mut buffer = vec![0; 1 << 16];
+    let mut seen = Vec::new();
+    while seen.len() < count
+        && let Ok(length) = std::io::Read::read(&mut socket, &mut buffer)
+    {
+        let frame = &buffer[..length];
+        if frame.get(12..14) == Some(&[8, 0])
+            && frame.get(23) == Some(&17)
+            && frame[36..38] == port.to_be_bytes()
+        {
+            seen.push(frame.to_vec());
+        }
+    }
+    seen
+}
+
+#[test]
+fn datagrams_of_one_flow_arrive_as_a_frame_each_with_a_good_checksum() {
+    const LENGTH: usize = 300;
+    const COUNT: usize = 30;
+    let pair = pair();
+    let (a, b) = hosts(&pair);
+    let _link = pair.link(&Toml::tap_fri(), &Toml::tap_mon());
+    assert_pings(&a, "10.5.0.2");
+    let receiver = b.within(|| std::net::UdpSocket::bind("10.5.0.2:6868")).unwrap().unwrap();
+    let sender = a.within(|| std::net::UdpSocket::bind("10.5.0.1:6767")).unwrap().unwrap();
+    let send = || {
+        (0..COUNT).for_each(|_| assert_eq!(sender.send_to(&[7; LENGTH], "10.5.0.2:6868").unwrap(), LENGTH))
+    };
+    let seen = datagrams_seen(&b, 6868, COUNT, send);
+    drop(receiver);
+    let lengths: Vec<_> = seen.iter().map(Vec::len).collect();
+    assert_eq!(lengths, [14 + 20 + 8 + LENGTH; COUNT]);
+    for frame in seen {
+        let pseudo = [&frame[26..34], &[0, 17], &frame[38..40]].concat();
+        assert_eq!(tund::packet::checksum::checksum(&[&pseudo, &frame[34..]]), 0, "{frame:?}");
+    }
+}
+
 /// A tap device with addresses of its own.
 fn tap(toml: Toml, last: u8) -> Toml {
     toml.device(&format!("mode = 'tap'\nname = 'tap0'\naddress = ['10.7.0.{last}/24', 'fd07::{last}/64']"))
