@@ -25,8 +25,8 @@ use zeroize::Zeroizing;
 use tund::core::inner::InnerPolicy;
 use tund::core::key_id::KeyId;
 use tund::core::lane::{
-    Arrived, Command, Datagrams, Format, Head, Key, KeySlot, Lane, Name, Notice, ReceiveCommand, SendCommand,
-    Settings, Sink,
+    Arrived, Command, Format, Head, Key, KeySlot, Lane, Name, Notice, ReceiveCommand, SendCommand, Settings,
+    Sink, Transmit,
 };
 use tund::core::path::Path;
 use tund::core::replay::Window;
@@ -207,9 +207,9 @@ impl Sink for Out {
         self.datagrams.extend_from_slice(datagram);
     }
 
-    fn batch(&mut self, batch: Datagrams<'_>) {
-        self.datagrams.extend_from_slice(batch.bytes);
-        self.stride = batch.stride;
+    fn transmit(&mut self, transmit: Transmit<'_>) {
+        self.datagrams.extend_from_slice(transmit.bytes);
+        self.stride = transmit.stride;
     }
 
     fn notice(&mut self, _: Notice) -> bool {

@@ -25,7 +25,7 @@ use crate::crypto::suite::Cipher;
 use crate::packet::layer::Mode;
 use crate::wire::datagram::Framing;
 
-pub use batch::Datagrams;
+pub use batch::Transmit;
 pub use format::{Format, Head, Sort, unmask};
 pub use inward::{Arrived, Inward};
 pub use orders::{

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use tokio::sync::mpsc::Sender;
 
-use crate::core::lane::{Datagrams, Notice, Sink};
+use crate::core::lane::{Notice, Sink, Transmit};
 use crate::core::path::Path;
 use crate::core::stats::{DropReason, Stats};
 use crate::engine::worker::FromWorker;
@@ -169,7 +169,7 @@ impl LaneIo {
 
     /// Sends one datagram.
     fn send(&mut self, datagram: &[u8], class: u8, to: Path) -> bool {
-        match self.socket.send(Datagrams::one(datagram, class, to)) {
+        match self.socket.send(Transmit::one(datagram, class, to)) {
             Ok(()) => true,
             Err(error) if to.local.is_some() && is_source_lost(&error) => {
                 // A full queue does not matter: the next datagram tells it again.
@@ -262,13 +262,15 @@ impl Sink for LaneIo {
         self.send(datagram, 0, to);
     }
 
-    fn batch(&mut self, batch: Datagrams<'_>) {
-        let Datagrams { bytes, stride, class, to } = batch;
+    fn transmit(&mut self, transmit: Transmit<'_>) {
+        let Transmit { bytes, stride, class, to } = transmit;
         let mut refused = None;
-        if self.cuts && batch.count() > 1 {
-            match self.socket.send(batch) {
+        if self.cuts && transmit.count() > 1 {
+            match self.socket.send(transmit) {
                 Ok(()) => return,
-                Err(error) if is_full(&error) => return self.count_failure(error, to, batch.count() as u64),
+                Err(error) if is_full(&error) => {
+                    return self.count_failure(error, to, transmit.count() as u64);
+                }
                 Err(error) => refused = Some(error),
             }
         }

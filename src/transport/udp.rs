@@ -10,7 +10,7 @@ use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 use socket2::{Domain, Protocol, Type};
 
 use crate::config::Config;
-use crate::core::lane::Datagrams;
+use crate::core::lane::Transmit;
 use crate::core::path::Path;
 use crate::packet::traffic_class::ECN;
 use crate::sys::{self, Departure};
@@ -244,8 +244,8 @@ impl Socket {
     /// `WouldBlock`: the buffer is full; an error EMSGSIZE: they are larger than the MTU of
     /// the interface they would leave by; EIO or EINVAL: the kernel cannot cut them apart; [`is_source_lost`]: this
     /// host does not send from the path's own address.
-    pub fn send(&self, datagrams: Datagrams<'_>) -> io::Result<()> {
-        let Datagrams { bytes, stride, class, to } = datagrams;
+    pub fn send(&self, transmit: Transmit<'_>) -> io::Result<()> {
+        let Transmit { bytes, stride, class, to } = transmit;
         let (to, local) = match (self.v6, to.local) {
             (true, Some(IpAddr::V4(local))) => (mapped(to.remote), Some(local.to_ipv6_mapped().into())),
             (true, local) => (mapped(to.remote), local),

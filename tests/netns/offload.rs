@@ -19,7 +19,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use tund::core::lane::Datagrams;
+use tund::core::lane::Transmit;
 use tund::transport::udp::Socket;
 use tund_lab::{Host, Port};
 
@@ -390,14 +390,14 @@ fn datagrams(world: &World, from: usize, mut dice: Dice) {
             let mut first = true;
             ledger.deliver(&runs, false, |missing| {
                 if std::mem::take(&mut first) {
-                    sender.send(Datagrams { bytes: &batch, stride, class, to }).unwrap();
-                    let _ = sender.send(Datagrams::one(&alone, class, to));
+                    sender.send(Transmit { bytes: &batch, stride, class, to }).unwrap();
+                    let _ = sender.send(Transmit::one(&alone, class, to));
                     return;
                 }
                 for index in missing {
                     let item = runs[0].get(*index).unwrap_or(&alone);
                     // A full queue: it is sent again.
-                    let _ = sender.send(Datagrams::one(item, class, to));
+                    let _ = sender.send(Transmit::one(item, class, to));
                 }
             });
         }

@@ -7,7 +7,7 @@ use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::{Errno, FdFlags, fcntl_getfd};
 use rustix::net::sockopt;
 use tund::config::{Config, Listen, Remote};
-use tund::core::lane::Datagrams;
+use tund::core::lane::Transmit;
 use tund::packet::layer::Mode;
 use tund::transport::udp::{Bound, Received, Socket, bind};
 
@@ -27,7 +27,7 @@ fn one_socket_serves_both_families_and_shows_ipv4_as_ipv4() {
             let mut buffer = [0; 64];
             let Received { length, from: path, .. } = socket.receive(&mut buffer).unwrap();
             assert_eq!((length, path.remote), (5, peer_address));
-            socket.send(Datagrams::one(b"answer", 0, path)).unwrap();
+            socket.send(Transmit::one(b"answer", 0, path)).unwrap();
             let (length, from) = peer.recv_from(&mut buffer).unwrap();
             assert_eq!((&buffer[..length], from.port()), (&b"answer"[..], 1417));
         }
@@ -61,7 +61,7 @@ fn a_host_with_ipv6_turned_off_is_reached_over_ipv4() {
         let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
         peer.send_to(b"x", "127.0.0.1:1417").unwrap();
         let Received { from, .. } = socket.receive(&mut [0; 8]).unwrap();
-        socket.send(Datagrams::one(b"y", 0, from)).unwrap();
+        socket.send(Transmit::one(b"y", 0, from)).unwrap();
         assert_eq!(peer.recv_from(&mut [0; 8]).unwrap().0, 1);
     });
 }
@@ -92,8 +92,8 @@ fn datagrams_are_never_fragmented_in_either_family() {
         let socket = Socket::from_fd(bound.fd).unwrap();
         for (to, headers) in [("127.0.0.1:9", 28), ("[::1]:9", 48)] {
             let to: SocketAddr = to.parse().unwrap();
-            socket.send(Datagrams::one(&vec![0; 1400 - headers], 0, to.into())).unwrap();
-            let error = socket.send(Datagrams::one(&vec![0; 1401 - headers], 0, to.into())).unwrap_err();
+            socket.send(Transmit::one(&vec![0; 1400 - headers], 0, to.into())).unwrap();
+            let error = socket.send(Transmit::one(&vec![0; 1401 - headers], 0, to.into())).unwrap_err();
             assert_eq!(Errno::from_io_error(&error), Some(Errno::MSGSIZE), "{to}");
         }
     });

@@ -14,7 +14,7 @@ const LONGEST: usize = 65_487;
 
 /// Datagrams for one address, sealed and masked. All are `stride` bytes long but the last, which may be shorter.
 #[derive(Debug, Clone, Copy)]
-pub struct Datagrams<'a> {
+pub struct Transmit<'a> {
     /// One behind the other.
     pub bytes: &'a [u8],
     /// Length of each but the last, in bytes.
@@ -25,7 +25,7 @@ pub struct Datagrams<'a> {
     pub to: Path,
 }
 
-impl<'a> Datagrams<'a> {
+impl<'a> Transmit<'a> {
     /// One datagram.
     pub fn one(bytes: &'a [u8], class: u8, to: Path) -> Self {
         Self { bytes, stride: bytes.len(), class, to }
@@ -108,10 +108,10 @@ impl Batch {
     }
 
     /// Hides the heads of everything in it.
-    pub fn finish(&mut self, to: Path) -> Datagrams<'_> {
+    pub fn finish(&mut self, to: Path) -> Transmit<'_> {
         let bytes = &mut self.buffer[..self.used];
         self.format.hide(bytes, self.stride, &mut self.masks);
-        Datagrams { bytes, stride: self.stride, class: self.class, to }
+        Transmit { bytes, stride: self.stride, class: self.class, to }
     }
 
     pub fn clear(&mut self) {

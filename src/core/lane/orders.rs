@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
-use super::batch::Datagrams;
+use super::batch::Transmit;
 use crate::core::key_id::KeyId;
 use crate::core::path::Path;
 use crate::core::stats::Stats;
@@ -271,9 +271,9 @@ pub trait Sink {
     /// A datagram for the network.
     fn datagram(&mut self, datagram: &[u8], to: Path);
     /// Datagrams for the network, all at once.
-    fn batch(&mut self, batch: Datagrams<'_>) {
-        for datagram in batch.bytes.chunks(batch.stride.max(1)) {
-            self.datagram(datagram, batch.to);
+    fn transmit(&mut self, transmit: Transmit<'_>) {
+        for datagram in transmit.bytes.chunks(transmit.stride.max(1)) {
+            self.datagram(datagram, transmit.to);
         }
     }
     /// Something for the link. The receiver's queues, one for what is [unproven](Notice::is_unproven), are

@@ -249,7 +249,7 @@ impl Outward {
 
     fn send(&mut self, sink: &mut impl Sink) {
         if let (Some(to), false) = (self.endpoint, self.batch.is_empty()) {
-            sink.batch(self.batch.finish(to));
+            sink.transmit(self.batch.finish(to));
         }
         self.batch.clear();
     }
