@@ -149,6 +149,17 @@ fn stray_unsafe(path: &str, text: &str) -> Vec<String> {
     bad.map(|(number, _)| format!("{path}:{number}: unsafe code outside src/sys")).collect()
 }
 
+/// A lane's worker knows what carries its datagrams by `transport::Datagrams` alone.
+fn stray_transports(path: &str, text: &str) -> Vec<String> {
+    if !(path.starts_with("src/engine/worker") || path == "src/engine/lane_io.rs")
+        || path.ends_with("/tests.rs")
+    {
+        return Vec::new();
+    }
+    let bad = code(without_tests(text)).filter(|(_, line)| line.contains("udp::"));
+    bad.map(|(number, _)| format!("{path}:{number}: a kind of socket where any may be")).collect()
+}
+
 /// Names are looked up by the resolver process, which has no rights, and nowhere else.
 fn stray_look_ups(path: &str, text: &str) -> Vec<String> {
     if !path.starts_with("src/") || path == "src/helper/resolve.rs" || path.ends_with("/tests.rs") {
@@ -277,6 +288,11 @@ fn names_are_looked_up_by_the_resolver_alone() {
 }
 
 #[test]
+fn workers_name_no_kind_of_socket() {
+    judge(rust_files(), stray_transports);
+}
+
+#[test]
 fn the_pure_half_has_no_clock_no_descriptor_and_no_thread() {
     judge(rust_files(), impurities);
 }
@@ -387,6 +403,10 @@ fn the_rules_see_what_they_forbid() {
     let look_up = "let found = (host, 1).to_socket_addrs()?;";
     assert_eq!(stray_look_ups("src/engine/a.rs", look_up).len(), 1);
     assert_eq!(stray_look_ups("src/helper/resolve.rs", look_up).len(), 0);
+
+    let socket = "use crate::transport::udp::Socket;";
+    assert_eq!(stray_transports("src/engine/worker/a.rs", socket).len(), 1);
+    assert_eq!(stray_transports("src/engine.rs", socket).len(), 0);
 
     assert_eq!(impurities("src/core/a.rs", "let now = Instant::now();").len(), 1);
     assert_eq!(impurities("src/route/plan.rs", "use std::fs;").len(), 1);

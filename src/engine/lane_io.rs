@@ -21,7 +21,7 @@ use crate::packet::gso;
 use crate::packet::layer::Layer;
 use crate::packet::virtio::Virtio;
 use crate::sys::{Offload, set_offload};
-use crate::transport::udp::{Socket, is_source_lost};
+use crate::transport::{Datagrams, is_source_lost};
 
 /// A failure to send is told at most this often.
 const FAILURES: Duration = Duration::from_secs(60);
@@ -31,9 +31,9 @@ const COMPLAINTS: Duration = Duration::from_millis(200);
 const WAITING: usize = 64;
 
 /// What a lane's output goes to.
-pub struct LaneIo {
+pub struct LaneIo<D> {
     /// The socket.
-    pub socket: Socket,
+    pub socket: D,
     /// The device, once it is there.
     pub device: Option<OwnedFd>,
     waiting: VecDeque<Vec<u8>>,
@@ -54,10 +54,10 @@ pub struct LaneIo {
     pub drops: Stats,
 }
 
-impl LaneIo {
+impl<D: Datagrams> LaneIo<D> {
     /// Without a device: frames wait.
     pub fn new(
-        socket: Socket,
+        socket: D,
         layer: Layer,
         offload: bool,
         (engine, unproven): (Sender<FromWorker>, Sender<Notice>),
@@ -234,7 +234,7 @@ fn is_full(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::AGAIN | Errno::NOBUFS))
 }
 
-impl Sink for LaneIo {
+impl<D: Datagrams> Sink for LaneIo<D> {
     fn frame(&mut self, frame: &[u8]) {
         if self.device.is_none() {
             if self.waiting.len() < WAITING {

@@ -29,7 +29,7 @@ use crate::packet::traffic_class;
 use crate::packet::virtio::{self, Virtio};
 use crate::packet::{flow, gso};
 use crate::sys::clock;
-use crate::transport::udp::{Received, Socket};
+use crate::transport::{Datagrams, Received};
 
 pub use handle::Handle;
 use handle::{Thread, ToWorker};
@@ -76,14 +76,14 @@ pub enum Direction {
 }
 
 /// A worker, ready to run on its own thread.
-pub struct Worker {
+pub struct Worker<D> {
     duty: Direction,
     lane: Lane,
     layer: Layer,
     watch: ClockJumpDetector,
     /// The clocks jumped and the link does not know yet.
     resumed: bool,
-    port: LaneIo,
+    port: LaneIo<D>,
     orders: mpsc::Receiver<ToWorker>,
     wake: OwnedFd,
     epoll: OwnedFd,
@@ -108,13 +108,13 @@ enum Source {
 ///
 /// # Errors
 /// Those of epoll_create1(2), epoll_ctl(2), eventfd(2) and dup(2).
-pub fn workers(
+pub fn workers<D: Datagrams>(
     settings: &Settings,
     data_path: DataPath,
-    socket: Socket,
+    socket: D,
     device: Option<OwnedFd>,
     channels: (Sender<FromWorker>, Sender<Notice>),
-) -> io::Result<(Vec<Worker>, Handle)> {
+) -> io::Result<(Vec<Worker<D>>, Handle)> {
     let duties: &[Direction] =
         if data_path.threads == 1 { &[Direction::Both] } else { &[Direction::Outward, Direction::Inward] };
     let mut workers = Vec::new();
@@ -131,12 +131,12 @@ pub fn workers(
     Ok((workers, Handle { threads }))
 }
 
-impl Worker {
+impl<D: Datagrams> Worker<D> {
     fn new(
         duty: Direction,
         settings: &Settings,
         data_path: DataPath,
-        port: LaneIo,
+        port: LaneIo<D>,
         device: Option<OwnedFd>,
         (orders, wake): (mpsc::Receiver<ToWorker>, OwnedFd),
     ) -> io::Result<Self> {
@@ -382,7 +382,7 @@ fn take_frame(
     more: bool,
     should_drop: &mut bool,
     lane: &mut Lane,
-    port: &mut LaneIo,
+    port: &mut LaneIo<impl Datagrams>,
 ) {
     let Some((header, packet)) = read.split_first_chunk_mut() else { return };
     let Some(virtio) = Virtio::parse(*header) else { return port.drops.drop(DropReason::Malformed) };

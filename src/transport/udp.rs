@@ -14,6 +14,7 @@ use crate::core::lane::Transmit;
 use crate::core::path::Path;
 use crate::packet::traffic_class::ECN;
 use crate::sys::{self, Departure};
+use crate::transport::{Datagrams, Received};
 
 /// A bound socket.
 #[derive(Debug)]
@@ -174,19 +175,6 @@ pub struct Socket {
     v6: bool,
 }
 
-/// What was received in one call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Received {
-    /// Bytes of all of it.
-    pub length: usize,
-    /// Length of each datagram but the last, which may be shorter.
-    pub stride: usize,
-    /// The ECN codepoint of the datagrams.
-    pub ecn: u8,
-    /// The way they came, IPv4 addresses always as IPv4.
-    pub from: Path,
-}
-
 impl Socket {
     /// Takes over a UDP socket, which reports local addresses, traffic classes and ICMP errors from now on; fails if
     /// the descriptor is no socket.
@@ -204,28 +192,23 @@ impl Socket {
         sys::report_traffic_class(&fd, v6)?;
         Ok(Self { fd, v6 })
     }
+}
 
-    /// The same socket once more.
-    pub fn try_clone(&self) -> io::Result<Self> {
+impl Datagrams for Socket {
+    fn try_clone(&self) -> io::Result<Self> {
         Ok(Self { fd: self.fd.try_clone()?, v6: self.v6 })
     }
 
-    /// Makes the kernel join datagrams of one flow that arrive together, or not.
-    ///
-    /// # Errors
-    /// The kernel cannot (before Linux 5.0).
-    pub fn enable_gro(&self, on: bool) -> io::Result<()> {
+    /// Linux 5.0 and later can.
+    fn enable_gro(&self, on: bool) -> io::Result<()> {
         sys::join_datagrams(&self.fd, on)
     }
 
-    /// Bytes of memory that datagrams take which wait to be received; 0 where the kernel does not say.
-    pub fn waiting(&self) -> usize {
+    fn waiting(&self) -> usize {
         sys::waiting_bytes(&self.fd).unwrap_or(0)
     }
 
-    /// Receives one datagram, or several that the kernel joined.
-    /// `WouldBlock`: none is waiting; `InvalidData`: one did not fit into `buffer` and is lost.
-    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
         let room = buffer.len();
         let arrival = sys::receive_datagram(&self.fd, buffer)?;
         if arrival.length > room {
@@ -240,11 +223,7 @@ impl Socket {
         })
     }
 
-    /// Sends datagrams, all with one call.
-    /// `WouldBlock`: the buffer is full; an error EMSGSIZE: they are larger than the MTU of
-    /// the interface they would leave by; EIO or EINVAL: the kernel cannot cut them apart; [`is_source_lost`]: this
-    /// host does not send from the path's own address.
-    pub fn send(&self, transmit: Transmit<'_>) -> io::Result<()> {
+    fn send(&self, transmit: Transmit<'_>) -> io::Result<()> {
         let Transmit { bytes, stride, class, to } = transmit;
         let (to, local) = match (self.v6, to.local) {
             (true, Some(IpAddr::V4(local))) => (mapped(to.remote), Some(local.to_ipv6_mapped().into())),
@@ -261,20 +240,10 @@ impl Socket {
         }
     }
 
-    /// Takes one report of a router or host about datagrams sent before, and the address they were for.
-    /// `WouldBlock`: there is none.
-    pub fn receive_error(&self) -> io::Result<(SocketAddr, io::Error)> {
+    fn receive_error(&self) -> io::Result<(SocketAddr, io::Error)> {
         let (to, error) = sys::receive_error(&self.fd)?;
         Ok((plain(to), error))
     }
-}
-
-/// Whether a failure to send may be due to the own address that was asked for: it is gone, or has no route.
-pub fn is_source_lost(error: &io::Error) -> bool {
-    matches!(
-        Errno::from_io_error(error),
-        Some(Errno::INVAL | Errno::ADDRNOTAVAIL | Errno::NETUNREACH | Errno::HOSTUNREACH)
-    )
 }
 
 impl AsFd for Socket {

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use tund::core::lane::Transmit;
+use tund::transport::Datagrams as _;
 use tund::transport::udp::Socket;
 use tund_lab::{Host, Port};
 

@@ -9,7 +9,8 @@ use rustix::net::sockopt;
 use tund::config::{Config, Listen, Remote};
 use tund::core::lane::Transmit;
 use tund::packet::layer::Mode;
-use tund::transport::udp::{Bound, Received, Socket, bind};
+use tund::transport::udp::{Bound, Socket, bind};
+use tund::transport::{Datagrams as _, Received};
 
 use crate::namespace::{config, isolated, sh, unprivileged};
 

@@ -8,10 +8,11 @@ use crate::core::key_id::KeyId;
 use crate::core::lane::{Command, Key, KeySlot, ReceiveCommand, SendCommand};
 use crate::crypto::keys::LinkKeys;
 use crate::crypto::suite::Cipher;
+use crate::transport::udp::Socket;
 use crate::wire::datagram::Framing;
 
 /// Workers of a link.
-fn workers_of(threads: u8, device: Option<OwnedFd>) -> (Vec<Worker>, Handle) {
+fn workers_of(threads: u8, device: Option<OwnedFd>) -> (Vec<Worker<Socket>>, Handle) {
     let settings = Settings {
         keys: Arc::new(LinkKeys::new(&[42; 32])),
         framing: Framing::Static,
@@ -132,7 +133,7 @@ fn a_queue_that_stands_costs_one_segment_or_a_mark() {
 
 #[test]
 fn a_command_goes_to_the_thread_of_its_half_alone() {
-    let arrived = |worker: &Worker| worker.orders.try_iter().count();
+    let arrived = |worker: &Worker<Socket>| worker.orders.try_iter().count();
     for (threads, expected) in [(1, [2, 0]), (2, [1, 1])] {
         let (workers, handle) = workers_of(threads, None);
         handle.command(SendCommand::Budget(1200).into());
