@@ -7,6 +7,7 @@
 pub mod ciphers;
 mod idle_timeout;
 pub mod lane_io;
+mod peer_socket;
 mod verbose;
 pub mod worker;
 
@@ -26,6 +27,7 @@ use crate::core::condition::Condition;
 use crate::core::keylog::Entry;
 use crate::core::lane::{self, Command, Notice, ReceiveCommand, Report, SendCommand};
 use crate::core::link::{Event, Link};
+use crate::core::path::Path;
 use crate::core::settings::MAX_TEXT;
 use crate::core::settings::Traffic;
 use crate::core::stats::Stats;
@@ -33,6 +35,7 @@ use crate::crypto::keys::LinkKeys;
 use crate::crypto::noise::Statics;
 use crate::crypto::stack::cleanly;
 use crate::engine::idle_timeout::IdleTimeout;
+use crate::engine::peer_socket::PeerSocket;
 use crate::engine::verbose::letters;
 use crate::engine::worker::{Direction, FromWorker, Handle, workers};
 use crate::packet::layer::Mode;
@@ -154,7 +157,8 @@ struct Engine {
     ready: UnixDatagram,
     link: Link<Os>,
     has_device: bool,
-    worker: Handle,
+    worker: Handle<Socket>,
+    peer_socket: PeerSocket,
     notices: mpsc::Receiver<FromWorker>,
     unproven: mpsc::Receiver<Notice>,
     /// What the workers told last, the outward one first.
@@ -211,6 +215,7 @@ impl Engine {
             link,
             has_device,
             worker: handle,
+            peer_socket: PeerSocket::default(),
             notices,
             unproven,
             reports: [Report::default(); 2],
@@ -260,6 +265,7 @@ impl Engine {
     fn pump(&mut self) -> Result<(), Ending> {
         while let Some(command) = self.link.poll_command() {
             cleanly(|| self.log_key(&command))?;
+            self.peer_socket.note(&command);
             // The later of the two.
             let agreed = command == Command::Receive(ReceiveCommand::Agreed(true));
             self.worker.command(command);
@@ -271,7 +277,14 @@ impl Engine {
         while let Some(event) = self.link.poll_event() {
             self.handle_event(event)?;
         }
-        Ok(())
+        match self.peer_socket.poll() {
+            Some(Some(Path { remote, local })) => self.tell(&ToParent::Connect { remote, local }),
+            Some(None) => {
+                self.worker.connected(None);
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 
     /// The key of a command, for the key log.
@@ -309,6 +322,13 @@ impl Engine {
                 for device in descriptors {
                     self.has_device = true;
                     self.worker.device(&device);
+                }
+            }
+            ToEngine::Connected { remote, local } => {
+                if self.peer_socket.is_wanted(Path { remote, local }) {
+                    // One that is of no use is dropped, and the front has what it would have had.
+                    let sockets = descriptors.into_iter().map(Socket::prepared);
+                    sockets.flatten().for_each(|socket| self.worker.connected(Some(socket)));
                 }
             }
             ToEngine::Announce { frames } => {

@@ -157,6 +157,8 @@ pub struct Parent {
     changes: Changes,
     resolver: Resolver,
     engine: Option<Engine>,
+    /// The engine's socket, which tund has bound itself.
+    front: Option<OwnedFd>,
     status: Status,
     door: Door,
     control: Control,
@@ -203,6 +205,7 @@ impl Parent {
             link,
             changes,
             engine: None,
+            front: None,
             status,
             door: Door::default(),
             signals,
@@ -243,6 +246,7 @@ impl Parent {
         let mut descriptors = vec![launch.socket.as_fd()];
         descriptors.extend(self.changes.device().map(|device| device.fd.as_fd()));
         let sent = engine.channel.send(&ToEngine::Start(launch.start), &descriptors);
+        self.front = if self.link.activated { None } else { launch.socket.try_clone().ok() };
         self.engine = Some(engine);
         self.check_sent(sent);
     }

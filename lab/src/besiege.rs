@@ -1,4 +1,5 @@
-//! What a flood of datagrams that no key sealed costs a running link, beside the same link without it.
+//! What a flood of datagrams that no key sealed costs a running link, beside the same link without it, and with a
+//! firewall that drops the flood before any socket sees it.
 //!
 //! ```text
 //!  fri 192.168.80.81 ---- 192.168.80.18 mon 10.9.0.1 ---- 10.9.0.2 mallory (as anybody of 10.66.0.0/16)
@@ -46,27 +47,32 @@ struct Measured {
 
 /// Datagrams of one run.
 type Run = Vec<Vec<u8>>;
-/// One round: in quiet, and under a flood.
-type Pair = (Measured, Measured);
 
-/// Measures `rounds` times, each kind of flood beside quiet, and prints medians.
+/// One round.
+struct Round {
+    quiet: Measured,
+    flood: Measured,
+    /// Under a flood that nftables drops.
+    firewall: Measured,
+}
+
+/// Measures `rounds` times, each kind of flood beside quiet and a firewall, and prints medians.
 pub fn run(rounds: u32) -> Result<(), Error> {
     rights::become_root()?;
     rights::check_namespaces()?;
     rights::check_tun()?;
     let world = World::new()?;
-    println!("| link | flood | sent | taken | TCP beside quiet | ping p50: quiet, flood |");
-    println!("|---|---|--:|--:|--:|--:|");
+    println!(
+        "| link | flood | sent | taken | TCP: of quiet | of firewall | ping p50: quiet | firewall | flood |"
+    );
+    println!("|---|---|--:|--:|--:|--:|--:|--:|--:|");
     for (title, link) in &LINKS {
         let mon = link.start(&world.tund, &world.mon, Place::Mon)?;
         let (_fri, recordings) = world.record(link, &mon)?;
         for kind in Kind::ALL {
             let payloads = kind.payloads(&recordings);
-            let mut pairs = Vec::new();
-            for _ in 0..rounds {
-                pairs.push((world.measure(&[])?, world.measure(&payloads)?));
-            }
-            print_medians(title, kind, &pairs);
+            let rounds: Result<Vec<_>, _> = (0..rounds).map(|_| world.round(&payloads)).collect();
+            print_medians(title, kind, &rounds?);
         }
         if let Some(line) = mon.lines().iter().find(|line| line.contains("nothing heard")) {
             return Err(Error::new(format!("{title}: {line}")));
@@ -110,6 +116,17 @@ impl World {
         }
     }
 
+    fn round(&self, payloads: &[Vec<u8>]) -> Result<Round, Error> {
+        let (quiet, flood) = (self.measure(&[])?, self.measure(payloads)?);
+        self.mon.shell(
+            "nft add table inet gate && nft add chain inet gate in '{ type filter hook input priority 0; }' && \
+             nft add rule inet gate in ip saddr 10.66.0.0/16 drop",
+        )?;
+        let firewall = self.measure(payloads);
+        self.mon.run("nft delete table inet gate")?;
+        Ok(Round { quiet, flood, firewall: firewall? })
+    }
+
     /// The link's figures while mallory sends these payloads, if there are any.
     fn measure(&self, payloads: &[Vec<u8>]) -> Result<Measured, Error> {
         let [fri, mon] = INNER;
@@ -137,20 +154,22 @@ impl World {
     }
 }
 
-fn print_medians(title: &str, kind: Kind, pairs: &[Pair]) {
-    let median = |of: &dyn Fn(&Pair) -> f64| {
-        let mut values: Vec<f64> = pairs.iter().map(of).collect();
+fn print_medians(title: &str, kind: Kind, rounds: &[Round]) {
+    let median = |of: &dyn Fn(&Round) -> f64| {
+        let mut values: Vec<f64> = rounds.iter().map(of).collect();
         values.sort_by(f64::total_cmp);
         values.get(values.len() / 2).copied().unwrap_or_default()
     };
     println!(
-        "| {} | {} | {:.0}/s | {:.0}/s | {:.0} % | {:.0} µs, {:.0} µs |",
+        "| {} | {} | {:.0}/s | {:.0}/s | {:.0} % | {:.0} % | {:.0} µs | {:.0} µs | {:.0} µs |",
         title,
         kind.title(),
-        median(&|(_, flood)| flood.flood[0]),
-        median(&|(_, flood)| flood.flood[1]),
-        median(&|(quiet, flood)| 100.0 * flood.rate / quiet.rate),
-        median(&|(quiet, _)| quiet.ping.as_secs_f64() * 1e6),
-        median(&|(_, flood)| flood.ping.as_secs_f64() * 1e6),
+        median(&|round| round.flood.flood[0]),
+        median(&|round| round.flood.flood[1]),
+        median(&|round| 100.0 * round.flood.rate / round.quiet.rate),
+        median(&|round| 100.0 * round.flood.rate / round.firewall.rate),
+        median(&|round| round.quiet.ping.as_secs_f64() * 1e6),
+        median(&|round| round.firewall.ping.as_secs_f64() * 1e6),
+        median(&|round| round.flood.ping.as_secs_f64() * 1e6),
     );
 }

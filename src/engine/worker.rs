@@ -5,6 +5,7 @@
 //! or each direction has its own.
 
 mod handle;
+mod turns;
 
 use std::io;
 use std::net::SocketAddr;
@@ -33,6 +34,7 @@ use crate::transport::{Datagrams, Received};
 
 pub use handle::Handle;
 use handle::{Thread, ToWorker};
+use turns::Turns;
 
 /// Times that datagrams are received at once, joined or not.
 const ARRIVALS: usize = 64;
@@ -84,7 +86,10 @@ pub struct Worker<D> {
     /// The clocks jumped and the link does not know yet.
     resumed: bool,
     port: LaneIo<D>,
-    orders: mpsc::Receiver<ToWorker>,
+    /// What the peer's datagrams come to, if not to the front, the socket for everybody.
+    connected: Option<D>,
+    turns: Turns,
+    orders: mpsc::Receiver<ToWorker<D>>,
     wake: OwnedFd,
     epoll: OwnedFd,
     /// How long it looks for more before it sleeps.
@@ -100,8 +105,9 @@ pub struct Worker<D> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Source {
     Wake = 0,
-    Socket = 1,
-    Device = 2,
+    Front = 1,
+    Connected = 2,
+    Device = 3,
 }
 
 /// Makes the workers of a lane, one or two, that share a socket and a device.
@@ -114,7 +120,7 @@ pub fn workers<D: Datagrams>(
     socket: D,
     device: Option<OwnedFd>,
     channels: (Sender<FromWorker>, Sender<Notice>),
-) -> io::Result<(Vec<Worker<D>>, Handle)> {
+) -> io::Result<(Vec<Worker<D>>, Handle<D>)> {
     let duties: &[Direction] =
         if data_path.threads == 1 { &[Direction::Both] } else { &[Direction::Outward, Direction::Inward] };
     let mut workers = Vec::new();
@@ -138,7 +144,7 @@ impl<D: Datagrams> Worker<D> {
         data_path: DataPath,
         port: LaneIo<D>,
         device: Option<OwnedFd>,
-        (orders, wake): (mpsc::Receiver<ToWorker>, OwnedFd),
+        (orders, wake): (mpsc::Receiver<ToWorker<D>>, OwnedFd),
     ) -> io::Result<Self> {
         let mut worker = Self {
             duty,
@@ -147,6 +153,8 @@ impl<D: Datagrams> Worker<D> {
             watch: ClockJumpDetector::default(),
             resumed: false,
             port,
+            connected: None,
+            turns: Turns::default(),
             orders,
             wake,
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
@@ -159,7 +167,7 @@ impl<D: Datagrams> Worker<D> {
         worker.watch(&worker.wake, Source::Wake)?;
         if duty != Direction::Outward {
             worker.port.enable_gro();
-            worker.watch(&worker.port.socket, Source::Socket)?;
+            worker.watch(&worker.port.socket, Source::Front)?;
         }
         if let Some(device) = device {
             worker.take_device(device)?;
@@ -193,7 +201,7 @@ impl<D: Datagrams> Worker<D> {
             } else if busy_until.is_some_and(|until| until <= now) {
                 busy_until = None;
             }
-            let mut readable = false;
+            let (mut readable, mut front, mut connected) = (false, false, false);
             for event in &events {
                 match event.data.u64() {
                     n if n == Source::Wake as u64 => {
@@ -201,20 +209,27 @@ impl<D: Datagrams> Worker<D> {
                             return Ok(());
                         }
                     }
-                    n if n == Source::Socket as u64 => {
+                    n if n == Source::Device as u64 => readable = true,
+                    n => {
                         let flags = event.flags;
                         if flags.contains(epoll::EventFlags::ERR) {
-                            self.take_icmp_errors(now);
+                            self.take_icmp_errors(now, n == Source::Connected as u64);
                         }
-                        self.take_datagrams(now);
+                        *(if n == Source::Front as u64 { &mut front } else { &mut connected }) = true;
                     }
-                    _ => readable = true,
                 }
+            }
+            if connected || front && self.connected.is_none() {
+                self.take_datagrams(now);
             }
             if readable {
                 self.read_frames()?;
             }
+            let is_busy = connected || !self.queue.is_empty();
             self.seal_frames(now);
+            if front && self.connected.is_some() {
+                self.serve_front(now, is_busy);
+            }
             if self.lane.poll_timeout().is_some_and(|at| at <= now) {
                 self.lane.handle_timeout(now, &mut self.port);
                 self.port.flush_frames();
@@ -256,6 +271,7 @@ impl<D: Datagrams> Worker<D> {
             match order {
                 ToWorker::Lane(command) => self.lane.handle_command(now, command, &mut self.port),
                 ToWorker::Device(device) => self.take_device(device)?,
+                ToWorker::Connected(socket) => self.take_connected(now, socket)?,
                 ToWorker::Report => self.report(),
                 ToWorker::Settle(done) => {
                     let _ = done.send(());
@@ -270,6 +286,18 @@ impl<D: Datagrams> Worker<D> {
         Ok(true)
     }
 
+    /// What waits in the former one is not lost.
+    fn take_connected(&mut self, now: Instant, socket: Option<D>) -> io::Result<()> {
+        if self.connected.is_some() {
+            self.take_datagrams(now);
+        }
+        if let Some(socket) = &socket {
+            self.watch(socket, Source::Connected)?;
+        }
+        self.connected = socket;
+        Ok(())
+    }
+
     fn report(&mut self) {
         let report = self.lane.report();
         let stats = report.stats.plus(&self.port.drops);
@@ -277,30 +305,17 @@ impl<D: Datagrams> Worker<D> {
         let _ = self.port.engine.try_send(FromWorker::Report(self.duty, Report { stats, ..report }));
     }
 
+    /// Takes a turn's worth of what comes from the peer, or from everybody while it has no socket of its own.
     fn take_datagrams(&mut self, now: Instant) {
         let mut taken = 0;
-        let mut should_drop = self.codel.should_drop(now, self.port.socket.waiting());
+        let waiting = self.connected.as_ref().unwrap_or(&self.port.socket).waiting();
+        let mut should_drop = self.codel.should_drop(now, waiting);
         for _ in 0..ARRIVALS {
-            match self.port.socket.receive(&mut self.arrival) {
+            let socket = self.connected.as_ref().unwrap_or(&self.port.socket);
+            match socket.receive(&mut self.arrival) {
                 Ok(received) => {
                     taken += received.length;
-                    let Received { length, stride, from, .. } = received;
-                    let (mut bytes, mut ecn) = (&mut self.arrival[..length], received.ecn);
-                    // One of many of a flow: bulk.
-                    if should_drop && length > stride {
-                        should_drop = false;
-                        if traffic_class::is_capable(ecn) {
-                            ecn = traffic_class::CE;
-                        } else {
-                            bytes = &mut bytes[stride..];
-                            self.port.drops.drop(DropReason::QueueFull);
-                        }
-                    }
-                    self.lane.inward.handle_datagrams(
-                        now,
-                        Arrived { bytes, stride, ecn, from },
-                        &mut self.port,
-                    );
+                    self.handle_received(now, received, &mut should_drop);
                 }
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                     self.port.drops.drop(DropReason::Malformed);
@@ -315,10 +330,48 @@ impl<D: Datagrams> Worker<D> {
         self.port.flush_frames();
     }
 
+    /// Serves whoever else sends to the port, callers and former addresses of the peer among them, after what was done
+    /// for the peer since `began`, if anything was.
+    fn serve_front(&mut self, began: Instant, is_busy: bool) {
+        let now = clock::now().instant;
+        let turn = self.turns.begin(is_busy.then(|| now.saturating_duration_since(began)));
+        let mut taken = Duration::ZERO;
+        while taken < turn {
+            match self.port.socket.receive(&mut self.arrival) {
+                Ok(received) => self.handle_received(now, received, &mut false),
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    self.port.drops.drop(DropReason::Malformed);
+                }
+                Err(_) => break,
+            }
+            taken = clock::now().instant.saturating_duration_since(now);
+        }
+        self.turns.end(turn, taken);
+        self.port.flush_frames();
+    }
+
+    /// Opens what lies in `arrival`.
+    fn handle_received(&mut self, now: Instant, received: Received, should_drop: &mut bool) {
+        let Received { length, stride, mut ecn, from } = received;
+        let mut bytes = &mut self.arrival[..length];
+        // One of many of a flow: bulk.
+        if *should_drop && length > stride {
+            *should_drop = false;
+            if traffic_class::is_capable(ecn) {
+                ecn = traffic_class::CE;
+            } else {
+                bytes = &mut bytes[stride..];
+                self.port.drops.drop(DropReason::QueueFull);
+            }
+        }
+        self.lane.inward.handle_datagrams(now, Arrived { bytes, stride, ecn, from }, &mut self.port);
+    }
+
     /// What ICMP says of datagrams sent before: of each kind at most one is told in [`COMPLAINTS`].
-    fn take_icmp_errors(&mut self, now: Instant) {
+    fn take_icmp_errors(&mut self, now: Instant, of_connected: bool) {
         for _ in 0..ARRIVALS {
-            match self.port.socket.receive_error() {
+            let socket = self.connected.as_ref().filter(|_| of_connected).unwrap_or(&self.port.socket);
+            match socket.receive_error() {
                 Ok((to, error)) => {
                     let notice = match Errno::from_io_error(&error) {
                         Some(Errno::MSGSIZE) => Notice::TooLong,

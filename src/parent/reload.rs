@@ -120,6 +120,7 @@ impl Parent {
         self.status.last_words = None;
         self.take_pushed(Vec::new());
         self.link_changed(false);
+        self.front = None;
         let launched = start::bind(&self.link.config).map(|bound| {
             let settings = LinkSettings::from(&self.link.config);
             let mut start = start::engine_start(&self.link.config, keys, settings, &self.link.confinement);

@@ -2,8 +2,10 @@
 #![allow(clippy::disallowed_methods, reason = "the door's limits count by the clock")]
 
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::time::Instant;
 
+use crate::core::path::Path;
 use crate::core::settings::MAX_TEXT;
 use crate::helper::zone;
 use crate::parent::Parent;
@@ -13,6 +15,7 @@ use crate::privsep::message::{ToEngine, ToParent};
 use crate::report::text::printable;
 use crate::say;
 use crate::sys::clock::unix_time;
+use crate::transport::connected;
 
 /// Most scripts of the link's ups and downs that wait; of a longer row only the last ones run.
 const MAX_HOOKS: usize = 4;
@@ -43,6 +46,7 @@ impl Parent {
                 }
             }
             ToParent::Endpoint { address } => self.endpoint(address),
+            ToParent::Connect { remote, local } => self.connect(Path { remote, local }),
             ToParent::OpenDevice => self.status.device_wanted |= self.changes.device().is_none(),
             ToParent::LinkUp { endpoint, name } => {
                 self.status.trusted = Some(endpoint);
@@ -151,6 +155,21 @@ impl Parent {
         self.answer(&ToEngine::Route { address, mtu, source });
         if moved {
             self.renew_pushed();
+        }
+    }
+
+    /// Gives the engine a socket for what comes along this way, unless a superserver waits at the port as well.
+    fn connect(&mut self, path: Path) {
+        let Some(front) = &self.front else { return };
+        let (Path { remote, local }, named) = (path, zone::named(path.remote));
+        match connected::open(front.as_fd(), &self.link.config, path) {
+            Ok(socket) => {
+                if let Some(engine) = &self.engine {
+                    let sent = engine.channel.send(&ToEngine::Connected { remote, local }, &[socket.as_fd()]);
+                    self.check_sent(sent);
+                }
+            }
+            Err(error) => say!(3, "{named} shares a socket with whoever sends to the port: {error}"),
         }
     }
 

@@ -37,7 +37,7 @@ impl Message for ToEngine {
     fn descriptors(&self) -> RangeInclusive<usize> {
         match self {
             ToEngine::Start(_) => 1..=2,
-            ToEngine::Device => 1..=1,
+            ToEngine::Device | ToEngine::Connected { .. } => 1..=1,
             ToEngine::Resolved { .. }
             | ToEngine::Route { .. }
             | ToEngine::Taken { .. }

@@ -22,6 +22,8 @@ pub enum Kind {
     Resolve,
     /// [`ToParent::Endpoint`].
     Endpoint,
+    /// [`ToParent::Connect`].
+    Connect,
     /// [`ToParent::OpenDevice`].
     OpenDevice,
     /// [`ToParent::LinkUp`] and [`ToParent::LinkDown`].
@@ -64,10 +66,11 @@ pub enum Over {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 12] = [
+    pub const ALL: [Kind; 13] = [
         Kind::Locked,
         Kind::Resolve,
         Kind::Endpoint,
+        Kind::Connect,
         Kind::OpenDevice,
         Kind::Link,
         Kind::PushedRoutes,
@@ -85,6 +88,7 @@ impl Kind {
             ToParent::Locked { .. } => Kind::Locked,
             ToParent::Resolve => Kind::Resolve,
             ToParent::Endpoint { .. } => Kind::Endpoint,
+            ToParent::Connect { .. } => Kind::Connect,
             ToParent::OpenDevice => Kind::OpenDevice,
             ToParent::LinkUp { .. } | ToParent::LinkDown { .. } => Kind::Link,
             ToParent::PushedRoutes { .. } => Kind::PushedRoutes,
@@ -107,6 +111,8 @@ impl Kind {
             Kind::Resolve => rule(10, 2000, Over::Waits),
             // Look-ups of routes, and all of them read again where they depend on it.
             Kind::Endpoint => rule(20, 1000, Over::Waits),
+            // A socket.
+            Kind::Connect => rule(20, 1000, Over::Waits),
             // All routes read again for a full tunnel, a script, some lines of the log. A peer that is started again and
             // again by hand is told of each time.
             Kind::Link => rule(30, 5000, Over::Waits),

@@ -40,6 +40,15 @@ pub enum ToParent {
     },
     /// Open and configure the device. Answer: [`ToEngine::Device`].
     OpenDevice,
+    /// The peer's datagrams come along this way: open a socket for them alone. Answer: [`ToEngine::Connected`], if there
+    /// can be one.
+    Connect {
+        /// The peer's outer address.
+        #[serde(with = "crate::core::zoned")]
+        remote: SocketAddr,
+        /// Own outer address; `None`: the kernel chooses.
+        local: Option<IpAddr>,
+    },
     /// The peer answers and fits.
     LinkUp {
         /// The peer's outer address.
@@ -126,6 +135,14 @@ pub enum ToEngine {
     },
     /// The device is open and configured. Descriptor: the device.
     Device,
+    /// What comes from the peer's address that [`ToParent::Connect`] named last comes here now. Descriptor: the socket.
+    Connected {
+        /// That address.
+        #[serde(with = "crate::core::zoned")]
+        remote: SocketAddr,
+        /// Own outer address that was asked for.
+        local: Option<IpAddr>,
+    },
     /// Send these frames to the peer, as if they came from the device.
     Announce {
         /// Together shorter than a message.

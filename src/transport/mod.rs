@@ -1,5 +1,6 @@
 //! What carries datagrams between the two ends.
 
+pub mod connected;
 pub mod inherited;
 pub mod udp;
 

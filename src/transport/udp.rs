@@ -49,7 +49,7 @@ pub fn bind(config: &Config) -> io::Result<Bound> {
 /// uses it later: unconnected, and blocking. `inetd/README` lists what is set.
 pub fn adopt(fd: OwnedFd, config: &Config) -> io::Result<Bound> {
     let socket = socket2::Socket::from(fd);
-    let v6 = sockopt::socket_domain(&socket)? == AddressFamily::INET6;
+    let v6 = is_v6(&socket)?;
     let v4 = !v6 || !socket.only_v6()?;
     set_options(&socket, config, v4, v6)?;
     let notes = grow_both(&socket, config)?;
@@ -90,8 +90,12 @@ fn bind_address(config: &Config, address: SocketAddr, one_family: bool) -> io::R
     Ok(socket)
 }
 
+pub(super) fn is_v6(socket: impl AsFd) -> io::Result<bool> {
+    Ok(sockopt::socket_domain(socket)? == AddressFamily::INET6)
+}
+
 /// `v4`: datagrams of IPv4 pass through it.
-fn set_options(socket: &socket2::Socket, config: &Config, v4: bool, v6: bool) -> io::Result<()> {
+pub(super) fn set_options(socket: &socket2::Socket, config: &Config, v4: bool, v6: bool) -> io::Result<()> {
     if v6 {
         sockopt::set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::PROBE)?;
     }
@@ -129,8 +133,8 @@ fn explain(error: io::Error, config: &Config, port: u16) -> io::Error {
     io::Error::new(error.kind(), format!("UDP port {port} on {address}: {text}"))
 }
 
-fn local_port(socket: &socket2::Socket) -> io::Result<u16> {
-    let address = socket.local_addr()?.as_socket();
+pub(super) fn local_port(socket: impl AsFd) -> io::Result<u16> {
+    let address = socket2::SockRef::from(&socket.as_fd()).local_addr()?.as_socket();
     address.map(|address| address.port()).ok_or_else(|| Errno::AFNOSUPPORT.into())
 }
 
@@ -140,7 +144,7 @@ enum Buffer {
     Send,
 }
 
-fn grow_both(socket: &socket2::Socket, config: &Config) -> io::Result<Vec<String>> {
+pub(super) fn grow_both(socket: &socket2::Socket, config: &Config) -> io::Result<Vec<String>> {
     let size = config.tuning.socket_buffer;
     let notes = [grow(socket, size, Buffer::Receive)?, grow(socket, size, Buffer::Send)?];
     Ok(notes.into_iter().flatten().collect())
@@ -184,10 +188,15 @@ impl Socket {
         Ok(socket)
     }
 
+    /// A socket that [`connected::open`](super::connected::open) has made ready.
+    pub fn prepared(fd: OwnedFd) -> io::Result<Self> {
+        Ok(Self { v6: is_v6(&fd)?, fd })
+    }
+
     /// The same for a socket that another program waits on as well. It reports no ICMP errors: one that is left in its
     /// queue would look to that program like a datagram, or like a failure, for ever.
     pub fn shared(fd: OwnedFd) -> io::Result<Self> {
-        let v6 = sockopt::socket_domain(&fd)? == AddressFamily::INET6;
+        let v6 = is_v6(&fd)?;
         sys::report_local_address(&fd, v6)?;
         sys::report_traffic_class(&fd, v6)?;
         Ok(Self { fd, v6 })
@@ -246,6 +255,12 @@ impl Datagrams for Socket {
     }
 }
 
+impl From<Socket> for OwnedFd {
+    fn from(socket: Socket) -> Self {
+        socket.fd
+    }
+}
+
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
@@ -262,7 +277,7 @@ fn plain(address: SocketAddr) -> SocketAddr {
     }
 }
 
-fn mapped(address: SocketAddr) -> SocketAddr {
+pub(super) fn mapped(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V4(v4) => SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0).into(),
         SocketAddr::V6(_) => address,

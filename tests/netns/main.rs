@@ -19,6 +19,7 @@ mod ending;
 mod failures;
 mod fallback;
 mod flood;
+mod front;
 mod full;
 mod guest;
 mod inside;

@@ -7,11 +7,13 @@ use super::{Direction, TURN_TIME};
 use crate::core::lane::Command;
 
 /// From the engine to a thread of a lane.
-pub(super) enum ToWorker {
+pub(super) enum ToWorker<D> {
     /// For the half of the lane that the thread serves.
     Lane(Command),
     /// The device, if it was not there at the start.
     Device(OwnedFd),
+    /// What the peer's datagrams come to from now on, if not to the front.
+    Connected(Option<D>),
     /// Answer with [`FromWorker::Report`](super::FromWorker::Report).
     Report,
     /// Say so when everything sent before is carried out.
@@ -21,22 +23,22 @@ pub(super) enum ToWorker {
 }
 
 /// Talks to the workers of a lane. A thread that ended takes nothing more; its end is seen elsewhere.
-pub struct Handle {
-    pub(super) threads: Vec<Thread>,
+pub struct Handle<D> {
+    pub(super) threads: Vec<Thread<D>>,
 }
 
-pub(super) struct Thread {
+pub(super) struct Thread<D> {
     /// What it does.
     pub duty: Direction,
     /// Where its messages go.
-    pub sender: mpsc::Sender<ToWorker>,
+    pub sender: mpsc::Sender<ToWorker<D>>,
     /// The eventfd that wakes it.
     pub wake: OwnedFd,
 }
 
-impl Thread {
+impl<D> Thread<D> {
     /// Queues a message and wakes the thread.
-    fn send(&self, message: ToWorker) {
+    fn send(&self, message: ToWorker<D>) {
         if self.sender.send(message).is_ok() {
             // A full counter (EAGAIN) means that it is awake already.
             let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
@@ -44,17 +46,25 @@ impl Thread {
     }
 }
 
-impl Handle {
+impl<D> Handle<D> {
     /// Queues what the link decided for the thread that serves that half of the lane.
     pub fn command(&self, command: Command) {
         let half = match command {
             Command::Send(_) => Direction::Outward,
             Command::Receive(_) => Direction::Inward,
         };
-        if let Some(thread) =
-            self.threads.iter().find(|thread| [Direction::Both, half].contains(&thread.duty))
-        {
-            thread.send(ToWorker::Lane(command));
+        self.send(half, ToWorker::Lane(command));
+    }
+
+    /// Gives the thread that receives a socket for what comes from the peer, or takes it away.
+    pub fn connected(&self, socket: Option<D>) {
+        self.send(Direction::Inward, ToWorker::Connected(socket));
+    }
+
+    fn send(&self, half: Direction, message: ToWorker<D>) {
+        let mut threads = self.threads.iter();
+        if let Some(thread) = threads.find(|thread| [Direction::Both, half].contains(&thread.duty)) {
+            thread.send(message);
         }
     }
 

@@ -12,7 +12,7 @@ use crate::transport::udp::Socket;
 use crate::wire::datagram::Framing;
 
 /// Workers of a link.
-fn workers_of(threads: u8, device: Option<OwnedFd>) -> (Vec<Worker<Socket>>, Handle) {
+fn workers_of(threads: u8, device: Option<OwnedFd>) -> (Vec<Worker<Socket>>, Handle<Socket>) {
     let settings = Settings {
         keys: Arc::new(LinkKeys::new(&[42; 32])),
         framing: Framing::Static,

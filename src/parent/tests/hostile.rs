@@ -66,7 +66,10 @@ impl Draw {
             0 => ToParent::Locked { protections: self.text() },
             1 => ToParent::Resolve,
             2 => ToParent::Endpoint { address: self.address() },
-            3 => ToParent::Resolve,
+            3 => ToParent::Connect {
+                remote: self.address(),
+                local: self.one(&[None, Some("127.0.0.1".parse().unwrap()), Some("::1".parse().unwrap())]),
+            },
             4 => ToParent::OpenDevice,
             5 => ToParent::LinkUp { endpoint: self.address(), name: self.text() },
             6 => {

@@ -20,6 +20,7 @@ fn request(kind: Kind, number: u64) -> ToParent {
         Kind::Locked => ToParent::Locked { protections: number.to_string() },
         Kind::Resolve => ToParent::Resolve,
         Kind::Endpoint => ToParent::Endpoint { address: endpoint },
+        Kind::Connect => ToParent::Connect { remote: endpoint, local: None },
         Kind::OpenDevice => ToParent::OpenDevice,
         Kind::Link if number.is_multiple_of(2) => ToParent::LinkUp { endpoint, name: String::new() },
         Kind::Link => {

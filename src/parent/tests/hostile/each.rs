@@ -27,6 +27,7 @@ fn case(kind: Kind) -> Case {
         Kind::Locked => |n| ToParent::Locked { protections: format!("lock {n}") },
         Kind::Resolve => |_| ToParent::Resolve,
         Kind::Endpoint => |n| ToParent::Endpoint { address: address(n) },
+        Kind::Connect => |n| ToParent::Connect { remote: address(n), local: None },
         Kind::OpenDevice => |_| ToParent::OpenDevice,
         Kind::Link => |n| match n % 2 {
             0 => ToParent::LinkUp { endpoint: address(n), name: "mon".to_owned() },
@@ -58,7 +59,7 @@ fn case(kind: Kind) -> Case {
     let nothing = Case { request, lines: 0, answers: 0, scripts: 0, once: 0 };
     match kind {
         Kind::Locked => Case { once: 1, ..nothing },
-        Kind::Resolve | Kind::Endpoint => Case { answers: 1, ..nothing },
+        Kind::Resolve | Kind::Endpoint | Kind::Connect => Case { answers: 1, ..nothing },
         // What is open already is not opened again. State and traffic nobody has asked for, nor for keys.
         Kind::OpenDevice | Kind::State | Kind::Traffic | Kind::KeyLog => nothing,
         // Up or down, the routes of a full tunnel with its rules, and the script's start.

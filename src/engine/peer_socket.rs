@@ -1,0 +1,57 @@
+//! When the peer has a socket of its own: while frames pass, for the way that they come.
+
+use crate::core::lane::{Command, ReceiveCommand};
+use crate::core::path::Path;
+
+/// What the link decided of that, and what was asked of the parent.
+#[derive(Debug, Default)]
+pub struct PeerSocket {
+    path: Option<Path>,
+    agreed: bool,
+    asked: Option<Path>,
+}
+
+impl PeerSocket {
+    /// Takes note of a command to the lane.
+    pub fn note(&mut self, command: &Command) {
+        match command {
+            Command::Receive(ReceiveCommand::Endpoint(path)) => self.path = *path,
+            Command::Receive(ReceiveCommand::Agreed(agreed)) => self.agreed = *agreed,
+            Command::Receive(_) | Command::Send(_) => {}
+        }
+    }
+
+    /// The way that a socket is wanted for now, if that has changed: `None` in it, for none.
+    pub fn poll(&mut self) -> Option<Option<Path>> {
+        let wanted = self.path.filter(|_| self.agreed);
+        (wanted != self.asked).then(|| {
+            self.asked = wanted;
+            wanted
+        })
+    }
+
+    /// Whether a socket for this way is still wanted.
+    pub fn is_wanted(&self, path: Path) -> bool {
+        self.asked == Some(path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_is_wanted_for_the_way_of_a_peer_that_fits() {
+        let [one, two] = [1, 2].map(|last| Path::from(std::net::SocketAddr::from(([192, 0, 2, last], 1417))));
+        let mut socket = PeerSocket::default();
+        let mut after = |command: ReceiveCommand| {
+            socket.note(&command.into());
+            (socket.poll(), socket.is_wanted(one))
+        };
+        assert_eq!(after(ReceiveCommand::Endpoint(Some(one))), (None, false));
+        assert_eq!(after(ReceiveCommand::Agreed(true)), (Some(Some(one)), true));
+        assert_eq!(after(ReceiveCommand::Agreed(true)), (None, true));
+        assert_eq!(after(ReceiveCommand::Endpoint(Some(two))), (Some(Some(two)), false));
+        assert_eq!(after(ReceiveCommand::Agreed(false)), (Some(None), false));
+    }
+}
