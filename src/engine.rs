@@ -48,8 +48,8 @@ use crate::report::log;
 use crate::say;
 use crate::sys;
 use crate::sys::clock::now;
-use crate::sys::memory;
 use crate::sys::random::Os;
+use crate::sys::{memory, rights};
 use crate::transport::udp::Socket;
 
 /// Messages of the worker that may wait for the control side, and as many notices that anybody with a
@@ -73,6 +73,11 @@ struct Ending {
 impl Ending {
     fn failed(reason: impl ToString) -> Self {
         Self { end: End::Failed, reason: reason.to_string() }
+    }
+
+    /// The system does not let the engine start.
+    fn refused(what: &str, error: &std::io::Error) -> Self {
+        Self::failed(format!("cannot {what}: {error}{}", rights::beyond_capabilities(error)))
     }
 }
 
@@ -111,10 +116,10 @@ fn run(parent: &Arc<Parent>, start: Start, descriptors: Vec<OwnedFd>) -> Result<
     let mut descriptors = descriptors.into_iter();
     let socket = descriptors.next().ok_or_else(|| Ending::failed("the parent passed no socket"))?;
     let socket = if start.link.activated { Socket::shared(socket) } else { Socket::from_fd(socket) };
-    let socket = socket.map_err(Ending::failed)?;
+    let socket = socket.map_err(|error| Ending::refused("set the UDP socket's options", &error))?;
     parent.set_nonblocking(true).map_err(Ending::failed)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(Ending::failed)?;
+    let runtime = runtime.map_err(|error| Ending::refused("wait for events (epoll, eventfd)", &error))?;
     runtime.block_on(async {
         let tap = start.link.mode == Mode::Tap;
         let engine = Engine::start(parent, start, derived, socket, descriptors.next())?;
@@ -124,6 +129,17 @@ fn run(parent: &Arc<Parent>, start: Start, descriptors: Vec<OwnedFd>) -> Result<
         }
         engine.serve().await
     })
+}
+
+/// The C library takes EPERM for the last word, which the sandbox's own filter would have turned into ENOSYS.
+fn no_thread(error: &std::io::Error) -> Ending {
+    let by_clone3 = "cannot start a thread: clone3(2) is refused, as by container runtimes of before October 2021 (Docker \
+                     20.10.9): update the runtime, start the container with --security-opt seccomp=unconfined, or leave \
+                     run.sandbox at \"auto\"";
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied => Ending::failed(by_clone3),
+        _ => Ending::refused("start a thread", error),
+    }
 }
 
 /// The keys of the link, locked in memory on their own: the limit that forbids it for all of the engine allows that.
@@ -192,12 +208,13 @@ impl Engine {
         let (unproven_sender, unproven) = mpsc::channel(NOTICES);
         let has_device = device.is_some();
         let lane = lane::Settings::new(&settings, keys.clone(), data_path.copy_dscp);
-        let (workers, handle) =
-            workers(&lane, data_path, socket, device, (sender, unproven_sender)).map_err(Ending::failed)?;
+        let (workers, handle) = workers(&lane, data_path, socket, device, (sender, unproven_sender))
+            .map_err(|error| Ending::refused("prepare the workers", &error))?;
         for (number, worker) in workers.into_iter().enumerate() {
             let name = format!("lane0.{number}");
             let thread = std::thread::Builder::new().name(name);
-            thread.spawn(move || worker.run()).map_err(Ending::failed)?;
+            let started = thread.spawn(move || worker.run());
+            started.map_err(|error| no_thread(&error))?;
         }
         let letters = settings.verb >= 5;
         let began = now();

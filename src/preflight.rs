@@ -4,7 +4,9 @@
 
 mod files;
 mod host;
+mod ipv6;
 mod ports;
+mod unreadable;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -46,7 +48,10 @@ pub fn load(file: &Path, cd: Option<&Path>, port: Option<&str>, verb: Option<u8>
     };
     let path = match std::path::absolute(&from_file) {
         Ok(path) => path,
-        Err(error) => return refuse(from_file, String::new(), vec![unreadable(&error)]),
+        Err(error) => {
+            let error = cannot_read(&from_file, &error);
+            return refuse(from_file, String::new(), vec![error]);
+        }
     };
     let mut errors: Vec<_> = check_owner(&path).into_iter().collect();
     let text = match read_text(&path) {
@@ -101,7 +106,7 @@ fn read_text(path: &Path) -> Result<String, (String, Diagnostic)> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(LONGEST_FILE + 1).read_to_end(&mut bytes));
     if let Err(error) = read {
-        return Err((String::new(), unreadable(&error)));
+        return Err((String::new(), cannot_read(path, &error)));
     }
     if bytes.len() as u64 > LONGEST_FILE {
         let message = format!("the file is longer than {LONGEST_FILE} bytes");
@@ -115,11 +120,13 @@ fn read_text(path: &Path) -> Result<String, (String, Diagnostic)> {
     })
 }
 
-fn unreadable(error: &io::Error) -> Diagnostic {
+fn cannot_read(path: &Path, error: &io::Error) -> Diagnostic {
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        let (why, help) = unreadable::why(path);
+        return Diagnostic::error(None, format!("the file cannot be read: {why}")).help(help);
+    }
     let help = if error.kind() == io::ErrorKind::NotFound {
-        "check the path; with --cd it starts there"
-    } else if error.kind() == io::ErrorKind::PermissionDenied {
-        "run as a user who may read it"
+        "check the path; with --cd it starts there, and a container sees only what is mounted into it"
     } else {
         "name a configuration file"
     };

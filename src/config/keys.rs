@@ -244,8 +244,8 @@ table! { RawRun "run"
     /// then refuses to run, with exit code 69. The line `engine:` at verb 3 says what is in force.
     "sandbox" sandbox: Sandbox = names::<Sandbox>(), default(Sandbox::Auto), Restart => run.sandbox;
     /// The root directory of the process that reads the network: an empty directory that belongs to root. Nobody else may be able to write to it,
-    /// or to a directory on the way to it. It needs CAP_SYS_CHROOT, which root has; without that right the default is no other root, since Landlock
-    /// keeps files out of reach.
+    /// or to a directory on the way to it. It needs CAP_SYS_CHROOT. Root that lacks it, as in a container, is warned and keeps its root directory, and
+    /// is refused with `sandbox = "require"`; another user has no other root by default, since Landlock keeps files out of reach.
     "chroot" chroot: String = Shape::Text, absent("an empty directory in the runtime directory"), Restart => run.chroot;
     /// Run in the background, as with `--daemon`: the command returns when configuration, socket, device and `up` are good and the engine is
     /// locked, or with tund's exit code. The log goes to syslog, unless `log` says `"journal"`. Not with `--inetd`, nor from a systemd unit.

@@ -1,6 +1,8 @@
 //! Opening TUN and TAP devices. Frames always carry a virtio-net header ([`VNET_HEADER`] bytes), zeroed
 //! while offload is off.
 
+mod refusal;
+
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -8,7 +10,7 @@ use rustix::io::Errno;
 
 use crate::packet::layer::Mode;
 use crate::route::netlink::Netlink;
-use crate::sys;
+use crate::sys::{self, rights};
 
 /// Size of `struct virtio_net_hdr` before every frame, in bytes.
 pub const VNET_HEADER: usize = 10;
@@ -65,22 +67,16 @@ fn explain(error: tun::Error, mode: Mode, name: Option<&str>) -> io::Error {
     });
     let bad_name = matches!(error, tun::Error::NameTooLong | tun::Error::Nul(_));
     let error = if bad_name { Errno::INVAL.into() } else { io::Error::from(error) };
+    if let Some(text) = refusal::explain(&error).filter(|_| !bad_name) {
+        return io::Error::new(error.kind(), format!("{what}: {text}"));
+    }
     let (kind, text) = match Errno::from_io_error(&error) {
-        Some(Errno::NOENT | Errno::NODEV | Errno::NXIO) => (
-            io::ErrorKind::NotFound,
-            "/dev/net/tun is missing; load the driver with: modprobe tun".to_owned(),
-        ),
-        Some(Errno::PERM | Errno::ACCESS) => (
-            io::ErrorKind::PermissionDenied,
-            "not permitted; it needs CAP_NET_ADMIN in this network namespace and access to /dev/net/tun"
-                .to_owned(),
-        ),
         Some(Errno::BUSY) => (
             io::ErrorKind::ResourceBusy,
             "another process has the device open; end that or set another device.name".to_owned(),
         ),
         Some(Errno::INVAL) => unsuitable(mode, name),
-        _ => (error.kind(), error.to_string()),
+        _ => (error.kind(), format!("{error}{}", rights::beyond_capabilities(&error))),
     };
     io::Error::new(kind, format!("{what}: {text}"))
 }

@@ -62,7 +62,13 @@ pub fn make(kind: Kind, configured: Option<&Path>, name: &str) -> Result<Option<
     if let Some(fatal) = refused {
         return Err(fatal);
     }
-    say!(1, "{}; set {} to a directory that can be written", problem.unwrap_or_default(), kind.key);
+    say!(
+        1,
+        "warning: {}; the link runs without `tund status` and the like, and what it sets stays if it is killed: set {} to a directory \
+         that can be written (a container: --tmpfs /run)",
+        problem.unwrap_or_default(),
+        kind.key
+    );
     Ok(None)
 }
 
@@ -194,7 +200,11 @@ impl Drop for Lock {
 pub fn lock(directory: &Directory, name: &str) -> Result<(Directory, Lock), Fatal> {
     let path = directory.path();
     let failed = |error: io::Error| {
-        Fatal::new(UNAVAILABLE, format!("cannot lock {}: {error}", path.join(PID).display()))
+        let remedy = format!(
+            "see that there is room in it and that it can be written, or set {} to another",
+            RUNTIME.key
+        );
+        Fatal::new(UNAVAILABLE, format!("cannot lock {}: {error}; {remedy}", path.join(PID).display()))
     };
     let (Some(base), Some(leaf)) = (path.parent(), path.file_name().and_then(|leaf| leaf.to_str())) else {
         return Err(failed(io::ErrorKind::InvalidInput.into()));

@@ -106,7 +106,10 @@ impl Trusted {
         let sudo = |variable: &str| std::env::var(variable).ok();
         let trusted = Self::of(own, [sudo("SUDO_UID"), sudo("SUDO_GID")]);
         let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-        trusted.beyond(text("/proc/sys/kernel/overflowuid").trim_end(), &text("/proc/self/uid_map"))
+        let overflow = text("/proc/sys/kernel/overflowuid");
+        // A /proc that has processes alone (`subset=pid`) lacks the first: this is the kernel's default.
+        let overflow = Some(overflow.trim_end()).filter(|text| !text.is_empty()).unwrap_or("65534");
+        trusted.beyond(overflow, &text("/proc/self/uid_map"))
     }
 
     /// Nobody but root's own programs says to root who called sudo.

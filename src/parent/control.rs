@@ -7,6 +7,7 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use serde_json::json;
 
 use crate::config::Reporting;
@@ -29,6 +30,7 @@ use crate::report::text::printable;
 use crate::route::plan::Step;
 use crate::say;
 use crate::sys::clock::unix_time;
+use crate::sys::rights;
 
 /// The engine has this long to tell how the link is; then the answer is what the parent knows.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -72,7 +74,15 @@ impl Control {
         let usual = runtime.map(|directory| directory.path().join(SOCKET));
         let place = places.socket.as_ref().or(usual.as_ref());
         let complain = |path: &Path, error: &io::Error| {
-            say!(1, "cannot listen at {}: {error}; `tund status` will not see this link", path.display());
+            let remedy = match error.raw_os_error().map(Errno::from_raw_os_error) {
+                Some(Errno::AFNOSUPPORT) => "; a service's RestrictAddressFamilies= has to have AF_UNIX",
+                _ => rights::beyond_capabilities(error),
+            };
+            say!(
+                1,
+                "cannot listen at {}: {error}; `tund status` will not see this link{remedy}",
+                path.display()
+            );
         };
         let server =
             place.and_then(|path| Server::bind(path).inspect_err(|error| complain(path, error)).ok());
@@ -85,7 +95,8 @@ impl Control {
         });
         let serve = |address: SocketAddr| {
             let complain = |error: &io::Error| {
-                say!(1, "cannot serve metrics at {address}: {error}; the link runs without them");
+                let remedy = rights::to_bind(address.port(), error);
+                say!(1, "cannot serve metrics at {address}, and the link runs without: {error}{remedy}");
             };
             Scrape::bind(address).inspect_err(complain).ok()
         };

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use rustix::process::{Resource, getpriority_process, getrlimit};
 use rustix::thread::CapabilitySet;
 
 use crate::config::{Config, Run, Sandbox};
@@ -11,23 +12,40 @@ use crate::host::trust;
 use crate::host::trust::is_mapped;
 use crate::privsep::message::{Confinement, Identity};
 use crate::report::exit::{CONFIG, Fatal, PRIVILEGE, UNAVAILABLE};
+use crate::sys::{random, rights};
 
 /// Checks that this process may do what `config` asks of it: all but to use a device that is ready needs
-/// CAP_NET_ADMIN. The error has exit code 77.
+/// CAP_NET_ADMIN, and less than its own `run.nice` CAP_SYS_NICE. The error has exit code 77.
 pub fn check_rights(config: &Config) -> Result<(), Fatal> {
-    let sets = rustix::thread::capabilities(None).map_err(|error| {
-        Fatal::new(PRIVILEGE, format!("cannot read this process's capabilities: {error}"))
+    random::check().map_err(|error| {
+        let text = format!("no random bytes, and so no keys: getrandom(2): {error}");
+        Fatal::new(UNAVAILABLE, text + rights::beyond_capabilities(&error))
     })?;
-    if sets.effective.contains(CapabilitySet::NET_ADMIN) {
-        return Ok(());
+    if let Some(nice) = config.run.nice.filter(|nice| !may_have(i32::from(*nice))) {
+        let remedy = rights::how_to_give("SYS_NICE");
+        let text = format!(
+            "run.nice = {nice} is less than tund's own and takes CAP_SYS_NICE: {remedy}; or leave run.nice out (a systemd unit \
+             has Nice= for it)"
+        );
+        return Err(Fatal::new(PRIVILEGE, text));
     }
     let beyond = beyond_reach(config);
-    if beyond.is_empty() {
+    if rights::has(CapabilitySet::NET_ADMIN) || beyond.is_empty() {
         return Ok(());
     }
-    let remedy = "run it as root (sudo tund …), give the service AmbientCapabilities=CAP_NET_ADMIN, or have another \
-                  program make the device and leave these out";
-    Err(Fatal::new(PRIVILEGE, format!("without CAP_NET_ADMIN there is no {}: {remedy}", beyond.join(", "))))
+    let remedy = rights::how_to_give("NET_ADMIN");
+    let text = format!(
+        "without CAP_NET_ADMIN there is no {}: {remedy}; or have another program make the device and leave these out",
+        beyond.join(", ")
+    );
+    Err(Fatal::new(PRIVILEGE, text))
+}
+
+/// Whether the kernel lets this process have that priority (`can_nice` of its kernel/sched/syscalls.c).
+fn may_have(nice: i32) -> bool {
+    let allowed = getrlimit(Resource::Nice).current.map_or(i64::MAX, u64::cast_signed);
+    let own = getpriority_process(None).unwrap_or(0);
+    nice >= own || i64::from(20 - nice) <= allowed || rights::has(CapabilitySet::SYS_NICE)
 }
 
 /// What of `config` cannot be done without any capability.
@@ -90,12 +108,11 @@ pub fn choose(run: &Run) -> Result<Identity, Fatal> {
 
 /// The capabilities that root lacks here, as in a container that has few, to become another user; none for other users.
 fn missing_to_switch() -> Vec<&'static str> {
-    if !rustix::process::geteuid().is_root() {
+    if !is_root() {
         return Vec::new();
     }
-    let has = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
-    let needed = [(CapabilitySet::SETUID, "CAP_SETUID"), (CapabilitySet::SETGID, "CAP_SETGID")];
-    needed.into_iter().filter(|(bit, _)| !has.contains(*bit)).map(|(_, name)| name).collect()
+    let needed = [(CapabilitySet::SETUID, "SETUID"), (CapabilitySet::SETGID, "SETGID")];
+    needed.into_iter().filter(|(bit, _)| !rights::has(*bit)).map(|(_, name)| name).collect()
 }
 
 /// A warning where the processes that read the network stay root, though without capabilities, since rights are missing.
@@ -108,12 +125,13 @@ pub fn warn_of_root(run: &Run) -> Result<Option<String>, Fatal> {
         return Ok(None);
     }
     let message = format!(
-        "{} missing: the process that reads the network keeps uid 0, without capabilities; give them to this container or \
-         service, and it becomes another user",
+        "{} missing: the process that reads the network keeps uid 0, without capabilities; it becomes another user with \
+         --cap-add {} for this container, or CapabilityBoundingSet= for this service",
         match missing.as_slice() {
-            [one] => format!("{one} is"),
-            several => format!("{} are", several.join(" and ")),
-        }
+            [one] => format!("CAP_{one} is"),
+            several => format!("CAP_{} are", several.join(" and CAP_")),
+        },
+        missing.join(" --cap-add ")
     );
     match run.sandbox {
         Sandbox::Require => {
@@ -137,7 +155,10 @@ pub fn confine(run: &Run, identity: Identity, runtime: Option<&Directory>) -> Re
             }
             Some(directory.clone())
         }
-        None if run.sandbox != Sandbox::Off && may_change_root() => runtime.and_then(directories::empty),
+        // Who is not root seldom can, and has nothing to take from the files of others.
+        None if run.sandbox != Sandbox::Off && (is_root() || rights::has(CapabilitySet::SYS_CHROOT)) => {
+            runtime.and_then(directories::empty)
+        }
         None => None,
     };
     Ok(Confinement { identity, sandbox: run.sandbox, root, nice: run.nice })
@@ -152,8 +173,8 @@ fn root_problem(directory: &Path) -> Option<String> {
     }
 }
 
-fn may_change_root() -> bool {
-    rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_CHROOT))
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
 }
 
 impl Accounts {
@@ -182,7 +203,8 @@ impl Accounts {
         if !self.may_switch {
             return match named {
                 Some(name) => Err(format!(
-                    "run.user: becoming \"{name}\" takes CAP_SETUID and CAP_SETGID: give them, or leave run.user out"
+                    "run.user: becoming \"{name}\" takes CAP_SETUID and CAP_SETGID: give them, or leave run.user out (a \
+                     container: --cap-add SETUID --cap-add SETGID; a service: CapabilityBoundingSet=)"
                 )),
                 None => Ok(Identity::Keep),
             };

@@ -30,8 +30,10 @@ impl KeyLog {
     pub fn open(path: &Path) -> Result<Self, Fatal> {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let shown = path.display();
-        let cannot =
-            |error: io::Error| Fatal::new(UNAVAILABLE, format!("cannot open the key log {shown}: {error}"));
+        let cannot = |error: io::Error| {
+            let remedy = "name a file in a directory that is there and can be written";
+            Fatal::new(UNAVAILABLE, format!("cannot open the key log {shown}: {error}; {remedy}"))
+        };
         let refused = |why: String| Fatal::new(CONFIG, format!("the key log {shown} {why}"));
         let (directory, name) = Directory::of_file(&path).map_err(|refusal| match refusal {
             Refusal::System { source, .. } => cannot(source),

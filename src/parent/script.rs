@@ -3,6 +3,7 @@
 
 use std::io::{self, PipeReader, Read};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
@@ -15,6 +16,7 @@ use crate::config::{Command, Scripts};
 use crate::parent::environment::{Facts, Hook};
 use crate::report::text::printable;
 use crate::say;
+use crate::sys::{process, rights};
 
 /// How long a group has to end after TERM before it gets KILL.
 const GRACE: Duration = Duration::from_secs(2);
@@ -224,17 +226,11 @@ fn execute(
 ) -> io::Result<(Child, Output)> {
     let (pipe, write) = io::pipe()?;
     rustix::io::ioctl_fionbio(&pipe, true)?;
-    let child = std::process::Command::new(&command.program)
-        .args(&command.args)
-        .args(facts.arguments())
-        .env_clear()
-        .envs(facts.environment(hook))
-        .current_dir(directory)
-        .process_group(0)
-        .stdin(Stdio::null())
-        .stdout(Stdio::from(write.try_clone()?))
-        .stderr(Stdio::from(write))
-        .spawn()?;
+    let mut program = std::process::Command::new(&command.program);
+    program.args(&command.args).args(facts.arguments());
+    program.env_clear().envs(facts.environment(hook)).current_dir(directory).process_group(0);
+    program.stdin(Stdio::null()).stdout(Stdio::from(write.try_clone()?)).stderr(Stdio::from(write));
+    let child = process::start(&mut program)?;
     let name = command.program.file_name().unwrap_or_default().display().to_string();
     Ok((child, Output { pipe, name: printable(&name, 64), line: Vec::new(), lines: 0 }))
 }
@@ -245,12 +241,24 @@ fn explain(hook: Hook, program: &str, error: &io::Error) -> String {
         Some(Errno::NOEXEC) => format!(
             "{name} script {program} is not a program: put \"#!/bin/sh\" (or another interpreter) on its first line"
         ),
+        Some(Errno::ACCESS) if is_executable(program) => format!(
+            "{name} script {program} is executable, but lies on a file system that is mounted noexec, or its interpreter may not \
+             be executed: put it elsewhere"
+        ),
         Some(Errno::ACCESS) => format!("{name} script {program} may not be executed: chmod +x {program}"),
-        Some(Errno::NOENT) => {
-            format!("{name} script {program}, or the interpreter on its first line, does not exist")
-        }
-        _ => format!("{name} script {program} cannot be executed: {error}"),
+        Some(Errno::NOENT) => format!(
+            "{name} script {program}, or the interpreter on its first line, does not exist: install that, or name a program \
+             that needs none"
+        ),
+        _ => format!(
+            "{name} script {program} cannot be executed: {error}{}",
+            rights::beyond_capabilities(error)
+        ),
     }
+}
+
+fn is_executable(program: &str) -> bool {
+    std::fs::metadata(program).is_ok_and(|found| found.permissions().mode() & 0o111 != 0)
 }
 
 fn kill(group: Pid, signal: Signal) {

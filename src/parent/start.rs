@@ -136,7 +136,7 @@ fn prepare(
 ) -> Result<(Parent, Launch, Files), Fatal> {
     let locked = memory::lock(true);
     let (loaded, config) = load(options, output)?;
-    log_to(&config, inherited.as_ref()).log_from(config.run.verb);
+    open_log(&config, inherited.as_ref(), output);
     if let Err(reason) = locked {
         say!(1, "note: keys of sessions, and frames, may get into swap space: {reason}");
     }
@@ -185,6 +185,15 @@ fn prepare(
         key_log,
     };
     Ok((Parent::new(link, changes, signals), launch, Files { _pid: pid_file, _lock: lock }))
+}
+
+/// From now on lines go where the file says. That they arrive nowhere is said where they have gone so far.
+fn open_log(config: &Config, inherited: Option<&Inherited>, before: &Output) {
+    let log = log_to(config, inherited);
+    if let (Err(problem), Output::Stderr) = (log.check(), before) {
+        before.line(1, &format!("warning: {problem}"));
+    }
+    log.log_from(config.run.verb);
 }
 
 /// What the file says; else syslog where there is no standard error.

@@ -12,7 +12,7 @@ use crate::config::keyfile::{self, KeyError};
 use crate::config::{Command, Config, Diagnostic, Places, SecretSource, Severity};
 use crate::crypto::stack::cleanly;
 use crate::host::trust::{self, Refusal, Trusted};
-use crate::preflight::after_a_look;
+use crate::preflight::{after_a_look, unreadable};
 
 /// No key file is longer, in bytes.
 const LONGEST_KEY: u64 = 64 * 1024;
@@ -71,6 +71,7 @@ fn read_all(keys: &[NamedKey], allow_open_keys: bool) -> Result<KeyMaterial, Vec
             Ok(bytes) if key.is_private() => material.private = Some(*bytes),
             Ok(bytes) => material.shared = Some(*bytes),
             // What a check may leave open, a start needs.
+            Err(Trouble::Unreadable) => errors.push(key.unreadable()),
             Err(trouble) => {
                 errors.push(Diagnostic { severity: Severity::Error, ..trouble.finding(key, None) });
             }
@@ -123,6 +124,12 @@ fn keys_of(config: &Config, credentials: Option<&Path>) -> Vec<NamedKey> {
 impl NamedKey {
     fn is_private(&self) -> bool {
         self.name == "private-file"
+    }
+
+    fn unreadable(&self) -> Diagnostic {
+        let path = self.path.as_deref().unwrap_or_else(|| Path::new(""));
+        let (why, help) = unreadable::why(path);
+        Diagnostic::error(None, format!("key file {} cannot be read: {why}", path.display())).help(help)
     }
 
     fn read(&self, allow_open: bool) -> Result<Zeroizing<[u8; 32]>, Trouble> {
@@ -195,7 +202,10 @@ impl Trouble {
             }
             Trouble::Owner(uid) => (
                 format!("key file {path} belongs to another user (uid {uid}), who can read and change it"),
-                format!("`chown root {path}`, or start tund as that user; or --allow-open-keys"),
+                format!("`chown root {path}`, or start tund as that user{}", {
+                    let readable = key.path.as_deref().is_some_and(unreadable::may_read);
+                    if readable { "; or --allow-open-keys" } else { "" }
+                }),
             ),
             Trouble::Open(mode) => (
                 format!("key file {path} is open to others (mode {mode:04o})"),
@@ -203,7 +213,11 @@ impl Trouble {
                     "`chmod 600 {path}`, and make a new key if others can have read it; or --allow-open-keys"
                 ),
             ),
-            Trouble::Way(refusal) => (
+            Trouble::Way(refusal @ Refusal::System { .. }) => (
+                format!("nobody knows who can exchange key file {path}: {refusal}"),
+                "check the path; or --allow-open-keys".to_owned(),
+            ),
+            Trouble::Way(refusal @ Refusal::Untrusted { .. }) => (
                 format!("key file {path} can be exchanged: {refusal}"),
                 format!("{}; or --allow-open-keys", after_a_look(refusal)),
             ),

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use crate::config::{Config, Diagnostic, Places, Remote, Route, Swallow, Via, swallow};
-use crate::preflight::ports;
+use crate::preflight::{ipv6, ports};
 use crate::route::netlink::{Link, Netlink};
 use crate::route::plan::{KernelRoute, ROUTE_PROTOCOL};
 
@@ -35,7 +35,11 @@ pub fn check_host(
     netlink: &mut Netlink,
 ) -> Vec<Diagnostic> {
     match gather(netlink) {
-        Ok(facts) => judge(config, places, own_device, &facts),
+        Ok(facts) => {
+            let mut found = ipv6::check(config, places, ipv6::without());
+            found.extend(judge(config, places, own_device, &facts));
+            found
+        }
         Err(error) => {
             let message = format!("this host's addresses and routes were not checked: {error}");
             vec![Diagnostic::warning(None, message)]

@@ -16,7 +16,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::host::directory::Directory;
 use crate::host::trust::Refusal;
-use crate::privsep::spawn::{name_proc, own_program};
+use crate::privsep::spawn::{own_program, start};
 use crate::report::exit::{FAILED, Fatal, UNAVAILABLE, USAGE};
 use crate::say;
 
@@ -40,14 +40,9 @@ pub fn launch() -> Result<ExitCode, Fatal> {
     }
     let failed = |error: io::Error| Fatal::new(FAILED, format!("cannot start in the background: {error}"));
     let arguments = std::env::args_os().skip(1).filter(|argument| argument != "--daemon");
-    let mut child = own_program()
-        .arg(OsString::from(format!("--{OPTION}")))
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(name_proc)
-        .map_err(failed)?;
+    let mut command = own_program();
+    command.arg(OsString::from(format!("--{OPTION}"))).args(arguments);
+    let mut child = start(command.stdin(Stdio::null()).stdout(Stdio::piped())).map_err(failed)?;
     let mut word = [0];
     let told = child.stdout.take().is_some_and(|mut pipe| pipe.read_exact(&mut word).is_ok());
     if told {
@@ -101,11 +96,16 @@ impl PidFile {
     /// written where another user could exchange it.
     pub fn write(path: &Path) -> Result<Self, Fatal> {
         let cannot = |error: &dyn std::fmt::Display| {
-            Fatal::new(UNAVAILABLE, format!("cannot write run.pid-file {}: {error}", path.display()))
+            let remedy =
+                "name a file in a directory that is there and can be written, or leave run.pid-file out";
+            Fatal::new(
+                UNAVAILABLE,
+                format!("cannot write run.pid-file {}: {error}; {remedy}", path.display()),
+            )
         };
         let (directory, name) = Directory::of_file(path).map_err(|refusal| {
             cannot(&match refusal {
-                Refusal::Untrusted { .. } => format!("{refusal}: {}, or name another", refusal.remedy()),
+                Refusal::Untrusted { .. } => format!("{refusal}: {}", refusal.remedy()),
                 Refusal::System { source, .. } => source.to_string(),
             })
         })?;
@@ -115,7 +115,7 @@ impl PidFile {
         let found = file.metadata().map_err(|error| cannot(&error))?;
         let own = [0, rustix::process::geteuid().as_raw()].contains(&found.uid());
         if !own || !found.is_file() || found.nlink() != 1 {
-            return Err(cannot(&"another user's file is there: remove it, or name another"));
+            return Err(cannot(&"another user's file is there: remove it"));
         }
         let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
         written.map_err(|error| cannot(&error))?;

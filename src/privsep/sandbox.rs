@@ -17,6 +17,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimi
 use super::message::Confinement;
 use super::spawn::Role;
 use crate::config::Sandbox;
+use crate::sys::rights;
 
 /// Most descriptors that the process may have: those of its lanes, and the runtime's.
 const MAX_DESCRIPTORS: u64 = 256;
@@ -25,7 +26,7 @@ const MAX_DESCRIPTORS: u64 = 256;
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// A system call failed.
-    #[error("cannot {what}: {source}")]
+    #[error("cannot {what}: {source}{}", rights::beyond_capabilities(source))]
     Refused {
         /// What was tried.
         what: &'static str,
@@ -55,9 +56,7 @@ pub fn lock(role: Role, confinement: &Confinement) -> Result<Protections, LockEr
     identity::follow_parent()?;
     limit_resources()?;
     if let (Role::Engine, Some(nice)) = (role, confinement.nice) {
-        setpriority_process(None, nice.into()).or_refused(
-            "set run.nice (less than now takes CAP_SYS_NICE; systemd's units have Nice= for it)",
-        )?;
+        setpriority_process(None, nice.into()).or_refused("set run.nice")?;
     }
     let rooted = confinement.root.as_deref().map(root::enter);
     identity::take_on(confinement.identity)?;

@@ -12,12 +12,15 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::channel::{Channel, Message};
+use crate::sys::{process, rights};
 
 /// `argv[0]` of every process of tund; a program that embeds tund calls [`crate::cli::main`] when it
 /// finds this name there.
 pub const PROGRAM: &str = "tund";
 /// Where the kernel has the program of this process.
 const OWN_PROGRAM: &str = "/proc/self/exe";
+/// What such a process has as its standard output and error.
+const NULL: &str = "/dev/null";
 
 /// How long a process has that was killed.
 const PATIENCE: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
@@ -56,15 +59,21 @@ pub fn own_program() -> Command {
     command
 }
 
-/// What to say when [`own_program`] cannot be started.
-pub fn name_proc(error: io::Error) -> io::Error {
-    match error.kind() {
-        io::ErrorKind::NotFound => io::Error::new(
-            error.kind(),
-            format!("{OWN_PROGRAM} is not there: mount /proc, where tund finds its own program"),
-        ),
-        _ => error,
-    }
+/// Starts [`own_program`]; a failure names what is missing.
+pub fn start(command: &mut Command) -> io::Result<Child> {
+    process::start(command).map_err(|error| {
+        let there = |path: &str| std::fs::symlink_metadata(path).is_ok();
+        let text = match error.kind() {
+            io::ErrorKind::NotFound if !there(OWN_PROGRAM) => {
+                format!("{OWN_PROGRAM} is not there: mount /proc, where tund finds its own program")
+            }
+            io::ErrorKind::NotFound if !there(NULL) => {
+                format!("{NULL} is not there: `mknod -m 666 {NULL} c 1 3`")
+            }
+            _ => format!("{error}{}", rights::beyond_capabilities(&error)),
+        };
+        io::Error::new(error.kind(), text)
+    })
 }
 
 /// Starts this program again in that role: channel on descriptor 0, no other descriptor but standard output and error,
@@ -72,17 +81,10 @@ pub fn name_proc(error: io::Error) -> io::Error {
 /// say goes over the channel, where it is bounded and cleaned. Errors are those of socketpair(2), fork(2) and execve(2).
 pub fn spawn<S: Message, R: Message>(role: Role) -> io::Result<(Child, Channel<S, R>)> {
     let (channel, theirs) = Channel::pair()?;
-    let child = own_program()
-        .arg(role.argument())
-        .env_clear()
-        .current_dir("/")
-        .process_group(0)
-        .stdin(Stdio::from(theirs))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(name_proc)?;
-    Ok((child, channel))
+    let mut command = own_program();
+    command.arg(role.argument()).env_clear().current_dir("/").process_group(0);
+    command.stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::null());
+    Ok((start(&mut command)?, channel))
 }
 
 /// The channel of a process started by [`spawn`], in whose place standard input is /dev/null; its calls block. Errors

@@ -34,6 +34,17 @@ impl Output {
         }
     }
 
+    /// Whether what is written arrives anywhere.
+    ///
+    /// # Errors
+    /// Why not, and what helps.
+    pub fn check(&self) -> Result<(), String> {
+        match self {
+            Self::Stderr => Ok(()),
+            Self::Syslog(service) | Self::Journal(service) => service.check(),
+        }
+    }
+
     /// Makes it the destination of the log, for the whole process.
     pub fn log_from(self, verb: u8) {
         log::init(verb, Box::new(move |verb, text| self.line(verb, text)));
@@ -138,6 +149,20 @@ impl Service {
             }
         }
         false
+    }
+
+    /// Whether the service is there.
+    ///
+    /// # Errors
+    /// Why not, and what helps.
+    fn check(&self) -> Result<(), String> {
+        self.connect().map(drop).map_err(|error| {
+            format!(
+                "{} does not take what the log says ({error}), so that it is lost until there is one: start it, mount its socket into \
+                 the container, or leave run.log and --daemon out, and it goes to standard error",
+                self.path
+            )
+        })
     }
 
     fn connect(&self) -> std::io::Result<UnixDatagram> {

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use self::socket::{Failure, Socket};
 use super::plan::{KernelRoute, ROUTE_PROTOCOL, Step, TABLE_MAIN};
 use super::step::{Family, Rule};
+use crate::sys::rights;
 
 /// A network interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +72,14 @@ pub struct Netlink {
 impl Netlink {
     /// Opens the socket in the caller's network namespace.
     pub fn open() -> io::Result<Self> {
-        Ok(Self { socket: Socket::open()? })
+        let socket = Socket::open().map_err(|error| {
+            let remedy = match Errno::from_io_error(&error) {
+                Some(Errno::AFNOSUPPORT) => "; a service's RestrictAddressFamilies= has to have AF_NETLINK",
+                _ => rights::beyond_capabilities(&error),
+            };
+            io::Error::new(error.kind(), format!("{error}{remedy}"))
+        })?;
+        Ok(Self { socket })
     }
 
     /// All interfaces.
@@ -159,8 +167,8 @@ impl Netlink {
                 self.change(0, encode::set_master(*index, 0), &[Errno::NODEV])
             }
             // A host without IPv6 has nothing to refuse or to lead anywhere.
-            Step::Block { to, table: _ } if is_absent(Family::of(to)) => return Ok(false),
-            Step::AddRule(rule) | Step::DeleteRule(rule) if is_absent(rule.family) => return Ok(false),
+            Step::Block { to, table: _ } if self.is_absent(Family::of(to)) => return Ok(false),
+            Step::AddRule(rule) | Step::DeleteRule(rule) if self.is_absent(rule.family) => return Ok(false),
             Step::Block { to, table } => self.change(
                 NLM_F_CREATE | NLM_F_EXCL,
                 Message::NewRoute(encode::block_message(to, *table)),
@@ -291,8 +299,8 @@ impl Netlink {
                     }
                     tables.get(&key).is_some_and(|table| table.iter().any(|found| encode::same(found, route)))
                 }
-                Step::Block { to, table } => is_absent(Family::of(to)) || self.is_blocked(to, *table)?,
-                Step::AddRule(rule) => is_absent(rule.family) || self.has_rule(rule)?,
+                Step::Block { to, table } => self.is_absent(Family::of(to)) || self.is_blocked(to, *table)?,
+                Step::AddRule(rule) => self.is_absent(rule.family) || self.has_rule(rule)?,
                 Step::AddAddress { index, address, .. } => addresses
                     .iter()
                     .any(|found| found.interface == *index && found.address.addr() == address.addr()),
@@ -309,6 +317,17 @@ impl Netlink {
             }
         }
         Ok(missing)
+    }
+
+    /// Whether this host has no such addresses: a kernel without IPv6, or started with `ipv6.disable=1`. Its own words count,
+    /// and of two: a service may be refused the sockets of a family that the host has, a kernel may be without rules.
+    fn is_absent(&mut self, family: Family) -> bool {
+        family == Family::V6
+            && !rights::has_ipv6()
+            && self
+                .socket
+                .dump(encode::get_rules(family))
+                .is_err_and(|failure| matches!(failure.errno(), Some(Errno::AFNOSUPPORT | Errno::OPNOTSUPP)))
     }
 
     fn is_blocked(&mut self, net: &IpNet, table: u32) -> io::Result<bool> {
@@ -332,9 +351,4 @@ impl Netlink {
         }
         Ok(routes)
     }
-}
-
-/// Whether this host has no such addresses: the kernel without IPv6, or told to do without.
-fn is_absent(family: Family) -> bool {
-    family == Family::V6 && !std::path::Path::new("/proc/net/if_inet6").exists()
 }

@@ -34,7 +34,8 @@ pub fn lock(privileged: bool) -> Result<(), String> {
         let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
         mlockall(flags).map_err(|error| format!("mlockall: {error}"))?;
     }
-    let remedy = "a unit needs LimitMEMLOCK=infinity, a shell ulimit -l unlimited";
+    let remedy =
+        "a unit needs LimitMEMLOCK=infinity, a shell ulimit -l unlimited, a container --ulimit memlock=-1";
     if unlimited { Ok(()) } else { Err(format!("locked memory is limited: {remedy}")) }
 }
 

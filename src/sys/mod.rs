@@ -10,7 +10,9 @@ mod descriptors;
 pub mod memory;
 mod netlink;
 mod option;
+pub mod process;
 pub mod random;
+pub mod rights;
 mod schedule;
 mod tun;
 

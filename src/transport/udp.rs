@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::core::lane::Transmit;
 use crate::core::path::Path;
 use crate::packet::traffic_class::ECN;
-use crate::sys::{self, Departure};
+use crate::sys::{self, Departure, rights};
 use crate::transport::{Datagrams, Received};
 
 /// A bound socket.
@@ -41,8 +41,9 @@ pub fn bind(config: &Config) -> io::Result<Bound> {
         }
         result => result.map_err(|error| explain(error, config, port))?,
     };
-    notes.extend(grow_both(&socket, config)?);
-    Ok(Bound { port: local_port(&socket)?, fd: socket.into(), notes })
+    let explain = |error| explain(error, config, port);
+    notes.extend(grow_both(&socket, config).map_err(explain)?);
+    Ok(Bound { port: local_port(&socket).map_err(explain)?, fd: socket.into(), notes })
 }
 
 /// Prepares a socket that another program opened and bound. It stays as it is in all that a program could notice which
@@ -104,11 +105,16 @@ pub(super) fn set_options(socket: &socket2::Socket, config: &Config, v4: bool, v
         sockopt::set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::PROBE)?;
     }
     if let Some(mark) = config.mark() {
-        socket.set_mark(mark).map_err(|error| about("fwmark", "it needs CAP_NET_ADMIN", error))?;
+        let remedy = || format!("it takes CAP_NET_ADMIN: {}", rights::how_to_give("NET_ADMIN"));
+        socket.set_mark(mark).map_err(|error| about("fwmark", &remedy(), error))?;
     }
     if let Some(device) = &config.bind_device {
         let remedy = format!("bind-device must name an interface that exists, and it is {device}");
-        socket.bind_device(Some(device.as_bytes())).map_err(|error| about("bind-device", &remedy, error))?;
+        let refused = || format!("before Linux 5.7 it takes CAP_NET_RAW: {}", rights::how_to_give("NET_RAW"));
+        socket.bind_device(Some(device.as_bytes())).map_err(|error| match Errno::from_io_error(&error) {
+            Some(Errno::PERM) => about("bind-device", &refused(), error),
+            _ => about("bind-device", &remedy, error),
+        })?;
     }
     Ok(())
 }
@@ -125,10 +131,12 @@ fn explain(error: io::Error, config: &Config, port: u16) -> io::Error {
         Some(Errno::ADDRNOTAVAIL) => {
             "no interface has this address; set it up first or change listen".to_owned()
         }
-        Some(Errno::ACCESS) if (1..1024).contains(&port) => {
-            "ports below 1024 need CAP_NET_BIND_SERVICE; start tund as root or set a higher port".to_owned()
+        Some(Errno::AFNOSUPPORT) => {
+            "no socket of that address family; the kernel is without it, or a service's RestrictAddressFamilies= lacks AF_INET \
+             and AF_INET6"
+                .to_owned()
         }
-        _ => error.to_string(),
+        _ => format!("{error}{}", rights::to_bind(port, &error)),
     };
     io::Error::new(error.kind(), format!("UDP port {port} on {address}: {text}"))
 }

@@ -36,6 +36,7 @@ mod privileges;
 mod randomness;
 mod reload;
 mod returning;
+mod rights;
 mod roaming;
 mod routed;
 mod scenarios;

@@ -6,6 +6,8 @@ use landlock::{
     path_beneath_rules,
 };
 
+use rustix::system::uname;
+
 use crate::privsep::spawn::Role;
 
 /// What the C library reads to look a name up: its settings, and the modules that nsswitch.conf(5) names.
@@ -59,6 +61,17 @@ fn ruleset(role: Role, services: bool) -> Result<RulesetCreated, RulesetError> {
     }
 }
 
+/// Why there is none on a kernel of that release. A seccomp filter answers as a kernel without it does.
+fn absent(release: &str) -> String {
+    let mut numbers = release.split(['.', '-', '+']).map(|part| part.parse::<u32>().unwrap_or(0));
+    if (numbers.next(), numbers.next()) < (Some(5), Some(13)) {
+        return "Landlock (not in this kernel: it needs Linux 5.13)".to_owned();
+    }
+    "Landlock (not built into this kernel, or kept away by the seccomp filter of this container or service, as by Docker's of \
+     before version 23)"
+        .to_owned()
+}
+
 fn describe(status: &RestrictionStatus) -> Result<String, String> {
     match (&status.ruleset, status.landlock) {
         (
@@ -71,6 +84,21 @@ fn describe(status: &RestrictionStatus) -> Result<String, String> {
             Ok(format!("Landlock {abi} ({})", parts.join(", ")))
         }
         (_, LandlockStatus::NotEnabled) => Err("Landlock (not enabled: add it to the kernel's lsm=)".into()),
-        (_, _) => Err("Landlock (not in this kernel: it needs Linux 5.13)".into()),
+        (_, _) => Err(absent(&uname().release().to_string_lossy())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_is_new_enough_is_not_called_too_old() {
+        for old in ["5.12.19", "4.19.0-27-amd64", "3.10.0-1160.el7.x86_64"] {
+            assert!(absent(old).contains("needs Linux 5.13"), "{old}");
+        }
+        for new in ["5.13.0", "6.1.0-18-amd64", "6.18.44-fc", "10.0+"] {
+            assert!(absent(new).contains("seccomp filter"), "{new}");
+        }
     }
 }

@@ -10,7 +10,10 @@ use rustix::process::{chdir, chroot};
 pub(super) fn enter(directory: &Path) -> Result<String, String> {
     match chroot(directory).and_then(|()| chdir("/")) {
         Ok(()) => Ok("empty root".to_owned()),
-        Err(Errno::PERM) => Err("an empty root (it needs CAP_SYS_CHROOT)".to_owned()),
+        Err(Errno::PERM) => {
+            Err("an empty root (it needs CAP_SYS_CHROOT, which a container gets with --cap-add SYS_CHROOT)"
+                .to_owned())
+        }
         Err(error) => Err(format!("an empty root ({}: {error})", directory.display())),
     }
 }

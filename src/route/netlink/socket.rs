@@ -15,8 +15,9 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recvfrom, sendto, socket_with,
 };
+use rustix::thread::CapabilitySet;
 
-use crate::sys;
+use crate::sys::{self, rights};
 
 /// The kernel never sends larger parts of a dump than the largest read so far, up to 32 KiB.
 const BUFFER: usize = 64 * 1024;
@@ -54,17 +55,37 @@ impl Failure {
     /// An error whose text begins with `what` was being done.
     pub(super) fn while_doing(self, what: &dyn std::fmt::Display) -> io::Error {
         let remedy = match &self {
-            Failure::Refused { errno: Errno::PERM, .. } => {
-                "; it needs CAP_NET_ADMIN in this network namespace"
-            }
-            // The kernel's own words (net/ipv6/addrconf.c, net/ipv6/route.c).
-            Failure::Refused { text: Some(text), .. } if text.contains("IPv6 is disabled") => {
-                "; set the sysctl net.ipv6.conf.all.disable_ipv6 to 0, or leave IPv6 addresses and routes out"
-            }
-            Failure::Refused { .. } | Failure::Broken(_) => "",
+            Failure::Refused { errno, text } => remedy(*errno, text.as_deref()),
+            Failure::Broken(_) => String::new(),
         };
         let error = io::Error::from(self);
         io::Error::new(error.kind(), format!("{what}: {error}{remedy}"))
+    }
+}
+
+/// What helps where the kernel refuses a change so; empty where its answer says it all.
+fn remedy(errno: Errno, text: Option<&str>) -> String {
+    // The kernel's own words (net/ipv6/addrconf.c, net/ipv6/route.c); before Linux 6.0 it has none.
+    let disabled = text.map_or(errno == Errno::ACCESS, |text| text.contains("IPv6 is disabled"));
+    match errno {
+        _ if disabled => {
+            let why = if text.is_some() { "" } else { "IPv6 is disabled on the device: " };
+            format!(
+                "; {why}set the sysctl net.ipv6.conf.all.disable_ipv6 to 0 (a container: --sysctl \
+                 net.ipv6.conf.all.disable_ipv6=0), or leave IPv6 addresses and routes out"
+            )
+        }
+        Errno::AFNOSUPPORT | Errno::OPNOTSUPP if !rights::has_ipv6() => {
+            "; this kernel is without IPv6 (not built in, or started with ipv6.disable=1): leave IPv6 addresses and routes out"
+                .to_owned()
+        }
+        Errno::PERM if rights::has(CapabilitySet::NET_ADMIN) => {
+            "; CAP_NET_ADMIN is there, but this network namespace belongs to another user namespace: let a rootless container \
+             have a network of its own"
+                .to_owned()
+        }
+        Errno::PERM => format!("; it takes CAP_NET_ADMIN: {}", rights::how_to_give("NET_ADMIN")),
+        _ => String::new(),
     }
 }
 
@@ -280,6 +301,16 @@ mod tests {
         let text = error.to_string();
         assert!(text.starts_with("ip route add: "), "{text}");
         assert!(text.ends_with(": Nexthop has invalid gateway"), "{text}");
+    }
+
+    #[test]
+    fn disabled_ipv6_is_named_whether_the_kernel_says_so_or_is_too_old_to() {
+        let new = Some("ipv6: IPv6 is disabled on this device");
+        for text in [new, None] {
+            assert!(remedy(Errno::ACCESS, text).contains("disable_ipv6 to 0"), "{text:?}");
+        }
+        assert_eq!(remedy(Errno::ACCESS, Some("something else")), "");
+        assert!(remedy(Errno::PERM, None).contains("CAP_NET_ADMIN"));
     }
 
     #[test]

@@ -1,0 +1,81 @@
+//! What this process may do, and what to say where it may not.
+
+use std::io;
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use rustix::thread::CapabilitySet;
+
+/// Whether this process can use that capability, in the user namespace that it is in.
+pub fn has(capability: CapabilitySet) -> bool {
+    rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(capability))
+}
+
+/// Whether this process can have sockets of IPv6: not so where the kernel is without, and where a service is refused them.
+pub fn has_ipv6() -> bool {
+    let socket = socket_with(AddressFamily::INET6, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
+    socket.err() != Some(Errno::AFNOSUPPORT)
+}
+
+/// How whoever starts tund gives it the capability of this name, which has no `CAP_` in front: Docker gives what is added
+/// to root alone, and root lacks only what a container or service takes from it.
+pub fn how_to_give(name: &str) -> String {
+    how_to_give_to(name, rustix::process::geteuid().is_root())
+}
+
+fn how_to_give_to(name: &str, root: bool) -> String {
+    if root {
+        format!(
+            "a container gets it with --cap-add {name} (cap_add in a compose file), a service with CapabilityBoundingSet=CAP_{name}"
+        )
+    } else {
+        format!(
+            "run it as root (sudo tund …), or give a service AmbientCapabilities=CAP_{name}; a container needs --cap-add {name}, and with \
+             Docker also uid 0"
+        )
+    }
+}
+
+/// What helps where binding `port` failed so; empty for other failures than missing rights.
+pub fn to_bind(port: u16, error: &io::Error) -> String {
+    match Errno::from_io_error(error) {
+        Some(Errno::ACCESS) if (1..1024).contains(&port) && !has(CapabilitySet::NET_BIND_SERVICE) => format!(
+            "; ports below 1024 (sysctl net.ipv4.ip_unprivileged_port_start) take CAP_NET_BIND_SERVICE: {}; or set a higher port",
+            how_to_give("NET_BIND_SERVICE")
+        ),
+        _ => beyond_capabilities(error).to_owned(),
+    }
+}
+
+/// What to look at where a system call fails so and no missing capability is to blame; empty for other failures.
+pub fn beyond_capabilities(error: &io::Error) -> &'static str {
+    match Errno::from_io_error(error) {
+        Some(Errno::PERM | Errno::ACCESS) => {
+            "; no missing capability explains it: look at the seccomp filter, SELinux and AppArmor of this container or service"
+        }
+        Some(Errno::NOSYS) => {
+            "; this kernel, or the seccomp filter of this container or service, has no such system call"
+        }
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_is_not_told_to_become_root() {
+        let (root, other) = (how_to_give_to("SYS_NICE", true), how_to_give_to("SYS_NICE", false));
+        assert!(!root.contains("as root") && other.contains("run it as root (sudo tund …)"));
+        assert!(root.contains("--cap-add SYS_NICE") && other.contains("AmbientCapabilities=CAP_SYS_NICE"));
+    }
+
+    #[test]
+    fn only_what_is_refused_or_unknown_is_explained() {
+        assert!(beyond_capabilities(&Errno::PERM.into()).contains("seccomp"));
+        assert!(beyond_capabilities(&Errno::NOSYS.into()).contains("kernel"));
+        assert_eq!(beyond_capabilities(&Errno::NOSPC.into()), "");
+        assert_eq!(beyond_capabilities(&io::ErrorKind::TimedOut.into()), "");
+    }
+}
