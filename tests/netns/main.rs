@@ -12,6 +12,7 @@ mod background;
 mod bench;
 mod bridged;
 mod browser;
+mod containers;
 mod decoder;
 mod demo;
 mod doctor;
