@@ -13,6 +13,9 @@ pub struct Options {
     /// What is written below this folder stays; all else that is written in the guest goes with it
     #[arg(long, value_name = "DIR")]
     share: Vec<PathBuf>,
+    /// Start its kernel with this argument, such as ipv6.disable=1
+    #[arg(long, value_name = "ARGUMENT")]
+    kernel: Vec<String>,
     /// Kill it after so many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     timeout: u64,
@@ -29,5 +32,5 @@ pub fn run(options: Options) -> Result<u8, Error> {
     for folder in &options.share {
         guest = guest.share(folder)?;
     }
-    guest.run()
+    options.kernel.into_iter().fold(guest, Guest::kernel).run()
 }

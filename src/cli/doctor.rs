@@ -13,6 +13,7 @@ use crate::cli::status;
 use crate::config::{Config, Diagnostic, KeyMode, Severity};
 use crate::control::api::{State, Status};
 use crate::crypto::keys::fingerprint;
+use crate::device;
 use crate::helper::call::{self, Answer, Question};
 use crate::helper::zone;
 use crate::parent::identity;
@@ -93,6 +94,9 @@ fn examine(file: &Path) -> Report {
     let keys = keys(&config, &mut report);
     let running = status::running(&loaded.path);
     let running = running.as_ref().map(|status| describe_running(status, &mut report)).is_some();
+    if !running {
+        rights(&config, &mut report);
+    }
     host(&config, &loaded, running, &mut report);
     let addresses = addresses(&config, &mut report);
     ways(&config, &addresses, &mut report);
@@ -120,6 +124,26 @@ fn keys(config: &Config, report: &mut Report) -> Option<Box<Keys>> {
             report.add(Found::Problem, "key", fatal.message);
             None
         }
+    }
+}
+
+/// What a link may do that is started as this process was; root may start it for another user.
+fn rights(config: &Config, report: &mut Report) {
+    let root = rustix::process::geteuid().is_root();
+    let (found, who) = if root { (Found::Problem, "") } else { (Found::Note, "as this user: ") };
+    let identity = identity::warn_of_root(&config.run);
+    let checks = [
+        identity::check_rights(config).map_err(|fatal| fatal.message),
+        device::check_driver(),
+        identity.as_ref().map(drop).map_err(|fatal| fatal.message.clone()),
+    ];
+    let failed: Vec<_> = checks.into_iter().filter_map(Result::err).collect();
+    if failed.is_empty() {
+        report.add(Found::Good, "rights", "this user may make the device and use its driver, /dev/net/tun");
+    }
+    failed.into_iter().for_each(|text| report.add(found, "rights", format!("{who}{text}")));
+    if let Ok(Some(warning)) = identity {
+        report.add(Found::Note, "rights", warning);
     }
 }
 

@@ -28,12 +28,20 @@ pub struct Device {
     pub adopted: bool,
 }
 
+/// Whether this process may use the driver.
+///
+/// # Errors
+/// Why not, and what helps.
+pub fn check_driver() -> Result<(), String> {
+    refusal::of_driver().map_or(Ok(()), Err)
+}
+
 /// Opens (creates) a device; without a name the kernel picks tunN or tapN. Closing the descriptor removes
 /// a device that was created. A persistent one of the same mode that nobody has open (`ip tuntap add`,
 /// `openvpn --mktun`, systemd-networkd) is adopted and stays.
 ///
 /// `AlreadyExists`/`ResourceBusy`: the name is taken; `PermissionDenied`: no CAP_NET_ADMIN; `NotFound`: no
-/// tun driver; `InvalidInput`: no interface can have that name.
+/// tun driver; `InvalidInput`: no interface can have that name; `Unsupported`: not Linux's driver.
 pub fn open(mode: Mode, name: Option<&str>) -> io::Result<Device> {
     let mut configuration = tun::Configuration::default();
     configuration.layer(match mode {
@@ -81,6 +89,12 @@ fn explain(error: tun::Error, mode: Mode, name: Option<&str>) -> io::Error {
     io::Error::new(kind, format!("{what}: {text}"))
 }
 
+/// As `dev_valid_name` of the kernel's net/core/dev.c has it.
+fn can_be_a_name(name: &str) -> bool {
+    let odd = |c: char| c.is_ascii_whitespace() || c == '/' || c == ':';
+    (1..16).contains(&name.len()) && name != "." && name != ".." && !name.contains(odd)
+}
+
 /// Why the driver does not attach to that name.
 fn unsuitable(mode: Mode, name: Option<&str>) -> (io::ErrorKind, String) {
     let link = Netlink::open().and_then(|mut netlink| netlink.link(name.unwrap_or_default()));
@@ -97,6 +111,11 @@ fn unsuitable(mode: Mode, name: Option<&str>) -> (io::ErrorKind, String) {
                 "the name is taken by an interface of another kind ({}); set another device.name",
                 link.kind.as_deref().unwrap_or("no virtual device")
             ),
+        ),
+        Ok(None) | Err(_) if name.is_none_or(can_be_a_name) => (
+            io::ErrorKind::Unsupported,
+            "the driver does not know what it is asked for (IFF_VNET_HDR), as that of gVisor and the like: use another runtime"
+                .to_owned(),
         ),
         Ok(None) | Err(_) => (
             io::ErrorKind::InvalidInput,

@@ -97,6 +97,14 @@ impl Facts {
     }
 }
 
+/// Why the driver cannot be used, and what helps; nothing where it can.
+pub(super) fn of_driver() -> Option<String> {
+    let facts = Facts::gather();
+    let refusal =
+        facts.opened.err().or(facts.found.as_ref().filter(|found| !found.is_driver).map(|_| Errno::NOTTY))?;
+    Some(facts.explain(refusal).unwrap_or_else(|| format!("{TUN}: {refusal}")))
+}
+
 /// Why `error` came of the wish for a device, and what helps, where that is about rights or the driver.
 pub(super) fn explain(error: &io::Error) -> Option<String> {
     Facts::gather().explain(Errno::from_io_error(error)?)

@@ -76,6 +76,9 @@ impl Control {
         let complain = |path: &Path, error: &io::Error| {
             let remedy = match error.raw_os_error().map(Errno::from_raw_os_error) {
                 Some(Errno::AFNOSUPPORT) => "; a service's RestrictAddressFamilies= has to have AF_UNIX",
+                Some(Errno::ROFS | Errno::NOENT | Errno::ACCESS) if places.socket.is_some() => {
+                    "; set status.socket to a file in a directory that is there and can be written"
+                }
                 _ => rights::beyond_capabilities(error),
             };
             say!(

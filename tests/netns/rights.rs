@@ -19,7 +19,7 @@ use tund_lab::rights::has_nobody;
 
 use super::support::*;
 
-/// The calls that are refused to the program that takes the place of the test's: `ERRNO NAME[:ARGUMENT] …`.
+/// The calls that are refused to the program that takes the place of the test's: `ERRNO NAME[:[1=]ARGUMENT] …`.
 const REFUSE: &str = "TUND_TEST_REFUSE";
 /// What container runtimes leave to root (runc's and Docker's default; podman's lacks three of them).
 const USUAL: [&str; 14] = [
@@ -310,6 +310,12 @@ fn settings_that_take_a_capability_name_it() {
                 "--cap-add SETUID --cap-add SETGID",
             ],
         ),
+        row("net_admin, and the device of somebody else")
+            .with_only(&[])
+            .of(1000)
+            .toml(Toml::tun_fri().device("name = 'tun7'\nconfigure = false\naddress = '192.168.86.81'\npeer = '192.168.86.18'"))
+            .without("cp static.key /run/key; chown 1000 /run/key; mount --bind /run/key static.key; chmod 666 /dev/net/tun")
+            .ends(77, &["it takes CAP_NET_ADMIN, or a device made for this user (`ip tuntap add dev NAME mode tun user 1000`)"]),
         row("setuid given")
             .with_only(&["net_admin", "setuid", "setgid"])
             .toml(Toml::tun_fri().with("[run]\nuser = 'nobody'")),
@@ -611,6 +617,9 @@ fn calls_that_are_refused_are_done_without_or_named() {
         refused("bind", "EPERM bind").ends(77, &["UDP port 1417", "seccomp filter"]),
         refused("setgroups", "EPERM setgroups")
             .ends(1, &["cannot drop the supplementary groups", "seccomp filter"]),
+        // TUNSETIFF.
+        refused("offloads of the driver", "EINVAL ioctl:1=1074025674")
+            .ends(69, &["(IFF_VNET_HDR), as that of gVisor"]),
         refused("epoll", "EPERM epoll_create1").ends(1, &["cannot wait for events", "seccomp filter"]),
     ]);
 }
@@ -618,17 +627,23 @@ fn calls_that_are_refused_are_done_without_or_named() {
 /// Becomes the tund beside this program, which is refused these calls.
 fn become_tund(told: &str) -> ! {
     let (errno, calls) = told.split_once(' ').unwrap();
-    let errno = [("EPERM", libc::EPERM), ("ENOSYS", libc::ENOSYS), ("EAFNOSUPPORT", libc::EAFNOSUPPORT)]
-        .into_iter()
-        .find(|(name, _)| *name == errno);
+    let errno = [
+        ("EPERM", libc::EPERM),
+        ("EINVAL", libc::EINVAL),
+        ("ENOSYS", libc::ENOSYS),
+        ("EAFNOSUPPORT", libc::EAFNOSUPPORT),
+    ]
+    .into_iter()
+    .find(|(name, _)| *name == errno);
     let mut rules = std::collections::BTreeMap::<_, Vec<_>>::new();
     for call in calls.split_whitespace() {
         let (name, argument) =
             call.split_once(':').map_or((call, None), |(name, argument)| (name, Some(argument)));
         let rules = rules.entry(number(name)).or_default();
         if let Some(argument) = argument {
-            let value = argument.parse().unwrap();
-            let is = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value).unwrap();
+            let (place, value) = argument.split_once('=').unwrap_or(("0", argument));
+            let (place, value) = (place.parse().unwrap(), value.parse().unwrap());
+            let is = SeccompCondition::new(place, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value).unwrap();
             rules.push(SeccompRule::new(vec![is]).unwrap());
         }
     }
@@ -652,6 +667,7 @@ fn number(name: &str) -> i64 {
         ("faccessat2", libc::SYS_faccessat2),
         ("getrandom", libc::SYS_getrandom),
         ("io_uring_setup", libc::SYS_io_uring_setup),
+        ("ioctl", libc::SYS_ioctl),
         ("keyctl", libc::SYS_keyctl),
         ("landlock_create_ruleset", libc::SYS_landlock_create_ruleset),
         ("membarrier", libc::SYS_membarrier),
@@ -670,6 +686,80 @@ fn number(name: &str) -> i64 {
         ("userfaultfd", libc::SYS_userfaultfd),
     ];
     numbers.into_iter().find(|(known, _)| *known == name).unwrap().1
+}
+
+#[test]
+fn doctor_names_the_rights_and_the_driver_that_are_missing() {
+    let bench = Bench::new();
+    let dir = bench.pair.fri.dir().display().to_string();
+    bench.pair.fri.file("fri.toml", &Toml::tun_fri().text()).unwrap();
+    let doctor = |prepare: &str, set: &str| {
+        let setpriv = format!("setpriv --no-new-privs --bounding-set -all{set} --inh-caps -all");
+        let script = format!("{prepare}; exec {setpriv} {dir}/tund doctor {dir}/fri.toml");
+        let mut process = bench.pair.fri.spawn(&["unshare", "--mount", "sh", "-c", &script]).unwrap();
+        (exit_code(&mut process), process.text())
+    };
+    let (code, text) = doctor("true", ",+net_admin");
+    assert_eq!(code, 0, "{text}");
+    for line in [
+        "ok       rights: this user may make the device",
+        "note     rights: CAP_SETUID and CAP_SETGID are missing",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
+    let (code, text) = doctor("mount -t tmpfs tmpfs /dev/net", "");
+    assert_eq!(code, 1, "{text}");
+    for line in ["problem  rights: without CAP_NET_ADMIN", "problem  rights: /dev/net/tun is missing"] {
+        assert!(text.contains(line), "{text}");
+    }
+}
+
+/// In a guest, whose kernel is started so.
+#[test]
+fn a_kernel_without_ipv6_runs_links_of_ipv4_and_full_tunnels_and_names_what_it_lacks_elsewhere() {
+    const INSIDE: &str = r#"
+        mkdir /run/tmp/w; cd /run/tmp/w
+        ip netns add fri; ip netns add mon
+        ip link add eth0 netns fri type veth peer name eth0 netns mon
+        ip -n fri link set eth0 up; ip -n mon link set eth0 up
+        ip -n fri addr add 10.0.0.1/24 dev eth0; ip -n mon addr add 10.0.0.2/24 dev eth0
+        "$0" genkey -o static.key
+        rest='[run]
+runtime-dir = "/run/%s"
+[key]
+file = "static.key"
+[device]
+name = "tun0"
+'
+        { echo 'listen = 1417'; printf "$rest" mon; printf 'address = "10.8.0.1"
+peer = "10.8.0.2"
+'; } >mon.toml
+        { echo 'remote = "10.0.0.2:1417"'; printf "$rest" fri; } >fri.toml
+        { cat fri.toml; printf 'address = "10.8.0.2"
+peer = "10.8.0.1"
+[full-tunnel]
+'; } >full.toml
+        { cat fri.toml; printf 'address = ["10.8.0.2", "fd00::2"]
+peer = ["10.8.0.1", "fd00::1"]
+'; } >six.toml
+        ip netns exec mon "$0" --config mon.toml &
+        ip netns exec fri "$0" --config six.toml; echo "six: $?"
+        ip netns exec fri "$0" --config full.toml & full=$!
+        until ip netns exec fri "$0" status full.toml >/dev/null; do sleep .2; done
+        kill $full; wait $full; echo "full: $?""#;
+    let mut guest = Command::new(super::demo::lab());
+    guest.args(["guest", "--timeout", "120", "--kernel", "ipv6.disable=1", "sh", "-c", INSIDE, TUND]);
+    let mut guest = Process::spawn("guest", guest).unwrap();
+    assert_eq!(guest.code(3 * super::demo::LONG).unwrap(), 0, "{}", guest.text());
+    for part in [
+        "warning: this kernel is without IPv6 (not built in, or started with ipv6.disable=1)",
+        "ip addr add fd00::2 peer fd00::1 dev tun0: Operation not supported",
+        "leave IPv6 addresses and routes out",
+        "six: 69",
+        "full: 0",
+    ] {
+        assert!(guest.text().contains(part), "no {part:?} in\n{}", guest.text());
+    }
 }
 
 /// A user namespace as rootless podman makes it: root there is somebody outside, and has 65536 others.

@@ -29,6 +29,7 @@ const POLL: Duration = Duration::from_millis(20);
 pub struct Guest {
     command: Vec<OsString>,
     shares: Vec<PathBuf>,
+    kernel: Vec<String>,
     limit: Option<Duration>,
     terminal: bool,
 }
@@ -73,7 +74,7 @@ impl Guest {
     /// One that runs a program with its arguments, both as they are here, in this process's directory.
     pub fn new(command: impl IntoIterator<Item = OsString>) -> Self {
         let command = command.into_iter().collect();
-        Self { command, shares: Vec::new(), limit: None, terminal: false }
+        Self { command, shares: Vec::new(), kernel: Vec::new(), limit: None, terminal: false }
     }
 
     /// One that runs this very command again. There [`is_inside`] holds.
@@ -87,6 +88,12 @@ impl Guest {
         fs::create_dir_all(folder).at(folder.display())?;
         self.shares.push(folder.canonicalize().at(folder.display())?);
         Ok(self)
+    }
+
+    /// Its kernel is started with this argument, such as `ipv6.disable=1`.
+    pub fn kernel(mut self, argument: String) -> Self {
+        self.kernel.push(argument);
+        self
     }
 
     /// It is killed after so long.
@@ -171,6 +178,7 @@ impl Guest {
         command.arg(format!("TMPDIR={MEMORY_PLACE}")).arg("linux.uml");
         command.args([&format!("mem={MEMORY}M"), "rootfstype=hostfs", "rootflags=/", "ro", "quiet"]);
         command.args([&format!("uml_dir={dir}"), "umid=kernel", "con=null", "con0=null,fd:3"]);
+        command.args(&self.kernel);
         command.args(if self.terminal {
             ["con1=fd:0,fd:1", "con2=null"]
         } else {
