@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods, reason = "its two loops read the clock")]
 
 pub mod ciphers;
+mod ending;
 mod idle_timeout;
 pub mod lane_io;
 mod peer_socket;
@@ -34,6 +35,7 @@ use crate::core::stats::Stats;
 use crate::crypto::keys::LinkKeys;
 use crate::crypto::noise::Statics;
 use crate::crypto::stack::cleanly;
+use crate::engine::ending::{Ending, no_thread};
 use crate::engine::idle_timeout::IdleTimeout;
 use crate::engine::peer_socket::PeerSocket;
 use crate::engine::verbose::letters;
@@ -48,8 +50,8 @@ use crate::report::log;
 use crate::say;
 use crate::sys;
 use crate::sys::clock::now;
+use crate::sys::memory;
 use crate::sys::random::Os;
-use crate::sys::{memory, rights};
 use crate::transport::udp::Socket;
 
 /// Messages of the worker that may wait for the control side, and as many notices that anybody with a
@@ -63,23 +65,6 @@ const TICK: Duration = Duration::from_secs(1);
 const TICK_LETTERS: Duration = Duration::from_millis(100);
 
 type Parent = Channel<ToParent, ToEngine>;
-
-/// Why the engine ends: how, and one line.
-struct Ending {
-    end: End,
-    reason: String,
-}
-
-impl Ending {
-    fn failed(reason: impl ToString) -> Self {
-        Self { end: End::Failed, reason: reason.to_string() }
-    }
-
-    /// The system does not let the engine start.
-    fn refused(what: &str, error: &std::io::Error) -> Self {
-        Self::failed(format!("cannot {what}: {error}{}", rights::beyond_capabilities(error)))
-    }
-}
 
 /// Runs the engine; descriptor 0 is the channel to the parent.
 pub fn main() -> ExitCode {
@@ -129,17 +114,6 @@ fn run(parent: &Arc<Parent>, start: Start, descriptors: Vec<OwnedFd>) -> Result<
         }
         engine.serve().await
     })
-}
-
-/// The C library takes EPERM for the last word, which the sandbox's own filter would have turned into ENOSYS.
-fn no_thread(error: &std::io::Error) -> Ending {
-    let by_clone3 = "cannot start a thread: clone3(2) is refused, as by container runtimes of before October 2021 (Docker \
-                     20.10.9): update the runtime, start the container with --security-opt seccomp=unconfined, or leave \
-                     run.sandbox at \"auto\"";
-    match error.kind() {
-        std::io::ErrorKind::PermissionDenied => Ending::failed(by_clone3),
-        _ => Ending::refused("start a thread", error),
-    }
 }
 
 /// The keys of the link, locked in memory on their own: the limit that forbids it for all of the engine allows that.

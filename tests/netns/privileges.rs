@@ -11,7 +11,7 @@ use std::thread;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 
 use tund_lab::rights::has_nobody;
-use tund_lab::{Host, Process};
+use tund_lab::{Host, Process, wait_until};
 
 use super::ending::engine;
 use super::support::*;
@@ -113,7 +113,7 @@ fn open_on(pid: u32) -> Vec<String> {
 }
 
 #[test]
-fn the_engine_holds_what_it_needs_and_the_parent_nothing_of_the_network() {
+fn the_engine_holds_what_it_needs_and_the_parent_one_socket_that_it_never_reads() {
     let pair = pair();
     let _mon = pair.start_mon(&Toml::tun_mon());
     // As a careless program starts it: with a pipe as standard error, and a file left open.
@@ -127,11 +127,14 @@ fn the_engine_holds_what_it_needs_and_the_parent_nothing_of_the_network() {
     // What wakes the worker, at both ends, and the runtime; what each waits with, and the runtime once more.
     expected.extend(["anon_inode:[eventfd"; 3]);
     expected.extend(["anon_inode:[eventpoll"; 3]);
-    // The UDP socket, and the channel to the parent, which the runtime has once more.
-    expected.extend(["socket:["; 3]);
+    // The UDP socket, that of the peer, and the channel to the parent, which the runtime has once more.
+    expected.extend(["socket:["; 4]);
+    wait_until("the peer's socket", SOON, || open_on(engine).len() == expected.len()).unwrap();
     assert_eq!(open_on(engine), expected);
-    let sockets = pair.fri.run("ss -lunp").unwrap();
-    assert!(!sockets.contains(&format!("pid={},", fri.pid())), "the parent holds the UDP socket: {sockets}");
+    // The parent keeps the UDP socket, to bind others beside it, and never reads it.
+    let sockets = pair.fri.run("ss -unpa").unwrap();
+    let of_parent = |line: &&str| line.contains(&format!("pid={},", fri.pid()));
+    assert_eq!(sockets.lines().filter(of_parent).count(), 1, "{sockets}");
 }
 
 /// Starts fri as an ordinary user, if there is another user than root here, with this capability set alone.
