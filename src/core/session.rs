@@ -2,26 +2,24 @@
 
 mod answering;
 mod callers;
+mod calling;
 pub mod tokens;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::lane::{Command, Key, KeySlot, Name, ReceiveCommand, Received, SendCommand};
-use super::limits::{
-    CALL_FIRST, CALL_LATER, CALL_PATIENCE, INITIATION, INITIATION_STATES, SESSION_END, SESSION_OVERLAP,
-    SESSION_REKEY, SESSION_RESPONDER, SLOTS,
-};
+use super::lane::{Command, KeySlot, Name, ReceiveCommand, Received, SendCommand};
+use super::limits::{SESSION_END, SESSION_OVERLAP, SESSION_REKEY, SESSION_RESPONDER, SLOTS};
 use super::path::Path;
 use super::stats::DropReason;
-use crate::crypto::keys::{DirectionKey, LinkKeys};
+use crate::crypto::keys::LinkKeys;
 use crate::crypto::noise::{Initiator, Statics};
 use crate::crypto::suite::Cipher;
 use crate::crypto::{Random, wrap};
 #[cfg(test)]
 use crate::fault::{self, Fault};
-use crate::wire::handshake::{Envelope, Offer, Type, prologue};
+use crate::wire::handshake::{Envelope, Type};
 
 use callers::Callers;
 use tokens::Tokens;
@@ -207,61 +205,9 @@ impl Sessions {
         (self.call, self.sending, self.unconfirmed) = (None, None, Some(kept));
     }
 
-    /// Begins a call now, if none is under way.
-    pub fn begin(&mut self, now: Instant) {
-        if self.call.is_none() {
-            let slot = self.free_slot();
-            let attempts = VecDeque::with_capacity(INITIATION_STATES + 1);
-            self.answered = None;
-            self.call = Some(Call { slot, attempts, token: [0; 16], tries: 0, due: now, retried_at: None });
-        }
-    }
-
-    /// The next initiation is due now, if a call is under way.
-    pub fn hasten(&mut self, now: Instant) {
-        if let Some(call) = &mut self.call {
-            call.due = now;
-        }
-    }
-
     /// Whether the session that frames use should be replaced.
     pub fn wants_rekey(&self, now: Instant) -> bool {
         self.rekey_at().is_some_and(|at| at <= now)
-    }
-
-    /// Whether the next initiation is due.
-    pub fn is_call_due(&self, now: Instant) -> bool {
-        self.call.as_ref().is_some_and(|call| call.due <= now)
-    }
-
-    /// Sends an initiation of the call along `to`.
-    pub fn call(&mut self, now: Instant, to: Path, random: &mut impl Random, out: &mut VecDeque<Command>) {
-        let Some(call) = &mut self.call else { return };
-        self.seq += 1;
-        let offer = Offer { slot: call.slot, lanes: 1, suites: self.suites.clone() };
-        let head = prologue(&self.instance, self.seq, &call.token);
-        let mut message = Vec::new();
-        let started =
-            Initiator::start(&self.statics, &self.keys.psk(), &head, &offer.encode(), random, &mut message);
-        // An unusable public key was refused with the configuration.
-        let Ok(state) = started else { return };
-        let envelope = Envelope {
-            kind: Type::Initiation,
-            instance: self.instance,
-            seq: self.seq,
-            token: call.token,
-            message: &message,
-        };
-        let [a, b] = random.bytes();
-        let span = INITIATION.end() - INITIATION.start() + 1;
-        let length = INITIATION.start() + usize::from(u16::from_be_bytes([a, b])) % span;
-        out.push_back(handshake(&self.keys, &envelope, length, to, random));
-        call.attempts.push_front(Attempt { seq: self.seq, state });
-        call.attempts.truncate(INITIATION_STATES);
-        call.tries += 1;
-        let pause = if call.tries < CALL_PATIENCE { CALL_FIRST } else { CALL_LATER };
-        let [byte] = random.bytes();
-        call.due = now + pause.mul_f32(0.8 + 0.4 * f32::from(byte) / 255.0);
     }
 
     /// Ends what is too old. False: the session that frames used ended with nothing to replace it.
@@ -322,69 +268,6 @@ impl Sessions {
         self.confirmed = Some((unconfirmed.session.instance, unconfirmed.seq));
         self.adopt(unconfirmed.session, KeySlot::Unconfirmed, out);
         true
-    }
-
-    fn handle_answer(
-        &mut self,
-        now: Instant,
-        envelope: &Envelope<'_>,
-        out: &mut VecDeque<Command>,
-    ) -> Result<Outcome, DropReason> {
-        let (slot, attempt) = self.attempt(envelope).ok_or(DropReason::Stale)?;
-        let (payload, split) = attempt.state.read(envelope.message).map_err(|_| DropReason::BadTag)?;
-        let (peer, payload) = payload.split_first_chunk().ok_or(DropReason::Malformed)?;
-        let offer = Offer::decode(payload).map_err(|_| DropReason::Malformed)?;
-        let Some(cipher) = offer.suites.first().copied() else { return Ok(Outcome::NoCipher) };
-        if !self.suites.contains(&cipher) {
-            return Err(DropReason::Malformed);
-        }
-        // Whatever called before is another process, which is gone.
-        if self.confirmed.is_none_or(|(confirmed, _)| confirmed != *peer) {
-            self.confirmed = Some((*peer, 0));
-        }
-        let from_peer = DirectionKey::new(split.responder_to_initiator);
-        let to_peer = DirectionKey::new(split.initiator_to_responder);
-        let serial = self.next_serial();
-        let (instance, peer) = (self.instance, *peer);
-        let session = Session { slot, serial, cipher, instance, peer, began_here: true, born: now };
-        let attempts = self.call.take().map(|call| call.attempts);
-        let mut attempts = attempts.or(self.answered.take().map(|call| call.attempts)).unwrap_or_default();
-        attempts.retain(|attempt| attempt.seq > envelope.seq);
-        self.answered = Some(Answered { slot, serial, attempts });
-        self.live.retain(|live| live.slot != slot);
-        let key = Key::Slot { slot, serial, cipher, key: from_peer };
-        out.push_back(ReceiveCommand::Accept { key, after: None }.into());
-        let to_peer = Key::Slot { slot: offer.slot, serial, cipher, key: to_peer };
-        out.push_back(SendCommand::Prepare(KeySlot::Next, to_peer).into());
-        self.adopt(session, KeySlot::Next, out);
-        Ok(Outcome::Begun)
-    }
-
-    /// What an answer belongs to: the slot of the call, and the initiation.
-    fn attempt(&self, answer: &Envelope<'_>) -> Option<(u8, &Attempt)> {
-        let call = self.call.as_ref().map(|call| (call.slot, &call.attempts));
-        let calls = call.into_iter().chain(self.answered.as_ref().map(|call| (call.slot, &call.attempts)));
-        let mut calls = calls.filter(|_| answer.instance == self.instance);
-        calls.find_map(|(slot, attempts)| {
-            Some((slot, attempts.iter().find(|attempt| attempt.seq == answer.seq)?))
-        })
-    }
-
-    /// The peer is busy and wants to see that we get what is sent to our address: the next initiation is due
-    /// now. It goes where the last one went, wherever this came from.
-    fn handle_retry(&mut self, now: Instant, envelope: &Envelope<'_>) -> Result<Outcome, DropReason> {
-        let ours = envelope.instance == self.instance;
-        let call = self.call.as_mut().filter(|_| ours).ok_or(DropReason::Stale)?;
-        let newest = call.attempts.front().is_some_and(|attempt| attempt.seq == envelope.seq);
-        let early =
-            call.retried_at.is_some_and(|at| now.saturating_duration_since(at) < Duration::from_secs(1));
-        if !newest || early {
-            return Err(DropReason::Stale);
-        }
-        call.token = envelope.token;
-        call.retried_at = Some(now);
-        call.due = now;
-        Ok(Outcome::Nothing)
     }
 
     /// Makes a session live, and the one that frames use unless a better one is there.

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 
 use super::*;
+use crate::core::lane::Key;
 use crate::core::limits::ANSWER_KEPT;
 
 struct Counting(u64);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::hash::Hash;
 
 use super::*;
+use crate::core::lane::Key;
 
 /// A key that an end opens with.
 #[derive(Clone)]
