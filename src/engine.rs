@@ -306,7 +306,7 @@ impl Engine {
 
     fn handle_parent(&mut self, message: ToEngine, descriptors: Vec<OwnedFd>) {
         match message {
-            ToEngine::Resolved { addresses } => self.link.handle_resolved(now(), addresses),
+            ToEngine::Resolved { addresses } => self.link.handle_resolved(now(), &addresses),
             ToEngine::Route { address, mtu, .. } => self.link.handle_route(now(), address, mtu),
             ToEngine::Taken { routes } => self.link.handle_taken(routes),
             ToEngine::Device => {

@@ -59,7 +59,7 @@
 //!         for notice in std::mem::take(&mut out.notices) { link.handle_notice(now, notice) }
 //!         while let Some(event) = link.poll_event() {
 //!             match event {
-//!                 Event::Resolve => link.handle_resolved(now, vec![to]),
+//!                 Event::Resolve => link.handle_resolved(now, &[to]),
 //!                 Event::Endpoint(peer) => link.handle_route(now, peer, Some(1500)),
 //!                 Event::Up { .. } | Event::Down { .. } | Event::Routes(_) | Event::Log { .. } => {}
 //!             }

@@ -71,8 +71,10 @@ file! {
 
 table! { Top ""
     /// Where the peer is: `"host"`, `"host:port"`, an IPv4 address, an IPv6 address bare or as `"[2001:db8::1]:1417"`. A port may be the name of a
-    /// UDP service in /etc/services; without one it is 8863, or what `--port` says. Up to 16 entries are tried in order. Without `remote` this end
-    /// waits for the peer. A name that does not resolve yet is asked for again while tund runs. A
+    /// UDP service in /etc/services; without one it is 8863, or what `--port` says. Without `remote` this end
+    /// waits for the peer. Of up to 16 entries each is looked up by itself, and each address is called as soon as it is known, a quarter of a second
+    /// after the one before; IPv6 and IPv4 take turns, and the first that answers is the peer. 16 addresses are called at most. A name that does
+    /// not resolve yet is asked for again while tund runs. A
     /// link-local address names its interface, which may come later: `"[fe80::1%eth0]:1417"`.
     "remote" remote: Vec<At<String>> = Shape::Texts, absent("none"), Call => remotes;
     /// The local UDP port, such as `1417`, `"1417"` or a service name, or address and port, such as `"192.0.2.1:1417"` or `"[2001:db8::1]:1417"`. A

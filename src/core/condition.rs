@@ -18,10 +18,11 @@ use crate::packet::layer::Mode;
 pub enum Condition {
     /// No remote is configured, so the peer has to call.
     NoRemote,
-    /// Nothing came back from the remote that is tried.
+    /// Nothing came back from the remotes: from the one that was called last, and so many others.
     NoAnswer {
         #[serde(with = "crate::core::zoned")]
         remote: SocketAddr,
+        others: usize,
     },
     /// ICMP says that nobody receives at the remote's port. Nobody vouches for it.
     PortRefused {
@@ -95,7 +96,7 @@ impl Condition {
         let (ip, remote) = (IpAddr::from([192, 0, 2, 1]), SocketAddr::from(([192, 0, 2, 1], 1194)));
         vec![
             Self::NoRemote,
-            Self::NoAnswer { remote },
+            Self::NoAnswer { remote, others: 1 },
             Self::PortRefused { remote },
             Self::CannotSend { remote, reason: "the network is down".into() },
             Self::KeyMismatch,
@@ -227,11 +228,17 @@ impl fmt::Display for Condition {
     /// The sentence: what is the matter, and the remedy if there is one.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoAnswer { remote } => write!(
-                f,
-                "no answer from {remote} yet: trying on; if it stays away, is tund running there, with the same \
-                 key, and its port open?"
-            ),
+            Self::NoAnswer { remote, others } => {
+                let others = match others {
+                    0 => String::new(),
+                    others => format!(" and {others} more"),
+                };
+                write!(
+                    f,
+                    "no answer from {remote}{others} yet: trying on; if it stays away, is tund running there, with the \
+                     same key, and its port open?"
+                )
+            }
             Self::PortRefused { remote } => {
                 let (host, port) = (remote.ip(), remote.port());
                 write!(f, "{host} is reported not to take datagrams for port {port}: does tund run there?")
@@ -289,7 +296,7 @@ mod tests {
         let local = SocketAddr::from(std::net::SocketAddrV6::new("fe80::1".parse().unwrap(), 1194, 0, 7));
         let reason = String::new();
         let zoned = [
-            Condition::NoAnswer { remote: local },
+            Condition::NoAnswer { remote: local, others: 0 },
             Condition::PortRefused { remote: local },
             Condition::CannotSend { remote: local, reason },
             Condition::PeerPinned { from: local },

@@ -34,13 +34,21 @@ pub const OLD: u32 = 200;
 
 /// Until the peer's hello is there, ours is repeated this often ...
 pub const HELLO_FIRST: Duration = Duration::from_secs(1);
+/// ... where several addresses are called in turn, this often: varied by a fifth, that is never sooner than a peer that got
+/// one of another address presents itself again ([`PRESENTATION`]) ...
+pub const HELLO_TURN: Duration = Duration::from_millis(1250);
 /// ... and after [`HELLO_PATIENCE`] tries this often.
 pub const HELLO_LATER: Duration = Duration::from_secs(5);
 /// Quick tries before the slow ones.
 pub const HELLO_PATIENCE: u32 = 30;
 /// Tries before it is said that nobody answers.
 pub const HELLO_TRIES: u32 = 3;
-/// Tries at one address before the next; with handshake keys there are five seconds between two.
+/// Most addresses of the remotes that are called.
+pub const ADDRESSES: usize = 16;
+/// The pause before the next address that was not called yet (RFC 8305, section 5). Once each was called, they are called
+/// in turn, as seldom as a single one would be.
+pub const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// Further tries at the address that answered before others are called again.
 pub const REMOTE_TRIES: u32 = 2;
 /// An answer to a hello that asks for one is sent at most this often.
 pub const HELLO_ANSWER: Duration = Duration::from_millis(200);
@@ -90,7 +98,7 @@ pub const ETHERNET: usize = 14 + 8;
 
 /// Length of an initiation's datagram, drawn uniformly, in bytes; in static mode of a hello that asks for one.
 pub const INITIATION: std::ops::RangeInclusive<usize> = 200..=600;
-/// Initiations of one call whose answers still count.
+/// Initiations of one call to one address whose answers still count.
 pub const INITIATION_STATES: usize = 3;
 /// An initiation is repeated this often ...
 pub const CALL_FIRST: Duration = Duration::from_secs(5);
@@ -108,6 +116,9 @@ pub const CALLERS_TURNS: u64 = 2;
 /// An answered initiation keeps its place against those without a token for so long: more than any round trip. After
 /// that its initiator is gone, most likely because it was restarted.
 pub const ANSWER_KEPT: Duration = Duration::from_secs(5);
+/// Of two that answer initiations of one call within this time, the first is the peer; and a session of a call with later
+/// initiations under way, of which nothing is heard for so long, is asked for again.
+pub const ANSWERS_RACE: Duration = Duration::from_secs(1);
 /// How long a token is good for, at least; twice as long at most.
 pub const TOKEN_EPOCH: Duration = Duration::from_secs(10);
 /// Sessions and handshakes that a receiver can tell apart.

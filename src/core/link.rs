@@ -253,13 +253,11 @@ impl<R: Random> Link<R> {
         }
     }
 
-    /// The addresses of the remotes, in the order to try.
-    pub fn handle_resolved(&mut self, now: Now, addresses: Vec<SocketAddr>) {
-        if !self.up
-            && let Some(remote) = self.remotes.set(now.instant, addresses)
-        {
-            self.hasten_call(now.instant);
-            self.events.push_back(Event::Endpoint(remote));
+    /// The addresses of the remotes that are known so far, in the order to call; none: no news.
+    pub fn handle_resolved(&mut self, now: Now, addresses: &[SocketAddr]) {
+        if self.remotes.set(now.instant, addresses) && !self.up {
+            self.hasten_call(self.remotes.due);
+            self.events.extend(self.remotes.remote().map(Event::Endpoint));
         }
     }
 

@@ -1,27 +1,31 @@
-//! Whom to call and how often: the addresses of the remotes, and the schedule of hellos.
+//! Whom to call and when: the addresses of the remotes, each called a moment after the other until one answers
+//! (RFC 8305), and the schedule of hellos.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::limits::{HELLO_FIRST, HELLO_LATER, HELLO_PATIENCE, HELLO_TRIES, REMOTE_TRIES};
+use super::limits::{
+    ADDRESSES, ATTEMPT_DELAY, HELLO_FIRST, HELLO_LATER, HELLO_PATIENCE, HELLO_TRIES, HELLO_TURN, REMOTE_TRIES,
+};
 use crate::crypto::Random;
 
-/// What is due when a hello is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Turn {
-    /// Go on with the same address.
-    Same,
-    /// It is the next address's turn.
-    Next(SocketAddr),
-    /// This address was tried long enough to say so.
-    Silent,
+/// One address of a remote.
+struct Candidate {
+    address: SocketAddr,
+    /// When it was last called since the addresses were called anew.
+    called: Option<Instant>,
 }
 
 /// The caller of one link.
 pub struct Remotes {
-    remotes: Vec<SocketAddr>,
-    index: usize,
+    candidates: Vec<Candidate>,
+    /// The one that answered: no other is called for a few tries.
+    answered: Option<SocketAddr>,
+    /// Tries at the one that answered.
+    alone: u32,
+    /// Tries once every address was called.
     tries: u32,
+    last: Option<Instant>,
     /// When the next hello is due.
     pub due: Instant,
 }
@@ -29,21 +33,32 @@ pub struct Remotes {
 impl Remotes {
     /// Nobody to call yet.
     pub fn new(now: Instant) -> Self {
-        Self { remotes: Vec::new(), index: 0, tries: 0, due: now }
+        Self { candidates: Vec::new(), answered: None, alone: 0, tries: 0, last: None, due: now }
     }
 
-    /// Takes what the names of the remotes resolved to; gives the first address if that is news.
-    pub fn set(&mut self, now: Instant, remotes: Vec<SocketAddr>) -> Option<SocketAddr> {
-        if remotes.is_empty() || remotes == self.remotes {
-            return None;
+    /// Takes the addresses of the remotes that are known now, in the order to call; true if there is a new one. One that
+    /// was called already is not called sooner for that.
+    pub fn set(&mut self, now: Instant, addresses: &[SocketAddr]) -> bool {
+        let order = in_turns_of_families(addresses);
+        if order.is_empty() {
+            return false;
         }
-        (self.remotes, self.index, self.tries, self.due) = (remotes, 0, 0, now);
-        self.remote()
+        let known = |address| self.candidates.iter().find(|known| known.address == address);
+        let news = order.iter().any(|address| known(*address).is_none());
+        let candidate = |address| Candidate { address, called: known(address).and_then(|it| it.called) };
+        self.candidates = order.into_iter().map(candidate).collect();
+        if news {
+            self.tries = 0;
+            let free_at = self.last.map_or(now, |last| last + ATTEMPT_DELAY);
+            self.due = self.due.min(free_at.max(now));
+        }
+        news
     }
 
     /// Forgets the addresses: they are looked up again.
     pub fn forget(&mut self, now: Instant) {
-        self.remotes.clear();
+        self.candidates.clear();
+        self.answered = None;
         self.restart(now + HELLO_FIRST);
     }
 
@@ -53,37 +68,142 @@ impl Remotes {
         self.due = due;
     }
 
-    /// The remote whose turn it is.
+    /// Every address is called anew, each a moment after the other.
+    pub fn race(&mut self) {
+        self.answered = None;
+        self.candidates.iter_mut().for_each(|candidate| candidate.called = None);
+    }
+
+    /// This address answered: if it is a remote's, no other is called for a few tries.
+    pub fn prefer(&mut self, address: SocketAddr) {
+        if self.answered != Some(address) && self.candidates.iter().any(|it| it.address == address) {
+            self.answered = Some(address);
+            self.alone = 0;
+        }
+    }
+
+    /// The remote to call next: the one that answered, else the one that was not called for the longest time.
     pub fn remote(&self) -> Option<SocketAddr> {
-        self.remotes.get(self.index).copied()
+        let next = || self.candidates.iter().min_by_key(|candidate| candidate.called);
+        self.answered.or_else(|| Some(next()?.address))
     }
 
     /// Whether that address belongs to a remote, whatever its port.
     pub fn knows(&self, address: SocketAddr) -> bool {
-        self.remotes.iter().any(|remote| remote.ip() == address.ip())
+        self.candidates.iter().any(|candidate| candidate.address.ip() == address.ip())
     }
 
-    /// Counts a try; with `away`, the peer has not been heard of since it is called.
-    pub fn turn(&mut self, away: bool) -> Turn {
+    /// Whether something was sent to this remote since the addresses were called anew.
+    pub fn was_called(&self, address: SocketAddr) -> bool {
+        self.candidates.iter().any(|candidate| candidate.address == address && candidate.called.is_some())
+    }
+
+    /// How many remotes are called beside the one whose turn it is.
+    pub fn others(&self) -> usize {
+        self.candidates.len().saturating_sub(1)
+    }
+
+    /// Whether there are addresses that were not called yet: the next one is due a moment after the last.
+    pub fn is_racing(&self) -> bool {
+        self.answered.is_none() && self.candidates.iter().any(|candidate| candidate.called.is_none())
+    }
+
+    /// This address is being called; with `away`, the peer has not been heard of since it is called. True: that has
+    /// lasted long enough to say so.
+    pub fn handle_called(&mut self, now: Instant, address: SocketAddr, away: bool) -> bool {
+        self.last = Some(now);
+        let called = self.candidates.iter_mut().find(|candidate| candidate.address == address);
+        if let Some(candidate) = called {
+            candidate.called = Some(now);
+        }
+        self.alone += 1;
+        if away && self.alone > REMOTE_TRIES {
+            self.answered = None;
+        }
+        if away && self.is_racing() {
+            return false;
+        }
         self.tries += 1;
-        if !away {
-            return Turn::Same;
-        }
-        if self.tries == HELLO_TRIES + 1 {
-            return Turn::Silent;
-        }
-        if self.remotes.len() > 1 && self.tries > REMOTE_TRIES && self.tries % REMOTE_TRIES == 1 {
-            self.index = (self.index + 1) % self.remotes.len();
-            return self.remote().map_or(Turn::Same, Turn::Next);
-        }
-        Turn::Same
+        away && self.tries == HELLO_TRIES + 1
     }
 
-    /// The pause until the next hello, varied by a fifth so that nothing on the wire keeps time; with
-    /// `keepalive` the peer is there and that is its interval.
+    /// Something says that nobody answers at the address that was called last; true: the next one is called at once.
+    pub fn handle_refused(&mut self, now: Instant, address: SocketAddr) -> bool {
+        let is_last = |candidate: &Candidate| candidate.address == address && candidate.called == self.last;
+        let next = self.is_racing() && self.last.is_some() && self.candidates.iter().any(is_last);
+        if next {
+            self.due = now;
+        }
+        next
+    }
+
+    /// The pause before an address that was not called yet, if there is one.
+    pub fn attempt_delay(&self, random: &mut impl Random) -> Option<Duration> {
+        self.is_racing().then(|| varied(ATTEMPT_DELAY, random))
+    }
+
+    /// The usual pause until the next hello; with `keepalive` the peer is there and that is its interval.
     pub fn schedule(&mut self, now: Instant, keepalive: Option<Duration>, random: &mut impl Random) {
-        let quick = if self.tries < HELLO_PATIENCE { HELLO_FIRST } else { HELLO_LATER };
-        let [byte] = random.bytes();
-        self.due = now + keepalive.unwrap_or(quick).mul_f32(0.8 + 0.4 * f32::from(byte) / 255.0);
+        let alone = self.answered.is_some() || self.candidates.len() < 2;
+        let first = if alone { HELLO_FIRST } else { HELLO_TURN };
+        let quick = if self.tries < HELLO_PATIENCE { first } else { HELLO_LATER };
+        self.due = now + varied(keepalive.unwrap_or(quick), random);
+    }
+
+    /// The next hello is due at this time at the latest.
+    pub fn hasten(&mut self, at: Instant) {
+        self.due = self.due.min(at);
+    }
+}
+
+/// Varied by a fifth, so that nothing on the wire keeps time.
+pub fn varied(pause: Duration, random: &mut impl Random) -> Duration {
+    let [byte] = random.bytes();
+    pause.mul_f32(0.8 + 0.4 * f32::from(byte) / 255.0)
+}
+
+/// Each address once, one of each family in turn (RFC 8305, section 4), the family of the first one first; no more than
+/// are called.
+pub fn in_turns_of_families(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let first = addresses.first().is_some_and(SocketAddr::is_ipv4);
+    let (mut one, mut other): (Vec<SocketAddr>, Vec<SocketAddr>) = (Vec::new(), Vec::new());
+    for address in addresses {
+        let family = if address.is_ipv4() == first { &mut one } else { &mut other };
+        if !family.contains(address) {
+            family.push(*address);
+        }
+    }
+    let turns = one.len().max(other.len());
+    let in_turn = |turn| [one.get(turn), other.get(turn)].into_iter().flatten().copied();
+    (0..turns).flat_map(in_turn).take(ADDRESSES).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(addresses: &[&str]) -> Vec<String> {
+        let port = |address: &&str| SocketAddr::new(address.parse().unwrap(), 1);
+        let addresses: Vec<_> = addresses.iter().map(port).collect();
+        in_turns_of_families(&addresses).iter().map(|address| address.ip().to_string()).collect()
+    }
+
+    #[test]
+    fn families_take_turns_from_the_first_one_on() {
+        assert_eq!(
+            order(&["fd::1", "fd::2", "10.0.0.1", "10.0.0.2"]),
+            ["fd::1", "10.0.0.1", "fd::2", "10.0.0.2"]
+        );
+        assert_eq!(order(&["10.0.0.1", "10.0.0.2", "10.0.0.1", "fd::1"]), ["10.0.0.1", "fd::1", "10.0.0.2"]);
+        assert_eq!(order(&["10.0.0.1", "10.0.0.2"]), ["10.0.0.1", "10.0.0.2"]);
+        assert!(order(&[]).is_empty());
+    }
+
+    #[test]
+    fn no_family_is_crowded_out() {
+        let many: Vec<String> = (1..=30).map(|n| format!("10.0.0.{n}")).chain(["fd::1".into()]).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let order = order(&many);
+        assert_eq!((order.len(), order[1].as_str()), (ADDRESSES, "fd::1"));
     }
 }

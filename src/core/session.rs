@@ -6,6 +6,7 @@ mod calling;
 pub mod tokens;
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,18 +35,28 @@ pub type Token = [u8; 16];
 pub enum Outcome {
     /// Nothing that the link must know.
     Nothing,
+    /// The peer is there and busy: the next initiation is due now, to the same address.
+    Retry {
+        /// Where the initiation had gone.
+        called: SocketAddr,
+    },
     /// A session this end began: the peer waits for the first word on it.
-    Begun,
+    Begun {
+        /// Where the initiation had gone.
+        called: SocketAddr,
+    },
     /// The ends have no cipher in common.
     NoCipher,
 }
 
-/// An initiation under way; the states of the last few are kept, so that a late answer counts.
+/// A call under way, to one or more addresses; the states of the last few initiations to each are kept, so that a late
+/// answer counts.
 #[cfg_attr(test, derive(Clone))]
 struct Call {
     slot: u8,
     attempts: VecDeque<Attempt>,
-    token: Token,
+    /// The address at which a retry gave it.
+    token: Option<(SocketAddr, Token)>,
     tries: u32,
     due: Instant,
     retried_at: Option<Instant>,
@@ -54,6 +65,7 @@ struct Call {
 #[cfg_attr(test, derive(Clone))]
 struct Attempt {
     seq: u64,
+    to: SocketAddr,
     state: Initiator,
 }
 

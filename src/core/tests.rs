@@ -37,6 +37,7 @@ mod liveness;
 mod lost;
 mod mismatches;
 mod paths;
+mod race;
 mod recordings;
 mod replays;
 mod slow;
@@ -108,7 +109,7 @@ struct End {
     link: Link<Seeded>,
     lane: Lane,
     out: Out,
-    remote: Option<SocketAddr>,
+    remotes: Vec<SocketAddr>,
     log: Vec<String>,
     /// What the peer offers, as told last.
     routes: Vec<IpNet>,
@@ -149,7 +150,7 @@ impl End {
             },
             lane,
             out: Out::default(),
-            remote: remote.map(|remote| remote.parse().unwrap()),
+            remotes: remote.iter().map(|remote| remote.parse().unwrap()).collect(),
             log: Vec::new(),
             routes: Vec::new(),
             skew,
@@ -167,7 +168,7 @@ impl End {
             any = true;
             match event {
                 Event::Log { condition, .. } => self.log.push(condition.to_string()),
-                Event::Resolve => self.link.handle_resolved(now, self.remote.into_iter().collect()),
+                Event::Resolve => self.link.handle_resolved(now, &self.remotes),
                 Event::Endpoint(address) => self.link.handle_route(now, address, Some(1500)),
                 Event::Routes(routes) => self.routes = routes,
                 // As the parent logs them.

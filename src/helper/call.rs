@@ -154,7 +154,7 @@ fn ask(question: Question, socket: UdpSocket) -> io::Result<Answer> {
         }
         let received = Received { from: to, datagram };
         match sessions.handle_handshake(now().instant, &received, &mut Os, &mut out) {
-            Ok(Outcome::Begun) => return Ok(Answer::Answered(took(called))),
+            Ok(Outcome::Begun { .. }) => return Ok(Answer::Answered(took(called))),
             Ok(Outcome::NoCipher) => return Ok(Answer::NoCipher),
             Ok(_) | Err(_) => {}
         }

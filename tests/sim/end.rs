@@ -217,7 +217,7 @@ impl End {
     }
 
     pub fn resolved(&mut self, now: Now, addresses: Vec<std::net::SocketAddr>) {
-        self.link.handle_resolved(now, addresses);
+        self.link.handle_resolved(now, &addresses);
         self.settle(now);
     }
 

@@ -256,7 +256,7 @@ impl End {
                 self.lane.handle_command(now.instant, command, &mut self.out);
             } else if let Some(event) = self.link.poll_event() {
                 match event {
-                    Event::Resolve => self.link.handle_resolved(now, vec![peer]),
+                    Event::Resolve => self.link.handle_resolved(now, &[peer]),
                     Event::Endpoint(address) => self.link.handle_route(now, address, Some(1500)),
                     Event::Log { condition, .. } => self.out.log.line(&condition.to_string()),
                     Event::Down { reason } => self.out.log.check(&reason.to_string()),

@@ -1,6 +1,6 @@
 //! Whom this end says hello to, when, and what it asks for with that.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Event, Link};
 use crate::core::condition::Condition;
@@ -8,7 +8,6 @@ use crate::core::hello;
 use crate::core::lane::Command;
 use crate::core::limits::{HELLO_ANSWER, INITIATION};
 use crate::core::path::Path;
-use crate::core::remotes::Turn;
 use crate::crypto::Random;
 use crate::wire::control::{Hello, Message};
 use crate::wire::datagram::Framing;
@@ -16,28 +15,40 @@ use crate::wire::datagram::Framing;
 impl<R: Random> Link<R> {
     pub(super) fn repeat_hello(&mut self, now: Instant, target: Path) {
         if self.has_keys() {
+            self.send_hello(target);
             if !self.has_sessions() {
                 self.take_turn(now, target);
-            }
-            if let Some(target) = self.target() {
-                self.send_hello(target);
             }
         }
         self.schedule_hello(now);
     }
 
-    /// Another try at a peer that may be away: says so, or turns to the next remote.
-    pub(super) fn take_turn(&mut self, now: Instant, target: Path) {
-        match self.remotes.turn(!self.up && (self.peer.is_none() || self.agreed)) {
-            Turn::Silent => self.say_once(now, Condition::NoAnswer { remote: target.remote }),
-            Turn::Next(remote) => self.events.push_back(Event::Endpoint(remote)),
-            Turn::Same => {}
+    /// A peer that may be away was called at this address: says so, or turns to the next remote.
+    pub(super) fn take_turn(&mut self, now: Instant, called: Path) {
+        let away = !self.up && (self.peer.is_none() || self.agreed);
+        let remote = called.remote;
+        if self.remotes.handle_called(now, remote, away) {
+            self.say_once(now, Condition::NoAnswer { remote, others: self.remotes.others() });
+        }
+        if !self.up && !self.remotes.is_racing() {
+            let next = self.remotes.remote().filter(|next| *next != remote);
+            self.events.extend(next.map(Event::Endpoint));
         }
     }
 
     pub(super) fn schedule_hello(&mut self, now: Instant) {
         let keepalive = self.is_settled().then_some(self.settings.keepalive.interval);
         self.remotes.schedule(now, keepalive, &mut self.random);
+        if !self.has_sessions()
+            && let Some(pause) = self.attempt_delay()
+        {
+            self.remotes.hasten(now + pause);
+        }
+    }
+
+    /// The pause before an address that was not called yet, if there is one.
+    pub(super) fn attempt_delay(&mut self) -> Option<Duration> {
+        if self.up { None } else { self.remotes.attempt_delay(&mut self.random) }
     }
 
     /// Says hello, and asks for the peer's as long as one is needed.

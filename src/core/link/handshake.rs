@@ -7,7 +7,7 @@ use crate::config::KeyMode;
 use crate::core::clock::Now;
 use crate::core::condition::Condition;
 use crate::core::lane::{Received, SendCommand};
-use crate::core::limits::{SIGN_INTERVAL, SILENCE};
+use crate::core::limits::{ANSWERS_RACE, SIGN_INTERVAL, SILENCE};
 use crate::core::path::Path;
 use crate::core::session::{Outcome, Sessions};
 use crate::crypto::{Random, wrap};
@@ -107,32 +107,44 @@ impl<R: Random> Link<R> {
             return None;
         }
         let since = sessions.sending_since();
-        (self.up || since.is_some()).then(|| since.unwrap_or(self.heard_at).max(self.heard_at) + SILENCE)
+        let doubtful = sessions.is_doubtful() && !self.up;
+        let patience = if doubtful { ANSWERS_RACE } else { SILENCE };
+        (self.up || since.is_some()).then(|| since.unwrap_or(self.heard_at).max(self.heard_at) + patience)
     }
 
-    /// There is another address to call.
-    pub(super) fn hasten_call(&mut self, now: Instant) {
+    /// There is another address to call, at this time.
+    pub(super) fn hasten_call(&mut self, at: Instant) {
         if let Keying::Handshake(sessions) = &mut self.keying {
-            sessions.hasten(now);
+            sessions.hasten(at);
         }
     }
 
     fn handle_sessions_timeout(&mut self, now: Instant) {
-        let target = self.target();
         let Keying::Handshake(sessions) = &self.keying else { return };
         let silent = self.silent_at(sessions).is_some_and(|at| now >= at);
         let Keying::Handshake(sessions) = &mut self.keying else { return };
         sessions.handle_timeout(now, &mut self.commands);
+        if silent && !self.up && !sessions.is_calling() && !sessions.is_doubtful() {
+            // Who answered is gone: somebody else may be there.
+            self.remotes.race();
+        }
         if silent || sessions.wants_rekey(now) {
             sessions.begin(now);
         }
-        if sessions.is_call_due(now)
-            && let Some(target) = target
-        {
-            // After a silence the own address may be what failed: let the kernel choose it.
-            let target = if silent { target.remote.into() } else { target };
-            sessions.call(now, target, &mut self.random, &mut self.commands);
-            self.take_turn(now, target);
+        if sessions.is_call_due(now) {
+            self.call(now, silent);
+        }
+    }
+
+    fn call(&mut self, now: Instant, silent: bool) {
+        let Some(target) = self.target() else { return };
+        let Keying::Handshake(sessions) = &mut self.keying else { return };
+        // After a silence the own address may be what failed: let the kernel choose it.
+        let target = if silent { target.remote.into() } else { target };
+        sessions.call(now, target, &mut self.random, &mut self.commands);
+        self.take_turn(now, target);
+        if let Some(pause) = self.attempt_delay() {
+            self.hasten_call(now + pause);
         }
     }
 
@@ -141,7 +153,11 @@ impl<R: Random> Link<R> {
         let Keying::Handshake(sessions) = &mut self.keying else { return };
         match sessions.handle_handshake(now.instant, received, &mut self.random, &mut self.commands) {
             Ok(Outcome::Nothing) => {}
-            Ok(Outcome::Begun) => self.greet(now.instant, from),
+            Ok(Outcome::Retry { called }) => self.remotes.prefer(called),
+            Ok(Outcome::Begun { called }) => {
+                self.remotes.prefer(called);
+                self.greet(now.instant, from);
+            }
             Ok(Outcome::NoCipher) => self.say_once(now.instant, Condition::NoCommonCipher),
             Err(reason) => self.stats.drop(reason),
         }

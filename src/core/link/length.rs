@@ -40,7 +40,8 @@ impl<R: Random> Link<R> {
     /// Nobody vouches for this. While the peer is away it is said; while the link is up it may mean that the peer is
     /// just being restarted and will know no session, so that a call begins beside the one there is, now and then.
     pub(super) fn handle_refused(&mut self, now: Instant, to: SocketAddr) {
-        if self.target().is_none_or(|target| target.remote != to) {
+        let is_target = self.target().is_some_and(|target| target.remote == to);
+        if !is_target && (self.up || !self.remotes.was_called(to)) {
             return;
         }
         if self.up {
@@ -51,6 +52,9 @@ impl<R: Random> Link<R> {
             }
         } else {
             self.say_once(now, Condition::PortRefused { remote: to });
+            if self.remotes.handle_refused(now, to) {
+                self.hasten_call(now);
+            }
         }
     }
 

@@ -62,6 +62,7 @@ impl<R: Random> Link<R> {
         self.take_names(now, under, &peer);
         if !self.up {
             self.set_endpoint(now.instant, Some(from));
+            self.remotes.prefer(from.remote);
         }
         let known = self.peer.replace(peer).is_some();
         match mismatch {

@@ -3,15 +3,32 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::{Answered, Attempt, Call, Outcome, Session, Sessions, handshake};
+use super::{Answered, Attempt, Call, Instance, Outcome, Session, Sessions, handshake};
 use crate::core::lane::{Command, Key, KeySlot, ReceiveCommand, SendCommand};
-use crate::core::limits::{CALL_FIRST, CALL_LATER, CALL_PATIENCE, INITIATION, INITIATION_STATES};
+use crate::core::limits::{
+    ADDRESSES, ANSWERS_RACE, CALL_FIRST, CALL_LATER, CALL_PATIENCE, INITIATION, INITIATION_STATES,
+};
 use crate::core::path::Path;
+use crate::core::remotes::varied;
 use crate::core::stats::DropReason;
 use crate::crypto::Random;
 use crate::crypto::keys::DirectionKey;
 use crate::crypto::noise::Initiator;
 use crate::wire::handshake::{Envelope, Offer, Type, prologue};
+
+impl Call {
+    /// Keeps the state of an initiation, and of few before it.
+    fn remember(&mut self, attempt: Attempt) {
+        let mut room = INITIATION_STATES - 1;
+        self.attempts.retain(|old| {
+            let kept = old.to != attempt.to || room > 0;
+            room -= usize::from(kept && old.to == attempt.to);
+            kept
+        });
+        self.attempts.truncate(INITIATION_STATES * ADDRESSES - 1);
+        self.attempts.push_front(attempt);
+    }
+}
 
 impl Sessions {
     /// Begins a call now, if none is under way.
@@ -20,15 +37,21 @@ impl Sessions {
             let slot = self.free_slot();
             let attempts = VecDeque::with_capacity(INITIATION_STATES + 1);
             self.answered = None;
-            self.call = Some(Call { slot, attempts, token: [0; 16], tries: 0, due: now, retried_at: None });
+            self.call = Some(Call { slot, attempts, token: None, tries: 0, due: now, retried_at: None });
         }
     }
 
-    /// The next initiation is due now, if a call is under way.
-    pub fn hasten(&mut self, now: Instant) {
+    /// The next initiation is due at this time at the latest, if a call is under way.
+    pub fn hasten(&mut self, at: Instant) {
         if let Some(call) = &mut self.call {
-            call.due = now;
+            call.due = call.due.min(at);
         }
+    }
+
+    /// Whether later initiations of the call that was answered are under way, and nothing was heard on the session yet: an
+    /// answer to one of them that is lost would leave the peer without the session.
+    pub fn is_doubtful(&self) -> bool {
+        self.answered.as_ref().is_some_and(|answered| !answered.attempts.is_empty())
     }
 
     /// Whether the next initiation is due.
@@ -41,7 +64,9 @@ impl Sessions {
         let Some(call) = &mut self.call else { return };
         self.seq += 1;
         let offer = Offer { slot: call.slot, lanes: 1, suites: self.suites.clone() };
-        let head = prologue(&self.instance, self.seq, &call.token);
+        let token = call.token.filter(|(given_at, _)| *given_at == to.remote);
+        let token = token.map_or([0; 16], |(_, token)| token);
+        let head = prologue(&self.instance, self.seq, &token);
         let mut message = Vec::new();
         let started =
             Initiator::start(&self.statics, &self.keys.psk(), &head, &offer.encode(), random, &mut message);
@@ -51,19 +76,17 @@ impl Sessions {
             kind: Type::Initiation,
             instance: self.instance,
             seq: self.seq,
-            token: call.token,
+            token,
             message: &message,
         };
         let [a, b] = random.bytes();
         let span = INITIATION.end() - INITIATION.start() + 1;
         let length = INITIATION.start() + usize::from(u16::from_be_bytes([a, b])) % span;
         out.push_back(handshake(&self.keys, &envelope, length, to, random));
-        call.attempts.push_front(Attempt { seq: self.seq, state });
-        call.attempts.truncate(INITIATION_STATES);
+        call.remember(Attempt { seq: self.seq, to: to.remote, state });
         call.tries += 1;
         let pause = if call.tries < CALL_PATIENCE { CALL_FIRST } else { CALL_LATER };
-        let [byte] = random.bytes();
-        call.due = now + pause.mul_f32(0.8 + 0.4 * f32::from(byte) / 255.0);
+        call.due = now + varied(pause, random);
     }
 
     pub(super) fn handle_answer(
@@ -73,12 +96,16 @@ impl Sessions {
         out: &mut VecDeque<Command>,
     ) -> Result<Outcome, DropReason> {
         let (slot, attempt) = self.attempt(envelope).ok_or(DropReason::Stale)?;
+        let called = attempt.to;
         let (payload, split) = attempt.state.read(envelope.message).map_err(|_| DropReason::BadTag)?;
         let (peer, payload) = payload.split_first_chunk().ok_or(DropReason::Malformed)?;
         let offer = Offer::decode(payload).map_err(|_| DropReason::Malformed)?;
         let Some(cipher) = offer.suites.first().copied() else { return Ok(Outcome::NoCipher) };
         if !self.suites.contains(&cipher) {
             return Err(DropReason::Malformed);
+        }
+        if self.is_beaten(now, peer) {
+            return Err(DropReason::Stale);
         }
         // Whatever called before is another process, which is gone.
         if self.confirmed.is_none_or(|(confirmed, _)| confirmed != *peer) {
@@ -99,7 +126,14 @@ impl Sessions {
         let to_peer = Key::Slot { slot: offer.slot, serial, cipher, key: to_peer };
         out.push_back(SendCommand::Prepare(KeySlot::Next, to_peer).into());
         self.adopt(session, KeySlot::Next, out);
-        Ok(Outcome::Begun)
+        Ok(Outcome::Begun { called })
+    }
+
+    /// Whether another peer has just answered an earlier initiation of the same call. The first counts.
+    fn is_beaten(&self, now: Instant, peer: &Instance) -> bool {
+        let first = self.answered.as_ref().map(|first| first.serial);
+        let session = self.live.iter().find(|live| first == Some(live.serial));
+        session.is_some_and(|first| first.peer != *peer && now < first.born + ANSWERS_RACE)
     }
 
     /// What an answer belongs to: the slot of the call, and the initiation.
@@ -113,7 +147,7 @@ impl Sessions {
     }
 
     /// The peer is busy and wants to see that we get what is sent to our address: the next initiation is due
-    /// now. It goes where the last one went, wherever this came from.
+    /// now. It goes where the one went that this answers, wherever this came from.
     pub(super) fn handle_retry(
         &mut self,
         now: Instant,
@@ -121,15 +155,18 @@ impl Sessions {
     ) -> Result<Outcome, DropReason> {
         let ours = envelope.instance == self.instance;
         let call = self.call.as_mut().filter(|_| ours).ok_or(DropReason::Stale)?;
-        let newest = call.attempts.front().is_some_and(|attempt| attempt.seq == envelope.seq);
+        let called = call.attempts.iter().find(|attempt| attempt.seq == envelope.seq);
+        let called = called.map(|attempt| attempt.to).ok_or(DropReason::Stale)?;
+        let newest = call.attempts.iter().find(|attempt| attempt.to == called);
+        let newest = newest.is_some_and(|attempt| attempt.seq == envelope.seq);
         let early =
             call.retried_at.is_some_and(|at| now.saturating_duration_since(at) < Duration::from_secs(1));
         if !newest || early {
             return Err(DropReason::Stale);
         }
-        call.token = envelope.token;
+        call.token = Some((called, envelope.token));
         call.retried_at = Some(now);
         call.due = now;
-        Ok(Outcome::Nothing)
+        Ok(Outcome::Retry { called })
     }
 }

@@ -140,9 +140,9 @@ impl Small {
             && sessions.call.as_ref().is_some_and(|call| call.retried_at == Some(now));
         self.obey(which, out);
         match outcome {
-            Ok(Outcome::Begun) => self.word(which),
+            Ok(Outcome::Begun { .. }) => self.word(which),
             Ok(Outcome::NoCipher) => return Err("no cipher".into()),
-            Ok(Outcome::Nothing) | Err(_) => {
+            Ok(Outcome::Nothing | Outcome::Retry { .. }) | Err(_) => {
                 if self.ends[which].established() != before {
                     return Err(format!("what proves nothing changed the sessions of end {which}"));
                 }

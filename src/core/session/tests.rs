@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::*;
 use crate::core::lane::Key;
-use crate::core::limits::ANSWER_KEPT;
+use crate::core::limits::{ADDRESSES, ANSWER_KEPT, INITIATION_STATES};
 
 struct Counting(u64);
 
@@ -37,7 +37,12 @@ impl World {
 
     /// The next initiation of a call.
     fn initiation(&mut self, fri: &mut Sessions) -> Vec<u8> {
-        let to: SocketAddr = "192.0.2.1:1417".parse().unwrap();
+        self.initiation_to(fri, "192.0.2.1:1417")
+    }
+
+    /// The same, to this address.
+    fn initiation_to(&mut self, fri: &mut Sessions, to: &str) -> Vec<u8> {
+        let to: SocketAddr = to.parse().unwrap();
         let mut out = VecDeque::new();
         fri.begin(self.now);
         fri.call(self.now, to.into(), &mut self.random, &mut out);
@@ -72,7 +77,7 @@ impl World {
     /// The initiation that a retry brings about.
     fn again(&mut self, fri: &mut Sessions, retry: &[u8]) -> Vec<u8> {
         let taken = fri.handle_handshake(self.now, &received(retry), &mut self.random, &mut VecDeque::new());
-        assert_eq!(taken, Ok(Outcome::Nothing));
+        assert!(matches!(taken, Ok(Outcome::Retry { .. })));
         assert!(fri.is_call_due(self.now));
         self.initiation(fri)
     }
@@ -99,7 +104,7 @@ impl World {
     fn take_answer(&mut self, answer: &[u8]) {
         let taken =
             self.mon.handle_handshake(self.now, &received(answer), &mut self.random, &mut VecDeque::new());
-        assert_eq!(taken, Ok(Outcome::Begun));
+        assert!(matches!(taken, Ok(Outcome::Begun { .. })));
     }
 
     fn confirmed(&mut self, serial: u32) -> bool {
@@ -267,4 +272,66 @@ fn a_recorded_call_displaces_none_of_the_peer_that_answered() {
     let serial = world.answered(&genuine).unwrap();
     world.retried(&recorded);
     assert!(world.confirmed(serial));
+}
+
+const ONE: &str = "192.0.2.1:1417";
+const OTHER: &str = "[2001:db8::1]:1417";
+
+/// Two that have the key are called at once.
+#[test]
+fn of_two_peers_that_answer_a_call_the_first_counts() {
+    for later in [0, 999, 1000] {
+        let mut world = World::new();
+        let (mut fri, mut sat) = (world.fri(), world.fri());
+        let mut mon = world.fri();
+        let calls = [ONE, OTHER].map(|to| world.initiation_to(&mut mon, to));
+        world.mon = mon;
+        let answers = [world.answer_of(&mut fri, &calls[0]), world.answer_of(&mut sat, &calls[1])];
+        world.take_answer(&answers[0]);
+        assert!(world.mon.is_doubtful());
+        world.now += Duration::from_millis(later);
+        let mut out = VecDeque::new();
+        let second =
+            world.mon.handle_handshake(world.now, &received(&answers[1]), &mut world.random, &mut out);
+        let called = OTHER.parse().unwrap();
+        // One that says nothing after its answer may be gone.
+        let expected = if later < 1000 { Err(DropReason::Stale) } else { Ok(Outcome::Begun { called }) };
+        assert_eq!(second, expected, "{later} ms");
+        assert_eq!(world.mon.sending().map(|session| session.peer == fri.instance), Some(later < 1000));
+    }
+}
+
+/// The one that waits has nothing to do with who is called.
+#[test]
+fn a_retry_counts_for_the_address_that_was_called_and_for_no_other() {
+    let mut world = World::new();
+    let (mut fri, mut recorded) = (world.fri(), world.fri());
+    let call = world.initiation(&mut recorded);
+    world.answered(&call).unwrap();
+    let calls = [ONE, OTHER].map(|to| world.initiation_to(&mut fri, to));
+    // That the other address was called since makes it no older.
+    let retry = world.retried(&calls[0]);
+    let taken = fri.handle_handshake(world.now, &received(&retry), &mut world.random, &mut VecDeque::new());
+    assert_eq!(taken, Ok(Outcome::Retry { called: ONE.parse().unwrap() }));
+    let [to_other, to_one] = [OTHER, ONE].map(|to| world.initiation_to(&mut fri, to));
+    world.retried(&to_other);
+    assert!(world.answered(&to_one).is_ok(), "its token proves it");
+}
+
+#[test]
+fn the_states_of_a_call_are_few_for_each_address_and_in_all() {
+    let mut world = World::new();
+    let mut fri = world.fri();
+    let count = |fri: &Sessions| fri.call.as_ref().unwrap().attempts.len();
+    for _ in 0..10 {
+        world.initiation_to(&mut fri, ONE);
+    }
+    assert_eq!(count(&fri), INITIATION_STATES);
+    for port in 1..=200 {
+        for _ in 0..4 {
+            world.initiation_to(&mut fri, &format!("192.0.2.2:{port}"));
+        }
+        assert!(count(&fri) <= INITIATION_STATES * ADDRESSES);
+    }
+    assert_eq!(count(&fri), INITIATION_STATES * ADDRESSES);
 }

@@ -61,9 +61,9 @@ fn either_end_reconnects_with_the_name_looked_up_anew() {
 #[test]
 fn a_link_that_waits_reconnects_to_where_the_name_leads_now() {
     for mut world in worlds() {
-        world.ends[1].remote = Some("198.51.100.9:1417".parse().unwrap());
+        world.ends[1].remotes = vec!["198.51.100.9:1417".parse().unwrap()];
         world.run(5.0);
-        world.ends[1].remote = Some(MON.parse().unwrap());
+        world.ends[1].remotes = vec![MON.parse().unwrap()];
         let now = world.now(1);
         world.ends[1].link.handle_reconnect(now);
         world.run(3.0);

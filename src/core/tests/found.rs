@@ -61,7 +61,7 @@ fn the_peer_is_followed_though_a_recorded_call_was_answered_later() {
 fn a_session_in_use_is_kept_when_another_is_there() {
     let mon = LinkSettings { has_remote: true, ..handshake(0) };
     let mut world = World::with(mon, handshake(1), [0, 0]);
-    world.ends[0].remote = Some(FRI.parse().unwrap());
+    world.ends[0].remotes = vec![FRI.parse().unwrap()];
     world.run(110.0);
     let mut sent = 0;
     while world.elapsed < Duration::from_secs(140) {

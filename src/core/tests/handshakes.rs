@@ -51,7 +51,7 @@ fn rekeying_loses_no_frame() {
 fn both_ends_may_call_at_once() {
     let mon = LinkSettings { has_remote: true, ..handshake(0) };
     let mut world = World::with(mon, handshake(1), [0, 0]);
-    world.ends[0].remote = Some(FRI.parse().unwrap());
+    world.ends[0].remotes = vec![FRI.parse().unwrap()];
     world.run(0.5);
     assert!(world.up());
     for _ in 0..6000 {

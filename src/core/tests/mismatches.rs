@@ -48,7 +48,7 @@ fn another_direction_cipher_or_key_is_said_on_both_ends() {
         assert!(!world.up());
         let called = LinkSettings { has_remote: true, ..settings(0) };
         world.replace(0, called);
-        world.ends[0].remote = Some(FRI.parse().unwrap());
+        world.ends[0].remotes = vec![FRI.parse().unwrap()];
         world.run(5.0);
         assert!(world.ends.iter().all(|end| end.said(line)), "{:?}", world.ends[1].log);
     }

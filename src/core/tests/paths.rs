@@ -8,7 +8,7 @@ fn answers_leave_from_the_address_that_was_asked() {
     for (mon, fri) in [(settings(0), settings(1)), (handshake(0), handshake(1))] {
         let mut world = World::with(mon, fri, [0, 0]);
         world.ends[0].also = Some(second);
-        world.ends[1].remote = Some(second);
+        world.ends[1].remotes = vec![second];
         world.run(3.0);
         assert!(world.up(), "{:?}", world.ends[1].log);
         world.assert_carries();
