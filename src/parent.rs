@@ -341,8 +341,7 @@ impl Parent {
         if let Some(outcome) = self.scripts.poll_outcome() {
             self.outcome = Some(outcome);
         }
-        let found = self.resolver.handle_readable(now).or_else(|| self.resolver.handle_timeout(now));
-        if let Some(addresses) = found {
+        if let Some(addresses) = self.resolver.handle(now) {
             self.resolved(addresses);
         }
     }
@@ -354,8 +353,7 @@ impl Parent {
         let scripts: Vec<_> = self.scripts.descriptors().collect();
         polled.extend(scripts.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
         polled.extend(self.watch.monitor.iter().map(|monitor| PollFd::new(monitor, PollFlags::IN)));
-        let resolver = self.resolver.descriptor();
-        polled.extend(resolver.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
+        polled.extend(self.resolver.descriptors().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         polled.extend(self.control.descriptors().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         let dues = [
             until,

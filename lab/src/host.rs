@@ -135,6 +135,13 @@ impl Host {
         &self.name
     }
 
+    /// Has the host ask this name server for names that are not in its `hosts` file.
+    pub fn ask_name_server(&self, address: &str) -> Result<(), Error> {
+        // Both are mounted already.
+        fs::write(self.dir.join("nsswitch.conf"), "hosts: files dns\n").at("nsswitch.conf")?;
+        fs::write(self.dir.join("resolv.conf"), format!("nameserver {address}\n")).at("resolv.conf")
+    }
+
     /// A directory for the host's files; it goes with the world.
     pub fn dir(&self) -> &Path {
         &self.dir

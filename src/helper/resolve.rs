@@ -1,27 +1,32 @@
-//! Looking the remotes up. DNS answers come from the network, so that a short-lived process without
-//! privileges reads them and hands back nothing but socket addresses.
+//! Looking the remotes up. DNS answers come from the network, so that short-lived processes without privileges read
+//! them and hand back nothing but socket addresses: one for each family of each name, so that none waits for another.
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{Child, ExitCode};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::net::AddressFamily;
 use serde::{Deserialize, Serialize};
 
 use super::zone;
 use crate::config::Remote;
+use crate::core::limits::ADDRESSES;
+use crate::core::remotes::in_turns_of_families;
 use crate::privsep::channel::{Channel, Message};
 use crate::privsep::message::Confinement;
 use crate::privsep::sandbox;
 use crate::privsep::spawn::{self, Role, inherited, spawn};
 use crate::report::text::printable;
 use crate::say;
+use crate::sys::clock;
+use crate::sys::names;
 
-/// Most addresses that are tried.
-pub const MAX_ADDRESSES: usize = 16;
+/// Most addresses that one answer may have: of more than are called, those that are known already stay.
+const MAX_ANSWER: usize = 64;
 /// How long a look-up may take.
 const LIMIT: Duration = Duration::from_secs(10);
 /// What to think of when a name does not resolve.
@@ -33,21 +38,15 @@ const REPEAT: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Question {
     confinement: Confinement,
-    remotes: Vec<Remote>,
+    remote: Remote,
+    v6: bool,
 }
 
 /// From the resolver: its only answer.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Answer {
-    #[serde(with = "crate::core::zoned::list")]
-    addresses: Vec<SocketAddr>,
-    failures: Vec<Failure>,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Failure {
-    host: String,
-    error: String,
+enum Answer {
+    Found(#[serde(with = "crate::core::zoned::list")] Vec<SocketAddr>),
+    Failed(String),
 }
 
 impl Message for Question {
@@ -72,231 +71,291 @@ pub fn main() -> ExitCode {
 
 fn answer() -> io::Result<()> {
     let channel = inherited::<Answer, Question>()?;
-    let Some((question, _)) = channel.receive()? else { return Ok(()) };
-    let answer = match sandbox::lock(Role::Resolver, &question.confinement) {
-        Ok(_) => look_up(&question.remotes),
-        Err(error) => {
-            let failure = Failure { host: "resolver".to_owned(), error: error.to_string() };
-            Answer { addresses: Vec::new(), failures: vec![failure] }
+    let Some((Question { confinement, remote, v6 }, _)) = channel.receive()? else { return Ok(()) };
+    let family = if v6 { AddressFamily::INET6 } else { AddressFamily::INET };
+    let found = match sandbox::lock(Role::Resolver, &confinement) {
+        Ok(_) => names::look_up(&remote.host, remote.port, family),
+        Err(error) => Err(io::Error::other(format!("resolver: {error}"))),
+    };
+    let answer = match found {
+        Ok(mut addresses) => {
+            addresses.truncate(MAX_ANSWER);
+            Answer::Found(addresses)
         }
+        Err(error) => Answer::Failed(printable(&error.to_string(), 200)),
     };
     channel.send(&answer, &[])
 }
 
-/// The addresses of one remote, whose zone is an index if it has one.
-fn find(remote: &Remote) -> io::Result<Vec<SocketAddr>> {
-    let Remote { host, port } = remote;
-    match (remote.zone(), remote.address()) {
-        (Some(zone), _) => {
-            let address = format!("[{host}]:{port}").parse();
-            let missing = || io::Error::new(io::ErrorKind::NotFound, format!("there is no interface {zone}"));
-            Ok(vec![address.map_err(|_| missing())?])
-        }
-        (None, Some(ip)) => Ok(vec![SocketAddr::new(ip, *port)]),
-        (None, None) => Ok((host.as_str(), *port).to_socket_addrs()?.collect()),
-    }
-}
-
 /// The address of a remote that needs no look-up, if its interface is there.
 pub fn known(remote: &Remote) -> Option<SocketAddr> {
-    remote.address()?;
-    find(&zone::numbered(remote)).ok()?.first().copied()
+    literal(remote)?.ok()
 }
 
-/// The answer if there is nothing to ask a name server: every host is an address.
-fn literal(remotes: &[Remote]) -> Option<Answer> {
-    remotes.iter().all(|remote| remote.address().is_some()).then(|| look_up(remotes))
+/// `None`: it is a name.
+fn literal(remote: &Remote) -> Option<io::Result<SocketAddr>> {
+    let ip = remote.address()?;
+    let numbered = zone::numbered(remote);
+    Some(match numbered.zone() {
+        None => Ok(SocketAddr::new(ip, remote.port)),
+        Some(zone) => format!("[{}]:{}", numbered.host, remote.port)
+            .parse()
+            .map_err(|_| io::Error::new(io::ErrorKind::NotFound, format!("there is no interface {zone}"))),
+    })
 }
 
-fn look_up(remotes: &[Remote]) -> Answer {
-    let mut answer = Answer::default();
-    for remote in remotes {
-        match find(remote) {
-            Ok(addresses) => answer.addresses.extend(addresses),
-            Err(error) => {
-                let error = error.to_string().replace("failed to lookup address information: ", "");
-                answer.failures.push(Failure { host: remote.host.clone(), error });
-            }
-        }
-    }
-    answer.addresses.truncate(MAX_ADDRESSES);
-    answer
-}
-
-/// Looks one remote up for a command that waits for it, in a process of its own as ever.
+/// Looks one remote up for a command that waits for it, in processes of their own as ever.
 ///
 /// # Errors
-/// The name does not resolve, the process fails, or it takes longer than 10 s.
+/// The name does not resolve, no process can be started, or none answers within 10 s.
 pub fn ask(remote: &Remote, confinement: &Confinement) -> io::Result<Vec<SocketAddr>> {
-    let remote = &zone::numbered(remote);
-    if let Some(answer) = literal(std::slice::from_ref(remote)) {
-        return only(answer);
-    }
     let confinement = Confinement { root: None, ..confinement.clone() };
-    let running = Running::start(&confinement, std::slice::from_ref(remote))?;
-    let limit = Timespec { tv_sec: LIMIT.as_secs().cast_signed(), tv_nsec: 0 };
-    let ready = rustix::event::poll(&mut [PollFd::new(&running.channel, PollFlags::IN)], Some(&limit));
-    let answer = match ready {
-        Ok(0) => Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in 10 s")),
-        Ok(_) => running.channel.receive(),
-        Err(error) => Err(error.into()),
-    };
-    running.end();
-    let text = "the resolver process ended without an answer";
-    let (answer, _) = answer?.ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, text))?;
-    only(answer)
-}
-
-fn only(answer: Answer) -> io::Result<Vec<SocketAddr>> {
-    match answer.failures.first() {
-        Some(failure) => Err(io::Error::other(printable(&failure.error, 200))),
-        None => Ok(answer.addresses),
+    let mut name = Name::new(remote.clone());
+    name.start(clock::now().instant, &confinement);
+    while let Some(due) = name.poll_timeout() {
+        let left = due.saturating_duration_since(clock::now().instant);
+        let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+        let mut polled: Vec<_> =
+            name.descriptors().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+        rustix::event::poll(&mut polled, Some(&timeout))?;
+        name.handle(clock::now().instant);
+    }
+    match name.failure() {
+        Some(error) => Err(io::Error::other(error)),
+        None => Ok(name.addresses()),
     }
 }
 
-/// The parent's side: at most one look-up at a time.
+/// The parent's side: all names at once, each by itself.
 pub struct Resolver {
-    remotes: Vec<Remote>,
+    names: Vec<Name>,
     confinement: Confinement,
-    /// The process, and when it has taken too long.
-    running: Option<(Running, Instant)>,
-    /// When it was last said that a name does not resolve.
-    complained: Option<Instant>,
-    /// Why the last look-up found nothing, or not all.
-    trouble: Option<String>,
-}
-
-struct Running {
-    child: Child,
-    channel: Channel<Question, Answer>,
 }
 
 impl Resolver {
     /// For these remotes, in this order. The process needs files, so that it keeps its root directory.
     pub fn new(remotes: Vec<Remote>, confinement: Confinement) -> Self {
         let confinement = Confinement { root: None, ..confinement };
-        Self { remotes, confinement, running: None, complained: None, trouble: None }
+        Self { names: remotes.into_iter().map(Name::new).collect(), confinement }
     }
 
-    /// Starts a look-up unless one is under way. Addresses that need none are the answer at once, and so
-    /// is the empty list when no process can be started.
+    /// Starts a look-up of each name that is not being looked up. Gives the addresses that are known so far, unless there
+    /// is none and answers will follow.
     pub fn start(&mut self, now: Instant) -> Option<Vec<SocketAddr>> {
-        if self.running.is_some() {
-            return None;
+        for name in &mut self.names {
+            name.start(now, &self.confinement);
+            name.complain(now);
         }
-        let remotes: Vec<_> = self.remotes.iter().map(zone::numbered).collect();
-        if let Some(answer) = literal(&remotes) {
-            return Some(self.finish(answer, now));
-        }
-        match Running::start(&self.confinement, &remotes) {
-            Ok(running) => {
-                self.running = Some((running, now + LIMIT));
-                None
-            }
-            Err(error) => {
-                self.complain(format!("cannot start the resolver: {error}"), now);
-                Some(Vec::new())
-            }
-        }
+        self.news()
     }
 
-    /// Why the last look-up found nothing or not all, if so.
-    pub fn trouble(&self) -> Option<&str> {
-        self.trouble.as_deref()
+    /// Why names have no address, if so.
+    pub fn trouble(&self) -> Option<String> {
+        let failures: Vec<_> = self.names.iter().filter_map(Name::line).collect();
+        (!failures.is_empty()).then(|| format!("{}; {ADVICE}", failures.join("; ")))
     }
 
-    /// The descriptor whose reading wakes [`Resolver::handle_readable`].
-    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.running.as_ref().map(|(running, _)| running.channel.as_fd())
+    /// Whether an answer is still awaited.
+    pub fn is_running(&self) -> bool {
+        self.names.iter().any(Name::is_running)
     }
 
-    /// When [`Resolver::handle_timeout`] has something to do.
+    /// The descriptors whose reading wakes [`Resolver::handle`].
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.names.iter().flat_map(Name::descriptors)
+    }
+
+    /// When [`Resolver::handle`] has something to do at the latest.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.running.as_ref().map(|(_, deadline)| *deadline)
+        self.names.iter().filter_map(Name::poll_timeout).min()
     }
 
-    /// The addresses found, once the process has answered; empty when it found none.
-    pub fn handle_readable(&mut self, now: Instant) -> Option<Vec<SocketAddr>> {
-        let answer = match self.running.as_ref()?.0.channel.receive() {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
-            Ok(Some((answer, _))) => answer,
-            Ok(None) => self.failed("the resolver process ended without an answer"),
-            Err(_) => self.failed("the resolver process gave no proper answer"),
-        };
-        Some(self.finish(answer, now))
-    }
-
-    /// Gives up on a look-up that takes too long: the empty list.
-    pub fn handle_timeout(&mut self, now: Instant) -> Option<Vec<SocketAddr>> {
-        if self.running.as_ref()?.1 > now {
-            return None;
-        }
-        let answer = self.failed("no answer in 10 s");
-        Some(self.finish(answer, now))
-    }
-
-    fn failed(&self, error: &str) -> Answer {
-        let hosts: Vec<_> = self.remotes.iter().map(|remote| remote.host.as_str()).collect();
-        Answer {
-            addresses: Vec::new(),
-            failures: vec![Failure { host: hosts.join(", "), error: error.to_owned() }],
-        }
-    }
-
-    fn finish(&mut self, mut answer: Answer, now: Instant) -> Vec<SocketAddr> {
-        if let Some((running, _)) = self.running.take() {
-            running.end();
-        }
-        self.trouble = None;
-        if answer.failures.is_empty() {
-            if self.complained.take().is_some() {
-                say!(1, "the remote's name resolves now");
+    /// Takes answers that have come, and gives up on look-ups that take too long: the addresses that are known so far, if
+    /// that is news; empty when no name has one and all was tried.
+    pub fn handle(&mut self, now: Instant) -> Option<Vec<SocketAddr>> {
+        let mut any = false;
+        for name in &mut self.names {
+            if name.handle(now) {
+                any = true;
+                name.complain(now);
             }
-        } else {
-            let lines: Vec<_> = answer.failures.iter().take(MAX_ADDRESSES).map(Failure::to_string).collect();
-            let text = lines.join("; ");
-            self.trouble = Some(format!("{text}; {ADVICE}"));
-            self.complain(text, now);
         }
-        answer.addresses.truncate(MAX_ADDRESSES);
-        answer.addresses
+        if any { self.news() } else { None }
+    }
+
+    fn news(&self) -> Option<Vec<SocketAddr>> {
+        let addresses = self.addresses();
+        (!addresses.is_empty() || !self.is_running()).then_some(addresses)
+    }
+
+    /// In the order of the names. Where there are too many, those of the names that have the most are left out.
+    fn addresses(&self) -> Vec<SocketAddr> {
+        let mut each: Vec<_> = self.names.iter().map(Name::addresses).collect();
+        while each.iter().map(Vec::len).sum::<usize>() > ADDRESSES {
+            each.iter_mut().max_by_key(|addresses| addresses.len()).and_then(Vec::pop);
+        }
+        each.concat()
+    }
+}
+
+/// One remote.
+struct Name {
+    remote: Remote,
+    /// IPv6, and IPv4.
+    queries: [Query; 2],
+    /// When it was last said that it does not resolve.
+    complained: Option<Instant>,
+}
+
+impl Name {
+    fn new(remote: Remote) -> Self {
+        Self { remote, queries: Default::default(), complained: None }
+    }
+
+    fn start(&mut self, now: Instant, confinement: &Confinement) {
+        if let Some(address) = literal(&self.remote) {
+            let [query, none] = &mut self.queries;
+            (query.found, query.error, none.error) = match address {
+                Ok(address) => (vec![address], None, None),
+                Err(error) => (Vec::new(), Some(error.to_string()), Some(error.to_string())),
+            };
+            return;
+        }
+        for (query, v6) in self.queries.iter_mut().zip([true, false]) {
+            if query.running.is_none() {
+                let question = Question { confinement: confinement.clone(), remote: self.remote.clone(), v6 };
+                match Running::start(&question) {
+                    Ok(running) => query.running = Some((running, now + LIMIT)),
+                    Err(error) => query.error = Some(format!("cannot start the resolver: {error}")),
+                }
+            }
+        }
+    }
+
+    fn is_running(&self) -> bool {
+        self.queries.iter().any(|query| query.running.is_some())
+    }
+
+    fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.queries
+            .iter()
+            .filter_map(|query| query.running.as_ref())
+            .map(|(running, _)| running.channel.as_fd())
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.queries.iter().filter_map(|query| query.running.as_ref()).map(|(_, due)| *due).min()
+    }
+
+    /// True: a query has ended.
+    fn handle(&mut self, now: Instant) -> bool {
+        let ended = self.queries.each_mut().map(|query| query.handle(now)).contains(&true);
+        // What neither family could be asked for may still be where it was. What one has no more is gone.
+        if ended && !self.is_running() && self.queries.iter().any(|query| query.error.is_none()) {
+            self.queries
+                .iter_mut()
+                .filter(|query| query.error.is_some())
+                .for_each(|query| query.found.clear());
+        }
+        ended
+    }
+
+    fn addresses(&self) -> Vec<SocketAddr> {
+        let [v6, v4] = &self.queries;
+        in_turns_of_families(&[&v6.found[..], &v4.found].concat())
+    }
+
+    /// Why the last look-up found nothing in either family, if so.
+    fn failure(&self) -> Option<String> {
+        let [v6, v4] = self.queries.each_ref().map(|query| query.error.as_deref());
+        let (v6, v4) = (v6?, v4?);
+        Some(if v6 == v4 { v4.to_owned() } else { format!("{v4} (IPv6: {v6})") })
+    }
+
+    fn line(&self) -> Option<String> {
+        let failure = self.failure()?;
+        Some(format!("cannot resolve {}: {}", printable(&self.remote.host, 255), printable(&failure, 400)))
     }
 
     /// Once at verb 1, then at most every minute at verb 3, whatever the reason is by then.
-    fn complain(&mut self, text: String, now: Instant) {
-        match self.complained {
-            None => say!(1, "{text}; {ADVICE}"),
-            Some(said) if now.duration_since(said) >= REPEAT => say!(3, "still: {text}"),
-            Some(_) => return,
+    fn complain(&mut self, now: Instant) {
+        match (self.line(), self.complained) {
+            (Some(text), None) => say!(1, "{text}; {ADVICE}"),
+            (Some(text), Some(said)) if now.duration_since(said) >= REPEAT => say!(3, "still: {text}"),
+            (Some(_), Some(_)) => return,
+            (None, said) => {
+                if said.is_some() {
+                    self.complained = None;
+                    say!(1, "{} resolves now", printable(&self.remote.host, 255));
+                }
+                return;
+            }
         }
         self.complained = Some(now);
     }
 }
 
-impl Running {
-    fn start(confinement: &Confinement, remotes: &[Remote]) -> io::Result<Self> {
-        let (child, channel) = spawn(Role::Resolver)?;
-        let running = Self { child, channel };
-        let question = Question { confinement: confinement.clone(), remotes: remotes.to_vec() };
-        match running.channel.send(&question, &[]) {
-            // That it has ended already is found when its answer is read.
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                running.end();
-                Err(error)
-            }
-            Ok(()) | Err(_) => Ok(running),
-        }
-    }
+/// One family of a name.
+#[derive(Default)]
+struct Query {
+    /// The process, and when it has taken too long.
+    running: Option<(Running, Instant)>,
+    /// What was found last.
+    found: Vec<SocketAddr>,
+    /// Why the last look-up found nothing.
+    error: Option<String>,
+}
 
-    fn end(mut self) {
-        // One that does not end is of no more concern: its answer is not read.
-        let _ = spawn::end(&mut self.child);
+impl Query {
+    /// True: it has ended.
+    fn handle(&mut self, now: Instant) -> bool {
+        let Some((running, due)) = &self.running else { return false };
+        let answer = match running.channel.receive() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && now < *due => return false,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Answer::Failed(format!("no answer in {} s", LIMIT.as_secs()))
+            }
+            Ok(Some((answer, _))) => answer,
+            Ok(None) => Answer::Failed("the resolver process ended without an answer".to_owned()),
+            Err(_) => Answer::Failed("the resolver process gave no proper answer".to_owned()),
+        };
+        self.running = None;
+        match answer {
+            Answer::Found(mut addresses) => {
+                // Name servers give another order each time, and of very many each time others first.
+                let place = |address: &_| self.found.iter().position(|known| known == address);
+                addresses.sort_by_key(|address| place(address).unwrap_or(usize::MAX));
+                addresses.truncate(ADDRESSES);
+                (self.found, self.error) = (addresses, None);
+            }
+            Answer::Failed(error) => self.error = Some(error),
+        }
+        true
     }
 }
 
-impl std::fmt::Display for Failure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "cannot resolve {}: {}", printable(&self.host, 255), printable(&self.error, 200))
+/// A resolver process; it ends with this.
+struct Running {
+    child: Child,
+    channel: Channel<Question, Answer>,
+}
+
+impl Running {
+    fn start(question: &Question) -> io::Result<Self> {
+        let (child, channel) = spawn(Role::Resolver)?;
+        let running = Self { child, channel };
+        match running.channel.send(question, &[]) {
+            // That it has ended already is found when its answer is read.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+            Ok(()) | Err(_) => Ok(running),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // One that does not end is of no more concern: its answer is not read.
+        let _ = spawn::end(&mut self.child);
     }
 }
 
@@ -307,13 +366,15 @@ mod tests {
     use super::*;
     use crate::testing::{capture_log, confinement, logged};
 
+    type Played = Channel<Answer, Question>;
+
     #[test]
     fn addresses_need_no_resolver() {
-        let remotes = [remote("192.0.2.1"), remote("2001:db8::1")];
+        let remotes = ["192.0.2.1", "2001:db8::1"].map(remote).to_vec();
         let expected = ["192.0.2.1:1417", "[2001:db8::1]:1417"].map(|text| text.parse().unwrap());
-        assert_eq!(literal(&remotes).unwrap().addresses, expected);
-        assert_eq!(literal(&[remote("192.0.2.1"), remote("mon.tn")]), None);
-        assert_eq!(literal(&vec![remote("192.0.2.1"); 40]).unwrap().addresses.len(), MAX_ADDRESSES);
+        let mut resolver = Resolver::new(remotes, confinement());
+        assert_eq!(resolver.start(Instant::now()), Some(expected.to_vec()));
+        assert!(!resolver.is_running() && resolver.trouble().is_none());
     }
 
     #[test]
@@ -326,37 +387,122 @@ mod tests {
     }
 
     #[test]
+    fn each_answer_is_told_as_it_comes_and_silence_costs_its_own_name_alone() {
+        let now = Instant::now();
+        let mut resolver = Resolver::new(["slow.test", "fast.test"].map(remote).to_vec(), confinement());
+        let [[slow6, slow4], [fast6, fast4]] = [play(&mut resolver, 0, now), play(&mut resolver, 1, now)];
+        assert_eq!(resolver.handle(now), None);
+        fast4.send(&found(&["192.0.2.1"]), &[]).unwrap();
+        assert_eq!(resolver.handle(now), Some(addresses(&["192.0.2.1"])));
+        fast6.send(&found(&["2001:db8::1"]), &[]).unwrap();
+        assert_eq!(resolver.handle(now), Some(addresses(&["2001:db8::1", "192.0.2.1"])));
+        assert!(resolver.is_running() && resolver.trouble().is_none());
+        slow4.send(&found(&["192.0.2.2"]), &[]).unwrap();
+        let all = addresses(&["192.0.2.2", "2001:db8::1", "192.0.2.1"]);
+        assert_eq!(resolver.handle(now), Some(all.clone()), "in the order of the names");
+        assert_eq!(resolver.poll_timeout(), Some(now + LIMIT));
+        assert_eq!(resolver.handle(now + LIMIT), Some(all));
+        assert!(!resolver.is_running() && resolver.trouble().is_none(), "one family is enough");
+        assert_eq!(resolver.descriptors().count(), 0);
+        drop(slow6);
+    }
+
+    #[test]
     fn a_failing_name_is_said_once_then_every_minute_until_it_resolves() {
         capture_log();
         let mut resolver = Resolver::new(vec![remote("said-once.test")], confinement());
         let start = Instant::now();
         let mut fail = |at: u64, error: &str| {
-            let failure = Failure { host: "said-once.test".to_owned(), error: error.to_owned() };
-            let answer = Answer { addresses: Vec::new(), failures: vec![failure] };
-            assert!(resolver.finish(answer, start + Duration::from_secs(at)).is_empty());
+            let now = start + Duration::from_secs(at);
+            for played in play(&mut resolver, 0, now) {
+                played.send(&Answer::Failed(error.to_owned()), &[]).unwrap();
+            }
+            assert_eq!(resolver.handle(now), Some(Vec::new()));
             logged("resolve said-once.test").len()
         };
         let counts = [fail(0, "a\nb"), fail(5, "other"), fail(59, "a"), fail(60, "a"), fail(119, "a")];
         assert_eq!(counts, [1, 1, 1, 2, 2]);
         assert!(logged("resolve said-once.test")[0].contains("a_b"));
 
-        let found =
-            Answer { addresses: vec![SocketAddr::from(([192, 0, 2, 1], 1)); 40], ..Answer::default() };
-        assert_eq!(resolver.finish(found, start).len(), MAX_ADDRESSES);
-        assert!(resolver.complained.is_none());
+        let [v6, v4] = play(&mut resolver, 0, start);
+        v4.send(&found(&["192.0.2.1"]), &[]).unwrap();
+        v6.send(&Answer::Failed("none".to_owned()), &[]).unwrap();
+        assert_eq!(resolver.handle(start), Some(addresses(&["192.0.2.1"])));
+        assert_eq!(logged("said-once.test resolves now").len(), 1);
+        assert!(resolver.trouble().is_none());
     }
 
     #[test]
-    fn an_overdue_look_up_is_given_up() {
-        let mut resolver = Resolver::new(vec![remote("overdue.test")], confinement());
-        let (channel, _other) = Channel::pair().unwrap();
-        let child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    fn what_was_found_counts_until_there_is_another_answer() {
         let now = Instant::now();
-        resolver.running = Some((Running { child, channel }, now + LIMIT));
-        assert_eq!(resolver.handle_readable(now), None);
-        assert_eq!(resolver.handle_timeout(now), None);
-        assert_eq!(resolver.handle_timeout(now + LIMIT), Some(Vec::new()));
-        assert!(resolver.descriptor().is_none());
+        let mut resolver = Resolver::new(vec![remote("kept.test")], confinement());
+        let mut answer = |v6: Answer, v4: Answer| {
+            let [six, four] = play(&mut resolver, 0, now);
+            six.send(&v6, &[]).unwrap();
+            four.send(&v4, &[]).unwrap();
+            resolver.handle(now).unwrap()
+        };
+        let failed = || Answer::Failed("no server".to_owned());
+        let both = addresses(&["2001:db8::1", "192.0.2.1"]);
+        assert_eq!(answer(found(&["2001:db8::1"]), found(&["192.0.2.1"])), both);
+        assert_eq!(answer(failed(), failed()), both, "a server that is away changes nothing");
+        assert_eq!(answer(failed(), found(&["192.0.2.9"])), addresses(&["192.0.2.9"]));
+    }
+
+    #[test]
+    fn a_name_with_many_addresses_leaves_room_for_others_and_its_order_does_not_matter() {
+        let now = Instant::now();
+        let mut resolver = Resolver::new(["many.test", "192.0.2.200"].map(remote).to_vec(), confinement());
+        let many: Vec<String> = (1..=20).map(|n| format!("192.0.2.{n}")).collect();
+        let mut many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let mut seen = Vec::new();
+        resolver.names[1].start(now, &confinement());
+        for _ in 0..3 {
+            let [v6, v4] = play(&mut resolver, 0, now);
+            v4.send(&found(&many), &[]).unwrap();
+            v6.send(&found(&["2001:db8::1"]), &[]).unwrap();
+            let mut all = resolver.handle(now).unwrap();
+            assert_eq!(all.len(), ADDRESSES);
+            assert_eq!(
+                (all[0], all[ADDRESSES - 1]),
+                (addresses(&["2001:db8::1"])[0], addresses(&["192.0.2.200"])[0])
+            );
+            all.sort();
+            seen.push(all);
+            many.rotate_left(7);
+        }
+        assert!(seen.windows(2).all(|pair| pair[0] == pair[1]));
+    }
+
+    #[test]
+    fn a_process_ends_with_its_look_up() {
+        let now = Instant::now();
+        let mut resolver = Resolver::new(vec![remote("overdue.test")], confinement());
+        let _played = play(&mut resolver, 0, now);
+        let pids =
+            resolver.names[0].queries.each_ref().map(|query| query.running.as_ref().unwrap().0.child.id());
+        assert_eq!(resolver.start(now), None, "nothing is started beside them");
+        assert_eq!(resolver.handle(now + LIMIT), Some(Vec::new()));
+        assert!(resolver.trouble().unwrap().contains("overdue.test: no answer in 10 s"));
+        assert!(pids.iter().all(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists()));
+    }
+
+    /// Answers for the processes of a name, IPv6 and IPv4.
+    fn play(resolver: &mut Resolver, index: usize, now: Instant) -> [Played; 2] {
+        resolver.names[index].queries.each_mut().map(|query| {
+            let (channel, theirs) = Channel::pair().unwrap();
+            let child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+            query.running = Some((Running { child, channel }, now + LIMIT));
+            Played::from_fd(theirs)
+        })
+    }
+
+    fn found(hosts: &[&str]) -> Answer {
+        Answer::Found(addresses(hosts))
+    }
+
+    fn addresses(hosts: &[&str]) -> Vec<SocketAddr> {
+        hosts.iter().map(|host| SocketAddr::new(host.parse().unwrap(), 1417)).collect()
     }
 
     fn remote(host: &str) -> Remote {

@@ -285,7 +285,7 @@ impl Parent {
         }
         let no_address = || self.resolver.trouble().filter(|_| self.status.endpoint.is_none());
         let known = state.and_then(|state| state.problem.clone()).map(Problem::Link);
-        let known = known.or_else(|| no_address().map(|text| Problem::NoAddress(text.to_owned())));
+        let known = known.or_else(|| no_address().map(Problem::NoAddress));
         let known = known.or_else(|| self.control.reason.clone().map(Problem::Link)).or_else(script);
         known.or_else(|| match (self.life(), self.status.endpoint) {
             (State::Waiting, Some(endpoint)) => Some(Problem::Calling(endpoint)),

@@ -119,7 +119,8 @@ impl Parent {
         self.status.hooks.push_back(if up { Hook::LinkUp } else { Hook::LinkDown });
     }
 
-    /// Tells the engine the remotes' addresses, but for those that the routes lead into the tunnel itself.
+    /// Tells the engine the remotes' addresses that are known so far, but for those that the routes lead into the tunnel
+    /// itself, and, where there are others or may be soon, those that no route leads to.
     pub(super) fn resolved(&mut self, mut addresses: Vec<SocketAddr>) {
         if self.link.config.full_tunnel.is_some() {
             if addresses.is_empty() {
@@ -139,8 +140,24 @@ impl Parent {
             }
             None => true,
         });
-        self.manager.note_resolved(&addresses);
-        self.answer(&ToEngine::Resolved { addresses });
+        let (mut reached, others): (Vec<_>, Vec<_>) =
+            addresses.into_iter().partition(|address| self.is_reached(*address));
+        if reached.is_empty() {
+            if self.resolver.is_running() && !others.is_empty() {
+                return;
+            }
+            reached = others;
+        }
+        self.manager.note_resolved(&reached);
+        self.answer(&ToEngine::Resolved { addresses: reached });
+    }
+
+    /// Whether socket and routes let datagrams go there.
+    fn is_reached(&mut self, address: SocketAddr) -> bool {
+        let config = &self.link.config;
+        let bound = config.listen.address.is_none_or(|own| own.is_ipv4() == address.is_ipv4());
+        let (ip, zone, mark) = (address.ip().to_canonical(), zone::index(address), config.mark());
+        bound && self.changes.netlink.lookup(ip, zone, mark).is_ok()
     }
 
     fn endpoint(&mut self, address: SocketAddr) {

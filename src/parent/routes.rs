@@ -142,7 +142,7 @@ impl Parent {
         if let Some(addresses) = self.resolver.start(Instant::now()) {
             self.resolved(addresses);
         }
-        while self.status.resolved.is_empty() && !self.is_ending() && Instant::now() < deadline {
+        while self.resolver.is_running() && !self.is_ending() && Instant::now() < deadline {
             self.turn(Some(deadline));
         }
         if self.status.resolved.is_empty() && !self.is_ending() {

@@ -30,7 +30,7 @@ pub enum ToParent {
         /// One line for the log: which protections are in force.
         protections: String,
     },
-    /// Look the configured remotes up. Answer: [`ToEngine::Resolved`].
+    /// Look the configured remotes up. Answers: one or more [`ToEngine::Resolved`].
     Resolve,
     /// Datagrams now go to this address. Answer: [`ToEngine::Route`].
     Endpoint {
@@ -112,7 +112,7 @@ pub enum End {
 pub enum ToEngine {
     /// The first message. Descriptors: the UDP socket, then the device unless it comes later.
     Start(Box<Start>),
-    /// The addresses of the remotes in the order to try; empty when none resolved.
+    /// The addresses of the remotes that are known so far, in the order to call; empty when none resolved.
     Resolved {
         /// At most 16.
         #[serde(with = "crate::core::zoned::list")]

@@ -30,7 +30,7 @@ const PATIENCE: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
 pub enum Role {
     /// Reads the network, without privileges.
     Engine,
-    /// Looks names up once, without privileges.
+    /// Looks one name up once, without privileges.
     Resolver,
     /// Calls a peer once, without privileges.
     Caller,

@@ -8,6 +8,7 @@ pub mod clock;
 mod datagram;
 mod descriptors;
 pub mod memory;
+pub mod names;
 mod netlink;
 mod option;
 pub mod process;

@@ -4,6 +4,11 @@
 //!  fri 10.0.0.1 ---- 10.0.0.2 mon.tn
 //! ```
 
+use std::collections::HashMap;
+use std::net::{IpAddr, UdpSocket};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
 use super::support::*;
 
 #[test]
@@ -68,4 +73,177 @@ fn a_link_local_remote_names_an_interface_that_may_come_later() {
     assert_pings(&pair.fri, "192.168.86.18");
     let (_, status) = super::operation::ask(&pair.fri, &["status"]);
     assert!(status.contains("[fe80::2%eth0]:1417"), "{status}");
+}
+
+/// Answers for names, on a port 53 in the network of a host. A question that it has no entry for stays without an answer.
+struct NameServer {
+    entries: Arc<Mutex<Entries>>,
+}
+
+/// By name and type.
+type Entries = HashMap<(&'static str, u16), Vec<IpAddr>>;
+
+/// The types of questions.
+const A: u16 = 1;
+const AAAA: u16 = 28;
+
+impl NameServer {
+    /// On 10.0.0.2, which fri asks.
+    fn start(pair: &Pair) -> Self {
+        let socket = pair.mon.within(|| UdpSocket::bind("10.0.0.2:53")).unwrap().unwrap();
+        pair.fri.ask_name_server("10.0.0.2").unwrap();
+        let entries = Arc::<Mutex<Entries>>::default();
+        let weak = Arc::downgrade(&entries);
+        socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 512];
+            while let Some(entries) = weak.upgrade() {
+                let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
+                if let Some(answer) = reply(&buffer[..length], &entries.lock().unwrap()) {
+                    let _ = socket.send_to(&answer, from);
+                }
+            }
+        });
+        Self { entries }
+    }
+
+    /// Gives these addresses for one type of question; none: there is no such record.
+    fn set(&self, name: &'static str, kind: u16, addresses: &[&str]) {
+        let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        self.entries.lock().unwrap().insert((name, kind), addresses);
+    }
+}
+
+/// RFC 1035, for one question.
+fn reply(query: &[u8], entries: &Entries) -> Option<Vec<u8>> {
+    let mut labels = Vec::new();
+    let mut at = 12;
+    while query[at] > 0 {
+        let end = at + 1 + usize::from(query[at]);
+        labels.push(std::str::from_utf8(&query[at + 1..end]).unwrap());
+        at = end;
+    }
+    let name = labels.join(".");
+    let kind = u16::from_be_bytes([query[at + 1], query[at + 2]]);
+    let found = entries.iter().find(|((of, which), _)| *of == name && *which == kind)?.1;
+    let count = u16::try_from(found.len()).unwrap().to_be_bytes();
+    let mut answer = [&query[..2], &[0x81, 0x80, 0, 1], &count, &[0; 4], &query[12..at + 5]].concat();
+    for address in found {
+        let bytes = match address {
+            IpAddr::V4(v4) => v4.octets().to_vec(),
+            IpAddr::V6(v6) => v6.octets().to_vec(),
+        };
+        answer.extend([0xc0, 12]);
+        answer.extend(kind.to_be_bytes());
+        answer.extend([0, 1, 0, 0, 0, 0, 0, bytes.len() as u8]);
+        answer.extend(bytes);
+    }
+    Some(answer)
+}
+
+/// As with a name server that is away for one zone, and one that drops what it does not know.
+#[test]
+fn a_silent_name_server_costs_only_its_own_name() {
+    for (remotes, patient) in [
+        ("'silent.tn:1417', 'mon.tn:1417'", true),
+        ("'silent.tn:1417', '10.0.0.2:1417'", false),
+        ("'10.0.0.77:1417', 'silent.tn:1417', '10.0.0.2:1417'", false),
+    ] {
+        let pair = pair();
+        let server = NameServer::start(&pair);
+        server.set("mon.tn", A, &["10.0.0.2"]);
+        server.set("mon.tn", AAAA, &[]);
+        let mon = pair.start_mon(&Toml::tun_mon().handshake());
+        let fri = pair.start_fri(&Toml::tun_fri().handshake().top(&format!("remote = [{remotes}]")));
+        fri.wait_line(UP, SOON).unwrap();
+        mon.wait_line(UP, SOON).unwrap();
+        // It is given up after ten seconds.
+        assert!(!fri.text().contains("cannot resolve"), "{}", fri.text());
+        assert_pings(&pair.fri, "192.168.86.18");
+        if patient {
+            fri.wait_line("cannot resolve silent.tn: no answer in 10 s", SOON).unwrap();
+        }
+    }
+}
+
+#[test]
+fn one_family_is_used_though_the_server_is_silent_about_the_other() {
+    for (kind, address) in [(A, "10.0.0.2"), (AAAA, "fd99::2")] {
+        let pair = pair();
+        let server = NameServer::start(&pair);
+        server.set("mon.tn", kind, &[address]);
+        let _mon = pair.start_mon(&Toml::tun_mon());
+        let fri = pair.start_fri(&Toml::tun_fri().top("remote = 'mon.tn:1417'"));
+        fri.wait_line(UP, SOON).unwrap();
+        assert!(!fri.text().contains("cannot resolve"), "{}", fri.text());
+        assert_pings(&pair.fri, "192.168.86.18");
+    }
+}
+
+/// The family that comes first has no route, or nobody is there.
+#[test]
+fn a_family_that_leads_nowhere_is_passed_over() {
+    let (here, nowhere) = (["10.0.0.2", "fd99::2"], ["10.0.0.77", "2001:db8::1"]);
+    for dead in [0, 1] {
+        let pair = pair();
+        let server = NameServer::start(&pair);
+        for (family, kind) in [A, AAAA].into_iter().enumerate() {
+            server.set("mon.tn", kind, &[if family == dead { nowhere[family] } else { here[family] }]);
+        }
+        let _mon = pair.start_mon(&Toml::tun_mon().handshake());
+        let fri = pair.start_fri(&Toml::tun_fri().handshake().top("remote = 'mon.tn:1417'"));
+        fri.wait_line(&format!("{UP} {}", if dead == 0 { "[fd99::2]" } else { "10.0.0.2" }), SOON).unwrap();
+        assert!(!fri.text().contains("cannot send"), "{}", fri.text());
+    }
+}
+
+#[test]
+fn of_a_name_with_twenty_addresses_sixteen_are_called() {
+    let pair = pair();
+    let server = NameServer::start(&pair);
+    let mut addresses: Vec<String> = (101..121).map(|n| format!("10.0.0.{n}")).collect();
+    "10.0.0.2".clone_into(&mut addresses[15]);
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    server.set("mon.tn", A, &addresses);
+    server.set("mon.tn", AAAA, &[]);
+    let _mon = pair.start_mon(&Toml::tun_mon().handshake());
+    let fri = pair.start_fri(&Toml::tun_fri().handshake().top("remote = 'mon.tn:1417'"));
+    fri.wait_line(UP, SOON).unwrap();
+    assert_pings(&pair.fri, "192.168.86.18");
+}
+
+#[test]
+fn a_name_that_leads_elsewhere_later_is_followed_when_the_peer_is_gone() {
+    let pair = pair();
+    let server = NameServer::start(&pair);
+    server.set("mon.tn", A, &["10.0.0.2"]);
+    server.set("mon.tn", AAAA, &[]);
+    let mut mon = pair.start_mon(&Toml::tun_mon().handshake());
+    let fri = pair.start_fri(&Toml::tun_fri().handshake().top("remote = 'mon.tn:1417'"));
+    fri.wait_line(UP, SOON).unwrap();
+    let mark = fri.mark();
+    server.set("mon.tn", A, &["10.0.0.3"]);
+    mon.terminate(SOON).unwrap();
+    pair.mon.run("ip addr add 10.0.0.3/24 dev eth0").unwrap();
+    pair.mon.run("nft add table ip t").unwrap();
+    pair.mon.run("nft add chain ip t c { type filter hook input priority 0 ; }").unwrap();
+    pair.mon.run("nft add rule ip t c ip daddr 10.0.0.2 udp dport 1417 drop").unwrap();
+    let _mon = pair.start_mon(&Toml::tun_mon().handshake());
+    fri.wait_line_after(mark, &format!("{UP} 10.0.0.3"), 2 * SOON).unwrap();
+}
+
+/// Once everything else is refused, nothing can be looked up.
+#[test]
+fn a_closed_full_tunnel_looks_all_names_up_before_it_closes() {
+    let pair = pair();
+    let server = NameServer::start(&pair);
+    server.set("mon.tn", A, &["10.0.0.2"]);
+    server.set("mon.tn", AAAA, &[]);
+    pair.fri.run("ip route add default via 10.0.0.2").unwrap();
+    let _mon = pair.start_mon(&Toml::tun_mon().handshake());
+    let remotes = "remote = ['10.0.0.77:1417', 'mon.tn:1417']";
+    let closed = "[full-tunnel]\nfail = 'closed'\nlocal-networks = 'refuse'";
+    let fri = pair.start_fri(&Toml::tun_fri().handshake().top(remotes).with(closed));
+    fri.wait_line(UP, SOON).unwrap();
+    assert!(!fri.text().contains("cannot resolve"), "{}", fri.text());
 }
