@@ -9,10 +9,10 @@ mod ending;
 mod idle_timeout;
 pub mod lane_io;
 mod peer_socket;
+mod refusal;
 mod verbose;
 pub mod worker;
 
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic;
 use std::process::ExitCode;
@@ -362,7 +362,7 @@ impl Engine {
             }
             FromWorker::Note(text) => say!(1, "{text}"),
             FromWorker::SendFailed { to, error } => {
-                let condition = Condition::CannotSend { remote: to, reason: remedy(&error, to) };
+                let condition = Condition::CannotSend { remote: to, reason: refusal::not_sent(&error, to) };
                 log_condition(condition.verb(), &condition);
                 self.unsent = Some((now().instant, condition));
             }
@@ -432,14 +432,4 @@ fn watch(parent: &Parent) -> std::io::Result<UnixDatagram> {
 /// The sentence with its code, by which programs find it.
 fn log_condition(verb: u8, condition: &Condition) {
     say!(verb, "{condition} [{}]", condition.code());
-}
-
-fn remedy(error: &std::io::Error, to: SocketAddr) -> String {
-    match error.kind() {
-        std::io::ErrorKind::NetworkUnreachable | std::io::ErrorKind::HostUnreachable => {
-            format!("{error}: this host has no route to {}", to.ip())
-        }
-        std::io::ErrorKind::PermissionDenied => format!("{error}: a firewall of this host forbids it"),
-        _ => error.to_string(),
-    }
 }

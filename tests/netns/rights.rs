@@ -561,6 +561,21 @@ fn a_host_without_ipv6_is_named_where_it_is_wanted_and_done_without_elsewhere() 
     ]);
 }
 
+#[test]
+fn an_ipv6_remote_is_called_once_ipv6_is_there_and_until_then_the_reason_is_named() {
+    let bench = Bench::new();
+    let fri = &bench.pair.fri;
+    let toml = Toml::tun_fri().top("remote = '[fd99::2]:1417'");
+    let off =
+        row("IPv6 to the remote").toml(toml).without("echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6");
+    let process = bench.start(&off, "");
+    process.wait_line("warning: IPv6 is disabled on this host, and remote has fd99::2", SOON).unwrap();
+    process.wait_line("this host has no IPv6 address to send from", SOON).unwrap();
+    fri.sysctl("net/ipv6/conf/all/disable_ipv6", "0").unwrap();
+    fri.run("ip addr add fd99::1/64 dev eth0 nodad").unwrap();
+    process.wait_line(UP, SOON).unwrap();
+}
+
 /// Linux tells who has no IPv6 by more than one sign, and the others must not be taken for it: a full tunnel would be open.
 #[test]
 fn a_full_tunnel_is_closed_to_ipv6_also_where_proc_or_sockets_do_not_show_it() {
@@ -573,8 +588,8 @@ fn a_full_tunnel_is_closed_to_ipv6_also_where_proc_or_sockets_do_not_show_it() {
         let row = row.toml(full.clone());
         let process = bench.start(&row, "");
         process.wait_line(UP, SOON).unwrap();
-        let rules = bench.pair.fri.run("ip -6 rule").unwrap();
-        assert!(rules.lines().count() > 2, "{}: {rules}\n{}", row.name, process.text());
+        let set = bench.pair.fri.wait_output("ip -6 rule", SOON, |rules| rules.lines().count() > 2);
+        assert!(set.is_ok(), "{}: {set:?}\n{}", row.name, process.text());
         drop(process);
         wait_gone(&bench.pair.fri);
     }
