@@ -20,6 +20,7 @@ mod service_manager;
 pub mod signals;
 pub mod start;
 pub mod uevent;
+mod watch;
 
 use std::collections::VecDeque;
 use std::io;
@@ -42,12 +43,12 @@ use crate::parent::control::Control;
 use crate::parent::environment::Hook;
 use crate::parent::keylog::KeyLog;
 use crate::parent::pushed::Pushed;
-use crate::parent::routes::Watch;
 use crate::parent::script::{Runner, ScriptError};
 use crate::parent::service_manager::ServiceManager;
 use crate::parent::signals::{Signal, Signals};
 use crate::parent::start::Options;
 use crate::parent::uevent::Uevents;
+use crate::parent::watch::Watch;
 use crate::privsep::channel::Channel;
 use crate::privsep::door::Door;
 use crate::privsep::message::{Confinement, End, Start, ToEngine, ToParent};
@@ -243,6 +244,7 @@ impl Parent {
 
     /// Hands keys and descriptors over and forgets the keys.
     fn start_engine(&mut self, engine: Engine, launch: Launch) {
+        self.watch_socket(&launch.socket);
         let mut descriptors = vec![launch.socket.as_fd()];
         descriptors.extend(self.changes.device().map(|device| device.fd.as_fd()));
         let sent = engine.channel.send(&ToEngine::Start(launch.start), &descriptors);
@@ -334,7 +336,7 @@ impl Parent {
         self.serve_door();
         self.serve_control();
         self.serve_manager();
-        self.watch_routes();
+        self.watch_host();
         let now = Instant::now();
         self.scripts.handle_output();
         self.scripts.handle_timeout(now);
@@ -362,7 +364,7 @@ impl Parent {
             self.resolver.poll_timeout(),
             self.control.poll_timeout(),
             self.manager.poll_timeout(),
-            self.watch.poll_timeout(),
+            Some(self.watch.poll_timeout()),
         ];
         let due = dues.into_iter().flatten().min();
         let timeout = due.map(|due| timespec(due.saturating_duration_since(Instant::now())));

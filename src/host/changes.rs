@@ -1,7 +1,5 @@
 //! What this process has changed on the host, and how it is taken back.
 
-use std::io;
-
 use crate::device::Device;
 use crate::host::directory::Directory;
 use crate::host::ledger::Ledger;
@@ -102,15 +100,46 @@ impl Changes {
         Ok(())
     }
 
-    /// Those of the changes that the host does not show any more.
-    pub fn missing(&mut self) -> io::Result<Vec<Step>> {
-        let steps = self.in_force();
-        self.netlink.missing(&steps)
+    /// The refusals that outlast everything but an end in order.
+    pub fn blocks(&self) -> &[Step] {
+        &self.blocks
     }
 
-    /// Makes a change again that is among those that hold.
+    /// Makes a change again that was made before.
     pub fn repair(&mut self, step: &Step) -> Result<(), String> {
         self.netlink.apply(step).map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Makes a change in the place of one that cannot be made again: it is taken back when that one would have been.
+    pub fn replace(&mut self, old: &Step, new: &Step) -> Result<(), String> {
+        self.repair(new)?;
+        let (old, new) = (old.undo(), new.undo());
+        if let (Some(place), Some(new)) =
+            (self.undo.iter_mut().find(|step| Some(&**step) == old.as_ref()), new)
+        {
+            *place = new;
+            self.rewrite();
+        }
+        Ok(())
+    }
+
+    /// Makes a change that is to be there later on if it cannot be made now: it is taken back in any case.
+    pub fn owe(&mut self, step: &Step) -> Result<(), String> {
+        say!(3, "{step}");
+        let undo = step.undo();
+        undo.iter().for_each(|undo| self.ledger.record(undo));
+        self.undo.extend(undo);
+        self.repair(step)
+    }
+
+    /// The same for a change that may have been made before.
+    pub fn owe_once(&mut self, step: &Step) -> Result<(), String> {
+        let undo = step.undo();
+        if self.undo.iter().any(|there| Some(there) == undo.as_ref()) {
+            self.repair(step)
+        } else {
+            self.owe(step)
+        }
     }
 
     fn rewrite(&mut self) {

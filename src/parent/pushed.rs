@@ -31,6 +31,13 @@ pub(super) struct Pushed {
     said: Vec<IpNet>,
 }
 
+impl Pushed {
+    /// Routes of the offer that are set.
+    pub(super) fn installed(&self) -> &[Step] {
+        &self.installed
+    }
+}
+
 impl Parent {
     /// Takes a new offer in place of the one before; without a device it waits for that.
     pub(super) fn take_pushed(&mut self, offered: Vec<IpNet>) {

@@ -1,53 +1,17 @@
 //! The routes of a running link: kept as the configuration wants them while the host changes around them.
-#![allow(clippy::disallowed_methods, reason = "repairs are limited by the clock")]
+#![allow(clippy::disallowed_methods, reason = "a look-up has a deadline")]
 
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
-use crate::core::rate::RateLimiter;
 use crate::parent::{Parent, Stage};
 use crate::report::exit::{Fatal, UNAVAILABLE};
 use crate::route::full;
-use crate::route::monitor::Monitor;
 use crate::route::plan::{self, Host, Interface, PlanError, Step};
 use crate::say;
 
-/// A change is looked at once others have had the time to follow it ...
-const SETTLE: Duration = Duration::from_millis(300);
-/// ... and the tables are read no more often than this.
-const PAUSE: Duration = Duration::from_secs(1);
-
 /// How long the remotes' names may take to resolve before everything is refused.
 const LOOK_UP: Duration = Duration::from_secs(12);
-
-/// Watches over what was set.
-pub(super) struct Watch {
-    /// Without it nobody notices.
-    pub(super) monitor: Option<Monitor>,
-    due: Option<Instant>,
-    looked: Instant,
-    repairs: RateLimiter,
-    /// A plan that failed has been said.
-    complained: bool,
-}
-
-impl Watch {
-    pub(super) fn new(now: Instant) -> Self {
-        let complain = |error: &std::io::Error| say!(1, "cannot listen to changes of routes: {error}");
-        Self {
-            monitor: Monitor::listen().inspect_err(complain).ok(),
-            due: None,
-            looked: now,
-            repairs: RateLimiter::new(5, Duration::from_secs(12)),
-            complained: false,
-        }
-    }
-
-    /// When the tables are to be looked at.
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.due
-    }
-}
 
 impl Parent {
     /// What the configuration wants to be set on this host: the full tunnel, and the file's own routes.
@@ -63,35 +27,16 @@ impl Parent {
         Ok(steps)
     }
 
-    /// Exchanges the routes for these; what fails is added to `lines`, and the rest goes on. New ones come first, so
-    /// that the peer has a way at any time.
+    /// Exchanges the routes for these; what fails is added to `lines`, and the rest goes on: it is tried again later. New ones come
+    /// first, so that the peer has a way at any time.
     pub(super) fn set_route_steps(&mut self, wanted: Vec<Step>, lines: &mut Vec<String>) {
         let old = std::mem::take(&mut self.status.route_steps);
         for step in wanted.iter().filter(|step| !old.contains(step)) {
-            lines.extend(self.changes.apply(std::slice::from_ref(step)).err());
+            lines.extend(self.changes.owe(step).err());
         }
         let gone: Vec<_> = old.into_iter().filter(|step| !wanted.contains(step)).collect();
         self.changes.take_back(&gone);
         self.status.route_steps = wanted;
-    }
-
-    /// Notices changes of the host's tables, and mends what they did to this link once they have settled.
-    pub(super) fn watch_routes(&mut self) {
-        let now = Instant::now();
-        let changed = self.watch.monitor.as_ref().is_some_and(Monitor::take_changed);
-        if changed && self.watch.due.is_none() {
-            self.watch.due = Some((now + SETTLE).max(self.watch.looked + PAUSE));
-        }
-        if self.watch.due.is_some_and(|due| due <= now) {
-            self.watch.due = None;
-            self.watch.looked = now;
-            if self.status.stage == Stage::Routed && !self.is_ending() {
-                if self.renew_routes() {
-                    say!(1, "the host's routes have changed: those of the link are renewed");
-                }
-                self.repair(now);
-            }
-        }
     }
 
     /// Sets the routes as host and link are now: gateways and ways to the peer may be others. True: some were.
@@ -151,27 +96,5 @@ impl Parent {
             return Err(Fatal::new(UNAVAILABLE, text));
         }
         Ok(())
-    }
-
-    /// Sets again what another program has removed, a few times a minute.
-    fn repair(&mut self, now: Instant) {
-        let missing = match self.changes.missing() {
-            Ok(missing) => missing,
-            Err(error) => return say!(1, "{error}: the routes are left as they are"),
-        };
-        if missing.is_empty() {
-            return;
-        }
-        if !self.watch.repairs.allow(now) {
-            // Looked at again when the limit allows it.
-            self.watch.due = Some(now + Duration::from_secs(12));
-            return;
-        }
-        for step in missing {
-            say!(1, "removed by another program, set again: {step}");
-            if let Err(error) = self.changes.repair(&step) {
-                say!(1, "{error}");
-            }
-        }
     }
 }

@@ -1,7 +1,10 @@
-//! Addresses and routes: the plan (pure) and netlink (the kernel).
+//! Addresses and routes: the plan, and what has become of it (pure); netlink (the kernel).
 
 pub mod accept;
+pub mod difference;
+pub mod facts;
 pub mod full;
+pub mod mending;
 pub mod plan;
 pub mod step;
 

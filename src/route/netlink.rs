@@ -13,43 +13,10 @@ use netlink_packet_route::RouteNetlinkMessage as Message;
 use rustix::io::Errno;
 
 use self::socket::{Failure, Socket};
+pub use super::facts::{Address, Link};
 use super::plan::{KernelRoute, ROUTE_PROTOCOL, Step, TABLE_MAIN};
 use super::step::{Family, Rule};
 use crate::sys::rights;
-
-/// A network interface.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Link {
-    /// Index.
-    pub index: u32,
-    /// Name.
-    pub name: String,
-    /// MTU in bytes.
-    pub mtu: u32,
-    /// IFF_UP.
-    pub up: bool,
-    /// IFF_LOWER_UP; of a tun device: a process has it open.
-    pub carrier: bool,
-    /// IFLA_INFO_KIND, such as "bridge" or "tun".
-    pub kind: Option<String>,
-    /// Index of the bridge it belongs to.
-    pub master: Option<u32>,
-    /// MAC address, if it has one.
-    pub mac: Option<[u8; 6]>,
-}
-
-/// An address on an interface.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Address {
-    /// Interface index.
-    pub interface: u32,
-    /// The local address with its prefix.
-    pub address: IpNet,
-    /// The other end, when point-to-point.
-    pub peer: Option<IpAddr>,
-    /// Another host may turn out to have it (RFC 4862 §5.4).
-    pub tentative: bool,
-}
 
 /// The kernel's answer to "how would you reach this address?"
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -27,6 +27,7 @@ mod inside;
 mod keylog;
 mod marks;
 mod memory;
+mod mending;
 mod mix;
 mod monitor;
 mod names;

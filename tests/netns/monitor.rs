@@ -61,7 +61,7 @@ fn flushed_routes_and_addresses_are_set_again_but_not_for_ever() {
         pair.fri.run("ip route flush table all proto 88").unwrap();
         fri.wait_line_after(
             mark,
-            "removed by another program, set again: ip route add 192.168.66.0/24",
+            "changed by another program, set again: ip route add 192.168.66.0/24",
             SOON,
         )
         .unwrap();

@@ -1,0 +1,220 @@
+//! What tund has set and what it was told to use: looked at whenever the host changes, and mended.
+#![allow(clippy::disallowed_methods, reason = "repairs are limited by the clock")]
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+
+use crate::parent::{Parent, Stage};
+use crate::route::difference::Difference;
+use crate::route::facts::{self, Finding, Seen, Wanted};
+use crate::route::mending::Mending;
+use crate::route::monitor::Monitor;
+use crate::route::plan::Step;
+use crate::say;
+use crate::sys::clock::unix_time;
+
+/// A change is looked at once others have had the time to follow it ...
+const SETTLE: Duration = Duration::from_millis(300);
+/// ... and the host no more often than this ...
+const PAUSE: Duration = Duration::from_secs(1);
+/// ... but this often without being told of a change.
+const ROUTINE: Duration = Duration::from_secs(60);
+/// How long a difference lasts before its end is worth a line, in seconds.
+const WORTH_SAYING: u64 = 3;
+/// Most steps of one repair that are logged.
+const SHOWN: usize = 5;
+
+/// Watches over what was set.
+pub(super) struct Watch {
+    /// Without it the host is only looked at now and then.
+    pub(super) monitor: Option<Monitor>,
+    /// The link's socket once more, to bind it again to an interface that went and came back.
+    pub(super) socket: Option<OwnedFd>,
+    due: Instant,
+    looked: Instant,
+    mending: Mending,
+    /// As of the last look.
+    findings: Vec<Finding>,
+    last_failure: Option<String>,
+    /// A plan that failed has been said.
+    pub(super) complained: bool,
+}
+
+impl Watch {
+    pub(super) fn new(now: Instant) -> Self {
+        let complain = |error: &io::Error| {
+            say!(1, "cannot listen to changes of this host: {error}; it is looked at once a minute");
+        };
+        Self {
+            monitor: Monitor::listen().inspect_err(complain).ok(),
+            socket: None,
+            due: now + ROUTINE,
+            looked: now,
+            mending: Mending::default(),
+            findings: Vec::new(),
+            last_failure: None,
+            complained: false,
+        }
+    }
+
+    /// When the host is to be looked at.
+    pub(super) fn poll_timeout(&self) -> Instant {
+        self.due
+    }
+
+    /// Looks no later than this.
+    fn hurry(&mut self, at: Instant) {
+        self.due = self.due.min(at);
+    }
+}
+
+impl Parent {
+    /// Notices changes of the host, and mends what they did to this link once they have settled.
+    pub(super) fn watch_host(&mut self) {
+        let now = Instant::now();
+        if self.watch.monitor.as_ref().is_some_and(Monitor::take_changed) {
+            self.watch.hurry((now + SETTLE).max(self.watch.looked + PAUSE));
+        }
+        if self.watch.due > now {
+            return;
+        }
+        self.watch.due = now + ROUTINE;
+        self.watch.looked = now;
+        if self.status.stage == Stage::Routed && !self.is_ending() {
+            if self.renew_routes() {
+                say!(1, "the host's routes have changed: those of the link are renewed");
+            }
+            self.look();
+            self.mend(now);
+        }
+    }
+
+    /// Compares what is wanted with what is there.
+    fn look(&mut self) {
+        let Some(device) = self.changes.interface() else { return };
+        let seen = match self.survey_all() {
+            Ok(seen) => seen,
+            Err(error) => return say!(1, "{error}: what is set on this host is not compared"),
+        };
+        let wanted = Wanted {
+            config: &self.link.config,
+            device: &device,
+            device_steps: &self.status.device_steps,
+            own_socket: !self.link.activated,
+        };
+        let findings = facts::compare(wanted, &seen);
+        let codes: Vec<_> = findings.iter().map(|finding| finding.difference.code()).collect();
+        let now = unix_time();
+        for (code, since) in self.watch.mending.observe(&codes, now) {
+            if now.saturating_sub(since) >= WORTH_SAYING {
+                say!(1, "well again after {} s [{code}]", now - since);
+            }
+        }
+        self.watch.findings = findings;
+    }
+
+    fn survey_all(&mut self) -> io::Result<Seen> {
+        let steps: Vec<_> = self
+            .changes
+            .blocks()
+            .iter()
+            .chain(&self.status.route_steps)
+            .chain(self.status.pushed.installed())
+            .cloned()
+            .collect();
+        let socket = self.watch.socket.as_ref();
+        let bound_to = socket.and_then(|socket| SockRef::from(socket).device().ok().flatten());
+        let netlink = &mut self.changes.netlink;
+        Ok(Seen {
+            links: netlink.links()?,
+            addresses: netlink.addresses()?,
+            routes: netlink.routes()?,
+            missing: netlink.missing(&steps)?,
+            bound_to: bound_to.and_then(|name| String::from_utf8(name).ok()),
+        })
+    }
+
+    /// Says what differs, and sets it again as often as it may.
+    fn mend(&mut self, now: Instant) {
+        for finding in std::mem::take(&mut self.watch.findings) {
+            let code = finding.difference.code();
+            if self.watch.mending.attempt(code, now) {
+                let text = finding.difference.to_string();
+                if self.watch.mending.is_news(code, &text) {
+                    say!(1, "{text} [{code}]");
+                }
+                if finding.is_mendable() {
+                    self.mend_one(&finding);
+                    // Whether it helped; and what had to wait for it.
+                    self.watch.hurry(now + SETTLE);
+                }
+            } else if finding.is_mendable()
+                && let Some(at) = self.watch.mending.free_at(code)
+            {
+                self.watch.hurry(at);
+            }
+            self.watch.findings.push(finding);
+        }
+    }
+
+    fn mend_one(&mut self, finding: &Finding) {
+        let mut shown = 0;
+        let mut failed = None;
+        for step in &finding.mends {
+            let result = match (&finding.difference, step) {
+                (Difference::ConnectedRouteMissing { .. }, _) => self.changes.owe_once(step),
+                (_, Step::Join { .. }) => self.join_again(step),
+                _ => self.changes.repair(step),
+            };
+            match result {
+                Ok(()) if shown < SHOWN => say!(1, "changed by another program, set again: {step}"),
+                Ok(()) => {}
+                Err(error) => failed = failed.or(Some(error)),
+            }
+            shown += 1;
+        }
+        if let Difference::SocketUnbound { interface } = &finding.difference {
+            match self.bind_again(interface) {
+                Ok(()) => say!(1, "the socket is bound to {interface} again"),
+                Err(error) => {
+                    failed =
+                        Some(format!("cannot bind the socket to {interface}: {error}; it needs CAP_NET_RAW"))
+                }
+            }
+        }
+        if shown > SHOWN {
+            say!(1, "and {} more", shown - SHOWN);
+        }
+        // A second look at the same failure is no news.
+        if let Some(error) = failed
+            && self.watch.last_failure.as_ref() != Some(&error)
+        {
+            say!(1, "{error}: it is tried again");
+            self.watch.last_failure = Some(error);
+        }
+    }
+
+    /// The bridge may be another one of the same name.
+    fn join_again(&mut self, join: &Step) -> Result<(), String> {
+        let old = self.status.device_steps.iter_mut().find(|step| matches!(step, Step::Join { .. }));
+        let Some(old) = old else { return self.changes.repair(join) };
+        self.changes.replace(old, join)?;
+        *old = join.clone();
+        Ok(())
+    }
+
+    /// Keeps the link's socket in hand if it is bound to an interface.
+    pub(super) fn watch_socket(&mut self, socket: &OwnedFd) {
+        let bound = self.link.config.bind_device.is_some();
+        let complain = |error: &io::Error| say!(1, "bind-device is not watched: {error}");
+        self.watch.socket = bound.then(|| socket.try_clone().inspect_err(complain).ok()).flatten();
+    }
+
+    fn bind_again(&self, interface: &str) -> io::Result<()> {
+        let socket = self.watch.socket.as_ref();
+        socket.map_or(Ok(()), |socket| SockRef::from(socket).bind_device(Some(interface.as_bytes())))
+    }
+}

@@ -1,0 +1,206 @@
+//! Something on this host that is not as tund has set it or was told to use it: a type with a stable code for programs and one sentence
+//! for people, as those of `core::condition`.
+
+use std::fmt;
+use std::net::IpAddr;
+
+/// Something that is not as it has to be.
+#[allow(missing_docs, reason = "the line above each variant says what its fields are")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Difference {
+    /// The interface of `bind-device` does not exist.
+    BindDeviceMissing { interface: String },
+    /// The socket is bound to another interface than that of `bind-device`, or to one that is gone.
+    SocketUnbound { interface: String },
+    /// No interface has the address of `listen`.
+    ListenAddressMissing { address: IpAddr },
+    /// The device is in another network namespace.
+    DeviceGone { device: String },
+    /// The device is down; `ours`: tund has set it up before.
+    DeviceDown { device: String, ours: bool },
+    /// The device has another MTU.
+    DeviceMtu { device: String, wanted: u32, there: u32 },
+    /// The device has another MAC address.
+    DeviceMac { device: String },
+    /// There is no bridge of that name.
+    BridgeMissing { device: String, bridge: String },
+    /// The device is no port of its bridge.
+    BridgePortMissing { device: String, bridge: String },
+    /// The bridge is down.
+    BridgeDown { bridge: String },
+    /// So many addresses are not on the device; the first.
+    AddressMissing { first: String, count: usize },
+    /// So many routes that the kernel sets with an address are not there; the first.
+    ConnectedRouteMissing { first: String, count: usize },
+    /// So many refusals and rules of a full tunnel are not there; the first.
+    RuleMissing { first: String, count: usize },
+    /// So many routes are not there; the first.
+    RouteMissing { first: String, count: usize },
+}
+
+impl Difference {
+    /// One of each kind, for what is done for all: the table in tund(8), and tests.
+    #[cfg(test)]
+    pub fn samples() -> Vec<Self> {
+        let [device, bridge, interface] = ["tap0", "br0", "ppp0"].map(str::to_owned);
+        let (first, count) = ("ip route add 10.0.0.0/8 dev tap0".to_owned(), 2);
+        vec![
+            Self::BindDeviceMissing { interface: interface.clone() },
+            Self::SocketUnbound { interface },
+            Self::ListenAddressMissing { address: IpAddr::from([192, 0, 2, 1]) },
+            Self::DeviceGone { device: device.clone() },
+            Self::DeviceDown { device: device.clone(), ours: true },
+            Self::DeviceMtu { device: device.clone(), wanted: 1500, there: 1300 },
+            Self::DeviceMac { device: device.clone() },
+            Self::BridgeMissing { device: device.clone(), bridge: bridge.clone() },
+            Self::BridgePortMissing { device: device.clone(), bridge: bridge.clone() },
+            Self::BridgeDown { bridge },
+            Self::AddressMissing { first: first.clone(), count },
+            Self::ConnectedRouteMissing { first: first.clone(), count },
+            Self::RuleMissing { first: first.clone(), count },
+            Self::RouteMissing { first, count },
+        ]
+    }
+
+    /// The stable name, in lower case with hyphens.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::BindDeviceMissing { .. } => "bind-device-missing",
+            Self::SocketUnbound { .. } => "socket-unbound",
+            Self::ListenAddressMissing { .. } => "listen-address-missing",
+            Self::DeviceGone { .. } => "device-gone",
+            Self::DeviceDown { .. } => "device-down",
+            Self::DeviceMtu { .. } => "device-mtu",
+            Self::DeviceMac { .. } => "device-mac",
+            Self::BridgeMissing { .. } => "bridge-missing",
+            Self::BridgePortMissing { .. } => "bridge-port-missing",
+            Self::BridgeDown { .. } => "bridge-down",
+            Self::AddressMissing { .. } => "address-missing",
+            Self::ConnectedRouteMissing { .. } => "connected-route-missing",
+            Self::RuleMissing { .. } => "rule-missing",
+            Self::RouteMissing { .. } => "route-missing",
+        }
+    }
+
+    /// Whether no frame passes meanwhile, whatever the peer does.
+    pub fn stops_frames(&self) -> bool {
+        match self {
+            Self::BindDeviceMissing { .. }
+            | Self::SocketUnbound { .. }
+            | Self::ListenAddressMissing { .. }
+            | Self::DeviceDown { .. }
+            | Self::BridgeMissing { .. }
+            | Self::BridgePortMissing { .. }
+            | Self::BridgeDown { .. } => true,
+            Self::DeviceGone { .. }
+            | Self::DeviceMtu { .. }
+            | Self::DeviceMac { .. }
+            | Self::AddressMissing { .. }
+            | Self::ConnectedRouteMissing { .. }
+            | Self::RuleMissing { .. }
+            | Self::RouteMissing { .. } => false,
+        }
+    }
+
+    /// What is missing, the first of it and how many.
+    fn missing_steps(&self) -> Option<(&'static str, &str, usize)> {
+        match self {
+            Self::AddressMissing { first, count } => {
+                Some(("an address of the link is missing", first, *count))
+            }
+            Self::ConnectedRouteMissing { first, count } => {
+                Some(("a route that belongs to an address is missing", first, *count))
+            }
+            Self::RuleMissing { first, count } => {
+                Some(("a rule of the full tunnel is missing", first, *count))
+            }
+            Self::RouteMissing { first, count } => Some(("a route of the link is missing", first, *count)),
+            Self::BindDeviceMissing { .. }
+            | Self::SocketUnbound { .. }
+            | Self::ListenAddressMissing { .. }
+            | Self::DeviceGone { .. }
+            | Self::DeviceDown { .. }
+            | Self::DeviceMtu { .. }
+            | Self::DeviceMac { .. }
+            | Self::BridgeMissing { .. }
+            | Self::BridgePortMissing { .. }
+            | Self::BridgeDown { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Difference {
+    /// The sentence: what is the matter, and the remedy or what tund does about it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const AGAIN: &str = "tund sets it again, five times a minute at most";
+        if let Some((what, first, count)) = self.missing_steps() {
+            let more = if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };
+            return write!(f, "{what}: {first}{more}; {AGAIN}");
+        }
+        match self {
+            Self::BindDeviceMissing { interface } => write!(
+                f,
+                "there is no interface {interface}, to which bind-device ties the link: it is taken again when it is back"
+            ),
+            Self::SocketUnbound { interface } => {
+                write!(f, "the socket is not bound to {interface}, as bind-device says; {AGAIN}")
+            }
+            Self::ListenAddressMissing { address } => write!(
+                f,
+                "no interface has the address {address}, from which listen says that the link sends: set it again, or \
+                 change listen"
+            ),
+            Self::DeviceGone { device } => write!(
+                f,
+                "the device {device} is not in this network namespace any more: what is set there is not looked after"
+            ),
+            Self::DeviceDown { device, ours: true } => write!(
+                f,
+                "the device {device} is down, so no frame passes; {AGAIN}: to stop the link, stop tund"
+            ),
+            Self::DeviceDown { device, ours: false } => {
+                write!(
+                    f,
+                    "the device {device} is down, so no frame passes: set it up (ip link set dev {device} up)"
+                )
+            }
+            Self::DeviceMtu { device, wanted, there } => {
+                write!(f, "the device {device} has an MTU of {there} instead of {wanted}; {AGAIN}")
+            }
+            Self::DeviceMac { device } => {
+                write!(f, "the device {device} has another MAC address than tund gave it; {AGAIN}")
+            }
+            Self::BridgeMissing { device, bridge } => write!(
+                f,
+                "there is no bridge {bridge}, so no frame passes: {device} joins it when it is made again (ip link \
+                 add {bridge} type bridge)"
+            ),
+            Self::BridgePortMissing { device, bridge } => {
+                write!(f, "the device {device} is not in the bridge {bridge}, so no frame passes; {AGAIN}")
+            }
+            Self::BridgeDown { bridge } => write!(
+                f,
+                "the bridge {bridge} is down, so no frame passes: set it up (ip link set dev {bridge} up)"
+            ),
+            other => f.write_str(other.code()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_difference_has_a_code_a_sentence_and_a_row_in_the_manual() {
+        let manual = include_str!("../../docs/tund.8.md");
+        let all = Difference::samples();
+        let codes: std::collections::BTreeSet<_> = all.iter().map(Difference::code).collect();
+        assert_eq!(codes.len(), all.len());
+        for difference in &all {
+            let (code, sentence) = (difference.code(), difference.to_string());
+            assert!(sentence != code && sentence.contains(' '), "{code}: {sentence}");
+            assert!(manual.contains(&format!("\n`{code}`\n: ")), "{code}");
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! What tund has set on this host or was told to use, compared with what is there: the differences, each with the steps that mend it.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::difference::Difference;
+use super::plan::{Interface, KernelRoute, ROUTE_PROTOCOL, Step, TABLE_MAIN};
+use super::step::Family;
+use crate::config::Config;
+
+/// A network interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Index.
+    pub index: u32,
+    /// Name.
+    pub name: String,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// IFF_UP.
+    pub up: bool,
+    /// IFF_LOWER_UP; of a tun device: a process has it open.
+    pub carrier: bool,
+    /// IFLA_INFO_KIND, such as "bridge" or "tun".
+    pub kind: Option<String>,
+    /// Index of the bridge it belongs to.
+    pub master: Option<u32>,
+    /// MAC address, of what has one of six bytes.
+    pub mac: Option<[u8; 6]>,
+}
+
+impl Link {
+    fn is_bridge(&self) -> bool {
+        self.kind.as_deref() == Some("bridge")
+    }
+}
+
+/// An address on an interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// Interface index.
+    pub interface: u32,
+    /// The local address with its prefix.
+    pub address: IpNet,
+    /// The other end, when point-to-point.
+    pub peer: Option<IpAddr>,
+    /// Another host may turn out to have it (RFC 4862 §5.4).
+    pub tentative: bool,
+}
+
+/// What has to be there.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The configuration.
+    pub config: &'a Config,
+    /// The link's device.
+    pub device: &'a Interface,
+    /// The steps that configured it.
+    pub device_steps: &'a [Step],
+    /// Whether the link opened its socket itself, so that `listen` counts.
+    pub own_socket: bool,
+}
+
+/// What is there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// All interfaces.
+    pub links: Vec<Link>,
+    /// All addresses.
+    pub addresses: Vec<Address>,
+    /// All unicast routes of table main.
+    pub routes: Vec<KernelRoute>,
+    /// Those of the steps that set routes, refusals and rules whose effect is not there.
+    pub missing: Vec<Step>,
+    /// The interface that the link's socket is bound to; `None` as well when that interface is gone.
+    pub bound_to: Option<String>,
+}
+
+impl Seen {
+    fn has_address(&self, interface: u32, address: &IpNet, peer: Option<IpAddr>) -> bool {
+        let mut own = self.addresses.iter().filter(|found| found.interface == interface);
+        own.any(|found| found.address == *address && found.peer == peer)
+    }
+}
+
+/// A difference, and what mends it; nothing where that is not tund's to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What differs.
+    pub difference: Difference,
+    /// In this order.
+    pub mends: Vec<Step>,
+}
+
+impl Finding {
+    /// Whether tund does something about it.
+    pub fn is_mendable(&self) -> bool {
+        // The socket is bound by its descriptor, not by a step.
+        !self.mends.is_empty() || matches!(self.difference, Difference::SocketUnbound { .. })
+    }
+}
+
+/// What differs. What follows from another difference is left out: it may be well once that is mended.
+pub fn compare(wanted: Wanted<'_>, seen: &Seen) -> Vec<Finding> {
+    let mut found: Vec<Finding> = socket(wanted, seen).into_iter().collect();
+    let own = wanted.device.index;
+    let link = seen.links.iter().find(|link| link.index == own);
+    let up = link.filter(|link| link.up);
+    match (link, up) {
+        (_, Some(link)) => {
+            found.extend(settings(wanted, link));
+            found.extend(bridge(wanted, link, &seen.links));
+            found.extend(addresses(wanted, seen));
+            found.extend(connected(wanted, link, seen));
+        }
+        (Some(_), None) => found.push(down(wanted)),
+        (None, None) => {
+            let difference = Difference::DeviceGone { device: wanted.device.name.clone() };
+            found.push(Finding { difference, mends: Vec::new() });
+        }
+    }
+    let absent: Vec<Family> =
+        absent_addresses(wanted, seen).map(|(_, address, _)| Family::of(address)).collect();
+    let carried = |route: &KernelRoute| {
+        route.interface != own || up.is_some() && !absent.contains(&Family::of(&route.to))
+    };
+    let (routes, rules): (Vec<_>, Vec<_>) =
+        seen.missing.iter().cloned().partition(|step| step.route().is_some());
+    let routes = routes.into_iter().filter(|step| step.route().is_some_and(carried)).collect();
+    found.extend(several(rules, |first, count| Difference::RuleMissing { first, count }));
+    found.extend(several(routes, |first, count| Difference::RouteMissing { first, count }));
+    found
+}
+
+fn down(wanted: Wanted<'_>) -> Finding {
+    let up = |step: &&Step| matches!(step, Step::SetLink { up: Some(true), .. });
+    let mends: Vec<_> = wanted.device_steps.iter().filter(up).cloned().collect();
+    let (device, ours) = (wanted.device.name.clone(), !mends.is_empty());
+    Finding { difference: Difference::DeviceDown { device, ours }, mends }
+}
+
+/// The steps that have set an address which is not there, each with the address and its peer.
+fn absent_addresses<'a>(
+    wanted: Wanted<'a>,
+    seen: &'a Seen,
+) -> impl Iterator<Item = (&'a Step, &'a IpNet, Option<IpAddr>)> {
+    let set = wanted.device_steps.iter().filter_map(|step| {
+        let Step::AddAddress { address, peer, .. } = step else { return None };
+        Some((step, address, *peer))
+    });
+    set.filter(move |(_, address, peer)| !seen.has_address(wanted.device.index, address, *peer))
+}
+
+fn several(mends: Vec<Step>, difference: impl FnOnce(String, usize) -> Difference) -> Option<Finding> {
+    let first = mends.first()?.to_string();
+    Some(Finding { difference: difference(first, mends.len()), mends })
+}
+
+/// The interface and the address of the link's own socket.
+fn socket(wanted: Wanted<'_>, seen: &Seen) -> Option<Finding> {
+    let bound = wanted.config.bind_device.clone().filter(|name| seen.bound_to.as_ref() != Some(name));
+    let there = |interface: &String| seen.links.iter().any(|link| link.name == *interface);
+    let bound = bound.map(|interface| match there(&interface) {
+        true => Difference::SocketUnbound { interface },
+        false => Difference::BindDeviceMissing { interface },
+    });
+    let is_there = |address: &IpAddr| {
+        let all = address.is_unspecified() || address.is_loopback() || address.is_multicast();
+        all || seen.addresses.iter().any(|own| own.address.addr() == *address)
+    };
+    let listen = wanted.config.listen.address.filter(|_| wanted.own_socket);
+    let address = listen.filter(|address| !is_there(address));
+    let difference = bound.or(address.map(|address| Difference::ListenAddressMissing { address }));
+    difference.map(|difference| Finding { difference, mends: Vec::new() })
+}
+
+/// MTU and MAC address.
+fn settings(wanted: Wanted<'_>, link: &Link) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for step in wanted.device_steps {
+        let Step::SetLink { index, name, mtu, mac, .. } = step else { continue };
+        let again = |mtu, mac| Step::SetLink {
+            index: *index,
+            name: name.clone(),
+            mtu,
+            mac,
+            txqueuelen: None,
+            up: None,
+        };
+        let device = name.clone();
+        if let Some(wanted) = mtu.filter(|mtu| *mtu != link.mtu) {
+            let difference = Difference::DeviceMtu { device: device.clone(), wanted, there: link.mtu };
+            found.push(Finding { difference, mends: vec![again(Some(wanted), None)] });
+        }
+        if mac.is_some() && link.mac.is_some() && *mac != link.mac {
+            let difference = Difference::DeviceMac { device };
+            found.push(Finding { difference, mends: vec![again(None, *mac)] });
+        }
+    }
+    found
+}
+
+/// The bridge is known by its name: one that was made anew has another index.
+fn bridge(wanted: Wanted<'_>, link: &Link, links: &[Link]) -> Option<Finding> {
+    let bridge = wanted.config.device.bridge.clone()?;
+    let (index, device) = (wanted.device.index, wanted.device.name.clone());
+    let there = links.iter().find(|link| link.name == bridge && link.is_bridge());
+    let (difference, mends) = match there {
+        None => (Difference::BridgeMissing { device, bridge }, Vec::new()),
+        Some(there) if link.master != Some(there.index) => {
+            let bridge_name = bridge.clone();
+            let join = Step::Join { index, name: device.clone(), bridge: there.index, bridge_name };
+            (Difference::BridgePortMissing { device, bridge }, vec![join])
+        }
+        Some(there) if !there.up => (Difference::BridgeDown { bridge }, Vec::new()),
+        Some(_) => return None,
+    };
+    Some(Finding { difference, mends })
+}
+
+/// An address that is there with another prefix or peer makes room for the right one.
+fn addresses(wanted: Wanted<'_>, seen: &Seen) -> Option<Finding> {
+    let (own, name) = (wanted.device.index, &wanted.device.name);
+    let (mut mends, mut first, mut count) = (Vec::new(), None, 0);
+    for (step, address, _) in absent_addresses(wanted, seen) {
+        let same = |found: &&Address| found.interface == own && found.address.addr() == address.addr();
+        mends.extend(seen.addresses.iter().filter(same).map(|found| {
+            let (name, address) = (name.clone(), found.address);
+            Step::DeleteAddress { index: own, name, address, peer: found.peer }
+        }));
+        mends.push(step.clone());
+        first.get_or_insert_with(|| step.to_string());
+        count += 1;
+    }
+    first.map(|first| Finding { difference: Difference::AddressMissing { first, count }, mends })
+}
+
+/// The kernel sets a route with each address, and does not set it again if another program removes it, nor always when
+/// the device was down.
+fn connected(wanted: Wanted<'_>, link: &Link, seen: &Seen) -> Option<Finding> {
+    // A virtual routing table of the user's has them in another table.
+    if link.master.is_some() && wanted.config.device.bridge.is_none() {
+        return None;
+    }
+    let own = wanted.device.index;
+    let routes: BTreeSet<IpNet> = seen
+        .routes
+        .iter()
+        .filter(|route| route.interface == own && route.gateway.is_none())
+        .map(|route| route.to)
+        .collect();
+    let needed = wanted.device_steps.iter().filter_map(|step| {
+        let Step::AddAddress { address, peer, .. } = step else { return None };
+        if !seen.has_address(own, address, *peer) {
+            return None;
+        }
+        let network = || Some(address.trunc()).filter(|net| net.prefix_len() < net.max_prefix_len());
+        peer.map(IpNet::from).or_else(network)
+    });
+    let absent = needed.filter(|net| !routes.contains(net)).map(|to| {
+        Step::AddRoute(KernelRoute {
+            to,
+            gateway: None,
+            interface: own,
+            interface_name: wanted.device.name.clone(),
+            metric: None,
+            table: TABLE_MAIN,
+            protocol: ROUTE_PROTOCOL,
+        })
+    });
+    several(absent.collect(), |first, count| Difference::ConnectedRouteMissing { first, count })
+}
+
+/// How the device is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sight {
+    /// Whether it is up.
+    pub up: bool,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// The bridge, or whatever else, that it is a port of.
+    pub master: Option<String>,
+    /// Its addresses, without those that the kernel has made itself.
+    pub addresses: Vec<IpNet>,
+}
+
+/// How the device is; `None`: it is not there.
+pub fn sight(device: &Interface, seen: &Seen) -> Option<Sight> {
+    let link = seen.links.iter().find(|link| link.index == device.index)?;
+    let name = |index| seen.links.iter().find(|link| link.index == index).map(|link| link.name.clone());
+    let own = seen.addresses.iter().filter(|found| found.interface == device.index);
+    let addresses = own.map(|found| found.address).filter(|address| match address {
+        IpNet::V4(_) => true,
+        IpNet::V6(address) => !address.addr().is_unicast_link_local(),
+    });
+    Some(Sight {
+        up: link.up,
+        mtu: link.mtu,
+        master: link.master.and_then(name),
+        addresses: addresses.collect(),
+    })
+}
+
+/// Those of the steps whose effect is not there, as they are written.
+pub fn absent(steps: &[Step], seen: &Seen) -> BTreeSet<String> {
+    let is_absent = |step: &&Step| {
+        let Step::AddAddress { index, address, peer, .. } = step else { return false };
+        !seen.has_address(*index, address, *peer)
+    };
+    seen.missing.iter().chain(steps.iter().filter(is_absent)).map(Step::to_string).collect()
+}
+
+#[cfg(test)]
+mod tests;
