@@ -148,6 +148,9 @@ fn rights(config: &Config, report: &mut Report) {
 }
 
 fn describe_running(status: &Status, report: &mut Report) {
+    for problem in &status.problems {
+        report.add(Found::Problem, "link", format!("{} [{}]", problem.text, problem.code));
+    }
     let peer = status.endpoint.as_deref().unwrap_or("an address not known yet");
     match status.state {
         State::Up => {
@@ -160,14 +163,17 @@ fn describe_running(status: &Status, report: &mut Report) {
                 format!("runs as pid {} and is up with {peer}{budget}", status.pid),
             );
         }
-        State::Starting | State::Waiting | State::Stopping => {
-            let problem = status.problem.as_deref().unwrap_or("the peer has not answered");
-            report.add(
-                Found::Problem,
-                "link",
-                format!("runs as pid {}, towards {peer}: {problem}", status.pid),
-            );
+        State::Starting | State::Waiting | State::Blocked | State::Stopping => {
+            let text = format!("runs as pid {}, towards {peer}, and is {}", status.pid, status.state.name());
+            report.add(Found::Problem, "link", text);
         }
+    }
+    if status.device_up == Some(true) && status.missing.is_empty() {
+        let text = format!(
+            "device, addresses and routes are there as they were set, {} of them",
+            status.changes.len()
+        );
+        report.add(Found::Good, "set", text);
     }
 }
 

@@ -178,8 +178,34 @@ pub enum State {
     Waiting,
     /// Frames flow.
     Up,
+    /// The peer answers, but no frame passes: something is not as it has to be on this host.
+    Blocked,
     /// Everything is being taken back.
     Stopping,
+}
+
+impl State {
+    /// The same in a word.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Starting => "starting",
+            State::Waiting => "waiting",
+            State::Up => "up",
+            State::Blocked => "blocked",
+            State::Stopping => "stopping",
+        }
+    }
+}
+
+/// One thing that is wrong or being waited for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// Its stable code: see tund(8), Conditions.
+    pub code: String,
+    /// One line with the remedy.
+    pub text: String,
+    /// Since when, in seconds since the Unix epoch.
+    pub since: u64,
 }
 
 /// How a link is. Times are seconds since the Unix epoch.
@@ -205,14 +231,23 @@ pub struct Status {
     /// The stable code of that: see tund(8), Conditions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem_code: Option<String>,
+    /// All of that, the most telling first, which is `problem` too.
+    #[serde(default)]
+    pub problems: Vec<Trouble>,
     /// `tun` or `tap`.
     pub mode: String,
     /// The interface.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
-    /// Own addresses inside the tunnel.
+    /// Whether it is up; absent while it is not looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_up: Option<bool>,
+    /// The bridge that it is a port of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bridge: Option<String>,
+    /// Own addresses inside the tunnel, as they are on the device.
     pub addresses: Vec<String>,
-    /// MTU of the device in bytes.
+    /// MTU of the device in bytes, as it is.
     pub mtu: u32,
     /// Where datagrams go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -242,6 +277,9 @@ pub struct Status {
     pub protections: Option<String>,
     /// Routes and addresses that are set, as ip(8) commands.
     pub changes: Vec<String>,
+    /// What of that, or of what was to be set, is not there.
+    #[serde(default)]
+    pub missing: Vec<String>,
     /// The file that the keys in use are written to, so that whoever has it reads the link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_log: Option<String>,
@@ -319,8 +357,11 @@ pub(crate) mod tests {
             started: 999_000,
             problem: None,
             problem_code: None,
+            problems: Vec::new(),
             mode: "tun".into(),
             device: Some("tun0".into()),
+            device_up: Some(true),
+            bridge: None,
             addresses: vec!["192.168.86.81/32".into()],
             mtu: 1420,
             endpoint: Some("203.0.113.2:1417".into()),
@@ -333,11 +374,16 @@ pub(crate) mod tests {
             budget: Some(1472),
             protections: Some("uid 994, no capabilities".into()),
             changes: vec!["ip route add 192.168.66.0/24 dev tun0".into()],
+            missing: Vec::new(),
             key_log: None,
             loaded: 999_000,
             reload_ok: true,
             counters: Some(Counters::from(&stats)),
         }
+    }
+
+    pub(crate) fn trouble(code: &str, text: &str) -> Trouble {
+        Trouble { code: code.into(), text: text.into(), since: 1_000_000 }
     }
 
     fn ready(request: &[u8]) -> Value {

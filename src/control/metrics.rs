@@ -28,11 +28,11 @@ pub fn openmetrics(links: &[Status]) -> String {
     out.family(&build, |link| vec![labelled(&[("version", &link.version)], 1)]);
     let link = Family("tund_link", Kind::Info, None, "What the link is.");
     out.family(&link, |link| vec![labelled(&[("mode", &link.mode), ("keys", &link.keys)], 1)]);
-    let up = Family("tund_link_up", Kind::Gauge, None, "Whether the peer answers.");
+    let up = Family("tund_link_up", Kind::Gauge, None, "Whether the peer answers and frames pass.");
     out.family(&up, |link| vec![labelled(&[], u8::from(link.state == State::Up))]);
     let help = "What the link waits for or suffers from now, by its code.";
     out.family(&Family("tund_condition", Kind::Gauge, None, help), |link| {
-        link.problem_code.iter().map(|code| labelled(&[("code", code)], 1)).collect()
+        link.problems.iter().map(|problem| labelled(&[("code", &problem.code)], 1)).collect()
     });
     times(&mut out);
     let reload =
@@ -139,7 +139,7 @@ fn escape(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    pub(super) use crate::control::api::tests::status;
+    pub(super) use crate::control::api::tests::{status, trouble};
     use crate::core::stats::DropReason;
 
     #[test]
@@ -196,9 +196,13 @@ mod tests {
 
     #[test]
     fn a_problem_has_its_code_and_none_has_no_series() {
-        let waiting = Status { problem_code: Some("no-answer".into()), ..status() };
-        let text = openmetrics(&[waiting]);
-        assert!(text.contains("\ntund_condition{link=\"tun-fri-mon\",code=\"no-answer\"} 1\n"), "{text}");
+        let problems = ["device-down", "no-answer"].map(|code| trouble(code, "this")).into();
+        let text = openmetrics(&[Status { state: State::Blocked, problems, ..status() }]);
+        for code in ["device-down", "no-answer"] {
+            let line = format!("\ntund_condition{{link=\"tun-fri-mon\",code=\"{code}\"}} 1\n");
+            assert!(text.contains(&line), "{text}");
+        }
+        assert!(text.contains("\ntund_link_up{link=\"tun-fri-mon\"} 0\n"), "{text}");
         assert!(!openmetrics(&[status()]).contains("tund_condition"));
     }
 

@@ -1,8 +1,9 @@
 //! Status for people: a table of links, and one link in full.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use super::api::{State, Status};
+use super::api::Status;
 
 /// The links as a table, one line each, and a second one where something is wrong. `now` is in seconds since the
 /// Unix epoch.
@@ -20,12 +21,11 @@ pub fn table(links: &[Status], now: u64) -> String {
         }
         out.push_str(line.trim_end());
         out.push('\n');
-        let problem = index.checked_sub(1).and_then(|index| links.get(index)?.problem.as_ref());
-        problem.into_iter().for_each(|problem| {
-            let _ = writeln!(out, "  {problem}");
+        let link = index.checked_sub(1).and_then(|index| links.get(index));
+        link.into_iter().flat_map(|link| &link.problems).for_each(|problem| {
+            let _ = writeln!(out, "  {}", problem.text);
         });
-        let key_log = index.checked_sub(1).and_then(|index| links.get(index)?.key_log.as_ref());
-        key_log.into_iter().for_each(|file| {
+        link.and_then(|link| link.key_log.as_ref()).into_iter().for_each(|file| {
             let _ = writeln!(out, "  warning: its keys are written to {file}");
         });
     }
@@ -38,7 +38,7 @@ fn row(link: &Status, now: u64) -> [String; 7] {
     };
     [
         link.name.clone(),
-        state(link.state).to_owned(),
+        link.state.name().to_owned(),
         age(now.saturating_sub(link.since)),
         link.endpoint.clone().unwrap_or_else(|| "-".to_owned()),
         link.device.clone().unwrap_or_else(|| "-".to_owned()),
@@ -47,23 +47,16 @@ fn row(link: &Status, now: u64) -> [String; 7] {
     ]
 }
 
-fn state(state: State) -> &'static str {
-    match state {
-        State::Starting => "starting",
-        State::Waiting => "waiting",
-        State::Up => "up",
-        State::Stopping => "stopping",
-    }
-}
-
 /// Everything about one link.
 pub fn full(link: &Status, now: u64) -> String {
     let ago = |time: u64| age(now.saturating_sub(time));
-    let mut out = format!("{}: {} for {}\n", link.name, state(link.state), ago(link.since));
+    let mut out = format!("{}: {} for {}\n", link.name, link.state.name(), ago(link.since));
     let mut line = |title: &str, text: String| {
         let _ = writeln!(out, "  {title:<9} {text}");
     };
-    link.problem.iter().for_each(|problem| line("problem", problem.clone()));
+    for problem in &link.problems {
+        line("problem", format!("{} [{}], for {}", problem.text, problem.code, ago(problem.since)));
+    }
     let peer = link.peer.as_ref().map(|name| format!(", its \"{name}\"")).unwrap_or_default();
     match &link.endpoint {
         Some(endpoint) => line("peer", format!("{endpoint}{peer}")),
@@ -71,7 +64,9 @@ pub fn full(link: &Status, now: u64) -> String {
     }
     let device = link.device.as_deref().unwrap_or("not open yet");
     let addresses: String = link.addresses.iter().map(|address| format!(", {address}")).collect();
-    line("device", format!("{device}: {}, MTU {}{addresses}", link.mode, link.mtu));
+    let down = if link.device_up == Some(false) { ", down" } else { "" };
+    let bridge = link.bridge.as_ref().map(|bridge| format!(", in {bridge}")).unwrap_or_default();
+    line("device", format!("{device}: {}{down}, MTU {}{bridge}{addresses}", link.mode, link.mtu));
     let renewed = link.keys_since.map(|since| format!(", {} old", ago(since))).unwrap_or_default();
     let library = link.library.as_ref().map(|library| format!(" by {library}")).unwrap_or_default();
     let cipher = link.cipher.as_ref().map(|cipher| format!(", {cipher}{library}")).unwrap_or_default();
@@ -97,8 +92,12 @@ pub fn full(link: &Status, now: u64) -> String {
             dropped.map(|dropped| format!("{} {}", dropped.reason, dropped.count)).collect();
         line("dropped", if dropped.is_empty() { "nothing".to_owned() } else { dropped.join(", ") });
     }
-    for (index, change) in link.changes.iter().enumerate() {
-        line(if index == 0 { "set" } else { "" }, change.clone());
+    let missing: BTreeSet<&String> = link.missing.iter().collect();
+    let set = link.changes.iter().filter(|change| !missing.contains(change));
+    for (title, steps) in [("set", set.collect::<Vec<_>>()), ("missing", link.missing.iter().collect())] {
+        for (index, step) in steps.into_iter().enumerate() {
+            line(if index == 0 { title } else { "" }, step.clone());
+        }
     }
     let reload = if link.reload_ok { "" } else { "; the last reload failed, the log says why" };
     line("process", format!("pid {}, tund {}, for {}", link.pid, link.version, ago(link.started)));
@@ -145,7 +144,8 @@ fn amount(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::api::tests::status;
+    use crate::control::api::State;
+    use crate::control::api::tests::{status, trouble};
 
     #[test]
     fn ages_and_amounts_are_short() {
@@ -160,7 +160,7 @@ mod tests {
         let waiting = Status {
             name: "tap".into(),
             state: State::Waiting,
-            problem: Some("no answer from 192.0.2.1:1".into()),
+            problems: vec![trouble("no-answer", "no answer from 192.0.2.1:1")],
             endpoint: None,
             counters: None,
             key_log: Some("/etc/k".into()),
@@ -178,9 +178,15 @@ mod tests {
 
     #[test]
     fn one_link_is_told_in_full() {
+        let route = |net: u8| format!("ip route add 192.168.{net}.0/24 dev tun0");
         let text = full(
             &Status {
-                problem: Some("this".into()),
+                state: State::Blocked,
+                problems: vec![trouble("bridge-down", "this"), trouble("route-missing", "that")],
+                device_up: Some(false),
+                bridge: Some("br0".into()),
+                changes: [66, 67].map(route).into(),
+                missing: vec![route(67)],
                 key_log: Some("/etc/k".into()),
                 reload_ok: false,
                 ..status()
@@ -189,10 +195,11 @@ mod tests {
         );
         assert_eq!(
             text,
-            "tun-fri-mon: up for 1 min 5 s\n\
-             \x20 problem   this\n\
+            "tun-fri-mon: blocked for 1 min 5 s\n\
+             \x20 problem   this [bridge-down], for 1 min 5 s\n\
+             \x20 problem   that [route-missing], for 1 min 5 s\n\
              \x20 peer      203.0.113.2:1417, its \"tun-mon-fri\"\n\
-             \x20 device    tun0: tun, MTU 1420, 192.168.86.81/32\n\
+             \x20 device    tun0: tun, down, MTU 1420, in br0, 192.168.86.81/32\n\
              \x20 keys      handshake, 35 s old, AES-256-GCM by ring\n\
              \x20 key log   /etc/k: whoever has it reads this link\n\
              \x20 engine    uid 994, no capabilities\n\
@@ -201,6 +208,7 @@ mod tests {
              \x20 received  0 frames, 7.0 MB in 0 datagrams, 4 lost on the way\n\
              \x20 dropped   replayed 9\n\
              \x20 set       ip route add 192.168.66.0/24 dev tun0\n\
+             \x20 missing   ip route add 192.168.67.0/24 dev tun0\n\
              \x20 process   pid 7, tund 0.1.0, for 17 min 45 s\n\
              \x20 file      /etc/tund/tun-fri-mon.toml, read 17 min 45 s ago; the last reload failed, the log says why\n"
         );

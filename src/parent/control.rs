@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use serde_json::json;
 
 use crate::config::Reporting;
-use crate::control::api::{self, Counters, Method, State, Status};
+use crate::control::api::{self, Counters, Method, State, Status, Trouble};
 use crate::control::metrics;
 use crate::control::scrape::Scrape;
 use crate::control::server::SOCKET;
@@ -55,7 +55,7 @@ pub(super) struct Control {
     /// Why the link is down.
     pub(super) reason: Option<Condition>,
     /// The last script that failed while the link ran, unless one has run well since.
-    pub(super) failed_script: Option<String>,
+    pub(super) failed_script: Option<(String, u64)>,
     /// When the link last came up or went down, or tund started.
     pub(super) since: u64,
     started: u64,
@@ -207,6 +207,7 @@ impl Parent {
         if self.control.asked.is_empty() && !scraped {
             return;
         }
+        self.look_again();
         let status = self.describe();
         if let (true, Some(scrape)) = (scraped, &mut self.control.scrape) {
             scrape.answer(&metrics::openmetrics(std::slice::from_ref(&status)));
@@ -244,7 +245,17 @@ impl Parent {
         let config = &self.link.config;
         let state = self.control.state.as_ref();
         let keys_age = state.and_then(|state| state.keys_age);
-        let problem = self.problem(state);
+        let problems = self.problems(state);
+        let troubles = problems.iter().map(|(problem, since)| Trouble {
+            code: problem.code().to_owned(),
+            text: problem.to_string(),
+            since: *since,
+        });
+        let troubles: Vec<_> = troubles.collect();
+        let blocked = self.watch.obstacle().filter(|_| self.status.up);
+        let sight = self.watch.sight.as_ref();
+        let configured = || config.device.addresses.clone();
+        let addresses = sight.map_or_else(configured, |sight| sight.addresses.clone());
         let endpoint = self.status.endpoint.map(zone::named);
         Status {
             name: printable(&config.name, MAX_TEXT),
@@ -252,14 +263,17 @@ impl Parent {
             pid: std::process::id(),
             file: self.link.file.display().to_string(),
             state: self.life(),
-            since: self.control.since,
+            since: blocked.map_or(self.control.since, |(_, since)| since),
             started: self.control.started,
-            problem: problem.as_ref().map(ToString::to_string),
-            problem_code: problem.map(|problem| problem.code().to_owned()),
+            problem: troubles.first().map(|trouble| trouble.text.clone()),
+            problem_code: troubles.first().map(|trouble| trouble.code.clone()),
+            problems: troubles,
             mode: config.device.mode.to_string(),
             device: self.changes.device().map(|device| device.name.clone()),
-            addresses: config.device.addresses.iter().map(ToString::to_string).collect(),
-            mtu: config.device.mtu,
+            device_up: sight.map(|sight| sight.up),
+            bridge: sight.and_then(|sight| sight.master.clone()),
+            addresses: addresses.iter().map(ToString::to_string).collect(),
+            mtu: sight.map_or(config.device.mtu, |sight| sight.mtu),
             endpoint,
             peer: state.and_then(|state| state.peer.clone()),
             keys: config.key.mode.to_string(),
@@ -270,6 +284,7 @@ impl Parent {
             budget: state.and_then(|state| state.budget),
             protections: self.status.protections.clone(),
             changes: self.changes.in_force().iter().map(Step::to_string).collect(),
+            missing: self.watch.absent.iter().cloned().collect(),
             key_log: self.link.key_log.as_ref().map(KeyLog::name),
             loaded: self.control.loaded,
             reload_ok: self.control.reload_ok,
@@ -277,31 +292,48 @@ impl Parent {
         }
     }
 
-    /// What is wrong or being waited for, the most telling first.
-    pub(super) fn problem(&self, state: Option<&LinkState>) -> Option<Problem> {
-        let script = || self.control.failed_script.clone().map(Problem::ScriptFailed);
+    /// What is wrong or being waited for, the most telling first, each with its beginning.
+    pub(super) fn problems(&self, state: Option<&LinkState>) -> Vec<(Problem, u64)> {
+        let host = |stops: bool| {
+            let found =
+                self.watch.differences().filter(move |(difference, _)| difference.stops_frames() == stops);
+            found.map(|(difference, since)| (Problem::Host(difference.clone()), since))
+        };
+        let script = self.control.failed_script.clone();
+        let script = script.map(|(text, since)| (Problem::ScriptFailed(text), since));
+        let link =
+            self.link_problem(state).or_else(|| script.is_none().then(|| self.waiting_for()).flatten());
+        let link = link.map(|problem| (problem, self.control.since));
+        host(true).chain(link).chain(script).chain(host(false)).collect()
+    }
+
+    /// Why the peer does not answer, as far as that is known.
+    fn link_problem(&self, state: Option<&LinkState>) -> Option<Problem> {
         if self.status.up {
-            return script();
+            return None;
         }
         let no_address = || self.resolver.trouble().filter(|_| self.status.endpoint.is_none());
         let known = state.and_then(|state| state.problem.clone()).map(Problem::Link);
         let known = known.or_else(|| no_address().map(Problem::NoAddress));
-        let known = known.or_else(|| self.control.reason.clone().map(Problem::Link)).or_else(script);
-        known.or_else(|| match (self.life(), self.status.endpoint) {
+        known.or_else(|| self.control.reason.clone().map(Problem::Link))
+    }
+
+    fn waiting_for(&self) -> Option<Problem> {
+        match (self.life(), self.status.endpoint) {
             (State::Waiting, Some(endpoint)) => Some(Problem::Calling(endpoint)),
             (State::Waiting, None) if self.link.config.remotes.is_empty() => {
                 Some(Problem::Link(Condition::NoRemote))
             }
             (State::Waiting, None) => Some(Problem::Resolving),
-            (State::Starting | State::Up | State::Stopping, _) => None,
-        })
+            (State::Starting | State::Up | State::Blocked | State::Stopping, _) => None,
+        }
     }
 
     fn life(&self) -> State {
         if self.is_ending() {
             State::Stopping
         } else if self.status.up {
-            State::Up
+            if self.watch.obstacle().is_some() { State::Blocked } else { State::Up }
         } else if self.engine.is_none()
             || (self.changes.device().is_some() && self.status.stage < Stage::Routed)
         {

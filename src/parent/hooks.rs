@@ -36,7 +36,7 @@ impl Parent {
     /// The link goes on without it, and its status says so.
     fn script_failed(&mut self, error: &ScriptError) {
         say!(1, "{error}");
-        self.control.failed_script = Some(format!("{error}: the log has what it said"));
+        self.control.failed_script = Some((format!("{error}: the log has what it said"), unix_time()));
     }
 
     pub(super) fn start_script(&mut self, hook: Hook) -> Result<bool, ScriptError> {

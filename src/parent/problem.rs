@@ -7,12 +7,15 @@ use crate::core::condition::Condition;
 use crate::core::settings::MAX_TEXT;
 use crate::helper::zone;
 use crate::report::text::printable;
+use crate::route::difference::Difference;
 
-/// What is wrong or being waited for. Its codes are those of [`Condition`] and four more.
+/// What is wrong or being waited for. Its codes are those of [`Condition`] and [`Difference`], and four more.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Problem {
     /// As the engine tells it: of a known kind, but nothing in it is trusted.
     Link(Condition),
+    /// Something on this host is not as it has to be.
+    Host(Difference),
     /// A script failed, and none has run well since: why.
     ScriptFailed(String),
     /// No remote has a usable address: why.
@@ -28,6 +31,7 @@ impl Problem {
     pub(super) fn code(&self) -> &'static str {
         match self {
             Self::Link(condition) => condition.code(),
+            Self::Host(difference) => difference.code(),
             Self::ScriptFailed(_) => "script-failed",
             Self::NoAddress(_) => "no-address",
             Self::Calling(_) => "calling",
@@ -40,6 +44,7 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Link(condition) => f.write_str(&printable(&condition.to_string(), MAX_TEXT)),
+            Self::Host(difference) => difference.fmt(f),
             Self::ScriptFailed(text) | Self::NoAddress(text) => f.write_str(text),
             Self::Calling(endpoint) => write!(f, "calling {}: no answer yet", zone::named(*endpoint)),
             Self::Resolving => f.write_str("looking up the peer's address"),

@@ -86,9 +86,11 @@ impl Parent {
     }
 
     fn line(&self, state: &LinkState) -> String {
-        let (true, Some(endpoint)) = (self.status.up, self.status.endpoint) else {
-            let problem = self.problem(Some(state));
-            return problem.map_or_else(|| "waiting for the peer".to_owned(), |problem| problem.to_string());
+        let up = self.status.up && self.watch.obstacle().is_none();
+        let (true, Some(endpoint)) = (up, self.status.endpoint) else {
+            let problem = self.problems(Some(state)).into_iter().next();
+            return problem
+                .map_or_else(|| "waiting for the peer".to_owned(), |(problem, _)| problem.to_string());
         };
         let rtt = state.rtt.map_or_else(String::new, |rtt| format!(", {:.1} ms", rtt.as_secs_f64() * 1e3));
         format!("link up with {}{rtt}", self.peer_name(endpoint))

@@ -1,6 +1,7 @@
 //! What tund has set and what it was told to use: looked at whenever the host changes, and mended.
 #![allow(clippy::disallowed_methods, reason = "repairs are limited by the clock")]
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use socket2::SockRef;
 
 use crate::parent::{Parent, Stage};
 use crate::route::difference::Difference;
-use crate::route::facts::{self, Finding, Seen, Wanted};
+use crate::route::facts::{self, Finding, Seen, Sight, Wanted};
 use crate::route::mending::Mending;
 use crate::route::monitor::Monitor;
 use crate::route::plan::Step;
@@ -39,6 +40,12 @@ pub(super) struct Watch {
     /// As of the last look.
     findings: Vec<Finding>,
     last_failure: Option<String>,
+    /// Something has changed since the last look.
+    changed: bool,
+    /// How the device was then.
+    pub(super) sight: Option<Sight>,
+    /// What was set and was not there.
+    pub(super) absent: BTreeSet<String>,
     /// A plan that failed has been said.
     pub(super) complained: bool,
 }
@@ -56,6 +63,9 @@ impl Watch {
             mending: Mending::default(),
             findings: Vec::new(),
             last_failure: None,
+            changed: false,
+            sight: None,
+            absent: BTreeSet::new(),
             complained: false,
         }
     }
@@ -63,6 +73,26 @@ impl Watch {
     /// When the host is to be looked at.
     pub(super) fn poll_timeout(&self) -> Instant {
         self.due
+    }
+
+    /// What differs, each with its beginning in seconds since the Unix epoch.
+    pub(super) fn differences(&self) -> impl Iterator<Item = (&Difference, u64)> {
+        self.findings.iter().map(|finding| {
+            let difference = &finding.difference;
+            (difference, self.mending.since(difference.code()).unwrap_or_default())
+        })
+    }
+
+    /// The one for which no frame passes, if there is one.
+    pub(super) fn obstacle(&self) -> Option<(&Difference, u64)> {
+        self.differences().find(|(difference, _)| difference.stops_frames())
+    }
+
+    fn take_changed(&mut self, now: Instant) {
+        if self.monitor.as_ref().is_some_and(Monitor::take_changed) {
+            self.changed = true;
+            self.hurry((now + SETTLE).max(self.looked + PAUSE));
+        }
     }
 
     /// Looks no later than this.
@@ -75,9 +105,7 @@ impl Parent {
     /// Notices changes of the host, and mends what they did to this link once they have settled.
     pub(super) fn watch_host(&mut self) {
         let now = Instant::now();
-        if self.watch.monitor.as_ref().is_some_and(Monitor::take_changed) {
-            self.watch.hurry((now + SETTLE).max(self.watch.looked + PAUSE));
-        }
+        self.watch.take_changed(now);
         if self.watch.due > now {
             return;
         }
@@ -92,8 +120,17 @@ impl Parent {
         }
     }
 
+    /// Whoever asks is told how it is, not how it was.
+    pub(super) fn look_again(&mut self) {
+        self.watch.take_changed(Instant::now());
+        if self.watch.changed && self.status.stage == Stage::Routed && !self.is_ending() {
+            self.look();
+        }
+    }
+
     /// Compares what is wanted with what is there.
     fn look(&mut self) {
+        self.watch.changed = false;
         let Some(device) = self.changes.interface() else { return };
         let seen = match self.survey_all() {
             Ok(seen) => seen,
@@ -114,6 +151,8 @@ impl Parent {
             }
         }
         self.watch.findings = findings;
+        self.watch.sight = facts::sight(&device, &seen);
+        self.watch.absent = facts::absent(&self.status.device_steps, &seen);
     }
 
     fn survey_all(&mut self) -> io::Result<Seen> {

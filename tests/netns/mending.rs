@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tund_lab::{Host, wait_until};
 
+use super::operation::ask;
 use super::support::*;
 
 const AT_MOST_A_MINUTE: usize = 5;
@@ -115,4 +116,86 @@ fn a_port_joins_its_bridge_again_and_one_of_the_same_name_too() {
     wait_answer(&a, "10.5.0.2");
     assert_eq!(mon.terminate(SOON).unwrap(), 0);
     assert_eq!(pair.mon.interfaces().unwrap(), ["br0", "br1", "eth0", "lan0", "lo"]);
+}
+
+/// What `tund status` of the link says: exit code and JSON.
+fn status(host: &Host, name: &str) -> (Option<i32>, serde_json::Value) {
+    let (code, text) = ask(host, &["status", "--json", name]);
+    let links: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}"));
+    (code, links[0].clone())
+}
+
+fn codes(status: &serde_json::Value) -> Vec<String> {
+    let problems = status["problems"].as_array().unwrap().iter();
+    problems.map(|problem| problem["code"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_link_through_which_no_frame_passes_is_not_up() {
+    let pair = pair();
+    let (a, _b) = (bridge_with_host(&pair, &pair.fri, "a", 1), bridge_with_host(&pair, &pair.mon, "b", 2));
+    let (_fri, _mon) = pair.link(&Toml::tap_fri(), &Toml::tap_mon());
+    wait_answer(&a, "10.5.0.2");
+    let (code, good) = status(&pair.mon, "mon");
+    assert_eq!((code, &good["state"], codes(&good)), (Some(0), &"up".into(), vec![]));
+    assert_eq!((&good["bridge"], &good["device_up"]), (&"br0".into(), &true.into()));
+    pair.mon.run("ip link del br0").unwrap();
+    let (code, bad) = status(&pair.mon, "mon");
+    assert_eq!(
+        (code, &bad["state"], codes(&bad)),
+        (Some(1), &"blocked".into(), vec!["bridge-missing".into()])
+    );
+    assert_eq!((&bad["problem_code"], &bad["bridge"]), (&"bridge-missing".into(), &serde_json::Value::Null));
+    assert!(bad["problems"][0]["since"].as_u64().unwrap() >= good["since"].as_u64().unwrap());
+    let (code, text) = ask(&pair.mon, &["status", "mon"]);
+    assert!(code == Some(1) && text.contains("mon: blocked") && text.contains("[bridge-missing]"), "{text}");
+    let (_, text) = ask(&pair.mon, &["stats", "mon"]);
+    let lines = ["tund_link_up{link=\"mon\"} 0", "tund_condition{link=\"mon\",code=\"bridge-missing\"} 1"];
+    lines.iter().for_each(|line| assert!(text.contains(line), "{text}"));
+    let file = pair.mon.dir().join("mon.toml");
+    let (code, text) = ask(&pair.mon, &["doctor", file.to_str().unwrap()]);
+    assert!(code == Some(1) && text.contains("problem  link: there is no bridge br0"), "{text}");
+    pair.mon.run("ip link add br0 type bridge").unwrap();
+    pair.mon.run("ip link set br0 up").unwrap();
+    wait_until("up", SOON, || status(&pair.mon, "mon").0 == Some(0)).unwrap();
+}
+
+#[test]
+fn a_device_that_the_user_sets_up_is_down_until_then() {
+    let pair = pair();
+    let fri = Toml::tun_fri().device("mode = 'tun'\nname = 'tun0'\nconfigure = false");
+    let (_fri, _mon) = pair.link(&fri.handshake(), &Toml::tun_mon().handshake());
+    let (code, down) = status(&pair.fri, "fri");
+    assert_eq!(
+        (code, &down["state"], codes(&down)),
+        (Some(1), &"blocked".into(), vec!["device-down".into()])
+    );
+    pair.fri.run("ip addr add 192.168.86.81 peer 192.168.86.18 dev tun0").unwrap();
+    pair.fri.run("ip link set tun0 mtu 1420 up").unwrap();
+    let (code, up) = status(&pair.fri, "fri");
+    assert_eq!((code, &up["state"], codes(&up)), (Some(0), &"up".into(), vec![]));
+    assert_eq!((&up["addresses"][0], &up["mtu"]), (&"192.168.86.81/32".into(), &1420.into()));
+    assert_pings(&pair.fri, "192.168.86.18");
+}
+
+#[test]
+fn what_is_missing_is_said_as_long_as_it_is_and_tried_again() {
+    let (pair, fri, _mon) = linked();
+    let route = "10.66.0.0/24";
+    pair.fri.run(&format!("ip route replace {route} dev eth0 proto static")).unwrap();
+    fri.wait_line("it is tried again", SOON).unwrap();
+    let (code, other) = status(&pair.fri, "fri");
+    assert_eq!((code, &other["state"], codes(&other)), (Some(0), &"up".into(), vec!["route-missing".into()]));
+    let command = "ip route add 10.66.0.0/24 via 10.8.0.1 dev tun0";
+    assert_eq!(other["missing"], serde_json::json!([command]));
+    let (_, text) = ask(&pair.fri, &["status", "fri"]);
+    assert!(text.contains(&format!("  missing   {command}\n")), "{text}");
+    let file = pair.fri.dir().join("fri.toml");
+    let (code, text) = ask(&pair.fri, &["doctor", file.to_str().unwrap()]);
+    assert!(code == Some(1) && text.contains("problem  link: a route of the link is missing"), "{text}");
+    pair.fri.run(&format!("ip route del {route} dev eth0")).unwrap();
+    wait_until("mended", Duration::from_secs(45), || codes(&status(&pair.fri, "fri").1).is_empty()).unwrap();
+    assert_eq!(status(&pair.fri, "fri").1["missing"], serde_json::json!([]));
+    let (code, text) = ask(&pair.fri, &["doctor", file.to_str().unwrap()]);
+    assert!(code == Some(0) && text.contains("ok       set: "), "{text}");
 }
