@@ -26,15 +26,15 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Child, ExitStatus};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
 use crate::config::Config;
+use crate::core::path::Path;
 use crate::core::settings::Traffic;
 use crate::helper::resolve::Resolver;
 use crate::host::changes::{Changes, Savepoint};
@@ -129,6 +129,8 @@ struct Status {
     route_steps: Vec<Step>,
     net_gateway: Option<IpAddr>,
     endpoint: Option<SocketAddr>,
+    /// The way that the peer has a socket of its own for.
+    connected: Option<Path>,
     /// What the remotes' names stand for.
     resolved: Vec<SocketAddr>,
     trusted: Option<SocketAddr>,
@@ -158,7 +160,7 @@ pub struct Parent {
     changes: Changes,
     resolver: Resolver,
     engine: Option<Engine>,
-    /// The engine's socket, which tund has bound itself.
+    /// The engine's socket.
     front: Option<OwnedFd>,
     status: Status,
     door: Door,
@@ -185,6 +187,7 @@ impl Parent {
             route_steps: Vec::new(),
             net_gateway: None,
             endpoint: None,
+            connected: None,
             resolved: Vec::new(),
             trusted: None,
             traffic: Traffic::default(),
@@ -244,11 +247,11 @@ impl Parent {
 
     /// Hands keys and descriptors over and forgets the keys.
     fn start_engine(&mut self, engine: Engine, launch: Launch) {
-        self.watch_socket(&launch.socket);
         let mut descriptors = vec![launch.socket.as_fd()];
         descriptors.extend(self.changes.device().map(|device| device.fd.as_fd()));
         let sent = engine.channel.send(&ToEngine::Start(launch.start), &descriptors);
-        self.front = if self.link.activated { None } else { launch.socket.try_clone().ok() };
+        self.front = launch.socket.try_clone().ok();
+        self.status.connected = None;
         self.engine = Some(engine);
         self.check_sent(sent);
     }
@@ -271,6 +274,8 @@ impl Parent {
                 }
             } else if std::mem::take(&mut self.control.reload_wanted) {
                 self.reload();
+            } else if std::mem::take(&mut self.watch.new_socket_wanted) {
+                self.take_new_socket();
             } else {
                 self.run_next_hook();
                 self.turn(None);
@@ -436,7 +441,7 @@ impl Parent {
             }
             Some((end, reason)) => self.end(exit::code(end), reason),
             None => {
-                self.end(BUG, exit_reason(status));
+                self.end(BUG, exit::of_engine(status));
             }
         }
     }
@@ -470,18 +475,6 @@ impl Parent {
     /// Whether there is a reason to end.
     fn is_ending(&self) -> bool {
         self.ending.is_some()
-    }
-}
-
-fn exit_reason(status: io::Result<ExitStatus>) -> String {
-    const FORBIDDEN_CALL: Option<i32> = Some(rustix::process::Signal::SYS.as_raw());
-    match status {
-        Ok(status) if status.signal() == FORBIDDEN_CALL => {
-            "the engine was killed for a system call that it never makes; somebody may have taken it over"
-                .to_owned()
-        }
-        Ok(status) => format!("the engine died ({status}); this is a bug of tund"),
-        Err(error) => format!("the engine died ({error}); this is a bug of tund"),
     }
 }
 

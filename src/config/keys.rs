@@ -84,7 +84,8 @@ table! { Top ""
     "listen" listen: PortText = Shape::Port, absent("the port of the first `remote`, else 8863"), Connect => listen;
     /// Follow a peer that proves its key from a new address.
     "float" float: bool = Shape::Flag, default(true), Nothing => float;
-    /// Send and receive the link's datagrams through this interface only.
+    /// Send and receive the link's datagrams through this interface only. It must exist at the start; one that goes and comes back under
+    /// the same name, such as that of a PPPoE connection, is taken again.
     "bind-device" bind_device: String = Shape::Text, absent("none"), Connect => bind_device;
     /// The firewall mark of the link's datagrams (SO_MARK), for policy routing; with `[full-tunnel]` there is one in any case. With `fwmark` or
     /// `bind-device` set, `tund check` does not look for routing loops, as the routes do not decide alone.

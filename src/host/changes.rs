@@ -123,13 +123,19 @@ impl Changes {
         Ok(())
     }
 
-    /// Makes a change that is to be there later on if it cannot be made now: it is taken back in any case.
+    /// Makes a change that is to be there later on if it cannot be made now, so that it is taken back in any case; but what was
+    /// there before is not ours.
     pub fn owe(&mut self, step: &Step) -> Result<(), String> {
         say!(3, "{step}");
         let undo = step.undo();
         undo.iter().for_each(|undo| self.ledger.record(undo));
-        self.undo.extend(undo);
-        self.repair(step)
+        let result = self.netlink.apply(step);
+        if matches!(result, Ok(false)) {
+            self.rewrite();
+        } else {
+            self.undo.extend(undo);
+        }
+        result.map(drop).map_err(|error| error.to_string())
     }
 
     /// The same for a change that may have been made before.
@@ -167,13 +173,15 @@ impl Changes {
         Ok(())
     }
 
-    /// Takes back those of `old` that are not in `new`, then carries out those of `new` that are not in `old`.
+    /// Takes back those of `old` that are not in `new`, then carries out those of `new` that are not in `old`. The error is the first;
+    /// the others are carried out all the same, and what failed is owed.
     pub fn exchange(&mut self, old: &[Step], new: &[Step]) -> Result<(), String> {
         let without = |these: &[Step], those: &[Step]| -> Vec<Step> {
             these.iter().filter(|step| !those.contains(step)).cloned().collect()
         };
         self.take_back(&without(old, new));
-        self.apply(&without(new, old))
+        let results: Vec<_> = without(new, old).iter().map(|step| self.owe(step)).collect();
+        results.into_iter().collect()
     }
 
     /// Takes these steps back, the last first, before the others. What fails is logged and the rest goes on.

@@ -109,6 +109,18 @@ impl Parent {
         Ok(lines)
     }
 
+    /// Another socket with the same keys.
+    pub(super) fn take_new_socket(&mut self) {
+        match start::secrets(&self.link.config, self.link.options.allow_open_keys) {
+            Ok(keys) if cleanly(|| fingerprint(&keys.secret)) == self.link.fingerprint => {
+                say!(1, "the link takes a new socket");
+                self.replace_engine(keys);
+            }
+            Ok(_) => say!(1, "the link takes no new socket: its key file has changed, so reload it"),
+            Err(fatal) => say!(1, "the link takes no new socket: {}", fatal.message),
+        }
+    }
+
     /// Another engine, with new keys and a new socket, for the same device.
     fn replace_engine(&mut self, keys: Box<Keys>) {
         self.status.replacing = true;

@@ -176,8 +176,9 @@ impl Parent {
     }
 
     /// Gives the engine a socket for what comes along this way, unless a superserver waits at the port as well.
-    fn connect(&mut self, path: Path) {
-        let Some(front) = &self.front else { return };
+    pub(super) fn connect(&mut self, path: Path) {
+        let Some(front) = self.front.as_ref().filter(|_| !self.link.activated) else { return };
+        self.status.connected = Some(path);
         let (Path { remote, local }, named) = (path, zone::named(path.remote));
         match connected::open(front.as_fd(), &self.link.config, path) {
             Ok(socket) => {

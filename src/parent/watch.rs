@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
@@ -32,8 +31,8 @@ const SHOWN: usize = 5;
 pub(super) struct Watch {
     /// Without it the host is only looked at now and then.
     pub(super) monitor: Option<Monitor>,
-    /// The link's socket once more, to bind it again to an interface that went and came back.
-    pub(super) socket: Option<OwnedFd>,
+    /// The link is to have another socket, since this one cannot be bound again.
+    pub(super) new_socket_wanted: bool,
     due: Instant,
     looked: Instant,
     mending: Mending,
@@ -57,7 +56,7 @@ impl Watch {
         };
         Self {
             monitor: Monitor::listen().inspect_err(complain).ok(),
-            socket: None,
+            new_socket_wanted: false,
             due: now + ROUTINE,
             looked: now,
             mending: Mending::default(),
@@ -164,7 +163,8 @@ impl Parent {
             .chain(self.status.pushed.installed())
             .cloned()
             .collect();
-        let socket = self.watch.socket.as_ref();
+        let bind = self.link.config.bind_device.as_ref();
+        let socket = bind.and(self.front.as_ref());
         let bound_to = socket.and_then(|socket| SockRef::from(socket).device().ok().flatten());
         let netlink = &mut self.changes.netlink;
         Ok(Seen {
@@ -190,9 +190,7 @@ impl Parent {
                     // Whether it helped; and what had to wait for it.
                     self.watch.hurry(now + SETTLE);
                 }
-            } else if finding.is_mendable()
-                && let Some(at) = self.watch.mending.free_at(code)
-            {
+            } else if let Some(at) = self.watch.mending.free_at(code) {
                 self.watch.hurry(at);
             }
             self.watch.findings.push(finding);
@@ -218,9 +216,13 @@ impl Parent {
         if let Difference::SocketUnbound { interface } = &finding.difference {
             match self.bind_again(interface) {
                 Ok(()) => say!(1, "the socket is bound to {interface} again"),
+                // Without CAP_NET_RAW only a socket that is not bound yet can be bound.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !self.link.activated => {
+                    self.watch.new_socket_wanted = true;
+                }
                 Err(error) => {
                     failed =
-                        Some(format!("cannot bind the socket to {interface}: {error}; it needs CAP_NET_RAW"))
+                        Some(format!("cannot bind the socket to {interface}: {error}; it needs CAP_NET_RAW"));
                 }
             }
         }
@@ -245,15 +247,13 @@ impl Parent {
         Ok(())
     }
 
-    /// Keeps the link's socket in hand if it is bound to an interface.
-    pub(super) fn watch_socket(&mut self, socket: &OwnedFd) {
-        let bound = self.link.config.bind_device.is_some();
-        let complain = |error: &io::Error| say!(1, "bind-device is not watched: {error}");
-        self.watch.socket = bound.then(|| socket.try_clone().inspect_err(complain).ok()).flatten();
-    }
-
-    fn bind_again(&self, interface: &str) -> io::Result<()> {
-        let socket = self.watch.socket.as_ref();
-        socket.map_or(Ok(()), |socket| SockRef::from(socket).bind_device(Some(interface.as_bytes())))
+    /// The peer's own socket is another then.
+    fn bind_again(&mut self, interface: &str) -> io::Result<()> {
+        let Some(front) = &self.front else { return Ok(()) };
+        SockRef::from(front).bind_device(Some(interface.as_bytes()))?;
+        if let Some(path) = self.status.connected {
+            self.connect(path);
+        }
+        Ok(())
     }
 }

@@ -1,6 +1,9 @@
 //! How the program ends when it cannot go on: exit codes after sysexits(3).
 
+use std::io;
+use std::os::unix::process::ExitStatusExt;
 use std::panic::PanicHookInfo;
+use std::process::ExitStatus;
 
 use crate::privsep::message::End;
 
@@ -49,4 +52,17 @@ pub fn bug(info: &PanicHookInfo<'_>) -> String {
     let text = info.payload_as_str().unwrap_or("unknown").replace('\n', " ");
     let place = info.location().map(|place| format!(" at {}:{}", place.file(), place.line()));
     format!("this is a bug, please report it: {text}{}", place.unwrap_or_default())
+}
+
+/// What an engine that said nothing about its end ended with.
+pub fn of_engine(status: io::Result<ExitStatus>) -> String {
+    const FORBIDDEN_CALL: Option<i32> = Some(rustix::process::Signal::SYS.as_raw());
+    match status {
+        Ok(status) if status.signal() == FORBIDDEN_CALL => {
+            "the engine was killed for a system call that it never makes; somebody may have taken it over"
+                .to_owned()
+        }
+        Ok(status) => format!("the engine died ({status}); this is a bug of tund"),
+        Err(error) => format!("the engine died ({error}); this is a bug of tund"),
+    }
 }

@@ -199,3 +199,41 @@ fn what_is_missing_is_said_as_long_as_it_is_and_tried_again() {
     let (code, text) = ask(&pair.fri, &["doctor", file.to_str().unwrap()]);
     assert!(code == Some(0) && text.contains("ok       set: "), "{text}");
 }
+
+/// As a PPPoE or mobile connection does: the interface is made anew under its name.
+#[test]
+fn the_interface_that_the_socket_is_bound_to_is_taken_again_when_it_is_back() {
+    let pair = pair();
+    let fri = Toml::tun_fri().top("remote = '10.0.0.2:1417'\nbind-device = 'eth0'");
+    let (fri, _mon) = pair.link(&fri, &Toml::tun_mon());
+    assert_pings(&pair.fri, "192.168.86.18");
+    for round in 0..2 {
+        let mark = fri.mark();
+        pair.fri.run("ip link del eth0").unwrap();
+        fri.wait_line_after(mark, "[bind-device-missing]", SOON).unwrap();
+        let (code, gone) = status(&pair.fri, "fri");
+        assert_eq!((code, codes(&gone)[0].as_str()), (Some(1), "bind-device-missing"), "round {round}");
+        pair.net.cable(&pair.fri, "eth0", &pair.mon, "eth0").unwrap();
+        pair.address();
+        fri.wait_line_after(mark, "the socket is bound to eth0 again", SOON).unwrap();
+        wait_answer(&pair.fri, "192.168.86.18");
+        // That of the peer alone, too.
+        let sockets = || pair.fri.run("ss -Hun").unwrap();
+        let own = || sockets().lines().count() == 1 && sockets().contains("%eth0:");
+        assert!(wait_until("the peer's socket", SOON, own).is_ok(), "{}", sockets());
+    }
+    wait_until("up", SOON, || status(&pair.fri, "fri").0 == Some(0)).unwrap();
+}
+
+#[test]
+fn the_address_of_the_socket_may_go_and_come_back() {
+    let pair = pair();
+    let mon = Toml::tun_mon().top("listen = '10.0.0.2:1417'");
+    let (_fri, mon) = pair.link(&Toml::tun_fri(), &mon);
+    pair.mon.run("ip addr del 10.0.0.2/24 dev eth0").unwrap();
+    mon.wait_line("[listen-address-missing]", SOON).unwrap();
+    assert_eq!(codes(&status(&pair.mon, "mon").1)[0], "listen-address-missing");
+    pair.mon.run("ip addr add 10.0.0.2/24 dev eth0").unwrap();
+    wait_answer(&pair.fri, "192.168.86.18");
+    wait_until("up", SOON, || status(&pair.mon, "mon").0 == Some(0)).unwrap();
+}

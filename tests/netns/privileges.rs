@@ -163,6 +163,24 @@ fn start_with_capabilities(host: &Host, toml: &Toml, set: &str) -> Process {
     host.spawn(&words).unwrap()
 }
 
+/// Binding a socket again takes CAP_NET_RAW, which the units do not have.
+#[test]
+fn with_net_admin_alone_a_link_takes_a_new_socket_for_an_interface_that_came_back() {
+    let pair = pair();
+    let _mon = pair.start_mon(&Toml::tun_mon());
+    let toml = Toml::tun_fri().top("remote = '10.0.0.2:1417'\nlisten = 1417\nbind-device = 'eth0'");
+    let fri = start_with_capabilities(&pair.fri, &toml, ",+net_admin");
+    fri.wait_line(UP, SOON).unwrap();
+    let mark = fri.mark();
+    pair.fri.run("ip link del eth0").unwrap();
+    fri.wait_line_after(mark, "[bind-device-missing]", SOON).unwrap();
+    pair.net.cable(&pair.fri, "eth0", &pair.mon, "eth0").unwrap();
+    pair.address();
+    fri.wait_line_after(mark, "the link takes a new socket", SOON).unwrap();
+    fri.wait_line_after(mark, UP, SOON).unwrap();
+    assert_pings(&pair.fri, "192.168.86.18");
+}
+
 #[test]
 fn with_net_admin_alone_the_engine_is_split_off_all_the_same() {
     let pair = pair();

@@ -54,7 +54,8 @@ impl Pair {
         Self { fri, mon, net }
     }
 
-    fn address(&self) {
+    /// Gives the cable's ends their addresses.
+    pub fn address(&self) {
         for (host, last) in [(&self.fri, 1), (&self.mon, 2)] {
             host.run(&format!("ip addr add 10.0.0.{last}/24 dev eth0")).unwrap();
             host.run(&format!("ip addr add fd99::{last}/64 dev eth0 nodad")).unwrap();
