@@ -518,6 +518,13 @@ fn device_settings_are_checked() {
         tun("[device]", "[device]\nbridge = \"br0\"", "\"br0\"", "is for tap devices", "mode = \"tap\""),
         tap(
             "[device]",
+            "[device]\nmtu = \"bridge\"",
+            "\"bridge\"",
+            "the device has none",
+            "set device.bridge",
+        ),
+        tap(
+            "[device]",
             "[device]\nmac = \"03:00:5e:10:00:01\"",
             "\"03:00:5e:10:00:01\"",
             "device.mac cannot be",

@@ -88,6 +88,9 @@ fn described(shape: Shape) -> String {
         Shape::Flag => "true or false".to_owned(),
         Shape::Number(low, high, "") => format!("number, {low} to {high}"),
         Shape::Number(low, high, unit) => format!("number of {unit}, {low} to {high}"),
+        Shape::NumberOr(low, high, unit, word) => {
+            format!("number of {unit}, {low} to {high}, or `\"{word}\"`")
+        }
         Shape::Time(low, high) => format!("time, {} to {}", time(low), time(high)),
         Shape::Port => "number or text".to_owned(),
         Shape::OneOf(names) => {
@@ -137,6 +140,11 @@ fn values(shape: Shape) -> (Vec<String>, Vec<String>) {
         Shape::Number(low, high, _) => {
             let wrong = [low - 1, high + 1].map(|number| number.to_string());
             (vec![low.to_string(), high.to_string()], [wrong.as_slice(), &texts(&["'1'", "true"])].concat())
+        }
+        Shape::NumberOr(low, high, ..) => {
+            let wrong = [low - 1, high + 1].map(|number| number.to_string());
+            let right = vec![low.to_string(), high.to_string()];
+            (right, [wrong.as_slice(), &texts(&["'other'", "'1500'", "true"])].concat())
         }
         Shape::Time(low, high) => (
             vec![format!("'{low}ms'"), format!("'{high} ms'")],

@@ -7,7 +7,7 @@ use ipnet::{IpNet, Ipv4Net};
 use super::diagnostic::{Diagnostic, quote};
 use super::keys::RawDevice;
 use super::reader::{At, Field};
-use super::schema::Declared;
+use super::schema::{Declared, NumberOr};
 use super::{Device, KeyMode};
 use crate::packet::layer::Mode;
 
@@ -55,6 +55,7 @@ pub(super) fn check(raw: &RawDevice, key_mode: KeyMode, out: &mut Vec<Diagnostic
         addresses: addresses.iter().map(|at| at.value).collect(),
         peers: peers.iter().map(|at| at.value).collect(),
         mtu: check_mtu(raw, mode, key_mode, v6, out),
+        mtu_of_bridge: raw.mtu.value() == Some(&NumberOr::Word),
         configure,
         mac: check_mac(raw, out),
         bridge: raw.bridge.value().cloned(),
@@ -291,12 +292,20 @@ fn check_mtu(
         (Some(Mode::Tun) | None, KeyMode::Static) => MTU_TUN_STATIC,
     };
     let Some(mtu) = raw.mtu.get() else { return default };
-    if v6 && mtu.value < MTU_MIN_V6 {
-        let message = format!("device.mtu {} is too small for IPv6", mtu.value);
+    let NumberOr::Number(value) = mtu.value else {
+        if raw.bridge.value().is_none() {
+            let help = "set device.bridge, or give a number of bytes";
+            let message = "device.mtu is that of the bridge, and the device has none";
+            out.push(Diagnostic::error(mtu.at(), message).help(help));
+        }
+        return default;
+    };
+    if v6 && value < MTU_MIN_V6 {
+        let message = format!("device.mtu {value} is too small for IPv6");
         let help = format!("an IPv6 address needs an MTU of at least {MTU_MIN_V6}");
         out.push(Diagnostic::error(mtu.at(), message).help(help));
     }
-    mtu.value
+    value
 }
 
 fn check_tap_keys(raw: &RawDevice, mode: Option<Mode>, addresses: &[At<IpNet>], out: &mut Vec<Diagnostic>) {

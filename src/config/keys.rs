@@ -8,9 +8,10 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use super::diagnostic::Diagnostic;
+use super::model::{MTU_LEAST, MTU_MOST};
 use super::reader::{At, Field, Table};
 use super::reload::Takes;
-use super::schema::{Absent, Declared, Key, PortText, Read, Section, Shape, named, names, table};
+use super::schema::{Absent, Declared, Key, NumberOr, PortText, Read, Section, Shape, named, names, table};
 use super::{KeyMode, LogTo, MAX_ACCEPTED, Sandbox, Sources};
 use crate::crypto::suite::Cipher;
 use crate::packet::layer::Mode;
@@ -131,8 +132,9 @@ table! { RawDevice "device"
     /// of routes.
     "peer" peer: Vec<At<String>> = Shape::Texts, absent("none"), Connect => device.peers;
     /// The largest IP packet on the device, in bytes, the same at both ends; at least 1280 with an IPv6 address. It need not fit the path: larger
-    /// frames travel in several datagrams.
-    "mtu" mtu: u32 = Shape::Number(576, 9216, "bytes"), absent("1420 for tun, 1400 for tun with static keys, 1500 for tap"), Connect => device.mtu;
+    /// frames travel in several datagrams. With `"bridge"`, that of the bridge, as it is at the start and at each reload: a device with a smaller one would
+    /// lower the bridge's.
+    "mtu" mtu: NumberOr = Shape::NumberOr(MTU_LEAST, MTU_MOST, "bytes", "bridge"), absent("1420 for tun, 1400 for tun with static keys, 1500 for tap"), Connect => device.mtu;
     /// With `false`, addresses and MTU of the device are left alone, for a script to set (OpenVPN's `ifconfig-noexec`). A device with `bridge` is
     /// still joined and brought up. Without any capability tund uses a device that is ready: one of this `name` that another program made and set
     /// up for tund's user (systemd-networkd: `Kind=tun` and `[Tun] User=tund`; NetworkManager: `tun.owner`; `ip tuntap add dev NAME mode tun user
@@ -356,7 +358,9 @@ mod tests {
             (Shape::Text | Shape::Texts, ..) => ["'a'", "'b'"],
             (Shape::Flag, ..) => ["true", "false"],
             (Shape::Port, ..) => ["1", "2"],
-            (Shape::Number(low, high, _), ..) => return [low.to_string(), high.to_string()],
+            (Shape::Number(low, high, _) | Shape::NumberOr(low, high, ..), ..) => {
+                return [low.to_string(), high.to_string()];
+            }
             (Shape::Time(low, high), ..) => return [format!("'{}ms'", low + 1), format!("'{}ms'", high - 1)],
             (Shape::OneOf(names), ..) => {
                 return [names.first(), names.last()].map(|name| format!("'{}'", name.unwrap()));

@@ -149,6 +149,8 @@ pub struct Device {
     pub peers: Vec<IpAddr>,
     /// MTU of the device in bytes: the largest IP packet.
     pub mtu: u32,
+    /// The bridge's MTU is to take its place.
+    pub mtu_of_bridge: bool,
     /// False: addresses and MTU are left alone (OpenVPN's `ifconfig-noexec`).
     pub configure: bool,
     /// MAC address (tap only).
@@ -157,6 +159,25 @@ pub struct Device {
     pub bridge: Option<String>,
     /// Transmit queue length in packets.
     pub txqueuelen: Option<u32>,
+}
+
+/// The smallest MTU of a device in bytes ...
+pub const MTU_LEAST: i64 = 576;
+/// ... and the largest.
+pub const MTU_MOST: i64 = 9216;
+
+impl Device {
+    /// Takes the MTU of the bridge, if that is asked for, as far as a device can have it.
+    pub fn take_bridge_mtu(&mut self, mtu: u32) {
+        if self.mtu_of_bridge {
+            self.mtu = u32::try_from(i64::from(mtu).clamp(MTU_LEAST, MTU_MOST)).unwrap_or(mtu);
+        }
+    }
+
+    /// Whether a larger MTU could be taken from a bridge of this one.
+    pub fn is_smaller_than(&self, mtu: u32) -> bool {
+        self.mtu < mtu && i64::from(self.mtu) < MTU_MOST
+    }
 }
 
 /// One `[[route]]`.

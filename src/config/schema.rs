@@ -21,6 +21,8 @@ pub enum Shape {
     Flag,
     /// A whole number from the first to the second, in a unit if it has one.
     Number(i64, i64, &'static str),
+    /// The same, or this word in its place.
+    NumberOr(i64, i64, &'static str, &'static str),
     /// A time such as "10s", from the first to the second number of milliseconds.
     Time(u64, u64),
     /// A number of the range of a UDP port, or text.
@@ -146,6 +148,27 @@ impl Read for PortText {
                 table.integer(key, 0..=u16::MAX.into(), "").map(|port| Some(Self(port.to_string())))
             }
             Some(_) | None => table.string(key).map(|text| Some(Self(text))),
+        }
+    }
+}
+
+/// A number, or the word that [`Shape::NumberOr`] takes in its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NumberOr {
+    Number(u32),
+    Word,
+}
+
+impl Read for NumberOr {
+    fn read(table: &mut Table<'_, '_>, key: &str, shape: &Shape) -> Field<Self> {
+        let Shape::NumberOr(low, high, unit, word) = *shape else { return Field::Wrong };
+        match table.value(key).map(toml::Spanned::get_ref) {
+            Some(toml::de::DeValue::String(text)) if text == word => {
+                table.string(key).map(|_| Some(Self::Word))
+            }
+            Some(_) | None => table
+                .integer(key, low..=high, unit)
+                .map(|number| u32::try_from(number).ok().map(Self::Number)),
         }
     }
 }
@@ -302,6 +325,9 @@ impl Shape {
             Self::Texts => json!({ "anyOf": [text, { "type": "array", "items": text }] }),
             Self::Flag => json!({ "type": "boolean" }),
             Self::Number(low, high, _) => json!({ "type": "integer", "minimum": low, "maximum": high }),
+            Self::NumberOr(low, high, _, word) => {
+                json!({ "anyOf": [{ "type": "integer", "minimum": low, "maximum": high }, { "enum": [word] }] })
+            }
             Self::Time(..) => json!({ "type": "string", "pattern": "^[0-9]+\\s*(ms|s|m|min|h)$" }),
             Self::Port => {
                 json!({ "anyOf": [{ "type": "integer", "minimum": 0, "maximum": u16::MAX }, text] })

@@ -50,7 +50,8 @@ impl Parent {
         if self.engine.is_none() {
             return Err(vec!["the link is still starting; try again".to_owned()]);
         }
-        let (_, config) = start::read_again(&self.link.options)?;
+        let (_, mut config) = start::read_again(&self.link.options)?;
+        start::take_bridge_mtu(&mut config, &mut self.changes.netlink);
         let keys = start::secrets(&config, self.link.options.allow_open_keys).map_err(|e| vec![e.message])?;
         let fingerprint = cleanly(|| fingerprint(&keys.secret));
         let plan = reload::plan(&self.link.config, &config, fingerprint != self.link.fingerprint);

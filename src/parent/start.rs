@@ -135,7 +135,7 @@ fn prepare(
     output: &Output,
 ) -> Result<(Parent, Launch, Files), Fatal> {
     let locked = memory::lock(true);
-    let (loaded, config) = load(options, output)?;
+    let (loaded, mut config) = load(options, output)?;
     open_log(&config, inherited.as_ref(), output);
     if let Err(reason) = locked {
         say!(1, "note: keys of sessions, and frames, may get into swap space: {reason}");
@@ -143,8 +143,9 @@ fn prepare(
     identity::check_rights(&config)?;
     let signals =
         Signals::watch().map_err(|error| Fatal::new(FAILED, format!("cannot watch signals: {error}")))?;
-    let netlink = Netlink::open()
+    let mut netlink = Netlink::open()
         .map_err(|error| Fatal::new(FAILED, format!("cannot open a netlink socket: {error}")))?;
+    take_bridge_mtu(&mut config, &mut netlink);
     let identity = identity::choose(&config.run)?;
     if let Some(warning) = identity::warn_of_root(&config.run)? {
         say!(1, "warning: {warning}");
@@ -243,6 +244,14 @@ fn read(options: &Options) -> (Loaded, Option<Config>, Vec<Diagnostic>) {
 fn directory(options: &Options, loaded: &Loaded) -> PathBuf {
     let given = options.cd.as_ref().and_then(|cd| std::path::absolute(cd).ok());
     given.or_else(|| loaded.path.parent().map(PathBuf::from)).unwrap_or_else(|| PathBuf::from("/"))
+}
+
+/// Puts the MTU of the bridge where the file asks for it. A bridge that is missing is found later.
+pub(crate) fn take_bridge_mtu(config: &mut Config, netlink: &mut Netlink) {
+    let bridge = config.device.bridge.as_deref().and_then(|name| netlink.link(name).ok().flatten());
+    if let Some(bridge) = bridge {
+        config.device.take_bridge_mtu(bridge.mtu);
+    }
 }
 
 /// All that an engine gets beside its descriptors.

@@ -210,7 +210,8 @@ fn is_same(route: &Route, there: &KernelRoute) -> bool {
 /// whose MTU was set by hand (`br_mtu_auto_adjust` of the kernel's net/bridge/br_if.c).
 fn lowered_bridge(config: &Config, bridge: &Link) -> Option<String> {
     let (name, there, port) = (&bridge.name, bridge.mtu, config.device.mtu);
-    (config.device.configure && port < there).then(|| {
+    let own = config.device.configure && !config.device.mtu_of_bridge;
+    (own && port < there).then(|| {
         format!("the bridge {name} has an MTU of {there}, and a device of {port} lowers it, unless it was set by hand")
     })
 }
@@ -242,7 +243,7 @@ fn check_interfaces(
             }
             Some(there) => {
                 if let Some(message) = lowered_bridge(config, there) {
-                    let help = "let device.mtu be no less than the bridge's MTU, at both ends";
+                    let help = "set device.mtu = \"bridge\", or no less than the bridge's MTU, at both ends";
                     warn("device.bridge", message, help);
                 }
             }

@@ -28,6 +28,8 @@ pub enum Difference {
     BridgePortMissing { device: String, bridge: String },
     /// The bridge is down.
     BridgeDown { bridge: String },
+    /// The bridge has a larger MTU than the device has taken from it.
+    BridgeMtu { bridge: String, there: u32, device: u32 },
     /// So many addresses are not on the device; the first.
     AddressMissing { first: String, count: usize },
     /// So many routes that the kernel sets with an address are not there; the first.
@@ -54,7 +56,8 @@ impl Difference {
             Self::DeviceMac { device: device.clone() },
             Self::BridgeMissing { device: device.clone(), bridge: bridge.clone() },
             Self::BridgePortMissing { device: device.clone(), bridge: bridge.clone() },
-            Self::BridgeDown { bridge },
+            Self::BridgeDown { bridge: bridge.clone() },
+            Self::BridgeMtu { bridge, there: 9000, device: 1500 },
             Self::AddressMissing { first: first.clone(), count },
             Self::ConnectedRouteMissing { first: first.clone(), count },
             Self::RuleMissing { first: first.clone(), count },
@@ -75,6 +78,7 @@ impl Difference {
             Self::BridgeMissing { .. } => "bridge-missing",
             Self::BridgePortMissing { .. } => "bridge-port-missing",
             Self::BridgeDown { .. } => "bridge-down",
+            Self::BridgeMtu { .. } => "bridge-mtu",
             Self::AddressMissing { .. } => "address-missing",
             Self::ConnectedRouteMissing { .. } => "connected-route-missing",
             Self::RuleMissing { .. } => "rule-missing",
@@ -95,6 +99,7 @@ impl Difference {
             Self::DeviceGone { .. }
             | Self::DeviceMtu { .. }
             | Self::DeviceMac { .. }
+            | Self::BridgeMtu { .. }
             | Self::AddressMissing { .. }
             | Self::ConnectedRouteMissing { .. }
             | Self::RuleMissing { .. }
@@ -124,7 +129,8 @@ impl Difference {
             | Self::DeviceMac { .. }
             | Self::BridgeMissing { .. }
             | Self::BridgePortMissing { .. }
-            | Self::BridgeDown { .. } => None,
+            | Self::BridgeDown { .. }
+            | Self::BridgeMtu { .. } => None,
         }
     }
 }
@@ -181,6 +187,11 @@ impl fmt::Display for Difference {
             Self::BridgeDown { bridge } => write!(
                 f,
                 "the bridge {bridge} is down, so no frame passes: set it up (ip link set dev {bridge} up)"
+            ),
+            Self::BridgeMtu { bridge, there, device } => write!(
+                f,
+                "the bridge {bridge} has an MTU of {there}, and the device of {device}, so that larger frames do not cross the \
+                 link: tund reload, at both ends, takes the bridge's"
             ),
             other => f.write_str(other.code()),
         }

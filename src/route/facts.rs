@@ -215,6 +215,12 @@ fn bridge(wanted: Wanted<'_>, link: &Link, links: &[Link]) -> Option<Finding> {
             (Difference::BridgePortMissing { device, bridge }, vec![join])
         }
         Some(there) if !there.up => (Difference::BridgeDown { bridge }, Vec::new()),
+        Some(there)
+            if wanted.config.device.mtu_of_bridge && wanted.config.device.is_smaller_than(there.mtu) =>
+        {
+            let (there, device) = (there.mtu, wanted.config.device.mtu);
+            (Difference::BridgeMtu { bridge, there, device }, Vec::new())
+        }
         Some(_) => return None,
     };
     Some(Finding { difference, mends })

@@ -63,6 +63,28 @@ fn a_device_that_lowers_the_mtu_of_its_bridge_is_told_before_it_joins() {
     assert!(mtu().contains("mtu 1500"), "what was foretold: {}", mtu());
 }
 
+/// So that jumbo frames cross the link as they cross the bridge.
+#[test]
+fn a_device_takes_the_mtu_of_its_bridge() {
+    let pair = pair();
+    let (a, b) = hosts(&pair);
+    for (host, gate) in [(&a, &pair.fri), (&b, &pair.mon)] {
+        host.run("ip link set eth0 mtu 9000").unwrap();
+        gate.run("ip link set lan0 mtu 9000").unwrap();
+    }
+    let [fri, mon] = [Toml::tap_fri(), Toml::tap_mon()].map(|toml| {
+        let device = format!("{}\nmtu = 'bridge'", toml.device);
+        toml.device(&device)
+    });
+    let (fri, _mon) = pair.link(&fri, &mon);
+    assert!(!fri.text().contains("lowers it"), "{}", fri.text());
+    for device in ["tap0", "br0"] {
+        let shown = pair.fri.run(&format!("ip link show {device}")).unwrap();
+        assert!(shown.contains("mtu 9000"), "{shown}");
+    }
+    assert_pings(&a, "-M do -s 8972 10.5.0.2");
+}
+
 #[test]
 fn full_frames_cross_a_1500_byte_path_without_fragments() {
     let (wire, pair) = wired();

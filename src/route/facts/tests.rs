@@ -181,6 +181,18 @@ fn a_bridge_is_known_by_its_name() {
     assert_eq!((rig.codes(), rig.mends()), (vec!["bridge-down"], vec![]));
 }
 
+/// A smaller one is no difference: the bridge takes the MTU of its smallest port.
+#[test]
+fn a_bridge_that_has_grown_is_said_where_its_mtu_is_wanted() {
+    let mut rig = Rig::tap();
+    rig.seen.links.iter_mut().find(|link| link.index == BRIDGE).unwrap().mtu = 9000;
+    assert_eq!(rig.findings(), []);
+    rig.config.device.mtu_of_bridge = true;
+    assert_eq!((rig.codes(), rig.mends()), (vec!["bridge-mtu"], vec![]));
+    rig.config.device.take_bridge_mtu(70_000);
+    assert_eq!((rig.config.device.mtu, rig.config.device.is_smaller_than(70_000)), (9216, false));
+}
+
 #[test]
 fn mtu_and_mac_of_the_device_are_set_again() {
     let mut rig = Rig::tap();
