@@ -41,6 +41,7 @@ use crate::engine::peer_socket::PeerSocket;
 use crate::engine::verbose::letters;
 use crate::engine::worker::{Direction, FromWorker, Handle, workers};
 use crate::packet::layer::Mode;
+use crate::privsep::bulk;
 use crate::privsep::channel::Channel;
 use crate::privsep::message::{End, Start, ToEngine, ToParent};
 use crate::privsep::sandbox::{self, LockError};
@@ -309,6 +310,10 @@ impl Engine {
             ToEngine::Resolved { addresses } => self.link.handle_resolved(now(), &addresses),
             ToEngine::Route { address, mtu, .. } => self.link.handle_route(now(), address, mtu),
             ToEngine::Taken { routes } => self.link.handle_taken(routes),
+            ToEngine::Sources => match descriptors.into_iter().next().map(bulk::read) {
+                Some(Ok(sources)) => self.link.handle_sources(sources),
+                failed => say!(1, "the peer's inner addresses stay as they are: {failed:?}"),
+            },
             ToEngine::Device => {
                 for device in descriptors {
                     self.has_device = true;

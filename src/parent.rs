@@ -254,6 +254,7 @@ impl Parent {
         self.status.connected = None;
         self.engine = Some(engine);
         self.check_sent(sent);
+        self.tell_sources();
     }
 
     /// Opens and configures the device as far as the scripts and the routes go; what fails ends the parent.
@@ -299,9 +300,9 @@ impl Parent {
     }
 
     fn check_sent(&mut self, sent: io::Result<()>) {
-        // A closed channel is found when it is read.
+        // A closed channel is found when it is read; it was reset if messages were left unread.
         if let Err(error) = sent
-            && error.kind() != io::ErrorKind::BrokenPipe
+            && !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
         {
             self.end(BUG, format!("the engine does not take its messages: {error}"));
         }
@@ -411,8 +412,6 @@ impl Parent {
                 Ok(Some((message, _))) => self.handle_request(message),
                 Ok(None) => return self.engine_gone(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // It ended with answers unread; what it said before that follows.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
                 Err(error) => {
                     self.end(BUG, format!("the engine sent what it may not send ({error}); it is ended"));
                     return self.kill_engine();

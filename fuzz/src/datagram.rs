@@ -335,7 +335,7 @@ fn settings(own: [u8; 4], peer: [u8; 4]) -> LinkSettings {
         bundle: true,
         mss_clamp: true,
         push: Vec::new(),
-        sources: None,
+        only_routed: false,
         path_mtu: None,
         verb: 3,
         activated: false,

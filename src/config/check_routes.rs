@@ -1,6 +1,7 @@
 //! The `[[route]]` tables, and whether any route would swallow the link's own datagrams.
 
 use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -9,13 +10,11 @@ use super::check_device::{CheckedDevice, parse_prefix, prefix_help};
 use super::check_outer::Outer;
 use super::diagnostic::{Diagnostic, quote};
 use super::keys::{Raw, RawRoute};
+use super::prefixes::Prefixes;
 use super::reader::{At, Field};
 use super::schema::Declared;
-use super::{Config, Route, Via};
+use super::{Config, MAX_ROUTES, Route, Via};
 use crate::packet::layer::Mode;
-
-/// Every route is compared with every other, and the kernel is told of each by itself.
-const MOST_ROUTES: usize = 1024;
 
 /// Part of the configuration that would send the link's own datagrams into the link; an index into its list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,12 +42,12 @@ pub fn swallow(config: &Config, remote: IpAddr) -> Option<Swallow> {
 }
 
 pub(super) fn check(raw: &[RawRoute], device: &CheckedDevice, out: &mut Vec<Diagnostic>) -> Vec<At<Route>> {
-    if let Some(first) = raw.get(MOST_ROUTES) {
-        let message = format!("there are {} routes, more than {MOST_ROUTES}", raw.len());
+    if let Some(first) = raw.get(MAX_ROUTES) {
+        let message = format!("there are {} routes, more than {MAX_ROUTES}", raw.len());
         out.push(Diagnostic::error(first.place(), message).help("combine them into larger prefixes"));
     }
     let mut routes = Vec::new();
-    for raw in raw.iter().take(MOST_ROUTES) {
+    for raw in raw.iter().take(MAX_ROUTES) {
         let via = check_via(raw, device, out);
         if let (Some(to), Some(via)) = (check_to(raw, out), via) {
             let (metric, table) = (raw.metric.value().copied(), raw.table.value().copied());
@@ -184,28 +183,20 @@ fn check_gateway(raw: &RawRoute, route: &Route, device: &CheckedDevice, out: &mu
 }
 
 fn check_pairs(routes: &[At<Route>], out: &mut Vec<Diagnostic>) {
-    for (index, later) in routes.iter().enumerate() {
-        let same_table = |route: &&At<Route>| table(&route.value) == table(&later.value);
-        let earlier = routes.iter().take(index).filter(same_table);
-        if earlier.clone().any(|r| r.value.to == later.value.to && metric(&r.value) == metric(&later.value)) {
-            let message = format!("the route to {} is there twice", later.value.to);
-            out.push(
-                Diagnostic::error(Some(later.span.clone()), message)
-                    .help("take one out, or give it a metric"),
-            );
+    let mut all = Prefixes::default();
+    routes.iter().for_each(|route| all.insert(table(&route.value), route.value.to, route));
+    let mut earlier = HashSet::new();
+    for later in routes {
+        let (route, place) = (&later.value, Some(later.span.clone()));
+        if !earlier.insert((table(route), route.to, metric(route))) {
+            let message = format!("the route to {} is there twice", route.to);
+            out.push(Diagnostic::error(place, message).help("take one out, or give it a metric"));
             continue;
         }
-        let wider = routes
-            .iter()
-            .filter(same_table)
-            .filter(|r| r.value.to != later.value.to && r.value.to.contains(&later.value.to))
-            .max_by_key(|r| r.value.to.prefix_len());
-        if let Some(wider) = wider.filter(|wider| wider.value.via == later.value.via) {
-            let message =
-                format!("the route to {} goes the same way as the one to {}", later.value.to, wider.value.to);
-            out.push(
-                Diagnostic::warning(Some(later.span.clone()), message).help("take the narrower one out"),
-            );
+        let wider = all.around(table(route), &route.to).map(|wider| &wider.value);
+        if let Some(wider) = wider.filter(|wider| wider.via == route.via) {
+            let message = format!("the route to {} goes the same way as the one to {}", route.to, wider.to);
+            out.push(Diagnostic::warning(place, message).help("take the narrower one out"));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What is wrong with a configuration, where, and what to do about it.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// How bad a diagnostic is.
@@ -59,6 +60,24 @@ impl Diagnostic {
     }
 }
 
+/// Most findings of one severity that are shown.
+const SHOWN: usize = 100;
+
+/// The first findings of each severity, in their order, and how many more there are: a file with thousands of routes may have as many.
+pub(crate) fn first_of_each_severity(mut found: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    let mut counts = BTreeMap::new();
+    found.retain(|finding| {
+        let count = counts.entry(finding.severity).or_insert(0);
+        *count += 1;
+        *count <= SHOWN
+    });
+    for (severity, count) in counts.into_iter().filter(|(_, count)| *count > SHOWN) {
+        let message = format!("{} more like these are not shown", count - SHOWN);
+        found.push(Diagnostic::new(severity, None, message));
+    }
+    found
+}
+
 /// `text` in quotes, as it may be shown in one line: control characters escaped, 60 characters at most.
 pub(crate) fn quote(text: &str) -> String {
     const LONGEST: usize = 60;
@@ -72,6 +91,17 @@ pub(crate) fn quote(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_very_many_findings_the_first_are_shown_and_errors_are_not_lost_among_warnings() {
+        let warnings = (0..5000).map(|place| Diagnostic::warning(Some(place..place), "narrower"));
+        let found: Vec<_> = warnings.chain([Diagnostic::error(None, "no key")]).collect();
+        let shown = first_of_each_severity(found);
+        assert_eq!(shown.len(), SHOWN + 2);
+        assert_eq!(shown[SHOWN].message, "no key");
+        assert_eq!(shown[SHOWN + 1].message, "4900 more like these are not shown");
+        assert_eq!(shown[SHOWN + 1].severity, Severity::Warning);
+    }
 
     #[test]
     fn quoted_text_stays_one_short_printable_line() {

@@ -13,6 +13,7 @@ pub mod diagnostic;
 pub mod keyfile;
 mod keys;
 mod model;
+mod prefixes;
 mod reader;
 pub mod reload;
 mod render;
@@ -23,6 +24,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
 
+use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::wire::control::PUSH_ROOM;
@@ -35,6 +37,9 @@ pub use render::{position, render};
 
 /// The UDP port used when a configuration names none.
 pub const DEFAULT_PORT: u16 = 8863;
+
+/// Most `[[route]]` tables of a file: the kernel is told of each by itself.
+pub const MAX_ROUTES: usize = 1024;
 
 /// More pushed routes than any hello holds.
 pub const MAX_ACCEPTED: usize = PUSH_ROOM / 6;
@@ -71,7 +76,8 @@ pub struct Parsed {
     pub draft: Option<Config>,
     /// Where its keys stand in the text.
     pub places: Places,
-    /// Every finding, sorted by place; those without a place come first.
+    /// The findings, sorted by place; those without a place come first. Of very many of one severity there are the first,
+    /// and their number.
     pub diagnostics: Vec<Diagnostic>,
 }
 
@@ -90,13 +96,24 @@ pub fn parse(name: &str, text: &str, options: &Options) -> Parsed {
     let failed = !errors.is_empty() || diagnostics.iter().any(Diagnostic::is_error);
     diagnostics.extend(errors.iter().map(|error| check::syntax_error(text, error)));
     diagnostics.sort_by_key(|d| d.span.as_ref().map(|span| (span.start, span.end)));
+    let diagnostics = diagnostic::first_of_each_severity(diagnostics);
     let places = Places::read(document.get_ref());
     Parsed { config: draft.clone().filter(|_| !failed), draft, places, diagnostics }
 }
 
 /// Where the keys of a file stand in its text, for findings about this host.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Places(BTreeMap<String, Range<usize>>);
+pub struct Places {
+    keys: BTreeMap<String, Range<usize>>,
+    routes: Vec<RoutePlaces>,
+}
+
+/// One `[[route]]`: its header and its keys.
+#[derive(Debug, Clone, PartialEq)]
+struct RoutePlaces {
+    header: Range<usize>,
+    keys: Vec<(String, Range<usize>)>,
+}
 
 impl Places {
     fn read(document: &DeTable<'_>) -> Self {
@@ -111,29 +128,31 @@ impl Places {
             match value.get_ref() {
                 DeValue::Table(inner) if prefix.is_empty() => self.add(&format!("{path}."), inner),
                 DeValue::Array(list) if path == "route" => {
-                    for (index, route) in list.iter().enumerate() {
-                        let path = format!("{path}.{index}");
-                        route
-                            .get_ref()
-                            .as_table()
-                            .iter()
-                            .for_each(|inner| self.add(&format!("{path}."), inner));
-                        self.0.insert(path, route.span());
-                    }
+                    self.routes.extend(list.iter().map(RoutePlaces::read));
                 }
                 _ => {}
             }
-            self.0.insert(path, value.span());
+            self.keys.insert(path, value.span());
         }
     }
 
     /// The value of a key such as `device.address`, or the header of a table.
     pub fn of(&self, key: &str) -> Option<Range<usize>> {
-        self.0.get(key).cloned()
+        self.keys.get(key).cloned()
     }
 
     /// The value of `key` in the `index`th `[[route]]`, or that table's header if it has no such key.
     pub fn of_route(&self, index: usize, key: &str) -> Option<Range<usize>> {
-        self.of(&format!("route.{index}.{key}")).or_else(|| self.of(&format!("route.{index}")))
+        let route = self.routes.get(index)?;
+        let key = route.keys.iter().find(|(name, _)| name == key);
+        Some(key.map_or(&route.header, |(_, place)| place).clone())
+    }
+}
+
+impl RoutePlaces {
+    fn read(route: &Spanned<DeValue<'_>>) -> Self {
+        let keys = route.get_ref().as_table().into_iter().flatten();
+        let keys = keys.map(|(key, value)| (key.get_ref().to_string(), value.span())).collect();
+        Self { header: route.span(), keys }
     }
 }

@@ -181,7 +181,7 @@ impl Device {
 }
 
 /// One `[[route]]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Route {
     /// Destination prefix, host bits zero.
     pub to: IpNet,
@@ -194,7 +194,7 @@ pub struct Route {
 }
 
 /// The gateway of a route.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Via {
     /// The peer's address inside the tunnel (`device.peer`).
     VpnGateway,

@@ -1,8 +1,12 @@
 //! What a configuration that was read again changes, and what that takes.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use super::{Config, Route, SECTIONS, Via};
+
+/// Most routes that are named one by one as added, or as removed.
+const ROUTES_NAMED: usize = 100;
 
 /// What has to be done for a change, the least first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,9 +102,13 @@ impl Plan {
 
     fn routes(&mut self, old: &[Route], new: &[Route]) {
         for (verb, these, those) in [("removed", old, new), ("added", new, old)] {
-            for route in these.iter().filter(|route| !those.contains(route)) {
+            let those: HashSet<_> = those.iter().collect();
+            let mut different = these.iter().filter(|route| !those.contains(route));
+            for route in different.by_ref().take(ROUTES_NAMED) {
                 self.note(format!("route {verb}: {}", describe(route)), true, Takes::Nothing);
             }
+            let more = different.count();
+            self.note(format!("{more} more routes {verb}"), more > 0, Takes::Nothing);
         }
     }
 }
@@ -122,6 +130,8 @@ fn describe(route: &Route) -> String {
 mod tests {
     use super::*;
     use crate::config::{Options, parse};
+    use ipnet::IpNet;
+    use std::net::IpAddr;
 
     const TEXT: &str =
         "remote = 'mon.tn:1417'\n[key]\nfile = 'k'\n[device]\naddress = '10.9.0.1'\npeer = '10.9.0.2'\n";
@@ -156,6 +166,22 @@ mod tests {
             ["keepalive.interval", "run.verb", "route removed: 10.1.0.0/16", "route added: 10.3.0.0/16"]
         );
         assert_eq!((plan.takes(), &plan.config), (Takes::Nothing, &new));
+    }
+
+    #[test]
+    fn of_a_hundred_thousand_routes_those_that_differ_are_told_and_of_many_the_first() {
+        let routes = |range: std::ops::Range<u32>| -> Vec<Route> {
+            let to = |index: u32| IpNet::from(IpAddr::from((0x1400_0000 + index).to_be_bytes()));
+            range
+                .map(|index| Route { to: to(index), via: Via::VpnGateway, metric: None, table: None })
+                .collect()
+        };
+        let with = |routes| Config { routes, ..config(TEXT) };
+        let one = plan(&with(routes(0..100_000)), &with(routes(1..100_000)), false);
+        assert_eq!(shown(&one), ["route removed: 20.0.0.0/32"]);
+        let many = plan(&with(routes(0..1)), &with(routes(0..100_000)), false);
+        assert_eq!(many.changes.len(), ROUTES_NAMED + 1);
+        assert_eq!(shown(&many).last().unwrap(), "99899 more routes added");
     }
 
     #[test]

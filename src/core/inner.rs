@@ -3,8 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use ipnet::IpNet;
-
+use super::sources::Sources;
 use super::stats::DropReason;
 use crate::packet::ip::{self, UDP};
 use crate::packet::layer::Layer;
@@ -30,7 +29,7 @@ struct Routed {
     /// The peer's addresses, in whose name answers go to the device: the host refuses its own from there.
     peers: Vec<IpAddr>,
     /// Source addresses taken from the peer; `None`: every one.
-    sources: Option<Vec<IpNet>>,
+    sources: Option<Sources>,
     answers: u32,
 }
 
@@ -53,7 +52,7 @@ impl InnerPolicy {
     }
 
     /// Source addresses taken from the peer; `None`: every one.
-    pub fn set_sources(&mut self, sources: Option<Vec<IpNet>>) {
+    pub fn set_sources(&mut self, sources: Option<Sources>) {
         if let Some(routed) = &mut self.routed {
             routed.sources = sources;
         }
@@ -76,7 +75,7 @@ impl InnerPolicy {
         if let Some(routed) = &self.routed {
             if let Some(sources) = &routed.sources {
                 let (source, _) = ip::addresses(frame).ok_or(DropReason::Source)?;
-                if !sources.iter().any(|net| net.contains(&source)) {
+                if !sources.contains(source) {
                     return Err(DropReason::Source);
                 }
             }
@@ -151,12 +150,13 @@ mod tests {
         let (good, bad) = (packet([10, 9, 0, 2], [1; 4], 1, 0), packet([10, 9, 0, 3], [1; 4], 1, 0));
         let mut inner = routed();
         assert!(inner.inward(&bad, 0).is_ok(), "any by default");
-        inner.set_sources(Some(vec!["10.9.0.2/32".parse().unwrap(), "fd00::/8".parse().unwrap()]));
+        let nets = ["10.9.0.2/32", "fd00::/8"].map(|net| net.parse().unwrap());
+        inner.set_sources(Some(Sources::default().with(&nets)));
         assert_eq!(inner.inward(&good, 0), Ok(&good[..]));
         assert_eq!(inner.inward(&bad, 0), Err(DropReason::Source));
         assert_eq!(inner.inward(b"no packet", 0), Err(DropReason::Source));
         let mut bridged = InnerPolicy::bridged();
-        bridged.set_sources(Some(Vec::new()));
+        bridged.set_sources(Some(Sources::default()));
         assert!(bridged.inward(&bad, 0).is_ok(), "Ethernet is not looked into");
     }
 

@@ -22,13 +22,14 @@ use ipnet::IpNet;
 
 use super::clock::Now;
 use super::condition::Condition;
-use super::lane::{Command, KeyRef, KeySlot, Notice, ReceiveCommand, Report, SendCommand};
+use super::lane::{Command, KeyRef, KeySlot, Notice, Report, SendCommand};
 use super::limits::{BUDGET_BASE, OUTER_V4, OUTER_V6, REPEAT, RESOLVE};
 use super::path::{Path, Validation};
 use super::pmtud::Pmtud;
 use super::rate::RateLimiter;
 use super::remotes::Remotes;
 use super::session::Sessions;
+use super::sources::Sources;
 use super::static_keys::StaticKeys;
 use super::stats::{DropReason, Stats};
 use crate::core::settings::LinkSettings;
@@ -93,6 +94,8 @@ pub struct Link<R> {
     routes: Vec<IpNet>,
     /// Those of them that this host has set.
     taken: Vec<IpNet>,
+    /// Inner sources that are the peer's in any case, where they are limited.
+    sources: Sources,
     /// Whether the peer's hello fits: frames may pass.
     agreed: bool,
     /// Whether the peer has shown that it has this end's hello as well.
@@ -164,6 +167,7 @@ impl<R: Random> Link<R> {
             peer: None,
             routes: Vec::new(),
             taken: Vec::new(),
+            sources: Sources::default(),
             agreed: false,
             up: false,
             own_budget: BUDGET_BASE,
@@ -192,9 +196,9 @@ impl<R: Random> Link<R> {
             link.commands.extend(Command::agreed(true));
         }
         link.say_waiting(instant);
-        link.commands.extend(
-            link.settings.sources.clone().map(|sources| ReceiveCommand::Sources(Some(sources)).into()),
-        );
+        if link.settings.only_routed {
+            link.tell_sources();
+        }
         link
     }
 

@@ -30,6 +30,7 @@ pub mod settings;
 #[cfg(test)]
 #[path = "../../tests/sim/mod.rs"]
 mod sim;
+pub mod sources;
 pub mod static_keys;
 pub mod stats;
 #[cfg(test)]

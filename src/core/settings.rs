@@ -7,8 +7,9 @@ use ipnet::{IpNet, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use super::condition::Condition;
+use super::sources::Sources;
 use super::stats::Stats;
-use crate::config::{Config, Keepalive, KeyMode, Sources};
+use crate::config::{Config, Keepalive, KeyMode, Sources as Accepted};
 use crate::crypto::aead::Library;
 use crate::crypto::suite::Cipher;
 use crate::packet::layer::Mode;
@@ -49,8 +50,9 @@ pub struct LinkSettings {
     pub mss_clamp: bool,
     /// Prefixes offered to the peer.
     pub push: Vec<IpNet>,
-    /// Inner source addresses that are taken from the peer, beside those of routes that were taken; `None`: every one.
-    pub sources: Option<Vec<IpNet>>,
+    /// Packets from the peer are taken only if their sources are among those that the link was told
+    /// ([`Link::handle_sources`](super::link::Link::handle_sources)), or within routes of the peer that were taken.
+    pub only_routed: bool,
     /// Largest outer IP packet, when fixed.
     pub path_mtu: Option<u32>,
     /// Log level.
@@ -77,7 +79,7 @@ impl From<&Config> for LinkSettings {
             bundle: config.tuning.bundle,
             mss_clamp: config.tuning.mss_clamp && config.device.mode == Mode::Tun,
             push: config.push.clone(),
-            sources: sources(config),
+            only_routed: only_routed(config),
             path_mtu: config.tuning.path_mtu,
             verb: config.run.verb,
             activated: false,
@@ -85,15 +87,15 @@ impl From<&Config> for LinkSettings {
     }
 }
 
-/// What `accept.sources` stands for; link-local addresses of IPv6 are the peer's own.
-fn sources(config: &Config) -> Option<Vec<IpNet>> {
-    let only_routes = config.accept.sources == Sources::Routes && config.device.mode == Mode::Tun;
-    only_routes.then(|| {
-        let link_local = Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
-        let mut sources = config.routed_to_peer();
-        sources.push(link_local.into());
-        sources
-    })
+fn only_routed(config: &Config) -> bool {
+    config.accept.sources == Accepted::Routes && config.device.mode == Mode::Tun
+}
+
+/// The inner sources that `accept.sources` stands for, if they are limited; link-local addresses of IPv6 are the peer's own.
+pub fn sources(config: &Config) -> Option<Sources> {
+    let link_local = Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
+    let routed = || Sources::default().with(&config.routed_to_peer()).with(&[link_local.into()]);
+    only_routed(config).then(routed)
 }
 
 /// How a running link is.

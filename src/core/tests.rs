@@ -222,7 +222,7 @@ fn settings(which: usize) -> LinkSettings {
         bundle: true,
         mss_clamp: true,
         push: Vec::new(),
-        sources: None,
+        only_routed: false,
         path_mtu: None,
         verb: 3,
         activated: false,

@@ -17,6 +17,8 @@ use crate::wire::datagram::Framing;
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Longest value in characters.
 const MAX_VALUE: usize = 1024;
+/// Most routes that a script is told of.
+const MAX_ROUTES_TOLD: usize = 1024;
 
 /// When a script runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,7 +171,7 @@ impl Facts<'_> {
         }
     }
 
-    /// OpenVPN counts the routes of each family from 1.
+    /// OpenVPN counts the routes of each family from 1. execve(2) takes no environment of any length.
     fn route_names(&self, names: &mut Names) {
         if let Some(gateway) = self.vpn_gateway(true) {
             names.set("route_vpn_gateway", gateway);
@@ -177,7 +179,8 @@ impl Facts<'_> {
         if let Some(gateway) = self.net_gateway {
             names.set("route_net_gateway", gateway);
         }
-        let (four, six): (Vec<_>, Vec<_>) = self.config.routes.iter().partition(|route| is_ipv4(&route.to));
+        let routes = self.config.routes.iter().take(MAX_ROUTES_TOLD);
+        let (four, six): (Vec<_>, Vec<_>) = routes.partition(|route| is_ipv4(&route.to));
         for (route, n) in four.into_iter().zip(1..) {
             names.set(&format!("route_network_{n}"), route.to.network());
             names.set(&format!("route_netmask_{n}"), route.to.netmask());

@@ -3,13 +3,17 @@
 use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use ipnet::IpNet;
 
+use crate::core::settings::sources;
 use crate::parent::Parent;
+use crate::privsep::bulk;
 use crate::privsep::message::ToEngine;
+use crate::report::exit::FAILED;
 use crate::route::accept::{self, Around, Verdict};
 use crate::route::full;
 use crate::route::plan::{self, Host, Interface, KernelRoute, Step};
@@ -79,6 +83,20 @@ impl Parent {
         if pushed.told != routes {
             pushed.told.clone_from(&routes);
             self.answer(&ToEngine::Taken { routes });
+        }
+    }
+
+    /// Tells the engine which inner sources the configuration allows.
+    pub(super) fn tell_sources(&mut self) {
+        let (Some(engine), Some(sources)) = (&self.engine, sources(&self.link.config)) else { return };
+        match bulk::write(&sources) {
+            Ok(file) => {
+                let sent = engine.channel.send(&ToEngine::Sources, &[file.as_fd()]);
+                self.check_sent(sent);
+            }
+            Err(error) => {
+                self.end(FAILED, format!("cannot tell the engine the peer's inner addresses: {error}"))
+            }
         }
     }
 

@@ -80,6 +80,7 @@ impl Parent {
             Takes::Nothing | Takes::Call | Takes::Restart => {
                 let settings =
                     LinkSettings { activated: self.link.activated, ..LinkSettings::from(&self.link.config) };
+                self.tell_sources();
                 self.answer(&ToEngine::Settings(Box::new(settings)));
                 if takes == Takes::Call {
                     self.answer(&ToEngine::Reconnect);

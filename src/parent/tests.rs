@@ -11,6 +11,8 @@ use super::*;
 use crate::config::{Command, DataPath, FULL_TUNNEL_MARK, FullTunnel, KeyMode, Route, Via};
 use crate::core::condition::Condition;
 use crate::core::settings::LinkSettings;
+use crate::core::sources::Sources;
+use crate::privsep::bulk;
 use crate::privsep::message::Keys;
 use crate::route::netlink::Netlink;
 use crate::testing::{Scratch, config, confinement, in_own_network, ip, logged};
@@ -33,6 +35,12 @@ fn a_link_is_prepared_served_and_taken_back_in_order() {
         let (start, descriptors) = receive(engine);
         assert!(matches!(start, ToEngine::Start(_)));
         assert_eq!(descriptors.len(), 2, "socket and device");
+        let (message, descriptors) = engine.receive().unwrap().unwrap();
+        assert_eq!(message, ToEngine::Sources);
+        let sources: Sources = bulk::read(descriptors.into_iter().next().unwrap()).unwrap();
+        let inside =
+            ["192.168.86.18", "192.168.66.7", "192.168.56.7"].map(|ip| sources.contains(ip.parse().unwrap()));
+        assert_eq!(inside, [true, true, false], "the peer, and routes through it");
         assert!(ip("route show").1.contains("192.168.66.0/24 via 192.168.86.18 dev tun0"));
         assert!(ip("route show").1.contains("192.168.56.0/24 via 10.0.0.1 dev eth0"));
         let endpoint = SocketAddr::from(ENDPOINT);
@@ -454,7 +462,7 @@ fn settings() -> LinkSettings {
         bundle: true,
         mss_clamp: true,
         push: Vec::new(),
-        sources: None,
+        only_routed: false,
         path_mtu: None,
         verb: 3,
         activated: false,
@@ -490,8 +498,11 @@ fn tell(engine: &Fake, message: ToParent) {
     engine.send(&message, &[]).unwrap();
 }
 
+/// The next message, apart from the inner sources of the configuration.
 fn receive(engine: &Fake) -> (ToEngine, Vec<OwnedFd>) {
-    engine.receive().unwrap().unwrap()
+    let next = || engine.receive().unwrap().unwrap();
+    let message = next();
+    if message.0 == ToEngine::Sources { next() } else { message }
 }
 
 fn wait_until(mut condition: impl FnMut() -> bool) {

@@ -1,13 +1,14 @@
 //! What is on this host already: addresses, routes, devices, ports and names. All of it can change before the start,
 //! so every finding is a warning.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use crate::config::{Config, Diagnostic, Places, Remote, Route, Swallow, Via, swallow};
+use crate::config::diagnostic::first_of_each_severity;
+use crate::config::{Config, Diagnostic, Places, Remote, Swallow, Via, swallow};
 use crate::preflight::{ipv6, ports};
 use crate::route::netlink::{Link, Netlink};
 use crate::route::plan::{KernelRoute, ROUTE_PROTOCOL};
@@ -174,36 +175,33 @@ fn check_addresses(
 }
 
 fn check_routes(config: &Config, places: &Places, own_device: Option<u32>, facts: &Facts) -> Vec<Diagnostic> {
+    let others = || facts.routes.iter().filter(|there| Some(there.interface) != own_device);
+    let defaults = others().filter(|there| there.to.prefix_len() == 0);
+    let with_default: BTreeSet<_> = defaults.map(|there| there.to.addr().is_ipv4()).collect();
+    let foreign = others().filter(|there| there.protocol != ROUTE_PROTOCOL);
+    let foreign: HashMap<_, _> =
+        foreign.map(|there| (slot(there.to, there.metric, there.table), &there.interface_name)).collect();
     let mut found = Vec::new();
     for (index, route) in config.routes.iter().enumerate() {
-        let is_default = |there: &&KernelRoute| {
-            there.to.prefix_len() == 0 && there.to.addr().is_ipv4() == route.to.addr().is_ipv4()
-        };
-        let others = facts.routes.iter().filter(|there| Some(there.interface) != own_device);
-        if route.via == Via::NetGateway && others.clone().find(is_default).is_none() {
+        if route.via == Via::NetGateway && !with_default.contains(&route.to.addr().is_ipv4()) {
             let message =
                 format!("the route to {} goes via net_gateway, but there is no default route", route.to);
             let help = "set a default route before the start, or name a gateway";
             found.push(Diagnostic::warning(places.of_route(index, "via"), message).help(help));
         }
-        let in_the_way =
-            others.clone().find(|there| there.protocol != ROUTE_PROTOCOL && is_same(route, there));
-        if let Some(there) = in_the_way {
-            let message = format!("a route to {} exists already, through {}", route.to, there.interface_name);
+        if let Some(name) = foreign.get(&slot(route.to, route.metric, route.table.unwrap_or(MAIN))) {
+            let message = format!("a route to {} exists already, through {name}", route.to);
             let help = "tund replaces no route that is not its own: give this one another metric or table";
             found.push(Diagnostic::warning(places.of_route(index, "to"), message).help(help));
         }
     }
-    found
+    first_of_each_severity(found)
 }
 
-/// Whether the kernel takes the two for the same route.
-fn is_same(route: &Route, there: &KernelRoute) -> bool {
-    let default = if route.to.addr().is_ipv4() { 0 } else { 1024 };
-    let metric = |metric: Option<u32>| metric.filter(|metric| *metric != 0).unwrap_or(default);
-    route.to == there.to
-        && route.table.unwrap_or(MAIN) == there.table
-        && metric(route.metric) == metric(there.metric)
+/// What the kernel tells routes apart by.
+fn slot(to: IpNet, metric: Option<u32>, table: u32) -> (IpNet, u32, u32) {
+    let default = if to.addr().is_ipv4() { 0 } else { 1024 };
+    (to, metric.filter(|metric| *metric != 0).unwrap_or(default), table)
 }
 
 /// Says so if the link's device, as a port, makes `bridge` smaller: a bridge takes the MTU of its smallest port, except one

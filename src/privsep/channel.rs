@@ -37,7 +37,7 @@ impl Message for ToEngine {
     fn descriptors(&self) -> RangeInclusive<usize> {
         match self {
             ToEngine::Start(_) => 1..=2,
-            ToEngine::Device | ToEngine::Connected { .. } => 1..=1,
+            ToEngine::Sources | ToEngine::Device | ToEngine::Connected { .. } => 1..=1,
             ToEngine::Resolved { .. }
             | ToEngine::Route { .. }
             | ToEngine::Taken { .. }
@@ -126,7 +126,8 @@ impl<S: Message, R: Message> Channel<S, R> {
             )
         });
         let received = match received {
-            Err(Errno::CONNRESET) => return Ok(None),
+            // Said once, if the other end closed with messages unread; what it sent before that follows.
+            Err(Errno::CONNRESET) => return self.accept(buffer),
             other => other?,
         };
         let descriptors = drain(&mut control);
@@ -270,6 +271,16 @@ mod tests {
         let (parent, engine) = pair();
         parent.send(&ToEngine::Stop, &[]).unwrap();
         drop(engine);
+        assert!(parent.receive().unwrap().is_none());
+    }
+
+    #[test]
+    fn what_was_sent_before_an_end_with_messages_unread_is_received() {
+        let (parent, engine) = pair();
+        parent.send(&ToEngine::Report, &[]).unwrap();
+        engine.send(&ToParent::Resolve, &[]).unwrap();
+        drop(engine);
+        assert_eq!(parent.receive().unwrap().unwrap().0, ToParent::Resolve);
         assert!(parent.receive().unwrap().is_none());
     }
 

@@ -133,6 +133,9 @@ pub enum ToEngine {
         /// At most [`MAX_ACCEPTED`](crate::config::MAX_ACCEPTED).
         routes: Vec<IpNet>,
     },
+    /// Inner sources that are the peer's, where the settings limit them. Descriptor: a file in memory with them
+    /// ([`bulk`](super::bulk)), since there may be many.
+    Sources,
     /// The device is open and configured. Descriptor: the device.
     Device,
     /// What comes from the peer's address that [`ToParent::Connect`] named last comes here now. Descriptor: the socket.

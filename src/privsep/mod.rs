@@ -6,6 +6,8 @@ pub mod message;
 #[cfg(feature = "daemon")]
 pub mod background;
 #[cfg(feature = "daemon")]
+pub mod bulk;
+#[cfg(feature = "daemon")]
 pub mod channel;
 #[cfg(feature = "daemon")]
 pub mod sandbox;

@@ -375,7 +375,7 @@ fn configs(dice: &mut Dice) -> [Config; 2] {
             bundle,
             mss_clamp: true,
             push: Vec::new(),
-            sources: None,
+            only_routed: false,
             path_mtu: None,
             verb: 3,
             activated: false,

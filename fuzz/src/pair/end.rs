@@ -314,7 +314,7 @@ pub(super) fn settings(mode: KeyMode, which: usize) -> LinkSettings {
         bundle: true,
         mss_clamp: true,
         push: Vec::new(),
-        sources: None,
+        only_routed: false,
         path_mtu: None,
         verb: 3,
         activated: false,

@@ -2,11 +2,10 @@
 
 use std::net::SocketAddr;
 
-use ipnet::IpNet;
-
 use super::batch::Transmit;
 use crate::core::key_id::KeyId;
 use crate::core::path::Path;
+use crate::core::sources::Sources;
 use crate::core::stats::Stats;
 use crate::crypto::keys::DirectionKey;
 use crate::crypto::suite::Cipher;
@@ -135,7 +134,7 @@ pub enum ReceiveCommand {
     /// Whether the peer's hello fits, so that frames may pass.
     Agreed(bool),
     /// Inner source addresses that are taken from the peer; `None`: every one.
-    Sources(Option<Vec<IpNet>>),
+    Sources(Option<Sources>),
     /// Open this datagram again: its key id is live now.
     Again(Received),
 }

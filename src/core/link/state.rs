@@ -10,6 +10,7 @@ use crate::core::condition::Condition;
 use crate::core::lane::ReceiveCommand;
 use crate::core::settings::LinkSettings;
 use crate::core::settings::LinkState;
+use crate::core::sources::Sources;
 use crate::core::stats::Stats;
 use crate::crypto::{Random, aead};
 use crate::wire::control::Message;
@@ -41,11 +42,12 @@ impl<R: Random> Link<R> {
 
     /// Goes on with other settings. Keys, device and framing are those of the start: other ones take another link.
     pub fn handle_settings(&mut self, now: Now, settings: LinkSettings) {
-        let LinkSettings { float, keepalive, push, sources, has_remote, verb, activated, .. } = settings;
-        let other_sources = self.settings.sources != sources;
+        let LinkSettings { float, keepalive, push, only_routed, has_remote, verb, activated, .. } = settings;
+        let other_sources = self.settings.only_routed != only_routed;
         let other_offer = self.settings.push != push;
         let old = self.settings.clone();
-        self.settings = LinkSettings { float, keepalive, push, sources, has_remote, verb, activated, ..old };
+        self.settings =
+            LinkSettings { float, keepalive, push, only_routed, has_remote, verb, activated, ..old };
         if other_sources {
             self.tell_sources();
         }
@@ -58,6 +60,14 @@ impl<R: Random> Link<R> {
         self.schedule_hello(now.instant);
     }
 
+    /// These sources are the peer's where [`LinkSettings::only_routed`] says that they are limited; before, none are.
+    pub fn handle_sources(&mut self, sources: Sources) {
+        if self.sources != sources {
+            self.sources = sources;
+            self.tell_sources();
+        }
+    }
+
     /// These of the peer's routes are set on this host: sources within them are the peer's.
     pub fn handle_taken(&mut self, routes: Vec<IpNet>) {
         if self.taken != routes {
@@ -67,9 +77,8 @@ impl<R: Random> Link<R> {
     }
 
     /// Tells the lane which inner source addresses are the peer's.
-    fn tell_sources(&mut self) {
-        let fixed = self.settings.sources.as_ref();
-        let sources = fixed.map(|fixed| fixed.iter().chain(&self.taken).copied().collect());
+    pub(super) fn tell_sources(&mut self) {
+        let sources = self.settings.only_routed.then(|| self.sources.with(&self.taken));
         self.commands.push_back(ReceiveCommand::Sources(sources).into());
     }
 

@@ -79,7 +79,7 @@ fn other_settings_of_a_running_link_reach_its_peer_and_its_lane() {
         let offered: IpNet = "192.168.66.0/24".parse().unwrap();
         let mut settings = world.ends[0].settings.clone();
         settings.push = vec![offered];
-        settings.sources = Some(Vec::new());
+        settings.only_routed = true;
         world.ends[0].link.handle_settings(now, settings);
         world.run(1.0);
         assert_eq!(world.ends[1].routes, [offered]);

@@ -1,6 +1,7 @@
 //! What the frames are: routes, sources, sizes.
 
 use super::*;
+use crate::core::sources::Sources;
 
 #[test]
 fn offered_routes_are_told_replaced_and_withdrawn() {
@@ -36,7 +37,7 @@ fn udp(from: &str, to: &str, port: u16, length: usize) -> Vec<u8> {
 fn sources_outside_what_is_routed_to_the_peer_are_dropped() {
     let nets = |text: &str| text.split_whitespace().map(|net| net.parse().unwrap()).collect::<Vec<IpNet>>();
     let mon = LinkSettings { push: nets("192.168.66.0/24 10.0.0.0/8"), ..handshake(0) };
-    let fri = LinkSettings { sources: Some(nets("192.168.86.18/32 172.16.0.0/12")), ..handshake(1) };
+    let fri = LinkSettings { only_routed: true, ..handshake(1) };
     let mut world = World::with(mon, fri, [0, 0]);
     world.run(3.0);
     let sources = ["192.168.86.18", "172.16.9.9", "192.168.66.7", "192.168.67.7", "10.1.1.1"];
@@ -47,6 +48,10 @@ fn sources_outside_what_is_routed_to_the_peer_are_dropped() {
             !world.ends[1].out.frames.is_empty()
         })
     };
+    assert_eq!(pass(&mut world), [false; 5], "before it is told");
+    let own = Sources::default().with(&nets("192.168.86.18/32 172.16.0.0/12"));
+    world.ends[1].link.handle_sources(own);
+    world.settle(1);
     assert_eq!(pass(&mut world), [true, true, false, false, false], "an offer alone is nothing");
     world.ends[1].link.handle_taken(nets("192.168.66.0/24"));
     world.settle(1);
@@ -54,7 +59,7 @@ fn sources_outside_what_is_routed_to_the_peer_are_dropped() {
     world.ends[1].link.handle_taken(Vec::new());
     world.settle(1);
     assert_eq!(pass(&mut world), [true, true, false, false, false]);
-    assert_eq!(world.ends[1].stats().drops(DropReason::Source), 8);
+    assert_eq!(world.ends[1].stats().drops(DropReason::Source), 13);
     world.send(1, &[&udp("10.1.1.1", "192.168.86.18", 53, 60)]);
     assert_eq!(world.ends[0].out.frames.len(), 1, "the other end takes any");
 }

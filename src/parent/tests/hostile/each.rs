@@ -140,6 +140,7 @@ fn each_request_causes_no_more_than_its_kind_may_over_its_limit_and_while_the_pa
             let Case { request, lines: each_line, answers: each_answer, scripts, once } = case(kind);
             let Rule { burst, every, .. } = kind.rule();
             receive(engine);
+            assert_eq!(engine.receive().unwrap().unwrap().0, ToEngine::Sources);
             engine.set_nonblocking(true).unwrap();
             let (began, way) = (Instant::now(), host());
             let before = lines();

@@ -1,0 +1,66 @@
+//! What is longer than a message: a file in memory, whose descriptor travels beside one. The engine need not be reading
+//! for the parent to hand it over.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::io::Errno;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// More bytes than the prefixes of [`MAX_ROUTES`](crate::config::MAX_ROUTES) routes take.
+const LONGEST: u64 = 16 << 20;
+
+/// A new file in memory that holds `value`. Errors are those of memfd_create(2) and write(2).
+pub fn write(value: &impl Serialize) -> io::Result<OwnedFd> {
+    let bytes = postcard::to_stdvec(value).map_err(io::Error::other)?;
+    let create = |more| memfd_create("tund", MemfdFlags::CLOEXEC | more);
+    let created = match create(MemfdFlags::NOEXEC_SEAL) {
+        // Linux before 6.3 does not know that one.
+        Err(Errno::INVAL) => create(MemfdFlags::empty()),
+        result => result,
+    };
+    let mut file = File::from(created?);
+    file.write_all(&bytes)?;
+    file.rewind()?;
+    Ok(file.into())
+}
+
+/// What [`write()`] put there. `InvalidData`: something else; else the errors of read(2).
+pub fn read<T: DeserializeOwned>(fd: OwnedFd) -> io::Result<T> {
+    let mut bytes = Vec::new();
+    File::from(fd).take(LONGEST).read_to_end(&mut bytes)?;
+    match postcard::take_from_bytes(&bytes) {
+        Ok((value, [])) => Ok(value),
+        Ok(_) | Err(_) => {
+            Err(io::Error::new(io::ErrorKind::InvalidData, "not what the other process writes"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::MAX_ROUTES;
+    use crate::core::sources::Sources;
+    use ipnet::IpNet;
+    use std::net::IpAddr;
+
+    #[test]
+    fn as_many_prefixes_as_there_may_be_routes_cross_in_one_file() {
+        let apart = (0..MAX_ROUTES as u128)
+            .map(|index| IpNet::from(IpAddr::from(((0xfd << 120) + 2 * index).to_be_bytes())));
+        let sources = Sources::default().with(&apart.collect::<Vec<_>>());
+        assert_eq!(read::<Sources>(write(&sources).unwrap()).unwrap(), sources);
+    }
+
+    #[test]
+    fn what_is_no_such_file_is_an_error() {
+        for file in ["/dev/zero", "/dev/null"] {
+            let error = read::<Sources>(File::open(file).unwrap().into()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{file}");
+        }
+    }
+}
