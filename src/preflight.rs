@@ -19,8 +19,9 @@ use crate::config::diagnostic::quote;
 use crate::config::{Diagnostic, Options, Parsed, parse};
 use crate::host::trust::{self, Refusal};
 
-/// No configuration is longer, in bytes; keeps a mistaken path such as /dev/zero from filling the memory.
-const LONGEST_FILE: u64 = 1 << 20;
+/// No configuration is longer, in bytes, with as many routes as there may be; keeps a mistaken path such as /dev/zero from
+/// filling the memory.
+const LONGEST_FILE: u64 = 32 << 20;
 
 /// A file that was read and checked.
 #[derive(Debug)]

@@ -72,7 +72,12 @@ pub(crate) fn first_of_each_severity(mut found: Vec<Diagnostic>) -> Vec<Diagnost
         *count <= SHOWN
     });
     for (severity, count) in counts.into_iter().filter(|(_, count)| *count > SHOWN) {
-        let message = format!("{} more like these are not shown", count - SHOWN);
+        let what = match severity {
+            Severity::Note => "notes",
+            Severity::Warning => "warnings",
+            Severity::Error => "errors",
+        };
+        let message = format!("{} more {what} are not shown", count - SHOWN);
         found.push(Diagnostic::new(severity, None, message));
     }
     found
@@ -99,7 +104,7 @@ mod tests {
         let shown = first_of_each_severity(found);
         assert_eq!(shown.len(), SHOWN + 2);
         assert_eq!(shown[SHOWN].message, "no key");
-        assert_eq!(shown[SHOWN + 1].message, "4900 more like these are not shown");
+        assert_eq!(shown[SHOWN + 1].message, "4900 more warnings are not shown");
         assert_eq!(shown[SHOWN + 1].severity, Severity::Warning);
     }
 

@@ -20,10 +20,11 @@ pub fn render(file: &str, text: &str, d: &Diagnostic, color: bool) -> String {
             level.primary_title(title.as_str()).elements(d.help.as_deref().map(|h| Level::HELP.message(h)));
         return renderer.render(&[group]);
     };
-    let mark = AnnotationKind::Primary.span(first_line(text, span));
+    let (number, line, place) = line_of(text, span);
+    let mark = AnnotationKind::Primary.span(place);
     let group = level
         .primary_title(d.message.as_str())
-        .element(Snippet::source(text).path(file).annotation(mark))
+        .element(Snippet::source(line).line_start(number).path(file).annotation(mark))
         .elements(d.help.as_deref().map(|h| Level::HELP.message(h)));
     renderer.render(&[group])
 }
@@ -35,6 +36,17 @@ pub fn position(text: &str, offset: usize) -> (usize, usize) {
     let line_start = before.rfind('\n').map_or(0, |i| i + 1);
     let column = before.get(line_start..).map_or(0, |line| line.chars().count());
     (before.matches('\n').count() + 1, column + 1)
+}
+
+/// The line in which `span` begins, with its number from 1 and the place of `span` in it: what is shown is laid out line by
+/// line, and a file may have very many.
+fn line_of<'t>(text: &'t str, span: &Range<usize>) -> (usize, &'t str, Range<usize>) {
+    let place = first_line(text, span);
+    let (before, after) = text.split_at_checked(place.start).unwrap_or((text, ""));
+    let begin = before.rfind('\n').map_or(0, |i| i + 1);
+    let end = after.find('\n').map_or(text.len(), |i| place.start + i);
+    let line = text.get(begin..end).unwrap_or_default();
+    (before.matches('\n').count() + 1, line, place.start - begin..place.end - begin)
 }
 
 /// The part of `span` in its first line, on character boundaries, so that one line is shown.

@@ -275,7 +275,7 @@ pub struct Status {
     /// What holds the process that reads the network; absent while it starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protections: Option<String>,
-    /// Routes and addresses that are set, as ip(8) commands.
+    /// Routes and addresses that are set, as ip(8) commands; of very many the first, and a comment with the number of the others.
     pub changes: Vec<String>,
     /// What of that, or of what was to be set, is not there.
     #[serde(default)]

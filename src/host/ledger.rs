@@ -5,8 +5,10 @@
 //! belongs to one network namespace, and only the holder of that directory's lock touches it.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
+use std::iter::Peekable;
 
+use crate::config::MAX_ROUTES;
 use crate::host::directory::Directory;
 use crate::route::plan::Step;
 use crate::say;
@@ -14,7 +16,9 @@ use crate::say;
 /// Its name in the runtime directory.
 const NAME: &str = "ledger";
 /// No ledger is longer, in bytes.
-const LONGEST: u64 = 1 << 20;
+const LONGEST: u64 = MAX_ROUTES as u64 * LONGEST_LINE;
+/// A line about a route is not longer, in bytes.
+const LONGEST_LINE: u64 = 320;
 
 /// The steps that are still to be made to restore the host.
 #[derive(Debug, Default)]
@@ -24,6 +28,8 @@ pub struct Ledger {
     boot: String,
     /// Open for appending, once there is something to take back.
     file: Option<File>,
+    /// How many of its steps are not to be made any more.
+    struck: usize,
     /// A failure to write has been said.
     complained: bool,
 }
@@ -36,7 +42,7 @@ impl Ledger {
     }
 
     fn of_boot(place: Option<&Directory>, boot: String) -> Self {
-        Self { place: place.cloned(), boot, file: None, complained: false }
+        Self { place: place.cloned(), boot, file: None, struck: 0, complained: false }
     }
 
     /// What a tund that was killed left to be taken back, in the order in which it was written. A ledger of another
@@ -54,16 +60,23 @@ impl Ledger {
         }
     }
 
-    /// Writes down that `step` is to be made at the end.
-    pub fn record(&mut self, step: &Step) {
-        let written = self.append(step);
+    /// Writes down that these steps are to be made at the end.
+    pub fn record<'a>(&mut self, steps: impl IntoIterator<Item = &'a Step>) {
+        let written = self.append(steps.into_iter());
         self.check(written);
     }
 
     /// Makes the ledger say this and nothing else; without steps there is no file.
-    pub fn rewrite(&mut self, steps: &[Step]) {
-        let written = self.replace(steps);
+    pub fn rewrite<'a>(&mut self, steps: impl IntoIterator<Item = &'a Step>) {
+        self.struck = 0;
+        let written = self.replace(&mut steps.into_iter().peekable());
         self.check(written);
+    }
+
+    /// So many steps more are not to be made any more, though it still says so: how many that is in all.
+    pub fn strike(&mut self, steps: usize) -> usize {
+        self.struck += steps;
+        self.struck
     }
 
     /// The link runs without a ledger as well; it only leaves more behind if it is killed.
@@ -80,31 +93,42 @@ impl Ledger {
         }
     }
 
-    fn append(&mut self, step: &Step) -> io::Result<()> {
+    fn append<'a>(&mut self, steps: impl Iterator<Item = &'a Step>) -> io::Result<()> {
         let Some(place) = &self.place else { return Ok(()) };
+        let mut steps = steps.peekable();
+        if steps.peek().is_none() {
+            return Ok(());
+        }
         let file = match &mut self.file {
             Some(file) => file,
             none => none.insert(begin(place, NAME, &self.boot)?),
         };
-        // One call: a reader finds the line whole, or cut at the very end.
-        file.write_all(line(step)?.as_bytes())
+        write(file, steps)
     }
 
-    fn replace(&mut self, steps: &[Step]) -> io::Result<()> {
+    fn replace<'a>(&mut self, steps: &mut Peekable<impl Iterator<Item = &'a Step>>) -> io::Result<()> {
         let Some(place) = &self.place else { return Ok(()) };
         self.file = None;
-        if steps.is_empty() {
+        if steps.peek().is_none() {
             return place.remove(NAME);
         }
         const NEXT: &str = "ledger.new";
         let mut file = begin(place, NEXT, &self.boot)?;
-        for step in steps {
-            file.write_all(line(step)?.as_bytes())?;
-        }
+        write(&mut file, steps)?;
         place.rename(NEXT, NAME)?;
         self.file = Some(file);
         Ok(())
     }
+}
+
+/// Adds a line for each step. A reader finds all of them, or the last one cut.
+fn write<'a>(file: &mut File, steps: impl Iterator<Item = &'a Step>) -> io::Result<()> {
+    let mut file = BufWriter::with_capacity(64 << 10, file);
+    for step in steps {
+        serde_json::to_writer(&mut file, step)?;
+        file.write_all(b"\n")?;
+    }
+    file.flush()
 }
 
 /// A new file, in place of any that is there.
@@ -112,10 +136,6 @@ fn begin(place: &Directory, name: &str, boot: &str) -> io::Result<File> {
     let mut file = place.create(name)?;
     file.write_all(format!("{boot}\n").as_bytes())?;
     Ok(file)
-}
-
-fn line(step: &Step) -> io::Result<String> {
-    Ok(serde_json::to_string(step)? + "\n")
 }
 
 /// A line without its end was being written when its writer was killed: before the change that it is about.
@@ -152,14 +172,14 @@ mod tests {
         let mut ledger = Ledger::new(Some(&scratch.directory()));
         assert_eq!(ledger.left_over(), []);
         assert!(!scratch.path().join("ledger").exists(), "a file without need");
-        [leave(1), leave(2), leave(3)].iter().for_each(|step| ledger.record(step));
+        [leave(1), leave(2), leave(3)].iter().for_each(|step| ledger.record([step]));
         let mode = fs::metadata(scratch.path().join("ledger")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         drop(ledger);
         let mut next = Ledger::new(Some(&scratch.directory()));
         assert_eq!(next.left_over(), [leave(1), leave(2), leave(3)]);
         next.rewrite(&[leave(2)]);
-        next.record(&leave(4));
+        next.record([&leave(4)]);
         assert_eq!(Ledger::new(Some(&scratch.directory())).left_over(), [leave(2), leave(4)]);
         next.rewrite(&[]);
         assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
@@ -169,10 +189,10 @@ mod tests {
     fn a_ledger_of_another_boot_is_not_read() {
         let scratch = Scratch::new();
         let ledger = |boot: &str| Ledger::of_boot(Some(&scratch.directory()), boot.to_owned());
-        ledger("one").record(&leave(1));
+        ledger("one").record([&leave(1)]);
         assert_eq!(ledger("one").left_over(), [leave(1)]);
         assert_eq!(ledger("other").left_over(), []);
-        ledger("other").record(&leave(2));
+        ledger("other").record([&leave(2)]);
         assert_eq!(ledger("one").left_over(), []);
         assert_eq!(ledger("").left_over(), [], "without a boot id nothing can be told apart");
     }
@@ -182,7 +202,7 @@ mod tests {
         let scratch = Scratch::new();
         let path = scratch.path().join("ledger");
         let mut ledger = Ledger::of_boot(Some(&scratch.directory()), "boot".to_owned());
-        [leave(1), leave(2)].iter().for_each(|step| ledger.record(step));
+        [leave(1), leave(2)].iter().for_each(|step| ledger.record([step]));
         let whole = fs::read_to_string(&path).unwrap();
         for length in 0..whole.len() {
             fs::write(&path, &whole[..length]).unwrap();
@@ -201,12 +221,12 @@ mod tests {
         std::os::unix::fs::symlink("precious", scratch.path().join("ledger.new")).unwrap();
         let mut ledger = Ledger::new(Some(&scratch.directory()));
         assert_eq!(ledger.left_over(), []);
-        ledger.record(&leave(1));
+        ledger.record([&leave(1)]);
         ledger.rewrite(&[leave(2)]);
         assert_eq!(scratch.read("precious"), "kept");
         assert_eq!(ledger.left_over(), [leave(2)]);
         let mut nowhere = Ledger::new(None);
-        nowhere.record(&leave(1));
+        nowhere.record([&leave(1)]);
         assert_eq!(nowhere.left_over(), []);
     }
 
@@ -250,7 +270,7 @@ mod tests {
         let mut ledger = Ledger::new(Some(&scratch.directory()));
         let (first, second) = undoing.split_at(2);
         for step in first.iter().chain(&planted).chain(second) {
-            ledger.record(step);
+            ledger.record([step]);
         }
         assert_eq!(Ledger::new(Some(&scratch.directory())).left_over(), undoing);
         // What tund writes itself is among what it takes.

@@ -34,6 +34,8 @@ use crate::sys::rights;
 
 /// The engine has this long to tell how the link is; then the answer is what the parent knows.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Most changes of the host that are shown one by one.
+const CHANGES_SHOWN: usize = 1000;
 
 /// Those who ask, and what has been said since the start.
 pub(super) struct Control {
@@ -283,13 +285,20 @@ impl Parent {
             rtt: state.and_then(|state| state.rtt).map(|rtt| rtt.as_secs_f64()),
             budget: state.and_then(|state| state.budget),
             protections: self.status.protections.clone(),
-            changes: self.changes.in_force().iter().map(Step::to_string).collect(),
-            missing: self.watch.absent.iter().cloned().collect(),
+            changes: self.shown_changes(),
+            missing: self.watch.absent.iter().take(CHANGES_SHOWN).cloned().collect(),
             key_log: self.link.key_log.as_ref().map(KeyLog::name),
             loaded: self.control.loaded,
             reload_ok: self.control.reload_ok,
             counters: state.map(|state| Counters::from(&state.stats)),
         }
+    }
+
+    /// What is set, as ip(8) commands; of very many the first.
+    fn shown_changes(&self) -> Vec<String> {
+        let (steps, more) = self.changes.first_in_force(CHANGES_SHOWN);
+        let more = (more > 0).then(|| format!("# and {more} more like these"));
+        steps.iter().map(Step::to_string).chain(more).collect()
     }
 
     /// What is wrong or being waited for, the most telling first, each with its beginning.

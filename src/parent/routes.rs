@@ -8,6 +8,7 @@ use crate::parent::{Parent, Stage};
 use crate::report::exit::{Fatal, UNAVAILABLE};
 use crate::route::full;
 use crate::route::plan::{self, Host, Interface, PlanError, Step};
+use crate::route::step::difference;
 use crate::say;
 
 /// How long the remotes' names may take to resolve before everything is refused.
@@ -31,10 +32,8 @@ impl Parent {
     /// first, so that the peer has a way at any time.
     pub(super) fn set_route_steps(&mut self, wanted: Vec<Step>, lines: &mut Vec<String>) {
         let old = std::mem::take(&mut self.status.route_steps);
-        for step in wanted.iter().filter(|step| !old.contains(step)) {
-            lines.extend(self.changes.owe(step).err());
-        }
-        let gone: Vec<_> = old.into_iter().filter(|step| !wanted.contains(step)).collect();
+        let (gone, new) = difference(&old, &wanted);
+        lines.extend(self.changes.owe(&new));
         self.changes.take_back(&gone);
         self.status.route_steps = wanted;
     }

@@ -198,20 +198,28 @@ impl Parent {
     }
 
     fn mend_one(&mut self, finding: &Finding) {
-        let mut shown = 0;
         let mut failed = None;
-        for step in &finding.mends {
-            let result = match (&finding.difference, step) {
-                (Difference::ConnectedRouteMissing { .. }, _) => self.changes.owe_once(step),
-                (_, Step::Join { .. }) => self.join_again(step),
-                _ => self.changes.repair(step),
-            };
+        let results: Vec<Result<(), String>> = match (&finding.difference, finding.mends.as_slice()) {
+            (Difference::ConnectedRouteMissing { .. }, steps) => {
+                steps.iter().map(|step| self.changes.owe_once(step)).collect()
+            }
+            (_, [join @ Step::Join { .. }]) => vec![self.join_again(join)],
+            (_, steps) => {
+                let results = self.changes.repair(steps).into_iter();
+                results.map(|result| result.map(drop).map_err(|error| error.to_string())).collect()
+            }
+        };
+        let mut again = 0;
+        for (step, result) in finding.mends.iter().zip(results) {
             match result {
-                Ok(()) if shown < SHOWN => say!(1, "changed by another program, set again: {step}"),
-                Ok(()) => {}
+                Ok(()) => {
+                    again += 1;
+                    if again <= SHOWN {
+                        say!(1, "changed by another program, set again: {step}");
+                    }
+                }
                 Err(error) => failed = failed.or(Some(error)),
             }
-            shown += 1;
         }
         if let Difference::SocketUnbound { interface } = &finding.difference {
             match self.bind_again(interface) {
@@ -226,8 +234,8 @@ impl Parent {
                 }
             }
         }
-        if shown > SHOWN {
-            say!(1, "and {} more", shown - SHOWN);
+        if again > SHOWN {
+            say!(1, "and {} more", again - SHOWN);
         }
         // A second look at the same failure is no news.
         if let Some(error) = failed
@@ -241,7 +249,7 @@ impl Parent {
     /// The bridge may be another one of the same name.
     fn join_again(&mut self, join: &Step) -> Result<(), String> {
         let old = self.status.device_steps.iter_mut().find(|step| matches!(step, Step::Join { .. }));
-        let Some(old) = old else { return self.changes.repair(join) };
+        let Some(old) = old else { return self.changes.owe_once(join) };
         self.changes.replace(old, join)?;
         *old = join.clone();
         Ok(())

@@ -42,10 +42,9 @@ pub fn steps(config: &Config, device: &Interface, host: &Host) -> Result<Vec<Ste
     let mut steps = Vec::new();
     if !full.local_networks {
         steps.extend(own_networks(config, device, host).map(|route| in_table(route, table)));
-        for route in config.routes.iter().filter(|route| route.table.is_none_or(|table| table == TABLE_MAIN))
-        {
-            steps.push(in_table(plan::kernel_route(config, device, host, route)?, table));
-        }
+        let own = plan::route_steps(config, device, host)?;
+        let main = own.iter().filter_map(Step::route).filter(|route| route.table == TABLE_MAIN);
+        steps.extend(main.map(|route| in_table(route.clone(), table)));
     }
     for family in [Family::V4, Family::V6] {
         if carries(config, family) {

@@ -1,20 +1,20 @@
 //! One blocking route-netlink socket (rtnetlink(7)); used by the parent only.
 
 mod encode;
+mod many;
 mod socket;
 
 use std::io;
 use std::net::IpAddr;
 
-use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage as Message;
 use rustix::io::Errno;
 
 use self::socket::{Failure, Socket};
 pub use super::facts::{Address, Link};
-use super::plan::{KernelRoute, ROUTE_PROTOCOL, Step, TABLE_MAIN};
+use super::plan::{KernelRoute, Step, TABLE_MAIN};
 use super::step::{Family, Rule};
 use crate::sys::rights;
 
@@ -51,9 +51,17 @@ impl Netlink {
 
     /// All interfaces.
     pub fn links(&mut self) -> io::Result<Vec<Link>> {
-        let answer = self.socket.dump(Message::GetLink(Default::default()));
-        let messages = answer.map_err(|failure| failure.while_doing(&"listing interfaces"))?;
-        Ok(messages.iter().filter_map(encode::link).collect())
+        let answer = self.socket.dump(encode::get_links(), |message| encode::link(&message));
+        Ok(answer.map_err(|failure| failure.while_doing(&"listing interfaces"))?.entries)
+    }
+
+    /// The interface with that index, if there is one.
+    pub fn link_at(&mut self, index: u32) -> io::Result<Option<Link>> {
+        match self.socket.request(0, encode::get_link_at(index)) {
+            Ok(answer) => Ok(answer.as_ref().and_then(encode::link)),
+            Err(failure) if failure.errno() == Some(Errno::NODEV) => Ok(None),
+            Err(failure) => Err(failure.while_doing(&format_args!("looking for the interface {index}"))),
+        }
     }
 
     /// The interface of that name, if there is one.
@@ -70,15 +78,14 @@ impl Netlink {
 
     /// All addresses, both families.
     pub fn addresses(&mut self) -> io::Result<Vec<Address>> {
-        let answer = self.socket.dump(Message::GetAddress(Default::default()));
-        let messages = answer.map_err(|failure| failure.while_doing(&"listing addresses"))?;
-        Ok(messages.iter().filter_map(encode::address).collect())
+        Ok(self.addresses_of(None)?.entries)
     }
 
     /// All unicast routes of table main, both families.
     pub fn routes(&mut self) -> io::Result<Vec<KernelRoute>> {
-        let mut routes = self.routes_of(AddressFamily::Inet, TABLE_MAIN)?;
-        routes.extend(self.routes_of(AddressFamily::Inet6, TABLE_MAIN)?);
+        let mut routes = self.routes_of(AddressFamily::Inet, TABLE_MAIN, false)?.entries;
+        routes.append(&mut self.routes_of(AddressFamily::Inet6, TABLE_MAIN, false)?.entries);
+        self.name_interfaces(&mut routes)?;
         Ok(routes)
     }
 
@@ -96,8 +103,7 @@ impl Netlink {
             io::Error::new(io::ErrorKind::InvalidData, format!("{what}: the kernel named no interface"))
         })?;
         if lookup.mtu.is_none() {
-            let links = self.links()?;
-            lookup.mtu = links.iter().find(|link| link.index == lookup.interface).map(|link| link.mtu);
+            lookup.mtu = self.link_at(lookup.interface)?.map(|link| link.mtu);
         }
         Ok(lookup)
     }
@@ -148,8 +154,9 @@ impl Netlink {
             Step::DeleteRule(rule) => {
                 self.change(0, Message::DelRule(encode::rule_message(rule)), &[Errno::NOENT])
             }
-            Step::AddRoute(route) => return self.add_route(step, route),
-            Step::DeleteRoute(route) => return self.delete_route(step, route),
+            Step::AddRoute(_) | Step::DeleteRoute(_) => {
+                return self.apply_all(std::slice::from_ref(step)).pop().unwrap_or(Ok(false));
+            }
         };
         result.map_err(|failure| failure.while_doing(step))
     }
@@ -164,18 +171,7 @@ impl Netlink {
     }
 
     fn is_port(&mut self, index: u32, bridge: u32) -> io::Result<bool> {
-        Ok(self.links()?.iter().any(|link| link.index == index && link.master == Some(bridge)))
-    }
-
-    fn add_route(&mut self, step: &Step, route: &KernelRoute) -> io::Result<bool> {
-        let message = Message::NewRoute(encode::route_message(route));
-        match self.change(NLM_F_CREATE | NLM_F_EXCL, message.clone(), &[]) {
-            Err(failure) if failure.errno() == Some(Errno::EXIST) => {
-                self.may_take_over(step, route)?;
-                self.change(NLM_F_REPLACE, message, &[]).map_err(|failure| failure.while_doing(step))
-            }
-            result => result.map_err(|failure| failure.while_doing(step)),
-        }
+        Ok(self.link_at(index)?.is_some_and(|link| link.master == Some(bridge)))
     }
 
     /// One with our own protocol number is a left-over of ours.
@@ -188,102 +184,9 @@ impl Netlink {
     }
 
     fn has_rule(&mut self, rule: &Rule) -> io::Result<bool> {
-        let answer = self.socket.dump(encode::get_rules(rule.family));
-        let messages = answer.map_err(|failure| failure.while_doing(&"listing rules"))?;
-        Ok(messages.iter().any(|message| encode::is_rule(message, rule)))
-    }
-
-    /// Whether every route in the place of `route` is a left-over of ours.
-    fn may_take_over(&mut self, step: &Step, route: &KernelRoute) -> io::Result<()> {
-        let occupants = self.routes_like(route)?;
-        let owner = match occupants.iter().find(|occupant| occupant.protocol != ROUTE_PROTOCOL) {
-            Some(foreign) => Some(format!("{foreign}, which is not tund's")),
-            None if occupants.is_empty() => Some(format!("one to {} that is not unicast", route.to)),
-            None => self.running_tunnel(&occupants, route)?,
-        };
-        match owner {
-            None => Ok(()),
-            Some(owner) => Err(io::Error::new(
-                io::ErrorKind::AlreadyExists,
-                format!("{step}: there is a route already: {owner}; set another metric or table"),
-            )),
-        }
-    }
-
-    /// A route through another tunnel device that a process has open is in use.
-    fn running_tunnel(
-        &mut self,
-        occupants: &[KernelRoute],
-        route: &KernelRoute,
-    ) -> io::Result<Option<String>> {
-        let links = self.links()?;
-        let in_use = |occupant: &&KernelRoute| {
-            occupant.interface != route.interface
-                && links.iter().any(|link| {
-                    link.index == occupant.interface && link.carrier && link.kind.as_deref() == Some("tun")
-                })
-        };
-        let text = |occupant: &KernelRoute| format!("{occupant}, which is another tunnel's");
-        Ok(occupants.iter().find(in_use).map(text))
-    }
-
-    /// The kernel's match is wider than ours (an absent IPv4 metric matches any), so it is only asked to
-    /// delete what is known to be there.
-    fn delete_route(&mut self, step: &Step, route: &KernelRoute) -> io::Result<bool> {
-        let same = |found: &KernelRoute| {
-            found.protocol == route.protocol
-                && found.interface == route.interface
-                && found.gateway == route.gateway
-        };
-        if !self.routes_like(route)?.iter().any(same) {
-            return Ok(false);
-        }
-        let message = Message::DelRoute(encode::route_message(route));
-        self.change(0, message, &[Errno::SRCH, Errno::NODEV]).map_err(|failure| failure.while_doing(step))
-    }
-
-    /// The routes with the same destination, metric and table.
-    fn routes_like(&mut self, route: &KernelRoute) -> io::Result<Vec<KernelRoute>> {
-        let mut routes = self.routes_of(encode::family(route.to.addr()), route.table)?;
-        routes.retain(|found| {
-            found.to == route.to.trunc() && encode::effective_metric(found) == encode::effective_metric(route)
-        });
-        Ok(routes)
-    }
-
-    /// Those of the steps, which add routes, refusals, rules and addresses, whose effect is not there.
-    pub fn missing(&mut self, steps: &[Step]) -> io::Result<Vec<Step>> {
-        let mut tables = std::collections::BTreeMap::new();
-        let addresses = self.addresses()?;
-        let mut missing = Vec::new();
-        for step in steps {
-            let there = match step {
-                Step::AddRoute(route) => {
-                    let family = encode::family(route.to.addr());
-                    let key = (u8::from(family), route.table);
-                    if let std::collections::btree_map::Entry::Vacant(table) = tables.entry(key) {
-                        table.insert(self.routes_of(family, route.table)?);
-                    }
-                    tables.get(&key).is_some_and(|table| table.iter().any(|found| encode::same(found, route)))
-                }
-                Step::Block { to, table } => self.is_absent(Family::of(to)) || self.is_blocked(to, *table)?,
-                Step::AddRule(rule) => self.is_absent(rule.family) || self.has_rule(rule)?,
-                Step::AddAddress { index, address, .. } => addresses
-                    .iter()
-                    .any(|found| found.interface == *index && found.address.addr() == address.addr()),
-                Step::SetLink { .. }
-                | Step::DeleteAddress { .. }
-                | Step::Join { .. }
-                | Step::Leave { .. }
-                | Step::DeleteRoute(_)
-                | Step::Unblock { .. }
-                | Step::DeleteRule(_) => true,
-            };
-            if !there {
-                missing.push(step.clone());
-            }
-        }
-        Ok(missing)
+        let take = |message| encode::is_rule(&message, rule).then_some(());
+        let answer = self.socket.dump(encode::get_rules(rule.family), take);
+        Ok(!answer.map_err(|failure| failure.while_doing(&"listing rules"))?.entries.is_empty())
     }
 
     /// Whether this host has no such addresses: a kernel without IPv6, or started with `ipv6.disable=1`. Its own words count,
@@ -293,29 +196,7 @@ impl Netlink {
             && !rights::has_ipv6()
             && self
                 .socket
-                .dump(encode::get_rules(family))
+                .dump(encode::get_rules(family), Some)
                 .is_err_and(|failure| matches!(failure.errno(), Some(Errno::AFNOSUPPORT | Errno::OPNOTSUPP)))
-    }
-
-    fn is_blocked(&mut self, net: &IpNet, table: u32) -> io::Result<bool> {
-        let answer = self.socket.dump(encode::get_routes(encode::family(net.addr())));
-        let messages = answer.map_err(|failure| failure.while_doing(&"listing routes"))?;
-        Ok(messages.iter().any(|message| encode::is_block(message, net, table)))
-    }
-
-    fn routes_of(&mut self, family: AddressFamily, table: u32) -> io::Result<Vec<KernelRoute>> {
-        let answer = self.socket.dump(encode::get_routes(family));
-        let messages = answer.map_err(|failure| failure.while_doing(&"listing routes"))?;
-        let links = self.links()?;
-        let name = |index| {
-            let link = links.iter().find(|link| link.index == index);
-            link.map_or_else(|| format!("if{index}"), |link| link.name.clone())
-        };
-        let mut routes: Vec<_> =
-            messages.iter().filter_map(|message| encode::unicast_route(message, family, table)).collect();
-        for route in &mut routes {
-            route.interface_name = name(route.interface);
-        }
-        Ok(routes)
     }
 }

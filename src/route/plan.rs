@@ -1,6 +1,8 @@
 //! The steps that configure a device and its routes, in order, and how each is undone.
 
 use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -76,7 +78,24 @@ pub fn device_steps(config: &Config, device: &Interface, host: &Host) -> Result<
 /// table main that is not through `device`.
 pub fn route_steps(config: &Config, device: &Interface, host: &Host) -> Result<Vec<Step>, PlanError> {
     let view = View { config, device, host };
-    config.routes.iter().map(|route| Ok(Step::AddRoute(view.kernel_route(route)?))).collect()
+    let routes = with_next_hops(&config.routes, |route| view.next_hop(route))?;
+    Ok(routes.into_iter().map(Step::AddRoute).collect())
+}
+
+/// The routes as the kernel is to have them. Those of a family that go the same way have the same next hop: it is looked for once.
+fn with_next_hops(
+    routes: &[Route],
+    next_hop: impl Fn(&Route) -> Result<NextHop, PlanError>,
+) -> Result<Vec<KernelRoute>, PlanError> {
+    let mut hops = HashMap::new();
+    let through = |route: &Route| {
+        let hop = match hops.entry((route.via, route.to.addr().is_ipv4())) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => unknown.insert(next_hop(route)?),
+        };
+        Ok(hop.lead(route))
+    };
+    routes.iter().map(through).collect()
 }
 
 /// A route of the configuration as the kernel is to have it.
@@ -86,7 +105,7 @@ pub fn kernel_route(
     host: &Host,
     route: &Route,
 ) -> Result<KernelRoute, PlanError> {
-    View { config, device, host }.kernel_route(route)
+    View { config, device, host }.next_hop(route).map(|hop| hop.lead(route))
 }
 
 /// The route that leads to `to` through the peer, as `vpn_gateway` means it.
@@ -111,9 +130,24 @@ struct NextHop {
     interface: Interface,
 }
 
+impl NextHop {
+    fn lead(&self, route: &Route) -> KernelRoute {
+        KernelRoute {
+            to: route.to,
+            gateway: self.gateway,
+            interface: self.interface.index,
+            interface_name: self.interface.name.clone(),
+            metric: route.metric,
+            table: route.table.unwrap_or(TABLE_MAIN),
+            protocol: ROUTE_PROTOCOL,
+        }
+    }
+}
+
 impl View<'_> {
-    fn kernel_route(&self, route: &Route) -> Result<KernelRoute, PlanError> {
-        let NextHop { gateway, interface } = match route.via {
+    /// Depends on the route's family and on `via`, and on nothing else of it.
+    fn next_hop(&self, route: &Route) -> Result<NextHop, PlanError> {
+        match route.via {
             Via::VpnGateway => self.vpn_gateway(&route.to),
             Via::NetGateway => self.net_gateway(&route.to),
             Via::Address(gateway) if !same_family(gateway, &route.to) => Err(PlanError(format!(
@@ -121,16 +155,7 @@ impl View<'_> {
                 route.to
             ))),
             Via::Address(gateway) => self.direct(gateway, &route.to),
-        }?;
-        Ok(KernelRoute {
-            to: route.to,
-            gateway,
-            interface: interface.index,
-            interface_name: interface.name,
-            metric: route.metric,
-            table: route.table.unwrap_or(TABLE_MAIN),
-            protocol: ROUTE_PROTOCOL,
-        })
+        }
     }
 
     /// A tun device has one other end, so there a route works without naming the peer.
@@ -251,6 +276,21 @@ fn is_link_local(address: IpAddr) -> bool {
 mod tests {
     use super::*;
     use crate::config::{Options, parse};
+
+    #[test]
+    fn the_next_hop_of_many_routes_that_go_the_same_way_is_looked_for_once() {
+        let to = |index: u32| IpNet::from(IpAddr::from((0x1400_0000 + index).to_be_bytes()));
+        let via = |index| if index % 2 == 0 { Via::VpnGateway } else { Via::NetGateway };
+        let route = |index| Route { to: to(index), via: via(index), metric: None, table: None };
+        let mut routes: Vec<_> = (0..100_000).map(route).collect();
+        routes.push(Route { to: "fd00::/64".parse().unwrap(), ..route(0) });
+        let looked = std::cell::Cell::new(0);
+        let found = with_next_hops(&routes, |_| {
+            looked.set(looked.get() + 1);
+            Ok(NextHop { gateway: None, interface: device() })
+        });
+        assert_eq!((found.unwrap().len(), looked.get()), (100_001, 3));
+    }
 
     #[test]
     fn a_tun_address_with_a_peer_is_point_to_point() {

@@ -1,5 +1,6 @@
 //! Changes to addresses and routes, each as the `ip` command a person would have typed, and how each is undone.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -13,7 +14,7 @@ pub const ROUTE_PROTOCOL: u8 = 88;
 pub const TABLE_MAIN: u32 = 254;
 
 /// A route as the kernel keeps it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct KernelRoute {
     /// Destination.
     pub to: IpNet,
@@ -32,7 +33,7 @@ pub struct KernelRoute {
 }
 
 /// An address family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Family {
     /// IPv4.
     V4,
@@ -51,7 +52,7 @@ impl Family {
 }
 
 /// A rule of policy routing (ip-rule(8)): which packets are looked up in a table.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Rule {
     /// The packets' family.
     pub family: Family,
@@ -66,7 +67,7 @@ pub struct Rule {
 }
 
 /// One change to the system. `Display` writes it as the `ip` command a person would have typed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Step {
     /// MTU, MAC, queue length and up state of a link, as far as set.
     SetLink {
@@ -152,6 +153,15 @@ pub enum Step {
 
 /// The metric of [`Step::Block`].
 pub const BLOCK_METRIC: u32 = u32::MAX;
+
+/// What is in `old` alone, and what is in `new` alone, each in its order.
+pub fn difference(old: &[Step], new: &[Step]) -> (Vec<Step>, Vec<Step>) {
+    let without = |these: &[Step], those: &[Step]| {
+        let those: HashSet<_> = those.iter().collect();
+        these.iter().filter(|step| !those.contains(step)).cloned().collect()
+    };
+    (without(old, new), without(new, old))
+}
 
 impl Step {
     /// The route that this step adds.

@@ -24,7 +24,7 @@ pub use datagram::{
     report_traffic_class, send_datagrams,
 };
 pub use descriptors::{pass_nothing_on, passed_descriptors};
-pub use netlink::{NetlinkListener, netlink_explain_errors};
+pub use netlink::{NetlinkListener, netlink_explain_errors, netlink_filter_dumps};
 pub use option::{Credentials, peer_credentials, peer_process, waiting_bytes};
 pub use schedule::set_sched_batch;
 pub use tun::{Offload, disable_vnet_header, into_device, set_offload};

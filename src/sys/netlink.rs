@@ -59,6 +59,12 @@ pub fn netlink_explain_errors(socket: impl AsFd) -> io::Result<()> {
     set_option(&socket, libc::SOL_NETLINK, libc::NETLINK_CAP_ACK, 1)
 }
 
+/// Makes the kernel dump only what a request asks for: the routes of one table, the addresses of one interface. Linux before
+/// 4.20 cannot, and dumps all.
+pub fn netlink_filter_dumps(socket: impl AsFd) -> io::Result<()> {
+    set_option(&socket, libc::SOL_NETLINK, libc::NETLINK_GET_STRICT_CHK, 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -25,6 +25,7 @@ mod full;
 mod guest;
 mod inside;
 mod keylog;
+mod many;
 mod marks;
 mod memory;
 mod mending;

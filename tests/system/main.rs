@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests may fail as tests do")]
 
 mod devices;
+mod many;
 mod namespace;
 mod preflight;
 mod routes;

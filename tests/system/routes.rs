@@ -54,8 +54,10 @@ fn the_classic_routed_link_is_set_up_and_taken_down_again() {
         let link = netlink.link("tun0").unwrap().unwrap();
         assert!(link.up && link.carrier && link.mtu == 1400);
         assert_eq!(ip("link show tun0")[0]["txqlen"], 321);
-        let ours: Vec<_> =
-            netlink.addresses().unwrap().into_iter().filter(|a| a.interface == device.index).collect();
+        // The kernel may not yet have settled that no other has an IPv6 address.
+        let settled = |address: Address| Address { tentative: false, ..address };
+        let all = netlink.addresses().unwrap().into_iter();
+        let ours: Vec<_> = all.filter(|a| a.interface == device.index).map(settled).collect();
         for (own, peer) in [("192.168.86.81/32", "192.168.86.18"), ("fd00:86::81/128", "fd00:86::18")] {
             let wanted = Address {
                 interface: device.index,

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteNextHop, RouteProtocol,
     RouteScope, RouteType, RouteVia,
@@ -35,6 +35,19 @@ pub(super) fn effective_metric(route: &KernelRoute) -> u32 {
         (IpNet::V6(_), 0) => IPV6_DEFAULT_METRIC,
         (IpNet::V4(_) | IpNet::V6(_), metric) => metric,
     }
+}
+
+/// All interfaces, without what they have counted: there may be hundreds.
+pub(super) fn get_links() -> Message {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    Message::GetLink(message)
+}
+
+pub(super) fn get_link_at(index: u32) -> Message {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    Message::GetLink(message)
 }
 
 pub(super) fn get_link(name: &str) -> Message {
@@ -134,9 +147,22 @@ pub(super) fn address(message: &Message) -> Option<Address> {
     })
 }
 
-pub(super) fn get_routes(family: AddressFamily) -> Message {
+/// The addresses of one interface, or of all.
+pub(super) fn get_addresses(interface: Option<u32>) -> Message {
+    let mut message = AddressMessage::default();
+    message.header.index = interface.unwrap_or(0);
+    Message::GetAddress(message)
+}
+
+/// The routes of one table, only tund's own if asked for.
+pub(super) fn get_routes(family: AddressFamily, table: u32, own: bool) -> Message {
     let mut message = RouteMessage::default();
     message.header.address_family = family;
+    message.header.table = u8::try_from(table).unwrap_or(0);
+    message.attributes.push(RouteAttribute::Table(table));
+    if own {
+        message.header.protocol = RouteProtocol::from(ROUTE_PROTOCOL);
+    }
     Message::GetRoute(message)
 }
 
@@ -175,12 +201,18 @@ pub(super) fn route_message(route: &KernelRoute) -> RouteMessage {
     message
 }
 
-/// Whether both are one route: the kernel keeps no interface's name.
-pub(super) fn same(found: &KernelRoute, route: &KernelRoute) -> bool {
-    found.to == route.to.trunc()
-        && effective_metric(found) == effective_metric(route)
-        && (found.gateway, found.interface, found.protocol)
-            == (route.gateway, route.interface, route.protocol)
+/// What the kernel tells the routes of a table apart by: there is one in each place, but for next hops of IPv6.
+pub(super) type Place = (IpNet, u32);
+
+pub(super) fn place(route: &KernelRoute) -> Place {
+    (route.to.trunc(), effective_metric(route))
+}
+
+/// All that makes a route of a table what it is: the kernel keeps no interface's name.
+pub(super) type Identity = (Place, Option<IpAddr>, u32, u8);
+
+pub(super) fn identity(route: &KernelRoute) -> Identity {
+    (place(route), route.gateway, route.interface, route.protocol)
 }
 
 /// The route that refuses packets to `net` where the table has no other.

@@ -1,6 +1,7 @@
 //! Requests and their answers on one netlink socket. Knows nothing of links, addresses or routes.
 
 use std::io;
+use std::iter::Peekable;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -23,8 +24,12 @@ use crate::sys::{self, rights};
 const BUFFER: usize = 64 * 1024;
 /// The kernel answers at once; this only keeps a fault from becoming a hang.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How often a dump is begun again because the tables changed under it.
-const DUMP_ATTEMPTS: usize = 5;
+/// How often a dump is begun again because the tables changed under it: after a millisecond, then after twice as long each time,
+/// half a second in all.
+const DUMP_PAUSES: u32 = 9;
+/// Requests that are sent together. Even if all of them are refused, the socket has room for the answers (`rmem_default` is
+/// 208 KiB, and each takes about 1 KiB of it).
+const BATCH: usize = 128;
 /// What stands between the code and the attributes of an error: the request's header.
 const ECHOED_HEADER: usize = 16;
 /// `NLMSGERR_ATTR_MSG`: the extended acknowledgement's text.
@@ -114,10 +119,19 @@ pub(super) struct Socket {
     buffer: Vec<u8>,
 }
 
+/// A table as the kernel dumped it.
+#[derive(Debug)]
+pub(super) struct Dump<T> {
+    /// Its entries.
+    pub entries: Vec<T>,
+    /// Otherwise it changed while it was read, each time: entries may be missing, or be there twice.
+    pub whole: bool,
+}
+
 /// What has come so far of the answer to one request.
-#[derive(Default)]
-struct Answer {
-    messages: Vec<RouteNetlinkMessage>,
+struct Answer<T, F> {
+    entries: Vec<T>,
+    take: F,
     interrupted: bool,
     complete: bool,
 }
@@ -128,6 +142,8 @@ impl Socket {
         let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
         set_socket_timeout(&fd, Timeout::Recv, Some(PATIENCE))?;
         sys::netlink_explain_errors(&fd)?;
+        // Where it cannot, more is read than is needed.
+        let _ = sys::netlink_filter_dumps(&fd);
         Ok(Self { fd, sequence: 0, buffer: vec![0; BUFFER] })
     }
 
@@ -138,37 +154,83 @@ impl Socket {
         message: RouteNetlinkMessage,
     ) -> Result<Option<RouteNetlinkMessage>, Failure> {
         self.send(flags | NLM_F_REQUEST | NLM_F_ACK, message)?;
-        Ok(self.collect()?.messages.pop())
+        Ok(self.collect(Some)?.entries.pop())
     }
 
-    /// Asks for a whole table. Entries of a form this version does not know are left out.
-    pub(super) fn dump(&mut self, message: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>, Failure> {
-        for _ in 0..DUMP_ATTEMPTS {
-            self.send(NLM_F_REQUEST | NLM_F_DUMP, message.clone())?;
-            let answer = self.collect()?;
-            if !answer.interrupted {
-                return Ok(answer.messages);
+    /// Sends many requests, and returns what became of each. They do not depend on each other: what is refused holds no other
+    /// one up.
+    pub(super) fn requests(
+        &mut self,
+        flags: u16,
+        messages: impl IntoIterator<Item = RouteNetlinkMessage>,
+    ) -> Vec<Result<(), Failure>> {
+        let mut messages = messages.into_iter().peekable();
+        let mut outcomes = Vec::new();
+        while messages.peek().is_some() {
+            let mut batch = Batch::new(self.sequence.wrapping_add(1));
+            batch.fill(flags, &mut messages);
+            self.sequence = self.sequence.wrapping_add(batch.outcomes.len() as u32);
+            match self.exchange(&mut batch) {
+                Ok(()) => outcomes.append(&mut batch.outcomes),
+                Err(failure) => {
+                    let error = io::Error::from(failure);
+                    let again = || Err(Failure::Broken(io::Error::new(error.kind(), error.to_string())));
+                    outcomes.extend(batch.outcomes.iter().map(|_| again()));
+                    outcomes.extend(messages.map(|_| again()));
+                    return outcomes;
+                }
             }
         }
-        let text = "the kernel's tables keep changing while they are read; try again";
-        Err(Failure::Broken(io::Error::new(io::ErrorKind::Interrupted, text)))
+        outcomes
+    }
+
+    fn exchange(&mut self, batch: &mut Batch) -> Result<(), Failure> {
+        sendto(&self.fd, &batch.bytes, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+        while !batch.complete {
+            let length = self.receive()?;
+            batch.take(&self.buffer[..length])?;
+        }
+        Ok(())
+    }
+
+    /// Asks for a whole table, and keeps what `take` makes of its entries. Those of a form this version does not know are left
+    /// out.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "half a second at most, while the host's tables are not at rest"
+    )]
+    pub(super) fn dump<T>(
+        &mut self,
+        message: RouteNetlinkMessage,
+        take: impl Fn(RouteNetlinkMessage) -> Option<T>,
+    ) -> Result<Dump<T>, Failure> {
+        let mut pauses = (0..DUMP_PAUSES).map(|doubled| Duration::from_millis(1 << doubled));
+        loop {
+            self.send(NLM_F_REQUEST | NLM_F_DUMP, message.clone())?;
+            let Answer { entries, interrupted, .. } = self.collect(&take)?;
+            if !interrupted {
+                return Ok(Dump { entries, whole: true });
+            }
+            match pauses.next() {
+                Some(pause) => std::thread::sleep(pause),
+                None => return Ok(Dump { entries, whole: false }),
+            }
+        }
     }
 
     fn send(&mut self, flags: u16, message: RouteNetlinkMessage) -> Result<(), Failure> {
         self.sequence = self.sequence.wrapping_add(1);
-        let mut header = NetlinkHeader::default();
-        header.flags = flags;
-        header.sequence_number = self.sequence;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
-        message.finalize();
-        let mut bytes = vec![0; message.buffer_len()];
-        message.serialize(&mut bytes);
+        let mut bytes = Vec::new();
+        encode(&mut bytes, flags, self.sequence, message);
         sendto(&self.fd, &bytes, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
         Ok(())
     }
 
-    fn collect(&mut self) -> Result<Answer, Failure> {
-        let mut answer = Answer::default();
+    fn collect<T, F: Fn(RouteNetlinkMessage) -> Option<T>>(
+        &mut self,
+        take: F,
+    ) -> Result<Answer<T, F>, Failure> {
+        let mut answer = Answer::new(take);
         while !answer.complete {
             let length = self.receive()?;
             answer.take(&self.buffer[..length], self.sequence)?;
@@ -198,38 +260,107 @@ impl Socket {
     }
 }
 
-impl Answer {
-    /// Reads the messages of one datagram. Those with another sequence number are late answers to a
-    /// request that was given up.
-    fn take(&mut self, mut bytes: &[u8], sequence: u32) -> Result<(), Failure> {
-        while !bytes.is_empty() {
-            let message = NetlinkBuffer::new_checked(bytes).map_err(|error| malformed(&error.to_string()))?;
-            let length = message.length() as usize;
-            if message.sequence_number() == sequence {
-                self.interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
-                self.take_one(&message, &bytes[..length])?;
-            }
-            bytes = bytes.get(length.next_multiple_of(usize::from(NLMSG_ALIGNTO))..).unwrap_or_default();
-        }
-        Ok(())
+/// Adds a message; each begins at a multiple of four bytes.
+fn encode(bytes: &mut Vec<u8>, flags: u16, sequence: u32, message: RouteNetlinkMessage) {
+    let mut header = NetlinkHeader::default();
+    header.flags = flags;
+    header.sequence_number = sequence;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
+    message.finalize();
+    let start = bytes.len().next_multiple_of(usize::from(NLMSG_ALIGNTO));
+    bytes.resize(start + message.buffer_len(), 0);
+    message.serialize(&mut bytes[start..]);
+}
+
+/// Requests that are sent together. The kernel carries them out in their order before sendmsg(2) returns, and tells of those that it
+/// refuses; only of the last it tells in any case.
+struct Batch {
+    bytes: Vec<u8>,
+    /// The first one's sequence number; the others' follow.
+    first: u32,
+    outcomes: Vec<Result<(), Failure>>,
+    complete: bool,
+}
+
+impl Batch {
+    fn new(first: u32) -> Self {
+        Self { bytes: Vec::new(), first, outcomes: Vec::new(), complete: false }
     }
 
-    fn take_one(&mut self, message: &NetlinkBuffer<&[u8]>, whole: &[u8]) -> Result<(), Failure> {
-        match message.message_type() {
-            NLMSG_NOOP => {}
-            NLMSG_OVERRUN => return Err(malformed("the kernel lost a part of an answer")),
-            NLMSG_ERROR => {
-                self.complete = true;
-                verdict(message.payload(), ECHOED_HEADER)?;
-            }
-            NLMSG_DONE => {
-                self.complete = true;
-                verdict(message.payload(), 0)?;
-            }
-            _ => self.messages.extend(parse(whole)),
+    /// Takes as many of the messages as go together.
+    fn fill(&mut self, flags: u16, messages: &mut Peekable<impl Iterator<Item = RouteNetlinkMessage>>) {
+        while self.outcomes.len() < BATCH
+            && let Some(message) = messages.next()
+        {
+            let is_last = self.outcomes.len() + 1 == BATCH || messages.peek().is_none();
+            let flags = flags | NLM_F_REQUEST | if is_last { NLM_F_ACK } else { 0 };
+            let sequence = self.first.wrapping_add(self.outcomes.len() as u32);
+            encode(&mut self.bytes, flags, sequence, message);
+            self.outcomes.push(Ok(()));
         }
-        Ok(())
     }
+
+    /// Reads what the kernel says in one datagram.
+    fn take(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        each(bytes, |message, _| {
+            let place = message.sequence_number().wrapping_sub(self.first) as usize;
+            let last = self.outcomes.len().checked_sub(1) == Some(place);
+            match (message.message_type(), self.outcomes.get_mut(place)) {
+                (NLMSG_ERROR, Some(outcome)) => {
+                    *outcome = verdict(message.payload(), ECHOED_HEADER);
+                    self.complete |= last;
+                    Ok(())
+                }
+                (NLMSG_OVERRUN, _) => Err(malformed("the kernel lost a part of an answer")),
+                _ => Ok(()),
+            }
+        })
+    }
+}
+
+impl<T, F: Fn(RouteNetlinkMessage) -> Option<T>> Answer<T, F> {
+    fn new(take: F) -> Self {
+        Self { entries: Vec::new(), take, interrupted: false, complete: false }
+    }
+
+    /// Reads the messages of one datagram. Those with another sequence number are late answers to a
+    /// request that was given up.
+    fn take(&mut self, bytes: &[u8], sequence: u32) -> Result<(), Failure> {
+        each(bytes, |message, whole| {
+            if message.sequence_number() != sequence {
+                return Ok(());
+            }
+            self.interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
+            match message.message_type() {
+                NLMSG_NOOP => {}
+                NLMSG_OVERRUN => return Err(malformed("the kernel lost a part of an answer")),
+                NLMSG_ERROR => {
+                    self.complete = true;
+                    verdict(message.payload(), ECHOED_HEADER)?;
+                }
+                NLMSG_DONE => {
+                    self.complete = true;
+                    verdict(message.payload(), 0)?;
+                }
+                _ => self.entries.extend(parse(whole).and_then(&self.take)),
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Calls `read` for each message of a datagram, with its header read and as a whole.
+fn each(
+    mut bytes: &[u8],
+    mut read: impl FnMut(&NetlinkBuffer<&[u8]>, &[u8]) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    while !bytes.is_empty() {
+        let message = NetlinkBuffer::new_checked(bytes).map_err(|error| malformed(&error.to_string()))?;
+        let length = message.length() as usize;
+        read(&message, &bytes[..length])?;
+        bytes = bytes.get(length.next_multiple_of(usize::from(NLMSG_ALIGNTO))..).unwrap_or_default();
+    }
+    Ok(())
 }
 
 fn parse(whole: &[u8]) -> Option<RouteNetlinkMessage> {
@@ -269,6 +400,10 @@ fn malformed(text: &str) -> Failure {
 mod tests {
     use super::*;
 
+    fn answer() -> Answer<RouteNetlinkMessage, fn(RouteNetlinkMessage) -> Option<RouteNetlinkMessage>> {
+        Answer::new(Some)
+    }
+
     /// One message: length, type, flags, sequence number, port, payload.
     fn message(kind: u16, flags: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -294,7 +429,7 @@ mod tests {
     #[test]
     fn a_refusal_carries_the_kernels_own_words() {
         let bytes = message(NLMSG_ERROR, 0, 7, &refusal(Errno::NETUNREACH, "Nexthop has invalid gateway"));
-        let failure = Answer::default().take(&bytes, 7).unwrap_err();
+        let failure = answer().take(&bytes, 7).unwrap_err();
         assert_eq!(failure.errno(), Some(Errno::NETUNREACH));
         let error = failure.while_doing(&"ip route add");
         assert_eq!(error.kind(), io::ErrorKind::NetworkUnreachable);
@@ -315,7 +450,7 @@ mod tests {
 
     #[test]
     fn an_answer_to_another_request_is_passed_over() {
-        let mut answer = Answer::default();
+        let mut answer = answer();
         answer.take(&message(NLMSG_ERROR, 0, 6, &refusal(Errno::EXIST, "late")), 7).unwrap();
         assert!(!answer.complete);
         answer.take(&message(NLMSG_DONE, 0, 7, &[0; 4]), 7).unwrap();
@@ -324,7 +459,7 @@ mod tests {
 
     #[test]
     fn an_interrupted_dump_is_noticed_in_any_of_its_parts() {
-        let mut answer = Answer::default();
+        let mut answer = answer();
         let mut bytes = message(NLMSG_NOOP, NLM_F_DUMP_INTR, 7, &[]);
         bytes.extend(message(NLMSG_DONE, 0, 7, &[0; 4]));
         answer.take(&bytes, 7).unwrap();
@@ -335,8 +470,53 @@ mod tests {
     fn a_length_beyond_the_datagram_is_an_error_not_a_panic() {
         let mut bytes = message(NLMSG_DONE, 0, 7, &[0; 4]);
         bytes[0] = 200;
-        assert!(matches!(Answer::default().take(&bytes, 7), Err(Failure::Broken(_))));
+        assert!(matches!(answer().take(&bytes, 7), Err(Failure::Broken(_))));
         bytes[0] = 3;
-        assert!(matches!(Answer::default().take(&bytes, 7), Err(Failure::Broken(_))));
+        assert!(matches!(answer().take(&bytes, 7), Err(Failure::Broken(_))));
+    }
+
+    /// Sequence numbers and flags of the messages of a batch.
+    fn sent(batch: &Batch) -> Vec<(u32, u16)> {
+        let mut sent = Vec::new();
+        each(&batch.bytes, |message, _| {
+            sent.push((message.sequence_number(), message.flags()));
+            Ok(())
+        })
+        .unwrap();
+        sent
+    }
+
+    #[test]
+    fn many_requests_are_sent_in_few_batches_and_only_the_last_of_each_is_acknowledged() {
+        let requests = std::iter::repeat_n(RouteNetlinkMessage::GetLink(Default::default()), 1000);
+        let (mut requests, mut next, mut batches) = (requests.peekable(), u32::MAX - 200, 0);
+        while requests.peek().is_some() {
+            let mut batch = Batch::new(next);
+            batch.fill(0, &mut requests);
+            let sent = sent(&batch);
+            assert!(sent.len() <= BATCH && sent.len() == batch.outcomes.len());
+            for (place, (sequence, flags)) in sent.iter().enumerate() {
+                assert_eq!(*sequence, next.wrapping_add(place as u32));
+                assert_eq!(flags & NLM_F_ACK != 0, place + 1 == sent.len());
+            }
+            next = next.wrapping_add(sent.len() as u32);
+            batches += 1;
+        }
+        assert_eq!(batches, 1000_usize.div_ceil(BATCH));
+    }
+
+    #[test]
+    fn a_refusal_in_a_batch_is_that_requests_alone_and_the_last_answer_completes_it() {
+        let mut batch = Batch::new(u32::MAX);
+        let messages = std::iter::repeat_n(RouteNetlinkMessage::GetLink(Default::default()), 3);
+        batch.fill(0, &mut messages.peekable());
+        batch.take(&message(NLMSG_ERROR, 0, 7, &refusal(Errno::PERM, "another's"))).unwrap();
+        batch.take(&message(NLMSG_ERROR, 0, 0, &refusal(Errno::EXIST, "File exists"))).unwrap();
+        assert!(!batch.complete);
+        batch.take(&message(NLMSG_ERROR, 0, 1, &[0; 20])).unwrap();
+        assert!(batch.complete);
+        let errors: Vec<_> =
+            batch.outcomes.iter().map(|outcome| outcome.as_ref().err().and_then(Failure::errno)).collect();
+        assert_eq!(errors, [None, Some(Errno::EXIST), None]);
     }
 }
