@@ -267,8 +267,8 @@ table! { RawTuning "tuning"
     "bundle" bundle: bool = Shape::Flag, default(true), Connect => tuning.bundle;
     /// Size asked for of the UDP socket's buffers. The log says if the kernel gives less.
     "socket-buffer" socket_buffer: u32 = Shape::Number(4096, 1 << 30, "bytes"), default(4 << 20), Connect => tuning.socket_buffer;
-    /// The largest outer IP packet. Without it, tund asks the path itself, from 1228 (IPv6: 1248) up to the MTU of the route to the peer, and
-    /// notices within seconds when it changes.
+    /// The largest outer IP packet. Without it, tund asks the path itself, from 576 (IPv6: 596) up to the MTU of the route to the peer, and
+    /// notices within seconds when it becomes smaller, within minutes when it becomes larger. Set, it is believed and not measured.
     "path-mtu" path_mtu: u32 = Shape::Number(576, 65535, "bytes"), absent("found by probing"), Connect => tuning.path_mtu;
     /// Lower the segment size that TCP connections through a tun device announce to what the device's MTU holds, so that hosts behind the two ends
     /// need no path MTU discovery. Without effect in tap mode.

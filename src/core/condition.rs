@@ -85,6 +85,8 @@ pub enum Condition {
     LocalMoved { to: IpAddr },
     /// What passes to the peer in one datagram; in bytes of UDP payload.
     PathPayload { budget: usize },
+    /// Not even the least that a path is expected to take passes to the peer.
+    PathTooNarrow,
     /// The peer's clock is ahead of this end's; in microseconds.
     ClockDifference { ahead: i64 },
 }
@@ -121,6 +123,7 @@ impl Condition {
             Self::PeerMoved { to: remote },
             Self::LocalMoved { to: ip },
             Self::PathPayload { budget: 1472 },
+            Self::PathTooNarrow,
             Self::ClockDifference { ahead: 90_000_000 },
         ]
     }
@@ -154,6 +157,7 @@ impl Condition {
             Self::PeerMoved { .. } => "peer-moved",
             Self::LocalMoved { .. } => "local-moved",
             Self::PathPayload { .. } => "path-payload",
+            Self::PathTooNarrow => "path-too-narrow",
             Self::ClockDifference { .. } => "clock-difference",
         }
     }
@@ -215,6 +219,10 @@ impl Condition {
             Self::OwnDatagrams => {
                 "datagrams arrive that are sealed in this end's own direction: either something sends back what this \
                  end sent before its start, or key.direction is the same on both ends"
+            }
+            Self::PathTooNarrow => {
+                "IP packets of 576 bytes do not reach the peer, as on any path they should: longer frames are lost until \
+                 the path is mended"
             }
             Self::PeerIdle => "the peer is idle; it is called when there is a frame for it",
             Self::Reconnecting => "connecting again, as asked",

@@ -34,6 +34,20 @@ pub fn length(hello: &Hello) -> usize {
     body.len()
 }
 
+/// Leaves out what would not fit into so many bytes, the last routes first; whether that is anything. No end needs what it expects of
+/// the other one's addresses to be said: that is compared there, too.
+pub fn fit(hello: &mut Hello, room: usize) -> bool {
+    if length(hello) <= room {
+        return false;
+    }
+    while length(hello) > room && hello.routes.pop().is_some() {}
+    shorten(hello, room);
+    if length(hello) > room {
+        hello.peers.clear();
+    }
+    true
+}
+
 /// Leaves routes and name out where a hello would not fit into so many bytes with them. What is left out comes with
 /// the next one.
 pub fn shorten(hello: &mut Hello, room: usize) {

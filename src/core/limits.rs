@@ -69,7 +69,11 @@ pub const PATH_INTERVAL: Duration = Duration::from_secs(1);
 /// A path challenge is valid this long.
 pub const PATH_LIFE: Duration = Duration::from_secs(5);
 
-/// The UDP payload every path is expected to take, in bytes (RFC 8899 BASE_PLPMTU).
+/// The UDP payload that every path is expected to take, in bytes: an IPv4 packet of 576. Nothing longer is sent unless it
+/// is known to pass (RFC 8899 MIN_PLPMTU).
+pub const BUDGET_LEAST: usize = 576 - OUTER_V4;
+/// The UDP payload that nearly every path takes, in bytes, hence what is tried where the longest does not pass (RFC 8899
+/// BASE_PLPMTU).
 pub const BUDGET_BASE: usize = 1200;
 /// The longest datagram that is probed for, in bytes: what a jumbo frame carries.
 pub const BUDGET_MAX: usize = 9188;
@@ -85,8 +89,9 @@ pub const PROBE_VERIFY: Duration = Duration::from_millis(500);
 pub const PROBE_WAIT: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(2)];
 /// The pause after a round of which nothing came back doubles this often.
 pub const PROBE_PATIENCE: u32 = 4;
-/// A budget below the ceiling is questioned this often (RFC 8899 PMTU_RAISE_TIMER).
-pub const PROBE_RAISE: Duration = Duration::from_secs(600);
+/// A budget below the ceiling is questioned after the first of these, and then each time after twice as long, up to the second
+/// (RFC 8899 PMTU_RAISE_TIMER): a path that shrank for a moment is used again soon, and one that stays small is rarely asked.
+pub const PROBE_RAISE: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(600)];
 /// IPv4 and UDP headers in bytes.
 pub const OUTER_V4: usize = 28;
 /// IPv6 and UDP headers in bytes.
@@ -97,7 +102,7 @@ pub const DATAGRAM_MAX: usize = 65_507;
 pub const ETHERNET: usize = 14 + 8;
 
 /// Length of an initiation's datagram, drawn uniformly, in bytes; in static mode of a hello that asks for one.
-pub const INITIATION: std::ops::RangeInclusive<usize> = 200..=600;
+pub const INITIATION: std::ops::RangeInclusive<usize> = 200..=BUDGET_LEAST;
 /// Initiations of one call to one address whose answers still count.
 pub const INITIATION_STATES: usize = 3;
 /// An initiation is repeated this often ...

@@ -22,8 +22,8 @@ use ipnet::IpNet;
 
 use super::clock::Now;
 use super::condition::Condition;
-use super::lane::{Command, KeyRef, KeySlot, Notice, Report, SendCommand};
-use super::limits::{BUDGET_BASE, OUTER_V4, OUTER_V6, REPEAT, RESOLVE};
+use super::lane::{Command, KeyRef, KeySlot, Notice, ReceiveCommand, Report, SendCommand};
+use super::limits::{BUDGET_BASE, REPEAT, RESOLVE};
 use super::path::{Path, Validation};
 use super::pmtud::Pmtud;
 use super::rate::RateLimiter;
@@ -102,6 +102,8 @@ pub struct Link<R> {
     up: bool,
     /// What the route to the peer takes, in bytes of UDP payload.
     own_budget: usize,
+    /// Whether the last hello left something out that the path may not take.
+    hello_cut: bool,
     pmtud: Pmtud,
     answered_at: Option<Instant>,
     /// When a hello that asks for one is answered, if another was just before.
@@ -171,6 +173,7 @@ impl<R: Random> Link<R> {
             agreed: false,
             up: false,
             own_budget: BUDGET_BASE,
+            hello_cut: false,
             pmtud: Pmtud::new(instant),
             answered_at: None,
             answer_at: None,
@@ -268,9 +271,7 @@ impl<R: Random> Link<R> {
     /// What the kernel's routing says about an endpoint: the MTU of the route, in bytes.
     pub fn handle_route(&mut self, now: Now, address: SocketAddr, mtu: Option<u32>) {
         let Some(target) = self.target().filter(|target| target.remote == address) else { return };
-        let outer = if address.is_ipv4() { OUTER_V4 } else { OUTER_V6 };
-        let mtu = self.settings.path_mtu.or(mtu).and_then(|mtu| usize::try_from(mtu).ok());
-        let budget = mtu.map_or(BUDGET_BASE, |mtu| mtu.saturating_sub(outer));
+        let budget = self.route_budget(address, mtu);
         if budget != self.own_budget {
             self.own_budget = budget;
             self.set_ceiling(now.instant);
@@ -413,7 +414,7 @@ impl<R: Random> Link<R> {
             return;
         }
         self.endpoint = endpoint;
-        self.own_budget = BUDGET_BASE;
+        self.own_budget = endpoint.map_or(BUDGET_BASE, |endpoint| self.route_budget(endpoint.remote, None));
         self.pmtud.reset(now);
         self.set_ceiling(now);
         self.commands.extend(Command::endpoint(endpoint));

@@ -2,13 +2,14 @@
 //! RFC 9000 §14.3).
 //!
 //! A probe is a ping as long as the datagram in question, beside a short ping. Only what is answered raises
-//! the budget; it falls to the base when three probes of its own length are lost while the short pings
+//! the budget; it falls to the least when three probes of its own length are lost while the short pings
 //! beside them are answered. What a router or this host claims only makes that question come earlier.
 
 use std::time::{Duration, Instant};
 
 use super::limits::{
-    BUDGET_BASE, BUDGET_MAX, PROBE_LOSSES, PROBE_PATIENCE, PROBE_RAISE, PROBE_STEP, PROBE_VERIFY, PROBE_WAIT,
+    BUDGET_BASE, BUDGET_LEAST, BUDGET_MAX, PROBE_LOSSES, PROBE_PATIENCE, PROBE_RAISE, PROBE_STEP,
+    PROBE_VERIFY, PROBE_WAIT,
 };
 #[cfg(test)]
 use crate::fault::{self, Fault};
@@ -43,9 +44,9 @@ struct Outstanding {
 
 /// The search for the longest datagram that passes on one path, one way.
 pub struct Pmtud {
-    /// Passes, as far as is known.
-    budget: usize,
-    /// Nothing longer is tried: route, peer or configuration forbid it.
+    /// The longest length that was answered, if any.
+    passes: Option<usize>,
+    /// Nothing longer is tried: route or peer forbid it.
     ceiling: usize,
     /// The shortest length that is known not to pass.
     fails: Option<usize>,
@@ -56,6 +57,10 @@ pub struct Pmtud {
     silent: u32,
     /// When the next round may begin.
     next: Option<Instant>,
+    /// How long after a search the next one begins, ...
+    raise: Duration,
+    /// ... and when that is.
+    raise_at: Option<Instant>,
     verified: Instant,
     /// Smoothed round-trip time (RFC 6298).
     rtt: Option<Duration>,
@@ -66,14 +71,16 @@ impl Pmtud {
     /// Nothing is known of the path.
     pub fn new(now: Instant) -> Self {
         Self {
-            budget: BUDGET_BASE,
+            passes: None,
             ceiling: BUDGET_BASE,
             fails: None,
-            aim: Aim::Settled,
+            aim: Aim::Raise,
             outstanding: None,
             losses: 0,
             silent: 0,
-            next: None,
+            next: Some(now),
+            raise: PROBE_RAISE[0],
+            raise_at: None,
             verified: now,
             rtt: None,
             n: 0,
@@ -82,7 +89,17 @@ impl Pmtud {
 
     /// The longest datagram that may carry frames, in bytes.
     pub fn budget(&self) -> usize {
-        self.budget
+        self.passes.unwrap_or(BUDGET_LEAST.min(self.ceiling))
+    }
+
+    /// The longest datagram that is known to pass, in bytes.
+    pub fn passes(&self) -> Option<usize> {
+        self.passes
+    }
+
+    /// Whether not even the least passes, as far as is known.
+    pub fn is_too_narrow(&self) -> bool {
+        self.passes.is_none() && self.fails.is_some_and(|fails| fails <= BUDGET_LEAST)
     }
 
     /// Smoothed round-trip time, once a pong has come.
@@ -97,10 +114,11 @@ impl Pmtud {
             return;
         }
         (self.ceiling, self.fails, self.losses, self.outstanding) = (ceiling, None, 0, None);
-        self.budget = self.budget.min(ceiling).max(BUDGET_BASE.min(ceiling));
+        (self.aim, self.raise) = (Aim::Raise, PROBE_RAISE[0]);
+        self.passes = self.passes.map(|passes| passes.min(ceiling));
         #[cfg(test)]
         if fault::is(Fault::BudgetBelieved) {
-            self.budget = ceiling;
+            self.passes = Some(ceiling);
         }
         self.go_on(now);
     }
@@ -111,7 +129,7 @@ impl Pmtud {
         *self = Self { n, ..Self::new(now) };
     }
 
-    /// Datagrams longer than the base went out lately: the budget is verified, unless that was done just now.
+    /// Datagrams longer than the least went out lately: the budget is verified, unless that was done just now.
     pub fn handle_use(&mut self, now: Instant) {
         if now >= self.verified + PROBE_VERIFY {
             self.doubt(now);
@@ -142,8 +160,10 @@ impl Pmtud {
         if self.fails.is_some_and(|fails| fails <= length) {
             self.fails = None;
         }
-        let raised = length > self.budget;
-        self.budget = self.budget.max(length);
+        let raised = self.passes.is_none_or(|passes| length > passes);
+        if raised {
+            (self.passes, self.raise) = (Some(length), PROBE_RAISE[0]);
+        }
         self.go_on(now);
         raised
     }
@@ -156,7 +176,7 @@ impl Pmtud {
         }
     }
 
-    /// Gives up what was not answered in time; true: the budget changed. Then [`Pmtud::poll_round`] may
+    /// Gives up what was not answered in time; true: the budget changed, or nothing is left to try. Then [`Pmtud::poll_round`] may
     /// have a round to send.
     pub fn handle_timeout(&mut self, now: Instant) -> bool {
         let patience = self.patience();
@@ -175,12 +195,12 @@ impl Pmtud {
         }
         self.losses = 0;
         self.fails = Some(round.length);
-        let falls = round.length <= self.budget && self.budget > BUDGET_BASE;
+        let falls = self.passes.is_some_and(|passes| round.length <= passes);
         if falls {
-            self.budget = BUDGET_BASE;
+            (self.passes, self.raise) = (None, PROBE_RAISE[0]);
         }
         self.go_on(now);
-        falls
+        falls || self.is_too_narrow()
     }
 
     /// The next round, if one is due; it counts as sent.
@@ -194,7 +214,7 @@ impl Pmtud {
         }
         let length = match self.aim {
             Aim::Settled => return None,
-            Aim::Verify => self.budget,
+            Aim::Verify => self.passes?,
             Aim::Raise => self.candidate()?,
         };
         let round = Round { length, long: self.n.wrapping_add(1), short: self.n.wrapping_add(2) };
@@ -207,7 +227,7 @@ impl Pmtud {
     /// Asks whether the budget still passes, unless a question is open already.
     fn doubt(&mut self, now: Instant) {
         let idle = self.outstanding.is_none() && self.aim == Aim::Settled;
-        if idle && self.budget > BUDGET_BASE {
+        if idle && self.budget() > BUDGET_LEAST {
             self.begin(now, Aim::Verify);
         }
     }
@@ -220,20 +240,28 @@ impl Pmtud {
     fn go_on(&mut self, now: Instant) {
         self.verified = now;
         if self.candidate().is_some() {
-            self.begin(now, Aim::Raise);
-        } else {
-            self.aim = Aim::Settled;
-            self.next = (self.budget < self.ceiling).then_some(now + PROBE_RAISE);
+            return self.begin(now, Aim::Raise);
         }
+        // Not when the budget was verified: traffic would put the search off for ever.
+        if self.aim == Aim::Raise {
+            let is_open = self.passes.is_none_or(|passes| passes < self.ceiling);
+            self.raise_at = is_open.then_some(now + self.raise);
+            self.raise = (self.raise * 2).min(PROBE_RAISE[1]);
+        }
+        (self.aim, self.next) = (Aim::Settled, self.raise_at);
     }
 
-    /// The next length to try: first the ceiling, then half the way to the shortest that fails.
+    /// The next length to try: the ceiling, the base, the least, the first of them that is not decided yet; then half the
+    /// way between what passes and what fails.
     fn candidate(&self) -> Option<usize> {
-        let Some(fails) = self.fails else {
-            return (self.budget < self.ceiling).then_some(self.ceiling);
-        };
-        let gap = fails.checked_sub(self.budget)?;
-        (gap > PROBE_STEP).then_some(self.budget + gap / 2)
+        let (passes, fails) = (self.passes.unwrap_or(0), self.fails.unwrap_or(usize::MAX));
+        let usual = [BUDGET_BASE, BUDGET_LEAST].into_iter().filter(|length| *length < self.ceiling);
+        let open =
+            std::iter::once(self.ceiling).chain(usual).find(|length| (passes + 1..fails).contains(length));
+        open.or_else(|| {
+            let gap = self.fails?.checked_sub(self.passes?)?;
+            (gap > PROBE_STEP).then_some(passes + gap / 2)
+        })
     }
 
     /// How long a round waits for its answers: longer after rounds without any, since the path may have become longer
@@ -261,6 +289,7 @@ mod tests {
         dead: bool,
         delay: Duration,
         rounds: u32,
+        pongs: Vec<(Instant, u32)>,
     }
 
     impl Path {
@@ -268,27 +297,34 @@ mod tests {
             let now = Instant::now();
             let mut search = Pmtud::new(now);
             search.set_ceiling(now, ceiling);
-            Self { now, search, passes, dead: false, delay: Duration::from_millis(30), rounds: 0 }
+            Self {
+                now,
+                search,
+                passes,
+                dead: false,
+                delay: Duration::from_millis(30),
+                rounds: 0,
+                pongs: Vec::new(),
+            }
         }
 
         /// Runs for so long in steps of 10 ms.
         fn run(&mut self, seconds: f64) {
             let until = self.now + Duration::from_secs_f64(seconds);
-            let mut pongs: Vec<(Instant, u32)> = Vec::new();
             while self.now < until {
                 self.search.handle_timeout(self.now);
                 if let Some(round) = self.search.poll_round(self.now) {
                     self.rounds += 1;
                     let at = self.now + self.delay;
                     if !self.dead {
-                        pongs.push((at, round.short));
+                        self.pongs.push((at, round.short));
                     }
                     if !self.dead && round.length <= self.passes {
-                        pongs.push((at, round.long));
+                        self.pongs.push((at, round.long));
                     }
                 }
                 self.now += Duration::from_millis(10);
-                pongs.retain(|(at, n)| {
+                self.pongs.retain(|(at, n)| {
                     let due = *at <= self.now;
                     if due {
                         self.search.handle_pong(self.now, *n);
@@ -310,7 +346,7 @@ mod tests {
     #[test]
     fn a_ceiling_that_falls_to_the_budget_leaves_nothing_due() {
         let mut path = Path::new(1472, 1472);
-        path.search.poll_round(path.now).unwrap();
+        path.run(0.1);
         path.search.set_ceiling(path.now, BUDGET_BASE);
         assert_eq!((path.search.poll_round(path.now), path.search.poll_timeout()), (None, None));
     }
@@ -323,10 +359,65 @@ mod tests {
         assert!(budget <= 1333 && budget + PROBE_STEP >= 1333, "{budget}");
         let rounds = path.rounds;
         path.run(60.0);
-        assert_eq!(path.rounds, rounds, "it stays with what it found");
+        assert!(path.rounds < rounds + 60, "{} rounds in a minute", path.rounds - rounds);
+        path.run(3600.0);
+        let rounds = path.rounds;
+        path.run(3600.0);
+        assert!(path.rounds < rounds + 6 * 20, "a path that stays small is rarely asked");
         path.passes = 1472;
-        path.run(PROBE_RAISE.as_secs_f64());
+        path.run(PROBE_RAISE[1].as_secs_f64());
         assert_eq!(path.search.budget(), 1472, "a path that grew is found in time");
+    }
+
+    #[test]
+    fn a_path_narrower_than_the_base_is_measured_and_nothing_longer_is_sent_meanwhile() {
+        for passes in [1072, 672, BUDGET_LEAST] {
+            let mut path = Path::new(1472, passes);
+            for _ in 0..500 {
+                path.run(0.01);
+                assert!(path.search.budget() <= passes);
+                assert!(path.search.passes().is_none_or(|known| known <= passes), "no number is said before");
+            }
+            let budget = path.search.passes().unwrap();
+            assert!(budget + PROBE_STEP >= passes, "{budget} of {passes}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_widens_is_found_soon_and_under_traffic() {
+        let mut path = Path::new(1472, 672);
+        path.run(10.0);
+        path.passes = 1472;
+        for _ in 0..300 {
+            path.search.handle_use(path.now);
+            path.run(0.1);
+        }
+        assert_eq!(path.search.budget(), 1472);
+    }
+
+    #[test]
+    fn a_path_that_does_not_take_the_least_is_told_of() {
+        let mut path = Path::new(1472, 300);
+        path.run(5.0);
+        assert!(path.search.is_too_narrow());
+        assert_eq!((path.search.passes(), path.search.budget()), (None, BUDGET_LEAST));
+        path.passes = 1072;
+        path.run(60.0);
+        assert!(!path.search.is_too_narrow() && path.search.budget() > 1072 - PROBE_STEP);
+    }
+
+    #[test]
+    fn a_path_that_shrinks_below_the_base_is_noticed_within_three_seconds() {
+        for passes in [1072, 672] {
+            let mut path = Path::new(1472, 1472);
+            path.run(5.0);
+            path.passes = passes;
+            for _ in 0..30 {
+                path.search.handle_use(path.now);
+                path.run(0.1);
+            }
+            assert!((BUDGET_LEAST..=passes).contains(&path.search.budget()), "{}", path.search.budget());
+        }
     }
 
     #[test]
@@ -338,7 +429,11 @@ mod tests {
             path.search.handle_use(path.now);
             path.run(0.1);
         }
-        assert!((BUDGET_BASE..=1252).contains(&path.search.budget()), "{}", path.search.budget());
+        assert!(
+            (BUDGET_BASE - PROBE_STEP..=1252).contains(&path.search.budget()),
+            "{}",
+            path.search.budget()
+        );
     }
 
     #[test]
@@ -380,19 +475,19 @@ mod tests {
     }
 
     #[test]
-    fn another_path_begins_at_the_base() {
+    fn another_path_begins_at_the_least() {
         let mut path = Path::new(1472, 1472);
         path.run(1.0);
         path.search.reset(path.now);
-        assert_eq!(path.search.budget(), BUDGET_BASE);
-        path.search.set_ceiling(path.now, 900);
-        assert_eq!(path.search.budget(), 900, "a route below the base is believed");
+        assert_eq!((path.search.budget(), path.search.passes()), (BUDGET_LEAST, None));
+        path.search.set_ceiling(path.now, 400);
+        assert_eq!(path.search.budget(), 400, "a route below the least is believed");
     }
 
     proptest! {
-        /// Whatever the path takes from the base on, what is found passes and is nearly all that passes.
+        /// Whatever the path takes from the least on, what is found passes and is nearly all that passes.
         #[test]
-        fn finds_what_passes(ceiling in 1200usize..9000, passes in 1200usize..9000) {
+        fn finds_what_passes(ceiling in 400usize..9000, passes in BUDGET_LEAST..9000) {
             let mut path = Path::new(ceiling, passes);
             path.run(30.0);
             let most = ceiling.min(passes);

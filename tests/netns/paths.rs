@@ -85,6 +85,63 @@ fn full_frames_pass_again_after_the_path_shrank() {
     }
 }
 
+/// Loses IP packets of more than `mtu` bytes without a word, from both sides.
+fn narrow(wire: &Wire, mtu: usize) {
+    wire.set_filter(move |frame| match frame.bytes.len() > ETHERNET + mtu {
+        true => Vec::new(),
+        false => vec![frame.bytes.clone()],
+    });
+}
+
+/// Waits until fri says a length that passes, and that it is nearly all of this.
+fn assert_found(pair: &Pair, passes: usize) {
+    let budget = || super::operation::status(&pair.fri, "fri")["budget"].as_u64();
+    let found = || {
+        let said = budget().map(|budget| usize::try_from(budget).unwrap());
+        assert!(said.is_none_or(|said| said <= passes), "{said:?} of {passes}");
+        said.is_some_and(|said| said + 16 >= passes)
+    };
+    tund_lab::wait_until("what passes is found", SOON, found).unwrap();
+}
+
+/// Below 1228 bytes, and an IPv6 path of the least there is.
+#[test]
+fn full_frames_cross_a_narrow_path_at_once() {
+    type Keys = fn(Toml) -> Toml;
+    let (fixed, handshake): (Keys, Keys) = (|toml| toml, Toml::handshake);
+    for (keys, remote, mtu, headers) in [
+        (fixed, "10.0.0.2", 1100, 28),
+        (handshake, "10.0.0.2", 1100, 28),
+        (fixed, "10.0.0.2", 700, 28),
+        (handshake, "10.0.0.2", 576, 28),
+        (handshake, "[fd99::2]", 1280, 48),
+    ] {
+        let (wire, pair) = wired();
+        narrow(&wire, mtu);
+        let fri = keys(Toml::tun_fri()).top(&format!("remote = '{remote}:1417'"));
+        let _link = pair.link(&fri, &keys(Toml::tun_mon()));
+        assert_pings(&pair.fri, "-M do -s 1372 192.168.86.18");
+        assert_pings(&pair.mon, "-M do -s 1372 192.168.86.81");
+        assert_eq!(stream(&pair.fri, &pair.mon, "192.168.86.18"), STREAM);
+        assert_found(&pair, mtu - headers);
+    }
+}
+
+#[test]
+fn full_frames_pass_again_after_the_path_became_narrow_without_a_word() {
+    for (keys, mtu) in [(Toml::handshake as fn(Toml) -> Toml, 1100), (|toml| toml, 700)] {
+        let (wire, pair) = wired();
+        let _link = pair.link(&keys(Toml::tun_fri()), &keys(Toml::tun_mon()));
+        assert_pings(&pair.fri, "-M do -s 1372 192.168.86.18");
+        assert_found(&pair, 1472);
+        narrow(&wire, mtu);
+        let silent = silence(&pair.fri);
+        assert!(silent <= BACK, "{silent} s");
+        assert_found(&pair, mtu - 28);
+        assert_eq!(stream(&pair.mon, &pair.fri, "192.168.86.81"), STREAM);
+    }
+}
+
 #[test]
 fn answers_leave_from_the_address_that_was_asked() {
     for (asked, remote) in [("10.0.0.3", "10.0.0.3:1417"), ("fd99::3", "[fd99::3]:1417")] {
@@ -149,7 +206,7 @@ for _ in range(100):
 fn forged_reports_of_a_small_path_do_not_make_datagrams_smaller() {
     let pair = pair();
     let toml = Toml::tun_fri().top("remote = '10.0.0.2:1417'\nlisten = 1500");
-    let (_fri, _mon) = pair.link(&toml, &Toml::tun_mon());
+    let (fri, _mon) = pair.link(&toml, &Toml::tun_mon());
     let budget = || super::operation::status(&pair.fri, "fri")["budget"].as_u64();
     let full = "ping -n -c 3 -i 0.1 -W 1 -M do -s 1372 192.168.86.18";
     let whole = Some(1500 - 28);
@@ -163,4 +220,10 @@ fn forged_reports_of_a_small_path_do_not_make_datagrams_smaller() {
     assert!(route.contains("mtu 576"), "{route}");
     assert!(pair.fri.run(full).unwrap().contains("3 received"));
     assert_eq!(budget(), whole);
+    // An end that starts now does not believe it either.
+    drop(fri);
+    wait_gone(&pair.fri);
+    let fri = pair.start_fri(&toml);
+    fri.wait_line(UP, SOON).unwrap();
+    tund_lab::wait_until("the whole path found again", SOON, || budget() == whole).unwrap();
 }

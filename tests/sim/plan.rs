@@ -324,7 +324,7 @@ fn change_of(dice: &mut Dice, mut weather: Weather) -> Weather {
         3 => weather.withhold = dice.pick(&[0.0, 0.05, 0.3]),
         4 => weather.copy = dice.pick(&[0.0, 0.1, 1.0]),
         5 => weather.cut = dice.pick(&[[false; 2], [true; 2], [true, false], [false, true]]),
-        6 => (weather.mtu, weather.icmp) = (dice.pick(&[1280, 1400, 1492, 1500]), dice.chance(0.5)),
+        6 => (weather.mtu, weather.icmp) = (dice.pick(&[576, 700, 1100, 1280, 1500]), dice.chance(0.5)),
         7 => {
             weather.delay = dice.pick(&[[1, 1], [20, 25], [20, 400], [300, 2000]]).map(Duration::from_millis)
         }

@@ -473,8 +473,12 @@ impl World {
             self.with(which, |end, now| end.notice(now, Notice::SourceLost { path: to }));
         }
         let Some((from, _)) = source else { return };
-        let outer = if to.remote.is_ipv4() { OUTER_V4 } else { OUTER_V6 };
-        if bytes.len() + outer > self.weather.mtu {
+        // A path of IPv6 takes 1280 bytes at least (RFC 8200 §5).
+        let (outer, mtu) = match to.remote.is_ipv4() {
+            true => (OUTER_V4, self.weather.mtu),
+            false => (OUTER_V6, self.weather.mtu.max(1280)),
+        };
+        if bytes.len() + outer > mtu {
             if self.weather.icmp {
                 self.with(which, |end, now| end.notice(now, Notice::TooLong));
             }

@@ -258,7 +258,7 @@ pub struct Report {
     pub stats: Stats,
     /// Whether the key that is sent under is nearly used up.
     pub key_used_up: bool,
-    /// Whether a datagram longer than [`BUDGET_BASE`](crate::core::limits::BUDGET_BASE) went out since the
+    /// Whether a datagram longer than [`BUDGET_LEAST`](crate::core::limits::BUDGET_LEAST) went out since the
     /// last report.
     pub used_length: bool,
 }

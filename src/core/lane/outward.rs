@@ -4,7 +4,7 @@ use super::batch::Batch;
 use super::orders::Name;
 use super::{Format, Head, KeySlot, Notice, SendCommand, Settings, Sink};
 use crate::core::limits::{
-    BLOCKS_END, BLOCKS_ROTATE, BUDGET_BASE, COUNTER_END, COUNTER_ROTATE, DATAGRAM_MAX,
+    BLOCKS_END, BLOCKS_ROTATE, BUDGET_LEAST, COUNTER_END, COUNTER_ROTATE, DATAGRAM_MAX,
 };
 use crate::core::path::Path;
 use crate::core::stats::{DropReason, Stats};
@@ -33,7 +33,7 @@ pub struct Outward {
     budget: usize,
     /// Whether the link knows that its own datagrams come out of the device.
     looped: bool,
-    /// Whether a datagram longer than the base went out since the last report.
+    /// Whether a datagram longer than the least went out since the last report.
     used_length: bool,
     packer: Packer,
     /// The stream has a frame that no datagram holds whole.
@@ -54,7 +54,7 @@ impl Outward {
             spare: None,
             endpoint: None,
             agreed: false,
-            budget: BUDGET_BASE,
+            budget: BUDGET_LEAST,
             looped: false,
             used_length: false,
             packer: Packer::default(),
@@ -241,7 +241,7 @@ impl Outward {
             return;
         }
         self.stats.datagrams_out += 1;
-        self.used_length |= self.format.overhead() + length > BUDGET_BASE;
+        self.used_length |= self.format.overhead() + length > BUDGET_LEAST;
         if self.batch.is_full() {
             self.send(sink);
         }

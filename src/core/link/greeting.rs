@@ -69,11 +69,13 @@ impl<R: Random> Link<R> {
     pub(super) fn own_hello(&mut self, seen: bool) -> Hello {
         let mut own =
             Hello { heard: self.heard_key_id(), ..hello::own(&self.settings, self.own_budget, seen) };
+        let room = self.hello_room();
+        self.hello_cut = hello::fit(&mut own, room);
         if !seen && !self.has_sessions() {
             let [high, low] = self.random.bytes();
             let (least, most) = (*INITIATION.start(), *INITIATION.end());
             let length = least + usize::from(u16::from_be_bytes([high, low])) % (most - least + 1);
-            hello::pad(&mut own, length - Framing::Static.overhead());
+            hello::pad(&mut own, room.min(length - Framing::Static.overhead()));
         }
         own
     }

@@ -28,14 +28,13 @@ impl<R: Random> Link<R> {
             Keying::Static(_) => Some(self.settings.cipher),
             Keying::Handshake(sessions) => sessions.sending_cipher(),
         };
-        let budget = if self.settings.path_mtu.is_some() { self.own_budget } else { self.pmtud.budget() };
         LinkState {
             problem: self.said.back().map(|said| said.condition.clone()),
             peer: self.peer.as_ref().map(|peer| peer.name.clone()),
             keys_age: keys_age.filter(|_| self.up),
             sealed: cipher.filter(|_| self.up).map(|cipher| (cipher, aead::chosen(cipher))),
             rtt: self.pmtud.rtt().filter(|_| self.up),
-            budget: u32::try_from(budget).ok().filter(|_| self.up),
+            budget: self.passes().and_then(|passes| u32::try_from(passes).ok()).filter(|_| self.up),
             stats: lanes.plus(&self.stats),
         }
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::*;
 use crate::core::lane::Key;
-use crate::core::limits::{ADDRESSES, ANSWER_KEPT, INITIATION_STATES};
+use crate::core::limits::{ADDRESSES, ANSWER_KEPT, INITIATION, INITIATION_STATES};
 
 struct Counting(u64);
 
@@ -230,7 +230,7 @@ fn first_words_have_no_usual_length_and_no_usual_byte() {
     let mut world = World::new();
     let mut fri = world.fri();
     let all: Vec<_> = (0..COUNT).map(|_| world.initiation(&mut fri)).collect();
-    let mut lengths = [0; 401];
+    let mut lengths = vec![0; INITIATION.count()];
     all.iter().for_each(|datagram| lengths[datagram.len() - 200] += 1);
     // Five of each on average: none is missing from a run of ten, none is there thirty times.
     assert!(lengths.chunks_exact(10).all(|ten| ten.iter().sum::<usize>() > 0));

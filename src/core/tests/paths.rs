@@ -88,6 +88,72 @@ fn a_path_that_shrinks_passes_full_frames_again_within_three_seconds() {
     }
 }
 
+/// What an end says that passes.
+fn said(world: &World, which: usize) -> Option<usize> {
+    let end = &world.ends[which];
+    let state = end.link.state(world.now(which).instant, &end.lane.stats());
+    state.budget.map(|budget| budget as usize)
+}
+
+/// From the first frame on, whatever its length, and whether the path was narrow before or becomes so.
+#[test]
+fn full_frames_cross_a_path_below_the_base_and_only_what_passed_is_said() {
+    for (mon, fri) in [(settings(0), settings(1)), (handshake(0), handshake(1))] {
+        for passes in [1072, 672, 548] {
+            let mut world = World::with(mon.clone(), fri.clone(), [0, 0]);
+            world.passes = passes;
+            while !world.up() {
+                world.run(0.1);
+            }
+            for _ in 0..50 {
+                assert_eq!(recovers(&mut world, 0.1), 0.0, "nothing is lost");
+                let said = [0, 1].map(|which| said(&world, which).unwrap_or(0));
+                assert!(said.iter().all(|said| *said <= passes), "{said:?} of {passes}");
+                world.run(0.1);
+            }
+            assert!(said(&world, 1).unwrap() + 16 >= passes, "{:?}", said(&world, 1));
+            world.passes = 1472;
+            world.run(40.0);
+            assert_eq!(said(&world, 1), Some(1472), "found again when the path widens");
+            world.passes = passes;
+            assert!(recovers(&mut world, 3.0) > 0.0, "full datagrams were lost");
+            world.run(5.0);
+            let found = said(&world, 1).unwrap();
+            assert!(found <= passes && found + 16 >= passes, "{found} of {passes}");
+        }
+    }
+}
+
+/// All that an end offers does not fit into what every path takes: the link comes up without, and the rest follows.
+#[test]
+fn a_hello_with_many_routes_crosses_a_narrow_path() {
+    for (mut mon, fri) in [(settings(0), settings(1)), (handshake(0), handshake(1))] {
+        mon.push = (0..90).map(|n| format!("10.1.{n}.0/24").parse().unwrap()).collect();
+        let offered = |world: &World| world.ends[1].routes.len();
+        for (passes, fit) in [(1472, 90..=90), (1072, 90..=90), (548, 60..=89)] {
+            let mut world = World::with(mon.clone(), fri.clone(), [0, 0]);
+            world.passes = passes;
+            world.run(10.0);
+            assert!(world.up() && fit.contains(&offered(&world)), "{passes}: {}", offered(&world));
+        }
+    }
+}
+
+/// What is configured counts, and is not measured.
+#[test]
+fn a_configured_path_mtu_is_used_as_it_is() {
+    for (mut mon, mut fri) in [(settings(0), settings(1)), (handshake(0), handshake(1))] {
+        (mon.path_mtu, fri.path_mtu) = (Some(900), Some(800));
+        let mut world = World::with(mon, fri, [0, 0]);
+        world.passes = 772;
+        world.run(5.0);
+        assert_eq!([0, 1].map(|which| said(&world, which)), [Some(772); 2], "the smaller of the two");
+        let before = world.record.len();
+        assert_eq!(recovers(&mut world, 0.1), 0.0);
+        assert!(world.record[before..].iter().all(|flying| flying.bytes.len() <= 772));
+    }
+}
+
 #[test]
 fn a_false_report_of_a_small_path_changes_nothing() {
     let mut world = World::with(handshake(0), handshake(1), [0, 0]);

@@ -87,6 +87,7 @@ fn a_small_frame_passes_those_of_another_flow_that_were_there_before() {
         Command::Send(SendCommand::Switch(KeySlot::Next)),
         Command::Send(SendCommand::Endpoint(Some(peer.local_addr().unwrap().into()))),
         Command::Send(SendCommand::Agreed(true)),
+        Command::Send(SendCommand::Budget(1200)),
     ] {
         handle.command(command);
     }

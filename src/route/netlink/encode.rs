@@ -324,9 +324,14 @@ pub(super) fn lookup(message: &Message) -> Option<Lookup> {
         RouteAttribute::PrefSource(address) => ip(address),
         _ => None,
     });
+    // What expires was learned from ICMP, for which nobody vouches.
+    let is_learned = message
+        .attributes
+        .iter()
+        .any(|attribute| matches!(attribute, RouteAttribute::CacheInfo(info) if info.expires != 0));
     let mtu = message.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Metrics(metrics) => metrics.iter().find_map(|metric| match metric {
-            RouteMetric::Mtu(mtu) if *mtu > 0 => Some(*mtu),
+            RouteMetric::Mtu(mtu) if *mtu > 0 && !is_learned => Some(*mtu),
             _ => None,
         }),
         _ => None,
