@@ -202,11 +202,11 @@ end
 
 -- Control messages (PROTOCOL.md 6).
 
-local MESSAGES = {"ping", "pong", "path", "path-reply", [7] = "hello", [8] = "bye"}
+local MESSAGES = {"ping", "pong", "path", "path-reply", [7] = "hello", [8] = "bye", [9] = "clones"}
 local FIELDS = {
     {[0] = "n", "padding"}, {[0] = "n", "received"}, {[0] = "challenge"}, {[0] = "challenge"},
     [7] = {[0] = "version", "mode", "mtu", "addresses", "peers", "budget", "capabilities", "name", "seen", "routes",
-    "heard", "padding"}, [8] = {[0] = "reason"},
+    "heard", "padding"}, [8] = {[0] = "reason"}, [9] = {[0] = "ends"},
 }
 
 -- A value of CBOR as words, and where the next one begins. Bodies are authentic, but may still be a faulty peer's.
@@ -248,11 +248,13 @@ local function address(bytes, length)
     return table.concat(groups, ":")
 end
 
--- An address, or a route: an address and the length of its prefix.
+-- An address, alone, with a port, or with the length of a prefix.
 local function place(bytes)
     if type(bytes) ~= "table" then return tostring(bytes) end
     local size = #bytes
     if size == 4 or size == 16 then return address(bytes, size) end
+    if size == 6 then return address(bytes, 4) .. ":" .. bytes[5] * 256 + bytes[6] end
+    if size == 18 then return "[" .. address(bytes, 16) .. "]:" .. bytes[17] * 256 + bytes[18] end
     if size == 5 or size == 17 then return address(bytes, size - 1) .. "/" .. bytes[size] end
     return hex(bytes, 1, size)
 end
@@ -269,7 +271,7 @@ local function message(body)
         words, at, item = value(body, at, 1)
         if not words then return nil end
         local name = names[tonumber(key)] or "field " .. key
-        if name == "addresses" or name == "peers" or name == "routes" then
+        if name == "addresses" or name == "peers" or name == "routes" or name == "ends" then
             local places = {}
             for _, one in ipairs(item) do places[#places + 1] = place(one) end
             words = #places == 0 and "none" or table.concat(places, ", ")

@@ -87,6 +87,13 @@ pub enum Condition {
     PathPayload { budget: usize },
     /// Not even the least that a path is expected to take passes to the peer.
     PathTooNarrow,
+    /// Two ends use one key towards the end that they call; their outer addresses.
+    ClonedEnd {
+        #[serde(with = "crate::core::zoned")]
+        first: SocketAddr,
+        #[serde(with = "crate::core::zoned")]
+        second: SocketAddr,
+    },
     /// The peer's clock is ahead of this end's; in microseconds.
     ClockDifference { ahead: i64 },
 }
@@ -124,6 +131,7 @@ impl Condition {
             Self::LocalMoved { to: ip },
             Self::PathPayload { budget: 1472 },
             Self::PathTooNarrow,
+            Self::ClonedEnd { first: remote, second: SocketAddr::from(([192, 0, 2, 3], 1194)) },
             Self::ClockDifference { ahead: 90_000_000 },
         ]
     }
@@ -158,6 +166,7 @@ impl Condition {
             Self::LocalMoved { .. } => "local-moved",
             Self::PathPayload { .. } => "path-payload",
             Self::PathTooNarrow => "path-too-narrow",
+            Self::ClonedEnd { .. } => "cloned-end",
             Self::ClockDifference { .. } => "clock-difference",
         }
     }
@@ -270,6 +279,11 @@ impl fmt::Display for Condition {
             Self::PeerMoved { to } => write!(f, "the peer moved to {to}"),
             Self::LocalMoved { to } => write!(f, "the peer calls this end at {to} now"),
             Self::PathPayload { budget } => write!(f, "datagrams of up to {budget} bytes pass to the peer"),
+            Self::ClonedEnd { first, second } => write!(
+                f,
+                "two ends use this key: {first}, {second}; each takes the link from the other: stop one, or give it a \
+                 key and a link of its own"
+            ),
             Self::ClockDifference { ahead } => {
                 let seconds = *ahead as f64 / 1e6;
                 write!(

@@ -60,6 +60,14 @@ pub const REPEAT: Duration = Duration::from_secs(60);
 /// Wall clock and monotonic clock may part by this much between two looks at them.
 pub const CLOCKS_PART: Duration = Duration::from_secs(1);
 
+/// Who was displaced and speaks again within this time is another process than who displaced it: longer than the silence after
+/// which an end calls anew, and shorter than a key id lives, of which one process has several.
+pub const CLONES_WITHIN: Duration = Duration::from_secs(50);
+/// Two places in which others speak each time are two ends if that goes on for so long.
+pub const CLONES_LEAST: Duration = Duration::from_secs(5);
+/// Two ends of one key are told of each other at most this often, and it is said of the link for [`REPEAT`] after the last sign.
+pub const CLONES_TOLD: Duration = Duration::from_secs(5);
+
 /// An end that is called in the other key mode gives a sign at most this often, so that the caller can see
 /// why there is no link.
 pub const SIGN_INTERVAL: Duration = Duration::from_secs(5);

@@ -4,6 +4,7 @@
 //! carry the commands to the lane, then [`Link::poll_event`] until it is empty, and call
 //! [`Link::handle_timeout`] no later than [`Link::poll_timeout`] says. `Now::instant` never goes back.
 
+mod clones;
 mod greeting;
 mod handshake;
 mod idle;
@@ -21,8 +22,9 @@ use std::time::Instant;
 use ipnet::IpNet;
 
 use super::clock::Now;
+use super::clones::Turns;
 use super::condition::Condition;
-use super::lane::{Command, KeyRef, KeySlot, Notice, ReceiveCommand, Report, SendCommand};
+use super::lane::{Command, KeyRef, KeySlot, Notice, Report, SendCommand};
 use super::limits::{BUDGET_BASE, REPEAT, RESOLVE};
 use super::path::{Path, Validation};
 use super::pmtud::Pmtud;
@@ -40,6 +42,7 @@ use crate::crypto::noise::Statics;
 use crate::fault::{self, Fault};
 use crate::wire::control::{self, Hello, Message};
 
+use clones::Cloned;
 use idle::IDLE;
 use said::Said;
 use static_mode::StaticKeying;
@@ -124,6 +127,10 @@ pub struct Link<R> {
     strangers: u64,
     /// The latest last; it is what still holds.
     said: VecDeque<Said>,
+    turns: Turns,
+    /// The challenges of the last path validation.
+    challenges: [[u8; 16]; 2],
+    cloned: Option<Cloned>,
     /// How many lines the peer's words and ways have drawn out.
     lines: RateLimiter,
     stats: Stats,
@@ -188,6 +195,9 @@ impl<R: Random> Link<R> {
             datagrams_in: 0,
             strangers: 0,
             said: VecDeque::new(),
+            turns: Turns::default(),
+            challenges: [[0; 16]; 2],
+            cloned: None,
             lines: said::limiter(),
             stats: Stats::default(),
             commands: VecDeque::new(),
@@ -244,7 +254,10 @@ impl<R: Random> Link<R> {
                 self.stats.drop(DropReason::Stale);
             }
             Notice::Control { from, body, under } => match control::decode(&body) {
-                Ok(Some(message)) => self.handle_message(now, from, under, message),
+                Ok(Some(message)) => {
+                    self.note_speaker(now.instant, from, under, &message);
+                    self.handle_message(now, from, under, message);
+                }
                 Ok(None) => {}
                 Err(_) => self.stats.drop(DropReason::Malformed),
             },

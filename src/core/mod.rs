@@ -6,6 +6,7 @@
 //! them across.
 
 pub mod clock;
+pub mod clones;
 pub mod codel;
 pub mod condition;
 pub mod fair_queue;

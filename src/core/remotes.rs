@@ -93,6 +93,11 @@ impl Remotes {
         self.candidates.iter().any(|candidate| candidate.address.ip() == address.ip())
     }
 
+    /// Whether that address belongs to one of several remotes.
+    pub fn is_choice(&self, address: SocketAddr) -> bool {
+        self.candidates.len() > 1 && self.knows(address)
+    }
+
     /// Whether something was sent to this remote since the addresses were called anew.
     pub fn was_called(&self, address: SocketAddr) -> bool {
         self.candidates.iter().any(|candidate| candidate.address == address && candidate.called.is_some())

@@ -180,6 +180,11 @@ impl Sessions {
         self.live.iter().find(|session| Some(session.slot) == self.sending)
     }
 
+    /// The peer's instance in the live session of this serial.
+    pub fn peer_of(&self, serial: u32) -> Option<Instance> {
+        self.live.iter().find(|live| live.serial == serial).map(|session| session.peer)
+    }
+
     /// Whether the session of this serial is with the same instance of the peer as the one that frames go out under.
     pub fn is_of_peer(&self, serial: u32) -> bool {
         let Some(session) = self.live.iter().find(|live| live.serial == serial) else { return false };

@@ -28,6 +28,7 @@ use crate::wire::datagram::Framing;
 
 mod asked;
 mod cases;
+mod clones;
 mod found;
 mod handshakes;
 mod idle;
@@ -184,11 +185,11 @@ impl End {
     }
 }
 
-/// Both ends and the wire between them.
+/// Both ends, where a test wants more further ones, and the wire between them.
 struct World {
     start: Instant,
     elapsed: Duration,
-    ends: [End; 2],
+    ends: Vec<End>,
     wire: VecDeque<Flying>,
     record: Vec<Flying>,
     /// Every key that was made ready to send under.
@@ -262,8 +263,10 @@ impl World {
 
     fn with(mon: LinkSettings, fri: LinkSettings, skews: [i64; 2]) -> Self {
         let start = Instant::now();
-        let ends =
-            [End::new(mon, MON, None, skews[0], start, 1), End::new(fri, FRI, Some(MON), skews[1], start, 2)];
+        let ends = vec![
+            End::new(mon, MON, None, skews[0], start, 1),
+            End::new(fri, FRI, Some(MON), skews[1], start, 2),
+        ];
         let wire = VecDeque::new();
         Self {
             start,
@@ -352,8 +355,7 @@ impl World {
     }
 
     fn drain(&mut self) {
-        self.settle(0);
-        self.settle(1);
+        (0..self.ends.len()).for_each(|which| self.settle(which));
         while let Some(flying) = self.wire.pop_front() {
             self.inject(flying);
         }
@@ -372,7 +374,7 @@ impl World {
 
     /// Does what is due at both ends.
     fn tick(&mut self) {
-        for which in 0..2 {
+        for which in 0..self.ends.len() {
             let now = self.now(which);
             let end = &mut self.ends[which];
             let report = end.lane.report();

@@ -318,11 +318,11 @@ impl Parent {
 
     /// Why the peer does not answer, as far as that is known.
     fn link_problem(&self, state: Option<&LinkState>) -> Option<Problem> {
+        let known = state.and_then(|state| state.problem.clone()).map(Problem::Link);
         if self.status.up {
-            return None;
+            return known;
         }
         let no_address = || self.resolver.trouble().filter(|_| self.status.endpoint.is_none());
-        let known = state.and_then(|state| state.problem.clone()).map(Problem::Link);
         let known = known.or_else(|| no_address().map(Problem::NoAddress));
         known.or_else(|| self.control.reason.clone().map(Problem::Link))
     }

@@ -8,6 +8,7 @@
 //! | 4 | `path-reply` | challenge: 16 bytes | |
 //! | 7 | `hello` | see [`Hello`] | |
 //! | 8 | `bye` | reason: text, 0–128 bytes | |
+//! | 9 | `clones` | ends: array of two addresses with ports | |
 //!
 //! Every field of a message must be there, but for routes, heard and padding of a [`Hello`]. Fields with other keys are skipped, messages with other
 //! types ignored, so that both can be added without a new version.
@@ -15,7 +16,7 @@
 mod decode;
 mod encode;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
@@ -48,6 +49,7 @@ const PATH: u8 = 3;
 const PATH_REPLY: u8 = 4;
 const HELLO: u8 = 7;
 const BYE: u8 = 8;
+const CLONES: u8 = 9;
 
 /// A control message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +84,11 @@ pub enum Message {
     Bye {
         /// One line, at most [`MAX_REASON`] bytes; not to be trusted with control characters.
         reason: String,
+    },
+    /// The receiver is one of two ends that use one key towards the sender.
+    Clones {
+        /// The outer addresses of the two, as the sender sees them.
+        ends: [SocketAddr; 2],
     },
 }
 

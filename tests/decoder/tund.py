@@ -366,6 +366,7 @@ ZEROS = octets(0, PING_MAX)[0], lambda value: not any(value)
 ADDRESSES = (lambda value: isinstance(value, list) and all(isinstance(one, bytes) for one in value),
              lambda value: len(value) <= 16 and all(len(one) in (4, 16) for one in value))
 ROUTES = (ADDRESSES[0], lambda value: value and sum(len(one) + 1 for one in value) <= 540 and all(map(is_route, value)))
+ENDS = (ADDRESSES[0], lambda value: len(value) == 2 and all(len(one) in (6, 18) for one in value))
 CHALLENGE = {"challenge": octets(16, 16)}
 PADDING = octets(0, 600)[0], lambda value: len(value) <= 600 and not any(value)
 OPTIONAL = {"routes", "heard", "padding"}
@@ -378,6 +379,7 @@ MESSAGES = {
                   "peers": ADDRESSES, "budget": unsigned(16), "capabilities": unsigned(32), "name": text(64),
                   "seen": FLAG, "routes": ROUTES, "heard": octets(16, 16), "padding": PADDING}),
     8: ("bye", {"reason": text(128)}),
+    9: ("clones", {"ends": ENDS}),
 }
 
 

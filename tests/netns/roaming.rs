@@ -14,6 +14,8 @@ use tund_lab::{Side, Wire};
 use super::support::*;
 
 const MODES: [fn(Toml) -> Toml; 2] = [|toml| toml, Toml::handshake];
+/// Two ends of one key are known within this.
+const WITHIN: Duration = Duration::from_secs(60);
 /// A list of remotes is tried from its beginning, each for up to half a minute.
 const LIST: Duration = Duration::from_secs(90);
 
@@ -91,5 +93,31 @@ fn a_peer_that_loses_a_family_is_found_by_the_other_and_the_link_goes_on() {
         fri.wait_line_after(mark, "link up with 10.0.0.2:1417", LIST)
             .unwrap_or_else(|error| panic!("{error}\nfri:\n{}\nmon:\n{}", fri.text(), mon.text()));
         assert_pings(&pair.fri, "192.168.86.18");
+    }
+}
+
+/// ```text
+///  fri 10.0.0.1 ---- 10.0.0.2 mon 10.0.1.2 ---- 10.0.1.1 two, which has fri's file
+/// ```
+#[test]
+fn one_file_on_two_hosts_is_said_by_all_three() {
+    for keys in MODES {
+        let pair = pair();
+        let two = pair.net.host("two").unwrap();
+        pair.net.cable(&two, "eth0", &pair.mon, "eth1").unwrap();
+        two.run("ip addr add 10.0.1.1/24 dev eth0").unwrap();
+        pair.mon.run("ip addr add 10.0.1.2/24 dev eth1").unwrap();
+        two.run("ip route add 10.0.0.2 via 10.0.1.2").unwrap();
+        std::fs::copy(pair.fri.dir().join("static.key"), two.dir().join("static.key")).unwrap();
+        let config = keys(Toml::tun_fri()).with("[keepalive]\ninterval = '3s'");
+        let (fri, mon) = pair.link(&config, &keys(Toml::tun_mon()));
+        let copy = start(&two, "fri", &config.text());
+        for process in [&mon, &fri, &copy] {
+            let line = process.wait_line("[cloned-end]", WITHIN).unwrap();
+            assert!(line.contains("10.0.0.1:") && line.contains("10.0.1.1:"), "{line}");
+        }
+        for (host, name) in [(&pair.mon, "mon"), (&pair.fri, "fri"), (&two, "fri")] {
+            assert_eq!(super::operation::status(host, name)["problem_code"], "cloned-end", "{name}");
+        }
     }
 }

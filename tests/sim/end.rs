@@ -74,6 +74,7 @@ pub enum Output {
     /// No key of before may be used.
     Resumed,
     Log {
+        code: &'static str,
         verb: u8,
         text: String,
     },
@@ -338,7 +339,9 @@ impl End {
             }
             Event::Down { .. } => Output::Down,
             Event::Routes(_) => return,
-            Event::Log { verb, condition } => Output::Log { verb, text: condition.to_string() },
+            Event::Log { verb, condition } => {
+                Output::Log { verb, code: condition.code(), text: condition.to_string() }
+            }
         };
         self.port.outputs.push_back(output);
     }

@@ -305,7 +305,8 @@ impl World {
                 self.model.copied(which, now);
                 Ok(())
             }
-            Output::Log { verb, text } => self.log(which, verb, text),
+            Output::Log { code: "cloned-end", text, .. } => Err(format!("clone: end {which} says {text}")),
+            Output::Log { verb, text, .. } => self.log(which, verb, text),
             Output::Spinning => Err(format!("spin: end {which} is never done")),
         };
         self.judge(verdict);

@@ -46,6 +46,7 @@ impl<R: Random> Link<R> {
                 }
             }
             Message::Pong { n, .. } => self.handle_pong(now.instant, n, under),
+            Message::Clones { ends } => self.handle_clones(now.instant, under, ends),
         }
     }
 
@@ -160,6 +161,7 @@ impl<R: Random> Link<R> {
             return self.set_endpoint(now.instant, Some(from));
         }
         let challenges = [self.random.bytes(), self.random.bytes()];
+        self.challenges = challenges;
         self.validation = Some(Validation::new(now.instant, from, challenges));
         let [new_challenge, old_challenge] = challenges;
         self.send(Message::Path { challenge: new_challenge }, from);

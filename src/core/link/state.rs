@@ -29,7 +29,7 @@ impl<R: Random> Link<R> {
             Keying::Handshake(sessions) => sessions.sending_cipher(),
         };
         LinkState {
-            problem: self.said.back().map(|said| said.condition.clone()),
+            problem: self.problem(now).cloned(),
             peer: self.peer.as_ref().map(|peer| peer.name.clone()),
             keys_age: keys_age.filter(|_| self.up),
             sealed: cipher.filter(|_| self.up).map(|cipher| (cipher, aead::chosen(cipher))),
@@ -37,6 +37,12 @@ impl<R: Random> Link<R> {
             budget: self.passes().and_then(|passes| u32::try_from(passes).ok()).filter(|_| self.up),
             stats: lanes.plus(&self.stats),
         }
+    }
+
+    /// What is wrong; while the link is up that is little.
+    fn problem(&self, now: Instant) -> Option<&Condition> {
+        let said = self.said.back().map(|said| &said.condition).filter(|_| !self.up);
+        self.cloned(now).or(said)
     }
 
     /// Goes on with other settings. Keys, device and framing are those of the start: other ones take another link.

@@ -26,7 +26,7 @@ fn random(seed: u64, length: usize) -> Vec<u8> {
 fn a_frame_is_delivered_once_inside_the_window_at_its_edges_and_after_reorder() {
     for mut world in links() {
         let count = WINDOW as usize + 1;
-        let [mon, fri] = &mut world.ends;
+        let [mon, fri] = &mut world.ends[..] else { unreachable!() };
         mon.out.frames.clear();
         for number in 0..count {
             fri.lane.handle_frames(&[&number.to_be_bytes()], &mut fri.out);

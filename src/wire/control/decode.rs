@@ -1,12 +1,12 @@
 //! Bytes into messages.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
 use super::{
-    BYE, HELLO, Hello, MAX_ADDRESSES, MAX_CONTROL, MAX_NAME, MAX_PING, MAX_REASON, Malformed, Message, PATH,
-    PATH_REPLY, PING, PONG, PUSH_ROOM, pushed_length,
+    BYE, CLONES, HELLO, Hello, MAX_ADDRESSES, MAX_CONTROL, MAX_NAME, MAX_PING, MAX_REASON, Malformed,
+    Message, PATH, PATH_REPLY, PING, PONG, PUSH_ROOM, pushed_length,
 };
 use crate::packet::layer::Mode;
 use crate::wire::cbor::Reader;
@@ -25,6 +25,7 @@ pub fn decode(body: &[u8]) -> Result<Option<Message>, Malformed> {
         PATH_REPLY => Message::PathReply { challenge: decode_challenge(&mut reader)? },
         HELLO => Message::Hello(decode_hello(&mut reader)?),
         BYE => decode_bye(&mut reader)?,
+        CLONES => decode_clones(&mut reader)?,
         _ => return Ok(None),
     };
     reader.finish()?;
@@ -81,6 +82,38 @@ fn decode_bye(reader: &mut Reader<'_>) -> Result<Message, Malformed> {
     Ok(Message::Bye { reason: field(0, reason)? })
 }
 
+fn decode_clones(reader: &mut Reader<'_>) -> Result<Message, Malformed> {
+    let mut ends = None;
+    reader.map(|key, value| {
+        match key {
+            0 => ends = Some(decode_ends(value)?),
+            _ => value.skip()?,
+        }
+        Ok(())
+    })?;
+    Ok(Message::Clones { ends: field(0, ends)? })
+}
+
+fn decode_ends(reader: &mut Reader<'_>) -> Result<[SocketAddr; 2], Malformed> {
+    let (mut ends, mut count) = ([None; 2], 0);
+    reader.array(|element| {
+        let (address, port) = element.bytes()?.split_last_chunk::<2>().ok_or(Malformed::OutOfRange)?;
+        let end = SocketAddr::new(decode_address(address)?, u16::from_be_bytes(*port));
+        *ends.get_mut(count).ok_or(Malformed::OutOfRange)? = Some(end);
+        count += 1;
+        Ok(())
+    })?;
+    match ends {
+        [Some(first), Some(second)] => Ok([first, second]),
+        [None, _] | [_, None] => Err(Malformed::OutOfRange),
+    }
+}
+
+fn decode_address(bytes: &[u8]) -> Result<IpAddr, Malformed> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).map_err(|_| Malformed::OutOfRange)
+}
+
 fn decode_hello(reader: &mut Reader<'_>) -> Result<Hello, Malformed> {
     let (mut version, mut mode, mut mtu, mut addresses, mut peers) = (None, None, None, None, None);
     let (mut budget, mut capabilities, mut name, mut seen, mut routes) = (None, None, None, None, None);
@@ -125,10 +158,7 @@ fn decode_addresses(reader: &mut Reader<'_>) -> Result<Vec<IpAddr>, Malformed> {
         if addresses.len() == MAX_ADDRESSES {
             return Err(Malformed::OutOfRange);
         }
-        let bytes = element.bytes()?;
-        let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
-        let address = v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from));
-        addresses.push(address.map_err(|_| Malformed::OutOfRange)?);
+        addresses.push(decode_address(element.bytes()?)?);
         Ok(())
     })?;
     Ok(addresses)
@@ -139,10 +169,7 @@ fn decode_routes(reader: &mut Reader<'_>) -> Result<Vec<IpNet>, Malformed> {
     let mut room = PUSH_ROOM;
     reader.array(|element| {
         let (length, address) = element.bytes()?.split_last().ok_or(Malformed::OutOfRange)?;
-        let v4 = <[u8; 4]>::try_from(address).map(IpAddr::from);
-        let address = v4.or_else(|_| <[u8; 16]>::try_from(address).map(IpAddr::from));
-        let address = address.map_err(|_| Malformed::OutOfRange)?;
-        let route = IpNet::new(address, *length).map_err(|_| Malformed::OutOfRange)?;
+        let route = IpNet::new(decode_address(address)?, *length).map_err(|_| Malformed::OutOfRange)?;
         room = room.checked_sub(pushed_length(&route)).ok_or(Malformed::OutOfRange)?;
         if route.trunc() != route {
             return Err(Malformed::OutOfRange);

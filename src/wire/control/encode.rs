@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{
-    BYE, HELLO, Hello, MAX_ADDRESSES, MAX_NAME, MAX_PADDING, MAX_PING, MAX_REASON, Message, PATH, PATH_REPLY,
-    PING, PONG, PUSH_ROOM, pushed_length,
+    BYE, CLONES, HELLO, Hello, MAX_ADDRESSES, MAX_NAME, MAX_PADDING, MAX_PING, MAX_REASON, Message, PATH,
+    PATH_REPLY, PING, PONG, PUSH_ROOM, pushed_length,
 };
 use crate::packet::layer::Mode;
 use crate::wire::cbor::Writer;
@@ -30,6 +30,14 @@ pub fn encode(message: &Message, out: &mut Vec<u8>) {
         Message::Hello(hello) => encode_hello(hello, &mut writer),
         Message::Bye { reason } => {
             writer.map(1).unsigned(0).text(cut(reason, MAX_REASON));
+        }
+        Message::Clones { ends } => {
+            writer.map(1).unsigned(0).array(ends.len());
+            for end in ends {
+                let mut bytes = octets(end.ip());
+                bytes.extend(end.port().to_be_bytes());
+                writer.bytes(&bytes);
+            }
         }
     }
 }
@@ -65,6 +73,7 @@ fn type_of(message: &Message) -> u8 {
         Message::PathReply { .. } => PATH_REPLY,
         Message::Hello(_) => HELLO,
         Message::Bye { .. } => BYE,
+        Message::Clones { .. } => CLONES,
     }
 }
 
@@ -104,10 +113,7 @@ fn encode_routes(routes: &[IpNet], writer: &mut Writer<'_>) {
     let routes: Vec<_> = routes.iter().take_while(fits).collect();
     writer.array(routes.len());
     for route in routes {
-        let mut bytes = match route.addr() {
-            IpAddr::V4(address) => address.octets().to_vec(),
-            IpAddr::V6(address) => address.octets().to_vec(),
-        };
+        let mut bytes = octets(route.addr());
         bytes.push(route.prefix_len());
         writer.bytes(&bytes);
     }
@@ -117,10 +123,14 @@ fn encode_addresses(addresses: &[IpAddr], writer: &mut Writer<'_>) {
     let addresses = addresses.get(..MAX_ADDRESSES).unwrap_or(addresses);
     writer.array(addresses.len());
     for address in addresses {
-        match address {
-            IpAddr::V4(address) => writer.bytes(&address.octets()),
-            IpAddr::V6(address) => writer.bytes(&address.octets()),
-        };
+        writer.bytes(&octets(*address));
+    }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
     }
 }
 

@@ -41,7 +41,8 @@ fn a_message_cut_anywhere_is_truncated_and_a_longer_one_has_bytes_left_over() {
 
 #[test]
 fn types_of_later_versions_are_ignored() {
-    for kind in (0..=255u8).filter(|kind| ![PING, PONG, PATH, PATH_REPLY, HELLO, BYE].contains(kind)) {
+    for kind in (0..=255u8).filter(|kind| ![PING, PONG, PATH, PATH_REPLY, HELLO, BYE, CLONES].contains(kind))
+    {
         assert_eq!(decode(&[kind]), Ok(None));
         assert_eq!(decode(&[kind, 0xff, 0xff]), Ok(None));
     }
@@ -73,7 +74,7 @@ fn every_message_may_have_a_field_of_a_later_version() {
 fn every_field_must_be_there() {
     assert_eq!(decode(&[2, 0xa1, 0, 7]), Err(Malformed::Missing(1)));
     assert_eq!(decode(&[2, 0xa1, 1, 7]), Err(Malformed::Missing(0)));
-    for kind in [PING, PONG, PATH, PATH_REPLY, HELLO, BYE] {
+    for kind in [PING, PONG, PATH, PATH_REPLY, HELLO, BYE, CLONES] {
         assert_eq!(decode(&[kind, 0xa0]), Err(Malformed::Missing(0)));
     }
     let hello = |without: u8| {
@@ -184,7 +185,7 @@ proptest! {
 
     #[test]
     fn whatever_is_accepted_encodes_to_what_is_accepted_alike(
-        kind in PING..=BYE,
+        kind in PING..=CLONES,
         rest in prop::collection::vec(prop_oneof![any::<u8>(), 0u8..10, 0xa0u8..0xaa, 0x40u8..0x50], 0..40),
     ) {
         let body = [&[kind], rest.as_slice()].concat();
@@ -259,6 +260,12 @@ fn examples() -> Vec<(&'static str, Message)> {
             }),
         ),
         ("control/bye", Message::Bye { reason: "going down".into() }),
+        (
+            "control/clones",
+            Message::Clones {
+                ends: ["192.0.2.1:1417", "[2001:db8::3]:1418"].map(|end| end.parse().unwrap()),
+            },
+        ),
     ]
 }
 
@@ -270,6 +277,7 @@ fn message() -> impl Strategy<Value = Message> {
         any::<[u8; 16]>().prop_map(|challenge| Message::PathReply { challenge }),
         any_hello().prop_map(Message::Hello),
         any_text(MAX_REASON).prop_map(|reason| Message::Bye { reason }),
+        any::<[(IpAddr, u16); 2]>().prop_map(|ends| Message::Clones { ends: ends.map(SocketAddr::from) }),
     ]
 }
 
