@@ -168,7 +168,7 @@ impl End {
         while let Some(event) = self.link.poll_event() {
             any = true;
             match event {
-                Event::Log { condition, .. } => self.log.push(condition.to_string()),
+                Event::Log { condition, .. } => self.log.push(format!("{condition} [{}]", condition.code())),
                 Event::Resolve => self.link.handle_resolved(now, &self.remotes),
                 Event::Endpoint(address) => self.link.handle_route(now, address, Some(1500)),
                 Event::Routes(routes) => self.routes = routes,

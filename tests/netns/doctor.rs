@@ -21,7 +21,7 @@ fn a_peer_that_answers_is_told_from_one_that_cannot_and_is_not_disturbed() {
     );
 
     let (mon, other) = (pair.start_mon(&Toml::tun_mon().handshake()), pair.net.host("other").unwrap());
-    mon.wait_line("waiting for the peer", SOON).unwrap();
+    mon.wait_line("[no-remote]", SOON).unwrap();
     let (code, text) = doctor(&pair.fri, &fri);
     assert_eq!(code, Some(0), "{text}");
     for line in [
@@ -88,7 +88,7 @@ fn names_routes_files_and_modes_are_looked_at() {
     let (code, text) = doctor(&pair.fri, &Toml::tun_mon().handshake());
     assert!(code == Some(0) && text.contains("note     firewall: this end waits"), "{text}");
     let mon = pair.start_mon(&Toml::tun_mon());
-    mon.wait_line("waiting for the peer", SOON).unwrap();
+    mon.wait_line("[no-remote]", SOON).unwrap();
     let (code, text) = doctor(&pair.fri, &fri);
     assert!(code == Some(1) && text.contains("key.mode"), "{text}");
 }

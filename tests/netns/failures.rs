@@ -153,7 +153,7 @@ fn static_and_handshake_keys_do_not_meet_and_both_ends_say_so() {
     toml.key = "file = 'static.key'".into();
     let fri = pair.start_fri(&toml);
     for (end, own, other) in [(&fri, "handshake", "static"), (&mon, "static", "handshake")] {
-        let line = end.wait_line("set key.mode alike on both ends", SOON).unwrap();
+        let line = end.wait_line("[key-mode-mismatch]", SOON).unwrap();
         assert!(line.contains(&format!("the peer uses {other} keys, this end {own} keys")), "{line}");
     }
     assert!(!fri.text().contains(UP) && !mon.text().contains(UP), "a link came up");

@@ -167,7 +167,7 @@ fn open_goes_through_the_tunnel_while_it_is_up_and_beside_it_while_not() {
     let Watched { pair, .. } = &watched;
     let before = everything(&pair.fri);
     let mut process = pair.start_fri(&fri("open"));
-    process.wait_line("no answer from", SOON).unwrap();
+    process.wait_line("[no-answer]", SOON).unwrap();
     watched.wait_clear("waiting", [true, true]);
     let mut mon = pair.start_mon(&Toml::tun_mon().handshake());
     process.wait_line(UP, SOON).unwrap();
@@ -201,7 +201,7 @@ fn a_name_that_also_stands_for_other_addresses_opens_no_way_to_them() {
         }
         let process = pair.start_fri(&fri(fail).top("remote = 'mon.tn:1417'"));
         if fail == "closed" {
-            process.wait_line("no answer from", SOON).unwrap();
+            process.wait_line("[no-answer]", SOON).unwrap();
             watched.wait_clear("waiting for the peer", [false, false]);
         }
         let _mon = pair.start_mon(&mon());
@@ -290,7 +290,7 @@ fn a_strict_reverse_path_filter_is_said_and_a_loose_one_lets_the_peer_in() {
     let _mon = pair.start_mon(&mon());
     let process = pair.start_fri(&fri("closed").top("remote = '203.0.113.2:1417'"));
     process.wait_line("net.ipv4.conf.eth0.rp_filter is 1", SOON).unwrap();
-    process.wait_line("no answer from", SOON).unwrap();
+    process.wait_line("[no-answer]", SOON).unwrap();
     assert!(!process.text().contains(UP), "{}", process.text());
     pair.fri.sysctl("net/ipv4/conf/eth0/rp_filter", "2").unwrap();
     process.wait_line(UP, SOON).unwrap();

@@ -29,7 +29,7 @@ fn the_tunnel_routed_into_itself_is_said_and_mends_with_the_route() {
     let (fri, _mon) = pair.link(&Toml::tun_fri().handshake(), &Toml::tun_mon().handshake());
     pair.fri.run("ip route add 10.0.0.2/32 dev tun0").unwrap();
     let _ = pair.fri.run("ping -n -c 1 -W 1 192.168.86.18");
-    let line = fri.wait_line("leads into the tunnel itself", SOON).unwrap();
+    let line = fri.wait_line("[tunnel-in-tunnel]", SOON).unwrap();
     assert!(line.contains("add [[route]] to = \"10.0.0.2/32\", via = \"net_gateway\""), "{line}");
     pair.fri.run("ip route del 10.0.0.2/32 dev tun0").unwrap();
     assert_pings(&pair.fri, "192.168.86.18");

@@ -152,7 +152,7 @@ fn wireshark_shows_the_frames_of_a_bridged_link() {
         logs
     );
     let text = pair.fri.shell(&command).unwrap();
-    for part in ["Who has 192.168.86.18", "Echo (ping) request", "seq=10/"] {
+    for part in ["ARP Announcement for 192.168.86.18", "Echo (ping) request", "seq=10/"] {
         assert!(text.contains(part), "no {part:?} in {text}");
     }
 }

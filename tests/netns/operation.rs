@@ -154,7 +154,7 @@ fn the_metrics_of_two_links_are_taken_by_prometheus() {
     let other = Toml::tun_fri().top("remote = '10.0.0.2:1500'\nlisten = 0");
     let other = other.device("mode = 'tun'\nname = 'tun1'\naddress = '10.77.0.1'\npeer = '10.77.0.2'");
     let other = start(&pair.fri, "other", &other.text());
-    other.wait_line("no answer from", SOON).unwrap();
+    other.wait_line("[no-answer]", SOON).unwrap();
     let (code, text) = ask(&pair.fri, &["stats"]);
     assert_eq!(code, Some(0), "{text}");
     let file = pair.fri.file("metrics", &format!("{text}\n")).unwrap();

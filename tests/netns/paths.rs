@@ -178,7 +178,7 @@ fn every_datagram_of_the_called_end_comes_from_the_address_it_was_called_at() {
 fn a_port_on_which_nothing_listens_is_said() {
     let pair = pair();
     let fri = pair.start_fri(&Toml::tun_fri().handshake());
-    let line = fri.wait_line("does tund run there?", SOON).unwrap();
+    let line = fri.wait_line("[port-refused]", SOON).unwrap();
     assert!(line.contains("10.0.0.2 is reported not to take datagrams for port 1417"), "{line}");
     let _mon = pair.start_mon(&Toml::tun_mon().handshake());
     fri.wait_line(UP, SOON).unwrap();

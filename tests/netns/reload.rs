@@ -125,7 +125,7 @@ fn a_remote_that_moved_is_called_and_what_needs_a_restart_is_named() {
     let pair = pair();
     pair.mon.run("ip addr add 10.0.0.3/24 dev eth0").unwrap();
     let mon = pair.start_mon(&Toml::tun_mon());
-    mon.wait_line("waiting for the peer to call", SOON).unwrap();
+    mon.wait_line("[no-remote]", SOON).unwrap();
     let fri = Toml::tun_fri().top("remote = '10.0.0.9:1417'");
     let process: Process = pair.start_fri(&fri);
     let waiting = || ask(&pair.fri, &["status"]).1.contains("waiting");

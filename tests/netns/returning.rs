@@ -137,7 +137,7 @@ fn a_machine_that_was_cloned_replaces_its_keys() {
         for (host, process) in [(&pair.fri, &fri), (&pair.mon, &mon)] {
             // As the kernel tells it after a hypervisor restored a snapshot.
             host.within(tell_new_generation).unwrap();
-            process.wait_line("all keys are replaced", SOON).unwrap();
+            process.wait_line("[resumed]", SOON).unwrap();
             pair.fri
                 .wait_output("ping -n -c 1 -W 1 192.168.86.18", BACK, |text| text.contains("1 received"))
                 .unwrap_or_else(|error| panic!("{error}\nfri:\n{}\nmon:\n{}", fri.text(), mon.text()));

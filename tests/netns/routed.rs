@@ -102,7 +102,7 @@ fn the_end_with_the_remote_may_start_first() {
 fn the_end_without_remote_says_that_it_waits_and_where() {
     let pair = pair();
     let mon = pair.start_mon(&Toml::tun_mon());
-    mon.wait_line("waiting for the peer to call", SOON).unwrap();
+    mon.wait_line("[no-remote]", SOON).unwrap();
     mon.wait_line("UDP port 1417", SOON).unwrap();
     let fri = pair.start_fri(&Toml::tun_fri());
     fri.wait_line(UP, SOON).unwrap();

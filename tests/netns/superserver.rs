@@ -142,7 +142,7 @@ fn the_first_datagram_is_read_and_a_stranger_gets_no_device_route_or_script() {
     wait_listening(&pair.mon, 1417);
     let before = routes(&pair.mon);
     stranger(pair);
-    log.wait_line("datagrams arrive, but none is sealed with this key", SOON).unwrap();
+    log.wait_line("[key-mismatch]", SOON).unwrap();
     assert_eq!(pair.mon.interfaces().unwrap(), ["eth0", "lo"]);
     assert_eq!(routes(&pair.mon), before);
     assert!(!trace.exists());

@@ -78,7 +78,7 @@ fn a_ledger_that_somebody_else_planted_is_not_read() {
     fs::set_permissions(&directory, Permissions::from_mode(0o700)).unwrap();
     let mut fri = pair.start_fri(&Toml::tun_fri());
     fri.wait_line("takes back nothing of tund's", SOON).unwrap();
-    fri.wait_line("no answer from", SOON).unwrap();
+    fri.wait_line("[no-answer]", SOON).unwrap();
     assert_eq!(fri.terminate(SOON).unwrap(), 0);
     assert_eq!(shown(&pair), before);
 }
@@ -105,7 +105,7 @@ fn pid_file_key_log_and_control_socket_go_into_no_directory_of_somebody_else() {
     let mut fri = pair.start_fri(&socket);
     let line = fri.wait_line("cannot listen at", SOON).unwrap();
     assert!(line.contains(&format!("chown root {}", place.display())), "{line}");
-    fri.wait_line("no answer from", SOON).unwrap();
+    fri.wait_line("[no-answer]", SOON).unwrap();
     assert_eq!(fri.terminate(SOON).unwrap(), 0);
     assert_eq!(fs::read_to_string(&precious).unwrap(), "kept");
     assert_eq!(fs::metadata(&precious).unwrap().permissions().mode() & 0o777, 0o644);

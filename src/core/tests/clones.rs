@@ -72,7 +72,7 @@ fn a_peer_that_restarts_roams_or_is_translated_anew_is_no_clone() {
             assert!(world.up(), "{:?} {:?}", world.ends[0].log, world.ends[1].log);
         }
         for which in 0..2 {
-            assert!(!world.ends[which].said("two ends use this key"), "{:?}", world.ends[which].log);
+            assert!(!world.ends[which].said("[cloned-end]"), "{:?}", world.ends[which].log);
             assert_eq!(problem(&world, which), None);
         }
     }
@@ -93,6 +93,6 @@ fn ends_that_are_called_side_by_side_are_no_clones() {
             world.ends[1].link.handle_reconnect(now);
             world.run(9.0);
         }
-        assert!(!world.ends[1].said("two ends use this key"), "{:?}", world.ends[1].log);
+        assert!(!world.ends[1].said("[cloned-end]"), "{:?}", world.ends[1].log);
     }
 }

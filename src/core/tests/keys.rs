@@ -44,7 +44,7 @@ fn resumed_ends_use_no_key_again_and_the_link_stays_up() {
             );
             world.assert_carries();
             assert!(world.up() && world.ends.iter().all(|end| !end.said("link down")), "{which}");
-            assert!(world.ends[which].said("all keys are replaced"));
+            assert!(world.ends[which].said("[resumed]"));
             let opened_again: u64 =
                 world.ends.iter().map(|end| end.stats().drops(DropReason::Replayed)).sum();
             assert_eq!(opened_again, 0);
@@ -70,7 +70,7 @@ fn resumed_over_and_over_is_said_once_a_minute() {
         world.ends[1].link.handle_resumed(now);
         world.run(0.2);
     }
-    assert_eq!(world.ends[1].log.iter().filter(|line| line.contains("keys are replaced")).count(), 1);
+    assert_eq!(world.ends[1].log.iter().filter(|line| line.contains("[resumed]")).count(), 1);
     world.run(5.0);
     world.assert_carries();
 }

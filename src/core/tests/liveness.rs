@@ -15,8 +15,8 @@ fn either_end_may_start_first_and_be_alone_for_an_hour() {
     let mut world = World::new();
     world.cut = true;
     world.run(3600.0);
-    assert!(world.ends[0].said("waiting for the peer to call"));
-    assert!(world.ends[1].said("no answer from"));
+    assert!(world.ends[0].said("[no-remote]"));
+    assert!(world.ends[1].said("[no-answer]"));
     world.cut = false;
     world.run(10.0);
     assert!(world.up());
@@ -85,7 +85,7 @@ fn an_end_that_stops_says_so() {
     world.ends[1].link.handle_stop(false);
     world.drain();
     assert!(world.ends[0].said("link down: the peer says: stopped"));
-    assert!(world.ends[0].log.last().is_some_and(|line| line.contains("waiting for the peer to call")));
+    assert!(world.ends[0].log.last().is_some_and(|line| line.contains("[no-remote]")));
 }
 
 #[test]
