@@ -5,7 +5,7 @@
 //! or each direction has its own.
 
 mod handle;
-mod turns;
+mod receive;
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,7 +22,7 @@ use crate::config::DataPath;
 use crate::core::clock::ClockJumpDetector;
 use crate::core::codel::Codel;
 use crate::core::fair_queue::FairQueue;
-use crate::core::lane::{Arrived, Lane, Notice, Report, Settings, Sink};
+use crate::core::lane::{Lane, Notice, Report, Settings, Sink};
 use crate::core::stats::DropReason;
 use crate::engine::lane_io::LaneIo;
 use crate::packet::layer::Layer;
@@ -30,11 +30,11 @@ use crate::packet::traffic_class;
 use crate::packet::virtio::{self, Virtio};
 use crate::packet::{flow, gso};
 use crate::sys::clock;
-use crate::transport::{Datagrams, Received};
+use crate::transport::Datagrams;
 
 pub use handle::Handle;
 use handle::{Thread, ToWorker};
-use turns::Turns;
+use receive::Rest;
 
 /// Times that datagrams are received at once, joined or not.
 const ARRIVALS: usize = 64;
@@ -88,7 +88,7 @@ pub struct Worker<D> {
     port: LaneIo<D>,
     /// What the peer's datagrams come to, if not to the front, the socket for everybody.
     connected: Option<D>,
-    turns: Turns,
+    rest: Rest,
     orders: mpsc::Receiver<ToWorker<D>>,
     wake: OwnedFd,
     epoll: OwnedFd,
@@ -154,7 +154,7 @@ impl<D: Datagrams> Worker<D> {
             resumed: false,
             port,
             connected: None,
-            turns: Turns::default(),
+            rest: Rest::default(),
             orders,
             wake,
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
@@ -188,7 +188,11 @@ impl<D: Datagrams> Worker<D> {
         loop {
             let timeout = match busy_until.is_some() || !self.queue.is_empty() {
                 true => Some(Timespec::default()),
-                false => self.lane.poll_timeout().map(until),
+                false => [self.lane.poll_timeout(), self.rest.poll_timeout()]
+                    .into_iter()
+                    .flatten()
+                    .min()
+                    .map(until),
             };
             events.clear();
             match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
@@ -225,11 +229,11 @@ impl<D: Datagrams> Worker<D> {
             if readable {
                 self.read_frames()?;
             }
-            let is_busy = connected || !self.queue.is_empty();
             self.seal_frames(now);
             if front && self.connected.is_some() {
-                self.serve_front(now, is_busy);
+                self.serve_front();
             }
+            self.end_rest(now)?;
             if self.lane.poll_timeout().is_some_and(|at| at <= now) {
                 self.lane.handle_timeout(now, &mut self.port);
                 self.port.flush_frames();
@@ -286,103 +290,11 @@ impl<D: Datagrams> Worker<D> {
         Ok(true)
     }
 
-    /// What waits in the former one is not lost.
-    fn take_connected(&mut self, now: Instant, socket: Option<D>) -> io::Result<()> {
-        if self.connected.is_some() {
-            self.take_datagrams(now);
-        }
-        if let Some(socket) = &socket {
-            self.watch(socket, Source::Connected)?;
-        }
-        self.connected = socket;
-        Ok(())
-    }
-
     fn report(&mut self) {
         let report = self.lane.report();
         let stats = report.stats.plus(&self.port.drops);
         // A full channel means that the engine is behind; it asks again.
         let _ = self.port.engine.try_send(FromWorker::Report(self.duty, Report { stats, ..report }));
-    }
-
-    /// Takes a turn's worth of what comes from the peer, or from everybody while it has no socket of its own.
-    fn take_datagrams(&mut self, now: Instant) {
-        let mut taken = 0;
-        let waiting = self.connected.as_ref().unwrap_or(&self.port.socket).waiting();
-        let mut should_drop = self.codel.should_drop(now, waiting);
-        for _ in 0..ARRIVALS {
-            let socket = self.connected.as_ref().unwrap_or(&self.port.socket);
-            match socket.receive(&mut self.arrival) {
-                Ok(received) => {
-                    taken += received.length;
-                    self.handle_received(now, received, &mut should_drop);
-                }
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                    self.port.drops.drop(DropReason::Malformed);
-                }
-                // Nothing there, or an ICMP error of an earlier send: the next event tells.
-                Err(_) => break,
-            }
-            if taken >= TURN {
-                break;
-            }
-        }
-        self.port.flush_frames();
-    }
-
-    /// Serves whoever else sends to the port, callers and former addresses of the peer among them, after what was done
-    /// for the peer since `began`, if anything was.
-    fn serve_front(&mut self, began: Instant, is_busy: bool) {
-        let now = clock::now().instant;
-        let turn = self.turns.begin(is_busy.then(|| now.saturating_duration_since(began)));
-        let mut taken = Duration::ZERO;
-        while taken < turn {
-            match self.port.socket.receive(&mut self.arrival) {
-                Ok(received) => self.handle_received(now, received, &mut false),
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                    self.port.drops.drop(DropReason::Malformed);
-                }
-                Err(_) => break,
-            }
-            taken = clock::now().instant.saturating_duration_since(now);
-        }
-        self.turns.end(turn, taken);
-        self.port.flush_frames();
-    }
-
-    /// Opens what lies in `arrival`.
-    fn handle_received(&mut self, now: Instant, received: Received, should_drop: &mut bool) {
-        let Received { length, stride, mut ecn, from } = received;
-        let mut bytes = &mut self.arrival[..length];
-        // One of many of a flow: bulk.
-        if *should_drop && length > stride {
-            *should_drop = false;
-            if traffic_class::is_capable(ecn) {
-                ecn = traffic_class::CE;
-            } else {
-                bytes = &mut bytes[stride..];
-                self.port.drops.drop(DropReason::QueueFull);
-            }
-        }
-        self.lane.inward.handle_datagrams(now, Arrived { bytes, stride, ecn, from }, &mut self.port);
-    }
-
-    /// What ICMP says of datagrams sent before: of each kind at most one is told in [`COMPLAINTS`].
-    fn take_icmp_errors(&mut self, now: Instant, of_connected: bool) {
-        for _ in 0..ARRIVALS {
-            let socket = self.connected.as_ref().filter(|_| of_connected).unwrap_or(&self.port.socket);
-            match socket.receive_error() {
-                Ok((to, error)) => {
-                    let notice = match Errno::from_io_error(&error) {
-                        Some(Errno::MSGSIZE) => Notice::TooLong,
-                        _ => Notice::Refused { to },
-                    };
-                    self.port.report_send_error(now, notice);
-                }
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
-                Err(_) => return,
-            }
-        }
     }
 
     /// Seals a turn's worth of the frames that wait. What is left has its turn after the other direction, and shares
