@@ -33,8 +33,8 @@ impl Parent {
         let links = self.changes.netlink.links()?;
         let find = |index| links.iter().find(|link| link.index == index);
         let Some(port) = find(device) else { return Ok(Vec::new()) };
-        // A script may have joined it to a bridge, too.
-        let link = port.master.and_then(find).unwrap_or(port);
+        // A script may have joined it to a bridge, too. A port of anything else, such as a VRF, keeps its addresses.
+        let link = port.master.and_then(find).filter(|master| master.is_bridge()).unwrap_or(port);
         let Some(mac) = link.mac else { return Ok(Vec::new()) };
         let addresses = self.changes.netlink.addresses()?;
         let own = addresses.iter().filter(|address| address.interface == link.index && !address.tentative);

@@ -65,7 +65,7 @@ impl Parent {
             Some(name) => self.changes.netlink.link(name).map_err(failed)?,
             None => None,
         };
-        if let Some(link) = bridge.as_ref().filter(|link| link.kind.as_deref() != Some("bridge")) {
+        if let Some(link) = bridge.as_ref().filter(|link| !link.is_bridge()) {
             return Err(Fatal::new(
                 UNAVAILABLE,
                 format!("{} is not a bridge: repair device.bridge", link.name),

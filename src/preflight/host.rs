@@ -236,7 +236,7 @@ fn check_interfaces(
                 let message = format!("there is no bridge {name}");
                 warn("device.bridge", message, &format!("make it with `ip link add {name} type bridge`"));
             }
-            Some(there) if there.kind.as_deref() != Some("bridge") => {
+            Some(there) if !there.is_bridge() => {
                 warn("device.bridge", format!("{name} is not a bridge"), "name a bridge");
             }
             Some(there) => {

@@ -32,7 +32,8 @@ pub struct Link {
 }
 
 impl Link {
-    fn is_bridge(&self) -> bool {
+    /// Whether it is a bridge of the kernel's.
+    pub fn is_bridge(&self) -> bool {
         self.kind.as_deref() == Some("bridge")
     }
 }
