@@ -516,6 +516,8 @@ fn device_settings_are_checked() {
             "mode = \"tap\"",
         ),
         tun("[device]", "[device]\nbridge = \"br0\"", "\"br0\"", "is for tap devices", "mode = \"tap\""),
+        tap("[device]", "[device]\nmtu = \"bridg\"", "\"bridg\"", "device.mtu cannot be", "\"bridge\""),
+        tap("[device]", "[device]\nmtu = \"1400\"", "\"1400\"", "is a whole number", "without quotes"),
         tap(
             "[device]",
             "[device]\nmtu = \"bridge\"",

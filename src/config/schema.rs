@@ -163,8 +163,11 @@ impl Read for NumberOr {
     fn read(table: &mut Table<'_, '_>, key: &str, shape: &Shape) -> Field<Self> {
         let Shape::NumberOr(low, high, unit, word) = *shape else { return Field::Wrong };
         match table.value(key).map(toml::Spanned::get_ref) {
-            Some(toml::de::DeValue::String(text)) if text == word => {
-                table.string(key).map(|_| Some(Self::Word))
+            // A number in quotes is told so below.
+            Some(toml::de::DeValue::String(text))
+                if !text.starts_with(|first: char| first.is_ascii_digit()) =>
+            {
+                table.choice(key, &[(word, Self::Word)]).map(Some)
             }
             Some(_) | None => table
                 .integer(key, low..=high, unit)
