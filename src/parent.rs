@@ -4,6 +4,7 @@
 
 mod announce;
 mod control;
+mod engine;
 pub mod environment;
 mod hooks;
 mod host;
@@ -25,7 +26,7 @@ mod watch;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -40,6 +41,7 @@ use crate::helper::resolve::Resolver;
 use crate::host::changes::{Changes, Savepoint};
 use crate::host::directory::Directory;
 use crate::parent::control::Control;
+use crate::parent::engine::Engine;
 use crate::parent::environment::Hook;
 use crate::parent::keylog::KeyLog;
 use crate::parent::pushed::Pushed;
@@ -52,8 +54,8 @@ use crate::parent::watch::Watch;
 use crate::privsep::channel::Channel;
 use crate::privsep::door::Door;
 use crate::privsep::message::{Confinement, End, Start, ToEngine, ToParent};
-use crate::privsep::spawn::{self, Role, spawn};
-use crate::report::exit::{self, BUG, FAILED};
+use crate::privsep::spawn::{Role, spawn};
+use crate::report::exit::{BUG, FAILED};
 use crate::route::plan::Step;
 use crate::say;
 
@@ -114,11 +116,6 @@ enum Stage {
     Up,
     /// Routes are set, in part at least.
     Routed,
-}
-
-struct Engine {
-    child: Child,
-    channel: Channel<ToEngine, ToParent>,
 }
 
 /// What is known of the running link.
@@ -245,18 +242,6 @@ impl Parent {
         self.finish()
     }
 
-    /// Hands keys and descriptors over and forgets the keys.
-    fn start_engine(&mut self, engine: Engine, launch: Launch) {
-        let mut descriptors = vec![launch.socket.as_fd()];
-        descriptors.extend(self.changes.device().map(|device| device.fd.as_fd()));
-        let sent = engine.channel.send(&ToEngine::Start(launch.start), &descriptors);
-        self.front = launch.socket.try_clone().ok();
-        self.status.connected = None;
-        self.engine = Some(engine);
-        self.check_sent(sent);
-        self.tell_sources();
-    }
-
     /// Opens and configures the device as far as the scripts and the routes go; what fails ends the parent.
     fn bring_up(&mut self) {
         if let Err(fatal) = self.prepare_host() {
@@ -281,30 +266,6 @@ impl Parent {
                 self.run_next_hook();
                 self.turn(None);
             }
-        }
-    }
-
-    fn hand_device_over(&mut self) {
-        if let (None, Some(engine), Some(device)) = (&self.ending, &self.engine, self.changes.device()) {
-            let sent = engine.channel.send(&ToEngine::Device, &[device.fd.as_fd()]);
-            self.check_sent(sent);
-        }
-    }
-
-    /// Sends an answer; an engine that does not read its messages is ended.
-    fn answer(&mut self, message: &ToEngine) {
-        if let Some(engine) = &self.engine {
-            let sent = engine.channel.send(message, &[]);
-            self.check_sent(sent);
-        }
-    }
-
-    fn check_sent(&mut self, sent: io::Result<()>) {
-        // A closed channel is found when it is read; it was reset if messages were left unread.
-        if let Err(error) = sent
-            && !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
-        {
-            self.end(BUG, format!("the engine does not take its messages: {error}"));
         }
     }
 
@@ -403,72 +364,6 @@ impl Parent {
         }
         self.end_with(Ending { code: 0, reason: format!("{name}: stopping"), signal });
         self.scripts.terminate(Instant::now());
-    }
-
-    fn read_engine(&mut self) {
-        for _ in 0..MAX_BATCH {
-            let Some(engine) = &self.engine else { return };
-            match engine.channel.receive() {
-                Ok(Some((message, _))) => self.handle_request(message),
-                Ok(None) => return self.engine_gone(),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) => {
-                    self.end(BUG, format!("the engine sent what it may not send ({error}); it is ended"));
-                    return self.kill_engine();
-                }
-            }
-        }
-    }
-
-    fn engine_gone(&mut self) {
-        let Some(mut engine) = self.engine.take() else { return };
-        // It has closed its end, so that it can only be ending already.
-        let status = spawn::end(&mut engine.child);
-        self.forget_requests();
-        if self.status.replacing {
-            return;
-        }
-        match self.status.last_words.take() {
-            // It had nothing to do any more, and a superserver starts another.
-            Some((End::Done, reason)) if self.link.activated => {
-                self.end_with(Ending { code: 0, reason, signal: "inactive" });
-            }
-            // An engine that was asked to end finds the parent ending. Unasked, whoever says so wants an end in order,
-            // which opens what a full tunnel keeps closed.
-            Some((End::Done, reason)) => {
-                self.end(FAILED, format!("the engine ended without being asked to ({reason})"));
-            }
-            Some((end, reason)) => self.end(exit::code(end), reason),
-            None => {
-                self.end(BUG, exit::of_engine(status));
-            }
-        }
-    }
-
-    /// Ends the engine without asking.
-    fn kill_engine(&mut self) {
-        if let Some(mut engine) = self.engine.take() {
-            if let Err(error) = spawn::end(&mut engine.child) {
-                say!(1, "the engine: {error}");
-            }
-            self.forget_requests();
-        }
-    }
-
-    fn forget_requests(&mut self) {
-        if let Some(ToParent::Traffic(totals)) = self.door.close() {
-            self.status.traffic = totals;
-        }
-    }
-
-    /// Lets the engine say farewell, for at most `limit`.
-    fn stop_engine(&mut self, limit: Duration) {
-        self.answer(&ToEngine::Stop);
-        let deadline = Instant::now() + limit;
-        while self.engine.is_some() && !self.abandoned && Instant::now() < deadline {
-            self.turn(Some(deadline));
-        }
-        self.kill_engine();
     }
 
     /// Whether there is a reason to end.

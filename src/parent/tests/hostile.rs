@@ -3,6 +3,7 @@
 mod each;
 
 use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};

@@ -1,0 +1,173 @@
+//! From the parent's first message to a running engine: keys derived, locked in, threads started.
+
+#![allow(clippy::disallowed_methods, reason = "the link begins with the time")]
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use tokio::net::UnixDatagram;
+use tokio::sync::mpsc;
+
+use crate::config::KeyMode;
+use crate::core::keylog::Entry;
+use crate::core::lane::{self, Report};
+use crate::core::link::Link;
+use crate::core::settings::MAX_TEXT;
+use crate::core::stats::Stats;
+use crate::crypto::keys::LinkKeys;
+use crate::crypto::noise::Statics;
+use crate::crypto::stack::cleanly;
+use crate::engine::ending::{Ending, no_thread};
+use crate::engine::idle_timeout::IdleTimeout;
+use crate::engine::peer_socket::PeerSocket;
+use crate::engine::worker::workers;
+use crate::engine::{Engine, NOTICES, Parent, ciphers};
+use crate::packet::layer::Mode;
+use crate::privsep::message::{End, Start, ToEngine, ToParent};
+use crate::privsep::sandbox::{self, LockError};
+use crate::privsep::spawn::{Role, inherited};
+use crate::report::exit::{self, BUG};
+use crate::report::log;
+use crate::say;
+use crate::sys;
+use crate::sys::clock::now;
+use crate::sys::memory;
+use crate::sys::random::Os;
+use crate::transport::udp::Socket;
+
+/// Runs the engine; descriptor 0 is the channel to the parent.
+pub fn main() -> ExitCode {
+    // The parent has said so if it cannot be.
+    let _ = memory::lock(false);
+    let Ok(parent): std::io::Result<Arc<Parent>> = inherited().map(Arc::new) else {
+        return ExitCode::from(BUG);
+    };
+    let Ok(Some((ToEngine::Start(start), descriptors))) = cleanly(|| parent.receive()) else {
+        return ExitCode::from(BUG);
+    };
+    let sink = parent.clone();
+    let to_parent = move |verb: u8, text: &str| {
+        let mut text = text.to_owned();
+        text.truncate(text.floor_char_boundary(MAX_TEXT));
+        // The log never holds anything up: a full channel loses the line.
+        let _ = sink.send(&ToParent::Log { verb, text }, &[]);
+    };
+    log::init(start.link.verb, Box::new(to_parent));
+    panic::set_hook(Box::new(|info| say!(0, "{}", exit::bug(info))));
+    if let Err(error) = sys::set_sched_batch() {
+        say!(3, "note: the scheduling policy stays as it is: {error}");
+    }
+    let ending = run(&parent, *start, descriptors).unwrap_or_else(|ending| ending);
+    let end = ending.end;
+    let _ = parent.send(&ToParent::Exit { end, reason: ending.reason }, &[]);
+    ExitCode::from(exit::code(end))
+}
+
+fn run(parent: &Arc<Parent>, start: Start, descriptors: Vec<OwnedFd>) -> Result<Ending, Ending> {
+    ciphers::choose_libraries();
+    let derived = derive(&start);
+    let protections = lock(&start)?;
+    let mut descriptors = descriptors.into_iter();
+    let socket = descriptors.next().ok_or_else(|| Ending::failed("the parent passed no socket"))?;
+    let socket = if start.link.activated { Socket::shared(socket) } else { Socket::from_fd(socket) };
+    let socket = socket.map_err(|error| Ending::refused("set the UDP socket's options", &error))?;
+    parent.set_nonblocking(true).map_err(Ending::failed)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Ending::refused("wait for events (epoll, eventfd)", &error))?;
+    runtime.block_on(async {
+        let tap = start.link.mode == Mode::Tap;
+        let engine = Engine::start(parent, start, derived, socket, descriptors.next())?;
+        engine.tell(&ToParent::Locked { protections })?;
+        if let Some(settings) = &engine.logged {
+            cleanly(|| engine.tell(&ToParent::KeyLog(Entry::link(settings, tap))))?;
+        }
+        engine.serve().await
+    })
+}
+
+/// The keys of the link, locked in memory on their own: the limit that forbids it for all of the engine allows that.
+fn derive(start: &Start) -> (Arc<LinkKeys>, Statics) {
+    let mut held = memory::hold_alone(&*start.keys);
+    let (keys, statics) = start.keys.derive();
+    held = held.and(memory::hold_alone(&*keys));
+    if let Statics::Pair { private, .. } = &statics {
+        held = held.and(memory::hold_alone(&**private));
+    }
+    if let Err(error) = held {
+        say!(1, "note: the keys of the link may get into swap space: {error}");
+    }
+    (keys, statics)
+}
+
+fn lock(start: &Start) -> Result<String, Ending> {
+    let protections = sandbox::lock(Role::Engine, &start.confinement).map_err(|error| Ending {
+        end: if matches!(error, LockError::Missing(_)) { End::Unavailable } else { End::Failed },
+        reason: error.to_string(),
+    })?;
+    for missing in &protections.missing {
+        say!(1, "warning: this host lacks {missing}; tund runs without");
+    }
+    Ok(protections.in_force)
+}
+
+impl Engine {
+    fn start(
+        parent: &Arc<Parent>,
+        start: Start,
+        (keys, statics): (Arc<LinkKeys>, Statics),
+        socket: Socket,
+        device: Option<OwnedFd>,
+    ) -> Result<Self, Ending> {
+        let mut settings = start.link.clone();
+        ciphers::prefer_hardware(&mut settings.suites);
+        let (data_path, key_log, sandbox) = (start.data_path, start.key_log, start.confinement.sandbox);
+        drop(start);
+        let (sender, notices) = mpsc::channel(NOTICES);
+        let (unproven_sender, unproven) = mpsc::channel(NOTICES);
+        let has_device = device.is_some();
+        let lane = lane::Settings::new(&settings, keys.clone(), data_path.copy_dscp);
+        let (workers, handle) = workers(&lane, data_path, socket, device, (sender, unproven_sender))
+            .map_err(|error| Ending::refused("prepare the workers", &error))?;
+        for (number, worker) in workers.into_iter().enumerate() {
+            let name = format!("lane0.{number}");
+            let thread = std::thread::Builder::new().name(name);
+            let started = thread.spawn(move || worker.run());
+            started.map_err(|error| no_thread(&error))?;
+        }
+        let letters = settings.verb >= 5;
+        let began = now();
+        let patience =
+            settings.activated.then(|| IdleTimeout::new(began.instant, settings.keepalive.idle_exit));
+        let link = match settings.key_mode {
+            KeyMode::Static => Link::new(settings, keys, began, Os),
+            KeyMode::Handshake => Link::with_handshake(settings, keys, statics, began, Os),
+        };
+        let ready = watch(parent).map_err(Ending::failed)?;
+        sandbox::start_no_more(sandbox).map_err(Ending::failed)?;
+        Ok(Self {
+            parent: parent.clone(),
+            ready,
+            link,
+            has_device,
+            worker: handle,
+            peer_socket: PeerSocket::default(),
+            notices,
+            unproven,
+            reports: [Report::default(); 2],
+            stats: Stats::default(),
+            letters,
+            threads: data_path.threads,
+            wanted: None,
+            patience,
+            logged: key_log.then_some(lane),
+            unsent: None,
+        })
+    }
+}
+
+/// The runtime watches the channel as a datagram socket, which its kind of socket is to it.
+fn watch(parent: &Parent) -> std::io::Result<UnixDatagram> {
+    UnixDatagram::from_std(parent.as_fd().try_clone_to_owned()?.into())
+}
