@@ -111,7 +111,7 @@ pub fn fingerprint(secret: &[u8; 32]) -> [u8; 8] {
 pub fn hardware_address(secret: &[u8; 32], end: End<'_>, name: &str) -> [u8; 6] {
     let public;
     let end: &[u8] = match end {
-        End::Direction(direction) => &[direction],
+        End::Shared(own) => own,
         End::Private(private) => {
             public = public_of(private);
             &public
@@ -124,8 +124,8 @@ pub fn hardware_address(secret: &[u8; 32], end: End<'_>, name: &str) -> [u8; 6] 
 /// What is different at the two ends of a link.
 #[derive(Clone, Copy)]
 pub enum End<'a> {
-    /// Static keys without a pair: the direction that this end sends in.
-    Direction(u8),
+    /// Both have the same key: what else is different.
+    Shared(&'a [u8]),
     /// This end's X25519 private key.
     Private(&'a [u8; 32]),
 }
@@ -137,6 +137,7 @@ pub struct LinkKeys {
     expand: Hkdf<Sha256>,
     probe: Aes256,
     mask: Aes256,
+    stream: Aes256,
 }
 
 impl LinkKeys {
@@ -145,12 +146,18 @@ impl LinkKeys {
         let expand = prk(secret);
         let probe = Aes256::new((&*expand_32(&expand, &[b"probe"])).into());
         let mask = Aes256::new((&*expand_32(&expand, &[b"mask"])).into());
-        Self { expand, probe, mask }
+        let stream = Aes256::new((&*expand_32(&expand, &[b"stream"])).into());
+        Self { expand, probe, mask, stream }
     }
 
     /// The key that wraps handshakes.
     pub fn wrap(&self) -> Zeroizing<[u8; 32]> {
         expand_32(&self.expand, &[b"wrap"])
+    }
+
+    /// The key of the probes that the bridge guard sends.
+    pub fn loops(&self) -> ProbeKey {
+        ProbeKey(Aes256::new((&*expand_32(&self.expand, &[b"loop"])).into()))
     }
 
     /// Noise's pre-shared key.
@@ -161,6 +168,11 @@ impl LinkKeys {
     /// AES-256(probe, block): the keyed check of values that travel with a datagram.
     pub fn probe(&self, block: [u8; 16]) -> [u8; 16] {
         encrypt(&self.probe, block)
+    }
+
+    /// AES-256(stream, block): what hides the lengths of a stream's records.
+    pub fn stream(&self, block: [u8; 16]) -> [u8; 16] {
+        encrypt(&self.stream, block)
     }
 
     /// The bytes that hide key id and header of a static datagram: AES-256(mask, tag) followed by
@@ -200,9 +212,31 @@ impl LinkKeys {
         expand_32(&self.expand, &[b"tund v1 static", &[cipher as u8, direction], key_id, &[lane]])
     }
 
-    /// The keys of what is outside of every body, for a key log: probe and mask.
-    pub fn outside(&self) -> [Secret; 2] {
-        [b"probe".as_slice(), b"mask"].map(|label| expand_32(&self.expand, &[label]))
+    /// The keys of what is outside of every body, for a key log: probe, mask and stream.
+    pub fn outside(&self) -> [Secret; 3] {
+        [b"probe".as_slice(), b"mask", b"stream"].map(|label| expand_32(&self.expand, &[label]))
+    }
+}
+
+/// Proves that a probe of the bridge guard is from an end of the link (PROTOCOL.md §7.1).
+pub struct ProbeKey(Aes256);
+
+impl ProbeKey {
+    /// A key that no other process has, from random bytes of this one.
+    pub fn own(draw: &[u8; 16]) -> Self {
+        Self(Aes256::new((&*expand_32(&Hkdf::new(Some(b"tund loop"), draw), &[])).into()))
+    }
+
+    /// AES-256(loop, block).
+    pub fn tag(&self, block: [u8; 16]) -> [u8; 16] {
+        encrypt(&self.0, block)
+    }
+}
+
+/// Reveals nothing.
+impl std::fmt::Debug for ProbeKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ProbeKey")
     }
 }
 
@@ -311,13 +345,13 @@ mod tests {
 
     #[test]
     fn a_hardware_address_is_one_of_each_end_of_each_link() {
-        let one = hardware_address(&[1; 32], End::Direction(0), "tun-fri-mon");
-        let again = hardware_address(&[1; 32], End::Direction(0), "tun-fri-mon");
+        let one = hardware_address(&[1; 32], End::Shared(b"fri"), "tun-fri-mon");
+        let again = hardware_address(&[1; 32], End::Shared(b"fri"), "tun-fri-mon");
         assert_eq!((one, one[0]), (again, 0xfe));
         for (secret, end, name) in [
-            ([2; 32], End::Direction(0), "tun-fri-mon"),
-            ([1; 32], End::Direction(1), "tun-fri-mon"),
-            ([1; 32], End::Direction(0), "tun-fri-tue"),
+            ([2; 32], End::Shared(b"fri"), "tun-fri-mon"),
+            ([1; 32], End::Shared(b"mon"), "tun-fri-mon"),
+            ([1; 32], End::Shared(b"fri"), "tun-fri-tue"),
             ([1; 32], End::Private(&[3; 32]), "tun-fri-mon"),
             ([1; 32], End::Private(&[4; 32]), "tun-fri-mon"),
         ] {

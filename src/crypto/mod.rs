@@ -1,7 +1,10 @@
 //! Keys and ciphers: the only place that names a cryptography crate.
 
 pub mod aead;
+pub mod cbc_hmac;
 pub mod constant_time;
+pub mod exchange;
+pub mod kem;
 pub mod keys;
 pub mod noise;
 pub mod stack;

@@ -1,5 +1,5 @@
 //! `Noise_NNpsk0_25519_ChaChaPoly_SHA256` and `Noise_KKpsk0_25519_ChaChaPoly_SHA256` (Noise revision 34),
-//! composed from X25519, HKDF and ChaCha20-Poly1305.
+//! composed from X25519, HKDF and ChaCha20-Poly1305. [`exchange`](super::exchange) wipes the stack after it.
 
 use std::sync::Arc;
 
@@ -13,7 +13,6 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use super::Random;
 use super::aead::TAG;
 use super::keys::{Private, Secret, public_of};
-use super::stack::cleanly;
 
 /// Length of a public key.
 const DH: usize = 32;
@@ -56,6 +55,21 @@ pub struct SplitKeys {
     pub responder_to_initiator: Arc<Secret>,
 }
 
+/// The state after both messages.
+pub struct Finished(Symmetric);
+
+impl Finished {
+    /// The keys of both directions. With a `shared` key that is not Noise's they depend on it too: it is mixed in together with the
+    /// hash of all that was said, so that it counts for this handshake alone.
+    pub fn split(mut self, shared: Option<&[u8; 32]>) -> SplitKeys {
+        if let Some(shared) = shared {
+            let bound = Zeroizing::new([*shared, self.0.hash].concat());
+            self.0.mix_key(&bound);
+        }
+        self.0.split()
+    }
+}
+
 /// The end that begins, after its first message.
 #[derive(Clone)]
 pub struct Initiator {
@@ -84,17 +98,6 @@ impl Initiator {
         random: &mut impl Random,
         out: &mut Vec<u8>,
     ) -> Result<Self, NoiseError> {
-        cleanly(|| Self::begin(statics, psk, prologue, payload, random, out))
-    }
-
-    fn begin(
-        statics: &Statics,
-        psk: &[u8; 32],
-        prologue: &[u8],
-        payload: &[u8],
-        random: &mut impl Random,
-        out: &mut Vec<u8>,
-    ) -> Result<Self, NoiseError> {
         let mut state = Symmetric::new(statics, prologue, true);
         state.mix_key_and_hash(psk);
         let ephemeral = StaticSecret::from(random.bytes::<DH>());
@@ -113,11 +116,7 @@ impl Initiator {
     ///
     /// # Errors
     /// Why it is none.
-    pub fn read(&self, message: &[u8]) -> Result<(Vec<u8>, SplitKeys), NoiseError> {
-        cleanly(|| self.open(message))
-    }
-
-    fn open(&self, message: &[u8]) -> Result<(Vec<u8>, SplitKeys), NoiseError> {
+    pub fn read(&self, message: &[u8]) -> Result<(Vec<u8>, Finished), NoiseError> {
         let (public, sealed) = message.split_first_chunk::<DH>().ok_or(NoiseError::TooShort)?;
         let mut state = self.state.clone();
         state.mix_ephemeral(public);
@@ -126,7 +125,7 @@ impl Initiator {
             state.mix_key(&*dh(&StaticSecret::from(***private), public)?);
         }
         let payload = state.decrypt_and_hash(sealed)?;
-        Ok((payload, state.split()))
+        Ok((payload, Finished(state)))
     }
 }
 
@@ -136,15 +135,6 @@ impl Responder {
     /// # Errors
     /// Why it is none.
     pub fn read(
-        statics: &Statics,
-        psk: &[u8; 32],
-        prologue: &[u8],
-        message: &[u8],
-    ) -> Result<(Vec<u8>, Self), NoiseError> {
-        cleanly(|| Self::open(statics, psk, prologue, message))
-    }
-
-    fn open(
         statics: &Statics,
         psk: &[u8; 32],
         prologue: &[u8],
@@ -168,20 +158,11 @@ impl Responder {
     /// # Errors
     /// [`NoiseError::WeakKey`] if a public key of the peer is unusable.
     pub fn write(
-        self,
-        payload: &[u8],
-        random: &mut impl Random,
-        out: &mut Vec<u8>,
-    ) -> Result<SplitKeys, NoiseError> {
-        cleanly(|| self.answer(payload, random, out))
-    }
-
-    fn answer(
         mut self,
         payload: &[u8],
         random: &mut impl Random,
         out: &mut Vec<u8>,
-    ) -> Result<SplitKeys, NoiseError> {
+    ) -> Result<Finished, NoiseError> {
         let ephemeral = StaticSecret::from(random.bytes::<DH>());
         let public = PublicKey::from(&ephemeral).to_bytes();
         out.extend_from_slice(&public);
@@ -191,7 +172,7 @@ impl Responder {
             self.state.mix_key(&*dh(&ephemeral, peer_public)?);
         }
         self.state.encrypt_and_hash(payload, out);
-        Ok(self.state.split())
+        Ok(Finished(self.state))
     }
 }
 
@@ -226,7 +207,7 @@ impl Symmetric {
         self.hash = sha256(&[&self.hash, data]);
     }
 
-    fn mix_key(&mut self, input: &[u8; 32]) {
+    fn mix_key(&mut self, input: &[u8]) {
         let out = self.hkdf::<64>(input);
         self.chaining.copy_from_slice(&out[..32]);
         self.key.copy_from_slice(&out[32..]);
@@ -481,7 +462,7 @@ mod tests {
             assert_eq!(second, hex(messages[1]));
             let (payload, at_initiator) = initiator.read(&second).unwrap();
             assert_eq!(payload, hex(PAYLOADS[1]));
-            for keys in [at_initiator, at_responder] {
+            for keys in [at_initiator, at_responder].map(|finished| finished.split(None)) {
                 let halves = [&keys.initiator_to_responder, &keys.responder_to_initiator];
                 for (key, (plaintext, sealed)) in halves.into_iter().zip(transport) {
                     assert_eq!(first_sealed(key, &hex(plaintext)), hex(sealed));
@@ -496,6 +477,7 @@ mod tests {
         fn erased<T: ZeroizeOnDrop>() {}
         erased::<Symmetric>();
         erased::<Secret>();
+        erased::<super::super::kem::Decapsulation>();
         erased::<StaticSecret>();
         erased::<ChaCha20Poly1305>();
         erased::<chacha20poly1305::XChaCha20Poly1305>();
@@ -522,7 +504,7 @@ mod tests {
             let length = snow.write_message(&second, &mut answer).unwrap();
             let (payload, keys) = ours.read(&answer[..length]).unwrap();
             prop_assert_eq!(payload, second);
-            assert_agree(&keys, true, snow);
+            assert_agree(&keys.split(None), true, snow);
             answer[length - 1] ^= 1;
             prop_assert!(ours.read(&answer[..length]).is_err());
         }
@@ -543,7 +525,7 @@ mod tests {
             let mut plain = [0; 200];
             let length = snow.read_message(&answer, &mut plain).unwrap();
             prop_assert_eq!(&plain[..length], &second);
-            assert_agree(&keys, false, snow);
+            assert_agree(&keys.split(None), false, snow);
         }
 
         #[test]

@@ -27,3 +27,22 @@ impl fmt::Display for Cipher {
         })
     }
 }
+
+/// How the ends of handshake mode come to their keys; the discriminant is the version of the handshake (PROTOCOL.md §3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum Exchange {
+    /// X25519 alone, which a quantum computer breaks in recordings.
+    X25519 = 1,
+    /// X25519 and ML-KEM-768: the keys hold if either does.
+    Hybrid = 2,
+}
+
+impl fmt::Display for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::X25519 => "X25519",
+            Self::Hybrid => "X25519 + ML-KEM-768",
+        })
+    }
+}

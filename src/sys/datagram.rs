@@ -198,7 +198,8 @@ fn empty() -> libc::msghdr {
 /// The control messages that the kernel wrote; `InvalidData` if it had more of them than room.
 fn written<'a>(header: &libc::msghdr, control: &'a Control) -> io::Result<&'a [u8]> {
     let whole = header.msg_flags & libc::MSG_CTRUNC == 0;
-    let bytes = control.0.get(..header.msg_controllen).filter(|_| whole);
+    #[allow(clippy::unnecessary_cast, reason = "the lengths of musl have 32 bits")]
+    let bytes = control.0.get(..header.msg_controllen as usize).filter(|_| whole);
     bytes.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
@@ -207,7 +208,8 @@ fn visit(mut messages: &[u8], mut read: impl FnMut(c_int, c_int, &[u8])) {
     while messages.len() >= DATA {
         // SAFETY: the slice is no shorter than a cmsghdr, which is made of integers and need not be aligned here.
         let header = unsafe { messages.as_ptr().cast::<libc::cmsghdr>().read_unaligned() };
-        let length = header.cmsg_len;
+        #[allow(clippy::unnecessary_cast, reason = "the lengths of musl have 32 bits")]
+        let length = header.cmsg_len as usize;
         let Some(data) = messages.get(DATA..length) else { return };
         read(header.cmsg_level, header.cmsg_type, data);
         messages = messages.get(length.next_multiple_of(size_of::<usize>())..).unwrap_or_default();

@@ -7,6 +7,7 @@ mod attempt;
 pub mod clock;
 mod datagram;
 mod descriptors;
+pub mod memcheck;
 pub mod memory;
 pub mod names;
 mod netlink;
@@ -25,6 +26,6 @@ pub use datagram::{
 };
 pub use descriptors::{pass_nothing_on, passed_descriptors};
 pub use netlink::{NetlinkListener, netlink_explain_errors, netlink_filter_dumps};
-pub use option::{Credentials, peer_credentials, peer_process, waiting_bytes};
+pub use option::{Credentials, peer_credentials, peer_process, set_unsent_limit, waiting_bytes};
 pub use schedule::set_sched_batch;
 pub use tun::{Offload, disable_vnet_header, into_device, set_offload};

@@ -11,6 +11,12 @@ pub fn waiting_bytes(socket: impl AsFd) -> io::Result<usize> {
     Ok(waiting as usize)
 }
 
+/// Lets the kernel hold so many bytes of a TCP connection that it has not sent yet (TCP_NOTSENT_LOWAT, tcp(7)): the socket is
+/// writable only below that.
+pub fn set_unsent_limit(socket: impl AsFd, bytes: u32) -> io::Result<()> {
+    set_option(&socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, bytes.cast_signed())
+}
+
 /// Who was at the other end of a Unix socket when it was connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Credentials {

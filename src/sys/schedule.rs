@@ -1,6 +1,7 @@
 //! The scheduling policy of a thread.
 
 use std::io;
+use std::mem::MaybeUninit;
 
 /// Lets this thread, and those that it starts, no longer interrupt whoever wakes them (SCHED_BATCH, sched(7)).
 ///
@@ -8,7 +9,8 @@ use std::io;
 /// hop finds its processor free and needs no other one, which would have to be woken first. Another policy than
 /// SCHED_OTHER is somebody's choice and is left alone. Errors are those of sched_setscheduler(2).
 pub fn set_sched_batch() -> io::Result<()> {
-    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: zeros are a valid sched_param, the priority 0 among them; musl's has more fields.
+    let parameters: libc::sched_param = unsafe { MaybeUninit::zeroed().assume_init() };
     // SAFETY: the first call takes no pointer, the second reads `parameters`, which lives through it; both are about
     // this thread.
     let result = unsafe {

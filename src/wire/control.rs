@@ -9,6 +9,8 @@
 //! | 7 | `hello` | see [`Hello`] | |
 //! | 8 | `bye` | reason: text, 0–128 bytes | |
 //! | 9 | `clones` | ends: array of two addresses with ports | |
+//! | 10 | `probed` | probe: 16 bytes | |
+//! | 11 | `loop` | see [`Loop`] | |
 //!
 //! Every field of a message must be there, but for routes, heard and padding of a [`Hello`]. Fields with other keys are skipped, messages with other
 //! types ignored, so that both can be added without a new version.
@@ -50,6 +52,8 @@ const PATH_REPLY: u8 = 4;
 const HELLO: u8 = 7;
 const BYE: u8 = 8;
 const CLONES: u8 = 9;
+const PROBED: u8 = 10;
+const LOOP: u8 = 11;
 
 /// A control message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,6 +94,44 @@ pub enum Message {
         /// The outer addresses of the two, as the sender sees them.
         ends: [SocketAddr; 2],
     },
+    /// A probe of the receiver's came out of the sender's device.
+    Probed {
+        /// What it says of itself, without its tag.
+        probe: [u8; 16],
+    },
+    /// What the sender makes of the probes.
+    Loop(Loop),
+}
+
+/// What an end makes of the guard's probes, type 11.
+///
+/// | key | field | value |
+/// |---|---|---|
+/// | 0 | state | 0 over, 1 held, 2 inside |
+/// | 1 | origin | 8 bytes |
+/// | 2 | vlan | unsigned, 16 bits; 0: untagged |
+/// | 3 | tunnelled | 0 no, 1 yes |
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loop {
+    /// What the sender does.
+    pub state: LoopState,
+    /// The sender's origin, which is in its probes.
+    pub origin: [u8; 8],
+    /// The VLAN that the probe went into.
+    pub vlan: Option<u16>,
+    /// Whether the probe came back out of the tunnel, not out of the peer's device.
+    pub tunnelled: bool,
+}
+
+/// The state of a [`Loop`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoopState {
+    /// The sender lets frames pass again.
+    Over,
+    /// The sender lets no frame pass: the segments are joined elsewhere too.
+    Held,
+    /// The sender's probe came back out of its own device.
+    Inside,
 }
 
 /// What an end says of itself, type 7.

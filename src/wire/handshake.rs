@@ -3,44 +3,87 @@
 //! ```text
 //! plaintext = type (1) | instance (8) | seq (8) | token (16) | length (2) | noise message | zero bytes
 //! payload   = receive slot (1) | lanes (1) | count (1) | suites (count)
+//! type      = version:4 part:2 kind:2
 //! ```
 
 use super::Malformed;
-use crate::crypto::suite::Cipher;
+use crate::crypto::suite::{Cipher, Exchange};
 
 const HEAD: usize = 1 + 8 + 8 + 16 + 2;
 /// Suites that a payload may name.
 const MAX_SUITES: usize = 8;
 
-/// What a handshake datagram is; the upper half of the byte is the version.
+/// Parts that a message may come in: so many that each fits in what every path carries.
+pub const PARTS: u8 = 3;
+
+/// What a handshake datagram is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Type {
+pub enum Kind {
     /// The first message.
-    Initiation = 0x11,
+    Initiation = 1,
     /// Its answer.
-    Answer = 0x12,
+    Answer = 2,
     /// "Again, with this token."
-    Retry = 0x13,
+    Retry = 3,
+}
+
+/// The first byte of a plaintext.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Type {
+    /// How keys are agreed on, which is the version.
+    pub exchange: Exchange,
+    /// What it is.
+    pub kind: Kind,
+    /// Which part of the message it carries, from 1 to [`PARTS`]; 0: all of it.
+    pub part: u8,
 }
 
 impl Type {
-    /// The whole plaintext of a datagram that says no more than that its sender is in handshake mode.
-    pub const SIGN: u8 = 0x14;
+    /// One with the whole message.
+    pub const fn whole(exchange: Exchange, kind: Kind) -> Self {
+        Self { exchange, kind, part: 0 }
+    }
+
+    /// The whole plaintext of a datagram that says no more than that its sender is in handshake mode, and how it agrees on keys.
+    pub const fn sign(exchange: Exchange) -> u8 {
+        (exchange as u8) << 4 | 4
+    }
+
+    /// What a plaintext says if it is such a sign.
+    pub fn signed(plaintext: &[u8]) -> Option<Exchange> {
+        EXCHANGES.into_iter().find(|exchange| plaintext == [Self::sign(*exchange)])
+    }
+
+    fn parse(byte: u8) -> Option<Self> {
+        let exchange = EXCHANGES.into_iter().find(|exchange| *exchange as u8 == byte >> 4)?;
+        let kinds = [Kind::Initiation, Kind::Answer, Kind::Retry];
+        let kind = kinds.into_iter().find(|kind| *kind as u8 == byte & 3)?;
+        let part = byte >> 2 & 3;
+        // What fits in every path has no parts.
+        let whole = exchange == Exchange::X25519 || kind == Kind::Retry;
+        (part == 0 || !whole).then_some(Self { exchange, kind, part })
+    }
+
+    const fn emit(self) -> u8 {
+        (self.exchange as u8) << 4 | self.part << 2 | self.kind as u8
+    }
 }
+
+const EXCHANGES: [Exchange; 2] = [Exchange::X25519, Exchange::Hybrid];
 
 /// A handshake plaintext.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope<'a> {
     /// What it is.
-    pub kind: Type,
+    pub of: Type,
     /// The initiator's instance.
     pub instance: [u8; 8],
     /// Counts the instance's initiations.
     pub seq: u64,
     /// Proof that the initiator gets what is sent to its address; zero without one.
     pub token: [u8; 16],
-    /// The Noise message; empty in a retry.
+    /// The Noise message, or a part of it; empty in a retry.
     pub message: &'a [u8],
 }
 
@@ -51,7 +94,7 @@ impl<'a> Envelope<'a> {
     /// What is wrong with it.
     pub fn parse(plaintext: &'a [u8]) -> Result<Self, Malformed> {
         let mut rest = plaintext;
-        let [kind] = take::<1>(&mut rest)?;
+        let [of] = take::<1>(&mut rest)?;
         let instance = take(&mut rest)?;
         let seq = u64::from_be_bytes(take(&mut rest)?);
         let token = take(&mut rest)?;
@@ -60,13 +103,11 @@ impl<'a> Envelope<'a> {
         if padding.iter().any(|byte| *byte != 0) {
             return Err(Malformed::LeftOver);
         }
-        let kind =
-            [Type::Initiation, Type::Answer, Type::Retry].into_iter().find(|known| *known as u8 == kind);
-        let kind = kind.ok_or(Malformed::Unsupported)?;
-        if kind == Type::Retry && !message.is_empty() {
+        let of = Type::parse(of).ok_or(Malformed::Unsupported)?;
+        if of.kind == Kind::Retry && !message.is_empty() {
             return Err(Malformed::LeftOver);
         }
-        Ok(Self { kind, instance, seq, token, message })
+        Ok(Self { of, instance, seq, token, message })
     }
 
     /// Length of the plaintext without padding.
@@ -77,7 +118,7 @@ impl<'a> Envelope<'a> {
     /// Writes the plaintext, padded to `length` bytes if that is longer.
     pub fn emit(&self, length: usize, out: &mut Vec<u8>) {
         let end = out.len() + length.max(self.length());
-        out.push(self.kind as u8);
+        out.push(self.of.emit());
         out.extend_from_slice(&self.instance);
         out.extend_from_slice(&self.seq.to_be_bytes());
         out.extend_from_slice(&self.token);
@@ -87,9 +128,18 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// Noise's prologue: "tund v1" ‖ instance ‖ seq ‖ token.
-pub fn prologue(instance: &[u8; 8], seq: u64, token: &[u8; 16]) -> Vec<u8> {
-    [b"tund v1".as_slice(), instance, &seq.to_be_bytes(), token].concat()
+/// Noise's prologue: "tund v1" or "tund v2" ‖ instance ‖ seq ‖ token.
+pub fn prologue(exchange: Exchange, instance: &[u8; 8], seq: u64, token: &[u8; 16]) -> Vec<u8> {
+    let version: &[u8] = match exchange {
+        Exchange::X25519 => b"tund v1",
+        Exchange::Hybrid => b"tund v2",
+    };
+    [version, instance, &seq.to_be_bytes(), token].concat()
+}
+
+/// A Noise message in its parts, which are as long as each other but for the last.
+pub fn parts(message: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    (1..).zip(message.chunks(message.len().div_ceil(usize::from(PARTS)).max(1)))
 }
 
 /// The payload of either Noise message.
@@ -148,11 +198,13 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read(
-            kind in prop::sample::select(&[Type::Initiation, Type::Answer, Type::Retry][..]),
+            exchange in prop::sample::select(&EXCHANGES[..]),
+            kind in prop::sample::select(&[Kind::Initiation, Kind::Answer, Kind::Retry][..]), part in 0..=PARTS,
             instance: [u8; 8], seq: u64, token: [u8; 16], message: Vec<u8>, length in 0usize..600,
         ) {
-            let message = if kind == Type::Retry { &[][..] } else { &message };
-            let envelope = Envelope { kind, instance, seq, token, message };
+            let message = if kind == Kind::Retry { &[][..] } else { &message };
+            let part = if kind == Kind::Retry || exchange == Exchange::X25519 { 0 } else { part };
+            let envelope = Envelope { of: Type { exchange, kind, part }, instance, seq, token, message };
             let mut plaintext = Vec::new();
             envelope.emit(length, &mut plaintext);
             prop_assert_eq!(plaintext.len(), length.max(envelope.length()));
@@ -172,18 +224,44 @@ mod tests {
 
     #[test]
     fn padding_and_types_are_checked() {
-        let envelope = Envelope { kind: Type::Retry, instance: [1; 8], seq: 2, token: [3; 16], message: b"" };
+        let of = Type::whole(Exchange::X25519, Kind::Retry);
+        let envelope = Envelope { of, instance: [1; 8], seq: 2, token: [3; 16], message: b"" };
         let mut plaintext = Vec::new();
         envelope.emit(80, &mut plaintext);
         plaintext[79] = 1;
         assert_eq!(Envelope::parse(&plaintext), Err(Malformed::LeftOver));
         plaintext[79] = 0;
-        plaintext[0] = 0x21;
-        assert_eq!(Envelope::parse(&plaintext), Err(Malformed::Unsupported));
+        let types = (0..=255).filter(|kind| {
+            plaintext[0] = *kind;
+            Envelope::parse(&plaintext).is_ok()
+        });
+        let [first, second] = [0x11..=0x13, 0x21..=0x23];
+        let parts = [0x25, 0x26, 0x29, 0x2a, 0x2d, 0x2e];
+        assert_eq!(types.collect::<Vec<u8>>(), first.chain(second).chain(parts).collect::<Vec<u8>>());
         assert_eq!(Envelope::parse(&plaintext[..34]), Err(Malformed::Truncated));
         let mut plaintext = Vec::new();
         Envelope { message: b"more", ..envelope }.emit(80, &mut plaintext);
         assert_eq!(Envelope::parse(&plaintext), Err(Malformed::LeftOver), "a retry has no message");
+    }
+
+    #[test]
+    fn a_sign_is_one_byte() {
+        assert_eq!(Type::signed(&[0x14]), Some(Exchange::X25519));
+        assert_eq!(Type::signed(&[0x24]), Some(Exchange::Hybrid));
+        for other in [&[0x34][..], &[0x14, 0], &[]] {
+            assert_eq!(Type::signed(other), None);
+        }
+    }
+
+    #[test]
+    fn parts_are_of_nearly_one_length_and_make_up_the_message() {
+        for length in 0..2000 {
+            let message = vec![7; length];
+            let (numbers, all): (Vec<u8>, Vec<&[u8]>) = parts(&message).unzip();
+            assert_eq!(all.concat(), message);
+            assert!(numbers.iter().copied().eq(1..=numbers.len() as u8) && numbers.len() <= 3);
+            assert!(all.iter().all(|part| part.len() <= length.div_ceil(3)));
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Bytes to typed views and back: no keys, no state of a link, no input or output.
+//! Bytes to typed views and back: no keys but the one that hides the lengths in a [`stream`], no state of a link, no input or output.
 //!
 //! Whatever arrives here is authentic but not trusted: nothing in this module panics or allocates
 //! beyond its stated bounds, whatever the bytes are.
@@ -8,6 +8,9 @@ pub mod cbor;
 pub mod control;
 pub mod datagram;
 pub mod handshake;
+pub mod openvpn;
+pub mod proxy;
+pub mod stream;
 #[cfg(test)]
 pub(crate) mod vectors;
 

@@ -303,10 +303,6 @@ impl Assembly {
     }
 
     fn drop_partial(&mut self) {
-        #[cfg(test)]
-        if crate::fault::is(crate::fault::Fault::GapIgnored) {
-            return;
-        }
         if self.missing > 0 {
             self.missing = 0;
             self.drops.partial += 1;

@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use super::{
-    BYE, CLONES, HELLO, Hello, MAX_ADDRESSES, MAX_CONTROL, MAX_NAME, MAX_PING, MAX_REASON, Malformed,
-    Message, PATH, PATH_REPLY, PING, PONG, PUSH_ROOM, pushed_length,
+    BYE, CLONES, HELLO, Hello, LOOP, Loop, LoopState, MAX_ADDRESSES, MAX_CONTROL, MAX_NAME, MAX_PING,
+    MAX_REASON, Malformed, Message, PATH, PATH_REPLY, PING, PONG, PROBED, PUSH_ROOM, pushed_length,
 };
 use crate::packet::layer::Mode;
 use crate::wire::cbor::Reader;
@@ -26,6 +26,8 @@ pub fn decode(body: &[u8]) -> Result<Option<Message>, Malformed> {
         HELLO => Message::Hello(decode_hello(&mut reader)?),
         BYE => decode_bye(&mut reader)?,
         CLONES => decode_clones(&mut reader)?,
+        PROBED => Message::Probed { probe: decode_challenge(&mut reader)? },
+        LOOP => Message::Loop(decode_loop(&mut reader)?),
         _ => return Ok(None),
     };
     reader.finish()?;
@@ -107,6 +109,34 @@ fn decode_ends(reader: &mut Reader<'_>) -> Result<[SocketAddr; 2], Malformed> {
         [Some(first), Some(second)] => Ok([first, second]),
         [None, _] | [_, None] => Err(Malformed::OutOfRange),
     }
+}
+
+fn decode_loop(reader: &mut Reader<'_>) -> Result<Loop, Malformed> {
+    let (mut state, mut origin, mut vlan, mut tunnelled) = (None, None, None, None);
+    reader.map(|key, value| {
+        match key {
+            0 => {
+                state = Some(match value.unsigned::<u64>()? {
+                    0 => LoopState::Over,
+                    1 => LoopState::Held,
+                    2 => LoopState::Inside,
+                    _ => return Err(Malformed::OutOfRange),
+                });
+            }
+            1 => origin = Some(value.bytes()?.try_into().map_err(|_| Malformed::OutOfRange)?),
+            2 => vlan = Some(value.unsigned()?),
+            3 => tunnelled = Some(choice(value)?),
+            _ => value.skip()?,
+        }
+        Ok(())
+    })?;
+    let vlan = field(2, vlan).map(|vlan: u16| (vlan != 0).then_some(vlan));
+    Ok(Loop {
+        state: field(0, state)?,
+        origin: field(1, origin)?,
+        vlan: vlan?,
+        tunnelled: field(3, tunnelled)?,
+    })
 }
 
 fn decode_address(bytes: &[u8]) -> Result<IpAddr, Malformed> {

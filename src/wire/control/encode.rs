@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{
-    BYE, CLONES, HELLO, Hello, MAX_ADDRESSES, MAX_NAME, MAX_PADDING, MAX_PING, MAX_REASON, Message, PATH,
-    PATH_REPLY, PING, PONG, PUSH_ROOM, pushed_length,
+    BYE, CLONES, HELLO, Hello, LOOP, Loop, LoopState, MAX_ADDRESSES, MAX_NAME, MAX_PADDING, MAX_PING,
+    MAX_REASON, Message, PATH, PATH_REPLY, PING, PONG, PROBED, PUSH_ROOM, pushed_length,
 };
 use crate::packet::layer::Mode;
 use crate::wire::cbor::Writer;
@@ -38,6 +38,18 @@ pub fn encode(message: &Message, out: &mut Vec<u8>) {
                 bytes.extend(end.port().to_be_bytes());
                 writer.bytes(&bytes);
             }
+        }
+        Message::Probed { probe } => {
+            writer.map(1).unsigned(0).bytes(probe);
+        }
+        Message::Loop(Loop { state, origin, vlan, tunnelled }) => {
+            let state = match state {
+                LoopState::Over => 0,
+                LoopState::Held => 1,
+                LoopState::Inside => 2,
+            };
+            writer.map(4).unsigned(0).unsigned(state).unsigned(1).bytes(origin);
+            writer.unsigned(2).unsigned(vlan.unwrap_or(0).into()).unsigned(3).unsigned((*tunnelled).into());
         }
     }
 }
@@ -74,6 +86,8 @@ fn type_of(message: &Message) -> u8 {
         Message::Hello(_) => HELLO,
         Message::Bye { .. } => BYE,
         Message::Clones { .. } => CLONES,
+        Message::Probed { .. } => PROBED,
+        Message::Loop(_) => LOOP,
     }
 }
 

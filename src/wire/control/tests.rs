@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::wire::vectors::{hex, vectors};
 
+const KINDS: [u8; 9] = [PING, PONG, PATH, PATH_REPLY, HELLO, BYE, CLONES, PROBED, LOOP];
+
 #[test]
 fn protocol_md_holds_the_encoding_of_every_message() {
     let messages = examples();
@@ -41,8 +43,7 @@ fn a_message_cut_anywhere_is_truncated_and_a_longer_one_has_bytes_left_over() {
 
 #[test]
 fn types_of_later_versions_are_ignored() {
-    for kind in (0..=255u8).filter(|kind| ![PING, PONG, PATH, PATH_REPLY, HELLO, BYE, CLONES].contains(kind))
-    {
+    for kind in (0..=255u8).filter(|kind| !KINDS.contains(kind)) {
         assert_eq!(decode(&[kind]), Ok(None));
         assert_eq!(decode(&[kind, 0xff, 0xff]), Ok(None));
     }
@@ -74,7 +75,7 @@ fn every_message_may_have_a_field_of_a_later_version() {
 fn every_field_must_be_there() {
     assert_eq!(decode(&[2, 0xa1, 0, 7]), Err(Malformed::Missing(1)));
     assert_eq!(decode(&[2, 0xa1, 1, 7]), Err(Malformed::Missing(0)));
-    for kind in [PING, PONG, PATH, PATH_REPLY, HELLO, BYE, CLONES] {
+    for kind in KINDS {
         assert_eq!(decode(&[kind, 0xa0]), Err(Malformed::Missing(0)));
     }
     let hello = |without: u8| {
@@ -185,7 +186,7 @@ proptest! {
 
     #[test]
     fn whatever_is_accepted_encodes_to_what_is_accepted_alike(
-        kind in PING..=CLONES,
+        kind in PING..=LOOP,
         rest in prop::collection::vec(prop_oneof![any::<u8>(), 0u8..10, 0xa0u8..0xaa, 0x40u8..0x50], 0..40),
     ) {
         let body = [&[kind], rest.as_slice()].concat();
@@ -266,6 +267,16 @@ fn examples() -> Vec<(&'static str, Message)> {
                 ends: ["192.0.2.1:1417", "[2001:db8::3]:1418"].map(|end| end.parse().unwrap()),
             },
         ),
+        ("control/probed", Message::Probed { probe: challenge }),
+        (
+            "control/loop",
+            Message::Loop(Loop {
+                state: LoopState::Held,
+                origin: *b"\xc0\xc1\xc2\xc3\xc4\xc5\xc6\xc7",
+                vlan: Some(100),
+                tunnelled: true,
+            }),
+        ),
     ]
 }
 
@@ -278,6 +289,13 @@ fn message() -> impl Strategy<Value = Message> {
         any_hello().prop_map(Message::Hello),
         any_text(MAX_REASON).prop_map(|reason| Message::Bye { reason }),
         any::<[(IpAddr, u16); 2]>().prop_map(|ends| Message::Clones { ends: ends.map(SocketAddr::from) }),
+        any::<[u8; 16]>().prop_map(|probe| Message::Probed { probe }),
+        (0..3usize, any::<[u8; 8]>(), any::<u16>(), any::<bool>()).prop_map(
+            |(state, origin, vlan, tunnelled)| {
+                let state = [LoopState::Over, LoopState::Held, LoopState::Inside][state];
+                Message::Loop(Loop { state, origin, vlan: (vlan != 0).then_some(vlan), tunnelled })
+            }
+        ),
     ]
 }
 

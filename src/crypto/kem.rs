@@ -1,0 +1,67 @@
+//! ML-KEM-768 (FIPS 203), a key encapsulation that no known quantum algorithm breaks.
+//!
+//! All randomness is the caller's, as everywhere in the pure half: drawn from the system when it is used, and seeded in tests. That is why
+//! one library computes it in every build. aws-lc-rs draws from a generator of its own, whose state a copy of the process would share
+//! (PROTOCOL.md §3.4); it is what this one is compared with. [`exchange`](super::exchange) wipes the stack after it.
+
+use libcrux_ml_kem::mlkem768::{self, MlKem768Ciphertext, MlKem768PrivateKey, MlKem768PublicKey};
+use zeroize::{ZeroizeOnDrop, Zeroizing};
+
+use super::Random;
+
+/// Length of the seed of a key pair in bytes.
+const SEED: usize = 64;
+/// Length of a decapsulation key in bytes.
+const DECAPSULATION_KEY: usize = 2400;
+/// Length of an encapsulation key in bytes.
+pub const ENCAPSULATION_KEY: usize = 1184;
+/// Length of a ciphertext in bytes.
+pub const CIPHERTEXT: usize = 1088;
+/// Length of what encapsulation draws, in bytes.
+const MESSAGE: usize = 32;
+
+/// A shared key.
+pub type Shared = Zeroizing<[u8; 32]>;
+
+/// A decapsulation key as FIPS 203 §7.1 has it, which takes less time to use than the seed that it comes from.
+#[derive(Clone, ZeroizeOnDrop)]
+pub struct Decapsulation(Box<[u8; DECAPSULATION_KEY]>);
+
+impl Decapsulation {
+    /// The shared key in a ciphertext. One that was not made for this key, or was changed, gives another key and no error (implicit
+    /// rejection).
+    pub fn open(&self, ciphertext: &[u8; CIPHERTEXT]) -> Shared {
+        let (key, ciphertext) = (MlKem768PrivateKey::from(&*self.0), MlKem768Ciphertext::from(ciphertext));
+        Zeroizing::new(mlkem768::decapsulate(&key, &ciphertext))
+    }
+}
+
+/// Draws a key (its seed d ‖ z, FIPS 203 §7.1), and writes its encapsulation key to `out`.
+pub fn generate(random: &mut impl Random, out: &mut Vec<u8>) -> Decapsulation {
+    let mut seed = Zeroizing::new([0; SEED]);
+    random.fill(seed.as_mut());
+    let pair = mlkem768::generate_key_pair(*seed);
+    out.extend_from_slice(pair.pk());
+    Decapsulation(Box::new(*pair.sk()))
+}
+
+/// Draws a shared key for the owner of `key`, and writes its ciphertext to `out`; `None` if `key` is none: a number in it is not below the
+/// modulus (FIPS 203 §7.2).
+pub fn encapsulate(
+    key: &[u8; ENCAPSULATION_KEY],
+    random: &mut impl Random,
+    out: &mut Vec<u8>,
+) -> Option<Shared> {
+    let key = MlKem768PublicKey::from(key);
+    if !mlkem768::validate_public_key(&key) {
+        return None;
+    }
+    let mut message = Zeroizing::new([0; MESSAGE]);
+    random.fill(message.as_mut());
+    let (ciphertext, shared) = mlkem768::encapsulate(&key, *message);
+    out.extend_from_slice(ciphertext.as_slice());
+    Some(Zeroizing::new(shared))
+}
+
+#[cfg(test)]
+mod tests;
