@@ -6,8 +6,9 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use super::condition::Condition;
 use super::key_id::KeyId;
-use super::limits::{CLONES_LEAST, CLONES_WITHIN};
+use super::limits::{CLONES_LEAST, CLONES_TOLD, CLONES_WITHIN, REPEAT};
 use super::session::Instance;
 
 /// What this end knows of the process that says something now: nothing that was under way for a while comes here.
@@ -67,6 +68,58 @@ impl Turns {
         let lasts = self.began.is_some_and(|began| now >= began + CLONES_LEAST);
         let both = if other < from { [other, from] } else { [from, other] };
         (is_back || self.returns >= 2 && lasts).then_some(both)
+    }
+}
+
+/// Who speaks, and whether there are two of them.
+#[derive(Default)]
+pub struct Clones {
+    /// Who speaks.
+    pub turns: Turns,
+    found: Option<Found>,
+}
+
+/// That there are two, for as long as that holds.
+struct Found {
+    condition: Condition,
+    /// When there was the last sign of it.
+    seen_at: Instant,
+    /// When it was last logged.
+    said_at: Instant,
+    /// When the two were last told.
+    told_at: Option<Instant>,
+}
+
+impl Clones {
+    /// Whether this end is called by two ends of one key, or is one of such two.
+    pub fn condition(&self, now: Instant) -> Option<&Condition> {
+        self.lasting(now).map(|found| &found.condition)
+    }
+
+    /// There are two; gives what is to be said of it.
+    pub fn handle_found(&mut self, now: Instant, ends: [SocketAddr; 2]) -> Option<Condition> {
+        let [first, second] = ends.map(|end| SocketAddr::new(end.ip().to_canonical(), end.port()));
+        let condition = Condition::ClonedEnd { first, second };
+        let known = self.lasting(now).filter(|found| found.condition == condition);
+        let said_at = known.map(|found| found.said_at).filter(|at| now < *at + REPEAT);
+        let told_at = known.and_then(|found| found.told_at);
+        let line = said_at.is_none().then(|| condition.clone());
+        self.found = Some(Found { condition, seen_at: now, said_at: said_at.unwrap_or(now), told_at });
+        line
+    }
+
+    /// Whether the two are told now, which then counts as done.
+    pub fn is_telling_due(&mut self, now: Instant) -> bool {
+        let Some(found) = &mut self.found else { return false };
+        let due = found.told_at.is_none_or(|at| now >= at + CLONES_TOLD);
+        if due {
+            found.told_at = Some(now);
+        }
+        due
+    }
+
+    fn lasting(&self, now: Instant) -> Option<&Found> {
+        self.found.as_ref().filter(|found| now < found.seen_at + REPEAT)
     }
 }
 
@@ -152,5 +205,22 @@ mod tests {
             // It moves while it draws another key id, or after a restart.
             one(&[(0.0, 1, A), (60.0, 2, B), (61.0, 2, A), (120.0, 3, B), (121.0, 3, A), (180.0, 4, B)]);
         }
+    }
+
+    #[test]
+    fn two_ends_are_said_once_a_minute_and_told_more_often() {
+        let (start, mut clones) = (Instant::now(), Clones::default());
+        let ends = ["192.0.2.1:1417", "192.0.2.3:1417"].map(|end| end.parse().unwrap());
+        let (mut said, mut told) = (Vec::new(), Vec::new());
+        for second in 0..=60 {
+            let now = start + Duration::from_secs(second);
+            said.extend(clones.handle_found(now, ends).map(|_| second));
+            told.extend(clones.is_telling_due(now).then_some(second));
+        }
+        assert_eq!(said, [0, 60]);
+        assert_eq!(told, (0..=60).step_by(CLONES_TOLD.as_secs() as usize).collect::<Vec<_>>());
+        let last = start + Duration::from_secs(60);
+        assert!(clones.condition(last + REPEAT - Duration::from_secs(1)).is_some());
+        assert!(clones.condition(last + REPEAT).is_none());
     }
 }

@@ -3,13 +3,17 @@
 //! The codes are an interface: they stand in tund(8), `status --json`, the metrics and the log. A sentence may be
 //! worded anew at any time.
 
-use std::fmt;
+mod sentence;
+
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::guard::Rule;
 use crate::config::KeyMode;
+use crate::core::openvpn::options::Difference;
+use crate::crypto::suite::Exchange;
 use crate::packet::layer::Mode;
 
 /// A condition of the link. Of two ends, `theirs` is the peer's value and `ours` this end's. Text in it is the peer's or the system's: whoever shows it makes it printable.
@@ -39,6 +43,8 @@ pub enum Condition {
     KeyMismatch,
     /// The peer has this end's key, and uses it in the other key mode.
     KeyModeMismatch { theirs: KeyMode, ours: KeyMode },
+    /// Handshake mode: who has this end's key agrees on keys in another way.
+    ExchangeMismatch { theirs: Exchange, ours: Exchange },
     /// Static mode: the peer uses another cipher.
     CipherMismatch,
     /// Handshake mode: the two ends allow no cipher in common.
@@ -81,6 +87,16 @@ pub enum Condition {
         #[serde(with = "crate::core::zoned")]
         to: SocketAddr,
     },
+    /// Datagrams do not pass any more, and a stream to this address does: the link goes on over that.
+    OverStream {
+        #[serde(with = "crate::core::zoned")]
+        to: SocketAddr,
+    },
+    /// Datagrams to this address pass again: the link goes on without its stream.
+    OverDatagrams {
+        #[serde(with = "crate::core::zoned")]
+        to: SocketAddr,
+    },
     /// The peer calls another address of this end than before.
     LocalMoved { to: IpAddr },
     /// What passes to the peer in one datagram; in bytes of UDP payload.
@@ -94,8 +110,29 @@ pub enum Condition {
         #[serde(with = "crate::core::zoned")]
         second: SocketAddr,
     },
+    /// A frame broke a rule of the bridge guard: the source of the first one since this was last said.
+    Guarded { rule: Rule, mac: [u8; 6], vlan: Option<u16> },
+    /// The segments are joined elsewhere too, and this end, or the peer (`theirs`), lets no frame pass: a probe that went into the device
+    /// there from this address, in this VLAN, came out of the other end's device, or (`tunnelled`) back out of the tunnel.
+    Loop { theirs: bool, tunnelled: bool, mac: [u8; 6], vlan: Option<u16> },
+    /// A probe came back to the device that it went into, here or at the peer (`theirs`).
+    LoopInside { theirs: bool, mac: [u8; 6], vlan: Option<u16> },
+    /// Frames pass again.
+    LoopOver,
     /// The peer's clock is ahead of this end's; in microseconds.
     ClockDifference { ahead: i64 },
+    /// An OpenVPN peer has to prove that it runs now, since its start, in seconds since the Unix epoch, is not later than the last one or far ahead.
+    OpenVpnStart { time: u32 },
+    /// An OpenVPN peer has an option otherwise.
+    OpenVpnOptions(Difference),
+    /// An OpenVPN peer frames what it sends in another way.
+    OpenVpnFraming { theirs: String, ours: String, their_fragment: bool, our_fragment: bool },
+    /// An OpenVPN peer compresses.
+    OpenVpnCompressed,
+    /// The peer is tund as well: frames pass under handshake keys.
+    Upgraded,
+    /// The peer is tund as well, or has to be, but there is no handshake with it.
+    NotUpgraded,
 }
 
 impl Condition {
@@ -110,6 +147,7 @@ impl Condition {
             Self::CannotSend { remote, reason: "the network is down".into() },
             Self::KeyMismatch,
             Self::KeyModeMismatch { theirs: KeyMode::Static, ours: KeyMode::Handshake },
+            Self::ExchangeMismatch { theirs: Exchange::X25519, ours: Exchange::Hybrid },
             Self::CipherMismatch,
             Self::NoCommonCipher,
             Self::DirectionMismatch,
@@ -128,12 +166,37 @@ impl Condition {
             Self::Resumed,
             Self::TunnelInTunnel { remote: ip },
             Self::PeerMoved { to: remote },
+            Self::OverStream { to: remote },
+            Self::OverDatagrams { to: remote },
             Self::LocalMoved { to: ip },
             Self::PathPayload { budget: 1472 },
             Self::PathTooNarrow,
             Self::ClonedEnd { first: remote, second: SocketAddr::from(([192, 0, 2, 3], 1194)) },
             Self::ClockDifference { ahead: 90_000_000 },
+            Self::OpenVpnStart { time: 7 },
+            Self::OpenVpnOptions(Difference {
+                option: "tun-mtu".into(),
+                here: Some("1500".into()),
+                there: None,
+            }),
+            Self::OpenVpnFraming {
+                theirs: "comp-lzo".into(),
+                ours: "none".into(),
+                their_fragment: false,
+                our_fragment: true,
+            },
+            Self::OpenVpnCompressed,
+            Self::Upgraded,
+            Self::NotUpgraded,
         ]
+        .into_iter()
+        .chain(Rule::ALL.map(|rule| Self::Guarded { rule, mac: [2, 0, 0, 0, 0, 1], vlan: Some(100) }))
+        .chain([
+            Self::Loop { theirs: false, tunnelled: true, mac: [2, 0, 0, 0, 0, 1], vlan: Some(100) },
+            Self::LoopInside { theirs: true, mac: [2, 0, 0, 0, 0, 1], vlan: None },
+            Self::LoopOver,
+        ])
+        .collect()
     }
 
     /// The stable name, in lower case with hyphens.
@@ -145,6 +208,7 @@ impl Condition {
             Self::CannotSend { .. } => "cannot-send",
             Self::KeyMismatch => "key-mismatch",
             Self::KeyModeMismatch { .. } => "key-mode-mismatch",
+            Self::ExchangeMismatch { .. } => "key-exchange-mismatch",
             Self::CipherMismatch => "cipher-mismatch",
             Self::NoCommonCipher => "no-common-cipher",
             Self::DirectionMismatch => "direction-mismatch",
@@ -163,136 +227,29 @@ impl Condition {
             Self::Resumed => "resumed",
             Self::TunnelInTunnel { .. } => "tunnel-in-tunnel",
             Self::PeerMoved { .. } => "peer-moved",
+            Self::OverStream { .. } => "over-tcp",
+            Self::OverDatagrams { .. } => "over-udp",
             Self::LocalMoved { .. } => "local-moved",
             Self::PathPayload { .. } => "path-payload",
             Self::PathTooNarrow => "path-too-narrow",
             Self::ClonedEnd { .. } => "cloned-end",
             Self::ClockDifference { .. } => "clock-difference",
+            Self::Guarded { rule, .. } => rule.reason().label(),
+            Self::Loop { .. } => "loop",
+            Self::LoopInside { .. } => "loop-inside",
+            Self::LoopOver => "loop-over",
+            Self::OpenVpnStart { .. } => "openvpn-start",
+            Self::OpenVpnOptions(_) => "openvpn-options",
+            Self::OpenVpnFraming { .. } => "openvpn-framing",
+            Self::OpenVpnCompressed => "openvpn-compressed",
+            Self::Upgraded => "openvpn-upgraded",
+            Self::NotUpgraded => "openvpn-not-upgraded",
         }
     }
 
     /// From which verb level on the log shows it.
     pub fn verb(&self) -> u8 {
         if matches!(self, Self::PathPayload { .. }) { 4 } else { 1 }
-    }
-
-    /// What the two ends state of themselves and does not fit together.
-    fn mismatch(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::KeyModeMismatch { theirs, ours } => write!(
-                f,
-                "the peer uses {theirs} keys, this end {ours} keys: set key.mode alike on both ends"
-            ),
-            Self::VersionMismatch { theirs, ours } => write!(
-                f,
-                "peer speaks protocol version {theirs}, this end version {ours}: update the older one"
-            ),
-            Self::DeviceModeMismatch { theirs, ours } => write!(
-                f,
-                "peer is in {theirs} mode, this end in {ours} mode: set device.mode alike on both ends"
-            ),
-            Self::MtuMismatch { theirs, ours } => write!(
-                f,
-                "peer's frame MTU is {theirs}, this end's {ours}: set device.mtu alike on both ends"
-            ),
-            Self::AddressConflict { address } => {
-                write!(f, "both ends have the address {address}: change device.address of one")
-            }
-            Self::PeerAddressMismatch { expected, actual } => write!(
-                f,
-                "peer's address is {actual}, this end expects {expected}: \
-                 mend device.peer here or device.address there"
-            ),
-            Self::OwnAddressMismatch { expected, actual } => write!(
-                f,
-                "peer expects the address {expected} here, but it is {actual}: \
-                 mend device.address here or device.peer there"
-            ),
-            other => f.write_str(other.fixed()),
-        }
-    }
-
-    /// The sentence of a condition that has no more to it; of another one its code.
-    fn fixed(&self) -> &'static str {
-        match self {
-            Self::NoRemote => "waiting for the peer to call: no remote is set",
-            Self::KeyMismatch => {
-                "datagrams arrive, but none is sealed with this key: are key and key.mode the same at both ends?"
-            }
-            Self::CipherMismatch => "the peer uses another cipher: set key.cipher alike on both ends",
-            Self::NoCommonCipher => "the ends have no cipher in common: set key.cipher alike on both",
-            Self::DirectionMismatch => {
-                "datagrams arrive that are sealed in this end's own direction: \
-                 set key.direction to 0 on one end and to 1 on the other"
-            }
-            Self::OwnDatagrams => {
-                "datagrams arrive that are sealed in this end's own direction: either something sends back what this \
-                 end sent before its start, or key.direction is the same on both ends"
-            }
-            Self::PathTooNarrow => {
-                "IP packets of 576 bytes do not reach the peer, as on any path they should: longer frames are lost until \
-                 the path is mended"
-            }
-            Self::PeerIdle => "the peer is idle; it is called when there is a frame for it",
-            Self::Reconnecting => "connecting again, as asked",
-            Self::Resumed => "this host slept, was copied, or had its clock set: all keys are replaced",
-            other => other.code(),
-        }
-    }
-}
-
-impl fmt::Display for Condition {
-    /// The sentence: what is the matter, and the remedy if there is one.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoAnswer { remote, others } => {
-                let others = match others {
-                    0 => String::new(),
-                    others => format!(" and {others} more"),
-                };
-                write!(
-                    f,
-                    "no answer from {remote}{others} yet: trying on; if it stays away, is tund running there, with the \
-                     same key, and its port open?"
-                )
-            }
-            Self::PortRefused { remote } => {
-                let (host, port) = (remote.ip(), remote.port());
-                write!(f, "{host} is reported not to take datagrams for port {port}: does tund run there?")
-            }
-            Self::CannotSend { remote, reason } => write!(f, "cannot send to {remote}: {reason}"),
-            Self::PeerPinned { from } => {
-                write!(f, "the peer calls from {from}, but float = false pins it")
-            }
-            Self::PeerSilent { silence } => {
-                write!(f, "nothing heard from the peer for {} s", silence.as_secs_f32())
-            }
-            Self::PeerGoodbye { reason } => write!(f, "the peer says: {reason}"),
-            Self::TunnelInTunnel { remote } => {
-                let length = if remote.is_ipv4() { 32 } else { 128 };
-                write!(
-                    f,
-                    "the way to the peer's outer address {remote} leads into the tunnel itself: add [[route]] to = \
-                     \"{remote}/{length}\", via = \"net_gateway\""
-                )
-            }
-            Self::PeerMoved { to } => write!(f, "the peer moved to {to}"),
-            Self::LocalMoved { to } => write!(f, "the peer calls this end at {to} now"),
-            Self::PathPayload { budget } => write!(f, "datagrams of up to {budget} bytes pass to the peer"),
-            Self::ClonedEnd { first, second } => write!(
-                f,
-                "two ends use this key: {first}, {second}; each takes the link from the other: stop one, or give it a \
-                 key and a link of its own"
-            ),
-            Self::ClockDifference { ahead } => {
-                let seconds = *ahead as f64 / 1e6;
-                write!(
-                    f,
-                    "the peer's clock differs from this end's by {seconds:+.0} s; the link works all the same"
-                )
-            }
-            other => other.mismatch(f),
-        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use crate::core::condition::Condition;
 use crate::core::settings::LinkSettings;
 use crate::wire::control::{self, Hello, Message};
+use crate::wire::datagram::KEY_ID;
 
 /// The version of PROTOCOL.md that this code speaks.
 pub const VERSION: u8 = 1;
@@ -25,6 +26,13 @@ pub fn own(settings: &LinkSettings, budget: usize, seen: bool) -> Hello {
         heard: None,
         padding: 0,
     }
+}
+
+/// This end's hello that names a key id of the peer's, shortened to so many bytes if it can be.
+pub fn naming(heard: [u8; KEY_ID], settings: &LinkSettings, budget: usize, room: usize) -> Hello {
+    let mut hello = Hello { heard: Some(heard), ..own(settings, budget, false) };
+    shorten(&mut hello, room);
+    hello
 }
 
 /// Length of an encoded hello in bytes.

@@ -1,11 +1,14 @@
 //! What may pass through a routed link, and what is mended on the way. A bridged link carries every frame as
 //! it is.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
+use std::time::Instant;
 
+use super::guard::{Guard, Offenders, Origin, Sighting, Top};
+use super::path::Path;
 use super::sources::Sources;
 use super::stats::DropReason;
-use crate::packet::ip::{self, UDP};
+use crate::packet::ip::{self, TCP, UDP};
 use crate::packet::layer::Layer;
 use crate::packet::traffic_class::{self, Arrival};
 use crate::packet::{clamp, too_big};
@@ -18,6 +21,8 @@ const ANSWERS: u32 = 100;
 pub struct InnerPolicy {
     /// `None`: Ethernet frames.
     routed: Option<Routed>,
+    /// Of a bridged link.
+    guard: Option<Box<Guard>>,
     scratch: Vec<u8>,
 }
 
@@ -26,6 +31,8 @@ struct Routed {
     /// The largest packet, in bytes.
     mtu: usize,
     mss_clamp: bool,
+    /// What TCP connections are told to fit into, in bytes.
+    clamp: usize,
     /// The peer's addresses, in whose name answers go to the device: the host refuses its own from there.
     peers: Vec<IpAddr>,
     /// Source addresses taken from the peer; `None`: every one.
@@ -35,15 +42,24 @@ struct Routed {
 
 impl InnerPolicy {
     /// A bridged link.
-    pub fn bridged() -> Self {
-        Self { routed: None, scratch: Vec::new() }
+    pub fn bridged(guard: Option<Guard>) -> Self {
+        Self { routed: None, guard: guard.map(Box::new), scratch: Vec::new() }
     }
 
     /// A routed link whose packets have at most `mtu` bytes, to a peer with these addresses.
     pub fn routed(mtu: u32, mss_clamp: bool, peers: Vec<IpAddr>) -> Self {
         let mtu = mtu as usize;
-        let routed = Routed { mtu, mss_clamp, peers, sources: None, answers: ANSWERS };
-        Self { routed: Some(routed), scratch: Vec::with_capacity(mtu) }
+        let routed = Routed { mtu, mss_clamp, clamp: mtu, peers, sources: None, answers: ANSWERS };
+        Self { routed: Some(routed), guard: None, scratch: Vec::with_capacity(mtu) }
+    }
+
+    /// Where TCP connections are told of a segment size, it fits packets of `mtu` bytes.
+    #[must_use]
+    pub fn clamped_to(mut self, mtu: usize) -> Self {
+        if let Some(routed) = &mut self.routed {
+            routed.clamp = mtu.min(routed.mtu);
+        }
+        self
     }
 
     /// What frames begin with.
@@ -58,6 +74,44 @@ impl InnerPolicy {
         }
     }
 
+    /// Time passed: the frames that follow come now.
+    pub fn set_now(&mut self, now: Instant) {
+        self.guard.iter_mut().for_each(|guard| guard.set_now(now));
+    }
+
+    /// Who broke a rule of the guard since the last call.
+    pub fn offenders(&self) -> Offenders {
+        self.guard.as_ref().map_or_else(Offenders::default, |guard| guard.offenders())
+    }
+
+    /// Who sent most in this direction in the last minute, on a bridged link.
+    pub fn talkers(&self) -> Top {
+        self.guard.as_ref().map_or_else(Top::default, |guard| guard.talkers())
+    }
+
+    /// From now on no frame of a bridged link passes, or frames do again.
+    pub fn hold(&mut self, held: bool) {
+        self.guard.iter_mut().for_each(|guard| guard.hold(held));
+    }
+
+    /// The guard's probes for the device.
+    pub fn probes(&self, origin: Origin, round: u32) -> Vec<Vec<u8>> {
+        self.guard.as_ref().map_or_else(Vec::new, |guard| guard.probes(origin, round))
+    }
+
+    /// The probe of the guard's that the frame was which went no further because of [`DropReason::GuardLoop`], if it was one.
+    pub fn take_sighting(&mut self) -> Option<Sighting> {
+        self.guard.as_mut().and_then(|guard| guard.take_sighting())
+    }
+
+    /// Whether a frame of the device, or several that the kernel joined, may go to the peer.
+    ///
+    /// # Errors
+    /// The rule of the guard that says no.
+    pub fn outward(&mut self, frame: &[u8]) -> Result<(), DropReason> {
+        self.guard.as_mut().map_or(Ok(()), |guard| guard.outward(frame))
+    }
+
     /// A new span of time for what is limited.
     pub fn renew(&mut self) {
         if let Some(routed) = &mut self.routed {
@@ -69,8 +123,12 @@ impl InnerPolicy {
     /// the datagrams it came in.
     ///
     /// # Errors
-    /// [`DropReason::Source`]: it is not from where the peer may send. [`DropReason::Congested`]: RFC 6040 wants it dropped.
+    /// [`DropReason::Source`]: it is not from where the peer may send. [`DropReason::Congested`]: RFC 6040 wants it dropped. Or the rule of
+    /// the guard that says no.
     pub fn inward<'a>(&'a mut self, frame: &'a [u8], ecn: u8) -> Result<&'a [u8], DropReason> {
+        if let Some(guard) = &mut self.guard {
+            guard.inward(frame)?;
+        }
         let mut clamp_to = None;
         if let Some(routed) = &self.routed {
             if let Some(sources) = &routed.sources {
@@ -79,7 +137,7 @@ impl InnerPolicy {
                     return Err(DropReason::Source);
                 }
             }
-            clamp_to = Some(routed.mtu).filter(|_| routed.mss_clamp && clamp::is_syn(frame));
+            clamp_to = Some(routed.clamp).filter(|_| routed.mss_clamp && clamp::is_syn(frame));
         }
         let layer = self.layer();
         let mark = match traffic_class::arrival(frame, layer, ecn) {
@@ -101,9 +159,9 @@ impl InnerPolicy {
         Ok(&self.scratch)
     }
 
-    /// Whether a packet of the device is one of this link's own datagrams to `endpoint`: the tunnel has been
-    /// routed into itself.
-    pub fn is_own(&self, frame: &[u8], endpoint: SocketAddr) -> bool {
+    /// Whether a packet of the device is one that this link itself sends along `to`: the tunnel has been routed into itself.
+    pub fn is_own(&self, frame: &[u8], to: Path) -> bool {
+        let (endpoint, protocol) = (to.remote, if to.stream { TCP } else { UDP });
         let Some((_, destination)) = self.routed.as_ref().and_then(|_| ip::addresses(frame)) else {
             return false;
         };
@@ -111,7 +169,7 @@ impl InnerPolicy {
             return false;
         };
         let port = frame.get(transport.at + 2..transport.at + 4);
-        transport.protocol == UDP && port == Some(&endpoint.port().to_be_bytes()[..])
+        transport.protocol == protocol && port == Some(&endpoint.port().to_be_bytes()[..])
     }
 
     /// The answer to a packet of the device that is too long, if it gets one.
@@ -155,20 +213,23 @@ mod tests {
         assert_eq!(inner.inward(&good, 0), Ok(&good[..]));
         assert_eq!(inner.inward(&bad, 0), Err(DropReason::Source));
         assert_eq!(inner.inward(b"no packet", 0), Err(DropReason::Source));
-        let mut bridged = InnerPolicy::bridged();
+        let mut bridged = InnerPolicy::bridged(None);
         bridged.set_sources(Some(Sources::default()));
         assert!(bridged.inward(&bad, 0).is_ok(), "Ethernet is not looked into");
     }
 
     #[test]
     fn only_the_links_own_datagrams_are_a_tunnel_in_the_tunnel() {
-        let endpoint = "192.0.2.2:1417".parse().unwrap();
+        let endpoint: Path = "192.0.2.2:1417".parse().unwrap();
+        let stream = Path { stream: true, ..endpoint };
         let to = [192, 0, 2, 2];
         assert!(routed().is_own(&packet([10; 4], to, UDP, 1417), endpoint));
         assert!(!routed().is_own(&packet([10; 4], to, UDP, 53), endpoint));
-        assert!(!routed().is_own(&packet([10; 4], to, 6, 1417), endpoint));
+        assert!(!routed().is_own(&packet([10; 4], to, TCP, 1417), endpoint));
+        assert!(routed().is_own(&packet([10; 4], to, TCP, 1417), stream));
+        assert!(!routed().is_own(&packet([10; 4], to, UDP, 1417), stream));
         assert!(!routed().is_own(&packet([10; 4], [192, 0, 2, 3], UDP, 1417), endpoint));
-        assert!(!InnerPolicy::bridged().is_own(&packet([10; 4], to, UDP, 1417), endpoint));
+        assert!(!InnerPolicy::bridged(None).is_own(&packet([10; 4], to, UDP, 1417), endpoint));
     }
 
     #[test]
@@ -180,7 +241,7 @@ mod tests {
         assert_eq!((lowered.len(), &lowered[42..44]), (syn.len(), &1360u16.to_be_bytes()[..]));
         let mut off = InnerPolicy::routed(1400, false, Vec::new());
         assert_eq!(off.inward(&syn, 0), Ok(&syn[..]));
-        assert_eq!(InnerPolicy::bridged().inward(&syn, 0), Ok(&syn[..]));
+        assert_eq!(InnerPolicy::bridged(None).inward(&syn, 0), Ok(&syn[..]));
     }
 
     #[test]
@@ -193,7 +254,7 @@ mod tests {
         let deaf = packet([10; 4], [11; 4], UDP, 1);
         assert_eq!(routed().inward(&deaf, 3), Err(DropReason::Congested));
         let bridged = [&[2; 12][..], &[8, 0], &capable].concat();
-        assert_eq!(InnerPolicy::bridged().inward(&bridged, 3).unwrap()[14..], marked);
+        assert_eq!(InnerPolicy::bridged(None).inward(&bridged, 3).unwrap()[14..], marked);
     }
 
     #[test]

@@ -71,6 +71,8 @@ pub enum Entry {
         probe: Logged,
         /// That hides headers.
         mask: Logged,
+        /// That hides the lengths of a stream's records.
+        stream: Logged,
     },
     /// A key of bodies.
     Traffic {
@@ -90,8 +92,8 @@ pub enum Entry {
 impl Entry {
     /// Of a link that begins.
     pub fn link(settings: &Settings, tap: bool) -> Self {
-        let [probe, mask] = settings.keys.outside().map(Logged::from);
-        Self::Link { tap, key_ids: settings.framing == Framing::Static, probe, mask }
+        let [probe, mask, stream] = settings.keys.outside().map(Logged::from);
+        Self::Link { tap, key_ids: settings.framing == Framing::Static, probe, mask, stream }
     }
 
     /// Of the key that a lane is given, if it is given one.
@@ -110,10 +112,17 @@ impl Entry {
                 | Out::Endpoint(_)
                 | Out::Agreed(_)
                 | Out::Budget(_)
-                | Out::Frame(_),
+                | Out::Hold(_),
             )
             | Command::Receive(
-                In::Forget(_) | In::WipeAll | In::Endpoint(_) | In::Agreed(_) | In::Sources(_) | In::Again(_),
+                In::Forget(_)
+                | In::WipeAll
+                | In::Endpoint(_)
+                | In::Agreed(_)
+                | In::Sources(_)
+                | In::Again(_)
+                | In::Hold(_)
+                | In::Probe(..),
             ) => return None,
         };
         let (name, cipher) = match key {
@@ -129,12 +138,13 @@ impl Entry {
         // Large enough for every entry: a buffer left behind would keep a copy of the key.
         let mut line = Zeroizing::new(String::with_capacity(256));
         match self {
-            Self::Link { tap, key_ids, probe, mask } => {
+            Self::Link { tap, key_ids, probe, mask, stream } => {
                 let mode = if *tap { "tap" } else { "tun" };
                 line.push_str(if *key_ids { "link static " } else { "link handshake " });
                 line.push_str(mode);
                 hex(&mut line, &probe.0);
                 hex(&mut line, &mask.0);
+                hex(&mut line, &stream.0);
             }
             Self::Traffic { way, cipher, name, lane, key } => {
                 line.push_str(match way {
@@ -184,8 +194,10 @@ mod tests {
 
     #[test]
     fn entries_are_lines_of_words() {
-        let link = Entry::Link { tap: false, key_ids: true, probe: key(0x1f), mask: key(0xa0) };
-        assert_eq!(*link.line(), format!("link static tun {} {}\n", "1f".repeat(32), "a0".repeat(32)));
+        let link =
+            Entry::Link { tap: false, key_ids: true, probe: key(0x1f), mask: key(0xa0), stream: key(7) };
+        let keys = ["1f", "a0", "07"].map(|byte| byte.repeat(32)).join(" ");
+        assert_eq!(*link.line(), format!("link static tun {keys}\n"));
         let mut entry = Entry::Traffic {
             way: Way::Out,
             cipher: Cipher::Aes256Gcm,

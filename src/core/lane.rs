@@ -6,6 +6,7 @@
 
 mod batch;
 mod format;
+mod frames;
 mod inward;
 mod orders;
 mod outward;
@@ -13,6 +14,7 @@ mod outward;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::guard::Guard;
 use super::inner::InnerPolicy;
 use super::limits::ETHERNET;
 use super::path::Path;
@@ -27,6 +29,7 @@ use crate::wire::datagram::Framing;
 
 pub use batch::Transmit;
 pub use format::{Format, Head, Sort, unmask};
+pub use frames::{FramesIn, FramesOut};
 pub use inward::{Arrived, Inward};
 pub use orders::{
     Command, Key, KeyRef, KeySlot, Name, Notice, ReceiveCommand, Received, Report, SendCommand, Sink,
@@ -61,7 +64,10 @@ impl Settings {
     pub fn new(link: &LinkSettings, keys: Arc<LinkKeys>, copy_dscp: bool) -> Self {
         let (link_header, inner) = match link.mode {
             Mode::Tun => (0, InnerPolicy::routed(link.mtu, link.mss_clamp, link.peers.clone())),
-            Mode::Tap => (ETHERNET, InnerPolicy::bridged()),
+            Mode::Tap => {
+                let guard = link.guard.as_ref().map(|rules| Guard::new(rules, cleanly(|| keys.loops())));
+                (ETHERNET, InnerPolicy::bridged(guard))
+            }
         };
         Self {
             keys,
@@ -119,7 +125,14 @@ impl Lane {
     /// What the link must know once a second.
     pub fn report(&mut self) -> Report {
         let (key_used_up, used_length) = self.outward.report();
-        Report { stats: self.stats(), key_used_up, used_length }
+        Report {
+            stats: self.stats(),
+            openvpn: Stats::default(),
+            key_used_up,
+            used_length,
+            offenders: self.inward.offenders(),
+            talkers: [self.outward.frames.inner.talkers(), self.inward.talkers()],
+        }
     }
 
     /// Carries out what the link decided.
@@ -132,14 +145,16 @@ impl Lane {
 
     /// Drops every key and what waits to be sealed: this may be a copy of the process that sent before.
     pub fn wipe_all(&mut self, sink: &mut impl Sink) {
-        self.outward.handle_command(SendCommand::WipeAll, sink);
+        self.outward.close(sink);
         self.inward.wipe_all();
     }
 
     /// Seals the frames that are waiting. All of them go out now: nothing waits for more.
     pub fn handle_frames(&mut self, frames: &[&[u8]], sink: &mut impl Sink) {
         for frame in frames {
-            self.outward.handle_frame(frame, &[], sink);
+            if self.outward.frames.admits(frame, sink) {
+                self.outward.handle_frame(frame, &[], sink);
+            }
         }
         self.outward.flush(sink);
     }

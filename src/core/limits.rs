@@ -48,6 +48,9 @@ pub const ADDRESSES: usize = 16;
 /// The pause before the next address that was not called yet (RFC 8305, section 5). Once each was called, they are called
 /// in turn, as seldom as a single one would be.
 pub const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// No round of calls takes longer than so many of these pauses, which are shorter where there are more addresses: whoever answers is
+/// called less than a second after the first. Of [`ADDRESSES`] each has 50 ms, and RFC 8305 (section 8) wants 10 at least.
+pub const ATTEMPT_DELAYS: u32 = 3;
 /// Further tries at the address that answered before others are called again.
 pub const REMOTE_TRIES: u32 = 2;
 /// An answer to a hello that asks for one is sent at most this often.
@@ -76,6 +79,13 @@ pub const SIGN_INTERVAL: Duration = Duration::from_secs(5);
 pub const PATH_INTERVAL: Duration = Duration::from_secs(1);
 /// A path challenge is valid this long.
 pub const PATH_LIFE: Duration = Duration::from_secs(5);
+
+/// After so long without a word from the peer it is asked for one, where the link could go on over a stream ...
+pub const CARRIER_ASK: Duration = Duration::from_secs(3);
+/// ... and after so long that way is tried: with its own second and the peer's, frames are back within ten.
+pub const CARRIER_SILENCE: Duration = Duration::from_secs(5);
+/// A link that runs over a stream tries datagrams again this often.
+pub const CARRIER_RETRY: Duration = Duration::from_secs(60);
 
 /// The UDP payload that every path is expected to take, in bytes: an IPv4 packet of 576. Nothing longer is sent unless it
 /// is known to pass (RFC 8899 MIN_PLPMTU).
@@ -111,6 +121,10 @@ pub const ETHERNET: usize = 14 + 8;
 
 /// Length of an initiation's datagram, drawn uniformly, in bytes; in static mode of a hello that asks for one.
 pub const INITIATION: std::ops::RangeInclusive<usize> = 200..=BUDGET_LEAST;
+/// The same of one that carries a key of ML-KEM: what a path of 1420 carries over IPv6 is the most.
+pub const INITIATION_HYBRID: std::ops::RangeInclusive<usize> = 1312..=1372;
+/// The same of each part of one that goes in parts, which every path carries.
+pub const INITIATION_PART: std::ops::RangeInclusive<usize> = 488..=BUDGET_LEAST;
 /// Initiations of one call to one address whose answers still count.
 pub const INITIATION_STATES: usize = 3;
 /// An initiation is repeated this often ...

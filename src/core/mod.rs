@@ -5,11 +5,17 @@
 //! a lane [`lane::Command`]s, a lane tells the link [`lane::Notice`]s, and whoever owns both carries
 //! them across.
 
+pub mod bulk;
 pub mod clock;
 pub mod clones;
 pub mod codel;
 pub mod condition;
+pub mod control;
+#[cfg(test)]
+#[path = "../../tests/dice/mod.rs"]
+pub(crate) mod dice;
 pub mod fair_queue;
+pub mod guard;
 pub mod hello;
 pub mod inner;
 pub mod key_id;
@@ -17,6 +23,7 @@ pub mod keylog;
 pub mod lane;
 pub mod limits;
 pub mod link;
+pub mod openvpn;
 pub mod path;
 pub mod pmtud;
 pub mod rate;

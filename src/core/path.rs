@@ -4,31 +4,56 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 use super::limits::{PATH_INTERVAL, PATH_LIFE};
 
 /// Length of the control message that asks a path for a proof, in bytes.
 pub const QUESTION: usize = 20;
 
 /// A way to the peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Path {
     /// The peer's outer address.
+    #[serde(with = "super::zoned")]
     pub remote: SocketAddr,
     /// Own outer address, which the peer knows this end by; `None`: the kernel chooses.
     pub local: Option<IpAddr>,
+    /// Whether it is a stream to that address instead of datagrams. What is lost is repeated below it then, and when it
+    /// breaks, the next one to the same address is the same path.
+    pub stream: bool,
 }
 
 impl Path {
+    /// By a stream.
+    pub fn stream(remote: SocketAddr) -> Self {
+        Self { remote, local: None, stream: true }
+    }
+
+    /// The peer's end of it, wherever this end is.
+    pub fn far_end(self) -> Self {
+        Self { local: None, ..self }
+    }
+
     /// Whether what came along `other` came along this path.
     pub fn covers(&self, other: &Path) -> bool {
-        self.remote == other.remote && (self.local.is_none() || self.local == other.local)
+        self.far_end() == other.far_end() && (self.local.is_none() || self.local == other.local)
     }
 }
 
 /// Where the kernel chooses the own address.
 impl From<SocketAddr> for Path {
     fn from(remote: SocketAddr) -> Self {
-        Self { remote, local: None }
+        Self { remote, local: None, stream: false }
+    }
+}
+
+#[cfg(test)]
+impl std::str::FromStr for Path {
+    type Err = std::net::AddrParseError;
+
+    fn from_str(remote: &str) -> Result<Self, Self::Err> {
+        remote.parse::<SocketAddr>().map(Self::from)
     }
 }
 
@@ -39,6 +64,8 @@ pub struct Validation {
     challenge_new: [u8; 16],
     challenge_old: [u8; 16],
     started: Instant,
+    /// The old path may answer as well.
+    returns: bool,
     answered: bool,
 }
 
@@ -57,18 +84,23 @@ impl Validation {
     /// Begins: the first challenge goes along `new`, the second along the old path.
     pub fn new(now: Instant, new: Path, challenges: [[u8; 16]; 2]) -> Self {
         let [challenge_new, challenge_old] = challenges;
-        Self { new, challenge_new, challenge_old, started: now, answered: false }
+        Self { new, challenge_new, challenge_old, started: now, returns: false, answered: false }
+    }
+
+    /// The same from a stream to datagrams, which are better: the new path is taken as soon as it answers.
+    pub fn returning(self) -> Self {
+        Self { returns: true, ..self }
     }
 
     /// Takes a reply; one to the old address's challenge ends the validation.
     pub fn handle_reply(&mut self, from: Path, challenge: [u8; 16]) -> Outcome {
-        if challenge == self.challenge_old {
+        if challenge == self.challenge_old && !self.returns {
             return Outcome::Stay;
         }
-        if challenge == self.challenge_new && from == self.new {
+        if challenge == self.challenge_new && self.new.covers(&from) {
             self.answered = true;
         }
-        Outcome::Open
+        if self.answered && self.returns { Outcome::Move(self.new) } else { Outcome::Open }
     }
 
     /// Decides once the old address had its time to answer.
@@ -96,7 +128,8 @@ mod tests {
     use super::*;
 
     fn path(remote: &str, local: Option<&str>) -> Path {
-        Path { remote: remote.parse().unwrap(), local: local.map(|local| local.parse().unwrap()) }
+        let local = local.map(|local| local.parse().unwrap());
+        Path { local, ..Path::from(remote.parse::<SocketAddr>().unwrap()) }
     }
 
     fn new_path() -> Path {
@@ -123,6 +156,17 @@ mod tests {
         validation.handle_reply(new_path(), [1; 16]);
         assert_eq!(validation.handle_reply(path("192.0.2.1:7", None), [2; 16]), Outcome::Stay);
         assert_eq!(begun(now).handle_timeout(now + PATH_LIFE), Outcome::Stay);
+    }
+
+    #[test]
+    fn from_a_stream_to_datagrams_it_moves_at_once_when_they_pass() {
+        let now = Instant::now();
+        let mut validation = begun(now).returning();
+        let old = Path::stream("192.0.2.1:563".parse().unwrap());
+        assert_eq!(validation.handle_reply(old, [2; 16]), Outcome::Open, "that both pass is as it should be");
+        assert_eq!(validation.handle_reply(Path::stream(new_path().remote), [1; 16]), Outcome::Open);
+        assert_eq!(validation.handle_reply(new_path(), [1; 16]), Outcome::Move(new_path()));
+        assert_eq!(begun(now).returning().handle_timeout(now + PATH_LIFE), Outcome::Stay);
     }
 
     #[test]

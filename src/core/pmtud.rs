@@ -11,8 +11,6 @@ use super::limits::{
     BUDGET_BASE, BUDGET_LEAST, BUDGET_MAX, PROBE_LOSSES, PROBE_PATIENCE, PROBE_RAISE, PROBE_STEP,
     PROBE_VERIFY, PROBE_WAIT,
 };
-#[cfg(test)]
-use crate::fault::{self, Fault};
 
 /// Two pings to send: one that makes a datagram of `length` bytes, and a short one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,10 +114,6 @@ impl Pmtud {
         (self.ceiling, self.fails, self.losses, self.outstanding) = (ceiling, None, 0, None);
         (self.aim, self.raise) = (Aim::Raise, PROBE_RAISE[0]);
         self.passes = self.passes.map(|passes| passes.min(ceiling));
-        #[cfg(test)]
-        if fault::is(Fault::BudgetBelieved) {
-            self.passes = Some(ceiling);
-        }
         self.go_on(now);
     }
 

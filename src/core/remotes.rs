@@ -5,13 +5,15 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::limits::{
-    ADDRESSES, ATTEMPT_DELAY, HELLO_FIRST, HELLO_LATER, HELLO_PATIENCE, HELLO_TRIES, HELLO_TURN, REMOTE_TRIES,
+    ADDRESSES, ATTEMPT_DELAY, ATTEMPT_DELAYS, HELLO_FIRST, HELLO_LATER, HELLO_PATIENCE, HELLO_TRIES,
+    HELLO_TURN, REMOTE_TRIES,
 };
+use super::path::Path;
 use crate::crypto::Random;
 
 /// One address of a remote.
 struct Candidate {
-    address: SocketAddr,
+    address: Path,
     /// When it was last called since the addresses were called anew.
     called: Option<Instant>,
 }
@@ -20,7 +22,7 @@ struct Candidate {
 pub struct Remotes {
     candidates: Vec<Candidate>,
     /// The one that answered: no other is called for a few tries.
-    answered: Option<SocketAddr>,
+    answered: Option<Path>,
     /// Tries at the one that answered.
     alone: u32,
     /// Tries once every address was called.
@@ -38,18 +40,19 @@ impl Remotes {
 
     /// Takes the addresses of the remotes that are known now, in the order to call; true if there is a new one. One that
     /// was called already is not called sooner for that.
-    pub fn set(&mut self, now: Instant, addresses: &[SocketAddr]) -> bool {
-        let order = in_turns_of_families(addresses);
+    pub fn set(&mut self, now: Instant, addresses: &[impl Into<Path> + Copy]) -> bool {
+        let order = in_order(addresses);
         if order.is_empty() {
             return false;
         }
-        let known = |address| self.candidates.iter().find(|known| known.address == address);
+        let known = |address: Path| self.candidates.iter().find(|known| known.address == address);
         let news = order.iter().any(|address| known(*address).is_none());
-        let candidate = |address| Candidate { address, called: known(address).and_then(|it| it.called) };
+        let candidate =
+            |address: Path| Candidate { address, called: known(address).and_then(|it| it.called) };
         self.candidates = order.into_iter().map(candidate).collect();
         if news {
             self.tries = 0;
-            let free_at = self.last.map_or(now, |last| last + ATTEMPT_DELAY);
+            let free_at = self.last.map_or(now, |last| last + self.pause());
             self.due = self.due.min(free_at.max(now));
         }
         news
@@ -75,7 +78,8 @@ impl Remotes {
     }
 
     /// This address answered: if it is a remote's, no other is called for a few tries.
-    pub fn prefer(&mut self, address: SocketAddr) {
+    pub fn prefer(&mut self, path: Path) {
+        let address = path.far_end();
         if self.answered != Some(address) && self.candidates.iter().any(|it| it.address == address) {
             self.answered = Some(address);
             self.alone = 0;
@@ -83,14 +87,14 @@ impl Remotes {
     }
 
     /// The remote to call next: the one that answered, else the one that was not called for the longest time.
-    pub fn remote(&self) -> Option<SocketAddr> {
+    pub fn remote(&self) -> Option<Path> {
         let next = || self.candidates.iter().min_by_key(|candidate| candidate.called);
         self.answered.or_else(|| Some(next()?.address))
     }
 
     /// Whether that address belongs to a remote, whatever its port.
     pub fn knows(&self, address: SocketAddr) -> bool {
-        self.candidates.iter().any(|candidate| candidate.address.ip() == address.ip())
+        self.candidates.iter().any(|candidate| candidate.address.remote.ip() == address.ip())
     }
 
     /// Whether that address belongs to one of several remotes.
@@ -99,8 +103,18 @@ impl Remotes {
     }
 
     /// Whether something was sent to this remote since the addresses were called anew.
-    pub fn was_called(&self, address: SocketAddr) -> bool {
+    pub fn was_called(&self, address: Path) -> bool {
         self.candidates.iter().any(|candidate| candidate.address == address && candidate.called.is_some())
+    }
+
+    /// The remote that is to be tried in place of `current`, with a stream where that has none and without where it has: the
+    /// `n`th, counted round and round; and how many such there are.
+    pub fn alternative(&self, current: Path, n: usize) -> Option<(Path, usize)> {
+        let others = || {
+            self.candidates.iter().map(|candidate| candidate.address).filter(|it| it.stream != current.stream)
+        };
+        let count = others().count();
+        Some((others().nth(n.checked_rem(count)?)?, count))
     }
 
     /// How many remotes are called beside the one whose turn it is.
@@ -115,7 +129,8 @@ impl Remotes {
 
     /// This address is being called; with `away`, the peer has not been heard of since it is called. True: that has
     /// lasted long enough to say so.
-    pub fn handle_called(&mut self, now: Instant, address: SocketAddr, away: bool) -> bool {
+    pub fn handle_called(&mut self, now: Instant, path: Path, away: bool) -> bool {
+        let address = path.far_end();
         self.last = Some(now);
         let called = self.candidates.iter_mut().find(|candidate| candidate.address == address);
         if let Some(candidate) = called {
@@ -133,7 +148,7 @@ impl Remotes {
     }
 
     /// Something says that nobody answers at the address that was called last; true: the next one is called at once.
-    pub fn handle_refused(&mut self, now: Instant, address: SocketAddr) -> bool {
+    pub fn handle_refused(&mut self, now: Instant, address: Path) -> bool {
         let is_last = |candidate: &Candidate| candidate.address == address && candidate.called == self.last;
         let next = self.is_racing() && self.last.is_some() && self.candidates.iter().any(is_last);
         if next {
@@ -144,7 +159,13 @@ impl Remotes {
 
     /// The pause before an address that was not called yet, if there is one.
     pub fn attempt_delay(&self, random: &mut impl Random) -> Option<Duration> {
-        self.is_racing().then(|| varied(ATTEMPT_DELAY, random))
+        self.is_racing().then(|| varied(self.pause(), random))
+    }
+
+    /// Between the calls of a round.
+    fn pause(&self) -> Duration {
+        let pauses = u32::try_from(self.others()).unwrap_or(u32::MAX);
+        ATTEMPT_DELAY * ATTEMPT_DELAYS / pauses.max(ATTEMPT_DELAYS)
     }
 
     /// The usual pause until the next hello; with `keepalive` the peer is there and that is its interval.
@@ -165,6 +186,16 @@ impl Remotes {
 pub fn varied(pause: Duration, random: &mut impl Random) -> Duration {
     let [byte] = random.bytes();
     pause.mul_f32(0.8 + 0.4 * f32::from(byte) / 255.0)
+}
+
+/// Datagrams first, then streams.
+fn in_order(addresses: &[impl Into<Path> + Copy]) -> Vec<Path> {
+    let of = |stream: bool| {
+        let paths = addresses.iter().map(|address| (*address).into()).filter(|path| path.stream == stream);
+        let addresses: Vec<_> = paths.map(|path| path.remote).collect();
+        in_turns_of_families(&addresses).into_iter().map(move |remote| Path { stream, ..remote.into() })
+    };
+    of(false).chain(of(true)).collect()
 }
 
 /// Each address once, one of each family in turn (RFC 8305, section 4), the family of the first one first; no more than

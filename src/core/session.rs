@@ -3,10 +3,11 @@
 mod answering;
 mod callers;
 mod calling;
+mod parts;
 pub mod tokens;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,15 +15,14 @@ use super::lane::{Command, KeySlot, Name, ReceiveCommand, Received, SendCommand}
 use super::limits::{SESSION_END, SESSION_OVERLAP, SESSION_REKEY, SESSION_RESPONDER, SLOTS};
 use super::path::Path;
 use super::stats::DropReason;
+use crate::crypto::exchange::{Initiator, Pattern};
 use crate::crypto::keys::LinkKeys;
-use crate::crypto::noise::{Initiator, Statics};
-use crate::crypto::suite::Cipher;
+use crate::crypto::suite::{Cipher, Exchange};
 use crate::crypto::{Random, wrap};
-#[cfg(test)]
-use crate::fault::{self, Fault};
-use crate::wire::handshake::{Envelope, Type};
+use crate::wire::handshake::{Envelope, Kind, Type, parts};
 
 use callers::Callers;
+use parts::Parts;
 use tokens::Tokens;
 
 /// Drawn by each process that calls.
@@ -38,15 +38,22 @@ pub enum Outcome {
     /// The peer is there and busy: the next initiation is due now, to the same address.
     Retry {
         /// Where the initiation had gone.
-        called: SocketAddr,
+        called: Path,
     },
     /// A session this end began: the peer waits for the first word on it.
     Begun {
         /// Where the initiation had gone.
-        called: SocketAddr,
+        called: Path,
     },
     /// The ends have no cipher in common.
     NoCipher,
+    /// Who holds the key agrees on keys in the other way.
+    OtherExchange {
+        /// In which way.
+        theirs: Exchange,
+        /// It did not just say so: an end that has no address of it shows it this end's way.
+        calls: bool,
+    },
 }
 
 /// A call under way, to one or more addresses; the states of the last few initiations to each are kept, so that a late
@@ -56,16 +63,19 @@ struct Call {
     slot: u8,
     attempts: VecDeque<Attempt>,
     /// The address at which a retry gave it.
-    token: Option<(SocketAddr, Token)>,
+    token: Option<(Path, Token)>,
     tries: u32,
     due: Instant,
     retried_at: Option<Instant>,
+    /// Whether the next initiation goes in parts, where something says so.
+    parts: Option<bool>,
 }
 
 #[cfg_attr(test, derive(Clone))]
 struct Attempt {
     seq: u64,
-    to: SocketAddr,
+    to: Path,
+    parts: bool,
     state: Initiator,
 }
 
@@ -94,10 +104,6 @@ struct Session {
 impl Session {
     /// When its keys are wiped without exception.
     fn end(&self) -> Instant {
-        #[cfg(test)]
-        if fault::is(Fault::KeyOutlivesSession) {
-            return self.born + SESSION_END * 10;
-        }
         self.born + SESSION_END
     }
 }
@@ -114,7 +120,7 @@ struct Unconfirmed {
 #[cfg_attr(test, derive(Clone))]
 pub struct Sessions {
     keys: Arc<LinkKeys>,
-    statics: Statics,
+    pattern: Pattern,
     suites: Vec<Cipher>,
     instance: Instance,
     seq: u64,
@@ -131,13 +137,19 @@ pub struct Sessions {
     serial: u32,
     callers: Callers,
     tokens: Tokens,
+    /// The initiation that was last answered went in parts: so does the first of the next call.
+    parts: bool,
+    /// Parts of an initiation with a valid token, of one without, and of an answer.
+    proven: Parts,
+    unproven: Parts,
+    answer: Parts,
 }
 
 impl Sessions {
     /// No session yet; `suites` in order of preference.
     pub fn new(
         keys: Arc<LinkKeys>,
-        statics: Statics,
+        pattern: Pattern,
         suites: Vec<Cipher>,
         now: Instant,
         random: &mut impl Random,
@@ -145,7 +157,7 @@ impl Sessions {
         let tokens = Tokens::new(now, random);
         Self {
             keys,
-            statics,
+            pattern,
             suites,
             instance: random.bytes(),
             seq: 0,
@@ -158,6 +170,10 @@ impl Sessions {
             serial: 0,
             callers: Callers::default(),
             tokens,
+            parts: false,
+            proven: Parts::default(),
+            unproven: Parts::default(),
+            answer: Parts::default(),
         }
     }
 
@@ -166,14 +182,9 @@ impl Sessions {
         self.sending.is_some()
     }
 
-    /// When the session that frames go out under began.
-    pub fn sending_since(&self) -> Option<Instant> {
-        self.sending().map(|session| session.born)
-    }
-
-    /// The cipher of the session that frames go out under.
-    pub fn sending_cipher(&self) -> Option<Cipher> {
-        self.sending().map(|session| session.cipher)
+    /// When the session that frames go out under began, and its cipher.
+    pub fn current(&self) -> Option<(Instant, Cipher)> {
+        self.sending().map(|session| (session.born, session.cipher))
     }
 
     fn sending(&self) -> Option<&Session> {
@@ -198,15 +209,12 @@ impl Sessions {
 
     /// Forgets every session and becomes another instance, to which no recording belongs.
     pub fn reset(&mut self, random: &mut impl Random, out: &mut VecDeque<Command>) {
-        #[cfg(test)]
-        if fault::is(Fault::KeyOutlivesLink) {
-            return;
-        }
         out.extend(Command::wipe_all());
         self.instance = random.bytes();
         self.seq = 0;
         (self.call, self.answered, self.unconfirmed, self.sending) = (None, None, None, None);
         self.live.clear();
+        (self.proven, self.unproven, self.answer) = Default::default();
     }
 
     /// Forgets every session of a peer that was last heard of at `heard`, but not the answer to a call since then of
@@ -267,11 +275,19 @@ impl Sessions {
         out: &mut VecDeque<Command>,
     ) -> Result<Outcome, DropReason> {
         let plaintext = wrap::open(&self.keys, &received.datagram).ok_or(DropReason::BadTag)?;
+        if let Some(exchange) = Type::signed(&plaintext) {
+            let other = Outcome::OtherExchange { theirs: exchange, calls: false };
+            return (exchange != self.pattern.exchange).then_some(other).ok_or(DropReason::Malformed);
+        }
         let envelope = Envelope::parse(&plaintext).map_err(|_| DropReason::Malformed)?;
-        match envelope.kind {
-            Type::Initiation => self.handle_initiation(now, &envelope, received, random, out),
-            Type::Answer => self.handle_answer(now, &envelope, out),
-            Type::Retry => self.handle_retry(now, &envelope),
+        if envelope.of.exchange != self.pattern.exchange {
+            return Ok(Outcome::OtherExchange { theirs: envelope.of.exchange, calls: true });
+        }
+        let cause = Cause { envelope, from: received.from, length: received.datagram.len() };
+        match cause.envelope.of.kind {
+            Kind::Initiation => self.handle_initiation(now, &cause, random, out),
+            Kind::Answer => self.handle_answer(now, &cause, out),
+            Kind::Retry => self.handle_retry(now, &cause.envelope),
         }
     }
 
@@ -308,8 +324,6 @@ impl Sessions {
         self.live.push(session);
         // What the peer still sends on until it changes too is the one that frames used so far.
         let used = [before, self.sending];
-        #[cfg(test)]
-        let used = if fault::is(Fault::UsedSessionForgotten) { [None, self.sending] } else { used };
         while self.live.len() > 2
             && let Some(index) = self.live.iter().position(|live| !used.contains(&Some(live.slot)))
         {
@@ -325,7 +339,7 @@ impl Sessions {
     }
 
     fn rekey_at(&self) -> Option<Instant> {
-        let session = self.live.iter().find(|live| self.sending == Some(live.slot))?;
+        let session = self.sending()?;
         let patience = if session.began_here { Duration::ZERO } else { SESSION_RESPONDER };
         Some(session.born + SESSION_REKEY + patience)
     }
@@ -339,10 +353,6 @@ impl Sessions {
     /// Two live sessions, a call and an unconfirmed answer fill the four slots; whoever asks has none of
     /// one kind, so one is free.
     fn free_slot(&self) -> u8 {
-        #[cfg(test)]
-        if fault::is(Fault::SlotReused) {
-            return 0;
-        }
         let used = self.used_slots();
         (0..SLOTS).find(|slot| !used.contains(slot)).unwrap_or(0)
     }
@@ -353,18 +363,37 @@ impl Sessions {
     }
 }
 
-/// A handshake datagram of `length` bytes, or of as many as it needs.
+/// What came, and what an answer to it must not be longer than.
+#[derive(Clone)]
+struct Cause<'a> {
+    envelope: Envelope<'a>,
+    from: Path,
+    /// Of the datagram, or of the shortest of several.
+    length: usize,
+}
+
+/// The datagram of a message, or one for each of its parts; each has a random length of these, or as many bytes as it needs.
 fn handshake(
     keys: &LinkKeys,
     envelope: &Envelope<'_>,
-    length: usize,
+    lengths: RangeInclusive<usize>,
     to: Path,
     random: &mut impl Random,
-) -> Command {
-    let mut plaintext = Vec::new();
-    envelope.emit(length.saturating_sub(wrap::OVERHEAD), &mut plaintext);
-    let datagram = wrap::seal(keys, &plaintext, random);
-    SendCommand::Handshake(Received { from: to, datagram }).into()
+    out: &mut VecDeque<Command>,
+) {
+    let message = envelope.message;
+    let whole = [(0, message)].into_iter().filter(|_| envelope.of.part == 0);
+    let in_parts = parts(message).filter(|_| envelope.of.part != 0);
+    for (part, message) in whole.chain(in_parts) {
+        let envelope = Envelope { of: Type { part, ..envelope.of }, message, ..*envelope };
+        let least = (wrap::OVERHEAD + envelope.length()).max(*lengths.start());
+        let room = lengths.end().saturating_sub(least);
+        let length = least + usize::from(u16::from_be_bytes(random.bytes())) % (room + 1);
+        let mut plaintext = Vec::new();
+        envelope.emit(length - wrap::OVERHEAD, &mut plaintext);
+        let datagram = wrap::seal(keys, &plaintext, random);
+        out.push_back(SendCommand::Handshake(Received { from: to, datagram }).into());
+    }
 }
 
 #[cfg(test)]

@@ -15,15 +15,12 @@ use super::condition::Condition;
 use super::key_id::KeyId;
 use super::lane::{Received, unmask};
 use super::limits::{COUNTER_END, DERIVATION, DERIVATIONS, KEY_ID_RETIRE, PRESENTATION};
-use super::path::Path;
 use super::rate::RateLimiter;
 use super::replay_cache::ReplayCache;
 use super::stats::DropReason;
 use crate::crypto::Random;
 use crate::crypto::keys::LinkKeys;
 use crate::crypto::suite::Cipher;
-#[cfg(test)]
-use crate::fault::{self, Fault};
 use crate::wire::control::{self, Hello, Message};
 use crate::wire::datagram::{Framing, Kind};
 
@@ -44,13 +41,8 @@ pub enum Verdict {
         /// The key id that is no longer live for it.
         ended: Option<KeyId>,
     },
-    /// Someone has the key, or a recording of someone who had: present this end to it.
-    Present {
-        /// Where to.
-        to: Path,
-        /// In no more than this many bytes of UDP payload.
-        room: usize,
-    },
+    /// Someone has the key, or a recording of someone who had: present this end to it, in no more bytes than came.
+    Present,
     /// From the peer, but sealed in a way this end does not open: why.
     Misfit(Condition),
     /// No further.
@@ -183,8 +175,6 @@ impl StaticKeys {
                 if self.is_to_take(key_id, &hello) =>
             {
                 let ended = self.take(now.instant, key_id);
-                #[cfg(test)]
-                let counter = if fault::is(Fault::TakenFromZero) { 0 } else { counter };
                 Verdict::Taken { after: counter, hello, ended }
             }
             Ok(opened) => self.present(now.instant, key_id, opened.class, &received, here),
@@ -235,16 +225,7 @@ impl StaticKeys {
 
     /// Whether a hello, which verified under `key_id`, makes that key id live.
     fn is_to_take(&self, key_id: KeyId, hello: &Hello) -> bool {
-        #[cfg(test)]
-        if fault::is(Fault::NamingNotRequired) {
-            return true;
-        }
-        #[cfg(test)]
-        let again = fault::is(Fault::TakenAgain);
-        #[cfg(not(test))]
-        let again = false;
-        hello.heard.is_some_and(|own| self.sending.may_be_named(KeyId(own)))
-            && (again || !self.taken.was_live(key_id))
+        hello.heard.is_some_and(|own| self.sending.may_be_named(KeyId(own))) && !self.taken.was_live(key_id)
     }
 
     /// Opens a datagram that is no copy and within the limits.
@@ -307,7 +288,7 @@ impl StaticKeys {
             self.retired_at = Some(now);
             self.retire(now);
         }
-        Verdict::Present { to: received.from, room }
+        Verdict::Present
     }
 
     /// Why a datagram with a right key id does not verify, if another setting would explain it.

@@ -38,11 +38,29 @@ pub enum DropReason {
     QueueFull,
     /// No session or no address to send to yet.
     NoPeer,
+    /// The peer sent more broadcasts and the like than `guard.storm` allows.
+    GuardStorm,
+    /// A source address beyond `guard.macs`.
+    GuardMacs,
+    /// A frame of a spanning tree (`guard.bpdu`).
+    GuardBpdu,
+    /// An answer of a DHCP server of the peer's segment (`guard.dhcp-server`).
+    GuardDhcp,
+    /// A router advertisement of the peer's segment (`guard.router-advertisement`).
+    GuardRouter,
+    /// Of a VLAN that does not pass, or untagged (`guard.vlans`, `guard.untagged`).
+    GuardVlan,
+    /// A frame of the peer that claims an address of this segment (`guard.own-macs`).
+    GuardOwnMac,
+    /// Its destination is on the side that it comes from.
+    GuardLocal,
+    /// A probe that came back, or a frame that is held back since the two segments are joined elsewhere too (`guard.loop`).
+    GuardLoop,
 }
 
 impl DropReason {
     /// All reasons, in order.
-    pub const ALL: [DropReason; 16] = [
+    pub const ALL: [DropReason; 25] = [
         DropReason::TooShort,
         DropReason::Stranger,
         DropReason::BadTag,
@@ -59,6 +77,15 @@ impl DropReason {
         DropReason::Incomplete,
         DropReason::QueueFull,
         DropReason::NoPeer,
+        DropReason::GuardStorm,
+        DropReason::GuardMacs,
+        DropReason::GuardBpdu,
+        DropReason::GuardDhcp,
+        DropReason::GuardRouter,
+        DropReason::GuardVlan,
+        DropReason::GuardOwnMac,
+        DropReason::GuardLocal,
+        DropReason::GuardLoop,
     ];
 
     /// The label, kebab-case.
@@ -80,6 +107,15 @@ impl DropReason {
             DropReason::Incomplete => "incomplete",
             DropReason::QueueFull => "queue-full",
             DropReason::NoPeer => "no-peer",
+            DropReason::GuardStorm => "guard-storm",
+            DropReason::GuardMacs => "guard-macs",
+            DropReason::GuardBpdu => "guard-bpdu",
+            DropReason::GuardDhcp => "guard-dhcp-server",
+            DropReason::GuardRouter => "guard-router-advertisement",
+            DropReason::GuardVlan => "guard-vlan",
+            DropReason::GuardOwnMac => "guard-own-mac",
+            DropReason::GuardLocal => "guard-local",
+            DropReason::GuardLoop => "guard-loop",
         }
     }
 }
@@ -122,16 +158,29 @@ impl Stats {
     }
 
     /// The sum of two sets of counters.
-    pub fn plus(mut self, other: &Self) -> Self {
-        self.frames_out += other.frames_out;
-        self.bytes_out += other.bytes_out;
-        self.frames_in += other.frames_in;
-        self.bytes_in += other.bytes_in;
-        self.datagrams_out += other.datagrams_out;
-        self.datagrams_in += other.datagrams_in;
-        self.datagrams_lost += other.datagrams_lost;
+    pub fn plus(self, other: &Self) -> Self {
+        self.with(other, u64::wrapping_add)
+    }
+
+    /// The counters without those of a part of them.
+    pub fn minus(self, part: &Self) -> Self {
+        self.with(part, u64::saturating_sub)
+    }
+
+    fn with(mut self, other: &Self, joins: impl Fn(u64, u64) -> u64) -> Self {
+        for (mine, theirs) in [
+            (&mut self.frames_out, other.frames_out),
+            (&mut self.bytes_out, other.bytes_out),
+            (&mut self.frames_in, other.frames_in),
+            (&mut self.bytes_in, other.bytes_in),
+            (&mut self.datagrams_out, other.datagrams_out),
+            (&mut self.datagrams_in, other.datagrams_in),
+            (&mut self.datagrams_lost, other.datagrams_lost),
+        ] {
+            *mine = joins(*mine, theirs);
+        }
         for (mine, theirs) in self.drops.iter_mut().zip(other.drops) {
-            *mine += theirs;
+            *mine = joins(*mine, theirs);
         }
         self
     }

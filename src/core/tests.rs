@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 
 use super::clock::Now;
+use super::condition::Condition;
+use super::dice::Dice;
 use super::inner::InnerPolicy;
 use super::key_id::KeyId;
 use super::lane::{self, Command, Key, KeySlot, Lane, Notice, SendCommand, Sink};
@@ -17,10 +19,11 @@ use super::link::{Event, Link};
 use super::path::Path;
 use super::stats::{DropReason, Stats};
 use crate::config::{Keepalive, KeyMode};
+use crate::core::control::Control;
 use crate::core::settings::LinkSettings;
 use crate::crypto::keys::{LinkKeys, Private, public_of};
 use crate::crypto::noise::Statics;
-use crate::crypto::suite::Cipher;
+use crate::crypto::suite::{Cipher, Exchange};
 use crate::crypto::{Random, wrap};
 use crate::packet::layer::Mode;
 use crate::wire::control::{self, Message};
@@ -42,28 +45,13 @@ mod race;
 mod recordings;
 mod replays;
 mod slow;
+mod streams;
 
 const YEAR_2026: u64 = 1_790_000_000_000_000;
 
-/// splitmix64: the seed decides everything.
-struct Seeded(u64);
-
-impl Seeded {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-}
-
-impl Random for Seeded {
+impl Random for Dice {
     fn fill(&mut self, buffer: &mut [u8]) {
-        for chunk in buffer.chunks_mut(8) {
-            let bytes = self.next().to_le_bytes();
-            chunk.copy_from_slice(&bytes[..chunk.len()]);
-        }
+        Dice::fill(self, buffer);
     }
 }
 
@@ -101,17 +89,30 @@ impl Sink for Out {
     }
 }
 
+/// What a link tells its owner.
+#[derive(Debug, Clone, PartialEq)]
+enum Said {
+    Met(Condition),
+    Up,
+    Down(Condition),
+}
+
+/// That the peer is followed to this address.
+fn moved(to: &str) -> Condition {
+    Condition::PeerMoved { to: to.parse().unwrap() }
+}
+
 /// One end: a link, its lane, and what the daemon would keep for it.
 struct End {
     address: SocketAddr,
     /// A second address of the same host.
     also: Option<SocketAddr>,
     settings: LinkSettings,
-    link: Link<Seeded>,
+    link: Link<Dice>,
     lane: Lane,
     out: Out,
     remotes: Vec<SocketAddr>,
-    log: Vec<String>,
+    log: Vec<Said>,
     /// What the peer offers, as told last.
     routes: Vec<IpNet>,
     skew: i64,
@@ -145,10 +146,7 @@ impl End {
             address: address.parse().unwrap(),
             also: None,
             settings: settings.clone(),
-            link: match settings.key_mode {
-                KeyMode::Static => Link::new(settings, keys, now, Seeded(seed)),
-                KeyMode::Handshake => Link::with_handshake(settings, keys, statics, now, Seeded(seed)),
-            },
+            link: Link::new(settings, keys, statics, now, Dice(seed)),
             lane,
             out: Out::default(),
             remotes: remote.iter().map(|remote| remote.parse().unwrap()).collect(),
@@ -158,8 +156,19 @@ impl End {
         }
     }
 
-    fn said(&self, text: &str) -> bool {
-        self.log.iter().any(|line| line.contains(text))
+    /// Whether it told of exactly this.
+    fn said(&self, condition: &Condition) -> bool {
+        self.log.iter().any(|said| matches!(said, Said::Met(met) if met == condition))
+    }
+
+    /// How often it told of a condition of this code.
+    fn times(&self, code: &str) -> usize {
+        self.log.iter().filter(|said| matches!(said, Said::Met(met) if met.code() == code)).count()
+    }
+
+    /// Whether its link went down, ever.
+    fn fell(&self) -> bool {
+        self.log.iter().any(|said| matches!(said, Said::Down(_)))
     }
 
     /// Does what the link asks its owner for; false: nothing.
@@ -168,13 +177,16 @@ impl End {
         while let Some(event) = self.link.poll_event() {
             any = true;
             match event {
-                Event::Log { condition, .. } => self.log.push(format!("{condition} [{}]", condition.code())),
-                Event::Resolve => self.link.handle_resolved(now, &self.remotes),
-                Event::Endpoint(address) => self.link.handle_route(now, address, Some(1500)),
+                Event::Log { condition, .. } => self.log.push(Said::Met(condition)),
+                Event::Resolve => {
+                    let paths: Vec<_> = self.remotes.iter().map(|remote| by_port(*remote, *remote)).collect();
+                    self.link.handle_resolved(now, &paths);
+                }
+                Event::Endpoint(path) => self.link.handle_route(now, path.remote, Some(1500)),
                 Event::Routes(routes) => self.routes = routes,
-                // As the parent logs them.
-                Event::Up { endpoint, .. } => self.log.push(format!("link up with {endpoint}")),
-                Event::Down { reason } => self.log.push(format!("link down: {reason}")),
+                Event::Keep(_) => panic!("nothing of these keys is kept"),
+                Event::Up { .. } => self.log.push(Said::Up),
+                Event::Down { reason } => self.log.push(Said::Down(reason)),
             }
         }
         any
@@ -195,6 +207,8 @@ struct World {
     /// Every key that was made ready to send under.
     prepared: Vec<Key>,
     cut: bool,
+    /// Nothing but streams passes.
+    no_udp: bool,
     /// Longer datagrams are lost.
     passes: usize,
     seed: u64,
@@ -210,9 +224,11 @@ fn settings(which: usize) -> LinkSettings {
         addresses: vec![own],
         peers: vec![peer],
         key_mode: KeyMode::Static,
+        openvpn: None,
         cipher: Cipher::ChaCha20Poly1305,
         direction: which as u8,
         suites: vec![Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305],
+        exchange: Exchange::Hybrid,
         has_remote: which == 1,
         float: true,
         keepalive: Keepalive {
@@ -224,6 +240,7 @@ fn settings(which: usize) -> LinkSettings {
         mss_clamp: true,
         push: Vec::new(),
         only_routed: false,
+        guard: None,
         path_mtu: None,
         verb: 3,
         activated: false,
@@ -233,14 +250,14 @@ fn settings(which: usize) -> LinkSettings {
 fn inner(settings: &LinkSettings) -> InnerPolicy {
     match settings.mode {
         Mode::Tun => InnerPolicy::routed(settings.mtu, settings.mss_clamp, settings.peers.clone()),
-        Mode::Tap => InnerPolicy::bridged(),
+        Mode::Tap => InnerPolicy::bridged(None),
     }
 }
 
 fn framing(settings: &LinkSettings) -> Framing {
     match settings.key_mode {
         KeyMode::Static => Framing::Static,
-        KeyMode::Handshake => Framing::Session,
+        KeyMode::Handshake | KeyMode::OpenVpn => Framing::Session,
     }
 }
 
@@ -251,6 +268,19 @@ fn pair(is_mon: bool) -> Statics {
 
 fn handshake(which: usize) -> LinkSettings {
     LinkSettings { key_mode: KeyMode::Handshake, ..settings(which) }
+}
+
+/// Where streams are accepted.
+const STREAM: u16 = 563;
+
+/// The way from or to `remote`, which one of the ports makes a stream.
+fn by_port(remote: SocketAddr, other: SocketAddr) -> Path {
+    Path { stream: remote.port() == STREAM || other.port() == STREAM, ..remote.into() }
+}
+
+fn is_at(end: &End, to: SocketAddr) -> bool {
+    let stream = to.port() == STREAM || to.port() == 40_000;
+    end.address == to || end.also == Some(to) || stream && end.address.ip() == to.ip()
 }
 
 const MON: &str = "198.51.100.1:1417";
@@ -276,6 +306,7 @@ impl World {
             record: Vec::new(),
             prepared: Vec::new(),
             cut: false,
+            no_udp: false,
             passes: 1472,
             seed: 3,
         }
@@ -331,25 +362,27 @@ impl World {
             if from.is_none() {
                 end.out.notices.push_back(Notice::SourceLost { path });
             }
-            let from = from.unwrap_or(end.address);
+            let mut from = from.unwrap_or(end.address);
+            if path.stream {
+                from.set_port(if to.port() == STREAM { 40_000 } else { STREAM });
+            }
             let flying = Flying { from, to, bytes };
             self.record.push(flying.clone());
-            if !self.cut && flying.bytes.len() <= self.passes {
+            if path.stream && !self.cut || !self.cut && !self.no_udp && flying.bytes.len() <= self.passes {
                 self.wire.push_back(flying);
             }
         }
     }
 
     fn inject(&mut self, flying: Flying) {
-        let Some(which) =
-            self.ends.iter().position(|end| end.address == flying.to || end.also == Some(flying.to))
-        else {
+        let Some(which) = self.ends.iter().position(|end| is_at(end, flying.to)) else {
             return;
         };
         let now = self.now(which);
         let end = &mut self.ends[which];
         let mut bytes = flying.bytes;
-        let path = Path { remote: flying.from, local: Some(flying.to.ip()) };
+        let path = by_port(flying.from, flying.to);
+        let path = Path { local: (!path.stream).then_some(flying.to.ip()), ..path };
         end.lane.handle_datagram(now.instant, path, &mut bytes, &mut end.out);
         self.settle(which);
     }

@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use crate::core::guard::Probe;
 use crate::core::key_id::KeyId;
 use crate::core::lane::{Format, Head, Name, unmask};
+use crate::crypto::exchange::{Initiator, Pattern, Responder};
 use crate::crypto::keys::{DirectionKey, LinkKeys, Pair, Private, link_secret, public_of};
-use crate::crypto::noise::{Initiator, Responder, Statics};
-use crate::crypto::suite::Cipher;
+use crate::crypto::noise::Statics;
+use crate::crypto::suite::{Cipher, Exchange};
 use crate::crypto::{Random, wrap};
 use crate::wire::datagram::{Framing, Header, KEY_ID};
-use crate::wire::handshake::{Envelope, Type, prologue};
+use crate::wire::handshake::{Envelope, Kind, Type, parts, prologue};
 use crate::wire::vectors::{Vector, hex, vectors};
 
 fn array<const N: usize>(vector: &Vector, key: &str) -> [u8; N] {
@@ -38,6 +40,19 @@ fn masks() {
     for vector in vectors("mask/") {
         let keys = LinkKeys::new(&array(&vector, "secret"));
         assert_eq!(hex(&keys.mask(&array(&vector, "tag"))), hex(vector.one("mask")));
+    }
+}
+
+#[test]
+fn probes_of_the_guard() {
+    for vector in vectors("loop/") {
+        let keys = LinkKeys::new(&array(&vector, "secret"));
+        let round = u32::from_be_bytes(array(&vector, "round"));
+        let vlan = Some(u16::from_be_bytes(array(&vector, "vlan")));
+        let probe = Probe { origin: array(&vector, "origin"), round, vlan };
+        let frame = probe.frame(&keys.loops());
+        assert_eq!(hex(&frame), hex(vector.one("frame")));
+        assert_eq!(Probe::of(&frame, &keys.loops()), Some(probe));
     }
 }
 
@@ -91,38 +106,44 @@ fn handshake_keys() {
 }
 
 /// Gives the bytes of a vector in place of random ones.
-struct Given<'a>(&'a [u8]);
+struct Given(Vec<u8>);
 
-impl Random for Given<'_> {
+impl Random for Given {
     fn fill(&mut self, buffer: &mut [u8]) {
-        buffer.copy_from_slice(self.0);
+        let later = self.0.split_off(buffer.len());
+        buffer.copy_from_slice(&std::mem::replace(&mut self.0, later));
     }
 }
 
 #[test]
 fn exchanges() {
     let all = vectors("exchange/");
-    assert_eq!(all.len(), 2);
+    assert_eq!(all.len(), 4);
     for vector in all {
         let keys = LinkKeys::new(&array(&vector, "secret"));
         let (psk, [instance, seq]) = (keys.psk(), ["instance", "seq"].map(|key| array::<8>(&vector, key)));
         let (seq, token) = (u64::from_be_bytes(seq), array::<16>(&vector, "token"));
-        let statics = |own: &str, peer: &str| match (optional(&vector, own), optional(&vector, peer)) {
-            (Some(private), Some(peer)) => {
-                Statics::Pair { private: Private::new(private).into(), peer_public: public_of(&peer) }
-            }
-            _ => Statics::None,
+        let seeds = ["kem-seed", "kem-message"].map(|key| vector.all(key).concat());
+        let exchange = if seeds[0].is_empty() { Exchange::X25519 } else { Exchange::Hybrid };
+        let pattern = |own: &str, peer: &str| {
+            let statics = match (optional(&vector, own), optional(&vector, peer)) {
+                (Some(private), Some(peer)) => {
+                    Statics::Pair { private: Private::new(private).into(), peer_public: public_of(&peer) }
+                }
+                _ => Statics::None,
+            };
+            Pattern { statics, exchange }
         };
-        let head = prologue(&instance, seq, &token);
+        let head = prologue(exchange, &instance, seq, &token);
         let [ephemerals, payloads, randoms] = ["ephemeral", "payload", "random"].map(|key| vector.all(key));
+        let mut given = [0, 1].map(|end| Given([&seeds[end], ephemerals[end]].concat()));
         let (mut first, mut second) = (Vec::new(), Vec::new());
-        let own = statics("initiator", "responder");
-        let initiator =
-            Initiator::start(&own, &psk, &head, payloads[0], &mut Given(ephemerals[0]), &mut first).unwrap();
-        let own = statics("responder", "initiator");
+        let own = pattern("initiator", "responder");
+        let initiator = Initiator::start(&own, &psk, &head, payloads[0], &mut given[0], &mut first).unwrap();
+        let own = pattern("responder", "initiator");
         let (payload, responder) = Responder::read(&own, &psk, &head, &first).unwrap();
         assert_eq!(payload, payloads[0]);
-        let at_responder = responder.write(payloads[1], &mut Given(ephemerals[1]), &mut second).unwrap();
+        let at_responder = responder.write(payloads[1], &mut given[1], &mut second).unwrap();
         let (payload, at_initiator) = initiator.read(&second).unwrap();
         assert_eq!(payload, payloads[1]);
         for split in [at_initiator, at_responder] {
@@ -132,13 +153,20 @@ fn exchanges() {
                 vector.all("direction-key").iter().map(|key| hex(key)).collect::<Vec<_>>()
             );
         }
-        let sent = [(Type::Initiation, first), (Type::Answer, second)];
-        for (((kind, message), random), datagram) in sent.into_iter().zip(randoms).zip(vector.all("datagram"))
-        {
+        let in_parts = randoms.len() == 6;
+        let sent =
+            [(Kind::Initiation, &first), (Kind::Answer, &second)].into_iter().flat_map(|(kind, message)| {
+                let whole = [(0, &message[..])].into_iter().filter(move |_| !in_parts);
+                let parts = parts(message).filter(move |_| in_parts);
+                whole.chain(parts).map(move |(part, message)| (Type { exchange, kind, part }, message))
+            });
+        let datagrams = vector.all("datagram");
+        assert_eq!(datagrams.len(), randoms.len());
+        for (((of, message), random), datagram) in sent.zip(randoms).zip(datagrams) {
             let mut plaintext = Vec::new();
-            Envelope { kind, instance, seq, token, message: &message }
+            Envelope { of, instance, seq, token, message }
                 .emit(datagram.len() - wrap::OVERHEAD, &mut plaintext);
-            assert_eq!(hex(&wrap::seal(&keys, &plaintext, &mut Given(random))), hex(datagram));
+            assert_eq!(hex(&wrap::seal(&keys, &plaintext, &mut Given(random.to_vec()))), hex(datagram));
         }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::orders::Name;
 use crate::config::KeyMode;
 use crate::core::key_id::KeyId;
-use crate::core::limits::INITIATION;
+use crate::core::limits::INITIATION_HYBRID;
 use crate::core::stats::DropReason;
 use crate::crypto::aead::{Aead, TAG};
 use crate::crypto::keys::{LinkKeys, MASK, Masks};
@@ -47,7 +47,8 @@ impl From<KeyMode> for Framing {
     fn from(mode: KeyMode) -> Self {
         match mode {
             KeyMode::Static => Framing::Static,
-            KeyMode::Handshake => Framing::Session,
+            // An OpenVPN peer's link has lanes of its own.
+            KeyMode::Handshake | KeyMode::OpenVpn => Framing::Session,
         }
     }
 }
@@ -128,7 +129,8 @@ impl Format {
     /// Handshakes are looked for first: an attempt to open what it cannot open leaves nothing of the bytes. No data
     /// has the right probe but by a chance of one in 2^64.
     pub fn sort(&self, datagram: &[u8], agreed: bool) -> Sort {
-        let is_handshake = || datagram.len() <= *INITIATION.end() && wrap::is_probe(&self.keys, datagram);
+        let is_handshake =
+            || datagram.len() <= *INITIATION_HYBRID.end() && wrap::is_probe(&self.keys, datagram);
         match self.framing {
             Framing::Session if is_handshake() => Sort::Handshake,
             Framing::Session if !agreed && self.has_key_id(datagram) => Sort::OtherMode,

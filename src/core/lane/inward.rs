@@ -3,10 +3,12 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::{Format, Head, Key, KeyRef, Name, Notice, ReceiveCommand, Received, Settings, Sink, Sort};
-use crate::core::inner::InnerPolicy;
+use super::{
+    Format, FramesIn, Head, Key, KeyRef, Name, Notice, ReceiveCommand, Received, Settings, Sink, Sort,
+};
+use crate::core::guard::{Offenders, Top};
 use crate::core::key_id::KeyId;
-use crate::core::limits::{DERIVATION, OLD, PATH_INTERVAL, SIGN_INTERVAL};
+use crate::core::limits::{DERIVATION, OLD, SIGN_INTERVAL};
 use crate::core::path::{Path, QUESTION};
 use crate::core::rate::RateLimiter;
 use crate::core::replay::Window;
@@ -69,9 +71,8 @@ pub struct Inward {
     format: Format,
     receive: VecDeque<ReceiveKey>,
     handshakes: ReplayCache,
-    endpoint: Option<Path>,
-    agreed: bool,
-    moved_at: Option<Instant>,
+    /// Those of the peer, and what lets them pass.
+    frames: FramesIn,
     /// Time of the newest key id that was ever live.
     newest: u64,
     /// Of what comes under older key ids that are not.
@@ -79,7 +80,6 @@ pub struct Inward {
     /// When the peer was last seen to use the other key mode.
     other_mode_at: Option<Instant>,
     masks: Masks,
-    stats: Stats,
 }
 
 impl Inward {
@@ -87,27 +87,39 @@ impl Inward {
     pub fn new(settings: Settings) -> Self {
         Self {
             format: settings.format(),
+            frames: FramesIn::new(settings.inner.clone()),
             settings,
             receive: VecDeque::with_capacity(OPEN),
             handshakes: ReplayCache::default(),
-            endpoint: None,
-            agreed: false,
-            moved_at: None,
             newest: 0,
             old: RateLimiter::new(OLD, DERIVATION),
             other_mode_at: None,
             masks: Masks::with_capacity(TOGETHER),
-            stats: Stats::default(),
         }
     }
 
     /// What was counted so far.
     pub fn stats(&self) -> Stats {
-        let mut stats = self.stats;
+        let mut stats = self.frames.stats;
         for key in &self.receive {
             add_key(&mut stats, key);
         }
         stats
+    }
+
+    /// Time passed.
+    pub fn set_now(&mut self, now: Instant) {
+        self.frames.inner.set_now(now);
+    }
+
+    /// Who sent most in the last minute.
+    pub fn talkers(&self) -> Top {
+        self.frames.inner.talkers()
+    }
+
+    /// Who broke a rule of the guard since the last call.
+    pub fn offenders(&self) -> Offenders {
+        self.frames.inner.offenders()
     }
 
     /// Carries out what the link decided.
@@ -116,15 +128,17 @@ impl Inward {
             ReceiveCommand::Accept { key, after } => self.receive_under(&key, after),
             ReceiveCommand::Forget(name) => self.forget(name),
             ReceiveCommand::WipeAll => self.wipe_all(),
-            ReceiveCommand::Endpoint(endpoint) => self.endpoint = endpoint,
-            ReceiveCommand::Agreed(agreed) => self.agreed = agreed,
-            ReceiveCommand::Sources(sources) => self.settings.inner.set_sources(sources),
+            ReceiveCommand::Endpoint(endpoint) => self.frames.endpoint = endpoint,
+            ReceiveCommand::Agreed(agreed) => self.frames.agreed = agreed,
+            ReceiveCommand::Sources(sources) => self.frames.inner.set_sources(sources),
             ReceiveCommand::Again(mut received) => {
                 let origin = self.origin(received.from, 0);
                 let Some(mask) = self.format.mask(&received.datagram) else { return };
                 let result = self.open(now, &origin, &mut received.datagram, mask, true, sink);
-                self.count(result);
+                self.frames.count(result);
             }
+            ReceiveCommand::Hold(held) => self.frames.inner.hold(held),
+            ReceiveCommand::Probe(origin, round) => self.frames.probe(now, origin, round, sink),
         }
     }
 
@@ -132,8 +146,9 @@ impl Inward {
     pub fn handle_datagrams(&mut self, now: Instant, arrived: Arrived<'_>, sink: &mut impl Sink) {
         let Arrived { bytes, stride, ecn, from } = arrived;
         let origin = self.origin(from, ecn);
+        self.frames.inner.set_now(now);
         if bytes.is_empty() {
-            self.stats.drop(DropReason::TooShort);
+            self.frames.stats.drop(DropReason::TooShort);
             return;
         }
         let stride = stride.clamp(1, bytes.len());
@@ -142,20 +157,14 @@ impl Inward {
             self.format.masks(batch, stride, &mut masks);
             for (index, datagram) in batch.chunks_mut(stride).enumerate() {
                 let result = self.handle_datagram(now, &origin, datagram, masks.get(index), sink);
-                self.count(result);
+                self.frames.count(result);
             }
         }
         self.masks = masks;
     }
 
     fn origin(&self, from: Path, ecn: u8) -> Origin {
-        Origin { from, ecn, strays: self.endpoint.is_some_and(|endpoint| !endpoint.covers(&from)) }
-    }
-
-    fn count(&mut self, result: Result<(), DropReason>) {
-        if let Err(reason) = result {
-            self.stats.drop(reason);
-        }
+        Origin { from, ecn, strays: self.frames.strays(&from) }
     }
 
     fn handle_datagram(
@@ -166,7 +175,7 @@ impl Inward {
         mask: [u8; MASK],
         sink: &mut impl Sink,
     ) -> Result<(), DropReason> {
-        match self.format.sort(datagram, self.agreed) {
+        match self.format.sort(datagram, self.frames.agreed) {
             Sort::Data => self.open(now, origin, datagram, mask, false, sink),
             Sort::Handshake => self.hand_over_handshake(origin.from, datagram, sink),
             Sort::OtherMode => self.notice_other_mode(now, origin.from, datagram.len(), sink),
@@ -180,11 +189,9 @@ impl Inward {
 
     /// Ends what has run out of time.
     pub fn handle_timeout(&mut self, now: Instant, sink: &mut impl Sink) {
-        let agreed = self.agreed;
+        let frames = &mut self.frames;
         for key in &mut self.receive {
-            let inner = &mut self.settings.inner;
-            let stats = &mut self.stats;
-            key.blocks.handle_timeout(now, &mut |frame, ecn| deliver(stats, agreed, inner, frame, ecn, sink));
+            key.blocks.handle_timeout(now, &mut |frame, ecn| frames.deliver(frame, ecn, sink));
         }
     }
 
@@ -197,7 +204,7 @@ impl Inward {
     }
 
     fn forget(&mut self, name: Name) {
-        let stats = &mut self.stats;
+        let stats = &mut self.frames.stats;
         self.receive.retain(|key| {
             let goes = key.name == name;
             if goes {
@@ -209,7 +216,7 @@ impl Inward {
 
     pub(super) fn wipe_all(&mut self) {
         for key in self.receive.drain(..) {
-            add_key(&mut self.stats, &key);
+            add_key(&mut self.frames.stats, &key);
         }
     }
 
@@ -253,7 +260,7 @@ impl Inward {
         if !key.window.accept(header.counter) {
             return Err(DropReason::Replayed);
         }
-        self.stats.datagrams_in += 1;
+        self.frames.stats.datagrams_in += 1;
         // A full queue must not lose the confirmation: the next datagram tries again.
         if let (false, Name::Slot(_)) = (key.heard, name) {
             key.heard = sink.notice(Notice::Confirmed { serial: key.serial });
@@ -263,7 +270,7 @@ impl Inward {
         // The challenge is no longer than what brings it about.
         let long_enough = datagram.len() >= self.format.overhead() + QUESTION;
         if newest && origin.strays && long_enough {
-            self.notice_move(now, origin.from, sink);
+            self.frames.notice_move(now, origin.from, sink);
         }
         result
     }
@@ -280,8 +287,8 @@ impl Inward {
     ) -> Result<(), DropReason> {
         let key = &mut self.receive[index];
         let mut result = Ok(());
-        let (stats, agreed, inner) = (&mut self.stats, self.agreed, &mut self.settings.inner);
-        let mut forward = |frame: &[u8], ecn| deliver(stats, agreed, inner, frame, ecn, sink);
+        let frames = &mut self.frames;
+        let mut forward = |frame: &[u8], ecn| frames.deliver(frame, ecn, sink);
         match header.kind {
             Kind::Block => key.blocks.block(now, header.counter, ecn, body, &mut forward),
             Kind::Frame if !fits(body, self.settings.max_frame) => {
@@ -358,40 +365,10 @@ impl Inward {
         }
         Err(DropReason::Stranger)
     }
-
-    fn notice_move(&mut self, now: Instant, from: Path, sink: &mut impl Sink) {
-        if self.moved_at.is_none_or(|at| now.saturating_duration_since(at) >= PATH_INTERVAL)
-            && sink.notice(Notice::Moved { from })
-        {
-            self.moved_at = Some(now);
-        }
-    }
 }
 
 fn fits(frame: &[u8], max: usize) -> bool {
     !frame.is_empty() && frame.len() <= max
-}
-
-fn deliver(
-    stats: &mut Stats,
-    agreed: bool,
-    inner: &mut InnerPolicy,
-    frame: &[u8],
-    ecn: u8,
-    sink: &mut impl Sink,
-) {
-    if !agreed {
-        stats.drop(DropReason::NotAgreed);
-        return;
-    }
-    match inner.inward(frame, ecn) {
-        Ok(frame) => {
-            stats.frames_in += 1;
-            stats.bytes_in += frame.len() as u64;
-            sink.frame(frame);
-        }
-        Err(reason) => stats.drop(reason),
-    }
 }
 
 /// What one key's window and reassembly have counted.

@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 
 use super::batch::Transmit;
+use crate::core::guard::{Offenders, Origin, Sighting, Top};
 use crate::core::key_id::KeyId;
+use crate::core::openvpn::lane as openvpn;
 use crate::core::path::Path;
 use crate::core::sources::Sources;
-use crate::core::stats::Stats;
+use crate::core::stats::{DropReason, Stats};
 use crate::crypto::keys::DirectionKey;
 use crate::crypto::suite::Cipher;
 
@@ -111,8 +113,8 @@ pub enum SendCommand {
     Agreed(bool),
     /// The largest UDP payload, in bytes.
     Budget(usize),
-    /// A frame of this end's own, which goes as those of the device.
-    Frame(Vec<u8>),
+    /// Whether the guard lets no frame pass.
+    Hold(bool),
 }
 
 /// From the link to a lane's way in.
@@ -137,6 +139,10 @@ pub enum ReceiveCommand {
     Sources(Option<Sources>),
     /// Open this datagram again: its key id is live now.
     Again(Received),
+    /// Whether the guard lets no frame pass.
+    Hold(bool),
+    /// Give the device the guard's probes of this round.
+    Probe(Origin, u32),
 }
 
 impl Command {
@@ -148,6 +154,11 @@ impl Command {
     /// Both halves are told the way to the peer.
     pub fn endpoint(endpoint: Option<Path>) -> [Self; 2] {
         [SendCommand::Endpoint(endpoint).into(), ReceiveCommand::Endpoint(endpoint).into()]
+    }
+
+    /// Both halves are told whether the guard lets no frame pass.
+    pub fn hold(held: bool) -> [Self; 2] {
+        [SendCommand::Hold(held).into(), ReceiveCommand::Hold(held).into()]
     }
 
     /// Both halves are told whether frames may pass, the way in last.
@@ -232,6 +243,10 @@ pub enum Notice {
         /// The path.
         path: Path,
     },
+    /// A probe of the guard's came out of the device or the tunnel.
+    Probe(Sighting),
+    /// From a lane in OpenVPN's format.
+    OpenVpn(openvpn::Notice),
 }
 
 impl Notice {
@@ -239,6 +254,7 @@ impl Notice {
     pub fn is_unproven(&self) -> bool {
         match self {
             Notice::Unknown { .. } | Notice::Handshake(_) | Notice::OtherMode { .. } => true,
+            Notice::OpenVpn(notice) => matches!(notice, openvpn::Notice::OtherStart { .. }),
             Notice::Confirmed { .. }
             | Notice::Control { .. }
             | Notice::Moved { .. }
@@ -246,6 +262,7 @@ impl Notice {
             | Notice::Refused { .. }
             | Notice::SourceLost { .. }
             | Notice::Resumed
+            | Notice::Probe(_)
             | Notice::TunnelInTunnel => false,
         }
     }
@@ -256,11 +273,47 @@ impl Notice {
 pub struct Report {
     /// All counters since the start.
     pub stats: Stats,
+    /// What of them the lane in OpenVPN's format counted, where there are two.
+    pub openvpn: Stats,
     /// Whether the key that is sent under is nearly used up.
     pub key_used_up: bool,
     /// Whether a datagram longer than [`BUDGET_LEAST`](crate::core::limits::BUDGET_LEAST) went out since the
     /// last report.
     pub used_length: bool,
+    /// Who broke a rule of the guard since the last report.
+    pub offenders: Offenders,
+    /// Who sent most in the last minute, outward and inward.
+    pub talkers: [Top; 2],
+}
+
+impl Report {
+    /// Of a lane in tund's own format, and of the one in OpenVPN's beside it. Frames pass one of them.
+    pub fn with_openvpn(self, openvpn: &Self) -> Self {
+        let seen = |top: &Top| top.iter().map(|talker| talker.frames).sum::<u64>();
+        let talkers = [0, 1].map(|way| match seen(&self.talkers[way]) >= seen(&openvpn.talkers[way]) {
+            true => self.talkers[way],
+            false => openvpn.talkers[way],
+        });
+        let is_clean = self.offenders == Offenders::default();
+        Self {
+            stats: self.stats.plus(&openvpn.stats),
+            openvpn: openvpn.stats,
+            key_used_up: self.key_used_up || openvpn.key_used_up,
+            offenders: if is_clean { openvpn.offenders } else { self.offenders },
+            talkers,
+            ..self
+        }
+    }
+
+    /// What concerns the link in OpenVPN's format, and the one in tund's own. Strangers are of the former until there is the latter.
+    pub fn apart(&self) -> [Self; 2] {
+        let mut openvpn = self.openvpn;
+        for reason in [DropReason::Stranger, DropReason::BadTag] {
+            openvpn.add(DropReason::Stranger, self.stats.drops(reason));
+        }
+        let tund = self.stats.minus(&self.openvpn);
+        [Self { stats: openvpn, ..*self }, Self { stats: tund, offenders: Offenders::default(), ..*self }]
+    }
 }
 
 /// Where a lane puts what comes out of it.

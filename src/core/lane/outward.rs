@@ -2,14 +2,13 @@
 
 use super::batch::Batch;
 use super::orders::Name;
-use super::{Format, Head, KeySlot, Notice, SendCommand, Settings, Sink};
+use super::{Format, FramesOut, Head, KeySlot, SendCommand, Settings, Sink};
 use crate::core::limits::{
     BLOCKS_END, BLOCKS_ROTATE, BUDGET_LEAST, COUNTER_END, COUNTER_ROTATE, DATAGRAM_MAX,
 };
 use crate::core::path::Path;
 use crate::core::stats::{DropReason, Stats};
 use crate::crypto::aead::Aead;
-use crate::packet::traffic_class::{self, ECN};
 use crate::wire::block::{Bodies, Packer};
 use crate::wire::datagram::{Header, Kind};
 
@@ -28,18 +27,18 @@ pub struct Outward {
     current: Option<SendKey>,
     next: Option<SendKey>,
     spare: Option<SendKey>,
-    endpoint: Option<Path>,
-    agreed: bool,
+    /// Those of the device, and what lets them pass.
+    pub frames: FramesOut,
+    /// This may be a copy of the process that sent before: keys that the link had made ready by then the other one may have too. None is
+    /// taken until the link has dropped its own.
+    closed: bool,
     budget: usize,
-    /// Whether the link knows that its own datagrams come out of the device.
-    looped: bool,
     /// Whether a datagram longer than the least went out since the last report.
     used_length: bool,
     packer: Packer,
     /// The stream has a frame that no datagram holds whole.
     has_big: bool,
     batch: Batch,
-    stats: Stats,
 }
 
 impl Outward {
@@ -48,29 +47,27 @@ impl Outward {
         Self {
             batch: Batch::new(settings.format()),
             format: settings.format(),
-            settings,
             current: None,
             next: None,
             spare: None,
-            endpoint: None,
-            agreed: false,
+            frames: FramesOut::new(settings.inner.clone(), settings.max_frame, settings.copy_dscp),
+            closed: false,
             budget: BUDGET_LEAST,
-            looped: false,
             used_length: false,
             packer: Packer::default(),
             has_big: false,
-            stats: Stats::default(),
+            settings,
         }
     }
 
     /// What was counted so far.
     pub fn stats(&self) -> Stats {
-        self.stats
+        self.frames.stats
     }
 
     /// Whether the current key is nearly used up, and whether a long datagram went out since the last call.
     pub fn report(&mut self) -> (bool, bool) {
-        self.settings.inner.renew();
+        self.frames.inner.renew();
         let used_up = self.current.as_ref().is_some_and(SendKey::is_nearly_used_up);
         (used_up, std::mem::take(&mut self.used_length))
     }
@@ -89,6 +86,7 @@ impl Outward {
         }
         self.flush(sink);
         match command {
+            SendCommand::Prepare(..) if self.closed => {}
             SendCommand::Prepare(under, key) => {
                 let aead = self.settings.aead(self.settings.direction, &key);
                 let key = SendKey { name: key.name(), aead, counter: 0, blocks: 0 };
@@ -101,42 +99,30 @@ impl Outward {
             }
             SendCommand::Wipe(under) => *self.own(under) = None,
             SendCommand::WipeAll => {
-                (self.current, self.next, self.spare) = (None, None, None);
+                (self.current, self.next, self.spare, self.closed) = (None, None, None, false);
             }
             SendCommand::Handshake(handshake) => sink.datagram(&handshake.datagram, handshake.from),
             SendCommand::Control { body, to, under } => self.send_control(&body, to, under, sink),
-            SendCommand::Endpoint(endpoint) => (self.endpoint, self.looped) = (endpoint, false),
-            SendCommand::Agreed(agreed) => self.agreed = agreed,
+            SendCommand::Endpoint(endpoint) => self.frames.set_endpoint(endpoint),
+            SendCommand::Agreed(agreed) => self.frames.agreed = agreed,
             SendCommand::Budget(budget) => {
                 self.budget = budget.clamp(self.format.overhead() + 64, DATAGRAM_MAX)
             }
-            SendCommand::Frame(frame) => {
-                self.handle_frame(&frame, &[], sink);
-                self.flush(sink);
-            }
+            SendCommand::Hold(held) => self.frames.inner.hold(held),
         }
+    }
+
+    /// Drops every key, and takes none before the link has dropped its own ([`SendCommand::WipeAll`]).
+    pub fn close(&mut self, sink: &mut impl Sink) {
+        self.handle_command(SendCommand::WipeAll, sink);
+        self.closed = true;
     }
 
     /// Takes a frame of the device, given in two parts that follow one another (the second may be empty). It may
     /// stay until [`Outward::flush`], so that those that come at the same time share what they cost.
     pub fn handle_frame(&mut self, head: &[u8], tail: &[u8], sink: &mut impl Sink) {
-        let (Some(to), Some(_), true) = (self.endpoint, &self.current, self.agreed) else {
-            self.stats.drop(DropReason::NoPeer);
-            return;
-        };
         let length = head.len() + tail.len();
-        if length == 0 || length > self.settings.max_frame {
-            return self.refuse_length(head, tail, sink);
-        }
-        if self.settings.inner.is_own(head, to.remote) {
-            self.stats.drop(DropReason::TunnelInTunnel);
-            self.looped = self.looped || sink.notice(Notice::TunnelInTunnel);
-            return;
-        }
-        self.stats.frames_out += 1;
-        self.stats.bytes_out += length as u64;
-        let class = traffic_class::of(head, self.settings.inner.layer());
-        let class = if self.settings.copy_dscp { class } else { class & ECN };
+        let Some(class) = self.frames.pass(self.current.is_some(), head, tail, sink) else { return };
         if class != self.batch.class {
             self.flush(sink);
             self.batch.class = class;
@@ -173,21 +159,6 @@ impl Outward {
     /// Bytes that one datagram has for its body.
     fn capacity(&self) -> usize {
         self.budget - self.format.overhead()
-    }
-
-    /// A frame that is longer than agreed: a packet's sender may be told.
-    fn refuse_length(&mut self, head: &[u8], tail: &[u8], sink: &mut impl Sink) {
-        self.stats.drop(DropReason::TooBig);
-        let whole;
-        let frame = if tail.is_empty() {
-            head
-        } else {
-            whole = [head, tail].concat();
-            &whole
-        };
-        if let Some(answer) = self.settings.inner.too_big(frame) {
-            sink.frame(answer);
-        }
     }
 
     /// A datagram that is one frame.
@@ -232,15 +203,15 @@ impl Outward {
     /// Seals the body of `length` bytes that stands at the batch's end.
     fn seal_next(&mut self, kind: Kind, length: usize, sink: &mut impl Sink) {
         let Some(key) = self.current.as_mut().filter(|key| key.lasts()) else {
-            self.stats.drop(DropReason::NoPeer);
+            self.frames.stats.drop(DropReason::NoPeer);
             return;
         };
         let head = key.next(kind, self.settings.lane, length);
         if self.batch.add(head, &key.aead, length).is_err() {
-            self.stats.drop(DropReason::TooBig);
+            self.frames.stats.drop(DropReason::TooBig);
             return;
         }
-        self.stats.datagrams_out += 1;
+        self.frames.stats.datagrams_out += 1;
         self.used_length |= self.format.overhead() + length > BUDGET_LEAST;
         if self.batch.is_full() {
             self.send(sink);
@@ -248,7 +219,7 @@ impl Outward {
     }
 
     fn send(&mut self, sink: &mut impl Sink) {
-        if let (Some(to), false) = (self.endpoint, self.batch.is_empty()) {
+        if let (Some(to), false) = (self.frames.endpoint, self.batch.is_empty()) {
             sink.transmit(self.batch.finish(to));
         }
         self.batch.clear();
@@ -269,12 +240,12 @@ impl Outward {
             KeySlot::Current | KeySlot::Next | KeySlot::Unconfirmed => &mut self.current,
         };
         let Some(key) = own.as_mut().filter(|key| key.lasts()) else {
-            self.stats.drop(DropReason::NoPeer);
+            self.frames.stats.drop(DropReason::NoPeer);
             return;
         };
         let head = key.next(Kind::Control, self.settings.lane, body.len());
         if let Ok(datagram) = self.format.datagram(head, &key.aead, body) {
-            self.stats.datagrams_out += 1;
+            self.frames.stats.datagrams_out += 1;
             sink.datagram(&datagram, to);
         }
     }

@@ -1,196 +1,228 @@
 //! What the peer says, and what the link makes of it.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
-use ipnet::IpNet;
-
-use super::idle::IDLE;
-use super::{Event, Link};
+use super::{IDLE, Link};
 use crate::core::clock::Now;
 use crate::core::condition::Condition;
+use crate::core::guard::Probe;
 use crate::core::hello;
-use crate::core::lane::KeyRef;
-use crate::core::path::{Outcome, Path, Validation};
+use crate::core::lane::{Command, KeyRef};
+use crate::core::path::Path;
 use crate::core::stats::DropReason;
 use crate::crypto::Random;
-#[cfg(test)]
-use crate::fault::{self, Fault};
 use crate::wire::control::{Hello, Message};
 
 impl<R: Random> Link<R> {
-    /// When the peer was last heard under keys that only it has; before that, the start of the link.
-    pub fn heard_at(&self) -> Instant {
-        self.heard_at
-    }
-
     pub(super) fn handle_message(&mut self, now: Now, from: Path, under: KeyRef, message: Message) {
+        let instant = now.instant;
         match message {
             Message::Hello(peer) => self.handle_hello(now, from, under, peer),
             Message::Ping { n, .. } => {
-                let received = self.datagrams_in;
+                let received = self.liveness.datagrams_in();
                 self.send(Message::Pong { n, received }, from);
+            }
+            Message::Pong { n, .. } => {
+                self.keying.handle_pong(n, under);
+                self.rise(instant);
+                if self.path.pmtud.handle_pong(instant, n) {
+                    self.note_budget(instant);
+                }
             }
             Message::Path { challenge } => self.send(Message::PathReply { challenge }, from),
             Message::PathReply { challenge } => {
-                let outcome = self.validation.as_mut().map(|path| path.handle_reply(from, challenge));
-                self.conclude(now, outcome);
+                if let Some(new) = self.path.handle_reply(from, challenge) {
+                    self.follow(now.instant, new);
+                }
             }
             Message::Bye { reason } => {
-                let is_there = self.endpoint.is_some_and(|endpoint| endpoint.covers(&from));
-                if !self.up || !is_there || !self.is_of_peer(under) {
-                    return;
-                }
-                match reason.as_str() {
-                    IDLE => self.handle_idle(now.instant),
-                    reason => self.go_down(now.instant, Condition::PeerGoodbye { reason: printable(reason) }),
+                if self.is_up() && self.path.covers(&from) && self.keying.is_of_peer(under) {
+                    let condition = match reason.as_str() {
+                        IDLE => Condition::PeerIdle,
+                        reason => Condition::PeerGoodbye { reason: printable(reason) },
+                    };
+                    self.go_down(instant, condition);
                 }
             }
-            Message::Pong { n, .. } => self.handle_pong(now.instant, n, under),
-            Message::Clones { ends } => self.handle_clones(now.instant, under, ends),
+            Message::Clones { ends } => {
+                if self.keying.is_of_peer(under) {
+                    self.note_clones(instant, ends);
+                }
+            }
+            Message::Probed { probe } if self.keying.is_of_peer(under) => {
+                let probe = Probe::parse(probe);
+                let acts = self.loops.handle_probed(instant, probe, false, &mut self.cx.random);
+                self.act_on_loops(acts);
+            }
+            Message::Loop(word) if self.keying.is_of_peer(under) => {
+                let acts = self.loops.handle_told(instant, word);
+                self.act_on_loops(acts);
+            }
+            Message::Probed { .. } | Message::Loop(_) => {}
         }
     }
 
     pub(super) fn handle_hello(&mut self, now: Now, from: Path, under: KeyRef, peer: Hello) {
-        if self.refuses(now.instant, from) {
+        let instant = now.instant;
+        if self.refuses(instant, from) {
             return;
         }
         let mismatch = hello::mismatch(&self.settings, &peer);
-        if mismatch.is_some() && !self.is_of_peer(under) {
+        if mismatch.is_some() && !self.keying.is_of_peer(under) {
             return self.stats.drop(DropReason::Stale);
         }
-        self.heard_at = now.instant;
-        let asks = !peer.seen;
-        self.take_names(now, under, &peer);
-        if !self.up {
-            self.set_endpoint(now.instant, Some(from));
-            self.remotes.prefer(from.remote);
-        }
-        let known = self.peer.replace(peer).is_some();
-        match mismatch {
-            Some(condition) => {
-                self.stats.drop(DropReason::NotAgreed);
-                if self.up {
-                    self.go_down(now.instant, condition.clone());
-                }
-                self.set_agreed(false);
-                self.say_once(now.instant, condition);
+        self.liveness.handle_heard(instant);
+        if self.keying.handle_names(under, &peer, &mut self.cx.out) {
+            // The peer learns what frames come under from now on.
+            if self.is_up() {
+                self.say_hello_again();
             }
-            None => self.agree(now.instant),
+            self.schedule_hello(instant);
+        }
+        if !self.is_up() {
+            self.set_endpoint(instant, from);
+            self.remotes.prefer(from);
+        }
+        let asks = !peer.seen;
+        self.path.set_peer_budget(Some(peer.budget));
+        let first = self.greeting.handle_hello(peer);
+        match mismatch {
+            Some(condition) => self.disagree(instant, condition),
+            None => self.agree(instant),
         }
         if asks {
-            self.answer_soon(now.instant);
+            self.answer_soon(instant);
         }
-        if !known {
+        if first {
             // A peer that asks for nothing was there before: what is still missing is asked for at once.
-            if !asks && self.agreed && !self.up {
+            if !asks && self.phase.may_pass() && !self.is_up() {
                 self.send_hello(from);
             }
-            self.schedule_hello(now.instant);
+            self.schedule_hello(instant);
         }
+    }
+
+    /// The peer's hello fits: frames pass from now on.
+    fn agree(&mut self, now: Instant) {
+        self.path.set_ceiling(now, &mut self.cx.out);
+        let routes = self.greeting.peer().map(|peer| peer.routes.clone());
+        let news = self.offers.handle_offered(routes.unwrap_or_default());
+        if self.phase.agree() {
+            self.cx.out.commands.extend(Command::agreed(true));
+        }
+        if !self.is_up() {
+            self.rise(now);
+        } else if news {
+            self.offers.tell_offered(&mut self.cx.out);
+        }
+    }
+
+    fn disagree(&mut self, now: Instant, condition: Condition) {
+        self.stats.drop(DropReason::NotAgreed);
+        if self.is_up() {
+            self.go_down(now, condition.clone());
+        }
+        self.phase.disagree();
+        self.cx.out.commands.extend(Command::agreed(false));
+        self.say_once(now, condition);
     }
 
     /// Whether the peer is pinned to another address than `from`, to which no hello is sent then.
     pub(super) fn refuses(&mut self, now: Instant, from: Path) -> bool {
-        let refuses = !self.settings.float && !self.is_pinned(from.remote);
+        let is_host = || self.path.is_host(from.remote).unwrap_or(!self.settings.has_remote);
+        let refuses = !self.settings.float && !self.remotes.knows(from.remote) && !is_host();
         if refuses {
             self.say_once(now, Condition::PeerPinned { from: from.remote });
         }
         refuses
     }
 
-    /// The peer's hello fits: frames pass from now on.
-    fn agree(&mut self, now: Instant) {
-        self.set_ceiling(now);
-        let routes = self.peer.as_ref().map(|peer| peer.routes.clone());
-        let news = self.set_routes(routes.unwrap_or_default());
-        if !self.agreed {
-            self.set_agreed(true);
-        }
-        if !self.up {
-            self.rise(now);
-        } else if news {
-            self.events.push_back(Event::Routes(self.routes.clone()));
-        }
-    }
-
-    /// That the link is up is said when the peer has this end's hello too, and opens what this end sends: what is sent
-    /// on that word arrives.
-    pub(super) fn rise(&mut self, now: Instant) {
-        if !self.up
-            && self.agreed
-            && self.is_heard()
-            && self.peer.as_ref().is_some_and(|peer| peer.seen)
-            && let Some(endpoint) = self.endpoint
-        {
-            self.go_up(now, endpoint);
-            if !self.routes.is_empty() {
-                self.events.push_back(Event::Routes(self.routes.clone()));
-            }
-        }
-    }
-
-    fn go_up(&mut self, now: Instant, from: Path) {
-        self.up = true;
-        self.dormant = false;
-        self.used_at = now;
-        self.said.clear();
-        self.resolve_at = None;
-        let endpoint = from.remote;
-        let name = self.peer.as_ref().map_or_else(String::new, |peer| peer.name.clone());
-        self.events.push_back(Event::Up { endpoint, name });
-        self.remotes.restart(now);
-        // The peer waits for the same.
-        self.send_hello(from);
-        self.schedule_hello(now);
-    }
-
-    /// The peer offers these routes; false: as before. Sources within those that may be taken are its own from now on.
-    pub(super) fn set_routes(&mut self, routes: Vec<IpNet>) -> bool {
-        let news = self.routes != routes;
-        self.routes = routes;
-        news
-    }
-
+    /// Something newer than all else came from there.
     pub(super) fn handle_moved(&mut self, now: Now, from: Path) {
-        let Some(old) = self.endpoint.filter(|old| self.up && !old.covers(&from)) else { return };
-        if !(self.settings.float || old.remote.ip() == from.remote.ip()) || self.validation.is_some() {
+        let follows = self.settings.float || self.path.is_host(from.remote) == Some(true);
+        if !self.is_up() || self.path.covers(&from) || !follows {
             return;
         }
-        #[cfg(test)]
-        if fault::is(Fault::PathNotValidated) {
-            return self.set_endpoint(now.instant, Some(from));
-        }
-        let challenges = [self.random.bytes(), self.random.bytes()];
-        self.challenges = challenges;
-        self.validation = Some(Validation::new(now.instant, from, challenges));
-        let [new_challenge, old_challenge] = challenges;
-        self.send(Message::Path { challenge: new_challenge }, from);
-        self.send(Message::Path { challenge: old_challenge }, old);
+        self.path.validate(now.instant, from, &mut self.cx);
     }
 
-    /// The kernel chooses the own address again.
-    pub(super) fn handle_source_lost(&mut self, now: Instant, path: Path) {
-        if self.endpoint == Some(path) && path.local.is_some() {
-            self.set_endpoint(now, Some(path.remote.into()));
-        }
-    }
-
-    pub(super) fn conclude(&mut self, now: Now, outcome: Option<Outcome>) {
-        match outcome {
-            None | Some(Outcome::Open) => {}
-            Some(Outcome::Stay) => self.validation = None,
-            Some(Outcome::Move(new)) => {
-                self.validation = None;
-                self.heard_at = now.instant;
-                let same = self.endpoint.is_some_and(|old| old.remote == new.remote);
-                let moved = match new.local.filter(|_| same) {
-                    Some(local) => Condition::LocalMoved { to: local },
-                    None => Condition::PeerMoved { to: new.remote },
-                };
-                self.log_for_peer(now.instant, moved);
-                self.set_endpoint(now.instant, Some(new));
-                self.send_hello(new);
+    /// The peer is at the end of another path.
+    pub(super) fn follow(&mut self, now: Instant, new: Path) {
+        self.liveness.handle_heard(now);
+        let old = self.path.endpoint().map(Path::far_end);
+        let moved = match new.local.filter(|_| old == Some(new.far_end())) {
+            Some(local) => Condition::LocalMoved { to: local },
+            None if old.is_some_and(|old| old.stream) == new.stream => {
+                Condition::PeerMoved { to: new.remote }
             }
+            None if new.stream => Condition::OverStream { to: new.remote },
+            None => Condition::OverDatagrams { to: new.remote },
+        };
+        self.say(now, moved);
+        self.set_endpoint(now, new);
+        self.send_hello(new);
+    }
+
+    /// A host says that nobody receives there. Nobody vouches for this.
+    pub(super) fn handle_refused(&mut self, now: Instant, to: SocketAddr) {
+        let path = Path::from(to);
+        let is_target = self.target().is_some_and(|target| target.far_end() == path);
+        if self.is_up() && is_target {
+            self.keying.handle_refused(now);
+        } else if !self.is_up() && (is_target || self.remotes.was_called(path)) {
+            self.say_once(now, Condition::PortRefused { remote: to });
+            if self.remotes.handle_refused(now, path) {
+                self.keying.hasten(now);
+            }
+        }
+    }
+
+    pub(super) fn probe(&mut self, now: Instant) {
+        if self.path.pmtud.handle_timeout(now) {
+            self.note_budget(now);
+        }
+        let framing = self.settings.key_mode.into();
+        self.path.probe(now, framing, &mut self.cx);
+    }
+
+    /// What passes to the peer has changed.
+    fn note_budget(&mut self, now: Instant) {
+        self.path.tell_budget(&mut self.cx.out);
+        match self.path.passes() {
+            Some(budget) => self.cx.out.log(Condition::PathPayload { budget }),
+            None if self.path.pmtud.is_too_narrow() => self.say(now, Condition::PathTooNarrow),
+            None => {}
+        }
+        if self.greeting.is_cut() {
+            self.say_hello_again();
+        }
+    }
+
+    /// This came under a key of the peer's. Of several ends that this one may call, each may have the key.
+    pub(super) fn note_speaker(&mut self, now: Instant, from: Path, under: KeyRef, message: &Message) {
+        if self.remotes.is_choice(from.remote) {
+            return;
+        }
+        // Only the answer to a challenge is new for certain.
+        let proves = matches!(message, Message::PathReply { challenge } if self.path.is_challenge(challenge));
+        let speaker = self.keying.speaker(under, proves);
+        let ends = speaker.and_then(|speaker| self.clones.turns.handle(now, speaker, from.remote));
+        let Some(ends) = ends else { return };
+        self.note_clones(now, ends);
+        if self.clones.is_telling_due(now) {
+            // Both if both open what this end sends now; with sessions that is the one whose turn it is.
+            let all = self.keying.calls_by_hello();
+            for end in ends.into_iter().filter(|end| all || *end == from.remote) {
+                self.send(Message::Clones { ends }, Path { remote: end, ..from });
+            }
+        }
+    }
+
+    /// There are two ends of one key.
+    fn note_clones(&mut self, now: Instant, ends: [SocketAddr; 2]) {
+        if let Some(condition) = self.clones.handle_found(now, ends) {
+            self.say(now, condition);
         }
     }
 }

@@ -3,28 +3,25 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::{Instance, Outcome, Session, Sessions, Token, Unconfirmed, handshake};
-use crate::core::lane::{Command, Key, KeySlot, ReceiveCommand, Received, SendCommand};
+use super::{Cause, Instance, Outcome, Session, Sessions, Token, Unconfirmed, handshake};
+use crate::core::lane::{Command, Key, KeySlot, ReceiveCommand, SendCommand};
 use crate::core::limits::ANSWER_KEPT;
 use crate::core::stats::DropReason;
+use crate::crypto::exchange::Responder;
 use crate::crypto::keys::DirectionKey;
-use crate::crypto::noise::Responder;
 use crate::crypto::suite::Cipher;
 use crate::crypto::{Random, wrap};
-#[cfg(test)]
-use crate::fault::{self, Fault};
-use crate::wire::handshake::{Envelope, Offer, Type, prologue};
+use crate::wire::handshake::{Envelope, Kind, Offer, Type, parts, prologue};
 
 impl Sessions {
     pub(super) fn handle_initiation(
         &mut self,
         now: Instant,
-        envelope: &Envelope<'_>,
-        received: &Received,
+        cause: &Cause<'_>,
         random: &mut impl Random,
         out: &mut VecDeque<Command>,
     ) -> Result<Outcome, DropReason> {
-        let Envelope { instance, seq, token, .. } = *envelope;
+        let Envelope { of, instance, seq, token, .. } = cause.envelope;
         if instance == self.instance {
             return Err(DropReason::Reflected);
         }
@@ -32,21 +29,60 @@ impl Sessions {
             return Err(DropReason::Replayed);
         }
         let known = self.confirmed.is_some_and(|(confirmed, _)| confirmed == instance);
-        let proven = self.tokens.prove(now, &instance, received.from.remote, &token);
+        let proven = self.tokens.prove(now, &instance, cause.from.remote, &token);
+        if of.part != 0 {
+            return self.handle_part(now, cause, proven, known, random, out);
+        }
+        self.answer(now, cause, proven, known, random, out)
+    }
+
+    /// A part of an initiation. What has no valid token waits for the others in one place, which nobody else is given for a while:
+    /// a token is another.
+    fn handle_part(
+        &mut self,
+        now: Instant,
+        cause: &Cause<'_>,
+        proven: bool,
+        known: bool,
+        random: &mut impl Random,
+        out: &mut VecDeque<Command>,
+    ) -> Result<Outcome, DropReason> {
+        let Envelope { of, instance, .. } = cause.envelope;
+        if !proven && self.unproven.is_taken(now, &cause.envelope) {
+            if of.part != 1 || !known && !self.callers.allows(now, instance) {
+                return Err(DropReason::RateLimited);
+            }
+            self.send_retry(now, cause, random, out);
+            return Ok(Outcome::Nothing);
+        }
+        let held = if proven { &mut self.proven } else { &mut self.unproven };
+        let Some((message, length)) = held.take(now, &cause.envelope, cause.length) else {
+            return Ok(Outcome::Nothing);
+        };
+        let envelope = Envelope { message: &message, ..cause.envelope };
+        self.answer(now, &Cause { envelope, from: cause.from, length }, proven, known, random, out)
+    }
+
+    /// Answers a whole initiation, if it is its turn.
+    fn answer(
+        &mut self,
+        now: Instant,
+        cause: &Cause<'_>,
+        proven: bool,
+        known: bool,
+        random: &mut impl Random,
+        out: &mut VecDeque<Command>,
+    ) -> Result<Outcome, DropReason> {
+        let Envelope { instance, seq, token, message, .. } = cause.envelope;
         if !known && !proven && !self.callers.allows(now, instance) {
             return Err(DropReason::RateLimited);
         }
         if !proven && self.others_wait(now, instance) {
-            let token = self.tokens.of(now, &instance, received.from.remote);
-            self.send_answer(Type::Retry, envelope, token, &[], received, random, out);
+            self.send_retry(now, cause, random, out);
             return Ok(Outcome::Nothing);
         }
-        #[cfg(test)]
-        if fault::is(Fault::AnswerKept) && !known && self.unconfirmed.as_ref().is_some_and(|it| it.known) {
-            return Err(DropReason::RateLimited);
-        }
-        let head = prologue(&instance, seq, &token);
-        let (payload, responder) = Responder::read(&self.statics, &self.keys.psk(), &head, envelope.message)
+        let head = prologue(self.pattern.exchange, &instance, seq, &token);
+        let (payload, responder) = Responder::read(&self.pattern, &self.keys.psk(), &head, message)
             .map_err(|_| DropReason::BadTag)?;
         let offer = Offer::decode(&payload).map_err(|_| DropReason::Malformed)?;
         self.drop_unconfirmed(out);
@@ -56,7 +92,7 @@ impl Sessions {
         let mut message = Vec::new();
         let answer = [&self.instance[..], &chosen].concat();
         let split = responder.write(&answer, random, &mut message).map_err(|_| DropReason::BadTag)?;
-        self.send_answer(Type::Answer, envelope, token, &message, received, random, out);
+        self.send_answer(Kind::Answer, cause, token, &message, random, out);
         let Some(cipher) = cipher else { return Ok(Outcome::NoCipher) };
         let serial = self.next_serial();
         let key = |slot, bytes| Key::Slot { slot, serial, cipher, key: DirectionKey::new(bytes) };
@@ -66,21 +102,12 @@ impl Sessions {
         out.push_back(SendCommand::Prepare(KeySlot::Unconfirmed, to_peer).into());
         let (peer, began_here, born) = (instance, false, now);
         let session = Session { slot, serial, cipher, instance, peer, began_here, born };
-        #[cfg(test)]
-        if fault::is(Fault::NotConfirmed) {
-            self.adopt(session, KeySlot::Unconfirmed, out);
-            return Ok(Outcome::Nothing);
-        }
         self.unconfirmed = Some(Unconfirmed { session, seq, known });
         Ok(Outcome::Nothing)
     }
 
     /// Whether an initiation of this instance was taken that is as new as this one.
     fn was_taken(&self, instance: [u8; 8], seq: u64) -> bool {
-        #[cfg(test)]
-        if fault::is(Fault::InitiationRepeated) {
-            return false;
-        }
         let waiting = self.unconfirmed.as_ref().map(|there| (there.session.instance, there.seq));
         let mut taken = self.confirmed.into_iter().chain(waiting);
         taken.any(|(of, newest)| of == instance && seq <= newest)
@@ -89,33 +116,40 @@ impl Sessions {
     /// Whether the answer to another instance may be about to be confirmed: it keeps its place against all who prove no
     /// more by a token. To be known proves nothing: calls of that instance may have been kept back.
     fn others_wait(&self, now: Instant, instance: Instance) -> bool {
-        #[cfg(test)]
-        if fault::is(Fault::UnprovenDisplaces) {
-            return false;
-        }
         self.unconfirmed
             .as_ref()
             .is_some_and(|there| there.session.instance != instance && now < there.session.born + ANSWER_KEPT)
     }
 
-    /// An answer or retry, of a random length no longer than what it answers.
-    #[allow(clippy::too_many_arguments, reason = "one call for both kinds of answer")]
-    fn send_answer(
+    /// "Again, with this token", which is good for the address that the initiation came from.
+    fn send_retry(
         &self,
-        kind: Type,
-        cause: &Envelope<'_>,
-        token: Token,
-        message: &[u8],
-        received: &Received,
+        now: Instant,
+        cause: &Cause<'_>,
         random: &mut impl Random,
         out: &mut VecDeque<Command>,
     ) {
-        let envelope = Envelope { kind, instance: cause.instance, seq: cause.seq, token, message };
-        let least = wrap::OVERHEAD + envelope.length();
-        let Some(room) = received.datagram.len().checked_sub(least) else { return };
-        let [a, b] = random.bytes();
-        let length = least + usize::from(u16::from_be_bytes([a, b])) % (room + 1);
-        out.push_back(handshake(&self.keys, &envelope, length, received.from, random));
+        let token = self.tokens.of(now, &cause.envelope.instance, cause.from.remote);
+        self.send_answer(Kind::Retry, cause, token, &[], random, out);
+    }
+
+    /// An answer or retry, of a random length no longer than what it answers; an answer in parts to an initiation in parts.
+    fn send_answer(
+        &self,
+        kind: Kind,
+        cause: &Cause<'_>,
+        token: Token,
+        message: &[u8],
+        random: &mut impl Random,
+        out: &mut VecDeque<Command>,
+    ) {
+        let Envelope { of, instance, seq, .. } = cause.envelope;
+        let part = if kind == Kind::Answer { of.part } else { 0 };
+        let envelope = Envelope { of: Type { kind, part, ..of }, instance, seq, token, message };
+        let longest = parts(message).next().filter(|_| part != 0).map_or(message, |(_, first)| first).len();
+        if wrap::OVERHEAD + envelope.length() - message.len() + longest <= cause.length {
+            handshake(&self.keys, &envelope, 0..=cause.length, cause.from, random, out);
+        }
     }
 }
 

@@ -3,18 +3,20 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::{Answered, Attempt, Call, Instance, Outcome, Session, Sessions, handshake};
+use super::{Answered, Attempt, Call, Cause, Instance, Outcome, Session, Sessions, handshake};
 use crate::core::lane::{Command, Key, KeySlot, ReceiveCommand, SendCommand};
 use crate::core::limits::{
-    ADDRESSES, ANSWERS_RACE, CALL_FIRST, CALL_LATER, CALL_PATIENCE, INITIATION, INITIATION_STATES,
+    ADDRESSES, ANSWERS_RACE, CALL_FIRST, CALL_LATER, CALL_PATIENCE, INITIATION, INITIATION_HYBRID,
+    INITIATION_PART, INITIATION_STATES,
 };
 use crate::core::path::Path;
 use crate::core::remotes::varied;
 use crate::core::stats::DropReason;
 use crate::crypto::Random;
+use crate::crypto::exchange::Initiator;
 use crate::crypto::keys::DirectionKey;
-use crate::crypto::noise::Initiator;
-use crate::wire::handshake::{Envelope, Offer, Type, prologue};
+use crate::crypto::suite::Exchange;
+use crate::wire::handshake::{Envelope, Kind, Offer, Type, prologue};
 
 impl Call {
     /// Keeps the state of an initiation, and of few before it.
@@ -28,6 +30,12 @@ impl Call {
         self.attempts.truncate(INITIATION_STATES * ADDRESSES - 1);
         self.attempts.push_front(attempt);
     }
+
+    /// Whether the next initiation to this address goes in parts: in turn, but first as it got through last time.
+    fn in_parts(&mut self, to: Path, last_time: bool) -> bool {
+        let last = self.attempts.iter().find(|attempt| attempt.to == to);
+        self.parts.take().unwrap_or(last.map_or(last_time, |last| !last.parts))
+    }
 }
 
 impl Sessions {
@@ -37,7 +45,28 @@ impl Sessions {
             let slot = self.free_slot();
             let attempts = VecDeque::with_capacity(INITIATION_STATES + 1);
             self.answered = None;
-            self.call = Some(Call { slot, attempts, token: None, tries: 0, due: now, retried_at: None });
+            self.call =
+                Some(Call { slot, attempts, token: None, tries: 0, due: now, retried_at: None, parts: None });
+        }
+    }
+
+    /// The next call begins with an initiation in parts, which every path carries.
+    pub fn expect_narrow(&mut self) {
+        self.parts = true;
+    }
+
+    /// A host says, and nobody vouches for it, that a path does not carry what was sent: if that was a whole initiation, the next one
+    /// goes in parts. It is due now, unless there is a session: what was too long is then more likely a probe of the path's MTU, and
+    /// whoever answers a second initiation takes nothing under the answer to the first.
+    pub fn handle_too_long(&mut self, now: Instant) {
+        if let Some(call) = &mut self.call
+            && self.pattern.exchange == Exchange::Hybrid
+            && call.attempts.front().is_some_and(|last| !last.parts)
+        {
+            call.parts = Some(true);
+            if self.live.is_empty() {
+                call.due = now;
+            }
         }
     }
 
@@ -59,31 +88,38 @@ impl Sessions {
         self.call.as_ref().is_some_and(|call| call.due <= now)
     }
 
-    /// Sends an initiation of the call along `to`.
-    pub fn call(&mut self, now: Instant, to: Path, random: &mut impl Random, out: &mut VecDeque<Command>) {
+    /// Sends an initiation of the call along `to`, in no more than `room` bytes if it has parts.
+    pub fn call(
+        &mut self,
+        now: Instant,
+        to: Path,
+        room: usize,
+        random: &mut impl Random,
+        out: &mut VecDeque<Command>,
+    ) {
         let Some(call) = &mut self.call else { return };
         self.seq += 1;
         let offer = Offer { slot: call.slot, lanes: 1, suites: self.suites.clone() };
-        let token = call.token.filter(|(given_at, _)| *given_at == to.remote);
+        let token = call.token.filter(|(given_at, _)| *given_at == to.far_end());
         let token = token.map_or([0; 16], |(_, token)| token);
-        let head = prologue(&self.instance, self.seq, &token);
+        let exchange = self.pattern.exchange;
+        let head = prologue(exchange, &self.instance, self.seq, &token);
         let mut message = Vec::new();
         let started =
-            Initiator::start(&self.statics, &self.keys.psk(), &head, &offer.encode(), random, &mut message);
+            Initiator::start(&self.pattern, &self.keys.psk(), &head, &offer.encode(), random, &mut message);
         // An unusable public key was refused with the configuration.
         let Ok(state) = started else { return };
-        let envelope = Envelope {
-            kind: Type::Initiation,
-            instance: self.instance,
-            seq: self.seq,
-            token,
-            message: &message,
+        let narrow = call.in_parts(to.far_end(), self.parts) || room < *INITIATION_HYBRID.end();
+        let parts = exchange == Exchange::Hybrid && narrow;
+        let lengths = match exchange {
+            Exchange::X25519 => INITIATION,
+            Exchange::Hybrid if parts => INITIATION_PART,
+            Exchange::Hybrid => INITIATION_HYBRID,
         };
-        let [a, b] = random.bytes();
-        let span = INITIATION.end() - INITIATION.start() + 1;
-        let length = INITIATION.start() + usize::from(u16::from_be_bytes([a, b])) % span;
-        out.push_back(handshake(&self.keys, &envelope, length, to, random));
-        call.remember(Attempt { seq: self.seq, to: to.remote, state });
+        let of = Type { exchange, kind: Kind::Initiation, part: parts.into() };
+        let envelope = Envelope { of, instance: self.instance, seq: self.seq, token, message: &message };
+        handshake(&self.keys, &envelope, lengths, to, random, out);
+        call.remember(Attempt { seq: self.seq, to: to.far_end(), parts, state });
         call.tries += 1;
         let pause = if call.tries < CALL_PATIENCE { CALL_FIRST } else { CALL_LATER };
         call.due = now + varied(pause, random);
@@ -92,11 +128,26 @@ impl Sessions {
     pub(super) fn handle_answer(
         &mut self,
         now: Instant,
+        cause: &Cause<'_>,
+        out: &mut VecDeque<Command>,
+    ) -> Result<Outcome, DropReason> {
+        let envelope = &cause.envelope;
+        if self.attempt(envelope).is_some() && envelope.of.part != 0 {
+            let whole = self.answer.take(now, envelope, cause.length);
+            let Some((message, _)) = whole else { return Ok(Outcome::Nothing) };
+            return self.take_answer(now, &Envelope { message: &message, ..*envelope }, out);
+        }
+        self.take_answer(now, envelope, out)
+    }
+
+    fn take_answer(
+        &mut self,
+        now: Instant,
         envelope: &Envelope<'_>,
         out: &mut VecDeque<Command>,
     ) -> Result<Outcome, DropReason> {
         let (slot, attempt) = self.attempt(envelope).ok_or(DropReason::Stale)?;
-        let called = attempt.to;
+        let (called, parts) = (attempt.to, attempt.parts);
         let (payload, split) = attempt.state.read(envelope.message).map_err(|_| DropReason::BadTag)?;
         let (peer, payload) = payload.split_first_chunk().ok_or(DropReason::Malformed)?;
         let offer = Offer::decode(payload).map_err(|_| DropReason::Malformed)?;
@@ -107,6 +158,7 @@ impl Sessions {
         if self.is_beaten(now, peer) {
             return Err(DropReason::Stale);
         }
+        self.parts = parts;
         // Whatever called before is another process, which is gone.
         if self.confirmed.is_none_or(|(confirmed, _)| confirmed != *peer) {
             self.confirmed = Some((*peer, 0));
@@ -156,7 +208,7 @@ impl Sessions {
         let ours = envelope.instance == self.instance;
         let call = self.call.as_mut().filter(|_| ours).ok_or(DropReason::Stale)?;
         let called = call.attempts.iter().find(|attempt| attempt.seq == envelope.seq);
-        let called = called.map(|attempt| attempt.to).ok_or(DropReason::Stale)?;
+        let (called, parts) = called.map(|it| (it.to, it.parts)).ok_or(DropReason::Stale)?;
         let newest = call.attempts.iter().find(|attempt| attempt.to == called);
         let newest = newest.is_some_and(|attempt| attempt.seq == envelope.seq);
         let early =
@@ -166,6 +218,7 @@ impl Sessions {
         }
         call.token = Some((called, envelope.token));
         call.retried_at = Some(now);
+        call.parts = Some(parts);
         call.due = now;
         Ok(Outcome::Retry { called })
     }

@@ -8,8 +8,6 @@ use crate::core::key_id::KeyId;
 use crate::core::limits::{HELLO_FIRST, KEY_ID_LIFE};
 use crate::crypto::Random;
 use crate::crypto::keys::LinkKeys;
-#[cfg(test)]
-use crate::fault::{self, Fault};
 
 /// Own key ids that the peer may name to have one of its own taken: the present one, the one before it and the next, since a
 /// hello may be under way while this end changes.
@@ -53,10 +51,6 @@ impl Sending {
 
     /// Draws a key id: its time is now, or just after the one before.
     pub fn draw(&mut self, now: Now, keys: &LinkKeys, random: &mut impl Random) -> KeyId {
-        #[cfg(test)]
-        if let Some(last) = self.recent.front().filter(|_| fault::is(Fault::SidDrawnTwice)) {
-            return *last;
-        }
         let time = now.wall.max(self.last_time + 1);
         self.last_time = time;
         self.drawn += 1;

@@ -18,7 +18,7 @@ fn links() -> [World; 2] {
 
 fn random(seed: u64, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
-    Seeded(seed).fill(&mut bytes);
+    Dice(seed).fill(&mut bytes);
     bytes
 }
 
@@ -86,7 +86,7 @@ fn clocks_that_jump_while_the_link_is_up_do_not_end_it() {
                 world.ends[which].skew -= jump;
                 world.run(150.0);
                 world.assert_carries();
-                assert!(!world.ends.iter().any(|end| end.said("link down")), "{which} {jump}");
+                assert!(!world.ends.iter().any(|end| end.fell()), "{which} {jump}");
             }
         }
     }
@@ -188,7 +188,7 @@ fn a_relay_of_copies_cannot_move_the_link() {
                     world.inject(flying);
                 }
             }
-            assert!(!world.ends[0].said("moved"), "in second {second}: {:?}", world.ends[0].log);
+            assert!(world.ends[0].times("peer-moved") == 0, "in second {second}: {:?}", world.ends[0].log);
         }
         assert!(asked > 5, "the thief is asked to prove himself: {asked}");
         world.assert_carries();
@@ -211,7 +211,7 @@ fn what_was_recorded_begins_no_move() {
         };
         assert_eq!(world.record[sent..].iter().filter(path).count(), 0);
         world.run(6.0);
-        assert!(!world.ends[0].said("moved"));
+        assert!(world.ends[0].times("peer-moved") == 0);
         world.assert_carries();
     }
 }
@@ -231,6 +231,6 @@ fn a_move_is_not_questioned_at_greater_length_than_what_tells_of_it() {
                 assert!(flying.bytes.len() <= longest, "{} bytes for {longest}", flying.bytes.len());
             }
         }
-        assert!(world.ends[0].said("the peer moved to 203.0.113.7:4242"), "{:?}", world.ends[0].log);
+        assert!(world.ends[0].said(&moved("203.0.113.7:4242")), "{:?}", world.ends[0].log);
     }
 }

@@ -30,15 +30,16 @@ const MODES: [fn(usize) -> LinkSettings; 2] = [settings, handshake];
 fn two_ends_of_one_key_are_said_by_all_three_within_a_minute() {
     for (mode, timeout) in [(settings as fn(usize) -> LinkSettings, 60), (handshake, 60), (handshake, 12)] {
         let mut world = cloned(mode(0), mode(1), timeout);
-        let text = "two ends use this key: 198.51.100.2:1417, 198.51.100.3:1417";
+        let [first, second] = ["198.51.100.2:1417", "198.51.100.3:1417"].map(|end| end.parse().unwrap());
+        let cloned = Condition::ClonedEnd { first, second };
         world.run(60.0);
         for which in 0..3 {
-            assert!(world.ends[which].said(text), "{which}: {:?}", world.ends[which].log);
+            assert!(world.ends[which].said(&cloned), "{which}: {:?}", world.ends[which].log);
             assert_eq!(problem(&world, which), Some("cloned-end"), "{which}: {:?}", world.ends[which].log);
         }
         // It is not said for ever, nor once they are no longer two.
         world.run(120.0);
-        let lines = world.ends[0].log.iter().filter(|line| line.contains(text)).count();
+        let lines = world.ends[0].times("cloned-end");
         assert!(lines <= 4, "{lines} lines in three minutes");
         world.ends.pop();
         world.run(120.0);
@@ -72,7 +73,7 @@ fn a_peer_that_restarts_roams_or_is_translated_anew_is_no_clone() {
             assert!(world.up(), "{:?} {:?}", world.ends[0].log, world.ends[1].log);
         }
         for which in 0..2 {
-            assert!(!world.ends[which].said("[cloned-end]"), "{:?}", world.ends[which].log);
+            assert!(world.ends[which].times("cloned-end") == 0, "{:?}", world.ends[which].log);
             assert_eq!(problem(&world, which), None);
         }
     }
@@ -93,6 +94,6 @@ fn ends_that_are_called_side_by_side_are_no_clones() {
             world.ends[1].link.handle_reconnect(now);
             world.run(9.0);
         }
-        assert!(!world.ends[1].said("[cloned-end]"), "{:?}", world.ends[1].log);
+        assert!(world.ends[1].times("cloned-end") == 0, "{:?}", world.ends[1].log);
     }
 }

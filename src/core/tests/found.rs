@@ -53,7 +53,7 @@ fn the_peer_is_followed_though_a_recorded_call_was_answered_later() {
         world.run(0.5);
         world.send(1, &[b"from another address, not home"]);
     }
-    assert!(world.ends[0].said("the peer moved to 203.0.113.9:5000"), "{:?}", world.ends[0].log);
+    assert!(world.ends[0].said(&moved("203.0.113.9:5000")), "{:?}", world.ends[0].log);
 }
 
 /// At the next change of sessions the peer still sends on the one that both use.
@@ -106,7 +106,7 @@ fn an_end_that_is_told_that_its_peer_is_away_calls_now_and_then() {
         world.run(0.1);
     }
     assert!(!world.record[before..].iter().any(|flying| wrap::is_probe(&keys, &flying.bytes)));
-    assert!(world.up() && !world.ends[1].said("link down"));
+    assert!(world.up() && !world.ends[1].fell());
 }
 
 #[test]
@@ -123,6 +123,6 @@ fn what_an_end_sent_before_its_restart_and_gets_back_brings_no_wrong_advice() {
     }
     let end = &world.ends[0];
     assert!(end.stats().drops(DropReason::BadTag) > 0);
-    assert!(end.said("something sends back what this end sent before its start"), "{:?}", end.log);
-    assert!(!end.said("set key.direction"), "{:?}", end.log);
+    assert!(end.said(&Condition::OwnDatagrams), "{:?}", end.log);
+    assert!(!end.said(&Condition::DirectionMismatch), "{:?}", end.log);
 }

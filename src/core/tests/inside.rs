@@ -76,7 +76,7 @@ fn tunnel_in_tunnel_is_dropped_and_said_once() {
         assert_eq!(world.ends[0].out.frames, std::slice::from_ref(&good));
     }
     assert_eq!(world.ends[1].stats().drops(DropReason::TunnelInTunnel), 10);
-    let said = world.ends[1].log.iter().filter(|line| line.contains("[tunnel-in-tunnel]")).count();
+    let said = world.ends[1].times("tunnel-in-tunnel");
     assert_eq!(said, 1, "{:?}", world.ends[1].log);
 }
 

@@ -3,16 +3,16 @@
 
 use super::*;
 use crate::core::limits::{CALLERS_NEW, CALLERS_OTHER, CALLERS_TURNS};
-use crate::wire::handshake::{Envelope, Type};
+use crate::wire::handshake::{Envelope, Kind};
 
 /// The type of a handshake datagram.
-fn kind(flying: &Flying) -> Option<Type> {
+fn kind(flying: &Flying) -> Option<Kind> {
     let plain = wrap::open(&LinkKeys::new(&[42; 32]), &flying.bytes)?;
-    Envelope::parse(&plain).ok().map(|envelope| envelope.kind)
+    Envelope::parse(&plain).ok().map(|envelope| envelope.of.kind)
 }
 
 fn is_call(flying: &Flying, to: &str) -> bool {
-    flying.to.to_string() == to && kind(flying) == Some(Type::Initiation)
+    flying.to.to_string() == to && kind(flying) == Some(Kind::Initiation)
 }
 
 fn calls(world: &World, to: &str) -> Vec<Flying> {
@@ -94,7 +94,7 @@ fn withheld_calls_of_the_known_instance_hold_no_place_against_a_token() {
         world.run(10.0);
         let mut held = Vec::new();
         run(&mut world, 250.0, &mut |_, flying| {
-            let call = kind(flying) == Some(Type::Initiation);
+            let call = kind(flying) == Some(Kind::Initiation);
             held.extend((call && is_call(flying, MON)).then(|| flying.clone()));
             !call
         });

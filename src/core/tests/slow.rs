@@ -7,7 +7,7 @@ const STEP: Duration = Duration::from_millis(3);
 
 struct Slow {
     world: World,
-    dice: Seeded,
+    dice: Dice,
     /// One in so many steps does what there is to do.
     pace: u64,
     proven: [VecDeque<Notice>; 2],
@@ -17,11 +17,11 @@ struct Slow {
 impl Slow {
     fn new(seed: u64) -> Self {
         let (proven, unproven) = Default::default();
-        Self { world: World::new(), dice: Seeded(seed), pace: 3 + seed % 20, proven, unproven }
+        Self { world: World::new(), dice: Dice(seed), pace: 3 + seed % 20, proven, unproven }
     }
 
     fn happens(&mut self) -> bool {
-        u64::from_be_bytes(self.dice.bytes()).is_multiple_of(self.pace)
+        self.dice.next().is_multiple_of(self.pace)
     }
 
     fn run(&mut self, seconds: f64) {
@@ -72,7 +72,7 @@ impl Slow {
         let which = usize::from(self.world.ends[1].address == flying.to);
         let now = self.world.now(which);
         let end = &mut self.world.ends[which];
-        let path = Path { remote: flying.from, local: Some(flying.to.ip()) };
+        let path = Path { local: Some(flying.to.ip()), ..flying.from.into() };
         end.lane.handle_datagram(now.instant, path, &mut flying.bytes.clone(), &mut end.out);
     }
 

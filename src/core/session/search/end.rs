@@ -5,6 +5,7 @@ use std::hash::Hash;
 
 use super::*;
 use crate::core::lane::Key;
+use crate::crypto::noise::Statics;
 
 /// A key that an end opens with.
 #[derive(Clone)]
@@ -58,7 +59,8 @@ impl End {
         let mut random = Numbered { process, draws: 0 };
         let keys = Arc::new(LinkKeys::new(&[7; 32]));
         let suites = vec![Cipher::ChaCha20Poly1305];
-        let mut sessions = Sessions::new(keys, Statics::None, suites, now, &mut random);
+        let pattern = Pattern { statics: Statics::None, exchange: Exchange::Hybrid };
+        let mut sessions = Sessions::new(keys, pattern, suites, now, &mut random);
         sessions.callers = Callers::forgetful();
         if calls {
             sessions.begin(now);

@@ -1,0 +1,397 @@
+//! The bridge guard: keeps what harms a segment from crossing a tap link. It decides frame by frame, allocates nothing for one, and
+//! its tables have a fixed size.
+
+mod classify;
+mod loops;
+mod macs;
+mod probe;
+mod talkers;
+mod vlans;
+mod watch;
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::rate::RateLimiter;
+use super::stats::DropReason;
+use crate::config::Guard as Rules;
+use crate::crypto::keys::ProbeKey;
+use classify::{Header, Service, is_topology_change, service};
+pub use loops::{Act, Loops};
+use macs::{Host, Macs};
+pub use probe::{Origin, Probe, Sighting};
+use talkers::Talkers;
+pub use talkers::{Talker, Top};
+use vlans::Vlans;
+pub use watch::Watch;
+
+/// Addresses of this segment that are known at most.
+const OWN: u32 = 4096;
+/// Addresses are forgotten after five of these, about the time a bridge takes (IEEE 802.1Q, section 8.8.3).
+const EPOCH: Duration = Duration::from_secs(60);
+/// Probes that are reported at once, and then ten each second: more of them are copies.
+const SIGHTINGS: u32 = 64;
+
+/// A rule that a frame broke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[repr(usize)]
+pub enum Rule {
+    /// More broadcasts, multicasts and unknown destinations in a second than `guard.storm`.
+    Storm,
+    /// A source address beyond `guard.macs`.
+    Macs,
+    /// `guard.bpdu`.
+    Bpdu,
+    /// `guard.dhcp-server`.
+    Dhcp,
+    /// `guard.router-advertisement`.
+    Router,
+    /// `guard.vlans` and `guard.untagged`.
+    Vlan,
+    /// `guard.own-macs`.
+    OwnMac,
+}
+
+impl Rule {
+    /// All of them, in order.
+    pub const ALL: [Rule; 7] =
+        [Rule::Storm, Rule::Macs, Rule::Bpdu, Rule::Dhcp, Rule::Router, Rule::Vlan, Rule::OwnMac];
+
+    /// What a frame that breaks it is counted as.
+    pub fn reason(self) -> DropReason {
+        match self {
+            Rule::Storm => DropReason::GuardStorm,
+            Rule::Macs => DropReason::GuardMacs,
+            Rule::Bpdu => DropReason::GuardBpdu,
+            Rule::Dhcp => DropReason::GuardDhcp,
+            Rule::Router => DropReason::GuardRouter,
+            Rule::Vlan => DropReason::GuardVlan,
+            Rule::OwnMac => DropReason::GuardOwnMac,
+        }
+    }
+
+    /// What happened.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Rule::Storm => {
+                "the peer sends more broadcasts and frames to unknown hosts than guard.storm allows"
+            }
+            Rule::Macs => "the peer's segment has more source addresses than guard.macs allows",
+            Rule::Bpdu => "frames of a spanning tree are dropped",
+            Rule::Dhcp => "answers of a DHCP server of the peer's segment are dropped",
+            Rule::Router => "router advertisements of the peer's segment are dropped",
+            Rule::Vlan => "frames of a VLAN that does not pass are dropped",
+            Rule::OwnMac => "the peer sends frames that claim an address of this segment",
+        }
+    }
+
+    /// What to do about it.
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Rule::Storm => "look for a loop or a host that floods there, or raise guard.storm",
+            Rule::Macs => "look for a host that forges addresses there, or raise guard.macs",
+            Rule::Bpdu => "guard.bpdu = \"pass\" makes one tree of the two segments",
+            Rule::Dhcp => "guard.dhcp-server = \"pass\" takes them",
+            Rule::Router => "guard.router-advertisement = \"pass\" takes them",
+            Rule::Vlan => {
+                "add it to guard.vlans, or set guard.untagged = true for frames without a tag, if it shall pass"
+            }
+            Rule::OwnMac => "if the host has moved, guard.own-macs = \"pass\" believes it",
+        }
+    }
+}
+
+/// The first host that broke each rule since this was last asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Offenders([u64; Rule::ALL.len()]);
+
+impl Offenders {
+    /// Rule, address and VLAN.
+    pub fn iter(&self) -> impl Iterator<Item = (Rule, [u8; 6], Option<u16>)> + '_ {
+        let hosts = Rule::ALL.into_iter().zip(self.0);
+        hosts.filter_map(|(rule, packed)| Host::unpacked(packed).map(|host| (rule, host.mac(), host.vlan())))
+    }
+}
+
+/// What both directions share.
+#[derive(Debug)]
+struct Tables {
+    /// Those of this segment, whose frames the device gave.
+    own: Macs,
+    /// Those of the peer's.
+    peer: Macs,
+    /// Those that frames were in lately.
+    vlans: Vlans,
+    /// How often hosts were found to be elsewhere: what passed before is looked at again, by both directions.
+    moves: AtomicU64,
+    began: OnceLock<Instant>,
+    offenders: [AtomicU64; Rule::ALL.len()],
+}
+
+/// The guard of one direction, or of both on one thread. A clone shares the tables.
+#[derive(Debug, Clone)]
+pub struct Guard {
+    rules: Rules,
+    /// One bit for each VLAN that passes.
+    vlans: Arc<[u64; 64]>,
+    tables: Arc<Tables>,
+    /// Of this link's probes; `None`: they are frames like any other.
+    probes: Option<Arc<ProbeKey>>,
+    /// Whether no frame passes.
+    held: bool,
+    sighting: Option<Sighting>,
+    sightings: RateLimiter,
+    storm: RateLimiter,
+    now: Option<Instant>,
+    epoch: u64,
+    /// How the last frame from the peer, and the last of the device, began that may pass whatever follows: two addresses known
+    /// to be where they should, and what tells the VLAN.
+    passed: [Option<[u8; 16]>; 2],
+    talkers: Talkers,
+    /// The places there of those two frames' senders.
+    senders: [usize; 2],
+    /// [`Tables::moves`] then.
+    moves: u64,
+    changed_at: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Inward = 0,
+    Outward = 1,
+}
+
+impl Guard {
+    /// With empty tables.
+    pub fn new(rules: &Rules, key: ProbeKey) -> Self {
+        let mut vlans = [if rules.vlans.is_none() { u64::MAX } else { 0 }; 64];
+        for vlan in rules.vlans.iter().flatten().flat_map(|(first, last)| *first..=*last) {
+            vlans[usize::from(vlan / 64) % 64] |= 1 << (vlan % 64);
+        }
+        let tables = Tables {
+            own: Macs::new(OWN),
+            peer: Macs::new(rules.macs),
+            vlans: Vlans::default(),
+            moves: AtomicU64::new(0),
+            began: OnceLock::new(),
+            offenders: std::array::from_fn(|_| AtomicU64::new(0)),
+        };
+        Self {
+            rules: rules.clone(),
+            vlans: Arc::new(vlans),
+            tables: Arc::new(tables),
+            probes: rules.find_loops.then(|| Arc::new(key)),
+            held: false,
+            sighting: None,
+            sightings: RateLimiter::new(SIGHTINGS, Duration::from_millis(100)),
+            // A quarter of a second's at once.
+            storm: RateLimiter::new(rules.storm / 4 + 1, Duration::from_secs(1) / rules.storm.max(1)),
+            now: None,
+            epoch: 0,
+            passed: [None; 2],
+            talkers: Talkers::default(),
+            senders: [0; 2],
+            moves: 0,
+            changed_at: None,
+        }
+    }
+
+    /// Time passed: the frames that follow come now.
+    pub fn set_now(&mut self, now: Instant) {
+        self.now = Some(now);
+        let began = *self.tables.began.get_or_init(|| now);
+        let epoch = now.saturating_duration_since(began).as_secs() / EPOCH.as_secs();
+        if epoch == self.epoch {
+            return;
+        }
+        self.passed = [None; 2];
+        self.talkers.turn(epoch == self.epoch + 1);
+        for table in [&self.tables.own, &self.tables.peer] {
+            // Ages are told apart for eight epochs.
+            if epoch - self.epoch > 4 { table.clear() } else { table.age(epoch as u8) }
+        }
+        self.epoch = epoch;
+    }
+
+    /// Who sent most in this direction in the last minute.
+    pub fn talkers(&self) -> Top {
+        let began = self.tables.began.get().zip(self.now);
+        let age = began.map_or(Duration::ZERO, |(began, now)| now.saturating_duration_since(*began));
+        self.talkers.top(EPOCH.as_secs() - age.as_secs() % EPOCH.as_secs())
+    }
+
+    /// Who broke a rule since the last call.
+    pub fn offenders(&self) -> Offenders {
+        Offenders(std::array::from_fn(|rule| self.tables.offenders[rule].swap(0, Relaxed)))
+    }
+
+    /// From now on no frame passes, or frames do again. Hosts are elsewhere then.
+    pub fn hold(&mut self, held: bool) {
+        self.held = held;
+        self.forget();
+    }
+
+    /// This end's probes of a round, for the device: one of each VLAN that passes and was in use lately, as far as a round has room.
+    pub fn probes(&self, origin: Origin, round: u32) -> Vec<Vec<u8>> {
+        let Some(key) = &self.probes else { return Vec::new() };
+        let untagged = self.rules.untagged.then_some(None);
+        let vlans = untagged.into_iter().chain(self.tables.vlans.of_round(self.epoch, round).map(Some));
+        vlans.map(|vlan| Probe { origin, round, vlan }.frame(key)).collect()
+    }
+
+    /// The probe that the last frame was, unless there were too many.
+    pub fn take_sighting(&mut self) -> Option<Sighting> {
+        self.sighting.take()
+    }
+
+    /// Whether a frame from the peer may go to the device.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn inward(&mut self, frame: &[u8]) -> Result<(), DropReason> {
+        self.look(frame, Way::Inward)
+    }
+
+    /// Whether a frame of the device, or several that the kernel joined, may go to the peer.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn outward(&mut self, frame: &[u8]) -> Result<(), DropReason> {
+        self.look(frame, Way::Outward)
+    }
+
+    fn look(&mut self, frame: &[u8], way: Way) -> Result<(), DropReason> {
+        let moves = self.tables.moves.load(Relaxed);
+        if moves != self.moves {
+            (self.moves, self.passed) = (moves, [None; 2]);
+        }
+        let start: Option<&[u8; 16]> = frame.first_chunk();
+        if start.is_some() && start == self.passed[way as usize].as_ref() {
+            self.talkers.count_again(self.senders[way as usize], frame.len());
+            return self.look_inside(frame, None, way);
+        }
+        let Some(header) = Header::of(frame) else { return Err(DropReason::Malformed) };
+        let from = Host::new(header.vlan, header.from);
+        let (sender, is_new) = self.talkers.count(from, way == Way::Outward, frame.len());
+        if is_new {
+            // Somebody else had that place.
+            self.passed = [None; 2];
+        }
+        self.look_at_header(frame, header, way)?;
+        self.look_inside(frame, Some(header), way)?;
+        // A destination that nobody knows is counted each time.
+        if let Some(start) = start.filter(|_| !header.is_group() && self.is_known(header, way)) {
+            (self.passed[way as usize], self.senders[way as usize]) = (Some(*start), sender);
+        }
+        Ok(())
+    }
+
+    fn look_at_header(&mut self, frame: &[u8], header: Header, way: Way) -> Result<(), DropReason> {
+        let passes = header.vlan.map_or(self.rules.untagged, |vlan| {
+            self.vlans[usize::from(vlan / 64) % 64] >> (vlan % 64) & 1 == 1
+        });
+        if !passes {
+            return Err(self.refuse(Rule::Vlan, header));
+        }
+        if header.is_group() && self.is_probe(frame, way) || self.held {
+            return Err(DropReason::GuardLoop);
+        }
+        self.tables.vlans.note(header.vlan, self.epoch);
+        if header.is_bpdu() {
+            if self.rules.drop_bpdu {
+                return Err(self.refuse(Rule::Bpdu, header));
+            }
+            self.handle_bpdu(frame);
+        }
+        let (from, to) = (Host::new(header.vlan, header.from), Host::new(header.vlan, header.to));
+        let tables = Arc::clone(&self.tables);
+        let (here, there) = match way {
+            Way::Inward => (&tables.peer, &tables.own),
+            Way::Outward => (&tables.own, &tables.peer),
+        };
+        // A group address is nobody's.
+        if header.from[0] & 1 == 0 {
+            if there.contains(from) {
+                if way == Way::Inward && self.rules.drop_own_macs {
+                    return Err(self.refuse(Rule::OwnMac, header));
+                }
+                there.forget(from);
+                self.tables.moves.fetch_add(1, Relaxed);
+            }
+            if !here.learn(from, self.epoch as u8) && way == Way::Inward {
+                return Err(self.refuse(Rule::Macs, header));
+            }
+        }
+        if !header.is_group() && here.contains(to) {
+            // The bridges behind have forgotten where that is; it is where the frame comes from.
+            return Err(DropReason::GuardLocal);
+        }
+        let floods = header.is_group() || !there.contains(to);
+        if way == Way::Inward && floods && self.now.is_some_and(|now| !self.storm.allow(now)) {
+            return Err(self.refuse(Rule::Storm, header));
+        }
+        Ok(())
+    }
+
+    /// An end's own probe, or the peer's, goes no further: it has told what it can.
+    fn is_probe(&mut self, frame: &[u8], way: Way) -> bool {
+        let probe = self.probes.as_ref().and_then(|key| Probe::of(frame, key));
+        if let Some(probe) = probe
+            && self.now.is_none_or(|now| self.sightings.allow(now))
+        {
+            self.sighting = Some(Sighting { probe, tunnelled: way == Way::Inward });
+        }
+        probe.is_some()
+    }
+
+    /// What is looked for beyond the addresses, if anything is.
+    fn look_inside(&self, frame: &[u8], header: Option<Header>, way: Way) -> Result<(), DropReason> {
+        if way == Way::Outward || !(self.rules.drop_dhcp_server || self.rules.drop_router_advertisement) {
+            return Ok(());
+        }
+        let rule = match service(frame) {
+            Some(Service::Dhcp) if self.rules.drop_dhcp_server => Rule::Dhcp,
+            Some(Service::Router) if self.rules.drop_router_advertisement => Rule::Router,
+            Some(Service::Dhcp | Service::Router) | None => return Ok(()),
+        };
+        Err(header.or_else(|| Header::of(frame)).map_or(rule.reason(), |header| self.refuse(rule, header)))
+    }
+
+    fn is_known(&self, header: Header, way: Way) -> bool {
+        let there = if way == Way::Inward { &self.tables.own } else { &self.tables.peer };
+        there.contains(Host::new(header.vlan, header.to))
+    }
+
+    fn refuse(&self, rule: Rule, header: Header) -> DropReason {
+        let host = Host::new(header.vlan, header.from).packed();
+        // The first stays.
+        let _ = self.tables.offenders[rule as usize].compare_exchange(0, host, Relaxed, Relaxed);
+        rule.reason()
+    }
+
+    /// Where hosts are changes with the spanning tree; bridges forget it too. Once a second at most, for anybody can send that.
+    fn handle_bpdu(&mut self, frame: &[u8]) {
+        let due = |at: Instant| {
+            self.now.is_some_and(|now| now.saturating_duration_since(at) >= Duration::from_secs(1))
+        };
+        if is_topology_change(frame) && self.changed_at.is_none_or(due) {
+            self.changed_at = self.now;
+            self.forget();
+        }
+    }
+
+    /// Where hosts were counts no more.
+    fn forget(&mut self) {
+        self.tables.own.clear();
+        self.tables.peer.clear();
+        self.tables.moves.fetch_add(1, Relaxed);
+        self.passed = [None; 2];
+    }
+}
+
+#[cfg(test)]
+mod tests;

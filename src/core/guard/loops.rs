@@ -1,0 +1,250 @@
+//! Whether the two segments are joined elsewhere too, and which end holds frames back then (PROTOCOL.md §7.1).
+
+use std::time::{Duration, Instant};
+
+use super::probe::{Origin, Probe, Sighting, address};
+use crate::core::condition::Condition;
+use crate::core::limits::REPEAT;
+use crate::crypto::Random;
+use crate::wire::control::{Loop, LoopState, Message};
+
+/// Time between two rounds of probes, at most.
+pub const ROUND: Duration = Duration::from_secs(2);
+/// How long frames are held back at least: the first time, and at most, if the loop comes again and again.
+pub const HOLD: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(600)];
+/// Without a sighting for so long a loop is gone, and what the peer said of one is over.
+pub const GONE: Duration = Duration::from_secs(6);
+
+/// What is to be done about loops.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Act {
+    /// Give the device the probes of a round.
+    Probe(Origin, u32),
+    /// Hold all frames back; or no longer, and forget where hosts were.
+    Hold(bool),
+    /// Tell the peer.
+    Tell(Message),
+    /// Tell the operator.
+    Say(Condition),
+}
+
+/// This end holds frames back.
+#[derive(Debug)]
+struct Held {
+    /// Until then at least.
+    until: Instant,
+    /// What the peer is told in each round.
+    word: Loop,
+}
+
+/// What is known of loops. Inputs are the `handle_*` methods; each gives what is to be done.
+#[derive(Debug)]
+pub struct Loops {
+    /// `None`: not looked for.
+    origin: Option<Origin>,
+    round: u32,
+    due: Option<Instant>,
+    /// The last round of the peer's that one of its probes was reported of.
+    reported: Option<(Origin, u32)>,
+    held: Option<Held>,
+    /// How long the last hold was to last, this end's or the peer's, and when it ended.
+    last: Option<(Duration, Instant)>,
+    /// When the last probe showed that there is a loop.
+    seen_at: Option<Instant>,
+    /// The peer holds frames back: when it said so last, and that.
+    told: Option<(Instant, Loop)>,
+    /// A probe came back to its own device, this end's or the peer's: when that was said last, and that.
+    inside: [Option<(Instant, Condition)>; 2],
+}
+
+impl Loops {
+    /// Looks for loops, if `wanted`, once the link is up.
+    pub fn new(wanted: bool, random: &mut impl Random) -> Self {
+        Self {
+            origin: wanted.then(|| random.bytes()),
+            round: 0,
+            due: None,
+            reported: None,
+            held: None,
+            last: None,
+            seen_at: None,
+            told: None,
+            inside: [None, None],
+        }
+    }
+
+    /// The link is up: probes go out from some time of the next round on.
+    pub fn handle_up(&mut self, now: Instant, random: &mut impl Random) {
+        self.due = self.origin.map(|_| now + share(ROUND, random));
+    }
+
+    /// The link is down. What is held stays so until the link is up again.
+    pub fn handle_down(&mut self) {
+        (self.due, self.told) = (None, None);
+    }
+
+    /// When [`Loops::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// A round of probes; and what is held is let go if it is time and the last rounds have shown no loop.
+    pub fn handle_timeout(&mut self, now: Instant, random: &mut impl Random) -> Vec<Act> {
+        let (Some(origin), Some(_)) = (self.origin, self.due.filter(|due| *due <= now)) else {
+            return Vec::new();
+        };
+        self.due = Some(now + ROUND - share(ROUND / 8, random));
+        self.round = self.round.wrapping_add(1);
+        let mut acts = Vec::new();
+        if let Some(Held { until, word }) = &self.held {
+            let is_seen = self.seen_at.is_some_and(|at| now < at + GONE);
+            if is_seen || now < *until {
+                acts.push(Act::Tell(Message::Loop(*word)));
+            } else {
+                acts.extend(self.let_go(now));
+                acts.push(Act::Say(Condition::LoopOver));
+            }
+        }
+        if self.told.take_if(|(at, _)| now >= *at + GONE).is_some() {
+            acts.extend(Self::over());
+        }
+        acts.push(Act::Probe(origin, self.round));
+        acts
+    }
+
+    /// A probe came out of the device or the tunnel.
+    pub fn handle_sighting(
+        &mut self,
+        now: Instant,
+        sighting: Sighting,
+        random: &mut impl Random,
+    ) -> Vec<Act> {
+        let Sighting { probe, tunnelled } = sighting;
+        match (self.origin == Some(probe.origin), tunnelled) {
+            (true, true) => self.handle_probed(now, probe, true, random),
+            // A host that sends copies does the same.
+            (true, false) if self.is_fresh(probe) => {
+                let word = self.word(LoopState::Inside, probe, false);
+                let news = self.note_inside(now, false, word);
+                news.into_iter().flat_map(|say| [Act::Tell(Message::Loop(word)), say]).collect()
+            }
+            (false, false) if self.is_news(probe) => {
+                vec![Act::Tell(Message::Probed { probe: probe.block() })]
+            }
+            (true, false) | (false, _) => Vec::new(),
+        }
+    }
+
+    /// The peer says that a probe came out of its device, or (`tunnelled`) it came back out of the tunnel.
+    pub fn handle_probed(
+        &mut self,
+        now: Instant,
+        probe: Probe,
+        tunnelled: bool,
+        random: &mut impl Random,
+    ) -> Vec<Act> {
+        if !self.is_fresh(probe) {
+            return Vec::new();
+        }
+        self.seen_at = Some(now);
+        if self.held.is_some() || self.told.is_some() {
+            return Vec::new();
+        }
+        let hold = self.count_hold(now);
+        let word = self.word(LoopState::Held, probe, tunnelled);
+        self.held = Some(Held { until: now + hold + share(hold / 4, random), word });
+        vec![Act::Hold(true), Act::Tell(Message::Loop(word)), Act::Say(Condition::looped(false, &word))]
+    }
+
+    /// The peer says what it makes of the probes.
+    pub fn handle_told(&mut self, now: Instant, word: Loop) -> Vec<Act> {
+        match word.state {
+            LoopState::Over => self.told.take().map_or_else(Vec::new, |_| Self::over().to_vec()),
+            LoopState::Inside => self.note_inside(now, true, word).into_iter().collect(),
+            // Both found it at once: one is enough.
+            LoopState::Held if self.held.is_some() && self.origin < Some(word.origin) => Vec::new(),
+            LoopState::Held => {
+                let mut acts = if self.held.is_some() { self.let_go(now) } else { Vec::new() };
+                if self.told.replace((now, word)).is_none() {
+                    self.count_hold(now);
+                    acts.push(Act::Say(Condition::looped(true, &word)));
+                }
+                self.last = self.last.map(|(hold, _)| (hold, now));
+                acts
+            }
+        }
+    }
+
+    /// What there is to say of loops now.
+    pub fn condition(&self, now: Instant) -> Option<Condition> {
+        let held = self.held.as_ref().map(|held| Condition::looped(false, &held.word));
+        let told = || self.told.as_ref().map(|(_, word)| Condition::looped(true, word));
+        let lasts = |(at, condition): &(Instant, Condition)| (now < *at + REPEAT).then(|| condition.clone());
+        held.or_else(told).or_else(|| self.inside.iter().flatten().find_map(lasts))
+    }
+
+    /// The peer lets frames pass again: where hosts were meanwhile counts no more.
+    fn over() -> [Act; 2] {
+        [Act::Hold(false), Act::Say(Condition::LoopOver)]
+    }
+
+    /// One end begins to hold: for how long it does at least.
+    fn count_hold(&mut self, now: Instant) -> Duration {
+        let [least, most] = HOLD;
+        let again = self.last.filter(|(_, ended)| now < *ended + most);
+        let hold = again.map_or(least, |(last, _)| (last * 2).min(most));
+        self.last = Some((hold, now));
+        hold
+    }
+
+    fn let_go(&mut self, now: Instant) -> Vec<Act> {
+        let Some(Held { word, .. }) = self.held.take() else { return Vec::new() };
+        self.last = self.last.map(|(hold, _)| (hold, now));
+        vec![Act::Hold(false), Act::Tell(Message::Loop(Loop { state: LoopState::Over, ..word }))]
+    }
+
+    fn word(&self, state: LoopState, probe: Probe, tunnelled: bool) -> Loop {
+        Loop { state, origin: probe.origin, vlan: probe.vlan, tunnelled }
+    }
+
+    /// A probe of this end's last two rounds: a recording is none.
+    fn is_fresh(&self, probe: Probe) -> bool {
+        self.origin == Some(probe.origin) && self.round.wrapping_sub(probe.round) < 2
+    }
+
+    /// Whether it is the first of its round, or a later one of an end that is not this one.
+    fn is_news(&mut self, probe: Probe) -> bool {
+        let (origin, round) = (probe.origin, probe.round);
+        let news = self.reported.is_none_or(|(before, last)| before != origin || last < round);
+        if news {
+            self.reported = Some((origin, round));
+        }
+        news
+    }
+
+    /// Said again once it was not said for [`REPEAT`].
+    fn note_inside(&mut self, now: Instant, theirs: bool, word: Loop) -> Option<Act> {
+        let inside = &mut self.inside[usize::from(theirs)];
+        if inside.as_ref().is_some_and(|(at, _)| now < *at + REPEAT) {
+            return None;
+        }
+        let condition = Condition::LoopInside { theirs, mac: address(word.origin), vlan: word.vlan };
+        *inside = Some((now, condition.clone()));
+        Some(Act::Say(condition))
+    }
+}
+
+impl Condition {
+    fn looped(theirs: bool, word: &Loop) -> Self {
+        let Loop { origin, vlan, tunnelled, .. } = *word;
+        Self::Loop { theirs, tunnelled, mac: address(origin), vlan }
+    }
+}
+
+/// Some part of a time.
+fn share(of: Duration, random: &mut impl Random) -> Duration {
+    of * u32::from(u16::from_be_bytes(random.bytes())) / (1 << 16)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,150 @@
+//! Who sends most: a table of fixed size that loses nobody who sends much (Metwally, Agrawal and El Abbadi, Efficient Computation of
+//! Frequent and Top-k Elements in Data Streams, ICDT 2005).
+
+use serde::{Deserialize, Serialize};
+
+use super::macs::Host;
+
+/// Hosts that are counted at once: whoever sends more than one in so many of all bytes is among them.
+const PLACES: usize = 32;
+/// Hosts that are told of.
+const TOLD: usize = 10;
+/// The bit of a place's key beside a [`Host::packed`]: the host is of this segment.
+const HERE: u64 = 1 << 63;
+
+/// A host that sends much.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Talker {
+    /// Its address.
+    pub mac: [u8; 6],
+    /// Its VLAN.
+    pub vlan: Option<u16>,
+    /// Whether it is of this segment, not of the peer's.
+    pub here: bool,
+    /// Frames in the last minute; those that the kernel joined are one. 0: this is nobody.
+    pub frames: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// The busiest first.
+pub type Top = [Talker; TOLD];
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Place {
+    /// Host and side; 0: free.
+    key: u64,
+    /// No fewer bytes than it sent: those of whoever had the place before are among them.
+    most: u64,
+    frames: u64,
+    bytes: u64,
+}
+
+/// Who sent how much in this minute and the one before.
+#[derive(Debug, Clone, Default)]
+pub struct Talkers {
+    now: [Place; PLACES],
+    before: [Place; PLACES],
+}
+
+impl Talkers {
+    /// A frame of so many bytes; gives its sender's place, and whether it is new there.
+    pub fn count(&mut self, host: Host, here: bool, bytes: usize) -> (usize, bool) {
+        let key = host.packed() | if here { HERE } else { 0 };
+        let known = self.now.iter().position(|place| place.key == key);
+        let least = || (0..PLACES).min_by_key(|at| self.now[*at].most).unwrap_or(0);
+        let at = known.unwrap_or_else(least);
+        if known.is_none() {
+            self.now[at] = Place { key, most: self.now[at].most, frames: 0, bytes: 0 };
+        }
+        self.count_again(at, bytes);
+        (at, known.is_none())
+    }
+
+    /// One more of the host that has this place.
+    pub fn count_again(&mut self, at: usize, bytes: usize) {
+        if let Some(place) = self.now.get_mut(at) {
+            place.most += bytes as u64;
+            place.bytes += bytes as u64;
+            place.frames += 1;
+        }
+    }
+
+    /// Another minute begins: the next one, or a later one.
+    pub fn turn(&mut self, is_next: bool) {
+        let ended = std::mem::take(&mut self.now);
+        self.before = if is_next { ended } else { Default::default() };
+    }
+
+    /// The busiest of the last minute, of which so many seconds belong to the minute before.
+    pub fn top(&self, seconds: u64) -> Top {
+        let mut all: Vec<Place> = self.now.to_vec();
+        for place in self.before {
+            let share = |count: u64| (u128::from(count) * u128::from(seconds) / 60) as u64;
+            let place = Place { frames: share(place.frames), bytes: share(place.bytes), ..place };
+            match all.iter_mut().find(|other| other.key == place.key) {
+                Some(other) => {
+                    other.frames += place.frames;
+                    other.bytes += place.bytes;
+                }
+                None => all.push(place),
+            }
+        }
+        all.retain(|place| place.frames > 0);
+        all.sort_unstable_by_key(|place| std::cmp::Reverse((place.bytes, place.key)));
+        let mut talkers = all.into_iter().filter_map(Place::talker);
+        std::array::from_fn(|_| talkers.next().unwrap_or_default())
+    }
+}
+
+impl Place {
+    fn talker(self) -> Option<Talker> {
+        let host = Host::unpacked(self.key & !HERE)?;
+        let Self { frames, bytes, .. } = self;
+        Some(Talker { mac: host.mac(), vlan: host.vlan(), here: self.key & HERE != 0, frames, bytes })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(number: u32) -> Host {
+        let [a, b, c, d] = number.to_be_bytes();
+        Host::new(None, [2, 0, a, b, c, d])
+    }
+
+    #[test]
+    fn whoever_sends_much_is_found_among_a_million_that_send_little() {
+        let mut talkers = Talkers::default();
+        for number in 0..1_000_000 {
+            talkers.count(host(1000 + number), false, 60);
+            if number % 8 == 0 {
+                let heavy = number / 8 % 3;
+                talkers.count(host(heavy), heavy == 0, 500 + heavy as usize);
+            }
+        }
+        let top = talkers.top(0);
+        let found: Vec<_> = top.iter().take(3).map(|talker| (talker.mac[5], talker.here)).collect();
+        assert_eq!(found, [(2, false), (1, false), (0, true)]);
+        assert!(top[..3].iter().all(|talker| (41_600..=41_667).contains(&talker.frames)), "{top:?}");
+    }
+
+    #[test]
+    fn a_minute_passes_gradually_and_silence_ends_at_once() {
+        let mut talkers = Talkers::default();
+        for _ in 0..600 {
+            talkers.count(host(1), false, 100);
+        }
+        talkers.turn(true);
+        talkers.count(host(1), false, 100);
+        talkers.count(host(2), true, 70);
+        for (seconds, all) in [(60, 601), (30, 301), (0, 1)] {
+            let top = talkers.top(seconds);
+            let told = top.map(|talker| (talker.mac[5], talker.frames, talker.bytes));
+            assert_eq!(told[..3], [(1, all, all * 100), (2, 1, 70), (0, 0, 0)], "{seconds} s");
+        }
+        talkers.turn(false);
+        assert_eq!(talkers.top(60), Top::default());
+    }
+}

@@ -1,0 +1,28 @@
+//! What the link makes of what its lanes tell of the guard.
+
+use std::time::Instant;
+
+use super::{Offenders, Rule};
+use crate::core::condition::Condition;
+use crate::core::limits::REPEAT;
+
+/// Which rules were broken lately.
+#[derive(Debug, Default)]
+pub struct Watch {
+    said: [Option<Instant>; Rule::ALL.len()],
+}
+
+impl Watch {
+    /// What is to be said of these: of each rule once a minute at most.
+    pub fn handle_offenders(&mut self, now: Instant, offenders: &Offenders) -> Vec<Condition> {
+        let mut news = Vec::new();
+        for (rule, mac, vlan) in offenders.iter() {
+            let said = &mut self.said[rule as usize];
+            if said.is_none_or(|at| now >= at + REPEAT) {
+                *said = Some(now);
+                news.push(Condition::Guarded { rule, mac, vlan });
+            }
+        }
+        news
+    }
+}

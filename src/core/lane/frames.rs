@@ -1,0 +1,155 @@
+//! What holds for frames in every format: which may pass, how they are marked and what is counted.
+
+use std::time::Instant;
+
+use super::{Notice, Sink};
+use crate::core::guard::Origin;
+use crate::core::inner::InnerPolicy;
+use crate::core::limits::PATH_INTERVAL;
+use crate::core::path::Path;
+use crate::core::stats::{DropReason, Stats};
+use crate::packet::traffic_class::{self, ECN};
+
+/// Frames of the device, on their way to the peer.
+pub struct FramesOut {
+    /// The rules for inner packets.
+    pub inner: InnerPolicy,
+    /// Where they go; `None`: nowhere, they are dropped.
+    pub endpoint: Option<Path>,
+    /// Whether the peer's hello fits, so that they may pass.
+    pub agreed: bool,
+    /// What was counted so far.
+    pub stats: Stats,
+    max_frame: usize,
+    copy_dscp: bool,
+    /// Whether the link knows that its own datagrams come out of the device.
+    looped: bool,
+}
+
+impl FramesOut {
+    /// None pass until there is an endpoint. `max_frame` is in bytes.
+    pub fn new(inner: InnerPolicy, max_frame: usize, copy_dscp: bool) -> Self {
+        Self {
+            inner,
+            endpoint: None,
+            agreed: false,
+            stats: Stats::default(),
+            max_frame,
+            copy_dscp,
+            looped: false,
+        }
+    }
+
+    /// They go there from now on.
+    pub fn set_endpoint(&mut self, endpoint: Option<Path>) {
+        (self.endpoint, self.looped) = (endpoint, false);
+    }
+
+    /// Whether the guard lets a frame, or several that the kernel joined, go to the peer. What it does not is counted.
+    pub fn admits(&mut self, frame: &[u8], sink: &mut impl Sink) -> bool {
+        let admitted = self.inner.outward(frame);
+        if let Err(reason) = admitted {
+            self.stats.drop(reason);
+            self.inner.take_sighting().map(|sighting| sink.notice(Notice::Probe(sighting)));
+        }
+        admitted.is_ok()
+    }
+
+    /// Looks at a frame in two parts that follow one another; gives the traffic class of its datagram if it may go. `keyed`: whether there
+    /// is a key to seal it with.
+    pub fn pass(&mut self, keyed: bool, head: &[u8], tail: &[u8], sink: &mut impl Sink) -> Option<u8> {
+        let (Some(to), true, true) = (self.endpoint, keyed, self.agreed) else {
+            self.stats.drop(DropReason::NoPeer);
+            return None;
+        };
+        let length = head.len() + tail.len();
+        if length == 0 || length > self.max_frame {
+            self.refuse_length(head, tail, sink);
+            return None;
+        }
+        if self.inner.is_own(head, to) {
+            self.stats.drop(DropReason::TunnelInTunnel);
+            self.looped = self.looped || sink.notice(Notice::TunnelInTunnel);
+            return None;
+        }
+        self.stats.frames_out += 1;
+        self.stats.bytes_out += length as u64;
+        let class = traffic_class::of(head, self.inner.layer());
+        Some(if self.copy_dscp { class } else { class & ECN })
+    }
+
+    /// A frame that is longer than agreed: a packet's sender may be told.
+    fn refuse_length(&mut self, head: &[u8], tail: &[u8], sink: &mut impl Sink) {
+        self.stats.drop(DropReason::TooBig);
+        if let Some(answer) = self.inner.too_big(&[head, tail].concat()) {
+            sink.frame(answer);
+        }
+    }
+}
+
+/// Frames of the peer, on their way to the device.
+pub struct FramesIn {
+    /// The rules for inner packets.
+    pub inner: InnerPolicy,
+    /// The way that the peer's datagrams come; `None`: not known.
+    pub endpoint: Option<Path>,
+    /// Whether the peer's hello fits, so that they may pass.
+    pub agreed: bool,
+    /// What was counted so far.
+    pub stats: Stats,
+    moved_at: Option<Instant>,
+}
+
+impl FramesIn {
+    /// None pass until the peer's hello fits.
+    pub fn new(inner: InnerPolicy) -> Self {
+        Self { inner, endpoint: None, agreed: false, stats: Stats::default(), moved_at: None }
+    }
+
+    /// Whether what came this way came another one than the link's own.
+    pub fn strays(&self, from: &Path) -> bool {
+        self.endpoint.is_some_and(|endpoint| !endpoint.covers(from))
+    }
+
+    /// What was dropped is counted.
+    pub fn count(&mut self, result: Result<(), DropReason>) {
+        if let Err(reason) = result {
+            self.stats.drop(reason);
+        }
+    }
+
+    /// A frame goes to the device, if it may. `ecn` is the codepoint of the datagrams it came in.
+    pub fn deliver(&mut self, frame: &[u8], ecn: u8, sink: &mut impl Sink) {
+        if !self.agreed {
+            return self.stats.drop(DropReason::NotAgreed);
+        }
+        match self.inner.inward(frame, ecn) {
+            Ok(frame) => {
+                self.stats.frames_in += 1;
+                self.stats.bytes_in += frame.len() as u64;
+                sink.frame(frame);
+            }
+            Err(reason) => {
+                self.stats.drop(reason);
+                self.inner.take_sighting().map(|sighting| sink.notice(Notice::Probe(sighting)));
+            }
+        }
+    }
+
+    /// The guard's probes of a round go to the device, if frames may.
+    pub fn probe(&mut self, now: Instant, origin: Origin, round: u32, sink: &mut impl Sink) {
+        if self.agreed {
+            self.inner.set_now(now);
+            self.inner.probes(origin, round).iter().for_each(|frame| sink.frame(frame));
+        }
+    }
+
+    /// The link hears of another way, now and then.
+    pub fn notice_move(&mut self, now: Instant, from: Path, sink: &mut impl Sink) {
+        if self.moved_at.is_none_or(|at| now.saturating_duration_since(at) >= PATH_INTERVAL)
+            && sink.notice(Notice::Moved { from })
+        {
+            self.moved_at = Some(now);
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! What the link does for its keys.
+
+use std::time::Instant;
+
+use super::Link;
+use super::keying::{Ask, Caller, Here};
+use super::phase::Phase;
+use crate::core::clock::Now;
+use crate::core::condition::Condition;
+use crate::core::hello;
+use crate::core::lane::{KeyRef, KeySlot};
+use crate::core::path::Path;
+use crate::core::stats::DropReason;
+use crate::crypto::Random;
+use crate::wire::control::{Hello, Message};
+use crate::wire::datagram::Framing;
+
+impl<R: Random> Link<R> {
+    pub(super) fn here(&self) -> Here {
+        Here { up: self.is_up(), can_call: self.target().is_some(), heard_at: self.liveness.heard_at() }
+    }
+
+    pub(super) fn handle_keys_timeout(&mut self, now: Now) {
+        let ask = self.keying.handle_timeout(now, self.here(), &mut self.cx);
+        self.carry_out(now, ask);
+    }
+
+    pub(super) fn carry_out(&mut self, now: Now, ask: Option<Ask>) {
+        let Some(ask) = ask else { return };
+        match ask {
+            Ask::Propose => self.propose(),
+            Ask::Take(caller, hello) => self.take(now, &caller, hello),
+            Ask::Present(caller) => {
+                if !self.refuses(now.instant, caller.from) {
+                    // The key id to name may be one that is still to be drawn.
+                    self.handle_keys_timeout(now);
+                    self.name(&caller);
+                }
+            }
+            Ask::Call { anew, silent } => self.call(now.instant, anew, silent),
+            Ask::Prefer(called) => self.remotes.prefer(called),
+            Ask::Greet { called, from } => {
+                self.remotes.prefer(called);
+                self.greet(now.instant, from);
+            }
+            Ask::GreetPeer => {
+                if let Some(target) = self.target() {
+                    self.greet(now.instant, target);
+                }
+            }
+            Ask::Say(condition) => self.say_once(now.instant, condition),
+            Ask::Differ { condition, from, room } => self.differ(now.instant, condition, from, room),
+            Ask::Misfit(condition) => {
+                self.stats.drop(DropReason::BadTag);
+                if !self.greeting.is_known() {
+                    self.say_once(now.instant, condition);
+                }
+            }
+            Ask::Drop(reason) => self.stats.drop(reason),
+        }
+    }
+
+    fn propose(&mut self) {
+        if let Some(endpoint) = self.path.endpoint() {
+            let hello = self.own_hello(false);
+            self.cx.out.control(KeySlot::Next, &Message::Hello(hello), endpoint);
+        }
+    }
+
+    /// The peer named this end in a hello under a key id that is live from now on. It is told so, and shows that it is there.
+    fn take(&mut self, now: Now, caller: &Caller, hello: Hello) {
+        let (from, asks) = (caller.from, !hello.seen);
+        if self.refuses(now.instant, from) {
+            return;
+        }
+        self.handle_hello(now, from, KeyRef::KeyId(caller.key_id), hello);
+        // From elsewhere than this end sends to, the peer has to know this end's key id before it can prove its address.
+        if !self.path.covers(&from) {
+            self.name(caller);
+        } else if !asks {
+            self.answer_soon(now.instant);
+        }
+        if self.is_up() {
+            self.keying.ask_proof(from, &mut self.cx);
+        }
+    }
+
+    /// A hello that names what it answers, in no more bytes than that had.
+    fn name(&mut self, caller: &Caller) {
+        let room = caller.room.saturating_sub(Framing::Static.overhead());
+        let hello = hello::naming(caller.key_id.0, &self.settings, self.path.own_budget(), room);
+        if hello::length(&hello) <= room {
+            self.send(Message::Hello(hello), caller.from);
+        }
+    }
+
+    fn call(&mut self, now: Instant, anew: bool, silent: bool) {
+        if anew {
+            self.remotes.race();
+        }
+        let Some(target) = self.target() else { return };
+        // After a silence the own address may be what failed: let the kernel choose it.
+        let target = if silent { target.far_end() } else { target };
+        let room = self.path.call_room(target, self.is_up());
+        self.keying.call(now, target, room, &mut self.cx);
+        self.take_turn(now, target);
+        if let Some(pause) = self.attempt_delay() {
+            self.keying.hasten(now + pause);
+        }
+    }
+
+    /// The first word on a session, repeated until the peer's is there.
+    fn greet(&mut self, now: Instant, to: Path) {
+        self.send_hello(to);
+        self.schedule_hello(now);
+    }
+
+    /// Begins a call, unless the peer is left alone.
+    pub(super) fn call_if_remote(&mut self, now: Instant) {
+        if self.settings.has_remote && self.phase != Phase::Dormant {
+            self.keying.begin(now);
+        }
+    }
+
+    /// The link is down: no session outlives that, and an end with a remote calls.
+    pub(super) fn end_keys(&mut self, now: Instant) {
+        self.keying.end(self.liveness.heard_at(), &mut self.cx);
+        self.call_if_remote(now);
+    }
+
+    /// Every key goes, of both directions; new ones are asked for at once.
+    pub(super) fn replace_keys(&mut self, now: Now) {
+        self.keying.replace(now, &mut self.cx);
+        if (self.target().is_some() || self.settings.has_remote) && self.phase != Phase::Dormant {
+            self.keying.begin(now.instant);
+        }
+    }
+
+    /// Someone with the key uses the other key mode: most likely the peer. It is told by a datagram of this
+    /// end's mode; an end that calls by itself gives signs enough.
+    pub(super) fn handle_other_mode(&mut self, now: Instant, from: Path, length: usize) {
+        let (theirs, ours) = (self.keying.other_mode(), self.settings.key_mode);
+        self.differ(now, Condition::KeyModeMismatch { theirs, ours }, from, length);
+    }
+
+    fn differ(&mut self, now: Instant, condition: Condition, from: Path, room: usize) {
+        if self.is_up() || self.greeting.is_known() {
+            return;
+        }
+        self.say_once(now, condition);
+        if !self.settings.has_remote && self.notices.may_sign(now) {
+            self.keying.give_sign(from, room, &mut self.cx);
+        }
+    }
+}

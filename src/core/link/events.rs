@@ -1,0 +1,226 @@
+//! What reaches the link, and what it tells.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use ipnet::IpNet;
+
+use super::{Event, IDLE, Link};
+use crate::core::bulk;
+use crate::core::clock::Now;
+use crate::core::condition::Condition;
+use crate::core::control::Control;
+use crate::core::lane::{KeyRef, Notice, Report};
+use crate::core::path::Path;
+use crate::core::settings::{LinkSettings, LinkState};
+use crate::core::sources::Sources;
+use crate::core::stats::{DropReason, Stats};
+use crate::crypto::{Random, aead};
+use crate::wire::control::{self, Message};
+
+impl<R: Random> Control for Link<R> {
+    fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    fn state(&self, now: Instant, lanes: &Stats) -> LinkState {
+        let (age, cipher) = self.keying.current(now).filter(|_| self.is_up()).unzip();
+        LinkState {
+            problem: self.loops.condition(now).or_else(|| self.problem(now).cloned()),
+            peer: self.greeting.peer().map(|peer| peer.name.clone()),
+            keys_age: age,
+            sealed: cipher.map(|cipher| (cipher, aead::chosen(cipher))),
+            openvpn: None,
+            rtt: self.path.pmtud.rtt().filter(|_| self.is_up()),
+            budget: self.path.passes().and_then(|passes| u32::try_from(passes).ok()).filter(|_| self.is_up()),
+            stats: lanes.plus(&self.stats),
+            talkers: Vec::new(),
+        }
+    }
+
+    fn heard_at(&self) -> Instant {
+        self.liveness.heard_at()
+    }
+
+    fn used_at(&self) -> Instant {
+        self.liveness.used_at()
+    }
+
+    fn poll_command(&mut self) -> Option<bulk::Command> {
+        Link::poll_command(self).map(bulk::Command::Tund)
+    }
+
+    fn poll_event(&mut self) -> Option<Event> {
+        self.cx.out.events.pop_front()
+    }
+
+    fn handle_notice(&mut self, now: Now, notice: Notice) {
+        let instant = now.instant;
+        match notice {
+            notice @ (Notice::Unknown { .. } | Notice::Handshake(_) | Notice::Confirmed { .. }) => {
+                let ask = self.keying.handle_notice(now, self.here(), notice, &mut self.cx);
+                self.carry_out(now, ask);
+            }
+            // A former process of the peer, whose session is live still, says nothing that counts.
+            Notice::Control { under: under @ KeyRef::Session(_), .. } if !self.keying.is_of_peer(under) => {
+                self.stats.drop(DropReason::Stale);
+            }
+            Notice::Control { from, body, under } => match control::decode(&body) {
+                Ok(Some(message)) => {
+                    self.note_speaker(instant, from, under, &message);
+                    self.handle_message(now, from, under, message);
+                }
+                Ok(None) => {}
+                Err(_) => self.stats.drop(DropReason::Malformed),
+            },
+            Notice::Moved { from } => self.handle_moved(now, from),
+            Notice::TunnelInTunnel => {
+                let remote = self.path.endpoint().map(|endpoint| endpoint.remote.ip());
+                if let Some(remote) = remote {
+                    self.cx.out.log(Condition::TunnelInTunnel { remote });
+                }
+            }
+            Notice::Probe(sighting) => {
+                let acts = self.loops.handle_sighting(instant, sighting, &mut self.cx.random);
+                self.act_on_loops(acts);
+            }
+            Notice::Resumed => self.handle_resumed(now),
+            // The kernel chooses the own address again.
+            Notice::SourceLost { path } if self.path.endpoint() == Some(path) => {
+                self.set_endpoint(instant, path.far_end());
+            }
+            Notice::SourceLost { .. } | Notice::OpenVpn(_) => {}
+            Notice::TooLong => {
+                self.path.pmtud.handle_claim(instant);
+                self.keying.handle_too_long(instant);
+            }
+            Notice::Refused { to } => self.handle_refused(instant, to),
+            Notice::OtherMode { from, length } => self.handle_other_mode(instant, from, length),
+        }
+    }
+
+    fn handle_resolved(&mut self, now: Now, addresses: &[Path]) {
+        if self.remotes.set(now.instant, addresses) && !self.is_up() {
+            self.keying.hasten(self.remotes.due);
+            self.cx.out.events.extend(self.remotes.remote().map(Event::Endpoint));
+        }
+    }
+
+    fn handle_route(&mut self, now: Now, address: SocketAddr, mtu: Option<u32>) {
+        let Some(target) = self.target().filter(|target| target.far_end() == address.into()) else { return };
+        if self.path.handle_route(now.instant, address, mtu, &mut self.cx.out) && self.is_up() {
+            self.send_hello(target);
+        }
+    }
+
+    fn handle_report(&mut self, now: Now, report: &Report) {
+        let Report { stats: lane, key_used_up, used_length, offenders, .. } = report;
+        self.guard
+            .handle_offenders(now.instant, offenders)
+            .into_iter()
+            .for_each(|news| self.cx.out.log(news));
+        let news = self.liveness.handle_counters(now.instant, lane);
+        if news.waiting {
+            self.wake(now.instant);
+        }
+        if news.strangers && !self.is_up() && !self.greeting.is_known() {
+            self.say_once(now.instant, Condition::KeyMismatch);
+        }
+        if *used_length {
+            self.path.pmtud.handle_use(now.instant);
+        }
+        if *key_used_up {
+            self.keying.renew(now.instant);
+        }
+    }
+
+    /// A copy of this process may be running: no key is used any more under which it could have sent.
+    fn handle_resumed(&mut self, now: Now) {
+        self.notices.say_resumed(now.instant, &mut self.cx.out);
+        self.replace_keys(now);
+        // Asks the peer for its hello anew, under keys that this end knows.
+        self.greeting.forget();
+        self.path.set_peer_budget(None);
+        self.path.cancel_validation();
+        self.remotes.restart(now.instant);
+    }
+
+    fn handle_stop(&mut self, idle: bool) {
+        if let Some(endpoint) = self.path.endpoint() {
+            let reason = if idle { IDLE } else { "stopped" };
+            self.send(Message::Bye { reason: reason.into() }, endpoint);
+        }
+    }
+
+    /// Keys, device and framing are those of the start: other ones take another link.
+    fn handle_settings(&mut self, now: Now, settings: LinkSettings) {
+        let LinkSettings { float, keepalive, push, only_routed, has_remote, verb, activated, .. } = settings;
+        let other_sources = self.settings.only_routed != only_routed;
+        let other_offer = self.settings.push != push;
+        let old = self.settings.clone();
+        self.settings =
+            LinkSettings { float, keepalive, push, only_routed, has_remote, verb, activated, ..old };
+        if other_sources {
+            self.tell_sources();
+        }
+        if other_offer && self.is_up() {
+            self.say_hello_again();
+        }
+        self.schedule_hello(now.instant);
+    }
+
+    fn handle_sources(&mut self, sources: Sources) {
+        if self.offers.handle_sources(sources) {
+            self.tell_sources();
+        }
+    }
+
+    fn handle_taken(&mut self, routes: Vec<IpNet>) {
+        if self.offers.handle_taken(routes) {
+            self.tell_sources();
+        }
+    }
+
+    fn handle_rekey(&mut self, now: Now) {
+        self.keying.renew(now.instant);
+    }
+
+    /// Names are looked up, and nothing that was agreed counts any more. An end that cannot call asks the peer for a call by its goodbye; one
+    /// that can says none, since that could overtake the new call.
+    fn handle_reconnect(&mut self, now: Now) {
+        if self.is_up() {
+            if let Some(endpoint) = self.path.endpoint().filter(|_| !self.settings.has_remote) {
+                self.send(Message::Bye { reason: "connecting again".into() }, endpoint);
+            }
+            self.go_down(now.instant, Condition::Reconnecting);
+        } else {
+            self.phase.look_up(self.settings.has_remote.then_some(now.instant));
+            self.remotes.forget(now.instant);
+            self.end_keys(now.instant);
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        Self::TIMERS.iter().filter_map(|timer| (timer.due)(self)).min()
+    }
+
+    fn handle_timeout(&mut self, now: Now) {
+        for timer in Self::TIMERS {
+            if (timer.due)(self).is_some_and(|at| at <= now.instant) {
+                (timer.fire)(self, now);
+            }
+        }
+    }
+}
+
+impl<R: Random> Link<R> {
+    /// What is wrong; while the link is up that is little.
+    fn problem(&self, now: Instant) -> Option<&Condition> {
+        self.clones.condition(now).or(self.notices.latest().filter(|_| !self.is_up()))
+    }
+
+    /// Tells the lane which inner source addresses are the peer's.
+    pub(super) fn tell_sources(&mut self) {
+        self.offers.tell_sources(self.settings.only_routed, &mut self.cx.out);
+    }
+}

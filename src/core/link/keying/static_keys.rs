@@ -1,0 +1,241 @@
+//! Static mode: the key ids of both directions, and whether the peer opens what is sent under this end's.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Ask, Caller, Here, Keying};
+use crate::config::KeyMode;
+use crate::core::clock::Now;
+use crate::core::clones::Speaker;
+use crate::core::condition::Condition;
+use crate::core::hello;
+use crate::core::key_id::KeyId;
+use crate::core::lane::{Command, Key, KeyRef, KeySlot, Notice, ReceiveCommand, SendCommand};
+use crate::core::limits::{BUDGET_BASE, CLOCKS_APART};
+use crate::core::link::outbox::{Context, Outbox};
+use crate::core::path::Path;
+use crate::core::settings::LinkSettings;
+use crate::core::static_keys::{Situation, StaticKeys, Verdict};
+use crate::crypto::Random;
+use crate::crypto::keys::LinkKeys;
+use crate::crypto::suite::Cipher;
+use crate::wire::control::{self, Hello, Message};
+use crate::wire::datagram::{Framing, KEY_ID};
+
+/// Length of the datagram by which an end in this mode shows itself to one in handshake mode: an empty goodbye.
+const SIGN: usize = Framing::Static.overhead() + 4;
+
+/// What a link keeps of both directions' key ids.
+pub struct StaticKeying {
+    keys: StaticKeys,
+    /// The shortest datagram that presents this end, in bytes.
+    shortest: usize,
+    cipher: Cipher,
+    /// The key id under which the peer's last hello came.
+    heard: Option<KeyId>,
+    /// The key id that the peer is known to use: what came under an older one ends nothing.
+    present: Option<KeyId>,
+    /// The number of the pings that ask whether the peer opens what is sent under the current key id.
+    asked: Option<u32>,
+    /// Whether it does.
+    proven: bool,
+    /// Whether it was said that the clocks are apart.
+    clocks_said: bool,
+}
+
+impl StaticKeying {
+    /// Draws the first key id, and uses it.
+    pub fn new(
+        settings: &LinkSettings,
+        keys: Arc<LinkKeys>,
+        now: Now,
+        cx: &mut Context<impl Random>,
+    ) -> Self {
+        let cipher = settings.cipher;
+        let keys = StaticKeys::new(keys, cipher, settings.direction, now);
+        let mut keying = Self {
+            keys,
+            shortest: Framing::Static.overhead()
+                + hello::length(&hello::naming([0; KEY_ID], settings, BUDGET_BASE, 0)),
+            cipher,
+            heard: None,
+            present: None,
+            asked: None,
+            proven: false,
+            clocks_said: false,
+        };
+        keying.change_key_id(now, cx);
+        keying
+    }
+
+    /// Whether a word of the peer's under this key id may end the link.
+    fn is_present(&self, key_id: KeyId) -> bool {
+        self.present.is_none_or(|present| self.keys.supersedes(key_id, present))
+    }
+
+    /// Draws a new key id if one is due; true: it is to be proposed. While the link is up frames use it when the peer has said
+    /// that it took it.
+    fn renew_key_id(&mut self, now: Now, up: bool, cx: &mut Context<impl Random>) -> bool {
+        let due = self.keys.sending().is_renewal_due(now.instant);
+        if due && up {
+            let key_id = self.keys.propose(now, &mut cx.random);
+            cx.out.command(SendCommand::Prepare(KeySlot::Next, Key::KeyId(key_id)));
+        } else if due {
+            self.change_key_id(now, cx);
+        }
+        due && up
+    }
+
+    /// Draws a key id and uses it at once.
+    fn change_key_id(&mut self, now: Now, cx: &mut Context<impl Random>) {
+        let key_id = self.keys.draw(now, &mut cx.random);
+        cx.out.command(SendCommand::Prepare(KeySlot::Next, Key::KeyId(key_id)));
+        self.switch(&mut cx.out);
+    }
+
+    /// Frames go out under the next key id.
+    fn switch(&mut self, out: &mut Outbox) {
+        self.keys.sending().settle();
+        (self.asked, self.proven) = (None, false);
+        out.command(SendCommand::Switch(KeySlot::Next));
+    }
+
+    fn say_clocks_apart(&mut self, now: Now, key_id: KeyId, out: &mut Outbox) {
+        if !self.clocks_said && key_id.time().abs_diff(now.wall) > CLOCKS_APART {
+            self.clocks_said = true;
+            out.log(Condition::ClockDifference { ahead: key_id.time().wrapping_sub(now.wall) as i64 });
+        }
+    }
+}
+
+fn forget(key_id: KeyId) -> Command {
+    ReceiveCommand::Forget(Key::KeyId(key_id).name()).into()
+}
+
+impl<R: Random> Keying<R> for StaticKeying {
+    fn poll_timeout(&self, _here: Here) -> Option<Instant> {
+        Some(self.keys.poll_timeout())
+    }
+
+    fn handle_timeout(&mut self, now: Now, here: Here, cx: &mut Context<R>) -> Option<Ask> {
+        let mut propose = self.renew_key_id(now, here.up, cx);
+        while let Some(key_id) = self.keys.poll_ended(now.instant) {
+            self.present = self.present.filter(|present| *present != key_id);
+            cx.out.command(forget(key_id));
+        }
+        if self.keys.sending().is_proposal_due(now.instant) {
+            propose = here.up;
+            if !here.up {
+                // Nothing is lost without a word.
+                self.switch(&mut cx.out);
+            }
+        }
+        propose.then_some(Ask::Propose)
+    }
+
+    fn handle_notice(&mut self, now: Now, here: Here, notice: Notice, cx: &mut Context<R>) -> Option<Ask> {
+        let Notice::Unknown { key_id, received } = notice else { return None };
+        let caller = Caller { key_id, from: received.from, room: received.datagram.len() };
+        let situation = Situation { up: here.up, shortest: self.shortest };
+        match self.keys.handle_unknown(now, key_id, received, situation) {
+            Verdict::Again(received) => {
+                cx.out.command(ReceiveCommand::Again(received));
+                None
+            }
+            Verdict::Taken { after, hello, ended } => {
+                cx.out.commands.extend(ended.map(forget));
+                cx.out.command(ReceiveCommand::Accept { key: Key::KeyId(key_id), after: Some(after) });
+                self.say_clocks_apart(now, key_id, &mut cx.out);
+                self.asked = None;
+                Some(Ask::Take(caller, hello))
+            }
+            Verdict::Present => Some(Ask::Present(caller)),
+            Verdict::Misfit(condition) => Some(Ask::Misfit(condition)),
+            Verdict::Dropped(reason) => Some(Ask::Drop(reason)),
+        }
+    }
+
+    fn renew(&mut self, now: Instant) {
+        self.keys.sending().expire(now);
+    }
+
+    /// Nothing that was live before counts any more, and frames use a new key id.
+    fn replace(&mut self, now: Now, cx: &mut Context<R>) {
+        self.keys.reset();
+        (self.heard, self.present) = (None, None);
+        cx.out.commands.extend(Command::wipe_all());
+        self.change_key_id(now, cx);
+    }
+
+    /// Whoever comes next is the peer.
+    fn end(&mut self, _heard_at: Instant, _cx: &mut Context<R>) {
+        self.present = None;
+    }
+
+    fn is_of_peer(&self, under: KeyRef) -> bool {
+        matches!(under, KeyRef::KeyId(key_id) if self.is_present(key_id))
+    }
+
+    /// Under a key id something old may come.
+    fn speaker(&self, under: KeyRef, proves: bool) -> Option<Speaker> {
+        let KeyRef::KeyId(key_id) = under else { return None };
+        proves.then_some(Speaker::KeyId(key_id))
+    }
+
+    fn current(&self, now: Instant) -> Option<(Duration, Cipher)> {
+        Some((self.keys.age(now), self.cipher))
+    }
+
+    fn other_mode(&self) -> KeyMode {
+        KeyMode::Handshake
+    }
+
+    fn give_sign(&self, to: Path, length: usize, cx: &mut Context<R>) {
+        if length >= SIGN {
+            cx.out.control(KeySlot::Current, &Message::Bye { reason: String::new() }, to);
+        }
+    }
+
+    fn calls_by_hello(&self) -> bool {
+        true
+    }
+
+    fn names(&self) -> Option<[u8; KEY_ID]> {
+        self.heard.map(|key_id| key_id.0)
+    }
+
+    fn handle_names(&mut self, under: KeyRef, hello: &Hello, out: &mut Outbox) -> bool {
+        let KeyRef::KeyId(key_id) = under else { return false };
+        self.heard = Some(key_id);
+        if hello.seen && self.is_present(key_id) {
+            self.present = Some(key_id);
+        }
+        let named = hello.heard.is_some_and(|own| self.keys.handle_named(KeyId(own)));
+        if named {
+            self.switch(out);
+        }
+        named
+    }
+
+    /// A hello of the peer may be from before a restart of its host, or withheld.
+    fn ask_proof(&mut self, to: Path, cx: &mut Context<R>) {
+        let [padding, n @ ..] = cx.random.bytes::<5>();
+        let n = *self.asked.get_or_insert(u32::from_be_bytes(n));
+        let body = control::ping(n, usize::from(padding % 64));
+        cx.out.command(SendCommand::Control { body, to, under: KeySlot::Current });
+    }
+
+    fn handle_pong(&mut self, n: u32, under: KeyRef) {
+        if let KeyRef::KeyId(key_id) = under
+            && self.asked == Some(n)
+            && self.keys.is_live(key_id)
+        {
+            self.proven = true;
+            self.present = Some(key_id);
+        }
+    }
+
+    fn is_heard(&self) -> bool {
+        self.proven
+    }
+}

@@ -1,0 +1,100 @@
+//! What was heard of the peer, and whether anything passes.
+
+use std::time::Instant;
+
+use crate::core::stats::{DropReason, Stats};
+
+/// What the lanes counted last, and when that grew.
+pub struct Liveness {
+    heard_at: Instant,
+    used_at: Instant,
+    datagrams_in: u64,
+    frames: u64,
+    frames_waiting: u64,
+    strangers: u64,
+}
+
+/// What has come since the counters were last looked at.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// Frames of the device that found no link.
+    pub waiting: bool,
+    /// Datagrams of others than the peer, or sealed with another key.
+    pub strangers: bool,
+}
+
+impl Liveness {
+    /// Nothing heard, nothing passed.
+    pub fn new(now: Instant) -> Self {
+        Self { heard_at: now, used_at: now, datagrams_in: 0, frames: 0, frames_waiting: 0, strangers: 0 }
+    }
+
+    /// When the peer was last heard under keys that only it has; before that, the start of the link.
+    pub fn heard_at(&self) -> Instant {
+        self.heard_at
+    }
+
+    /// When the link came up or frames last passed; before that, when it began.
+    pub fn used_at(&self) -> Instant {
+        self.used_at
+    }
+
+    /// How many datagrams of the peer the lanes opened.
+    pub fn datagrams_in(&self) -> u64 {
+        self.datagrams_in
+    }
+
+    /// The peer was heard.
+    pub fn handle_heard(&mut self, now: Instant) {
+        self.heard_at = now;
+    }
+
+    /// The link came up.
+    pub fn handle_up(&mut self, now: Instant) {
+        self.used_at = now;
+    }
+
+    /// Takes what the lanes have counted since the start.
+    pub fn handle_counters(&mut self, now: Instant, lanes: &Stats) -> News {
+        let grows = |last: &mut u64, count| std::mem::replace(last, count) < count;
+        if grows(&mut self.datagrams_in, lanes.datagrams_in) {
+            self.heard_at = now;
+        }
+        if grows(&mut self.frames, lanes.frames_in + lanes.frames_out) {
+            self.used_at = now;
+        }
+        News {
+            waiting: grows(&mut self.frames_waiting, lanes.drops(DropReason::NoPeer)),
+            strangers: grows(&mut self.strangers, lanes.drops(DropReason::Stranger)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::disallowed_methods, reason = "a test needs some instant to begin at")]
+
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn each_counter_moves_its_own_time() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut liveness = Liveness::new(start);
+        let mut lanes = Stats::default();
+        lanes.datagrams_in += 1;
+        assert_eq!(liveness.handle_counters(at(1), &lanes), News::default());
+        assert_eq!((liveness.heard_at(), liveness.used_at()), (at(1), start));
+        lanes.frames_out = 1;
+        liveness.handle_counters(at(2), &lanes);
+        assert_eq!((liveness.heard_at(), liveness.used_at()), (at(1), at(2)));
+        lanes.drop(DropReason::NoPeer);
+        assert_eq!(liveness.handle_counters(at(3), &lanes), News { waiting: true, strangers: false });
+        lanes.drop(DropReason::Stranger);
+        assert_eq!(liveness.handle_counters(at(4), &lanes), News { waiting: false, strangers: true });
+        assert_eq!(liveness.handle_counters(at(5), &lanes), News::default());
+        assert_eq!((liveness.heard_at(), liveness.used_at()), (at(1), at(2)));
+    }
+}

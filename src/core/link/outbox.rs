@@ -1,0 +1,45 @@
+//! What the parts of a link work with, and what they have to say.
+
+use std::collections::VecDeque;
+
+use super::Event;
+use crate::core::condition::Condition;
+use crate::core::lane::{Command, KeySlot, SendCommand};
+use crate::core::path::Path;
+use crate::wire::control::{self, Message};
+
+/// Randomness, and where what comes of it goes.
+pub struct Context<R> {
+    /// The randomness.
+    pub random: R,
+    /// What the link has to say.
+    pub out: Outbox,
+}
+
+/// Commands and events that were not fetched yet.
+#[derive(Default)]
+pub struct Outbox {
+    /// For the lanes.
+    pub commands: VecDeque<Command>,
+    /// For the owner.
+    pub events: VecDeque<Event>,
+}
+
+impl Outbox {
+    /// For a lane.
+    pub fn command(&mut self, command: impl Into<Command>) {
+        self.commands.push_back(command.into());
+    }
+
+    /// A control message, under this key.
+    pub fn control(&mut self, under: KeySlot, message: &Message, to: Path) {
+        let mut body = Vec::new();
+        control::encode(message, &mut body);
+        self.command(SendCommand::Control { body, to, under });
+    }
+
+    /// A line for the log.
+    pub fn log(&mut self, condition: Condition) {
+        self.events.push_back(Event::Log { verb: condition.verb(), condition });
+    }
+}

@@ -1,0 +1,310 @@
+//! The way to the peer: its address, the validation of another one, and how long datagrams may be.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::outbox::{Context, Outbox};
+use crate::core::lane::{Command, KeySlot, SendCommand};
+use crate::core::limits::{BUDGET_BASE, BUDGET_LEAST, OUTER_V4, OUTER_V6};
+use crate::core::path::{Outcome, Path, Validation};
+use crate::core::pmtud::Pmtud;
+use crate::crypto::Random;
+use crate::wire::control::{self, Message};
+use crate::wire::datagram::Framing;
+use crate::wire::stream::RECORD_MAX;
+
+/// The way to the peer, and what passes on it.
+pub struct PeerPath {
+    endpoint: Option<Path>,
+    validation: Option<Validation>,
+    /// The challenges of the last validation.
+    challenges: [[u8; 16]; 2],
+    /// Largest outer IP packet in bytes, where it is configured: then nothing is probed.
+    fixed: Option<u32>,
+    /// What the route takes, in bytes of UDP payload.
+    own_budget: usize,
+    /// What the peer takes, in bytes of UDP payload.
+    peer_budget: usize,
+    /// What passes, as far as probes tell.
+    pub pmtud: Pmtud,
+}
+
+impl PeerPath {
+    /// No address known.
+    pub fn new(now: Instant, fixed: Option<u32>) -> Self {
+        Self {
+            endpoint: None,
+            validation: None,
+            challenges: [[0; 16]; 2],
+            fixed,
+            own_budget: BUDGET_BASE,
+            peer_budget: usize::MAX,
+            pmtud: Pmtud::new(now),
+        }
+    }
+
+    /// Where the peer is.
+    pub fn endpoint(&self) -> Option<Path> {
+        self.endpoint
+    }
+
+    /// Whether `from` is the way to the peer.
+    pub fn covers(&self, from: &Path) -> bool {
+        self.endpoint.is_some_and(|endpoint| endpoint.covers(from))
+    }
+
+    /// Whether the peer is, or may well be, at this IP address.
+    pub fn is_host(&self, address: SocketAddr) -> Option<bool> {
+        self.endpoint.map(|endpoint| endpoint.remote.ip() == address.ip())
+    }
+
+    /// The peer is there; false: as before. Nothing is known of another way.
+    pub fn set_endpoint(&mut self, now: Instant, endpoint: Path, out: &mut Outbox) -> bool {
+        if self.endpoint == Some(endpoint) {
+            return false;
+        }
+        self.endpoint = Some(endpoint);
+        self.own_budget = self.route_budget(endpoint.remote, None);
+        self.pmtud.reset(now);
+        self.set_ceiling(now, out);
+        out.commands.extend(Command::endpoint(self.endpoint));
+        true
+    }
+
+    /// Something newer than all else came from there: whether the peer is there is asked along both ways, unless that is being asked.
+    pub fn validate(&mut self, now: Instant, from: Path, cx: &mut Context<impl Random>) {
+        let (Some(old), None) = (self.endpoint, &self.validation) else { return };
+        self.challenges = [cx.random.bytes(), cx.random.bytes()];
+        let validation = Validation::new(now, from, self.challenges);
+        self.validation = Some(if old.stream && !from.stream { validation.returning() } else { validation });
+        for (challenge, to) in self.challenges.into_iter().zip([from, old]) {
+            cx.out.control(KeySlot::Current, &Message::Path { challenge }, to);
+        }
+    }
+
+    /// Takes the answer to a challenge: the way to follow, if that is known at once.
+    pub fn handle_reply(&mut self, from: Path, challenge: [u8; 16]) -> Option<Path> {
+        let outcome = self.validation.as_mut()?.handle_reply(from, challenge);
+        self.conclude(outcome)
+    }
+
+    /// Whether this answers a challenge of the last validation, so that it can be no recording.
+    pub fn is_challenge(&self, challenge: &[u8; 16]) -> bool {
+        self.challenges.contains(challenge)
+    }
+
+    /// When [`PeerPath::handle_validation_timeout`] can decide something.
+    pub fn validation_timeout(&self) -> Option<Instant> {
+        self.validation.as_ref().map(Validation::poll_timeout)
+    }
+
+    /// Decides what the challenges came to: the way that the peer moved to, if it did.
+    pub fn handle_validation_timeout(&mut self, now: Instant) -> Option<Path> {
+        let outcome = self.validation.as_ref()?.handle_timeout(now);
+        self.conclude(outcome)
+    }
+
+    fn conclude(&mut self, outcome: Outcome) -> Option<Path> {
+        match outcome {
+            Outcome::Open => None,
+            Outcome::Stay => {
+                self.validation = None;
+                None
+            }
+            Outcome::Move(new) => {
+                self.validation = None;
+                Some(new)
+            }
+        }
+    }
+
+    /// Whatever comes of it no longer counts.
+    pub fn cancel_validation(&mut self) {
+        self.validation = None;
+    }
+
+    /// What the route takes, in bytes of UDP payload.
+    pub fn own_budget(&self) -> usize {
+        self.own_budget
+    }
+
+    /// The longest datagram that is known to pass, or that configuration vouches for, in bytes.
+    pub fn passes(&self) -> Option<usize> {
+        self.fixed_budget().or_else(|| self.pmtud.passes())
+    }
+
+    /// The longest datagram for what cannot wait until something was measured, in bytes: one that a link depends on has to pass whatever
+    /// the path is; without it a link that is up can do for a moment.
+    pub fn room(&self, up: bool) -> usize {
+        if up { self.passes().unwrap_or(BUDGET_BASE) } else { BUDGET_LEAST.min(self.ceiling()) }
+    }
+
+    /// What a call to this address may take, in bytes, as far as that is known. Without a link the path is tried.
+    pub fn call_room(&self, to: Path, up: bool) -> usize {
+        match self.fixed {
+            _ if to.stream => RECORD_MAX,
+            Some(_) => self.route_budget(to.remote, None),
+            None => self.pmtud.passes().filter(|_| up).unwrap_or(usize::MAX),
+        }
+    }
+
+    /// The host says what the route to this address takes, as the MTU in bytes; true: that is news.
+    pub fn handle_route(
+        &mut self,
+        now: Instant,
+        address: SocketAddr,
+        mtu: Option<u32>,
+        out: &mut Outbox,
+    ) -> bool {
+        let budget = self.route_budget(address, mtu);
+        let news = budget != self.own_budget;
+        if news {
+            self.own_budget = budget;
+            self.set_ceiling(now, out);
+        }
+        news
+    }
+
+    /// The peer says what it takes, in bytes of UDP payload; `None`: it is away.
+    pub fn set_peer_budget(&mut self, budget: Option<u16>) {
+        self.peer_budget = budget.map_or(usize::MAX, usize::from);
+    }
+
+    /// Route or peer say anew how long datagrams may be at most.
+    pub fn set_ceiling(&mut self, now: Instant, out: &mut Outbox) {
+        self.pmtud.set_ceiling(now, self.ceiling());
+        out.command(SendCommand::Budget(self.fixed_budget().unwrap_or_else(|| self.pmtud.budget())));
+    }
+
+    /// What one datagram may take where that is not searched for: a stream has no such limit but its records' own.
+    fn fixed_budget(&self) -> Option<usize> {
+        match self.endpoint {
+            Some(endpoint) if endpoint.stream => Some(RECORD_MAX),
+            _ => self.fixed.map(|_| self.ceiling()),
+        }
+    }
+
+    fn ceiling(&self) -> usize {
+        self.own_budget.min(self.peer_budget)
+    }
+
+    fn route_budget(&self, address: SocketAddr, mtu: Option<u32>) -> usize {
+        let outer = if address.ip().to_canonical().is_ipv4() { OUTER_V4 } else { OUTER_V6 };
+        let mtu = self.fixed.or(mtu).and_then(|mtu| usize::try_from(mtu).ok());
+        mtu.map_or(BUDGET_BASE, |mtu| mtu.saturating_sub(outer))
+    }
+
+    /// When a round of probes is due.
+    pub fn probe_timeout(&self) -> Option<Instant> {
+        self.pmtud.poll_timeout().filter(|_| self.fixed_budget().is_none())
+    }
+
+    /// What passes changed: the lane is told.
+    pub fn tell_budget(&self, out: &mut Outbox) {
+        out.command(SendCommand::Budget(self.pmtud.budget()));
+    }
+
+    /// Sends the next round of probes, if one is due.
+    pub fn probe(&mut self, now: Instant, framing: Framing, cx: &mut Context<impl Random>) {
+        let Some(to) = self.endpoint else { return };
+        let Some(round) = self.pmtud.poll_round(now) else { return };
+        let [few] = cx.random.bytes();
+        let short = control::ping(round.short, usize::from(few % 64));
+        let long = control::ping_of_length(round.long, round.length - framing.overhead());
+        for body in [short, long] {
+            cx.out.command(SendCommand::Control { body, to, under: KeySlot::Current });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::disallowed_methods, reason = "a test needs some instant to begin at")]
+
+    use super::*;
+    use crate::core::limits::PATH_INTERVAL;
+
+    const OLD: &str = "192.0.2.1:7";
+    const NEW: &str = "198.51.100.1:7";
+
+    struct Counting(u8);
+
+    impl Random for Counting {
+        fn fill(&mut self, buffer: &mut [u8]) {
+            for byte in buffer {
+                self.0 = self.0.wrapping_add(1);
+                *byte = self.0;
+            }
+        }
+    }
+
+    fn at(address: &str) -> Path {
+        address.parse::<SocketAddr>().unwrap().into()
+    }
+
+    fn context() -> Context<Counting> {
+        Context { random: Counting(0), out: Outbox::default() }
+    }
+
+    /// The challenges that were sent, and where to.
+    fn challenges(cx: &mut Context<Counting>) -> Vec<([u8; 16], Path)> {
+        let sent = cx.out.commands.drain(..).filter_map(|command| match command {
+            Command::Send(SendCommand::Control { body, to, .. }) => Some((body, to)),
+            _ => None,
+        });
+        let challenge = |(body, to): (Vec<u8>, _)| match control::decode(&body) {
+            Ok(Some(Message::Path { challenge })) => (challenge, to),
+            other => panic!("{other:?}"),
+        };
+        sent.map(challenge).collect()
+    }
+
+    #[test]
+    fn one_validation_at_a_time_asks_along_both_ways() {
+        for old_answers in [false, true] {
+            let (now, mut cx) = (Instant::now(), context());
+            let mut path = PeerPath::new(now, None);
+            path.validate(now, at(NEW), &mut cx);
+            assert_eq!(challenges(&mut cx), [], "there is no old way");
+            assert!(path.set_endpoint(now, at(OLD), &mut cx.out));
+            path.validate(now, at(NEW), &mut cx);
+            let asked = challenges(&mut cx);
+            let [(to_new, new), (to_old, old)] = asked[..] else { panic!("{asked:?}") };
+            assert_eq!((new, old), (at(NEW), at(OLD)));
+            assert!(path.is_challenge(&to_new) && path.is_challenge(&to_old) && !path.is_challenge(&[0; 16]));
+            path.validate(now, at("203.0.113.1:7"), &mut cx);
+            assert_eq!(challenges(&mut cx), []);
+            assert_eq!(path.handle_reply(at(NEW), to_new), None);
+            if old_answers {
+                assert_eq!(path.handle_reply(at(OLD), to_old), None);
+            }
+            let moved = path.handle_validation_timeout(now + PATH_INTERVAL);
+            assert_eq!(moved, (!old_answers).then(|| at(NEW)));
+            assert_eq!(path.validation_timeout(), None);
+        }
+    }
+
+    #[test]
+    fn nothing_is_known_of_another_way_unless_its_length_is_configured() {
+        let (now, mut cx) = (Instant::now(), context());
+        let [old, new] = [at(OLD), at("[2001:db8::1]:7")];
+        let mut path = PeerPath::new(now, None);
+        assert!(path.set_endpoint(now, old, &mut cx.out) && !path.set_endpoint(now, old, &mut cx.out));
+        assert!(path.handle_route(now, old.remote, Some(1500), &mut cx.out));
+        assert!(!path.handle_route(now, old.remote, Some(1500), &mut cx.out));
+        assert_eq!((path.own_budget(), path.passes(), path.room(true)), (1472, None, BUDGET_BASE));
+        assert_eq!(path.room(false), BUDGET_LEAST);
+        path.set_endpoint(now, new, &mut cx.out);
+        assert_eq!(path.own_budget(), BUDGET_BASE);
+
+        let mut path = PeerPath::new(now, Some(1400));
+        path.set_endpoint(now, old, &mut cx.out);
+        assert_eq!((path.passes(), path.probe_timeout()), (Some(1372), None));
+        assert!(!path.handle_route(now, old.remote, Some(1500), &mut cx.out));
+        path.set_endpoint(now, new, &mut cx.out);
+        path.set_peer_budget(Some(1300));
+        assert_eq!((path.own_budget(), path.passes()), (1352, Some(1300)));
+        path.set_peer_budget(None);
+        assert_eq!(path.room(true), 1352);
+    }
+}

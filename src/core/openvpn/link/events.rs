@@ -1,0 +1,234 @@
+//! What reaches the link, and when it wants to be asked again.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::{ASK, ASKS, Link, USUAL_MTU, seconds};
+use crate::core::bulk;
+use crate::core::clock::Now;
+use crate::core::condition::Condition;
+use crate::core::control::Control;
+use crate::core::lane::{Notice, Report};
+use crate::core::limits::{OUTER_V4, OUTER_V6, REPEAT, RESOLVE};
+use crate::core::link::Event;
+use crate::core::openvpn::admission::Kept;
+use crate::core::openvpn::lane::{Notice as OpenVpnNotice, Send};
+use crate::core::path::Path;
+use crate::core::settings::{LinkSettings, LinkState, OpenVpnState};
+use crate::core::sources::Sources;
+use crate::core::stats::{DropReason, Stats};
+use crate::crypto::Random;
+use crate::wire::openvpn::Occ;
+
+impl<R: Random> Control for Link<R> {
+    fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    fn poll_command(&mut self) -> Option<bulk::Command> {
+        self.commands.pop_front().map(bulk::Command::OpenVpn)
+    }
+
+    fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    fn heard_at(&self) -> Instant {
+        self.heard_at
+    }
+
+    fn used_at(&self) -> Instant {
+        self.used_at
+    }
+
+    fn handle_notice(&mut self, now: Now, notice: Notice) {
+        match notice {
+            Notice::OpenVpn(OpenVpnNotice::OtherStart { from, id, load, plain }) => {
+                self.handle_other_start(now, from, id, load, plain);
+            }
+            Notice::OpenVpn(OpenVpnNotice::Message { from, payload }) => {
+                self.handle_message(now.instant, from, &payload);
+            }
+            Notice::OpenVpn(OpenVpnNotice::Framed(told)) => self.handle_framed(now.instant, told),
+            Notice::OpenVpn(OpenVpnNotice::Compressed) => {
+                self.say_once(now.instant, Condition::OpenVpnCompressed)
+            }
+            Notice::Moved { from } => {
+                if self.endpoint.is_some_and(|old| old.remote != from.remote)
+                    && self.may_be_at(now.instant, from)
+                {
+                    self.say_once(now.instant, Condition::PeerMoved { to: from.remote });
+                    self.move_to(from);
+                } else if self.endpoint.is_some_and(|old| old.remote == from.remote) {
+                    self.move_to(from);
+                }
+            }
+            Notice::Probe(sighting) => {
+                let acts = self.loops.handle_sighting(now.instant, sighting, &mut self.random);
+                self.act_on_loops(acts);
+            }
+            Notice::Resumed => self.handle_resumed(now),
+            Notice::SourceLost { path } => {
+                if self.endpoint == Some(path) && path.local.is_some() {
+                    self.move_to(path.far_end());
+                }
+            }
+            Notice::TunnelInTunnel => {
+                if let Some(endpoint) = self.endpoint {
+                    self.say_once(now.instant, Condition::TunnelInTunnel { remote: endpoint.remote.ip() });
+                }
+            }
+            Notice::Refused { to } => {
+                if !self.up && self.remotes.was_called(to.into()) {
+                    self.say_once(now.instant, Condition::PortRefused { remote: to });
+                    self.remotes.handle_refused(now.instant, to.into());
+                }
+            }
+            Notice::Unknown { .. }
+            | Notice::Handshake(_)
+            | Notice::OtherMode { .. }
+            | Notice::Confirmed { .. }
+            | Notice::Control { .. }
+            | Notice::TooLong => {}
+        }
+    }
+
+    fn handle_kept(&mut self, now: Now, kept: Kept) {
+        self.take_pending(now, kept);
+        if kept.own > self.started {
+            self.start(kept.own);
+        }
+    }
+
+    fn handle_resolved(&mut self, now: Now, addresses: &[Path]) {
+        if self.remotes.set(now.instant, addresses) && !self.up {
+            self.events.extend(self.remotes.remote().map(Event::Endpoint));
+        }
+    }
+
+    fn handle_route(&mut self, _: Now, address: SocketAddr, mtu: Option<u32>) {
+        if self.target().is_some_and(|target| target.remote == address) {
+            let outer = if address.ip().to_canonical().is_ipv4() { OUTER_V4 } else { OUTER_V6 };
+            let mtu = self.settings.path_mtu.or(mtu).unwrap_or(USUAL_MTU) as usize;
+            self.commands.push_back(Send::Budget(mtu.saturating_sub(outer)).into());
+        }
+    }
+
+    fn handle_report(&mut self, now: Now, report: &Report) {
+        let news = self.guard.handle_offenders(now.instant, &report.offenders);
+        self.events
+            .extend(news.into_iter().map(|condition| Event::Log { verb: condition.verb(), condition }));
+        let lane = &report.stats;
+        let counted = [
+            lane.datagrams_in,
+            lane.datagrams_out,
+            lane.frames_in + lane.frames_out,
+            lane.drops(DropReason::Stranger),
+        ];
+        let [heard, sent, used, strange] = std::array::from_fn(|at| counted[at] > self.counted[at]);
+        self.counted = counted;
+        if heard && !self.gone {
+            self.heard_at = now.instant;
+            self.rise(now.instant);
+        }
+        if sent && self.ping_at.is_some() {
+            self.ping_at = self.ping_at.max(Some(now.instant + self.settings.keepalive.interval / 2));
+        }
+        if used {
+            self.used_at = now.instant;
+        }
+        if strange && !self.up {
+            self.say_once(now.instant, Condition::KeyMismatch);
+        }
+        if report.key_used_up {
+            let kept = self.admission.restart(seconds(now));
+            self.events.push_back(Event::Keep(kept));
+        }
+    }
+
+    /// A copy of this process may send under the same numbers: this end starts anew before it sends anything.
+    fn handle_resumed(&mut self, now: Now) {
+        self.say_once(now.instant, Condition::Resumed);
+        self.commands.push_back(Send::Stop.into());
+        let kept = self.admission.restart(seconds(now));
+        self.events.push_back(Event::Keep(kept));
+    }
+
+    /// Nothing is said: OpenVPN up to 2.5 ends for good when it hears that its peer does.
+    fn handle_stop(&mut self, _idle: bool) {}
+
+    fn handle_settings(&mut self, _: Now, settings: LinkSettings) {
+        let LinkSettings { float, keepalive, only_routed, has_remote, verb, activated, .. } = settings;
+        let old = self.settings.clone();
+        self.settings = LinkSettings { float, keepalive, only_routed, has_remote, verb, activated, ..old };
+        self.tell_sources();
+    }
+
+    fn handle_sources(&mut self, sources: Sources) {
+        self.sources = sources;
+        self.tell_sources();
+    }
+
+    fn handle_rekey(&mut self, now: Now) {
+        let kept = self.admission.restart(seconds(now));
+        self.events.push_back(Event::Keep(kept));
+    }
+
+    fn handle_reconnect(&mut self, now: Now) {
+        self.go_down(now.instant, Condition::Reconnecting);
+        self.remotes.forget(now.instant);
+        self.resolve_at = self.settings.has_remote.then_some(now.instant);
+    }
+
+    fn state(&self, now: Instant, lanes: &Stats) -> LinkState {
+        let problem = self.said.iter().rev().find(|(at, _)| now.saturating_duration_since(*at) < REPEAT);
+        LinkState {
+            problem: self.loops.condition(now).or(problem.map(|(_, condition)| condition.clone())),
+            peer: self.up.then(|| "OpenVPN".to_owned()),
+            openvpn: Some(OpenVpnState {
+                cipher: self.options.cipher,
+                digest: self.options.digest,
+                framing: self.options.framing,
+                start: self.admission.kept().own,
+            }),
+            stats: lanes.plus(&self.stats),
+            ..LinkState::default()
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        let silence = self.up.then(|| self.heard_at + self.settings.keepalive.timeout);
+        let call = (!self.up && self.target().is_some()).then_some(self.remotes.due);
+        [silence, call, self.ping_at, self.resolve_at, self.ask_at, self.loops.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn handle_timeout(&mut self, now: Now) {
+        let instant = now.instant;
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= instant);
+        if self.up && instant >= self.heard_at + self.settings.keepalive.timeout {
+            self.go_down(instant, Condition::PeerSilent { silence: self.settings.keepalive.timeout });
+        }
+        let acts = self.loops.handle_timeout(instant, &mut self.random);
+        self.act_on_loops(acts);
+        if is_due(self.ping_at) {
+            self.ping(instant);
+        }
+        if is_due(self.resolve_at) {
+            self.resolve_at = Some(instant + RESOLVE);
+            self.events.push_back(Event::Resolve);
+        }
+        if is_due(self.ask_at) {
+            self.asks += 1;
+            self.ask_at = (self.asks < ASKS).then_some(instant + ASK);
+            if let Some(to) = self.endpoint {
+                self.send(Occ::request(), to);
+            }
+        }
+        if !self.up && self.target().is_some() && self.remotes.due <= instant {
+            self.call(instant);
+        }
+    }
+}
