@@ -5,6 +5,7 @@
 
 mod link;
 mod network;
+mod openvpn;
 mod reasons;
 mod words;
 mod write;
@@ -15,11 +16,18 @@ use zeroize::Zeroizing;
 
 pub use reasons::{EQUALS, equal};
 
-/// The port that tund listens on when its file names none.
-pub const TUND_PORT: u16 = 8863;
-
 /// Bytes of an OpenVPN static key.
 pub const KEY: usize = 256;
+
+/// What the peer speaks from now on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Wire {
+    /// tund's own protocol: both ends change together.
+    #[default]
+    Tund,
+    /// What it speaks already: it stays OpenVPN.
+    OpenVpn,
+}
 
 /// Where the old key is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,14 +39,20 @@ pub enum OldKey {
 }
 
 /// What became of a configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Imported {
-    /// tund's configuration.
-    pub toml: String,
-    /// Where the key to convert is.
+    link: link::Link,
+    /// Where the old key is.
     pub key: OldKey,
-    /// Each directive that was not translated, with the reason; the same lines are comments in `toml`.
+    /// Each directive that was not translated, with the reason, and what else has to be known; the same lines are comments in the file.
     pub left_out: Vec<String>,
+}
+
+impl Imported {
+    /// tund's configuration, with the name of its key file.
+    pub fn toml(&self, key_file: &str) -> String {
+        write::write(&self.link, &self.left_out, key_file)
+    }
 }
 
 /// Why a configuration cannot be translated.
@@ -69,15 +83,17 @@ pub enum OldKeyError {
     Damaged,
 }
 
-/// Translates the text of a configuration, which may begin with a byte order mark. `key_file` is the key file that the result names. Errors say that this
-/// is no link of two ends with a static key, or that a directive cannot be understood.
-pub fn import(text: &str, key_file: &str) -> Result<Imported, Vec<Problem>> {
+/// Translates the text of a configuration, which may begin with a byte order mark.
+///
+/// # Errors
+/// This is no link of two ends with a static key, a directive cannot be understood, or the wire cannot be kept as it is.
+pub fn import(text: &str, wire: Wire) -> Result<Imported, Vec<Problem>> {
     let directives = words::read(text.strip_prefix('\u{feff}').unwrap_or(text))?;
-    let mut link = link::Link::default();
+    let mut link = link::Link::new(wire);
     for directive in &directives {
         link.take(directive);
     }
-    link.finish(key_file)
+    link.finish()
 }
 
 /// The 256 bytes in the file that `openvpn --genkey secret` makes.
@@ -108,7 +124,7 @@ mod tests {
     fn imported(more: &str) -> Imported {
         import(
             &format!("\u{feff}remote 192.0.2.1\r\ndev tun\nifconfig 10.8.0.1 10.8.0.2\nsecret k\n{more}"),
-            "k",
+            Wire::Tund,
         )
         .unwrap()
     }
@@ -119,7 +135,7 @@ mod tests {
         for line in
             ["remote = \"192.0.2.1:1194\"", "nice = -5", "log = \"syslog\"", "dscp = \"copy\"", "mtu = 1400"]
         {
-            assert!(all.toml.contains(&format!("{line}\n")), "{line}: {}", all.toml);
+            assert!(all.toml("k").contains(&format!("{line}\n")), "{line}: {}", all.toml("k"));
         }
         assert_eq!(all.left_out.len(), 2, "{:?}", all.left_out);
     }
@@ -127,7 +143,7 @@ mod tests {
     #[test]
     fn an_mtu_that_no_device_of_tund_has_is_left_out_with_the_range() {
         let huge = imported("tun-mtu 48000\n");
-        assert!(!huge.toml.contains("\nmtu"), "{}", huge.toml);
+        assert!(!huge.toml("k").contains("\nmtu"), "{}", huge.toml("k"));
         assert_eq!(
             huge.left_out,
             ["line 5: tun-mtu 48000: device.mtu goes from 576 to 9216, not 48000: left at its default"]

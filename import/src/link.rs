@@ -3,10 +3,10 @@
 use zeroize::Zeroizing;
 
 use crate::network::{Gateway, Route, route, route_ipv6, with_netmask};
+use crate::openvpn::{OpenVpn, Refusal, Taken};
 use crate::reasons::{TLS, reason};
 use crate::words::{Directive, split};
-use crate::write::write;
-use crate::{Imported, OldKey, Problem, quote};
+use crate::{Imported, OldKey, Problem, Wire, quote};
 
 /// OpenVPN's port, when none is named.
 pub(super) const PORT: &str = "1194";
@@ -15,8 +15,10 @@ pub(super) const PORT: &str = "1194";
 const MTU: std::ops::RangeInclusive<i64> = 576..=9216;
 
 /// The link as far as the directives have been read.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Link {
+    /// What is kept of the wire for a peer that stays OpenVPN.
+    pub openvpn: Option<OpenVpn>,
     pub remotes: Vec<(String, Option<String>)>,
     pub port: Option<String>,
     pub local_port: Option<String>,
@@ -52,13 +54,27 @@ pub(super) struct Link {
     pub no_mss_clamp: bool,
     pub full_tunnel: bool,
     secret: Option<OldKey>,
-    pub left_out: Vec<String>,
+    left_out: Vec<String>,
     errors: Vec<Problem>,
 }
 
 impl Link {
+    /// A link of which nothing is known yet.
+    pub fn new(wire: Wire) -> Self {
+        Self { openvpn: (wire == Wire::OpenVpn).then(OpenVpn::default), ..Self::default() }
+    }
+
     /// Reads one directive.
     pub fn take(&mut self, directive: &Directive) {
+        match self.openvpn.as_mut().map_or(Ok(Taken::Other), |wire| wire.take(directive)) {
+            Ok(Taken::Kept) => {}
+            Ok(Taken::Noted(note)) => self.report(directive, note),
+            Ok(Taken::Other) => self.take_apart_from_wire(directive),
+            Err(refusal) => self.errors.push(problem(Some(directive.place.clone()), refusal)),
+        }
+    }
+
+    fn take_apart_from_wire(&mut self, directive: &Directive) {
         let words: Vec<&str> = directive.arguments.iter().map(String::as_str).collect();
         let known = match (directive.name.as_str(), words.as_slice()) {
             ("secret", _) => self.secret(directive),
@@ -225,7 +241,7 @@ impl Link {
 
     fn leave_out(&mut self, directive: &Directive) {
         let unknown = "tund's import does not know it in this form; look it up in openvpn(8)";
-        self.report(directive, reason(&directive.name).unwrap_or(unknown));
+        self.report(directive, reason(&directive.name, self.openvpn.is_some()).unwrap_or(unknown));
     }
 
     fn report(&mut self, directive: &Directive, why: &str) {
@@ -250,7 +266,7 @@ impl Link {
     }
 
     /// The result, if nothing stands against it.
-    pub fn finish(mut self, key_file: &str) -> Result<Imported, Vec<Problem>> {
+    pub fn finish(mut self) -> Result<Imported, Vec<Problem>> {
         if self.secret.is_none() && self.errors.is_empty() {
             let help = "only links of two ends with a static key can be imported";
             self.errors.push(Problem::new(None, "there is no `secret`", help));
@@ -274,11 +290,16 @@ impl Link {
                 .push("scripts: there is no script-security 2, so OpenVPN ran none of them".to_owned());
             self.scripts.clear();
         }
+        match self.openvpn.as_ref().map_or(Ok(None), OpenVpn::finish) {
+            // What matters most comes first.
+            Ok(note) => self.left_out.splice(0..0, note).for_each(drop),
+            Err(refusal) => self.errors.push(problem(None, refusal)),
+        }
         let errors = std::mem::take(&mut self.errors);
         match self.secret.take() {
             Some(key) if errors.is_empty() => {
-                let toml = write(&self, key_file);
-                Ok(Imported { toml, key, left_out: self.left_out })
+                let left_out = std::mem::take(&mut self.left_out);
+                Ok(Imported { link: self, key, left_out })
             }
             Some(_) | None => Err(errors),
         }
@@ -295,6 +316,10 @@ impl Link {
             Some(Gateway::Address(address)) => Some(address.to_string()),
         }
     }
+}
+
+fn problem(place: Option<std::ops::Range<usize>>, (message, help): Refusal) -> Problem {
+    Problem::new(place, message, help)
 }
 
 fn set(field: &mut Option<String>, value: &str) -> bool {

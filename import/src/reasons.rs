@@ -46,6 +46,7 @@ const TLS_ONLY: &[&str] = &[
     "connect-freq-initial",
     "crl-verify",
     "cryptoapicert",
+    "disable",
     "duplicate-cn",
     "ecdh-curve",
     "extra-certs",
@@ -58,6 +59,10 @@ const TLS_ONLY: &[&str] = &[
     "ifconfig-pool-linear",
     "ifconfig-pool-persist",
     "ifconfig-push",
+    "key-derivation",
+    "override-username",
+    "peer-id",
+    "protocol-flags",
     "iroute",
     "iroute-ipv6",
     "key-method",
@@ -85,6 +90,7 @@ const TLS_ONLY: &[&str] = &[
     "remote-cert-eku",
     "remote-cert-ku",
     "remote-cert-tls",
+    "tls-remote",
     "reneg-bytes",
     "reneg-pkts",
     "reneg-sec",
@@ -216,7 +222,14 @@ const ALWAYS: &[(&[&str], &str)] = &[
         "the log goes where run.log says, one line for each event",
     ),
     (
-        &["persist-local-ip", "persist-remote-ip", "remap-usr1", "allow-recursive-routing", "compat-mode"],
+        &[
+            "persist-local-ip",
+            "persist-remote-ip",
+            "remap-usr1",
+            "allow-recursive-routing",
+            "compat-mode",
+            "gremlin",
+        ],
         "there is nothing to choose",
     ),
     (
@@ -261,6 +274,26 @@ const ALWAYS: &[(&[&str], &str)] = &[
     ),
 ];
 
+/// The same where the wire stays OpenVPN's.
+const WIRE: &[(&[&str], &str)] = &[
+    (
+        &["providers", "engine", "prng", "ncp-disable", "data-ciphers", "ncp-ciphers"],
+        "nothing of it is on the wire of a link with a static key",
+    ),
+    (&["allow-deprecated-insecure-static-crypto"], "tund needs no permission for it"),
+    (
+        &["comp-noadapt", "allow-compression", "compress"],
+        "tund never compresses, and drops what is compressed",
+    ),
+    (&["disable-occ"], "the peer's questions are answered; it is asked as well, and may be silent"),
+    (
+        &["mtu-disc", "mtu-test"],
+        "what exceeds the path travels as IP fragments, as it does with OpenVPN by default",
+    ),
+    (&["link-mtu"], "set device.mtu to what the peer has as `tun-mtu`, which is 1500 without the two"),
+    (&["explicit-exit-notify"], "nothing is said at the end: OpenVPN up to 2.5 would end as well"),
+];
+
 /// What works otherwise with tund.
 const OTHERWISE: &[(&[&str], &str)] = &[
     (
@@ -274,14 +307,21 @@ const OTHERWISE: &[(&[&str], &str)] = &[
         &["management", "management-client", "management-hold"],
         "ask with `tund status` and `tund stats` instead",
     ),
-    (&["status", "status-version"], "ask with `tund status` instead"),
+    (&["status", "status-version", "memstats"], "ask with `tund status` instead"),
     (
         &["ping-exit", "inactive"],
         "a link stays; one that inetd or systemd starts ends by keepalive.idle-exit",
     ),
     (&["config"], "other files are not read: import them one by one"),
     (
-        &["http-proxy", "socks-proxy", "http-proxy-option"],
+        &[
+            "http-proxy",
+            "socks-proxy",
+            "http-proxy-option",
+            "http-proxy-retry",
+            "http-proxy-timeout",
+            "socks-proxy-retry",
+        ],
         "tund speaks UDP to the peer itself; proxies are not supported",
     ),
     (&["remote-random"], "remotes are tried in their order"),
@@ -343,6 +383,7 @@ const OTHERWISE: &[(&[&str], &str)] = &[
             "show-pkcs11-ids",
             "show-tls",
             "test-crypto",
+            "show-proxy-settings",
             "version",
         ],
         "it is a command and no part of a configuration",
@@ -355,10 +396,10 @@ pub fn equal(name: &str) -> Option<&'static str> {
     EQUALS.iter().find(|(directive, _)| *directive == name).map(|(_, hint)| *hint)
 }
 
-/// The reason for a directive that is not translated.
-pub(super) fn reason(name: &str) -> Option<&'static str> {
-    let lists = ALWAYS.iter().chain(OTHERWISE);
-    let listed = lists.clone().find(|(names, _)| names.contains(&name)).map(|(_, reason)| *reason);
+/// The reason for a directive that is not translated; `wire`: for a peer that stays OpenVPN.
+pub(super) fn reason(name: &str, wire: bool) -> Option<&'static str> {
+    let mut lists = WIRE.iter().filter(|_| wire).chain(ALWAYS).chain(OTHERWISE);
+    let listed = lists.find(|(names, _)| names.contains(&name)).map(|(_, reason)| *reason);
     listed.or_else(|| equal(name))
 }
 
@@ -372,8 +413,8 @@ mod tests {
         for name in ALWAYS.iter().chain(OTHERWISE).flat_map(|(names, _)| *names).chain(&TLS) {
             assert!(seen.insert(name), "{name} is listed twice");
         }
-        assert_eq!(reason("comp-lzo").unwrap().split(':').next(), Some("tund does not compress"));
-        assert_eq!(reason("no-such-directive"), None);
+        assert_eq!(reason("comp-lzo", false).unwrap().split(':').next(), Some("tund does not compress"));
+        assert_eq!(reason("no-such-directive", true), None);
     }
 
     /// openvpn(8) of 2.6 and 2.7: every directive is translated, refused or told why it is not.
@@ -397,7 +438,7 @@ mod tests {
             "verb",
         ];
         for name in include_str!("directives.txt").split_whitespace() {
-            let known = TRANSLATED.contains(&name) || TLS.contains(&name) || reason(name).is_some();
+            let known = TRANSLATED.contains(&name) || TLS.contains(&name) || reason(name, false).is_some();
             assert!(known, "{name}");
         }
     }

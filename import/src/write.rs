@@ -2,22 +2,22 @@
 
 use std::fmt::Write;
 
-use crate::TUND_PORT;
 use crate::link::{Link, PORT};
+use crate::openvpn::OpenVpn;
 
 /// The text of tund's file.
-pub(super) fn write(link: &Link, key_file: &str) -> String {
+pub(super) fn write(link: &Link, left_out: &[String], key_file: &str) -> String {
     let mut out = Text(String::new());
-    out.line("# From an OpenVPN configuration with a static key, by `tund import`. Both ends have to change together.");
-    for line in &link.left_out {
-        out.line(&format!("# {line}"));
-    }
+    introduction(link, left_out, &mut out);
     outer(link, &mut out);
-    out.line("\n[key]");
-    out.line(
-        "# The old key, converted; handshake keys have forward secrecy, which the old link did not have.",
-    );
-    out.text("file", key_file);
+    match &link.openvpn {
+        Some(wire) => wire.write(key_file, &mut out),
+        None => {
+            out.line("\n[key]");
+            out.line("# The old key, converted; handshake keys have forward secrecy, which the old link did not have.");
+            out.text("file", key_file);
+        }
+    }
     device(link, &mut out);
     for route in &link.routes {
         out.line("\n[[route]]");
@@ -63,6 +63,17 @@ pub(super) fn write(link: &Link, key_file: &str) -> String {
     out.0
 }
 
+fn introduction(link: &Link, left_out: &[String], out: &mut Text) {
+    let peer = match link.openvpn {
+        Some(_) => " --wire openvpn`. The peer stays OpenVPN.",
+        None => "`. Both ends have to change together.",
+    };
+    out.line(&format!("# From an OpenVPN configuration with a static key, by `tund import{peer}"));
+    for line in left_out {
+        out.line(&format!("# {line}"));
+    }
+}
+
 fn scripts(link: &Link, out: &mut Text) {
     if !link.is_tap() && !link.full_tunnel && !link.scripts.is_empty() {
         out.line("\n[accept]");
@@ -96,12 +107,14 @@ fn outer(link: &Link, out: &mut Text) {
     let own = link.local_port.as_deref().unwrap_or(common);
     match &link.local {
         _ if link.nobind && !remotes.is_empty() => {
-            out.line("listen = 0                  # nobind: any free port")
+            out.line("listen = 0                  # nobind: any free port, so that the peer has no `remote`, or `float`")
         }
         Some(address) if address.contains(':') => out.text("listen", &format!("[{address}]:{own}")),
         Some(address) => out.text("listen", &format!("{address}:{own}")),
-        None if own == TUND_PORT.to_string() => {}
         None => out.text("listen", own),
+    }
+    if !remotes.is_empty() && link.openvpn.as_ref().is_some_and(OpenVpn::is_pinned) {
+        out.line("float = false               # as OpenVPN without `float`");
     }
     link.bind_device.iter().for_each(|device| out.text("bind-device", device));
     out.number("fwmark", link.mark);
@@ -137,20 +150,20 @@ fn device(link: &Link, out: &mut Text) {
     out.number("txqueuelen", link.txqueuelen);
 }
 
-struct Text(String);
+pub(super) struct Text(String);
 
 impl Text {
-    fn line(&mut self, line: &str) {
+    pub fn line(&mut self, line: &str) {
         self.0.push_str(line);
         self.0.push('\n');
     }
 
-    fn text(&mut self, key: &str, value: &str) {
+    pub fn text(&mut self, key: &str, value: &str) {
         // Writing to a String does not fail.
         let _ = writeln!(self.0, "{key} = {}", toml::Value::from(value));
     }
 
-    fn number(&mut self, key: &str, value: Option<i64>) {
+    pub fn number(&mut self, key: &str, value: Option<i64>) {
         value.into_iter().for_each(|value| self.line(&format!("{key} = {value}")));
     }
 
@@ -166,7 +179,7 @@ impl Text {
     }
 
     /// A table, unless nothing is in it.
-    fn table(&mut self, name: &str, fill: impl FnOnce(&mut Text)) {
+    pub fn table(&mut self, name: &str, fill: impl FnOnce(&mut Text)) {
         let mut inside = Text(String::new());
         fill(&mut inside);
         if !inside.0.is_empty() {

@@ -9,15 +9,18 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 use super::check_exchange::{check_accept, check_push};
+use super::check_guard::check_guard;
+use super::check_outer::Outer;
+use super::code::Code;
 use super::diagnostic::{Diagnostic, quote};
 use super::keys::{Fail, LocalNetworks, Raw, RawKeepalive, RawKey, RawRun, RawScripts, RawStatus, RawTuning};
 use super::reader::{At, Field};
 use super::schema::Declared;
 use super::{
-    Command, Config, DataPath, FullTunnel, Keepalive, Key, KeyMode, KeyPair, Options, Reporting, Run,
-    Scripts, SecretSource, Tuning, check_device, check_outer, check_routes, keyfile,
+    AnyCipher, Command, Config, DataPath, FullTunnel, Keepalive, Key, KeyMode, KeyPair, Options, Reporting,
+    Run, Scripts, SecretSource, Tuning, check_device, check_openvpn, check_outer, check_routes, keyfile,
 };
-use crate::crypto::suite::Cipher;
+use crate::crypto::suite::{Cipher, Exchange};
 
 /// The name goes to the peer and into file names.
 const LONGEST_NAME: usize = 64;
@@ -33,11 +36,16 @@ pub(super) fn check(name: &str, raw: &Raw, options: &Options, out: &mut Vec<Diag
     let derived = derive_direction(&device.addresses, &device.peers);
     let direction_known = derived.is_some() || !device.clean;
     let accept = check_accept(raw, &device, out);
-    let key = check_key(&raw.key, key_mode, derived, direction_known, options, out);
+    let guard = check_guard(&raw.guard, device.mode, out);
+    let mut key = check_key(&raw.key, key_mode, derived, direction_known, options, out);
+    key.openvpn = check_openvpn::check(raw, out);
+    check_streams(raw, &outer, key_mode, out);
     Config {
         name: name.to_owned(),
         remotes: outer.remotes.into_iter().map(|at| at.value).collect(),
         listen: outer.listen,
+        proxy: outer.proxy.map(|at| at.value),
+        proxy_password_file: check_path("proxy-password-file", &raw.top.proxy_password_file, options, out),
         float: raw.top.float(),
         bind_device: raw.top.bind_device.value().cloned(),
         fwmark: raw.top.fwmark.value().copied(),
@@ -50,6 +58,7 @@ pub(super) fn check(name: &str, raw: &Raw, options: &Options, out: &mut Vec<Diag
         scripts: check_scripts(&raw.scripts, options, out),
         keepalive: check_keepalive(&raw.keepalive, out),
         run: check_run(&raw.run, options, out),
+        guard,
         tuning: check_tuning(&raw.tuning),
         status: check_status(&raw.status, options, out),
     }
@@ -63,7 +72,7 @@ fn check_full_tunnel(raw: &Raw, out: &mut Vec<Diagnostic>) -> Option<FullTunnel>
                        tunnel: whoever runs such a network chooses its addresses";
         let help =
             "local-networks = \"refuse\" leads them into the tunnel, too; \"reach\" says that this is meant";
-        out.push(Diagnostic::note(Some(place), message).help(help));
+        out.push(Diagnostic::note(Code::LocalNetworks, Some(place), message).help(help));
     }
     Some(FullTunnel {
         closed: raw.fail() == Fail::Closed,
@@ -74,7 +83,7 @@ fn check_full_tunnel(raw: &Raw, out: &mut Vec<Diagnostic>) -> Option<FullTunnel>
 /// A TOML syntax error as a diagnostic of `text`, with a remedy where the cause is a common one.
 pub(super) fn syntax_error(text: &str, error: &toml::de::Error) -> Diagnostic {
     let message = error.message().trim_end_matches('.').replace('\n', ", ");
-    let found = Diagnostic::error(error.span(), message);
+    let found = Diagnostic::error(Code::Syntax, error.span(), message);
     let Some(span) = error.span() else { return found };
     let before = text.get(..span.start).unwrap_or_default();
     let line_start = before.rfind('\n').map_or(0, |i| i + 1);
@@ -98,7 +107,7 @@ fn check_name(name: &str, out: &mut Vec<Diagnostic>) {
     if name.is_empty() || name.len() > LONGEST_NAME || name.starts_with('.') || !name.chars().all(fine) {
         let message = format!("a link cannot be called {}", quote(name));
         let help = "rename the file: the name without .toml has 1 to 64 bytes, none a control character, and begins with no dot";
-        out.push(Diagnostic::error(None, message).help(help));
+        out.push(Diagnostic::error(Code::BadLinkName, None, message).help(help));
     }
 }
 
@@ -121,16 +130,19 @@ fn check_key(
     let pair = check_pair(raw, options, out);
     let nothing = raw.file.is_absent() && raw.credential.is_absent() && raw.private_file.is_absent();
     if nothing && raw.peer_public.is_absent() {
-        out.push(Diagnostic::error(raw.place(), "there is no key").help(
+        out.push(Diagnostic::error(Code::NoKey, raw.place(), "there is no key").help(
             "make one with `tund genkey -o static.key`, copy it to the peer, and set key.file = \"static.key\"",
         ));
     }
     if mode == KeyMode::Static && raw.direction.is_absent() && !direction_known {
         let message = "key.direction is needed: it cannot be told from device.address and device.peer";
         let help = "set key.direction = 0 at one end and key.direction = 1 at the other";
-        out.push(Diagnostic::error(raw.place(), message).help(help));
+        out.push(Diagnostic::error(Code::NoDirection, raw.place(), message).help(help));
     }
-    let cipher = raw.cipher();
+    let cipher = match raw.cipher() {
+        AnyCipher::Aead(cipher) => Some(cipher),
+        AnyCipher::Auto | AnyCipher::Cbc(_) => None,
+    };
     let direction = raw.direction.value().copied().or(derived);
     Key {
         mode,
@@ -139,30 +151,32 @@ fn check_key(
         direction: direction.unwrap_or(0),
         cipher: cipher.unwrap_or(Cipher::ChaCha20Poly1305),
         suites: cipher.map_or_else(|| vec![Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305], |only| vec![only]),
+        exchange: if raw.post_quantum() { Exchange::Hybrid } else { Exchange::X25519 },
+        openvpn: None,
     }
 }
 
 fn check_key_mode(raw: &RawKey, out: &mut Vec<Diagnostic>) -> KeyMode {
-    if raw.mode() == KeyMode::Handshake {
-        return KeyMode::Handshake;
+    if raw.mode() != KeyMode::Static {
+        return raw.mode();
     }
     let message = "static keys have no forward secrecy: whoever gets the key can read recorded traffic";
     let help = "leave key.mode out for handshake keys, or keep the key private and change it now and then";
-    out.push(Diagnostic::note(raw.mode.get().and_then(At::at), message).help(help));
+    out.push(Diagnostic::note(Code::NoForwardSecrecy, raw.mode.get().and_then(At::at), message).help(help));
     KeyMode::Static
 }
 
 fn check_shared(raw: &RawKey, options: &Options, out: &mut Vec<Diagnostic>) -> Option<SecretSource> {
     if let (Some(_), Some(credential)) = (raw.file.get(), raw.credential.get()) {
         let message = "key.file and key.credential are both given";
-        out.push(Diagnostic::error(credential.at(), message).help("take one of them out"));
+        out.push(Diagnostic::error(Code::TwoKeys, credential.at(), message).help("take one of them out"));
     }
     if let Some(credential) = raw.credential.get() {
         let name = &credential.value;
         if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
             let message = format!("key.credential cannot be {}", quote(name));
             let help = "it is a name such as \"tund-key\", as in systemd's LoadCredential=tund-key:PATH";
-            out.push(Diagnostic::error(credential.at(), message).help(help));
+            out.push(Diagnostic::error(Code::BadCredential, credential.at(), message).help(help));
         }
         return Some(SecretSource::Credential(name.clone()));
     }
@@ -173,12 +187,12 @@ fn check_pair(raw: &RawKey, options: &Options, out: &mut Vec<Diagnostic>) -> Opt
     if let (Some(private), true) = (raw.private_file.get(), raw.peer_public.is_absent()) {
         let message = "key.private-file is given without key.peer-public";
         let help = "set key.peer-public to what `tund pubkey` prints at the peer";
-        out.push(Diagnostic::error(private.at(), message).help(help));
+        out.push(Diagnostic::error(Code::HalfKeyPair, private.at(), message).help(help));
     }
     if let (Some(public), true) = (raw.peer_public.get(), raw.private_file.is_absent()) {
         let message = "key.peer-public is given without key.private-file";
         let help = "make a key with `tund keypair` and set key.private-file";
-        out.push(Diagnostic::error(public.at(), message).help(help));
+        out.push(Diagnostic::error(Code::HalfKeyPair, public.at(), message).help(help));
     }
     let private_file = check_path("key.private-file", &raw.private_file, options, out);
     let public = raw.peer_public.get()?;
@@ -187,7 +201,7 @@ fn check_pair(raw: &RawKey, options: &Options, out: &mut Vec<Diagnostic>) -> Opt
         Err(error) => {
             let message = format!("key.peer-public is no public key: {error}");
             let help = "it is the 64 hexadecimal digits that `tund pubkey` prints at the peer";
-            out.push(Diagnostic::error(public.at(), message).help(help));
+            out.push(Diagnostic::error(Code::BadPublicKey, public.at(), message).help(help));
             None
         }
     }
@@ -203,7 +217,10 @@ fn check_path(
     let path = field.get()?;
     if path.value.is_empty() || path.value.contains('\0') {
         let message = format!("{key} cannot be {}", quote(&path.value));
-        out.push(Diagnostic::error(path.at(), message).help("it is the path of a file or directory"));
+        out.push(
+            Diagnostic::error(Code::BadPath, path.at(), message)
+                .help("it is the path of a file or directory"),
+        );
     }
     Some(options.directory.join(&path.value))
 }
@@ -216,7 +233,10 @@ fn check_scripts(raw: &RawScripts, options: &Options, out: &mut Vec<Diagnostic>)
         if !allowed {
             let message =
                 format!("scripts.{key} is given, but scripts.security is {security}: it would not run");
-            out.push(Diagnostic::error(argv.at(), message).help("set scripts.security = 2 to run scripts"));
+            out.push(
+                Diagnostic::error(Code::ScriptForbidden, argv.at(), message)
+                    .help("set scripts.security = 2 to run scripts"),
+            );
         }
         check_command(key, argv, options, out)
     };
@@ -239,7 +259,11 @@ fn check_command(
     out: &mut Vec<Diagnostic>,
 ) -> Option<Command> {
     if let Some(bad) = argv.value.iter().find(|word| word.value.contains('\0')) {
-        out.push(Diagnostic::error(bad.at(), format!("scripts.{key} contains a zero character")));
+        out.push(Diagnostic::error(
+            Code::BadCommand,
+            bad.at(),
+            format!("scripts.{key} contains a zero character"),
+        ));
     }
     match argv.value.split_first() {
         Some((program, args)) if !program.value.is_empty() => Some(Command {
@@ -248,7 +272,10 @@ fn check_command(
         }),
         Some(_) | None => {
             let help = "write a path, or a list that begins with one; take the line out for no script";
-            out.push(Diagnostic::error(argv.at(), format!("scripts.{key} names no program")).help(help));
+            out.push(
+                Diagnostic::error(Code::BadCommand, argv.at(), format!("scripts.{key} names no program"))
+                    .help(help),
+            );
             None
         }
     }
@@ -263,7 +290,10 @@ fn check_keepalive(raw: &RawKeepalive, out: &mut Vec<Diagnostic>) -> Keepalive {
         let message = format!(
             "keepalive.timeout ({timeout:?}) is not longer than keepalive.interval ({interval:?}): the link would never stay up"
         );
-        out.push(Diagnostic::error(place, message).help("make the timeout several times the interval"));
+        out.push(
+            Diagnostic::error(Code::TimeoutTooShort, place, message)
+                .help("make the timeout several times the interval"),
+        );
     }
     Keepalive { interval, timeout, idle_exit: raw.idle_exit() }
 }
@@ -274,13 +304,15 @@ fn check_run(raw: &RawRun, options: &Options, out: &mut Vec<Diagnostic>) -> Run 
         if name.value.is_empty() || name.value.contains([':', '\0', '\n']) {
             let message = format!("run.{key} cannot be {}", quote(&name.value));
             out.push(
-                Diagnostic::error(name.at(), message).help(format!("it is the name of a {key} of this host")),
+                Diagnostic::error(Code::BadUser, name.at(), message)
+                    .help(format!("it is the name of a {key} of this host")),
             );
         }
     }
     Run {
         user: raw.user.value().cloned(),
         group: raw.group.value().cloned(),
+        state_dir: check_path("run.state-dir", &raw.state_dir, options, out),
         runtime_dir: check_path("run.runtime-dir", &raw.runtime_dir, options, out),
         verb: options.verb.unwrap_or_else(|| raw.verb()),
         chroot: check_path("run.chroot", &raw.chroot, options, out),
@@ -300,11 +332,28 @@ fn check_status(raw: &RawStatus, options: &Options, out: &mut Vec<Diagnostic>) -
         if good.is_none() {
             let message = format!("status.metrics cannot be {}", quote(&text.value));
             let help = "it is a loopback address and a port, such as \"127.0.0.1:9586\" or \"[::1]:9586\"";
-            out.push(Diagnostic::error(text.at(), message).help(help));
+            out.push(Diagnostic::error(Code::BadMetricsAddress, text.at(), message).help(help));
         }
         good
     });
     Reporting { socket, metrics }
+}
+
+/// A lane in two threads shares nothing between them, and a stream has one writer and one reader. OpenVPN puts other lengths into its.
+fn check_streams(raw: &Raw, outer: &Outer, key_mode: KeyMode, out: &mut Vec<Diagnostic>) {
+    if outer.listen.stream.is_none() && outer.remotes.iter().all(|remote| !remote.value.stream) {
+        return;
+    }
+    let message = |what| format!("{what} does not go together with tcp: in remote or listen");
+    if let Some(threads) = raw.tuning.threads.get().filter(|threads| threads.value > 1) {
+        let message = message("tuning.threads = 2");
+        out.push(Diagnostic::error(Code::NoStreams, threads.at(), message).help("take threads out"));
+    }
+    if key_mode == KeyMode::OpenVpn {
+        let (at, message) = (raw.key.mode.get().and_then(At::at), message("key.mode = \"openvpn\""));
+        let help = "have the peer's OpenVPN use UDP (`proto udp`)";
+        out.push(Diagnostic::error(Code::NoStreams, at, message).help(help));
+    }
 }
 
 fn check_tuning(raw: &RawTuning) -> Tuning {

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 
+use super::code::Code;
 use super::diagnostic::{Diagnostic, quote};
 use super::keys::RawDevice;
 use super::reader::{At, Field};
@@ -69,7 +70,10 @@ pub(super) fn check_interface_name(key: &str, name: &At<String>, out: &mut Vec<D
     let text = &name.value;
     let Some(problem) = interface_name_problem(text) else { return };
     let message = format!("{key} cannot be {}", quote(text));
-    out.push(Diagnostic::error(name.at(), message).help(format!("the name of an interface {problem}")));
+    out.push(
+        Diagnostic::error(Code::BadInterfaceName, name.at(), message)
+            .help(format!("the name of an interface {problem}")),
+    );
 }
 
 /// What a name that the kernel takes is, if this is none.
@@ -95,20 +99,20 @@ fn check_addresses(
         if raw.address.is_absent() && mode == Some(Mode::Tun) && configure {
             let help =
                 "set device.address to this end's address inside the tunnel and device.peer to the peer's";
-            out.push(Diagnostic::error(raw.place(), "device.address is missing").help(help));
+            out.push(Diagnostic::error(Code::Missing, raw.place(), "device.address is missing").help(help));
         }
         return Vec::new();
     };
     if list.value.is_empty() {
         let help = "name an address, or take the line out";
-        out.push(Diagnostic::error(list.at(), "device.address is an empty list").help(help));
+        out.push(Diagnostic::error(Code::EmptyList, list.at(), "device.address is an empty list").help(help));
     }
     let mut addresses: Vec<At<IpNet>> = Vec::new();
     for text in &list.value {
         let Some(address) = check_address(text, mode, configure, out) else { continue };
         if addresses.iter().any(|known| known.value.addr() == address.addr()) {
             let message = format!("address {} is there twice", address.addr());
-            out.push(Diagnostic::error(text.at(), message).help("take one of them out"));
+            out.push(Diagnostic::error(Code::Duplicate, text.at(), message).help("take one of them out"));
         } else {
             addresses.push(At { value: address, span: text.span.clone() });
         }
@@ -124,7 +128,10 @@ fn check_address(
 ) -> Option<IpNet> {
     let Some((address, has_prefix)) = parse_prefix(&text.value) else {
         let message = format!("device.address: {} is no address", quote(&text.value));
-        out.push(Diagnostic::error(text.at(), message).help(prefix_help(&text.value, "192.168.87.81/24")));
+        out.push(
+            Diagnostic::error(Code::BadAddress, text.at(), message)
+                .help(prefix_help(&text.value, "192.168.87.81/24")),
+        );
         return None;
     };
     if !has_prefix && configure && mode == Some(Mode::Tap) {
@@ -132,11 +139,14 @@ fn check_address(
         let message = "a tap address needs its prefix";
         let help =
             format!("write {} if the network has that size", quote(&format!("{}/{length}", address.addr())));
-        out.push(Diagnostic::error(text.at(), message).help(help));
+        out.push(Diagnostic::error(Code::NoPrefix, text.at(), message).help(help));
     }
     if let Some(problem) = unusable(address.addr()).or_else(|| unusable_in(address)) {
         let message = format!("device.address {} {problem}", address.addr());
-        out.push(Diagnostic::error(text.at(), message).help("choose an address that a host can have"));
+        out.push(
+            Diagnostic::error(Code::UnusableAddress, text.at(), message)
+                .help("choose an address that a host can have"),
+        );
     }
     Some(address)
 }
@@ -199,7 +209,7 @@ fn check_peers(
     let Some(list) = raw.peer.get() else { return Vec::new() };
     if list.value.is_empty() {
         let help = "name the peer's address, or take the line out";
-        out.push(Diagnostic::error(list.at(), "device.peer is an empty list").help(help));
+        out.push(Diagnostic::error(Code::EmptyList, list.at(), "device.peer is an empty list").help(help));
     }
     let mut peers: Vec<At<IpAddr>> = Vec::new();
     for text in &list.value {
@@ -207,13 +217,14 @@ fn check_peers(
             let message = format!("device.peer: {} is no address", quote(&text.value));
             let help =
                 "write the peer's address inside the tunnel without a prefix, such as \"192.168.86.18\"";
-            out.push(Diagnostic::error(text.at(), message).help(help));
+            out.push(Diagnostic::error(Code::BadAddress, text.at(), message).help(help));
             continue;
         };
         if peers.iter().any(|known| known.value.is_ipv4() == peer.is_ipv4()) {
             let message = "device.peer has two addresses of one family";
             out.push(
-                Diagnostic::error(text.at(), message).help("name at most one IPv4 and one IPv6 address"),
+                Diagnostic::error(Code::AddressFamily, text.at(), message)
+                    .help("name at most one IPv4 and one IPv6 address"),
             );
             continue;
         }
@@ -228,13 +239,16 @@ fn check_peer(peer: &At<IpAddr>, addresses: &[At<IpNet>], complete: bool, out: &
     let address = peer.value;
     if let Some(problem) = unusable(address) {
         let message = format!("device.peer {address} {problem}");
-        out.push(Diagnostic::error(peer.at(), message).help("name the peer's address inside the tunnel"));
+        out.push(
+            Diagnostic::error(Code::UnusableAddress, peer.at(), message)
+                .help("name the peer's address inside the tunnel"),
+        );
         return;
     }
     if addresses.iter().any(|own| own.value.addr() == address) {
         let message = format!("device.peer {address} is this end's own address");
         let help = "device.address is this end's address, device.peer the other end's";
-        out.push(Diagnostic::error(peer.at(), message).help(help));
+        out.push(Diagnostic::error(Code::OwnAddress, peer.at(), message).help(help));
         return;
     }
     let family: Vec<IpNet> = addresses
@@ -246,7 +260,8 @@ fn check_peer(peer: &At<IpAddr>, addresses: &[At<IpNet>], complete: bool, out: &
         let name = if address.is_ipv4() { "IPv4" } else { "IPv6" };
         let message = format!("device.peer is an {name} address, but device.address has none");
         out.push(
-            Diagnostic::error(peer.at(), message).help(format!("add an {name} address to device.address")),
+            Diagnostic::error(Code::AddressFamily, peer.at(), message)
+                .help(format!("add an {name} address to device.address")),
         );
     }
     // An address of full length is point-to-point and fits any peer.
@@ -260,7 +275,7 @@ fn check_peer(peer: &At<IpAddr>, addresses: &[At<IpNet>], complete: bool, out: &
         let message = format!("device.peer {address} is not in {}", networks.join(" or "));
         let help =
             "choose a peer address in that network, or in tun mode leave the prefix of device.address out";
-        out.push(Diagnostic::error(peer.at(), message).help(help));
+        out.push(Diagnostic::error(Code::PeerOutside, peer.at(), message).help(help));
     }
 }
 
@@ -275,7 +290,7 @@ fn check_tun_reaches(
     if peers.is_empty() && alone && !addresses.is_empty() {
         let message = "device.peer is missing: the peer cannot be reached through the tunnel";
         let help = "set device.peer to the peer's address inside the tunnel";
-        out.push(Diagnostic::warning(raw.address.get().and_then(At::at), message).help(help));
+        out.push(Diagnostic::warning(Code::NoPeer, raw.address.get().and_then(At::at), message).help(help));
     }
 }
 
@@ -290,20 +305,21 @@ fn check_mtu(
         (Some(Mode::Tap), _) => MTU_TAP,
         (Some(Mode::Tun) | None, KeyMode::Handshake) => MTU_TUN,
         (Some(Mode::Tun) | None, KeyMode::Static) => MTU_TUN_STATIC,
+        (Some(Mode::Tun) | None, KeyMode::OpenVpn) => MTU_TAP,
     };
     let Some(mtu) = raw.mtu.get() else { return default };
     let NumberOr::Number(value) = mtu.value else {
         if raw.bridge.value().is_none() {
             let help = "set device.bridge, or give a number of bytes";
             let message = "device.mtu is that of the bridge, and the device has none";
-            out.push(Diagnostic::error(mtu.at(), message).help(help));
+            out.push(Diagnostic::error(Code::MtuWithoutBridge, mtu.at(), message).help(help));
         }
         return default;
     };
     if v6 && value < MTU_MIN_V6 {
         let message = format!("device.mtu {value} is too small for IPv6");
         let help = format!("an IPv6 address needs an MTU of at least {MTU_MIN_V6}");
-        out.push(Diagnostic::error(mtu.at(), message).help(help));
+        out.push(Diagnostic::error(Code::MtuTooSmall, mtu.at(), message).help(help));
     }
     value
 }
@@ -314,7 +330,7 @@ fn check_tap_keys(raw: &RawDevice, mode: Option<Mode>, addresses: &[At<IpNet>], 
             if let Some(at) = value.get() {
                 let message = format!("device.{key} is for tap devices, and this is a tun device");
                 let help = "set device.mode = \"tap\", or take the line out";
-                out.push(Diagnostic::error(at.at(), message).help(help));
+                out.push(Diagnostic::error(Code::TapOnly, at.at(), message).help(help));
             }
         }
     }
@@ -322,12 +338,15 @@ fn check_tap_keys(raw: &RawDevice, mode: Option<Mode>, addresses: &[At<IpNet>], 
     check_interface_name("device.bridge", bridge, out);
     if raw.name.value() == Some(&bridge.value) {
         let message = "device.bridge is the device's own name";
-        out.push(Diagnostic::error(bridge.at(), message).help("name the bridge that the device joins"));
+        out.push(
+            Diagnostic::error(Code::BridgeItself, bridge.at(), message)
+                .help("name the bridge that the device joins"),
+        );
     }
     if let (Some(own), true) = (addresses.first(), raw.configure()) {
         let message = format!("an address on a port of {} hides the bridge from it", bridge.value);
         let help = format!("give the address to {} itself and take device.address out", bridge.value);
-        out.push(Diagnostic::warning(own.at(), message).help(help));
+        out.push(Diagnostic::warning(Code::AddressOnPort, own.at(), message).help(help));
     }
 }
 
@@ -342,7 +361,7 @@ fn check_mac(raw: &RawDevice, out: &mut Vec<Diagnostic>) -> Option<[u8; 6]> {
         Some(mac) => return Some(mac),
     };
     let message = format!("device.mac cannot be {}", quote(&text.value));
-    out.push(Diagnostic::error(text.at(), message).help(problem));
+    out.push(Diagnostic::error(Code::BadMac, text.at(), message).help(problem));
     None
 }
 

@@ -3,6 +3,7 @@
 use ipnet::IpNet;
 
 use super::check_device::{CheckedDevice, parse_prefix, prefix_help};
+use super::code::Code;
 use super::diagnostic::{Diagnostic, quote};
 use super::keys::{Raw, RawPush};
 use super::reader::{At, Field};
@@ -24,7 +25,7 @@ pub(super) fn check_push(raw: &RawPush, out: &mut Vec<Diagnostic>) -> Vec<IpNet>
                 "a hello has {PUSH_ROOM} bytes for routes, and each takes 6 (IPv4) or 18 (IPv6): combine them \
                  into larger prefixes"
             );
-            out.push(Diagnostic::error(route.at(), message).help(help));
+            out.push(Diagnostic::error(Code::PushTooLong, route.at(), message).help(help));
             break;
         }
         room -= length;
@@ -40,7 +41,9 @@ pub(super) fn check_accept(raw: &Raw, device: &CheckedDevice, out: &mut Vec<Diag
     let routes = prefixes("accept.routes", &raw.routes, out);
     if let (Some(limit), true) = (raw.limit.get(), routes.is_empty()) {
         let message = "accept.limit has no effect: accept.routes is empty, so no route of the peer is taken";
-        out.push(Diagnostic::warning(limit.at(), message).help("name prefixes in accept.routes"));
+        out.push(
+            Diagnostic::warning(Code::NoEffect, limit.at(), message).help("name prefixes in accept.routes"),
+        );
     }
     Accept { routes: routes.into_iter().map(|route| route.value).collect(), limit: raw.limit(), sources }
 }
@@ -69,7 +72,7 @@ fn default_sources(raw: &Raw, device: &CheckedDevice, out: &mut Vec<Diagnostic>)
     };
     // A full tunnel takes everything in any case.
     if raw.full_tunnel.place().is_none() && raw.accept.sources.is_absent() {
-        out.push(Diagnostic::note(raw.device.place(), message).help(help));
+        out.push(Diagnostic::note(Code::PeerSources, raw.device.place(), message).help(help));
     }
     sources
 }
@@ -79,17 +82,23 @@ fn prefixes(key: &str, raw: &Field<Vec<At<String>>>, out: &mut Vec<Diagnostic>) 
     for text in raw.value().into_iter().flatten() {
         let Some((net, _)) = parse_prefix(&text.value) else {
             let message = format!("{key}: {} is no prefix", quote(&text.value));
-            out.push(Diagnostic::error(text.at(), message).help(prefix_help(&text.value, "192.168.66.0/24")));
+            out.push(
+                Diagnostic::error(Code::BadPrefix, text.at(), message)
+                    .help(prefix_help(&text.value, "192.168.66.0/24")),
+            );
             continue;
         };
         if net.trunc() != net {
             let message = format!("{key}: {net} has bits set after the prefix");
-            out.push(Diagnostic::error(text.at(), message).help(format!("write \"{}\"", net.trunc())));
+            out.push(
+                Diagnostic::error(Code::HostBits, text.at(), message)
+                    .help(format!("write \"{}\"", net.trunc())),
+            );
         }
         let value = net.trunc();
         if found.iter().any(|other| other.value == value) {
             let message = format!("{key}: {value} is there twice");
-            out.push(Diagnostic::error(text.at(), message).help("take one out"));
+            out.push(Diagnostic::error(Code::Duplicate, text.at(), message).help("take one out"));
             continue;
         }
         found.push(At { value, span: text.span.clone() });

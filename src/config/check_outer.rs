@@ -3,23 +3,28 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::check_device::{check_interface_name, interface_name_problem};
+use super::code::Code;
 use super::diagnostic::{Diagnostic, quote};
 use super::keys::Top;
 use super::reader::{At, Field};
-use super::schema::PortText;
-use super::{DEFAULT_PORT, Listen, Options, Remote};
+use super::{DEFAULT_PORT, Listen, Options, Proxy, Remote, StreamListen};
+use crate::wire::proxy::{Kind, LONGEST_WORD};
 
 /// As many addresses as the engine takes from one look-up.
 const MOST_REMOTES: usize = 16;
+/// Stands before what is about TCP.
+const STREAM: &str = "tcp:";
 
 /// What the outer keys mean.
 pub(super) struct Outer {
     pub remotes: Vec<At<Remote>>,
     pub listen: Listen,
+    pub proxy: Option<At<Proxy>>,
 }
 
 /// Why a text is not taken, and what to write in its place.
 struct Refusal {
+    code: Code,
     message: String,
     help: String,
 }
@@ -30,34 +35,97 @@ pub(super) fn check(raw: &Top, options: &Options, out: &mut Vec<Diagnostic>) -> 
     if let Some(name) = raw.bind_device.get() {
         check_interface_name("bind-device", name, out);
     }
-    Outer { remotes, listen }
+    let proxy = check_proxy(raw, &remotes, options, out);
+    Outer { remotes, listen, proxy }
 }
 
 fn check_remotes(raw: &Top, options: &Options, out: &mut Vec<Diagnostic>) -> Vec<At<Remote>> {
     let Some(list) = raw.remote.get() else { return Vec::new() };
     if list.value.is_empty() {
         let help = "leave remote out to wait for the peer";
-        out.push(Diagnostic::error(list.at(), "remote is an empty list").help(help));
+        out.push(Diagnostic::error(Code::EmptyList, list.at(), "remote is an empty list").help(help));
     }
     if list.value.len() > MOST_REMOTES {
         let message = format!("remote has {} entries, more than {MOST_REMOTES}", list.value.len());
-        out.push(Diagnostic::error(list.at(), message).help("name fewer: they are tried in order"));
+        out.push(
+            Diagnostic::error(Code::TooMany, list.at(), message).help("name fewer: they are tried in order"),
+        );
     }
     let mut remotes: Vec<At<Remote>> = Vec::new();
     for text in list.value.iter().take(MOST_REMOTES) {
         match parse_remote(&text.value, options) {
             Ok(remote) if remotes.iter().any(|known| known.value == remote) => {
                 let message = format!("remote {} is there twice", quote(&text.value));
-                out.push(Diagnostic::warning(text.at(), message).help("take one of them out"));
+                out.push(
+                    Diagnostic::warning(Code::Duplicate, text.at(), message).help("take one of them out"),
+                );
             }
             Ok(remote) => remotes.push(At { value: remote, span: text.span.clone() }),
-            Err(refusal) => out.push(Diagnostic::error(text.at(), refusal.message).help(refusal.help)),
+            Err(refusal) => {
+                out.push(Diagnostic::error(refusal.code, text.at(), refusal.message).help(refusal.help))
+            }
         }
     }
     remotes
 }
 
+fn check_proxy(
+    raw: &Top,
+    remotes: &[At<Remote>],
+    options: &Options,
+    out: &mut Vec<Diagnostic>,
+) -> Option<At<Proxy>> {
+    let user = raw.proxy.value().is_some_and(|text| text.contains('@'));
+    if let Some(file) = raw.proxy_password_file.get().filter(|_| !user) {
+        let message = "proxy-password-file has no effect: proxy names no user";
+        let help = "write proxy = \"http://USER@HOST:PORT\"";
+        out.push(Diagnostic::warning(Code::NoEffect, file.at(), message).help(help));
+    }
+    let text = raw.proxy.get()?;
+    if !remotes.iter().any(|remote| remote.value.stream) {
+        let help = "add the peer's TCP port to remote, such as \"tcp:mon.tn:443\"";
+        let message = "proxy has no effect: no remote is reached over TCP";
+        out.push(Diagnostic::warning(Code::NoEffect, text.at(), message).help(help));
+    }
+    let parsed = parse_proxy(&text.value, options);
+    parsed
+        .map(|value| At { value, span: text.span.clone() })
+        .map_err(|refusal| {
+            out.push(Diagnostic::error(refusal.code, text.at(), refusal.message).help(refusal.help))
+        })
+        .ok()
+}
+
+/// `http://user@host:port`, or `socks5://`.
+fn parse_proxy(text: &str, options: &Options) -> Result<Proxy, Refusal> {
+    let whole = "write \"http://HOST:PORT\" or \"socks5://HOST:PORT\"";
+    let kinds = [Kind::Http, Kind::Socks5];
+    let found = kinds
+        .into_iter()
+        .find_map(|kind| Some((kind, text.strip_prefix(kind.scheme())?.strip_prefix("://")?)));
+    let Some((kind, rest)) = found else {
+        return Err(refuse(Code::BadProxy, format!("{} is no proxy of a known kind", quote(text)), whole));
+    };
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let (user, place) = rest.rsplit_once('@').map_or((None, rest), |(user, place)| (Some(user), place));
+    if user.is_some_and(|user| user.contains(':')) {
+        let help = "write the password into a file, and its path as proxy-password-file";
+        return Err(refuse(Code::BadProxy, "proxy has a password in it", help));
+    }
+    if user
+        .is_some_and(|user| user.is_empty() || user.len() > LONGEST_WORD || user.contains(char::is_control))
+    {
+        return Err(refuse(Code::BadProxy, "proxy has no proper user", "a user's name has 1 to 255 bytes"));
+    }
+    if !matches!(split_port(place), Ok((_, Some(_)))) {
+        return Err(refuse(Code::BadProxy, format!("{} has no host and port", quote(text)), whole));
+    }
+    let place = parse_remote(place, options)?;
+    Ok(Proxy { kind, place, user: user.map(str::to_owned) })
+}
+
 fn parse_remote(text: &str, options: &Options) -> Result<Remote, Refusal> {
+    let (text, stream) = text.strip_prefix(STREAM).map_or((text, false), |text| (text, true));
     let (host, port) = split_port(text)?;
     let host = match (host.split_once('%'), host.parse::<IpAddr>()) {
         (Some((address, zone)), _) => check_zoned(address, zone)?,
@@ -69,16 +137,16 @@ fn parse_remote(text: &str, options: &Options) -> Result<Remote, Refusal> {
         None => options.port.unwrap_or(DEFAULT_PORT),
     };
     if port == 0 {
-        return Err(refuse("remote has port 0", "name the port that the peer listens on"));
+        return Err(refuse(Code::BadPort, "remote has port 0", "name the port that the peer listens on"));
     }
-    Ok(Remote { host, port })
+    Ok(Remote { host, port, stream })
 }
 
 /// Host and port of `host`, `host:port`, `[v6]:port`, `[v6]` or a bare IPv6 address.
 fn split_port(text: &str) -> Result<(&str, Option<&str>), Refusal> {
     if let Some((host, port)) = text.trim().split_once(char::is_whitespace) {
         let help = format!("write {}", quote(&format!("{host}:{}", port.trim())));
-        return Err(refuse(format!("{} contains a space", quote(text)), help));
+        return Err(refuse(Code::BadRemote, format!("{} contains a space", quote(text)), help));
     }
     if is_ipv6(text) {
         return Ok((text, None));
@@ -89,6 +157,7 @@ fn split_port(text: &str) -> Result<(&str, Option<&str>), Refusal> {
             Some((host, "")) => Ok((host, None)),
             Some((host, port)) if port.starts_with(':') => Ok((host, port.get(1..))),
             Some(_) | None => Err(refuse(
+                Code::BadRemote,
                 format!("{} is no IPv6 address and port", quote(text)),
                 "write one such as \"[2001:db8::1]:8863\"",
             )),
@@ -96,6 +165,7 @@ fn split_port(text: &str) -> Result<(&str, Option<&str>), Refusal> {
     }
     match text.split_once(':') {
         Some((_, rest)) if rest.contains(':') => Err(refuse(
+            Code::BadRemote,
             format!("{} is neither an IPv6 address nor host and port", quote(text)),
             "an IPv6 address with a port goes in brackets, such as \"[2001:db8::1]:8863\"",
         )),
@@ -115,12 +185,14 @@ fn check_zoned(address: &str, zone: &str) -> Result<String, Refusal> {
     let Some(parsed) = parsed else {
         let message = format!("{} cannot have a zone: it is not link-local", quote(address));
         return Err(refuse(
+            Code::BadZone,
             message,
             format!("write {} without {}", quote(address), quote(&format!("%{zone}"))),
         ));
     };
     match interface_name_problem(zone) {
         Some(problem) => Err(refuse(
+            Code::BadZone,
             format!("{} names no interface", quote(&format!("{address}%{zone}"))),
             format!("the name of an interface {problem}"),
         )),
@@ -131,7 +203,11 @@ fn check_zoned(address: &str, zone: &str) -> Result<String, Refusal> {
 fn check_remote_address(address: IpAddr) -> Result<IpAddr, Refusal> {
     let broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
     if address.is_unspecified() || address.is_multicast() || broadcast {
-        return Err(refuse(format!("no peer can have the address {address}"), "name the peer's own address"));
+        return Err(refuse(
+            Code::UnusableAddress,
+            format!("no peer can have the address {address}"),
+            "name the peer's own address",
+        ));
     }
     Ok(address)
 }
@@ -151,35 +227,63 @@ fn check_host_name(host: &str) -> Result<&str, Refusal> {
         return Ok(host);
     }
     let help = "write a name such as \"mon.tn:1417\", or an address such as \"192.0.2.1:1417\" or \"[2001:db8::1]:1417\"";
-    Err(refuse(format!("{} is neither a host name nor an address", quote(host)), help))
+    Err(refuse(Code::BadRemote, format!("{} is neither a host name nor an address", quote(host)), help))
 }
 
 fn parse_port(text: &str, options: &Options) -> Result<u16, Refusal> {
     if !text.is_empty() && text.chars().all(|c| c.is_ascii_digit()) {
-        let out_of_range =
-            || refuse(format!("{} is no port", quote(text)), "a port is a number from 1 to 65535");
+        let out_of_range = || {
+            refuse(Code::BadPort, format!("{} is no port", quote(text)), "a port is a number from 1 to 65535")
+        };
         return text.parse().map_err(|_| out_of_range());
     }
     (options.services)(text).ok_or_else(|| {
         let message = format!("{} is no UDP service that this host knows", quote(text));
-        refuse(message, "write the port's number, or add the name to /etc/services")
+        refuse(Code::BadPort, message, "write the port's number, or add the name to /etc/services")
     })
 }
 
 fn check_listen(raw: &Top, options: &Options, remotes: &[At<Remote>], out: &mut Vec<Diagnostic>) -> Listen {
-    let default = remotes.first().map_or(DEFAULT_PORT, |remote| remote.value.port);
-    let mut listen =
-        Listen { address: None, port: options.port.unwrap_or(default), explicit: options.port.is_some() };
-    let Some(text) = raw.listen.get() else { return listen };
-    match parse_listen(&text.value.0, options) {
-        Ok((address, port)) => {
-            listen = Listen { address, port: options.port.unwrap_or(port), explicit: true };
+    let default =
+        remotes.iter().find(|remote| !remote.value.stream).map_or(DEFAULT_PORT, |remote| remote.value.port);
+    let port = options.port.unwrap_or(default);
+    let mut listen = Listen { address: None, port, explicit: options.port.is_some(), stream: None };
+    let Some(list) = raw.listen.get() else { return listen };
+    let mut of_datagrams = None;
+    for text in &list.value.0 {
+        let stream = text.value.strip_prefix(STREAM);
+        let known = if stream.is_some() { listen.stream.is_some() } else { of_datagrams.is_some() };
+        match (known, parse_listen(stream.unwrap_or(&text.value), options)) {
+            (true, _) => {
+                let help = "listen takes one port of UDP and one of TCP, such as [44096, \"tcp:563\"]";
+                out.push(
+                    Diagnostic::error(Code::TooMany, text.at(), "listen has more than one port of a kind")
+                        .help(help),
+                );
+            }
+            (_, Ok((_, 0))) if stream.is_some() => {
+                out.push(
+                    Diagnostic::error(Code::AnyPort, text.at(), "listen takes any TCP port")
+                        .help("name a port: the peer has to know it"),
+                );
+            }
+            (_, Ok((address, port))) if stream.is_some() => {
+                listen.stream = Some(StreamListen { address, port })
+            }
+            (_, Ok((address, port))) => {
+                of_datagrams = Some(text);
+                (listen.address, listen.port, listen.explicit) =
+                    (address, options.port.unwrap_or(port), true);
+            }
+            (_, Err(refusal)) => {
+                out.push(Diagnostic::error(refusal.code, text.at(), refusal.message).help(refusal.help))
+            }
         }
-        Err(refusal) => out.push(Diagnostic::error(text.at(), refusal.message).help(refusal.help)),
     }
+    let Some(text) = of_datagrams else { return listen };
     if listen.port == 0 && raw.remote.is_absent() {
         let help = "name a port: the peer has to know it, as this end has no remote";
-        out.push(Diagnostic::error(text.at(), "listen takes any port").help(help));
+        out.push(Diagnostic::error(Code::AnyPort, text.at(), "listen takes any port").help(help));
     }
     if let Some(address) = listen.address {
         check_family(address, raw, remotes, text, out);
@@ -193,20 +297,28 @@ fn parse_listen(text: &str, options: &Options) -> Result<(Option<IpAddr>, u16), 
             IpAddr::V4(v4) => format!("{v4}:{DEFAULT_PORT}"),
             IpAddr::V6(v6) => format!("[{v6}]:{DEFAULT_PORT}"),
         };
-        return Err(refuse("listen has an address but no port", format!("write {}", quote(&whole))));
+        return Err(refuse(
+            Code::BadListen,
+            "listen has an address but no port",
+            format!("write {}", quote(&whole)),
+        ));
     }
     if !text.contains([':', '[', ' ']) {
         return Ok((None, parse_port(text, options)?));
     }
-    let (host, port) = split_port(text)?;
+    let of_listen = |refusal: Refusal| match refusal.code {
+        Code::BadRemote => Refusal { code: Code::BadListen, ..refusal },
+        _ => refusal,
+    };
+    let (host, port) = split_port(text).map_err(of_listen)?;
     let whole = "write a port, a service name, or an address and port such as \"192.0.2.1:8863\"";
     let Ok(address) = host.parse::<IpAddr>() else {
-        return Err(refuse(format!("{} is no address to listen on", quote(host)), whole));
+        return Err(refuse(Code::BadListen, format!("{} is no address to listen on", quote(host)), whole));
     };
     if address.is_multicast() {
-        return Err(refuse(format!("{address} is a multicast address"), whole));
+        return Err(refuse(Code::BadListen, format!("{address} is a multicast address"), whole));
     }
-    let port = port.ok_or_else(|| refuse("listen has an address but no port", whole))?;
+    let port = port.ok_or_else(|| refuse(Code::BadListen, "listen has an address but no port", whole))?;
     let address = Some(address).filter(|address| !address.is_unspecified() || address.is_ipv4());
     Ok((address, parse_port(port, options)?))
 }
@@ -216,19 +328,23 @@ fn check_family(
     listen: IpAddr,
     raw: &Top,
     remotes: &[At<Remote>],
-    text: &At<PortText>,
+    text: &At<String>,
     out: &mut Vec<Diagnostic>,
 ) {
     let unreachable = |remote: &At<Remote>| {
         remote.value.address().is_some_and(|address| address.is_ipv4() != listen.is_ipv4())
     };
-    let complete = !matches!(raw.remote, Field::Wrong) && !remotes.is_empty();
-    if complete && remotes.iter().all(unreachable) {
+    let mut remotes = remotes.iter().filter(|remote| !remote.value.stream).peekable();
+    let complete = !matches!(raw.remote, Field::Wrong) && remotes.peek().is_some();
+    if complete && remotes.all(unreachable) {
         let message = format!("no remote can be reached from {listen}: it is of the other address family");
-        out.push(Diagnostic::error(text.at(), message).help("listen on an address of the remote's family"));
+        out.push(
+            Diagnostic::error(Code::AddressFamily, text.at(), message)
+                .help("listen on an address of the remote's family"),
+        );
     }
 }
 
-fn refuse(message: impl Into<String>, help: impl Into<String>) -> Refusal {
-    Refusal { message: message.into(), help: help.into() }
+fn refuse(code: Code, message: impl Into<String>, help: impl Into<String>) -> Refusal {
+    Refusal { code, message: message.into(), help: help.into() }
 }

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use super::check_device::{CheckedDevice, parse_prefix, prefix_help};
 use super::check_outer::Outer;
+use super::code::Code;
 use super::diagnostic::{Diagnostic, quote};
 use super::keys::{Raw, RawRoute};
 use super::prefixes::Prefixes;
@@ -44,7 +45,10 @@ pub fn swallow(config: &Config, remote: IpAddr) -> Option<Swallow> {
 pub(super) fn check(raw: &[RawRoute], device: &CheckedDevice, out: &mut Vec<Diagnostic>) -> Vec<At<Route>> {
     if let Some(first) = raw.get(MAX_ROUTES) {
         let message = format!("there are {} routes, more than {MAX_ROUTES}", raw.len());
-        out.push(Diagnostic::error(first.place(), message).help("combine them into larger prefixes"));
+        out.push(
+            Diagnostic::error(Code::TooMany, first.place(), message)
+                .help("combine them into larger prefixes"),
+        );
     }
     let mut routes = Vec::new();
     for raw in raw.iter().take(MAX_ROUTES) {
@@ -75,9 +79,11 @@ pub(super) fn check_remotes(
     let plain: Vec<Route> = routes.iter().map(|at| at.value.clone()).collect();
     let own: Vec<IpNet> = device.addresses.iter().filter(|_| device.configure).map(|at| at.value).collect();
     let peers: Vec<IpAddr> = device.peers.iter().filter(|_| device.configure).map(|at| at.value).collect();
-    for remote in &outer.remotes {
+    let remotes = outer.remotes.iter().map(|remote| ("remote", &remote.value));
+    let proxy = outer.proxy.iter().map(|proxy| ("proxy", &proxy.value.place));
+    for (word, remote) in remotes.chain(proxy) {
         // A zone says the way.
-        let Some(address) = remote.value.address().filter(|_| remote.value.zone().is_none()) else {
+        let Some(address) = remote.address().filter(|_| remote.zone().is_none()) else {
             continue;
         };
         let (place, what) = match swallow_among(&plain, &own, &peers, address) {
@@ -89,11 +95,11 @@ pub(super) fn check_remotes(
             Some(Swallow::Peer(index)) => (device.peers.get(index).and_then(At::at), "device.peer is"),
         };
         let message =
-            format!("routing loop: {what} the remote {address}, so the tunnel would run through itself");
+            format!("routing loop: {what} the {word} {address}, so the tunnel would run through itself");
         let help = format!(
             "use a narrower prefix, or add a [[route]] with to = \"{address}\" and via = \"net_gateway\""
         );
-        out.push(Diagnostic::error(place, message).help(help));
+        out.push(Diagnostic::error(Code::RoutingLoop, place, message).help(help));
     }
 }
 
@@ -101,18 +107,23 @@ fn check_to(raw: &RawRoute, out: &mut Vec<Diagnostic>) -> Option<At<IpNet>> {
     let Some(text) = raw.to.get() else {
         if raw.to.is_absent() {
             let help = "set to = \"192.168.66.0/24\" or whatever lies behind the peer";
-            out.push(Diagnostic::error(raw.place(), "route.to is missing").help(help));
+            out.push(Diagnostic::error(Code::Missing, raw.place(), "route.to is missing").help(help));
         }
         return None;
     };
     let Some((to, _)) = parse_prefix(&text.value) else {
         let message = format!("route.to: {} is no prefix", quote(&text.value));
-        out.push(Diagnostic::error(text.at(), message).help(prefix_help(&text.value, "192.168.66.0/24")));
+        out.push(
+            Diagnostic::error(Code::BadPrefix, text.at(), message)
+                .help(prefix_help(&text.value, "192.168.66.0/24")),
+        );
         return None;
     };
     if to.trunc() != to {
         let message = format!("route.to {to} has bits set after the prefix");
-        out.push(Diagnostic::error(text.at(), message).help(format!("write \"{}\"", to.trunc())));
+        out.push(
+            Diagnostic::error(Code::HostBits, text.at(), message).help(format!("write \"{}\"", to.trunc())),
+        );
     }
     Some(At { value: to.trunc(), span: text.span.clone() })
 }
@@ -135,17 +146,21 @@ fn check_via(raw: &RawRoute, device: &CheckedDevice, out: &mut Vec<Diagnostic>) 
             Some(near) => format!("did you mean \"{near}\"?"),
             None => "it is \"vpn_gateway\", \"net_gateway\" or the address of a gateway".to_owned(),
         };
-        out.push(Diagnostic::error(text.at(), message).help(help));
+        out.push(Diagnostic::error(Code::BadGateway, text.at(), message).help(help));
         return None;
     };
     if address.is_unspecified() || address.is_multicast() {
         let message = format!("route.via {address} is not the address of a host");
         out.push(
-            Diagnostic::error(text.at(), message).help("name a gateway, or take the line out for the peer"),
+            Diagnostic::error(Code::UnusableAddress, text.at(), message)
+                .help("name a gateway, or take the line out for the peer"),
         );
     } else if device.addresses.iter().any(|own| own.value.addr() == address) {
         let message = format!("route.via {address} is this end's own address");
-        out.push(Diagnostic::error(text.at(), message).help("name the other end, or take the line out"));
+        out.push(
+            Diagnostic::error(Code::OwnAddress, text.at(), message)
+                .help("name the other end, or take the line out"),
+        );
     }
     Some(Via::Address(address))
 }
@@ -161,7 +176,10 @@ fn check_gateway(raw: &RawRoute, route: &Route, device: &CheckedDevice, out: &mu
             let message =
                 format!("route.via {gateway} is not of the address family of route.to {}", route.to);
             let place = raw.via.get().and_then(At::at);
-            out.push(Diagnostic::error(place, message).help(format!("name an {family} gateway")));
+            out.push(
+                Diagnostic::error(Code::AddressFamily, place, message)
+                    .help(format!("name an {family} gateway")),
+            );
         }
         Via::VpnGateway if !device.clean || device.peers.iter().any(|peer| peer.value.is_ipv4() == v4) => {}
         Via::VpnGateway => {
@@ -177,7 +195,7 @@ fn check_gateway(raw: &RawRoute, route: &Route, device: &CheckedDevice, out: &mu
                     "set via to the gateway's address on the other segment, or set device.peer".to_owned(),
                 ),
             };
-            out.push(Diagnostic::error(place, message).help(help));
+            out.push(Diagnostic::error(Code::NoGateway, place, message).help(help));
         }
     }
 }
@@ -190,13 +208,17 @@ fn check_pairs(routes: &[At<Route>], out: &mut Vec<Diagnostic>) {
         let (route, place) = (&later.value, Some(later.span.clone()));
         if !earlier.insert((table(route), route.to, metric(route))) {
             let message = format!("the route to {} is there twice", route.to);
-            out.push(Diagnostic::error(place, message).help("take one out, or give it a metric"));
+            out.push(
+                Diagnostic::error(Code::Duplicate, place, message).help("take one out, or give it a metric"),
+            );
             continue;
         }
         let wider = all.around(table(route), &route.to).map(|wider| &wider.value);
         if let Some(wider) = wider.filter(|wider| wider.via == route.via) {
             let message = format!("the route to {} goes the same way as the one to {}", route.to, wider.to);
-            out.push(Diagnostic::warning(place, message).help("take the narrower one out"));
+            out.push(
+                Diagnostic::warning(Code::NarrowerRoute, place, message).help("take the narrower one out"),
+            );
         }
     }
 }
@@ -212,7 +234,10 @@ fn check_connected(routes: &[At<Route>], device: &CheckedDevice, out: &mut Vec<D
     for route in routes.iter().filter(|route| table(&route.value) == MAIN && metric(&route.value) == 0) {
         if connected.contains(&route.value.to) {
             let message = format!("the route to {} comes with the device's address", route.value.to);
-            out.push(Diagnostic::error(route.at(), message).help("take it out, or give it a metric"));
+            out.push(
+                Diagnostic::error(Code::Duplicate, route.at(), message)
+                    .help("take it out, or give it a metric"),
+            );
         }
     }
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::code::Code;
+
 /// How bad a diagnostic is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
@@ -19,6 +21,8 @@ pub enum Severity {
 pub struct Diagnostic {
     /// How bad it is.
     pub severity: Severity,
+    /// What kind it is of.
+    pub code: Code,
     /// Byte range in the text; `None` when it concerns no one place.
     pub span: Option<Range<usize>>,
     /// What is wrong, lower case, no trailing stop.
@@ -29,22 +33,22 @@ pub struct Diagnostic {
 
 impl Diagnostic {
     /// An error at `span`.
-    pub fn error(span: Option<Range<usize>>, message: impl Into<String>) -> Self {
-        Self::new(Severity::Error, span, message.into())
+    pub fn error(code: Code, span: Option<Range<usize>>, message: impl Into<String>) -> Self {
+        Self::new(Severity::Error, code, span, message.into())
     }
 
     /// A warning at `span`.
-    pub fn warning(span: Option<Range<usize>>, message: impl Into<String>) -> Self {
-        Self::new(Severity::Warning, span, message.into())
+    pub fn warning(code: Code, span: Option<Range<usize>>, message: impl Into<String>) -> Self {
+        Self::new(Severity::Warning, code, span, message.into())
     }
 
     /// A note at `span`.
-    pub fn note(span: Option<Range<usize>>, message: impl Into<String>) -> Self {
-        Self::new(Severity::Note, span, message.into())
+    pub fn note(code: Code, span: Option<Range<usize>>, message: impl Into<String>) -> Self {
+        Self::new(Severity::Note, code, span, message.into())
     }
 
-    fn new(severity: Severity, span: Option<Range<usize>>, message: String) -> Self {
-        Self { severity, span, message, help: None }
+    fn new(severity: Severity, code: Code, span: Option<Range<usize>>, message: String) -> Self {
+        Self { severity, code, span, message, help: None }
     }
 
     /// The same with a remedy.
@@ -78,7 +82,7 @@ pub(crate) fn first_of_each_severity(mut found: Vec<Diagnostic>) -> Vec<Diagnost
             Severity::Error => "errors",
         };
         let message = format!("{} more {what} are not shown", count - SHOWN);
-        found.push(Diagnostic::new(severity, None, message));
+        found.push(Diagnostic::new(severity, Code::NotShown, None, message));
     }
     found
 }
@@ -99,8 +103,9 @@ mod tests {
 
     #[test]
     fn of_very_many_findings_the_first_are_shown_and_errors_are_not_lost_among_warnings() {
-        let warnings = (0..5000).map(|place| Diagnostic::warning(Some(place..place), "narrower"));
-        let found: Vec<_> = warnings.chain([Diagnostic::error(None, "no key")]).collect();
+        let warnings =
+            (0..5000).map(|place| Diagnostic::warning(Code::NarrowerRoute, Some(place..place), "narrower"));
+        let found: Vec<_> = warnings.chain([Diagnostic::error(Code::NoKey, None, "no key")]).collect();
         let shown = first_of_each_severity(found);
         assert_eq!(shown.len(), SHOWN + 2);
         assert_eq!(shown[SHOWN].message, "no key");

@@ -11,10 +11,12 @@ use super::diagnostic::Diagnostic;
 use super::model::{MTU_LEAST, MTU_MOST};
 use super::reader::{At, Field, Table};
 use super::reload::Takes;
-use super::schema::{Absent, Declared, Key, NumberOr, PortText, Read, Section, Shape, named, names, table};
-use super::{KeyMode, LogTo, MAX_ACCEPTED, Sandbox, Sources};
+use super::schema::{Absent, Declared, Key, NumberOr, Ports, Read, Section, Shape, named, names, table};
+use super::{AnyCipher, KeyMode, LogTo, MAX_ACCEPTED, Sandbox, Sources, Upgrade};
+use crate::crypto::cbc_hmac::{CbcCipher, Digest};
 use crate::crypto::suite::Cipher;
 use crate::packet::layer::Mode;
+use crate::wire::openvpn::Framing;
 
 const U32_MAX: i64 = u32::MAX as i64;
 /// Milliseconds.
@@ -22,13 +24,10 @@ const DAY: u64 = 86_400_000;
 
 /// Names that are kept for later versions, with their tables; the top has the empty name.
 pub(super) const RESERVED: &[(&str, &str)] =
-    &[("", "guard"), ("tuning", "lanes"), ("tuning", "fragment"), ("tuning", "pad")];
+    &[("tuning", "lanes"), ("tuning", "fragment"), ("tuning", "pad")];
 
 /// Names that earlier versions had, with their tables, and why they have no effect any more.
-pub(super) const RETIRED: &[(&str, &str, &str)] = &[
-    ("run", "state-dir", "nothing is kept over restarts any more"),
-    ("full-tunnel", "mode", "there is one way"),
-];
+pub(super) const RETIRED: &[(&str, &str, &str)] = &[("full-tunnel", "mode", "there is one way")];
 
 /// Declares the file: the top, the list of routes, and the other tables.
 macro_rules! file {
@@ -59,6 +58,7 @@ macro_rules! file {
 file! {
     routes: RawRoute,
     key: RawKey,
+    openvpn: RawOpenVpn,
     device: RawDevice,
     full_tunnel: RawFullTunnel,
     push: RawPush,
@@ -66,6 +66,7 @@ file! {
     scripts: RawScripts,
     keepalive: RawKeepalive,
     run: RawRun,
+    guard: RawGuard,
     tuning: RawTuning,
     status: RawStatus
 }
@@ -76,13 +77,24 @@ table! { Top ""
     /// waits for the peer. Of up to 16 entries each is looked up by itself, and each address is called as soon as it is known, a quarter of a second
     /// after the one before; IPv6 and IPv4 take turns, and the first that answers is the peer. 16 addresses are called at most. A name that does
     /// not resolve yet is asked for again while tund runs. A
-    /// link-local address names its interface, which may come later: `"[fe80::1%eth0]:1417"`.
+    /// link-local address names its interface, which may come later: `"[fe80::1%eth0]:1417"`. With `tcp:` before it, as in
+    /// `"tcp:mon.tn:563"`, the peer is reached over TCP, for networks that do not let UDP through. UDP is preferred: entries with `tcp:` are
+    /// called after the others, an entry without is tried again every minute while the link runs over TCP, and when UDP ceases to pass the
+    /// link goes on over TCP within ten seconds.
     "remote" remote: Vec<At<String>> = Shape::Texts, absent("none"), Call => remotes;
     /// The local UDP port, such as `1417`, `"1417"` or a service name, or address and port, such as `"192.0.2.1:1417"` or `"[2001:db8::1]:1417"`. A
     /// port alone and `"[::]:1417"` bind every address of both families, `"0.0.0.0:1417"` every IPv4 address. If the default port is taken and
     /// there is a `remote`, any free port is used and the log says so; a port that is set here or with `--port` never gives way. Port 0 takes any
-    /// free port and needs a `remote`.
-    "listen" listen: PortText = Shape::Port, absent("the port of the first `remote`, else 8863"), Connect => listen;
+    /// free port and needs a `remote`. A list may have a TCP port beside it, where streams of a peer are accepted whose `remote` has
+    /// `tcp:`: `[44096, "tcp:563"]`.
+    "listen" listen: Ports = Shape::Ports, absent("the port of the first `remote`, else 8863"), Connect => listen;
+    /// Reach entries of `remote` with `tcp:` through this proxy: `"http://HOST:PORT"`, which is asked by CONNECT (RFC 9110), or
+    /// `"socks5://HOST:PORT"` (RFC 1928). A user goes before the host, `"http://USER@HOST:PORT"`, and the password into
+    /// `proxy-password-file`. The names in `remote` are looked up here, not by the proxy: where no name server knows them, write addresses.
+    /// Many proxies let connections to port 443 alone through. `tund doctor` tries what passes.
+    "proxy" proxy: String = Shape::Text, absent("none"), Call => proxy;
+    /// The file whose first line is the password for `proxy`. It must be guarded as `key.file`. It is read for each connection.
+    "proxy-password-file" proxy_password_file: String = Shape::Text, absent("no password"), Nothing => proxy_password_file;
     /// Follow a peer that proves its key from a new address.
     "float" float: bool = Shape::Flag, default(true), Nothing => float;
     /// Send and receive the link's datagrams through this interface only. It must exist at the start; one that goes and comes back under
@@ -96,12 +108,13 @@ table! { Top ""
 table! { RawKey "key"
     /// How traffic keys come from the link's secret, the same at both ends. With `"handshake"` the ends agree on new keys every two minutes, so
     /// that whoever gets hold of the key file later reads no recorded traffic. With `"static"` they come from the key file itself, without any
-    /// handshake and without forward secrecy.
+    /// handshake and without forward secrecy. `"openvpn"` is for a peer that is OpenVPN 2.3 to 2.7 with `secret`: the key file, the cipher and the
+    /// wire format are OpenVPN's, without forward secrecy; docs/openvpn.md tells how the ends are moved one at a time.
     "mode" mode: KeyMode = names::<KeyMode>(), default(KeyMode::Handshake), Connect => key.mode;
     /// The file of the shared secret, the same at both ends, made by `tund genkey -o static.key`. It has comment lines beginning with `#` and one
     /// line of 64 hexadecimal digits. It must belong to root or to the user who runs tund (with sudo(8), too), and must not be open to group or
     /// others (`chmod 600`), unless tund is called with `--allow-open-keys`. Nobody else may be able to write to a directory on the
-    /// way to it. A key of OpenVPN is refused; `tund import --key` converts one. One of `file`, `credential` and `private-file` is required.
+    /// way to it. A key of OpenVPN is taken with `mode = "openvpn"` only; `tund import --key` converts one. One of `file`, `credential` and `private-file` is required.
     "file" file: String = Shape::Text, absent(""), Connect;
     /// In place of `file`: the name of a credential that systemd hands over, as with `LoadCredential=NAME:PATH`.
     "credential" credential: String = Shape::Text, absent(""), Connect;
@@ -112,11 +125,33 @@ table! { RawKey "key"
     "peer-public" peer_public: String = Shape::Text, absent(""), Connect;
     /// With static keys only: which of the two directions this end sends in; the ends must differ. By default it is 0 at the end whose first
     /// `device.address` is lower than the first `device.peer` of that family. Where there is no such peer, as with most tap links, it has to be
-    /// set, at both ends.
+    /// set, at both ends. With `"openvpn"`: as `secret FILE 0`, `secret FILE 1`, or, without it, as `secret FILE`.
     "direction" direction: u8 = Shape::Number(0, 1, ""), absent("from the addresses"), Connect => key.direction;
     /// With handshake keys, `"auto"` is AES-256-GCM where both ends have instructions for it, else ChaCha20-Poly1305; a name allows that one only.
-    /// With static keys it has to be the same at both ends, and `"auto"` is `"chacha20-poly1305"`.
-    "cipher" cipher: Option<Cipher> = names::<Option<Cipher>>(), default(None), Connect => key.suites;
+    /// With static keys it has to be the same at both ends, and `"auto"` is `"chacha20-poly1305"`. With `"openvpn"` it is one of the ciphers in
+    /// CBC mode, and `"auto"` is `"aes-256-cbc"`; OpenVPN without `cipher` uses `"bf-cbc"`.
+    "cipher" cipher: AnyCipher = names::<AnyCipher>(), default(AnyCipher::Auto), Connect => key.suites;
+    /// With handshake keys: agree on them by X25519 and ML-KEM-768 together, so that who records traffic now and has a quantum computer later
+    /// reads none of it. `false` is for a peer that lacks this: it has to be the same at both ends, which say so if it is not, and neither
+    /// changes by itself.
+    "post-quantum" post_quantum: bool = Shape::Flag, default(true), Connect => key.exchange;
+    /// With `"openvpn"`: the digest of the HMAC, as the peer's `auth`. OpenVPN's default is SHA1, which is no weakness in an HMAC.
+    "auth" auth: Digest = names::<Digest>(), default(Digest::Sha1), Connect;
+    /// With `"openvpn"`: allow `"bf-cbc"` and `"des-ede3-cbc"`, whose blocks of 64 bits give traffic away after some 32 GiB (SWEET32).
+    "weak-ciphers" weak_ciphers: bool = Shape::Flag, default(false), Connect;
+}
+
+table! { RawOpenVpn "openvpn"
+    /// With `key.mode = "openvpn"`: what the peer's compression option puts around each packet. `"comp-lzo"`: `comp-lzo` in all its forms and
+    /// `compress lzo`; `"stub"`: `compress`, `compress stub` and `compress lz4`; `"stub-v2"`: the two with `-v2`; `"none"`: no such option.
+    /// `"auto"` looks at the peer's first ping, or at its first question about options, which comes after ten seconds. Nothing is ever
+    /// compressed, and what the peer compresses is dropped; the log names the remedy.
+    "framing" framing: Option<Framing> = names::<Option<Framing>>(), default(None), Connect;
+    /// With `key.mode = "openvpn"`: what happens when the peer turns out to be tund as well. `"auto"`: both change to keys of a handshake, without
+    /// a break, and back if it fails. `"require"`: frames pass under such keys alone; set it once both ends have changed. `"off"`: nothing.
+    "upgrade" upgrade: Upgrade = names::<Upgrade>(), default(Upgrade::Auto), Connect;
+    /// With `key.mode = "openvpn"`: as the peer's `fragment`: packets are cut so that no datagram is longer. Both ends have to set it.
+    "fragment" fragment: u16 = Shape::Number(68, 65_000, "bytes"), absent("packets are not cut; what exceeds the path travels as IP fragments"), Connect;
 }
 
 table! { RawDevice "device"
@@ -132,7 +167,7 @@ table! { RawDevice "device"
     /// of routes.
     "peer" peer: Vec<At<String>> = Shape::Texts, absent("none"), Connect => device.peers;
     /// The largest IP packet on the device, in bytes, the same at both ends; at least 1280 with an IPv6 address. It need not fit the path: larger
-    /// frames travel in several datagrams. With `"bridge"`, that of the bridge, as it is at the start and at each reload: a device with a smaller one would
+    /// frames travel in several datagrams. With `"bridge"`, that of the bridge, as it is at the start, at each reload and when it has grown: a device with a smaller one would
     /// lower the bridge's.
     "mtu" mtu: NumberOr = Shape::NumberOr(MTU_LEAST, MTU_MOST, "bytes", "bridge"), absent("1420 for tun, 1400 for tun with static keys, 1500 for tap"), Connect => device.mtu;
     /// With `false`, addresses and MTU of the device are left alone, for a script to set (OpenVPN's `ifconfig-noexec`). A device with `bridge` is
@@ -239,10 +274,15 @@ table! { RawRun "run"
     /// it. It, and all on the way to them, must belong to root or to the user who starts tund, and be nobody else's to write; so must the
     /// directories of `run.pid-file`, `status.socket` and `--key-log`.
     "runtime-dir" runtime_dir: String = Shape::Text, absent("`/run/tund`"), Restart => run.runtime_dir;
+    /// Where the two numbers are kept that a link with `key.mode = "openvpn"` needs after a restart. systemd's `$STATE_DIRECTORY` goes before it. It
+    /// must belong to root or to the user who starts tund, as `runtime-dir`.
+    "state-dir" state_dir: String = Shape::Text, absent("`/var/lib/tund`"), Restart => run.state_dir;
     /// How much is logged, with OpenVPN's meaning: 0 fatal errors only, 1 the usual, 3 normal use, 4 more, 5 a letter for each datagram and frame
     /// (`R`/`W` and `r`/`w`), 6 to 9 traces. `--verb` goes before it.
     "verb" verb: u8 = Shape::Number(0, 9, ""), default(1), Nothing => run.verb;
-    /// Where the log goes: standard error, syslog (facility daemon) or systemd's journal. With `--inetd` there is no standard error.
+    /// Where the log goes: standard error, syslog (facility daemon) or systemd's journal, which gets the link and the code of a condition as the
+    /// fields `TUND_LINK` and `TUND_CODE`. With `"json"` each line on standard error is an object with `time` (RFC 3339), `severity` (as syslog
+    /// names it), `link`, `message` and, if the line tells of a condition, its `code`. With `--inetd` there is no standard error.
     "log" log: LogTo = names::<LogTo>(), absent("`\"stderr\"`, with `--inetd` `\"syslog\"`"), Restart => run.log;
     /// Whether the processes that read the network, which have no privileges in any case, are locked in as well: a list of system calls, Landlock
     /// (no files, no TCP, no signals to others), an empty root directory. With `"auto"` the log says what this host lacks; with `"require"` tund
@@ -260,6 +300,34 @@ table! { RawRun "run"
     /// Priority of the process that reads the network and moves the frames, as nice(1) has it: -20 goes first. Less than tund's own takes
     /// CAP_SYS_NICE; with systemd's unit set `Nice=` there instead.
     "nice" nice: i8 = Shape::Number(-20, 19, ""), absent("tund's own"), Restart => run.nice;
+}
+
+table! { RawGuard "guard"
+    /// Find out whether the two segments are joined by another way, too: every two seconds a probe, a broadcast, goes into the device. If it comes to
+    /// the peer's device by another way, one of the two ends holds all frames back (`loop`) until there is no other way. Where a spanning tree has
+    /// cut the loop already, no probe passes and nothing is held back.
+    "loop" find_loops: bool = Shape::Flag, default(true), Connect => guard.find_loops;
+    /// Broadcasts, multicasts and frames to unknown destinations that are taken from the peer in a second, each. More of them is a storm, and what is
+    /// over it is dropped (`guard-storm`).
+    "storm" storm: u32 = Shape::Number(1, 1_000_000, "frames"), default(20_000), Connect => guard.storm;
+    /// Source addresses that the peer's segment may have at the same time. Frames of further ones are dropped (`guard-macs`), so that a flood of
+    /// addresses does not fill the tables of switches here. One that was not used for a minute makes room, and after five minutes each goes.
+    "macs" macs: u32 = Shape::Number(1, 16_384, ""), default(4096), Connect => guard.macs;
+    /// Spanning trees. With `"drop"`, their frames cross the link neither way (`guard-bpdu`): each segment has a tree of its own.
+    "bpdu" bpdu: Verdict = names::<Verdict>(), default(Verdict::Pass), Connect => guard.drop_bpdu;
+    /// Answers of DHCP servers in the peer's segment, of DHCP and DHCPv6. With `"drop"`, none reaches this segment (`guard-dhcp-server`).
+    "dhcp-server" dhcp_server: Verdict = names::<Verdict>(), default(Verdict::Pass), Connect => guard.drop_dhcp_server;
+    /// Router advertisements (IPv6) from the peer's segment. With `"drop"`, none reaches this segment (`guard-router-advertisement`); neither does a first
+    /// fragment that does not say what it carries (RFC 7113).
+    "router-advertisement" router_advertisement: Verdict = names::<Verdict>(), default(Verdict::Pass), Connect => guard.drop_router_advertisement;
+    /// The VLANs that pass, both ways, by the outermost tag: numbers and ranges, such as `["100", "200-209"]`. Frames of others are dropped
+    /// (`guard-vlan`).
+    "vlans" vlans: Vec<At<String>> = Shape::Texts, absent("all"), Connect => guard.vlans;
+    /// Whether frames without a VLAN tag pass, both ways; those with a priority tag alone are among them.
+    "untagged" untagged: bool = Shape::Flag, default(true), Connect => guard.untagged;
+    /// Frames from the peer that come from an address which is in use in this segment. With `"pass"` that host has moved; with `"drop"` the frame is
+    /// a forgery (`guard-own-mac`), and a host that moves is believed after five minutes.
+    "own-macs" own_macs: Verdict = names::<Verdict>(), default(Verdict::Pass), Connect => guard.drop_own_macs;
 }
 
 table! { RawTuning "tuning"
@@ -309,21 +377,37 @@ pub(super) enum Fail {
     Closed,
 }
 
+/// What becomes of a kind of frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Pass,
+    Drop,
+}
+
 /// `tuning.dscp = "copy"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct CopyDscp;
 
 named! {
-    KeyMode: "static" => Self::Static, "handshake" => Self::Handshake;
-    Option<Cipher>:
-        "auto" => None, "chacha20-poly1305" => Some(Cipher::ChaCha20Poly1305), "aes-256-gcm" => Some(Cipher::Aes256Gcm);
+    KeyMode: "static" => Self::Static, "openvpn" => Self::OpenVpn, "handshake" => Self::Handshake;
+    AnyCipher:
+        "auto" => Self::Auto, "aes-256-cbc" => Self::Cbc(CbcCipher::Aes256), "aes-192-cbc" => Self::Cbc(CbcCipher::Aes192),
+        "aes-128-cbc" => Self::Cbc(CbcCipher::Aes128), "bf-cbc" => Self::Cbc(CbcCipher::Blowfish),
+        "des-ede3-cbc" => Self::Cbc(CbcCipher::TripleDes), "chacha20-poly1305" => Self::Aead(Cipher::ChaCha20Poly1305),
+        "aes-256-gcm" => Self::Aead(Cipher::Aes256Gcm);
+    Digest: "sha1" => Self::Sha1, "sha256" => Self::Sha256, "sha384" => Self::Sha384, "sha512" => Self::Sha512;
+    Option<Framing>:
+        "auto" => None, "none" => Some(Framing::None), "comp-lzo" => Some(Framing::CompLzo), "stub" => Some(Framing::Stub),
+        "stub-v2" => Some(Framing::StubV2);
     Mode: "tun" => Self::Tun, "tap" => Self::Tap;
     LocalNetworks: "reach" => Self::Reach, "refuse" => Self::Refuse;
     Fail: "open" => Self::Open, "closed" => Self::Closed;
     Sources: "any" => Self::Any, "routes" => Self::Routes;
-    LogTo: "stderr" => Self::Stderr, "syslog" => Self::Syslog, "journal" => Self::Journal;
+    LogTo: "stderr" => Self::Stderr, "syslog" => Self::Syslog, "journal" => Self::Journal, "json" => Self::Json;
+    Upgrade: "auto" => Self::Auto, "require" => Self::Require, "off" => Self::Off;
     Sandbox: "auto" => Self::Auto, "require" => Self::Require, "off" => Self::Off;
     CopyDscp: "copy" => Self;
+    Verdict: "pass" => Self::Pass, "drop" => Self::Drop;
 }
 
 #[cfg(test)]
@@ -350,14 +434,16 @@ mod tests {
         let both = match ((key.shape)(), table, key.name) {
             (_, "device", "mode") => ["'tap'", "'tun'"],
             (_, "", "remote") => ["'a'", "'b'"],
+            (_, "", "proxy") => ["'http://a:1'", "'socks5://u@b:2'"],
             (_, "device", "address") => ["'10.0.0.1/24'", "'10.0.0.2/24'"],
             (_, "device", "peer") => ["'10.0.0.8'", "'10.0.0.9'"],
             (_, "device", "mac") => ["'02:00:00:00:00:01'", "'02:00:00:00:00:02'"],
             (_, "push" | "accept", "routes") => ["'10.1.0.0/16'", "'10.2.0.0/16'"],
+            (_, "guard", "vlans") => ["'1'", "'2-4094'"],
             (_, "status", "metrics") => ["'127.0.0.1:1'", "'127.0.0.1:2'"],
             (Shape::Text | Shape::Texts, ..) => ["'a'", "'b'"],
             (Shape::Flag, ..) => ["true", "false"],
-            (Shape::Port, ..) => ["1", "2"],
+            (Shape::Ports, ..) => ["1", "2"],
             (Shape::Number(low, high, _) | Shape::NumberOr(low, high, ..), ..) => {
                 return [low.to_string(), high.to_string()];
             }
@@ -384,7 +470,7 @@ mod tests {
             };
             inner.insert(key.to_owned(), value["v"].clone());
         };
-        let tap = key == "mac" || key == "bridge";
+        let tap = key == "mac" || key == "bridge" || table == "guard";
         set("device", "mode", if tap { "'tap'" } else { "'tun'" });
         set("device", "configure", if (table, key) == ("device", "configure") { "true" } else { "false" });
         set("device", "address", "'10.0.0.7/24'");
@@ -417,8 +503,8 @@ mod tests {
             Raw::read(&document, &mut out);
             let place = text.find("1979").unwrap();
             let typed = out.iter().any(|d| {
-                d.span.as_ref().is_some_and(|span| span.start == place)
-                    && d.message.contains(", not a date or time of day")
+                d.code == super::super::Code::WrongType
+                    && d.span.as_ref().is_some_and(|span| span.start == place)
             });
             assert!(typed, "{}: {out:#?}", key.name);
         }

@@ -7,8 +7,11 @@
 mod check;
 mod check_device;
 mod check_exchange;
+mod check_guard;
+mod check_openvpn;
 mod check_outer;
 mod check_routes;
+mod code;
 pub mod diagnostic;
 pub mod keyfile;
 mod keys;
@@ -30,6 +33,7 @@ use toml::de::{DeTable, DeValue};
 use crate::wire::control::PUSH_ROOM;
 
 pub use check_routes::{Swallow, swallow};
+pub use code::Code;
 pub use diagnostic::{Diagnostic, Severity};
 pub use keys::SECTIONS;
 pub use model::*;

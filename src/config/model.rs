@@ -1,5 +1,8 @@
 //! What a checked configuration consists of.
 
+mod key;
+
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,8 +10,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::crypto::suite::Cipher;
 use crate::packet::layer::Mode;
+use crate::wire::proxy::Kind;
+
+pub use key::{AnyCipher, Key, KeyMode, KeyPair, OpenVpn, SecretSource, Upgrade};
 
 /// A whole link, checked: every default is filled in and every cross-reference holds.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +24,10 @@ pub struct Config {
     pub remotes: Vec<Remote>,
     /// The local end of the UDP socket.
     pub listen: Listen,
+    /// What streams to remotes go through.
+    pub proxy: Option<Proxy>,
+    /// The file whose first line is the password for it.
+    pub proxy_password_file: Option<PathBuf>,
     /// Whether an authenticated peer is followed to a new address.
     pub float: bool,
     /// Bind the UDP socket to this interface (SO_BINDTODEVICE).
@@ -43,6 +52,8 @@ pub struct Config {
     pub keepalive: Keepalive,
     /// How the processes run.
     pub run: Run,
+    /// What may cross a tap link.
+    pub guard: Guard,
     /// Data path settings.
     pub tuning: Tuning,
     /// Where the link tells about itself.
@@ -55,8 +66,10 @@ pub struct Remote {
     /// A host name, or an IP address in text form without brackets, with the zone of a link-local one (RFC 4007,
     /// section 11): `fe80::1%eth0`.
     pub host: String,
-    /// UDP port.
+    /// UDP port, or that of TCP.
     pub port: u16,
+    /// It is reached by a stream: TCP.
+    pub stream: bool,
 }
 
 impl Remote {
@@ -71,6 +84,25 @@ impl Remote {
     }
 }
 
+/// `proxy`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proxy {
+    /// How it is asked.
+    pub kind: Kind,
+    /// Where it is.
+    pub place: Remote,
+    /// Who asks, if it is to know.
+    pub user: Option<String>,
+}
+
+impl fmt::Display for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Remote { host, port, .. } = &self.place;
+        let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
+        write!(f, "{}://{open}{host}{close}:{port}", self.kind.scheme())
+    }
+}
+
 /// The local UDP address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Listen {
@@ -81,59 +113,17 @@ pub struct Listen {
     /// Set in the file or on the command line. A port that was not may give way to any free one when
     /// it is taken and there is a remote.
     pub explicit: bool,
+    /// Where streams are accepted, if they are.
+    pub stream: Option<StreamListen>,
 }
 
-/// `key.mode`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum KeyMode {
-    /// Keys derived in a handshake, renewed every two minutes; forward secrecy.
-    Handshake,
-    /// Keys derived straight from the link secret; no forward secrecy.
-    Static,
-}
-
-impl std::fmt::Display for KeyMode {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Handshake => "handshake",
-            Self::Static => "static",
-        })
-    }
-}
-
-/// Key material and mode.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Key {
-    /// How traffic keys come from the link secret.
-    pub mode: KeyMode,
-    /// The shared secret, if any. At least one of `shared` and `pair` is set.
-    pub shared: Option<SecretSource>,
-    /// Own private key and the peer's public key, if any.
-    pub pair: Option<KeyPair>,
-    /// The direction this end sends in, 0 or 1: from `key.direction`, else from the addresses.
-    pub direction: u8,
-    /// The AEAD of static mode.
-    pub cipher: Cipher,
-    /// The ciphers that handshake mode may agree on.
-    pub suites: Vec<Cipher>,
-}
-
-/// Where a secret is read from. Paths are absolute.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SecretSource {
-    /// A key file.
-    File(PathBuf),
-    /// A name in systemd's credentials directory.
-    Credential(String),
-}
-
-/// `key.private-file` and `key.peer-public`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeyPair {
-    /// File with this end's private key.
-    pub private_file: PathBuf,
-    /// The peer's X25519 public key.
-    pub peer_public: [u8; 32],
+/// A TCP port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamListen {
+    /// `None` binds to every address of both families.
+    pub address: Option<IpAddr>,
+    /// The port.
+    pub port: u16,
 }
 
 /// The `[device]` table.
@@ -307,6 +297,8 @@ pub struct Keepalive {
 /// The `[run]` table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
+    /// Where the numbers of an OpenVPN peer's link are kept.
+    pub state_dir: Option<PathBuf>,
     /// User of the engine; `None`: `tund` if it exists, else `nobody`.
     pub user: Option<String>,
     /// Group of the engine; `None`: the user's own.
@@ -329,6 +321,29 @@ pub struct Run {
     pub nice: Option<i8>,
 }
 
+/// The `[guard]` table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guard {
+    /// Probes tell whether the two segments are joined elsewhere too.
+    pub find_loops: bool,
+    /// Broadcasts, multicasts and frames to unknown destinations taken from the peer in a second.
+    pub storm: u32,
+    /// Source addresses of the peer's segment at the same time.
+    pub macs: u32,
+    /// No spanning tree crosses the link.
+    pub drop_bpdu: bool,
+    /// No answer of a DHCP server is taken from the peer.
+    pub drop_dhcp_server: bool,
+    /// No router advertisement is taken from the peer.
+    pub drop_router_advertisement: bool,
+    /// First and last of each range of VLANs that pass; `None`: all.
+    pub vlans: Option<Vec<(u16, u16)>>,
+    /// Frames without a VLAN pass.
+    pub untagged: bool,
+    /// No frame is taken from the peer whose source is in this segment.
+    pub drop_own_macs: bool,
+}
+
 /// The `[status]` table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reporting {
@@ -347,6 +362,8 @@ pub enum LogTo {
     Syslog,
     /// systemd's journal.
     Journal,
+    /// Standard error, an object a line.
+    Json,
 }
 
 /// Whether the processes that read the network are locked in, beyond having no privileges.

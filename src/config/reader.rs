@@ -6,6 +6,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::code::Code;
 use super::diagnostic::{Diagnostic, quote};
 use super::keys::{RESERVED, RETIRED};
 use super::schema::Declared;
@@ -101,7 +102,7 @@ impl<'d, 'o> Table<'d, 'o> {
             Some(near) => format!("did you mean \"{near}\"?"),
             None => format!("it is {}", listed.join(" or ")),
         };
-        self.wrong(text.span, message, help)
+        self.wrong(Code::UnknownValue, text.span, message, help)
     }
 
     /// `true` or `false`.
@@ -119,7 +120,12 @@ impl<'d, 'o> Table<'d, 'o> {
                 let (low, high) = range.into_inner();
                 let message = format!("{} is out of range", self.path(key));
                 let of = if unit.is_empty() { "" } else { " of " };
-                self.wrong(number.span, message, format!("it is a number{of}{unit} from {low} to {high}"))
+                self.wrong(
+                    Code::OutOfRange,
+                    number.span,
+                    message,
+                    format!("it is a number{of}{unit} from {low} to {high}"),
+                )
             }
         }
     }
@@ -131,18 +137,18 @@ impl<'d, 'o> Table<'d, 'o> {
         let Some(value) = parse_duration(&text.value) else {
             let message = format!("{} is no time: {}", self.path(key), quote(&text.value));
             let help = "write a number and ms, s, m or h, such as \"500ms\" or \"10s\"";
-            return self.wrong(text.span, message, help);
+            return self.wrong(Code::BadTime, text.span, message, help);
         };
         if range.contains(&value) {
             return Field::Is(At { value, span: text.span });
         }
         let message = format!("{} is out of range", self.path(key));
         let (low, high) = range.into_inner();
-        self.wrong(text.span, message, format!("it is a time from {low:?} to {high:?}"))
+        self.wrong(Code::OutOfRange, text.span, message, format!("it is a time from {low:?} to {high:?}"))
     }
 
-    /// A text or a list of texts. The elements are right even where one of their neighbours is not.
-    pub fn strings(&mut self, key: &str) -> Field<Vec<At<String>>> {
+    /// A text or a list of texts, among which may be `ports` as numbers. The elements are right even where one of their neighbours is not.
+    pub fn strings(&mut self, key: &str, ports: bool) -> Field<Vec<At<String>>> {
         let one = |value: &'d DeValue<'d>| value.as_str().map(|text| (Some(text.to_owned()), &[][..]));
         let several = |value: &'d DeValue<'d>| value.as_array().map(|array| (None, &**array));
         let found = self
@@ -150,8 +156,10 @@ impl<'d, 'o> Table<'d, 'o> {
         let Field::Is(At { value: (text, array), span }) = found else { return self.absent_or_wrong(key) };
         let mut texts: Vec<_> = text.into_iter().map(|value| At { value, span: span.clone() }).collect();
         for element in array {
-            match element.get_ref().as_str() {
-                Some(text) => texts.push(At { value: text.to_owned(), span: element.span() }),
+            let port = whole_number(element.get_ref()).flatten().filter(|_| ports);
+            let port = port.and_then(|port| u16::try_from(port).ok()).map(|port| port.to_string());
+            match element.get_ref().as_str().map(str::to_owned).or(port) {
+                Some(value) => texts.push(At { value, span: element.span() }),
                 None => {
                     let message = format!("every element of {} is {TEXT}", self.path(key));
                     self.out.push(wrong_type(message, TEXT, element));
@@ -182,6 +190,7 @@ impl<'d, 'o> Table<'d, 'o> {
         let Some(array) = value.get_ref().as_array() else {
             let message = format!("{name} is a list of tables, not {}", kind(value.get_ref()));
             let _: Field<()> = self.wrong(
+                Code::WrongType,
                 value.span(),
                 message,
                 format!("write [[{name}]] in double brackets, once for each"),
@@ -203,12 +212,18 @@ impl<'d, 'o> Table<'d, 'o> {
             return Some(Table { entries, name, span: value.span(), out: self.out }.whole());
         }
         let message = format!("{name} is a {wanted}, not {}", kind(value.get_ref()));
-        self.out.push(Diagnostic::error(Some(value.span()), message).help(help));
+        self.out.push(Diagnostic::error(Code::WrongType, Some(value.span()), message).help(help));
         None
     }
 
-    fn wrong<T>(&mut self, place: Range<usize>, message: String, help: impl Into<String>) -> Field<T> {
-        self.out.push(Diagnostic::error(Some(place), message).help(help));
+    fn wrong<T>(
+        &mut self,
+        code: Code,
+        place: Range<usize>,
+        message: String,
+        help: impl Into<String>,
+    ) -> Field<T> {
+        self.out.push(Diagnostic::error(code, Some(place), message).help(help));
         Field::Wrong
     }
 
@@ -231,13 +246,15 @@ impl<'d, 'o> Table<'d, 'o> {
                 RETIRED.iter().find(|(table, key, _)| (*table, *key) == (self.name, name))
             {
                 let message = format!("{} has no effect: {why}", self.path(name));
-                self.out.push(Diagnostic::warning(Some(key.span()), message).help("take this line out"));
+                self.out.push(
+                    Diagnostic::warning(Code::NoEffect, Some(key.span()), message).help("take this line out"),
+                );
                 continue;
             }
             let place = if self.name.is_empty() { String::new() } else { format!(" in [{}]", self.name) };
             let message = format!("unknown key {}{place}", quote(name));
             let help = suggest::for_unknown(self.name, name);
-            self.out.push(Diagnostic::error(Some(key.span()), message).help(help));
+            self.out.push(Diagnostic::error(Code::UnknownKey, Some(key.span()), message).help(help));
         }
     }
 
@@ -251,7 +268,10 @@ impl<'d, 'o> Table<'d, 'o> {
             _ => (self.path(key), "line"),
         };
         let message = format!("{what} is not yet in this version");
-        self.out.push(Diagnostic::error(Some(value.span()), message).help(format!("take this {line} out")));
+        self.out.push(
+            Diagnostic::error(Code::NotYet, Some(value.span()), message)
+                .help(format!("take this {line} out")),
+        );
     }
 
     /// The full name of a key, such as `key.file`.
@@ -291,7 +311,10 @@ fn wrong_type(message: String, wanted: &str, value: &Spanned<DeValue<'_>>) -> Di
         | DeValue::String(_)
         | DeValue::Array(_) => None,
     };
-    Diagnostic { help: help.map(str::to_owned), ..Diagnostic::error(Some(value.span()), message) }
+    Diagnostic {
+        help: help.map(str::to_owned),
+        ..Diagnostic::error(Code::WrongType, Some(value.span()), message)
+    }
 }
 
 /// What a value is, for a sentence.

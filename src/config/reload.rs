@@ -80,6 +80,7 @@ pub fn plan(old: &Config, new: &Config, other_key: bool) -> Plan {
     let place = (&old.key.shared, &old.key.pair) != (&new.key.shared, &new.key.pair);
     plan.note("key: another secret", other_key, Takes::Connect);
     plan.note("key: the same secret elsewhere", place && !other_key, Takes::Nothing);
+    plan.note("openvpn", old.key.openvpn != new.key.openvpn, Takes::Connect);
     plan.routes(&old.routes, &new.routes);
     plan
 }

@@ -16,14 +16,17 @@ pub fn render(file: &str, text: &str, d: &Diagnostic, color: bool) -> String {
     let renderer = if color { Renderer::styled() } else { Renderer::plain() };
     let Some(span) = &d.span else {
         let title = format!("{file}: {}", d.message);
-        let group =
-            level.primary_title(title.as_str()).elements(d.help.as_deref().map(|h| Level::HELP.message(h)));
+        let group = level
+            .primary_title(title.as_str())
+            .id(d.code.name())
+            .elements(d.help.as_deref().map(|h| Level::HELP.message(h)));
         return renderer.render(&[group]);
     };
     let (number, line, place) = line_of(text, span);
     let mark = AnnotationKind::Primary.span(place);
     let group = level
         .primary_title(d.message.as_str())
+        .id(d.code.name())
         .element(Snippet::source(line).line_start(number).path(file).annotation(mark))
         .elements(d.help.as_deref().map(|h| Level::HELP.message(h)));
     renderer.render(&[group])
@@ -66,29 +69,35 @@ fn floor(text: &str, offset: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Code;
 
     const TEXT: &str = "float = true\n[key]\nfiel = \"x\"\n";
 
     #[test]
     fn a_diagnostic_shows_file_line_column_the_line_and_the_remedy() {
-        let d = Diagnostic::error(Some(19..23), "unknown key `fiel`").help("did you mean `file`?");
+        let d = Diagnostic::error(Code::UnknownKey, Some(19..23), "unknown key `fiel`")
+            .help("did you mean `file`?");
         let shown = render("a.toml", TEXT, &d, false);
-        for part in
-            ["error: unknown key `fiel`", "a.toml:3:1", "fiel = \"x\"", "^^^^", "help: did you mean `file`?"]
-        {
+        for part in [
+            "error[unknown-key]: unknown key `fiel`",
+            "a.toml:3:1",
+            "fiel = \"x\"",
+            "^^^^",
+            "help: did you mean `file`?",
+        ] {
             assert!(shown.contains(part), "{part} is not in\n{shown}");
         }
     }
 
     #[test]
     fn without_a_place_the_file_is_still_named() {
-        let shown = render("a.toml", TEXT, &Diagnostic::warning(None, "port taken"), false);
-        assert!(shown.contains("warning: a.toml: port taken"), "{shown}");
+        let shown = render("a.toml", TEXT, &Diagnostic::warning(Code::PortTaken, None, "port taken"), false);
+        assert!(shown.contains("warning[port-taken]: a.toml: port taken"), "{shown}");
     }
 
     #[test]
     fn colour_is_only_used_when_asked_for() {
-        let d = Diagnostic::note(Some(0..5), "m");
+        let d = Diagnostic::note(Code::NotChecked, Some(0..5), "m");
         assert!(!render("a", TEXT, &d, false).contains('\u{1b}'));
         assert!(render("a", TEXT, &d, true).contains('\u{1b}'));
     }
@@ -96,8 +105,8 @@ mod tests {
     #[test]
     fn a_span_outside_the_text_or_inside_a_character_is_shown_all_the_same() {
         for span in [3..900, 900..901, 1..2, 0..0] {
-            let shown = render("a", "é\nb", &Diagnostic::error(Some(span), "m"), false);
-            assert!(shown.contains("error: m"), "{shown}");
+            let shown = render("a", "é\nb", &Diagnostic::error(Code::Syntax, Some(span), "m"), false);
+            assert!(shown.contains("error[syntax]: m"), "{shown}");
         }
     }
 

@@ -25,8 +25,8 @@ pub enum Shape {
     NumberOr(i64, i64, &'static str, &'static str),
     /// A time such as "10s", from the first to the second number of milliseconds.
     Time(u64, u64),
-    /// A number of the range of a UDP port, or text.
-    Port,
+    /// A number of the range of a port, or text, or a list of these.
+    Ports,
     /// One of these texts.
     OneOf(Vec<&'static str>),
 }
@@ -133,21 +133,26 @@ impl Read for String {
 
 impl Read for Vec<At<String>> {
     fn read(table: &mut Table<'_, '_>, key: &str, _: &Shape) -> Field<Self> {
-        table.strings(key)
+        table.strings(key, false)
     }
 }
 
-/// A port as a number or text, or text that has one.
+/// Ports as numbers or text, or texts that have one.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct PortText(pub String);
+pub(super) struct Ports(pub Vec<At<String>>);
 
-impl Read for PortText {
+impl Read for Ports {
     fn read(table: &mut Table<'_, '_>, key: &str, _: &Shape) -> Field<Self> {
         match table.value(key).map(toml::Spanned::get_ref) {
-            Some(toml::de::DeValue::Integer(_)) => {
-                table.integer(key, 0..=u16::MAX.into(), "").map(|port| Some(Self(port.to_string())))
-            }
-            Some(_) | None => table.string(key).map(|text| Some(Self(text))),
+            Some(toml::de::DeValue::Integer(_)) => match table.integer(key, 0..=u16::MAX.into(), "") {
+                Field::Is(At { value, span }) => {
+                    let port = At { value: value.to_string(), span: span.clone() };
+                    Field::Is(At { value: Self(vec![port]), span })
+                }
+                Field::Absent => Field::Absent,
+                Field::Wrong => Field::Wrong,
+            },
+            Some(_) | None => table.strings(key, true).map(|texts| Some(Self(texts))),
         }
     }
 }
@@ -215,7 +220,7 @@ macro_rules! numbers {
         })*
     };
 }
-numbers!(i8, u8, u32, usize);
+numbers!(i8, u8, u16, u32, usize);
 
 /// Declares a table: a type with a [`Field`] for each key, and the [`Section`] that tells of them. A key with a default also gets a
 /// method of its name, which is its value or the default.
@@ -332,8 +337,10 @@ impl Shape {
                 json!({ "anyOf": [{ "type": "integer", "minimum": low, "maximum": high }, { "enum": [word] }] })
             }
             Self::Time(..) => json!({ "type": "string", "pattern": "^[0-9]+\\s*(ms|s|m|min|h)$" }),
-            Self::Port => {
-                json!({ "anyOf": [{ "type": "integer", "minimum": 0, "maximum": u16::MAX }, text] })
+            Self::Ports => {
+                let port = json!({ "type": "integer", "minimum": 0, "maximum": u16::MAX });
+                let list = json!({ "type": "array", "items": { "anyOf": [port, text] } });
+                json!({ "anyOf": [port, text, list] })
             }
             Self::OneOf(names) => json!({ "type": "string", "enum": names }),
         };

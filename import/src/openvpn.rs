@@ -1,0 +1,173 @@
+//! What the directives say of the wire, where that is kept for a peer that stays OpenVPN.
+
+use crate::quote;
+use crate::words::Directive;
+use crate::write::Text;
+
+/// Ciphers of both, by tund's names, with the bits of their keys.
+const CIPHERS: [(&str, i64); 5] = [
+    ("aes-256-cbc", 256),
+    ("aes-192-cbc", 192),
+    ("aes-128-cbc", 128),
+    ("bf-cbc", 128),
+    ("des-ede3-cbc", 192),
+];
+/// What OpenVPN takes without `cipher`.
+const DEFAULT: &str = "bf-cbc";
+/// Digests of both, by tund's names.
+const DIGESTS: [&str; 4] = ["sha1", "sha256", "sha384", "sha512"];
+/// What tund's `openvpn.fragment` can be, in bytes.
+const FRAGMENT: std::ops::RangeInclusive<i64> = 68..=65_000;
+
+/// What tells the reader of a file without `cipher`.
+const NO_CIPHER: &str = "cipher: there is none, so that OpenVPN takes BF-CBC, and so does the file that follows: blocks of 64 bits, of \
+                         which traffic gives itself away after some 32 GiB under one key. Set `cipher AES-256-CBC` at both ends soon";
+
+/// Why a directive keeps the link from being imported, and the remedy.
+pub(super) type Refusal = (String, &'static str);
+
+/// What became of a directive.
+pub(super) enum Taken {
+    /// It is kept.
+    Kept,
+    /// It is kept, and there is more to say.
+    Noted(&'static str),
+    /// The wire is no concern of it.
+    Other,
+}
+
+/// The wire as far as the directives have been read.
+#[derive(Debug, Default)]
+pub(super) struct OpenVpn {
+    cipher: Option<&'static str>,
+    digest: Option<&'static str>,
+    direction: Option<i64>,
+    key_size: Option<i64>,
+    framing: Option<&'static str>,
+    fragment: Option<i64>,
+    float: bool,
+}
+
+impl OpenVpn {
+    /// Reads one directive.
+    ///
+    /// # Errors
+    /// It has no equal, and the peer would understand nothing without it.
+    pub fn take(&mut self, directive: &Directive) -> Result<Taken, Refusal> {
+        let words: Vec<&str> = directive.arguments.iter().map(String::as_str).collect();
+        match (directive.name.as_str(), words.as_slice()) {
+            ("cipher" | "data-ciphers-fallback", [name]) => {
+                let known = CIPHERS.iter().map(|(known, _)| *known);
+                self.cipher = Some(one_of(known, name, "set `cipher AES-256-CBC` at both ends")?);
+            }
+            ("auth", [name]) => {
+                self.digest = Some(one_of(DIGESTS, name, "set `auth SHA256` at both ends")?);
+            }
+            ("secret", [_, direction]) | ("key-direction", [direction]) => {
+                self.direction = Some(number(directive, direction, 0..=1)?);
+                return Ok(if directive.name == "secret" { Taken::Other } else { Taken::Kept });
+            }
+            ("keysize", [bits]) => self.key_size = Some(number(directive, bits, 0..=i64::MAX)?),
+            ("fragment", [size, ..]) => self.fragment = Some(number(directive, size, FRAGMENT)?),
+            ("comp-lzo" | "compress", words) => return self.compression(&directive.name, words),
+            ("proto", [proto]) | ("remote", [_, _, proto, ..]) if !proto.starts_with("udp") => {
+                return refuse(
+                    "OpenVPN's framing of TCP",
+                    "set `proto udp` at both ends, and open the way for UDP",
+                );
+            }
+            ("no-replay", _) => {
+                return refuse("a link without packet ids", "take `no-replay` out at both ends");
+            }
+            ("no-iv", _) => return refuse("a link without IVs", "take `no-iv` out at both ends"),
+            ("float", []) => self.float = true,
+            _ => return Ok(Taken::Other),
+        }
+        Ok(Taken::Kept)
+    }
+
+    /// What the payload is framed with. Nothing is compressed, which every OpenVPN understands.
+    fn compression(&mut self, name: &str, words: &[&str]) -> Result<Taken, Refusal> {
+        let (framing, compresses) = match (name, words) {
+            ("comp-lzo", ["no"]) => ("comp-lzo", false),
+            ("comp-lzo", _) | (_, ["lzo"]) => ("comp-lzo", true),
+            (_, [] | ["stub"]) => ("stub", false),
+            (_, ["lz4"]) => ("stub", true),
+            (_, ["stub-v2"]) => ("stub-v2", false),
+            (_, ["lz4-v2"]) => ("stub-v2", true),
+            _ => return Ok(Taken::Other),
+        };
+        self.framing = Some(framing);
+        Ok(if compresses {
+            Taken::Noted(
+                "its framing is kept; compressed packets are dropped, and a peer up to 2.4, or one with `allow-compression yes`, sends \
+                 some: set `comp-lzo no`, `compress stub` or `compress stub-v2` there",
+            )
+        } else {
+            Taken::Kept
+        })
+    }
+
+    fn cipher(&self) -> &'static str {
+        self.cipher.unwrap_or(DEFAULT)
+    }
+
+    /// What is worth saying of the whole.
+    ///
+    /// # Errors
+    /// A length of the key that no cipher of tund has.
+    pub fn finish(&self) -> Result<Option<String>, Refusal> {
+        let usual = CIPHERS.iter().find(|(name, _)| *name == self.cipher()).map(|(_, bits)| *bits);
+        match self.key_size.filter(|bits| usual != Some(*bits)) {
+            Some(bits) => refuse(
+                &format!("a key of {bits} bits for {}", self.cipher()),
+                "take `keysize` out, and set `cipher AES-256-CBC`, at both ends",
+            ),
+            None => Ok(self.cipher.is_none().then(|| NO_CIPHER.to_owned())),
+        }
+    }
+
+    /// Whether the peer is taken from its `remote` alone.
+    pub fn is_pinned(&self) -> bool {
+        !self.float
+    }
+
+    /// `[key]` and `[openvpn]`.
+    pub fn write(&self, key_file: &str, out: &mut Text) {
+        out.line("\n[key]");
+        out.text("mode", "openvpn");
+        out.text("file", key_file);
+        out.number("direction", self.direction);
+        out.text("cipher", self.cipher());
+        if CIPHERS.iter().skip_while(|(name, _)| *name != DEFAULT).any(|(weak, _)| *weak == self.cipher()) {
+            out.line("weak-ciphers = true         # blocks of 64 bits: to be left behind soon");
+        }
+        out.text("auth", self.digest.unwrap_or(DIGESTS[0]));
+        out.table("openvpn", |out| {
+            self.framing.into_iter().for_each(|framing| out.text("framing", framing));
+            out.number("fragment", self.fragment);
+        });
+    }
+}
+
+/// OpenSSL takes any case, and digests with a prefix too.
+fn one_of(
+    known: impl IntoIterator<Item = &'static str>,
+    name: &str,
+    help: &'static str,
+) -> Result<&'static str, Refusal> {
+    let lower = name.to_ascii_lowercase();
+    let plain = lower.strip_prefix("rsa-").unwrap_or(&lower);
+    known.into_iter().find(|known| *known == plain).map_or_else(|| refuse(&quote(name), help), Ok)
+}
+
+fn number(directive: &Directive, text: &str, range: std::ops::RangeInclusive<i64>) -> Result<i64, Refusal> {
+    let read = text.parse().ok().filter(|number| range.contains(number));
+    read.ok_or_else(|| {
+        (format!("{} cannot be {}", directive.name, quote(text)), "mend it as openvpn(8) has it")
+    })
+}
+
+fn refuse<T>(what: &str, help: &'static str) -> Result<T, Refusal> {
+    Err((format!("{what} has no equal"), help))
+}
