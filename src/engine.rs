@@ -1,6 +1,6 @@
 //! The engine: the process without privileges that reads the network.
 //!
-//! The control side (the [`Link`], the channel to the parent, timers) runs on a tokio runtime of one
+//! The control side (the link, the channel to the parent, timers) runs on a tokio runtime of one
 //! thread; frames move on the [`worker`]'s thread.
 #![allow(clippy::disallowed_methods, reason = "its two loops read the clock")]
 
@@ -11,11 +11,13 @@ pub mod lane_io;
 mod peer_socket;
 mod refusal;
 mod start;
+mod streams;
 mod verbose;
 pub mod worker;
 
 pub use start::main;
 
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::panic;
 use std::sync::Arc;
@@ -25,10 +27,12 @@ use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 use tokio::sync::mpsc;
 
+use crate::core::bulk::Command;
 use crate::core::condition::Condition;
+use crate::core::control::Control;
 use crate::core::keylog::Entry;
-use crate::core::lane::{self, Command, Notice, ReceiveCommand, Report, SendCommand};
-use crate::core::link::{Event, Link};
+use crate::core::lane::{self, Notice, Report};
+use crate::core::link::Event;
 use crate::core::path::Path;
 use crate::core::settings::Traffic;
 use crate::core::stats::Stats;
@@ -44,7 +48,6 @@ use crate::privsep::message::{End, ToEngine, ToParent};
 use crate::report::log;
 use crate::say;
 use crate::sys::clock::now;
-use crate::sys::random::Os;
 use crate::transport::udp::Socket;
 
 /// Messages of the worker that may wait for the control side, and as many notices that anybody with a
@@ -63,7 +66,7 @@ struct Engine {
     parent: Arc<Parent>,
     /// The channel's descriptor once more, for the runtime to watch.
     ready: UnixDatagram,
-    link: Link<Os>,
+    link: Box<dyn Control>,
     has_device: bool,
     worker: Handle<Socket>,
     peer_socket: PeerSocket,
@@ -80,8 +83,8 @@ struct Engine {
     patience: Option<IdleTimeout>,
     /// What keys are derived with, where they are wanted for a key log.
     logged: Option<lane::Settings>,
-    /// What could not be sent last, and why.
-    unsent: Option<(Instant, Condition)>,
+    /// When something could not be sent last, where to, and why.
+    unsent: Option<(Instant, SocketAddr, Condition)>,
 }
 
 impl Engine {
@@ -123,7 +126,7 @@ impl Engine {
             cleanly(|| self.log_key(&command))?;
             self.peer_socket.note(&command);
             // The later of the two.
-            let agreed = command == Command::Receive(ReceiveCommand::Agreed(true));
+            let agreed = command.agreed() == Some(true);
             self.worker.command(command);
             if agreed {
                 // What follows tells peer and operator that frames pass: no thread may drop one then.
@@ -134,7 +137,7 @@ impl Engine {
             self.handle_event(event)?;
         }
         match self.peer_socket.poll() {
-            Some(Some(Path { remote, local })) => self.tell(&ToParent::Connect { remote, local }),
+            Some(Some(Path { remote, local, .. })) => self.tell(&ToParent::Connect { remote, local }),
             Some(None) => {
                 self.worker.connected(None);
                 Ok(())
@@ -145,6 +148,7 @@ impl Engine {
 
     /// The key of a command, for the key log.
     fn log_key(&self, command: &Command) -> Result<(), Ending> {
+        let Command::Tund(command) = command else { return Ok(()) };
         let entry = self.logged.as_ref().and_then(|settings| Entry::of(settings, command));
         entry.map_or(Ok(()), |entry| self.tell(&ToParent::KeyLog(entry)))
     }
@@ -152,8 +156,9 @@ impl Engine {
     fn handle_event(&mut self, event: Event) -> Result<(), Ending> {
         match event {
             Event::Log { verb, condition } => log_condition(verb, &condition),
+            Event::Keep(kept) => self.tell(&ToParent::Keep(kept))?,
             Event::Resolve => self.tell(&ToParent::Resolve)?,
-            Event::Endpoint(address) => self.tell(&ToParent::Endpoint { address })?,
+            Event::Endpoint(path) => self.tell(&ToParent::Endpoint(path))?,
             Event::Up { endpoint, name } => {
                 if !self.has_device {
                     self.tell(&ToParent::OpenDevice)?;
@@ -171,6 +176,7 @@ impl Engine {
 
     fn handle_parent(&mut self, message: ToEngine, descriptors: Vec<OwnedFd>) {
         match message {
+            ToEngine::Kept(kept) => self.link.handle_kept(now(), kept),
             ToEngine::Resolved { addresses } => self.link.handle_resolved(now(), &addresses),
             ToEngine::Route { address, mtu, .. } => self.link.handle_route(now(), address, mtu),
             ToEngine::Taken { routes } => self.link.handle_taken(routes),
@@ -185,14 +191,20 @@ impl Engine {
                 }
             }
             ToEngine::Connected { remote, local } => {
-                if self.peer_socket.is_wanted(Path { remote, local }) {
+                if self.peer_socket.is_wanted(Path { local, ..remote.into() }) {
                     // One that is of no use is dropped, and the front has what it would have had.
                     let sockets = descriptors.into_iter().map(Socket::prepared);
                     sockets.flatten().for_each(|socket| self.worker.connected(Some(socket)));
                 }
             }
+            ToEngine::Listen => {
+                descriptors.into_iter().for_each(|listener| self.worker.listen(listener));
+            }
+            ToEngine::Stream { to } => {
+                self.worker.stream(Path::stream(to), descriptors.into_iter().next());
+            }
             ToEngine::Announce { frames } => {
-                frames.into_iter().for_each(|frame| self.worker.command(SendCommand::Frame(frame).into()));
+                frames.into_iter().for_each(|frame| self.worker.frame(frame));
             }
             ToEngine::Report => {
                 self.wanted = Some(self.threads);
@@ -215,7 +227,7 @@ impl Engine {
         match message {
             FromWorker::Notice(notice) => self.link.handle_notice(now(), notice),
             FromWorker::Report(duty, report) => {
-                let report = self.sum(duty, report);
+                let report = self.sum(duty, *report);
                 if self.letters
                     && let Some(line) = letters(&self.stats, &report.stats)
                 {
@@ -229,14 +241,19 @@ impl Engine {
                     self.tell_state()?;
                 }
             }
+            FromWorker::StreamWanted { to } => self.tell(&ToParent::Stream { to })?,
             FromWorker::Note(text) => say!(1, "{text}"),
             FromWorker::SendFailed { to, error } => {
                 let condition = Condition::CannotSend { remote: to, reason: refusal::not_sent(&error, to) };
                 log_condition(condition.verb(), &condition);
-                self.unsent = Some((now().instant, condition));
+                self.unsent = Some((now().instant, to, condition));
+            }
+            FromWorker::SentAgain { to } => {
+                self.unsent.take_if(|(_, unsent, _)| *unsent == to);
             }
             FromWorker::DeviceLost(error) => {
-                return Err(Ending::failed(format!("the device is lost: {error}")));
+                let reason = format!("the device is lost: {error}");
+                return Err(Ending { end: End::DeviceLost, reason });
             }
         }
         Ok(())
@@ -246,8 +263,10 @@ impl Engine {
     fn tell_state(&self) -> Result<(), Ending> {
         let now = now().instant;
         let mut state = self.link.state(now, &self.stats);
-        let unsent = self.unsent.as_ref().filter(|(at, _)| now.saturating_duration_since(*at) < UNSENT);
-        state.problem = state.problem.or_else(|| unsent.map(|(_, condition)| condition.clone()));
+        let unsent = self.unsent.as_ref().filter(|(at, ..)| now.saturating_duration_since(*at) < UNSENT);
+        let talkers = self.reports.iter().flat_map(|report| report.talkers).flatten();
+        state.talkers = talkers.filter(|talker| talker.frames > 0).collect();
+        state.problem = state.problem.or_else(|| unsent.map(|(_, _, condition)| condition.clone()));
         self.tell(&ToParent::State(Box::new(state)))
     }
 
@@ -258,7 +277,7 @@ impl Engine {
         self.worker.quit();
         while let Some(message) = self.notices.recv().await {
             if let FromWorker::Report(duty, report) = message {
-                self.stats = self.sum(duty, report).stats;
+                self.stats = self.sum(duty, *report).stats;
             }
         }
         say!(3, "{}", self.stats.plus(&self.link.stats()));
@@ -273,7 +292,8 @@ impl Engine {
         let mut stats = one.stats.plus(&two.stats);
         // What was overtaken and then came is missing no more, but a counter never falls.
         stats.datagrams_lost = stats.datagrams_lost.max(self.stats.datagrams_lost);
-        Report { stats, key_used_up: one.key_used_up || two.key_used_up, used_length: report.used_length }
+        let openvpn = one.openvpn.plus(&two.openvpn);
+        Report { stats, openvpn, key_used_up: one.key_used_up || two.key_used_up, ..report }
     }
 
     fn traffic(&self) -> Traffic {

@@ -22,7 +22,7 @@
 //! use tund::config::{Options, parse};
 //! use tund::core::lane::{self, Lane, Notice, Sink};
 //! use tund::core::link::{Event, Link};
-//! use tund::core::{clock::Now, path::Path, settings::LinkSettings};
+//! use tund::core::{clock::Now, control::Control, path::Path, settings::LinkSettings};
 //! use tund::crypto::{Random, keys::LinkKeys, noise::Statics};
 //!
 //! struct Counting(u8); // stands for the system's random bytes
@@ -40,7 +40,7 @@
 //! }
 //!
 //! let mut now = Now { instant: Instant::now(), wall: 1_790_000_000_000_000 };
-//! let [fri, mon] = ["192.0.2.1:1417", "192.0.2.2:1417"].map(|address| address.parse().unwrap());
+//! let [fri, mon] = ["192.0.2.1:1417", "192.0.2.2:1417"].map(|address| address.parse::<std::net::SocketAddr>().unwrap());
 //! let calls = ("fri", "remote = '192.0.2.2:1417'", "address = '10.9.0.1'\npeer = '10.9.0.2'");
 //! let waits = ("mon", "listen = 1417", "address = '10.9.0.2'\npeer = '10.9.0.1'");
 //! let mut ends = [calls, waits].map(|(name, first, device)| {
@@ -49,7 +49,7 @@
 //!     let keys = Arc::new(LinkKeys::new(&[42; 32]));
 //!     let lane = Lane::new(lane::Settings::new(&settings, keys.clone(), false));
 //!     let random = Counting(name.as_bytes()[0]);
-//!     (Link::with_handshake(settings, keys, Statics::None, now, random), lane, Out::default())
+//!     (Link::new(settings, keys, Statics::None, now, random), lane, Out::default())
 //! });
 //! let frame = [0x45; 100];
 //! for _ in 0..50 {
@@ -59,16 +59,16 @@
 //!         for notice in std::mem::take(&mut out.notices) { link.handle_notice(now, notice) }
 //!         while let Some(event) = link.poll_event() {
 //!             match event {
-//!                 Event::Resolve => link.handle_resolved(now, &[to]),
-//!                 Event::Endpoint(peer) => link.handle_route(now, peer, Some(1500)),
-//!                 Event::Up { .. } | Event::Down { .. } | Event::Routes(_) | Event::Log { .. } => {}
+//!                 Event::Resolve => link.handle_resolved(now, &[to.into()]),
+//!                 Event::Endpoint(peer) => link.handle_route(now, peer.remote, Some(1500)),
+//!                 _ => {}
 //!             }
 //!         }
 //!         while let Some(command) = link.poll_command() { lane.handle_command(now.instant, command, out) }
 //!         if at == 0 && link.is_up() { lane.handle_frames(&[&frame], out) }
 //!         let sent = std::mem::take(&mut out.datagrams);
 //!         let (_, lane, out) = &mut ends[1 - at];
-//!         let path = Path { remote: from, local: Some(to.ip()) };
+//!         let path = Path { local: Some(to.ip()), ..from.into() };
 //!         for mut datagram in sent { lane.handle_datagram(now.instant, path, &mut datagram, out) }
 //!     }
 //!     now = Now { instant: now.instant + Duration::from_millis(100), wall: now.wall + 100_000 };
@@ -84,8 +84,6 @@ pub mod config;
 pub mod control;
 pub mod core;
 pub mod crypto;
-#[cfg(test)]
-mod fault;
 pub mod packet;
 pub mod privsep;
 pub mod route;

@@ -10,7 +10,9 @@ mod hooks;
 mod host;
 pub mod identity;
 pub mod keylog;
+mod machine;
 mod notify;
+mod openvpn;
 mod problem;
 mod pushed;
 mod reload;
@@ -19,16 +21,15 @@ mod routes;
 pub mod script;
 mod service_manager;
 pub mod signals;
+mod sockets;
 pub mod start;
+pub mod streams;
 pub mod uevent;
 mod watch;
 
-use std::collections::VecDeque;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::process::Child;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -41,21 +42,22 @@ use crate::helper::resolve::Resolver;
 use crate::host::changes::{Changes, Savepoint};
 use crate::host::directory::Directory;
 use crate::parent::control::Control;
-use crate::parent::engine::Engine;
-use crate::parent::environment::Hook;
+use crate::parent::engine::{Engine, Next, Spawn};
 use crate::parent::keylog::KeyLog;
+use crate::parent::machine::{Effect, Event, Machine};
+use crate::parent::openvpn::Starts;
 use crate::parent::pushed::Pushed;
-use crate::parent::script::{Runner, ScriptError};
+use crate::parent::script::Runner;
 use crate::parent::service_manager::ServiceManager;
 use crate::parent::signals::{Signal, Signals};
 use crate::parent::start::Options;
+use crate::parent::streams::Streams;
 use crate::parent::uevent::Uevents;
 use crate::parent::watch::Watch;
-use crate::privsep::channel::Channel;
 use crate::privsep::door::Door;
-use crate::privsep::message::{Confinement, End, Start, ToEngine, ToParent};
+use crate::privsep::message::{Confinement, Start, ToEngine};
 use crate::privsep::spawn::{Role, spawn};
-use crate::report::exit::{BUG, FAILED};
+use crate::report::exit::{BUG, Fatal};
 use crate::route::plan::Step;
 use crate::say;
 
@@ -84,6 +86,8 @@ pub struct Link {
     pub activated: bool,
     /// Where the keys in use are written.
     pub key_log: Option<KeyLog>,
+    /// What an OpenVPN peer's link keeps over restarts.
+    pub starts: Option<Starts>,
 }
 
 /// What only the engine gets.
@@ -92,71 +96,44 @@ pub struct Launch {
     pub start: Box<Start>,
     /// The bound UDP socket.
     pub socket: OwnedFd,
-    /// Whether the device waits until the engine asks for it.
-    pub device_later: bool,
-}
-
-/// Why the parent ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ending {
-    /// Exit code.
-    pub code: u8,
-    /// One line for the log; empty when it has been said.
-    pub reason: String,
-    /// What scripts find in `signal`.
-    pub signal: &'static str,
-}
-
-/// How far the host has been prepared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
-    /// No script has succeeded.
-    Begun,
-    /// `up` has run.
-    Up,
-    /// Routes are set, in part at least.
-    Routed,
+    /// Where streams are awaited, if they are.
+    pub listener: Option<OwnedFd>,
 }
 
 /// What is known of the running link.
 struct Status {
-    stage: Stage,
     before_routes: Savepoint,
     device_steps: Vec<Step>,
     route_steps: Vec<Step>,
     net_gateway: Option<IpAddr>,
     endpoint: Option<SocketAddr>,
+    /// Whether that is reached by a stream.
+    stream: bool,
     /// The way that the peer has a socket of its own for.
     connected: Option<Path>,
     /// What the remotes' names stand for.
-    resolved: Vec<SocketAddr>,
+    resolved: Vec<Path>,
     trusted: Option<SocketAddr>,
     traffic: Traffic,
     pushed: Pushed,
-    /// Whether the peer answers.
-    up: bool,
-    /// Whether the last script run for that was `link-up`.
-    announced: bool,
-    /// The engine asked for the device.
-    device_wanted: bool,
-    /// Scripts of the link's ups and downs that have not run yet.
-    hooks: VecDeque<Hook>,
     /// Which protections of the engine are in force, once it has told.
     protections: Option<String>,
-    /// What the engine said about its end.
-    last_words: Option<(End, String)>,
     /// What was said last of an address that leads into the tunnel itself.
     said_loop: Option<String>,
-    /// The engine's end is wanted: another one follows.
-    replacing: bool,
 }
 
 /// The parent of one link.
 pub struct Parent {
+    /// Decides what is done, and when.
+    machine: Machine,
     link: Link,
     changes: Changes,
     resolver: Resolver,
+    streams: Streams,
     engine: Option<Engine>,
+    /// What the next engine gets.
+    next: Option<Next>,
+    spawn: Spawn,
     /// The engine's socket.
     front: Option<OwnedFd>,
     status: Status,
@@ -168,129 +145,115 @@ pub struct Parent {
     /// Without it a clone of this machine is noticed by its clock alone.
     uevents: Option<Uevents>,
     scripts: Runner,
-    outcome: Option<(Hook, Result<(), ScriptError>)>,
-    ending: Option<Ending>,
-    /// A second signal came while ending.
-    abandoned: bool,
 }
 
 impl Parent {
     /// Nothing on the host has been changed yet.
     pub fn new(link: Link, changes: Changes, signals: Signals) -> Self {
         let status = Status {
-            stage: Stage::Begun,
             before_routes: Savepoint::default(),
             device_steps: Vec::new(),
             route_steps: Vec::new(),
             net_gateway: None,
             endpoint: None,
+            stream: false,
             connected: None,
             resolved: Vec::new(),
             trusted: None,
             traffic: Traffic::default(),
             pushed: Pushed::default(),
-            up: false,
-            announced: false,
-            device_wanted: false,
-            hooks: VecDeque::new(),
             protections: None,
-            last_words: None,
             said_loop: None,
-            replacing: false,
         };
         Self {
+            machine: Machine::new(link.activated),
             watch: Watch::new(Instant::now()),
             control: Control::new(link.runtime.as_ref(), &link.config.status),
             manager: ServiceManager::new(),
-            resolver: Resolver::new(link.config.remotes.clone(), link.confinement.clone()),
+            resolver: resolver(&link),
+            streams: Streams::default(),
             link,
             changes,
             engine: None,
+            next: None,
+            spawn: Box::new(|| spawn(Role::Engine)),
             front: None,
             status,
             door: Door::default(),
             signals,
             uevents: listen(),
             scripts: Runner::default(),
-            outcome: None,
-            ending: None,
-            abandoned: false,
         }
     }
 
     /// Prepares the host, runs the engine until something ends it, takes everything back. Returns the exit
     /// code.
-    pub fn run(self, launch: Launch) -> u8 {
-        self.run_with(launch, || spawn(Role::Engine))
+    pub fn run(mut self, launch: Launch) -> u8 {
+        self.next = Some(Next::Launch(launch));
+        loop {
+            self.work();
+            if let Some(code) = self.machine.exit_code() {
+                return code;
+            }
+            self.turn();
+        }
     }
 
-    fn run_with(
-        mut self,
-        launch: Launch,
-        engine: impl FnOnce() -> io::Result<(Child, Channel<ToEngine, ToParent>)>,
-    ) -> u8 {
-        if !launch.device_later {
-            self.bring_up();
-        }
-        if self.ending.is_none() {
-            match engine() {
-                Ok((child, channel)) => self.start_engine(Engine { child, channel }, launch),
-                Err(error) => self.end(FAILED, format!("cannot start the engine: {error}")),
+    /// Does what follows from the events so far.
+    fn work(&mut self) {
+        while let Some(effect) = self.machine.poll(Instant::now()) {
+            match self.carry_out(effect) {
+                Ok(Some(event)) => self.machine.handle(event),
+                Ok(None) => {}
+                Err(fatal) => self.machine.handle(Event::Failed(fatal)),
             }
         }
-        self.serve();
-        self.finish()
     }
 
-    /// Opens and configures the device as far as the scripts and the routes go; what fails ends the parent.
-    fn bring_up(&mut self) {
-        if let Err(fatal) = self.prepare_host() {
-            self.end(fatal.code, fatal.message);
-        }
-    }
-
-    /// The loop, until there is a reason to end.
-    fn serve(&mut self) {
-        while self.ending.is_none() {
-            if std::mem::take(&mut self.status.device_wanted) {
-                self.bring_up();
-                self.hand_device_over();
-                if self.status.up {
-                    self.announce_addresses();
+    /// Returns what happened at once, if anything did. Errors end the parent.
+    fn carry_out(&mut self, effect: Effect) -> Result<Option<Event>, Fatal> {
+        match effect {
+            Effect::OpenDevice => self.prepare_device()?,
+            Effect::LookUp => return Ok(self.resolve_before_closing()),
+            Effect::SetRoutes => self.set_routes()?,
+            Effect::StartEngine => self.start_engine()?,
+            Effect::HandDeviceOver => self.hand_device_over(),
+            Effect::AnnounceAddresses => self.announce_addresses(),
+            Effect::RunScript { hook, signal } => return Ok(self.run_script(hook, signal)),
+            Effect::TerminateScript => self.scripts.terminate(Instant::now()),
+            Effect::KillScript => self.scripts.kill(),
+            Effect::LinkChanged { up } => self.link_changed(up),
+            Effect::Reload => return Ok(self.reload()),
+            Effect::FinishReload => self.finish_reload(),
+            Effect::TakeNewSocket => return Ok(self.take_new_socket()),
+            Effect::TakeBridgeMtu => return Ok(self.take_bridge_mtu()),
+            Effect::StopEngine => return Ok(self.stop_engine()),
+            Effect::KillEngine => self.kill_engine(),
+            Effect::End(ending) => {
+                if !ending.reason.is_empty() {
+                    say!(u8::from(ending.code == 0), "{}", ending.reason);
                 }
-            } else if std::mem::take(&mut self.control.reload_wanted) {
-                self.reload();
-            } else if std::mem::take(&mut self.watch.new_socket_wanted) {
-                self.take_new_socket();
-            } else {
-                self.run_next_hook();
-                self.turn(None);
+                self.finish_reload();
+                notify::stopping();
             }
+            Effect::UndoRoutes => self.changes.roll_back_to(self.status.before_routes),
+            Effect::DeviceLost(reason) => say!(0, "{reason}: it is made again [device-gone]"),
+            Effect::Renew => self.renew_device()?,
+            Effect::UndoDevice => self.changes.roll_back_to(Savepoint::default()),
+            // Taking back does not fail.
+            Effect::OpenTunnel => drop(self.changes.block(&[])),
         }
+        Ok(None)
     }
 
     /// Ends with this; what came first counts.
-    fn end(&mut self, code: u8, reason: impl Into<String>) {
-        self.end_with(Ending { code, reason: reason.into(), signal: "error" });
+    fn end(&mut self, code: u8, reason: impl ToString) {
+        self.machine.handle(Event::Failed(Fatal::new(code, reason)));
     }
 
-    fn end_with(&mut self, ending: Ending) {
-        if self.ending.is_none() {
-            if !ending.reason.is_empty() {
-                say!(u8::from(ending.code == 0), "{}", ending.reason);
-            }
-            self.ending = Some(ending);
-        }
-    }
-
-    /// The exit code so far.
-    fn exit_code(&self) -> u8 {
-        self.ending.as_ref().map_or(0, |ending| ending.code)
-    }
-
-    /// Waits for one or more events, until `until` at most, and handles them.
-    fn turn(&mut self, until: Option<Instant>) {
-        if let Err(error) = self.wait(until) {
+    /// Waits for one or more events and handles them.
+    fn turn(&mut self) {
+        if let Err(error) = self.wait() {
             self.end(BUG, format!("poll: {error}"));
         }
         for signal in self.signals.take() {
@@ -301,21 +264,26 @@ impl Parent {
         }
         self.read_engine();
         self.serve_door();
+        self.serve_streams();
         self.serve_control();
         self.serve_manager();
         self.watch_host();
         let now = Instant::now();
         self.scripts.handle_output();
         self.scripts.handle_timeout(now);
-        if let Some(outcome) = self.scripts.poll_outcome() {
-            self.outcome = Some(outcome);
+        if let Some((hook, result)) = self.scripts.poll_outcome() {
+            let event = self.script_ended(hook, result);
+            self.machine.handle(event);
         }
         if let Some(addresses) = self.resolver.handle(now) {
             self.resolved(addresses);
         }
+        if !self.resolver.is_running() {
+            self.machine.handle(Event::LookedUp);
+        }
     }
 
-    fn wait(&self, until: Option<Instant>) -> Result<(), Errno> {
+    fn wait(&self) -> Result<(), Errno> {
         let mut polled = vec![PollFd::new(&self.signals, PollFlags::IN)];
         polled.extend(self.engine.as_ref().map(|engine| PollFd::new(&engine.channel, PollFlags::IN)));
         polled.extend(self.uevents.iter().map(|uevents| PollFd::new(uevents, PollFlags::IN)));
@@ -323,12 +291,15 @@ impl Parent {
         polled.extend(scripts.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
         polled.extend(self.watch.monitor.iter().map(|monitor| PollFd::new(monitor, PollFlags::IN)));
         polled.extend(self.resolver.descriptors().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
-        polled.extend(self.control.descriptors().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        polled
+            .extend(self.control.sockets.descriptors().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        polled.extend(self.streams.descriptors().map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags)));
         let dues = [
-            until,
+            self.machine.poll_timeout(),
             self.door.poll_timeout(Instant::now()),
             self.scripts.poll_timeout(),
             self.resolver.poll_timeout(),
+            self.streams.poll_timeout(),
             self.control.poll_timeout(),
             self.manager.poll_timeout(),
             Some(self.watch.poll_timeout()),
@@ -345,7 +316,7 @@ impl Parent {
         match signal {
             Signal::Terminate => self.asked_to_end("SIGTERM", "sigterm"),
             Signal::Interrupt => self.asked_to_end("SIGINT", "sigint"),
-            Signal::Hangup => self.control.reload_wanted = true,
+            Signal::Hangup => self.machine.handle(Event::Reload),
             Signal::User1 => {
                 say!(1, "SIGUSR1: connecting again");
                 self.answer(&ToEngine::Reconnect);
@@ -357,19 +328,17 @@ impl Parent {
     }
 
     fn asked_to_end(&mut self, name: &str, signal: &'static str) {
-        if self.ending.is_some() {
+        if self.machine.is_ending() {
             say!(1, "{name} again: ending at once, without scripts");
-            self.abandoned = true;
-            return;
         }
-        self.end_with(Ending { code: 0, reason: format!("{name}: stopping"), signal });
-        self.scripts.terminate(Instant::now());
+        self.machine.handle(Event::Terminate { reason: format!("{name}: stopping"), signal });
     }
+}
 
-    /// Whether there is a reason to end.
-    fn is_ending(&self) -> bool {
-        self.ending.is_some()
-    }
+/// For everything that the configuration names.
+fn resolver(link: &Link) -> Resolver {
+    let proxy = link.config.proxy.as_ref().map(|proxy| proxy.place.clone());
+    Resolver::new(link.config.remotes.clone(), link.confinement.clone()).with_proxy(proxy)
 }
 
 fn listen() -> Option<Uevents> {

@@ -12,11 +12,11 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-pub use files::{KeyMaterial, check_files, read_keys};
+pub use files::{KeyMaterial, check_files, read_keys, read_password};
 pub use host::{check_host, check_names, check_port};
 
 use crate::config::diagnostic::quote;
-use crate::config::{Diagnostic, Options, Parsed, parse};
+use crate::config::{Code, Diagnostic, Options, Parsed, parse};
 use crate::host::trust::{self, Refusal};
 
 /// No configuration is longer, in bytes, with as many routes as there may be; keeps a mistaken path such as /dev/zero from
@@ -82,7 +82,7 @@ pub fn load(file: &Path, cd: Option<&Path>, port: Option<&str>, verb: Option<u8>
 fn check_owner(path: &Path) -> Option<Diagnostic> {
     let refusal = trust::judge(path).err().filter(|refusal| matches!(refusal, Refusal::Untrusted { .. }))?;
     let message = format!("what this file says is done with tund's rights, but {refusal}");
-    Some(Diagnostic::error(None, message).help(after_a_look(&refusal)))
+    Some(Diagnostic::error(Code::Untrusted, None, message).help(after_a_look(&refusal)))
 }
 
 /// The remedy, which is a mistake where it is done blindly.
@@ -111,27 +111,34 @@ fn read_text(path: &Path) -> Result<String, (String, Diagnostic)> {
     }
     if bytes.len() as u64 > LONGEST_FILE {
         let message = format!("the file is longer than {LONGEST_FILE} bytes");
-        return Err((String::new(), Diagnostic::error(None, message).help("name a configuration file")));
+        return Err((
+            String::new(),
+            Diagnostic::error(Code::TooLong, None, message).help("name a configuration file"),
+        ));
     }
     String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
         let message = "the file is not UTF-8 from here on";
-        (text, Diagnostic::error(Some(valid..valid + 1), message).help("save the file as UTF-8"))
+        (
+            text,
+            Diagnostic::error(Code::NotText, Some(valid..valid + 1), message).help("save the file as UTF-8"),
+        )
     })
 }
 
 fn cannot_read(path: &Path, error: &io::Error) -> Diagnostic {
     if error.kind() == io::ErrorKind::PermissionDenied {
         let (why, help) = unreadable::why(path);
-        return Diagnostic::error(None, format!("the file cannot be read: {why}")).help(help);
+        return Diagnostic::error(Code::CannotRead, None, format!("the file cannot be read: {why}"))
+            .help(help);
     }
     let help = if error.kind() == io::ErrorKind::NotFound {
         "check the path; with --cd it starts there, and a container sees only what is mounted into it"
     } else {
         "name a configuration file"
     };
-    Diagnostic::error(None, format!("the file cannot be read: {error}")).help(help)
+    Diagnostic::error(Code::CannotRead, None, format!("the file cannot be read: {error}")).help(help)
 }
 
 fn command_line_port(text: &str, services: &str, errors: &mut Vec<Diagnostic>) -> Option<u16> {
@@ -141,7 +148,7 @@ fn command_line_port(text: &str, services: &str, errors: &mut Vec<Diagnostic>) -
     };
     if port.is_none() {
         let message = format!("--port {} is neither a port nor a UDP service of /etc/services", quote(text));
-        errors.push(Diagnostic::error(None, message).help("give a number from 1 to 65535"));
+        errors.push(Diagnostic::error(Code::BadPort, None, message).help("give a number from 1 to 65535"));
     }
     port
 }
@@ -149,7 +156,7 @@ fn command_line_port(text: &str, services: &str, errors: &mut Vec<Diagnostic>) -
 fn command_line_verb(verb: u8, errors: &mut Vec<Diagnostic>) -> Option<u8> {
     if verb > 9 {
         errors.push(
-            Diagnostic::error(None, format!("--verb {verb} is out of range"))
+            Diagnostic::error(Code::OutOfRange, None, format!("--verb {verb} is out of range"))
                 .help("give a level from 0 to 9"),
         );
     }

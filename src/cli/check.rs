@@ -1,7 +1,6 @@
 //! `tund check`: every finding on configuration files, for people or as JSON.
 
 use std::io::Write as _;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,11 +8,12 @@ use serde::Serialize;
 
 use crate::parent::identity;
 use crate::preflight::{self, Loaded};
-use crate::report::exit::CONFIG;
+use crate::privsep::message::Confinement;
+use crate::report::exit::{CONFIG, Fatal};
 use crate::report::stderr;
 
-use crate::config::{Config, Diagnostic, Places, Remote, Severity, position};
-use crate::helper::resolve;
+use crate::config::{Code, Config, Diagnostic, Places, Remote, Severity, position};
+use crate::helper::resolve::{self, Resolved};
 use crate::route::netlink::Netlink;
 
 /// The command line of `tund check`.
@@ -63,7 +63,8 @@ pub fn run(options: &Options) -> ExitCode {
     if failed { ExitCode::from(CONFIG) } else { ExitCode::SUCCESS }
 }
 
-fn check(options: &Options, file: PathBuf) -> (Loaded, Vec<Diagnostic>) {
+/// The findings on one file, and the file.
+pub(super) fn check(options: &Options, file: PathBuf) -> (Loaded, Vec<Diagnostic>) {
     let mut loaded = preflight::load(&file, options.cd.as_deref(), options.port.as_deref(), options.verb);
     let mut findings = std::mem::take(&mut loaded.parsed.diagnostics);
     if let Some(draft) = &loaded.parsed.draft {
@@ -82,18 +83,29 @@ fn check_host(config: &Config, places: &Places) -> Vec<Diagnostic> {
             let own = own_device(config, &mut netlink);
             preflight::check_host(config, places, own, &mut netlink)
         }
-        Err(error) => vec![Diagnostic::warning(None, format!("this host was not looked at: {error}"))],
+        Err(error) => {
+            vec![Diagnostic::warning(Code::NotChecked, None, format!("this host was not looked at: {error}"))]
+        }
     };
     findings.extend(preflight::check_port(config, places));
-    findings.extend(preflight::check_names(config, places, |remote| resolve(config, remote)));
+    findings.extend(preflight::check_names(config, places, resolve(config)));
     findings
 }
 
-/// Looks a remote up, without privileges and with the link's own settings for that.
-pub(super) fn resolve(config: &Config, remote: &Remote) -> std::io::Result<Vec<SocketAddr>> {
-    let identity = identity::choose(&config.run);
-    let confinement = identity.and_then(|identity| identity::confine(&config.run, identity, None));
-    resolve::ask(remote, &confinement.map_err(|fatal| std::io::Error::other(fatal.message))?)
+/// Looks the remotes up, each with what became of it, without privileges and with the link's own settings for that.
+pub(super) fn resolve(config: &Config) -> Vec<(&Remote, Resolved)> {
+    let confinement = confinement(config).map_err(|fatal| std::io::Error::other(fatal.message));
+    let failed = |error: std::io::Error| {
+        let again = || Err(std::io::Error::new(error.kind(), error.to_string()));
+        config.remotes.iter().map(|_| again()).collect()
+    };
+    let answers = confinement.and_then(|given| resolve::ask(&config.remotes, &given)).unwrap_or_else(failed);
+    config.remotes.iter().zip(answers).collect()
+}
+
+/// What a process gives up that reads the network for a command.
+pub(super) fn confinement(config: &Config) -> Result<Confinement, Fatal> {
+    identity::choose(&config.run).and_then(|identity| identity::confine(&config.run, identity, None))
 }
 
 /// The device of this link, in case it runs: by its name, or else the tun device that has its address.
@@ -120,6 +132,7 @@ struct Finding<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     column: Option<usize>,
     severity: &'static str,
+    code: &'static str,
     message: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     help: Option<&'a str>,
@@ -136,6 +149,7 @@ fn json(loaded: &Loaded, finding: &Diagnostic) -> String {
             Severity::Warning => "warning",
             Severity::Error => "error",
         },
+        code: finding.code.name(),
         message: &finding.message,
         help: finding.help.as_deref(),
     };
@@ -162,16 +176,19 @@ mod tests {
         let mut loaded = preflight::load(Path::new("/nonexistent"), None, None, None);
         loaded.file = "a\"b\\c".into();
         loaded.text = "x\ny".into();
-        let finding = Diagnostic::error(Some(2..3), "d\n\u{1b}\u{7f}\u{9b}é").help("h");
+        let finding = Diagnostic::error(Code::Syntax, Some(2..3), "d\n\u{1b}\u{7f}\u{9b}é").help("h");
         let text = json(&loaded, &finding);
         assert_eq!(
             text,
-            "{\"file\":\"a\\\"b\\\\c\",\"line\":2,\"column\":1,\"severity\":\"error\",\
+            "{\"file\":\"a\\\"b\\\\c\",\"line\":2,\"column\":1,\"severity\":\"error\",\"code\":\"syntax\",\
              \"message\":\"d\\n\\u001b\\u007f\\u009bé\",\"help\":\"h\"}"
         );
         let read: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(read["message"], "d\n\u{1b}\u{7f}\u{9b}é");
-        let bare = json(&loaded, &Diagnostic::warning(None, "m"));
-        assert_eq!(bare, "{\"file\":\"a\\\"b\\\\c\",\"severity\":\"warning\",\"message\":\"m\"}");
+        let bare = json(&loaded, &Diagnostic::warning(Code::Syntax, None, "m"));
+        assert_eq!(
+            bare,
+            "{\"file\":\"a\\\"b\\\\c\",\"severity\":\"warning\",\"code\":\"syntax\",\"message\":\"m\"}"
+        );
     }
 }

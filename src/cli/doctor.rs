@@ -1,20 +1,20 @@
 //! `tund doctor`: what stands between this end and a working link, from the file to the peer's answer.
 
+mod calls;
+
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use base16ct::HexDisplay;
 
 use crate::cli::status;
-use crate::config::{Config, Diagnostic, KeyMode, Severity};
+use crate::config::{Code, Config, Diagnostic, Severity};
 use crate::control::api::{State, Status};
+use crate::core::path;
 use crate::crypto::keys::fingerprint;
 use crate::device;
-use crate::helper::call::{self, Answer, Question};
 use crate::helper::zone;
 use crate::parent::identity;
 use crate::parent::start::{self, Options};
@@ -101,7 +101,7 @@ fn examine(file: &Path) -> Report {
     let addresses = addresses(&config, &mut report);
     ways(&config, &addresses, &mut report);
     if !running {
-        callable(&config, keys, &addresses, &mut report);
+        calls::callable(&config, keys, &addresses, &mut report);
     }
     report
 }
@@ -184,7 +184,9 @@ fn host(config: &Config, loaded: &Loaded, running: bool, report: &mut Report) {
             let own = crate::cli::check::own_device(config, &mut netlink);
             preflight::check_host(config, &loaded.parsed.places, own, &mut netlink)
         }
-        Err(error) => vec![Diagnostic::warning(None, format!("this host was not looked at: {error}"))],
+        Err(error) => {
+            vec![Diagnostic::warning(Code::NotChecked, None, format!("this host was not looked at: {error}"))]
+        }
     };
     if !running {
         findings.extend(preflight::check_port(config, &loaded.parsed.places));
@@ -209,16 +211,17 @@ fn host(config: &Config, loaded: &Loaded, running: bool, report: &mut Report) {
     }
 }
 
-fn addresses(config: &Config, report: &mut Report) -> Vec<SocketAddr> {
+fn addresses(config: &Config, report: &mut Report) -> Vec<path::Path> {
     let mut all = Vec::new();
-    for remote in &config.remotes {
-        match crate::cli::check::resolve(config, remote) {
+    for (remote, resolved) in crate::cli::check::resolve(config) {
+        match resolved {
             Ok(found) => {
                 let shown: Vec<_> = found.iter().map(|address| address.ip().to_string()).collect();
                 if remote.address().is_none() {
                     report.add(Found::Good, "name", format!("{} is {}", remote.host, shown.join(", ")));
                 }
-                all.extend(found);
+                let stream = remote.stream;
+                all.extend(found.into_iter().map(|address| path::Path { stream, ..address.into() }));
             }
             Err(error) => {
                 report.add(
@@ -232,10 +235,10 @@ fn addresses(config: &Config, report: &mut Report) -> Vec<SocketAddr> {
     all
 }
 
-fn ways(config: &Config, addresses: &[SocketAddr], report: &mut Report) {
+fn ways(config: &Config, addresses: &[path::Path], report: &mut Report) {
     let Ok(mut netlink) = Netlink::open() else { return };
     let links = netlink.links().unwrap_or_default();
-    for address in addresses {
+    for address in addresses.iter().map(|path| &path.remote) {
         match netlink.lookup(address.ip(), zone::index(*address), config.mark()) {
             Ok(lookup) => {
                 let interface = links.iter().find(|link| link.index == lookup.interface);
@@ -255,78 +258,5 @@ fn ways(config: &Config, addresses: &[SocketAddr], report: &mut Report) {
                 format!("{error}: this host has no route to {}", address.ip()),
             ),
         }
-    }
-}
-
-/// Calls each address. An initiation that is never confirmed changes nothing at the peer.
-fn callable(config: &Config, keys: Option<Box<Keys>>, addresses: &[SocketAddr], report: &mut Report) {
-    let Some(keys) = keys.filter(|_| !addresses.is_empty()) else { return };
-    if config.key.mode == KeyMode::Static {
-        let text = "with static keys a call would take the link's place at the peer, so none was made: start tund and ask `tund \
-                    status`; both clocks should be right within two minutes, or every start takes a challenge more";
-        return report.add(Found::Note, "peer", text);
-    }
-    let confinement = match identity::choose(&config.run)
-        .and_then(|identity| identity::confine(&config.run, identity, None))
-    {
-        Ok(confinement) => confinement,
-        Err(fatal) => return report.add(Found::Problem, "peer", fatal.message),
-    };
-    for address in addresses {
-        let question = Question {
-            keys: keys.clone(),
-            suites: config.key.suites.clone(),
-            address: *address,
-            confinement: confinement.clone(),
-        };
-        let answer = match socket(*address, config.mark()) {
-            Ok(socket) => call::call(&question, &socket),
-            Err(error) => Answer::Refused(error.to_string()),
-        };
-        let (found, text) = judge(*address, answer);
-        report.add(found, "peer", text);
-    }
-}
-
-/// Marked as the link's own is: a full tunnel that was left closed lets nothing else out. Whoever may not do that calls without.
-fn socket(to: SocketAddr, mark: Option<u32>) -> std::io::Result<OwnedFd> {
-    let socket = UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
-    if let Some(mark) = mark {
-        // It takes CAP_NET_ADMIN, which not everybody has who calls.
-        let _ = socket2::SockRef::from(&socket).set_mark(mark);
-    }
-    socket.connect(to)?;
-    Ok(socket.into())
-}
-
-fn judge(address: SocketAddr, answer: Answer) -> (Found, String) {
-    match answer {
-        Answer::Answered(time) => {
-            let time = time.as_secs_f64() * 1000.0;
-            (Found::Good, format!("{address} answers in {time:.1} ms and has the same key: start the link"))
-        }
-        Answer::NoCipher => (
-            Found::Problem,
-            format!("{address} has the same key and no cipher in common: set key.cipher alike at both ends"),
-        ),
-        Answer::Refused(why) => {
-            (Found::Problem, format!("{address}: {why}: does tund run there, on this port?"))
-        }
-        Answer::Silent(0) => {
-            let text = format!(
-                "{address} is silent: tund does not run there, has another key or other key.mode (compare what the key shows as \
-                 at both ends), or a firewall on the way drops UDP port {}",
-                address.port()
-            );
-            (Found::Problem, text)
-        }
-        Answer::Silent(others) => {
-            let text = format!(
-                "{others} datagrams came back from {address}, and the key opens none: key.mode differs, or something else than \
-                 tund listens there"
-            );
-            (Found::Problem, text)
-        }
-        Answer::Failed(why) => (Found::Problem, format!("{address} could not be called: {why}")),
     }
 }

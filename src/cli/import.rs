@@ -4,47 +4,55 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use tund_import::{Imported, OldKey};
+use tund_import::{OldKey, Wire};
 use zeroize::Zeroizing;
 
 use crate::cli::keys;
-use crate::config::Diagnostic;
+use crate::config::{Code, Diagnostic, keyfile};
 use crate::crypto::keys::from_openvpn;
 use crate::report::exit::{CONFIG, FAILED, Fatal};
 use crate::report::stderr;
 
-/// More than any configuration or key file holds, in bytes.
-const LONGEST: u64 = 1 << 20;
+/// The longest configuration or key file that is read, in MiB: a million routes fit.
+const LONGEST: u64 = 64;
 
-/// Writes the configuration `file` as TOML to standard output, and its key, converted, to the new file `key`.
-pub fn import(file: &Path, key: Option<&Path>) -> Result<(), Fatal> {
+/// Writes the configuration `file` as TOML to standard output, and its key to the new file `key`: as it is for a peer that stays OpenVPN,
+/// else converted.
+pub fn import(file: &Path, key: Option<&Path>, wire: Wire) -> Result<(), Fatal> {
     let text = read(file)?;
     let shown = file.display().to_string();
-    let default = format!("{}.key", file.file_stem().unwrap_or_default().to_string_lossy());
-    let key_file = key.map_or(default, |key| key.display().to_string());
-    let imported = tund_import::import(&text, &key_file).map_err(|errors| {
+    let imported = tund_import::import(&text, wire).map_err(|errors| {
         for error in errors {
-            let finding = Diagnostic::error(error.place, error.message).help(error.help);
+            let finding = Diagnostic::error(Code::NotImported, error.place, error.message).help(error.help);
             stderr::show_finding(&shown, &text, &finding);
         }
         Fatal::new(CONFIG, "")
     })?;
-    match key {
-        Some(key) => keys::create_secret(key, &*convert(file, &imported)?)?,
-        None => stderr::show(&format!(
-            "tund: the key was not converted; add --key {key_file} to write it as the file that this configuration names\n"
-        )),
-    }
+    let key_file = match (key, &imported.key, wire) {
+        (Some(key), ..) => {
+            keys::write(Some(key), &read_key(file, &imported.key, wire)?)?;
+            key.display().to_string()
+        }
+        (None, OldKey::File(name), Wire::OpenVpn) => name.clone(),
+        (None, OldKey::Inline(_) | OldKey::File(_), Wire::OpenVpn | Wire::Tund) => {
+            let name = format!("{}.key", file.file_stem().unwrap_or_default().to_string_lossy());
+            stderr::show(&format!(
+                "tund: the key was not written; add --key {name} to write it as the file that this configuration names\n"
+            ));
+            name
+        }
+    };
     for line in &imported.left_out {
         stderr::show(&format!("{shown}: {line}\n"));
     }
     let mut stdout = io::stdout().lock();
-    let written = stdout.write_all(imported.toml.as_bytes()).and_then(|()| stdout.flush());
+    let written = stdout.write_all(imported.toml(&key_file).as_bytes()).and_then(|()| stdout.flush());
     written.map_err(|error| Fatal::new(FAILED, format!("cannot write standard output: {error}")))
 }
 
-fn convert(file: &Path, imported: &Imported) -> Result<Zeroizing<[u8; 32]>, Fatal> {
-    let (name, text) = match &imported.key {
+/// The text of the new key file.
+fn read_key(file: &Path, key: &OldKey, wire: Wire) -> Result<Zeroizing<String>, Fatal> {
+    let (name, text) = match key {
         OldKey::Inline(text) => (format!("{}: <secret>", file.display()), text.clone()),
         OldKey::File(name) => {
             let path = file.parent().unwrap_or(Path::new("")).join(name);
@@ -53,12 +61,20 @@ fn convert(file: &Path, imported: &Imported) -> Result<Zeroizing<[u8; 32]>, Fata
     };
     let key =
         tund_import::parse_key(&text).map_err(|error| Fatal::new(CONFIG, format!("{name}: {error}")))?;
-    Ok(from_openvpn(&key))
+    Ok(match wire {
+        Wire::Tund => keyfile::format_secret(&from_openvpn(&key)),
+        Wire::OpenVpn => text,
+    })
 }
 
 fn read(path: &Path) -> Result<Zeroizing<String>, Fatal> {
+    let cannot =
+        |why: &dyn std::fmt::Display| Fatal::new(FAILED, format!("cannot read {}: {why}", path.display()));
+    let limit = LONGEST << 20;
     let mut text = Zeroizing::new(String::new());
-    let read = File::open(path).and_then(|file| file.take(LONGEST).read_to_string(&mut text));
-    read.map_err(|error| Fatal::new(FAILED, format!("cannot read {}: {error}", path.display())))?;
-    Ok(text)
+    let read = File::open(path).and_then(|file| file.take(limit + 1).read_to_string(&mut text));
+    match read.map_err(|error| cannot(&error))? as u64 > limit {
+        true => Err(cannot(&format!("it is longer than {LONGEST} MiB"))),
+        false => Ok(text),
+    }
 }

@@ -3,8 +3,10 @@
 mod check;
 mod ciphers;
 mod doctor;
+mod events;
 mod import;
 mod keys;
+mod new;
 mod status;
 
 use std::ffi::CStr;
@@ -13,13 +15,16 @@ use std::panic::{self, PanicHookInfo};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
+use tund_import::Wire;
 
 use crate::config::{self, LogTo};
 use crate::control::api::Method;
 use crate::engine;
 use crate::helper::call;
+use crate::helper::proxy;
 use crate::helper::resolve;
 use crate::parent::start;
 use crate::privsep::background;
@@ -91,6 +96,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Make both files and the key of a new link, and show how to start it
+    New(new::Request),
     /// Make a shared secret for both ends
     Genkey {
         /// Write it to this new file, for its owner only, instead of standard output
@@ -120,6 +127,18 @@ enum Command {
         /// Show it again every second
         #[arg(long)]
         watch: bool,
+        /// Show who sent most into a bridged link in the last minute
+        #[arg(long, requires = "link")]
+        macs: bool,
+    },
+    /// Follow what happens to links: a line for each change of state and each condition that begins or ends
+    Events {
+        /// The link's name, or its configuration file
+        #[arg(value_name = "NAME")]
+        link: Option<String>,
+        /// Print a JSON object for each
+        #[arg(long)]
+        json: bool,
     },
     /// Print the counters of links as OpenMetrics text
     Stats {
@@ -167,9 +186,12 @@ enum Command {
         /// The OpenVPN configuration
         #[arg(value_name = "FILE.conf")]
         file: PathBuf,
-        /// Convert its key too, into this new file, for its owner only
+        /// Write its key too, converted unless the wire is kept, into this new file, for its owner only
         #[arg(long, value_name = "FILE")]
         key: Option<PathBuf>,
+        /// Keep the wire format, for a peer that stays OpenVPN
+        #[arg(long, value_name = "FORMAT", value_parser = PossibleValuesParser::new(["openvpn"]).map(|_| Wire::OpenVpn))]
+        wire: Option<Wire>,
     },
     /// Print the completions of a shell
     Completions {
@@ -211,6 +233,7 @@ fn dispatch() -> ExitCode {
         Some(Role::Engine) => named(c"tund-engine", engine::main),
         Some(Role::Resolver) => named(c"tund-resolver", resolve::main),
         Some(Role::Caller) => named(c"tund-caller", call::main),
+        Some(Role::ProxyCaller) => named(c"tund-proxy", proxy::main),
         None => match Cli::try_parse() {
             Ok(cli) => run(cli),
             Err(error) => refuse(&error),
@@ -237,6 +260,7 @@ fn run(cli: Cli) -> ExitCode {
         cli.command,
         Some(
             Command::Status { .. }
+                | Command::Events { .. }
                 | Command::Stats { .. }
                 | Command::Reload { .. }
                 | Command::Rekey { .. }
@@ -259,12 +283,15 @@ fn run(cli: Cli) -> ExitCode {
             let Common { cd, port, verb, allow_open_keys } = common;
             check::run(&check::Options { files, cd, port, verb, allow_open_keys, host, json })
         }
+        Some(Command::New(request)) => new::run(request).unwrap_or_else(|fatal| end(Err(fatal))),
         Some(Command::Genkey { output }) => end(keys::genkey(output.as_deref())),
         Some(Command::Keypair { output }) => end(keys::keypair(output.as_deref())),
         Some(Command::Pubkey { input }) => end(keys::pubkey(input.as_deref())),
-        Some(Command::Status { link, json, watch }) => {
-            status::status(link.as_deref(), Form { json, watch }).unwrap_or_else(|fatal| end(Err(fatal)))
+        Some(Command::Status { link, json, watch, macs }) => {
+            status::status(link.as_deref(), Form { json, watch, macs })
+                .unwrap_or_else(|fatal| end(Err(fatal)))
         }
+        Some(Command::Events { link, json }) => end(events::run(link.as_deref(), json)),
         Some(Command::Stats { link }) => end(status::stats(link.as_deref())),
         Some(Command::Reload { link }) => end(status::command(&link, Method::Reload)),
         Some(Command::Rekey { link }) => end(status::command(&link, Method::Rekey)),
@@ -272,7 +299,9 @@ fn run(cli: Cli) -> ExitCode {
         Some(Command::Down { link }) => end(status::command(&link, Method::Down)),
         Some(Command::BenchCiphers) => end(print(ciphers::table(&engine::ciphers::measured()).into())),
         Some(Command::Doctor { file, json }) => doctor::run(&file, json),
-        Some(Command::Import { file, key }) => end(import::import(&file, key.as_deref())),
+        Some(Command::Import { file, key, wire }) => {
+            end(import::import(&file, key.as_deref(), wire.unwrap_or_default()))
+        }
         Some(Command::Completions { shell }) => end(print(completions(shell))),
         Some(Command::Schema) => end(print(format!("{:#}\n", config::schema::json_schema()).into_bytes())),
         Some(Command::Man) => end(manual().and_then(print)),

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::socket_peercred;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use rustix::process::{PidfdFlags, pidfd_open};
 use serde_json::Value;
 
@@ -20,21 +21,27 @@ use crate::host::directories::{self, RUNTIME};
 use crate::host::trust::Trusted;
 use crate::preflight;
 use crate::report::exit::{FAILED, Fatal, PRIVILEGE};
+use crate::report::stderr;
 use crate::report::text::printable;
 use crate::sys::clock::unix_time;
 
-/// A link answers within this time; a reload may wait for its scripts.
+/// A link answers within this time; a reload may wait for its scripts ...
 const PATIENCE: Duration = Duration::from_secs(30);
+/// ... but how it is it says at once, even if its engine hangs.
+pub(super) const STATUS_PATIENCE: Duration = Duration::from_secs(5);
+/// Most links that are asked at once, each by a thread.
+const AT_ONCE: usize = 256;
 /// Longest answer in bytes.
 const MAX_ANSWER: u64 = 4 << 20;
 /// `tund down` waits so long for the end.
 const ENDING: Duration = Duration::from_secs(60);
-/// How often `--watch` asks.
-const WATCH: Duration = Duration::from_secs(1);
+/// How often `--watch` and `tund events` ask.
+pub(super) const WATCH: Duration = Duration::from_secs(1);
 
 /// A link's socket.
-struct Socket {
-    name: String,
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub(super) name: String,
     path: PathBuf,
     /// In this process's network namespace.
     near: bool,
@@ -49,25 +56,31 @@ pub struct Form {
     pub json: bool,
     /// Again every second.
     pub watch: bool,
+    /// With who sent most.
+    pub macs: bool,
 }
 
 /// Shows one link in full, or all in a table. The exit code is 0 if every link shown is up.
 pub fn status(link: Option<&str>, form: Form) -> Result<ExitCode, Fatal> {
     loop {
-        let links = statuses(link)?;
+        let Answers { links, failures } = statuses(link)?;
         let shown = if form.json {
             serde_json::to_string(&links).map_err(|error| Fatal::new(FAILED, error))? + "\n"
-        } else if links.is_empty() {
+        } else if links.is_empty() && failures.is_empty() {
             "no link is running\n".to_owned()
         } else if link.is_some() {
-            links.iter().map(|status| text::full(status, unix_time())).collect()
+            let macs = |status| if form.macs { text::talkers(status) } else { String::new() };
+            links.iter().map(|status| text::full(status, unix_time()) + &macs(status)).collect()
         } else {
             text::table(&links, unix_time())
         };
         let clear = form.watch && !form.json && io::stdout().is_terminal();
         print(&format!("{}{shown}", if clear { "\x1b[H\x1b[2J" } else { "" }))?;
+        failures.iter().for_each(|fatal| stderr::show(&format!("tund: {fatal}\n")));
         if !form.watch {
-            let up = !links.is_empty() && links.iter().all(|status| status.state == State::Up);
+            let up = failures.is_empty()
+                && !links.is_empty()
+                && links.iter().all(|status| status.state == State::Up);
             return Ok(if up { ExitCode::SUCCESS } else { ExitCode::from(FAILED) });
         }
         std::thread::sleep(WATCH);
@@ -76,8 +89,14 @@ pub fn status(link: Option<&str>, form: Form) -> Result<ExitCode, Fatal> {
 
 /// Prints the links' OpenMetrics text.
 pub fn stats(link: Option<&str>) -> Result<(), Fatal> {
-    let statuses = statuses(link)?;
-    print(&crate::control::metrics::openmetrics(&statuses))
+    let Answers { links, failures } = statuses(link)?;
+    print(&crate::control::metrics::openmetrics(&links))?;
+    let silent = failures.iter().map(|fatal| format!("\n  {fatal}")).collect::<String>();
+    if failures.is_empty() {
+        Ok(())
+    } else {
+        Err(Fatal::new(FAILED, format!("of some links nothing is known:{silent}")))
+    }
 }
 
 /// Has one link do something, and prints what it says about it.
@@ -109,29 +128,56 @@ pub fn command(link: &str, method: Method) -> Result<(), Fatal> {
     }
 }
 
-fn statuses(link: Option<&str>) -> Result<Vec<Status>, Fatal> {
-    let mut found = Vec::new();
-    for socket in find(link)? {
-        match ask(&socket, Method::Status) {
-            Ok(Answer::Done(mut parameters)) => {
-                let status = parameters.get_mut("status").map(Value::take).unwrap_or_default();
-                let status = serde_json::from_value(status);
-                found.push(status.map_err(|error| failed(&socket, &error.into()))?);
-            }
-            Ok(Answer::Refused(reason)) => {
-                return Err(Fatal::new(FAILED, format!("{}: {reason}", socket.name)));
-            }
+/// How the links are that answered, and why others did not.
+#[derive(Default)]
+struct Answers {
+    links: Vec<Status>,
+    failures: Vec<Fatal>,
+}
+
+/// All links, or those of that name. Without any that answers, the first failure is the error.
+fn statuses(link: Option<&str>) -> Result<Answers, Fatal> {
+    let mut answers = Answers::default();
+    for answer in ask_all(&find(link)?, STATUS_PATIENCE) {
+        match answer {
+            Ok(status) => answers.links.push(status),
             // It ended meanwhile, or was killed.
-            Err(error) if link.is_none() && is_gone(&error) => {}
-            Err(error) => return Err(failed(&socket, &error)),
+            Err((_, error)) if link.is_none() && is_gone(&error) => {}
+            Err((socket, error)) => answers.failures.push(failed(socket, &error)),
         }
     }
-    Ok(found)
+    if answers.links.is_empty() && !answers.failures.is_empty() {
+        return Err(answers.failures.swap_remove(0));
+    }
+    Ok(answers)
+}
+
+/// Asks each link how it is, all at once, so that one that is stuck holds no other up; in their order.
+pub(super) fn ask_all(sockets: &[Socket], patience: Duration) -> Vec<Result<Status, (&Socket, io::Error)>> {
+    let status = |socket| match ask_within(socket, Method::Status, patience)? {
+        Answer::Done(mut parameters) => {
+            let status = parameters.get_mut("status").map(Value::take).unwrap_or_default();
+            Ok(serde_json::from_value(status)?)
+        }
+        Answer::Refused(reason) => Err(io::Error::other(reason)),
+    };
+    let crashed = |_| Err(io::Error::other("this is a bug: asking it failed"));
+    let mut answers = Vec::new();
+    for some in sockets.chunks(AT_ONCE) {
+        std::thread::scope(|scope| {
+            let asked: Vec<_> =
+                some.iter().map(|socket| (socket, scope.spawn(move || status(socket)))).collect();
+            answers.extend(asked.into_iter().map(|(socket, thread)| {
+                thread.join().unwrap_or_else(crashed).map_err(|error: io::Error| (socket, error))
+            }));
+        });
+    }
+    answers
 }
 
 /// The status of the link of this configuration file, if it runs.
 pub fn running(file: &Path) -> Option<Status> {
-    statuses(file.to_str()).ok()?.into_iter().next()
+    statuses(file.to_str()).ok()?.links.into_iter().next()
 }
 
 /// The process that runs the link of that socket.
@@ -148,7 +194,7 @@ fn wait_for_end(process: &OwnedFd) {
     let _ = poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&limit));
 }
 
-fn is_gone(error: &io::Error) -> bool {
+pub(super) fn is_gone(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::ConnectionRefused
@@ -158,7 +204,7 @@ fn is_gone(error: &io::Error) -> bool {
     )
 }
 
-fn failed(socket: &Socket, error: &io::Error) -> Fatal {
+pub(super) fn failed(socket: &Socket, error: &io::Error) -> Fatal {
     let name = &socket.name;
     if is_gone(error) {
         return Fatal::new(FAILED, format!("{name} is not running"));
@@ -172,9 +218,22 @@ fn failed(socket: &Socket, error: &io::Error) -> Fatal {
     Fatal::new(code, format!("cannot ask {name} at {}: {error}{remedy}", socket.path.display()))
 }
 
+/// The sockets of the links of that name, of which there has to be one, or of all.
+fn find(link: Option<&str>) -> Result<Vec<Socket>, Fatal> {
+    let sockets = running_now(link)?;
+    match (sockets.is_empty(), link) {
+        (true, Some(link)) => {
+            let remedy = "`tund status` shows those that do; one that has ended said why in its log, and \
+                          `tund doctor FILE` looks for what stands in its way";
+            Err(Fatal::new(FAILED, format!("no link {link} runs, or it is another user's: {remedy}")))
+        }
+        (true, None) | (false, _) => Ok(sockets),
+    }
+}
+
 /// The sockets of the links of that name, or of all. A name that ends in `.toml` is a configuration file, which may
 /// name another runtime directory or socket.
-fn find(link: Option<&str>) -> Result<Vec<Socket>, Fatal> {
+pub(super) fn running_now(link: Option<&str>) -> Result<Vec<Socket>, Fatal> {
     let file = link.filter(|link| link.ends_with(".toml"));
     let config = file.and_then(|file| {
         let parsed = preflight::load(Path::new(file), None, None, None).parsed;
@@ -200,14 +259,7 @@ fn find(link: Option<&str>) -> Result<Vec<Socket>, Fatal> {
         sockets.retain(is_served);
     }
     sockets.sort_by(|a, b| a.name.cmp(&b.name));
-    match (sockets.is_empty(), link) {
-        (true, Some(link)) => {
-            let remedy = "`tund status` shows those that do; one that has ended said why in its log, and \
-                          `tund doctor FILE` looks for what stands in its way";
-            Err(Fatal::new(FAILED, format!("no link {link} runs, or it is another user's: {remedy}")))
-        }
-        (true, None) | (false, _) => Ok(sockets),
-    }
+    Ok(sockets)
 }
 
 /// Whether somebody serves this socket: a killed process leaves its own.
@@ -217,14 +269,22 @@ fn is_served(socket: &Socket) -> bool {
 
 /// Asks nobody but root, this user, and whom root has made the user of the units.
 fn ask(socket: &Socket, method: Method) -> io::Result<Answer> {
-    let mut stream = UnixStream::connect(&socket.path)?;
+    ask_within(socket, method, PATIENCE)
+}
+
+fn ask_within(socket: &Socket, method: Method, patience: Duration) -> io::Result<Answer> {
+    let mut stream =
+        UnixStream::from(socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?);
+    stream.set_read_timeout(Some(patience))?;
+    // Which bounds the wait for a place in the listener's queue, too (unix(7)).
+    stream.set_write_timeout(Some(patience))?;
+    connect(&stream, &SocketAddrUnix::new(&socket.path)?)?;
     let uid = socket_peercred(&stream)?.uid.as_raw();
     if !Trusted::here().has_user(uid) && socket.user != Some(uid) {
         return Err(io::Error::other(format!(
             "another user (uid {uid}) serves it: ask as that user, or remove it"
         )));
     }
-    stream.set_read_timeout(Some(PATIENCE))?;
     match stream.write_all(&request(method)) {
         // Who is refused is told before he has asked.
         Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(error),
@@ -268,7 +328,7 @@ fn clean_value(value: &mut Value) {
     }
 }
 
-fn print(text: &str) -> Result<(), Fatal> {
+pub(super) fn print(text: &str) -> Result<(), Fatal> {
     let mut stdout = io::stdout().lock();
     let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
     match written {
@@ -285,6 +345,7 @@ mod tests {
     use crate::testing::Scratch;
     use serde_json::json;
     use std::os::unix::net::UnixListener;
+    use std::sync::Barrier;
 
     /// Somebody who answers one request with this.
     fn served(scratch: &Scratch, answer: Vec<u8>) -> (Socket, std::thread::JoinHandle<()>) {
@@ -297,6 +358,47 @@ mod tests {
             let _ = stream.write_all(&answer);
         };
         (Socket { name: "fri".to_owned(), path, near: true, user: None }, std::thread::spawn(serve))
+    }
+
+    /// Each of the links that answer waits until all of them were asked; one never answers, and the queue of one is full.
+    #[test]
+    fn links_are_asked_at_once_and_a_stuck_one_costs_its_own_line() {
+        const ANSWERING: usize = 20;
+        let scratches: Vec<_> = (0..ANSWERING + 2).map(|_| Scratch::new()).collect();
+        let all_asked = Barrier::new(ANSWERING);
+        let bind = |scratch: &Scratch| UnixListener::bind(scratch.path().join(SOCKET)).unwrap();
+        let sockets: Vec<_> = scratches
+            .iter()
+            .enumerate()
+            .map(|(n, scratch)| Socket {
+                name: format!("link{n}"),
+                path: scratch.path().join(SOCKET),
+                near: true,
+                user: None,
+            })
+            .collect();
+        let listeners: Vec<_> = scratches.iter().map(bind).collect();
+        let [stuck, full] = [&listeners[ANSWERING], &listeners[ANSWERING + 1]];
+        rustix::net::listen(full, 0).unwrap();
+        let _first = UnixStream::connect(&sockets[ANSWERING + 1].path).unwrap();
+        std::thread::scope(|scope| {
+            for listener in &listeners[..ANSWERING] {
+                scope.spawn(|| {
+                    let (mut stream, _) = listener.accept().unwrap();
+                    assert!(stream.read(&mut [0; 999]).unwrap() > 0);
+                    all_asked.wait();
+                    stream.write_all(&api::reply(&json!({ "status": api::tests::status() }))).unwrap();
+                });
+            }
+            let answers = ask_all(&sockets, Duration::from_secs(2));
+            assert!(answers[..ANSWERING].iter().all(Result::is_ok), "{answers:?}");
+            for answer in &answers[ANSWERING..] {
+                let (socket, error) = answer.as_ref().unwrap_err();
+                assert!(failed(socket, error).message.ends_with("it does not answer"), "{error}");
+            }
+        });
+        stuck.set_nonblocking(true).unwrap();
+        assert!(stuck.accept().is_ok(), "it was asked");
     }
 
     #[test]

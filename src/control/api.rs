@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::talker::Talker;
 use crate::core::stats::{DropReason, Stats};
 
 /// Longest request in bytes, its zero byte included.
@@ -170,6 +171,7 @@ pub fn parse_answer(answer: &[u8]) -> Result<Answer, serde_json::Error> {
 
 /// How far a link is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
     /// The host is being prepared.
@@ -199,6 +201,7 @@ impl State {
 
 /// One thing that is wrong or being waited for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Trouble {
     /// Its stable code: see tund(8), Conditions.
     pub code: String,
@@ -210,6 +213,7 @@ pub struct Trouble {
 
 /// How a link is. Times are seconds since the Unix epoch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Status {
     /// The link's name.
     pub name: String,
@@ -252,11 +256,17 @@ pub struct Status {
     /// Where datagrams go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
+    /// What carries the link, and why; absent where there is no choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub way: Option<String>,
     /// What the peer calls its link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<String>,
     /// `handshake` or `static`.
     pub keys: String,
+    /// How handshake keys are agreed on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exchange: Option<String>,
     /// When the keys that frames use were agreed or drawn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys_since: Option<u64>,
@@ -287,12 +297,16 @@ pub struct Status {
     pub loaded: u64,
     /// Whether the last reload was good.
     pub reload_ok: bool,
+    /// Who sent most into a bridged link in the last minute, of each side ten at most, the busiest first.
+    #[serde(default)]
+    pub talkers: Vec<Talker>,
     /// What was counted; `null` while there is no engine to ask.
     pub counters: Option<Counters>,
 }
 
 /// What was counted since the start.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Counters {
     /// Frames read from the device and sent.
     pub frames_sent: u64,
@@ -314,6 +328,7 @@ pub struct Counters {
 
 /// How often something was dropped for one reason.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Dropped {
     /// The reason.
     pub reason: String,
@@ -365,8 +380,10 @@ pub(crate) mod tests {
             addresses: vec!["192.168.86.81/32".into()],
             mtu: 1420,
             endpoint: Some("203.0.113.2:1417".into()),
+            way: None,
             peer: Some("tun-mon-fri".into()),
             keys: "handshake".into(),
+            exchange: Some("X25519 + ML-KEM-768".into()),
             keys_since: Some(1_000_030),
             cipher: Some("AES-256-GCM".into()),
             library: Some("ring".into()),
@@ -378,6 +395,7 @@ pub(crate) mod tests {
             key_log: None,
             loaded: 999_000,
             reload_ok: true,
+            talkers: Vec::new(),
             counters: Some(Counters::from(&stats)),
         }
     }
@@ -459,5 +477,16 @@ pub(crate) mod tests {
         bytes.pop();
         assert_eq!(parse_answer(&bytes).unwrap(), Answer::Refused("no \0 such thing".into()));
         assert!(parse_answer(b"junk").is_err());
+    }
+
+    /// The schema of what `status --json` prints, made of the types above.
+    #[test]
+    fn the_published_schema_is_that_of_the_status() {
+        let settings = schemars::generate::SchemaSettings::draft07().for_serialize();
+        let mut schema = settings.into_generator().into_root_schema_for::<Vec<Status>>();
+        schema.insert("title".to_owned(), "What `tund status --json` prints".into());
+        let right = format!("{:#}\n", schema.to_value());
+        let published = include_str!("../../docs/status.schema.json");
+        assert!(published == right, "docs/status.schema.json has to be\n{right}");
     }
 }

@@ -194,6 +194,71 @@ mod tests {
         }
     }
 
+    /// The words of a text that begin with `tund_`.
+    fn names(text: &str) -> Vec<&str> {
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        words.filter(|word| word.starts_with("tund_")).collect()
+    }
+
+    #[test]
+    fn every_metric_of_the_alerts_and_the_dashboard_is_on_the_page() {
+        let problems = vec![trouble("no-answer", "this")];
+        let page = openmetrics(&[Status { problems, ..status() }]);
+        let series: Vec<_> = page
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| line.split('{').next())
+            .collect();
+        let dashboard = include_str!("../../examples/grafana.json");
+        serde_json::from_str::<serde_json::Value>(dashboard).unwrap();
+        for text in [dashboard, include_str!("../../examples/prometheus.rules.yml")] {
+            assert!(names(text).len() > 5);
+            for name in names(text) {
+                assert!(series.contains(&name), "{name} is not on the page:\n{page}");
+            }
+        }
+        for name in series.iter().filter(|name| !["tund_build_info", "tund_link_info"].contains(name)) {
+            let shown = dashboard.contains(name) || name.contains("_last_load_") || name.contains("_since_");
+            assert!(shown, "{name} is in no panel");
+        }
+    }
+
+    /// Codes of the manual page that need nobody while the link is up; that it is down has an alert of its own.
+    const NEED_NOBODY: [&str; 17] = [
+        "no-remote",
+        "no-answer",
+        "peer-silent",
+        "peer-goodbye",
+        "peer-idle",
+        "reconnecting",
+        "resumed",
+        "peer-moved",
+        "over-tcp",
+        "over-udp",
+        "local-moved",
+        "path-payload",
+        "loop-over",
+        "calling",
+        "resolving",
+        "openvpn-start",
+        "openvpn-upgraded",
+    ];
+
+    #[test]
+    fn every_condition_that_needs_a_person_has_an_alert() {
+        let rules = include_str!("../../examples/prometheus.rules.yml");
+        let alerts: Vec<_> = rules.split(['"', '|']).collect();
+        let manual = include_str!("../../docs/tund.8.md");
+        let section = manual.split("\n## Conditions").nth(1).unwrap().split("\n## ").next().unwrap();
+        let codes: Vec<_> =
+            section.lines().filter_map(|line| line.strip_prefix('`')?.strip_suffix('`')).collect();
+        assert!(codes.len() > 40, "{codes:?}");
+        for code in codes {
+            let judged = [NEED_NOBODY.contains(&code), alerts.contains(&code)];
+            assert!(judged != [false, false], "{code} has no alert in examples/prometheus.rules.yml");
+        }
+    }
+
     #[test]
     fn a_problem_has_its_code_and_none_has_no_series() {
         let problems = ["device-down", "no-answer"].map(|code| trouble(code, "this")).into();

@@ -1,6 +1,7 @@
 //! What a running link can be asked, and its metrics.
 
 pub mod api;
+pub mod events;
 pub mod metrics;
 #[cfg(feature = "daemon")]
 mod peer;
@@ -8,4 +9,5 @@ mod peer;
 pub mod scrape;
 #[cfg(feature = "daemon")]
 pub mod server;
+pub mod talker;
 pub mod text;

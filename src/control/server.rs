@@ -3,8 +3,9 @@
 use std::ffi::{OsStr, OsString};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -36,8 +37,7 @@ struct Client {
 /// The socket with its connections. Dropping it removes the socket's file.
 pub struct Server {
     listener: UnixListener,
-    directory: Directory,
-    name: OsString,
+    file: Place,
     clients: Vec<Client>,
     next: ClientId,
     /// A refusal has been said.
@@ -48,23 +48,19 @@ impl Server {
     /// Listens at `path`, in place of what a killed tund left there, for this user alone. Errors are those of bind(2),
     /// and that another user could put his own socket there.
     pub fn bind(path: &Path) -> io::Result<Self> {
-        let (directory, name) = Directory::of_file(path).map_err(|refusal| {
-            let remedy = refusal.remedy();
-            io::Error::other(if remedy.is_empty() {
-                refusal.to_string()
-            } else {
-                format!("{refusal}: {remedy}")
-            })
-        })?;
-        remove_leftover(&directory, &name)?;
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-        // bind(2) gives the file the mode that the socket has (unix_bind_bsd of net/unix/af_unix.c): at no moment may
-        // others open it.
-        rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
-        rustix::net::bind(&socket, &SocketAddrUnix::new(directory.path().join(&name))?)?;
-        rustix::net::listen(&socket, BACKLOG)?;
-        Ok(Self { listener: socket.into(), directory, name, clients: Vec::new(), next: 0, complained: false })
+        let (listener, file) = listen(path)?;
+        Ok(Self { listener, file, clients: Vec::new(), next: 0, complained: false })
+    }
+
+    /// Whether who goes there finds this socket.
+    pub fn is_there(&self) -> bool {
+        self.file.is_there()
+    }
+
+    /// Listens at `path` again; connections stay. Errors are those of [`Server::bind`].
+    pub fn bind_again(&mut self, path: &Path) -> io::Result<()> {
+        (self.listener, self.file) = listen(path)?;
+        Ok(())
     }
 
     /// What to wait for: new connections, and requests of those that may ask.
@@ -133,13 +129,50 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // What remains would be refused connections only.
-        let _ = self.directory.remove(&self.name);
+        if self.is_there() {
+            // What remains would be refused connections only.
+            let _ = self.file.directory.remove(&self.file.name);
+        }
     }
 }
 
+/// The file of a socket, by its number, which no other file has as long as the socket listens.
+struct Place {
+    directory: Directory,
+    name: OsString,
+    inode: u64,
+}
+
+impl Place {
+    fn is_there(&self) -> bool {
+        let found = std::fs::symlink_metadata(self.directory.path().join(&self.name));
+        found.is_ok_and(|found| found.ino() == self.inode)
+    }
+}
+
+fn listen(path: &Path) -> io::Result<(UnixListener, Place)> {
+    let (directory, name) = Directory::of_file(path).map_err(|refusal| {
+        let remedy = refusal.remedy();
+        io::Error::other(if remedy.is_empty() { refusal.to_string() } else { format!("{refusal}: {remedy}") })
+    })?;
+    remove_leftover(&directory, &name)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    // bind(2) gives the file the mode that the socket has (unix_bind_bsd of net/unix/af_unix.c): at no moment may
+    // others open it.
+    rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(directory.path().join(&name))?)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    let inode = directory.inode(&name)?;
+    Ok((socket.into(), Place { directory, name, inode }))
+}
+
 /// A symbolic link that leads to a socket elsewhere; removed when dropped.
-pub struct Pointer(Directory, OsString);
+pub struct Pointer {
+    directory: Directory,
+    name: OsString,
+    socket: PathBuf,
+}
 
 impl Pointer {
     /// Makes the file `name` of `directory` lead to `socket`, in place of what a killed tund left there. Errors are those
@@ -148,14 +181,21 @@ impl Pointer {
         let name = OsString::from(name);
         remove_leftover(directory, &name)?;
         rustix::fs::symlinkat(socket, directory, &name)?;
-        Ok(Self(directory.clone(), name))
+        Ok(Self { directory: directory.clone(), name, socket: socket.to_owned() })
+    }
+
+    /// Whether who goes there is led to the socket.
+    pub fn is_there(&self) -> bool {
+        std::fs::read_link(self.directory.path().join(&self.name)).is_ok_and(|to| to == self.socket)
     }
 }
 
 impl Drop for Pointer {
     fn drop(&mut self) {
-        // What remains would lead nowhere.
-        let _ = self.0.remove(&self.1);
+        if self.is_there() {
+            // What remains would lead nowhere.
+            let _ = self.directory.remove(&self.name);
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::api::Status;
+use super::talker::Talker;
 
 /// The links as a table, one line each, and a second one where something is wrong. `now` is in seconds since the
 /// Unix epoch.
@@ -62,6 +63,7 @@ pub fn full(link: &Status, now: u64) -> String {
         Some(endpoint) => line("peer", format!("{endpoint}{peer}")),
         None => line("peer", "not known yet".to_owned()),
     }
+    link.way.iter().for_each(|way| line("way", way.clone()));
     let device = link.device.as_deref().unwrap_or("not open yet");
     let addresses: String = link.addresses.iter().map(|address| format!(", {address}")).collect();
     let down = if link.device_up == Some(false) { ", down" } else { "" };
@@ -70,7 +72,8 @@ pub fn full(link: &Status, now: u64) -> String {
     let renewed = link.keys_since.map(|since| format!(", {} old", ago(since))).unwrap_or_default();
     let library = link.library.as_ref().map(|library| format!(" by {library}")).unwrap_or_default();
     let cipher = link.cipher.as_ref().map(|cipher| format!(", {cipher}{library}")).unwrap_or_default();
-    line("keys", format!("{}{renewed}{cipher}", link.keys));
+    let exchange = link.exchange.as_ref().map(|exchange| format!(" by {exchange}")).unwrap_or_default();
+    line("keys", format!("{}{exchange}{renewed}{cipher}", link.keys));
     link.key_log.iter().for_each(|file| line("key log", format!("{file}: whoever has it reads this link")));
     link.protections.iter().for_each(|protections| line("engine", protections.clone()));
     let rtt = link.rtt.map(|rtt| format!("round trip {:.1} ms", rtt * 1000.0));
@@ -102,6 +105,23 @@ pub fn full(link: &Status, now: u64) -> String {
     let reload = if link.reload_ok { "" } else { "; the last reload failed, the log says why" };
     line("process", format!("pid {}, tund {}, for {}", link.pid, link.version, ago(link.started)));
     line("file", format!("{}, read {} ago{reload}", link.file, ago(link.loaded)));
+    out
+}
+
+/// Who sent most into it in the last minute.
+pub fn talkers(link: &Status) -> String {
+    let mut out = String::new();
+    for (title, here) in [("here", true), ("there", false)] {
+        let mut hosts = link.talkers.iter().filter(|talker| talker.here == here).peekable();
+        if hosts.peek().is_none() {
+            let _ = writeln!(out, "  {title:<9} nobody sent a frame in the last minute");
+        }
+        for (index, Talker { mac, vlan, frames, bytes, .. }) in hosts.enumerate() {
+            let title = if index == 0 { title } else { "" };
+            let vlan = vlan.map(|vlan| format!(" in VLAN {vlan}")).unwrap_or_default();
+            let _ = writeln!(out, "  {title:<9} {mac}{vlan}, {frames} frames, {}", amount(*bytes));
+        }
+    }
     out
 }
 
@@ -200,7 +220,7 @@ mod tests {
              \x20 problem   that [route-missing], for 1 min 5 s\n\
              \x20 peer      203.0.113.2:1417, its \"tun-mon-fri\"\n\
              \x20 device    tun0: tun, down, MTU 1420, in br0, 192.168.86.81/32\n\
-             \x20 keys      handshake, 35 s old, AES-256-GCM by ring\n\
+             \x20 keys      handshake by X25519 + ML-KEM-768, 35 s old, AES-256-GCM by ring\n\
              \x20 key log   /etc/k: whoever has it reads this link\n\
              \x20 engine    uid 994, no capabilities\n\
              \x20 path      round trip 12.3 ms, datagrams of up to 1472 bytes pass\n\

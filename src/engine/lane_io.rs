@@ -15,6 +15,7 @@ use tokio::sync::mpsc::Sender;
 use crate::core::lane::{Notice, Sink, Transmit};
 use crate::core::path::Path;
 use crate::core::stats::{DropReason, Stats};
+use crate::engine::streams::{Sent, Streams};
 use crate::engine::worker::FromWorker;
 use crate::packet::gro::Coalescer;
 use crate::packet::gso;
@@ -41,6 +42,8 @@ pub struct LaneIo<D> {
     /// Joins frames for the device; `None`: each is written alone.
     coalescer: Option<Coalescer>,
     offload: bool,
+    /// The connections, for paths that are streams.
+    pub streams: Streams,
     /// The kernel cuts what is sent into datagrams.
     cuts: bool,
     /// To the engine.
@@ -48,6 +51,8 @@ pub struct LaneIo<D> {
     unproven: Sender<Notice>,
     /// When a failure to send was last told.
     failed_at: Option<Instant>,
+    /// To where nothing could be sent when that was told, until something can.
+    failed_to: Option<SocketAddr>,
     /// When ICMP was last told of: other errors, and datagrams that are too long.
     complained_at: [Option<Instant>; 2],
     /// What could not be sent or written.
@@ -61,6 +66,7 @@ impl<D: Datagrams> LaneIo<D> {
         layer: Layer,
         offload: bool,
         (engine, unproven): (Sender<FromWorker>, Sender<Notice>),
+        streams: Streams,
     ) -> Self {
         Self {
             socket,
@@ -69,10 +75,12 @@ impl<D: Datagrams> LaneIo<D> {
             layer,
             coalescer: None,
             offload,
+            streams,
             cuts: offload,
             engine,
             unproven,
             failed_at: None,
+            failed_to: None,
             complained_at: [None; 2],
             drops: Stats::default(),
         }
@@ -167,19 +175,40 @@ impl<D: Datagrams> LaneIo<D> {
         !passed
     }
 
-    /// Sends one datagram.
+    /// Sends along a stream.
+    fn send_stream(&mut self, transmit: Transmit<'_>) {
+        let to = transmit.to.remote;
+        match self.streams.send(Instant::now(), transmit) {
+            Sent::Yes => {}
+            Sent::Full => self.drops.add(DropReason::QueueFull, transmit.count() as u64),
+            // A full queue does not matter: what waits is given up in time, and the next one asks again.
+            Sent::Connect => _ = self.engine.try_send(FromWorker::StreamWanted { to }),
+        }
+    }
+
+    /// Sends one datagram of frames.
     fn send(&mut self, datagram: &[u8], class: u8, to: Path) -> bool {
-        match self.socket.send(Transmit::one(datagram, class, to)) {
+        match self.try_send(datagram, class, to) {
             Ok(()) => true,
-            Err(error) if to.local.is_some() && is_source_lost(&error) => {
-                // A full queue does not matter: the next datagram tells it again.
-                self.notice(Notice::SourceLost { path: to });
-                self.send(datagram, class, to.remote.into())
-            }
             Err(error) => {
                 self.count_failure(error, to, 1);
                 false
             }
+        }
+    }
+
+    fn try_send(&mut self, datagram: &[u8], class: u8, to: Path) -> io::Result<()> {
+        match self.socket.send(Transmit::one(datagram, class, to)) {
+            Ok(()) => {
+                self.handle_sent(to.remote);
+                Ok(())
+            }
+            Err(error) if to.local.is_some() && is_source_lost(&error) => {
+                // A full queue does not matter: the next datagram tells it again.
+                self.notice(Notice::SourceLost { path: to });
+                self.try_send(datagram, class, to.remote.into())
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -192,7 +221,7 @@ impl<D: Datagrams> LaneIo<D> {
         self.drops.add(reason, datagrams);
         match reason {
             DropReason::QueueFull => {}
-            // The link finds out what passes; most often it is asking just that.
+            // The link finds out what passes.
             DropReason::TooBig => self.report_send_error(Instant::now(), Notice::TooLong),
             _ => self.tell_failure(to.remote, error),
         }
@@ -215,6 +244,16 @@ impl<D: Datagrams> LaneIo<D> {
             && self.engine.try_send(FromWorker::SendFailed { to, error }).is_ok()
         {
             self.failed_at = Some(now);
+            self.failed_to = Some(to);
+        }
+    }
+
+    /// What was told of this address is over.
+    fn handle_sent(&mut self, to: SocketAddr) {
+        if self.failed_to.is_some_and(|failed| failed == to)
+            && self.engine.try_send(FromWorker::SentAgain { to }).is_ok()
+        {
+            self.failed_to = None;
         }
     }
 
@@ -259,15 +298,28 @@ impl<D: Datagrams> Sink for LaneIo<D> {
     }
 
     fn datagram(&mut self, datagram: &[u8], to: Path) {
-        self.send(datagram, 0, to);
+        if to.stream {
+            return self.send_stream(Transmit::one(datagram, 0, to));
+        }
+        match self.try_send(datagram, 0, to) {
+            // It asked whether it fits; no frame is lost.
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::MSGSIZE) => {
+                self.report_send_error(Instant::now(), Notice::TooLong);
+            }
+            Err(error) => self.count_failure(error, to, 1),
+            Ok(()) => {}
+        }
     }
 
     fn transmit(&mut self, transmit: Transmit<'_>) {
         let Transmit { bytes, stride, class, to } = transmit;
+        if to.stream {
+            return self.send_stream(transmit);
+        }
         let mut refused = None;
         if self.cuts && transmit.count() > 1 {
             match self.socket.send(transmit) {
-                Ok(()) => return,
+                Ok(()) => return self.handle_sent(to.remote),
                 Err(error) if is_full(&error) => {
                     return self.count_failure(error, to, transmit.count() as u64);
                 }

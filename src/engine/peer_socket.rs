@@ -1,6 +1,6 @@
 //! When the peer has a socket of its own: while frames pass, for the way that they come.
 
-use crate::core::lane::{Command, ReceiveCommand};
+use crate::core::bulk::Command;
 use crate::core::path::Path;
 
 /// What the link decided of that, and what was asked of the parent.
@@ -14,16 +14,13 @@ pub struct PeerSocket {
 impl PeerSocket {
     /// Takes note of a command to the lane.
     pub fn note(&mut self, command: &Command) {
-        match command {
-            Command::Receive(ReceiveCommand::Endpoint(path)) => self.path = *path,
-            Command::Receive(ReceiveCommand::Agreed(agreed)) => self.agreed = *agreed,
-            Command::Receive(_) | Command::Send(_) => {}
-        }
+        self.path = command.endpoint().unwrap_or(self.path);
+        self.agreed = command.agreed().unwrap_or(self.agreed);
     }
 
     /// The way that a socket is wanted for now, if that has changed: `None` in it, for none.
     pub fn poll(&mut self) -> Option<Option<Path>> {
-        let wanted = self.path.filter(|_| self.agreed);
+        let wanted = self.path.filter(|path| self.agreed && !path.stream);
         (wanted != self.asked).then(|| {
             self.asked = wanted;
             wanted
@@ -39,13 +36,14 @@ impl PeerSocket {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::lane::ReceiveCommand;
 
     #[test]
     fn a_socket_is_wanted_for_the_way_of_a_peer_that_fits() {
         let [one, two] = [1, 2].map(|last| Path::from(std::net::SocketAddr::from(([192, 0, 2, last], 1417))));
         let mut socket = PeerSocket::default();
         let mut after = |command: ReceiveCommand| {
-            socket.note(&command.into());
+            socket.note(&Command::Tund(command.into()));
             (socket.poll(), socket.is_wanted(one))
         };
         assert_eq!(after(ReceiveCommand::Endpoint(Some(one))), (None, false));

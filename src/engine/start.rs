@@ -9,13 +9,19 @@ use std::sync::Arc;
 
 use tokio::net::UnixDatagram;
 use tokio::sync::mpsc;
+use zeroize::Zeroizing;
 
-use crate::config::KeyMode;
+use crate::config::Upgrade;
+use crate::core::bulk;
+use crate::core::control::Control;
 use crate::core::keylog::Entry;
 use crate::core::lane::{self, Report};
 use crate::core::link::Link;
+use crate::core::openvpn;
 use crate::core::settings::MAX_TEXT;
 use crate::core::stats::Stats;
+use crate::crypto::Random;
+use crate::crypto::cbc_hmac::KEY;
 use crate::crypto::keys::LinkKeys;
 use crate::crypto::noise::Statics;
 use crate::crypto::stack::cleanly;
@@ -25,7 +31,7 @@ use crate::engine::peer_socket::PeerSocket;
 use crate::engine::worker::workers;
 use crate::engine::{Engine, NOTICES, Parent, ciphers};
 use crate::packet::layer::Mode;
-use crate::privsep::message::{End, Start, ToEngine, ToParent};
+use crate::privsep::message::{End, OpenVpnKeys, Start, ToEngine, ToParent};
 use crate::privsep::sandbox::{self, LockError};
 use crate::privsep::spawn::{Role, inherited};
 use crate::report::exit::{self, BUG};
@@ -87,18 +93,29 @@ fn run(parent: &Arc<Parent>, start: Start, descriptors: Vec<OwnedFd>) -> Result<
     })
 }
 
+/// The keys of the link as they are used.
+struct Derived {
+    keys: Arc<LinkKeys>,
+    statics: Statics,
+    openvpn: Option<Arc<openvpn::lane::Secrets>>,
+}
+
 /// The keys of the link, locked in memory on their own: the limit that forbids it for all of the engine allows that.
-fn derive(start: &Start) -> (Arc<LinkKeys>, Statics) {
+fn derive(start: &Start) -> Derived {
     let mut held = memory::hold_alone(&*start.keys);
     let (keys, statics) = start.keys.derive();
     held = held.and(memory::hold_alone(&*keys));
     if let Statics::Pair { private, .. } = &statics {
         held = held.and(memory::hold_alone(&**private));
     }
+    let openvpn = start.keys.openvpn.as_ref().map(openvpn_secrets);
+    if let Some(secrets) = &openvpn {
+        held = held.and(memory::hold_alone(&**secrets));
+    }
     if let Err(error) = held {
         say!(1, "note: the keys of the link may get into swap space: {error}");
     }
-    (keys, statics)
+    Derived { keys, statics, openvpn }
 }
 
 fn lock(start: &Start) -> Result<String, Ending> {
@@ -116,19 +133,23 @@ impl Engine {
     fn start(
         parent: &Arc<Parent>,
         start: Start,
-        (keys, statics): (Arc<LinkKeys>, Statics),
+        Derived { keys, statics, openvpn: secrets }: Derived,
         socket: Socket,
         device: Option<OwnedFd>,
     ) -> Result<Self, Ending> {
         let mut settings = start.link.clone();
         ciphers::prefer_hardware(&mut settings.suites);
         let (data_path, key_log, sandbox) = (start.data_path, start.key_log, start.confinement.sandbox);
+        let kept = start.kept;
         drop(start);
         let (sender, notices) = mpsc::channel(NOTICES);
         let (unproven_sender, unproven) = mpsc::channel(NOTICES);
         let has_device = device.is_some();
         let lane = lane::Settings::new(&settings, keys.clone(), data_path.copy_dscp);
-        let (workers, handle) = workers(&lane, data_path, socket, device, (sender, unproven_sender))
+        let openvpn = secrets.and_then(|it| openvpn::lane::Settings::new(&settings, it, data_path.copy_dscp));
+        let upgrade = settings.openvpn.as_ref().map_or(Upgrade::Off, |wire| wire.upgrade);
+        let bulk = bulk::Settings::new(lane.clone(), openvpn, upgrade);
+        let (workers, handle) = workers(&bulk, data_path, socket, device, (sender, unproven_sender))
             .map_err(|error| Ending::refused("prepare the workers", &error))?;
         for (number, worker) in workers.into_iter().enumerate() {
             let name = format!("lane0.{number}");
@@ -140,9 +161,10 @@ impl Engine {
         let began = now();
         let patience =
             settings.activated.then(|| IdleTimeout::new(began.instant, settings.keepalive.idle_exit));
-        let link = match settings.key_mode {
-            KeyMode::Static => Link::new(settings, keys, began, Os),
-            KeyMode::Handshake => Link::with_handshake(settings, keys, statics, began, Os),
+        let link: Box<dyn Control> = match openvpn::link::Link::new(settings.clone(), kept, began, Os) {
+            Some(link) if upgrade == Upgrade::Off => Box::new(link),
+            Some(link) => Box::new(openvpn::link::upgrade::Link::new(link, keys, upgrade, Os)),
+            None => Box::new(Link::new(settings, keys, statics, began, Os)),
         };
         let ready = watch(parent).map_err(Ending::failed)?;
         sandbox::start_no_more(sandbox).map_err(Ending::failed)?;
@@ -165,6 +187,15 @@ impl Engine {
             unsent: None,
         })
     }
+}
+
+/// What is used of an OpenVPN peer's key file, and what this process marks its datagrams with.
+fn openvpn_secrets(keys: &OpenVpnKeys) -> Arc<openvpn::lane::Secrets> {
+    cleanly(|| {
+        let mut key = Zeroizing::new([0; KEY]);
+        key.copy_from_slice(keys.file.as_flattened());
+        Arc::new(openvpn::lane::Secrets { key, check: keys.check, draw: Os.bytes() })
+    })
 }
 
 /// The runtime watches the channel as a datagram socket, which its kind of socket is to it.

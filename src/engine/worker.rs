@@ -1,11 +1,13 @@
 //! The worker threads of a lane: plain epoll loops that move frames and datagrams between a device and a socket.
 //!
-//! Everything they must decide is in the [`Lane`]; everything that is not frames goes to the engine over a
+//! Everything they must decide is in the lane ([`Bulk`]); everything that is not frames goes to the engine over a
 //! bounded channel, and what the engine decides comes back over another. One thread serves both directions,
 //! or each direction has its own.
 
 mod handle;
 mod receive;
+mod send;
+mod streams;
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,16 +21,15 @@ use rustix::time::Timespec;
 use tokio::sync::mpsc::Sender;
 
 use crate::config::DataPath;
+use crate::core::bulk::{Bulk, Settings};
 use crate::core::clock::ClockJumpDetector;
 use crate::core::codel::Codel;
 use crate::core::fair_queue::FairQueue;
-use crate::core::lane::{Lane, Notice, Report, Settings, Sink};
-use crate::core::stats::DropReason;
+use crate::core::lane::{Notice, Report, Sink};
 use crate::engine::lane_io::LaneIo;
+use crate::engine::streams::Streams;
 use crate::packet::layer::Layer;
-use crate::packet::traffic_class;
-use crate::packet::virtio::{self, Virtio};
-use crate::packet::{flow, gso};
+use crate::packet::virtio;
 use crate::sys::clock;
 use crate::transport::Datagrams;
 
@@ -52,15 +53,25 @@ pub enum FromWorker {
     /// For the link.
     Notice(Notice),
     /// What was counted by the thread that does this.
-    Report(Direction, Report),
+    Report(Direction, Box<Report>),
     /// Something for the log, said once.
     Note(String),
+    /// A connection is needed; answered by [`Handle::stream`].
+    StreamWanted {
+        /// Where to.
+        to: SocketAddr,
+    },
     /// Datagrams cannot be sent; told once a minute at most.
     SendFailed {
         /// Where to.
         to: SocketAddr,
         /// Why.
         error: io::Error,
+    },
+    /// Datagrams pass again to where they could not be sent.
+    SentAgain {
+        /// Where to.
+        to: SocketAddr,
     },
     /// The device is gone or refuses everything.
     DeviceLost(io::Error),
@@ -80,7 +91,7 @@ pub enum Direction {
 /// A worker, ready to run on its own thread.
 pub struct Worker<D> {
     duty: Direction,
-    lane: Lane,
+    lane: Bulk,
     layer: Layer,
     watch: ClockJumpDetector,
     /// The clocks jumped and the link does not know yet.
@@ -89,6 +100,10 @@ pub struct Worker<D> {
     /// What the peer's datagrams come to, if not to the front, the socket for everybody.
     connected: Option<D>,
     rest: Rest,
+    /// The same for those who connect and have proven nothing.
+    strangers_rest: Rest,
+    /// Whether the device is listened to: not while what it gives has nowhere to go.
+    listens_to_device: bool,
     orders: mpsc::Receiver<ToWorker<D>>,
     wake: OwnedFd,
     epoll: OwnedFd,
@@ -108,6 +123,8 @@ enum Source {
     Front = 1,
     Connected = 2,
     Device = 3,
+    Streams = 4,
+    Strangers = 5,
 }
 
 /// Makes the workers of a lane, one or two, that share a socket and a device.
@@ -129,8 +146,9 @@ pub fn workers<D: Datagrams>(
         let (sender, orders) = mpsc::channel();
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         threads.push(Thread { duty: *duty, sender, wake: wake.try_clone()? });
+        let streams = Streams::new(settings.keys())?;
         let port =
-            LaneIo::new(socket.try_clone()?, settings.inner.layer(), data_path.offload, channels.clone());
+            LaneIo::new(socket.try_clone()?, settings.layer(), data_path.offload, channels.clone(), streams);
         let device = device.as_ref().map(OwnedFd::try_clone).transpose()?;
         workers.push(Worker::new(*duty, settings, data_path, port, device, (orders, wake))?);
     }
@@ -148,13 +166,15 @@ impl<D: Datagrams> Worker<D> {
     ) -> io::Result<Self> {
         let mut worker = Self {
             duty,
-            lane: Lane::new(settings.clone()),
-            layer: settings.inner.layer(),
+            lane: Bulk::new(settings),
+            layer: settings.layer(),
             watch: ClockJumpDetector::default(),
             resumed: false,
             port,
             connected: None,
             rest: Rest::default(),
+            strangers_rest: Rest::default(),
+            listens_to_device: true,
             orders,
             wake,
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
@@ -168,6 +188,9 @@ impl<D: Datagrams> Worker<D> {
         if duty != Direction::Outward {
             worker.port.enable_gro();
             worker.watch(&worker.port.socket, Source::Front)?;
+            let [known, strangers] = &worker.port.streams.epolls;
+            worker.watch(known, Source::Streams)?;
+            worker.watch_once(strangers, Source::Strangers)?;
         }
         if let Some(device) = device {
             worker.take_device(device)?;
@@ -183,16 +206,14 @@ impl<D: Datagrams> Worker<D> {
     }
 
     fn serve(&mut self) -> io::Result<()> {
-        let mut events = Vec::with_capacity(4);
+        let mut events = Vec::with_capacity(8);
         let mut busy_until = None;
         loop {
-            let timeout = match busy_until.is_some() || !self.queue.is_empty() {
+            let held = self.lane.endpoint().is_some_and(|path| self.port.streams.holds(path));
+            self.listen_to_device(!held)?;
+            let timeout = match busy_until.is_some() || !self.queue.is_empty() && !held {
                 true => Some(Timespec::default()),
-                false => [self.lane.poll_timeout(), self.rest.poll_timeout()]
-                    .into_iter()
-                    .flatten()
-                    .min()
-                    .map(until),
+                false => self.timeouts().into_iter().flatten().min().map(until),
             };
             events.clear();
             match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
@@ -205,35 +226,39 @@ impl<D: Datagrams> Worker<D> {
             } else if busy_until.is_some_and(|until| until <= now) {
                 busy_until = None;
             }
-            let (mut readable, mut front, mut connected) = (false, false, false);
-            for event in &events {
-                match event.data.u64() {
-                    n if n == Source::Wake as u64 => {
-                        if !self.take_orders(now)? {
-                            return Ok(());
-                        }
-                    }
-                    n if n == Source::Device as u64 => readable = true,
-                    n => {
-                        let flags = event.flags;
-                        if flags.contains(epoll::EventFlags::ERR) {
-                            self.take_icmp_errors(now, n == Source::Connected as u64);
-                        }
-                        *(if n == Source::Front as u64 { &mut front } else { &mut connected }) = true;
-                    }
+            let is_ready = |source: Source| events.iter().find(|event| event.data.u64() == source as u64);
+            if is_ready(Source::Wake).is_some() && !self.take_orders(now)? {
+                return Ok(());
+            }
+            let outer =
+                [Source::Front, Source::Connected].map(|source| is_ready(source).map(|event| event.flags));
+            for (of_connected, flags) in [false, true].into_iter().zip(outer) {
+                if flags.is_some_and(|flags| flags.contains(epoll::EventFlags::ERR)) {
+                    self.take_icmp_errors(now, of_connected);
                 }
             }
+            let [front, connected] = outer.map(|flags| flags.is_some());
             if connected || front && self.connected.is_none() {
                 self.take_datagrams(now);
             }
-            if readable {
+            if is_ready(Source::Streams).is_some() {
+                self.take_records(now);
+            }
+            if is_ready(Source::Device).is_some() {
                 self.read_frames()?;
             }
             self.seal_frames(now);
+            if is_ready(Source::Strangers).is_some() {
+                self.serve_strangers();
+            }
             if front && self.connected.is_some() {
                 self.serve_front();
             }
             self.end_rest(now)?;
+            self.end_strangers_rest(now)?;
+            if self.port.streams.poll_timeout().is_some_and(|at| at <= now) {
+                self.port.streams.handle_timeout(now, self.lane.endpoint());
+            }
             if self.lane.poll_timeout().is_some_and(|at| at <= now) {
                 self.lane.handle_timeout(now, &mut self.port);
                 self.port.flush_frames();
@@ -245,7 +270,7 @@ impl<D: Datagrams> Worker<D> {
     fn look_at_clocks(&mut self) -> Instant {
         let now = clock::now();
         if self.watch.has_jumped(now) {
-            self.lane.wipe_all(&mut self.port);
+            self.lane.wipe_all(now.instant, &mut self.port);
             self.resumed = true;
         }
         if self.resumed {
@@ -258,6 +283,31 @@ impl<D: Datagrams> Worker<D> {
     fn watch(&self, fd: impl AsFd, source: Source) -> io::Result<()> {
         let data = epoll::EventData::new_u64(source as u64);
         Ok(epoll::add(&self.epoll, fd, data, epoll::EventFlags::IN)?)
+    }
+
+    fn watch_once(&self, fd: impl AsFd, source: Source) -> io::Result<()> {
+        let data = epoll::EventData::new_u64(source as u64);
+        Ok(epoll::add(&self.epoll, fd, data, epoll::EventFlags::IN | epoll::EventFlags::ONESHOT)?)
+    }
+
+    /// When something is to be done at the latest.
+    fn timeouts(&self) -> [Option<Instant>; 4] {
+        let streams = self.port.streams.poll_timeout();
+        [self.lane.poll_timeout(), self.rest.poll_timeout(), self.strangers_rest.poll_timeout(), streams]
+    }
+
+    /// Whether frames of the device are read now.
+    fn listen_to_device(&mut self, listens: bool) -> io::Result<()> {
+        if listens == self.listens_to_device {
+            return Ok(());
+        }
+        let Some(device) = self.port.device.as_ref().filter(|_| self.duty != Direction::Inward) else {
+            return Ok(());
+        };
+        let flags = if listens { epoll::EventFlags::IN } else { epoll::EventFlags::empty() };
+        epoll::modify(&self.epoll, device, epoll::EventData::new_u64(Source::Device as u64), flags)?;
+        self.listens_to_device = listens;
+        Ok(())
     }
 
     fn take_device(&mut self, device: OwnedFd) -> io::Result<()> {
@@ -274,8 +324,14 @@ impl<D: Datagrams> Worker<D> {
         while let Ok(order) = self.orders.try_recv() {
             match order {
                 ToWorker::Lane(command) => self.lane.handle_command(now, command, &mut self.port),
+                ToWorker::Frame(frame) => {
+                    self.lane.handle_frame(&frame, &[], &mut self.port);
+                    self.lane.flush(&mut self.port);
+                }
                 ToWorker::Device(device) => self.take_device(device)?,
                 ToWorker::Connected(socket) => self.take_connected(now, socket)?,
+                ToWorker::Listen(listener) => self.port.streams.listen(listener)?,
+                ToWorker::Stream(path, connection) => self.take_stream(now, path, connection),
                 ToWorker::Report => self.report(),
                 ToWorker::Settle(done) => {
                     let _ = done.send(());
@@ -291,83 +347,11 @@ impl<D: Datagrams> Worker<D> {
     }
 
     fn report(&mut self) {
-        let report = self.lane.report();
+        let report = self.lane.report(Instant::now());
         let stats = report.stats.plus(&self.port.drops);
         // A full channel means that the engine is behind; it asks again.
-        let _ = self.port.engine.try_send(FromWorker::Report(self.duty, Report { stats, ..report }));
-    }
-
-    /// Seals a turn's worth of the frames that wait. What is left has its turn after the other direction, and shares
-    /// datagrams with what came before.
-    fn seal_frames(&mut self, now: Instant) {
-        if self.queue.is_empty() {
-            return;
-        }
-        let mut should_drop = self.crowd.should_drop(now, self.queue.bytes());
-        let mut taken = 0;
-        while taken < TURN {
-            let Self { lane, port, layer, queue, .. } = self;
-            let Some(length) = queue.pop(|frame, more| {
-                take_frame(frame, *layer, more, &mut should_drop, lane, port);
-                frame.len()
-            }) else {
-                break;
-            };
-            taken += length;
-        }
-        if self.queue.is_empty() {
-            self.lane.outward.flush(&mut self.port);
-        }
-    }
-
-    fn read_frames(&mut self) -> io::Result<()> {
-        let Some(device) = &self.port.device else { return Ok(()) };
-        while let Some(room) = self.queue.room() {
-            match rustix::io::read(device, &mut *room) {
-                Ok(length) => {
-                    let frame = room.get(virtio::HEADER..length).unwrap_or_default();
-                    let flow = flow::of(frame, self.layer);
-                    self.queue.push(length, flow);
-                }
-                Err(Errno::AGAIN | Errno::INTR) => break,
-                // The device is down for the moment; it says so again when it is up.
-                Err(Errno::IO) => break,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What was read from the device: a frame, or several joined. If the queue must give something up, one is marked, or given up: one of
-/// several, or of a flow that has `more` waiting.
-fn take_frame(
-    read: &mut [u8],
-    layer: Layer,
-    more: bool,
-    should_drop: &mut bool,
-    lane: &mut Lane,
-    port: &mut LaneIo<impl Datagrams>,
-) {
-    let Some((header, packet)) = read.split_first_chunk_mut() else { return };
-    let Some(virtio) = Virtio::parse(*header) else { return port.drops.drop(DropReason::Malformed) };
-    let mut skips = false;
-    if *should_drop && (more || virtio.kind != virtio::Kind::Single) {
-        *should_drop = false;
-        skips = !traffic_class::is_capable(traffic_class::of(packet, layer));
-        if skips {
-            port.drops.drop(DropReason::QueueFull);
-        } else {
-            traffic_class::mark(packet, layer, traffic_class::CE);
-        }
-    }
-    let emit = |head: &[u8], tail: &[u8]| {
-        if !std::mem::take(&mut skips) {
-            lane.outward.handle_frame(head, tail, port);
-        }
-    };
-    if gso::split(virtio, packet, layer, emit).is_err() {
-        port.drops.drop(DropReason::Malformed);
+        let _ =
+            self.port.engine.try_send(FromWorker::Report(self.duty, Box::new(Report { stats, ..report })));
     }
 }
 

@@ -3,18 +3,21 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
-use crate::core::lane::{Command, Received, SendCommand};
+use crate::core::lane::{Command, Received, SendCommand, Transmit};
 use crate::core::path::Path;
 use crate::core::session::{Outcome, Sessions};
-use crate::crypto::suite::Cipher;
+use crate::crypto::Random;
+use crate::crypto::exchange::Pattern;
+use crate::crypto::suite::{Cipher, Exchange};
 use crate::crypto::wrap;
 use crate::privsep::channel::{Channel, Message};
 use crate::privsep::message::{Confinement, Keys};
@@ -22,6 +25,7 @@ use crate::privsep::sandbox;
 use crate::privsep::spawn::{self, Role, inherited, spawn};
 use crate::sys::clock::now;
 use crate::sys::random::Os;
+use crate::transport::stream::Stream;
 
 /// Two calls are sent in this time.
 const PATIENCE: Duration = Duration::from_secs(6);
@@ -35,8 +39,10 @@ pub struct Question {
     pub keys: Box<Keys>,
     /// The ciphers that this end allows.
     pub suites: Vec<Cipher>,
-    /// Whom to call.
-    pub address: SocketAddr,
+    /// How this end agrees on keys.
+    pub exchange: Exchange,
+    /// Whom to call, and whether over a stream.
+    pub path: Path,
     /// What the caller gives up first.
     pub confinement: Confinement,
 }
@@ -48,6 +54,8 @@ pub enum Answer {
     Answered(Duration),
     /// It has the same key, and no cipher in common.
     NoCipher,
+    /// It has the same key, and agrees on keys in this other way.
+    OtherExchange(Exchange),
     /// The system said that the datagram cannot get there, or was sent back.
     Refused(String),
     /// Nothing that the key opens; so many other datagrams came from there.
@@ -77,11 +85,8 @@ pub fn call(question: &Question, socket: &OwnedFd) -> Answer {
     };
     let asked = channel.send(question, &[socket.as_fd()]);
     let answer = asked.and_then(|()| {
-        let limit = rustix::event::Timespec { tv_sec: 20, tv_nsec: 0 };
-        rustix::event::poll(
-            &mut [rustix::event::PollFd::new(&channel, rustix::event::PollFlags::IN)],
-            Some(&limit),
-        )?;
+        let limit = Timespec { tv_sec: 20, tv_nsec: 0 };
+        poll(&mut [PollFd::new(&channel, PollFlags::IN)], Some(&limit))?;
         channel.receive()
     });
     // It has ended, or is of no use any more, and nobody waits for one that the kernel does not let go.
@@ -106,7 +111,7 @@ fn run() -> io::Result<()> {
     let Some((question, descriptors)) = channel.receive()? else { return Ok(()) };
     let Some(socket) = descriptors.into_iter().next() else { return Ok(()) };
     let answer = match sandbox::lock(Role::Caller, &question.confinement) {
-        Ok(_) => ask(question, UdpSocket::from(socket)).unwrap_or_else(|error| match error.kind() {
+        Ok(_) => ask(question, socket).unwrap_or_else(|error| match error.kind() {
             io::ErrorKind::ConnectionRefused => {
                 Answer::Refused("its host says that nothing listens on that port".to_owned())
             }
@@ -117,37 +122,78 @@ fn run() -> io::Result<()> {
     channel.send(&answer, &[])
 }
 
-fn ask(question: Question, socket: UdpSocket) -> io::Result<Answer> {
+/// What carries the call.
+enum Wire {
+    Datagrams(UdpSocket),
+    Stream(Box<Stream>),
+}
+
+impl Wire {
+    fn send(&mut self, datagram: &[u8], to: Path) -> io::Result<()> {
+        match self {
+            Self::Datagrams(socket) => socket.send(datagram).map(drop),
+            Self::Stream(stream) => stream.send(Transmit::one(datagram, 0, to)),
+        }
+    }
+
+    /// The next datagram, if one comes soon.
+    fn receive(&mut self) -> io::Result<Option<Vec<u8>>> {
+        match self {
+            Self::Datagrams(socket) => {
+                if !is_readable(&*socket)? {
+                    return Ok(None);
+                }
+                let mut buffer = vec![0; ROOM];
+                let length = socket.recv(&mut buffer)?;
+                buffer.truncate(length);
+                Ok(Some(buffer))
+            }
+            Self::Stream(stream) => loop {
+                if let Some(datagram) = stream.next_datagram().map_err(io::Error::other)? {
+                    return Ok(Some(datagram.to_vec()));
+                }
+                if !is_readable(&**stream)? {
+                    return Ok(None);
+                }
+                stream.receive()?;
+            },
+        }
+    }
+}
+
+fn is_readable(fd: impl AsFd) -> io::Result<bool> {
+    let soon = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+    Ok(poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&soon))? > 0)
+}
+
+fn ask(question: Question, socket: OwnedFd) -> io::Result<Answer> {
     let (keys, statics) = question.keys.derive();
+    let to = question.path;
+    let mut wire = match to.stream {
+        true => Wire::Stream(Box::new(Stream::new(socket, to, keys.clone(), Os.bytes()))),
+        false => Wire::Datagrams(socket.into()),
+    };
+    let pattern = Pattern { statics, exchange: question.exchange };
     let started = now().instant;
-    let mut sessions = Sessions::new(keys.clone(), statics, question.suites, started, &mut Os);
+    let mut sessions = Sessions::new(keys.clone(), pattern, question.suites, started, &mut Os);
+    sessions.expect_narrow();
     sessions.begin(started);
-    let to = Path::from(question.address);
     let (mut out, mut others, mut called) = (VecDeque::new(), 0, started);
-    let mut buffer = vec![0; ROOM];
     loop {
         let instant = now().instant;
         if instant >= started + PATIENCE {
             return Ok(Answer::Silent(others));
         }
         if sessions.is_call_due(instant) {
-            sessions.call(instant, to, &mut Os, &mut out);
+            sessions.call(instant, to, ROOM, &mut Os, &mut out);
             called = instant;
         }
         for command in out.drain(..) {
             if let Command::Send(SendCommand::Handshake(handshake)) = command {
-                socket.send(&handshake.datagram)?;
+                wire.send(&handshake.datagram, to)?;
             }
         }
-        socket.set_read_timeout(Some(Duration::from_millis(100)))?;
-        let length = match socket.recv(&mut buffer) {
-            Ok(length) => length,
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        let datagram = buffer.get(..length).unwrap_or_default().to_vec();
+        let Some(datagram) = wire.receive()? else { continue };
         if !wrap::is_probe(&keys, &datagram) {
             others += 1;
             continue;
@@ -156,6 +202,7 @@ fn ask(question: Question, socket: UdpSocket) -> io::Result<Answer> {
         match sessions.handle_handshake(now().instant, &received, &mut Os, &mut out) {
             Ok(Outcome::Begun { .. }) => return Ok(Answer::Answered(took(called))),
             Ok(Outcome::NoCipher) => return Ok(Answer::NoCipher),
+            Ok(Outcome::OtherExchange { theirs, .. }) => return Ok(Answer::OtherExchange(theirs)),
             Ok(_) | Err(_) => {}
         }
     }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::zone;
 use crate::config::Remote;
 use crate::core::limits::ADDRESSES;
+use crate::core::path::Path;
 use crate::core::remotes::in_turns_of_families;
 use crate::privsep::channel::{Channel, Message};
 use crate::privsep::message::Confinement;
@@ -104,31 +105,39 @@ fn literal(remote: &Remote) -> Option<io::Result<SocketAddr>> {
     })
 }
 
-/// Looks one remote up for a command that waits for it, in processes of their own as ever.
+/// What became of looking a remote up.
+pub type Resolved = io::Result<Vec<SocketAddr>>;
+
+/// Looks remotes up for a command that waits for it, all at once: no longer than 10 s for all of them. An answer for each,
+/// an error if it does not resolve.
 ///
 /// # Errors
-/// The name does not resolve, no process can be started, or none answers within 10 s.
-pub fn ask(remote: &Remote, confinement: &Confinement) -> io::Result<Vec<SocketAddr>> {
-    let confinement = Confinement { root: None, ..confinement.clone() };
-    let mut name = Name::new(remote.clone());
-    name.start(clock::now().instant, &confinement);
-    while let Some(due) = name.poll_timeout() {
+/// The processes cannot be waited for.
+pub fn ask(remotes: &[Remote], confinement: &Confinement) -> io::Result<Vec<Resolved>> {
+    let mut resolver = Resolver::new(remotes.to_vec(), confinement.clone());
+    resolver.names.iter_mut().for_each(|name| name.start(clock::now().instant, &resolver.confinement));
+    while let Some(due) = resolver.poll_timeout() {
         let left = due.saturating_duration_since(clock::now().instant);
         let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
         let mut polled: Vec<_> =
-            name.descriptors().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+            resolver.descriptors().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
         rustix::event::poll(&mut polled, Some(&timeout))?;
-        name.handle(clock::now().instant);
+        for name in &mut resolver.names {
+            name.handle(clock::now().instant);
+        }
     }
-    match name.failure() {
+    let outcome = |name: &Name| match name.failure() {
         Some(error) => Err(io::Error::other(error)),
         None => Ok(name.addresses()),
-    }
+    };
+    Ok(resolver.names.iter().map(outcome).collect())
 }
 
 /// The parent's side: all names at once, each by itself.
 pub struct Resolver {
     names: Vec<Name>,
+    /// Of the proxy, if there is one.
+    proxy: Option<Name>,
     confinement: Confinement,
 }
 
@@ -136,13 +145,37 @@ impl Resolver {
     /// For these remotes, in this order. The process needs files, so that it keeps its root directory.
     pub fn new(remotes: Vec<Remote>, confinement: Confinement) -> Self {
         let confinement = Confinement { root: None, ..confinement };
-        Self { names: remotes.into_iter().map(Name::new).collect(), confinement }
+        Self { names: remotes.into_iter().map(Name::new).collect(), proxy: None, confinement }
+    }
+
+    /// The same, and where the proxy is.
+    pub fn with_proxy(self, proxy: Option<Remote>) -> Self {
+        Self { proxy: proxy.map(Name::new), ..self }
+    }
+
+    /// The proxy's addresses that are known. Without any it is looked up, as often as somebody asks.
+    pub fn proxies(&mut self, now: Instant) -> Vec<SocketAddr> {
+        let known = self.known_proxies();
+        if let Some(proxy) = self.proxy.as_mut().filter(|_| known.is_empty()) {
+            proxy.start(now, &self.confinement);
+            return self.known_proxies();
+        }
+        known
+    }
+
+    /// The same without a look-up.
+    pub fn known_proxies(&self) -> Vec<SocketAddr> {
+        self.proxy.as_ref().map(Name::addresses).unwrap_or_default()
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Name> {
+        self.names.iter().chain(&self.proxy)
     }
 
     /// Starts a look-up of each name that is not being looked up. Gives the addresses that are known so far, unless there
     /// is none and answers will follow.
-    pub fn start(&mut self, now: Instant) -> Option<Vec<SocketAddr>> {
-        for name in &mut self.names {
+    pub fn start(&mut self, now: Instant) -> Option<Vec<Path>> {
+        for name in self.names.iter_mut().chain(&mut self.proxy) {
             name.start(now, &self.confinement);
             name.complain(now);
         }
@@ -151,30 +184,30 @@ impl Resolver {
 
     /// Why names have no address, if so.
     pub fn trouble(&self) -> Option<String> {
-        let failures: Vec<_> = self.names.iter().filter_map(Name::line).collect();
+        let failures: Vec<_> = self.all().filter_map(Name::line).collect();
         (!failures.is_empty()).then(|| format!("{}; {ADVICE}", failures.join("; ")))
     }
 
     /// Whether an answer is still awaited.
     pub fn is_running(&self) -> bool {
-        self.names.iter().any(Name::is_running)
+        self.all().any(Name::is_running)
     }
 
     /// The descriptors whose reading wakes [`Resolver::handle`].
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.names.iter().flat_map(Name::descriptors)
+        self.all().flat_map(Name::descriptors)
     }
 
     /// When [`Resolver::handle`] has something to do at the latest.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.names.iter().filter_map(Name::poll_timeout).min()
+        self.all().filter_map(Name::poll_timeout).min()
     }
 
     /// Takes answers that have come, and gives up on look-ups that take too long: the addresses that are known so far, if
     /// that is news; empty when no name has one and all was tried.
-    pub fn handle(&mut self, now: Instant) -> Option<Vec<SocketAddr>> {
+    pub fn handle(&mut self, now: Instant) -> Option<Vec<Path>> {
         let mut any = false;
-        for name in &mut self.names {
+        for name in self.names.iter_mut().chain(&mut self.proxy) {
             if name.handle(now) {
                 any = true;
                 name.complain(now);
@@ -183,14 +216,14 @@ impl Resolver {
         if any { self.news() } else { None }
     }
 
-    fn news(&self) -> Option<Vec<SocketAddr>> {
+    fn news(&self) -> Option<Vec<Path>> {
         let addresses = self.addresses();
         (!addresses.is_empty() || !self.is_running()).then_some(addresses)
     }
 
     /// In the order of the names. Where there are too many, those of the names that have the most are left out.
-    fn addresses(&self) -> Vec<SocketAddr> {
-        let mut each: Vec<_> = self.names.iter().map(Name::addresses).collect();
+    fn addresses(&self) -> Vec<Path> {
+        let mut each: Vec<Vec<Path>> = self.names.iter().map(|name| name.paths().collect()).collect();
         while each.iter().map(Vec::len).sum::<usize>() > ADDRESSES {
             each.iter_mut().max_by_key(|addresses| addresses.len()).and_then(Vec::pop);
         }
@@ -265,6 +298,11 @@ impl Name {
         in_turns_of_families(&[&v6.found[..], &v4.found].concat())
     }
 
+    fn paths(&self) -> impl Iterator<Item = Path> {
+        let stream = self.remote.stream;
+        self.addresses().into_iter().map(move |address| Path { stream, ..address.into() })
+    }
+
     /// Why the last look-up found nothing in either family, if so.
     fn failure(&self) -> Option<String> {
         let [v6, v4] = self.queries.each_ref().map(|query| query.error.as_deref());
@@ -280,8 +318,10 @@ impl Name {
     /// Once at verb 1, then at most every minute at verb 3, whatever the reason is by then.
     fn complain(&mut self, now: Instant) {
         match (self.line(), self.complained) {
-            (Some(text), None) => say!(1, "{text}; {ADVICE}"),
-            (Some(text), Some(said)) if now.duration_since(said) >= REPEAT => say!(3, "still: {text}"),
+            (Some(text), None) => say!(1, "{text}; {ADVICE} [no-address]"),
+            (Some(text), Some(said)) if now.duration_since(said) >= REPEAT => {
+                say!(3, "still: {text} [no-address]")
+            }
             (Some(_), Some(_)) => return,
             (None, said) => {
                 if said.is_some() {
@@ -383,7 +423,7 @@ mod tests {
             Resolver::new(["fe80::1%not-yet", "fe80::1%lo", "192.0.2.1"].map(remote).to_vec(), confinement());
         let expected = ["[fe80::1%1]:1417", "192.0.2.1:1417"].map(|text| text.parse().unwrap());
         assert_eq!(resolver.start(Instant::now()), Some(expected.to_vec()));
-        assert!(resolver.trouble().unwrap().contains("fe80::1%not-yet: there is no interface not-yet"));
+        assert!(resolver.trouble().unwrap().contains("fe80::1%not-yet: "));
     }
 
     #[test]
@@ -467,7 +507,7 @@ mod tests {
                 (all[0], all[ADDRESSES - 1]),
                 (addresses(&["2001:db8::1"])[0], addresses(&["192.0.2.200"])[0])
             );
-            all.sort();
+            all.sort_by_key(|path| path.remote);
             seen.push(all);
             many.rotate_left(7);
         }
@@ -483,7 +523,7 @@ mod tests {
             resolver.names[0].queries.each_ref().map(|query| query.running.as_ref().unwrap().0.child.id());
         assert_eq!(resolver.start(now), None, "nothing is started beside them");
         assert_eq!(resolver.handle(now + LIMIT), Some(Vec::new()));
-        assert!(resolver.trouble().unwrap().contains("overdue.test: no answer in 10 s"));
+        assert!(resolver.trouble().unwrap().contains("overdue.test: "));
         assert!(pids.iter().all(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists()));
     }
 
@@ -498,14 +538,14 @@ mod tests {
     }
 
     fn found(hosts: &[&str]) -> Answer {
-        Answer::Found(addresses(hosts))
+        Answer::Found(addresses(hosts).into_iter().map(|path| path.remote).collect())
     }
 
-    fn addresses(hosts: &[&str]) -> Vec<SocketAddr> {
-        hosts.iter().map(|host| SocketAddr::new(host.parse().unwrap(), 1417)).collect()
+    fn addresses(hosts: &[&str]) -> Vec<Path> {
+        hosts.iter().map(|host| SocketAddr::new(host.parse().unwrap(), 1417).into()).collect()
     }
 
     fn remote(host: &str) -> Remote {
-        Remote { host: host.to_owned(), port: 1417 }
+        Remote { host: host.to_owned(), port: 1417, stream: false }
     }
 }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
 
 use crate::config::Remote;
+use crate::core::path::Path;
 
 /// The interface that the address is on, if it is link-local.
 pub fn index(address: SocketAddr) -> Option<u32> {
@@ -25,13 +26,18 @@ pub fn named(address: SocketAddr) -> String {
     }
 }
 
+/// A path to that, for people.
+pub fn named_path(path: Path) -> String {
+    format!("{}{}", if path.stream { "tcp:" } else { "" }, named(path.remote))
+}
+
 /// The remote with its zone as an index; as it is if it has no zone or there is no such interface now.
 pub fn numbered(remote: &Remote) -> Remote {
     let found = remote.host.split_once('%').and_then(|(ip, zone)| {
         let index = any_socket().and_then(|socket| Ok(netdevice::name_to_index(socket, zone)?)).ok()?;
         Some(format!("{ip}%{index}"))
     });
-    Remote { host: found.unwrap_or_else(|| remote.host.clone()), port: remote.port }
+    Remote { host: found.unwrap_or_else(|| remote.host.clone()), ..*remote }
 }
 
 /// One that netdevice(7) takes: of any family.
@@ -45,7 +51,7 @@ mod tests {
 
     #[test]
     fn interfaces_are_names_in_texts_and_numbers_in_addresses() {
-        let number = |host: &str| numbered(&Remote { host: host.to_owned(), port: 1417 }).host;
+        let number = |host: &str| numbered(&Remote { host: host.to_owned(), port: 1417, stream: false }).host;
         assert_eq!(number("fe80::1%lo"), "fe80::1%1");
         for other in ["fe80::1%1", "fe80::1%no-such-one", "fe80::1", "mon.tn"] {
             assert_eq!(number(other), other);

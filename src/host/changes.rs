@@ -85,6 +85,11 @@ impl Changes {
         self.device = Some(device);
     }
 
+    /// Closes the device, which is gone.
+    pub fn release(&mut self) {
+        self.device = None;
+    }
+
     /// The present place in the list of changes.
     pub fn mark(&self) -> Savepoint {
         Savepoint(self.undo.len())
@@ -152,6 +157,12 @@ impl Changes {
             return self.netlink.apply(step).map(drop).map_err(|error| error.to_string());
         }
         self.owe(std::slice::from_ref(step)).into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// The runtime directory has been made anew: the ledger is written there.
+    pub fn move_to(&mut self, runtime: &Directory) {
+        self.ledger.move_to(runtime);
+        self.rewrite();
     }
 
     fn rewrite(&mut self) {

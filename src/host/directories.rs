@@ -38,6 +38,31 @@ pub struct Kind {
 pub const RUNTIME: Kind =
     Kind { variable: "RUNTIME_DIRECTORY", key: "run.runtime-dir", fallback: "/run/tund" };
 
+/// What has to last over a boot.
+pub const STATE: Kind = Kind { variable: "STATE_DIRECTORY", key: "run.state-dir", fallback: "/var/lib/tund" };
+
+/// Makes the directory for what lasts of the link `name`, mode 0700: one for each network namespace that is not that of the first process,
+/// since those have other links of the same name.
+///
+/// # Errors
+/// Another user can change what is there, or it cannot be made.
+pub fn make_state(kind: Kind, configured: Option<&Path>, name: &str) -> Result<Directory, Fatal> {
+    let fallback = || PathBuf::from(kind.fallback);
+    let given = std::env::var_os(kind.variable).filter(|list| !list.is_empty());
+    let given = given.and_then(|list| std::env::split_paths(&list).next());
+    let base = given.or_else(|| configured.map(Path::to_owned)).unwrap_or_else(fallback);
+    let first = std::fs::metadata("/proc/1/ns/net").map(|found| found.ino()).ok();
+    let is_other = first.is_some_and(|first| first != namespace());
+    let leaf = if is_other { leaf(name) } else { name.to_owned() };
+    Directory::make(&base, &leaf).map_err(|refusal| match refusal {
+        Refusal::Untrusted { .. } => kind.refused(&refusal),
+        Refusal::System { .. } => {
+            let text = format!("cannot make {refusal}: set {} to a directory that can be written", kind.key);
+            Fatal::new(UNAVAILABLE, text)
+        }
+    })
+}
+
 /// Makes the directory of that kind for the link `name`, mode 0700. Only the default place has a
 /// substitute, `$XDG_RUNTIME_DIR/tund`. `None`, and a line in the log, when there is none.
 ///

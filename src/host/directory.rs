@@ -130,7 +130,16 @@ impl Directory {
     }
 
     /// Number of the file of this name; a link is not followed.
-    pub fn inode(&self, name: &str) -> io::Result<u64> {
-        Ok(stat_in(self, OsStr::new(name))?.st_ino)
+    pub fn inode(&self, name: impl AsRef<OsStr>) -> io::Result<u64> {
+        Ok(stat_in(self, name.as_ref())?.st_ino)
+    }
+
+    /// Whether it still has its path.
+    pub fn is_there(&self) -> bool {
+        let same = |found: rustix::fs::Stat, own: rustix::fs::Stat| {
+            (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino)
+        };
+        rustix::fs::lstat(&self.path)
+            .is_ok_and(|found| rustix::fs::fstat(self).is_ok_and(|own| same(found, own)))
     }
 }

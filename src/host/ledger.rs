@@ -45,6 +45,11 @@ impl Ledger {
         Self { place: place.cloned(), boot, file: None, struck: 0, complained: false }
     }
 
+    /// From now on it lies in this directory.
+    pub fn move_to(&mut self, place: &Directory) {
+        (self.place, self.file) = (Some(place.clone()), None);
+    }
+
     /// What a tund that was killed left to be taken back, in the order in which it was written. A ledger of another
     /// boot says nothing.
     pub fn left_over(&mut self) -> Vec<Step> {

@@ -335,8 +335,12 @@ mod tests {
 
     const NOBODY: u32 = 65534;
 
-    fn refusal(path: &Path) -> String {
-        judge(path).unwrap_err().to_string()
+    /// Which part of the path is refused, and why.
+    fn refusal(path: &Path) -> (PathBuf, Problem) {
+        match judge(path) {
+            Err(Refusal::Untrusted { path, problem }) => (path, problem),
+            other => panic!("{other:?}"),
+        }
     }
 
     fn nobody(path: &Path) {
@@ -366,24 +370,25 @@ mod tests {
         judge(&through).unwrap();
         for place in [&file, &inner, &outer] {
             nobody(place);
-            let expected = format!("{} belongs to another user (uid 65534", place.display());
-            assert!(refusal(&file).starts_with(&expected) && refusal(&through).starts_with(&expected));
-            chown(place, Some(0), Some(0)).unwrap();
             let plain = if place.is_dir() { 0o755 } else { 0o644 };
+            let expected = (place.clone(), Problem::Owner { uid: NOBODY, mode: plain });
+            assert_eq!((refusal(&file), refusal(&through)), (expected.clone(), expected));
+            chown(place, Some(0), Some(0)).unwrap();
             mode(place, plain | 0o002);
-            assert!(refusal(&through).starts_with(&format!("{} can be changed by anyone", place.display())));
+            let anyone = Problem::Anyone { uid: 0, mode: plain | 0o002 };
+            assert_eq!(refusal(&through), (place.clone(), anyone));
             // Root's group is root; another one is not.
             mode(place, plain | 0o020);
             judge(&through).unwrap();
             chown(place, Some(0), Some(NOBODY)).unwrap();
-            assert!(
-                refusal(&through).starts_with(&format!("{} can be changed by group 65534", place.display()))
-            );
+            let group = Problem::Group { uid: 0, gid: NOBODY, mode: plain | 0o020 };
+            assert_eq!(refusal(&through), (place.clone(), group));
             mode(place, plain);
             judge(&through).unwrap();
         }
         nobody(&link);
-        assert!(refusal(&through).starts_with(&format!("{} belongs to another user", link.display())));
+        let (path, problem) = refusal(&through);
+        assert!(path == link && matches!(problem, Problem::Owner { uid: NOBODY, .. }), "{problem:?}");
     }
 
     #[test]
@@ -395,7 +400,7 @@ mod tests {
         judge(&file).unwrap();
         // The bit says nothing of a file.
         mode(&file, 0o1666);
-        assert!(refusal(&file).contains("can be changed by anyone"));
+        assert_eq!(refusal(&file), (file.clone(), Problem::Anyone { uid: 0, mode: 0o1666 }));
     }
 
     #[test]

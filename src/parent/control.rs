@@ -1,50 +1,44 @@
 //! What the parent tells and does for those who ask over the control socket.
 #![allow(clippy::disallowed_methods, reason = "answers have deadlines, and status carries times of day")]
 
-use std::io;
-use std::net::SocketAddr;
-use std::os::fd::BorrowedFd;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
 use serde_json::json;
 
-use crate::config::Reporting;
+use crate::config::{Config, KeyMode, Reporting};
 use crate::control::api::{self, Counters, Method, State, Status, Trouble};
 use crate::control::metrics;
 use crate::control::scrape::Scrape;
-use crate::control::server::SOCKET;
-use crate::control::server::{ClientId, Pointer, Server};
+use crate::control::server::{ClientId, Server};
+use crate::control::talker::Talker;
 use crate::core::condition::Condition;
+use crate::core::path::Path;
 use crate::core::settings::LinkState;
 use crate::core::settings::MAX_TEXT;
 use crate::core::settings::Traffic;
 use crate::helper::zone;
 use crate::host::directory::Directory;
+use crate::parent::Parent;
 use crate::parent::keylog::KeyLog;
+use crate::parent::machine::{Event, Stage};
 use crate::parent::problem::Problem;
-use crate::parent::{Parent, Stage};
+use crate::parent::sockets::Sockets;
 use crate::privsep::message::ToEngine;
 use crate::report::text::printable;
 use crate::route::plan::Step;
 use crate::say;
 use crate::sys::clock::unix_time;
-use crate::sys::rights;
 
 /// The engine has this long to tell how the link is; then the answer is what the parent knows.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Most changes of the host that are shown one by one.
 const CHANGES_SHOWN: usize = 1000;
+/// Of those who send most: ten of each segment.
+const TALKERS_SHOWN: usize = 20;
 
 /// Those who ask, and what has been said since the start.
 pub(super) struct Control {
-    /// Without it the link runs as well.
-    server: Option<Server>,
-    /// Leads from the usual place to a socket elsewhere.
-    _pointer: Option<Pointer>,
-    /// Serves the metrics, if that is wanted.
-    scrape: Option<Scrape>,
+    pub(super) sockets: Sockets,
     /// Requests that wait for the engine.
     asked: Vec<(ClientId, Method)>,
     /// Somebody waits for the metrics.
@@ -63,8 +57,8 @@ pub(super) struct Control {
     started: u64,
     pub(super) loaded: u64,
     pub(super) reload_ok: bool,
-    /// The configuration is to be read again.
-    pub(super) reload_wanted: bool,
+    /// What a reload has changed, or why it has changed nothing; until that is said.
+    pub(super) reloaded: Option<Result<Vec<String>, Vec<String>>>,
     /// Who waits for that.
     pub(super) reload_asked: Vec<ClientId>,
 }
@@ -73,42 +67,8 @@ impl Control {
     /// Listens where the configuration says, or else in the runtime directory, if there is one.
     pub(super) fn new(runtime: Option<&Directory>, places: &Reporting) -> Self {
         let now = unix_time();
-        let usual = runtime.map(|directory| directory.path().join(SOCKET));
-        let place = places.socket.as_ref().or(usual.as_ref());
-        let complain = |path: &Path, error: &io::Error| {
-            let remedy = match error.raw_os_error().map(Errno::from_raw_os_error) {
-                Some(Errno::AFNOSUPPORT) => "; a service's RestrictAddressFamilies= has to have AF_UNIX",
-                Some(Errno::ROFS | Errno::NOENT | Errno::ACCESS) if places.socket.is_some() => {
-                    "; set status.socket to a file in a directory that is there and can be written"
-                }
-                _ => rights::beyond_capabilities(error),
-            };
-            say!(
-                1,
-                "cannot listen at {}: {error}; `tund status` will not see this link{remedy}",
-                path.display()
-            );
-        };
-        let server =
-            place.and_then(|path| Server::bind(path).inspect_err(|error| complain(path, error)).ok());
-        // `tund status` looks in the usual place.
-        let elsewhere = place.filter(|_| server.is_some());
-        let pointer = runtime.zip(elsewhere).filter(|(_, place)| usual.as_ref() != Some(*place));
-        let pointer = pointer.and_then(|(directory, place)| {
-            let path = directory.path().join(SOCKET);
-            Pointer::new(directory, SOCKET, place).inspect_err(|error| complain(&path, error)).ok()
-        });
-        let serve = |address: SocketAddr| {
-            let complain = |error: &io::Error| {
-                let remedy = rights::to_bind(address.port(), error);
-                say!(1, "cannot serve metrics at {address}, and the link runs without: {error}{remedy}");
-            };
-            Scrape::bind(address).inspect_err(complain).ok()
-        };
         Self {
-            server,
-            _pointer: pointer,
-            scrape: places.metrics.and_then(serve),
+            sockets: Sockets::open(runtime, places),
             asked: Vec::new(),
             scraped: false,
             log_wanted: false,
@@ -120,27 +80,21 @@ impl Control {
             started: now,
             loaded: now,
             reload_ok: true,
-            reload_wanted: false,
+            reloaded: None,
             reload_asked: Vec::new(),
         }
     }
 
-    /// What to wait for.
-    pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let scrape = self.scrape.iter().flat_map(Scrape::descriptors);
-        self.server.iter().flat_map(Server::descriptors).chain(scrape)
-    }
-
     /// When the engine has had its time, or a connection.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.deadline.into_iter().chain(self.scrape.as_ref().and_then(Scrape::poll_timeout)).min()
+        self.deadline.into_iter().chain(self.sockets.scrape.as_ref().and_then(Scrape::poll_timeout)).min()
     }
 }
 
 impl Parent {
     /// Takes requests, and answers those for which the engine has had its time.
     pub(super) fn serve_control(&mut self) {
-        let calls = self.control.server.as_mut().map(Server::take).unwrap_or_default();
+        let calls = self.control.sockets.server.as_mut().map(Server::take).unwrap_or_default();
         for (client, method) in calls {
             match method {
                 Method::Status | Method::Stats => {
@@ -149,7 +103,7 @@ impl Parent {
                 }
                 Method::Reload => {
                     self.control.reload_asked.push(client);
-                    self.control.reload_wanted = true;
+                    self.machine.handle(Event::Reload);
                 }
                 Method::Rekey => self.order(client, &ToEngine::Rekey),
                 Method::Reconnect => self.order(client, &ToEngine::Reconnect),
@@ -160,7 +114,7 @@ impl Parent {
             }
         }
         let now = Instant::now();
-        if self.control.scrape.as_mut().is_some_and(|scrape| scrape.take(now)) {
+        if self.control.sockets.scrape.as_mut().is_some_and(|scrape| scrape.take(now)) {
             self.control.scraped = true;
             self.ask_engine();
         }
@@ -211,7 +165,7 @@ impl Parent {
         }
         self.look_again();
         let status = self.describe();
-        if let (true, Some(scrape)) = (scraped, &mut self.control.scrape) {
+        if let (true, Some(scrape)) = (scraped, &mut self.control.sockets.scrape) {
             scrape.answer(&metrics::openmetrics(std::slice::from_ref(&status)));
         }
         for (client, method) in std::mem::take(&mut self.control.asked) {
@@ -238,7 +192,7 @@ impl Parent {
     }
 
     pub(super) fn reply(&mut self, client: ClientId, answer: &[u8]) {
-        if let Some(server) = &mut self.control.server {
+        if let Some(server) = &mut self.control.sockets.server {
             server.answer(client, answer);
         }
     }
@@ -254,11 +208,12 @@ impl Parent {
             since: *since,
         });
         let troubles: Vec<_> = troubles.collect();
-        let blocked = self.watch.obstacle().filter(|_| self.status.up);
+        let blocked = self.watch.obstacle().filter(|_| self.machine.is_up());
         let sight = self.watch.sight.as_ref();
         let configured = || config.device.addresses.clone();
         let addresses = sight.map_or_else(configured, |sight| sight.addresses.clone());
-        let endpoint = self.status.endpoint.map(zone::named);
+        let stream = self.status.stream;
+        let endpoint = self.status.endpoint.map(|to| zone::named_path(Path { stream, ..to.into() }));
         Status {
             name: printable(&config.name, MAX_TEXT),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -277,10 +232,12 @@ impl Parent {
             addresses: addresses.iter().map(ToString::to_string).collect(),
             mtu: sight.map_or(config.device.mtu, |sight| sight.mtu),
             endpoint,
+            way: self.way(),
             peer: state.and_then(|state| state.peer.clone()),
             keys: config.key.mode.to_string(),
+            exchange: (config.key.mode == KeyMode::Handshake).then(|| config.key.exchange.to_string()),
             keys_since: keys_age.map(|age| unix_time().saturating_sub(age.as_secs())),
-            cipher: state.and_then(|state| state.sealed).map(|(cipher, _)| cipher.to_string()),
+            cipher: state.and_then(LinkState::cipher),
             library: state.and_then(|state| state.sealed).map(|(_, library)| library.to_string()),
             rtt: state.and_then(|state| state.rtt).map(|rtt| rtt.as_secs_f64()),
             budget: state.and_then(|state| state.budget),
@@ -290,8 +247,28 @@ impl Parent {
             key_log: self.link.key_log.as_ref().map(KeyLog::name),
             loaded: self.control.loaded,
             reload_ok: self.control.reload_ok,
+            talkers: state.map_or_else(Vec::new, |state| {
+                state.talkers.iter().take(TALKERS_SHOWN).map(|talker| Talker::from(*talker)).collect()
+            }),
             counters: state.map(|state| Counters::from(&state.stats)),
         }
+    }
+
+    /// What carries the link and why, if there is a choice.
+    fn way(&self) -> Option<String> {
+        let Config { remotes, listen, proxy, .. } = &self.link.config;
+        self.status.endpoint?;
+        let has_datagrams = remotes.iter().any(|remote| !remote.stream);
+        let has_streams = listen.stream.is_some() || remotes.iter().any(|remote| remote.stream);
+        let called = remotes.iter().any(|remote| remote.stream);
+        let through = proxy.as_ref().filter(|_| called).map(|proxy| format!(" through {proxy}"));
+        let why = match (self.status.stream, called, has_datagrams) {
+            (false, ..) => return has_streams.then(|| "UDP, which passes and goes before TCP".to_owned()),
+            (true, false, _) => "by which the peer came",
+            (true, true, true) => "since UDP does not pass",
+            (true, true, false) => "as remote names nothing else",
+        };
+        Some(format!("TCP{}, {why}", through.unwrap_or_default()))
     }
 
     /// What is set, as ip(8) commands; of very many the first.
@@ -313,13 +290,15 @@ impl Parent {
         let link =
             self.link_problem(state).or_else(|| script.is_none().then(|| self.waiting_for()).flatten());
         let link = link.map(|problem| (problem, self.control.since));
-        host(true).chain(link).chain(script).chain(host(false)).collect()
+        let proxy = self.streams.trouble().filter(|_| !self.machine.is_up());
+        let proxy = proxy.map(|trouble| (Problem::Proxy(trouble.clone()), self.control.since));
+        host(true).chain(proxy).chain(link).chain(script).chain(host(false)).collect()
     }
 
     /// Why the peer does not answer, as far as that is known.
     fn link_problem(&self, state: Option<&LinkState>) -> Option<Problem> {
         let known = state.and_then(|state| state.problem.clone()).map(Problem::Link);
-        if self.status.up {
+        if self.machine.is_up() {
             return known;
         }
         let no_address = || self.resolver.trouble().filter(|_| self.status.endpoint.is_none());
@@ -339,49 +318,16 @@ impl Parent {
     }
 
     fn life(&self) -> State {
-        if self.is_ending() {
+        if self.machine.is_ending() {
             State::Stopping
-        } else if self.status.up {
+        } else if self.machine.is_up() {
             if self.watch.obstacle().is_some() { State::Blocked } else { State::Up }
         } else if self.engine.is_none()
-            || (self.changes.device().is_some() && self.status.stage < Stage::Routed)
+            || (self.changes.device().is_some() && self.machine.stage() < Stage::Routed)
         {
             State::Starting
         } else {
             State::Waiting
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::os::unix::fs::FileTypeExt;
-
-    use super::*;
-    use crate::testing::Scratch;
-
-    #[test]
-    fn the_usual_place_leads_to_a_socket_elsewhere_and_may_be_named_itself() {
-        let scratch = Scratch::new();
-        let usual = scratch.path().join(SOCKET);
-        for (name, is_link) in [("elsewhere.sock", true), (SOCKET, false)] {
-            let socket = scratch.path().join(name);
-            let places = Reporting { socket: Some(socket.clone()), metrics: None };
-            let control = Control::new(Some(&scratch.directory()), &places);
-            assert!(control.server.is_some());
-            assert_eq!(usual.is_symlink(), is_link, "{name}");
-            assert!(fs::metadata(&usual).unwrap().file_type().is_socket(), "{name}");
-            drop(control);
-            assert!(!usual.exists() && !usual.is_symlink() && !socket.exists(), "{name}");
-        }
-    }
-
-    #[test]
-    fn a_socket_that_cannot_be_leaves_nothing_that_leads_to_it() {
-        let scratch = Scratch::new();
-        let places = Reporting { socket: Some("/absent/control.sock".into()), metrics: None };
-        let control = Control::new(Some(&scratch.directory()), &places);
-        assert!(control.server.is_none() && !scratch.path().join(SOCKET).is_symlink());
     }
 }

@@ -1,16 +1,17 @@
 //! The engine's life as the parent sees it: started, told and listened to, gone.
-#![allow(clippy::disallowed_methods, reason = "its farewell has a time limit")]
 
 use std::io;
 use std::os::fd::AsFd;
 use std::process::Child;
-use std::time::{Duration, Instant};
 
-use crate::parent::{Ending, Launch, MAX_BATCH, Parent};
+use crate::core::settings::LinkSettings;
+use crate::parent::machine::Event;
+use crate::parent::start;
+use crate::parent::{Launch, MAX_BATCH, Parent};
 use crate::privsep::channel::Channel;
-use crate::privsep::message::{End, ToEngine, ToParent};
+use crate::privsep::message::{Keys, ToEngine, ToParent};
 use crate::privsep::spawn;
-use crate::report::exit::{self, BUG, FAILED};
+use crate::report::exit::{self, BUG, FAILED, Fatal};
 use crate::say;
 
 /// The process and the way to it.
@@ -19,21 +20,58 @@ pub(super) struct Engine {
     pub channel: Channel<ToEngine, ToParent>,
 }
 
+/// What an engine starts with.
+pub(super) enum Next {
+    /// All of it.
+    Launch(Launch),
+    /// The keys; the socket is opened when the engine before is gone.
+    Keys(Box<Keys>),
+}
+
+/// Starts the process.
+pub(super) type Spawn = Box<dyn FnMut() -> io::Result<(Child, Channel<ToEngine, ToParent>)>>;
+
 impl Parent {
     /// Hands keys and descriptors over and forgets the keys.
-    pub(super) fn start_engine(&mut self, engine: Engine, launch: Launch) {
+    pub(super) fn start_engine(&mut self) -> Result<(), Fatal> {
+        let launch = match self.next.take() {
+            Some(Next::Launch(launch)) => launch,
+            Some(Next::Keys(keys)) => self.launch_again(keys)?,
+            None => return Err(Fatal::new(BUG, "there are no keys for an engine")),
+        };
+        let mut launch = launch;
+        self.begin_own_start(&mut launch.start)?;
+        let (child, channel) = (self.spawn)()
+            .map_err(|error| Fatal::new(FAILED, format!("cannot start the engine: {error}")))?;
         let mut descriptors = vec![launch.socket.as_fd()];
         descriptors.extend(self.changes.device().map(|device| device.fd.as_fd()));
-        let sent = engine.channel.send(&ToEngine::Start(launch.start), &descriptors);
+        let sent = channel.send(&ToEngine::Start(launch.start), &descriptors);
         self.front = launch.socket.try_clone().ok();
         self.status.connected = None;
-        self.engine = Some(engine);
+        self.engine = Some(Engine { child, channel });
         self.check_sent(sent);
         self.tell_sources();
+        if let (Some(listener), Some(engine)) = (launch.listener, &self.engine) {
+            let sent = engine.channel.send(&ToEngine::Listen, &[listener.as_fd()]);
+            self.check_sent(sent);
+        }
+        Ok(())
+    }
+
+    /// Another engine, with new keys and a new socket, for the same device.
+    fn launch_again(&mut self, keys: Box<Keys>) -> Result<Launch, Fatal> {
+        self.take_pushed(Vec::new());
+        self.front = None;
+        let bound = start::bind(&self.link.config)?;
+        let listener = start::listener(&self.link.config, None)?;
+        let settings = LinkSettings::from(&self.link.config);
+        let mut start = start::engine_start(&self.link.config, keys, settings, &self.link.confinement);
+        start.key_log = self.link.key_log.is_some();
+        Ok(Launch { start: Box::new(start), socket: bound.fd, listener })
     }
 
     pub(super) fn hand_device_over(&mut self) {
-        if let (None, Some(engine), Some(device)) = (&self.ending, &self.engine, self.changes.device()) {
+        if let (Some(engine), Some(device)) = (&self.engine, self.changes.device()) {
             let sent = engine.channel.send(&ToEngine::Device, &[device.fd.as_fd()]);
             self.check_sent(sent);
         }
@@ -60,7 +98,10 @@ impl Parent {
         for _ in 0..MAX_BATCH {
             let Some(engine) = &self.engine else { return };
             match engine.channel.receive() {
-                Ok(Some((message, _))) => self.handle_request(message),
+                Ok(Some((message, _))) => {
+                    self.handle_request(message);
+                    self.work();
+                }
                 Ok(None) => return self.engine_gone(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
@@ -76,24 +117,7 @@ impl Parent {
         // It has closed its end, so that it can only be ending already.
         let status = spawn::end(&mut engine.child);
         self.forget_requests();
-        if self.status.replacing {
-            return;
-        }
-        match self.status.last_words.take() {
-            // It had nothing to do any more, and a superserver starts another.
-            Some((End::Done, reason)) if self.link.activated => {
-                self.end_with(Ending { code: 0, reason, signal: "inactive" });
-            }
-            // An engine that was asked to end finds the parent ending. Unasked, whoever says so wants an end in order,
-            // which opens what a full tunnel keeps closed.
-            Some((End::Done, reason)) => {
-                self.end(FAILED, format!("the engine ended without being asked to ({reason})"));
-            }
-            Some((end, reason)) => self.end(exit::code(end), reason),
-            None => {
-                self.end(BUG, exit::of_engine(status));
-            }
-        }
+        self.machine.handle(Event::EngineGone(exit::of_engine(status)));
     }
 
     /// Ends the engine without asking.
@@ -112,13 +136,9 @@ impl Parent {
         }
     }
 
-    /// Lets the engine say farewell, for at most `limit`.
-    pub(super) fn stop_engine(&mut self, limit: Duration) {
+    /// Has the engine say farewell; one that is gone already has done so.
+    pub(super) fn stop_engine(&mut self) -> Option<Event> {
         self.answer(&ToEngine::Stop);
-        let deadline = Instant::now() + limit;
-        while self.engine.is_some() && !self.abandoned && Instant::now() < deadline {
-            self.turn(Some(deadline));
-        }
-        self.kill_engine();
+        self.engine.is_none().then(|| Event::EngineGone(String::new()))
     }
 }

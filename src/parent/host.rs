@@ -1,27 +1,29 @@
 //! Preparing the host, and taking everything back.
 
-use std::net::SocketAddr;
-use std::time::Duration;
+#![allow(clippy::disallowed_methods, reason = "the parent prepares the device before its poll loop begins")]
 
-use crate::config::Config;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+
+use crate::config::{Code, Config};
 use crate::device;
 use crate::helper::resolve;
-use crate::host::changes::Savepoint;
-use crate::parent::environment::Hook;
-use crate::parent::notify;
-use crate::parent::{Parent, Stage};
+use crate::packet::layer::Mode;
+use crate::parent::Parent;
 use crate::report::exit::{CONFIG, FAILED, Fatal, PRIVILEGE, UNAVAILABLE};
 use crate::route::full;
 use crate::route::plan::{self, Host, Interface};
+use crate::route::step::Step;
 use crate::say;
 
-/// How long the engine has for its farewell to the peer.
-pub(super) const FAREWELL: Duration = Duration::from_secs(1);
+/// How long the kernel may take over the addresses of a tun device.
+const ADDRESS_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Parent {
-    /// Device, its settings, `up`, routes, `route-up`, in this order. What was done stays, to be taken back
-    /// by [`Parent::finish`].
-    pub(super) fn prepare_host(&mut self) -> Result<(), Fatal> {
+    /// Opens the device and sets what belongs to it.
+    pub(super) fn prepare_device(&mut self) -> Result<(), Fatal> {
         let interface = self.open_device()?;
         let host = self.survey()?;
         self.status.net_gateway = net_gateway(&host, &interface);
@@ -29,12 +31,26 @@ impl Parent {
             .map_err(|error| Fatal::new(UNAVAILABLE, error))?;
         self.changes.apply(&steps).map_err(|error| Fatal::new(UNAVAILABLE, error))?;
         self.status.device_steps = steps;
-        self.run_script(Hook::Up)?;
-        if self.is_ending() {
+        self.await_addresses(interface.index)
+    }
+
+    /// The kernel takes an IPv6 address into use, and gives it its routes, in work of its own, which is late on a busy
+    /// host. Scripts and whoever hears that the link is up may count on both. A tap device's has to be looked for on the
+    /// far segment first (RFC 4862, section 5.4): that is not waited for.
+    fn await_addresses(&mut self, interface: u32) -> Result<(), Fatal> {
+        let is_ipv6 = |step: &Step| matches!(step, Step::AddAddress { address: IpNet::V6(_), .. });
+        if !self.status.device_steps.iter().any(is_ipv6) || self.link.config.device.mode != Mode::Tun {
             return Ok(());
         }
-        self.status.stage = Stage::Up;
-        self.set_routes(&interface)
+        let deadline = Instant::now() + ADDRESS_PATIENCE;
+        while Instant::now() < deadline {
+            let addresses = self.changes.netlink.addresses().map_err(|error| Fatal::new(FAILED, error))?;
+            if !addresses.iter().any(|address| address.interface == interface && address.tentative) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
     }
 
     fn open_device(&mut self) -> Result<Interface, Fatal> {
@@ -59,8 +75,13 @@ impl Parent {
 
     /// What a plan for `config` has to know of the host.
     pub(super) fn survey_for(&mut self, config: &Config) -> Result<Host, Fatal> {
+        let routes = self.changes.netlink.routes().map_err(|error| Fatal::new(FAILED, error))?;
+        Ok(Host { routes, ..self.survey_beside_routes(config)? })
+    }
+
+    /// The same without the routes.
+    pub(super) fn survey_beside_routes(&mut self, config: &Config) -> Result<Host, Fatal> {
         let failed = |error: std::io::Error| Fatal::new(FAILED, error);
-        let routes = self.changes.netlink.routes().map_err(failed)?;
         let bridge = match &config.device.bridge {
             Some(name) => self.changes.netlink.link(name).map_err(failed)?,
             None => None,
@@ -74,18 +95,18 @@ impl Parent {
         let bridge = bridge.map(|link| Interface { index: link.index, name: link.name });
         // Who made a device gave it its address; on a bridge it must not be the lowest.
         let own = bridge.is_none() && self.changes.device().is_some_and(|device| device.adopted);
-        Ok(Host { routes, bridge, mac: (!own).then_some(self.link.hardware_address) })
+        Ok(Host { routes: Vec::new(), bridge, mac: (!own).then_some(self.link.hardware_address) })
     }
 
     /// The host is looked at again: `up` may have changed addresses and routes.
-    fn set_routes(&mut self, interface: &Interface) -> Result<(), Fatal> {
+    pub(super) fn set_routes(&mut self) -> Result<(), Fatal> {
+        let Some(interface) = self.changes.interface() else { return Ok(()) };
+        self.check_resolved()?;
         let host = self.survey()?;
         let steps = self
-            .wanted_routes(&self.link.config, interface, &host)
+            .wanted_routes(&self.link.config, &interface, &host)
             .map_err(|error| Fatal::new(UNAVAILABLE, error))?;
         self.status.before_routes = self.changes.mark();
-        self.status.stage = Stage::Routed;
-        self.resolve_before_closing()?;
         let blocks = full::blocks(&self.link.config);
         self.changes.block(&blocks).map_err(|error| Fatal::new(UNAVAILABLE, error))?;
         self.changes.apply(&steps).map_err(|error| Fatal::new(UNAVAILABLE, error))?;
@@ -94,7 +115,8 @@ impl Parent {
             say!(
                 1,
                 "full tunnel: networks that this host is connected to stay reachable beside the tunnel \
-                 (full-tunnel.local-networks)"
+                 (full-tunnel.local-networks) [{}]",
+                Code::LocalNetworks
             );
         }
         for address in self.known_addresses() {
@@ -105,9 +127,6 @@ impl Parent {
             }
         }
         self.renew_pushed();
-        if let Err(error) = self.run_script(Hook::RouteUp) {
-            say!(1, "{error}");
-        }
         Ok(())
     }
 
@@ -121,41 +140,9 @@ impl Parent {
     pub(super) fn known_addresses(&self) -> Vec<SocketAddr> {
         self.literal_remotes()
             .chain(self.status.endpoint)
-            .chain(self.status.resolved.iter().copied())
+            .chain(self.status.resolved.iter().map(|path| path.remote))
+            .chain(self.resolver.known_proxies())
             .collect()
-    }
-
-    /// Ends what runs and takes every change back, the last first. Returns the exit code.
-    pub(super) fn finish(mut self) -> u8 {
-        notify::stopping();
-        self.end_script();
-        self.stop_engine(FAREWELL);
-        let mut farewell = Vec::new();
-        if self.status.announced {
-            farewell.push(Hook::LinkDown);
-        }
-        if self.status.stage >= Stage::Routed {
-            farewell.push(Hook::RouteDown);
-        }
-        for hook in farewell {
-            self.run_last_script(hook);
-        }
-        self.changes.roll_back_to(self.status.before_routes);
-        if self.status.stage >= Stage::Up {
-            self.run_last_script(Hook::Down);
-        }
-        self.changes.roll_back_to(Savepoint::default());
-        if self.exit_code() == 0 {
-            // Only an end in order opens what was closed; taking back does not fail.
-            let _ = self.changes.block(&[]);
-        }
-        self.exit_code()
-    }
-
-    fn run_last_script(&mut self, hook: Hook) {
-        if let Err(error) = self.run_script(hook) {
-            say!(1, "{error}");
-        }
     }
 }
 

@@ -108,7 +108,7 @@ mod tests {
         let path = scratch.path().join("keys");
         for _ in 0..2 {
             let log = KeyLog::open(&path).unwrap();
-            assert!(refused(&path).contains("is another link's"));
+            assert!(KeyLog::open(&path).is_err(), "another link's");
             drop(log);
         }
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);

@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 
 use crate::core::condition::Condition;
 use crate::core::settings::MAX_TEXT;
+use crate::helper::proxy::Trouble;
 use crate::helper::zone;
 use crate::report::text::printable;
 use crate::route::difference::Difference;
 
-/// What is wrong or being waited for. Its codes are those of [`Condition`] and [`Difference`], and four more.
+/// What is wrong or being waited for. Its codes are those of [`Condition`] and [`Difference`], and some more.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Problem {
     /// As the engine tells it: of a known kind, but nothing in it is trusted.
@@ -20,6 +21,8 @@ pub(super) enum Problem {
     ScriptFailed(String),
     /// No remote has a usable address: why.
     NoAddress(String),
+    /// The proxy gives no connection.
+    Proxy(Trouble),
     /// The peer is called there.
     Calling(SocketAddr),
     /// The peer's address is being looked up.
@@ -34,6 +37,7 @@ impl Problem {
             Self::Host(difference) => difference.code(),
             Self::ScriptFailed(_) => "script-failed",
             Self::NoAddress(_) => "no-address",
+            Self::Proxy(trouble) => trouble.code(),
             Self::Calling(_) => "calling",
             Self::Resolving => "resolving",
         }
@@ -46,6 +50,7 @@ impl fmt::Display for Problem {
             Self::Link(condition) => f.write_str(&printable(&condition.to_string(), MAX_TEXT)),
             Self::Host(difference) => difference.fmt(f),
             Self::ScriptFailed(text) | Self::NoAddress(text) => f.write_str(text),
+            Self::Proxy(trouble) => write!(f, "no connection through the proxy: {trouble}"),
             Self::Calling(endpoint) => write!(f, "calling {}: no answer yet", zone::named(*endpoint)),
             Self::Resolving => f.write_str("looking up the peer's address"),
         }
@@ -55,6 +60,7 @@ impl fmt::Display for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::proxy::{Refusal, Said};
 
     #[test]
     fn text_of_the_engine_is_made_printable_and_cut() {
@@ -71,7 +77,9 @@ mod tests {
         let endpoint = SocketAddr::from(([192, 0, 2, 1], 1194));
         let script = Problem::ScriptFailed(String::new());
         let all = [script, Problem::NoAddress(String::new()), Problem::Calling(endpoint), Problem::Resolving];
-        for problem in all {
+        let said = Said::Status(407);
+        let proxy = [Refusal::Credentials(said), Refusal::Forbidden(said), Refusal::Garbled];
+        for problem in all.into_iter().chain(proxy.map(|refusal| Problem::Proxy(Trouble::Refused(refusal)))) {
             let row = format!("\n`{}`\n: ", problem.code());
             assert!(manual.contains(&row), "{row}");
         }

@@ -16,6 +16,7 @@ use crate::privsep::message::ToEngine;
 use crate::report::exit::FAILED;
 use crate::route::accept::{self, Around, Verdict};
 use crate::route::full;
+use crate::route::netlink::Main;
 use crate::route::plan::{self, Host, Interface, KernelRoute, Step};
 use crate::say;
 
@@ -56,24 +57,34 @@ impl Parent {
         if self.status.pushed.offered.is_empty() && self.status.pushed.installed.is_empty() {
             return;
         }
-        let host = match self.changes.netlink.routes() {
-            Ok(routes) => Host { routes, ..Host::default() },
-            Err(error) => return say!(1, "{error}: the peer's routes are left as they are"),
-        };
-        let verdict = self.judge(&device, &host);
+        if let Some(mut main) = self.read_main() {
+            self.renew_pushed_beside(&device, &mut main);
+        }
+    }
+
+    /// The same, with table main as it was read. True: that is not how it is any more.
+    pub(super) fn renew_pushed_beside(&mut self, device: &Interface, main: &mut Main) -> bool {
+        if self.status.pushed.offered.is_empty() && self.status.pushed.installed.is_empty() {
+            return false;
+        }
+        let host = Host { routes: std::mem::take(&mut main.routes), ..Host::default() };
+        let verdict = self.judge(device, &host);
         for (net, refusal) in &verdict.refused {
             if !self.status.pushed.said.contains(net) {
                 say!(1, "the peer's route {net} is refused: {refusal}");
                 self.status.pushed.said.push(*net);
             }
         }
-        let wanted = self.pushed_steps(&device, &host, &verdict);
+        let wanted = self.pushed_steps(device, &host, &verdict);
+        main.routes = host.routes;
         let installed = std::mem::take(&mut self.status.pushed.installed);
         let (stay, go): (Vec<_>, Vec<_>) = installed.into_iter().partition(|step| wanted.contains(step));
         self.changes.take_back(&go);
+        let changed = !go.is_empty() || stay.len() < wanted.len();
         let set = wanted.into_iter().filter(|step| stay.contains(step) || self.set_pushed(step)).collect();
         self.status.pushed.installed = set;
         self.tell_taken();
+        changed
     }
 
     /// The engine takes packets from the peer whose sources are routed to it: it has no judgement of its own.

@@ -2,19 +2,19 @@
 
 use serde_json::json;
 
+use crate::config::Config;
 use crate::config::reload::{self, Change, Plan, Takes};
 use crate::control::api;
 use crate::core::settings::LinkSettings;
 use crate::crypto::keys::fingerprint;
 use crate::crypto::stack::cleanly;
-use crate::helper::resolve::Resolver;
-use crate::parent::host::FAREWELL;
+use crate::parent::Parent;
+use crate::parent::engine::Next;
+use crate::parent::machine::Event;
 use crate::parent::notify;
 use crate::parent::start;
-use crate::parent::{Engine, Launch, Parent};
 use crate::privsep::message::{Keys, ToEngine};
-use crate::privsep::spawn::{Role, spawn};
-use crate::report::exit::FAILED;
+use crate::report::exit::{FAILED, Fatal};
 use crate::report::log;
 use crate::route::full;
 use crate::route::plan;
@@ -23,10 +23,20 @@ use crate::sys::clock::unix_time;
 
 impl Parent {
     /// Takes over what the file says now. What is wrong with it is said, and then everything stays as it is.
-    pub(super) fn reload(&mut self) {
+    pub(super) fn reload(&mut self) -> Option<Event> {
         say!(1, "reading {} again", self.link.options.config.display());
         notify::reloading();
-        let result = self.try_reload();
+        let (result, then) = match self.try_reload() {
+            Ok((lines, then)) => (Ok(lines), then),
+            Err(reasons) => (Err(reasons), None),
+        };
+        self.control.reloaded = Some(result);
+        then
+    }
+
+    /// Says how it went, once another engine runs if one was needed.
+    pub(super) fn finish_reload(&mut self) {
+        let Some(result) = self.control.reloaded.take() else { return };
         self.control.reload_ok = result.is_ok();
         let answer = match result {
             Ok(lines) => {
@@ -46,15 +56,24 @@ impl Parent {
         notify::ready();
     }
 
-    fn try_reload(&mut self) -> Result<Vec<String>, Vec<String>> {
+    /// What has changed, and whether an engine has to follow.
+    fn try_reload(&mut self) -> Result<(Vec<String>, Option<Event>), Vec<String>> {
         if self.engine.is_none() {
             return Err(vec!["the link is still starting; try again".to_owned()]);
         }
         let (_, mut config) = start::read_again(&self.link.options)?;
         start::take_bridge_mtu(&mut config, &mut self.changes.netlink);
         let keys = start::secrets(&config, self.link.options.allow_open_keys).map_err(|e| vec![e.message])?;
+        self.take_over(&config, keys)
+    }
+
+    fn take_over(
+        &mut self,
+        config: &Config,
+        keys: Box<Keys>,
+    ) -> Result<(Vec<String>, Option<Event>), Vec<String>> {
         let fingerprint = cleanly(|| fingerprint(&keys.secret));
-        let plan = reload::plan(&self.link.config, &config, fingerprint != self.link.fingerprint);
+        let plan = reload::plan(&self.link.config, config, fingerprint != self.link.fingerprint);
         if self.link.activated && plan.takes() == Takes::Connect {
             let connect = plan.changes.iter().filter(|change| change.takes == Takes::Connect);
             let what: Vec<_> = connect.map(|change| change.what.as_str()).collect();
@@ -72,11 +91,15 @@ impl Parent {
         self.link.config = plan.config;
         log::set_level(self.link.config.run.verb);
         if takes >= Takes::Call {
-            self.resolver = Resolver::new(self.link.config.remotes.clone(), self.link.confinement.clone());
+            self.resolver = super::resolver(&self.link);
+            self.streams.forget_trouble();
         }
         self.link.fingerprint = fingerprint;
         match takes {
-            Takes::Connect => self.replace_engine(keys),
+            Takes::Connect => {
+                self.next = Some(Next::Keys(keys));
+                return Ok((lines, Some(Event::Replace)));
+            }
             Takes::Nothing | Takes::Call | Takes::Restart => {
                 let settings =
                     LinkSettings { activated: self.link.activated, ..LinkSettings::from(&self.link.config) };
@@ -87,7 +110,7 @@ impl Parent {
                 }
             }
         }
-        Ok(lines)
+        Ok((lines, None))
     }
 
     /// Brings addresses and routes to what the plan says; before the device is there they wait for it. The error is
@@ -112,41 +135,51 @@ impl Parent {
     }
 
     /// Another socket with the same keys.
-    pub(super) fn take_new_socket(&mut self) {
-        match start::secrets(&self.link.config, self.link.options.allow_open_keys) {
-            Ok(keys) if cleanly(|| fingerprint(&keys.secret)) == self.link.fingerprint => {
+    pub(super) fn take_new_socket(&mut self) -> Option<Event> {
+        match self.same_keys() {
+            Ok(keys) => {
                 say!(1, "the link takes a new socket");
-                self.replace_engine(keys);
+                self.next = Some(Next::Keys(keys));
+                Some(Event::Replace)
             }
-            Ok(_) => say!(1, "the link takes no new socket: its key file has changed, so reload it"),
-            Err(fatal) => say!(1, "the link takes no new socket: {}", fatal.message),
+            Err(reason) => {
+                say!(1, "the link takes no new socket: {reason}");
+                None
+            }
         }
     }
 
-    /// Another engine, with new keys and a new socket, for the same device.
-    fn replace_engine(&mut self, keys: Box<Keys>) {
-        self.status.replacing = true;
-        self.stop_engine(FAREWELL);
-        self.status.replacing = false;
-        if self.is_ending() {
-            return;
-        }
-        self.status.last_words = None;
-        self.take_pushed(Vec::new());
-        self.link_changed(false);
-        self.front = None;
-        let launched = start::bind(&self.link.config).map(|bound| {
-            let settings = LinkSettings::from(&self.link.config);
-            let mut start = start::engine_start(&self.link.config, keys, settings, &self.link.confinement);
-            start.key_log = self.link.key_log.is_some();
-            Launch { start: Box::new(start), socket: bound.fd, device_later: false }
-        });
-        match launched {
-            Err(fatal) => self.end(fatal.code, fatal.message),
-            Ok(launch) => match spawn(Role::Engine) {
-                Ok((child, channel)) => self.start_engine(Engine { child, channel }, launch),
-                Err(error) => self.end(FAILED, format!("cannot start the engine: {error}")),
-            },
+    /// What somebody deleted is given up; another engine is to have what is made in its place.
+    pub(super) fn renew_device(&mut self) -> Result<(), Fatal> {
+        self.changes.release();
+        let keys = self
+            .same_keys()
+            .map_err(|reason| Fatal::new(FAILED, format!("the device stays lost: {reason}")))?;
+        self.next = Some(Next::Keys(keys));
+        Ok(())
+    }
+
+    fn same_keys(&self) -> Result<Box<Keys>, String> {
+        let keys = start::secrets(&self.link.config, self.link.options.allow_open_keys)
+            .map_err(|fatal| fatal.message)?;
+        let same = cleanly(|| fingerprint(&keys.secret)) == self.link.fingerprint;
+        same.then_some(keys).ok_or_else(|| "its key file has changed, so reload it".to_owned())
+    }
+
+    /// The MTU of the bridge has grown. The file is not read again: it may be half edited.
+    pub(super) fn take_bridge_mtu(&mut self) -> Option<Event> {
+        let mut config = self.link.config.clone();
+        start::take_bridge_mtu(&mut config, &mut self.changes.netlink);
+        let keys = self.same_keys().map_err(|reason| vec![reason]);
+        match keys.and_then(|keys| self.take_over(&config, keys)) {
+            Ok((lines, then)) => {
+                lines.iter().for_each(|line| say!(1, "with the bridge: {line}"));
+                then
+            }
+            Err(reasons) => {
+                self.watch.complain(format!("the MTU of the device stays: {}", reasons.join("; ")));
+                None
+            }
         }
     }
 }

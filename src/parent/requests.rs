@@ -1,7 +1,7 @@
 //! What the parent does for the engine: whatever the door lets in.
 #![allow(clippy::disallowed_methods, reason = "the door's limits count by the clock")]
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::time::Instant;
 
@@ -9,22 +9,19 @@ use crate::core::path::Path;
 use crate::core::settings::MAX_TEXT;
 use crate::helper::zone;
 use crate::parent::Parent;
-use crate::parent::environment::Hook;
+use crate::parent::machine::Event;
 use crate::privsep::door::Verdict;
-use crate::privsep::message::{ToEngine, ToParent};
+use crate::privsep::message::{End, ToEngine, ToParent};
 use crate::report::text::printable;
 use crate::say;
 use crate::sys::clock::unix_time;
 use crate::transport::connected;
 
-/// Most scripts of the link's ups and downs that wait; of a longer row only the last ones run.
-const MAX_HOOKS: usize = 4;
-
 impl Parent {
     /// Does what the engine asks for, as far as the door lets it in, and answers.
     pub(super) fn handle_request(&mut self, message: ToParent) {
         match self.door.handle(Instant::now(), message) {
-            Verdict::Do { message, dropped } => self.carry_out(message, dropped),
+            Verdict::Do { message, dropped } => self.serve_request(message, dropped),
             Verdict::Nothing => {}
         }
     }
@@ -32,39 +29,42 @@ impl Parent {
     /// Does what has waited at the door.
     pub(super) fn serve_door(&mut self) {
         while let Some(message) = self.door.poll(Instant::now()) {
-            self.carry_out(message, 0);
+            self.serve_request(message, 0);
+            self.work();
         }
     }
 
     /// `dropped`: how many of its kind were not let in.
-    fn carry_out(&mut self, message: ToParent, dropped: u64) {
+    fn serve_request(&mut self, message: ToParent, dropped: u64) {
         match message {
             ToParent::Locked { protections } => self.locked(&protections),
+            ToParent::Keep(kept) => self.keep(kept),
             ToParent::Resolve => {
                 if let Some(addresses) = self.resolver.start(Instant::now()) {
                     self.resolved(addresses);
                 }
             }
-            ToParent::Endpoint { address } => self.endpoint(address),
-            ToParent::Connect { remote, local } => self.connect(Path { remote, local }),
-            ToParent::OpenDevice => self.status.device_wanted |= self.changes.device().is_none(),
+            ToParent::Endpoint(path) => self.endpoint(path),
+            ToParent::Connect { remote, local } => self.connect(Path { local, ..remote.into() }),
+            ToParent::Stream { to } => self.connect_stream(to),
+            ToParent::OpenDevice => self.machine.handle(Event::OpenDevice),
             ToParent::LinkUp { endpoint, name } => {
-                self.status.trusted = Some(endpoint);
-                if !self.status.up {
-                    let endpoint = zone::named(endpoint);
+                self.status.trusted = Some(endpoint.remote);
+                if !self.machine.is_up() {
+                    let endpoint = zone::named_path(endpoint);
                     say!(1, "link up with {endpoint}, the peer's \"{}\"", printable(&name, MAX_TEXT));
                 }
-                self.link_changed(true);
+                self.machine.handle(Event::LinkUp);
             }
             ToParent::PushedRoutes { routes } => self.take_pushed(routes),
             ToParent::LinkDown { reason, traffic } => {
                 self.status.traffic = traffic;
-                if self.status.up {
+                if self.machine.is_up() {
                     let text = printable(&reason.to_string(), MAX_TEXT);
                     say!(1, "link down: {text} [{}]", reason.code());
                 }
                 self.control.reason = Some(reason);
-                self.link_changed(false);
+                self.machine.handle(Event::LinkDown);
             }
             ToParent::State(state) => self.take_state(*state),
             ToParent::Traffic(traffic) => self.status.traffic = traffic,
@@ -82,11 +82,17 @@ impl Parent {
                     log.write(&entry);
                 }
             }
-            // What it says first counts.
             ToParent::Exit { end, reason } => {
-                self.status.last_words.get_or_insert((end, printable(&reason, MAX_TEXT)));
+                let end = if end == End::DeviceLost && self.has_device() { End::Failed } else { end };
+                self.machine.handle(Event::LastWords(end, printable(&reason, MAX_TEXT)));
             }
         }
+    }
+
+    /// Whether the device is there. Of the engine that is not believed.
+    fn has_device(&mut self) -> bool {
+        let device = self.changes.interface();
+        device.is_some_and(|device| !matches!(self.changes.netlink.link_at(device.index), Ok(None)))
     }
 
     /// It says so once, if it is ours.
@@ -101,10 +107,6 @@ impl Parent {
 
     /// The peer begins or ceases to answer.
     pub(super) fn link_changed(&mut self, up: bool) {
-        if self.status.up == up {
-            return;
-        }
-        self.status.up = up;
         self.control.since = unix_time();
         self.manager.hurry();
         if self.link.config.full_tunnel.is_some() {
@@ -113,15 +115,11 @@ impl Parent {
         if up {
             self.announce_addresses();
         }
-        if self.status.hooks.len() >= MAX_HOOKS {
-            self.status.hooks.drain(..2);
-        }
-        self.status.hooks.push_back(if up { Hook::LinkUp } else { Hook::LinkDown });
     }
 
     /// Tells the engine the remotes' addresses that are known so far, but for those that the routes lead into the tunnel
     /// itself, and, where there are others or may be soon, those that no route leads to.
-    pub(super) fn resolved(&mut self, mut addresses: Vec<SocketAddr>) {
+    pub(super) fn resolved(&mut self, mut addresses: Vec<Path>) {
         if self.link.config.full_tunnel.is_some() {
             if addresses.is_empty() {
                 // The resolver may be behind the tunnel that is down.
@@ -129,7 +127,7 @@ impl Parent {
             }
             self.status.resolved.clone_from(&addresses);
         }
-        addresses.retain(|address| match self.routing_loop(*address) {
+        addresses.retain(|address| match self.routing_loop(self.first_hop(*address)) {
             Some(text) => {
                 // It is looked up again and again.
                 if self.status.said_loop.as_ref() != Some(&text) {
@@ -149,19 +147,30 @@ impl Parent {
             reached = others;
         }
         self.manager.note_resolved(&reached);
+        self.streams.allow(&reached);
         self.answer(&ToEngine::Resolved { addresses: reached });
     }
 
+    /// Where what goes along this way is sent: to the proxy, if there is one.
+    fn first_hop(&self, path: Path) -> SocketAddr {
+        let proxy = self.resolver.known_proxies().first().copied();
+        proxy.filter(|_| path.stream).unwrap_or(path.remote)
+    }
+
     /// Whether socket and routes let datagrams go there.
-    fn is_reached(&mut self, address: SocketAddr) -> bool {
+    fn is_reached(&mut self, path: Path) -> bool {
         let config = &self.link.config;
-        let bound = config.listen.address.is_none_or(|own| own.is_ipv4() == address.is_ipv4());
+        let address = self.first_hop(path);
+        let of_family = |own: IpAddr| own.is_ipv4() == address.is_ipv4();
+        let bound = path.stream || config.listen.address.is_none_or(of_family);
         let (ip, zone, mark) = (address.ip().to_canonical(), zone::index(address), config.mark());
         bound && self.changes.netlink.lookup(ip, zone, mark).is_ok()
     }
 
-    fn endpoint(&mut self, address: SocketAddr) {
+    fn endpoint(&mut self, path: Path) {
+        let address = path.remote;
         let moved = self.status.endpoint.replace(address) != Some(address);
+        self.status.stream = path.stream;
         let lookup = self.changes.netlink.lookup(
             address.ip().to_canonical(),
             zone::index(address),
@@ -179,7 +188,7 @@ impl Parent {
     pub(super) fn connect(&mut self, path: Path) {
         let Some(front) = self.front.as_ref().filter(|_| !self.link.activated) else { return };
         self.status.connected = Some(path);
-        let (Path { remote, local }, named) = (path, zone::named(path.remote));
+        let (Path { remote, local, .. }, named) = (path, zone::named(path.remote));
         match connected::open(front.as_fd(), &self.link.config, path) {
             Ok(socket) => {
                 if let Some(engine) = &self.engine {

@@ -1,18 +1,17 @@
 //! The routes of a running link: kept as the configuration wants them while the host changes around them.
-#![allow(clippy::disallowed_methods, reason = "a look-up has a deadline")]
+#![allow(clippy::disallowed_methods, reason = "a look-up begins now")]
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::config::Config;
-use crate::parent::{Parent, Stage};
+use crate::parent::Parent;
+use crate::parent::machine::{Event, Stage};
 use crate::report::exit::{Fatal, UNAVAILABLE};
 use crate::route::full;
+use crate::route::netlink::Main;
 use crate::route::plan::{self, Host, Interface, PlanError, Step};
 use crate::route::step::difference;
 use crate::say;
-
-/// How long the remotes' names may take to resolve before everything is refused.
-const LOOK_UP: Duration = Duration::from_secs(12);
 
 impl Parent {
     /// What the configuration wants to be set on this host: the full tunnel, and the file's own routes.
@@ -22,7 +21,7 @@ impl Parent {
         device: &Interface,
         host: &Host,
     ) -> Result<Vec<Step>, PlanError> {
-        let full = config.full_tunnel.is_some_and(|full| full.closed || self.status.up);
+        let full = config.full_tunnel.is_some_and(|full| full.closed || self.machine.is_up());
         let mut steps = if full { full::steps(config, device, host)? } else { Vec::new() };
         steps.extend(plan::route_steps(config, device, host)?);
         Ok(steps)
@@ -38,17 +37,39 @@ impl Parent {
         self.status.route_steps = wanted;
     }
 
-    /// Sets the routes as host and link are now: gateways and ways to the peer may be others. True: some were.
-    pub(super) fn renew_routes(&mut self) -> bool {
-        let Some(device) = self.changes.interface().filter(|_| self.status.stage == Stage::Routed) else {
-            return false;
-        };
+    /// Sets the routes as host and link are now: gateways and ways to the peer may be others. The result is table main after that, and
+    /// whether some of the link's own were; `None`: nothing can be set yet, or the table cannot be read, which is said.
+    pub(super) fn renew_routes(&mut self) -> Option<(Main, bool)> {
+        let device = self.changes.interface().filter(|_| self.machine.stage() == Stage::Routed)?;
+        let mut main = self.read_main()?;
+        let renewed = self.renew_own(&device, &mut main);
+        if renewed {
+            main = self.read_main()?;
+        }
+        if self.renew_pushed_beside(&device, &mut main) {
+            main = self.read_main()?;
+        }
+        Some((main, renewed))
+    }
+
+    /// Reads table main.
+    pub(super) fn read_main(&mut self) -> Option<Main> {
+        let main = self.changes.netlink.main();
+        let failed =
+            |error| self.watch.complain(format!("{error}: what is set here is not compared and stays"));
+        main.map_err(failed).ok()
+    }
+
+    fn renew_own(&mut self, device: &Interface, main: &mut Main) -> bool {
         let mut renewed = false;
         let config = self.link.config.clone();
-        let wanted = match self.survey_for(&config) {
-            Ok(host) => {
-                self.status.net_gateway = crate::parent::host::net_gateway(&host, &device);
-                self.wanted_routes(&config, &device, &host)
+        let wanted = match self.survey_beside_routes(&config) {
+            Ok(mut host) => {
+                host.routes = std::mem::take(&mut main.routes);
+                self.status.net_gateway = crate::parent::host::net_gateway(&host, device);
+                let wanted = self.wanted_routes(&config, device, &host);
+                main.routes = host.routes;
+                wanted
             }
             Err(fatal) => Err(PlanError(fatal.message)),
         };
@@ -69,31 +90,33 @@ impl Parent {
                 }
             }
         }
-        self.renew_pushed();
         renewed
     }
 
     /// Nothing can be looked up any more once everything but the link's own datagrams is refused: the resolver's carry no
     /// mark, since they are not the link's, and what a name server answers comes from the network.
-    pub(super) fn resolve_before_closing(&mut self) -> Result<(), Fatal> {
+    fn is_to_be_resolved(&self) -> bool {
         let config = &self.link.config;
         let closed = config.full_tunnel.is_some_and(|full| full.closed);
         let by_name = config.remotes.iter().any(|remote| remote.address().is_none());
-        if !closed || !by_name || !self.status.resolved.is_empty() {
-            return Ok(());
+        closed && by_name && self.status.resolved.is_empty()
+    }
+
+    pub(super) fn resolve_before_closing(&mut self) -> Option<Event> {
+        if self.is_to_be_resolved() {
+            if let Some(addresses) = self.resolver.start(Instant::now()) {
+                self.resolved(addresses);
+            }
+            if self.resolver.is_running() {
+                return None;
+            }
         }
-        let deadline = Instant::now() + LOOK_UP;
-        if let Some(addresses) = self.resolver.start(Instant::now()) {
-            self.resolved(addresses);
-        }
-        while self.resolver.is_running() && !self.is_ending() && Instant::now() < deadline {
-            self.turn(Some(deadline));
-        }
-        if self.status.resolved.is_empty() && !self.is_ending() {
-            let text = "no remote has an address yet, and with full-tunnel.fail = \"closed\" none could be looked up later: \
-                        try again when names resolve, or give an address in remote";
-            return Err(Fatal::new(UNAVAILABLE, text));
-        }
-        Ok(())
+        Some(Event::LookedUp)
+    }
+
+    pub(super) fn check_resolved(&self) -> Result<(), Fatal> {
+        let text = "no remote has an address yet, and with full-tunnel.fail = \"closed\" none could be looked up later: \
+                    try again when names resolve, or give an address in remote";
+        if self.is_to_be_resolved() { Err(Fatal::new(UNAVAILABLE, text)) } else { Ok(()) }
     }
 }

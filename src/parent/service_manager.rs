@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use crate::core::path::Path;
 use crate::core::settings::LinkState;
 use crate::helper::zone;
 use crate::parent::Parent;
@@ -36,8 +37,8 @@ impl ServiceManager {
     }
 
     /// The remote's addresses.
-    pub(super) fn note_resolved(&mut self, addresses: &[SocketAddr]) {
-        self.resolved = addresses.to_vec();
+    pub(super) fn note_resolved(&mut self, addresses: &[Path]) {
+        self.resolved = addresses.iter().map(|path| path.remote).collect();
     }
 
     /// Something changed: ask as soon as possible.
@@ -86,7 +87,7 @@ impl Parent {
     }
 
     fn line(&self, state: &LinkState) -> String {
-        let up = self.status.up && self.watch.obstacle().is_none();
+        let up = self.machine.is_up() && self.watch.obstacle().is_none();
         let (true, Some(endpoint)) = (up, self.status.endpoint) else {
             let problem = self.problems(Some(state)).into_iter().next();
             return problem

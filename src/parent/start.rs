@@ -1,6 +1,8 @@
 //! From the command line to a running link.
 
+use socket2::SockRef;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -9,6 +11,7 @@ use crate::host::changes::Changes;
 use crate::host::directories::{self, Lock, RUNTIME};
 use crate::parent::identity;
 use crate::parent::keylog::KeyLog;
+use crate::parent::openvpn::Starts;
 use crate::parent::signals::{Signal, Signals};
 use crate::preflight::{self, Loaded};
 use crate::privsep::background::{self, PidFile};
@@ -17,14 +20,16 @@ use crate::report::output::{self, Output};
 use crate::sys::memory;
 
 use crate::config::{Config, Diagnostic, LogTo, Places, Severity};
+use crate::core::openvpn::admission::Kept;
 use crate::core::settings::LinkSettings;
 use crate::crypto::keys::{End, Pair, fingerprint, hardware_address, link_secret};
 use crate::crypto::stack::cleanly;
 use crate::parent::{Launch, Link, Parent};
-use crate::privsep::message::{Confinement, Keys, Start, StaticPair};
+use crate::privsep::message::{Confinement, Keys, OpenVpnKeys, Start, StaticPair};
 use crate::route::netlink::Netlink;
 use crate::say;
 use crate::transport::inherited::{self, Inherited, Opener};
+use crate::transport::stream;
 use crate::transport::udp::{self, Bound};
 
 /// How long a taken port may take to become free.
@@ -99,9 +104,10 @@ fn inherit(inetd: bool) -> Result<Option<Inherited>, Fatal> {
     let from_systemd = inherited::from_systemd();
     let fatal = |message: String| Fatal::new(UNAVAILABLE, message);
     match (from_inetd.map_err(fatal)?, from_systemd.map_err(fatal)?) {
-        (Some(_), Some(_)) => {
-            Err(Fatal::new(USAGE, "--inetd and LISTEN_FDS are two sockets, and a link has one: drop --inetd"))
-        }
+        (Some(_), Some(_)) => Err(Fatal::new(
+            USAGE,
+            "--inetd and LISTEN_FDS are two sources of sockets, and a link has one: drop --inetd",
+        )),
         (one, other) => Ok(one.or(other)),
     }
 }
@@ -162,17 +168,18 @@ fn prepare(
     let keys = secrets(&config, options.allow_open_keys)?;
     let key_log = key_log(options)?;
     let activated = inherited.is_some();
-    let bound = socket(&config, inherited)?;
-    say!(1, "tund {}: {}, UDP port {}", env!("CARGO_PKG_VERSION"), config.name, bound.port);
+    let (bound, listener) = sockets(&config, inherited)?;
+    say!(1, "tund {}: {}, {}", env!("CARGO_PKG_VERSION"), config.name, ports(bound.port, listener.as_ref()));
     let link = LinkSettings { activated, ..LinkSettings::from(&config) };
     let fingerprint = cleanly(|| fingerprint(&keys.secret));
-    let hardware_address = cleanly(|| own_mac(&keys, &link, &config.name));
+    let hardware_address = cleanly(|| own_mac(&keys, &link, &config));
     let mut start = engine_start(&config, keys, link, &confinement);
     start.key_log = key_log.is_some();
-    let launch = Launch { start: Box::new(start), socket: bound.fd, device_later: activated };
+    let launch = Launch { start: Box::new(start), socket: bound.fd, listener };
     let directory = directory(options, &loaded);
     let options = Options { config: loaded.path.clone(), cd: Some(directory.clone()), ..options.clone() };
     let file = loaded.path;
+    let starts = Starts::open(&config)?;
     let link = Link {
         directory,
         file,
@@ -184,6 +191,7 @@ fn prepare(
         hardware_address,
         activated,
         key_log,
+        starts,
     };
     Ok((Parent::new(link, changes, signals), launch, Files { _pid: pid_file, _lock: lock }))
 }
@@ -202,7 +210,7 @@ fn log_to(config: &Config, inherited: Option<&Inherited>) -> Output {
     let inetd = inherited.is_some_and(|inherited| inherited.opener == Opener::Inetd);
     let to = match config.run.log {
         // It is /dev/null, or will be.
-        Some(LogTo::Stderr) | None if inetd || background::is_on() => LogTo::Syslog,
+        Some(LogTo::Stderr | LogTo::Json) | None if inetd || background::is_on() => LogTo::Syslog,
         Some(to) => to,
         None => LogTo::Stderr,
     };
@@ -262,7 +270,7 @@ pub(crate) fn engine_start(
     confinement: &Confinement,
 ) -> Start {
     let data_path = config.tuning.data_path;
-    Start { keys, link, data_path, confinement: confinement.clone(), key_log: false }
+    Start { keys, link, data_path, confinement: confinement.clone(), key_log: false, kept: Kept::default() }
 }
 
 /// Reads the keys that the configuration names. Nothing of them is left anywhere but in the box.
@@ -285,13 +293,22 @@ fn read_secrets(config: &Config, allow_open_keys: bool) -> Result<Box<Keys>, Fat
     };
     let statics = pair.map(|pair| StaticPair { private: *pair.private, peer_public: *pair.peer_public });
     let secret = link_secret(keys.shared.as_ref(), pair).map_err(|error| Fatal::new(CONFIG, error))?;
-    Ok(Box::new(Keys { secret: *secret, statics }))
+    // The parent adds the host's own part when it starts the engine.
+    let openvpn = keys.openvpn.map(|file| OpenVpnKeys { file, check: [0; 16] });
+    Ok(Box::new(Keys { secret: *secret, statics, openvpn }))
 }
 
-/// The MAC address of this end's tap device.
-fn own_mac(keys: &Keys, link: &LinkSettings, name: &str) -> [u8; 6] {
+/// The MAC address of this end's tap device. Where both ends have the same key and give their link the same name, what the host and
+/// the file have of their own tells them apart (machine-id(5)).
+fn own_mac(keys: &Keys, link: &LinkSettings, config: &Config) -> [u8; 6] {
+    let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    let addresses = config.device.addresses.iter().map(ToString::to_string);
+    let remotes = config.remotes.iter().map(|remote| format!("{}:{}", remote.host, remote.port));
+    let words: Vec<_> =
+        [link.direction.to_string(), machine].into_iter().chain(addresses).chain(remotes).collect();
+    let own = words.join(" ");
     let private = keys.statics.as_ref().map(|pair| End::Private(&pair.private));
-    hardware_address(&keys.secret, private.unwrap_or(End::Direction(link.direction)), name)
+    hardware_address(&keys.secret, private.unwrap_or(End::Shared(own.as_bytes())), &config.name)
 }
 
 /// The key log that the command line asks for.
@@ -300,8 +317,13 @@ fn key_log(options: &Options) -> Result<Option<KeyLog>, Fatal> {
     options.key_log.as_ref().map(|path| KeyLog::open(&cd.join(path))).transpose()
 }
 
+fn sockets(config: &Config, inherited: Option<Inherited>) -> Result<(Bound, Option<OwnedFd>), Fatal> {
+    let (datagrams, streams) = inherited.map_or((None, None), |it| (it.datagrams, it.streams));
+    Ok((socket(config, datagrams)?, listener(config, streams)?))
+}
+
 /// The socket that was inherited, or else a new one.
-fn socket(config: &Config, inherited: Option<Inherited>) -> Result<Bound, Fatal> {
+fn socket(config: &Config, inherited: Option<OwnedFd>) -> Result<Bound, Fatal> {
     let bound = match inherited {
         Some(inherited) => adopt(config, inherited)?,
         None => bind(config)?,
@@ -312,25 +334,40 @@ fn socket(config: &Config, inherited: Option<Inherited>) -> Result<Bound, Fatal>
     Ok(bound)
 }
 
-fn adopt(config: &Config, inherited: Inherited) -> Result<Bound, Fatal> {
-    let code = |error: &io::Error| match error.kind() {
-        io::ErrorKind::PermissionDenied => PRIVILEGE,
-        _ => UNAVAILABLE,
-    };
-    let bound = udp::adopt(inherited.fd, config).map_err(|error| Fatal::new(code(&error), error))?;
+fn adopt(config: &Config, inherited: OwnedFd) -> Result<Bound, Fatal> {
+    let bound = udp::adopt(inherited, config).map_err(|error| Fatal::new(code(&error), error))?;
     if config.listen.address.is_some() || config.listen.explicit && config.listen.port != bound.port {
         say!(1, "listen is ignored: the socket that was passed has port {}", bound.port);
     }
     Ok(bound)
 }
 
+/// The socket at which streams are awaited: the one that was inherited, or else a new one, if there is to be any.
+pub(crate) fn listener(config: &Config, inherited: Option<OwnedFd>) -> Result<Option<OwnedFd>, Fatal> {
+    let listener = match inherited {
+        Some(inherited) => stream::adopt(inherited, config).map(Some),
+        None => stream::listen(config),
+    };
+    listener.map_err(|error| Fatal::new(code(&error), error.to_string()))
+}
+
+/// Where the peer is awaited.
+fn ports(datagrams: u16, listener: Option<&OwnedFd>) -> String {
+    let address = listener.and_then(|listener| SockRef::from(listener).local_addr().ok()?.as_socket());
+    let streams = address.map_or_else(String::new, |address| format!(", TCP port {}", address.port()));
+    format!("UDP port {datagrams}{streams}")
+}
+
+fn code(error: &io::Error) -> u8 {
+    if error.kind() == io::ErrorKind::PermissionDenied { PRIVILEGE } else { UNAVAILABLE }
+}
+
 /// A new socket as the configuration asks for it.
 pub(crate) fn bind(config: &Config) -> Result<Bound, Fatal> {
     bind_patiently(config).map_err(|error| {
-        let code = if error.kind() == io::ErrorKind::PermissionDenied { PRIVILEGE } else { UNAVAILABLE };
         let holder = preflight::check_port(config, &Places::default())
             .filter(|_| error.kind() == io::ErrorKind::AddrInUse);
-        Fatal::new(code, holder.map_or_else(|| error.to_string(), |finding| one_line(&finding)))
+        Fatal::new(code(&error), holder.map_or_else(|| error.to_string(), |finding| one_line(&finding)))
     })
 }
 
@@ -347,9 +384,9 @@ fn bind_patiently(config: &Config) -> io::Result<Bound> {
     }
 }
 
-fn one_line(finding: &Diagnostic) -> String {
+pub(super) fn one_line(finding: &Diagnostic) -> String {
     match &finding.help {
-        Some(help) => format!("{}: {help}", finding.message),
-        None => finding.message.clone(),
+        Some(help) => format!("{}: {help} [{}]", finding.message, finding.code),
+        None => format!("{} [{}]", finding.message, finding.code),
     }
 }

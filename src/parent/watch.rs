@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
-use crate::parent::{Parent, Stage};
+use crate::parent::Parent;
+use crate::parent::machine::{Event, Stage};
 use crate::route::difference::Difference;
 use crate::route::facts::{self, Finding, Seen, Sight, Wanted};
 use crate::route::mending::Mending;
 use crate::route::monitor::Monitor;
+use crate::route::netlink::Main;
 use crate::route::plan::Step;
 use crate::say;
 use crate::sys::clock::unix_time;
@@ -31,8 +33,6 @@ const SHOWN: usize = 5;
 pub(super) struct Watch {
     /// Without it the host is only looked at now and then.
     pub(super) monitor: Option<Monitor>,
-    /// The link is to have another socket, since this one cannot be bound again.
-    pub(super) new_socket_wanted: bool,
     due: Instant,
     looked: Instant,
     mending: Mending,
@@ -56,7 +56,6 @@ impl Watch {
         };
         Self {
             monitor: Monitor::listen().inspect_err(complain).ok(),
-            new_socket_wanted: false,
             due: now + ROUTINE,
             looked: now,
             mending: Mending::default(),
@@ -87,6 +86,14 @@ impl Watch {
         self.differences().find(|(difference, _)| difference.stops_frames())
     }
 
+    /// Says why something cannot be mended; a second look at the same failure is no news.
+    pub(super) fn complain(&mut self, error: String) {
+        if self.last_failure.as_ref() != Some(&error) {
+            say!(1, "{error}: it is tried again");
+            self.last_failure = Some(error);
+        }
+    }
+
     fn take_changed(&mut self, now: Instant) {
         if self.monitor.as_ref().is_some_and(Monitor::take_changed) {
             self.changed = true;
@@ -110,28 +117,37 @@ impl Parent {
         }
         self.watch.due = now + ROUTINE;
         self.watch.looked = now;
-        if self.status.stage == Stage::Routed && !self.is_ending() {
-            if self.renew_routes() {
+        if self.is_settled() {
+            let Some((main, renewed)) = self.renew_routes() else { return };
+            if renewed {
                 say!(1, "the host's routes have changed: those of the link are renewed");
             }
-            self.look();
+            self.look(main);
             self.mend(now);
         }
+    }
+
+    /// Whether all is set, and to stay so.
+    fn is_settled(&self) -> bool {
+        self.machine.stage() == Stage::Routed && !self.machine.is_ending()
     }
 
     /// Whoever asks is told how it is, not how it was.
     pub(super) fn look_again(&mut self) {
         self.watch.take_changed(Instant::now());
-        if self.watch.changed && self.status.stage == Stage::Routed && !self.is_ending() {
-            self.look();
+        if self.watch.changed
+            && self.is_settled()
+            && let Some(main) = self.read_main()
+        {
+            self.look(main);
         }
     }
 
     /// Compares what is wanted with what is there.
-    fn look(&mut self) {
+    fn look(&mut self, main: Main) {
         self.watch.changed = false;
         let Some(device) = self.changes.interface() else { return };
-        let seen = match self.survey_all() {
+        let seen = match self.survey_all(main) {
             Ok(seen) => seen,
             Err(error) => return say!(1, "{error}: what is set on this host is not compared"),
         };
@@ -154,7 +170,7 @@ impl Parent {
         self.watch.absent = facts::absent(&self.status.device_steps, &seen);
     }
 
-    fn survey_all(&mut self) -> io::Result<Seen> {
+    fn survey_all(&mut self, main: Main) -> io::Result<Seen> {
         let steps: Vec<_> = self
             .changes
             .blocks()
@@ -166,13 +182,15 @@ impl Parent {
         let bind = self.link.config.bind_device.as_ref();
         let socket = bind.and(self.front.as_ref());
         let bound_to = socket.and_then(|socket| SockRef::from(socket).device().ok().flatten());
+        let lost = self.lost_sockets();
         let netlink = &mut self.changes.netlink;
         Ok(Seen {
             links: netlink.links()?,
             addresses: netlink.addresses()?,
-            routes: netlink.routes()?,
-            missing: netlink.missing(&steps)?,
+            missing: netlink.missing(&steps, &main)?,
+            routes: main.routes,
             bound_to: bound_to.and_then(|name| String::from_utf8(name).ok()),
+            lost,
         })
     }
 
@@ -221,29 +239,39 @@ impl Parent {
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
-        if let Difference::SocketUnbound { interface } = &finding.difference {
+        failed = failed.or(self.mend_without_steps(&finding.difference).err());
+        if again > SHOWN {
+            say!(1, "and {} more", again - SHOWN);
+        }
+        if let Some(error) = failed {
+            self.watch.complain(error);
+        }
+    }
+
+    fn mend_without_steps(&mut self, difference: &Difference) -> Result<(), String> {
+        if let Difference::SocketUnbound { interface } = difference {
             match self.bind_again(interface) {
                 Ok(()) => say!(1, "the socket is bound to {interface} again"),
                 // Without CAP_NET_RAW only a socket that is not bound yet can be bound.
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !self.link.activated => {
-                    self.watch.new_socket_wanted = true;
+                    self.machine.handle(Event::NewSocket);
                 }
                 Err(error) => {
-                    failed =
-                        Some(format!("cannot bind the socket to {interface}: {error}; it needs CAP_NET_RAW"));
+                    return Err(format!(
+                        "cannot bind the socket to {interface}: {error}; it needs CAP_NET_RAW"
+                    ));
                 }
             }
+        } else if let Difference::BridgeMtu { .. } = difference {
+            self.machine.handle(Event::BridgeMtu);
+        } else if let Difference::ControlSocketMissing { path } = difference {
+            self.listen_again()?;
+            say!(1, "the control socket is at {path} again");
+        } else if let Difference::MetricsMissing { address } = difference {
+            self.serve_metrics_again()?;
+            say!(1, "metrics are served at {address}");
         }
-        if again > SHOWN {
-            say!(1, "and {} more", again - SHOWN);
-        }
-        // A second look at the same failure is no news.
-        if let Some(error) = failed
-            && self.watch.last_failure.as_ref() != Some(&error)
-        {
-            say!(1, "{error}: it is tried again");
-            self.watch.last_failure = Some(error);
-        }
+        Ok(())
     }
 
     /// The bridge may be another one of the same name.

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use crate::config::diagnostic::first_of_each_severity;
-use crate::config::{Config, Diagnostic, Places, Remote, Swallow, Via, swallow};
+use crate::config::{Code, Config, Diagnostic, Places, Remote, Swallow, Via, swallow};
 use crate::preflight::{ipv6, ports};
 use crate::route::netlink::{Link, Netlink};
 use crate::route::plan::{KernelRoute, ROUTE_PROTOCOL};
@@ -43,7 +43,7 @@ pub fn check_host(
         }
         Err(error) => {
             let message = format!("this host's addresses and routes were not checked: {error}");
-            vec![Diagnostic::warning(None, message)]
+            vec![Diagnostic::warning(Code::NotChecked, None, message)]
         }
     }
 }
@@ -53,18 +53,18 @@ pub fn check_port(config: &Config, places: &Places) -> Option<Diagnostic> {
     taken_port(config, places, &ports::sockets())
 }
 
-/// Warnings on remotes whose name does not resolve now, or resolves into the tunnel itself. Resolving is the caller's:
-/// it waits, and it reads the network.
+/// Warnings on remotes whose name does not resolve now, or resolves into the tunnel itself. Resolving, which waits
+/// and reads the network, is the caller's.
 pub fn check_names(
     config: &Config,
     places: &Places,
-    mut resolve: impl FnMut(&Remote) -> io::Result<Vec<SocketAddr>>,
+    resolved: Vec<(&Remote, io::Result<Vec<SocketAddr>>)>,
 ) -> Vec<Diagnostic> {
     let place = places.of("remote");
-    let names = config.remotes.iter().filter(|remote| remote.address().is_none() || remote.zone().is_some());
+    let is_name = |remote: &Remote| remote.address().is_none() || remote.zone().is_some();
     let mut found = Vec::new();
-    for remote in names {
-        match resolve(remote) {
+    for (remote, addresses) in resolved.into_iter().filter(|(remote, _)| is_name(remote)) {
+        match addresses {
             Ok(addresses) if !addresses.is_empty() => {
                 found.extend(
                     addresses.iter().find_map(|address| loop_finding(config, places, remote, address.ip())),
@@ -74,7 +74,7 @@ pub fn check_names(
                 let why = failed.err().map_or_else(String::new, |error| format!(": {error}"));
                 let message = format!("{} cannot be resolved now{why}", remote.host);
                 let help = "tund starts all the same and asks again; check the name";
-                found.push(Diagnostic::warning(place.clone(), message).help(help));
+                found.push(Diagnostic::warning(Code::Unresolved, place.clone(), message).help(help));
             }
         }
     }
@@ -116,7 +116,8 @@ fn check_reverse_path(config: &Config, places: &Places, facts: &Facts) -> Vec<Di
             "net.ipv4.conf.{name}.rp_filter is {value}, so that this host drops the peer's datagrams over IPv4"
         );
         let also = if carried { "" } else { ", and net.ipv4.conf.all.rp_filter" };
-        Diagnostic::warning(place.clone(), message).help(format!("set it to {good}{also} (sysctl.d(5))"))
+        Diagnostic::warning(Code::ReversePath, place.clone(), message)
+            .help(format!("set it to {good}{also} (sysctl.d(5))"))
     };
     strict.map(finding).collect()
 }
@@ -158,16 +159,22 @@ fn check_addresses(
     let mut found = Vec::new();
     for (inner, key) in own.chain(peers) {
         for (there, index) in facts.addresses.iter().filter(|(_, index)| Some(*index) != own_device) {
-            let message = if there.addr() == inner.addr() {
-                format!("{} is assigned to {} already", inner.addr(), facts.name(*index))
+            let (code, message) = if there.addr() == inner.addr() {
+                (
+                    Code::AddressTaken,
+                    format!("{} is assigned to {} already", inner.addr(), facts.name(*index)),
+                )
             } else if there.contains(&inner.addr()) || inner.contains(&there.addr()) {
                 let network = there.trunc();
-                format!("{} overlaps {network}, which is in use on {}", inner, facts.name(*index))
+                (
+                    Code::NetworkTaken,
+                    format!("{} overlaps {network}, which is in use on {}", inner, facts.name(*index)),
+                )
             } else {
                 continue;
             };
             let help = "give the tunnel addresses that nothing else uses";
-            found.push(Diagnostic::warning(places.of(key), message).help(help));
+            found.push(Diagnostic::warning(code, places.of(key), message).help(help));
             break;
         }
     }
@@ -187,12 +194,16 @@ fn check_routes(config: &Config, places: &Places, own_device: Option<u32>, facts
             let message =
                 format!("the route to {} goes via net_gateway, but there is no default route", route.to);
             let help = "set a default route before the start, or name a gateway";
-            found.push(Diagnostic::warning(places.of_route(index, "via"), message).help(help));
+            found.push(
+                Diagnostic::warning(Code::NoDefaultRoute, places.of_route(index, "via"), message).help(help),
+            );
         }
         if let Some(name) = foreign.get(&slot(route.to, route.metric, route.table.unwrap_or(MAIN))) {
             let message = format!("a route to {} exists already, through {name}", route.to);
             let help = "tund replaces no route that is not its own: give this one another metric or table";
-            found.push(Diagnostic::warning(places.of_route(index, "to"), message).help(help));
+            found.push(
+                Diagnostic::warning(Code::RouteTaken, places.of_route(index, "to"), message).help(help),
+            );
         }
     }
     first_of_each_severity(found)
@@ -221,28 +232,33 @@ fn check_interfaces(
     facts: &Facts,
 ) -> Vec<Diagnostic> {
     let mut found = Vec::new();
-    let mut warn = |key: &str, message: String, help: &str| {
-        found.push(Diagnostic::warning(places.of(key), message).help(help));
+    let mut warn = |code, key: &str, message: String, help: &str| {
+        found.push(Diagnostic::warning(code, places.of(key), message).help(help));
     };
     if let Some(name) = &config.device.name
         && facts.interface(name).is_some_and(|there| Some(there.index) != own_device)
     {
         let help = "choose another device.name, or leave it out and the kernel picks one";
-        warn("device.name", format!("there is an interface {name} already"), help);
+        warn(Code::InterfaceTaken, "device.name", format!("there is an interface {name} already"), help);
     }
     if let Some(name) = &config.device.bridge {
         match facts.interface(name) {
             None => {
                 let message = format!("there is no bridge {name}");
-                warn("device.bridge", message, &format!("make it with `ip link add {name} type bridge`"));
+                warn(
+                    Code::NoInterface,
+                    "device.bridge",
+                    message,
+                    &format!("make it with `ip link add {name} type bridge`"),
+                );
             }
             Some(there) if !there.is_bridge() => {
-                warn("device.bridge", format!("{name} is not a bridge"), "name a bridge");
+                warn(Code::NotABridge, "device.bridge", format!("{name} is not a bridge"), "name a bridge");
             }
             Some(there) => {
                 if let Some(message) = lowered_bridge(config, there) {
                     let help = "set device.mtu = \"bridge\", or no less than the bridge's MTU, at both ends";
-                    warn("device.bridge", message, help);
+                    warn(Code::BridgeLowered, "device.bridge", message, help);
                 }
             }
         }
@@ -250,14 +266,19 @@ fn check_interfaces(
     if let Some(name) = &config.bind_device
         && facts.interface(name).is_none()
     {
-        warn("bind-device", format!("there is no interface {name}"), "name an interface of this host");
+        warn(
+            Code::NoInterface,
+            "bind-device",
+            format!("there is no interface {name}"),
+            "name an interface of this host",
+        );
     }
     if let Some(address) =
         config.listen.address.filter(|address| !address.is_unspecified() && !address.is_loopback())
         && !facts.addresses.iter().any(|(there, _)| there.addr() == address)
     {
         let help = "listen on an address of this host, or on a port alone";
-        warn("listen", format!("{address} is no address of this host"), help);
+        warn(Code::NoSuchAddress, "listen", format!("{address} is no address of this host"), help);
     }
     found
 }
@@ -273,7 +294,7 @@ fn taken_port(config: &Config, places: &Places, sockets: &[ports::Socket]) -> Op
     } else {
         "tund will use any free port; set listen to choose one"
     };
-    Some(Diagnostic::warning(place, message).help(help))
+    Some(Diagnostic::warning(Code::PortTaken, place, message).help(help))
 }
 
 fn loop_finding(config: &Config, places: &Places, remote: &Remote, address: IpAddr) -> Option<Diagnostic> {
@@ -286,7 +307,7 @@ fn loop_finding(config: &Config, places: &Places, remote: &Remote, address: IpAd
     let help = format!(
         "use a narrower prefix, or add a [[route]] with to = \"{address}\" and via = \"net_gateway\""
     );
-    Some(Diagnostic::warning(place, message).help(help))
+    Some(Diagnostic::warning(Code::RoutingLoop, place, message).help(help))
 }
 
 impl Facts {
@@ -359,12 +380,12 @@ to = "192.168.66.0/24"
         }
     }
 
-    /// Message of the only finding, and the text it points to.
-    fn only(text: &str, own: Option<u32>, facts: &Facts) -> (String, String) {
+    /// Kind of the only finding, and the text it points to.
+    fn only(text: &str, own: Option<u32>, facts: &Facts) -> (Code, String) {
         let found = judge(&config(text), &places(text), own, facts);
         assert_eq!(found.len(), 1, "{found:#?}");
         assert_eq!(found[0].severity, crate::config::Severity::Warning);
-        (found[0].message.clone(), text[found[0].span.clone().unwrap()].to_owned())
+        (found[0].code, text[found[0].span.clone().unwrap()].to_owned())
     }
 
     #[test]
@@ -376,9 +397,7 @@ to = "192.168.66.0/24"
     fn an_inner_address_in_use_is_found_but_not_on_the_own_device() {
         let mut host = facts();
         host.addresses.push(("192.168.86.81/32".parse().unwrap(), 2));
-        let (message, place) = only(TEXT, None, &host);
-        assert_eq!(message, "192.168.86.81 is assigned to eth0 already");
-        assert_eq!(place, "\"192.168.86.81/24\"");
+        assert_eq!(only(TEXT, None, &host), (Code::AddressTaken, "\"192.168.86.81/24\"".to_owned()));
         assert_eq!(judge(&config(TEXT), &places(TEXT), Some(2), &host), []);
         let left_alone = TEXT.replace("peer =", "configure = false\npeer =");
         assert_eq!(judge(&config(&left_alone), &places(&left_alone), None, &host), []);
@@ -391,21 +410,17 @@ to = "192.168.66.0/24"
         host.addresses.push(("192.168.86.1/25".parse().unwrap(), 2));
         let found = judge(&config(&point), &places(&point), None, &host);
         assert_eq!(found.len(), 2, "address and peer: {found:#?}");
-        assert!(found[0].message.contains("overlaps 192.168.86.0/25, which is in use on eth0"), "{found:#?}");
+        assert_eq!(found[0].code, Code::NetworkTaken, "{found:#?}");
+        assert!(found[0].message.contains("192.168.86.0/25"), "{found:#?}");
         host.addresses = vec![("192.168.86.200/32".parse().unwrap(), 2)];
-        assert_eq!(
-            only(TEXT, None, &host).0,
-            "192.168.86.81/24 overlaps 192.168.86.200/32, which is in use on eth0"
-        );
+        assert_eq!(only(TEXT, None, &host).0, Code::NetworkTaken);
     }
 
     #[test]
     fn a_route_that_exists_is_found_unless_it_differs_or_is_ours() {
         let mut host = facts();
         host.routes.push(route("192.168.66.0/24", 2, None));
-        let (message, place) = only(TEXT, None, &host);
-        assert_eq!(message, "a route to 192.168.66.0/24 exists already, through eth0");
-        assert_eq!(place, "\"192.168.66.0/24\"");
+        assert_eq!(only(TEXT, None, &host), (Code::RouteTaken, "\"192.168.66.0/24\"".to_owned()));
         assert_eq!(judge(&config(TEXT), &places(TEXT), Some(2), &host), []);
         host.routes[1].metric = Some(100);
         assert_eq!(judge(&config(TEXT), &places(TEXT), None, &host), []);
@@ -417,9 +432,9 @@ to = "192.168.66.0/24"
     fn net_gateway_without_a_default_route_is_found() {
         let text = TEXT.replace("[[route]]\n", "[[route]]\nvia = \"net_gateway\"\n");
         let mut host = facts();
-        assert!(only(&text, None, &host).0.contains("no default route"));
+        assert_eq!(only(&text, None, &host).0, Code::NoDefaultRoute);
         host.routes.push(route("::/0", 2, None));
-        assert!(only(&text, None, &host).0.contains("no default route"), "of the other family");
+        assert_eq!(only(&text, None, &host).0, Code::NoDefaultRoute, "of the other family");
         host.routes.push(route("0.0.0.0/0", 2, Some(600)));
         assert_eq!(judge(&config(&text), &places(&text), None, &host), []);
     }
@@ -446,27 +461,25 @@ to = "192.168.66.0/24"
     fn interfaces_that_are_missing_or_taken_are_found() {
         let host = facts();
         let named = TEXT.replace("[device]", "[device]\nname = \"eth0\"");
-        assert_eq!(only(&named, None, &host).0, "there is an interface eth0 already");
+        assert_eq!(only(&named, None, &host).0, Code::InterfaceTaken);
         let mut adopted = facts();
         adopted.interfaces.push(Link { carrier: false, ..interface(4, "tun7", "tun") });
         let adopting = named.replace("eth0", "tun7");
         assert_eq!(judge(&config(&adopting), &places(&adopting), None, &adopted), []);
         adopted.interfaces.pop();
         adopted.interfaces.push(interface(4, "tun7", "tun"));
-        assert_eq!(only(&adopting, None, &adopted).0, "there is an interface tun7 already");
+        assert_eq!(only(&adopting, None, &adopted).0, Code::InterfaceTaken);
         let bound = TEXT.replace("[key]", "bind-device = \"eth7\"\n[key]");
-        assert_eq!(only(&bound, None, &host).0, "there is no interface eth7");
+        assert_eq!(only(&bound, None, &host).0, Code::NoInterface);
         let elsewhere = TEXT.replace("[key]", "listen = \"192.0.2.1:5\"\n[key]");
-        assert_eq!(only(&elsewhere, None, &host).0, "192.0.2.1 is no address of this host");
+        assert_eq!(only(&elsewhere, None, &host).0, Code::NoSuchAddress);
         let tap = "[key]\nmode = \"static\"\nfile = \"k\"\ndirection = 0\n[device]\nmode = \"tap\"\nbridge = \"BR\"\n";
         assert_eq!(judge(&config(&tap.replace("BR", "br0")), &places(tap), None, &host), []);
-        assert_eq!(only(&tap.replace("BR", "br7"), None, &host).0, "there is no bridge br7");
-        assert_eq!(only(&tap.replace("BR", "eth0"), None, &host).0, "eth0 is not a bridge");
+        assert_eq!(only(&tap.replace("BR", "br7"), None, &host).0, Code::NoInterface);
+        assert_eq!(only(&tap.replace("BR", "eth0"), None, &host).0, Code::NotABridge);
         let mut jumbo = facts();
         jumbo.interfaces[2].mtu = 9000;
-        let lowered =
-            "the bridge br0 has an MTU of 9000, and a device of 1500 lowers it, unless it was set by hand";
-        assert_eq!(only(&tap.replace("BR", "br0"), None, &jumbo).0, lowered);
+        assert_eq!(only(&tap.replace("BR", "br0"), None, &jumbo).0, Code::BridgeLowered);
         let as_large = tap.replace("BR", "br0") + "mtu = 9000\n";
         assert_eq!(judge(&config(&as_large), &places(&as_large), None, &jumbo), []);
     }
@@ -477,7 +490,7 @@ to = "192.168.66.0/24"
         let port = open.local_addr().unwrap().port();
         let text = TEXT.replace("[key]", &format!("listen = \"127.0.0.1:{port}\"\n[key]"));
         let found = check_port(&config(&text), &places(&text)).unwrap();
-        assert!(found.message.starts_with(&format!("UDP port {port} is taken by ")), "{}", found.message);
+        assert_eq!(found.code, Code::PortTaken);
         assert!(found.message.contains(&std::process::id().to_string()), "{}", found.message);
         assert_eq!(&text[found.span.unwrap()], format!("\"127.0.0.1:{port}\""));
         drop(open);
@@ -487,15 +500,19 @@ to = "192.168.66.0/24"
     #[test]
     fn names_that_fail_or_lead_into_the_tunnel_are_found() {
         let config = config(TEXT);
-        let unknown = check_names(&config, &places(TEXT), |_| Err(io::Error::other("no such name")));
-        assert_eq!(unknown[0].message, "mon.tn cannot be resolved now: no such name");
-        assert_eq!(check_names(&config, &places(TEXT), |_| Ok(Vec::new())).len(), 1);
+        let check = |config: &Config, answer: io::Result<Vec<SocketAddr>>| {
+            check_names(config, &places(TEXT), vec![(&config.remotes[0], answer)])
+        };
+        let unknown = check(&config, Err(io::Error::other("no such name")));
+        assert_eq!(unknown[0].code, Code::Unresolved);
+        assert!(unknown[0].message.contains("no such name"), "the reason: {unknown:?}");
+        assert_eq!(check(&config, Ok(Vec::new())).len(), 1);
         let at = |address: &str| vec![format!("{address}:1417").parse().unwrap()];
-        assert_eq!(check_names(&config, &places(TEXT), |_| Ok(at("192.0.2.1"))), []);
-        let inside = check_names(&config, &places(TEXT), |_| Ok(at("192.168.66.7")));
-        assert!(inside[0].message.starts_with("routing loop: a route covers 192.168.66.7"), "{inside:#?}");
+        assert_eq!(check(&config, Ok(at("192.0.2.1"))), []);
+        let inside = check(&config, Ok(at("192.168.66.7")));
+        assert_eq!(inside[0].code, Code::RoutingLoop);
         let literal = TEXT.replace("mon.tn", "192.0.2.1");
         let literal = parse("l", &literal, &Options::new("/")).config.unwrap();
-        assert_eq!(check_names(&literal, &places(TEXT), |_| Err(io::Error::other("never asked"))), []);
+        assert_eq!(check(&literal, Err(io::Error::other("of no concern"))), []);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::config::{Config, Diagnostic, Places};
+use crate::config::{Code, Config, Diagnostic, Places};
 use crate::sys::rights;
 
 /// Why this host does without IPv6.
@@ -52,7 +52,8 @@ pub(super) fn check(config: &Config, places: &Places, without: Option<Without>) 
         outer.map(|address| ("remote", address)).chain(config.listen.address.map(|own| ("listen", own)));
     let outer = outer.filter(|_| without != Without::SysctlOfNew);
     let finding = |(key, address): (&str, IpAddr)| {
-        Diagnostic::warning(places.of(key), format!("{why}, and {key} has {address}")).help(help)
+        Diagnostic::warning(Code::NoIpv6, places.of(key), format!("{why}, and {key} has {address}"))
+            .help(help)
     };
     device
         .chain(outer)
@@ -72,17 +73,13 @@ mod tests {
                     peer = [\"10.0.0.2\", \"fd00::2\"]\n";
         let parsed = parse("l", text, &Options::new("/"));
         let config = parsed.config.unwrap_or_else(|| panic!("{:#?}", parsed.diagnostics));
-        let found = |without| -> Vec<String> {
-            check(&config, &parsed.places, without).into_iter().map(|finding| finding.message).collect()
+        let found = |without| -> Vec<&str> {
+            let found = check(&config, &parsed.places, without);
+            assert!(found.iter().all(|finding| finding.code == Code::NoIpv6), "{found:?}");
+            found.into_iter().map(|finding| &text[finding.span.unwrap()]).collect()
         };
         assert_eq!(found(None), [""; 0]);
-        assert_eq!(
-            found(Some(Without::Sysctl)),
-            [
-                "IPv6 is disabled on this host, and device.address has fd00::1",
-                "IPv6 is disabled on this host, and remote has 2001:db8::1",
-            ]
-        );
+        assert_eq!(found(Some(Without::Sysctl)), ["[\"10.0.0.1\", \"fd00::1\"]", "\"[2001:db8::1]:1417\""]);
         assert_eq!(found(Some(Without::SysctlOfNew)).len(), 1);
         assert_eq!(found(Some(Without::Kernel)).len(), 2);
     }

@@ -37,8 +37,10 @@ impl Message for ToEngine {
     fn descriptors(&self) -> RangeInclusive<usize> {
         match self {
             ToEngine::Start(_) => 1..=2,
-            ToEngine::Sources | ToEngine::Device | ToEngine::Connected { .. } => 1..=1,
-            ToEngine::Resolved { .. }
+            ToEngine::Sources | ToEngine::Device | ToEngine::Connected { .. } | ToEngine::Listen => 1..=1,
+            ToEngine::Stream { .. } => 0..=1,
+            ToEngine::Kept(_)
+            | ToEngine::Resolved { .. }
             | ToEngine::Route { .. }
             | ToEngine::Taken { .. }
             | ToEngine::Announce { .. }
@@ -198,7 +200,7 @@ mod tests {
     #[test]
     fn messages_cross_in_both_directions() {
         let (parent, engine) = pair();
-        let question = ToParent::Endpoint { address: "192.0.2.1:7".parse().unwrap() };
+        let question = ToParent::Endpoint("192.0.2.1:7".parse().unwrap());
         engine.send(&question, &[]).unwrap();
         assert_eq!(parent.receive().unwrap().unwrap().0, question);
         let answer = ToEngine::Resolved { addresses: vec!["192.0.2.1:7".parse().unwrap()] };
@@ -249,9 +251,10 @@ mod tests {
     fn malformed_bytes_are_an_error() {
         let mut trailing = encode(&ToParent::Resolve);
         trailing.push(0);
-        let truncated = encode(&ToParent::Endpoint { address: "192.0.2.1:7".parse().unwrap() });
+        let truncated = encode(&ToParent::Endpoint("192.0.2.1:7".parse().unwrap()));
         let truncated = truncated[..truncated.len() - 1].to_vec();
-        let length_without_bytes = vec![9, 1, 0xff, 0xff, 0xff, 0x7f];
+        let line = encode(&ToParent::Log { verb: 1, text: String::new() });
+        let length_without_bytes = [&line[..line.len() - 1], &[0xff, 0xff, 0xff, 0x7f]].concat();
         for bytes in [trailing, truncated, length_without_bytes, vec![0xff], vec![0; MAX_MESSAGE + 1]] {
             let (parent, engine) = pair();
             send_raw(&engine, &bytes, &[]);

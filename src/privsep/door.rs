@@ -18,12 +18,16 @@ const READ_BY_ALL: u8 = 3;
 pub enum Kind {
     /// [`ToParent::Locked`].
     Locked,
+    /// [`ToParent::Keep`].
+    Keep,
     /// [`ToParent::Resolve`].
     Resolve,
     /// [`ToParent::Endpoint`].
     Endpoint,
     /// [`ToParent::Connect`].
     Connect,
+    /// [`ToParent::Stream`].
+    Stream,
     /// [`ToParent::OpenDevice`].
     OpenDevice,
     /// [`ToParent::LinkUp`] and [`ToParent::LinkDown`].
@@ -66,11 +70,13 @@ pub enum Over {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 13] = [
+    pub const ALL: [Kind; 15] = [
         Kind::Locked,
+        Kind::Keep,
         Kind::Resolve,
         Kind::Endpoint,
         Kind::Connect,
+        Kind::Stream,
         Kind::OpenDevice,
         Kind::Link,
         Kind::PushedRoutes,
@@ -86,9 +92,11 @@ impl Kind {
     pub fn of(message: &ToParent) -> Self {
         match message {
             ToParent::Locked { .. } => Kind::Locked,
+            ToParent::Keep(_) => Kind::Keep,
             ToParent::Resolve => Kind::Resolve,
-            ToParent::Endpoint { .. } => Kind::Endpoint,
+            ToParent::Endpoint(_) => Kind::Endpoint,
             ToParent::Connect { .. } => Kind::Connect,
+            ToParent::Stream { .. } => Kind::Stream,
             ToParent::OpenDevice => Kind::OpenDevice,
             ToParent::LinkUp { .. } | ToParent::LinkDown { .. } => Kind::Link,
             ToParent::PushedRoutes { .. } => Kind::PushedRoutes,
@@ -109,10 +117,12 @@ impl Kind {
             Kind::Locked | Kind::OpenDevice | Kind::Exit => rule(4, 10_000, Over::Dropped),
             // A process each, unless addresses are configured.
             Kind::Resolve => rule(10, 2000, Over::Waits),
+            // A file on disk; a peer may move its time each second.
+            Kind::Keep => rule(20, 1000, Over::Waits),
             // Look-ups of routes, and all of them read again where they depend on it.
             Kind::Endpoint => rule(20, 1000, Over::Waits),
-            // A socket.
-            Kind::Connect => rule(20, 1000, Over::Waits),
+            // A socket each.
+            Kind::Connect | Kind::Stream => rule(20, 1000, Over::Waits),
             // All routes read again for a full tunnel, a script, some lines of the log. A peer that is started again and
             // again by hand is told of each time.
             Kind::Link => rule(30, 5000, Over::Waits),

@@ -14,6 +14,8 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use crate::config::{DataPath, Sandbox};
 use crate::core::condition::Condition;
 use crate::core::keylog::Entry;
+use crate::core::openvpn::admission::Kept;
+use crate::core::path::Path;
 use crate::core::settings::{LinkSettings, LinkState, Traffic};
 use crate::crypto::keys::{LinkKeys, Private};
 use crate::crypto::noise::Statics;
@@ -30,13 +32,17 @@ pub enum ToParent {
         /// One line for the log: which protections are in force.
         protections: String,
     },
+    /// Have these two numbers on disk. Answer: [`ToEngine::Kept`].
+    Keep(Kept),
     /// Look the configured remotes up. Answers: one or more [`ToEngine::Resolved`].
     Resolve,
-    /// Datagrams now go to this address. Answer: [`ToEngine::Route`].
-    Endpoint {
-        /// The peer's outer address.
+    /// Datagrams now go along this path. Answer: [`ToEngine::Route`].
+    Endpoint(Path),
+    /// Connect to this address of a remote that is reached by a stream. Answer: [`ToEngine::Stream`], if it is one.
+    Stream {
+        /// Where to.
         #[serde(with = "crate::core::zoned")]
-        address: SocketAddr,
+        to: SocketAddr,
     },
     /// Open and configure the device. Answer: [`ToEngine::Device`].
     OpenDevice,
@@ -51,9 +57,8 @@ pub enum ToParent {
     },
     /// The peer answers and fits.
     LinkUp {
-        /// The peer's outer address.
-        #[serde(with = "crate::core::zoned")]
-        endpoint: SocketAddr,
+        /// The way to it.
+        endpoint: Path,
         /// What the peer calls its link; reduced to printable characters by the receiver.
         name: String,
     },
@@ -105,18 +110,21 @@ pub enum End {
     Unavailable,
     /// A defect of tund.
     Bug,
+    /// The device refuses everything. Where it is gone, the parent makes it again.
+    DeviceLost,
 }
 
 /// From the parent to the engine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ToEngine {
+    /// What [`ToParent::Keep`] asked for is done.
+    Kept(Kept),
     /// The first message. Descriptors: the UDP socket, then the device unless it comes later.
     Start(Box<Start>),
     /// The addresses of the remotes that are known so far, in the order to call; empty when none resolved.
     Resolved {
         /// At most 16.
-        #[serde(with = "crate::core::zoned::list")]
-        addresses: Vec<SocketAddr>,
+        addresses: Vec<Path>,
     },
     /// What the kernel's routing says about the endpoint.
     Route {
@@ -145,6 +153,14 @@ pub enum ToEngine {
         remote: SocketAddr,
         /// Own outer address that was asked for.
         local: Option<IpAddr>,
+    },
+    /// Streams are to be accepted. Descriptor: the socket that listens.
+    Listen,
+    /// What [`ToParent::Stream`] asked for. Descriptor: the connection; none if there came none about.
+    Stream {
+        /// Where it leads.
+        #[serde(with = "crate::core::zoned")]
+        to: SocketAddr,
     },
     /// Send these frames to the peer, as if they came from the device.
     Announce {
@@ -178,6 +194,8 @@ pub struct Start {
     pub confinement: Confinement,
     /// Whether the keys in use are wanted as [`ToParent::KeyLog`].
     pub key_log: bool,
+    /// Of an OpenVPN peer's link, with this start's own time.
+    pub kept: Kept,
 }
 
 /// The secrets of a link, wiped when dropped. They stay in their one box: a value that is moved leaves a copy behind.
@@ -189,6 +207,17 @@ pub struct Keys {
     pub secret: [u8; 32],
     /// The key pair of a handshake, if there is one.
     pub statics: Option<StaticPair>,
+    /// What an OpenVPN peer's link has in place of both.
+    pub openvpn: Option<OpenVpnKeys>,
+}
+
+/// The key file of an OpenVPN peer, and what this host knows its own datagrams by.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+pub struct OpenVpnKeys {
+    /// The 256 bytes of the key file.
+    pub file: [[u8; 32]; 8],
+    /// Kept over restarts.
+    pub check: [u8; 16],
 }
 
 /// Own private key and the peer's public key.

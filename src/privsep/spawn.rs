@@ -34,21 +34,26 @@ pub enum Role {
     Resolver,
     /// Calls a peer once, without privileges.
     Caller,
+    /// Asks a proxy for one connection, without privileges.
+    ProxyCaller,
 }
 
 impl Role {
+    const ALL: [Role; 4] = [Role::Engine, Role::Resolver, Role::Caller, Role::ProxyCaller];
+
     /// The hidden first argument that selects the role.
     pub fn argument(self) -> &'static str {
         match self {
             Role::Engine => "--engine",
             Role::Resolver => "--resolver",
             Role::Caller => "--caller",
+            Role::ProxyCaller => "--proxy-caller",
         }
     }
 
     /// The role a first argument selects, if any.
     pub fn from_argument(argument: &OsStr) -> Option<Self> {
-        [Role::Engine, Role::Resolver, Role::Caller].into_iter().find(|role| argument == role.argument())
+        Self::ALL.into_iter().find(|role| argument == role.argument())
     }
 }
 
@@ -131,7 +136,7 @@ mod tests {
 
     #[test]
     fn roles_are_told_by_their_argument() {
-        for role in [Role::Engine, Role::Resolver, Role::Caller] {
+        for role in Role::ALL {
             assert_eq!(Role::from_argument(OsStr::new(role.argument())), Some(role));
         }
         assert_eq!(Role::from_argument(OsStr::new("--config")), None);

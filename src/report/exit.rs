@@ -24,7 +24,7 @@ pub const CONFIG: u8 = 78;
 pub fn code(end: End) -> u8 {
     match end {
         End::Done => 0,
-        End::Failed => FAILED,
+        End::Failed | End::DeviceLost => FAILED,
         End::Unavailable => UNAVAILABLE,
         End::Bug => BUG,
     }

@@ -3,21 +3,30 @@
 use std::os::unix::net::UnixDatagram;
 use std::sync::{Mutex, PoisonError};
 
+use serde_json::json;
+
 use crate::config::{Diagnostic, LogTo, Severity, position};
 use crate::report::log;
-use crate::report::stderr;
-use crate::report::text::printable;
+use crate::report::stderr::{self, stamp};
+use crate::report::text::{printable, split_code};
 use crate::report::unwritten::Unwritten;
+use crate::sys::clock::unix_time;
 
 /// Longest line in characters.
 const MAX_LINE: usize = 4096;
+/// Longest name of a link in characters.
+const MAX_NAME: usize = 256;
+/// What syslog calls its severities.
+const SEVERITIES: [&str; 8] = ["emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"];
 /// Of syslog(3): LOG_DAEMON.
 const DAEMON: u8 = 3 << 3;
 
 /// A destination.
 pub enum Output {
-    /// Standard error.
+    /// Standard error, for a person.
     Stderr,
+    /// Standard error, an object a line, of the link of this name.
+    Json(String),
     /// syslog(3), facility daemon.
     Syslog(Service),
     /// systemd's journal, in its own protocol.
@@ -29,6 +38,7 @@ impl Output {
     pub fn new(to: LogTo, name: &str) -> Self {
         match to {
             LogTo::Stderr => Self::Stderr,
+            LogTo::Json => Self::Json(printable(name, MAX_NAME)),
             LogTo::Syslog => Self::Syslog(Service::new("/dev/log", name)),
             LogTo::Journal => Self::Journal(Service::new("/run/systemd/journal/socket", name)),
         }
@@ -40,7 +50,7 @@ impl Output {
     /// Why not, and what helps.
     pub fn check(&self) -> Result<(), String> {
         match self {
-            Self::Stderr => Ok(()),
+            Self::Stderr | Self::Json(_) => Ok(()),
             Self::Syslog(service) | Self::Journal(service) => service.check(),
         }
     }
@@ -56,6 +66,10 @@ impl Output {
         let text = printable(text, MAX_LINE);
         match self {
             Self::Stderr => stderr::line(verb, &text),
+            Self::Json(name) => {
+                let make = |verb, text: &str, room| object(unix_time(), verb, name, text, room);
+                stderr::object(verb, &text, make);
+            }
             Self::Syslog(service) => {
                 let (name, pid) = (&service.name, std::process::id());
                 service.unwritten.write(verb, &text, |verb, text| {
@@ -65,8 +79,9 @@ impl Output {
             Self::Journal(service) => {
                 let name = &service.name;
                 service.unwritten.write(verb, &text, |verb, text| {
+                    let code = split_code(text).1.map_or_else(String::new, |code| format!("TUND_CODE={code}\n"));
                     service.send(&format!(
-                        "PRIORITY={}\nSYSLOG_FACILITY={}\nSYSLOG_IDENTIFIER=tund\nMESSAGE={name}: {text}\n",
+                        "PRIORITY={}\nSYSLOG_FACILITY={}\nSYSLOG_IDENTIFIER=tund\nTUND_LINK={name}\n{code}MESSAGE={name}: {text}\n",
                         severity(verb),
                         DAEMON >> 3
                     ))
@@ -79,7 +94,7 @@ impl Output {
     pub fn fatal(&self, text: &str) {
         match self {
             Self::Stderr => stderr::show(&format!("tund: {text}\n")),
-            Self::Syslog(_) | Self::Journal(_) => self.line(0, text),
+            Self::Json(_) | Self::Syslog(_) | Self::Journal(_) => self.line(0, text),
         }
     }
 
@@ -107,7 +122,26 @@ pub fn finding_line(file: &str, text: &str, finding: &Diagnostic) -> String {
         Severity::Warning => "warning",
         Severity::Note => "note",
     };
-    format!("{file}{place}: {kind}: {}{help}", finding.message)
+    format!("{file}{place}: {kind}[{}]: {}{help}", finding.code, finding.message)
+}
+
+/// A line as an object of at most `room` bytes: a longer message is cut.
+fn object(now: u64, verb: u8, link: &str, text: &str, room: usize) -> String {
+    let (mut message, code) = split_code(text);
+    let severity = SEVERITIES[usize::from(severity(verb))];
+    let time = stamp(now).replace(' ', "T") + "Z";
+    loop {
+        let mut object = json!({ "time": time, "severity": severity, "link": link, "message": message });
+        if let Some(code) = code {
+            object["code"] = code.into();
+        }
+        let line = object.to_string();
+        if line.len() <= room || message.is_empty() {
+            return line;
+        }
+        let less = (message.len() * room / line.len()).min(message.len() - 1);
+        message = &message[..message.floor_char_boundary(less)];
+    }
 }
 
 /// The severity of syslog(3) for a level of verbosity.
@@ -217,9 +251,33 @@ mod tests {
         let scratch = Scratch::new();
         let path = scratch.path().join("log");
         let socket = UnixDatagram::bind(&path).unwrap();
-        Output::Journal(service(&path)).line(1, "up\nPRIORITY=0");
-        let fields = "PRIORITY=5\nSYSLOG_FACILITY=3\nSYSLOG_IDENTIFIER=tund\nMESSAGE=fri: up_PRIORITY=0\n";
-        assert_eq!(received(&socket), fields);
+        let journal = Output::Journal(service(&path));
+        journal.line(1, "up\nPRIORITY=0");
+        let first = "PRIORITY=5\nSYSLOG_FACILITY=3\nSYSLOG_IDENTIFIER=tund\nTUND_LINK=fri\n";
+        assert_eq!(received(&socket), format!("{first}MESSAGE=fri: up_PRIORITY=0\n"));
+        journal.line(1, "it is gone [peer-silent]");
+        let told = "TUND_CODE=peer-silent\nMESSAGE=fri: it is gone [peer-silent]\n";
+        assert_eq!(received(&socket), format!("{first}{told}"));
+    }
+
+    #[test]
+    fn an_object_has_the_fields_of_its_line_and_fits() {
+        let line = object(0, 1, "fri", "said \"so\" [peer-silent]", 4096);
+        let right = json!({
+            "time": "1970-01-01T00:00:00Z", "severity": "notice", "link": "fri",
+            "message": "said \"so\"", "code": "peer-silent",
+        });
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap(), right);
+        let plain: serde_json::Value = serde_json::from_str(&object(0, 3, "fri", "plain", 4096)).unwrap();
+        assert!(plain["severity"] == "info" && plain.get("code").is_none());
+        for long in ["\"".repeat(4096), "ö".repeat(4096), "x".repeat(4096)] {
+            let line = object(0, 0, "fri", &format!("{long} [peer-silent]"), 4000);
+            let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+            let message = value["message"].as_str().unwrap();
+            assert!(line.len() <= 4000 && message.len() > 1000, "{} {}", line.len(), message.len());
+            assert!(long.starts_with(message), "{message}");
+            assert_eq!(value["code"], "peer-silent");
+        }
     }
 
     #[test]
@@ -227,9 +285,9 @@ mod tests {
         let scratch = Scratch::new();
         let path = scratch.path().join("log");
         let socket = UnixDatagram::bind(&path).unwrap();
-        let finding = Diagnostic::error(Some(7..8), "no such thing").help("take it out");
+        let finding = Diagnostic::error(crate::config::Code::Syntax, Some(7..8), "m").help("h");
         Output::Syslog(service(&path)).finding("x.toml", "a = 1\nb = 2\n", &finding);
-        assert!(received(&socket).ends_with("fri: x.toml:2:2: error: no such thing: take it out"));
+        assert!(received(&socket).ends_with("fri: x.toml:2:2: error[syntax]: m: h"));
     }
 
     #[test]
@@ -242,8 +300,8 @@ mod tests {
         full.set_nonblocking(true).unwrap();
         let mut buffer = [0; 512];
         let taken = std::iter::from_fn(|| full.recv(&mut buffer).ok()).count();
-        output.line(1, "there is room");
+        output.line(1, "room");
         let missed = format!("{} lines of the log could not be written", 10_000 - taken);
-        assert!(received(&full).ends_with(&missed) && received(&full).ends_with("there is room"));
+        assert!(received(&full).ends_with(&missed) && received(&full).ends_with("room"));
     }
 }

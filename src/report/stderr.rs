@@ -32,6 +32,12 @@ pub fn line(verb: u8, text: &str) {
     });
 }
 
+/// Writes the object that is made for at most so many bytes, as a line.
+pub fn object(verb: u8, text: &str, make: impl Fn(u8, &str, usize) -> String) {
+    static UNWRITTEN: Unwritten = Unwritten::new();
+    UNWRITTEN.write(verb, text, |verb, text| put(std::io::stderr(), &make(verb, text, PIPE_BUF - 1)));
+}
+
 /// Writes a line without waiting for its reader, and tells whether it was written. What does not fit into a pipe at once
 /// is cut off.
 fn put(to: impl AsFd, line: &str) -> bool {
@@ -65,8 +71,8 @@ pub fn show_finding(file: &str, text: &str, finding: &Diagnostic) {
     show(&format!("{}\n", shown.trim_end_matches('\n')));
 }
 
-/// `2026-11-22 23:41:03`, UTC.
-fn stamp(unix: u64) -> String {
+/// A time in seconds since the Unix epoch as the log shows it: `2026-11-22 23:41:03`, UTC.
+pub fn stamp(unix: u64) -> String {
     let (days, second) = (unix / 86_400, unix % 86_400);
     let (year, month, day) = date(days);
     format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60)

@@ -5,6 +5,16 @@ pub fn printable(text: &str, limit: usize) -> String {
     text.chars().take(limit).map(|c| if is_printable(c) { c } else { '_' }).collect()
 }
 
+/// A line of the log without the code of the condition that it tells of, and that code. It ends such a line in brackets, where
+/// no text from elsewhere does: that is followed by the code, or quoted.
+pub fn split_code(line: &str) -> (&str, Option<&str>) {
+    let parts = line.strip_suffix(']').and_then(|line| line.rsplit_once(" ["));
+    let is_code = |code: &str| {
+        !code.is_empty() && code.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    };
+    parts.filter(|(_, code)| is_code(code)).map_or((line, None), |(text, code)| (text, Some(code)))
+}
+
 /// Whether `c` shows on a terminal as itself: no control characters, nothing that reorders, joins or hides.
 fn is_printable(c: char) -> bool {
     if c.is_ascii() {
@@ -25,6 +35,17 @@ mod tests {
     fn hostile_characters_are_replaced() {
         assert_eq!(printable("a\nb\x1b[31m\u{202e}c\0\u{200b}\u{9b}d", 100), "a_b_[31m_c___d");
         assert_eq!(printable("/srv/Größe → 5 µs", 100), "/srv/Größe → 5 µs");
+    }
+
+    #[test]
+    fn the_code_of_a_condition_ends_its_line() {
+        assert_eq!(
+            split_code("link down: why [not] [peer-silent]"),
+            ("link down: why [not]", Some("peer-silent"))
+        );
+        for other in ["link up with [fe80::1]", "[peer-silent]", "a []", "a [B c]", "a [b", ""] {
+            assert_eq!(split_code(other), (other, None));
+        }
     }
 
     #[test]

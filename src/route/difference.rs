@@ -2,7 +2,9 @@
 //! for people, as those of `core::condition`.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+
+const AGAIN: &str = "tund sets it again, five times a minute at most";
 
 /// Something that is not as it has to be.
 #[allow(missing_docs, reason = "the line above each variant says what its fields are")]
@@ -28,8 +30,12 @@ pub enum Difference {
     BridgePortMissing { device: String, bridge: String },
     /// The bridge is down.
     BridgeDown { bridge: String },
-    /// The bridge has a larger MTU than the device has taken from it.
-    BridgeMtu { bridge: String, there: u32, device: u32 },
+    /// The bridge has a larger MTU than the device has taken from it; `followed`: the link takes it by itself.
+    BridgeMtu { bridge: String, there: u32, device: u32, followed: bool },
+    /// Who looks for the control socket does not find it.
+    ControlSocketMissing { path: String },
+    /// The metrics are not served where they are to be.
+    MetricsMissing { address: SocketAddr },
     /// So many addresses are not on the device; the first.
     AddressMissing { first: String, count: usize },
     /// So many routes that the kernel sets with an address are not there; the first.
@@ -57,7 +63,9 @@ impl Difference {
             Self::BridgeMissing { device: device.clone(), bridge: bridge.clone() },
             Self::BridgePortMissing { device: device.clone(), bridge: bridge.clone() },
             Self::BridgeDown { bridge: bridge.clone() },
-            Self::BridgeMtu { bridge, there: 9000, device: 1500 },
+            Self::BridgeMtu { bridge, there: 9000, device: 1500, followed: true },
+            Self::ControlSocketMissing { path: "/run/tund/l/control.sock".to_owned() },
+            Self::MetricsMissing { address: SocketAddr::from(([127, 0, 0, 1], 9110)) },
             Self::AddressMissing { first: first.clone(), count },
             Self::ConnectedRouteMissing { first: first.clone(), count },
             Self::RuleMissing { first: first.clone(), count },
@@ -79,6 +87,8 @@ impl Difference {
             Self::BridgePortMissing { .. } => "bridge-port-missing",
             Self::BridgeDown { .. } => "bridge-down",
             Self::BridgeMtu { .. } => "bridge-mtu",
+            Self::ControlSocketMissing { .. } => "control-socket-missing",
+            Self::MetricsMissing { .. } => "metrics-missing",
             Self::AddressMissing { .. } => "address-missing",
             Self::ConnectedRouteMissing { .. } => "connected-route-missing",
             Self::RuleMissing { .. } => "rule-missing",
@@ -100,6 +110,8 @@ impl Difference {
             | Self::DeviceMtu { .. }
             | Self::DeviceMac { .. }
             | Self::BridgeMtu { .. }
+            | Self::ControlSocketMissing { .. }
+            | Self::MetricsMissing { .. }
             | Self::AddressMissing { .. }
             | Self::ConnectedRouteMissing { .. }
             | Self::RuleMissing { .. }
@@ -130,7 +142,34 @@ impl Difference {
             | Self::BridgeMissing { .. }
             | Self::BridgePortMissing { .. }
             | Self::BridgeDown { .. }
-            | Self::BridgeMtu { .. } => None,
+            | Self::BridgeMtu { .. }
+            | Self::ControlSocketMissing { .. }
+            | Self::MetricsMissing { .. } => None,
+        }
+    }
+
+    fn write_of_bridge(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BridgeMissing { device, bridge } => write!(
+                f,
+                "there is no bridge {bridge}, so no frame passes: {device} joins it when it is made again (ip link \
+                 add {bridge} type bridge)"
+            ),
+            Self::BridgePortMissing { device, bridge } => {
+                write!(f, "the device {device} is not in the bridge {bridge}, so no frame passes; {AGAIN}")
+            }
+            Self::BridgeDown { bridge } => write!(
+                f,
+                "the bridge {bridge} is down, so no frame passes: set it up (ip link set dev {bridge} up)"
+            ),
+            Self::BridgeMtu { bridge, there, device, followed } => {
+                let remedy = match followed {
+                    true => "the device takes it, and larger frames cross when both ends have it",
+                    false => "a link whose socket is inetd's or systemd's takes it when it is restarted",
+                };
+                write!(f, "the bridge {bridge} has an MTU of {there}, and the device of {device}: {remedy}")
+            }
+            other => f.write_str(other.code()),
         }
     }
 }
@@ -138,7 +177,6 @@ impl Difference {
 impl fmt::Display for Difference {
     /// The sentence: what is the matter, and the remedy or what tund does about it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const AGAIN: &str = "tund sets it again, five times a minute at most";
         if let Some((what, first, count)) = self.missing_steps() {
             let more = if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };
             return write!(f, "{what}: {first}{more}; {AGAIN}");
@@ -176,24 +214,13 @@ impl fmt::Display for Difference {
             Self::DeviceMac { device } => {
                 write!(f, "the device {device} has another MAC address than tund gave it; {AGAIN}")
             }
-            Self::BridgeMissing { device, bridge } => write!(
-                f,
-                "there is no bridge {bridge}, so no frame passes: {device} joins it when it is made again (ip link \
-                 add {bridge} type bridge)"
-            ),
-            Self::BridgePortMissing { device, bridge } => {
-                write!(f, "the device {device} is not in the bridge {bridge}, so no frame passes; {AGAIN}")
+            Self::ControlSocketMissing { path } => {
+                write!(f, "the control socket is not at {path}, where tund status looks for it; {AGAIN}")
             }
-            Self::BridgeDown { bridge } => write!(
-                f,
-                "the bridge {bridge} is down, so no frame passes: set it up (ip link set dev {bridge} up)"
-            ),
-            Self::BridgeMtu { bridge, there, device } => write!(
-                f,
-                "the bridge {bridge} has an MTU of {there}, and the device of {device}, so that larger frames do not cross the \
-                 link: tund reload, at both ends, takes the bridge's"
-            ),
-            other => f.write_str(other.code()),
+            Self::MetricsMissing { address } => {
+                write!(f, "nobody gets metrics at {address}, as status.metrics says; {AGAIN}")
+            }
+            other => other.write_of_bridge(f),
         }
     }
 }

@@ -77,12 +77,18 @@ pub struct Seen {
     pub missing: Vec<Step>,
     /// The interface that the link's socket is bound to; `None` as well when that interface is gone.
     pub bound_to: Option<String>,
+    /// Where nobody can ask the link any more.
+    pub lost: Vec<Difference>,
 }
 
 impl Seen {
-    fn has_address(&self, interface: u32, address: &IpNet, peer: Option<IpAddr>) -> bool {
+    fn address(&self, interface: u32, address: &IpNet, peer: Option<IpAddr>) -> Option<&Address> {
         let mut own = self.addresses.iter().filter(|found| found.interface == interface);
-        own.any(|found| found.address == *address && found.peer == peer)
+        own.find(|found| found.address == *address && found.peer == peer)
+    }
+
+    fn has_address(&self, interface: u32, address: &IpNet, peer: Option<IpAddr>) -> bool {
+        self.address(interface, address, peer).is_some()
     }
 }
 
@@ -98,8 +104,15 @@ pub struct Finding {
 impl Finding {
     /// Whether tund does something about it.
     pub fn is_mendable(&self) -> bool {
-        // The socket is bound by its descriptor, not by a step.
-        !self.mends.is_empty() || matches!(self.difference, Difference::SocketUnbound { .. })
+        // These take no steps.
+        let without = matches!(
+            self.difference,
+            Difference::SocketUnbound { .. }
+                | Difference::BridgeMtu { followed: true, .. }
+                | Difference::ControlSocketMissing { .. }
+                | Difference::MetricsMissing { .. }
+        );
+        without || !self.mends.is_empty()
     }
 }
 
@@ -132,6 +145,7 @@ pub fn compare(wanted: Wanted<'_>, seen: &Seen) -> Vec<Finding> {
     let routes = routes.into_iter().filter(|step| step.route().is_some_and(carried)).collect();
     found.extend(several(rules, |first, count| Difference::RuleMissing { first, count }));
     found.extend(several(routes, |first, count| Difference::RouteMissing { first, count }));
+    found.extend(seen.lost.iter().cloned().map(|difference| Finding { difference, mends: Vec::new() }));
     found
 }
 
@@ -220,7 +234,7 @@ fn bridge(wanted: Wanted<'_>, link: &Link, links: &[Link]) -> Option<Finding> {
             if wanted.config.device.mtu_of_bridge && wanted.config.device.is_smaller_than(there.mtu) =>
         {
             let (there, device) = (there.mtu, wanted.config.device.mtu);
-            (Difference::BridgeMtu { bridge, there, device }, Vec::new())
+            (Difference::BridgeMtu { bridge, there, device, followed: wanted.own_socket }, Vec::new())
         }
         Some(_) => return None,
     };
@@ -260,7 +274,9 @@ fn connected(wanted: Wanted<'_>, link: &Link, seen: &Seen) -> Option<Finding> {
         .collect();
     let needed = wanted.device_steps.iter().filter_map(|step| {
         let Step::AddAddress { address, peer, .. } = step else { return None };
-        if !seen.has_address(own, address, *peer) {
+        // While the kernel looks whether somebody else has it, it has no routes.
+        let used = seen.address(own, address, *peer).is_some_and(|found| !found.tentative);
+        if !used {
             return None;
         }
         let network = || Some(address.trunc()).filter(|net| net.prefix_len() < net.max_prefix_len());

@@ -187,7 +187,7 @@ mod tests {
         let config = config("['10.9.0.1']", "fail = 'closed'\nlocal-networks = 'refuse'");
         let (blocks, steps) = shown(&config);
         assert!(!blocks.iter().chain(&steps).any(|line| line.contains("main")), "{blocks:?} {steps:?}");
-        assert_eq!(blocks.iter().filter(|line| line.contains("not fwmark")).count(), 2);
+        assert_eq!(blocks.iter().filter(|line| line.contains(" fwmark ")).count(), 2);
         let kept =
             format!("ip route add 10.20.0.0/16 via 10.0.0.1 dev eth0 onlink table {}", number(&config));
         assert!(steps.contains(&kept), "{steps:?}");
@@ -204,8 +204,8 @@ mod tests {
     #[test]
     fn an_own_mark_takes_the_place_of_the_default_and_zero_is_none() {
         let marked = |mark| Config { fwmark: Some(mark), ..config("['10.9.0.1']", "fail = 'open'") };
-        assert!(shown(&marked(7)).1.iter().any(|line| line.contains("not fwmark 0x7 ")));
-        assert!(shown(&marked(0)).1.iter().any(|line| line.contains("not fwmark 0x74756e64 ")));
+        assert!(shown(&marked(7)).1.iter().any(|line| line.contains(" fwmark 0x7 ")));
+        assert!(shown(&marked(0)).1.iter().any(|line| line.contains(" fwmark 0x74756e64 ")));
     }
 
     #[test]

@@ -8,13 +8,13 @@ use std::io;
 use std::net::IpAddr;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage as Message;
 use rustix::io::Errno;
 
+pub use self::many::Main;
 use self::socket::{Failure, Socket};
 pub use super::facts::{Address, Link};
-use super::plan::{KernelRoute, Step, TABLE_MAIN};
+use super::plan::{KernelRoute, Step};
 use super::step::{Family, Rule};
 use crate::sys::rights;
 
@@ -83,10 +83,7 @@ impl Netlink {
 
     /// All unicast routes of table main, both families.
     pub fn routes(&mut self) -> io::Result<Vec<KernelRoute>> {
-        let mut routes = self.routes_of(AddressFamily::Inet, TABLE_MAIN, false)?.entries;
-        routes.append(&mut self.routes_of(AddressFamily::Inet6, TABLE_MAIN, false)?.entries);
-        self.name_interfaces(&mut routes)?;
-        Ok(routes)
+        Ok(self.main()?.routes)
     }
 
     /// How the kernel would reach `address`, which is on `interface` if that is given.

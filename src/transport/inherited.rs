@@ -1,5 +1,5 @@
-//! UDP sockets that another program opened and bound: inetd or xinetd on descriptor 0, systemd from descriptor 3 on.
-//! The other program goes on using the same open socket, so that it is never connected, and never set not to block.
+//! Sockets that another program opened and bound: inetd or xinetd on descriptor 0, systemd from descriptor 3 on.
+//! The other program goes on using the same open socket, so that one of UDP is never connected, and never set not to block.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal};
@@ -25,21 +25,26 @@ impl Opener {
     fn remedy(self) -> &'static str {
         match self {
             Self::Inetd => {
-                "xinetd needs socket_type = dgram, protocol = udp, wait = yes; inetd.conf needs \"dgram udp wait\""
+                "xinetd needs wait = yes, and socket_type = dgram with protocol = udp, or stream with tcp; inetd.conf needs \
+                 \"dgram udp wait\" or \"stream tcp wait\""
             }
-            Self::Systemd => "the socket unit needs ListenDatagram=, once",
+            Self::Systemd => {
+                "the socket unit needs ListenDatagram= or ListenStream=, each once, and Accept=no"
+            }
         }
     }
 }
 
-/// A bound, unconnected UDP socket of another program.
+/// Sockets of another program, closed on exec; one at least.
 #[derive(Debug)]
 pub struct Inherited {
-    /// The socket; closed on exec.
-    pub fd: OwnedFd,
-    /// Who opened it.
+    /// A bound, unconnected UDP socket.
+    pub datagrams: Option<OwnedFd>,
+    /// A socket that accepts TCP connections.
+    pub streams: Option<OwnedFd>,
+    /// Who opened them.
     pub opener: Opener,
-    /// Whether a datagram is waiting: that is why this process was started.
+    /// Whether a datagram or a connection is waiting: that is why this process was started.
     pub pressing: bool,
 }
 
@@ -50,18 +55,14 @@ pub fn from_inetd() -> Result<Inherited, String> {
     let emptied = empty_standard();
     let fd = taken.map_err(|error| format!("descriptor 0: {error}"))?;
     emptied.map_err(|error| format!("cannot open /dev/null: {error}"))?;
-    accept(fd, Opener::Inetd)
+    sort(vec![fd], Opener::Inetd)
 }
 
-/// Takes the socket that systemd passed by `LISTEN_FDS` (sd_listen_fds(3)), if it passed any. Errors name what is there
+/// Takes the sockets that systemd passed by `LISTEN_FDS` (sd_listen_fds(3)), if it passed any. Errors name what is there
 /// instead, and the remedy.
 pub fn from_systemd() -> Result<Option<Inherited>, String> {
-    let mut passed = sys::passed_descriptors().map_err(|error| format!("LISTEN_FDS: {error}"))?;
-    let opener = Opener::Systemd;
-    if passed.len() > 1 {
-        return Err(format!("systemd passed {} sockets: {}", passed.len(), opener.remedy()));
-    }
-    passed.pop().map(|fd| accept(fd, opener)).transpose()
+    let passed = sys::passed_descriptors().map_err(|error| format!("LISTEN_FDS: {error}"))?;
+    if passed.is_empty() { Ok(None) } else { sort(passed, Opener::Systemd).map(Some) }
 }
 
 fn empty_standard() -> io::Result<()> {
@@ -71,44 +72,53 @@ fn empty_standard() -> io::Result<()> {
     Ok(rustix::stdio::dup2_stderr(&null)?)
 }
 
-fn accept(fd: OwnedFd, opener: Opener) -> Result<Inherited, String> {
-    match wrong(&fd) {
-        None => Ok(Inherited { pressing: is_readable(&fd), fd, opener }),
-        Some(what) => {
-            let place = match opener {
-                Opener::Inetd => "descriptor 0",
-                Opener::Systemd => "what systemd passed",
-            };
-            Err(format!("{place} is {what}, not a bound UDP socket: {}", opener.remedy()))
+fn sort(passed: Vec<OwnedFd>, opener: Opener) -> Result<Inherited, String> {
+    let pressing = passed.iter().any(is_readable);
+    let mut inherited = Inherited { datagrams: None, streams: None, opener, pressing };
+    for fd in passed {
+        let place = match is_stream(&fd) {
+            Ok(true) => &mut inherited.streams,
+            Ok(false) => &mut inherited.datagrams,
+            Err(what) => {
+                let place = match opener {
+                    Opener::Inetd => "descriptor 0",
+                    Opener::Systemd => "what systemd passed",
+                };
+                return Err(format!("{place} is {what}, no socket at a port: {}", opener.remedy()));
+            }
+        };
+        if place.replace(fd).is_some() {
+            return Err(format!("systemd passed two sockets of a kind: {}", opener.remedy()));
         }
     }
+    Ok(inherited)
 }
 
-/// What the descriptor is, if it is not a bound, unconnected UDP socket.
-fn wrong(fd: &OwnedFd) -> Option<String> {
-    let kind = match sockopt::socket_type(fd) {
-        Ok(kind) => kind,
-        Err(_) => return Some(no_socket(fd)),
+/// Whether a descriptor is a socket that accepts TCP connections; else it is a bound, unconnected UDP socket, or the error says
+/// what it is.
+fn is_stream(fd: &OwnedFd) -> Result<bool, String> {
+    let (protocol, stream) = match sockopt::socket_type(fd) {
+        Ok(SocketType::DGRAM) => (ipproto::UDP, false),
+        Ok(SocketType::STREAM) => (ipproto::TCP, true),
+        Ok(_) => return Err("another socket".to_owned()),
+        Err(_) => return Err(no_socket(fd)),
     };
-    if kind != SocketType::DGRAM {
-        return Some(
-            if kind == SocketType::STREAM { "a stream socket" } else { "another socket" }.to_owned(),
-        );
+    if !matches!(sockopt::socket_domain(fd), Ok(AddressFamily::INET | AddressFamily::INET6)) {
+        return Err("a socket of another family".to_owned());
     }
-    let domain = sockopt::socket_domain(fd);
-    if !matches!(domain, Ok(AddressFamily::INET | AddressFamily::INET6)) {
-        return Some("a socket of another family".to_owned());
-    }
-    if !matches!(sockopt::socket_protocol(fd), Ok(Some(ipproto::UDP))) {
-        return Some("a socket of another protocol".to_owned());
+    if !matches!(sockopt::socket_protocol(fd), Ok(Some(found)) if found == protocol) {
+        return Err("a socket of another protocol".to_owned());
     }
     if rustix::net::getpeername(fd).is_ok() {
-        return Some("a connected socket".to_owned());
+        return Err("a connected socket".to_owned());
+    }
+    if stream && !matches!(sockopt::socket_acceptconn(fd), Ok(true)) {
+        return Err("a socket that does not listen".to_owned());
     }
     match local_port(fd) {
-        Ok(0) => Some("a socket without a port".to_owned()),
-        Ok(_) => None,
-        Err(error) => Some(format!("a socket without an address ({error})")),
+        Ok(0) => Err("a socket without a port".to_owned()),
+        Ok(_) => Ok(stream),
+        Err(error) => Err(format!("a socket without an address ({error})")),
     }
 }
 
@@ -141,19 +151,18 @@ fn is_readable(fd: &OwnedFd) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::{TcpListener, UdpSocket};
+    use std::net::{TcpListener, TcpStream, UdpSocket};
     use std::os::unix::net::UnixDatagram;
 
     fn reason(fd: impl Into<OwnedFd>) -> String {
-        let error = accept(fd.into(), Opener::Inetd).unwrap_err();
-        let (what, remedy) = error.split_once(", not a bound UDP socket: ").unwrap();
+        let error = sort(vec![fd.into()], Opener::Inetd).unwrap_err();
+        let (what, remedy) = error.split_once(", no socket at a port: ").unwrap();
         assert!(remedy.contains("wait = yes"), "{remedy}");
         what.strip_prefix("descriptor 0 is ").unwrap().to_owned()
     }
 
     #[test]
-    fn whatever_is_not_a_bound_udp_socket_is_named() {
-        assert_eq!(reason(TcpListener::bind("127.0.0.1:0").unwrap()), "a stream socket");
+    fn whatever_is_not_a_socket_at_a_port_is_named() {
         assert_eq!(reason(UnixDatagram::unbound().unwrap()), "a socket of another family");
         assert_eq!(reason(File::open("/proc/self/exe").unwrap()), "a file");
         assert_eq!(reason(File::open("/").unwrap()), "a directory");
@@ -162,20 +171,40 @@ mod tests {
         let connected = UdpSocket::bind("127.0.0.1:0").unwrap();
         connected.connect("127.0.0.1:9").unwrap();
         assert_eq!(reason(connected), "a connected socket");
-        let (domain, kind) = (socket2::Domain::IPV4, socket2::Type::DGRAM);
-        assert_eq!(reason(socket2::Socket::new(domain, kind, None).unwrap()), "a socket without a port");
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert_eq!(reason(TcpStream::connect(listener.local_addr().unwrap()).unwrap()), "a connected socket");
+        let unbound = |kind| socket2::Socket::new(socket2::Domain::IPV4, kind, None).unwrap();
+        assert_eq!(reason(unbound(socket2::Type::DGRAM)), "a socket without a port");
+        assert_eq!(reason(unbound(socket2::Type::STREAM)), "a socket that does not listen");
     }
 
     #[test]
-    fn bound_udp_sockets_of_both_families_are_taken_and_a_waiting_datagram_is_seen_and_left() {
+    fn one_socket_of_each_kind_is_taken_in_any_order_and_no_two_of_one() {
+        let datagrams = || OwnedFd::from(UdpSocket::bind("127.0.0.1:0").unwrap());
+        let streams = || OwnedFd::from(TcpListener::bind("127.0.0.1:0").unwrap());
+        for passed in [vec![datagrams(), streams()], vec![streams(), datagrams()]] {
+            let Inherited { datagrams, streams, .. } = sort(passed, Opener::Systemd).unwrap();
+            assert!(is_stream(&streams.unwrap()).unwrap() && !is_stream(&datagrams.unwrap()).unwrap());
+        }
+        for passed in [vec![datagrams(), datagrams()], vec![streams(), datagrams(), streams()]] {
+            assert!(sort(passed, Opener::Systemd).unwrap_err().contains("Accept=no"));
+        }
+    }
+
+    #[test]
+    fn sockets_of_both_families_are_taken_and_what_waits_is_seen_and_left() {
         for place in ["127.0.0.1:0", "[::1]:0"] {
+            let pressing = |fd: OwnedFd| sort(vec![fd], Opener::Systemd).unwrap().pressing;
             let socket = UdpSocket::bind(place).unwrap();
-            let again = socket.try_clone().unwrap();
-            assert!(!accept(again.into(), Opener::Systemd).unwrap().pressing);
+            assert!(!pressing(socket.try_clone().unwrap().into()));
             socket.send_to(b"first", socket.local_addr().unwrap()).unwrap();
-            let again = socket.try_clone().unwrap();
-            assert!(accept(again.into(), Opener::Systemd).unwrap().pressing);
+            assert!(pressing(socket.try_clone().unwrap().into()));
             assert_eq!(socket.recv_from(&mut [0; 16]).unwrap().0, 5);
+            let listener = TcpListener::bind(place).unwrap();
+            assert!(!pressing(listener.try_clone().unwrap().into()));
+            let _connection = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            assert!(pressing(listener.try_clone().unwrap().into()));
+            listener.accept().unwrap();
         }
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod connected;
 pub mod inherited;
+pub mod stream;
 pub mod udp;
 
 use std::io;

@@ -59,7 +59,8 @@ pub fn adopt(fd: OwnedFd, config: &Config) -> io::Result<Bound> {
 
 /// The peer learns our port from our datagrams, but only an end that knows the peer sends first.
 fn may_move(config: &Config) -> bool {
-    !config.listen.explicit && !config.remotes.is_empty()
+    // OpenVPN with `remote` takes nothing from another port than it knows.
+    !config.listen.explicit && !config.remotes.is_empty() && config.key.openvpn.is_none()
 }
 
 fn bind_port(config: &Config, port: u16) -> io::Result<socket2::Socket> {
@@ -74,7 +75,7 @@ fn bind_port(config: &Config, port: u16) -> io::Result<socket2::Socket> {
     }
 }
 
-fn no_ipv6(error: &io::Error) -> bool {
+pub(super) fn no_ipv6(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
 }
 
@@ -97,13 +98,23 @@ pub(super) fn is_v6(socket: impl AsFd) -> io::Result<bool> {
 
 /// `v4`: datagrams of IPv4 pass through it.
 pub(super) fn set_options(socket: &socket2::Socket, config: &Config, v4: bool, v6: bool) -> io::Result<()> {
+    // A datagram of an OpenVPN peer's link holds a whole packet, and goes as IP fragments where that is longer than the path takes.
+    let (of_v4, of_v6) = match config.key.openvpn {
+        Some(_) => (Ipv4PathMtuDiscovery::WANT, Ipv6PathMtuDiscovery::WANT),
+        None => (Ipv4PathMtuDiscovery::PROBE, Ipv6PathMtuDiscovery::PROBE),
+    };
     if v6 {
-        sockopt::set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::PROBE)?;
+        sockopt::set_ipv6_mtu_discover(socket, of_v6)?;
     }
     // Datagrams to IPv4-mapped addresses obey the IPv4 option, on IPv6 sockets as well.
     if v4 {
-        sockopt::set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::PROBE)?;
+        sockopt::set_ip_mtu_discover(socket, of_v4)?;
     }
+    set_route(socket, config)
+}
+
+/// What decides on the way that its packets take.
+pub(super) fn set_route(socket: &socket2::Socket, config: &Config) -> io::Result<()> {
     if let Some(mark) = config.mark() {
         let remedy = || format!("it takes CAP_NET_ADMIN: {}", rights::how_to_give("NET_ADMIN"));
         socket.set_mark(mark).map_err(|error| about("fwmark", &remedy(), error))?;
@@ -124,8 +135,12 @@ fn about(setting: &str, remedy: &str, error: io::Error) -> io::Error {
 }
 
 fn explain(error: io::Error, config: &Config, port: u16) -> io::Error {
-    let address =
-        config.listen.address.map_or_else(|| "every address".to_owned(), |address| address.to_string());
+    about_port("UDP", error, config.listen.address, port)
+}
+
+/// Why a port cannot be bound, and the remedy.
+pub(super) fn about_port(protocol: &str, error: io::Error, address: Option<IpAddr>, port: u16) -> io::Error {
+    let address = address.map_or_else(|| "every address".to_owned(), |address| address.to_string());
     let text = match Errno::from_io_error(&error) {
         Some(Errno::ADDRINUSE) => "another process has the port; end that or set another listen".to_owned(),
         Some(Errno::ADDRNOTAVAIL) => {
@@ -138,7 +153,7 @@ fn explain(error: io::Error, config: &Config, port: u16) -> io::Error {
         }
         _ => format!("{error}{}", rights::to_bind(port, &error)),
     };
-    io::Error::new(error.kind(), format!("UDP port {port} on {address}: {text}"))
+    io::Error::new(error.kind(), format!("{protocol} port {port} on {address}: {text}"))
 }
 
 pub(super) fn local_port(socket: impl AsFd) -> io::Result<u16> {
@@ -236,7 +251,7 @@ impl Datagrams for Socket {
             length: arrival.length,
             stride: arrival.stride.unwrap_or(arrival.length),
             ecn: arrival.class & ECN,
-            from: Path { remote: plain(arrival.from), local },
+            from: Path { local, ..plain(arrival.from).into() },
         })
     }
 
@@ -275,7 +290,7 @@ impl AsFd for Socket {
     }
 }
 
-fn plain(address: SocketAddr) -> SocketAddr {
+pub(super) fn plain(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
             Some(v4) => SocketAddr::new(IpAddr::V4(v4), v6.port()),

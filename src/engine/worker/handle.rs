@@ -4,16 +4,23 @@ use std::os::fd::OwnedFd;
 use std::sync::mpsc;
 
 use super::{Direction, TURN_TIME};
-use crate::core::lane::Command;
+use crate::core::bulk::Command;
+use crate::core::path::Path;
 
 /// From the engine to a thread of a lane.
 pub(super) enum ToWorker<D> {
     /// For the half of the lane that the thread serves.
     Lane(Command),
+    /// A frame of this end's own, which goes as those of the device.
+    Frame(Vec<u8>),
     /// The device, if it was not there at the start.
     Device(OwnedFd),
     /// What the peer's datagrams come to from now on, if not to the front.
     Connected(Option<D>),
+    /// Where streams are accepted.
+    Listen(OwnedFd),
+    /// A connection that was asked for, or that there is none.
+    Stream(Path, Option<OwnedFd>),
     /// Answer with [`FromWorker::Report`](super::FromWorker::Report).
     Report,
     /// Say so when everything sent before is carried out.
@@ -49,16 +56,28 @@ impl<D> Thread<D> {
 impl<D> Handle<D> {
     /// Queues what the link decided for the thread that serves that half of the lane.
     pub fn command(&self, command: Command) {
-        let half = match command {
-            Command::Send(_) => Direction::Outward,
-            Command::Receive(_) => Direction::Inward,
-        };
+        let half = if command.is_outward() { Direction::Outward } else { Direction::Inward };
         self.send(half, ToWorker::Lane(command));
+    }
+
+    /// Sends a frame of this end's own.
+    pub fn frame(&self, frame: Vec<u8>) {
+        self.send(Direction::Outward, ToWorker::Frame(frame));
     }
 
     /// Gives the thread that receives a socket for what comes from the peer, or takes it away.
     pub fn connected(&self, socket: Option<D>) {
         self.send(Direction::Inward, ToWorker::Connected(socket));
+    }
+
+    /// Streams are accepted here.
+    pub fn listen(&self, listener: OwnedFd) {
+        self.send(Direction::Inward, ToWorker::Listen(listener));
+    }
+
+    /// Gives the connection that [`FromWorker::StreamWanted`](super::FromWorker::StreamWanted) asked for, if there is one.
+    pub fn stream(&self, path: Path, connection: Option<OwnedFd>) {
+        self.send(Direction::Inward, ToWorker::Stream(path, connection));
     }
 
     fn send(&self, half: Direction, message: ToWorker<D>) {

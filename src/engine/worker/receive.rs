@@ -14,7 +14,7 @@ use crate::sys::clock;
 use crate::transport::{Datagrams, Received};
 
 /// A turn of the front. Its last call may take a little longer.
-const FRONT_TURN: Duration = Duration::from_micros(100);
+pub(super) const FRONT_TURN: Duration = Duration::from_micros(100);
 /// It rests so many times as long afterwards: a flood costs a fifth of a processor at most, whatever else the machine has to do.
 const REST: u32 = 4;
 
@@ -24,7 +24,7 @@ pub(super) struct Rest(Option<Instant>);
 
 impl Rest {
     /// The front had a turn.
-    fn handle_turn(&mut self, began: Instant, ended: Instant) {
+    pub(super) fn handle_turn(&mut self, began: Instant, ended: Instant) {
         self.0 = Some(ended + ended.saturating_duration_since(began) * REST);
     }
 
@@ -34,7 +34,7 @@ impl Rest {
     }
 
     /// Whether it has rested now: said once.
-    fn take_end(&mut self, now: Instant) -> bool {
+    pub(super) fn take_end(&mut self, now: Instant) -> bool {
         self.0.take_if(|until| *until <= now).is_some()
     }
 }
@@ -122,7 +122,7 @@ impl<D: Datagrams> Worker<D> {
                 self.port.drops.drop(DropReason::QueueFull);
             }
         }
-        self.lane.inward.handle_datagrams(now, Arrived { bytes, stride, ecn, from }, &mut self.port);
+        self.lane.handle_datagrams(now, Arrived { bytes, stride, ecn, from }, &mut self.port);
     }
 
     /// What ICMP says of datagrams sent before: of each kind at most one is told in [`COMPLAINTS`].

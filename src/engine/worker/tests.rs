@@ -2,18 +2,22 @@ use std::net::UdpSocket;
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 
+use super::send::take_frame;
 use super::*;
 use crate::core::inner::InnerPolicy;
 use crate::core::key_id::KeyId;
-use crate::core::lane::{Command, Key, KeySlot, ReceiveCommand, SendCommand};
+use crate::core::lane::{self, Command, Key, KeySlot, ReceiveCommand, SendCommand};
+use crate::core::stats::DropReason;
 use crate::crypto::keys::LinkKeys;
 use crate::crypto::suite::Cipher;
+use crate::packet::traffic_class;
+use crate::packet::virtio::Virtio;
 use crate::transport::udp::Socket;
 use crate::wire::datagram::Framing;
 
 /// Workers of a link.
 fn workers_of(threads: u8, device: Option<OwnedFd>) -> (Vec<Worker<Socket>>, Handle<Socket>) {
-    let settings = Settings {
+    let settings = lane::Settings {
         keys: Arc::new(LinkKeys::new(&[42; 32])),
         framing: Framing::Static,
         cipher: Cipher::ChaCha20Poly1305,
@@ -22,12 +26,12 @@ fn workers_of(threads: u8, device: Option<OwnedFd>) -> (Vec<Worker<Socket>>, Han
         max_frame: 1400,
         bundle: false,
         copy_dscp: false,
-        inner: InnerPolicy::bridged(),
+        inner: InnerPolicy::bridged(None),
     };
     let data_path = DataPath { offload: false, copy_dscp: false, threads, busy_poll: 0 };
     let socket = Socket::from_fd(UdpSocket::bind("127.0.0.1:0").unwrap().into()).unwrap();
     let channels = (tokio::sync::mpsc::channel(8).0, tokio::sync::mpsc::channel(8).0);
-    workers(&settings, data_path, socket, device, channels).unwrap()
+    workers(&Settings::Tund(settings), data_path, socket, device, channels).unwrap()
 }
 
 #[test]
@@ -43,7 +47,7 @@ fn what_was_ordered_is_done_once_the_workers_settled() {
             Command::Send(SendCommand::Switch(KeySlot::Next)),
             Command::Send(SendCommand::Control { body: vec![1; 20], to, under: KeySlot::Current }),
         ] {
-            handle.command(command);
+            handle.command(command.into());
         }
         let running: Vec<_> = workers
             .into_iter()
@@ -89,7 +93,7 @@ fn a_small_frame_passes_those_of_another_flow_that_were_there_before() {
         Command::Send(SendCommand::Agreed(true)),
         Command::Send(SendCommand::Budget(1200)),
     ] {
-        handle.command(command);
+        handle.command(command.into());
     }
     let running: Vec<_> = workers.into_iter().map(|worker| std::thread::spawn(|| worker.run())).collect();
     let lengths: Vec<usize> = (0..9).map(|_| peer.recv(&mut [0; 2000]).unwrap()).collect();
@@ -137,8 +141,8 @@ fn a_command_goes_to_the_thread_of_its_half_alone() {
     let arrived = |worker: &Worker<Socket>| worker.orders.try_iter().count();
     for (threads, expected) in [(1, [2, 0]), (2, [1, 1])] {
         let (workers, handle) = workers_of(threads, None);
-        handle.command(SendCommand::Budget(1200).into());
-        handle.command(ReceiveCommand::Sources(None).into());
+        handle.command(Command::from(SendCommand::Budget(1200)).into());
+        handle.command(Command::from(ReceiveCommand::Sources(None)).into());
         let counts: Vec<_> = workers.iter().map(arrived).collect();
         assert_eq!(counts, expected[..workers.len()], "{threads} threads");
         handle.report();

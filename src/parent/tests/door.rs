@@ -43,7 +43,7 @@ fn only_an_end_that_was_asked_for_opens_a_closed_tunnel() {
     let other = Scratch::new();
     let code = Rig { device_later: true, ..Rig::new(config, &other) }.run(|engine| {
         receive(engine);
-        tell(engine, ToParent::Endpoint { address: "192.168.66.1:1".parse().unwrap() });
+        tell(engine, ToParent::Endpoint("192.168.66.1:1".parse().unwrap()));
         tell(engine, ToParent::OpenDevice);
         while engine.receive().unwrap().is_some() {}
     });
@@ -80,7 +80,7 @@ fn a_link_that_goes_up_and_down_costs_a_few_turns_and_its_last_state_counts() {
         receive(engine);
         engine.set_nonblocking(true).unwrap();
         let endpoint = SocketAddr::from(ENDPOINT);
-        let up = ToParent::LinkUp { endpoint, name: "mon".to_owned() };
+        let up = ToParent::LinkUp { endpoint: endpoint.into(), name: "mon".to_owned() };
         let down = ToParent::LinkDown { reason: Condition::Reconnecting, traffic: Traffic::default() };
         let until = Instant::now() + Duration::from_secs(120);
         let mut turns = 0;

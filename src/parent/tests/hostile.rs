@@ -2,6 +2,7 @@
 
 mod each;
 
+use crate::core::openvpn::admission::Kept;
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 
@@ -63,16 +64,16 @@ impl Draw {
 
     fn message(&mut self) -> ToParent {
         let traffic = Traffic { bytes_sent: self.number(), bytes_received: u64::MAX };
-        match self.below(13) {
+        match self.below(14) {
             0 => ToParent::Locked { protections: self.text() },
             1 => ToParent::Resolve,
-            2 => ToParent::Endpoint { address: self.address() },
+            2 => ToParent::Endpoint(self.address().into()),
             3 => ToParent::Connect {
                 remote: self.address(),
                 local: self.one(&[None, Some("127.0.0.1".parse().unwrap()), Some("::1".parse().unwrap())]),
             },
             4 => ToParent::OpenDevice,
-            5 => ToParent::LinkUp { endpoint: self.address(), name: self.text() },
+            5 => ToParent::LinkUp { endpoint: self.address().into(), name: self.text() },
             6 => {
                 let count = self.one(&[0, 1, 3, 120]);
                 ToParent::PushedRoutes { routes: (0..count).map(|_| self.net()).collect() }
@@ -86,6 +87,8 @@ impl Draw {
                 let keys_age = Some(Duration::MAX);
                 ToParent::State(Box::new(LinkState { problem, rtt, keys_age, ..LinkState::default() }))
             }
+            // This link keeps nothing.
+            12 => ToParent::Keep(Kept { own: u32::MAX, admitted: self.number() as u32 }),
             // None was asked for.
             11 => {
                 let key = zeroize::Zeroizing::new([self.number() as u8; 32]).into();
@@ -99,7 +102,7 @@ impl Draw {
                 })
             }
             _ => ToParent::Exit {
-                end: self.one(&[End::Done, End::Failed, End::Unavailable, End::Bug]),
+                end: self.one(&[End::Done, End::Failed, End::Unavailable, End::Bug, End::DeviceLost]),
                 reason: self.text(),
             },
         }

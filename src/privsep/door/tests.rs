@@ -1,11 +1,14 @@
 //! The door, with a clock that the test sets.
 #![allow(clippy::disallowed_methods, reason = "a test needs some instant to begin at")]
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::*;
 use crate::core::condition::Condition;
 use crate::core::keylog::{Entry, Name, Way};
+use crate::core::openvpn::admission::Kept;
+use crate::core::path::Path;
 use crate::core::settings::LinkState;
 use crate::core::settings::Traffic;
 use crate::crypto::suite::Cipher;
@@ -13,14 +16,17 @@ use crate::privsep::message::End;
 
 /// One request of each kind; the number tells it from others of its kind.
 fn request(kind: Kind, number: u64) -> ToParent {
-    let endpoint = ([10, 0, 0, 9], number as u16).into();
+    let remote = SocketAddr::from(([10, 0, 0, 9], number as u16));
+    let endpoint = Path::from(remote);
     let traffic = Traffic { bytes_sent: number, bytes_received: 0 };
     let log = |verb| ToParent::Log { verb, text: number.to_string() };
     match kind {
         Kind::Locked => ToParent::Locked { protections: number.to_string() },
+        Kind::Keep => ToParent::Keep(Kept { own: number as u32, admitted: 0 }),
         Kind::Resolve => ToParent::Resolve,
-        Kind::Endpoint => ToParent::Endpoint { address: endpoint },
-        Kind::Connect => ToParent::Connect { remote: endpoint, local: None },
+        Kind::Endpoint => ToParent::Endpoint(endpoint),
+        Kind::Connect => ToParent::Connect { remote, local: None },
+        Kind::Stream => ToParent::Stream { to: remote },
         Kind::OpenDevice => ToParent::OpenDevice,
         Kind::Link if number.is_multiple_of(2) => ToParent::LinkUp { endpoint, name: String::new() },
         Kind::Link => {

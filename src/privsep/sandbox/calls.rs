@@ -93,6 +93,8 @@ pub(super) const ENGINE: &[Call] = &[
     (SYS_epoll_ctl, Any),
     (SYS_epoll_pwait, Any),
     (SYS_epoll_pwait2, Any),
+    // Streams, from the socket that listens: each at an address that the parent has bound.
+    (SYS_accept4, Any),
     (SYS_eventfd2, Any),
     (SYS_timerfd_create, Any),
     (SYS_timerfd_settime, Any),

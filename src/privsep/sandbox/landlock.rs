@@ -45,7 +45,7 @@ fn ruleset(role: Role, services: bool) -> Result<RulesetCreated, RulesetError> {
     let files = match role {
         // From version 9 on sockets in the file system count.
         Role::Resolver if services => AccessFs::from_all(ABI::V8),
-        Role::Engine | Role::Caller | Role::Resolver => AccessFs::from_all(ABI::V9),
+        Role::Engine | Role::Caller | Role::ProxyCaller | Role::Resolver => AccessFs::from_all(ABI::V9),
     };
     let ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
@@ -54,7 +54,7 @@ fn ruleset(role: Role, services: bool) -> Result<RulesetCreated, RulesetError> {
         .scope(Scope::Signal | Scope::AbstractUnixSocket)?
         .create()?;
     match role {
-        Role::Engine | Role::Caller => Ok(ruleset),
+        Role::Engine | Role::Caller | Role::ProxyCaller => Ok(ruleset),
         Role::Resolver => ruleset
             .add_rules(path_beneath_rules(LOOK_UP, AccessFs::ReadFile | AccessFs::ReadDir))?
             .add_rule(NetPort::new(DNS, AccessNet::ConnectTcp)),

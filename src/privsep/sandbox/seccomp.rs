@@ -38,7 +38,7 @@ type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 /// Locks this thread; a resolver may ask this host's services if `services` is true. Returns what is now in force, or why nothing is.
 pub(super) fn filter(role: Role, services: bool) -> Result<String, String> {
     let own: &[Call] = match role {
-        Role::Engine | Role::Caller => ENGINE,
+        Role::Engine | Role::Caller | Role::ProxyCaller => ENGINE,
         Role::Resolver => RESOLVER,
     };
     let services = if services { SERVICES } else { &[] };

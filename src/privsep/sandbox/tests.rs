@@ -223,6 +223,9 @@ fn work() -> Result<()> {
     };
     Netlink::open()?.apply(&lo)?;
     let (one, two) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let mut caller = std::net::TcpStream::connect(listener.local_addr()?)?;
+    std::io::Write::write_all(&mut caller, b"by a stream")?;
     let confinement = Confinement {
         root: Some("/mnt/empty".into()),
         ..confinement(Identity::Switch { uid: 65534, gid: 65534 })
@@ -249,8 +252,11 @@ fn work() -> Result<()> {
         std::io::Result::Ok(buffer)
     })?;
     assert_eq!(answer, b"through");
+    let (stream, path) = crate::transport::stream::accept(&listener)?;
+    assert_eq!((path.remote, path.stream), (caller.local_addr()?, true));
+    assert_eq!(rustix::io::read(&stream, &mut [0; 16])?, 11);
     worker.join().unwrap()?;
-    getrandom::fill(&mut [0; 32]).map_err(Error::other)?;
+    rustix::rand::getrandom(&mut [0; 32][..], rustix::rand::GetRandomFlags::empty())?;
     assert!(std::panic::catch_unwind(|| panic!("caught")).is_err());
     Ok(())
 }

@@ -155,6 +155,12 @@ fn the_kernels_own_routes_belong_to_the_addresses() {
     let expected =
         ["10.8.0.1/32", "fd00::1/128", "10.9.0.0/24"].map(|to| format!("ip route add {to} dev dev0"));
     assert_eq!(rig.mends(), expected);
+    rig.seen.addresses.iter_mut().for_each(|own| own.tentative = own.address.addr().is_ipv6());
+    assert_eq!(
+        rig.mends(),
+        [expected[0].as_str(), &expected[2]],
+        "the kernel has not taken the other into use"
+    );
     // A device in a virtual routing table has them there.
     rig.own().master = Some(2);
     assert_eq!(rig.findings(), []);
@@ -189,6 +195,10 @@ fn a_bridge_that_has_grown_is_said_where_its_mtu_is_wanted() {
     assert_eq!(rig.findings(), []);
     rig.config.device.mtu_of_bridge = true;
     assert_eq!((rig.codes(), rig.mends()), (vec!["bridge-mtu"], vec![]));
+    for own_socket in [true, false] {
+        let found = compare(Wanted { own_socket, ..rig.wanted(&device()) }, &rig.seen);
+        assert_eq!(found[0].is_mendable(), own_socket, "{found:?}");
+    }
     rig.config.device.take_bridge_mtu(70_000);
     assert_eq!((rig.config.device.mtu, rig.config.device.is_smaller_than(70_000)), (9216, false));
 }

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use super::encode::{self, Identity, Place};
 use super::socket::{Dump, Failure};
 use super::{Address, Link, Netlink};
-use crate::route::plan::{KernelRoute, ROUTE_PROTOCOL, Step};
+use crate::route::plan::{KernelRoute, ROUTE_PROTOCOL, Step, TABLE_MAIN};
 use crate::route::step::Family;
 
 /// A routing table: family and number.
@@ -21,6 +21,22 @@ type Table = (Family, u32);
 
 fn table(route: &KernelRoute) -> Table {
     (Family::of(&route.to), route.table)
+}
+
+/// Table main, read once for all that is asked about it.
+pub struct Main {
+    /// Its unicast routes, both families.
+    pub routes: Vec<KernelRoute>,
+    /// Otherwise it changed while it was read, each time.
+    whole: bool,
+}
+
+impl Main {
+    /// tund's own routes of a family.
+    fn own(&self, family: Family) -> HashSet<Identity> {
+        let own = |route: &&KernelRoute| Family::of(&route.to) == family && route.protocol == ROUTE_PROTOCOL;
+        self.routes.iter().filter(own).map(encode::identity).collect()
+    }
 }
 
 /// What was read of the host, once each.
@@ -176,9 +192,21 @@ impl Netlink {
         Ok((found || *whole).then_some(found))
     }
 
-    /// Those of the steps, which add routes, refusals, rules and addresses, whose effect is not there.
-    pub fn missing(&mut self, steps: &[Step]) -> io::Result<Vec<Step>> {
-        let (mut tables, mut addresses) = (HashMap::new(), HashMap::new());
+    /// Reads table main.
+    pub fn main(&mut self) -> io::Result<Main> {
+        let v4 = self.routes_of(AddressFamily::Inet, TABLE_MAIN, false)?;
+        let mut v6 = self.routes_of(AddressFamily::Inet6, TABLE_MAIN, false)?;
+        let (mut routes, whole) = (v4.entries, v4.whole && v6.whole);
+        routes.append(&mut v6.entries);
+        self.name_interfaces(&mut routes)?;
+        Ok(Main { routes, whole })
+    }
+
+    /// Those of the steps, which add routes, refusals, rules and addresses, whose effect is not there; table main is as it was read.
+    pub fn missing(&mut self, steps: &[Step], main: &Main) -> io::Result<Vec<Step>> {
+        let own = |family| (((family, TABLE_MAIN), true), (main.own(family), main.whole));
+        let mut tables: HashMap<_, _> = [Family::V4, Family::V6].map(own).into();
+        let mut addresses = HashMap::new();
         let mut missing = Vec::new();
         for step in steps {
             let there = match step {

@@ -2,6 +2,7 @@
 //! most, over its limit, while the parent ends, with descriptors, cut, and prolonged.
 
 use super::*;
+use crate::core::openvpn::admission::Kept;
 use crate::privsep::door::{Kind, Rule};
 
 /// What requests of one kind may cause, each that is let in or all together.
@@ -26,11 +27,13 @@ fn case(kind: Kind) -> Case {
     let request: fn(u64) -> ToParent = match kind {
         Kind::Locked => |n| ToParent::Locked { protections: format!("lock {n}") },
         Kind::Resolve => |_| ToParent::Resolve,
-        Kind::Endpoint => |n| ToParent::Endpoint { address: address(n) },
+        Kind::Endpoint => |n| ToParent::Endpoint(address(n).into()),
+        Kind::Keep => |n| ToParent::Keep(Kept { own: n as u32, admitted: 0 }),
         Kind::Connect => |n| ToParent::Connect { remote: address(n), local: None },
+        Kind::Stream => |n| ToParent::Stream { to: address(n) },
         Kind::OpenDevice => |_| ToParent::OpenDevice,
         Kind::Link => |n| match n % 2 {
-            0 => ToParent::LinkUp { endpoint: address(n), name: "mon".to_owned() },
+            0 => ToParent::LinkUp { endpoint: address(n).into(), name: "mon".to_owned() },
             _ => ToParent::LinkDown { reason: Condition::Reconnecting, traffic: Traffic::default() },
         },
         Kind::PushedRoutes => |n| ToParent::PushedRoutes {
@@ -60,8 +63,11 @@ fn case(kind: Kind) -> Case {
     match kind {
         Kind::Locked => Case { once: 1, ..nothing },
         Kind::Resolve | Kind::Endpoint | Kind::Connect => Case { answers: 1, ..nothing },
+        // Addresses that are no remote's are not connected to.
+        Kind::Stream => nothing,
         // What is open already is not opened again. State and traffic nobody has asked for, nor for keys.
-        Kind::OpenDevice | Kind::State | Kind::Traffic | Kind::KeyLog => nothing,
+        // And this link keeps nothing.
+        Kind::OpenDevice | Kind::State | Kind::Traffic | Kind::KeyLog | Kind::Keep => nothing,
         // Up or down, the routes of a full tunnel with its rules, and the script's start.
         Kind::Link => Case { lines: 12, scripts: 1, ..nothing },
         // One is set and one refused, the one before is removed.

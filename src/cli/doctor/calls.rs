@@ -1,0 +1,240 @@
+//! Calling the peer in every way that the file names: by datagrams, by TCP, and by TCP through the proxy.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use super::{Found, Report};
+use crate::cli::check::confinement;
+use crate::config::{Config, KeyMode, Proxy};
+use crate::core::path::Path;
+use crate::helper::call::{self, Answer, Question};
+use crate::helper::proxy::{self, Asking, Trouble};
+use crate::helper::{resolve, zone};
+use crate::parent::streams::proxy_credentials;
+use crate::privsep::message::{Confinement, Keys};
+use crate::transport::stream;
+
+/// How long a connection may take.
+const CONNECTING: Duration = Duration::from_secs(5);
+
+/// What carries a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Datagrams,
+    Stream,
+    Proxy,
+}
+
+/// Who calls.
+struct Caller<'a> {
+    config: &'a Config,
+    confinement: Confinement,
+    /// Where the proxy is, or why that is not known.
+    proxy: Option<(&'a Proxy, Result<SocketAddr, String>)>,
+}
+
+/// Calls each address. An initiation that is never confirmed changes nothing at the peer.
+pub(super) fn callable(config: &Config, keys: Option<Box<Keys>>, paths: &[Path], report: &mut Report) {
+    let Some(keys) = keys.filter(|_| !paths.is_empty()) else { return };
+    if config.key.mode == KeyMode::OpenVpn {
+        let text = "an OpenVPN peer takes no call beside the link's own datagrams, so none was made: start tund and ask `tund status`";
+        return report.add(Found::Note, "peer", text);
+    }
+    let confinement = match confinement(config) {
+        Ok(confinement) => confinement,
+        Err(fatal) => return report.add(Found::Problem, "peer", fatal.message),
+    };
+    let proxy = config.proxy.as_ref().map(|proxy| (proxy, find(proxy, &confinement)));
+    let caller = Caller { config, confinement, proxy };
+    if config.key.mode == KeyMode::Static {
+        let text = "with static keys a call would take the link's place at the peer, so none was made: start tund and ask `tund \
+                    status`; both clocks should be right within two minutes, or every start takes a challenge more";
+        report.add(Found::Note, "peer", text);
+        let open = |(path, way)| (way, caller.connectable(path, way));
+        return conclude(
+            caller.ways(paths).filter(|(path, _)| path.stream).map(open).collect(),
+            false,
+            report,
+        );
+    }
+    let called: Vec<_> = caller.ways(paths).map(|(path, way)| (way, caller.call(path, way, &keys))).collect();
+    conclude(called, true, report);
+}
+
+fn find(proxy: &Proxy, confinement: &Confinement) -> Result<SocketAddr, String> {
+    let found = resolve::ask(std::slice::from_ref(&proxy.place), confinement);
+    let found = found.and_then(|mut found| found.pop().unwrap_or_else(|| Ok(Vec::new())));
+    let found = found.map_err(|error| error.to_string())?;
+    found.first().copied().ok_or_else(|| "it has no address".to_owned())
+}
+
+impl Caller<'_> {
+    /// Each address in each way.
+    fn ways<'a>(&'a self, paths: &'a [Path]) -> impl Iterator<Item = (Path, Way)> + 'a {
+        let of = |path: Path| match path.stream {
+            false => vec![(path, Way::Datagrams)],
+            true if self.proxy.is_some() => vec![(path, Way::Stream), (path, Way::Proxy)],
+            true => vec![(path, Way::Stream)],
+        };
+        paths.iter().copied().flat_map(of)
+    }
+
+    fn name(&self, path: Path, way: Way) -> String {
+        let address = zone::named_path(path);
+        match (way, &self.proxy) {
+            (Way::Proxy, Some((proxy, _))) => format!("{address} through {proxy}"),
+            (Way::Datagrams | Way::Stream | Way::Proxy, _) => address,
+        }
+    }
+
+    fn open(&self, path: Path, way: Way) -> Result<OwnedFd, (Found, String)> {
+        let refused =
+            |error: std::io::Error| judge(path, &self.name(path, way), Answer::Refused(error.to_string()));
+        match way {
+            Way::Datagrams => socket(path.remote, self.config.mark()).map_err(refused),
+            Way::Stream => stream::reach(self.config, path.remote, CONNECTING).map_err(refused),
+            Way::Proxy => self.reach_through_proxy(path.remote).map_err(|trouble| {
+                (Found::Problem, format!("{}: {trouble} [{}]", self.name(path, way), trouble.code()))
+            }),
+        }
+    }
+
+    fn reach_through_proxy(&self, to: SocketAddr) -> Result<OwnedFd, Trouble> {
+        let Some((proxy, place)) = &self.proxy else {
+            return Err(Trouble::Unreachable("there is none".to_owned()));
+        };
+        let failed = |error: std::io::Error| Trouble::Unreachable(error.to_string());
+        let place = place.clone().map_err(Trouble::Unreachable)?;
+        let socket = stream::reach(self.config, place, CONNECTING).map_err(failed)?;
+        let credentials = proxy_credentials(self.config, false)?;
+        let confinement = self.confinement.clone();
+        let question = proxy::Question { confinement, kind: proxy.kind, to, credentials };
+        Asking::start(&question, socket).map_err(failed)?.wait()
+    }
+
+    fn call(&self, path: Path, way: Way, keys: &Keys) -> (Found, String) {
+        let question = Question {
+            keys: Box::new(keys.clone()),
+            suites: self.config.key.suites.clone(),
+            exchange: self.config.key.exchange,
+            path,
+            confinement: self.confinement.clone(),
+        };
+        match self.open(path, way) {
+            Ok(socket) => judge(path, &self.name(path, way), call::call(&question, &socket)),
+            Err(found) => found,
+        }
+    }
+
+    /// Whether a stream's port takes connections.
+    fn connectable(&self, path: Path, way: Way) -> (Found, String) {
+        let taken = self.open(path, way);
+        taken.map_or_else(
+            |found| found,
+            |_| (Found::Good, format!("{} takes connections", self.name(path, way))),
+        )
+    }
+}
+
+/// What passes; the link needs one way that it takes. `all`: datagrams were tried, too.
+fn conclude(called: Vec<(Way, (Found, String))>, all: bool, report: &mut Report) {
+    let tried = |over: Way| called.iter().any(|(way, _)| *way == over);
+    let answers = |over: Way| called.iter().any(|(way, (found, _))| *way == over && *found == Found::Good);
+    let (datagrams, direct, proxy) = (answers(Way::Datagrams), answers(Way::Stream), answers(Way::Proxy));
+    let by_proxy = tried(Way::Proxy);
+    let streams = if by_proxy { proxy } else { direct };
+    let (has_streams, has_datagrams) = (tried(Way::Stream), tried(Way::Datagrams));
+    for (way, (found, text)) in called {
+        // It does not matter what the link does not take, nor what passes in place of datagrams.
+        let needless = match way {
+            Way::Datagrams => streams,
+            Way::Stream => by_proxy,
+            Way::Proxy => false,
+        };
+        report.add(if needless && found == Found::Problem { Found::Note } else { found }, "peer", text);
+    }
+    let through = if by_proxy { "TCP through the proxy" } else { "TCP" };
+    match (datagrams, streams) {
+        (true, true) => {
+            report.add(Found::Good, "way", format!("UDP passes, and {through} where that ceases to"))
+        }
+        (false, true) if has_datagrams => {
+            report.add(
+                Found::Good,
+                "way",
+                format!("UDP does not pass, {through} does: the link goes that way"),
+            );
+        }
+        (false, false) if all && !has_streams => {
+            let text = "if the peer runs and UDP does not pass, add \"tcp:HOST:PORT\" to remote, and \"tcp:PORT\" to listen at the peer";
+            report.add(Found::Note, "way", text);
+        }
+        (false, false) if !by_proxy && has_streams => {
+            let text =
+                "if this network lets out only what goes through a proxy, add proxy = \"http://HOST:PORT\"";
+            report.add(Found::Note, "way", text);
+        }
+        _ => {}
+    }
+    if by_proxy && direct {
+        let why = if proxy { "too: it can be left out" } else { "which refuses: leave it out" };
+        report.add(Found::Note, "way", format!("TCP passes without the proxy, {why}"));
+    }
+}
+
+/// Marked as the link's own is: a full tunnel that was left closed lets nothing else out. Whoever may not do that calls without.
+fn socket(to: SocketAddr, mark: Option<u32>) -> std::io::Result<OwnedFd> {
+    let socket = UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+    if let Some(mark) = mark {
+        // It takes CAP_NET_ADMIN, which not everybody has who calls.
+        let _ = socket2::SockRef::from(&socket).set_mark(mark);
+    }
+    socket.connect(to)?;
+    Ok(socket.into())
+}
+
+fn judge(path: Path, address: &str, answer: Answer) -> (Found, String) {
+    match answer {
+        Answer::Answered(time) => {
+            let time = time.as_secs_f64() * 1000.0;
+            (Found::Good, format!("{address} answers in {time:.1} ms and has the same key: start the link"))
+        }
+        Answer::NoCipher => (
+            Found::Problem,
+            format!("{address} has the same key and no cipher in common: set key.cipher alike at both ends"),
+        ),
+        Answer::OtherExchange(theirs) => (
+            Found::Problem,
+            format!(
+                "{address} has the same key and agrees on keys by {theirs}: set key.post-quantum alike at both ends"
+            ),
+        ),
+        Answer::Refused(why) => {
+            (Found::Problem, format!("{address}: {why}: does tund run there, on this port?"))
+        }
+        Answer::Silent(0) if path.stream => {
+            let text = format!(
+                "{address} takes the connection and is silent: tund there has another key or other key.mode (compare what the key shows \
+                 as at both ends), or something else listens there"
+            );
+            (Found::Problem, text)
+        }
+        Answer::Silent(0) => {
+            let text = format!(
+                "{address} is silent: tund does not run there, has another key or other key.mode (compare what the key shows as \
+                 at both ends), or a firewall on the way drops UDP port {}",
+                path.remote.port()
+            );
+            (Found::Problem, text)
+        }
+        Answer::Silent(others) => {
+            let text = format!(
+                "{others} datagrams came back from {address}, and the key opens none: key.mode differs, or something else than \
+                 tund listens there"
+            );
+            (Found::Problem, text)
+        }
+        Answer::Failed(why) => (Found::Problem, format!("{address} could not be called: {why}")),
+    }
+}

@@ -1,0 +1,36 @@
+//! Following what happens to running links.
+#![allow(clippy::disallowed_methods, reason = "a command that follows links sleeps between two looks")]
+
+use super::status::{STATUS_PATIENCE, WATCH, ask_all, failed, is_gone, print, running_now};
+use crate::control::events::{Event, Watcher};
+use crate::report::exit::{FAILED, Fatal};
+use crate::report::stderr::stamp;
+use crate::sys::clock::unix_time;
+
+/// Prints what happens to the link of that name or file, or to all, a line each, until nobody reads it any more. A link
+/// need not run yet.
+pub fn run(link: Option<&str>, json: bool) -> Result<(), Fatal> {
+    let mut watcher = Watcher::default();
+    loop {
+        for event in look(&mut watcher, link)? {
+            let line = match json {
+                true => serde_json::to_string(&event).map_err(|error| Fatal::new(FAILED, error))?,
+                false => format!("{} {event}", stamp(event.time)),
+            };
+            print(&(line + "\n"))?;
+        }
+        std::thread::sleep(WATCH);
+    }
+}
+
+fn look(watcher: &mut Watcher, link: Option<&str>) -> Result<Vec<Event>, Fatal> {
+    let (mut links, mut silent) = (Vec::new(), Vec::new());
+    for answer in ask_all(&running_now(link)?, STATUS_PATIENCE) {
+        match answer {
+            Ok(status) => links.push(status),
+            Err((_, error)) if is_gone(&error) => {}
+            Err((socket, error)) => silent.push((socket.name.clone(), failed(socket, &error).to_string())),
+        }
+    }
+    Ok(watcher.look(unix_time(), links, &silent))
+}

@@ -1,0 +1,31 @@
+//! Who sends most, as `tund status` tells it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::core::guard;
+
+/// A host that sends much.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Talker {
+    /// Its MAC address.
+    pub mac: String,
+    /// Its VLAN; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<u16>,
+    /// Whether it is of this end's segment, not of the peer's.
+    pub here: bool,
+    /// Frames in the last minute; those that the kernel joined are one.
+    pub frames: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl From<guard::Talker> for Talker {
+    fn from(talker: guard::Talker) -> Self {
+        let guard::Talker { mac, vlan, here, frames, bytes } = talker;
+        let [a, b, c, d, e, f] = mac;
+        let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
+        Self { mac, vlan, here, frames, bytes }
+    }
+}

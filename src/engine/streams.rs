@@ -1,0 +1,304 @@
+//! The streams of a lane: those that are the peer's, and those of whoever connected and has proven nothing yet.
+//!
+//! A stranger takes one place of few, for a time that nobody can tell the end of, and gets nothing for it: what does not verify is
+//! read and dropped. Where places run short, those go first who have most of them.
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use std::{io, mem};
+
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::time::Timespec;
+
+use crate::core::lane::Transmit;
+use crate::core::path::Path;
+use crate::crypto::Random;
+use crate::crypto::keys::LinkKeys;
+use crate::sys::random::Os;
+use crate::transport::stream::{self, Stream};
+
+/// Connections that have proven nothing. Each takes 16 KiB.
+const STRANGERS: usize = 64;
+/// Streams of the peer: the one in use, and those that it has left or may come to.
+const KNOWN: usize = 8;
+/// What a stranger sends is looked at up to so many bytes, and then only read.
+pub const LOOKED_AT: usize = 64 * 1024;
+/// A stranger's connection lasts so long, and up to twice as long.
+const STRANGER_TIME: Duration = Duration::from_secs(20);
+/// A stream of the peer that is not its way and carries nothing is closed after so long.
+const IDLE: Duration = Duration::from_secs(30);
+/// What is to be sent waits so long for a connection.
+const CONNECTING: Duration = Duration::from_secs(12);
+/// Connections that are waited for at once.
+const WANTED: usize = 4;
+/// The number of the socket that listens, among those of the streams.
+const LISTENER: u64 = u64::MAX;
+
+/// One connection and what is known of it.
+pub struct Slot {
+    /// The connection.
+    pub stream: Stream,
+    /// It is the peer's: this end began it, or the peer has proven that it did.
+    pub known: bool,
+    /// What comes is read and dropped.
+    pub deaf: bool,
+    /// Bytes that were read.
+    pub taken: usize,
+    /// When it is closed, or, if it is the peer's, was used last.
+    at: Instant,
+}
+
+/// A connection that is being made, and what goes first.
+struct Wanted {
+    path: Path,
+    first: Vec<u8>,
+    due: Instant,
+}
+
+/// What became of datagrams that are to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// They are on their way, or wait for it.
+    Yes,
+    /// There is no room for them.
+    Full,
+    /// They wait for a connection, which is to be made now.
+    Connect,
+}
+
+/// All streams.
+pub struct Streams {
+    /// `None`: what this link speaks does not go over streams.
+    keys: Option<Arc<LinkKeys>>,
+    listener: Option<OwnedFd>,
+    slots: [Option<Slot>; STRANGERS + KNOWN],
+    wanted: Vec<Wanted>,
+    /// The peer's streams, and strangers with the socket that listens.
+    pub epolls: [OwnedFd; 2],
+}
+
+impl Streams {
+    /// None yet.
+    ///
+    /// # Errors
+    /// Those of epoll_create1(2).
+    pub fn new(keys: Option<Arc<LinkKeys>>) -> io::Result<Self> {
+        let epoll = || epoll::create(epoll::CreateFlags::CLOEXEC);
+        let slots = [const { None }; STRANGERS + KNOWN];
+        Ok(Self { keys, listener: None, slots, wanted: Vec::new(), epolls: [epoll()?, epoll()?] })
+    }
+
+    fn epoll(&self, known: bool) -> BorrowedFd<'_> {
+        self.epolls[usize::from(!known)].as_fd()
+    }
+
+    /// Accepts here from now on.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub fn listen(&mut self, listener: OwnedFd) -> io::Result<()> {
+        epoll::add(self.epoll(false), &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
+        self.listener = Some(listener);
+        Ok(())
+    }
+
+    /// What has something to do, of the peer's or of the others: numbers for [`Self::take`], and whether someone is to be accepted.
+    pub fn ready(&self, known: bool) -> (impl Iterator<Item = usize> + use<>, bool) {
+        let mut events = Vec::with_capacity(STRANGERS + KNOWN);
+        let room = rustix::buffer::spare_capacity(&mut events);
+        // What fails now is there at the next turn.
+        let _ = epoll::wait(self.epoll(known), room, Some(&Timespec::default()));
+        let accepts = events.iter().any(|event| event.data.u64() == LISTENER);
+        let slots = events.into_iter().filter_map(|event| usize::try_from(event.data.u64()).ok());
+        (slots.filter(|index| *index < STRANGERS + KNOWN), accepts)
+    }
+
+    /// Takes one connection that waits; false: there was none.
+    pub fn accept(&mut self, now: Instant) -> bool {
+        let Some(listener) = &self.listener else { return false };
+        match stream::accept(listener) {
+            Ok((fd, path)) => {
+                let [byte] = Os.bytes();
+                let time = STRANGER_TIME.mul_f32(1.0 + f32::from(byte) / 255.0);
+                self.add(fd, path, false, now + time);
+                true
+            }
+            // A connection that is gone already, or no descriptor left: the next turn tells.
+            Err(error) => error.kind() == io::ErrorKind::ConnectionAborted,
+        }
+    }
+
+    /// Takes a connection that was asked for, and sends what waited for it; without one the next datagram asks again.
+    pub fn connected(&mut self, now: Instant, path: Path, fd: Option<OwnedFd>) {
+        let wanted = self.wanted.iter().position(|wanted| wanted.path == path);
+        let wanted = wanted.map(|at| self.wanted.remove(at));
+        let Some(fd) = fd else { return };
+        if let Some(index) = self.find(path) {
+            self.slots[index] = None;
+        }
+        let slot = self.add(fd, path, true, now);
+        if let (Some(index), Some(wanted)) = (slot, wanted) {
+            self.send_at(now, index, Transmit::one(&wanted.first, 0, path));
+        }
+    }
+
+    fn add(&mut self, fd: OwnedFd, path: Path, known: bool, at: Instant) -> Option<usize> {
+        let keys = self.keys.clone()?;
+        self.make_room(known);
+        let index = self.slots.iter().position(Option::is_none)?;
+        let data = EventData::new_u64(index as u64);
+        epoll::add(self.epoll(known), &fd, data, EventFlags::IN).ok()?;
+        let mut stream = Stream::new(fd, path, keys, Os.bytes());
+        if known {
+            stream.widen();
+        }
+        self.slots[index] = Some(Slot { stream, known, deaf: false, taken: 0, at });
+        Some(index)
+    }
+
+    /// Of the peer's streams the one goes that was used last the longest ago; of strangers the oldest of whoever has most.
+    fn make_room(&mut self, known: bool) {
+        let of_kind = |slot: &&Slot| slot.known == known;
+        if self.slots.iter().flatten().filter(of_kind).count() < if known { KNOWN } else { STRANGERS } {
+            return;
+        }
+        let share = |slot: &Slot| {
+            let same = |other: &&Slot| other.known == known && host(other) == host(slot);
+            if known { 0 } else { self.slots.iter().flatten().filter(same).count() }
+        };
+        let all = self.slots.iter().enumerate().filter_map(|(index, slot)| Some((index, slot.as_ref()?)));
+        let all = all.filter(|(_, slot)| slot.known == known);
+        let worst = all.max_by_key(|(_, slot)| (share(slot), std::cmp::Reverse(slot.at)));
+        if let Some(index) = worst.map(|(index, _)| index) {
+            self.slots[index] = None;
+        }
+    }
+
+    fn find(&self, path: Path) -> Option<usize> {
+        let is_it = |slot: &Slot| slot.stream.path() == path.far_end();
+        self.slots.iter().position(|slot| slot.as_ref().is_some_and(is_it))
+    }
+
+    /// Takes a connection out, to read from it; it is closed unless it is put back.
+    pub fn take(&mut self, index: usize) -> Option<Slot> {
+        self.slots.get_mut(index)?.take()
+    }
+
+    /// Puts a connection back; `proven`: something came that only the peer can have sent.
+    pub fn put_back(&mut self, now: Instant, index: usize, mut slot: Slot, proven: bool) {
+        if proven && !slot.known {
+            (slot.known, slot.deaf) = (true, false);
+            slot.stream.widen();
+            self.make_room(true);
+            let data = EventData::new_u64(index as u64);
+            let moved = epoll::delete(self.epoll(false), &slot.stream)
+                .and_then(|()| epoll::add(self.epoll(true), &slot.stream, data, EventFlags::IN));
+            if moved.is_err() {
+                return;
+            }
+        }
+        if slot.known && (proven || slot.taken > 0) {
+            slot.at = now;
+        }
+        self.slots[index] = Some(slot);
+    }
+
+    /// Sends what waits in a connection, which has room now.
+    ///
+    /// # Errors
+    /// Those of write(2).
+    pub fn flush(&self, index: usize, slot: &mut Slot) -> io::Result<()> {
+        if !slot.stream.is_blocked() {
+            return Ok(());
+        }
+        slot.stream.flush()?;
+        if slot.stream.is_blocked() { Ok(()) } else { self.watch(index, slot) }
+    }
+
+    fn watch(&self, index: usize, slot: &Slot) -> io::Result<()> {
+        let out = if slot.stream.is_blocked() { EventFlags::OUT } else { EventFlags::empty() };
+        let data = EventData::new_u64(index as u64);
+        Ok(epoll::modify(self.epoll(slot.known), &slot.stream, data, EventFlags::IN | out)?)
+    }
+
+    /// Sends datagrams along a path that is a stream.
+    pub fn send(&mut self, now: Instant, transmit: Transmit<'_>) -> Sent {
+        if let Some(index) = self.find(transmit.to) {
+            return self.send_at(now, index, transmit);
+        }
+        let path = transmit.to.far_end();
+        let first = transmit.bytes.get(..transmit.stride).unwrap_or(transmit.bytes);
+        if let Some(wanted) = self.wanted.iter_mut().find(|wanted| wanted.path == path) {
+            wanted.first = first.to_vec();
+            return Sent::Yes;
+        }
+        if self.wanted.len() >= WANTED {
+            return Sent::Full;
+        }
+        self.wanted.push(Wanted { path, first: first.to_vec(), due: now + CONNECTING });
+        Sent::Connect
+    }
+
+    fn send_at(&mut self, now: Instant, index: usize, transmit: Transmit<'_>) -> Sent {
+        let Some(mut slot) = self.slots[index].take() else { return Sent::Full };
+        let was_blocked = slot.stream.is_blocked();
+        let sent = match slot.stream.send(transmit) {
+            Ok(()) => Sent::Yes,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Sent::Full,
+            // It is over: the next datagram begins another one.
+            Err(_) => return Sent::Full,
+        };
+        if slot.stream.is_blocked() != was_blocked && self.watch(index, &slot).is_err() {
+            return Sent::Full;
+        }
+        if slot.known {
+            slot.at = now;
+        }
+        self.slots[index] = Some(slot);
+        sent
+    }
+
+    /// Whether what goes along this path has to wait.
+    pub fn holds(&self, path: Path) -> bool {
+        if !path.stream {
+            return false;
+        }
+        match self.find(path) {
+            Some(index) => self.slots[index].as_ref().is_some_and(|slot| slot.stream.is_blocked()),
+            None => self.wanted.iter().any(|wanted| wanted.path == path.far_end()),
+        }
+    }
+
+    /// When something is to be closed.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let slots = self.slots.iter().flatten();
+        let slots = slots.map(|slot| if slot.known { slot.at + IDLE } else { slot.at });
+        slots.chain(self.wanted.iter().map(|wanted| wanted.due)).min()
+    }
+
+    /// Closes what has had its time; the peer's way, `in_use`, has no end.
+    pub fn handle_timeout(&mut self, now: Instant, in_use: Option<Path>) {
+        self.wanted.retain(|wanted| wanted.due > now);
+        for slot in &mut self.slots {
+            let Some(Slot { stream, known, at, .. }) = slot else { continue };
+            if *known && in_use.is_some_and(|path| path.far_end() == stream.path()) {
+                *at = (*at).max(now - IDLE / 2);
+            } else if now >= if *known { *at + IDLE } else { *at } {
+                drop(mem::take(slot));
+            }
+        }
+    }
+}
+
+/// Whom a connection counts for: an address of IPv4, or a network of IPv6 of which everybody has a whole one.
+fn host(slot: &Slot) -> IpAddr {
+    match slot.stream.path().remote {
+        SocketAddr::V4(v4) => (*v4.ip()).into(),
+        SocketAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.ip().segments();
+            std::net::Ipv6Addr::from([a, b, c, d, 0, 0, 0, 0]).into()
+        }
+    }
+}

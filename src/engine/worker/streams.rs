@@ -1,0 +1,106 @@
+//! What comes by streams: the peer's, and those of whoever connects.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use rustix::event::epoll::{self, EventData, EventFlags};
+
+use super::{Source, TURN, Worker};
+use crate::core::lane::Arrived;
+use crate::core::path::Path;
+use crate::engine::streams::{LOOKED_AT, Slot};
+use crate::sys::clock;
+use crate::transport::Datagrams;
+
+use super::receive::FRONT_TURN;
+
+impl<D: Datagrams> Worker<D> {
+    pub(super) fn take_stream(&mut self, now: Instant, path: Path, connection: Option<OwnedFd>) {
+        self.port.streams.connected(now, path, connection);
+    }
+
+    /// Takes a turn's worth of what comes by each of the peer's streams.
+    pub(super) fn take_records(&mut self, now: Instant) {
+        let (ready, _) = self.port.streams.ready(true);
+        for index in ready {
+            self.serve_stream(now, index, TURN);
+        }
+        self.port.flush_frames();
+    }
+
+    /// Serves whoever connects, for a turn; afterwards they rest.
+    pub(super) fn serve_strangers(&mut self) {
+        let began = clock::now().instant;
+        let mut now = began;
+        let (ready, accepts) = self.port.streams.ready(false);
+        for index in ready {
+            self.serve_stream(now, index, 1);
+            now = clock::now().instant;
+            if now >= began + FRONT_TURN {
+                break;
+            }
+        }
+        while accepts && now < began + FRONT_TURN && self.port.streams.accept(now) {
+            now = clock::now().instant;
+        }
+        self.port.flush_frames();
+        self.strangers_rest.handle_turn(began, now);
+    }
+
+    /// Listens to strangers again, if they have rested.
+    pub(super) fn end_strangers_rest(&mut self, now: Instant) -> io::Result<()> {
+        if self.strangers_rest.take_end(now) { self.listen_to_strangers() } else { Ok(()) }
+    }
+
+    fn listen_to_strangers(&self) -> io::Result<()> {
+        let data = EventData::new_u64(Source::Strangers as u64);
+        let flags = EventFlags::IN | EventFlags::ONESHOT;
+        Ok(epoll::modify(&self.epoll, &self.port.streams.epolls[1], data, flags)?)
+    }
+
+    /// Reads from a connection until so many bytes are there or no more are. One that has ended is closed.
+    fn serve_stream(&mut self, now: Instant, index: usize, turn: usize) {
+        let Some(mut slot) = self.port.streams.take(index) else { return };
+        let opened = self.lane.stats().datagrams_in;
+        let mut read = 0;
+        let ended = loop {
+            match slot.stream.receive() {
+                Ok(length) => {
+                    read += length;
+                    slot.taken = slot.taken.saturating_add(length);
+                    if !self.open_records(now, &mut slot) && slot.known {
+                        break true;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break false,
+                Err(_) => break true,
+            }
+            if read >= turn {
+                break false;
+            }
+        };
+        let proven = self.lane.stats().datagrams_in != opened;
+        if !ended && self.port.streams.flush(index, &mut slot).is_ok() {
+            self.port.streams.put_back(now, index, slot, proven);
+        }
+    }
+
+    /// Opens the datagrams that were read. False: what comes there is none of the peer's streams.
+    fn open_records(&mut self, now: Instant, slot: &mut Slot) -> bool {
+        let from = slot.stream.path();
+        loop {
+            match slot.stream.next_datagram() {
+                Ok(None) => break,
+                Ok(Some(_)) if slot.deaf => {}
+                Ok(Some(bytes)) => {
+                    let stride = bytes.len();
+                    self.lane.handle_datagrams(now, Arrived { bytes, stride, ecn: 0, from }, &mut self.port);
+                }
+                Err(_) => return false,
+            }
+        }
+        slot.deaf |= !slot.known && slot.taken > LOOKED_AT;
+        true
+    }
+}

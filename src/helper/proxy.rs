@@ -1,0 +1,234 @@
+//! Asking a proxy for a connection. What it says comes from the network, so that a process without privileges reads it and hands
+//! back no more than whether the connection is there.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::{Child, ExitCode};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::privsep::channel::{Channel, Message};
+use crate::privsep::message::Confinement;
+use crate::privsep::sandbox;
+use crate::privsep::spawn::{self, Role, inherited, spawn};
+use crate::report::text::printable;
+use crate::sys::clock::now;
+use crate::wire::proxy::{Credentials, Kind, Next, Refusal, Request};
+
+/// How long a proxy may take for all of it.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// To the process, with the connection to the proxy beside it: its whole work.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Question {
+    /// What it gives up first.
+    pub confinement: Confinement,
+    /// How the proxy is asked.
+    pub kind: Kind,
+    /// Whom the connection is to lead to.
+    pub to: SocketAddr,
+    /// Who asks, if the proxy is to know.
+    pub credentials: Option<Credentials>,
+}
+
+/// From the process: its only answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+enum Answer {
+    Connected,
+    Not(Trouble),
+}
+
+/// Why there is no connection through a proxy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Trouble {
+    /// It says so.
+    Refused(Refusal),
+    /// It is not there, or does not answer.
+    Unreachable(String),
+    /// Its password cannot be read.
+    NoPassword(String),
+}
+
+impl Trouble {
+    /// The stable name.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Refused(Refusal::Credentials(_)) | Self::NoPassword(_) => "proxy-credentials",
+            Self::Refused(Refusal::Forbidden(_) | Refusal::Unreachable(_)) => "proxy-refuses",
+            Self::Refused(Refusal::Garbled) | Self::Unreachable(_) => "proxy-unreachable",
+        }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(Refusal::Credentials(said)) => {
+                write!(
+                    f,
+                    "it wants another user or password ({said}): set proxy = \"…://USER@…\" and proxy-password-file"
+                )
+            }
+            Self::Refused(Refusal::Forbidden(said)) => {
+                write!(
+                    f,
+                    "it does not let this end connect there ({said}): have it allow that, or let the peer listen on port 443"
+                )
+            }
+            Self::Refused(Refusal::Unreachable(said)) => {
+                write!(f, "it cannot connect there ({said}): does tund run there, on this port?")
+            }
+            Self::Refused(Refusal::Garbled) => f.write_str(
+                "what answers is no such proxy: check its port, and whether it is one of HTTP or of SOCKS 5",
+            ),
+            Self::Unreachable(why) => {
+                write!(f, "the proxy cannot be reached: {}: check its name and port", printable(why, 200))
+            }
+            Self::NoPassword(why) => f.write_str(why),
+        }
+    }
+}
+
+impl Message for Question {
+    fn descriptors(&self) -> RangeInclusive<usize> {
+        1..=1
+    }
+}
+
+impl Message for Answer {
+    fn descriptors(&self) -> RangeInclusive<usize> {
+        0..=0
+    }
+}
+
+/// A proxy that is being asked; the process ends with this.
+pub struct Asking {
+    child: Child,
+    channel: Channel<Question, Answer>,
+    socket: OwnedFd,
+}
+
+impl Asking {
+    /// Has the proxy asked that this socket is connected to.
+    ///
+    /// # Errors
+    /// The process cannot be started.
+    pub fn start(question: &Question, socket: OwnedFd) -> io::Result<Self> {
+        let (child, channel) = spawn(Role::ProxyCaller)?;
+        let asking = Self { child, channel, socket };
+        match asking.channel.send(question, &[asking.socket.as_fd()]) {
+            // That it has ended already is found when its answer is read.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+            Ok(()) | Err(_) => Ok(asking),
+        }
+    }
+
+    /// What came of it, if that is known: the connection to where it was to lead, or why there is none.
+    pub fn poll(&self) -> Option<Result<OwnedFd, Trouble>> {
+        let failed = |error: io::Error| Trouble::Unreachable(error.to_string());
+        Some(match self.channel.receive() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+            Ok(Some((Answer::Connected, _))) => self.socket.try_clone().map_err(failed),
+            Ok(Some((Answer::Not(trouble), _))) => Err(trouble),
+            Ok(None) => Err(Trouble::Unreachable("the asking process ended without an answer".to_owned())),
+            Err(error) => Err(failed(error)),
+        })
+    }
+
+    /// The same for a command that waits for it.
+    pub fn wait(&self) -> Result<OwnedFd, Trouble> {
+        let limit = Timespec { tv_sec: LIMIT.as_secs().cast_signed() + 1, tv_nsec: 0 };
+        let polled = poll(&mut [PollFd::new(&self.channel, PollFlags::IN)], Some(&limit));
+        let silent = || Err(Trouble::Unreachable("no answer".to_owned()));
+        if polled.is_ok() { self.poll().unwrap_or_else(silent) } else { silent() }
+    }
+}
+
+impl AsFd for Asking {
+    /// Readable when the answer is there.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        // One that does not end is of no more concern: its answer is not read.
+        let _ = spawn::end(&mut self.child);
+    }
+}
+
+/// The process: reads the question from descriptor 0, drops its privileges, asks, answers, ends.
+pub fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn run() -> io::Result<()> {
+    let channel = inherited::<Answer, Question>()?;
+    let Some((question, descriptors)) = channel.receive()? else { return Ok(()) };
+    let Some(socket) = descriptors.into_iter().next() else { return Ok(()) };
+    let asked = match sandbox::lock(Role::ProxyCaller, &question.confinement) {
+        Ok(_) => ask(question, &socket),
+        Err(error) => Err(Trouble::Unreachable(error.to_string())),
+    };
+    channel.send(&asked.map_or_else(Answer::Not, |()| Answer::Connected), &[])
+}
+
+fn ask(question: Question, socket: &OwnedFd) -> Result<(), Trouble> {
+    let failed = |error: io::Error| Trouble::Unreachable(error.to_string());
+    let due = now().instant + LIMIT;
+    let (mut request, first) = Request::new(question.kind, question.to, question.credentials);
+    send(socket, &first, due).map_err(failed)?;
+    loop {
+        match request.handle_byte(read(socket, due).map_err(failed)?).map_err(Trouble::Refused)? {
+            Next::Read => {}
+            Next::Send(bytes) => send(socket, &bytes, due).map_err(failed)?,
+            Next::Connected => return Ok(()),
+        }
+    }
+}
+
+fn send(socket: &OwnedFd, mut bytes: &[u8], due: Instant) -> io::Result<()> {
+    while !bytes.is_empty() {
+        wait(socket, PollFlags::OUT, due)?;
+        match rustix::io::write(socket, bytes) {
+            Ok(length) => bytes = bytes.get(length..).unwrap_or_default(),
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn read(socket: &OwnedFd, due: Instant) -> io::Result<u8> {
+    let mut byte = [0];
+    loop {
+        match rustix::io::read(socket, &mut byte) {
+            Ok(0) => return Err(io::Error::other("it closes the connection")),
+            Ok(_) => return Ok(byte[0]),
+            Err(Errno::AGAIN) => wait(socket, PollFlags::IN, due)?,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Until the socket is ready, or time is up.
+fn wait(socket: &OwnedFd, flags: PollFlags, due: Instant) -> io::Result<()> {
+    let left = due.saturating_duration_since(now().instant);
+    let left = Timespec::try_from(left).map_err(io::Error::other)?;
+    match poll(&mut [PollFd::new(socket, flags)], Some(&left)) {
+        Ok(0) => Err(io::Error::other("it does not answer")),
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,459 @@
+//! What the parent does and in which order: events in, effects out. It has no descriptor, process or clock; the loop of
+//! [`Parent`](super::Parent) turns what it polls into events and carries the effects out.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::parent::environment::Hook;
+use crate::privsep::message::End;
+use crate::report::exit::{self, FAILED, Fatal};
+
+/// How long the engine has for its farewell to the peer.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// How long the remotes' names may take to resolve before everything is refused.
+const LOOK_UP: Duration = Duration::from_secs(12);
+/// A lost device is made again no sooner than this after the last time: five times a minute.
+const RENEWAL: Duration = Duration::from_secs(12);
+/// Most scripts of the link's ups and downs that wait; of a longer row only the last ones run.
+const MAX_HOOKS: usize = 4;
+
+/// Why the parent ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Ending {
+    /// Exit code.
+    pub code: u8,
+    /// One line for the log; empty when it has been said.
+    pub reason: String,
+    /// What scripts find in `signal`.
+    pub signal: &'static str,
+}
+
+/// How far the host has been prepared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stage {
+    /// There is no device.
+    Begun,
+    /// There is a device, or it was tried to open one.
+    Opened,
+    /// `up` has run.
+    Up,
+    /// Routes are set, in part at least.
+    Routed,
+}
+
+/// What has happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Event {
+    /// Somebody asks for the end, for this reason; scripts find `signal`. The second time it ends at once.
+    Terminate { reason: String, signal: &'static str },
+    /// The configuration is to be read again.
+    Reload,
+    /// The link is to have another socket.
+    NewSocket,
+    /// The link is to have the MTU of its bridge.
+    BridgeMtu,
+    /// What was read needs another engine, whose keys are at hand.
+    Replace,
+    /// The engine asks for the device.
+    OpenDevice,
+    /// The peer begins to answer.
+    LinkUp,
+    /// The peer ceases to answer.
+    LinkDown,
+    /// What the engine says of its end.
+    LastWords(End, String),
+    /// The engine's process has ended; its status in words.
+    EngineGone(String),
+    /// The script that was started last has ended, or could not be started.
+    ScriptEnded(Result<(), String>),
+    /// As many names are resolved as will be.
+    LookedUp,
+    /// Something cannot be done, and the link cannot do without.
+    Failed(Fatal),
+}
+
+/// What is to be done, in the order in which [`Machine::poll`] yields it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// Open the device and set addresses and the like.
+    OpenDevice,
+    /// Resolve the remotes' names while that is possible; [`Event::LookedUp`] follows.
+    LookUp,
+    /// Set the routes.
+    SetRoutes,
+    /// Start an engine with the keys at hand.
+    StartEngine,
+    /// Give the running engine the device.
+    HandDeviceOver,
+    /// Tell the far side where the addresses of this host are.
+    AnnounceAddresses,
+    /// Run a script; [`Event::ScriptEnded`] follows.
+    RunScript { hook: Hook, signal: Option<&'static str> },
+    /// Have the running script end.
+    TerminateScript,
+    /// End the running script without waiting for it.
+    KillScript,
+    /// The peer answers, or does so no more.
+    LinkChanged { up: bool },
+    /// Read the configuration again and change the host; [`Event::Replace`] may follow.
+    Reload,
+    /// Tell who asked for it how that went.
+    FinishReload,
+    /// Read the keys again; [`Event::Replace`] follows unless they are others.
+    TakeNewSocket,
+    /// Set the device's MTU to that of its bridge; [`Event::Replace`] follows unless it cannot be.
+    TakeBridgeMtu,
+    /// Ask the engine to end; [`Event::EngineGone`] follows.
+    StopEngine,
+    /// End the engine without asking.
+    KillEngine,
+    /// Say why the parent ends.
+    End(Ending),
+    /// Take routes back.
+    UndoRoutes,
+    /// Take the device and what is set on it back.
+    UndoDevice,
+    /// Say that the device is gone, and why.
+    DeviceLost(String),
+    /// Give the lost device up, and have keys at hand for another engine.
+    Renew,
+    /// Open what a full tunnel keeps closed.
+    OpenTunnel,
+}
+
+/// Part of what is to be done: an effect, or something that takes time.
+#[derive(Debug, PartialEq, Eq)]
+enum Duty {
+    Do(Effect),
+    /// Run this script, after the one that runs already.
+    Script(Hook),
+    ScriptEnd,
+    StopEngine,
+    /// The engine has been asked to end.
+    EngineEnd {
+        until: Instant,
+    },
+    LookUp,
+    LookUpEnd {
+        until: Instant,
+    },
+    /// Another device comes, but not too soon after the one before.
+    Renew,
+    /// The link is down without its engine.
+    LinkDown,
+    /// The addresses are announced if the link is up.
+    Announce,
+}
+
+/// The order of things. After each event [`Machine::poll`] yields what is to be done; and again at [`Machine::poll_timeout`].
+#[derive(Debug)]
+pub(super) struct Machine {
+    /// A superserver starts another parent when this one ends.
+    activated: bool,
+    stage: Stage,
+    /// Whether the peer answers.
+    up: bool,
+    /// Whether the last script run for that was `link-up`.
+    announced: bool,
+    /// The script that runs.
+    script: Option<Hook>,
+    /// Scripts of the link's ups and downs that have not run yet. Nothing else waits for them.
+    hooks: VecDeque<Hook>,
+    /// What is done, one after the other.
+    agenda: VecDeque<Duty>,
+    /// What is done before anything of that.
+    urgent: VecDeque<Effect>,
+    /// What the engine said first about its end.
+    last_words: Option<(End, String)>,
+    ending: Option<Ending>,
+    /// When a lost device may be made again.
+    renewal: Option<Instant>,
+}
+
+impl Machine {
+    /// A link that is about to start. Without a superserver the device comes first, with one when the engine asks for it.
+    pub(super) fn new(activated: bool) -> Self {
+        let mut machine = Self {
+            activated,
+            stage: Stage::Begun,
+            up: false,
+            announced: false,
+            script: None,
+            hooks: VecDeque::new(),
+            agenda: VecDeque::new(),
+            urgent: VecDeque::new(),
+            last_words: None,
+            ending: None,
+            renewal: None,
+        };
+        if !activated {
+            machine.agenda.extend(preparation());
+        }
+        machine.agenda.push_back(Duty::Do(Effect::StartEngine));
+        machine
+    }
+
+    /// How far the host has been prepared.
+    pub(super) fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// Whether the peer answers.
+    pub(super) fn is_up(&self) -> bool {
+        self.up
+    }
+
+    /// Whether there is a reason to end.
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.is_some()
+    }
+
+    /// The exit code, once everything is done.
+    pub(super) fn exit_code(&self) -> Option<u8> {
+        let done = self.agenda.is_empty() && self.urgent.is_empty();
+        self.ending.as_ref().filter(|_| done).map(|ending| ending.code)
+    }
+
+    /// When [`Machine::poll`] has something to do without an event.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        match self.agenda.front()? {
+            Duty::EngineEnd { until } | Duty::LookUpEnd { until } => Some(*until),
+            Duty::Do(_) | Duty::Script(_) | Duty::ScriptEnd | Duty::StopEngine | Duty::LookUp => None,
+            Duty::LinkDown | Duty::Announce => None,
+            Duty::Renew => self.renewal,
+        }
+    }
+
+    /// Takes note of what has happened.
+    pub(super) fn handle(&mut self, event: Event) {
+        match event {
+            Event::Terminate { .. } if self.is_ending() => self.abandon(),
+            Event::Terminate { reason, signal } => self.end(Ending { code: 0, reason, signal }),
+            Event::Reload => self.want([Effect::Reload, Effect::FinishReload]),
+            Event::NewSocket => self.want([Effect::TakeNewSocket]),
+            Event::BridgeMtu => self.want([Effect::TakeBridgeMtu]),
+            Event::Replace => {
+                let duties = [Duty::StopEngine, Duty::LinkDown, Duty::Do(Effect::StartEngine)];
+                duties.into_iter().rev().for_each(|duty| self.agenda.push_front(duty));
+            }
+            Event::OpenDevice => self.open_device(),
+            Event::LinkUp => self.link_changed(true),
+            Event::LinkDown => self.link_changed(false),
+            Event::LastWords(end, reason) => {
+                self.last_words = self.last_words.take().or(Some((end, reason)));
+            }
+            Event::EngineGone(status) => self.engine_gone(status),
+            Event::ScriptEnded(result) => self.script_ended(result),
+            Event::LookedUp => {
+                if let Some(Duty::LookUpEnd { .. }) = self.agenda.front() {
+                    self.agenda.pop_front();
+                }
+            }
+            Event::Failed(Fatal { code, message }) => {
+                self.end(Ending { code, reason: message, signal: "error" });
+            }
+        }
+    }
+
+    /// The next thing to do, to be called until there is none.
+    pub(super) fn poll(&mut self, now: Instant) -> Option<Effect> {
+        loop {
+            if let Some(effect) = self.urgent.pop_front() {
+                return Some(effect);
+            }
+            let Some(duty) = self.agenda.pop_front() else { return self.next_hook() };
+            let then = match duty {
+                Duty::Script(_) | Duty::ScriptEnd if self.script.is_some() => (None, Some(duty)),
+                Duty::EngineEnd { until } | Duty::LookUpEnd { until } if now < until => (None, Some(duty)),
+                Duty::ScriptEnd | Duty::LookUpEnd { .. } => continue,
+                Duty::Script(hook) => (Some(self.run(hook)), Some(Duty::ScriptEnd)),
+                Duty::StopEngine => {
+                    (Some(Effect::StopEngine), Some(Duty::EngineEnd { until: now + FAREWELL }))
+                }
+                Duty::EngineEnd { .. } => (Some(Effect::KillEngine), None),
+                Duty::LookUp => (Some(Effect::LookUp), Some(Duty::LookUpEnd { until: now + LOOK_UP })),
+                Duty::LinkDown => {
+                    self.last_words = None;
+                    self.link_changed(false);
+                    continue;
+                }
+                Duty::Renew if self.renewal.is_some_and(|at| now < at) => (None, Some(duty)),
+                Duty::Renew => {
+                    self.renewal = Some(now + RENEWAL);
+                    (Some(Effect::Renew), None)
+                }
+                Duty::Announce if !self.up => continue,
+                Duty::Announce => (Some(Effect::AnnounceAddresses), None),
+                Duty::Do(effect) => {
+                    if effect == Effect::OpenDevice {
+                        self.stage = Stage::Opened;
+                    } else if effect == Effect::SetRoutes {
+                        self.stage = Stage::Routed;
+                    }
+                    (Some(effect), None)
+                }
+            };
+            let (effect, rest) = then;
+            rest.into_iter().for_each(|duty| self.agenda.push_front(duty));
+            return effect;
+        }
+    }
+
+    /// Asked twice, it comes once.
+    fn open_device(&mut self) {
+        if self.stage == Stage::Begun && !self.is_ending() && !self.awaits(&Effect::OpenDevice) {
+            self.agenda.extend(preparation());
+            self.agenda.extend([Duty::Do(Effect::HandDeviceOver), Duty::Announce]);
+        }
+    }
+
+    fn awaits(&self, effect: &Effect) -> bool {
+        self.agenda.iter().any(|duty| matches!(duty, Duty::Do(own) if own == effect))
+    }
+
+    /// After what is done already, unless it is wanted already.
+    fn want<const N: usize>(&mut self, effects: [Effect; N]) {
+        if !self.is_ending() && !effects.first().is_some_and(|first| self.awaits(first)) {
+            self.agenda.extend(effects.map(Duty::Do));
+        }
+    }
+
+    fn link_changed(&mut self, up: bool) {
+        if self.up == up {
+            return;
+        }
+        self.up = up;
+        self.urgent.push_back(Effect::LinkChanged { up });
+        if self.hooks.len() >= MAX_HOOKS {
+            self.hooks.drain(..2);
+        }
+        self.hooks.push_back(if up { Hook::LinkUp } else { Hook::LinkDown });
+    }
+
+    /// The script of the link's next up or down, once the one before has ended and nothing else is being done.
+    fn next_hook(&mut self) -> Option<Effect> {
+        if self.script.is_some() || self.is_ending() {
+            return None;
+        }
+        let hook = self.hooks.pop_front()?;
+        self.announced = hook == Hook::LinkUp;
+        Some(self.run(hook))
+    }
+
+    fn run(&mut self, hook: Hook) -> Effect {
+        self.script = Some(hook);
+        // What is taken back once is not taken back at the end.
+        match hook {
+            Hook::LinkDown => self.announced = false,
+            Hook::RouteDown => self.stage = Stage::Up,
+            Hook::Down => self.stage = Stage::Opened,
+            Hook::Up | Hook::RouteUp | Hook::LinkUp => {}
+        }
+        let ending = self.ending.as_ref().map(|ending| ending.signal);
+        Effect::RunScript { hook, signal: ending.or((hook == Hook::LinkDown).then_some("ping-restart")) }
+    }
+
+    /// Without `up` there is no link; every other script may fail.
+    fn script_ended(&mut self, result: Result<(), String>) {
+        if self.script.take() == Some(Hook::Up) && !self.is_ending() {
+            match result {
+                Ok(()) => self.stage = Stage::Up,
+                Err(text) => self.handle(Event::Failed(Fatal::new(FAILED, text))),
+            }
+        }
+    }
+
+    fn engine_gone(&mut self, status: String) {
+        if let Some(Duty::EngineEnd { .. }) = self.agenda.front() {
+            self.agenda.pop_front();
+            return;
+        }
+        let failed = |code, reason| Ending { code, reason, signal: "error" };
+        let ending = match self.last_words.take() {
+            // It had nothing to do any more, and a superserver starts another.
+            Some((End::Done, reason)) if self.activated => Ending { code: 0, reason, signal: "inactive" },
+            // Unasked, whoever says so wants an end in order, which opens what a full tunnel keeps closed.
+            Some((End::Done, reason)) => {
+                failed(FAILED, format!("the engine ended without being asked to ({reason})"))
+            }
+            // A superserver's port is not bound again.
+            Some((End::DeviceLost, reason)) if !self.activated => return self.renew(reason),
+            Some((end, reason)) => failed(exit::code(end), reason),
+            None => failed(exit::BUG, status),
+        };
+        self.end(ending);
+    }
+
+    /// Takes every change back, then the link begins again; what else was wanted comes afterwards.
+    fn renew(&mut self, reason: String) {
+        self.urgent.push_back(Effect::DeviceLost(reason));
+        if std::mem::take(&mut self.up) {
+            self.urgent.push_back(Effect::LinkChanged { up: false });
+        }
+        self.hooks.clear();
+        let mut duties = vec![Duty::ScriptEnd];
+        duties.extend(self.taking_back());
+        duties.push(Duty::Renew);
+        duties.extend(preparation());
+        duties.push(Duty::Do(Effect::StartEngine));
+        duties.into_iter().rev().for_each(|duty| self.agenda.push_front(duty));
+    }
+
+    /// Scripts and changes of what has been done, the last first.
+    fn taking_back(&self) -> Vec<Duty> {
+        let scripts = [
+            (Hook::LinkDown, self.announced),
+            (Hook::RouteDown, self.stage >= Stage::Routed),
+            (Hook::Down, self.stage >= Stage::Up),
+        ];
+        let [link, route, down] = scripts.map(|(hook, due)| due.then_some(Duty::Script(hook)));
+        let undo = [Effect::UndoRoutes, Effect::UndoDevice].map(|effect| Some(Duty::Do(effect)));
+        let [routes, device] = undo;
+        [link, route, routes, down, device].into_iter().flatten().collect()
+    }
+
+    /// Ends what runs and takes every change back, the last first. What came first counts.
+    fn end(&mut self, ending: Ending) {
+        if self.is_ending() {
+            return;
+        }
+        self.urgent.push_back(Effect::End(ending.clone()));
+        if self.script.is_some() {
+            self.urgent.push_back(Effect::TerminateScript);
+        }
+        self.agenda.clear();
+        self.agenda.extend([Duty::ScriptEnd, Duty::StopEngine]);
+        self.agenda.extend(self.taking_back());
+        // Only an end in order opens what was closed.
+        self.agenda.extend((ending.code == 0).then_some(Duty::Do(Effect::OpenTunnel)));
+        self.ending = Some(ending);
+    }
+
+    /// Ends at once, without scripts.
+    fn abandon(&mut self) {
+        self.agenda.retain(|duty| !matches!(duty, Duty::Script(_) | Duty::ScriptEnd));
+        for duty in &mut self.agenda {
+            if matches!(duty, Duty::StopEngine | Duty::EngineEnd { .. }) {
+                *duty = Duty::Do(Effect::KillEngine);
+            }
+        }
+        if self.script.take().is_some() {
+            self.urgent.push_back(Effect::KillScript);
+        }
+    }
+}
+
+/// Device, its settings, `up`, routes, `route-up`, in this order. What was done stays when one of them fails, and is taken back at
+/// the end.
+fn preparation() -> [Duty; 5] {
+    [
+        Duty::Do(Effect::OpenDevice),
+        Duty::Script(Hook::Up),
+        Duty::LookUp,
+        Duty::Do(Effect::SetRoutes),
+        Duty::Script(Hook::RouteUp),
+    ]
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,236 @@
+//! Streams: connections to remotes. The parent begins those and hands them over; it waits for none, and reads none. What a proxy says
+//! before, [`crate::helper::proxy`] reads.
+#![allow(clippy::disallowed_methods, reason = "a connection has a time limit")]
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use socket2::SockRef;
+
+use crate::config::Config;
+use crate::core::path::Path;
+use crate::helper::proxy::{Asking, Question, Trouble};
+use crate::helper::zone;
+use crate::parent::start::one_line;
+use crate::parent::{Link, Parent};
+use crate::preflight;
+use crate::privsep::message::ToEngine;
+use crate::say;
+use crate::transport::stream;
+use crate::wire::proxy::Credentials;
+
+/// How long a connection may take.
+const LIMIT: Duration = Duration::from_secs(10);
+/// Connections that are begun at once.
+const MOST: usize = 4;
+
+/// What is being connected.
+#[derive(Default)]
+pub(super) struct Streams {
+    /// The remotes' addresses: the engine may name no other.
+    allowed: Vec<SocketAddr>,
+    pending: Vec<Pending>,
+    /// Why the proxy gave no connection last.
+    trouble: Option<Trouble>,
+    /// Connections to the proxy that came to nothing: the next one goes to another of its addresses.
+    failed: usize,
+    /// The last failure that was said.
+    said: Option<String>,
+}
+
+struct Pending {
+    to: SocketAddr,
+    stage: Stage,
+    due: Instant,
+}
+
+/// How far a connection is.
+enum Stage {
+    /// To the peer, or else to the proxy.
+    Connecting(OwnedFd),
+    /// The proxy is being asked.
+    Asking(Asking),
+}
+
+/// Why there is no connection.
+enum Failure {
+    System(io::Error),
+    Proxy(Trouble),
+}
+
+impl Streams {
+    /// Only these may be connected to from now on.
+    pub fn allow(&mut self, remotes: &[Path]) {
+        self.allowed = remotes.iter().filter(|path| path.stream).map(|path| path.remote).collect();
+    }
+
+    /// Why the proxy gave no connection, if that was so the last time.
+    pub fn trouble(&self) -> Option<&Trouble> {
+        self.trouble.as_ref()
+    }
+
+    /// There may be another proxy now.
+    pub fn forget_trouble(&mut self) {
+        (self.trouble, self.said) = (None, None);
+        self.pending.clear();
+    }
+
+    /// The descriptors that tell when there is something to do, and what they are waited for.
+    pub fn descriptors(&self) -> impl Iterator<Item = (BorrowedFd<'_>, PollFlags)> {
+        self.pending.iter().map(|pending| match &pending.stage {
+            Stage::Connecting(socket) => (socket.as_fd(), PollFlags::OUT),
+            Stage::Asking(asking) => (asking.as_fd(), PollFlags::IN),
+        })
+    }
+
+    /// When a connection has taken too long.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.pending.iter().map(|pending| pending.due).min()
+    }
+
+    /// A connection that came to an end, and which: the first is to be asked about at the proxy, if there is one.
+    fn poll(&mut self, now: Instant) -> Option<(SocketAddr, bool, Result<OwnedFd, Failure>)> {
+        for index in 0..self.pending.len() {
+            let Pending { to, stage, due } = self.pending.get(index)?;
+            let (to, late) = (*to, *due <= now);
+            let asked = matches!(stage, Stage::Asking(_));
+            let result = match stage {
+                Stage::Connecting(socket) if is_writable(socket) => Some(connected(socket)),
+                Stage::Asking(asking) => asking.poll().map(|result| result.map_err(Failure::Proxy)),
+                Stage::Connecting(_) => None,
+            };
+            let silent = || {
+                let error = io::Error::other(format!("no answer in {} s", LIMIT.as_secs()));
+                if asked {
+                    Failure::Proxy(Trouble::Unreachable(error.to_string()))
+                } else {
+                    Failure::System(error)
+                }
+            };
+            if let Some(result) = result.or_else(|| late.then(|| Err(silent()))) {
+                self.pending.remove(index);
+                return Some((to, asked, result));
+            }
+        }
+        None
+    }
+}
+
+fn connected(socket: &OwnedFd) -> Result<OwnedFd, Failure> {
+    match SockRef::from(socket).take_error() {
+        Ok(None) => socket.try_clone().map_err(Failure::System),
+        Ok(Some(error)) | Err(error) => Err(Failure::System(error)),
+    }
+}
+
+impl Parent {
+    /// Begins a connection for the engine.
+    pub(super) fn connect_stream(&mut self, to: SocketAddr) {
+        let begun = self.streams.pending.iter().any(|pending| pending.to == to);
+        if begun || self.streams.pending.len() >= MOST || !self.streams.allowed.contains(&to) {
+            return;
+        }
+        let now = Instant::now();
+        let hop = match &self.link.config.proxy {
+            None => Some(to),
+            Some(_) => {
+                let proxies = self.resolver.proxies(now);
+                proxies.get(self.streams.failed.checked_rem(proxies.len()).unwrap_or(0)).copied()
+            }
+        };
+        let Some(hop) = hop else {
+            let unknown = Trouble::Unreachable("its name is not resolved yet".to_owned());
+            return self.fail_stream(to, Failure::Proxy(unknown));
+        };
+        match stream::connect(&self.link.config, hop) {
+            Ok(socket) => {
+                let stage = Stage::Connecting(socket);
+                self.streams.pending.push(Pending { to, stage, due: now + LIMIT });
+            }
+            Err(error) => self.fail_stream(to, Failure::System(error)),
+        }
+    }
+
+    /// Hands over what is connected, or has the proxy asked that it is connected to.
+    pub(super) fn serve_streams(&mut self) {
+        while let Some((to, asked, result)) = self.streams.poll(Instant::now()) {
+            match (result, &self.engine) {
+                (Ok(socket), Some(_)) if self.link.config.proxy.is_some() && !asked => {
+                    if let Err(trouble) = self.ask_proxy(to, socket) {
+                        self.fail_stream(to, Failure::Proxy(trouble));
+                    }
+                }
+                (Ok(socket), Some(engine)) => {
+                    (self.streams.said, self.streams.trouble) = (None, None);
+                    let sent = engine.channel.send(&ToEngine::Stream { to }, &[socket.as_fd()]);
+                    self.check_sent(sent);
+                }
+                (Ok(_), None) => {}
+                (Err(failure), _) => self.fail_stream(to, failure),
+            }
+        }
+    }
+
+    fn ask_proxy(&mut self, to: SocketAddr, socket: OwnedFd) -> Result<(), Trouble> {
+        let Link { config, confinement, options, .. } = &self.link;
+        let Some(proxy) = &config.proxy else { return Ok(()) };
+        let credentials = proxy_credentials(config, options.allow_open_keys)?;
+        let question = Question { confinement: confinement.clone(), kind: proxy.kind, to, credentials };
+        let asking = Asking::start(&question, socket)
+            .map_err(|error| Trouble::Unreachable(format!("nobody can ask it: {error}")))?;
+        let due = Instant::now() + LIMIT;
+        self.streams.pending.push(Pending { to, stage: Stage::Asking(asking), due });
+        Ok(())
+    }
+
+    /// It is tried again and again.
+    fn fail_stream(&mut self, to: SocketAddr, failure: Failure) {
+        let place = zone::named_path(Path::stream(to));
+        let (why, trouble) = match (failure, &self.link.config.proxy) {
+            (Failure::System(error), None) => (error.to_string(), None),
+            (Failure::System(error), Some(_)) => {
+                (String::new(), Some(Trouble::Unreachable(error.to_string())))
+            }
+            (Failure::Proxy(trouble), _) => (String::new(), Some(trouble)),
+        };
+        let text = match (&trouble, &self.link.config.proxy) {
+            (Some(trouble), Some(proxy)) => {
+                format!("cannot connect to {place} through {proxy}: {trouble} [{}]", trouble.code())
+            }
+            (Some(_) | None, _) => format!("cannot connect to {place}: {why}"),
+        };
+        let streams = &mut self.streams;
+        if trouble.is_some() {
+            streams.failed = streams.failed.wrapping_add(1);
+        }
+        streams.trouble = trouble;
+        if streams.said.as_ref() != Some(&text) {
+            say!(1, "{text}");
+            streams.said = Some(text);
+        }
+        self.answer(&ToEngine::Stream { to });
+    }
+}
+
+/// Who asks the proxy; the password is read anew.
+pub(crate) fn proxy_credentials(
+    config: &Config,
+    allow_open_keys: bool,
+) -> Result<Option<Credentials>, Trouble> {
+    let Some(user) = config.proxy.as_ref().and_then(|proxy| proxy.user.clone()) else { return Ok(None) };
+    let password = match &config.proxy_password_file {
+        Some(path) => preflight::read_password(path, allow_open_keys)
+            .map_err(|finding| Trouble::NoPassword(one_line(&finding)))?
+            .to_string(),
+        None => String::new(),
+    };
+    Ok(Some(Credentials { user, password }))
+}
+
+fn is_writable(socket: &OwnedFd) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::new(socket, PollFlags::OUT)], Some(&now)).is_ok_and(|ready| ready > 0)
+}

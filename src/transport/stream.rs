@@ -1,0 +1,221 @@
+//! A TCP connection that carries datagrams: as records, since TCP keeps no boundaries ([`crate::wire::stream`]).
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::SocketFlags;
+use socket2::{Domain, Protocol, Type};
+
+use super::udp;
+use crate::config::Config;
+use crate::core::lane::Transmit;
+use crate::core::path::Path;
+use crate::crypto::keys::LinkKeys;
+use crate::wire::stream::{Broken, LENGTH, Reader, SALT, Writer};
+
+/// Bytes that the kernel holds beyond what is on its way: what waits should wait where flows share and queues are short.
+const UNSENT: u32 = 16 * 1024;
+/// A connection on which nothing is acknowledged for so long is dead.
+const DEAD: Duration = Duration::from_secs(8);
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 128;
+/// Bytes read at once from a connection that is the peer's.
+const ROOM: usize = 4 * Reader::LEAST;
+/// Bytes that wait for the kernel to take them; what comes beyond is dropped.
+const WAITING: usize = 128 * 1024;
+
+/// A socket for one connection, or to accept them, that does not block.
+fn open(config: &Config, address: SocketAddr) -> io::Result<socket2::Socket> {
+    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    prepare(&socket, config)?;
+    Ok(socket)
+}
+
+/// Whoever is accepted has all of it from the one that listens.
+fn prepare(socket: &socket2::Socket, config: &Config) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_user_timeout(Some(DEAD))?;
+    // Closing looks the same whatever was sent or left unread.
+    socket.set_linger(Some(Duration::ZERO))?;
+    crate::sys::set_unsent_limit(socket, UNSENT)?;
+    udp::set_route(socket, config)
+}
+
+/// Prepares a socket at which another program listens. `inetd/README` lists what is set.
+///
+/// # Errors
+/// Those of setsockopt(2).
+pub fn adopt(listener: OwnedFd, config: &Config) -> io::Result<OwnedFd> {
+    let socket = socket2::Socket::from(listener);
+    prepare(&socket, config)?;
+    Ok(socket.into())
+}
+
+/// Opens the socket at which the peer is awaited.
+///
+/// # Errors
+/// Those of the system, with what they are about.
+pub fn listen(config: &Config) -> io::Result<Option<OwnedFd>> {
+    let Some(listen) = config.listen.stream else { return Ok(None) };
+    let any = || [SocketAddr::from(([0u16; 8], listen.port)), SocketAddr::from(([0, 0, 0, 0], listen.port))];
+    let places = listen.address.map_or_else(any, |address| [SocketAddr::new(address, listen.port); 2]);
+    let bound = listen_at(config, places[0], listen.address.is_some())
+        .or_else(|error| if udp::no_ipv6(&error) { listen_at(config, places[1], true) } else { Err(error) });
+    let about = |error| udp::about_port("TCP", error, listen.address, listen.port);
+    bound.map(|socket| Some(socket.into())).map_err(about)
+}
+
+fn listen_at(config: &Config, address: SocketAddr, one_family: bool) -> io::Result<socket2::Socket> {
+    let socket = open(config, address)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(one_family)?;
+    }
+    // Connections of a process before may linger.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+/// Begins a connection; the socket is writable when that has come to an end, which [`socket2::Socket::take_error`] tells.
+///
+/// # Errors
+/// Those of the system.
+pub fn connect(config: &Config, to: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = open(config, to)?;
+    match socket.connect(&to.into()) {
+        Err(error) if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {
+            Err(error)
+        }
+        _ => Ok(socket.into()),
+    }
+}
+
+/// Connects, for a command that waits for it.
+///
+/// # Errors
+/// Those of the system; `TimedOut`: nothing came back within `limit`.
+pub fn reach(config: &Config, to: SocketAddr, limit: Duration) -> io::Result<OwnedFd> {
+    let socket = connect(config, to)?;
+    let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
+    if poll(&mut [PollFd::new(&socket, PollFlags::OUT)], Some(&limit))? == 0 {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    socket2::SockRef::from(&socket).take_error()?.map_or(Ok(socket), Err)
+}
+
+/// Takes one connection.
+///
+/// # Errors
+/// `WouldBlock`: there is none.
+pub fn accept(listener: impl AsFd) -> io::Result<(OwnedFd, Path)> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let (fd, from) = rustix::net::acceptfrom_with(listener, flags)?;
+    let from = from.map(SocketAddr::try_from).ok_or(io::ErrorKind::NotConnected)??;
+    Ok((fd, Path::stream(udp::plain(from))))
+}
+
+/// One connection.
+pub struct Stream {
+    fd: OwnedFd,
+    path: Path,
+    reader: Reader,
+    writer: Writer,
+    /// What the kernel has not taken yet, from `sent` on.
+    waiting: Vec<u8>,
+    sent: usize,
+}
+
+impl Stream {
+    /// Of a connection to the other end of `path`; the salt must be random.
+    pub fn new(fd: OwnedFd, path: Path, keys: Arc<LinkKeys>, salt: [u8; SALT]) -> Self {
+        let (reader, writer) = (Reader::new(keys.clone(), 0), Writer::new(keys, salt));
+        Self { fd, path, reader, writer, waiting: Vec::new(), sent: 0 }
+    }
+
+    /// Where it leads.
+    pub fn path(&self) -> Path {
+        self.path
+    }
+
+    /// It is the peer's: much may come at once.
+    pub fn widen(&mut self) {
+        self.reader.grow(ROOM);
+    }
+
+    /// Reads what has come, once; how much.
+    ///
+    /// # Errors
+    /// `WouldBlock`: nothing; `UnexpectedEof`: it is over; those of read(2).
+    pub fn receive(&mut self) -> io::Result<usize> {
+        let room = self.reader.room();
+        match rustix::io::read(&self.fd, room)? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            length => {
+                self.reader.filled(length);
+                Ok(length)
+            }
+        }
+    }
+
+    /// The next datagram of what was read.
+    ///
+    /// # Errors
+    /// What comes here is no stream of the peer's.
+    pub fn next_datagram(&mut self) -> Result<Option<&mut [u8]>, Broken> {
+        self.reader.next()
+    }
+
+    /// Sends datagrams, now or as soon as the kernel takes them.
+    ///
+    /// # Errors
+    /// `WouldBlock`: too much waits already; those of write(2).
+    pub fn send(&mut self, transmit: Transmit<'_>) -> io::Result<()> {
+        let length = transmit.bytes.len() + transmit.count() * LENGTH;
+        if self.waiting.len() - self.sent + length > WAITING {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        for datagram in transmit.bytes.chunks(transmit.stride.max(1)) {
+            self.writer.write(datagram, &mut self.waiting);
+        }
+        self.flush()
+    }
+
+    /// Sends what waits, as far as the kernel takes it.
+    ///
+    /// # Errors
+    /// Those of write(2).
+    pub fn flush(&mut self) -> io::Result<()> {
+        while self.is_blocked() {
+            match rustix::io::write(&self.fd, &self.waiting[self.sent..]) {
+                Ok(length) => self.sent += length,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => {
+                    self.waiting.drain(..self.sent);
+                    self.sent = 0;
+                    return Ok(());
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.waiting.clear();
+        self.sent = 0;
+        Ok(())
+    }
+
+    /// Whether something waits for the kernel to take it.
+    pub fn is_blocked(&self) -> bool {
+        self.sent < self.waiting.len()
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
