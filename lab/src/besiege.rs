@@ -24,7 +24,7 @@ const MON: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 const SOURCES: Ipv4Addr = Ipv4Addr::new(10, 66, 0, 0);
 
 const fn link(keys: Keys) -> Link {
-    Link { mode: Mode::Tun, keys, cipher: None, tuning: "" }
+    Link { mode: Mode::Tun, keys, cipher: None, tuning: "", stream: false }
 }
 
 struct World {

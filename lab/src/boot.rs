@@ -84,6 +84,11 @@ impl<'a> Machine<'a> {
         self.within(self.init, &words)
     }
 
+    /// Runs a shell script like [`Machine::run`].
+    pub fn shell(&self, script: &str) -> Result<String, Error> {
+        self.within(self.init, &["sh", "-euc", script])
+    }
+
     /// One property of a unit.
     pub fn show(&self, unit: &str, property: &str) -> Result<String, Error> {
         self.run(&format!("systemctl show --property={property} --value {unit}"))

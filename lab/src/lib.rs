@@ -58,8 +58,9 @@ impl std::fmt::Debug for Error {
 
 impl std::error::Error for Error {}
 
-/// Gives an I/O error its place.
-pub(crate) trait At<T> {
+/// Gives an error its place.
+pub trait At<T> {
+    /// Puts the place before the message.
     fn at(self, place: impl std::fmt::Display) -> Result<T, Error>;
 }
 

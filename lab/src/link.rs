@@ -50,15 +50,18 @@ pub(crate) struct Link {
     pub(crate) cipher: Option<&'static str>,
     /// More of `[tuning]`.
     pub(crate) tuning: &'static str,
+    /// It goes over TCP.
+    pub(crate) stream: bool,
 }
 
 impl Link {
     /// The configuration of one end.
     pub(crate) fn text(&self, place: Place) -> String {
         let ([fri, mon], [_, outer]) = (INNER, OUTER);
+        let tcp = if self.stream { "tcp:" } else { "" };
         let (own, other, first) = match place {
-            Place::Fri => (fri, mon, format!("remote = \"{outer}:{PORT}\"")),
-            Place::Mon => (mon, fri, format!("listen = {PORT}")),
+            Place::Fri => (fri, mon, format!("remote = \"{tcp}{outer}:{PORT}\"")),
+            Place::Mon => (mon, fri, format!("listen = \"{tcp}{PORT}\"")),
         };
         let device = match self.mode {
             Mode::Tun => format!("mode = \"tun\"\naddress = \"{own}\"\npeer = \"{other}\""),

@@ -8,7 +8,10 @@ mod bench;
 mod besiege;
 mod demo;
 mod errand;
+mod exercise;
+mod html;
 mod link;
+mod outcome;
 mod story;
 
 use std::ffi::OsStr;
@@ -41,8 +44,22 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         needs: Option<PathBuf>,
     },
+    /// Read a scenario of your own, and show what is wrong with it
+    Check {
+        /// Its file
+        #[arg(value_name = "FILE.toml")]
+        file: PathBuf,
+    },
+    /// Write a small scenario to begin with
+    New {
+        /// A new file
+        #[arg(value_name = "FILE.toml")]
+        file: PathBuf,
+    },
     /// A scenario: hosts, links, what works, and what happens when something breaks
     Run(story::Options),
+    /// A network in which something is wrong, a question, and a shell in it; --solution tells
+    Exercise(exercise::Options),
     /// A command in a user-mode guest: Debian's Linux with GRE, GENEVE, VLANs and netem, on this machine's files
     Guest(errand::Options),
     /// tund beside other tunnels: throughput, packet rate, round trip, processor time, memory; and the targets
@@ -77,7 +94,10 @@ fn main() -> ExitCode {
     let result = match line.command {
         Command::Demo { mode } => demo::run(mode).map(|()| 0),
         Command::List { needs } => story::list(needs.as_deref()).map(|()| 0),
+        Command::Check { file } => story::check(&file).map(|()| 0),
+        Command::New { file } => story::new(&file).map(|()| 0),
         Command::Run(options) => story::run(&options),
+        Command::Exercise(options) => exercise::run(options),
         Command::Guest(options) => errand::run(options),
         Command::Bench(options) => bench::run(&options, bench::Purpose::Targets).map(|()| 0),
         Command::Compare { options, guest: false } => {

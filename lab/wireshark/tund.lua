@@ -16,7 +16,7 @@ local band, bxor, rshift = crypto.bits.band, crypto.bits.bxor, crypto.bits.rshif
 
 -- Key logs.
 
-local links = {}    -- {static, tap, probe, mask, keys = {[name .. "/" .. lane] = {key, ...}}}
+local links = {}    -- {static, tap, probe, mask, stream, keys = {[name .. "/" .. lane] = {key, ...}}}
 local opened = {}   -- what has been opened, by its tag: the same datagram may be there twice
 local sizes, looked -- of the files, and when
 
@@ -32,9 +32,10 @@ local function read_logs()
             end
             for line in file:lines() do
                 local words = words_of(line)
-                if words[1] == "link" and #words == 5 then
+                if words[1] == "link" and #words == 6 then
                     link = {static = words[2] == "static", tap = words[3] == "tap", keys = {},
-                        probe = schedule(unhex(words[4])), mask = schedule(unhex(words[5]))}
+                        probe = schedule(unhex(words[4])), mask = schedule(unhex(words[5])),
+                        stream = schedule(unhex(words[6]))}
                     links[#links + 1] = link
                 elseif words[1] == "key" and #words == 6 and link and OPEN[words[3]] then
                     local name = words[4] .. "/" .. words[5]
@@ -63,8 +64,11 @@ local function have_grown()
     return false
 end
 
+-- Of connections: how far each direction is, and where what a segment completed began.
+local ways, places
+
 function tund.init()
-    opened, looked = {}, nil
+    opened, looked, ways, places = {}, nil, {}, {}
     read_logs()
 end
 
@@ -202,11 +206,13 @@ end
 
 -- Control messages (PROTOCOL.md 6).
 
-local MESSAGES = {"ping", "pong", "path", "path-reply", [7] = "hello", [8] = "bye", [9] = "clones"}
+local MESSAGES = {"ping", "pong", "path", "path-reply", [7] = "hello", [8] = "bye", [9] = "clones",
+    [10] = "probed", [11] = "loop"}
 local FIELDS = {
     {[0] = "n", "padding"}, {[0] = "n", "received"}, {[0] = "challenge"}, {[0] = "challenge"},
     [7] = {[0] = "version", "mode", "mtu", "addresses", "peers", "budget", "capabilities", "name", "seen", "routes",
     "heard", "padding"}, [8] = {[0] = "reason"}, [9] = {[0] = "ends"},
+    [10] = {[0] = "probe"}, [11] = {[0] = "state", "origin", "vlan", "tunnelled"},
 }
 
 -- A value of CBOR as words, and where the next one begins. Bodies are authentic, but may still be a faulty peer's.
@@ -410,6 +416,80 @@ tund:register_heuristic("udp", function(buffer, pinfo, root)
     if not found then return false end
     pinfo.conversation = tund
     show(found, buffer, pinfo, root)
+    return true
+end)
+
+-- Streams: the same datagrams as records of a TCP connection (PROTOCOL.md 11).
+
+local stream = Proto("tund_stream", "tund over TCP")
+local LONGEST = 16384
+
+-- The length of the record that begins there, the one with this number.
+local function length_of(link, salt, number, bytes, at)
+    local block = slice(salt, 1, 16)
+    for i = 16, 11, -1 do
+        block[i] = bxor(block[i], number % 256)
+        number = math.floor(number / 256)
+    end
+    local mask = encrypt(link.stream, block, 1)
+    return bxor(bytes[at], mask[1]) * 256 + bxor(bytes[at + 1], mask[2])
+end
+
+-- The link whose keys open the first record, or whether more bytes may tell.
+local function beginning(bytes)
+    if #bytes < 18 then return nil, true end
+    local more = false
+    for _, link in ipairs(links) do
+        local length = length_of(link, bytes, 0, bytes, 17)
+        if length > 0 and length <= LONGEST then
+            local found = #bytes >= 18 + length and find(slice(bytes, 19, 18 + length))
+            if found and (found.body or found.outer == "handshake") then return link end
+            more = more or #bytes < 18 + length
+        end
+    end
+    return nil, more
+end
+
+local function show_records(buffer, pinfo, root)
+    local bytes = bytes_of(buffer)
+    local name = ("%s %d %s %d"):format(tostring(pinfo.src), pinfo.src_port, tostring(pinfo.dst), pinfo.dst_port)
+    local place = pinfo.number .. " " .. name .. " " .. hex(bytes, 1, math.min(#bytes, 18))
+    local from = places[place] or ways[name]
+    if not from then
+        local link, more = beginning(bytes)
+        if not link then
+            if more then pinfo.desegment_offset, pinfo.desegment_len = 0, DESEGMENT_ONE_MORE_SEGMENT end
+            return
+        end
+        from = {link = link, salt = slice(bytes, 1, 16), number = 0, at = 17}
+    end
+    local known = places[place] ~= nil
+    places[place] = from
+    local at, number = from.at, from.number
+    while at <= #bytes do
+        local length = at < #bytes and length_of(from.link, from.salt, number, bytes, at) or 1
+        if length == 0 or length > LONGEST then break end
+        local missing = at + 1 + length - #bytes
+        if missing > 0 then
+            pinfo.desegment_offset, pinfo.desegment_len = at - 1, missing
+            break
+        end
+        show(find(slice(bytes, at + 2, at + 1 + length)), buffer(at + 1, length):tvb(), pinfo, root)
+        at, number = at + 2 + length, number + 1
+    end
+    if not known then ways[name] = {link = from.link, salt = from.salt, number = number, at = 1} end
+end
+
+function stream.dissector(buffer, pinfo, root)
+    show_records(buffer, pinfo, root)
+    return buffer:len()
+end
+
+-- The keys tell which connections are tund's.
+stream:register_heuristic("tcp", function(buffer, pinfo, root)
+    if not beginning(bytes_of(buffer)) then return false end
+    pinfo.conversation = stream
+    show_records(buffer, pinfo, root)
     return true
 end)
 

@@ -31,15 +31,17 @@ pub fn missing(program: &str, source: Source) -> Error {
                 "{program} is not installed: cargo install {name} --version {version}, or bench --install"
             )
         }
+        Source::Path => format!("{program} is not on the PATH"),
     })
 }
 
 /// Installs what is missing; a program that cannot be had is named and left out.
 pub fn all() -> Result<(), Error> {
-    let sources = || Peer::ALL.into_iter().flat_map(Peer::programs);
-    let missing: Vec<_> = sources().filter(|(program, _)| find(program).is_none()).collect();
-    for (program, source) in missing {
+    for (program, source) in
+        Peer::all().flat_map(|peer| peer.programs).filter(|(name, _)| find(name).is_none())
+    {
         let mut command = match source {
+            Source::Path => continue,
             Source::Debian(package) => apt(package),
             Source::Crate(name, version) => {
                 let mut command = Command::new("cargo");

@@ -7,7 +7,6 @@ use tund_lab::flood::Sniffer;
 use tund_lab::probe::{Echo, Stream, Streams, sustained};
 use tund_lab::{Error, guest, machine};
 
-use super::peer::Peer;
 use super::randomness;
 use super::results::{Metric, Results, percentile};
 use super::world::Running;
@@ -118,7 +117,7 @@ fn tcp(
     [forward, backward]: [usize; 2],
 ) -> Result<(), Error> {
     let carried = Streams { forward, backward }.carry(running.ends(), pace.transfer)?;
-    results.add(running.peer, metric, carried.rate / 1e6);
+    results.add(running.peer.name, metric, carried.rate / 1e6);
     thread::sleep(CALM);
     Ok(())
 }
@@ -128,9 +127,9 @@ fn one_stream(running: &Running, pace: &Pace, results: &mut Results) -> Result<(
     let carried = Streams { forward: 1, backward: 0 }.carry(running.ends(), pace.transfer)?;
     let own = running.spent().saturating_sub(before);
     let gigabytes = carried.bytes as f64 / 1e9;
-    results.add(running.peer, Metric::TcpOne, carried.rate / 1e6);
-    results.add(running.peer, Metric::MachineCpu, carried.busy.as_secs_f64() / gigabytes);
-    results.add(running.peer, Metric::OwnCpu, own.as_secs_f64() / gigabytes);
+    results.add(running.peer.name, Metric::TcpOne, carried.rate / 1e6);
+    results.add(running.peer.name, Metric::MachineCpu, carried.busy.as_secs_f64() / gigabytes);
+    results.add(running.peer.name, Metric::OwnCpu, own.as_secs_f64() / gigabytes);
     thread::sleep(CALM);
     Ok(())
 }
@@ -143,9 +142,10 @@ fn udp(
     size: usize,
 ) -> Result<(), Error> {
     let stream = Stream { ends: running.ends(), size, time: pace.trial };
-    let guess = results.median(running.peer, metric).map(|known| known * 1e3).filter(|known| *known > 0.0);
+    let guess =
+        results.median(running.peer.name, metric).map(|known| known * 1e3).filter(|known| *known > 0.0);
     let rate = sustained(stream, guess)?;
-    results.add(running.peer, metric, rate / 1e3);
+    results.add(running.peer.name, metric, rate / 1e3);
     thread::sleep(CALM);
     Ok(())
 }
@@ -175,7 +175,7 @@ fn round_trips(
     let times: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * 1e6).collect();
     for (metric, percent) in metrics.into_iter().zip([50, 99]) {
         let time = percentile(&times, percent).ok_or_else(|| Error::new("no ping was answered"))?;
-        results.add(running.peer, metric, time);
+        results.add(running.peer.name, metric, time);
     }
     Ok(())
 }
@@ -189,11 +189,11 @@ fn wire(running: &Running, results: &mut Results) -> Result<(), Error> {
     let largest = largest_whole(running)?;
     running.world.allow_batches(true)?;
     let (packets, bytes) = full.unwrap_or_default();
-    results.add(running.peer, Metric::WirePackets, packets);
+    results.add(running.peer.name, Metric::WirePackets, packets);
     if full.is_some() {
-        results.add(running.peer, Metric::WireBytes, bytes);
+        results.add(running.peer.name, Metric::WireBytes, bytes);
     }
-    results.add(running.peer, Metric::LargestWhole, largest as f64);
+    results.add(running.peer.name, Metric::LargestWhole, largest as f64);
     Ok(())
 }
 
@@ -226,7 +226,7 @@ fn largest_whole(running: &Running) -> Result<usize, Error> {
 
 /// Looks at the datagrams of pings. What is not UDP has nothing to look at.
 fn random(running: &Running, results: &mut Results) -> Result<(), Error> {
-    if running.peer == Peer::Veth {
+    if running.peer.is_path() {
         return Ok(());
     }
     let sniffer = Sniffer::new(&running.world.mon)?;
@@ -243,7 +243,7 @@ fn random(running: &Running, results: &mut Results) -> Result<(), Error> {
         }
         payloads.extend(seen);
     }
-    results.add(running.peer, Metric::Telltale, randomness::telltale(&payloads, 32) as f64);
+    results.add(running.peer.name, Metric::Telltale, randomness::telltale(&payloads, 32) as f64);
     Ok(())
 }
 
@@ -251,9 +251,9 @@ fn random(running: &Running, results: &mut Results) -> Result<(), Error> {
 pub fn finish(running: &Running, results: &mut Results) {
     let memory = running.memory();
     let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    results.add(running.peer, Metric::Resident, mebibytes(memory.resident));
-    results.add(running.peer, Metric::Proportional, mebibytes(memory.proportional));
-    results.add(running.peer, Metric::FirstPing, running.first_ping.as_secs_f64() * 1e3);
+    results.add(running.peer.name, Metric::Resident, mebibytes(memory.resident));
+    results.add(running.peer.name, Metric::Proportional, mebibytes(memory.proportional));
+    results.add(running.peer.name, Metric::FirstPing, running.first_ping.as_secs_f64() * 1e3);
 }
 
 /// The kernel, the processor and the path, for the head of a report.

@@ -74,8 +74,8 @@ pub enum Purpose {
 }
 
 fn named(name: &str) -> Result<Peer, String> {
-    let known = || Peer::ALL.map(Peer::name).join(", ");
-    Peer::ALL.into_iter().find(|peer| peer.name() == name).ok_or_else(|| format!("one of {}", known()))
+    let known = || Peer::all().map(|peer| peer.name).collect::<Vec<_>>().join(", ");
+    Peer::named(name).ok_or_else(|| format!("one of {}", known()))
 }
 
 /// What a report says about the run itself.
@@ -116,9 +116,9 @@ pub fn run(options: &Options, purpose: Purpose) -> Result<(), Error> {
     rights::check_namespaces()?;
     rights::check_tun()?;
     let peers = match (&options.only[..], purpose) {
-        ([], Purpose::Targets) => Peer::NEEDED.to_vec(),
-        ([], Purpose::Comparison) => Peer::ALL.to_vec(),
-        ([], Purpose::Guest) => Peer::PLAIN.to_vec(),
+        ([], Purpose::Targets) => Peer::needed().collect(),
+        ([], Purpose::Comparison) => Peer::all().collect(),
+        ([], Purpose::Guest) => Peer::in_guest().collect(),
         (only, _) => only.to_vec(),
     };
     let tasks = tasks(options, purpose)?;
@@ -146,7 +146,7 @@ pub fn run(options: &Options, purpose: Purpose) -> Result<(), Error> {
         let text = page::html(&circumstances, &peers, &results);
         std::fs::write(file, text).map_err(|error| Error::new(format!("{}: {error}", file.display())))?;
     }
-    let missed = verdicts.iter().filter(|verdict| !verdict.pass).count();
+    let missed = verdicts.iter().filter(|verdict| verdict.pass == Some(false)).count();
     if options.strict && missed > 0 {
         return Err(Error::new(format!("{missed} of {} targets are missed", verdicts.len())));
     }
@@ -183,11 +183,15 @@ fn measure(options: &Options, peers: &[Peer], tasks: &[Task], results: &mut Resu
     let pace = if options.path.is_some() { pace.far() } else { pace };
     let mut running = Vec::new();
     for peer in peers {
+        if let Some((program, _)) = peer.missing().filter(|_| peer.may_be_absent()) {
+            results.miss(peer.name, format!("{program} is not on the PATH"));
+            continue;
+        }
         match Running::start(*peer, options.path.as_deref()) {
             Ok(peer) => running.push(peer),
             Err(error) => {
-                eprintln!("{}: {error}", peer.name());
-                results.fail(*peer, error.to_string());
+                eprintln!("{}: {error}", peer.name);
+                results.fail(peer.name, error.to_string());
             }
         }
     }
@@ -208,15 +212,15 @@ fn measure(options: &Options, peers: &[Peer], tasks: &[Task], results: &mut Resu
 }
 
 fn step(task: Task, running: &Running, pace: &Pace, results: &mut Results) {
-    let name = running.peer.name();
+    let name = running.peer.name;
     match task.run(running, pace, results) {
         Ok(()) => {
-            let last = results.values(running.peer, task.main()).last().copied().unwrap_or_default();
+            let last = results.values(running.peer.name, task.main()).last().copied().unwrap_or_default();
             eprint!(" {name} {last:.0}");
         }
         Err(error) => {
             eprint!(" {name} failed");
-            results.fail(running.peer, format!("{task:?}: {error}"));
+            results.fail(running.peer.name, format!("{task:?}: {error}"));
         }
     }
     let _ = std::io::stderr().flush();

@@ -2,255 +2,36 @@
 
 use tund_lab::{Error, Process};
 
-use super::start;
+use super::install;
+use super::start::{self, Tund};
 use super::world::World;
-use crate::link::{Keys, Link, Mode, Place};
 
 /// A tunnel, or the absence of one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Peer {
-    /// The path itself.
-    Veth,
-    /// The kernel's VXLAN, which does not encrypt.
-    Vxlan,
-    /// The kernel's GRE, routed, which does not encrypt.
-    Gre,
-    /// The kernel's GRE, bridged.
-    Gretap,
-    /// The kernel's GENEVE, which does not encrypt.
-    Geneve,
-    /// OpenVPN in static-key mode, routed.
-    OpenVpn,
-    /// OpenVPN in static-key mode, bridged.
-    OpenVpnTap,
-    /// OpenVPN with TLS between two peers, routed.
-    OpenVpnTls,
-    /// WireGuard in Go, as Debian has it.
-    WireGuardGo,
-    /// fastd, routed.
-    Fastd,
-    /// tinc 1.0, routed.
-    Tinc,
-    /// Cloudflare's WireGuard in Rust.
-    BoringTun,
-    /// QUIC datagrams, in Rust.
-    Quincy,
-    /// NaCl boxes, in C.
-    QuickTun,
-    /// tund in one of its forms.
-    Tund(Form),
-}
-
-/// tund's forms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
-    /// Routed, AES-256-GCM: the form that others are compared with.
-    TunAes,
-    /// Routed, ChaCha20-Poly1305.
-    TunChaCha,
-    /// Bridged, AES-256-GCM.
-    TapAes,
-    /// Bridged, ChaCha20-Poly1305.
-    TapChaCha,
-    /// Routed with static keys, AES-256-GCM.
-    StaticAes,
-    /// Routed with static keys, ChaCha20-Poly1305.
-    StaticChaCha,
-    /// `TunAes` with a system call for each packet.
-    Plain,
-}
-
-impl Peer {
-    /// All, in the order of the tables.
-    pub const ALL: [Self; 21] = [
-        Self::Veth,
-        Self::Vxlan,
-        Self::Gre,
-        Self::Gretap,
-        Self::Geneve,
-        Self::OpenVpn,
-        Self::OpenVpnTap,
-        Self::OpenVpnTls,
-        Self::WireGuardGo,
-        Self::BoringTun,
-        Self::Fastd,
-        Self::Tinc,
-        Self::Quincy,
-        Self::QuickTun,
-        Self::Tund(Form::TunAes),
-        Self::Tund(Form::TunChaCha),
-        Self::Tund(Form::TapAes),
-        Self::Tund(Form::TapChaCha),
-        Self::Tund(Form::StaticAes),
-        Self::Tund(Form::StaticChaCha),
-        Self::Tund(Form::Plain),
-    ];
-
-    /// Those that the benchmark needs: what the targets name, and the ground they stand on.
-    pub const NEEDED: [Self; 13] = [
-        Self::Veth,
-        Self::Vxlan,
-        Self::OpenVpn,
-        Self::BoringTun,
-        Self::Quincy,
-        Self::QuickTun,
-        Self::Tund(Form::TunAes),
-        Self::Tund(Form::TunChaCha),
-        Self::Tund(Form::TapAes),
-        Self::Tund(Form::TapChaCha),
-        Self::Tund(Form::StaticAes),
-        Self::Tund(Form::StaticChaCha),
-        Self::Tund(Form::Plain),
-    ];
-
-    /// The kernel's tunnels, which do not encrypt, and tund.
-    pub const PLAIN: [Self; 7] = [
-        Self::Veth,
-        Self::Vxlan,
-        Self::Gre,
-        Self::Gretap,
-        Self::Geneve,
-        Self::Tund(Form::TunAes),
-        Self::Tund(Form::TapAes),
-    ];
-
-    /// Programs that the targets name.
-    pub const RIVALS: [Self; 4] = [Self::OpenVpn, Self::BoringTun, Self::Quincy, Self::QuickTun];
-
+#[derive(Debug)]
+pub struct Contender {
     /// The name on the command line and in the tables.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Veth => "veth",
-            Self::Vxlan => "vxlan",
-            Self::Gre => "gre",
-            Self::Gretap => "gretap",
-            Self::Geneve => "geneve",
-            Self::OpenVpn => "openvpn",
-            Self::OpenVpnTap => "openvpn-tap",
-            Self::OpenVpnTls => "openvpn-tls",
-            Self::WireGuardGo => "wireguard-go",
-            Self::Fastd => "fastd",
-            Self::Tinc => "tinc",
-            Self::BoringTun => "boringtun",
-            Self::Quincy => "quincy",
-            Self::QuickTun => "quicktun",
-            Self::Tund(Form::TunAes) => "tund-tun-aes",
-            Self::Tund(Form::TunChaCha) => "tund-tun-chacha",
-            Self::Tund(Form::TapAes) => "tund-tap-aes",
-            Self::Tund(Form::TapChaCha) => "tund-tap-chacha",
-            Self::Tund(Form::StaticAes) => "tund-static-aes",
-            Self::Tund(Form::StaticChaCha) => "tund-static-chacha",
-            Self::Tund(Form::Plain) => "tund-plain",
-        }
-    }
-
+    pub name: &'static str,
     /// What it is, for a reader of the report.
-    pub fn about(self) -> &'static str {
-        match self {
-            Self::Veth => "the path itself, no tunnel",
-            Self::Vxlan => "VXLAN in the kernel, no encryption",
-            Self::Gre => "GRE in the kernel, no encryption",
-            Self::Gretap => "Ethernet over GRE in the kernel, no encryption",
-            Self::Geneve => "GENEVE in the kernel, no encryption",
-            Self::OpenVpn => "OpenVPN, static key, tun, AES-256-CBC and HMAC-SHA256",
-            Self::OpenVpnTap => "OpenVPN, static key, tap, AES-256-CBC and HMAC-SHA256",
-            Self::OpenVpnTls => "OpenVPN, TLS between two peers, tun, AES-256-GCM",
-            Self::WireGuardGo => "wireguard-go, the version in Debian",
-            Self::Fastd => "fastd, salsa2012+umac, MTU 1420",
-            Self::Tinc => "tinc 1.0, router mode, defaults",
-            Self::BoringTun => "boringtun (WireGuard), defaults",
-            Self::Quincy => "quincy (QUIC), Noise mode",
-            Self::QuickTun => "quicktun, protocol nacltai",
-            Self::Tund(Form::TunAes) => "tund, tun, handshake, AES-256-GCM",
-            Self::Tund(Form::TunChaCha) => "tund, tun, handshake, ChaCha20-Poly1305",
-            Self::Tund(Form::TapAes) => "tund, tap with 1500-byte frames, handshake, AES-256-GCM",
-            Self::Tund(Form::TapChaCha) => "tund, tap with 1500-byte frames, handshake, ChaCha20-Poly1305",
-            Self::Tund(Form::StaticAes) => "tund, tun, static keys, AES-256-GCM",
-            Self::Tund(Form::StaticChaCha) => "tund, tun, static keys, ChaCha20-Poly1305",
-            Self::Tund(Form::Plain) => "tund-tun-aes without offload: a system call for each packet",
-        }
-    }
-
-    /// Whether it seals what it carries.
-    pub fn is_sealed(self) -> bool {
-        match self {
-            Self::Veth | Self::Vxlan | Self::Gre | Self::Gretap | Self::Geneve => false,
-            Self::OpenVpn
-            | Self::OpenVpnTap
-            | Self::OpenVpnTls
-            | Self::WireGuardGo
-            | Self::BoringTun
-            | Self::Fastd
-            | Self::Tinc
-            | Self::Quincy
-            | Self::QuickTun
-            | Self::Tund(_) => true,
-        }
-    }
-
+    pub about: &'static str,
     /// Programs that it needs, each with the way to get it.
-    pub fn programs(self) -> &'static [(&'static str, Source)] {
-        match self {
-            Self::Veth | Self::Vxlan | Self::Gre | Self::Gretap | Self::Geneve | Self::Tund(_) => &[],
-            Self::OpenVpn | Self::OpenVpnTap => &[("openvpn", Source::Debian("openvpn"))],
-            Self::OpenVpnTls => {
-                &[("openvpn", Source::Debian("openvpn")), ("openssl", Source::Debian("openssl"))]
-            }
-            Self::WireGuardGo => &[("wireguard-go", Source::Debian("wireguard-go"))],
-            Self::Fastd => &[("fastd", Source::Debian("fastd"))],
-            Self::Tinc => &[("tincd", Source::Debian("tinc"))],
-            Self::BoringTun => &[("boringtun-cli", Source::Crate("boringtun-cli", "0.7.1"))],
-            Self::Quincy => &[
-                ("quincy-server", Source::Crate("quincy-server", "3.1.1")),
-                ("quincy-client", Source::Crate("quincy-client", "3.1.1")),
-            ],
-            Self::QuickTun => &[("quicktun", Source::Debian("quicktun"))],
-        }
-    }
-
-    /// Starts it in `world`. When this returns, its programs run; the link may come up a little later.
-    pub fn start(self, world: &World) -> Result<Vec<Process>, Error> {
-        match self {
-            Self::Veth => Ok(Vec::new()),
-            Self::Vxlan => start::kernel(world, "vxlan", "id 100 dstport 4789 dev eth0").map(|()| Vec::new()),
-            Self::Gre => start::kernel(world, "gre", "").map(|()| Vec::new()),
-            Self::Gretap => start::kernel(world, "gretap", "").map(|()| Vec::new()),
-            Self::Geneve => start::kernel(world, "geneve", "id 100").map(|()| Vec::new()),
-            Self::OpenVpn => start::openvpn(world, start::OpenVpn::StaticTun),
-            Self::OpenVpnTap => start::openvpn(world, start::OpenVpn::StaticTap),
-            Self::OpenVpnTls => start::openvpn(world, start::OpenVpn::Tls),
-            Self::WireGuardGo => start::wireguard(world, "wireguard-go", &["--foreground", "wg0"]),
-            Self::BoringTun => start::wireguard(
-                world,
-                "boringtun-cli",
-                &["--foreground", "--disable-drop-privileges", "wg0"],
-            ),
-            Self::Fastd => start::fastd(world),
-            Self::Tinc => start::tinc(world),
-            Self::Quincy => start::quincy(world),
-            Self::QuickTun => start::quicktun(world),
-            Self::Tund(form) => {
-                let (tund, link) = (world.install_tund()?, form.link());
-                let mon = link.start(&tund, &world.mon, Place::Mon)?;
-                Ok(vec![mon, link.start(&tund, &world.fri, Place::Fri)?])
-            }
-        }
-    }
+    pub programs: &'static [(&'static str, Source)],
+    /// When it takes part if nobody names it.
+    part: Part,
+    /// Starts it. When this returns, its programs run; the link may come up a little later.
+    start: fn(&World) -> Result<Vec<Process>, Error>,
 }
 
-impl Form {
-    fn link(self) -> Link {
-        let (mode, keys, cipher) = match self {
-            Self::TunAes | Self::Plain => (Mode::Tun, Keys::Handshake, "aes-256-gcm"),
-            Self::TunChaCha => (Mode::Tun, Keys::Handshake, "chacha20-poly1305"),
-            Self::TapAes => (Mode::Tap, Keys::Handshake, "aes-256-gcm"),
-            Self::TapChaCha => (Mode::Tap, Keys::Handshake, "chacha20-poly1305"),
-            Self::StaticAes => (Mode::Tun, Keys::Static, "aes-256-gcm"),
-            Self::StaticChaCha => (Mode::Tun, Keys::Static, "chacha20-poly1305"),
-        };
-        let tuning = if self == Self::Plain { "offload = false" } else { "" };
-        Link { mode, keys, cipher: Some(cipher), tuning }
-    }
+/// When a contender takes part if nobody names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// Always: the ground that the others stand on, and all of tund.
+    Always,
+    /// A rival that the targets name, and which has to be there.
+    Rival,
+    /// A rival that the targets name where it is there.
+    RivalIfHere,
+    /// In comparisons.
+    Comparison,
 }
 
 /// Where a program comes from.
@@ -260,6 +41,290 @@ pub enum Source {
     Debian(&'static str),
     /// A crate and its version.
     Crate(&'static str, &'static str),
+    /// Nowhere that a command could fetch it from: it is looked for on the path.
+    Path,
+}
+
+/// One of [`ALL`].
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(&'static Contender);
+
+impl PartialEq for Peer {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.name == other.0.name
+    }
+}
+
+impl Eq for Peer {}
+
+impl std::ops::Deref for Peer {
+    type Target = Contender;
+
+    fn deref(&self) -> &Contender {
+        self.0
+    }
+}
+
+const OPENVPN: &[(&str, Source)] = &[("openvpn", Source::Debian("openvpn"))];
+const TINCR: &[(&str, Source)] = &[("tincr-tincd", Source::Path), ("tincr-tinc", Source::Path)];
+
+/// All, in the order of the tables.
+pub static ALL: [Contender; 27] = [
+    Contender {
+        name: "veth",
+        about: "the path itself, no tunnel",
+        programs: &[],
+        part: Part::Always,
+        start: |_| Ok(Vec::new()),
+    },
+    Contender {
+        name: "vxlan",
+        about: "VXLAN in the kernel, no encryption",
+        programs: &[],
+        part: Part::Always,
+        start: |world| start::kernel(world, "vxlan", "id 100 dstport 4789 dev eth0"),
+    },
+    Contender {
+        name: "gre",
+        about: "GRE in the kernel, no encryption",
+        programs: &[],
+        part: Part::Comparison,
+        start: |world| start::kernel(world, "gre", ""),
+    },
+    Contender {
+        name: "gretap",
+        about: "Ethernet over GRE in the kernel, no encryption",
+        programs: &[],
+        part: Part::Comparison,
+        start: |world| start::kernel(world, "gretap", ""),
+    },
+    Contender {
+        name: "geneve",
+        about: "GENEVE in the kernel, no encryption",
+        programs: &[],
+        part: Part::Comparison,
+        start: |world| start::kernel(world, "geneve", "id 100"),
+    },
+    Contender {
+        name: "openvpn",
+        about: "OpenVPN, static key, tun, AES-256-CBC and HMAC-SHA256",
+        programs: OPENVPN,
+        part: Part::Rival,
+        start: |world| start::openvpn(world, start::OpenVpn::StaticTun(2)),
+    },
+    Contender {
+        name: "openvpn-tap",
+        about: "OpenVPN, static key, tap, AES-256-CBC and HMAC-SHA256",
+        programs: OPENVPN,
+        part: Part::Comparison,
+        start: |world| start::openvpn(world, start::OpenVpn::StaticTap),
+    },
+    Contender {
+        name: "openvpn-tcp",
+        about: "the same as openvpn over TCP",
+        programs: OPENVPN,
+        part: Part::Rival,
+        start: |world| start::openvpn(world, start::OpenVpn::StaticTcp),
+    },
+    Contender {
+        name: "openvpn-tls",
+        about: "OpenVPN, TLS between two peers, tun, AES-256-GCM",
+        programs: &[("openvpn", Source::Debian("openvpn")), ("openssl", Source::Debian("openssl"))],
+        part: Part::Comparison,
+        start: |world| start::openvpn(world, start::OpenVpn::Tls),
+    },
+    Contender {
+        name: "openvpn-tund",
+        about: "the same link as openvpn, with tund at one end",
+        programs: OPENVPN,
+        part: Part::Comparison,
+        start: |world| start::tund_as_openvpn(world, false),
+    },
+    Contender {
+        name: "openvpn-tund-tund",
+        about: "the same link as openvpn, with tund at both ends",
+        programs: OPENVPN,
+        part: Part::Comparison,
+        start: |world| start::tund_as_openvpn(world, true),
+    },
+    Contender {
+        name: "wireguard-go",
+        about: "wireguard-go, the version in Debian",
+        programs: &[("wireguard-go", Source::Debian("wireguard-go"))],
+        part: Part::RivalIfHere,
+        start: |world| start::wireguard(world, "wireguard-go", &["--foreground", "wg0"]),
+    },
+    Contender {
+        name: "boringtun",
+        about: "boringtun (WireGuard), defaults",
+        programs: &[("boringtun-cli", Source::Crate("boringtun-cli", "0.7.1"))],
+        part: Part::Rival,
+        start: |world| {
+            start::wireguard(world, "boringtun-cli", &["--foreground", "--disable-drop-privileges", "wg0"])
+        },
+    },
+    Contender {
+        name: "fastd",
+        about: "fastd, salsa2012+umac, MTU 1420",
+        programs: &[("fastd", Source::Debian("fastd"))],
+        part: Part::Comparison,
+        start: start::fastd,
+    },
+    Contender {
+        name: "tinc",
+        about: "tinc 1.0, router mode, defaults",
+        programs: &[("tincd", Source::Debian("tinc"))],
+        part: Part::Comparison,
+        start: start::tinc,
+    },
+    Contender {
+        name: "tincr",
+        about: "tincr, router mode, AES-256-GCM",
+        programs: TINCR,
+        part: Part::RivalIfHere,
+        start: |world| start::tincr(world, "router"),
+    },
+    Contender {
+        name: "tincr-tap",
+        about: "tincr, switch mode, AES-256-GCM",
+        programs: TINCR,
+        part: Part::RivalIfHere,
+        start: |world| start::tincr(world, "switch"),
+    },
+    Contender {
+        name: "quincy",
+        about: "quincy (QUIC), Noise mode",
+        programs: &[
+            ("quincy-server", Source::Crate("quincy-server", "3.1.1")),
+            ("quincy-client", Source::Crate("quincy-client", "3.1.1")),
+        ],
+        part: Part::Rival,
+        start: start::quincy,
+    },
+    Contender {
+        name: "quicktun",
+        about: "quicktun, protocol nacltai",
+        programs: &[("quicktun", Source::Debian("quicktun"))],
+        part: Part::Rival,
+        start: start::quicktun,
+    },
+    Contender {
+        name: "tund-tun-aes",
+        about: "tund, tun, handshake, AES-256-GCM",
+        programs: &[],
+        part: Part::Always,
+        start: |world| start::tund(world, Tund::TunAes),
+    },
+    Contender {
+        name: "tund-tun-chacha",
+        about: "tund, tun, handshake, ChaCha20-Poly1305",
+        programs: &[],
+        part: Part::Always,
+        start: |world| start::tund(world, Tund::TunChaCha),
+    },
+    Contender {
+        name: "tund-tap-aes",
+        about: "tund, tap with 1500-byte frames, handshake, AES-256-GCM",
+        programs: &[],
+        part: Part::Always,
+        start: |world| start::tund(world, Tund::TapAes),
+    },
+    Contender {
+        name: "tund-tap-chacha",
+        about: "tund, tap with 1500-byte frames, handshake, ChaCha20-Poly1305",
+        programs: &[],
+        part: Part::Always,
+        start: |world| start::tund(world, Tund::TapChaCha),
+    },
+    Contender {
+        name: "tund-static-aes",
+        about: "tund, tun, static keys, AES-256-GCM",
+        programs: &[],
+        part: Part::Always,
+        start: |world| start::tund(world, Tund::StaticAes),
+    },
+    Contender {
+        name: "tund-static-chacha",
+        about: "tund, tun, static keys, ChaCha20-Poly1305",
+        programs: &[],
+        part: Part::Always,
+        start: |world| start::tund(world, Tund::StaticChaCha),
+    },
+    Contender {
+        name: "tund-plain",
+        about: "tund-tun-aes without offload: a system call for each packet",
+        programs: &[],
+        part: Part::Always,
+        start: |world| start::tund(world, Tund::Plain),
+    },
+    Contender {
+        name: "tund-tcp",
+        about: "tund-tun-aes over TCP",
+        programs: &[],
+        part: Part::Always,
+        start: |world| start::tund(world, Tund::Tcp),
+    },
+];
+
+impl Contender {
+    /// Whether this is tund.
+    pub fn is_tund(&self) -> bool {
+        self.name.starts_with("tund-")
+    }
+
+    /// Whether it is the path itself.
+    pub fn is_path(&self) -> bool {
+        self.name == "veth"
+    }
+
+    /// Whether it seals what it carries.
+    pub fn is_sealed(&self) -> bool {
+        self.is_tund() || !self.programs.is_empty()
+    }
+
+    /// Starts it in `world`.
+    pub fn start(&self, world: &World) -> Result<Vec<Process>, Error> {
+        (self.start)(world)
+    }
+
+    /// A program that is missing, with the way to get it.
+    pub fn missing(&self) -> Option<(&'static str, Source)> {
+        self.programs.iter().copied().find(|(program, _)| install::find(program).is_none())
+    }
+
+    /// Whether it is taken as absent, not as failed, where its programs are missing.
+    pub fn may_be_absent(&self) -> bool {
+        self.part == Part::RivalIfHere
+    }
+}
+
+impl Peer {
+    /// The one of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        ALL.iter().find(|contender| contender.name == name).map(Self)
+    }
+
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Self> {
+        ALL.iter().map(Self)
+    }
+
+    /// Those that the benchmark needs: what the targets name, and the ground they stand on.
+    pub fn needed() -> impl Iterator<Item = Self> {
+        Self::all().filter(|peer| matches!(peer.part, Part::Always | Part::Rival | Part::RivalIfHere))
+    }
+
+    /// Those that do not need programs, and one form of tund each: what a guest compares.
+    pub fn in_guest() -> impl Iterator<Item = Self> {
+        let own = ["tund-tun-aes", "tund-tap-aes"];
+        Self::all()
+            .filter(move |peer| peer.programs.is_empty() && (!peer.is_tund() || own.contains(&peer.name)))
+    }
+
+    /// Programs that the targets name.
+    pub fn rivals() -> impl Iterator<Item = Self> {
+        Self::all().filter(|peer| matches!(peer.part, Part::Rival | Part::RivalIfHere))
+    }
 }
 
 #[cfg(test)]
@@ -267,11 +332,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_different_and_rivals_are_peers() {
-        let mut names = Peer::ALL.map(Peer::name).to_vec();
+    fn names_are_different_and_all_but_the_kernels_tunnels_are_sealed() {
+        let mut names: Vec<_> = Peer::all().map(|peer| peer.name).collect();
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), Peer::ALL.len());
-        assert!(Peer::RIVALS.iter().all(|rival| Peer::ALL.contains(rival)));
+        assert_eq!(names.len(), ALL.len());
+        let plain: Vec<_> = Peer::all().filter(|peer| !peer.is_sealed()).map(|peer| peer.name).collect();
+        assert_eq!(plain, ["veth", "vxlan", "gre", "gretap", "geneve"]);
+        assert!(Peer::named("veth").is_some_and(|peer| peer.is_path()));
     }
 }

@@ -35,7 +35,7 @@ pub fn terminal(run: &Circumstances, peers: &[Peer], results: &Results, verdicts
 pub fn markdown(run: &Circumstances, peers: &[Peer], results: &Results, verdicts: &[Verdict]) -> String {
     let mut text = format!("{}\n\n", head(run));
     for peer in peers {
-        let _ = writeln!(text, "- `{}`: {}", peer.name(), peer.about());
+        let _ = writeln!(text, "- `{}`: {}", peer.name, peer.about);
     }
     text.push('\n');
     for group in GROUPS {
@@ -55,16 +55,17 @@ pub fn json(run: &Circumstances, peers: &[Peer], results: &Results, verdicts: &[
     let peers = peers.iter().map(|peer| {
         let mut figures = Map::new();
         for metric in Metric::ALL {
-            let values = results.values(*peer, metric);
+            let values = results.values(peer.name, metric);
             if !values.is_empty() {
                 let median = percentile(values, 50);
                 figures.insert(metric.key().to_owned(), json!({ "median": median, "values": values }));
             }
         }
         json!({
-            "name": peer.name(),
-            "about": peer.about(),
-            "failure": results.failure(*peer),
+            "name": peer.name,
+            "about": peer.about,
+            "failure": results.failure(peer.name),
+            "absent": results.absence(peer.name),
             "figures": Value::Object(figures),
         })
     });
@@ -113,13 +114,13 @@ pub const GROUPS: [&[Metric]; 4] = [
 
 /// One row for each peer, one column for each figure that was measured.
 fn figures(group: &[Metric], peers: &[Peer], results: &Results) -> Vec<Vec<String>> {
-    let known = |metric: &Metric| peers.iter().any(|peer| !results.values(*peer, *metric).is_empty());
+    let known = |metric: &Metric| peers.iter().any(|peer| !results.values(peer.name, *metric).is_empty());
     let metrics: Vec<Metric> = group.iter().copied().filter(known).collect();
     let head = std::iter::once(String::new()).chain(metrics.iter().map(|metric| metric.title().to_owned()));
     let mut rows = vec![head.collect()];
     for peer in peers {
-        let cells = metrics.iter().map(|metric| cell(results.values(*peer, *metric), *metric));
-        rows.push(std::iter::once(peer.name().to_owned()).chain(cells).collect());
+        let cells = metrics.iter().map(|metric| cell(results.values(peer.name, *metric), *metric));
+        rows.push(std::iter::once(peer.name.to_owned()).chain(cells).collect());
     }
     if metrics.is_empty() { Vec::new() } else { rows }
 }
@@ -137,11 +138,16 @@ fn cell(values: &[f64], metric: Metric) -> String {
 
 /// Why figures are missing.
 fn notes(peers: &[Peer], results: &Results) -> String {
-    let failed = peers.iter().filter_map(|peer| Some((peer, results.failure(*peer)?)));
-    failed.fold(String::new(), |mut text, (peer, why)| {
-        let _ = writeln!(text, "{} failed: {why}", peer.name());
-        text
-    })
+    let mut text = String::new();
+    for peer in peers {
+        if let Some(why) = results.failure(peer.name) {
+            let _ = writeln!(text, "{} failed: {why}", peer.name);
+        }
+        if let Some(lacks) = results.absence(peer.name) {
+            let _ = writeln!(text, "{} is not here: {lacks}", peer.name);
+        }
+    }
+    text
 }
 
 fn judgements(verdicts: &[Verdict]) -> Vec<Vec<String>> {
@@ -150,7 +156,7 @@ fn judgements(verdicts: &[Verdict]) -> Vec<Vec<String>> {
             Ok(reached) => format!("{reached:.2}"),
             Err(why) => why.clone(),
         };
-        let pass = if verdict.pass { "pass" } else { "FAIL" };
+        let pass = verdict.pass.map_or("not here", |pass| if pass { "pass" } else { "FAIL" });
         vec![verdict.what.clone(), verdict.bound.clone(), pass.to_owned(), reached]
     };
     let head = ["target", "bound", "", "reached"].map(str::to_owned).to_vec();
@@ -185,17 +191,18 @@ fn piped(rows: &[Vec<String>]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::peer::Form;
     use super::super::targets::judge;
     use super::*;
 
-    fn sample() -> (Circumstances, [Peer; 3], Results) {
-        let peers = [Peer::Veth, Peer::OpenVpn, Peer::Tund(Form::TunAes)];
+    fn sample() -> (Circumstances, [Peer; 4], Results) {
+        let peers = ["veth", "openvpn", "tund-tun-aes", "tincr"].map(|name| Peer::named(name).unwrap());
         let mut results = Results::default();
-        for (peer, values) in [(peers[0], [9000.0, 8000.0, 9500.0]), (peers[2], [5900.0, 6000.0, 6100.0])] {
+        for (peer, values) in [("veth", [9000.0, 8000.0, 9500.0]), ("tund-tun-aes", [5900.0, 6000.0, 6100.0])]
+        {
             values.into_iter().for_each(|value| results.add(peer, Metric::TcpOne, value));
         }
-        results.fail(Peer::OpenVpn, "openvpn is not installed");
+        results.fail("openvpn", "openvpn is not installed");
+        results.miss("tincr", "tincr-tincd is not on the PATH");
         let run = Circumstances { machine: "m".into(), date: "d".into(), rounds: 3, stolen: 0.0 };
         (run, peers, results)
     }
@@ -206,7 +213,14 @@ mod tests {
         let verdicts = judge(&results);
         for table in [terminal, markdown] {
             let text = table(&run, &peers, &results, &verdicts);
-            for part in ["6000 (5900, 6100)", "openvpn failed: openvpn is not installed", "FAIL", "≥ 12"] {
+            for part in [
+                "6000 (5900, 6100)",
+                "openvpn failed: openvpn is not installed",
+                "tincr is not here: tincr-tincd is not on the PATH",
+                "FAIL",
+                "not here",
+                "≥ 14",
+            ] {
                 assert!(text.contains(part), "{part:?} is not in\n{text}");
             }
         }
@@ -219,6 +233,7 @@ mod tests {
         assert_eq!(value["peers"][0]["figures"]["tcp-1"]["values"], json!([9000.0, 8000.0, 9500.0]));
         assert_eq!(value["peers"][2]["figures"]["tcp-1"]["median"], json!(6000.0));
         assert_eq!(value["peers"][1]["failure"], json!("openvpn is not installed"));
+        assert_eq!(value["peers"][3]["absent"], json!("tincr-tincd is not on the PATH"));
         assert_eq!(value["targets"][0]["pass"], json!(false));
     }
 }

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use super::peer::Peer;
-
 /// A figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Metric {
@@ -167,36 +165,47 @@ impl Metric {
     }
 }
 
-/// Everything that a run measured.
+/// Everything that a run measured, by the peers' names.
 #[derive(Debug, Default)]
 pub struct Results {
     samples: BTreeMap<(&'static str, Metric), Vec<f64>>,
     failures: BTreeMap<&'static str, String>,
+    absent: BTreeMap<&'static str, String>,
 }
 
 impl Results {
     /// Keeps a value, in the metric's unit.
-    pub fn add(&mut self, peer: Peer, metric: Metric, value: f64) {
-        self.samples.entry((peer.name(), metric)).or_default().push(value);
+    pub fn add(&mut self, peer: &'static str, metric: Metric, value: f64) {
+        self.samples.entry((peer, metric)).or_default().push(value);
     }
 
     /// Keeps the reason why a peer has no further values; the first one stays.
-    pub fn fail(&mut self, peer: Peer, reason: impl Into<String>) {
-        self.failures.entry(peer.name()).or_insert_with(|| reason.into());
+    pub fn fail(&mut self, peer: &'static str, reason: impl Into<String>) {
+        self.failures.entry(peer).or_insert_with(|| reason.into());
+    }
+
+    /// Keeps what a peer lacks that does not have to be there.
+    pub fn miss(&mut self, peer: &'static str, lacks: impl Into<String>) {
+        self.absent.insert(peer, lacks.into());
     }
 
     /// Why a peer is missing or incomplete.
-    pub fn failure(&self, peer: Peer) -> Option<&str> {
-        self.failures.get(peer.name()).map(String::as_str)
+    pub fn failure(&self, peer: &str) -> Option<&str> {
+        self.failures.get(peer).map(String::as_str)
+    }
+
+    /// What a peer lacks that is not here, and does not have to be.
+    pub fn absence(&self, peer: &str) -> Option<&str> {
+        self.absent.get(peer).map(String::as_str)
     }
 
     /// The values in the order of the rounds.
-    pub fn values(&self, peer: Peer, metric: Metric) -> &[f64] {
-        self.samples.get(&(peer.name(), metric)).map_or(&[], Vec::as_slice)
+    pub fn values(&self, peer: &'static str, metric: Metric) -> &[f64] {
+        self.samples.get(&(peer, metric)).map_or(&[], Vec::as_slice)
     }
 
     /// The median.
-    pub fn median(&self, peer: Peer, metric: Metric) -> Option<f64> {
+    pub fn median(&self, peer: &'static str, metric: Metric) -> Option<f64> {
         percentile(self.values(peer, metric), 50)
     }
 }
@@ -216,10 +225,10 @@ mod tests {
     fn the_median_is_the_value_in_the_middle() {
         let mut results = Results::default();
         for value in [9.0, 1.0, 5.0] {
-            results.add(Peer::Veth, Metric::TcpOne, value);
+            results.add("veth", Metric::TcpOne, value);
         }
-        assert_eq!(results.median(Peer::Veth, Metric::TcpOne), Some(5.0));
-        assert_eq!(results.median(Peer::Vxlan, Metric::TcpOne), None);
+        assert_eq!(results.median("veth", Metric::TcpOne), Some(5.0));
+        assert_eq!(results.median("vxlan", Metric::TcpOne), None);
         assert_eq!(percentile(&[1.0, 2.0, 3.0, 4.0], 99), Some(4.0));
         assert_eq!(percentile(&[], 50), None);
     }
@@ -227,8 +236,8 @@ mod tests {
     #[test]
     fn the_first_failure_is_the_one_that_is_kept() {
         let mut results = Results::default();
-        results.fail(Peer::OpenVpn, "not installed");
-        results.fail(Peer::OpenVpn, "another");
-        assert_eq!(results.failure(Peer::OpenVpn), Some("not installed"));
+        results.fail("openvpn", "not installed");
+        results.fail("openvpn", "another");
+        assert_eq!(results.failure("openvpn"), Some("not installed"));
     }
 }

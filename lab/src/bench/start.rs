@@ -9,7 +9,7 @@ use std::time::Duration;
 use tund_lab::{Error, Host, Process, wait_until};
 
 use super::world::World;
-use crate::link::{INNER, OUTER, PATIENCE};
+use crate::link::{INNER, Keys, Link, Mode, OUTER, PATIENCE, Place};
 
 /// The MTU that tund's tun links use, given to peers that want one named.
 const MTU: u16 = 1420;
@@ -37,7 +37,7 @@ const PAIRS: [KeyPair; 2] = [
 ];
 
 /// A tunnel of the kernel, of the kind that `ip link add type` names.
-pub fn kernel(world: &World, kind: &str, options: &str) -> Result<(), Error> {
+pub fn kernel(world: &World, kind: &str, options: &str) -> Result<Vec<Process>, Error> {
     for (host, own, other) in world.ends() {
         // GENEVE takes no local address.
         let local = if kind == "geneve" { String::new() } else { format!("local {}", OUTER[own]) };
@@ -45,14 +45,65 @@ pub fn kernel(world: &World, kind: &str, options: &str) -> Result<(), Error> {
         host.run(&format!("ip addr add {}/24 dev t0", INNER[own]))?;
         host.run("ip link set t0 up")?;
     }
-    Ok(())
+    Ok(Vec::new())
+}
+
+/// tund's forms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tund {
+    TunAes,
+    TunChaCha,
+    TapAes,
+    TapChaCha,
+    StaticAes,
+    StaticChaCha,
+    Plain,
+    Tcp,
+}
+
+pub fn tund(world: &World, form: Tund) -> Result<Vec<Process>, Error> {
+    let (aes, chacha) = ("aes-256-gcm", "chacha20-poly1305");
+    let (mode, keys, cipher) = match form {
+        Tund::TunAes | Tund::Plain | Tund::Tcp => (Mode::Tun, Keys::Handshake, aes),
+        Tund::TunChaCha => (Mode::Tun, Keys::Handshake, chacha),
+        Tund::TapAes => (Mode::Tap, Keys::Handshake, aes),
+        Tund::TapChaCha => (Mode::Tap, Keys::Handshake, chacha),
+        Tund::StaticAes => (Mode::Tun, Keys::Static, aes),
+        Tund::StaticChaCha => (Mode::Tun, Keys::Static, chacha),
+    };
+    let tuning = if form == Tund::Plain { "offload = false" } else { "" };
+    let link = Link { mode, keys, cipher: Some(cipher), tuning, stream: form == Tund::Tcp };
+    let program = world.install_tund()?;
+    let mon = link.start(&program, &world.mon, Place::Mon)?;
+    Ok(vec![mon, link.start(&program, &world.fri, Place::Fri)?])
+}
+
+/// tund with OpenVPN's static key at fri, and the same or OpenVPN itself at mon.
+pub fn tund_as_openvpn(world: &World, both: bool) -> Result<Vec<Process>, Error> {
+    let mut processes = openvpn(world, OpenVpn::StaticTun(if both { 0 } else { 1 }))?;
+    let program = world.install_tund()?;
+    for (host, own, other) in world.ends().into_iter().take(if both { 2 } else { 1 }) {
+        let text = format!(
+            "remote = '{}:1194'\n[key]\nmode = 'openvpn'\nfile = '{}'\ncipher = 'aes-256-cbc'\nauth = 'sha256'\n\
+             [openvpn]\nupgrade = 'off'\n[device]\naddress = '{}'\npeer = '{}'\n[run]\nstate-dir = '{}'\n",
+            OUTER[other],
+            world.fri.dir().join("openvpn.key").display(),
+            INNER[own],
+            INNER[other],
+            host.dir().join("state").display()
+        );
+        processes.push(host.tund(&program, &host.file("openvpn.toml", &text)?, &[])?);
+    }
+    Ok(processes)
 }
 
 /// OpenVPN's forms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenVpn {
-    StaticTun,
+    /// At so many ends, mon's first.
+    StaticTun(usize),
     StaticTap,
+    StaticTcp,
     Tls,
 }
 
@@ -65,7 +116,7 @@ pub fn openvpn(world: &World, form: OpenVpn) -> Result<Vec<Process>, Error> {
     let consent = if version.contains("OpenVPN 2.7") { CONSENT } else { "" };
     let key = world.fri.dir().join("openvpn.key");
     let keys = match form {
-        OpenVpn::StaticTun | OpenVpn::StaticTap => {
+        OpenVpn::StaticTun(_) | OpenVpn::StaticTap | OpenVpn::StaticTcp => {
             world.fri.run(&format!("{} --genkey secret {}", program.display(), key.display()))?;
             let options = format!("--cipher AES-256-CBC --auth SHA256 {consent} --secret {}", key.display());
             [options.clone(), options]
@@ -76,16 +127,22 @@ pub fn openvpn(world: &World, form: OpenVpn) -> Result<Vec<Process>, Error> {
         let mut command = host.command(&program);
         let device = match form {
             OpenVpn::StaticTap => format!("--dev-type tap --ifconfig {} 255.255.255.0", INNER[own]),
-            OpenVpn::StaticTun | OpenVpn::Tls => {
+            OpenVpn::StaticTun(_) | OpenVpn::StaticTcp | OpenVpn::Tls => {
                 format!("--dev-type tun --ifconfig {} {}", INNER[own], INNER[other])
             }
         };
-        let ends = format!("--local {} --remote {} --port 1194", OUTER[own], OUTER[other]);
+        let protocol = match (form, own) {
+            (OpenVpn::StaticTcp, 0) => "--proto tcp-client",
+            (OpenVpn::StaticTcp, _) => "--proto tcp-server",
+            (OpenVpn::StaticTun(_) | OpenVpn::StaticTap | OpenVpn::Tls, _) => "",
+        };
+        let ends = format!("{protocol} --local {} --remote {} --port 1194", OUTER[own], OUTER[other]);
         let options = format!("--dev ovpn0 {device} {ends} --verb 1 {}", keys[own]);
         command.args(options.split_whitespace());
         Process::spawn(format!("{}: openvpn", host.name()), command)
     };
-    world.ends().into_iter().map(start).collect()
+    let count = if let OpenVpn::StaticTun(count) = form { count } else { 2 };
+    world.ends().into_iter().rev().take(count).map(start).collect()
 }
 
 /// A certificate for each end, and the options by which each knows the other's.
@@ -243,16 +300,35 @@ pub fn fastd(world: &World) -> Result<Vec<Process>, Error> {
 
 pub fn tinc(world: &World) -> Result<Vec<Process>, Error> {
     let program = world.program("tincd")?;
+    tinc_net(world, &program, "", |folder| format!("{} -c {folder} -K2048", program.display()))
+}
+
+/// Its command line and its files are those of tinc 1.1. `mode` is `router` or `switch`.
+pub fn tincr(world: &World, mode: &str) -> Result<Vec<Process>, Error> {
+    let (program, command) = (world.program("tincr-tincd")?, world.program("tincr-tinc")?);
+    let options = format!("Mode = {mode}\nSPTPSCipher = aes-256-gcm\n");
+    tinc_net(world, &program, &options, |folder| {
+        format!("{} -c {folder} generate-ed25519-keys", command.display())
+    })
+}
+
+/// Two ends of a network of tinc's. `keys` gives the command that makes the keys in a folder of configuration.
+fn tinc_net(
+    world: &World,
+    program: &Path,
+    options: &str,
+    keys: impl Fn(&str) -> String,
+) -> Result<Vec<Process>, Error> {
     let names = ["fri", "mon"];
     let folder = |host: &Host| host.dir().join("tinc");
     for (host, own, other) in world.ends() {
         let connect = if own == 0 { format!("ConnectTo = {}\n", names[other]) } else { String::new() };
-        let main = format!("Name = {}\nInterface = tinc0\n{connect}", names[own]);
+        let main = format!("Name = {}\nInterface = tinc0\n{options}{connect}", names[own]);
         std::fs::create_dir_all(folder(host).join("hosts")).map_err(|error| Error::new(error.to_string()))?;
         host.file("tinc/tinc.conf", &main)?;
         let about = format!("Address = {}\nSubnet = {}/32\n", OUTER[own], INNER[own]);
         host.file(&format!("tinc/hosts/{}", names[own]), &about)?;
-        host.run(&format!("{} -c {} -K2048", program.display(), folder(host).display()))?;
+        host.run(&keys(&folder(host).display().to_string()))?;
     }
     for (host, own, _) in world.ends() {
         for (other, _, _) in world.ends() {
@@ -265,7 +341,7 @@ pub fn tinc(world: &World) -> Result<Vec<Process>, Error> {
     }
     let mut processes = Vec::new();
     for (host, own, other) in world.ends().into_iter().rev() {
-        let mut command = host.command(&program);
+        let mut command = host.command(program);
         command
             .arg("-c")
             .arg(folder(host))

@@ -96,13 +96,13 @@ pub struct Running {
 impl Running {
     /// Starts a peer and waits until a ping is answered.
     pub fn start(peer: Peer, path: Option<&str>) -> Result<Self, Error> {
-        for (program, source) in peer.programs() {
-            install::find(program).ok_or_else(|| install::missing(program, *source))?;
+        if let Some((program, source)) = peer.missing() {
+            return Err(install::missing(program, source));
         }
         let world = World::new(path)?;
         let begin = Instant::now();
         let processes = peer.start(&world)?;
-        let addresses = if peer == Peer::Veth { OUTER } else { INNER };
+        let addresses = if peer.is_path() { OUTER } else { INNER };
         let mut running = Self { peer, first_ping: Duration::ZERO, addresses, processes, world };
         while !running.answers() {
             if let Some(process) = running.processes.iter_mut().find_map(ended) {

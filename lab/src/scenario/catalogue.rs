@@ -1,17 +1,23 @@
 //! All scenarios.
 
-use super::Scenario;
-use crate::{Error, guest, rights};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::Path;
 
-/// A scenario as it is in the program.
-#[derive(Debug, Clone, Copy)]
+use super::{Scenario, Source};
+use crate::{At, Error, guest, rights};
+
+/// A scenario as it is in the program, or in a file of somebody's own.
+#[derive(Debug, Clone)]
 pub struct Entry {
     /// What it is called.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// The world.
-    pub text: &'static str,
+    pub text: Cow<'static, str>,
     /// The page about it.
-    pub page: &'static str,
+    pub page: Cow<'static, str>,
+    /// Values of its variables that go before those of the file.
+    pub vars: BTreeMap<String, String>,
 }
 
 /// Where a scenario can run.
@@ -26,21 +32,25 @@ pub enum Ground {
 }
 
 macro_rules! entries {
-    ($($name:literal),* $(,)?) => {
+    ($folder:literal, $($name:literal),* $(,)?) => {
         [$(Entry {
-            name: $name,
-            text: include_str!(concat!("../../scenarios/", $name, ".toml")),
-            page: include_str!(concat!("../../scenarios/", $name, ".md")),
+            name: Cow::Borrowed($name),
+            text: Cow::Borrowed(include_str!(concat!("../../", $folder, "/", $name, ".toml"))),
+            page: Cow::Borrowed(include_str!(concat!("../../", $folder, "/", $name, ".md"))),
+            vars: BTreeMap::new(),
         }),*]
     };
 }
 
 /// Every scenario, the simplest first.
-pub const ALL: [Entry; 13] = entries![
+pub static ALL: [Entry; 15] = entries![
+    "scenarios",
     "routed-sites",
     "bridged-sites",
+    "loop",
     "tun-and-tap",
     "inetd",
+    "openvpn-peer",
     "router-firewall",
     "load-balancer",
     "zones",
@@ -52,18 +62,50 @@ pub const ALL: [Entry; 13] = entries![
     "vlan-trunk",
 ];
 
-/// The scenario of that name.
-pub fn find(name: &str) -> Result<&'static Entry, Error> {
-    let names = || ALL.map(|entry| entry.name).join(", ");
-    ALL.iter()
-        .find(|entry| entry.name == name)
-        .ok_or_else(|| Error::new(format!("no scenario {name}: there are {}", names())))
+/// Networks in which something is wrong: the first phase shows what, the others are the solution.
+pub static EXERCISES: [Entry; 3] = entries!["exercises", "storm", "mtu", "firewall"];
+
+/// What `tund-lab new` writes: a small scenario to begin with.
+pub const EXAMPLE: &str = include_str!("../../new.toml");
+
+/// The scenario of that name; one that ends in `.toml` is that file.
+pub fn find(name: &str) -> Result<Cow<'static, Entry>, Error> {
+    if name.ends_with(".toml") {
+        return Entry::read(Path::new(name)).map(Cow::Owned);
+    }
+    let names = || ALL.iter().map(|entry| &*entry.name).collect::<Vec<_>>().join(", ");
+    let found = ALL.iter().find(|entry| entry.name == name);
+    found.map(Cow::Borrowed).ok_or_else(|| {
+        Error::new(format!("no scenario {name}: there are {}, or give a FILE.toml of your own", names()))
+    })
 }
 
 impl Entry {
+    /// A file. The comment that it begins with, such as a drawing, is its page.
+    pub fn read(file: &Path) -> Result<Self, Error> {
+        let text = std::fs::read_to_string(file).at(file.display())?;
+        let comment = text.lines().map_while(|line| line.strip_prefix('#'));
+        let page = format!("```text\n{}\n```", comment.collect::<Vec<_>>().join("\n"));
+        let name = file.display().to_string().into();
+        Ok(Self { name, text: text.into(), page: page.into(), vars: BTreeMap::new() })
+    }
+
+    /// Its text, and those that it extends: a scenario by its name, a file beside its own.
+    pub fn source(&self) -> Result<Source, Error> {
+        let beside = Path::new(&*self.name).parent().unwrap_or(Path::new(""));
+        Source::read(&self.name, &self.text, &self.vars, |name| {
+            let name = if name.ends_with(".toml") {
+                beside.join(name).display().to_string()
+            } else {
+                name.to_owned()
+            };
+            Ok(find(&name)?.text.clone().into_owned())
+        })
+    }
+
     /// The world, read.
     pub fn scenario(&self) -> Result<Scenario, Error> {
-        Scenario::parse(self.text).map_err(|error| Error::new(format!("{}.toml: {error}", self.name)))
+        self.source()?.scenario()
     }
 
     /// Where it can run: in a guest only if this kernel does not do.
@@ -89,11 +131,12 @@ mod tests {
 
     #[test]
     fn every_scenario_is_sound_and_has_a_page_with_a_drawing_and_a_failure() {
-        for entry in &ALL {
+        for entry in ALL.iter().chain(&EXERCISES) {
             let scenario = entry.scenario().unwrap();
             scenario.verify().unwrap_or_else(|error| panic!("{}: {error}", entry.name));
             assert!(scenario.phase.iter().any(|phase| phase.failure), "{}: nothing breaks", entry.name);
-            assert!(!scenario.phase[0].failure, "{}: nothing works first", entry.name);
+            let works = EXERCISES.iter().any(|other| other.name == entry.name) || !scenario.phase[0].failure;
+            assert!(works, "{}: nothing works first", entry.name);
             assert!(entry.page.starts_with("# "), "{}: no title", entry.name);
             assert!(entry.page.contains("```text"), "{}: no drawing", entry.name);
             for host in scenario.host.keys() {
@@ -104,11 +147,16 @@ mod tests {
 
     #[test]
     fn every_file_of_a_scenario_is_in_the_catalogue() {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
-        for file in std::fs::read_dir(folder).unwrap() {
-            let path = file.unwrap().path();
-            let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-            assert!(find(&name).is_ok(), "{} is in no catalogue", path.display());
+        for (folder, entries) in [("scenarios", &ALL[..]), ("exercises", &EXERCISES[..])] {
+            for file in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).unwrap() {
+                let path = file.unwrap().path();
+                let name = path.file_stem().unwrap().to_str().unwrap();
+                assert!(
+                    entries.iter().any(|entry| entry.name == name),
+                    "{} is in no catalogue",
+                    path.display()
+                );
+            }
         }
         assert!(find("no-such").unwrap_err().to_string().contains("routed-sites"));
     }

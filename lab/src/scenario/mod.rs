@@ -6,9 +6,13 @@
 mod capture;
 mod catalogue;
 mod file;
+mod measure;
+mod source;
 mod world;
 
 pub use capture::Capture;
-pub use catalogue::{ALL, Entry, Ground, find};
-pub use file::{Check, Host, Phase, Scenario, Step};
+pub use catalogue::{ALL, EXAMPLE, EXERCISES, Entry, Ground, find};
+pub use file::{Check, Host, Mistake, Name, Phase, Scenario, Step};
+pub use measure::{Bound, Figure, Measured};
+pub use source::Source;
 pub use world::World;

@@ -8,6 +8,8 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::file::{Way, plug};
+use super::measure::{self, Bound, Figure, Measured, captured, target};
 use super::{Check, Phase, Scenario, Step};
 use crate::{At, Error, Host, Net, Process, rights};
 
@@ -29,6 +31,13 @@ pub struct World {
     /// Where each end of a link writes its keys.
     key_logs: Option<PathBuf>,
     _net: Net,
+}
+
+/// What a look at a check shows.
+struct Look {
+    held: bool,
+    seen: String,
+    measured: Option<Measured>,
 }
 
 /// A program, and where its log was when the phase began.
@@ -78,7 +87,7 @@ impl World {
         for (file, owners) in &self.scenario.keys {
             let mut made: Option<PathBuf> = None;
             for owner in owners {
-                let owner = self.host(owner)?;
+                let owner = self.host(owner.get_ref())?;
                 let path = owner.dir().join(file);
                 match &made {
                     None => owner.run(&format!("{} genkey -o {}", self.tund.display(), path.display()))?,
@@ -105,7 +114,7 @@ impl World {
             }
         }
         if !plan.setup.is_empty() {
-            host.shell(&within(host, &format!("set -e\n{}", plan.setup)))?;
+            host.shell(&self.within(host, &format!("set -e\n{}", plan.setup)))?;
         }
         Ok(())
     }
@@ -114,6 +123,11 @@ impl World {
     fn filled(&self, host: &Host, text: &str) -> String {
         let [tund, dir] = [self.tund.as_path(), host.dir()].map(|path| path.display().to_string());
         text.replace("@TUND@", &tund).replace("@DIR@", &dir)
+    }
+
+    /// A script that runs in the host's directory.
+    fn within(&self, host: &Host, script: &str) -> String {
+        format!("cd {}\n{}", host.dir().display(), self.filled(host, script))
     }
 
     /// A host by its name.
@@ -139,9 +153,9 @@ impl World {
         self.scenario.phase.clone()
     }
 
-    /// Does what a phase does, and says each check that holds. The first that does not is an error
+    /// Does what a phase does, and says each check that holds, with what was measured. The first that does not is an error
     /// with the logs of all links.
-    pub fn run(&mut self, phase: &Phase, mut say: impl FnMut(&Check)) -> Result<(), Error> {
+    pub fn run(&mut self, phase: &Phase, mut say: impl FnMut(&Check, Option<Measured>)) -> Result<(), Error> {
         for running in self.running.values_mut() {
             running.mark = running.process.mark();
         }
@@ -149,17 +163,18 @@ impl World {
             self.step(step).map_err(|error| self.with_logs(&phase.say, &error))?;
         }
         for check in &phase.check {
-            self.check(check).map_err(|error| self.with_logs(&check.say, &error))?;
-            say(check);
+            let measured = self.check(check).map_err(|error| self.with_logs(&check.say, &error))?;
+            say(check, measured);
         }
         Ok(())
     }
 
     fn step(&mut self, step: &Step) -> Result<(), Error> {
         let Step { on, run, stop, kill, start } = step;
+        let on = on.get_ref();
         if let Some(script) = run {
             let host = self.host(on)?;
-            host.shell(&within(host, script))?;
+            host.shell(&self.within(host, script))?;
         }
         if let Some(what) = stop {
             let mut running = self.take(on, what)?;
@@ -187,7 +202,7 @@ impl World {
                 // What a step changed in the file stays changed.
                 let file = host.dir().join(format!("{what}.toml"));
                 if !file.exists() {
-                    host.file(&format!("{what}.toml"), text)?;
+                    host.file(&format!("{what}.toml"), text.get_ref())?;
                 }
                 let mut arguments = vec!["--verb", "3"];
                 let log =
@@ -198,7 +213,7 @@ impl World {
             None => {
                 let host = self.host(on)?;
                 let mut command = host.command("sh");
-                command.arg("-c").arg(within(host, &format!("exec {what}")));
+                command.arg("-c").arg(self.within(host, &format!("exec {what}")));
                 Process::spawn(format!("{on}: {what}"), command)?
             }
         };
@@ -207,41 +222,82 @@ impl World {
     }
 
     /// Looks until it holds.
-    fn check(&self, check: &Check) -> Result<(), Error> {
+    fn check(&self, check: &Check) -> Result<Option<Measured>, Error> {
         let deadline = Instant::now() + SOON;
         let mut failures = 0;
         loop {
-            let (held, seen) = self.look(check)?;
+            let Look { held, seen, measured } = self.look(check)?;
             failures = if held && check.fails { failures + 1 } else { 0 };
             if held && (!check.fails || failures == 2) {
-                return Ok(());
+                return Ok(measured);
             }
             if Instant::now() > deadline {
-                let asked = check.run.as_deref().unwrap_or("its log");
-                return Err(Error::new(format!("{}: {asked}: {seen}", check.on)));
+                let asked =
+                    check.run.as_deref().unwrap_or(if check.log.is_some() { "its log" } else { "measured" });
+                return Err(Error::new(format!("{}: {asked}: {seen}", check.on.get_ref())));
             }
             thread::sleep(PAUSE);
         }
     }
 
     /// Whether it holds now, and what is seen.
-    fn look(&self, check: &Check) -> Result<(bool, String), Error> {
+    fn look(&self, check: &Check) -> Result<Look, Error> {
+        let on = check.on.get_ref();
         let shows = |text: &str| check.shows.as_deref().is_none_or(|part| text.contains(part));
-        if let Some(end) = &check.log {
-            let Some(running) = self.running.get(&(check.on.clone(), end.clone())) else {
-                return Err(Error::new(format!("{}: {end} does not run", check.on)));
-            };
-            let lines = running.process.lines();
-            let text = lines.get(running.mark..).unwrap_or_default().join("\n");
-            return Ok((shows(&text), text));
+        match check.way().map_err(|mistake| Error::new(mistake.text))? {
+            Way::Log(end) => {
+                let Some(running) = self.running.get(&(on.clone(), end.clone())) else {
+                    return Err(Error::new(format!("{on}: {end} does not run")));
+                };
+                let lines = running.process.lines();
+                let text = lines.get(running.mark..).unwrap_or_default().join("\n");
+                Ok(Look { held: shows(&text), seen: text, measured: None })
+            }
+            Way::Measure(figure, bound) => self.measure(check, figure, &bound),
+            Way::Script => {
+                let (succeeded, text) = self.script(on, check)?;
+                Ok(Look { held: succeeded != check.fails && shows(&text), seen: text, measured: None })
+            }
         }
-        let host = self.host(&check.on)?;
+    }
+
+    /// Runs a check's script: whether it succeeded, and what it said.
+    fn script(&self, on: &str, check: &Check) -> Result<(bool, String), Error> {
+        let host = self.host(on)?;
         let mut command = host.command("sh");
-        command.arg("-c").arg(within(host, check.run.as_deref().unwrap_or_default()));
-        let mut process = Process::spawn(format!("{}: check", check.on), command)?;
+        command.arg("-c").arg(self.within(host, check.run.as_deref().unwrap_or_default()));
+        let mut process = Process::spawn(format!("{on}: check"), command)?;
         let succeeded = process.wait(SCRIPT).is_ok_and(|status| status.success());
-        let text = process.text();
-        Ok((succeeded != check.fails && shows(&text), text))
+        Ok((succeeded, process.text()))
+    }
+
+    fn measure(&self, check: &Check, figure: Figure, bound: &Bound) -> Result<Look, Error> {
+        let value = if figure == Figure::SeenOnWire {
+            Some(self.count(check)?)
+        } else {
+            let to = target(check.to.as_ref().map_or("", |to| to.get_ref()))?;
+            measure::measure(figure, self.host(check.on.get_ref())?, to, self.hosts.values())?
+        };
+        let measured = bound.compare(value);
+        Ok(Look { held: measured.holds, seen: measured.to_string(), measured: Some(measured) })
+    }
+
+    /// Packets that cross an interface while the check's script runs, whether that succeeds or not.
+    fn count(&self, check: &Check) -> Result<f64, Error> {
+        let at = check.at.as_ref().map_or("", |at| at.get_ref());
+        let (host, interface) =
+            plug(at).ok_or_else(|| Error::new(format!("{at:?} is not HOST:INTERFACE")))?;
+        let host = self.host(host)?;
+        let mut words = vec!["tcpdump", "-n", "--immediate-mode", "-i", interface];
+        words.extend(check.filter.split_whitespace());
+        rights::require("tcpdump")?;
+        let mut recorder = host.spawn(&words)?;
+        recorder.wait_line("listening on", measure::PATIENCE)?;
+        self.script(check.on.get_ref(), check)?;
+        // What is on its way arrives.
+        thread::sleep(PAUSE);
+        recorder.terminate(measure::PATIENCE)?;
+        captured(recorder.lines().iter().map(String::as_str))
     }
 
     fn with_logs(&self, what: &str, error: &Error) -> Error {
@@ -256,7 +312,7 @@ impl World {
     pub fn command(&self, on: &str, program: &str) -> Result<Command, Error> {
         let host = self.host(on)?;
         let mut command = host.command("sh");
-        command.arg("-c").arg(within(host, &format!("exec {program}")));
+        command.arg("-c").arg(self.within(host, &format!("exec {program}")));
         Ok(command)
     }
 }
@@ -268,9 +324,4 @@ fn key_log(folder: &Path, on: &str, what: &str) -> PathBuf {
 
 fn host<'a>(hosts: &'a BTreeMap<String, Host>, name: &str) -> Result<&'a Host, Error> {
     hosts.get(name).ok_or_else(|| Error::new(format!("there is no host {name}")))
-}
-
-/// A script in the host's directory.
-fn within(host: &Host, script: &str) -> String {
-    format!("cd {}\n{script}", host.dir().display())
 }
