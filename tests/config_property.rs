@@ -178,12 +178,12 @@ fn remote() -> impl Strategy<Value = Remote> {
         "192\\.0\\.2\\.[1-9]",
         "2001:db8:ffff::[1-9]"
     ];
-    (host, 1..=u16::MAX).prop_map(|(host, port)| Remote { host, port })
+    (host, 1..=u16::MAX).prop_map(|(host, port)| Remote { host, port, stream: false })
 }
 
 fn listen() -> impl Strategy<Value = Listen> {
     let address = option::of(Just(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
-    (address, 1..=u16::MAX).prop_map(|(address, port)| Listen { address, port, explicit: true })
+    (address, 1..=u16::MAX).prop_map(|(address, port)| Listen { address, port, explicit: true, stream: None })
 }
 
 fn interface() -> impl Strategy<Value = String> {
@@ -312,7 +312,8 @@ fn run() -> impl Strategy<Value = Run> {
     let name = || option::of("[a-z][a-z0-9_-]{0,9}");
     let directory = || option::of(path().prop_map(Into::into));
     let sandbox = proptest::sample::select(vec![Sandbox::Auto, Sandbox::Require, Sandbox::Off]);
-    let log = option::of(proptest::sample::select(vec![LogTo::Stderr, LogTo::Syslog, LogTo::Journal]));
+    let log =
+        option::of(proptest::sample::select(vec![LogTo::Stderr, LogTo::Syslog, LogTo::Journal, LogTo::Json]));
     (name(), name(), directory(), 0u8..=9, directory(), sandbox, log).prop_map(
         |(user, group, runtime_dir, verb, chroot, sandbox, log)| Run {
             user,
@@ -434,6 +435,7 @@ fn write_running(text: &mut String, config: &Config) {
         LogTo::Stderr => "stderr",
         LogTo::Syslog => "syslog",
         LogTo::Journal => "journal",
+        LogTo::Json => "json",
     });
     maybe(text, "log", log.map(string));
     line(text, "daemon", config.run.daemon);

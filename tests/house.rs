@@ -11,7 +11,7 @@ const MAX_FILE: usize = 500;
 /// Longest function in lines, tests excepted: they may hold tables.
 const MAX_FUNCTION: usize = 60;
 /// Where the pure half lives.
-const PURE: [&str; 18] = [
+const PURE: [&str; 19] = [
     "src/core/",
     "src/wire/",
     "src/crypto/",
@@ -27,6 +27,7 @@ const PURE: [&str; 18] = [
     "src/route/mending",
     "src/privsep/door",
     "src/privsep/message",
+    "src/parent/machine",
     "src/control/api",
     "src/control/text",
     "src/control/metrics",
@@ -307,7 +308,7 @@ fn no_room_names_one_above_it() {
     let homeless =
         |path: &&str| floor(path[4..path.len() - 3].replace('/', "::").trim_end_matches("::mod")).is_none();
     let homeless: Vec<_> = sources.map(|(path, _)| path.as_str()).filter(homeless).collect();
-    assert_eq!(homeless, ["src/fault.rs", "src/lib.rs", "src/testing.rs"], "files without a floor");
+    assert_eq!(homeless, ["src/lib.rs", "src/testing.rs"], "files without a floor");
     judge(files, climbs);
 }
 

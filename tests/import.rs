@@ -1,9 +1,9 @@
 //! OpenVPN configurations as links that tund runs.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, also in helpers")]
 
-use tund::config::{Config, DEFAULT_PORT, Options, Via, parse};
+use tund::config::{Code, Config, Options, Severity, Via, parse};
 use tund::packet::layer::Mode;
-use tund_import::{Imported, OldKey, OldKeyError, TUND_PORT, import, parse_key};
+use tund_import::{Imported, OldKey, OldKeyError, Wire, import, parse_key};
 
 /// The routed link of the documentation, as it was.
 const TUN_FRI_MON: &str = "\
@@ -43,21 +43,26 @@ float
 ";
 
 fn imported(text: &str) -> Imported {
-    import(text, "old.key").unwrap()
+    import(text, Wire::Tund).unwrap()
 }
 
 /// The file that comes out is one that tund runs.
 fn config(text: &str) -> Config {
-    let toml = imported(text).toml;
+    runnable(&imported(text)).0
+}
+
+/// And what is said of it.
+fn runnable(imported: &Imported) -> (Config, Vec<Code>) {
+    let toml = imported.toml("old.key");
     let parsed = parse("link", &toml, &Options::new("/etc/tund"));
     let errors: Vec<_> = parsed.diagnostics.iter().filter(|finding| finding.is_error()).collect();
     assert!(errors.is_empty(), "{toml}\n{errors:#?}");
-    parsed.config.unwrap()
+    let warnings = parsed.diagnostics.iter().filter(|finding| finding.severity == Severity::Warning);
+    (parsed.config.unwrap(), warnings.map(|finding| finding.code).collect())
 }
 
 #[test]
 fn a_routed_link_comes_out_whole() {
-    assert_eq!(TUND_PORT, DEFAULT_PORT, "a file that names no port");
     let config = config(TUN_FRI_MON);
     assert_eq!((config.remotes[0].host.as_str(), config.remotes[0].port), ("mon.tn", 1417));
     assert_eq!(config.listen.port, 1417);
@@ -78,16 +83,16 @@ fn every_directive_without_an_equal_is_named_with_its_line_and_reason() {
     let result = imported(TUN_FRI_MON);
     let names: Vec<_> = result.left_out.iter().map(|line| line.split(": ").nth(1).unwrap()).collect();
     assert_eq!(names, ["persist-tun", "persist-key", "cipher AES-256-CBC", "auth SHA256", "comp-lzo"]);
-    assert!(result.left_out[2].contains("the cipher is AES-256-GCM or"), "{:?}", result.left_out);
-    assert!(result.left_out[4].starts_with("line 14: comp-lzo: tund does not compress"));
+    assert!(result.left_out[2].contains("AES-256-GCM"), "{:?}", result.left_out);
+    assert!(result.left_out[4].starts_with("line 14: comp-lzo: "));
     for line in &result.left_out {
-        assert!(result.toml.contains(&format!("\n# {line}\n")), "{}", result.toml);
+        assert!(result.toml("k").contains(&format!("\n# {line}\n")), "{}", result.toml("k"));
     }
     let odd =
         imported(&format!("{TUN_FRI_MON}no-such \u{1b}[31m thing\nroute lab.example\nproto tcp-client\n"));
     let left: Vec<_> = odd.left_out[5..].iter().map(String::as_str).collect();
-    assert!(left[0].contains("import does not know it") && !odd.toml.contains('\u{1b}'), "{left:?}");
-    assert!(left[1].contains("its network is a name") && left[2].contains("tund speaks UDP"), "{left:?}");
+    assert!(left[0].contains("no-such") && !odd.toml("k").contains('\u{1b}'), "{left:?}");
+    assert!(left[1].contains("lab.example") && left[2].contains("UDP"), "{left:?}");
 }
 
 /// Each configuration of the page beside what it was: the import says the same.
@@ -164,20 +169,20 @@ fn a_tap_with_address_a_named_device_ipv6_and_gateways() {
 
 #[test]
 fn a_link_with_certificates_or_without_a_secret_is_refused() {
-    let errors =
-        import("client\ndev tun\nremote a 1\nca ca.crt\n<tls-crypt>\n</tls-crypt>\n", "k").unwrap_err();
+    let errors = import("client\ndev tun\nremote a 1\nca ca.crt\n<tls-crypt>\n</tls-crypt>\n", Wire::Tund)
+        .unwrap_err();
     let messages: Vec<_> = errors.iter().map(|error| error.message.as_str()).collect();
     let expected =
         ["client", "ca", "tls-crypt"].map(|name| format!("`{name}` belongs to a link with certificates"));
     assert_eq!(messages, expected);
-    assert_eq!(import("dev tun\n", "k").unwrap_err()[0].message, "there is no `secret`");
-    assert_eq!(import("secret k\n", "k").unwrap_err()[0].message, "there is no `dev`");
+    assert_eq!(import("dev tun\n", Wire::Tund).unwrap_err()[0].message, "there is no `secret`");
+    assert_eq!(import("secret k\n", Wire::Tund).unwrap_err()[0].message, "there is no `dev`");
 }
 
 #[test]
 fn scripts_that_openvpn_would_not_run_are_left_out() {
     let result = imported("dev tun\nsecret k\nifconfig 10.0.0.1 10.0.0.2\nup /x\n");
-    assert!(!result.toml.contains("[scripts]"));
+    assert!(!result.toml("k").contains("[scripts]"));
     assert!(result.left_out[0].starts_with("scripts: "), "{:?}", result.left_out);
     let twice = config("dev tap\nsecret k 0\nscript-security 2\nup /x\nup /y\n");
     assert_eq!(twice.scripts.up.unwrap().program.to_str(), Some("/y"));
@@ -206,12 +211,179 @@ mod random {
         #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
         /// Whatever is in the old file, the new one is TOML without a mistake in its form.
         #[test]
-        fn anything_comes_out_as_toml(lines in prop::collection::vec("(secret|dev|up|remote|route|ifconfig|<a>|[a-z-]{1,9})( [ -~é\u{1b}]{0,12}){0,3}", 0..12)) {
+        fn anything_comes_out_as_toml(lines in prop::collection::vec("(secret|cipher|compress|fragment|dev|up|remote|route|ifconfig|<a>|[a-z-]{1,9})( [ -~é\u{1b}]{0,12}){0,3}", 0..12)) {
             let text = format!("dev tap\nsecret k\nscript-security 2\n{}\n", lines.join("\n"));
-            if let Ok(result) = import(&text, "k") {
-                let document = toml::de::DeTable::parse(&result.toml);
-                prop_assert!(document.is_ok(), "{}\n{:?}", result.toml, document.err());
+            for wire in [Wire::Tund, Wire::OpenVpn] {
+                if let Ok(result) = import(&text, wire) {
+                    let toml = result.toml("k");
+                    let document = toml::de::DeTable::parse(&toml);
+                    prop_assert!(document.is_ok(), "{toml}\n{:?}", document.err());
+                }
             }
         }
+    }
+}
+
+/// Files as they are found in the field, for a peer that stays OpenVPN.
+mod wire {
+    use std::collections::BTreeSet;
+
+    use tund::config::{OpenVpn, Upgrade};
+    use tund::crypto::cbc_hmac::{CbcCipher, Digest};
+    use tund::wire::openvpn::Framing;
+
+    use super::*;
+
+    fn file(name: &str) -> &'static str {
+        let text = include_str!("import/wire.confs");
+        text.split("## ").find_map(|part| part.strip_prefix(name)?.strip_prefix('\n')).unwrap()
+    }
+
+    fn kept(text: &str) -> Imported {
+        import(text, Wire::OpenVpn).unwrap()
+    }
+
+    fn link(name: &str) -> (Config, Vec<Code>, Vec<String>) {
+        let imported = kept(file(name));
+        let (config, codes) = runnable(&imported);
+        (config, codes, imported.left_out)
+    }
+
+    fn openvpn(cipher: CbcCipher, digest: Digest) -> OpenVpn {
+        OpenVpn { direction: None, cipher, digest, framing: None, fragment: None, upgrade: Upgrade::Auto }
+    }
+
+    #[test]
+    fn each_kind_of_file_in_the_field_keeps_its_wire() {
+        use CbcCipher::*;
+        use Digest::*;
+        let lzo = Some(Framing::CompLzo);
+        // Own port, the peer's, whether it is followed, and what the wire has.
+        let cases = [
+            ("sample-office", 1194, None, true, openvpn(Aes256, Sha1)),
+            ("sample-home", 1194, Some(1194), false, OpenVpn { framing: lzo, ..openvpn(Aes256, Sha1) }),
+            ("sample-xinetd", 1194, None, true, openvpn(Blowfish, Sha1)),
+            ("vyos", 1195, Some(1196), false, OpenVpn { framing: lzo, ..openvpn(TripleDes, Sha256) }),
+            ("dn42-router", 33121, Some(33121), false, OpenVpn { framing: lzo, ..openvpn(Blowfish, Sha1) }),
+            (
+                "firewall-server",
+                1198,
+                None,
+                true,
+                OpenVpn { framing: Some(Framing::StubV2), ..openvpn(Aes128, Sha256) },
+            ),
+            (
+                "firewall-client",
+                0,
+                Some(1198),
+                false,
+                OpenVpn { framing: Some(Framing::Stub), ..openvpn(Aes256, Sha512) },
+            ),
+            ("office-tunnel", 0, Some(1203), true, OpenVpn { framing: lzo, ..openvpn(Aes256, Sha384) }),
+            ("three-sites", 0, Some(1194), false, OpenVpn { direction: Some(1), ..openvpn(Aes256, Sha256) }),
+            ("blog", 53, Some(53), false, OpenVpn { framing: lzo, ..openvpn(Blowfish, Sha1) }),
+            (
+                "windows-pair",
+                1194,
+                Some(1194),
+                false,
+                OpenVpn { fragment: Some(1300), ..openvpn(Blowfish, Sha1) },
+            ),
+            ("course", 5000, Some(5000), false, OpenVpn { framing: lzo, ..openvpn(Blowfish, Sha1) }),
+            (
+                "unikernel",
+                1194,
+                Some(1194),
+                false,
+                OpenVpn { framing: lzo, direction: Some(0), ..openvpn(Aes256, Sha1) },
+            ),
+        ];
+        for (name, own, theirs, float, expected) in cases {
+            let (config, codes, _) = link(name);
+            let remote = config.remotes.first().map(|remote| remote.port);
+            assert_eq!((config.listen.port, remote, config.float), (own, theirs, float), "{name}");
+            let weak = matches!(expected.cipher, Blowfish | TripleDes);
+            assert_eq!(codes.contains(&Code::WeakCipher), weak, "{name}");
+            assert_eq!(config.key.openvpn, Some(expected), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_file_without_a_cipher_says_first_that_it_means_blowfish() {
+        for (name, silent) in [("blog", true), ("course", true), ("vyos", false), ("three-sites", false)] {
+            let (_, _, left_out) = link(name);
+            assert_eq!(
+                left_out.first().is_some_and(|line| line.starts_with("cipher: ")),
+                silent,
+                "{left_out:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_the_wire_cannot_be_without_is_refused_at_its_line() {
+        let refused = |text: &str| {
+            let errors = import(text, Wire::OpenVpn).unwrap_err();
+            assert!(errors.iter().all(|error| !error.help.is_empty()), "{errors:?}");
+            errors
+                .iter()
+                .map(|error| error.place.clone().map(|place| text[place].to_owned()))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(refused(file("web-ui-tcp")), [Some("proto tcp-server".to_owned())]);
+        assert_eq!(refused(file("cloud")), [Some("remote 203.0.113.50 1200 tcp-client".to_owned())]);
+        assert_eq!(refused(file("vyos-bf256")), [None], "a key of 256 bits for Blowfish");
+        for line in [
+            "cipher none",
+            "cipher AES-256-GCM",
+            "cipher AES-256-CFB",
+            "cipher CAST5-CBC",
+            "auth none",
+            "auth MD5",
+            "no-replay",
+            "no-iv",
+            "fragment 20",
+            "key-direction 2",
+            "data-ciphers-fallback SEED-CBC",
+        ] {
+            let text = format!("dev tun\nifconfig 10.0.0.1 10.0.0.2\nsecret k\n{line}\n");
+            assert_eq!(refused(&text), [Some(line.to_owned())]);
+            assert!(import(&text, Wire::Tund).is_ok(), "of no concern to tund's own wire: {line}");
+        }
+    }
+
+    /// Which directives of all these files have to be named.
+    #[test]
+    fn what_has_no_equal_is_named_and_what_is_kept_is_not() {
+        let mut names = BTreeSet::new();
+        for part in include_str!("import/wire.confs").split("## ").skip(1) {
+            let text = part.split_once('\n').unwrap().1;
+            for line in import(text, Wire::OpenVpn).into_iter().flat_map(|imported| imported.left_out) {
+                let name = line.split(": ").nth(1).unwrap().split(' ').next().unwrap();
+                names.insert(name.to_owned());
+            }
+        }
+        for kept in ["auth", "data-ciphers-fallback", "fragment", "float", "key-direction", "nobind", "lport"]
+        {
+            assert!(!names.contains(kept), "{kept}");
+        }
+        for named in
+            ["comp-lzo", "compress", "management", "providers", "topology", "allow-compression", "inetd"]
+        {
+            assert!(names.contains(named), "{named}: {names:?}");
+        }
+    }
+
+    #[test]
+    fn the_last_cipher_counts_and_digests_have_openssls_other_names() {
+        let text = "dev tun\nifconfig 10.0.0.1 10.0.0.2\nsecret k 1\nkeysize 256\ncipher BF-CBC\nauth RSA-SHA512\n\
+                    data-ciphers-fallback aes-256-cbc\nkey-direction 0\ncompress\n";
+        let (config, _) = runnable(&kept(text));
+        let expected = OpenVpn {
+            direction: Some(0),
+            framing: Some(Framing::Stub),
+            ..openvpn(CbcCipher::Aes256, Digest::Sha512)
+        };
+        assert_eq!(config.key.openvpn, Some(expected));
     }
 }

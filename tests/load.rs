@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use tund::config::{SecretSource, position};
+use tund::config::{Code, SecretSource, position};
 use tund::preflight::load;
 
 const TEXT: &str = "remote = \"mon.tn\"\n[key]\nmode = \"static\"\nfile = \"static.key\"\n[device]\naddress = \"10.0.0.1\"\npeer = \"10.0.0.2\"\n";
@@ -41,20 +41,20 @@ fn port_and_verb_come_from_the_command_line_and_are_checked() {
 #[test]
 fn what_is_no_configuration_file_is_said_and_never_a_panic() {
     let scratch = Scratch::new("none");
-    for (path, message) in [
-        (scratch.0.join("missing.toml"), "cannot be read"),
-        (scratch.0.clone(), "cannot be read"),
-        (PathBuf::from("/dev/zero"), "longer than"),
-        (PathBuf::new(), "cannot be read"),
+    for (path, code) in [
+        (scratch.0.join("missing.toml"), Code::CannotRead),
+        (scratch.0.clone(), Code::CannotRead),
+        (PathBuf::from("/dev/zero"), Code::TooLong),
+        (PathBuf::new(), Code::CannotRead),
     ] {
         let loaded = load(&path, None, None, None);
         assert!(loaded.parsed.config.is_none());
-        assert!(loaded.parsed.diagnostics[0].message.contains(message), "{:?}", loaded.parsed.diagnostics);
+        assert_eq!(loaded.parsed.diagnostics[0].code, code, "{:?}", loaded.parsed.diagnostics);
     }
     let file = scratch.file("latin.toml", b"float = true\n# gr\xfc\xdfe\n");
     let loaded = load(&file, None, None, None);
     let error = &loaded.parsed.diagnostics[0];
-    assert!(error.message.contains("not UTF-8"), "{error:?}");
+    assert_eq!(error.code, Code::NotText);
     assert_eq!(position(&loaded.text, error.span.clone().unwrap().start), (2, 5));
 }
 

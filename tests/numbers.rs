@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops where something is not as it should be")]
 #![allow(clippy::print_stdout, reason = "printing is what this is for")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -18,7 +18,7 @@ const FILE: usize = 400;
 const P90: usize = 22;
 /// Longest function.
 const FUNCTION: usize = 60;
-/// Most assertions that compare English sentences.
+/// Most functions of tests that look for an English sentence of tund's; what is left of them is about the wording, or the command line.
 const ENGLISH: usize = 40;
 
 /// All Rust files below a folder, with their paths from the root of the project.
@@ -45,7 +45,7 @@ fn is_test(path: &str) -> bool {
     let inside = |folder: &str| path.contains(folder);
     path.ends_with("/tests.rs")
         || ["/tests/", "/search/", "/search.rs", "/vectors"].into_iter().any(inside)
-        || ["src/testing.rs", "src/fault.rs"].contains(&path)
+        || path == "src/testing.rs"
 }
 
 /// The lines of code of a file. What `#[cfg(test)]` stands before is left out, to the end of the item.
@@ -92,47 +92,138 @@ fn functions(code: &[&str]) -> Vec<usize> {
     found
 }
 
-/// Assertions that look for two or more English words in a row in a message.
-fn english(text: &str) -> usize {
-    let is_word = |word: &&str| word.len() > 1 && word.chars().all(|c| c.is_ascii_lowercase());
-    let sentence = |line: &str| {
-        let Some((_, rest)) = line.split_once(".contains(\"").or_else(|| line.split_once("_with(\"")) else {
-            return false;
+/// Calls that look for a part of a text.
+const LOOKS: [&str; 12] = [
+    "contains",
+    "starts_with",
+    "ends_with",
+    "strip_prefix",
+    "find",
+    "matches",
+    "wait_line",
+    "wait_line_after",
+    "wait_for",
+    "logged",
+    "says",
+    "ends",
+];
+/// What begins with one of these is a command that a message names, not English.
+const PROGRAMS: [&str; 8] = ["ip", "nft", "sysctl", "systemctl", "chown", "chmod", "modprobe", "sudo"];
+
+/// The literals of text, each with where it begins and ends; comments are skipped.
+fn literals(text: &str) -> Vec<(usize, usize, String)> {
+    let (mut found, mut at) = (Vec::new(), 0);
+    while let Some(here) = text.get(at..).filter(|rest| !rest.is_empty()) {
+        let end = |mark: &str| here.find(mark).map_or(here.len(), |end| end + mark.len());
+        let length = if here.starts_with("//") {
+            end("\n")
+        } else if let Some(raw) = here.strip_prefix("r#\"") {
+            let length = raw.find("\"#").map_or(raw.len(), |end| end);
+            found.push((at, at + length + 5, raw[..length].to_owned()));
+            length + 5
+        } else if let Some(inside) = here.strip_prefix('"') {
+            let mut escaped = false;
+            let closing = inside.find(|c| {
+                let closes = c == '"' && !escaped;
+                escaped = c == '\\' && !escaped;
+                closes
+            });
+            let length = closing.map_or(here.len(), |closing| closing + 2);
+            let lines = inside[..length - 2].split("\\\n").map(str::trim_start);
+            found.push((at, at + length, lines.collect()));
+            length
+        } else if let Some(escaped) = here.strip_prefix("'\\") {
+            2 + escaped.find('\'').map_or(1, |quote| quote.max(1) + 1)
+        } else if here.starts_with('\'') && here.chars().nth(2) == Some('\'') {
+            here.chars().take(3).map(char::len_utf8).sum()
+        } else {
+            here.chars().next().map_or(1, char::len_utf8)
         };
-        let quoted = rest.split('"').next().unwrap_or_default();
-        let words: Vec<_> = quoted.split([' ', ',', ':']).collect();
-        words.windows(2).any(|pair| pair.iter().all(is_word))
+        at += length;
+    }
+    found
+}
+
+/// Two or more English words in a row, in lower case; no command.
+fn sentences(literal: &str) -> Vec<String> {
+    let is_word = |word: &str| word.len() > 1 && word.chars().all(|c| c.is_ascii_lowercase());
+    let (mut found, mut words) = (Vec::new(), Vec::new());
+    for token in literal.split(' ').chain([""]) {
+        let word = token.trim_start_matches('`').trim_end_matches([',', ':', ';', ')']);
+        let (is_word, is_last) = (is_word(word), !token.ends_with(word));
+        words.extend(is_word.then_some(word));
+        if !is_word || is_last {
+            found.extend((words.len() > 1 && !PROGRAMS.contains(&words[0])).then(|| words.join(" ")));
+            words.clear();
+        }
+    }
+    found
+}
+
+/// The functions of a test that look for a sentence of `messages`: where tund words it anew, they fail.
+fn english(text: &str, messages: &str) -> BTreeSet<String> {
+    let literals = literals(text);
+    let mut bare = text.as_bytes().to_vec();
+    literals.iter().for_each(|(start, end, _)| bare[*start..*end].fill(b'x'));
+    let bare = String::from_utf8(bare).unwrap();
+    let within = |at: usize| {
+        // The calls around this place, from the innermost on.
+        let mut depth = 0;
+        bare[..at].char_indices().rev().any(|(place, c)| {
+            depth += i32::from(c == ')') - i32::from(c == '(');
+            let name = || bare[..place].rsplit(|c: char| !c.is_alphanumeric() && c != '_').next();
+            let opens = depth < 0;
+            depth = depth.max(0);
+            opens && name().is_some_and(|name| LOOKS.contains(&name))
+        })
     };
-    text.lines().filter(|line| sentence(line)).count()
+    let is_message = |literal: &str| sentences(literal).iter().any(|words| messages.contains(words));
+    let looked_for = literals.iter().filter(|(start, _, literal)| is_message(literal) && within(*start));
+    let function = |at: usize| bare[..at].rsplit("fn ").next().and_then(|rest| rest.split(['(', '<']).next());
+    looked_for.filter_map(|(start, ..)| function(*start).map(str::to_owned)).collect()
 }
 
 struct Numbers {
     rooms: BTreeMap<String, usize>,
     longest_files: Vec<(usize, String)>,
     functions: Vec<usize>,
-    english: usize,
+    /// Functions of tests that look for a sentence.
+    english: Vec<String>,
 }
 
 fn measure() -> Numbers {
-    let mut numbers =
-        Numbers { rooms: BTreeMap::new(), longest_files: Vec::new(), functions: Vec::new(), english: 0 };
-    let (src, tests) = (rust_files("src"), rust_files("tests"));
-    for (path, text) in &src {
-        if is_test(path) {
-            numbers.english += english(text);
+    let mut numbers = Numbers {
+        rooms: BTreeMap::new(),
+        longest_files: Vec::new(),
+        functions: Vec::new(),
+        english: Vec::new(),
+    };
+    let (src, mut tests) = (rust_files("src"), rust_files("tests"));
+    tests.retain(|(path, _)| !path.ends_with("/numbers.rs"));
+    let mut messages = String::new();
+    let said =
+        |text: &str| literals(text).into_iter().map(|(.., literal)| literal + "\n").collect::<String>();
+    rust_files("import/src").iter().for_each(|(_, text)| messages += &said(text));
+    for (path, text) in src {
+        if is_test(&path) {
+            tests.push((path, text));
             continue;
         }
-        numbers.english += text.split_once("\nmod tests {").map_or(0, |(_, tests)| english(tests));
-        let code = code(text);
+        let (code_part, tests_of_it) = text.split_once("\nmod tests {").unwrap_or((&text, ""));
+        messages += &said(code_part);
+        let code = code(&text);
         let room = path["src/".len()..].split(['/', '.']).next().unwrap().to_owned();
         *numbers.rooms.entry(room).or_default() += code.len();
         numbers.functions.extend(functions(&code));
         if code.len() > FILE {
             numbers.longest_files.push((code.len(), path.clone()));
         }
+        tests.push((path, tests_of_it.to_owned()));
     }
-    let others = tests.iter().filter(|(path, _)| !path.ends_with("/numbers.rs"));
-    numbers.english += others.map(|(_, text)| english(text)).sum::<usize>();
+    for (path, text) in &tests {
+        let found = english(text, &messages);
+        numbers.english.extend(found.into_iter().map(|function| format!("{path}: {function}")));
+    }
     numbers.functions.sort_unstable();
     numbers
 }
@@ -153,7 +244,11 @@ fn the_numbers_of_the_house() {
         "{:>6}  functions; nine of ten have up to {p90} lines (to be {P90}), the longest {longest}",
         functions.len()
     );
-    println!("{:>6}  assertions that match English; to be {ENGLISH}", numbers.english);
+    numbers.english.iter().for_each(|function| println!("        {function}"));
+    println!(
+        "{:>6}  functions of tests that look for an English sentence; to be {ENGLISH}",
+        numbers.english.len()
+    );
     println!(
         "{:>6}  files with more than {FILE} lines of code: {:?}",
         numbers.longest_files.len(),
@@ -163,6 +258,10 @@ fn the_numbers_of_the_house() {
         functions.len() > 1000 && sum > 10_000,
         "the script sees too little: {} functions",
         functions.len()
+    );
+    assert!(
+        numbers.english.len() <= ENGLISH,
+        "tests that look for a sentence: compare codes, fields or exit codes"
     );
     assert!(longest <= FUNCTION, "a function of {longest} lines");
     assert!(p90 <= P90, "one function of ten has more than {P90} lines");
@@ -176,10 +275,25 @@ fn the_script_counts_what_it_says() {
     let code = code(text);
     assert_eq!(code.len(), 11, "{code:#?}");
     assert_eq!(functions(&code), [2, 5]);
-    assert_eq!(
-        english("assert!(text.contains(\"the peer is gone\"));\nassert!(text.contains(\"remote = 1\"));"),
-        1
-    );
+    let messages = "the peer is gone: call it\nremote = {}\nip route add {}";
+    let found = |test: &str| english(&format!("fn t() {{\n    {test}\n}}"), messages).len();
+    for one in [
+        "assert!(text.contains(\"peer is gone\"));",
+        "log.wait_line(\n        &format!(\"{x}: the peer is {gone}\"), SOON);",
+        "row().says(&[\"CAP_X\", \"call it\"]);",
+        "let quote = '\"'; a.ends_with(\"is gone\");",
+    ] {
+        assert_eq!(found(one), 1, "{one}");
+    }
+    for none in [
+        "assert!(text.contains(\"remote = 1\"));",
+        "assert!(text.contains(\"[peer-gone]\"), \"the peer is gone\");",
+        "assert!(text.contains(\"ip route add 10.0.0.0/8\"));",
+        "assert!(text.contains(\"words of another program\"));",
+        "// text.contains(\"the peer is gone\")",
+    ] {
+        assert_eq!(found(none), 0, "{none}");
+    }
     assert!(
         is_test("src/core/tests/keys.rs") && is_test("src/parent/tests.rs") && !is_test("src/core/link.rs")
     );

@@ -1,4 +1,4 @@
-//! The Debian package: what is in it, and its life on a copy of this machine's root that goes with the test.
+//! The packages, for dpkg and for RPM: what is in them, and their life on a copy of this machine's root that goes with the test.
 #![allow(clippy::unwrap_used, reason = "a test stops where something is not as it should be")]
 
 use std::path::{Path, PathBuf};
@@ -23,10 +23,10 @@ impl Place {
         Self(path)
     }
 
-    fn package(&self, version: &str) {
+    fn package(&self, kind: &str, version: &str) {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let output = self.0.display();
-        shell(&format!("packaging/deb --binary {TUND} --output {output} --version {version}"), root);
+        shell(&format!("packaging/{kind} --binary {TUND} --output {output} --version {version}"), root);
     }
 }
 
@@ -39,7 +39,7 @@ impl Drop for Place {
 #[test]
 fn the_package_holds_program_units_pages_completions_and_examples() {
     let place = Place::new("content");
-    place.package("9.0.0");
+    place.package("deb", "9.0.0");
     shell("dpkg-deb -x tund_9.0.0_*.deb root && dpkg-deb -e tund_9.0.0_*.deb control", &place.0);
     for file in [
         "usr/sbin/tund",
@@ -51,9 +51,19 @@ fn the_package_holds_program_units_pages_completions_and_examples() {
         "usr/share/doc/tund/openvpn.md",
         "usr/share/doc/tund/examples/tun-fri-mon.toml",
         "usr/share/doc/tund/copyright",
+        "usr/share/doc/tund/compare.md",
+        "usr/share/doc/tund/examples/prometheus.rules.yml",
+        "usr/share/tund/status.schema.json",
+        "usr/share/tund/event.schema.json",
     ] {
         assert!(place.0.join("root").join(file).exists(), "{file}");
     }
+    // Where each example says that its schema is.
+    let example =
+        std::fs::read_to_string(place.0.join("root/usr/share/doc/tund/examples/full-tunnel.toml")).unwrap();
+    let schema = example.lines().next().unwrap().strip_prefix("#:schema /").unwrap();
+    let schema = std::fs::read(place.0.join("root").join(schema)).unwrap();
+    assert_eq!(schema, Command::new(TUND).arg("schema").output().unwrap().stdout);
     for (page, expected) in [
         ("man8/tund.8.gz", ["tund - joins two machines", "SIGNALS", "EXIT CODES", "tund doctor FILE"]),
         (
@@ -71,24 +81,49 @@ fn the_package_holds_program_units_pages_completions_and_examples() {
         assert_eq!(warnings, "", "{page}");
     }
     shell("sh -n control/postinst && sh -n control/prerm && sh -n control/postrm", &place.0);
+    // RPM's has the same, but for where it keeps zsh's completions.
+    place.package("rpm", "9.0.0");
+    let listed = |command: &str| {
+        let text = shell(command, &place.0).replace("vendor-completions", "site-functions");
+        let mut files: Vec<_> = text.lines().map(str::to_owned).collect();
+        files.sort();
+        files
+    };
+    let files = listed(
+        "rpm --query --list --package tund-9.0.0-1.*.rpm | while read -r f; do [ -d root$f ] || echo $f; done",
+    );
+    assert_eq!(files, listed("cd root && find . ! -type d | sed 's/^.//'"));
+}
+
+#[test]
+fn the_package_is_installed_runs_a_link_is_upgraded_under_it_and_purged() {
+    life("deb", ["dpkg -i tund_9.0.0_*.deb", "dpkg -i tund_9.0.1_*.deb", "dpkg -P tund"]);
+}
+
+/// RPM's database knows nothing of what is on Debian.
+#[test]
+fn so_it_is_with_rpm() {
+    let rpm = "rpm --nodeps";
+    let [install, upgrade] = [("--install", "9.0.0"), ("--upgrade", "9.0.1")]
+        .map(|(what, version)| format!("{rpm} {what} tund-{version}-1.*.rpm"));
+    life("rpm", [&install, &upgrade, &format!("{rpm} --erase tund")]);
 }
 
 /// On an overlay of this machine's root, in namespaces of its own: nothing of it is seen outside.
-#[test]
-fn the_package_is_installed_runs_a_link_is_upgraded_under_it_and_purged() {
+fn life(kind: &str, [install, upgrade, purge]: [&str; 3]) {
     let one_user_alone =
         std::fs::read_to_string("/proc/self/uid_map").unwrap().split_whitespace().nth(2) == Some("1");
     assert!(
         !one_user_alone,
-        "dpkg gives files to other users: run this test as root, not in a user namespace"
+        "packages give files to other users: run this test as root, not in a user namespace"
     );
-    let place = Place::new("life");
-    place.package("9.0.0");
-    place.package("9.0.1");
+    let place = Place::new(&format!("life-{kind}"));
+    place.package(kind, "9.0.0");
+    place.package(kind, "9.0.1");
     let inside = r#"
         export PATH=/usr/sbin:/usr/bin:/sbin:/bin
         cd /packages
-        dpkg -i tund_9.0.0_*.deb >/dev/null
+        @install >/dev/null
         id tund >/dev/null
         [ "$(stat -c '%a %U %G' /etc/tund)" = '750 root tund' ]
         systemd-analyze verify --man=no /usr/lib/systemd/system/tund@.service
@@ -109,18 +144,19 @@ TOML
         tund status | grep -q '^fri  *waiting'
         first=$(tund status fri --json | sed 's/.*"pid":\([0-9]*\).*/\1/')
         [ "$(stat -c %U /proc/$(pgrep -P "$first" | head -1))" = tund ]
-        dpkg -i /packages/tund_9.0.1_*.deb >/dev/null
+        (cd /packages && @upgrade) >/dev/null
         tund reload fri
         tund down fri
         tund --config fri.toml --daemon
         tund down fri
-        dpkg -P tund >/dev/null
+        @purge >/dev/null
         for left in /usr/sbin/tund /run/tund /usr/share/doc/tund /usr/lib/systemd/system/tund@.service; do
             [ ! -e "$left" ] || { echo "left: $left"; exit 1; }
         done
         [ -e /etc/tund/fri.toml ] && [ -e /etc/tund/fri.key ]
-        echo all of it
+        echo every-step
     "#;
+    let inside = inside.replace("@install", install).replace("@upgrade", upgrade).replace("@purge", purge);
     std::fs::write(place.0.join("inside"), inside).unwrap();
     let outside = format!(
         "mount -t tmpfs tmpfs /mnt
@@ -136,7 +172,7 @@ TOML
     );
     std::fs::write(place.0.join("outside"), outside).unwrap();
     let text = shell("exec unshare --mount --pid --fork --kill-child --net sh -eu outside 2>&1", &place.0);
-    assert!(text.ends_with("all of it\n"), "{text}");
+    assert!(text.ends_with("every-step\n"), "{text}");
 }
 
 /// A repository of its own with the script, and a cargo that "builds" what `build` prints, of the crates in `tree`.
@@ -192,4 +228,37 @@ fn a_release_whose_sbom_lacks_a_crate_is_refused() {
     let (taken, said) = release(&place, "echo program", r"ring v0.17.14\nring v0.17.1\n");
     assert!(!taken && said.contains("the SBOM lacks ring v0.17.1"), "{said}");
     assert!(!place.0.join("output/tund").exists());
+}
+
+/// promtool of Debian's prometheus, which `tests/run` unpacks.
+#[test]
+fn prometheus_loads_the_alerts_and_raises_them() {
+    let tools = Path::new(TUND).ancestors().nth(2).unwrap().join("tools/inet/usr/bin");
+    let place = Place::new("alerts");
+    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/prometheus.rules.yml");
+    let labels = r#"instance="a", job="tund", link="fri""#;
+    let test = format!(
+        r#"rule_files: [{rules}]
+evaluation_interval: 1m
+tests:
+  - interval: 1m
+    input_series:
+      - {{ series: 'tund_link_up{{{labels}}}', values: '1x5 0x30' }}
+      - {{ series: 'tund_link_up{{instance="a", job="tund", link="idle"}}', values: '0x35' }}
+      - {{ series: 'tund_condition{{instance="a", job="tund", link="idle", code="peer-idle"}}', values: '1x35' }}
+      - {{ series: 'tund_condition{{{labels}, code="key-mismatch"}}', values: '1x35' }}
+      - {{ series: 'tund_datagrams_total{{{labels}, direction="received"}}', values: '0+90x35' }}
+      - {{ series: 'tund_datagrams_lost_total{{{labels}}}', values: '0+10x35' }}
+    promql_expr_test:
+      - expr: ALERTS{{alertstate="firing"}}
+        eval_time: 30m
+        exp_samples:
+          - {{ labels: 'ALERTS{{alertname="TundLinkDown", alertstate="firing", severity="critical", {labels}}}', value: 1 }}
+          - {{ labels: 'ALERTS{{alertname="TundEndsDisagree", alertstate="firing", severity="warning", {labels}, code="key-mismatch"}}', value: 1 }}
+          - {{ labels: 'ALERTS{{alertname="TundLoss", alertstate="firing", severity="warning", instance="a", link="fri"}}', value: 1 }}
+"#
+    );
+    std::fs::write(place.0.join("test.yml"), test).unwrap();
+    let path = format!("PATH=$PATH:{}", tools.display());
+    shell(&format!("{path} promtool check rules {rules} && {path} promtool test rules test.yml"), &place.0);
 }

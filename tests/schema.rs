@@ -92,7 +92,7 @@ fn described(shape: Shape) -> String {
             format!("number of {unit}, {low} to {high}, or `\"{word}\"`")
         }
         Shape::Time(low, high) => format!("time, {} to {}", time(low), time(high)),
-        Shape::Port => "number or text".to_owned(),
+        Shape::Ports => "number or text, or a list of these".to_owned(),
         Shape::OneOf(names) => {
             let mut names: Vec<String> = names.iter().map(|name| format!("`\"{name}\"`")).collect();
             let last = names.pop().unwrap();
@@ -150,7 +150,10 @@ fn values(shape: Shape) -> (Vec<String>, Vec<String>) {
             vec![format!("'{low}ms'"), format!("'{high} ms'")],
             texts(&["10", "'10'", "'10 days'", "'-1s'", "'1.5s'"]),
         ),
-        Shape::Port => (texts(&["0", "65535", "'http'"]), texts(&["-1", "65536", "true", "[1]"])),
+        Shape::Ports => (
+            texts(&["0", "65535", "'http'", "[1, 'tcp:http']"]),
+            texts(&["-1", "65536", "true", "[65536]", "[true]"]),
+        ),
         Shape::OneOf(names) => {
             (names.iter().map(|name| format!("'{name}'")).collect(), texts(&["'other'", "''", "1", "['a']"]))
         }
@@ -176,6 +179,30 @@ fn validated(texts: &BTreeMap<String, String>) -> BTreeMap<String, Option<String
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
+/// What an editor would say: taplo, which `tests/run` puts below target/tools.
+#[test]
+fn taplo_takes_every_example_and_shows_the_place_of_a_mistake() {
+    let tools = Path::new(env!("CARGO_BIN_EXE_tund")).ancestors().nth(2).unwrap().join("tools/taplo/bin");
+    let place = std::env::temp_dir().join(format!("tund-schema-{}", std::process::id()));
+    fs::create_dir(&place).unwrap();
+    fs::write(place.join("schema.json"), json_schema().to_string()).unwrap();
+    let example = fs::read_to_string(root().join("examples/tun-fri-mon.toml")).unwrap();
+    fs::write(place.join("wrong.toml"), example + "\n[run]\nverb = 'loud'\n").unwrap();
+    let path = format!("{}:{}", std::env::var("PATH").unwrap(), tools.display());
+    let lint = |files: &str| {
+        let schema = place.join("schema.json");
+        let taplo = format!("taplo lint --no-auto-config --schema file://{} {files}", schema.display());
+        let output = Command::new("sh").args(["-c", &taplo]).current_dir(root()).env("PATH", &path).output();
+        let output = output.unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (right, wrong) = (lint("examples/*.toml"), lint(&place.join("wrong.toml").display().to_string()));
+    fs::remove_dir_all(&place).unwrap();
+    assert!(right.0 != Some(127), "taplo is missing: run tests/run --install-only");
+    assert!(right.0 == Some(0) && !right.1.contains("total=0"), "{}", right.1);
+    assert!(wrong.0 == Some(1) && wrong.1.contains("wrong.toml:") && wrong.1.contains("loud"), "{}", wrong.1);
+}
+
 fn refused_by_tund(text: &str) -> bool {
     parse("l", text, &Options::new("/")).config.is_none()
 }
@@ -190,6 +217,10 @@ fn the_schema_takes_every_example_and_the_ends_of_every_range() {
         texts.insert(file.display().to_string(), fs::read_to_string(file).unwrap());
     }
     assert!(texts.len() > 5, "{texts:?}");
+    // What editors find the schema by (taplo's directives).
+    for (name, text) in texts.iter().filter(|(name, _)| name.contains("/examples/")) {
+        assert!(text.starts_with("#:schema /usr/share/tund/tund.schema.json\n#"), "{name}");
+    }
     for section in SECTIONS {
         for key in section.keys {
             for value in values((key.shape)()).0 {
@@ -223,7 +254,6 @@ fn the_schema_refuses_each_kind_of_mistake_as_check_does() {
     texts.insert("no key".to_owned(), "[device]\naddress = '10.0.0.1/24'\n".to_owned());
     texts.insert("not a table".to_owned(), with(named(""), "", "run = 1"));
     texts.insert("reserved".to_owned(), with(named("tuning"), "pad", "pad = true"));
-    texts.insert("a reserved table".to_owned(), with(named("status"), "", "[guard]"));
     texts.insert("OpenVPN".to_owned(), with(named(""), "", "proto = 'udp'"));
     let found = validated(&texts);
     for (name, text) in &texts {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tund::config::{Keepalive, KeyMode};
 use tund::core::clock::Now;
+use tund::core::control::Control;
 use tund::core::hello;
 use tund::core::inner::InnerPolicy;
 use tund::core::key_id::KeyId;
@@ -15,7 +16,8 @@ use tund::core::settings::LinkSettings;
 use tund::core::settings::MAX_TEXT;
 use tund::crypto::Random;
 use tund::crypto::keys::LinkKeys;
-use tund::crypto::suite::Cipher;
+use tund::crypto::noise::Statics;
+use tund::crypto::suite::{Cipher, Exchange};
 use tund::packet::layer::Mode;
 use tund::wire::control::{self, Hello, Message};
 use tund::wire::datagram::{Framing, Header, KEY_ID, Kind};
@@ -136,7 +138,8 @@ impl End {
             inner: InnerPolicy::routed(MTU, true, Vec::new()),
         });
         let now = Now { instant: beginning(), wall: WALL };
-        let link = Link::new(settings([10, 0, 0, 1], [10, 0, 0, 2]), keys.clone(), now, Zigzag(0));
+        let link =
+            Link::new(settings([10, 0, 0, 1], [10, 0, 0, 2]), keys.clone(), Statics::None, now, Zigzag(0));
         let out = Out::new(keys.clone());
         let mut end = Self { keys, lane, link, now, out, record: Vec::new() };
         end.settle();
@@ -286,10 +289,11 @@ impl End {
 
     fn handle_event(&mut self, event: Event) {
         match event {
-            Event::Endpoint(address) => self.link.handle_route(self.now, address, Some(1500)),
+            Event::Endpoint(path) => self.link.handle_route(self.now, path.remote, Some(1500)),
             Event::Log { condition, .. } => is_one_line(&condition.to_string()),
             Event::Down { reason } => is_one_line(&reason.to_string()),
             Event::Up { name, .. } => assert!(name.len() <= control::MAX_NAME),
+            Event::Keep(_) => unreachable!("that is for OpenVPN's format"),
             Event::Resolve | Event::Routes(_) => {}
         }
     }
@@ -319,7 +323,9 @@ fn settings(own: [u8; 4], peer: [u8; 4]) -> LinkSettings {
         name: "fuzz".into(),
         mode: Mode::Tun,
         key_mode: KeyMode::Static,
+        openvpn: None,
         suites: Vec::new(),
+        exchange: Exchange::Hybrid,
         mtu: MTU,
         addresses: address(own),
         peers: address(peer),
@@ -336,6 +342,7 @@ fn settings(own: [u8; 4], peer: [u8; 4]) -> LinkSettings {
         mss_clamp: true,
         push: Vec::new(),
         only_routed: false,
+        guard: None,
         path_mtu: None,
         verb: 3,
         activated: false,

@@ -5,18 +5,26 @@
 mod configuration;
 mod datagram;
 mod door;
+mod guard;
 mod handshake;
+mod openvpn;
 mod pair;
+mod proxy;
 pub mod reference;
 mod script;
+mod stream;
 mod stream_blocks;
 mod super_frames;
 
 pub use configuration::configuration;
 pub use datagram::datagram;
 pub use door::door;
+pub use guard::guard;
 pub use handshake::handshake;
+pub use openvpn::openvpn;
 pub use pair::{key_ids, session};
+pub use proxy::proxy;
+pub use stream::stream;
 pub use stream_blocks::stream_blocks;
 pub use super_frames::super_frames;
 
@@ -28,15 +36,19 @@ use tund::wire::control::{MAX_PING, decode, encode};
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its corpus.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 14] = [
     ("configuration", configuration),
     ("control", control),
     ("datagram", datagram),
     ("door", door),
+    ("guard", guard),
     ("handshake", handshake),
     ("key_ids", key_ids),
+    ("openvpn", openvpn),
     ("privsep_message", privsep_message),
+    ("proxy", proxy),
     ("session", session),
+    ("stream", stream),
     ("stream_blocks", stream_blocks),
     ("super_frames", super_frames),
 ];

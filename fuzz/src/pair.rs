@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use tund::config::KeyMode;
 use tund::core::clock::Now;
+use tund::core::control::Control;
 use tund::crypto::wrap;
 
 use crate::script::{Script, beginning};

@@ -16,10 +16,13 @@ from collections import namedtuple
 
 import tund
 
+Packet = namedtuple("Packet", "protocol source target text")
 Datagram = namedtuple("Datagram", "source target payload")
 Seen = namedtuple("Seen", "opened summary")
+TCP, UDP, SYN = 6, 17, 2
 KINDS = {tund.FRAME: "frame", tund.STREAM: "stream block", tund.CONTROL: "control"}
 HANDSHAKES = {tund.INITIATION: "initiation", tund.ANSWER: "answer", tund.RETRY: "retry"}
+EXCHANGES = {tund.X25519: "X25519", tund.HYBRID: "X25519 + ML-KEM-768"}
 
 
 def frames_of_pcap(path):
@@ -34,18 +37,52 @@ def frames_of_pcap(path):
             yield file.read(length)
 
 
-def datagram_of(frame):
-    """The UDP datagram in an Ethernet frame, if there is one."""
+def packet_of(frame):
+    """The UDP or TCP packet in an Ethernet frame, if there is one."""
     kind, packet = frame[12:14], frame[14:]
-    if kind == b"\x08\x00" and packet[9] == 17:
-        start, addresses = (packet[0] & 15) * 4, (packet[12:16], packet[16:20])
-    elif kind == b"\x86\xdd" and packet[6] == 17:
-        start, addresses = 40, (packet[8:24], packet[24:40])
+    if kind == b"\x08\x00" and packet[9] in (TCP, UDP):
+        start, end, protocol = (packet[0] & 15) * 4, int.from_bytes(packet[2:4], "big"), packet[9]
+        addresses = packet[12:16], packet[16:20]
+    elif kind == b"\x86\xdd" and packet[6] in (TCP, UDP):
+        start, end, protocol = 40, 40 + int.from_bytes(packet[4:6], "big"), packet[6]
+        addresses = packet[8:24], packet[24:40]
     else:
         return None
-    source, target, length, _ = struct.unpack(">HHHH", packet[start:start + 8])
-    ends = (f"{ipaddress.ip_address(host)}:{port}" for host, port in zip(addresses, (source, target)))
-    return Datagram(*ends, packet[start + 8:start + length])
+    text = packet[start:end]
+    ends = (f"{ipaddress.ip_address(host)}:{port}" for host, port in zip(addresses, struct.unpack(">HH", text[:4])))
+    return Packet(protocol, *ends, text)
+
+
+class Direction:
+    """What one end of a TCP connection sends, in order (RFC 9293)."""
+
+    def __init__(self, keys):
+        self.records, self.first, self.next, self.early = tund.Records(keys), None, 0, {}
+
+    def take(self, text):
+        """The datagrams that are whole with this segment."""
+        number, start, syn = int.from_bytes(text[4:8], "big"), (text[12] >> 4) * 4, text[13] & SYN
+        if syn:
+            self.first = number + 1
+        elif self.first is not None:
+            self.early[(number - self.first) % (1 << 32)] = text[start:]
+        while self.early and min(self.early) <= self.next:
+            at = min(self.early)
+            fresh = self.early.pop(at)[self.next - at:]
+            self.next += len(fresh)
+            yield from self.records.feed(fresh)
+
+
+def datagrams_of(packets, keys):
+    """Datagrams of UDP and of streams, each when it is whole."""
+    directions = {}
+    for packet in packets:
+        if packet.protocol == UDP:
+            yield Datagram(packet.source, packet.target, packet.text[8:int.from_bytes(packet.text[4:6], "big")])
+            continue
+        direction = directions.setdefault(packet[1:3], Direction(keys))
+        for datagram in direction.take(packet.text):
+            yield Datagram(packet.source, packet.target, datagram)
 
 
 def shown_address(value):
@@ -78,6 +115,7 @@ def describe_frame(frame):
 class Decoder:
     def __init__(self, keys, sessions, statics=None, largest_frame=0xffff):
         self.keys, self.sessions, self.statics, self.largest_frame = keys, sessions, statics, largest_frame
+        self.parts = {}
 
     def open(self, payload):
         """What a datagram is, by whatever opens it."""
@@ -93,12 +131,21 @@ class Decoder:
         return Seen(None, f"unknown, {len(payload)} bytes")
 
     def describe_handshake(self, handshake):
-        text = (f"{HANDSHAKES.get(handshake.type, handshake.type)} instance {handshake.instance.hex()}"
+        part, kind = tund.part_of(handshake), tund.kind_of(handshake)
+        text = (f"{HANDSHAKES.get(kind, kind)} {EXCHANGES[tund.version_of(handshake)]}"
+                + (f" part {part}" if part else "") + f" instance {handshake.instance.hex()}"
                 f" seq {handshake.seq} token {handshake.token.hex()} message {len(handshake.message)}"
                 f" padding {handshake.padding}")
-        if handshake.type != tund.INITIATION:
+        if part:
+            message = self.parts.setdefault((kind, *handshake[1:4]), {})
+            message[part] = handshake.message
+            if len(message) < tund.PARTS:
+                return text
+            handshake = handshake._replace(message=b"".join(message[number] for number in sorted(message)))
+        if kind != tund.INITIATION:
             return text
-        noise = tund.Noise(False, tund.prologue(handshake), self.keys.psk, None, *(self.statics or ()))
+        noise = (False, tund.prologue(handshake), self.keys.psk, None, *(self.statics or ()))
+        noise = tund.Hybrid(None, *noise) if tund.version_of(handshake) == tund.HYBRID else tund.Noise(*noise)
         try:
             payload = noise.read(handshake.message)
         except tund.InvalidTag:  # of a key pair that is not ours
@@ -174,8 +221,8 @@ def main():
     options = parser.parse_args()
     keys, statics = keys_of(options)
     sessions = list(sessions_of(options.sessions)) if options.sessions else []
-    datagrams = [one for frame in frames_of_pcap(options.capture) if (one := datagram_of(frame))]
-    for line in Decoder(keys, sessions, statics).decode(datagrams):
+    packets = (one for frame in frames_of_pcap(options.capture) if (one := packet_of(frame)))
+    for line in Decoder(keys, sessions, statics).decode(list(datagrams_of(packets, keys))):
         print(line)
 
 

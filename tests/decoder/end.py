@@ -60,17 +60,22 @@ class StaticMode:
 class SessionMode:
     """Section 3: a session of one round trip. `send` and `receive` carry datagrams."""
 
-    def __init__(self, keys, statics, suites, send, receive):
+    def __init__(self, keys, statics, suites, form, send, receive):
         self.keys, self.counter = keys, -1
+        version, parts = form
         instance, token = os.urandom(8), bytes(16)
         for seq in range(1, 9):
-            unsigned = Handshake(tund.INITIATION, instance, seq, token, b"", 0)
-            noise = tund.Noise(True, tund.prologue(unsigned), keys.psk, os.urandom(32), *(statics or ()))
-            message = noise.write(bytes([RECEIVE_SLOT, 1, len(suites), *suites]))
-            length = 200 + int.from_bytes(os.urandom(2), "big") % 401
-            send(keys.wrapped(os.urandom(16), unsigned._replace(message=message), length))
-            answer = self.answer_to(unsigned, length, receive)
-            if answer and answer.type == tund.RETRY:
+            unsigned = Handshake(tund.type_of(version, tund.INITIATION), instance, seq, token, b"", 0)
+            noise = (True, tund.prologue(unsigned), keys.psk, os.urandom(32), *(statics or ()))
+            noise = tund.Noise(*noise) if version == tund.X25519 else tund.Hybrid(os.urandom(64), *noise)
+            whole = unsigned._replace(message=noise.write(bytes([RECEIVE_SLOT, 1, len(suites), *suites])))
+            low, high = (488, 548) if parts else (200, 548) if version == tund.X25519 else (1312, 1372)
+            lengths = []
+            for handshake in tund.in_parts(whole) if parts else [whole]:
+                lengths.append(low + int.from_bytes(os.urandom(2), "big") % (high - low + 1))
+                send(keys.wrapped(os.urandom(16), handshake, lengths[-1]))
+            answer = self.answer_to(unsigned, min(lengths), receive)
+            if answer and tund.kind_of(answer) == tund.RETRY:
                 token = answer.token
             elif answer:
                 self.take(noise, answer, suites)
@@ -78,12 +83,15 @@ class SessionMode:
         raise TimeoutError("no answer to any initiation")
 
     def answer_to(self, initiation, length, receive):
-        deadline = time.monotonic() + 2
+        deadline, parts = time.monotonic() + 2, {}
         while datagram := receive(deadline):
             found = self.keys.unwrapped(datagram)
             if found and found[1:3] == initiation[1:3]:
                 assert len(datagram) <= length, "an answer longer than what it answers"
-                return found
+                assert tund.version_of(found) == tund.version_of(initiation), "another version"
+                parts[tund.part_of(found)] = found.message
+                if 0 in parts or len(parts) == tund.PARTS:
+                    return found._replace(message=b"".join(parts[number] for number in sorted(parts)))
         return None
 
     def take(self, noise, answer, suites):
@@ -177,6 +185,38 @@ class End:
         return self.receive_until(time.monotonic() + 2, lambda: (length, number) in self.replies)
 
 
+class TcpSocket:
+    """Section 11: datagrams over a stream, by what of a socket is used here."""
+
+    def __init__(self, keys, tcp):
+        self.tcp, self.records, self.waiting, self.salt = tcp, tund.Records(keys), [], os.urandom(tund.SALT)
+        self.lengths = tund.Lengths(keys, self.salt)
+
+    def send(self, datagram):
+        self.tcp.sendall(self.salt + self.lengths.masked(len(datagram).to_bytes(2, "big")) + datagram)
+        self.salt = b""
+
+    def settimeout(self, seconds):
+        self.tcp.settimeout(seconds)
+
+    def recv(self, size):
+        while not self.waiting:
+            data = self.tcp.recv(size)
+            if not data:
+                raise ConnectionError("the stream ended")
+            self.waiting += self.records.feed(data)
+        return self.waiting.pop(0)
+
+
+def connected(keys, remote):
+    """A socket for datagrams to HOST:PORT, or to tcp:HOST:PORT over a stream."""
+    stream = remote.startswith("tcp:")
+    host, port = remote.removeprefix("tcp:").split(":")
+    outer = socket.socket(socket.AF_INET, socket.SOCK_STREAM if stream else socket.SOCK_DGRAM)
+    outer.connect((host, int(port)))
+    return TcpSocket(keys, outer) if stream else outer
+
+
 def checksum(text):
     total = sum(struct.unpack(f">{len(text) // 2}H", text))
     while total > 0xffff:
@@ -204,6 +244,8 @@ def main():
     decode.key_arguments(parser)
     parser.add_argument("--mode", choices=("static", "handshake"), default="handshake")
     parser.add_argument("--suites", default="1,2", help="in the order of preference; static: the first")
+    parser.add_argument("--version", type=int, default=tund.HYBRID, help="of the handshake")
+    parser.add_argument("--parts", action="store_true", help="initiate in parts")
     parser.add_argument("--direction", type=int, default=1, help="of a static key")
     parser.add_argument("--remote", required=True)
     parser.add_argument("--own", required=True, type=lambda text: ipaddress.ip_address(text).packed)
@@ -213,17 +255,17 @@ def main():
     options = parser.parse_args()
     keys, statics = decode.keys_of(options)
     suites = [int(suite) for suite in options.suites.split(",")]
-    host, port = options.remote.split(":")
-    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    udp.connect((host, int(port)))
+    outer = connected(keys, options.remote)
     if options.mode == "static":
         mode = StaticMode(keys, suites[0], options.direction)
     else:
-        mode = SessionMode(keys, statics, suites, udp.send, lambda until: receive(udp, until - time.monotonic()))
+        form = options.version, options.parts
+        take = lambda until: receive(outer, until - time.monotonic())
+        mode = SessionMode(keys, statics, suites, form, outer.send, take)
         if options.sessions:
             with open(options.sessions, "w", encoding="ascii") as file:
                 print(mode.suite, *(key.hex() for key in mode.direction_keys), file=file)
-    end = End(udp, mode, options.own, options.peer, options.mtu)
+    end = End(outer, mode, options.own, options.peer, options.mtu)
     end.come_up()
     print(f"up with {end.hello['name']!r}, {tund.SUITES[mode.suite]}")
     cases = [(length, kind) for length in (28 + SMALL, LARGE) for kind in (tund.FRAME, tund.STREAM)]

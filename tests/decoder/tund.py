@@ -17,13 +17,18 @@ from nacl.bindings import crypto_scalarmult as exchange
 from nacl.bindings import crypto_scalarmult_base as public_of
 from nacl.exceptions import CryptoError
 
+import ml_kem
+
 SUITES = {1: "chacha20-poly1305", 2: "aes-256-gcm"}
 AEADS = {1: ChaCha20Poly1305, 2: AESGCM}
 TAG, HEADER, KEY_ID = 16, 5, 16
 FRAME, STREAM, CONTROL = 0, 1, 2
 NEVER_VALID = 1 << 29
 CONTROL_MAX, PING_MAX = 1200, 9216
-INITIATION, ANSWER, RETRY = 0x11, 0x12, 0x13
+INITIATION, ANSWER, RETRY = 1, 2, 3
+X25519, HYBRID = 1, 2
+PARTS = 3
+SALT, RECORD_MAX = 16, 16384
 
 Header = namedtuple("Header", "slot kind lane counter")
 Opened = namedtuple("Opened", "key header body")
@@ -56,8 +61,8 @@ class Keys:
 
     def __init__(self, link_secret):
         self.secret = link_secret
-        self.probe, self.mask, self.wrap, self.psk = (
-            expand(link_secret, label) for label in (b"probe", b"mask", b"wrap", b"psk"))
+        self.probe, self.mask, self.wrap, self.psk, self.stream, self.loop = (
+            expand(link_secret, label) for label in (b"probe", b"mask", b"wrap", b"psk", b"stream", b"loop"))
 
     # Section 2
 
@@ -262,8 +267,60 @@ class Noise:
         return self.derive(b"", 2)
 
 
+class Hybrid(Noise):
+    """Section 3.2: the same with ML-KEM-768; `seed` is d ‖ z of the initiator's key, or the responder's m."""
+
+    def __init__(self, seed, *noise):
+        super().__init__(*noise)
+        self.seed = seed
+
+    def write(self, payload):
+        if self.initiator:
+            own, self.decapsulation_key = ml_kem.generate(self.seed)
+        else:
+            own, self.shared = ml_kem.encapsulate(self.peer_key, self.seed)
+        return super().write(own + payload)
+
+    def read(self, message):
+        payload = super().read(message)
+        length = ml_kem.CIPHERTEXT if self.initiator else ml_kem.ENCAPSULATION_KEY
+        theirs, payload = payload[:length], payload[length:]
+        if self.initiator:
+            self.shared = ml_kem.decapsulate(self.decapsulation_key, theirs)
+        else:
+            self.peer_key = theirs
+        return payload
+
+    def split(self):
+        self.mix_key(self.shared + self.hash)
+        return super().split()
+
+
+def type_of(version, kind, part=0):
+    return version << 4 | part << 2 | kind
+
+
+def version_of(handshake):
+    return handshake.type >> 4
+
+
+def kind_of(handshake):
+    return handshake.type & 3
+
+
+def part_of(handshake):
+    return handshake.type >> 2 & 3
+
+
+def in_parts(handshake):
+    """The same message in three."""
+    message, length = handshake.message, -(-len(handshake.message) // PARTS)
+    return [handshake._replace(type=handshake.type | part << 2, message=message[(part - 1) * length:part * length])
+            for part in range(1, PARTS + 1)]
+
+
 def prologue(handshake):
-    return b"tund v1" + handshake.instance + handshake.seq.to_bytes(8, "big") + handshake.token
+    return b"tund v%d" % version_of(handshake) + handshake.instance + handshake.seq.to_bytes(8, "big") + handshake.token
 
 
 class Refused(ValueError):
@@ -380,6 +437,8 @@ MESSAGES = {
                   "seen": FLAG, "routes": ROUTES, "heard": octets(16, 16), "padding": PADDING}),
     8: ("bye", {"reason": text(128)}),
     9: ("clones", {"ends": ENDS}),
+    10: ("probed", {"probe": octets(16, 16)}),
+    11: ("loop", {"state": (FLAG[0], lambda value: value < 3), "origin": octets(8, 8), "vlan": unsigned(16), "tunnelled": FLAG}),
 }
 
 
@@ -475,3 +534,52 @@ class Stream:
                 break
             frames.append(frame)
         return frames
+
+
+def loop_probe(keys, origin, round_number, vlan):
+    """Section 7.1: the frame that tells where the segments are joined; without a tag of its own in VLAN 0."""
+    block = origin + round_number + vlan + bytes(2)
+    source = bytes([origin[0] & 0xfc | 2]) + origin[1:6]
+    tag = b"\x81\x00" + vlan if any(vlan) else b""
+    frame = b"\xff" * 6 + source + tag + b"\x88\xb5tund" + block + aes(keys.loop, block)
+    return frame.ljust(64, b"\0")
+
+
+class Lengths:
+    """Section 11: hides the lengths of one direction of a stream, or shows them."""
+
+    def __init__(self, keys, salt):
+        self.key, self.salt, self.count = keys.stream, int.from_bytes(salt, "big"), 0
+
+    def masked(self, length):
+        block = (self.salt ^ self.count).to_bytes(SALT, "big")
+        self.count += 1
+        return xor(length, aes(self.key, block))
+
+
+class Records:
+    """Section 11: the datagrams of one direction of a stream."""
+
+    def __init__(self, keys):
+        self.keys, self.lengths, self.length, self.held = keys, None, None, b""
+
+    def take(self, size):
+        if len(self.held) < size:
+            return None
+        part, self.held = self.held[:size], self.held[size:]
+        return part
+
+    def feed(self, data):
+        """The datagrams that end in these bytes."""
+        self.held += data
+        if self.lengths is None and (salt := self.take(SALT)):
+            self.lengths = Lengths(self.keys, salt)
+        while self.lengths:
+            if self.length is None and (masked := self.take(2)):
+                self.length = int.from_bytes(self.lengths.masked(masked), "big")
+                assert 1 <= self.length <= RECORD_MAX, f"a record of {self.length} bytes"
+            datagram = self.length and self.take(self.length)
+            if not datagram:
+                return
+            self.length = None
+            yield datagram

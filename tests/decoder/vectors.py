@@ -55,15 +55,23 @@ def check_exchange(fields):
         private = [one["initiator"], one["responder"]]
         statics = [(private[end], tund.public_of(private[1 - end])) for end in (0, 1)]
         is_equal("secret", tund.secret(None, *statics[1]), one["secret"])
-    prologue = b"tund v1" + one["instance"] + one["seq"] + one["token"]
-    ends = [tund.Noise(end == 0, prologue, keys.psk, fields["ephemeral"][end], *statics[end]) for end in (0, 1)]
+    hybrid = "kem-seed" in one
+    version = tund.HYBRID if hybrid else tund.X25519
+    seeds = [one["kem-seed"], one["kem-message"]] if hybrid else []
+    empty = tund.Handshake(tund.type_of(version, 0), one["instance"], number(one["seq"]), one["token"], b"", 0)
+    ends = []
+    for end in (0, 1):
+        noise = (end == 0, tund.prologue(empty), keys.psk, fields["ephemeral"][end], *statics[end])
+        ends.append(tund.Hybrid(seeds[end], *noise) if hybrid else tund.Noise(*noise))
+    datagrams = list(zip(fields["random"], fields["datagram"]))
     for end, kind in enumerate((tund.INITIATION, tund.ANSWER)):
         message = ends[end].write(fields["payload"][end])
         is_equal("payload", ends[1 - end].read(message), fields["payload"][end])
-        handshake = tund.Handshake(kind, one["instance"], number(one["seq"]), one["token"], message, 0)
-        datagram = fields["datagram"][end]
-        is_equal("datagram", keys.wrapped(fields["random"][end], handshake, len(datagram)), datagram)
-        is_equal("inside", keys.unwrapped(datagram)[:5], handshake[:5])
+        whole = empty._replace(type=tund.type_of(version, kind), message=message)
+        for handshake in [whole] if len(fields["datagram"]) == 2 else tund.in_parts(whole):
+            random, datagram = datagrams.pop(0)
+            is_equal("datagram", keys.wrapped(random, handshake, len(datagram)), datagram)
+            is_equal("inside", keys.unwrapped(datagram)[:5], handshake[:5])
     for end in ends:
         is_equal("direction keys", end.split(), fields["direction-key"])
 
@@ -124,6 +132,20 @@ def check_refused_control(name, one):
         raise AssertionError(f"taken as {found}")
 
 
+def check_stream(fields):
+    keys = Keys(fields["secret"][0])
+    records, stream = tund.Records(keys), fields["stream"][0]
+    is_equal("datagrams", [one for at in range(len(stream)) for one in records.feed(stream[at:at + 1])], fields["datagram"])
+    lengths, salt = tund.Lengths(keys, fields["salt"][0]), fields["salt"][0]
+    written = (lengths.masked(len(one).to_bytes(2, "big")) + one for one in fields["datagram"])
+    is_equal("stream", b"".join((salt, *written)), stream)
+
+
+def check_loop(one):
+    frame = tund.loop_probe(Keys(one["secret"]), one["origin"], one["round"], one["vlan"])
+    is_equal("frame", frame, one["frame"])
+
+
 def check(name, fields):
     group, rest = name.split("/")
     one = {field: values[0] for field, values in fields.items()}
@@ -131,6 +153,8 @@ def check(name, fields):
         check_block(fields)
     elif group == "exchange":
         check_exchange(fields)
+    elif group == "stream":
+        check_stream(fields)
     elif group == "refused-block":
         check_refused_block(fields)
     elif group == "control":
@@ -139,7 +163,7 @@ def check(name, fields):
         check_refused_control(rest, one)
     else:
         checks = {"secret": check_secret, "mask": check_mask, "handshake": check_handshake_keys, "key-id": check_key_id,
-                  "session": check_session, "static": check_static}
+                  "session": check_session, "static": check_static, "loop": check_loop}
         checks[group](one)
 
 

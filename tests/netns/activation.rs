@@ -103,5 +103,6 @@ fn three_minutes_of_strangers_at_a_socket_unit_start_few_processes_and_nothing_e
     let starts = || machine.journal().unwrap().matches("UDP port 1417").count();
     let payloads = what_strangers_have(&pair, || is(service, "inactive"));
     start_few_processes_and_nothing_else(&pair, &payloads, starts);
-    assert!(is(socket, "active") && is(service, "active"), "{}", machine.journal().unwrap());
+    // It may have left after its peer by now.
+    assert!(is(socket, "active") && !is(service, "failed"), "{}", machine.journal().unwrap());
 }

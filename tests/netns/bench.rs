@@ -163,5 +163,9 @@ fn an_unknown_peer_is_a_usage_error_that_names_the_known_ones() {
     command.args(["bench", "--only", "opnvpn"]);
     let mut process = Process::spawn("bench", command).unwrap();
     assert_eq!(process.code(LONG).unwrap(), 2, "{}", process.text());
-    assert!(process.text().contains("tinc, quincy, quicktun, tund-tun-aes"), "{}", process.text());
+    assert!(
+        process.text().contains("tinc, tincr, tincr-tap, quincy, quicktun, tund-tun-aes"),
+        "{}",
+        process.text()
+    );
 }

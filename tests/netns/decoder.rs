@@ -163,7 +163,8 @@ fn handshakes_are_read_from_the_key_alone_and_what_sessions_carry_is_not() {
         lines.iter().filter(|line| line.contains(kind)).filter_map(|line| exchange(line)).collect()
     });
     assert!(!answered.is_empty() && answered.iter().all(|answer| begun.contains(answer)), "{all}");
-    assert!(count(&lines, &["initiation", "lanes 1 suites ", "chacha20-poly1305"]) >= 1, "{all}");
+    let initiation = ["initiation X25519 + ML-KEM-768", "lanes 1 suites ", "chacha20-poly1305"];
+    assert!(count(&lines, &initiation) >= 1, "{all}");
     // Ten pings and their answers, and hellos: sealed to whoever has the key file alone.
     assert!(count(&lines, &["unknown"]) >= 20, "{all}");
     assert_eq!(count(&lines, &["unknown"]) + count(&lines, &["handshake"]), lines.len(), "{all}");
@@ -201,15 +202,19 @@ fn key_pairs(pair: &Pair, with_shared: bool) -> Keys {
 /// The Python program brings the link up with tund on mon and pings through it; returns what the decoder
 /// makes of all that crossed the wire.
 fn speak(keys: fn(&Pair) -> Keys, mode: &str, arguments: &str) -> Vec<String> {
+    speak_to("10.0.0.2:1417", keys, mode, arguments)
+}
+
+fn speak_to(remote: &str, keys: fn(&Pair) -> Keys, mode: &str, arguments: &str) -> Vec<String> {
     let (wire, pair) = wired();
     let keys = keys(&pair);
-    let mut config = Toml::tun_mon();
+    let mut config = Toml::tun_mon().top("listen = [1417, 'tcp:563']");
     config.key = format!("{}\nmode = '{mode}'", keys.mon);
     let mon = pair.start_mon(&config);
     mon.wait_line("waiting", SOON).unwrap();
     wire.record();
     let sessions = pair.fri.file("sessions", "").unwrap();
-    let link = "--remote 10.0.0.2:1417 --own 192.168.86.81 --peer 192.168.86.18";
+    let link = format!("--remote {remote} --own 192.168.86.81 --peer 192.168.86.18");
     let options =
         format!("{} {link} --mode {mode} --sessions {} {arguments}", keys.options, sessions.display());
     let mut end = python(&pair.fri, "end.py", &options);
@@ -225,10 +230,9 @@ fn speak(keys: fn(&Pair) -> Keys, mode: &str, arguments: &str) -> Vec<String> {
 fn assert_conversation(lines: &[String], what: &str) {
     let all = lines.join("\n");
     assert_eq!(count(lines, &["unknown"]), 0, "{all}");
-    for (from, own, peer) in [
-        ("10.0.0.1:", "192.168.86.81", "192.168.86.18"),
-        ("10.0.0.2:1417 >", "192.168.86.18", "192.168.86.81"),
-    ] {
+    for (from, own, peer) in
+        [("10.0.0.1:", "192.168.86.81", "192.168.86.18"), ("10.0.0.2:", "192.168.86.18", "192.168.86.81")]
+    {
         assert!(count(lines, &[from, what, "hello", &format!("addresses={own} peers={peer}")]) >= 1, "{all}");
         for size in [48, 1360] {
             let packet = format!("frame of {size} IPv4 {own} > {peer} protocol 1 ");
@@ -253,9 +257,52 @@ fn an_end_made_from_the_document_alone_works_with_a_shared_secret_and_either_cip
 }
 
 #[test]
+fn an_end_made_from_the_document_alone_works_over_a_stream() {
+    let keys = |pair: &Pair| shared(pair, "");
+    for (mode, arguments, what) in [
+        ("static", "--suites 1 --direction 1 --mtu 1400", "static"),
+        ("handshake", "--suites 1", "session 0 chacha20-poly1305"),
+    ] {
+        let lines = speak_to("tcp:10.0.0.2:563", keys, mode, arguments);
+        assert_conversation(&lines, what);
+        assert_eq!(count(&lines, &["10.0.0.2:563"]), lines.len(), "{lines:?}");
+    }
+}
+
+#[test]
+fn an_end_made_from_the_document_alone_works_in_parts_and_without_ml_kem() {
+    let keys = |pair: &Pair| shared(pair, "");
+    let lines = speak(keys, "handshake", "--suites 1 --parts");
+    assert_conversation(&lines, "session 0 chacha20-poly1305");
+    for part in 1..=3 {
+        for kind in ["initiation", "answer"] {
+            let part = format!("handshake {kind} X25519 + ML-KEM-768 part {part} ");
+            assert!(count(&lines, &[&part]) >= 1, "{part}: {lines:?}");
+        }
+    }
+    let keys = |pair: &Pair| shared(pair, "post-quantum = false");
+    let lines = speak(keys, "handshake", "--suites 1 --version 1");
+    assert_conversation(&lines, "session 0 chacha20-poly1305");
+    assert!(count(&lines, &["handshake answer X25519 instance"]) >= 1, "{lines:?}");
+}
+
+/// The reference of the vectors is right.
+#[test]
+fn ml_kem_in_python_is_that_of_nist() {
+    let pair = Pair::unplugged();
+    let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/crypto/kem/acvp.txt");
+    let said = said(python(&pair.fri, "ml_kem.py", &vectors.display().to_string()));
+    assert_eq!(said, ["33 vectors of NIST hold"]);
+}
+
+#[test]
 fn an_end_made_from_the_document_alone_works_with_key_pairs() {
-    for with_shared in [|pair: &Pair| key_pairs(pair, false), |pair: &Pair| key_pairs(pair, true)] {
-        let lines = speak(with_shared, "handshake", "--suites 1");
+    for (with_shared, arguments) in [
+        (|pair: &Pair| key_pairs(pair, false), "--suites 1 --parts"),
+        (|pair: &Pair| key_pairs(pair, true), "--suites 1"),
+    ] as [(fn(&Pair) -> Keys, &str); 2]
+    {
+        let lines = speak(with_shared, "handshake", arguments);
         assert_conversation(&lines, "session 0 chacha20-poly1305");
     }
 }

@@ -55,6 +55,9 @@ pub fn engine(host: &Host, parent: &Process) -> u32 {
     host.processes().into_iter().find(is_child).unwrap()
 }
 
+/// What a start says that finds the ledger of a killed one.
+const TAKING_BACK: &str = "taking back what a killed tund left";
+
 #[test]
 fn term_ends_in_order_with_code_0() {
     let mut running = running();
@@ -112,7 +115,7 @@ fn what_a_killed_tund_left_is_taken_back_by_the_next_start() {
     // Meanwhile somebody made one of them his own.
     pair.fri.run("ip route replace 192.168.66.0/24 via 10.0.0.2 proto static").unwrap();
     let mut fri = pair.start_fri(&around(&[68]));
-    fri.wait_line("taking back what a killed tund left", SOON).unwrap();
+    fri.wait_line(TAKING_BACK, SOON).unwrap();
     fri.wait_line(UP, SOON).unwrap();
     let now = routes(&pair.fri);
     assert!(!now.contains("192.168.67.0/24") && now.contains("192.168.68.0/24"), "{now}");
@@ -122,7 +125,7 @@ fn what_a_killed_tund_left_is_taken_back_by_the_next_start() {
     assert_eq!(routes(&pair.fri), before);
     let mut fri = pair.start_fri(&Toml::tun_fri());
     fri.wait_line(UP, SOON).unwrap();
-    assert!(!fri.text().contains("taking back"), "{}", fri.text());
+    assert!(!fri.text().contains(TAKING_BACK), "{}", fri.text());
     assert_eq!(fri.terminate(SOON).unwrap(), 0);
 }
 
@@ -139,7 +142,7 @@ fn a_bridge_that_a_killed_tund_joined_is_left_by_the_next_start() {
     wait_until("tund gone", SOON, || pair.fri.processes().is_empty()).unwrap();
     assert!(master(), "a device that tund did not make stays as it was left");
     let fri = pair.start_fri(&Toml::tap_fri().device("mode = 'tap'\nname = 'tap0'"));
-    fri.wait_line("taking back what a killed tund left", SOON).unwrap();
+    fri.wait_line(TAKING_BACK, SOON).unwrap();
     wait_until("tap0 out of br0", SOON, || !master()).unwrap();
 }
 
@@ -193,10 +196,26 @@ fn a_second_term_does_not_wait_for_a_down_script() {
         .unwrap();
 }
 
+/// With its addresses and routes, and between `down` and `up`.
 #[test]
-fn a_device_that_somebody_removes_ends_the_daemon() {
+fn a_device_that_somebody_removes_is_made_again() {
     let mut running = running();
-    running.pair.fri.run("ip link del tun0").unwrap();
-    assert_ne!(exit_code(&mut running.fri), 0, "{}", running.fri.text());
-    running.assert_clean();
+    let host = &running.pair.fri;
+    let all = || host.run("ip -4 -br addr show tun0").unwrap() + &routes(host);
+    let before = all();
+    for _ in 0..2 {
+        let mark = running.fri.mark();
+        host.run("ip link del tun0").unwrap();
+        running.fri.wait_line_after(mark, "[device-gone]", SOON).unwrap();
+        running.fri.wait_line_after(mark, UP, 2 * SOON).unwrap();
+        assert_pings(host, "192.168.86.18");
+        assert_eq!(all(), before);
+    }
+    assert_eq!(running.fri.terminate(SOON).unwrap(), 0);
+    assert_eq!(
+        (host.interfaces().unwrap(), routes(host)),
+        (vec!["eth0".into(), "lo".into()], running.before)
+    );
+    let trace = std::fs::read_to_string(host.dir().join("trace")).unwrap();
+    assert_eq!(trace.lines().filter(|line| line.starts_with("down")).count(), 3, "{trace}");
 }

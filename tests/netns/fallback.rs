@@ -32,7 +32,7 @@ fn trains_that_the_kernel_refuses_are_sent_one_by_one_and_that_is_said_once() {
         refuse_batches(&pair.fri);
         assert_eq!(stream(&pair.fri, &pair.mon, "192.168.86.18"), STREAM);
         let line = fri.wait_line(REFUSED, SOON).unwrap();
-        assert!(line.contains("UDP_SEGMENT: ") && line.contains("each is sent alone"), "{line}");
+        assert!(line.contains("UDP_SEGMENT: "), "{line}");
         assert_eq!(stream(&pair.fri, &pair.mon, "192.168.86.18"), STREAM);
         assert_eq!(stream(&pair.mon, &pair.fri, "192.168.86.81"), STREAM);
         assert_eq!(fri.text().matches(REFUSED).count(), 1, "{}", fri.text());

@@ -60,7 +60,7 @@ fn siege(config: fn(Toml) -> Toml) -> Siege {
         recordings.push(sniffer.payloads_to("10.0.0.2:1417".parse().unwrap()).unwrap());
         let mark = mon.mark();
         fri.terminate(SOON).unwrap();
-        mon.wait_line_after(mark, "link down", SOON).unwrap();
+        mon.wait_line_after(mark, DOWN, SOON).unwrap();
         fri = pair.start_fri(&config(Toml::tun_fri()));
         mon.wait_line_after(mark, UP, SOON).unwrap();
         fri.wait_line(UP, SOON).unwrap();

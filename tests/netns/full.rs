@@ -129,7 +129,7 @@ fn closed_lets_nothing_out_while_down_reloading_killed_or_failing_to_start() {
     wait_until("traffic inside", SOON, || counters(&pair.mon, "tun0").0 > inside + 20).unwrap();
     look("still up");
     mon.kill();
-    process.wait_line("link down", SOON).unwrap();
+    process.wait_line(DOWN, SOON).unwrap();
     look("down");
     let other = Toml { device: Toml::tun_fri().device.replace("86.81", "86.82"), ..fri("closed") };
     pair.fri.file("fri.toml", &other.text()).unwrap();
@@ -177,7 +177,7 @@ fn open_goes_through_the_tunnel_while_it_is_up_and_beside_it_while_not() {
     let inside = counters(&pair.mon, "tun0").0;
     wait_until("traffic inside", SOON, || counters(&pair.mon, "tun0").0 > inside + 20).unwrap();
     mon.kill();
-    process.wait_line("link down", SOON).unwrap();
+    process.wait_line(DOWN, SOON).unwrap();
     watched.wait_clear("down", [true, true]);
     assert_eq!(process.terminate(SOON).unwrap(), 0);
     assert_eq!(everything(&pair.fri), before);
@@ -219,7 +219,7 @@ fn a_gateway_that_rewrites_sources_opens_no_way_to_what_it_writes() {
         wire.set_filter(translate);
         let _mon = pair.start_mon(&mon());
         let process = pair.start_fri(&fri(fail));
-        process.wait_line("link up with 203.0.113.7:1417", SOON).unwrap();
+        process.wait_line(&format!("{UP} 203.0.113.7:1417"), SOON).unwrap();
         watched.stays_closed(fail);
         assert_pings(&pair.fri, "192.168.86.18");
     }
@@ -257,14 +257,14 @@ fn a_local_network_with_somebody_elses_addresses_gets_nothing_with_refuse() {
     let Watched { pair, .. } = &watched;
     pair.fri.run("ip addr add 203.0.113.5/24 dev eth0").unwrap();
     pair.fri.run("ip addr add 2001:db8::5/64 dev eth0 nodad").unwrap();
+    await_address(&pair.fri, "2001:db8::5");
     pair.mon.run("ip addr add 203.0.113.7/24 dev eth0").unwrap();
     pair.mon.run("ip addr add 2001:db8::7/64 dev eth0 nodad").unwrap();
+    await_address(&pair.mon, "2001:db8::7");
     let _mon = pair.start_mon(&mon());
     let mut process = pair.start_fri(&fri("closed"));
     process.wait_line(UP, SOON).unwrap();
-    process
-        .wait_line("networks that this host is connected to stay reachable beside the tunnel", SOON)
-        .unwrap();
+    process.wait_line("[local-networks]", SOON).unwrap();
     watched.wait_clear("reach", [true, true]);
     assert_eq!(process.terminate(SOON).unwrap(), 0);
     for fail in ["closed", "open"] {

@@ -74,7 +74,7 @@ fn a_key_log_is_loud_private_and_holds_no_secret() {
     };
     let told = format!("key log   {}: whoever has it reads this link", log.display());
     assert!(ask("status fri").contains(&told), "{}", ask("status fri"));
-    assert!(ask("status").contains("warning: its keys are written to "), "{}", ask("status"));
+    assert!(ask("status").contains(&log.display().to_string()), "{}", ask("status"));
 
     // New keys follow, and a link that starts again goes on in the same file.
     let before = count("key ");
@@ -88,7 +88,7 @@ fn a_key_log_is_loud_private_and_holds_no_secret() {
 
     fs::set_permissions(&log, fs::Permissions::from_mode(0o644)).unwrap();
     let mut fri = start_with(&pair.fri, "fri", &text, &arguments);
-    fri.wait_line("may be read or written by others (mode 644): chmod 600", SOON).unwrap();
+    fri.wait_line("(mode 644): chmod 600", SOON).unwrap();
     assert_eq!(exit_code(&mut fri), 78);
 }
 
@@ -132,6 +132,34 @@ fn wireshark_shows_what_is_inside_with_the_key_log_and_nothing_without() {
         for inner in ["Echo", "hello", "192.168.86", "Tag verified"] {
             assert!(!hidden.contains(inner), "{inner:?} in {hidden}");
         }
+    }
+}
+
+#[test]
+fn wireshark_shows_what_is_inside_of_a_link_over_tcp() {
+    for handshake in [true, false] {
+        let end = |toml: Toml| if handshake { toml.handshake() } else { toml };
+        let fri = end(Toml::tun_fri().top("remote = 'tcp:10.0.0.2:5630'"));
+        let mon = end(Toml::tun_mon().top("listen = 'tcp:5630'"));
+        // Longer than a segment, too.
+        let (pair, file, logs) = logged(&fri, &mon, &["192.168.86.18", "-s 1392 192.168.86.18"]);
+        let text = shown(&pair.fri, &file, Some(&logs));
+        for part in [
+            "Control message: hello",
+            "Field: name: \"mon\"",
+            "Type: 8 (Echo (ping) request)",
+            "Type: 0 (Echo (ping) reply)",
+            "Sequence Number (BE): 10 ",
+            "[Length: 1392]",
+            "Tag verified: True",
+            if handshake { "Datagram: handshake" } else { "Key id: 00" },
+        ] {
+            assert!(text.contains(part), "no {part:?} in {text}");
+        }
+        assert!(!text.contains("cannot be verified"), "{text}");
+        let hidden = shown(&pair.fri, &file, None);
+        assert!(hidden.contains("Transmission Control Protocol") || !hidden.contains("tund"), "{hidden}");
+        assert!(!hidden.contains("Echo") && !hidden.contains("hello"), "{hidden}");
     }
 }
 

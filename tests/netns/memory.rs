@@ -14,6 +14,8 @@ use zeroize::Zeroizing;
 
 use super::ending::engine;
 use super::support::*;
+/// What a start says when not even the keys of the link are locked.
+const KEYS_NOT_LOCKED: &str = "the keys of the link may get into swap space";
 
 const NOT_ALL_LOCKED: &str =
     "note: keys of sessions, and frames, may get into swap space: locked memory is limited";
@@ -154,11 +156,11 @@ fn the_keys_that_last_are_locked_in_memory_where_not_all_of_it_can_be() {
     let fri = pair.fri.tund(&limited(&pair.fri), &file, &arguments).unwrap();
     fri.wait_line(UP, SOON).unwrap();
     assert!(fri.text().contains(NOT_ALL_LOCKED), "{}", fri.text());
-    assert!(!fri.text().contains("the keys of the link may get"), "{}", fri.text());
-    wait_until("keys", SOON, || logged(&log, "link ").len() == 2).unwrap();
+    assert!(!fri.text().contains(KEYS_NOT_LOCKED), "{}", fri.text());
+    wait_until("keys", SOON, || logged(&log, "link ").len() == 3).unwrap();
     let lasting = [vec![ends[0].0], logged(&log, "link ")].concat();
     let mappings = mappings(engine(&pair.fri, &fri));
-    for (key, what) in lasting.iter().zip(["private key", "probe", "mask"]) {
+    for (key, what) in lasting.iter().zip(["private key", "probe", "mask", "stream"]) {
         let mut found = mappings.iter().filter(|(_, bytes)| count(bytes, &key[8..24]) > 0).peekable();
         assert!(found.peek().is_some(), "{what}: not found");
         for (lines, bytes) in found {

@@ -1,39 +1,6 @@
 //! Frames of every make, by a seed, and what of them must arrive.
 
-/// Numbers that a seed decides (splitmix64).
-pub struct Dice(u64);
-
-impl Dice {
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    /// From `least` to `most`, both included.
-    pub fn between(&mut self, least: usize, most: usize) -> usize {
-        least + (self.next() % (most - least + 1) as u64) as usize
-    }
-
-    /// Once in so many times.
-    pub fn once_in(&mut self, times: usize) -> bool {
-        self.between(1, times) == 1
-    }
-
-    pub fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[self.between(0, choices.len() - 1)]
-    }
-
-    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
-        (0..count.div_ceil(8)).flat_map(|_| self.next().to_be_bytes()).take(count).collect()
-    }
-}
+use crate::dice::Dice;
 
 /// Who sends or gets frames.
 #[derive(Clone, Copy)]
@@ -77,8 +44,8 @@ struct Flow {
 impl Flow {
     /// Now and then a packet differs from those before it.
     fn change(&mut self, dice: &mut Dice) {
-        match dice.between(0, 60) {
-            0 | 1 => self.class ^= 1 << dice.between(0, 7),
+        match dice.within(0, 60) {
+            0 | 1 => self.class ^= 1 << dice.within(0, 7),
             2 => self.ttl -= 1,
             3 => self.dont_fragment = !self.dont_fragment,
             4 => self.identification = self.identification.wrapping_add(1),
@@ -90,33 +57,33 @@ impl Flow {
 impl Maker {
     /// A few runs of frames; those of a run belong to one flow, and arrive in order.
     pub fn burst(&self, dice: &mut Dice) -> Vec<Vec<Vec<u8>>> {
-        (0..dice.between(1, 4)).map(|_| self.run(dice)).collect()
+        (0..dice.within(1, 4)).map(|_| self.run(dice)).collect()
     }
 
     fn run(&self, dice: &mut Dice) -> Vec<Vec<u8>> {
-        let class = dice.one_of(&[0, 0, 0, 1, 2, 2, 3, 0xb8, 0xba]);
+        let class = dice.pick(&[0, 0, 0, 1, 2, 2, 3, 0xb8, 0xba]);
         let tag = match self.bridged && dice.once_in(4) {
-            true => vec![0x81, 0, 0, dice.between(1, 99) as u8],
+            true => vec![0x81, 0, 0, dice.within(1, 99) as u8],
             false => Vec::new(),
         };
         let (v4, dont_fragment) = (dice.once_in(2), dice.once_in(2));
         let mut flow = Flow { v4, class, tag, dont_fragment, identification: dice.next() as u16, ttl: TTL };
-        match dice.between(0, if self.bridged { 8 } else { 7 }) {
+        match dice.within(0, if self.bridged { 8 } else { 7 }) {
             0 | 1 => self.stream(dice, &mut flow),
             2 => self.datagrams(dice, &mut flow),
-            3 => (0..dice.between(5, 40)).map(|_| self.datagram(dice, &mut flow, 1, 64, &[])).collect(),
+            3 => (0..dice.within(5, 40)).map(|_| self.datagram(dice, &mut flow, 1, 64, &[])).collect(),
             4 => vec![self.echo(dice, &mut flow)],
             5 => {
                 let between = between_headers(dice, flow.v4);
-                (0..dice.between(1, 5)).map(|_| self.datagram(dice, &mut flow, 1, 1000, &between)).collect()
+                (0..dice.within(1, 5)).map(|_| self.datagram(dice, &mut flow, 1, 1000, &between)).collect()
             }
             6 => self.fragments(dice, &mut flow),
             7 => {
-                let length = dice.between(0, self.mtu - 40);
+                let length = dice.within(0, self.mtu - 40);
                 vec![self.packet(&mut flow, OTHER, &[], &dice.bytes(length))]
             }
             _ => vec![self.ethernet(&flow.tag, 0x88b5, &{
-                let length = dice.between(2, self.mtu);
+                let length = dice.within(2, self.mtu);
                 dice.bytes(length)
             })],
         }
@@ -127,13 +94,13 @@ impl Maker {
         let (ports, mut sequence) = (dice.bytes(4), dice.next() as u32);
         let options: &[u8] = if dice.once_in(2) { &[1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8] } else { &[] };
         let room = self.mtu - 60 - options.len();
-        let segment = if dice.once_in(3) { dice.between(10, 200) } else { dice.between(200, room) };
+        let segment = if dice.once_in(3) { dice.within(10, 200) } else { dice.within(200, room) };
         let mut frames = Vec::new();
-        for _ in 0..dice.between(2, 30) {
+        for _ in 0..dice.within(2, 30) {
             flow.change(dice);
-            let length = if dice.once_in(12) { dice.between(0, segment) } else { segment };
+            let length = if dice.once_in(12) { dice.within(0, segment) } else { segment };
             let window = if dice.once_in(20) { 2 } else { 1 };
-            let flags = dice.one_of(&[0x10, 0x10, 0x10, 0x10, 0x10, 0x10, 0x18, 0x11, 0x90, 0x50, 0x30]);
+            let flags = dice.pick(&[0x10, 0x10, 0x10, 0x10, 0x10, 0x10, 0x18, 0x11, 0x90, 0x50, 0x30]);
             let mut segment = ports.clone();
             segment.extend(sequence.to_be_bytes());
             segment.extend([0, 0, 0, 5, (20 + options.len() as u8) << 2, flags, 1, window, 0, 0, 0, 0]);
@@ -151,13 +118,13 @@ impl Maker {
 
     /// Datagrams of one length, and a shorter one now and then.
     fn datagrams(&self, dice: &mut Dice, flow: &mut Flow) -> Vec<Vec<u8>> {
-        let length = dice.between(1, self.mtu - 48);
+        let length = dice.within(1, self.mtu - 48);
         let ports = dice.bytes(4);
         let mut frames = Vec::new();
-        for _ in 0..dice.between(2, 30) {
+        for _ in 0..dice.within(2, 30) {
             flow.change(dice);
             let least = if dice.once_in(8) { 1 } else { length };
-            let length = dice.between(least, length);
+            let length = dice.within(least, length);
             let mut segment = ports.clone();
             segment.extend(((8 + length) as u16).to_be_bytes());
             segment.extend([0, 0]);
@@ -174,7 +141,7 @@ impl Maker {
     /// One datagram with options or extension headers; all of one flow.
     fn datagram(&self, dice: &mut Dice, flow: &mut Flow, least: usize, most: usize, extra: &[u8]) -> Vec<u8> {
         let mut segment = vec![0x13, 0x88, 0x13, 0x89];
-        let length = dice.between(least, most);
+        let length = dice.within(least, most);
         segment.extend(((8 + length) as u16).to_be_bytes());
         segment.extend([0, 0]);
         segment.extend(dice.bytes(length));
@@ -184,7 +151,7 @@ impl Maker {
 
     fn echo(&self, dice: &mut Dice, flow: &mut Flow) -> Vec<u8> {
         let (protocol, kind) = if flow.v4 { (ICMP, 8) } else { (ICMPV6, 128) };
-        let length = dice.between(0, self.mtu - 48);
+        let length = dice.within(0, self.mtu - 48);
         let mut message = vec![kind, 0, 0, 0];
         message.extend(dice.bytes(length + 4));
         if flow.v4 {
@@ -198,12 +165,12 @@ impl Maker {
 
     /// A datagram in pieces.
     fn fragments(&self, dice: &mut Dice, flow: &mut Flow) -> Vec<Vec<u8>> {
-        let length = dice.between(100, 4000);
+        let length = dice.within(100, 4000);
         let mut whole = dice.bytes(8);
         whole[4..8].copy_from_slice(&[(length >> 8) as u8, length as u8, 0, 0]);
         whole.extend(dice.bytes(length - 8));
         self.finish(flow, UDP, &mut whole, 6);
-        let piece = dice.between(6, (self.mtu - 60) / 8) * 8;
+        let piece = dice.within(6, (self.mtu - 60) / 8) * 8;
         let count = whole.len().div_ceil(piece);
         let number = dice.next() as u32;
         let fragment = |(index, part): (usize, &[u8])| {
@@ -335,7 +302,7 @@ impl Maker {
 
 /// Options of IPv4 that no router looks at, or the rest of a header of destination options.
 fn between_headers(dice: &mut Dice, v4: bool) -> Vec<u8> {
-    let words = dice.between(1, 4);
+    let words = dice.within(1, 4);
     if v4 {
         return vec![1; words * 4];
     }

@@ -24,8 +24,9 @@ use tund::transport::Datagrams as _;
 use tund::transport::udp::Socket;
 use tund_lab::{Host, Port};
 
-use super::mix::{Dice, Maker, Station};
+use super::mix::{Maker, Station};
 use super::support::*;
+use crate::dice::Dice;
 
 /// How long things are sent.
 const TIME: Duration = Duration::from_millis(1200);
@@ -105,8 +106,8 @@ struct World {
 impl World {
     fn new(case: Case, dice: &mut Dice) -> Self {
         let pair = pair();
-        let mtu = dice.one_of(&[1280, 1421, 1499, if case.bridged { 1500 } else { 1400 }]);
-        let outer = dice.one_of(&[1500, 1500, 1400, 1300]);
+        let mtu = dice.pick(&[1280, 1421, 1499, if case.bridged { 1500 } else { 1400 }]);
+        let outer = dice.pick(&[1500, 1500, 1400, 1300]);
         for host in [&pair.fri, &pair.mon] {
             host.run(&format!("ip link set eth0 mtu {outer}")).unwrap();
         }
@@ -198,7 +199,7 @@ impl World {
 }
 
 fn mix(case: Case, seed: u64) {
-    let mut dice = Dice::new(seed);
+    let mut dice = Dice(seed);
     let mut world = World::new(case, &mut dice);
     let [fri, mon] = world.configurations();
     if case.bridged {
@@ -208,26 +209,29 @@ fn mix(case: Case, seed: u64) {
     if !case.bridged {
         world.route();
     }
+    for (host, [_, v6]) in world.hosts().into_iter().zip(world.inner) {
+        await_address(host, &v6.to_string());
+    }
     let seeds = [(); 8].map(|()| dice.next());
     // One for both phases: what was sent twice in the first may arrive in the second.
     let ledgers = [Ledger::default(), Ledger::default()];
     thread::scope(|scope| {
         for from in [0, 1] {
             let (world, ledger) = (&world, &ledgers[from]);
-            scope.spawn(move || frames(world, from, Dice::new(!seeds[from]), ledger, true));
+            scope.spawn(move || frames(world, from, Dice(!seeds[from]), ledger, true));
         }
     });
     thread::scope(|scope| {
         for from in [0, 1] {
             let (world, ledger) = (&world, &ledgers[from]);
-            scope.spawn(move || frames(world, from, Dice::new(seeds[from]), ledger, false));
-            scope.spawn(move || datagrams(world, from, Dice::new(seeds[2 + from])));
+            scope.spawn(move || frames(world, from, Dice(seeds[from]), ledger, false));
+            scope.spawn(move || datagrams(world, from, Dice(seeds[2 + from])));
             for family in [0, 1] {
                 scope.spawn(move || stream(world, from, family, seeds[4 + 2 * from + family]));
             }
         }
-        let target = world.inner[1][dice.between(0, 1)];
-        let (size, class) = (dice.between(16, world.mtu - 48), dice.between(0, 3));
+        let target = world.inner[1][dice.within(0, 1)];
+        let (size, class) = (dice.within(16, world.mtu - 48), dice.within(0, 3));
         let text = world.pair.fri.run(&format!("ping -n -c 20 -i 0.05 -s {size} -Q {class} {target}"));
         let text = text.unwrap();
         assert!(answered(&text) >= 15 && !text.contains("wrong data"), "{text}");
@@ -369,7 +373,7 @@ fn frames(world: &World, from: usize, mut dice: Dice, ledger: &Ledger, quiet: bo
 /// a packet.
 fn datagrams(world: &World, from: usize, mut dice: Dice) {
     let ledger = Ledger::default();
-    let family = dice.between(0, 1);
+    let family = dice.within(0, 1);
     let [near, far] = [world.inner[from][family], world.inner[1 - from][family]];
     let bind = |host: usize, address| world.hosts()[host].within(move || UdpSocket::bind(address));
     let receiver = bind(1 - from, (far, 5002)).unwrap().unwrap();
@@ -379,11 +383,11 @@ fn datagrams(world: &World, from: usize, mut dice: Dice) {
     let deliver = || {
         let until = Instant::now() + TIME;
         while Instant::now() < until {
-            let stride = dice.between(1, world.mtu - 48);
-            let count = dice.between(1, (60_000 / stride).min(60));
-            let class = dice.one_of(&[0, 0, 1, 2, 3, 0xb8]);
-            let long = dice.between(1, LONGEST);
-            let last = dice.between(1, stride);
+            let stride = dice.within(1, world.mtu - 48);
+            let count = dice.within(1, (60_000 / stride).min(60));
+            let class = dice.pick(&[0, 0, 1, 2, 3, 0xb8]);
+            let long = dice.within(1, LONGEST);
+            let last = dice.within(1, stride);
             let batch = dice.bytes(stride * (count - 1) + last);
             let length = if dice.once_in(3) { long } else { last };
             let alone = dice.bytes(length);
@@ -422,21 +426,21 @@ fn stream(world: &World, from: usize, family: usize, seed: u64) {
     receiver.set_read_timeout(Some(SOON)).unwrap();
     thread::scope(|scope| {
         let writer = scope.spawn(move || {
-            let (mut dice, mut bytes) = (Dice::new(!seed), Dice::new(seed));
+            let (mut dice, mut bytes) = (Dice(!seed), Dice(seed));
             sender.set_nodelay(dice.once_in(2)).unwrap();
             let (until, mut total) = (Instant::now() + TIME, 0);
             while Instant::now() < until {
-                let longest = dice.one_of(&[1, 7, 1000, 5000, 20_000]);
+                let longest = dice.pick(&[1, 7, 1000, 5000, 20_000]);
                 // Whole numbers, so that the reader finds the same ones.
-                let piece = bytes.bytes(8 * dice.between(1, longest));
-                let (front, back) = piece.split_at(dice.between(0, piece.len()));
+                let piece = bytes.bytes(8 * dice.within(1, longest));
+                let (front, back) = piece.split_at(dice.within(0, piece.len()));
                 sender.write_all(front).unwrap();
                 sender.write_all(back).unwrap();
                 total += piece.len();
             }
             total
         });
-        let (mut expected, mut buffer, mut read) = (Dice::new(seed), vec![0; 1 << 16], 0);
+        let (mut expected, mut buffer, mut read) = (Dice(seed), vec![0; 1 << 16], 0);
         let mut ahead: Vec<u8> = Vec::new();
         loop {
             let length = match receiver.read(&mut buffer) {

@@ -47,7 +47,7 @@ fn routes_timers_and_level_change_without_losing_a_frame() {
     assert!(answered(&pings.text()) >= 149, "{}", pings.text());
     assert_eq!(index(&pair.fri), before);
     for process in [&fri_process, &mon] {
-        assert!(!process.text().contains("link down"), "{}", process.text());
+        assert!(!process.text().contains(DOWN), "{}", process.text());
     }
     assert_eq!(fri_process.terminate(SOON).unwrap(), 0);
     assert_eq!(pair.fri.interfaces().unwrap(), ["eth0", "lo"]);
@@ -65,13 +65,10 @@ fn a_bad_file_is_named_line_by_line_and_changes_nothing() {
     );
     let (code, text) = ask(&pair.fri, &["reload", "fri"]);
     assert_eq!(code, Some(1), "{text}");
-    assert!(text.contains("fri.toml:2:1") && text.contains("the old configuration stays"), "{text}");
-    fri.wait_line("reload: the old configuration stays", SOON).unwrap();
-    assert!(
-        fri.text().contains("did you mean `float`?") && fri.text().contains("fri.toml:4:"),
-        "{}",
-        fri.text()
-    );
+    assert!(text.contains("fri.toml:2:1"), "{text}");
+    for part in ["[unknown-key]", "fri.toml:4:"] {
+        fri.wait_line(part, SOON).unwrap();
+    }
     assert_eq!(status(&pair.fri, "fri")["reload_ok"], false);
     assert!(routes(&pair.fri).contains("192.168.66.0/24"));
     assert_pings(&pair.fri, "192.168.86.18");

@@ -143,7 +143,7 @@ fn a_machine_that_was_cloned_replaces_its_keys() {
                 .unwrap_or_else(|error| panic!("{error}\nfri:\n{}\nmon:\n{}", fri.text(), mon.text()));
             assert_pings(&pair.fri, "192.168.86.18");
         }
-        assert!(!fri.text().contains("link down") && !mon.text().contains("link down"));
+        assert!(!fri.text().contains(DOWN) && !mon.text().contains(DOWN));
     }
 }
 

@@ -230,7 +230,7 @@ fn offered_routes_follow_the_link() {
         tund_lab::wait_until("the peer's routes", SOON, set).unwrap();
         assert!(!routes(&pair.fri).contains("10.0.0.0/8") && !routes(&pair.mon).contains("192.168.66"));
         mon.kill();
-        fri.wait_line("link down", SOON).unwrap();
+        fri.wait_line(DOWN, SOON).unwrap();
         tund_lab::wait_until("withdrawal", SOON, || !routes(&pair.fri).contains("192.168.66.0/24")).unwrap();
         assert_eq!(fri.terminate(SOON).unwrap(), 0);
         assert_eq!(routes(&pair.fri), before);

@@ -12,6 +12,7 @@ use tund_lab::{Host, Process, wait_until};
 
 use super::operation::ask;
 use super::support::*;
+use crate::dice::Dice;
 
 /// What a run lasts among the other tests.
 const USUAL: u64 = 25;
@@ -98,18 +99,6 @@ impl<'a> End<'a> {
                 memory: memory.unwrap(),
             }
         })
-    }
-}
-
-/// splitmix64.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ z >> 31) % sides
     }
 }
 
@@ -211,10 +200,10 @@ fn explain_losses(pings: &str, disturbed: f64) {
 
 /// Does one thing; its name.
 fn disturb(pair: &Pair, ends: &mut [End<'_>; 2], dice: &mut Dice, routes_of_fri: &mut u64) -> &'static str {
-    let which = dice.roll(2) as usize;
-    match dice.roll(9) {
+    let which = dice.below(2);
+    match dice.below(9) {
         0 => {
-            *routes_of_fri = 1 + dice.roll(4);
+            *routes_of_fri = 1 + dice.below(4) as u64;
             pair.fri.file("fri.toml", &fri(*routes_of_fri).text()).unwrap();
             ends[0].process.signal(Signal::HUP).unwrap();
             "a reload"

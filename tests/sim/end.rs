@@ -5,9 +5,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::dice::Dice;
 use crate::config::KeyMode;
 use crate::core::clock::{ClockJumpDetector, Now};
+use crate::core::control::Control;
+use crate::core::dice::Dice;
 use crate::core::inner::InnerPolicy;
 use crate::core::lane::{self, Command, Key, Lane, Notice, ReceiveCommand, SendCommand, Sink};
 use crate::core::limits::ETHERNET;
@@ -41,7 +42,7 @@ impl Config {
     pub fn framing(&self) -> Framing {
         match self.settings.key_mode {
             KeyMode::Static => Framing::Static,
-            KeyMode::Handshake => Framing::Session,
+            KeyMode::Handshake | KeyMode::OpenVpn => Framing::Session,
         }
     }
 
@@ -146,7 +147,7 @@ impl End {
         let settings = config.settings.clone();
         let inner = match settings.mode {
             Mode::Tun => InnerPolicy::routed(settings.mtu, settings.mss_clamp, settings.peers.clone()),
-            Mode::Tap => InnerPolicy::bridged(),
+            Mode::Tap => InnerPolicy::bridged(None),
         };
         let lane = Lane::new(lane::Settings {
             keys: keys.clone(),
@@ -160,10 +161,7 @@ impl End {
             inner,
         });
         let random = dice.fork();
-        let link = match settings.key_mode {
-            KeyMode::Static => Link::new(settings, keys, now, random),
-            KeyMode::Handshake => Link::with_handshake(settings, keys, config.statics.clone(), now, random),
-        };
+        let link = Link::new(settings, keys, config.statics.clone(), now, random);
         Self {
             config,
             link,
@@ -218,7 +216,7 @@ impl End {
     }
 
     pub fn resolved(&mut self, now: Now, addresses: Vec<std::net::SocketAddr>) {
-        self.link.handle_resolved(now, &addresses);
+        self.link.handle_resolved(now, &addresses.into_iter().map(Into::into).collect::<Vec<_>>());
         self.settle(now);
     }
 
@@ -329,16 +327,16 @@ impl End {
     fn handle_event(&mut self, now: Now, event: Event) {
         let output = match event {
             Event::Resolve => Output::Resolve,
-            Event::Endpoint(address) => {
+            Event::Endpoint(path) => {
                 let mtu = Some(self.config.route_mtu);
-                return self.link.handle_route(now, address, mtu);
+                return self.link.handle_route(now, path.remote, mtu);
             }
             Event::Up { .. } => {
                 let at = self.commands.0.back().map_or(now.instant, |(at, _)| *at);
                 return self.ups.push(at, ());
             }
             Event::Down { .. } => Output::Down,
-            Event::Routes(_) => return,
+            Event::Routes(_) | Event::Keep(_) => return,
             Event::Log { verb, condition } => {
                 Output::Log { verb, code: condition.code(), text: condition.to_string() }
             }

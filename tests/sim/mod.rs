@@ -18,26 +18,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-mod dice;
 mod end;
 mod model;
 mod plan;
 mod world;
 
-use dice::Dice;
 use plan::Plan;
 use world::World;
 
-use crate::fault::{self, Fault};
+use crate::core::dice::Dice;
 
 /// Seeds of an ordinary run; `tests/run` runs more.
 const SEEDS: u64 = 200;
-/// Seeds that find what takes long to find otherwise: only the order in which seeds are tried.
-const FIRST: [u64; 8] = [409, 412, 434, 241, 52, 156, 367, 3327];
-/// Seeds of the special plan that are tried then: what it is for shows soon.
-const FEW: u64 = 20;
-/// Seeds in which a fault must be found.
-const PATIENCE: u64 = 2000;
 /// Lines of a trace that are shown.
 const SHOWN: usize = 200;
 
@@ -123,33 +115,4 @@ fn run_all(what: &str, plan: Planner, seeds: u64) {
     }
     let hours = micros.into_inner() as f64 / 3.6e9;
     tell(&format!("{what}: {seeds} seeds, {hours:.1} simulated hours"));
-}
-
-/// The test of the test: each of these faults is found, and without one nothing is.
-#[test]
-fn every_fault_is_found() {
-    let next = AtomicU64::new(0);
-    let work = || {
-        let mut missed = Vec::new();
-        while let Some(fault) = Fault::ALL.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
-            fault::inject(Some(*fault));
-            let plans = FIRST.into_iter().map(|seed| ("seeds", Plan::new as Planner, seed));
-            let plans = plans.chain((0..FEW).map(|seed| ("unanswered", Plan::unanswered as Planner, seed)));
-            let plans = plans.chain((0..PATIENCE).map(|seed| ("seeds", Plan::new as Planner, seed)));
-            let mut found =
-                plans.filter_map(|(name, plan, seed)| Some((name, seed, run(plan, seed, false).1?)));
-            match found.next() {
-                Some((name, seed, violation)) => {
-                    tell(&format!("simulation: {fault:?}: {name}, seed {seed}: {violation}"));
-                }
-                None => missed.push(*fault),
-            }
-        }
-        missed
-    };
-    let missed = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..2).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
-    });
-    assert!(missed.is_empty(), "not found in {PATIENCE} seeds: {missed:?}");
 }

@@ -14,10 +14,9 @@ use crate::core::limits::{KEY_ID_END, SESSION_END};
 use crate::crypto::aead::Aead;
 use crate::crypto::keys::LinkKeys;
 use crate::crypto::wrap;
-use crate::fault::{self, Fault};
 use crate::wire::control::{self, Message};
 use crate::wire::datagram::{Framing, HEADER, Header, Kind};
-use crate::wire::handshake::{Envelope, Type};
+use crate::wire::handshake::{self, Envelope};
 
 /// Shortest frame: its number and one byte.
 pub const SHORTEST: usize = 9;
@@ -36,7 +35,7 @@ impl std::fmt::Display for KeyNumber {
 
 /// What a datagram is to who knows the keys.
 pub enum Read {
-    Handshake(Option<Type>, String),
+    Handshake(Option<handshake::Kind>, String),
     Data { key: KeyNumber, header: Header, body: Vec<u8> },
 }
 
@@ -44,9 +43,9 @@ impl Read {
     pub fn class(&self) -> Option<Class> {
         match self {
             Read::Handshake(kind, _) => kind.map(|kind| match kind {
-                Type::Initiation => Class::Initiation,
-                Type::Answer => Class::Answer,
-                Type::Retry => Class::Retry,
+                handshake::Kind::Initiation => Class::Initiation,
+                handshake::Kind::Answer => Class::Answer,
+                handshake::Kind::Retry => Class::Retry,
             }),
             Read::Data { header, .. } => match header.kind {
                 Kind::Frame | Kind::Block => Some(Class::Frames),
@@ -189,13 +188,7 @@ impl Model {
         bytes: &[u8],
         batch: &[usize],
     ) -> Result<Read, String> {
-        // Whoever reads along opens nothing that does not verify.
-        let fault = fault::inject(None).inspect(|fault| {
-            fault::inject(Some(*fault).filter(|fault| *fault != Fault::TagUnchecked));
-        });
-        let read = self.read(which, bytes);
-        fault::inject(fault);
-        let Some(read) = read else {
+        let Some(read) = self.read(which, bytes) else {
             return Err(format!("end {which} sent {} bytes that its peer cannot read", bytes.len()));
         };
         let Read::Data { key, header, body } = &read else { return Ok(read) };
@@ -354,8 +347,10 @@ impl Model {
         if self.configs[which].framing() == Framing::Session && self.is_handshake(bytes) {
             let plaintext = wrap::open(&self.link, bytes)?;
             let envelope = Envelope::parse(&plaintext).ok();
-            let text = envelope.as_ref().map(|envelope| format!("{:?} {}", envelope.kind, envelope.seq));
-            let kind = envelope.map(|envelope| envelope.kind);
+            let text = envelope
+                .as_ref()
+                .map(|envelope| format!("{:?} {} part {}", envelope.of.kind, envelope.seq, envelope.of.part));
+            let kind = envelope.map(|envelope| envelope.of.kind);
             return Some(Read::Handshake(kind, text.unwrap_or_else(|| "sign".into())));
         }
         let framing = self.configs[which].framing();

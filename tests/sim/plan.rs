@@ -3,14 +3,14 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::dice::Dice;
 use super::end::Config;
 use crate::config::{Keepalive, KeyMode};
+use crate::core::dice::Dice;
 use crate::core::limits::{ANSWER_KEPT, CALL_FIRST};
 use crate::core::settings::LinkSettings;
 use crate::crypto::keys::{Pair, Private, link_secret, public_of};
 use crate::crypto::noise::Statics;
-use crate::crypto::suite::Cipher;
+use crate::crypto::suite::{Cipher, Exchange};
 use crate::packet::layer::Mode;
 
 /// What the network does to datagrams.
@@ -324,7 +324,7 @@ fn change_of(dice: &mut Dice, mut weather: Weather) -> Weather {
         3 => weather.withhold = dice.pick(&[0.0, 0.05, 0.3]),
         4 => weather.copy = dice.pick(&[0.0, 0.1, 1.0]),
         5 => weather.cut = dice.pick(&[[false; 2], [true; 2], [true, false], [false, true]]),
-        6 => (weather.mtu, weather.icmp) = (dice.pick(&[576, 700, 1100, 1280, 1500]), dice.chance(0.5)),
+        6 => (weather.mtu, weather.icmp) = (dice.pick(&[576, 700, 1000, 1100, 1280, 1500]), dice.chance(0.5)),
         7 => {
             weather.delay = dice.pick(&[[1, 1], [20, 25], [20, 400], [300, 2000]]).map(Duration::from_millis)
         }
@@ -344,6 +344,7 @@ fn configs(dice: &mut Dice) -> [Config; 2] {
     let mtu = dice.pick(&[1280, 1400, 1420, 1500, 4000]);
     let pace = dice.pick(&[0, 0, 0, 3, 30]);
     let (interval, timeout) = dice.pick(&[(10, 60), (2, 10), (5, 20)]);
+    let exchange = dice.pick(&[Exchange::Hybrid, Exchange::Hybrid, Exchange::X25519]);
     let (bundle, route_mtu) = (dice.chance(0.7), dice.pick(&[1500, 1500, 9000]));
     let inner: [IpAddr; 2] = [[192, 168, 86, 18].into(), [192, 168, 86, 81].into()];
     [0, 1].map(|which| {
@@ -361,10 +362,12 @@ fn configs(dice: &mut Dice) -> [Config; 2] {
             mtu,
             addresses: vec![inner[which]],
             peers: vec![inner[1 - which]],
+            openvpn: None,
             key_mode: if is_static { KeyMode::Static } else { KeyMode::Handshake },
             cipher,
             direction: which as u8,
             suites: dice.pick(&[&both[..], &[both[1], both[0]], &[cipher]]).to_vec(),
+            exchange,
             has_remote: which == 1 || both_call,
             float: true,
             keepalive: Keepalive {
@@ -376,6 +379,7 @@ fn configs(dice: &mut Dice) -> [Config; 2] {
             mss_clamp: true,
             push: Vec::new(),
             only_routed: false,
+            guard: None,
             path_mtu: None,
             verb: 3,
             activated: false,

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::dice::Dice;
 use super::end::{Config, End, Output};
 use super::model::{Model, SHORTEST};
 use super::plan::{Act, Kept, Plan, Weather};
 use crate::core::clock::Now;
+use crate::core::dice::Dice;
 use crate::core::lane::Notice;
 use crate::core::limits::{OUTER_V4, OUTER_V6};
 use crate::core::path::Path;
@@ -610,7 +610,7 @@ impl World {
             origin == Origin::Forged || repeated && self.plan.configs[which].framing() == Framing::Session;
         let serial = self.serial;
         self.resumed = false;
-        let path = Path { remote: from, local: Some(local) };
+        let path = Path { local: Some(local), ..from.into() };
         let copy = bytes.clone();
         self.with(which, |end, now| end.receive(now, path, copy));
         let heard = self.ends[which].as_ref().is_some_and(|end| end.heard() > before);

@@ -2,7 +2,7 @@
 
 use std::net::UdpSocket;
 
-use tund::config::{Options, Severity, parse};
+use tund::config::{Code, Options, Severity, parse};
 use tund::device;
 use tund::packet::layer::Mode;
 use tund::preflight::{check_host, check_port};
@@ -35,13 +35,16 @@ fn a_host_in_the_way_is_found_and_the_own_device_is_not() {
         let mut netlink = Netlink::open().unwrap();
         let parsed = parse("l", TEXT, &Options::new("/"));
         let (config, places) = (parsed.config.unwrap(), parsed.places);
-        let mut found = |own| -> Vec<String> {
+        let mut found = |own| -> Vec<(Code, String)> {
             let found = check_host(&config, &places, own, &mut netlink);
             assert!(found.iter().all(|d| d.severity == Severity::Warning && d.span.is_some()), "{found:#?}");
-            found.into_iter().map(|d| d.message).collect()
+            found.into_iter().map(|d| (d.code, TEXT[d.span.unwrap()].trim_matches('"').to_owned())).collect()
         };
-        let gateway = "the route to 192.168.56.0/24 goes via net_gateway, but there is no default route";
-        assert_eq!(found(None), [gateway, "there is no interface nic7"], "an empty host");
+        const OWN: &str = "[\"192.168.86.81\", \"2001:db8:86::81/64\"]";
+        const PEER: &str = "[\"192.168.86.18\", \"2001:db8:86::18\"]";
+        let of = |code: Code, text: &str| (code, text.to_owned());
+        let empty = [of(Code::NoDefaultRoute, "net_gateway"), of(Code::NoInterface, "nic7")];
+        assert_eq!(found(None), empty);
 
         sh("ip link add nic7 type veth peer name far7");
         sh("ip link set nic7 up");
@@ -52,20 +55,20 @@ fn a_host_in_the_way_is_found_and_the_own_device_is_not() {
         sh("ip route add 192.168.66.0/24 via 192.168.86.2 dev nic7");
         sh("ip route add 2001:db8:66::/64 via 2001:db8:86::2 dev nic7");
         let port = UdpSocket::bind("0.0.0.0:1417").unwrap();
-        let holder = std::fs::read_to_string("/proc/self/comm").unwrap();
-        let taken = format!("UDP port 1417 is taken by {} (pid {})", holder.trim(), std::process::id());
         assert_eq!(
             found(None),
             [
-                "192.168.86.81/32 overlaps 192.168.86.0/24, which is in use on nic7",
-                "2001:db8:86::81/64 overlaps 2001:db8:86::/64, which is in use on nic7",
-                "192.168.86.18/32 overlaps 192.168.86.0/24, which is in use on nic7",
-                "2001:db8:86::18/128 overlaps 2001:db8:86::/64, which is in use on nic7",
-                "a route to 192.168.66.0/24 exists already, through nic7",
-                "a route to 2001:db8:66::/64 exists already, through nic7",
+                of(Code::NetworkTaken, OWN),
+                of(Code::NetworkTaken, OWN),
+                of(Code::NetworkTaken, PEER),
+                of(Code::NetworkTaken, PEER),
+                of(Code::RouteTaken, "192.168.66.0/24"),
+                of(Code::RouteTaken, "2001:db8:66::/64"),
             ]
         );
-        assert_eq!(check_port(&config, &places).map(|found| found.message), Some(taken));
+        let taken = check_port(&config, &places).unwrap();
+        assert_eq!(taken.code, Code::PortTaken);
+        assert!(taken.message.contains(&format!("(pid {})", std::process::id())), "{taken:?}");
         drop(port);
 
         sh("ip link del nic7");
@@ -74,8 +77,8 @@ fn a_host_in_the_way_is_found_and_the_own_device_is_not() {
         sh("ip link set link0 up");
         sh("ip addr add 192.168.86.81 peer 192.168.86.18 dev link0");
         sh("ip route add 192.168.66.0/24 dev link0");
-        assert_eq!(found(Some(device.index)), [gateway], "the link runs");
-        assert!(found(None).contains(&"there is an interface link0 already".to_owned()));
-        assert!(found(None).contains(&"192.168.86.81 is assigned to link0 already".to_owned()));
+        assert_eq!(found(Some(device.index)), empty[..1], "the link runs");
+        assert!(found(None).contains(&of(Code::InterfaceTaken, "link0")));
+        assert!(found(None).contains(&of(Code::AddressTaken, OWN)));
     });
 }

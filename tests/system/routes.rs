@@ -10,6 +10,7 @@ use tund::route::netlink::{Address, Netlink};
 use tund::route::plan::{Host, Interface, KernelRoute, ROUTE_PROTOCOL, Step, device_steps, route_steps};
 use tund::route::step::{Family, Rule};
 
+use crate::many::absent;
 use crate::namespace::{config, ip, isolated, link_up, route, sh, unprivileged};
 
 #[test]
@@ -194,7 +195,7 @@ fn a_foreign_route_is_refused_and_kept() {
             let ours = through_uplink(&mut netlink, to, gateway, None);
             let error = netlink.apply(&Step::AddRoute(ours)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::AlreadyExists);
-            assert!(error.to_string().ends_with("set another metric or table"), "{error}");
+            assert!(error.to_string().contains("metric"), "{error}");
             let shown = ip(&format!("{} route show {to}", family(to)));
             assert_eq!(shown.len(), 1, "{shown:?}");
             assert_eq!(shown[0]["protocol"], "static");
@@ -309,7 +310,7 @@ fn a_default_route_of_the_lowest_metric_is_the_net_gateway() {
         sh("ip route replace default dev tun0 metric 1");
         assert_eq!(chosen(&mut netlink).unwrap(), wanted, "our own device is never the net gateway");
         sh("ip route del default metric 200");
-        assert!(chosen(&mut netlink).unwrap_err().to_string().contains("net_gateway needs a default route"));
+        assert!(chosen(&mut netlink).unwrap_err().to_string().contains("net_gateway"));
     });
 }
 
@@ -374,7 +375,7 @@ fn rules_and_refusals_are_set_seen_and_taken_back_and_those_of_others_are_left()
             steps.push(Step::Block { to: to.parse().unwrap(), table: 17_000 });
             steps.extend([main, own].map(Step::AddRule));
         }
-        assert_eq!(netlink.missing(&steps).unwrap(), steps);
+        assert_eq!(absent(&mut netlink, &steps), steps);
         for step in &steps {
             assert!(netlink.apply(step).unwrap(), "{step}");
         }
@@ -393,7 +394,7 @@ fn rules_and_refusals_are_set_seen_and_taken_back_and_those_of_others_are_left()
                 netlink.link("up0").unwrap().unwrap().index
             );
         }
-        assert_eq!(netlink.missing(&steps).unwrap(), []);
+        assert_eq!(absent(&mut netlink, &steps), []);
         // What a killed tund left is taken over.
         let rule = steps.iter().find(|step| matches!(step, Step::AddRule(_))).unwrap();
         assert!(netlink.apply(rule).unwrap());
@@ -404,7 +405,7 @@ fn rules_and_refusals_are_set_seen_and_taken_back_and_those_of_others_are_left()
         sh("ip rule add not fwmark 7 lookup 17000 priority 17001");
         let foreign = rules();
         let own = steps.iter().find(|step| step.to_string().starts_with("ip rule add not")).unwrap();
-        assert!(netlink.missing(std::slice::from_ref(own)).unwrap().contains(own));
+        assert!(absent(&mut netlink, std::slice::from_ref(own)).contains(own));
         assert!(!netlink.apply(&own.undo().unwrap()).unwrap());
         assert!(netlink.apply(own).unwrap() && netlink.apply(&own.undo().unwrap()).unwrap());
         assert_eq!(rules(), foreign);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tund::config::{Keepalive, KeyMode};
 use tund::core::clock::{ClockJumpDetector, Now};
+use tund::core::control::Control;
 use tund::core::inner::InnerPolicy;
 use tund::core::lane::{self, Command, Key, Lane, Notice, ReceiveCommand, SendCommand, Sink};
 use tund::core::link::{Event, Link};
@@ -16,7 +17,7 @@ use tund::crypto::Random;
 use tund::crypto::aead::Aead;
 use tund::crypto::keys::LinkKeys;
 use tund::crypto::noise::Statics;
-use tund::crypto::suite::Cipher;
+use tund::crypto::suite::{Cipher, Exchange};
 use tund::crypto::wrap;
 use tund::packet::layer::Mode;
 use tund::wire::control::MAX_NAME;
@@ -163,10 +164,7 @@ impl End {
             inner: InnerPolicy::routed(MTU, true, Vec::new()),
         });
         let random = Zigzag(start.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let link = match mode {
-            KeyMode::Static => Link::new(settings, keys.clone(), now, random),
-            KeyMode::Handshake => Link::with_handshake(settings, keys.clone(), Statics::None, now, random),
-        };
+        let link = Link::new(settings, keys.clone(), Statics::None, now, random);
         let out = Out {
             keys,
             own: Vec::new(),
@@ -256,12 +254,13 @@ impl End {
                 self.lane.handle_command(now.instant, command, &mut self.out);
             } else if let Some(event) = self.link.poll_event() {
                 match event {
-                    Event::Resolve => self.link.handle_resolved(now, &[peer]),
-                    Event::Endpoint(address) => self.link.handle_route(now, address, Some(1500)),
+                    Event::Resolve => self.link.handle_resolved(now, &[peer.into()]),
+                    Event::Endpoint(path) => self.link.handle_route(now, path.remote, Some(1500)),
                     Event::Log { condition, .. } => self.out.log.line(&condition.to_string()),
                     Event::Down { reason } => self.out.log.check(&reason.to_string()),
                     Event::Up { name, .. } => assert!(name.len() <= MAX_NAME),
                     Event::Routes(routes) => assert!(routes.is_empty(), "nobody offers any"),
+                    Event::Keep(_) => unreachable!("that is for OpenVPN's format"),
                 }
             } else {
                 return;
@@ -282,6 +281,8 @@ impl End {
             Command::Receive(
                 ReceiveCommand::Endpoint(_)
                 | ReceiveCommand::Agreed(_)
+                | ReceiveCommand::Hold(_)
+                | ReceiveCommand::Probe(..)
                 | ReceiveCommand::Sources(_)
                 | ReceiveCommand::Again(_),
             ) => {}
@@ -295,10 +296,12 @@ pub(super) fn settings(mode: KeyMode, which: usize) -> LinkSettings {
         name: "fuzz".into(),
         mode: Mode::Tun,
         key_mode: mode,
+        openvpn: None,
         suites: match mode {
             KeyMode::Handshake => vec![Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305],
-            KeyMode::Static => Vec::new(),
+            KeyMode::Static | KeyMode::OpenVpn => Vec::new(),
         },
+        exchange: Exchange::Hybrid,
         mtu: MTU,
         addresses: inner(which),
         peers: inner(1 - which),
@@ -315,6 +318,7 @@ pub(super) fn settings(mode: KeyMode, which: usize) -> LinkSettings {
         mss_clamp: true,
         push: Vec::new(),
         only_routed: false,
+        guard: None,
         path_mtu: None,
         verb: 3,
         activated: false,

@@ -30,6 +30,7 @@ impl World {
                 let Some(bytes) = self.under_session(to, which, script) else { return };
                 bytes
             }
+            KeyMode::OpenVpn => unreachable!("these ends speak tund's own format"),
         };
         let from = self.ends[1 - to].address;
         self.receive(Flying { from, to, bytes });

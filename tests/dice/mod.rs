@@ -1,8 +1,8 @@
-//! The seed decides everything.
+//! Numbers that a seed decides, for every test that draws: the unit tests of `core`, `tests/sim` and `tests/netns`
+//! take this file in.
+#![allow(dead_code, reason = "not everybody draws everything")]
 
 use std::time::Duration;
-
-use crate::crypto::Random;
 
 /// splitmix64.
 pub struct Dice(pub u64);
@@ -43,10 +43,30 @@ impl Dice {
     pub fn ms(&mut self, least: u64, most: u64) -> Duration {
         self.between(Duration::from_millis(least), Duration::from_millis(most))
     }
-}
 
-impl Random for Dice {
-    fn fill(&mut self, buffer: &mut [u8]) {
+    /// From `least` to `most`, both included.
+    pub fn within(&mut self, least: usize, most: usize) -> usize {
+        least + self.below(most - least + 1)
+    }
+
+    pub fn byte(&mut self) -> u8 {
+        self.next() as u8
+    }
+
+    /// Once in so many times.
+    pub fn once_in(&mut self, times: usize) -> bool {
+        self.below(times) == 0
+    }
+
+    /// So many bytes.
+    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        self.fill(&mut bytes);
+        bytes
+    }
+
+    /// Draws every byte of the buffer.
+    pub fn fill(&mut self, buffer: &mut [u8]) {
         for chunk in buffer.chunks_mut(8) {
             let bytes = self.next().to_le_bytes();
             chunk.copy_from_slice(&bytes[..chunk.len()]);
