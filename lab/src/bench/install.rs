@@ -1,4 +1,4 @@
-//! Getting the peers' programs: Debian's packages by apt-get, crates below `target/tools`.
+//! Getting the peers' programs: Debian's packages by apt-get, crates and packages of services below `target/tools`.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -26,6 +26,9 @@ pub fn missing(program: &str, source: Source) -> Error {
         Source::Debian(package) => {
             format!("{program} is not installed: apt-get install {package}, or bench --install")
         }
+        Source::Unpacked(package) => {
+            format!("{program} is not installed: unpack Debian's {package}, or bench --install")
+        }
         Source::Crate(name, version) => {
             format!(
                 "{program} is not installed: cargo install {name} --version {version}, or bench --install"
@@ -43,6 +46,7 @@ pub fn all() -> Result<(), Error> {
         let mut command = match source {
             Source::Path => continue,
             Source::Debian(package) => apt(package),
+            Source::Unpacked(package) => unpack(package)?,
             Source::Crate(name, version) => {
                 let mut command = Command::new("cargo");
                 command.args(["install", name, "--version", version, "--locked", "--root"]).arg(tools()?);
@@ -64,4 +68,17 @@ fn apt(package: &str) -> Command {
     command.args(["install", "--yes", "--no-install-recommends", package]);
     command.env("DEBIAN_FRONTEND", "noninteractive");
     command
+}
+
+/// Unpacks a package where [`rights::find`] looks, as `tests/run` does, and installs the libraries that it needs.
+fn unpack(package: &str) -> Result<Command, Error> {
+    const SCRIPT: &str = "set -e; mkdir -p \"$1\"; cd \"$1\"; \
+         apt-get download -qq -o APT::Sandbox::User=root \"$2\"; \
+         for file in \"$2\"_*.deb; do dpkg-deb -x \"$file\" .; \
+         libraries=\"$libraries $(dpkg-deb -f \"$file\" Depends | grep -o 'lib[a-z][^ ,]*')\"; rm \"$file\"; done; \
+         apt-get install --yes --no-install-recommends $libraries";
+    let mut command = Command::new("sh");
+    command.args(["-c", SCRIPT, "sh"]).arg(tools()?.join("inet")).arg(package);
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    Ok(command)
 }

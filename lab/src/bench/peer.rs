@@ -39,6 +39,8 @@ enum Part {
 pub enum Source {
     /// A Debian package.
     Debian(&'static str),
+    /// A Debian package that is only unpacked, since installing it would start a service.
+    Unpacked(&'static str),
     /// A crate and its version.
     Crate(&'static str, &'static str),
     /// Nowhere that a command could fetch it from: it is looked for on the path.
@@ -69,7 +71,7 @@ const OPENVPN: &[(&str, Source)] = &[("openvpn", Source::Debian("openvpn"))];
 const TINCR: &[(&str, Source)] = &[("tincr-tincd", Source::Path), ("tincr-tinc", Source::Path)];
 
 /// All, in the order of the tables.
-pub static ALL: [Contender; 27] = [
+pub static ALL: [Contender; 28] = [
     Contender {
         name: "veth",
         about: "the path itself, no tunnel",
@@ -146,6 +148,17 @@ pub static ALL: [Contender; 27] = [
         programs: OPENVPN,
         part: Part::Comparison,
         start: |world| start::tund_as_openvpn(world, true),
+    },
+    Contender {
+        name: "ssh",
+        about: "OpenSSH, ssh -w, tun, AES-256-GCM",
+        programs: &[
+            ("sshd", Source::Unpacked("openssh-server")),
+            ("ssh", Source::Debian("openssh-client")),
+            ("ssh-keygen", Source::Debian("openssh-client")),
+        ],
+        part: Part::RivalIfHere,
+        start: start::ssh,
     },
     Contender {
         name: "wireguard-go",

@@ -169,6 +169,45 @@ fn certificates(world: &World) -> Result<[String; 2], Error> {
     ])
 }
 
+/// `ssh -w` from fri to a server at mon that nobody else reaches.
+pub fn ssh(world: &World) -> Result<Vec<Process>, Error> {
+    let [sshd, ssh, keygen] = ["sshd", "ssh", "ssh-keygen"].map(|name| world.program(name));
+    let (sshd, ssh, keygen) = (sshd?, ssh?, keygen?);
+    let (fri, mon) = (&world.fri, &world.mon);
+    for host in [fri, mon] {
+        host.shell(&format!("{} -q -t ed25519 -N '' -f {}/key", keygen.display(), host.dir().display()))?;
+    }
+    // Whatever this machine's users are: the one who calls, and the one that the server wants for its own protection.
+    let users = "lab:*:0:0::/:/bin/sh\nsshd:*:65534:65534::/:/bin/false\n";
+    mon.run(&format!("mount --bind {} /etc/passwd", mon.file("passwd", users)?.display()))?;
+    mon.shell("mount -t tmpfs tmpfs /run; mkdir -m 755 /run/sshd")?;
+    let text = format!(
+        "ListenAddress {}\nHostKey {}/key\nAuthorizedKeysFile {}/key.pub\nPidFile none\nStrictModes no\n\
+         PermitRootLogin prohibit-password\nPermitTunnel point-to-point\n",
+        OUTER[1],
+        mon.dir().display(),
+        fri.dir().display()
+    );
+    let file = mon.file("sshd_config", &text)?;
+    let mut command = mon.command(&sshd);
+    command.args(["-D", "-e", "-f"]).arg(file);
+    let server = Process::spawn("mon: sshd", command)?;
+    // A client that comes before the server listens gives up.
+    mon.wait_output("ss -Hltn", PATIENCE, |sockets| sockets.contains(":22 "))?;
+    let mut command = fri.command(&ssh);
+    command.args("-F none -N -w 0:0 -c aes256-gcm@openssh.com -o BatchMode=yes".split(' '));
+    command.args("-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -i".split(' '));
+    command.arg(fri.dir().join("key")).arg(format!("lab@{}", OUTER[1]));
+    let client = Process::spawn("fri: ssh", command)?;
+    for (host, own, other) in world.ends() {
+        wait_until("the device of ssh", PATIENCE, || host.run("ip link show tun0").is_ok())
+            .map_err(|error| Error::new(format!("{error}: {}{}", server.text(), client.text())))?;
+        host.run(&format!("ip addr add {} peer {} dev tun0", INNER[own], INNER[other]))?;
+        host.run("ip link set tun0 up")?;
+    }
+    Ok(vec![server, client])
+}
+
 /// A program that is configured as wireguard-go is.
 pub fn wireguard(world: &World, name: &str, arguments: &[&str]) -> Result<Vec<Process>, Error> {
     let program = world.program(name)?;
