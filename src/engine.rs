@@ -166,6 +166,7 @@ impl Engine {
                 self.tell(&ToParent::LinkUp { endpoint, name })?;
             }
             Event::Routes(routes) => self.tell(&ToParent::PushedRoutes { routes })?,
+            Event::Rerouted { passes } => self.tell(&ToParent::Rerouted { passes })?,
             Event::Down { reason } => {
                 let traffic = self.traffic();
                 self.tell(&ToParent::LinkDown { reason, traffic })?;

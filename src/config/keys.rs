@@ -305,7 +305,8 @@ table! { RawRun "run"
 table! { RawGuard "guard"
     /// Find out whether the two segments are joined by another way, too: every two seconds a probe, a broadcast, goes into the device. If it comes to
     /// the peer's device by another way, one of the two ends holds all frames back (`loop`) until there is no other way. Where a spanning tree has
-    /// cut the loop already, no probe passes and nothing is held back.
+    /// cut the loop already, no probe passes and nothing is held back. Of two links between the same bridges the one that is held is the reserve of the
+    /// other one.
     "loop" find_loops: bool = Shape::Flag, default(true), Connect => guard.find_loops;
     /// Broadcasts, multicasts and frames to unknown destinations that are taken from the peer in a second, each. More of them is a storm, and what is
     /// over it is dropped (`guard-storm`).

@@ -74,6 +74,11 @@ pub enum Event {
         /// Why.
         reason: Condition,
     },
+    /// What goes from one bridged segment to the other takes another way now: where hosts were counts no more.
+    Rerouted {
+        /// It goes through this link.
+        passes: bool,
+    },
     /// These two numbers are to be on disk; answer with
     /// [`Control::handle_kept`](super::control::Control::handle_kept).
     Keep(Kept),

@@ -184,6 +184,7 @@ impl End {
                 }
                 Event::Endpoint(path) => self.link.handle_route(now, path.remote, Some(1500)),
                 Event::Routes(routes) => self.routes = routes,
+                Event::Rerouted { .. } => panic!("there is no loop"),
                 Event::Keep(_) => panic!("nothing of these keys is kept"),
                 Event::Up { .. } => self.log.push(Said::Up),
                 Event::Down { reason } => self.log.push(Said::Down(reason)),

@@ -1,7 +1,7 @@
-//! A bridged link that is up again tells the far side where this host's addresses are: what its hosts remember of them
-//! may be out of date.
+//! Where hosts are, when frames begin or cease to pass between two bridged segments: the bridge here forgets what it has learned, and the far
+//! side hears where this host's addresses are.
 
-use std::fs;
+use std::{fs, io};
 
 use ipnet::IpNet;
 
@@ -9,32 +9,74 @@ use crate::packet::announce;
 use crate::packet::layer::Mode;
 use crate::parent::Parent;
 use crate::privsep::message::ToEngine;
+use crate::route::netlink::Link;
 use crate::say;
 
 /// Most addresses that are announced.
 const MOST: usize = 64;
 
+/// A tap device, and the bridge that it is a port of.
+struct Port {
+    device: Link,
+    /// A script may have joined it, too. A port of anything else, such as a VRF, keeps its addresses.
+    bridge: Option<Link>,
+}
+
 impl Parent {
     /// Announces the addresses of the tap device, or of the bridge that it is a port of. Those of other hosts behind the
     /// bridge stay where they were.
     pub(super) fn announce_addresses(&mut self) {
-        let Some(device) = self.changes.interface() else { return };
-        if self.link.config.device.mode != Mode::Tap {
-            return;
-        }
-        match self.announcements(device.index) {
+        match self.announcements() {
             Ok(frames) if frames.is_empty() => {}
             Ok(frames) => self.answer(&ToEngine::Announce { frames }),
             Err(error) => say!(3, "this host's addresses are not announced to the peer: {error}"),
         }
     }
 
-    fn announcements(&mut self, device: u32) -> std::io::Result<Vec<Vec<u8>>> {
+    /// A loop begins or ends (`passes`). As after a change of a spanning tree, hosts may be behind any other port (IEEE 802.1Q, section 13.29).
+    pub(super) fn rerouted(&mut self, passes: bool) {
+        self.forget_hosts(|parent, port| {
+            port.bridge.map_or(Ok(()), |bridge| parent.changes.netlink.flush_bridge(bridge.index))
+        });
+        if passes {
+            self.announce_addresses();
+        }
+    }
+
+    /// The link is down: frames for the hosts behind it go everywhere, and so to another link between the two segments.
+    pub(super) fn forget_hosts_of_port(&mut self) {
+        self.forget_hosts(|parent, port| match port.bridge {
+            Some(_) => parent.changes.netlink.flush_port(port.device.index),
+            None => Ok(()),
+        });
+    }
+
+    fn forget_hosts(&mut self, flush: impl FnOnce(&mut Self, Port) -> io::Result<()>) {
+        let flushed = match self.port() {
+            Ok(Some(port)) => flush(self, port),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = flushed {
+            say!(3, "the bridge keeps hosts where they were for some minutes: {error}");
+        }
+    }
+
+    fn port(&mut self) -> io::Result<Option<Port>> {
+        let Some(device) = self.changes.interface().filter(|_| self.link.config.device.mode == Mode::Tap)
+        else {
+            return Ok(None);
+        };
         let links = self.changes.netlink.links()?;
-        let find = |index| links.iter().find(|link| link.index == index);
-        let Some(port) = find(device) else { return Ok(Vec::new()) };
-        // A script may have joined it to a bridge, too. A port of anything else, such as a VRF, keeps its addresses.
-        let link = port.master.and_then(find).filter(|master| master.is_bridge()).unwrap_or(port);
+        let find = |index| links.iter().find(|link| link.index == index).cloned();
+        let Some(device) = find(device.index) else { return Ok(None) };
+        let bridge = device.master.and_then(find).filter(Link::is_bridge);
+        Ok(Some(Port { device, bridge }))
+    }
+
+    fn announcements(&mut self) -> io::Result<Vec<Vec<u8>>> {
+        let Some(Port { device, bridge }) = self.port()? else { return Ok(Vec::new()) };
+        let link = bridge.unwrap_or(device);
         let Some(mac) = link.mac else { return Ok(Vec::new()) };
         let addresses = self.changes.netlink.addresses()?;
         let own = addresses.iter().filter(|address| address.interface == link.index && !address.tentative);

@@ -56,6 +56,7 @@ impl Parent {
                 }
                 self.machine.handle(Event::LinkUp);
             }
+            ToParent::Rerouted { passes } => self.rerouted(passes),
             ToParent::PushedRoutes { routes } => self.take_pushed(routes),
             ToParent::LinkDown { reason, traffic } => {
                 self.status.traffic = traffic;
@@ -114,6 +115,8 @@ impl Parent {
         }
         if up {
             self.announce_addresses();
+        } else {
+            self.forget_hosts_of_port();
         }
     }
 

@@ -32,6 +32,8 @@ pub enum Kind {
     OpenDevice,
     /// [`ToParent::LinkUp`] and [`ToParent::LinkDown`].
     Link,
+    /// [`ToParent::Rerouted`].
+    Rerouted,
     /// [`ToParent::PushedRoutes`].
     PushedRoutes,
     /// [`ToParent::State`].
@@ -70,7 +72,7 @@ pub enum Over {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 15] = [
+    pub const ALL: [Kind; 16] = [
         Kind::Locked,
         Kind::Keep,
         Kind::Resolve,
@@ -79,6 +81,7 @@ impl Kind {
         Kind::Stream,
         Kind::OpenDevice,
         Kind::Link,
+        Kind::Rerouted,
         Kind::PushedRoutes,
         Kind::State,
         Kind::Traffic,
@@ -99,6 +102,7 @@ impl Kind {
             ToParent::Stream { .. } => Kind::Stream,
             ToParent::OpenDevice => Kind::OpenDevice,
             ToParent::LinkUp { .. } | ToParent::LinkDown { .. } => Kind::Link,
+            ToParent::Rerouted { .. } => Kind::Rerouted,
             ToParent::PushedRoutes { .. } => Kind::PushedRoutes,
             ToParent::State(_) => Kind::State,
             ToParent::Traffic(_) => Kind::Traffic,
@@ -126,6 +130,8 @@ impl Kind {
             // All routes read again for a full tunnel, a script, some lines of the log. A peer that is started again and
             // again by hand is told of each time.
             Kind::Link => rule(30, 5000, Over::Waits),
+            // All interfaces and addresses read. A loop begins and ends within half a minute at the soonest.
+            Kind::Rerouted => rule(20, 2000, Over::Waits),
             // All routes read, and as many changed, with a line each, as there are in the offer: it counts for so many.
             Kind::PushedRoutes => rule(40, 500, Over::Waits),
             // The answer to a question, which anybody may ask who may use the control socket.

@@ -75,6 +75,12 @@ pub enum ToParent {
         /// Bytes sent and received in frames since the start.
         traffic: Traffic,
     },
+    /// What goes from one bridged segment to the other takes another way now: have the bridge forget where hosts were. Answer:
+    /// [`ToEngine::Announce`], if it `passes`.
+    Rerouted {
+        /// It goes through this link.
+        passes: bool,
+    },
     /// Running totals, sent before [`ToParent::Exit`].
     Traffic(Traffic),
     /// A line for the log.

@@ -55,6 +55,18 @@ impl Netlink {
         Ok(answer.map_err(|failure| failure.while_doing(&"listing interfaces"))?.entries)
     }
 
+    /// The bridge forgets which hosts are behind its ports, but for what was set by hand.
+    pub fn flush_bridge(&mut self, index: u32) -> io::Result<()> {
+        let answer = self.socket.request(0, encode::flush_bridge(index));
+        answer.map(drop).map_err(|failure| failure.while_doing(&"flushing the bridge's table"))
+    }
+
+    /// The bridge of this port forgets which hosts are behind it, but for what was set by hand.
+    pub fn flush_port(&mut self, index: u32) -> io::Result<()> {
+        let answer = self.socket.request(0, encode::flush_port(index));
+        answer.map(drop).map_err(|failure| failure.while_doing(&"flushing the port's table"))
+    }
+
     /// The interface with that index, if there is one.
     pub fn link_at(&mut self, index: u32) -> io::Result<Option<Link>> {
         match self.socket.request(0, encode::get_link_at(index)) {

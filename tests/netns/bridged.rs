@@ -224,7 +224,7 @@ fn tap(toml: Toml, last: u8) -> Toml {
     toml.device(&format!("mode = 'tap'\nname = 'tap0'\naddress = ['10.7.0.{last}/24', 'fd07::{last}/64']"))
 }
 
-fn mac(host: &Host, device: &str) -> String {
+pub fn mac(host: &Host, device: &str) -> String {
     let text = host.run(&format!("ip -o link show {device}")).unwrap();
     text.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().to_owned()
 }
@@ -255,7 +255,7 @@ fn a_device_of_somebody_elses_keeps_its_mac() {
 }
 
 /// The neighbours of `host` that it believes to be at an address where nobody is.
-fn mislead(host: &Host, device: &str, addresses: &[&str]) {
+pub fn mislead(host: &Host, device: &str, addresses: &[&str]) {
     for address in addresses {
         host.run(&format!("ip neigh replace {address} lladdr 02:00:00:00:00:99 dev {device} nud stale"))
             .unwrap();
@@ -264,7 +264,7 @@ fn mislead(host: &Host, device: &str, addresses: &[&str]) {
     std::thread::sleep(Duration::from_millis(1500));
 }
 
-fn knows(host: &Host, addresses: &[&str], mac: &str) -> bool {
+pub fn knows(host: &Host, addresses: &[&str], mac: &str) -> bool {
     addresses.iter().all(|address| {
         host.run(&format!("ip neigh show {address}")).unwrap().contains(&format!("lladdr {mac}"))
     })
@@ -301,6 +301,22 @@ fn an_end_that_is_back_announces_the_addresses_of_its_bridge() {
     super::operation::ask(&pair.fri, &["reconnect", "fri"]);
     fri.wait_line_after(mark, UP, SOON).unwrap();
     tund_lab::wait_until("the announcement", SOON, || knows(&b, &["10.5.0.81"], &ours)).unwrap();
+}
+
+/// So that a second link between the same bridges, or a cable, is not kept idle for the minutes after which a bridge forgets by itself.
+#[test]
+fn a_bridge_forgets_who_is_behind_a_link_that_is_down() {
+    let pair = pair();
+    let (a, b) = hosts(&pair);
+    let (_fri, mut mon) = pair.link(&Toml::tap_fri(), &Toml::tap_mon());
+    assert_pings(&a, "10.5.0.2");
+    let (here, there) = (mac(&a, "eth0"), mac(&b, "eth0"));
+    let table = || pair.fri.run("bridge fdb show br br0").unwrap();
+    let is_behind = |mac: &str, port: &str| table().contains(&format!("{mac} dev {port} master br0"));
+    assert!(is_behind(&here, "lan0") && is_behind(&there, "tap0"), "{}", table());
+    mon.terminate(SOON).unwrap();
+    tund_lab::wait_until("the table is empty", SOON, || !is_behind(&there, "tap0")).unwrap();
+    assert!(is_behind(&here, "lan0"), "the link's port alone: {}", table());
 }
 
 /// The two classic scripts, and `configure = false`: the script alone sets the device up.

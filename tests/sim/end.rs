@@ -336,7 +336,7 @@ impl End {
                 return self.ups.push(at, ());
             }
             Event::Down { .. } => Output::Down,
-            Event::Routes(_) | Event::Keep(_) => return,
+            Event::Routes(_) | Event::Keep(_) | Event::Rerouted { .. } => return,
             Event::Log { verb, condition } => {
                 Output::Log { verb, code: condition.code(), text: condition.to_string() }
             }

@@ -260,6 +260,7 @@ impl End {
                     Event::Down { reason } => self.out.log.check(&reason.to_string()),
                     Event::Up { name, .. } => assert!(name.len() <= MAX_NAME),
                     Event::Routes(routes) => assert!(routes.is_empty(), "nobody offers any"),
+                    Event::Rerouted { .. } => {}
                     Event::Keep(_) => unreachable!("that is for OpenVPN's format"),
                 }
             } else {

@@ -12,6 +12,10 @@ use crate::wire::control::{Loop, LoopState, Message};
 pub const ROUND: Duration = Duration::from_secs(2);
 /// How long frames are held back at least: the first time, and at most, if the loop comes again and again.
 pub const HOLD: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(600)];
+/// Of that, for a hold in which no probe came back at all: another link may have found the loop at the same moment, and hold as well.
+const UNSEEN: u32 = 5;
+/// Before frames pass again one more round of probes goes out, so long before: another link may have let them pass since the last one.
+const LAST: Duration = Duration::from_millis(250);
 /// Without a sighting for so long a loop is gone, and what the peer said of one is over.
 pub const GONE: Duration = Duration::from_secs(6);
 
@@ -24,6 +28,11 @@ pub enum Act {
     Hold(bool),
     /// Tell the peer.
     Tell(Message),
+    /// What goes from one segment to the other takes another way now; this link, if it `passes`.
+    Rerouted {
+        /// Frames pass.
+        passes: bool,
+    },
     /// Tell the operator.
     Say(Condition),
 }
@@ -31,8 +40,12 @@ pub enum Act {
 /// This end holds frames back.
 #[derive(Debug)]
 struct Held {
-    /// Until then at least.
-    until: Instant,
+    /// Until then at least: if no probe came back meanwhile, and if one did.
+    until: [Instant; 2],
+    /// Since then.
+    since: Instant,
+    /// The last round of probes is out.
+    is_last: bool,
     /// What the peer is told in each round.
     word: Loop,
 }
@@ -53,6 +66,8 @@ pub struct Loops {
     seen_at: Option<Instant>,
     /// The peer holds frames back: when it said so last, and that.
     told: Option<(Instant, Loop)>,
+    /// What is done once more in the next round: when it was done first, it may have come to the peer too early, or not at all.
+    again: Vec<Act>,
     /// A probe came back to its own device, this end's or the peer's: when that was said last, and that.
     inside: [Option<(Instant, Condition)>; 2],
 }
@@ -69,6 +84,7 @@ impl Loops {
             last: None,
             seen_at: None,
             told: None,
+            again: Vec::new(),
             inside: [None, None],
         }
     }
@@ -81,6 +97,7 @@ impl Loops {
     /// The link is down. What is held stays so until the link is up again.
     pub fn handle_down(&mut self) {
         (self.due, self.told) = (None, None);
+        self.again.clear();
     }
 
     /// When [`Loops::handle_timeout`] is due.
@@ -95,18 +112,26 @@ impl Loops {
         };
         self.due = Some(now + ROUND - share(ROUND / 8, random));
         self.round = self.round.wrapping_add(1);
-        let mut acts = Vec::new();
-        if let Some(Held { until, word }) = &self.held {
-            let is_seen = self.seen_at.is_some_and(|at| now < at + GONE);
-            if is_seen || now < *until {
-                acts.push(Act::Tell(Message::Loop(*word)));
+        let mut acts = std::mem::take(&mut self.again);
+        if let Some(held) = &mut self.held {
+            let seen_at = self.seen_at.filter(|at| *at > held.since);
+            let until = held.until[usize::from(seen_at.is_some())];
+            if now < until || seen_at.is_some_and(|at| now < at + GONE) {
+                held.is_last = false;
+                acts.push(Act::Tell(Message::Loop(held.word)));
+            } else if !held.is_last {
+                held.is_last = true;
+                self.due = Some(now + LAST);
             } else {
-                acts.extend(self.let_go(now));
-                acts.push(Act::Say(Condition::LoopOver));
+                let over = self.let_go(now);
+                self.again = over.iter().filter(|act| matches!(act, Act::Tell(_))).cloned().collect();
+                acts.extend(over);
+                acts.extend(self.over());
             }
         }
         if self.told.take_if(|(at, _)| now >= *at + GONE).is_some() {
-            acts.extend(Self::over());
+            acts.push(Act::Hold(false));
+            acts.extend(self.over());
         }
         acts.push(Act::Probe(origin, self.round));
         acts
@@ -152,14 +177,19 @@ impl Loops {
         }
         let hold = self.count_hold(now);
         let word = self.word(LoopState::Held, probe, tunnelled);
-        self.held = Some(Held { until: now + hold + share(hold / 4, random), word });
-        vec![Act::Hold(true), Act::Tell(Message::Loop(word)), Act::Say(Condition::looped(false, &word))]
+        let until =
+            [(hold / UNSEEN, 1), (hold, 4)].map(|(least, part)| now + least + share(least / part, random));
+        self.held = Some(Held { until, since: now, is_last: false, word });
+        self.again.clear();
+        let say = Act::Say(Condition::looped(false, &word));
+        vec![Act::Hold(true), Act::Tell(Message::Loop(word)), say, Act::Rerouted { passes: false }]
     }
 
     /// The peer says what it makes of the probes.
     pub fn handle_told(&mut self, now: Instant, word: Loop) -> Vec<Act> {
         match word.state {
-            LoopState::Over => self.told.take().map_or_else(Vec::new, |_| Self::over().to_vec()),
+            LoopState::Over if self.told.take().is_none() => Vec::new(),
+            LoopState::Over => [Act::Hold(false)].into_iter().chain(self.over()).collect(),
             LoopState::Inside => self.note_inside(now, true, word).into_iter().collect(),
             // Both found it at once: one is enough.
             LoopState::Held if self.held.is_some() && self.origin < Some(word.origin) => Vec::new(),
@@ -167,7 +197,9 @@ impl Loops {
                 let mut acts = if self.held.is_some() { self.let_go(now) } else { Vec::new() };
                 if self.told.replace((now, word)).is_none() {
                     self.count_hold(now);
+                    self.again.clear();
                     acts.push(Act::Say(Condition::looped(true, &word)));
+                    acts.push(Act::Rerouted { passes: false });
                 }
                 self.last = self.last.map(|(hold, _)| (hold, now));
                 acts
@@ -183,9 +215,10 @@ impl Loops {
         held.or_else(told).or_else(|| self.inside.iter().flatten().find_map(lasts))
     }
 
-    /// The peer lets frames pass again: where hosts were meanwhile counts no more.
-    fn over() -> [Act; 2] {
-        [Act::Hold(false), Act::Say(Condition::LoopOver)]
+    /// Frames pass again.
+    fn over(&mut self) -> [Act; 2] {
+        self.again.push(Act::Rerouted { passes: true });
+        [Act::Say(Condition::LoopOver), Act::Rerouted { passes: true }]
     }
 
     /// One end begins to hold: for how long it does at least.

@@ -1,6 +1,6 @@
 //! What the link does about loops.
 
-use super::Link;
+use super::{Event, Link};
 use crate::core::guard::Act;
 use crate::core::lane::{Command, ReceiveCommand};
 use crate::crypto::Random;
@@ -12,6 +12,7 @@ impl<R: Random> Link<R> {
                 Act::Probe(origin, round) => self.cx.out.command(ReceiveCommand::Probe(origin, round)),
                 Act::Hold(held) => self.cx.out.commands.extend(Command::hold(held)),
                 Act::Say(condition) => self.cx.out.log(condition),
+                Act::Rerouted { passes } => self.cx.out.events.push_back(Event::Rerouted { passes }),
                 Act::Tell(message) => {
                     if let Some(endpoint) = self.path.endpoint().filter(|_| self.is_up()) {
                         self.send(message, endpoint);

@@ -298,6 +298,7 @@ impl<R: Random> Link<R> {
                 Act::Say(condition) => {
                     self.events.push_back(Event::Log { verb: condition.verb(), condition })
                 }
+                Act::Rerouted { passes } => self.events.push_back(Event::Rerouted { passes }),
                 Act::Tell(_) => {}
             }
         }

@@ -64,7 +64,7 @@ impl Draw {
 
     fn message(&mut self) -> ToParent {
         let traffic = Traffic { bytes_sent: self.number(), bytes_received: u64::MAX };
-        match self.below(14) {
+        match self.below(15) {
             0 => ToParent::Locked { protections: self.text() },
             1 => ToParent::Resolve,
             2 => ToParent::Endpoint(self.address().into()),
@@ -89,6 +89,7 @@ impl Draw {
             }
             // This link keeps nothing.
             12 => ToParent::Keep(Kept { own: u32::MAX, admitted: self.number() as u32 }),
+            13 => ToParent::Rerouted { passes: self.number().is_multiple_of(2) },
             // None was asked for.
             11 => {
                 let key = zeroize::Zeroizing::new([self.number() as u8; 32]).into();

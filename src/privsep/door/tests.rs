@@ -32,6 +32,7 @@ fn request(kind: Kind, number: u64) -> ToParent {
         Kind::Link => {
             ToParent::LinkDown { reason: Condition::PeerGoodbye { reason: number.to_string() }, traffic }
         }
+        Kind::Rerouted => ToParent::Rerouted { passes: number.is_multiple_of(2) },
         Kind::PushedRoutes => {
             ToParent::PushedRoutes { routes: vec!["10.0.0.0/8".parse().unwrap(); number as usize % 7] }
         }

@@ -5,7 +5,10 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{
+    InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, LinkAttribute,
+    LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteNextHop, RouteProtocol,
     RouteScope, RouteType, RouteVia,
@@ -81,6 +84,26 @@ pub(super) fn set_master(index: u32, master: u32) -> Message {
     message.header.index = index;
     message.attributes.push(LinkAttribute::Controller(master));
     Message::SetLink(message)
+}
+
+/// A bridge is to forget where hosts are.
+pub(super) fn flush_bridge(index: u32) -> Message {
+    let data = InfoData::Bridge(vec![InfoBridge::FdbFlush]);
+    change_kind(index, vec![LinkInfo::Kind(InfoKind::Bridge), LinkInfo::Data(data)])
+}
+
+/// The bridge of a port is to forget which hosts are behind it.
+pub(super) fn flush_port(index: u32) -> Message {
+    let data = InfoPortData::BridgePort(vec![InfoBridgePort::Flush]);
+    change_kind(index, vec![LinkInfo::PortKind(InfoPortKind::Bridge), LinkInfo::PortData(data)])
+}
+
+/// What concerns the kind of an interface is changed by a "new" one alone.
+fn change_kind(index: u32, info: Vec<LinkInfo>) -> Message {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes.push(LinkAttribute::LinkInfo(info));
+    Message::NewLink(message)
 }
 
 pub(super) fn link(message: &Message) -> Option<Link> {

@@ -11,6 +11,7 @@ struct End {
     /// Another program, or an older version: what it does not know is a frame.
     is_old: bool,
     said: Vec<(Instant, Condition)>,
+    rerouted: Vec<bool>,
 }
 
 /// Sites, the links between them, and cables beside those.
@@ -27,7 +28,7 @@ impl World {
         let mut end = |site| {
             let mut loops = Loops::new(true, &mut random);
             loops.handle_up(now, &mut random);
-            End { site, loops, held: false, is_old: false, said: Vec::new() }
+            End { site, loops, held: false, is_old: false, said: Vec::new(), rerouted: Vec::new() }
         };
         let links = links.iter().map(|sites| sites.map(&mut end)).collect();
         Self { now, random, links, cables: cables.to_vec() }
@@ -95,6 +96,10 @@ impl World {
                 Act::Tell(Message::Loop(word)) if !is_old => {
                     (other, self.links[link][other].loops.handle_told(now, word))
                 }
+                Act::Rerouted { passes } => {
+                    self.links[link][which].rerouted.push(passes);
+                    continue;
+                }
                 Act::Probe(..) | Act::Tell(_) => continue,
             };
             self.act(link, at, acts);
@@ -140,11 +145,12 @@ fn one_end_of_one_link_opens_any_loop_within_a_round_and_the_loop_s_end_lets_fra
             ),
             false => world.cables.clear(),
         }
-        world.run(GONE + ROUND * 2);
+        world.run(GONE + ROUND * 3);
         assert!(!world.links[link][which].held);
         for end in [0, 1] {
             assert_eq!(world.codes(link, end), ["loop", "loop-over"]);
             assert_eq!(world.links[link][end].loops.condition(world.now), None);
+            assert_eq!(world.links[link][end].rerouted, [false, true, true], "once more a round later");
         }
     }
 }
@@ -247,6 +253,29 @@ fn of_two_ends_that_find_it_at_once_the_lower_origin_holds() {
         world.links[0][1 - lower].loops.condition(now),
         Some(Condition::Loop { theirs: true, .. })
     ));
+}
+
+#[test]
+fn of_two_links_that_find_one_loop_at_once_one_lets_go_again_soon() {
+    let mut anew = 0;
+    for seed in 0..100 {
+        let mut world = World::new(&[[0, 1], [0, 1]], &[]);
+        world.random = Dice(seed);
+        world.run(ROUND + Duration::from_millis(100));
+        let (other, now) = (1 - world.held()[0].0, world.now);
+        let loops = &mut world.links[other][0].loops;
+        let probe = Probe { origin: loops.origin.unwrap(), round: loops.round, vlan: None };
+        let acts = loops.handle_probed(now, probe, false, &mut world.random);
+        world.act(other, 0, acts);
+        assert_eq!(world.held().len(), 2);
+        world.run(HOLD[0] / UNSEEN * 2 + ROUND * 2);
+        assert_eq!(world.held().len(), 1, "seed {seed}");
+        world.run(HOLD[0] * 2);
+        assert_eq!(world.held().len(), 1, "seed {seed}");
+        let said = world.ends().iter().flat_map(|(link, end)| world.codes(*link, *end)).count();
+        anew += usize::from(said > 6);
+    }
+    assert!(anew < 20, "{anew} of 100 let go of both and began again");
 }
 
 #[test]

@@ -137,7 +137,7 @@ impl End {
                     Event::Up { .. } => assert!(!std::mem::replace(&mut self.up, true), "up twice"),
                     Event::Down { .. } => assert!(std::mem::take(&mut self.up), "down twice"),
                     Event::Log { condition, .. } => self.said.push(condition.code()),
-                    Event::Routes(_) => {}
+                    Event::Routes(_) | Event::Rerouted { .. } => {}
                 }
             } else if let Some(notice) = self.out.notices.pop_front() {
                 self.link.handle_notice(now, notice);

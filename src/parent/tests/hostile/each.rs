@@ -36,6 +36,7 @@ fn case(kind: Kind) -> Case {
             0 => ToParent::LinkUp { endpoint: address(n).into(), name: "mon".to_owned() },
             _ => ToParent::LinkDown { reason: Condition::Reconnecting, traffic: Traffic::default() },
         },
+        Kind::Rerouted => |n| ToParent::Rerouted { passes: n.is_multiple_of(2) },
         Kind::PushedRoutes => |n| ToParent::PushedRoutes {
             routes: vec![
                 IpNet::new(IpAddr::from([172, 16, n as u8, 0]), 24).unwrap(),
@@ -66,8 +67,10 @@ fn case(kind: Kind) -> Case {
         // Addresses that are no remote's are not connected to.
         Kind::Stream => nothing,
         // What is open already is not opened again. State and traffic nobody has asked for, nor for keys.
-        // And this link keeps nothing.
-        Kind::OpenDevice | Kind::State | Kind::Traffic | Kind::KeyLog | Kind::Keep => nothing,
+        // And this link keeps nothing, and is of no bridge.
+        Kind::Rerouted | Kind::OpenDevice | Kind::State | Kind::Traffic | Kind::KeyLog | Kind::Keep => {
+            nothing
+        }
         // Up or down, the routes of a full tunnel with its rules, and the script's start.
         Kind::Link => Case { lines: 12, scripts: 1, ..nothing },
         // One is set and one refused, the one before is removed.
