@@ -113,7 +113,7 @@ impl Engine {
                     Some(message) => self.handle_worker(message)?,
                     None => return Err(Ending { end: End::Bug, reason: "the worker thread ended".into() }),
                 },
-                Some(notice) = self.unproven.recv() => self.link.handle_notice(now(), notice),
+                Some(notice) = self.unproven.recv() => self.handle_unproven(notice)?,
                 () = sleep_until(due) => self.link.handle_timeout(now()),
                 _ = tick.tick() => self.worker.report(),
             }
@@ -151,6 +151,15 @@ impl Engine {
         let Command::Tund(command) = command else { return Ok(()) };
         let entry = self.logged.as_ref().and_then(|settings| Entry::of(settings, command));
         entry.map_or(Ok(()), |entry| self.tell(&ToParent::KeyLog(entry)))
+    }
+
+    fn handle_unproven(&mut self, notice: Notice) -> Result<(), Ending> {
+        if let (Some(settings), Notice::Handshake(received)) = (&self.logged, &notice) {
+            let entry = cleanly(|| Entry::taken(settings, received));
+            entry.map_or(Ok(()), |entry| self.tell(&ToParent::KeyLog(entry)))?;
+        }
+        self.link.handle_notice(now(), notice);
+        Ok(())
     }
 
     fn handle_event(&mut self, event: Event) -> Result<(), Ending> {

@@ -16,7 +16,8 @@ local band, bxor, rshift = crypto.bits.band, crypto.bits.bxor, crypto.bits.rshif
 
 -- Key logs.
 
-local links = {}    -- {static, tap, probe, mask, stream, keys = {[name .. "/" .. lane] = {key, ...}}}
+-- {static, tap, probe, mask, stream, keys = {[name .. "/" .. lane] = {key, ...}}, handshakes = {[first bytes] = key}}
+local links = {}
 local opened = {}   -- what has been opened, by its tag: the same datagram may be there twice
 local sizes, looked -- of the files, and when
 
@@ -33,7 +34,7 @@ local function read_logs()
             for line in file:lines() do
                 local words = words_of(line)
                 if words[1] == "link" and #words == 6 then
-                    link = {static = words[2] == "static", tap = words[3] == "tap", keys = {},
+                    link = {static = words[2] == "static", tap = words[3] == "tap", keys = {}, handshakes = {},
                         probe = schedule(unhex(words[4])), mask = schedule(unhex(words[5])),
                         stream = schedule(unhex(words[6]))}
                     links[#links + 1] = link
@@ -43,6 +44,8 @@ local function read_logs()
                     link.keys[name] = known
                     -- The newest first.
                     table.insert(known, 1, {way = words[2], suite = words[3], bytes = unhex(words[6])})
+                elseif words[1] == "handshake" and #words == 4 and link then
+                    link.handshakes[words[3]] = {way = words[2], bytes = unhex(words[4])}
                 end
             end
             sizes[path] = file:seek("end")
@@ -64,11 +67,14 @@ local function have_grown()
     return false
 end
 
+-- Parts of handshake messages, by what their message is known by.
+local messages = {}
+
 -- Of connections: how far each direction is, and where what a segment completed began.
 local ways, places
 
 function tund.init()
-    opened, looked, ways, places = {}, nil, {}, {}
+    opened, messages, looked, ways, places = {}, {}, nil, {}, {}
     read_logs()
 end
 
@@ -127,9 +133,45 @@ local function open_with(link, datagram)
     return nil
 end
 
--- A handshake shows by its first 24 bytes; the logs hold no key for what is in it.
+-- A handshake shows by its first 24 bytes.
 local function is_handshake(link, datagram)
     return not link.static and #datagram >= 40 and same(encrypt(link.probe, datagram, 1), 1, datagram, 17, 8)
+end
+
+-- What a handshake says outside of Noise (PROTOCOL.md 3.1). A part that makes its message whole gets that.
+local function envelope(body)
+    local first = body[1]
+    local said = {version = rshift(first, 4), part = band(rshift(first, 2), 3), kind = band(first, 3)}
+    if #body == 1 then return (first == 0x14 or first == 0x24) and said or nil end
+    if #body < 35 or said.kind == 0 then return nil end
+    said.length = body[34] * 256 + body[35]
+    if 35 + said.length > #body then return nil end
+    local message = slice(body, 36, 35 + said.length)
+    if said.part == 0 then
+        said.message = message
+        return said
+    end
+    local name = said.kind .. hex(body, 2, 33)
+    local parts = messages[name] or {}
+    messages[name], parts[said.part] = parts, message
+    if parts[1] and parts[2] and parts[3] then
+        said.message, messages[name] = {}, nil
+        for _, part in ipairs(parts) do
+            for _, byte in ipairs(part) do said.message[#said.message + 1] = byte end
+        end
+    end
+    return said
+end
+
+-- XChaCha20-Poly1305 is ChaCha20-Poly1305 under a key of its own for each first 16 bytes, and that is in the log.
+local function open_handshake(link, datagram)
+    local found, key = {outer = "handshake"}, link.handshakes[hex(datagram, 1, 16)]
+    if not key then return found end
+    local nonce = {0, 0, 0, 0}
+    for i = 17, 24 do nonce[#nonce + 1] = datagram[i] end
+    local body = OPEN["chacha20-poly1305"](key.bytes, nonce, {}, slice(datagram, 25, #datagram))
+    if body and body[1] then found.key, found.body, found.said = key, body, envelope(body) end
+    return found
 end
 
 -- Puts the parts of frames together: what ends in this body, and in words what does not.
@@ -173,11 +215,14 @@ local function assemble(key, counter, body)
 end
 
 local function look(datagram, again)
-    for _, link in ipairs(links) do
-        if is_handshake(link, datagram) then return {outer = "handshake"} end
-    end
     local best
     for _, link in ipairs(links) do
+        if is_handshake(link, datagram) then
+            best = open_handshake(link, datagram)
+            if best.body then return best end
+        end
+    end
+    for _, link in ipairs(best and {} or links) do
         local found = open_with(link, datagram)
         if found and found.body then
             if found.kind == 1 then found.parts = assemble(found.key, found.counter, found.body) end
@@ -199,7 +244,7 @@ local function find(datagram)
     if found == nil then
         found = look(datagram)
         -- What no key opened may be opened later.
-        if found and (found.body or found.outer == "handshake") then opened[tag] = found end
+        if found and found.body then opened[tag] = found end
     end
     return found
 end
@@ -306,6 +351,20 @@ f.suite = ProtoField.string("tund.suite", "Suite")
 f.way = ProtoField.string("tund.way", "Way", base.NONE, "out or in, as seen from the end that wrote the log")
 f.offset = ProtoField.uint16("tund.block.offset", "Offset")
 f.part = ProtoField.string("tund.block.part", "Part")
+f.handshake = ProtoField.string("tund.handshake", "Handshake", base.NONE, "initiation, answer, retry or sign")
+f.exchange = ProtoField.uint8("tund.handshake.version", "Version", base.DEC,
+    {"X25519", "X25519 and ML-KEM-768"}, 0xf0)
+f.handshake_part = ProtoField.uint8("tund.handshake.part", "Part of the message", base.DEC,
+    {[0] = "all of it", "first of three", "second of three", "third of three"}, 0x0c)
+f.instance = ProtoField.bytes("tund.handshake.instance", "Instance")
+f.seq = ProtoField.uint64("tund.handshake.seq", "Seq")
+f.token = ProtoField.bytes("tund.handshake.token", "Token")
+f.length = ProtoField.uint16("tund.handshake.length", "Length")
+f.padding = ProtoField.uint16("tund.handshake.padding", "Padding")
+f.message = ProtoField.uint16("tund.handshake.message", "Length of the Noise message")
+f.ephemeral = ProtoField.bytes("tund.handshake.ephemeral", "Ephemeral key of X25519")
+f.kem = ProtoField.string("tund.handshake.kem", "ML-KEM-768")
+f.payload = ProtoField.uint16("tund.handshake.payload", "Length of the sealed payload")
 f.control = ProtoField.string("tund.control", "Control message")
 f.field = ProtoField.string("tund.control.field", "Field")
 
@@ -342,6 +401,55 @@ local function show_control(body, pinfo, tree)
     pinfo.cols.info = name .. " " .. table.concat(words, " ")
 end
 
+local HANDSHAKES = {[0] = "sign", "initiation", "answer", "retry"}
+-- What is sealed in the message: its name, its length, and the least that follows it.
+local KEM = {{"encapsulation key", 1184, 3}, {"ciphertext", 1088, 11}}
+
+-- The Noise message: a key, and a payload with its tag. What the payload is follows from version and length, since it stays sealed.
+local function show_message(said, tree)
+    tree:add(f.message, #said.message):set_generated()
+    local payload, what = #said.message - 48, KEM[said.kind]
+    if said.version == 2 then payload = payload - what[2] end
+    if payload < what[3] then
+        tree:append_text(": malformed, the message is too short")
+        return
+    end
+    tree:add(f.ephemeral, ByteArray.new(text(slice(said.message, 1, 32)), true):tvb("Ephemeral key")())
+    if said.version == 2 then tree:add(f.kem, ("%s, %d bytes, sealed"):format(what[1], what[2])) end
+    tree:add(f.payload, payload)
+end
+
+local function show_handshake(found, buffer, pinfo, tree)
+    local said, name = found.said, "handshake"
+    tree:add(f.verified, buffer(buffer:len() - 16, 16), found.body ~= nil)
+    if not found.body then
+        pinfo.cols.info = "handshake: cannot be verified, its key is missing"
+        tree:append_text(": handshake, cannot be verified, its key is missing")
+        return
+    end
+    tree:add(f.way, found.key.way):set_generated()
+    local inside = ByteArray.new(text(found.body), true):tvb("Handshake")
+    if not said then
+        pinfo.cols.info = "handshake that is none"
+        tree:add(f.handshake, inside(), "malformed")
+        return
+    end
+    name = HANDSHAKES[said.kind]
+    if said.part > 0 and said.length then name = ("%s, part %d of 3"):format(name, said.part) end
+    local item = tree:add(f.handshake, inside(), name)
+    item:add(f.exchange, inside(0, 1))
+    tree:append_text(": " .. name)
+    pinfo.cols.info = "handshake: " .. name .. (said.version == 2 and ", with ML-KEM-768" or "")
+    if not said.length then return end
+    item:add(f.handshake_part, inside(0, 1))
+    item:add(f.instance, inside(1, 8))
+    item:add(f.seq, inside(9, 8))
+    item:add(f.token, inside(17, 16))
+    item:add(f.length, inside(33, 2))
+    item:add(f.padding, inside:len() - 35 - said.length):set_generated()
+    if said.message and said.kind ~= 3 then show_message(said, item) end
+end
+
 local function show_header(found, buffer, tree)
     local front = found.front
     if found.key_id then
@@ -366,8 +474,7 @@ local function show(found, buffer, pinfo, root)
         return
     end
     if found.outer == "handshake" then
-        pinfo.cols.info = "handshake"
-        tree:append_text(": handshake")
+        show_handshake(found, buffer, pinfo, tree)
         return
     end
     show_header(found, buffer, tree)

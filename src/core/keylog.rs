@@ -1,7 +1,8 @@
 //! What a decoder needs to read a link's datagrams: the entries of a key log (docs/tund.8.md has their form).
 //!
 //! Only derived keys go into it. Those of the outside come from the link secret and last as long as that, but open no
-//! body and make none; those of bodies are for one direction of one session or key id.
+//! body and make none; those of bodies are for one direction of one session or key id, those of handshakes for one datagram. The key that
+//! wraps handshakes is not among them: whoever had it could call, with any content, as long as the link secret lasts.
 
 use std::fmt::Write;
 
@@ -9,9 +10,10 @@ use base16ct::HexDisplay;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::lane::{Command, Key, ReceiveCommand, SendCommand, Settings};
+use super::lane::{Command, Key, ReceiveCommand, Received, SendCommand, Settings};
 use crate::crypto::keys::Secret;
 use crate::crypto::suite::Cipher;
+use crate::crypto::wrap;
 use crate::wire::datagram::Framing;
 
 /// First line of a key log.
@@ -47,6 +49,15 @@ pub enum Way {
     Out,
     /// From the peer.
     In,
+}
+
+impl Way {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Out => "out",
+            Self::In => "in",
+        }
+    }
 }
 
 /// What the datagrams of a key are known by.
@@ -87,6 +98,15 @@ pub enum Entry {
         /// The key.
         key: Logged,
     },
+    /// A key of one handshake datagram.
+    Handshake {
+        /// Which way it goes.
+        way: Way,
+        /// What it begins with.
+        random: [u8; 16],
+        /// The key.
+        key: Logged,
+    },
 }
 
 impl Entry {
@@ -96,18 +116,30 @@ impl Entry {
         Self::Link { tap, key_ids: settings.framing == Framing::Static, probe, mask, stream }
     }
 
-    /// Of the key that a lane is given, if it is given one.
+    /// Of a handshake that a lane has taken in.
+    pub fn taken(settings: &Settings, handshake: &Received) -> Option<Self> {
+        Self::handshake(settings, Way::In, &handshake.datagram)
+    }
+
+    fn handshake(settings: &Settings, way: Way, datagram: &[u8]) -> Option<Self> {
+        let (random, key) = wrap::key_of(&settings.keys, datagram)?;
+        Some(Self::Handshake { way, random, key: key.into() })
+    }
+
+    /// Of the key, or the handshake to be sent, that a lane is given, if it is given one.
     pub fn of(settings: &Settings, command: &Command) -> Option<Self> {
         use ReceiveCommand as In;
         use SendCommand as Out;
         let (way, direction, key) = match command {
             Command::Send(Out::Prepare(_, key)) => (Way::Out, settings.direction, key),
             Command::Receive(In::Accept { key, .. }) => (Way::In, 1 - settings.direction, key),
+            Command::Send(Out::Handshake(sent)) => {
+                return Self::handshake(settings, Way::Out, &sent.datagram);
+            }
             Command::Send(
                 Out::Switch(_)
                 | Out::Wipe(_)
                 | Out::WipeAll
-                | Out::Handshake(_)
                 | Out::Control { .. }
                 | Out::Endpoint(_)
                 | Out::Agreed(_)
@@ -146,14 +178,18 @@ impl Entry {
                 hex(&mut line, &mask.0);
                 hex(&mut line, &stream.0);
             }
+            Self::Handshake { way, random, key } => {
+                line.push_str("handshake ");
+                line.push_str(way.word());
+                hex(&mut line, random);
+                hex(&mut line, &key.0);
+            }
             Self::Traffic { way, cipher, name, lane, key } => {
-                line.push_str(match way {
-                    Way::Out => "key out ",
-                    Way::In => "key in ",
-                });
+                line.push_str("key ");
+                line.push_str(way.word());
                 line.push_str(match cipher {
-                    Cipher::ChaCha20Poly1305 => "chacha20-poly1305",
-                    Cipher::Aes256Gcm => "aes-256-gcm",
+                    Cipher::ChaCha20Poly1305 => " chacha20-poly1305",
+                    Cipher::Aes256Gcm => " aes-256-gcm",
                 });
                 match name {
                     // Writing to a String does not fail.
@@ -212,6 +248,8 @@ mod tests {
         let line = format!("key in chacha20-poly1305 {} 0 {}\n", "09".repeat(16), "02".repeat(32));
         assert_eq!(*entry.line(), line);
         assert!(!format!("{entry:?}").contains("2, 2"), "{entry:?}");
+        let entry = Entry::Handshake { way: Way::In, random: [8; 16], key: key(3) };
+        assert_eq!(*entry.line(), format!("handshake in {} {}\n", "08".repeat(16), "03".repeat(32)));
     }
 
     #[test]
@@ -233,6 +271,13 @@ mod tests {
         let accepted = line(ReceiveCommand::Accept { key, after: None }.into());
         assert_eq!(accepted, Some(format!("key in chacha20-poly1305 {name} 0 {}\n", digits(1 - own))));
         assert_eq!(line(SendCommand::WipeAll.into()), None);
+        let from = std::net::SocketAddr::from(([192, 0, 2, 1], 1417)).into();
+        let datagram = Received { from, datagram: vec![5; 60] };
+        let (random, key) = wrap::key_of(&keys, &datagram.datagram).unwrap();
+        let handshake = |way| Entry::Handshake { way, random, key: key.clone().into() }.line().to_string();
+        assert_eq!(line(SendCommand::Handshake(datagram.clone()).into()), Some(handshake(Way::Out)));
+        let taken = Entry::taken(&settings, &datagram).map(|entry| entry.line().to_string());
+        assert_eq!(taken, Some(handshake(Way::In)));
         let head = Entry::link(&settings, false).line().to_string();
         assert!(head.starts_with("link static tun "), "{head}");
     }

@@ -4,13 +4,14 @@
 //! r (16 random) | AES-256(probe, r)[0..8] | XChaCha20-Poly1305(wrap, nonce = the 24 bytes before) | tag
 //! ```
 
+use chacha20::{R20, hchacha};
 use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305};
 
 use super::Random;
 use super::aead::TAG;
 use super::constant_time;
-use super::keys::LinkKeys;
+use super::keys::{LinkKeys, Secret};
 
 const RANDOM: usize = 16;
 const NONCE: usize = 24;
@@ -57,8 +58,18 @@ pub fn open(keys: &LinkKeys, datagram: &[u8]) -> Option<Vec<u8>> {
     Some(plaintext)
 }
 
+/// The key of the datagrams that begin with these bytes, and of no others: ChaCha20-Poly1305 under it, with 4 zero bytes and the probe
+/// as the nonce, is what XChaCha20-Poly1305 does.
+pub fn key_of(keys: &LinkKeys, datagram: &[u8]) -> Option<([u8; RANDOM], Secret)> {
+    let r = *datagram.first_chunk()?;
+    Some((r, Secret::new(hchacha::<R20>((&*keys.wrap()).into(), (&r).into()).into())))
+}
+
 #[cfg(test)]
 mod tests {
+    use chacha20poly1305::ChaCha20Poly1305;
+    use chacha20poly1305::aead::{Aead, Payload};
+
     use super::*;
 
     struct Counting(u8);
@@ -88,6 +99,22 @@ mod tests {
         for length in 0..OVERHEAD {
             assert_eq!(open(&keys, &datagram[..length]), None);
         }
+    }
+
+    #[test]
+    fn the_key_of_a_datagram_opens_it_and_no_other() {
+        let (keys, mut random) = (LinkKeys::new(&[1; 32]), Counting(0));
+        let [one, other] = [0, 1].map(|_| seal(&keys, b"plaintext", &mut random));
+        let (r, key) = key_of(&keys, &one).unwrap();
+        assert_eq!(r, one[..RANDOM]);
+        let open = |datagram: &[u8]| {
+            let nonce = [&[0; 4], &datagram[RANDOM..NONCE]].concat();
+            let sealed = Payload { msg: &datagram[NONCE..], aad: b"" };
+            ChaCha20Poly1305::new((&*key).into()).decrypt(nonce[..].try_into().unwrap(), sealed).ok()
+        };
+        assert_eq!(open(&one).as_deref(), Some(b"plaintext".as_slice()));
+        assert_eq!(open(&other), None);
+        assert!(key_of(&keys, &one[..RANDOM - 1]).is_none());
     }
 
     #[test]
