@@ -6,7 +6,6 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
 use tund_lab::flood::Noise;
 use tund_lab::frame::Datagram;
 use tund_lab::wire::Crossed;
@@ -111,22 +110,10 @@ impl Siege {
         datagrams(&self.wire.take()).into_iter().map(|(_, datagram)| datagram).filter(to_stranger).collect()
     }
 
-    /// How many datagrams an end has dropped for a reason, from its statistics.
-    fn dropped(&self, side: Side, reason: &str) -> u64 {
-        let process = self.tund(side);
-        let mark = process.mark();
-        process.signal(Signal::USR2).unwrap();
-        let line = process.wait_line_after(mark, "dropped", SOON).unwrap();
-        let after = line.split(reason).nth(1).unwrap_or_default();
-        let number: String =
-            after.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
-        if line.contains(reason) { number.parse().unwrap_or(0) } else { 0 }
-    }
-
     /// The statistics of this end soon count that many datagrams for the reason.
     fn assert_counted(&self, side: Side, reason: &str, at_least: u64) {
         for _ in 0..20 {
-            if self.dropped(side, reason) >= at_least {
+            if dropped(self.tund(side), reason) >= at_least {
                 return;
             }
             std::thread::sleep(PAUSE);

@@ -12,7 +12,7 @@ use tund_lab::{Host, Process};
 
 use super::support::*;
 
-/// How long each flood goes on.
+/// How long each flood goes on at least.
 const FLOOD: Duration = Duration::from_secs(3);
 /// Nice value of the flood: it would come from another machine, and takes no processor from the ends by being there.
 const ELSEWHERE: i32 = 10;
@@ -22,22 +22,22 @@ const RUNS: usize = 4;
 /// time (the socket's are the kernel's).
 const GROWTH: u64 = 8 << 10;
 
-struct Siege {
+pub struct Siege {
     fri: Process,
     mon: Process,
     mallory: Host,
     /// fri's datagrams of earlier runs of the link, and of the present one.
-    recordings: Vec<Vec<Vec<u8>>>,
+    pub recordings: Vec<Vec<Vec<u8>>>,
     config: fn(Toml) -> Toml,
-    pair: Pair,
+    pub pair: Pair,
 }
 
 fn target() -> SocketAddrV4 {
     "10.9.0.1:1417".parse().unwrap()
 }
 
-/// A link of its second run, both recorded. No IPv6, so that the kernels say nothing of their own.
-fn siege(config: fn(Toml) -> Toml) -> Siege {
+/// A link of its second run, both recorded, over a path of that MTU. No IPv6, so that the kernels say nothing of their own.
+pub fn siege(mtu: u16, config: fn(Toml) -> Toml) -> Siege {
     let pair = Pair::unplugged();
     let mallory = pair.net.host("mallory").unwrap();
     for host in [&pair.fri, &pair.mon, &mallory] {
@@ -45,6 +45,9 @@ fn siege(config: fn(Toml) -> Toml) -> Siege {
     }
     pair.net.cable(&pair.fri, "eth0", &pair.mon, "eth0").unwrap();
     pair.net.cable(&pair.mon, "eth1", &mallory, "eth0").unwrap();
+    for host in [&pair.fri, &pair.mon] {
+        host.run(&format!("ip link set eth0 mtu {mtu}")).unwrap();
+    }
     pair.fri.run("ip addr add 10.0.0.1/24 dev eth0").unwrap();
     pair.mon.run("ip addr add 10.0.0.2/24 dev eth0").unwrap();
     pair.mon.run("ip addr add 10.9.0.1/24 dev eth1").unwrap();
@@ -72,21 +75,9 @@ fn siege(config: fn(Toml) -> Toml) -> Siege {
 }
 
 impl Siege {
-    /// KiB in memory of the processes of mon's tund.
-    fn memory(&self) -> u64 {
-        let resident = |pid: u32| -> Option<u64> {
-            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-            let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
-            line.split_whitespace().nth(1)?.parse().ok()
-        };
-        self.pair.mon.processes().into_iter().filter_map(resident).sum()
-    }
-
-    /// Floods mon; the link stays up and passes frames, and mon neither grows, nor talks, nor answers.
-    fn flood(&self, kind: Kind) -> Flood {
+    fn flood(&self, payloads: &[Vec<u8>]) -> Flood {
         let from = "10.66.0.0".parse().unwrap();
-        let payloads = kind.payloads(&self.recordings);
-        Flood::start(&self.mallory, from, target(), &payloads, ELSEWHERE).unwrap()
+        Flood::start(&self.mallory, from, target(), payloads, ELSEWHERE).unwrap()
     }
 
     /// Packets that came to mallory: nothing but answers.
@@ -96,20 +87,20 @@ impl Siege {
 
     /// Floods mon; the link stays up and passes frames, and mon neither grows, nor talks, nor answers more
     /// than recordings may bring about.
-    fn withstands(&self, kind: Kind, answers_a_second: u64) {
+    pub fn withstands(&self, title: &str, payloads: &[Vec<u8>], answers_a_second: u64) {
         let (fri, mon) = (self.fri.mark(), self.mon.mark());
-        let (memory, answers, begin) = (self.memory(), self.answers(), Instant::now());
-        let flood = self.flood(kind);
+        let (memory, answers, begin) = (resident(&self.pair.mon), self.answers(), Instant::now());
+        let flood = self.flood(payloads);
         let ping = ["ping", "-n", "-i", "0.05", "-c", "60", "-W", "2", "192.168.86.18"];
         let mut ping = self.pair.fri.spawn(&ping).unwrap();
         std::thread::sleep(FLOOD);
+        tund_lab::wait_until("a flood", SOON, || flood.sent() > 10_000).unwrap();
         let sent = flood.sent();
         drop(flood);
         let seconds = begin.elapsed().as_secs() + 1;
         ping.wait(SOON).unwrap();
 
-        let what = format!("{}, {sent} datagrams in {FLOOD:?}", kind.title());
-        assert!(sent > 10_000, "{what}: this is no flood");
+        let what = format!("{title}, {sent} datagrams");
         // What the kernel drops for want of room in the socket's buffer, it drops of all.
         assert!(answered(&ping.text()) > 0, "{what}: no frame passed\n{}", ping.text());
         let after = "ping -n -c 5 -i 0.1 -W 1 192.168.86.18";
@@ -117,37 +108,45 @@ impl Siege {
         for said in [self.fri.lines().split_off(fri), self.mon.lines().split_off(mon)] {
             assert_eq!(said, [""; 0], "{what}");
         }
-        assert!(self.memory() <= memory + GROWTH, "{what}: {memory} KiB became {}", self.memory());
+        let now = resident(&self.pair.mon);
+        assert!(now <= memory + GROWTH, "{what}: {memory} KiB became {now}");
         let answers = self.answers() - answers;
         assert!(answers <= answers_a_second * seconds, "{what}: {answers} answers in {seconds} s");
     }
 
     /// While the flood goes on, a peer that starts anew gets in.
-    fn admits(&mut self, kind: Kind) {
+    pub fn admits(&mut self, title: &str, payloads: &[Vec<u8>]) {
+        let flood = self.flood(payloads);
+        tund_lab::wait_until(title, SOON, || flood.sent() > 1000).unwrap();
+        self.restart();
+    }
+
+    /// fri starts anew and gets in.
+    pub fn restart(&mut self) {
         let mark = self.mon.mark();
-        let flood = self.flood(kind);
         self.fri.terminate(SOON).unwrap();
         self.fri = self.pair.start_fri(&(self.config)(Toml::tun_fri()));
         self.fri.wait_line(UP, SOON).unwrap();
         self.mon.wait_line_after(mark, UP, SOON).unwrap();
-        assert!(flood.sent() > 1000, "{}: this is no flood", kind.title());
     }
 }
 
 #[test]
 fn a_link_with_sessions_withstands_floods_and_admits_its_peer_in_them() {
-    let mut siege = siege(Toml::handshake);
+    let mut siege = siege(1500, Toml::handshake);
     for kind in Kind::ALL {
-        siege.withstands(kind, 2);
-        siege.admits(kind);
+        let payloads = kind.payloads(&siege.recordings);
+        siege.withstands(kind.title(), &payloads, 2);
+        siege.admits(kind.title(), &payloads);
     }
 }
 
 #[test]
 fn a_link_with_static_keys_withstands_floods_and_admits_its_peer_in_them() {
-    let mut siege = siege(|toml| toml);
+    let mut siege = siege(1500, |toml| toml);
     for kind in Kind::ALL {
-        siege.withstands(kind, 6);
-        siege.admits(kind);
+        let payloads = kind.payloads(&siege.recordings);
+        siege.withstands(kind.title(), &payloads, 6);
+        siege.admits(kind.title(), &payloads);
     }
 }

@@ -40,6 +40,7 @@ mod new;
 mod offload;
 mod openvpn;
 mod operation;
+mod parts;
 mod paths;
 mod privileges;
 mod proxies;

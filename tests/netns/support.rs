@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tund_lab::{Host, Net, Process, Wire};
 
 /// The daemon under test.
@@ -224,6 +225,27 @@ pub fn counters(host: &Host, device: &str) -> (u64, u64) {
         lines.next().and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap()
     };
     (count("RX:"), count("TX:"))
+}
+
+/// How many datagrams an end has dropped for a reason, from its statistics.
+pub fn dropped(process: &Process, reason: &str) -> u64 {
+    let mark = process.mark();
+    process.signal(Signal::USR2).unwrap();
+    let line = process.wait_line_after(mark, "dropped", SOON).unwrap();
+    let after = line.split(reason).nth(1).unwrap_or_default();
+    let number: String =
+        after.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+    if line.contains(reason) { number.parse().unwrap_or(0) } else { 0 }
+}
+
+/// KiB in memory of the processes of a host.
+pub fn resident(host: &Host) -> u64 {
+    let resident = |pid: u32| -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+        line.split_whitespace().nth(1)?.parse().ok()
+    };
+    host.processes().into_iter().filter_map(resident).sum()
 }
 
 /// Routes of a host, both families, without what the kernel itself adds.
