@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::message::ToParent;
 use crate::config::MAX_ACCEPTED;
+use crate::core::keylog::Entry;
 use crate::core::rate::RateLimiter;
 
 /// Lines of the log up to this level are read by everybody; what is beyond only those get who ask for it.
@@ -44,8 +45,10 @@ pub enum Kind {
     Log,
     /// [`ToParent::Log`], of the levels for those who look for something.
     Trace,
-    /// [`ToParent::KeyLog`].
+    /// [`ToParent::KeyLog`] of a session or key id.
     KeyLog,
+    /// [`ToParent::KeyLog`] of a handshake.
+    HandshakeLog,
     /// [`ToParent::Exit`].
     Exit,
 }
@@ -72,7 +75,7 @@ pub enum Over {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 16] = [
+    pub const ALL: [Kind; 17] = [
         Kind::Locked,
         Kind::Keep,
         Kind::Resolve,
@@ -88,6 +91,7 @@ impl Kind {
         Kind::Log,
         Kind::Trace,
         Kind::KeyLog,
+        Kind::HandshakeLog,
         Kind::Exit,
     ];
 
@@ -108,7 +112,8 @@ impl Kind {
             ToParent::Traffic(_) => Kind::Traffic,
             ToParent::Log { verb, .. } if *verb <= READ_BY_ALL => Kind::Log,
             ToParent::Log { .. } => Kind::Trace,
-            ToParent::KeyLog(_) => Kind::KeyLog,
+            ToParent::KeyLog(Entry::Handshake { .. }) => Kind::HandshakeLog,
+            ToParent::KeyLog(Entry::Link { .. } | Entry::Traffic { .. }) => Kind::KeyLog,
             ToParent::Exit { .. } => Kind::Exit,
         }
     }
@@ -141,6 +146,8 @@ impl Kind {
             Kind::Log => rule(200, 500, Over::Dropped),
             Kind::Trace => rule(400, 5, Over::Dropped),
             Kind::KeyLog => rule(100, 100, Over::Dropped),
+            // Whoever has recordings can send as many to an end that was started since: that takes no place of the keys above.
+            Kind::HandshakeLog => rule(100, 500, Over::Dropped),
         }
     }
 }

@@ -58,6 +58,13 @@ fn case(kind: Kind) -> Case {
                 key: zeroize::Zeroizing::new([0; 32]).into(),
             })
         },
+        Kind::HandshakeLog => |n| {
+            ToParent::KeyLog(Entry::Handshake {
+                way: Way::In,
+                random: [n as u8; 16],
+                key: zeroize::Zeroizing::new([0; 32]).into(),
+            })
+        },
         Kind::Exit => |n| ToParent::Exit { end: End::Bug, reason: format!("said {n}") },
     };
     let nothing = Case { request, lines: 0, answers: 0, scripts: 0, once: 0 };
@@ -68,9 +75,13 @@ fn case(kind: Kind) -> Case {
         Kind::Stream => nothing,
         // What is open already is not opened again. State and traffic nobody has asked for, nor for keys.
         // And this link keeps nothing, and is of no bridge.
-        Kind::Rerouted | Kind::OpenDevice | Kind::State | Kind::Traffic | Kind::KeyLog | Kind::Keep => {
-            nothing
-        }
+        Kind::Rerouted
+        | Kind::OpenDevice
+        | Kind::State
+        | Kind::Traffic
+        | Kind::KeyLog
+        | Kind::HandshakeLog
+        | Kind::Keep => nothing,
         // Up or down, the routes of a full tunnel with its rules, and the script's start.
         Kind::Link => Case { lines: 12, scripts: 1, ..nothing },
         // One is set and one refused, the one before is removed.
