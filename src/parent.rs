@@ -12,6 +12,7 @@ pub mod identity;
 pub mod keylog;
 mod machine;
 mod notify;
+mod nowait;
 mod openvpn;
 mod problem;
 mod pushed;

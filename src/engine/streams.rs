@@ -17,7 +17,7 @@ use crate::core::path::Path;
 use crate::crypto::Random;
 use crate::crypto::keys::LinkKeys;
 use crate::sys::random::Os;
-use crate::transport::stream::{self, Stream};
+use crate::transport::stream::{Listener, Stream};
 
 /// Connections that have proven nothing. Each takes 16 KiB.
 const STRANGERS: usize = 64;
@@ -72,7 +72,7 @@ pub enum Sent {
 pub struct Streams {
     /// `None`: what this link speaks does not go over streams.
     keys: Option<Arc<LinkKeys>>,
-    listener: Option<OwnedFd>,
+    listener: Option<Listener>,
     slots: [Option<Slot>; STRANGERS + KNOWN],
     wanted: Vec<Wanted>,
     /// The peer's streams, and strangers with the socket that listens.
@@ -99,6 +99,7 @@ impl Streams {
     /// # Errors
     /// Those of epoll_ctl(2).
     pub fn listen(&mut self, listener: OwnedFd) -> io::Result<()> {
+        let listener = Listener::from(listener);
         epoll::add(self.epoll(false), &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
         self.listener = Some(listener);
         Ok(())
@@ -118,7 +119,7 @@ impl Streams {
     /// Takes one connection that waits; false: there was none.
     pub fn accept(&mut self, now: Instant) -> bool {
         let Some(listener) = &self.listener else { return false };
-        match stream::accept(listener) {
+        match listener.accept() {
             Ok((fd, path)) => {
                 let [byte] = Os.bytes();
                 let time = STRANGER_TIME.mul_f32(1.0 + f32::from(byte) / 255.0);

@@ -18,6 +18,8 @@ use crate::say;
 const PID: &str = "pid";
 /// What the units have below the default directories (`RuntimeDirectory=`).
 const UNITS: &str = "units";
+/// Socket that takes connections ([`crate::parent`] of a link that inetd's `nowait` started).
+pub const CONNECTIONS: &str = "connections.sock";
 /// Directory without anything in it.
 const EMPTY: &str = "empty";
 /// How often a lock whose file is being removed is tried again.
@@ -215,6 +217,7 @@ impl Drop for Lock {
     fn drop(&mut self) {
         // Whatever else is in the directory keeps it.
         let _ = self.directory.remove_empty(EMPTY);
+        let _ = self.directory.remove(CONNECTIONS);
         let _ = self.directory.remove(PID);
         let _ = self.directory.remove_itself();
     }

@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 
 use crate::host::changes::Changes;
 use crate::host::directories::{self, Lock, RUNTIME};
+use crate::host::directory::Directory;
 use crate::parent::identity;
 use crate::parent::keylog::KeyLog;
+use crate::parent::nowait;
 use crate::parent::openvpn::Starts;
 use crate::parent::signals::{Signal, Signals};
 use crate::preflight::{self, Loaded};
@@ -156,9 +158,9 @@ fn prepare(
     if let Some(warning) = identity::warn_of_root(&config.run)? {
         say!(1, "warning: {warning}");
     }
-    let runtime = directories::make(RUNTIME, config.run.runtime_dir.as_deref(), &config.name)?;
-    let locked = runtime.map(|directory| directories::lock(&directory, &config.name)).transpose()?;
-    let (runtime, lock) = locked.unzip();
+    let activated = inherited.is_some();
+    let mut inherited = inherited;
+    let (runtime, lock) = take_lock(&config, inherited.as_mut())?;
     let pid_file = config.run.pid_file.as_deref().map(PidFile::write).transpose()?;
     let confinement = identity::confine(&config.run, identity, runtime.as_ref())?;
     let mut changes = Changes::new(netlink, runtime.as_ref());
@@ -167,7 +169,6 @@ fn prepare(
     }
     let keys = secrets(&config, options.allow_open_keys)?;
     let key_log = key_log(options)?;
-    let activated = inherited.is_some();
     let (bound, listener) = sockets(&config, inherited)?;
     say!(1, "tund {}: {}, {}", env!("CARGO_PKG_VERSION"), config.name, ports(bound.port, listener.as_ref()));
     let link = LinkSettings { activated, ..LinkSettings::from(&config) };
@@ -194,6 +195,24 @@ fn prepare(
         starts,
     };
     Ok((Parent::new(link, changes, signals), launch, Files { _pid: pid_file, _lock: lock }))
+}
+
+/// The runtime directory and the lock, if they can be had. A connection that was inherited becomes the first of a socket at which others
+/// are taken, unless the link runs already: then it has been handed over, and the end that is returned is a good one.
+fn take_lock(
+    config: &Config,
+    inherited: Option<&mut Inherited>,
+) -> Result<(Option<Directory>, Option<Lock>), Fatal> {
+    let runtime = directories::make(RUNTIME, config.run.runtime_dir.as_deref(), &config.name)?;
+    if let Some(inherited) = inherited
+        && let Some(connection) = inherited.connection.take()
+    {
+        let turn = nowait::take_turn(config, runtime, connection)?.ok_or_else(|| Fatal::new(0, ""))?;
+        inherited.streams = Some(turn.connections);
+        return Ok((Some(turn.runtime), Some(turn.lock)));
+    }
+    let locked = runtime.map(|directory| directories::lock(&directory, &config.name)).transpose()?;
+    Ok(locked.unzip())
 }
 
 /// From now on lines go where the file says. That they arrive nowhere is said where they have gone so far.
@@ -345,16 +364,24 @@ fn adopt(config: &Config, inherited: OwnedFd) -> Result<Bound, Fatal> {
 /// The socket at which streams are awaited: the one that was inherited, or else a new one, if there is to be any.
 pub(crate) fn listener(config: &Config, inherited: Option<OwnedFd>) -> Result<Option<OwnedFd>, Fatal> {
     let listener = match inherited {
+        // A socket at which connections are handed over has nothing that could be set.
+        Some(inherited) if is_handover(&inherited) => Ok(Some(inherited)),
         Some(inherited) => stream::adopt(inherited, config).map(Some),
         None => stream::listen(config),
     };
     listener.map_err(|error| Fatal::new(code(&error), error.to_string()))
 }
 
+fn is_handover(passed: &OwnedFd) -> bool {
+    SockRef::from(passed).domain().is_ok_and(|domain| domain == socket2::Domain::UNIX)
+}
+
 /// Where the peer is awaited.
 fn ports(datagrams: u16, listener: Option<&OwnedFd>) -> String {
     let address = listener.and_then(|listener| SockRef::from(listener).local_addr().ok()?.as_socket());
-    let streams = address.map_or_else(String::new, |address| format!(", TCP port {}", address.port()));
+    let handed = if listener.is_some_and(is_handover) { ", TCP connections of a superserver" } else { "" };
+    let streams =
+        address.map_or_else(|| handed.to_owned(), |address| format!(", TCP port {}", address.port()));
     format!("UDP port {datagrams}{streams}")
 }
 

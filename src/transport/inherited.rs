@@ -26,7 +26,7 @@ impl Opener {
         match self {
             Self::Inetd => {
                 "xinetd needs wait = yes, and socket_type = dgram with protocol = udp, or stream with tcp; inetd.conf needs \
-                 \"dgram udp wait\" or \"stream tcp wait\""
+                 \"dgram udp wait\", \"stream tcp wait\" or \"stream tcp nowait\""
             }
             Self::Systemd => {
                 "the socket unit needs ListenDatagram= or ListenStream=, each once, and Accept=no"
@@ -42,6 +42,8 @@ pub struct Inherited {
     pub datagrams: Option<OwnedFd>,
     /// A socket that accepts TCP connections.
     pub streams: Option<OwnedFd>,
+    /// A TCP connection that inetd has accepted (`nowait`), and nothing else then.
+    pub connection: Option<OwnedFd>,
     /// Who opened them.
     pub opener: Opener,
     /// Whether a datagram or a connection is waiting: that is why this process was started.
@@ -74,18 +76,18 @@ fn empty_standard() -> io::Result<()> {
 
 fn sort(passed: Vec<OwnedFd>, opener: Opener) -> Result<Inherited, String> {
     let pressing = passed.iter().any(is_readable);
-    let mut inherited = Inherited { datagrams: None, streams: None, opener, pressing };
+    let mut inherited = Inherited { datagrams: None, streams: None, connection: None, opener, pressing };
     for fd in passed {
-        let place = match is_stream(&fd) {
-            Ok(true) => &mut inherited.streams,
-            Ok(false) => &mut inherited.datagrams,
-            Err(what) => {
-                let place = match opener {
-                    Opener::Inetd => "descriptor 0",
-                    Opener::Systemd => "what systemd passed",
-                };
-                return Err(format!("{place} is {what}, no socket at a port: {}", opener.remedy()));
+        let place = match kind(&fd) {
+            Ok(Kind::Streams) => &mut inherited.streams,
+            Ok(Kind::Datagrams) => &mut inherited.datagrams,
+            // It starts nothing again.
+            Ok(Kind::Connection) if opener == Opener::Inetd => {
+                inherited.pressing = false;
+                &mut inherited.connection
             }
+            Ok(Kind::Connection) => return Err(wrong("a connected socket", opener)),
+            Err(what) => return Err(wrong(&what, opener)),
         };
         if place.replace(fd).is_some() {
             return Err(format!("systemd passed two sockets of a kind: {}", opener.remedy()));
@@ -94,9 +96,27 @@ fn sort(passed: Vec<OwnedFd>, opener: Opener) -> Result<Inherited, String> {
     Ok(inherited)
 }
 
-/// Whether a descriptor is a socket that accepts TCP connections; else it is a bound, unconnected UDP socket, or the error says
-/// what it is.
-fn is_stream(fd: &OwnedFd) -> Result<bool, String> {
+fn wrong(what: &str, opener: Opener) -> String {
+    let place = match opener {
+        Opener::Inetd => "descriptor 0",
+        Opener::Systemd => "what systemd passed",
+    };
+    format!("{place} is {what}, no socket at a port: {}", opener.remedy())
+}
+
+/// What a socket is of which a link can make use.
+#[derive(Debug, PartialEq, Eq)]
+enum Kind {
+    /// Bound, unconnected UDP.
+    Datagrams,
+    /// It accepts TCP connections.
+    Streams,
+    /// A TCP connection.
+    Connection,
+}
+
+/// The error says what it is otherwise.
+fn kind(fd: &OwnedFd) -> Result<Kind, String> {
     let (protocol, stream) = match sockopt::socket_type(fd) {
         Ok(SocketType::DGRAM) => (ipproto::UDP, false),
         Ok(SocketType::STREAM) => (ipproto::TCP, true),
@@ -109,15 +129,17 @@ fn is_stream(fd: &OwnedFd) -> Result<bool, String> {
     if !matches!(sockopt::socket_protocol(fd), Ok(Some(found)) if found == protocol) {
         return Err("a socket of another protocol".to_owned());
     }
-    if rustix::net::getpeername(fd).is_ok() {
-        return Err("a connected socket".to_owned());
+    match rustix::net::getpeername(fd) {
+        Ok(_) if stream => return Ok(Kind::Connection),
+        Ok(_) => return Err("a connected socket".to_owned()),
+        Err(_) => {}
     }
     if stream && !matches!(sockopt::socket_acceptconn(fd), Ok(true)) {
         return Err("a socket that does not listen".to_owned());
     }
     match local_port(fd) {
         Ok(0) => Err("a socket without a port".to_owned()),
-        Ok(_) => Ok(stream),
+        Ok(_) => Ok(if stream { Kind::Streams } else { Kind::Datagrams }),
         Err(error) => Err(format!("a socket without an address ({error})")),
     }
 }
@@ -171,11 +193,21 @@ mod tests {
         let connected = UdpSocket::bind("127.0.0.1:0").unwrap();
         connected.connect("127.0.0.1:9").unwrap();
         assert_eq!(reason(connected), "a connected socket");
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        assert_eq!(reason(TcpStream::connect(listener.local_addr().unwrap()).unwrap()), "a connected socket");
         let unbound = |kind| socket2::Socket::new(socket2::Domain::IPV4, kind, None).unwrap();
         assert_eq!(reason(unbound(socket2::Type::DGRAM)), "a socket without a port");
         assert_eq!(reason(unbound(socket2::Type::STREAM)), "a socket that does not listen");
+    }
+
+    #[test]
+    fn a_connection_is_taken_from_inetd_and_not_from_systemd() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut caller = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let connection = OwnedFd::from(listener.accept().unwrap().0);
+        io::Write::write_all(&mut caller, b"first").unwrap();
+        let systemd = sort(vec![connection.try_clone().unwrap()], Opener::Systemd).unwrap_err();
+        assert!(systemd.contains("Accept=no"), "{systemd}");
+        let inherited = sort(vec![connection], Opener::Inetd).unwrap();
+        assert!(inherited.connection.is_some() && !inherited.pressing, "{inherited:?}");
     }
 
     #[test]
@@ -184,7 +216,8 @@ mod tests {
         let streams = || OwnedFd::from(TcpListener::bind("127.0.0.1:0").unwrap());
         for passed in [vec![datagrams(), streams()], vec![streams(), datagrams()]] {
             let Inherited { datagrams, streams, .. } = sort(passed, Opener::Systemd).unwrap();
-            assert!(is_stream(&streams.unwrap()).unwrap() && !is_stream(&datagrams.unwrap()).unwrap());
+            assert_eq!(kind(&streams.unwrap()), Ok(Kind::Streams));
+            assert_eq!(kind(&datagrams.unwrap()), Ok(Kind::Datagrams));
         }
         for passed in [vec![datagrams(), datagrams()], vec![streams(), datagrams(), streams()]] {
             assert!(sort(passed, Opener::Systemd).unwrap_err().contains("Accept=no"));

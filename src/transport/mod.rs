@@ -1,6 +1,7 @@
 //! What carries datagrams between the two ends.
 
 pub mod connected;
+pub mod handover;
 pub mod inherited;
 pub mod stream;
 pub mod udp;

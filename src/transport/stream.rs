@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::SocketFlags;
+use rustix::net::{SocketFlags, SocketType};
 use socket2::{Domain, Protocol, Type};
 
-use super::udp;
+use super::{handover, udp};
 use crate::config::Config;
 use crate::core::lane::Transmit;
 use crate::core::path::Path;
@@ -46,12 +46,12 @@ fn prepare(socket: &socket2::Socket, config: &Config) -> io::Result<()> {
     udp::set_route(socket, config)
 }
 
-/// Prepares a socket at which another program listens. `inetd/README` lists what is set.
+/// Prepares a socket at which another program listens, or a connection that it has accepted. `inetd/README` lists what is set.
 ///
 /// # Errors
 /// Those of setsockopt(2).
-pub fn adopt(listener: OwnedFd, config: &Config) -> io::Result<OwnedFd> {
-    let socket = socket2::Socket::from(listener);
+pub fn adopt(passed: OwnedFd, config: &Config) -> io::Result<OwnedFd> {
+    let socket = socket2::Socket::from(passed);
     prepare(&socket, config)?;
     Ok(socket.into())
 }
@@ -107,6 +107,41 @@ pub fn reach(config: &Config, to: SocketAddr, limit: Duration) -> io::Result<Own
         return Err(io::ErrorKind::TimedOut.into());
     }
     socket2::SockRef::from(&socket).take_error()?.map_or(Ok(socket), Err)
+}
+
+/// Where connections come from.
+pub enum Listener {
+    /// A socket that accepts them.
+    Accepts(OwnedFd),
+    /// A socket at which other processes hand over what they have accepted ([`handover`]).
+    Takes(OwnedFd),
+}
+
+impl From<OwnedFd> for Listener {
+    fn from(fd: OwnedFd) -> Self {
+        let kind = rustix::net::sockopt::socket_type(&fd);
+        if kind == Ok(SocketType::DGRAM) { Self::Takes(fd) } else { Self::Accepts(fd) }
+    }
+}
+
+impl Listener {
+    /// Takes one connection.
+    ///
+    /// # Errors
+    /// `WouldBlock`: there is none; `ConnectionAborted`: it is gone.
+    pub fn accept(&self) -> io::Result<(OwnedFd, Path)> {
+        match self {
+            Self::Accepts(listener) => accept(listener),
+            Self::Takes(socket) => handover::take(socket),
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        let (Self::Accepts(fd) | Self::Takes(fd)) = self;
+        fd.as_fd()
+    }
 }
 
 /// Takes one connection.

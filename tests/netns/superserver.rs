@@ -5,10 +5,11 @@
 //! ```
 
 use std::fs;
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
 
+use rustix::process::Signal;
 use tund_lab::{Host, Process, wait_until};
 
 use super::support::*;
@@ -129,22 +130,41 @@ fn is_started_by_a_datagram_and_again_after_it_left(kind: Superserver) {
     }
 }
 
-fn is_started_by_a_connection_and_again_after_it_left(kind: Superserver) {
+/// Whether the superserver accepts connections itself, and starts a process for each.
+#[derive(Clone, Copy, PartialEq)]
+enum Wait {
+    Yes,
+    No,
+}
+
+/// mon with a superserver at TCP port 563.
+fn serve_connections(kind: Superserver, wait: Wait, mon: &Toml) -> Served {
     let pair = pair();
     let log = pair.mon.syslog().unwrap();
-    install(&pair.mon, "tun-mon-fri", &Toml::tun_mon().with("[keepalive]\nidle-exit = '2s'"));
-    let line = LINES.lines().find(|line| line.starts_with("#563")).unwrap();
-    let server = serve_files(&pair.mon, kind, STREAM_RECIPE, &line[1..]);
+    install(&pair.mon, "tun-mon-fri", mon);
+    let start =
+        if wait == Wait::No { "#563          stream tcp nowait" } else { "#563          stream tcp wait" };
+    let line = LINES.lines().find(|line| line.starts_with(start)).unwrap();
+    let recipe = match wait {
+        Wait::Yes => STREAM_RECIPE.to_owned(),
+        Wait::No => STREAM_RECIPE.replace("wait          = yes", "wait = no"),
+    };
+    let server = serve_files(&pair.mon, kind, &recipe, &line[1..]);
     let served = Served { server, log, pair };
-    let pair = &served.pair;
-    pair.mon.wait_output("ss -Hltn", SOON, |text| text.contains(":563 ")).unwrap();
+    served.pair.mon.wait_output("ss -Hltn", SOON, |text| text.contains(":563 ")).unwrap();
     assert!(served.tunds().is_empty());
+    served
+}
+
+fn is_started_by_a_connection_and_again_after_it_left(kind: Superserver, wait: Wait) {
+    let served = serve_connections(kind, wait, &Toml::tun_mon().with("[keepalive]\nidle-exit = '5s'"));
+    let pair = &served.pair;
     for _ in 0..2 {
         let _stranger = pair.fri.within(|| TcpStream::connect("10.0.0.2:563").unwrap()).unwrap();
         wait_until("tund started", SOON, || !served.tunds().is_empty()).unwrap();
         assert_eq!(pair.mon.interfaces().unwrap(), ["eth0", "lo"]);
         let mut fri = pair.start_fri(&Toml::tun_fri().top("remote = 'tcp:10.0.0.2:563'"));
-        fri.wait_line(UP, SOON).unwrap();
+        fri.wait_line(UP, 2 * SOON).unwrap_or_else(|error| panic!("{error}\n{}", served.log.text()));
         assert_pings(&pair.fri, "192.168.86.18");
         assert_eq!(fri.terminate(SOON).unwrap(), 0);
         served.wait_no_tund();
@@ -153,12 +173,89 @@ fn is_started_by_a_connection_and_again_after_it_left(kind: Superserver) {
 
 #[test]
 fn xinetd_starts_it_for_a_connection_and_again_after_it_left() {
-    is_started_by_a_connection_and_again_after_it_left(Superserver::Xinetd);
+    is_started_by_a_connection_and_again_after_it_left(Superserver::Xinetd, Wait::Yes);
 }
 
 #[test]
 fn inetd_starts_it_for_a_connection_and_again_after_it_left() {
-    is_started_by_a_connection_and_again_after_it_left(Superserver::Inetd);
+    is_started_by_a_connection_and_again_after_it_left(Superserver::Inetd, Wait::Yes);
+}
+
+#[test]
+fn xinetd_starts_it_for_each_connection_and_one_process_runs_the_link() {
+    is_started_by_a_connection_and_again_after_it_left(Superserver::Xinetd, Wait::No);
+}
+
+#[test]
+fn inetd_starts_it_for_each_connection_and_one_process_runs_the_link() {
+    is_started_by_a_connection_and_again_after_it_left(Superserver::Inetd, Wait::No);
+}
+
+/// Parent and engine of the one that runs the link.
+const ONE: usize = 2;
+
+#[test]
+fn where_each_connection_starts_a_process_strangers_leave_none_and_the_peer_comes_back() {
+    let served = serve_connections(Superserver::Inetd, Wait::No, &Toml::tun_mon());
+    let Served { pair, log, .. } = &served;
+    let stranger = || pair.fri.within(|| TcpStream::connect("10.0.0.2:563").unwrap()).unwrap();
+    let silent = stranger();
+    wait_until("tund started", SOON, || served.tunds().len() == ONE).unwrap();
+    let toml = Toml::tun_fri().top("remote = 'tcp:10.0.0.2:563'");
+    let mut fri = pair.start_fri(&toml);
+    fri.wait_line(UP, SOON).unwrap();
+    wait_until("one process is left", SOON, || served.tunds().len() == ONE).unwrap();
+    let first = served.tunds();
+    let strangers: Vec<_> = (0..30).map(|_| stranger()).collect();
+    wait_until("one process is left", SOON, || served.tunds() == first).unwrap();
+    assert_pings(&pair.fri, "192.168.86.18");
+    drop((silent, strangers));
+    // The connection is cut, and then the peer begins anew without a word: the same process has it again.
+    pair.mon.run("ss -K sport = :563").unwrap();
+    let works = || {
+        let answers = || pair.fri.run("ping -n -c 1 -W 1 192.168.86.18").is_ok();
+        wait_until("the link works", 2 * SOON, answers).unwrap_or_else(|_| panic!("{}", log.text()));
+    };
+    works();
+    fri.signal(Signal::KILL).unwrap();
+    fri.wait(SOON).unwrap();
+    wait_until("fri's device gone", SOON, || pair.fri.interfaces().unwrap() == ["eth0", "lo"]).unwrap();
+    let fri = pair.start_fri(&toml.clone().with("[keepalive]\ninterval = '1s'\ntimeout = '3s'"));
+    fri.wait_line(UP, SOON).unwrap();
+    works();
+    wait_until("one process is left", SOON, || served.tunds() == first).unwrap();
+    // What was killed has left its socket; the next connection starts the link again.
+    for pid in &first {
+        let _ = pair.mon.run(&format!("kill -9 {pid}"));
+    }
+    works();
+    assert!(first.iter().all(|pid| !served.tunds().contains(pid)), "{first:?}");
+}
+
+#[test]
+fn a_connection_for_a_link_that_runs_otherwise_ends_its_process_and_harms_nothing() {
+    let served = serve_connections(Superserver::Inetd, Wait::No, &Toml::tun_mon());
+    let Served { pair, log, .. } = &served;
+    let file = pair.mon.dir().join("tun-mon-fri.toml").display().to_string();
+    let mon = pair.mon.spawn(&[TUND, "--config", &file]).unwrap();
+    let fri = pair.start_fri(&Toml::tun_fri());
+    fri.wait_line(UP, SOON).unwrap();
+    mon.wait_line(UP, SOON).unwrap();
+    wait_until("parent and engine", SOON, || served.tunds().len() == ONE).unwrap();
+    let before = served.tunds();
+    let _stranger = pair.fri.within(|| TcpStream::connect("10.0.0.2:563").unwrap()).unwrap();
+    log.wait_line(&format!("pid {}, ", mon.pid()), SOON).unwrap();
+    wait_until("its process gone", SOON, || served.tunds() == before).unwrap();
+    assert_pings(&pair.fri, "192.168.86.18");
+}
+
+#[test]
+fn a_stranger_alone_starts_a_process_that_ends() {
+    let served = serve_connections(Superserver::Xinetd, Wait::No, &Toml::tun_mon());
+    let _stranger = served.pair.fri.within(|| TcpStream::connect("10.0.0.2:563").unwrap()).unwrap();
+    wait_until("tund started", SOON, || served.tunds().len() == ONE).unwrap();
+    wait_until("tund gone", 4 * SOON, || served.tunds().is_empty()).unwrap();
+    assert_eq!(served.pair.mon.interfaces().unwrap(), ["eth0", "lo"]);
 }
 
 #[test]
@@ -266,12 +363,6 @@ fn a_wrong_descriptor_is_said_in_syslog() {
     let log = pair.mon.syslog().unwrap();
     install(&pair.mon, "mon", &Toml::tun_mon());
     let config = pair.mon.dir().join("mon.toml").display().to_string();
-    let accepted = || {
-        let listener = TcpListener::bind("10.0.0.2:1417").unwrap();
-        TcpStream::connect("10.0.0.2:1417").unwrap();
-        listener.accept().unwrap().0.into()
-    };
-    let tcp: OwnedFd = pair.mon.within(accepted).unwrap();
     let connected: OwnedFd = pair
         .mon
         .within(|| {
@@ -281,7 +372,7 @@ fn a_wrong_descriptor_is_said_in_syslog() {
         })
         .unwrap();
     let pipe: OwnedFd = std::io::pipe().unwrap().0.into();
-    for (fd, what) in [(tcp, "a connected socket"), (connected, "a connected socket"), (pipe, "a pipe")] {
+    for (fd, what) in [(connected, "a connected socket"), (pipe, "a pipe")] {
         let mut command = pair.mon.command(TUND);
         let status = command.args(["--inetd", "--config", &config]).stdin(Stdio::from(fd)).status().unwrap();
         assert_eq!(status.code(), Some(69), "{what}");

@@ -1,0 +1,68 @@
+//! A start for one connection (inetd's `nowait`): the first process runs the link, and takes the connections of all that follow.
+#![allow(clippy::disallowed_methods, reason = "a process that hands over does not wait for ever")]
+
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use crate::config::Config;
+use crate::host::directories::{self, CONNECTIONS, Lock};
+use crate::host::directory::Directory;
+use crate::report::exit::{Fatal, UNAVAILABLE};
+use crate::transport::{handover, stream};
+
+/// How long a link that begins or ends may take to take a connection, or to make room for another one.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// What the process that runs the link has.
+pub(super) struct Turn {
+    pub runtime: Directory,
+    pub lock: Lock,
+    /// Where connections come from, the one that this process was started for first.
+    pub connections: OwnedFd,
+}
+
+/// Runs the link, or hands the connection to the process that does: then there is nothing left to do.
+///
+/// # Errors
+/// The link can do neither.
+pub(super) fn take_turn(
+    config: &Config,
+    runtime: Option<Directory>,
+    connection: OwnedFd,
+) -> Result<Option<Turn>, Fatal> {
+    let unavailable = |error: &dyn std::fmt::Display, what: &str| {
+        Fatal::new(UNAVAILABLE, format!("cannot {what}: {error}"))
+    };
+    let Some(directory) = runtime else {
+        let text = "a runtime directory is needed where a superserver accepts the connections (nowait): set run.runtime-dir";
+        return Err(Fatal::new(UNAVAILABLE, text));
+    };
+    let Ok(connection) = stream::adopt(connection, config) else { return Ok(None) };
+    let file = directory.path().join(CONNECTIONS);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let held = match directories::lock(&directory, &config.name) {
+            Ok((runtime, lock)) => {
+                let connections = runtime
+                    .remove(CONNECTIONS)
+                    .and_then(|()| handover::open(&file))
+                    .and_then(|socket| handover::give(&file, &connection).map(|()| socket))
+                    .map_err(|error| {
+                        unavailable(&error, &format!("take connections at {}", file.display()))
+                    })?;
+                return Ok(Some(Turn { runtime, lock, connections }));
+            }
+            Err(held) => held,
+        };
+        match handover::give(&file, &connection) {
+            Ok(()) => return Ok(None),
+            Err(_) if Instant::now() < deadline => std::thread::sleep(PAUSE),
+            Err(error) => {
+                let text = format!("{held}, and takes no connection of this process: {error}");
+                return Err(Fatal::new(held.code, text));
+            }
+        }
+    }
+}
