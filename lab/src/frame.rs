@@ -1,4 +1,4 @@
-//! Just enough of Ethernet, IP and UDP to look into frames and to invent them.
+//! Just enough of Ethernet, IP, UDP and TCP to look into frames and to invent them.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 pub const ETHERNET: usize = 14;
 const IPV4: usize = 20;
 const UDP: usize = 8;
+const PROTOCOL_TCP: u8 = 6;
 const PROTOCOL_UDP: u8 = 17;
 
 /// A UDP datagram in an Ethernet frame over IPv4.
@@ -65,6 +66,38 @@ impl Datagram {
     }
 }
 
+/// A TCP segment over IPv4.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment<'a> {
+    /// Sender.
+    pub from: SocketAddrV4,
+    /// The sequence number.
+    pub number: u32,
+    /// It is the first of its direction (SYN).
+    pub begins: bool,
+    /// The bytes that TCP carries.
+    pub payload: &'a [u8],
+}
+
+/// Finds the segment in a frame.
+pub fn segment(frame: &[u8]) -> Option<Segment<'_>> {
+    let ip = frame.get(ETHERNET..ETHERNET + IPV4)?;
+    if frame.get(12..14)? != [8, 0] || ip[0] != 0x45 || ip[9] != PROTOCOL_TCP {
+        return None;
+    }
+    let length = usize::from(u16::from_be_bytes([ip[2], ip[3]]));
+    let tcp = frame.get(ETHERNET + IPV4..ETHERNET + length)?;
+    let number = tcp.get(4..8)?.first_chunk().copied().map(u32::from_be_bytes)?;
+    let header = usize::from(tcp.get(12)? >> 4) * 4;
+    let source = tcp.first_chunk().copied().map(u16::from_be_bytes)?;
+    Some(Segment {
+        from: SocketAddrV4::new(Ipv4Addr::new(ip[12], ip[13], ip[14], ip[15]), source),
+        number,
+        begins: tcp.get(13)? & 2 != 0,
+        payload: tcp.get(header..)?,
+    })
+}
+
 /// Length in bytes and "may be fragmented or is a fragment" of the IPv4 packet in a frame.
 pub fn ipv4_size(frame: &[u8]) -> Option<(usize, bool)> {
     let ip = frame.get(ETHERNET..ETHERNET + IPV4)?;
@@ -121,6 +154,22 @@ mod tests {
     }
 
     #[test]
+    fn a_segment_is_what_follows_the_header_of_any_length() {
+        let header = |words: u8| [&[0; 12][..], &[words << 4, 2], &[0; 10]].concat();
+        let frame = |words: u8| {
+            let payload = [&header(words)[8..], b"bytes"].concat();
+            let mut frame = Datagram { payload, ..datagram() }.to_frame();
+            frame[ETHERNET + 9] = PROTOCOL_TCP;
+            frame[ETHERNET + IPV4 + 4..ETHERNET + IPV4 + 8].copy_from_slice(&[0, 0, 1, 2]);
+            frame
+        };
+        let found = |payload| Some(Segment { from: datagram().from, number: 0x102, begins: true, payload });
+        assert_eq!(segment(&frame(6)), found(b"bytes"));
+        assert_eq!(segment(&frame(7)), found(b"s"));
+        assert_eq!(segment(&datagram().to_frame()), None);
+    }
+
+    #[test]
     fn frames_of_other_kinds_and_cut_ones_are_no_datagrams() {
         let frame = datagram().to_frame();
         for length in 0..frame.len() {
@@ -129,6 +178,7 @@ mod tests {
         let mut tcp = frame.clone();
         tcp[ETHERNET + 9] = 6;
         assert_eq!(Datagram::parse(&tcp), None);
+        assert_eq!(segment(&tcp), None, "a header that is cut");
         let mut fragment = frame;
         fragment[ETHERNET + 6] = 0x20;
         assert_eq!(Datagram::parse(&fragment), None);

@@ -11,7 +11,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use tund_lab::frame::Datagram;
+use tund_lab::frame::{Datagram, Segment, segment};
 use tund_lab::{Side, wait_until};
 
 use super::support::*;
@@ -40,6 +40,35 @@ fn capture(config: fn(Toml) -> Toml) -> Vec<Vec<u8>> {
     let payload = |frame: tund_lab::wire::Crossed| Datagram::parse(&frame.bytes).map(|seen| seen.payload);
     let all = wire.take().into_iter().filter(|frame| frame.from == Side::A).filter_map(payload);
     all.filter(|payload| payload.len() >= HEAD + TAIL).collect()
+}
+
+/// Payloads of fri's TCP segments, which begin with the length of a record: each frame is sent alone. What is sent again is left out.
+fn capture_stream(keys: fn(Toml) -> Toml) -> Vec<Vec<u8>> {
+    let (wire, pair) = wired();
+    let own = |toml: Toml| keys(toml.with("[tuning]\nbundle = false"));
+    let mon = pair.start_mon(&own(Toml::tun_mon().top("listen = [1417, 'tcp:563']")));
+    let fri = pair.start_fri(&own(Toml::tun_fri().top("remote = 'tcp:10.0.0.2:563'")));
+    fri.wait_line(UP, SOON).unwrap();
+    mon.wait_line(UP, SOON).unwrap();
+    let sender = pair.fri.within(|| std::net::UdpSocket::bind("192.168.86.81:9")).unwrap().unwrap();
+    wire.record();
+    let (mut segments, mut end) = (Vec::new(), None);
+    wait_until("the segments", 9 * SOON, || {
+        for _ in 0..100 {
+            sender.send_to(&[0; 200], "192.168.86.18:9").unwrap();
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        for frame in wire.take().into_iter().filter(|frame| frame.from == Side::A) {
+            let Some(Segment { number, payload, .. }) = segment(&frame.bytes) else { continue };
+            if payload.len() >= HEAD + TAIL && end.is_none_or(|end: u32| number.wrapping_sub(end) < 1 << 31) {
+                end = Some(number.wrapping_add(u32::try_from(payload.len()).unwrap()));
+                segments.push(payload.to_vec());
+            }
+        }
+        segments.len() >= WANTED
+    })
+    .unwrap();
+    segments
 }
 
 fn chi_square(values: impl Iterator<Item = u8>) -> f64 {
@@ -136,6 +165,16 @@ fn ten_thousand_datagrams_of_the_other_cipher_are_random_bytes() {
 #[test]
 fn ten_thousand_datagrams_of_handshake_mode_are_random_bytes() {
     assert_random(&capture(|toml| toml.handshake().with("[tuning]\nbundle = false")));
+}
+
+#[test]
+fn ten_thousand_segments_of_a_stream_are_random_bytes() {
+    assert_random(&capture_stream(|toml| toml));
+}
+
+#[test]
+fn ten_thousand_segments_of_a_stream_of_handshake_mode_are_random_bytes() {
+    assert_random(&capture_stream(Toml::handshake));
 }
 
 /// The test above would see a single field that is not random.
