@@ -55,7 +55,7 @@ use crate::transport::udp::Socket;
 const NOTICES: usize = 256;
 /// What could not be sent is told as the reason of silence for so long; the worker says it again every minute.
 const UNSENT: Duration = Duration::from_secs(65);
-/// How often the worker is asked for its counters.
+/// How often the workers are asked for their counters while they do something.
 const TICK: Duration = Duration::from_secs(1);
 /// The same while verb 5 prints a letter for each datagram and frame.
 const TICK_LETTERS: Duration = Duration::from_millis(100);
@@ -75,6 +75,9 @@ struct Engine {
     /// What the workers told last, the outward one first.
     reports: [Report; 2],
     stats: Stats,
+    /// When the workers were asked last, and are asked again, if they did something since.
+    asked_at: Instant,
+    ask_at: Option<Instant>,
     letters: bool,
     threads: u8,
     /// The parent wants to know how the link is, as soon as so many workers have told their own.
@@ -89,15 +92,13 @@ struct Engine {
 
 impl Engine {
     async fn serve(mut self) -> Result<Ending, Ending> {
-        let mut tick = tokio::time::interval(if self.letters { TICK_LETTERS } else { TICK });
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             self.pump()?;
             let last = (self.link.heard_at(), self.link.used_at());
             if let Some(reason) = self.patience.as_mut().and_then(|p| p.spent(now().instant, last)) {
                 return self.stop(reason).await;
             }
-            let due = self.link.poll_timeout().map(tokio::time::Instant::from_std);
+            let spent_at = self.patience.as_ref().map(|patience| patience.poll_timeout(last.1));
             tokio::select! {
                 ready = self.ready.readable() => {
                     ready.map_err(Ending::failed)?;
@@ -114,10 +115,18 @@ impl Engine {
                     None => return Err(Ending { end: End::Bug, reason: "the worker thread ended".into() }),
                 },
                 Some(notice) = self.unproven.recv() => self.handle_unproven(notice)?,
-                () = sleep_until(due) => self.link.handle_timeout(now()),
-                _ = tick.tick() => self.worker.report(),
+                () = sleep_until(self.link.poll_timeout()) => self.link.handle_timeout(now()),
+                () = sleep_until(self.ask_at) => self.ask(),
+                // It is looked at above.
+                () = sleep_until(spent_at) => {}
             }
         }
+    }
+
+    /// Asks the workers what they have counted.
+    fn ask(&mut self) {
+        (self.asked_at, self.ask_at) = (now().instant, None);
+        self.worker.report();
     }
 
     /// Carries everything out that the link decided.
@@ -218,7 +227,7 @@ impl Engine {
             }
             ToEngine::Report => {
                 self.wanted = Some(self.threads);
-                self.worker.report();
+                self.ask();
             }
             ToEngine::Settings(settings) => {
                 log::set_level(settings.verb);
@@ -250,6 +259,10 @@ impl Engine {
                     self.wanted = None;
                     self.tell_state()?;
                 }
+            }
+            FromWorker::Active => {
+                let tick = if self.letters { TICK_LETTERS } else { TICK };
+                self.ask_at.get_or_insert(self.asked_at + tick);
             }
             FromWorker::StreamWanted { to } => self.tell(&ToParent::Stream { to })?,
             FromWorker::Note(text) => say!(1, "{text}"),
@@ -316,9 +329,9 @@ impl Engine {
     }
 }
 
-async fn sleep_until(due: Option<tokio::time::Instant>) {
+async fn sleep_until(due: Option<Instant>) {
     match due {
-        Some(due) => tokio::time::sleep_until(due).await,
+        Some(due) => tokio::time::sleep_until(due.into()).await,
         None => std::future::pending().await,
     }
 }

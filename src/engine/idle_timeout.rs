@@ -21,6 +21,14 @@ impl IdleTimeout {
         Self { began, idle, met: None }
     }
 
+    /// When that is so at the latest unless something is heard or used.
+    pub fn poll_timeout(&self, used: Instant) -> Instant {
+        match self.met {
+            Some(met) => used.max(met) + self.idle,
+            None => self.began + STRANGERS,
+        }
+    }
+
     /// Why the link should end now, if it should; its peer was last heard at `heard`, or never when that is not after
     /// the beginning, and it was last used by frames at `used`.
     pub fn spent(&mut self, now: Instant, (heard, used): (Instant, Instant)) -> Option<String> {

@@ -54,6 +54,8 @@ pub enum FromWorker {
     Notice(Notice),
     /// What was counted by the thread that does this.
     Report(Direction, Box<Report>),
+    /// A thread does something again, for the first time since it was asked for a report.
+    Active,
     /// Something for the log, said once.
     Note(String),
     /// A connection is needed; answered by [`Handle::stream`].
@@ -115,6 +117,10 @@ pub struct Worker<D> {
     /// Whether too many datagrams stand in the socket.
     codel: Codel,
     arrival: Vec<u8>,
+    /// Something was done since the last report ...
+    is_active: bool,
+    /// ... and the engine knows.
+    told_active: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -183,6 +189,8 @@ impl<D: Datagrams> Worker<D> {
             crowd: Codel::default(),
             codel: Codel::default(),
             arrival: vec![0; LONGEST],
+            is_active: false,
+            told_active: false,
         };
         worker.watch(&worker.wake, Source::Wake)?;
         if duty != Direction::Outward {
@@ -226,6 +234,9 @@ impl<D: Datagrams> Worker<D> {
             } else if busy_until.is_some_and(|until| until <= now) {
                 busy_until = None;
             }
+            // A wake may be for the question what was done, and a turn without any event a look for more.
+            self.is_active |=
+                events.iter().any(|event| event.data.u64() != Source::Wake as u64) || !self.queue.is_empty();
             let is_ready = |source: Source| events.iter().find(|event| event.data.u64() == source as u64);
             if is_ready(Source::Wake).is_some() && !self.take_orders(now)? {
                 return Ok(());
@@ -254,15 +265,30 @@ impl<D: Datagrams> Worker<D> {
             if front && self.connected.is_some() {
                 self.serve_front();
             }
-            self.end_rest(now)?;
-            self.end_strangers_rest(now)?;
-            if self.port.streams.poll_timeout().is_some_and(|at| at <= now) {
-                self.port.streams.handle_timeout(now, self.lane.endpoint());
-            }
-            if self.lane.poll_timeout().is_some_and(|at| at <= now) {
-                self.lane.handle_timeout(now, &mut self.port);
-                self.port.flush_frames();
-            }
+            self.handle_timeouts(now)?;
+            self.tell_active();
+        }
+    }
+
+    fn handle_timeouts(&mut self, now: Instant) -> io::Result<()> {
+        self.end_rest(now)?;
+        self.end_strangers_rest(now)?;
+        if self.port.streams.poll_timeout().is_some_and(|at| at <= now) {
+            self.port.streams.handle_timeout(now, self.lane.endpoint());
+        }
+        if self.lane.poll_timeout().is_some_and(|at| at <= now) {
+            self.lane.handle_timeout(now, &mut self.port);
+            self.port.flush_frames();
+            self.is_active = true;
+        }
+        Ok(())
+    }
+
+    /// What this turn did may have been counted after a report.
+    fn tell_active(&mut self) {
+        if std::mem::take(&mut self.is_active) && !self.told_active {
+            // A full channel: at the next turn.
+            self.told_active = self.port.engine.try_send(FromWorker::Active).is_ok();
         }
     }
 
@@ -322,6 +348,7 @@ impl<D: Datagrams> Worker<D> {
     fn take_orders(&mut self, now: Instant) -> io::Result<bool> {
         let _ = rustix::io::read(&self.wake, &mut [0; 8]);
         while let Ok(order) = self.orders.try_recv() {
+            self.is_active |= !matches!(order, ToWorker::Report);
             match order {
                 ToWorker::Lane(command) => self.lane.handle_command(now, command, &mut self.port),
                 ToWorker::Frame(frame) => {
@@ -347,6 +374,7 @@ impl<D: Datagrams> Worker<D> {
     }
 
     fn report(&mut self) {
+        self.told_active = false;
         let report = self.lane.report(Instant::now());
         let stats = report.stats.plus(&self.port.drops);
         // A full channel means that the engine is behind; it asks again.

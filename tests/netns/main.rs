@@ -26,6 +26,7 @@ mod front;
 mod full;
 mod guard;
 mod guest;
+mod idle;
 mod inside;
 mod keylog;
 mod loops;
