@@ -300,16 +300,35 @@ fn without_a_direction_a_datagram_that_comes_back_is_known_and_makes_nobody_deaf
 }
 
 #[test]
-fn options_that_differ_are_named_at_this_end() {
+fn options_that_differ_are_named_at_both_ends() {
     let pair = pair();
     keyed(&pair);
-    let mon = start_openvpn(&pair.mon, &USUAL, "--remote 10.0.0.1 --tun-mtu 1400");
+    // It compares at verb 7.
+    let mon = start_openvpn(&pair.mon, &USUAL, "--remote 10.0.0.1 --tun-mtu 1400 --verb 7");
     let fri = start_tund(&pair, &USUAL);
     mon.wait_line(READY, SOON).unwrap();
     let line = fri.wait_line("[openvpn-options]", SOON).unwrap();
     assert!(["tun-mtu", "1400", "1500"].iter().all(|value| line.contains(value)), "{line}");
     let (_, status) = ask(&pair.fri, &["status", "fri"]);
     assert!(status.contains("AES-256-CBC") && status.contains("HMAC-SHA256"), "{status}");
+    let warning = mon.wait_line("'tun-mtu' is used inconsistently", SOON).unwrap();
+    assert!(warning.contains("1500"), "{warning}");
+}
+
+#[test]
+fn neither_end_takes_the_other_for_dead_while_nothing_crosses() {
+    let pair = pair();
+    keyed(&pair);
+    let case =
+        USUAL.openvpn(&pair.mon, REMOTE).replace("--ping 1 --ping-restart 6", "--ping 2 --ping-restart 5");
+    let mon = spawn(&pair.mon, &case);
+    let fri = start_tund(&pair, &USUAL);
+    fri.wait_line(UP, SOON).unwrap();
+    mon.wait_line(READY, SOON).unwrap();
+    sleep(Duration::from_secs(20));
+    assert!(!mon.text().contains("Inactivity timeout"), "{}", mon.text());
+    assert!(!fri.text().contains("[peer-silent]"), "{}", fri.text());
+    assert_both_ways(&pair, "");
 }
 
 #[test]
