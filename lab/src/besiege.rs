@@ -5,7 +5,11 @@
 //!  fri 192.168.80.81 ---- 192.168.80.18 mon 10.9.0.1 ---- 10.9.0.2 mallory (as anybody of 10.66.0.0/16)
 //! ```
 
+mod strangers;
+
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tund_lab::flood::{Flood, Kind, Sniffer};
@@ -21,6 +25,8 @@ const RUNS: usize = 4;
 const LINKS: [(&str, Link); 2] =
     [("tund tun", link(Keys::Handshake)), ("tund tun, static keys", link(Keys::Static))];
 const MON: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
+/// Where another program awaits the same strangers.
+const OTHER_PORT: u16 = 9;
 const SOURCES: Ipv4Addr = Ipv4Addr::new(10, 66, 0, 0);
 
 const fn link(keys: Keys) -> Link {
@@ -78,10 +84,69 @@ pub fn run(rounds: u32) -> Result<(), Error> {
             return Err(Error::new(format!("{title}: {line}")));
         }
     }
-    Ok(())
+    run_streams(&world, rounds)
+}
+
+/// A link over TCP, beside strangers who connect to its port.
+fn run_streams(world: &World, rounds: u32) -> Result<(), Error> {
+    println!(
+        "\n| link | strangers | connections | TCP: of quiet | of another port | ping p50: quiet | another port | beside them |"
+    );
+    println!("|---|---|--:|--:|--:|--:|--:|--:|");
+    let link = Link { stream: true, ..link(Keys::Handshake) };
+    let sniffer = Sniffer::new(&world.mon)?;
+    let mon = link.start(&world.tund, &world.mon, Place::Mon)?;
+    let fri = link.start(&world.tund, &world.fri, Place::Fri)?;
+    fri.wait_line(UP, PATIENCE)?;
+    mon.wait_line(UP, PATIENCE)?;
+    probe::ping(&world.fri, INNER[0], INNER[1], 10)?;
+    let recording = strangers::reassemble(&sniffer.frames()?, OUTER[0]);
+    drop(sniffer);
+    for kind in strangers::Kind::ALL {
+        let round = |_| {
+            let quiet = world.measure(&[])?;
+            let (besieged, made) = world.beside(kind, PORT, &recording)?;
+            let (other, _) = world.beside(kind, OTHER_PORT, &recording)?;
+            let pings = [&quiet, &other, &besieged].map(|measured| measured.ping.as_secs_f64() * 1e6);
+            let rates = [&quiet, &other].map(|measured| 100.0 * besieged.rate / measured.rate);
+            Ok([[made].as_slice(), &rates, &pings].concat())
+        };
+        let rounds = (0..rounds).map(round).collect::<Result<Vec<Vec<f64>>, Error>>()?;
+        let of = |at: usize| median(rounds.iter().map(|round| round[at]));
+        println!(
+            "| tund tun over TCP | {} | {:.0}/s | {:.0} % | {:.0} % | {:.0} µs | {:.0} µs | {:.0} µs |",
+            kind.title(),
+            of(0),
+            of(1),
+            of(2),
+            of(3),
+            of(4),
+            of(5)
+        );
+    }
+    match fri.lines().iter().chain(&mon.lines()).find(|line| line.contains("nothing heard")) {
+        Some(line) => Err(Error::new(line.clone())),
+        None => Ok(()),
+    }
 }
 
 impl World {
+    /// The link's figures beside strangers of a kind, and how many connections they made a second.
+    fn beside(&self, kind: strangers::Kind, port: u16, recording: &[u8]) -> Result<(Measured, f64), Error> {
+        let (target, end) = (SocketAddrV4::new(MON, port).into(), AtomicBool::new(false));
+        let begin = Instant::now();
+        thread::scope(|scope| {
+            let other = (port == OTHER_PORT).then(|| strangers::listen(&self.mon, target)).transpose()?;
+            let end = &end;
+            other.map(|listener| scope.spawn(move || strangers::receive(&listener, end)));
+            let siege = scope.spawn(|| strangers::besiege(&self.mallory, target, kind, recording, end));
+            let measured = self.measure(&[]);
+            end.store(true, Ordering::Relaxed);
+            let made = siege.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            Ok((measured?, made as f64 / begin.elapsed().as_secs_f64()))
+        })
+    }
+
     fn new() -> Result<Self, Error> {
         let net = Net::new()?;
         let (fri, mon, mallory) = (net.host("fri")?, net.host("mon")?, net.host("mallory")?);
@@ -154,12 +219,14 @@ impl World {
     }
 }
 
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
 fn print_medians(title: &str, kind: Kind, rounds: &[Round]) {
-    let median = |of: &dyn Fn(&Round) -> f64| {
-        let mut values: Vec<f64> = rounds.iter().map(of).collect();
-        values.sort_by(f64::total_cmp);
-        values.get(values.len() / 2).copied().unwrap_or_default()
-    };
+    let median = |of: &dyn Fn(&Round) -> f64| median(rounds.iter().map(of));
     println!(
         "| {} | {} | {:.0}/s | {:.0}/s | {:.0} % | {:.0} % | {:.0} µs | {:.0} µs | {:.0} µs |",
         title,

@@ -41,15 +41,18 @@ impl Sniffer {
     }
 
     fn payloads(&self, wanted: impl Fn(&Datagram) -> bool) -> Result<Vec<Vec<u8>>, Error> {
-        let mut payloads = Vec::new();
+        let seen = self.frames()?.into_iter().filter_map(|frame| Datagram::parse(&frame));
+        Ok(seen.filter(|seen| wanted(seen)).map(|seen| seen.payload).collect())
+    }
+
+    /// All frames since the last look.
+    pub fn frames(&self) -> Result<Vec<Vec<u8>>, Error> {
+        let mut frames = Vec::new();
         let mut packet = vec![0; 65_536];
         loop {
             match (&self.0).read(&mut packet) {
-                Ok(length) => {
-                    let seen = Datagram::parse(&packet[..length]).filter(&wanted);
-                    payloads.extend(seen.map(|seen| seen.payload));
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(payloads),
+                Ok(length) => frames.push(packet[..length].to_vec()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(frames),
                 Err(error) => return Err(error).at("packet socket"),
             }
         }
