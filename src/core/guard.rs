@@ -22,7 +22,7 @@ use crate::config::Guard as Rules;
 use crate::crypto::keys::ProbeKey;
 use classify::{Header, Service, is_topology_change, service};
 pub use loops::{Act, Loops};
-use macs::{Host, Macs};
+use macs::{FORGOTTEN, Host, Macs};
 pub use probe::{Origin, Probe, Sighting};
 use talkers::Talkers;
 pub use talkers::{Talker, Top};
@@ -128,6 +128,8 @@ struct Tables {
     vlans: Vlans,
     /// How often hosts were found to be elsewhere: what passed before is looked at again, by both directions.
     moves: AtomicU64,
+    /// The epoch after the one in which that was last; 0: never.
+    moved: AtomicU64,
     began: OnceLock<Instant>,
     offenders: [AtomicU64; Rule::ALL.len()],
 }
@@ -177,6 +179,7 @@ impl Guard {
             peer: Macs::new(rules.macs),
             vlans: Vlans::default(),
             moves: AtomicU64::new(0),
+            moved: AtomicU64::new(0),
             began: OnceLock::new(),
             offenders: std::array::from_fn(|_| AtomicU64::new(0)),
         };
@@ -321,12 +324,13 @@ impl Guard {
                 }
                 there.forget(from);
                 self.tables.moves.fetch_add(1, Relaxed);
+                self.tables.moved.store(self.epoch + 1, Relaxed);
             }
             if !here.learn(from, self.epoch as u8) && way == Way::Inward {
                 return Err(self.refuse(Rule::Macs, header));
             }
         }
-        if !header.is_group() && here.contains(to) {
+        if !header.is_group() && here.contains(to) && self.is_settled() {
             // The bridges behind have forgotten where that is; it is where the frame comes from.
             return Err(DropReason::GuardLocal);
         }
@@ -335,6 +339,13 @@ impl Guard {
             return Err(self.refuse(Rule::Storm, header));
         }
         Ok(())
+    }
+
+    /// No host was found to be elsewhere for as long as hosts are remembered. Where one was, a loop may have shown others on the wrong side, too,
+    /// such as the one of two links that is not held.
+    fn is_settled(&self) -> bool {
+        let moved = self.tables.moved.load(Relaxed);
+        moved == 0 || self.epoch >= moved + u64::from(FORGOTTEN)
     }
 
     /// An end's own probe, or the peer's, goes no further: it has told what it can.
@@ -388,6 +399,7 @@ impl Guard {
     fn forget(&mut self) {
         self.tables.own.clear();
         self.tables.peer.clear();
+        self.tables.moved.store(0, Relaxed);
         self.tables.moves.fetch_add(1, Relaxed);
         self.passed = [None; 2];
     }

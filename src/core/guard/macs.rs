@@ -9,7 +9,7 @@ const LOW: u32 = 4;
 /// Epochs that are told apart.
 const EPOCHS: u8 = 8;
 /// An address that was seen in none of so many epochs is forgotten.
-const FORGOTTEN: u8 = 5;
+pub const FORGOTTEN: u8 = 5;
 
 /// An address within its VLAN, 60 bits: hosts of two VLANs may have the same one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

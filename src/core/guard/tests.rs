@@ -97,9 +97,27 @@ fn a_host_that_comes_back_to_the_peer_is_believed_whichever_half_of_the_lane_saw
         outward.outward(&frame(1, 9, 0)).unwrap();
         // A forged frame here, or the host itself.
         outward.outward(&frame(9, ALL, 0)).unwrap();
-        assert_eq!(outward.outward(&frame(1, 9, 0)), Err(DropReason::GuardLocal));
+        let is_here = || outward.tables.own.contains(Host::new(None, [2, 0, 0, 0, 0, 9]));
+        assert!(is_here());
         inward.inward(&frame(9, 1, 0)).unwrap();
-        outward.outward(&frame(1, 9, 0)).unwrap();
+        assert!(!is_here());
+    }
+}
+
+/// Of two links in parallel the one that is not held hears nothing of the loop.
+#[test]
+fn what_is_for_a_host_that_a_loop_showed_on_the_wrong_side_crosses() {
+    let mut guard = guard(&rules());
+    let now = guard.now.unwrap();
+    guard.outward(&frame(1, ALL, 0)).unwrap();
+    guard.inward(&frame(9, ALL, 0)).unwrap();
+    // It went round, and is silent from now on.
+    guard.outward(&frame(9, ALL, 0)).unwrap();
+    guard.outward(&frame(1, 9, 0)).unwrap();
+    for minute in 1..=6 {
+        guard.set_now(now + EPOCH * minute);
+        guard.outward(&frame(2, ALL, 0)).unwrap();
+        assert_eq!(guard.outward(&frame(1, 2, 0)).is_err(), minute >= 6, "minute {minute}");
     }
 }
 
@@ -243,9 +261,9 @@ enum Tree {
     Change,
 }
 
-/// What the guard does, slowly: one map of everything, and how many milliseconds ago a change of the tree counted.
+/// What the guard does, slowly: one map of everything, how many milliseconds ago a change of the tree counted, and whether a host has moved since.
 #[derive(Default)]
-struct Reference(HashMap<(u16, u8), Way>, Option<u64>);
+struct Reference(HashMap<(u16, u8), Way>, Option<u64>, bool);
 
 impl Reference {
     fn look(
@@ -265,14 +283,18 @@ impl Reference {
             return Err(DropReason::GuardBpdu);
         }
         if tree == Tree::Change && self.1.is_none_or(|ago| ago >= 1000) {
-            *self = Self(HashMap::new(), Some(0));
+            *self = Self(HashMap::new(), Some(0), false);
         }
         let there = if way == Way::Inward { Way::Outward } else { Way::Inward };
         if way == Way::Inward && rules.drop_own_macs && self.0.get(&(vlan, from)) == Some(&there) {
             return Err(DropReason::GuardOwnMac);
         }
-        self.0.insert((vlan, from), way);
-        if to != ALL && self.0.get(&(vlan, to)) == Some(&way) { Err(DropReason::GuardLocal) } else { Ok(()) }
+        self.2 |= self.0.insert((vlan, from), way) == Some(there);
+        if to != ALL && !self.2 && self.0.get(&(vlan, to)) == Some(&way) {
+            Err(DropReason::GuardLocal)
+        } else {
+            Ok(())
+        }
     }
 }
 
