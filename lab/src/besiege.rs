@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tund_lab::flood::{Flood, Kind, Sniffer};
 use tund_lab::{Error, Host, Net, Process, probe, rights};
 
-use crate::link::{INNER, Keys, Link, Mode, OUTER, PATIENCE, PORT, Place, UP, install};
+use crate::link::{INNER, Keys, Link, OUTER, PATIENCE, PORT, Place, UP, install};
 
 const TRANSFER: Duration = Duration::from_secs(2);
 const PINGS: u16 = 40;
@@ -30,7 +30,7 @@ const OTHER_PORT: u16 = 9;
 const SOURCES: Ipv4Addr = Ipv4Addr::new(10, 66, 0, 0);
 
 const fn link(keys: Keys) -> Link {
-    Link { mode: Mode::Tun, keys, cipher: None, tuning: "", stream: false }
+    Link { keys, stream: false }
 }
 
 struct World {

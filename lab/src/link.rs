@@ -1,4 +1,4 @@
-//! tund's links between fri and mon, as the measurements use them.
+//! tund's routed links between fri and mon, as a flood meets them.
 
 use std::net::Ipv4Addr;
 use std::os::unix::fs::symlink;
@@ -17,13 +17,6 @@ pub(crate) const PORT: u16 = 1417;
 pub(crate) const OUTER: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 168, 80, 81), Ipv4Addr::new(192, 168, 80, 18)];
 /// Addresses of fri and of mon inside a link.
 pub(crate) const INNER: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 168, 86, 81), Ipv4Addr::new(192, 168, 86, 18)];
-
-/// What a link's device carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mode {
-    Tun,
-    Tap,
-}
 
 /// Where a link's keys come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,12 +37,7 @@ pub(crate) enum Place {
 /// One of tund's links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Link {
-    pub(crate) mode: Mode,
     pub(crate) keys: Keys,
-    /// tund's own choice if there is none.
-    pub(crate) cipher: Option<&'static str>,
-    /// More of `[tuning]`.
-    pub(crate) tuning: &'static str,
     /// It goes over TCP.
     pub(crate) stream: bool,
 }
@@ -63,20 +51,13 @@ impl Link {
             Place::Fri => (fri, mon, format!("remote = \"{tcp}{outer}:{PORT}\"")),
             Place::Mon => (mon, fri, format!("listen = \"{tcp}{PORT}\"")),
         };
-        let device = match self.mode {
-            Mode::Tun => format!("mode = \"tun\"\naddress = \"{own}\"\npeer = \"{other}\""),
-            Mode::Tap => format!("mode = \"tap\"\naddress = \"{own}/24\""),
-        };
         let keys = match (self.keys, place) {
             (Keys::Handshake, _) => "handshake\"".to_owned(),
             (Keys::Static, Place::Fri) => "static\"\ndirection = 1".to_owned(),
             (Keys::Static, Place::Mon) => "static\"\ndirection = 0".to_owned(),
         };
-        let cipher = self.cipher.map(|cipher| format!("cipher = \"{cipher}\"\n")).unwrap_or_default();
-        let tuning = if self.tuning.is_empty() { "" } else { "[tuning]\n" };
         format!(
-            "{first}\n[key]\nfile = \"static.key\"\nmode = \"{keys}\n{cipher}[device]\n{device}\n{tuning}{}\n",
-            self.tuning
+            "{first}\n[key]\nfile = \"static.key\"\nmode = \"{keys}\n[device]\naddress = \"{own}\"\npeer = \"{other}\"\n"
         )
     }
 

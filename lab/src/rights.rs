@@ -76,12 +76,23 @@ pub fn find(program: &str) -> Option<std::path::PathBuf> {
     std::env::split_paths(&search_path()).map(|dir| dir.join(program)).find(|path| path.is_file())
 }
 
+/// The folder of programs that are built for the benchmark: beside the folder of this program's profile.
+pub fn tools() -> Option<std::path::PathBuf> {
+    Some(std::env::current_exe().ok()?.ancestors().nth(2)?.join("tools"))
+}
+
 /// Folders of programs in Debian's packages, below `usr`.
 const UNPACKED: [&str; 3] = ["sbin", "bin", "lib/openvswitch-switch"];
 
 /// This process's `PATH` and the directories of system programs, which ordinary users lack.
 pub(crate) fn search_path() -> std::ffi::OsString {
-    let mut path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
+    let mut path = std::ffi::OsString::new();
+    // What the benchmark has built goes first.
+    if let Some(tools) = tools() {
+        path.push(tools.join("bin"));
+        path.push(":");
+    }
+    path.push(std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()));
     path.push(":/usr/sbin:/sbin:/usr/lib/openvswitch-switch");
     // Where tests/run puts programs that it does not install.
     for directory in std::env::current_exe().iter().flat_map(|program| program.ancestors()) {

@@ -169,3 +169,71 @@ fn an_unknown_peer_is_a_usage_error_that_names_the_known_ones() {
         process.text()
     );
 }
+
+/// What is there when the tests are: the path with another MTU, and a program at each end that says when it is ready.
+const OWN: &str = r##"about = "the path with an MTU of its own"
+plain = true
+[vars]
+SIGN = ["fri", "mon"]
+[end]
+files.start = "#!/bin/sh\ntouch @DIR@/up-@SIGN@\nexec sleep 1000\n"
+services = ["./start"]
+up = "test -e up-@SIGN@"
+device = "eth0"
+address = "@INNER@ peer @PEER@"
+mtu = 1400
+"##;
+
+#[test]
+fn a_rival_of_ones_own_is_measured_from_its_file() {
+    let world = Pair::unplugged();
+    let own = world.fri.file("mine.toml", OWN).unwrap();
+    let derived = "extends = 'mine.toml'\nabout = 'it ends'\n[end]\nservices = ['false']\nup = 'false'\n";
+    let ending = world.fri.file("ending.toml", derived).unwrap();
+    let line = format!(
+        "bench --quick --task ping,wire --only veth --rival {} --rival {}",
+        own.display(),
+        ending.display()
+    );
+    let (code, text, json) = bench(&line, &world.fri.dir().join("bench.json"));
+    assert_eq!(code, 0, "{text}");
+    let [veth, mine, ending] = &json["peers"].as_array().unwrap()[..] else { panic!("{text}") };
+    assert_eq!((&mine["name"], &mine["failure"]), (&"mine".into(), &Value::Null), "{text}");
+    assert_eq!(mine["about"], "the path with an MTU of its own");
+    let whole = |peer: &Value| peer["figures"]["largest-whole"]["median"].as_f64();
+    assert_eq!((whole(veth), whole(mine)), (Some(1500.0), Some(1400.0)), "{text}");
+    assert!(mine["figures"]["ping-p50"]["median"].as_f64().unwrap() > 0.0, "{text}");
+    assert!(ending["failure"].as_str().unwrap().starts_with("false on mon has ended: "), "{text}");
+}
+
+#[test]
+fn mistakes_of_a_rivals_file_are_shown_before_anything_is_measured() {
+    let world = Pair::unplugged();
+    let wrong =
+        OWN.replace("up-@SIGN@\"", "up-@MARK@\"").replace("plain = true", "programs = { x = 'get x' }");
+    let file = world.fri.file("mine.toml", &wrong).unwrap().display().to_string();
+    let mut command = Command::new(lab());
+    command.args(["bench", "--only", "veth", "--rival", &file]);
+    let mut process = Process::spawn("bench", command).unwrap();
+    assert_eq!(process.code(LONG).unwrap(), 1, "{}", process.text());
+    let said = process.lines();
+    assert_eq!(said.len(), 2, "{said:?}");
+    for (line, place) in said.iter().zip([
+        ":2:18: \"get x\" is not debian PACKAGE, unpacked PACKAGE, crate NAME VERSION or path",
+        ":8:18: no variable MARK: give it a value in [vars]",
+    ]) {
+        assert!(line.ends_with(&format!("{file}{place}")), "no {place:?} in {line}");
+    }
+}
+
+/// What the tests have programs of.
+#[test]
+fn rivals_come_up_as_their_files_say() {
+    let world = Pair::unplugged();
+    let line = "compare --quick --task ping --only openvpn,openvpn-tap,openvpn-tls,openvpn-tund";
+    let (code, text, json) = bench(line, &world.fri.dir().join("bench.json"));
+    assert_eq!(code, 0, "{text}");
+    for peer in json["peers"].as_array().unwrap() {
+        assert_eq!(peer["failure"], Value::Null, "{text}");
+    }
+}

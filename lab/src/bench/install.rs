@@ -1,55 +1,38 @@
 //! Getting the peers' programs: Debian's packages by apt-get, crates and packages of services below `target/tools`.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Command;
 
+use tund_lab::scenario::Origin;
 use tund_lab::{Error, rights};
 
-use super::peer::{Peer, Source};
-
-/// The folder of programs that [`all`] builds: beside the folder of this program's profile.
-fn tools() -> Result<PathBuf, Error> {
-    let own = std::env::current_exe().map_err(|error| Error::new(format!("own program file: {error}")))?;
-    let target = own.ancestors().nth(2).ok_or_else(|| Error::new("this program lies in no folder"))?;
-    Ok(target.join("tools"))
-}
-
-/// Where a program is: among the built ones, else on the path.
-pub fn find(program: &str) -> Option<PathBuf> {
-    let built = tools().ok()?.join("bin").join(program);
-    if built.is_file() { Some(built) } else { rights::find(program) }
-}
+use super::peer::Peer;
 
 /// The error that says how to get a program.
-pub fn missing(program: &str, source: Source) -> Error {
-    Error::new(match source {
-        Source::Debian(package) => {
-            format!("{program} is not installed: apt-get install {package}, or bench --install")
+pub fn missing((program, origin): &(String, Origin)) -> Error {
+    let remedy = match origin {
+        Origin::Debian(package) => format!("apt-get install {package}, or bench --install"),
+        Origin::Unpacked(package) => format!("unpack Debian's {package}, or bench --install"),
+        Origin::Crate(name, version) => {
+            format!("cargo install {name} --version {version}, or bench --install")
         }
-        Source::Unpacked(package) => {
-            format!("{program} is not installed: unpack Debian's {package}, or bench --install")
-        }
-        Source::Crate(name, version) => {
-            format!(
-                "{program} is not installed: cargo install {name} --version {version}, or bench --install"
-            )
-        }
-        Source::Path => format!("{program} is not on the PATH"),
-    })
+        Origin::Path => return Error::new(format!("{program} is not on the PATH")),
+    };
+    Error::new(format!("{program} is not installed: {remedy}"))
 }
 
 /// Installs what is missing; a program that cannot be had is named and left out.
-pub fn all() -> Result<(), Error> {
-    for (program, source) in
-        Peer::all().flat_map(|peer| peer.programs).filter(|(name, _)| find(name).is_none())
-    {
-        let mut command = match source {
-            Source::Path => continue,
-            Source::Debian(package) => apt(package),
-            Source::Unpacked(package) => unpack(package)?,
-            Source::Crate(name, version) => {
+pub fn all(peers: impl Iterator<Item = Peer>) -> Result<(), Error> {
+    let tools = rights::tools().ok_or_else(|| Error::new("this program lies in no folder"))?;
+    for (program, origin) in peers.flat_map(|peer| peer.rival.programs.clone()) {
+        let mut command = match origin {
+            _ if rights::find(&program).is_some() => continue,
+            Origin::Path => continue,
+            Origin::Debian(package) => apt(&package),
+            Origin::Unpacked(package) => unpack(&package, &tools),
+            Origin::Crate(name, version) => {
                 let mut command = Command::new("cargo");
-                command.args(["install", name, "--version", version, "--locked", "--root"]).arg(tools()?);
+                command.args(["install", &name, "--version", &version, "--locked", "--root"]).arg(&tools);
                 command
             }
         };
@@ -71,14 +54,14 @@ fn apt(package: &str) -> Command {
 }
 
 /// Unpacks a package where [`rights::find`] looks, as `tests/run` does, and installs the libraries that it needs.
-fn unpack(package: &str) -> Result<Command, Error> {
+fn unpack(package: &str, tools: &Path) -> Command {
     const SCRIPT: &str = "set -e; mkdir -p \"$1\"; cd \"$1\"; \
          apt-get download -qq -o APT::Sandbox::User=root \"$2\"; \
          for file in \"$2\"_*.deb; do dpkg-deb -x \"$file\" .; \
          libraries=\"$libraries $(dpkg-deb -f \"$file\" Depends | grep -o 'lib[a-z][^ ,]*')\"; rm \"$file\"; done; \
          apt-get install --yes --no-install-recommends $libraries";
     let mut command = Command::new("sh");
-    command.args(["-c", SCRIPT, "sh"]).arg(tools()?.join("inet")).arg(package);
+    command.args(["-c", SCRIPT, "sh"]).arg(tools.join("inet")).arg(package);
     command.env("DEBIAN_FRONTEND", "noninteractive");
-    Ok(command)
+    command
 }

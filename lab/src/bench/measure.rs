@@ -184,10 +184,10 @@ fn round_trips(
 /// Zero packets are those that do not come through.
 fn wire(running: &Running, results: &mut Results) -> Result<(), Error> {
     // A batch of datagrams crosses veth as one packet, but no network card sends it so: cut it up before it is counted.
-    running.world.allow_batches(false)?;
+    running.allow_batches(false)?;
     let full = on_path(running, FULL)?;
     let largest = largest_whole(running)?;
-    running.world.allow_batches(true)?;
+    running.allow_batches(true)?;
     let (packets, bytes) = full.unwrap_or_default();
     results.add(running.peer.name, Metric::WirePackets, packets);
     if full.is_some() {
@@ -226,10 +226,7 @@ fn largest_whole(running: &Running) -> Result<usize, Error> {
 
 /// Looks at the datagrams of pings. What is not UDP has nothing to look at.
 fn random(running: &Running, results: &mut Results) -> Result<(), Error> {
-    if running.peer.is_path() {
-        return Ok(());
-    }
-    let sniffer = Sniffer::new(&running.world.mon)?;
+    let sniffer = Sniffer::new(&running.mon)?;
     let echo = Echo { interval: Duration::ZERO, ..running.echo() };
     let mut payloads = Vec::new();
     while payloads.len() < SAMPLES {

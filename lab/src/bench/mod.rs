@@ -11,7 +11,6 @@ mod peer;
 mod randomness;
 mod report;
 mod results;
-mod start;
 mod targets;
 mod world;
 
@@ -42,6 +41,9 @@ pub struct Options {
     /// Only these peers, separated by commas
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = named)]
     only: Vec<Peer>,
+    /// One of your own as well, which a file describes: see docs/scenario.5.md; more than once for several
+    #[arg(long, value_name = "FILE.toml")]
+    rival: Vec<PathBuf>,
     /// Only these figures, separated by commas
     #[arg(long, value_name = "TASKS", value_delimiter = ',')]
     task: Vec<Task>,
@@ -74,8 +76,7 @@ pub enum Purpose {
 }
 
 fn named(name: &str) -> Result<Peer, String> {
-    let known = || Peer::all().map(|peer| peer.name).collect::<Vec<_>>().join(", ");
-    Peer::named(name).ok_or_else(|| format!("one of {}", known()))
+    Peer::named(name).ok_or_else(|| format!("one of {}; --rival is for one of your own", peer::names()))
 }
 
 /// What a report says about the run itself.
@@ -96,7 +97,7 @@ pub fn run_in_guest(options: &Options) -> Result<u8, Error> {
         return run(options, Purpose::Guest).map(|()| 0);
     }
     if options.install && !rights::is_entered() {
-        install::all()?;
+        install::all(Peer::all())?;
     }
     rights::become_root()?;
     let mut guest = Guest::again()?.limit(IN_GUEST);
@@ -109,18 +110,20 @@ pub fn run_in_guest(options: &Options) -> Result<u8, Error> {
 
 /// Measures and prints. An error if a target is missed and that was to be one.
 pub fn run(options: &Options, purpose: Purpose) -> Result<(), Error> {
+    let own: Vec<Peer> = options.rival.iter().map(|file| Peer::of_file(file)).collect::<Result<_, _>>()?;
     if options.install && !rights::is_entered() && !guest::is_inside() {
-        install::all()?;
+        install::all(Peer::all().chain(own.clone()))?;
     }
     rights::become_root()?;
     rights::check_namespaces()?;
     rights::check_tun()?;
-    let peers = match (&options.only[..], purpose) {
+    let mut peers: Vec<Peer> = match (&options.only[..], purpose) {
         ([], Purpose::Targets) => Peer::needed().collect(),
         ([], Purpose::Comparison) => Peer::all().collect(),
         ([], Purpose::Guest) => Peer::in_guest().collect(),
         (only, _) => only.to_vec(),
     };
+    peers.extend(own);
     let tasks = tasks(options, purpose)?;
     let mut results = Results::default();
     let (begin, stolen) = (std::time::Instant::now(), machine::stolen()?);

@@ -30,8 +30,8 @@ pub fn html(run: &Circumstances, peers: &[Peer], results: &Results) -> String {
     page += "<h2>What is compared</h2>\n<dl>\n";
     for peer in peers {
         let about = match results.failure(peer.name) {
-            Some(why) => format!("{}; {}", peer.about, why.lines().next().unwrap_or_default()),
-            None => peer.about.to_owned(),
+            Some(why) => format!("{}; {}", peer.rival.about, why.lines().next().unwrap_or_default()),
+            None => peer.rival.about.clone(),
         };
         let _ = writeln!(page, "<dt>{}</dt><dd>{}</dd>", escape(peer.name), escape(&about));
     }
@@ -49,7 +49,7 @@ fn plot(metric: Metric, peers: &[Peer], results: &Results) -> String {
         })
         .collect();
     let most = |sealed: bool| {
-        let chosen = rows.iter().filter(|(peer, _)| !sealed || peer.is_sealed());
+        let chosen = rows.iter().filter(|(peer, _)| !sealed || !peer.rival.plain);
         chosen.map(|(_, [.., most])| *most).fold(0.0, f64::max)
     };
     // The kernel's plain tunnels would press all others together.

@@ -1,24 +1,24 @@
-//! The tunnels that are compared.
+//! The tunnels that are compared: each a file below `lab/rivals`, or one of somebody's own.
 
-use tund_lab::{Error, Process};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::LazyLock;
 
-use super::install;
-use super::start::{self, Tund};
-use super::world::World;
+use tund_lab::scenario::{Origin, Rival};
+use tund_lab::{At, Error, rights};
+
+use Part::{Always, Asked, Comparison, Target, TargetIfHere};
+
+use crate::link::{INNER, OUTER};
 
 /// A tunnel, or the absence of one.
 #[derive(Debug)]
 pub struct Contender {
     /// The name on the command line and in the tables.
     pub name: &'static str,
-    /// What it is, for a reader of the report.
-    pub about: &'static str,
-    /// Programs that it needs, each with the way to get it.
-    pub programs: &'static [(&'static str, Source)],
-    /// When it takes part if nobody names it.
+    /// What it is and does.
+    pub rival: Rival,
     part: Part,
-    /// Starts it. When this returns, its programs run; the link may come up a little later.
-    start: fn(&World) -> Result<Vec<Process>, Error>,
 }
 
 /// When a contender takes part if nobody names it.
@@ -27,27 +27,16 @@ enum Part {
     /// Always: the ground that the others stand on, and all of tund.
     Always,
     /// A rival that the targets name, and which has to be there.
-    Rival,
+    Target,
     /// A rival that the targets name where it is there.
-    RivalIfHere,
+    TargetIfHere,
     /// In comparisons.
     Comparison,
+    /// Where its file is named.
+    Asked,
 }
 
-/// Where a program comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
-    /// A Debian package.
-    Debian(&'static str),
-    /// A Debian package that is only unpacked, since installing it would start a service.
-    Unpacked(&'static str),
-    /// A crate and its version.
-    Crate(&'static str, &'static str),
-    /// Nowhere that a command could fetch it from: it is looked for on the path.
-    Path,
-}
-
-/// One of [`ALL`].
+/// A contender.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(&'static Contender);
 
@@ -67,276 +56,137 @@ impl std::ops::Deref for Peer {
     }
 }
 
-const OPENVPN: &[(&str, Source)] = &[("openvpn", Source::Debian("openvpn"))];
-const TINCR: &[(&str, Source)] = &[("tincr-tincd", Source::Path), ("tincr-tinc", Source::Path)];
+macro_rules! files {
+    ($($name:literal $part:ident),* $(,)?) => {
+        [$(($name, $part, include_str!(concat!("../../rivals/", $name, ".toml")))),*]
+    };
+}
 
-/// All, in the order of the tables.
-pub static ALL: [Contender; 28] = [
-    Contender {
-        name: "veth",
-        about: "the path itself, no tunnel",
-        programs: &[],
-        part: Part::Always,
-        start: |_| Ok(Vec::new()),
-    },
-    Contender {
-        name: "vxlan",
-        about: "VXLAN in the kernel, no encryption",
-        programs: &[],
-        part: Part::Always,
-        start: |world| start::kernel(world, "vxlan", "id 100 dstport 4789 dev eth0"),
-    },
-    Contender {
-        name: "gre",
-        about: "GRE in the kernel, no encryption",
-        programs: &[],
-        part: Part::Comparison,
-        start: |world| start::kernel(world, "gre", ""),
-    },
-    Contender {
-        name: "gretap",
-        about: "Ethernet over GRE in the kernel, no encryption",
-        programs: &[],
-        part: Part::Comparison,
-        start: |world| start::kernel(world, "gretap", ""),
-    },
-    Contender {
-        name: "geneve",
-        about: "GENEVE in the kernel, no encryption",
-        programs: &[],
-        part: Part::Comparison,
-        start: |world| start::kernel(world, "geneve", "id 100"),
-    },
-    Contender {
-        name: "openvpn",
-        about: "OpenVPN, static key, tun, AES-256-CBC and HMAC-SHA256",
-        programs: OPENVPN,
-        part: Part::Rival,
-        start: |world| start::openvpn(world, start::OpenVpn::StaticTun(2)),
-    },
-    Contender {
-        name: "openvpn-tap",
-        about: "OpenVPN, static key, tap, AES-256-CBC and HMAC-SHA256",
-        programs: OPENVPN,
-        part: Part::Comparison,
-        start: |world| start::openvpn(world, start::OpenVpn::StaticTap),
-    },
-    Contender {
-        name: "openvpn-tcp",
-        about: "the same as openvpn over TCP",
-        programs: OPENVPN,
-        part: Part::Rival,
-        start: |world| start::openvpn(world, start::OpenVpn::StaticTcp),
-    },
-    Contender {
-        name: "openvpn-tls",
-        about: "OpenVPN, TLS between two peers, tun, AES-256-GCM",
-        programs: &[("openvpn", Source::Debian("openvpn")), ("openssl", Source::Debian("openssl"))],
-        part: Part::Comparison,
-        start: |world| start::openvpn(world, start::OpenVpn::Tls),
-    },
-    Contender {
-        name: "openvpn-tund",
-        about: "the same link as openvpn, with tund at one end",
-        programs: OPENVPN,
-        part: Part::Comparison,
-        start: |world| start::tund_as_openvpn(world, false),
-    },
-    Contender {
-        name: "openvpn-tund-tund",
-        about: "the same link as openvpn, with tund at both ends",
-        programs: OPENVPN,
-        part: Part::Comparison,
-        start: |world| start::tund_as_openvpn(world, true),
-    },
-    Contender {
-        name: "ssh",
-        about: "OpenSSH, ssh -w, tun, AES-256-GCM",
-        programs: &[
-            ("sshd", Source::Unpacked("openssh-server")),
-            ("ssh", Source::Debian("openssh-client")),
-            ("ssh-keygen", Source::Debian("openssh-client")),
-        ],
-        part: Part::RivalIfHere,
-        start: start::ssh,
-    },
-    Contender {
-        name: "wireguard-go",
-        about: "wireguard-go, the version in Debian",
-        programs: &[("wireguard-go", Source::Debian("wireguard-go"))],
-        part: Part::RivalIfHere,
-        start: |world| start::wireguard(world, "wireguard-go", &["--foreground", "wg0"]),
-    },
-    Contender {
-        name: "boringtun",
-        about: "boringtun (WireGuard), defaults",
-        programs: &[("boringtun-cli", Source::Crate("boringtun-cli", "0.7.1"))],
-        part: Part::Rival,
-        start: |world| {
-            start::wireguard(world, "boringtun-cli", &["--foreground", "--disable-drop-privileges", "wg0"])
-        },
-    },
-    Contender {
-        name: "fastd",
-        about: "fastd, salsa2012+umac, MTU 1420",
-        programs: &[("fastd", Source::Debian("fastd"))],
-        part: Part::Comparison,
-        start: start::fastd,
-    },
-    Contender {
-        name: "tinc",
-        about: "tinc 1.0, router mode, defaults",
-        programs: &[("tincd", Source::Debian("tinc"))],
-        part: Part::Comparison,
-        start: start::tinc,
-    },
-    Contender {
-        name: "tincr",
-        about: "tincr, router mode, AES-256-GCM",
-        programs: TINCR,
-        part: Part::RivalIfHere,
-        start: |world| start::tincr(world, "router"),
-    },
-    Contender {
-        name: "tincr-tap",
-        about: "tincr, switch mode, AES-256-GCM",
-        programs: TINCR,
-        part: Part::RivalIfHere,
-        start: |world| start::tincr(world, "switch"),
-    },
-    Contender {
-        name: "quincy",
-        about: "quincy (QUIC), Noise mode",
-        programs: &[
-            ("quincy-server", Source::Crate("quincy-server", "3.1.1")),
-            ("quincy-client", Source::Crate("quincy-client", "3.1.1")),
-        ],
-        part: Part::Rival,
-        start: start::quincy,
-    },
-    Contender {
-        name: "quicktun",
-        about: "quicktun, protocol nacltai",
-        programs: &[("quicktun", Source::Debian("quicktun"))],
-        part: Part::Rival,
-        start: start::quicktun,
-    },
-    Contender {
-        name: "tund-tun-aes",
-        about: "tund, tun, handshake, AES-256-GCM",
-        programs: &[],
-        part: Part::Always,
-        start: |world| start::tund(world, Tund::TunAes),
-    },
-    Contender {
-        name: "tund-tun-chacha",
-        about: "tund, tun, handshake, ChaCha20-Poly1305",
-        programs: &[],
-        part: Part::Always,
-        start: |world| start::tund(world, Tund::TunChaCha),
-    },
-    Contender {
-        name: "tund-tap-aes",
-        about: "tund, tap with 1500-byte frames, handshake, AES-256-GCM",
-        programs: &[],
-        part: Part::Always,
-        start: |world| start::tund(world, Tund::TapAes),
-    },
-    Contender {
-        name: "tund-tap-chacha",
-        about: "tund, tap with 1500-byte frames, handshake, ChaCha20-Poly1305",
-        programs: &[],
-        part: Part::Always,
-        start: |world| start::tund(world, Tund::TapChaCha),
-    },
-    Contender {
-        name: "tund-static-aes",
-        about: "tund, tun, static keys, AES-256-GCM",
-        programs: &[],
-        part: Part::Always,
-        start: |world| start::tund(world, Tund::StaticAes),
-    },
-    Contender {
-        name: "tund-static-chacha",
-        about: "tund, tun, static keys, ChaCha20-Poly1305",
-        programs: &[],
-        part: Part::Always,
-        start: |world| start::tund(world, Tund::StaticChaCha),
-    },
-    Contender {
-        name: "tund-plain",
-        about: "tund-tun-aes without offload: a system call for each packet",
-        programs: &[],
-        part: Part::Always,
-        start: |world| start::tund(world, Tund::Plain),
-    },
-    Contender {
-        name: "tund-tcp",
-        about: "tund-tun-aes over TCP",
-        programs: &[],
-        part: Part::Always,
-        start: |world| start::tund(world, Tund::Tcp),
-    },
+/// Those that come with the laboratory, in the order of the tables.
+const FILES: [(&str, Part, &str); 28] = files![
+    "veth" Always,
+    "vxlan" Always,
+    "gre" Comparison,
+    "gretap" Comparison,
+    "geneve" Comparison,
+    "openvpn" Target,
+    "openvpn-tap" Comparison,
+    "openvpn-tcp" Target,
+    "openvpn-tls" Comparison,
+    "openvpn-tund" Comparison,
+    "openvpn-tund-tund" Comparison,
+    "ssh" TargetIfHere,
+    "wireguard-go" TargetIfHere,
+    "boringtun" Target,
+    "fastd" Comparison,
+    "tinc" Comparison,
+    "tincr" TargetIfHere,
+    "tincr-tap" TargetIfHere,
+    "quincy" Target,
+    "quicktun" Target,
+    "tund-tun-aes" Always,
+    "tund-tun-chacha" Always,
+    "tund-tap-aes" Always,
+    "tund-tap-chacha" Always,
+    "tund-static-aes" Always,
+    "tund-static-chacha" Always,
+    "tund-plain" Always,
+    "tund-tcp" Always,
 ];
 
+#[expect(clippy::expect_used, reason = "a test reads every file")]
+static ALL: LazyLock<Vec<Contender>> = LazyLock::new(|| {
+    let read = |(name, part, text)| Contender::read(name, name, text, part).expect("its file is sound");
+    FILES.into_iter().map(read).collect()
+});
+
 impl Contender {
+    /// Reads the text of a file; another that it extends is one of [`FILES`], or lies beside it.
+    fn read(name: &'static str, file: &str, text: &str, part: Part) -> Result<Self, Error> {
+        let beside = Path::new(file).parent().unwrap_or(Path::new(""));
+        let find = |base: &str| {
+            if base.ends_with(".toml") {
+                let path = beside.join(base);
+                return std::fs::read_to_string(&path).at(path.display());
+            }
+            let found = FILES.iter().find(|(name, ..)| *name == base);
+            found.map(|(.., text)| (*text).to_owned()).ok_or_else(|| {
+                Error::new(format!("no rival {base}: there are {}, or give a FILE.toml", names()))
+            })
+        };
+        let known = [(0, 1), (1, 0)].map(|(own, other)| {
+            let vars =
+                [("OWN", OUTER[own]), ("OTHER", OUTER[other]), ("INNER", INNER[own]), ("PEER", INNER[other])];
+            vars.map(|(name, value)| (name.to_owned(), value.to_string()))
+                .into_iter()
+                .collect::<BTreeMap<_, _>>()
+        });
+        Ok(Self { name, rival: Rival::read(file, text, &known, find)?, part })
+    }
+
     /// Whether this is tund.
     pub fn is_tund(&self) -> bool {
         self.name.starts_with("tund-")
     }
 
-    /// Whether it is the path itself.
-    pub fn is_path(&self) -> bool {
-        self.name == "veth"
-    }
-
-    /// Whether it seals what it carries.
-    pub fn is_sealed(&self) -> bool {
-        self.is_tund() || !self.programs.is_empty()
-    }
-
-    /// Starts it in `world`.
-    pub fn start(&self, world: &World) -> Result<Vec<Process>, Error> {
-        (self.start)(world)
-    }
-
     /// A program that is missing, with the way to get it.
-    pub fn missing(&self) -> Option<(&'static str, Source)> {
-        self.programs.iter().copied().find(|(program, _)| install::find(program).is_none())
+    pub fn missing(&self) -> Option<&(String, Origin)> {
+        self.rival.programs.iter().find(|(program, _)| rights::find(program).is_none())
     }
 
     /// Whether it is taken as absent, not as failed, where its programs are missing.
     pub fn may_be_absent(&self) -> bool {
-        self.part == Part::RivalIfHere
+        self.part == TargetIfHere
     }
+}
+
+/// The names of all that come with the laboratory.
+pub fn names() -> String {
+    FILES.map(|(name, ..)| name).join(", ")
 }
 
 impl Peer {
     /// The one of that name.
     pub fn named(name: &str) -> Option<Self> {
-        ALL.iter().find(|contender| contender.name == name).map(Self)
+        Self::all().find(|peer| peer.name == name)
     }
 
-    /// All of them.
+    /// One of somebody's own, called as its file is.
+    pub fn of_file(file: &Path) -> Result<Self, Error> {
+        let text = std::fs::read_to_string(file).at(file.display())?;
+        let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        if Self::named(&name).is_some() {
+            return Err(Error::new(format!(
+                "{}: {name} comes with the laboratory: call it something else",
+                file.display()
+            )));
+        }
+        // As long as the program runs.
+        let contender = Contender::read(name.leak(), &file.display().to_string(), &text, Asked)?;
+        Ok(Self(Box::leak(Box::new(contender))))
+    }
+
+    /// All that come with the laboratory.
     pub fn all() -> impl Iterator<Item = Self> {
         ALL.iter().map(Self)
     }
 
     /// Those that the benchmark needs: what the targets name, and the ground they stand on.
     pub fn needed() -> impl Iterator<Item = Self> {
-        Self::all().filter(|peer| matches!(peer.part, Part::Always | Part::Rival | Part::RivalIfHere))
+        Self::all().filter(|peer| matches!(peer.part, Always | Target | TargetIfHere))
     }
 
     /// Those that do not need programs, and one form of tund each: what a guest compares.
     pub fn in_guest() -> impl Iterator<Item = Self> {
         let own = ["tund-tun-aes", "tund-tap-aes"];
-        Self::all()
-            .filter(move |peer| peer.programs.is_empty() && (!peer.is_tund() || own.contains(&peer.name)))
+        Self::all().filter(move |peer| {
+            peer.rival.programs.is_empty() && (!peer.is_tund() || own.contains(&peer.name))
+        })
     }
 
     /// Programs that the targets name.
     pub fn rivals() -> impl Iterator<Item = Self> {
-        Self::all().filter(|peer| matches!(peer.part, Part::Rival | Part::RivalIfHere))
+        Self::all().filter(|peer| matches!(peer.part, Target | TargetIfHere))
     }
 }
 
@@ -345,13 +195,89 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_different_and_all_but_the_kernels_tunnels_are_sealed() {
-        let mut names: Vec<_> = Peer::all().map(|peer| peer.name).collect();
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), ALL.len());
-        let plain: Vec<_> = Peer::all().filter(|peer| !peer.is_sealed()).map(|peer| peer.name).collect();
+    fn every_file_is_sound_and_in_the_list_and_all_but_the_kernels_tunnels_encrypt() {
+        for (name, part, text) in FILES {
+            Contender::read(name, name, text, part).unwrap();
+        }
+        let plain: Vec<_> = Peer::all().filter(|peer| peer.rival.plain).map(|peer| peer.name).collect();
         assert_eq!(plain, ["veth", "vxlan", "gre", "gretap", "geneve"]);
-        assert!(Peer::named("veth").is_some_and(|peer| peer.is_path()));
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("rivals");
+        for file in std::fs::read_dir(folder).unwrap() {
+            let path = file.unwrap().path();
+            let name = path.file_stem().unwrap().to_str().unwrap();
+            let known = Peer::named(name).is_some() || ["ground", "far"].contains(&name);
+            assert!(known, "{} is in no list", path.display());
+        }
+    }
+
+    const OWN: &str = r#"about = "two lines of TOML"
+programs = { socat = "debian socat" }
+[vars]
+PORT = ["1", "2"]
+[end]
+services = ["socat UDP:@OTHER@:@PORT@ TUN:@INNER@/24"]
+device = "tun0"
+address = "@INNER@/24"
+mtu = 1400
+[end.tund]
+link = '''
+listen = 1
+[key]
+file = "k"
+[device]
+address = "@INNER@/24"
+'''
+"#;
+
+    fn verdict(from: &str, to: &str) -> String {
+        assert!(OWN.contains(from), "{from}");
+        let read = Contender::read("own", "own.toml", &OWN.replace(from, to), Asked);
+        read.map_or_else(|error| error.to_string(), |_| "sound".to_owned())
+    }
+
+    #[test]
+    fn mistakes_are_named_with_line_and_remedy() {
+        assert_eq!(verdict("mtu = 1400", "mtu = 1400"), "sound");
+        for (from, to, said) in [
+            ("debian socat", "deb socat", "own.toml:2:22: \"deb socat\" is not debian PACKAGE"),
+            ("@PORT@", "@GATE@", "own.toml:6:32: no variable GATE: give it a value in [vars]"),
+            ("device = \"tun0\"\n", "", "own.toml:7:11: an address is of a device"),
+            ("\"tun0\"", "\"tun/0\"", "own.toml:7:10: no interface can be called \"tun/0\""),
+            (
+                "address = \"@INNER@/24\"\nmtu",
+                "address = \"@OWN@/24\"\nmtu",
+                "own.toml:8:11: \"192.168.80.81/24\" does not begin with @INNER@",
+            ),
+            ("mtu = 1400", "mtu = 0", "own.toml:7:10: its mtu"),
+            ("mtu = 1400", "mtu = \"large\"", "line 9, column 7"),
+            (
+                "mtu = 1400",
+                "metric = 1400",
+                "expected one of `files`, `setup`, `services`, `tund`, `up`, `device`",
+            ),
+            ("about = \"two lines of TOML\"", "", "own.toml:1:1: there is no about"),
+            ("about", "extends = \"opnvpn\"\nabout", "no rival opnvpn: there are veth, vxlan"),
+            ("[\"1\", \"2\"]", "[\"1\"]", "own.toml"),
+            ("listen = 1", "listne = 1", "own.toml:12:1: link: "),
+        ] {
+            let told = verdict(from, to);
+            assert!(told.contains(said) && told != "sound", "{from} -> {to}: {told}");
+        }
+        let empty = Contender::read("own", "own.toml", "about = 'nothing'", Asked).unwrap_err().to_string();
+        assert!(empty.starts_with("own.toml:1:1: nothing runs") && empty.lines().count() == 1, "{empty}");
+    }
+
+    /// serde says which keys there are.
+    #[test]
+    fn the_manual_has_every_key() {
+        let manual = include_str!("../../../docs/scenario.5.md");
+        let (_, manual) = manual.split_once("\n## Rivals of the benchmark").unwrap();
+        for (from, to) in [("[vars]", "no-such = 1\n[vars]"), ("mtu = 1400", "no-such = 1")] {
+            let said = verdict(from, to);
+            let keys = said.split_once("expected one of ").unwrap().1.lines().next().unwrap();
+            for key in keys.split(", ") {
+                assert!(manual.contains(key), "{key} is not in docs/scenario.5.md");
+            }
+        }
     }
 }

@@ -35,7 +35,7 @@ pub fn terminal(run: &Circumstances, peers: &[Peer], results: &Results, verdicts
 pub fn markdown(run: &Circumstances, peers: &[Peer], results: &Results, verdicts: &[Verdict]) -> String {
     let mut text = format!("{}\n\n", head(run));
     for peer in peers {
-        let _ = writeln!(text, "- `{}`: {}", peer.name, peer.about);
+        let _ = writeln!(text, "- `{}`: {}", peer.name, peer.rival.about);
     }
     text.push('\n');
     for group in GROUPS {
@@ -63,7 +63,7 @@ pub fn json(run: &Circumstances, peers: &[Peer], results: &Results, verdicts: &[
         }
         json!({
             "name": peer.name,
-            "about": peer.about,
+            "about": peer.rival.about,
             "failure": results.failure(peer.name),
             "absent": results.absence(peer.name),
             "figures": Value::Object(figures),

@@ -1,85 +1,30 @@
-//! Two hosts of a peer's own, and what its programs spend there.
-//!
-//! ```text
-//!  fri 192.168.80.81 eth0 ---- eth0 192.168.80.18 mon      inside: 192.168.86.81 and 192.168.86.18
-//! ```
-//!
-//! If the path is to delay or lose packets, a third host bridges between them and does.
+//! A peer that runs between two hosts of its own, fri and mon, and what its programs spend there.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tund_lab::machine::{self, Memory};
 use tund_lab::probe::{Echo, End};
-use tund_lab::{Error, Host, Net, Process};
+use tund_lab::scenario::{Scenario, Source, World};
+use tund_lab::{Error, Host, Net};
 
 use super::install;
 use super::peer::Peer;
-use crate::link::{self, INNER, OUTER, PATIENCE};
+use crate::link::{self, INNER, PATIENCE};
 
-/// The hosts.
-pub struct World {
-    pub fri: Host,
-    pub mon: Host,
-    between: Option<Host>,
-    net: Net,
-}
+/// The hosts and the path between them, and the same with a path that netem has a hand in.
+const GROUND: &str = include_str!("../../rivals/ground.toml");
+const FAR: &str = include_str!("../../rivals/far.toml");
+/// Between two looks at a link that comes up.
+const PAUSE: Duration = Duration::from_millis(5);
 
-impl World {
-    /// `path` is what netem does to the path, each way.
-    fn new(path: Option<&str>) -> Result<Self, Error> {
-        let net = Net::new()?;
-        let (fri, mon) = (net.host("fri")?, net.host("mon")?);
-        let between = match path {
-            None => {
-                net.cable(&fri, "eth0", &mon, "eth0")?;
-                None
-            }
-            Some(path) => Some(long_path(&net, [&fri, &mon], path)?),
-        };
-        let world = Self { fri, mon, between, net };
-        for (host, own, _) in world.ends() {
-            host.run(&format!("ip addr add {}/24 dev eth0", OUTER[own]))?;
-        }
-        Ok(world)
-    }
-
-    /// Each host with the index of its own address and of the other's.
-    pub fn ends(&self) -> [(&Host, usize, usize); 2] {
-        [(&self.fri, 0, 1), (&self.mon, 1, 0)]
-    }
-
-    /// Whether what fri sends in one go may cross the path in one go. Never where it can be delayed or lost.
-    pub fn allow_batches(&self, allowed: bool) -> Result<(), Error> {
-        let most = if allowed && self.between.is_none() { 65535 } else { 1 };
-        self.fri.run(&format!("ip link set eth0 gso_max_segs {most}")).map(drop)
-    }
-
-    /// Puts the key on both hosts; the daemon's program.
-    pub fn install_tund(&self) -> Result<PathBuf, Error> {
-        link::install(&self.net, &self.fri, &self.mon)
-    }
-
-    /// Where a peer's program is.
-    pub fn program(&self, name: &str) -> Result<PathBuf, Error> {
-        install::find(name).ok_or_else(|| Error::new(format!("{name} is not installed")))
-    }
-}
-
-/// A host between the two that passes on what comes, as netem is told. They send packet by packet, so that each is
-/// delayed or lost on its own.
-fn long_path(net: &Net, ends: [&Host; 2], netem: &str) -> Result<Host, Error> {
-    let between = net.host("path")?;
-    between.run("ip link add br0 type bridge")?;
-    between.run("ip link set br0 up")?;
-    for end in ends {
-        let port = end.name();
-        net.cable(end, "eth0", &between, port)?;
-        end.run("ip link set eth0 gso_max_segs 1")?;
-        between.run(&format!("ip link set {port} master br0"))?;
-        between.run(&format!("tc qdisc add dev {port} root netem {netem}"))?;
-    }
-    Ok(between)
+/// The hosts; `path` is what netem does to the path, each way.
+fn ground(path: Option<&str>) -> Result<Scenario, Error> {
+    let vars: BTreeMap<_, _> = path.iter().map(|path| ("NETEM".to_owned(), (*path).to_owned())).collect();
+    let text = if path.is_some() { FAR } else { GROUND };
+    Source::read("the path", text, &vars, |base| Err(Error::new(format!("no {base}"))))?.scenario()
 }
 
 /// A peer that runs.
@@ -87,64 +32,81 @@ pub struct Running {
     pub peer: Peer,
     /// From the start of its programs to the first answer.
     pub first_ping: Duration,
-    /// Addresses that the traffic uses.
-    addresses: [std::net::Ipv4Addr; 2],
-    processes: Vec<Process>,
-    pub world: World,
+    /// The path delays or loses packets.
+    is_far: bool,
+    pub fri: Arc<Host>,
+    pub mon: Arc<Host>,
+    _world: World,
+    /// Where the daemon's program is.
+    _place: Net,
 }
 
 impl Running {
     /// Starts a peer and waits until a ping is answered.
     pub fn start(peer: Peer, path: Option<&str>) -> Result<Self, Error> {
-        if let Some((program, source)) = peer.missing() {
-            return Err(install::missing(program, source));
+        if let Some(program) = peer.missing() {
+            return Err(install::missing(program));
         }
-        let world = World::new(path)?;
+        let place = Net::new()?;
+        let mut world = World::new(peer.rival.on(ground(path)?), &link::program(&place)?)?;
+        for phase in world.phases() {
+            world.run(&phase, |_, _| {})?;
+        }
         let begin = Instant::now();
-        let processes = peer.start(&world)?;
-        let addresses = if peer.is_path() { OUTER } else { INNER };
-        let mut running = Self { peer, first_ping: Duration::ZERO, addresses, processes, world };
-        while !running.answers() {
-            if let Some(process) = running.processes.iter_mut().find_map(ended) {
-                return Err(Error::new(process));
+        let [fri, mon] = &peer.rival.ends;
+        // The one that waits goes first.
+        for (name, end) in [("mon", mon), ("fri", fri)] {
+            world.start_host(name)?;
+            if let Some(script) = end.up() {
+                wait(&mut world, begin, name, |world| world.shell(name, &script).map(drop))?;
             }
-            if begin.elapsed() > PATIENCE {
-                let said: Vec<String> = running.processes.iter().map(Process::text).collect();
-                return Err(Error::new(format!("no ping is answered: {}", said.join("\n"))));
-            }
-            std::thread::sleep(Duration::from_millis(5));
         }
-        running.first_ping = begin.elapsed();
-        Ok(running)
+        for (name, end) in [("mon", mon), ("fri", fri)] {
+            if let (Some(device), Some(script)) = (end.device(), end.configure()) {
+                let there = format!("ip link show {device}");
+                wait(&mut world, begin, name, |world| world.shell(name, &there).map(drop))?;
+                world.shell(name, &script)?;
+            }
+        }
+        let (fri, mon) = (Arc::clone(world.host("fri")?), Arc::clone(world.host("mon")?));
+        let echo = Echo {
+            patience: Duration::from_millis(if path.is_some() { 1000 } else { 20 }),
+            interval: Duration::ZERO,
+            ..Echo::new(INNER[0], INNER[1])
+        };
+        wait(&mut world, begin, "fri", |_| match echo.send(&fri, 1)?.times[..] {
+            [] => Err(Error::new("no ping is answered")),
+            [..] => Ok(()),
+        })?;
+        let first_ping = begin.elapsed();
+        Ok(Self { peer, first_ping, is_far: path.is_some(), fri, mon, _world: world, _place: place })
     }
 
-    fn answers(&self) -> bool {
-        let patience = if self.world.between.is_some() { 1000 } else { 20 };
-        let soon =
-            Echo { patience: Duration::from_millis(patience), interval: Duration::ZERO, ..self.echo() };
-        soon.send(&self.world.fri, 1).is_ok_and(|pings| !pings.times.is_empty())
+    /// Whether what fri sends in one go may cross the path in one go. Never where it can be delayed or lost.
+    pub fn allow_batches(&self, allowed: bool) -> Result<(), Error> {
+        let most = if allowed && !self.is_far { 65535 } else { 1 };
+        self.fri.run(&format!("ip link set eth0 gso_max_segs {most}")).map(drop)
     }
 
     /// fri and mon as the traffic sees them.
     pub fn ends(&self) -> [End<'_>; 2] {
-        let [fri, mon] = self.addresses;
-        [End { host: &self.world.fri, address: fri }, End { host: &self.world.mon, address: mon }]
+        let [fri, mon] = INNER;
+        [End { host: &self.fri, address: fri }, End { host: &self.mon, address: mon }]
     }
 
     /// Echo requests from fri to mon.
     pub fn echo(&self) -> Echo {
-        let [source, target] = self.addresses;
-        Echo::new(source, target)
+        Echo::new(INNER[0], INNER[1])
     }
 
     /// Round trips of `count` pings.
     pub fn ping(&self, echo: Echo, count: u16) -> Result<Vec<Duration>, Error> {
-        Ok(echo.send(&self.world.fri, count)?.times)
+        Ok(echo.send(&self.fri, count)?.times)
     }
 
     /// Processor time that the programs of both ends have spent.
     pub fn spent(&self) -> Duration {
-        let pids = [&self.world.fri, &self.world.mon].into_iter().flat_map(Host::processes);
+        let pids = [&self.fri, &self.mon].into_iter().flat_map(|host| host.processes());
         pids.map(machine::spent).sum()
     }
 
@@ -153,13 +115,13 @@ impl Running {
         let of = |host: &Host| {
             host.processes().into_iter().map(machine::memory).fold(Memory::default(), |a, b| a + b)
         };
-        let [fri, mon] = [of(&self.world.fri), of(&self.world.mon)];
+        let [fri, mon] = [of(&self.fri), of(&self.mon)];
         if fri.resident > mon.resident { fri } else { mon }
     }
 
     /// Packets and bytes that fri has sent on the path.
     pub fn outgoing(&self) -> Result<(u64, u64), Error> {
-        let file = format!("/proc/{}/net/dev", self.world.fri.pid());
+        let file = format!("/proc/{}/net/dev", self.fri.pid());
         let text = std::fs::read_to_string(&file).map_err(|error| Error::new(format!("{file}: {error}")))?;
         sent(&text, "eth0").ok_or_else(|| Error::new(format!("{file}: no eth0 in {text}")))
     }
@@ -175,10 +137,23 @@ fn sent(text: &str, interface: &str) -> Option<(u64, u64)> {
     Some((packets, bytes))
 }
 
-/// Why a program is no longer there.
-fn ended(process: &mut Process) -> Option<String> {
-    let code = process.code(Duration::ZERO).ok()?;
-    Some(format!("ended with code {code}: {}", process.text()))
+/// Tries until it succeeds. In vain if a program ends meanwhile, or it takes too long.
+fn wait(
+    world: &mut World,
+    begin: Instant,
+    on: &str,
+    attempt: impl Fn(&World) -> Result<(), Error>,
+) -> Result<(), Error> {
+    while let Err(error) = attempt(world) {
+        if let Some(ended) = world.ended() {
+            return Err(Error::new(ended));
+        }
+        if begin.elapsed() > PATIENCE {
+            return Err(world.with_logs(on, &error));
+        }
+        thread::sleep(PAUSE);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use toml::Spanned;
 use tund::config::{Options, Severity, parse};
 
 use super::measure::{Bound, Figure, target};
+use super::source::Layer;
 use crate::{At, Error, rights};
 
 /// A name, with its place in the file.
@@ -203,28 +204,6 @@ impl Scenario {
         toml::from_str(text).at("not a scenario")
     }
 
-    /// It, with what it does not say from `base`.
-    pub(super) fn over(mut self, base: Self) -> Self {
-        if self.title.is_empty() {
-            self.title = base.title;
-        }
-        if self.phase.is_empty() {
-            self.phase = base.phase;
-        }
-        self.programs.extend(base.programs);
-        self.kernel.extend(base.kernel);
-        self.cables.splice(..0, base.cables);
-        let (keys, hosts) = (std::mem::take(&mut self.keys), std::mem::take(&mut self.host));
-        self.keys = base.keys;
-        self.keys.extend(keys);
-        self.host = base.host;
-        for (name, own) in hosts {
-            let host = self.host.entry(name).or_default();
-            *host = own.over(std::mem::take(host));
-        }
-        self
-    }
-
     /// What it needs and this kernel does not have.
     pub fn kernel_lacks(&self) -> Result<Option<String>, Error> {
         for kind in &self.kernel {
@@ -322,9 +301,34 @@ impl Scenario {
     }
 }
 
+impl Layer for Scenario {
+    const WHAT: &'static str = "a scenario";
+
+    fn over(mut self, base: Self) -> Self {
+        if self.title.is_empty() {
+            self.title = base.title;
+        }
+        if self.phase.is_empty() {
+            self.phase = base.phase;
+        }
+        self.programs.extend(base.programs);
+        self.kernel.extend(base.kernel);
+        self.cables.splice(..0, base.cables);
+        let (keys, hosts) = (std::mem::take(&mut self.keys), std::mem::take(&mut self.host));
+        self.keys = base.keys;
+        self.keys.extend(keys);
+        self.host = base.host;
+        for (name, own) in hosts {
+            let host = self.host.entry(name).or_default();
+            *host = own.over(std::mem::take(host));
+        }
+        self
+    }
+}
+
 impl Host {
     /// It, with what it does not say from `base`, whose setup and services come first.
-    fn over(self, base: Self) -> Self {
+    pub(super) fn over(self, base: Self) -> Self {
         let setups = [base.setup, self.setup];
         let setup =
             setups.iter().filter(|text| !text.is_empty()).map(|text| text.trim_end()).collect::<Vec<_>>();
@@ -351,13 +355,14 @@ pub struct Mistake {
 }
 
 impl Mistake {
-    fn new(at: &Name, text: String) -> Self {
+    /// A mistake in what is said there.
+    pub(super) fn new(at: &Name, text: String) -> Self {
         Self { place: at.span().start, within: None, text }
     }
 }
 
 /// What tund says of an end's configuration.
-fn refused(name: &str, text: &Name) -> Vec<Mistake> {
+pub(super) fn refused(name: &str, text: &Name) -> Vec<Mistake> {
     // The host's setup writes it.
     if text.get_ref().lines().all(|line| line.trim().is_empty() || line.trim().starts_with('#')) {
         return Vec::new();

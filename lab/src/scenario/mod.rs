@@ -7,6 +7,7 @@ mod capture;
 mod catalogue;
 mod file;
 mod measure;
+mod rival;
 mod source;
 mod world;
 
@@ -14,5 +15,6 @@ pub use capture::Capture;
 pub use catalogue::{ALL, EXAMPLE, EXERCISES, Entry, Ground, find};
 pub use file::{Check, Host, Mistake, Name, Phase, Scenario, Step};
 pub use measure::{Bound, Figure, Measured};
+pub use rival::{End, Origin, Rival};
 pub use source::Source;
 pub use world::World;

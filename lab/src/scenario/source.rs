@@ -1,8 +1,10 @@
-//! The texts that a scenario is made of: its file, and what that extends; with its variables filled in.
+//! The texts that a scenario, or a rival of the benchmark, is made of: its file, and what that extends; with its
+//! variables filled in.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tund::config::position;
 
 use super::{Mistake, Scenario};
@@ -18,7 +20,26 @@ const OF_THE_WORLD: [&str; 2] = ["TUND", "DIR"];
 struct Head {
     extends: Option<String>,
     #[serde(default)]
-    vars: BTreeMap<String, String>,
+    vars: BTreeMap<String, Value>,
+}
+
+/// What a variable stands for.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Value {
+    /// The same everywhere.
+    Same(String),
+    /// One thing at the first end of a link, and another at the second.
+    Each([String; 2]),
+}
+
+/// Something that one file says over another.
+pub(super) trait Layer: DeserializeOwned {
+    /// What it is called where it cannot be read, such as `a scenario`.
+    const WHAT: &'static str;
+
+    /// It, with what it does not say from `base`.
+    fn over(self, base: Self) -> Self;
 }
 
 /// A file, filled in.
@@ -44,21 +65,7 @@ impl Source {
         given: &BTreeMap<String, String>,
         find: impl Fn(&str) -> Result<String, Error>,
     ) -> Result<Self, Error> {
-        let mut texts = vec![(file.to_owned(), text.to_owned())];
-        let mut vars: BTreeMap<String, String> = BTreeMap::new();
-        while let Some((file, text)) = texts.last() {
-            let head: Head = toml::from_str(text).at(file)?;
-            for (name, value) in head.vars {
-                sound(&name, &value).at(file)?;
-                vars.entry(name).or_insert(value);
-            }
-            let Some(base) = head.extends else { break };
-            if texts.len() == MOST {
-                return Err(Error::new(format!("{file}: more than {MOST} files extend each other")));
-            }
-            let text = find(&base).at(file)?;
-            texts.push((base, text));
-        }
+        let (texts, mut vars) = gather(file, text, 0, find)?;
         for (name, value) in given {
             sound(name, value)?;
             let Some(known) = vars.get_mut(name) else {
@@ -67,31 +74,52 @@ impl Source {
             };
             known.clone_from(value);
         }
-        Ok(Self(texts.into_iter().map(|(file, written)| Text::fill(file, written, &vars)).collect()))
+        Ok(Self::fill(texts, &vars))
+    }
+
+    /// Reads what describes both ends of a link, as the first (0) or the second (1) of them has it. `known` are variables that
+    /// need no value in the file.
+    pub(super) fn of_end(
+        file: &str,
+        text: &str,
+        end: usize,
+        known: &BTreeMap<String, String>,
+        find: impl Fn(&str) -> Result<String, Error>,
+    ) -> Result<Self, Error> {
+        let (texts, vars) = gather(file, text, end, find)?;
+        Ok(Self::fill(texts, &known.clone().into_iter().chain(vars).collect()))
+    }
+
+    fn fill(texts: Vec<(String, String)>, vars: &BTreeMap<String, String>) -> Self {
+        Self(texts.into_iter().map(|(file, written)| Text::fill(file, written, vars)).collect())
     }
 
     /// The scenario: what the file says goes before what it extends.
     pub fn scenario(&self) -> Result<Scenario, Error> {
+        Ok(Scenario { unknown: self.unknown(), ..self.whole()? })
+    }
+
+    /// What the texts say together.
+    pub(super) fn whole<T: Layer>(&self) -> Result<T, Error> {
         let mut before = 0;
-        let mut whole: Option<Scenario> = None;
+        let mut whole: Option<T> = None;
         for text in &self.0 {
+            let parse = |filled: &str| toml::from_str(filled).at(format!("{}: not {}", text.file, T::WHAT));
             // A mistake of TOML's is told with its line.
-            Scenario::parse(&text.filled).at(&text.file)?;
+            let _: T = parse(&text.filled)?;
             // Places count on from text to text.
-            let padded = "\n".repeat(before) + &text.filled;
-            let read = Scenario::parse(&padded).at(&text.file)?;
+            let read = parse(&("\n".repeat(before) + &text.filled))?;
             before += text.filled.len();
             whole = Some(match whole {
                 None => read,
                 Some(own) => own.over(read),
             });
         }
-        let whole = whole.ok_or_else(|| Error::new("no text"))?;
-        Ok(Scenario { unknown: self.unknown(), ..whole })
+        whole.ok_or_else(|| Error::new("no text"))
     }
 
     /// Variables that nothing gives a value.
-    fn unknown(&self) -> Vec<Mistake> {
+    pub(super) fn unknown(&self) -> Vec<Mistake> {
         let mut before = 0;
         let mut found = Vec::new();
         for text in &self.0 {
@@ -141,6 +169,36 @@ impl Text {
         let last = self.ends.iter().rev().find(|(end, _)| *end <= place);
         last.map_or(place, |(filled, written)| place - filled + written).min(self.written.len())
     }
+}
+
+/// The texts that extend each other, and their variables as this end has them; the earlier text goes first.
+#[expect(clippy::type_complexity, reason = "texts and variables")]
+fn gather(
+    file: &str,
+    text: &str,
+    end: usize,
+    find: impl Fn(&str) -> Result<String, Error>,
+) -> Result<(Vec<(String, String)>, BTreeMap<String, String>), Error> {
+    let mut texts = vec![(file.to_owned(), text.to_owned())];
+    let mut vars: BTreeMap<String, String> = BTreeMap::new();
+    while let Some((file, text)) = texts.last() {
+        let head: Head = toml::from_str(text).at(file)?;
+        for (name, value) in head.vars {
+            let value = match value {
+                Value::Same(value) => value,
+                Value::Each(values) => values.into_iter().nth(end).unwrap_or_default(),
+            };
+            sound(&name, &value).at(file)?;
+            vars.entry(name).or_insert(value);
+        }
+        let Some(base) = head.extends else { break };
+        if texts.len() == MOST {
+            return Err(Error::new(format!("{file}: more than {MOST} files extend each other")));
+        }
+        let text = find(&base).at(file)?;
+        texts.push((base, text));
+    }
+    Ok((texts, vars))
 }
 
 /// `@NAME@`, each with its place.

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct World {
     scenario: Scenario,
     running: BTreeMap<(String, String), Running>,
-    hosts: BTreeMap<String, Host>,
+    hosts: BTreeMap<String, Arc<Host>>,
     tund: PathBuf,
     /// Where each end of a link writes its keys.
     key_logs: Option<PathBuf>,
@@ -59,7 +60,7 @@ impl World {
         let net = Net::new()?;
         let mut hosts = BTreeMap::new();
         for name in scenario.host.keys() {
-            hosts.insert(name.clone(), net.host(name)?);
+            hosts.insert(name.clone(), Arc::new(net.host(name)?));
         }
         for [(a, a_name), (b, b_name)] in scenario.plugs()? {
             net.cable(host(&hosts, a)?, a_name, host(&hosts, b)?, b_name)?;
@@ -75,12 +76,21 @@ impl World {
 
     /// Starts all services and links.
     pub fn start_all(&mut self) -> Result<(), Error> {
-        for (name, plan) in self.scenario.host.clone() {
-            for what in plan.services.iter().chain(plan.tund.keys()) {
-                self.start(&name, what)?;
-            }
-        }
-        Ok(())
+        self.scenario.host.clone().keys().try_for_each(|name| self.start_host(name))
+    }
+
+    /// Starts the services and links of one host.
+    pub fn start_host(&mut self, name: &str) -> Result<(), Error> {
+        let plan = self.scenario.host.get(name).cloned().unwrap_or_default();
+        plan.services.iter().chain(plan.tund.keys()).try_for_each(|what| self.start(name, what))
+    }
+
+    /// A program that has ended, with what it said.
+    pub fn ended(&mut self) -> Option<String> {
+        self.running.iter_mut().find_map(|((on, what), running)| {
+            let status = running.process.wait(Duration::ZERO).ok()?;
+            Some(format!("{what} on {on} has ended: {status}: {}", running.process.text()))
+        })
     }
 
     fn make_keys(&self) -> Result<(), Error> {
@@ -114,7 +124,7 @@ impl World {
             }
         }
         if !plan.setup.is_empty() {
-            host.shell(&self.within(host, &format!("set -e\n{}", plan.setup)))?;
+            self.shell(name, &format!("set -e\n{}", plan.setup))?;
         }
         Ok(())
     }
@@ -130,8 +140,14 @@ impl World {
         format!("cd {}\n{}", host.dir().display(), self.filled(host, script))
     }
 
+    /// Runs a shell script in a host's directory, and returns what it says.
+    pub fn shell(&self, on: &str, script: &str) -> Result<String, Error> {
+        let host = self.host(on)?;
+        host.shell(&self.within(host, script))
+    }
+
     /// A host by its name.
-    pub fn host(&self, name: &str) -> Result<&Host, Error> {
+    pub fn host(&self, name: &str) -> Result<&Arc<Host>, Error> {
         host(&self.hosts, name)
     }
 
@@ -173,8 +189,7 @@ impl World {
         let Step { on, run, stop, kill, start } = step;
         let on = on.get_ref();
         if let Some(script) = run {
-            let host = self.host(on)?;
-            host.shell(&self.within(host, script))?;
+            self.shell(on, script)?;
         }
         if let Some(what) = stop {
             let mut running = self.take(on, what)?;
@@ -276,7 +291,12 @@ impl World {
             Some(self.count(check)?)
         } else {
             let to = target(check.to.as_ref().map_or("", |to| to.get_ref()))?;
-            measure::measure(figure, self.host(check.on.get_ref())?, to, self.hosts.values())?
+            measure::measure(
+                figure,
+                self.host(check.on.get_ref())?,
+                to,
+                self.hosts.values().map(Arc::as_ref),
+            )?
         };
         let measured = bound.compare(value);
         Ok(Look { held: measured.holds, seen: measured.to_string(), measured: Some(measured) })
@@ -300,7 +320,8 @@ impl World {
         captured(recorder.lines().iter().map(String::as_str))
     }
 
-    fn with_logs(&self, what: &str, error: &Error) -> Error {
+    /// What went wrong with something, and what all links and services have said.
+    pub fn with_logs(&self, what: &str, error: &Error) -> Error {
         let mut text = format!("{what}: {error}");
         for ((on, what), running) in &self.running {
             text += &format!("\n--- {what} on {on}\n{}", running.process.text());
@@ -322,6 +343,6 @@ fn key_log(folder: &Path, on: &str, what: &str) -> PathBuf {
     folder.join(format!("{on}-{what}.keys"))
 }
 
-fn host<'a>(hosts: &'a BTreeMap<String, Host>, name: &str) -> Result<&'a Host, Error> {
+fn host<'a>(hosts: &'a BTreeMap<String, Arc<Host>>, name: &str) -> Result<&'a Arc<Host>, Error> {
     hosts.get(name).ok_or_else(|| Error::new(format!("there is no host {name}")))
 }
