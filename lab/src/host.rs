@@ -32,8 +32,7 @@ impl Net {
         rights::check_namespaces()?;
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("tund-lab-{}-{number}", std::process::id()));
-        fs::create_dir_all(&dir).at(dir.display())?;
-        teardown::add_dir(&dir);
+        teardown::add_dir(&dir).at(dir.display())?;
         Ok(Self { dir })
     }
 
@@ -79,14 +78,13 @@ pub struct Host {
 
 impl Host {
     fn new(name: &str, dir: PathBuf) -> Result<Self, Error> {
-        fs::create_dir_all(&dir).at(dir.display())?;
-        let mut holder = Command::new("unshare")
-            .args(["--net", "--mount", "--", "sh", "-c", "echo ready; exec cat >/dev/null"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .at("cannot start unshare (Debian package util-linux)")?;
+        // tund's runtime directory is within.
+        teardown::add_folder(&dir.join("run")).at(dir.display())?;
+        let mut command = Command::new("unshare");
+        command.args(["--net", "--mount", "--", "sh", "-c", "echo ready; exec cat >/dev/null"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let mut holder =
+            teardown::spawn(&mut command).at("cannot start unshare (Debian package util-linux)")?;
         let mut ready = String::new();
         if let Some(stdout) = holder.stdout.take() {
             BufReader::new(stdout).read_line(&mut ready).at("unshare")?;
@@ -97,10 +95,10 @@ impl Host {
             return Err(Error::new(format!("host {name}: unshare could not make its namespaces")));
         }
         let path = format!("/proc/{}/ns/net", holder.id());
-        let namespace = fs::metadata(&path).map(|meta| meta.ino());
         let mut host = Self { name: name.to_owned(), dir, holder, namespace: 0 };
-        host.namespace = namespace.at(path)?;
-        teardown::add_namespace(host.namespace);
+        let namespace = File::open(&path).at(&path)?;
+        host.namespace = namespace.metadata().at(path)?.ino();
+        teardown::add_namespace(host.namespace, namespace);
         host.prepare()?;
         Ok(host)
     }
@@ -235,9 +233,7 @@ impl Host {
     pub fn tund(&self, program: &Path, config: &Path, arguments: &[&str]) -> Result<Process, Error> {
         let mut command = self.command(program);
         command.arg("--config").arg(config).args(arguments);
-        let run = self.dir.join("run");
-        fs::create_dir_all(&run).at(run.display())?;
-        command.env("RUNTIME_DIRECTORY", run);
+        command.env("RUNTIME_DIRECTORY", self.dir.join("run"));
         Process::spawn(format!("{}: tund", self.name), command)
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{At, Error};
+use crate::{At, Error, teardown};
 
 const POLL: Duration = Duration::from_millis(5);
 /// How long it may take to read what a program left behind, where the machine is busy.
@@ -67,12 +67,8 @@ impl Process {
     /// Starts a command; both outputs are kept, standard input is empty.
     pub fn spawn(title: impl Into<String>, mut command: Command) -> Result<Self, Error> {
         let title = title.into();
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .at(format!("cannot start {title}"))?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = teardown::spawn(&mut command).at(format!("cannot start {title}"))?;
         let output = Arc::new(Output::default());
         if let Some(stdout) = child.stdout.take() {
             output.collect(stdout).at(&title)?;

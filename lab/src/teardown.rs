@@ -3,10 +3,13 @@
 //! Handles take their part away when they are dropped, and the kernel kills what this process started
 //! when it dies; but what those programs started would live on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::{fs, process, thread};
+use std::time::{Duration, Instant};
+use std::{io, process, thread};
 
 use rustix::process::Signal;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -16,27 +19,50 @@ use crate::host::processes_in;
 use crate::process::signal_pid;
 use crate::{At, Error};
 
+/// How long the end may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks at what is left.
+const PAUSE: Duration = Duration::from_millis(5);
+
 struct Alive {
-    namespaces: BTreeSet<u64>,
+    /// By inode. An open one's inode is no other's, whatever has ended in it.
+    namespaces: BTreeMap<u64, File>,
     dirs: BTreeSet<PathBuf>,
 }
 
-static ALIVE: Mutex<Alive> = Mutex::new(Alive { namespaces: BTreeSet::new(), dirs: BTreeSet::new() });
+static ALIVE: Mutex<Alive> = Mutex::new(Alive { namespaces: BTreeMap::new(), dirs: BTreeSet::new() });
 
+/// Whoever makes something holds this meanwhile; from a signal on nobody else gets it any more.
 fn alive() -> MutexGuard<'static, Alive> {
     ALIVE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-pub(crate) fn add_namespace(inode: u64) {
-    alive().namespaces.insert(inode);
+/// Starts a program, unless a signal ends this process.
+pub(crate) fn spawn(command: &mut Command) -> io::Result<Child> {
+    let _alive = alive();
+    command.spawn()
+}
+
+pub(crate) fn add_namespace(inode: u64, namespace: File) {
+    alive().namespaces.insert(inode, namespace);
 }
 
 pub(crate) fn remove_namespace(inode: u64) {
     alive().namespaces.remove(&inode);
 }
 
-pub(crate) fn add_dir(dir: &Path) {
-    alive().dirs.insert(dir.to_owned());
+/// Makes the directory of a world.
+pub(crate) fn add_dir(dir: &Path) -> io::Result<()> {
+    let mut alive = alive();
+    fs::create_dir_all(dir)?;
+    alive.dirs.insert(dir.to_owned());
+    Ok(())
+}
+
+/// Makes a directory in that of a world.
+pub(crate) fn add_folder(dir: &Path) -> io::Result<()> {
+    let _alive = alive();
+    fs::create_dir_all(dir)
 }
 
 pub(crate) fn remove_dir(dir: &Path) {
@@ -49,15 +75,47 @@ pub fn end_on_signals() -> Result<(), Error> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).at("signal handler")?;
     thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
+            // Kept, so that nothing goes on behind it.
             let alive = alive();
-            for pid in alive.namespaces.iter().flat_map(|namespace| processes_in(*namespace)) {
-                let _ = signal_pid(pid, Signal::KILL);
-            }
-            for dir in &alive.dirs {
-                let _ = fs::remove_dir_all(dir);
-            }
+            alive.end();
             process::exit(128 + signal);
         }
     });
     Ok(())
+}
+
+impl Alive {
+    /// Until nothing is left: a program may start another meanwhile, and other threads still write.
+    fn end(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let within = self.namespaces.keys().flat_map(|namespace| processes_in(*namespace));
+            let left: Vec<u32> = within.chain(children()).collect();
+            for pid in &left {
+                let _ = signal_pid(*pid, Signal::KILL);
+            }
+            for dir in &self.dirs {
+                let _ = fs::remove_dir_all(dir);
+            }
+            if (left.is_empty() && !self.dirs.iter().any(|dir| dir.exists())) || Instant::now() > deadline {
+                return;
+            }
+            thread::sleep(PAUSE);
+        }
+    }
+}
+
+/// Programs that this process has started and that may not be in their namespace yet.
+fn children() -> Vec<u32> {
+    let own = process::id().to_string();
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let stats = entries.filter_map(|entry| {
+        let text = fs::read_to_string(entry.path().join("stat")).ok()?;
+        // The number, the name in parentheses, the state and the parent.
+        let (number, rest) = (text.split(' ').next()?.parse().ok()?, text.rsplit_once(')')?.1);
+        let mut words = rest.split_whitespace();
+        let (state, parent) = (words.next()?, words.next()?);
+        (parent == own && state != "Z").then_some(number)
+    });
+    stats.collect()
 }

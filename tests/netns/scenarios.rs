@@ -128,6 +128,20 @@ fn a_signal_ends_a_scenario_and_leaves_nothing() {
     }
 }
 
+#[test]
+fn a_signal_while_hosts_are_made_leaves_nothing() {
+    for hosts in 1..=4 {
+        let mut process = play(&["routed-sites"]);
+        // The first directory has tund's program, the second is that of the scenario.
+        let world = std::env::temp_dir().join(format!("tund-lab-{}-1", process.pid()));
+        let made = || std::fs::read_dir(&world).map_or(0, Iterator::count);
+        wait_until("hosts", LONG, || made() >= hosts).unwrap();
+        process.signal(Signal::INT).unwrap();
+        assert_eq!(process.code(SOON).unwrap(), 128 + Signal::INT.as_raw(), "{}", process.text());
+        wait_until("nothing left", SOON, || left_of(process.pid()).is_empty()).unwrap();
+    }
+}
+
 /// Two ends of OpenVPN, and no tund.
 const OPENVPN_ALONE: &str = r#"#  a ==== b
 title = "OpenVPN alone"
