@@ -92,7 +92,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let result = match line.command {
-        Command::Demo { mode } => demo::run(mode).map(|()| 0),
+        Command::Demo { mode } => demo::run(mode),
         Command::List { needs } => story::list(needs.as_deref()).map(|()| 0),
         Command::Check { file } => story::check(&file).map(|()| 0),
         Command::New { file } => story::new(&file).map(|()| 0),

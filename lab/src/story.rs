@@ -25,6 +25,9 @@ pub struct Options {
     /// Write the result as a page, with the drawing and plots of what was measured
     #[arg(long, value_name = "FILE.html", conflicts_with = "shell")]
     page: Option<PathBuf>,
+    /// Show what each link logs
+    #[arg(long, conflicts_with = "json")]
+    logs: bool,
     /// A variable of the scenario, in place of its value in the file
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = assignment)]
     vars: Vec<(String, String)>,
@@ -38,6 +41,11 @@ pub struct Options {
 }
 
 impl Options {
+    /// Everything, with what each link logs.
+    pub fn with_logs() -> Self {
+        Self { logs: true, ..Self::default() }
+    }
+
     /// Nothing but a shell on that host, or not even that.
     pub fn with_shell(shell: Option<String>) -> Self {
         Self { shell, ..Self::default() }
@@ -136,14 +144,32 @@ fn told(entry: &Entry, options: &Options, phases: &mut Vec<Played>) -> Result<()
         });
         phases.push(Played { say: phase.say.clone(), failure: phase.failure, checks });
         result?;
+        let said = world.said();
+        said.iter().filter(|_| options.logs).filter_map(logged).for_each(&say);
         if let Some(host) = &options.shell {
             return shell(&world, host, &tund);
         }
     }
     drop(capture);
     drop(world);
-    say("hosts and files removed".to_owned());
+    drop(place);
+    let own = format!("tund-lab-{}-", std::process::id());
+    let left = fs::read_dir(std::env::temp_dir()).at("the directory of temporary files")?.flatten();
+    if let Some(left) = left.map(|entry| entry.path()).find(|path| path.display().to_string().contains(&own))
+    {
+        return Err(Error::new(format!("{} is left", left.display())));
+    }
+    say("hosts and files removed: nothing is left".to_owned());
     Ok(())
+}
+
+/// A line of a link's log, without its date and without what is of no interest; notes on the file have no date.
+fn logged((on, line): &(String, String)) -> Option<String> {
+    const DATE: usize = "2026-01-01 00:00:00 ".len();
+    const PLAIN: [&str; 6] =
+        ["net.core.", "must be proven", "swap space", "ip link set", "[no-remote]", "SIGTERM"];
+    let text = line.get(DATE..).filter(|_| line.get(4..5) == Some("-"))?;
+    (!PLAIN.iter().any(|part| text.contains(part))).then(|| format!("      {on}  {text}"))
 }
 
 /// Shows every mistake of a scenario with its place.

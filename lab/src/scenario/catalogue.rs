@@ -81,13 +81,17 @@ pub fn find(name: &str) -> Result<Cow<'static, Entry>, Error> {
 }
 
 impl Entry {
-    /// A file. The comment that it begins with, such as a drawing, is its page.
-    pub fn read(file: &Path) -> Result<Self, Error> {
-        let text = std::fs::read_to_string(file).at(file.display())?;
+    /// A text. The comment that it begins with, such as a drawing, is its page.
+    pub fn new(name: impl Into<Cow<'static, str>>, text: String) -> Self {
         let comment = text.lines().map_while(|line| line.strip_prefix('#'));
         let page = format!("```text\n{}\n```", comment.collect::<Vec<_>>().join("\n"));
-        let name = file.display().to_string().into();
-        Ok(Self { name, text: text.into(), page: page.into(), vars: BTreeMap::new() })
+        Self { name: name.into(), text: text.into(), page: page.into(), vars: BTreeMap::new() }
+    }
+
+    /// A file.
+    pub fn read(file: &Path) -> Result<Self, Error> {
+        let text = std::fs::read_to_string(file).at(file.display())?;
+        Ok(Self::new(file.display().to_string(), text))
     }
 
     /// Its text, and those that it extends: a scenario by its name, a file beside its own.

@@ -31,6 +31,8 @@ pub struct World {
     tund: PathBuf,
     /// Where each end of a link writes its keys.
     key_logs: Option<PathBuf>,
+    /// Lines that links have said, each with its host, and nobody has asked for.
+    said: Vec<(String, String)>,
     _net: Net,
 }
 
@@ -41,9 +43,10 @@ struct Look {
     measured: Option<Measured>,
 }
 
-/// A program, and where its log was when the phase began.
+/// A program, and where its log was when the last phase ended.
 struct Running {
     process: Process,
+    is_link: bool,
     mark: usize,
 }
 
@@ -65,8 +68,8 @@ impl World {
         for [(a, a_name), (b, b_name)] in scenario.plugs()? {
             net.cable(host(&hosts, a)?, a_name, host(&hosts, b)?, b_name)?;
         }
-        let (running, tund, key_logs) = (BTreeMap::new(), tund.to_owned(), None);
-        let world = Self { scenario, running, hosts, tund, key_logs, _net: net };
+        let (running, tund, said) = (BTreeMap::new(), tund.to_owned(), Vec::new());
+        let world = Self { scenario, running, hosts, tund, key_logs: None, said, _net: net };
         world.make_keys()?;
         for (name, plan) in &world.scenario.host {
             world.prepare(name, plan)?;
@@ -172,9 +175,6 @@ impl World {
     /// Does what a phase does, and says each check that holds, with what was measured. The first that does not is an error
     /// with the logs of all links.
     pub fn run(&mut self, phase: &Phase, mut say: impl FnMut(&Check, Option<Measured>)) -> Result<(), Error> {
-        for running in self.running.values_mut() {
-            running.mark = running.process.mark();
-        }
         for step in &phase.step {
             self.step(step).map_err(|error| self.with_logs(&phase.say, &error))?;
         }
@@ -182,7 +182,19 @@ impl World {
             let measured = self.check(check).map_err(|error| self.with_logs(&check.say, &error))?;
             say(check, measured);
         }
+        for ((on, _), running) in &mut self.running {
+            let lines = running.unheard();
+            running.mark += lines.len();
+            if running.is_link {
+                self.said.extend(lines.into_iter().map(|line| (on.clone(), line)));
+            }
+        }
         Ok(())
+    }
+
+    /// What links have said until the last phase ended, since this was asked: hosts and lines.
+    pub fn said(&mut self) -> Vec<(String, String)> {
+        std::mem::take(&mut self.said)
     }
 
     fn step(&mut self, step: &Step) -> Result<(), Error> {
@@ -193,7 +205,12 @@ impl World {
         }
         if let Some(what) = stop {
             let mut running = self.take(on, what)?;
-            running.process.terminate(GOING)?;
+            let code = running.process.terminate(GOING)?;
+            let lines = running.unheard();
+            if running.is_link && code != 0 {
+                return Err(Error::new(format!("{on}: {what} ended with code {code}: {}", lines.join("\n"))));
+            }
+            self.said.extend(lines.into_iter().map(|line| (on.clone(), line)));
         }
         if let Some(what) = kill {
             drop(self.take(on, what)?);
@@ -211,6 +228,7 @@ impl World {
 
     fn start(&mut self, on: &str, what: &str) -> Result<(), Error> {
         let plan = self.scenario.host.get(on).and_then(|plan| plan.tund.get(what));
+        let is_link = plan.is_some();
         let process = match plan {
             Some(text) => {
                 let host = self.host(on)?;
@@ -232,7 +250,7 @@ impl World {
                 Process::spawn(format!("{on}: {what}"), command)?
             }
         };
-        self.running.insert((on.to_owned(), what.to_owned()), Running { process, mark: 0 });
+        self.running.insert((on.to_owned(), what.to_owned()), Running { process, is_link, mark: 0 });
         Ok(())
     }
 
@@ -264,8 +282,7 @@ impl World {
                 let Some(running) = self.running.get(&(on.clone(), end.clone())) else {
                     return Err(Error::new(format!("{on}: {end} does not run")));
                 };
-                let lines = running.process.lines();
-                let text = lines.get(running.mark..).unwrap_or_default().join("\n");
+                let text = running.unheard().join("\n");
                 Ok(Look { held: shows(&text), seen: text, measured: None })
             }
             Way::Measure(figure, bound) => self.measure(check, figure, &bound),
@@ -335,6 +352,13 @@ impl World {
         let mut command = host.command("sh");
         command.arg("-c").arg(self.within(host, &format!("exec {program}")));
         Ok(command)
+    }
+}
+
+impl Running {
+    /// What it has said since the last phase ended.
+    fn unheard(&self) -> Vec<String> {
+        self.process.lines().split_off(self.mark)
     }
 }
 
