@@ -3,11 +3,14 @@
 //! what little is waiting; frames of one flow never overtake each other.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use crate::packet::flow::FLOWS;
 
-/// Super-frames that wait at most; what more there is stays in the device.
-const LARGE: usize = 4;
+/// Bytes after which no more are taken; what more there is stays in the device. Four super-frames.
+const ENOUGH: usize = 4 * 65_536;
+/// Large frames that wait at most: for slow paths the kernel joins few segments.
+const LARGE: usize = 32;
 /// Small frames that wait at most: enough to share the cost of a wake-up.
 const SMALL: usize = 124;
 /// Frames of up to so many bytes are small. No power of two: they would all fall on the same lines of the cache.
@@ -30,6 +33,7 @@ pub struct FairQueue {
 
 #[derive(Debug)]
 struct Waiting {
+    since: Instant,
     tag: u64,
     flow: u8,
     length: usize,
@@ -71,21 +75,27 @@ impl FairQueue {
 
     /// Where the next frame may be put for [`FairQueue::push`]; `None`: enough is waiting.
     pub fn room(&mut self) -> Option<&mut [u8]> {
+        if self.bytes >= ENOUGH {
+            return None;
+        }
         // Whatever comes must find a place.
         self.small.free.last()?;
         let place = *self.large.free.last()?;
         Some(self.large.at(place))
     }
 
-    /// The first `length` bytes of the room are a frame of this flow.
-    pub fn push(&mut self, length: usize, flow: u8) {
+    /// The first `length` bytes of the room are a frame of this flow, which waits from now on.
+    pub fn push(&mut self, now: Instant, length: usize, flow: u8) {
         let Some((place, is_small)) = self.keep(length) else { return };
         let last = &mut self.last[usize::from(flow)];
         let tag = self.now.max(*last) + length as u64;
         *last = tag;
         // Most often it is the last.
         let behind = self.waiting.iter().rposition(|other| other.tag <= tag);
-        self.waiting.insert(behind.map_or(0, |at| at + 1), Waiting { tag, flow, length, place, is_small });
+        self.waiting.insert(
+            behind.map_or(0, |at| at + 1),
+            Waiting { since: now, tag, flow, length, place, is_small },
+        );
         self.bytes += length;
     }
 
@@ -104,7 +114,7 @@ impl FairQueue {
     /// Gives the frame whose turn it is to `take`, which may use its bytes as it likes, and whether more of its flow are
     /// waiting; `None`: none is waiting.
     pub fn pop<T>(&mut self, take: impl FnOnce(&mut [u8], bool) -> T) -> Option<T> {
-        let Waiting { tag, flow, length, place, is_small } = self.waiting.pop_front()?;
+        let Waiting { tag, flow, length, place, is_small, .. } = self.waiting.pop_front()?;
         self.now = tag;
         self.bytes -= length;
         let bytes = if is_small {
@@ -115,6 +125,11 @@ impl FairQueue {
             self.large.at(place)
         };
         Some(take(&mut bytes[..length], self.last[usize::from(flow)] > tag))
+    }
+
+    /// Since when the oldest of all waits.
+    pub fn oldest(&self) -> Option<Instant> {
+        self.waiting.iter().map(|waiting| waiting.since).min()
     }
 
     /// Bytes of all that wait.
@@ -130,18 +145,20 @@ impl FairQueue {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::disallowed_methods, reason = "a test needs some instant to begin at")]
+
     use proptest::prelude::*;
 
     use super::*;
 
-    const LONGEST: usize = 65_000;
+    const LONGEST: usize = 65_536;
 
     /// False: there was no room.
     fn push(fair: &mut FairQueue, flow: u8, number: u32, length: usize) -> bool {
         let Some(room) = fair.room() else { return false };
         room[..4].copy_from_slice(&number.to_le_bytes());
         room[length - 1] = flow;
-        fair.push(length, flow);
+        fair.push(Instant::now(), length, flow);
         true
     }
 
@@ -211,9 +228,26 @@ mod tests {
             assert!(push(&mut fair, 1, number, 1500));
         }
         let large = (0..).take_while(|number| push(&mut fair, 2, *number, LONGEST)).count();
-        assert_eq!((large, fair.bytes()), (LARGE, 60 * 1500 + LARGE * LONGEST));
-        assert_eq!(drain(&mut fair).len(), 60 + LARGE);
+        assert_eq!((large, fair.bytes()), (3, 60 * 1500 + 3 * LONGEST));
+        assert_eq!(drain(&mut fair).len(), 60 + 3);
         assert_eq!((fair.bytes(), fair.is_empty()), (0, true));
+        let joined = (0..).take_while(|number| push(&mut fair, 1, *number, 4500)).count();
+        assert_eq!(joined, LARGE);
+    }
+
+    #[test]
+    fn the_oldest_is_found_wherever_it_waits() {
+        let start = Instant::now();
+        let at = |second| start + std::time::Duration::from_secs(second);
+        let mut fair = FairQueue::new(LONGEST);
+        assert_eq!(fair.oldest(), None);
+        for (second, length, flow) in [(0, 9000, 1), (1, 9000, 1), (2, 60, 2)] {
+            assert!(fair.room().is_some());
+            fair.push(at(second), length, flow);
+        }
+        let left: Vec<_> =
+            std::iter::from_fn(|| fair.pop(|frame, _| frame.len()).map(|_| fair.oldest())).collect();
+        assert_eq!(left, [Some(at(0)), Some(at(1)), None]);
     }
 
     proptest! {

@@ -104,7 +104,7 @@ pub struct Worker<D> {
     rest: Rest,
     /// The same for those who connect and have proven nothing.
     strangers_rest: Rest,
-    /// Whether the device is listened to: not while what it gives has nowhere to go.
+    /// Whether the device is listened to: not while what it gives has no place to wait for its turn.
     listens_to_device: bool,
     orders: mpsc::Receiver<ToWorker<D>>,
     wake: OwnedFd,
@@ -114,6 +114,8 @@ pub struct Worker<D> {
     /// Frames that were read from the device, and whether too many stand there.
     queue: FairQueue,
     crowd: Codel,
+    /// The same for what a stream holds back.
+    held: Codel,
     /// Whether too many datagrams stand in the socket.
     codel: Codel,
     arrival: Vec<u8>,
@@ -186,8 +188,9 @@ impl<D: Datagrams> Worker<D> {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             busy_poll: Duration::from_micros(data_path.busy_poll.into()),
             queue: FairQueue::new(LONGEST),
-            crowd: Codel::default(),
-            codel: Codel::default(),
+            crowd: Codel::passing(),
+            held: Codel::held(),
+            codel: Codel::passing(),
             arrival: vec![0; LONGEST],
             is_active: false,
             told_active: false,
@@ -218,7 +221,9 @@ impl<D: Datagrams> Worker<D> {
         let mut busy_until = None;
         loop {
             let held = self.lane.endpoint().is_some_and(|path| self.port.streams.holds(path));
-            self.listen_to_device(!held)?;
+            // What is held waits in its queue, where each flow has its turn and a long one is cut; a device has one row for all.
+            let has_room = self.queue.room().is_some();
+            self.listen_to_device(!held || has_room)?;
             let timeout = match busy_until.is_some() || !self.queue.is_empty() && !held {
                 true => Some(Timespec::default()),
                 false => self.timeouts().into_iter().flatten().min().map(until),
@@ -256,7 +261,7 @@ impl<D: Datagrams> Worker<D> {
                 self.take_records(now);
             }
             if is_ready(Source::Device).is_some() {
-                self.read_frames()?;
+                self.read_frames(now)?;
             }
             self.seal_frames(now);
             if is_ready(Source::Strangers).is_some() {

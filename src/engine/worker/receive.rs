@@ -7,6 +7,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 
 use super::{ARRIVALS, Source, TURN, Worker};
+use crate::core::codel::TARGET;
 use crate::core::lane::{Arrived, Notice};
 use crate::core::stats::DropReason;
 use crate::packet::traffic_class;
@@ -57,7 +58,7 @@ impl<D: Datagrams> Worker<D> {
     pub(super) fn take_datagrams(&mut self, now: Instant) {
         let mut taken = 0;
         let waiting = self.connected.as_ref().unwrap_or(&self.port.socket).waiting();
-        let mut should_drop = self.codel.should_drop(now, waiting);
+        let mut should_drop = self.codel.should_drop(now, waiting > TARGET);
         for _ in 0..ARRIVALS {
             let socket = self.connected.as_ref().unwrap_or(&self.port.socket);
             match socket.receive(&mut self.arrival) {

@@ -7,6 +7,8 @@ use rustix::io::Errno;
 
 use super::{TURN, Worker};
 use crate::core::bulk::Bulk;
+use crate::core::codel::{HELD_TARGET, TARGET};
+use crate::core::path::Path;
 use crate::core::stats::DropReason;
 use crate::engine::lane_io::LaneIo;
 use crate::packet::layer::Layer;
@@ -23,7 +25,7 @@ impl<D: Datagrams> Worker<D> {
             return;
         }
         self.lane.set_now(now);
-        let mut should_drop = self.crowd.should_drop(now, self.queue.bytes());
+        let mut should_drop = self.stands(now, endpoint);
         let mut taken = 0;
         while taken < TURN && !endpoint.is_some_and(|path| self.port.streams.holds(path)) {
             let Self { lane, port, layer, queue, .. } = self;
@@ -40,14 +42,23 @@ impl<D: Datagrams> Worker<D> {
         }
     }
 
-    pub(super) fn read_frames(&mut self) -> io::Result<()> {
+    /// Whether too much has been waiting for too long. What a stream holds back ages; what ages is not counted, since where it waits it is no
+    /// more than that path takes.
+    fn stands(&mut self, now: Instant, endpoint: Option<Path>) -> bool {
+        let oldest = endpoint.filter(|path| path.stream).and_then(|_| self.queue.oldest());
+        let is_old = oldest.is_some_and(|since| now.saturating_duration_since(since) > HELD_TARGET);
+        let is_crowded = !is_old && self.queue.bytes() > TARGET;
+        self.held.should_drop(now, is_old) | self.crowd.should_drop(now, is_crowded)
+    }
+
+    pub(super) fn read_frames(&mut self, now: Instant) -> io::Result<()> {
         let Some(device) = &self.port.device else { return Ok(()) };
         while let Some(room) = self.queue.room() {
             match rustix::io::read(device, &mut *room) {
                 Ok(length) => {
                     let frame = room.get(virtio::HEADER..length).unwrap_or_default();
                     let flow = flow::of(frame, self.layer);
-                    self.queue.push(length, flow);
+                    self.queue.push(now, length, flow);
                 }
                 Err(Errno::AGAIN | Errno::INTR) => break,
                 // The device is down for the moment; it says so again when it is up.

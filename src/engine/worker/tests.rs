@@ -1,17 +1,21 @@
-use std::net::UdpSocket;
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
+
+use socket2::SockRef;
 
 use super::send::take_frame;
 use super::*;
 use crate::core::inner::InnerPolicy;
 use crate::core::key_id::KeyId;
 use crate::core::lane::{self, Command, Key, KeySlot, ReceiveCommand, SendCommand};
+use crate::core::path::Path;
 use crate::core::stats::DropReason;
 use crate::crypto::keys::LinkKeys;
 use crate::crypto::suite::Cipher;
 use crate::packet::traffic_class;
 use crate::packet::virtio::Virtio;
+use crate::transport::stream::Stream;
 use crate::transport::udp::Socket;
 use crate::wire::datagram::Framing;
 
@@ -100,6 +104,59 @@ fn a_small_frame_passes_those_of_another_flow_that_were_there_before() {
     handle.quit();
     running.into_iter().for_each(|thread| thread.join().unwrap());
     assert!(lengths[0] < 200 && lengths[1..].iter().all(|length| *length > 1000), "{lengths:?}");
+}
+
+#[test]
+fn a_small_frame_passes_what_a_slow_stream_holds_back() {
+    let (kernel, device) = UnixDatagram::pair().unwrap();
+    kernel.set_nonblocking(true).unwrap();
+    device.set_nonblocking(true).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    SockRef::from(&listener).set_recv_buffer_size(4096).unwrap();
+    let path = Path::stream(listener.local_addr().unwrap());
+    let connection = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    SockRef::from(&connection).set_send_buffer_size(4096).unwrap();
+    connection.set_nonblocking(true).unwrap();
+    let (far, _) = listener.accept().unwrap();
+    far.set_nonblocking(true).unwrap();
+    let keys = Arc::new(LinkKeys::new(&[42; 32]));
+    let mut far = Stream::new(far.into(), path, keys.clone(), [3; 16]);
+    let (workers, handle) = workers_of(1, Some(device.into()));
+    let key = Key::KeyId(KeyId::new(&keys, 7, [1; 4]));
+    for command in [
+        Command::Send(SendCommand::Prepare(KeySlot::Next, key)),
+        Command::Send(SendCommand::Switch(KeySlot::Next)),
+        Command::Send(SendCommand::Endpoint(Some(path))),
+        Command::Send(SendCommand::Agreed(true)),
+        Command::Send(SendCommand::Budget(1200)),
+    ] {
+        handle.command(command.into());
+    }
+    handle.stream(path, Some(connection.into()));
+    let running: Vec<_> = workers.into_iter().map(|worker| std::thread::spawn(|| worker.run())).collect();
+    let patiently = |done: &mut dyn FnMut() -> bool| {
+        (0..50).any(|_| {
+            done() || {
+                std::thread::sleep(Duration::from_millis(10));
+                false
+            }
+        })
+    };
+    // As much of one flow as there is place for, and behind all of it a frame of another one.
+    while patiently(&mut || kernel.send(&read_of(1, 1000)).is_ok()) {}
+    let (mut is_sent, mut lengths) = (false, Vec::new());
+    while patiently(&mut || {
+        is_sent = is_sent || kernel.send(&read_of(2, 10)).is_ok();
+        far.receive().is_ok()
+    }) {
+        while let Some(datagram) = far.next_datagram().unwrap() {
+            lengths.push(datagram.len());
+        }
+    }
+    handle.quit();
+    running.into_iter().for_each(|thread| thread.join().unwrap());
+    let behind = lengths.iter().rev().position(|length| *length < 200).unwrap();
+    assert!(behind > 50, "{behind} datagrams of {} came after the small one", lengths.len());
 }
 
 #[test]
