@@ -55,7 +55,8 @@ use crate::transport::udp::Socket;
 const NOTICES: usize = 256;
 /// What could not be sent is told as the reason of silence for so long; the worker says it again every minute.
 const UNSENT: Duration = Duration::from_secs(65);
-/// How often the workers are asked for their counters while they do something.
+/// So long after they begin to do something the workers are asked for their counters, and then as often while they go on: what a peer's first
+/// datagrams were counted as is looked at when the link has had the time to come up.
 const TICK: Duration = Duration::from_secs(1);
 /// The same while verb 5 prints a letter for each datagram and frame.
 const TICK_LETTERS: Duration = Duration::from_millis(100);
@@ -75,8 +76,7 @@ struct Engine {
     /// What the workers told last, the outward one first.
     reports: [Report; 2],
     stats: Stats,
-    /// When the workers were asked last, and are asked again, if they did something since.
-    asked_at: Instant,
+    /// When the workers are asked for their counters, if they did something since they were asked last.
     ask_at: Option<Instant>,
     letters: bool,
     threads: u8,
@@ -125,7 +125,7 @@ impl Engine {
 
     /// Asks the workers what they have counted.
     fn ask(&mut self) {
-        (self.asked_at, self.ask_at) = (now().instant, None);
+        self.ask_at = None;
         self.worker.report();
     }
 
@@ -262,7 +262,7 @@ impl Engine {
             }
             FromWorker::Active => {
                 let tick = if self.letters { TICK_LETTERS } else { TICK };
-                self.ask_at.get_or_insert(self.asked_at + tick);
+                self.ask_at.get_or_insert(now().instant + tick);
             }
             FromWorker::StreamWanted { to } => self.tell(&ToParent::Stream { to })?,
             FromWorker::Note(text) => say!(1, "{text}"),

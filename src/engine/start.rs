@@ -179,7 +179,6 @@ impl Engine {
             unproven,
             reports: [Report::default(); 2],
             stats: Stats::default(),
-            asked_at: began.instant,
             ask_at: None,
             letters,
             threads: data_path.threads,
