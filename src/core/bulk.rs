@@ -34,7 +34,11 @@ impl Settings {
         match (openvpn, upgrade) {
             (None, _) => Self::Tund(tund),
             (Some(openvpn), Upgrade::Off) => Self::OpenVpn(openvpn),
-            (Some(openvpn), Upgrade::Auto | Upgrade::Require) => Self::Both { tund, openvpn },
+            (Some(mut openvpn), Upgrade::Auto | Upgrade::Require) => {
+                // The hosts stay where they are when the format changes.
+                openvpn.inner.share_hosts(&tund.inner);
+                Self::Both { tund, openvpn }
+            }
         }
     }
 

@@ -168,6 +168,11 @@ enum Way {
 }
 
 impl Guard {
+    /// From now on it has the tables of another guard at the same device.
+    pub fn share_tables(&mut self, other: &Self) {
+        self.tables = Arc::clone(&other.tables);
+    }
+
     /// With empty tables.
     pub fn new(rules: &Rules, key: ProbeKey) -> Self {
         let mut vlans = [if rules.vlans.is_none() { u64::MAX } else { 0 }; 64];

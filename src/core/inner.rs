@@ -74,6 +74,13 @@ impl InnerPolicy {
         }
     }
 
+    /// Knows the hosts of a bridged link that `other` knows, from now on.
+    pub fn share_hosts(&mut self, other: &Self) {
+        if let (Some(guard), Some(other)) = (&mut self.guard, &other.guard) {
+            guard.share_tables(other);
+        }
+    }
+
     /// Time passed: the frames that follow come now.
     pub fn set_now(&mut self, now: Instant) {
         self.guard.iter_mut().for_each(|guard| guard.set_now(now));

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
-use crate::config::{Keepalive, KeyMode, Upgrade};
+use crate::config::{Guard as Rules, Keepalive, KeyMode, Upgrade};
 use crate::core::bulk::{Bulk, Settings};
 use crate::core::clock::Now;
 use crate::core::control::Control;
@@ -20,6 +20,7 @@ use crate::core::openvpn::link::{Link, upgrade};
 use crate::core::openvpn::options::Options;
 use crate::core::path::Path;
 use crate::core::settings::{LinkSettings, OpenVpnWire};
+use crate::core::stats::DropReason;
 use crate::crypto::cbc_hmac::{CbcCipher, CbcHmac, Digest, KEY, slots};
 use crate::crypto::keys::{LinkKeys, from_openvpn};
 use crate::crypto::suite::{Cipher, Exchange};
@@ -103,6 +104,31 @@ fn settings(which: usize, upgrade: Upgrade) -> LinkSettings {
         verb: 3,
         activated: false,
     }
+}
+
+#[test]
+fn the_guard_knows_the_hosts_in_the_one_format_that_it_has_seen_in_the_other() {
+    let rules = Rules {
+        find_loops: false,
+        storm: 1000,
+        macs: 16,
+        drop_bpdu: false,
+        drop_dhcp_server: false,
+        drop_router_advertisement: false,
+        vlans: None,
+        untagged: true,
+        drop_own_macs: true,
+    };
+    let link = LinkSettings { guard: Some(rules), ..settings(0, Upgrade::Auto) };
+    let tund = lane::Settings::new(&link, Arc::new(LinkKeys::new(&from_openvpn(&FILE))), false);
+    let secrets = Secrets { key: Zeroizing::new(FILE), check: [0; 16], draw: [1; 16] };
+    let openvpn = LaneSettings::new(&link, Arc::new(secrets), false);
+    let Settings::Both { mut tund, mut openvpn } = Settings::new(tund, openvpn, Upgrade::Auto) else {
+        panic!()
+    };
+    let frame = [&[0xff; 6][..], &[2, 0, 0, 0, 0, 1], &[0x88, 0xb5], &[0; 46]].concat();
+    openvpn.inner.outward(&frame).unwrap();
+    assert_eq!(tund.inner.inward(&frame, 0), Err(DropReason::GuardOwnMac));
 }
 
 impl End {
