@@ -22,17 +22,17 @@ pub fn missing((program, origin): &(String, Origin)) -> Error {
 }
 
 /// Installs what is missing; a program that cannot be had is named and left out.
-pub fn all(peers: impl Iterator<Item = Peer>) -> Result<(), Error> {
+pub fn all(peers: &[Peer]) -> Result<(), Error> {
     let tools = rights::tools().ok_or_else(|| Error::new("this program lies in no folder"))?;
-    for (program, origin) in peers.flat_map(|peer| peer.rival.programs.clone()) {
+    for (program, origin) in peers.iter().flat_map(|peer| &peer.rival.programs) {
         let mut command = match origin {
-            _ if rights::find(&program).is_some() => continue,
+            _ if rights::find(program).is_some() => continue,
             Origin::Path => continue,
-            Origin::Debian(package) => apt(&package),
-            Origin::Unpacked(package) => unpack(&package, &tools),
+            Origin::Debian(package) => apt(package),
+            Origin::Unpacked(package) => unpack(package, &tools),
             Origin::Crate(name, version) => {
                 let mut command = Command::new("cargo");
-                command.args(["install", &name, "--version", &version, "--locked", "--root"]).arg(&tools);
+                command.args(["install", name, "--version", version, "--locked", "--root"]).arg(&tools);
                 command
             }
         };

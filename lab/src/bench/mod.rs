@@ -97,7 +97,7 @@ pub fn run_in_guest(options: &Options) -> Result<u8, Error> {
         return run(options, Purpose::Guest).map(|()| 0);
     }
     if options.install && !rights::is_entered() {
-        install::all(Peer::all())?;
+        install::all(&peers(options, Purpose::Guest)?)?;
     }
     rights::become_root()?;
     let mut guest = Guest::again()?.limit(IN_GUEST);
@@ -110,20 +110,13 @@ pub fn run_in_guest(options: &Options) -> Result<u8, Error> {
 
 /// Measures and prints. An error if a target is missed and that was to be one.
 pub fn run(options: &Options, purpose: Purpose) -> Result<(), Error> {
-    let own: Vec<Peer> = options.rival.iter().map(|file| Peer::of_file(file)).collect::<Result<_, _>>()?;
+    let peers = peers(options, purpose)?;
     if options.install && !rights::is_entered() && !guest::is_inside() {
-        install::all(Peer::all().chain(own.clone()))?;
+        install::all(&peers)?;
     }
     rights::become_root()?;
     rights::check_namespaces()?;
     rights::check_tun()?;
-    let mut peers: Vec<Peer> = match (&options.only[..], purpose) {
-        ([], Purpose::Targets) => Peer::needed().collect(),
-        ([], Purpose::Comparison) => Peer::all().collect(),
-        ([], Purpose::Guest) => Peer::in_guest().collect(),
-        (only, _) => only.to_vec(),
-    };
-    peers.extend(own);
     let tasks = tasks(options, purpose)?;
     let mut results = Results::default();
     let (begin, stolen) = (std::time::Instant::now(), machine::stolen()?);
@@ -154,6 +147,20 @@ pub fn run(options: &Options, purpose: Purpose) -> Result<(), Error> {
         return Err(Error::new(format!("{missed} of {} targets are missed", verdicts.len())));
     }
     Ok(())
+}
+
+/// Who is measured if nobody is named, or who is; and those of files.
+fn peers(options: &Options, purpose: Purpose) -> Result<Vec<Peer>, Error> {
+    let mut peers: Vec<Peer> = match (&options.only[..], purpose) {
+        ([], Purpose::Targets) => Peer::needed().collect(),
+        ([], Purpose::Comparison) => Peer::all().collect(),
+        ([], Purpose::Guest) => Peer::in_guest().collect(),
+        (only, _) => only.to_vec(),
+    };
+    for file in &options.rival {
+        peers.push(Peer::of_file(file)?);
+    }
+    Ok(peers)
 }
 
 /// What is measured if nothing is named, or what is.
