@@ -45,18 +45,21 @@ struct Waiting {
 /// Where frames of one size are kept.
 #[derive(Debug)]
 struct Places<const N: usize> {
-    bytes: [Vec<u8>; N],
+    /// In one piece, so that the kernel has no memory behind a place before it is used.
+    bytes: Vec<u8>,
+    /// Of each place.
+    length: usize,
     /// The free ones; the one that was used last is used next.
     free: Vec<u8>,
 }
 
 impl<const N: usize> Places<N> {
     fn new(length: usize) -> Self {
-        Self { bytes: std::array::from_fn(|_| vec![0; length]), free: (0..N as u8).collect() }
+        Self { bytes: vec![0; N * length], length, free: (0..N as u8).collect() }
     }
 
     fn at(&mut self, place: u8) -> &mut [u8] {
-        &mut self.bytes[usize::from(place)]
+        &mut self.bytes[usize::from(place) * self.length..][..self.length]
     }
 }
 
