@@ -419,6 +419,7 @@ fn addresses_are_checked() {
 fn device_settings_are_checked() {
     refuse_each(&[
         tun("[device]", "[device]\nmtu = 575", "575", Code::OutOfRange, "576 to 9216"),
+        tun("[device]", "[device]\nmtu = 'big'", "'big'", Code::UnknownValue, "576 to 9216 or \"bridge\""),
         tun("[device]", "[device]\nmtu = 9217", "9217", Code::OutOfRange, "576 to 9216"),
         tap("\"192.168.87.81/24\"", "\"2001:db8::1/64\"\nmtu = 1279", "1279", Code::MtuTooSmall, "1280"),
         tun(

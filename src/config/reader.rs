@@ -91,6 +91,11 @@ impl<'d, 'o> Table<'d, 'o> {
 
     /// A text that is one of `choices`.
     pub fn choice<T: Clone>(&mut self, key: &str, choices: &[(&str, T)]) -> Field<T> {
+        self.choice_or(key, "", choices)
+    }
+
+    /// The same where there is something `else_` that it may be.
+    pub fn choice_or<T: Clone>(&mut self, key: &str, else_: &str, choices: &[(&str, T)]) -> Field<T> {
         let Field::Is(text) = self.string(key) else { return self.absent_or_wrong(key) };
         if let Some((_, value)) = choices.iter().find(|(name, _)| *name == text.value) {
             return Field::Is(At { value: value.clone(), span: text.span });
@@ -100,7 +105,7 @@ impl<'d, 'o> Table<'d, 'o> {
         let listed: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
         let help = match suggest::nearest(&text.value, names.iter().copied()) {
             Some(near) => format!("did you mean \"{near}\"?"),
-            None => format!("it is {}", listed.join(" or ")),
+            None => format!("it is {else_}{}", listed.join(" or ")),
         };
         self.wrong(Code::UnknownValue, text.span, message, help)
     }

@@ -172,7 +172,8 @@ impl Read for NumberOr {
             Some(toml::de::DeValue::String(text))
                 if !text.starts_with(|first: char| first.is_ascii_digit()) =>
             {
-                table.choice(key, &[(word, Self::Word)]).map(Some)
+                let number = format!("a number of {unit} from {low} to {high} or ");
+                table.choice_or(key, &number, &[(word, Self::Word)]).map(Some)
             }
             Some(_) | None => table
                 .integer(key, low..=high, unit)
