@@ -132,10 +132,10 @@ impl Link {
         }
     }
 
-    /// tund speaks UDP of both families; TCP is worth a word, since the peer has to change too.
+    /// tund calls over UDP of both families; TCP is worth a word, since the peer has to change too.
     fn proto(&mut self, directive: &Directive, proto: &str) -> bool {
         if !proto.starts_with("udp") {
-            self.report(directive, "tund speaks UDP: a firewall that lets only TCP through has to be opened");
+            self.report(directive, "tund prefers UDP: where that does not pass, add \"tcp:HOST:PORT\" to remote, and \"tcp:PORT\" to listen at the other end");
         }
         true
     }

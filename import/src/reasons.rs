@@ -322,7 +322,7 @@ const OTHERWISE: &[(&[&str], &str)] = &[
             "http-proxy-timeout",
             "socks-proxy-retry",
         ],
-        "tund speaks UDP to the peer itself; proxies are not supported",
+        "set `proxy`, and a remote that begins with tcp:",
     ),
     (&["remote-random"], "remotes are tried in their order"),
     (&["route-delay"], "routes are set as soon as the device is ready"),
@@ -367,7 +367,7 @@ const OTHERWISE: &[(&[&str], &str)] = &[
         ],
         "ask with `tund status` and `tund stats` instead",
     ),
-    (&["http-proxy-user-pass"], "tund speaks UDP to the peer itself; proxies are not supported"),
+    (&["http-proxy-user-pass"], "set `proxy` with the user, and `proxy-password-file`"),
     (
         &[
             "genkey",
