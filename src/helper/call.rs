@@ -19,10 +19,11 @@ use crate::crypto::Random;
 use crate::crypto::exchange::Pattern;
 use crate::crypto::suite::{Cipher, Exchange};
 use crate::crypto::wrap;
+use crate::helper::{NO_SOCKET, serve};
 use crate::privsep::channel::{Channel, Message};
 use crate::privsep::message::{Confinement, Keys};
 use crate::privsep::sandbox;
-use crate::privsep::spawn::{self, Role, inherited, spawn};
+use crate::privsep::spawn::{self, Role, spawn};
 use crate::sys::clock::now;
 use crate::sys::random::Os;
 use crate::transport::stream::Stream;
@@ -98,28 +99,20 @@ pub fn call(question: &Question, socket: &OwnedFd) -> Answer {
     }
 }
 
-/// The calling process: reads the question from descriptor 0, drops its privileges, calls, answers, ends.
+/// The calling process: drops its privileges, calls, answers.
 pub fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
-    }
-}
-
-fn run() -> io::Result<()> {
-    let channel = inherited::<Answer, Question>()?;
-    let Some((question, descriptors)) = channel.receive()? else { return Ok(()) };
-    let Some(socket) = descriptors.into_iter().next() else { return Ok(()) };
-    let answer = match sandbox::lock(Role::Caller, &question.confinement) {
-        Ok(_) => ask(question, socket).unwrap_or_else(|error| match error.kind() {
-            io::ErrorKind::ConnectionRefused => {
-                Answer::Refused("its host says that nothing listens on that port".to_owned())
-            }
-            _ => Answer::Refused(error.to_string()),
-        }),
-        Err(error) => Answer::Failed(error.to_string()),
-    };
-    channel.send(&answer, &[])
+    serve(|question: Question, mut sockets| {
+        let Some(socket) = sockets.pop() else { return Answer::Failed(NO_SOCKET.to_owned()) };
+        match sandbox::lock(Role::Caller, &question.confinement) {
+            Ok(_) => ask(question, socket).unwrap_or_else(|error| match error.kind() {
+                io::ErrorKind::ConnectionRefused => {
+                    Answer::Refused("its host says that nothing listens on that port".to_owned())
+                }
+                _ => Answer::Refused(error.to_string()),
+            }),
+            Err(error) => Answer::Failed(error.to_string()),
+        }
+    })
 }
 
 /// What carries the call.

@@ -13,10 +13,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::helper::{NO_SOCKET, serve};
 use crate::privsep::channel::{Channel, Message};
 use crate::privsep::message::Confinement;
 use crate::privsep::sandbox;
-use crate::privsep::spawn::{self, Role, inherited, spawn};
+use crate::privsep::spawn::{self, Role, spawn};
 use crate::report::text::printable;
 use crate::sys::clock::now;
 use crate::wire::proxy::{Credentials, Kind, Next, Refusal, Request};
@@ -164,26 +165,19 @@ impl Drop for Asking {
     }
 }
 
-/// The process: reads the question from descriptor 0, drops its privileges, asks, answers, ends.
+/// The process: drops its privileges, asks, answers.
 pub fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
-    }
+    serve(|question: Question, sockets| {
+        let asked = match sandbox::lock(Role::ProxyCaller, &question.confinement) {
+            Ok(_) => ask(question, &sockets),
+            Err(error) => Err(Trouble::Unreachable(error.to_string())),
+        };
+        asked.map_or_else(Answer::Not, |()| Answer::Connected)
+    })
 }
 
-fn run() -> io::Result<()> {
-    let channel = inherited::<Answer, Question>()?;
-    let Some((question, descriptors)) = channel.receive()? else { return Ok(()) };
-    let Some(socket) = descriptors.into_iter().next() else { return Ok(()) };
-    let asked = match sandbox::lock(Role::ProxyCaller, &question.confinement) {
-        Ok(_) => ask(question, &socket),
-        Err(error) => Err(Trouble::Unreachable(error.to_string())),
-    };
-    channel.send(&asked.map_or_else(Answer::Not, |()| Answer::Connected), &[])
-}
-
-fn ask(question: Question, socket: &OwnedFd) -> Result<(), Trouble> {
+fn ask(question: Question, sockets: &[OwnedFd]) -> Result<(), Trouble> {
+    let [socket] = sockets else { return Err(Trouble::Unreachable(NO_SOCKET.to_owned())) };
     let failed = |error: io::Error| Trouble::Unreachable(error.to_string());
     let due = now().instant + LIMIT;
     let (mut request, first) = Request::new(question.kind, question.to, question.credentials);

@@ -17,10 +17,11 @@ use crate::config::Remote;
 use crate::core::limits::ADDRESSES;
 use crate::core::path::Path;
 use crate::core::remotes::in_turns_of_families;
+use crate::helper::serve;
 use crate::privsep::channel::{Channel, Message};
 use crate::privsep::message::Confinement;
 use crate::privsep::sandbox;
-use crate::privsep::spawn::{self, Role, inherited, spawn};
+use crate::privsep::spawn::{self, Role, spawn};
 use crate::report::text::printable;
 use crate::say;
 use crate::sys::clock;
@@ -62,30 +63,24 @@ impl Message for Answer {
     }
 }
 
-/// The resolver process: reads the question from descriptor 0, drops its privileges, answers, ends.
+/// The resolver process: drops its privileges, looks up, answers.
 pub fn main() -> ExitCode {
-    match answer() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
-    }
+    serve(|question, _| answer(question))
 }
 
-fn answer() -> io::Result<()> {
-    let channel = inherited::<Answer, Question>()?;
-    let Some((Question { confinement, remote, v6 }, _)) = channel.receive()? else { return Ok(()) };
+fn answer(Question { confinement, remote, v6 }: Question) -> Answer {
     let family = if v6 { AddressFamily::INET6 } else { AddressFamily::INET };
     let found = match sandbox::lock(Role::Resolver, &confinement) {
         Ok(_) => names::look_up(&remote.host, remote.port, family),
         Err(error) => Err(io::Error::other(format!("resolver: {error}"))),
     };
-    let answer = match found {
+    match found {
         Ok(mut addresses) => {
             addresses.truncate(MAX_ANSWER);
             Answer::Found(addresses)
         }
         Err(error) => Answer::Failed(printable(&error.to_string(), 200)),
-    };
-    channel.send(&answer, &[])
+    }
 }
 
 /// The address of a remote that needs no look-up, if its interface is there.
