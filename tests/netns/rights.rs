@@ -776,8 +776,8 @@ fn root_of_a_user_namespace_runs_a_link_in_a_network_of_its_own_and_not_in_the_h
         let dir = fri.dir().display();
         fri.file("fri.toml", &Toml::tun_fri().with("[run]\nsandbox = 'require'").text()).unwrap();
         let script = format!(
-            "cd {dir}; unshare --user --mount --pid --fork --kill-child {namespaces} sh -eu -c '{inside}\nexec setpriv --reuid 0 \
-             --regid 0 --clear-groups {dir}/tund --config {dir}/fri.toml' & {outside}\nwait $!"
+            "cd {dir}; setpriv --pdeathsig KILL unshare --user --mount --pid --fork --kill-child {namespaces} sh -eu -c '{inside}\nexec setpriv --reuid 0 \
+             --regid 0 --clear-groups --pdeathsig KILL {dir}/tund --config {dir}/fri.toml' & {outside}\nwait $!"
         );
         fri.spawn(&["sh", "-c", &script]).unwrap()
     };
