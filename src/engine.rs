@@ -23,6 +23,7 @@ use std::panic;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use log::Level;
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 use tokio::sync::mpsc;
@@ -45,8 +46,7 @@ use crate::engine::worker::{Direction, FromWorker, Handle};
 use crate::privsep::bulk;
 use crate::privsep::channel::Channel;
 use crate::privsep::message::{End, ToEngine, ToParent};
-use crate::report::log;
-use crate::say;
+use crate::report;
 use crate::sys::clock::now;
 use crate::transport::udp::Socket;
 
@@ -173,7 +173,7 @@ impl Engine {
 
     fn handle_event(&mut self, event: Event) -> Result<(), Ending> {
         match event {
-            Event::Log { verb, condition } => log_condition(verb, &condition),
+            Event::Log { level, condition } => log_condition(level, &condition),
             Event::Keep(kept) => self.tell(&ToParent::Keep(kept))?,
             Event::Resolve => self.tell(&ToParent::Resolve)?,
             Event::Endpoint(path) => self.tell(&ToParent::Endpoint(path))?,
@@ -201,7 +201,7 @@ impl Engine {
             ToEngine::Taken { routes } => self.link.handle_taken(routes),
             ToEngine::Sources => match descriptors.into_iter().next().map(bulk::read) {
                 Some(Ok(sources)) => self.link.handle_sources(sources),
-                failed => say!(1, "the peer's inner addresses stay as they are: {failed:?}"),
+                failed => log::warn!("the peer's inner addresses stay as they are: {failed:?}"),
             },
             ToEngine::Device => {
                 for device in descriptors {
@@ -230,7 +230,7 @@ impl Engine {
                 self.ask();
             }
             ToEngine::Settings(settings) => {
-                log::set_level(settings.verb);
+                report::log::set_verb(settings.verb);
                 self.letters = settings.verb >= 5;
                 self.link.handle_settings(now(), *settings);
             }
@@ -250,7 +250,7 @@ impl Engine {
                 if self.letters
                     && let Some(line) = letters(&self.stats, &report.stats)
                 {
-                    say!(5, "{line}");
+                    log::trace!("{line}");
                 }
                 self.stats = report.stats;
                 self.link.handle_report(now(), &report);
@@ -265,10 +265,10 @@ impl Engine {
                 self.ask_at.get_or_insert(now().instant + tick);
             }
             FromWorker::StreamWanted { to } => self.tell(&ToParent::Stream { to })?,
-            FromWorker::Note(text) => say!(1, "{text}"),
+            FromWorker::Note(text) => log::warn!("{text}"),
             FromWorker::SendFailed { to, error } => {
                 let condition = Condition::CannotSend { remote: to, reason: refusal::not_sent(&error, to) };
-                log_condition(condition.verb(), &condition);
+                log_condition(condition.level(), &condition);
                 self.unsent = Some((now().instant, to, condition));
             }
             FromWorker::SentAgain { to } => {
@@ -303,7 +303,7 @@ impl Engine {
                 self.stats = self.sum(duty, *report).stats;
             }
         }
-        say!(3, "{}", self.stats.plus(&self.link.stats()));
+        log::debug!("{}", self.stats.plus(&self.link.stats()));
         self.tell(&ToParent::Traffic(self.traffic()))?;
         Ok(Ending { end: End::Done, reason })
     }
@@ -337,6 +337,6 @@ async fn sleep_until(due: Option<Instant>) {
 }
 
 /// The sentence with its code, by which programs find it.
-fn log_condition(verb: u8, condition: &Condition) {
-    say!(verb, "{condition} [{}]", condition.code());
+fn log_condition(level: Level, condition: &Condition) {
+    log::log!(level, "{condition} [{}]", condition.code());
 }

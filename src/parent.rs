@@ -33,6 +33,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use log::Level;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
@@ -60,7 +61,6 @@ use crate::privsep::message::{Confinement, Start, ToEngine};
 use crate::privsep::spawn::{Role, spawn};
 use crate::report::exit::{BUG, Fatal};
 use crate::route::plan::Step;
-use crate::say;
 
 /// Most messages of the engine that are handled before other work gets its turn.
 const MAX_BATCH: usize = 64;
@@ -232,13 +232,14 @@ impl Parent {
             Effect::KillEngine => self.kill_engine(),
             Effect::End(ending) => {
                 if !ending.reason.is_empty() {
-                    say!(u8::from(ending.code == 0), "{}", ending.reason);
+                    let level = if ending.code == 0 { Level::Info } else { Level::Error };
+                    log::log!(level, "{}", ending.reason);
                 }
                 self.finish_reload();
                 notify::stopping();
             }
             Effect::UndoRoutes => self.changes.roll_back_to(self.status.before_routes),
-            Effect::DeviceLost(reason) => say!(0, "{reason}: it is made again [device-gone]"),
+            Effect::DeviceLost(reason) => log::error!("{reason}: it is made again [device-gone]"),
             Effect::Renew => self.renew_device()?,
             Effect::UndoDevice => self.changes.roll_back_to(Savepoint::default()),
             // Taking back does not fail.
@@ -319,7 +320,7 @@ impl Parent {
             Signal::Interrupt => self.asked_to_end("SIGINT", "sigint"),
             Signal::Hangup => self.machine.handle(Event::Reload),
             Signal::User1 => {
-                say!(1, "SIGUSR1: connecting again");
+                log::info!("SIGUSR1: connecting again");
                 self.answer(&ToEngine::Reconnect);
             }
             Signal::User2 => self.log_statistics(),
@@ -330,7 +331,7 @@ impl Parent {
 
     fn asked_to_end(&mut self, name: &str, signal: &'static str) {
         if self.machine.is_ending() {
-            say!(1, "{name} again: ending at once, without scripts");
+            log::info!("{name} again: ending at once, without scripts");
         }
         self.machine.handle(Event::Terminate { reason: format!("{name}: stopping"), signal });
     }
@@ -344,7 +345,7 @@ fn resolver(link: &Link) -> Resolver {
 
 fn listen() -> Option<Uevents> {
     let uevents = Uevents::listen();
-    uevents.inspect_err(|error| say!(3, "cannot listen to the kernel's device events: {error}")).ok()
+    uevents.inspect_err(|error| log::debug!("cannot listen to the kernel's device events: {error}")).ok()
 }
 
 fn timespec(duration: Duration) -> Timespec {

@@ -9,14 +9,14 @@ use std::sync::{Mutex, Once};
 use crate::config::{Command, Config, Options, Sandbox, parse};
 use crate::host::directory::Directory;
 use crate::privsep::message::{Confinement, Identity};
-use crate::report::log;
+use crate::report;
 
 static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// Starts to keep what is logged, at verb 4.
 pub fn capture_log() {
     static ONCE: Once = Once::new();
-    ONCE.call_once(|| log::init(4, Box::new(|_, line| LINES.lock().unwrap().push(line.to_owned()))));
+    ONCE.call_once(|| report::log::init(4, Box::new(|_, line| LINES.lock().unwrap().push(line.to_owned()))));
 }
 
 /// The lines logged so far that contain `part`; other tests log too.

@@ -33,7 +33,7 @@ const PURE: [&str; 19] = [
     "src/control/metrics",
 ];
 /// What the pure half may not name: whatever has a descriptor, a clock, a thread or randomness of its own.
-const IMPURE: [&str; 18] = [
+const IMPURE: [&str; 23] = [
     "std::fs",
     "std::process",
     "std::thread",
@@ -52,6 +52,11 @@ const IMPURE: [&str; 18] = [
     "rustix::",
     "getrandom::",
     "crate::sys",
+    "log::error!",
+    "log::warn!",
+    "log::info!",
+    "log::debug!",
+    "log::trace!",
 ];
 /// The rooms from the ground floor up. A file may name what is in its own room and below, and nothing above; the
 /// longest prefix of its module path says where it is.

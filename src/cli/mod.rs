@@ -30,11 +30,10 @@ use crate::parent::start;
 use crate::privsep::background;
 use crate::privsep::spawn::Role;
 use crate::report::exit::{self, BUG, Fatal, USAGE};
-use crate::report::log;
 use crate::report::output::Output;
 use crate::report::stderr;
+use crate::sys;
 use crate::sys::memory;
-use crate::{say, sys};
 use status::Form;
 
 /// Joins two machines or two Ethernet segments over any IP network.
@@ -381,8 +380,8 @@ fn end(result: Result<(), Fatal>) -> ExitCode {
 
 fn report_panic(info: &PanicHookInfo<'_>) {
     let bug = exit::bug(info);
-    if log::enabled(0) {
-        say!(0, "{bug}");
+    if log::log_enabled!(log::Level::Error) {
+        log::error!("{bug}");
     } else {
         stderr::show(&format!("tund: {bug}\n"));
     }

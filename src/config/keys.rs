@@ -282,7 +282,8 @@ table! { RawRun "run"
     "verb" verb: u8 = Shape::Number(0, 9, ""), default(1), Nothing => run.verb;
     /// Where the log goes: standard error, syslog (facility daemon) or systemd's journal, which gets the link and the code of a condition as the
     /// fields `TUND_LINK` and `TUND_CODE`. With `"json"` each line on standard error is an object with `time` (RFC 3339), `severity` (as syslog
-    /// names it), `link`, `message` and, if the line tells of a condition, its `code`. With `--inetd` there is no standard error.
+    /// names it), `link`, `message` and, if the line tells of a condition, its `code`. With `--inetd` there is no standard error. Severities are `err`
+    /// at any verb, `warning` for what is wrong and `notice` for other news from 1 on, `info` from 3 and `debug` from 4.
     "log" log: LogTo = names::<LogTo>(), absent("`\"stderr\"`, with `--inetd` `\"syslog\"`"), Restart => run.log;
     /// Whether the processes that read the network, which have no privileges in any case, are locked in as well: a list of system calls, Landlock
     /// (no files, no TCP, no signals to others), an empty root directory. With `"auto"` the log says what this host lacks; with `"require"` tund

@@ -13,7 +13,6 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use super::api::{self, Call, MAX_REQUEST, Method};
 use super::peer;
 use crate::host::directory::Directory;
-use crate::say;
 
 /// The socket's name in a link's runtime directory.
 pub const SOCKET: &str = "control.sock";
@@ -102,7 +101,7 @@ impl Server {
         // One that does not take it is refused all the same.
         let _ = stream.write(&api::refusal(&reason));
         if !std::mem::replace(&mut self.complained, true) {
-            say!(1, "the control socket refuses: {reason}");
+            log::warn!("the control socket refuses: {reason}");
         }
         false
     }

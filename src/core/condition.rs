@@ -8,6 +8,7 @@ mod sentence;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use log::Level;
 use serde::{Deserialize, Serialize};
 
 use super::guard::Rule;
@@ -247,9 +248,27 @@ impl Condition {
         }
     }
 
-    /// From which verb level on the log shows it.
-    pub fn verb(&self) -> u8 {
-        if matches!(self, Self::PathPayload { .. }) { 4 } else { 1 }
+    /// How much it matters to who reads the log.
+    pub fn level(&self) -> Level {
+        let news = matches!(
+            self,
+            Self::NoRemote
+                | Self::PeerIdle
+                | Self::Reconnecting
+                | Self::Resumed
+                | Self::PeerMoved { .. }
+                | Self::LocalMoved { .. }
+                | Self::OverDatagrams { .. }
+                | Self::LoopOver
+                | Self::Upgraded
+        );
+        if matches!(self, Self::PathPayload { .. }) {
+            Level::Trace
+        } else if news {
+            Level::Info
+        } else {
+            Level::Warn
+        }
     }
 }
 

@@ -44,6 +44,7 @@ use carriers::Carriers;
 use greeting::Greeting;
 use keying::Keying;
 use liveness::Liveness;
+use log::Level;
 use notices::Notices;
 use offers::Offers;
 use outbox::{Context, Outbox};
@@ -84,8 +85,8 @@ pub enum Event {
     Keep(Kept),
     /// A line for the log.
     Log {
-        /// From which level on.
-        verb: u8,
+        /// How much it matters.
+        level: Level,
         /// What it reports.
         condition: Condition,
     },

@@ -7,6 +7,7 @@ use std::panic;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use log::Level;
 use tokio::net::UnixDatagram;
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
@@ -34,9 +35,8 @@ use crate::packet::layer::Mode;
 use crate::privsep::message::{End, OpenVpnKeys, Start, ToEngine, ToParent};
 use crate::privsep::sandbox::{self, LockError};
 use crate::privsep::spawn::{Role, inherited};
+use crate::report;
 use crate::report::exit::{self, BUG};
-use crate::report::log;
-use crate::say;
 use crate::sys;
 use crate::sys::clock::now;
 use crate::sys::memory;
@@ -54,16 +54,16 @@ pub fn main() -> ExitCode {
         return ExitCode::from(BUG);
     };
     let sink = parent.clone();
-    let to_parent = move |verb: u8, text: &str| {
+    let to_parent = move |level: Level, text: &str| {
         let mut text = text.to_owned();
         text.truncate(text.floor_char_boundary(MAX_TEXT));
         // The log never holds anything up: a full channel loses the line.
-        let _ = sink.send(&ToParent::Log { verb, text }, &[]);
+        let _ = sink.send(&ToParent::Log { level, text }, &[]);
     };
-    log::init(start.link.verb, Box::new(to_parent));
-    panic::set_hook(Box::new(|info| say!(0, "{}", exit::bug(info))));
+    report::log::init(start.link.verb, Box::new(to_parent));
+    panic::set_hook(Box::new(|info| log::error!("{}", exit::bug(info))));
     if let Err(error) = sys::set_sched_batch() {
-        say!(3, "note: the scheduling policy stays as it is: {error}");
+        log::debug!("note: the scheduling policy stays as it is: {error}");
     }
     let ending = run(&parent, *start, descriptors).unwrap_or_else(|ending| ending);
     let end = ending.end;
@@ -113,7 +113,7 @@ fn derive(start: &Start) -> Derived {
         held = held.and(memory::hold_alone(&**secrets));
     }
     if let Err(error) = held {
-        say!(1, "note: the keys of the link may get into swap space: {error}");
+        log::info!("note: the keys of the link may get into swap space: {error}");
     }
     Derived { keys, statics, openvpn }
 }
@@ -124,7 +124,7 @@ fn lock(start: &Start) -> Result<String, Ending> {
         reason: error.to_string(),
     })?;
     for missing in &protections.missing {
-        say!(1, "warning: this host lacks {missing}; tund runs without");
+        log::warn!("warning: this host lacks {missing}; tund runs without");
     }
     Ok(protections.in_force)
 }

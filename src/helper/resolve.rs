@@ -23,7 +23,6 @@ use crate::privsep::message::Confinement;
 use crate::privsep::sandbox;
 use crate::privsep::spawn::{self, Role, spawn};
 use crate::report::text::printable;
-use crate::say;
 use crate::sys::clock;
 use crate::sys::names;
 
@@ -313,15 +312,15 @@ impl Name {
     /// Once at verb 1, then at most every minute at verb 3, whatever the reason is by then.
     fn complain(&mut self, now: Instant) {
         match (self.line(), self.complained) {
-            (Some(text), None) => say!(1, "{text}; {ADVICE} [no-address]"),
+            (Some(text), None) => log::warn!("{text}; {ADVICE} [no-address]"),
             (Some(text), Some(said)) if now.duration_since(said) >= REPEAT => {
-                say!(3, "still: {text} [no-address]")
+                log::debug!("still: {text} [no-address]")
             }
             (Some(_), Some(_)) => return,
             (None, said) => {
                 if said.is_some() {
                     self.complained = None;
-                    say!(1, "{} resolves now", printable(&self.remote.host, 255));
+                    log::info!("{} resolves now", printable(&self.remote.host, 255));
                 }
                 return;
             }

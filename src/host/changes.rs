@@ -6,11 +6,9 @@ use std::io;
 use crate::device::Device;
 use crate::host::directory::Directory;
 use crate::host::ledger::Ledger;
-use crate::report::log;
 use crate::route::netlink::Netlink;
 use crate::route::plan::{Interface, Step};
 use crate::route::step::difference;
-use crate::say;
 
 /// Most steps made together that are shown one by one.
 pub const SHOWN: usize = 20;
@@ -46,7 +44,7 @@ impl Changes {
         let blocks = blocks.iter().filter_map(Step::done).collect();
         let mut changes = Self { netlink, undo: Vec::new(), blocks, ledger, device: None };
         if !undo.is_empty() {
-            say!(1, "taking back what a killed tund left");
+            log::info!("taking back what a killed tund left");
         }
         changes.undo_left_over(undo);
         changes.rewrite();
@@ -61,7 +59,7 @@ impl Changes {
             *links.entry((index, name.to_owned())).or_insert_with(|| match self.netlink.link(name) {
                 Ok(link) => link.is_some_and(|link| link.index == index),
                 Err(error) => {
-                    say!(1, "cannot undo: {step}: {error}");
+                    log::warn!("cannot undo: {step}: {error}");
                     false
                 }
             })
@@ -113,7 +111,7 @@ impl Changes {
             if !self.blocks.contains(step) {
                 // What was to be taken back in any case is not any more.
                 self.undo.retain(|undo| Some(undo) != step.undo().as_ref());
-                say!(3, "{step}");
+                log::debug!("{step}");
                 self.ledger.record(step.undo().as_slice());
                 self.netlink.apply(step).map_err(|error| error.to_string())?;
                 self.blocks.push(step.clone());
@@ -252,7 +250,7 @@ impl Changes {
     fn undo_steps(&mut self, steps: &[Step]) {
         show(steps);
         for error in failures(self.netlink.apply_all(steps)) {
-            say!(1, "cannot undo: {error}");
+            log::warn!("cannot undo: {error}");
         }
     }
 
@@ -270,11 +268,11 @@ impl Changes {
 
 /// Shows the steps at verb 3, of very many the first.
 fn show(steps: &[Step]) {
-    if log::enabled(3) {
-        steps.iter().take(SHOWN).for_each(|step| say!(3, "{step}"));
+    if log::log_enabled!(log::Level::Debug) {
+        steps.iter().take(SHOWN).for_each(|step| log::debug!("{step}"));
         let more = steps.len().saturating_sub(SHOWN);
         if more > 0 {
-            say!(3, "and {more} more like these");
+            log::debug!("and {more} more like these");
         }
     }
 }
@@ -294,7 +292,7 @@ impl Drop for Changes {
     fn drop(&mut self) {
         self.roll_back_to(Savepoint::default());
         if let Some(device) = self.device.take() {
-            say!(3, "removing {}", device.name);
+            log::debug!("removing {}", device.name);
         }
     }
 }

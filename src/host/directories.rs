@@ -12,7 +12,6 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use crate::host::directory::Directory;
 use crate::host::trust::{self, Refusal};
 use crate::report::exit::{CONFIG, Fatal, PRIVILEGE, UNAVAILABLE};
-use crate::say;
 
 /// File of the process id, which is also the lock.
 const PID: &str = "pid";
@@ -89,8 +88,7 @@ pub fn make(kind: Kind, configured: Option<&Path>, name: &str) -> Result<Option<
     if let Some(fatal) = refused {
         return Err(fatal);
     }
-    say!(
-        1,
+    log::warn!(
         "warning: {}; the link runs without `tund status` and the like, and what it sets stays if it is killed: set {} to a directory \
          that can be written (a container: --tmpfs /run)",
         problem.unwrap_or_default(),
@@ -195,7 +193,7 @@ fn links_in(base: &Path, user: Option<u32>) -> Vec<Existing> {
 /// in the log, when that fails.
 pub fn empty(runtime: &Directory) -> Option<PathBuf> {
     let complain = |error: &io::Error| {
-        say!(1, "cannot make {}: {error}", runtime.path().join(EMPTY).display());
+        log::warn!("cannot make {}: {error}", runtime.path().join(EMPTY).display());
     };
     runtime.make_empty(EMPTY).inspect_err(complain).ok()
 }

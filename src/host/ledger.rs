@@ -11,7 +11,6 @@ use std::iter::Peekable;
 use crate::config::MAX_ROUTES;
 use crate::host::directory::Directory;
 use crate::route::plan::Step;
-use crate::say;
 
 /// Its name in the runtime directory.
 const NAME: &str = "ledger";
@@ -59,7 +58,7 @@ impl Ledger {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => {
                 let place = place.path().display();
-                say!(1, "cannot read {place}/{NAME}: {error}; what a killed tund left there stays");
+                log::warn!("cannot read {place}/{NAME}: {error}; what a killed tund left there stays");
                 Vec::new()
             }
         }
@@ -91,8 +90,7 @@ impl Ledger {
             && !std::mem::replace(&mut self.complained, true)
         {
             let place = place.path().display();
-            say!(
-                1,
+            log::warn!(
                 "cannot write {place}/{NAME}: {error}; if tund is killed, the next start cannot clean up"
             );
         }
@@ -152,11 +150,11 @@ fn steps(text: &str, boot: &str) -> Vec<Step> {
     let step = |line: &str| match serde_json::from_str::<Step>(line) {
         Ok(step) if step.only_undoes() => Some(step),
         Ok(step) => {
-            say!(1, "the ledger says \"{step}\", which takes back nothing of tund's: it is left alone");
+            log::warn!("the ledger says \"{step}\", which takes back nothing of tund's: it is left alone");
             None
         }
         Err(error) => {
-            say!(1, "a line of the ledger is not understood, and what it says stays: {error}");
+            log::warn!("a line of the ledger is not understood, and what it says stays: {error}");
             None
         }
     };

@@ -10,7 +10,6 @@ use crate::packet::layer::Mode;
 use crate::parent::Parent;
 use crate::privsep::message::ToEngine;
 use crate::route::netlink::Link;
-use crate::say;
 
 /// Most addresses that are announced.
 const MOST: usize = 64;
@@ -29,7 +28,7 @@ impl Parent {
         match self.announcements() {
             Ok(frames) if frames.is_empty() => {}
             Ok(frames) => self.answer(&ToEngine::Announce { frames }),
-            Err(error) => say!(3, "this host's addresses are not announced to the peer: {error}"),
+            Err(error) => log::debug!("this host's addresses are not announced to the peer: {error}"),
         }
     }
 
@@ -58,7 +57,7 @@ impl Parent {
             Err(error) => Err(error),
         };
         if let Err(error) = flushed {
-            say!(3, "the bridge keeps hosts where they were for some minutes: {error}");
+            log::debug!("the bridge keeps hosts where they were for some minutes: {error}");
         }
     }
 

@@ -26,7 +26,6 @@ use crate::parent::sockets::Sockets;
 use crate::privsep::message::ToEngine;
 use crate::report::text::printable;
 use crate::route::plan::Step;
-use crate::say;
 use crate::sys::clock::unix_time;
 
 /// The engine has this long to tell how the link is; then the answer is what the parent knows.
@@ -150,7 +149,7 @@ impl Parent {
         self.status.traffic =
             Traffic { bytes_sent: state.stats.bytes_out, bytes_received: state.stats.bytes_in };
         if std::mem::take(&mut self.control.log_wanted) {
-            say!(1, "{}", state.stats);
+            log::info!("{}", state.stats);
         }
         self.tell_alive(&state);
         self.control.state = Some(state);

@@ -12,7 +12,6 @@ use crate::privsep::channel::Channel;
 use crate::privsep::message::{Keys, ToEngine, ToParent};
 use crate::privsep::spawn;
 use crate::report::exit::{self, BUG, FAILED, Fatal};
-use crate::say;
 
 /// The process and the way to it.
 pub(super) struct Engine {
@@ -124,7 +123,7 @@ impl Parent {
     pub(super) fn kill_engine(&mut self) {
         if let Some(mut engine) = self.engine.take() {
             if let Err(error) = spawn::end(&mut engine.child) {
-                say!(1, "the engine: {error}");
+                log::warn!("the engine: {error}");
             }
             self.forget_requests();
         }

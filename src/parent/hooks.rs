@@ -7,7 +7,6 @@ use crate::parent::Parent;
 use crate::parent::environment::{Facts, Hook};
 use crate::parent::machine::Event;
 use crate::parent::script::ScriptError;
-use crate::say;
 use crate::sys::clock::unix_time;
 
 impl Parent {
@@ -37,7 +36,7 @@ impl Parent {
     pub(super) fn script_ended(&mut self, hook: Hook, result: Result<(), ScriptError>) -> Event {
         let result = result.map_err(|error| error.to_string());
         if let (Err(error), false) = (&result, hook == Hook::Up) {
-            say!(1, "{error}");
+            log::warn!("{error}");
         }
         if matches!(hook, Hook::LinkUp | Hook::LinkDown) {
             let failure = result.as_ref().err();

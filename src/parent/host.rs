@@ -16,7 +16,6 @@ use crate::report::exit::{CONFIG, FAILED, Fatal, PRIVILEGE, UNAVAILABLE};
 use crate::route::full;
 use crate::route::plan::{self, Host, Interface};
 use crate::route::step::Step;
-use crate::say;
 
 /// How long the kernel may take over the addresses of a tun device.
 const ADDRESS_PATIENCE: Duration = Duration::from_secs(2);
@@ -63,7 +62,7 @@ impl Parent {
             Fatal::new(code, format!("cannot open the device: {error}"))
         })?;
         let interface = Interface { index: device.index, name: device.name.clone() };
-        say!(3, "device {} is open", device.name);
+        log::debug!("device {} is open", device.name);
         self.changes.keep(device);
         Ok(interface)
     }
@@ -112,8 +111,7 @@ impl Parent {
         self.changes.apply(&steps).map_err(|error| Fatal::new(UNAVAILABLE, error))?;
         self.status.route_steps = steps;
         if self.link.config.full_tunnel.is_some_and(|full| full.local_networks) {
-            say!(
-                1,
+            log::info!(
                 "full tunnel: networks that this host is connected to stay reachable beside the tunnel \
                  (full-tunnel.local-networks) [{}]",
                 Code::LocalNetworks

@@ -13,7 +13,6 @@ use crate::core::keylog::{Entry, HEAD};
 use crate::host::directory::Directory;
 use crate::host::trust::Refusal;
 use crate::report::exit::{CONFIG, Fatal, UNAVAILABLE};
-use crate::say;
 
 /// A key log that is open. It is this link's alone as long as that lasts.
 pub struct KeyLog {
@@ -68,7 +67,9 @@ impl KeyLog {
         } else if head != HEAD.as_bytes() {
             return Err(refused("holds something else: name another file".to_owned()));
         }
-        say!(1, "warning: --key-log writes the keys of this link to {shown}; whoever has that file reads it");
+        log::warn!(
+            "warning: --key-log writes the keys of this link to {shown}; whoever has that file reads it"
+        );
         Ok(Self { path, file: Some(file) })
     }
 
@@ -81,7 +82,7 @@ impl KeyLog {
     pub fn write(&mut self, entry: &Entry) {
         let written = self.file.as_mut().map_or(Ok(()), |file| file.write_all(entry.line().as_bytes()));
         if let Err(error) = written {
-            say!(1, "the key log {} ends here: {error}", self.path.display());
+            log::warn!("the key log {} ends here: {error}", self.path.display());
             self.file = None;
         }
     }

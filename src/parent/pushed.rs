@@ -18,7 +18,6 @@ use crate::route::accept::{self, Around, Verdict};
 use crate::route::full;
 use crate::route::netlink::Main;
 use crate::route::plan::{self, Host, Interface, KernelRoute, Step};
-use crate::say;
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Resolvers are looked for in so much of it, in bytes.
@@ -71,7 +70,7 @@ impl Parent {
         let verdict = self.judge(device, &host);
         for (net, refusal) in &verdict.refused {
             if !self.status.pushed.said.contains(net) {
-                say!(1, "the peer's route {net} is refused: {refusal}");
+                log::warn!("the peer's route {net} is refused: {refusal}");
                 self.status.pushed.said.push(*net);
             }
         }
@@ -113,9 +112,9 @@ impl Parent {
 
     fn set_pushed(&mut self, step: &Step) -> bool {
         match self.changes.apply(std::slice::from_ref(step)) {
-            Ok(()) => say!(1, "by the peer's offer: {step}"),
+            Ok(()) => log::info!("by the peer's offer: {step}"),
             Err(error) => {
-                say!(1, "{error}: this route of the peer's is left out");
+                log::warn!("{error}: this route of the peer's is left out");
                 return false;
             }
         }
@@ -150,7 +149,7 @@ impl Parent {
             match plan::through_peer(config, device, host, *net) {
                 Ok(route) => steps.push(Step::AddRoute(KernelRoute { table, ..route })),
                 Err(error) => {
-                    say!(1, "the peer's routes are refused: {error}");
+                    log::warn!("the peer's routes are refused: {error}");
                     return Vec::new();
                 }
             }

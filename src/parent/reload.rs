@@ -14,17 +14,16 @@ use crate::parent::machine::Event;
 use crate::parent::notify;
 use crate::parent::start;
 use crate::privsep::message::{Keys, ToEngine};
+use crate::report;
 use crate::report::exit::{FAILED, Fatal};
-use crate::report::log;
 use crate::route::full;
 use crate::route::plan;
-use crate::say;
 use crate::sys::clock::unix_time;
 
 impl Parent {
     /// Takes over what the file says now. What is wrong with it is said, and then everything stays as it is.
     pub(super) fn reload(&mut self) -> Option<Event> {
-        say!(1, "reading {} again", self.link.options.config.display());
+        log::info!("reading {} again", self.link.options.config.display());
         notify::reloading();
         let (result, then) = match self.try_reload() {
             Ok((lines, then)) => (Ok(lines), then),
@@ -41,12 +40,12 @@ impl Parent {
         let answer = match result {
             Ok(lines) => {
                 self.control.loaded = unix_time();
-                lines.iter().for_each(|line| say!(1, "reload: {line}"));
+                lines.iter().for_each(|line| log::info!("reload: {line}"));
                 api::reply(&json!({ "changes": lines }))
             }
             Err(reasons) => {
-                reasons.iter().for_each(|reason| say!(1, "reload: {reason}"));
-                say!(1, "reload: the old configuration stays");
+                reasons.iter().for_each(|reason| log::warn!("reload: {reason}"));
+                log::warn!("reload: the old configuration stays");
                 api::refusal(&format!("the old configuration stays: {}", reasons.join("; ")))
             }
         };
@@ -89,7 +88,7 @@ impl Parent {
         lines.extend(self.change_host(&plan).map_err(|error| vec![error])?);
         let takes = plan.takes();
         self.link.config = plan.config;
-        log::set_level(self.link.config.run.verb);
+        report::log::set_verb(self.link.config.run.verb);
         if takes >= Takes::Call {
             self.resolver = super::resolver(&self.link);
             self.streams.forget_trouble();
@@ -138,12 +137,12 @@ impl Parent {
     pub(super) fn take_new_socket(&mut self) -> Option<Event> {
         match self.same_keys() {
             Ok(keys) => {
-                say!(1, "the link takes a new socket");
+                log::info!("the link takes a new socket");
                 self.next = Some(Next::Keys(keys));
                 Some(Event::Replace)
             }
             Err(reason) => {
-                say!(1, "the link takes no new socket: {reason}");
+                log::warn!("the link takes no new socket: {reason}");
                 None
             }
         }
@@ -173,7 +172,7 @@ impl Parent {
         let keys = self.same_keys().map_err(|reason| vec![reason]);
         match keys.and_then(|keys| self.take_over(&config, keys)) {
             Ok((lines, then)) => {
-                lines.iter().for_each(|line| say!(1, "with the bridge: {line}"));
+                lines.iter().for_each(|line| log::info!("with the bridge: {line}"));
                 then
             }
             Err(reasons) => {

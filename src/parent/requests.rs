@@ -13,7 +13,6 @@ use crate::parent::machine::Event;
 use crate::privsep::door::Verdict;
 use crate::privsep::message::{End, ToEngine, ToParent};
 use crate::report::text::printable;
-use crate::say;
 use crate::sys::clock::unix_time;
 use crate::transport::connected;
 
@@ -52,7 +51,7 @@ impl Parent {
                 self.status.trusted = Some(endpoint.remote);
                 if !self.machine.is_up() {
                     let endpoint = zone::named_path(endpoint);
-                    say!(1, "link up with {endpoint}, the peer's \"{}\"", printable(&name, MAX_TEXT));
+                    log::info!("link up with {endpoint}, the peer's \"{}\"", printable(&name, MAX_TEXT));
                 }
                 self.machine.handle(Event::LinkUp);
             }
@@ -62,23 +61,23 @@ impl Parent {
                 self.status.traffic = traffic;
                 if self.machine.is_up() {
                     let text = printable(&reason.to_string(), MAX_TEXT);
-                    say!(1, "link down: {text} [{}]", reason.code());
+                    log::warn!("link down: {text} [{}]", reason.code());
                 }
                 self.control.reason = Some(reason);
                 self.machine.handle(Event::LinkDown);
             }
             ToParent::State(state) => self.take_state(*state),
             ToParent::Traffic(traffic) => self.status.traffic = traffic,
-            ToParent::Log { verb, text } => {
+            ToParent::Log { level, text } => {
                 if dropped > 0 {
-                    say!(1, "{dropped} lines of the engine were suppressed");
+                    log::warn!("{dropped} lines of the engine were suppressed");
                 }
-                say!(verb, "{}", printable(&text, MAX_TEXT));
+                log::log!(level, "{}", printable(&text, MAX_TEXT));
             }
             ToParent::KeyLog(entry) => {
                 if let Some(log) = &mut self.link.key_log {
                     if dropped > 0 {
-                        say!(1, "{dropped} keys are missing in the key log");
+                        log::warn!("{dropped} keys are missing in the key log");
                     }
                     log.write(&entry);
                 }
@@ -100,7 +99,7 @@ impl Parent {
     fn locked(&mut self, protections: &str) {
         if self.status.protections.is_none() {
             let protections = printable(protections, MAX_TEXT);
-            say!(3, "engine: {protections}");
+            log::debug!("engine: {protections}");
             self.status.protections = Some(protections);
             self.tell_ready();
         }
@@ -134,7 +133,7 @@ impl Parent {
             Some(text) => {
                 // It is looked up again and again.
                 if self.status.said_loop.as_ref() != Some(&text) {
-                    say!(1, "{text}");
+                    log::warn!("{text}");
                     self.status.said_loop = Some(text);
                 }
                 false
@@ -199,7 +198,7 @@ impl Parent {
                     self.check_sent(sent);
                 }
             }
-            Err(error) => say!(3, "{named} shares a socket with whoever sends to the port: {error}"),
+            Err(error) => log::debug!("{named} shares a socket with whoever sends to the port: {error}"),
         }
     }
 

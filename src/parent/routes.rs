@@ -11,7 +11,6 @@ use crate::route::full;
 use crate::route::netlink::Main;
 use crate::route::plan::{self, Host, Interface, PlanError, Step};
 use crate::route::step::difference;
-use crate::say;
 
 impl Parent {
     /// What the configuration wants to be set on this host: the full tunnel, and the file's own routes.
@@ -79,14 +78,14 @@ impl Parent {
                 if wanted != self.status.route_steps {
                     let mut lines = Vec::new();
                     self.set_route_steps(wanted, &mut lines);
-                    lines.iter().for_each(|line| say!(1, "{line}"));
+                    lines.iter().for_each(|line| log::info!("{line}"));
                     renewed = true;
                 }
             }
             // As after the loss of the default gateway: what is set stays, and counts again when it is back.
             Err(error) => {
                 if !std::mem::replace(&mut self.watch.complained, true) {
-                    say!(1, "{error}: the routes are left as they are");
+                    log::warn!("{error}: the routes are left as they are");
                 }
             }
         }

@@ -15,7 +15,6 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use crate::config::{Command, Scripts};
 use crate::parent::environment::{Facts, Hook};
 use crate::report::text::printable;
-use crate::say;
 use crate::sys::{process, rights};
 
 /// How long a group has to end after TERM before it gets KILL.
@@ -80,7 +79,7 @@ impl Runner {
     ) -> Result<bool, ScriptError> {
         let Some(command) = hook.command(scripts) else { return Ok(false) };
         let program = printable(&command.program.display().to_string(), MAX_LINE);
-        say!(3, "{}: running {program}", hook.name());
+        log::debug!("{}: running {program}", hook.name());
         let (child, output) = execute(command, facts, hook, directory)
             .map_err(|error| ScriptError(explain(hook, &program, &error)))?;
         self.running = Some(Running {
@@ -141,7 +140,7 @@ impl Runner {
         if let Some(running) = &mut self.running
             && let Fate::TermAt(_) = running.fate
         {
-            say!(1, "{}: ending {} (tund is stopping)", running.hook.name(), running.program);
+            log::info!("{}: ending {} (tund is stopping)", running.hook.name(), running.program);
             running.terminate(now, false);
         }
     }
@@ -265,7 +264,7 @@ fn kill(group: Pid, signal: Signal) {
     if let Err(error) = rustix::process::kill_process_group(group, signal)
         && error != Errno::SRCH
     {
-        say!(1, "cannot end the processes of a script: {error}");
+        log::warn!("cannot end the processes of a script: {error}");
     }
 }
 
@@ -315,11 +314,11 @@ impl Output {
         }
         self.lines += 1;
         if self.lines > MAX_LINES {
-            say!(1, "{}: more than {MAX_LINES} lines of output, the rest is not shown", self.name);
+            log::warn!("{}: more than {MAX_LINES} lines of output, the rest is not shown", self.name);
             return;
         }
         let text = String::from_utf8_lossy(line.trim_ascii_end());
-        say!(1, "{}: {}", self.name, printable(&text.replace('\t', " "), MAX_LINE));
+        log::info!("{}: {}", self.name, printable(&text.replace('\t', " "), MAX_LINE));
     }
 }
 

@@ -14,7 +14,6 @@ use crate::host::directories::{self, Lock};
 use crate::host::directory::Directory;
 use crate::parent::Parent;
 use crate::route::difference::Difference;
-use crate::say;
 use crate::sys::rights;
 
 /// Without them the link runs as well.
@@ -38,7 +37,7 @@ impl Sockets {
     pub(super) fn open(runtime: Option<&Directory>, places: &Reporting) -> Self {
         let mut sockets = Self::default();
         let failed = [sockets.make_control(runtime, places), sockets.make_metrics(places)];
-        failed.into_iter().filter_map(Result::err).for_each(|error| say!(1, "{error}"));
+        failed.into_iter().filter_map(Result::err).for_each(|error| log::warn!("{error}"));
         sockets
     }
 

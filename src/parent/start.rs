@@ -1,5 +1,6 @@
 //! From the command line to a running link.
 
+use log::Level;
 use socket2::SockRef;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -29,7 +30,6 @@ use crate::crypto::stack::cleanly;
 use crate::parent::{Launch, Link, Parent};
 use crate::privsep::message::{Confinement, Keys, OpenVpnKeys, Start, StaticPair};
 use crate::route::netlink::Netlink;
-use crate::say;
 use crate::transport::inherited::{self, Inherited, Opener};
 use crate::transport::stream;
 use crate::transport::udp::{self, Bound};
@@ -146,7 +146,7 @@ fn prepare(
     let (loaded, mut config) = load(options, output)?;
     open_log(&config, inherited.as_ref(), output);
     if let Err(reason) = locked {
-        say!(1, "note: keys of sessions, and frames, may get into swap space: {reason}");
+        log::info!("note: keys of sessions, and frames, may get into swap space: {reason}");
     }
     identity::check_rights(&config)?;
     let signals =
@@ -156,7 +156,7 @@ fn prepare(
     take_bridge_mtu(&mut config, &mut netlink);
     let identity = identity::choose(&config.run)?;
     if let Some(warning) = identity::warn_of_root(&config.run)? {
-        say!(1, "warning: {warning}");
+        log::warn!("warning: {warning}");
     }
     let activated = inherited.is_some();
     let mut inherited = inherited;
@@ -165,12 +165,13 @@ fn prepare(
     let confinement = identity::confine(&config.run, identity, runtime.as_ref())?;
     let mut changes = Changes::new(netlink, runtime.as_ref());
     for warning in preflight::check_host(&config, &loaded.parsed.places, None, &mut changes.netlink) {
-        say!(1, "warning: {}", one_line(&warning));
+        log::warn!("warning: {}", one_line(&warning));
     }
     let keys = secrets(&config, options.allow_open_keys)?;
     let key_log = key_log(options)?;
     let (bound, listener) = sockets(&config, inherited)?;
-    say!(1, "tund {}: {}, {}", env!("CARGO_PKG_VERSION"), config.name, ports(bound.port, listener.as_ref()));
+    let ports = ports(bound.port, listener.as_ref());
+    log::info!("tund {}: {}, {ports}", env!("CARGO_PKG_VERSION"), config.name);
     let link = LinkSettings { activated, ..LinkSettings::from(&config) };
     let fingerprint = cleanly(|| fingerprint(&keys.secret));
     let hardware_address = cleanly(|| own_mac(&keys, &link, &config));
@@ -219,7 +220,7 @@ fn take_lock(
 fn open_log(config: &Config, inherited: Option<&Inherited>, before: &Output) {
     let log = log_to(config, inherited);
     if let (Err(problem), Output::Stderr) = (log.check(), before) {
-        before.line(1, &format!("warning: {problem}"));
+        before.line(Level::Warn, &format!("warning: {problem}"));
     }
     log.log_from(config.run.verb);
 }
@@ -348,7 +349,7 @@ fn socket(config: &Config, inherited: Option<OwnedFd>) -> Result<Bound, Fatal> {
         None => bind(config)?,
     };
     for note in &bound.notes {
-        say!(1, "{note}");
+        log::info!("{note}");
     }
     Ok(bound)
 }
@@ -356,7 +357,7 @@ fn socket(config: &Config, inherited: Option<OwnedFd>) -> Result<Bound, Fatal> {
 fn adopt(config: &Config, inherited: OwnedFd) -> Result<Bound, Fatal> {
     let bound = udp::adopt(inherited, config).map_err(|error| Fatal::new(code(&error), error))?;
     if config.listen.address.is_some() || config.listen.explicit && config.listen.port != bound.port {
-        say!(1, "listen is ignored: the socket that was passed has port {}", bound.port);
+        log::warn!("listen is ignored: the socket that was passed has port {}", bound.port);
     }
     Ok(bound)
 }

@@ -18,7 +18,6 @@ use crate::parent::start::one_line;
 use crate::parent::{Link, Parent};
 use crate::preflight;
 use crate::privsep::message::ToEngine;
-use crate::say;
 use crate::transport::stream;
 use crate::wire::proxy::Credentials;
 
@@ -208,7 +207,7 @@ impl Parent {
         }
         streams.trouble = trouble;
         if streams.said.as_ref() != Some(&text) {
-            say!(1, "{text}");
+            log::warn!("{text}");
             streams.said = Some(text);
         }
         self.answer(&ToEngine::Stream { to });

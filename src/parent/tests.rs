@@ -162,7 +162,7 @@ fn flood(engine: &Fake) {
     let address = SocketAddr::from(ENDPOINT);
     for n in 0..3000_u32 {
         let text = format!("flood {n} \x1b[2J");
-        let _ = engine.send(&ToParent::Log { verb: 1, text }, &[]);
+        let _ = engine.send(&ToParent::Log { level: log::Level::Info, text }, &[]);
         let _ = engine.send(&ToParent::Endpoint(address.into()), &[]);
         let _ = engine.send(&ToParent::Resolve, &[]);
         let _ = engine.send(&ToParent::LinkUp { endpoint: address.into(), name: "x".repeat(9000) }, &[]);

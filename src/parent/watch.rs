@@ -15,7 +15,6 @@ use crate::route::mending::Mending;
 use crate::route::monitor::Monitor;
 use crate::route::netlink::Main;
 use crate::route::plan::Step;
-use crate::say;
 use crate::sys::clock::unix_time;
 
 /// A change is looked at once others have had the time to follow it ...
@@ -52,7 +51,7 @@ pub(super) struct Watch {
 impl Watch {
     pub(super) fn new(now: Instant) -> Self {
         let complain = |error: &io::Error| {
-            say!(1, "cannot listen to changes of this host: {error}; it is looked at once a minute");
+            log::warn!("cannot listen to changes of this host: {error}; it is looked at once a minute");
         };
         Self {
             monitor: Monitor::listen().inspect_err(complain).ok(),
@@ -89,7 +88,7 @@ impl Watch {
     /// Says why something cannot be mended; a second look at the same failure is no news.
     pub(super) fn complain(&mut self, error: String) {
         if self.last_failure.as_ref() != Some(&error) {
-            say!(1, "{error}: it is tried again");
+            log::warn!("{error}: it is tried again");
             self.last_failure = Some(error);
         }
     }
@@ -120,7 +119,7 @@ impl Parent {
         if self.is_settled() {
             let Some((main, renewed)) = self.renew_routes() else { return };
             if renewed {
-                say!(1, "the host's routes have changed: those of the link are renewed");
+                log::info!("the host's routes have changed: those of the link are renewed");
             }
             self.look(main);
             self.mend(now);
@@ -149,7 +148,7 @@ impl Parent {
         let Some(device) = self.changes.interface() else { return };
         let seen = match self.survey_all(main) {
             Ok(seen) => seen,
-            Err(error) => return say!(1, "{error}: what is set on this host is not compared"),
+            Err(error) => return log::warn!("{error}: what is set on this host is not compared"),
         };
         let wanted = Wanted {
             config: &self.link.config,
@@ -162,7 +161,7 @@ impl Parent {
         let now = unix_time();
         for (code, since) in self.watch.mending.observe(&codes, now) {
             if now.saturating_sub(since) >= WORTH_SAYING {
-                say!(1, "well again after {} s [{code}]", now - since);
+                log::info!("well again after {} s [{code}]", now - since);
             }
         }
         self.watch.findings = findings;
@@ -201,7 +200,7 @@ impl Parent {
             if self.watch.mending.attempt(code, now) {
                 let text = finding.difference.to_string();
                 if self.watch.mending.is_news(code, &text) {
-                    say!(1, "{text} [{code}]");
+                    log::warn!("{text} [{code}]");
                 }
                 if finding.is_mendable() {
                     self.mend_one(&finding);
@@ -233,7 +232,7 @@ impl Parent {
                 Ok(()) => {
                     again += 1;
                     if again <= SHOWN {
-                        say!(1, "changed by another program, set again: {step}");
+                        log::warn!("changed by another program, set again: {step}");
                     }
                 }
                 Err(error) => failed = failed.or(Some(error)),
@@ -241,7 +240,7 @@ impl Parent {
         }
         failed = failed.or(self.mend_without_steps(&finding.difference).err());
         if again > SHOWN {
-            say!(1, "and {} more", again - SHOWN);
+            log::warn!("and {} more", again - SHOWN);
         }
         if let Some(error) = failed {
             self.watch.complain(error);
@@ -251,7 +250,7 @@ impl Parent {
     fn mend_without_steps(&mut self, difference: &Difference) -> Result<(), String> {
         if let Difference::SocketUnbound { interface } = difference {
             match self.bind_again(interface) {
-                Ok(()) => say!(1, "the socket is bound to {interface} again"),
+                Ok(()) => log::info!("the socket is bound to {interface} again"),
                 // Without CAP_NET_RAW only a socket that is not bound yet can be bound.
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !self.link.activated => {
                     self.machine.handle(Event::NewSocket);
@@ -266,10 +265,10 @@ impl Parent {
             self.machine.handle(Event::BridgeMtu);
         } else if let Difference::ControlSocketMissing { path } = difference {
             self.listen_again()?;
-            say!(1, "the control socket is at {path} again");
+            log::info!("the control socket is at {path} again");
         } else if let Difference::MetricsMissing { address } = difference {
             self.serve_metrics_again()?;
-            say!(1, "metrics are served at {address}");
+            log::info!("metrics are served at {address}");
         }
         Ok(())
     }

@@ -18,7 +18,6 @@ use crate::host::directory::Directory;
 use crate::host::trust::Refusal;
 use crate::privsep::spawn::{own_program, start};
 use crate::report::exit::{FAILED, Fatal, UNAVAILABLE, USAGE};
-use crate::say;
 
 /// The hidden option of the process in the background.
 pub const OPTION: &str = "background";
@@ -76,7 +75,7 @@ pub fn ready() {
     let _ = stdout.write_all(b"r").and_then(|()| stdout.flush());
     drop(stdout);
     if let Err(error) = let_go() {
-        say!(1, "cannot let go of the terminal: {error}");
+        log::warn!("cannot let go of the terminal: {error}");
     }
 }
 

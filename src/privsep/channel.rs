@@ -253,7 +253,7 @@ mod tests {
         trailing.push(0);
         let truncated = encode(&ToParent::Endpoint("192.0.2.1:7".parse().unwrap()));
         let truncated = truncated[..truncated.len() - 1].to_vec();
-        let line = encode(&ToParent::Log { verb: 1, text: String::new() });
+        let line = encode(&ToParent::Log { level: log::Level::Info, text: String::new() });
         let length_without_bytes = [&line[..line.len() - 1], &[0xff, 0xff, 0xff, 0x7f]].concat();
         for bytes in [trailing, truncated, length_without_bytes, vec![0xff], vec![0; MAX_MESSAGE + 1]] {
             let (parent, engine) = pair();
@@ -265,7 +265,7 @@ mod tests {
     #[test]
     fn a_message_beyond_the_limit_is_not_sent() {
         let (_parent, engine) = pair();
-        let message = ToParent::Log { verb: 1, text: "x".repeat(MAX_MESSAGE) };
+        let message = ToParent::Log { level: log::Level::Info, text: "x".repeat(MAX_MESSAGE) };
         assert_eq!(engine.send(&message, &[]).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 

@@ -6,13 +6,15 @@
 
 use std::time::{Duration, Instant};
 
+use log::Level;
+
 use super::message::ToParent;
 use crate::config::MAX_ACCEPTED;
 use crate::core::keylog::Entry;
 use crate::core::rate::RateLimiter;
 
 /// Lines of the log up to this level are read by everybody; what is beyond only those get who ask for it.
-const READ_BY_ALL: u8 = 3;
+const READ_BY_ALL: Level = Level::Debug;
 
 /// Kinds of requests. Those of a kind share a limit, and of those that wait for it the last one counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +112,7 @@ impl Kind {
             ToParent::PushedRoutes { .. } => Kind::PushedRoutes,
             ToParent::State(_) => Kind::State,
             ToParent::Traffic(_) => Kind::Traffic,
-            ToParent::Log { verb, .. } if *verb <= READ_BY_ALL => Kind::Log,
+            ToParent::Log { level, .. } if *level <= READ_BY_ALL => Kind::Log,
             ToParent::Log { .. } => Kind::Trace,
             ToParent::KeyLog(Entry::Handshake { .. }) => Kind::HandshakeLog,
             ToParent::KeyLog(Entry::Link { .. } | Entry::Traffic { .. }) => Kind::KeyLog,

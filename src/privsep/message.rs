@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use log::Level;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -85,8 +86,8 @@ pub enum ToParent {
     Traffic(Traffic),
     /// A line for the log.
     Log {
-        /// The verb level from which it is shown.
-        verb: u8,
+        /// How much it matters.
+        level: Level,
         /// At most [`MAX_TEXT`](crate::core::settings::MAX_TEXT) bytes.
         text: String,
     },

@@ -1,47 +1,71 @@
-//! The log: one line a call, shown from a verb level on.
+//! The log: one line a call of `log::info!` and the like.
 //!
-//! The parent writes lines to standard error; the engine hands them to the parent.
+//! The parent writes the lines to where the operator wants them; the engine hands them to the parent.
 
-use std::fmt;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, Ordering};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 
-/// Takes a line that passed the level.
-pub type Sink = Box<dyn Fn(u8, &str) + Send + Sync>;
+/// Takes a line that is shown.
+pub type Sink = Box<dyn Fn(Level, &str) + Send + Sync>;
 
-static LEVEL: AtomicU8 = AtomicU8::new(0);
-static SINK: OnceLock<Sink> = OnceLock::new();
+struct Lines(Sink);
 
-/// Sets level and destination, once a process; later calls change nothing.
+impl Log for Lines {
+    /// Libraries log as well; the operator gets what tund says.
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with("tund")
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            (self.0)(record.level(), &record.args().to_string());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// Sets verb level and destination, once a process; later calls change nothing.
 pub fn init(verb: u8, sink: Sink) {
-    if SINK.set(sink).is_ok() {
-        set_level(verb);
+    if log::set_boxed_logger(Box::new(Lines(sink))).is_ok() {
+        set_verb(verb);
     }
 }
 
-/// Shows lines up to `verb` from now on.
-pub fn set_level(verb: u8) {
-    LEVEL.store(verb, Ordering::Relaxed);
+/// Shows what belongs to `verb` from now on.
+pub fn set_verb(verb: u8) {
+    log::set_max_level(shown(verb));
 }
 
-/// Whether lines of `verb` are shown.
-pub fn enabled(verb: u8) -> bool {
-    verb <= LEVEL.load(Ordering::Relaxed) && SINK.get().is_some()
-}
-
-/// Logs one line at `verb` (0 fatal, 1 default, 3 normal, 4 more, 6 and up trace).
-pub fn line(verb: u8, text: fmt::Arguments<'_>) {
-    if verb <= LEVEL.load(Ordering::Relaxed)
-        && let Some(sink) = SINK.get()
-    {
-        sink(verb, &text.to_string());
+/// What a verb level shows. Letters for each datagram are asked for by a level of their own, not by the log's.
+fn shown(verb: u8) -> LevelFilter {
+    match verb {
+        0 => LevelFilter::Error,
+        1 | 2 => LevelFilter::Info,
+        3 => LevelFilter::Debug,
+        4.. => LevelFilter::Trace,
     }
 }
 
-/// `say!(3, "link up with {peer}")`: logs one line at a verb level.
-#[macro_export]
-macro_rules! say {
-    ($verb:expr, $($text:tt)+) => {
-        $crate::report::log::line($verb, format_args!($($text)+))
-    };
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_level_is_shown_from_its_verb_on() {
+        let first = |level: Level| (0..=9).find(|verb| shown(*verb) >= level);
+        let firsts = Level::iter().map(first).map(Option::unwrap);
+        assert!(firsts.eq([0, 1, 1, 3, 4]));
+    }
+
+    #[test]
+    fn what_a_library_logs_is_not_shown() {
+        let lines = Lines(Box::new(|_, text| assert_eq!(text, "ours")));
+        for (target, text) in
+            [("tund::parent", "ours"), ("tun::platform", "theirs"), ("netlink_packet_route", "theirs")]
+        {
+            lines.log(
+                &Record::builder().level(Level::Error).target(target).args(format_args!("{text}")).build(),
+            );
+        }
+    }
 }

@@ -3,10 +3,11 @@
 use std::os::unix::net::UnixDatagram;
 use std::sync::{Mutex, PoisonError};
 
+use log::Level;
 use serde_json::json;
 
 use crate::config::{Diagnostic, LogTo, Severity, position};
-use crate::report::log;
+use crate::report;
 use crate::report::stderr::{self, stamp};
 use crate::report::text::{printable, split_code};
 use crate::report::unwritten::Unwritten;
@@ -57,32 +58,31 @@ impl Output {
 
     /// Makes it the destination of the log, for the whole process.
     pub fn log_from(self, verb: u8) {
-        log::init(verb, Box::new(move |verb, text| self.line(verb, text)));
+        report::log::init(verb, Box::new(move |level, text| self.line(level, text)));
     }
 
-    /// Writes one line that belongs to a level of verbosity. A log that nobody reads, or that is not there, changes
-    /// nothing.
-    pub fn line(&self, verb: u8, text: &str) {
+    /// Writes one line. A log that nobody reads, or that is not there, changes nothing.
+    pub fn line(&self, level: Level, text: &str) {
         let text = printable(text, MAX_LINE);
         match self {
-            Self::Stderr => stderr::line(verb, &text),
+            Self::Stderr => stderr::line(level, &text),
             Self::Json(name) => {
-                let make = |verb, text: &str, room| object(unix_time(), verb, name, text, room);
-                stderr::object(verb, &text, make);
+                let make = |level, text: &str, room| object(unix_time(), level, name, text, room);
+                stderr::object(level, &text, make);
             }
             Self::Syslog(service) => {
                 let (name, pid) = (&service.name, std::process::id());
-                service.unwritten.write(verb, &text, |verb, text| {
-                    service.send(&format!("<{}>tund[{pid}]: {name}: {text}", DAEMON | severity(verb)))
+                service.unwritten.write(level, &text, |level, text| {
+                    service.send(&format!("<{}>tund[{pid}]: {name}: {text}", DAEMON | severity(level)))
                 });
             }
             Self::Journal(service) => {
                 let name = &service.name;
-                service.unwritten.write(verb, &text, |verb, text| {
+                service.unwritten.write(level, &text, |level, text| {
                     let code = split_code(text).1.map_or_else(String::new, |code| format!("TUND_CODE={code}\n"));
                     service.send(&format!(
                         "PRIORITY={}\nSYSLOG_FACILITY={}\nSYSLOG_IDENTIFIER=tund\nTUND_LINK={name}\n{code}MESSAGE={name}: {text}\n",
-                        severity(verb),
+                        severity(level),
                         DAEMON >> 3
                     ))
                 });
@@ -94,7 +94,7 @@ impl Output {
     pub fn fatal(&self, text: &str) {
         match self {
             Self::Stderr => stderr::show(&format!("tund: {text}\n")),
-            Self::Json(_) | Self::Syslog(_) | Self::Journal(_) => self.line(0, text),
+            Self::Json(_) | Self::Syslog(_) | Self::Journal(_) => self.line(Level::Error, text),
         }
     }
 
@@ -103,12 +103,12 @@ impl Output {
         if let Self::Stderr = self {
             return stderr::show_finding(file, text, finding);
         }
-        let verb = match finding.severity {
-            Severity::Error => 0,
-            Severity::Warning => 1,
-            Severity::Note => 3,
+        let level = match finding.severity {
+            Severity::Error => Level::Error,
+            Severity::Warning => Level::Warn,
+            Severity::Note => Level::Debug,
         };
-        self.line(verb, &finding_line(file, text, finding));
+        self.line(level, &finding_line(file, text, finding));
     }
 }
 
@@ -126,9 +126,9 @@ pub fn finding_line(file: &str, text: &str, finding: &Diagnostic) -> String {
 }
 
 /// A line as an object of at most `room` bytes: a longer message is cut.
-fn object(now: u64, verb: u8, link: &str, text: &str, room: usize) -> String {
+fn object(now: u64, level: Level, link: &str, text: &str, room: usize) -> String {
     let (mut message, code) = split_code(text);
-    let severity = SEVERITIES[usize::from(severity(verb))];
+    let severity = SEVERITIES[usize::from(severity(level))];
     let time = stamp(now).replace(' ', "T") + "Z";
     loop {
         let mut object = json!({ "time": time, "severity": severity, "link": link, "message": message });
@@ -144,13 +144,14 @@ fn object(now: u64, verb: u8, link: &str, text: &str, room: usize) -> String {
     }
 }
 
-/// The severity of syslog(3) for a level of verbosity.
-pub fn severity(verb: u8) -> u8 {
-    match verb {
-        0 => 3,
-        1 => 5,
-        2 | 3 => 6,
-        _ => 7,
+/// The severity of syslog(3).
+pub fn severity(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 5,
+        Level::Debug => 6,
+        Level::Trace => 7,
     }
 }
 
@@ -227,21 +228,21 @@ mod tests {
         let scratch = Scratch::new();
         let path = scratch.path().join("log");
         let output = Output::Syslog(service(&path));
-        output.line(0, "nobody is there yet");
+        output.line(Level::Error, "nobody is there yet");
         let told = UnixDatagram::bind(&path).unwrap();
-        output.line(3, "somebody is there");
+        output.line(Level::Debug, "somebody is there");
         let pid = std::process::id();
         for text in [
-            "<29>tund[{pid}]: fri: 1 lines of the log could not be written",
+            "<28>tund[{pid}]: fri: 1 lines of the log could not be written",
             "<30>tund[{pid}]: fri: somebody is there",
         ] {
             assert_eq!(received(&told), text.replace("{pid}", &pid.to_string()));
         }
         drop(told);
-        for (verb, priority) in [(0, 27), (1, 29), (3, 30), (4, 31)] {
+        for (level, priority) in Level::iter().zip(27..) {
             let _ = std::fs::remove_file(&path);
             let socket = UnixDatagram::bind(&path).unwrap();
-            output.line(verb, "a\nb\x1b");
+            output.line(level, "a\nb\x1b");
             assert_eq!(received(&socket), format!("<{priority}>tund[{pid}]: fri: a_b_"));
         }
     }
@@ -252,26 +253,27 @@ mod tests {
         let path = scratch.path().join("log");
         let socket = UnixDatagram::bind(&path).unwrap();
         let journal = Output::Journal(service(&path));
-        journal.line(1, "up\nPRIORITY=0");
+        journal.line(Level::Info, "up\nPRIORITY=0");
         let first = "PRIORITY=5\nSYSLOG_FACILITY=3\nSYSLOG_IDENTIFIER=tund\nTUND_LINK=fri\n";
         assert_eq!(received(&socket), format!("{first}MESSAGE=fri: up_PRIORITY=0\n"));
-        journal.line(1, "it is gone [peer-silent]");
+        journal.line(Level::Info, "it is gone [peer-silent]");
         let told = "TUND_CODE=peer-silent\nMESSAGE=fri: it is gone [peer-silent]\n";
         assert_eq!(received(&socket), format!("{first}{told}"));
     }
 
     #[test]
     fn an_object_has_the_fields_of_its_line_and_fits() {
-        let line = object(0, 1, "fri", "said \"so\" [peer-silent]", 4096);
+        let line = object(0, Level::Info, "fri", "said \"so\" [peer-silent]", 4096);
         let right = json!({
             "time": "1970-01-01T00:00:00Z", "severity": "notice", "link": "fri",
             "message": "said \"so\"", "code": "peer-silent",
         });
         assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap(), right);
-        let plain: serde_json::Value = serde_json::from_str(&object(0, 3, "fri", "plain", 4096)).unwrap();
+        let plain: serde_json::Value =
+            serde_json::from_str(&object(0, Level::Debug, "fri", "plain", 4096)).unwrap();
         assert!(plain["severity"] == "info" && plain.get("code").is_none());
         for long in ["\"".repeat(4096), "ö".repeat(4096), "x".repeat(4096)] {
-            let line = object(0, 0, "fri", &format!("{long} [peer-silent]"), 4000);
+            let line = object(0, Level::Error, "fri", &format!("{long} [peer-silent]"), 4000);
             let value: serde_json::Value = serde_json::from_str(&line).unwrap();
             let message = value["message"].as_str().unwrap();
             assert!(line.len() <= 4000 && message.len() > 1000, "{} {}", line.len(), message.len());
@@ -296,11 +298,11 @@ mod tests {
         let path = scratch.path().join("log");
         let full = UnixDatagram::bind(&path).unwrap();
         let output = Output::Syslog(service(&path));
-        (0..10_000).for_each(|n| output.line(1, &format!("line {n}")));
+        (0..10_000).for_each(|n| output.line(Level::Info, &format!("line {n}")));
         full.set_nonblocking(true).unwrap();
         let mut buffer = [0; 512];
         let taken = std::iter::from_fn(|| full.recv(&mut buffer).ok()).count();
-        output.line(1, "room");
+        output.line(Level::Info, "room");
         let missed = format!("{} lines of the log could not be written", 10_000 - taken);
         assert!(received(&full).ends_with(&missed) && received(&full).ends_with("room"));
     }

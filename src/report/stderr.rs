@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
 
+use log::Level;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, write};
 use rustix::net::{SendFlags, send};
@@ -19,12 +20,12 @@ const PIPE_BUF: usize = 4096;
 
 /// Writes a line of the log, unless that would wait: the time in UTC before it, or what systemd's journal reads in its
 /// place. A log that nobody reads any more must neither end the tunnel nor hold it up.
-pub fn line(verb: u8, text: &str) {
+pub fn line(level: Level, text: &str) {
     static JOURNAL: OnceLock<bool> = OnceLock::new();
     static UNWRITTEN: Unwritten = Unwritten::new();
-    UNWRITTEN.write(verb, text, |verb, text| {
+    UNWRITTEN.write(level, text, |level, text| {
         let stamp = if *JOURNAL.get_or_init(is_journal) {
-            format!("<{}>", severity(verb))
+            format!("<{}>", severity(level))
         } else {
             format!("{} ", stamp(unix_time()))
         };
@@ -33,9 +34,9 @@ pub fn line(verb: u8, text: &str) {
 }
 
 /// Writes the object that is made for at most so many bytes, as a line.
-pub fn object(verb: u8, text: &str, make: impl Fn(u8, &str, usize) -> String) {
+pub fn object(level: Level, text: &str, make: impl Fn(Level, &str, usize) -> String) {
     static UNWRITTEN: Unwritten = Unwritten::new();
-    UNWRITTEN.write(verb, text, |verb, text| put(std::io::stderr(), &make(verb, text, PIPE_BUF - 1)));
+    UNWRITTEN.write(level, text, |level, text| put(std::io::stderr(), &make(level, text, PIPE_BUF - 1)));
 }
 
 /// Writes a line without waiting for its reader, and tells whether it was written. What does not fit into a pipe at once

@@ -2,6 +2,8 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use log::Level;
+
 /// The lines that one destination has missed.
 pub struct Unwritten(Mutex<u64>);
 
@@ -13,13 +15,13 @@ impl Unwritten {
 
     /// Hands a line to `put`, which must not wait and tells whether it was written. Before the first that is written
     /// again comes one with the number of those that were not.
-    pub fn write(&self, verb: u8, text: &str, put: impl Fn(u8, &str) -> bool) {
+    pub fn write(&self, level: Level, text: &str, put: impl Fn(Level, &str) -> bool) {
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if *lines > 0 && put(1, &format!("{lines} lines of the log could not be written")) {
+        if *lines > 0 && put(Level::Warn, &format!("{lines} lines of the log could not be written")) {
             *lines = 0;
         }
         // Without the number no line may follow: it would hide that some are missing.
-        if *lines > 0 || !put(verb, text) {
+        if *lines > 0 || !put(level, text) {
             *lines = lines.saturating_add(1);
         }
     }
@@ -36,11 +38,11 @@ mod tests {
         let (room, read) = (Cell::new(1), RefCell::new(Vec::new()));
         let unwritten = Unwritten::new();
         let write = |text: &str| {
-            unwritten.write(3, text, |verb, text| {
+            unwritten.write(Level::Info, text, |level, text| {
                 let written = room.get() > 0;
                 if written {
                     room.set(room.get() - 1);
-                    read.borrow_mut().push(format!("{verb} {text}"));
+                    read.borrow_mut().push(format!("{level} {text}"));
                 }
                 written
             });
@@ -51,10 +53,10 @@ mod tests {
         write("d");
         room.set(3);
         ["e", "f"].into_iter().for_each(write);
-        let missing = |count| format!("1 {count} lines of the log could not be written");
+        let missing = |count| format!("WARN {count} lines of the log could not be written");
         assert_eq!(
             *read.borrow(),
-            ["3 a".to_owned(), missing(2), missing(1), "3 e".to_owned(), "3 f".to_owned()]
+            ["INFO a".to_owned(), missing(2), missing(1), "INFO e".to_owned(), "INFO f".to_owned()]
         );
     }
 }

@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use log::Level;
+
 use crate::config::KeyMode;
 use crate::core::clock::{ClockJumpDetector, Now};
 use crate::core::control::Control;
@@ -76,7 +78,7 @@ pub enum Output {
     Resumed,
     Log {
         code: &'static str,
-        verb: u8,
+        level: Level,
         text: String,
     },
     /// It asked to be called again and again without time passing.
@@ -337,8 +339,8 @@ impl End {
             }
             Event::Down { .. } => Output::Down,
             Event::Routes(_) | Event::Keep(_) | Event::Rerouted { .. } => return,
-            Event::Log { verb, condition } => {
-                Output::Log { verb, code: condition.code(), text: condition.to_string() }
+            Event::Log { level, condition } => {
+                Output::Log { level, code: condition.code(), text: condition.to_string() }
             }
         };
         self.port.outputs.push_back(output);

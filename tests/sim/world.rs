@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use log::Level;
+
 use super::end::{Config, End, Output};
 use super::model::{Model, SHORTEST};
 use super::plan::{Act, Kept, Plan, Weather};
@@ -25,7 +27,7 @@ const SETTLED: Duration = Duration::from_secs(3);
 const BURSTS: u32 = 4;
 /// After the timeout, an end has so long to find its peer again.
 const RETURN: Duration = Duration::from_secs(40);
-/// Lines at verb 1 that one end may say in a minute.
+/// Lines at verb 1, the default, that one end may say in a minute.
 const LINES: usize = 30;
 
 /// Where an end is.
@@ -306,19 +308,19 @@ impl World {
                 Ok(())
             }
             Output::Log { code: "cloned-end", text, .. } => Err(format!("clone: end {which} says {text}")),
-            Output::Log { verb, text, .. } => self.log(which, verb, text),
+            Output::Log { level, text, .. } => self.log(which, level, text),
             Output::Spinning => Err(format!("spin: end {which} is never done")),
         };
         self.judge(verdict);
     }
 
-    fn log(&mut self, which: usize, verb: u8, text: String) -> Result<(), String> {
-        self.say(|_| format!("end {which} says ({verb}): {text}"));
+    fn log(&mut self, which: usize, level: Level, text: String) -> Result<(), String> {
+        self.say(|_| format!("end {which} says ({level}): {text}"));
         let (minute, count) = &mut self.lines[which];
         if self.now >= *minute + Duration::from_secs(60) {
             (*minute, *count) = (self.now, 0);
         }
-        *count += usize::from(verb <= 1);
+        *count += usize::from(level <= Level::Info);
         if *count > LINES { Err(format!("log: end {which} says too much")) } else { Ok(()) }
     }
 

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use log::Level;
+
 use super::Event;
 use super::outbox::Outbox;
 use crate::core::condition::Condition;
@@ -48,7 +50,7 @@ impl Notices {
         self.said.clear();
     }
 
-    /// Says what the link waits for or suffers from: once at its own verb, then every minute at verb 3.
+    /// Says what the link waits for or suffers from: once at its own level, then every minute as a detail.
     pub fn say_once(&mut self, now: Instant, condition: Condition, out: &mut Outbox) {
         if self.said.iter().all(|(said, _)| *said != condition) {
             self.say(now, condition.clone(), out);
@@ -87,7 +89,7 @@ impl Notices {
     pub fn handle_timeout(&mut self, now: Instant, out: &mut Outbox) {
         if let Some((condition, at)) = self.said.back_mut() {
             *at = now;
-            out.events.push_back(Event::Log { verb: 3, condition: condition.clone() });
+            out.events.push_back(Event::Log { level: Level::Debug, condition: condition.clone() });
         }
     }
 }
@@ -112,7 +114,7 @@ mod tests {
         out.events.clear();
         assert_eq!(notices.poll_timeout(), Some(now + REPEAT));
         notices.handle_timeout(now + REPEAT, &mut out);
-        assert_eq!(out.events, [Event::Log { verb: 3, condition: silent(2) }]);
+        assert_eq!(out.events, [Event::Log { level: Level::Debug, condition: silent(2) }]);
         assert_eq!(notices.poll_timeout(), Some(now + 2 * REPEAT));
         notices.clear();
         assert_eq!((notices.latest(), notices.poll_timeout()), (None, None));

@@ -40,6 +40,6 @@ impl Outbox {
 
     /// A line for the log.
     pub fn log(&mut self, condition: Condition) {
-        self.events.push_back(Event::Log { verb: condition.verb(), condition });
+        self.events.push_back(Event::Log { level: condition.level(), condition });
     }
 }

@@ -284,7 +284,7 @@ impl<R: Random> Link<R> {
             return;
         }
         self.said.push_back((now, condition.clone()));
-        self.events.push_back(Event::Log { verb: condition.verb(), condition });
+        self.events.push_back(Event::Log { level: condition.level(), condition });
     }
 
     /// The peer is told nothing: it would not know what to make of it.
@@ -296,7 +296,7 @@ impl<R: Random> Link<R> {
                     self.commands.extend([Send::Hold(held).into(), Receive::Hold(held).into()])
                 }
                 Act::Say(condition) => {
-                    self.events.push_back(Event::Log { verb: condition.verb(), condition })
+                    self.events.push_back(Event::Log { level: condition.level(), condition })
                 }
                 Act::Rerouted { passes } => self.events.push_back(Event::Rerouted { passes }),
                 Act::Tell(_) => {}

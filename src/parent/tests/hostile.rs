@@ -6,6 +6,7 @@ use crate::core::openvpn::admission::Kept;
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 
+use log::Level;
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
@@ -80,7 +81,10 @@ impl Draw {
             }
             7 => ToParent::LinkDown { reason: Condition::PeerGoodbye { reason: self.text() }, traffic },
             8 => ToParent::Traffic(traffic),
-            9 => ToParent::Log { verb: self.number() as u8, text: self.text() },
+            9 => ToParent::Log {
+                level: self.one(&[Level::Error, Level::Info, Level::Trace]),
+                text: self.text(),
+            },
             10 => {
                 let problem = Some(Condition::PeerGoodbye { reason: self.text() });
                 let rtt = Some(Duration::new(self.number(), 0));

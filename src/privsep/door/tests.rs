@@ -4,6 +4,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use log::Level;
+
 use super::*;
 use crate::core::condition::Condition;
 use crate::core::keylog::{Entry, Name, Way};
@@ -19,7 +21,7 @@ fn request(kind: Kind, number: u64) -> ToParent {
     let remote = SocketAddr::from(([10, 0, 0, 9], number as u16));
     let endpoint = Path::from(remote);
     let traffic = Traffic { bytes_sent: number, bytes_received: 0 };
-    let log = |verb| ToParent::Log { verb, text: number.to_string() };
+    let log = |level| ToParent::Log { level, text: number.to_string() };
     match kind {
         Kind::Locked => ToParent::Locked { protections: number.to_string() },
         Kind::Keep => ToParent::Keep(Kept { own: number as u32, admitted: 0 }),
@@ -40,8 +42,8 @@ fn request(kind: Kind, number: u64) -> ToParent {
             ToParent::State(Box::new(LinkState { budget: Some(number as u32), ..LinkState::default() }))
         }
         Kind::Traffic => ToParent::Traffic(traffic),
-        Kind::Log => log(3),
-        Kind::Trace => log(4),
+        Kind::Log => log(Level::Debug),
+        Kind::Trace => log(Level::Trace),
         Kind::KeyLog => ToParent::KeyLog(Entry::Traffic {
             way: Way::Out,
             cipher: Cipher::Aes256Gcm,

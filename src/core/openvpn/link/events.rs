@@ -117,7 +117,7 @@ impl<R: Random> Control for Link<R> {
     fn handle_report(&mut self, now: Now, report: &Report) {
         let news = self.guard.handle_offenders(now.instant, &report.offenders);
         self.events
-            .extend(news.into_iter().map(|condition| Event::Log { verb: condition.verb(), condition }));
+            .extend(news.into_iter().map(|condition| Event::Log { level: condition.level(), condition }));
         let lane = &report.stats;
         let counted = [
             lane.datagrams_in,

@@ -191,7 +191,7 @@ impl<R: Random> Link<R> {
     }
 
     fn say(&mut self, condition: Condition) {
-        self.events.push_back(Event::Log { verb: condition.verb(), condition });
+        self.events.push_back(Event::Log { level: condition.level(), condition });
     }
 
     /// Tells the peer that this end is tund, as long as frames go in OpenVPN's format.

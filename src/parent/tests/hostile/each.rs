@@ -47,8 +47,8 @@ fn case(kind: Kind) -> Case {
             |n| ToParent::State(Box::new(LinkState { budget: Some(n as u32), ..LinkState::default() }))
         }
         Kind::Traffic => |n| ToParent::Traffic(Traffic { bytes_sent: n, bytes_received: n }),
-        Kind::Log => |n| ToParent::Log { verb: 1, text: format!("said {n}") },
-        Kind::Trace => |n| ToParent::Log { verb: 4, text: format!("said {n}") },
+        Kind::Log => |n| ToParent::Log { level: log::Level::Info, text: format!("said {n}") },
+        Kind::Trace => |n| ToParent::Log { level: log::Level::Trace, text: format!("said {n}") },
         Kind::KeyLog => |n| {
             ToParent::KeyLog(Entry::Traffic {
                 way: Way::Out,
