@@ -1,7 +1,9 @@
 //! The clocks.
 #![allow(clippy::disallowed_methods, reason = "this is where clocks are read")]
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::core::clock::Now;
 
@@ -9,6 +11,11 @@ use crate::core::clock::Now;
 pub fn now() -> Now {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Now { instant: Instant::now(), wall: u64::try_from(wall.as_micros()).unwrap_or(u64::MAX) }
+}
+
+/// What the calling thread has taken of a processor so far.
+pub fn spent() -> Duration {
+    clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap_or_default()
 }
 
 /// Seconds since the Unix epoch; 0 on a clock before it.

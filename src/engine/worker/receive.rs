@@ -16,27 +16,51 @@ use crate::transport::{Datagrams, Received};
 
 /// A turn of the front. Its last call may take a little longer.
 pub(super) const FRONT_TURN: Duration = Duration::from_micros(100);
-/// It rests so many times as long afterwards: a flood costs a fifth of a processor at most, whatever else the machine has to do.
-const REST: u32 = 4;
+/// While the peer is heard elsewhere, it rests so many times as long as a turn took of the processor: strangers get a twentieth of one, and
+/// nobody is missed. Otherwise the peer may be one of those who call, and the front is served as all else is.
+const REST: u32 = 19;
+/// The peer counts as heard for so long.
+const HEARD: Duration = Duration::from_millis(100);
+
+/// How it was when a turn began.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Turn {
+    pub(super) began: Instant,
+    /// What this thread had taken of a processor until then.
+    pub(super) spent: Duration,
+    /// Datagrams of the peer that had been opened.
+    opened: u64,
+}
 
 /// When the front is not listened to.
 #[derive(Debug, Default)]
-pub(super) struct Rest(Option<Instant>);
+pub(super) struct Rest {
+    until: Option<Instant>,
+    /// Datagrams of the peer that had been opened when the last turn ended.
+    opened: u64,
+    /// When some were last found that came elsewhere.
+    heard: Option<Instant>,
+}
 
 impl Rest {
-    /// The front had a turn.
-    pub(super) fn handle_turn(&mut self, began: Instant, ended: Instant) {
-        self.0 = Some(ended + ended.saturating_duration_since(began) * REST);
+    /// The front had a turn that took so much of a processor.
+    pub(super) fn handle_turn(&mut self, turn: Turn, ended: Instant, took: Duration, opened: u64) {
+        if turn.opened != self.opened {
+            self.heard = Some(turn.began);
+        }
+        self.opened = opened;
+        let is_heard = self.heard.is_some_and(|heard| turn.began < heard + HEARD);
+        self.until = Some(ended + if is_heard { took * REST } else { Duration::ZERO });
     }
 
     /// When it has rested.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.0
+        self.until
     }
 
     /// Whether it has rested now: said once.
     pub(super) fn take_end(&mut self, now: Instant) -> bool {
-        self.0.take_if(|until| *until <= now).is_some()
+        self.until.take_if(|until| *until <= now).is_some()
     }
 }
 
@@ -81,9 +105,9 @@ impl<D: Datagrams> Worker<D> {
 
     /// Serves whoever else sends to the port, callers and former addresses of the peer among them, for a turn.
     pub(super) fn serve_front(&mut self) {
-        let began = clock::now().instant;
-        let mut now = began;
-        while now < began + FRONT_TURN {
+        let turn = self.begin_turn();
+        let mut now = turn.began;
+        while now < turn.began + FRONT_TURN {
             match self.port.socket.receive(&mut self.arrival) {
                 Ok(received) => self.handle_received(now, received, &mut false),
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
@@ -94,7 +118,16 @@ impl<D: Datagrams> Worker<D> {
             now = clock::now().instant;
         }
         self.port.flush_frames();
-        self.rest.handle_turn(began, now);
+        self.rest.handle_turn(turn, now, clock::spent().saturating_sub(turn.spent), self.opened());
+    }
+
+    pub(super) fn begin_turn(&self) -> Turn {
+        Turn { began: clock::now().instant, spent: clock::spent(), opened: self.opened() }
+    }
+
+    /// Datagrams of the peer that were opened so far.
+    pub(super) fn opened(&self) -> u64 {
+        self.lane.stats().datagrams_in
     }
 
     /// Listens to the front again, if it has rested.
@@ -151,21 +184,41 @@ mod tests {
 
     const MICRO: Duration = Duration::from_micros(1);
 
-    #[test]
-    fn the_front_gets_a_fifth_of_the_time_and_no_more_however_long_its_turns_are() {
+    /// The share of 100 ms that the front is served, with turns of so many microseconds; `opened` says what is opened elsewhere before each.
+    fn share(turn: u32, mut opened: impl FnMut() -> u64) -> f64 {
         let start = clock::now().instant;
-        for turn in [2, 20, 150] {
-            let (mut rest, mut now, mut served) = (Rest::default(), start, Duration::ZERO);
-            while now < start + Duration::from_millis(100) {
-                assert!(rest.poll_timeout().is_none());
-                rest.handle_turn(now, now + turn * MICRO);
-                (served, now) = (served + turn * MICRO, now + turn * MICRO);
-                assert!(!rest.take_end(now), "it rests");
-                now = rest.poll_timeout().unwrap();
-                assert!(rest.take_end(now) && !rest.take_end(now), "it ends once");
-            }
-            let share = served.as_secs_f64() / (now - start).as_secs_f64();
-            assert!((share - 0.2).abs() < 0.001, "{share} with turns of {turn} µs");
+        let (mut rest, mut now, mut served) = (Rest::default(), start, Duration::ZERO);
+        let turn_at = |began, opened| Turn { began, spent: Duration::ZERO, opened };
+        // Whatever was opened before.
+        let mut sum = 7;
+        rest.handle_turn(turn_at(now - HEARD, sum), now, Duration::ZERO, sum);
+        assert!(rest.take_end(now));
+        while now < start + HEARD {
+            assert!(rest.poll_timeout().is_none());
+            sum += opened();
+            // What is opened at the front itself is nothing heard elsewhere. Half of the time something else has the processor.
+            rest.handle_turn(turn_at(now, sum), now + 2 * turn * MICRO, turn * MICRO, sum + 1);
+            sum += 1;
+            served += turn * MICRO;
+            now = rest.poll_timeout().unwrap();
+            assert!(!rest.take_end(now - MICRO) && rest.take_end(now) && !rest.take_end(now), "it ends once");
         }
+        served.as_secs_f64() / (now - start).as_secs_f64()
+    }
+
+    #[test]
+    fn the_front_gets_a_twentieth_of_the_time_while_the_peer_is_heard_elsewhere_and_else_all() {
+        for turn in [2, 20, 150] {
+            for (opened, expected) in [(1, 1.0 / 21.0), (0, 1.0 / 2.0)] {
+                let share = share(turn, || opened);
+                assert!((share - expected).abs() < 0.001, "{share} with turns of {turn} µs");
+            }
+        }
+    }
+
+    #[test]
+    fn a_peer_that_was_heard_a_moment_ago_is_still_there() {
+        let mut last = 1;
+        assert!((share(100, || std::mem::take(&mut last)) - 1.0 / 21.0).abs() < 0.001);
     }
 }

@@ -31,8 +31,8 @@ impl<D: Datagrams> Worker<D> {
 
     /// Serves whoever connects, for a turn; afterwards they rest.
     pub(super) fn serve_strangers(&mut self) {
-        let began = clock::now().instant;
-        let mut now = began;
+        let turn = self.begin_turn();
+        let (began, mut now) = (turn.began, turn.began);
         let (ready, accepts) = self.port.streams.ready(false);
         for index in ready {
             self.serve_stream(now, index, 1);
@@ -45,7 +45,8 @@ impl<D: Datagrams> Worker<D> {
             now = clock::now().instant;
         }
         self.port.flush_frames();
-        self.strangers_rest.handle_turn(began, now);
+        let took = clock::spent().saturating_sub(turn.spent);
+        self.strangers_rest.handle_turn(turn, now, took, self.opened());
     }
 
     /// Listens to strangers again, if they have rested.
@@ -62,7 +63,7 @@ impl<D: Datagrams> Worker<D> {
     /// Reads from a connection until so many bytes are there or no more are. One that has ended is closed.
     fn serve_stream(&mut self, now: Instant, index: usize, turn: usize) {
         let Some(mut slot) = self.port.streams.take(index) else { return };
-        let opened = self.lane.stats().datagrams_in;
+        let opened = self.opened();
         let mut read = 0;
         let ended = loop {
             match slot.stream.receive() {
@@ -80,7 +81,7 @@ impl<D: Datagrams> Worker<D> {
                 break false;
             }
         };
-        let proven = self.lane.stats().datagrams_in != opened;
+        let proven = self.opened() != opened;
         if !ended && self.port.streams.flush(index, &mut slot).is_ok() {
             self.port.streams.put_back(now, index, slot, proven);
         }
