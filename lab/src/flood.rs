@@ -86,6 +86,16 @@ impl Kind {
         }
     }
 
+    /// For the command line.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Random => "random",
+            Self::Recorded => "recorded",
+            Self::FirstWords => "first-words",
+            Self::Forged => "forged",
+        }
+    }
+
     /// Payloads of this kind, made from recordings that each begin with a first word.
     pub fn payloads(self, recordings: &[Vec<Vec<u8>>]) -> Vec<Vec<u8>> {
         let first_words = recordings.iter().filter_map(|recording| recording.first().cloned());

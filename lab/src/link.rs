@@ -40,6 +40,8 @@ pub(crate) struct Link {
     pub(crate) keys: Keys,
     /// It goes over TCP.
     pub(crate) stream: bool,
+    /// fri's own port, if it is not the same.
+    pub(crate) port: Option<u16>,
 }
 
 impl Link {
@@ -48,7 +50,10 @@ impl Link {
         let ([fri, mon], [_, outer]) = (INNER, OUTER);
         let tcp = if self.stream { "tcp:" } else { "" };
         let (own, other, first) = match place {
-            Place::Fri => (fri, mon, format!("remote = \"{tcp}{outer}:{PORT}\"")),
+            Place::Fri => {
+                let listen = self.port.map(|port| format!("\nlisten = {port}")).unwrap_or_default();
+                (fri, mon, format!("remote = \"{tcp}{outer}:{PORT}\"{listen}"))
+            }
             Place::Mon => (mon, fri, format!("listen = \"{tcp}{PORT}\"")),
         };
         let keys = match (self.keys, place) {

@@ -72,12 +72,8 @@ enum Command {
         #[arg(long)]
         guest: bool,
     },
-    /// What a flood of strangers' datagrams costs a running link
-    Flood {
-        /// How often everything is measured
-        #[arg(default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
-        rounds: u32,
-    },
+    /// What strangers' datagrams and connections cost a running link
+    Flood(besiege::Options),
 }
 
 fn main() -> ExitCode {
@@ -104,7 +100,7 @@ fn main() -> ExitCode {
             bench::run(&options, bench::Purpose::Comparison).map(|()| 0)
         }
         Command::Compare { options, guest: true } => bench::run_in_guest(&options),
-        Command::Flood { rounds } => besiege::run(rounds).map(|()| 0),
+        Command::Flood(options) => besiege::run(&options).map(|()| 0),
     };
     match result {
         Ok(code) => ExitCode::from(code),

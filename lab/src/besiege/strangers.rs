@@ -36,8 +36,16 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Every kind.
-    pub const ALL: [Self; 5] = [Self::Silent, Self::Slow, Self::Rubbish, Self::Recorded, Self::Many];
+    /// For the command line.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Silent => "silent",
+            Self::Slow => "slow",
+            Self::Rubbish => "rubbish",
+            Self::Recorded => "stream",
+            Self::Many => "many",
+        }
+    }
 
     /// For people.
     pub fn title(self) -> &'static str {
