@@ -103,6 +103,7 @@ fn tap_defaults_and_values_of_every_table_arrive() {
         bundle = false
         path-mtu = 1400
         socket-buffer = 65536
+        congestion-control = "bbr"
         "#,
     );
     let hosts: Vec<(&str, u16)> = config.remotes.iter().map(|r| (r.host.as_str(), r.port)).collect();
@@ -128,6 +129,7 @@ fn tap_defaults_and_values_of_every_table_arrive() {
     assert_eq!((config.run.user.as_deref(), config.run.verb), (Some("nobody"), 5));
     assert_eq!((config.tuning.bundle, config.tuning.path_mtu), (false, Some(1400)));
     assert_eq!(config.tuning.socket_buffer, 65536);
+    assert_eq!(config.tuning.congestion_control.as_deref(), Some("bbr"));
 }
 
 #[test]

@@ -341,12 +341,13 @@ fn tuning() -> impl Strategy<Value = Tuning> {
             ..defaults().tuning.data_path
         },
     );
-    (any::<[bool; 2]>(), 4096u32..=1 << 30, option::of(576u32..=65535), data_path).prop_map(
-        |([bundle, mss_clamp], socket_buffer, path_mtu, data_path)| Tuning {
+    (any::<[bool; 3]>(), 4096u32..=1 << 30, option::of(576u32..=65535), data_path).prop_map(
+        |([bundle, mss_clamp, bbr], socket_buffer, path_mtu, data_path)| Tuning {
             bundle,
             socket_buffer,
             path_mtu,
             mss_clamp,
+            congestion_control: bbr.then(|| "bbr".into()),
             data_path,
             ..defaults().tuning
         },
@@ -405,6 +406,7 @@ fn to_toml(config: &Config) -> String {
     line(&mut text, "mss-clamp", config.tuning.mss_clamp);
     line(&mut text, "socket-buffer", config.tuning.socket_buffer);
     maybe(&mut text, "path-mtu", config.tuning.path_mtu);
+    maybe(&mut text, "congestion-control", config.tuning.congestion_control.as_deref().map(string));
     let data_path = config.tuning.data_path;
     line(&mut text, "offload", data_path.offload);
     maybe(&mut text, "dscp", data_path.copy_dscp.then(|| string("copy")));

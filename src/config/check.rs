@@ -362,6 +362,7 @@ fn check_tuning(raw: &RawTuning) -> Tuning {
         socket_buffer: raw.socket_buffer(),
         path_mtu: raw.path_mtu.value().copied(),
         mss_clamp: raw.mss_clamp(),
+        congestion_control: raw.congestion_control.value().cloned(),
         data_path: DataPath {
             offload: raw.offload(),
             copy_dscp: raw.dscp.value().is_some(),

@@ -355,6 +355,10 @@ table! { RawTuning "tuning"
     /// Copy the DSCP of inner packets to the datagrams that carry them, for networks that treat classes differently; everybody on the path can see
     /// it. ECN is always carried both ways (RFC 6040).
     "dscp" dscp: CopyDscp = names::<CopyDscp>(), absent("not copied"), Connect => tuning.data_path.copy_dscp;
+    /// What decides how fast this end sends over TCP (TCP_CONGESTION), as sysctl net.ipv4.tcp_available_congestion_control lists it. The usual
+    /// `cubic` takes each lost segment for congestion; `"bbr"` does not, which can make a link over TCP several times faster where a path loses segments
+    /// at random (docs/performance.md), and may leave less to others who share it. Each end has its own.
+    "congestion-control" congestion_control: String = Shape::Text, absent("the kernel's"), Connect => tuning.congestion_control;
 }
 
 table! { RawStatus "status"

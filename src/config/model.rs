@@ -389,6 +389,8 @@ pub struct Tuning {
     pub path_mtu: Option<u32>,
     /// Lower the segment size that forwarded TCP connections announce to what the tunnel carries (tun only).
     pub mss_clamp: bool,
+    /// Name of the congestion control of connections over TCP; `None`: the kernel's default.
+    pub congestion_control: Option<String>,
     /// How the workers use the machine.
     pub data_path: DataPath,
 }

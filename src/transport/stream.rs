@@ -43,7 +43,24 @@ fn prepare(socket: &socket2::Socket, config: &Config) -> io::Result<()> {
     // Closing looks the same whatever was sent or left unread.
     socket.set_linger(Some(Duration::ZERO))?;
     crate::sys::set_unsent_limit(socket, UNSENT)?;
+    set_congestion_control(socket, config)?;
     udp::set_route(socket, config)
+}
+
+fn set_congestion_control(socket: &socket2::Socket, config: &Config) -> io::Result<()> {
+    let Some(name) = &config.tuning.congestion_control else { return Ok(()) };
+    socket.set_tcp_congestion(name.as_bytes()).map_err(|error| {
+        let remedy = match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
+            Some(rustix::io::Errno::NOENT) => {
+                format!("this kernel has none of that name: modprobe tcp_{name}")
+            }
+            Some(rustix::io::Errno::PERM) => {
+                "it takes CAP_NET_ADMIN, or an entry in sysctl net.ipv4.tcp_allowed_congestion_control".into()
+            }
+            _ => "see sysctl net.ipv4.tcp_available_congestion_control".into(),
+        };
+        udp::about(&format!("tuning.congestion-control = {name:?}"), &remedy, error)
+    })
 }
 
 /// Prepares a socket at which another program listens, or a connection that it has accepted. `inetd/README` lists what is set.
@@ -252,5 +269,50 @@ impl Stream {
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::StreamListen;
+    use crate::testing;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    /// The congestion control of a new connection, of the end that began it and of the other.
+    fn of_both_ends(config: &mut Config) -> io::Result<[Vec<u8>; 2]> {
+        config.listen.stream = Some(StreamListen { address: Some([127, 0, 0, 1].into()), port: 0 });
+        let listener = listen(config)?.ok_or(io::ErrorKind::NotFound)?;
+        let place = socket2::SockRef::from(&listener).local_addr()?.as_socket().unwrap();
+        let near = reach(config, place, LIMIT)?;
+        let limit = Timespec::try_from(LIMIT).unwrap();
+        poll(&mut [PollFd::new(&listener, PollFlags::IN)], Some(&limit))?;
+        let (far, _) = accept(&listener)?;
+        let name = |fd: &OwnedFd| socket2::SockRef::from(fd).tcp_congestion();
+        let trimmed = |mut name: Vec<u8>| {
+            name.retain(|byte| *byte != 0);
+            name
+        };
+        Ok([trimmed(name(&near)?), trimmed(name(&far)?)])
+    }
+
+    #[test]
+    fn both_ends_of_a_connection_have_the_congestion_control_that_was_chosen() {
+        let mut config = testing::config();
+        // Every kernel has it, and anybody may choose it; hardly one has it as the default.
+        config.tuning.congestion_control = Some("reno".into());
+        assert_eq!(of_both_ends(&mut config).unwrap(), [b"reno", b"reno"]);
+        config.tuning.congestion_control = None;
+        let usual = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap();
+        assert_eq!(of_both_ends(&mut config).unwrap(), [usual.trim().as_bytes(); 2]);
+    }
+
+    #[test]
+    fn a_congestion_control_that_is_not_there_is_named_with_the_key() {
+        let mut config = testing::config();
+        config.tuning.congestion_control = Some("none-such".into());
+        let error = of_both_ends(&mut config).unwrap_err().to_string();
+        assert!(error.contains("tuning.congestion-control") && error.contains("none-such"), "{error}");
     }
 }

@@ -130,7 +130,7 @@ pub(super) fn set_route(socket: &socket2::Socket, config: &Config) -> io::Result
     Ok(())
 }
 
-fn about(setting: &str, remedy: &str, error: io::Error) -> io::Error {
+pub(super) fn about(setting: &str, remedy: &str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{setting}: {error}; {remedy}"))
 }
 
