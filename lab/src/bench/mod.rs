@@ -35,6 +35,9 @@ pub struct Options {
     /// How often everything is measured
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: Option<u32>,
+    /// How long each TCP run takes, in seconds
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: Option<u64>,
     /// One round of short runs: shows that everything works, not how fast it is
     #[arg(long)]
     quick: bool,
@@ -153,7 +156,7 @@ pub fn run(options: &Options, purpose: Purpose) -> Result<(), Error> {
 fn peers(options: &Options, purpose: Purpose) -> Result<Vec<Peer>, Error> {
     let mut peers: Vec<Peer> = match (&options.only[..], purpose) {
         ([], Purpose::Targets) => Peer::needed().collect(),
-        ([], Purpose::Comparison) => Peer::all().collect(),
+        ([], Purpose::Comparison) => Peer::compared().collect(),
         ([], Purpose::Guest) => Peer::in_guest().collect(),
         (only, _) => only.to_vec(),
     };
@@ -191,6 +194,8 @@ fn measure(options: &Options, peers: &[Peer], tasks: &[Task], results: &mut Resu
     };
     let rounds = options.rounds.unwrap_or(rounds);
     let pace = if options.path.is_some() { pace.far() } else { pace };
+    let transfer = options.seconds.map_or(pace.transfer, Duration::from_secs);
+    let pace = Pace { transfer, ..pace };
     let mut running = Vec::new();
     for peer in peers {
         if let Some((program, _)) = peer.missing().filter(|_| peer.may_be_absent()) {

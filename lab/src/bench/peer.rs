@@ -32,7 +32,7 @@ enum Part {
     TargetIfHere,
     /// In comparisons.
     Comparison,
-    /// Where its file is named.
+    /// Where it, or its file, is named.
     Asked,
 }
 
@@ -63,7 +63,7 @@ macro_rules! files {
 }
 
 /// Those that come with the laboratory, in the order of the tables.
-const FILES: [(&str, Part, &str); 28] = files![
+const FILES: [(&str, Part, &str); 29] = files![
     "veth" Always,
     "vxlan" Always,
     "gre" Comparison,
@@ -92,6 +92,7 @@ const FILES: [(&str, Part, &str); 28] = files![
     "tund-static-chacha" Always,
     "tund-plain" Always,
     "tund-tcp" Always,
+    "tund-tcp-bbr" Asked,
 ];
 
 #[expect(clippy::expect_used, reason = "a test reads every file")]
@@ -169,6 +170,11 @@ impl Peer {
     /// All that come with the laboratory.
     pub fn all() -> impl Iterator<Item = Self> {
         ALL.iter().map(Self)
+    }
+
+    /// Those of a comparison.
+    pub fn compared() -> impl Iterator<Item = Self> {
+        Self::all().filter(|peer| peer.part != Asked)
     }
 
     /// Those that the benchmark needs: what the targets name, and the ground they stand on.
