@@ -7,13 +7,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tund::crypto::aead::LIBRARIES;
 use tund::crypto::suite::Cipher;
+use tund_lab::{Scratch, wait_until};
 
 const TUND: &str = env!("CARGO_BIN_EXE_tund");
+/// Longer than anything here takes on a busy machine; nothing waits for it to pass.
+const SOON: Duration = Duration::from_secs(20);
 
 /// A link that waits for its peer.
 const WAITING: &str = r#"listen = 1417
@@ -408,7 +410,7 @@ fn the_engine_runs_as_another_user_and_a_signal_ends_everything() {
     assert!(text(&second.stderr).contains(&format!("fri is already running as pid {pid}")), "{second:?}");
     link.signal("TERM");
     assert_eq!(link.end(), 0);
-    wait_until("the engine ends", || is_gone(engine));
+    wait_until("the engine ends", SOON, || is_gone(engine)).unwrap();
     assert!(link.log().contains("removing tun0"), "{}", link.log());
 }
 
@@ -473,7 +475,7 @@ fn a_killed_engine_ends_the_parent_and_a_killed_parent_the_engine() {
     let engine = link.engine();
     link.signal("KILL");
     link.end();
-    wait_until("the engine follows", || is_gone(engine));
+    wait_until("the engine follows", SOON, || is_gone(engine)).unwrap();
 }
 
 /// Before its start message it can say nothing: its parent learns the exit code, and reports that.
@@ -527,16 +529,11 @@ fn a_taken_port_is_unavailable() {
     assert_eq!(link.end(), 0);
 }
 
-/// A directory of its own, removed on drop.
-struct Place(PathBuf);
+struct Place(Scratch);
 
 impl Place {
     fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("tund-cli-{}-{number}", std::process::id()));
-        fs::create_dir(&path).unwrap();
-        Self(path)
+        Self(Scratch::new().unwrap())
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -544,7 +541,7 @@ impl Place {
     }
 
     fn write(&self, name: &str, text: &str) {
-        fs::write(self.path(name), text).unwrap();
+        self.0.file(name, text).unwrap();
     }
 
     /// A configuration and, once, its key.
@@ -575,12 +572,6 @@ impl Place {
     }
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 struct Link {
     child: Child,
     log: PathBuf,
@@ -596,11 +587,8 @@ impl Link {
     }
 
     fn wait_for(&self, part: &str) {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while !self.log().contains(part) {
-            assert!(Instant::now() < deadline, "\"{part}\" is not in:\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let said = wait_until(part, SOON, || self.log().contains(part));
+        said.unwrap_or_else(|error| panic!("{error}:\n{}", self.log()));
     }
 
     /// The pid of the engine.
@@ -641,14 +629,6 @@ fn kill(pid: u32, signal: &str) {
 fn is_gone(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.is_empty() || stat.contains(") Z ")
-}
-
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !condition() {
-        assert!(Instant::now() < deadline, "{what}: it did not happen");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 fn code(output: &Output) -> i32 {

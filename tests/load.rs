@@ -5,31 +5,32 @@ use std::path::{Path, PathBuf};
 
 use tund::config::{Code, SecretSource, position};
 use tund::preflight::load;
+use tund_lab::Scratch;
 
 const TEXT: &str = "remote = \"mon.tn\"\n[key]\nmode = \"static\"\nfile = \"static.key\"\n[device]\naddress = \"10.0.0.1\"\npeer = \"10.0.0.2\"\n";
 
 #[test]
 fn relative_paths_start_at_the_file_or_at_cd() {
-    let scratch = Scratch::new("paths");
-    std::fs::create_dir(scratch.0.join("sub")).unwrap();
-    let file = scratch.file("sub/tun-a-b.toml", TEXT.as_bytes());
+    let scratch = Scratch::new().unwrap();
+    std::fs::create_dir(scratch.join("sub")).unwrap();
+    let file = scratch.file("sub/tun-a-b.toml", TEXT).unwrap();
     let by_path = load(&file, None, None, None);
     let config = by_path.parsed.config.unwrap();
     assert_eq!(config.name, "tun-a-b");
-    assert_eq!(config.key.shared, Some(SecretSource::File(scratch.0.join("sub/static.key"))));
+    assert_eq!(config.key.shared, Some(SecretSource::File(scratch.join("sub/static.key"))));
 
-    let by_cd = load(Path::new("sub/tun-a-b.toml"), Some(&scratch.0), None, None);
+    let by_cd = load(Path::new("sub/tun-a-b.toml"), Some(&scratch), None, None);
     assert_eq!(by_cd.file, "sub/tun-a-b.toml");
     assert_eq!(by_cd.path, file);
     assert_eq!(by_cd.text, TEXT);
     let config = by_cd.parsed.config.unwrap();
-    assert_eq!(config.key.shared, Some(SecretSource::File(scratch.0.join("static.key"))));
+    assert_eq!(config.key.shared, Some(SecretSource::File(scratch.join("static.key"))));
 }
 
 #[test]
 fn port_and_verb_come_from_the_command_line_and_are_checked() {
-    let scratch = Scratch::new("line");
-    let file = scratch.file("l.toml", TEXT.as_bytes());
+    let scratch = Scratch::new().unwrap();
+    let file = scratch.file("l.toml", TEXT).unwrap();
     let config = load(&file, None, Some("1417"), Some(5)).parsed.config.unwrap();
     assert_eq!((config.listen.port, config.remotes[0].port, config.run.verb), (1417, 1417, 5));
     let bad = load(&file, None, Some("no-such-service"), Some(10)).parsed;
@@ -40,10 +41,10 @@ fn port_and_verb_come_from_the_command_line_and_are_checked() {
 
 #[test]
 fn what_is_no_configuration_file_is_said_and_never_a_panic() {
-    let scratch = Scratch::new("none");
+    let scratch = Scratch::new().unwrap();
     for (path, code) in [
-        (scratch.0.join("missing.toml"), Code::CannotRead),
-        (scratch.0.clone(), Code::CannotRead),
+        (scratch.join("missing.toml"), Code::CannotRead),
+        (scratch.to_path_buf(), Code::CannotRead),
         (PathBuf::from("/dev/zero"), Code::TooLong),
         (PathBuf::new(), Code::CannotRead),
     ] {
@@ -51,33 +52,9 @@ fn what_is_no_configuration_file_is_said_and_never_a_panic() {
         assert!(loaded.parsed.config.is_none());
         assert_eq!(loaded.parsed.diagnostics[0].code, code, "{:?}", loaded.parsed.diagnostics);
     }
-    let file = scratch.file("latin.toml", b"float = true\n# gr\xfc\xdfe\n");
+    let file = scratch.file("latin.toml", b"float = true\n# gr\xfc\xdfe\n").unwrap();
     let loaded = load(&file, None, None, None);
     let error = &loaded.parsed.diagnostics[0];
     assert_eq!(error.code, Code::NotText);
     assert_eq!(position(&loaded.text, error.span.clone().unwrap().start), (2, 5));
-}
-
-/// A directory of this test, removed at its end.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("tund-load-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-
-    fn file(&self, name: &str, content: &[u8]) -> PathBuf {
-        let path = self.0.join(name);
-        std::fs::write(&path, content).unwrap();
-        path
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }

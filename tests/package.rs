@@ -1,8 +1,10 @@
 //! The packages, for dpkg and for RPM: what is in them, and their life on a copy of this machine's root that goes with the test.
 #![allow(clippy::unwrap_used, reason = "a test stops where something is not as it should be")]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
+
+use tund_lab::Scratch;
 
 const TUND: &str = env!("CARGO_BIN_EXE_tund");
 
@@ -14,33 +16,17 @@ fn shell(script: &str, directory: &Path) -> String {
     text.into_owned()
 }
 
-struct Place(PathBuf);
-
-impl Place {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("tund-package-{name}-{}", std::process::id()));
-        std::fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-
-    fn package(&self, kind: &str, version: &str) {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let output = self.0.display();
-        shell(&format!("packaging/{kind} --binary {TUND} --output {output} --version {version}"), root);
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+fn package(place: &Scratch, kind: &str, version: &str) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let output = place.display();
+    shell(&format!("packaging/{kind} --binary {TUND} --output {output} --version {version}"), root);
 }
 
 #[test]
 fn the_package_holds_program_units_pages_completions_and_examples() {
-    let place = Place::new("content");
-    place.package("deb", "9.0.0");
-    shell("dpkg-deb -x tund_9.0.0_*.deb root && dpkg-deb -e tund_9.0.0_*.deb control", &place.0);
+    let place = Scratch::new().unwrap();
+    package(&place, "deb", "9.0.0");
+    shell("dpkg-deb -x tund_9.0.0_*.deb root && dpkg-deb -e tund_9.0.0_*.deb control", &place);
     for file in [
         "usr/sbin/tund",
         "usr/lib/systemd/system/tund@.service",
@@ -56,13 +42,13 @@ fn the_package_holds_program_units_pages_completions_and_examples() {
         "usr/share/tund/status.schema.json",
         "usr/share/tund/event.schema.json",
     ] {
-        assert!(place.0.join("root").join(file).exists(), "{file}");
+        assert!(place.join("root").join(file).exists(), "{file}");
     }
     // Where each example says that its schema is.
     let example =
-        std::fs::read_to_string(place.0.join("root/usr/share/doc/tund/examples/full-tunnel.toml")).unwrap();
+        std::fs::read_to_string(place.join("root/usr/share/doc/tund/examples/full-tunnel.toml")).unwrap();
     let schema = example.lines().next().unwrap().strip_prefix("#:schema /").unwrap();
-    let schema = std::fs::read(place.0.join("root").join(schema)).unwrap();
+    let schema = std::fs::read(place.join("root").join(schema)).unwrap();
     assert_eq!(schema, Command::new(TUND).arg("schema").output().unwrap().stdout);
     for (page, expected) in [
         ("man8/tund.8.gz", ["tund - joins two machines", "SIGNALS", "EXIT CODES", "tund doctor FILE"]),
@@ -72,19 +58,18 @@ fn the_package_holds_program_units_pages_completions_and_examples() {
         ),
         ("man7/tund-protocol.7.gz", ["tund-protocol - The tund protocol", "HKDF", "Noise_NNpsk0", "budget"]),
     ] {
-        let text = shell(&format!("MANWIDTH=120 man -l root/usr/share/man/{page} | col -b"), &place.0);
+        let text = shell(&format!("MANWIDTH=120 man -l root/usr/share/man/{page} | col -b"), &place);
         for part in expected {
             assert!(text.contains(part), "{part:?} is not in {page}:\n{text}");
         }
-        let warnings =
-            shell(&format!("man --warnings -l root/usr/share/man/{page} 2>&1 >/dev/null"), &place.0);
+        let warnings = shell(&format!("man --warnings -l root/usr/share/man/{page} 2>&1 >/dev/null"), &place);
         assert_eq!(warnings, "", "{page}");
     }
-    shell("sh -n control/postinst && sh -n control/prerm && sh -n control/postrm", &place.0);
+    shell("sh -n control/postinst && sh -n control/prerm && sh -n control/postrm", &place);
     // RPM's has the same, but for where it keeps zsh's completions.
-    place.package("rpm", "9.0.0");
+    package(&place, "rpm", "9.0.0");
     let listed = |command: &str| {
-        let text = shell(command, &place.0).replace("vendor-completions", "site-functions");
+        let text = shell(command, &place).replace("vendor-completions", "site-functions");
         let mut files: Vec<_> = text.lines().map(str::to_owned).collect();
         files.sort();
         files
@@ -117,9 +102,9 @@ fn life(kind: &str, [install, upgrade, purge]: [&str; 3]) {
         !one_user_alone,
         "packages give files to other users: run this test as root, not in a user namespace"
     );
-    let place = Place::new(&format!("life-{kind}"));
-    place.package(kind, "9.0.0");
-    place.package(kind, "9.0.1");
+    let place = Scratch::new().unwrap();
+    package(&place, kind, "9.0.0");
+    package(&place, kind, "9.0.1");
     let inside = r#"
         export PATH=/usr/sbin:/usr/bin:/sbin:/bin
         cd /packages
@@ -157,7 +142,7 @@ TOML
         echo every-step
     "#;
     let inside = inside.replace("@install", install).replace("@upgrade", upgrade).replace("@purge", purge);
-    std::fs::write(place.0.join("inside"), inside).unwrap();
+    std::fs::write(place.join("inside"), inside).unwrap();
     let outside = format!(
         "mount -t tmpfs tmpfs /mnt
          mkdir /mnt/upper /mnt/work /mnt/root
@@ -168,15 +153,15 @@ TOML
          mkdir /mnt/root/packages
          cp {}/* /mnt/root/packages/
          chroot /mnt/root timeout 120 sh -eux /packages/inside",
-        place.0.display()
+        place.display()
     );
-    std::fs::write(place.0.join("outside"), outside).unwrap();
-    let text = shell("exec unshare --mount --pid --fork --kill-child --net sh -eu outside 2>&1", &place.0);
+    std::fs::write(place.join("outside"), outside).unwrap();
+    let text = shell("exec unshare --mount --pid --fork --kill-child --net sh -eu outside 2>&1", &place);
     assert!(text.ends_with("every-step\n"), "{text}");
 }
 
 /// A repository of its own with the script, and a cargo that "builds" what `build` prints, of the crates in `tree`.
-fn release(place: &Place, build: &str, tree: &str) -> (bool, String) {
+fn release(place: &Scratch, build: &str, tree: &str) -> (bool, String) {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/release");
     shell(
         &format!(
@@ -195,46 +180,42 @@ END
             cd repository
             git init -q && git add . && git -c user.name=a -c user.email=a@b.c commit -qm release"#
         ),
-        &place.0,
+        place,
     );
     let run = "PATH=$PWD/../bin:$PATH packaging/release --output ../output";
-    let output =
-        Command::new("sh").args(["-c", run]).current_dir(place.0.join("repository")).output().unwrap();
+    let output = Command::new("sh").args(["-c", run]).current_dir(place.join("repository")).output().unwrap();
     (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 #[test]
 fn a_release_that_depends_on_its_folder_is_refused() {
-    let place = Place::new("differs");
+    let place = Scratch::new().unwrap();
     let (taken, said) = release(&place, "pwd", "");
     assert!(!taken && said.contains("the two builds differ"), "{said}");
-    assert!(!place.0.join("output/tund").exists());
+    assert!(!place.join("output/tund").exists());
 }
 
 #[test]
 fn a_release_comes_with_its_checksum_and_its_sbom() {
-    let place = Place::new("same");
+    let place = Scratch::new().unwrap();
     let (taken, said) = release(&place, "echo program", r"tund v0.1.0 (/there)\nring v0.17.14\n");
     assert!(taken, "{said}");
-    shell(
-        "cd output && sha256sum --check SHA256SUMS && grep -q '\"path\": \"/tund\"' tund.cdx.json",
-        &place.0,
-    );
+    shell("cd output && sha256sum --check SHA256SUMS && grep -q '\"path\": \"/tund\"' tund.cdx.json", &place);
 }
 
 #[test]
 fn a_release_whose_sbom_lacks_a_crate_is_refused() {
-    let place = Place::new("lacks");
+    let place = Scratch::new().unwrap();
     let (taken, said) = release(&place, "echo program", r"ring v0.17.14\nring v0.17.1\n");
     assert!(!taken && said.contains("the SBOM lacks ring v0.17.1"), "{said}");
-    assert!(!place.0.join("output/tund").exists());
+    assert!(!place.join("output/tund").exists());
 }
 
 /// promtool of Debian's prometheus, which `tests/run` unpacks.
 #[test]
 fn prometheus_loads_the_alerts_and_raises_them() {
     let tools = Path::new(TUND).ancestors().nth(2).unwrap().join("tools/inet/usr/bin");
-    let place = Place::new("alerts");
+    let place = Scratch::new().unwrap();
     let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/prometheus.rules.yml");
     let labels = r#"instance="a", job="tund", link="fri""#;
     let test = format!(
@@ -258,7 +239,7 @@ tests:
           - {{ labels: 'ALERTS{{alertname="TundLoss", alertstate="firing", severity="warning", instance="a", link="fri"}}', value: 1 }}
 "#
     );
-    std::fs::write(place.0.join("test.yml"), test).unwrap();
+    std::fs::write(place.join("test.yml"), test).unwrap();
     let path = format!("PATH=$PATH:{}", tools.display());
-    shell(&format!("{path} promtool check rules {rules} && {path} promtool test rules test.yml"), &place.0);
+    shell(&format!("{path} promtool check rules {rules} && {path} promtool test rules test.yml"), &place);
 }

@@ -14,6 +14,7 @@ use serde_json::json;
 use tund::config::reload::Takes;
 use tund::config::schema::{Absent, Key, Section, Shape, json_schema};
 use tund::config::{Options, SECTIONS, parse};
+use tund_lab::Scratch;
 
 /// The least that makes a link, which each text below adds to.
 const LINK: [(&str, &str); 3] = [
@@ -183,21 +184,18 @@ fn validated(texts: &BTreeMap<String, String>) -> BTreeMap<String, Option<String
 #[test]
 fn taplo_takes_every_example_and_shows_the_place_of_a_mistake() {
     let tools = Path::new(env!("CARGO_BIN_EXE_tund")).ancestors().nth(2).unwrap().join("tools/taplo/bin");
-    let place = std::env::temp_dir().join(format!("tund-schema-{}", std::process::id()));
-    fs::create_dir(&place).unwrap();
-    fs::write(place.join("schema.json"), json_schema().to_string()).unwrap();
+    let place = Scratch::new().unwrap();
+    let schema = place.file("schema.json", json_schema().to_string()).unwrap();
     let example = fs::read_to_string(root().join("examples/tun-fri-mon.toml")).unwrap();
-    fs::write(place.join("wrong.toml"), example + "\n[run]\nverb = 'loud'\n").unwrap();
+    let wrong = place.file("wrong.toml", example + "\n[run]\nverb = 'loud'\n").unwrap();
     let path = format!("{}:{}", std::env::var("PATH").unwrap(), tools.display());
     let lint = |files: &str| {
-        let schema = place.join("schema.json");
         let taplo = format!("taplo lint --no-auto-config --schema file://{} {files}", schema.display());
         let output = Command::new("sh").args(["-c", &taplo]).current_dir(root()).env("PATH", &path).output();
         let output = output.unwrap();
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
-    let (right, wrong) = (lint("examples/*.toml"), lint(&place.join("wrong.toml").display().to_string()));
-    fs::remove_dir_all(&place).unwrap();
+    let (right, wrong) = (lint("examples/*.toml"), lint(&wrong.display().to_string()));
     assert!(right.0 != Some(127), "taplo is missing: run tests/run --install-only");
     assert!(right.0 == Some(0) && !right.1.contains("total=0"), "{}", right.1);
     assert!(wrong.0 == Some(1) && wrong.1.contains("wrong.toml:") && wrong.1.contains("loud"), "{}", wrong.1);

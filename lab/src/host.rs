@@ -6,7 +6,6 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,25 +14,21 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::process::signal_pid;
 use crate::wire::{Port, Wire};
-use crate::{At, Error, Process, rights, teardown, wait_until};
+use crate::{At, Error, Process, Scratch, rights, teardown, wait_until};
 
 /// How long one `ip` command or the like may take.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A world of hosts with a directory of its own.
 pub struct Net {
-    dir: PathBuf,
+    dir: Scratch,
 }
 
 impl Net {
     /// A new, empty world. Fails with a remedy where this process may not make namespaces.
     pub fn new() -> Result<Self, Error> {
-        static COUNTER: AtomicU32 = AtomicU32::new(0);
         rights::check_namespaces()?;
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let dir = std::env::temp_dir().join(format!("tund-lab-{}-{number}", std::process::id()));
-        teardown::add_dir(&dir).at(dir.display())?;
-        Ok(Self { dir })
+        Ok(Self { dir: Scratch::new()? })
     }
 
     /// The world's own directory; it goes with the world.
@@ -57,13 +52,6 @@ impl Net {
     /// Joins two hosts by a wire that this process forwards; both ends are up and without addresses.
     pub fn wire(&self, a: &Host, a_name: &str, b: &Host, b_name: &str) -> Result<Wire, Error> {
         Ok(Wire::new(a.port(a_name)?, b.port(b_name)?))
-    }
-}
-
-impl Drop for Net {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.dir);
-        teardown::remove_dir(&self.dir);
     }
 }
 

@@ -16,6 +16,7 @@
 mod boot;
 mod host;
 mod process;
+mod scratch;
 mod syslog;
 
 pub mod flood;
@@ -31,6 +32,7 @@ pub mod wire;
 pub use boot::Machine;
 pub use host::{Host, Net};
 pub use process::{Process, wait_until};
+pub use scratch::Scratch;
 pub use wire::{Crossed, Port, Side, Wire};
 
 /// What went wrong, in one text that a person can act on. `Debug` is the same text, so that `unwrap`

@@ -271,6 +271,8 @@ fn excuse(cannot: &[&Entry], file: &Path) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    use tund_lab::Scratch;
+
     use super::*;
 
     #[test]
@@ -281,13 +283,12 @@ mod tests {
 
     #[test]
     fn what_cannot_run_needs_a_reason_in_the_file() {
-        let dir = std::env::temp_dir().join(format!("tund-lab-needs-{}", std::process::id()));
-        std::fs::write(&dir, "").unwrap();
+        let scratch = Scratch::new().unwrap();
+        let file = scratch.file("needs.toml", "").unwrap();
         let [first, ..] = &ALL;
-        assert!(excuse(&[], &dir).is_ok());
-        assert!(excuse(&[first], &dir).unwrap_err().to_string().contains(&*first.name));
-        std::fs::write(&dir, format!("{} = 'the kernel has none'", first.name)).unwrap();
-        assert!(excuse(&[first], &dir).is_ok());
-        std::fs::remove_file(&dir).unwrap();
+        assert!(excuse(&[], &file).is_ok());
+        assert!(excuse(&[first], &file).unwrap_err().to_string().contains(&*first.name));
+        scratch.file("needs.toml", format!("{} = 'the kernel has none'", first.name)).unwrap();
+        assert!(excuse(&[first], &file).is_ok());
     }
 }

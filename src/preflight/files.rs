@@ -387,35 +387,18 @@ fn check_script(key: &str, script: &Command, place: Option<Range<usize>>) -> Opt
 mod tests {
     use super::*;
     use crate::config::{Options, keyfile, parse};
+    use crate::testing::Scratch;
     use std::fs::{Permissions, create_dir, set_permissions, write};
 
-    /// A directory of this test, removed at its end.
-    struct Scratch(PathBuf);
-
-    impl Scratch {
-        fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("tund-files-{name}-{}", std::process::id()));
-            let _ = std::fs::remove_dir_all(&path);
-            create_dir(&path).unwrap();
-            Self(path)
-        }
-
-        fn file(&self, name: &str, mode: u32, content: impl AsRef<[u8]>) {
-            let path = self.0.join(name);
-            write(&path, content).unwrap();
-            set_permissions(&path, Permissions::from_mode(mode)).unwrap();
-        }
-
-        fn config(&self, text: &str) -> Config {
-            let parsed = parse("l", text, &Options::new(&self.0));
-            parsed.config.unwrap_or_else(|| panic!("{:#?}", parsed.diagnostics))
-        }
+    fn file(scratch: &Scratch, name: &str, mode: u32, content: impl AsRef<[u8]>) {
+        let path = scratch.path().join(name);
+        write(&path, content).unwrap();
+        set_permissions(&path, Permissions::from_mode(mode)).unwrap();
     }
 
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
+    fn config(scratch: &Scratch, text: &str) -> Config {
+        let parsed = parse("l", text, &Options::new(scratch.path()));
+        parsed.config.unwrap_or_else(|| panic!("{:#?}", parsed.diagnostics))
     }
 
     fn places(text: &str) -> Places {
@@ -432,23 +415,23 @@ mod tests {
 
     #[test]
     fn a_key_that_is_missing_is_to_be_had_where_keys_of_its_kind_come_from() {
-        let scratch = Scratch::new("missing");
+        let scratch = Scratch::new();
         let tund = "[key]\nfile = 'k'\n[device]\nmode = 'tap'\n";
         for (text, remedy) in [
             (tund, "tund genkey"),
             (&*tund.replace("'k'", "'k'\nmode = 'openvpn'\ndirection = 0"), "`secret`"),
         ] {
-            let found = check_files(&scratch.config(text), &Places::default(), false);
+            let found = check_files(&config(&scratch, text), &Places::default(), false);
             assert!(found[0].help.as_deref().is_some_and(|help| help.contains(remedy)), "{found:?}");
         }
     }
 
     #[test]
     fn right_files_give_no_finding_and_the_key() {
-        let scratch = Scratch::new("right");
-        scratch.file("static.key", 0o600, keyfile::format_secret(&[7; 32]).as_bytes());
-        scratch.file("hook", 0o755, "#!/bin/sh\n");
-        let config = scratch.config(TEXT);
+        let scratch = Scratch::new();
+        file(&scratch, "static.key", 0o600, keyfile::format_secret(&[7; 32]).as_bytes());
+        file(&scratch, "hook", 0o755, "#!/bin/sh\n");
+        let config = config(&scratch, TEXT);
         assert_eq!(check_files(&config, &places(TEXT), false), []);
         let keys = read_keys(&config, false).unwrap();
         assert_eq!((keys.shared, keys.private), (Some([7; 32]), None));
@@ -457,9 +440,9 @@ mod tests {
 
     #[test]
     fn each_trouble_with_a_key_is_an_error_at_its_place() {
-        let scratch = Scratch::new("key");
+        let scratch = Scratch::new();
         let text = TEXT.split("[scripts]").next().unwrap();
-        let config = scratch.config(text);
+        let config = config(&scratch, text);
         let check = |code: Code| {
             let (severity, found, place) = only(&check_files(&config, &places(text), false), text);
             assert_eq!((severity, place.as_str()), (Severity::Error, "\"static.key\""));
@@ -469,39 +452,39 @@ mod tests {
         check(Code::NoFile);
         let key = keyfile::format_secret(&[7; 32]);
         for mode in [0o640, 0o604, 0o620, 0o602] {
-            scratch.file("static.key", mode, key.as_bytes());
+            file(&scratch, "static.key", mode, key.as_bytes());
             check(Code::KeyOpen);
         }
         assert_eq!(check_files(&config, &places(text), true), [], "--allow-open-keys");
         assert_eq!(read_keys(&config, true).unwrap().shared, Some([7; 32]));
         // A link to it does not make it another one's.
-        std::fs::rename(scratch.0.join("static.key"), scratch.0.join("real.key")).unwrap();
-        std::os::unix::fs::symlink("real.key", scratch.0.join("static.key")).unwrap();
+        std::fs::rename(scratch.path().join("static.key"), scratch.path().join("real.key")).unwrap();
+        std::os::unix::fs::symlink("real.key", scratch.path().join("static.key")).unwrap();
         check(Code::KeyOpen);
-        std::fs::remove_file(scratch.0.join("static.key")).unwrap();
-        std::fs::remove_file(scratch.0.join("real.key")).unwrap();
-        scratch.file("static.key", 0o600, key.as_bytes());
-        set_permissions(&scratch.0, Permissions::from_mode(0o777)).unwrap();
+        std::fs::remove_file(scratch.path().join("static.key")).unwrap();
+        std::fs::remove_file(scratch.path().join("real.key")).unwrap();
+        file(&scratch, "static.key", 0o600, key.as_bytes());
+        set_permissions(scratch.path(), Permissions::from_mode(0o777)).unwrap();
         check(Code::Untrusted);
-        set_permissions(&scratch.0, Permissions::from_mode(0o755)).unwrap();
-        scratch.file("static.key", 0o600, "-----BEGIN OpenVPN Static key V1-----\n");
+        set_permissions(scratch.path(), Permissions::from_mode(0o755)).unwrap();
+        file(&scratch, "static.key", 0o600, "-----BEGIN OpenVPN Static key V1-----\n");
         check(Code::BadKey);
-        scratch.file("static.key", 0o600, "abc\n");
+        file(&scratch, "static.key", 0o600, "abc\n");
         check(Code::BadKey);
-        scratch.file("static.key", 0o600, [0xff, 0xfe]);
+        file(&scratch, "static.key", 0o600, [0xff, 0xfe]);
         check(Code::NotText);
-        scratch.file("static.key", 0o600, vec![b'a'; LONGEST_KEY as usize + 1]);
+        file(&scratch, "static.key", 0o600, vec![b'a'; LONGEST_KEY as usize + 1]);
         check(Code::TooLong);
-        std::fs::remove_file(scratch.0.join("static.key")).unwrap();
-        create_dir(scratch.0.join("static.key")).unwrap();
+        std::fs::remove_file(scratch.path().join("static.key")).unwrap();
+        create_dir(scratch.path().join("static.key")).unwrap();
         check(Code::NotAFile);
     }
 
     #[test]
     fn a_key_of_another_user_is_refused() {
-        let scratch = Scratch::new("owner");
-        scratch.file("static.key", 0o600, keyfile::format_secret(&[7; 32]).as_bytes());
-        let metadata = std::fs::metadata(scratch.0.join("static.key")).unwrap();
+        let scratch = Scratch::new();
+        file(&scratch, "static.key", 0o600, keyfile::format_secret(&[7; 32]).as_bytes());
+        let metadata = std::fs::metadata(scratch.path().join("static.key")).unwrap();
         let own = metadata.uid();
         assert!(check_metadata(&metadata, false, &Trusted::here()).is_ok());
         let trouble = check_metadata(&metadata, false, &Trusted::users(&[own + 1, own + 2])).unwrap_err();
@@ -529,67 +512,67 @@ mod tests {
 
     #[test]
     fn a_credential_is_read_from_the_directory_of_systemd_whatever_its_mode() {
-        let scratch = Scratch::new("credential");
-        scratch.file("psk", 0o440, keyfile::format_secret(&[9; 32]).as_bytes());
-        let config = scratch.config(&TEXT.replace("file = \"static.key\"", "credential = \"psk\""));
-        let keys = keys_of(&config, Some(&scratch.0));
+        let scratch = Scratch::new();
+        file(&scratch, "psk", 0o440, keyfile::format_secret(&[9; 32]).as_bytes());
+        let config = config(&scratch, &TEXT.replace("file = \"static.key\"", "credential = \"psk\""));
+        let keys = keys_of(&config, Some(scratch.path()));
         assert_eq!(keys[0].read(false).unwrap().shared, Some([9; 32]));
     }
 
     #[test]
     fn shared_and_private_keys_are_not_mixed_up() {
-        let scratch = Scratch::new("pair");
+        let scratch = Scratch::new();
         let public = keyfile::format_public(&[3; 32]);
         let digits = public.lines().last().unwrap();
         let text = TEXT.replace(
             "[device]",
             &format!("private-file = \"own.key\"\npeer-public = \"{digits}\"\n[device]"),
         );
-        scratch.file("static.key", 0o600, keyfile::format_secret(&[7; 32]).as_bytes());
-        scratch.file("own.key", 0o600, keyfile::format_private(&[8; 32]).as_bytes());
-        let config = scratch.config(&text);
+        file(&scratch, "static.key", 0o600, keyfile::format_secret(&[7; 32]).as_bytes());
+        file(&scratch, "own.key", 0o600, keyfile::format_private(&[8; 32]).as_bytes());
+        let config = config(&scratch, &text);
         let keys = read_keys(&config, false).unwrap();
         assert_eq!((keys.shared, keys.private), (Some([7; 32]), Some([8; 32])));
-        scratch.file("own.key", 0o600, keyfile::format_secret(&[7; 32]).as_bytes());
+        file(&scratch, "own.key", 0o600, keyfile::format_secret(&[7; 32]).as_bytes());
         let errors = read_keys(&config, false).unwrap_err();
         assert_eq!(errors[0].code, Code::BadKey, "{errors:#?}");
     }
 
     #[test]
     fn scripts_that_cannot_run_or_that_others_may_change_are_errors() {
-        let scratch = Scratch::new("script");
-        scratch.file("static.key", 0o600, keyfile::format_secret(&[7; 32]).as_bytes());
-        let config = scratch.config(TEXT);
+        let scratch = Scratch::new();
+        file(&scratch, "static.key", 0o600, keyfile::format_secret(&[7; 32]).as_bytes());
+        let config = config(&scratch, TEXT);
         let check = |code: Code| {
             let (severity, found, place) = only(&check_files(&config, &places(TEXT), true), TEXT);
             assert_eq!((severity, place.as_str()), (Severity::Error, "[\"hook\", \"x\"]"));
             assert_eq!(found, code);
         };
         check(Code::NoFile);
-        scratch.file("hook", 0o644, "");
+        file(&scratch, "hook", 0o644, "");
         check(Code::NotExecutable);
-        scratch.file("hook", 0o757, "");
+        file(&scratch, "hook", 0o757, "");
         check(Code::Untrusted);
-        scratch.file("hook", 0o755, "");
-        set_permissions(&scratch.0, Permissions::from_mode(0o777)).unwrap();
+        file(&scratch, "hook", 0o755, "");
+        set_permissions(scratch.path(), Permissions::from_mode(0o777)).unwrap();
         check(Code::Untrusted);
-        set_permissions(&scratch.0, Permissions::from_mode(0o1777)).unwrap();
+        set_permissions(scratch.path(), Permissions::from_mode(0o1777)).unwrap();
         assert_eq!(check_files(&config, &places(TEXT), true), [], "in a sticky directory");
         let nobody = |name: &str, uid: u32| {
             assert!(
                 rustix::process::geteuid().is_root(),
                 "this test gives files to another user: run it as root"
             );
-            std::os::unix::fs::chown(scratch.0.join(name), Some(uid), Some(uid)).unwrap();
+            std::os::unix::fs::chown(scratch.path().join(name), Some(uid), Some(uid)).unwrap();
         };
         for name in ["hook", ""] {
             nobody(name, 65534);
             check(Code::Untrusted);
             nobody(name, 0);
         }
-        set_permissions(&scratch.0, Permissions::from_mode(0o755)).unwrap();
-        std::fs::remove_file(scratch.0.join("hook")).unwrap();
-        create_dir(scratch.0.join("hook")).unwrap();
+        set_permissions(scratch.path(), Permissions::from_mode(0o755)).unwrap();
+        std::fs::remove_file(scratch.path().join("hook")).unwrap();
+        create_dir(scratch.path().join("hook")).unwrap();
         check(Code::NotAFile);
     }
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tund_lab::rights::has_nobody;
-use tund_lab::{Process, wait_until};
+use tund_lab::{Process, Scratch, wait_until};
 
 use super::support::*;
 
@@ -100,8 +100,7 @@ fn what_the_containerfiles_copy_is_a_workspace_that_cargo_builds_the_program_of(
 
 fn assert_builds(file: &str, target: &str) {
     let known = ["FROM", "WORKDIR", "COPY", "RUN", "ENTRYPOINT", "CMD"];
-    let place = std::env::temp_dir().join(format!("tund-containerfile-{}", std::process::id()));
-    fs::create_dir(&place).unwrap();
+    let place = Scratch::new().unwrap();
     for (name, arguments) in containerfile(file) {
         assert!(known.contains(&name.as_str()), "{name}");
         if name == "COPY" && !arguments.starts_with("--from") {
@@ -123,7 +122,6 @@ fn assert_builds(file: &str, target: &str) {
     assert_eq!(build.contains("--target "), !target.is_empty(), "{build}");
     let metadata = ["metadata", "--locked", "--offline", "--no-deps", "--format-version", "1"];
     let output = Command::new(env!("CARGO")).args(metadata).current_dir(&place).output().unwrap();
-    fs::remove_dir_all(&place).unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(String::from_utf8_lossy(&output.stdout).contains("\"kind\":[\"bin\"]"));
 }
