@@ -63,6 +63,8 @@ enum Sent {
 struct Datagram {
     to: usize,
     sent: Sent,
+    /// Whether it is an initiation.
+    calls: bool,
     what: String,
 }
 
@@ -94,12 +96,14 @@ impl Small {
             if let Some(bytes) = self.ends[which].obey(command) {
                 let plain = wrap::open(&self.ends[which].sessions.keys, &bytes);
                 let plain = plain.unwrap_or_default();
-                let what = Envelope::parse(&plain).map(|envelope| {
+                let envelope = Envelope::parse(&plain);
+                let calls = envelope.as_ref().is_ok_and(|envelope| envelope.of.kind == Kind::Initiation);
+                let what = envelope.map(|envelope| {
                     let token = if envelope.token == [0; 16] { "" } else { ", with a token" };
                     format!("{:?} {}{token} of end {which}", envelope.of, envelope.seq)
                 });
                 let what = what.unwrap_or_else(|_| "no handshake".into());
-                self.record.push(Datagram { to: 1 - which, sent: Sent::Handshake(bytes), what });
+                self.record.push(Datagram { to: 1 - which, sent: Sent::Handshake(bytes), calls, what });
             }
         }
     }
@@ -118,7 +122,8 @@ impl Small {
         let Send { slot, key, next } = current.clone();
         current.next += 1;
         let what = format!("word {next} of end {which} in slot {slot}");
-        self.record.push(Datagram { to: 1 - which, sent: Sent::Word { slot, key, number: next }, what });
+        let sent = Sent::Word { slot, key, number: next };
+        self.record.push(Datagram { to: 1 - which, sent, calls: false, what });
     }
 
     fn deliver(&mut self, index: usize, to: usize) -> Result<(), String> {
@@ -213,8 +218,7 @@ impl Small {
             }
             self.word(which);
             while next < self.record.len() {
-                let Datagram { to, sent, .. } = self.record[next].clone();
-                let calls = matches!(&sent, Sent::Handshake(bytes) if self.is_call(bytes));
+                let Datagram { to, calls, .. } = self.record[next];
                 self.deliver(next, to)?;
                 next += 1;
                 if calls
@@ -226,11 +230,6 @@ impl Small {
             }
         }
         Ok(())
-    }
-
-    fn is_call(&self, bytes: &[u8]) -> bool {
-        let plain = wrap::open(&self.ends[FRI].sessions.keys, bytes).unwrap_or_default();
-        Envelope::parse(&plain).is_ok_and(|envelope| envelope.of.kind == Kind::Initiation)
     }
 
     fn returns(mut self, recorded: &[Sent]) -> Result<(), String> {
@@ -258,9 +257,7 @@ impl World for Small {
     fn acts(&self) -> Vec<Act> {
         let Left { calls, words, restarts, downs, waits } = self.left;
         let mut acts: Vec<Act> = (0..self.record.len()).map(Act::Deliver).collect();
-        let calls_of =
-            |datagram: &Datagram| matches!(&datagram.sent, Sent::Handshake(bytes) if self.is_call(bytes));
-        acts.extend((0..self.record.len()).filter(|at| calls_of(&self.record[*at])).map(Act::Reflect));
+        acts.extend((0..self.record.len()).filter(|at| self.record[*at].calls).map(Act::Reflect));
         for which in [FRI, MON] {
             let End { sessions, current, .. } = &self.ends[which];
             let may_call = self.remotes[which] || sessions.is_alive();
@@ -321,10 +318,8 @@ impl World for Small {
     }
 
     fn check(self) -> Result<(), String> {
-        let calls =
-            |datagram: &&Datagram| matches!(&datagram.sent, Sent::Handshake(bytes) if self.is_call(bytes));
-        let recorded: Vec<Sent> =
-            self.record.iter().filter(calls).map(|datagram| datagram.sent.clone()).collect();
+        let calls = self.record.iter().filter(|datagram| datagram.calls);
+        let recorded: Vec<Sent> = calls.map(|datagram| datagram.sent.clone()).collect();
         // The latest last, or first.
         let reversed: Vec<Sent> = recorded.iter().rev().cloned().collect();
         if recorded.len() > 1 {
