@@ -146,7 +146,9 @@ impl Engine {
             self.handle_event(event)?;
         }
         match self.peer_socket.poll() {
-            Some(Some(Path { remote, local, .. })) => self.tell(&ToParent::Connect { remote, local }),
+            Some(Some(Path { remote, local, .. })) => {
+                self.tell(&ToParent::Connect { lane: 0, own_port: false, remote, local })
+            }
             Some(None) => {
                 self.worker.connected(None);
                 Ok(())
@@ -209,7 +211,7 @@ impl Engine {
                     self.worker.device(&device);
                 }
             }
-            ToEngine::Connected { remote, local } => {
+            ToEngine::Connected { remote, local, .. } => {
                 if self.peer_socket.is_wanted(Path { local, ..remote.into() }) {
                     // One that is of no use is dropped, and the front has what it would have had.
                     let sockets = descriptors.into_iter().map(Socket::prepared);

@@ -343,6 +343,7 @@ fn settings(own: [u8; 4], peer: [u8; 4]) -> LinkSettings {
         push: Vec::new(),
         only_routed: false,
         guard: None,
+        lanes: 1,
         path_mtu: None,
         verb: 3,
         activated: false,

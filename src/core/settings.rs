@@ -63,6 +63,8 @@ pub struct LinkSettings {
     pub only_routed: bool,
     /// What may cross the link (tap only).
     pub guard: Option<Guard>,
+    /// Lanes that this end can use, 1 to 16.
+    pub lanes: u8,
     /// Largest outer IP packet, when fixed.
     pub path_mtu: Option<u32>,
     /// Log level.
@@ -100,6 +102,7 @@ impl From<&Config> for LinkSettings {
             push: config.push.clone(),
             only_routed: only_routed(config),
             guard: (config.device.mode == Mode::Tap).then(|| config.guard.clone()),
+            lanes: 1,
             path_mtu: config.tuning.path_mtu,
             verb: config.run.verb,
             activated: false,

@@ -242,6 +242,7 @@ fn settings(which: usize) -> LinkSettings {
         push: Vec::new(),
         only_routed: false,
         guard: None,
+        lanes: 1,
         path_mtu: None,
         verb: 3,
         activated: false,

@@ -44,7 +44,9 @@ impl Parent {
                 }
             }
             ToParent::Endpoint(path) => self.endpoint(path),
-            ToParent::Connect { remote, local } => self.connect(Path { local, ..remote.into() }),
+            ToParent::Connect { lane, own_port, remote, local } => {
+                self.connect(lane, own_port, Path { local, ..remote.into() });
+            }
             ToParent::Stream { to } => self.connect_stream(to),
             ToParent::OpenDevice => self.machine.handle(Event::OpenDevice),
             ToParent::LinkUp { endpoint, name } => {
@@ -187,14 +189,15 @@ impl Parent {
     }
 
     /// Gives the engine a socket for what comes along this way, unless a superserver waits at the port as well.
-    pub(super) fn connect(&mut self, path: Path) {
+    pub(super) fn connect(&mut self, lane: u8, _own_port: bool, path: Path) {
         let Some(front) = self.front.as_ref().filter(|_| !self.link.activated) else { return };
         self.status.connected = Some(path);
         let (Path { remote, local, .. }, named) = (path, zone::named(path.remote));
         match connected::open(front.as_fd(), &self.link.config, path) {
             Ok(socket) => {
                 if let Some(engine) = &self.engine {
-                    let sent = engine.channel.send(&ToEngine::Connected { remote, local }, &[socket.as_fd()]);
+                    let sent =
+                        engine.channel.send(&ToEngine::Connected { lane, remote, local }, &[socket.as_fd()]);
                     self.check_sent(sent);
                 }
             }

@@ -425,6 +425,7 @@ fn settings() -> LinkSettings {
         push: Vec::new(),
         only_routed: false,
         guard: None,
+        lanes: 1,
         path_mtu: None,
         verb: 3,
         activated: false,

@@ -287,7 +287,7 @@ impl Parent {
         let Some(front) = &self.front else { return Ok(()) };
         SockRef::from(front).bind_device(Some(interface.as_bytes()))?;
         if let Some(path) = self.status.connected {
-            self.connect(path);
+            self.connect(0, false, path);
         }
         Ok(())
     }

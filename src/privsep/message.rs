@@ -47,9 +47,13 @@ pub enum ToParent {
     },
     /// Open and configure the device. Answer: [`ToEngine::Device`].
     OpenDevice,
-    /// The peer's datagrams come along this way: open a socket for them alone. Answer: [`ToEngine::Connected`], if there
+    /// The peer's datagrams of a lane come along this way: open a socket for them alone. Answer: [`ToEngine::Connected`], if there
     /// can be one.
     Connect {
+        /// The lane, below the number that [`LinkSettings::lanes`] gives.
+        lane: u8,
+        /// Whether it takes a port of its own, so that what lies on the way spreads the lanes, instead of the link's.
+        own_port: bool,
         /// The peer's outer address.
         #[serde(with = "crate::core::zoned")]
         remote: SocketAddr,
@@ -126,7 +130,8 @@ pub enum End {
 pub enum ToEngine {
     /// What [`ToParent::Keep`] asked for is done.
     Kept(Kept),
-    /// The first message. Descriptors: the UDP socket, then the device unless it comes later.
+    /// The first message. Descriptors: the UDP socket, then the device unless it comes later: a queue of it for each of
+    /// [`LinkSettings::lanes`].
     Start(Box<Start>),
     /// The addresses of the remotes that are known so far, in the order to call; empty when none resolved.
     Resolved {
@@ -153,8 +158,10 @@ pub enum ToEngine {
     Sources,
     /// The device is open and configured. Descriptor: the device.
     Device,
-    /// What comes from the peer's address that [`ToParent::Connect`] named last comes here now. Descriptor: the socket.
+    /// What comes from the peer's address that [`ToParent::Connect`] named last for this lane comes here now. Descriptor: the socket.
     Connected {
+        /// The lane.
+        lane: u8,
         /// That address.
         #[serde(with = "crate::core::zoned")]
         remote: SocketAddr,

@@ -380,6 +380,7 @@ fn configs(dice: &mut Dice) -> [Config; 2] {
             push: Vec::new(),
             only_routed: false,
             guard: None,
+            lanes: 1,
             path_mtu: None,
             verb: 3,
             activated: false,

@@ -320,6 +320,7 @@ pub(super) fn settings(mode: KeyMode, which: usize) -> LinkSettings {
         push: Vec::new(),
         only_routed: false,
         guard: None,
+        lanes: 1,
         path_mtu: None,
         verb: 3,
         activated: false,

@@ -27,7 +27,7 @@ fn request(kind: Kind, number: u64) -> ToParent {
         Kind::Keep => ToParent::Keep(Kept { own: number as u32, admitted: 0 }),
         Kind::Resolve => ToParent::Resolve,
         Kind::Endpoint => ToParent::Endpoint(endpoint),
-        Kind::Connect => ToParent::Connect { remote, local: None },
+        Kind::Connect => ToParent::Connect { lane: 0, own_port: false, remote, local: None },
         Kind::Stream => ToParent::Stream { to: remote },
         Kind::OpenDevice => ToParent::OpenDevice,
         Kind::Link if number.is_multiple_of(2) => ToParent::LinkUp { endpoint, name: String::new() },

@@ -100,6 +100,7 @@ fn settings(which: usize, upgrade: Upgrade) -> LinkSettings {
         push: Vec::new(),
         only_routed: false,
         guard: None,
+        lanes: 1,
         path_mtu: None,
         verb: 3,
         activated: false,

@@ -29,7 +29,7 @@ fn case(kind: Kind) -> Case {
         Kind::Resolve => |_| ToParent::Resolve,
         Kind::Endpoint => |n| ToParent::Endpoint(address(n).into()),
         Kind::Keep => |n| ToParent::Keep(Kept { own: n as u32, admitted: 0 }),
-        Kind::Connect => |n| ToParent::Connect { remote: address(n), local: None },
+        Kind::Connect => |n| ToParent::Connect { lane: 0, own_port: false, remote: address(n), local: None },
         Kind::Stream => |n| ToParent::Stream { to: address(n) },
         Kind::OpenDevice => |_| ToParent::OpenDevice,
         Kind::Link => |n| match n % 2 {
