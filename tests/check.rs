@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use tund::config::{
-    Code, Command, Config, KeyMode, Listen, LogTo, Options, Parsed, Remote, SecretSource, Severity, Sources,
-    StreamListen, Swallow, Via, parse, position, render, swallow,
+    Code, Command, Config, KeyMode, Lanes, Listen, LogTo, Options, Parsed, Remote, SecretSource, Severity,
+    Sources, StreamListen, Swallow, Via, parse, position, render, swallow,
 };
 use tund::crypto::suite::Cipher;
 use tund::packet::layer::Mode;
@@ -686,12 +686,38 @@ fn vlans_are_numbers_and_ranges_and_a_guard_is_for_tap_links() {
 }
 
 #[test]
+fn lanes_are_counted_or_left_to_the_host_and_take_handshake_keys() {
+    let parsed = |lanes: &str, mode: &str| {
+        let text = GOOD.replace("static\"\nfile", &format!("{mode}\"\ndirection = 0\nfile"));
+        parse("l", &format!("{text}[tuning]\nlanes = {lanes}\n"), &options())
+    };
+    let lanes = |lanes: &str, mode: &str| Some(parsed(lanes, mode).config?.tuning.data_path.lanes);
+    let code = |lanes: &str, mode: &str| {
+        let found = parsed(lanes, mode).diagnostics;
+        let found = found.iter().find(|d| d.span.as_ref().is_some_and(|span| span.start > GOOD.len()));
+        found.map(|d| (d.severity, d.code))
+    };
+    for (written, expected) in [("1", Lanes::Count(1)), ("16", Lanes::Count(16)), ("'auto'", Lanes::Auto)] {
+        assert_eq!(
+            (lanes(written, "handshake"), code(written, "handshake")),
+            (Some(expected), None),
+            "{written}"
+        );
+    }
+    for wrong in ["0", "17", "'4'", "'all'", "true"] {
+        assert_eq!(lanes(wrong, "handshake"), None, "{wrong}");
+    }
+    for mode in ["static", "openvpn"] {
+        assert_eq!((lanes("1", mode), code("1", mode)), (Some(Lanes::Count(1)), None), "{mode}");
+        assert_eq!(code("2", mode), Some((Severity::Error, Code::NoLanes)), "{mode}");
+        let one = (Some(Lanes::Count(1)), Some((Severity::Warning, Code::NoEffect)));
+        assert_eq!((lanes("'auto'", mode), code("'auto'", mode)), one, "{mode}");
+    }
+}
+
+#[test]
 fn keys_of_later_versions_are_refused_by_name() {
-    let later = [
-        ("[tuning]\nlanes = 2", "tuning.lanes"),
-        ("[tuning]\nfragment = true", "tuning.fragment"),
-        ("[tuning]\npad = true", "tuning.pad"),
-    ];
+    let later = [("[tuning]\nfragment = true", "tuning.fragment"), ("[tuning]\npad = true", "tuning.pad")];
     for (table, name) in later {
         let text = format!("{GOOD}{table}\n");
         let parsed = parse("l", &text, &options());

@@ -11,9 +11,9 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use tund::config::{
-    Accept, Command, Config, DataPath, Device, FullTunnel, Keepalive, Key, KeyMode, KeyPair, Listen, LogTo,
-    MAX_ACCEPTED, Options, Remote, Reporting, Route, Run, Sandbox, Scripts, SecretSource, Sources, Tuning,
-    Via, parse, position, render,
+    Accept, Command, Config, DataPath, Device, FullTunnel, Keepalive, Key, KeyMode, KeyPair, Lanes, Listen,
+    LogTo, MAX_ACCEPTED, Options, Remote, Reporting, Route, Run, Sandbox, Scripts, SecretSource, Sources,
+    Tuning, Via, parse, position, render,
 };
 use tund::crypto::suite::Cipher;
 use tund::packet::layer::Mode;
@@ -126,7 +126,10 @@ fn config() -> impl Strategy<Value = Config> {
         if !kept.is_empty() && kept.iter().all(|remote| remote.host.contains(':')) {
             listen.address = None;
         }
-        let (key, device, scripts, keepalive, run, tuning) = rest;
+        let (key, device, scripts, keepalive, run, mut tuning) = rest;
+        if key.mode == KeyMode::Static {
+            tuning.data_path.lanes = Lanes::Count(1);
+        }
         let routes = routes(&device, seed);
         // Unlike any route of the file.
         let offers =
@@ -332,10 +335,11 @@ fn run() -> impl Strategy<Value = Run> {
 }
 
 fn tuning() -> impl Strategy<Value = Tuning> {
-    let data_path = (any::<[bool; 2]>(), 1u8..=2, 0u32..=1_000_000).prop_map(
-        |([offload, copy_dscp], threads, busy_poll)| DataPath {
+    let data_path = (any::<[bool; 2]>(), 1u8..=2, 0u32..=1_000_000, 0u8..=16).prop_map(
+        |([offload, copy_dscp], threads, busy_poll, lanes)| DataPath {
             offload,
             copy_dscp,
+            lanes: if lanes == 0 { Lanes::Auto } else { Lanes::Count(lanes) },
             threads,
             busy_poll,
             ..defaults().tuning.data_path
@@ -410,6 +414,10 @@ fn to_toml(config: &Config) -> String {
     let data_path = config.tuning.data_path;
     line(&mut text, "offload", data_path.offload);
     maybe(&mut text, "dscp", data_path.copy_dscp.then(|| string("copy")));
+    match data_path.lanes {
+        Lanes::Auto => line(&mut text, "lanes", string("auto")),
+        Lanes::Count(count) => line(&mut text, "lanes", count),
+    }
     line(&mut text, "threads", data_path.threads);
     line(&mut text, "busy-poll", data_path.busy_poll);
     text

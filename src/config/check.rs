@@ -15,10 +15,11 @@ use super::code::Code;
 use super::diagnostic::{Diagnostic, quote};
 use super::keys::{Fail, LocalNetworks, Raw, RawKeepalive, RawKey, RawRun, RawScripts, RawStatus, RawTuning};
 use super::reader::{At, Field};
-use super::schema::Declared;
+use super::schema::{Declared, NumberOr};
 use super::{
-    AnyCipher, Command, Config, DataPath, FullTunnel, Keepalive, Key, KeyMode, KeyPair, Options, Reporting,
-    Run, Scripts, SecretSource, Tuning, check_device, check_openvpn, check_outer, check_routes, keyfile,
+    AnyCipher, Command, Config, DataPath, FullTunnel, Keepalive, Key, KeyMode, KeyPair, Lanes, MAX_LANES,
+    Options, Reporting, Run, Scripts, SecretSource, Tuning, check_device, check_openvpn, check_outer,
+    check_routes, keyfile,
 };
 use crate::crypto::suite::{Cipher, Exchange};
 
@@ -59,7 +60,7 @@ pub(super) fn check(name: &str, raw: &Raw, options: &Options, out: &mut Vec<Diag
         keepalive: check_keepalive(&raw.keepalive, out),
         run: check_run(&raw.run, options, out),
         guard,
-        tuning: check_tuning(&raw.tuning),
+        tuning: check_tuning(&raw.tuning, key_mode, out),
         status: check_status(&raw.status, options, out),
     }
 }
@@ -356,7 +357,7 @@ fn check_streams(raw: &Raw, outer: &Outer, key_mode: KeyMode, out: &mut Vec<Diag
     }
 }
 
-fn check_tuning(raw: &RawTuning) -> Tuning {
+fn check_tuning(raw: &RawTuning, key_mode: KeyMode, out: &mut Vec<Diagnostic>) -> Tuning {
     Tuning {
         bundle: raw.bundle(),
         socket_buffer: raw.socket_buffer(),
@@ -366,8 +367,35 @@ fn check_tuning(raw: &RawTuning) -> Tuning {
         data_path: DataPath {
             offload: raw.offload(),
             copy_dscp: raw.dscp.value().is_some(),
+            lanes: check_lanes(raw, key_mode, out),
             threads: raw.threads(),
             busy_poll: raw.busy_poll(),
         },
     }
+}
+
+/// Each lane has keys of its own, which only a handshake gives it.
+fn check_lanes(raw: &RawTuning, key_mode: KeyMode, out: &mut Vec<Diagnostic>) -> Lanes {
+    let lanes = match raw.lanes() {
+        NumberOr::Number(number) => Lanes::Count(u8::try_from(number).unwrap_or(MAX_LANES)),
+        NumberOr::Word => Lanes::Auto,
+    };
+    let mode = match key_mode {
+        KeyMode::Static => "static",
+        KeyMode::OpenVpn => "openvpn",
+        KeyMode::Handshake => return lanes,
+    };
+    let (place, with) = (raw.lanes.get().and_then(At::at), format!("with key.mode = \"{mode}\""));
+    match lanes {
+        Lanes::Count(1) => {}
+        Lanes::Count(count) => {
+            let message = format!("tuning.lanes = {count} is not possible {with}: such a link has one lane");
+            out.push(Diagnostic::error(Code::NoLanes, place, message).help("take lanes out"));
+        }
+        Lanes::Auto => {
+            let message = format!("tuning.lanes = \"auto\" means one lane {with}");
+            out.push(Diagnostic::warning(Code::NoEffect, place, message).help("take lanes out"));
+        }
+    }
+    Lanes::Count(1)
 }

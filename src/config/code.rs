@@ -131,6 +131,8 @@ codes! {
     AnyPort = "any-port",
     /// Streams where the link cannot go over one.
     NoStreams = "no-streams",
+    /// Several lanes where the link has one.
+    NoLanes = "no-lanes",
     /// A text is nothing to listen on.
     BadListen = "bad-listen",
     /// The tunnel would run through itself.

@@ -23,8 +23,7 @@ const U32_MAX: i64 = u32::MAX as i64;
 const DAY: u64 = 86_400_000;
 
 /// Names that are kept for later versions, with their tables; the top has the empty name.
-pub(super) const RESERVED: &[(&str, &str)] =
-    &[("tuning", "lanes"), ("tuning", "fragment"), ("tuning", "pad")];
+pub(super) const RESERVED: &[(&str, &str)] = &[("tuning", "fragment"), ("tuning", "pad")];
 
 /// Names that earlier versions had, with their tables, and why they have no effect any more.
 pub(super) const RETIRED: &[(&str, &str, &str)] = &[("full-tunnel", "mode", "there is one way")];
@@ -349,6 +348,12 @@ table! { RawTuning "tuning"
     /// 1: one thread moves both directions, which is best for one way at a time and for round trips. 2: each direction has a thread of its own,
     /// which is best when both are full at once and there are processors to spare.
     "threads" threads: u8 = Shape::Number(1, 2, ""), default(1), Connect => tuning.data_path.threads;
+    /// How many lanes the link has: each has a queue of the device, a socket, keys and threads of its own, and nothing in common with the others,
+    /// so that a host with more processors carries more. `"auto"` is a lane for each processor of this host, at most 8. The kernel keeps the frames
+    /// of one connection in one lane. Where the ends differ the smaller number counts. While TCP carries the link, and where a superserver started
+    /// it, there is one lane. More than one needs handshake keys, and of a device that another program made that it has several queues (`ip tuntap
+    /// add dev NAME mode tun multi_queue`; systemd-networkd: `[Tun] MultiQueue=yes`).
+    "lanes" lanes: NumberOr = Shape::NumberOr(1, 16, "lanes", "auto"), default(NumberOr::Number(1)), Restart => tuning.data_path.lanes;
     /// How long a worker keeps looking for more before it sleeps. With more than the default round trips become shorter; the processor does not
     /// rest meanwhile.
     "busy-poll" busy_poll: u32 = Shape::Number(0, 1_000_000, "microseconds"), default(5), Connect => tuning.data_path.busy_poll;

@@ -402,8 +402,25 @@ pub struct DataPath {
     pub offload: bool,
     /// Copy the DSCP of inner packets outward.
     pub copy_dscp: bool,
+    /// Lanes that are wanted.
+    pub lanes: Lanes,
     /// Threads of a lane: 1 for both directions, or 2, one for each.
     pub threads: u8,
     /// How long a worker looks for more before it sleeps, in microseconds.
     pub busy_poll: u32,
 }
+
+/// `tuning.lanes`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Lanes {
+    /// One for each processor of this host, at most [`MAX_LANES_UNASKED`].
+    Auto,
+    /// So many, 1 to [`MAX_LANES`].
+    Count(u8),
+}
+
+/// Most lanes of a link.
+pub const MAX_LANES: u8 = 16;
+
+/// Most lanes that [`Lanes::Auto`] stands for.
+pub const MAX_LANES_UNASKED: u8 = 8;

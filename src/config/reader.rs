@@ -264,10 +264,6 @@ impl<'d, 'o> Table<'d, 'o> {
     }
 
     fn later(&mut self, key: &str, value: &Spanned<DeValue<'_>>) {
-        // One lane is what there is.
-        if key == "lanes" && matches!(whole_number(value.get_ref()), Some(Some(1))) {
-            return;
-        }
         let (what, line) = match value.get_ref() {
             DeValue::Table(_) => (format!("[{}]", self.path(key)), "table"),
             _ => (self.path(key), "line"),

@@ -180,6 +180,14 @@ impl Read for NumberOr {
                 .map(|number| u32::try_from(number).ok().map(Self::Number)),
         }
     }
+
+    /// The word is nobody's default.
+    fn written(&self) -> String {
+        match self {
+            Self::Number(number) => number.to_string(),
+            Self::Word => String::new(),
+        }
+    }
 }
 
 impl Read for bool {

@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use ipnet::IpNet;
 
 use super::*;
-use crate::config::{Command, DataPath, FULL_TUNNEL_MARK, FullTunnel, KeyMode, Route, Via};
+use crate::config::{Command, DataPath, FULL_TUNNEL_MARK, FullTunnel, KeyMode, Lanes, Route, Via};
 use crate::core::condition::Condition;
 use crate::core::openvpn::admission::Kept;
 use crate::core::settings::LinkSettings;
@@ -237,7 +237,13 @@ impl<'a> Rig<'a> {
                 kept: Kept::default(),
                 keys: Box::new(Keys { secret: [7; 32], statics: None, openvpn: None }),
                 link: settings(),
-                data_path: DataPath { offload: true, copy_dscp: false, threads: 1, busy_poll: 0 },
+                data_path: DataPath {
+                    offload: true,
+                    copy_dscp: false,
+                    lanes: Lanes::Count(1),
+                    threads: 1,
+                    busy_poll: 0,
+                },
                 confinement: confinement(),
                 key_log: false,
             }),

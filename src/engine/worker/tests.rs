@@ -6,6 +6,7 @@ use socket2::SockRef;
 
 use super::send::take_frame;
 use super::*;
+use crate::config::Lanes;
 use crate::core::inner::InnerPolicy;
 use crate::core::key_id::KeyId;
 use crate::core::lane::{self, Command, Key, KeySlot, ReceiveCommand, SendCommand};
@@ -32,7 +33,8 @@ fn workers_of(threads: u8, device: Option<OwnedFd>) -> (Vec<Worker<Socket>>, Han
         copy_dscp: false,
         inner: InnerPolicy::bridged(None),
     };
-    let data_path = DataPath { offload: false, copy_dscp: false, threads, busy_poll: 0 };
+    let data_path =
+        DataPath { offload: false, copy_dscp: false, lanes: Lanes::Count(1), threads, busy_poll: 0 };
     let socket = Socket::from_fd(UdpSocket::bind("127.0.0.1:0").unwrap().into()).unwrap();
     let channels = (tokio::sync::mpsc::channel(8).0, tokio::sync::mpsc::channel(8).0);
     workers(&Settings::Tund(settings), data_path, socket, device, channels).unwrap()

@@ -71,7 +71,7 @@ impl Draw {
             2 => ToParent::Endpoint(self.address().into()),
             3 => ToParent::Connect {
                 lane: self.number() as u8,
-                own_port: self.number() % 2 == 0,
+                own_port: self.number().is_multiple_of(2),
                 remote: self.address(),
                 local: self.one(&[None, Some("127.0.0.1".parse().unwrap()), Some("::1".parse().unwrap())]),
             },
