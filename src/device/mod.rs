@@ -3,9 +3,12 @@
 
 mod refusal;
 
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use crate::packet::layer::Mode;
@@ -18,14 +21,29 @@ pub const VNET_HEADER: usize = 10;
 /// An open device.
 #[derive(Debug)]
 pub struct Device {
-    /// Reads and writes one frame at a time, not blocking.
-    pub fd: OwnedFd,
+    /// Each reads and writes one frame at a time, not blocking. The first is attached: the kernel gives it every frame; the others have
+    /// none before they are attached as well ([`sys::attach_queue`]).
+    pub queues: Vec<OwnedFd>,
     /// The interface's name.
     pub name: String,
     /// Its index.
     pub index: u32,
     /// It was there before.
     pub adopted: bool,
+}
+
+impl Device {
+    /// Has the kernel give every frame to the first queue, whoever has attached others.
+    pub fn detach_others(&self) -> io::Result<()> {
+        for queue in self.queues.iter().skip(1) {
+            match sys::attach_queue(queue, false) {
+                // It is so already.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+                result => result?,
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Whether this process may use the driver.
@@ -36,45 +54,62 @@ pub fn check_driver() -> Result<(), String> {
     refusal::of_driver().map_or(Ok(()), Err)
 }
 
-/// Opens (creates) a device; without a name the kernel picks tunN or tapN. Closing the descriptor removes
-/// a device that was created. A persistent one of the same mode that nobody has open (`ip tuntap add`,
-/// `openvpn --mktun`, systemd-networkd) is adopted and stays.
+/// Opens (creates) a device; without a name the kernel picks tunN or tapN. Closing its queues removes a device that was created. A
+/// persistent one of the same mode that nobody has open (`ip tuntap add`, `openvpn --mktun`, systemd-networkd) is adopted and stays.
+/// One that was made for one queue has one, and so has that of a driver which knows no more, however many are asked for.
 ///
 /// `AlreadyExists`/`ResourceBusy`: the name is taken; `PermissionDenied`: no CAP_NET_ADMIN; `NotFound`: no
 /// tun driver; `InvalidInput`: no interface can have that name; `Unsupported`: not Linux's driver.
-pub fn open(mode: Mode, name: Option<&str>) -> io::Result<Device> {
-    let mut configuration = tun::Configuration::default();
-    configuration.layer(match mode {
-        Mode::Tun => tun::Layer::L3,
-        Mode::Tap => tun::Layer::L2,
-    });
-    // Otherwise the crate would set addresses and state itself; netlink does that.
-    configuration.platform_config(|platform| {
-        platform.vnet_hdr(true).ensure_root_privileges(false);
-    });
-    if let Some(name) = name {
-        configuration.tun_name(name);
-    }
+pub fn open(mode: Mode, name: Option<&str>, queues: u8) -> io::Result<Device> {
     let mut netlink = Netlink::open()?;
-    let adopted = name.map_or(Ok(None), |name| netlink.link(name))?.is_some();
-    let device = tun::create(&configuration).map_err(|error| explain(error, mode, name))?;
-    device.set_nonblock()?;
-    let name = tun::AbstractDevice::tun_name(&device)?;
-    let fd = sys::into_device(device);
-    sys::disable_vnet_header(&fd, VNET_HEADER as i32)?;
+    let there = name.map_or(Ok(None), |name| netlink.link(name))?;
+    let refused = |error| explain(error, mode, name);
+    // Several processes may have queues of one device: the kernel refuses that of those with one queue alone.
+    if there.as_ref().is_some_and(|link| link.queues > Some(0)) {
+        return Err(refused(Errno::BUSY.into()));
+    }
+    let (first, name, multi_queue) =
+        open_first(mode, name.unwrap_or_default(), queues > 1).map_err(refused)?;
     let link = netlink.link(&name)?.ok_or_else(|| {
         io::Error::new(io::ErrorKind::NotFound, format!("{name}: the device was renamed while it was opened"))
     })?;
-    Ok(Device { fd, name, index: link.index, adopted })
+    if link.queues > Some(1) {
+        return Err(refused(Errno::BUSY.into()));
+    }
+    sys::disable_vnet_header(&first, VNET_HEADER as i32)?;
+    let mut device = Device { queues: vec![first], name, index: link.index, adopted: there.is_some() };
+    let more = if multi_queue { queues.saturating_sub(1) } else { 0 };
+    for _ in 0..more {
+        let (queue, _) = open_queue(mode, &device.name, true).map_err(refused)?;
+        device.queues.push(queue);
+    }
+    device.detach_others()?;
+    Ok(device)
 }
 
-fn explain(error: tun::Error, mode: Mode, name: Option<&str>) -> io::Error {
+/// The first queue, the device's name, and whether it may have more: one that is there is taken either way.
+fn open_first(mode: Mode, name: &str, several: bool) -> io::Result<(OwnedFd, String, bool)> {
+    let open = |several| open_queue(mode, name, several).map(|(queue, name)| (queue, name, several));
+    match open(several) {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => open(!several),
+        result => result,
+    }
+}
+
+/// A queue of the device, and the device's name.
+fn open_queue(mode: Mode, name: &str, multi_queue: bool) -> io::Result<(OwnedFd, String)> {
+    let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
+    let driver = File::options().read(true).write(true).custom_flags(nonblocking).open(refusal::TUN)?;
+    let name = sys::attach_device(&driver, name, sys::Kind { tap: mode == Mode::Tap, multi_queue })?;
+    Ok((driver.into(), name))
+}
+
+fn explain(error: io::Error, mode: Mode, name: Option<&str>) -> io::Error {
     let what = name.unwrap_or(match mode {
         Mode::Tun => "tun device",
         Mode::Tap => "tap device",
     });
-    let bad_name = matches!(error, tun::Error::NameTooLong | tun::Error::Nul(_));
-    let error = if bad_name { Errno::INVAL.into() } else { io::Error::from(error) };
+    let bad_name = name.is_some_and(|name| !can_be_a_name(name));
     if let Some(text) = refusal::explain(&error).filter(|_| !bad_name) {
         return io::Error::new(error.kind(), format!("{what}: {text}"));
     }
@@ -91,7 +126,7 @@ fn explain(error: tun::Error, mode: Mode, name: Option<&str>) -> io::Error {
 
 /// As `dev_valid_name` of the kernel's net/core/dev.c has it.
 fn can_be_a_name(name: &str) -> bool {
-    let odd = |c: char| c.is_ascii_whitespace() || c == '/' || c == ':';
+    let odd = |c: char| c.is_ascii_whitespace() || matches!(c, '/' | ':' | '\0');
     (1..16).contains(&name.len()) && name != "." && name != ".." && !name.contains(odd)
 }
 
@@ -101,9 +136,7 @@ fn unsuitable(mode: Mode, name: Option<&str>) -> (io::ErrorKind, String) {
     match link {
         Ok(Some(link)) if link.kind.as_deref() == Some("tun") => (
             io::ErrorKind::AlreadyExists,
-            format!(
-                "the name is taken by a device that is not a single-queue {mode} device; set another device.name"
-            ),
+            format!("the name is taken by a device that is not a {mode} device; set another device.name"),
         ),
         Ok(Some(link)) => (
             io::ErrorKind::AlreadyExists,

@@ -10,7 +10,7 @@ use rustix::thread::CapabilitySet;
 use crate::sys::rights;
 
 /// Where the driver is.
-const TUN: &str = "/dev/net/tun";
+pub(super) const TUN: &str = "/dev/net/tun";
 /// Its number (Documentation/admin-guide/devices.txt of the kernel).
 const NUMBER: (u32, u32) = (10, 200);
 /// What a container is started with to have it.

@@ -43,7 +43,7 @@ impl Parent {
         let (child, channel) = (self.spawn)()
             .map_err(|error| Fatal::new(FAILED, format!("cannot start the engine: {error}")))?;
         let mut descriptors = vec![launch.socket.as_fd()];
-        descriptors.extend(self.changes.device().map(|device| device.fd.as_fd()));
+        descriptors.extend(self.changes.device().iter().flat_map(|device| &device.queues).map(AsFd::as_fd));
         let sent = channel.send(&ToEngine::Start(launch.start), &descriptors);
         self.front = launch.socket.try_clone().ok();
         self.status.connected = None;
@@ -70,8 +70,9 @@ impl Parent {
     }
 
     pub(super) fn hand_device_over(&mut self) {
-        if let (Some(engine), Some(device)) = (&self.engine, self.changes.device()) {
-            let sent = engine.channel.send(&ToEngine::Device, &[device.fd.as_fd()]);
+        let device = self.changes.device().and_then(|device| device.queues.first());
+        if let (Some(engine), Some(queue)) = (&self.engine, device) {
+            let sent = engine.channel.send(&ToEngine::Device, &[queue.as_fd()]);
             self.check_sent(sent);
         }
     }

@@ -54,7 +54,7 @@ impl Parent {
 
     fn open_device(&mut self) -> Result<Interface, Fatal> {
         let settings = &self.link.config.device;
-        let device = device::open(settings.mode, settings.name.as_deref()).map_err(|error| {
+        let device = device::open(settings.mode, settings.name.as_deref(), 1).map_err(|error| {
             let code = match error.kind() {
                 std::io::ErrorKind::PermissionDenied => PRIVILEGE,
                 _ => UNAVAILABLE,

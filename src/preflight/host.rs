@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use crate::config::diagnostic::first_of_each_severity;
-use crate::config::{Code, Config, Diagnostic, Places, Remote, Swallow, Via, swallow};
+use crate::config::{Code, Config, Diagnostic, Lanes, Places, Remote, Swallow, Via, swallow};
 use crate::preflight::{ipv6, ports};
 use crate::route::netlink::{Link, Netlink};
 use crate::route::plan::{KernelRoute, ROUTE_PROTOCOL};
@@ -137,6 +137,7 @@ fn judge(config: &Config, places: &Places, own_device: Option<u32>, facts: &Fact
         found.extend(check_addresses(config, places, own_device, facts));
     }
     found.extend(check_routes(config, places, own_device, facts));
+    found.extend(check_queues(config, places, facts));
     found.extend(check_interfaces(config, places, own_device, facts));
     found.extend(check_reverse_path(config, places, facts));
     found
@@ -144,7 +145,7 @@ fn judge(config: &Config, places: &Places, own_device: Option<u32>, facts: &Fact
 
 /// A tun or tap device that no process has open: the link adopts it.
 fn is_free_tun(link: &Link) -> bool {
-    link.kind.as_deref() == Some("tun") && !link.carrier
+    link.kind.as_deref() == Some("tun") && !link.is_held()
 }
 
 fn check_addresses(
@@ -223,6 +224,19 @@ fn lowered_bridge(config: &Config, bridge: &Link) -> Option<String> {
     (own && port < there).then(|| {
         format!("the bridge {name} has an MTU of {there}, and a device of {port} lowers it, unless it was set by hand")
     })
+}
+
+/// A device that another program made has one queue, or may have several.
+fn check_queues(config: &Config, places: &Places, facts: &Facts) -> Option<Diagnostic> {
+    let (name, Lanes::Count(count @ 2..)) = (config.device.name.as_deref()?, config.tuning.data_path.lanes)
+    else {
+        return None;
+    };
+    facts.interface(name).filter(|there| is_free_tun(there) && there.queues.is_none())?;
+    let message = format!("{name} was made for one queue, and {count} lanes take as many");
+    let mode = config.device.mode;
+    let help = format!("make it with `ip tuntap add dev {name} mode {mode} multi_queue`, or set lanes = 1");
+    Some(Diagnostic::warning(Code::NoLanes, places.of("tuning.lanes"), message).help(help))
 }
 
 fn check_interfaces(
@@ -352,7 +366,7 @@ to = "192.168.66.0/24"
 
     fn interface(index: u32, name: &str, kind: &str) -> Link {
         let (name, kind) = (name.to_owned(), Some(kind.to_owned()));
-        Link { index, name, mtu: 1500, up: true, carrier: true, kind, master: None, mac: None }
+        Link { index, name, mtu: 1500, up: true, carrier: true, kind, queues: None, master: None, mac: None }
     }
 
     fn route(to: &str, interface: u32, metric: Option<u32>) -> KernelRoute {
@@ -466,6 +480,14 @@ to = "192.168.66.0/24"
         adopted.interfaces.push(Link { carrier: false, ..interface(4, "tun7", "tun") });
         let adopting = named.replace("eth0", "tun7");
         assert_eq!(judge(&config(&adopting), &places(&adopting), None, &adopted), []);
+        let with_lanes = adopting.replace("mode = \"static\"\n", "") + "[tuning]\nlanes = 2\n";
+        assert_eq!(only(&with_lanes, None, &adopted).0, Code::NoLanes);
+        for (queues, held) in [(0, false), (1, true)] {
+            adopted.interfaces[3].queues = Some(queues);
+            let found = judge(&config(&with_lanes), &places(&with_lanes), None, &adopted);
+            assert_eq!(found.iter().any(|found| found.code == Code::InterfaceTaken), held, "{found:?}");
+            assert_eq!(found.is_empty(), !held, "{found:?}");
+        }
         adopted.interfaces.pop();
         adopted.interfaces.push(interface(4, "tun7", "tun"));
         assert_eq!(only(&adopting, None, &adopted).0, Code::InterfaceTaken);

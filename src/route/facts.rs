@@ -25,6 +25,8 @@ pub struct Link {
     pub carrier: bool,
     /// IFLA_INFO_KIND, such as "bridge" or "tun".
     pub kind: Option<String>,
+    /// Of a multi-queue tun device: the queues that processes have open, attached or not.
+    pub queues: Option<u32>,
     /// Index of the bridge it belongs to.
     pub master: Option<u32>,
     /// MAC address, of what has one of six bytes.
@@ -32,6 +34,11 @@ pub struct Link {
 }
 
 impl Link {
+    /// Whether a process has this tun device open.
+    pub fn is_held(&self) -> bool {
+        self.carrier || self.queues.is_some_and(|queues| queues > 0)
+    }
+
     /// Whether it is a bridge of the kernel's.
     pub fn is_bridge(&self) -> bool {
         self.kind.as_deref() == Some("bridge")

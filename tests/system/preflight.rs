@@ -73,7 +73,7 @@ fn a_host_in_the_way_is_found_and_the_own_device_is_not() {
 
         sh("ip link del nic7");
         sh("ip link add nic7 type veth peer name far7");
-        let device = device::open(Mode::Tun, Some("link0")).unwrap();
+        let device = device::open(Mode::Tun, Some("link0"), 1).unwrap();
         sh("ip link set link0 up");
         sh("ip addr add 192.168.86.81 peer 192.168.86.18 dev link0");
         sh("ip route add 192.168.66.0/24 dev link0");

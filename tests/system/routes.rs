@@ -19,7 +19,7 @@ fn the_classic_routed_link_is_set_up_and_taken_down_again() {
         let mut netlink = Netlink::open().unwrap();
         uplink(&mut netlink);
         let before = snapshot();
-        let device = device::open(Mode::Tun, None).unwrap();
+        let device = device::open(Mode::Tun, None, 1).unwrap();
         let mut config = config(Mode::Tun);
         config.device.addresses = nets(&["192.168.86.81/32", "fd00:86::81/128"]);
         config.device.peers = addresses(&["192.168.86.18", "fd00:86::18"]);
@@ -106,7 +106,7 @@ fn a_tap_device_joins_the_bridge_and_does_not_change_its_address() {
         sh("ip link set port0 master br0");
         link_up(&mut netlink, "br0");
         let bridge_mac = ip("link show br0")[0]["address"].clone();
-        let device = device::open(Mode::Tap, None).unwrap();
+        let device = device::open(Mode::Tap, None, 1).unwrap();
         let mut config = config(Mode::Tap);
         config.device.bridge = Some("br0".to_owned());
         config.device.mtu = 1500;
@@ -135,7 +135,7 @@ fn a_tap_device_joins_the_bridge_and_does_not_change_its_address() {
 fn a_tap_address_has_its_prefix_and_its_broadcast() {
     isolated(|| {
         let mut netlink = Netlink::open().unwrap();
-        let device = device::open(Mode::Tap, None).unwrap();
+        let device = device::open(Mode::Tap, None, 1).unwrap();
         let mut config = config(Mode::Tap);
         config.device.addresses = nets(&["10.8.0.1/24", "fd00:8::1/64"]);
         config.device.mac = Some([2, 0, 0, 0, 0, 9]);
@@ -162,7 +162,7 @@ fn on_an_adopted_device_nothing_is_left_behind() {
         let mut netlink = Netlink::open().unwrap();
         sh("ip tuntap add dev kept mode tun");
         for _ in 0..2 {
-            let device = device::open(Mode::Tun, Some("kept")).unwrap();
+            let device = device::open(Mode::Tun, Some("kept"), 1).unwrap();
             let mut config = config(Mode::Tun);
             config.device.addresses = nets(&["192.168.86.81/32", "fd00:86::81/128"]);
             config.device.peers = addresses(&["192.168.86.18", "fd00:86::18"]);
@@ -245,7 +245,7 @@ fn the_route_of_another_running_tunnel_is_not_taken_over() {
     isolated(|| {
         let mut netlink = Netlink::open().unwrap();
         let (first, second) =
-            (device::open(Mode::Tun, None).unwrap(), device::open(Mode::Tun, None).unwrap());
+            (device::open(Mode::Tun, None, 1).unwrap(), device::open(Mode::Tun, None, 1).unwrap());
         let through = |device: &device::Device| {
             Step::AddRoute(KernelRoute {
                 to: "192.168.66.0/24".parse().unwrap(),
@@ -296,7 +296,7 @@ fn a_default_route_of_the_lowest_metric_is_the_net_gateway() {
         sh("ip route del default via 10.1.0.2");
         sh("ip route add default via 10.1.0.2 metric 200");
         sh("ip route add default nexthop via 10.2.0.2 dev up1 nexthop via 10.1.0.3 dev up0");
-        let device = device::open(Mode::Tun, None).unwrap();
+        let device = device::open(Mode::Tun, None, 1).unwrap();
         link_up(&mut netlink, "tun0");
         let mut config = config(Mode::Tun);
         config.routes = vec![route("192.168.56.0/24", Via::NetGateway, None, None)];
@@ -323,7 +323,7 @@ fn an_ipv4_default_route_over_an_ipv6_gateway_is_followed() {
         uplink(&mut netlink);
         sh("ip route del default");
         sh("ip -4 route add default via inet6 fd00:1::2 dev up0");
-        let device = device::open(Mode::Tun, None).unwrap();
+        let device = device::open(Mode::Tun, None, 1).unwrap();
         let mut config = config(Mode::Tun);
         config.routes = vec![route("192.168.56.0/24", Via::NetGateway, None, None)];
         let done = carry_out(&mut netlink, &config, &device);

@@ -15,7 +15,7 @@ struct Rig {
 
 fn interface(index: u32, name: &str, kind: &str) -> Link {
     let (name, kind) = (name.to_owned(), Some(kind.to_owned()));
-    Link { index, name, mtu: 1500, up: true, carrier: true, kind, master: None, mac: None }
+    Link { index, name, mtu: 1500, up: true, carrier: true, kind, queues: None, master: None, mac: None }
 }
 
 fn route(to: &str, interface: u32) -> KernelRoute {

@@ -4,9 +4,10 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use netlink_packet_core::Nla as _;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{
-    InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, LinkAttribute,
+    InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoTun, LinkAttribute,
     LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{
@@ -115,6 +116,7 @@ pub(super) fn link(message: &Message) -> Option<Link> {
         up: message.header.flags.contains(LinkFlags::Up),
         carrier: message.header.flags.contains(LinkFlags::LowerUp),
         kind: None,
+        queues: None,
         master: None,
         mac: None,
     };
@@ -124,7 +126,10 @@ pub(super) fn link(message: &Message) -> Option<Link> {
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Controller(master) => link.master = Some(*master),
             LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().ok(),
-            LinkAttribute::LinkInfo(infos) => link.kind = infos.iter().find_map(kind),
+            LinkAttribute::LinkInfo(infos) => {
+                link.kind = infos.iter().find_map(kind);
+                link.queues = infos.iter().find_map(queues);
+            }
             _ => {}
         }
     }
@@ -136,6 +141,23 @@ fn kind(info: &LinkInfo) -> Option<String> {
         LinkInfo::Kind(kind) => Some(kind.to_string()),
         _ => None,
     }
+}
+
+/// Those that are attached and those that are not; only of a multi-queue device the kernel tells how many there are.
+fn queues(info: &LinkInfo) -> Option<u32> {
+    /// `IFLA_TUN_NUM_QUEUES` and `IFLA_TUN_NUM_DISABLED_QUEUES` of linux/if_link.h.
+    const COUNTS: [u16; 2] = [8, 9];
+    let LinkInfo::Data(InfoData::Tun(attributes)) = info else { return None };
+    let counts = attributes.iter().filter(|attribute| COUNTS.contains(&attribute.kind()));
+    counts.map(number).reduce(|attached, others| attached.saturating_add(others))
+}
+
+fn number(attribute: &InfoTun) -> u32 {
+    let mut value = [0; 4];
+    if attribute.value_len() == value.len() {
+        attribute.emit_value(&mut value);
+    }
+    u32::from_ne_bytes(value)
 }
 
 pub(super) fn address_message(index: u32, address: &IpNet, peer: Option<IpAddr>) -> AddressMessage {
