@@ -28,6 +28,7 @@ pub mod streams;
 pub mod uevent;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -61,6 +62,7 @@ use crate::privsep::message::{Confinement, Start, ToEngine};
 use crate::privsep::spawn::{Role, spawn};
 use crate::report::exit::{BUG, Fatal};
 use crate::route::plan::Step;
+use crate::transport::connected::Port;
 
 /// Most messages of the engine that are handled before other work gets its turn.
 const MAX_BATCH: usize = 64;
@@ -110,8 +112,8 @@ struct Status {
     endpoint: Option<SocketAddr>,
     /// Whether that is reached by a stream.
     stream: bool,
-    /// The way that the peer has a socket of its own for.
-    connected: Option<Path>,
+    /// The ways that the peer has a socket of its own for, by lane.
+    connected: BTreeMap<u8, (Port, Path)>,
     /// What the remotes' names stand for.
     resolved: Vec<Path>,
     trusted: Option<SocketAddr>,
@@ -158,7 +160,7 @@ impl Parent {
             net_gateway: None,
             endpoint: None,
             stream: false,
-            connected: None,
+            connected: BTreeMap::new(),
             resolved: Vec::new(),
             trusted: None,
             traffic: Traffic::default(),

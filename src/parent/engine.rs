@@ -40,13 +40,20 @@ impl Parent {
         };
         let mut launch = launch;
         self.begin_own_start(&mut launch.start)?;
+        launch.start.link.lanes = self.lanes();
+        if let Some(device) = self.changes.device() {
+            // The engine before may have attached them.
+            let failed =
+                |error| Fatal::new(FAILED, format!("cannot detach queues of {}: {error}", device.name));
+            device.detach_others().map_err(failed)?;
+        }
         let (child, channel) = (self.spawn)()
             .map_err(|error| Fatal::new(FAILED, format!("cannot start the engine: {error}")))?;
         let mut descriptors = vec![launch.socket.as_fd()];
         descriptors.extend(self.changes.device().iter().flat_map(|device| &device.queues).map(AsFd::as_fd));
         let sent = channel.send(&ToEngine::Start(launch.start), &descriptors);
         self.front = launch.socket.try_clone().ok();
-        self.status.connected = None;
+        self.status.connected.clear();
         self.engine = Some(Engine { child, channel });
         self.check_sent(sent);
         self.tell_sources();
@@ -63,18 +70,31 @@ impl Parent {
         self.front = None;
         let bound = start::bind(&self.link.config)?;
         let listener = start::listener(&self.link.config, None)?;
-        let settings = LinkSettings::from(&self.link.config);
+        let settings = self.settings();
         let mut start = start::engine_start(&self.link.config, keys, settings, &self.link.confinement);
         start.key_log = self.link.key_log.is_some();
         Ok(Launch { start: Box::new(start), socket: bound.fd, listener })
     }
 
+    /// A link that a superserver started has one lane.
     pub(super) fn hand_device_over(&mut self) {
-        let device = self.changes.device().and_then(|device| device.queues.first());
-        if let (Some(engine), Some(queue)) = (&self.engine, device) {
+        let queue = self.changes.device().and_then(|device| device.queues.first());
+        if let (Some(engine), Some(queue)) = (&self.engine, queue) {
             let sent = engine.channel.send(&ToEngine::Device, &[queue.as_fd()]);
             self.check_sent(sent);
         }
+    }
+
+    /// How many lanes the link can use: one for each queue that its device has.
+    pub(super) fn lanes(&self) -> u8 {
+        let queues = self.changes.device().map_or(1, |device| device.queues.len());
+        u8::try_from(queues).unwrap_or(u8::MAX)
+    }
+
+    /// What the engine is told of the link.
+    pub(super) fn settings(&self) -> LinkSettings {
+        let (activated, lanes) = (self.link.activated, self.lanes());
+        LinkSettings { activated, lanes, ..LinkSettings::from(&self.link.config) }
     }
 
     /// Sends an answer; an engine that does not read its messages is ended.

@@ -3,12 +3,14 @@
 #![allow(clippy::disallowed_methods, reason = "the parent prepares the device before its poll loop begins")]
 
 use std::net::SocketAddr;
+use std::num::NonZero;
+use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
-use crate::config::{Code, Config};
-use crate::device;
+use crate::config::{Code, Config, Lanes, MAX_LANES_UNASKED};
+use crate::device::{self, Device};
 use crate::helper::resolve;
 use crate::packet::layer::Mode;
 use crate::parent::Parent;
@@ -54,17 +56,46 @@ impl Parent {
 
     fn open_device(&mut self) -> Result<Interface, Fatal> {
         let settings = &self.link.config.device;
-        let device = device::open(settings.mode, settings.name.as_deref(), 1).map_err(|error| {
+        let lanes = self.wanted_lanes();
+        let device = device::open(settings.mode, settings.name.as_deref(), lanes).map_err(|error| {
             let code = match error.kind() {
                 std::io::ErrorKind::PermissionDenied => PRIVILEGE,
                 _ => UNAVAILABLE,
             };
             Fatal::new(code, format!("cannot open the device: {error}"))
         })?;
+        if device.queues.len() < lanes.into() {
+            let problem = lacks_queues(&device, settings.mode);
+            match self.link.config.tuning.data_path.lanes {
+                Lanes::Count(count) => {
+                    return Err(Fatal::new(
+                        UNAVAILABLE,
+                        format!("tuning.lanes is {count}, but {problem}, or set lanes = 1"),
+                    ));
+                }
+                Lanes::Auto => say!(1, "the link has one lane: {problem}"),
+            }
+        }
         let interface = Interface { index: device.index, name: device.name.clone() };
         log::debug!("device {} is open", device.name);
         self.changes.keep(device);
         Ok(interface)
+    }
+
+    /// How many queues the device is asked for. One that comes after the engine has one.
+    fn wanted_lanes(&self) -> u8 {
+        match self.link.config.tuning.data_path.lanes {
+            Lanes::Count(1) => 1,
+            _ if self.link.activated => {
+                say!(3, "tuning.lanes has no effect: a link that a superserver started has one lane");
+                1
+            }
+            Lanes::Count(count) => count,
+            Lanes::Auto => {
+                let processors = available_parallelism().map_or(1, NonZero::get);
+                u8::try_from(processors).unwrap_or(u8::MAX).min(MAX_LANES_UNASKED)
+            }
+        }
     }
 
     fn survey(&mut self) -> Result<Host, Fatal> {
@@ -141,6 +172,17 @@ impl Parent {
             .chain(self.status.resolved.iter().map(|path| path.remote))
             .chain(self.resolver.known_proxies())
             .collect()
+    }
+}
+
+/// Why a device has one queue, and what helps.
+fn lacks_queues(device: &Device, mode: Mode) -> String {
+    let name = &device.name;
+    match device.adopted {
+        true => format!(
+            "{name} was made for one queue: make it with `ip tuntap add dev {name} mode {mode} multi_queue`"
+        ),
+        false => "the driver of this host has one queue for each device: use another kernel".to_owned(),
     }
 }
 

@@ -5,7 +5,6 @@ use serde_json::json;
 use crate::config::Config;
 use crate::config::reload::{self, Change, Plan, Takes};
 use crate::control::api;
-use crate::core::settings::LinkSettings;
 use crate::crypto::keys::fingerprint;
 use crate::crypto::stack::cleanly;
 use crate::parent::Parent;
@@ -100,10 +99,8 @@ impl Parent {
                 return Ok((lines, Some(Event::Replace)));
             }
             Takes::Nothing | Takes::Call | Takes::Restart => {
-                let settings =
-                    LinkSettings { activated: self.link.activated, ..LinkSettings::from(&self.link.config) };
                 self.tell_sources();
-                self.answer(&ToEngine::Settings(Box::new(settings)));
+                self.answer(&ToEngine::Settings(Box::new(self.settings())));
                 if takes == Takes::Call {
                     self.answer(&ToEngine::Reconnect);
                 }

@@ -14,7 +14,7 @@ use crate::privsep::door::Verdict;
 use crate::privsep::message::{End, ToEngine, ToParent};
 use crate::report::text::printable;
 use crate::sys::clock::unix_time;
-use crate::transport::connected;
+use crate::transport::connected::{self, Port};
 
 impl Parent {
     /// Does what the engine asks for, as far as the door lets it in, and answers.
@@ -45,7 +45,8 @@ impl Parent {
             }
             ToParent::Endpoint(path) => self.endpoint(path),
             ToParent::Connect { lane, own_port, remote, local } => {
-                self.connect(lane, own_port, Path { local, ..remote.into() });
+                let port = if own_port { Port::Own } else { Port::Shared };
+                self.connect(lane, port, Path { local, ..remote.into() });
             }
             ToParent::Stream { to } => self.connect_stream(to),
             ToParent::OpenDevice => self.machine.handle(Event::OpenDevice),
@@ -188,12 +189,15 @@ impl Parent {
         }
     }
 
-    /// Gives the engine a socket for what comes along this way, unless a superserver waits at the port as well.
-    pub(super) fn connect(&mut self, lane: u8, _own_port: bool, path: Path) {
+    /// Gives the engine a socket for what comes along this way for a lane that it has, unless a superserver waits at the port as well.
+    pub(super) fn connect(&mut self, lane: u8, port: Port, path: Path) {
+        if lane >= self.lanes() {
+            return;
+        }
         let Some(front) = self.front.as_ref().filter(|_| !self.link.activated) else { return };
-        self.status.connected = Some(path);
+        self.status.connected.insert(lane, (port, path));
         let (Path { remote, local, .. }, named) = (path, zone::named(path.remote));
-        match connected::open(front.as_fd(), &self.link.config, path) {
+        match connected::open(front.as_fd(), &self.link.config, port, path) {
             Ok(socket) => {
                 if let Some(engine) = &self.engine {
                     let sent =

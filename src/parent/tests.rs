@@ -2,6 +2,7 @@
 
 mod door;
 mod hostile;
+mod lanes;
 
 use std::io;
 use std::sync::mpsc;

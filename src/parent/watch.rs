@@ -282,12 +282,12 @@ impl Parent {
         Ok(())
     }
 
-    /// The peer's own socket is another then.
+    /// The peer's own sockets are others then.
     fn bind_again(&mut self, interface: &str) -> io::Result<()> {
         let Some(front) = &self.front else { return Ok(()) };
         SockRef::from(front).bind_device(Some(interface.as_bytes()))?;
-        if let Some(path) = self.status.connected {
-            self.connect(0, false, path);
+        for (lane, (port, path)) in self.status.connected.clone() {
+            self.connect(lane, port, path);
         }
         Ok(())
     }

@@ -17,9 +17,10 @@ use serde::de::DeserializeOwned;
 use zeroize::Zeroize;
 
 use super::message::{MAX_MESSAGE, ToEngine, ToParent};
+use crate::config::MAX_LANES;
 
-/// Most descriptors that may travel beside one message.
-const MAX_DESCRIPTORS: usize = 2;
+/// Most descriptors that may travel beside one message: the socket and a queue for each lane.
+const MAX_DESCRIPTORS: usize = 1 + MAX_LANES as usize;
 
 /// What may cross a [`Channel`].
 pub trait Message: Serialize + DeserializeOwned {
@@ -36,7 +37,7 @@ impl Message for ToParent {
 impl Message for ToEngine {
     fn descriptors(&self) -> RangeInclusive<usize> {
         match self {
-            ToEngine::Start(_) => 1..=2,
+            ToEngine::Start(_) => 1..=MAX_DESCRIPTORS,
             ToEngine::Sources | ToEngine::Device | ToEngine::Connected { .. } | ToEngine::Listen => 1..=1,
             ToEngine::Stream { .. } => 0..=1,
             ToEngine::Kept(_)
@@ -235,7 +236,7 @@ mod tests {
 
     #[test]
     fn unexpected_descriptors_are_an_error_and_are_closed() {
-        for count in 1..=3 {
+        for count in [1, 2, MAX_DESCRIPTORS, MAX_DESCRIPTORS + 1] {
             let (parent, engine) = pair();
             let (reader, writer) = std::io::pipe().unwrap();
             send_raw(&engine, &encode(&ToParent::Resolve), &vec![writer.as_fd(); count]);
@@ -300,7 +301,7 @@ mod tests {
     }
 
     fn send_raw(engine: &Engine, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS + 1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         if !descriptors.is_empty() {
             assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)));

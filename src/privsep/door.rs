@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use log::Level;
 
 use super::message::ToParent;
-use crate::config::MAX_ACCEPTED;
+use crate::config::{MAX_ACCEPTED, MAX_LANES};
 use crate::core::keylog::Entry;
 use crate::core::rate::RateLimiter;
 
@@ -133,7 +133,9 @@ impl Kind {
             // Look-ups of routes, and all of them read again where they depend on it.
             Kind::Endpoint => rule(20, 1000, Over::Waits),
             // A socket each.
-            Kind::Connect | Kind::Stream => rule(20, 1000, Over::Waits),
+            Kind::Stream => rule(20, 1000, Over::Waits),
+            // The same for each lane. A peer that is started again at once has all of them opened twice.
+            Kind::Connect => rule(20 + 2 * u32::from(MAX_LANES), 1000, Over::Waits),
             // All routes read again for a full tunnel, a script, some lines of the log. A peer that is started again and
             // again by hand is told of each time.
             Kind::Link => rule(30, 5000, Over::Waits),

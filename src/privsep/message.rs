@@ -156,7 +156,7 @@ pub enum ToEngine {
     /// Inner sources that are the peer's, where the settings limit them. Descriptor: a file in memory with them
     /// ([`bulk`](super::bulk)), since there may be many.
     Sources,
-    /// The device is open and configured. Descriptor: the device.
+    /// The device is open and configured. Descriptor: its one queue.
     Device,
     /// What comes from the peer's address that [`ToParent::Connect`] named last for this lane comes here now. Descriptor: the socket.
     Connected {

@@ -29,6 +29,7 @@ mod guest;
 mod idle;
 mod inside;
 mod keylog;
+mod lanes;
 mod loops;
 mod many;
 mod marks;

@@ -2,13 +2,17 @@
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::{Errno, FdFlags, fcntl_getfd};
 use rustix::net::sockopt;
+use socket2::SockRef;
 use tund::config::{Config, Listen, Remote};
 use tund::core::lane::Transmit;
+use tund::core::path::Path;
 use tund::packet::layer::Mode;
+use tund::transport::connected::{self, Port};
 use tund::transport::udp::{Bound, Socket, bind};
 use tund::transport::{Datagrams as _, Received};
 
@@ -168,6 +172,57 @@ fn mark_and_interface_are_set_and_a_missing_interface_is_named() {
         config.bind_device = Some("eth9".to_owned());
         let error = bind(&config).unwrap_err().to_string();
         assert!(error.contains("bind-device") && error.contains("eth9"), "{error}");
+    });
+}
+
+#[test]
+fn a_lane_may_have_a_port_of_its_own_and_has_the_options_of_the_link() {
+    isolated(|| {
+        for (listen_on, peer_on) in [
+            (None, "127.0.0.1"),
+            (None, "::1"),
+            (Some("127.0.0.1"), "127.0.0.1"),
+            (Some("127.0.0.7"), "127.0.0.1"),
+            (Some("::1"), "::1"),
+        ] {
+            let mut config = listen(listen_on, 1417, true);
+            config.fwmark = Some(51);
+            config.bind_device = Some("lo".to_owned());
+            let front = bind(&config).unwrap();
+            let peer = UdpSocket::bind(SocketAddr::new(peer_on.parse().unwrap(), 0)).unwrap();
+            let path = Path::from(peer.local_addr().unwrap());
+            let lane = connected::open(front.fd.as_fd(), &config, Port::Own, path).unwrap();
+            let shared = connected::open(front.fd.as_fd(), &config, Port::Shared, path).unwrap();
+            let options = |socket: &OwnedFd| {
+                let it = SockRef::from(socket);
+                let room = sockopt::socket_recv_buffer_size(socket).unwrap();
+                (
+                    it.domain().unwrap(),
+                    it.mark().unwrap(),
+                    it.device().unwrap(),
+                    it.nonblocking().unwrap(),
+                    room,
+                )
+            };
+            assert_eq!(options(&lane), options(&shared), "{listen_on:?}");
+            assert_eq!(sockopt::ip_mtu_discover(&lane).unwrap(), sockopt::ip_mtu_discover(&shared).unwrap());
+            assert!(!SockRef::from(&lane).reuse_port().unwrap());
+            let lane = Socket::prepared(lane).unwrap();
+            lane.send(Transmit::one(b"out", 0, path)).unwrap();
+            let (_, from) = peer.recv_from(&mut [0; 8]).unwrap();
+            assert_eq!(
+                (from.port() != 1417, from.ip()),
+                (true, listen_on.unwrap_or(peer_on).parse().unwrap())
+            );
+            peer.send_to(b"in", from).unwrap();
+            assert_eq!(lane.receive(&mut [0; 8]).unwrap().from.remote, path.remote);
+            // No stranger is heard there.
+            UdpSocket::bind(SocketAddr::new(peer_on.parse().unwrap(), 0))
+                .unwrap()
+                .send_to(b"x", from)
+                .unwrap();
+            assert_eq!(lane.receive(&mut [0; 8]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        }
     });
 }
 

@@ -7,9 +7,10 @@ use Use::{Among, Any, Bits, Pairs, Self_};
 
 /// `PR_SET_VMA`, by which the C library names its memory.
 const PR_SET_VMA: u32 = 0x5356_4d41;
-/// `TUNSETOFFLOAD` and `TUNSETVNETHDRSZ` of linux/if_tun.h.
+/// `TUNSETOFFLOAD`, `TUNSETVNETHDRSZ` and `TUNSETQUEUE` of linux/if_tun.h.
 const TUNSETOFFLOAD: u32 = 0x4004_54d0;
 const TUNSETVNETHDRSZ: u32 = 0x4004_54d8;
+const TUNSETQUEUE: u32 = 0x4004_54d9;
 /// A thread of this process, in no new namespace.
 const NAMESPACES: c_int =
     CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET;
@@ -99,7 +100,7 @@ pub(super) const ENGINE: &[Call] = &[
     (SYS_timerfd_create, Any),
     (SYS_timerfd_settime, Any),
     (SYS_timerfd_gettime, Any),
-    (SYS_ioctl, Among(1, &[TUNSETOFFLOAD, TUNSETVNETHDRSZ])),
+    (SYS_ioctl, Among(1, &[TUNSETOFFLOAD, TUNSETVNETHDRSZ, TUNSETQUEUE])),
     // What transport::udp sets, and the caller's patience.
     (
         SYS_setsockopt,

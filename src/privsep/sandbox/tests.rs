@@ -17,6 +17,8 @@ use seccompiler::SeccompAction;
 use super::*;
 use crate::control::api;
 use crate::control::server::Server;
+use crate::device;
+use crate::packet::layer::Mode;
 use crate::privsep::message::Identity;
 use crate::route::netlink::Netlink;
 use crate::route::plan::Step;
@@ -226,6 +228,7 @@ fn work() -> Result<()> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     let mut caller = std::net::TcpStream::connect(listener.local_addr()?)?;
     std::io::Write::write_all(&mut caller, b"by a stream")?;
+    let device = device::open(Mode::Tun, None, 2)?;
     let confinement = Confinement {
         root: Some("/mnt/empty".into()),
         ..confinement(Identity::Switch { uid: 65534, gid: 65534 })
@@ -256,6 +259,10 @@ fn work() -> Result<()> {
     assert_eq!((path.remote, path.stream), (caller.local_addr()?, true));
     assert_eq!(rustix::io::read(&stream, &mut [0; 16])?, 11);
     worker.join().unwrap()?;
+    for attached in [true, false] {
+        sys::attach_queue(&device.queues[1], attached)?;
+    }
+    sys::set_offload(&device.queues[0], sys::Offload::Tcp)?;
     rustix::rand::getrandom(&mut [0; 32][..], rustix::rand::GetRandomFlags::empty())?;
     assert!(std::panic::catch_unwind(|| panic!("caught")).is_err());
     Ok(())
