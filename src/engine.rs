@@ -11,6 +11,7 @@ pub mod lane_io;
 mod peer_socket;
 mod refusal;
 mod start;
+mod strays;
 mod streams;
 mod verbose;
 pub mod worker;
@@ -42,13 +43,14 @@ use crate::engine::ending::Ending;
 use crate::engine::idle_timeout::IdleTimeout;
 use crate::engine::peer_socket::PeerSocket;
 use crate::engine::verbose::letters;
-use crate::engine::worker::{Direction, FromWorker, Handle};
+use crate::engine::worker::{FromWorker, Handle};
 use crate::privsep::bulk;
 use crate::privsep::channel::Channel;
 use crate::privsep::message::{End, ToEngine, ToParent};
 use crate::report;
 use crate::sys::clock::now;
 use crate::transport::udp::Socket;
+use crate::wire::control::MAX_LANES;
 
 /// Messages of the worker that may wait for the control side, and as many notices that anybody with a
 /// recording can cause: they have a queue of their own, so that a flood of them displaces nothing else.
@@ -73,15 +75,17 @@ struct Engine {
     peer_socket: PeerSocket,
     notices: mpsc::Receiver<FromWorker>,
     unproven: mpsc::Receiver<Notice>,
-    /// What the workers told last, the outward one first.
-    reports: [Report; 2],
+    /// What each thread told last.
+    reports: Vec<Report>,
+    /// The ways of lanes beside lane 0 for which a socket was asked.
+    lane_ways: [Option<Path>; MAX_LANES as usize],
     stats: Stats,
     /// When the workers are asked for their counters, if they did something since they were asked last.
     ask_at: Option<Instant>,
     letters: bool,
-    threads: u8,
-    /// The parent wants to know how the link is, as soon as so many workers have told their own.
-    wanted: Option<u8>,
+    lanes: u8,
+    /// The parent wants to know how the link is, as soon as so many threads have told their own.
+    wanted: Option<usize>,
     /// `None`: this link lasts until it is ended.
     patience: Option<IdleTimeout>,
     /// What keys are derived with, where they are wanted for a key log.
@@ -136,8 +140,10 @@ impl Engine {
             self.peer_socket.note(&command);
             // The later of the two.
             let agreed = command.agreed() == Some(true);
+            // What lane 0 says next may bring about the first datagrams of the others.
+            let several = self.lanes > 1 && command.accepts();
             self.worker.command(command);
-            if agreed {
+            if agreed || several {
                 // What follows tells peer and operator that frames pass: no thread may drop one then.
                 self.worker.settle();
             }
@@ -150,7 +156,7 @@ impl Engine {
                 self.tell(&ToParent::Connect { lane: 0, own_port: false, remote, local })
             }
             Some(None) => {
-                self.worker.connected(None);
+                self.worker.connected(0, None, false);
                 Ok(())
             }
             None => Ok(()),
@@ -160,8 +166,10 @@ impl Engine {
     /// The key of a command, for the key log.
     fn log_key(&self, command: &Command) -> Result<(), Ending> {
         let Command::Tund(command) = command else { return Ok(()) };
-        let entry = self.logged.as_ref().and_then(|settings| Entry::of(settings, command));
-        entry.map_or(Ok(()), |entry| self.tell(&ToParent::KeyLog(entry)))
+        let Some(settings) = &self.logged else { return Ok(()) };
+        let lanes = command.lane().map_or(0..self.lanes, |lane| lane..lane + 1);
+        let mut entries = lanes.filter_map(|lane| Entry::of(&settings.of_lane(lane), command));
+        entries.try_for_each(|entry| self.tell(&ToParent::KeyLog(entry)))
     }
 
     fn handle_unproven(&mut self, notice: Notice) -> Result<(), Ending> {
@@ -176,6 +184,8 @@ impl Engine {
     fn handle_event(&mut self, event: Event) -> Result<(), Ending> {
         match event {
             Event::Log { level, condition } => log_condition(level, &condition),
+            Event::Lanes(used) => self.worker.lanes(used),
+            Event::LaneSocket { lane, way } => self.ask_for_socket(lane, way)?,
             Event::Keep(kept) => self.tell(&ToParent::Keep(kept))?,
             Event::Resolve => self.tell(&ToParent::Resolve)?,
             Event::Endpoint(path) => self.tell(&ToParent::Endpoint(path))?,
@@ -211,11 +221,11 @@ impl Engine {
                     self.worker.device(&device);
                 }
             }
-            ToEngine::Connected { remote, local, .. } => {
-                if self.peer_socket.is_wanted(Path { local, ..remote.into() }) {
-                    // One that is of no use is dropped, and the front has what it would have had.
+            ToEngine::Connected { lane, remote, local } => {
+                // One that is of no use is dropped, and the front has what it would have had.
+                if let Some(own_port) = self.wants_socket(lane, Path { local, ..remote.into() }) {
                     let sockets = descriptors.into_iter().map(Socket::prepared);
-                    sockets.flatten().for_each(|socket| self.worker.connected(Some(socket)));
+                    sockets.flatten().for_each(|socket| self.worker.connected(lane, Some(socket), own_port));
                 }
             }
             ToEngine::Listen => {
@@ -228,7 +238,7 @@ impl Engine {
                 frames.into_iter().for_each(|frame| self.worker.frame(frame));
             }
             ToEngine::Report => {
-                self.wanted = Some(self.threads);
+                self.wanted = Some(self.worker.count());
                 self.ask();
             }
             ToEngine::Settings(settings) => {
@@ -247,8 +257,8 @@ impl Engine {
     fn handle_worker(&mut self, message: FromWorker) -> Result<(), Ending> {
         match message {
             FromWorker::Notice(notice) => self.link.handle_notice(now(), notice),
-            FromWorker::Report(duty, report) => {
-                let report = self.sum(duty, *report);
+            FromWorker::Report(thread, report) => {
+                let report = self.sum(thread, *report);
                 if self.letters
                     && let Some(line) = letters(&self.stats, &report.stats)
                 {
@@ -301,8 +311,8 @@ impl Engine {
         self.pump()?;
         self.worker.quit();
         while let Some(message) = self.notices.recv().await {
-            if let FromWorker::Report(duty, report) = message {
-                self.stats = self.sum(duty, *report).stats;
+            if let FromWorker::Report(thread, report) = message {
+                self.stats = self.sum(thread, *report).stats;
             }
         }
         log::debug!("{}", self.stats.plus(&self.link.stats()));
@@ -310,15 +320,39 @@ impl Engine {
         Ok(Ending { end: End::Done, reason })
     }
 
-    /// What the workers told, together.
-    fn sum(&mut self, duty: Direction, report: Report) -> Report {
-        self.reports[usize::from(duty == Direction::Inward)] = report;
-        let [one, two] = self.reports;
-        let mut stats = one.stats.plus(&two.stats);
+    /// What the threads told, together.
+    fn sum(&mut self, thread: usize, report: Report) -> Report {
+        if let Some(last) = self.reports.get_mut(thread) {
+            *last = report;
+        }
+        let add = |sum: Stats, stats: &Stats| sum.plus(stats);
+        let mut stats = self.reports.iter().map(|report| &report.stats).fold(Stats::default(), add);
         // What was overtaken and then came is missing no more, but a counter never falls.
         stats.datagrams_lost = stats.datagrams_lost.max(self.stats.datagrams_lost);
-        let openvpn = one.openvpn.plus(&two.openvpn);
-        Report { stats, openvpn, key_used_up: one.key_used_up || two.key_used_up, ..report }
+        let openvpn = self.reports.iter().map(|report| &report.openvpn).fold(Stats::default(), add);
+        let key_used_up = self.reports.iter().any(|report| report.key_used_up);
+        Report { stats, openvpn, key_used_up, ..report }
+    }
+
+    /// Asks the parent for a socket for a lane's own way, or drops the one that there is.
+    fn ask_for_socket(&mut self, lane: u8, way: Option<Path>) -> Result<(), Ending> {
+        if let Some(asked) = self.lane_ways.get_mut(usize::from(lane)) {
+            *asked = way;
+        }
+        let Some(Path { remote, local, own_port, .. }) = way else {
+            self.worker.connected(lane, None, false);
+            return Ok(());
+        };
+        self.tell(&ToParent::Connect { lane, own_port, remote, local })
+    }
+
+    /// Whether a socket for this way of a lane is still wanted, and then whether it has a port of its own.
+    fn wants_socket(&self, lane: u8, way: Path) -> Option<bool> {
+        if lane == 0 {
+            return self.peer_socket.is_wanted(way).then_some(false);
+        }
+        let asked = self.lane_ways.get(usize::from(lane)).copied().flatten()?;
+        ((asked.remote, asked.local) == (way.remote, way.local)).then_some(asked.own_port)
     }
 
     fn traffic(&self) -> Traffic {

@@ -294,6 +294,7 @@ impl End {
             Event::Down { reason } => is_one_line(&reason.to_string()),
             Event::Up { name, .. } => assert!(name.len() <= control::MAX_NAME),
             Event::Keep(_) => unreachable!("that is for OpenVPN's format"),
+            Event::Lanes(_) | Event::LaneSocket { .. } => unreachable!("there is one lane"),
             Event::Resolve | Event::Routes(_) | Event::Rerouted { .. } => {}
         }
     }

@@ -224,7 +224,7 @@ mod tests {
     }
 
     /// Codes of the manual page that need nobody while the link is up; that it is down has an alert of its own.
-    const NEED_NOBODY: [&str; 17] = [
+    const NEED_NOBODY: [&str; 18] = [
         "no-remote",
         "no-answer",
         "peer-silent",
@@ -235,6 +235,7 @@ mod tests {
         "peer-moved",
         "over-tcp",
         "over-udp",
+        "lane-lost",
         "local-moved",
         "path-payload",
         "loop-over",

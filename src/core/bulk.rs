@@ -42,6 +42,14 @@ impl Settings {
         }
     }
 
+    /// Those of another lane of the same link. There is one alone where OpenVPN's format is spoken.
+    pub fn of_lane(&self, lane: u8) -> Self {
+        match self {
+            Self::Tund(settings) => Self::Tund(settings.of_lane(lane)),
+            Self::OpenVpn(_) | Self::Both { .. } => self.clone(),
+        }
+    }
+
     /// What hides the lengths in streams, in the format that goes over them.
     pub fn keys(&self) -> Option<Arc<LinkKeys>> {
         match self {
@@ -86,6 +94,15 @@ impl Command {
         }
     }
 
+    /// The lane that it is for; `None`: each of them.
+    pub fn lane(&self) -> Option<u8> {
+        match self {
+            Self::Tund(command) => command.lane(),
+            // There is one.
+            Self::OpenVpn(_) | Self::Upgraded(_) => Some(0),
+        }
+    }
+
     /// Which way the peer's datagrams come, where it says so.
     pub fn endpoint(&self) -> Option<Option<Path>> {
         match self {
@@ -93,6 +110,11 @@ impl Command {
             Self::OpenVpn(openvpn::lane::Command::Receive(Receive::Endpoint(path))) => Some(Some(*path)),
             Self::Tund(_) | Self::OpenVpn(_) | Self::Upgraded(_) => None,
         }
+    }
+
+    /// Whether datagrams are opened under another key from now on.
+    pub fn accepts(&self) -> bool {
+        matches!(self, Self::Tund(lane::Command::Receive(ReceiveCommand::Accept { .. })))
     }
 
     /// Whether frames are let in, where it says so.

@@ -98,6 +98,11 @@ pub enum Condition {
         #[serde(with = "crate::core::zoned")]
         to: SocketAddr,
     },
+    /// What goes along a lane's own way does not arrive any more: that lane goes along the link's.
+    LaneLost {
+        /// The lane.
+        lane: u8,
+    },
     /// The peer calls another address of this end than before.
     LocalMoved { to: IpAddr },
     /// What passes to the peer in one datagram; in bytes of UDP payload.
@@ -169,6 +174,7 @@ impl Condition {
             Self::PeerMoved { to: remote },
             Self::OverStream { to: remote },
             Self::OverDatagrams { to: remote },
+            Self::LaneLost { lane: 1 },
             Self::LocalMoved { to: ip },
             Self::PathPayload { budget: 1472 },
             Self::PathTooNarrow,
@@ -230,6 +236,7 @@ impl Condition {
             Self::PeerMoved { .. } => "peer-moved",
             Self::OverStream { .. } => "over-tcp",
             Self::OverDatagrams { .. } => "over-udp",
+            Self::LaneLost { .. } => "lane-lost",
             Self::LocalMoved { .. } => "local-moved",
             Self::PathPayload { .. } => "path-payload",
             Self::PathTooNarrow => "path-too-narrow",

@@ -25,6 +25,8 @@ pub fn own(settings: &LinkSettings, budget: usize, seen: bool) -> Hello {
         routes: settings.push.clone(),
         heard: None,
         padding: 0,
+        lanes: settings.lanes,
+        rank: 0,
     }
 }
 

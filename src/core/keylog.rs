@@ -141,6 +141,7 @@ impl Entry {
                 | Out::Wipe(_)
                 | Out::WipeAll
                 | Out::Control { .. }
+                | Out::Way { .. }
                 | Out::Endpoint(_)
                 | Out::Agreed(_)
                 | Out::Budget(_)

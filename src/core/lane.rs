@@ -82,6 +82,11 @@ impl Settings {
         }
     }
 
+    /// Those of another lane of the same link.
+    pub fn of_lane(&self, lane: u8) -> Self {
+        Self { lane, ..self.clone() }
+    }
+
     /// How datagrams are laid out and hidden.
     pub fn format(&self) -> Format {
         Format::new(self.framing, self.keys.clone())

@@ -87,6 +87,17 @@ pub const CARRIER_SILENCE: Duration = Duration::from_secs(5);
 /// A link that runs over a stream tries datagrams again this often.
 pub const CARRIER_RETRY: Duration = Duration::from_secs(60);
 
+/// How long the socket of a lane's own way has before the first challenge goes out of it.
+pub const LANE_FIRST: Duration = Duration::from_millis(100);
+/// A challenge along a lane's own way is repeated so long after ...
+pub const LANE_ASK: Duration = Duration::from_secs(1);
+/// ... and when so many had no answer the way is given up ...
+pub const LANE_LOSSES: u32 = 3;
+/// ... and tried again after this.
+pub const LANE_RETRY: Duration = Duration::from_secs(60);
+/// A way that answers is asked again after the keepalive interval, and after no longer than this.
+pub const LANE_CHECK: Duration = Duration::from_secs(5);
+
 /// The UDP payload that every path is expected to take, in bytes: an IPv4 packet of 576. Nothing longer is sent unless it
 /// is known to pass (RFC 8899 MIN_PLPMTU).
 pub const BUDGET_LEAST: usize = 576 - OUTER_V4;

@@ -10,6 +10,7 @@ mod events;
 mod greeting;
 mod hellos;
 mod keying;
+mod lanes;
 mod liveness;
 mod loops;
 mod notices;
@@ -43,6 +44,7 @@ use crate::wire::control::Message;
 use carriers::Carriers;
 use greeting::Greeting;
 use keying::Keying;
+use lanes::Lanes;
 use liveness::Liveness;
 use log::Level;
 use notices::Notices;
@@ -80,6 +82,15 @@ pub enum Event {
         /// It goes through this link.
         passes: bool,
     },
+    /// So many lanes take frames from now on: the device gives some to each of them.
+    Lanes(u8),
+    /// What comes to a lane beside lane 0 along this way, which is its own, is to have a socket; `None`: it has no such way.
+    LaneSocket {
+        /// The lane.
+        lane: u8,
+        /// The way.
+        way: Option<Path>,
+    },
     /// These two numbers are to be on disk; answer with
     /// [`Control::handle_kept`](super::control::Control::handle_kept).
     Keep(Kept),
@@ -107,6 +118,7 @@ pub struct Link<R> {
     notices: Notices,
     guard: guard::Watch,
     loops: Loops,
+    lanes: Lanes,
     stats: Stats,
     cx: Context<R>,
 }
@@ -129,6 +141,7 @@ impl<R: Random> Link<R> {
             notices: Notices::new(),
             guard: guard::Watch::default(),
             loops: Loops::new(settings.finds_loops(), &mut cx.random),
+            lanes: Lanes::new(&settings, &mut cx.random),
             stats: Stats::default(),
             cx,
             settings,
@@ -167,6 +180,7 @@ impl<R: Random> Link<R> {
         // The peer waits for the same.
         self.send_hello(endpoint);
         self.schedule_hello(now);
+        self.restart_lanes(now);
         if self.offers.is_any() {
             self.offers.tell_offered(&mut self.cx.out);
         }
@@ -180,6 +194,7 @@ impl<R: Random> Link<R> {
         self.loops.handle_down();
         self.path.set_peer_budget(None);
         self.path.cancel_validation();
+        self.restart_lanes(now);
         self.cx.out.commands.extend(Command::agreed(false));
         self.cx.out.events.push_back(Event::Down { reason });
         self.remotes.forget(now);
@@ -212,6 +227,7 @@ impl<R: Random> Link<R> {
     fn set_endpoint(&mut self, now: Instant, endpoint: Path) {
         if self.path.set_endpoint(now, endpoint, &mut self.cx.out) {
             self.carriers.restart(now);
+            self.restart_lanes(now);
             self.cx.out.events.push_back(Event::Endpoint(endpoint));
         }
     }

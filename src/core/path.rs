@@ -22,17 +22,24 @@ pub struct Path {
     /// Whether it is a stream to that address instead of datagrams. What is lost is repeated below it then, and when it
     /// breaks, the next one to the same address is the same path.
     pub stream: bool,
+    /// Whether it begins at the port that a lane has for itself here, not at the link's.
+    pub own_port: bool,
 }
 
 impl Path {
     /// By a stream.
     pub fn stream(remote: SocketAddr) -> Self {
-        Self { remote, local: None, stream: true }
+        Self { stream: true, ..remote.into() }
+    }
+
+    /// From a lane's own port to the same end.
+    pub fn from_own_port(self) -> Self {
+        Self { own_port: true, ..self.far_end() }
     }
 
     /// The peer's end of it, wherever this end is.
     pub fn far_end(self) -> Self {
-        Self { local: None, ..self }
+        Self { local: None, own_port: false, ..self }
     }
 
     /// Whether what came along `other` came along this path.
@@ -44,7 +51,7 @@ impl Path {
 /// Where the kernel chooses the own address.
 impl From<SocketAddr> for Path {
     fn from(remote: SocketAddr) -> Self {
-        Self { remote, local: None, stream: false }
+        Self { remote, local: None, stream: false, own_port: false }
     }
 }
 

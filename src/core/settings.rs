@@ -186,6 +186,8 @@ pub struct LinkState {
     pub stats: Stats,
     /// Who sent most in the last minute, of each side of a bridged link the busiest first.
     pub talkers: Vec<Talker>,
+    /// How many lanes are in use, and how many of those beside lane 0 go along a way of their own.
+    pub lanes: [u8; 2],
 }
 
 impl LinkState {

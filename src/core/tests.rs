@@ -37,6 +37,7 @@ mod handshakes;
 mod idle;
 mod inside;
 mod keys;
+mod lanes;
 mod liveness;
 mod lost;
 mod mismatches;
@@ -69,6 +70,9 @@ struct Out {
     refused: u32,
     frames: Vec<Vec<u8>>,
     sent: Vec<(Vec<u8>, Path)>,
+    /// How many lanes the end has, and what came to lane 0 and is for another.
+    lanes: u8,
+    strays: Vec<(u8, Vec<u8>, Path)>,
     notices: VecDeque<Notice>,
 }
 
@@ -78,6 +82,13 @@ impl Sink for Out {
     }
     fn datagram(&mut self, datagram: &[u8], to: Path) {
         self.sent.push((datagram.to_vec(), to));
+    }
+    fn stray(&mut self, lane: u8, datagram: &[u8], from: Path, _ecn: u8) -> bool {
+        let there = lane < self.lanes;
+        if there {
+            self.strays.push((lane, datagram.to_vec(), from));
+        }
+        there
     }
     fn notice(&mut self, notice: Notice) -> bool {
         if self.refused > 0 && matches!(notice, Notice::Confirmed { .. }) {
@@ -102,6 +113,13 @@ fn moved(to: &str) -> Condition {
     Condition::PeerMoved { to: to.parse().unwrap() }
 }
 
+/// A lane beside lane 0.
+struct Beside {
+    lane: Lane,
+    out: Out,
+    socket: Option<Path>,
+}
+
 /// One end: a link, its lane, and what the daemon would keep for it.
 struct End {
     address: SocketAddr,
@@ -110,6 +128,10 @@ struct End {
     settings: LinkSettings,
     link: Link<Dice>,
     lane: Lane,
+    /// Those beside it, each with what comes out of it, and the way that it has a socket for.
+    others: Vec<Beside>,
+    /// So many lanes take frames.
+    used: u8,
     out: Out,
     remotes: Vec<SocketAddr>,
     log: Vec<Said>,
@@ -128,7 +150,7 @@ impl End {
         seed: u64,
     ) -> Self {
         let keys = Arc::new(LinkKeys::new(&[42; 32]));
-        let lane = Lane::new(lane::Settings {
+        let lane_settings = lane::Settings {
             keys: keys.clone(),
             framing: framing(&settings),
             cipher: settings.cipher,
@@ -138,7 +160,10 @@ impl End {
             bundle: settings.bundle,
             copy_dscp: false,
             inner: inner(&settings),
-        });
+        };
+        let lanes = settings.lanes;
+        let beside =
+            |lane| Beside { lane: Lane::new(lane_settings.of_lane(lane)), out: Out::default(), socket: None };
         // A name that ends in "+" stands for an end with a key pair.
         let statics = if settings.name.ends_with('+') { pair(address == MON) } else { Statics::None };
         let now = Now { instant: at, wall: YEAR_2026.wrapping_add_signed(skew) };
@@ -147,8 +172,10 @@ impl End {
             also: None,
             settings: settings.clone(),
             link: Link::new(settings, keys, statics, now, Dice(seed)),
-            lane,
-            out: Out::default(),
+            others: (1..lanes).map(beside).collect(),
+            used: 1,
+            lane: Lane::new(lane_settings.clone()),
+            out: Out { lanes, ..Out::default() },
             remotes: remote.iter().map(|remote| remote.parse().unwrap()).collect(),
             log: Vec::new(),
             routes: Vec::new(),
@@ -185,6 +212,8 @@ impl End {
                 Event::Endpoint(path) => self.link.handle_route(now, path.remote, Some(1500)),
                 Event::Routes(routes) => self.routes = routes,
                 Event::Rerouted { .. } => panic!("there is no loop"),
+                Event::Lanes(used) => self.used = used,
+                Event::LaneSocket { lane, way } => self.others[usize::from(lane) - 1].socket = way,
                 Event::Keep(_) => panic!("nothing of these keys is kept"),
                 Event::Up { .. } => self.log.push(Said::Up),
                 Event::Down { reason } => self.log.push(Said::Down(reason)),
@@ -193,8 +222,27 @@ impl End {
         any
     }
 
+    /// Gives each lane that it is for what the link decided.
+    fn handle_command(&mut self, now: Instant, command: &Command) {
+        if command.lane().is_none_or(|lane| lane == 0) {
+            self.lane.handle_command(now, command.clone(), &mut self.out);
+        }
+        for (number, Beside { lane, out, .. }) in (1..).zip(&mut self.others) {
+            if command.lane().is_none_or(|lane| lane == number) {
+                lane.handle_command(now, command.clone(), out);
+            }
+        }
+    }
+
+    /// What the lanes say to the link.
+    fn take_notices(&mut self) -> Vec<Notice> {
+        let others = self.others.iter_mut().flat_map(|beside| beside.out.notices.drain(..));
+        self.out.notices.drain(..).chain(others).collect()
+    }
+
     fn stats(&self) -> Stats {
-        self.lane.stats().plus(&self.link.stats())
+        let lanes = self.others.iter().map(|beside| beside.lane.stats());
+        lanes.fold(self.lane.stats(), |sum, lane| sum.plus(&lane)).plus(&self.link.stats())
     }
 }
 
@@ -210,6 +258,8 @@ struct World {
     cut: bool,
     /// Nothing but streams passes.
     no_udp: bool,
+    /// What has one of these ports at an end does not pass.
+    cut_ports: Vec<u16>,
     /// Longer datagrams are lost.
     passes: usize,
     seed: u64,
@@ -281,9 +331,12 @@ fn by_port(remote: SocketAddr, other: SocketAddr) -> Path {
 }
 
 fn is_at(end: &End, to: SocketAddr) -> bool {
-    let stream = to.port() == STREAM || to.port() == 40_000;
+    let stream = to.port() == STREAM || to.port() == 40_000 || to.port() > OWN_PORTS;
     end.address == to || end.also == Some(to) || stream && end.address.ip() == to.ip()
 }
+
+/// A lane's own port is its number above this one.
+const OWN_PORTS: u16 = 50_000;
 
 const MON: &str = "198.51.100.1:1417";
 const FRI: &str = "198.51.100.2:1417";
@@ -309,6 +362,7 @@ impl World {
             prepared: Vec::new(),
             cut: false,
             no_udp: false,
+            cut_ports: Vec::new(),
             passes: 1472,
             seed: 3,
         }
@@ -346,18 +400,27 @@ impl World {
                 if let Command::Send(SendCommand::Prepare(_, key)) = &command {
                     self.prepared.push(key.clone());
                 }
-                end.lane.handle_command(now.instant, command, &mut end.out);
+                end.handle_command(now.instant, &command);
             }
-            while let Some(notice) = end.out.notices.pop_front() {
+            for notice in end.take_notices() {
                 idle = false;
                 end.link.handle_notice(now, notice);
+            }
+            for (lane, mut bytes, from) in std::mem::take(&mut end.out.strays) {
+                let Beside { lane, out, .. } = &mut end.others[usize::from(lane) - 1];
+                lane.handle_datagram(now.instant, from, &mut bytes, out);
+                idle = false;
             }
             idle &= !end.settle_events(now);
             if idle {
                 break;
             }
         }
-        for (bytes, path) in std::mem::take(&mut end.out.sent) {
+        let mut sent: Vec<_> = std::mem::take(&mut end.out.sent).into_iter().map(|sent| (0, sent)).collect();
+        for (lane, beside) in (1..).zip(&mut end.others) {
+            sent.extend(std::mem::take(&mut beside.out.sent).into_iter().map(|sent| (lane, sent)));
+        }
+        for (lane, (bytes, path)) in sent {
             let to = path.remote;
             let own = |address: &SocketAddr| path.local.is_none_or(|local| local == address.ip());
             let from = [Some(end.address), end.also].into_iter().flatten().find(own);
@@ -367,9 +430,14 @@ impl World {
             let mut from = from.unwrap_or(end.address);
             if path.stream {
                 from.set_port(if to.port() == STREAM { 40_000 } else { STREAM });
+            } else if path.own_port {
+                from.set_port(OWN_PORTS + lane);
             }
             let flying = Flying { from, to, bytes };
             self.record.push(flying.clone());
+            if [from.port(), to.port()].iter().any(|port| self.cut_ports.contains(port)) {
+                continue;
+            }
             if path.stream && !self.cut || !self.cut && !self.no_udp && flying.bytes.len() <= self.passes {
                 self.wire.push_back(flying);
             }
@@ -385,7 +453,15 @@ impl World {
         let mut bytes = flying.bytes;
         let path = by_port(flying.from, flying.to);
         let path = Path { local: (!path.stream).then_some(flying.to.ip()), ..path };
-        end.lane.handle_datagram(now.instant, path, &mut bytes, &mut end.out);
+        let own_port = usize::from(flying.to.port().saturating_sub(OWN_PORTS));
+        let is_of = |beside: &Beside| beside.socket.is_some_and(|way| !way.own_port && way.covers(&path));
+        let index = own_port.checked_sub(1).or_else(|| end.others.iter().position(is_of));
+        let path = Path { own_port: own_port > 0, ..path };
+        let (lane, out) = match index.map(|index| &mut end.others[index]) {
+            None => (&mut end.lane, &mut end.out),
+            Some(Beside { lane, out, .. }) => (lane, out),
+        };
+        lane.handle_datagram(now.instant, path, &mut bytes, out);
         self.settle(which);
     }
 
@@ -412,7 +488,7 @@ impl World {
         for which in 0..self.ends.len() {
             let now = self.now(which);
             let end = &mut self.ends[which];
-            let report = end.lane.report();
+            let report = lane::Report { stats: end.stats().minus(&end.link.stats()), ..end.lane.report() };
             end.link.handle_report(now, &report);
             end.lane.handle_timeout(now.instant, &mut end.out);
             if end.link.poll_timeout().is_some_and(|at| at <= now.instant) {

@@ -98,10 +98,33 @@ fn open_first(mode: Mode, name: &str, several: bool) -> io::Result<(OwnedFd, Str
 
 /// A queue of the device, and the device's name.
 fn open_queue(mode: Mode, name: &str, multi_queue: bool) -> io::Result<(OwnedFd, String)> {
+    if !multi_queue {
+        return open_only_queue(mode, name);
+    }
     let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
     let driver = File::options().read(true).write(true).custom_flags(nonblocking).open(refusal::TUN)?;
-    let name = sys::attach_device(&driver, name, sys::Kind { tap: mode == Mode::Tap, multi_queue })?;
+    let name = sys::attach_multi_queue(&driver, name, mode == Mode::Tap)?;
     Ok((driver.into(), name))
+}
+
+/// The same of a device that has no other. The crate knows no more than one.
+fn open_only_queue(mode: Mode, name: &str) -> io::Result<(OwnedFd, String)> {
+    let mut configuration = tun::Configuration::default();
+    configuration.layer(match mode {
+        Mode::Tun => tun::Layer::L3,
+        Mode::Tap => tun::Layer::L2,
+    });
+    // Otherwise the crate would set addresses and state itself; netlink does that.
+    configuration.platform_config(|platform| {
+        platform.vnet_hdr(true).ensure_root_privileges(false);
+    });
+    if !name.is_empty() {
+        configuration.tun_name(name);
+    }
+    let device = tun::create(&configuration).map_err(io::Error::from)?;
+    device.set_nonblock()?;
+    let name = tun::AbstractDevice::tun_name(&device)?;
+    Ok((sys::into_device(device), name))
 }
 
 fn explain(error: io::Error, mode: Mode, name: Option<&str>) -> io::Error {

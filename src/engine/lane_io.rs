@@ -15,13 +15,14 @@ use tokio::sync::mpsc::Sender;
 use crate::core::lane::{Notice, Sink, Transmit};
 use crate::core::path::Path;
 use crate::core::stats::{DropReason, Stats};
+use crate::engine::strays;
 use crate::engine::streams::{Sent, Streams};
 use crate::engine::worker::FromWorker;
 use crate::packet::gro::Coalescer;
 use crate::packet::gso;
 use crate::packet::layer::Layer;
 use crate::packet::virtio::Virtio;
-use crate::sys::{Offload, set_offload};
+use crate::sys::{Offload, attach_queue, set_offload};
 use crate::transport::{Datagrams, is_source_lost};
 
 /// A failure to send is told at most this often.
@@ -35,6 +36,10 @@ const WAITING: usize = 64;
 pub struct LaneIo<D> {
     /// The socket.
     pub socket: D,
+    /// That of a lane's own port, for the paths that begin there.
+    pub own: Option<D>,
+    /// The other lanes of the link.
+    pub lanes: strays::Lanes,
     /// The device, once it is there.
     pub device: Option<OwnedFd>,
     waiting: VecDeque<Vec<u8>>,
@@ -70,6 +75,8 @@ impl<D: Datagrams> LaneIo<D> {
     ) -> Self {
         Self {
             socket,
+            own: None,
+            lanes: strays::Lanes::new(),
             device: None,
             waiting: VecDeque::new(),
             layer,
@@ -113,6 +120,16 @@ impl<D: Datagrams> LaneIo<D> {
         self.flush_frames();
     }
 
+    /// The device gives frames to this lane, or no more. What is so already is refused, which does not matter.
+    pub fn attach(&mut self, attached: bool) {
+        let Some(device) = &self.device else { return };
+        if let Err(error) = attach_queue(device, attached)
+            && error.kind() != io::ErrorKind::InvalidInput
+        {
+            self.note(format!("the device's queue stays as it is (TUNSETQUEUE: {error})"));
+        }
+    }
+
     /// The most that the kernel knows; whether that is UDP as well, or nothing.
     fn set_offload(&mut self, device: &OwnedFd) -> Option<bool> {
         if set_offload(device, Offload::TcpAndUdp).is_ok() {
@@ -132,8 +149,10 @@ impl<D: Datagrams> LaneIo<D> {
         }
     }
 
-    /// Writes the frames that were joined so far.
+    /// Writes the frames that were joined so far, and hands over what is other lanes'.
     pub fn flush_frames(&mut self) {
+        let lost = self.lanes.flush();
+        self.drops.add(DropReason::QueueFull, lost);
         let Some(mut coalescer) = self.coalescer.take() else { return };
         let mut works = true;
         coalescer.flush(&mut |virtio, frame| works &= self.write(virtio, frame));
@@ -186,6 +205,11 @@ impl<D: Datagrams> LaneIo<D> {
         }
     }
 
+    /// The socket that such a path begins at, or else the front's, from which the peer is reached as well.
+    fn socket_for(&self, to: Path) -> &D {
+        self.own.as_ref().filter(|_| to.own_port).unwrap_or(&self.socket)
+    }
+
     /// Sends one datagram of frames.
     fn send(&mut self, datagram: &[u8], class: u8, to: Path) -> bool {
         match self.try_send(datagram, class, to) {
@@ -198,7 +222,7 @@ impl<D: Datagrams> LaneIo<D> {
     }
 
     fn try_send(&mut self, datagram: &[u8], class: u8, to: Path) -> io::Result<()> {
-        match self.socket.send(Transmit::one(datagram, class, to)) {
+        match self.socket_for(to).send(Transmit::one(datagram, class, to)) {
             Ok(()) => {
                 self.handle_sent(to.remote);
                 Ok(())
@@ -318,7 +342,7 @@ impl<D: Datagrams> Sink for LaneIo<D> {
         }
         let mut refused = None;
         if self.cuts && transmit.count() > 1 {
-            match self.socket.send(transmit) {
+            match self.socket_for(to).send(transmit) {
                 Ok(()) => return self.handle_sent(to.remote),
                 Err(error) if is_full(&error) => {
                     return self.count_failure(error, to, transmit.count() as u64);
@@ -336,6 +360,12 @@ impl<D: Datagrams> Sink for LaneIo<D> {
                 "the kernel does not cut up datagrams (UDP_SEGMENT: {error}); each is sent alone"
             ));
         }
+    }
+
+    fn stray(&mut self, lane: u8, datagram: &[u8], from: Path, ecn: u8) -> bool {
+        let lost = self.lanes.push(lane, datagram, from, ecn);
+        self.drops.add(DropReason::QueueFull, lost.unwrap_or(0));
+        lost.is_some()
     }
 
     fn notice(&mut self, notice: Notice) -> bool {

@@ -42,6 +42,7 @@ use crate::sys::clock::now;
 use crate::sys::memory;
 use crate::sys::random::Os;
 use crate::transport::udp::Socket;
+use crate::wire::control::MAX_LANES;
 
 /// Runs the engine; descriptor 0 is the channel to the parent.
 pub fn main() -> ExitCode {
@@ -84,7 +85,7 @@ fn run(parent: &Arc<Parent>, start: Start, descriptors: Vec<OwnedFd>) -> Result<
     let runtime = runtime.map_err(|error| Ending::refused("wait for events (epoll, eventfd)", &error))?;
     runtime.block_on(async {
         let tap = start.link.mode == Mode::Tap;
-        let engine = Engine::start(parent, start, derived, socket, descriptors.next())?;
+        let engine = Engine::start(parent, start, derived, socket, descriptors.collect())?;
         engine.tell(&ToParent::Locked { protections })?;
         if let Some(settings) = &engine.logged {
             cleanly(|| engine.tell(&ToParent::KeyLog(Entry::link(settings, tap))))?;
@@ -135,7 +136,7 @@ impl Engine {
         start: Start,
         Derived { keys, statics, openvpn: secrets }: Derived,
         socket: Socket,
-        device: Option<OwnedFd>,
+        devices: Vec<OwnedFd>,
     ) -> Result<Self, Ending> {
         let mut settings = start.link.clone();
         ciphers::prefer_hardware(&mut settings.suites);
@@ -144,16 +145,16 @@ impl Engine {
         drop(start);
         let (sender, notices) = mpsc::channel(NOTICES);
         let (unproven_sender, unproven) = mpsc::channel(NOTICES);
-        let has_device = device.is_some();
+        let (has_device, lanes) = (!devices.is_empty(), settings.lanes);
         let lane = lane::Settings::new(&settings, keys.clone(), data_path.copy_dscp);
         let openvpn = secrets.and_then(|it| openvpn::lane::Settings::new(&settings, it, data_path.copy_dscp));
         let upgrade = settings.openvpn.as_ref().map_or(Upgrade::Off, |wire| wire.upgrade);
         let bulk = bulk::Settings::new(lane.clone(), openvpn, upgrade);
-        let (workers, handle) = workers(&bulk, data_path, socket, device, (sender, unproven_sender))
+        let channels = (sender, unproven_sender);
+        let (workers, handle) = workers(&bulk, data_path, lanes, socket, devices, channels)
             .map_err(|error| Ending::refused("prepare the workers", &error))?;
-        for (number, worker) in workers.into_iter().enumerate() {
-            let name = format!("lane0.{number}");
-            let thread = std::thread::Builder::new().name(name);
+        for worker in workers {
+            let thread = std::thread::Builder::new().name(worker.name());
             let started = thread.spawn(move || worker.run());
             started.map_err(|error| no_thread(&error))?;
         }
@@ -173,15 +174,16 @@ impl Engine {
             ready,
             link,
             has_device,
+            reports: vec![Report::default(); handle.count()],
             worker: handle,
             peer_socket: PeerSocket::default(),
             notices,
             unproven,
-            reports: [Report::default(); 2],
+            lane_ways: [None; MAX_LANES as usize],
             stats: Stats::default(),
             ask_at: None,
             letters,
-            threads: data_path.threads,
+            lanes,
             wanted: None,
             patience,
             logged: key_log.then_some(lane),

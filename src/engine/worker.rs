@@ -1,4 +1,4 @@
-//! The worker threads of a lane: plain epoll loops that move frames and datagrams between a device and a socket.
+//! The worker threads of a link's lanes: plain epoll loops that move frames and datagrams between a device and a socket.
 //!
 //! Everything they must decide is in the lane ([`Bulk`]); everything that is not frames goes to the engine over a
 //! bounded channel, and what the engine decides comes back over another. One thread serves both directions,
@@ -27,6 +27,7 @@ use crate::core::codel::Codel;
 use crate::core::fair_queue::FairQueue;
 use crate::core::lane::{Notice, Report, Sink};
 use crate::engine::lane_io::LaneIo;
+use crate::engine::strays::{self, Strays};
 use crate::engine::streams::Streams;
 use crate::packet::layer::Layer;
 use crate::packet::virtio;
@@ -52,8 +53,8 @@ const LONGEST: usize = virtio::HEADER + 22 + 65_535;
 pub enum FromWorker {
     /// For the link.
     Notice(Notice),
-    /// What was counted by the thread that does this.
-    Report(Direction, Box<Report>),
+    /// What was counted by the thread with this number.
+    Report(usize, Box<Report>),
     /// A thread does something again, for the first time since it was asked for a report.
     Active,
     /// Something for the log, said once.
@@ -92,7 +93,12 @@ pub enum Direction {
 
 /// A worker, ready to run on its own thread.
 pub struct Worker<D> {
+    /// Which of the link's threads it is, and which lane it serves.
+    number: usize,
+    place: u8,
     duty: Direction,
+    /// Whether it serves whoever sends to the port.
+    has_front: bool,
     lane: Bulk,
     layer: Layer,
     watch: ClockJumpDetector,
@@ -107,6 +113,8 @@ pub struct Worker<D> {
     /// Whether the device is listened to: not while what it gives has no place to wait for its turn.
     listens_to_device: bool,
     orders: mpsc::Receiver<ToWorker<D>>,
+    /// What other lanes' workers hand over.
+    strays: Option<mpsc::Receiver<Strays>>,
     wake: OwnedFd,
     epoll: OwnedFd,
     /// How long it looks for more before it sleeps.
@@ -135,45 +143,69 @@ enum Source {
     Strangers = 5,
 }
 
-/// Makes the workers of a lane, one or two, that share a socket and a device.
+/// Makes the workers of a link, one or two for each of its lanes, that share a socket. `devices`: the device's queue for each lane; none if it
+/// comes later.
 ///
 /// # Errors
 /// Those of epoll_create1(2), epoll_ctl(2), eventfd(2) and dup(2).
 pub fn workers<D: Datagrams>(
     settings: &Settings,
     data_path: DataPath,
+    lanes: u8,
     socket: D,
-    device: Option<OwnedFd>,
+    devices: Vec<OwnedFd>,
     channels: (Sender<FromWorker>, Sender<Notice>),
 ) -> io::Result<(Vec<Worker<D>>, Handle<D>)> {
     let duties: &[Direction] =
         if data_path.threads == 1 { &[Direction::Both] } else { &[Direction::Outward, Direction::Inward] };
+    let (mut places, mut threads, mut others) = (Vec::new(), Vec::new(), strays::Lanes::new());
+    for lane in 0..lanes {
+        for duty in duties {
+            let (sender, orders) = mpsc::channel();
+            let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+            threads.push(Thread { lane, duty: *duty, sender, wake: wake.try_clone()? });
+            let takes_strays = *duty != Direction::Outward && lanes > 1;
+            let strays = takes_strays.then(|| others.add(&wake)).transpose()?;
+            places.push(Place { lane, duty: *duty, orders, strays, wake });
+        }
+    }
     let mut workers = Vec::new();
-    let mut threads = Vec::new();
-    for duty in duties {
-        let (sender, orders) = mpsc::channel();
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        threads.push(Thread { duty: *duty, sender, wake: wake.try_clone()? });
+    for place in places {
+        let settings = settings.of_lane(place.lane);
         let streams = Streams::new(settings.keys())?;
-        let port =
-            LaneIo::new(socket.try_clone()?, settings.layer(), data_path.offload, channels.clone(), streams);
-        let device = device.as_ref().map(OwnedFd::try_clone).transpose()?;
-        workers.push(Worker::new(*duty, settings, data_path, port, device, (orders, wake))?);
+        let socket = socket.try_clone()?;
+        let mut port = LaneIo::new(socket, settings.layer(), data_path.offload, channels.clone(), streams);
+        port.lanes = others.try_clone()?;
+        let device = devices.get(usize::from(place.lane)).map(OwnedFd::try_clone).transpose()?;
+        workers.push(Worker::new(workers.len(), place, &settings, data_path, port, device)?);
     }
     Ok((workers, Handle { threads }))
 }
 
+/// What a worker does, and what it hears by.
+struct Place<D> {
+    lane: u8,
+    duty: Direction,
+    orders: mpsc::Receiver<ToWorker<D>>,
+    strays: Option<mpsc::Receiver<Strays>>,
+    wake: OwnedFd,
+}
+
 impl<D: Datagrams> Worker<D> {
     fn new(
-        duty: Direction,
+        number: usize,
+        place: Place<D>,
         settings: &Settings,
         data_path: DataPath,
         port: LaneIo<D>,
         device: Option<OwnedFd>,
-        (orders, wake): (mpsc::Receiver<ToWorker<D>>, OwnedFd),
     ) -> io::Result<Self> {
+        let Place { lane, duty, orders, strays, wake } = place;
         let mut worker = Self {
+            number,
+            place: lane,
             duty,
+            has_front: lane == 0 && duty != Direction::Outward,
             lane: Bulk::new(settings),
             layer: settings.layer(),
             watch: ClockJumpDetector::default(),
@@ -184,6 +216,7 @@ impl<D: Datagrams> Worker<D> {
             strangers_rest: Rest::default(),
             listens_to_device: true,
             orders,
+            strays,
             wake,
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             busy_poll: Duration::from_micros(data_path.busy_poll.into()),
@@ -196,7 +229,7 @@ impl<D: Datagrams> Worker<D> {
             told_active: false,
         };
         worker.watch(&worker.wake, Source::Wake)?;
-        if duty != Direction::Outward {
+        if worker.has_front {
             worker.port.enable_gro();
             worker.watch(&worker.port.socket, Source::Front)?;
             let [known, strangers] = &worker.port.streams.epolls;
@@ -207,6 +240,11 @@ impl<D: Datagrams> Worker<D> {
             worker.take_device(device)?;
         }
         Ok(worker)
+    }
+
+    /// Its thread's name: the number of its lane, and what it does there.
+    pub fn name(&self) -> String {
+        format!("lane{}.{}", self.place, u8::from(self.duty == Direction::Inward))
     }
 
     /// Runs until told to quit or until the device is lost.
@@ -361,7 +399,8 @@ impl<D: Datagrams> Worker<D> {
                     self.lane.flush(&mut self.port);
                 }
                 ToWorker::Device(device) => self.take_device(device)?,
-                ToWorker::Connected(socket) => self.take_connected(now, socket)?,
+                ToWorker::Connected(socket, own_port) => self.take_connected(now, socket, own_port)?,
+                ToWorker::Attach(attached) => self.port.attach(attached),
                 ToWorker::Listen(listener) => self.port.streams.listen(listener)?,
                 ToWorker::Stream(path, connection) => self.take_stream(now, path, connection),
                 ToWorker::Report => self.report(),
@@ -374,6 +413,7 @@ impl<D: Datagrams> Worker<D> {
                 }
             }
         }
+        self.take_strays(now);
         self.port.flush_frames();
         Ok(true)
     }
@@ -384,7 +424,7 @@ impl<D: Datagrams> Worker<D> {
         let stats = report.stats.plus(&self.port.drops);
         // A full channel means that the engine is behind; it asks again.
         let _ =
-            self.port.engine.try_send(FromWorker::Report(self.duty, Box::new(Report { stats, ..report })));
+            self.port.engine.try_send(FromWorker::Report(self.number, Box::new(Report { stats, ..report })));
     }
 }
 

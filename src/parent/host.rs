@@ -73,7 +73,7 @@ impl Parent {
                         format!("tuning.lanes is {count}, but {problem}, or set lanes = 1"),
                     ));
                 }
-                Lanes::Auto => say!(1, "the link has one lane: {problem}"),
+                Lanes::Auto => log::warn!("the link has one lane: {problem}"),
             }
         }
         let interface = Interface { index: device.index, name: device.name.clone() };
@@ -87,7 +87,7 @@ impl Parent {
         match self.link.config.tuning.data_path.lanes {
             Lanes::Count(1) => 1,
             _ if self.link.activated => {
-                say!(3, "tuning.lanes has no effect: a link that a superserver started has one lane");
+                log::debug!("tuning.lanes has no effect: a link that a superserver started has one lane");
                 1
             }
             Lanes::Count(count) => count,

@@ -28,4 +28,4 @@ pub use descriptors::{pass_nothing_on, passed_descriptors};
 pub use netlink::{NetlinkListener, netlink_explain_errors, netlink_filter_dumps};
 pub use option::{Credentials, peer_credentials, peer_process, set_unsent_limit, waiting_bytes};
 pub use schedule::set_sched_batch;
-pub use tun::{Kind, Offload, attach_device, attach_queue, disable_vnet_header, set_offload};
+pub use tun::{Offload, attach_multi_queue, attach_queue, disable_vnet_header, into_device, set_offload};

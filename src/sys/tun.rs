@@ -1,8 +1,8 @@
-//! TUN and TAP devices: what linux/if_tun.h asks of a descriptor of the driver.
+//! What the `tun` crate leaves open about TUN and TAP devices (linux/if_tun.h).
 
 use std::ffi::{c_int, c_short, c_uint};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::ioctl::{IntegerSetter, Setter, Updater, ioctl, opcode};
@@ -22,27 +22,22 @@ impl Request {
     }
 }
 
-/// What a device is asked to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kind {
-    /// Ethernet frames, instead of IP packets.
-    pub tap: bool,
-    /// It may have several queues, which all have to be asked for in this way.
-    pub multi_queue: bool,
+/// Takes the descriptor out of a device of the `tun` crate, which would read and write through it.
+pub fn into_device(device: tun::Device) -> OwnedFd {
+    // SAFETY: `into_raw_fd` gives up the device's one descriptor, which is open and closed by nobody else.
+    unsafe { OwnedFd::from_raw_fd(device.into_raw_fd()) }
 }
 
-/// Makes a descriptor of the driver a queue of the device of this name, which is created if it is not there, and returns its name; with
-/// an empty one the kernel picks it. Frames have a virtio header and nothing else before them.
+/// Makes a descriptor of the driver a queue of the multi-queue device of this name, which is created if it is not there, and returns its
+/// name; with an empty one the kernel picks it. Frames, Ethernet's on a `tap` device, have a virtio header and nothing else before them.
 ///
 /// # Errors
 /// `InvalidInput`: the device is of another kind, no device can have this name, or the driver does not know all of it; otherwise
 /// those of TUNSETIFF.
-pub fn attach_device(driver: impl AsFd, name: &str, kind: Kind) -> io::Result<String> {
+pub fn attach_multi_queue(driver: impl AsFd, name: &str, tap: bool) -> io::Result<String> {
     const TUNSETIFF: rustix::ioctl::Opcode = opcode::write::<c_int>(b'T', 202);
-    let Kind { tap, multi_queue } = kind;
     let layer = if tap { libc::IFF_TAP } else { libc::IFF_TUN };
-    let queues = if multi_queue { libc::IFF_MULTI_QUEUE } else { 0 };
-    let mut request = Request::new(layer | queues | libc::IFF_NO_PI | libc::IFF_VNET_HDR);
+    let mut request = Request::new(layer | libc::IFF_MULTI_QUEUE | libc::IFF_NO_PI | libc::IFF_VNET_HDR);
     match request.name.get_mut(..name.len()) {
         Some(room) if name.len() < libc::IFNAMSIZ => room.copy_from_slice(name.as_bytes()),
         _ => return Err(Errno::INVAL.into()),
@@ -112,10 +107,9 @@ mod tests {
     #[test]
     fn only_a_descriptor_of_the_driver_takes_what_is_asked_of_one() {
         let null = std::fs::File::open("/dev/null").unwrap();
-        let kind = Kind { tap: false, multi_queue: true };
         let errors = [
             disable_vnet_header(&null, 10).unwrap_err(),
-            attach_device(&null, "tun0", kind).unwrap_err(),
+            attach_multi_queue(&null, "tun0", false).unwrap_err(),
             attach_queue(&null, true).unwrap_err(),
         ];
         for error in errors {
@@ -126,8 +120,7 @@ mod tests {
     #[test]
     fn a_name_that_does_not_fit_is_refused_and_not_cut() {
         let null = std::fs::File::open("/dev/null").unwrap();
-        let error =
-            attach_device(&null, "sixteen-letters-", Kind { tap: true, multi_queue: false }).unwrap_err();
+        let error = attach_multi_queue(&null, "sixteen-letters-", true).unwrap_err();
         assert_eq!(Errno::from_io_error(&error), Some(Errno::INVAL));
     }
 }

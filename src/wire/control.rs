@@ -12,7 +12,7 @@
 //! | 10 | `probed` | probe: 16 bytes | |
 //! | 11 | `loop` | see [`Loop`] | |
 //!
-//! Every field of a message must be there, but for routes, heard and padding of a [`Hello`]. Fields with other keys are skipped, messages with other
+//! Every field of a message must be there, but for those from 9 on of a [`Hello`]. Fields with other keys are skipped, messages with other
 //! types ignored, so that both can be added without a new version.
 
 mod decode;
@@ -41,6 +41,9 @@ pub const MAX_NAME: usize = 64;
 pub const MAX_REASON: usize = 128;
 /// Most addresses in one list of a Hello.
 pub const MAX_ADDRESSES: usize = 16;
+
+/// Most lanes of a link: as many as a datagram's header can tell apart.
+pub const MAX_LANES: u8 = 16;
 
 /// Most padding of a Hello in bytes: the longest initiation, which it is to look like.
 pub const MAX_PADDING: usize = 600;
@@ -150,6 +153,8 @@ pub enum LoopState {
 /// | 9 | routes | array of 1 or more byte strings, address (4 or 16) and prefix length (1); absent: none |
 /// | 10 | heard | 16 bytes; absent: none |
 /// | 11 | padding | zero bytes; absent: none |
+/// | 12 | lanes | unsigned, 1–16; absent: 1 |
+/// | 13 | rank | unsigned, 32 bits; absent: 0 |
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
     /// Highest protocol version the sender speaks.
@@ -176,6 +181,10 @@ pub struct Hello {
     pub heard: Option<[u8; KEY_ID]>,
     /// How many zero bytes make it longer.
     pub padding: usize,
+    /// How many lanes the sender has.
+    pub lanes: u8,
+    /// Of two ends with several lanes, the one with the higher rank opens ways for them; 0: it can open none.
+    pub rank: u32,
 }
 
 /// Bytes that a pushed route takes in a hello.

@@ -338,6 +338,7 @@ impl End {
                 return self.ups.push(at, ());
             }
             Event::Down { .. } => Output::Down,
+            Event::Lanes(_) | Event::LaneSocket { .. } => unreachable!("there is one lane"),
             Event::Routes(_) | Event::Keep(_) | Event::Rerouted { .. } => return,
             Event::Log { level, condition } => {
                 Output::Log { level, code: condition.code(), text: condition.to_string() }

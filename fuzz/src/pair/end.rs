@@ -261,6 +261,7 @@ impl End {
                     Event::Up { name, .. } => assert!(name.len() <= MAX_NAME),
                     Event::Routes(routes) => assert!(routes.is_empty(), "nobody offers any"),
                     Event::Rerouted { .. } => {}
+                    Event::Lanes(_) | Event::LaneSocket { .. } => unreachable!("there is one lane"),
                     Event::Keep(_) => unreachable!("that is for OpenVPN's format"),
                 }
             } else {

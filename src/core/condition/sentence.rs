@@ -188,6 +188,9 @@ impl fmt::Display for Condition {
             Self::PeerMoved { to } => write!(f, "the peer moved to {to}"),
             Self::OverStream { to } => write!(f, "UDP does not pass: the peer is reached over TCP at {to}"),
             Self::OverDatagrams { to } => write!(f, "UDP passes again: the peer is reached at {to}"),
+            Self::LaneLost { lane } => {
+                write!(f, "lane {lane}'s own way to the peer ceased to pass: it goes along lane 0's")
+            }
             Self::LocalMoved { to } => write!(f, "the peer calls this end at {to} now"),
             Self::PathPayload { budget } => write!(f, "datagrams of up to {budget} bytes pass to the peer"),
             Self::ClonedEnd { first, second } => write!(

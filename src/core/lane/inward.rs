@@ -164,7 +164,9 @@ impl Inward {
     }
 
     fn origin(&self, from: Path, ecn: u8) -> Origin {
-        Origin { from, ecn, strays: self.frames.strays(&from) }
+        // The others have ways of their own, which they are asked for (PROTOCOL.md §7.2).
+        let strays = self.settings.lane == 0 && self.frames.strays(&from);
+        Origin { from, ecn, strays }
     }
 
     fn handle_datagram(
@@ -249,6 +251,9 @@ impl Inward {
                 Name::Slot(_) => Err(DropReason::Stranger),
             };
         };
+        if header.lane != self.settings.lane && sink.stray(header.lane, datagram, origin.from, origin.ecn) {
+            return Ok(());
+        }
         if !self.format.is_sound(head, self.settings.lane) {
             return Err(DropReason::Malformed);
         }
@@ -285,7 +290,7 @@ impl Inward {
         body: &[u8],
         sink: &mut impl Sink,
     ) -> Result<(), DropReason> {
-        let key = &mut self.receive[index];
+        let (key, lane) = (&mut self.receive[index], self.settings.lane);
         let mut result = Ok(());
         let frames = &mut self.frames;
         let mut forward = |frame: &[u8], ecn| frames.deliver(frame, ecn, sink);
@@ -301,7 +306,7 @@ impl Inward {
             }
             Kind::Control | Kind::Reserved => {
                 key.blocks.other(header.counter, &mut forward);
-                if !sink.notice(Notice::Control { from, body: body.to_vec(), under: key.id() }) {
+                if !sink.notice(Notice::Control { from, body: body.to_vec(), under: key.id(), lane }) {
                     result = Err(DropReason::QueueFull);
                 }
             }

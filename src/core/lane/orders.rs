@@ -106,6 +106,15 @@ pub enum SendCommand {
         to: Path,
         /// Under which key id; the current one if that is not there.
         under: KeySlot,
+        /// In which lane.
+        lane: u8,
+    },
+    /// A lane beside lane 0 has a way of its own; `None`: it sends along lane 0's.
+    Way {
+        /// The lane.
+        lane: u8,
+        /// The way.
+        way: Option<Path>,
     },
     /// Where frames go; `None`: nowhere, frames are dropped.
     Endpoint(Option<Path>),
@@ -146,6 +155,34 @@ pub enum ReceiveCommand {
 }
 
 impl Command {
+    /// The lane that this is for; `None`: each of them.
+    pub fn lane(&self) -> Option<u8> {
+        match self {
+            Self::Send(SendCommand::Control { lane, .. } | SendCommand::Way { lane, .. }) => Some(*lane),
+            Self::Send(SendCommand::Handshake(_))
+            | Self::Receive(ReceiveCommand::Again(_) | ReceiveCommand::Probe(..)) => Some(0),
+            Self::Send(
+                SendCommand::Prepare(..)
+                | SendCommand::Switch(_)
+                | SendCommand::Wipe(_)
+                | SendCommand::WipeAll
+                | SendCommand::Endpoint(_)
+                | SendCommand::Agreed(_)
+                | SendCommand::Budget(_)
+                | SendCommand::Hold(_),
+            )
+            | Self::Receive(
+                ReceiveCommand::Accept { .. }
+                | ReceiveCommand::Forget(_)
+                | ReceiveCommand::WipeAll
+                | ReceiveCommand::Endpoint(_)
+                | ReceiveCommand::Agreed(_)
+                | ReceiveCommand::Sources(_)
+                | ReceiveCommand::Hold(_),
+            ) => None,
+        }
+    }
+
     /// Both halves drop every key.
     pub fn wipe_all() -> [Self; 2] {
         [SendCommand::WipeAll.into(), ReceiveCommand::WipeAll.into()]
@@ -222,6 +259,8 @@ pub enum Notice {
         body: Vec<u8>,
         /// The key that it came under.
         under: KeyRef,
+        /// The lane that it came in.
+        lane: u8,
     },
     /// An authentic datagram newer than all others came another way than the endpoint's.
     Moved {
@@ -327,6 +366,10 @@ pub trait Sink {
         for datagram in transmit.bytes.chunks(transmit.stride.max(1)) {
             self.datagram(datagram, transmit.to);
         }
+    }
+    /// A datagram of another lane, as it came, for whoever serves that; false: nobody does.
+    fn stray(&mut self, _lane: u8, _datagram: &[u8], _from: Path, _ecn: u8) -> bool {
+        false
     }
     /// Something for the link. The receiver's queues, one for what is [unproven](Notice::is_unproven), are
     /// bounded: false if it was full.

@@ -32,6 +32,8 @@ pub struct Outward {
     /// This may be a copy of the process that sent before: keys that the link had made ready by then the other one may have too. None is
     /// taken until the link has dropped its own.
     closed: bool,
+    /// The way that this lane has for itself, beside the link's.
+    way: Option<Path>,
     budget: usize,
     /// Whether a datagram longer than the least went out since the last report.
     used_length: bool,
@@ -52,6 +54,7 @@ impl Outward {
             spare: None,
             frames: FramesOut::new(settings.inner.clone(), settings.max_frame, settings.copy_dscp),
             closed: false,
+            way: None,
             budget: BUDGET_LEAST,
             used_length: false,
             packer: Packer::default(),
@@ -102,8 +105,12 @@ impl Outward {
                 (self.current, self.next, self.spare, self.closed) = (None, None, None, false);
             }
             SendCommand::Handshake(handshake) => sink.datagram(&handshake.datagram, handshake.from),
-            SendCommand::Control { body, to, under } => self.send_control(&body, to, under, sink),
-            SendCommand::Endpoint(endpoint) => self.frames.set_endpoint(endpoint),
+            SendCommand::Control { body, to, under, .. } => self.send_control(&body, to, under, sink),
+            SendCommand::Way { way, .. } => self.way = way,
+            SendCommand::Endpoint(endpoint) => {
+                self.way = None;
+                self.frames.set_endpoint(endpoint);
+            }
             SendCommand::Agreed(agreed) => self.frames.agreed = agreed,
             SendCommand::Budget(budget) => {
                 self.budget = budget.clamp(self.format.overhead() + 64, DATAGRAM_MAX)
@@ -219,7 +226,7 @@ impl Outward {
     }
 
     fn send(&mut self, sink: &mut impl Sink) {
-        if let (Some(to), false) = (self.frames.endpoint, self.batch.is_empty()) {
+        if let (Some(to), false) = (self.way.or(self.frames.endpoint), self.batch.is_empty()) {
             sink.transmit(self.batch.finish(to));
         }
         self.batch.clear();

@@ -35,6 +35,7 @@ impl<R: Random> Control for Link<R> {
             budget: self.path.passes().and_then(|passes| u32::try_from(passes).ok()).filter(|_| self.is_up()),
             stats: lanes.plus(&self.stats),
             talkers: Vec::new(),
+            lanes: self.lanes.count(),
         }
     }
 
@@ -65,7 +66,8 @@ impl<R: Random> Control for Link<R> {
             Notice::Control { under: under @ KeyRef::Session(_), .. } if !self.keying.is_of_peer(under) => {
                 self.stats.drop(DropReason::Stale);
             }
-            Notice::Control { from, body, under } => match control::decode(&body) {
+            Notice::Control { from, body, under, lane } => match control::decode(&body) {
+                Ok(Some(message)) if lane > 0 => self.handle_in_lane(instant, lane, from, under, &message),
                 Ok(Some(message)) => {
                     self.note_speaker(instant, from, under, &message);
                     self.handle_message(now, from, under, message);

@@ -33,9 +33,18 @@ impl Outbox {
 
     /// A control message, under this key.
     pub fn control(&mut self, under: KeySlot, message: &Message, to: Path) {
+        self.message(under, message, to, 0);
+    }
+
+    /// The same in a lane, under the key that its frames have.
+    pub fn control_in(&mut self, lane: u8, message: &Message, to: Path) {
+        self.message(KeySlot::Current, message, to, lane);
+    }
+
+    fn message(&mut self, under: KeySlot, message: &Message, to: Path, lane: u8) {
         let mut body = Vec::new();
         control::encode(message, &mut body);
-        self.command(SendCommand::Control { body, to, under });
+        self.command(SendCommand::Control { body, to, under, lane });
     }
 
     /// A line for the log.

@@ -212,7 +212,7 @@ impl PeerPath {
         let short = control::ping(round.short, usize::from(few % 64));
         let long = control::ping_of_length(round.long, round.length - framing.overhead());
         for body in [short, long] {
-            cx.out.command(SendCommand::Control { body, to, under: KeySlot::Current });
+            cx.out.command(SendCommand::Control { body, to, under: KeySlot::Current, lane: 0 });
         }
     }
 }

@@ -86,7 +86,11 @@ impl<R: Random> Link<R> {
         }
         let asks = !peer.seen;
         self.path.set_peer_budget(Some(peer.budget));
+        let before = self.greeting.peer().cloned();
         let first = self.greeting.handle_hello(peer);
+        if self.lanes_differ(before.as_ref()) {
+            self.restart_lanes(instant);
+        }
         match mismatch {
             Some(condition) => self.disagree(instant, condition),
             None => self.agree(instant),

@@ -17,7 +17,7 @@ pub(super) struct Timer<R> {
 
 impl<R: Random> Link<R> {
     /// In the order in which they fire.
-    pub(super) const TIMERS: [Timer<R>; 10] = [
+    pub(super) const TIMERS: [Timer<R>; 11] = [
         Self::KEYS,
         Self::SILENCE,
         Self::RESOLVE,
@@ -27,6 +27,7 @@ impl<R: Random> Link<R> {
         Self::CARRIER,
         Self::PROBE,
         Self::LOOPS,
+        Self::LANES,
         Self::REPEAT,
     ];
 
@@ -92,6 +93,12 @@ impl<R: Random> Link<R> {
             let acts = link.loops.handle_timeout(now.instant, &mut link.cx.random);
             link.act_on_loops(acts);
         },
+    };
+
+    /// Armed while several lanes are in use, for each that has a way of its own or is to get one: the peer is asked along it.
+    const LANES: Timer<R> = Timer {
+        due: |link| link.lanes.poll_timeout(),
+        fire: |link, now| link.handle_lanes_timeout(now.instant),
     };
 
     /// Armed by what the link waits for or suffers from: that is logged again.

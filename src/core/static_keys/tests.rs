@@ -123,6 +123,8 @@ fn hello(heard: Option<KeyId>, seen: bool) -> Vec<u8> {
         routes: Vec::new(),
         heard: heard.map(|key_id| key_id.0),
         padding: 40,
+        lanes: 1,
+        rank: 0,
     };
     let mut body = Vec::new();
     control::encode(&Message::Hello(hello), &mut body);

@@ -176,8 +176,12 @@ fn what_a_former_process_of_the_peer_said_changes_nothing() {
             let mut body = Vec::new();
             let other = LinkSettings { mtu: 1300, ..fri.settings.clone() };
             control::encode(&Message::Hello(hello::own(&other, 1463, true)), &mut body);
-            let order =
-                Command::Send(SendCommand::Control { body, to: Path::from(mon), under: KeySlot::Current });
+            let order = Command::Send(SendCommand::Control {
+                body,
+                to: Path::from(mon),
+                under: KeySlot::Current,
+                lane: 0,
+            });
             fri.lane.handle_command(now, order, &mut fri.out);
         } else {
             fri.link.handle_stop(false);

@@ -25,7 +25,7 @@ fn a_lane_that_is_a_copy_takes_no_key_that_is_older_than_the_links_word() {
     let decided = [
         SendCommand::Prepare(KeySlot::Next, key),
         SendCommand::Switch(KeySlot::Next),
-        SendCommand::Control { body, to: to.into(), under: KeySlot::Current },
+        SendCommand::Control { body, to: to.into(), under: KeySlot::Current, lane: 0 },
     ]
     .map(Command::from);
     let end = &mut world.ends[0];

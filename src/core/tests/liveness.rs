@@ -103,7 +103,7 @@ fn what_the_peer_says_cannot_write_over_the_log() {
     let end = &mut world.ends[1];
     end.lane.handle_command(
         now,
-        Command::Send(SendCommand::Control { body, to, under: KeySlot::Current }),
+        Command::Send(SendCommand::Control { body, to, under: KeySlot::Current, lane: 0 }),
         &mut end.out,
     );
     world.drain();

@@ -145,7 +145,7 @@ fn a_peer_that_fits_and_does_not_in_turns_draws_out_a_few_lines_a_minute() {
             let end = &mut world.ends[1];
             end.lane.handle_command(
                 now,
-                Command::Send(SendCommand::Control { body, to, under: KeySlot::Current }),
+                Command::Send(SendCommand::Control { body, to, under: KeySlot::Current, lane: 0 }),
                 &mut end.out,
             );
             world.drain();
@@ -162,7 +162,7 @@ fn a_peer_that_fits_and_does_not_in_turns_draws_out_a_few_lines_a_minute() {
 fn say_as(world: &mut World, which: usize, body: Vec<u8>) {
     let (now, to) = (world.now(which).instant, world.ends[1 - which].address.into());
     let end = &mut world.ends[which];
-    let command = SendCommand::Control { body, to, under: KeySlot::Current };
+    let command = SendCommand::Control { body, to, under: KeySlot::Current, lane: 0 };
     end.lane.handle_command(now, command.into(), &mut end.out);
     world.drain();
 }

@@ -15,8 +15,10 @@ pub(super) enum ToWorker<D> {
     Frame(Vec<u8>),
     /// The device, if it was not there at the start.
     Device(OwnedFd),
-    /// What the peer's datagrams come to from now on, if not to the front.
-    Connected(Option<D>),
+    /// What the peer's datagrams come to from now on, if not to the front; whether it has a port of its own, which they are sent from too.
+    Connected(Option<D>, bool),
+    /// Whether the device gives frames to this lane.
+    Attach(bool),
     /// Where streams are accepted.
     Listen(OwnedFd),
     /// A connection that was asked for, or that there is none.
@@ -29,12 +31,14 @@ pub(super) enum ToWorker<D> {
     Quit,
 }
 
-/// Talks to the workers of a lane. A thread that ended takes nothing more; its end is seen elsewhere.
+/// Talks to the workers of a link's lanes. A thread that ended takes nothing more; its end is seen elsewhere.
 pub struct Handle<D> {
     pub(super) threads: Vec<Thread<D>>,
 }
 
 pub(super) struct Thread<D> {
+    /// The lane that it serves.
+    pub lane: u8,
     /// What it does.
     pub duty: Direction,
     /// Where its messages go.
@@ -44,6 +48,11 @@ pub(super) struct Thread<D> {
 }
 
 impl<D> Thread<D> {
+    /// Whether it serves that half of its lane.
+    fn serves(&self, half: Direction) -> bool {
+        [Direction::Both, half].contains(&self.duty)
+    }
+
     /// Queues a message and wakes the thread.
     fn send(&self, message: ToWorker<D>) {
         if self.sender.send(message).is_ok() {
@@ -54,35 +63,53 @@ impl<D> Thread<D> {
 }
 
 impl<D> Handle<D> {
-    /// Queues what the link decided for the thread that serves that half of the lane.
+    /// How many threads there are.
+    pub fn count(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// Queues what the link decided for the threads that serve that half of the lanes it is for.
     pub fn command(&self, command: Command) {
         let half = if command.is_outward() { Direction::Outward } else { Direction::Inward };
-        self.send(half, ToWorker::Lane(command));
+        let Some(lane) = command.lane() else {
+            let threads = self.threads.iter().filter(|thread| thread.serves(half));
+            return threads.for_each(|thread| thread.send(ToWorker::Lane(command.clone())));
+        };
+        self.send(lane, half, ToWorker::Lane(command));
     }
 
     /// Sends a frame of this end's own.
     pub fn frame(&self, frame: Vec<u8>) {
-        self.send(Direction::Outward, ToWorker::Frame(frame));
+        self.send(0, Direction::Outward, ToWorker::Frame(frame));
     }
 
-    /// Gives the thread that receives a socket for what comes from the peer, or takes it away.
-    pub fn connected(&self, socket: Option<D>) {
-        self.send(Direction::Inward, ToWorker::Connected(socket));
+    /// Gives the thread that receives for a lane a socket for what comes from the peer, or takes it away. From its `own_port`, if it has
+    /// one, that lane's datagrams are sent.
+    pub fn connected(&self, lane: u8, socket: Option<D>, own_port: bool) {
+        self.send(lane, Direction::Inward, ToWorker::Connected(socket, own_port));
+    }
+
+    /// So many lanes take frames of the device.
+    pub fn lanes(&self, used: u8) {
+        let others = self.threads.iter().filter(|thread| thread.lane > 0);
+        for thread in others.filter(|thread| thread.serves(Direction::Outward)) {
+            thread.send(ToWorker::Attach(thread.lane < used));
+        }
     }
 
     /// Streams are accepted here.
     pub fn listen(&self, listener: OwnedFd) {
-        self.send(Direction::Inward, ToWorker::Listen(listener));
+        self.send(0, Direction::Inward, ToWorker::Listen(listener));
     }
 
     /// Gives the connection that [`FromWorker::StreamWanted`](super::FromWorker::StreamWanted) asked for, if there is one.
     pub fn stream(&self, path: Path, connection: Option<OwnedFd>) {
-        self.send(Direction::Inward, ToWorker::Stream(path, connection));
+        self.send(0, Direction::Inward, ToWorker::Stream(path, connection));
     }
 
-    fn send(&self, half: Direction, message: ToWorker<D>) {
+    fn send(&self, lane: u8, half: Direction, message: ToWorker<D>) {
         let mut threads = self.threads.iter();
-        if let Some(thread) = threads.find(|thread| [Direction::Both, half].contains(&thread.duty)) {
+        if let Some(thread) = threads.find(|thread| thread.lane == lane && thread.serves(half)) {
             thread.send(message);
         }
     }

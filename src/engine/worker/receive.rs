@@ -10,6 +10,7 @@ use super::{ARRIVALS, Source, TURN, Worker};
 use crate::core::codel::TARGET;
 use crate::core::lane::{Arrived, Notice};
 use crate::core::stats::DropReason;
+use crate::engine::strays::Strays;
 use crate::packet::traffic_class;
 use crate::sys::clock;
 use crate::transport::{Datagrams, Received};
@@ -66,13 +67,19 @@ impl Rest {
 
 impl<D: Datagrams> Worker<D> {
     /// What waits in the former one is not lost.
-    pub(super) fn take_connected(&mut self, now: Instant, socket: Option<D>) -> io::Result<()> {
+    pub(super) fn take_connected(
+        &mut self,
+        now: Instant,
+        socket: Option<D>,
+        own_port: bool,
+    ) -> io::Result<()> {
         if self.connected.is_some() {
             self.take_datagrams(now);
         }
         if let Some(socket) = &socket {
             self.watch(socket, Source::Connected)?;
         }
+        self.port.own = socket.as_ref().filter(|_| own_port).map(D::try_clone).transpose()?;
         self.connected = socket;
         self.rest = Rest::default();
         self.listen_to_front()
@@ -86,8 +93,9 @@ impl<D: Datagrams> Worker<D> {
         for _ in 0..ARRIVALS {
             let socket = self.connected.as_ref().unwrap_or(&self.port.socket);
             match socket.receive(&mut self.arrival) {
-                Ok(received) => {
+                Ok(mut received) => {
                     taken += received.length;
+                    received.from.own_port = self.port.own.is_some();
                     self.handle_received(now, received, &mut should_drop);
                 }
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
@@ -101,6 +109,23 @@ impl<D: Datagrams> Worker<D> {
             }
         }
         self.port.flush_frames();
+    }
+
+    /// Takes a turn's worth of what other lanes' workers received for this one.
+    pub(super) fn take_strays(&mut self, now: Instant) {
+        let Some(queue) = &self.strays else { return };
+        let mut taken = 0;
+        while let Ok(Strays { from, ecn, stride, mut bytes }) = queue.try_recv() {
+            taken += bytes.len();
+            self.is_active = true;
+            let arrived = Arrived { bytes: &mut bytes, stride, ecn, from };
+            self.lane.handle_datagrams(now, arrived, &mut self.port);
+            if taken >= TURN {
+                // There may be more: after the other direction.
+                let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+                break;
+            }
+        }
     }
 
     /// Serves whoever else sends to the port, callers and former addresses of the peer among them, for a turn.
@@ -137,6 +162,9 @@ impl<D: Datagrams> Worker<D> {
 
     /// Once, beside a peer that has a socket of its own: it rests after each turn.
     fn listen_to_front(&mut self) -> io::Result<()> {
+        if !self.has_front {
+            return Ok(());
+        }
         let once = if self.connected.is_some() { EventFlags::ONESHOT } else { EventFlags::empty() };
         let data = EventData::new_u64(Source::Front as u64);
         Ok(epoll::modify(&self.epoll, &self.port.socket, data, EventFlags::IN | once)?)

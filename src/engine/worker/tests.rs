@@ -37,7 +37,7 @@ fn workers_of(threads: u8, device: Option<OwnedFd>) -> (Vec<Worker<Socket>>, Han
         DataPath { offload: false, copy_dscp: false, lanes: Lanes::Count(1), threads, busy_poll: 0 };
     let socket = Socket::from_fd(UdpSocket::bind("127.0.0.1:0").unwrap().into()).unwrap();
     let channels = (tokio::sync::mpsc::channel(8).0, tokio::sync::mpsc::channel(8).0);
-    workers(&Settings::Tund(settings), data_path, socket, device, channels).unwrap()
+    workers(&Settings::Tund(settings), data_path, 1, socket, device.into_iter().collect(), channels).unwrap()
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn what_was_ordered_is_done_once_the_workers_settled() {
         for command in [
             Command::Send(SendCommand::Prepare(KeySlot::Next, key)),
             Command::Send(SendCommand::Switch(KeySlot::Next)),
-            Command::Send(SendCommand::Control { body: vec![1; 20], to, under: KeySlot::Current }),
+            Command::Send(SendCommand::Control { body: vec![1; 20], to, under: KeySlot::Current, lane: 0 }),
         ] {
             handle.command(command.into());
         }

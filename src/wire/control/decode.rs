@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use super::{
-    BYE, CLONES, HELLO, Hello, LOOP, Loop, LoopState, MAX_ADDRESSES, MAX_CONTROL, MAX_NAME, MAX_PING,
-    MAX_REASON, Malformed, Message, PATH, PATH_REPLY, PING, PONG, PROBED, PUSH_ROOM, pushed_length,
+    BYE, CLONES, HELLO, Hello, LOOP, Loop, LoopState, MAX_ADDRESSES, MAX_CONTROL, MAX_LANES, MAX_NAME,
+    MAX_PING, MAX_REASON, Malformed, Message, PATH, PATH_REPLY, PING, PONG, PROBED, PUSH_ROOM, pushed_length,
 };
 use crate::packet::layer::Mode;
 use crate::wire::cbor::Reader;
@@ -147,7 +147,7 @@ fn decode_address(bytes: &[u8]) -> Result<IpAddr, Malformed> {
 fn decode_hello(reader: &mut Reader<'_>) -> Result<Hello, Malformed> {
     let (mut version, mut mode, mut mtu, mut addresses, mut peers) = (None, None, None, None, None);
     let (mut budget, mut capabilities, mut name, mut seen, mut routes) = (None, None, None, None, None);
-    let (mut heard, mut padding) = (None, 0);
+    let (mut heard, mut padding, mut lanes, mut rank) = (None, 0, 1, 0);
     reader.map(|key, value| {
         match key {
             0 => version = Some(value.unsigned()?),
@@ -162,6 +162,8 @@ fn decode_hello(reader: &mut Reader<'_>) -> Result<Hello, Malformed> {
             9 => routes = Some(decode_routes(value)?),
             10 => heard = Some(value.bytes()?.try_into().map_err(|_| Malformed::OutOfRange)?),
             11 => padding = zeros(value.bytes()?)?,
+            12 => lanes = value.unsigned()?,
+            13 => rank = value.unsigned()?,
             _ => value.skip()?,
         }
         Ok(())
@@ -179,6 +181,8 @@ fn decode_hello(reader: &mut Reader<'_>) -> Result<Hello, Malformed> {
         routes: routes.unwrap_or_default(),
         heard,
         padding,
+        lanes: if (1..=MAX_LANES).contains(&lanes) { lanes } else { return Err(Malformed::OutOfRange) },
+        rank,
     })
 }
 

@@ -92,7 +92,8 @@ fn type_of(message: &Message) -> u8 {
 }
 
 fn encode_hello(hello: &Hello, writer: &mut Writer<'_>) {
-    let optional = [!hello.routes.is_empty(), hello.heard.is_some(), hello.padding > 0];
+    let optional =
+        [!hello.routes.is_empty(), hello.heard.is_some(), hello.padding > 0, hello.lanes > 1, hello.rank > 0];
     let fields = 9 + optional.into_iter().filter(|there| *there).count();
     writer.map(fields).unsigned(0).unsigned(hello.version.into());
     writer.unsigned(1).unsigned(match hello.mode {
@@ -114,6 +115,12 @@ fn encode_hello(hello: &Hello, writer: &mut Writer<'_>) {
     }
     if hello.padding > 0 {
         writer.unsigned(11).bytes(&vec![0; hello.padding.min(MAX_PADDING)]);
+    }
+    if hello.lanes > 1 {
+        writer.unsigned(12).unsigned(hello.lanes.into());
+    }
+    if hello.rank > 0 {
+        writer.unsigned(13).unsigned(hello.rank.into());
     }
 }
 

@@ -216,6 +216,8 @@ fn hello() -> Hello {
         routes: Vec::new(),
         heard: None,
         padding: 0,
+        lanes: 1,
+        rank: 0,
     }
 }
 
@@ -306,7 +308,7 @@ fn any_hello() -> impl Strategy<Value = Hello> {
     let route = (any::<IpAddr>(), 0u8..=32)
         .prop_map(|(address, length)| IpNet::new(address, length).unwrap().trunc());
     let routes = prop::collection::vec(route, 0..30);
-    let more = (any::<Option<[u8; KEY_ID]>>(), 0..=60usize);
+    let more = (any::<Option<[u8; KEY_ID]>>(), 0..=60usize, 1..=MAX_LANES, any::<u32>());
     (mode, numbers, addresses(), addresses(), any_text(MAX_NAME), any::<bool>(), routes, more).prop_map(
         |(mode, (version, mtu, budget, capabilities), addresses, peers, name, seen, routes, more)| Hello {
             version,
@@ -321,6 +323,8 @@ fn any_hello() -> impl Strategy<Value = Hello> {
             routes,
             heard: more.0,
             padding: more.1,
+            lanes: more.2,
+            rank: more.3,
         },
     )
 }

@@ -222,7 +222,7 @@ impl<R: Random> Keying<R> for StaticKeying {
         let [padding, n @ ..] = cx.random.bytes::<5>();
         let n = *self.asked.get_or_insert(u32::from_be_bytes(n));
         let body = control::ping(n, usize::from(padding % 64));
-        cx.out.command(SendCommand::Control { body, to, under: KeySlot::Current });
+        cx.out.command(SendCommand::Control { body, to, under: KeySlot::Current, lane: 0 });
     }
 
     fn handle_pong(&mut self, n: u32, under: KeyRef) {

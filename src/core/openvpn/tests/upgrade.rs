@@ -165,6 +165,7 @@ impl End {
                     Event::Down { .. } => assert!(std::mem::take(&mut self.up), "down twice"),
                     Event::Log { condition, .. } => self.said.push(condition.code()),
                     Event::Routes(_) | Event::Rerouted { .. } => {}
+                    Event::Lanes(_) | Event::LaneSocket { .. } => unreachable!("there is one lane"),
                 }
             } else if let Some(notice) = self.out.notices.pop_front() {
                 self.link.handle_notice(now, notice);

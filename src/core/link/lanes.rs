@@ -1,0 +1,224 @@
+//! Several lanes: how many both ends use, and the way that each beside lane 0 has for itself (PROTOCOL.md §7.2).
+//!
+//! Lane 0 is the link's own: its path is the [`PeerPath`](super::path::PeerPath)'s. The end of the higher rank opens a way for each other lane from a
+//! port of its own, so that what lies between spreads the lanes. Both ends ask along it all the time; a lane whose way
+//! does not answer goes along lane 0's.
+
+use std::time::{Duration, Instant};
+
+use super::outbox::Context;
+use super::{Event, Link};
+use crate::core::condition::Condition;
+use crate::core::lane::{KeyRef, SendCommand};
+use crate::core::limits::{LANE_ASK, LANE_CHECK, LANE_FIRST, LANE_LOSSES, LANE_RETRY};
+use crate::core::path::Path;
+use crate::core::settings::LinkSettings;
+use crate::core::stats::DropReason;
+use crate::crypto::Random;
+use crate::wire::control::{Hello, Message};
+
+/// How many lanes are in use, and their ways.
+pub(super) struct Lanes {
+    /// This end's, as in [`Hello::rank`].
+    rank: u32,
+    /// How many lanes frames take.
+    used: u8,
+    /// Those of lane 1 and on.
+    ways: Vec<Way>,
+}
+
+/// The way of a lane beside lane 0.
+#[derive(Debug, Default)]
+struct Way {
+    /// Where it leads, from the moment on when one is tried.
+    path: Option<Path>,
+    /// It answered: frames take it.
+    open: bool,
+    /// There is a socket for it, or one was asked for.
+    socket: bool,
+    challenge: [u8; 16],
+    /// Challenges without an answer.
+    unanswered: u32,
+    /// When it is asked again, or tried.
+    due: Option<Instant>,
+}
+
+impl Lanes {
+    /// Lane 0 alone. An end that calls may be the one that opens ways.
+    pub fn new(settings: &LinkSettings, random: &mut impl Random) -> Self {
+        let opens = settings.lanes > 1 && settings.has_remote;
+        let rank = if opens { u32::from_be_bytes(random.bytes()).max(1) } else { 0 };
+        Self { rank, used: 1, ways: Vec::new() }
+    }
+
+    /// For this end's hello.
+    pub fn rank(&self) -> u32 {
+        self.rank
+    }
+
+    /// How many lanes are in use, and how many of them go along a way of their own.
+    pub fn count(&self) -> [u8; 2] {
+        let open = self.ways.iter().filter(|way| way.open).count();
+        [self.used, u8::try_from(open).unwrap_or(u8::MAX)]
+    }
+
+    /// When a lane has something to ask.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.ways.iter().filter_map(|way| way.due).min()
+    }
+
+    /// So many lanes are in use from now on; their ways begin anew, from own ports to `opens` if this end opens them.
+    fn restart(&mut self, now: Instant, used: u8, opens: Option<Path>, cx: &mut Context<impl Random>) {
+        for (lane, way) in (1..).zip(&mut self.ways) {
+            way.close(lane, cx);
+        }
+        if self.used != used {
+            self.used = used;
+            cx.out.events.push_back(Event::Lanes(used));
+        }
+        self.ways = (1..used).map(|_| Way::default()).collect();
+        if let Some(peer) = opens {
+            self.ways.iter_mut().for_each(|way| way.try_later(peer.from_own_port(), now));
+        }
+    }
+}
+
+impl Way {
+    /// It is tried at this time.
+    fn try_later(&mut self, path: Path, at: Instant) {
+        *self = Self { path: Some(path), due: Some(at), ..Self::default() };
+    }
+
+    /// The lane goes along lane 0's.
+    fn close(&mut self, lane: u8, cx: &mut Context<impl Random>) {
+        if self.open {
+            cx.out.command(SendCommand::Way { lane, way: None });
+        }
+        if self.socket {
+            cx.out.events.push_back(Event::LaneSocket { lane, way: None });
+        }
+        *self = Self::default();
+    }
+
+    /// A socket that has the way for itself: from an own port before the first word, so that this goes out of it; else when it answered.
+    fn ask_for_socket(&mut self, lane: u8, cx: &mut Context<impl Random>) {
+        self.socket = true;
+        cx.out.events.push_back(Event::LaneSocket { lane, way: self.path });
+    }
+
+    fn handle_timeout(&mut self, now: Instant, lane: u8, cx: &mut Context<impl Random>) {
+        let Some(path) = self.path else { return };
+        if path.own_port && !self.socket {
+            self.ask_for_socket(lane, cx);
+            self.due = Some(now + LANE_FIRST);
+            return;
+        }
+        if self.unanswered >= LANE_LOSSES {
+            if self.open {
+                cx.out.log(Condition::LaneLost { lane });
+            }
+            self.close(lane, cx);
+            if path.own_port {
+                self.try_later(path, now + LANE_RETRY);
+            }
+            return;
+        }
+        if self.unanswered == 0 {
+            self.challenge = cx.random.bytes();
+        }
+        self.unanswered += 1;
+        self.due = Some(now + LANE_ASK);
+        cx.out.control_in(lane, &Message::Path { challenge: self.challenge }, path);
+    }
+
+    /// The peer asks along this way, which it has opened.
+    fn handle_asked(&mut self, now: Instant, lane: u8, from: Path, cx: &mut Context<impl Random>) {
+        if self.path != Some(from) {
+            self.close(lane, cx);
+            self.try_later(from, now);
+        }
+    }
+
+    fn handle_reply(
+        &mut self,
+        now: Instant,
+        lane: u8,
+        from: Path,
+        challenge: [u8; 16],
+        interval: Duration,
+        cx: &mut Context<impl Random>,
+    ) {
+        let Some(path) = self.path.filter(|path| path.covers(&from) && path.own_port == from.own_port) else {
+            return;
+        };
+        if self.unanswered == 0 || challenge != self.challenge {
+            return;
+        }
+        self.unanswered = 0;
+        self.due = Some(now + interval);
+        if !self.open {
+            self.open = true;
+            cx.out.command(SendCommand::Way { lane, way: Some(path) });
+            if !self.socket {
+                self.ask_for_socket(lane, cx);
+            }
+        }
+    }
+}
+
+impl<R: Random> Link<R> {
+    /// How many lanes are in use is decided anew, and where their ways lead.
+    pub(super) fn restart_lanes(&mut self, now: Instant) {
+        let endpoint = self.path.endpoint().filter(|endpoint| self.is_up() && !endpoint.stream);
+        let peer = self.greeting.peer().map_or([1, 0], |peer| [u32::from(peer.lanes), peer.rank]);
+        let [lanes, rank] = peer;
+        let used = endpoint.map_or(1, |_| self.settings.lanes.min(u8::try_from(lanes).unwrap_or(1)));
+        let opens = endpoint.filter(|_| self.lanes.rank > rank);
+        self.lanes.restart(now, used, opens, &mut self.cx);
+    }
+
+    /// A hello of a peer that is up may say something else than the one before.
+    pub(super) fn lanes_differ(&self, before: Option<&Hello>) -> bool {
+        let of = |hello: &Hello| (hello.lanes, hello.rank);
+        self.is_up() && before.map(of) != self.greeting.peer().map(of)
+    }
+
+    pub(super) fn handle_lanes_timeout(&mut self, now: Instant) {
+        for (lane, way) in (1..).zip(&mut self.lanes.ways) {
+            if way.due.is_some_and(|due| due <= now) {
+                way.handle_timeout(now, lane, &mut self.cx);
+            }
+        }
+    }
+
+    /// What came in a lane beside lane 0: questions about its way and the answers, nothing else.
+    pub(super) fn handle_in_lane(
+        &mut self,
+        now: Instant,
+        lane: u8,
+        from: Path,
+        under: KeyRef,
+        message: &Message,
+    ) {
+        let is_of_peer = self.keying.is_of_peer(under);
+        let Some(way) = self.lanes.ways.get_mut(usize::from(lane).wrapping_sub(1)) else { return };
+        match *message {
+            Message::Path { challenge } => {
+                self.cx.out.control_in(lane, &Message::PathReply { challenge }, from);
+                // The way of the link is none of the lane's own, and its host is the peer's.
+                let endpoint = self.path.endpoint();
+                let is_other = endpoint.is_some_and(|endpoint| !endpoint.covers(&from));
+                let is_host = self.path.is_host(from.remote) == Some(true);
+                let opens = way.path.is_some_and(|path| path.own_port);
+                if is_of_peer && is_other && is_host && !opens && !from.stream {
+                    way.handle_asked(now, lane, from, &mut self.cx);
+                }
+            }
+            Message::PathReply { challenge } => {
+                let interval = self.settings.keepalive.interval.min(LANE_CHECK);
+                way.handle_reply(now, lane, from, challenge, interval, &mut self.cx);
+            }
+            _ => self.stats.drop(DropReason::Malformed),
+        }
+    }
+}
