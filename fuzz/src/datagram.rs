@@ -265,7 +265,7 @@ impl End {
     }
 
     fn seal(&self, direction: u8, key_id: KeyId, header: Header, body: &[u8]) -> Vec<u8> {
-        let aead = self.keys.static_key(CIPHER, direction, &key_id.0, header.lane);
+        let aead = self.keys.static_key(CIPHER, direction, &key_id.0);
         let format = Format::new(Framing::Static, self.keys.clone());
         let sealed = format.datagram(Head { name: Name::KeyId(key_id), header }, &aead, body);
         assert!(sealed.is_ok(), "{sealed:?}");
@@ -306,7 +306,7 @@ fn open(keys: &LinkKeys, datagram: &[u8]) -> (KeyId, Header, Vec<u8>) {
     let (key_id, header) = lane::unmask(&keys.mask(&tag), datagram);
     let range = Framing::Static.body(datagram.len());
     let mut body = datagram.get(range.start..).unwrap_or_default().to_vec();
-    let aead = keys.static_key(CIPHER, OWN, &key_id.0, header.lane);
+    let aead = keys.static_key(CIPHER, OWN, &key_id.0);
     let opened = aead.open(header.counter, &header.emit(), &mut body);
     assert!(opened.is_ok(), "what is sent must verify");
     body.truncate(range.len());

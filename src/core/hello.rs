@@ -27,6 +27,7 @@ pub fn own(settings: &LinkSettings, budget: usize, seen: bool) -> Hello {
         padding: 0,
         lanes: settings.lanes,
         rank: 0,
+        named: None,
     }
 }
 

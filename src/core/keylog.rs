@@ -130,9 +130,12 @@ impl Entry {
     pub fn of(settings: &Settings, command: &Command) -> Option<Self> {
         use ReceiveCommand as In;
         use SendCommand as Out;
-        let (way, direction, key) = match command {
-            Command::Send(Out::Prepare(_, key)) => (Way::Out, settings.direction, key),
-            Command::Receive(In::Accept { key, .. }) => (Way::In, 1 - settings.direction, key),
+        let (way, direction, key, named) = match command {
+            Command::Send(Out::Prepare(_, key)) => (Way::Out, settings.direction, key, None),
+            Command::Send(Out::Pair { key, named, .. }) => (Way::Out, settings.direction, key, Some(named)),
+            Command::Receive(In::Accept { key, named, .. }) => {
+                (Way::In, 1 - settings.direction, key, named.as_ref())
+            }
             Command::Send(Out::Handshake(sent)) => {
                 return Self::handshake(settings, Way::Out, &sent.datagram);
             }
@@ -162,7 +165,7 @@ impl Entry {
             Key::KeyId(key_id) => (Name::KeyId(key_id.0), settings.cipher),
             Key::Slot { slot, cipher, .. } => (Name::Slot(*slot), *cipher),
         };
-        let bytes = settings.key_bytes(direction, key).into();
+        let bytes = settings.key_bytes(direction, key, named)?.into();
         Some(Self::Traffic { way, cipher, name, lane: settings.lane, key: bytes })
     }
 
@@ -263,13 +266,13 @@ mod tests {
         let key = Key::KeyId(key_id);
         let line = |command: Command| Entry::of(&settings, &command).map(|entry| entry.line().to_string());
         let digits = |direction: u8| {
-            let bytes = keys.static_bytes(settings.cipher, direction, &key_id.0, 0);
+            let bytes = keys.static_bytes(settings.cipher, direction, &key_id.0);
             bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
         };
         let (name, own) = ("07".repeat(16), settings.direction);
         let out = line(SendCommand::Prepare(KeySlot::Next, key.clone()).into());
         assert_eq!(out, Some(format!("key out chacha20-poly1305 {name} 0 {}\n", digits(own))));
-        let accepted = line(ReceiveCommand::Accept { key, after: None }.into());
+        let accepted = line(ReceiveCommand::Accept { key, after: None, named: None }.into());
         assert_eq!(accepted, Some(format!("key in chacha20-poly1305 {name} 0 {}\n", digits(1 - own))));
         assert_eq!(line(SendCommand::WipeAll.into()), None);
         let from = std::net::SocketAddr::from(([192, 0, 2, 1], 1417)).into();

@@ -16,6 +16,7 @@ use std::time::Instant;
 
 use super::guard::Guard;
 use super::inner::InnerPolicy;
+use super::key_id::KeyId;
 use super::limits::ETHERNET;
 use super::path::Path;
 use super::settings::LinkSettings;
@@ -87,24 +88,36 @@ impl Settings {
         Self { lane, ..self.clone() }
     }
 
+    /// Whether a key id is of no use to this lane before the peer has taken it: [`SendCommand::Pair`].
+    fn waits_for_pair(&self) -> bool {
+        self.lane > 0 && self.framing == Framing::Static
+    }
+
     /// How datagrams are laid out and hidden.
     pub fn format(&self) -> Format {
         Format::new(self.framing, self.keys.clone())
     }
 
-    /// The bytes of a key, for a key log; direction as in static mode.
-    pub fn key_bytes(&self, direction: u8, key: &Key) -> Secret {
+    /// The bytes of a key; direction as in static mode. `named`: static mode, the key id of the receiver's that the sender had named when its own
+    /// was taken, without which a lane beside lane 0 has no key.
+    pub fn key_bytes(&self, direction: u8, key: &Key, named: Option<&KeyId>) -> Option<Secret> {
         match key {
-            Key::KeyId(key_id) => self.keys.static_bytes(self.cipher, direction, &key_id.0, self.lane),
-            Key::Slot { cipher, key, .. } => key.lane_bytes(*cipher, self.lane),
+            Key::KeyId(key_id) if self.lane == 0 => {
+                Some(self.keys.static_bytes(self.cipher, direction, &key_id.0))
+            }
+            Key::KeyId(key_id) => named.map(|named| {
+                self.keys.static_lane_bytes(self.cipher, direction, &key_id.0, self.lane, &named.0)
+            }),
+            Key::Slot { cipher, key, .. } => Some(key.lane_bytes(*cipher, self.lane)),
         }
     }
 
-    fn aead(&self, direction: u8, key: &Key) -> Aead {
-        cleanly(|| match key {
-            Key::KeyId(key_id) => self.keys.static_key(self.cipher, direction, &key_id.0, self.lane),
-            Key::Slot { cipher, key, .. } => key.lane(*cipher, self.lane),
-        })
+    fn aead(&self, direction: u8, key: &Key, named: Option<&KeyId>) -> Option<Aead> {
+        let cipher = match key {
+            Key::KeyId(_) => self.cipher,
+            Key::Slot { cipher, .. } => *cipher,
+        };
+        cleanly(|| self.key_bytes(direction, key, named).map(|bytes| Aead::new(cipher, &bytes)))
     }
 }
 

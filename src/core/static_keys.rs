@@ -36,6 +36,8 @@ pub enum Verdict {
     Taken {
         /// The counter of the hello.
         after: u32,
+        /// The own key id that it names.
+        named: KeyId,
         /// The hello.
         hello: Hello,
         /// The key id that is no longer live for it.
@@ -154,6 +156,11 @@ impl StaticKeys {
         self.taken.is_live(key_id)
     }
 
+    /// The own key id that was named when this one of the peer's, which is live, was taken.
+    pub fn named(&self, key_id: KeyId) -> Option<KeyId> {
+        self.taken.named(key_id)
+    }
+
     /// Whether what came under `key_id` may end what came under `present`, a live key id of the peer's.
     pub fn supersedes(&self, key_id: KeyId, present: KeyId) -> bool {
         key_id == present || key_id.time() > present.time() && self.taken.is_later(key_id, present)
@@ -172,10 +179,10 @@ impl StaticKeys {
         }
         match self.verify(now, key_id, &received, here.up) {
             Ok(Opened { counter, message: Some(Message::Hello(hello)), .. })
-                if self.is_to_take(key_id, &hello) =>
+                if let Some(named) = self.is_to_take(key_id, &hello) =>
             {
-                let ended = self.take(now.instant, key_id);
-                Verdict::Taken { after: counter, hello, ended }
+                let ended = self.take(now.instant, key_id, named);
+                Verdict::Taken { after: counter, named, hello, ended }
             }
             Ok(opened) => self.present(now.instant, key_id, opened.class, &received, here),
             Err(DropReason::BadTag) => {
@@ -203,8 +210,8 @@ impl StaticKeys {
         self.sending.disown();
     }
 
-    fn take(&mut self, now: Instant, key_id: KeyId) -> Option<KeyId> {
-        let ended = self.taken.take(now, key_id, self.sending.drawn());
+    fn take(&mut self, now: Instant, key_id: KeyId, named: KeyId) -> Option<KeyId> {
+        let ended = self.taken.take(now, key_id, named, self.sending.drawn());
         self.make_room(now);
         ended
     }
@@ -223,9 +230,10 @@ impl StaticKeys {
         self.sending.expire(now);
     }
 
-    /// Whether a hello, which verified under `key_id`, makes that key id live.
-    fn is_to_take(&self, key_id: KeyId, hello: &Hello) -> bool {
-        hello.heard.is_some_and(|own| self.sending.may_be_named(KeyId(own))) && !self.taken.was_live(key_id)
+    /// The own key id by which a hello, which verified under `key_id`, makes that key id live, if it does.
+    fn is_to_take(&self, key_id: KeyId, hello: &Hello) -> Option<KeyId> {
+        let named = hello.heard.map(KeyId).filter(|own| self.sending.may_be_named(*own));
+        named.filter(|_| !self.taken.was_live(key_id))
     }
 
     /// Opens a datagram that is no copy and within the limits.
@@ -323,7 +331,7 @@ impl StaticKeys {
         let mut datagram = received.datagram.clone();
         let tag = Framing::Static.tag(&datagram).ok_or(DropReason::TooShort)?;
         let (_, header) = unmask(&self.keys.mask(&tag), &datagram);
-        let aead = self.keys.static_key(cipher, direction, &key_id.0, header.lane);
+        let aead = self.keys.static_key(cipher, direction, &key_id.0);
         let range = Framing::Static.body(datagram.len());
         aead.open(header.counter, &header.emit(), &mut datagram[range.start..])
             .map_err(|_| DropReason::BadTag)?;

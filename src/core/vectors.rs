@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 use crate::core::guard::Probe;
 use crate::core::key_id::KeyId;
 use crate::core::lane::{Format, Head, Name, unmask};
+use crate::crypto::aead::Aead;
 use crate::crypto::exchange::{Initiator, Pattern, Responder};
 use crate::crypto::keys::{DirectionKey, LinkKeys, Pair, Private, link_secret, public_of};
 use crate::crypto::noise::Statics;
@@ -85,7 +86,13 @@ fn static_datagrams() {
         let header = Header::parse(bytes);
         let body = vector.one("body");
 
-        let aead = keys.static_key(cipher, direction, &key_id, lane);
+        let aead = match lane {
+            0 => keys.static_key(cipher, direction, &key_id),
+            _ => {
+                let named = array(&vector, "named");
+                Aead::new(cipher, &keys.static_lane_bytes(cipher, direction, &key_id, lane, &named))
+            }
+        };
         let head = Head { name: Name::KeyId(KeyId(key_id)), header };
         let datagram = Format::new(Framing::Static, keys.clone()).datagram(head, &aead, body).unwrap();
         assert_eq!(hex(&datagram), hex(vector.one("datagram")), "{}", vector.name);

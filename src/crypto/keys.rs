@@ -201,15 +201,29 @@ impl LinkKeys {
         self.mask.encrypt_blocks(&mut masks.blocks);
     }
 
-    /// The traffic key of static mode:
-    /// HKDF-Expand(L, "tund v1 static" ‖ suite ‖ direction ‖ key id ‖ lane, 32).
-    pub fn static_key(&self, cipher: Cipher, direction: u8, key_id: &[u8; 16], lane: u8) -> Aead {
-        Aead::new(cipher, &self.static_bytes(cipher, direction, key_id, lane))
+    /// The traffic key of static mode in lane 0:
+    /// HKDF-Expand(L, "tund v1 static" ‖ suite ‖ direction ‖ key id ‖ 0, 32).
+    pub fn static_key(&self, cipher: Cipher, direction: u8, key_id: &[u8; 16]) -> Aead {
+        Aead::new(cipher, &self.static_bytes(cipher, direction, key_id))
     }
 
-    /// The bytes of [`Self::static_key`], for a key log.
-    pub fn static_bytes(&self, cipher: Cipher, direction: u8, key_id: &[u8; 16], lane: u8) -> Secret {
-        expand_32(&self.expand, &[b"tund v1 static", &[cipher as u8, direction], key_id, &[lane]])
+    /// The bytes of [`Self::static_key`].
+    pub fn static_bytes(&self, cipher: Cipher, direction: u8, key_id: &[u8; 16]) -> Secret {
+        expand_32(&self.expand, &[b"tund v1 static", &[cipher as u8, direction], key_id, &[0]])
+    }
+
+    /// The bytes of the key in another lane; `named` is the receiver's key id that the sender had named when its own was taken:
+    /// HKDF-Expand(L, "tund v1 static" ‖ suite ‖ direction ‖ key id ‖ lane ‖ named, 32).
+    pub fn static_lane_bytes(
+        &self,
+        cipher: Cipher,
+        direction: u8,
+        key_id: &[u8; 16],
+        lane: u8,
+        named: &[u8; 16],
+    ) -> Secret {
+        let parts: [&[u8]; 5] = [b"tund v1 static", &[cipher as u8, direction], key_id, &[lane], named];
+        expand_32(&self.expand, &parts)
     }
 
     /// The keys of what is outside of every body, for a key log: probe, mask and stream.
@@ -390,14 +404,25 @@ mod tests {
     #[test]
     fn keys_differ_in_every_input() {
         let keys = LinkKeys::new(&[1; 32]);
-        let tag = |cipher, direction, key_id: u8, lane| {
-            keys.static_key(cipher, direction, &[key_id; 16], lane).seal(0, b"", &mut []).unwrap()
+        let (chacha, aes) = (Cipher::ChaCha20Poly1305, Cipher::Aes256Gcm);
+        let lane = |cipher, direction, key_id: u8, lane, named: u8| {
+            keys.static_lane_bytes(cipher, direction, &[key_id; 16], lane, &[named; 16])
         };
-        let base = tag(Cipher::ChaCha20Poly1305, 0, 0, 0);
-        assert_ne!(base, tag(Cipher::Aes256Gcm, 0, 0, 0));
-        assert_ne!(base, tag(Cipher::ChaCha20Poly1305, 1, 0, 0));
-        assert_ne!(base, tag(Cipher::ChaCha20Poly1305, 0, 1, 0));
-        assert_ne!(base, tag(Cipher::ChaCha20Poly1305, 0, 0, 1));
+        let first = |cipher, direction, key_id: u8| keys.static_bytes(cipher, direction, &[key_id; 16]);
+        let all = [
+            first(chacha, 0, 0),
+            first(aes, 0, 0),
+            first(chacha, 1, 0),
+            first(chacha, 0, 1),
+            lane(chacha, 0, 0, 1, 0),
+            lane(aes, 0, 0, 1, 0),
+            lane(chacha, 1, 0, 1, 0),
+            lane(chacha, 0, 1, 1, 0),
+            lane(chacha, 0, 0, 2, 0),
+            lane(chacha, 0, 0, 1, 1),
+        ];
+        let distinct: std::collections::BTreeSet<_> = all.iter().map(|key| **key).collect();
+        assert_eq!(distinct.len(), all.len());
     }
 
     fn hex(text: &str) -> [u8; 32] {

@@ -155,6 +155,7 @@ pub enum LoopState {
 /// | 11 | padding | zero bytes; absent: none |
 /// | 12 | lanes | unsigned, 1–16; absent: 1 |
 /// | 13 | rank | unsigned, 32 bits; absent: 0 |
+/// | 14 | named | 16 bytes; absent: none |
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
     /// Highest protocol version the sender speaks.
@@ -185,6 +186,8 @@ pub struct Hello {
     pub lanes: u8,
     /// Of two ends with several lanes, the one with the higher rank opens ways for them; 0: it can open none.
     pub rank: u32,
+    /// Static mode with several lanes: the sender's key id that the receiver had named when the one in `heard` was taken.
+    pub named: Option<[u8; KEY_ID]>,
 }
 
 /// Bytes that a pushed route takes in a hello.

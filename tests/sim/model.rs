@@ -151,7 +151,7 @@ impl Model {
         let (name, aead) = match key {
             Key::KeyId(key_id) => {
                 let settings = &config.settings;
-                let aead = self.link.static_key(settings.cipher, settings.direction, &key_id.0, 0);
+                let aead = self.link.static_key(settings.cipher, settings.direction, &key_id.0);
                 (Name::KeyId(*key_id), aead)
             }
             Key::Slot { slot, cipher, key, .. } => (Name::Slot(*slot), key.lane(*cipher, 0)),

@@ -87,7 +87,7 @@ impl Sink for Out {
 impl Out {
     fn prepare(&mut self, key: &Key) {
         self.aeads.push(match key {
-            Key::KeyId(key_id) => self.keys.static_key(CIPHER, self.direction, &key_id.0, 0),
+            Key::KeyId(key_id) => self.keys.static_key(CIPHER, self.direction, &key_id.0),
             Key::Slot { cipher, key, .. } => key.lane(*cipher, 0),
         });
         self.own.push(key.clone());

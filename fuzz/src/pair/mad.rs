@@ -73,7 +73,7 @@ impl World {
             control::encode(&Message::Hello(self.mad_hello(to, kind, script)), &mut body);
             (Header { slot: 0, kind: Kind::Control, lane: 0, counter }, body)
         };
-        let aead = end.out.keys.static_key(CIPHER, 1 - to as u8, &key_id.0, header.lane);
+        let aead = end.out.keys.static_key(CIPHER, 1 - to as u8, &key_id.0);
         let format = Format::new(Framing::Static, end.out.keys.clone());
         let sealed = format.datagram(Head { name: Name::KeyId(key_id), header }, &aead, &body);
         assert!(sealed.is_ok(), "{sealed:?}");

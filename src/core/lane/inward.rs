@@ -125,7 +125,7 @@ impl Inward {
     /// Carries out what the link decided.
     pub fn handle_command(&mut self, now: Instant, command: ReceiveCommand, sink: &mut impl Sink) {
         match command {
-            ReceiveCommand::Accept { key, after } => self.receive_under(&key, after),
+            ReceiveCommand::Accept { key, after, named } => self.receive_under(&key, after, named.as_ref()),
             ReceiveCommand::Forget(name) => self.forget(name),
             ReceiveCommand::WipeAll => self.wipe_all(),
             ReceiveCommand::Endpoint(endpoint) => self.frames.endpoint = endpoint,
@@ -197,12 +197,14 @@ impl Inward {
         }
     }
 
-    fn receive_under(&mut self, key: &Key, after: Option<u32>) {
+    fn receive_under(&mut self, key: &Key, after: Option<u32>, named: Option<&KeyId>) {
         if let Key::KeyId(key_id) = key {
             self.newest = self.newest.max(key_id.time());
         }
         self.forget(key.name());
-        self.receive.push_front(self.receive_key(key, after));
+        let after = after.filter(|_| self.settings.lane == 0);
+        let key = self.receive_key(key, after, named);
+        key.into_iter().for_each(|key| self.receive.push_front(key));
     }
 
     fn forget(&mut self, name: Name) {
@@ -222,15 +224,15 @@ impl Inward {
         }
     }
 
-    fn receive_key(&self, key: &Key, after: Option<u32>) -> ReceiveKey {
-        ReceiveKey {
+    fn receive_key(&self, key: &Key, after: Option<u32>, named: Option<&KeyId>) -> Option<ReceiveKey> {
+        Some(ReceiveKey {
             name: key.name(),
             serial: key.serial(),
-            aead: self.settings.aead(1 - self.settings.direction, key),
+            aead: self.settings.aead(1 - self.settings.direction, key, named)?,
             window: after.map_or_else(Window::default, Window::after),
             heard: false,
             blocks: Reassembler::new(self.settings.max_frame),
-        }
+        })
     }
 
     fn open(
@@ -246,7 +248,8 @@ impl Inward {
         let Head { name, header } = head;
         let Some(index) = self.receive.iter().position(|key| key.name == name) else {
             return match name {
-                Name::KeyId(_) if again => Err(DropReason::Stale),
+                // Key ids become live by what comes in lane 0.
+                Name::KeyId(_) if again || self.settings.lane > 0 => Err(DropReason::Stale),
                 Name::KeyId(key_id) => self.hand_over(now, key_id, origin.from, datagram, sink),
                 Name::Slot(_) => Err(DropReason::Stranger),
             };

@@ -90,6 +90,15 @@ pub enum Command {
 pub enum SendCommand {
     /// Have this key ready.
     Prepare(KeySlot, Key),
+    /// Static mode: the peer has taken this key for a hello that named that key id of the peer's. The lanes beside lane 0 have it ready now.
+    Pair {
+        /// Which one it is.
+        slot: KeySlot,
+        /// The key.
+        key: Key,
+        /// The peer's key id.
+        named: KeyId,
+    },
     /// Frames go out under that one from now on, if it is there.
     Switch(KeySlot),
     /// Drop this key.
@@ -133,8 +142,10 @@ pub enum ReceiveCommand {
     Accept {
         /// The key.
         key: Key,
-        /// Counters up to this one count as seen.
+        /// In lane 0 counters up to this one count as seen.
         after: Option<u32>,
+        /// Static mode: the own key id that the peer had named when its own was taken. The key of each other lane depends on it.
+        named: Option<KeyId>,
     },
     /// What says this is no longer opened.
     Forget(Name),
@@ -163,6 +174,7 @@ impl Command {
             | Self::Receive(ReceiveCommand::Again(_) | ReceiveCommand::Probe(..)) => Some(0),
             Self::Send(
                 SendCommand::Prepare(..)
+                | SendCommand::Pair { .. }
                 | SendCommand::Switch(_)
                 | SendCommand::Wipe(_)
                 | SendCommand::WipeAll

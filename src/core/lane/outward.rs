@@ -2,7 +2,8 @@
 
 use super::batch::Batch;
 use super::orders::Name;
-use super::{Format, FramesOut, Head, KeySlot, SendCommand, Settings, Sink};
+use super::{Format, FramesOut, Head, Key, KeySlot, SendCommand, Settings, Sink};
+use crate::core::key_id::KeyId;
 use crate::core::limits::{
     BLOCKS_END, BLOCKS_ROTATE, BUDGET_LEAST, COUNTER_END, COUNTER_ROTATE, DATAGRAM_MAX,
 };
@@ -89,17 +90,22 @@ impl Outward {
         }
         self.flush(sink);
         match command {
-            SendCommand::Prepare(..) if self.closed => {}
-            SendCommand::Prepare(under, key) => {
-                let aead = self.settings.aead(self.settings.direction, &key);
-                let key = SendKey { name: key.name(), aead, counter: 0, blocks: 0 };
-                *self.own(under) = Some(key);
-            }
-            SendCommand::Switch(under) => {
-                if let Some(key) = self.own(under).take() {
-                    self.current = Some(key);
+            SendCommand::Prepare(..) | SendCommand::Pair { .. } if self.closed => {}
+            SendCommand::Prepare(slot, key) => *self.own(slot) = self.send_key(&key, None),
+            SendCommand::Pair { slot, key, named } => {
+                // A key is never begun twice.
+                let keys = [&self.current, &self.next, &self.spare];
+                let has = keys.into_iter().flatten().any(|own| own.name == key.name());
+                if !has {
+                    *self.own(slot) = self.send_key(&key, Some(&named));
                 }
             }
+            SendCommand::Switch(under) => match self.own(under).take() {
+                Some(key) => self.current = Some(key),
+                // The peer may drop the former key id at any time.
+                None if self.settings.waits_for_pair() => self.current = None,
+                None => {}
+            },
             SendCommand::Wipe(under) => *self.own(under) = None,
             SendCommand::WipeAll => {
                 (self.current, self.next, self.spare, self.closed) = (None, None, None, false);
@@ -148,6 +154,11 @@ impl Outward {
             self.end_stream(sink);
             self.place(head, tail, sink);
         }
+    }
+
+    fn send_key(&self, key: &Key, named: Option<&KeyId>) -> Option<SendKey> {
+        let aead = self.settings.aead(self.settings.direction, key, named)?;
+        Some(SendKey { name: key.name(), aead, counter: 0, blocks: 0 })
     }
 
     /// Sends what is waiting.

@@ -78,7 +78,8 @@ impl<R: Random> Link<R> {
     /// What this end says of itself now. Where hellos call, one that asks for an answer leaves room for it.
     pub(super) fn own_hello(&mut self, seen: bool) -> Hello {
         let own = hello::own(&self.settings, self.path.own_budget(), seen);
-        let mut own = Hello { heard: self.keying.names(), rank: self.lanes.rank(), ..own };
+        let named = self.keying.names_pair().filter(|_| self.settings.lanes > 1);
+        let mut own = Hello { heard: self.keying.names(), rank: self.lanes.rank(), named, ..own };
         let overhead = Framing::from(self.settings.key_mode).overhead();
         let room = self.path.room(self.is_up()).saturating_sub(overhead);
         self.greeting.fit(&mut own, room);

@@ -148,8 +148,18 @@ pub trait Keying<R: Random>: Send {
     }
 
     /// Takes the key ids that a hello tells of; true: frames use another key from now on.
-    fn handle_names(&mut self, _under: KeyRef, _hello: &Hello, _out: &mut Outbox) -> bool {
+    fn handle_names(&mut self, _now: Instant, _under: KeyRef, _hello: &Hello, _out: &mut Outbox) -> bool {
         false
+    }
+
+    /// For the next hello: the own key id for which the one that it names was taken.
+    fn names_pair(&self) -> Option<[u8; KEY_ID]> {
+        None
+    }
+
+    /// Whether the lanes beside lane 0 have a key to send under.
+    fn pairs_lanes(&self) -> bool {
+        true
     }
 
     /// Asks whether the peer opens what is sent now, if that is open.

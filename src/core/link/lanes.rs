@@ -172,15 +172,17 @@ impl<R: Random> Link<R> {
         let endpoint = self.path.endpoint().filter(|endpoint| self.is_up() && !endpoint.stream);
         let peer = self.greeting.peer().map_or([1, 0], |peer| [u32::from(peer.lanes), peer.rank]);
         let [lanes, rank] = peer;
-        let used = endpoint.map_or(1, |_| self.settings.lanes.min(u8::try_from(lanes).unwrap_or(1)));
+        let keyed = endpoint.filter(|_| self.keying.pairs_lanes());
+        let used = keyed.map_or(1, |_| self.settings.lanes.min(u8::try_from(lanes).unwrap_or(1)));
         let opens = endpoint.filter(|_| self.lanes.rank > rank);
         self.lanes.restart(now, used, opens, &mut self.cx);
     }
 
-    /// A hello of a peer that is up may say something else than the one before.
-    pub(super) fn lanes_differ(&self, before: Option<&Hello>) -> bool {
+    /// A hello of a peer that is up may say something else than the one before, or give the lanes their keys.
+    pub(super) fn lanes_differ(&self, before: Option<&Hello>, were_paired: bool) -> bool {
         let of = |hello: &Hello| (hello.lanes, hello.rank);
-        self.is_up() && before.map(of) != self.greeting.peer().map(of)
+        let differs = before.map(of) != self.greeting.peer().map(of);
+        self.is_up() && (differs || were_paired != self.keying.pairs_lanes())
     }
 
     pub(super) fn handle_lanes_timeout(&mut self, now: Instant) {

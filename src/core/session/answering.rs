@@ -98,7 +98,7 @@ impl Sessions {
         let key = |slot, bytes| Key::Slot { slot, serial, cipher, key: DirectionKey::new(bytes) };
         let key_in = key(slot, split.initiator_to_responder);
         let to_peer = key(offer.slot, split.responder_to_initiator);
-        out.push_back(ReceiveCommand::Accept { key: key_in, after: None }.into());
+        out.push_back(ReceiveCommand::Accept { key: key_in, after: None, named: None }.into());
         out.push_back(SendCommand::Prepare(KeySlot::Unconfirmed, to_peer).into());
         let (peer, began_here, born) = (instance, false, now);
         let session = Session { slot, serial, cipher, instance, peer, began_here, born };

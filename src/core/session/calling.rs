@@ -174,7 +174,7 @@ impl Sessions {
         self.answered = Some(Answered { slot, serial, attempts });
         self.live.retain(|live| live.slot != slot);
         let key = Key::Slot { slot, serial, cipher, key: from_peer };
-        out.push_back(ReceiveCommand::Accept { key, after: None }.into());
+        out.push_back(ReceiveCommand::Accept { key, after: None, named: None }.into());
         let to_peer = Key::Slot { slot: offer.slot, serial, cipher, key: to_peer };
         out.push_back(SendCommand::Prepare(KeySlot::Next, to_peer).into());
         self.adopt(session, KeySlot::Next, out);

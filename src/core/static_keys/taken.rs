@@ -14,6 +14,8 @@ const ENDED: usize = 64;
 #[derive(Clone)]
 struct Live {
     key_id: KeyId,
+    /// The own key id that was named when it was taken.
+    named: KeyId,
     until: Instant,
 }
 
@@ -38,6 +40,11 @@ impl Taken {
         self.live.iter().any(|live| live.key_id == key_id)
     }
 
+    /// The own key id that was named when this one, which is live, was taken.
+    pub fn named(&self, key_id: KeyId) -> Option<KeyId> {
+        self.live.iter().find(|live| live.key_id == key_id).map(|live| live.named)
+    }
+
     /// Whether it was live since this end drew the oldest own key id that may be named.
     pub fn was_live(&self, key_id: KeyId) -> bool {
         self.ended.iter().any(|ended| ended.key_id == key_id)
@@ -50,8 +57,8 @@ impl Taken {
     }
 
     /// Makes a key id live that is not; gives the one that has to go for it.
-    pub fn take(&mut self, now: Instant, key_id: KeyId, drawn: u64) -> Option<KeyId> {
-        self.live.push_front(Live { key_id, until: now + KEY_ID_END });
+    pub fn take(&mut self, now: Instant, key_id: KeyId, named: KeyId, drawn: u64) -> Option<KeyId> {
+        self.live.push_front(Live { key_id, named, until: now + KEY_ID_END });
         let oldest = if self.live.len() > LIVE { self.live.pop_back() } else { None };
         oldest.map(|live| self.end(live.key_id, drawn))
     }

@@ -125,6 +125,7 @@ fn hello(heard: Option<KeyId>, seen: bool) -> Vec<u8> {
         padding: 40,
         lanes: 1,
         rank: 0,
+        named: None,
     };
     let mut body = Vec::new();
     control::encode(&Message::Hello(hello), &mut body);
@@ -165,7 +166,7 @@ impl Small {
         let counter = end.next_counter.entry(key_id.0).or_default();
         let header = Header { slot: 0, kind, lane: 0, counter: *counter };
         *counter += 1;
-        let aead = end.keys.keys.static_key(CIPHER, which as u8, &key_id.0, 0);
+        let aead = end.keys.keys.static_key(CIPHER, which as u8, &key_id.0);
         let format = Format::new(Framing::Static, end.keys.keys.clone());
         let bytes = format.datagram(Head { name: Name::KeyId(key_id), header }, &aead, body).unwrap();
         let what = format!("end {which}, under {}, number {}: {what}", name(key_id), header.counter);
@@ -221,7 +222,7 @@ impl Small {
             return self.take_body(which, key_id, header.kind, &body);
         }
         match end.keys.handle_unknown(now, key_id, received.clone(), Situation { up, shortest: 0 }) {
-            Verdict::Taken { after, hello, ended } => {
+            Verdict::Taken { after, hello, ended, .. } => {
                 ended.map(|ended| end.live.remove(&ended.0));
                 end.open(key_id, Some(after));
                 self.take_hello(which, key_id, &hello, true);

@@ -3,10 +3,12 @@
 use super::*;
 use crate::core::limits::{LANE_CHECK, LANE_RETRY};
 
-fn several(lanes: [u8; 2]) -> World {
-    let [mon, fri] = [0, 1].map(|which| LinkSettings { lanes: lanes[which], ..handshake(which) });
-    World::with(mon, fri, [0, 0])
+fn several(mode: KeyMode, lanes: [u8; 2]) -> World {
+    let of = |which: usize| LinkSettings { lanes: lanes[which], key_mode: mode, ..settings(which) };
+    World::with(of(0), of(1), [0, 0])
 }
+
+const MODES: [KeyMode; 2] = [KeyMode::Handshake, KeyMode::Static];
 
 impl World {
     /// A frame goes out in that lane.
@@ -51,153 +53,169 @@ impl World {
 
 #[test]
 fn each_lane_has_a_way_from_a_port_of_its_own_and_stays_on_it_through_a_rekey() {
-    let mut world = several([3, 3]);
-    world.run(2.0);
-    assert!(world.up());
-    let ways = [1417, OWN_PORTS + 1, OWN_PORTS + 2];
-    assert_eq!(world.assert_carries_in(3), [ways, ways]);
-    let now = world.now(1);
-    world.ends[1].link.handle_rekey(now);
-    world.run(130.0);
-    assert_eq!(world.assert_carries_in(3), [ways, ways]);
-    assert_eq!(world.ends[0].link.state(world.now(0).instant, &Stats::default()).lanes, [3, 2]);
-    for end in &world.ends {
-        let stats = end.stats();
-        assert_eq!(DropReason::ALL.map(|reason| stats.drops(reason)).iter().sum::<u64>(), 0, "{stats}");
-        assert!(!end.fell());
+    for mode in MODES {
+        let mut world = several(mode, [3, 3]);
+        world.run(2.0);
+        assert!(world.up());
+        let ways = [1417, OWN_PORTS + 1, OWN_PORTS + 2];
+        assert_eq!(world.assert_carries_in(3), [ways, ways]);
+        let now = world.now(1);
+        world.ends[1].link.handle_rekey(now);
+        world.run(130.0);
+        assert_eq!(world.assert_carries_in(3), [ways, ways]);
+        assert_eq!(world.ends[0].link.state(world.now(0).instant, &Stats::default()).lanes, [3, 2]);
+        for end in &world.ends {
+            let stats = end.stats().minus(&end.link.stats());
+            assert_eq!(DropReason::ALL.map(|reason| stats.drops(reason)).iter().sum::<u64>(), 0, "{stats}");
+            assert!(!end.fell());
+        }
     }
 }
 
 #[test]
 fn the_smaller_number_of_lanes_counts_and_an_end_without_them_is_no_obstacle() {
-    for (lanes, used) in [([3, 2], 2), ([2, 5], 2), ([1, 4], 1), ([4, 1], 1)] {
-        let mut world = several(lanes);
-        world.run(2.0);
-        world.assert_carries_in(used);
+    for mode in MODES {
+        for (lanes, used) in [([3, 2], 2), ([2, 5], 2), ([1, 4], 1), ([4, 1], 1)] {
+            let mut world = several(mode, lanes);
+            world.run(2.0);
+            world.assert_carries_in(used);
+        }
     }
 }
 
 #[test]
 fn before_the_link_is_up_and_after_it_fell_lane_0_is_alone() {
-    let mut world = several([2, 2]);
-    assert_eq!(world.ends[1].used, 1);
-    world.run(2.0);
-    assert_eq!(world.ends[1].used, 2);
-    world.cut = true;
-    world.run(70.0);
-    for end in &world.ends {
-        assert!(end.fell() && end.used == 1 && end.others[0].socket.is_none());
+    for mode in MODES {
+        let mut world = several(mode, [2, 2]);
+        assert_eq!(world.ends[1].used, 1);
+        world.run(2.0);
+        assert_eq!(world.ends[1].used, 2);
+        world.cut = true;
+        world.run(70.0);
+        for end in &world.ends {
+            assert!(end.fell() && end.used == 1 && end.others[0].socket.is_none());
+        }
+        world.cut = false;
+        world.run(20.0);
+        assert!(world.up());
+        world.assert_carries_in(2);
     }
-    world.cut = false;
-    world.run(20.0);
-    assert!(world.up());
-    world.assert_carries_in(2);
 }
 
 #[test]
 fn a_lane_whose_way_is_cut_goes_along_the_link_s_and_tries_again_later() {
-    let mut world = several([2, 2]);
-    world.run(2.0);
-    world.cut_ports = vec![OWN_PORTS + 1];
-    world.run(LANE_CHECK.as_secs_f64() + 4.0);
-    for end in &world.ends {
-        assert_eq!(end.times("lane-lost"), 1);
-        assert!(!end.fell());
+    for mode in MODES {
+        let mut world = several(mode, [2, 2]);
+        world.run(2.0);
+        world.cut_ports = vec![OWN_PORTS + 1];
+        world.run(LANE_CHECK.as_secs_f64() + 4.0);
+        for end in &world.ends {
+            assert_eq!(end.times("lane-lost"), 1);
+            assert!(!end.fell());
+        }
+        assert_eq!(world.assert_carries_in(2), [[1417, 1417], [1417, 1417]]);
+        world.run(200.0);
+        assert!(world.ends.iter().all(|end| end.times("lane-lost") == 1), "it is said once");
+        world.cut_ports.clear();
+        world.run(LANE_RETRY.as_secs_f64() + 5.0);
+        let ways = [1417, OWN_PORTS + 1];
+        assert_eq!(world.assert_carries_in(2), [ways, ways]);
     }
-    assert_eq!(world.assert_carries_in(2), [[1417, 1417], [1417, 1417]]);
-    world.run(200.0);
-    assert!(world.ends.iter().all(|end| end.times("lane-lost") == 1), "it is said once");
-    world.cut_ports.clear();
-    world.run(LANE_RETRY.as_secs_f64() + 5.0);
-    let ways = [1417, OWN_PORTS + 1];
-    assert_eq!(world.assert_carries_in(2), [ways, ways]);
 }
 
 #[test]
 fn when_the_calling_end_moves_its_lanes_follow() {
-    let mut world = several([2, 2]);
-    world.run(2.0);
-    world.ends[1].address = "203.0.113.9:1417".parse().unwrap();
-    world.run(2.0 * LANE_CHECK.as_secs_f64() + 12.0);
-    assert!(world.ends[0].said(&moved("203.0.113.9:1417")) && !world.ends[0].fell());
-    let ways = [1417, OWN_PORTS + 1];
-    assert_eq!(world.assert_carries_in(2), [ways, ways]);
+    for mode in MODES {
+        let mut world = several(mode, [2, 2]);
+        world.run(2.0);
+        world.ends[1].address = "203.0.113.9:1417".parse().unwrap();
+        world.run(2.0 * LANE_CHECK.as_secs_f64() + 12.0);
+        assert!(world.ends[0].said(&moved("203.0.113.9:1417")) && !world.ends[0].fell());
+        let ways = [1417, OWN_PORTS + 1];
+        assert_eq!(world.assert_carries_in(2), [ways, ways]);
+    }
 }
 
 #[test]
 fn a_lane_is_followed_to_no_other_host_and_says_nothing_that_counts_but_of_its_way() {
-    let mut world = several([2, 2]);
-    world.run(2.0);
-    // The challenge of the calling end goes on from another host.
-    world.record.clear();
-    world.cut_ports = vec![OWN_PORTS + 1];
-    world.run(LANE_CHECK.as_secs_f64());
-    let asks = world.record.iter().find(|flying| flying.from.port() == OWN_PORTS + 1).unwrap().clone();
-    world.inject(Flying { from: "203.0.113.9:50001".parse().unwrap(), ..asks });
-    world.drain();
-    let socket = world.ends[0].others[0].socket.unwrap();
-    assert_eq!(socket.remote, "198.51.100.2:50001".parse().unwrap());
+    for mode in MODES {
+        let mut world = several(mode, [2, 2]);
+        world.run(2.0);
+        // The challenge of the calling end goes on from another host.
+        world.record.clear();
+        world.cut_ports = vec![OWN_PORTS + 1];
+        world.run(LANE_CHECK.as_secs_f64());
+        let asks = world.record.iter().find(|flying| flying.from.port() == OWN_PORTS + 1).unwrap().clone();
+        world.inject(Flying { from: "203.0.113.9:50001".parse().unwrap(), ..asks });
+        world.drain();
+        let socket = world.ends[0].others[0].socket.unwrap();
+        assert_eq!(socket.remote, "198.51.100.2:50001".parse().unwrap());
 
-    let before = world.ends[0].link.stats().drops(DropReason::Malformed);
-    let now = world.now(1).instant;
-    let mut body = Vec::new();
-    control::encode(&Message::Bye { reason: "stopped".into() }, &mut body);
-    let bye = SendCommand::Control { body, to: MON.parse().unwrap(), under: KeySlot::Current, lane: 1 };
-    world.ends[1].handle_command(now, &bye.into());
-    world.drain();
-    assert!(world.up());
-    assert_eq!(world.ends[0].link.stats().drops(DropReason::Malformed), before + 1);
+        let before = world.ends[0].link.stats().drops(DropReason::Malformed);
+        let now = world.now(1).instant;
+        let mut body = Vec::new();
+        control::encode(&Message::Bye { reason: "stopped".into() }, &mut body);
+        let bye = SendCommand::Control { body, to: MON.parse().unwrap(), under: KeySlot::Current, lane: 1 };
+        world.ends[1].handle_command(now, &bye.into());
+        world.drain();
+        assert!(world.up());
+        assert_eq!(world.ends[0].link.stats().drops(DropReason::Malformed), before + 1);
+    }
 }
 
 #[test]
 fn over_a_stream_lane_0_is_alone() {
-    let mut world = several([2, 2]);
-    world.ends[1].remotes = vec!["198.51.100.1:563".parse().unwrap()];
-    world.run(3.0);
-    assert!(world.up());
-    assert!(world.ends.iter().all(|end| end.used == 1));
-    world.assert_carries();
+    for mode in MODES {
+        let mut world = several(mode, [2, 2]);
+        world.ends[1].remotes = vec!["198.51.100.1:563".parse().unwrap()];
+        world.run(3.0);
+        assert!(world.up());
+        assert!(world.ends.iter().all(|end| end.used == 1));
+        world.assert_carries();
+    }
 }
 
 #[test]
 fn frames_of_a_flow_keep_their_order_however_lanes_overtake_each_other() {
-    const FLOWS: usize = 64;
-    let mut world = several([4, 4]);
-    world.run(2.0);
-    let (mut dice, mut next, mut expected) = (Dice(9), [0u32; FLOWS], [0u32; FLOWS]);
-    // Each lane's own datagrams keep their order, as on a path, and wait for any time beside the others'.
-    let mut waiting: [VecDeque<Flying>; 4] = Default::default();
-    for _ in 0..20_000 {
-        let flow = dice.below(FLOWS);
-        let lane = flow % 4;
-        let frame = [&[flow as u8; 20][..], &next[flow].to_be_bytes()].concat();
-        next[flow] += 1;
-        let end = &mut world.ends[1];
-        match lane {
-            0 => end.lane.handle_frames(&[&frame], &mut end.out),
-            _ => {
-                let Beside { lane, out, .. } = &mut end.others[lane - 1];
-                lane.handle_frames(&[&frame], out);
+    for mode in MODES {
+        const FLOWS: usize = 64;
+        let mut world = several(mode, [4, 4]);
+        world.run(2.0);
+        let (mut dice, mut next, mut expected) = (Dice(9), [0u32; FLOWS], [0u32; FLOWS]);
+        // Each lane's own datagrams keep their order, as on a path, and wait for any time beside the others'.
+        let mut waiting: [VecDeque<Flying>; 4] = Default::default();
+        for _ in 0..20_000 {
+            let flow = dice.below(FLOWS);
+            let lane = flow % 4;
+            let frame = [&[flow as u8; 20][..], &next[flow].to_be_bytes()].concat();
+            next[flow] += 1;
+            let end = &mut world.ends[1];
+            match lane {
+                0 => end.lane.handle_frames(&[&frame], &mut end.out),
+                _ => {
+                    let Beside { lane, out, .. } = &mut end.others[lane - 1];
+                    lane.handle_frames(&[&frame], out);
+                }
+            }
+            world.settle(1);
+            waiting[lane].extend(world.wire.drain(..));
+            world.record.clear();
+            let lane = dice.below(4);
+            if dice.below(3) > 0 {
+                while let Some(flying) = waiting[lane].pop_front() {
+                    world.inject(flying);
+                }
             }
         }
-        world.settle(1);
-        waiting[lane].extend(world.wire.drain(..));
-        world.record.clear();
-        let lane = dice.below(4);
-        if dice.below(3) > 0 {
-            while let Some(flying) = waiting[lane].pop_front() {
-                world.inject(flying);
+        waiting.into_iter().flatten().for_each(|flying| world.inject(flying));
+        for (lane, frames) in world.came(0).into_iter().enumerate() {
+            for frame in frames {
+                let flow = usize::from(frame[0]);
+                assert_eq!(flow % 4, lane);
+                assert_eq!(frame[20..], expected[flow].to_be_bytes());
+                expected[flow] += 1;
             }
         }
+        assert_eq!(expected, next);
     }
-    waiting.into_iter().flatten().for_each(|flying| world.inject(flying));
-    for (lane, frames) in world.came(0).into_iter().enumerate() {
-        for frame in frames {
-            let flow = usize::from(frame[0]);
-            assert_eq!(flow % 4, lane);
-            assert_eq!(frame[20..], expected[flow].to_be_bytes());
-            expected[flow] += 1;
-        }
-    }
-    assert_eq!(expected, next);
 }

@@ -147,7 +147,7 @@ fn decode_address(bytes: &[u8]) -> Result<IpAddr, Malformed> {
 fn decode_hello(reader: &mut Reader<'_>) -> Result<Hello, Malformed> {
     let (mut version, mut mode, mut mtu, mut addresses, mut peers) = (None, None, None, None, None);
     let (mut budget, mut capabilities, mut name, mut seen, mut routes) = (None, None, None, None, None);
-    let (mut heard, mut padding, mut lanes, mut rank) = (None, 0, 1, 0);
+    let (mut heard, mut padding, mut lanes, mut rank, mut named) = (None, 0, 1, 0, None);
     reader.map(|key, value| {
         match key {
             0 => version = Some(value.unsigned()?),
@@ -164,6 +164,7 @@ fn decode_hello(reader: &mut Reader<'_>) -> Result<Hello, Malformed> {
             11 => padding = zeros(value.bytes()?)?,
             12 => lanes = value.unsigned()?,
             13 => rank = value.unsigned()?,
+            14 => named = Some(value.bytes()?.try_into().map_err(|_| Malformed::OutOfRange)?),
             _ => value.skip()?,
         }
         Ok(())
@@ -183,6 +184,7 @@ fn decode_hello(reader: &mut Reader<'_>) -> Result<Hello, Malformed> {
         padding,
         lanes: if (1..=MAX_LANES).contains(&lanes) { lanes } else { return Err(Malformed::OutOfRange) },
         rank,
+        named,
     })
 }
 

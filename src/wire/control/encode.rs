@@ -92,8 +92,14 @@ fn type_of(message: &Message) -> u8 {
 }
 
 fn encode_hello(hello: &Hello, writer: &mut Writer<'_>) {
-    let optional =
-        [!hello.routes.is_empty(), hello.heard.is_some(), hello.padding > 0, hello.lanes > 1, hello.rank > 0];
+    let optional = [
+        !hello.routes.is_empty(),
+        hello.heard.is_some(),
+        hello.padding > 0,
+        hello.lanes > 1,
+        hello.rank > 0,
+        hello.named.is_some(),
+    ];
     let fields = 9 + optional.into_iter().filter(|there| *there).count();
     writer.map(fields).unsigned(0).unsigned(hello.version.into());
     writer.unsigned(1).unsigned(match hello.mode {
@@ -121,6 +127,9 @@ fn encode_hello(hello: &Hello, writer: &mut Writer<'_>) {
     }
     if hello.rank > 0 {
         writer.unsigned(13).unsigned(hello.rank.into());
+    }
+    if let Some(named) = &hello.named {
+        writer.unsigned(14).bytes(named);
     }
 }
 

@@ -218,6 +218,7 @@ fn hello() -> Hello {
         padding: 0,
         lanes: 1,
         rank: 0,
+        named: None,
     }
 }
 
@@ -308,7 +309,13 @@ fn any_hello() -> impl Strategy<Value = Hello> {
     let route = (any::<IpAddr>(), 0u8..=32)
         .prop_map(|(address, length)| IpNet::new(address, length).unwrap().trunc());
     let routes = prop::collection::vec(route, 0..30);
-    let more = (any::<Option<[u8; KEY_ID]>>(), 0..=60usize, 1..=MAX_LANES, any::<u32>());
+    let more = (
+        any::<Option<[u8; KEY_ID]>>(),
+        0..=60usize,
+        1..=MAX_LANES,
+        any::<u32>(),
+        any::<Option<[u8; KEY_ID]>>(),
+    );
     (mode, numbers, addresses(), addresses(), any_text(MAX_NAME), any::<bool>(), routes, more).prop_map(
         |(mode, (version, mtu, budget, capabilities), addresses, peers, name, seen, routes, more)| Hello {
             version,
@@ -325,6 +332,7 @@ fn any_hello() -> impl Strategy<Value = Hello> {
             padding: more.1,
             lanes: more.2,
             rank: more.3,
+            named: more.4,
         },
     )
 }

@@ -39,6 +39,12 @@ pub struct StaticKeying {
     asked: Option<u32>,
     /// Whether it does.
     proven: bool,
+    /// The key id that frames go out under.
+    current: Option<KeyId>,
+    /// For the lanes beside lane 0: an own key id that the peer has taken, and the one of the peer's that it was taken for.
+    pair: Option<(KeyId, KeyId)>,
+    /// Whether the peer is still the process that it was then.
+    pair_holds: bool,
     /// Whether it was said that the clocks are apart.
     clocks_said: bool,
 }
@@ -62,6 +68,9 @@ impl StaticKeying {
             present: None,
             asked: None,
             proven: false,
+            current: None,
+            pair: None,
+            pair_holds: true,
             clocks_said: false,
         };
         keying.change_key_id(now, cx);
@@ -90,14 +99,37 @@ impl StaticKeying {
     fn change_key_id(&mut self, now: Now, cx: &mut Context<impl Random>) {
         let key_id = self.keys.draw(now, &mut cx.random);
         cx.out.command(SendCommand::Prepare(KeySlot::Next, Key::KeyId(key_id)));
-        self.switch(&mut cx.out);
+        self.switch(Some(key_id), &mut cx.out);
     }
 
     /// Frames go out under the next key id.
-    fn switch(&mut self, out: &mut Outbox) {
+    fn switch(&mut self, next: Option<KeyId>, out: &mut Outbox) {
         self.keys.sending().settle();
+        self.current = next;
         (self.asked, self.proven) = (None, false);
         out.command(SendCommand::Switch(KeySlot::Next));
+    }
+
+    /// The peer says for which key id of its own it has taken one of this end's: the lanes beside lane 0 have a key then. A pair that is another than
+    /// was said before is another process's, and takes another key id of this end's.
+    fn handle_pair(&mut self, now: Instant, hello: &Hello, out: &mut Outbox) {
+        let (Some(own), Some(named)) = (hello.heard.map(KeyId), hello.named.map(KeyId)) else { return };
+        let is_next = self.keys.sending().proposed() == Some(own);
+        if !is_next && self.current != Some(own) {
+            return;
+        }
+        match self.pair.filter(|(paired, _)| *paired == own) {
+            Some((_, before)) if before == named => {}
+            Some(_) => {
+                self.pair_holds = false;
+                self.keys.sending().expire(now);
+            }
+            None => {
+                let slot = if is_next { KeySlot::Next } else { KeySlot::Current };
+                out.command(SendCommand::Pair { slot, key: Key::KeyId(own), named });
+                (self.pair, self.pair_holds) = (Some((own, named)), true);
+            }
+        }
     }
 
     fn say_clocks_apart(&mut self, now: Now, key_id: KeyId, out: &mut Outbox) {
@@ -127,7 +159,8 @@ impl<R: Random> Keying<R> for StaticKeying {
             propose = here.up;
             if !here.up {
                 // Nothing is lost without a word.
-                self.switch(&mut cx.out);
+                let next = self.keys.sending().proposed();
+                self.switch(next, &mut cx.out);
             }
         }
         propose.then_some(Ask::Propose)
@@ -142,9 +175,10 @@ impl<R: Random> Keying<R> for StaticKeying {
                 cx.out.command(ReceiveCommand::Again(received));
                 None
             }
-            Verdict::Taken { after, hello, ended } => {
+            Verdict::Taken { after, named, hello, ended } => {
                 cx.out.commands.extend(ended.map(forget));
-                cx.out.command(ReceiveCommand::Accept { key: Key::KeyId(key_id), after: Some(after) });
+                let (key, after, named) = (Key::KeyId(key_id), Some(after), Some(named));
+                cx.out.command(ReceiveCommand::Accept { key, after, named });
                 self.say_clocks_apart(now, key_id, &mut cx.out);
                 self.asked = None;
                 Some(Ask::Take(caller, hello))
@@ -162,7 +196,7 @@ impl<R: Random> Keying<R> for StaticKeying {
     /// Nothing that was live before counts any more, and frames use a new key id.
     fn replace(&mut self, now: Now, cx: &mut Context<R>) {
         self.keys.reset();
-        (self.heard, self.present) = (None, None);
+        (self.heard, self.present, self.pair) = (None, None, None);
         cx.out.commands.extend(Command::wipe_all());
         self.change_key_id(now, cx);
     }
@@ -204,17 +238,29 @@ impl<R: Random> Keying<R> for StaticKeying {
         self.heard.map(|key_id| key_id.0)
     }
 
-    fn handle_names(&mut self, under: KeyRef, hello: &Hello, out: &mut Outbox) -> bool {
+    fn handle_names(&mut self, now: Instant, under: KeyRef, hello: &Hello, out: &mut Outbox) -> bool {
         let KeyRef::KeyId(key_id) = under else { return false };
         self.heard = Some(key_id);
         if hello.seen && self.is_present(key_id) {
             self.present = Some(key_id);
         }
-        let named = hello.heard.is_some_and(|own| self.keys.handle_named(KeyId(own)));
+        if self.is_present(key_id) {
+            self.handle_pair(now, hello, out);
+        }
+        let own = hello.heard.map(KeyId);
+        let named = own.is_some_and(|own| self.keys.handle_named(own));
         if named {
-            self.switch(out);
+            self.switch(own, out);
         }
         named
+    }
+
+    fn names_pair(&self) -> Option<[u8; KEY_ID]> {
+        self.heard.and_then(|key_id| self.keys.named(key_id)).map(|named| named.0)
+    }
+
+    fn pairs_lanes(&self) -> bool {
+        self.pair_holds && self.pair.map(|(own, _)| own) == self.current
     }
 
     /// A hello of the peer may be from before a restart of its host, or withheld.

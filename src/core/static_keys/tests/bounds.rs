@@ -29,7 +29,7 @@ impl Bound {
     /// A hello that names `own`, under this header.
     fn hello(&self, key_id: KeyId, own: KeyId, header: Header) -> Received {
         let body = hello(Some(own), false);
-        let aead = self.keys.keys.static_key(CIPHER, 1 - O as u8, &key_id.0, header.lane);
+        let aead = self.keys.keys.static_key(CIPHER, 1 - O as u8, &key_id.0);
         let format = Format::new(Framing::Static, self.keys.keys.clone());
         let datagram = format.datagram(Head { name: Name::KeyId(key_id), header }, &aead, &body).unwrap();
         Received { from: SocketAddr::from(([192, 0, 2, 1], 1417)).into(), datagram }
