@@ -374,18 +374,16 @@ fn check_tuning(raw: &RawTuning, key_mode: KeyMode, out: &mut Vec<Diagnostic>) -
     }
 }
 
-/// Each lane has keys of its own, which only a handshake gives it.
+/// OpenVPN's peers know one.
 fn check_lanes(raw: &RawTuning, key_mode: KeyMode, out: &mut Vec<Diagnostic>) -> Lanes {
     let lanes = match raw.lanes() {
         NumberOr::Number(number) => Lanes::Count(u8::try_from(number).unwrap_or(MAX_LANES)),
         NumberOr::Word => Lanes::Auto,
     };
-    let mode = match key_mode {
-        KeyMode::Static => "static",
-        KeyMode::OpenVpn => "openvpn",
-        KeyMode::Handshake => return lanes,
-    };
-    let (place, with) = (raw.lanes.get().and_then(At::at), format!("with key.mode = \"{mode}\""));
+    if key_mode != KeyMode::OpenVpn {
+        return lanes;
+    }
+    let (place, with) = (raw.lanes.get().and_then(At::at), "with key.mode = \"openvpn\"");
     match lanes {
         Lanes::Count(1) => {}
         Lanes::Count(count) => {

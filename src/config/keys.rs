@@ -351,7 +351,7 @@ table! { RawTuning "tuning"
     /// How many lanes the link has: each has a queue of the device, a socket, keys and threads of its own, and nothing in common with the others,
     /// so that a host with more processors carries more. `"auto"` is a lane for each processor of this host, at most 8. The kernel keeps the frames
     /// of one connection in one lane. Where the ends differ the smaller number counts. While TCP carries the link, and where a superserver started
-    /// it, there is one lane. More than one needs handshake keys, and of a device that another program made that it has several queues (`ip tuntap
+    /// it, there is one lane. More than one is not possible with an OpenVPN peer, and needs of a device that another program made that it has several queues (`ip tuntap
     /// add dev NAME mode tun multi_queue`; systemd-networkd: `[Tun] MultiQueue=yes`).
     "lanes" lanes: NumberOr = Shape::NumberOr(1, 16, "lanes", "auto"), default(NumberOr::Number(1)), Restart => tuning.data_path.lanes;
     /// How long a worker keeps looking for more before it sleeps. With more than the default round trips become shorter; the processor does not

@@ -282,6 +282,12 @@ pub struct Status {
     /// The largest UDP payload that passes to the peer, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<u32>,
+    /// How many lanes frames take, where several are configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lanes: Option<u8>,
+    /// How many of them have a way to the peer beside the link's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lane_ways: Option<u8>,
     /// What holds the process that reads the network; absent while it starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protections: Option<String>,
@@ -389,6 +395,8 @@ pub(crate) mod tests {
             library: Some("ring".into()),
             rtt: Some(0.0123),
             budget: Some(1472),
+            lanes: Some(4),
+            lane_ways: Some(3),
             protections: Some("uid 994, no capabilities".into()),
             changes: vec!["ip route add 192.168.66.0/24 dev tun0".into()],
             missing: Vec::new(),

@@ -82,6 +82,9 @@ pub fn full(link: &Status, now: u64) -> String {
     if !path.is_empty() {
         line("path", path.join(", "));
     }
+    if let (Some(lanes), Some(ways)) = (link.lanes, link.lane_ways) {
+        line("lanes", format!("{lanes} in use, {ways} of them along a way of their own"));
+    }
     if let Some(counters) = &link.counters {
         let traffic = |frames: u64, bytes: u64, datagrams: u64| {
             format!("{frames} frames, {} in {datagrams} datagrams", amount(bytes))
@@ -224,6 +227,7 @@ mod tests {
              \x20 key log   /etc/k: whoever has it reads this link\n\
              \x20 engine    uid 994, no capabilities\n\
              \x20 path      round trip 12.3 ms, datagrams of up to 1472 bytes pass\n\
+             \x20 lanes     4 in use, 3 of them along a way of their own\n\
              \x20 sent      3 frames, 300 B in 0 datagrams\n\
              \x20 received  0 frames, 7.0 MB in 0 datagrams, 4 lost on the way\n\
              \x20 dropped   replayed 9\n\

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::config::{Config, KeyMode, Reporting};
+use crate::config::{Config, KeyMode, Lanes, Reporting};
 use crate::control::api::{self, Counters, Method, State, Status, Trouble};
 use crate::control::metrics;
 use crate::control::scrape::Scrape;
@@ -208,6 +208,8 @@ impl Parent {
         });
         let troubles: Vec<_> = troubles.collect();
         let blocked = self.watch.obstacle().filter(|_| self.machine.is_up());
+        let several = config.tuning.data_path.lanes != Lanes::Count(1);
+        let lanes = state.map(|state| state.lanes).filter(|_| several);
         let sight = self.watch.sight.as_ref();
         let configured = || config.device.addresses.clone();
         let addresses = sight.map_or_else(configured, |sight| sight.addresses.clone());
@@ -240,6 +242,8 @@ impl Parent {
             library: state.and_then(|state| state.sealed).map(|(_, library)| library.to_string()),
             rtt: state.and_then(|state| state.rtt).map(|rtt| rtt.as_secs_f64()),
             budget: state.and_then(|state| state.budget),
+            lanes: lanes.map(|[used, _]| used),
+            lane_ways: lanes.map(|[_, ways]| ways),
             protections: self.status.protections.clone(),
             changes: self.shown_changes(),
             missing: self.watch.absent.iter().take(CHANGES_SHOWN).cloned().collect(),

@@ -6,6 +6,7 @@ read. It must not carry traffic: nothing here cares about timing, or erases a ke
 
 import hashlib
 import hmac
+import itertools
 from collections import namedtuple
 
 from cryptography.exceptions import InvalidTag
@@ -63,6 +64,7 @@ class Keys:
         self.secret = link_secret
         self.probe, self.mask, self.wrap, self.psk, self.stream, self.loop = (
             expand(link_secret, label) for label in (b"probe", b"mask", b"wrap", b"psk", b"stream", b"loop"))
+        self.key_ids = {}
 
     # Section 2
 
@@ -82,28 +84,30 @@ class Keys:
     def is_key_id(self, key_id):
         return self.check(key_id[:8], key_id[8:12]) == key_id[12:]
 
-    def static_key(self, suite, direction, key_id, lane):
-        return expand(self.secret, b"tund v1 static" + bytes([suite, direction]) + key_id + bytes([lane]))
+    def static_key(self, suite, direction, key_id, lane, named=b""):
+        assert bool(lane) == bool(named), "lanes beside lane 0 have their keys for the key id that was named"
+        return expand(self.secret, b"tund v1 static" + bytes([suite, direction]) + key_id + bytes([lane]) + named)
 
-    def seal_static(self, suite, direction, key_id, header, body):
-        key = self.static_key(suite, direction, key_id, header.lane)
+    def seal_static(self, suite, direction, key_id, header, body, named=b""):
+        key = self.static_key(suite, direction, key_id, header.lane, named)
         text, tag = seal(suite, key, header, body)
         return self.masked(key_id + packed(header), tag) + text + tag
 
     def open_static(self, datagram):
-        """The key id, suite and direction that a datagram verifies under, and its content."""
+        """The key id, suite and direction that a datagram verifies under, and its content. Which key id a lane's key was
+        named for is tried: those that were seen in `key_ids`."""
         if len(datagram) < KEY_ID + HEADER + TAG:
             return None
         front = self.masked(datagram[:KEY_ID + HEADER], datagram[-TAG:])
         key_id, header = front[:KEY_ID], unpacked(front[KEY_ID:])
         if not self.is_key_id(key_id):
             return None
-        for suite in SUITES:
-            for direction in (0, 1):
-                key = self.static_key(suite, direction, key_id, header.lane)
-                body = unseal(suite, key, header, datagram[KEY_ID + HEADER:])
-                if body is not None:
-                    return key_id, suite, direction, Opened(key, header, body)
+        for suite, direction, named in itertools.product(SUITES, (0, 1), self.key_ids if header.lane else [b""]):
+            key = self.static_key(suite, direction, key_id, header.lane, named)
+            body = unseal(suite, key, header, datagram[KEY_ID + HEADER:])
+            if body is not None:
+                self.key_ids |= {key_id: None}
+                return key_id, suite, direction, Opened(key, header, body)
         return None
 
     # Section 3
@@ -425,8 +429,9 @@ ADDRESSES = (lambda value: isinstance(value, list) and all(isinstance(one, bytes
 ROUTES = (ADDRESSES[0], lambda value: value and sum(len(one) + 1 for one in value) <= 540 and all(map(is_route, value)))
 ENDS = (ADDRESSES[0], lambda value: len(value) == 2 and all(len(one) in (6, 18) for one in value))
 CHALLENGE = {"challenge": octets(16, 16)}
+LANES = unsigned(8)[0], lambda value: 1 <= value <= 16
 PADDING = octets(0, 600)[0], lambda value: len(value) <= 600 and not any(value)
-OPTIONAL = {"routes", "heard", "padding"}
+OPTIONAL = {"routes", "heard", "padding", "lanes", "rank", "named"}
 MESSAGES = {
     1: ("ping", {"n": unsigned(32), "padding": ZEROS}),
     2: ("pong", {"n": unsigned(32), "received": unsigned(64)}),
@@ -434,7 +439,8 @@ MESSAGES = {
     4: ("path-reply", CHALLENGE),
     7: ("hello", {"version": unsigned(8), "mode": FLAG, "mtu": unsigned(32), "addresses": ADDRESSES,
                   "peers": ADDRESSES, "budget": unsigned(16), "capabilities": unsigned(32), "name": text(64),
-                  "seen": FLAG, "routes": ROUTES, "heard": octets(16, 16), "padding": PADDING}),
+                  "seen": FLAG, "routes": ROUTES, "heard": octets(16, 16), "padding": PADDING, "lanes": LANES,
+                  "rank": unsigned(32), "named": octets(16, 16)}),
     8: ("bye", {"reason": text(128)}),
     9: ("clones", {"ends": ENDS}),
     10: ("probed", {"probe": octets(16, 16)}),

@@ -95,7 +95,9 @@ def check_session(one):
 
 def check_static(one):
     keys, suite, direction = Keys(one["secret"]), number(one["suite"]), number(one["direction"])
-    sealed = keys.seal_static(suite, direction, one["key-id"], header_of(one, 0), one["body"])
+    named = one.get("named", b"")
+    keys.key_ids = {named: None}
+    sealed = keys.seal_static(suite, direction, one["key-id"], header_of(one, 0), one["body"], named)
     is_equal("datagram", sealed, one["datagram"])
     key_id, found_suite, found_direction, opened = keys.open_static(one["datagram"])
     is_equal("key id, suite, direction", (key_id, found_suite, found_direction), (one["key-id"], suite, direction))

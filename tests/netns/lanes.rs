@@ -18,16 +18,98 @@ fn queues(host: &Host, device: &str) -> Option<u64> {
 }
 
 fn lanes(toml: Toml, lanes: &str) -> Toml {
-    toml.handshake().with(&format!("[tuning]\nlanes = {lanes}"))
+    toml.with(&format!("[tuning]\nlanes = {lanes}"))
+}
+
+const MODES: [fn(Toml) -> Toml; 2] = [|toml| toml, Toml::handshake];
+
+/// How many lanes a host's link uses, and how many go along a way of their own.
+fn used(host: &Host, name: &str) -> [Option<u64>; 2] {
+    let status = super::operation::status(host, name);
+    ["lanes", "lane_ways"].map(|key| status[key].as_u64())
+}
+
+fn wait_used(pair: &Pair, expected: [u64; 2]) {
+    for (host, name) in [(&pair.fri, "fri"), (&pair.mon, "mon")] {
+        let as_expected = || used(host, name) == expected.map(Some);
+        wait_until(&format!("{expected:?} at {name}"), SOON, as_expected)
+            .unwrap_or_else(|error| panic!("{error}: {:?}", used(host, name)));
+    }
+}
+
+/// Echo requests of many flows, each of which the kernel gives to one of the lanes, and that none is lost.
+fn flows_pass(from: &Host, to: &str) {
+    from.shell(&format!("for i in 1 2 3 4 5 6 7 8; do ping -n -q -c 5 -i 0.1 -w 10 {to} & done; wait"))
+        .unwrap()
+        .lines()
+        .filter(|line| line.contains("packets transmitted"))
+        .for_each(|line| assert!(line.contains("5 received"), "{line}"));
 }
 
 #[test]
 fn each_end_has_a_queue_for_each_of_its_lanes_and_frames_pass() {
     let pair = pair();
-    let (fri, mon) = (lanes(Toml::tun_fri(), "2"), lanes(Toml::tun_mon(), "4"));
+    let (fri, mon) = (lanes(Toml::tun_fri().handshake(), "2"), lanes(Toml::tun_mon().handshake(), "4"));
     let _link = pair.link(&fri, &mon);
     assert_eq!((queues(&pair.fri, "tun0"), queues(&pair.mon, "tun0")), (Some(2), Some(4)));
     assert_pings(&pair.fri, "192.168.86.18");
+    assert_eq!(stream(&pair.fri, &pair.mon, "192.168.86.18"), STREAM);
+}
+
+/// UDP sockets of a host that are connected, by their own ports.
+fn ports(host: &Host) -> Vec<u16> {
+    let sockets = host.run("ss -Hun state established").unwrap();
+    let own = |line: &str| line.split_whitespace().nth(2)?.rsplit(':').next()?.parse().ok();
+    sockets.lines().filter_map(own).collect()
+}
+
+#[test]
+fn each_lane_goes_from_a_port_of_its_own_until_that_is_cut_and_again_afterwards() {
+    for keys in MODES {
+        let pair = pair();
+        let (fri, mon) = pair.link(&keys(lanes(Toml::tun_fri(), "2")), &keys(lanes(Toml::tun_mon(), "2")));
+        wait_used(&pair, [2, 1]);
+        let ports = ports(&pair.fri);
+        assert_eq!(ports.len(), 2, "{ports:?}");
+        let own = ports.into_iter().find(|port| *port != 1417).unwrap();
+        flows_pass(&pair.fri, "192.168.86.18");
+        assert_eq!(stream(&pair.mon, &pair.fri, "192.168.86.81"), STREAM);
+        // The way of that lane is cut, and the link is not.
+        let marks = [fri.mark(), mon.mark()];
+        pair.mon
+            .shell(&format!(
+                "nft add table inet t; nft 'add chain inet t i {{ type filter hook input priority 0; }}'; \
+                 nft add rule inet t i udp sport {own} drop"
+            ))
+            .unwrap();
+        for (end, mark) in [&fri, &mon].into_iter().zip(marks) {
+            end.wait_line_after(mark, "[lane-lost]", SOON).unwrap();
+        }
+        wait_used(&pair, [2, 0]);
+        flows_pass(&pair.mon, "192.168.86.81");
+        assert!(![&fri, &mon].iter().any(|end| end.text().contains(DOWN)));
+    }
+}
+
+#[test]
+fn lanes_are_left_when_the_link_ends_and_taken_again_with_the_next() {
+    let pair = pair();
+    let mon_toml = lanes(Toml::tun_mon().handshake(), "3");
+    let (fri, mut mon) = pair.link(&lanes(Toml::tun_fri().handshake(), "3"), &mon_toml);
+    wait_used(&pair, [3, 2]);
+    let mark = fri.mark();
+    assert_eq!(mon.terminate(SOON).unwrap(), 0);
+    fri.wait_line_after(mark, DOWN, SOON).unwrap();
+    wait_until("lane 0 alone", SOON, || used(&pair.fri, "fri") == [Some(1), Some(0)]).unwrap();
+    let _mon = pair.start_mon(&mon_toml);
+    fri.wait_line_after(mark, UP, SOON).unwrap();
+    wait_used(&pair, [3, 2]);
+    // New keys for each of them.
+    for (host, name) in [(&pair.fri, "fri"), (&pair.mon, "mon")] {
+        let directory = host.dir().join("run");
+        host.run(&format!("env RUNTIME_DIRECTORY={} {TUND} rekey {name}", directory.display())).unwrap();
+        flows_pass(host, if name == "fri" { "192.168.86.18" } else { "192.168.86.81" });
+    }
     assert_eq!(stream(&pair.fri, &pair.mon, "192.168.86.18"), STREAM);
 }
 
@@ -37,9 +119,10 @@ fn frames_pass_between_an_end_with_lanes_and_one_without() {
     for host in [&pair.fri, &pair.mon] {
         assert_eq!(bridge(host), "");
     }
-    let (fri, mon) = (lanes(Toml::tap_fri(), "'auto'"), Toml::tap_mon().handshake());
+    let (fri, mon) = (lanes(Toml::tap_fri(), "'auto'").handshake(), Toml::tap_mon().handshake());
     let _link = pair.link(&fri, &mon);
     assert_eq!(queues(&pair.mon, "tap0"), None);
+    assert_eq!([used(&pair.fri, "fri"), used(&pair.mon, "mon")], [[Some(1), Some(0)], [None, None]]);
     assert_pings(&pair.fri, "10.5.0.2");
 }
 
@@ -55,21 +138,22 @@ fn bridge(host: &Host) -> String {
 #[test]
 fn a_device_of_another_program_and_one_that_is_made_again_have_them_too() {
     let pair = pair();
-    pair.fri.run("ip tuntap add dev tun0 mode tun multi_queue").unwrap();
-    let (mut fri, mon) = pair.link(&lanes(Toml::tun_fri(), "3"), &lanes(Toml::tun_mon(), "3"));
+    pair.mon.run("ip tuntap add dev tun0 mode tun multi_queue").unwrap();
+    let (fri, mut mon) =
+        pair.link(&lanes(Toml::tun_fri(), "3").handshake(), &lanes(Toml::tun_mon(), "3").handshake());
     assert_eq!((queues(&pair.fri, "tun0"), queues(&pair.mon, "tun0")), (Some(3), Some(3)));
-    pair.mon.run("ip link del tun0").unwrap();
-    mon.wait_line("[device-gone]", SOON).unwrap();
-    wait_until("the device", SOON, || queues(&pair.mon, "tun0") == Some(3)).unwrap();
-    pair.fri
-        .wait_output("ping -n -c 1 -W 1 192.168.86.18", SOON, |text| text.contains("1 received"))
-        .unwrap();
-    assert_eq!(fri.terminate(SOON).unwrap(), 0);
-    assert_eq!(queues(&pair.fri, "tun0"), Some(0), "it is not tund's to remove");
+    let mark = fri.mark();
+    pair.fri.run("ip link del tun0").unwrap();
+    fri.wait_line_after(mark, UP, SOON).unwrap();
+    assert_eq!(queues(&pair.fri, "tun0"), Some(3));
+    assert_pings(&pair.fri, "192.168.86.18");
+    assert_eq!(mon.terminate(SOON).unwrap(), 0);
+    assert_eq!(queues(&pair.mon, "tun0"), Some(0), "it is not tund's to remove");
     // One lane is to be had of it, too.
-    let fri = pair.start_fri(&lanes(Toml::tun_fri(), "1"));
-    fri.wait_line(UP, SOON).unwrap();
-    assert_eq!(queues(&pair.fri, "tun0"), Some(1));
+    let mark = fri.mark();
+    let _mon = pair.start_mon(&lanes(Toml::tun_mon(), "1").handshake());
+    fri.wait_line_after(mark, UP, SOON).unwrap();
+    assert_eq!(queues(&pair.mon, "tun0"), Some(1));
     assert_pings(&pair.fri, "192.168.86.18");
 }
 
@@ -79,7 +163,8 @@ fn a_device_that_was_made_for_one_queue_is_refused_or_taken_as_it_is() {
     pair.fri.run("ip tuntap add dev tun0 mode tun").unwrap();
     let mut fri = pair.start_fri(&lanes(Toml::tun_fri(), "2"));
     assert_eq!(exit_code(&mut fri), 69);
-    let (_fri, _mon) = pair.link(&lanes(Toml::tun_fri(), "'auto'"), &lanes(Toml::tun_mon(), "2"));
+    let (_fri, _mon) =
+        pair.link(&lanes(Toml::tun_fri(), "'auto'").handshake(), &lanes(Toml::tun_mon(), "2").handshake());
     assert_eq!(queues(&pair.fri, "tun0"), None);
     assert_pings(&pair.fri, "192.168.86.18");
 }

@@ -263,6 +263,20 @@ fn examples() -> Vec<(&'static str, Message)> {
                 ..hello()
             }),
         ),
+        (
+            "control/hello-lanes",
+            Message::Hello(Hello {
+                addresses: vec![],
+                peers: vec![],
+                name: String::new(),
+                seen: true,
+                heard: Some(*b"\x00\x06\x5b\xfe\xda\x25\xe0\x00\x01\x02\x03\x04\x81\x66\xf0\xdd"),
+                lanes: 4,
+                rank: 0x0102_0304,
+                named: Some(*b"\x00\x06\x5b\xfe\xdb\x23\xc7\xa0\xa0\xb0\xc0\xd0\xe0\xf0\x11\x22"),
+                ..hello()
+            }),
+        ),
         ("control/bye", Message::Bye { reason: "going down".into() }),
         (
             "control/clones",
