@@ -48,6 +48,14 @@ fn row(link: &Status, now: u64) -> [String; 7] {
     ]
 }
 
+/// What is known of the path to the peer.
+fn path(link: &Status) -> Option<String> {
+    let rtt = link.rtt.map(|rtt| format!("round trip {:.1} ms", rtt * 1000.0));
+    let budget = link.budget.map(|budget| format!("datagrams of up to {budget} bytes pass"));
+    let path: Vec<_> = rtt.into_iter().chain(budget).collect();
+    (!path.is_empty()).then(|| path.join(", "))
+}
+
 /// Everything about one link.
 pub fn full(link: &Status, now: u64) -> String {
     let ago = |time: u64| age(now.saturating_sub(time));
@@ -76,12 +84,7 @@ pub fn full(link: &Status, now: u64) -> String {
     line("keys", format!("{}{exchange}{renewed}{cipher}", link.keys));
     link.key_log.iter().for_each(|file| line("key log", format!("{file}: whoever has it reads this link")));
     link.protections.iter().for_each(|protections| line("engine", protections.clone()));
-    let rtt = link.rtt.map(|rtt| format!("round trip {:.1} ms", rtt * 1000.0));
-    let budget = link.budget.map(|budget| format!("datagrams of up to {budget} bytes pass"));
-    let path: Vec<_> = rtt.into_iter().chain(budget).collect();
-    if !path.is_empty() {
-        line("path", path.join(", "));
-    }
+    path(link).into_iter().for_each(|path| line("path", path));
     if let (Some(lanes), Some(ways)) = (link.lanes, link.lane_ways) {
         line("lanes", format!("{lanes} in use, {ways} of them along a way of their own"));
     }

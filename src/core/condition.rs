@@ -181,11 +181,7 @@ impl Condition {
             Self::ClonedEnd { first: remote, second: SocketAddr::from(([192, 0, 2, 3], 1194)) },
             Self::ClockDifference { ahead: 90_000_000 },
             Self::OpenVpnStart { time: 7 },
-            Self::OpenVpnOptions(Difference {
-                option: "tun-mtu".into(),
-                here: Some("1500".into()),
-                there: None,
-            }),
+            Self::OpenVpnOptions(Difference { option: "mtu".into(), here: Some("1500".into()), there: None }),
             Self::OpenVpnFraming {
                 theirs: "comp-lzo".into(),
                 ours: "none".into(),
