@@ -32,6 +32,7 @@ use tokio::sync::mpsc;
 use crate::core::bulk::Command;
 use crate::core::condition::Condition;
 use crate::core::control::Control;
+use crate::core::guard;
 use crate::core::keylog::Entry;
 use crate::core::lane::{self, Notice, Report};
 use crate::core::link::Event;
@@ -300,7 +301,7 @@ impl Engine {
         let mut state = self.link.state(now, &self.stats);
         let unsent = self.unsent.as_ref().filter(|(at, ..)| now.saturating_duration_since(*at) < UNSENT);
         let talkers = self.reports.iter().flat_map(|report| report.talkers).flatten();
-        state.talkers = talkers.filter(|talker| talker.frames > 0).collect();
+        state.talkers = guard::together(talkers);
         state.problem = state.problem.or_else(|| unsent.map(|(_, _, condition)| condition.clone()));
         self.tell(&ToParent::State(Box::new(state)))
     }

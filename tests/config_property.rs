@@ -126,10 +126,7 @@ fn config() -> impl Strategy<Value = Config> {
         if !kept.is_empty() && kept.iter().all(|remote| remote.host.contains(':')) {
             listen.address = None;
         }
-        let (key, device, scripts, keepalive, run, mut tuning) = rest;
-        if key.mode == KeyMode::Static {
-            tuning.data_path.lanes = Lanes::Count(1);
-        }
+        let (key, device, scripts, keepalive, run, tuning) = rest;
         let routes = routes(&device, seed);
         // Unlike any route of the file.
         let offers =

@@ -309,7 +309,7 @@ table! { RawGuard "guard"
     /// other one.
     "loop" find_loops: bool = Shape::Flag, default(true), Connect => guard.find_loops;
     /// Broadcasts, multicasts and frames to unknown destinations that are taken from the peer in a second, each. More of them is a storm, and what is
-    /// over it is dropped (`guard-storm`).
+    /// over it is dropped (`guard-storm`). Each lane counts by itself.
     "storm" storm: u32 = Shape::Number(1, 1_000_000, "frames"), default(20_000), Connect => guard.storm;
     /// Source addresses that the peer's segment may have at the same time. Frames of further ones are dropped (`guard-macs`), so that a flood of
     /// addresses does not fill the tables of switches here. One that was not used for a minute makes room, and after five minutes each goes.

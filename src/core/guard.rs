@@ -25,7 +25,7 @@ pub use loops::{Act, Loops};
 use macs::{FORGOTTEN, Host, Macs};
 pub use probe::{Origin, Probe, Sighting};
 use talkers::Talkers;
-pub use talkers::{Talker, Top};
+pub use talkers::{Talker, Top, together};
 use vlans::Vlans;
 pub use watch::Watch;
 

@@ -5,7 +5,7 @@
 //! ```
 
 use serde_json::Value;
-use tund_lab::Host;
+use tund_lab::{Host, wait_until};
 
 use super::support::*;
 

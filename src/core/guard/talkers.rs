@@ -30,6 +30,28 @@ pub struct Talker {
 /// The busiest first.
 pub type Top = [Talker; TOLD];
 
+/// What several lanes told, together: of each segment the busiest hosts, first those of this one.
+pub fn together(told: impl Iterator<Item = Talker>) -> Vec<Talker> {
+    let mut hosts: Vec<Talker> = Vec::new();
+    for talker in told.filter(|talker| talker.frames > 0) {
+        let is_same =
+            |host: &&mut Talker| (host.mac, host.vlan, host.here) == (talker.mac, talker.vlan, talker.here);
+        match hosts.iter_mut().find(is_same) {
+            Some(host) => {
+                (host.frames, host.bytes) = (host.frames + talker.frames, host.bytes + talker.bytes)
+            }
+            None => hosts.push(talker),
+        }
+    }
+    hosts.sort_by_key(|host| (!host.here, std::cmp::Reverse(host.bytes)));
+    let mut shown = [0; 2];
+    hosts.retain(|host| {
+        shown[usize::from(host.here)] += 1;
+        shown[usize::from(host.here)] <= TOLD
+    });
+    hosts
+}
+
 #[derive(Debug, Clone, Copy, Default)]
 struct Place {
     /// Host and side; 0: free.
@@ -128,6 +150,21 @@ mod tests {
         let found: Vec<_> = top.iter().take(3).map(|talker| (talker.mac[5], talker.here)).collect();
         assert_eq!(found, [(2, false), (1, false), (0, true)]);
         assert!(top[..3].iter().all(|talker| (41_600..=41_667).contains(&talker.frames)), "{top:?}");
+    }
+
+    #[test]
+    fn what_lanes_told_of_one_host_is_one_and_each_segment_has_its_busiest() {
+        let talker =
+            |last: u8, here, bytes| Talker { mac: [2, 0, 0, 0, 0, last], here, frames: 1, bytes, vlan: None };
+        let told = (0..2)
+            .flat_map(|_| (1..15).flat_map(|n| [talker(n, n % 2 == 0, 100), talker(n, false, n.into())]));
+        let hosts = together(told.chain([Talker::default()]));
+        let found: Vec<_> =
+            hosts.iter().map(|host| (host.here, host.mac[5], host.frames, host.bytes)).collect();
+        assert_eq!(found.len(), 7 + TOLD);
+        assert!(found[..7].iter().all(|(here, _, frames, bytes)| *here && (*frames, *bytes) == (2, 200)));
+        assert_eq!(found[7], (false, 13, 4, 226));
+        assert!(found[7..].is_sorted_by_key(|(.., bytes)| std::cmp::Reverse(*bytes)));
     }
 
     #[test]
