@@ -63,7 +63,7 @@ macro_rules! files {
 }
 
 /// Those that come with the laboratory, in the order of the tables.
-const FILES: [(&str, Part, &str); 29] = files![
+const FILES: [(&str, Part, &str); 30] = files![
     "veth" Always,
     "vxlan" Always,
     "gre" Comparison,
@@ -91,6 +91,7 @@ const FILES: [(&str, Part, &str); 29] = files![
     "tund-static-aes" Always,
     "tund-static-chacha" Always,
     "tund-plain" Always,
+    "tund-lanes" Always,
     "tund-tcp" Always,
     "tund-tcp-bbr" Asked,
 ];

@@ -33,7 +33,7 @@ enum Bound {
 struct Target(Metric, &'static str, Yardstick, Bound);
 
 /// Of a stream, all but one way with one stream is within a quarter of what that has to reach.
-const TARGETS: [Target; 43] = [
+const TARGETS: [Target; 45] = [
     Target(Metric::TcpOne, AES, To("openvpn"), AtLeast(14.0)),
     Target(Metric::TcpOne, AES, To("boringtun"), AtLeast(7.0)),
     Target(Metric::TcpOne, AES, To("quincy"), AtLeast(5.0)),
@@ -68,6 +68,8 @@ const TARGETS: [Target; 43] = [
     Target(Metric::TcpOne, "tund-tcp", To("ssh"), AtLeast(2.0)),
     Target(Metric::TcpOne, "tund-tcp", To(AES), AtLeast(0.7)),
     Target(Metric::MachineCpu, "tund-tcp", To(AES), AtMost(1.0)),
+    Target(Metric::TcpFour, "tund-lanes", To(AES), AtLeast(0.95)),
+    Target(Metric::MachineCpu, "tund-lanes", To(AES), AtMost(1.05)),
     Target(Metric::MachineCpu, AES, To("boringtun"), AtMost(0.16)),
     Target(Metric::MachineCpu, AES, To("tincr"), AtMost(0.6)),
     Target(Metric::UdpSmall, AES, Largest, AtLeast(2.0)),
