@@ -256,7 +256,7 @@ local MESSAGES = {"ping", "pong", "path", "path-reply", [7] = "hello", [8] = "by
 local FIELDS = {
     {[0] = "n", "padding"}, {[0] = "n", "received"}, {[0] = "challenge"}, {[0] = "challenge"},
     [7] = {[0] = "version", "mode", "mtu", "addresses", "peers", "budget", "capabilities", "name", "seen", "routes",
-    "heard", "padding"}, [8] = {[0] = "reason"}, [9] = {[0] = "ends"},
+    "heard", "padding", "lanes", "rank", "named"}, [8] = {[0] = "reason"}, [9] = {[0] = "ends"},
     [10] = {[0] = "probe"}, [11] = {[0] = "state", "origin", "vlan", "tunnelled"},
 }
 
