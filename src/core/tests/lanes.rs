@@ -222,3 +222,42 @@ fn frames_of_a_flow_keep_their_order_however_lanes_overtake_each_other() {
         assert_eq!((expected, next.iter().sum::<u32>()), (next, 1_000_000));
     }
 }
+
+#[test]
+fn recordings_deliver_nothing_in_any_lane_whoever_was_started_again() {
+    for mode in MODES {
+        for restarted in [None, Some(0), Some(1)] {
+            let mut world = several(mode, [3, 3]);
+            world.run(2.0);
+            world.record.clear();
+            // Under keys that come and go, the last of which are those that are in use.
+            for _ in 0..3 {
+                world.run(35.0);
+                for which in [0, 1] {
+                    for lane in 0..3 {
+                        world.send_in(which, lane, &[which as u8, lane, 9]);
+                    }
+                }
+            }
+            let record = world.record.clone();
+            assert!(record.len() > 6);
+            if let Some(which) = restarted {
+                world.restart(which);
+            }
+            world.run(30.0);
+            assert!(world.up());
+            for which in [0, 1] {
+                world.came(which);
+            }
+            for flying in record.iter().chain(record.iter().rev()) {
+                world.inject(flying.clone());
+            }
+            world.run(3.0);
+            for which in [0, 1] {
+                assert_eq!(world.came(which), vec![Vec::<Vec<u8>>::new(); 3], "{mode:?} {restarted:?}");
+            }
+            world.run(70.0);
+            world.assert_carries_in(3);
+        }
+    }
+}
