@@ -275,7 +275,7 @@ fn events_tell_what_happens_to_a_link_once_each() {
     let [mut text, mut json] = [follow(&[]), follow(&["--json"])];
     let (mut fri, mut mon) = pair.link(&Toml::tun_fri(), &Toml::tun_mon());
     json.wait_line("\"state\":\"up\"", SOON).unwrap();
-    let mark = json.mark();
+    let (mark, text_mark) = (json.mark(), text.mark());
     assert_eq!(mon.terminate(SOON).unwrap(), 0);
     json.wait_line_after(mark, "\"before\":\"up\",\"state\":\"waiting\"", SOON).unwrap();
     // What ails it is looked at once a second: the goodbye, or what the next call came to.
@@ -283,13 +283,14 @@ fn events_tell_what_happens_to_a_link_once_each() {
     let begun = begun.split("\"code\":\"").nth(1).unwrap();
     let code = begun.split('"').next().unwrap();
     let [begins, ends] = ["begins", "ends"].map(|event| format!("\"event\":\"{event}\",\"code\":\"{code}\""));
+    // The other one looks at other moments.
+    text.wait_line_after(text_mark, "fri: begins [", SOON).unwrap();
     let mon = pair.start_mon(&Toml::tun_mon());
     json.wait_line_after(mark, &ends, SOON).unwrap();
     json.wait_line_after(mark, "\"before\":\"waiting\",\"state\":\"up\"", SOON).unwrap();
+    text.wait_line_after(text_mark, "fri: ends [", SOON).unwrap();
     assert_eq!(fri.terminate(SOON).unwrap(), 0);
     json.wait_line("\"event\":\"gone\"", SOON).unwrap();
-    // The other one looks at other moments.
-    text.wait_line("fri: ends [", SOON).unwrap();
     let lines = json.text();
     let count = |event: &str| lines.matches(event).count();
     for once in ["\"event\":\"runs\"", "\"event\":\"gone\""] {
