@@ -92,14 +92,18 @@ impl Sessions {
         let mut message = Vec::new();
         let answer = [&self.instance[..], &chosen].concat();
         let split = responder.write(&answer, random, &mut message).map_err(|_| DropReason::BadTag)?;
-        self.send_answer(Kind::Answer, cause, token, &message, random, out);
-        let Some(cipher) = cipher else { return Ok(Outcome::NoCipher) };
+        let Some(cipher) = cipher else {
+            self.send_answer(Kind::Answer, cause, token, &message, random, out);
+            return Ok(Outcome::NoCipher);
+        };
         let serial = self.next_serial();
         let key = |slot, bytes| Key::Slot { slot, serial, cipher, key: DirectionKey::new(bytes) };
         let key_in = key(slot, split.initiator_to_responder);
         let to_peer = key(offer.slot, split.responder_to_initiator);
         out.push_back(ReceiveCommand::Accept { key: key_in, after: None, named: None }.into());
         out.push_back(SendCommand::Prepare(KeySlot::Unconfirmed, to_peer).into());
+        // The peer may send in any lane as soon as it has this.
+        self.send_answer(Kind::Answer, cause, token, &message, random, out);
         let (peer, began_here, born) = (instance, false, now);
         let session = Session { slot, serial, cipher, instance, peer, began_here, born };
         self.unconfirmed = Some(Unconfirmed { session, seq, known });
