@@ -225,14 +225,12 @@ impl Bulk {
     }
 
     /// Drops what this may be a copy of a process to have sent under.
-    pub fn wipe_all(&mut self, now: Instant, sink: &mut impl Sink) {
+    pub fn wipe_all(&mut self, sink: &mut impl Sink) {
         if let Self::OpenVpn(lane) | Self::Both { openvpn: lane, .. } = self {
             lane.outward.handle_command(Send::Stop, sink);
         }
         if let Self::Tund(lane) | Self::Both { tund: lane, .. } = self {
-            for command in lane::Command::wipe_all() {
-                lane.handle_command(now, command, sink);
-            }
+            lane.wipe_all(sink);
         }
     }
 

@@ -339,7 +339,7 @@ impl<D: Datagrams> Worker<D> {
     fn look_at_clocks(&mut self) -> Instant {
         let now = clock::now();
         if self.watch.has_jumped(now) {
-            self.lane.wipe_all(now.instant, &mut self.port);
+            self.lane.wipe_all(&mut self.port);
             self.resumed = true;
         }
         if self.resumed {
