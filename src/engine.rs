@@ -287,6 +287,9 @@ impl Engine {
             FromWorker::SentAgain { to } => {
                 self.unsent.take_if(|(_, unsent, _)| *unsent == to);
             }
+            FromWorker::Died => {
+                return Err(Ending { end: End::Bug, reason: "a worker thread ended".into() });
+            }
             FromWorker::DeviceLost(error) => {
                 let reason = format!("the device is lost: {error}");
                 return Err(Ending { end: End::DeviceLost, reason });

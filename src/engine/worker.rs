@@ -78,6 +78,8 @@ pub enum FromWorker {
     },
     /// The device is gone or refuses everything.
     DeviceLost(io::Error),
+    /// A thread ended by a defect.
+    Died,
 }
 
 /// What a thread of a lane does.
@@ -249,6 +251,7 @@ impl<D: Datagrams> Worker<D> {
 
     /// Runs until told to quit or until the device is lost.
     pub fn run(mut self) {
+        let _watched = Watched(self.port.engine.clone());
         if let Err(error) = self.serve() {
             let _ = self.port.engine.blocking_send(FromWorker::DeviceLost(error));
         }
@@ -425,6 +428,17 @@ impl<D: Datagrams> Worker<D> {
         // A full channel means that the engine is behind; it asks again.
         let _ =
             self.port.engine.try_send(FromWorker::Report(self.number, Box::new(Report { stats, ..report })));
+    }
+}
+
+/// The others would go on without a thread that panicked, and the link seem up.
+struct Watched(Sender<FromWorker>);
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = self.0.blocking_send(FromWorker::Died);
+        }
     }
 }
 

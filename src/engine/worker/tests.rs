@@ -208,3 +208,18 @@ fn a_command_goes_to_the_thread_of_its_half_alone() {
         assert!(workers.iter().all(|worker| arrived(worker) == 1), "a report is of both");
     }
 }
+
+#[test]
+fn a_thread_that_panics_is_noticed_beside_those_that_go_on() {
+    let (sender, mut notices) = tokio::sync::mpsc::channel(1);
+    let _other = sender.clone();
+    let thread = std::thread::spawn(move || {
+        let _watched = Watched(sender);
+        panic!("as a defect does");
+    });
+    assert!(thread.join().is_err());
+    assert!(matches!(notices.try_recv(), Ok(FromWorker::Died)));
+    let (sender, mut notices) = tokio::sync::mpsc::channel(1);
+    std::thread::spawn(move || drop(Watched(sender))).join().unwrap();
+    assert!(notices.try_recv().is_err(), "one that quits is no defect");
+}
