@@ -85,8 +85,8 @@ struct Engine {
     ask_at: Option<Instant>,
     letters: bool,
     lanes: u8,
-    /// The parent wants to know how the link is, as soon as so many threads have told their own.
-    wanted: Option<usize>,
+    /// The parent wants to know how the link is, as soon as these threads have told their own, a bit for each.
+    wanted: Option<u64>,
     /// `None`: this link lasts until it is ended.
     patience: Option<IdleTimeout>,
     /// What keys are derived with, where they are wanted for a key log.
@@ -239,7 +239,7 @@ impl Engine {
                 frames.into_iter().for_each(|frame| self.worker.frame(frame));
             }
             ToEngine::Report => {
-                self.wanted = Some(self.worker.count());
+                self.wanted = Some((1 << self.worker.count()) - 1);
                 self.ask();
             }
             ToEngine::Settings(settings) => {
@@ -267,7 +267,7 @@ impl Engine {
                 }
                 self.stats = report.stats;
                 self.link.handle_report(now(), &report);
-                self.wanted = self.wanted.map(|workers| workers.saturating_sub(1));
+                self.wanted = self.wanted.map(|threads| threads & !(1 << thread));
                 if self.wanted == Some(0) {
                     self.wanted = None;
                     self.tell_state()?;
@@ -334,8 +334,8 @@ impl Engine {
         // What was overtaken and then came is missing no more, but a counter never falls.
         stats.datagrams_lost = stats.datagrams_lost.max(self.stats.datagrams_lost);
         let openvpn = self.reports.iter().map(|report| &report.openvpn).fold(Stats::default(), add);
-        let key_used_up = self.reports.iter().any(|report| report.key_used_up);
-        Report { stats, openvpn, key_used_up, ..report }
+        let heard = self.reports.iter().map(|report| report.heard).sum();
+        Report { stats, openvpn, heard, ..report }
     }
 
     /// Asks the parent for a socket for a lane's own way, or drops the one that there is.

@@ -143,8 +143,10 @@ impl Lane {
     /// What the link must know once a second.
     pub fn report(&mut self) -> Report {
         let (key_used_up, used_length) = self.outward.report();
+        let stats = self.stats();
         Report {
-            stats: self.stats(),
+            stats,
+            heard: if self.outward.is_first() { stats.datagrams_in } else { 0 },
             openvpn: Stats::default(),
             key_used_up,
             used_length,

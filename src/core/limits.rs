@@ -98,6 +98,13 @@ pub const LANE_RETRY: Duration = Duration::from_secs(60);
 /// A way that answers is asked again after the keepalive interval, and after no longer than this.
 pub const LANE_CHECK: Duration = Duration::from_secs(5);
 
+/// The peer may say so many times at once that it has other lanes, and once more each [`LANE_CHANGE`].
+pub const LANE_CHANGES: u32 = 4;
+/// See [`LANE_CHANGES`].
+pub const LANE_CHANGE: Duration = Duration::from_secs(10);
+/// So many sockets for lanes are asked for at once, and one more each [`LANE_ASK`].
+pub const LANE_SOCKETS: u32 = 30;
+
 /// The UDP payload that every path is expected to take, in bytes: an IPv4 packet of 576. Nothing longer is sent unless it
 /// is known to pass (RFC 8899 MIN_PLPMTU).
 pub const BUDGET_LEAST: usize = 576 - OUTER_V4;

@@ -225,6 +225,7 @@ impl<R: Random> Link<R> {
     }
 
     fn set_endpoint(&mut self, now: Instant, endpoint: Path) {
+        let endpoint = Path { own_port: false, ..endpoint };
         if self.path.set_endpoint(now, endpoint, &mut self.cx.out) {
             self.carriers.restart(now);
             self.restart_lanes(now);

@@ -34,7 +34,7 @@ impl Path {
 
     /// From a lane's own port to the same end.
     pub fn from_own_port(self) -> Self {
-        Self { own_port: true, ..self.far_end() }
+        Self { own_port: true, ..self }
     }
 
     /// The peer's end of it, wherever this end is.

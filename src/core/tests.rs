@@ -132,6 +132,8 @@ struct End {
     others: Vec<Beside>,
     /// So many lanes take frames.
     used: u8,
+    /// How many sockets were asked for.
+    sockets: usize,
     out: Out,
     remotes: Vec<SocketAddr>,
     log: Vec<Said>,
@@ -174,6 +176,7 @@ impl End {
             link: Link::new(settings, keys, statics, now, Dice(seed)),
             others: (1..lanes).map(beside).collect(),
             used: 1,
+            sockets: 0,
             lane: Lane::new(lane_settings.clone()),
             out: Out { lanes, ..Out::default() },
             remotes: remote.iter().map(|remote| remote.parse().unwrap()).collect(),
@@ -213,7 +216,10 @@ impl End {
                 Event::Routes(routes) => self.routes = routes,
                 Event::Rerouted { .. } => panic!("there is no loop"),
                 Event::Lanes(used) => self.used = used,
-                Event::LaneSocket { lane, way } => self.others[usize::from(lane) - 1].socket = way,
+                Event::LaneSocket { lane, way } => {
+                    self.others[usize::from(lane) - 1].socket = way;
+                    self.sockets += usize::from(way.is_some());
+                }
                 Event::Keep(_) => panic!("nothing of these keys is kept"),
                 Event::Up { .. } => self.log.push(Said::Up),
                 Event::Down { reason } => self.log.push(Said::Down(reason)),
@@ -488,7 +494,8 @@ impl World {
         for which in 0..self.ends.len() {
             let now = self.now(which);
             let end = &mut self.ends[which];
-            let report = lane::Report { stats: end.stats().minus(&end.link.stats()), ..end.lane.report() };
+            let stats = end.stats().minus(&end.link.stats());
+            let report = lane::Report { stats, ..end.lane.report() };
             end.link.handle_report(now, &report);
             end.lane.handle_timeout(now.instant, &mut end.out);
             if end.link.poll_timeout().is_some_and(|at| at <= now.instant) {

@@ -24,6 +24,10 @@ pub struct Device {
     /// Each reads and writes one frame at a time, not blocking. The first is attached: the kernel gives it every frame; the others have
     /// none before they are attached as well ([`sys::attach_queue`]).
     pub queues: Vec<OwnedFd>,
+    /// Where there are several queues: what frames are written to, for each. These are queues that are never attached, since the kernel has the frames of
+    /// a flow follow the queue that its answers are written to (`tun_flow_update` of drivers/net/tun.c): two ends that wrote to the queues that
+    /// they read would move flows that are busy both ways back and forth for ever.
+    pub writers: Vec<OwnedFd>,
     /// The interface's name.
     pub name: String,
     /// Its index.
@@ -35,7 +39,7 @@ pub struct Device {
 impl Device {
     /// Has the kernel give every frame to the first queue, whoever has attached others.
     pub fn detach_others(&self) -> io::Result<()> {
-        for queue in self.queues.iter().skip(1) {
+        for queue in self.queues.iter().skip(1).chain(&self.writers) {
             match sys::attach_queue(queue, false) {
                 // It is so already.
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
@@ -77,11 +81,13 @@ pub fn open(mode: Mode, name: Option<&str>, queues: u8) -> io::Result<Device> {
         return Err(refused(Errno::BUSY.into()));
     }
     sys::disable_vnet_header(&first, VNET_HEADER as i32)?;
-    let mut device = Device { queues: vec![first], name, index: link.index, adopted: there.is_some() };
-    let more = if multi_queue { queues.saturating_sub(1) } else { 0 };
-    for _ in 0..more {
-        let (queue, _) = open_queue(mode, &device.name, true).map_err(refused)?;
-        device.queues.push(queue);
+    let (index, adopted) = (link.index, there.is_some());
+    let mut device = Device { queues: vec![first], writers: Vec::new(), name, index, adopted };
+    if multi_queue && queues > 1 {
+        let another = || open_queue(mode, &device.name, true).map(|(queue, _)| queue).map_err(refused);
+        let mut others = (1..2 * queues).map(|_| another()).collect::<io::Result<Vec<_>>>()?;
+        device.writers = others.split_off(usize::from(queues) - 1);
+        device.queues.extend(others);
     }
     device.detach_others()?;
     Ok(device)

@@ -42,6 +42,8 @@ pub struct LaneIo<D> {
     pub lanes: strays::Lanes,
     /// The device, once it is there.
     pub device: Option<OwnedFd>,
+    /// What frames are written to, if that is something else: a queue that gives none.
+    pub writer: Option<OwnedFd>,
     waiting: VecDeque<Vec<u8>>,
     layer: Layer,
     /// Joins frames for the device; `None`: each is written alone.
@@ -78,6 +80,7 @@ impl<D: Datagrams> LaneIo<D> {
             own: None,
             lanes: strays::Lanes::new(),
             device: None,
+            writer: None,
             waiting: VecDeque::new(),
             layer,
             coalescer: None,
@@ -166,7 +169,7 @@ impl<D: Datagrams> LaneIo<D> {
 
     /// Writes a frame or super-frame. False: the device refuses those that are joined.
     fn write(&mut self, virtio: Virtio, frame: &[u8]) -> bool {
-        let Some(device) = &self.device else { return true };
+        let Some(device) = self.writer.as_ref().or(self.device.as_ref()) else { return true };
         let error = match write(device, virtio, frame) {
             Ok(_) => return true,
             Err(error) => error,

@@ -109,6 +109,8 @@ pub struct Worker<D> {
     port: LaneIo<D>,
     /// What the peer's datagrams come to, if not to the front, the socket for everybody.
     connected: Option<D>,
+    /// Whether that has a port of its own.
+    has_own_port: bool,
     rest: Rest,
     /// The same for those who connect and have proven nothing.
     strangers_rest: Rest,
@@ -145,8 +147,8 @@ enum Source {
     Strangers = 5,
 }
 
-/// Makes the workers of a link, one or two for each of its lanes, that share a socket. `devices`: the device's queue for each lane; none if it
-/// comes later.
+/// Makes the workers of a link, one or two for each of its lanes, that share a socket. `devices`: the device's queue for each lane, and, if they are several, one to write
+/// to for each; none if it comes later.
 ///
 /// # Errors
 /// Those of epoll_create1(2), epoll_ctl(2), eventfd(2) and dup(2).
@@ -178,6 +180,8 @@ pub fn workers<D: Datagrams>(
         let socket = socket.try_clone()?;
         let mut port = LaneIo::new(socket, settings.layer(), data_path.offload, channels.clone(), streams);
         port.lanes = others.try_clone()?;
+        port.writer =
+            devices.get(usize::from(lanes) + usize::from(place.lane)).map(OwnedFd::try_clone).transpose()?;
         let device = devices.get(usize::from(place.lane)).map(OwnedFd::try_clone).transpose()?;
         workers.push(Worker::new(workers.len(), place, &settings, data_path, port, device)?);
     }
@@ -214,6 +218,7 @@ impl<D: Datagrams> Worker<D> {
             resumed: false,
             port,
             connected: None,
+            has_own_port: false,
             rest: Rest::default(),
             strangers_rest: Rest::default(),
             listens_to_device: true,
@@ -403,6 +408,7 @@ impl<D: Datagrams> Worker<D> {
                 }
                 ToWorker::Device(device) => self.take_device(device)?,
                 ToWorker::Connected(socket, own_port) => self.take_connected(now, socket, own_port)?,
+                ToWorker::Own(socket) => self.port.own = socket,
                 ToWorker::Attach(attached) => self.port.attach(attached),
                 ToWorker::Listen(listener) => self.port.streams.listen(listener)?,
                 ToWorker::Stream(path, connection) => self.take_stream(now, path, connection),

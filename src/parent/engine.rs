@@ -50,7 +50,9 @@ impl Parent {
         let (child, channel) = (self.spawn)()
             .map_err(|error| Fatal::new(FAILED, format!("cannot start the engine: {error}")))?;
         let mut descriptors = vec![launch.socket.as_fd()];
-        descriptors.extend(self.changes.device().iter().flat_map(|device| &device.queues).map(AsFd::as_fd));
+        let device = self.changes.device();
+        let queues = device.iter().flat_map(|device| device.queues.iter().chain(&device.writers));
+        descriptors.extend(queues.map(AsFd::as_fd));
         let sent = channel.send(&ToEngine::Start(launch.start), &descriptors);
         self.front = launch.socket.try_clone().ok();
         self.status.connected.clear();

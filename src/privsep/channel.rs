@@ -20,7 +20,7 @@ use super::message::{MAX_MESSAGE, ToEngine, ToParent};
 use crate::config::MAX_LANES;
 
 /// Most descriptors that may travel beside one message: the socket and a queue for each lane.
-const MAX_DESCRIPTORS: usize = 1 + MAX_LANES as usize;
+const MAX_DESCRIPTORS: usize = 1 + 2 * MAX_LANES as usize;
 
 /// What may cross a [`Channel`].
 pub trait Message: Serialize + DeserializeOwned {

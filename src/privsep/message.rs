@@ -131,7 +131,7 @@ pub enum ToEngine {
     /// What [`ToParent::Keep`] asked for is done.
     Kept(Kept),
     /// The first message. Descriptors: the UDP socket, then the device unless it comes later: a queue of it for each of
-    /// [`LinkSettings::lanes`].
+    /// [`LinkSettings::lanes`], and, if those are several, as many to write to.
     Start(Box<Start>),
     /// The addresses of the remotes that are known so far, in the order to call; empty when none resolved.
     Resolved {

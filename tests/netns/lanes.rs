@@ -9,7 +9,7 @@ use tund_lab::{Host, wait_until};
 
 use super::support::*;
 
-/// Queues of a device, attached or not; `None`: it can have one alone.
+/// Queues of a device, attached or not, those that are written to among them; `None`: it can have one alone.
 fn queues(host: &Host, device: &str) -> Option<u64> {
     let links: Value =
         serde_json::from_str(&host.run(&format!("ip -j -d link show {device}")).ok()?).unwrap();
@@ -51,7 +51,7 @@ fn each_end_has_a_queue_for_each_of_its_lanes_and_frames_pass() {
     let pair = pair();
     let (fri, mon) = (lanes(Toml::tun_fri().handshake(), "2"), lanes(Toml::tun_mon().handshake(), "4"));
     let _link = pair.link(&fri, &mon);
-    assert_eq!((queues(&pair.fri, "tun0"), queues(&pair.mon, "tun0")), (Some(2), Some(4)));
+    assert_eq!((queues(&pair.fri, "tun0"), queues(&pair.mon, "tun0")), (Some(4), Some(8)));
     assert_pings(&pair.fri, "192.168.86.18");
     assert_eq!(stream(&pair.fri, &pair.mon, "192.168.86.18"), STREAM);
 }
@@ -89,6 +89,16 @@ fn each_lane_goes_from_a_port_of_its_own_until_that_is_cut_and_again_afterwards(
         flows_pass(&pair.mon, "192.168.86.81");
         assert!(![&fri, &mon].iter().any(|end| end.text().contains(DOWN)));
     }
+}
+
+#[test]
+fn a_lane_may_have_a_thread_for_each_direction() {
+    let pair = pair();
+    let two = |toml: Toml| toml.handshake().with("[tuning]\nlanes = 2\nthreads = 2");
+    let _link = pair.link(&two(Toml::tun_fri()), &two(Toml::tun_mon()));
+    wait_used(&pair, [2, 1]);
+    flows_pass(&pair.fri, "192.168.86.18");
+    assert_eq!(stream(&pair.mon, &pair.fri, "192.168.86.81"), STREAM);
 }
 
 #[test]
@@ -141,11 +151,11 @@ fn a_device_of_another_program_and_one_that_is_made_again_have_them_too() {
     pair.mon.run("ip tuntap add dev tun0 mode tun multi_queue").unwrap();
     let (fri, mut mon) =
         pair.link(&lanes(Toml::tun_fri(), "3").handshake(), &lanes(Toml::tun_mon(), "3").handshake());
-    assert_eq!((queues(&pair.fri, "tun0"), queues(&pair.mon, "tun0")), (Some(3), Some(3)));
+    assert_eq!((queues(&pair.fri, "tun0"), queues(&pair.mon, "tun0")), (Some(6), Some(6)));
     let mark = fri.mark();
     pair.fri.run("ip link del tun0").unwrap();
     fri.wait_line_after(mark, UP, SOON).unwrap();
-    assert_eq!(queues(&pair.fri, "tun0"), Some(3));
+    assert_eq!(queues(&pair.fri, "tun0"), Some(6));
     assert_pings(&pair.fri, "192.168.86.18");
     assert_eq!(mon.terminate(SOON).unwrap(), 0);
     assert_eq!(queues(&pair.mon, "tun0"), Some(0), "it is not tund's to remove");
@@ -167,4 +177,66 @@ fn a_device_that_was_made_for_one_queue_is_refused_or_taken_as_it_is() {
         pair.link(&lanes(Toml::tun_fri(), "'auto'").handshake(), &lanes(Toml::tun_mon(), "2").handshake());
     assert_eq!(queues(&pair.fri, "tun0"), None);
     assert_pings(&pair.fri, "192.168.86.18");
+}
+
+/// Numbered datagrams of 64 flows, both ways at once; says how many came, and how many after a later one.
+const FLOWS: &str = r#"
+import selectors, socket, struct, sys, threading, time
+own, peer = sys.argv[1:]
+flows = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(64)]
+ready = selectors.DefaultSelector()
+for port, flow in enumerate(flows, 5000):
+    flow.bind((own, port))
+    flow.connect((peer, port))
+    flow.setblocking(False)
+    ready.register(flow, selectors.EVENT_READ)
+def say():
+    for burst in range(500):
+        for flow in flows:
+            for number in range(8 * burst, 8 * burst + 8):
+                try:
+                    flow.send(struct.pack("!I", number))
+                except OSError:
+                    pass
+        time.sleep(0.001)
+threading.Thread(target=say).start()
+last, came, late = {}, 0, 0
+while found := ready.select(3):
+    for key, _ in found:
+        try:
+            number, = struct.unpack("!I", key.fileobj.recv(9))
+        except OSError:
+            continue
+        came += 1
+        late += number <= last.get(key.fd, -1)
+        last[key.fd] = number
+print(f"{came} came, {late} late")
+"#;
+
+#[test]
+fn flows_that_are_busy_both_ways_keep_their_order() {
+    let pair = pair();
+    let four = |toml: Toml| lanes(toml.handshake(), "4");
+    let (fri, mon) = pair.link(&four(Toml::tun_fri()), &four(Toml::tun_mon()));
+    wait_used(&pair, [4, 3]);
+    // A thread that goes to another processor may overtake what it has sent before: veth has a queue for each of them.
+    let last = std::thread::available_parallelism().unwrap().get() - 1;
+    for (host, end, processor) in [(&pair.fri, &fri, 0), (&pair.mon, &mon, last)] {
+        let pid = end.pid();
+        let engine = host.run(&format!("cat /proc/{pid}/task/{pid}/children")).unwrap();
+        for pid in [pid.to_string().as_str(), engine.trim()] {
+            host.run(&format!("taskset --all-tasks --cpu-list --pid {processor} {pid}")).unwrap();
+        }
+    }
+    let (fri, mon) = ((0, "192.168.86.81"), (last, "192.168.86.18"));
+    let ends = [(&pair.fri, fri, mon), (&pair.mon, mon, fri)].map(|(host, (processor, own), (_, peer))| {
+        let on = ["taskset", "--cpu-list", &processor.to_string()];
+        host.spawn(&[&on[..], &["/usr/bin/python3", "-c", FLOWS, own, peer]].concat()).unwrap()
+    });
+    for end in &ends {
+        end.wait_line(" late", 3 * SOON).unwrap();
+        let text = end.text();
+        let came: u32 = text.split(' ').next().unwrap().parse().unwrap();
+        assert!(came > 5000 && text.contains(", 0 late"), "{text}");
+    }
 }

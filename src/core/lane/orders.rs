@@ -324,6 +324,8 @@ impl Notice {
 pub struct Report {
     /// All counters since the start.
     pub stats: Stats,
+    /// Datagrams of the peer that lane 0 has opened: those of other lanes may come where lane 0's do not.
+    pub heard: u64,
     /// What of them the lane in OpenVPN's format counted, where there are two.
     pub openvpn: Stats,
     /// Whether the key that is sent under is nearly used up.
@@ -348,6 +350,7 @@ impl Report {
         let is_clean = self.offenders == Offenders::default();
         Self {
             stats: self.stats.plus(&openvpn.stats),
+            heard: self.heard + openvpn.heard,
             openvpn: openvpn.stats,
             key_used_up: self.key_used_up || openvpn.key_used_up,
             offenders: if is_clean { openvpn.offenders } else { self.offenders },
@@ -363,7 +366,8 @@ impl Report {
             openvpn.add(DropReason::Stranger, self.stats.drops(reason));
         }
         let tund = self.stats.minus(&self.openvpn);
-        [Self { stats: openvpn, ..*self }, Self { stats: tund, offenders: Offenders::default(), ..*self }]
+        let [openvpn, tund] = [openvpn, tund].map(|stats| Self { stats, heard: stats.datagrams_in, ..*self });
+        [openvpn, Self { offenders: Offenders::default(), ..tund }]
     }
 }
 

@@ -64,6 +64,11 @@ impl Outward {
         }
     }
 
+    /// Whether it is lane 0's.
+    pub(super) fn is_first(&self) -> bool {
+        self.settings.lane == 0
+    }
+
     /// What was counted so far.
     pub fn stats(&self) -> Stats {
         self.frames.stats
@@ -115,7 +120,8 @@ impl Outward {
             SendCommand::Way { way, .. } => self.way = way,
             SendCommand::Endpoint(endpoint) => {
                 self.way = None;
-                self.frames.set_endpoint(endpoint);
+                // Lane 0 alone goes over streams.
+                self.frames.set_endpoint(endpoint.filter(|to| self.settings.lane == 0 || !to.stream));
             }
             SendCommand::Agreed(agreed) => self.frames.agreed = agreed,
             SendCommand::Budget(budget) => {

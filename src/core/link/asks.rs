@@ -88,7 +88,8 @@ impl<R: Random> Link<R> {
     /// A hello that names what it answers, in no more bytes than that had.
     fn name(&mut self, caller: &Caller) {
         let room = caller.room.saturating_sub(Framing::Static.overhead());
-        let hello = hello::naming(caller.key_id.0, &self.settings, self.path.own_budget(), room);
+        let named = hello::naming(caller.key_id.0, &self.settings, self.path.own_budget(), room);
+        let hello = Hello { rank: self.lanes.rank(), ..named };
         if hello::length(&hello) <= room {
             self.send(Message::Hello(hello), caller.from);
         }

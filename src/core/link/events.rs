@@ -91,7 +91,8 @@ impl<R: Random> Control for Link<R> {
             Notice::SourceLost { path } if self.path.endpoint() == Some(path) => {
                 self.set_endpoint(instant, path.far_end());
             }
-            Notice::SourceLost { .. } | Notice::OpenVpn(_) => {}
+            Notice::SourceLost { path } => self.leave_lane_ways(path),
+            Notice::OpenVpn(_) => {}
             Notice::TooLong => {
                 self.path.pmtud.handle_claim(instant);
                 self.keying.handle_too_long(instant);
@@ -116,12 +117,12 @@ impl<R: Random> Control for Link<R> {
     }
 
     fn handle_report(&mut self, now: Now, report: &Report) {
-        let Report { stats: lane, key_used_up, used_length, offenders, .. } = report;
+        let Report { stats: lanes, heard, key_used_up, used_length, offenders, .. } = report;
         self.guard
             .handle_offenders(now.instant, offenders)
             .into_iter()
             .for_each(|news| self.cx.out.log(news));
-        let news = self.liveness.handle_counters(now.instant, lane);
+        let news = self.liveness.handle_counters(now.instant, *heard, lanes);
         if news.waiting {
             self.wake(now.instant);
         }

@@ -4,25 +4,33 @@
 //! port of its own, so that what lies between spreads the lanes. Both ends ask along it all the time; a lane whose way
 //! does not answer goes along lane 0's.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::outbox::Context;
 use super::{Event, Link};
 use crate::core::condition::Condition;
 use crate::core::lane::{KeyRef, SendCommand};
-use crate::core::limits::{LANE_ASK, LANE_CHECK, LANE_FIRST, LANE_LOSSES, LANE_RETRY};
+use crate::core::limits::{
+    LANE_ASK, LANE_CHANGE, LANE_CHANGES, LANE_CHECK, LANE_FIRST, LANE_LOSSES, LANE_RETRY, LANE_SOCKETS,
+};
 use crate::core::path::Path;
+use crate::core::rate::RateLimiter;
 use crate::core::settings::LinkSettings;
 use crate::core::stats::DropReason;
 use crate::crypto::Random;
-use crate::wire::control::{Hello, Message};
+use crate::wire::control::Message;
 
 /// How many lanes are in use, and their ways.
 pub(super) struct Lanes {
-    /// This end's, as in [`Hello::rank`].
+    /// This end's, for its hello.
     rank: u32,
     /// How many lanes frames take.
     used: u8,
+    /// What the peer said when that was decided, and whether this end had keys for them.
+    said: ([u32; 2], bool),
+    /// How often that may change, and how often sockets are asked for: what the parent lets in is not used up.
+    changes: RateLimiter,
+    sockets: RateLimiter,
     /// Those of lane 1 and on.
     ways: Vec<Way>,
 }
@@ -48,7 +56,14 @@ impl Lanes {
     pub fn new(settings: &LinkSettings, random: &mut impl Random) -> Self {
         let opens = settings.lanes > 1 && settings.has_remote;
         let rank = if opens { u32::from_be_bytes(random.bytes()).max(1) } else { 0 };
-        Self { rank, used: 1, ways: Vec::new() }
+        Self {
+            rank,
+            used: 1,
+            said: ([1, 0], true),
+            changes: RateLimiter::new(LANE_CHANGES, LANE_CHANGE),
+            sockets: RateLimiter::new(LANE_SOCKETS, LANE_ASK),
+            ways: Vec::new(),
+        }
     }
 
     /// For this end's hello.
@@ -101,27 +116,40 @@ impl Way {
     }
 
     /// A socket that has the way for itself: from an own port before the first word, so that this goes out of it; else when it answered.
-    fn ask_for_socket(&mut self, lane: u8, cx: &mut Context<impl Random>) {
-        self.socket = true;
-        cx.out.events.push_back(Event::LaneSocket { lane, way: self.path });
+    fn ask_for_socket(
+        &mut self,
+        now: Instant,
+        lane: u8,
+        sockets: &mut RateLimiter,
+        cx: &mut Context<impl Random>,
+    ) {
+        if !self.socket && sockets.allow(now) {
+            self.socket = true;
+            cx.out.events.push_back(Event::LaneSocket { lane, way: self.path });
+        }
     }
 
-    fn handle_timeout(&mut self, now: Instant, lane: u8, cx: &mut Context<impl Random>) {
-        let Some(path) = self.path else { return };
+    /// Asks along the way, or leaves it; gives what is wrong.
+    fn handle_timeout(
+        &mut self,
+        now: Instant,
+        lane: u8,
+        sockets: &mut RateLimiter,
+        cx: &mut Context<impl Random>,
+    ) -> Option<Condition> {
+        let path = self.path?;
         if path.own_port && !self.socket {
-            self.ask_for_socket(lane, cx);
-            self.due = Some(now + LANE_FIRST);
-            return;
+            self.ask_for_socket(now, lane, sockets, cx);
+            self.due = Some(now + if self.socket { LANE_FIRST } else { LANE_ASK });
+            return None;
         }
         if self.unanswered >= LANE_LOSSES {
-            if self.open {
-                cx.out.log(Condition::LaneLost { lane });
-            }
+            let lost = self.open.then_some(Condition::LaneLost { lane });
             self.close(lane, cx);
             if path.own_port {
                 self.try_later(path, now + LANE_RETRY);
             }
-            return;
+            return lost;
         }
         if self.unanswered == 0 {
             self.challenge = cx.random.bytes();
@@ -129,6 +157,7 @@ impl Way {
         self.unanswered += 1;
         self.due = Some(now + LANE_ASK);
         cx.out.control_in(lane, &Message::Path { challenge: self.challenge }, path);
+        None
     }
 
     /// The peer asks along this way, which it has opened.
@@ -139,56 +168,71 @@ impl Way {
         }
     }
 
+    /// The peer answers; false: to nothing that was asked along this way.
     fn handle_reply(
         &mut self,
-        now: Instant,
         lane: u8,
         from: Path,
         challenge: [u8; 16],
-        interval: Duration,
         cx: &mut Context<impl Random>,
-    ) {
-        let Some(path) = self.path.filter(|path| path.covers(&from) && path.own_port == from.own_port) else {
-            return;
-        };
-        if self.unanswered == 0 || challenge != self.challenge {
-            return;
+    ) -> bool {
+        let path = self.path.filter(|path| path.covers(&from) && path.own_port == from.own_port);
+        if path.is_none() || self.unanswered == 0 || challenge != self.challenge {
+            return false;
         }
         self.unanswered = 0;
-        self.due = Some(now + interval);
         if !self.open {
             self.open = true;
-            cx.out.command(SendCommand::Way { lane, way: Some(path) });
-            if !self.socket {
-                self.ask_for_socket(lane, cx);
-            }
+            cx.out.command(SendCommand::Way { lane, way: path });
         }
+        true
     }
 }
 
 impl<R: Random> Link<R> {
+    /// What decides how many lanes are in use.
+    fn said_of_lanes(&self) -> ([u32; 2], bool) {
+        let peer = self.greeting.peer().map_or([1, 0], |peer| [u32::from(peer.lanes), peer.rank]);
+        (peer, self.keying.pairs_lanes())
+    }
+
     /// How many lanes are in use is decided anew, and where their ways lead.
     pub(super) fn restart_lanes(&mut self, now: Instant) {
         let endpoint = self.path.endpoint().filter(|endpoint| self.is_up() && !endpoint.stream);
-        let peer = self.greeting.peer().map_or([1, 0], |peer| [u32::from(peer.lanes), peer.rank]);
-        let [lanes, rank] = peer;
-        let keyed = endpoint.filter(|_| self.keying.pairs_lanes());
-        let used = keyed.map_or(1, |_| self.settings.lanes.min(u8::try_from(lanes).unwrap_or(1)));
+        self.lanes.said = self.said_of_lanes();
+        let ([lanes, rank], keyed) = self.lanes.said;
+        let lanes = u8::try_from(lanes).unwrap_or(1).min(self.settings.lanes);
+        let used = if endpoint.is_some() && keyed { lanes } else { 1 };
         let opens = endpoint.filter(|_| self.lanes.rank > rank);
         self.lanes.restart(now, used, opens, &mut self.cx);
     }
 
     /// A hello of a peer that is up may say something else than the one before, or give the lanes their keys.
-    pub(super) fn lanes_differ(&self, before: Option<&Hello>, were_paired: bool) -> bool {
-        let of = |hello: &Hello| (hello.lanes, hello.rank);
-        let differs = before.map(of) != self.greeting.peer().map(of);
-        self.is_up() && (differs || were_paired != self.keying.pairs_lanes())
+    pub(super) fn review_lanes(&mut self, now: Instant) {
+        if !self.is_up() || self.settings.lanes == 1 || self.lanes.said == self.said_of_lanes() {
+            return;
+        }
+        // Without keys frames take lane 0 at once.
+        if !self.keying.pairs_lanes() || self.lanes.changes.allow(now) {
+            self.restart_lanes(now);
+        }
     }
 
     pub(super) fn handle_lanes_timeout(&mut self, now: Instant) {
+        let mut lost = Vec::new();
         for (lane, way) in (1..).zip(&mut self.lanes.ways) {
             if way.due.is_some_and(|due| due <= now) {
-                way.handle_timeout(now, lane, &mut self.cx);
+                lost.extend(way.handle_timeout(now, lane, &mut self.lanes.sockets, &mut self.cx));
+            }
+        }
+        lost.into_iter().for_each(|condition| self.say(now, condition));
+    }
+
+    /// This host does not send from a path's own address any more.
+    pub(super) fn leave_lane_ways(&mut self, path: Path) {
+        for (lane, way) in (1..).zip(&mut self.lanes.ways) {
+            if way.path == Some(path) && !path.own_port {
+                way.close(lane, &mut self.cx);
             }
         }
     }
@@ -205,6 +249,7 @@ impl<R: Random> Link<R> {
         let is_of_peer = self.keying.is_of_peer(under);
         let Some(way) = self.lanes.ways.get_mut(usize::from(lane).wrapping_sub(1)) else { return };
         match *message {
+            Message::Path { .. } | Message::PathReply { .. } if from.stream => {}
             Message::Path { challenge } => {
                 self.cx.out.control_in(lane, &Message::PathReply { challenge }, from);
                 // The way of the link is none of the lane's own, and its host is the peer's.
@@ -212,13 +257,15 @@ impl<R: Random> Link<R> {
                 let is_other = endpoint.is_some_and(|endpoint| !endpoint.covers(&from));
                 let is_host = self.path.is_host(from.remote) == Some(true);
                 let opens = way.path.is_some_and(|path| path.own_port);
-                if is_of_peer && is_other && is_host && !opens && !from.stream {
+                if is_of_peer && is_other && is_host && !opens {
                     way.handle_asked(now, lane, from, &mut self.cx);
                 }
             }
             Message::PathReply { challenge } => {
-                let interval = self.settings.keepalive.interval.min(LANE_CHECK);
-                way.handle_reply(now, lane, from, challenge, interval, &mut self.cx);
+                if way.handle_reply(lane, from, challenge, &mut self.cx) {
+                    way.due = Some(now + self.settings.keepalive.interval.min(LANE_CHECK));
+                    way.ask_for_socket(now, lane, &mut self.lanes.sockets, &mut self.cx);
+                }
             }
             _ => self.stats.drop(DropReason::Malformed),
         }

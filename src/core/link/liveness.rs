@@ -9,6 +9,7 @@ pub struct Liveness {
     heard_at: Instant,
     used_at: Instant,
     datagrams_in: u64,
+    heard: u64,
     frames: u64,
     frames_waiting: u64,
     strangers: u64,
@@ -26,7 +27,15 @@ pub struct News {
 impl Liveness {
     /// Nothing heard, nothing passed.
     pub fn new(now: Instant) -> Self {
-        Self { heard_at: now, used_at: now, datagrams_in: 0, frames: 0, frames_waiting: 0, strangers: 0 }
+        Self {
+            heard_at: now,
+            used_at: now,
+            datagrams_in: 0,
+            heard: 0,
+            frames: 0,
+            frames_waiting: 0,
+            strangers: 0,
+        }
     }
 
     /// When the peer was last heard under keys that only it has; before that, the start of the link.
@@ -54,10 +63,11 @@ impl Liveness {
         self.used_at = now;
     }
 
-    /// Takes what the lanes have counted since the start.
-    pub fn handle_counters(&mut self, now: Instant, lanes: &Stats) -> News {
+    /// Takes what the lanes have counted since the start, and how many datagrams lane 0 opened: the link's own way is that lane's.
+    pub fn handle_counters(&mut self, now: Instant, heard: u64, lanes: &Stats) -> News {
         let grows = |last: &mut u64, count| std::mem::replace(last, count) < count;
-        if grows(&mut self.datagrams_in, lanes.datagrams_in) {
+        self.datagrams_in = lanes.datagrams_in;
+        if grows(&mut self.heard, heard) {
             self.heard_at = now;
         }
         if grows(&mut self.frames, lanes.frames_in + lanes.frames_out) {
@@ -85,16 +95,22 @@ mod tests {
         let mut liveness = Liveness::new(start);
         let mut lanes = Stats::default();
         lanes.datagrams_in += 1;
-        assert_eq!(liveness.handle_counters(at(1), &lanes), News::default());
+        assert_eq!(liveness.handle_counters(at(1), lanes.datagrams_in, &lanes), News::default());
         assert_eq!((liveness.heard_at(), liveness.used_at()), (at(1), start));
         lanes.frames_out = 1;
-        liveness.handle_counters(at(2), &lanes);
+        liveness.handle_counters(at(2), lanes.datagrams_in, &lanes);
         assert_eq!((liveness.heard_at(), liveness.used_at()), (at(1), at(2)));
         lanes.drop(DropReason::NoPeer);
-        assert_eq!(liveness.handle_counters(at(3), &lanes), News { waiting: true, strangers: false });
+        assert_eq!(
+            liveness.handle_counters(at(3), lanes.datagrams_in, &lanes),
+            News { waiting: true, strangers: false }
+        );
         lanes.drop(DropReason::Stranger);
-        assert_eq!(liveness.handle_counters(at(4), &lanes), News { waiting: false, strangers: true });
-        assert_eq!(liveness.handle_counters(at(5), &lanes), News::default());
+        assert_eq!(
+            liveness.handle_counters(at(4), lanes.datagrams_in, &lanes),
+            News { waiting: false, strangers: true }
+        );
+        assert_eq!(liveness.handle_counters(at(5), lanes.datagrams_in, &lanes), News::default());
         assert_eq!((liveness.heard_at(), liveness.used_at()), (at(1), at(2)));
     }
 }

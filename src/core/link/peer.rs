@@ -73,7 +73,6 @@ impl<R: Random> Link<R> {
             return self.stats.drop(DropReason::Stale);
         }
         self.liveness.handle_heard(instant);
-        let were_paired = self.keying.pairs_lanes();
         if self.keying.handle_names(instant, under, &peer, &mut self.cx.out) {
             // The peer learns what frames come under from now on.
             if self.is_up() {
@@ -87,11 +86,8 @@ impl<R: Random> Link<R> {
         }
         let asks = !peer.seen;
         self.path.set_peer_budget(Some(peer.budget));
-        let before = self.greeting.peer().cloned();
         let first = self.greeting.handle_hello(peer);
-        if self.lanes_differ(before.as_ref(), were_paired) {
-            self.restart_lanes(instant);
-        }
+        self.review_lanes(instant);
         match mismatch {
             Some(condition) => self.disagree(instant, condition),
             None => self.agree(instant),

@@ -235,8 +235,10 @@ impl Lane {
 
     /// What the link must know once a second.
     pub fn report(&mut self) -> Report {
+        let stats = self.stats();
         Report {
-            stats: self.stats(),
+            stats,
+            heard: stats.datagrams_in,
             openvpn: Stats::default(),
             key_used_up: self.outward.report(),
             used_length: false,

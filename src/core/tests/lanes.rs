@@ -1,7 +1,10 @@
 //! Several lanes: which are used, and the way of each.
 
 use super::*;
+use crate::core::bulk::{self, Bulk};
+use crate::core::hello;
 use crate::core::limits::{LANE_CHECK, LANE_RETRY};
+use crate::wire::control::Hello;
 
 fn several(mode: KeyMode, lanes: [u8; 2]) -> World {
     let of = |which: usize| LinkSettings { lanes: lanes[which], key_mode: mode, ..settings(which) };
@@ -259,5 +262,76 @@ fn recordings_deliver_nothing_in_any_lane_whoever_was_started_again() {
             world.run(70.0);
             world.assert_carries_in(3);
         }
+    }
+}
+
+/// Without a limit it could ask the privileged process for a socket with each word.
+#[test]
+fn a_peer_that_says_something_else_each_time_costs_few_sockets() {
+    for mode in MODES {
+        let mut world = several(mode, [3, 3]);
+        world.run(2.0);
+        for count in 0..200u8 {
+            let own = &world.ends[1].settings;
+            let hello = Hello { lanes: 2 + count % 2, rank: u32::from(count), ..hello::own(own, 1200, true) };
+            let mut body = Vec::new();
+            control::encode(&Message::Hello(hello), &mut body);
+            let said =
+                SendCommand::Control { body, to: MON.parse().unwrap(), under: KeySlot::Current, lane: 0 };
+            let now = world.now(1).instant;
+            world.ends[1].handle_command(now, &said.into());
+            world.run(0.1);
+        }
+        assert!(world.up() && !world.ends[0].fell());
+        assert!(world.ends[0].sockets <= 20, "{}", world.ends[0].sockets);
+        world.run(60.0);
+        world.assert_carries_in(3);
+    }
+}
+
+#[test]
+fn a_worker_that_may_be_a_copy_takes_no_key_before_the_link_has_dropped_its_own() {
+    let settings = lane::Settings {
+        keys: Arc::new(LinkKeys::new(&[42; 32])),
+        framing: Framing::Static,
+        cipher: Cipher::ChaCha20Poly1305,
+        direction: 0,
+        lane: 0,
+        max_frame: 1400,
+        bundle: false,
+        copy_dscp: false,
+        inner: InnerPolicy::bridged(None),
+    };
+    let key = |time| Key::KeyId(KeyId::new(&settings.keys, time, [1; 4]));
+    let now = Instant::now();
+    for lane in [0, 1] {
+        let mut bulk = Bulk::new(&bulk::Settings::Tund(settings.of_lane(lane)));
+        let mut sent = |bulk: &mut Bulk, commands: &[SendCommand]| {
+            let mut out = Out::default();
+            for command in commands {
+                bulk.handle_command(now, Command::Send(command.clone()).into(), &mut out);
+            }
+            bulk.handle_frame(&[7; 60], &[], &mut out);
+            bulk.flush(&mut out);
+            out.sent.len()
+        };
+        let use_key = |time| {
+            let prepare = match lane {
+                0 => SendCommand::Prepare(KeySlot::Next, key(time)),
+                _ => SendCommand::Pair {
+                    slot: KeySlot::Next,
+                    key: key(time),
+                    named: KeyId::new(&settings.keys, 7, [2; 4]),
+                },
+            };
+            [prepare, SendCommand::Switch(KeySlot::Next)]
+        };
+        sent(&mut bulk, &[SendCommand::Endpoint(Some(FRI.parse().unwrap())), SendCommand::Agreed(true)]);
+        assert_eq!(sent(&mut bulk, &use_key(1)), 1);
+        bulk.wipe_all(&mut Out::default());
+        // What was under way when the copy was made.
+        assert_eq!(sent(&mut bulk, &use_key(2)), 0);
+        sent(&mut bulk, &[SendCommand::WipeAll]);
+        assert_eq!(sent(&mut bulk, &use_key(3)), 1);
     }
 }

@@ -6,6 +6,7 @@ use std::sync::mpsc;
 use super::{Direction, TURN_TIME};
 use crate::core::bulk::Command;
 use crate::core::path::Path;
+use crate::transport::Datagrams;
 
 /// From the engine to a thread of a lane.
 pub(super) enum ToWorker<D> {
@@ -15,8 +16,10 @@ pub(super) enum ToWorker<D> {
     Frame(Vec<u8>),
     /// The device, if it was not there at the start.
     Device(OwnedFd),
-    /// What the peer's datagrams come to from now on, if not to the front; whether it has a port of its own, which they are sent from too.
+    /// What the peer's datagrams come to from now on, if not to the front; whether it has a port of its own.
     Connected(Option<D>, bool),
+    /// What has the lane's own port, if it has one.
+    Own(Option<D>),
     /// Whether the device gives frames to this lane.
     Attach(bool),
     /// Where streams are accepted.
@@ -83,9 +86,14 @@ impl<D> Handle<D> {
         self.send(0, Direction::Outward, ToWorker::Frame(frame));
     }
 
-    /// Gives the thread that receives for a lane a socket for what comes from the peer, or takes it away. From its `own_port`, if it has
-    /// one, that lane's datagrams are sent.
-    pub fn connected(&self, lane: u8, socket: Option<D>, own_port: bool) {
+    /// Gives the thread that receives for a lane a socket for what comes from the peer, or takes it away. If that has a port of its own
+    /// (`own_port`), the lane's datagrams along such a path are sent from it, by whichever thread sends them.
+    pub fn connected(&self, lane: u8, socket: Option<D>, own_port: bool)
+    where
+        D: Datagrams,
+    {
+        let own = socket.as_ref().filter(|_| own_port).and_then(|socket| socket.try_clone().ok());
+        self.send(lane, Direction::Outward, ToWorker::Own(own));
         self.send(lane, Direction::Inward, ToWorker::Connected(socket, own_port));
     }
 

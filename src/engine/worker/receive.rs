@@ -79,14 +79,16 @@ impl<D: Datagrams> Worker<D> {
         if let Some(socket) = &socket {
             self.watch(socket, Source::Connected)?;
         }
-        self.port.own = socket.as_ref().filter(|_| own_port).map(D::try_clone).transpose()?;
-        self.connected = socket;
+        (self.connected, self.has_own_port) = (socket, own_port);
         self.rest = Rest::default();
         self.listen_to_front()
     }
 
     /// Takes a turn's worth of what comes from the peer, or from everybody while it has no socket of its own.
     pub(super) fn take_datagrams(&mut self, now: Instant) {
+        if self.connected.is_none() && !self.has_front {
+            return;
+        }
         let mut taken = 0;
         let waiting = self.connected.as_ref().unwrap_or(&self.port.socket).waiting();
         let mut should_drop = self.codel.should_drop(now, waiting > TARGET);
@@ -95,7 +97,7 @@ impl<D: Datagrams> Worker<D> {
             match socket.receive(&mut self.arrival) {
                 Ok(mut received) => {
                     taken += received.length;
-                    received.from.own_port = self.port.own.is_some();
+                    received.from.own_port = self.has_own_port;
                     self.handle_received(now, received, &mut should_drop);
                 }
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {

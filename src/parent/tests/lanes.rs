@@ -35,7 +35,7 @@ fn each_lane_has_a_queue_and_a_socket_and_there_is_no_other_lane() {
     let scratch = Scratch::new();
     let code = Rig::new(with_lanes(Lanes::Count(3)), &scratch).run(|engine| {
         let (settings, descriptors) = started(engine);
-        assert_eq!((settings.lanes, descriptors.len()), (3, 4), "socket and queues");
+        assert_eq!((settings.lanes, descriptors.len()), (3, 7), "socket, queues, and those to write to");
         let [front, first, others @ ..] = &descriptors[..] else { panic!() };
         assert!(attach_queue(first, true).is_err(), "it is not attached");
         for queue in others {
