@@ -1,6 +1,5 @@
 //! NIST's vectors, and AWS-LC as the other implementation.
 
-use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 use zeroize::ZeroizeOnDrop;
 
@@ -126,6 +125,7 @@ fn every_operation_fits_in_the_stack_that_is_wiped() {
 #[cfg(feature = "aws-lc")]
 mod aws_lc {
     use aws_lc_rs::kem::{Ciphertext, DecapsulationKey, EncapsulationKey, ML_KEM_768};
+    use proptest::prelude::*;
 
     use super::*;
 
