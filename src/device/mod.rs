@@ -127,7 +127,10 @@ fn open_only_queue(mode: Mode, name: &str) -> io::Result<(OwnedFd, String)> {
     if !name.is_empty() {
         configuration.tun_name(name);
     }
-    let device = tun::create(&configuration).map_err(io::Error::from)?;
+    let device = tun::create(&configuration).map_err(|error| match error {
+        tun::Error::NameTooLong | tun::Error::Nul(_) => Errno::INVAL.into(),
+        error => io::Error::from(error),
+    })?;
     device.set_nonblock()?;
     let name = tun::AbstractDevice::tun_name(&device)?;
     Ok((sys::into_device(device), name))
