@@ -303,10 +303,10 @@ fn a_worker_that_may_be_a_copy_takes_no_key_before_the_link_has_dropped_its_own(
         inner: InnerPolicy::bridged(None),
     };
     let key = |time| Key::KeyId(KeyId::new(&settings.keys, time, [1; 4]));
-    let now = Instant::now();
+    let now = World::new().start;
     for lane in [0, 1] {
         let mut bulk = Bulk::new(&bulk::Settings::Tund(settings.of_lane(lane)));
-        let mut sent = |bulk: &mut Bulk, commands: &[SendCommand]| {
+        let sent = |bulk: &mut Bulk, commands: &[SendCommand]| {
             let mut out = Out::default();
             for command in commands {
                 bulk.handle_command(now, Command::Send(command.clone()).into(), &mut out);
