@@ -179,7 +179,7 @@ impl StaticKeys {
         }
         match self.verify(now, key_id, &received, here.up) {
             Ok(Opened { counter, message: Some(Message::Hello(hello)), .. })
-                if let Some(named) = self.is_to_take(key_id, &hello) =>
+                if let Some(named) = self.taken_for(key_id, &hello) =>
             {
                 let ended = self.take(now.instant, key_id, named);
                 Verdict::Taken { after: counter, named, hello, ended }
@@ -231,7 +231,7 @@ impl StaticKeys {
     }
 
     /// The own key id by which a hello, which verified under `key_id`, makes that key id live, if it does.
-    fn is_to_take(&self, key_id: KeyId, hello: &Hello) -> Option<KeyId> {
+    fn taken_for(&self, key_id: KeyId, hello: &Hello) -> Option<KeyId> {
         let named = hello.heard.map(KeyId).filter(|own| self.sending.may_be_named(*own));
         named.filter(|_| !self.taken.was_live(key_id))
     }

@@ -151,18 +151,7 @@ impl End {
         at: Instant,
         seed: u64,
     ) -> Self {
-        let keys = Arc::new(LinkKeys::new(&[42; 32]));
-        let lane_settings = lane::Settings {
-            keys: keys.clone(),
-            framing: framing(&settings),
-            cipher: settings.cipher,
-            direction: settings.direction,
-            lane: 0,
-            max_frame: settings.mtu as usize + 22,
-            bundle: settings.bundle,
-            copy_dscp: false,
-            inner: inner(&settings),
-        };
+        let lane_settings = lane_settings(&settings);
         let lanes = settings.lanes;
         let beside =
             |lane| Beside { lane: Lane::new(lane_settings.of_lane(lane)), out: Out::default(), socket: None };
@@ -173,7 +162,7 @@ impl End {
             address: address.parse().unwrap(),
             also: None,
             settings: settings.clone(),
-            link: Link::new(settings, keys, statics, now, Dice(seed)),
+            link: Link::new(settings, lane_settings.keys.clone(), statics, now, Dice(seed)),
             others: (1..lanes).map(beside).collect(),
             used: 1,
             sockets: 0,
@@ -309,6 +298,20 @@ fn inner(settings: &LinkSettings) -> InnerPolicy {
     match settings.mode {
         Mode::Tun => InnerPolicy::routed(settings.mtu, settings.mss_clamp, settings.peers.clone()),
         Mode::Tap => InnerPolicy::bridged(None),
+    }
+}
+
+fn lane_settings(settings: &LinkSettings) -> lane::Settings {
+    lane::Settings {
+        keys: Arc::new(LinkKeys::new(&[42; 32])),
+        framing: framing(settings),
+        cipher: settings.cipher,
+        direction: settings.direction,
+        lane: 0,
+        max_frame: settings.mtu as usize + 22,
+        bundle: settings.bundle,
+        copy_dscp: false,
+        inner: inner(settings),
     }
 }
 

@@ -291,17 +291,7 @@ fn a_peer_that_says_something_else_each_time_costs_few_sockets() {
 
 #[test]
 fn a_worker_that_may_be_a_copy_takes_no_key_before_the_link_has_dropped_its_own() {
-    let settings = lane::Settings {
-        keys: Arc::new(LinkKeys::new(&[42; 32])),
-        framing: Framing::Static,
-        cipher: Cipher::ChaCha20Poly1305,
-        direction: 0,
-        lane: 0,
-        max_frame: 1400,
-        bundle: false,
-        copy_dscp: false,
-        inner: InnerPolicy::bridged(None),
-    };
+    let settings = lane_settings(&settings(0));
     let key = |time| Key::KeyId(KeyId::new(&settings.keys, time, [1; 4]));
     let now = World::new().start;
     for lane in [0, 1] {
