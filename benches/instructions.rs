@@ -12,29 +12,22 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark stops where something is wrong")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that talks to a person")]
 
+mod pair;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{self, ExitCode};
 use std::sync::Arc;
 use std::time::Instant;
 
-use zeroize::Zeroizing;
-
+use pair::{DATAGRAM, PACKET, Pair};
 use tund::config;
-use tund::core::guard::Guard;
-use tund::core::inner::InnerPolicy;
-use tund::core::key_id::KeyId;
-use tund::core::lane::{
-    Arrived, Command, Format, Head, Key, KeySlot, Lane, Name, Notice, ReceiveCommand, SendCommand, Settings,
-    Sink, Transmit,
-};
-use tund::core::path::Path;
+use tund::core::lane::{Format, Head, Name};
 use tund::core::replay::Window;
 use tund::crypto::aead::Aead;
 use tund::crypto::cbc_hmac::{CbcCipher, CbcHmac, Digest, KEY, pad, slots};
-use tund::crypto::keys::{DirectionKey, LinkKeys, Masks};
+use tund::crypto::keys::{LinkKeys, Masks};
 use tund::crypto::suite::Cipher;
 use tund::packet::gro::Coalescer;
 use tund::packet::gso;
@@ -50,9 +43,6 @@ const TOLERANCE: f64 = 3.0;
 const ALIGNMENT: u64 = 4;
 /// Rounds of the two runs.
 const ROUNDS: [u64; 2] = [20, 220];
-/// Payload of a datagram on a path of 1500 bytes, and an inner packet that fits it.
-const DATAGRAM: usize = 1472;
-const PACKET: usize = 1420;
 
 /// A piece of work; it does so many rounds.
 type Work = fn(u64);
@@ -242,34 +232,6 @@ fn open_rounds(cipher: Cipher, size: usize, rounds: u64) {
     }
 }
 
-/// What a lane puts out: datagrams one behind the other, and the number of frames.
-#[derive(Default)]
-struct Out {
-    datagrams: Vec<u8>,
-    stride: usize,
-    frames: u64,
-}
-
-impl Sink for Out {
-    fn frame(&mut self, frame: &[u8]) {
-        black_box(frame);
-        self.frames += 1;
-    }
-
-    fn datagram(&mut self, datagram: &[u8], _: Path) {
-        self.datagrams.extend_from_slice(datagram);
-    }
-
-    fn transmit(&mut self, transmit: Transmit<'_>) {
-        self.datagrams.extend_from_slice(transmit.bytes);
-        self.stride = transmit.stride;
-    }
-
-    fn notice(&mut self, _: Notice) -> bool {
-        true
-    }
-}
-
 /// The guard's defaults.
 fn rules() -> config::Guard {
     let text = "remote = \"192.0.2.1\"\n[key]\nfile = \"k\"\n[device]\nmode = \"tap\"\n";
@@ -284,55 +246,11 @@ fn tap_frame() -> [u8; PACKET] {
     frame
 }
 
-/// Frames of a device to sealed datagrams, and those to frames again. A super-frame passes the guard as one on its way out.
+/// Frames of a device to sealed datagrams, and those to frames again.
 fn lane_rounds(framing: Framing, guard: Option<config::Guard>, frame: &[u8; PACKET], rounds: u64) {
-    let keys = Arc::new(LinkKeys::new(&[1; 32]));
-    let settings = |direction| Settings {
-        keys: keys.clone(),
-        framing,
-        cipher: Cipher::Aes256Gcm,
-        direction,
-        lane: 0,
-        max_frame: 1500,
-        bundle: true,
-        copy_dscp: false,
-        inner: InnerPolicy::bridged(guard.as_ref().map(|rules| Guard::new(rules, keys.loops()))),
-    };
-    #[allow(clippy::disallowed_methods, reason = "any instant will do")]
-    let now = Instant::now();
-    let key = match framing {
-        Framing::Static => Key::KeyId(KeyId::new(&keys, 7, [1; 4])),
-        Framing::Session => {
-            let key = DirectionKey::new(Zeroizing::new([3; 32]));
-            Key::Slot { slot: 1, serial: 1, cipher: Cipher::Aes256Gcm, key }
-        }
-    };
-    let path = Path::from(SocketAddr::from(([192, 0, 2, 1], 1417)));
-    let (mut from, mut to, mut out) = (Lane::new(settings(0)), Lane::new(settings(1)), Out::default());
-    from.handle_command(now, SendCommand::Prepare(KeySlot::Next, key.clone()).into(), &mut out);
-    from.handle_command(now, SendCommand::Switch(KeySlot::Next).into(), &mut out);
-    from.handle_command(now, SendCommand::Budget(DATAGRAM).into(), &mut out);
-    to.handle_command(now, ReceiveCommand::Accept { key, after: None, named: None }.into(), &mut out);
-    for command in Command::endpoint(Some(path)).into_iter().chain(Command::agreed(true)) {
-        from.handle_command(now, command.clone(), &mut out);
-        to.handle_command(now, command, &mut out);
-    }
-    from.outward.frames.inner.set_now(now);
-    let back = [&frame[6..12], &frame[..6], &frame[12..]].concat();
-    assert!(to.outward.frames.admits(&back, &mut out), "both hosts are known");
-    for _ in 0..rounds {
-        assert!(from.outward.frames.admits(black_box(frame), &mut out));
-        for _ in 0..SEGMENTS {
-            from.outward.handle_frame(black_box(frame), &[], &mut out);
-        }
-        from.outward.flush(&mut out);
-        let mut bytes = std::mem::take(&mut out.datagrams);
-        let arrived = Arrived { bytes: &mut bytes, stride: out.stride, ecn: 0, from: path };
-        to.inward.handle_datagrams(now, arrived, &mut out);
-        bytes.clear();
-        out.datagrams = bytes;
-    }
-    assert_eq!(out.frames, rounds * SEGMENTS as u64, "every frame arrives");
+    let mut pair = Pair::new(framing, 0, guard.as_ref());
+    pair.answer(frame);
+    (0..rounds).for_each(|_| pair.round(frame));
 }
 
 fn frames(count: usize, size: usize) -> Vec<Vec<u8>> {
