@@ -11,13 +11,9 @@ const MAX_FILE: usize = 500;
 /// Longest function in lines, tests excepted: they may hold tables.
 const MAX_FUNCTION: usize = 60;
 /// Where the pure half lives.
-const PURE: [&str; 19] = [
-    "src/core/",
-    "src/wire/",
-    "src/crypto/",
-    "src/config/",
+const PURE: [&str; 15] = [
+    "proto/src/",
     "import/src/",
-    "src/packet/",
     "src/route/accept",
     "src/route/plan",
     "src/route/step",
@@ -171,7 +167,7 @@ fn stray_transports(path: &str, text: &str) -> Vec<String> {
 
 /// Names are looked up by the resolver process, which has no rights, and nowhere else.
 fn stray_look_ups(path: &str, text: &str) -> Vec<String> {
-    if !path.starts_with("src/") || path == "src/helper/resolve.rs" || path.ends_with("/tests.rs") {
+    if module(path).is_none() || path == "src/helper/resolve.rs" || path.ends_with("/tests.rs") {
         return Vec::new();
     }
     let bad = code(without_tests(text)).filter(|(_, line)| line.contains("to_socket_addrs"));
@@ -192,6 +188,12 @@ fn impurities(path: &str, text: &str) -> Vec<String> {
     bad
 }
 
+/// The module that a file of tund or of its protocol is.
+fn module(path: &str) -> Option<String> {
+    let path = path.strip_prefix("proto/").unwrap_or(path).strip_prefix("src/")?.strip_suffix(".rs")?;
+    Some(path.trim_end_matches("/mod").replace('/', "::"))
+}
+
 /// On which floor a module is.
 fn floor(module: &str) -> Option<usize> {
     let within = |room: &&&str| {
@@ -203,10 +205,7 @@ fn floor(module: &str) -> Option<usize> {
 
 /// Imports of a room that is above the file's own.
 fn climbs(path: &str, text: &str) -> Vec<String> {
-    let Some(module) = path.strip_prefix("src/").and_then(|path| path.strip_suffix(".rs")) else {
-        return Vec::new();
-    };
-    let module = module.trim_end_matches("/mod").replace('/', "::");
+    let Some(module) = module(path) else { return Vec::new() };
     let (Some(own), false) = (floor(&module), path.ends_with("/tests.rs") || path.contains("/tests/")) else {
         return Vec::new();
     };
@@ -309,11 +308,9 @@ fn the_pure_half_has_no_clock_no_descriptor_and_no_thread() {
 #[test]
 fn no_room_names_one_above_it() {
     let files = rust_files();
-    let sources = files.iter().filter(|(path, _)| path.starts_with("src/"));
-    let homeless =
-        |path: &&str| floor(path[4..path.len() - 3].replace('/', "::").trim_end_matches("::mod")).is_none();
-    let homeless: Vec<_> = sources.map(|(path, _)| path.as_str()).filter(homeless).collect();
-    assert_eq!(homeless, ["src/lib.rs", "src/testing.rs"], "files without a floor");
+    let is_homeless = |path: &&str| module(path).is_some_and(|module| floor(&module).is_none());
+    let homeless: Vec<_> = files.iter().map(|(path, _)| path.as_str()).filter(is_homeless).collect();
+    assert_eq!(homeless, ["proto/src/lib.rs", "src/lib.rs", "src/testing.rs"], "files without a floor");
     judge(files, climbs);
 }
 
@@ -406,7 +403,7 @@ fn the_rules_see_what_they_forbid() {
     assert_eq!(too_long("src/a.rs", &format!("x\n#[cfg(test)]\nmod tests {{{long_file}")).len(), 0);
 
     let hidden = format!("let x = {} {{ f() }};", concat!("un", "safe"));
-    assert_eq!(stray_unsafe("src/core/a.rs", &hidden).len(), 1);
+    assert_eq!(stray_unsafe("proto/src/core/a.rs", &hidden).len(), 1);
     assert_eq!(stray_unsafe("src/sys/a.rs", &hidden).len(), 0);
 
     let look_up = "let found = (host, 1).to_socket_addrs()?;";
@@ -417,18 +414,18 @@ fn the_rules_see_what_they_forbid() {
     assert_eq!(stray_transports("src/engine/worker/a.rs", socket).len(), 1);
     assert_eq!(stray_transports("src/engine.rs", socket).len(), 0);
 
-    assert_eq!(impurities("src/core/a.rs", "let now = Instant::now();").len(), 1);
+    assert_eq!(impurities("proto/src/core/a.rs", "let now = Instant::now();").len(), 1);
     assert_eq!(impurities("src/route/plan.rs", "use std::fs;").len(), 1);
     assert_eq!(impurities("src/engine/a.rs", "use std::fs;").len(), 0);
-    assert_eq!(impurities("src/core/a.rs", "#[cfg(test)]\nmod tests {\nuse std::fs;\n}").len(), 0);
+    assert_eq!(impurities("proto/src/core/a.rs", "#[cfg(test)]\nmod tests {\nuse std::fs;\n}").len(), 0);
 
-    assert_eq!(climbs("src/core/a.rs", "use crate::privsep::message::End;").len(), 1);
+    assert_eq!(climbs("proto/src/core/a.rs", "use crate::privsep::message::End;").len(), 1);
     assert_eq!(
         climbs("src/parent/a.rs", "use crate::{say, sys};\nuse crate::privsep::message::End;").len(),
         0
     );
     assert_eq!(climbs("src/privsep/message.rs", "use crate::privsep::spawn::Role;").len(), 1);
-    assert_eq!(climbs("src/wire/a.rs", "    x: crate::config::Config,").len(), 1);
+    assert_eq!(climbs("proto/src/wire/a.rs", "    x: crate::config::Config,").len(), 1);
 
     let there = [("tests/a.rs".to_owned(), "#[test]\nfn one() {}\nfn two() {}".to_owned())];
     assert_eq!(missing_tests("see `tests/a.rs::one`", &there).len(), 0);

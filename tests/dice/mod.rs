@@ -1,4 +1,4 @@
-//! Numbers that a seed decides, for every test that draws: the unit tests of `core`, `tests/sim` and `tests/netns`
+//! Numbers that a seed decides, for every test that draws: the unit tests of `core`, `proto/tests/sim` and `tests/netns`
 //! take this file in.
 #![allow(dead_code, reason = "not everybody draws everything")]
 

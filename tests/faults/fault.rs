@@ -24,7 +24,7 @@ pub enum Fault {
     SidDrawnTwice,
     /// A key id is taken for a hello that names one of this end's, whatever was sealed before that hello.
     TakenFromZero,
-    /// A key id that was live is taken again (the search finds it: tests/search).
+    /// A key id that was live is taken again (the search finds it: proto/tests/search).
     TakenAgain,
     /// Frames pass before a hello fits.
     HelloNotRequired,
@@ -44,7 +44,7 @@ pub enum Fault {
     UsedSessionForgotten,
     /// An answer that nobody confirms keeps everybody else out.
     AnswerKept,
-    /// A caller that proved nothing takes the place of one that waits (the search finds it: tests/search).
+    /// A caller that proved nothing takes the place of one that waits (the search finds it: proto/tests/search).
     UnprovenDisplaces,
     /// A silence on a session brings no new call.
     NoCallAfterSilence,

@@ -290,7 +290,7 @@ fn an_end_made_from_the_document_alone_works_in_parts_and_without_ml_kem() {
 #[test]
 fn ml_kem_in_python_is_that_of_nist() {
     let pair = Pair::unplugged();
-    let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/crypto/kem/acvp.txt");
+    let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto/src/crypto/kem/acvp.txt");
     let said = said(python(&pair.fri, "ml_kem.py", &vectors.display().to_string()));
     assert_eq!(said, ["33 vectors of NIST hold"]);
 }

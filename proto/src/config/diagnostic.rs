@@ -68,7 +68,7 @@ impl Diagnostic {
 const SHOWN: usize = 100;
 
 /// The first findings of each severity, in their order, and how many more there are: a file with thousands of routes may have as many.
-pub(crate) fn first_of_each_severity(mut found: Vec<Diagnostic>) -> Vec<Diagnostic> {
+pub fn first_of_each_severity(mut found: Vec<Diagnostic>) -> Vec<Diagnostic> {
     let mut counts = BTreeMap::new();
     found.retain(|finding| {
         let count = counts.entry(finding.severity).or_insert(0);
@@ -88,7 +88,7 @@ pub(crate) fn first_of_each_severity(mut found: Vec<Diagnostic>) -> Vec<Diagnost
 }
 
 /// `text` in quotes, as it may be shown in one line: control characters escaped, 60 characters at most.
-pub(crate) fn quote(text: &str) -> String {
+pub fn quote(text: &str) -> String {
     const LONGEST: usize = 60;
     let mut shown: String = text.chars().take(LONGEST).flat_map(char::escape_debug).collect();
     if text.chars().nth(LONGEST).is_some() {

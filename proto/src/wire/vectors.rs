@@ -3,7 +3,7 @@
 //! A vector is a fenced block whose info string is `vector NAME`. Each line is `KEY: HEX`, a line
 //! without a key goes on with the one before; `#` begins a comment.
 
-const PROTOCOL: &str = include_str!("../../PROTOCOL.md");
+const PROTOCOL: &str = include_str!("../../../PROTOCOL.md");
 
 /// One vector.
 #[derive(Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use super::*;
 use crate::wire::vectors::{hex, vectors};
 
 /// The slow receiver, shared with the fuzz targets; it depends on nothing.
-#[path = "../../../fuzz/src/reference.rs"]
+#[path = "../../../../fuzz/src/reference.rs"]
 mod reference;
 
 const MAX: usize = 9018;

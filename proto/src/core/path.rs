@@ -55,7 +55,7 @@ impl From<SocketAddr> for Path {
     }
 }
 
-#[cfg(test)]
+/// As from [`SocketAddr`]: an address and port of the other end.
 impl std::str::FromStr for Path {
     type Err = std::net::AddrParseError;
 

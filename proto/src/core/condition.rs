@@ -313,7 +313,7 @@ mod tests {
     /// The codes are an interface, and the manual lists exactly them.
     #[test]
     fn the_manual_has_a_row_for_each_code() {
-        let manual = include_str!("../../docs/tund.8.md");
+        let manual = include_str!("../../../docs/tund.8.md");
         let rows = manual.lines().skip_while(|line| *line != "## Conditions").skip(1);
         let rows = rows.take_while(|line| !line.starts_with("## "));
         let listed: Vec<_> = rows.filter_map(|row| row.strip_prefix("`")?.strip_suffix('`')).collect();

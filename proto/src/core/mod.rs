@@ -12,8 +12,8 @@ pub mod codel;
 pub mod condition;
 pub mod control;
 #[cfg(test)]
-#[path = "../../tests/dice/mod.rs"]
-pub(crate) mod dice;
+#[path = "../../../tests/dice/mod.rs"]
+mod dice;
 pub mod fair_queue;
 pub mod guard;
 pub mod hello;
