@@ -19,17 +19,19 @@ use crate::crypto::Random;
 use crate::crypto::exchange::Pattern;
 use crate::crypto::suite::{Cipher, Exchange};
 use crate::crypto::wrap;
-use crate::helper::{NO_SOCKET, serve};
-use crate::privsep::channel::{Channel, Message};
+use crate::helper::{NO_SOCKET, Running, serve};
+use crate::privsep::channel::Message;
 use crate::privsep::message::{Confinement, Keys};
 use crate::privsep::sandbox;
-use crate::privsep::spawn::{self, Role, spawn};
+use crate::privsep::spawn::Role;
 use crate::sys::clock::now;
 use crate::sys::random::Os;
 use crate::transport::stream::Stream;
 
 /// Two calls are sent in this time.
 const PATIENCE: Duration = Duration::from_secs(6);
+/// The caller has answered by then.
+const LIMIT: Duration = Duration::from_secs(20);
 /// No datagram is longer.
 const ROOM: usize = 65_536;
 
@@ -79,23 +81,12 @@ impl Message for Answer {
 
 /// Calls the peer over a socket that is connected to it, and waits for what comes of it.
 pub fn call(question: &Question, socket: &OwnedFd) -> Answer {
-    let failed = |error: io::Error| Answer::Failed(error.to_string());
-    let (mut child, channel): (_, Channel<Question, Answer>) = match spawn(Role::Caller) {
-        Ok(spawned) => spawned,
-        Err(error) => return failed(error),
-    };
-    let asked = channel.send(question, &[socket.as_fd()]);
-    let answer = asked.and_then(|()| {
-        let limit = Timespec { tv_sec: 20, tv_nsec: 0 };
-        poll(&mut [PollFd::new(&channel, PollFlags::IN)], Some(&limit))?;
-        channel.receive()
-    });
-    // It has ended, or is of no use any more, and nobody waits for one that the kernel does not let go.
-    let _ = spawn::end(&mut child);
+    let answer =
+        Running::start(Role::Caller, question, &[socket.as_fd()]).and_then(|caller| caller.wait(LIMIT));
     match answer {
-        Ok(Some((answer, _))) => answer,
-        Ok(None) => Answer::Failed("the calling process ended without a word".to_owned()),
-        Err(error) => failed(error),
+        Ok(Some(answer)) => answer,
+        Ok(None) => Answer::Failed(format!("no answer in {} s", LIMIT.as_secs())),
+        Err(error) => Answer::Failed(error.to_string()),
     }
 }
 

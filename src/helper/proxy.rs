@@ -6,18 +6,18 @@ use std::io;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::{Child, ExitCode};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::helper::{NO_SOCKET, serve};
-use crate::privsep::channel::{Channel, Message};
+use crate::helper::{NO_SOCKET, Running, serve};
+use crate::privsep::channel::Message;
 use crate::privsep::message::Confinement;
 use crate::privsep::sandbox;
-use crate::privsep::spawn::{self, Role, spawn};
+use crate::privsep::spawn::Role;
 use crate::report::text::printable;
 use crate::sys::clock::now;
 use crate::wire::proxy::{Credentials, Kind, Next, Refusal, Request};
@@ -108,10 +108,9 @@ impl Message for Answer {
     }
 }
 
-/// A proxy that is being asked; the process ends with this.
+/// A proxy that is being asked.
 pub struct Asking {
-    child: Child,
-    channel: Channel<Question, Answer>,
+    process: Running<Question, Answer>,
     socket: OwnedFd,
 }
 
@@ -121,47 +120,37 @@ impl Asking {
     /// # Errors
     /// The process cannot be started.
     pub fn start(question: &Question, socket: OwnedFd) -> io::Result<Self> {
-        let (child, channel) = spawn(Role::ProxyCaller)?;
-        let asking = Self { child, channel, socket };
-        match asking.channel.send(question, &[asking.socket.as_fd()]) {
-            // That it has ended already is found when its answer is read.
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
-            Ok(()) | Err(_) => Ok(asking),
-        }
+        let process = Running::start(Role::ProxyCaller, question, &[socket.as_fd()])?;
+        Ok(Self { process, socket })
     }
 
     /// What came of it, if that is known: the connection to where it was to lead, or why there is none.
     pub fn poll(&self) -> Option<Result<OwnedFd, Trouble>> {
-        let failed = |error: io::Error| Trouble::Unreachable(error.to_string());
-        Some(match self.channel.receive() {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
-            Ok(Some((Answer::Connected, _))) => self.socket.try_clone().map_err(failed),
-            Ok(Some((Answer::Not(trouble), _))) => Err(trouble),
-            Ok(None) => Err(Trouble::Unreachable("the asking process ended without an answer".to_owned())),
-            Err(error) => Err(failed(error)),
-        })
+        self.outcome(self.process.answer())
     }
 
     /// The same for a command that waits for it.
     pub fn wait(&self) -> Result<OwnedFd, Trouble> {
-        let limit = Timespec { tv_sec: LIMIT.as_secs().cast_signed() + 1, tv_nsec: 0 };
-        let polled = poll(&mut [PollFd::new(&self.channel, PollFlags::IN)], Some(&limit));
         let silent = || Err(Trouble::Unreachable("no answer".to_owned()));
-        if polled.is_ok() { self.poll().unwrap_or_else(silent) } else { silent() }
+        self.outcome(self.process.wait(LIMIT + Duration::from_secs(1))).unwrap_or_else(silent)
+    }
+
+    fn outcome(&self, answer: io::Result<Option<Answer>>) -> Option<Result<OwnedFd, Trouble>> {
+        let failed = |error: io::Error| Trouble::Unreachable(error.to_string());
+        Some(match answer {
+            Ok(answer) => match answer? {
+                Answer::Connected => self.socket.try_clone().map_err(failed),
+                Answer::Not(trouble) => Err(trouble),
+            },
+            Err(error) => Err(failed(error)),
+        })
     }
 }
 
 impl AsFd for Asking {
     /// Readable when the answer is there.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.channel.as_fd()
-    }
-}
-
-impl Drop for Asking {
-    fn drop(&mut self) {
-        // One that does not end is of no more concern: its answer is not read.
-        let _ = spawn::end(&mut self.child);
+        self.process.as_fd()
     }
 }
 

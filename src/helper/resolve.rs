@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::process::{Child, ExitCode};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -17,11 +17,11 @@ use crate::config::Remote;
 use crate::core::limits::ADDRESSES;
 use crate::core::path::Path;
 use crate::core::remotes::in_turns_of_families;
-use crate::helper::serve;
-use crate::privsep::channel::{Channel, Message};
+use crate::helper::{Running, serve};
+use crate::privsep::channel::Message;
 use crate::privsep::message::Confinement;
 use crate::privsep::sandbox;
-use crate::privsep::spawn::{self, Role, spawn};
+use crate::privsep::spawn::Role;
 use crate::report::text::printable;
 use crate::sys::clock;
 use crate::sys::names;
@@ -251,7 +251,7 @@ impl Name {
         for (query, v6) in self.queries.iter_mut().zip([true, false]) {
             if query.running.is_none() {
                 let question = Question { confinement: confinement.clone(), remote: self.remote.clone(), v6 };
-                match Running::start(&question) {
+                match Running::start(Role::Resolver, &question, &[]) {
                     Ok(running) => query.running = Some((running, now + LIMIT)),
                     Err(error) => query.error = Some(format!("cannot start the resolver: {error}")),
                 }
@@ -264,10 +264,7 @@ impl Name {
     }
 
     fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.queries
-            .iter()
-            .filter_map(|query| query.running.as_ref())
-            .map(|(running, _)| running.channel.as_fd())
+        self.queries.iter().filter_map(|query| query.running.as_ref()).map(|(running, _)| running.as_fd())
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
@@ -333,7 +330,7 @@ impl Name {
 #[derive(Default)]
 struct Query {
     /// The process, and when it has taken too long.
-    running: Option<(Running, Instant)>,
+    running: Option<(Running<Question, Answer>, Instant)>,
     /// What was found last.
     found: Vec<SocketAddr>,
     /// Why the last look-up found nothing.
@@ -344,14 +341,11 @@ impl Query {
     /// True: it has ended.
     fn handle(&mut self, now: Instant) -> bool {
         let Some((running, due)) = &self.running else { return false };
-        let answer = match running.channel.receive() {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && now < *due => return false,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                Answer::Failed(format!("no answer in {} s", LIMIT.as_secs()))
-            }
-            Ok(Some((answer, _))) => answer,
-            Ok(None) => Answer::Failed("the resolver process ended without an answer".to_owned()),
-            Err(_) => Answer::Failed("the resolver process gave no proper answer".to_owned()),
+        let answer = match running.answer() {
+            Ok(None) if now < *due => return false,
+            Ok(None) => Answer::Failed(format!("no answer in {} s", LIMIT.as_secs())),
+            Ok(Some(answer)) => answer,
+            Err(error) => Answer::Failed(error.to_string()),
         };
         self.running = None;
         match answer {
@@ -368,36 +362,12 @@ impl Query {
     }
 }
 
-/// A resolver process; it ends with this.
-struct Running {
-    child: Child,
-    channel: Channel<Question, Answer>,
-}
-
-impl Running {
-    fn start(question: &Question) -> io::Result<Self> {
-        let (child, channel) = spawn(Role::Resolver)?;
-        let running = Self { child, channel };
-        match running.channel.send(question, &[]) {
-            // That it has ended already is found when its answer is read.
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
-            Ok(()) | Err(_) => Ok(running),
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // One that does not end is of no more concern: its answer is not read.
-        let _ = spawn::end(&mut self.child);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::disallowed_methods, reason = "only differences of the clock matter here")]
 
     use super::*;
+    use crate::privsep::channel::Channel;
     use crate::testing::{capture_log, confinement, logged};
 
     type Played = Channel<Answer, Question>;
