@@ -6,7 +6,6 @@
 
 pub mod ciphers;
 mod ending;
-mod idle_timeout;
 pub mod lane_io;
 mod peer_socket;
 mod refusal;
@@ -33,6 +32,7 @@ use crate::core::bulk::Command;
 use crate::core::condition::Condition;
 use crate::core::control::Control;
 use crate::core::guard;
+use crate::core::idle_timeout::IdleTimeout;
 use crate::core::keylog::Entry;
 use crate::core::lane::{self, Notice, Report};
 use crate::core::link::Event;
@@ -41,7 +41,6 @@ use crate::core::settings::Traffic;
 use crate::core::stats::Stats;
 use crate::crypto::stack::cleanly;
 use crate::engine::ending::Ending;
-use crate::engine::idle_timeout::IdleTimeout;
 use crate::engine::peer_socket::PeerSocket;
 use crate::engine::verbose::letters;
 use crate::engine::worker::{FromWorker, Handle};

@@ -1,4 +1,4 @@
-//! Which cipher and which library suit this processor.
+//! Which library suits this processor.
 
 use crate::crypto::aead::{self, Timing};
 use crate::crypto::suite::Cipher;
@@ -16,15 +16,4 @@ pub fn choose_libraries() {
 pub fn measured() -> Vec<Timing> {
     let began = now().instant;
     aead::measure(|| now().instant.saturating_duration_since(began))
-}
-
-/// AES-256-GCM comes first only where AES and carry-less multiplication are instructions.
-pub fn prefer_hardware(suites: &mut [Cipher]) {
-    #[cfg(target_arch = "x86_64")]
-    let fast = std::is_x86_feature_detected!("aes") && std::is_x86_feature_detected!("pclmulqdq");
-    #[cfg(target_arch = "aarch64")]
-    let fast = std::arch::is_aarch64_feature_detected!("aes");
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let fast = false;
-    suites.sort_by_key(|cipher| (*cipher == Cipher::Aes256Gcm) != fast);
 }

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use crate::config::Upgrade;
 use crate::core::bulk;
 use crate::core::control::Control;
+use crate::core::idle_timeout::IdleTimeout;
 use crate::core::keylog::Entry;
 use crate::core::lane::{self, Report};
 use crate::core::link::Link;
@@ -26,8 +27,8 @@ use crate::crypto::cbc_hmac::KEY;
 use crate::crypto::keys::LinkKeys;
 use crate::crypto::noise::Statics;
 use crate::crypto::stack::cleanly;
+use crate::crypto::suite;
 use crate::engine::ending::{Ending, no_thread};
-use crate::engine::idle_timeout::IdleTimeout;
 use crate::engine::peer_socket::PeerSocket;
 use crate::engine::worker::workers;
 use crate::engine::{Engine, NOTICES, Parent, ciphers};
@@ -139,7 +140,7 @@ impl Engine {
         devices: Vec<OwnedFd>,
     ) -> Result<Self, Ending> {
         let mut settings = start.link.clone();
-        ciphers::prefer_hardware(&mut settings.suites);
+        suite::prefer_hardware(&mut settings.suites);
         let (data_path, key_log, sandbox) = (start.data_path, start.key_log, start.confinement.sandbox);
         let kept = start.kept;
         drop(start);

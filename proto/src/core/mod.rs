@@ -17,6 +17,7 @@ mod dice;
 pub mod fair_queue;
 pub mod guard;
 pub mod hello;
+pub mod idle_timeout;
 pub mod inner;
 pub mod key_id;
 pub mod keylog;

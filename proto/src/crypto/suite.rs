@@ -28,6 +28,17 @@ impl fmt::Display for Cipher {
     }
 }
 
+/// AES-256-GCM comes first only where AES and carry-less multiplication are instructions.
+pub fn prefer_hardware(suites: &mut [Cipher]) {
+    #[cfg(target_arch = "x86_64")]
+    let fast = std::is_x86_feature_detected!("aes") && std::is_x86_feature_detected!("pclmulqdq");
+    #[cfg(target_arch = "aarch64")]
+    let fast = std::arch::is_aarch64_feature_detected!("aes");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let fast = false;
+    suites.sort_by_key(|cipher| (*cipher == Cipher::Aes256Gcm) != fast);
+}
+
 /// How the ends of handshake mode come to their keys; the discriminant is the version of the handshake (PROTOCOL.md §3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[repr(u8)]
