@@ -18,7 +18,9 @@ use std::process::{Command, ExitCode};
 use libcrux_ml_kem::mlkem768::{
     self, MlKem768Ciphertext, MlKem768PrivateKey as Private, MlKem768PublicKey as Public, portable,
 };
-use tund::sys::memcheck;
+
+#[path = "../../src/sys/memcheck.rs"]
+mod memcheck;
 
 /// What memcheck ends with where it has complained.
 const COMPLAINED: i32 = 99;

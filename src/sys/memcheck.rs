@@ -46,13 +46,11 @@ fn request(_: usize, _: &mut [u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn nothing_happens_where_nobody_looks_on() {
         let mut bytes = [1, 2, 3];
-        hide(&mut bytes);
-        disclose(&mut bytes);
-        assert_eq!((is_watched(), bytes), (false, [1, 2, 3]));
+        super::hide(&mut bytes);
+        super::disclose(&mut bytes);
+        assert_eq!((super::is_watched(), bytes), (false, [1, 2, 3]));
     }
 }

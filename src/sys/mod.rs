@@ -7,7 +7,9 @@ mod attempt;
 pub mod clock;
 mod datagram;
 mod descriptors;
-pub mod memcheck;
+// Of proto/benches/secrets.rs.
+#[cfg(test)]
+mod memcheck;
 pub mod memory;
 pub mod names;
 mod netlink;

@@ -18,12 +18,12 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use tund::core::key_id::KeyId;
-use tund::core::session::tokens::Tokens;
-use tund::crypto::aead::{Aead, TAG};
-use tund::crypto::keys::{self, DirectionKey, LinkKeys};
-use tund::crypto::suite::Cipher;
-use tund::crypto::{Random, wrap};
+use tund_proto::core::key_id::KeyId;
+use tund_proto::core::session::tokens::Tokens;
+use tund_proto::crypto::aead::{Aead, TAG};
+use tund_proto::crypto::keys::{self, DirectionKey, LinkKeys};
+use tund_proto::crypto::suite::Cipher;
+use tund_proto::crypto::{Random, wrap};
 
 /// |t| from which two classes count as different. dudect's is 10 for one test of many samples; noise of one machine that
 /// is shared does not reach it, and a comparison that leaks passes it by far.

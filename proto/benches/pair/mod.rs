@@ -7,17 +7,17 @@ use std::time::Instant;
 
 use zeroize::Zeroizing;
 
-use tund::config;
-use tund::core::guard::Guard;
-use tund::core::inner::InnerPolicy;
-use tund::core::key_id::KeyId;
-use tund::core::lane::{
+use tund_proto::config;
+use tund_proto::core::guard::Guard;
+use tund_proto::core::inner::InnerPolicy;
+use tund_proto::core::key_id::KeyId;
+use tund_proto::core::lane::{
     Arrived, Command, Key, KeySlot, Lane, Notice, ReceiveCommand, SendCommand, Settings, Sink, Transmit,
 };
-use tund::core::path::Path;
-use tund::crypto::keys::{DirectionKey, LinkKeys};
-use tund::crypto::suite::Cipher;
-use tund::wire::datagram::Framing;
+use tund_proto::core::path::Path;
+use tund_proto::crypto::keys::{DirectionKey, LinkKeys};
+use tund_proto::crypto::suite::Cipher;
+use tund_proto::wire::datagram::Framing;
 
 /// Payload of a datagram on a path of 1500 bytes, and an inner packet that fits it.
 pub const DATAGRAM: usize = 1472;

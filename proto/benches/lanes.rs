@@ -19,7 +19,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use pair::{FRAMES, PACKET, Pair};
-use tund::wire::datagram::Framing;
+use tund_proto::wire::datagram::Framing;
 
 const ROUNDS: usize = 21;
 const ROUND: Duration = Duration::from_millis(200);

@@ -1,7 +1,7 @@
 //! Instructions that the bulk path takes, counted by valgrind: the same on a busy machine as on an idle one.
 //!
 //! ```text
-//! cargo bench --bench instructions              count, and compare with benches/instructions.toml (±3 %)
+//! cargo bench --bench instructions              count, and compare with proto/benches/instructions.toml (±3 %)
 //! cargo bench --bench instructions -- --save    count, and keep the result as the new baseline
 //! ```
 //!
@@ -22,19 +22,19 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use pair::{DATAGRAM, PACKET, Pair};
-use tund::config;
-use tund::core::lane::{Format, Head, Name};
-use tund::core::replay::Window;
-use tund::crypto::aead::Aead;
-use tund::crypto::cbc_hmac::{CbcCipher, CbcHmac, Digest, KEY, pad, slots};
-use tund::crypto::keys::{LinkKeys, Masks};
-use tund::crypto::suite::Cipher;
-use tund::packet::gro::Coalescer;
-use tund::packet::gso;
-use tund::packet::layer::Layer;
-use tund::packet::virtio::{self, Virtio};
-use tund::wire::block::{Bodies, Packer, Reassembler};
-use tund::wire::datagram::{Framing, Header, Kind};
+use tund_proto::config;
+use tund_proto::core::lane::{Format, Head, Name};
+use tund_proto::core::replay::Window;
+use tund_proto::crypto::aead::Aead;
+use tund_proto::crypto::cbc_hmac::{CbcCipher, CbcHmac, Digest, KEY, pad, slots};
+use tund_proto::crypto::keys::{LinkKeys, Masks};
+use tund_proto::crypto::suite::Cipher;
+use tund_proto::packet::gro::Coalescer;
+use tund_proto::packet::gso;
+use tund_proto::packet::layer::Layer;
+use tund_proto::packet::virtio::{self, Virtio};
+use tund_proto::wire::block::{Bodies, Packer, Reassembler};
+use tund_proto::wire::datagram::{Framing, Header, Kind};
 
 /// Allowed distance from the baseline, in percent.
 const TOLERANCE: f64 = 3.0;

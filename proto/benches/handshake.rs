@@ -16,13 +16,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tund::core::lane::{Command, Received, SendCommand};
-use tund::core::session::{Outcome, Sessions};
-use tund::crypto::Random;
-use tund::crypto::exchange::Pattern;
-use tund::crypto::keys::{LinkKeys, Private, public_of};
-use tund::crypto::noise::Statics;
-use tund::crypto::suite::{Cipher, Exchange};
+use tund_proto::core::lane::{Command, Received, SendCommand};
+use tund_proto::core::session::{Outcome, Sessions};
+use tund_proto::crypto::Random;
+use tund_proto::crypto::exchange::Pattern;
+use tund_proto::crypto::keys::{LinkKeys, Private, public_of};
+use tund_proto::crypto::noise::Statics;
+use tund_proto::crypto::suite::{Cipher, Exchange};
 
 const ROUNDS: usize = 1000;
 
