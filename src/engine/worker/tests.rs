@@ -6,7 +6,8 @@ use socket2::SockRef;
 
 use super::send::take_frame;
 use super::*;
-use crate::config::Lanes;
+use crate::config::{DataPath, Lanes};
+use crate::core::bulk::Settings;
 use crate::core::inner::InnerPolicy;
 use crate::core::key_id::KeyId;
 use crate::core::lane::{self, Command, Key, KeySlot, ReceiveCommand, SendCommand};
