@@ -61,39 +61,46 @@ fn where_no_udp_passes_the_link_comes_up_over_tcp_and_moves_large_frames_and_tra
 
 #[test]
 fn a_link_goes_on_over_tcp_within_ten_seconds_and_comes_back_to_udp_within_seventy() {
-    for keys in MODES {
-        let pair = pair();
-        let (fri, mon) = pair.link(&keys(Toml::tun_fri().top(BOTH)), &keys(Toml::tun_mon().top(LISTEN)));
-        assert_eq!(endpoint(&pair.fri, "fri"), "10.0.0.2:1417");
-        pair.mon.shell(NO_UDP).unwrap();
-        let took = back(&pair.fri, "192.168.86.18", SOON);
-        assert!(took <= Duration::from_secs(10), "{took:?}\n{}\n{}", fri.text(), mon.text());
-        fri.wait_line("[over-tcp]", SOON).unwrap();
-        mon.wait_line("[over-tcp]", SOON).unwrap();
-        assert_eq!(endpoint(&pair.fri, "fri"), "tcp:10.0.0.2:563");
-        // It stays there as long as it has to, and no frame is lost when it has not to any more.
-        let ping = pair.fri.spawn(&["ping", "-n", "-i", "0.05", "-w", "85", "192.168.86.18"]).unwrap();
-        pair.mon.run("nft delete table ip t").unwrap();
-        fri.wait_line("[over-udp]", Duration::from_secs(70)).unwrap();
-        mon.wait_line("[over-udp]", Duration::from_secs(5)).unwrap();
-        assert_eq!(endpoint(&pair.fri, "fri"), "10.0.0.2:1417");
-        std::thread::sleep(Duration::from_secs(1));
-        ping.signal(Signal::INT).unwrap();
-        ping.wait_line("packet loss", SOON).unwrap();
-        // What was on its way when ping ended is not lost.
-        let text = ping.text();
-        let number = |line: &str| line.split_once("icmp_seq=")?.1.split(' ').next()?.parse::<u32>().ok();
-        let answered: std::collections::BTreeSet<u32> = text.lines().filter_map(number).collect();
-        let last = answered.last().copied().unwrap();
-        assert!(last > 100, "{text}");
-        assert_eq!(answered.len(), last as usize, "{text}\n{}\n{}", fri.text(), mon.text());
-        for process in [&fri, &mon] {
-            assert!(!process.text().contains(DOWN), "{}", process.text());
-        }
-        // What is not used any more is closed.
-        let streams = || pair.mon.run("ss -Htn state established sport = :563").unwrap();
-        wait_until("the stream closed", Duration::from_secs(60), || streams().is_empty()).unwrap();
+    goes_on_over_tcp_and_comes_back(Toml::handshake);
+}
+
+#[test]
+fn so_does_one_with_static_keys() {
+    goes_on_over_tcp_and_comes_back(|toml| toml);
+}
+
+fn goes_on_over_tcp_and_comes_back(keys: fn(Toml) -> Toml) {
+    let pair = pair();
+    let (fri, mon) = pair.link(&keys(Toml::tun_fri().top(BOTH)), &keys(Toml::tun_mon().top(LISTEN)));
+    assert_eq!(endpoint(&pair.fri, "fri"), "10.0.0.2:1417");
+    pair.mon.shell(NO_UDP).unwrap();
+    let took = back(&pair.fri, "192.168.86.18", SOON);
+    assert!(took <= Duration::from_secs(10), "{took:?}\n{}\n{}", fri.text(), mon.text());
+    fri.wait_line("[over-tcp]", SOON).unwrap();
+    mon.wait_line("[over-tcp]", SOON).unwrap();
+    assert_eq!(endpoint(&pair.fri, "fri"), "tcp:10.0.0.2:563");
+    // It stays there as long as it has to, and no frame is lost when it has not to any more.
+    let ping = pair.fri.spawn(&["ping", "-n", "-i", "0.05", "-w", "85", "192.168.86.18"]).unwrap();
+    pair.mon.run("nft delete table ip t").unwrap();
+    fri.wait_line("[over-udp]", Duration::from_secs(70)).unwrap();
+    mon.wait_line("[over-udp]", Duration::from_secs(5)).unwrap();
+    assert_eq!(endpoint(&pair.fri, "fri"), "10.0.0.2:1417");
+    std::thread::sleep(Duration::from_secs(1));
+    ping.signal(Signal::INT).unwrap();
+    ping.wait_line("packet loss", SOON).unwrap();
+    // What was on its way when ping ended is not lost.
+    let text = ping.text();
+    let number = |line: &str| line.split_once("icmp_seq=")?.1.split(' ').next()?.parse::<u32>().ok();
+    let answered: std::collections::BTreeSet<u32> = text.lines().filter_map(number).collect();
+    let last = answered.last().copied().unwrap();
+    assert!(last > 100, "{text}");
+    assert_eq!(answered.len(), last as usize, "{text}\n{}\n{}", fri.text(), mon.text());
+    for process in [&fri, &mon] {
+        assert!(!process.text().contains(DOWN), "{}", process.text());
     }
+    // What is not used any more is closed.
+    let streams = || pair.mon.run("ss -Htn state established sport = :563").unwrap();
+    wait_until("the stream closed", Duration::from_secs(60), || streams().is_empty()).unwrap();
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! tund on real devices, in network namespaces of its own. Needs root, or a user namespace:
 //! `unshare -Urnm cargo test --test netns`. Nothing here touches the machine's own network.
 //!
+//! The tests run in the order of their names, so that files with long ones should come early.
+//!
 //! Each file draws its topology; `fri` and `mon` are always the two ends of the link.
 
 #![allow(clippy::disallowed_methods, reason = "real processes take real time")]
@@ -12,6 +14,8 @@ mod background;
 mod bench;
 mod bridged;
 mod browser;
+mod carriers;
+mod chaos;
 mod containers;
 mod decoder;
 mod demo;
@@ -53,12 +57,10 @@ mod rights;
 mod roaming;
 mod routed;
 mod scenarios;
-mod schedule;
 mod scripts;
 mod sizes;
 mod soak;
 mod static_program;
-mod streams;
 mod superserver;
 mod support;
 mod systemd;
