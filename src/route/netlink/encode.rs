@@ -43,21 +43,15 @@ pub(super) fn effective_metric(route: &KernelRoute) -> u32 {
 
 /// All interfaces, without what they have counted: there may be hundreds.
 pub(super) fn get_links() -> Message {
-    let mut message = LinkMessage::default();
-    message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-    Message::GetLink(message)
+    Message::GetLink(of_link(0, vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])]))
 }
 
 pub(super) fn get_link_at(index: u32) -> Message {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    Message::GetLink(message)
+    Message::GetLink(of_link(index, Vec::new()))
 }
 
 pub(super) fn get_link(name: &str) -> Message {
-    let mut message = LinkMessage::default();
-    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
-    Message::GetLink(message)
+    Message::GetLink(of_link(0, vec![LinkAttribute::IfName(name.to_owned())]))
 }
 
 pub(super) fn set_link(
@@ -67,8 +61,7 @@ pub(super) fn set_link(
     txqueuelen: Option<u32>,
     up: Option<bool>,
 ) -> Message {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
+    let mut message = of_link(index, Vec::new());
     if let Some(up) = up {
         message.header.change_mask = LinkFlags::Up;
         message.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
@@ -79,12 +72,17 @@ pub(super) fn set_link(
     Message::SetLink(message)
 }
 
-/// A master of 0 is none.
-pub(super) fn set_master(index: u32, master: u32) -> Message {
+/// Of the interface with this index; 0 where it is named otherwise, or all are meant.
+fn of_link(index: u32, attributes: Vec<LinkAttribute>) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.header.index = index;
-    message.attributes.push(LinkAttribute::Controller(master));
-    Message::SetLink(message)
+    message.attributes = attributes;
+    message
+}
+
+/// A master of 0 is none.
+pub(super) fn set_master(index: u32, master: u32) -> Message {
+    Message::SetLink(of_link(index, vec![LinkAttribute::Controller(master)]))
 }
 
 /// A bridge is to forget where hosts are.
@@ -101,10 +99,7 @@ pub(super) fn flush_port(index: u32) -> Message {
 
 /// What concerns the kind of an interface is changed by a "new" one alone.
 fn change_kind(index: u32, info: Vec<LinkInfo>) -> Message {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    message.attributes.push(LinkAttribute::LinkInfo(info));
-    Message::NewLink(message)
+    Message::NewLink(of_link(index, vec![LinkAttribute::LinkInfo(info)]))
 }
 
 pub(super) fn link(message: &Message) -> Option<Link> {
