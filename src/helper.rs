@@ -10,10 +10,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Child, ExitCode};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 
 use crate::privsep::channel::{Channel, Message};
 use crate::privsep::spawn::{self, Role, inherited, spawn};
+use crate::sys::ready;
 
 /// What a process says that was given none. The channel lets no such question through.
 const NO_SOCKET: &str = "the question came without a socket";
@@ -51,8 +52,7 @@ impl<Q: Message, A: Message> Running<Q, A> {
 
     /// The same for a command that waits for it, no longer than this.
     fn wait(&self, limit: Duration) -> io::Result<Option<A>> {
-        let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
-        poll(&mut [PollFd::new(&self.channel, PollFlags::IN)], Some(&limit))?;
+        ready(&self.channel, PollFlags::IN, limit)?;
         self.answer()
     }
 }

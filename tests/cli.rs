@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "real processes run in real time")]
 
 use std::fs;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
@@ -422,6 +423,41 @@ fn in_a_user_namespace_the_engine_keeps_its_uid_and_drops_its_capabilities() {
     link.wait_for("engine: uid 0 ");
     link.signal("INT");
     assert_eq!(link.end(), 0);
+}
+
+/// The kernel ends a wait for a socket that has a limit when the process was suspended meanwhile (signal(7)).
+#[test]
+fn a_command_that_was_suspended_while_it_waits_for_its_answer_goes_on_waiting() {
+    let place = Place::new();
+    let listener = UnixListener::bind(place.path("socket")).unwrap();
+    // Another link of that name was killed.
+    fs::create_dir_all(place.path("run/fri-1")).unwrap();
+    drop(UnixListener::bind(place.path("run/fri-1/control.sock")).unwrap());
+    let socket = format!("{WAITING}[status]\nsocket = \"{}\"\n", place.path("socket").display());
+    place.link("fri", &socket);
+    let mut command = Command::new(TUND);
+    command.args(["reload", "fri.toml"]).current_dir(&place.0).stderr(Stdio::piped());
+    let mut asking = command.spawn().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let mut accepted = None;
+    let mut is_asked = || {
+        accepted = listener.accept().ok();
+        accepted.is_some() || asking.try_wait().unwrap().is_some()
+    };
+    wait_until("a request", SOON, &mut is_asked).unwrap();
+    let (mut link, _) = accepted.unwrap();
+    link.set_nonblocking(false).unwrap();
+    assert!(link.read(&mut [0; 999]).unwrap() > 0);
+    let state = || fs::read_to_string(format!("/proc/{}/stat", asking.id())).unwrap();
+    for _ in 0..10 {
+        for (signal, reached) in [("STOP", ") T "), ("CONT", ") S ")] {
+            kill(asking.id(), signal);
+            wait_until(signal, SOON, || state().contains(reached)).unwrap();
+        }
+    }
+    link.write_all(b"{\"error\":\"tund.link.Refused\",\"parameters\":{\"reason\":\"unchanged\"}}\0").unwrap();
+    let output = asking.wait_with_output().unwrap();
+    assert!(text(&output.stderr).contains("unchanged"), "{output:?}");
 }
 
 /// As in a container that has been given CAP_NET_ADMIN alone.

@@ -1,14 +1,15 @@
 //! Asking running links.
 #![allow(clippy::disallowed_methods, reason = "a command that watches sleeps between two looks")]
 
-use std::io::{self, ErrorKind, IsTerminal, Read, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
+use rustix::io::retry_on_intr;
 use rustix::net::sockopt::socket_peercred;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use rustix::process::{PidfdFlags, pidfd_open};
@@ -24,6 +25,7 @@ use crate::report::exit::{FAILED, Fatal, PRIVILEGE};
 use crate::report::stderr;
 use crate::report::text::printable;
 use crate::sys::clock::unix_time;
+use crate::sys::ready;
 
 /// A link answers within this time; a reload may wait for its scripts ...
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -189,9 +191,8 @@ fn process_of(path: &Path) -> Option<OwnedFd> {
 
 /// Whoever starts the link again at once must not find the old one. Its scripts may take their time.
 fn wait_for_end(process: &OwnedFd) {
-    let limit = Timespec { tv_sec: ENDING.as_secs().cast_signed(), tv_nsec: 0 };
     // Without the end in time, all that is lost is the promise that it has ended.
-    let _ = poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&limit));
+    let _ = ready(process, PollFlags::IN, ENDING);
 }
 
 pub(super) fn is_gone(error: &io::Error) -> bool {
@@ -250,13 +251,12 @@ pub(super) fn running_now(link: Option<&str>) -> Result<Vec<Socket>, Fatal> {
         }
     }
     let elsewhere = config.as_ref().and_then(|config| Some((&config.name, config.status.socket.clone()?)));
-    if let (true, Some((name, path))) = (sockets.is_empty(), elsewhere)
-        && path.exists()
-    {
-        sockets.push(Socket { name: name.clone(), path, near: true, user: None });
-    }
-    if link.is_some() && sockets.len() > 1 {
+    let elsewhere = elsewhere.filter(|(_, path)| path.exists());
+    if link.is_some() && (sockets.len() > 1 || elsewhere.is_some()) {
         sockets.retain(is_served);
+    }
+    if let (true, Some((name, path))) = (sockets.is_empty(), elsewhere) {
+        sockets.push(Socket { name: name.clone(), path, near: true, user: None });
     }
     sockets.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(sockets)
@@ -278,7 +278,9 @@ fn ask_within(socket: &Socket, method: Method, patience: Duration) -> io::Result
     stream.set_read_timeout(Some(patience))?;
     // Which bounds the wait for a place in the listener's queue, too (unix(7)).
     stream.set_write_timeout(Some(patience))?;
-    connect(&stream, &SocketAddrUnix::new(&socket.path)?)?;
+    // A wait with a limit is not begun again by itself where the command was suspended meanwhile (signal(7)).
+    let address = SocketAddrUnix::new(&socket.path)?;
+    retry_on_intr(|| connect(&stream, &address))?;
     let uid = socket_peercred(&stream)?.uid.as_raw();
     if !Trusted::here().has_user(uid) && socket.user != Some(uid) {
         return Err(io::Error::other(format!(
@@ -293,7 +295,7 @@ fn ask_within(socket: &Socket, method: Method, patience: Duration) -> io::Result
     let mut answer = Vec::new();
     let mut bytes = [0; 16 * 1024];
     loop {
-        let count = stream.read(&mut bytes)?;
+        let count = retry_on_intr(|| rustix::io::read(&stream, &mut bytes))?;
         if count == 0 {
             return Err(ErrorKind::UnexpectedEof.into());
         }
@@ -340,6 +342,8 @@ pub(super) fn print(text: &str) -> Result<(), Fatal> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
     use crate::control::api;
     use crate::testing::Scratch;

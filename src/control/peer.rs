@@ -6,12 +6,13 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, geteuid, pidfd_open};
 
-use crate::sys;
+use crate::sys::{self, ready};
 
 /// Most threads of a process that are looked at.
 const MAX_THREADS: usize = 16;
@@ -77,9 +78,8 @@ fn process(socket: impl AsFd, pid: u32) -> io::Result<OwnedFd> {
 }
 
 fn has_ended(process: &OwnedFd) -> bool {
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     // A zombie counts as ended. What cannot be asked is taken for that.
-    !matches!(poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&now)), Ok(0))
+    ready(process, PollFlags::IN, Duration::ZERO).unwrap_or(true)
 }
 
 /// Whether this text of /proc/PID/status (proc_pid_status(5)) is that of a process without any right, for good. What

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::core::lane::{Command, Received, SendCommand, Transmit};
@@ -26,6 +26,7 @@ use crate::privsep::sandbox;
 use crate::privsep::spawn::Role;
 use crate::sys::clock::now;
 use crate::sys::random::Os;
+use crate::sys::ready;
 use crate::transport::stream::Stream;
 
 /// Two calls are sent in this time.
@@ -73,11 +74,7 @@ impl Message for Question {
     }
 }
 
-impl Message for Answer {
-    fn descriptors(&self) -> RangeInclusive<usize> {
-        0..=0
-    }
-}
+impl Message for Answer {}
 
 /// Calls the peer over a socket that is connected to it, and waits for what comes of it.
 pub fn call(question: &Question, socket: &OwnedFd) -> Answer {
@@ -146,8 +143,7 @@ impl Wire {
 }
 
 fn is_readable(fd: impl AsFd) -> io::Result<bool> {
-    let soon = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
-    Ok(poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&soon))? > 0)
+    ready(fd, PollFlags::IN, Duration::from_millis(100))
 }
 
 fn ask(question: Question, socket: OwnedFd) -> io::Result<Answer> {

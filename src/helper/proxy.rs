@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +20,7 @@ use crate::privsep::sandbox;
 use crate::privsep::spawn::Role;
 use crate::report::text::printable;
 use crate::sys::clock::now;
+use crate::sys::ready;
 use crate::wire::proxy::{Credentials, Kind, Next, Refusal, Request};
 
 /// How long a proxy may take for all of it.
@@ -102,11 +103,7 @@ impl Message for Question {
     }
 }
 
-impl Message for Answer {
-    fn descriptors(&self) -> RangeInclusive<usize> {
-        0..=0
-    }
-}
+impl Message for Answer {}
 
 /// A proxy that is being asked.
 pub struct Asking {
@@ -208,10 +205,5 @@ fn read(socket: &OwnedFd, due: Instant) -> io::Result<u8> {
 /// Until the socket is ready, or time is up.
 fn wait(socket: &OwnedFd, flags: PollFlags, due: Instant) -> io::Result<()> {
     let left = due.saturating_duration_since(now().instant);
-    let left = Timespec::try_from(left).map_err(io::Error::other)?;
-    match poll(&mut [PollFd::new(socket, flags)], Some(&left)) {
-        Ok(0) => Err(io::Error::other("it does not answer")),
-        Ok(_) | Err(Errno::INTR) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
+    if ready(socket, flags, left)? { Ok(()) } else { Err(io::Error::other("it does not answer")) }
 }

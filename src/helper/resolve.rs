@@ -3,12 +3,12 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::retry_on_intr;
 use rustix::net::AddressFamily;
 use serde::{Deserialize, Serialize};
 
@@ -50,17 +50,9 @@ enum Answer {
     Failed(String),
 }
 
-impl Message for Question {
-    fn descriptors(&self) -> RangeInclusive<usize> {
-        0..=0
-    }
-}
+impl Message for Question {}
 
-impl Message for Answer {
-    fn descriptors(&self) -> RangeInclusive<usize> {
-        0..=0
-    }
-}
+impl Message for Answer {}
 
 /// The resolver process: drops its privileges, looks up, answers.
 pub fn main() -> ExitCode {
@@ -115,7 +107,7 @@ pub fn ask(remotes: &[Remote], confinement: &Confinement) -> io::Result<Vec<Reso
         let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
         let mut polled: Vec<_> =
             resolver.descriptors().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
-        rustix::event::poll(&mut polled, Some(&timeout))?;
+        retry_on_intr(|| rustix::event::poll(&mut polled, Some(&timeout)))?;
         for name in &mut resolver.names {
             name.handle(clock::now().instant);
         }

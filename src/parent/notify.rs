@@ -3,11 +3,12 @@
 use std::env;
 use std::ffi::OsStr;
 use std::io;
-use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
+use rustix::io::retry_on_intr;
+use rustix::net::{SendFlags, SocketAddrUnix, sendto};
 use sd_notify::NotifyState;
 
 /// How long a service manager that is behind gets for what it waits for itself.
@@ -62,19 +63,23 @@ fn send(states: &[NotifyState<'_>], patience: Option<Duration>) {
 /// Sends a datagram to a socket as `NOTIFY_SOCKET` names it, and waits for room in its queue no longer than that.
 fn send_to(to: &OsStr, text: &[u8], patience: Option<Duration>) -> io::Result<()> {
     let address = match to.as_bytes().strip_prefix(b"@") {
-        Some(name) => SocketAddr::from_abstract_name(name)?,
-        None => SocketAddr::from_pathname(to)?,
+        Some(name) => SocketAddrUnix::new_abstract_name(name)?,
+        None => SocketAddrUnix::new(to)?,
     };
     let socket = UnixDatagram::unbound()?;
     match patience {
         Some(patience) => socket.set_write_timeout(Some(patience))?,
         None => socket.set_nonblocking(true)?,
     }
-    socket.send_to_addr(text, &address).map(|_| ())
+    // A wait with a limit is not begun again by itself after a child's end (signal(7)).
+    Ok(retry_on_intr(|| sendto(&socket, text, SendFlags::empty(), &address)).map(drop)?)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::SocketAddr;
+
     use super::*;
     use crate::testing::Scratch;
 

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::event::PollFlags;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+
+use crate::sys::ready;
 
 /// A signal that the parent acts on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,9 +63,7 @@ impl Signals {
 
     /// Waits until one comes, for at most `limit`.
     pub fn wait(&self, limit: Duration) {
-        let limit = Timespec { tv_sec: limit.as_secs().cast_signed(), tv_nsec: limit.subsec_nanos().into() };
-        // An interrupted wait is a signal too.
-        let _ = rustix::event::poll(&mut [PollFd::new(&self.wake, PollFlags::IN)], Some(&limit));
+        let _ = ready(&self.wake, PollFlags::IN, limit);
     }
 
     /// What came since the last call.
@@ -90,9 +90,7 @@ mod tests {
         signals.take();
         signal_hook::low_level::raise(SIGUSR2).unwrap();
         signal_hook::low_level::raise(SIGUSR2).unwrap();
-        let second = Timespec { tv_sec: 1, tv_nsec: 0 };
-        let ready = rustix::event::poll(&mut [PollFd::new(&signals, PollFlags::IN)], Some(&second)).unwrap();
-        assert_eq!(ready, 1);
+        assert!(ready(&signals, PollFlags::IN, Duration::from_secs(1)).unwrap());
         assert!(signals.take().contains(&Signal::User2));
         // Other tests' children may end meanwhile.
         assert!(signals.take().iter().all(|signal| *signal == Signal::Child));

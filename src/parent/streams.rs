@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use socket2::SockRef;
 
 use crate::config::Config;
@@ -18,6 +18,7 @@ use crate::parent::start::one_line;
 use crate::parent::{Link, Parent};
 use crate::preflight;
 use crate::privsep::message::ToEngine;
+use crate::sys::ready;
 use crate::transport::stream;
 use crate::wire::proxy::Credentials;
 
@@ -230,6 +231,5 @@ pub(crate) fn proxy_credentials(
 }
 
 fn is_writable(socket: &OwnedFd) -> bool {
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    poll(&mut [PollFd::new(socket, PollFlags::OUT)], Some(&now)).is_ok_and(|ready| ready > 0)
+    ready(socket, PollFlags::OUT, Duration::ZERO).unwrap_or(false)
 }

@@ -25,14 +25,12 @@ const MAX_DESCRIPTORS: usize = 1 + 2 * MAX_LANES as usize;
 /// What may cross a [`Channel`].
 pub trait Message: Serialize + DeserializeOwned {
     /// How many descriptors travel beside this message.
-    fn descriptors(&self) -> RangeInclusive<usize>;
-}
-
-impl Message for ToParent {
     fn descriptors(&self) -> RangeInclusive<usize> {
         0..=0
     }
 }
+
+impl Message for ToParent {}
 
 impl Message for ToEngine {
     fn descriptors(&self) -> RangeInclusive<usize> {

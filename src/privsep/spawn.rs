@@ -6,13 +6,13 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::event::PollFlags;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::channel::{Channel, Message};
-use crate::sys::{process, rights};
+use crate::sys::{process, ready, rights};
 
 /// `argv[0]` of every process of tund; a program that embeds tund calls [`crate::cli::main`] when it
 /// finds this name there.
@@ -23,7 +23,7 @@ const OWN_PROGRAM: &str = "/proc/self/exe";
 const NULL: &str = "/dev/null";
 
 /// How long a process has that was killed.
-const PATIENCE: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a process started by [`spawn`] does; its channel to the parent is descriptor 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,18 +112,12 @@ pub fn end(child: &mut Child) -> io::Result<ExitStatus> {
     wait(child, PATIENCE)
 }
 
-fn wait(child: &mut Child, limit: Timespec) -> io::Result<ExitStatus> {
+fn wait(child: &mut Child, limit: Duration) -> io::Result<ExitStatus> {
     if let Some(status) = child.try_wait()? {
         return Ok(status);
     }
     let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
-    loop {
-        match poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&limit)) {
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-            Ok(_) => break,
-        }
-    }
+    ready(&process, PollFlags::IN, limit)?;
     child.try_wait()?.ok_or_else(|| io::Error::new(io::ErrorKind::TimedOut, "it does not end"))
 }
 
@@ -156,8 +150,7 @@ mod tests {
         let (mut one, mut other) = (sleep(), sleep());
         assert_eq!(end(&mut one).unwrap().signal(), Some(9));
         assert_eq!(end(&mut one).unwrap().signal(), Some(9), "asked again");
-        let short = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
-        assert_eq!(wait(&mut other, short).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(wait(&mut other, Duration::from_millis(1)).unwrap_err().kind(), io::ErrorKind::TimedOut);
         end(&mut other).unwrap();
     }
 }

@@ -4,9 +4,10 @@
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use log::Level;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use rustix::io::{Errno, write};
 use rustix::net::{SendFlags, send};
 
@@ -14,6 +15,7 @@ use crate::config::{Diagnostic, render};
 use crate::report::output::severity;
 use crate::report::unwritten::Unwritten;
 use crate::sys::clock::unix_time;
+use crate::sys::ready;
 
 /// The most bytes that a pipe with room for one takes without waiting (PIPE_BUF, pipe(7)).
 const PIPE_BUF: usize = 4096;
@@ -47,9 +49,9 @@ fn put(to: impl AsFd, line: &str) -> bool {
         sent => return sent.is_ok(),
     }
     // What cannot be polled does not wait either; a closed pipe is told by the write.
-    let room = poll(&mut [PollFd::new(&to, PollFlags::OUT)], Some(&Timespec::default()));
+    let room = ready(&to, PollFlags::OUT, Duration::ZERO);
     let line = &line[..line.floor_char_boundary(PIPE_BUF - 1)];
-    room.map_or(true, |ready| ready > 0) && write(&to, format!("{line}\n").as_bytes()).is_ok()
+    room.unwrap_or(true) && write(&to, format!("{line}\n").as_bytes()).is_ok()
 }
 
 /// Whether standard error goes to the journal, as systemd.exec(5) says to find out.

@@ -16,6 +16,7 @@ mod netlink;
 mod option;
 pub mod process;
 pub mod random;
+mod ready;
 pub mod rights;
 mod schedule;
 mod tun;
@@ -29,5 +30,6 @@ pub use datagram::{
 pub use descriptors::{pass_nothing_on, passed_descriptors};
 pub use netlink::{NetlinkListener, netlink_explain_errors, netlink_filter_dumps};
 pub use option::{Credentials, peer_credentials, peer_process, set_unsent_limit, waiting_bytes};
+pub use ready::ready;
 pub use schedule::set_sched_batch;
 pub use tun::{Offload, attach_multi_queue, attach_queue, disable_vnet_header, into_device, set_offload};

@@ -4,12 +4,14 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
+use rustix::event::PollFlags;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, ipproto, sockopt};
 
-use crate::sys;
+use crate::sys::{self, ready};
 
 /// Who opened the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,9 +167,7 @@ fn local_port(fd: &OwnedFd) -> io::Result<u16> {
 }
 
 fn is_readable(fd: &OwnedFd) -> bool {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0)
+    ready(fd, PollFlags::IN, Duration::ZERO).unwrap_or(false)
 }
 
 #[cfg(test)]

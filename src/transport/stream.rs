@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use rustix::net::{SocketFlags, SocketType};
 use socket2::{Domain, Protocol, Type};
 
@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::core::lane::Transmit;
 use crate::core::path::Path;
 use crate::crypto::keys::LinkKeys;
+use crate::sys::ready;
 use crate::wire::stream::{Broken, LENGTH, Reader, SALT, Writer};
 
 /// Bytes that the kernel holds beyond what is on its way: what waits should wait where flows share and queues are short.
@@ -119,8 +120,7 @@ pub fn connect(config: &Config, to: SocketAddr) -> io::Result<OwnedFd> {
 /// Those of the system; `TimedOut`: nothing came back within `limit`.
 pub fn reach(config: &Config, to: SocketAddr, limit: Duration) -> io::Result<OwnedFd> {
     let socket = connect(config, to)?;
-    let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
-    if poll(&mut [PollFd::new(&socket, PollFlags::OUT)], Some(&limit))? == 0 {
+    if !ready(&socket, PollFlags::OUT, limit)? {
         return Err(io::ErrorKind::TimedOut.into());
     }
     socket2::SockRef::from(&socket).take_error()?.map_or(Ok(socket), Err)
@@ -286,8 +286,7 @@ mod tests {
         let listener = listen(config)?.ok_or(io::ErrorKind::NotFound)?;
         let place = socket2::SockRef::from(&listener).local_addr()?.as_socket().unwrap();
         let near = reach(config, place, LIMIT)?;
-        let limit = Timespec::try_from(LIMIT).unwrap();
-        poll(&mut [PollFd::new(&listener, PollFlags::IN)], Some(&limit))?;
+        ready(&listener, PollFlags::IN, LIMIT)?;
         let (far, _) = accept(&listener)?;
         let name = |fd: &OwnedFd| socket2::SockRef::from(fd).tcp_congestion();
         let trimmed = |mut name: Vec<u8>| {
