@@ -139,16 +139,20 @@ struct Files {
 
 fn prepare(
     options: &Options,
-    inherited: Option<Inherited>,
+    mut inherited: Option<Inherited>,
     output: &Output,
 ) -> Result<(Parent, Launch, Files), Fatal> {
     let locked = memory::lock(true);
-    let (loaded, mut config) = load(options, output)?;
+    let (loaded, mut config, findings) = load(options, output)?;
     open_log(&config, inherited.as_ref(), output);
+    identity::check_rights(&config)?;
+    let activated = inherited.is_some();
+    let (runtime, lock) = take_lock(&config, inherited.as_mut())?;
+    // Whoever only hands a connection over is gone, without a word.
+    show(output, &loaded, &findings);
     if let Err(reason) = locked {
         log::info!("note: keys of sessions, and frames, may get into swap space: {reason}");
     }
-    identity::check_rights(&config)?;
     let signals =
         Signals::watch().map_err(|error| Fatal::new(FAILED, format!("cannot watch signals: {error}")))?;
     let mut netlink = Netlink::open()
@@ -158,9 +162,6 @@ fn prepare(
     if let Some(warning) = identity::warn_of_root(&config.run)? {
         log::warn!("warning: {warning}");
     }
-    let activated = inherited.is_some();
-    let mut inherited = inherited;
-    let (runtime, lock) = take_lock(&config, inherited.as_mut())?;
     let pid_file = config.run.pid_file.as_deref().map(PidFile::write).transpose()?;
     let confinement = identity::confine(&config.run, identity, runtime.as_ref())?;
     let mut changes = Changes::new(netlink, runtime.as_ref());
@@ -180,11 +181,10 @@ fn prepare(
     let launch = Launch { start: Box::new(start), socket: bound.fd, listener };
     let directory = directory(options, &loaded);
     let options = Options { config: loaded.path.clone(), cd: Some(directory.clone()), ..options.clone() };
-    let file = loaded.path;
-    let starts = Starts::open(&config)?;
     let link = Link {
+        starts: Starts::open(&config)?,
         directory,
-        file,
+        file: loaded.path,
         options,
         config,
         confinement,
@@ -193,7 +193,6 @@ fn prepare(
         hardware_address,
         activated,
         key_log,
-        starts,
     };
     Ok((Parent::new(link, changes, signals), launch, Files { _pid: pid_file, _lock: lock }))
 }
@@ -212,8 +211,7 @@ fn take_lock(
         inherited.streams = Some(turn.connections);
         return Ok((Some(turn.runtime), Some(turn.lock)));
     }
-    let locked = runtime.map(|directory| directories::lock(&directory, &config.name)).transpose()?;
-    Ok(locked.unzip())
+    Ok(runtime.map(|directory| directories::lock(&directory, &config.name)).transpose()?.unzip())
 }
 
 /// From now on lines go where the file says. That they arrive nowhere is said where they have gone so far.
@@ -237,20 +235,24 @@ fn log_to(config: &Config, inherited: Option<&Inherited>) -> Output {
     Output::new(to, &config.name)
 }
 
-/// Shows every finding; an error among them ends the start.
-fn load(options: &Options, output: &Output) -> Result<(Loaded, Config), Fatal> {
+/// What the file says, with the findings that are no errors. With an error among them it shows all, and that ends the start.
+fn load(options: &Options, output: &Output) -> Result<(Loaded, Config, Vec<Diagnostic>), Fatal> {
     let (loaded, config, findings) = read(options);
-    for finding in &findings {
-        output.finding(&loaded.file, &loaded.text, finding);
+    if config.is_none() {
+        show(output, &loaded, &findings);
     }
-    config.map(|config| (loaded, config)).ok_or_else(|| Fatal::new(CONFIG, ""))
+    config.map(|config| (loaded, config, findings)).ok_or_else(|| Fatal::new(CONFIG, ""))
+}
+
+fn show(output: &Output, loaded: &Loaded, findings: &[Diagnostic]) {
+    findings.iter().for_each(|finding| output.finding(&loaded.file, &loaded.text, finding));
 }
 
 /// What a running link's file says now, or every finding in one line each.
 pub(crate) fn read_again(options: &Options) -> Result<(Loaded, Config), Vec<String>> {
     let (loaded, config, findings) = read(options);
-    let lines = findings.iter().map(|finding| output::finding_line(&loaded.file, &loaded.text, finding));
-    let lines = lines.collect();
+    let line = |finding| output::finding_line(&loaded.file, &loaded.text, finding);
+    let lines = findings.iter().map(line).collect();
     config.map(|config| (loaded, config)).ok_or(lines)
 }
 

@@ -196,7 +196,9 @@ const ONE: usize = 2;
 
 #[test]
 fn where_each_connection_starts_a_process_strangers_leave_none_and_the_peer_comes_back() {
-    let served = serve_connections(Superserver::Inetd, Wait::No, &Toml::tun_mon());
+    // Something that each start would warn of.
+    let mon = Toml::tun_mon().with("[guard]\nstorm = 9");
+    let served = serve_connections(Superserver::Inetd, Wait::No, &mon);
     let Served { pair, log, .. } = &served;
     let stranger = || pair.fri.within(|| TcpStream::connect("10.0.0.2:563").unwrap()).unwrap();
     let silent = stranger();
@@ -224,6 +226,12 @@ fn where_each_connection_starts_a_process_strangers_leave_none_and_the_peer_come
     fri.wait_line(UP, SOON).unwrap();
     works();
     wait_until("one process is left", SOON, || served.tunds() == first).unwrap();
+    // Those that handed a connection over have not said a word.
+    let is_of_first = |line: &String| first.iter().any(|pid| line.contains(&format!("tund[{pid}]")));
+    let (own, others): (Vec<_>, Vec<_>) =
+        log.lines().into_iter().filter(|line| line.contains("tund[")).partition(is_of_first);
+    assert!(own.iter().any(|line| line.contains("[tap-only]")), "{own:#?}");
+    assert!(others.is_empty(), "{others:#?}");
     // What was killed has left its socket; the next connection starts the link again.
     for pid in &first {
         let _ = pair.mon.run(&format!("kill -9 {pid}"));
