@@ -77,7 +77,7 @@ struct Engine {
     unproven: mpsc::Receiver<Notice>,
     /// What each thread told last.
     reports: Vec<Report>,
-    /// The ways of lanes beside lane 0 for which a socket was asked.
+    /// The ways of lanes for which a socket was asked.
     lane_ways: [Option<Path>; MAX_LANES as usize],
     stats: Stats,
     /// When the workers are asked for their counters, if they did something since they were asked last.
@@ -151,16 +151,7 @@ impl Engine {
         while let Some(event) = self.link.poll_event() {
             self.handle_event(event)?;
         }
-        match self.peer_socket.poll() {
-            Some(Some(Path { remote, local, .. })) => {
-                self.tell(&ToParent::Connect { lane: 0, own_port: false, remote, local })
-            }
-            Some(None) => {
-                self.worker.connected(0, None, false);
-                Ok(())
-            }
-            None => Ok(()),
-        }
+        self.peer_socket.poll().map_or(Ok(()), |way| self.ask_for_socket(0, way))
     }
 
     /// The key of a command, for the key log.
@@ -337,7 +328,7 @@ impl Engine {
         Report { stats, openvpn, heard, ..report }
     }
 
-    /// Asks the parent for a socket for a lane's own way, or drops the one that there is.
+    /// Asks the parent for a socket for the way of a lane, or drops the one that there is.
     fn ask_for_socket(&mut self, lane: u8, way: Option<Path>) -> Result<(), Ending> {
         if let Some(asked) = self.lane_ways.get_mut(usize::from(lane)) {
             *asked = way;
@@ -351,9 +342,6 @@ impl Engine {
 
     /// Whether a socket for this way of a lane is still wanted, and then whether it has a port of its own.
     fn wants_socket(&self, lane: u8, way: Path) -> Option<bool> {
-        if lane == 0 {
-            return self.peer_socket.is_wanted(way).then_some(false);
-        }
         let asked = self.lane_ways.get(usize::from(lane)).copied().flatten()?;
         ((asked.remote, asked.local) == (way.remote, way.local)).then_some(asked.own_port)
     }

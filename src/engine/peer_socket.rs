@@ -26,11 +26,6 @@ impl PeerSocket {
             wanted
         })
     }
-
-    /// Whether a socket for this way is still wanted.
-    pub fn is_wanted(&self, path: Path) -> bool {
-        self.asked == Some(path)
-    }
 }
 
 #[cfg(test)]
@@ -44,12 +39,12 @@ mod tests {
         let mut socket = PeerSocket::default();
         let mut after = |command: ReceiveCommand| {
             socket.note(&Command::Tund(command.into()));
-            (socket.poll(), socket.is_wanted(one))
+            socket.poll()
         };
-        assert_eq!(after(ReceiveCommand::Endpoint(Some(one))), (None, false));
-        assert_eq!(after(ReceiveCommand::Agreed(true)), (Some(Some(one)), true));
-        assert_eq!(after(ReceiveCommand::Agreed(true)), (None, true));
-        assert_eq!(after(ReceiveCommand::Endpoint(Some(two))), (Some(Some(two)), false));
-        assert_eq!(after(ReceiveCommand::Agreed(false)), (Some(None), false));
+        assert_eq!(after(ReceiveCommand::Endpoint(Some(one))), None);
+        assert_eq!(after(ReceiveCommand::Agreed(true)), Some(Some(one)));
+        assert_eq!(after(ReceiveCommand::Agreed(true)), None);
+        assert_eq!(after(ReceiveCommand::Endpoint(Some(two))), Some(Some(two)));
+        assert_eq!(after(ReceiveCommand::Agreed(false)), Some(None));
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! The engine reads the network and may be in the hands of whoever broke it, and an honest one passes on what its peer
 //! draws out. So each kind of request has its limit ([`Kind::rule`]), and it stands here, before any work is done. What
-//! tells how things are now is not lost over its limit: the last of its kind waits, and is let in when the limit allows.
+//! tells how things are now is not lost over its limit: the last of its kind, of sockets the last for each lane, waits, and is let
+//! in when the limit allows.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use log::Level;
@@ -16,7 +18,7 @@ use crate::core::rate::RateLimiter;
 /// Lines of the log up to this level are read by everybody; what is beyond only those get who ask for it.
 const READ_BY_ALL: Level = Level::Debug;
 
-/// Kinds of requests. Those of a kind share a limit, and of those that wait for it the last one counts.
+/// Kinds of requests. Those of a kind share a limit, and of those that wait for it the last one counts, or the last for a lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// [`ToParent::Locked`].
@@ -69,7 +71,7 @@ pub struct Rule {
 /// What becomes of a request that is over its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Over {
-    /// It waits, in place of an earlier one of its kind.
+    /// It waits, in place of an earlier one of its kind, if that is for the same lane.
     Waits,
     /// It is counted and forgotten.
     Dropped,
@@ -177,7 +179,8 @@ pub struct Door {
 
 struct Place {
     limit: RateLimiter,
-    waiting: Option<ToParent>,
+    /// By lane; what is for none is at 0.
+    waiting: BTreeMap<u8, ToParent>,
 }
 
 impl Default for Door {
@@ -185,7 +188,7 @@ impl Default for Door {
     fn default() -> Self {
         let place = |kind: Kind| {
             let Rule { burst, every, over: _ } = kind.rule();
-            Place { limit: RateLimiter::new(burst, every), waiting: None }
+            Place { limit: RateLimiter::new(burst, every), waiting: BTreeMap::new() }
         };
         Self { places: Kind::ALL.map(place) }
     }
@@ -202,7 +205,7 @@ impl Door {
         let kind = Kind::of(&message);
         let Place { limit, waiting } = &mut self.places[kind as usize];
         match kind.rule().over {
-            Over::Waits => *waiting = Some(message),
+            Over::Waits => _ = waiting.insert(lane(&message), message),
             Over::Dropped if limit.allow(now) => {
                 return Verdict::Do { message, dropped: limit.take_refused() };
             }
@@ -221,21 +224,28 @@ impl Door {
 
     /// When [`Door::poll`] has something to give.
     pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
-        let waiting = self.places.iter().filter(|place| place.waiting.is_some());
+        let waiting = self.places.iter().filter(|place| !place.waiting.is_empty());
         waiting.map(|place| place.limit.free_at(now)).min()
     }
 
     /// The engine is gone: of what waited only its last totals still count.
     pub fn close(&mut self) -> Option<ToParent> {
-        let totals = self.places[Kind::Traffic as usize].waiting.take();
-        self.places.iter_mut().for_each(|place| place.waiting = None);
-        totals
+        let totals = self.places[Kind::Traffic as usize].waiting.pop_first();
+        self.places.iter_mut().for_each(|place| place.waiting.clear());
+        totals.map(|(_, message)| message)
     }
 }
 
+fn lane(message: &ToParent) -> u8 {
+    if let ToParent::Connect { lane, .. } = message { *lane } else { 0 }
+}
+
 fn take(place: &mut Place, now: Instant) -> Option<ToParent> {
-    let free = place.waiting.is_some() && place.limit.free_at(now) <= now && place.limit.allow(now);
-    let message = place.waiting.take_if(|_| free)?;
+    let first = place.waiting.first_entry()?;
+    if place.limit.free_at(now) > now || !place.limit.allow(now) {
+        return None;
+    }
+    let message = first.remove();
     if let ToParent::PushedRoutes { routes } = &message {
         place.limit.charge(u32::try_from(routes.len().saturating_sub(1)).unwrap_or(u32::MAX));
     }

@@ -126,6 +126,30 @@ fn of_what_waits_for_an_engine_that_is_gone_only_totals_are_left() {
 }
 
 #[test]
+fn of_sockets_the_last_word_for_each_lane_counts() {
+    let now = Instant::now();
+    let mut door = Door::default();
+    let request = |lane, port| ToParent::Connect {
+        lane,
+        own_port: lane > 0,
+        remote: SocketAddr::from(([10, 0, 0, 9], port)),
+        local: None,
+    };
+    while door.poll_timeout(now).is_none() {
+        door.handle(now, request(0, 1));
+    }
+    for (lane, port) in [(2, 1), (1, 1), (2, 2), (0, 2)] {
+        assert_eq!(door.handle(now, request(lane, port)), Verdict::Nothing);
+    }
+    let due = |door: &Door| door.poll_timeout(now + Duration::from_secs(60));
+    let mut let_in = Vec::new();
+    while let Some(at) = due(&door) {
+        let_in.extend(door.poll(at));
+    }
+    assert_eq!(let_in, [request(0, 2), request(1, 1), request(2, 2)]);
+}
+
+#[test]
 fn more_routes_than_fit_are_no_offer() {
     let now = Instant::now();
     let routes = vec!["10.0.0.0/8".parse().unwrap(); MAX_ACCEPTED + 1];
