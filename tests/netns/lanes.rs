@@ -63,7 +63,8 @@ fn ports(host: &Host) -> Vec<u16> {
 
 #[test]
 fn each_lane_goes_from_a_port_of_its_own_until_that_is_cut_and_again_afterwards() {
-    for keys in MODES {
+    // All of it, or what is long.
+    for (keys, what) in MODES.into_iter().zip(["", "udp length > 1000"]) {
         let pair = pair();
         let (fri, mon) = pair.link(&keys(lanes(Toml::tun_fri(), "2")), &keys(lanes(Toml::tun_mon(), "2")));
         wait_used(&pair, [2, 1]);
@@ -74,17 +75,21 @@ fn each_lane_goes_from_a_port_of_its_own_until_that_is_cut_and_again_afterwards(
         assert_eq!(stream(&pair.mon, &pair.fri, "192.168.86.81"), STREAM);
         // The way of that lane is cut, and the link is not.
         let marks = [fri.mark(), mon.mark()];
-        pair.mon
-            .shell(&format!(
-                "nft add table inet t; nft 'add chain inet t i {{ type filter hook input priority 0; }}'; \
-                 nft add rule inet t i udp sport {own} drop"
-            ))
-            .unwrap();
+        let _pings = pair.fri.spawn(&["ping", "-n", "-i", "0.2", "192.168.86.18"]).unwrap();
+        for (hook, port) in [("input", "sport"), ("output", "dport")] {
+            pair.mon
+                .shell(&format!(
+                    "nft add table inet t; nft 'add chain inet t {hook} {{ type filter hook {hook} priority 0; }}'; \
+                     nft 'add rule inet t {hook} udp {port} {own} {what} drop'"
+                ))
+                .unwrap();
+        }
         for (end, mark) in [&fri, &mon].into_iter().zip(marks) {
             end.wait_line_after(mark, "[lane-lost]", SOON).unwrap();
         }
         wait_used(&pair, [2, 0]);
         flows_pass(&pair.mon, "192.168.86.81");
+        assert_eq!(stream(&pair.mon, &pair.fri, "192.168.86.81"), STREAM);
         assert!(![&fri, &mon].iter().any(|end| end.text().contains(DOWN)));
     }
 }

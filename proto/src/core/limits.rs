@@ -87,9 +87,9 @@ pub const CARRIER_SILENCE: Duration = Duration::from_secs(5);
 /// A link that runs over a stream tries datagrams again this often.
 pub const CARRIER_RETRY: Duration = Duration::from_secs(60);
 
-/// How long the socket of a lane's own way has before the first challenge goes out of it.
+/// How long the socket of a lane's own way has before the first question goes out of it.
 pub const LANE_FIRST: Duration = Duration::from_millis(100);
-/// A challenge along a lane's own way is repeated so long after ...
+/// A question along a lane's own way is repeated so long after ...
 pub const LANE_ASK: Duration = Duration::from_secs(1);
 /// ... and when so many had no answer the way is given up ...
 pub const LANE_LOSSES: u32 = 3;

@@ -253,8 +253,9 @@ struct World {
     cut: bool,
     /// Nothing but streams passes.
     no_udp: bool,
-    /// What has one of these ports at an end does not pass.
+    /// What has one of these ports at an end does not pass, if it is longer than that.
     cut_ports: Vec<u16>,
+    cut_above: usize,
     /// Longer datagrams are lost.
     passes: usize,
     seed: u64,
@@ -372,6 +373,7 @@ impl World {
             cut: false,
             no_udp: false,
             cut_ports: Vec::new(),
+            cut_above: 0,
             passes: 1472,
             seed: 3,
         }
@@ -444,7 +446,8 @@ impl World {
             }
             let flying = Flying { from, to, bytes };
             self.record.push(flying.clone());
-            if [from.port(), to.port()].iter().any(|port| self.cut_ports.contains(port)) {
+            let is_cut = flying.bytes.len() > self.cut_above;
+            if is_cut && [from.port(), to.port()].iter().any(|port| self.cut_ports.contains(port)) {
                 continue;
             }
             if path.stream && !self.cut || !self.cut && !self.no_udp && flying.bytes.len() <= self.passes {

@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::outbox::Context;
 use super::{Event, Link};
 use crate::core::condition::Condition;
-use crate::core::lane::{KeyRef, SendCommand};
+use crate::core::lane::{KeyRef, KeySlot, SendCommand};
 use crate::core::limits::{
     LANE_ASK, LANE_CHANGE, LANE_CHANGES, LANE_CHECK, LANE_FIRST, LANE_LOSSES, LANE_RETRY, LANE_SOCKETS,
 };
@@ -18,7 +18,8 @@ use crate::core::rate::RateLimiter;
 use crate::core::settings::LinkSettings;
 use crate::core::stats::DropReason;
 use crate::crypto::Random;
-use crate::wire::control::Message;
+use crate::wire::control::{Message, ping_of_length};
+use crate::wire::datagram::Framing;
 
 /// How many lanes are in use, and their ways.
 pub(super) struct Lanes {
@@ -44,8 +45,9 @@ struct Way {
     open: bool,
     /// There is a socket for it, or one was asked for.
     socket: bool,
-    challenge: [u8; 16],
-    /// Challenges without an answer.
+    /// Which ping the last question is.
+    n: u32,
+    /// Questions without an answer.
     unanswered: u32,
     /// When it is asked again, or tried.
     due: Option<Instant>,
@@ -129,11 +131,12 @@ impl Way {
         }
     }
 
-    /// Asks along the way, or leaves it; gives what is wrong.
+    /// Asks along the way with a message of `length` bytes, or leaves it; gives what is wrong.
     fn handle_timeout(
         &mut self,
         now: Instant,
         lane: u8,
+        length: usize,
         sockets: &mut RateLimiter,
         cx: &mut Context<impl Random>,
     ) -> Option<Condition> {
@@ -152,11 +155,12 @@ impl Way {
             return lost;
         }
         if self.unanswered == 0 {
-            self.challenge = cx.random.bytes();
+            self.n = u32::from_be_bytes(cx.random.bytes());
         }
         self.unanswered += 1;
         self.due = Some(now + LANE_ASK);
-        cx.out.control_in(lane, &Message::Path { challenge: self.challenge }, path);
+        let body = ping_of_length(self.n, length);
+        cx.out.command(SendCommand::Control { body, to: path, under: KeySlot::Current, lane });
         None
     }
 
@@ -169,15 +173,9 @@ impl Way {
     }
 
     /// The peer answers; false: to nothing that was asked along this way.
-    fn handle_reply(
-        &mut self,
-        lane: u8,
-        from: Path,
-        challenge: [u8; 16],
-        cx: &mut Context<impl Random>,
-    ) -> bool {
+    fn handle_reply(&mut self, lane: u8, from: Path, n: u32, cx: &mut Context<impl Random>) -> bool {
         let path = self.path.filter(|path| path.covers(&from) && path.own_port == from.own_port);
-        if path.is_none() || self.unanswered == 0 || challenge != self.challenge {
+        if path.is_none() || self.unanswered == 0 || n != self.n {
             return false;
         }
         self.unanswered = 0;
@@ -219,10 +217,14 @@ impl<R: Random> Link<R> {
     }
 
     pub(super) fn handle_lanes_timeout(&mut self, now: Instant) {
+        // Each way has to carry what the link's does, if there is something to carry.
+        let longest = self.path.budget().saturating_sub(Framing::from(self.settings.key_mode).overhead());
+        let is_used = now < self.liveness.used_at() + LANE_CHECK;
         let mut lost = Vec::new();
         for (lane, way) in (1..).zip(&mut self.lanes.ways) {
             if way.due.is_some_and(|due| due <= now) {
-                lost.extend(way.handle_timeout(now, lane, &mut self.lanes.sockets, &mut self.cx));
+                let length = if is_used || !way.open { longest } else { 0 };
+                lost.extend(way.handle_timeout(now, lane, length, &mut self.lanes.sockets, &mut self.cx));
             }
         }
         lost.into_iter().for_each(|condition| self.say(now, condition));
@@ -249,9 +251,10 @@ impl<R: Random> Link<R> {
         let is_of_peer = self.keying.is_of_peer(under);
         let Some(way) = self.lanes.ways.get_mut(usize::from(lane).wrapping_sub(1)) else { return };
         match *message {
-            Message::Path { .. } | Message::PathReply { .. } if from.stream => {}
-            Message::Path { challenge } => {
-                self.cx.out.control_in(lane, &Message::PathReply { challenge }, from);
+            Message::Ping { .. } | Message::Pong { .. } if from.stream => {}
+            Message::Ping { n, .. } => {
+                let received = self.liveness.datagrams_in();
+                self.cx.out.control_in(lane, &Message::Pong { n, received }, from);
                 // The way of the link is none of the lane's own, and its host is the peer's.
                 let endpoint = self.path.endpoint();
                 let is_other = endpoint.is_some_and(|endpoint| !endpoint.covers(&from));
@@ -261,8 +264,8 @@ impl<R: Random> Link<R> {
                     way.handle_asked(now, lane, from, &mut self.cx);
                 }
             }
-            Message::PathReply { challenge } => {
-                if way.handle_reply(lane, from, challenge, &mut self.cx) {
+            Message::Pong { n, .. } => {
+                if way.handle_reply(lane, from, n, &mut self.cx) {
                     way.due = Some(now + self.settings.keepalive.interval.min(LANE_CHECK));
                     way.ask_for_socket(now, lane, &mut self.lanes.sockets, &mut self.cx);
                 }

@@ -173,7 +173,12 @@ impl PeerPath {
     /// Route or peer say anew how long datagrams may be at most.
     pub fn set_ceiling(&mut self, now: Instant, out: &mut Outbox) {
         self.pmtud.set_ceiling(now, self.ceiling());
-        out.command(SendCommand::Budget(self.fixed_budget().unwrap_or_else(|| self.pmtud.budget())));
+        out.command(SendCommand::Budget(self.budget()));
+    }
+
+    /// The longest datagram that may carry frames, in bytes.
+    pub fn budget(&self) -> usize {
+        self.fixed_budget().unwrap_or_else(|| self.pmtud.budget())
     }
 
     /// What one datagram may take where that is not searched for: a stream has no such limit but its records' own.

@@ -127,6 +127,39 @@ fn a_lane_whose_way_is_cut_goes_along_the_link_s_and_tries_again_later() {
 }
 
 #[test]
+fn a_lane_whose_way_takes_shorter_datagrams_than_the_link_s_goes_along_that() {
+    for mode in MODES {
+        let mut world = several(mode, [2, 2]);
+        world.run(20.0);
+        (world.cut_ports, world.cut_above) = (vec![OWN_PORTS + 1], 700);
+        world.record.clear();
+        world.run(20.0);
+        let is_long = |flying: &Flying| flying.bytes.len() > 700 && flying.from.port() != 1417;
+        assert!(!world.record.iter().any(is_long), "there is nothing to carry");
+        let ways = [1417, OWN_PORTS + 1];
+        assert_eq!(world.assert_carries_in(2), [ways, ways]);
+        world.run(LANE_CHECK.as_secs_f64() + 4.0);
+        for end in &world.ends {
+            assert_eq!(end.times("lane-lost"), 1);
+            assert!(!end.fell());
+        }
+        for _ in 0..200 {
+            world.run(1.0);
+            for which in [0, 1] {
+                world.came(1 - which);
+                let frame = [which as u8; 1300];
+                world.send_in(which, 1, &frame);
+                assert_eq!(world.came(1 - which)[1], [frame]);
+            }
+        }
+        assert!(world.ends.iter().all(|end| end.times("lane-lost") == 1), "it is not tried with less");
+        world.cut_ports.clear();
+        world.run(LANE_RETRY.as_secs_f64() + 5.0);
+        assert_eq!(world.assert_carries_in(2), [ways, ways]);
+    }
+}
+
+#[test]
 fn when_the_calling_end_moves_its_lanes_follow() {
     for mode in MODES {
         let mut world = several(mode, [2, 2]);
@@ -144,7 +177,7 @@ fn a_lane_is_followed_to_no_other_host_and_says_nothing_that_counts_but_of_its_w
     for mode in MODES {
         let mut world = several(mode, [2, 2]);
         world.run(2.0);
-        // The challenge of the calling end goes on from another host.
+        // The question of the calling end goes on from another host.
         world.record.clear();
         world.cut_ports = vec![OWN_PORTS + 1];
         world.run(LANE_CHECK.as_secs_f64());
