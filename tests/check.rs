@@ -276,6 +276,8 @@ fn remotes_and_listen_addresses_are_checked() {
         tun(remote, "\"2001:db8::1:99999\"", "\"2001:db8::1:99999\"", Code::BadRemote, "brackets"),
         tun(remote, "\"[::1\"", "\"[::1\"", Code::BadRemote, "[2001:db8::1]:8863"),
         tun(remote, "\"192.0.2.300\"", "\"192.0.2.300\"", Code::BadRemote, "192.0.2.1:1417"),
+        tun(remote, "\"udp:mon.tn:7\"", "\"udp:mon.tn:7\"", Code::BadRemote, "write \"mon.tn:7\""),
+        tun(remote, "\"http://mon.tn/\"", "\"http://mon.tn/\"", Code::BadRemote, "write \"mon.tn\""),
         tun(remote, "\"-x.tn\"", "\"-x.tn\"", Code::BadRemote, ""),
         tun(remote, "\"[fd00::1%eth0]:5\"", "\"[fd00::1%eth0]:5\"", Code::BadZone, "without \"%eth0\""),
         tun(remote, "\"fe80::1%all\"", "\"fe80::1%all\"", Code::BadZone, "is none of"),
@@ -806,6 +808,17 @@ fn a_syntax_error_keeps_the_findings_before_it() {
         parsed.diagnostics.iter().find_map(|d| d.help.as_deref().filter(|h| h.contains("quotes"))).unwrap();
     assert_eq!(help, "put text in quotes: address = \"192.168.86.81\"");
     assert!(!found.contains(&Code::WrongType), "what follows is not read: {found:?}");
+}
+
+#[test]
+fn a_key_where_its_file_is_to_be_named_and_a_key_of_the_file_that_is_there_twice() {
+    let key = "0f".repeat(32);
+    let found = parse("l", &GOOD.replace("static.key", &key), &options()).diagnostics;
+    let found: Vec<_> = found.into_iter().filter(|d| d.severity == Severity::Error).collect();
+    assert_eq!(found.iter().map(|d| d.code).collect::<Vec<_>>(), [Code::BadPath]);
+    assert!(!format!("{found:?}").contains("0f0f0f0f"), "{found:?}");
+    let found = parse("l", &format!("listen = 1417\nlisten = 1418\n{GOOD}"), &options()).diagnostics;
+    assert!(!found[0].help.as_ref().unwrap().contains("quotes"), "{found:?}");
 }
 
 #[test]

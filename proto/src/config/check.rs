@@ -12,7 +12,7 @@ use super::check_exchange::{check_accept, check_push};
 use super::check_guard::check_guard;
 use super::check_outer::Outer;
 use super::code::Code;
-use super::diagnostic::{Diagnostic, quote};
+use super::diagnostic::{Diagnostic, quote, without_keys};
 use super::keys::{Fail, LocalNetworks, Raw, RawKeepalive, RawKey, RawRun, RawScripts, RawStatus, RawTuning};
 use super::reader::{At, Field};
 use super::schema::{Declared, NumberOr};
@@ -90,6 +90,7 @@ pub(super) fn syntax_error(text: &str, error: &toml::de::Error) -> Diagnostic {
     let line_start = before.rfind('\n').map_or(0, |i| i + 1);
     let line = text.get(line_start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
     match line.split_once('=') {
+        Some(_) if found.message == "duplicate key" => found.help("take one of the two out"),
         Some((key, value)) if is_bare_text(value) => {
             found.help(format!("put text in quotes: {} = {}", key.trim(), quote(value.trim())))
         }
@@ -216,6 +217,12 @@ fn check_path(
     out: &mut Vec<Diagnostic>,
 ) -> Option<PathBuf> {
     let path = field.get()?;
+    if without_keys(&path.value) != path.value && !path.value.contains('/') {
+        let message = format!("{key} names a file, and this looks like a key itself");
+        let help = "write the key into a file of its own, `chmod 600`, and name that; make another key if others can have read this one";
+        out.push(Diagnostic::error(Code::BadPath, path.at(), message).help(help));
+        return None;
+    }
     if path.value.is_empty() || path.value.contains('\0') {
         let message = format!("{key} cannot be {}", quote(&path.value));
         out.push(

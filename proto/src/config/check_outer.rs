@@ -151,6 +151,11 @@ fn split_port(text: &str) -> Result<(&str, Option<&str>), Refusal> {
     if is_ipv6(text) {
         return Ok((text, None));
     }
+    let kind = text.split_once("://").or_else(|| Some("udp").zip(text.strip_prefix("udp:")));
+    if let Some((_, rest)) = kind {
+        let help = format!("write {}", quote(rest.trim_end_matches('/')));
+        return Err(refuse(Code::BadRemote, format!("{} is more than host and port", quote(text)), help));
+    }
     if let Some(rest) = text.strip_prefix('[') {
         let bracketed = rest.split_once(']').filter(|(host, _)| is_ipv6(host));
         return match bracketed {

@@ -48,13 +48,13 @@ impl Diagnostic {
     }
 
     fn new(severity: Severity, code: Code, span: Option<Range<usize>>, message: String) -> Self {
-        Self { severity, code, span, message, help: None }
+        Self { severity, code, span, message: without_keys(&message), help: None }
     }
 
     /// The same with a remedy.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
+        self.help = Some(without_keys(&help.into()));
         self
     }
 
@@ -87,6 +87,16 @@ pub fn first_of_each_severity(mut found: Vec<Diagnostic>) -> Vec<Diagnostic> {
     found
 }
 
+/// `text` with a star for each digit of what may be a key: 32 hexadecimal digits or more in a row. Findings get into logs.
+pub fn without_keys(text: &str) -> String {
+    let other = |c: char| !c.is_ascii_hexdigit();
+    let shown = |part: &str| match part.trim_end_matches(other).len() {
+        0..32 => part.to_owned(),
+        _ => part.replace(|c: char| c.is_ascii_hexdigit(), "*"),
+    };
+    text.split_inclusive(other).map(shown).collect()
+}
+
 /// `text` in quotes, as it may be shown in one line: control characters escaped, 60 characters at most.
 pub fn quote(text: &str) -> String {
     const LONGEST: usize = 60;
@@ -111,6 +121,19 @@ mod tests {
         assert_eq!(shown[SHOWN].message, "no key");
         assert_eq!(shown[SHOWN + 1].message, "4900 more warnings are not shown");
         assert_eq!(shown[SHOWN + 1].severity, Severity::Warning);
+    }
+
+    #[test]
+    fn a_key_in_the_wrong_place_is_not_shown_and_all_else_is() {
+        let key = "00112233445566778899aabbccddeeffFFEEDDCCBBAA99887766554433221100";
+        let found =
+            Diagnostic::error(Code::BadPath, None, format!("file é {} is none", quote(key))).help(key);
+        assert_eq!(found.message, format!("file é \"{}…\" is none", "*".repeat(60)));
+        assert_eq!(found.help.unwrap(), "*".repeat(64));
+        for plain in ["2001:db8:0123:4567:89ab:cdef:0123:4567", "é", "", "0123456789abcdef0123456789abcde=x"]
+        {
+            assert_eq!(without_keys(plain), plain);
+        }
     }
 
     #[test]

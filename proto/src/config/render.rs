@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
-use super::diagnostic::{Diagnostic, Severity};
+use super::diagnostic::{Diagnostic, Severity, without_keys};
 
 /// `d` as text of several lines without a final line end; `file` is the name shown and `text` what was parsed.
 pub fn render(file: &str, text: &str, d: &Diagnostic, color: bool) -> String {
@@ -23,11 +23,12 @@ pub fn render(file: &str, text: &str, d: &Diagnostic, color: bool) -> String {
         return renderer.render(&[group]);
     };
     let (number, line, place) = line_of(text, span);
+    let line = without_keys(line);
     let mark = AnnotationKind::Primary.span(place);
     let group = level
         .primary_title(d.message.as_str())
         .id(d.code.name())
-        .element(Snippet::source(line).line_start(number).path(file).annotation(mark))
+        .element(Snippet::source(line.as_str()).line_start(number).path(file).annotation(mark))
         .elements(d.help.as_deref().map(|h| Level::HELP.message(h)));
     renderer.render(&[group])
 }
@@ -87,6 +88,13 @@ mod tests {
         ] {
             assert!(shown.contains(part), "{part} is not in\n{shown}");
         }
+    }
+
+    #[test]
+    fn a_key_in_the_line_is_not_shown() {
+        let text = format!("secret = '{}'\n", "0f".repeat(32));
+        let shown = render("a", &text, &Diagnostic::error(Code::UnknownKey, Some(0..6), "m"), false);
+        assert!(shown.contains(&format!("secret = '{}'", "*".repeat(64))), "{shown}");
     }
 
     #[test]
