@@ -8,7 +8,7 @@ pub mod ciphers;
 mod ending;
 pub mod lane_io;
 mod peer_socket;
-mod refusal;
+pub mod refusal;
 mod start;
 mod strays;
 mod streams;
@@ -200,7 +200,7 @@ impl Engine {
         match message {
             ToEngine::Kept(kept) => self.link.handle_kept(now(), kept),
             ToEngine::Resolved { addresses } => self.link.handle_resolved(now(), &addresses),
-            ToEngine::Route { address, mtu, .. } => self.link.handle_route(now(), address, mtu),
+            ToEngine::Route { address, mtu } => self.link.handle_route(now(), address, mtu),
             ToEngine::Taken { routes } => self.link.handle_taken(routes),
             ToEngine::Sources => match descriptors.into_iter().next().map(bulk::read) {
                 Some(Ok(sources)) => self.link.handle_sources(sources),

@@ -15,7 +15,6 @@ use crate::control::api::{State, Status};
 use crate::core::path;
 use crate::crypto::keys::fingerprint;
 use crate::device;
-use crate::helper::zone;
 use crate::parent::identity;
 use crate::parent::start::{self, Options};
 use crate::preflight::{self, Loaded};
@@ -107,24 +106,16 @@ fn examine(file: &Path) -> Report {
 }
 
 fn keys(config: &Config, report: &mut Report) -> Option<Box<Keys>> {
-    match start::secrets(config, false) {
-        Ok(keys) => {
-            report.add(
-                Found::Good,
-                "key",
-                format!(
-                    "{} keys; their secret shows as {:x}, and must at the other end too",
-                    config.key.mode,
-                    HexDisplay(&fingerprint(&keys.secret)),
-                ),
-            );
-            Some(keys)
-        }
-        Err(fatal) => {
-            report.add(Found::Problem, "key", fatal.message);
-            None
-        }
-    }
+    let keys = start::secrets(config, false)
+        .map_err(|fatal| report.add(Found::Problem, "key", fatal.message))
+        .ok()?;
+    let (mode, shown) = (config.key.mode, HexDisplay(&fingerprint(&keys.secret)).to_string());
+    report.add(
+        Found::Good,
+        "key",
+        format!("{mode} keys; their secret shows as {shown}, and must at the other end too"),
+    );
+    Some(keys)
 }
 
 /// What a link may do that is started as this process was; root may start it for another user.
@@ -152,22 +143,14 @@ fn describe_running(status: &Status, report: &mut Report) {
         report.add(Found::Problem, "link", format!("{} [{}]", problem.text, problem.code));
     }
     let peer = status.endpoint.as_deref().unwrap_or("an address not known yet");
-    match status.state {
-        State::Up => {
-            let budget = status
-                .budget
-                .map_or_else(String::new, |budget| format!(", datagrams of up to {budget} bytes pass"));
-            report.add(
-                Found::Good,
-                "link",
-                format!("runs as pid {} and is up with {peer}{budget}", status.pid),
-            );
+    let budget = status.budget.map(|budget| format!(", datagrams of up to {budget} bytes pass"));
+    let (found, how) = match status.state {
+        State::Up => (Found::Good, format!("and is up with {peer}{}", budget.unwrap_or_default())),
+        other @ (State::Starting | State::Waiting | State::Blocked | State::Stopping) => {
+            (Found::Problem, format!("towards {peer}, and is {}", other.name()))
         }
-        State::Starting | State::Waiting | State::Blocked | State::Stopping => {
-            let text = format!("runs as pid {}, towards {peer}, and is {}", status.pid, status.state.name());
-            report.add(Found::Problem, "link", text);
-        }
-    }
+    };
+    report.add(found, "link", format!("runs as pid {}, {how}", status.pid));
     if status.device_up == Some(true) && status.missing.is_empty() {
         let text = format!(
             "device, addresses and routes are there as they were set, {} of them",
@@ -195,15 +178,12 @@ fn host(config: &Config, loaded: &Loaded, running: bool, report: &mut Report) {
         let found = if finding.severity > Severity::Note { Found::Problem } else { Found::Note };
         report.add(found, "host", finding_line(&config.name, &loaded.text, finding));
     }
+    let port = config.listen.port;
     if findings.is_empty() {
-        report.add(
-            Found::Good,
-            "host",
-            format!("addresses, routes and UDP port {} are free for this link", config.listen.port),
-        );
+        let text = format!("addresses, routes and UDP port {port} are free for this link");
+        report.add(Found::Good, "host", text);
     }
     if config.remotes.is_empty() {
-        let port = config.listen.port;
         let text = format!(
             "this end waits: a firewall here has to let UDP port {port} in, and a router before it has to pass it on"
         );
@@ -224,11 +204,8 @@ fn addresses(config: &Config, report: &mut Report) -> Vec<path::Path> {
                 all.extend(found.into_iter().map(|address| path::Path { stream, ..address.into() }));
             }
             Err(error) => {
-                report.add(
-                    Found::Problem,
-                    "name",
-                    format!("{} does not resolve: {error}: check name and resolver", remote.host),
-                );
+                let text = format!("{} does not resolve: {error}: check name and resolver", remote.host);
+                report.add(Found::Problem, "name", text);
             }
         }
     }
@@ -238,25 +215,18 @@ fn addresses(config: &Config, report: &mut Report) -> Vec<path::Path> {
 fn ways(config: &Config, addresses: &[path::Path], report: &mut Report) {
     let Ok(mut netlink) = Netlink::open() else { return };
     let links = netlink.links().unwrap_or_default();
-    for address in addresses.iter().map(|path| &path.remote) {
-        match netlink.lookup(address.ip(), zone::index(*address), config.mark()) {
-            Ok(lookup) => {
-                let interface = links.iter().find(|link| link.index == lookup.interface);
-                let interface =
-                    interface.map_or_else(|| lookup.interface.to_string(), |link| link.name.clone());
-                let via = lookup.gateway.map_or_else(String::new, |gateway| format!(" via {gateway}"));
-                let mtu = lookup.mtu.map_or_else(String::new, |mtu| format!(", MTU {mtu}"));
-                report.add(
-                    Found::Good,
-                    "route",
-                    format!("{} is reached through {interface}{via}{mtu}", address.ip()),
-                );
+    for path in addresses {
+        let to = path.remote.ip();
+        let (found, text) = match netlink.way(config, *path) {
+            Ok(way) => {
+                let interface = links.iter().find(|link| link.index == way.interface);
+                let interface = interface.map_or_else(|| way.interface.to_string(), |link| link.name.clone());
+                let via = way.gateway.map_or_else(String::new, |gateway| format!(" via {gateway}"));
+                let mtu = way.mtu.map_or_else(String::new, |mtu| format!(", MTU {mtu}"));
+                (Found::Good, format!("{to} is reached through {interface}{via}{mtu}"))
             }
-            Err(error) => report.add(
-                Found::Problem,
-                "route",
-                format!("{error}: this host has no route to {}", address.ip()),
-            ),
-        }
+            Err(error) => (Found::Problem, format!("{error}: this host has no route to {to}")),
+        };
+        report.add(found, "route", text);
     }
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use rustix::io::Errno;
 
 /// Why nothing can be sent to that address.
-pub(super) fn not_sent(error: &io::Error, to: SocketAddr) -> String {
+pub fn not_sent(error: &io::Error, to: SocketAddr) -> String {
     match Errno::from_io_error(error) {
         Some(Errno::NETUNREACH | Errno::HOSTUNREACH) => {
             format!("{error}: this host has no route to {}", to.ip())

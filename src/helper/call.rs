@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
@@ -19,6 +19,7 @@ use crate::crypto::Random;
 use crate::crypto::exchange::Pattern;
 use crate::crypto::suite::{Cipher, Exchange};
 use crate::crypto::wrap;
+use crate::engine::refusal::not_sent;
 use crate::helper::{NO_SOCKET, Running, serve};
 use crate::privsep::channel::Message;
 use crate::privsep::message::{Confinement, Keys};
@@ -68,6 +69,19 @@ pub enum Answer {
     Failed(String),
 }
 
+impl Answer {
+    /// What the system said of the way to that address.
+    pub fn refused(error: &io::Error, to: SocketAddr) -> Self {
+        Self::Refused(match error.kind() {
+            io::ErrorKind::ConnectionRefused => {
+                "its host says that nothing listens on that port: does tund run there, on this port?"
+                    .to_owned()
+            }
+            _ => not_sent(error, to),
+        })
+    }
+}
+
 impl Message for Question {
     fn descriptors(&self) -> RangeInclusive<usize> {
         1..=1
@@ -92,12 +106,10 @@ pub fn main() -> ExitCode {
     serve(|question: Question, mut sockets| {
         let Some(socket) = sockets.pop() else { return Answer::Failed(NO_SOCKET.to_owned()) };
         match sandbox::lock(Role::Caller, &question.confinement) {
-            Ok(_) => ask(question, socket).unwrap_or_else(|error| match error.kind() {
-                io::ErrorKind::ConnectionRefused => {
-                    Answer::Refused("its host says that nothing listens on that port".to_owned())
-                }
-                _ => Answer::Refused(error.to_string()),
-            }),
+            Ok(_) => {
+                let to = question.path.remote;
+                ask(question, socket).unwrap_or_else(|error| Answer::refused(&error, to))
+            }
             Err(error) => Answer::Failed(error.to_string()),
         }
     })

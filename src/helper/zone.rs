@@ -7,19 +7,12 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with
 
 use crate::config::Remote;
 use crate::core::path::Path;
-
-/// The interface that the address is on, if it is link-local.
-pub fn index(address: SocketAddr) -> Option<u32> {
-    match address {
-        SocketAddr::V6(v6) => Some(v6.scope_id()).filter(|zone| *zone != 0),
-        SocketAddr::V4(_) => None,
-    }
-}
+use crate::core::zoned;
 
 /// For people: with the name of the interface, and IPv4 as such.
 pub fn named(address: SocketAddr) -> String {
     let plain = SocketAddr::new(address.ip().to_canonical(), address.port());
-    let Some(index) = index(address) else { return plain.to_string() };
+    let Some(index) = zoned::zone(&address) else { return plain.to_string() };
     match any_socket().and_then(|socket| Ok(netdevice::index_to_name(socket, index)?)) {
         Ok(name) => format!("[{}%{name}]:{}", plain.ip(), plain.port()),
         Err(_) => address.to_string(),

@@ -149,7 +149,7 @@ impl Parent {
             );
         }
         for address in self.known_addresses() {
-            if let Some(text) = self.routing_loop(address) {
+            if let Some(text) = self.routing_loop(address.into()) {
                 // Where the engine sends it may choose, but not this code: systemd would not start the link again.
                 let configured = self.literal_remotes().any(|remote| remote == address);
                 return Err(Fatal::new(if configured { CONFIG } else { UNAVAILABLE }, text));

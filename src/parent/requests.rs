@@ -1,7 +1,7 @@
 //! What the parent does for the engine: whatever the door lets in.
 #![allow(clippy::disallowed_methods, reason = "the door's limits count by the clock")]
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
@@ -156,34 +156,27 @@ impl Parent {
         self.answer(&ToEngine::Resolved { addresses: reached });
     }
 
-    /// Where what goes along this way is sent: to the proxy, if there is one.
-    fn first_hop(&self, path: Path) -> SocketAddr {
+    /// The part of this way that the host's routes decide on: to the proxy, if there is one.
+    fn first_hop(&self, path: Path) -> Path {
         let proxy = self.resolver.known_proxies().first().copied();
-        proxy.filter(|_| path.stream).unwrap_or(path.remote)
+        Path { remote: proxy.filter(|_| path.stream).unwrap_or(path.remote), ..path }
     }
 
     /// Whether socket and routes let datagrams go there.
     fn is_reached(&mut self, path: Path) -> bool {
         let config = &self.link.config;
-        let address = self.first_hop(path);
-        let of_family = |own: IpAddr| own.is_ipv4() == address.is_ipv4();
+        let first = self.first_hop(path);
+        let of_family = |own: IpAddr| own.is_ipv4() == first.remote.is_ipv4();
         let bound = path.stream || config.listen.address.is_none_or(of_family);
-        let (ip, zone, mark) = (address.ip().to_canonical(), zone::index(address), config.mark());
-        bound && self.changes.netlink.lookup(ip, zone, mark).is_ok()
+        bound && self.changes.netlink.way(config, first).is_ok()
     }
 
     fn endpoint(&mut self, path: Path) {
         let address = path.remote;
         let moved = self.status.endpoint.replace(address) != Some(address);
         self.status.stream = path.stream;
-        let lookup = self.changes.netlink.lookup(
-            address.ip().to_canonical(),
-            zone::index(address),
-            self.link.config.mark(),
-        );
-        let lookup = lookup.ok();
-        let (mtu, source) = lookup.map_or((None, None), |lookup| (lookup.mtu, lookup.source));
-        self.answer(&ToEngine::Route { address, mtu, source });
+        let way = self.changes.netlink.way(&self.link.config, path).ok();
+        self.answer(&ToEngine::Route { address, mtu: way.and_then(|way| way.mtu) });
         if moved {
             self.renew_pushed();
         }
@@ -209,13 +202,13 @@ impl Parent {
         }
     }
 
-    /// Why datagrams to `address` would go into the device instead of to the peer, if they would.
-    pub(super) fn routing_loop(&mut self, address: SocketAddr) -> Option<String> {
+    /// Why datagrams along `path` would go into the device instead of to the peer, if they would.
+    pub(super) fn routing_loop(&mut self, path: Path) -> Option<String> {
         let device = self.changes.interface()?;
-        let ip = address.ip().to_canonical();
+        let ip = path.remote.ip().to_canonical();
         // An unreachable address is no loop; sending to it fails and says so.
-        let lookup = self.changes.netlink.lookup(ip, zone::index(address), self.link.config.mark()).ok()?;
-        (lookup.interface == device.index).then(|| {
+        let way = self.changes.netlink.way(&self.link.config, path).ok()?;
+        (way.interface == device.index).then(|| {
             let length = if ip.is_ipv4() { 32 } else { 128 };
             format!(
                 "the remote's own address {ip} is routed into {}, the tunnel itself: add [[route]] to = \

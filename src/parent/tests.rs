@@ -50,8 +50,7 @@ fn a_link_is_prepared_served_and_taken_back_in_order() {
         assert!(ip("route show").1.contains("192.168.56.0/24 via 10.0.0.1 dev eth0"));
         let endpoint = SocketAddr::from(ENDPOINT);
         tell(engine, ToParent::Endpoint(endpoint.into()));
-        let source = Some(IpAddr::from([10, 0, 0, 2]));
-        assert_eq!(receive(engine).0, ToEngine::Route { address: endpoint, mtu: Some(1500), source });
+        assert_eq!(receive(engine).0, ToEngine::Route { address: endpoint, mtu: Some(1500) });
         tell(engine, ToParent::Resolve);
         let addresses = vec![SocketAddr::from(([127, 0, 0, 1], 1417)).into()];
         assert_eq!(receive(engine).0, ToEngine::Resolved { addresses });

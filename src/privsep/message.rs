@@ -145,8 +145,6 @@ pub enum ToEngine {
         address: SocketAddr,
         /// MTU of the route in bytes.
         mtu: Option<u32>,
-        /// Source address the kernel would choose.
-        source: Option<IpAddr>,
     },
     /// These of the peer's routes are set now, and no others: what the parent judged is what counts.
     Taken {

@@ -16,6 +16,9 @@ use self::socket::{Failure, Socket};
 pub use super::facts::{Address, Link};
 use super::plan::{KernelRoute, Step};
 use super::step::{Family, Rule};
+use crate::config::Config;
+use crate::core::path::Path;
+use crate::core::zoned;
 use crate::sys::rights;
 
 /// The kernel's answer to "how would you reach this address?"
@@ -23,8 +26,6 @@ use crate::sys::rights;
 pub struct Lookup {
     /// Outgoing interface.
     pub interface: u32,
-    /// Preferred source address.
-    pub source: Option<IpAddr>,
     /// Gateway.
     pub gateway: Option<IpAddr>,
     /// Path MTU in bytes: the route's metric, else the interface's MTU.
@@ -98,15 +99,26 @@ impl Netlink {
         Ok(self.main()?.routes)
     }
 
-    /// How the kernel would reach `address`, which is on `interface` if that is given.
+    /// How what the link's own sockets send along `path` gets there, which also depends on their mark, on the interface that they are bound
+    /// to, and on the address that it leaves from.
+    pub fn way(&mut self, config: &Config, path: Path) -> io::Result<Lookup> {
+        let to = path.remote.ip().to_canonical();
+        let bound = config.bind_device.as_deref().map(|name| self.link(name)).transpose()?.flatten();
+        let interface = zoned::zone(&path.remote).or(bound.map(|link| link.index));
+        let own = path.local.or(config.listen.address.filter(|_| !path.stream));
+        self.lookup(to, interface, config.mark(), own.filter(|own| own.is_ipv4() == to.is_ipv4()))
+    }
+
+    /// How the kernel would reach `address`, through `interface` and from `own` if these are given.
     pub fn lookup(
         &mut self,
         address: IpAddr,
         interface: Option<u32>,
         mark: Option<u32>,
+        own: Option<IpAddr>,
     ) -> io::Result<Lookup> {
         let what = format!("looking for a way to {address}");
-        let answer = self.socket.request(0, encode::get_route(address, interface, mark));
+        let answer = self.socket.request(0, encode::get_route(address, interface, mark, own));
         let answer = answer.map_err(|failure| failure.while_doing(&what))?;
         let mut lookup = answer.as_ref().and_then(encode::lookup).ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidData, format!("{what}: the kernel named no interface"))

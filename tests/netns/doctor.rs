@@ -1,8 +1,8 @@
 //! `tund doctor`: each thing that can stand in the way, found and named.
 
-use tund_lab::Host;
+use tund_lab::{Host, wait_until};
 
-use super::operation::ask;
+use super::operation::{ask, status};
 use super::support::*;
 
 fn doctor(host: &Host, toml: &Toml) -> (Option<i32>, String) {
@@ -58,6 +58,33 @@ fn a_peer_that_answers_is_told_from_one_that_cannot_and_is_not_disturbed() {
         "{text}"
     );
     assert!(!process.text().contains(DOWN) && !mon.text().contains(DOWN));
+}
+
+#[test]
+fn the_way_of_the_links_own_address_is_taken_and_a_firewall_here_is_named() {
+    let pair = pair();
+    pair.fri.run("ip addr add 10.0.0.11/24 dev eth0").unwrap();
+    // Each address has its own rule, and without one nothing goes out, as with two uplinks.
+    pair.fri.run("ip rule add pref 10 from 10.0.0.11 lookup main").unwrap();
+    pair.fri.run("ip rule add pref 11 unreachable").unwrap();
+    let fri = Toml::tun_fri().handshake().top("remote = '10.0.0.2:1417'\nlisten = '10.0.0.11:1417'");
+    let mon = pair.start_mon(&Toml::tun_mon().handshake());
+    mon.wait_line("[no-remote]", SOON).unwrap();
+    let (code, text) = doctor(&pair.fri, &fri);
+    assert_eq!(code, Some(0), "{text}");
+    for line in ["ok       route: 10.0.0.2 ", "ok       peer: 10.0.0.2:1417 "] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+    let mut process = pair.start_fri(&fri);
+    process.wait_line(UP, SOON).unwrap();
+    wait_until("the whole path is used", SOON, || status(&pair.fri, "fri")["budget"] == 1472).unwrap();
+    assert_eq!(process.terminate(SOON).unwrap(), 0);
+    let forbid = "nft add table ip f; nft 'add chain ip f o { type filter hook output priority 0; }'; \
+                  nft add rule ip f o udp dport 1417 drop";
+    pair.fri.shell(forbid).unwrap();
+    let (code, text) = doctor(&pair.fri, &fri);
+    let named = text.lines().any(|line| line.starts_with("problem  peer: ") && line.contains("firewall"));
+    assert!(code == Some(1) && named, "{text}");
 }
 
 #[test]

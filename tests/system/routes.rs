@@ -1,9 +1,10 @@
 //! Plans carried out, read back and undone.
 
 use std::io::ErrorKind;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use tund::config::{Config, Via};
+use tund::core::path::Path;
 use tund::device;
 use tund::packet::layer::Mode;
 use tund::route::netlink::{Address, Netlink};
@@ -336,7 +337,7 @@ fn an_ipv4_default_route_over_an_ipv6_gateway_is_followed() {
 }
 
 #[test]
-fn a_lookup_names_interface_gateway_source_and_mtu() {
+fn a_lookup_names_interface_gateway_and_mtu() {
     isolated(|| {
         let mut netlink = Netlink::open().unwrap();
         uplink(&mut netlink);
@@ -344,15 +345,53 @@ fn a_lookup_names_interface_gateway_source_and_mtu() {
         sh("ip route add 203.0.113.0/24 via 10.1.0.2 mtu 1300");
         sh("ip rule add fwmark 7 unreachable");
         let index = netlink.link("up0").unwrap().unwrap().index;
-        let found = netlink.lookup("203.0.113.5".parse().unwrap(), None, None).unwrap();
+        let found = netlink.lookup("203.0.113.5".parse().unwrap(), None, None, None).unwrap();
         assert_eq!((found.interface, found.mtu), (index, Some(1300)));
-        assert_eq!((found.gateway, found.source), (address("10.1.0.2"), address("10.1.0.1")));
-        let default = netlink.lookup("198.51.100.1".parse().unwrap(), None, None).unwrap();
+        assert_eq!(found.gateway, address("10.1.0.2"));
+        let default = netlink.lookup("198.51.100.1".parse().unwrap(), None, None, None).unwrap();
         assert_eq!((default.interface, default.mtu), (index, Some(1480)));
-        let v6 = netlink.lookup("2001:db8::1".parse().unwrap(), None, None).unwrap();
+        let v6 = netlink.lookup("2001:db8::1".parse().unwrap(), None, None, None).unwrap();
         assert_eq!((v6.interface, v6.mtu, v6.gateway), (index, Some(1480), address("fd00:1::2")));
-        let error = netlink.lookup("203.0.113.5".parse().unwrap(), None, Some(7)).unwrap_err();
+        let error = netlink.lookup("203.0.113.5".parse().unwrap(), None, Some(7), None).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NetworkUnreachable, "{error}");
+    });
+}
+
+#[test]
+fn the_links_way_follows_its_mark_its_interface_and_the_address_that_it_leaves_from() {
+    isolated(|| {
+        let mut netlink = Netlink::open().unwrap();
+        uplink(&mut netlink);
+        cable(&mut netlink, "up1", "far1");
+        sh("ip addr add 10.2.0.1/24 dev up1");
+        sh("ip route add default via 10.2.0.2 table 102");
+        sh("ip route add default via 10.2.0.2 metric 7");
+        sh("ip rule add from 10.2.0.1 lookup 102");
+        sh("ip rule add fwmark 9 unreachable");
+        let [first, second] = ["up0", "up1"].map(|name| netlink.link(name).unwrap().unwrap().index);
+        let plain = config(Mode::Tun);
+        let listening = |own: &str| {
+            let mut config = plain.clone();
+            config.listen.address = address(own);
+            config
+        };
+        let bound = Config { bind_device: Some("up1".to_owned()), ..plain.clone() };
+        let remote = Path::from(SocketAddr::from(([203, 0, 113, 5], 1417)));
+        let stream = Path::stream(remote.remote);
+        let from = |own: &str| Path { local: address(own), ..remote };
+        for (config, path, interface) in [
+            (&plain, remote, first),
+            (&bound, remote, second),
+            (&listening("10.2.0.1"), remote, second),
+            (&listening("10.1.0.1"), remote, first),
+            // A stream begins at any address.
+            (&listening("10.2.0.1"), stream, first),
+            (&plain, from("10.2.0.1"), second),
+            (&plain, from("10.1.0.1"), first),
+        ] {
+            assert_eq!(netlink.way(config, path).unwrap().interface, interface, "{config:?} {path:?}");
+        }
+        assert!(netlink.way(&Config { fwmark: Some(9), ..plain.clone() }, remote).is_err());
     });
 }
 
@@ -390,9 +429,9 @@ fn rules_and_refusals_are_set_seen_and_taken_back_and_those_of_others_are_left()
                 1
             );
             let to = to.parse().unwrap();
-            assert!(netlink.lookup(to, None, None).is_err());
+            assert!(netlink.lookup(to, None, None, None).is_err());
             assert_eq!(
-                netlink.lookup(to, None, Some(7)).unwrap().interface,
+                netlink.lookup(to, None, Some(7), None).unwrap().interface,
                 netlink.link("up0").unwrap().unwrap().index
             );
         }

@@ -7,12 +7,16 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 type Parts = (IpAddr, u16, u32);
 
+/// Index of the interface that the address is on, if it is link-local.
+pub fn zone(address: &SocketAddr) -> Option<u32> {
+    match address {
+        SocketAddr::V4(_) => None,
+        SocketAddr::V6(v6) => Some(v6.scope_id()).filter(|zone| *zone != 0),
+    }
+}
+
 fn parts(address: &SocketAddr) -> Parts {
-    let zone = match address {
-        SocketAddr::V4(_) => 0,
-        SocketAddr::V6(v6) => v6.scope_id(),
-    };
-    (address.ip(), address.port(), zone)
+    (address.ip(), address.port(), zone(address).unwrap_or(0))
 }
 
 fn whole((ip, port, zone): Parts) -> SocketAddr {

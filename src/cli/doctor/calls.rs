@@ -1,6 +1,7 @@
 //! Calling the peer in every way that the file names: by datagrams, by TCP, and by TCP through the proxy.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -90,9 +91,9 @@ impl Caller<'_> {
 
     fn open(&self, path: Path, way: Way) -> Result<OwnedFd, (Found, String)> {
         let refused =
-            |error: std::io::Error| judge(path, &self.name(path, way), Answer::Refused(error.to_string()));
+            |error: io::Error| judge(path, &self.name(path, way), Answer::refused(&error, path.remote));
         match way {
-            Way::Datagrams => socket(path.remote, self.config.mark()).map_err(refused),
+            Way::Datagrams => socket(path.remote, self.config).map_err(refused),
             Way::Stream => stream::reach(self.config, path.remote, CONNECTING).map_err(refused),
             Way::Proxy => self.reach_through_proxy(path.remote).map_err(|trouble| {
                 (Found::Problem, format!("{}: {trouble} [{}]", self.name(path, way), trouble.code()))
@@ -104,7 +105,7 @@ impl Caller<'_> {
         let Some((proxy, place)) = &self.proxy else {
             return Err(Trouble::Unreachable("there is none".to_owned()));
         };
-        let failed = |error: std::io::Error| Trouble::Unreachable(error.to_string());
+        let failed = |error: io::Error| Trouble::Unreachable(error.to_string());
         let place = place.clone().map_err(Trouble::Unreachable)?;
         let socket = stream::reach(self.config, place, CONNECTING).map_err(failed)?;
         let credentials = proxy_credentials(self.config, false)?;
@@ -160,11 +161,8 @@ fn conclude(called: Vec<(Way, (Found, String))>, all: bool, report: &mut Report)
             report.add(Found::Good, "way", format!("UDP passes, and {through} where that ceases to"))
         }
         (false, true) if has_datagrams => {
-            report.add(
-                Found::Good,
-                "way",
-                format!("UDP does not pass, {through} does: the link goes that way"),
-            );
+            let text = format!("UDP does not pass, {through} does: the link goes that way");
+            report.add(Found::Good, "way", text);
         }
         (false, false) if all && !has_streams => {
             let text = "if the peer runs and UDP does not pass, add \"tcp:HOST:PORT\" to remote, and \"tcp:PORT\" to listen at the peer";
@@ -183,13 +181,16 @@ fn conclude(called: Vec<(Way, (Found, String))>, all: bool, report: &mut Report)
     }
 }
 
-/// Marked as the link's own is: a full tunnel that was left closed lets nothing else out. Whoever may not do that calls without.
-fn socket(to: SocketAddr, mark: Option<u32>) -> std::io::Result<OwnedFd> {
-    let socket = UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
-    if let Some(mark) = mark {
-        // It takes CAP_NET_ADMIN, which not everybody has who calls.
-        let _ = socket2::SockRef::from(&socket).set_mark(mark);
-    }
+/// It goes the way of the link's own: from the same address, through the same interface and with the same mark, without which a full tunnel
+/// that was left closed lets nothing out. Whoever may not do that calls without.
+fn socket(to: SocketAddr, config: &Config) -> io::Result<OwnedFd> {
+    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let own = config.listen.address.filter(|own| own.is_ipv4() == to.is_ipv4());
+    let socket = UdpSocket::bind((own.unwrap_or(any), 0))?;
+    let bare = socket2::SockRef::from(&socket);
+    // It takes CAP_NET_ADMIN, which not everybody has who calls.
+    let _ = config.mark().map(|mark| bare.set_mark(mark));
+    let _ = config.bind_device.as_ref().map(|name| bare.bind_device(Some(name.as_bytes())));
     socket.connect(to)?;
     Ok(socket.into())
 }
@@ -210,9 +211,7 @@ fn judge(path: Path, address: &str, answer: Answer) -> (Found, String) {
                 "{address} has the same key and agrees on keys by {theirs}: set key.post-quantum alike at both ends"
             ),
         ),
-        Answer::Refused(why) => {
-            (Found::Problem, format!("{address}: {why}: does tund run there, on this port?"))
-        }
+        Answer::Refused(why) => (Found::Problem, format!("{address}: {why}")),
         Answer::Silent(0) if path.stream => {
             let text = format!(
                 "{address} takes the connection and is silent: tund there has another key or other key.mode (compare what the key shows \

@@ -206,13 +206,22 @@ pub(super) fn get_routes(family: AddressFamily, table: u32, own: bool) -> Messag
     Message::GetRoute(message)
 }
 
-pub(super) fn get_route(address: IpAddr, interface: Option<u32>, mark: Option<u32>) -> Message {
+pub(super) fn get_route(
+    address: IpAddr,
+    interface: Option<u32>,
+    mark: Option<u32>,
+    own: Option<IpAddr>,
+) -> Message {
     let mut message = RouteMessage::default();
     message.header.address_family = family(address);
     message.header.destination_prefix_length = IpNet::from(address).prefix_len();
     message.attributes.push(RouteAttribute::Destination(address.into()));
     message.attributes.extend(interface.map(RouteAttribute::Oif));
     message.attributes.extend(mark.map(RouteAttribute::Mark));
+    if let Some(own) = own {
+        message.header.source_prefix_length = IpNet::from(own).prefix_len();
+        message.attributes.push(RouteAttribute::Source(own.into()));
+    }
     Message::GetRoute(message)
 }
 
@@ -360,10 +369,6 @@ pub(super) fn unicast_route(message: &Message, family: AddressFamily, table: u32
 pub(super) fn lookup(message: &Message) -> Option<Lookup> {
     let Message::NewRoute(message) = message else { return None };
     let hop = next_hop(&message.attributes);
-    let source = message.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::PrefSource(address) => ip(address),
-        _ => None,
-    });
     // What expires was learned from ICMP, for which nobody vouches.
     let is_learned = message
         .attributes
@@ -376,7 +381,7 @@ pub(super) fn lookup(message: &Message) -> Option<Lookup> {
         }),
         _ => None,
     });
-    Some(Lookup { interface: hop.interface?, source, gateway: hop.gateway, mtu })
+    Some(Lookup { interface: hop.interface?, gateway: hop.gateway, mtu })
 }
 
 #[derive(Default)]
