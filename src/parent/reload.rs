@@ -1,5 +1,7 @@
 //! Reading the configuration again while the link runs.
 
+use std::io;
+
 use serde_json::json;
 
 use crate::config::Config;
@@ -18,6 +20,7 @@ use crate::report::exit::{FAILED, Fatal};
 use crate::route::full;
 use crate::route::plan;
 use crate::sys::clock::unix_time;
+use crate::transport::{stream, udp};
 
 impl Parent {
     /// Takes over what the file says now. What is wrong with it is said, and then everything stays as it is.
@@ -80,6 +83,9 @@ impl Parent {
                 what.join(", ")
             )]);
         }
+        if plan.takes() == Takes::Connect {
+            self.try_sockets(&plan.config).map_err(|error| vec![error.to_string()])?;
+        }
         let mut lines: Vec<_> = plan.changes.iter().map(Change::to_string).collect();
         if lines.is_empty() {
             lines.push("nothing has changed".to_owned());
@@ -109,6 +115,20 @@ impl Parent {
         Ok((lines, None))
     }
 
+    /// Whether the sockets can be had for which the link gives its own up, which may be all that is in their way.
+    fn try_sockets(&self, config: &Config) -> io::Result<()> {
+        let own = self.front.as_ref().and_then(|front| udp::local_port(front).ok());
+        let streams = |config: &Config| config.listen.stream.map(|listen| listen.port);
+        let tried = [
+            (udp::bind(config).map(drop), own == Some(config.listen.port)),
+            (stream::listen(config).map(drop), streams(config) == streams(&self.link.config)),
+        ];
+        let in_use = io::ErrorKind::AddrInUse;
+        tried.into_iter().try_for_each(|(tried, own)| {
+            tried.or_else(|error| if own && error.kind() == in_use { Ok(()) } else { Err(error) })
+        })
+    }
+
     /// Brings addresses and routes to what the plan says; before the device is there they wait for it. The error is
     /// found before anything is changed; what fails later is a line of the result.
     fn change_host(&mut self, plan: &Plan) -> Result<Vec<String>, String> {
@@ -132,7 +152,8 @@ impl Parent {
 
     /// Another socket with the same keys.
     pub(super) fn take_new_socket(&mut self) -> Option<Event> {
-        match self.same_keys() {
+        let tried = self.try_sockets(&self.link.config).map_err(|error| error.to_string());
+        match tried.and_then(|()| self.same_keys()) {
             Ok(keys) => {
                 log::info!("the link takes a new socket");
                 self.next = Some(Next::Keys(keys));

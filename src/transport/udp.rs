@@ -156,7 +156,8 @@ pub(super) fn about_port(protocol: &str, error: io::Error, address: Option<IpAdd
     io::Error::new(error.kind(), format!("{protocol} port {port} on {address}: {text}"))
 }
 
-pub(super) fn local_port(socket: impl AsFd) -> io::Result<u16> {
+/// The port that it is bound to.
+pub fn local_port(socket: impl AsFd) -> io::Result<u16> {
     let address = socket2::SockRef::from(&socket.as_fd()).local_addr()?.as_socket();
     address.map(|address| address.port()).ok_or_else(|| Errno::AFNOSUPPORT.into())
 }

@@ -1,5 +1,7 @@
 //! Reading the configuration again under a running link.
 
+use std::net::{TcpListener, UdpSocket};
+
 use rustix::process::Signal;
 use tund_lab::{Host, Process, wait_until};
 
@@ -75,6 +77,38 @@ fn a_bad_file_is_named_line_by_line_and_changes_nothing() {
     rewrite(&pair.fri, "fri", &good);
     assert_eq!(ask(&pair.fri, &["reload", "fri"]), (Some(0), "nothing has changed".to_owned()));
     assert_eq!(status(&pair.fri, "fri")["reload_ok"], true);
+}
+
+#[test]
+fn a_socket_that_cannot_be_had_changes_nothing() {
+    let pair = pair();
+    let good = Toml::tun_fri();
+    let (mut fri, _mon) = pair.link(&good, &Toml::tun_mon());
+    let before = index(&pair.fri);
+    let _others = pair
+        .fri
+        .within(|| (UdpSocket::bind("0.0.0.0:1555").unwrap(), TcpListener::bind("0.0.0.0:1556").unwrap()))
+        .unwrap();
+    for line in [
+        "bind-device = 'absent'",
+        "listen = 1555",
+        "listen = [1557, 'tcp:1556']",
+        "listen = '10.0.0.9:1417'",
+        "listen = '10.0.0.9:1558'",
+    ] {
+        rewrite(&pair.fri, "fri", &good.clone().top(&format!("remote = '10.0.0.2:1417'\n{line}")));
+        let (code, text) = ask(&pair.fri, &["reload", "fri"]);
+        assert_eq!(code, Some(1), "{line}: {text}");
+        assert_eq!(status(&pair.fri, "fri")["reload_ok"], false, "{line}");
+    }
+    assert_pings(&pair.fri, "192.168.86.18");
+    assert_eq!(index(&pair.fri), before);
+    rewrite(&pair.fri, "fri", &good.clone().top("remote = '10.0.0.2:1417'\nlisten = '10.0.0.1:1417'"));
+    let mark = fri.mark();
+    let (code, text) = ask(&pair.fri, &["reload", "fri"]);
+    assert_eq!(code, Some(0), "{text}");
+    fri.wait_line_after(mark, UP, SOON).unwrap();
+    assert_eq!(fri.terminate(SOON).unwrap(), 0);
 }
 
 #[test]
