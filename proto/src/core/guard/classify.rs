@@ -95,10 +95,12 @@ pub fn service(frame: &[u8]) -> Option<Service> {
 }
 
 fn v4(packet: &[u8]) -> Option<Service> {
-    let is_first = packet.get(6)? & 0x1f == 0 && *packet.get(7)? == 0;
-    let at = usize::from(packet[0] & 15) * 4;
+    // The length that it gives may be less than that of any header.
+    let header: &[u8; 10] = packet.first_chunk()?;
+    let is_first = header[6] & 0x1f == 0 && header[7] == 0;
+    let at = usize::from(header[0] & 15) * 4;
     let ports = packet.get(at..at + 4)?;
-    (is_first && packet[9] == UDP && ports == [0, 67, 0, 68]).then_some(Service::Dhcp)
+    (is_first && header[9] == UDP && ports == [0, 67, 0, 68]).then_some(Service::Dhcp)
 }
 
 fn v6(packet: &[u8]) -> Option<Service> {
@@ -219,6 +221,16 @@ mod tests {
             [None, Some(100), Some(5), None]
         );
         assert_eq!(Header::of(&[0; 13]), None);
+    }
+
+    #[test]
+    fn a_header_that_is_cut_short_or_gives_any_length_is_no_server() {
+        for (kind, first) in (0..=255).flat_map(|first| [(0x0800, first), (0x86dd, first)]) {
+            let packet = [&[first][..], &[0; 60]].concat();
+            for length in 0..packet.len() {
+                assert_eq!(service(&frame(&[], kind, &packet[..length])), None, "{first} {length}");
+            }
+        }
     }
 
     proptest! {
