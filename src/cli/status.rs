@@ -31,6 +31,8 @@ use crate::sys::ready;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// ... but how it is it says at once, even if its engine hangs.
 pub(super) const STATUS_PATIENCE: Duration = Duration::from_secs(5);
+/// A place in a listener's queue is there by then, or it is full.
+const AT_HAND: Duration = Duration::from_millis(1);
 /// Most links that are asked at once, each by a thread.
 const AT_ONCE: usize = 256;
 /// Longest answer in bytes.
@@ -184,7 +186,7 @@ pub fn running(file: &Path) -> Option<Status> {
 
 /// The process that runs the link of that socket.
 fn process_of(path: &Path) -> Option<OwnedFd> {
-    let stream = UnixStream::connect(path).ok()?;
+    let stream = connected(path, PATIENCE).ok()?;
     let pid = socket_peercred(&stream).ok()?.pid;
     pidfd_open(pid, PidfdFlags::empty()).ok()
 }
@@ -262,9 +264,22 @@ pub(super) fn running_now(link: Option<&str>) -> Result<Vec<Socket>, Fatal> {
     Ok(sockets)
 }
 
-/// Whether somebody serves this socket: a killed process leaves its own.
+/// Whether somebody serves this socket: a killed process leaves its own. One whose queue is full is there.
 fn is_served(socket: &Socket) -> bool {
-    !UnixStream::connect(&socket.path).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+    !connected(&socket.path, AT_HAND).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+}
+
+/// A connection to a link, of which nothing takes longer than this.
+fn connected(path: &Path, patience: Duration) -> io::Result<UnixStream> {
+    let stream =
+        UnixStream::from(socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?);
+    stream.set_read_timeout(Some(patience))?;
+    // Which bounds the wait for a place in the listener's queue, too (unix(7)).
+    stream.set_write_timeout(Some(patience))?;
+    // A wait with a limit is not begun again by itself where the command was suspended meanwhile (signal(7)).
+    let address = SocketAddrUnix::new(path)?;
+    retry_on_intr(|| connect(&stream, &address))?;
+    Ok(stream)
 }
 
 /// Asks nobody but root, this user, and whom root has made the user of the units.
@@ -273,14 +288,7 @@ fn ask(socket: &Socket, method: Method) -> io::Result<Answer> {
 }
 
 fn ask_within(socket: &Socket, method: Method, patience: Duration) -> io::Result<Answer> {
-    let mut stream =
-        UnixStream::from(socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?);
-    stream.set_read_timeout(Some(patience))?;
-    // Which bounds the wait for a place in the listener's queue, too (unix(7)).
-    stream.set_write_timeout(Some(patience))?;
-    // A wait with a limit is not begun again by itself where the command was suspended meanwhile (signal(7)).
-    let address = SocketAddrUnix::new(&socket.path)?;
-    retry_on_intr(|| connect(&stream, &address))?;
+    let mut stream = connected(&socket.path, patience)?;
     let uid = socket_peercred(&stream)?.uid.as_raw();
     if !Trusted::here().has_user(uid) && socket.user != Some(uid) {
         return Err(io::Error::other(format!(
@@ -403,6 +411,25 @@ mod tests {
         });
         stuck.set_nonblocking(true).unwrap();
         assert!(stuck.accept().is_ok(), "it was asked");
+    }
+
+    #[test]
+    fn a_link_whose_queue_is_full_is_served_and_one_that_was_killed_is_not() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join(SOCKET);
+        let listener = UnixListener::bind(&path).unwrap();
+        rustix::net::listen(&listener, 0).unwrap();
+        let _first = UnixStream::connect(&path).unwrap();
+        let (sender, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let socket = Socket { name: "fri".to_owned(), path, near: true, user: None };
+            sender.send(is_served(&socket)).unwrap();
+            drop(listener);
+            sender.send(is_served(&socket)).unwrap();
+        });
+        for served in [true, false] {
+            assert_eq!(told.recv_timeout(STATUS_PATIENCE), Ok(served));
+        }
     }
 
     #[test]
