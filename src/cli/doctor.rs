@@ -21,6 +21,7 @@ use crate::preflight::{self, Loaded};
 use crate::privsep::message::Keys;
 use crate::report::exit::FAILED;
 use crate::report::output::finding_line;
+use crate::report::text::printable;
 use crate::route::netlink::Netlink;
 
 /// How a step came out.
@@ -36,8 +37,9 @@ enum Found {
 struct Report(Vec<(Found, &'static str, String)>);
 
 impl Report {
-    fn add(&mut self, found: Found, step: &'static str, text: impl Into<String>) {
-        self.0.push((found, step, text.into()));
+    /// Some of the text is what processes say that read the network.
+    fn add(&mut self, found: Found, step: &'static str, text: impl AsRef<str>) {
+        self.0.push((found, step, printable(text.as_ref(), usize::MAX)));
     }
 
     fn has_problem(&self) -> bool {
@@ -228,5 +230,18 @@ fn ways(config: &Config, addresses: &[path::Path], report: &mut Report) {
             Err(error) => (Found::Problem, format!("{error}: this host has no route to {to}")),
         };
         report.add(found, "route", text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_found_is_shown_without_what_a_terminal_obeys() {
+        let mut report = Report::default();
+        report.add(Found::Problem, "peer", "192.0.2.1: \x1b[2J\n\u{9b}: does tund run there?");
+        assert_eq!(report.text(), "problem  peer: 192.0.2.1: _[2J__: does tund run there?\n");
+        assert!(report.json().contains(r#""192.0.2.1: _[2J__: does"#), "{}", report.json());
     }
 }

@@ -70,7 +70,7 @@ fn answer(Question { confinement, remote, v6 }: Question) -> Answer {
             addresses.truncate(MAX_ANSWER);
             Answer::Found(addresses)
         }
-        Err(error) => Answer::Failed(printable(&error.to_string(), 200)),
+        Err(error) => Answer::Failed(error.to_string()),
     }
 }
 
@@ -295,7 +295,7 @@ impl Name {
 
     fn line(&self) -> Option<String> {
         let failure = self.failure()?;
-        Some(format!("cannot resolve {}: {}", printable(&self.remote.host, 255), printable(&failure, 400)))
+        Some(format!("cannot resolve {}: {failure}", printable(&self.remote.host, 255)))
     }
 
     /// Once at verb 1, then at most every minute at verb 3, whatever the reason is by then.
@@ -348,7 +348,7 @@ impl Query {
                 addresses.truncate(ADDRESSES);
                 (self.found, self.error) = (addresses, None);
             }
-            Answer::Failed(error) => self.error = Some(error),
+            Answer::Failed(error) => self.error = Some(printable(&error, 200)),
         }
         true
     }
@@ -416,9 +416,11 @@ mod tests {
             assert_eq!(resolver.handle(now), Some(Vec::new()));
             logged("resolve said-once.test").len()
         };
-        let counts = [fail(0, "a\nb"), fail(5, "other"), fail(59, "a"), fail(60, "a"), fail(119, "a")];
+        let counts =
+            [fail(0, "a\nb"), fail(5, "other"), fail(59, "a"), fail(60, "a"), fail(119, "\x1b[2J\u{9b}")];
         assert_eq!(counts, [1, 1, 1, 2, 2]);
         assert!(logged("resolve said-once.test")[0].contains("a_b"));
+        assert_eq!(resolver.names[0].failure().unwrap(), "_[2J_", "a command shows it");
 
         let [v6, v4] = play(&mut resolver, 0, start);
         v4.send(&found(&["192.0.2.1"]), &[]).unwrap();
