@@ -35,13 +35,13 @@ mod tests {
 
     #[test]
     fn signals_neither_end_a_wait_nor_prolong_it() {
-        signal_hook::flag::register(libc::SIGUSR2, std::sync::Arc::default()).unwrap();
+        signal_hook::flag::register(libc::SIGWINCH, std::sync::Arc::default()).unwrap();
         for (limit, comes) in [(Duration::from_millis(200), false), (Duration::from_secs(60), true)] {
             let (mut far, near) = UnixStream::pair().unwrap();
             let waiting = std::thread::spawn(move || ready(near, PollFlags::IN, limit));
             let interrupt = || {
                 // SAFETY: the thread has not been joined.
-                unsafe { libc::pthread_kill(waiting.as_pthread_t(), libc::SIGUSR2) };
+                unsafe { libc::pthread_kill(waiting.as_pthread_t(), libc::SIGWINCH) };
                 std::thread::sleep(Duration::from_millis(1));
             };
             (0..50).for_each(|_| interrupt());

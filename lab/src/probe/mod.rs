@@ -8,6 +8,7 @@ pub use ping::{Echo, Pings, ping};
 pub use tcp::{Carried, Streams, throughput};
 pub use udp::{Counted, Stream, sustained};
 
+use std::io;
 use std::net::Ipv4Addr;
 
 use crate::Host;
@@ -19,4 +20,10 @@ pub struct End<'a> {
     pub host: &'a Host,
     /// One of its addresses.
     pub address: Ipv4Addr,
+}
+
+/// Whether nothing came in time, or this process was suspended meanwhile (signal(7)).
+fn is_nothing(error: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
+    matches!(error.kind(), WouldBlock | TimedOut | Interrupted)
 }

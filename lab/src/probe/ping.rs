@@ -125,7 +125,7 @@ fn await_reply(socket: &Socket, sequence: u16, deadline: Instant) -> io::Result<
         match (&*socket).read(&mut packet) {
             Ok(length) if is_reply(&packet[..length], &wanted) => return Ok(true),
             Ok(_) => {}
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+            Err(error) if super::is_nothing(&error) => {}
             Err(error) => return Err(error),
         }
     }

@@ -127,9 +127,12 @@ fn drain(mut stream: TcpStream, begin: Instant) -> io::Result<(u64, f64)> {
     let mut block = vec![0; 256 * 1024];
     let mut bytes = 0;
     loop {
-        match stream.read(&mut block)? {
-            0 => return Ok((bytes, begin.elapsed().as_secs_f64())),
-            length => bytes += length as u64,
+        match stream.read(&mut block) {
+            Ok(0) => return Ok((bytes, begin.elapsed().as_secs_f64())),
+            Ok(length) => bytes += length as u64,
+            // As write_all takes it.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
 }

@@ -136,7 +136,7 @@ fn count(mut socket: &Socket, done: &AtomicBool) -> io::Result<u64> {
     loop {
         match io::Read::read(&mut socket, &mut buffer) {
             Ok(_) => received += 1,
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+            Err(error) if super::is_nothing(&error) => {
                 if done.load(Ordering::Relaxed) {
                     return Ok(received);
                 }
