@@ -3,7 +3,7 @@
 //! Any user of the host may connect. The process has privileges, so it takes in nothing of what they say: it learns
 //! that a request has come, gives every request the same answer, and lets the kernel throw the request away.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -120,12 +120,7 @@ impl Client {
     /// One that does not take its answer whole is of no use.
     fn answer(&mut self, response: &[u8]) -> bool {
         self.stage = Stage::Answered;
-        let written = loop {
-            match self.stream.write(response) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                other => break other,
-            }
-        };
+        let written = self.stream.write(response);
         written.is_ok_and(|count| count == response.len()) && self.stream.shutdown(Shutdown::Write).is_ok()
     }
 }

@@ -7,7 +7,7 @@ use std::mem::MaybeUninit;
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
@@ -101,7 +101,8 @@ impl<S: Message, R: Message> Channel<S, R> {
         if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors"));
         }
-        retry(|| rustix::net::sendmsg(&self.fd, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL))?;
+        let slices = [IoSlice::new(bytes)];
+        retry_on_intr(|| rustix::net::sendmsg(&self.fd, &slices, &mut control, SendFlags::NOSIGNAL))?;
         Ok(())
     }
 
@@ -118,7 +119,7 @@ impl<S: Message, R: Message> Channel<S, R> {
     fn accept(&self, buffer: &mut [u8]) -> io::Result<Option<(R, Vec<OwnedFd>)>> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let received = retry(|| {
+        let received = retry_on_intr(|| {
             rustix::net::recvmsg(
                 &self.fd,
                 &mut [IoSliceMut::new(buffer)],
@@ -171,15 +172,6 @@ fn drain(control: &mut RecvAncillaryBuffer<'_>) -> Vec<OwnedFd> {
 
 fn malformed() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "malformed message")
-}
-
-fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
-    loop {
-        match call() {
-            Err(Errno::INTR) => {}
-            other => return other,
-        }
-    }
 }
 
 #[cfg(test)]
