@@ -6,8 +6,11 @@
 
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
+use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tund_fuzz::TARGETS;
@@ -15,28 +18,44 @@ use tund_fuzz::TARGETS;
 /// Longest input, in bytes.
 const LONGEST: usize = 1024;
 
-#[allow(clippy::disallowed_methods, reason = "it bounds how long is searched, and decides nothing")]
 #[test]
 fn a_short_search_finds_nothing() {
     let seconds = given("FUZZ_SECONDS").unwrap_or(2);
     let seed = given("FUZZ_SEED").unwrap_or_else(|| RandomState::new().hash_one(0) >> 1);
-    for (number, (name, target)) in TARGETS.into_iter().enumerate() {
-        let mut dice = Dice(seed.wrapping_mul(number as u64 + 1) | 1);
-        let seeds = corpus(name);
-        let until = Instant::now() + Duration::from_secs(seconds);
-        let mut runs = 0;
-        while Instant::now() < until || runs < 10 {
-            let input = changed(&seeds, &mut dice);
-            let result = catch_unwind(AssertUnwindSafe(|| target(&input)));
-            let digits: String = input.iter().map(|byte| format!("{byte:02x}")).collect();
-            assert!(
-                result.is_ok(),
-                "{name} fails: `FUZZ_SEED={seed}`, run {runs}; keep it with\n  echo {digits} | xxd -r -p > fuzz/corpus/{name}/NAME"
-            );
-            runs += 1;
+    let next = AtomicUsize::new(0);
+    let search_next = || {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some((name, target)) = TARGETS.get(number) else { return };
+            let dice = Dice(seed.wrapping_mul(number as u64 + 1) | 1);
+            let runs = search(name, *target, dice, Duration::from_secs(seconds), seed);
+            println!("{name}: {runs} runs, seed {seed}");
         }
-        println!("{name}: {runs} runs, seed {seed}");
+    };
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, NonZero::get) {
+            scope.spawn(search_next);
+        }
+    });
+}
+
+/// Searches for so long; how many inputs that were.
+#[allow(clippy::disallowed_methods, reason = "it bounds how long is searched, and decides nothing")]
+fn search(name: &str, target: fn(&[u8]), mut dice: Dice, time: Duration, seed: u64) -> u64 {
+    let seeds = corpus(name);
+    let until = Instant::now() + time;
+    let mut runs = 0;
+    while Instant::now() < until || runs < 10 {
+        let input = changed(&seeds, &mut dice);
+        let result = catch_unwind(AssertUnwindSafe(|| target(&input)));
+        let digits: String = input.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert!(
+            result.is_ok(),
+            "{name} fails: `FUZZ_SEED={seed}`, run {runs}; keep it with\n  echo {digits} | xxd -r -p > fuzz/corpus/{name}/NAME"
+        );
+        runs += 1;
     }
+    runs
 }
 
 fn given(name: &str) -> Option<u64> {
