@@ -201,6 +201,7 @@ impl Engine {
             ToEngine::Kept(kept) => self.link.handle_kept(now(), kept),
             ToEngine::Resolved { addresses } => self.link.handle_resolved(now(), &addresses),
             ToEngine::Route { address, mtu } => self.link.handle_route(now(), address, mtu),
+            ToEngine::Moved(from) => self.link.handle_notice(now(), Notice::Moved { from }),
             ToEngine::Taken { routes } => self.link.handle_taken(routes),
             ToEngine::Sources => match descriptors.into_iter().next().map(bulk::read) {
                 Some(Ok(sources)) => self.link.handle_sources(sources),

@@ -112,6 +112,8 @@ struct Status {
     endpoint: Option<SocketAddr>,
     /// Whether that is reached by a stream.
     stream: bool,
+    /// The own address that the host's routes choose for it.
+    source: Option<IpAddr>,
     /// The ways that the peer has a socket of its own for, by lane.
     connected: BTreeMap<u8, (Port, Path)>,
     /// What the remotes' names stand for.
@@ -160,6 +162,7 @@ impl Parent {
             net_gateway: None,
             endpoint: None,
             stream: false,
+            source: None,
             connected: BTreeMap::new(),
             resolved: Vec::new(),
             trusted: None,

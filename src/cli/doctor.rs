@@ -154,10 +154,8 @@ fn describe_running(status: &Status, report: &mut Report) {
     };
     report.add(found, "link", format!("runs as pid {}, {how}", status.pid));
     if status.device_up == Some(true) && status.missing.is_empty() {
-        let text = format!(
-            "device, addresses and routes are there as they were set, {} of them",
-            status.changes.len()
-        );
+        let many = status.changes.len();
+        let text = format!("device, addresses and routes are there as they were set, {many} of them");
         report.add(Found::Good, "set", text);
     }
 }

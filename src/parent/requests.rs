@@ -1,7 +1,7 @@
 //! What the parent does for the engine: whatever the door lets in.
 #![allow(clippy::disallowed_methods, reason = "the door's limits count by the clock")]
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::time::Instant;
 
@@ -177,8 +177,27 @@ impl Parent {
         self.status.stream = path.stream;
         let way = self.changes.netlink.way(&self.link.config, path).ok();
         self.answer(&ToEngine::Route { address, mtu: way.and_then(|way| way.mtu) });
+        self.status.source = self.source().map(|(_, source)| source);
         if moved {
             self.renew_pushed();
+        }
+    }
+
+    /// What the host's routes choose as the own address of datagrams to the peer.
+    fn source(&mut self) -> Option<(SocketAddr, IpAddr)> {
+        let to = self.status.endpoint.filter(|_| !self.status.stream)?;
+        let config = &self.link.config;
+        let way = self.changes.netlink.way(config, to.into()).ok()?;
+        let outside = self.changes.interface().is_none_or(|device| device.index != way.interface);
+        Some((to, way.source.filter(|_| outside && config.listen.address.is_none())?))
+    }
+
+    /// Where the routes choose another than before, the one that the peer knows may lead nowhere.
+    pub(super) fn follow_source(&mut self) {
+        if let Some((remote, source)) = self.source()
+            && self.status.source.replace(source).is_some_and(|before| before != source)
+        {
+            self.answer(&ToEngine::Moved(Path { local: Some(source), ..remote.into() }));
         }
     }
 

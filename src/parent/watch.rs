@@ -123,6 +123,7 @@ impl Parent {
             }
             self.look(main);
             self.mend(now);
+            self.follow_source();
         }
     }
 

@@ -41,6 +41,7 @@ impl Message for ToEngine {
             ToEngine::Kept(_)
             | ToEngine::Resolved { .. }
             | ToEngine::Route { .. }
+            | ToEngine::Moved(_)
             | ToEngine::Taken { .. }
             | ToEngine::Announce { .. }
             | ToEngine::Resumed

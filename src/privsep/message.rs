@@ -146,6 +146,8 @@ pub enum ToEngine {
         /// MTU of the route in bytes.
         mtu: Option<u32>,
     },
+    /// The host's routes lead along this path now, from another own address.
+    Moved(Path),
     /// These of the peer's routes are set now, and no others: what the parent judged is what counts.
     Taken {
         /// At most [`MAX_ACCEPTED`](crate::config::MAX_ACCEPTED).

@@ -26,6 +26,8 @@ use crate::sys::rights;
 pub struct Lookup {
     /// Outgoing interface.
     pub interface: u32,
+    /// The address of this host that it begins at, unless that was given.
+    pub source: Option<IpAddr>,
     /// Gateway.
     pub gateway: Option<IpAddr>,
     /// Path MTU in bytes: the route's metric, else the interface's MTU.

@@ -76,6 +76,25 @@ fn a_peer_that_moves_is_followed() {
 }
 
 #[test]
+fn routes_that_choose_another_own_address_are_followed_where_the_old_one_leads_nowhere() {
+    for keys in MODES {
+        let pair = pair();
+        pair.fri.run("ip addr add 10.0.0.11/24 dev eth0").unwrap();
+        let (fri, mon) = pair.link(&keys(Toml::tun_fri()), &keys(Toml::tun_mon()));
+        let mark = mon.mark();
+        // As a provider does with the addresses of another one. What mon sends still arrives.
+        let drop = "nft add table ip f; nft 'add chain ip f i { type filter hook input priority 0; }'; \
+                    nft add rule ip f i ip saddr 10.0.0.1 drop";
+        pair.mon.shell(drop).unwrap();
+        pair.fri.run("ip route add 10.0.0.2 dev eth0 src 10.0.0.11").unwrap();
+        let line = mon.wait_line_after(mark, "[peer-moved]", SOON).unwrap();
+        assert!(line.contains("10.0.0.11:1417"), "{line}");
+        assert_pings(&pair.fri, "192.168.86.18");
+        assert!(!fri.text().contains(DOWN) && !mon.text().contains(DOWN));
+    }
+}
+
+#[test]
 fn a_peer_that_loses_a_family_is_found_by_the_other_and_the_link_goes_on() {
     for keys in MODES {
         let pair = pair();

@@ -130,11 +130,8 @@ impl Caller<'_> {
 
     /// Whether a stream's port takes connections.
     fn connectable(&self, path: Path, way: Way) -> (Found, String) {
-        let taken = self.open(path, way);
-        taken.map_or_else(
-            |found| found,
-            |_| (Found::Good, format!("{} takes connections", self.name(path, way))),
-        )
+        let taken = |_| (Found::Good, format!("{} takes connections", self.name(path, way)));
+        self.open(path, way).map_or_else(|found| found, taken)
     }
 }
 
@@ -157,9 +154,7 @@ fn conclude(called: Vec<(Way, (Found, String))>, all: bool, report: &mut Report)
     }
     let through = if by_proxy { "TCP through the proxy" } else { "TCP" };
     match (datagrams, streams) {
-        (true, true) => {
-            report.add(Found::Good, "way", format!("UDP passes, and {through} where that ceases to"))
-        }
+        (true, true) => report.add(Found::Good, "way", format!("UDP passes, and {through} too")),
         (false, true) if has_datagrams => {
             let text = format!("UDP does not pass, {through} does: the link goes that way");
             report.add(Found::Good, "way", text);
@@ -196,44 +191,33 @@ fn socket(to: SocketAddr, config: &Config) -> io::Result<OwnedFd> {
 }
 
 fn judge(path: Path, address: &str, answer: Answer) -> (Found, String) {
-    match answer {
+    let text = match answer {
         Answer::Answered(time) => {
             let time = time.as_secs_f64() * 1000.0;
-            (Found::Good, format!("{address} answers in {time:.1} ms and has the same key: start the link"))
+            let text = format!("{address} answers in {time:.1} ms and has the same key: start the link");
+            return (Found::Good, text);
         }
-        Answer::NoCipher => (
-            Found::Problem,
-            format!("{address} has the same key and no cipher in common: set key.cipher alike at both ends"),
+        Answer::NoCipher => {
+            format!("{address} has the same key and no cipher in common: set key.cipher alike at both ends")
+        }
+        Answer::OtherExchange(theirs) => format!(
+            "{address} has the same key and agrees on keys by {theirs}: set key.post-quantum alike at both ends"
         ),
-        Answer::OtherExchange(theirs) => (
-            Found::Problem,
-            format!(
-                "{address} has the same key and agrees on keys by {theirs}: set key.post-quantum alike at both ends"
-            ),
+        Answer::Refused(why) => format!("{address}: {why}"),
+        Answer::Silent(0) if path.stream => format!(
+            "{address} takes the connection and is silent: tund there has another key or other key.mode (compare what the key shows \
+             as at both ends), or something else listens there"
         ),
-        Answer::Refused(why) => (Found::Problem, format!("{address}: {why}")),
-        Answer::Silent(0) if path.stream => {
-            let text = format!(
-                "{address} takes the connection and is silent: tund there has another key or other key.mode (compare what the key shows \
-                 as at both ends), or something else listens there"
-            );
-            (Found::Problem, text)
-        }
-        Answer::Silent(0) => {
-            let text = format!(
-                "{address} is silent: tund does not run there, has another key or other key.mode (compare what the key shows as \
-                 at both ends), or a firewall on the way drops UDP port {}",
-                path.remote.port()
-            );
-            (Found::Problem, text)
-        }
-        Answer::Silent(others) => {
-            let text = format!(
-                "{others} datagrams came back from {address}, and the key opens none: key.mode differs, or something else than \
-                 tund listens there"
-            );
-            (Found::Problem, text)
-        }
-        Answer::Failed(why) => (Found::Problem, format!("{address} could not be called: {why}")),
-    }
+        Answer::Silent(0) => format!(
+            "{address} is silent: tund does not run there, has another key or other key.mode (compare what the key shows as \
+             at both ends), or a firewall on the way drops UDP port {}",
+            path.remote.port()
+        ),
+        Answer::Silent(others) => format!(
+            "{others} datagrams came back from {address}, and the key opens none: key.mode differs, or something else than \
+             tund listens there"
+        ),
+        Answer::Failed(why) => format!("{address} could not be called: {why}"),
+    };
+    (Found::Problem, text)
 }

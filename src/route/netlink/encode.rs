@@ -369,6 +369,10 @@ pub(super) fn unicast_route(message: &Message, family: AddressFamily, table: u32
 pub(super) fn lookup(message: &Message) -> Option<Lookup> {
     let Message::NewRoute(message) = message else { return None };
     let hop = next_hop(&message.attributes);
+    let source = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::PrefSource(address) => ip(address),
+        _ => None,
+    });
     // What expires was learned from ICMP, for which nobody vouches.
     let is_learned = message
         .attributes
@@ -381,7 +385,7 @@ pub(super) fn lookup(message: &Message) -> Option<Lookup> {
         }),
         _ => None,
     });
-    Some(Lookup { interface: hop.interface?, gateway: hop.gateway, mtu })
+    Some(Lookup { interface: hop.interface?, source, gateway: hop.gateway, mtu })
 }
 
 #[derive(Default)]
