@@ -19,6 +19,9 @@ pub use reasons::{EQUALS, equal};
 /// Bytes of an OpenVPN static key.
 pub const KEY: usize = 256;
 
+/// So many problems are told of at most: more has a file that is none of OpenVPN's.
+const MOST_PROBLEMS: usize = 100;
+
 /// What the peer speaks from now on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Wire {
@@ -93,7 +96,10 @@ pub fn import(text: &str, wire: Wire) -> Result<Imported, Vec<Problem>> {
     for directive in &directives {
         link.take(directive);
     }
-    link.finish()
+    link.finish().map_err(|mut problems| {
+        problems.truncate(MOST_PROBLEMS);
+        problems
+    })
 }
 
 /// The 256 bytes in the file that `openvpn --genkey secret` makes.
@@ -138,6 +144,14 @@ mod tests {
             assert!(all.toml("k").contains(&format!("{line}\n")), "{line}: {}", all.toml("k"));
         }
         assert_eq!(all.left_out.len(), 2, "{:?}", all.left_out);
+    }
+
+    #[test]
+    fn what_is_wrong_everywhere_is_not_told_of_line_by_line() {
+        for line in ["ca x\n", "up \"\n", "cipher x\n"] {
+            let problems = import(&line.repeat(10 * MOST_PROBLEMS), Wire::OpenVpn).unwrap_err();
+            assert_eq!(problems.len(), MOST_PROBLEMS, "{line}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use zeroize::Zeroizing;
 
-use crate::{Problem, quote};
+use crate::{MOST_PROBLEMS, Problem, quote};
 
 /// A directive with its arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +67,9 @@ pub(super) fn read(text: &str) -> Result<Vec<Directive>, Vec<Problem>> {
                 }
             }
             Err(problem) => errors.push(Problem::new(Some(place), problem, "mend the quotes")),
+        }
+        if errors.len() == MOST_PROBLEMS {
+            break;
         }
     }
     if errors.is_empty() { Ok(directives) } else { Err(errors) }
