@@ -84,7 +84,7 @@ impl<R: Random> Control for Link<R> {
             }
             Notice::Probe(sighting) => {
                 let acts = self.loops.handle_sighting(instant, sighting, &mut self.cx.random);
-                self.act_on_loops(acts);
+                self.act_on_loops(instant, acts);
             }
             Notice::Resumed => self.handle_resumed(now),
             // The kernel chooses the own address again.

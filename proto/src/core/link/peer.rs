@@ -53,11 +53,11 @@ impl<R: Random> Link<R> {
             Message::Probed { probe } if self.keying.is_of_peer(under) => {
                 let probe = Probe::parse(probe);
                 let acts = self.loops.handle_probed(instant, probe, false, &mut self.cx.random);
-                self.act_on_loops(acts);
+                self.act_on_loops(instant, acts);
             }
             Message::Loop(word) if self.keying.is_of_peer(under) => {
                 let acts = self.loops.handle_told(instant, word);
-                self.act_on_loops(acts);
+                self.act_on_loops(instant, acts);
             }
             Message::Probed { .. } | Message::Loop(_) => {}
         }

@@ -91,7 +91,7 @@ impl<R: Random> Link<R> {
         due: |link| link.loops.poll_timeout(),
         fire: |link, now| {
             let acts = link.loops.handle_timeout(now.instant, &mut link.cx.random);
-            link.act_on_loops(acts);
+            link.act_on_loops(now.instant, acts);
         },
     };
 

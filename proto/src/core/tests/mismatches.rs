@@ -1,6 +1,7 @@
 //! Ends whose settings do not fit say so.
 
 use super::*;
+use crate::wire::control::{Loop, LoopState};
 
 #[test]
 fn mismatches_are_said_on_both_ends_and_nothing_passes() {
@@ -131,24 +132,13 @@ fn a_peer_that_fits_and_does_not_in_turns_draws_out_a_few_lines_a_minute() {
         let mut world = World::with(with(0), with(1), [0, 0]);
         world.run(5.0);
         assert!(world.up(), "{mode:?}");
-        let lines =
-            |world: &World| world.ends[0].log.iter().filter(|said| matches!(said, Said::Met(_))).count();
         let before = lines(&world);
         for turn in 0..400_u32 {
             let mut hello = crate::core::hello::own(&world.ends[1].settings, 1400, true);
             if turn % 2 == 0 {
                 hello.mtu = 2000 + turn;
             }
-            let mut body = Vec::new();
-            control::encode(&Message::Hello(hello), &mut body);
-            let (to, now) = (world.ends[0].address.into(), world.now(1).instant);
-            let end = &mut world.ends[1];
-            end.lane.handle_command(
-                now,
-                Command::Send(SendCommand::Control { body, to, under: KeySlot::Current, lane: 0 }),
-                &mut end.out,
-            );
-            world.drain();
+            say(&mut world, &Message::Hello(hello));
         }
         let drawn = lines(&world) - before;
         assert!((1..=12).contains(&drawn), "{mode:?}: {drawn} lines");
@@ -208,4 +198,30 @@ fn a_host_that_refuses_is_named_while_the_link_is_not_up() {
     let end = &world.ends[1];
     assert!(end.said(&Condition::PortRefused { remote: MON.parse().unwrap() }), "{:?}", end.log);
     assert_eq!(end.times("port-refused"), 1, "nothing goes to the other");
+}
+
+#[test]
+fn a_peer_that_holds_frames_and_lets_them_go_in_turns_draws_out_a_few_lines_a_minute() {
+    let mut world = World::new();
+    world.run(5.0);
+    let before = lines(&world);
+    for turn in 0..400 {
+        let state = if turn % 2 == 0 { LoopState::Held } else { LoopState::Over };
+        say(&mut world, &Message::Loop(Loop { state, origin: [7; 8], vlan: None, tunnelled: false }));
+    }
+    let drawn = lines(&world) - before;
+    assert!((2..=12).contains(&drawn), "{drawn} lines");
+    assert!(world.up());
+}
+
+/// What was met at the first end.
+fn lines(world: &World) -> usize {
+    world.ends[0].log.iter().filter(|said| matches!(said, Said::Met(_))).count()
+}
+
+/// The second end says this to the first.
+fn say(world: &mut World, message: &Message) {
+    let mut body = Vec::new();
+    control::encode(message, &mut body);
+    say_as(world, 1, body);
 }
