@@ -63,6 +63,9 @@ const TICK: Duration = Duration::from_secs(1);
 /// The same while verb 5 prints a letter for each datagram and frame.
 const TICK_LETTERS: Duration = Duration::from_millis(100);
 
+/// The parent reads again within this time, whatever it does on the host meanwhile.
+const PARENT: Duration = Duration::from_secs(10);
+
 type Parent = Channel<ToParent, ToEngine>;
 
 struct Engine {
@@ -351,9 +354,10 @@ impl Engine {
         Traffic { bytes_sent: self.stats.bytes_out, bytes_received: self.stats.bytes_in }
     }
 
-    /// The parent reads as fast as the engine asks; one that does not is no parent any more.
+    /// What the peer draws out waits until the parent has read what came before; one that reads nothing is no parent any more.
     fn tell(&self, message: &ToParent) -> Result<(), Ending> {
-        self.parent.send(message, &[]).map_err(|e| Ending::failed(format!("the parent: {e}")))
+        let sent = self.parent.send_within(message, PARENT);
+        sent.map_err(|error| Ending::failed(format!("the parent: {error}")))
     }
 }
 

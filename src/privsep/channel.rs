@@ -6,7 +6,9 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
+use rustix::event::PollFlags;
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
@@ -18,6 +20,7 @@ use zeroize::Zeroize;
 
 use super::message::{MAX_MESSAGE, ToEngine, ToParent};
 use crate::config::MAX_LANES;
+use crate::sys::ready;
 
 /// Most descriptors that may travel beside one message: the socket and a queue for each lane.
 const MAX_DESCRIPTORS: usize = 1 + 2 * MAX_LANES as usize;
@@ -94,6 +97,16 @@ impl<S: Message, R: Message> Channel<S, R> {
             .and_then(|bytes| self.transmit(bytes, descriptors));
         buffer.zeroize();
         result
+    }
+
+    /// The same without descriptors, where calls do not block: waits for room no longer than this.
+    pub fn send_within(&self, message: &S, limit: Duration) -> io::Result<()> {
+        match self.send(message, &[]) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            sent => return sent,
+        }
+        ready(self, PollFlags::OUT, limit)?;
+        self.send(message, &[])
     }
 
     fn transmit(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
@@ -285,6 +298,21 @@ mod tests {
         assert_eq!(parent.receive().unwrap_err().kind(), io::ErrorKind::WouldBlock);
         let full = (0..1_000_000).find_map(|_| parent.send(&ToEngine::Report, &[]).err()).unwrap();
         assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn who_has_time_waits_for_room_and_not_for_ever() {
+        let (parent, engine) = pair();
+        engine.set_nonblocking(true).unwrap();
+        let send = |limit| engine.send_within(&ToParent::Resolve, limit);
+        let short = Duration::from_millis(1);
+        let full = (0..1_000_000).find_map(|_| send(short).err()).unwrap();
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| send(Duration::from_secs(60)));
+            while parent.receive().is_ok() {}
+            waiting.join().unwrap().unwrap();
+        });
     }
 
     fn encode(message: &ToParent) -> Vec<u8> {
