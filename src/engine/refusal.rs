@@ -20,7 +20,10 @@ pub fn not_sent(error: &io::Error, to: SocketAddr) -> String {
                 "{error}: this host is without IPv6, or this service is refused it (RestrictAddressFamilies=)"
             )
         }
-        Some(Errno::PERM | Errno::ACCESS) => format!("{error}: a firewall of this host forbids it"),
+        Some(Errno::PERM) => format!("{error}: a firewall of this host forbids it"),
+        Some(Errno::ACCESS) => {
+            format!("{error}: a route or rule here prohibits it, or it is a broadcast address")
+        }
         _ => error.to_string(),
     }
 }
@@ -38,5 +41,6 @@ mod tests {
         assert!(!said(Errno::ADDRNOTAVAIL, four).contains("IPv6"));
         assert!(said(Errno::AFNOSUPPORT, six).contains("without IPv6"));
         assert!(said(Errno::PERM, four).contains("firewall"));
+        assert!(!said(Errno::ACCESS, four).contains("firewall"));
     }
 }
