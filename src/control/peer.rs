@@ -42,8 +42,9 @@ pub(super) fn judge(socket: impl AsFd) -> Result<(), Stranger> {
     }
     let process = process(&socket, peer.pid).map_err(unseen(peer.pid))?;
     let locked = has_locked_thread(peer.pid).map_err(unseen(peer.pid))?;
-    // A process that lives has kept its number: those were its threads, and no other's.
-    if has_ended(&process) {
+    // A process that lives has kept its number: those were its threads, and no other's. A zombie has ended, and what cannot be
+    // asked is taken for one.
+    if ready(&process, PollFlags::IN, Duration::ZERO).unwrap_or(true) {
         return Err(Stranger::Unseen(peer.pid, Errno::SRCH.into()));
     }
     if locked { Err(Stranger::Locked(peer.pid)) } else { Ok(()) }
@@ -75,11 +76,6 @@ fn process(socket: impl AsFd, pid: u32) -> io::Result<OwnedFd> {
         }
         found => found,
     }
-}
-
-fn has_ended(process: &OwnedFd) -> bool {
-    // A zombie counts as ended. What cannot be asked is taken for that.
-    ready(process, PollFlags::IN, Duration::ZERO).unwrap_or(true)
 }
 
 /// Whether this text of /proc/PID/status (proc_pid_status(5)) is that of a process without any right, for good. What

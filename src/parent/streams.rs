@@ -98,9 +98,11 @@ impl Streams {
             let (to, late) = (*to, *due <= now);
             let asked = matches!(stage, Stage::Asking(_));
             let result = match stage {
-                Stage::Connecting(socket) if is_writable(socket) => Some(connected(socket)),
+                Stage::Connecting(socket) => {
+                    let done = ready(socket, PollFlags::OUT, Duration::ZERO).unwrap_or(false);
+                    done.then(|| connected(socket))
+                }
                 Stage::Asking(asking) => asking.poll().map(|result| result.map_err(Failure::Proxy)),
-                Stage::Connecting(_) => None,
             };
             let silent = || {
                 let error = io::Error::other(format!("no answer in {} s", LIMIT.as_secs()));
@@ -228,8 +230,4 @@ pub(crate) fn proxy_credentials(
         None => String::new(),
     };
     Ok(Some(Credentials { user, password }))
-}
-
-fn is_writable(socket: &OwnedFd) -> bool {
-    ready(socket, PollFlags::OUT, Duration::ZERO).unwrap_or(false)
 }

@@ -77,7 +77,7 @@ fn empty_standard() -> io::Result<()> {
 }
 
 fn sort(passed: Vec<OwnedFd>, opener: Opener) -> Result<Inherited, String> {
-    let pressing = passed.iter().any(is_readable);
+    let pressing = passed.iter().any(|fd| ready(fd, PollFlags::IN, Duration::ZERO).unwrap_or(false));
     let mut inherited = Inherited { datagrams: None, streams: None, connection: None, opener, pressing };
     for fd in passed {
         let place = match kind(&fd) {
@@ -164,10 +164,6 @@ fn local_port(fd: &OwnedFd) -> io::Result<u16> {
     let address = rustix::net::getsockname(fd)?;
     let address: Result<std::net::SocketAddr, Errno> = address.try_into();
     Ok(address?.port())
-}
-
-fn is_readable(fd: &OwnedFd) -> bool {
-    ready(fd, PollFlags::IN, Duration::ZERO).unwrap_or(false)
 }
 
 #[cfg(test)]
