@@ -66,16 +66,14 @@ impl Rest {
 }
 
 impl<D: Datagrams> Worker<D> {
-    /// What waits in the former one is not lost.
+    /// What waits in the former one, or at the front, comes first.
     pub(super) fn take_connected(
         &mut self,
         now: Instant,
         socket: Option<D>,
         own_port: bool,
     ) -> io::Result<()> {
-        if self.connected.is_some() {
-            self.take_datagrams(now);
-        }
+        self.take_datagrams(now);
         if let Some(socket) = &socket {
             self.watch(socket, Source::Connected)?;
         }

@@ -75,6 +75,18 @@ fn what_was_ordered_is_done_once_the_workers_settled() {
     }
 }
 
+#[test]
+fn what_waits_at_the_front_comes_before_what_the_peers_own_socket_gets() {
+    let (mut workers, _handle) = workers_of(1, None);
+    let worker = &mut workers[0];
+    let front = SockRef::from(&worker.port.socket).local_addr().unwrap().as_socket().unwrap();
+    let [peer, own] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+    peer.send_to(b"x", front).unwrap();
+    let own = Socket::from_fd(own.into()).unwrap();
+    worker.take_connected(clock::now().instant, Some(own), false).unwrap();
+    assert_eq!(worker.lane.stats().drops(DropReason::TooShort), 1);
+}
+
 /// What is read from a tap device for a datagram with this much payload.
 fn read_of(port: u8, payload: usize) -> Vec<u8> {
     let mut packet = vec![0; 28];
