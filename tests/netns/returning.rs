@@ -5,7 +5,7 @@
 //! ```
 
 use std::net::UdpSocket;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::net::netlink::{KOBJECT_UEVENT, SocketAddrNetlink};
 use rustix::net::{AddressFamily, SendFlags, SocketType, sendto, socket};
@@ -31,11 +31,9 @@ fn kill_and_restart(keys: fn(Toml) -> Toml) {
         mon.kill();
         wait_gone(&pair.mon);
         mon = pair.start_mon(&keys(Toml::tun_mon()));
-        let begin = Instant::now();
         pair.fri
             .wait_output("ping -n -c 1 -W 1 192.168.86.18", BACK, |text| text.contains("1 received"))
             .unwrap_or_else(|error| panic!("{error}\nfri:\n{}\nmon:\n{}", fri.text(), mon.text()));
-        assert!(begin.elapsed() < BACK);
     }
     drop(fri);
 }
