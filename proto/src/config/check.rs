@@ -219,7 +219,8 @@ fn check_path(
     let path = field.get()?;
     if without_keys(&path.value) != path.value && !path.value.contains('/') {
         let message = format!("{key} names a file, and this looks like a key itself");
-        let help = "write the key into a file of its own, `chmod 600`, and name that; make another key if others can have read this one";
+        let help = "write the key into a file of its own, `chmod 600`, and name that; make another key if others can have read this one. \
+                    A file that is called so needs \"./\" before it";
         out.push(Diagnostic::error(Code::BadPath, path.at(), message).help(help));
         return None;
     }
