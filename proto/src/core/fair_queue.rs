@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use crate::packet::flow::FLOWS;
+use crate::packet::flow::{FLOWS, Flow};
 
 /// Bytes after which no more are taken; what more there is stays in the device. Four super-frames.
 const ENOUGH: usize = 4 * 65_536;
@@ -13,6 +13,10 @@ const ENOUGH: usize = 4 * 65_536;
 const LARGE: usize = 32;
 /// Small frames that wait at most: enough to share the cost of a wake-up.
 const SMALL: usize = 124;
+/// UDP frames in a row that are worth waiting for their like, as long as they are together no more than `FEW_BYTES`: then what a datagram costs is small
+/// beside what its bytes do.
+const SEVERAL: usize = 3;
+const FEW_BYTES: usize = 3 * 1024;
 /// Frames of up to so many bytes are small. No power of two: they would all fall on the same lines of the cache.
 const SMALL_LENGTH: usize = 2048 + 64;
 
@@ -29,6 +33,10 @@ pub struct FairQueue {
     now: u64,
     large: Places<LARGE>,
     small: Places<SMALL>,
+    /// UDP frames that came one after another since one last went.
+    datagrams: usize,
+    /// They have waited for more.
+    has_waited: bool,
 }
 
 #[derive(Debug)]
@@ -73,6 +81,8 @@ impl FairQueue {
             now: 0,
             large: Places::new(longest),
             small: Places::new(SMALL_LENGTH),
+            datagrams: 0,
+            has_waited: false,
         }
     }
 
@@ -88,8 +98,10 @@ impl FairQueue {
     }
 
     /// The first `length` bytes of the room are a frame of this flow, which waits from now on.
-    pub fn push(&mut self, now: Instant, length: usize, flow: u8) {
+    pub fn push(&mut self, now: Instant, length: usize, flow: Flow) {
         let Some((place, is_small)) = self.keep(length) else { return };
+        self.datagrams = if flow.is_udp { self.datagrams + 1 } else { 0 };
+        let flow = flow.number;
         let last = &mut self.last[usize::from(flow)];
         let tag = self.now.max(*last) + length as u64;
         *last = tag;
@@ -120,6 +132,7 @@ impl FairQueue {
         let Waiting { tag, flow, length, place, is_small, .. } = self.waiting.pop_front()?;
         self.now = tag;
         self.bytes -= length;
+        (self.datagrams, self.has_waited) = (0, false);
         let bytes = if is_small {
             self.small.free.push(place);
             self.small.at(place)
@@ -128,6 +141,15 @@ impl FairQueue {
             self.large.at(place)
         };
         Some(take(&mut bytes[..length], self.last[usize::from(flow)] > tag))
+    }
+
+    /// Whether what waits is to wait a little for more, though the device has none: said once until a frame goes. Programs send datagrams one by
+    /// one, and a worker that keeps up with them finds a handful at a time, each of which costs a send here, and a receive and a wake-up at
+    /// the peer. Segments of TCP wait for nobody: they may be what the other end's sender is waiting for.
+    pub fn waits(&mut self) -> bool {
+        let waits = !self.has_waited && self.datagrams >= SEVERAL && self.bytes <= FEW_BYTES;
+        self.has_waited |= waits;
+        waits
     }
 
     /// Since when the oldest of all waits.
@@ -161,7 +183,7 @@ mod tests {
         let Some(room) = fair.room() else { return false };
         room[..4].copy_from_slice(&number.to_le_bytes());
         room[length - 1] = flow;
-        fair.push(Instant::now(), length, flow);
+        fair.push(Instant::now(), length, Flow { number: flow, is_udp: false });
         true
     }
 
@@ -246,11 +268,32 @@ mod tests {
         assert_eq!(fair.oldest(), None);
         for (second, length, flow) in [(0, 9000, 1), (1, 9000, 1), (2, 60, 2)] {
             assert!(fair.room().is_some());
-            fair.push(at(second), length, flow);
+            fair.push(at(second), length, Flow { number: flow, is_udp: false });
         }
         let left: Vec<_> =
             std::iter::from_fn(|| fair.pop(|frame, _| frame.len()).map(|_| fair.oldest())).collect();
         assert_eq!(left, [Some(at(0)), Some(at(1)), None]);
+    }
+
+    #[test]
+    fn a_handful_of_datagrams_waits_once_for_more_and_nothing_else_does() {
+        let mut fair = FairQueue::new(LONGEST);
+        let mut waits = |frames: &[(usize, bool)]| {
+            for (length, is_udp) in frames {
+                assert!(fair.room().is_some());
+                fair.push(Instant::now(), *length, Flow { number: 1, is_udp: *is_udp });
+            }
+            let waits = [fair.waits(), fair.waits()];
+            drain(&mut fair);
+            waits
+        };
+        let (small, ordinary, segment) = ((92, true), (1328, true), (52, false));
+        assert_eq!(waits(&[small; 3]), [true, false]);
+        assert_eq!(waits(&[segment, small, small, small]), [true, false]);
+        for nobody in [&[][..], &[small; 2], &[segment; 9], &[small, small, small, segment], &[ordinary; 3]] {
+            assert_eq!(waits(nobody), [false, false], "{nobody:?}");
+        }
+        assert_eq!(waits(&[small; 3]), [true, false], "after others");
     }
 
     proptest! {

@@ -9,9 +9,18 @@ pub const FLOWS: usize = 256;
 /// Where the Ethernet addresses end.
 const ADDRESSES: usize = 12;
 
+/// What a frame belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Flow {
+    /// Of [`FLOWS`].
+    pub number: u8,
+    /// Whether its protocol is UDP.
+    pub is_udp: bool,
+}
+
 /// Addresses, protocol and ports of an IP packet; the Ethernet addresses of anything else. Fragments and what has
 /// IPv6 extension headers go by their addresses and protocol alone, as not every one of them has ports.
-pub fn of(frame: &[u8], layer: Layer) -> u8 {
+pub fn of(frame: &[u8], layer: Layer) -> Flow {
     let packet = layer.network(frame).and_then(|at| frame.get(at..));
     let fields = packet.and_then(|packet| match packet.first()? >> 4 {
         4 => v4(packet),
@@ -23,7 +32,7 @@ pub fn of(frame: &[u8], layer: Layer) -> u8 {
     // Multiplication carries every bit to the uppermost ones (Knuth, The Art of Computer Programming 3, 6.4).
     let mixed = words
         .fold(0_u64, |sum, word| (sum.rotate_left(5) ^ u64::from(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    (mixed >> 56) as u8
+    Flow { number: (mixed >> 56) as u8, is_udp: protocol == UDP }
 }
 
 fn word(bytes: &[u8]) -> u32 {
@@ -77,14 +86,14 @@ mod tests {
             of(&next, Layer::Ip),
             "another identification, TTL, sequence and flags"
         );
-        let others: HashSet<u8> = (0..200).map(|port| of(&v4(TCP, [0, 80, 1, port], 0), Layer::Ip)).collect();
+        let others: HashSet<Flow> =
+            (0..200).map(|port| of(&v4(TCP, [0, 80, 1, port], 0), Layer::Ip)).collect();
         assert!(others.len() > 100, "200 flows have {} numbers", others.len());
         let tagged = |packet: &[u8]| [&[2; 12][..], &[0x81, 0, 0, 5, 8, 0], packet].concat();
         assert_eq!(of(&tagged(&one), Layer::Ethernet), of(&one, Layer::Ip));
-        assert_ne!(
-            of(&tagged(&one), Layer::Ethernet),
-            of(&tagged(&v4(UDP, [0, 80, 1, 2], 0)), Layer::Ethernet)
-        );
+        let datagram = of(&tagged(&v4(UDP, [0, 80, 1, 2], 0)), Layer::Ethernet);
+        assert_ne!(of(&tagged(&one), Layer::Ethernet).number, datagram.number);
+        assert!(datagram.is_udp && !of(&one, Layer::Ip).is_udp);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What the device gives: frames are read, wait their turn, and are sealed.
 
 use std::io;
+use std::thread;
 use std::time::Instant;
 
 use rustix::io::Errno;
@@ -60,6 +61,8 @@ impl<D: Datagrams> Worker<D> {
                     let flow = flow::of(frame, self.layer);
                     self.queue.push(now, length, flow);
                 }
+                // Whoever wants this processor goes first, most often the other programs of the same traffic. One that nobody wants is given back at once.
+                Err(Errno::AGAIN) if self.queue.waits() => thread::yield_now(),
                 Err(Errno::AGAIN | Errno::INTR) => break,
                 // The device is down for the moment; it says so again when it is up.
                 Err(Errno::IO) => break,
