@@ -207,19 +207,12 @@ impl Step {
 impl Step {
     /// Whether this step does nothing but take back what tund may have done: what a ledger may say, whoever wrote it.
     pub fn only_undoes(&self) -> bool {
-        match self {
-            // Refusals and rules are taken back with our protocol number alone.
-            Step::DeleteAddress { .. } | Step::Leave { .. } | Step::Unblock { .. } | Step::DeleteRule(_) => {
-                true
-            }
-            Step::DeleteRoute(route) => route.protocol == ROUTE_PROTOCOL,
-            Step::SetLink { .. }
-            | Step::AddAddress { .. }
-            | Step::Join { .. }
-            | Step::AddRoute(_)
-            | Step::Block { .. }
-            | Step::AddRule(_) => false,
-        }
+        // Refusals and rules are taken back with our protocol number alone.
+        let is_bound = matches!(
+            self,
+            Step::DeleteAddress { .. } | Step::Leave { .. } | Step::Unblock { .. } | Step::DeleteRule(_)
+        );
+        is_bound || matches!(self, Step::DeleteRoute(route) if route.protocol == ROUTE_PROTOCOL)
     }
 
     /// The step that an undoing step takes back; `None` where that says too little.
