@@ -38,6 +38,9 @@ pub enum KeyError {
     /// The key has other characters.
     #[error("the key is not made of hexadecimal digits: make one with `tund genkey`")]
     Digit,
+    /// The key is the first that anybody tries.
+    #[error("the key is nothing but zeros, which everybody knows: make one with `tund genkey`")]
+    Zeros,
 }
 
 /// The file of a shared secret, as `tund genkey` writes it.
@@ -127,7 +130,7 @@ fn parse_hex(digits: &str) -> Result<[u8; 32], KeyError> {
     }
     let mut key = [0; 32];
     base16ct::mixed::decode(digits, &mut key).map_err(|_| KeyError::Digit)?;
-    Ok(key)
+    if key == [0; 32] { Err(KeyError::Zeros) } else { Ok(key) }
 }
 
 #[cfg(test)]
@@ -177,6 +180,7 @@ mod tests {
         assert_eq!(parse_secret("# only a comment\n"), Err(KeyError::Empty));
         assert_eq!(parse_secret(&"a".repeat(63)), Err(KeyError::Length(63)));
         assert_eq!(parse_secret(&"é".repeat(64)), Err(KeyError::Digit));
+        assert_eq!(parse_secret(&"0".repeat(64)), Err(KeyError::Zeros));
         assert_eq!(parse_secret(&format!("g{}", "a".repeat(63))), Err(KeyError::Digit));
         assert_eq!(parse_secret(&format!("{0}\n{0}", "a".repeat(64))), Err(KeyError::Several));
     }
