@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use ipnet::IpNet;
 
@@ -39,6 +39,8 @@ pub fn check_host(
         Ok(facts) => {
             let mut found = ipv6::check(config, places, ipv6::without());
             found.extend(judge(config, places, own_device, &facts));
+            let own = |remote: &Remote| own_remote(config, places, remote, remote.address()?);
+            found.extend(config.remotes.iter().find_map(own));
             found
         }
         Err(error) => {
@@ -53,7 +55,7 @@ pub fn check_port(config: &Config, places: &Places) -> Option<Diagnostic> {
     taken_port(config, places, &ports::sockets())
 }
 
-/// Warnings on remotes whose name does not resolve now, or resolves into the tunnel itself. Resolving, which waits
+/// Warnings on remotes whose name does not resolve now, or resolves into the tunnel or to this end itself. Resolving, which waits
 /// and reads the network, is the caller's.
 pub fn check_names(
     config: &Config,
@@ -66,9 +68,10 @@ pub fn check_names(
     for (remote, addresses) in resolved.into_iter().filter(|(remote, _)| is_name(remote)) {
         match addresses {
             Ok(addresses) if !addresses.is_empty() => {
-                found.extend(
-                    addresses.iter().find_map(|address| loop_finding(config, places, remote, address.ip())),
-                );
+                found.extend(addresses.iter().map(SocketAddr::ip).find_map(|address| {
+                    loop_finding(config, places, remote, address)
+                        .or_else(|| own_remote(config, places, remote, address))
+                }));
             }
             failed => {
                 let why = failed.err().map_or_else(String::new, |error| format!(": {error}"));
@@ -324,6 +327,20 @@ fn loop_finding(config: &Config, places: &Places, remote: &Remote, address: IpAd
     Some(Diagnostic::warning(Code::RoutingLoop, place, message).help(help))
 }
 
+/// A link calls itself where the other end's file was copied as it is.
+fn own_remote(config: &Config, places: &Places, remote: &Remote, address: IpAddr) -> Option<Diagnostic> {
+    let listen = &config.listen;
+    let is_heard = listen.address.is_none_or(|own| own == address) && listen.port == remote.port;
+    let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let socket = UdpSocket::bind(any).ok().filter(|_| is_heard && !remote.stream)?;
+    socket.connect((address, remote.port)).ok()?;
+    // To an address of its own a host sends from that address.
+    let message = format!("the remote {} is this end itself: this host has {address}", remote.host);
+    let found = Diagnostic::warning(Code::OwnRemote, places.of("remote"), message)
+        .help("name the other end here, and this end in the file of the other one");
+    socket.local_addr().ok().filter(|own| own.ip() == address).map(|_| found)
+}
+
 impl Facts {
     fn interface(&self, name: &str) -> Option<&Link> {
         self.interfaces.iter().find(|there| there.name == name)
@@ -341,7 +358,6 @@ impl Facts {
 mod tests {
     use super::*;
     use crate::config::{Options, parse};
-    use std::net::UdpSocket;
 
     const TEXT: &str = r#"remote = "mon.tn:1417"
 [key]
@@ -507,6 +523,23 @@ to = "192.168.66.0/24"
     }
 
     #[test]
+    fn only_what_this_link_hears_itself_is_its_own_remote() {
+        let check = |remote: &str, listen: &str| {
+            let text = TEXT.replace("remote = \"mon.tn:1417\"", &format!("remote = \"{remote}\"\n{listen}"));
+            let config = config(&text);
+            let remote = &config.remotes[0];
+            own_remote(&config, &places(&text), remote, remote.address().unwrap()).map(|found| found.code)
+        };
+        let itself = Some(Code::OwnRemote);
+        assert_eq!(check("127.0.0.1:1417", ""), itself);
+        assert_eq!(check("[::1]:1417", ""), itself);
+        assert_eq!(check("127.0.0.1:9", "listen = \"127.0.0.1:9\""), itself);
+        assert_eq!(check("127.0.0.1:9", "listen = \"127.0.0.2:9\""), None, "another end on this host");
+        assert_eq!(check("127.0.0.1:9", "listen = \"127.0.0.1:10\""), None, "a proxy on this host");
+        assert_eq!(check("192.0.2.1:1417", ""), None);
+    }
+
+    #[test]
     fn a_taken_port_is_found_with_its_holder() {
         let open = UdpSocket::bind("127.0.0.1:0").unwrap();
         let port = open.local_addr().unwrap().port();
@@ -533,6 +566,8 @@ to = "192.168.66.0/24"
         assert_eq!(check(&config, Ok(at("192.0.2.1"))), []);
         let inside = check(&config, Ok(at("192.168.66.7")));
         assert_eq!(inside[0].code, Code::RoutingLoop);
+        let itself = check(&config, Ok(at("127.0.0.1")));
+        assert_eq!(itself.iter().map(|found| found.code).collect::<Vec<_>>(), [Code::OwnRemote]);
         let literal = TEXT.replace("mon.tn", "192.0.2.1");
         let literal = parse("l", &literal, &Options::new("/")).config.unwrap();
         assert_eq!(check(&literal, Err(io::Error::other("of no concern"))), []);

@@ -82,3 +82,16 @@ fn a_host_in_the_way_is_found_and_the_own_device_is_not() {
         assert!(found(None).contains(&of(Code::AddressTaken, OWN)));
     });
 }
+
+#[test]
+fn a_remote_that_is_this_end_itself_is_found() {
+    isolated(|| {
+        sh("ip link set lo up");
+        let mut netlink = Netlink::open().unwrap();
+        for (remote, finds) in [("127.0.0.1", true), ("192.0.2.1", false)] {
+            let parsed = parse("l", &TEXT.replace("mon.tn", remote), &Options::new("/"));
+            let found = check_host(&parsed.config.unwrap(), &parsed.places, None, &mut netlink);
+            assert_eq!(found.iter().any(|d| d.code == Code::OwnRemote), finds, "{remote}: {found:#?}");
+        }
+    });
+}

@@ -171,6 +171,8 @@ codes! {
     NotChecked = "not-checked",
     /// A remote's name has no address now.
     Unresolved = "unresolved",
+    /// A remote is this end itself.
+    OwnRemote = "own-remote",
     /// The reverse path filter drops the peer's datagrams.
     ReversePath = "reverse-path",
     /// An address of the device is another interface's.
