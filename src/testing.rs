@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, Once};
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+
 use crate::config::{Command, Config, Options, Sandbox, parse};
 use crate::host::directory::Directory;
 use crate::privsep::message::{Confinement, Identity};
@@ -68,6 +70,12 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+/// A socket as a process leaves it that was killed. One that was closed here would be open for a while longer in a process
+/// that another test starts at this moment.
+pub fn leave_dead_socket(path: &Path) {
+    mknodat(CWD, path, FileType::Socket, Mode::RUSR, 0).unwrap();
 }
 
 /// Whether this is the test's own process in a network namespace of its own, with a default route through

@@ -243,7 +243,7 @@ impl Client {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::Scratch;
+    use crate::testing::{self, Scratch};
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
@@ -316,7 +316,7 @@ mod tests {
         let scratch = Scratch::new();
         let path = scratch.path().join("control.sock");
         // As after SIGKILL: the file is there and nobody listens.
-        drop(UnixListener::bind(&path).unwrap());
+        testing::leave_dead_socket(&path);
         let server = server(&scratch);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         drop(server);

@@ -131,10 +131,9 @@ impl Parent {
 mod tests {
     use std::fs;
     use std::os::unix::fs::FileTypeExt;
-    use std::os::unix::net::UnixListener;
 
     use super::*;
-    use crate::testing::Scratch;
+    use crate::testing::{self, Scratch};
 
     #[test]
     fn the_usual_place_leads_to_a_socket_elsewhere_and_may_be_named_itself() {
@@ -175,7 +174,7 @@ mod tests {
                 assert_eq!(sockets.lost(Some(&directory), &places), []);
                 fs::remove_file(gone).unwrap();
                 if replaced {
-                    drop(UnixListener::bind(gone).unwrap());
+                    testing::leave_dead_socket(gone);
                 }
                 assert_eq!(sockets.lost(Some(&directory), &places), [missing(gone)]);
                 sockets.make_control(Some(&directory), &places).unwrap();

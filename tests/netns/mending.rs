@@ -256,7 +256,14 @@ fn the_control_socket_is_made_again_with_its_directory() {
     removed(&pair.fri, &fri, &|| std::fs::remove_file(of_fri.join("control.sock")).unwrap());
     removed(&pair.fri, &fri, &|| {
         std::fs::remove_file(&socket).unwrap();
-        drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &socket,
+            rustix::fs::FileType::Socket,
+            rustix::fs::Mode::RUSR,
+            0,
+        )
+        .unwrap();
     });
     assert_eq!((fri.terminate(SOON).unwrap(), mon.terminate(SOON).unwrap()), (0, 0));
     assert!(!of_fri.exists() && !of_mon.exists() && !socket.exists(), "something is left");
