@@ -13,9 +13,9 @@ const ENOUGH: usize = 4 * 65_536;
 const LARGE: usize = 32;
 /// Small frames that wait at most: enough to share the cost of a wake-up.
 const SMALL: usize = 124;
-/// UDP frames in a row that are worth waiting for their like, as long as they are together no more than `FEW_BYTES`: then what a datagram costs is small
-/// beside what its bytes do.
+/// UDP frames in a row that are worth waiting for their like ...
 const SEVERAL: usize = 3;
+/// ... as long as no more bytes than these wait: of more, what a datagram costs is small beside what its bytes do.
 const FEW_BYTES: usize = 3 * 1024;
 /// Frames of up to so many bytes are small. No power of two: they would all fall on the same lines of the cache.
 const SMALL_LENGTH: usize = 2048 + 64;
