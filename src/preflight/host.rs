@@ -331,14 +331,14 @@ fn loop_finding(config: &Config, places: &Places, remote: &Remote, address: IpAd
 fn own_remote(config: &Config, places: &Places, remote: &Remote, address: IpAddr) -> Option<Diagnostic> {
     let listen = &config.listen;
     let is_heard = listen.address.is_none_or(|own| own == address) && listen.port == remote.port;
-    let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-    let socket = UdpSocket::bind(any).ok().filter(|_| is_heard && !remote.stream)?;
-    socket.connect((address, remote.port)).ok()?;
+    (is_heard && !remote.stream).then_some(())?;
     // To an address of its own a host sends from that address.
+    let socket = UdpSocket::bind(if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).ok()?;
+    socket.connect((address, remote.port)).ok()?;
+    socket.local_addr().ok().filter(|own| own.ip() == address)?;
     let message = format!("the remote {} is this end itself: this host has {address}", remote.host);
-    let found = Diagnostic::warning(Code::OwnRemote, places.of("remote"), message)
-        .help("name the other end here, and this end in the file of the other one");
-    socket.local_addr().ok().filter(|own| own.ip() == address).map(|_| found)
+    let help = "name the other end here, and this end in the file of the other one";
+    Some(Diagnostic::warning(Code::OwnRemote, places.of("remote"), message).help(help))
 }
 
 impl Facts {
