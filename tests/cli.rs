@@ -6,14 +6,13 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tund::crypto::aead::LIBRARIES;
 use tund::crypto::suite::Cipher;
-use tund_lab::{Scratch, wait_until};
+use tund_lab::{Scratch, leave_dead_socket, wait_until};
 
 const TUND: &str = env!("CARGO_BIN_EXE_tund");
 /// Longer than anything here takes on a busy machine; nothing waits for it to pass.
@@ -426,11 +425,6 @@ fn in_a_user_namespace_the_engine_keeps_its_uid_and_drops_its_capabilities() {
     assert_eq!(link.end(), 0);
 }
 
-/// As after SIGKILL. One that was closed is open for a while longer in a process that another test starts at this moment.
-fn leave_dead_socket(path: &Path) {
-    mknodat(CWD, path, FileType::Socket, Mode::RUSR, 0).unwrap();
-}
-
 /// The kernel ends a wait for a socket that has a limit when the process was suspended meanwhile (signal(7)).
 #[test]
 fn a_command_that_was_suspended_while_it_waits_for_its_answer_goes_on_waiting() {
@@ -438,7 +432,7 @@ fn a_command_that_was_suspended_while_it_waits_for_its_answer_goes_on_waiting() 
     let listener = UnixListener::bind(place.path("socket")).unwrap();
     // Another link of that name was killed.
     fs::create_dir_all(place.path("run/fri-1")).unwrap();
-    leave_dead_socket(&place.path("run/fri-1/control.sock"));
+    leave_dead_socket(&place.path("run/fri-1/control.sock")).unwrap();
     let socket = format!("{WAITING}[status]\nsocket = \"{}\"\n", place.path("socket").display());
     place.link("fri", &socket);
     let mut command = Command::new(TUND);
@@ -485,7 +479,7 @@ fn root_with_the_right_to_make_devices_alone_runs_a_link_and_says_what_it_keeps(
     // A link of that name in another namespace was killed.
     let killed = place.path("run/fri-1");
     fs::create_dir(&killed).unwrap();
-    leave_dead_socket(&killed.join("control.sock"));
+    leave_dead_socket(&killed.join("control.sock")).unwrap();
     let asked = link.command(TUND).args(["status", "fri.toml"]).current_dir(&place.0).output().unwrap();
     assert!(text(&asked.stdout).contains("fri: waiting"), "{asked:?}");
     link.signal("TERM");

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -200,6 +201,13 @@ fn is_unread(pipe: &OwnedFd) -> bool {
 pub(crate) fn signal_pid(pid: u32, signal: Signal) -> std::io::Result<()> {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(std::io::ErrorKind::InvalidInput)?;
     Ok(kill_process(pid, signal)?)
+}
+
+/// A socket as a process leaves it that was killed. One that was closed is open for a while longer in a process that another thread starts at
+/// this moment.
+pub fn leave_dead_socket(path: &Path) -> Result<(), Error> {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    mknodat(CWD, path, FileType::Socket, Mode::RUSR, 0).at(path.display())
 }
 
 /// Polls `condition` until it holds; an error that names `what` when it does not in time.

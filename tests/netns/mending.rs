@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tund_lab::{Host, wait_until};
+use tund_lab::{Host, leave_dead_socket, wait_until};
 
 use super::operation::ask;
 use super::support::*;
@@ -256,14 +256,7 @@ fn the_control_socket_is_made_again_with_its_directory() {
     removed(&pair.fri, &fri, &|| std::fs::remove_file(of_fri.join("control.sock")).unwrap());
     removed(&pair.fri, &fri, &|| {
         std::fs::remove_file(&socket).unwrap();
-        rustix::fs::mknodat(
-            rustix::fs::CWD,
-            &socket,
-            rustix::fs::FileType::Socket,
-            rustix::fs::Mode::RUSR,
-            0,
-        )
-        .unwrap();
+        leave_dead_socket(&socket).unwrap();
     });
     assert_eq!((fri.terminate(SOON).unwrap(), mon.terminate(SOON).unwrap()), (0, 0));
     assert!(!of_fri.exists() && !of_mon.exists() && !socket.exists(), "something is left");
