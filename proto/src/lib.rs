@@ -78,4 +78,6 @@ pub mod config;
 pub mod core;
 pub mod crypto;
 pub mod packet;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod wire;

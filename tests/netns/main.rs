@@ -19,8 +19,6 @@ mod chaos;
 mod containers;
 mod decoder;
 mod demo;
-#[path = "../dice/mod.rs"]
-mod dice;
 mod doctor;
 mod ending;
 mod failures;

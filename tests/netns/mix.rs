@@ -1,6 +1,6 @@
 //! Frames of every make, by a seed, and what of them must arrive.
 
-use crate::dice::Dice;
+use tund_proto::testing::Dice;
 
 /// Who sends or gets frames.
 #[derive(Clone, Copy)]

@@ -26,7 +26,7 @@ use tund_lab::{Host, Port};
 
 use super::mix::{Maker, Station};
 use super::support::*;
-use crate::dice::Dice;
+use tund_proto::testing::Dice;
 
 /// How long things are sent.
 const TIME: Duration = Duration::from_millis(1200);

@@ -12,7 +12,7 @@ use tund_lab::{Host, Process, wait_until};
 
 use super::operation::ask;
 use super::support::*;
-use crate::dice::Dice;
+use tund_proto::testing::Dice;
 
 /// What a run lasts among the other tests.
 const USUAL: u64 = 25;

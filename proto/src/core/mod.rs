@@ -11,9 +11,6 @@ pub mod clones;
 pub mod codel;
 pub mod condition;
 pub mod control;
-#[cfg(test)]
-#[path = "../../../tests/dice/mod.rs"]
-mod dice;
 pub mod fair_queue;
 pub mod guard;
 pub mod hello;

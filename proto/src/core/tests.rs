@@ -10,7 +10,6 @@ use ipnet::IpNet;
 
 use super::clock::Now;
 use super::condition::Condition;
-use super::dice::Dice;
 use super::inner::InnerPolicy;
 use super::key_id::KeyId;
 use super::lane::{self, Command, Key, KeySlot, Lane, Notice, SendCommand, Sink};
@@ -26,6 +25,7 @@ use crate::crypto::noise::Statics;
 use crate::crypto::suite::{Cipher, Exchange};
 use crate::crypto::{Random, wrap};
 use crate::packet::layer::Mode;
+use crate::testing::Dice;
 use crate::wire::control::{self, Message};
 use crate::wire::datagram::Framing;
 

@@ -10,7 +10,6 @@ use log::Level;
 use crate::config::KeyMode;
 use crate::core::clock::{ClockJumpDetector, Now};
 use crate::core::control::Control;
-use crate::core::dice::Dice;
 use crate::core::inner::InnerPolicy;
 use crate::core::lane::{self, Command, Key, Lane, Notice, ReceiveCommand, SendCommand, Sink};
 use crate::core::limits::ETHERNET;
@@ -20,6 +19,7 @@ use crate::core::settings::LinkSettings;
 use crate::crypto::keys::LinkKeys;
 use crate::crypto::noise::Statics;
 use crate::packet::layer::Mode;
+use crate::testing::Dice;
 use crate::wire::datagram::Framing;
 
 /// As long as the daemon's queues.

@@ -26,7 +26,7 @@ mod world;
 use plan::Plan;
 use world::World;
 
-use crate::core::dice::Dice;
+use crate::testing::Dice;
 
 /// Seeds of an ordinary run; `tests/run` runs more.
 const SEEDS: u64 = 200;

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use super::end::Config;
 use crate::config::{Keepalive, KeyMode};
-use crate::core::dice::Dice;
 use crate::core::limits::{ANSWER_KEPT, CALL_FIRST};
 use crate::core::settings::LinkSettings;
 use crate::crypto::keys::{Pair, Private, link_secret, public_of};
 use crate::crypto::noise::Statics;
 use crate::crypto::suite::{Cipher, Exchange};
 use crate::packet::layer::Mode;
+use crate::testing::Dice;
 
 /// What the network does to datagrams.
 #[derive(Debug, Clone, Copy, PartialEq)]

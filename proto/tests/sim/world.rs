@@ -10,10 +10,10 @@ use super::end::{Config, End, Output};
 use super::model::{Model, SHORTEST};
 use super::plan::{Act, Kept, Plan, Weather};
 use crate::core::clock::Now;
-use crate::core::dice::Dice;
 use crate::core::lane::Notice;
 use crate::core::limits::{OUTER_V4, OUTER_V6};
 use crate::core::path::Path;
+use crate::testing::Dice;
 use crate::wire::datagram::Framing;
 
 const YEAR_2026: u64 = 1_790_000_000_000_000;

@@ -192,7 +192,7 @@ mod tests {
     #![allow(clippy::disallowed_methods, reason = "a test needs some instant to begin at")]
 
     use super::*;
-    use crate::core::dice::Dice;
+    use crate::testing::Dice;
     use crate::wire::openvpn::PacketId;
 
     const CLOCK: u32 = 1_796_000_000;

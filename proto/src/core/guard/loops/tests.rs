@@ -1,7 +1,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test needs some instant to begin at")]
 
 use super::*;
-use crate::core::dice::Dice;
+use crate::testing::Dice;
 
 /// One end of a link.
 struct End {

@@ -11,7 +11,6 @@ use crate::config::{Guard as Rules, Keepalive, KeyMode, Upgrade};
 use crate::core::bulk::{Bulk, Settings};
 use crate::core::clock::Now;
 use crate::core::control::Control;
-use crate::core::dice::Dice;
 use crate::core::lane::{self, Arrived, Notice, Sink};
 use crate::core::link::Event;
 use crate::core::openvpn::admission::Kept;
@@ -25,6 +24,7 @@ use crate::crypto::cbc_hmac::{CbcCipher, CbcHmac, Digest, KEY, slots};
 use crate::crypto::keys::{LinkKeys, from_openvpn};
 use crate::crypto::suite::{Cipher, Exchange};
 use crate::packet::layer::Mode;
+use crate::testing::Dice;
 use crate::wire::openvpn::Framing;
 
 const STEP: Duration = Duration::from_millis(5);
