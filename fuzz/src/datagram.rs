@@ -14,13 +14,13 @@ use tund::core::link::{Event, Link};
 use tund::core::path::Path;
 use tund::core::settings::LinkSettings;
 use tund::core::settings::MAX_TEXT;
-use tund::crypto::Random;
 use tund::crypto::keys::LinkKeys;
 use tund::crypto::noise::Statics;
 use tund::crypto::suite::{Cipher, Exchange};
 use tund::packet::layer::Mode;
 use tund::wire::control::{self, Hello, Message};
 use tund::wire::datagram::{Framing, Header, KEY_ID, Kind};
+use tund_proto::testing::Dice;
 
 use crate::script::{Script, beginning};
 
@@ -59,7 +59,7 @@ fn run(data: &[u8]) -> End {
 struct End {
     keys: Arc<LinkKeys>,
     lane: Lane,
-    link: Link<Zigzag>,
+    link: Link<Dice>,
     now: Now,
     out: Out,
     record: Vec<Vec<u8>>,
@@ -113,16 +113,6 @@ impl Out {
     }
 }
 
-/// Draws nothing random, only different things.
-struct Zigzag(u8);
-
-impl Random for Zigzag {
-    fn fill(&mut self, buffer: &mut [u8]) {
-        self.0 = self.0.wrapping_add(1);
-        buffer.fill(self.0);
-    }
-}
-
 impl End {
     fn new() -> Self {
         let keys = Arc::new(LinkKeys::new(&[42; 32]));
@@ -139,7 +129,7 @@ impl End {
         });
         let now = Now { instant: beginning(), wall: WALL };
         let link =
-            Link::new(settings([10, 0, 0, 1], [10, 0, 0, 2]), keys.clone(), Statics::None, now, Zigzag(0));
+            Link::new(settings([10, 0, 0, 1], [10, 0, 0, 2]), keys.clone(), Statics::None, now, Dice(0));
         let out = Out::new(keys.clone());
         let mut end = Self { keys, lane, link, now, out, record: Vec::new() };
         end.settle();

@@ -11,8 +11,9 @@ use tund::crypto::exchange::Pattern;
 use tund::crypto::keys::LinkKeys;
 use tund::crypto::noise::Statics;
 use tund::crypto::suite::{Cipher, Exchange};
-use tund::crypto::{Random, wrap};
+use tund::crypto::wrap;
 use tund::wire::handshake::{Envelope, Offer};
+use tund_proto::testing::Dice;
 
 use crate::script::{Script, beginning};
 
@@ -32,7 +33,7 @@ pub fn handshake(data: &[u8]) {
 
 fn series(exchange: Exchange, data: &[u8]) {
     let keys = Arc::new(LinkKeys::new(&[42; 32]));
-    let mut random = Counting(0);
+    let mut random = Dice(0);
     let mut now = beginning();
     let suites = vec![Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305];
     let pattern = Pattern { statics: Statics::None, exchange };
@@ -71,7 +72,7 @@ fn sent(out: &VecDeque<Command>) -> Vec<Vec<u8>> {
 
 /// What the peer sends: its calls whole and in parts, and its answers to `calls`.
 fn genuine(keys: &Arc<LinkKeys>, exchange: Exchange, now: Instant, calls: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    let mut random = Counting(7);
+    let mut random = Dice(7);
     let pattern = Pattern { statics: Statics::None, exchange };
     let mut peer = Sessions::new(keys.clone(), pattern, vec![Cipher::Aes256Gcm], now, &mut random);
     let (mut out, to) = (VecDeque::new(), SocketAddr::from(([198, 51, 100, 2], 1417)));
@@ -84,15 +85,4 @@ fn genuine(keys: &Arc<LinkKeys>, exchange: Exchange, now: Instant, calls: &[Vec<
         let _ = peer.handle_handshake(now, &received, &mut random, &mut out);
     }
     sent(&out)
-}
-
-struct Counting(u64);
-
-impl Random for Counting {
-    fn fill(&mut self, buffer: &mut [u8]) {
-        for byte in buffer {
-            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            *byte = self.0.to_be_bytes()[0];
-        }
-    }
 }

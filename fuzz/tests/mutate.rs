@@ -14,6 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tund_fuzz::TARGETS;
+use tund_proto::testing::Dice;
 
 /// Longest input, in bytes.
 const LONGEST: usize = 1024;
@@ -27,7 +28,7 @@ fn a_short_search_finds_nothing() {
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
             let Some((name, target)) = TARGETS.get(number) else { return };
-            let dice = Dice(seed.wrapping_mul(number as u64 + 1) | 1);
+            let dice = Dice(seed.wrapping_mul(number as u64 + 1));
             let runs = search(name, *target, dice, Duration::from_secs(seconds), seed);
             println!("{name}: {runs} runs, seed {seed}");
         }
@@ -99,23 +100,4 @@ fn changed(seeds: &[Vec<u8>], dice: &mut Dice) -> Vec<u8> {
     }
     input.truncate(LONGEST);
     input
-}
-
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() >> 16) as usize % end.max(1)
-    }
-
-    fn byte(&mut self) -> u8 {
-        (self.next() >> 24) as u8
-    }
 }

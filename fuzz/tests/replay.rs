@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use tund_fuzz::TARGETS;
+use tund_proto::testing::Dice;
 
 #[test]
 fn every_corpus_file_passes_its_target() {
@@ -36,16 +37,10 @@ fn the_corpora_stay_small() {
 
 #[test]
 fn targets_survive_noise() {
-    let mut state = 1u32;
-    let mut noise = std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        state as u8
-    });
+    let mut dice = Dice(1);
     for (_, target) in TARGETS {
         for length in 0..200 {
-            target(&noise.by_ref().take(length).collect::<Vec<_>>());
+            target(&dice.bytes(length));
         }
     }
 }

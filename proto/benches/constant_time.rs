@@ -24,6 +24,7 @@ use tund_proto::crypto::aead::{Aead, TAG};
 use tund_proto::crypto::keys::{self, DirectionKey, LinkKeys};
 use tund_proto::crypto::suite::Cipher;
 use tund_proto::crypto::{Random, wrap};
+use tund_proto::testing::Dice;
 
 /// |t| from which two classes count as different. dudect's is 10 for one test of many samples; noise of one machine that
 /// is shared does not reach it, and a comparison that leaks passes it by far.
@@ -48,27 +49,9 @@ struct Target<'a> {
     accepts: Accepts<'a>,
 }
 
-/// xorshift64*: the order of the classes need not be secret.
-struct Order(u64);
-
-impl Order {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-}
-
-impl Random for Order {
-    fn fill(&mut self, buffer: &mut [u8]) {
-        buffer.fill_with(|| (self.next() >> 32) as u8);
-    }
-}
-
 fn main() -> ExitCode {
-    let mut order = Order(0x9e37_79b9_7f4a_7c15);
-    let keys = LinkKeys::new(&order.bytes());
+    let mut order = Dice(1);
+    let keys = LinkKeys::new(&Random::bytes(&mut order));
     let mut failed = false;
     println!("{:<52}{:>10}  {THRESHOLD} is too much", "", "|t|");
     for mut target in targets(&keys, &mut order) {
@@ -86,7 +69,7 @@ fn main() -> ExitCode {
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-fn targets<'a>(keys: &'a LinkKeys, random: &mut Order) -> Vec<Target<'a>> {
+fn targets<'a>(keys: &'a LinkKeys, random: &mut impl Random) -> Vec<Target<'a>> {
     let probed = wrap::seal(keys, &[0; 64], random);
     let wrapped = probed.len() - TAG..probed.len();
     let key_id = KeyId::new(keys, 1_700_000_000_000_000, random.bytes());
@@ -133,7 +116,7 @@ fn targets<'a>(keys: &'a LinkKeys, random: &mut Order) -> Vec<Target<'a>> {
     targets
 }
 
-fn tag(name: &'static str, cipher: Cipher, random: &mut Order) -> Target<'static> {
+fn tag(name: &'static str, cipher: Cipher, random: &mut impl Random) -> Target<'static> {
     let key = Aead::new(cipher, &random.bytes());
     let mut input = vec![0; 64];
     let tag = key.seal(1, b"header", &mut input).expect("64 bytes");
@@ -142,7 +125,7 @@ fn tag(name: &'static str, cipher: Cipher, random: &mut Order) -> Target<'static
     Target { name, leaks: false, compared: 64..64 + TAG, input, calls: 16, accepts }
 }
 
-fn tokens(random: &mut Order) -> [Target<'static>; 2] {
+fn tokens(random: &mut impl Random) -> [Target<'static>; 2] {
     let now = Instant::now();
     let from: SocketAddr = ([192, 0, 2, 1], 4800).into();
     let instance = random.bytes();
@@ -177,13 +160,13 @@ fn equal_byte_by_byte(a: &[u8], b: &[u8]) -> bool {
 }
 
 /// The largest |t| over the shares of [`KEPT`].
-fn measure(target: &mut Target<'_>, order: &mut Order) -> f64 {
+fn measure(target: &mut Target<'_>, order: &mut Dice) -> f64 {
     let mut input = target.input.clone();
     assert!((target.accepts)(&mut input), "{}: the right value is refused", target.name);
     let places = [target.compared.start, target.compared.end - 1];
     let mut samples = Vec::with_capacity(SAMPLES);
     for _ in 0..SAMPLES {
-        let drawn = order.next();
+        let drawn = order.number();
         let class = (drawn >> 63) as usize;
         let mut wrong = target.input.clone();
         wrong[places[class]] ^= (drawn >> 32) as u8 | 1;

@@ -18,27 +18,13 @@ use std::time::{Duration, Instant};
 
 use tund_proto::core::lane::{Command, Received, SendCommand};
 use tund_proto::core::session::{Outcome, Sessions};
-use tund_proto::crypto::Random;
 use tund_proto::crypto::exchange::Pattern;
 use tund_proto::crypto::keys::{LinkKeys, Private, public_of};
 use tund_proto::crypto::noise::Statics;
 use tund_proto::crypto::suite::{Cipher, Exchange};
+use tund_proto::testing::Dice;
 
 const ROUNDS: usize = 1000;
-
-/// xorshift64*.
-struct Seeded(u64);
-
-impl Random for Seeded {
-    fn fill(&mut self, buffer: &mut [u8]) {
-        buffer.fill_with(|| {
-            self.0 ^= self.0 >> 12;
-            self.0 ^= self.0 << 25;
-            self.0 ^= self.0 >> 27;
-            (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 56) as u8
-        });
-    }
-}
 
 fn main() {
     let ways = [
@@ -47,7 +33,7 @@ fn main() {
         ("key pairs, X25519", Exchange::X25519, true),
         ("key pairs, X25519 + ML-KEM-768", Exchange::Hybrid, true),
     ];
-    let mut random = Seeded(0x9e37_79b9_7f4a_7c15);
+    let mut random = Dice(1);
     let mut times = ways.map(|_| Vec::with_capacity(ROUNDS));
     let mut bytes = ways.map(|_| [0; 2]);
     for _ in 0..ROUNDS {
@@ -67,7 +53,7 @@ fn main() {
 }
 
 /// How long it took, and the lengths of initiation and answer.
-fn handshake(exchange: Exchange, pairs: bool, random: &mut Seeded) -> (Duration, [usize; 2]) {
+fn handshake(exchange: Exchange, pairs: bool, random: &mut Dice) -> (Duration, [usize; 2]) {
     let (now, keys) = (Instant::now(), Arc::new(LinkKeys::new(&[42; 32])));
     let to: SocketAddr = ([192, 0, 2, 1], 1417).into();
     let mut ends = [[5; 32], [6; 32]].map(|private| {

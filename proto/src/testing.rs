@@ -2,4 +2,4 @@
 
 mod dice;
 
-pub use dice::Dice;
+pub use dice::{Dice, Given};

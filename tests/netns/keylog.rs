@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use tund::core::keylog::{Entry, HEAD, Logged, Way};
 use tund::crypto::keys::LinkKeys;
-use tund::crypto::{Random, wrap};
+use tund::crypto::wrap;
 use tund_lab::frame::Datagram;
 use tund_lab::rights::require;
 use tund_lab::wire::Crossed;
 use tund_lab::{Host, Side, wait_until};
+use tund_proto::testing::Dice;
 
 use super::decoder::capture;
 use super::support::*;
@@ -302,14 +303,6 @@ fn vector(name: &str, field: &str) -> Vec<Vec<u8>> {
     values.iter().map(|value| value.as_bytes().chunks(2).map(byte).collect()).collect()
 }
 
-struct Given;
-
-impl Random for Given {
-    fn fill(&mut self, buffer: &mut [u8]) {
-        buffer.fill(7);
-    }
-}
-
 #[test]
 fn wireshark_reads_the_handshakes_of_the_document() {
     let retry = [&[0x23][..], &[9; 8], &7_u64.to_be_bytes(), &[0xab; 16], &[0; 2 + 30]].concat();
@@ -353,7 +346,7 @@ fn wireshark_reads_the_handshakes_of_the_document() {
         let secret: [u8; 32] = vector(name, "secret").remove(0).try_into().unwrap();
         let keys = LinkKeys::new(&secret);
         let mut datagrams = vector(name, "datagram");
-        datagrams.extend(own.iter().map(|plaintext| wrap::seal(&keys, plaintext, &mut Given)));
+        datagrams.extend(own.iter().map(|plaintext| wrap::seal(&keys, plaintext, &mut Dice(7))));
         let [probe, mask, stream] = keys.outside().map(Logged::from);
         let mut log =
             HEAD.to_owned() + &Entry::Link { tap: false, key_ids: false, probe, mask, stream }.line();

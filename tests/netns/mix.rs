@@ -67,7 +67,7 @@ impl Maker {
             false => Vec::new(),
         };
         let (v4, dont_fragment) = (dice.once_in(2), dice.once_in(2));
-        let mut flow = Flow { v4, class, tag, dont_fragment, identification: dice.next() as u16, ttl: TTL };
+        let mut flow = Flow { v4, class, tag, dont_fragment, identification: dice.number() as u16, ttl: TTL };
         match dice.within(0, if self.bridged { 8 } else { 7 }) {
             0 | 1 => self.stream(dice, &mut flow),
             2 => self.datagrams(dice, &mut flow),
@@ -91,7 +91,7 @@ impl Maker {
 
     /// Segments of a TCP connection, most of which follow one another.
     fn stream(&self, dice: &mut Dice, flow: &mut Flow) -> Vec<Vec<u8>> {
-        let (ports, mut sequence) = (dice.bytes(4), dice.next() as u32);
+        let (ports, mut sequence) = (dice.bytes(4), dice.number() as u32);
         let options: &[u8] = if dice.once_in(2) { &[1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8] } else { &[] };
         let room = self.mtu - 60 - options.len();
         let segment = if dice.once_in(3) { dice.within(10, 200) } else { dice.within(200, room) };
@@ -172,7 +172,7 @@ impl Maker {
         self.finish(flow, UDP, &mut whole, 6);
         let piece = dice.within(6, (self.mtu - 60) / 8) * 8;
         let count = whole.len().div_ceil(piece);
-        let number = dice.next() as u32;
+        let number = dice.number() as u32;
         let fragment = |(index, part): (usize, &[u8])| {
             let more = index + 1 < count;
             let offset = (index * piece / 8) as u16;

@@ -212,7 +212,7 @@ fn mix(case: Case, seed: u64) {
     for (host, [_, v6]) in world.hosts().into_iter().zip(world.inner) {
         await_address(host, &v6.to_string());
     }
-    let seeds = [(); 8].map(|()| dice.next());
+    let seeds = [(); 8].map(|()| dice.number());
     // One for both phases: what was sent twice in the first may arrive in the second.
     let ledgers = [Ledger::default(), Ledger::default()];
     thread::scope(|scope| {

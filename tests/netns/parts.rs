@@ -7,12 +7,13 @@
 
 use tund::config::keyfile::parse_secret;
 use tund::crypto::keys::{LinkKeys, link_secret};
-use tund::crypto::{Random, wrap};
+use tund::crypto::wrap;
 use tund::wire::handshake::{Envelope, Kind, PARTS};
-use tund_lab::flood::{Noise, Sniffer};
+use tund_lab::flood::Sniffer;
 use tund_lab::frame::Datagram;
 use tund_lab::wire::Crossed;
 use tund_lab::{Host, Side};
+use tund_proto::testing::Dice;
 
 use super::flood::siege;
 use super::support::*;
@@ -23,15 +24,6 @@ const DATAGRAMS: usize = 4096;
 const DROPPED: u64 = 1200;
 /// Growth of the memory of mon's processes meanwhile, in KiB.
 const GROWTH: u64 = 512;
-
-/// What mallory draws.
-struct Drawn(Noise);
-
-impl Random for Drawn {
-    fn fill(&mut self, buffer: &mut [u8]) {
-        buffer.copy_from_slice(&self.0.bytes(buffer.len()));
-    }
-}
 
 fn keys(host: &Host) -> LinkKeys {
     let file = std::fs::read_to_string(host.dir().join("static.key")).unwrap();
@@ -80,7 +72,7 @@ fn sent_by_fri(crossed: &[Crossed]) -> Vec<Datagram> {
 }
 
 /// What is sealed with the key and lacks its last part: in turn the same again, a later message, and one of another caller.
-fn sealed(keys: &LinkKeys, parts: &[Vec<u8>], number: u64, random: &mut Drawn) -> Vec<u8> {
+fn sealed(keys: &LinkKeys, parts: &[Vec<u8>], number: u64, random: &mut Dice) -> Vec<u8> {
     let mut plaintext = parts[number as usize / 3 % parts.len()].clone();
     // Type, instance, seq, token, length, message.
     match number % 3 {
@@ -113,7 +105,7 @@ fn parts_of_who_has_the_key_grow_nothing_and_a_handshake_in_parts_passes_after_t
         assert_pings(&pair.fri, "-s 1372 192.168.86.18");
     };
     restart();
-    let (keys, mut random) = (keys(&pair.fri), Drawn(Noise(3)));
+    let (keys, mut random) = (keys(&pair.fri), Dice(3));
     let sent = sent_by_fri(&wire.take());
     let parts: Vec<Vec<u8>> = sent
         .iter()

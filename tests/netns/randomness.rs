@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tund_lab::frame::{Datagram, Segment, segment};
 use tund_lab::{Side, wait_until};
+use tund_proto::testing::Dice;
 
 use super::support::*;
 
@@ -180,14 +181,8 @@ fn ten_thousand_segments_of_a_stream_of_handshake_mode_are_random_bytes() {
 /// The test above would see a single field that is not random.
 #[test]
 fn a_constant_a_counter_and_a_repeated_prefix_are_found() {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut random = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_be_bytes()[0]
-    };
-    let clean: Vec<Vec<u8>> = (0..WANTED).map(|_| (0..100).map(|_| random()).collect()).collect();
+    let mut dice = Dice(1);
+    let clean: Vec<Vec<u8>> = (0..WANTED).map(|_| dice.bytes(100)).collect();
     assert_eq!(findings(&clean), Vec::<String>::new());
 
     let changed = |change: fn(usize, &mut Vec<u8>)| {

@@ -13,7 +13,6 @@ use tund::core::lane::{self, Command, Key, Lane, Notice, ReceiveCommand, SendCom
 use tund::core::link::{Event, Link};
 use tund::core::path::Path;
 use tund::core::settings::{LinkSettings, MAX_TEXT};
-use tund::crypto::Random;
 use tund::crypto::aead::Aead;
 use tund::crypto::keys::LinkKeys;
 use tund::crypto::noise::Statics;
@@ -22,6 +21,7 @@ use tund::crypto::wrap;
 use tund::packet::layer::Mode;
 use tund::wire::control::MAX_NAME;
 use tund::wire::datagram::{Framing, Header};
+use tund_proto::testing::Dice;
 
 use super::{MTU, network};
 
@@ -32,7 +32,7 @@ const NOTICES: usize = 64;
 const LINES: usize = 40;
 
 pub(super) struct End {
-    pub(super) link: Link<Zigzag>,
+    pub(super) link: Link<Dice>,
     pub(super) lane: Lane,
     pub(super) out: Out,
     /// What its peer may seal with.
@@ -134,18 +134,6 @@ impl Log {
     }
 }
 
-/// Draws nothing random, only different things.
-pub(super) struct Zigzag(pub(super) u64);
-
-impl Random for Zigzag {
-    fn fill(&mut self, buffer: &mut [u8]) {
-        for byte in buffer {
-            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            *byte = self.0.to_be_bytes()[0];
-        }
-    }
-}
-
 impl End {
     pub(super) fn new(mode: KeyMode, which: usize, now: Now, start: u64) -> Self {
         let keys = Arc::new(LinkKeys::new(&[42; 32]));
@@ -163,7 +151,7 @@ impl End {
             copy_dscp: false,
             inner: InnerPolicy::routed(MTU, true, Vec::new()),
         });
-        let random = Zigzag(start.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let random = Dice(start);
         let link = Link::new(settings, keys.clone(), Statics::None, now, random);
         let out = Out {
             keys,

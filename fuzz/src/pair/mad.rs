@@ -9,8 +9,9 @@ use tund::core::lane::{Format, Head, Key, Name};
 use tund::crypto::wrap;
 use tund::wire::control::{self, Hello, Message};
 use tund::wire::datagram::{Framing, Header, Kind};
+use tund_proto::testing::Dice;
 
-use super::end::{CIPHER, Zigzag, settings};
+use super::end::{CIPHER, settings};
 
 /// Longest plaintext of a handshake that the target makes.
 const LONGEST: usize = 560;
@@ -24,7 +25,7 @@ impl World {
             KeyMode::Handshake if kind & 1 == 0 => {
                 let plaintext = script.counted();
                 let plaintext = plaintext.get(..LONGEST).unwrap_or(plaintext);
-                wrap::seal(&self.ends[to].out.keys, plaintext, &mut Zigzag(u64::from(script.number())))
+                wrap::seal(&self.ends[to].out.keys, plaintext, &mut Dice(u64::from(script.number())))
             }
             KeyMode::Handshake => {
                 let Some(bytes) = self.under_session(to, which, script) else { return };

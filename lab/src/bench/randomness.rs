@@ -31,22 +31,12 @@ fn is_counting(payloads: &[Vec<u8>], place: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Good enough as randomness: the high bytes of a multiplicative generator.
-    fn noise(seed: u64, length: usize) -> Vec<u8> {
-        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        let mut next = || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 40) as u8
-        };
-        (0..length).map(|_| next()).collect()
-    }
+    use tund_lab::flood::Noise;
 
     #[test]
     fn random_bytes_tell_nothing_and_headers_tell() {
-        let random: Vec<Vec<u8>> = (0..2000).map(|seed| noise(seed + 77, 40)).collect();
+        let mut noise = Noise(1);
+        let random: Vec<Vec<u8>> = (0..2000).map(|_| noise.bytes(40)).collect();
         assert_eq!(telltale(&random, 32), 0);
         let with_header = |(number, mut bytes): (usize, Vec<u8>)| {
             bytes[0] = 4;
@@ -61,6 +51,7 @@ mod tests {
     #[test]
     fn places_that_no_datagram_has_tell_nothing() {
         assert_eq!(telltale(&[], 32), 0);
-        assert_eq!(telltale(&(0..2000).map(|seed| noise(seed, 8)).collect::<Vec<_>>(), 32), 0);
+        let mut noise = Noise(2);
+        assert_eq!(telltale(&(0..2000).map(|_| noise.bytes(8)).collect::<Vec<_>>(), 32), 0);
     }
 }

@@ -23,7 +23,7 @@ use crate::core::settings::LinkSettings;
 use crate::crypto::keys::{LinkKeys, Private, public_of};
 use crate::crypto::noise::Statics;
 use crate::crypto::suite::{Cipher, Exchange};
-use crate::crypto::{Random, wrap};
+use crate::crypto::wrap;
 use crate::packet::layer::Mode;
 use crate::testing::Dice;
 use crate::wire::control::{self, Message};
@@ -49,12 +49,6 @@ mod slow;
 mod streams;
 
 const YEAR_2026: u64 = 1_790_000_000_000_000;
-
-impl Random for Dice {
-    fn fill(&mut self, buffer: &mut [u8]) {
-        Dice::fill(self, buffer);
-    }
-}
 
 /// A datagram under way.
 #[derive(Clone)]

@@ -12,7 +12,8 @@ use crate::crypto::exchange::{Initiator, Pattern, Responder};
 use crate::crypto::keys::{DirectionKey, LinkKeys, Pair, Private, link_secret, public_of};
 use crate::crypto::noise::Statics;
 use crate::crypto::suite::{Cipher, Exchange};
-use crate::crypto::{Random, wrap};
+use crate::crypto::wrap;
+use crate::testing::Given;
 use crate::wire::datagram::{Framing, Header, KEY_ID};
 use crate::wire::handshake::{Envelope, Kind, Type, parts, prologue};
 use crate::wire::vectors::{Vector, hex, vectors};
@@ -112,16 +113,6 @@ fn handshake_keys() {
     }
 }
 
-/// Gives the bytes of a vector in place of random ones.
-struct Given(Vec<u8>);
-
-impl Random for Given {
-    fn fill(&mut self, buffer: &mut [u8]) {
-        let later = self.0.split_off(buffer.len());
-        buffer.copy_from_slice(&std::mem::replace(&mut self.0, later));
-    }
-}
-
 #[test]
 fn exchanges() {
     let all = vectors("exchange/");
@@ -143,7 +134,8 @@ fn exchanges() {
         };
         let head = prologue(exchange, &instance, seq, &token);
         let [ephemerals, payloads, randoms] = ["ephemeral", "payload", "random"].map(|key| vector.all(key));
-        let mut given = [0, 1].map(|end| Given([&seeds[end], ephemerals[end]].concat()));
+        let given = [0, 1].map(|end| [&seeds[end], ephemerals[end]].concat());
+        let mut given = [0, 1].map(|end| Given(&given[end]));
         let (mut first, mut second) = (Vec::new(), Vec::new());
         let own = pattern("initiator", "responder");
         let initiator = Initiator::start(&own, &psk, &head, payloads[0], &mut given[0], &mut first).unwrap();
@@ -173,7 +165,7 @@ fn exchanges() {
             let mut plaintext = Vec::new();
             Envelope { of, instance, seq, token, message }
                 .emit(datagram.len() - wrap::OVERHEAD, &mut plaintext);
-            assert_eq!(hex(&wrap::seal(&keys, &plaintext, &mut Given(random.to_vec()))), hex(datagram));
+            assert_eq!(hex(&wrap::seal(&keys, &plaintext, &mut Given(random))), hex(datagram));
         }
     }
 }

@@ -121,17 +121,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    struct Counting(u64);
-
-    impl Random for Counting {
-        fn fill(&mut self, buffer: &mut [u8]) {
-            for byte in buffer {
-                self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                *byte = self.0.to_be_bytes()[0];
-            }
-        }
-    }
+    use crate::testing::Dice;
 
     const HYBRID: Pattern = Pattern { statics: Statics::None, exchange: Exchange::Hybrid };
 
@@ -141,7 +131,7 @@ mod tests {
 
     /// Both messages, and what each end holds after them.
     fn exchanged(seed: u64) -> ([Vec<u8>; 2], [SplitKeys; 2]) {
-        let (mut first, mut second, mut random) = (Vec::new(), Vec::new(), Counting(seed));
+        let (mut first, mut second, mut random) = (Vec::new(), Vec::new(), Dice(seed));
         let ours = Initiator::start(&HYBRID, &[1; 32], b"p", b"first", &mut random, &mut first).unwrap();
         let (payload, theirs) = Responder::read(&HYBRID, &[1; 32], b"p", &first).unwrap();
         assert_eq!(payload, b"first");
@@ -158,15 +148,14 @@ mod tests {
         assert_eq!(first.len(), noise::OVERHEAD + ENCAPSULATION_KEY + 5);
         assert_eq!(second.len(), noise::OVERHEAD + CIPHERTEXT + 6);
         // Whoever has broken X25519 has this state and lacks the shared key of ML-KEM.
-        let mut random = Counting(3);
+        let mut random = Dice(3);
         let kem = kem::generate(&mut random, &mut Vec::new());
-        let ours = Initiator::start(&HYBRID, &[1; 32], b"p", b"first", &mut Counting(3), &mut Vec::new());
+        let ours = Initiator::start(&HYBRID, &[1; 32], b"p", b"first", &mut Dice(3), &mut Vec::new());
         let (payload, finished) = ours.unwrap().noise.read(&second).unwrap();
         let ciphertext = payload.first_chunk().unwrap();
         assert_ne!(keys(&finished.split(None)), keys(&split[0]));
         let finished = |seed| {
-            let ours =
-                Initiator::start(&HYBRID, &[1; 32], b"p", b"first", &mut Counting(seed), &mut Vec::new());
+            let ours = Initiator::start(&HYBRID, &[1; 32], b"p", b"first", &mut Dice(seed), &mut Vec::new());
             ours.unwrap().noise.read(&second).unwrap().1
         };
         let mut shared = kem.open(ciphertext);
@@ -180,7 +169,7 @@ mod tests {
     fn an_encapsulation_key_or_payload_that_is_none_is_refused() {
         let start = |payload: &[u8]| {
             let mut message = Vec::new();
-            noise::Initiator::start(&Statics::None, &[1; 32], b"p", payload, &mut Counting(1), &mut message)
+            noise::Initiator::start(&Statics::None, &[1; 32], b"p", payload, &mut Dice(1), &mut message)
                 .unwrap();
             Responder::read(&HYBRID, &[1; 32], b"p", &message)
         };
@@ -188,14 +177,14 @@ mod tests {
         let (payload, responder) = start(&[0xff; ENCAPSULATION_KEY + 2]).unwrap();
         assert_eq!(payload, [0xff; 2]);
         let mut out = Vec::new();
-        let refused = responder.write(b"second", &mut Counting(2), &mut out);
+        let refused = responder.write(b"second", &mut Dice(2), &mut out);
         assert_eq!((refused.err(), out.len()), (Some(NoiseError::WeakKey), 0));
 
         let mut first = Vec::new();
-        let ours = Initiator::start(&HYBRID, &[1; 32], b"p", b"", &mut Counting(1), &mut first).unwrap();
+        let ours = Initiator::start(&HYBRID, &[1; 32], b"p", b"", &mut Dice(1), &mut first).unwrap();
         let (_, theirs) = noise::Responder::read(&Statics::None, &[1; 32], b"p", &first).unwrap();
         let mut second = Vec::new();
-        theirs.write(&[0; CIPHERTEXT - 1], &mut Counting(2), &mut second).unwrap();
+        theirs.write(&[0; CIPHERTEXT - 1], &mut Dice(2), &mut second).unwrap();
         assert_eq!(ours.read(&second).err(), Some(NoiseError::TooShort));
     }
 
@@ -206,7 +195,7 @@ mod tests {
             let ([mut message, mut answer], _) = exchanged(seed);
             let changed = if first { &mut message } else { &mut answer };
             *at.get_mut(changed) ^= 1 << bit;
-            let ours = Initiator::start(&HYBRID, &[1; 32], b"p", b"first", &mut Counting(seed), &mut Vec::new());
+            let ours = Initiator::start(&HYBRID, &[1; 32], b"p", b"first", &mut Dice(seed), &mut Vec::new());
             let refused = if first {
                 Responder::read(&HYBRID, &[1; 32], b"p", &message).is_err()
             } else {

@@ -297,17 +297,7 @@ mod tests {
     use snow::Builder;
 
     use super::*;
-
-    struct Fixed(u8);
-
-    impl Random for Fixed {
-        fn fill(&mut self, buffer: &mut [u8]) {
-            buffer.iter_mut().for_each(|byte| {
-                self.0 = self.0.wrapping_mul(167).wrapping_add(13);
-                *byte = self.0;
-            });
-        }
-    }
+    use crate::testing::{Dice, Given};
 
     fn pairs() -> [[u8; 32]; 2] {
         [[0x31; 32], [0x42; 32]]
@@ -419,15 +409,6 @@ mod tests {
         [nn, kk]
     }
 
-    /// Gives an ephemeral key of a vector, once.
-    struct Ephemeral(Option<[u8; 32]>);
-
-    impl Random for Ephemeral {
-        fn fill(&mut self, buffer: &mut [u8]) {
-            buffer.copy_from_slice(&self.0.take().unwrap());
-        }
-    }
-
     fn hex(text: &str) -> Vec<u8> {
         (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
     }
@@ -449,7 +430,7 @@ mod tests {
         let ephemeral = EPHEMERALS.map(hex32);
         for Published { statics, messages, transport } in published() {
             let mut first = Vec::new();
-            let random = &mut Ephemeral(Some(ephemeral[0]));
+            let random = &mut Given(&ephemeral[0]);
             let initiator =
                 Initiator::start(&statics[0], &psk, &prologue, &hex(PAYLOADS[0]), random, &mut first)
                     .unwrap();
@@ -457,7 +438,7 @@ mod tests {
             let (payload, responder) = Responder::read(&statics[1], &psk, &prologue, &first).unwrap();
             assert_eq!(payload, hex(PAYLOADS[0]));
             let mut second = Vec::new();
-            let random = &mut Ephemeral(Some(ephemeral[1]));
+            let random = &mut Given(&ephemeral[1]);
             let at_responder = responder.write(&hex(PAYLOADS[1]), random, &mut second).unwrap();
             assert_eq!(second, hex(messages[1]));
             let (payload, at_initiator) = initiator.read(&second).unwrap();
@@ -489,12 +470,12 @@ mod tests {
         #[test]
         fn our_initiator_agrees_with_snow(
             kk: bool, psk: [u8; 32], prologue: Vec<u8>, first in prop::collection::vec(any::<u8>(), 0..100),
-            second in prop::collection::vec(any::<u8>(), 0..100), seed: u8,
+            second in prop::collection::vec(any::<u8>(), 0..100), seed: u64,
         ) {
             let mut snow = oracle(kk, false, &psk, &prologue);
             let mut message = Vec::new();
             let ours =
-                Initiator::start(&statics(kk, true), &psk, &prologue, &first, &mut Fixed(seed), &mut message)
+                Initiator::start(&statics(kk, true), &psk, &prologue, &first, &mut Dice(seed), &mut message)
                     .unwrap();
             prop_assert_eq!(message.len(), OVERHEAD + first.len());
             let mut plain = [0; 200];
@@ -512,7 +493,7 @@ mod tests {
         #[test]
         fn our_responder_agrees_with_snow(
             kk: bool, psk: [u8; 32], prologue: Vec<u8>, first in prop::collection::vec(any::<u8>(), 0..100),
-            second in prop::collection::vec(any::<u8>(), 0..100), seed: u8,
+            second in prop::collection::vec(any::<u8>(), 0..100), seed: u64,
         ) {
             let mut snow = oracle(kk, true, &psk, &prologue);
             let mut message = [0; 300];
@@ -521,7 +502,7 @@ mod tests {
                 Responder::read(&statics(kk, false), &psk, &prologue, &message[..length]).unwrap();
             prop_assert_eq!(payload, first);
             let mut answer = Vec::new();
-            let keys = ours.write(&second, &mut Fixed(seed), &mut answer).unwrap();
+            let keys = ours.write(&second, &mut Dice(seed), &mut answer).unwrap();
             let mut plain = [0; 200];
             let length = snow.read_message(&answer, &mut plain).unwrap();
             prop_assert_eq!(&plain[..length], &second);
@@ -539,7 +520,7 @@ mod tests {
         let read =
             |psk: &[u8; 32], message: &[u8]| Responder::read(&statics(true, false), psk, b"", message).err();
         let mut message = Vec::new();
-        Initiator::start(&statics(true, true), &[1; 32], b"", b"x", &mut Fixed(1), &mut message).unwrap();
+        Initiator::start(&statics(true, true), &[1; 32], b"", b"x", &mut Dice(1), &mut message).unwrap();
         assert_eq!(read(&[1; 32], &message), None);
         assert_eq!(read(&[2; 32], &message), Some(NoiseError::BadTag));
         message[..32].fill(0);

@@ -71,22 +71,12 @@ mod tests {
     use chacha20poly1305::aead::{Aead, Payload};
 
     use super::*;
-
-    struct Counting(u8);
-
-    impl Random for Counting {
-        fn fill(&mut self, buffer: &mut [u8]) {
-            buffer.iter_mut().for_each(|byte| {
-                *byte = self.0;
-                self.0 = self.0.wrapping_add(1);
-            });
-        }
-    }
+    use crate::testing::Dice;
 
     #[test]
     fn opens_only_unchanged_and_with_the_same_secret() {
         let keys = LinkKeys::new(&[1; 32]);
-        let datagram = seal(&keys, b"plaintext", &mut Counting(0));
+        let datagram = seal(&keys, b"plaintext", &mut Dice(0));
         assert_eq!(datagram.len(), OVERHEAD + 9);
         assert_eq!(open(&keys, &datagram).as_deref(), Some(b"plaintext".as_slice()));
         assert_eq!(open(&LinkKeys::new(&[2; 32]), &datagram), None);
@@ -103,7 +93,7 @@ mod tests {
 
     #[test]
     fn the_key_of_a_datagram_opens_it_and_no_other() {
-        let (keys, mut random) = (LinkKeys::new(&[1; 32]), Counting(0));
+        let (keys, mut random) = (LinkKeys::new(&[1; 32]), Dice(0));
         let [one, other] = [0, 1].map(|_| seal(&keys, b"plaintext", &mut random));
         let (r, key) = key_of(&keys, &one).unwrap();
         assert_eq!(r, one[..RANDOM]);
@@ -120,7 +110,7 @@ mod tests {
     #[test]
     fn the_same_plaintext_never_gives_the_same_bytes() {
         let keys = LinkKeys::new(&[1; 32]);
-        let mut random = Counting(0);
+        let mut random = Dice(0);
         assert_ne!(seal(&keys, b"same", &mut random)[..], seal(&keys, b"same", &mut random)[..]);
     }
 }

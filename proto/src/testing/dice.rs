@@ -1,14 +1,16 @@
-//! Numbers that a seed decides, for every test that draws: the unit tests of `core`, `proto/tests/sim` and `tests/netns`
-//! take this file in.
-#![allow(dead_code, reason = "not everybody draws everything")]
+//! What stands for random bytes: numbers that a seed decides, and bytes of a vector.
 
 use std::time::Duration;
 
-/// splitmix64.
+use crate::crypto::Random;
+
+/// Numbers that are the same again for the same seed: splitmix64.
+#[derive(Debug, Clone, Hash)]
 pub struct Dice(pub u64);
 
 impl Dice {
-    pub fn next(&mut self) -> u64 {
+    /// All 64 bits.
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -18,25 +20,27 @@ impl Dice {
 
     /// A generator of its own, so that what one part draws changes nothing for another.
     pub fn fork(&mut self) -> Self {
-        Self(self.next())
+        Self(self.number())
     }
 
     /// 0 to `end` without `end`.
     pub fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
+        (self.number() % end as u64) as usize
     }
 
+    /// Whether something happens that does in this share of cases, from 0 to 1.
     pub fn chance(&mut self, share: f64) -> bool {
-        ((self.next() >> 11) as f64) < share * (1u64 << 53) as f64
+        ((self.number() >> 11) as f64) < share * (1u64 << 53) as f64
     }
 
-    pub fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[self.below(choices.len())]
+    /// One of these.
+    pub fn pick<T: Clone>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len())].clone()
     }
 
     /// Uniform between two times.
     pub fn between(&mut self, least: Duration, most: Duration) -> Duration {
-        least + Duration::from_micros(self.next() % ((most - least).as_micros() as u64 + 1))
+        least + Duration::from_micros(self.number() % ((most - least).as_micros() as u64 + 1))
     }
 
     /// Uniform between two numbers of milliseconds.
@@ -49,8 +53,9 @@ impl Dice {
         least + self.below(most - least + 1)
     }
 
+    /// One byte.
     pub fn byte(&mut self) -> u8 {
-        self.next() as u8
+        self.number() as u8
     }
 
     /// Once in so many times.
@@ -64,12 +69,24 @@ impl Dice {
         self.fill(&mut bytes);
         bytes
     }
+}
 
-    /// Draws every byte of the buffer.
-    pub fn fill(&mut self, buffer: &mut [u8]) {
+impl Random for Dice {
+    fn fill(&mut self, buffer: &mut [u8]) {
         for chunk in buffer.chunks_mut(8) {
-            let bytes = self.next().to_le_bytes();
+            let bytes = self.number().to_le_bytes();
             chunk.copy_from_slice(&bytes[..chunk.len()]);
         }
+    }
+}
+
+/// The bytes of a vector in place of random ones, from the first on. It panics where more are drawn.
+pub struct Given<'a>(pub &'a [u8]);
+
+impl Random for Given<'_> {
+    fn fill(&mut self, buffer: &mut [u8]) {
+        let (given, later) = self.0.split_at(buffer.len());
+        buffer.copy_from_slice(given);
+        self.0 = later;
     }
 }

@@ -568,7 +568,7 @@ impl World {
                 let at = self.dice.below(length);
                 flying.bytes[at] ^= 1 << self.dice.below(8);
             }
-            _ => flying.bytes = (0..length).map(|_| self.dice.next() as u8).collect(),
+            _ => flying.bytes = (0..length).map(|_| self.dice.byte()).collect(),
         }
         flying.origin = Origin::Forged;
         flying

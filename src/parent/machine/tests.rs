@@ -1,5 +1,7 @@
 //! The order of things, without a host: what the machine has done is written as one line.
 
+use tund_proto::testing::Dice;
+
 use super::*;
 use crate::report::exit::{BUG, UNAVAILABLE};
 
@@ -400,23 +402,19 @@ fn a_new_engine_that_cannot_be_started_ends_the_link_and_so_does_a_signal_meanwh
 fn events_in_any_order_leave_nothing_behind() {
     for seed in 0..20_000_u64 {
         let mut rig = Rig::new(seed % 2 == 0);
-        let mut state = seed;
-        let mut draw = |below: u64| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 33) % below
-        };
+        let mut dice = Dice(seed);
         rig.work();
         for _ in 0..40 {
-            (rig.slow, rig.deaf, rig.replaces) = (draw(2) == 0, draw(2) == 0, draw(2) == 0);
-            let event = match draw(14) {
+            (rig.slow, rig.deaf, rig.replaces) = (dice.below(2) == 0, dice.below(2) == 0, dice.below(2) == 0);
+            let event = match dice.below(14) {
                 0 => Event::OpenDevice,
                 1 | 2 => Event::LinkUp,
                 3 | 4 => Event::LinkDown,
-                5 => Event::LastWords([End::Done, End::DeviceLost][draw(2) as usize], String::new()),
+                5 => Event::LastWords([End::Done, End::DeviceLost][dice.below(2)], String::new()),
                 6 => Event::Reload,
                 7 => Event::NewSocket,
                 8 if rig.machine.script.is_some() => script_failed(),
-                9 if rig.engines > 0 && draw(8) == 0 => {
+                9 if rig.engines > 0 && dice.below(8) == 0 => {
                     rig.engines = 0;
                     gone()
                 }

@@ -9,6 +9,7 @@ use std::os::fd::AsFd;
 use log::Level;
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+use tund_proto::testing::Dice;
 
 use super::*;
 use crate::core::keylog::{Entry, Name, Way};
@@ -24,95 +25,70 @@ const DEEDS: usize = 200;
 /// Signals that a parent watches, with a descriptor each.
 const WATCHED: usize = 6;
 
-/// Numbers that are the same again for the same seed.
-struct Draw(u64);
+fn text(dice: &mut Dice) -> String {
+    let piece = dice.pick(&["", "\x1b[2J", "ok\nfatal", "é\u{202e}", "$(id)", "a\0b", "link up with"]);
+    piece.repeat(dice.pick(&[1, 1, 3, 300]))
+}
 
-impl Draw {
-    fn number(&mut self) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        self.0 >> 31
-    }
+fn address(dice: &mut Dice) -> SocketAddr {
+    let place =
+        dice.pick(&["10.0.0.9", "192.168.86.18", "127.0.0.1", "0.0.0.0", "255.255.255.255", "::1", "::"]);
+    SocketAddr::new(place.parse().unwrap(), dice.number() as u16)
+}
 
-    fn below(&mut self, limit: u64) -> u64 {
-        self.number() % limit
-    }
+fn net(dice: &mut Dice) -> IpNet {
+    let nets =
+        "172.16.5.0/24 172.16.0.0/12 0.0.0.0/0 10.0.0.0/8 172.16.5.7/24 ::/0 fd00::/64 192.168.86.0/24";
+    let nets: Vec<_> = nets.split(' ').collect();
+    dice.pick(&nets).parse().unwrap()
+}
 
-    fn one<T: Clone>(&mut self, choices: &[T]) -> T {
-        choices[self.below(choices.len() as u64) as usize].clone()
-    }
-
-    fn bytes(&mut self, length: usize) -> Vec<u8> {
-        (0..length).map(|_| self.number() as u8).collect()
-    }
-
-    fn text(&mut self) -> String {
-        let piece = self.one(&["", "\x1b[2J", "ok\nfatal", "é\u{202e}", "$(id)", "a\0b", "link up with"]);
-        piece.repeat(self.one(&[1, 1, 3, 300]))
-    }
-
-    fn address(&mut self) -> SocketAddr {
-        let place =
-            self.one(&["10.0.0.9", "192.168.86.18", "127.0.0.1", "0.0.0.0", "255.255.255.255", "::1", "::"]);
-        SocketAddr::new(place.parse().unwrap(), self.number() as u16)
-    }
-
-    fn net(&mut self) -> IpNet {
-        let nets =
-            "172.16.5.0/24 172.16.0.0/12 0.0.0.0/0 10.0.0.0/8 172.16.5.7/24 ::/0 fd00::/64 192.168.86.0/24";
-        let nets: Vec<_> = nets.split(' ').collect();
-        self.one(&nets).parse().unwrap()
-    }
-
-    fn message(&mut self) -> ToParent {
-        let traffic = Traffic { bytes_sent: self.number(), bytes_received: u64::MAX };
-        match self.below(15) {
-            0 => ToParent::Locked { protections: self.text() },
-            1 => ToParent::Resolve,
-            2 => ToParent::Endpoint(self.address().into()),
-            3 => ToParent::Connect {
-                lane: self.one(&[0, 0, 1, 2, 255]),
-                own_port: self.number().is_multiple_of(2),
-                remote: self.address(),
-                local: self.one(&[None, Some("127.0.0.1".parse().unwrap()), Some("::1".parse().unwrap())]),
-            },
-            4 => ToParent::OpenDevice,
-            5 => ToParent::LinkUp { endpoint: self.address().into(), name: self.text() },
-            6 => {
-                let count = self.one(&[0, 1, 3, 120]);
-                ToParent::PushedRoutes { routes: (0..count).map(|_| self.net()).collect() }
-            }
-            7 => ToParent::LinkDown { reason: Condition::PeerGoodbye { reason: self.text() }, traffic },
-            8 => ToParent::Traffic(traffic),
-            9 => ToParent::Log {
-                level: self.one(&[Level::Error, Level::Info, Level::Trace]),
-                text: self.text(),
-            },
-            10 => {
-                let problem = Some(Condition::PeerGoodbye { reason: self.text() });
-                let rtt = Some(Duration::new(self.number(), 0));
-                let keys_age = Some(Duration::MAX);
-                ToParent::State(Box::new(LinkState { problem, rtt, keys_age, ..LinkState::default() }))
-            }
-            // This link keeps nothing.
-            12 => ToParent::Keep(Kept { own: u32::MAX, admitted: self.number() as u32 }),
-            13 => ToParent::Rerouted { passes: self.number().is_multiple_of(2) },
-            // None was asked for.
-            11 => {
-                let key = zeroize::Zeroizing::new([self.number() as u8; 32]).into();
-                let name = Name::Slot(self.number() as u8);
-                ToParent::KeyLog(Entry::Traffic {
-                    way: Way::Out,
-                    cipher: Cipher::Aes256Gcm,
-                    name,
-                    lane: 255,
-                    key,
-                })
-            }
-            _ => ToParent::Exit {
-                end: self.one(&[End::Done, End::Failed, End::Unavailable, End::Bug, End::DeviceLost]),
-                reason: self.text(),
-            },
+fn message(dice: &mut Dice) -> ToParent {
+    let traffic = Traffic { bytes_sent: dice.number(), bytes_received: u64::MAX };
+    match dice.below(15) {
+        0 => ToParent::Locked { protections: text(dice) },
+        1 => ToParent::Resolve,
+        2 => ToParent::Endpoint(address(dice).into()),
+        3 => ToParent::Connect {
+            lane: dice.pick(&[0, 0, 1, 2, 255]),
+            own_port: dice.number().is_multiple_of(2),
+            remote: address(dice),
+            local: dice.pick(&[None, Some("127.0.0.1".parse().unwrap()), Some("::1".parse().unwrap())]),
+        },
+        4 => ToParent::OpenDevice,
+        5 => ToParent::LinkUp { endpoint: address(dice).into(), name: text(dice) },
+        6 => {
+            let count = dice.pick(&[0, 1, 3, 120]);
+            ToParent::PushedRoutes { routes: (0..count).map(|_| net(dice)).collect() }
         }
+        7 => ToParent::LinkDown { reason: Condition::PeerGoodbye { reason: text(dice) }, traffic },
+        8 => ToParent::Traffic(traffic),
+        9 => ToParent::Log { level: dice.pick(&[Level::Error, Level::Info, Level::Trace]), text: text(dice) },
+        10 => {
+            let problem = Some(Condition::PeerGoodbye { reason: text(dice) });
+            let rtt = Some(Duration::new(dice.number(), 0));
+            let keys_age = Some(Duration::MAX);
+            ToParent::State(Box::new(LinkState { problem, rtt, keys_age, ..LinkState::default() }))
+        }
+        // This link keeps nothing.
+        12 => ToParent::Keep(Kept { own: u32::MAX, admitted: dice.number() as u32 }),
+        13 => ToParent::Rerouted { passes: dice.number().is_multiple_of(2) },
+        // None was asked for.
+        11 => {
+            let key = zeroize::Zeroizing::new([dice.number() as u8; 32]).into();
+            let name = Name::Slot(dice.number() as u8);
+            ToParent::KeyLog(Entry::Traffic {
+                way: Way::Out,
+                cipher: Cipher::Aes256Gcm,
+                name,
+                lane: 255,
+                key,
+            })
+        }
+        _ => ToParent::Exit {
+            end: dice.pick(&[End::Done, End::Failed, End::Unavailable, End::Bug, End::DeviceLost]),
+            reason: text(dice),
+        },
     }
 }
 
@@ -139,21 +115,21 @@ fn assert_only_accepted_routes() {
 }
 
 fn misbehave(engine: &Fake, seed: u64) {
-    let mut draw = Draw(seed);
-    for _ in 0..draw.below(DEEDS as u64) {
-        let sent = match draw.below(200) {
+    let dice = &mut Dice(seed);
+    for _ in 0..dice.below(DEEDS) {
+        let sent = match dice.below(200) {
             0 => {
-                let length = draw.one(&[1, 2, 40, MAX_MESSAGE, MAX_MESSAGE + 1, 3 * MAX_MESSAGE]);
-                let bytes = draw.bytes(length);
-                send_raw(engine, &bytes, draw.one(&[0, 0, 1, 8]))
+                let length = dice.pick(&[1, 2, 40, MAX_MESSAGE, MAX_MESSAGE + 1, 3 * MAX_MESSAGE]);
+                let bytes = dice.bytes(length);
+                send_raw(engine, &bytes, dice.pick(&[0, 0, 1, 8]))
             }
             1 => {
-                let mut bytes = postcard::to_stdvec(&draw.message()).unwrap();
-                let at = draw.below(bytes.len() as u64) as usize;
-                bytes[at] ^= 1 << draw.below(8);
+                let mut bytes = postcard::to_stdvec(&message(dice)).unwrap();
+                let at = dice.below(bytes.len());
+                bytes[at] ^= 1 << dice.below(8);
                 send_raw(engine, &bytes, 0)
             }
-            2 => send_raw(engine, &postcard::to_stdvec(&draw.message()).unwrap(), draw.one(&[1, 2, 8])),
+            2 => send_raw(engine, &postcard::to_stdvec(&message(dice)).unwrap(), dice.pick(&[1, 2, 8])),
             3..10 => {
                 assert_only_accepted_routes();
                 Ok(0)
@@ -163,7 +139,7 @@ fn misbehave(engine: &Fake, seed: u64) {
                 Ok(None) => return,
                 Ok(Some(_)) | Err(_) => Ok(0),
             },
-            _ => send_raw(engine, &postcard::to_stdvec(&draw.message()).unwrap(), 0),
+            _ => send_raw(engine, &postcard::to_stdvec(&message(dice)).unwrap(), 0),
         };
         // The parent has ended it.
         if matches!(sent, Err(Errno::PIPE | Errno::CONNRESET)) {

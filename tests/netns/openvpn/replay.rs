@@ -11,6 +11,7 @@ use tund::core::limits::WINDOW;
 use tund::crypto::cbc_hmac::{CbcCipher, CbcHmac, Digest, pad, slots};
 use tund::wire::openvpn::{PACKET_ID, PING, PacketId};
 use tund_lab::Port;
+use tund_proto::testing::Dice;
 
 use super::*;
 
@@ -70,30 +71,21 @@ fn numbers(port: &Port) -> Vec<u32> {
     frames.iter().filter_map(number).collect()
 }
 
-/// Numbers from `below`, the same in every run (Knuth's MMIX generator).
-struct Drawn(u64);
-
-impl Drawn {
-    fn below(&mut self, limit: u32) -> u32 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as u32 % limit
-    }
-
-    /// What may come after this: in order, with a gap, behind, far behind, far ahead, of another start, or of none.
-    fn next(&mut self, newest: PacketId) -> PacketId {
-        let PacketId { seq, time } = newest;
-        let (seq, time) = match self.below(20) {
-            0..9 => (seq + 1, time),
-            9 | 10 => (seq + 1 + self.below(30), time),
-            11..14 => (seq.saturating_sub(self.below(40)), time),
-            14 | 15 => (seq.saturating_sub(self.below(WINDOW + WINDOW / 8)), time),
-            16 => (seq + WINDOW - 100 + self.below(2000), time),
-            17 => (seq + self.below(9), time - 1 - self.below(3)),
-            18 => (0, time),
-            _ => (1 + self.below(20_000), time + 1),
-        };
-        PacketId { seq, time }
-    }
+/// What may come after this: in order, with a gap, behind, far behind, far ahead, of another start, or of none.
+fn next(newest: PacketId, dice: &mut Dice) -> PacketId {
+    let PacketId { seq, time } = newest;
+    let mut below = |limit: u32| dice.below(limit as usize) as u32;
+    let (seq, time) = match below(20) {
+        0..9 => (seq + 1, time),
+        9 | 10 => (seq + 1 + below(30), time),
+        11..14 => (seq.saturating_sub(below(40)), time),
+        14 | 15 => (seq.saturating_sub(below(WINDOW + WINDOW / 8)), time),
+        16 => (seq + WINDOW - 100 + below(2000), time),
+        17 => (seq + below(9), time - 1 - below(3)),
+        18 => (0, time),
+        _ => (1 + below(20_000), time + 1),
+    };
+    PacketId { seq, time }
 }
 
 #[test]
@@ -139,7 +131,7 @@ fn the_same_frames_come_out_of_the_real_program_and_of_tund() {
     })
     .unwrap();
 
-    let mut drawn = Drawn(9);
+    let mut dice = Dice(9);
     let mut came: [Vec<u32>; 2] = [vec![], vec![]];
     let take = |came: &mut [Vec<u32>; 2]| {
         for (came, port) in came.iter_mut().zip(&ports) {
@@ -147,7 +139,7 @@ fn the_same_frames_come_out_of_the_real_program_and_of_tund() {
         }
     };
     for at in 0..DRAWN {
-        let id = drawn.next(newest);
+        let id = next(newest, &mut dice);
         let number = sender.frame(id);
         let is_start = id.time > newest.time;
         if is_start || id.time == newest.time && id.seq > newest.seq {

@@ -228,31 +228,21 @@ mod tests {
 
     use super::*;
     use crate::core::limits::PATH_INTERVAL;
+    use crate::testing::Dice;
 
     const OLD: &str = "192.0.2.1:7";
     const NEW: &str = "198.51.100.1:7";
-
-    struct Counting(u8);
-
-    impl Random for Counting {
-        fn fill(&mut self, buffer: &mut [u8]) {
-            for byte in buffer {
-                self.0 = self.0.wrapping_add(1);
-                *byte = self.0;
-            }
-        }
-    }
 
     fn at(address: &str) -> Path {
         address.parse::<SocketAddr>().unwrap().into()
     }
 
-    fn context() -> Context<Counting> {
-        Context { random: Counting(0), out: Outbox::default() }
+    fn context() -> Context<Dice> {
+        Context { random: Dice(0), out: Outbox::default() }
     }
 
     /// The challenges that were sent, and where to.
-    fn challenges(cx: &mut Context<Counting>) -> Vec<([u8; 16], Path)> {
+    fn challenges(cx: &mut Context<Dice>) -> Vec<([u8; 16], Path)> {
         let sent = cx.out.commands.drain(..).filter_map(|command| match command {
             Command::Send(SendCommand::Control { body, to, .. }) => Some((body, to)),
             _ => None,

@@ -7,29 +7,19 @@ use super::*;
 use crate::core::lane::Key;
 use crate::core::limits::{ADDRESSES, ANSWER_KEPT, INITIATION, INITIATION_STATES};
 use crate::crypto::noise::Statics;
+use crate::testing::Dice;
 
 mod hybrid;
 
-struct Counting(u64);
-
-impl Random for Counting {
-    fn fill(&mut self, buffer: &mut [u8]) {
-        for byte in buffer {
-            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            *byte = self.0.to_be_bytes()[0];
-        }
-    }
-}
-
 struct World {
     now: Instant,
-    random: Counting,
+    random: Dice,
     mon: Sessions,
 }
 
 impl World {
     fn new() -> Self {
-        let (now, mut random) = (Instant::now(), Counting(1));
+        let (now, mut random) = (Instant::now(), Dice(1));
         let mon = sessions(now, Exchange::X25519, &mut random);
         Self { now, random, mon }
     }
@@ -121,7 +111,7 @@ fn received(datagram: &[u8]) -> Received {
     Received { from: from.into(), datagram: datagram.to_vec() }
 }
 
-fn sessions(now: Instant, exchange: Exchange, random: &mut Counting) -> Sessions {
+fn sessions(now: Instant, exchange: Exchange, random: &mut Dice) -> Sessions {
     let keys = Arc::new(LinkKeys::new(&[42; 32]));
     let pattern = Pattern { statics: Statics::None, exchange };
     Sessions::new(keys, pattern, vec![Cipher::ChaCha20Poly1305], now, random)

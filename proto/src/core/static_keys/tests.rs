@@ -12,6 +12,7 @@ use crate::core::path::Path;
 use crate::core::replay::Window;
 use crate::core::search::{Found, World, search};
 use crate::packet::layer::Mode;
+use crate::testing::Dice;
 use crate::wire::datagram::{Header, KEY_ID};
 
 mod bounds;
@@ -135,15 +136,6 @@ fn hello(heard: Option<KeyId>, seen: bool) -> Vec<u8> {
 /// Virtual time begins somewhere.
 fn start() -> Instant {
     Instant::now()
-}
-
-/// Random bytes that tell draws apart.
-struct Numbered(u64);
-
-impl Random for Numbered {
-    fn fill(&mut self, buffer: &mut [u8]) {
-        buffer.iter_mut().zip(self.0.to_be_bytes().iter().rev()).for_each(|(to, from)| *to = *from);
-    }
 }
 
 impl Small {
@@ -333,8 +325,8 @@ impl End {
 }
 
 /// No two draws of either end are alike.
-fn number(which: usize, draws: [u64; 2]) -> Numbered {
-    Numbered(2 * draws[which] + which as u64)
+fn number(which: usize, draws: [u64; 2]) -> Dice {
+    Dice(2 * draws[which] + which as u64)
 }
 
 /// A clock that is set back whenever its end is restarted.

@@ -16,12 +16,6 @@ fn links() -> [World; 2] {
     })
 }
 
-fn random(seed: u64, length: usize) -> Vec<u8> {
-    let mut bytes = vec![0; length];
-    Dice(seed).fill(&mut bytes);
-    bytes
-}
-
 #[test]
 fn a_frame_is_delivered_once_inside_the_window_at_its_edges_and_after_reorder() {
     for mut world in links() {
@@ -121,7 +115,7 @@ fn nothing_that_was_recorded_changed_or_invented_brings_about_more_bytes_than_it
                 let mut broken = flying.bytes.clone();
                 broken[number % flying.bytes.len()] ^= 0x10;
                 let cut = flying.bytes[..number % flying.bytes.len()].to_vec();
-                for bytes in [flying.bytes.clone(), broken, cut, random(number as u64, number % 700)] {
+                for bytes in [flying.bytes.clone(), broken, cut, Dice(number as u64).bytes(number % 700)] {
                     let length = bytes.len();
                     let said = answer(&mut world, Flying { from: stranger, to: flying.to, bytes });
                     assert!(said <= length, "{said} bytes answer {length}");
@@ -146,7 +140,7 @@ fn whatever_is_wrong_meets_the_same_silence() {
         let sent = world.record.len();
         for (number, flying) in record.iter().enumerate() {
             let mut changed: Vec<_> =
-                [0, 1, 15, 16, 20, 21, 37, 100, 1472].map(|n| random(n, n as usize)).into();
+                [0, 1, 15, 16, 20, 21, 37, 100, 1472].map(|n| Dice(n).bytes(n as usize)).into();
             changed.extend((0..flying.bytes.len()).map(|length| flying.bytes[..length].to_vec()));
             changed.extend((0..flying.bytes.len()).map(|at| {
                 let mut bytes = flying.bytes.clone();

@@ -21,7 +21,7 @@ impl Slow {
     }
 
     fn happens(&mut self) -> bool {
-        self.dice.next().is_multiple_of(self.pace)
+        self.dice.number().is_multiple_of(self.pace)
     }
 
     fn run(&mut self, seconds: f64) {

@@ -4,15 +4,7 @@ use sha2::{Digest, Sha256};
 use zeroize::ZeroizeOnDrop;
 
 use super::*;
-
-/// Draws these bytes.
-struct Drawn<'a>(&'a [u8]);
-
-impl Random for Drawn<'_> {
-    fn fill(&mut self, buffer: &mut [u8]) {
-        buffer.copy_from_slice(self.0.split_off(..buffer.len()).unwrap());
-    }
-}
+use crate::testing::Given;
 
 /// The fields after the number of each vector of this kind.
 fn acvp(kind: &str) -> Vec<Vec<Vec<u8>>> {
@@ -38,7 +30,7 @@ fn keys_are_generated_as_nist_says() {
     for vector in vectors {
         let [d, z, hash] = &vector[..] else { panic!("d, z and hash") };
         let mut public = Vec::new();
-        let key = generate(&mut Drawn(&[&d[..], z].concat()), &mut public);
+        let key = generate(&mut Given(&[&d[..], z].concat()), &mut public);
         assert_eq!(public.len(), ENCAPSULATION_KEY);
         assert_eq!(sha256(&[&public, &*key.0]), *hash);
     }
@@ -52,7 +44,7 @@ fn shared_keys_are_encapsulated_as_nist_says() {
         let [key, message, hash, shared] = &vector[..] else { panic!("key, message, hash and shared key") };
         let mut ciphertext = Vec::new();
         let key = key.as_slice().try_into().unwrap();
-        let found = encapsulate(key, &mut Drawn(message), &mut ciphertext).unwrap();
+        let found = encapsulate(key, &mut Given(message), &mut ciphertext).unwrap();
         assert_eq!(ciphertext.len(), CIPHERTEXT);
         assert_eq!((sha256(&[&ciphertext]), found.to_vec()), (hash.clone(), shared.clone()));
     }
@@ -90,13 +82,13 @@ fn with_number(key: &[u8; ENCAPSULATION_KEY], at: usize, number: u16) -> [u8; EN
 fn a_key_with_a_number_that_is_not_below_the_modulus_is_refused() {
     const MODULUS: u16 = 3329;
     let mut public = Vec::new();
-    generate(&mut Drawn(&[7; SEED]), &mut public);
+    generate(&mut Given(&[7; SEED]), &mut public);
     let public = public.try_into().unwrap();
     for at in 0..768 {
         for (number, taken) in [(MODULUS - 1, true), (MODULUS, false), (4095, false)] {
             let key = with_number(&public, at, number);
             let mut out = Vec::new();
-            let ours = encapsulate(&key, &mut Drawn(&[1; MESSAGE]), &mut out).is_some();
+            let ours = encapsulate(&key, &mut Given(&[1; MESSAGE]), &mut out).is_some();
             assert_eq!((ours, !out.is_empty()), (taken, taken), "number {at} is {number}");
         }
     }
@@ -114,9 +106,9 @@ fn what_holds_keys_erases_them() {
 fn every_operation_fits_in_the_stack_that_is_wiped() {
     let work = || {
         let (mut public, mut ciphertext) = (Vec::new(), Vec::new());
-        let key = generate(&mut Drawn(&[7; SEED]), &mut public);
+        let key = generate(&mut Given(&[7; SEED]), &mut public);
         let shared =
-            encapsulate(&public.try_into().unwrap(), &mut Drawn(&[1; MESSAGE]), &mut ciphertext).unwrap();
+            encapsulate(&public.try_into().unwrap(), &mut Given(&[1; MESSAGE]), &mut ciphertext).unwrap();
         assert_eq!(key.open(&ciphertext.try_into().unwrap()), shared);
     };
     std::thread::Builder::new().stack_size(64 << 10).spawn(work).unwrap().join().unwrap();
@@ -128,18 +120,19 @@ mod aws_lc {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::testing::Given;
 
     proptest! {
         #[test]
         fn both_ends_may_be_either(seed: [[u8; 32]; 2], message: [u8; 32], changed in 0..CIPHERTEXT) {
             let mut public = Vec::new();
-            let ours = generate(&mut Drawn(&seed.concat()), &mut public);
+            let ours = generate(&mut Given(&seed.concat()), &mut public);
             let public: [u8; ENCAPSULATION_KEY] = public.try_into().unwrap();
             let theirs = DecapsulationKey::new(&ML_KEM_768, &*ours.0).unwrap();
             let at_theirs = |ciphertext: &[u8]| theirs.decapsulate(ciphertext.into()).unwrap().as_ref().to_vec();
 
             let mut ciphertext = Vec::new();
-            let shared = encapsulate(&public, &mut Drawn(&message), &mut ciphertext).unwrap();
+            let shared = encapsulate(&public, &mut Given(&message), &mut ciphertext).unwrap();
             let mut ciphertext: [u8; CIPHERTEXT] = ciphertext.try_into().unwrap();
             prop_assert_eq!(at_theirs(&ciphertext), shared.to_vec());
 
@@ -156,9 +149,9 @@ mod aws_lc {
         #[test]
         fn both_refuse_the_same_keys(seed: [[u8; 32]; 2], at in 0usize..768, number in 0u16..4096) {
             let mut public = Vec::new();
-            generate(&mut Drawn(&seed.concat()), &mut public);
+            generate(&mut Given(&seed.concat()), &mut public);
             let key = with_number(&public.try_into().unwrap(), at, number);
-            let ours = encapsulate(&key, &mut Drawn(&[1; MESSAGE]), &mut Vec::new());
+            let ours = encapsulate(&key, &mut Given(&[1; MESSAGE]), &mut Vec::new());
             let theirs = EncapsulationKey::new(&ML_KEM_768, &key).ok().and_then(|key| key.encapsulate().ok());
             prop_assert_eq!(ours.is_some(), theirs.is_some());
         }

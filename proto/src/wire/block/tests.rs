@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use reference::Datagram;
 
 use super::*;
+use crate::testing::Dice;
 use crate::wire::vectors::{hex, vectors};
 
 /// The slow receiver, shared with the fuzz targets; it depends on nothing.
@@ -529,14 +530,7 @@ fn body() -> impl Strategy<Value = Vec<u8>> {
 
 /// A frame unlike any other (from four bytes on), in each of its parts.
 fn frame(n: u32, length: usize) -> Vec<u8> {
-    let mut state = n.wrapping_mul(0x9e37_79b9) | 1;
-    let next = std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        state as u8
-    });
-    n.to_be_bytes().into_iter().chain(next).take(length).collect()
+    n.to_be_bytes().into_iter().chain(Dice(n.into()).bytes(length)).take(length).collect()
 }
 
 fn slices(frames: &[Vec<u8>]) -> Vec<&[u8]> {

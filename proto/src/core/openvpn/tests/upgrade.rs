@@ -238,7 +238,7 @@ impl World {
     fn restart(&mut self, which: usize, upgrade: Upgrade) {
         let now = self.now();
         let kept = self.ends[which].kept.started((now.wall / 1_000_000) as u32);
-        self.ends[which] = End::new(which, upgrade, kept, now, self.dice.next() % 1000);
+        self.ends[which] = End::new(which, upgrade, kept, now, self.dice.number() % 1000);
     }
 
     fn settle(&mut self) {

@@ -1,11 +1,11 @@
 //! One end of a small world: sessions, and what a lane does with their keys.
 
 use std::collections::BTreeSet;
-use std::hash::Hash;
 
 use super::*;
 use crate::core::lane::Key;
 use crate::crypto::noise::Statics;
+use crate::testing::Dice;
 
 /// A key that an end opens with.
 #[derive(Clone)]
@@ -29,34 +29,16 @@ pub(super) struct Send {
 #[derive(Clone)]
 pub(super) struct End {
     pub(super) sessions: Sessions,
-    pub(super) random: Numbered,
+    pub(super) random: Dice,
     pub(super) receive: Vec<Receive>,
     pub(super) ready: Vec<(KeySlot, Send)>,
     pub(super) current: Option<Send>,
     pub(super) heard_at: Instant,
 }
 
-/// What tells processes and their draws apart.
-#[derive(Clone, Hash)]
-pub(super) struct Numbered {
-    process: u64,
-    draws: u64,
-}
-
-impl Random for Numbered {
-    fn fill(&mut self, buffer: &mut [u8]) {
-        for chunk in buffer.chunks_mut(8) {
-            self.draws += 1;
-            let mixed = (self.process << 32 | self.draws).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            let mixed = (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            chunk.copy_from_slice(&mixed.to_be_bytes()[..chunk.len()]);
-        }
-    }
-}
-
 impl End {
     pub(super) fn new(process: u64, calls: bool, now: Instant) -> Self {
-        let mut random = Numbered { process, draws: 0 };
+        let mut random = Dice(process);
         let keys = Arc::new(LinkKeys::new(&[7; 32]));
         let suites = vec![Cipher::ChaCha20Poly1305];
         let pattern = Pattern { statics: Statics::None, exchange: Exchange::Hybrid };

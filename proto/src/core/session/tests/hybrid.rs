@@ -213,7 +213,7 @@ fn the_other_exchange_is_told_and_begins_nothing() {
             }
         }
         let keys = LinkKeys::new(&[42; 32]);
-        let sign = |of, random: &mut Counting| wrap::seal(&keys, &[Type::sign(of)], random);
+        let sign = |of, random: &mut Dice| wrap::seal(&keys, &[Type::sign(of)], random);
         let shown = sign(theirs, &mut world.random);
         assert_eq!(world.take(&mut mon, &shown).1, Ok(Outcome::OtherExchange { theirs, calls: false }));
         let shown = sign(ours, &mut world.random);
@@ -232,11 +232,11 @@ fn parts_of_many_calls_in_any_order_grow_nothing() {
         let mut ends: Vec<_> = (0..4).map(|_| hybrid(&mut world)).collect();
         let mut parts: Vec<_> = ends.iter_mut().flat_map(|end| world.call(end, 1000)).collect();
         for _ in 0..20 {
-            let at = usize::from(u16::from_be_bytes(world.random.bytes())) % parts.len();
+            let at = world.random.below(parts.len());
             let (sent, _) = world.take(&mut mon, &parts[at]);
             let longest = sent.iter().map(Vec::len).max().unwrap_or_default();
             assert!(longest <= parts[at].len().max(*INITIATION_PART.start()), "round {round}");
-            if at % 3 == 0 && parts.len() > 4 {
+            if at.is_multiple_of(3) && parts.len() > 4 {
                 parts.swap_remove(at);
             }
             let held = [&mon.proven, &mon.unproven, &mon.answer].map(Parts::held);

@@ -9,14 +9,14 @@ struct Bound {
     keys: StaticKeys,
     own: KeyId,
     now: Now,
-    random: Numbered,
+    random: Dice,
 }
 
 impl Bound {
     fn new() -> Self {
         let now = Now { instant: start(), wall: HOUR };
         let mut keys = StaticKeys::new(Arc::new(LinkKeys::new(&[1; 32])), CIPHER, O as u8, now);
-        let mut random = Numbered(1);
+        let mut random = Dice(1);
         let own = keys.draw(now, &mut random);
         Self { keys, own, now, random }
     }
