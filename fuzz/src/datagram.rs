@@ -1,9 +1,8 @@
 use std::collections::{BTreeSet, VecDeque};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tund::config::{Keepalive, KeyMode};
 use tund::core::clock::Now;
 use tund::core::control::Control;
 use tund::core::hello;
@@ -16,11 +15,10 @@ use tund::core::settings::LinkSettings;
 use tund::core::settings::MAX_TEXT;
 use tund::crypto::keys::LinkKeys;
 use tund::crypto::noise::Statics;
-use tund::crypto::suite::{Cipher, Exchange};
-use tund::packet::layer::Mode;
+use tund::crypto::suite::Cipher;
 use tund::wire::control::{self, Hello, Message};
 use tund::wire::datagram::{Framing, Header, KEY_ID, Kind};
-use tund_proto::testing::Dice;
+use tund_proto::testing::{self, Dice};
 
 use crate::script::{Script, beginning};
 
@@ -128,8 +126,7 @@ impl End {
             inner: InnerPolicy::routed(MTU, true, Vec::new()),
         });
         let now = Now { instant: beginning(), wall: WALL };
-        let link =
-            Link::new(settings([10, 0, 0, 1], [10, 0, 0, 2]), keys.clone(), Statics::None, now, Dice(0));
+        let link = Link::new(settings(OWN.into()), keys.clone(), Statics::None, now, Dice(0));
         let out = Out::new(keys.clone());
         let mut end = Self { keys, lane, link, now, out, record: Vec::new() };
         end.settle();
@@ -185,7 +182,7 @@ impl End {
 
     /// What the peer says of itself, and of what this end sent last.
     fn hello(&self, seen: bool) -> Hello {
-        let hello = hello::own(&settings([10, 0, 0, 2], [10, 0, 0, 1]), 1463, seen);
+        let hello = hello::own(&settings(1 - usize::from(OWN)), 1463, seen);
         Hello { heard: self.out.own, padding: 300, ..hello }
     }
 
@@ -308,37 +305,8 @@ fn is_one_line(text: &str) {
     assert!(!text.contains(char::is_control), "{text:?} would write over the log");
 }
 
-fn settings(own: [u8; 4], peer: [u8; 4]) -> LinkSettings {
-    let address = |octets| vec![IpAddr::V4(Ipv4Addr::from(octets))];
-    LinkSettings {
-        name: "fuzz".into(),
-        mode: Mode::Tun,
-        key_mode: KeyMode::Static,
-        openvpn: None,
-        suites: Vec::new(),
-        exchange: Exchange::Hybrid,
-        mtu: MTU,
-        addresses: address(own),
-        peers: address(peer),
-        cipher: CIPHER,
-        direction: OWN,
-        has_remote: false,
-        float: true,
-        keepalive: Keepalive {
-            interval: Duration::from_secs(10),
-            timeout: Duration::from_secs(60),
-            idle_exit: Duration::from_secs(300),
-        },
-        bundle: true,
-        mss_clamp: true,
-        push: Vec::new(),
-        only_routed: false,
-        guard: None,
-        lanes: 1,
-        path_mtu: None,
-        verb: 3,
-        activated: false,
-    }
+fn settings(which: usize) -> LinkSettings {
+    LinkSettings { mtu: MTU, cipher: CIPHER, has_remote: false, ..testing::settings(which) }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use ipnet::IpNet;
 
 use super::*;
-use crate::config::{Command, DataPath, FULL_TUNNEL_MARK, FullTunnel, KeyMode, Lanes, Route, Via};
+use crate::config::{Command, DataPath, FULL_TUNNEL_MARK, FullTunnel, Lanes, Route, Via};
 use crate::core::condition::Condition;
 use crate::core::openvpn::admission::Kept;
 use crate::core::settings::LinkSettings;
@@ -236,7 +236,7 @@ impl<'a> Rig<'a> {
             start: Box::new(Start {
                 kept: Kept::default(),
                 keys: Box::new(Keys { secret: [7; 32], statics: None, openvpn: None }),
-                link: settings(),
+                link: LinkSettings::from(&config()),
                 data_path: DataPath {
                     offload: true,
                     copy_dscp: false,
@@ -406,36 +406,6 @@ fn a_hostile_engine_leads_nothing_past_a_full_tunnel_wherever_it_says_the_peer_i
 
 fn nets(text: &str) -> Vec<IpNet> {
     text.split_whitespace().map(|net| net.parse().unwrap()).collect()
-}
-
-fn settings() -> LinkSettings {
-    let config = config();
-    assert_eq!(config.key.mode, KeyMode::Static);
-    LinkSettings {
-        key_mode: crate::config::KeyMode::Static,
-        openvpn: None,
-        suites: Vec::new(),
-        name: config.name,
-        mode: config.device.mode,
-        mtu: config.device.mtu,
-        addresses: vec![IpAddr::from([192, 168, 86, 81])],
-        peers: config.device.peers,
-        cipher: config.key.cipher,
-        direction: config.key.direction,
-        exchange: crate::crypto::suite::Exchange::Hybrid,
-        has_remote: true,
-        float: true,
-        keepalive: config.keepalive,
-        bundle: true,
-        mss_clamp: true,
-        push: Vec::new(),
-        only_routed: false,
-        guard: None,
-        lanes: 1,
-        path_mtu: None,
-        verb: 3,
-        activated: false,
-    }
 }
 
 fn route(to: &str, via: Via) -> Route {

@@ -1,11 +1,11 @@
 //! One end: a link with its lane, and what is known of it from outside.
 
 use std::collections::{HashSet, VecDeque};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tund::config::{Keepalive, KeyMode};
+use tund::config::KeyMode;
 use tund::core::clock::{ClockJumpDetector, Now};
 use tund::core::control::Control;
 use tund::core::inner::InnerPolicy;
@@ -16,12 +16,11 @@ use tund::core::settings::{LinkSettings, MAX_TEXT};
 use tund::crypto::aead::Aead;
 use tund::crypto::keys::LinkKeys;
 use tund::crypto::noise::Statics;
-use tund::crypto::suite::{Cipher, Exchange};
+use tund::crypto::suite::Cipher;
 use tund::crypto::wrap;
-use tund::packet::layer::Mode;
 use tund::wire::control::MAX_NAME;
 use tund::wire::datagram::{Framing, Header};
-use tund_proto::testing::Dice;
+use tund_proto::testing::{self, Dice};
 
 use super::{MTU, network};
 
@@ -281,37 +280,5 @@ impl End {
 }
 
 pub(super) fn settings(mode: KeyMode, which: usize) -> LinkSettings {
-    let inner = |which| vec![IpAddr::V4(Ipv4Addr::new(10, 0, 0, which as u8 + 1))];
-    LinkSettings {
-        name: "fuzz".into(),
-        mode: Mode::Tun,
-        key_mode: mode,
-        openvpn: None,
-        suites: match mode {
-            KeyMode::Handshake => vec![Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305],
-            KeyMode::Static | KeyMode::OpenVpn => Vec::new(),
-        },
-        exchange: Exchange::Hybrid,
-        mtu: MTU,
-        addresses: inner(which),
-        peers: inner(1 - which),
-        cipher: CIPHER,
-        direction: which as u8,
-        has_remote: which == 1,
-        float: true,
-        keepalive: Keepalive {
-            interval: Duration::from_secs(10),
-            timeout: Duration::from_secs(60),
-            idle_exit: Duration::from_secs(300),
-        },
-        bundle: true,
-        mss_clamp: true,
-        push: Vec::new(),
-        only_routed: false,
-        guard: None,
-        lanes: 1,
-        path_mtu: None,
-        verb: 3,
-        activated: false,
-    }
+    LinkSettings { key_mode: mode, mtu: MTU, cipher: CIPHER, ..testing::settings(which) }
 }

@@ -2,7 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "virtual time needs some instant to begin at")]
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use super::limits::{BLOCKS_END, BLOCKS_ROTATE, OLD};
 use super::link::{Event, Link};
 use super::path::Path;
 use super::stats::{DropReason, Stats};
-use crate::config::{Keepalive, KeyMode};
+use crate::config::KeyMode;
 use crate::core::control::Control;
 use crate::core::settings::LinkSettings;
 use crate::crypto::keys::{LinkKeys, Private, public_of};
@@ -25,7 +25,7 @@ use crate::crypto::noise::Statics;
 use crate::crypto::suite::{Cipher, Exchange};
 use crate::crypto::wrap;
 use crate::packet::layer::Mode;
-use crate::testing::Dice;
+use crate::testing::{Dice, settings};
 use crate::wire::control::{self, Message};
 use crate::wire::datagram::Framing;
 
@@ -254,40 +254,6 @@ struct World {
     /// Longer datagrams are lost.
     passes: usize,
     seed: u64,
-}
-
-fn settings(which: usize) -> LinkSettings {
-    let own: IpAddr = if which == 0 { "192.168.86.18" } else { "192.168.86.81" }.parse().unwrap();
-    let peer: IpAddr = if which == 0 { "192.168.86.81" } else { "192.168.86.18" }.parse().unwrap();
-    LinkSettings {
-        name: if which == 0 { "mon" } else { "fri" }.into(),
-        mode: Mode::Tun,
-        mtu: 1400,
-        addresses: vec![own],
-        peers: vec![peer],
-        key_mode: KeyMode::Static,
-        openvpn: None,
-        cipher: Cipher::ChaCha20Poly1305,
-        direction: which as u8,
-        suites: vec![Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305],
-        exchange: Exchange::Hybrid,
-        has_remote: which == 1,
-        float: true,
-        keepalive: Keepalive {
-            interval: Duration::from_secs(10),
-            timeout: Duration::from_secs(60),
-            idle_exit: Duration::from_secs(300),
-        },
-        bundle: true,
-        mss_clamp: true,
-        push: Vec::new(),
-        only_routed: false,
-        guard: None,
-        lanes: 1,
-        path_mtu: None,
-        verb: 3,
-        activated: false,
-    }
 }
 
 fn inner(settings: &LinkSettings) -> InnerPolicy {

@@ -1,6 +1,5 @@
 //! What a seed stands for: two configurations, and what goes wrong when.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use super::end::Config;
@@ -11,7 +10,7 @@ use crate::crypto::keys::{Pair, Private, link_secret, public_of};
 use crate::crypto::noise::Statics;
 use crate::crypto::suite::{Cipher, Exchange};
 use crate::packet::layer::Mode;
-use crate::testing::Dice;
+use crate::testing::{Dice, settings};
 
 /// What the network does to datagrams.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -346,7 +345,6 @@ fn configs(dice: &mut Dice) -> [Config; 2] {
     let (interval, timeout) = dice.pick(&[(10, 60), (2, 10), (5, 20)]);
     let exchange = dice.pick(&[Exchange::Hybrid, Exchange::Hybrid, Exchange::X25519]);
     let (bundle, route_mtu) = (dice.chance(0.7), dice.pick(&[1500, 1500, 9000]));
-    let inner: [IpAddr; 2] = [[192, 168, 86, 18].into(), [192, 168, 86, 81].into()];
     [0, 1].map(|which| {
         let privates = [[5; 32], [6; 32]];
         let (private, peer_public) = (privates[which], public_of(&privates[1 - which]));
@@ -357,33 +355,20 @@ fn configs(dice: &mut Dice) -> [Config; 2] {
         let pair = has_pairs.then_some(Pair { private: &private, peer_public: &peer_public });
         let secret = link_secret(shared.as_ref(), pair).unwrap();
         let settings = LinkSettings {
-            name: ["mon", "fri"][which].into(),
             mode,
             mtu,
-            addresses: vec![inner[which]],
-            peers: vec![inner[1 - which]],
-            openvpn: None,
             key_mode: if is_static { KeyMode::Static } else { KeyMode::Handshake },
             cipher,
-            direction: which as u8,
             suites: dice.pick(&[&both[..], &[both[1], both[0]], &[cipher]]).to_vec(),
             exchange,
             has_remote: which == 1 || both_call,
-            float: true,
             keepalive: Keepalive {
                 interval: Duration::from_secs(interval),
                 timeout: Duration::from_secs(timeout),
                 idle_exit: Duration::from_secs(300),
             },
             bundle,
-            mss_clamp: true,
-            push: Vec::new(),
-            only_routed: false,
-            guard: None,
-            lanes: 1,
-            path_mtu: None,
-            verb: 3,
-            activated: false,
+            ..settings(which)
         };
         Config { settings, statics, secret: *secret, pace: Duration::from_millis(pace), route_mtu }
     })

@@ -22,9 +22,8 @@ use crate::core::settings::{LinkSettings, OpenVpnWire};
 use crate::core::stats::DropReason;
 use crate::crypto::cbc_hmac::{CbcCipher, CbcHmac, Digest, KEY, slots};
 use crate::crypto::keys::{LinkKeys, from_openvpn};
-use crate::crypto::suite::{Cipher, Exchange};
 use crate::packet::layer::Mode;
-use crate::testing::Dice;
+use crate::testing::{self, Dice};
 use crate::wire::openvpn::Framing;
 
 const STEP: Duration = Duration::from_millis(5);
@@ -77,33 +76,16 @@ fn settings(which: usize, upgrade: Upgrade) -> LinkSettings {
         fragments: false,
     };
     LinkSettings {
-        name: format!("end{which}"),
         mode: Mode::Tap,
         mtu: 1500,
-        addresses: Vec::new(),
-        peers: Vec::new(),
         key_mode: KeyMode::OpenVpn,
         openvpn: Some(OpenVpnWire { options, detect: false, fragment: None, upgrade }),
-        cipher: Cipher::ChaCha20Poly1305,
-        direction: 0,
-        suites: vec![Cipher::Aes256Gcm],
-        exchange: Exchange::Hybrid,
-        has_remote: which == 1,
-        float: true,
         keepalive: Keepalive {
             interval: Duration::from_secs(1),
             timeout: Duration::from_secs(10),
             idle_exit: Duration::from_secs(300),
         },
-        bundle: true,
-        mss_clamp: false,
-        push: Vec::new(),
-        only_routed: false,
-        guard: None,
-        lanes: 1,
-        path_mtu: None,
-        verb: 3,
-        activated: false,
+        ..testing::settings(which)
     }
 }
 
