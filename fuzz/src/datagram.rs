@@ -1,4 +1,4 @@
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,11 +6,9 @@ use std::time::Duration;
 use tund::core::clock::Now;
 use tund::core::control::Control;
 use tund::core::hello;
-use tund::core::inner::InnerPolicy;
 use tund::core::key_id::KeyId;
-use tund::core::lane::{self, Format, Head, Lane, Name, Notice, Sink};
+use tund::core::lane::{self, Format, Head, Lane, Name};
 use tund::core::link::{Event, Link};
-use tund::core::path::Path;
 use tund::core::settings::LinkSettings;
 use tund::core::settings::MAX_TEXT;
 use tund::crypto::keys::LinkKeys;
@@ -18,7 +16,7 @@ use tund::crypto::noise::Statics;
 use tund::crypto::suite::Cipher;
 use tund::wire::control::{self, Hello, Message};
 use tund::wire::datagram::{Framing, Header, KEY_ID, Kind};
-use tund_proto::testing::{self, Dice};
+use tund_proto::testing::{self, Dice, Recorder};
 
 use crate::script::{Script, beginning};
 
@@ -29,6 +27,8 @@ const DRAWN: u64 = 10_000_000;
 const CIPHER: Cipher = Cipher::ChaCha20Poly1305;
 const OWN: u8 = 0;
 const MTU: u32 = 1400;
+/// Notices that wait.
+const NOTICES: usize = 64;
 
 /// One end, and a network that a stranger, a recorder and a peer gone mad write to in turns.
 pub fn datagram(data: &[u8]) {
@@ -59,14 +59,17 @@ struct End {
     lane: Lane,
     link: Link<Dice>,
     now: Now,
-    out: Out,
+    out: Recorder,
+    /// How many came out.
+    frames: usize,
+    seen: Seen,
     record: Vec<Vec<u8>>,
 }
 
-struct Out {
+/// What is known of what this end sent.
+struct Seen {
     keys: Arc<LinkKeys>,
-    frames: usize,
-    sent: usize,
+    count: usize,
     nonces: BTreeSet<([u8; 16], u32)>,
     /// The key id that was sent under last.
     own: Option<[u8; KEY_ID]>,
@@ -74,17 +77,11 @@ struct Out {
     challenge: [u8; 16],
     /// The number of the last ping that was sent.
     ping: Option<u32>,
-    notices: VecDeque<Notice>,
 }
 
-impl Sink for Out {
-    fn frame(&mut self, frame: &[u8]) {
-        assert!((1..=MTU as usize).contains(&frame.len()));
-        self.frames += 1;
-    }
-
-    fn datagram(&mut self, datagram: &[u8], _: Path) {
-        self.sent += 1;
+impl Seen {
+    fn look_at(&mut self, datagram: &[u8]) {
+        self.count += 1;
         let (key_id, header, body) = open(&self.keys, datagram);
         assert!(self.nonces.insert((key_id.0, header.counter)), "one nonce for two datagrams");
         self.own = Some(key_id.0);
@@ -96,48 +93,27 @@ impl Sink for Out {
             }
         }
     }
-
-    fn notice(&mut self, notice: Notice) -> bool {
-        let room = self.notices.len() < 64;
-        self.notices.extend(room.then_some(notice));
-        room
-    }
-}
-
-impl Out {
-    fn new(keys: Arc<LinkKeys>) -> Self {
-        let (nonces, notices) = (BTreeSet::new(), VecDeque::new());
-        Self { keys, frames: 0, sent: 0, nonces, own: None, challenge: [0; 16], ping: None, notices }
-    }
 }
 
 impl End {
     fn new() -> Self {
-        let keys = Arc::new(LinkKeys::new(&[42; 32]));
-        let lane = Lane::new(lane::Settings {
-            keys: keys.clone(),
-            framing: Framing::Static,
-            cipher: CIPHER,
-            direction: OWN,
-            lane: 0,
-            max_frame: MTU as usize,
-            bundle: true,
-            copy_dscp: false,
-            inner: InnerPolicy::routed(MTU, true, Vec::new()),
-        });
         let now = Now { instant: beginning(), wall: WALL };
-        let link = Link::new(settings(OWN.into()), keys.clone(), Statics::None, now, Dice(0));
-        let out = Out::new(keys.clone());
-        let mut end = Self { keys, lane, link, now, out, record: Vec::new() };
+        let (link, lane) = testing::link(settings(OWN.into()), &[42; 32], Statics::None, now, Dice(0));
+        let keys = lane.keys.clone();
+        let out = Recorder { room: Some(NOTICES), ..Recorder::default() };
+        let nonces = BTreeSet::new();
+        let seen = Seen { keys: keys.clone(), count: 0, nonces, own: None, challenge: [0; 16], ping: None };
+        let lane = Lane::new(lane);
+        let mut end = Self { keys, lane, link, now, out, frames: 0, seen, record: Vec::new() };
         end.settle();
         end
     }
 
     /// Bytes from someone without the key: nothing enters, nothing is answered.
     fn stranger(&mut self, from: SocketAddr, bytes: &[u8]) {
-        let before = (self.out.frames, self.out.sent);
+        let before = (self.frames, self.seen.count);
         self.receive(from, &mut bytes.to_vec());
-        assert_eq!((self.out.frames, self.out.sent), before);
+        assert_eq!((self.frames, self.seen.count), before);
     }
 
     /// An earlier datagram again, with a bit flipped or as it was.
@@ -151,17 +127,17 @@ impl End {
         if flip == 0 {
             return self.receive(from, &mut bytes);
         }
-        let before = (self.out.frames, self.out.sent);
+        let before = (self.frames, self.seen.count);
         self.receive(from, &mut bytes);
-        assert_eq!((self.out.frames, self.out.sent), before, "a forged datagram had an effect");
+        assert_eq!((self.frames, self.seen.count), before, "a forged datagram had an effect");
     }
 
     /// Something sealed with the key of our own direction.
     fn reflection(&mut self, from: SocketAddr, script: &mut Script<'_>) {
-        let before = (self.out.frames, self.out.sent);
+        let before = (self.frames, self.seen.count);
         let mut bytes = self.sealed(OWN, script);
         self.receive(from, &mut bytes);
-        assert_eq!((self.out.frames, self.out.sent), before, "a reflected datagram had an effect");
+        assert_eq!((self.frames, self.seen.count), before, "a reflected datagram had an effect");
     }
 
     /// A hello that fits, so that frames pass from here on.
@@ -173,7 +149,7 @@ impl End {
         for at in 0..2 {
             self.control_under(from, &Message::Hello(self.hello(seen)), other, at);
         }
-        if let Some(n) = self.out.ping {
+        if let Some(n) = self.seen.ping {
             self.control_under(from, &Message::Pong { n, received: 1 }, other, 2);
             self.control_under(from, &Message::Hello(self.hello(true)), other, 3);
         }
@@ -183,12 +159,12 @@ impl End {
     /// What the peer says of itself, and of what this end sent last.
     fn hello(&self, seen: bool) -> Hello {
         let hello = hello::own(&settings(1 - usize::from(OWN)), 1463, seen);
-        Hello { heard: self.out.own, padding: 300, ..hello }
+        Hello { heard: self.seen.own, padding: 300, ..hello }
     }
 
     /// The reply to the last challenge.
     fn answer(&mut self, from: SocketAddr, script: &mut Script<'_>) {
-        let reply = Message::PathReply { challenge: self.out.challenge };
+        let reply = Message::PathReply { challenge: self.seen.challenge };
         let (key_id, counter) = (self.key_id(script), script.number().into());
         self.control_under(from, &reply, key_id, counter);
     }
@@ -262,6 +238,11 @@ impl End {
     /// Carries everything between link and lane until both are quiet.
     fn settle(&mut self) {
         loop {
+            self.out.sent.drain(..).for_each(|(datagram, _)| self.seen.look_at(&datagram));
+            for frame in self.out.frames.drain(..) {
+                assert!((1..=MTU as usize).contains(&frame.len()));
+                self.frames += 1;
+            }
             if let Some(notice) = self.out.notices.pop_front() {
                 self.link.handle_notice(self.now, notice);
             } else if let Some(command) = self.link.poll_command() {
@@ -320,16 +301,16 @@ mod tests {
     fn the_seeds_get_to_where_they_are_meant_to() {
         let frames = run(include_bytes!("../corpus/datagram/hello-and-frames"));
         assert!(frames.link.is_up());
-        assert_eq!(frames.out.frames, 3);
+        assert_eq!(frames.frames, 3);
         let unknown = run(include_bytes!("../corpus/datagram/unknown-key-ids"));
-        assert!(unknown.out.sent > 0, "this end presents itself");
-        assert_eq!((unknown.out.frames, unknown.count(DropReason::RateLimited)), (0, 1));
+        assert!(unknown.seen.count > 0, "this end presents itself");
+        assert_eq!((unknown.frames, unknown.count(DropReason::RateLimited)), (0, 1));
         assert!(!run(include_bytes!("../corpus/datagram/bye")).link.is_up());
         assert!(!run(include_bytes!("../corpus/datagram/silence")).link.is_up());
         assert_eq!(run(include_bytes!("../corpus/datagram/stranger")).count(DropReason::Stranger), 1);
         let replayed = run(include_bytes!("../corpus/datagram/replayed"));
-        assert_eq!((replayed.out.frames, replayed.count(DropReason::Replayed)), (1, 1));
-        assert_eq!(run(include_bytes!("../corpus/datagram/reflected")).out.frames, 0);
+        assert_eq!((replayed.frames, replayed.count(DropReason::Replayed)), (1, 1));
+        assert_eq!(run(include_bytes!("../corpus/datagram/reflected")).frames, 0);
     }
 
     impl End {

@@ -133,7 +133,7 @@ impl World {
         self.now.instant += time;
         self.now.wall += time.as_micros() as u64;
         for end in &mut self.ends {
-            end.out.log.renew(self.now.instant);
+            end.seen.log.renew(self.now.instant);
             end.handle_timeout(self.now);
             assert!(end.out.sent.len() <= 2 * OUTPUTS, "{} datagrams at once", end.out.sent.len());
         }
@@ -163,7 +163,7 @@ impl World {
             self.step();
         }
         for end in &self.ends {
-            end.out.log.check(
+            end.seen.log.check(
                 &end.link
                     .state(self.now.instant, &end.lane.stats())
                     .problem
@@ -239,6 +239,7 @@ impl World {
             let end = &mut self.ends[which];
             end.settle(self.now, peer);
             for (bytes, path) in end.out.sent.drain(..) {
+                end.seen.look_at(&bytes);
                 if path.remote == peer && self.under_way.len() < UNDER_WAY {
                     self.under_way.push_back(Flying { from: end.address, to: 1 - which, bytes });
                 }
@@ -260,7 +261,7 @@ impl World {
         }
         let peer = self.ends[1 - to].address;
         let end = &mut self.ends[to];
-        let is_probe = wrap::is_probe(&end.out.keys, &bytes);
+        let is_probe = wrap::is_probe(&end.seen.keys, &bytes);
         let was_proven = end.opens(&bytes);
         end.taken = false;
         end.lane.handle_datagram(self.now.instant, from.into(), &mut bytes.clone(), &mut end.out);
@@ -290,6 +291,7 @@ impl World {
 
     /// A frame reaches a device.
     fn arrive(&mut self, to: usize, frame: &[u8]) {
+        assert!((1..=MTU as usize).contains(&frame.len()));
         let carried =
             network::serial(frame).and_then(|serial| self.frames.get_mut(&serial).zip(Some(serial)));
         let genuine = carried.filter(|(carried, serial)| {
@@ -343,7 +345,7 @@ mod tests {
         let again = run(include_bytes!("../corpus/key_ids/restarted-ends"));
         assert!(again.ends.iter().all(|end| end.link.is_up()) && again.starts > 3);
         let renewed = run(include_bytes!("../corpus/key_ids/rekeyed"));
-        assert!(renewed.ends.iter().all(|end| end.out.own.len() > 1 && end.receive.len() > 1));
+        assert!(renewed.ends.iter().all(|end| end.seen.own.len() > 1 && end.receive.len() > 1));
     }
 
     /// The test of the test.

@@ -1,10 +1,18 @@
 //! What tests, benchmarks and fuzz targets share. It is there with the feature `testing` alone, and no part of the program.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{Keepalive, KeyMode};
+use crate::core::clock::Now;
+use crate::core::lane::{self, Notice, Sink};
+use crate::core::link::Link;
+use crate::core::path::Path;
 use crate::core::settings::LinkSettings;
+use crate::crypto::keys::LinkKeys;
+use crate::crypto::noise::Statics;
 use crate::crypto::suite::{Cipher, Exchange};
 use crate::packet::layer::Mode;
 
@@ -44,5 +52,63 @@ pub fn settings(which: usize) -> LinkSettings {
         path_mtu: None,
         verb: 3,
         activated: false,
+    }
+}
+
+/// A link of these settings, and what its lanes are made of; both have the keys of this secret.
+pub fn link(
+    settings: LinkSettings,
+    secret: &[u8; 32],
+    statics: Statics,
+    now: Now,
+    random: Dice,
+) -> (Link<Dice>, lane::Settings) {
+    let keys = Arc::new(LinkKeys::new(secret));
+    let lane = lane::Settings::new(&settings, keys.clone(), false);
+    (Link::new(settings, keys, statics, now, random), lane)
+}
+
+/// Takes down what comes out of a lane, each kind in order.
+#[derive(Debug, Default)]
+pub struct Recorder {
+    /// For the device.
+    pub frames: Vec<Vec<u8>>,
+    /// For the network, each with the way that it takes.
+    pub sent: Vec<(Vec<u8>, Path)>,
+    /// For the link.
+    pub notices: VecDeque<Notice>,
+    /// As many of them wait before the next is refused; `None`: any number.
+    pub room: Option<usize>,
+    /// So many confirmations are refused all the same.
+    pub refused: u32,
+    /// How many lanes the end has. What is of another one of them goes to `strays`, with the way that it came.
+    pub lanes: u8,
+    /// The number of the lane, the datagram, and the way.
+    pub strays: Vec<(u8, Vec<u8>, Path)>,
+}
+
+impl Sink for Recorder {
+    fn frame(&mut self, frame: &[u8]) {
+        self.frames.push(frame.to_vec());
+    }
+
+    fn datagram(&mut self, datagram: &[u8], to: Path) {
+        self.sent.push((datagram.to_vec(), to));
+    }
+
+    fn stray(&mut self, lane: u8, datagram: &[u8], from: Path, _ecn: u8) -> bool {
+        let there = lane < self.lanes;
+        if there {
+            self.strays.push((lane, datagram.to_vec(), from));
+        }
+        there
+    }
+
+    fn notice(&mut self, notice: Notice) -> bool {
+        let refuses = self.refused > 0 && matches!(notice, Notice::Confirmed { .. });
+        self.refused -= u32::from(refuses);
+        let takes = !refuses && self.room.is_none_or(|room| self.notices.len() < room);
+        self.notices.extend(takes.then_some(notice));
+        takes
     }
 }

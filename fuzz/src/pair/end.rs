@@ -1,6 +1,6 @@
 //! One end: a link with its lane, and what is known of it from outside.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,10 +8,8 @@ use std::time::{Duration, Instant};
 use tund::config::KeyMode;
 use tund::core::clock::{ClockJumpDetector, Now};
 use tund::core::control::Control;
-use tund::core::inner::InnerPolicy;
-use tund::core::lane::{self, Command, Key, Lane, Notice, ReceiveCommand, SendCommand, Sink};
+use tund::core::lane::{self, Command, Key, Lane, Notice, ReceiveCommand, SendCommand};
 use tund::core::link::{Event, Link};
-use tund::core::path::Path;
 use tund::core::settings::{LinkSettings, MAX_TEXT};
 use tund::crypto::aead::Aead;
 use tund::crypto::keys::LinkKeys;
@@ -20,7 +18,7 @@ use tund::crypto::suite::Cipher;
 use tund::crypto::wrap;
 use tund::wire::control::MAX_NAME;
 use tund::wire::datagram::{Framing, Header};
-use tund_proto::testing::{self, Dice};
+use tund_proto::testing::{self, Dice, Recorder};
 
 use super::{MTU, network};
 
@@ -33,7 +31,8 @@ const LINES: usize = 40;
 pub(super) struct End {
     pub(super) link: Link<Dice>,
     pub(super) lane: Lane,
-    pub(super) out: Out,
+    pub(super) out: Recorder,
+    pub(super) seen: Seen,
     /// What its peer may seal with.
     pub(super) receive: Vec<Key>,
     /// A key was taken since this was last false.
@@ -47,13 +46,10 @@ pub(super) struct End {
     reported_at: Instant,
 }
 
-/// What came out of an end, and what all its processes sent under.
-pub(super) struct Out {
+/// What all processes of an end sent under, and what it told its operator.
+pub(super) struct Seen {
     pub(super) keys: Arc<LinkKeys>,
     pub(super) own: Vec<Key>,
-    pub(super) frames: Vec<Vec<u8>>,
-    pub(super) sent: Vec<(Vec<u8>, Path)>,
-    pub(super) notices: VecDeque<Notice>,
     pub(super) log: Log,
     framing: Framing,
     direction: u8,
@@ -61,29 +57,16 @@ pub(super) struct Out {
     nonces: HashSet<(usize, u32)>,
 }
 
-impl Sink for Out {
-    fn frame(&mut self, frame: &[u8]) {
-        assert!((1..=MTU as usize).contains(&frame.len()));
-        self.frames.push(frame.to_vec());
-    }
-
-    fn datagram(&mut self, datagram: &[u8], to: Path) {
+impl Seen {
+    /// What it sends verifies, and under another nonce than all before.
+    pub(super) fn look_at(&mut self, datagram: &[u8]) {
         if self.framing == Framing::Static || !wrap::is_probe(&self.keys, datagram) {
             let nonce = self.nonce(datagram);
             assert!(nonce.is_some(), "what is sent must verify");
             assert!(nonce.is_some_and(|nonce| self.nonces.insert(nonce)), "one nonce for two datagrams");
         }
-        self.sent.push((datagram.to_vec(), to));
     }
 
-    fn notice(&mut self, notice: Notice) -> bool {
-        let room = self.notices.len() < NOTICES;
-        self.notices.extend(room.then_some(notice));
-        room
-    }
-}
-
-impl Out {
     fn prepare(&mut self, key: &Key) {
         self.aeads.push(match key {
             Key::KeyId(key_id) => self.keys.static_key(CIPHER, self.direction, &key_id.0),
@@ -135,39 +118,21 @@ impl Log {
 
 impl End {
     pub(super) fn new(mode: KeyMode, which: usize, now: Now, start: u64) -> Self {
-        let keys = Arc::new(LinkKeys::new(&[42; 32]));
-        let settings = settings(mode, which);
-        let direction = settings.direction;
-        let framing = if mode == KeyMode::Static { Framing::Static } else { Framing::Session };
-        let lane = Lane::new(lane::Settings {
-            keys: keys.clone(),
-            framing,
-            cipher: CIPHER,
-            direction,
-            lane: 0,
-            max_frame: MTU as usize,
-            bundle: true,
-            copy_dscp: false,
-            inner: InnerPolicy::routed(MTU, true, Vec::new()),
-        });
-        let random = Dice(start);
-        let link = Link::new(settings, keys.clone(), Statics::None, now, random);
-        let out = Out {
-            keys,
+        let (link, lane) = testing::link(settings(mode, which), &[42; 32], Statics::None, now, Dice(start));
+        let seen = Seen {
+            keys: lane.keys.clone(),
             own: Vec::new(),
-            frames: Vec::new(),
-            sent: Vec::new(),
-            notices: VecDeque::new(),
             log: Log { since: now.instant, lines: 0 },
-            framing,
-            direction,
+            framing: lane.framing,
+            direction: lane.direction,
             aeads: Vec::new(),
             nonces: HashSet::new(),
         };
         Self {
             link,
-            lane,
-            out,
+            lane: Lane::new(lane),
+            out: Recorder { room: Some(NOTICES), ..Recorder::default() },
+            seen,
             receive: Vec::new(),
             taken: false,
             address: network::address(which),
@@ -181,9 +146,9 @@ impl End {
     /// Another process, of which nothing is known; its nonces must differ from those of all before.
     pub(super) fn restart(&mut self, mode: KeyMode, which: usize, now: Now, start: u64) {
         let mut new = Self::new(mode, which, self.now(now), start);
-        new.out.own = std::mem::take(&mut self.out.own);
-        new.out.aeads = std::mem::take(&mut self.out.aeads);
-        new.out.nonces = std::mem::take(&mut self.out.nonces);
+        new.seen.own = std::mem::take(&mut self.seen.own);
+        new.seen.aeads = std::mem::take(&mut self.seen.aeads);
+        new.seen.nonces = std::mem::take(&mut self.seen.nonces);
         (new.address, new.skew, new.delivered) = (self.address, self.skew, self.delivered);
         *self = new;
     }
@@ -221,12 +186,12 @@ impl End {
 
     /// Whether a datagram is under a key that is in use here.
     pub(super) fn opens(&self, datagram: &[u8]) -> bool {
-        let framing = self.out.framing;
+        let framing = self.seen.framing;
         let Some(tag) = framing.tag(datagram) else { return false };
         if framing == Framing::Session {
-            return !wrap::is_probe(&self.out.keys, datagram);
+            return !wrap::is_probe(&self.seen.keys, datagram);
         }
-        let (key_id, _) = lane::unmask(&self.out.keys.mask(&tag), datagram);
+        let (key_id, _) = lane::unmask(&self.seen.keys.mask(&tag), datagram);
         self.receive.contains(&Key::KeyId(key_id))
     }
 
@@ -243,8 +208,8 @@ impl End {
                 match event {
                     Event::Resolve => self.link.handle_resolved(now, &[peer.into()]),
                     Event::Endpoint(path) => self.link.handle_route(now, path.remote, Some(1500)),
-                    Event::Log { condition, .. } => self.out.log.line(&condition.to_string()),
-                    Event::Down { reason } => self.out.log.check(&reason.to_string()),
+                    Event::Log { condition, .. } => self.seen.log.line(&condition.to_string()),
+                    Event::Down { reason } => self.seen.log.check(&reason.to_string()),
                     Event::Up { name, .. } => assert!(name.len() <= MAX_NAME),
                     Event::Routes(routes) => assert!(routes.is_empty(), "nobody offers any"),
                     Event::Rerouted { .. } => {}
@@ -259,7 +224,7 @@ impl End {
 
     fn note(&mut self, command: &Command) {
         match command {
-            Command::Send(SendCommand::Prepare(_, key)) => self.out.prepare(key),
+            Command::Send(SendCommand::Prepare(_, key)) => self.seen.prepare(key),
             Command::Send(_) => {}
             Command::Receive(ReceiveCommand::Accept { key, .. }) => {
                 self.receive.push(key.clone());

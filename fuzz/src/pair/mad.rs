@@ -25,7 +25,7 @@ impl World {
             KeyMode::Handshake if kind & 1 == 0 => {
                 let plaintext = script.counted();
                 let plaintext = plaintext.get(..LONGEST).unwrap_or(plaintext);
-                wrap::seal(&self.ends[to].out.keys, plaintext, &mut Dice(u64::from(script.number())))
+                wrap::seal(&self.ends[to].seen.keys, plaintext, &mut Dice(u64::from(script.number())))
             }
             KeyMode::Handshake => {
                 let Some(bytes) = self.under_session(to, which, script) else { return };
@@ -46,7 +46,7 @@ impl World {
         let first = slot << 6 | script.byte() & 0x3f;
         let header = Header::parse([first, counter[0], counter[1], counter[2], counter[3]]);
         let aead = key.lane(*cipher, header.lane);
-        let format = Format::new(Framing::Session, self.ends[to].out.keys.clone());
+        let format = Format::new(Framing::Session, self.ends[to].seen.keys.clone());
         let head = Head { name: Name::Slot(header.slot), header };
         let sealed = format.datagram(head, &aead, script.counted());
         assert!(sealed.is_ok(), "{sealed:?}");
@@ -62,7 +62,7 @@ impl World {
             Some(Key::Slot { .. }) | None => {
                 let offset = i64::from(script.number() as i16) * 1_000_000;
                 let time = self.now.wall.wrapping_add_signed(offset);
-                KeyId::new(&end.out.keys, time, [script.byte() & 3; 4])
+                KeyId::new(&end.seen.keys, time, [script.byte() & 3; 4])
             }
         };
         let counter = u32::from(script.number());
@@ -74,15 +74,15 @@ impl World {
             control::encode(&Message::Hello(self.mad_hello(to, kind, script)), &mut body);
             (Header { slot: 0, kind: Kind::Control, lane: 0, counter }, body)
         };
-        let aead = end.out.keys.static_key(CIPHER, 1 - to as u8, &key_id.0);
-        let format = Format::new(Framing::Static, end.out.keys.clone());
+        let aead = end.seen.keys.static_key(CIPHER, 1 - to as u8, &key_id.0);
+        let format = Format::new(Framing::Static, end.seen.keys.clone());
         let sealed = format.datagram(Head { name: Name::KeyId(key_id), header }, &aead, &body);
         assert!(sealed.is_ok(), "{sealed:?}");
         sealed.unwrap_or_default()
     }
 
     fn mad_hello(&self, to: usize, kind: u8, script: &mut Script<'_>) -> Hello {
-        let own = &self.ends[to].out.own;
+        let own = &self.ends[to].seen.own;
         let named = usize::from(script.byte()) % (own.len() + 1);
         let heard = match own.get(named) {
             Some(Key::KeyId(key_id)) => Some(key_id.0),

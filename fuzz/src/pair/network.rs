@@ -96,7 +96,7 @@ impl World {
         self.under_way.push_back(flying.clone());
         let reflected = Flying { from: address(2), to: 1 - flying.to, ..flying };
         // To an end that was restarted, a call of its own from before is one like any other.
-        match wrap::is_probe(&self.ends[0].out.keys, &reflected.bytes) {
+        match wrap::is_probe(&self.ends[0].seen.keys, &reflected.bytes) {
             true => drop(self.receive(reflected)),
             false => self.without_effect(reflected),
         }

@@ -10,9 +10,8 @@ use ipnet::IpNet;
 
 use super::clock::Now;
 use super::condition::Condition;
-use super::inner::InnerPolicy;
 use super::key_id::KeyId;
-use super::lane::{self, Command, Key, KeySlot, Lane, Notice, SendCommand, Sink};
+use super::lane::{self, Command, Key, KeySlot, Lane, Notice, SendCommand};
 use super::limits::{BLOCKS_END, BLOCKS_ROTATE, OLD};
 use super::link::{Event, Link};
 use super::path::Path;
@@ -25,7 +24,7 @@ use crate::crypto::noise::Statics;
 use crate::crypto::suite::{Cipher, Exchange};
 use crate::crypto::wrap;
 use crate::packet::layer::Mode;
-use crate::testing::{Dice, settings};
+use crate::testing::{Dice, Recorder, link, settings};
 use crate::wire::control::{self, Message};
 use crate::wire::datagram::Framing;
 
@@ -58,42 +57,6 @@ struct Flying {
     bytes: Vec<u8>,
 }
 
-#[derive(Default)]
-struct Out {
-    /// So many confirmations are refused, as by a full queue.
-    refused: u32,
-    frames: Vec<Vec<u8>>,
-    sent: Vec<(Vec<u8>, Path)>,
-    /// How many lanes the end has, and what came to lane 0 and is for another.
-    lanes: u8,
-    strays: Vec<(u8, Vec<u8>, Path)>,
-    notices: VecDeque<Notice>,
-}
-
-impl Sink for Out {
-    fn frame(&mut self, frame: &[u8]) {
-        self.frames.push(frame.to_vec());
-    }
-    fn datagram(&mut self, datagram: &[u8], to: Path) {
-        self.sent.push((datagram.to_vec(), to));
-    }
-    fn stray(&mut self, lane: u8, datagram: &[u8], from: Path, _ecn: u8) -> bool {
-        let there = lane < self.lanes;
-        if there {
-            self.strays.push((lane, datagram.to_vec(), from));
-        }
-        there
-    }
-    fn notice(&mut self, notice: Notice) -> bool {
-        if self.refused > 0 && matches!(notice, Notice::Confirmed { .. }) {
-            self.refused -= 1;
-            return false;
-        }
-        self.notices.push_back(notice);
-        true
-    }
-}
-
 /// What a link tells its owner.
 #[derive(Debug, Clone, PartialEq)]
 enum Said {
@@ -110,8 +73,14 @@ fn moved(to: &str) -> Condition {
 /// A lane beside lane 0.
 struct Beside {
     lane: Lane,
-    out: Out,
+    out: Recorder,
     socket: Option<Path>,
+}
+
+impl Beside {
+    fn new(settings: lane::Settings) -> Self {
+        Self { lane: Lane::new(settings), out: Recorder::default(), socket: None }
+    }
 }
 
 /// One end: a link, its lane, and what the daemon would keep for it.
@@ -128,7 +97,7 @@ struct End {
     used: u8,
     /// How many sockets were asked for.
     sockets: usize,
-    out: Out,
+    out: Recorder,
     remotes: Vec<SocketAddr>,
     log: Vec<Said>,
     /// What the peer offers, as told last.
@@ -145,23 +114,21 @@ impl End {
         at: Instant,
         seed: u64,
     ) -> Self {
-        let lane_settings = lane_settings(&settings);
         let lanes = settings.lanes;
-        let beside =
-            |lane| Beside { lane: Lane::new(lane_settings.of_lane(lane)), out: Out::default(), socket: None };
         // A name that ends in "+" stands for an end with a key pair.
         let statics = if settings.name.ends_with('+') { pair(address == MON) } else { Statics::None };
         let now = Now { instant: at, wall: YEAR_2026.wrapping_add_signed(skew) };
+        let (link, lane_settings) = link(settings.clone(), &[42; 32], statics, now, Dice(seed));
         Self {
             address: address.parse().unwrap(),
             also: None,
-            settings: settings.clone(),
-            link: Link::new(settings, lane_settings.keys.clone(), statics, now, Dice(seed)),
-            others: (1..lanes).map(beside).collect(),
+            settings,
+            link,
+            others: (1..lanes).map(|lane| Beside::new(lane_settings.of_lane(lane))).collect(),
             used: 1,
             sockets: 0,
-            lane: Lane::new(lane_settings.clone()),
-            out: Out { lanes, ..Out::default() },
+            lane: Lane::new(lane_settings),
+            out: Recorder { lanes, ..Recorder::default() },
             remotes: remote.iter().map(|remote| remote.parse().unwrap()).collect(),
             log: Vec::new(),
             routes: Vec::new(),
@@ -254,34 +221,6 @@ struct World {
     /// Longer datagrams are lost.
     passes: usize,
     seed: u64,
-}
-
-fn inner(settings: &LinkSettings) -> InnerPolicy {
-    match settings.mode {
-        Mode::Tun => InnerPolicy::routed(settings.mtu, settings.mss_clamp, settings.peers.clone()),
-        Mode::Tap => InnerPolicy::bridged(None),
-    }
-}
-
-fn lane_settings(settings: &LinkSettings) -> lane::Settings {
-    lane::Settings {
-        keys: Arc::new(LinkKeys::new(&[42; 32])),
-        framing: framing(settings),
-        cipher: settings.cipher,
-        direction: settings.direction,
-        lane: 0,
-        max_frame: settings.mtu as usize + 22,
-        bundle: settings.bundle,
-        copy_dscp: false,
-        inner: inner(settings),
-    }
-}
-
-fn framing(settings: &LinkSettings) -> Framing {
-    match settings.key_mode {
-        KeyMode::Static => Framing::Static,
-        KeyMode::Handshake | KeyMode::OpenVpn => Framing::Session,
-    }
 }
 
 fn pair(is_mon: bool) -> Statics {

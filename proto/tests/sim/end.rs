@@ -2,24 +2,18 @@
 //! lane is done here, and nothing else of the simulation calls either of them.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::Level;
 
-use crate::config::KeyMode;
 use crate::core::clock::{ClockJumpDetector, Now};
 use crate::core::control::Control;
-use crate::core::inner::InnerPolicy;
-use crate::core::lane::{self, Command, Key, Lane, Notice, ReceiveCommand, SendCommand, Sink};
-use crate::core::limits::ETHERNET;
+use crate::core::lane::{Command, Key, Lane, Notice, ReceiveCommand, SendCommand, Sink};
 use crate::core::link::{Event, Link};
 use crate::core::path::Path;
 use crate::core::settings::LinkSettings;
-use crate::crypto::keys::LinkKeys;
 use crate::crypto::noise::Statics;
-use crate::packet::layer::Mode;
-use crate::testing::Dice;
+use crate::testing::{Dice, link};
 use crate::wire::datagram::Framing;
 
 /// As long as the daemon's queues.
@@ -42,15 +36,7 @@ pub struct Config {
 
 impl Config {
     pub fn framing(&self) -> Framing {
-        match self.settings.key_mode {
-            KeyMode::Static => Framing::Static,
-            KeyMode::Handshake | KeyMode::OpenVpn => Framing::Session,
-        }
-    }
-
-    pub fn max_frame(&self) -> usize {
-        let header = if self.settings.mode == Mode::Tap { ETHERNET } else { 0 };
-        self.settings.mtu as usize + header
+        self.settings.key_mode.into()
     }
 }
 
@@ -127,6 +113,8 @@ impl<T> Queue<T> {
 
 pub struct End {
     pub config: Config,
+    /// Longest frame that its device yields.
+    pub max_frame: usize,
     link: Link<Dice>,
     lane: Lane,
     port: Port,
@@ -145,29 +133,13 @@ pub struct End {
 
 impl End {
     pub fn new(config: Config, now: Now, mut dice: Dice) -> Self {
-        let keys = Arc::new(LinkKeys::new(&config.secret));
-        let settings = config.settings.clone();
-        let inner = match settings.mode {
-            Mode::Tun => InnerPolicy::routed(settings.mtu, settings.mss_clamp, settings.peers.clone()),
-            Mode::Tap => InnerPolicy::bridged(None),
-        };
-        let lane = Lane::new(lane::Settings {
-            keys: keys.clone(),
-            framing: config.framing(),
-            cipher: settings.cipher,
-            direction: settings.direction,
-            lane: 0,
-            max_frame: config.max_frame(),
-            bundle: settings.bundle,
-            copy_dscp: false,
-            inner,
-        });
-        let random = dice.fork();
-        let link = Link::new(settings, keys, config.statics.clone(), now, random);
+        let (settings, statics, random) = (config.settings.clone(), config.statics.clone(), dice.fork());
+        let (link, lane) = link(settings, &config.secret, statics, now, random);
         Self {
+            max_frame: lane.max_frame,
             config,
             link,
-            lane,
+            lane: Lane::new(lane),
             port: Port::default(),
             watch: ClockJumpDetector::default(),
             dice,

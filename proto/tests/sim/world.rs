@@ -424,10 +424,7 @@ impl World {
     }
 
     fn burst(&mut self, which: usize, count: usize) {
-        if self.ends[which].is_none() {
-            return;
-        }
-        let max = self.plan.configs[which].max_frame();
+        let Some(max) = self.ends[which].as_ref().map(|end| end.max_frame) else { return };
         for first in (0..count).step_by(64) {
             let first_id = self.model.frames();
             let frames: Vec<_> = (first..count.min(first + 64))

@@ -4,38 +4,29 @@ use std::sync::Arc;
 
 use rustix::event::PollFlags;
 use socket2::SockRef;
+use tund_proto::testing::settings;
 
 use super::send::take_frame;
 use super::*;
 use crate::config::{DataPath, Lanes};
 use crate::core::bulk::Settings;
-use crate::core::inner::InnerPolicy;
 use crate::core::key_id::KeyId;
 use crate::core::lane::{self, Command, Key, KeySlot, ReceiveCommand, SendCommand};
 use crate::core::path::Path;
+use crate::core::settings::LinkSettings;
 use crate::core::stats::DropReason;
 use crate::crypto::keys::LinkKeys;
-use crate::crypto::suite::Cipher;
+use crate::packet::layer::Mode;
 use crate::packet::traffic_class;
 use crate::packet::virtio::Virtio;
 use crate::sys::ready;
 use crate::transport::stream::Stream;
 use crate::transport::udp::Socket;
-use crate::wire::datagram::Framing;
 
 /// Workers of a link.
 fn workers_of(threads: u8, device: Option<OwnedFd>) -> (Vec<Worker<Socket>>, Handle<Socket>) {
-    let settings = lane::Settings {
-        keys: Arc::new(LinkKeys::new(&[42; 32])),
-        framing: Framing::Static,
-        cipher: Cipher::ChaCha20Poly1305,
-        direction: 0,
-        lane: 0,
-        max_frame: 1400,
-        bundle: false,
-        copy_dscp: false,
-        inner: InnerPolicy::bridged(None),
-    };
+    let link = LinkSettings { mode: Mode::Tap, bundle: false, ..settings(0) };
+    let settings = lane::Settings::new(&link, Arc::new(LinkKeys::new(&[42; 32])), false);
     let data_path =
         DataPath { offload: false, copy_dscp: false, lanes: Lanes::Count(1), threads, busy_poll: 0 };
     let socket = Socket::from_fd(UdpSocket::bind("127.0.0.1:0").unwrap().into()).unwrap();

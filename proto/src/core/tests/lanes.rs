@@ -324,13 +324,13 @@ fn a_peer_that_says_something_else_each_time_costs_few_sockets() {
 
 #[test]
 fn a_worker_that_may_be_a_copy_takes_no_key_before_the_link_has_dropped_its_own() {
-    let settings = lane_settings(&settings(0));
+    let settings = lane::Settings::new(&settings(0), Arc::new(LinkKeys::new(&[42; 32])), false);
     let key = |time| Key::KeyId(KeyId::new(&settings.keys, time, [1; 4]));
     let now = World::new().start;
     for lane in [0, 1] {
         let mut bulk = Bulk::new(&bulk::Settings::Tund(settings.of_lane(lane)));
         let sent = |bulk: &mut Bulk, commands: &[SendCommand]| {
-            let mut out = Out::default();
+            let mut out = Recorder::default();
             for command in commands {
                 bulk.handle_command(now, Command::Send(command.clone()).into(), &mut out);
             }
@@ -351,7 +351,7 @@ fn a_worker_that_may_be_a_copy_takes_no_key_before_the_link_has_dropped_its_own(
         };
         sent(&mut bulk, &[SendCommand::Endpoint(Some(FRI.parse().unwrap())), SendCommand::Agreed(true)]);
         assert_eq!(sent(&mut bulk, &use_key(1)), 1);
-        bulk.wipe_all(&mut Out::default());
+        bulk.wipe_all(&mut Recorder::default());
         // What was under way when the copy was made.
         assert_eq!(sent(&mut bulk, &use_key(2)), 0);
         sent(&mut bulk, &[SendCommand::WipeAll]);

@@ -61,7 +61,8 @@ fn another_direction_cipher_or_key_is_said_on_both_ends() {
         assert!(world.ends.iter().all(said), "{:?}", world.ends[1].log);
     }
     let mut world = World::new();
-    world.ends[0].lane = other_key(&settings(0));
+    let other = Arc::new(LinkKeys::new(&[43; 32]));
+    world.ends[0].lane = Lane::new(lane::Settings::new(&settings(0), other, false));
     world.run(5.0);
     assert!(world.ends[0].said(&Condition::KeyMismatch));
 }
@@ -107,20 +108,6 @@ fn different_ways_to_agree_on_keys_are_said_on_both_ends() {
         world.run(10.0);
         assert!(world.up());
     }
-}
-
-fn other_key(settings: &LinkSettings) -> Lane {
-    Lane::new(lane::Settings {
-        keys: Arc::new(LinkKeys::new(&[43; 32])),
-        framing: Framing::Static,
-        cipher: settings.cipher,
-        direction: settings.direction,
-        lane: 0,
-        max_frame: 1422,
-        bundle: true,
-        copy_dscp: false,
-        inner: InnerPolicy::bridged(None),
-    })
 }
 
 /// Up and down are said by the parent, at its own pace; the rest is the link's.

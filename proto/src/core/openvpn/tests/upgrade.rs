@@ -1,6 +1,5 @@
 //! Two ends that both turn out to be tund, over a wire that loses, delays, doubles and filters.
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,49 +10,28 @@ use crate::config::{Guard as Rules, Keepalive, KeyMode, Upgrade};
 use crate::core::bulk::{Bulk, Settings};
 use crate::core::clock::Now;
 use crate::core::control::Control;
-use crate::core::lane::{self, Arrived, Notice, Sink};
+use crate::core::lane::{self, Arrived};
 use crate::core::link::Event;
 use crate::core::openvpn::admission::Kept;
 use crate::core::openvpn::lane::{Secrets, Settings as LaneSettings};
 use crate::core::openvpn::link::{Link, upgrade};
 use crate::core::openvpn::options::Options;
-use crate::core::path::Path;
 use crate::core::settings::{LinkSettings, OpenVpnWire};
 use crate::core::stats::DropReason;
 use crate::crypto::cbc_hmac::{CbcCipher, CbcHmac, Digest, KEY, slots};
 use crate::crypto::keys::{LinkKeys, from_openvpn};
 use crate::packet::layer::Mode;
-use crate::testing::{self, Dice};
+use crate::testing::{self, Dice, Recorder};
 use crate::wire::openvpn::Framing;
 
 const STEP: Duration = Duration::from_millis(5);
 const START: u64 = 1_796_000_000_000_000;
 const FILE: [u8; KEY] = [7; KEY];
 
-#[derive(Default)]
-struct Out {
-    frames: Vec<u32>,
-    sent: Vec<(Vec<u8>, Path)>,
-    notices: VecDeque<Notice>,
-}
-
-impl Sink for Out {
-    fn frame(&mut self, frame: &[u8]) {
-        self.frames.push(u32::from_be_bytes(frame[14..18].try_into().unwrap()));
-    }
-    fn datagram(&mut self, datagram: &[u8], to: Path) {
-        self.sent.push((datagram.to_vec(), to));
-    }
-    fn notice(&mut self, notice: Notice) -> bool {
-        self.notices.push_back(notice);
-        true
-    }
-}
-
 struct End {
     link: Box<dyn Control>,
     bulk: Bulk,
-    out: Out,
+    out: Recorder,
     kept: Kept,
     up: bool,
     said: Vec<&'static str>,
@@ -127,7 +105,7 @@ impl End {
             _ => Box::new(upgrade::Link::new(link, keys, upgrade, Dice(seed + 1))),
         };
         let bulk = Settings::new(tund, Some(openvpn), upgrade);
-        Self { link, bulk: Bulk::new(&bulk), out: Out::default(), kept, up: false, said: Vec::new() }
+        Self { link, bulk: Bulk::new(&bulk), out: Recorder::default(), kept, up: false, said: Vec::new() }
     }
 
     /// Carries out what the link wants done.
@@ -286,7 +264,8 @@ impl World {
 
     fn assert_none_twice(&self) {
         for end in &self.ends {
-            let mut frames = end.out.frames.clone();
+            let number = |frame: &Vec<u8>| u32::from_be_bytes(frame[14..18].try_into().unwrap());
+            let mut frames: Vec<u32> = end.out.frames.iter().map(number).collect();
             frames.sort_unstable();
             assert!(frames.windows(2).all(|pair| pair[0] < pair[1]), "a frame came twice");
         }
