@@ -1,5 +1,6 @@
 //! One end of the socketpair between two processes of tund: typed messages, bounded in size, with
-//! descriptors beside them where the message says so.
+//! descriptors beside them where the message says so. A message may hold keys, so its bytes are on the heap, of which the
+//! allocator overwrites what is freed.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::marker::PhantomData;
@@ -16,7 +17,6 @@ use rustix::net::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use zeroize::Zeroize;
 
 use super::message::{MAX_MESSAGE, ToEngine, ToParent};
 use crate::config::MAX_LANES;
@@ -91,12 +91,10 @@ impl<S: Message, R: Message> Channel<S, R> {
         if !message.descriptors().contains(&descriptors.len()) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "wrong number of descriptors"));
         }
-        let mut buffer = [0; MAX_MESSAGE];
-        let result = postcard::to_slice(message, &mut buffer)
-            .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "message too long"))
-            .and_then(|bytes| self.transmit(bytes, descriptors));
-        buffer.zeroize();
-        result
+        let mut buffer = vec![0; MAX_MESSAGE];
+        let bytes = postcard::to_slice(message, &mut buffer)
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "message too long"))?;
+        self.transmit(bytes, descriptors)
     }
 
     /// The same without descriptors, where calls do not block: waits for room no longer than this.
@@ -124,10 +122,7 @@ impl<S: Message, R: Message> Channel<S, R> {
     /// `InvalidData`: malformed, too long, or with other descriptors than documented, all of which are
     /// closed; `WouldBlock`: nothing there; else the errors of recvmsg(2).
     pub fn receive(&self) -> io::Result<Option<(R, Vec<OwnedFd>)>> {
-        let mut buffer = [0; MAX_MESSAGE];
-        let result = self.accept(&mut buffer);
-        buffer.zeroize();
-        result
+        self.accept(&mut vec![0; MAX_MESSAGE])
     }
 
     fn accept(&self, buffer: &mut [u8]) -> io::Result<Option<(R, Vec<OwnedFd>)>> {
