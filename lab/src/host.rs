@@ -19,6 +19,10 @@ use crate::{At, Error, Process, Scratch, rights, teardown, wait_until};
 /// How long one `ip` command or the like may take.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// What a host knows of names, in files of its own in place of those in `/etc`: its `hosts` file, and nobody to ask.
+const NAMES: [(&str, &str); 3] =
+    [("hosts", "127.0.0.1 localhost\n"), ("resolv.conf", ""), ("nsswitch.conf", "hosts: files\n")];
+
 /// A world of hosts with a directory of its own.
 pub struct Net {
     dir: Scratch,
@@ -43,8 +47,8 @@ impl Net {
 
     /// Joins two hosts by a veth pair; both ends are up and without addresses.
     pub fn cable(&self, a: &Host, a_name: &str, b: &Host, b_name: &str) -> Result<(), Error> {
-        a.run(&format!("ip link add {a_name} type veth peer name {b_name} netns {}", b.pid()))?;
-        a.run(&format!("ip link set {a_name} up"))?;
+        let add = format!("link add {a_name} type veth peer name {b_name} netns {}", b.pid());
+        a.ip(&[&add, &format!("link set {a_name} up")])?;
         b.run(&format!("ip link set {b_name} up"))?;
         Ok(())
     }
@@ -68,8 +72,18 @@ impl Host {
     fn new(name: &str, dir: PathBuf) -> Result<Self, Error> {
         // tund's runtime directory is within.
         teardown::add_folder(&dir.join("run")).at(dir.display())?;
+        let mut script = "set -e; ip link set lo up".to_owned();
+        for (name, text) in NAMES {
+            let target = Path::new("/etc").join(name);
+            fs::write(dir.join(name), text).at(name)?;
+            if target.exists() {
+                script += &format!("; mount --bind \"$1/{name}\" {}", target.display());
+            }
+        }
+        script += "; echo ready; exec cat >/dev/null";
         let mut command = Command::new("unshare");
-        command.args(["--net", "--mount", "--", "sh", "-c", "echo ready; exec cat >/dev/null"]);
+        command.args(["--net", "--mount", "--", "sh", "-c", &script, "sh"]).arg(&dir);
+        command.env("PATH", rights::search_path());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut holder =
             teardown::spawn(&mut command).at("cannot start unshare (Debian package util-linux)")?;
@@ -80,7 +94,7 @@ impl Host {
         if ready.trim() != "ready" {
             let _ = holder.kill();
             let _ = holder.wait();
-            return Err(Error::new(format!("host {name}: unshare could not make its namespaces")));
+            return Err(Error::new(format!("host {name}: its namespaces could not be made")));
         }
         let path = format!("/proc/{}/ns/net", holder.id());
         let mut host = Self { name: name.to_owned(), dir, holder, namespace: 0 };
@@ -91,29 +105,13 @@ impl Host {
         Ok(host)
     }
 
-    /// Names come from the host's own `hosts` file alone, IPv6 addresses are usable at once, and what
-    /// a new namespace inherits from the machine is set to the kernel's defaults.
+    /// IPv6 addresses are usable at once, and what a new namespace inherits from the machine is set to the kernel's defaults.
     fn prepare(&self) -> Result<(), Error> {
-        fs::write(self.hosts_file(), "127.0.0.1 localhost\n").at("hosts")?;
-        self.mount(&self.hosts_file(), "/etc/hosts")?;
-        for (target, text) in [("/etc/resolv.conf", ""), ("/etc/nsswitch.conf", "hosts: files\n")] {
-            if Path::new(target).exists() {
-                let file = self.dir.join(target.rsplit('/').next().unwrap_or(target));
-                fs::write(&file, text).at(file.display())?;
-                self.mount(&file, target)?;
-            }
-        }
         for which in ["all", "default"] {
             self.sysctl(&format!("net/ipv6/conf/{which}/accept_dad"), "0")?;
             self.sysctl(&format!("net/ipv4/conf/{which}/rp_filter"), "0")?;
         }
-        self.sysctl("net/ipv4/ip_forward", "0")?;
-        self.run("ip link set lo up")?;
-        Ok(())
-    }
-
-    fn hosts_file(&self) -> PathBuf {
-        self.dir.join("hosts")
+        self.sysctl("net/ipv4/ip_forward", "0")
     }
 
     /// The host's name.
@@ -147,7 +145,7 @@ impl Host {
 
     /// Adds a name to what this host can resolve.
     pub fn add_name(&self, address: &str, name: &str) -> Result<(), Error> {
-        let path = self.hosts_file();
+        let path = self.dir.join("hosts");
         let mut file = File::options().append(true).open(&path).at(path.display())?;
         writeln!(file, "{address} {name}").at(path.display())
     }
@@ -182,6 +180,19 @@ impl Host {
             .arg(program)
             .env("PATH", rights::search_path());
         command
+    }
+
+    /// What a file below `/proc/net` says in the host. To ask again and again for, where a program would have to be started each time.
+    pub fn proc_net(&self, name: &str) -> Result<String, Error> {
+        let path = format!("/proc/{}/net/{name}", self.pid());
+        fs::read_to_string(&path).at(path)
+    }
+
+    /// Has ip(8) carry out several command lines at once.
+    pub fn ip(&self, lines: &[&str]) -> Result<(), Error> {
+        let file = self.file("ip.batch", &lines.join("\n"))?;
+        self.output(&["ip", "-batch", &file.to_string_lossy()])?;
+        Ok(())
     }
 
     /// Runs a command line (split at blanks, no shell) and returns its standard output and error;
@@ -250,8 +261,8 @@ impl Host {
 
     /// The names of the interfaces that exist, sorted.
     pub fn interfaces(&self) -> Result<Vec<String>, Error> {
-        let text = self.run("ip -brief link")?;
-        let name = |line: &str| line.split([' ', '@']).next().map(str::to_owned);
+        let text = self.proc_net("dev")?;
+        let name = |line: &str| Some(line.split_once(':')?.0.trim().to_owned());
         let mut names: Vec<String> = text.lines().filter_map(name).collect();
         names.sort();
         Ok(names)

@@ -99,8 +99,7 @@ fn goes_on_over_tcp_and_comes_back(keys: fn(Toml) -> Toml) {
         assert!(!process.text().contains(DOWN), "{}", process.text());
     }
     // What is not used any more is closed.
-    let streams = || pair.mon.run("ss -Htn state established sport = :563").unwrap();
-    wait_until("the stream closed", Duration::from_secs(60), || streams().is_empty()).unwrap();
+    wait_until("the stream closed", Duration::from_secs(60), || streams(&pair) == 0).unwrap();
 }
 
 #[test]
@@ -116,6 +115,19 @@ fn a_connection_that_is_cut_is_made_again() {
         assert_pings(&pair.mon, "192.168.86.81");
     }
     assert!(!fri.text().contains(DOWN), "{}", fri.text());
+}
+
+/// Connections to mon's port that are established: TCP_ESTABLISHED is 1 (include/net/tcp_states.h).
+fn streams(pair: &Pair) -> usize {
+    let of = |family| {
+        let text = pair.mon.proc_net(family).unwrap();
+        let is_one = |line: &&str| {
+            let words: Vec<_> = line.split_whitespace().collect();
+            words[1].ends_with(&format!(":{:04X}", 563)) && words[3] == "01"
+        };
+        text.lines().skip(1).filter(is_one).count()
+    };
+    of("tcp") + of("tcp6")
 }
 
 fn listens(pair: &Pair) -> bool {
@@ -164,7 +176,7 @@ fn strangers_get_nothing_and_cost_a_bounded_number_of_connections_and_the_peer_g
         held.push(connect(&pair));
         if number % 100 == 0 {
             let _ = held.last_mut().unwrap().write_all(&noise.bytes(2000));
-            let open = pair.mon.run("ss -Htn state established sport = :563").unwrap().lines().count();
+            let open = streams(&pair);
             assert!(open <= 64 + 8 + 129, "{open}");
         }
         if held.len() > 500 {

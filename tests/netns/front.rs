@@ -67,7 +67,7 @@ fn what_strangers_send_takes_no_room_from_the_peer() {
         let engine = Pid::from_raw(engine(&pair.mon, &mon).cast_signed()).unwrap();
         let stranger = pair.fri.within(|| UdpSocket::bind("10.0.0.1:0")).unwrap().unwrap();
         let drops = || {
-            let text = pair.mon.run("cat /proc/net/snmp").unwrap();
+            let text = pair.mon.proc_net("snmp").unwrap();
             let line =
                 text.lines().filter(|line| line.starts_with("Udp:")).nth(1).unwrap_or_default().to_owned();
             line.split_whitespace().nth(3).and_then(|count| count.parse::<u64>().ok()).unwrap()

@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv6Addr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use tund_lab::{Host, Net, Process, Wire};
+use tund_lab::{Host, Net, Process, Wire, wait_until};
 
 /// The daemon under test.
 pub const TUND: &str = env!("CARGO_BIN_EXE_tund");
@@ -52,7 +53,7 @@ impl Pair {
         let net = Net::new().unwrap();
         let (fri, mon) = (net.host("fri").unwrap(), net.host("mon").unwrap());
         let key = fri.dir().join("static.key");
-        fri.run(&format!("{TUND} genkey -o {}", key.display())).unwrap();
+        assert!(Command::new(TUND).args(["genkey", "-o"]).arg(&key).status().unwrap().success());
         fs::copy(&key, mon.dir().join("static.key")).unwrap();
         Self { fri, mon, net }
     }
@@ -60,8 +61,7 @@ impl Pair {
     /// Gives the cable's ends their addresses.
     pub fn address(&self) {
         for (host, last) in [(&self.fri, 1), (&self.mon, 2)] {
-            host.run(&format!("ip addr add 10.0.0.{last}/24 dev eth0")).unwrap();
-            host.run(&format!("ip addr add fd99::{last}/64 dev eth0 nodad")).unwrap();
+            give(host, &format!("10.0.0.{last}/24"), &format!("fd99::{last}/64"));
         }
         await_address(&self.fri, "fd99::1");
         await_address(&self.mon, "fd99::2");
@@ -110,7 +110,7 @@ pub fn wait_gone(host: &Host) {
         let devices = host.interfaces().is_ok_and(|names| !names.iter().any(|name| name == "tun0"));
         devices && host.processes().is_empty() && host.run("ss -Hlun").is_ok_and(|sockets| sockets.is_empty())
     };
-    tund_lab::wait_until("tund gone", SOON, gone).unwrap();
+    wait_until("tund gone", SOON, gone).unwrap();
 }
 
 /// The exit code of a program that ends by itself.
@@ -258,19 +258,29 @@ pub fn routes(host: &Host) -> String {
 
 /// Until the kernel has taken an IPv6 address into use: it does so in work of its own, late on a busy machine.
 pub fn await_address(host: &Host, address: &str) {
-    let used = format!("local {address} ");
-    host.wait_output("ip -6 route show table local", SOON, |text| text.contains(&used)).unwrap();
+    let digits: String =
+        address.parse::<Ipv6Addr>().unwrap().octets().map(|byte| format!("{byte:02x}")).concat();
+    // Destination, its length, source, its length, next hop, metric, references, uses, flags: RTF_LOCAL is the first bit.
+    let is_used = |line: &str| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        words[..2] == [&digits, "80"] && words[8].starts_with('8')
+    };
+    let is_there = || host.proc_net("ipv6_route").unwrap().lines().any(is_used);
+    wait_until(address, SOON, is_there).unwrap();
+}
+
+/// Gives eth0 an address of each family.
+fn give(host: &Host, v4: &str, v6: &str) {
+    host.ip(&[&format!("addr add {v4} dev eth0"), &format!("addr add {v6} dev eth0 nodad")]).unwrap();
 }
 
 /// Makes a bridge br0 in a host, and a host behind it on `10.5.0.N`.
 pub fn bridge_with_host(pair: &Pair, gate: &Host, name: &str, last: u8) -> Host {
     let behind = pair.net.host(name).unwrap();
-    gate.run("ip link add br0 type bridge").unwrap();
-    gate.run("ip link set br0 up").unwrap();
+    gate.ip(&["link add br0 type bridge", "link set br0 up"]).unwrap();
     pair.net.cable(gate, "lan0", &behind, "eth0").unwrap();
     gate.run("ip link set lan0 master br0").unwrap();
-    behind.run(&format!("ip addr add 10.5.0.{last}/24 dev eth0")).unwrap();
-    behind.run(&format!("ip addr add fd05::{last}/64 dev eth0 nodad")).unwrap();
+    give(&behind, &format!("10.5.0.{last}/24"), &format!("fd05::{last}/64"));
     await_address(&behind, &format!("fd05::{last}"));
     behind
 }
