@@ -81,9 +81,8 @@ impl Host {
             }
         }
         script += "; echo ready; exec cat >/dev/null";
-        let mut command = Command::new("unshare");
+        let mut command = rights::command("unshare");
         command.args(["--net", "--mount", "--", "sh", "-c", &script, "sh"]).arg(&dir);
-        command.env("PATH", rights::search_path());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut holder =
             teardown::spawn(&mut command).at("cannot start unshare (Debian package util-linux)")?;
@@ -172,13 +171,12 @@ impl Host {
     ///
     /// The kernel kills it when the thread that starts it ends.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new("nsenter");
+        let mut command = rights::command("nsenter");
         command
             .arg(format!("--net=/proc/{}/ns/net", self.pid()))
             .arg(format!("--mount=/proc/{}/ns/mnt", self.pid()))
             .args(["--", "setpriv", "--pdeathsig", "KILL", "--"])
-            .arg(program)
-            .env("PATH", rights::search_path());
+            .arg(program);
         command
     }
 

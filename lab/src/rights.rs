@@ -76,6 +76,14 @@ pub fn find(program: &str) -> Option<std::path::PathBuf> {
     std::env::split_paths(&search_path()).map(|dir| dir.join(program)).find(|path| path.is_file())
 }
 
+/// A system program that finds the others. As it is named by its path the standard library need not fork this process,
+/// which may be large: it does so to look a name up in a `PATH` of the new process's own.
+pub(crate) fn command(program: &str) -> Command {
+    let mut command = Command::new(find(program).unwrap_or_else(|| program.into()));
+    command.env("PATH", search_path());
+    command
+}
+
 /// The folder of programs that are built for the benchmark: beside the folder of this program's profile.
 pub fn tools() -> Option<std::path::PathBuf> {
     Some(std::env::current_exe().ok()?.ancestors().nth(2)?.join("tools"))
