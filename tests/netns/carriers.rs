@@ -99,7 +99,12 @@ fn goes_on_over_tcp_and_comes_back(keys: fn(Toml) -> Toml) {
         assert!(!process.text().contains(DOWN), "{}", process.text());
     }
     // What is not used any more is closed.
-    wait_until("the stream closed", Duration::from_secs(60), || streams(&pair) == 0).unwrap();
+    let closed = || {
+        // The kernel looks through the connections of the whole machine.
+        std::thread::sleep(Duration::from_millis(500));
+        streams(&pair) == 0
+    };
+    wait_until("the stream closed", Duration::from_secs(60), closed).unwrap();
 }
 
 #[test]
