@@ -248,8 +248,7 @@ fn tap_frame() -> [u8; PACKET] {
 
 /// Frames of a device to sealed datagrams, and those to frames again.
 fn lane_rounds(framing: Framing, guard: Option<config::Guard>, frame: &[u8; PACKET], rounds: u64) {
-    let mut pair = Pair::new(framing, 0, guard.as_ref());
-    pair.answer(frame);
+    let mut pair = Pair::new(framing, 0, guard.as_ref(), frame);
     (0..rounds).for_each(|_| pair.round(frame));
 }
 

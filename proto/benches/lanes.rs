@@ -60,7 +60,8 @@ fn rate(lanes: usize) -> f64 {
         .map(|lane| {
             let start = start.clone();
             thread::spawn(move || {
-                let mut pair = Pair::new(Framing::Session, u8::try_from(lane).unwrap(), None);
+                let mut pair =
+                    Pair::new(Framing::Session, u8::try_from(lane).unwrap(), None, &[0x45; PACKET]);
                 pair.round(&[0x45; PACKET]);
                 start.wait();
                 let (began, mut frames) = (Instant::now(), 0);

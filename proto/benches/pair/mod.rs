@@ -63,8 +63,8 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Both have their keys and each other's address.
-    pub fn new(framing: Framing, lane: u8, guard: Option<&config::Guard>) -> Self {
+    /// Both have their keys and each other's address, and a guard knows both hosts of frames like this one.
+    pub fn new(framing: Framing, lane: u8, guard: Option<&config::Guard>, frame: &[u8]) -> Self {
         let keys = Arc::new(LinkKeys::new(&[1; 32]));
         let settings = |direction| Settings {
             keys: keys.clone(),
@@ -97,14 +97,10 @@ impl Pair {
             to.handle_command(now, command, &mut out);
         }
         from.outward.frames.inner.set_now(now);
-        Self { from, to, out, path, now }
-    }
-
-    /// A frame that the receiving end sends in the other direction, so that its guard knows both hosts.
-    #[allow(dead_code, reason = "not every benchmark has a guard")]
-    pub fn answer(&mut self, frame: &[u8]) {
+        // What the receiving end sends in the other direction.
         let back = [&frame[6..12], &frame[..6], &frame[12..]].concat();
-        assert!(self.to.outward.frames.admits(&back, &mut self.out), "both hosts are known");
+        assert!(to.outward.frames.admits(&back, &mut out), "both hosts are known");
+        Self { from, to, out, path, now }
     }
 
     /// A super-frame of [`FRAMES`] such frames passes the guard as one, is sealed, and opened.
