@@ -1,10 +1,12 @@
 //! What the tests of this folder share.
 
 use std::fs::DirBuilder;
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, Once};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
@@ -76,6 +78,30 @@ impl Drop for Scratch {
 /// that another test starts at this moment.
 pub fn leave_dead_socket(path: &Path) {
     mknodat(CWD, path, FileType::Socket, Mode::RUSR, 0).unwrap();
+}
+
+/// Waits until this is so, ten seconds at most. What a test closes (a socket, a lock, a device) is open a while longer in a process
+/// that another test starts at this moment, until it runs its program: who expects it to be closed waits.
+#[allow(clippy::disallowed_methods, reason = "what is waited for happens in real time")]
+pub fn wait_until(mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !condition() {
+        assert!(Instant::now() < deadline, "it did not happen");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// What this gives once it would no longer block.
+pub fn without_blocking<T>(mut operation: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let mut result = operation();
+    wait_until(|| {
+        let blocked = result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        if blocked {
+            result = operation();
+        }
+        !blocked
+    });
+    result
 }
 
 /// Whether this is the test's own process in a network namespace of its own, with a default route through

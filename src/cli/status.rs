@@ -354,7 +354,7 @@ mod tests {
 
     use super::*;
     use crate::control::api;
-    use crate::testing::Scratch;
+    use crate::testing::{Scratch, wait_until};
     use serde_json::json;
     use std::os::unix::net::UnixListener;
     use std::sync::Barrier;
@@ -425,10 +425,7 @@ mod tests {
             let socket = Socket { name: "fri".to_owned(), path, near: true, user: None };
             sender.send(is_served(&socket)).unwrap();
             drop(listener);
-            // A process that another test starts at this moment has the listener as well, until it is another program.
-            while is_served(&socket) {
-                std::thread::sleep(Duration::from_millis(1));
-            }
+            wait_until(|| !is_served(&socket));
             sender.send(false).unwrap();
         });
         for served in [true, false] {

@@ -94,7 +94,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
-    use crate::testing::Scratch;
+    use crate::testing::{Scratch, wait_until};
 
     fn refused(path: &Path) -> String {
         match KeyLog::open(path) {
@@ -108,9 +108,11 @@ mod tests {
         let scratch = Scratch::new();
         let path = scratch.path().join("keys");
         for _ in 0..2 {
-            // A process that another test starts at this moment has the lock, too, until it runs its program.
-            let pause = || std::thread::sleep(std::time::Duration::from_millis(5));
-            let opened = (0..1000).find_map(|_| KeyLog::open(&path).inspect_err(|_| pause()).ok());
+            let mut opened = None;
+            wait_until(|| {
+                opened = KeyLog::open(&path).ok();
+                opened.is_some()
+            });
             let log = opened.unwrap();
             assert!(KeyLog::open(&path).is_err(), "another link's");
             drop(log);

@@ -20,7 +20,7 @@ use crate::privsep::channel::Channel;
 use crate::privsep::message::{End, Keys, ToParent};
 use crate::report::exit::FAILED;
 use crate::route::netlink::Netlink;
-use crate::testing::{Scratch, config, confinement, in_own_network, ip, logged};
+use crate::testing::{Scratch, config, confinement, in_own_network, ip, logged, wait_until};
 
 type Fake = Channel<ToParent, ToEngine>;
 type Act = fn(&Fake);
@@ -401,6 +401,7 @@ fn a_hostile_engine_leads_nothing_past_a_full_tunnel_wherever_it_says_the_peer_i
         let rules = ip("rule").1;
         assert_eq!(rules.contains("fwmark"), closed, "{rules}");
         assert_eq!(way_to("8.8.8.8", None), if closed { "none" } else { "eth0" });
+        assert_nothing_left();
     }
 }
 
@@ -444,14 +445,6 @@ fn receive(engine: &Fake) -> (ToEngine, Vec<OwnedFd>) {
     if message.0 == ToEngine::Sources { next() } else { message }
 }
 
-fn wait_until(mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !condition() {
-        assert!(Instant::now() < deadline, "it did not happen");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
 /// Ends as an engine does whose parent was told to end.
 fn stop(engine: &Fake) {
     raise(signal_hook::consts::SIGTERM);
@@ -464,7 +457,7 @@ fn raise(signal: i32) {
 }
 
 fn assert_nothing_left() {
-    assert!(!ip("link show dev tun0").0, "the device is still there");
+    wait_until(|| !ip("link show dev tun0").0);
     let routes = ip("route show").1;
     assert!(!routes.contains("192.168.") && !routes.contains("203.0.113"), "{routes}");
 }

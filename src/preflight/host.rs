@@ -358,6 +358,7 @@ impl Facts {
 mod tests {
     use super::*;
     use crate::config::{Options, parse};
+    use crate::testing::wait_until;
 
     const TEXT: &str = r#"remote = "mon.tn:1417"
 [key]
@@ -549,7 +550,7 @@ to = "192.168.66.0/24"
         assert!(found.message.contains(&std::process::id().to_string()), "{}", found.message);
         assert_eq!(&text[found.span.unwrap()], format!("\"127.0.0.1:{port}\""));
         drop(open);
-        assert_eq!(check_port(&config(&text), &places(&text)), None);
+        wait_until(|| check_port(&config(&text), &places(&text)).is_none());
     }
 
     #[test]

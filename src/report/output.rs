@@ -211,16 +211,28 @@ impl Service {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::Scratch;
+    use crate::testing::{Scratch, wait_until};
+    use std::io::ErrorKind;
 
     fn service(path: &std::path::Path) -> Service {
         Service::new(Box::leak(path.display().to_string().into_boxed_str()), "fri")
     }
 
     fn received(socket: &UnixDatagram) -> String {
+        socket.set_nonblocking(true).unwrap();
         let mut buffer = [0; 512];
-        let length = socket.recv(&mut buffer).unwrap();
+        let length = socket.recv(&mut buffer).expect("it was sent");
         String::from_utf8_lossy(&buffer[..length]).into_owned()
+    }
+
+    /// Ends a service and leaves no socket of it.
+    fn end(socket: UnixDatagram, path: &std::path::Path) {
+        let client = UnixDatagram::unbound().unwrap();
+        client.connect(path).unwrap();
+        client.set_nonblocking(true).unwrap();
+        drop(socket);
+        wait_until(|| client.send(b"").is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused));
+        std::fs::remove_file(path).unwrap();
     }
 
     #[test]
@@ -238,12 +250,13 @@ mod tests {
         ] {
             assert_eq!(received(&told), text.replace("{pid}", &pid.to_string()));
         }
-        drop(told);
+        let mut before = told;
         for (level, priority) in Level::iter().zip(27..) {
-            let _ = std::fs::remove_file(&path);
+            end(before, &path);
             let socket = UnixDatagram::bind(&path).unwrap();
             output.line(level, "a\nb\x1b");
             assert_eq!(received(&socket), format!("<{priority}>tund[{pid}]: fri: a_b_"));
+            before = socket;
         }
     }
 
