@@ -271,8 +271,7 @@ fn a_configuration_that_somebody_else_may_change_is_an_error_with_place_and_reme
 fn the_hook_for_resolved_sets_and_reverts_the_name_server_of_the_device() {
     let place = Place::new();
     let hook = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples/resolved.hook");
-    place.write("resolvectl", "#!/bin/sh\necho \"$@\"\n");
-    fs::set_permissions(place.path("resolvectl"), fs::Permissions::from_mode(0o755)).unwrap();
+    tund_lab::write_script(&place.path("resolvectl"), "#!/bin/sh\necho \"$@\"\n").unwrap();
     let path = format!("{}:/usr/bin:/bin", place.path("").display());
     let run = |moment: &str, arguments: &[&str]| {
         let mut command = Command::new(&hook);

@@ -31,7 +31,7 @@ pub mod wire;
 
 pub use boot::Machine;
 pub use host::{Host, Net};
-pub use process::{Process, leave_dead_socket, wait_until};
+pub use process::{Process, install, leave_dead_socket, wait_until, write_script};
 pub use scratch::Scratch;
 pub use wire::{Crossed, Port, Side, Wire};
 

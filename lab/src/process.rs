@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{At, Error, teardown};
+use crate::{At, Error, rights, teardown};
 
 const POLL: Duration = Duration::from_millis(5);
 /// How long it may take to read what a program left behind, where the machine is busy.
@@ -201,6 +201,25 @@ fn is_unread(pipe: &OwnedFd) -> bool {
 pub(crate) fn signal_pid(pid: u32, signal: Signal) -> std::io::Result<()> {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(std::io::ErrorKind::InvalidInput)?;
     Ok(kill_process(pid, signal)?)
+}
+
+/// Copies a program. Another process does it: what this one has open for writing is open for a while longer in a process that another
+/// thread starts at this moment, and so long is not executed (ETXTBSY).
+pub fn install(program: &Path, to: &Path) -> Result<(), Error> {
+    let mut command = rights::command("install");
+    let output = command.args(["-m", "755", "--"]).args([program, to]).output().at("install")?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(Error::new(String::from_utf8_lossy(&output.stderr))),
+    }
+}
+
+/// Writes a script that is executed, in the same way.
+pub fn write_script(to: &Path, text: &str) -> Result<(), Error> {
+    let written = to.with_extension("written");
+    std::fs::write(&written, text).at(written.display())?;
+    install(&written, to)?;
+    std::fs::remove_file(&written).at(written.display())
 }
 
 /// A socket as a process leaves it that was killed. One that was closed is open for a while longer in a process that another thread starts at

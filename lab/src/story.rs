@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tund_lab::guest::Guest;
 use tund_lab::scenario::{ALL, Capture, EXAMPLE, Entry, Ground, World, find};
-use tund_lab::{At, Error, Net, rights};
+use tund_lab::{At, Error, Net, rights, write_script};
 
 use crate::link;
 use crate::outcome::{Held, Outcome, Played};
@@ -234,8 +233,7 @@ fn write_on(world: &World, file: &Path) -> Result<(), Error> {
         );
     }
     text += "*) echo \"no host $host\" >&2; exit 1 ;;\nesac\n";
-    fs::write(file, text).at(file.display())?;
-    fs::set_permissions(file, fs::Permissions::from_mode(0o755)).at(file.display())
+    write_script(file, &text)
 }
 
 /// Every scenario, and whether it can run here. With a file of needs, one that cannot run must be in it.

@@ -170,7 +170,7 @@ impl Site {
         let mut programs = vec![(PathBuf::from(TUND), "usr/sbin/tund")];
         programs.extend(["setpriv", "umount"].map(|name| (tund_lab::rights::find(name).unwrap(), name)));
         for (program, place) in programs {
-            fs::copy(&program, image.join(place)).unwrap();
+            tund_lab::install(&program, &image.join(place)).unwrap();
             for library in libraries(&program) {
                 let target = image.join(library.trim_start_matches('/'));
                 fs::create_dir_all(target.parent().unwrap()).unwrap();

@@ -67,7 +67,7 @@ pub fn as_ordinary_user(arguments: &str, done: impl FnOnce(Process)) {
     let place = host.dir().join("place");
     std::fs::create_dir(&place).unwrap();
     let program = place.join("tund-lab");
-    std::fs::copy(lab(), &program).unwrap();
+    tund_lab::install(lab().as_ref(), &program).unwrap();
     // Where another user may read it.
     let tools = host.dir().join("tools");
     std::fs::create_dir(&tools).unwrap();

@@ -118,7 +118,7 @@ fn without_the_right_to_make_devices_it_says_so() {
         pair.fri.run(&format!("chown 65534 {}", key.display())).unwrap();
     }
     let program = pair.net.dir().join("tund");
-    std::fs::copy(TUND, &program).unwrap();
+    tund_lab::install(TUND.as_ref(), &program).unwrap();
     let file = file.display().to_string();
     let run_dir = format!("RUNTIME_DIRECTORY={}/none", pair.fri.dir().display());
     let program = program.display().to_string();

@@ -144,7 +144,7 @@ fn start_with_capabilities(host: &Host, toml: &Toml, set: &str) -> Process {
     let dir = host.dir().join("own");
     fs::create_dir(&dir).unwrap();
     fs::copy(host.dir().join("static.key"), dir.join("static.key")).unwrap();
-    fs::copy(TUND, dir.join("tund")).unwrap();
+    tund_lab::install(TUND.as_ref(), &dir.join("tund")).unwrap();
     let toml = toml.clone().with("[run]\nruntime-dir = 'run'\nverb = 3");
     fs::write(dir.join("fri.toml"), toml.text()).unwrap();
     let dir = dir.display();

@@ -5,7 +5,6 @@
 //!  fri 10.0.0.1 eth0 ---- eth0 10.0.0.2 mon
 //! ```
 
-use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -142,8 +141,8 @@ impl Bench {
         let pair = pair();
         let mon = pair.start_mon(&Toml::tun_mon());
         let dir = pair.fri.dir();
-        fs::copy(TUND, dir.join("tund")).unwrap();
-        fs::copy(std::env::current_exe().unwrap(), dir.join("refusing")).unwrap();
+        tund_lab::install(TUND.as_ref(), &dir.join("tund")).unwrap();
+        tund_lab::install(&std::env::current_exe().unwrap(), &dir.join("refusing")).unwrap();
         pair.fri.run(&format!("chmod 755 {}", dir.display())).unwrap();
         Self { pair, _mon: mon }
     }

@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv6Addr, TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -99,8 +98,8 @@ pub fn start_with(host: &Host, name: &str, text: &str, arguments: &[&str]) -> Pr
 
 /// An executable shell script in the host's directory.
 pub fn script(host: &Host, name: &str, body: &str) -> PathBuf {
-    let path = host.file(name, &format!("#!/bin/sh\n{body}\n")).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = host.dir().join(name);
+    tund_lab::write_script(&path, &format!("#!/bin/sh\n{body}\n")).unwrap();
     path
 }
 

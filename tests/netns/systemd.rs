@@ -114,7 +114,8 @@ pub fn boot<'a>(pair: &'a Pair, config: &Toml) -> Machine<'a> {
         fs::create_dir_all(place.parent().unwrap()).unwrap();
         fs::copy(from, place).unwrap();
     };
-    put("usr/sbin/tund", Path::new(TUND));
+    fs::create_dir_all(files.join("usr/sbin")).unwrap();
+    tund_lab::install(TUND.as_ref(), &files.join("usr/sbin/tund")).unwrap();
     for unit in ["tund@.service", "tund@.socket", "tund.target"] {
         put(&format!("etc/systemd/system/{unit}"), &Path::new(UNITS).join(unit));
     }

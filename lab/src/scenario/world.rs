@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::file::{Way, plug};
 use super::measure::{self, Bound, Figure, Measured, captured, target};
 use super::{Check, Phase, Scenario, Step};
-use crate::{At, Error, Host, Net, Process, rights};
+use crate::{At, Error, Host, Net, Process, rights, write_script};
 
 /// How soon what must hold has to hold.
 const SOON: Duration = Duration::from_secs(40);
@@ -121,9 +120,10 @@ impl World {
             host.add_name(address, name)?;
         }
         for (file, text) in &plan.files {
-            let path = host.file(file, &self.filled(host, text))?;
-            if text.starts_with("#!") {
-                fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).at(path.display())?;
+            let text = self.filled(host, text);
+            match text.starts_with("#!") {
+                true => write_script(&host.dir().join(file), &text)?,
+                false => drop(host.file(file, &text)?),
             }
         }
         if !plan.setup.is_empty() {
