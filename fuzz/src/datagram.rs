@@ -197,7 +197,6 @@ impl End {
     fn pass(&mut self, time: Duration) {
         self.now.instant += time;
         self.now.wall += time.as_micros() as u64;
-        self.lane.handle_timeout(self.now.instant, &mut self.out);
         self.link.handle_timeout(self.now);
         let report = self.lane.report();
         self.link.handle_report(self.now, &report);

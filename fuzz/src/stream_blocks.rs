@@ -1,10 +1,9 @@
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
-use tund::wire::block::{Bodies, HOLD, MAX_AHEAD, Packer, Reassembler};
+use tund::wire::block::{Bodies, MAX_AHEAD, Packer, Reassembler};
 
 use crate::reference::{self, Datagram};
-use crate::script::{Script, beginning};
+use crate::script::Script;
 
 /// Small, so that lengths above it are common.
 const MAX_FRAME: usize = 40;
@@ -45,16 +44,14 @@ fn hostile_bodies_in_a_fair_network(script: &mut Script<'_>) {
             Some(Datagram::Block(body)) => receiver.block(counter, body),
             Some(Datagram::Other) | None => receiver.other(counter),
         }
-        receiver.pass(Duration::from_micros(100));
     }
-    receiver.pass(HOLD);
     let mut expected = reference::frames(MAX_FRAME, &received);
     expected.sort();
     receiver.delivered.sort();
     assert_eq!(receiver.delivered, expected);
 }
 
-/// Whatever comes, in whatever order: no more comes out than went in, and nothing waits for ever.
+/// Whatever comes, in whatever order: no more comes out than went in.
 fn hostile_bodies_in_any_order(script: &mut Script<'_>) {
     let mut receiver = Receiver::new(MAX_FRAME);
     let mut counter = 0u32;
@@ -74,12 +71,9 @@ fn hostile_bodies_in_any_order(script: &mut Script<'_>) {
         } else {
             receiver.other(counter);
         }
-        receiver.pass(Duration::from_millis(u64::from(way >> 3 & 1) * 4));
     }
-    receiver.pass(HOLD);
     assert!(receiver.delivered.iter().all(|frame| (1..=MAX_FRAME).contains(&frame.len())));
     assert!(receiver.delivered.iter().map(Vec::len).sum::<usize>() <= bytes_in);
-    assert_eq!(receiver.reassembler.poll_timeout(), None);
 }
 
 /// What is packed comes out again, and all bodies but the last are full.
@@ -127,28 +121,20 @@ impl Bodies for Written {
 
 struct Receiver {
     reassembler: Reassembler,
-    now: Instant,
     delivered: Vec<Vec<u8>>,
 }
 
 impl Receiver {
     fn new(max_frame: usize) -> Self {
-        Self { reassembler: Reassembler::new(max_frame), now: beginning(), delivered: Vec::new() }
+        Self { reassembler: Reassembler::new(max_frame), delivered: Vec::new() }
     }
 
     fn block(&mut self, counter: u32, body: &[u8]) {
         let delivered = &mut self.delivered;
-        self.reassembler.block(self.now, counter, 0, body, &mut |frame, _| delivered.push(frame.to_vec()));
+        self.reassembler.block(counter, 0, body, &mut |frame, _| delivered.push(frame.to_vec()));
     }
 
     fn other(&mut self, counter: u32) {
-        let delivered = &mut self.delivered;
-        self.reassembler.other(counter, &mut |frame, _| delivered.push(frame.to_vec()));
-    }
-
-    fn pass(&mut self, time: Duration) {
-        self.now += time;
-        let delivered = &mut self.delivered;
-        self.reassembler.handle_timeout(self.now, &mut |frame, _| delivered.push(frame.to_vec()));
+        self.reassembler.other(counter);
     }
 }

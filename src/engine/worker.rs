@@ -226,11 +226,6 @@ impl<D: Datagrams> Worker<D> {
         if self.port.streams.poll_timeout().is_some_and(|at| at <= now) {
             self.port.streams.handle_timeout(now, self.lane.endpoint());
         }
-        if self.lane.poll_timeout().is_some_and(|at| at <= now) {
-            self.lane.handle_timeout(now, &mut self.port);
-            self.port.flush_frames();
-            self.is_active = true;
-        }
         Ok(())
     }
 
@@ -267,9 +262,9 @@ impl<D: Datagrams> Worker<D> {
     }
 
     /// When something is to be done at the latest.
-    fn timeouts(&self) -> [Option<Instant>; 4] {
+    fn timeouts(&self) -> [Option<Instant>; 3] {
         let streams = self.port.streams.poll_timeout();
-        [self.lane.poll_timeout(), self.rest.poll_timeout(), self.strangers_rest.poll_timeout(), streams]
+        [self.rest.poll_timeout(), self.strangers_rest.poll_timeout(), streams]
     }
 
     /// Whether frames of the device are read now.

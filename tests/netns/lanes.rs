@@ -5,7 +5,7 @@
 //! ```
 
 use serde_json::Value;
-use tund_lab::{Host, wait_until};
+use tund_lab::{Host, Process, wait_until};
 
 use super::support::*;
 
@@ -222,6 +222,18 @@ while found := ready.select(3):
 print(f"{came} came, {late} late")
 "#;
 
+/// The process id of an end's engine.
+fn engine(host: &Host, end: &Process) -> String {
+    let pid = end.pid();
+    host.run(&format!("cat /proc/{pid}/task/{pid}/children")).unwrap().trim().to_owned()
+}
+
+/// Frames that the host took from its tunnel.
+fn received(host: &Host) -> u64 {
+    let links: Value = serde_json::from_str(&host.run("ip -s -j link show tun0").unwrap()).unwrap();
+    links[0]["stats64"]["rx"]["packets"].as_u64().unwrap()
+}
+
 #[test]
 fn flows_that_are_busy_both_ways_keep_their_order() {
     let pair = pair();
@@ -234,9 +246,7 @@ fn flows_that_are_busy_both_ways_keep_their_order() {
     // A thread that goes to another processor may overtake what it has sent before: veth has a queue for each of them.
     let last = std::thread::available_parallelism().unwrap().get() - 1;
     for (host, end, processor) in [(&pair.fri, &fri, 0), (&pair.mon, &mon, last)] {
-        let pid = end.pid();
-        let engine = host.run(&format!("cat /proc/{pid}/task/{pid}/children")).unwrap();
-        for pid in [pid.to_string().as_str(), engine.trim()] {
+        for pid in [end.pid().to_string(), engine(host, end)] {
             host.run(&format!("taskset --all-tasks --cpu-list --pid {processor} {pid}")).unwrap();
         }
     }
@@ -246,6 +256,13 @@ fn flows_that_are_busy_both_ways_keep_their_order() {
         let on = ["taskset", "--cpu-list", &processor.to_string()];
         host.spawn(&[&on[..], &["/usr/bin/python3", "-c", FLOWS, own, peer]].concat()).unwrap()
     });
+    // A pause loses datagrams and leaves a crowd to be taken.
+    let engine = engine(&pair.mon, &mon);
+    wait_until("frames in plenty", SOON, || received(&pair.mon) > 20_000).unwrap();
+    for (signal, pause) in [("STOP", 300), ("CONT", 0)] {
+        pair.mon.run(&format!("kill -{signal} {engine}")).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(pause));
+    }
     for end in &ends {
         end.wait_line(" late", 3 * SOON).unwrap();
         let text = end.text();

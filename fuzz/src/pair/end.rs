@@ -169,13 +169,12 @@ impl End {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.link.poll_timeout().into_iter().chain(self.lane.poll_timeout()).min()
+        self.link.poll_timeout()
     }
 
     pub(super) fn handle_timeout(&mut self, now: Now) {
         self.look_at_clocks(now);
         let now = self.now(now);
-        self.lane.handle_timeout(now.instant, &mut self.out);
         self.link.handle_timeout(now);
         if now.instant >= self.reported_at + Duration::from_secs(1) {
             self.reported_at = now.instant;

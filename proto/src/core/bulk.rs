@@ -264,23 +264,6 @@ impl Bulk {
             }
         }
     }
-
-    /// When [`Bulk::handle_timeout`] must be called next, if at all.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        match self {
-            Self::Tund(lane) | Self::Both { tund: lane, .. } => lane.poll_timeout(),
-            // What is out of time there waits for what comes next.
-            Self::OpenVpn(_) => None,
-        }
-    }
-
-    /// Ends what has run out of time.
-    pub fn handle_timeout(&mut self, now: Instant, sink: &mut impl Sink) {
-        match self {
-            Self::Tund(lane) | Self::Both { tund: lane, .. } => lane.handle_timeout(now, sink),
-            Self::OpenVpn(_) => {}
-        }
-    }
 }
 
 /// A datagram is of OpenVPN's format if it has one of its lengths and its HMAC is right; what is not is as it came, and tund's own. Those of

@@ -184,14 +184,4 @@ impl Lane {
         let stride = datagram.len();
         self.inward.handle_datagrams(now, Arrived { bytes: datagram, stride, ecn: 0, from }, sink);
     }
-
-    /// When [`Lane::handle_timeout`] must be called next, if at all.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        self.inward.poll_timeout()
-    }
-
-    /// Ends what has run out of time.
-    pub fn handle_timeout(&mut self, now: Instant, sink: &mut impl Sink) {
-        self.inward.handle_timeout(now, sink);
-    }
 }

@@ -403,7 +403,6 @@ impl World {
             let stats = end.stats().minus(&end.link.stats());
             let report = lane::Report { stats, ..end.lane.report() };
             end.link.handle_report(now, &report);
-            end.lane.handle_timeout(now.instant, &mut end.out);
             if end.link.poll_timeout().is_some_and(|at| at <= now.instant) {
                 end.link.handle_timeout(now);
             }

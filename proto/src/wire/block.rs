@@ -14,18 +14,14 @@
 mod pack;
 mod reassemble;
 
-use std::time::Duration;
-
 pub use pack::{Bodies, Packer};
 pub use reassemble::{Deliver, Drops, Reassembler};
 
-/// How many counters ahead of the lowest missing one a datagram may be and still wait for it.
+/// How far the newest counter may be ahead of one that a part of a frame still waits for.
 pub const MAX_AHEAD: usize = 32;
-/// How long an early datagram waits for those before it.
-pub const HOLD: Duration = Duration::from_millis(10);
 /// Longest frame that a length can express, in bytes.
 pub const MAX_FRAME: usize = 65535;
-/// Longest body that is held, in bytes; no UDP datagram carries more.
+/// Longest body, in bytes; no UDP datagram carries more.
 pub const MAX_BODY: usize = 65535;
 /// Bytes before the stream.
 const OFFSET: usize = 2;

@@ -210,7 +210,7 @@ impl End {
 
     pub fn poll_timeout(&self) -> Instant {
         let queues = [self.commands.due(), self.notices[0].due(), self.notices[1].due()];
-        let timers = [self.lane.poll_timeout(), Some(self.tick_at), self.link.poll_timeout(), self.ups.due()];
+        let timers = [Some(self.tick_at), self.link.poll_timeout(), self.ups.due()];
         queues.into_iter().chain(timers).flatten().min().unwrap_or(self.tick_at)
     }
 
@@ -223,9 +223,6 @@ impl End {
                 report.key_used_up = true;
             }
             self.link.handle_report(now, &report);
-        }
-        if self.lane.poll_timeout().is_some_and(|at| at <= now.instant) {
-            self.lane.handle_timeout(now.instant, &mut self.port);
         }
         self.settle(now);
     }

@@ -184,19 +184,6 @@ impl Inward {
         }
     }
 
-    /// When [`Inward::handle_timeout`] must be called next, if at all.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        self.receive.iter().filter_map(|key| key.blocks.poll_timeout()).min()
-    }
-
-    /// Ends what has run out of time.
-    pub fn handle_timeout(&mut self, now: Instant, sink: &mut impl Sink) {
-        let frames = &mut self.frames;
-        for key in &mut self.receive {
-            key.blocks.handle_timeout(now, &mut |frame, ecn| frames.deliver(frame, ecn, sink));
-        }
-    }
-
     fn receive_under(&mut self, key: &Key, after: Option<u32>, named: Option<&KeyId>) {
         if let Key::KeyId(key_id) = key {
             self.newest = self.newest.max(key_id.time());
@@ -274,7 +261,7 @@ impl Inward {
             key.heard = sink.notice(Notice::Confirmed { serial: key.serial });
         }
         let newest = key.window.is_newest(header.counter);
-        let result = self.pass_on(now, index, header, origin, &datagram[range], sink);
+        let result = self.pass_on(index, header, origin, &datagram[range], sink);
         // The challenge is no longer than what brings it about.
         let long_enough = datagram.len() >= self.format.overhead() + QUESTION;
         if newest && origin.strays && long_enough {
@@ -286,7 +273,6 @@ impl Inward {
     /// What a datagram was about goes where it belongs: to the device, into the stream, to the link.
     fn pass_on(
         &mut self,
-        now: Instant,
         index: usize,
         header: Header,
         &Origin { from, ecn, .. }: &Origin,
@@ -298,17 +284,17 @@ impl Inward {
         let frames = &mut self.frames;
         let mut forward = |frame: &[u8], ecn| frames.deliver(frame, ecn, sink);
         match header.kind {
-            Kind::Block => key.blocks.block(now, header.counter, ecn, body, &mut forward),
+            Kind::Block => key.blocks.block(header.counter, ecn, body, &mut forward),
             Kind::Frame if !fits(body, self.settings.max_frame) => {
-                key.blocks.other(header.counter, &mut forward);
+                key.blocks.other(header.counter);
                 result = Err(DropReason::TooBig);
             }
             Kind::Frame => {
-                key.blocks.other(header.counter, &mut forward);
+                key.blocks.other(header.counter);
                 forward(body, ecn);
             }
             Kind::Control | Kind::Reserved => {
-                key.blocks.other(header.counter, &mut forward);
+                key.blocks.other(header.counter);
                 if !sink.notice(Notice::Control { from, body: body.to_vec(), under: key.id(), lane }) {
                     result = Err(DropReason::QueueFull);
                 }

@@ -56,7 +56,6 @@ impl Slow {
         if end.link.poll_timeout().is_some_and(|at| at <= now.instant) {
             end.link.handle_timeout(now);
         }
-        end.lane.handle_timeout(now.instant, &mut end.out);
         end.settle_events(now);
         for notice in std::mem::take(&mut end.out.notices) {
             let queues = if notice.is_unproven() { &mut self.unproven } else { &mut self.proven };

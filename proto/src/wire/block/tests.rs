@@ -1,5 +1,4 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
 
 use proptest::prelude::*;
 use reference::Datagram;
@@ -98,13 +97,13 @@ fn a_frame_is_marked_if_a_datagram_with_a_part_of_it_was() {
         ([2, 1, 3], [1, 3, 3]),
     ] {
         for order in [[0, 1, 2], [2, 0, 1], [1, 2, 0]] {
-            let mut seen = Vec::new();
-            let Receiver { mut reassembler, now, .. } = Receiver::new();
+            let mut seen = BTreeMap::new();
+            let mut reassembler = Reassembler::new(MAX);
             for at in order {
-                let mut deliver = |_: &[u8], ecn| seen.push(ecn);
-                reassembler.block(now, at as u32, marks[at], &bodies[at], &mut deliver);
+                let mut deliver = |frame: &[u8], ecn| assert_eq!(seen.insert(frame[3], ecn), None);
+                reassembler.block(at as u32, marks[at], &bodies[at], &mut deliver);
             }
-            assert_eq!(seen, expected, "{marks:?} in the order {order:?}");
+            assert_eq!(seen, (1..).zip(expected).collect(), "{marks:?} in the order {order:?}");
         }
     }
 }
@@ -127,16 +126,16 @@ fn a_frame_above_the_agreed_size_drops_the_rest_of_its_body_only() {
 }
 
 #[test]
-fn a_block_lost_in_the_middle_costs_the_frames_it_touched() {
+fn a_block_lost_in_the_middle_costs_the_frames_it_touched_and_holds_nothing_up() {
     let frames = (1..=6).map(|n| frame(n, 100)).collect::<Vec<_>>();
     let bodies = pack(&slices(&frames), 130);
     let mut receiver = Receiver::new();
     for counter in [0, 1, 3, 4] {
         receiver.give(counter, &bodies[counter as usize]);
     }
-    assert_eq!(receiver.delivered, [frame(1, 100), frame(2, 100)], "the rest waits for what may come");
-    receiver.pass(HOLD);
     assert_eq!(receiver.delivered, [frame(1, 100), frame(2, 100), frame(5, 100), frame(6, 100)]);
+    assert_eq!(receiver.reassembler.drops(), Drops::default(), "it may come yet");
+    receiver.other(3 + MAX_AHEAD as u32);
     assert_eq!(receiver.reassembler.drops(), Drops { partial: 1, ..Drops::default() });
 }
 
@@ -152,110 +151,80 @@ fn another_kind_between_the_parts_drops_the_frame_at_once() {
 }
 
 #[test]
-fn another_kind_that_comes_late_releases_what_waited_for_it() {
-    let bodies = pack(&slices(&[frame(1, 100), frame(2, 10)]), 80);
+fn what_needs_nothing_from_before_passes_at_once() {
+    let bodies = pack(&slices(&[frame(1, 100), frame(2, 10), frame(3, 100)]), 80);
+    assert_eq!(bodies.len(), 3);
     let mut receiver = Receiver::new();
-    receiver.give(0, &bodies[0]);
-    receiver.give(2, &bodies[1]);
+    receiver.give(9, &bodies[2]);
     assert_eq!(receiver.delivered.len(), 0);
-    receiver.other(1);
-    assert_eq!(receiver.delivered, [frame(2, 10)]);
-    assert_eq!(receiver.reassembler.poll_timeout(), None);
-}
-
-#[test]
-fn early_blocks_wait_ten_milliseconds_and_no_longer() {
-    let bodies = pack(&slices(&[frame(1, 100), frame(2, 10)]), 80);
-    let mut receiver = Receiver::new();
     receiver.give(8, &bodies[1]);
-    assert_eq!(receiver.reassembler.poll_timeout(), Some(receiver.now + HOLD));
-    receiver.pass(HOLD - Duration::from_nanos(1));
-    assert_eq!(receiver.delivered.len(), 0);
-    receiver.pass(Duration::from_nanos(1));
-    assert_eq!(receiver.delivered, [frame(2, 10)]);
-    assert_eq!(receiver.reassembler.poll_timeout(), None);
+    assert_eq!(receiver.delivered, [frame(2, 10), frame(3, 100)], "but the end of the first");
+    receiver.give(7, &bodies[0]);
+    assert_eq!(receiver.delivered[2..], [frame(1, 100)]);
+    assert_eq!(receiver.reassembler.drops(), Drops::default());
 }
 
 #[test]
-fn after_a_gap_a_block_that_needs_nothing_from_before_passes_at_once() {
-    let alone = pack(&slices(&[frame(1, 20), frame(2, 20)]), 80);
-    let two = pack(&slices(&[frame(3, 100)]), 80);
-    let mut receiver = Receiver::new();
-    receiver.give(5, &alone[0]);
-    assert_eq!(receiver.delivered, [frame(1, 20), frame(2, 20)]);
-    receiver.give(8, &two[1]);
-    receiver.give(7, &two[0]);
-    assert_eq!(receiver.delivered[2..], [frame(3, 100)], "so does a chain of them");
-    assert_eq!(receiver.reassembler.poll_timeout(), None);
-    receiver.give(0, &alone[0]);
-    assert_eq!(receiver.delivered.len(), 5, "and what came late still counts");
-}
-
-#[test]
-fn after_a_gap_what_has_lost_its_other_part_does_not_wait_for_it() {
+fn a_part_waits_for_nothing_that_cannot_come_and_is_given_to_no_other_frame() {
     let bodies = pack(&slices(&[frame(1, 10), frame(2, 100), frame(3, 10)]), 80);
     let [front, back] = &bodies[..] else { panic!("{} bodies", bodies.len()) };
 
     let mut front_first = Receiver::new();
     front_first.give(5, front);
-    assert_eq!(front_first.delivered.len(), 0);
     front_first.other(6);
     assert_eq!(front_first.delivered, [frame(1, 10)], "another kind follows");
+    assert_eq!(front_first.reassembler.drops().partial, 1);
 
     let mut back_first = Receiver::new();
     back_first.give(7, back);
-    assert_eq!(back_first.delivered.len(), 0);
     back_first.other(6);
-    assert_eq!(back_first.delivered, [frame(3, 10)], "another kind was before");
+    back_first.give(5, front);
+    assert_eq!(back_first.delivered, [frame(3, 10), frame(1, 10)], "another kind was between");
 
-    let mut wrong_offset = Receiver::new();
-    wrong_offset.give(5, front);
-    wrong_offset.give(6, &[&[0, 1], &back[2..]].concat());
-    assert_eq!(wrong_offset.delivered.first(), Some(&frame(1, 10)), "the next body continues something else");
-    assert_eq!(wrong_offset.reassembler.drops().partial, 1);
-}
-
-#[test]
-fn no_early_block_overtakes_a_partial_frame() {
-    let bodies = pack(&slices(&[frame(1, 100)]), 80);
-    let alone = pack(&slices(&[frame(2, 20)]), 80);
-    let mut receiver = Receiver::new();
-    receiver.give(0, &bodies[0]);
-    receiver.give(2, &alone[0]);
-    assert_eq!(receiver.delivered.len(), 0);
-    receiver.give(1, &bodies[1]);
-    assert_eq!(receiver.delivered, [frame(1, 100), frame(2, 20)]);
-}
-
-#[test]
-fn a_block_after_too_many_counters_gives_the_missing_up() {
-    let bodies = pack(&slices(&[frame(1, 100), frame(2, 10)]), 80);
-    let alone = pack(&slices(&[frame(3, 20)]), 80);
-    let mut receiver = Receiver::new();
-    receiver.give(0, &bodies[0]);
-    for counter in 2..=1 + MAX_AHEAD as u32 {
-        receiver.give(counter, &alone[0]);
+    for [first, second] in [[5, 6], [6, 5]] {
+        let mut wrong_offset = Receiver::new();
+        let wrong = [&[0, 1], &back[2..]].concat();
+        for counter in [first, second] {
+            wrong_offset.give(counter, if counter == 5 { front } else { &wrong });
+        }
+        assert_eq!(wrong_offset.delivered, [frame(1, 10)], "the next body continues something else");
+        assert_eq!(wrong_offset.reassembler.drops().partial, 1);
     }
-    assert_eq!(receiver.delivered.len(), 0, "32 ahead of counter 1");
-    receiver.give(2 + MAX_AHEAD as u32, &alone[0]);
-    assert_eq!(receiver.delivered.len(), 1 + MAX_AHEAD);
-    receiver.give(1, &bodies[1]);
-    assert_eq!(receiver.delivered.last(), Some(&frame(2, 10)), "the late one has a whole frame");
-    assert_eq!(receiver.reassembler.drops().partial, 1);
 }
 
 #[test]
-fn a_repeated_block_changes_nothing_while_it_waits_or_after_it_passed_early() {
+fn parts_are_given_up_when_what_they_wait_for_is_too_far_behind() {
     let bodies = pack(&slices(&[frame(1, 100), frame(2, 10)]), 80);
-    let alone = pack(&slices(&[frame(3, 20)]), 80);
+    let most = MAX_AHEAD as u32;
+    for (above, is_kept) in [(most, true), (most + 1, false)] {
+        let mut front_first = Receiver::new();
+        front_first.give(0, &bodies[0]);
+        front_first.other(1 + above);
+        assert_eq!(front_first.reassembler.drops().partial, u64::from(!is_kept));
+        front_first.give(1, &bodies[1]);
+        let mut back_first = Receiver::new();
+        back_first.give(1, &bodies[1]);
+        back_first.other(above);
+        back_first.give(0, &bodies[0]);
+        for Receiver { delivered, .. } in [front_first, back_first] {
+            assert_eq!(delivered.contains(&frame(1, 100)), is_kept, "{above} above what was waited for");
+            assert!(delivered.contains(&frame(2, 10)), "whole, however late");
+        }
+    }
+}
+
+#[test]
+fn a_repeated_block_neither_mixes_frames_nor_fills_the_memory() {
+    let bodies = pack(&slices(&[frame(1, 100), frame(2, 100), frame(3, 10)]), 80);
     let mut receiver = Receiver::new();
-    receiver.give(9, &alone[0]);
-    receiver.give(9, &alone[0]);
-    receiver.give(6, &bodies[1]);
-    receiver.give(6, &bodies[1]);
-    receiver.other(6);
-    receiver.give(5, &bodies[0]);
-    assert_eq!(receiver.delivered, [frame(3, 20), frame(1, 100), frame(2, 10)]);
+    for _ in 0..100 {
+        receiver.give(6, &bodies[1]);
+    }
+    for counter in [5, 5, 5, 6, 7, 7] {
+        receiver.give(counter, &bodies[counter as usize - 5]);
+    }
+    assert!(receiver.delivered.iter().all(|one| (1..=3).any(|n| *one == frame(n, one.len()))));
+    assert!(receiver.delivered.contains(&frame(1, 100)));
 }
 
 #[test]
@@ -277,7 +246,6 @@ fn the_last_counters_there_are_do_no_harm() {
     receiver.give(u32::MAX - 1, &[0, 9, 1, 2, 3]);
     receiver.give(u32::MAX, &alone[0]);
     receiver.other(u32::MAX);
-    receiver.pass(HOLD);
     assert_eq!(receiver.delivered, [frame(1, 20)]);
 }
 
@@ -292,14 +260,24 @@ proptest! {
         }
         prop_assert_eq!(receiver.delivered, traffic.frames());
         prop_assert_eq!(receiver.reassembler.drops(), Drops::default());
-        prop_assert_eq!(receiver.reassembler.poll_timeout(), None);
+    }
+
+    /// Each datagram gives at once what the slow receiver has when all that came before it is in.
+    #[test]
+    fn loss_delays_nothing_and_lets_nothing_overtake(traffic in traffic(), network in network()) {
+        let mut receiver = Receiver::new();
+        let mut received = BTreeMap::new();
+        for (counter, datagram) in network.thinned(traffic.datagrams()) {
+            receiver.take(counter, &datagram);
+            received.insert(counter, datagram);
+            prop_assert_eq!(&receiver.delivered, &reference::frames(MAX, &received));
+        }
     }
 
     #[test]
     fn reorder_within_the_bounds_loses_nothing(traffic in traffic(), network in network()) {
         let mut receiver = Receiver::new();
-        receiver.take_all(&network.reordered(traffic.datagrams()), Duration::from_micros(100));
-        prop_assert_eq!(receiver.reassembler.poll_timeout(), None);
+        receiver.take_all(&network.reordered(traffic.datagrams()));
         prop_assert_eq!(sorted(receiver.delivered), sorted(traffic.frames()));
         prop_assert_eq!(receiver.reassembler.drops(), Drops::default());
     }
@@ -312,8 +290,7 @@ proptest! {
         let received = network.thinned(traffic.datagrams());
         let expected = reference::frames(MAX, &received);
         let mut receiver = Receiver::new();
-        receiver.take_all(&network.reordered(received), Duration::from_micros(100));
-        receiver.pass(HOLD);
+        receiver.take_all(&network.reordered(received));
         prop_assert_eq!(sorted(receiver.delivered), sorted(expected));
     }
 
@@ -322,8 +299,7 @@ proptest! {
         let received = network.thinned(bodies);
         let expected = reference::frames(40, &received);
         let mut receiver = Receiver::with_max(40);
-        receiver.take_all(&network.reordered(received), Duration::from_micros(100));
-        receiver.pass(HOLD);
+        receiver.take_all(&network.reordered(received));
         prop_assert_eq!(sorted(receiver.delivered), sorted(expected));
     }
 
@@ -331,7 +307,6 @@ proptest! {
     fn out_of_all_bounds_frames_are_lost_but_never_mixed_or_repeated(
         traffic in traffic(),
         network in network(),
-        step in 0u64..20_000,
     ) {
         let received = network.thinned(traffic.datagrams());
         let possible = reference::frames(MAX, &received).into_iter().collect::<BTreeSet<_>>();
@@ -340,44 +315,37 @@ proptest! {
         });
         let certain = certain.collect::<BTreeSet<_>>();
         let mut receiver = Receiver::new();
-        receiver.take_all(&network.shuffled(received), Duration::from_micros(step));
-        receiver.pass(HOLD);
+        receiver.take_all(&network.shuffled(received));
         let delivered = receiver.delivered.iter().cloned().collect::<BTreeSet<_>>();
         prop_assert_eq!(delivered.len(), receiver.delivered.len(), "a frame came twice");
         prop_assert!(delivered.is_subset(&possible));
         prop_assert!(certain.is_subset(&delivered), "frames that lie whole in one body always arrive");
-        prop_assert_eq!(receiver.reassembler.poll_timeout(), None);
     }
 
     #[test]
-    fn repeated_datagrams_never_mix_frames(traffic in traffic(), network in network(), step in 0u64..20_000) {
+    fn repeated_datagrams_never_mix_frames(traffic in traffic(), network in network()) {
         let sent = traffic.frames().into_iter().collect::<BTreeSet<_>>();
         let mut twice = network.shuffled(traffic.datagrams());
         twice.extend(network.reordered(traffic.datagrams()));
         let mut receiver = Receiver::new();
-        receiver.take_all(&twice, Duration::from_micros(step));
-        receiver.pass(HOLD);
+        receiver.take_all(&twice);
         prop_assert!(receiver.delivered.iter().all(|frame| sent.contains(frame)));
     }
 
     #[test]
-    fn memory_never_grows(arrivals in prop::collection::vec((any::<u8>(), body(), 0u64..3000), 0..200)) {
+    fn memory_never_grows(arrivals in prop::collection::vec((any::<u8>(), body()), 0..200)) {
         let mut receiver = Receiver::with_max(40);
         let before = memory(&receiver.reassembler);
-        for (counter, body, step) in arrivals {
+        for (counter, body) in arrivals {
             receiver.give(counter.into(), &body);
-            receiver.pass(Duration::from_micros(step));
-            let held = receiver.reassembler.held.iter().filter(|held| held.waiting.is_some()).count();
-            prop_assert_eq!(held, receiver.reassembler.held_count);
         }
         prop_assert_eq!(memory(&receiver.reassembler), before);
     }
 }
 
-/// A reassembler, its clock, and what it delivered.
+/// A reassembler, and what it delivered.
 struct Receiver {
     reassembler: Reassembler,
-    now: Instant,
     delivered: Vec<Vec<u8>>,
 }
 
@@ -386,19 +354,17 @@ impl Receiver {
         Self::with_max(MAX)
     }
 
-    #[allow(clippy::disallowed_methods, reason = "an instant has no other beginning; only differences count")]
     fn with_max(max_frame: usize) -> Self {
-        Self { reassembler: Reassembler::new(max_frame), now: Instant::now(), delivered: Vec::new() }
+        Self { reassembler: Reassembler::new(max_frame), delivered: Vec::new() }
     }
 
     fn give(&mut self, counter: u32, body: &[u8]) {
         let delivered = &mut self.delivered;
-        self.reassembler.block(self.now, counter, 0, body, &mut |frame, _| delivered.push(frame.to_vec()));
+        self.reassembler.block(counter, 0, body, &mut |frame, _| delivered.push(frame.to_vec()));
     }
 
     fn other(&mut self, counter: u32) {
-        let delivered = &mut self.delivered;
-        self.reassembler.other(counter, &mut |frame, _| delivered.push(frame.to_vec()));
+        self.reassembler.other(counter);
     }
 
     fn take(&mut self, counter: u32, datagram: &Datagram) {
@@ -408,10 +374,9 @@ impl Receiver {
         }
     }
 
-    fn take_all(&mut self, arrivals: &[(u32, Datagram)], step: Duration) {
+    fn take_all(&mut self, arrivals: &[(u32, Datagram)]) {
         for (counter, datagram) in arrivals {
             self.take(*counter, datagram);
-            self.pass(step);
         }
     }
 
@@ -419,17 +384,16 @@ impl Receiver {
         (0..).zip(bodies).for_each(|(counter, body)| self.give(counter, body));
         self.delivered.clone()
     }
-
-    fn pass(&mut self, time: Duration) {
-        self.now += time;
-        let delivered = &mut self.delivered;
-        self.reassembler.handle_timeout(self.now, &mut |frame, _| delivered.push(frame.to_vec()));
-    }
 }
 
-fn memory(reassembler: &Reassembler) -> (usize, usize, Vec<usize>) {
-    let bodies = reassembler.held.iter().map(|held| held.body.capacity()).collect();
-    (reassembler.assembly.frame.capacity(), reassembler.held.capacity(), bodies)
+fn memory(reassembler: &Reassembler) -> BTreeMap<usize, usize> {
+    let Reassembler { begun, parts, .. } = reassembler;
+    let buffers = begun.items.iter().map(|begun| &begun.bytes);
+    let mut capacities = BTreeMap::new();
+    for buffer in buffers.chain(parts.items.iter().map(|part| &part.bytes)) {
+        *capacities.entry(buffer.capacity()).or_default() += 1;
+    }
+    capacities
 }
 
 /// Batches of frames, each packed on its own, with datagrams of other kinds between them.

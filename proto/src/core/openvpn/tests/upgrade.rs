@@ -250,9 +250,6 @@ impl World {
                 if link.poll_timeout().is_some_and(|at| at <= now.instant) {
                     link.handle_timeout(now);
                 }
-                if bulk.poll_timeout().is_some_and(|at| at <= now.instant) {
-                    bulk.handle_timeout(now.instant, out);
-                }
             }
             self.settle();
         }
