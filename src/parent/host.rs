@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "the parent prepares the device before its poll loop begins")]
 
+use std::io;
 use std::net::SocketAddr;
 use std::num::NonZero;
 use std::thread::available_parallelism;
@@ -21,6 +22,24 @@ use crate::route::step::Step;
 
 /// How long the kernel may take over the addresses of a tun device.
 const ADDRESS_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a port or device that is taken may take to become free.
+const TAKEN_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What an attempt gives that fails like this for a while: the engine of a parent that was killed has port and device until it has ended.
+pub(super) fn patiently<T>(
+    fails: io::ErrorKind,
+    mut attempt: impl FnMut() -> io::Result<T>,
+) -> io::Result<T> {
+    let deadline = Instant::now() + TAKEN_PATIENCE;
+    loop {
+        match attempt() {
+            Err(error) if error.kind() == fails && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            result => return result,
+        }
+    }
+}
 
 impl Parent {
     /// Opens the device and sets what belongs to it.
@@ -57,9 +76,10 @@ impl Parent {
     fn open_device(&mut self) -> Result<Interface, Fatal> {
         let settings = &self.link.config.device;
         let lanes = self.wanted_lanes();
-        let device = device::open(settings.mode, settings.name.as_deref(), lanes).map_err(|error| {
+        let open = || device::open(settings.mode, settings.name.as_deref(), lanes);
+        let device = patiently(io::ErrorKind::ResourceBusy, open).map_err(|error| {
             let code = match error.kind() {
-                std::io::ErrorKind::PermissionDenied => PRIVILEGE,
+                io::ErrorKind::PermissionDenied => PRIVILEGE,
                 _ => UNAVAILABLE,
             };
             Fatal::new(code, format!("cannot open the device: {error}"))

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::host::changes::Changes;
 use crate::host::directories::{self, Lock, RUNTIME};
 use crate::host::directory::Directory;
+use crate::parent::host::patiently;
 use crate::parent::identity;
 use crate::parent::keylog::KeyLog;
 use crate::parent::nowait;
@@ -34,8 +35,6 @@ use crate::transport::inherited::{self, Inherited, Opener};
 use crate::transport::stream;
 use crate::transport::udp::{self, Bound};
 
-/// How long a taken port may take to become free.
-const PORT_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a start that a datagram caused lasts at least when it fails: the datagram is still there, and the
 /// superserver starts the next one at once.
 const RESTART_BACKOFF: Duration = Duration::from_secs(20);
@@ -394,24 +393,11 @@ fn code(error: &io::Error) -> u8 {
 
 /// A new socket as the configuration asks for it.
 pub(crate) fn bind(config: &Config) -> Result<Bound, Fatal> {
-    bind_patiently(config).map_err(|error| {
+    patiently(io::ErrorKind::AddrInUse, || udp::bind(config)).map_err(|error| {
         let holder = preflight::check_port(config, &Places::default())
             .filter(|_| error.kind() == io::ErrorKind::AddrInUse);
         Fatal::new(code(&error), holder.map_or_else(|| error.to_string(), |finding| one_line(&finding)))
     })
-}
-
-/// The engine of a parent that was killed holds the port until the kernel has removed its device.
-fn bind_patiently(config: &Config) -> io::Result<Bound> {
-    let deadline = Instant::now() + PORT_PATIENCE;
-    loop {
-        match udp::bind(config) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            result => return result,
-        }
-    }
 }
 
 pub(super) fn one_line(finding: &Diagnostic) -> String {

@@ -126,6 +126,22 @@ fn without_the_right_to_make_devices_it_says_so() {
     assert_stopped(&pair, pair.fri.spawn(&words).unwrap(), NO_PERMISSION, "CAP_NET_ADMIN");
 }
 
+/// As the engine has it whose parent was killed, until it has ended.
+#[test]
+fn a_device_that_is_taken_is_waited_for_a_moment() {
+    let pair = pair();
+    let (fri, mon) =
+        [Toml::tap_fri(), Toml::tap_mon()].map(|toml| toml.device("mode = 'tap'\nname = 'tap0'")).into();
+    let held = pair.fri.port("tap0").unwrap();
+    assert_eq!(exit_code(&mut pair.start_fri(&fri)), UNAVAILABLE);
+    assert_eq!(pair.fri.interfaces().unwrap(), ["eth0", "lo", "tap0"]);
+    let _mon = pair.start_mon(&mon);
+    let process = pair.start_fri(&fri);
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    drop(held);
+    process.wait_line(UP, SOON).unwrap();
+}
+
 #[test]
 fn a_bad_configuration_shows_every_problem() {
     let pair = pair();

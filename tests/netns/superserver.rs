@@ -313,7 +313,8 @@ fn after_kill_9_of_both_processes_the_next_datagram_starts_it_again() {
         let fri = pair.start_fri(&Toml::tun_fri().with("[keepalive]\ninterval = '1s'\ntimeout = '3s'"));
         for _ in 0..2 {
             let mark = fri.mark();
-            fri.wait_line_after(mark.saturating_sub(1), UP, SOON).unwrap();
+            let up = fri.wait_line_after(mark.saturating_sub(1), UP, SOON);
+            up.unwrap_or_else(|error| panic!("{kind:?}: {error}\n{}", log.text()));
             log.wait_line(UP, SOON).unwrap();
             let pids: Vec<String> = served.tunds().iter().map(u32::to_string).collect();
             pair.mon.run(&format!("kill -9 {}", pids.join(" "))).unwrap();
