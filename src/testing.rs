@@ -82,10 +82,18 @@ pub fn leave_dead_socket(path: &Path) {
 
 /// Waits until this is so, ten seconds at most. What a test closes (a socket, a lock, a device) is open a while longer in a process
 /// that another test starts at this moment, until it runs its program: who expects it to be closed waits.
-#[allow(clippy::disallowed_methods, reason = "what is waited for happens in real time")]
 pub fn wait_until(mut condition: impl FnMut() -> bool) {
+    wait_for(|| condition().then_some(()));
+}
+
+/// Waits for something in the same way.
+#[allow(clippy::disallowed_methods, reason = "what is waited for happens in real time")]
+pub fn wait_for<T>(mut find: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(10);
-    while !condition() {
+    loop {
+        if let Some(found) = find() {
+            return found;
+        }
         assert!(Instant::now() < deadline, "it did not happen");
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -93,15 +101,10 @@ pub fn wait_until(mut condition: impl FnMut() -> bool) {
 
 /// What this gives once it would no longer block.
 pub fn without_blocking<T>(mut operation: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    let mut result = operation();
-    wait_until(|| {
-        let blocked = result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
-        if blocked {
-            result = operation();
-        }
-        !blocked
-    });
-    result
+    wait_for(|| match operation() {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+        result => Some(result),
+    })
 }
 
 /// Whether this is the test's own process in a network namespace of its own, with a default route through

@@ -94,7 +94,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
-    use crate::testing::{Scratch, wait_until};
+    use crate::testing::{Scratch, wait_for};
 
     fn refused(path: &Path) -> String {
         match KeyLog::open(path) {
@@ -108,12 +108,7 @@ mod tests {
         let scratch = Scratch::new();
         let path = scratch.path().join("keys");
         for _ in 0..2 {
-            let mut opened = None;
-            wait_until(|| {
-                opened = KeyLog::open(&path).ok();
-                opened.is_some()
-            });
-            let log = opened.unwrap();
+            let log = wait_for(|| KeyLog::open(&path).ok());
             assert!(KeyLog::open(&path).is_err(), "another link's");
             drop(log);
         }

@@ -358,7 +358,7 @@ impl Facts {
 mod tests {
     use super::*;
     use crate::config::{Options, parse};
-    use crate::testing::wait_until;
+    use crate::testing::{wait_for, wait_until};
 
     const TEXT: &str = r#"remote = "mon.tn:1417"
 [key]
@@ -545,7 +545,7 @@ to = "192.168.66.0/24"
         let open = UdpSocket::bind("127.0.0.1:0").unwrap();
         let port = open.local_addr().unwrap().port();
         let text = TEXT.replace("[key]", &format!("listen = \"127.0.0.1:{port}\"\n[key]"));
-        let found = check_port(&config(&text), &places(&text)).unwrap();
+        let found = wait_for(|| check_port(&config(&text), &places(&text)));
         assert_eq!(found.code, Code::PortTaken);
         assert!(found.message.contains(&std::process::id().to_string()), "{}", found.message);
         assert_eq!(&text[found.span.unwrap()], format!("\"127.0.0.1:{port}\""));

@@ -10,7 +10,8 @@ pub(super) struct Socket {
     inode: u64,
 }
 
-/// All UDP sockets of the caller's network namespace; none where /proc does not show them.
+/// The UDP sockets of the caller's network namespace; none where /proc does not show them. While sockets are closed the kernel may leave out
+/// others that stay open.
 pub(super) fn sockets() -> Vec<Socket> {
     ["/proc/net/udp", "/proc/net/udp6"]
         .into_iter()
@@ -85,6 +86,7 @@ fn parse_address(hex: &str) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::wait_for;
     use std::net::UdpSocket;
 
     fn socket(address: &str) -> Socket {
@@ -99,7 +101,7 @@ mod tests {
                 continue;
             };
             let local = open.local_addr().unwrap();
-            let found = sockets().into_iter().find(|s| s.takes(Some(local.ip()), local.port())).unwrap();
+            let found = wait_for(|| sockets().into_iter().find(|s| s.takes(Some(local.ip()), local.port())));
             assert_eq!(found.address, local.ip());
             let holder = found.holder().unwrap();
             assert!(holder.ends_with(&format!("(pid {})", std::process::id())), "{holder}");
