@@ -61,13 +61,13 @@ pub(super) struct Part {
 }
 
 impl Reassembler {
-    /// Reserves all memory it will ever use: a frame of `max_frame` bytes and a body for each counter that something may wait for.
+    /// It will have at most a frame of `max_frame` bytes and a body for each counter that something may wait for, and has nothing before
+    /// one waits: most keys never need more than one frame.
     pub fn new(max_frame: usize) -> Self {
-        let max_frame = max_frame.min(MAX_FRAME);
-        let begun = || Begun { next: 0, missing: 0, ecn: 0, bytes: Vec::with_capacity(max_frame) };
-        let part = || Part { counter: 0, offset: 0, ecn: 0, bytes: Vec::with_capacity(MAX_BODY) };
+        let begun = || Begun { next: 0, missing: 0, ecn: 0, bytes: Vec::new() };
+        let part = || Part { counter: 0, offset: 0, ecn: 0, bytes: Vec::new() };
         Self {
-            max_frame,
+            max_frame: max_frame.min(MAX_FRAME),
             newest: 0,
             begun: Pool::new(MAX_AHEAD + 2, begun),
             parts: Pool::new(MAX_AHEAD, part),
@@ -148,6 +148,7 @@ impl Reassembler {
         };
         (begun.next, begun.missing, begun.ecn) = (next, missing, ecn);
         begun.bytes.clear();
+        begun.bytes.reserve_exact(self.max_frame);
         begun.bytes.extend_from_slice(part);
         self.go_on(index, deliver);
     }
@@ -158,6 +159,7 @@ impl Reassembler {
         let Some((_, part)) = is_new.then(|| self.parts.take()).flatten() else { return };
         (part.counter, part.offset, part.ecn) = (counter, offset, ecn);
         part.bytes.clear();
+        part.bytes.reserve_exact(bytes.len());
         part.bytes.extend_from_slice(bytes);
     }
 
