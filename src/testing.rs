@@ -82,11 +82,13 @@ pub fn leave_dead_socket(path: &Path) {
 
 /// Waits until this is so, ten seconds at most. What a test closes (a socket, a lock, a device) is open a while longer in a process
 /// that another test starts at this moment, until it runs its program: who expects it to be closed waits.
+#[track_caller]
 pub fn wait_until(mut condition: impl FnMut() -> bool) {
     wait_for(|| condition().then_some(()));
 }
 
 /// Waits for something in the same way.
+#[track_caller]
 #[allow(clippy::disallowed_methods, reason = "what is waited for happens in real time")]
 pub fn wait_for<T>(mut find: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(10);
@@ -100,6 +102,7 @@ pub fn wait_for<T>(mut find: impl FnMut() -> Option<T>) -> T {
 }
 
 /// What this gives once it would no longer block.
+#[track_caller]
 pub fn without_blocking<T>(mut operation: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     wait_for(|| match operation() {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,

@@ -126,24 +126,17 @@ impl Client {
 }
 
 #[cfg(test)]
-#[allow(clippy::disallowed_methods, reason = "the test plays the poll loop")]
 mod tests {
+    #![allow(clippy::disallowed_methods, reason = "the test plays the poll loop")]
     use std::io::Read;
 
     use super::*;
+    use crate::testing::wait_until;
 
     fn scrape() -> (Scrape, SocketAddr) {
         let scrape = Scrape::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = scrape.listener.local_addr().unwrap();
         (scrape, address)
-    }
-
-    /// Until there is a request, or the time of a slow machine is over.
-    fn asked(scrape: &mut Scrape) -> bool {
-        (0..500).any(|_| {
-            std::thread::sleep(Duration::from_millis(10));
-            scrape.take(Instant::now())
-        })
     }
 
     #[test]
@@ -152,7 +145,7 @@ mod tests {
         let mut client = TcpStream::connect(address).unwrap();
         assert!(!scrape.take(Instant::now()), "nobody has asked");
         client.write_all(b"GET /metr").unwrap();
-        assert!(asked(&mut scrape));
+        wait_until(|| scrape.take(Instant::now()));
         scrape.answer("# EOF\n");
         client.write_all(b"ics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
         let mut text = String::new();
@@ -164,11 +157,10 @@ mod tests {
         );
         assert_eq!(body, "# EOF\n");
         drop(client);
-        assert!((0..500).any(|_| {
-            std::thread::sleep(Duration::from_millis(10));
+        wait_until(|| {
             scrape.take(Instant::now());
             scrape.clients.is_empty()
-        }));
+        });
     }
 
     #[test]

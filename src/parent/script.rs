@@ -329,7 +329,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::core::settings::Traffic;
-    use crate::testing::{Scratch, capture_log, config, logged};
+    use crate::testing::{Scratch, capture_log, config, logged, wait_until};
     use rustix::event::{PollFd, PollFlags, Timespec};
 
     #[test]
@@ -396,11 +396,7 @@ mod tests {
         assert!(error.contains(" 1 s") && error.contains("scripts.timeout"), "{error}");
         assert!(begin.elapsed() < Duration::from_secs(10));
         let child: i32 = scratch.read("child").trim().parse().unwrap();
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while !is_gone(Pid::from_raw(child).unwrap()) {
-            assert!(Instant::now() < deadline, "a process of the group survived");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait_until(|| is_gone(Pid::from_raw(child).unwrap()));
     }
 
     #[test]

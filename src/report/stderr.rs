@@ -100,6 +100,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
+    use crate::testing::wait_until;
 
     /// Writes until there is no room, then empties it: what fits must fit again.
     fn fill_and_drain(writer: impl AsFd, mut reader: impl Read, line: &str) {
@@ -123,12 +124,7 @@ mod tests {
             rustix::io::ioctl_fionbio(&reader, true).unwrap();
             fill_and_drain(&writer, &reader, &line);
             drop(reader);
-            // A process that another test starts at this moment has the reader as well, until it is another program.
-            let is_closed = (0..1000).any(|_| {
-                std::thread::sleep(Duration::from_millis(1));
-                !put(&writer, "x")
-            });
-            assert!(is_closed);
+            wait_until(|| !put(&writer, "x"));
             let (reader, writer) = UnixStream::pair().unwrap();
             reader.set_nonblocking(true).unwrap();
             fill_and_drain(&writer, &reader, &line);

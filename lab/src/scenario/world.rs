@@ -121,9 +121,10 @@ impl World {
         }
         for (file, text) in &plan.files {
             let text = self.filled(host, text);
-            match text.starts_with("#!") {
-                true => write_script(&host.dir().join(file), &text)?,
-                false => drop(host.file(file, &text)?),
+            if text.starts_with("#!") {
+                write_script(&host.dir().join(file), &text)?;
+            } else {
+                host.file(file, &text)?;
             }
         }
         if !plan.setup.is_empty() {
