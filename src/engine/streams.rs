@@ -73,7 +73,8 @@ pub struct Streams {
     /// `None`: what this link speaks does not go over streams.
     keys: Option<Arc<LinkKeys>>,
     listener: Option<Listener>,
-    slots: [Option<Slot>; STRANGERS + KNOWN],
+    /// No longer than it must be: the worker goes through it at every turn.
+    slots: Vec<Option<Slot>>,
     wanted: Vec<Wanted>,
     /// The peer's streams, and strangers with the socket that listens.
     pub epolls: [OwnedFd; 2],
@@ -86,7 +87,7 @@ impl Streams {
     /// Those of epoll_create1(2).
     pub fn new(keys: Option<Arc<LinkKeys>>) -> io::Result<Self> {
         let epoll = || epoll::create(epoll::CreateFlags::CLOEXEC);
-        let slots = [const { None }; STRANGERS + KNOWN];
+        let slots = Vec::with_capacity(STRANGERS + KNOWN);
         Ok(Self { keys, listener: None, slots, wanted: Vec::new(), epolls: [epoll()?, epoll()?] })
     }
 
@@ -148,12 +149,15 @@ impl Streams {
     fn add(&mut self, fd: OwnedFd, path: Path, known: bool, at: Instant) -> Option<usize> {
         let keys = self.keys.clone()?;
         self.make_room(known);
-        let index = self.slots.iter().position(Option::is_none)?;
+        let index = self.slots.iter().position(Option::is_none).unwrap_or(self.slots.len());
         let data = EventData::new_u64(index as u64);
         epoll::add(self.epoll(known), &fd, data, EventFlags::IN).ok()?;
         let mut stream = Stream::new(fd, path, keys, Os.bytes());
         if known {
             stream.widen();
+        }
+        if index == self.slots.len() {
+            self.slots.push(None);
         }
         self.slots[index] = Some(Slot { stream, known, deaf: false, taken: 0, at });
         Some(index)
@@ -290,6 +294,8 @@ impl Streams {
                 drop(mem::take(slot));
             }
         }
+        let used = self.slots.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        self.slots.truncate(used);
     }
 }
 
@@ -301,5 +307,43 @@ fn host(slot: &Slot) -> IpAddr {
             let [a, b, c, d, ..] = v6.ip().segments();
             std::net::Ipv6Addr::from([a, b, c, d, 0, 0, 0, 0]).into()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// One end of a connection from that port, and the path that it is.
+    fn connection(port: u16) -> (UnixStream, OwnedFd, Path) {
+        let (far, near) = UnixStream::pair().unwrap();
+        let remote = SocketAddr::from(([192, 0, 2, 1], port));
+        (far, near.into(), Path { stream: true, ..remote.into() })
+    }
+
+    #[test]
+    fn what_is_closed_leaves_no_place_to_be_gone_through() {
+        let start = Instant::now();
+        let mut streams = Streams::new(Some(Arc::new(LinkKeys::new(&[42; 32])))).unwrap();
+        let connections: Vec<_> = (1..=5).map(connection).collect();
+        let mut far = Vec::new();
+        for (at, (end, near, path)) in (1..).zip(connections) {
+            far.push(end);
+            assert_eq!(streams.add(near, path, false, start + at * SECOND), Some(at as usize - 1));
+        }
+        assert_eq!(streams.poll_timeout(), Some(start + SECOND));
+        // The first two have had their time: their places are free, and the others keep theirs.
+        streams.handle_timeout(start + 2 * SECOND, None);
+        assert_eq!((streams.slots.len(), streams.poll_timeout()), (5, Some(start + 3 * SECOND)));
+        let (_end, near, path) = connection(6);
+        assert_eq!(streams.add(near, path, true, start), Some(0));
+        streams.handle_timeout(start + 5 * SECOND, Some(path));
+        assert_eq!((streams.slots.len(), streams.find(path)), (1, Some(0)));
+        streams.handle_timeout(start + 60 * SECOND, None);
+        assert_eq!((streams.slots.len(), streams.poll_timeout()), (0, None));
     }
 }
