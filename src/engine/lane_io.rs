@@ -300,6 +300,11 @@ fn is_full(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::AGAIN | Errno::NOBUFS))
 }
 
+/// Not what ICMP may say of datagrams before (net/ipv4/icmp.c, net/ipv6/icmp.c), which anybody can forge.
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::INVAL | Errno::IO | Errno::PERM))
+}
+
 impl<D: Datagrams> Sink for LaneIo<D> {
     fn frame(&mut self, frame: &[u8]) {
         if self.device.is_none() {
@@ -350,7 +355,7 @@ impl<D: Datagrams> Sink for LaneIo<D> {
                 Err(error) if is_full(&error) => {
                     return self.count_failure(error, to, transmit.count() as u64);
                 }
-                Err(error) => refused = Some(error),
+                Err(error) => refused = Some(error).filter(is_refusal),
             }
         }
         let mut passed = true;
@@ -376,5 +381,94 @@ impl<D: Datagrams> Sink for LaneIo<D> {
             return self.unproven.try_send(notice).is_ok();
         }
         self.engine.try_send(FromWorker::Notice(notice)).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::os::fd::BorrowedFd;
+
+    use tokio::sync::mpsc::{self, Receiver};
+
+    use super::*;
+    use crate::transport::Received;
+
+    /// A socket whose next call to send fails.
+    struct Failing {
+        socket: OwnedFd,
+        next: Cell<Option<Errno>>,
+        sent: Cell<usize>,
+    }
+
+    impl AsFd for Failing {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.socket.as_fd()
+        }
+    }
+
+    impl Datagrams for Failing {
+        fn try_clone(&self) -> io::Result<Self> {
+            Err(Errno::NOTSUP.into())
+        }
+
+        fn enable_gro(&self, _: bool) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn waiting(&self) -> usize {
+            0
+        }
+
+        fn receive(&self, _: &mut [u8]) -> io::Result<Received> {
+            Err(Errno::AGAIN.into())
+        }
+
+        fn send(&self, transmit: Transmit<'_>) -> io::Result<()> {
+            self.sent.set(self.sent.get() + transmit.count());
+            self.next.take().map_or(Ok(()), |error| Err(error.into()))
+        }
+
+        fn receive_error(&self) -> io::Result<(SocketAddr, io::Error)> {
+            Err(Errno::AGAIN.into())
+        }
+    }
+
+    fn io() -> (LaneIo<Failing>, Receiver<FromWorker>) {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into();
+        let socket = Failing { socket, next: Cell::new(None), sent: Cell::new(0) };
+        let (engine, told) = mpsc::channel(8);
+        let channels = (engine, mpsc::channel(8).0);
+        (LaneIo::new(socket, Layer::Ip, true, channels, Streams::new(None).unwrap()), told)
+    }
+
+    #[test]
+    fn only_what_the_kernel_alone_says_ends_the_cutting_of_datagrams() {
+        let to = SocketAddr::from(([192, 0, 2, 1], 7)).into();
+        let train = Transmit { bytes: &[0; 250], stride: 100, class: 0, to };
+        for (error, ends) in [
+            (Errno::CONNREFUSED, false),
+            (Errno::HOSTUNREACH, false),
+            (Errno::NETUNREACH, false),
+            (Errno::HOSTDOWN, false),
+            (Errno::NONET, false),
+            (Errno::NOPROTOOPT, false),
+            (Errno::OPNOTSUPP, false),
+            (Errno::PROTO, false),
+            (Errno::ACCESS, false),
+            (Errno::MSGSIZE, false),
+            (Errno::IO, true),
+            (Errno::INVAL, true),
+            (Errno::PERM, true),
+        ] {
+            let (mut io, mut told) = io();
+            io.socket.next.set(Some(error));
+            io.transmit(train);
+            assert_eq!(io.socket.sent.take(), 6, "all at once, then each alone: {error}");
+            assert_eq!(io.cuts, !ends, "{error}");
+            let notes = std::iter::from_fn(|| told.try_recv().ok());
+            assert_eq!(notes.filter(|note| matches!(note, FromWorker::Note(_))).count(), usize::from(ends));
+            assert_eq!(io.drops.drops(DropReason::NoPeer), 0, "{error}");
+        }
     }
 }

@@ -16,6 +16,10 @@ use crate::packet::traffic_class::ECN;
 use crate::sys::{self, Departure, rights};
 use crate::transport::{Datagrams, Received};
 
+/// An attempt to send may give the error of a datagram before, and has then sent nothing. Where ICMP is forged as fast as the wire takes it,
+/// several in a row do.
+const ATTEMPTS: usize = 8;
+
 /// A bound socket.
 #[derive(Debug)]
 pub struct Bound {
@@ -265,12 +269,11 @@ impl Datagrams for Socket {
         };
         let stride = u16::try_from(stride).ok().filter(|stride| usize::from(*stride) < bytes.len());
         let departure = Departure { to, local, stride, class };
-        match sys::send_datagrams(&self.fd, bytes, departure) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
-            // That may be the error of a datagram before; then this one has not been tried.
-            Err(_) => sys::send_datagrams(&self.fd, bytes, departure),
+        let send = || sys::send_datagrams(&self.fd, bytes, departure);
+        (1..ATTEMPTS).fold(send(), |sent, _| match sent {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => send(),
             sent => sent,
-        }
+        })
     }
 
     fn receive_error(&self) -> io::Result<(SocketAddr, io::Error)> {
