@@ -1,4 +1,4 @@
-//! What tests, benchmarks and fuzz targets share. It is there with the feature `testing` alone, and no part of the program.
+//! Shared by tests, benchmarks and fuzz targets. Only the feature `testing` enables it; no program does.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -20,8 +20,8 @@ mod dice;
 
 pub use dice::{Dice, Given};
 
-/// The settings of an end with static keys: of mon, which waits (0), or of fri, which calls (1). What a test is about it sets itself:
-/// `LinkSettings { mtu: 1300, ..settings(0) }`.
+/// Settings of an end with static keys: mon, which waits (0), or fri, which calls (1). A test overrides what it is
+/// about: `LinkSettings { mtu: 1300, ..settings(0) }`.
 pub fn settings(which: usize) -> LinkSettings {
     let inner: [IpAddr; 2] = [[192, 168, 86, 18].into(), [192, 168, 86, 81].into()];
     LinkSettings {
@@ -55,7 +55,7 @@ pub fn settings(which: usize) -> LinkSettings {
     }
 }
 
-/// A link of these settings, and what its lanes are made of; both have the keys of this secret.
+/// Makes a link with these settings and its lanes' settings; both share keys derived from `secret`.
 pub fn link(
     settings: LinkSettings,
     secret: &[u8; 32],
@@ -68,22 +68,22 @@ pub fn link(
     (Link::new(settings, keys, statics, now, random), lane)
 }
 
-/// Takes down what comes out of a lane, each kind in order.
+/// Records what a lane emits, each kind in order.
 #[derive(Debug, Default)]
 pub struct Recorder {
     /// For the device.
     pub frames: Vec<Vec<u8>>,
-    /// For the network, each with the way that it takes.
+    /// For the network, each with its path.
     pub sent: Vec<(Vec<u8>, Path)>,
     /// For the link.
     pub notices: VecDeque<Notice>,
-    /// As many of them wait before the next is refused; `None`: any number.
+    /// Most notices that may wait before one is refused; `None`: no limit.
     pub room: Option<usize>,
-    /// So many confirmations are refused all the same.
+    /// Confirmations still to be refused anyway.
     pub refused: u32,
-    /// How many lanes the end has. What is of another one of them goes to `strays`, with the way that it came.
+    /// Number of lanes of this end. What belongs to another of them goes to `strays`.
     pub lanes: u8,
-    /// The number of the lane, the datagram, and the way.
+    /// Lane number, datagram and the path it came by.
     pub strays: Vec<(u8, Vec<u8>, Path)>,
 }
 

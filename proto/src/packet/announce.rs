@@ -1,5 +1,5 @@
-//! Frames by which a host tells its neighbours that an address is at this MAC address now: ARP announcements (RFC 5227
-//! §3) and unsolicited neighbour advertisements (RFC 4861 §7.2.6).
+//! Frames that tell a host's neighbours that an address is now at this MAC address: ARP announcements (RFC 5227 §3) and
+//! unsolicited neighbour advertisements (RFC 4861 §7.2.6).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -7,12 +7,12 @@ use super::checksum::checksum;
 use super::ip::ICMPV6;
 
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-/// Flags of a neighbour advertisement: the sender is a router, and what was known before is overridden.
+/// Neighbour advertisement flags: the sender is a router; the entry overrides a cached one.
 const ROUTER: u8 = 0x80;
 const OVERRIDE: u8 = 0x20;
 
-/// The Ethernet frame that announces `address` at `mac`. `router`: the host forwards packets of this family; hosts
-/// forget a router that says it is none.
+/// Builds the Ethernet frame that announces `address` at `mac`. `router`: the host forwards packets of this family;
+/// hosts drop a router that says it is none.
 pub fn frame(mac: [u8; 6], address: IpAddr, router: bool) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => arp(mac, address),
@@ -20,10 +20,10 @@ pub fn frame(mac: [u8; 6], address: IpAddr, router: bool) -> Vec<u8> {
     }
 }
 
-/// A request for the own address.
+/// A request for its own address.
 fn arp(mac: [u8; 6], address: Ipv4Addr) -> Vec<u8> {
     let address = address.octets();
-    // Ethernet and IPv4, the lengths of their addresses, request.
+    // Ethernet, IPv4, address lengths, request.
     let head = [0, 1, 8, 0, 6, 4, 0, 1];
     [&[0xff; 6][..], &mac, &[0x08, 0x06], &head, &mac, &address, &[0; 6], &address].concat()
 }

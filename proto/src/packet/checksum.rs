@@ -1,26 +1,26 @@
 //! The Internet checksum (RFC 1071).
 
-/// Bytes after which sums of 32 bits are added up: far fewer than make one overflow.
+/// Bytes after which the 32-bit sums are added up, long before they can overflow.
 const PART: usize = 64 * 1024;
 
-/// The checksum of these parts, one after the other; each but the last has an even length.
+/// Returns the checksum of the concatenated parts. All but the last have even length.
 pub fn checksum(parts: &[&[u8]]) -> u16 {
     !fold(parts.iter().map(|part| sum(part)).sum())
 }
 
-/// The checksum after a word that it covers changed from `old` to `new` (RFC 1624, equation 3).
+/// Updates a checksum after a word that it covers changed from `old` to `new` (RFC 1624, equation 3).
 pub fn adjusted(checksum: u16, old: u16, new: u16) -> u16 {
     !fold(u64::from(!checksum) + u64::from(!old) + u64::from(new))
 }
 
-/// The sum of the 16-bit words of `bytes`, not yet folded to 16 bits; a last odd byte is followed by zero. Sums add up
-/// if all but the last are of an even number of bytes.
+/// Sums the 16-bit words of `bytes` without folding to 16 bits; an odd last byte is padded with zero. Sums can be added
+/// if all but the last cover an even number of bytes.
 #[multiversion::multiversion(targets("x86_64+avx2"))]
 pub fn sum(bytes: &[u8]) -> u64 {
-    // Words in the machine's order: a sum of words with the carry brought round has the same bytes in any order.
+    // Native byte order is enough: the ones' complement sum is independent of byte order.
     let mut total = 0;
     for part in bytes.chunks(PART) {
-        // Sums side by side become vector instructions.
+        // Parallel sums compile to vector instructions.
         let mut sums = [0u32; 16];
         let (rows, rest) = part.as_chunks::<32>();
         for row in rows {
@@ -36,7 +36,7 @@ pub fn sum(bytes: &[u8]) -> u64 {
     u64::from(fold(total).to_be())
 }
 
-/// Brings the carries round until 16 bits are left.
+/// Folds the carries until 16 bits are left.
 pub fn fold(mut sum: u64) -> u16 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
@@ -86,7 +86,7 @@ mod tests {
             let before = checksum(&[&bytes(&words)]);
             let after = checksum(&[&bytes(&changed)]);
             let adjusted = adjusted(before, words[1], new);
-            // Zero has two representations, which are equal to whoever verifies.
+            // Zero has two representations, which a verifier treats alike.
             prop_assert!(adjusted == after || !adjusted == 0 && after == 0 || adjusted == 0 && !after == 0);
         }
     }

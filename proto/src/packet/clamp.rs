@@ -1,4 +1,4 @@
-//! Lowering the segment size that TCP connections announce (RFC 9293 §3.7.1), so that hosts behind the tunnel
+//! Lowers the maximum segment size that TCP connections announce (RFC 9293 §3.7.1), so that hosts behind the tunnel
 //! need no path MTU discovery.
 
 use super::checksum::adjusted;
@@ -12,14 +12,13 @@ const END: u8 = 0;
 const PADDING: u8 = 1;
 const MAXIMUM_SEGMENT: u8 = 2;
 
-/// Whether [`clamp`] would look into the packet: the first or second of a TCP connection.
+/// Whether [`clamp`] would examine the packet: one of the first two of a TCP connection.
 pub fn is_syn(packet: &[u8]) -> bool {
     let Some(tcp) = ip::transport(packet).filter(|transport| transport.protocol == TCP) else { return false };
     packet.get(tcp.at + 13).is_some_and(|flags| flags & SYN != 0)
 }
 
-/// Lowers the announced segment size to what packets of `mtu` bytes hold, the checksum with it. True: it was
-/// lowered.
+/// Lowers the announced MSS to what fits in packets of `mtu` bytes and updates the checksum. Returns whether it did.
 pub fn clamp(packet: &mut [u8], mtu: usize) -> bool {
     if !is_syn(packet) {
         return false;
@@ -37,14 +36,14 @@ pub fn clamp(packet: &mut [u8], mtu: usize) -> bool {
     }
     packet[at..at + 2].copy_from_slice(&most.to_be_bytes());
     let sum = u16::from_be_bytes([packet[tcp.at + 16], packet[tcp.at + 17]]);
-    // Words are counted from the header's beginning; an option may begin at an odd place.
+    // Checksum words are aligned to the header's start, but an option may have an odd offset.
     let odd = (at - tcp.at) % 2 == 1;
     let (old, new) = if odd { (announced.swap_bytes(), most.swap_bytes()) } else { (announced, most) };
     packet[tcp.at + 16..tcp.at + 18].copy_from_slice(&adjusted(sum, old, new).to_be_bytes());
     true
 }
 
-/// Where the value of the segment size option stands.
+/// Returns the offset of the MSS option's value.
 fn find(headers: &[u8], mut at: usize) -> Option<usize> {
     loop {
         match *headers.get(at)? {
@@ -71,7 +70,7 @@ mod tests {
     use super::super::checksum::checksum;
     use super::*;
 
-    /// A SYN with these options, its checksum right.
+    /// A SYN with these options and a valid checksum.
     fn syn(v6: bool, options: &[u8]) -> Vec<u8> {
         let mut options = options.to_vec();
         options.resize(options.len().next_multiple_of(4), END);

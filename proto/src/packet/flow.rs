@@ -1,25 +1,24 @@
-//! Which flow a frame belongs to, as a small number: frames of one flow always have the same one, those of two flows
-//! most often not.
+//! Hashes a frame's flow to a small number: always the same for frames of one flow, most often different for two flows.
 
 use super::ip::{IPV4_HEADER, IPV6_HEADER, TCP, UDP};
 use super::layer::Layer;
 
-/// Numbers that there are.
+/// Number of flow numbers.
 pub const FLOWS: usize = 256;
-/// Where the Ethernet addresses end.
+/// Length of both Ethernet addresses.
 const ADDRESSES: usize = 12;
 
-/// What a frame belongs to.
+/// The flow of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Flow {
-    /// Of [`FLOWS`].
+    /// Below [`FLOWS`].
     pub number: u8,
-    /// Whether its protocol is UDP.
+    /// Whether the protocol is UDP.
     pub is_udp: bool,
 }
 
-/// Addresses, protocol and ports of an IP packet; the Ethernet addresses of anything else. Fragments and what has
-/// IPv6 extension headers go by their addresses and protocol alone, as not every one of them has ports.
+/// Hashes addresses, protocol and ports of an IP packet, or the Ethernet addresses of anything else. Ports are left out
+/// for fragments and for packets with IPv6 extension headers, as not all of them have ports.
 pub fn of(frame: &[u8], layer: Layer) -> Flow {
     let packet = layer.network(frame).and_then(|at| frame.get(at..));
     let fields = packet.and_then(|packet| match packet.first()? >> 4 {
@@ -29,7 +28,7 @@ pub fn of(frame: &[u8], layer: Layer) -> Flow {
     let (addresses, protocol, ports) = fields.unwrap_or((frame.get(..ADDRESSES).unwrap_or(frame), 0, [0; 4]));
     let words = addresses.chunks(4).map(word);
     let words = words.chain([u32::from(protocol), u32::from_ne_bytes(ports)]);
-    // Multiplication carries every bit to the uppermost ones (Knuth, The Art of Computer Programming 3, 6.4).
+    // Multiplication carries every bit to the top (Knuth, The Art of Computer Programming 3, 6.4).
     let mixed = words
         .fold(0_u64, |sum, word| (sum.rotate_left(5) ^ u64::from(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     Flow { number: (mixed >> 56) as u8, is_udp: protocol == UDP }

@@ -1,54 +1,54 @@
-//! Joining frames of one flow to super-frames for the device (receive offload). The rules are those of the
-//! kernel (net/ipv4/tcp_offload.c, udp_offload.c): only what cutting it up again would give back.
+//! Joins frames of one flow into super-frames for the device (receive offload). As in the kernel
+//! (net/ipv4/tcp_offload.c, udp_offload.c), frames are joined only if segmentation would restore them.
 
 use super::checksum::{fold, sum};
 use super::ip::{self, IPV4_HEADER, IPV6_HEADER, TCP, UDP};
 use super::layer::Layer;
 use super::virtio::{Kind, Virtio};
 
-/// Flows that are put together at the same time.
+/// Flows that can be coalesced at the same time.
 const FLOWS: usize = 8;
-/// Longest super-frame, Ethernet header aside, in bytes.
+/// Longest super-frame in bytes, without the Ethernet header.
 const LONGEST: usize = 65_535;
-/// Most datagrams of a UDP super-frame (linux/udp.h: UDP_MAX_SEGMENTS).
+/// Most datagrams in a UDP super-frame (linux/udp.h: UDP_MAX_SEGMENTS).
 const UDP_SEGMENTS: usize = 64;
 const UDP_HEADER: usize = 8;
 const TCP_HEADER: usize = 20;
 const PSH: u8 = 0x08;
 const ACK: u8 = 0x10;
 
-/// Puts frames of a flow together until [`Coalescer::flush`]. Frames of one flow never overtake each other.
+/// Coalesces frames by flow until [`Coalescer::flush`]. Frames of one flow are never reordered.
 #[derive(Debug)]
 pub struct Coalescer {
     layer: Layer,
-    /// Whether the kernel takes UDP super-frames.
+    /// Whether the kernel accepts UDP super-frames.
     udp: bool,
-    /// In use: the first `used`, the oldest first.
+    /// The first `used` are in use, oldest first.
     slots: Vec<Slot>,
     used: usize,
 }
 
-/// One super-frame in the making.
+/// A super-frame under construction.
 #[derive(Debug)]
 struct Slot {
     frame: Vec<u8>,
     shape: Shape,
-    /// Payload of the first frame in bytes: that of every frame but the last.
+    /// Payload of the first frame in bytes, and of every other but the last.
     segment: usize,
     count: usize,
-    /// The checksum of the first frame was verified.
+    /// Whether the first frame's checksum was verified.
     verified: bool,
-    /// Flags of the frames together.
+    /// TCP flags of all frames, ORed.
     flags: u8,
 }
 
-/// Where the parts of a frame are that can be joined with others.
+/// Layout of a frame that can be joined with others.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Shape {
     network: usize,
     transport: usize,
     headers: usize,
-    /// Where the packet ends; padding of the Ethernet frame may follow.
+    /// Where the packet ends; Ethernet padding may follow.
     end: usize,
     v4: bool,
     tcp: bool,
@@ -57,18 +57,18 @@ struct Shape {
     same: Same,
 }
 
-/// Fields that are equal in frames that can be joined, besides addresses, ports and what is of any length.
+/// Fixed-size fields, besides addresses and ports, that must be equal in frames that are joined.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Same {
-    /// Version, header length and traffic class; DF, time to live and protocol. Of IPv6: the first word, next header
-    /// and hop limit.
+    /// IPv4: version, header length, traffic class, DF, time to live, protocol. IPv6: first word, next header, hop
+    /// limit.
     network: [u8; 6],
-    /// Of TCP: acknowledgement and data offset; window; urgent pointer.
+    /// TCP: acknowledgement, data offset, window, urgent pointer.
     transport: [u8; 9],
 }
 
 impl Coalescer {
-    /// Reserves all memory it will ever use. `udp`: UDP is joined as well as TCP.
+    /// Allocates all memory it will ever use. `udp`: joins UDP as well as TCP.
     pub fn new(layer: Layer, udp: bool) -> Self {
         let slot = || Slot {
             frame: Vec::with_capacity(LONGEST + 64),
@@ -81,10 +81,10 @@ impl Coalescer {
         Self { layer, udp, slots: std::iter::repeat_with(slot).take(FLOWS).collect(), used: 0 }
     }
 
-    /// Takes a frame for the device; `write` gets what is complete by now.
+    /// Takes a frame for the device. `write` gets what is now complete.
     pub fn push(&mut self, frame: &[u8], write: &mut impl FnMut(Virtio, &[u8])) {
         let Some(shape) = Shape::of(frame, self.layer) else {
-            // It may belong to any flow, as a fragment does; but ICMP, ARP and the like do not.
+            // A fragment, for example, may belong to any flow; ICMP, ARP and the like do not.
             if self.may_be_of_a_flow(frame) {
                 self.flush(write);
             }
@@ -110,13 +110,13 @@ impl Coalescer {
         self.used += 1;
     }
 
-    /// Whether a frame may be of TCP or UDP: it is, or it is a fragment that does not say.
+    /// Whether a frame is, or as a fragment may be, TCP or UDP.
     fn may_be_of_a_flow(&self, frame: &[u8]) -> bool {
         let Some(packet) = self.layer.network(frame).and_then(|at| frame.get(at..)) else { return false };
         ip::transport(packet).is_none_or(|transport| matches!(transport.protocol, TCP | UDP))
     }
 
-    /// Gives out everything.
+    /// Writes everything out.
     pub fn flush(&mut self, write: &mut impl FnMut(Virtio, &[u8])) {
         for slot in &mut self.slots[..self.used] {
             slot.finish(write);
@@ -142,13 +142,13 @@ impl Slot {
 
     fn is_flow_of(&self, shape: &Shape, frame: &[u8]) -> bool {
         let own = &self.shape;
-        // Ports tell most flows apart, and cheaply.
+        // Ports are cheap and tell most flows apart.
         own.ports == shape.ports
             && (own.v4, own.tcp, own.network) == (shape.v4, shape.tcp, shape.network)
             && shape.addresses(frame) == shape.addresses(&self.frame)
     }
 
-    /// Appends the frame if cutting the result up gives both back.
+    /// Appends the frame if segmentation would give both back.
     fn join(&mut self, shape: &Shape, frame: &[u8]) -> bool {
         let payload = shape.end - shape.headers;
         let own = &self.shape;
@@ -175,7 +175,7 @@ impl Slot {
         true
     }
 
-    /// The frame is the next one: by its sequence number, and by its identification where that counts.
+    /// Whether the frame is next by sequence number and, where it counts, by IP identification.
     fn follows(&self, shape: &Shape, frame: &[u8]) -> bool {
         let there = self.frame.len() - self.shape.headers;
         let in_sequence =
@@ -186,7 +186,7 @@ impl Slot {
             && (!shape.is_identified(frame) || shape.identification(frame) == next)
     }
 
-    /// Whether nothing can follow after a frame of `shape` was joined.
+    /// Whether nothing can follow once a frame of `shape` is joined.
     fn is_full(&self, shape: &Shape) -> bool {
         shape.end - shape.headers < self.segment || self.flags & PSH != 0
     }
@@ -226,7 +226,7 @@ impl Slot {
 }
 
 impl Shape {
-    /// `None`: neither TCP nor UDP, a fragment, with options or extensions of IP, or cut.
+    /// `None`: not TCP or UDP, fragmented, truncated, or with IP options or extension headers.
     fn of(frame: &[u8], layer: Layer) -> Option<Self> {
         const MORE_OR_LATER: u16 = 0x3fff;
         let network = layer.network(frame)?;
@@ -251,7 +251,7 @@ impl Shape {
         let end = network + length;
         let exact = tcp || usize::from(number(header + 4)?) == length - header.min(length);
         let sound = headers >= least && headers <= end && end <= frame.len() && exact;
-        // Nothing but padding to the least length of Ethernet may follow the packet.
+        // Only padding to Ethernet's minimum length may follow the packet.
         let padded = end == frame.len() || layer == Layer::Ethernet && frame.len() <= 64;
         if !sound || !padded {
             return None;
@@ -279,17 +279,17 @@ impl Shape {
         u16::from_be_bytes([frame[self.network + 4], frame[self.network + 5]])
     }
 
-    /// Whether the identification says something: a packet that may not be fragmented needs none (RFC 6864).
+    /// Whether the IP identification is meaningful: with DF set it is not (RFC 6864).
     fn is_identified(&self, frame: &[u8]) -> bool {
         self.v4 && frame[self.network + 6] & 0x40 == 0
     }
 
-    /// A frame that others may be joined to.
+    /// Whether other frames may be appended.
     fn may_begin(&self, frame: &[u8], udp: bool) -> bool {
         self.end > self.headers && (self.tcp || udp) && self.may_continue(frame)
     }
 
-    /// Data and nothing else, with a checksum: 0 is none in UDP, and 0xffff is 0 after it was computed anew in TCP.
+    /// Whether there is only data, with a checksum: UDP's 0 means none, and TCP's 0xffff would be recomputed as 0.
     fn may_continue(&self, frame: &[u8]) -> bool {
         match self.tcp {
             true => {
@@ -300,7 +300,7 @@ impl Shape {
         }
     }
 
-    /// Headers of any length that must be equal: Ethernet, and the options of TCP.
+    /// Variable-length headers that must be equal: Ethernet and TCP options.
     fn variable<'a>(&self, frame: &'a [u8]) -> [&'a [u8]; 2] {
         let options = self.transport + if self.tcp { TCP_HEADER } else { UDP_HEADER };
         [frame.get(..self.network).unwrap_or_default(), frame.get(options..self.headers).unwrap_or_default()]

@@ -1,5 +1,5 @@
-//! Cutting super-frames of the device into frames (segmentation offload), and completing the checksums that
-//! the kernel left open. As the kernel does it in net/ipv4/tcp_offload.c and udp_offload.c.
+//! Segments super-frames from the device (segmentation offload) and completes the checksums that the kernel left
+//! partial, as net/ipv4/tcp_offload.c and udp_offload.c do.
 
 use super::checksum::{fold, sum};
 use super::ip::{IPV4_HEADER, IPV6_HEADER, TCP, UDP};
@@ -8,24 +8,24 @@ use super::virtio::{Kind, Virtio};
 
 const TCP_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
-/// Where the checksum is in each transport header.
+/// Offset of the checksum in each transport header.
 const TCP_CHECKSUM: usize = 16;
 const UDP_CHECKSUM: usize = 6;
 const FIN: u8 = 0x01;
 const PSH: u8 = 0x08;
 const CWR: u8 = 0x80;
 
-/// A virtio header that does not fit what follows it.
+/// The virtio header does not fit what follows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the virtio header does not fit the frame")]
 pub struct Unfit;
 
-/// Gives each frame of what was read from the device, with its checksums, as two parts that follow one another:
-/// `emit(headers, payload)`, or for a single frame `emit(frame, nothing)`. `packet` is what follows the virtio
-/// header; it is scratch space afterwards.
+/// Emits each frame that was read from the device, with its checksums, in two consecutive parts:
+/// `emit(headers, payload)`, or `emit(frame, nothing)` for a single frame. `packet` is what follows the virtio header;
+/// its contents are clobbered.
 ///
 /// # Errors
-/// [`Unfit`]; nothing was given then.
+/// [`Unfit`]; nothing has been emitted then.
 pub fn split(
     virtio: Virtio,
     packet: &mut [u8],
@@ -48,14 +48,14 @@ pub fn split(
     }
 }
 
-/// Completes a checksum: its place holds the sum of the pseudo-header, not inverted.
+/// Completes a checksum whose field holds the pseudo-header sum, not inverted.
 fn complete(packet: &mut [u8], start: usize, offset: usize) -> Result<(), Unfit> {
     let covered = packet.get_mut(start..).ok_or(Unfit)?;
     if covered.len() < offset + 2 {
         return Err(Unfit);
     }
     let mut value = !fold(sum(covered));
-    // A UDP checksum of zero would say that there is none (RFC 768).
+    // A UDP checksum of zero means none (RFC 768).
     if offset == UDP_CHECKSUM && value == 0 {
         value = 0xffff;
     }
@@ -63,7 +63,7 @@ fn complete(packet: &mut [u8], start: usize, offset: usize) -> Result<(), Unfit>
     Ok(())
 }
 
-/// Where the headers of a super-frame are.
+/// The headers of a super-frame.
 struct Plan {
     network: usize,
     transport: usize,
@@ -96,7 +96,7 @@ impl Plan {
         };
         let least = transport + if tcp { TCP_HEADER } else { UDP_HEADER };
         let whole = headers >= least && packet.len() > headers && virtio.segment > 0;
-        // A segment's lengths are numbers of 16 bits.
+        // The length fields of a segment have 16 bits.
         let expressible = headers + usize::from(virtio.segment) <= 65535 + network;
         let plan = Self { network, transport, headers, v4, tcp };
         let sound = fits && usize::from(offset) == plan.place() && whole && expressible;
@@ -145,7 +145,7 @@ impl Plan {
         }
     }
 
-    /// Where in the transport header the checksum is.
+    /// Checksum offset in the transport header.
     fn place(&self) -> usize {
         if self.tcp { TCP_CHECKSUM } else { UDP_CHECKSUM }
     }
@@ -155,7 +155,7 @@ impl Plan {
         let transport = &mut headers[self.transport..];
         transport[place..place + 2].fill(0);
         let length = transport.len() + piece.len();
-        // Headers are of an even number of bytes, so that the sums add up.
+        // Headers have even length, so the sums can be added.
         let total = pseudo + length as u64 + sum(transport) + sum(piece);
         let mut value = !fold(total);
         if !self.tcp && value == 0 {
@@ -165,13 +165,13 @@ impl Plan {
     }
 }
 
-/// What the first segment has and the others count on from.
+/// Fields of the first segment, from which the others count on.
 struct Fields {
     identification: u16,
     sequence: u32,
     flags: u8,
-    /// The sum of the pseudo-header without its length. The kernel put it there, and knows the final
-    /// destination behind a routing header.
+    /// Pseudo-header sum without the length, as the kernel left it: the kernel knows the final destination behind a
+    /// routing header.
     pseudo: u64,
 }
 

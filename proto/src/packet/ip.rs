@@ -15,15 +15,15 @@ pub const ICMPV6: u8 = 58;
 pub const IPV4_HEADER: usize = 20;
 /// Length of an IPv6 header without extensions.
 pub const IPV6_HEADER: usize = 40;
-/// Extension headers that are looked behind; no real packet has more.
+/// Most extension headers that are skipped; no real packet has more.
 const MOST_EXTENSIONS: usize = 8;
 
-/// What a packet carries.
+/// A transport header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transport {
-    /// Its protocol number.
+    /// Protocol number.
     pub protocol: u8,
-    /// Where its header begins.
+    /// Offset of the header.
     pub at: usize,
 }
 
@@ -44,7 +44,7 @@ pub fn addresses(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
     }
 }
 
-/// The transport header of a packet; `None`: it has none, since it is a later fragment or no IP packet.
+/// Finds the transport header. `None`: a later fragment, or not an IP packet.
 pub fn transport(packet: &[u8]) -> Option<Transport> {
     match packet.first()? >> 4 {
         4 => {
@@ -62,9 +62,9 @@ fn behind_extensions(packet: &[u8]) -> Option<Transport> {
     let (mut protocol, mut at) = (*packet.get(6)?, IPV6_HEADER);
     for _ in 0..MOST_EXTENSIONS {
         let length = match protocol {
-            // Hop-by-hop options, routing, destination options: in units of eight bytes beyond the first.
+            // Hop-by-hop options, routing, destination options: in units of eight bytes after the first.
             0 | 43 | 60 => usize::from(*packet.get(at + 1)?) * 8 + 8,
-            // A fragment: the offset fills the upper 13 bits.
+            // Fragment: the offset is the upper 13 bits.
             44 => {
                 let offset = u16::from_be_bytes([*packet.get(at + 2)?, *packet.get(at + 3)?]) >> 3;
                 if offset != 0 {
@@ -72,7 +72,7 @@ fn behind_extensions(packet: &[u8]) -> Option<Transport> {
                 }
                 8
             }
-            // Authentication (RFC 4302): in units of four bytes beyond the first two.
+            // Authentication (RFC 4302): in units of four bytes after the first two.
             51 => usize::from(*packet.get(at + 1)?) * 4 + 8,
             _ => return Some(Transport { protocol, at }),
         };

@@ -1,4 +1,4 @@
-//! Where in a frame the IP header is.
+//! Finds the IP header of a frame.
 
 use std::fmt;
 
@@ -22,22 +22,22 @@ impl fmt::Display for Mode {
     }
 }
 
-/// What a frame begins with.
+/// The outermost header of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layer {
-    /// An IP header: frames of a tun device.
+    /// IP: frames of a tun device.
     Ip,
-    /// An Ethernet header (IEEE 802.3): frames of a tap device.
+    /// Ethernet (IEEE 802.3): frames of a tap device.
     Ethernet,
 }
 
-/// Tags of 802.1Q and 802.1ad that are looked behind.
+/// Most 802.1Q and 802.1ad tags that are skipped.
 const MOST_TAGS: usize = 2;
-/// Length of the two Ethernet addresses.
+/// Length of both Ethernet addresses.
 const ADDRESSES: usize = 12;
 
 impl Layer {
-    /// Where the IP header begins; `None`: the frame carries no IP.
+    /// Returns the offset of the IP header; `None`: no IP packet.
     pub fn network(self, frame: &[u8]) -> Option<usize> {
         let at = match self {
             Layer::Ip => 0,

@@ -1,4 +1,4 @@
-//! The packets inside the tunnel. Everything here takes bytes that anybody may have written.
+//! The packets inside the tunnel. Everything here takes untrusted bytes.
 
 pub mod announce;
 pub mod checksum;

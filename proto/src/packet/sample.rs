@@ -1,9 +1,8 @@
-//! Frames for tests, built field by field and summed word by word: a reference that shares nothing with
-//! what it is compared to.
+//! Test frames, built field by field and summed word by word: a reference that shares no code with what it checks.
 
 use super::layer::Layer;
 
-/// A frame of TCP or UDP.
+/// A TCP or UDP frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
     pub ethernet: Option<Option<u16>>,
@@ -50,7 +49,7 @@ impl Sample {
         Self { payload: payload.to_vec(), ..self.clone() }
     }
 
-    /// Where IP and transport headers and the payload begin.
+    /// Offsets of IP header, transport header and payload.
     pub fn places(&self) -> [usize; 3] {
         let network = match self.ethernet {
             None => 0,
@@ -61,7 +60,7 @@ impl Sample {
         [network, transport, transport + if self.tcp { 20 + self.options.len() } else { 8 }]
     }
 
-    /// The whole frame, its checksums right.
+    /// Builds the whole frame with valid checksums.
     pub fn build(&self) -> Vec<u8> {
         let mut transport = self.transport();
         let place = if self.tcp { 16 } else { 6 };
@@ -73,7 +72,7 @@ impl Sample {
         [self.outside(transport.len()), transport].concat()
     }
 
-    /// The frame as the kernel hands it over: the checksum has the sum of the pseudo-header alone.
+    /// Builds the frame as the kernel hands it over, with only the pseudo-header sum as checksum.
     pub fn build_partial(&self) -> Vec<u8> {
         let mut transport = self.transport();
         let place = if self.tcp { 16 } else { 6 };

@@ -1,19 +1,19 @@
-//! The answer to a packet that is too long for the tunnel: ICMP "fragmentation needed" (RFC 792, RFC 1191),
-//! ICMPv6 "packet too big" (RFC 4443).
+//! Replies to packets too long for the tunnel: ICMP "fragmentation needed" (RFC 792, RFC 1191) and ICMPv6 "packet too
+//! big" (RFC 4443).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::checksum::checksum;
 use super::ip::{self, ICMP, ICMPV6, IPV4_HEADER, IPV6_HEADER};
 
-/// An IPv4 answer quotes so much of the packet that it stays within 576 bytes (RFC 1812 §4.3.2.3).
+/// An IPv4 reply quotes as much as fits in 576 bytes (RFC 1812 §4.3.2.3).
 const QUOTE_V4: usize = 576 - IPV4_HEADER - 8;
-/// An IPv6 answer stays within the least MTU (RFC 4443 §2.4).
+/// An IPv6 reply fits in the minimum MTU (RFC 4443 §2.4).
 const QUOTE_V6: usize = 1280 - IPV6_HEADER - 8;
 const DONT_FRAGMENT: u8 = 0x40;
 
-/// Writes the answer that says `mtu` into `out`, from the address `from` if that is of its family, else from the packet's destination.
-/// False: a packet like this gets none. Answering too often is the caller's to prevent.
+/// Writes a reply that announces `mtu` to `out`. It comes from `from` if that is of the packet's family, else from the
+/// packet's destination. Returns false if the packet gets no reply. The caller limits the rate.
 pub fn answer(packet: &[u8], mtu: u32, from: Option<IpAddr>, out: &mut Vec<u8>) -> bool {
     out.clear();
     let Some((source, destination)) = ip::addresses(packet) else { return false };
@@ -26,7 +26,7 @@ pub fn answer(packet: &[u8], mtu: u32, from: Option<IpAddr>, out: &mut Vec<u8>) 
                 Some(IpAddr::V4(from)) => from,
                 _ => destination,
             };
-            // A router would cut the others into fragments.
+            // A router would fragment packets without DF.
             let asks = packet.get(6).is_some_and(|flags| flags & DONT_FRAGMENT != 0);
             asks && ip::transport(packet).is_some() && answer_v4(packet, mtu, from, source, out)
         }
@@ -86,12 +86,12 @@ fn is_host(address: IpAddr) -> bool {
     !(address.is_multicast() || address.is_unspecified() || address.is_loopback() || is_broadcast)
 }
 
-/// No error message is about another (RFC 1122 §3.2.2, RFC 4443 §2.4).
+/// An error message never answers another (RFC 1122 §3.2.2, RFC 4443 §2.4).
 fn is_error(packet: &[u8]) -> bool {
     let Some(transport) = ip::transport(packet) else { return false };
     let kind = packet.get(transport.at).copied();
     match transport.protocol {
-        // Echo, time stamp and their replies are no errors.
+        // Echo, timestamp and their replies are not errors.
         ICMP => !matches!(kind, Some(0 | 8 | 13 | 14)),
         ICMPV6 => kind.is_none_or(|kind| kind < 128),
         _ => false,

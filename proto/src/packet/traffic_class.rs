@@ -1,20 +1,19 @@
-//! DSCP and ECN: the traffic class of a packet (RFC 2474, RFC 3168), and how ECN passes through a tunnel
-//! (RFC 6040).
+//! DSCP and ECN: a packet's traffic class (RFC 2474, RFC 3168), and ECN across a tunnel (RFC 6040).
 
 use super::checksum::adjusted;
 use super::ip::{IPV4_HEADER, IPV6_HEADER};
 use super::layer::Layer;
 
-/// The two bits of ECN.
+/// Mask of the ECN bits.
 pub const ECN: u8 = 3;
-/// The transport takes no marks.
+/// The transport is not ECN-capable.
 const NOT_ECT: u8 = 0;
 const ECT_1: u8 = 1;
 const ECT_0: u8 = 2;
 /// Congestion was experienced.
 pub const CE: u8 = 3;
 
-/// The traffic class of a frame, DSCP in the upper six bits; 0 for what is no IP packet.
+/// Returns a frame's traffic class, with DSCP in the upper six bits; 0 if it is no IP packet.
 pub fn of(frame: &[u8], layer: Layer) -> u8 {
     layer.network(frame).and_then(|at| at_header(frame.get(at..)?)).unwrap_or(0)
 }
@@ -24,23 +23,23 @@ fn at_header(packet: &[u8]) -> Option<u8> {
     Some(if first >> 4 == 4 { second } else { first << 4 | second >> 4 })
 }
 
-/// Whether a packet with this codepoint may be marked instead of dropped.
+/// Whether a packet with this codepoint may be marked rather than dropped.
 pub fn is_capable(ecn: u8) -> bool {
     ecn & ECN != NOT_ECT
 }
 
-/// What becomes of a frame that came in a datagram with the codepoint `outer`.
+/// What to do with a frame that came in a datagram with the codepoint `outer`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrival {
-    /// It passes as it is.
+    /// Pass it unchanged.
     AsItIs,
-    /// It passes with this codepoint.
+    /// Pass it with this codepoint.
     Marked(u8),
-    /// It is dropped: congestion was experienced, and its transport would not hear of it.
+    /// Drop it: congestion was experienced, and its transport would not see a mark.
     Dropped,
 }
 
-/// RFC 6040 figure 4.
+/// Applies RFC 6040 figure 4.
 pub fn arrival(frame: &[u8], layer: Layer, outer: u8) -> Arrival {
     if !matches!(outer & ECN, CE | ECT_1) {
         return Arrival::AsItIs;
@@ -56,7 +55,7 @@ pub fn arrival(frame: &[u8], layer: Layer, outer: u8) -> Arrival {
     }
 }
 
-/// What counts for a frame whose parts came in datagrams with these codepoints.
+/// Combines the codepoints of the datagrams that carried a frame's parts.
 pub fn stronger(one: u8, two: u8) -> u8 {
     let rank = |ecn: u8| match ecn & ECN {
         CE => 2,
@@ -66,7 +65,7 @@ pub fn stronger(one: u8, two: u8) -> u8 {
     if rank(one) > rank(two) { one } else { two }
 }
 
-/// Sets the codepoint of a packet, and its header checksum with it.
+/// Sets the ECN codepoint of a packet and updates its header checksum.
 pub fn mark(frame: &mut [u8], layer: Layer, codepoint: u8) {
     let Some(packet) = layer.network(frame).and_then(|at| frame.get_mut(at..)) else { return };
     match packet.first().map(|byte| byte >> 4) {
@@ -113,7 +112,7 @@ mod tests {
         assert_eq!(of(&[2; 60], Layer::Ethernet), 0);
     }
 
-    /// RFC 6040 figure 4, rows inner, columns outer: Not-ECT, ECT(1), ECT(0), CE.
+    /// RFC 6040 figure 4. Rows: inner; columns, outer: Not-ECT, ECT(1), ECT(0), CE.
     #[test]
     fn every_pair_of_codepoints_gives_what_rfc_6040_says() {
         let dropped = None;

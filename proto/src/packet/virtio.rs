@@ -1,20 +1,20 @@
-//! `struct virtio_net_hdr` (linux/virtio_net.h): what stands before every frame of the device and says what
-//! the kernel left to do, or leaves to do.
+//! `struct virtio_net_hdr` (linux/virtio_net.h). It precedes every frame of the device and says what work the kernel,
+//! or tund, has left to the other.
 
-/// Its length in bytes.
+/// Length in bytes.
 pub const HEADER: usize = 10;
 
-/// The transport checksum holds the sum of the pseudo-header alone and has to be completed.
+/// The transport checksum holds only the pseudo-header sum and must be completed.
 const NEEDS_CSUM: u8 = 1;
-/// In `gso_type`: one of the segments may have the CWR flag.
+/// In `gso_type`: a segment may have the CWR flag.
 const ECN: u8 = 0x80;
 
-/// What kind of super-frame follows.
+/// Kind of super-frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// None: one frame.
+    /// A single frame.
     Single,
-    /// TCP over IPv4, to be cut into segments.
+    /// TCP over IPv4, to be segmented.
     TcpV4,
     /// TCP over IPv6.
     TcpV6,
@@ -22,25 +22,24 @@ pub enum Kind {
     Udp,
 }
 
-/// A header. Numbers are in the order of the machine, as the kernel has them unless told otherwise.
+/// A virtio header. Numbers are in native byte order, the kernel's default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Virtio {
-    /// Where the sum begins that is to be completed, in bytes from the beginning of the frame, and where in
-    /// the transport header it is to be put.
+    /// Where summing begins, in bytes from the start of the frame, and the offset of the checksum field from there.
     pub checksum: Option<(u16, u16)>,
-    /// What follows.
+    /// Frame kind.
     pub kind: Kind,
-    /// Length of all headers of a super-frame in bytes: a hint, which the kernel does not promise to be right.
+    /// Length of all headers of a super-frame in bytes. The kernel gives it as a hint only.
     pub headers: u16,
-    /// What each segment but the last has beyond the headers, in bytes.
+    /// Payload of every segment but the last, in bytes.
     pub segment: u16,
 }
 
 impl Virtio {
-    /// Of a frame that is complete.
+    /// The header of a complete frame.
     pub const PLAIN: Self = Self { checksum: None, kind: Kind::Single, headers: 0, segment: 0 };
 
-    /// Reads a header. `None`: a kind that was never asked for.
+    /// Parses a header. `None`: a kind that tund never enabled.
     pub fn parse(bytes: [u8; HEADER]) -> Option<Self> {
         let [flags, kind, rest @ ..] = bytes;
         let number = |at: usize| u16::from_ne_bytes([rest[at], rest[at + 1]]);
@@ -55,7 +54,7 @@ impl Virtio {
         Some(Self { checksum, kind, headers: number(0), segment: number(2) })
     }
 
-    /// Writes the header.
+    /// Encodes the header.
     pub fn emit(self) -> [u8; HEADER] {
         let mut bytes = [0; HEADER];
         bytes[0] = if self.checksum.is_some() { NEEDS_CSUM } else { 0 };

@@ -1,15 +1,15 @@
-//! What stands for random bytes: numbers that a seed decides, and bytes of a vector.
+//! Replacements for random bytes: a seeded generator and the bytes of a test vector.
 
 use std::time::Duration;
 
 use crate::crypto::Random;
 
-/// Numbers that are the same again for the same seed: splitmix64.
+/// A deterministic generator (splitmix64).
 #[derive(Debug, Clone, Hash)]
 pub struct Dice(pub u64);
 
 impl Dice {
-    /// All 64 bits.
+    /// A 64-bit number.
     pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -18,27 +18,27 @@ impl Dice {
         z ^ z >> 31
     }
 
-    /// A generator of its own, so that what one part draws changes nothing for another.
+    /// Returns an independent generator, so that one part's draws do not affect another.
     pub fn fork(&mut self) -> Self {
         Self(self.number())
     }
 
-    /// 0 to `end` without `end`.
+    /// Returns a number below `end`.
     pub fn below(&mut self, end: usize) -> usize {
         (self.number() % end as u64) as usize
     }
 
-    /// Whether something happens that does in this share of cases, from 0 to 1.
+    /// Returns true with this probability, from 0 to 1.
     pub fn chance(&mut self, share: f64) -> bool {
         ((self.number() >> 11) as f64) < share * (1u64 << 53) as f64
     }
 
-    /// One of these.
+    /// Picks one of these.
     pub fn pick<T: Clone>(&mut self, choices: &[T]) -> T {
         choices[self.below(choices.len())].clone()
     }
 
-    /// Uniform between two times.
+    /// Uniform between two durations.
     pub fn between(&mut self, least: Duration, most: Duration) -> Duration {
         least + Duration::from_micros(self.number() % ((most - least).as_micros() as u64 + 1))
     }
@@ -48,7 +48,7 @@ impl Dice {
         self.between(Duration::from_millis(least), Duration::from_millis(most))
     }
 
-    /// From `least` to `most`, both included.
+    /// From `least` to `most`, inclusive.
     pub fn within(&mut self, least: usize, most: usize) -> usize {
         least + self.below(most - least + 1)
     }
@@ -58,12 +58,12 @@ impl Dice {
         self.number() as u8
     }
 
-    /// Once in so many times.
+    /// True once in `times`.
     pub fn once_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }
 
-    /// So many bytes.
+    /// `count` bytes.
     pub fn bytes(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = vec![0; count];
         self.fill(&mut bytes);
@@ -80,7 +80,7 @@ impl Random for Dice {
     }
 }
 
-/// The bytes of a vector in place of random ones, from the first on. It panics where more are drawn.
+/// Yields the bytes of a test vector in order. Panics when they run out.
 pub struct Given<'a>(pub &'a [u8]);
 
 impl Random for Given<'_> {

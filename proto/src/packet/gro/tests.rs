@@ -16,7 +16,7 @@ fn coalesce(layer: Layer, frames: &[Vec<u8>]) -> Written {
     written
 }
 
-/// What comes out once the kernel has cut it up.
+/// Segments everything as the kernel does.
 fn cut(layer: Layer, written: &Written) -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
     for (virtio, packet) in written {
@@ -27,7 +27,7 @@ fn cut(layer: Layer, written: &Written) -> Vec<Vec<u8>> {
     frames
 }
 
-/// A run of one flow: so many frames of `segment` bytes, and a last one.
+/// A run of one flow: `count` frames of `segment` bytes, and a last one.
 fn run(sample: &Sample, count: usize, segment: usize, last: usize) -> Vec<Sample> {
     let lengths = std::iter::repeat_n(segment, count).chain((last > 0).then_some(last));
     let mut at = 0;
@@ -85,7 +85,7 @@ fn more_flows_than_places_lose_nothing() {
     assert_eq!(cut(Layer::Ip, &coalesce(Layer::Ip, &frames)), frames);
 }
 
-/// Two frames of which the second differs in one thing.
+/// Two frames; `change` applies to the second.
 fn pair(sample: &Sample, change: impl Fn(&mut Sample)) -> Vec<Vec<u8>> {
     let mut frames = run(sample, 2, 500, 0);
     change(&mut frames[1]);
@@ -128,7 +128,7 @@ fn frames_that_differ_in_what_cutting_cannot_give_back_stay_apart() {
         assert_eq!(written.len(), 2, "{name}");
         assert_eq!(written.into_iter().map(|(_, frame)| frame).collect::<Vec<_>>(), frames, "{name}");
     }
-    // What need not be the same, is not asked for.
+    // These fields need not match.
     assert_eq!(coalesce(Layer::Ip, &pair(&tcp, |frame| frame.identification += 9)).len(), 1);
     assert_eq!(coalesce(Layer::Ip, &pair(&many, |_| {})).len(), 1);
 }
@@ -179,7 +179,7 @@ fn a_checksum_that_would_come_back_in_another_form_is_left_alone() {
     let frame = &mut frames[1];
     let word = |frame: &[u8], at: usize| u64::from(u16::from_be_bytes([frame[at], frame[at + 1]]));
     let last = frame.len() - 2;
-    // The checksum becomes zero, which a sender may write in two ways.
+    // The checksum becomes zero, which has two representations.
     let even = fold(word(frame, last) + word(frame, 36));
     frame[last..].copy_from_slice(&even.to_be_bytes());
     frame[36..38].fill(0xff);
@@ -241,7 +241,7 @@ fn no_super_frame_is_longer_than_its_length_can_say() {
 }
 
 proptest! {
-    /// Some flows with every flaw, mixed: what comes out, cut up, is for each flow what went in.
+    /// Mixes flows that have every flaw: after segmentation, each flow comes out as it went in.
     #[test]
     fn each_flow_comes_out_as_it_went_in(
         steps in prop::collection::vec((0u16..12, 0usize..4, 0u8..40, 0usize..3), 1..120),

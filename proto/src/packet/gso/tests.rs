@@ -15,7 +15,7 @@ fn super_frame(sample: &Sample, segment: u16) -> (Virtio, Vec<u8>) {
     (virtio, sample.build_partial())
 }
 
-/// The frames of a super-frame, built one by one.
+/// The frames of a super-frame, each built on its own.
 fn expected(sample: &Sample, segment: usize) -> Vec<Vec<u8>> {
     let pieces: Vec<_> = sample.payload.chunks(segment).collect();
     let last = pieces.len() - 1;
@@ -116,7 +116,7 @@ fn what_does_not_fit_is_refused_and_gives_nothing() {
     for (name, virtio) in wrong {
         assert_eq!(frames(virtio, packet.clone(), Layer::Ip), Err(Unfit), "{name}");
     }
-    // Headers that would end before the network header begins.
+    // Headers that would end before the network header.
     let before = Virtio { kind: Kind::Udp, segment: 1, checksum: Some((0, 6)), ..virtio };
     let framed = [&[0; 12][..], &[8, 0], &packet].concat();
     assert_eq!(frames(before, framed, Layer::Ethernet), Err(Unfit), "a start before the network header");
