@@ -1,7 +1,6 @@
-//! The engine: the process without privileges that reads the network.
+//! The engine: the unprivileged process that reads the network.
 //!
-//! The control side (the link, the channel to the parent, timers) runs on a tokio runtime of one
-//! thread; frames move on the [`worker`]'s thread.
+//! The control side (the link, the channel to the parent, timers) runs on a single-threaded tokio runtime. Frames move on the [`worker`]'s thread.
 #![allow(clippy::disallowed_methods, reason = "its two loops read the clock")]
 
 pub mod ciphers;
@@ -52,25 +51,25 @@ use crate::sys::clock::now;
 use crate::transport::udp::Socket;
 use crate::wire::control::MAX_LANES;
 
-/// Messages of the worker that may wait for the control side, and as many notices that anybody with a
-/// recording can cause: they have a queue of their own, so that a flood of them displaces nothing else.
+/// Capacity of the queue from the workers to the control side, and of the queue for notices that anyone with a recording can cause. They are
+/// separate, so that a flood of those displaces nothing else.
 const NOTICES: usize = 256;
-/// What could not be sent is told as the reason of silence for so long; the worker says it again every minute.
+/// How long a failure to send is reported as the reason for silence. The worker repeats it every minute.
 const UNSENT: Duration = Duration::from_secs(65);
-/// So long after they begin to do something the workers are asked for their counters, and then as often while they go on: what a peer's first
-/// datagrams were counted as is looked at when the link has had the time to come up.
+/// How long after the workers become active they are asked for their counters, and how often while they stay active. By then the link had time to
+/// come up, and how the peer's first datagrams were counted can be judged.
 const TICK: Duration = Duration::from_secs(1);
-/// The same while verb 5 prints a letter for each datagram and frame.
+/// [`TICK`] while verb 5 prints a letter for each datagram and frame.
 const TICK_LETTERS: Duration = Duration::from_millis(100);
 
-/// The parent reads again within this time, whatever it does on the host meanwhile.
+/// The parent reads the channel within this time, even while it changes the host.
 const PARENT: Duration = Duration::from_secs(10);
 
 type Parent = Channel<ToParent, ToEngine>;
 
 struct Engine {
     parent: Arc<Parent>,
-    /// The channel's descriptor once more, for the runtime to watch.
+    /// A duplicate of the channel's descriptor, for the runtime to watch.
     ready: UnixDatagram,
     link: Box<dyn Control>,
     has_device: bool,
@@ -78,22 +77,22 @@ struct Engine {
     peer_socket: PeerSocket,
     notices: mpsc::Receiver<FromWorker>,
     unproven: mpsc::Receiver<Notice>,
-    /// What each thread told last.
+    /// The last report of each thread.
     reports: Vec<Report>,
-    /// The ways of lanes for which a socket was asked.
+    /// The paths for which lanes have asked for a socket.
     lane_ways: [Option<Path>; MAX_LANES as usize],
     stats: Stats,
-    /// When the workers are asked for their counters, if they did something since they were asked last.
+    /// When to ask the workers for their counters, if they were active since.
     ask_at: Option<Instant>,
     letters: bool,
     lanes: u8,
-    /// The parent wants to know how the link is, as soon as these threads have told their own, a bit for each.
+    /// Set if the parent wants the link's state: the threads whose reports are awaited, one bit each.
     wanted: Option<u64>,
-    /// `None`: this link lasts until it is ended.
+    /// `None`: the link never times out.
     patience: Option<IdleTimeout>,
-    /// What keys are derived with, where they are wanted for a key log.
+    /// What keys are derived from, if a key log is wanted.
     logged: Option<lane::Settings>,
-    /// When something could not be sent last, where to, and why.
+    /// The last failure to send: when, where to, and why.
     unsent: Option<(Instant, SocketAddr, Condition)>,
 }
 
@@ -124,30 +123,30 @@ impl Engine {
                 Some(notice) = self.unproven.recv() => self.handle_unproven(notice)?,
                 () = sleep_until(self.link.poll_timeout()) => self.link.handle_timeout(now()),
                 () = sleep_until(self.ask_at) => self.ask(),
-                // It is looked at above.
+                // Checked at the top of the loop.
                 () = sleep_until(spent_at) => {}
             }
         }
     }
 
-    /// Asks the workers what they have counted.
+    /// Asks the workers for their counters.
     fn ask(&mut self) {
         self.ask_at = None;
         self.worker.report();
     }
 
-    /// Carries everything out that the link decided.
+    /// Carries out the link's decisions.
     fn pump(&mut self) -> Result<(), Ending> {
         while let Some(command) = self.link.poll_command() {
             cleanly(|| self.log_key(&command))?;
             self.peer_socket.note(&command);
             // The later of the two.
             let agreed = command.agreed() == Some(true);
-            // What lane 0 says next may bring about the first datagrams of the others.
+            // Lane 0's next message may trigger the first datagrams of the others.
             let several = self.lanes > 1 && command.accepts();
             self.worker.command(command);
             if agreed || several {
-                // What follows tells peer and operator that frames pass: no thread may drop one then.
+                // Peer and operator now hear that frames pass: no thread may still drop one.
                 self.worker.settle();
             }
         }
@@ -157,7 +156,7 @@ impl Engine {
         self.peer_socket.poll().map_or(Ok(()), |way| self.ask_for_socket(0, way))
     }
 
-    /// The key of a command, for the key log.
+    /// Logs the key of a command.
     fn log_key(&self, command: &Command) -> Result<(), Ending> {
         let Command::Tund(command) = command else { return Ok(()) };
         let Some(settings) = &self.logged else { return Ok(()) };
@@ -217,7 +216,7 @@ impl Engine {
                 }
             }
             ToEngine::Connected { lane, remote, local } => {
-                // One that is of no use is dropped, and the front has what it would have had.
+                // A socket that is not wanted is dropped; the front then gets its datagrams.
                 if let Some(own_port) = self.wants_socket(lane, Path { local, ..remote.into() }) {
                     let sockets = descriptors.into_iter().map(Socket::prepared);
                     sockets.flatten().for_each(|socket| self.worker.connected(lane, Some(socket), own_port));
@@ -244,7 +243,7 @@ impl Engine {
             ToEngine::Rekey => self.link.handle_rekey(now()),
             ToEngine::Reconnect => self.link.handle_reconnect(now()),
             ToEngine::Resumed => self.link.handle_resumed(now()),
-            // A second start would be a bug of the parent; stop is handled by the caller.
+            // A second start would be a bug in the parent; the caller handles stop.
             ToEngine::Start(_) | ToEngine::Stop => {}
         }
     }
@@ -292,7 +291,7 @@ impl Engine {
         Ok(())
     }
 
-    /// A peer that does not answer may not have been asked.
+    /// If the peer is silent, the hello may never have been sent.
     fn tell_state(&self) -> Result<(), Ending> {
         let now = now().instant;
         let mut state = self.link.state(now, &self.stats);
@@ -303,7 +302,7 @@ impl Engine {
         self.tell(&ToParent::State(Box::new(state)))
     }
 
-    /// Says goodbye to the peer and ends for this reason; empty: the parent knows.
+    /// Says goodbye to the peer and ends; `reason` is empty if the parent knows.
     async fn stop(mut self, reason: String) -> Result<Ending, Ending> {
         self.link.handle_stop(!reason.is_empty());
         self.pump()?;
@@ -318,21 +317,21 @@ impl Engine {
         Ok(Ending { end: End::Done, reason })
     }
 
-    /// What the threads told, together.
+    /// The sum of all threads' reports.
     fn sum(&mut self, thread: usize, report: Report) -> Report {
         if let Some(last) = self.reports.get_mut(thread) {
             *last = report;
         }
         let add = |sum: Stats, stats: &Stats| sum.plus(stats);
         let mut stats = self.reports.iter().map(|report| &report.stats).fold(Stats::default(), add);
-        // What was overtaken and then came is missing no more, but a counter never falls.
+        // A late datagram is no longer missing, but a counter must never fall.
         stats.datagrams_lost = stats.datagrams_lost.max(self.stats.datagrams_lost);
         let openvpn = self.reports.iter().map(|report| &report.openvpn).fold(Stats::default(), add);
         let heard = self.reports.iter().map(|report| report.heard).sum();
         Report { stats, openvpn, heard, ..report }
     }
 
-    /// Asks the parent for a socket for the way of a lane, or drops the one that there is.
+    /// Asks the parent for a socket for a lane's path, or drops the existing one.
     fn ask_for_socket(&mut self, lane: u8, way: Option<Path>) -> Result<(), Ending> {
         if let Some(asked) = self.lane_ways.get_mut(usize::from(lane)) {
             *asked = way;
@@ -344,7 +343,7 @@ impl Engine {
         self.tell(&ToParent::Connect { lane, own_port, remote, local })
     }
 
-    /// Whether a socket for this way of a lane is still wanted, and then whether it has a port of its own.
+    /// Whether a socket for this path of a lane is still wanted; if so, whether it has its own port.
     fn wants_socket(&self, lane: u8, way: Path) -> Option<bool> {
         let asked = self.lane_ways.get(usize::from(lane)).copied().flatten()?;
         ((asked.remote, asked.local) == (way.remote, way.local)).then_some(asked.own_port)
@@ -354,7 +353,7 @@ impl Engine {
         Traffic { bytes_sent: self.stats.bytes_out, bytes_received: self.stats.bytes_in }
     }
 
-    /// What the peer draws out waits until the parent has read what came before; one that reads nothing is no parent any more.
+    /// Sends a message to the parent, and blocks until it has read earlier ones. A parent that reads nothing is considered gone.
     fn tell(&self, message: &ToParent) -> Result<(), Ending> {
         let sent = self.parent.send_within(message, PARENT);
         sent.map_err(|error| Ending::failed(format!("the parent: {error}")))
@@ -368,7 +367,7 @@ async fn sleep_until(due: Option<Instant>) {
     }
 }
 
-/// The sentence with its code, by which programs find it.
+/// Logs a condition with its code, which programs search for.
 fn log_condition(level: Level, condition: &Condition) {
     log::log!(level, "{condition} [{}]", condition.code());
 }

@@ -1,10 +1,10 @@
-//! Which library suits this processor.
+//! Chooses the library for this processor.
 
 use crate::crypto::aead::{self, Timing};
 use crate::crypto::suite::Cipher;
 use crate::sys::clock::now;
 
-/// The fastest library for each cipher, by half a millisecond of measuring.
+/// Selects the fastest library for each cipher, by half a millisecond of measuring.
 pub fn choose_libraries() {
     let timings = measured();
     for cipher in Cipher::ALL {
@@ -12,7 +12,7 @@ pub fn choose_libraries() {
     }
 }
 
-/// How long each library takes with each cipher on this processor.
+/// Measures how long each library takes with each cipher on this processor.
 pub fn measured() -> Vec<Timing> {
     let began = now().instant;
     aead::measure(|| now().instant.saturating_duration_since(began))

@@ -3,7 +3,7 @@
 use crate::privsep::message::End;
 use crate::sys::rights;
 
-/// Why the engine ends: how, and one line.
+/// How the engine ends, and a one-line reason.
 pub(super) struct Ending {
     pub end: End,
     pub reason: String,
@@ -14,13 +14,13 @@ impl Ending {
         Self { end: End::Failed, reason: reason.to_string() }
     }
 
-    /// The system does not let the engine start.
+    /// The system refuses what the start needs.
     pub fn refused(what: &str, error: &std::io::Error) -> Self {
         Self::failed(format!("cannot {what}: {error}{}", rights::beyond_capabilities(error)))
     }
 }
 
-/// The C library takes EPERM for the last word, which the sandbox's own filter would have turned into ENOSYS.
+/// Explains why no thread starts. The C library takes EPERM as final; the sandbox's filter would have made it ENOSYS.
 pub(super) fn no_thread(error: &std::io::Error) -> Ending {
     let by_clone3 = "cannot start a thread: clone3(2) is refused, as by container runtimes of before October 2021 (Docker \
                      20.10.9): update the runtime, start the container with --security-opt seccomp=unconfined, or leave \

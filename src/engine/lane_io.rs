@@ -1,7 +1,6 @@
-//! Where the output of a lane goes: datagrams to the socket, frames to the device, notices to the engine.
+//! The output of a lane: datagrams to the socket, frames to the device, notices to the engine.
 //!
-//! What the kernel can do for many datagrams or frames at once is tried, and given up for good, with one
-//! line, when the kernel refuses it.
+//! Kernel offloads for batches of datagrams or frames are tried first. If the kernel refuses one, it is given up for good, with one log line.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -25,42 +24,42 @@ use crate::packet::virtio::Virtio;
 use crate::sys::{Offload, attach_queue, set_offload};
 use crate::transport::{Datagrams, is_source_lost};
 
-/// A failure to send is told at most this often.
+/// Minimum interval between reports of a failure to send.
 const FAILURES: Duration = Duration::from_secs(60);
-/// What ICMP says is told at most this often.
+/// Minimum interval between reports of ICMP errors.
 const COMPLAINTS: Duration = Duration::from_millis(200);
-/// Frames kept for a device that is still to be opened.
+/// Frames kept until the device is opened.
 const WAITING: usize = 64;
 
-/// What a lane's output goes to.
+/// Where a lane's output goes.
 pub struct LaneIo<D> {
     /// The socket.
     pub socket: D,
-    /// That of a lane's own port, for the paths that begin there.
+    /// The socket on the lane's own port, for paths that start there.
     pub own: Option<D>,
     /// The other lanes of the link.
     pub lanes: strays::Lanes,
     /// The device, once it is there.
     pub device: Option<OwnedFd>,
-    /// What frames are written to, if that is something else: a queue that gives none.
+    /// Where frames are written, if not to `device`: a queue that is never read.
     pub writer: Option<OwnedFd>,
     waiting: VecDeque<Vec<u8>>,
     layer: Layer,
-    /// Joins frames for the device; `None`: each is written alone.
+    /// Joins frames for the device; `None`: each is written separately.
     coalescer: Option<Coalescer>,
     offload: bool,
-    /// The connections, for paths that are streams.
+    /// TCP connections, for paths that are streams.
     pub streams: Streams,
-    /// The kernel cuts what is sent into datagrams.
+    /// The kernel splits batches (UDP_SEGMENT).
     cuts: bool,
-    /// To the engine.
+    /// Channel to the engine.
     pub engine: Sender<FromWorker>,
     unproven: Sender<Notice>,
-    /// When a failure to send was last told.
+    /// When a failure to send was last reported.
     failed_at: Option<Instant>,
-    /// To where nothing could be sent when that was told, until something can.
+    /// The destination of the last reported failure, until a send succeeds.
     failed_to: Option<SocketAddr>,
-    /// When ICMP was last told of: other errors, and datagrams that are too long.
+    /// When ICMP errors were last reported: other errors, and datagrams that are too long.
     complained_at: [Option<Instant>; 2],
     /// What could not be sent or written.
     pub drops: Stats,
@@ -96,7 +95,7 @@ impl<D: Datagrams> LaneIo<D> {
         }
     }
 
-    /// Makes the socket join what arrives together, if that is wanted and possible.
+    /// Has the socket join incoming datagrams (UDP_GRO), if wanted and possible.
     pub fn enable_gro(&mut self) {
         if self.offload
             && let Err(error) = self.socket.enable_gro(true)
@@ -110,8 +109,8 @@ impl<D: Datagrams> LaneIo<D> {
     /// Takes the device and writes what waited for it.
     pub fn take_device(&mut self, device: OwnedFd) {
         if self.offload {
-            // Behind a bridge a packet socket, such as a DHCP client's, may read what it is given as one datagram. A joined
-            // TCP segment is nobody's but the TCP's that cuts it up.
+            // Behind a bridge, a packet socket such as a DHCP client's may take a joined frame for one datagram. Joined TCP segments reach only the
+            // TCP that splits them.
             let joins_udp = self.layer == Layer::Ip;
             self.coalescer =
                 self.set_offload(&device).map(|udp| Coalescer::new(self.layer, udp && joins_udp));
@@ -123,7 +122,7 @@ impl<D: Datagrams> LaneIo<D> {
         self.flush_frames();
     }
 
-    /// The device gives frames to this lane, or no more. What is so already is refused, which does not matter.
+    /// Attaches this lane's device queue, or detaches it. EINVAL means that it is so already, and is ignored.
     pub fn attach(&mut self, attached: bool) {
         let Some(device) = &self.device else { return };
         if let Err(error) = attach_queue(device, attached)
@@ -133,7 +132,7 @@ impl<D: Datagrams> LaneIo<D> {
         }
     }
 
-    /// The most that the kernel knows; whether that is UDP as well, or nothing.
+    /// Enables all offloads the kernel has; whether UDP is one, or `None`.
     fn set_offload(&mut self, device: &OwnedFd) -> Option<bool> {
         if set_offload(device, Offload::TcpAndUdp).is_ok() {
             return Some(true);
@@ -152,7 +151,7 @@ impl<D: Datagrams> LaneIo<D> {
         }
     }
 
-    /// Writes the frames that were joined so far, and hands over what is other lanes'.
+    /// Writes the frames joined so far, and hands over other lanes' datagrams.
     pub fn flush_frames(&mut self) {
         let lost = self.lanes.flush();
         self.drops.add(DropReason::QueueFull, lost);
@@ -162,12 +161,12 @@ impl<D: Datagrams> LaneIo<D> {
         self.keep(coalescer, works);
     }
 
-    /// Joining ends for good when the device refuses what was joined.
+    /// Keeps the coalescer, unless the device refused joined frames.
     fn keep(&mut self, coalescer: Coalescer, works: bool) {
         self.coalescer = works.then_some(coalescer);
     }
 
-    /// Writes a frame or super-frame. False: the device refuses those that are joined.
+    /// Writes a frame or super-frame. Returns false if the device refuses joined frames.
     fn write(&mut self, virtio: Virtio, frame: &[u8]) -> bool {
         let Some(device) = self.writer.as_ref().or(self.device.as_ref()) else { return true };
         let error = match write(device, virtio, frame) {
@@ -190,25 +189,25 @@ impl<D: Datagrams> LaneIo<D> {
                 passed = false;
             }
         });
-        // A device that is down refuses everything.
+        // A device that is down refuses any frame.
         if passed && cut.is_ok() {
             self.note(format!("the device refuses frames that were joined ({error}); each is written alone"));
         }
         !passed
     }
 
-    /// Sends along a stream.
+    /// Sends datagrams on a stream.
     fn send_stream(&mut self, transmit: Transmit<'_>) {
         let to = transmit.to.remote;
         match self.streams.send(Instant::now(), transmit) {
             Sent::Yes => {}
             Sent::Full => self.drops.add(DropReason::QueueFull, transmit.count() as u64),
-            // A full queue does not matter: what waits is given up in time, and the next one asks again.
+            // A full queue is harmless: what waits expires, and the next one asks again.
             Sent::Connect => _ = self.engine.try_send(FromWorker::StreamWanted { to }),
         }
     }
 
-    /// The socket that such a path begins at, or else the front's, from which the peer is reached as well.
+    /// The lane's own socket if the path starts there, else the front, which reaches the peer as well.
     fn socket_for(&self, to: Path) -> &D {
         self.own.as_ref().filter(|_| to.own_port).unwrap_or(&self.socket)
     }
@@ -231,7 +230,7 @@ impl<D: Datagrams> LaneIo<D> {
                 Ok(())
             }
             Err(error) if to.local.is_some() && is_source_lost(&error) => {
-                // A full queue does not matter: the next datagram tells it again.
+                // A full queue is harmless: the next datagram reports it again.
                 self.notice(Notice::SourceLost { path: to });
                 self.try_send(datagram, class, to.remote.into())
             }
@@ -248,13 +247,13 @@ impl<D: Datagrams> LaneIo<D> {
         self.drops.add(reason, datagrams);
         match reason {
             DropReason::QueueFull => {}
-            // The link finds out what passes.
+            // The link probes what size passes.
             DropReason::TooBig => self.report_send_error(Instant::now(), Notice::TooLong),
             _ => self.tell_failure(to.remote, error),
         }
     }
 
-    /// Whoever sends ICMP could say anything, as often as he likes.
+    /// Reports an ICMP error, rate-limited, since anyone can send ICMP.
     pub fn report_send_error(&mut self, now: Instant, notice: Notice) {
         let last = &mut self.complained_at[usize::from(notice == Notice::TooLong)];
         if last.is_none_or(|at| now.saturating_duration_since(at) >= COMPLAINTS)
@@ -264,7 +263,7 @@ impl<D: Datagrams> LaneIo<D> {
         }
     }
 
-    /// Whoever makes this end answer to addresses that fail gets one line in a while.
+    /// Reports a failure to send, rate-limited, since a stranger can cause replies that fail.
     fn tell_failure(&mut self, to: SocketAddr, error: io::Error) {
         let now = Instant::now();
         if self.failed_at.is_none_or(|at| now.saturating_duration_since(at) >= FAILURES)
@@ -275,7 +274,7 @@ impl<D: Datagrams> LaneIo<D> {
         }
     }
 
-    /// What was told of this address is over.
+    /// A send to this address succeeded again.
     fn handle_sent(&mut self, to: SocketAddr) {
         if self.failed_to.is_some_and(|failed| failed == to)
             && self.engine.try_send(FromWorker::SentAgain { to }).is_ok()
@@ -284,9 +283,9 @@ impl<D: Datagrams> LaneIo<D> {
         }
     }
 
-    /// A line for the log, said once: each is about something that is given up for good.
+    /// Logs a line once: each is about something given up for good.
     fn note(&mut self, text: String) {
-        // Without it the link works as well.
+        // The link works without the line.
         let _ = self.engine.try_send(FromWorker::Note(text));
     }
 }
@@ -295,7 +294,7 @@ fn write(device: impl AsFd, virtio: Virtio, frame: &[u8]) -> rustix::io::Result<
     rustix::io::writev(device, &[IoSlice::new(&virtio.emit()), IoSlice::new(frame)])
 }
 
-/// The socket's buffer or a queue of the kernel has no room.
+/// Whether the socket's buffer or a kernel queue is full.
 fn is_full(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::AGAIN | Errno::NOBUFS))
 }
@@ -334,7 +333,7 @@ impl<D: Datagrams> Sink for LaneIo<D> {
             return self.send_stream(Transmit::one(datagram, 0, to));
         }
         match self.try_send(datagram, 0, to) {
-            // It asked whether it fits; no frame is lost.
+            // This was a path MTU probe; no frame is lost.
             Err(error) if Errno::from_io_error(&error) == Some(Errno::MSGSIZE) => {
                 self.report_send_error(Instant::now(), Notice::TooLong);
             }

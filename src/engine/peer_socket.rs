@@ -1,9 +1,9 @@
-//! When the peer has a socket of its own: while frames pass, for the way that they come.
+//! When the peer gets a socket of its own: while frames pass, for the path they arrive on.
 
 use crate::core::bulk::Command;
 use crate::core::path::Path;
 
-/// What the link decided of that, and what was asked of the parent.
+/// The link's decisions about it, and what the parent was asked for.
 #[derive(Debug, Default)]
 pub struct PeerSocket {
     path: Option<Path>,
@@ -12,13 +12,13 @@ pub struct PeerSocket {
 }
 
 impl PeerSocket {
-    /// Takes note of a command to the lane.
+    /// Notes a command to the lane.
     pub fn note(&mut self, command: &Command) {
         self.path = command.endpoint().unwrap_or(self.path);
         self.agreed = command.agreed().unwrap_or(self.agreed);
     }
 
-    /// The way that a socket is wanted for now, if that has changed: `None` in it, for none.
+    /// The path that now needs a socket, if that changed; the inner `None` means no path does.
     pub fn poll(&mut self) -> Option<Option<Path>> {
         let wanted = self.path.filter(|path| self.agreed && !path.stream);
         (wanted != self.asked).then(|| {

@@ -1,11 +1,11 @@
-//! Why the system does not send, and what helps.
+//! Why the system refuses to send, and the remedy.
 
 use std::io;
 use std::net::SocketAddr;
 
 use rustix::io::Errno;
 
-/// Why nothing can be sent to that address.
+/// Explains why nothing can be sent to that address.
 pub fn not_sent(error: &io::Error, to: SocketAddr) -> String {
     match Errno::from_io_error(error) {
         Some(Errno::NETUNREACH | Errno::HOSTUNREACH) => {

@@ -1,4 +1,4 @@
-//! From the parent's first message to a running engine: keys derived, locked in, threads started.
+//! From the parent's first message to a running engine: derives keys, enters the sandbox, starts threads.
 
 #![allow(clippy::disallowed_methods, reason = "the link begins with the time")]
 
@@ -47,7 +47,7 @@ use crate::wire::control::MAX_LANES;
 
 /// Runs the engine; descriptor 0 is the channel to the parent.
 pub fn main() -> ExitCode {
-    // The parent has said so if it cannot be.
+    // If it fails, the parent has said so.
     let _ = memory::lock(false);
     let Ok(parent): std::io::Result<Arc<Parent>> = inherited().map(Arc::new) else {
         return ExitCode::from(BUG);
@@ -59,7 +59,7 @@ pub fn main() -> ExitCode {
     let to_parent = move |level: Level, text: &str| {
         let mut text = text.to_owned();
         text.truncate(text.floor_char_boundary(MAX_TEXT));
-        // The log never holds anything up: a full channel loses the line.
+        // Logging never blocks: if the channel is full, the line is lost.
         let _ = sink.send(&ToParent::Log { level, text }, &[]);
     };
     report::log::init(start.link.verb, Box::new(to_parent));
@@ -95,14 +95,14 @@ fn run(parent: &Arc<Parent>, start: Start, descriptors: Vec<OwnedFd>) -> Result<
     })
 }
 
-/// The keys of the link as they are used.
+/// The derived keys of the link.
 struct Derived {
     keys: Arc<LinkKeys>,
     statics: Statics,
     openvpn: Option<Arc<openvpn::lane::Secrets>>,
 }
 
-/// The keys of the link, locked in memory on their own: the limit that forbids it for all of the engine allows that.
+/// Derives the link's keys and locks only them in memory: a limit too low for the whole engine allows that.
 fn derive(start: &Start) -> Derived {
     let mut held = memory::hold_alone(&*start.keys);
     let (keys, statics) = start.keys.derive();
@@ -193,7 +193,7 @@ impl Engine {
     }
 }
 
-/// What is used of an OpenVPN peer's key file, and what this process marks its datagrams with.
+/// What is used of an OpenVPN peer's key file, and the mark on this process's datagrams.
 fn openvpn_secrets(keys: &OpenVpnKeys) -> Arc<openvpn::lane::Secrets> {
     cleanly(|| {
         let mut key = Zeroizing::new([0; KEY]);
@@ -202,7 +202,7 @@ fn openvpn_secrets(keys: &OpenVpnKeys) -> Arc<openvpn::lane::Secrets> {
     })
 }
 
-/// The runtime watches the channel as a datagram socket, which its kind of socket is to it.
+/// To the runtime, the channel is a datagram socket, whose polling is the same.
 fn watch(parent: &Parent) -> std::io::Result<UnixDatagram> {
     UnixDatagram::from_std(parent.as_fd().try_clone_to_owned()?.into())
 }

@@ -1,5 +1,5 @@
-//! Datagrams that come to one lane's worker and are another lane's: those of a lane without a way of its own come with lane 0's. They are
-//! handed over as they came; that lane's worker alone opens them.
+//! Datagrams that one lane's worker receives for another: a lane without a path of its own shares lane 0's. They are handed over unopened; only that
+//! lane's worker opens them.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -7,25 +7,25 @@ use std::sync::mpsc::{self, Receiver, SyncSender};
 
 use crate::core::path::Path;
 
-/// So many batches wait for a lane at most; what exceeds that is lost, as in a socket's queue.
+/// Most batches that wait for a lane; more are dropped, as by a full socket queue.
 const WAITING: usize = 32;
-/// Bytes of a batch at most.
+/// Most bytes of a batch.
 const BATCH: usize = 64 * 1024;
 
-/// Datagrams of one lane that came together.
+/// Datagrams of one lane that arrived together.
 pub struct Strays {
-    /// The way they came.
+    /// The path they came on.
     pub from: Path,
     /// The ECN codepoint of their IP headers.
     pub ecn: u8,
-    /// Length of each but the last, which may be shorter, in bytes.
+    /// Length of each in bytes; the last may be shorter.
     pub stride: usize,
-    /// One behind the other.
+    /// The datagrams, back to back.
     pub bytes: Vec<u8>,
 }
 
 impl Strays {
-    /// How many.
+    /// Datagrams.
     fn count(&self) -> u64 {
         self.bytes.len().div_ceil(self.stride.max(1)) as u64
     }
@@ -36,13 +36,13 @@ impl Strays {
     }
 }
 
-/// Where the strays of a lane go.
+/// Where a lane's strays go.
 struct Lane {
     queue: SyncSender<Strays>,
     wake: OwnedFd,
 }
 
-/// The way from one worker to the others of its link.
+/// The queues from one worker to the link's others.
 #[derive(Default)]
 pub struct Lanes {
     lanes: Vec<Lane>,
@@ -50,12 +50,12 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    /// None yet.
+    /// No lanes yet.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The next lane, whose worker `wake` wakes; gives where it takes what is handed over.
+    /// Adds the next lane, whose worker `wake` wakes; returns the receiving end of its queue.
     ///
     /// # Errors
     /// Those of dup(2).
@@ -65,7 +65,7 @@ impl Lanes {
         Ok(strays)
     }
 
-    /// The same for another worker.
+    /// Duplicates this for another worker.
     ///
     /// # Errors
     /// Those of dup(2).
@@ -74,7 +74,7 @@ impl Lanes {
         Ok(Self { lanes: self.lanes.iter().map(clone).collect::<io::Result<_>>()?, batch: None })
     }
 
-    /// Takes a datagram of that lane, to be handed over by [`Lanes::flush`] at the latest; `None`: there is no such lane. Gives how many were lost.
+    /// Queues a datagram for that lane until the next [`Lanes::flush`]; returns how many were lost, or `None` if there is no such lane.
     pub fn push(&mut self, lane: u8, datagram: &[u8], from: Path, ecn: u8) -> Option<u64> {
         self.lanes.get(usize::from(lane))?;
         if let Some((of, batch)) = &mut self.batch
@@ -91,7 +91,7 @@ impl Lanes {
         Some(lost)
     }
 
-    /// Hands over what was taken; gives how many were lost.
+    /// Hands over what is queued; returns how many were lost.
     pub fn flush(&mut self) -> u64 {
         let Some((lane, batch)) = self.batch.take() else { return 0 };
         let Some(lane) = self.lanes.get(usize::from(lane)) else { return batch.count() };
@@ -101,7 +101,7 @@ impl Lanes {
                 let _ = rustix::io::write(&lane.wake, &1u64.to_ne_bytes());
                 0
             }
-            // A worker that ended is seen elsewhere.
+            // The end of a worker is noticed elsewhere.
             Err(mpsc::TrySendError::Full(batch) | mpsc::TrySendError::Disconnected(batch)) => batch.count(),
         }
     }

@@ -1,7 +1,7 @@
-//! The streams of a lane: those that are the peer's, and those of whoever connected and has proven nothing yet.
+//! The streams of a lane: the peer's, and those of strangers, who connected and have proven nothing yet.
 //!
-//! A stranger takes one place of few, for a time that nobody can tell the end of, and gets nothing for it: what does not verify is
-//! read and dropped. Where places run short, those go first who have most of them.
+//! A stranger takes one of few places, for a time it cannot predict, and gets nothing in return: what does not verify is read and dropped. When
+//! places run short, the host that holds most loses one first.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,69 +19,69 @@ use crate::crypto::keys::LinkKeys;
 use crate::sys::random::Os;
 use crate::transport::stream::{Listener, Stream};
 
-/// Connections that have proven nothing. Each takes 16 KiB.
+/// Most strangers' connections. Each takes 16 KiB.
 const STRANGERS: usize = 64;
-/// Streams of the peer: the one in use, and those that it has left or may come to.
+/// Most streams of the peer: the one in use, former ones, and those it may move to.
 const KNOWN: usize = 8;
-/// What a stranger sends is looked at up to so many bytes, and then only read.
+/// Bytes of a stranger that are examined; later ones are only read.
 pub const LOOKED_AT: usize = 64 * 1024;
-/// A stranger's connection lasts so long, and up to twice as long.
+/// Minimum lifetime of a stranger's connection; the maximum is twice that.
 const STRANGER_TIME: Duration = Duration::from_secs(20);
-/// A stream of the peer that is not its way and carries nothing is closed after so long.
+/// How long the peer's stream may be idle and not its path before it is closed.
 const IDLE: Duration = Duration::from_secs(30);
-/// What is to be sent waits so long for a connection.
+/// How long data waits for a connection.
 const CONNECTING: Duration = Duration::from_secs(12);
-/// Connections that are waited for at once.
+/// Most connections awaited at once.
 const WANTED: usize = 4;
-/// The number of the socket that listens, among those of the streams.
+/// The listening socket's number in the epoll set.
 const LISTENER: u64 = u64::MAX;
 
-/// One connection and what is known of it.
+/// A connection and its state.
 pub struct Slot {
     /// The connection.
     pub stream: Stream,
-    /// It is the peer's: this end began it, or the peer has proven that it did.
+    /// It is the peer's: this end opened it, or the peer has proven that it did.
     pub known: bool,
-    /// What comes is read and dropped.
+    /// What arrives is read and dropped.
     pub deaf: bool,
-    /// Bytes that were read.
+    /// Bytes read.
     pub taken: usize,
-    /// When it is closed, or, if it is the peer's, was used last.
+    /// When it expires; for the peer's, when it was last used.
     at: Instant,
 }
 
-/// A connection that is being made, and what goes first.
+/// A connection being made, and what it sends first.
 struct Wanted {
     path: Path,
     first: Vec<u8>,
     due: Instant,
 }
 
-/// What became of datagrams that are to be sent.
+/// The result of sending datagrams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
-    /// They are on their way, or wait for it.
+    /// They are sent or queued.
     Yes,
     /// There is no room for them.
     Full,
-    /// They wait for a connection, which is to be made now.
+    /// They wait for a connection, which must now be made.
     Connect,
 }
 
-/// All streams.
+/// A lane's streams.
 pub struct Streams {
-    /// `None`: what this link speaks does not go over streams.
+    /// `None`: this link's protocol does not run over streams.
     keys: Option<Arc<LinkKeys>>,
     listener: Option<Listener>,
-    /// No longer than it must be: the worker goes through it at every turn.
+    /// Kept short: the worker scans it at every turn.
     slots: Vec<Option<Slot>>,
     wanted: Vec<Wanted>,
-    /// The peer's streams, and strangers with the socket that listens.
+    /// One for the peer's streams; one for strangers and the listener.
     pub epolls: [OwnedFd; 2],
 }
 
 impl Streams {
-    /// None yet.
+    /// No streams yet.
     ///
     /// # Errors
     /// Those of epoll_create1(2).
@@ -95,7 +95,7 @@ impl Streams {
         self.epolls[usize::from(!known)].as_fd()
     }
 
-    /// Accepts here from now on.
+    /// Accepts on `listener` from now on.
     ///
     /// # Errors
     /// Those of epoll_ctl(2).
@@ -106,18 +106,18 @@ impl Streams {
         Ok(())
     }
 
-    /// What has something to do, of the peer's or of the others: numbers for [`Self::take`], and whether someone is to be accepted.
+    /// The ready streams, the peer's or the strangers', as numbers for [`Self::take`], and whether there is one to accept.
     pub fn ready(&self, known: bool) -> (impl Iterator<Item = usize> + use<>, bool) {
         let mut events = Vec::with_capacity(STRANGERS + KNOWN);
         let room = rustix::buffer::spare_capacity(&mut events);
-        // What fails now is there at the next turn.
+        // A failure is retried at the next turn.
         let _ = epoll::wait(self.epoll(known), room, Some(&Timespec::default()));
         let accepts = events.iter().any(|event| event.data.u64() == LISTENER);
         let slots = events.into_iter().filter_map(|event| usize::try_from(event.data.u64()).ok());
         (slots.filter(|index| *index < STRANGERS + KNOWN), accepts)
     }
 
-    /// Takes one connection that waits; false: there was none.
+    /// Accepts a waiting connection; false if there was none.
     pub fn accept(&mut self, now: Instant) -> bool {
         let Some(listener) = &self.listener else { return false };
         match listener.accept() {
@@ -127,12 +127,12 @@ impl Streams {
                 self.add(fd, path, false, now + time);
                 true
             }
-            // A connection that is gone already, or no descriptor left: the next turn tells.
+            // Already closed, or out of descriptors: the next turn retries.
             Err(error) => error.kind() == io::ErrorKind::ConnectionAborted,
         }
     }
 
-    /// Takes a connection that was asked for, and sends what waited for it; without one the next datagram asks again.
+    /// Takes a requested connection, and sends what waited for it; if it failed, the next datagram asks again.
     pub fn connected(&mut self, now: Instant, path: Path, fd: Option<OwnedFd>) {
         let wanted = self.wanted.iter().position(|wanted| wanted.path == path);
         let wanted = wanted.map(|at| self.wanted.remove(at));
@@ -163,7 +163,7 @@ impl Streams {
         Some(index)
     }
 
-    /// Of the peer's streams the one goes that was used last the longest ago; of strangers the oldest of whoever has most.
+    /// Closes the peer's least recently used stream, or the oldest stranger of the host that has most.
     fn make_room(&mut self, known: bool) {
         let of_kind = |slot: &&Slot| slot.known == known;
         if self.slots.iter().flatten().filter(of_kind).count() < if known { KNOWN } else { STRANGERS } {
@@ -186,12 +186,12 @@ impl Streams {
         self.slots.iter().position(|slot| slot.as_ref().is_some_and(is_it))
     }
 
-    /// Takes a connection out, to read from it; it is closed unless it is put back.
+    /// Takes a connection out for reading; it is closed unless put back.
     pub fn take(&mut self, index: usize) -> Option<Slot> {
         self.slots.get_mut(index)?.take()
     }
 
-    /// Puts a connection back; `proven`: something came that only the peer can have sent.
+    /// Puts a connection back. `proven`: it delivered something that only the peer can have sent.
     pub fn put_back(&mut self, now: Instant, index: usize, mut slot: Slot, proven: bool) {
         if proven && !slot.known {
             (slot.known, slot.deaf) = (true, false);
@@ -210,7 +210,7 @@ impl Streams {
         self.slots[index] = Some(slot);
     }
 
-    /// Sends what waits in a connection, which has room now.
+    /// Sends a connection's queued data, now that it has room.
     ///
     /// # Errors
     /// Those of write(2).
@@ -228,7 +228,7 @@ impl Streams {
         Ok(epoll::modify(self.epoll(slot.known), &slot.stream, data, EventFlags::IN | out)?)
     }
 
-    /// Sends datagrams along a path that is a stream.
+    /// Sends datagrams on a path that is a stream.
     pub fn send(&mut self, now: Instant, transmit: Transmit<'_>) -> Sent {
         if let Some(index) = self.find(transmit.to) {
             return self.send_at(now, index, transmit);
@@ -252,7 +252,7 @@ impl Streams {
         let sent = match slot.stream.send(transmit) {
             Ok(()) => Sent::Yes,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Sent::Full,
-            // It is over: the next datagram begins another one.
+            // The stream is over; the next datagram opens a new one.
             Err(_) => return Sent::Full,
         };
         if slot.stream.is_blocked() != was_blocked && self.watch(index, &slot).is_err() {
@@ -265,7 +265,7 @@ impl Streams {
         sent
     }
 
-    /// Whether what goes along this path has to wait.
+    /// Whether sending on this path has to wait.
     pub fn holds(&self, path: Path) -> bool {
         if !path.stream {
             return false;
@@ -276,14 +276,14 @@ impl Streams {
         }
     }
 
-    /// When something is to be closed.
+    /// When a stream is due to be closed.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let slots = self.slots.iter().flatten();
         let slots = slots.map(|slot| if slot.known { slot.at + IDLE } else { slot.at });
         slots.chain(self.wanted.iter().map(|wanted| wanted.due)).min()
     }
 
-    /// Closes what has had its time; the peer's way, `in_use`, has no end.
+    /// Closes what has expired; the peer's current path, `in_use`, never does.
     pub fn handle_timeout(&mut self, now: Instant, in_use: Option<Path>) {
         self.wanted.retain(|wanted| wanted.due > now);
         for slot in &mut self.slots {
@@ -299,7 +299,7 @@ impl Streams {
     }
 }
 
-/// Whom a connection counts for: an address of IPv4, or a network of IPv6 of which everybody has a whole one.
+/// The host a connection counts for: an IPv4 address, or an IPv6 network, since each host has a whole one.
 fn host(slot: &Slot) -> IpAddr {
     match slot.stream.path().remote {
         SocketAddr::V4(v4) => (*v4.ip()).into(),
@@ -318,7 +318,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// One end of a connection from that port, and the path that it is.
+    /// One end of a connection from that port, and its path.
     fn connection(port: u16) -> (UnixStream, OwnedFd, Path) {
         let (far, near) = UnixStream::pair().unwrap();
         let remote = SocketAddr::from(([192, 0, 2, 1], port));
@@ -336,7 +336,7 @@ mod tests {
             assert_eq!(streams.add(near, path, false, start + at * SECOND), Some(at as usize - 1));
         }
         assert_eq!(streams.poll_timeout(), Some(start + SECOND));
-        // The first two have had their time: their places are free, and the others keep theirs.
+        // The first two have expired: their places are free, and the others keep theirs.
         streams.handle_timeout(start + 2 * SECOND, None);
         assert_eq!((streams.slots.len(), streams.poll_timeout()), (5, Some(start + 3 * SECOND)));
         let (_end, near, path) = connection(6);

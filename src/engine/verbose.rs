@@ -2,8 +2,8 @@
 
 use crate::core::stats::Stats;
 
-/// What happened between two readings of the counters, such as `R×3 w×3`: `R` and `W` datagrams read
-/// and written, `r` and `w` frames read from and written to the device. `None` if nothing did.
+/// The difference between two readings of the counters, such as `R×3 w×3`: `R` and `W` are datagrams read and written, `r` and `w` frames
+/// read from and written to the device. `None` if there is none.
 pub fn letters(before: &Stats, after: &Stats) -> Option<String> {
     let runs = [
         ('R', before.datagrams_in, after.datagrams_in),

@@ -1,8 +1,7 @@
 //! The worker threads of a link's lanes: plain epoll loops that move frames and datagrams between a device and a socket.
 //!
-//! Everything they must decide is in the lane ([`Bulk`]); everything that is not frames goes to the engine over a
-//! bounded channel, and what the engine decides comes back over another. One thread serves both directions,
-//! or each direction has its own.
+//! The lane ([`Bulk`]) makes their decisions. All that is not frames goes to the engine over a bounded channel, and the engine's decisions come back
+//! over another. One thread serves both directions, or each has its own.
 
 mod handle;
 mod make;
@@ -38,47 +37,45 @@ use handle::ToWorker;
 pub use make::workers;
 use receive::Rest;
 
-/// Times that datagrams are received at once, joined or not.
+/// Most receive calls per turn, joined or not.
 const ARRIVALS: usize = 64;
-/// Bytes after which the other direction has its turn: about a super-frame, for more of them make nothing faster and
-/// hold up the answers.
+/// Bytes after which the other direction gets its turn: about a super-frame, since a longer turn is no faster and delays the answers.
 const TURN: usize = 48 * 1024;
-/// No turn takes longer.
+/// Longest a turn can take.
 const TURN_TIME: Duration = Duration::from_secs(1);
-/// Bytes of the longest super-frame, with its virtio header and Ethernet header and tags; and of all that is
-/// received in one call.
+/// Bytes of the longest super-frame, with its virtio header and Ethernet header and tags; also the most received in one call.
 const LONGEST: usize = virtio::HEADER + 22 + 65_535;
 
-/// From the worker to the engine.
+/// Messages from a worker to the engine.
 pub enum FromWorker {
     /// For the link.
     Notice(Notice),
-    /// What was counted by the thread with this number.
+    /// The counters of the thread with this number.
     Report(usize, Box<Report>),
-    /// A thread does something again, for the first time since it was asked for a report.
+    /// A thread is active again, for the first time since its last report.
     Active,
-    /// Something for the log, said once.
+    /// A one-time log line.
     Note(String),
-    /// A connection is needed; answered by [`Handle::stream`].
+    /// A connection is needed; [`Handle::stream`] answers.
     StreamWanted {
         /// Where to.
         to: SocketAddr,
     },
-    /// Datagrams cannot be sent; told once a minute at most.
+    /// Datagrams cannot be sent; reported at most once a minute.
     SendFailed {
         /// Where to.
         to: SocketAddr,
         /// Why.
         error: io::Error,
     },
-    /// Datagrams pass again to where they could not be sent.
+    /// Sending works again where it had failed.
     SentAgain {
         /// Where to.
         to: SocketAddr,
     },
-    /// The device is gone or refuses everything.
+    /// The device is gone or fails permanently.
     DeviceLost(io::Error),
-    /// A thread ended by a defect.
+    /// A thread panicked.
     Died,
 }
 
@@ -95,40 +92,40 @@ pub enum Direction {
 
 /// A worker, ready to run on its own thread.
 pub struct Worker<D> {
-    /// Which of the link's threads it is, and which lane it serves.
+    /// The number of this thread in the link, and its lane.
     number: usize,
     place: u8,
     duty: Direction,
-    /// Whether it serves whoever sends to the port.
+    /// Whether it serves the front.
     has_front: bool,
     lane: Bulk,
     layer: Layer,
     watch: ClockJumpDetector,
-    /// The clocks jumped and the link does not know yet.
+    /// The clocks jumped; the link has not been told yet.
     resumed: bool,
     port: LaneIo<D>,
-    /// What the peer's datagrams come to, if not to the front, the socket for everybody.
+    /// The peer's own socket, if it has one; else its datagrams come to the front.
     connected: Option<D>,
-    /// Whether that has a port of its own.
+    /// Whether `connected` has its own port.
     has_own_port: bool,
     rest: Rest,
-    /// The same for those who connect and have proven nothing.
+    /// The same for strangers' connections.
     strangers_rest: Rest,
-    /// Whether the device is listened to: not while what it gives has no place to wait for its turn.
+    /// Whether the device is polled: not while the queue has no room for its frames.
     listens_to_device: bool,
     orders: mpsc::Receiver<ToWorker<D>>,
-    /// What other lanes' workers hand over.
+    /// Datagrams from other lanes' workers.
     strays: Option<mpsc::Receiver<Strays>>,
     wake: OwnedFd,
     epoll: OwnedFd,
-    /// How long it looks for more before it sleeps.
+    /// How long it polls before it sleeps.
     busy_poll: Duration,
-    /// Frames that were read from the device, and whether too many stand there.
+    /// Frames read from the device, and whether they stand in a queue.
     queue: FairQueue,
     crowd: Codel,
-    /// The same for what a stream holds back.
+    /// The same for frames that a stream holds back.
     held: Codel,
-    /// Whether too many datagrams stand in the socket.
+    /// Whether a queue stands in the socket.
     codel: Codel,
     arrival: Vec<u8>,
     /// Something was done since the last report ...
@@ -148,7 +145,7 @@ enum Source {
 }
 
 impl<D: Datagrams> Worker<D> {
-    /// Its thread's name: the number of its lane, and what it does there.
+    /// The thread's name: its lane's number, and its direction.
     pub fn name(&self) -> String {
         format!("lane{}.{}", self.place, u8::from(self.duty == Direction::Inward))
     }
@@ -166,7 +163,7 @@ impl<D: Datagrams> Worker<D> {
         let mut busy_until = None;
         loop {
             let held = self.lane.endpoint().is_some_and(|path| self.port.streams.holds(path));
-            // What is held waits in its queue, where each flow has its turn and a long one is cut; a device has one row for all.
+            // Held frames wait in the fair queue, which cuts long flows; the device has one queue for all.
             let has_room = self.queue.room().is_some();
             self.listen_to_device(!held || has_room)?;
             let timeout = match busy_until.is_some() || !self.queue.is_empty() && !held {
@@ -184,7 +181,7 @@ impl<D: Datagrams> Worker<D> {
             } else if busy_until.is_some_and(|until| until <= now) {
                 busy_until = None;
             }
-            // A wake may be for the question what was done, and a turn without any event a look for more.
+            // A wake-up may only ask for a report, and a turn without events is a poll.
             self.is_active |=
                 events.iter().any(|event| event.data.u64() != Source::Wake as u64) || !self.queue.is_empty();
             let is_ready = |source: Source| events.iter().find(|event| event.data.u64() == source as u64);
@@ -229,15 +226,15 @@ impl<D: Datagrams> Worker<D> {
         Ok(())
     }
 
-    /// What this turn did may have been counted after a report.
+    /// Tells the engine of activity, which a report may have missed.
     fn tell_active(&mut self) {
         if std::mem::take(&mut self.is_active) && !self.told_active {
-            // A full channel: at the next turn.
+            // A full channel: retry at the next turn.
             self.told_active = self.port.engine.try_send(FromWorker::Active).is_ok();
         }
     }
 
-    /// Time passed, or a snapshot of this process was restored: that is noticed before anything is sealed.
+    /// Reads the clocks. A jump, or a restored snapshot, must be noticed before anything is sealed.
     fn look_at_clocks(&mut self) -> Instant {
         let now = clock::now();
         if self.watch.has_jumped(now) {
@@ -245,7 +242,7 @@ impl<D: Datagrams> Worker<D> {
             self.resumed = true;
         }
         if self.resumed {
-            // The link must know, if not now, then when its queue has room.
+            // The link must know; if its queue is full, at a later turn.
             self.resumed = !self.port.notice(Notice::Resumed);
         }
         now.instant
@@ -261,13 +258,13 @@ impl<D: Datagrams> Worker<D> {
         Ok(epoll::add(&self.epoll, fd, data, epoll::EventFlags::IN | epoll::EventFlags::ONESHOT)?)
     }
 
-    /// When something is to be done at the latest.
+    /// The timers of this thread.
     fn timeouts(&self) -> [Option<Instant>; 3] {
         let streams = self.port.streams.poll_timeout();
         [self.rest.poll_timeout(), self.strangers_rest.poll_timeout(), streams]
     }
 
-    /// Whether frames of the device are read now.
+    /// Polls the device, or stops polling it.
     fn listen_to_device(&mut self, listens: bool) -> io::Result<()> {
         if listens == self.listens_to_device {
             return Ok(());
@@ -331,7 +328,7 @@ impl<D: Datagrams> Worker<D> {
     }
 }
 
-/// The others would go on without a thread that panicked, and the link seem up.
+/// Reports a panic: the other threads would go on, and the link would seem up.
 struct Watched(Sender<FromWorker>);
 
 impl Drop for Watched {

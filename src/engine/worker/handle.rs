@@ -1,4 +1,4 @@
-//! How the engine talks to the threads of a lane.
+//! The engine's handle to the threads of a lane.
 
 use std::os::fd::OwnedFd;
 use std::sync::mpsc;
@@ -8,41 +8,41 @@ use crate::core::bulk::Command;
 use crate::core::path::Path;
 use crate::transport::Datagrams;
 
-/// From the engine to a thread of a lane.
+/// Messages from the engine to a thread of a lane.
 pub(super) enum ToWorker<D> {
-    /// For the half of the lane that the thread serves.
+    /// A command for the thread's half of the lane.
     Lane(Command),
-    /// A frame of this end's own, which goes as those of the device.
+    /// A frame of this end's own, sent like those of the device.
     Frame(Vec<u8>),
-    /// The device, if it was not there at the start.
+    /// The device, if it was opened after the start.
     Device(OwnedFd),
-    /// What the peer's datagrams come to from now on, if not to the front; whether it has a port of its own.
+    /// The peer's own socket from now on, if any; whether it has its own port.
     Connected(Option<D>, bool),
-    /// What has the lane's own port, if it has one.
+    /// The socket on the lane's own port, if any.
     Own(Option<D>),
     /// Whether the device gives frames to this lane.
     Attach(bool),
-    /// Where streams are accepted.
+    /// The socket that accepts streams.
     Listen(OwnedFd),
-    /// A connection that was asked for, or that there is none.
+    /// A requested connection; `None`: there is none.
     Stream(Path, Option<OwnedFd>),
     /// Answer with [`FromWorker::Report`](super::FromWorker::Report).
     Report,
-    /// Say so when everything sent before is carried out.
+    /// Reply once everything sent before is carried out.
     Settle(mpsc::Sender<()>),
     /// End after everything sent before.
     Quit,
 }
 
-/// Talks to the workers of a link's lanes. A thread that ended takes nothing more; its end is seen elsewhere.
+/// Handle to the workers of a link's lanes. Messages to a thread that ended are dropped; its end is noticed elsewhere.
 pub struct Handle<D> {
     pub(super) threads: Vec<Thread<D>>,
 }
 
 pub(super) struct Thread<D> {
-    /// The lane that it serves.
+    /// The lane it serves.
     pub lane: u8,
-    /// What it does.
+    /// Its direction.
     pub duty: Direction,
     /// Where its messages go.
     pub sender: mpsc::Sender<ToWorker<D>>,
@@ -66,12 +66,12 @@ impl<D> Thread<D> {
 }
 
 impl<D> Handle<D> {
-    /// How many threads there are.
+    /// The number of threads.
     pub fn count(&self) -> usize {
         self.threads.len()
     }
 
-    /// Queues what the link decided for the threads that serve that half of the lanes it is for.
+    /// Queues a decision of the link for the threads and lanes that it concerns.
     pub fn command(&self, command: Command) {
         let half = if command.is_outward() { Direction::Outward } else { Direction::Inward };
         let Some(lane) = command.lane() else {
@@ -86,8 +86,8 @@ impl<D> Handle<D> {
         self.send(0, Direction::Outward, ToWorker::Frame(frame));
     }
 
-    /// Gives the thread that receives for a lane a socket for what comes from the peer, or takes it away. If that has a port of its own
-    /// (`own_port`), the lane's datagrams along such a path are sent from it, by whichever thread sends them.
+    /// Gives the thread that receives for a lane a socket for the peer's datagrams, or takes it away. If that has its own port (`own_port`), any
+    /// thread of the lane sends from it on such a path.
     pub fn connected(&self, lane: u8, socket: Option<D>, own_port: bool)
     where
         D: Datagrams,
@@ -97,7 +97,7 @@ impl<D> Handle<D> {
         self.send(lane, Direction::Inward, ToWorker::Connected(socket, own_port));
     }
 
-    /// So many lanes take frames of the device.
+    /// Sets how many lanes take frames from the device.
     pub fn lanes(&self, used: u8) {
         let others = self.threads.iter().filter(|thread| thread.lane > 0);
         for thread in others.filter(|thread| thread.serves(Direction::Outward)) {
@@ -105,12 +105,12 @@ impl<D> Handle<D> {
         }
     }
 
-    /// Streams are accepted here.
+    /// Accepts streams on `listener`.
     pub fn listen(&self, listener: OwnedFd) {
         self.send(0, Direction::Inward, ToWorker::Listen(listener));
     }
 
-    /// Gives the connection that [`FromWorker::StreamWanted`](super::FromWorker::StreamWanted) asked for, if there is one.
+    /// Answers [`FromWorker::StreamWanted`](super::FromWorker::StreamWanted), with a connection if there is one.
     pub fn stream(&self, path: Path, connection: Option<OwnedFd>) {
         self.send(0, Direction::Inward, ToWorker::Stream(path, connection));
     }
@@ -122,7 +122,7 @@ impl<D> Handle<D> {
         }
     }
 
-    /// Gives every thread the device, which was not there at the start.
+    /// Gives the device, opened after the start, to every thread.
     pub fn device(&self, device: &OwnedFd) {
         for thread in &self.threads {
             if let Ok(device) = device.try_clone() {
@@ -136,16 +136,16 @@ impl<D> Handle<D> {
         self.threads.iter().for_each(|thread| thread.send(ToWorker::Report));
     }
 
-    /// Every thread ends after it has carried out what was sent before, and reported.
+    /// Ends every thread, after it has carried out earlier messages and reported.
     pub fn quit(&self) {
         self.threads.iter().for_each(|thread| thread.send(ToWorker::Quit));
     }
 
-    /// Waits until every thread has carried out what was sent before: a turn of its loop, a second at most.
+    /// Waits until every thread has carried out earlier messages: one turn of its loop, at most a second.
     pub fn settle(&self) {
         let (sender, done) = mpsc::channel();
         self.threads.iter().for_each(|thread| thread.send(ToWorker::Settle(sender.clone())));
-        // One that ended, or hangs, is seen elsewhere.
+        // A thread that ended or hangs is noticed elsewhere.
         drop(sender);
         let _ = self.threads.iter().try_for_each(|_| done.recv_timeout(TURN_TIME));
     }

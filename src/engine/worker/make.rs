@@ -22,8 +22,8 @@ use crate::engine::strays::{self, Strays};
 use crate::engine::streams::Streams;
 use crate::transport::Datagrams;
 
-/// Makes the workers of a link, one or two for each of its lanes, that share a socket. `devices`: the device's queue for each lane, and, if
-/// they are several, one to write to for each; none if it comes later.
+/// Makes the workers of a link, one or two for each lane, which share a socket. `devices`: the device's queue for each lane and, with several lanes,
+/// one for each to write to; empty if the device comes later.
 ///
 /// # Errors
 /// Those of epoll_create1(2), epoll_ctl(2), eventfd(2) and dup(2).
@@ -63,7 +63,7 @@ pub fn workers<D: Datagrams>(
     Ok((workers, Handle { threads }))
 }
 
-/// What a worker does, and what it hears by.
+/// A worker's lane, duty and channels.
 struct Place<D> {
     lane: u8,
     duty: Direction,

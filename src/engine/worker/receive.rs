@@ -1,4 +1,4 @@
-//! What comes to the port: the peer's datagrams, and everybody else's.
+//! Receiving: the peer's datagrams, and everyone else's.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -15,36 +15,36 @@ use crate::packet::traffic_class;
 use crate::sys::clock;
 use crate::transport::{Datagrams, Received};
 
-/// A turn of the front. Its last call may take a little longer.
+/// Length of the front's turn. Its last call may overrun a little.
 pub(super) const FRONT_TURN: Duration = Duration::from_micros(100);
-/// While the peer is heard elsewhere, it rests so many times as long as a turn took of the processor: strangers get a twentieth of one, and
-/// nobody is missed. Otherwise the peer may be one of those who call, and the front is served as all else is.
+/// While the peer is heard elsewhere, the front rests this many times the CPU time of its turn: strangers get a twentieth of a processor. Otherwise
+/// the peer may be among the callers, and the front is served normally.
 const REST: u32 = 19;
-/// The peer counts as heard for so long.
+/// How long the peer counts as heard.
 const HEARD: Duration = Duration::from_millis(100);
 
-/// How it was when a turn began.
+/// The state at the start of a turn.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Turn {
     pub(super) began: Instant,
-    /// What this thread had taken of a processor until then.
+    /// CPU time that this thread had used.
     pub(super) spent: Duration,
-    /// Datagrams of the peer that had been opened.
+    /// The peer's datagrams opened so far.
     opened: u64,
 }
 
-/// When the front is not listened to.
+/// The times when the front is not polled.
 #[derive(Debug, Default)]
 pub(super) struct Rest {
     until: Option<Instant>,
-    /// Datagrams of the peer that had been opened when the last turn ended.
+    /// The peer's datagrams opened by the end of the last turn.
     opened: u64,
-    /// When some were last found that came elsewhere.
+    /// When datagrams opened elsewhere were last noticed.
     heard: Option<Instant>,
 }
 
 impl Rest {
-    /// The front had a turn that took so much of a processor.
+    /// Records a turn of the front and how much CPU time it took.
     pub(super) fn handle_turn(&mut self, turn: Turn, ended: Instant, took: Duration, opened: u64) {
         if turn.opened != self.opened {
             self.heard = Some(turn.began);
@@ -54,19 +54,19 @@ impl Rest {
         self.until = Some(ended + if is_heard { took * REST } else { Duration::ZERO });
     }
 
-    /// When it has rested.
+    /// When the rest ends.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.until
     }
 
-    /// Whether it has rested now: said once.
+    /// Whether the rest has ended; true once.
     pub(super) fn take_end(&mut self, now: Instant) -> bool {
         self.until.take_if(|until| *until <= now).is_some()
     }
 }
 
 impl<D: Datagrams> Worker<D> {
-    /// What waits in the former one, or at the front, comes first.
+    /// Takes the peer's socket, after draining the former one.
     pub(super) fn take_connected(
         &mut self,
         now: Instant,
@@ -82,7 +82,7 @@ impl<D: Datagrams> Worker<D> {
         self.listen_to_front()
     }
 
-    /// Takes a turn's worth of what comes from the peer, or from everybody while it has no socket of its own.
+    /// Receives a turn's worth from the peer, or from everyone while it has no own socket.
     pub(super) fn take_datagrams(&mut self, now: Instant) {
         if self.connected.is_none() && !self.has_front {
             return;
@@ -101,7 +101,7 @@ impl<D: Datagrams> Worker<D> {
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                     self.port.drops.drop(DropReason::Malformed);
                 }
-                // Nothing there, or an ICMP error of an earlier send: the next event tells.
+                // Empty, or an ICMP error of an earlier send: the next event tells.
                 Err(_) => break,
             }
             if taken >= TURN {
@@ -121,14 +121,14 @@ impl<D: Datagrams> Worker<D> {
             let arrived = Arrived { bytes: &mut bytes, stride, ecn, from };
             self.lane.handle_datagrams(now, arrived, &mut self.port);
             if taken >= TURN {
-                // There may be more: after the other direction.
+                // There may be more: continue after the other direction.
                 let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
                 break;
             }
         }
     }
 
-    /// Serves whoever else sends to the port, callers and former addresses of the peer among them, for a turn.
+    /// Serves the front for a turn: callers, and former addresses of the peer among them.
     pub(super) fn serve_front(&mut self) {
         let turn = self.begin_turn();
         let mut now = turn.began;
@@ -150,17 +150,17 @@ impl<D: Datagrams> Worker<D> {
         Turn { began: clock::now().instant, spent: clock::spent(), opened: self.opened() }
     }
 
-    /// Datagrams of the peer that were opened so far.
+    /// The peer's datagrams opened so far.
     pub(super) fn opened(&self) -> u64 {
         self.lane.stats().datagrams_in
     }
 
-    /// Listens to the front again, if it has rested.
+    /// Polls the front again, if it has rested.
     pub(super) fn end_rest(&mut self, now: Instant) -> io::Result<()> {
         if self.rest.take_end(now) { self.listen_to_front() } else { Ok(()) }
     }
 
-    /// Once, beside a peer that has a socket of its own: it rests after each turn.
+    /// Polls the front; once if the peer has its own socket, for the rest after a turn.
     fn listen_to_front(&mut self) -> io::Result<()> {
         if !self.has_front {
             return Ok(());
@@ -170,11 +170,11 @@ impl<D: Datagrams> Worker<D> {
         Ok(epoll::modify(&self.epoll, &self.port.socket, data, EventFlags::IN | once)?)
     }
 
-    /// Opens what lies in `arrival`.
+    /// Opens the datagrams in `arrival`.
     fn handle_received(&mut self, now: Instant, received: Received, should_drop: &mut bool) {
         let Received { length, stride, mut ecn, from } = received;
         let mut bytes = &mut self.arrival[..length];
-        // One of many of a flow: bulk.
+        // Joined datagrams are bulk traffic.
         if *should_drop && length > stride {
             *should_drop = false;
             if traffic_class::is_capable(ecn) {
@@ -187,7 +187,7 @@ impl<D: Datagrams> Worker<D> {
         self.lane.handle_datagrams(now, Arrived { bytes, stride, ecn, from }, &mut self.port);
     }
 
-    /// What ICMP says of datagrams sent before: of each kind at most one is told in [`COMPLAINTS`].
+    /// Reads ICMP errors of earlier sends; at most one of each kind is reported per `COMPLAINTS`.
     pub(super) fn take_icmp_errors(&mut self, now: Instant, of_connected: bool) {
         for _ in 0..ARRIVALS {
             let socket = self.connected.as_ref().filter(|_| of_connected).unwrap_or(&self.port.socket);
@@ -212,19 +212,19 @@ mod tests {
 
     const MICRO: Duration = Duration::from_micros(1);
 
-    /// The share of 100 ms that the front is served, with turns of so many microseconds; `opened` says what is opened elsewhere before each.
+    /// The share of 100 ms that the front is served, with turns of so many µs; `opened` says what is opened elsewhere before each.
     fn share(turn: u32, mut opened: impl FnMut() -> u64) -> f64 {
         let start = clock::now().instant;
         let (mut rest, mut now, mut served) = (Rest::default(), start, Duration::ZERO);
         let turn_at = |began, opened| Turn { began, spent: Duration::ZERO, opened };
-        // Whatever was opened before.
+        // An arbitrary count from before.
         let mut sum = 7;
         rest.handle_turn(turn_at(now - HEARD, sum), now, Duration::ZERO, sum);
         assert!(rest.take_end(now));
         while now < start + HEARD {
             assert!(rest.poll_timeout().is_none());
             sum += opened();
-            // What is opened at the front itself is nothing heard elsewhere. Half of the time something else has the processor.
+            // Datagrams opened at the front do not count as heard elsewhere. Half of the time something else has the CPU.
             rest.handle_turn(turn_at(now, sum), now + 2 * turn * MICRO, turn * MICRO, sum + 1);
             sum += 1;
             served += turn * MICRO;

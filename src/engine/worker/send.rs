@@ -1,4 +1,4 @@
-//! What the device gives: frames are read, wait their turn, and are sealed.
+//! Sending: frames are read from the device, queued, and sealed.
 
 use std::io;
 use std::thread;
@@ -18,8 +18,7 @@ use crate::packet::{flow, gso, traffic_class};
 use crate::transport::Datagrams;
 
 impl<D: Datagrams> Worker<D> {
-    /// Seals a turn's worth of the frames that wait. What is left has its turn after the other direction, and shares
-    /// datagrams with what came before.
+    /// Seals a turn's worth of queued frames. The rest waits for the other direction's turn, and shares datagrams with earlier ones.
     pub(super) fn seal_frames(&mut self, now: Instant) {
         let endpoint = self.lane.endpoint();
         if self.queue.is_empty() || endpoint.is_some_and(|path| self.port.streams.holds(path)) {
@@ -43,8 +42,8 @@ impl<D: Datagrams> Worker<D> {
         }
     }
 
-    /// Whether too much has been waiting for too long. What a stream holds back ages; what ages is not counted, since where it waits it is no
-    /// more than that path takes.
+    /// Whether a queue has stood too long. What a stream holds back is judged by age; old frames are not counted in bytes, as they are no more than
+    /// that path takes.
     fn stands(&mut self, now: Instant, endpoint: Option<Path>) -> bool {
         let oldest = endpoint.filter(|path| path.stream).and_then(|_| self.queue.oldest());
         let is_old = oldest.is_some_and(|since| now.saturating_duration_since(since) > HELD_TARGET);
@@ -61,10 +60,10 @@ impl<D: Datagrams> Worker<D> {
                     let flow = flow::of(frame, self.layer);
                     self.queue.push(now, length, flow);
                 }
-                // Whoever wants this processor goes first, most often the other programs of the same traffic. One that nobody wants is given back at once.
+                // Let others use this processor first, most often programs of the same traffic. If none wants it, the call returns at once.
                 Err(Errno::AGAIN) if self.queue.waits() => thread::yield_now(),
                 Err(Errno::AGAIN | Errno::INTR) => break,
-                // The device is down for the moment; it says so again when it is up.
+                // The device is down; it signals when it is up again.
                 Err(Errno::IO) => break,
                 Err(error) => return Err(error.into()),
             }
@@ -73,8 +72,8 @@ impl<D: Datagrams> Worker<D> {
     }
 }
 
-/// What was read from the device: a frame, or several joined. If the queue must give something up, one is marked, or given up: one of
-/// several, or of a flow that has `more` waiting.
+/// Takes what was read from the device: a frame, or several joined. If the queue must signal congestion, one is marked or dropped: one of several, or
+/// of a flow with `more` waiting.
 pub(super) fn take_frame(
     read: &mut [u8],
     layer: Layer,

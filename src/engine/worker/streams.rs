@@ -1,4 +1,4 @@
-//! What comes by streams: the peer's, and those of whoever connects.
+//! Receiving from streams: the peer's and strangers'.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -20,7 +20,7 @@ impl<D: Datagrams> Worker<D> {
         self.port.streams.connected(now, path, connection);
     }
 
-    /// Takes a turn's worth of what comes by each of the peer's streams.
+    /// Takes a turn's worth from each of the peer's streams.
     pub(super) fn take_records(&mut self, now: Instant) {
         let (ready, _) = self.port.streams.ready(true);
         for index in ready {
@@ -29,7 +29,7 @@ impl<D: Datagrams> Worker<D> {
         self.port.flush_frames();
     }
 
-    /// Serves whoever connects, for a turn; afterwards they rest.
+    /// Serves strangers for a turn; afterwards they rest.
     pub(super) fn serve_strangers(&mut self) {
         let turn = self.begin_turn();
         let (began, mut now) = (turn.began, turn.began);
@@ -49,7 +49,7 @@ impl<D: Datagrams> Worker<D> {
         self.strangers_rest.handle_turn(turn, now, took, self.opened());
     }
 
-    /// Listens to strangers again, if they have rested.
+    /// Polls strangers again, if they have rested.
     pub(super) fn end_strangers_rest(&mut self, now: Instant) -> io::Result<()> {
         if self.strangers_rest.take_end(now) { self.listen_to_strangers() } else { Ok(()) }
     }
@@ -60,7 +60,7 @@ impl<D: Datagrams> Worker<D> {
         Ok(epoll::modify(&self.epoll, &self.port.streams.epolls[1], data, flags)?)
     }
 
-    /// Reads from a connection until so many bytes are there or no more are. One that has ended is closed.
+    /// Reads from a connection until `turn` bytes are read or it is empty. Closes one that ended.
     fn serve_stream(&mut self, now: Instant, index: usize, turn: usize) {
         let Some(mut slot) = self.port.streams.take(index) else { return };
         let opened = self.opened();
@@ -87,7 +87,7 @@ impl<D: Datagrams> Worker<D> {
         }
     }
 
-    /// Opens the datagrams that were read. False: what comes there is none of the peer's streams.
+    /// Opens the datagrams that were read. Returns false if this is not a stream of the peer.
     fn open_records(&mut self, now: Instant, slot: &mut Slot) -> bool {
         let from = slot.stream.path();
         loop {

@@ -78,7 +78,7 @@ fn what_waits_at_the_front_comes_before_what_the_peers_own_socket_gets() {
     assert_eq!(worker.lane.stats().drops(DropReason::TooShort), 1);
 }
 
-/// What is read from a tap device for a datagram with this much payload.
+/// What a tap device gives for a datagram with this much payload.
 fn read_of(port: u8, payload: usize) -> Vec<u8> {
     let mut packet = vec![0; 28];
     (packet[0], packet[9], packet[23]) = (0x45, 17, port);
@@ -107,7 +107,7 @@ fn a_small_frame_passes_those_of_another_flow_that_were_there_before() {
         handle.command(command.into());
     }
     let running: Vec<_> = workers.into_iter().map(|worker| std::thread::spawn(|| worker.run())).collect();
-    // Another test's child may end meanwhile, which would end a wait of the socket's own.
+    // A child of another test may end meanwhile, and interrupt the socket's own wait.
     let receive = || {
         assert!(ready(&peer, PollFlags::IN, Duration::from_secs(5)).unwrap());
         peer.recv(&mut [0; 2000]).unwrap()
@@ -154,7 +154,7 @@ fn a_small_frame_passes_what_a_slow_stream_holds_back() {
             }
         })
     };
-    // As much of one flow as there is place for, and behind all of it a frame of another one.
+    // Fill the queue with one flow, then add a frame of another.
     while patiently(&mut || kernel.send(&read_of(1, 1000)).is_ok()) {}
     let (mut is_sent, mut lengths) = (false, Vec::new());
     while patiently(&mut || {
@@ -186,7 +186,7 @@ fn a_queue_that_stands_costs_one_segment_or_a_mark() {
         let mut sheds_now = should_drop;
         take_frame(&mut read.clone(), layer, false, &mut sheds_now, &mut lane, &mut port);
         assert!(!sheds_now, "one is enough");
-        // Without a peer the lane counts what it gets.
+        // Without a peer, the lane counts the frames it gets.
         (passed, given_up) = (passed + segments, given_up + lost);
         assert_eq!(lane.stats().drops(DropReason::NoPeer), passed);
         assert_eq!(port.drops.drops(DropReason::QueueFull), given_up);
@@ -194,7 +194,7 @@ fn a_queue_that_stands_costs_one_segment_or_a_mark() {
     let mut marked = read.clone();
     take_frame(&mut marked, layer, false, &mut true, &mut lane, &mut port);
     assert_eq!(marked[class], traffic_class::CE);
-    // Of single frames only one of a flow that has more waiting.
+    // Of single frames, only one of a flow with more waiting is dropped.
     for more in [false, true] {
         let mut should_drop = true;
         take_frame(&mut read_of(1, 1000), layer, more, &mut should_drop, &mut lane, &mut port);
