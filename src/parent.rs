@@ -1,5 +1,5 @@
-//! The parent: keeps the rights to change the host, and never reads the network. One poll loop in
-//! which scripts, the resolver, signals and the engine's requests never wait for each other.
+//! The parent: keeps the privileges to change the host, and never reads the network. It is one poll loop, in which scripts, the resolver, signals and
+//! the engine's requests never block each other.
 #![allow(clippy::disallowed_methods, reason = "the poll loop is where the parent reads the clock")]
 
 mod announce;
@@ -64,10 +64,10 @@ use crate::report::exit::{BUG, Fatal};
 use crate::route::plan::Step;
 use crate::transport::connected::Port;
 
-/// Most messages of the engine that are handled before other work gets its turn.
+/// Most engine messages handled before other work gets its turn.
 const MAX_BATCH: usize = 64;
 
-/// The link that this process runs, and where its files are.
+/// The link that this process runs, and its files.
 pub struct Link {
     /// The checked configuration.
     pub config: Config,
@@ -75,21 +75,21 @@ pub struct Link {
     pub file: PathBuf,
     /// Where scripts run.
     pub directory: PathBuf,
-    /// What engine and resolver give up.
+    /// What engine and resolver are confined to.
     pub confinement: Confinement,
-    /// Where its runtime files are, the control socket among them.
+    /// The runtime directory: the control socket and other files.
     pub runtime: Option<Directory>,
-    /// The command line, with absolute paths, for reading the file again.
+    /// The command line with absolute paths, for reading the file again.
     pub options: Options,
-    /// Names the link secret.
+    /// Identifies the link secret.
     pub fingerprint: [u8; 8],
-    /// The MAC address of a tap device that is given none.
+    /// The MAC address of a tap device for which none is configured.
     pub hardware_address: [u8; 6],
     /// The socket came from inetd or systemd.
     pub activated: bool,
-    /// Where the keys in use are written.
+    /// Where session keys are logged.
     pub key_log: Option<KeyLog>,
-    /// What an OpenVPN peer's link keeps over restarts.
+    /// What an OpenVPN peer's link keeps across restarts.
     pub starts: Option<Starts>,
 }
 
@@ -99,47 +99,47 @@ pub struct Launch {
     pub start: Box<Start>,
     /// The bound UDP socket.
     pub socket: OwnedFd,
-    /// Where streams are awaited, if they are.
+    /// The socket that accepts streams, if any.
     pub listener: Option<OwnedFd>,
 }
 
-/// What is known of the running link.
+/// The state of the running link.
 struct Status {
     before_routes: Savepoint,
     device_steps: Vec<Step>,
     route_steps: Vec<Step>,
     net_gateway: Option<IpAddr>,
     endpoint: Option<SocketAddr>,
-    /// Whether that is reached by a stream.
+    /// Whether `endpoint` is reached by a stream.
     stream: bool,
-    /// The own address that the host's routes choose for it.
+    /// The source address that the host's routes choose for it.
     source: Option<IpAddr>,
-    /// The ways that the peer has a socket of its own for, by lane.
+    /// The paths for which the peer has its own socket, by lane.
     connected: BTreeMap<u8, (Port, Path)>,
-    /// What the remotes' names stand for.
+    /// The addresses of the remotes' names.
     resolved: Vec<Path>,
     trusted: Option<SocketAddr>,
     traffic: Traffic,
     pushed: Pushed,
-    /// Which protections of the engine are in force, once it has told.
+    /// The engine's protections in force, once reported.
     protections: Option<String>,
-    /// What was said last of an address that leads into the tunnel itself.
+    /// The last message about an address routed into the tunnel itself.
     said_loop: Option<String>,
 }
 
 /// The parent of one link.
 pub struct Parent {
-    /// Decides what is done, and when.
+    /// Decides what to do, and when.
     machine: Machine,
     link: Link,
     changes: Changes,
     resolver: Resolver,
     streams: Streams,
     engine: Option<Engine>,
-    /// What the next engine gets.
+    /// What the next engine starts with.
     next: Option<Next>,
     spawn: Spawn,
-    /// The engine's socket.
+    /// The engine's UDP socket.
     front: Option<OwnedFd>,
     status: Status,
     door: Door,
@@ -147,13 +147,13 @@ pub struct Parent {
     manager: ServiceManager,
     watch: Watch,
     signals: Signals,
-    /// Without it a clone of this machine is noticed by its clock alone.
+    /// Without it, a clone of this machine is noticed only by its clock.
     uevents: Option<Uevents>,
     scripts: Runner,
 }
 
 impl Parent {
-    /// Nothing on the host has been changed yet.
+    /// A parent that has not changed the host yet.
     pub fn new(link: Link, changes: Changes, signals: Signals) -> Self {
         let status = Status {
             before_routes: Savepoint::default(),
@@ -192,8 +192,7 @@ impl Parent {
         }
     }
 
-    /// Prepares the host, runs the engine until something ends it, takes everything back. Returns the exit
-    /// code.
+    /// Prepares the host, runs the engine until something ends it, undoes all changes. Returns the exit code.
     pub fn run(mut self, launch: Launch) -> u8 {
         self.next = Some(Next::Launch(launch));
         loop {
@@ -205,7 +204,7 @@ impl Parent {
         }
     }
 
-    /// Does what follows from the events so far.
+    /// Carries out what follows from past events.
     fn work(&mut self) {
         while let Some(effect) = self.machine.poll(Instant::now()) {
             match self.carry_out(effect) {
@@ -216,7 +215,7 @@ impl Parent {
         }
     }
 
-    /// Returns what happened at once, if anything did. Errors end the parent.
+    /// Returns an event that follows at once, if any. Errors end the parent.
     fn carry_out(&mut self, effect: Effect) -> Result<Option<Event>, Fatal> {
         match effect {
             Effect::OpenDevice => self.prepare_device()?,
@@ -247,13 +246,13 @@ impl Parent {
             Effect::DeviceLost(reason) => log::error!("{reason}: it is made again [device-gone]"),
             Effect::Renew => self.renew_device()?,
             Effect::UndoDevice => self.changes.roll_back_to(Savepoint::default()),
-            // Taking back does not fail.
+            // Undoing does not fail.
             Effect::OpenTunnel => drop(self.changes.block(&[])),
         }
         Ok(None)
     }
 
-    /// Ends with this; what came first counts.
+    /// Ends the parent; the first reason counts.
     fn end(&mut self, code: u8, reason: impl ToString) {
         self.machine.handle(Event::Failed(Fatal::new(code, reason)));
     }
@@ -329,7 +328,7 @@ impl Parent {
                 self.answer(&ToEngine::Reconnect);
             }
             Signal::User2 => self.log_statistics(),
-            // Its result is found by asking for it.
+            // Polling for the script's outcome finds it.
             Signal::Child => {}
         }
     }
@@ -342,7 +341,7 @@ impl Parent {
     }
 }
 
-/// For everything that the configuration names.
+/// The resolver for every name in the configuration.
 fn resolver(link: &Link) -> Resolver {
     let proxy = link.config.proxy.as_ref().map(|proxy| proxy.place.clone());
     Resolver::new(link.config.remotes.clone(), link.confinement.clone()).with_proxy(proxy)
@@ -354,7 +353,7 @@ fn listen() -> Option<Uevents> {
 }
 
 fn timespec(duration: Duration) -> Timespec {
-    // A wait is cut to an hour, which costs one needless turn.
+    // A wait is capped at an hour, which costs one needless turn.
     let duration = duration.min(Duration::from_secs(3600));
     Timespec { tv_sec: duration.as_secs().cast_signed(), tv_nsec: duration.subsec_nanos().into() }
 }

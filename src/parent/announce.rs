@@ -1,5 +1,5 @@
-//! Where hosts are, when frames begin or cease to pass between two bridged segments: the bridge here forgets what it has learned, and the far
-//! side hears where this host's addresses are.
+//! Reachability of hosts, when frames begin or cease to pass between two bridged segments: the local bridge forgets learned addresses, and the far
+//! side is told this host's.
 
 use std::{fs, io};
 
@@ -11,19 +11,18 @@ use crate::parent::Parent;
 use crate::privsep::message::ToEngine;
 use crate::route::netlink::Link;
 
-/// Most addresses that are announced.
+/// Most addresses announced.
 const MOST: usize = 64;
 
-/// A tap device, and the bridge that it is a port of.
+/// A tap device, and its bridge.
 struct Port {
     device: Link,
-    /// A script may have joined it, too. A port of anything else, such as a VRF, keeps its addresses.
+    /// The bridge, which a script may have chosen. Another master, such as a VRF, keeps its addresses.
     bridge: Option<Link>,
 }
 
 impl Parent {
-    /// Announces the addresses of the tap device, or of the bridge that it is a port of. Those of other hosts behind the
-    /// bridge stay where they were.
+    /// Announces the addresses of the tap device, or of its bridge. Addresses of other hosts behind the bridge have not moved.
     pub(super) fn announce_addresses(&mut self) {
         match self.announcements() {
             Ok(frames) if frames.is_empty() => {}
@@ -32,7 +31,7 @@ impl Parent {
         }
     }
 
-    /// A loop begins or ends (`passes`). As after a change of a spanning tree, hosts may be behind any other port (IEEE 802.1Q, section 13.29).
+    /// Handles the start or end of a loop (`passes`). As after a spanning tree change, hosts may be behind another port (IEEE 802.1Q, section 13.29).
     pub(super) fn rerouted(&mut self, passes: bool) {
         self.forget_hosts(|parent, port| {
             port.bridge.map_or(Ok(()), |bridge| parent.changes.netlink.flush_bridge(bridge.index))
@@ -42,7 +41,7 @@ impl Parent {
         }
     }
 
-    /// The link is down: frames for the hosts behind it go everywhere, and so to another link between the two segments.
+    /// Flushes the port of a dead link: frames for hosts behind it are flooded, and so take another link between the segments.
     pub(super) fn forget_hosts_of_port(&mut self) {
         self.forget_hosts(|parent, port| match port.bridge {
             Some(_) => parent.changes.netlink.flush_port(port.device.index),
@@ -81,7 +80,7 @@ impl Parent {
         let own = addresses.iter().filter(|address| address.interface == link.index && !address.tentative);
         let is_router = forwards(&link.name);
         let frame = |address: &IpNet| match (address, is_router) {
-            // Who says no more about it than it knows harms nobody.
+            // It is safe to announce no more than is known.
             (IpNet::V6(_), None) => None,
             _ => Some(announce::frame(mac, address.addr(), is_router == Some(true))),
         };
@@ -89,7 +88,7 @@ impl Parent {
     }
 }
 
-/// Whether the interface forwards IPv6 packets; `None` where that cannot be told.
+/// Whether the interface forwards IPv6 packets; `None` if unknown.
 fn forwards(interface: &str) -> Option<bool> {
     let setting = fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{interface}/forwarding")).ok()?;
     Some(setting.trim() != "0")

@@ -1,4 +1,4 @@
-//! What the parent tells and does for those who ask over the control socket.
+//! What the parent tells and does for clients of the control socket.
 #![allow(clippy::disallowed_methods, reason = "answers have deadlines, and status carries times of day")]
 
 use std::time::{Duration, Instant};
@@ -28,42 +28,42 @@ use crate::report::text::printable;
 use crate::route::plan::Step;
 use crate::sys::clock::unix_time;
 
-/// The engine has this long to tell how the link is; then the answer is what the parent knows.
+/// How long the engine may take to report; after that the answer is what the parent knows.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Most changes of the host that are shown one by one.
+/// Most changes of the host that are listed.
 const CHANGES_SHOWN: usize = 1000;
-/// Of those who send most: ten of each segment.
+/// Top senders listed: ten of each segment.
 const TALKERS_SHOWN: usize = 20;
 
-/// Those who ask, and what has been said since the start.
+/// The clients, and what has been reported since the start.
 pub(super) struct Control {
     pub(super) sockets: Sockets,
-    /// Requests that wait for the engine.
+    /// Requests waiting for the engine.
     asked: Vec<(ClientId, Method)>,
-    /// Somebody waits for the metrics.
+    /// A client waits for the metrics.
     scraped: bool,
     /// SIGUSR2 asked as well.
     log_wanted: bool,
-    /// Since when the engine is asked, if it is.
+    /// When the engine's answer is due, if one is.
     deadline: Option<Instant>,
     state: Option<LinkState>,
     /// Why the link is down.
     pub(super) reason: Option<Condition>,
-    /// The last script that failed while the link ran, unless one has run well since.
+    /// The last script that failed while the link ran, unless a later one succeeded.
     pub(super) failed_script: Option<(String, u64)>,
     /// When the link last came up or went down, or tund started.
     pub(super) since: u64,
     started: u64,
     pub(super) loaded: u64,
     pub(super) reload_ok: bool,
-    /// What a reload has changed, or why it has changed nothing; until that is said.
+    /// The changes made by a reload, or why it made none, until reported.
     pub(super) reloaded: Option<Result<Vec<String>, Vec<String>>>,
-    /// Who waits for that.
+    /// The clients waiting for that.
     pub(super) reload_asked: Vec<ClientId>,
 }
 
 impl Control {
-    /// Listens where the configuration says, or else in the runtime directory, if there is one.
+    /// Listens where the configuration says, else in the runtime directory, if any.
     pub(super) fn new(runtime: Option<&Directory>, places: &Reporting) -> Self {
         let now = unix_time();
         Self {
@@ -84,14 +84,14 @@ impl Control {
         }
     }
 
-    /// When the engine has had its time, or a connection.
+    /// When the engine's answer or a connection is due.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.deadline.into_iter().chain(self.sockets.scrape.as_ref().and_then(Scrape::poll_timeout)).min()
     }
 }
 
 impl Parent {
-    /// Takes requests, and answers those for which the engine has had its time.
+    /// Takes requests, and answers those whose time is up.
     pub(super) fn serve_control(&mut self) {
         let calls = self.control.sockets.server.as_mut().map(Server::take).unwrap_or_default();
         for (client, method) in calls {
@@ -140,7 +140,7 @@ impl Parent {
         }
     }
 
-    /// What the engine says unasked is nothing that anybody waits for.
+    /// Takes the engine's state; nobody waits for one that was not requested.
     pub(super) fn take_state(&mut self, mut state: LinkState) {
         if self.control.deadline.is_none() {
             return;
@@ -274,14 +274,14 @@ impl Parent {
         Some(format!("TCP{}, {why}", through.unwrap_or_default()))
     }
 
-    /// What is set, as ip(8) commands; of very many the first.
+    /// The changes in force, as ip(8) commands; of very many the first.
     fn shown_changes(&self) -> Vec<String> {
         let (steps, more) = self.changes.first_in_force(CHANGES_SHOWN);
         let more = (more > 0).then(|| format!("# and {more} more like these"));
         steps.iter().map(Step::to_string).chain(more).collect()
     }
 
-    /// What is wrong or being waited for, the most telling first, each with its beginning.
+    /// What is wrong or being waited for, most important first, each with its start time.
     pub(super) fn problems(&self, state: Option<&LinkState>) -> Vec<(Problem, u64)> {
         let host = |stops: bool| {
             let found =
@@ -298,7 +298,7 @@ impl Parent {
         host(true).chain(proxy).chain(link).chain(script).chain(host(false)).collect()
     }
 
-    /// Why the peer does not answer, as far as that is known.
+    /// Why the peer does not answer, as far as known.
     fn link_problem(&self, state: Option<&LinkState>) -> Option<Problem> {
         let known = state.and_then(|state| state.problem.clone()).map(Problem::Link);
         if self.machine.is_up() {

@@ -1,4 +1,4 @@
-//! The engine's life as the parent sees it: started, told and listened to, gone.
+//! The engine's life cycle as seen by the parent: start, messages, end.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -13,17 +13,17 @@ use crate::privsep::message::{Keys, ToEngine, ToParent};
 use crate::privsep::spawn;
 use crate::report::exit::{self, BUG, FAILED, Fatal};
 
-/// The process and the way to it.
+/// The process and its channel.
 pub(super) struct Engine {
     pub child: Child,
     pub channel: Channel<ToEngine, ToParent>,
 }
 
-/// What an engine starts with.
+/// What the next engine starts with.
 pub(super) enum Next {
-    /// All of it.
+    /// Everything.
     Launch(Launch),
-    /// The keys; the socket is opened when the engine before is gone.
+    /// The keys; the socket is opened once the previous engine is gone.
     Keys(Box<Keys>),
 }
 
@@ -31,7 +31,7 @@ pub(super) enum Next {
 pub(super) type Spawn = Box<dyn FnMut() -> io::Result<(Child, Channel<ToEngine, ToParent>)>>;
 
 impl Parent {
-    /// Hands keys and descriptors over and forgets the keys.
+    /// Hands over keys and descriptors, and forgets the keys.
     pub(super) fn start_engine(&mut self) -> Result<(), Fatal> {
         let launch = match self.next.take() {
             Some(Next::Launch(launch)) => launch,
@@ -42,7 +42,7 @@ impl Parent {
         self.begin_own_start(&mut launch.start)?;
         launch.start.link.lanes = self.lanes();
         if let Some(device) = self.changes.device() {
-            // The engine before may have attached them.
+            // The previous engine may have attached them.
             let failed =
                 |error| Fatal::new(FAILED, format!("cannot detach queues of {}: {error}", device.name));
             device.detach_others().map_err(failed)?;
@@ -66,7 +66,7 @@ impl Parent {
         Ok(())
     }
 
-    /// Another engine, with new keys and a new socket, for the same device.
+    /// Prepares another engine, with new keys and a new socket, for the same device.
     fn launch_again(&mut self, keys: Box<Keys>) -> Result<Launch, Fatal> {
         self.take_pushed(Vec::new());
         self.front = None;
@@ -87,13 +87,13 @@ impl Parent {
         }
     }
 
-    /// How many lanes the link can use: one for each queue that its device has.
+    /// The number of lanes the link can use: one for each queue of its device.
     pub(super) fn lanes(&self) -> u8 {
         let queues = self.changes.device().map_or(1, |device| device.queues.len());
         u8::try_from(queues).unwrap_or(u8::MAX)
     }
 
-    /// What the engine is told of the link.
+    /// The link settings that the engine gets.
     pub(super) fn settings(&self) -> LinkSettings {
         let (activated, lanes) = (self.link.activated, self.lanes());
         LinkSettings { activated, lanes, ..LinkSettings::from(&self.link.config) }

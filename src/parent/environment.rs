@@ -80,7 +80,7 @@ pub struct Facts<'a> {
     pub file: &'a Path,
     /// Name of the device.
     pub device: &'a str,
-    /// The IPv4 default gateway that was there before, if any.
+    /// The previous IPv4 default gateway, if any.
     pub net_gateway: Option<IpAddr>,
     /// Where datagrams go, authenticated or not.
     pub endpoint: Option<SocketAddr>,
@@ -96,7 +96,7 @@ pub struct Facts<'a> {
 
 impl Facts<'_> {
     /// The positional arguments that follow the script's own:
-    /// `device tun_mtu link_mtu local_ip remote_ip_or_netmask init`. Without addresses the two are empty.
+    /// `device tun_mtu link_mtu local_ip remote_ip_or_netmask init`. Without addresses, those two are empty.
     pub fn arguments(&self) -> Vec<String> {
         let mtu = self.config.device.mtu;
         let address = self.own(is_ipv4).or_else(|| self.own(|_| true));
@@ -171,7 +171,7 @@ impl Facts<'_> {
         }
     }
 
-    /// OpenVPN counts the routes of each family from 1. execve(2) takes no environment of any length.
+    /// OpenVPN numbers each family's routes from 1. execve(2) limits the environment's size.
     fn route_names(&self, names: &mut Names) {
         if let Some(gateway) = self.vpn_gateway(true) {
             names.set("route_vpn_gateway", gateway);
@@ -244,7 +244,7 @@ fn is_ipv4(net: &IpNet) -> bool {
     net.addr().is_ipv4()
 }
 
-/// Bytes that tund adds to a frame; `link_mtu` is the device's MTU and these.
+/// Bytes that tund adds to a frame; `link_mtu` is the device's MTU plus these.
 fn overhead(config: &Config) -> u32 {
     Framing::from(config.key.mode).overhead() as u32
 }

@@ -1,4 +1,4 @@
-//! Running the link's scripts, one at a time, while everything else goes on.
+//! Runs the link's scripts, one at a time, without blocking anything else.
 #![allow(clippy::disallowed_methods, reason = "scripts have a time limit")]
 
 use std::time::Instant;
@@ -10,7 +10,7 @@ use crate::parent::script::ScriptError;
 use crate::sys::clock::unix_time;
 
 impl Parent {
-    /// Starts the script of `hook`, if one is configured and there is a device; else it has ended at once.
+    /// Starts the script of `hook`, if one is configured and there is a device; otherwise it counts as ended.
     pub(super) fn run_script(&mut self, hook: Hook, signal: Option<&'static str>) -> Option<Event> {
         let Some(device) = self.changes.device() else { return Some(Event::ScriptEnded(Ok(()))) };
         let facts = Facts {
@@ -32,7 +32,7 @@ impl Parent {
         }
     }
 
-    /// The link goes on without the script of its up or down, and its status says so.
+    /// The link survives a failed link-up or link-down script; its status reports it.
     pub(super) fn script_ended(&mut self, hook: Hook, result: Result<(), ScriptError>) -> Event {
         let result = result.map_err(|error| error.to_string());
         if let (Err(error), false) = (&result, hook == Hook::Up) {

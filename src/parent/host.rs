@@ -1,4 +1,4 @@
-//! Preparing the host, and taking everything back.
+//! Preparing the host, and undoing it.
 
 #![allow(clippy::disallowed_methods, reason = "the parent prepares the device before its poll loop begins")]
 
@@ -20,12 +20,12 @@ use crate::route::full;
 use crate::route::plan::{self, Host, Interface};
 use crate::route::step::Step;
 
-/// How long the kernel may take over the addresses of a tun device.
+/// How long the kernel may take to validate a tun device's addresses.
 const ADDRESS_PATIENCE: Duration = Duration::from_secs(2);
-/// How long a port or device that is taken may take to become free.
+/// How long a port or device may stay in use.
 const TAKEN_PATIENCE: Duration = Duration::from_secs(2);
 
-/// What an attempt gives that fails like this for a while: the engine of a parent that was killed has port and device until it has ended.
+/// Retries an attempt while it fails with `fails`: after a parent was killed, its engine still holds port and device until it ends.
 pub(super) fn patiently<T>(
     fails: io::ErrorKind,
     mut attempt: impl FnMut() -> io::Result<T>,
@@ -42,7 +42,7 @@ pub(super) fn patiently<T>(
 }
 
 impl Parent {
-    /// Opens the device and sets what belongs to it.
+    /// Opens the device and configures it.
     pub(super) fn prepare_device(&mut self) -> Result<(), Fatal> {
         let interface = self.open_device()?;
         let host = self.survey()?;
@@ -54,9 +54,9 @@ impl Parent {
         self.await_addresses(interface.index)
     }
 
-    /// The kernel takes an IPv6 address into use, and gives it its routes, in work of its own, which is late on a busy
-    /// host. Scripts and whoever hears that the link is up may count on both. A tap device's has to be looked for on the
-    /// far segment first (RFC 4862, section 5.4): that is not waited for.
+    /// Waits for IPv6 addresses. The kernel validates them, and adds their routes, asynchronously, which is late on a busy host. Scripts and those
+    /// who hear that the link is up may rely on both. On a tap device, duplicate address detection asks the far segment (RFC 4862, section 5.4); that
+    /// is not waited for.
     fn await_addresses(&mut self, interface: u32) -> Result<(), Fatal> {
         let is_ipv6 = |step: &Step| matches!(step, Step::AddAddress { address: IpNet::V6(_), .. });
         if !self.status.device_steps.iter().any(is_ipv6) || self.link.config.device.mode != Mode::Tun {
@@ -102,7 +102,7 @@ impl Parent {
         Ok(interface)
     }
 
-    /// How many queues the device is asked for. One that comes after the engine has one.
+    /// How many queues to request. A device opened after the engine started has one.
     fn wanted_lanes(&self) -> u8 {
         match self.link.config.tuning.data_path.lanes {
             Lanes::Count(1) => 1,
@@ -123,7 +123,7 @@ impl Parent {
         self.survey_for(&config)
     }
 
-    /// What a plan for `config` has to know of the host.
+    /// The state of the host that a plan for `config` needs.
     pub(super) fn survey_for(&mut self, config: &Config) -> Result<Host, Fatal> {
         let routes = self.changes.netlink.routes().map_err(|error| Fatal::new(FAILED, error))?;
         Ok(Host { routes, ..self.survey_beside_routes(config)? })
@@ -143,12 +143,12 @@ impl Parent {
             ));
         }
         let bridge = bridge.map(|link| Interface { index: link.index, name: link.name });
-        // Who made a device gave it its address; on a bridge it must not be the lowest.
+        // A foreign device keeps its MAC address, but on a bridge that must not be the lowest.
         let own = bridge.is_none() && self.changes.device().is_some_and(|device| device.adopted);
         Ok(Host { routes: Vec::new(), bridge, mac: (!own).then_some(self.link.hardware_address) })
     }
 
-    /// The host is looked at again: `up` may have changed addresses and routes.
+    /// Surveys the host again, as `up` may have changed it, and sets routes.
     pub(super) fn set_routes(&mut self) -> Result<(), Fatal> {
         let Some(interface) = self.changes.interface() else { return Ok(()) };
         self.check_resolved()?;
@@ -170,7 +170,7 @@ impl Parent {
         }
         for address in self.known_addresses() {
             if let Some(text) = self.routing_loop(address.into()) {
-                // Where the engine sends it may choose, but not this code: systemd would not start the link again.
+                // The engine may choose where it sends, but not this exit code: systemd would not restart the link.
                 let configured = self.literal_remotes().any(|remote| remote == address);
                 return Err(Fatal::new(if configured { CONFIG } else { UNAVAILABLE }, text));
             }
@@ -179,13 +179,13 @@ impl Parent {
         Ok(())
     }
 
-    /// The remotes that are addresses already.
+    /// The remotes given as addresses.
     fn literal_remotes(&self) -> impl Iterator<Item = SocketAddr> {
         let remotes = self.link.config.remotes.iter();
         remotes.filter_map(resolve::known)
     }
 
-    /// The remotes that are addresses already, and where the engine sends.
+    /// The addresses of remotes, peer and proxies known so far.
     pub(super) fn known_addresses(&self) -> Vec<SocketAddr> {
         self.literal_remotes()
             .chain(self.status.endpoint)
@@ -195,7 +195,7 @@ impl Parent {
     }
 }
 
-/// Why a device has one queue, and what helps.
+/// Why a device has one queue, and the remedy.
 fn lacks_queues(device: &Device, mode: Mode) -> String {
     let name = &device.name;
     match device.adopted {
@@ -206,7 +206,7 @@ fn lacks_queues(device: &Device, mode: Mode) -> String {
     }
 }
 
-/// The IPv4 gateway of the lowest-metric default route that does not lead through the device.
+/// The IPv4 gateway of the lowest-metric default route that does not use the device.
 pub(super) fn net_gateway(host: &Host, device: &Interface) -> Option<std::net::IpAddr> {
     let defaults = host.routes.iter().filter(|route| {
         route.to.addr().is_ipv4() && route.to.prefix_len() == 0 && route.interface != device.index

@@ -1,4 +1,4 @@
-//! Which user the engine becomes.
+//! Which user the engine runs as.
 
 use std::path::Path;
 
@@ -14,8 +14,8 @@ use crate::privsep::message::{Confinement, Identity};
 use crate::report::exit::{CONFIG, Fatal, PRIVILEGE, UNAVAILABLE};
 use crate::sys::{random, rights};
 
-/// Checks that this process may do what `config` asks of it: all but to use a device that is ready needs
-/// CAP_NET_ADMIN, and less than its own `run.nice` CAP_SYS_NICE. The error has exit code 77.
+/// Checks that this process may do what `config` asks for: all but using an existing device needs CAP_NET_ADMIN, and a `run.nice` below its own needs
+/// CAP_SYS_NICE. The error has exit code 77.
 pub fn check_rights(config: &Config) -> Result<(), Fatal> {
     random::check().map_err(|error| {
         let text = format!("no random bytes, and so no keys: getrandom(2): {error}");
@@ -41,14 +41,14 @@ pub fn check_rights(config: &Config) -> Result<(), Fatal> {
     Err(Fatal::new(PRIVILEGE, text))
 }
 
-/// Whether the kernel lets this process have that priority (`can_nice` of its kernel/sched/syscalls.c).
+/// Whether the kernel allows this process that priority (`can_nice` of its kernel/sched/syscalls.c).
 fn may_have(nice: i32) -> bool {
     let allowed = getrlimit(Resource::Nice).current.map_or(i64::MAX, u64::cast_signed);
     let own = getpriority_process(None).unwrap_or(0);
     nice >= own || i64::from(20 - nice) <= allowed || rights::has(CapabilitySet::SYS_NICE)
 }
 
-/// What of `config` cannot be done without any capability.
+/// What `config` asks for that is impossible without any capability.
 fn beyond_reach(config: &Config) -> Vec<&'static str> {
     let (device, scripts) = (&config.device, &config.scripts);
     let scripts = [
@@ -72,7 +72,7 @@ fn beyond_reach(config: &Config) -> Vec<&'static str> {
     asked.into_iter().filter(|(asked, _)| *asked).map(|(_, name)| name).collect()
 }
 
-/// What of this host decides the identity.
+/// The facts of this host that decide the identity.
 struct Accounts {
     /// Text of /etc/passwd.
     passwd: String,
@@ -90,8 +90,8 @@ struct Accounts {
     may_switch: bool,
 }
 
-/// The identity for `[run] user` and `group`: `tund`, else `nobody`, when none is set; this process's
-/// own when it is not root or when its user namespace has no other. Errors have exit code 78.
+/// The identity for `[run] user` and `group`. Default: `tund`, else `nobody`; this process's own if it is not root or if its user namespace has no
+/// other. Errors have exit code 78.
 pub fn choose(run: &Run) -> Result<Identity, Fatal> {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let accounts = Accounts {
@@ -106,7 +106,7 @@ pub fn choose(run: &Run) -> Result<Identity, Fatal> {
     accounts.choose(run).map_err(|message| Fatal::new(CONFIG, message))
 }
 
-/// The capabilities that root lacks here, as in a container that has few, to become another user; none for other users.
+/// The capabilities that root lacks here to become another user, as in a restricted container; empty for other users.
 fn missing_to_switch() -> Vec<&'static str> {
     if !is_root() {
         return Vec::new();
@@ -115,7 +115,7 @@ fn missing_to_switch() -> Vec<&'static str> {
     needed.into_iter().filter(|(bit, _)| !rights::has(*bit)).map(|(_, name)| name).collect()
 }
 
-/// A warning where the processes that read the network stay root, though without capabilities, since rights are missing.
+/// A warning if the processes that read the network stay root, though without capabilities, for lack of privileges.
 ///
 /// # Errors
 /// The same, with exit code 69, if `run.sandbox` requires everything.
@@ -141,7 +141,7 @@ pub fn warn_of_root(run: &Run) -> Result<Option<String>, Fatal> {
     }
 }
 
-/// What the processes that read the network give up, as `[run]` says. Errors have exit code 78.
+/// The confinement of the processes that read the network, from `[run]`. Errors have exit code 78.
 pub fn confine(run: &Run, identity: Identity, runtime: Option<&Directory>) -> Result<Confinement, Fatal> {
     let root = match &run.chroot {
         Some(directory) => {
@@ -155,7 +155,7 @@ pub fn confine(run: &Run, identity: Identity, runtime: Option<&Directory>) -> Re
             }
             Some(directory.clone())
         }
-        // Who is not root seldom can, and has nothing to take from the files of others.
+        // Other users seldom can, and own no files of others to protect.
         None if run.sandbox != Sandbox::Off && (is_root() || rights::has(CapabilitySet::SYS_CHROOT)) => {
             runtime.and_then(directories::empty)
         }
@@ -164,7 +164,7 @@ pub fn confine(run: &Run, identity: Identity, runtime: Option<&Directory>) -> Re
     Ok(Confinement { identity, sandbox: run.sandbox, root, nice: run.nice })
 }
 
-/// Why nobody should be locked into `directory`.
+/// Why `directory` is no safe root directory.
 fn root_problem(directory: &Path) -> Option<String> {
     match std::fs::read_dir(directory).map(|mut entries| entries.next().is_none()) {
         Err(error) => Some(format!("cannot be read ({error})")),
@@ -317,7 +317,7 @@ mod tests {
         let open = directory("open", 0o1777);
         let expected = format!("is not safe ({} can be changed by anyone (uid ", open.display());
         assert!(problem(&open).starts_with(&expected), "{}", problem(&open));
-        // Whoever may exchange a directory on the way could have filled another one.
+        // Whoever can replace a parent directory could have filled another one.
         std::fs::create_dir(open.join("fine")).unwrap();
         assert_eq!(root_problem(&open.join("fine")), None);
         std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();

@@ -1,6 +1,6 @@
-//! The key log: a file with the keys that a link uses, for a decoder of its datagrams.
+//! The key log: a file with a link's traffic keys, for a decoder of its datagrams.
 //!
-//! The parent writes it: the engine may write no file at all.
+//! The parent writes it, since the engine may not write any file.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Write};
@@ -14,15 +14,15 @@ use crate::host::directory::Directory;
 use crate::host::trust::Refusal;
 use crate::report::exit::{CONFIG, Fatal, UNAVAILABLE};
 
-/// A key log that is open. It is this link's alone as long as that lasts.
+/// An open key log, exclusive to this link.
 pub struct KeyLog {
     path: PathBuf,
-    /// `None`: it could not be written.
+    /// `None` after a failed write.
     file: Option<File>,
 }
 
 impl KeyLog {
-    /// Opens or makes the file, and warns. What is in it stays.
+    /// Opens or creates the file, keeps its content, and logs a warning.
     ///
     /// # Errors
     /// The file is no key log, another link has it, or others than root and this user own or may read it.
@@ -40,7 +40,7 @@ impl KeyLog {
                 refused(format!("cannot be there: {refusal}: {}, or name another", refusal.remedy()))
             }
         })?;
-        // A named pipe must not hold the start up.
+        // A named pipe must not block the start.
         let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::NONBLOCK;
         let mut file = directory.open(name, flags, Mode::RUSR | Mode::WUSR).map_err(cannot)?;
         let metadata = file.metadata().map_err(cannot)?;
@@ -78,7 +78,7 @@ impl KeyLog {
         self.path.display().to_string()
     }
 
-    /// Adds an entry; after a failure, no more.
+    /// Appends an entry; does nothing after a failure.
     pub fn write(&mut self, entry: &Entry) {
         let written = self.file.as_mut().map_or(Ok(()), |file| file.write_all(entry.line().as_bytes()));
         if let Err(error) = written {

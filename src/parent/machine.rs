@@ -1,5 +1,5 @@
-//! What the parent does and in which order: events in, effects out. It has no descriptor, process or clock; the loop of
-//! [`Parent`](super::Parent) turns what it polls into events and carries the effects out.
+//! The parent's state machine: events in, effects out. It has no descriptor, process or clock. The loop of [`Parent`](super::Parent) turns what it
+//! polls into events and carries out the effects.
 
 mod events;
 
@@ -12,20 +12,20 @@ use crate::report::exit::{self, FAILED, Fatal};
 
 pub(super) use events::{Effect, Ending, Event, Stage};
 
-/// How long the engine has for its farewell to the peer.
+/// How long the engine may take to say goodbye to the peer.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// How long the remotes' names may take to resolve before everything is refused.
+/// How long the remotes' names may take to resolve before everything is blocked.
 const LOOK_UP: Duration = Duration::from_secs(12);
-/// A lost device is made again no sooner than this after the last time: five times a minute.
+/// Minimum interval between openings of a lost device: five times a minute.
 const RENEWAL: Duration = Duration::from_secs(12);
-/// Most scripts of the link's ups and downs that wait; of a longer row only the last ones run.
+/// Most link-up and link-down scripts that wait; older ones are dropped.
 const MAX_HOOKS: usize = 4;
 
-/// Part of what is to be done: an effect, or something that takes time.
+/// A step of the agenda: an effect, or something that takes time.
 #[derive(Debug, PartialEq, Eq)]
 enum Duty {
     Do(Effect),
-    /// Run this script, after the one that runs already.
+    /// Run this script, once the running one has ended.
     Script(Hook),
     ScriptEnd,
     StopEngine,
@@ -37,15 +37,15 @@ enum Duty {
     LookUpEnd {
         until: Instant,
     },
-    /// Another device comes, but not too soon after the one before.
+    /// Open a new device, but not too soon after the last.
     Renew,
     /// The link is down without its engine.
     LinkDown,
-    /// The addresses are announced if the link is up.
+    /// Announce the addresses if the link is up.
     Announce,
 }
 
-/// The order of things. After each event [`Machine::poll`] yields what is to be done; and again at [`Machine::poll_timeout`].
+/// The state machine. After each event, and at [`Machine::poll_timeout`], [`Machine::poll`] yields the effects.
 #[derive(Debug)]
 pub(super) struct Machine {
     /// A superserver starts another parent when this one ends.
@@ -53,25 +53,25 @@ pub(super) struct Machine {
     stage: Stage,
     /// Whether the peer answers.
     up: bool,
-    /// Whether the last script run for that was `link-up`.
+    /// Whether the last such script run was `link-up`.
     announced: bool,
-    /// The script that runs.
+    /// The running script.
     script: Option<Hook>,
-    /// Scripts of the link's ups and downs that have not run yet. Nothing else waits for them.
+    /// Pending link-up and link-down scripts. Nothing else waits for them.
     hooks: VecDeque<Hook>,
-    /// What is done, one after the other.
+    /// The duties, in order.
     agenda: VecDeque<Duty>,
-    /// What is done before anything of that.
+    /// Effects that precede the agenda.
     urgent: VecDeque<Effect>,
-    /// What the engine said first about its end.
+    /// The engine's first message about its end.
     last_words: Option<(End, String)>,
     ending: Option<Ending>,
-    /// When a lost device may be made again.
+    /// When a lost device may be opened again.
     renewal: Option<Instant>,
 }
 
 impl Machine {
-    /// A link that is about to start. Without a superserver the device comes first, with one when the engine asks for it.
+    /// A link about to start. The device comes first; with a superserver, when the engine asks for it.
     pub(super) fn new(activated: bool) -> Self {
         let mut machine = Self {
             activated,
@@ -103,7 +103,7 @@ impl Machine {
         self.up
     }
 
-    /// Whether there is a reason to end.
+    /// Whether the parent is ending.
     pub(super) fn is_ending(&self) -> bool {
         self.ending.is_some()
     }
@@ -114,7 +114,7 @@ impl Machine {
         self.ending.as_ref().filter(|_| done).map(|ending| ending.code)
     }
 
-    /// When [`Machine::poll`] has something to do without an event.
+    /// When [`Machine::poll`] has work without an event.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         match self.agenda.front()? {
             Duty::EngineEnd { until } | Duty::LookUpEnd { until } => Some(*until),
@@ -124,7 +124,7 @@ impl Machine {
         }
     }
 
-    /// Takes note of what has happened.
+    /// Records an event.
     pub(super) fn handle(&mut self, event: Event) {
         match event {
             Event::Terminate { .. } if self.is_ending() => self.abandon(),
@@ -155,7 +155,7 @@ impl Machine {
         }
     }
 
-    /// The next thing to do, to be called until there is none.
+    /// The next effect; to be called until there is none.
     pub(super) fn poll(&mut self, now: Instant) -> Option<Effect> {
         loop {
             if let Some(effect) = self.urgent.pop_front() {
@@ -199,7 +199,7 @@ impl Machine {
         }
     }
 
-    /// Asked twice, it comes once.
+    /// Opens the device, once.
     fn open_device(&mut self) {
         if self.stage == Stage::Begun && !self.is_ending() && !self.awaits(&Effect::OpenDevice) {
             self.agenda.extend(preparation());
@@ -211,7 +211,7 @@ impl Machine {
         self.agenda.iter().any(|duty| matches!(duty, Duty::Do(own) if own == effect))
     }
 
-    /// After what is done already, unless it is wanted already.
+    /// Appends effects to the agenda, unless they are on it already.
     fn want<const N: usize>(&mut self, effects: [Effect; N]) {
         if !self.is_ending() && !effects.first().is_some_and(|first| self.awaits(first)) {
             self.agenda.extend(effects.map(Duty::Do));
@@ -230,7 +230,7 @@ impl Machine {
         self.hooks.push_back(if up { Hook::LinkUp } else { Hook::LinkDown });
     }
 
-    /// The script of the link's next up or down, once the one before has ended and nothing else is being done.
+    /// The next link-up or link-down script, once the previous one has ended and nothing else is being done.
     fn next_hook(&mut self) -> Option<Effect> {
         if self.script.is_some() || self.is_ending() {
             return None;
@@ -242,7 +242,7 @@ impl Machine {
 
     fn run(&mut self, hook: Hook) -> Effect {
         self.script = Some(hook);
-        // What is taken back once is not taken back at the end.
+        // What is undone now is not undone again at the end.
         match hook {
             Hook::LinkDown => self.announced = false,
             Hook::RouteDown => self.stage = Stage::Up,
@@ -253,7 +253,7 @@ impl Machine {
         Effect::RunScript { hook, signal: ending.or((hook == Hook::LinkDown).then_some("ping-restart")) }
     }
 
-    /// Without `up` there is no link; every other script may fail.
+    /// Without `up` there is no link; any other script may fail.
     fn script_ended(&mut self, result: Result<(), String>) {
         if self.script.take() == Some(Hook::Up) && !self.is_ending() {
             match result {
@@ -270,13 +270,13 @@ impl Machine {
         }
         let failed = |code, reason| Ending { code, reason, signal: "error" };
         let ending = match self.last_words.take() {
-            // It had nothing to do any more, and a superserver starts another.
+            // The link was idle; a superserver starts another parent.
             Some((End::Done, reason)) if self.activated => Ending { code: 0, reason, signal: "inactive" },
-            // Unasked, whoever says so wants an end in order, which opens what a full tunnel keeps closed.
+            // Unrequested: a compromised engine would want an orderly end, which opens a closed full tunnel.
             Some((End::Done, reason)) => {
                 failed(FAILED, format!("the engine ended without being asked to ({reason})"))
             }
-            // A superserver's port is not bound again.
+            // A superserver's port cannot be bound again.
             Some((End::DeviceLost, reason)) if !self.activated => return self.renew(reason),
             Some((end, reason)) => failed(exit::code(end), reason),
             None => failed(exit::BUG, status),
@@ -284,7 +284,7 @@ impl Machine {
         self.end(ending);
     }
 
-    /// Takes every change back, then the link begins again; what else was wanted comes afterwards.
+    /// Undoes all changes, then starts over; other pending work comes afterwards.
     fn renew(&mut self, reason: String) {
         self.urgent.push_back(Effect::DeviceLost(reason));
         if std::mem::take(&mut self.up) {
@@ -299,7 +299,7 @@ impl Machine {
         duties.into_iter().rev().for_each(|duty| self.agenda.push_front(duty));
     }
 
-    /// Scripts and changes of what has been done, the last first.
+    /// The scripts and effects that undo what was done, in reverse order.
     fn taking_back(&self) -> Vec<Duty> {
         let scripts = [
             (Hook::LinkDown, self.announced),
@@ -312,7 +312,7 @@ impl Machine {
         [link, route, routes, down, device].into_iter().flatten().collect()
     }
 
-    /// Ends what runs and takes every change back, the last first. What came first counts.
+    /// Ends what runs and undoes all changes in reverse order. The first reason counts.
     fn end(&mut self, ending: Ending) {
         if self.is_ending() {
             return;
@@ -324,7 +324,7 @@ impl Machine {
         self.agenda.clear();
         self.agenda.extend([Duty::ScriptEnd, Duty::StopEngine]);
         self.agenda.extend(self.taking_back());
-        // Only an end in order opens what was closed.
+        // Only an orderly end opens what was closed.
         self.agenda.extend((ending.code == 0).then_some(Duty::Do(Effect::OpenTunnel)));
         self.ending = Some(ending);
     }
@@ -343,8 +343,7 @@ impl Machine {
     }
 }
 
-/// Device, its settings, `up`, routes, `route-up`, in this order. What was done stays when one of them fails, and is taken back at
-/// the end.
+/// Device, its settings, `up`, routes, `route-up`, in this order. If one fails, the ones before stay until they are undone at the end.
 fn preparation() -> [Duty; 5] {
     [
         Duty::Do(Effect::OpenDevice),

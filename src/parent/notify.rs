@@ -1,4 +1,4 @@
-//! What systemd is told (sd_notify(3)). Without systemd all of it does nothing.
+//! Messages to systemd (sd_notify(3)). Without systemd they do nothing.
 
 use std::env;
 use std::ffi::OsStr;
@@ -11,10 +11,10 @@ use rustix::io::retry_on_intr;
 use rustix::net::{SendFlags, SocketAddrUnix, sendto};
 use sd_notify::NotifyState;
 
-/// How long a service manager that is behind gets for what it waits for itself.
+/// How long to wait for a busy service manager, for messages it waits for.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The link runs: configuration, socket and, unless it comes later, device are good, and the engine is locked.
+/// Reports readiness: configuration, socket and any device so far are good, and the engine is sandboxed.
 pub fn ready() {
     send(&[NotifyState::Ready], Some(PATIENCE));
 }
@@ -24,30 +24,30 @@ pub fn status(text: &str) {
     send(&[NotifyState::Status(text)], None);
 }
 
-/// The configuration is being read again.
+/// Reports that a reload has begun.
 pub fn reloading() {
     let mut states = vec![NotifyState::Reloading];
-    // With Type=notify-reload the time says which reload is meant.
+    // Type=notify-reload matches reloads by this time.
     states.extend(NotifyState::monotonic_usec_now());
     send(&states, Some(PATIENCE));
 }
 
-/// The link ends.
+/// Reports the end.
 pub fn stopping() {
     send(&[NotifyState::Stopping], None);
 }
 
-/// The link is alive.
+/// Feeds the watchdog.
 pub fn alive() {
     send(&[NotifyState::Watchdog], None);
 }
 
-/// Whether there is a service manager that listens.
+/// Whether a service manager listens.
 pub fn is_listening() -> bool {
     std::env::var_os("NOTIFY_SOCKET").is_some()
 }
 
-/// How often [`alive`] must be said: half of what systemd waits for it.
+/// How often to call [`alive`]: half of systemd's watchdog interval.
 pub fn alive_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|limit| limit / 2)
 }
@@ -60,7 +60,7 @@ fn send(states: &[NotifyState<'_>], patience: Option<Duration>) {
     }
 }
 
-/// Sends a datagram to a socket as `NOTIFY_SOCKET` names it, and waits for room in its queue no longer than that.
+/// Sends a datagram to a `NOTIFY_SOCKET` address, waiting at most `patience` for room in its queue.
 fn send_to(to: &OsStr, text: &[u8], patience: Option<Duration>) -> io::Result<()> {
     let address = match to.as_bytes().strip_prefix(b"@") {
         Some(name) => SocketAddrUnix::new_abstract_name(name)?,
@@ -71,7 +71,7 @@ fn send_to(to: &OsStr, text: &[u8], patience: Option<Duration>) -> io::Result<()
         Some(patience) => socket.set_write_timeout(Some(patience))?,
         None => socket.set_nonblocking(true)?,
     }
-    // A wait with a limit is not begun again by itself after a child's end (signal(7)).
+    // A send with a timeout is not restarted after SIGCHLD (signal(7)).
     Ok(retry_on_intr(|| sendto(&socket, text, SendFlags::empty(), &address)).map(drop)?)
 }
 

@@ -1,4 +1,4 @@
-//! A start for one connection (inetd's `nowait`): the first process runs the link, and takes the connections of all that follow.
+//! Start for one connection (inetd's `nowait`): the first process runs the link, and takes the connections of all later ones.
 #![allow(clippy::disallowed_methods, reason = "a process that hands over does not wait for ever")]
 
 use std::os::fd::OwnedFd;
@@ -10,23 +10,23 @@ use crate::host::directory::Directory;
 use crate::report::exit::{Fatal, UNAVAILABLE};
 use crate::transport::{handover, stream};
 
-/// How long a link that begins or ends may take to take a connection, or to make room for another one.
+/// How long a link that starts or ends may take to accept a connection, or to release its lock.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What the process that runs the link has.
+/// What the process that runs the link gets.
 pub(super) struct Turn {
     pub runtime: Directory,
     pub lock: Lock,
-    /// Where connections come from, the one that this process was started for first.
+    /// The socket where connections arrive, starting with this process's own.
     pub connections: OwnedFd,
 }
 
-/// Runs the link, or hands the connection to the process that does: then there is nothing left to do.
+/// Takes the lock to run the link, or hands the connection to the process that does, and returns `None`.
 ///
 /// # Errors
-/// The link can do neither.
+/// Neither is possible.
 pub(super) fn take_turn(
     config: &Config,
     runtime: Option<Directory>,

@@ -1,5 +1,5 @@
-//! What an OpenVPN peer's link keeps over restarts: the time of the own start, the latest of the peer's, and what this host knows its own
-//! datagrams by. All are on disk before they count.
+//! What an OpenVPN peer's link keeps across restarts: the time of its last start, the peer's latest, and how this host recognises its own datagrams.
+//! All are on disk before they are used.
 
 use std::io;
 
@@ -18,14 +18,14 @@ use crate::sys::random::Os;
 
 /// The file.
 const NAME: &str = "openvpn";
-/// What to do if it cannot be written.
+/// The remedy if it cannot be written.
 const REMEDY: &str = "a start that is not on disk cannot be told from an earlier one: set run.state-dir to a directory that can be written";
-/// How far the engine's clock and the parent's may differ, in seconds.
+/// Maximum difference between the engine's and the parent's clock, in seconds.
 const SLACK: u32 = 60;
-/// No such file is longer, in bytes.
+/// Maximum length of the file, in bytes.
 const LONGEST: u64 = 256;
 
-/// The numbers, and the file that they are in.
+/// The numbers, and their file.
 pub struct Starts {
     directory: Directory,
     kept: Kept,
@@ -33,10 +33,10 @@ pub struct Starts {
 }
 
 impl Starts {
-    /// Those of the link; `None` unless it has an OpenVPN peer.
+    /// Reads the link's starts; `None` without an OpenVPN peer.
     ///
     /// # Errors
-    /// There is no place for the file, or it cannot be read: without it a recording could pass again.
+    /// There is no place for the file, or it cannot be read: without it, replays would be accepted.
     pub fn open(config: &Config) -> Result<Option<Self>, Fatal> {
         if config.key.openvpn.is_none() {
             return Ok(None);
@@ -59,7 +59,7 @@ impl Starts {
         Ok(Some(Self { directory, kept, check }))
     }
 
-    /// Has at least these numbers on disk.
+    /// Writes these numbers, if higher.
     fn keep(&mut self, kept: Kept) -> io::Result<()> {
         let own = self.kept.own.max(kept.own);
         let admitted = self.kept.admitted.max(kept.admitted);
@@ -73,7 +73,7 @@ impl Starts {
 }
 
 impl Parent {
-    /// Gives an engine a start of its own, later than all before.
+    /// Gives an engine its start time, later than all before.
     pub(super) fn begin_own_start(&mut self, start: &mut Start) -> Result<(), Fatal> {
         let Some(starts) = &mut self.link.starts else { return Ok(()) };
         let clock = u32::try_from(unix_time()).unwrap_or(u32::MAX);
@@ -88,7 +88,7 @@ impl Parent {
         Ok(())
     }
 
-    /// What the engine waits for before it goes on.
+    /// Stores what the engine waits for before it goes on.
     pub(super) fn keep(&mut self, kept: Kept) {
         let Some(starts) = &mut self.link.starts else { return };
         let place = starts.directory.path().join(NAME);
@@ -105,8 +105,8 @@ impl Parent {
     }
 }
 
-/// Whether an engine that does its work may want to keep `next` after `before`. No start is later than the last one on disk: one far ahead
-/// would keep the link from ever beginning a new one.
+/// Whether an honest engine could want to keep `next` after `before`. No start is later than the last one on disk: one far in the future would
+/// prevent all new ones.
 fn is_credible(before: Kept, next: Kept, clock: u32) -> bool {
     let latest = clock.saturating_add(AHEAD + SLACK);
     next.own <= latest.max(before.own.saturating_add(1)) && next.admitted <= latest.max(before.admitted)
@@ -141,7 +141,7 @@ mod tests {
         for bad in [kept(u32::MAX, 0), kept(0, u32::MAX), kept(clock + 1000, clock)] {
             assert!(!is_credible(before, bad, clock), "{bad:?}");
         }
-        // A clock that was set back takes nothing from what is on disk, and the next start is still later.
+        // A clock that was set back changes nothing on disk, and the next start is still later.
         let ahead = kept(clock + 5000, clock + 5000);
         assert!(is_credible(ahead, kept(clock + 5001, clock + 5000), clock));
     }

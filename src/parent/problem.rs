@@ -1,4 +1,4 @@
-//! What `tund status` calls the problem of a link: what the engine tells of the link, or what the parent knows of this host.
+//! What `tund status` calls a link's problem: reported by the engine, or found by the parent on this host.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -13,11 +13,11 @@ use crate::route::difference::Difference;
 /// What is wrong or being waited for. Its codes are those of [`Condition`] and [`Difference`], and some more.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Problem {
-    /// As the engine tells it: of a known kind, but nothing in it is trusted.
+    /// As reported by the engine: of a known kind, but its content is untrusted.
     Link(Condition),
-    /// Something on this host is not as it has to be.
+    /// Something on this host differs from what the link needs.
     Host(Difference),
-    /// A script failed, and none has run well since: why.
+    /// A script failed, and none has succeeded since: why.
     ScriptFailed(String),
     /// No remote has a usable address: why.
     NoAddress(String),

@@ -1,4 +1,4 @@
-//! The routes that the peer offers, as they stand on this host.
+//! The routes that the peer offers, as applied to this host.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read};
@@ -20,37 +20,37 @@ use crate::route::netlink::Main;
 use crate::route::plan::{self, Host, Interface, KernelRoute, Step};
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
-/// Resolvers are looked for in so much of it, in bytes.
+/// How much of the file is searched for resolvers, in bytes.
 const RESOLV_CONF_MAX: u64 = 64 * 1024;
 
-/// What the peer offers and what became of it.
+/// The peer's offer and what became of it.
 #[derive(Default)]
 pub(super) struct Pushed {
     pub(super) offered: Vec<IpNet>,
     /// Routes that are set.
     installed: Vec<Step>,
-    /// What the engine was told of them.
+    /// The routes reported to the engine.
     told: Vec<IpNet>,
-    /// Refused routes that have been said.
+    /// Refused routes that have been logged.
     said: Vec<IpNet>,
 }
 
 impl Pushed {
-    /// Routes of the offer that are set.
+    /// The offered routes that are set.
     pub(super) fn installed(&self) -> &[Step] {
         &self.installed
     }
 }
 
 impl Parent {
-    /// Takes a new offer in place of the one before; without a device it waits for that.
+    /// Replaces the previous offer; without a device it waits for one.
     pub(super) fn take_pushed(&mut self, offered: Vec<IpNet>) {
         self.status.pushed.said.retain(|said| offered.contains(said));
         self.status.pushed.offered = offered;
         self.renew_pushed();
     }
 
-    /// Sets the routes of the offer as the host is now, and removes those that are not in it any more.
+    /// Sets the offered routes for the current host, and removes those no longer offered.
     pub(super) fn renew_pushed(&mut self) {
         let Some(device) = self.changes.interface() else { return };
         if self.status.pushed.offered.is_empty() && self.status.pushed.installed.is_empty() {
@@ -61,7 +61,7 @@ impl Parent {
         }
     }
 
-    /// The same, with table main as it was read. True: that is not how it is any more.
+    /// The same, with table main as read. Returns true if that is now outdated.
     pub(super) fn renew_pushed_beside(&mut self, device: &Interface, main: &mut Main) -> bool {
         if self.status.pushed.offered.is_empty() && self.status.pushed.installed.is_empty() {
             return false;
@@ -86,7 +86,7 @@ impl Parent {
         changed
     }
 
-    /// The engine takes packets from the peer whose sources are routed to it: it has no judgement of its own.
+    /// Tells the engine the accepted routes: it takes inner packets from them, and does not judge itself.
     fn tell_taken(&mut self) {
         let pushed = &mut self.status.pushed;
         let routes: Vec<_> = pushed.installed.iter().filter_map(Step::route).map(|route| route.to).collect();
@@ -125,11 +125,11 @@ impl Parent {
         let text = beginning_of(Path::new(RESOLV_CONF), RESOLV_CONF_MAX).unwrap_or_default();
         let text = String::from_utf8_lossy(&text).into_owned();
         let resolvers = accept::resolvers(&text);
-        // Marked datagrams go where the routes of the full tunnel's table do not lead.
+        // With a firewall mark, outer datagrams do not use the full tunnel's table.
         let told_by_mark = self.link.config.full_tunnel.is_some();
         let outer = self.known_addresses().into_iter().filter(|_| !told_by_mark);
         let outer: Vec<IpAddr> = outer.map(|address| address.ip().to_canonical()).collect();
-        // What was set for an offer must not speak against it.
+        // The offer's own routes must not conflict with it.
         let is_own = |route: &KernelRoute| {
             let installed = self.status.pushed.installed.iter();
             installed.filter_map(Step::route).any(|own| {
@@ -158,8 +158,8 @@ impl Parent {
     }
 }
 
-/// At most so many bytes of a file, which a service of another user may have put there: what is none does not hold this
-/// process up. Errors are those of open(2) and read(2).
+/// Reads at most `limit` bytes of a file, which a service of another user may have placed there: a FIFO must not block this process. Errors are those
+/// of open(2) and read(2).
 fn beginning_of(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let mut text = Vec::new();

@@ -23,7 +23,7 @@ use crate::sys::clock::unix_time;
 use crate::transport::{stream, udp};
 
 impl Parent {
-    /// Takes over what the file says now. What is wrong with it is said, and then everything stays as it is.
+    /// Applies the file as it is now. If it has errors, they are logged, and nothing changes.
     pub(super) fn reload(&mut self) -> Option<Event> {
         log::info!("reading {} again", self.link.options.config.display());
         notify::reloading();
@@ -35,7 +35,7 @@ impl Parent {
         then
     }
 
-    /// Says how it went, once another engine runs if one was needed.
+    /// Reports the outcome, once the new engine runs if one was needed.
     pub(super) fn finish_reload(&mut self) {
         let Some(result) = self.control.reloaded.take() else { return };
         self.control.reload_ok = result.is_ok();
@@ -57,7 +57,7 @@ impl Parent {
         notify::ready();
     }
 
-    /// What has changed, and whether an engine has to follow.
+    /// The changes, and whether the engine must be replaced.
     fn try_reload(&mut self) -> Result<(Vec<String>, Option<Event>), Vec<String>> {
         if self.engine.is_none() {
             return Err(vec!["the link is still starting; try again".to_owned()]);
@@ -115,7 +115,7 @@ impl Parent {
         Ok((lines, None))
     }
 
-    /// Whether the sockets can be had for which the link gives its own up, which may be all that is in their way.
+    /// Whether the new sockets can be bound. The link's own, which it gives up for them, do not count as in the way.
     fn try_sockets(&self, config: &Config) -> io::Result<()> {
         let own = self.front.as_ref().and_then(|front| udp::local_port(front).ok());
         let streams = |config: &Config| config.listen.stream.map(|listen| listen.port);
@@ -129,8 +129,8 @@ impl Parent {
         })
     }
 
-    /// Brings addresses and routes to what the plan says; before the device is there they wait for it. The error is
-    /// found before anything is changed; what fails later is a line of the result.
+    /// Changes addresses and routes as planned; without a device, they wait for it. Errors occur before any change; later failures are lines of the
+    /// result.
     fn change_host(&mut self, plan: &Plan) -> Result<Vec<String>, String> {
         let Some(device) = self.changes.interface() else { return Ok(Vec::new()) };
         let host = self.survey_for(&plan.config).map_err(|fatal| fatal.message)?;
@@ -138,7 +138,7 @@ impl Parent {
         let routes = self.wanted_routes(&plan.config, &device, &host).map_err(|error| error.to_string())?;
         let mut lines = Vec::new();
         if self.status.device_steps != steps {
-            // The kernel drops routes with the address that they lead through.
+            // The kernel drops routes together with their gateway's address.
             self.take_pushed(Vec::new());
             self.set_route_steps(Vec::new(), &mut lines);
             lines.extend(self.changes.exchange(&self.status.device_steps, &steps).err());
@@ -150,7 +150,7 @@ impl Parent {
         Ok(lines)
     }
 
-    /// Another socket with the same keys.
+    /// Takes another socket with the same keys.
     pub(super) fn take_new_socket(&mut self) -> Option<Event> {
         let tried = self.try_sockets(&self.link.config).map_err(|error| error.to_string());
         match tried.and_then(|()| self.same_keys()) {
@@ -166,7 +166,7 @@ impl Parent {
         }
     }
 
-    /// What somebody deleted is given up; another engine is to have what is made in its place.
+    /// Forgets a device that was deleted; another engine gets its replacement.
     pub(super) fn renew_device(&mut self) -> Result<(), Fatal> {
         self.changes.release();
         let keys = self
@@ -183,7 +183,7 @@ impl Parent {
         same.then_some(keys).ok_or_else(|| "its key file has changed, so reload it".to_owned())
     }
 
-    /// The MTU of the bridge has grown. The file is not read again: it may be half edited.
+    /// Takes the grown MTU of the bridge. The file is not read again, as it may be half edited.
     pub(super) fn take_bridge_mtu(&mut self) -> Option<Event> {
         let mut config = self.link.config.clone();
         start::take_bridge_mtu(&mut config, &mut self.changes.netlink);

@@ -1,4 +1,4 @@
-//! What the parent does for the engine: whatever the door lets in.
+//! What the parent does for the engine: whatever the door admits.
 #![allow(clippy::disallowed_methods, reason = "the door's limits count by the clock")]
 
 use std::net::{IpAddr, SocketAddr};
@@ -17,7 +17,7 @@ use crate::sys::clock::unix_time;
 use crate::transport::connected::{self, Port};
 
 impl Parent {
-    /// Does what the engine asks for, as far as the door lets it in, and answers.
+    /// Handles a request of the engine, as far as the door admits it.
     pub(super) fn handle_request(&mut self, message: ToParent) {
         match self.door.handle(Instant::now(), message) {
             Verdict::Do { message, dropped } => self.serve_request(message, dropped),
@@ -25,7 +25,7 @@ impl Parent {
         }
     }
 
-    /// Does what has waited at the door.
+    /// Handles requests delayed at the door.
     pub(super) fn serve_door(&mut self) {
         while let Some(message) = self.door.poll(Instant::now()) {
             self.serve_request(message, 0);
@@ -33,7 +33,7 @@ impl Parent {
         }
     }
 
-    /// `dropped`: how many of its kind were not let in.
+    /// `dropped`: how many of its kind were not admitted.
     fn serve_request(&mut self, message: ToParent, dropped: u64) {
         match message {
             ToParent::Locked { protections } => self.locked(&protections),
@@ -92,13 +92,13 @@ impl Parent {
         }
     }
 
-    /// Whether the device is there. Of the engine that is not believed.
+    /// Whether the device exists. The engine's word is not trusted.
     fn has_device(&mut self) -> bool {
         let device = self.changes.interface();
         device.is_some_and(|device| !matches!(self.changes.netlink.link_at(device.index), Ok(None)))
     }
 
-    /// It says so once, if it is ours.
+    /// An honest engine says so once.
     fn locked(&mut self, protections: &str) {
         if self.status.protections.is_none() {
             let protections = printable(protections, MAX_TEXT);
@@ -108,7 +108,7 @@ impl Parent {
         }
     }
 
-    /// The peer begins or ceases to answer.
+    /// Handles a change of the link's state.
     pub(super) fn link_changed(&mut self, up: bool) {
         self.control.since = unix_time();
         self.manager.hurry();
@@ -122,8 +122,8 @@ impl Parent {
         }
     }
 
-    /// Tells the engine the remotes' addresses that are known so far, but for those that the routes lead into the tunnel
-    /// itself, and, where there are others or may be soon, those that no route leads to.
+    /// Tells the engine the remotes' addresses known so far, except those routed into the tunnel itself and, if there are or will be others, those
+    /// without a route.
     pub(super) fn resolved(&mut self, mut addresses: Vec<Path>) {
         if self.link.config.full_tunnel.is_some() {
             if addresses.is_empty() {
@@ -134,7 +134,7 @@ impl Parent {
         }
         addresses.retain(|address| match self.routing_loop(self.first_hop(*address)) {
             Some(text) => {
-                // It is looked up again and again.
+                // It is looked up repeatedly.
                 if self.status.said_loop.as_ref() != Some(&text) {
                     log::warn!("{text}");
                     self.status.said_loop = Some(text);
@@ -156,7 +156,7 @@ impl Parent {
         self.answer(&ToEngine::Resolved { addresses: reached });
     }
 
-    /// The part of this way that the host's routes decide on: to the proxy, if there is one.
+    /// The hop that the host's routes decide on: to the proxy, if there is one.
     fn first_hop(&self, path: Path) -> Path {
         let proxy = self.resolver.known_proxies().first().copied();
         Path { remote: proxy.filter(|_| path.stream).unwrap_or(path.remote), ..path }
@@ -183,7 +183,7 @@ impl Parent {
         }
     }
 
-    /// What the host's routes choose as the own address of datagrams to the peer.
+    /// The source address that the host's routes choose for datagrams to the peer.
     fn source(&mut self) -> Option<(SocketAddr, IpAddr)> {
         let to = self.status.endpoint.filter(|_| !self.status.stream)?;
         let config = &self.link.config;
@@ -192,7 +192,7 @@ impl Parent {
         Some((to, way.source.filter(|_| outside && config.listen.address.is_none())?))
     }
 
-    /// Where the routes choose another than before, the one that the peer knows may lead nowhere.
+    /// If the routes now choose another source, the one known to the peer may be dead.
     pub(super) fn follow_source(&mut self) {
         if let Some((remote, source)) = self.source()
             && self.status.source.replace(source).is_some_and(|before| before != source)
@@ -201,7 +201,7 @@ impl Parent {
         }
     }
 
-    /// Gives the engine a socket for what comes along this way for a lane that it has, unless a superserver waits at the port as well.
+    /// Gives the engine a socket for a lane's path, unless a superserver shares the port.
     pub(super) fn connect(&mut self, lane: u8, port: Port, path: Path) {
         if lane >= self.lanes() {
             return;
@@ -225,7 +225,7 @@ impl Parent {
     pub(super) fn routing_loop(&mut self, path: Path) -> Option<String> {
         let device = self.changes.interface()?;
         let ip = path.remote.ip().to_canonical();
-        // An unreachable address is no loop; sending to it fails and says so.
+        // An unreachable address is no loop; sending to it fails and is reported.
         let way = self.changes.netlink.way(&self.link.config, path).ok()?;
         (way.interface == device.index).then(|| {
             let length = if ip.is_ipv4() { 32 } else { 128 };

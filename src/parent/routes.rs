@@ -1,4 +1,4 @@
-//! The routes of a running link: kept as the configuration wants them while the host changes around them.
+//! The routes of a running link: kept as configured while the host changes around them.
 #![allow(clippy::disallowed_methods, reason = "a look-up begins now")]
 
 use std::time::Instant;
@@ -13,7 +13,7 @@ use crate::route::plan::{self, Host, Interface, PlanError, Step};
 use crate::route::step::difference;
 
 impl Parent {
-    /// What the configuration wants to be set on this host: the full tunnel, and the file's own routes.
+    /// The routes that the configuration wants on this host: the full tunnel's, and the file's own.
     pub(super) fn wanted_routes(
         &self,
         config: &Config,
@@ -26,8 +26,8 @@ impl Parent {
         Ok(steps)
     }
 
-    /// Exchanges the routes for these; what fails is added to `lines`, and the rest goes on: it is tried again later. New ones come
-    /// first, so that the peer has a way at any time.
+    /// Replaces the routes. Failures are added to `lines` and retried later; the rest goes on. New routes are added first, so that the peer is always
+    /// reachable.
     pub(super) fn set_route_steps(&mut self, wanted: Vec<Step>, lines: &mut Vec<String>) {
         let old = std::mem::take(&mut self.status.route_steps);
         let (gone, new) = difference(&old, &wanted);
@@ -36,8 +36,8 @@ impl Parent {
         self.status.route_steps = wanted;
     }
 
-    /// Sets the routes as host and link are now: gateways and ways to the peer may be others. The result is table main after that, and
-    /// whether some of the link's own were; `None`: nothing can be set yet, or the table cannot be read, which is said.
+    /// Sets the routes for the current host and link, whose gateways may differ. Returns table main after that, and whether any of the link's own
+    /// changed; `None` if nothing can be set yet, or the table cannot be read, which is logged.
     pub(super) fn renew_routes(&mut self) -> Option<(Main, bool)> {
         let device = self.changes.interface().filter(|_| self.machine.stage() == Stage::Routed)?;
         let mut main = self.read_main()?;
@@ -82,7 +82,7 @@ impl Parent {
                     renewed = true;
                 }
             }
-            // As after the loss of the default gateway: what is set stays, and counts again when it is back.
+            // E.g. the default gateway was lost: the routes stay, and work again when it is back.
             Err(error) => {
                 if !std::mem::replace(&mut self.watch.complained, true) {
                     log::warn!("{error}: the routes are left as they are");
@@ -92,8 +92,8 @@ impl Parent {
         renewed
     }
 
-    /// Nothing can be looked up any more once everything but the link's own datagrams is refused: the resolver's carry no
-    /// mark, since they are not the link's, and what a name server answers comes from the network.
+    /// Whether names must be resolved first. Once all but the link's own datagrams are blocked, nothing resolves: the resolver's have no mark, as
+    /// they are not the link's, and a name server's answer comes from the network.
     fn is_to_be_resolved(&self) -> bool {
         let config = &self.link.config;
         let closed = config.full_tunnel.is_some_and(|full| full.closed);

@@ -1,5 +1,4 @@
-//! Running user scripts beside everything else the parent does: no shell, clean environment, own
-//! process group, output to the log, a time limit.
+//! Runs user scripts without blocking the parent: no shell, clean environment, own process group, output to the log, a time limit.
 
 use std::io::{self, PipeReader, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -17,23 +16,23 @@ use crate::parent::environment::{Facts, Hook};
 use crate::report::text::printable;
 use crate::sys::{process, rights};
 
-/// How long a group has to end after TERM before it gets KILL.
+/// How long a group has to end after SIGTERM before SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
-/// Longest line of output shown, in bytes.
+/// Longest line of output logged, in bytes.
 const MAX_LINE: usize = 512;
-/// Most lines shown of one script.
+/// Most lines logged of one script.
 const MAX_LINES: usize = 500;
 /// Most bytes read of one script before other work gets its turn.
 const MAX_READ: usize = 64 * 1024;
 /// Most finished scripts whose background processes may still write to the log.
 const MAX_TAILS: usize = 8;
 
-/// Why a script did not succeed. The text names script, program and remedy.
+/// Why a script failed. The text names script, program and remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ScriptError(String);
 
-/// At most one running script, and the output of earlier ones' background processes.
+/// At most one running script, and the output of earlier scripts' background processes.
 #[derive(Default)]
 pub struct Runner {
     running: Option<Running>,
@@ -50,7 +49,7 @@ struct Running {
     fate: Fate,
 }
 
-/// What will happen to the running script unless it ends by itself.
+/// What happens to the running script unless it ends by itself.
 #[derive(Clone, Copy)]
 enum Fate {
     TermAt(Instant),
@@ -62,13 +61,12 @@ enum Fate {
         until: Instant,
         timed_out: bool,
     },
-    /// It is still there, as one is that this process may not signal: nobody waits for it any longer.
+    /// It survived SIGKILL, or may not be signalled: it is no longer waited for.
     Lost,
 }
 
 impl Runner {
-    /// Starts the script of `hook`, if one is configured; false when none is. The caller waits for the
-    /// script before. Errors: it cannot be executed.
+    /// Starts the script of `hook`; false if none is configured. The previous script must have ended. Errors: it cannot be executed.
     pub fn start(
         &mut self,
         hook: Hook,
@@ -99,13 +97,13 @@ impl Runner {
         self.running.is_some()
     }
 
-    /// The descriptors whose reading wakes [`Runner::handle_output`].
+    /// The descriptors that wake [`Runner::handle_output`].
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let current = self.running.iter().filter_map(|running| running.output.as_ref());
         current.chain(&self.tails).map(|output| output.pipe.as_fd())
     }
 
-    /// Logs what scripts have written.
+    /// Logs the output of scripts.
     pub fn handle_output(&mut self) {
         if let Some(running) = &mut self.running {
             running.output = running.output.take().and_then(Output::read);
@@ -113,7 +111,7 @@ impl Runner {
         self.tails = std::mem::take(&mut self.tails).into_iter().filter_map(Output::read).collect();
     }
 
-    /// When [`Runner::handle_timeout`] has something to do.
+    /// When [`Runner::handle_timeout`] has work.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self.running.as_ref()?.fate {
             Fate::TermAt(at) | Fate::KillAt { at, .. } | Fate::Killed { until: at, .. } => Some(at),
@@ -121,7 +119,7 @@ impl Runner {
         }
     }
 
-    /// Ends a script that has run too long: TERM, then KILL, to its whole group.
+    /// Ends a script that has run too long: SIGTERM, then SIGKILL, to its whole group.
     pub fn handle_timeout(&mut self, now: Instant) {
         let Some(running) = &mut self.running else { return };
         match running.fate {
@@ -145,16 +143,16 @@ impl Runner {
         }
     }
 
-    /// Ends the running script without waiting for it.
+    /// Kills the running script without waiting for it.
     pub fn kill(&mut self) {
         if let Some(running) = &self.running {
             running.kill();
         }
     }
 
-    /// The result of the script, once it has ended.
+    /// The script's result, once it has ended.
     pub fn poll_outcome(&mut self) -> Option<(Hook, Result<(), ScriptError>)> {
-        // Not reaped yet, so that the group's number cannot have become another's.
+        // Not reaped yet, so that the group's id cannot be reused.
         let group = self.running.as_ref()?.group;
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
         let lost = matches!(self.running.as_ref()?.fate, Fate::Lost);
@@ -181,10 +179,10 @@ impl Runner {
 }
 
 impl Running {
-    /// Its group and, since it may have left that, itself.
+    /// Kills its group and, should it have left, itself.
     fn kill(&self) {
         kill(self.group, Signal::KILL);
-        // It fails only for a process that is gone already, or that is lost.
+        // Fails only for a process that is gone, or lost.
         let _ = rustix::process::kill_process(self.group, Signal::KILL);
     }
 
@@ -268,7 +266,7 @@ fn kill(group: Pid, signal: Signal) {
     }
 }
 
-/// The pipe that a script's output comes from.
+/// The pipe with a script's output.
 struct Output {
     pipe: PipeReader,
     name: String,
@@ -421,7 +419,7 @@ mod tests {
         let now = Instant::now();
         let running = runner.running.as_mut().unwrap();
         let group = running.group;
-        // As if it had been in vain.
+        // As if SIGKILL had been in vain.
         running.fate = Fate::Killed { until: now + GRACE, timed_out: true };
         runner.handle_timeout(now);
         assert!(runner.poll_outcome().is_none() && runner.poll_timeout() == Some(now + GRACE));
@@ -527,7 +525,7 @@ mod tests {
         let timeout = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
         let fds: Vec<_> = runner.descriptors().map(|fd| fd.try_clone_to_owned().unwrap()).collect();
         let mut polled: Vec<_> = fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
-        // Another test's signal may end the wait.
+        // Another test's signal may interrupt the wait.
         let waited = rustix::event::poll(&mut polled, Some(&timeout));
         assert!(matches!(waited, Ok(_) | Err(Errno::INTR)), "{waited:?}");
         runner.handle_output();

@@ -1,4 +1,4 @@
-//! What systemd is told of the link: that it is ready, that it lives, and how it is.
+//! What systemd is told of the link: readiness, liveness and status.
 #![allow(clippy::disallowed_methods, reason = "systemd waits for a sign of life by the clock")]
 
 use std::net::SocketAddr;
@@ -11,16 +11,16 @@ use crate::parent::Parent;
 use crate::parent::notify;
 use crate::privsep::background;
 
-/// How often the line of `systemctl status` is renewed, at least.
+/// Maximum interval between updates of the status line.
 const RENEWAL: Duration = Duration::from_secs(10);
 
-/// What systemd knows, if there is one that listens.
+/// What systemd knows, if it listens.
 pub(super) struct ServiceManager {
     interval: Option<Duration>,
-    /// When the engine is asked next, once it runs.
+    /// When to ask the engine next, once it runs.
     due: Option<Instant>,
     told: String,
-    /// Where the one remote was found.
+    /// The addresses of the only remote.
     resolved: Vec<SocketAddr>,
 }
 
@@ -31,17 +31,17 @@ impl ServiceManager {
         Self { interval, due: None, told: String::new(), resolved: Vec::new() }
     }
 
-    /// When [`Parent::serve_manager`] has something to do.
+    /// When [`Parent::serve_manager`] has work.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.due
     }
 
-    /// The remote's addresses.
+    /// Stores the remote's addresses.
     pub(super) fn note_resolved(&mut self, addresses: &[Path]) {
         self.resolved = addresses.iter().map(|path| path.remote).collect();
     }
 
-    /// Something changed: ask as soon as possible.
+    /// Asks the engine as soon as possible, after a change.
     pub(super) fn hurry(&mut self) {
         if self.due.is_some() {
             self.due = Some(Instant::now());
@@ -57,7 +57,7 @@ impl ServiceManager {
 }
 
 impl Parent {
-    /// The engine is locked and runs.
+    /// Reports that the engine runs.
     pub(super) fn tell_ready(&mut self) {
         self.manager.tell("waiting for the peer".to_owned());
         notify::ready();
@@ -65,8 +65,7 @@ impl Parent {
         self.manager.due = self.manager.interval.map(|_| Instant::now());
     }
 
-    /// Asks the engine how the link is, when it is time. Its answer is the sign of life: it says that the parent, the
-    /// engine and its worker all do their work.
+    /// Asks the engine for the link's state, when due. The answer is the sign of life: it shows that the parent, the engine and its worker all work.
     pub(super) fn serve_manager(&mut self) {
         let now = Instant::now();
         if let (Some(due), Some(interval)) = (self.manager.due, self.manager.interval)
@@ -77,7 +76,7 @@ impl Parent {
         }
     }
 
-    /// The engine answered.
+    /// Reports liveness.
     pub(super) fn tell_alive(&mut self, state: &LinkState) {
         if self.manager.interval.is_some() {
             notify::alive();
@@ -97,7 +96,7 @@ impl Parent {
         format!("link up with {}{rtt}", self.peer_name(endpoint))
     }
 
-    /// The one remote as it is configured, while the peer is where its name leads to; else the address.
+    /// The only remote as configured, while the peer is at its address; otherwise the peer's address.
     fn peer_name(&self, endpoint: SocketAddr) -> String {
         match self.link.config.remotes.as_slice() {
             [remote] if self.manager.resolved.contains(&endpoint) => match remote.host.contains(':') {

@@ -1,4 +1,4 @@
-//! Signals, turned into a descriptor to poll and a set to read.
+//! Signals, as a descriptor to poll and a set to read.
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -12,7 +12,7 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 
 use crate::sys::ready;
 
-/// A signal that the parent acts on.
+/// A signal that the parent handles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
     /// End.
@@ -38,15 +38,14 @@ const WATCHED: [(Signal, i32); 6] = [
     (Signal::Child, SIGCHLD),
 ];
 
-/// The signals that came since they were last taken. Several of one kind count once.
+/// The signals received since the last [`Self::take`]. Several of one kind count once.
 pub struct Signals {
     wake: UnixStream,
     flags: Vec<(Signal, Arc<AtomicBool>)>,
 }
 
 impl Signals {
-    /// Takes over the handling of every [`Signal`], for the whole process and for good. Errors are those
-    /// of socketpair(2) and sigaction(2).
+    /// Installs handlers for every [`Signal`], for the whole process and permanently. Errors are those of socketpair(2) and sigaction(2).
     pub fn watch() -> io::Result<Self> {
         let (wake, write) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
@@ -61,12 +60,12 @@ impl Signals {
         Ok(Self { wake, flags })
     }
 
-    /// Waits until one comes, for at most `limit`.
+    /// Waits for a signal, for at most `limit`.
     pub fn wait(&self, limit: Duration) {
         let _ = ready(&self.wake, PollFlags::IN, limit);
     }
 
-    /// What came since the last call.
+    /// The signals since the last call.
     pub fn take(&mut self) -> Vec<Signal> {
         let mut bytes = [0; 64];
         while self.wake.read(&mut bytes).is_ok_and(|count| count == bytes.len()) {}
@@ -92,7 +91,7 @@ mod tests {
         signal_hook::low_level::raise(SIGUSR2).unwrap();
         assert!(ready(&signals, PollFlags::IN, Duration::from_secs(1)).unwrap());
         assert!(signals.take().contains(&Signal::User2));
-        // Other tests' children may end meanwhile.
+        // Children of other tests may end meanwhile.
         assert!(signals.take().iter().all(|signal| *signal == Signal::Child));
     }
 }

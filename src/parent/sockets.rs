@@ -1,5 +1,4 @@
-//! Where the link is asked: the control socket, what leads to it from the usual place, and the metrics. They are made at the start, and
-//! again when they are not there any more.
+//! Where clients ask: the control socket, the link to it from the usual place, and the metrics. They are made at the start, and again if they vanish.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -16,14 +15,14 @@ use crate::parent::Parent;
 use crate::route::difference::Difference;
 use crate::sys::rights;
 
-/// Without them the link runs as well.
+/// The sockets. The link runs without them, too.
 #[derive(Default)]
 pub(super) struct Sockets {
     pub(super) server: Option<Server>,
     /// Leads from the usual place to a socket elsewhere.
     pointer: Option<Pointer>,
     pub(super) scrape: Option<Scrape>,
-    /// Of a runtime directory that was made anew; let go after the files in it.
+    /// For a recreated runtime directory; released after its files.
     lock: Option<Lock>,
 }
 
@@ -33,7 +32,7 @@ fn usual(runtime: Option<&Directory>) -> Option<PathBuf> {
 }
 
 impl Sockets {
-    /// Listens where the configuration says, or else in the runtime directory, if there is one.
+    /// Listens where the configuration says, else in the runtime directory, if any.
     pub(super) fn open(runtime: Option<&Directory>, places: &Reporting) -> Self {
         let mut sockets = Self::default();
         let failed = [sockets.make_control(runtime, places), sockets.make_metrics(places)];
@@ -41,13 +40,13 @@ impl Sockets {
         sockets
     }
 
-    /// What to wait for.
+    /// The descriptors to poll.
     pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let scrape = self.scrape.iter().flat_map(Scrape::descriptors);
         self.server.iter().flat_map(Server::descriptors).chain(scrape)
     }
 
-    /// What is to be there, and is not found by who asks.
+    /// The sockets that should exist and that clients cannot find.
     pub(super) fn lost(&self, runtime: Option<&Directory>, places: &Reporting) -> Vec<Difference> {
         let usual = usual(runtime);
         let place = places.socket.clone().or_else(|| usual.clone());
@@ -103,12 +102,12 @@ impl Sockets {
 }
 
 impl Parent {
-    /// What is to be there to be asked, and is not.
+    /// The sockets that should exist and do not.
     pub(super) fn lost_sockets(&self) -> Vec<Difference> {
         self.control.sockets.lost(self.link.runtime.as_ref(), &self.link.config.status)
     }
 
-    /// Makes the control socket again, and the runtime directory with what else was in it if that is gone.
+    /// Makes the control socket again, and the runtime directory and its content if that is gone.
     pub(super) fn listen_again(&mut self) -> Result<(), String> {
         if let Some(gone) = self.link.runtime.as_ref().filter(|runtime| !runtime.is_there()) {
             let (runtime, lock) =
@@ -121,7 +120,7 @@ impl Parent {
         self.control.sockets.make_control(self.link.runtime.as_ref(), &self.link.config.status)
     }
 
-    /// Serves the metrics, as they could not be before.
+    /// Serves the metrics, which failed before.
     pub(super) fn serve_metrics_again(&mut self) -> Result<(), String> {
         self.control.sockets.make_metrics(&self.link.config.status)
     }
@@ -180,7 +179,7 @@ mod tests {
                 sockets.make_control(Some(&directory), &places).unwrap();
             }
         }
-        // Somebody else's stays at the end, as it does while the link runs.
+        // Another program's file stays at the end, as it does while the link runs.
         fs::remove_file(&usual).unwrap();
         fs::write(&usual, "precious").unwrap();
         assert!(sockets.make_control(Some(&directory), &places).is_err());

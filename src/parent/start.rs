@@ -35,8 +35,7 @@ use crate::transport::inherited::{self, Inherited, Opener};
 use crate::transport::stream;
 use crate::transport::udp::{self, Bound};
 
-/// How long a start that a datagram caused lasts at least when it fails: the datagram is still there, and the
-/// superserver starts the next one at once.
+/// Minimum duration of a failing start that a datagram caused: the datagram is still queued, and the superserver starts the next one at once.
 const RESTART_BACKOFF: Duration = Duration::from_secs(20);
 
 /// The command line of a link.
@@ -44,33 +43,33 @@ const RESTART_BACKOFF: Duration = Duration::from_secs(20);
 pub struct Options {
     /// The configuration file.
     pub config: PathBuf,
-    /// Where relative paths start.
+    /// Base of relative paths.
     pub cd: Option<PathBuf>,
-    /// Port or service name for `listen` and for every remote that names none.
+    /// Port or service name for `listen` and for every remote without one.
     pub port: Option<String>,
-    /// Log level, instead of the file's.
+    /// Log level, overriding the file's.
     pub verb: Option<u8>,
-    /// Take key files that others may read.
+    /// Accept key files that others may read.
     pub allow_open_keys: bool,
     /// Descriptor 0 is the socket.
     pub inetd: bool,
-    /// Where the keys in use are written, for a decoder; relative to `cd`.
+    /// Where session keys are logged, for a decoder; relative to `cd`.
     pub key_log: Option<PathBuf>,
 }
 
-/// Runs the link until something ends it. A link that inetd or systemd started by a datagram has their socket, and
-/// no device before its peer has shown that it has the key.
+/// Runs the link until something ends it. If inetd or systemd started it on a datagram, it has their socket, and no device until its peer has proven
+/// that it has the key.
 pub fn run(options: &Options) -> ExitCode {
     if let Some(code) = leave_to_background(options) {
         return code;
     }
-    // First of all: nothing may be printed into a socket, and no other descriptor be open.
+    // First of all: nothing may be printed into a socket, and no other descriptor may be open.
     let inherited = inherit(options.inetd);
     let output = Output::new(if options.inetd { LogTo::Syslog } else { LogTo::Stderr }, &name(options));
     let pressing = matches!(&inherited, Ok(Some(inherited)) if inherited.pressing);
     let run = inherited.and_then(|inherited| prepare(options, inherited, &output));
     let code = match run {
-        // Lock and pid file last as long as the link.
+        // Lock and pid file live as long as the link.
         Ok((parent, launch, _files)) => parent.run(launch),
         Err(fatal) => {
             if !fatal.message.is_empty() {
@@ -85,7 +84,7 @@ pub fn run(options: &Options) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// What `run.daemon` asks for, unless it has been done.
+/// Carries out `run.daemon`, unless done already.
 fn leave_to_background(options: &Options) -> Option<ExitCode> {
     if options.inetd || background::is_on() {
         return None;
@@ -130,7 +129,7 @@ fn name(options: &Options) -> String {
     options.config.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// What goes with the link, in this order.
+/// What lives as long as the link.
 struct Files {
     _pid: Option<PidFile>,
     _lock: Option<Lock>,
@@ -147,7 +146,7 @@ fn prepare(
     identity::check_rights(&config)?;
     let activated = inherited.is_some();
     let (runtime, lock) = take_lock(&config, inherited.as_mut())?;
-    // Whoever only hands a connection over is gone, without a word.
+    // A process that only hands over a connection has returned silently.
     show(output, &loaded, &findings);
     if let Err(reason) = locked {
         log::info!("note: keys of sessions, and frames, may get into swap space: {reason}");
@@ -196,8 +195,8 @@ fn prepare(
     Ok((Parent::new(link, changes, signals), launch, Files { _pid: pid_file, _lock: lock }))
 }
 
-/// The runtime directory and the lock, if they can be had. A connection that was inherited becomes the first of a socket at which others
-/// are taken, unless the link runs already: then it has been handed over, and the end that is returned is a good one.
+/// Makes the runtime directory and takes the lock, if possible. An inherited connection becomes the first of a socket for later ones. If the link
+/// runs already, the connection is handed over, and the error has exit code 0.
 fn take_lock(
     config: &Config,
     inherited: Option<&mut Inherited>,
@@ -213,7 +212,7 @@ fn take_lock(
     Ok(runtime.map(|directory| directories::lock(&directory, &config.name)).transpose()?.unzip())
 }
 
-/// From now on lines go where the file says. That they arrive nowhere is said where they have gone so far.
+/// Logs as the file says from now on. If that log is unusable, standard error is told.
 fn open_log(config: &Config, inherited: Option<&Inherited>, before: &Output) {
     let log = log_to(config, inherited);
     if let (Err(problem), Output::Stderr) = (log.check(), before) {
@@ -222,7 +221,7 @@ fn open_log(config: &Config, inherited: Option<&Inherited>, before: &Output) {
     log.log_from(config.run.verb);
 }
 
-/// What the file says; else syslog where there is no standard error.
+/// The log of the file; else syslog if there is no standard error.
 fn log_to(config: &Config, inherited: Option<&Inherited>) -> Output {
     let inetd = inherited.is_some_and(|inherited| inherited.opener == Opener::Inetd);
     let to = match config.run.log {
@@ -234,7 +233,7 @@ fn log_to(config: &Config, inherited: Option<&Inherited>) -> Output {
     Output::new(to, &config.name)
 }
 
-/// What the file says, with the findings that are no errors. With an error among them it shows all, and that ends the start.
+/// Reads the file; returns the findings that are not errors. If any is an error, shows all and fails.
 fn load(options: &Options, output: &Output) -> Result<(Loaded, Config, Vec<Diagnostic>), Fatal> {
     let (loaded, config, findings) = read(options);
     if config.is_none() {
@@ -247,7 +246,7 @@ fn show(output: &Output, loaded: &Loaded, findings: &[Diagnostic]) {
     findings.iter().for_each(|finding| output.finding(&loaded.file, &loaded.text, finding));
 }
 
-/// What a running link's file says now, or every finding in one line each.
+/// Reads a running link's file again; on errors, returns one line for each finding.
 pub(crate) fn read_again(options: &Options) -> Result<(Loaded, Config), Vec<String>> {
     let (loaded, config, findings) = read(options);
     let line = |finding| output::finding_line(&loaded.file, &loaded.text, finding);
@@ -255,7 +254,7 @@ pub(crate) fn read_again(options: &Options) -> Result<(Loaded, Config), Vec<Stri
     config.map(|config| (loaded, config)).ok_or(lines)
 }
 
-/// The file, its configuration unless something is wrong, and the findings that matter beyond `tund check`.
+/// The file, its configuration unless it has errors, and the findings that matter beyond `tund check`.
 fn read(options: &Options) -> (Loaded, Option<Config>, Vec<Diagnostic>) {
     let mut loaded =
         preflight::load(&options.config, options.cd.as_deref(), options.port.as_deref(), options.verb);
@@ -269,13 +268,13 @@ fn read(options: &Options) -> (Loaded, Option<Config>, Vec<Diagnostic>) {
     (loaded, config, findings)
 }
 
-/// Scripts run where relative paths start.
+/// Where relative paths start, and scripts run.
 fn directory(options: &Options, loaded: &Loaded) -> PathBuf {
     let given = options.cd.as_ref().and_then(|cd| std::path::absolute(cd).ok());
     given.or_else(|| loaded.path.parent().map(PathBuf::from)).unwrap_or_else(|| PathBuf::from("/"))
 }
 
-/// Puts the MTU of the bridge where the file asks for it. A bridge that is missing is found later.
+/// Takes the MTU of the bridge if the file asks for it. A missing bridge is reported later.
 pub(crate) fn take_bridge_mtu(config: &mut Config, netlink: &mut Netlink) {
     let bridge = config.device.bridge.as_deref().and_then(|name| netlink.link(name).ok().flatten());
     if let Some(bridge) = bridge {
@@ -283,7 +282,7 @@ pub(crate) fn take_bridge_mtu(config: &mut Config, netlink: &mut Netlink) {
     }
 }
 
-/// All that an engine gets beside its descriptors.
+/// What an engine gets besides its descriptors.
 pub(crate) fn engine_start(
     config: &Config,
     keys: Box<Keys>,
@@ -294,10 +293,10 @@ pub(crate) fn engine_start(
     Start { keys, link, data_path, confinement: confinement.clone(), key_log: false, kept: Kept::default() }
 }
 
-/// Reads the keys that the configuration names. Nothing of them is left anywhere but in the box.
+/// Reads the keys that the configuration names. No copy is left outside the box.
 pub(crate) fn secrets(config: &Config, allow_open_keys: bool) -> Result<Box<Keys>, Fatal> {
     let keys = cleanly(|| read_secrets(config, allow_open_keys))?;
-    // An engine that cannot do it either says so.
+    // If the engine cannot do it either, it says so.
     let _ = memory::hold(&*keys);
     Ok(keys)
 }
@@ -314,13 +313,13 @@ fn read_secrets(config: &Config, allow_open_keys: bool) -> Result<Box<Keys>, Fat
     };
     let statics = pair.map(|pair| StaticPair { private: *pair.private, peer_public: *pair.peer_public });
     let secret = link_secret(keys.shared.as_ref(), pair).map_err(|error| Fatal::new(CONFIG, error))?;
-    // The parent adds the host's own part when it starts the engine.
+    // The parent adds the host's part when it starts the engine.
     let openvpn = keys.openvpn.map(|file| OpenVpnKeys { file, check: [0; 16] });
     Ok(Box::new(Keys { secret: *secret, statics, openvpn }))
 }
 
-/// The MAC address of this end's tap device. Where both ends have the same key and give their link the same name, what the host and
-/// the file have of their own tells them apart (machine-id(5)).
+/// The MAC address of this end's tap device. If both ends share key and link name, what is unique to the host (machine-id(5)) and the file tells them
+/// apart.
 fn own_mac(keys: &Keys, link: &LinkSettings, config: &Config) -> [u8; 6] {
     let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
     let addresses = config.device.addresses.iter().map(ToString::to_string);
@@ -332,7 +331,7 @@ fn own_mac(keys: &Keys, link: &LinkSettings, config: &Config) -> [u8; 6] {
     hardware_address(&keys.secret, private.unwrap_or(End::Shared(own.as_bytes())), &config.name)
 }
 
-/// The key log that the command line asks for.
+/// Opens the key log that the command line asks for.
 fn key_log(options: &Options) -> Result<Option<KeyLog>, Fatal> {
     let cd = options.cd.as_deref().unwrap_or(Path::new(""));
     options.key_log.as_ref().map(|path| KeyLog::open(&cd.join(path))).transpose()
@@ -343,7 +342,7 @@ fn sockets(config: &Config, inherited: Option<Inherited>) -> Result<(Bound, Opti
     Ok((socket(config, datagrams)?, listener(config, streams)?))
 }
 
-/// The socket that was inherited, or else a new one.
+/// The inherited socket, else a new one.
 fn socket(config: &Config, inherited: Option<OwnedFd>) -> Result<Bound, Fatal> {
     let bound = match inherited {
         Some(inherited) => adopt(config, inherited)?,
@@ -363,10 +362,10 @@ fn adopt(config: &Config, inherited: OwnedFd) -> Result<Bound, Fatal> {
     Ok(bound)
 }
 
-/// The socket at which streams are awaited: the one that was inherited, or else a new one, if there is to be any.
+/// The socket that accepts streams: the inherited one, else a new one, if any is wanted.
 pub(crate) fn listener(config: &Config, inherited: Option<OwnedFd>) -> Result<Option<OwnedFd>, Fatal> {
     let listener = match inherited {
-        // A socket at which connections are handed over has nothing that could be set.
+        // A handover socket has no options to set.
         Some(inherited) if is_handover(&inherited) => Ok(Some(inherited)),
         Some(inherited) => stream::adopt(inherited, config).map(Some),
         None => stream::listen(config),
@@ -391,7 +390,7 @@ fn code(error: &io::Error) -> u8 {
     if error.kind() == io::ErrorKind::PermissionDenied { PRIVILEGE } else { UNAVAILABLE }
 }
 
-/// A new socket as the configuration asks for it.
+/// Binds a new socket as configured.
 pub(crate) fn bind(config: &Config) -> Result<Bound, Fatal> {
     patiently(io::ErrorKind::AddrInUse, || udp::bind(config)).map_err(|error| {
         let holder = preflight::check_port(config, &Places::default())

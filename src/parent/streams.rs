@@ -1,5 +1,5 @@
-//! Streams: connections to remotes. The parent begins those and hands them over; it waits for none, and reads none. What a proxy says
-//! before, [`crate::helper::proxy`] reads.
+//! Streams: connections to remotes. The parent starts them and hands them over; it neither blocks on them nor reads them. What a proxy says first,
+//! [`crate::helper::proxy`] reads.
 #![allow(clippy::disallowed_methods, reason = "a connection has a time limit")]
 
 use std::io;
@@ -24,20 +24,20 @@ use crate::wire::proxy::Credentials;
 
 /// How long a connection may take.
 const LIMIT: Duration = Duration::from_secs(10);
-/// Connections that are begun at once.
+/// Most connections in progress.
 const MOST: usize = 4;
 
-/// What is being connected.
+/// The connections in progress.
 #[derive(Default)]
 pub(super) struct Streams {
     /// The remotes' addresses: the engine may name no other.
     allowed: Vec<SocketAddr>,
     pending: Vec<Pending>,
-    /// Why the proxy gave no connection last.
+    /// Why the proxy last gave no connection.
     trouble: Option<Trouble>,
-    /// Connections to the proxy that came to nothing: the next one goes to another of its addresses.
+    /// Failed connections to the proxy: the next attempt uses another of its addresses.
     failed: usize,
-    /// The last failure that was said.
+    /// The last failure that was logged.
     said: Option<String>,
 }
 
@@ -47,9 +47,9 @@ struct Pending {
     due: Instant,
 }
 
-/// How far a connection is.
+/// The progress of a connection.
 enum Stage {
-    /// To the peer, or else to the proxy.
+    /// To the peer, or to its proxy.
     Connecting(OwnedFd),
     /// The proxy is being asked.
     Asking(Asking),
@@ -62,23 +62,23 @@ enum Failure {
 }
 
 impl Streams {
-    /// Only these may be connected to from now on.
+    /// Restricts connections to these from now on.
     pub fn allow(&mut self, remotes: &[Path]) {
         self.allowed = remotes.iter().filter(|path| path.stream).map(|path| path.remote).collect();
     }
 
-    /// Why the proxy gave no connection, if that was so the last time.
+    /// Why the proxy gave no connection, if the last attempt failed so.
     pub fn trouble(&self) -> Option<&Trouble> {
         self.trouble.as_ref()
     }
 
-    /// There may be another proxy now.
+    /// The proxy may have changed.
     pub fn forget_trouble(&mut self) {
         (self.trouble, self.said) = (None, None);
         self.pending.clear();
     }
 
-    /// The descriptors that tell when there is something to do, and what they are waited for.
+    /// The descriptors to poll, and for which events.
     pub fn descriptors(&self) -> impl Iterator<Item = (BorrowedFd<'_>, PollFlags)> {
         self.pending.iter().map(|pending| match &pending.stage {
             Stage::Connecting(socket) => (socket.as_fd(), PollFlags::OUT),
@@ -86,12 +86,12 @@ impl Streams {
         })
     }
 
-    /// When a connection has taken too long.
+    /// When a connection times out.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.pending.iter().map(|pending| pending.due).min()
     }
 
-    /// A connection that came to an end, and which: the first is to be asked about at the proxy, if there is one.
+    /// A finished connection: its remote, whether the proxy was asked for it, and the result.
     fn poll(&mut self, now: Instant) -> Option<(SocketAddr, bool, Result<OwnedFd, Failure>)> {
         for index in 0..self.pending.len() {
             let Pending { to, stage, due } = self.pending.get(index)?;
@@ -129,7 +129,7 @@ fn connected(socket: &OwnedFd) -> Result<OwnedFd, Failure> {
 }
 
 impl Parent {
-    /// Begins a connection for the engine.
+    /// Starts a connection for the engine.
     pub(super) fn connect_stream(&mut self, to: SocketAddr) {
         let begun = self.streams.pending.iter().any(|pending| pending.to == to);
         if begun || self.streams.pending.len() >= MOST || !self.streams.allowed.contains(&to) {
@@ -156,7 +156,7 @@ impl Parent {
         }
     }
 
-    /// Hands over what is connected, or has the proxy asked that it is connected to.
+    /// Hands over a connected socket, or has the proxy asked first.
     pub(super) fn serve_streams(&mut self) {
         while let Some((to, asked, result)) = self.streams.poll(Instant::now()) {
             match (result, &self.engine) {
@@ -188,7 +188,7 @@ impl Parent {
         Ok(())
     }
 
-    /// It is tried again and again.
+    /// Reports a failure; the engine retries.
     fn fail_stream(&mut self, to: SocketAddr, failure: Failure) {
         let place = zone::named_path(Path::stream(to));
         let (why, trouble) = match (failure, &self.link.config.proxy) {
@@ -217,7 +217,7 @@ impl Parent {
     }
 }
 
-/// Who asks the proxy; the password is read anew.
+/// The proxy credentials; rereads the password.
 pub(crate) fn proxy_credentials(
     config: &Config,
     allow_open_keys: bool,

@@ -94,7 +94,7 @@ fn a_device_may_come_after_the_engine() {
         let (_, descriptors) = receive(engine);
         assert_eq!(descriptors.len(), 1, "only the socket");
         assert!(!ip("link show dev tun0").0);
-        // Asking twice, and before the answer, opens one device.
+        // Two requests before the answer open one device.
         tell(engine, ToParent::OpenDevice);
         tell(engine, ToParent::OpenDevice);
         let (message, descriptors) = receive(engine);
@@ -157,7 +157,7 @@ fn a_dead_or_hostile_engine_costs_nothing_but_the_link() {
     assert_eq!(run(flood), 70);
 }
 
-/// Says and asks for everything as often as it can, never reading.
+/// Sends every message and request as often as possible, and never reads.
 fn flood(engine: &Fake) {
     let address = SocketAddr::from(ENDPOINT);
     for n in 0..3000_u32 {
@@ -204,7 +204,7 @@ fn a_resolver_that_fails_is_said_once_and_answers_with_nothing() {
     }
     let scratch = Scratch::new();
     let mut config = config();
-    // The resolver process is this test program, which refuses its argument and ends.
+    // The resolver process is this test program, which rejects its argument and exits.
     config.remotes[0].host = "mon.tn".to_owned();
     let code = Rig::new(config, &scratch).run(|engine| {
         receive(engine);
@@ -273,7 +273,7 @@ impl<'a> Rig<'a> {
             std::thread::spawn(move || {
                 let engine = Fake::from_fd(fd);
                 let acted = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| act(&engine)));
-                // With it go the descriptors that were never read, as with a process that ends.
+                // Descriptors that were never read go with it, as when a process ends.
                 drop(engine);
                 done.send(acted.is_ok()).unwrap();
             });
@@ -304,7 +304,7 @@ fn routes_of_the_peer_are_set_within_what_is_accepted_and_withdrawn() {
         let offer =
             "172.16.5.0/24 192.0.2.0/24 10.0.0.0/24 10.0.0.0/16 172.20.0.0/16 172.21.0.0/16 0.0.0.0/0";
         tell(engine, ToParent::PushedRoutes { routes: nets(offer) });
-        // The judgement is told to the engine, which has none.
+        // The engine is told the verdict, as it makes none.
         let taken = nets("172.16.5.0/24 10.0.0.0/16 172.20.0.0/16");
         assert_eq!(receive(engine).0, ToEngine::Taken { routes: taken });
         assert!(ip("route show").1.contains("172.20.0.0/16"));
@@ -331,7 +331,7 @@ fn routes_of_the_peer_are_set_within_what_is_accepted_and_withdrawn() {
     assert_eq!(refused.len(), 4, "{refused:#?}");
 }
 
-/// An engine in the hands of somebody else offers whatever it likes.
+/// A compromised engine offers whatever it likes.
 #[test]
 fn a_hostile_engine_sets_no_route_that_is_not_accepted() {
     if !in_own_network("parent::tests::a_hostile_engine_sets_no_route_that_is_not_accepted") {
@@ -356,7 +356,7 @@ fn a_hostile_engine_sets_no_route_that_is_not_accepted() {
     assert_eq!(code, 0);
 }
 
-/// Where the host's packets to the address go, those of the link's own socket or all others.
+/// The route of the host's packets to the address, for the link's own socket or all others.
 fn way_to(address: &str, mark: Option<u32>) -> String {
     let mark = mark.map_or_else(String::new, |mark| format!(" mark {mark}"));
     let text = ip(&format!("route get {address}{mark}")).1;
@@ -419,7 +419,7 @@ fn with_routes(mut config: Config) -> Config {
     config
 }
 
-/// Each script notes its hook and what it sees of the host.
+/// Each script records its hook and what it sees of the host.
 fn record_every_hook(config: &mut Config, scratch: &Scratch) {
     let script = "#!/bin/sh\n\
         ip link show dev \"$1\" > /dev/null && d=device || d=gone\n\
@@ -438,14 +438,14 @@ fn tell(engine: &Fake, message: ToParent) {
     engine.send(&message, &[]).unwrap();
 }
 
-/// The next message, apart from the inner sources of the configuration.
+/// The next message, other than the configuration's inner sources.
 fn receive(engine: &Fake) -> (ToEngine, Vec<OwnedFd>) {
     let next = || engine.receive().unwrap().unwrap();
     let message = next();
     if message.0 == ToEngine::Sources { next() } else { message }
 }
 
-/// Ends as an engine does whose parent was told to end.
+/// Ends as an engine does when its parent is told to end.
 fn stop(engine: &Fake) {
     raise(signal_hook::consts::SIGTERM);
     while receive(engine).0 != ToEngine::Stop {}

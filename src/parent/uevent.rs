@@ -1,5 +1,5 @@
-//! The kernel's word that this machine is a copy: the uevent `NEW_VMGENID=1` (`drivers/virt/vmgenid.c`), sent
-//! when a hypervisor restored or cloned it from a snapshot.
+//! The kernel's notice that this machine is a copy: the uevent `NEW_VMGENID=1` (`drivers/virt/vmgenid.c`), sent when a hypervisor restored or cloned
+//! it from a snapshot.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,7 +11,7 @@ use crate::sys::NetlinkListener;
 /// The kernel's own multicast group; udev's is another.
 const KERNEL: u32 = 1;
 
-/// Listens to the kernel's device events.
+/// A listener for the kernel's device events.
 pub struct Uevents(NetlinkListener);
 
 impl Uevents {
@@ -20,7 +20,7 @@ impl Uevents {
         NetlinkListener::join(Some(KOBJECT_UEVENT), KERNEL).map(Self)
     }
 
-    /// Reads what is waiting; true: this machine is a copy now, or events were lost and it may be one.
+    /// Reads pending events; true if this machine is now a copy, or if events were lost.
     pub fn take_resumed(&self) -> bool {
         self.0.take_any(is_new_generation)
     }
@@ -32,7 +32,7 @@ impl AsFd for Uevents {
     }
 }
 
-/// Whether a uevent, `action@path` and then one `KEY=value` after the other, tells of a new generation.
+/// Whether a uevent, `action@path` followed by `KEY=value` entries, announces a new generation.
 fn is_new_generation(event: &[u8]) -> bool {
     event.split(|byte| *byte == 0).skip(1).any(|entry| entry == b"NEW_VMGENID=1")
 }

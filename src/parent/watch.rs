@@ -1,4 +1,4 @@
-//! What tund has set and what it was told to use: looked at whenever the host changes, and mended.
+//! Watches what tund has set and what it was told to use: compares on every change of the host, and repairs.
 #![allow(clippy::disallowed_methods, reason = "repairs are limited by the clock")]
 
 use std::collections::BTreeSet;
@@ -17,34 +17,34 @@ use crate::route::netlink::Main;
 use crate::route::plan::Step;
 use crate::sys::clock::unix_time;
 
-/// A change is looked at once others have had the time to follow it ...
+/// How long a change may settle before the host is compared ...
 const SETTLE: Duration = Duration::from_millis(300);
-/// ... and the host no more often than this ...
+/// ... the minimum interval between comparisons ...
 const PAUSE: Duration = Duration::from_secs(1);
-/// ... but this often without being told of a change.
+/// ... and the maximum, without a reported change.
 const ROUTINE: Duration = Duration::from_secs(60);
-/// How long a difference lasts before its end is worth a line, in seconds.
+/// How long a difference must last for its end to be logged, in seconds.
 const WORTH_SAYING: u64 = 3;
 /// Most steps of one repair that are logged.
 const SHOWN: usize = 5;
 
 /// Watches over what was set.
 pub(super) struct Watch {
-    /// Without it the host is only looked at now and then.
+    /// Without it, the host is only compared periodically.
     pub(super) monitor: Option<Monitor>,
     due: Instant,
     looked: Instant,
     mending: Mending,
-    /// As of the last look.
+    /// As of the last comparison.
     findings: Vec<Finding>,
     last_failure: Option<String>,
-    /// Something has changed since the last look.
+    /// Something has changed since.
     changed: bool,
-    /// How the device was then.
+    /// The state of the device then.
     pub(super) sight: Option<Sight>,
-    /// What was set and was not there.
+    /// What was set and was missing then.
     pub(super) absent: BTreeSet<String>,
-    /// A plan that failed has been said.
+    /// A failed plan has been logged.
     pub(super) complained: bool,
 }
 
@@ -67,12 +67,12 @@ impl Watch {
         }
     }
 
-    /// When the host is to be looked at.
+    /// When the next comparison is due.
     pub(super) fn poll_timeout(&self) -> Instant {
         self.due
     }
 
-    /// What differs, each with its beginning in seconds since the Unix epoch.
+    /// The differences, each with its start in seconds since the Unix epoch.
     pub(super) fn differences(&self) -> impl Iterator<Item = (&Difference, u64)> {
         self.findings.iter().map(|finding| {
             let difference = &finding.difference;
@@ -80,12 +80,12 @@ impl Watch {
         })
     }
 
-    /// The one for which no frame passes, if there is one.
+    /// The difference that stops all frames, if there is one.
     pub(super) fn obstacle(&self) -> Option<(&Difference, u64)> {
         self.differences().find(|(difference, _)| difference.stops_frames())
     }
 
-    /// Says why something cannot be mended; a second look at the same failure is no news.
+    /// Logs why something cannot be repaired; the same failure is logged once.
     pub(super) fn complain(&mut self, error: String) {
         if self.last_failure.as_ref() != Some(&error) {
             log::warn!("{error}: it is tried again");
@@ -100,14 +100,14 @@ impl Watch {
         }
     }
 
-    /// Looks no later than this.
+    /// Compares no later than `at`.
     fn hurry(&mut self, at: Instant) {
         self.due = self.due.min(at);
     }
 }
 
 impl Parent {
-    /// Notices changes of the host, and mends what they did to this link once they have settled.
+    /// Notices changes of the host, and repairs their effects on this link once they have settled.
     pub(super) fn watch_host(&mut self) {
         let now = Instant::now();
         self.watch.take_changed(now);
@@ -127,12 +127,12 @@ impl Parent {
         }
     }
 
-    /// Whether all is set, and to stay so.
+    /// Whether everything is set up and is to stay.
     fn is_settled(&self) -> bool {
         self.machine.stage() == Stage::Routed && !self.machine.is_ending()
     }
 
-    /// Whoever asks is told how it is, not how it was.
+    /// Compares now if anything has changed.
     pub(super) fn look_again(&mut self) {
         self.watch.take_changed(Instant::now());
         if self.watch.changed
@@ -143,7 +143,7 @@ impl Parent {
         }
     }
 
-    /// Compares what is wanted with what is there.
+    /// Compares the wanted state with the actual one.
     fn look(&mut self, main: Main) {
         self.watch.changed = false;
         let Some(device) = self.changes.interface() else { return };
@@ -194,7 +194,7 @@ impl Parent {
         })
     }
 
-    /// Says what differs, and sets it again as often as it may.
+    /// Logs the differences, and repairs them as often as allowed.
     fn mend(&mut self, now: Instant) {
         for finding in std::mem::take(&mut self.watch.findings) {
             let code = finding.difference.code();
@@ -205,7 +205,7 @@ impl Parent {
                 }
                 if finding.is_mendable() {
                     self.mend_one(&finding);
-                    // Whether it helped; and what had to wait for it.
+                    // See if it helped; repair what had to wait.
                     self.watch.hurry(now + SETTLE);
                 }
             } else if let Some(at) = self.watch.mending.free_at(code) {
@@ -252,7 +252,7 @@ impl Parent {
         if let Difference::SocketUnbound { interface } = difference {
             match self.bind_again(interface) {
                 Ok(()) => log::info!("the socket is bound to {interface} again"),
-                // Without CAP_NET_RAW only a socket that is not bound yet can be bound.
+                // Without CAP_NET_RAW, only an unbound socket can be bound.
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !self.link.activated => {
                     self.machine.handle(Event::NewSocket);
                 }
@@ -274,7 +274,7 @@ impl Parent {
         Ok(())
     }
 
-    /// The bridge may be another one of the same name.
+    /// The bridge may be a new one of the same name.
     fn join_again(&mut self, join: &Step) -> Result<(), String> {
         let old = self.status.device_steps.iter_mut().find(|step| matches!(step, Step::Join { .. }));
         let Some(old) = old else { return self.changes.owe_once(join) };
@@ -283,7 +283,7 @@ impl Parent {
         Ok(())
     }
 
-    /// The peer's own sockets are others then.
+    /// Also replaces the peer's own sockets.
     fn bind_again(&mut self, interface: &str) -> io::Result<()> {
         let Some(front) = &self.front else { return Ok(()) };
         SockRef::from(front).bind_device(Some(interface.as_bytes()))?;

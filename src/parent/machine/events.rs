@@ -1,4 +1,4 @@
-//! What happens to the parent, and what is to be done about it.
+//! The parent's events and effects.
 
 use crate::parent::environment::Hook;
 use crate::privsep::message::End;
@@ -9,9 +9,9 @@ use crate::report::exit::Fatal;
 pub(in crate::parent) struct Ending {
     /// Exit code.
     pub code: u8,
-    /// One line for the log; empty when it has been said.
+    /// One line for the log; empty if already logged.
     pub reason: String,
-    /// What scripts find in `signal`.
+    /// The value of `signal` for scripts.
     pub signal: &'static str,
 }
 
@@ -20,26 +20,26 @@ pub(in crate::parent) struct Ending {
 pub(in crate::parent) enum Stage {
     /// There is no device.
     Begun,
-    /// There is a device, or it was tried to open one.
+    /// Opening the device was at least tried.
     Opened,
     /// `up` has run.
     Up,
-    /// Routes are set, in part at least.
+    /// Routes are set, at least in part.
     Routed,
 }
 
-/// What has happened.
+/// An event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::parent) enum Event {
-    /// Somebody asks for the end, for this reason; scripts find `signal`. The second time it ends at once.
+    /// Someone asks for the end, for this reason; scripts get `signal`. The second request ends it at once.
     Terminate { reason: String, signal: &'static str },
     /// The configuration is to be read again.
     Reload,
-    /// The link is to have another socket.
+    /// The link needs another socket.
     NewSocket,
-    /// The link is to have the MTU of its bridge.
+    /// The link is to take the MTU of its bridge.
     BridgeMtu,
-    /// What was read needs another engine, whose keys are at hand.
+    /// The new configuration needs another engine, whose keys are at hand.
     Replace,
     /// The engine asks for the device.
     OpenDevice,
@@ -47,22 +47,22 @@ pub(in crate::parent) enum Event {
     LinkUp,
     /// The peer ceases to answer.
     LinkDown,
-    /// What the engine says of its end.
+    /// The engine says how it ends.
     LastWords(End, String),
-    /// The engine's process has ended; its status in words.
+    /// The engine's process has ended, with this status.
     EngineGone(String),
-    /// The script that was started last has ended, or could not be started.
+    /// The last script started has ended, or could not be started.
     ScriptEnded(Result<(), String>),
-    /// As many names are resolved as will be.
+    /// Name resolution is over, complete or not.
     LookedUp,
-    /// Something cannot be done, and the link cannot do without.
+    /// Something failed that the link cannot do without.
     Failed(Fatal),
 }
 
-/// What is to be done, in the order in which [`Machine::poll`](super::Machine::poll) yields it.
+/// An effect, in the order in which [`Machine::poll`](super::Machine::poll) yields them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::parent) enum Effect {
-    /// Open the device and set addresses and the like.
+    /// Open and configure the device.
     OpenDevice,
     /// Resolve the remotes' names while that is possible; [`Event::LookedUp`] follows.
     LookUp,
@@ -72,38 +72,38 @@ pub(in crate::parent) enum Effect {
     StartEngine,
     /// Give the running engine the device.
     HandDeviceOver,
-    /// Tell the far side where the addresses of this host are.
+    /// Announce this host's addresses to the far side.
     AnnounceAddresses,
     /// Run a script; [`Event::ScriptEnded`] follows.
     RunScript { hook: Hook, signal: Option<&'static str> },
-    /// Have the running script end.
+    /// Terminate the running script.
     TerminateScript,
-    /// End the running script without waiting for it.
+    /// Kill the running script, without waiting for it.
     KillScript,
-    /// The peer answers, or does so no more.
+    /// The peer begins or ceases to answer.
     LinkChanged { up: bool },
     /// Read the configuration again and change the host; [`Event::Replace`] may follow.
     Reload,
-    /// Tell who asked for it how that went.
+    /// Report the outcome to those who asked.
     FinishReload,
-    /// Read the keys again; [`Event::Replace`] follows unless they are others.
+    /// Read the keys again; [`Event::Replace`] follows unless they have changed.
     TakeNewSocket,
-    /// Set the device's MTU to that of its bridge; [`Event::Replace`] follows unless it cannot be.
+    /// Set the device's MTU to that of its bridge; [`Event::Replace`] follows unless it fails.
     TakeBridgeMtu,
     /// Ask the engine to end; [`Event::EngineGone`] follows.
     StopEngine,
-    /// End the engine without asking.
+    /// Kill the engine.
     KillEngine,
-    /// Say why the parent ends.
+    /// Log why the parent ends.
     End(Ending),
-    /// Take routes back.
+    /// Undo the routes.
     UndoRoutes,
-    /// Take the device and what is set on it back.
+    /// Undo the device and its settings.
     UndoDevice,
-    /// Say that the device is gone, and why.
+    /// Log that the device is gone, and why.
     DeviceLost(String),
-    /// Give the lost device up, and have keys at hand for another engine.
+    /// Forget the lost device, and read the keys for another engine.
     Renew,
-    /// Open what a full tunnel keeps closed.
+    /// Unblock what a closed full tunnel blocks.
     OpenTunnel,
 }

@@ -1,22 +1,22 @@
-//! The order of things, without a host: what the machine has done is written as one line.
+//! Tests of the machine without a host: its effects are written as one line.
 
 use tund_proto::testing::Dice;
 
 use super::*;
 use crate::report::exit::{BUG, UNAVAILABLE};
 
-/// A machine, the hands that carry out what it says, and what they have done.
+/// A machine, a simulated host that carries out its effects, and a record of them.
 struct Rig {
     machine: Machine,
     now: Instant,
     done: Vec<String>,
-    /// Scripts last until they are ended; else each succeeds at once.
+    /// Scripts last until they are ended; otherwise each succeeds at once.
     slow: bool,
-    /// What cannot be done.
+    /// The effect that fails.
     broken: Option<Effect>,
-    /// What follows from a reload.
+    /// Whether a reload replaces the engine.
     replaces: bool,
-    /// Whether an engine that is asked to end does so.
+    /// Whether the engine ignores a request to end.
     deaf: bool,
     engines: usize,
 }
@@ -30,7 +30,7 @@ impl Rig {
         Self { machine, now, done, slow: false, broken, replaces: false, deaf: false, engines: 0 }
     }
 
-    /// A link that runs, and what it took for that forgotten.
+    /// A running link, with the record of its start cleared.
     fn running() -> Self {
         let mut rig = Self::new(false);
         rig.work();
@@ -74,7 +74,7 @@ impl Rig {
         None
     }
 
-    /// What has been done since the last call, and follows from these events.
+    /// The effects since the last call and of these events.
     fn after(&mut self, events: impl IntoIterator<Item = Event>) -> String {
         for event in events {
             if matches!(event, Event::EngineGone(_)) {
@@ -133,7 +133,7 @@ fn a_superserver_s_link_opens_its_device_once_and_when_the_engine_asks() {
     let ready = "OpenDevice up LookUp SetRoutes route-up HandDeviceOver";
     assert_eq!(rig.after([Event::OpenDevice, Event::OpenDevice]), ready);
     assert_eq!(rig.after([Event::OpenDevice, Event::LinkUp]), "+ link-up");
-    // The link may be up before.
+    // The link may be up earlier.
     let mut rig = Rig::new(true);
     assert_eq!(
         rig.after([Event::LinkUp, Event::OpenDevice]),
@@ -143,7 +143,7 @@ fn a_superserver_s_link_opens_its_device_once_and_when_the_engine_asks() {
     let done = Event::LastWords(End::Done, "no frame passed".to_owned());
     assert!(rig.after([done, gone()]).starts_with("End(0) StopEngine link-down(inactive)"));
     assert_eq!(rig.machine.exit_code(), Some(0));
-    // Without a device there is nothing to hand over and no script.
+    // Without a device there is nothing to hand over, and no script.
     let mut rig = Rig::new(true);
     rig.broken = Some(Effect::OpenDevice);
     assert_eq!(
@@ -163,7 +163,7 @@ fn the_last_state_of_a_link_that_goes_up_and_down_is_told_to_scripts() {
     let down = "link-down(ping-restart)";
     assert_eq!(scripts, [down, "link-up", down, "link-up", "", ""], "of a long row the last four");
     assert_eq!(rig.after([Event::LinkUp, Event::LinkUp]), "", "it is up already");
-    // What was announced last is taken back, not what is so.
+    // What was announced last is undone, not the current state.
     let mut rig = Rig::running();
     rig.slow = true;
     rig.after([Event::LinkUp, Event::LinkDown]);
@@ -221,7 +221,7 @@ fn without_up_there_is_no_link_and_every_other_script_may_fail() {
 
 #[test]
 fn a_signal_ends_each_stage_and_a_second_one_ends_it_without_scripts() {
-    /// Events before, what is done then, what the signal brings, and what a second one.
+    /// Earlier events, their effects, those of the signal, and those of a second one.
     type Case = (&'static [fn() -> Event], &'static str, &'static str, &'static str);
     let cases: [Case; 5] = [
         (
@@ -307,7 +307,7 @@ fn the_end_of_an_engine_that_nobody_asked_for_ends_the_link() {
         assert_eq!(rig.after([gone()]), expected, "nothing closed is opened");
         assert_eq!(rig.machine.exit_code(), Some(code));
     }
-    // While the device is prepared, too: the script is ended first, and `down` has nothing to take back.
+    // While the device is prepared, too: the script is ended first, and `down` has nothing to undo.
     let mut rig = Rig::new(true);
     rig.slow = true;
     assert_eq!(rig.after([Event::OpenDevice, gone()]), "StartEngine OpenDevice up End(70) TerminateScript");
@@ -318,7 +318,7 @@ fn lost() -> [Event; 2] {
     [Event::LastWords(End::DeviceLost, "lost".to_owned()), gone()]
 }
 
-/// What is undone and done for it.
+/// The effects of a loss and renewal.
 const LOST: &str = "DeviceLost(\"lost\") route-down UndoRoutes down UndoDevice";
 const AGAIN: &str = "Renew OpenDevice up LookUp SetRoutes route-up StartEngine";
 
@@ -366,7 +366,7 @@ fn a_reload_replaces_the_engine_when_it_must_and_is_answered_then() {
     rig.after([Event::LinkUp]);
     (rig.replaces, rig.deaf) = (true, true);
     assert_eq!(rig.after([Event::Reload]), "Reload StopEngine");
-    // What is wanted meanwhile comes afterwards, once; scripts of its ups and downs too.
+    // Later requests come afterwards, once; so do link-up and link-down scripts.
     assert_eq!(rig.after([Event::NewSocket, Event::NewSocket, Event::LinkDown, Event::LinkUp]), "- +");
     (rig.replaces, rig.deaf) = (false, false);
     let words = Event::LastWords(End::Done, String::new());
@@ -375,7 +375,7 @@ fn a_reload_replaces_the_engine_when_it_must_and_is_answered_then() {
         "- StartEngine FinishReload TakeNewSocket link-down(ping-restart) link-up link-down(ping-restart)"
     );
     assert_eq!(rig.engines, 1);
-    // The new engine's end is its own.
+    // The end of the new engine is a failure.
     assert!(rig.after([gone()]).starts_with("End(70) StopEngine route-down(error)"));
 }
 
@@ -397,7 +397,7 @@ fn a_new_engine_that_cannot_be_started_ends_the_link_and_so_does_a_signal_meanwh
     );
 }
 
-/// Whatever an engine says, in whatever order: scripts come in pairs, one engine runs at a time, and the end comes.
+/// Whatever an engine says, in whatever order, scripts come in pairs, one engine runs at a time, and the parent ends.
 #[test]
 fn events_in_any_order_leave_nothing_behind() {
     for seed in 0..20_000_u64 {

@@ -1,4 +1,4 @@
-//! What an engine says unasked, too often, or without ground.
+//! An engine's unrequested, too frequent or unfounded messages.
 
 use super::*;
 
@@ -9,12 +9,12 @@ fn full(closed: bool) -> Config {
     config
 }
 
-/// Whether what is not the link's own goes nowhere.
+/// Whether all but the link's own traffic is blocked.
 fn is_closed() -> bool {
     way_to("8.8.8.8", None) == "none" && ip("rule").1.contains("fwmark")
 }
 
-/// Whoever has the engine wants what is closed to be open.
+/// A compromised engine wants what is closed to be open.
 #[test]
 fn only_an_end_that_was_asked_for_opens_a_closed_tunnel() {
     if !in_own_network("parent::tests::door::only_an_end_that_was_asked_for_opens_a_closed_tunnel") {
@@ -37,7 +37,7 @@ fn only_an_end_that_was_asked_for_opens_a_closed_tunnel() {
         assert!(is_closed(), "{number}: the tunnel was opened");
     }
     assert_eq!(logged("the engine ended without being asked to (done)").len(), 1);
-    // No word of the engine ends with a code after which systemd starts the link no more.
+    // No message of the engine causes an exit code after which systemd does not restart the link.
     let mut config = with_routes(config());
     config.remotes.clear();
     let other = Scratch::new();
@@ -54,7 +54,7 @@ fn only_an_end_that_was_asked_for_opens_a_closed_tunnel() {
         stop(engine);
     });
     assert_eq!((code, is_closed()), (0, false), "asked by a signal");
-    // What a superserver started may end when it is idle.
+    // A link that a superserver started may end when idle.
     let code = Rig { device_later: true, ..Rig::new(full(true), &scratch) }.run(|engine| {
         receive(engine);
         tell(engine, ToParent::OpenDevice);
@@ -92,10 +92,10 @@ fn a_link_that_goes_up_and_down_costs_a_few_turns_and_its_last_state_counts() {
         assert_eq!(turns, 600, "the parent takes no requests");
         let lines = logged("link up with").len() + logged("[reconnecting]").len() + logged("ip route").len();
         assert!(lines < 200, "{lines} lines");
-        // Thirty at once, and one in five seconds, on a machine that takes a minute for it.
+        // Thirty at once, and one every five seconds, on a machine that takes a minute for it.
         let count = |what| logged(what).len();
         assert!((1..=60).contains(&(count("link up with") + count("link down: why"))));
-        // By another name, since an earlier one may be told of only now.
+        // Under another name, since an earlier one may be reported only now.
         let up = ToParent::LinkUp { endpoint: endpoint.into(), name: "last".to_owned() };
         while engine.send(&up, &[]).is_err() {}
         wait_until(|| !logged("\"last\"").is_empty());

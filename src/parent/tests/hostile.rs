@@ -1,4 +1,4 @@
-//! An engine in the hands of somebody else, who knows every message and sends whatever he likes.
+//! A compromised engine, which knows every message and sends whatever it likes.
 
 mod each;
 
@@ -17,9 +17,9 @@ use crate::core::settings::LinkState;
 use crate::crypto::suite::Cipher;
 use crate::privsep::message::MAX_MESSAGE;
 
-/// How many engines, each with a number of its own to draw from.
+/// How many engines, each with its own random seed.
 const ENGINES: u64 = 60;
-/// What each does at most before it ends.
+/// Most actions of each before it ends.
 const DEEDS: usize = 200;
 
 /// Signals that a parent watches, with a descriptor each.
@@ -92,7 +92,7 @@ fn message(dice: &mut Dice) -> ToParent {
     }
 }
 
-/// One packet of these bytes and descriptors, as no engine of ours would send it.
+/// One packet with these bytes and descriptors, as our engine never sends it.
 fn send_raw(engine: &Fake, bytes: &[u8], descriptors: usize) -> Result<usize, Errno> {
     let null = std::fs::File::open("/dev/null").unwrap();
     let passed = vec![null.as_fd(); descriptors];
@@ -134,7 +134,7 @@ fn misbehave(engine: &Fake, seed: u64) {
                 assert_only_accepted_routes();
                 Ok(0)
             }
-            // Answers are read now and then.
+            // Reads answers now and then.
             10..80 => match engine.receive() {
                 Ok(None) => return,
                 Ok(Some(_)) | Err(_) => Ok(0),
@@ -175,7 +175,7 @@ fn whatever_a_hostile_engine_sends_the_host_is_left_as_it_was() {
         assert_eq!(ip("route show").1, before, "seed {seed}");
         let hooks = std::fs::read_to_string(scratch.path().join("hooks")).unwrap_or_default();
         assert!(hooks.lines().count() < 60, "seed {seed}: scripts ran without limit");
-        // What watches signals stays for good, and each rig has its own.
+        // Signal handlers stay for good, and each rig installs its own.
         let open = open_descriptors() - WATCHED * seed as usize;
         assert_eq!(*descriptors.get_or_insert(open), open, "seed {seed}: descriptors are left open");
     }

@@ -20,7 +20,7 @@ fn started(engine: &Fake) -> (LinkSettings, Vec<OwnedFd>) {
     }
 }
 
-/// The two ends of a socket.
+/// Both addresses of a socket.
 fn ends(socket: &OwnedFd) -> [SocketAddr; 2] {
     let socket = SockRef::from(socket);
     [socket.local_addr(), socket.peer_addr()].map(|end| end.unwrap().as_socket().unwrap())
@@ -45,7 +45,7 @@ fn each_lane_has_a_queue_and_a_socket_and_there_is_no_other_lane() {
         let port = SockRef::from(front).local_addr().unwrap().as_socket().unwrap().port();
         let remote = SocketAddr::from(([127, 0, 0, 1], 1417));
         for (lane, own_port) in [(0, false), (2, true), (1, true), (2, true)] {
-            // One that is nobody's is not answered.
+            // Unknown lanes are not answered.
             for lane in [3, 16, 255] {
                 tell(engine, ToParent::Connect { lane, own_port, remote, local: None });
             }

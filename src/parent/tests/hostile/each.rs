@@ -1,25 +1,25 @@
-//! Each kind of request by itself, without a full tunnel, with an open one and with a closed one: what it may cause at
-//! most, over its limit, while the parent ends, with descriptors, cut, and prolonged.
+//! Each kind of request by itself, without a full tunnel, with an open one and with a closed one: its worst effects, over its limit, while the parent
+//! ends, with descriptors, truncated, and extended.
 
 use super::*;
 use crate::core::openvpn::admission::Kept;
 use crate::privsep::door::{Kind, Rule};
 
-/// What requests of one kind may cause, each that is let in or all together.
+/// What requests of one kind may cause, for each one admitted or in total.
 struct Case {
     /// The request; the number tells it from others.
     request: fn(u64) -> ToParent,
-    /// Lines in the log for each one let in, with the routes that a full tunnel exchanges.
+    /// Log lines for each one admitted, including the routes that a full tunnel exchanges.
     lines: usize,
-    /// Answers for each one let in.
+    /// Answers for each one admitted.
     answers: usize,
-    /// Scripts for each one let in.
+    /// Scripts for each one admitted.
     scripts: usize,
-    /// Something that only the first of all may cause: a line.
+    /// Log lines that only the first request may cause.
     once: usize,
 }
 
-/// Without an entry here a new request does not compile.
+/// A new request without an entry here does not compile.
 fn case(kind: Kind) -> Case {
     fn address(number: u64) -> SocketAddr {
         SocketAddr::from(([8, 8, 8, number as u8], 1417))
@@ -71,10 +71,9 @@ fn case(kind: Kind) -> Case {
     match kind {
         Kind::Locked => Case { once: 1, ..nothing },
         Kind::Resolve | Kind::Endpoint | Kind::Connect => Case { answers: 1, ..nothing },
-        // Addresses that are no remote's are not connected to.
+        // Only remotes' addresses are connected to.
         Kind::Stream => nothing,
-        // What is open already is not opened again. State and traffic nobody has asked for, nor for keys.
-        // And this link keeps nothing, and is of no bridge.
+        // What is open already is not opened again. State, traffic and keys were not asked for. This link keeps nothing, and belongs to no bridge.
         Kind::Rerouted
         | Kind::OpenDevice
         | Kind::State
@@ -82,12 +81,12 @@ fn case(kind: Kind) -> Case {
         | Kind::KeyLog
         | Kind::HandshakeLog
         | Kind::Keep => nothing,
-        // Up or down, the routes of a full tunnel with its rules, and the script's start.
+        // Up or down, the routes and rules of a full tunnel, and the script's start.
         Kind::Link => Case { lines: 12, scripts: 1, ..nothing },
-        // One is set and one refused, the one before is removed.
+        // One is set, one refused, and the previous one removed.
         Kind::PushedRoutes => Case { lines: 5, answers: 1, ..nothing },
         Kind::Log | Kind::Trace => Case { lines: 2, ..nothing },
-        // Said when the parent ends, unless it was asked to.
+        // Logged when the parent ends, unless it was asked to.
         Kind::Exit => nothing,
     }
 }
@@ -103,7 +102,7 @@ fn tunnel(closed: Option<bool>, scratch: &Scratch) -> Config {
     config
 }
 
-/// Lines so far, but for those about tables that this test's own changes are noticed in.
+/// Log lines so far, except those about tables that this test's own changes trigger.
 fn lines() -> usize {
     logged("").len() - logged("the host's routes have changed").len()
 }
@@ -112,12 +111,12 @@ fn hooks(path: &std::path::Path) -> usize {
     std::fs::read_to_string(path).unwrap_or_default().lines().filter(|line| line.starts_with("link-")).count()
 }
 
-/// Where other traffic of the host goes, and by which rules and routes.
+/// The host's route for other traffic, and its routes and rules.
 fn host() -> [String; 3] {
     [ip("route show").1, ip("rule").1, ip("route get 8.8.8.8").1]
 }
 
-/// Takes what answers are there, until none comes any more.
+/// Reads answers until no more come.
 fn answers(engine: &Fake) -> usize {
     let mut count = 0;
     let mut until = Instant::now() + Duration::from_millis(300);
@@ -176,7 +175,7 @@ fn each_request_causes_no_more_than_its_kind_may_over_its_limit_and_while_the_pa
             if kind != Kind::Link && kind != Kind::PushedRoutes {
                 assert_eq!(host(), way, "{what}");
             }
-            // An engine that is asked to end says all of it once more instead.
+            // An engine that is asked to end repeats all of it instead.
             engine.set_nonblocking(false).unwrap();
             raise(signal_hook::consts::SIGTERM);
             while receive(engine).0 != ToEngine::Stop {}
@@ -189,7 +188,7 @@ fn each_request_causes_no_more_than_its_kind_may_over_its_limit_and_while_the_pa
     }
 }
 
-/// Every prefix of it, it and one more byte, and it with descriptors.
+/// Every prefix of it, it with one more byte, and with descriptors.
 fn misshapen(kind: Kind) -> Vec<(Vec<u8>, usize)> {
     let whole = postcard::to_stdvec(&(case(kind).request)(1)).unwrap();
     let mut all: Vec<_> = (1..whole.len()).map(|length| (whole[..length].to_vec(), 0)).collect();
@@ -218,7 +217,7 @@ fn whoever_sends_a_request_that_is_misshapen_is_ended_and_opens_nothing() {
     }
     let before = host();
     for (kind, closed) in Kind::ALL.into_iter().flat_map(|kind| TUNNELS.map(|closed| (kind, closed))) {
-        // The last prefix, the prolonged one, and those with descriptors.
+        // The last prefix, the extended one, and those with descriptors.
         let all = misshapen(kind);
         let number = Kind::ALL.iter().position(|one| *one == kind).unwrap() + closed.map_or(0, usize::from);
         let (bytes, descriptors) = all[all.len() - 1 - number % all.len().min(5)].clone();
@@ -232,7 +231,7 @@ fn whoever_sends_a_request_that_is_misshapen_is_ended_and_opens_nothing() {
         let closed = closed == Some(true);
         assert_eq!(way_to("8.8.8.8", None), if closed { "none" } else { "eth0" }, "{kind:?}");
         if closed {
-            // What stayed closed is opened by an end in order.
+            // An orderly end opens what stayed closed.
             assert_eq!(
                 Rig::new(tunnel(Some(true), &scratch), &scratch).run(|engine| {
                     receive(engine);
