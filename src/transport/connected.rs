@@ -1,7 +1,7 @@
-//! A socket for one peer on the port that everybody may send to.
+//! A socket for one peer, on a port that anyone may send to.
 //!
-//! The kernel hands each datagram to the socket that fits it best, so that one that is connected to the peer has the
-//! peer's datagrams, and a queue for them that nobody else fills.
+//! The kernel delivers each datagram to the best matching socket, so a socket connected to the peer gets the peer's datagrams, in a queue that nobody
+//! else fills.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,17 +15,17 @@ use crate::config::Config;
 use crate::core::path::Path;
 use crate::transport::Datagrams as _;
 
-/// The port of a socket for one peer.
+/// The port of a peer's own socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Port {
-    /// That of the front.
+    /// The front's.
     Shared,
     /// Any other.
     Own,
 }
 
-/// Opens one for the datagrams that come along `path`, beside `front`, which tund has bound itself. It is ready for
-/// [`Socket::prepared`]: who uses it may set nothing.
+/// Opens a socket for the datagrams of `path`, beside `front`, which tund has bound itself. It is ready for [`Socket::prepared`], whose user may not
+/// set any option.
 pub fn open(front: BorrowedFd<'_>, config: &Config, port: Port, path: Path) -> io::Result<OwnedFd> {
     let v6 = udp::is_v6(front)?;
     let local = local(front, config, port, path)?;
@@ -44,13 +44,13 @@ pub fn open(front: BorrowedFd<'_>, config: &Config, port: Port, path: Path) -> i
     socket.connect(&remote.into())?;
     let socket = Socket::from_fd(socket.into())?;
     if config.tuning.data_path.offload {
-        // Where it cannot, each is received alone; that has been said.
+        // Without it, each is received separately; that has been logged.
         let _ = socket.enable_gro(true);
     }
     Ok(socket.into())
 }
 
-/// What it is bound to.
+/// The address to bind to.
 fn local(front: BorrowedFd<'_>, config: &Config, port: Port, path: Path) -> io::Result<SocketAddr> {
     let of_family = |own: &IpAddr| own.is_ipv4() == path.remote.is_ipv4();
     let any: IpAddr =
@@ -64,7 +64,7 @@ fn local(front: BorrowedFd<'_>, config: &Config, port: Port, path: Path) -> io::
     })
 }
 
-/// Two sockets of one user share a port while both say so. The front says so for a moment: after it nobody shares.
+/// Binds beside the front. Sockets of one user share a port if both allow it; the front allows it only meanwhile.
 fn bind_beside(front: BorrowedFd<'_>, socket: &socket2::Socket, local: SocketAddr) -> io::Result<()> {
     socket.set_reuse_port(true)?;
     sockopt::set_socket_reuseport(front, true)?;

@@ -1,5 +1,5 @@
-//! Connections that another program accepts one process each (inetd's `nowait`): the process that runs the link takes them from those
-//! that were started after it.
+//! Connections that a superserver accepts with one process each (inetd's `nowait`): the process that runs the link takes them from the processes
+//! started later.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -17,26 +17,26 @@ use rustix::net::{
 use super::udp;
 use crate::core::path::Path;
 
-/// The longest text of an address.
+/// Maximum length of an address as text.
 const ADDRESS: usize = 64;
 
-/// Makes the socket at which the link's process takes connections, for this user alone.
+/// Makes the socket at which the link's process takes connections, for this user only.
 ///
 /// # Errors
 /// Those of bind(2).
 pub fn open(file: &File) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
-    // bind(2) gives the file the mode that the socket has.
+    // bind(2) gives the file the socket's mode.
     rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
     rustix::net::bind(&socket, &SocketAddrUnix::new(file)?)?;
     Ok(socket)
 }
 
-/// Hands a connection over. A caller that has hung up is nobody's, and that is no error.
+/// Hands a connection over. If the caller has hung up, there is nothing to do.
 ///
 /// # Errors
-/// Nobody is there to take it, or `WouldBlock`: too many wait to be taken.
+/// Nobody takes connections, or `WouldBlock`: too many are waiting.
 pub fn give(file: &File, connection: &OwnedFd) -> io::Result<()> {
     let Ok(from) = rustix::net::getpeername(connection) else { return Ok(()) };
     let from = from.map(SocketAddr::try_from).ok_or(io::ErrorKind::InvalidInput)??.to_string();
@@ -56,7 +56,7 @@ pub fn give(file: &File, connection: &OwnedFd) -> io::Result<()> {
 /// Takes one connection.
 ///
 /// # Errors
-/// `WouldBlock`: there is none; `ConnectionAborted`: what came is none.
+/// `WouldBlock`: there is none; `ConnectionAborted`: what came is no connection.
 pub fn take(socket: &OwnedFd) -> io::Result<(OwnedFd, Path)> {
     let mut text = [0; ADDRESS];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];

@@ -1,5 +1,5 @@
-//! Sockets that another program opened and bound: inetd or xinetd on descriptor 0, systemd from descriptor 3 on.
-//! The other program goes on using the same open socket, so that one of UDP is never connected, and never set not to block.
+//! Sockets that another program opened and bound: inetd or xinetd on descriptor 0, systemd from descriptor 3 on. That program keeps using the same
+//! open socket, so a UDP socket is never connected, and never made non-blocking.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal};
@@ -23,7 +23,7 @@ pub enum Opener {
 }
 
 impl Opener {
-    /// What to mend so that it passes the right socket.
+    /// What to change so that it passes the right socket.
     fn remedy(self) -> &'static str {
         match self {
             Self::Inetd => {
@@ -37,23 +37,23 @@ impl Opener {
     }
 }
 
-/// Sockets of another program, closed on exec; one at least.
+/// Sockets of another program, close-on-exec; at least one.
 #[derive(Debug)]
 pub struct Inherited {
     /// A bound, unconnected UDP socket.
     pub datagrams: Option<OwnedFd>,
     /// A socket that accepts TCP connections.
     pub streams: Option<OwnedFd>,
-    /// A TCP connection that inetd has accepted (`nowait`), and nothing else then.
+    /// A TCP connection that inetd has accepted (`nowait`); then the only one.
     pub connection: Option<OwnedFd>,
     /// Who opened them.
     pub opener: Opener,
-    /// Whether a datagram or a connection is waiting: that is why this process was started.
+    /// Whether a datagram or connection is waiting, which is why this process was started.
     pub pressing: bool,
 }
 
-/// Takes the socket from descriptor 0, and makes descriptors 0 to 2, which are all the socket, `/dev/null`: nothing
-/// that is printed may go to the network. Errors name what is there instead, and the remedy.
+/// Takes the socket from descriptor 0, and makes descriptors 0 to 2, which all are the socket, `/dev/null`: nothing printed may reach the network.
+/// Errors name what was found instead, and the remedy.
 pub fn from_inetd() -> Result<Inherited, String> {
     let taken = io::stdin().as_fd().try_clone_to_owned();
     let emptied = empty_standard();
@@ -62,8 +62,7 @@ pub fn from_inetd() -> Result<Inherited, String> {
     sort(vec![fd], Opener::Inetd)
 }
 
-/// Takes the sockets that systemd passed by `LISTEN_FDS` (sd_listen_fds(3)), if it passed any. Errors name what is there
-/// instead, and the remedy.
+/// Takes the sockets passed by systemd in `LISTEN_FDS` (sd_listen_fds(3)), if any. Errors name what was found instead, and the remedy.
 pub fn from_systemd() -> Result<Option<Inherited>, String> {
     let passed = sys::passed_descriptors().map_err(|error| format!("LISTEN_FDS: {error}"))?;
     if passed.is_empty() { Ok(None) } else { sort(passed, Opener::Systemd).map(Some) }
@@ -106,18 +105,18 @@ fn wrong(what: &str, opener: Opener) -> String {
     format!("{place} is {what}, no socket at a port: {}", opener.remedy())
 }
 
-/// What a socket is of which a link can make use.
+/// The kinds of sockets that a link can use.
 #[derive(Debug, PartialEq, Eq)]
 enum Kind {
     /// Bound, unconnected UDP.
     Datagrams,
-    /// It accepts TCP connections.
+    /// Accepts TCP connections.
     Streams,
     /// A TCP connection.
     Connection,
 }
 
-/// The error says what it is otherwise.
+/// Errors say what it is instead.
 fn kind(fd: &OwnedFd) -> Result<Kind, String> {
     let (protocol, stream) = match sockopt::socket_type(fd) {
         Ok(SocketType::DGRAM) => (ipproto::UDP, false),

@@ -15,54 +15,54 @@ use rustix::io::Errno;
 use crate::core::lane::Transmit;
 use crate::core::path::Path;
 
-/// An outer socket as the data path uses it: no call blocks or allocates. It is readable when something can be received.
+/// An outer socket as used by the data path: no call blocks or allocates. It is readable when something can be received.
 pub trait Datagrams: AsFd + Sized {
-    /// The same once more.
+    /// Duplicates the socket.
     fn try_clone(&self) -> io::Result<Self>;
 
-    /// Makes the kernel join datagrams of one flow that arrive together, or not.
+    /// Has the kernel join datagrams of one flow that arrive together, or not.
     ///
     /// # Errors
     /// It cannot.
     fn enable_gro(&self, on: bool) -> io::Result<()>;
 
-    /// Bytes of memory that datagrams take which wait to be received; 0 where that is not known.
+    /// Bytes of memory used by datagrams in the receive queue; 0 if unknown.
     fn waiting(&self) -> usize;
 
     /// Receives one datagram, or several that were joined.
     ///
     /// # Errors
-    /// `WouldBlock`: none is waiting; `InvalidData`: one did not fit into `buffer` and is lost.
+    /// `WouldBlock`: none is waiting; `InvalidData`: one exceeded `buffer` and is lost.
     fn receive(&self, buffer: &mut [u8]) -> io::Result<Received>;
 
-    /// Sends datagrams, all with one call.
+    /// Sends datagrams, all in one call.
     ///
     /// # Errors
-    /// `WouldBlock`: the buffer is full; EMSGSIZE: they are larger than the MTU of the interface they would leave by; EIO or
-    /// EINVAL: they cannot be cut apart; [`is_source_lost`]: this host does not send from the path's own address.
+    /// `WouldBlock`: the buffer is full; EMSGSIZE: they exceed the MTU of the outgoing interface; EIO or EINVAL: the kernel cannot split them;
+    /// [`is_source_lost`]: this host cannot send from the path's source address.
     fn send(&self, transmit: Transmit<'_>) -> io::Result<()>;
 
-    /// Takes one report of a router or host about datagrams sent before, and the address they were for.
+    /// Takes one ICMP report about earlier datagrams, and the address they were sent to.
     ///
     /// # Errors
     /// `WouldBlock`: there is none.
     fn receive_error(&self) -> io::Result<(SocketAddr, io::Error)>;
 }
 
-/// What was received in one call.
+/// The result of one receive call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Received {
-    /// Bytes of all of it.
+    /// Total length in bytes.
     pub length: usize,
-    /// Length of each datagram but the last, which may be shorter.
+    /// Length of each datagram; the last may be shorter.
     pub stride: usize,
     /// The ECN codepoint of the datagrams.
     pub ecn: u8,
-    /// The way they came, IPv4 addresses always as IPv4.
+    /// The path they came on, IPv4 never mapped to IPv6.
     pub from: Path,
 }
 
-/// Whether a failure to send may be due to the own address that was asked for: it is gone, or has no route.
+/// Whether a send may have failed because of the requested source address: it is gone, or has no route.
 pub fn is_source_lost(error: &io::Error) -> bool {
     matches!(
         Errno::from_io_error(error),

@@ -1,4 +1,4 @@
-//! A TCP connection that carries datagrams: as records, since TCP keeps no boundaries ([`crate::wire::stream`]).
+//! A TCP connection that carries datagrams as records, since TCP keeps no boundaries ([`crate::wire::stream`]).
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,30 +18,30 @@ use crate::crypto::keys::LinkKeys;
 use crate::sys::ready;
 use crate::wire::stream::{Broken, LENGTH, Reader, SALT, Writer};
 
-/// Bytes that the kernel holds beyond what is on its way: what waits should wait where flows share and queues are short.
+/// Unsent bytes in the kernel: data should wait where flows share the queue and queues are short.
 const UNSENT: u32 = 16 * 1024;
-/// A connection on which nothing is acknowledged for so long is dead.
+/// How long data may stay unacknowledged before the connection is dead.
 const DEAD: Duration = Duration::from_secs(8);
-/// Connections that may wait to be accepted.
+/// Backlog of connections to accept.
 const BACKLOG: i32 = 128;
-/// Bytes read at once from a connection that is the peer's.
+/// Bytes read at once from a connection of the peer.
 const ROOM: usize = 4 * Reader::LEAST;
-/// Bytes that wait for the kernel to take them; what comes beyond is dropped.
+/// Bytes buffered until the kernel takes them; further ones are dropped.
 const WAITING: usize = 128 * 1024;
 
-/// A socket for one connection, or to accept them, that does not block.
+/// Opens a non-blocking socket for one connection, or to accept them.
 fn open(config: &Config, address: SocketAddr) -> io::Result<socket2::Socket> {
     let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     prepare(&socket, config)?;
     Ok(socket)
 }
 
-/// Whoever is accepted has all of it from the one that listens.
+/// Sets the options that accepted sockets inherit from the listener.
 fn prepare(socket: &socket2::Socket, config: &Config) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_user_timeout(Some(DEAD))?;
-    // Closing looks the same whatever was sent or left unread.
+    // Closing looks the same, whatever was sent or left unread.
     socket.set_linger(Some(Duration::ZERO))?;
     crate::sys::set_unsent_limit(socket, UNSENT)?;
     set_congestion_control(socket, config)?;
@@ -64,7 +64,7 @@ fn set_congestion_control(socket: &socket2::Socket, config: &Config) -> io::Resu
     })
 }
 
-/// Prepares a socket at which another program listens, or a connection that it has accepted. `inetd/README` lists what is set.
+/// Prepares another program's listening socket, or a connection that it accepted. `inetd/README` lists what is set.
 ///
 /// # Errors
 /// Those of setsockopt(2).
@@ -74,10 +74,10 @@ pub fn adopt(passed: OwnedFd, config: &Config) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
-/// Opens the socket at which the peer is awaited.
+/// Opens the socket that accepts the peer.
 ///
 /// # Errors
-/// Those of the system, with what they are about.
+/// Those of the system, with their subject.
 pub fn listen(config: &Config) -> io::Result<Option<OwnedFd>> {
     let Some(listen) = config.listen.stream else { return Ok(None) };
     let any = || [SocketAddr::from(([0u16; 8], listen.port)), SocketAddr::from(([0, 0, 0, 0], listen.port))];
@@ -93,14 +93,14 @@ fn listen_at(config: &Config, address: SocketAddr, one_family: bool) -> io::Resu
     if address.is_ipv6() {
         socket.set_only_v6(one_family)?;
     }
-    // Connections of a process before may linger.
+    // Connections of a previous process may linger.
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket)
 }
 
-/// Begins a connection; the socket is writable when that has come to an end, which [`socket2::Socket::take_error`] tells.
+/// Starts a connection; the socket is writable once it has succeeded or failed, as [`socket2::Socket::take_error`] tells.
 ///
 /// # Errors
 /// Those of the system.
@@ -114,10 +114,10 @@ pub fn connect(config: &Config, to: SocketAddr) -> io::Result<OwnedFd> {
     }
 }
 
-/// Connects, for a command that waits for it.
+/// Connects and waits, for a command.
 ///
 /// # Errors
-/// Those of the system; `TimedOut`: nothing came back within `limit`.
+/// Those of the system; `TimedOut`: no answer within `limit`.
 pub fn reach(config: &Config, to: SocketAddr, limit: Duration) -> io::Result<OwnedFd> {
     let socket = connect(config, to)?;
     if !ready(&socket, PollFlags::OUT, limit)? {
@@ -126,11 +126,11 @@ pub fn reach(config: &Config, to: SocketAddr, limit: Duration) -> io::Result<Own
     socket2::SockRef::from(&socket).take_error()?.map_or(Ok(socket), Err)
 }
 
-/// Where connections come from.
+/// A source of connections.
 pub enum Listener {
     /// A socket that accepts them.
     Accepts(OwnedFd),
-    /// A socket at which other processes hand over what they have accepted ([`handover`]).
+    /// A socket at which other processes hand over accepted connections ([`handover`]).
     Takes(OwnedFd),
 }
 
@@ -161,7 +161,7 @@ impl AsFd for Listener {
     }
 }
 
-/// Takes one connection.
+/// Accepts one connection.
 ///
 /// # Errors
 /// `WouldBlock`: there is none.
@@ -178,29 +178,29 @@ pub struct Stream {
     path: Path,
     reader: Reader,
     writer: Writer,
-    /// What the kernel has not taken yet, from `sent` on.
+    /// Bytes that the kernel has not taken yet, from `sent` on.
     waiting: Vec<u8>,
     sent: usize,
 }
 
 impl Stream {
-    /// Of a connection to the other end of `path`; the salt must be random.
+    /// Wraps a connection to the other end of `path`; the salt must be random.
     pub fn new(fd: OwnedFd, path: Path, keys: Arc<LinkKeys>, salt: [u8; SALT]) -> Self {
         let (reader, writer) = (Reader::new(keys.clone(), 0), Writer::new(keys, salt));
         Self { fd, path, reader, writer, waiting: Vec::new(), sent: 0 }
     }
 
-    /// Where it leads.
+    /// Its path.
     pub fn path(&self) -> Path {
         self.path
     }
 
-    /// It is the peer's: much may come at once.
+    /// Grows the buffer for the peer's connection.
     pub fn widen(&mut self) {
         self.reader.grow(ROOM);
     }
 
-    /// Reads what has come, once; how much.
+    /// Reads once; returns the number of bytes.
     ///
     /// # Errors
     /// `WouldBlock`: nothing; `UnexpectedEof`: it is over; those of read(2).
@@ -218,7 +218,7 @@ impl Stream {
     /// The next datagram of what was read.
     ///
     /// # Errors
-    /// What comes here is no stream of the peer's.
+    /// This is not a stream of the peer.
     pub fn next_datagram(&mut self) -> Result<Option<&mut [u8]>, Broken> {
         self.reader.next()
     }
@@ -226,7 +226,7 @@ impl Stream {
     /// Sends datagrams, now or as soon as the kernel takes them.
     ///
     /// # Errors
-    /// `WouldBlock`: too much waits already; those of write(2).
+    /// `WouldBlock`: too much is queued already; those of write(2).
     pub fn send(&mut self, transmit: Transmit<'_>) -> io::Result<()> {
         let length = transmit.bytes.len() + transmit.count() * LENGTH;
         if self.waiting.len() - self.sent + length > WAITING {
@@ -238,7 +238,7 @@ impl Stream {
         self.flush()
     }
 
-    /// Sends what waits, as far as the kernel takes it.
+    /// Sends what is queued, as far as the kernel takes it.
     ///
     /// # Errors
     /// Those of write(2).
@@ -260,7 +260,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Whether something waits for the kernel to take it.
+    /// Whether data waits for the kernel to take it.
     pub fn is_blocked(&self) -> bool {
         self.sent < self.waiting.len()
     }
@@ -280,7 +280,7 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(10);
 
-    /// The congestion control of a new connection, of the end that began it and of the other.
+    /// The congestion control of both ends of a new connection, the initiator's first.
     fn of_both_ends(config: &mut Config) -> io::Result<[Vec<u8>; 2]> {
         config.listen.stream = Some(StreamListen { address: Some([127, 0, 0, 1].into()), port: 0 });
         let listener = listen(config)?.ok_or(io::ErrorKind::NotFound)?;
@@ -299,7 +299,7 @@ mod tests {
     #[test]
     fn both_ends_of_a_connection_have_the_congestion_control_that_was_chosen() {
         let mut config = testing::config();
-        // Every kernel has it, and anybody may choose it; hardly one has it as the default.
+        // Every kernel has it and lets anyone choose it, but hardly any has it as the default.
         config.tuning.congestion_control = Some("reno".into());
         assert_eq!(of_both_ends(&mut config).unwrap(), [b"reno", b"reno"]);
         config.tuning.congestion_control = None;

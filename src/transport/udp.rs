@@ -1,4 +1,4 @@
-//! The UDP socket: binding it (the parent), and datagrams in and out (the engine).
+//! The UDP socket: bound by the parent, used by the engine.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -16,23 +16,22 @@ use crate::packet::traffic_class::ECN;
 use crate::sys::{self, Departure, rights};
 use crate::transport::{Datagrams, Received};
 
-/// An attempt to send may give the error of a datagram before, and has then sent nothing. Where ICMP is forged as fast as the wire takes it,
-/// several in a row do.
+/// An attempt to send may return the error of an earlier datagram, having sent nothing. If ICMP is forged at line rate, several in a row do.
 const ATTEMPTS: usize = 8;
 
 /// A bound socket.
 #[derive(Debug)]
 pub struct Bound {
-    /// Not blocking, unconnected, DF set, no fragmentation.
+    /// Non-blocking, unconnected, DF set, no fragmentation.
     pub fd: OwnedFd,
     /// The port it is bound to.
     pub port: u16,
-    /// Lines for the log: another port than the default was taken, a buffer is smaller than asked for.
+    /// Lines for the log: not the default port, a buffer smaller than requested.
     pub notes: Vec<String>,
 }
 
-/// Binds the socket of `config.listen`: dual-stack `[::]` when no address is named (IPv4 alone where there is no IPv6).
-/// `AddrInUse` when the port is taken and was explicit or there is no remote.
+/// Binds the socket of `config.listen`: dual-stack `[::]` if no address is given (IPv4 only without IPv6). `AddrInUse` if the port is taken and was
+/// explicit or there is no remote.
 pub fn bind(config: &Config) -> io::Result<Bound> {
     let port = config.listen.port;
     let mut notes = Vec::new();
@@ -50,8 +49,8 @@ pub fn bind(config: &Config) -> io::Result<Bound> {
     Ok(Bound { port: local_port(&socket).map_err(explain)?, fd: socket.into(), notes })
 }
 
-/// Prepares a socket that another program opened and bound. It stays as it is in all that a program could notice which
-/// uses it later: unconnected, and blocking. `inetd/README` lists what is set.
+/// Prepares a socket that another program opened and bound. Nothing is changed that its later users could notice: it stays unconnected and blocking.
+/// `inetd/README` lists what is set.
 pub fn adopt(fd: OwnedFd, config: &Config) -> io::Result<Bound> {
     let socket = socket2::Socket::from(fd);
     let v6 = is_v6(&socket)?;
@@ -61,9 +60,9 @@ pub fn adopt(fd: OwnedFd, config: &Config) -> io::Result<Bound> {
     Ok(Bound { port: local_port(&socket)?, fd: socket.into(), notes })
 }
 
-/// The peer learns our port from our datagrams, but only an end that knows the peer sends first.
+/// Whether another port will do. The peer learns it from our datagrams, if this end sends first.
 fn may_move(config: &Config) -> bool {
-    // OpenVPN with `remote` takes nothing from another port than it knows.
+    // OpenVPN with `remote` accepts only the port that it knows.
     !config.listen.explicit && !config.remotes.is_empty() && config.key.openvpn.is_none()
 }
 
@@ -83,7 +82,7 @@ pub(super) fn no_ipv6(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
 }
 
-/// Neither SO_REUSEADDR nor SO_REUSEPORT is set: either would let another process share the port.
+/// Sets neither SO_REUSEADDR nor SO_REUSEPORT: either would let another process share the port.
 fn bind_address(config: &Config, address: SocketAddr, one_family: bool) -> io::Result<socket2::Socket> {
     // socket2 sets close-on-exec itself.
     let socket = socket2::Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
@@ -100,9 +99,9 @@ pub(super) fn is_v6(socket: impl AsFd) -> io::Result<bool> {
     Ok(sockopt::socket_domain(socket)? == AddressFamily::INET6)
 }
 
-/// `v4`: datagrams of IPv4 pass through it.
+/// `v4`: the socket carries IPv4 datagrams.
 pub(super) fn set_options(socket: &socket2::Socket, config: &Config, v4: bool, v6: bool) -> io::Result<()> {
-    // A datagram of an OpenVPN peer's link holds a whole packet, and goes as IP fragments where that is longer than the path takes.
+    // A datagram to an OpenVPN peer holds a whole packet, and is fragmented if it exceeds the path MTU.
     let (of_v4, of_v6) = match config.key.openvpn {
         Some(_) => (Ipv4PathMtuDiscovery::WANT, Ipv6PathMtuDiscovery::WANT),
         None => (Ipv4PathMtuDiscovery::PROBE, Ipv6PathMtuDiscovery::PROBE),
@@ -117,7 +116,7 @@ pub(super) fn set_options(socket: &socket2::Socket, config: &Config, v4: bool, v
     set_route(socket, config)
 }
 
-/// What decides on the way that its packets take.
+/// Sets what decides the route of its packets.
 pub(super) fn set_route(socket: &socket2::Socket, config: &Config) -> io::Result<()> {
     if let Some(mark) = config.mark() {
         let remedy = || format!("it takes CAP_NET_ADMIN: {}", rights::how_to_give("NET_ADMIN"));
@@ -160,7 +159,7 @@ pub(super) fn about_port(protocol: &str, error: io::Error, address: Option<IpAdd
     io::Error::new(error.kind(), format!("{protocol} port {port} on {address}: {text}"))
 }
 
-/// The port that it is bound to.
+/// The port it is bound to.
 pub fn local_port(socket: impl AsFd) -> io::Result<u16> {
     let address = socket2::SockRef::from(&socket.as_fd()).local_addr()?.as_socket();
     address.map(|address| address.port()).ok_or_else(|| Errno::AFNOSUPPORT.into())
@@ -178,8 +177,7 @@ pub(super) fn grow_both(socket: &socket2::Socket, config: &Config) -> io::Result
     Ok(notes.into_iter().flatten().collect())
 }
 
-/// Asks for a buffer of `size` bytes and returns a note if it is smaller. The kernel doubles what is asked
-/// for and reports the double.
+/// Sets a buffer to `size` bytes; returns a note if it is smaller. The kernel doubles the value and reports the double.
 fn grow(socket: &socket2::Socket, size: u32, buffer: Buffer) -> io::Result<Option<String>> {
     let wanted = size as usize;
     let (got, what, limit) = match buffer {
@@ -200,7 +198,7 @@ fn grow(socket: &socket2::Socket, size: u32, buffer: Buffer) -> io::Result<Optio
     Ok((got < wanted).then(note))
 }
 
-/// A bound, unconnected UDP socket as the data path uses it: no call blocks or allocates.
+/// A bound, unconnected UDP socket as used by the data path: no call blocks or allocates.
 #[derive(Debug)]
 pub struct Socket {
     fd: OwnedFd,
@@ -208,21 +206,20 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Takes over a UDP socket, which reports local addresses, traffic classes and ICMP errors from now on; fails if
-    /// the descriptor is no socket.
+    /// Takes over a UDP socket, and enables reports of local addresses, traffic classes and ICMP errors; fails if the descriptor is not a socket.
     pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
         let socket = Self::shared(fd)?;
         sys::queue_errors(&socket.fd, socket.v6)?;
         Ok(socket)
     }
 
-    /// A socket that [`connected::open`](super::connected::open) has made ready.
+    /// Takes a socket prepared by [`connected::open`](super::connected::open).
     pub fn prepared(fd: OwnedFd) -> io::Result<Self> {
         Ok(Self { v6: is_v6(&fd)?, fd })
     }
 
-    /// The same for a socket that another program waits on as well. It reports no ICMP errors: one that is left in its
-    /// queue would look to that program like a datagram, or like a failure, for ever.
+    /// The same for a socket that another program waits on, too. ICMP errors are not enabled: one left in the queue would always look to that program
+    /// like a datagram, or a failure.
     pub fn shared(fd: OwnedFd) -> io::Result<Self> {
         let v6 = is_v6(&fd)?;
         sys::report_local_address(&fd, v6)?;
@@ -236,7 +233,7 @@ impl Datagrams for Socket {
         Ok(Self { fd: self.fd.try_clone()?, v6: self.v6 })
     }
 
-    /// Linux 5.0 and later can.
+    /// Needs Linux 5.0.
     fn enable_gro(&self, on: bool) -> io::Result<()> {
         sys::join_datagrams(&self.fd, on)
     }
