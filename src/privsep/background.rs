@@ -1,8 +1,7 @@
 //! `--daemon`: the link in the background, and a launcher that waits until it runs.
 //!
-//! Nothing forks: the launcher executes the program again in a session of its own. That process says on its standard
-//! output that the link runs; until then its standard error is the launcher's, so that mistakes are seen where the
-//! command was typed.
+//! Nothing forks: the launcher executes the program again in a new session. That process reports on its standard output that the link runs. Until
+//! then its standard error is the launcher's, so that mistakes are shown where the command was typed.
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
@@ -19,15 +18,15 @@ use crate::host::trust::Refusal;
 use crate::privsep::spawn::{own_program, start};
 use crate::report::exit::{FAILED, Fatal, UNAVAILABLE, USAGE};
 
-/// The hidden option of the process in the background.
+/// The hidden option of the background process.
 pub const OPTION: &str = "background";
 
-/// This process is in the background.
+/// Whether this process is in the background.
 static ON: AtomicBool = AtomicBool::new(false);
-/// The launcher has not been told yet.
+/// Whether the launcher is still to be told.
 static WAITED_FOR: AtomicBool = AtomicBool::new(false);
 
-/// Runs this command line in the background and returns when the link runs, or with its exit code when it does not.
+/// Runs this command line in the background; returns when the link runs, or with its exit code if it fails.
 pub fn launch() -> Result<ExitCode, Fatal> {
     for variable in ["NOTIFY_SOCKET", "LISTEN_FDS"] {
         if std::env::var_os(variable).is_some() {
@@ -52,11 +51,11 @@ pub fn launch() -> Result<ExitCode, Fatal> {
     Ok(ExitCode::from(code))
 }
 
-/// This is the process in the background: it leaves the terminal's session.
+/// Marks this as the background process and leaves the terminal's session.
 pub fn begin() {
     ON.store(true, Ordering::Relaxed);
     WAITED_FOR.store(true, Ordering::Relaxed);
-    // Only a session leader is refused, and it has what it wants.
+    // Only a session leader is refused, and it has its own session.
     let _ = rustix::process::setsid();
 }
 
@@ -65,13 +64,13 @@ pub fn is_on() -> bool {
     ON.load(Ordering::Relaxed)
 }
 
-/// The link runs: the launcher may end, and nothing of its terminal and directory is held any longer.
+/// Reports that the link runs: the launcher may end, and its terminal and directory are released.
 pub fn ready() {
     if !WAITED_FOR.swap(false, Ordering::Relaxed) {
         return;
     }
     let mut stdout = io::stdout().lock();
-    // A launcher that was killed waits no more.
+    // The launcher may have been killed.
     let _ = stdout.write_all(b"r").and_then(|()| stdout.flush());
     drop(stdout);
     if let Err(error) = let_go() {
@@ -86,13 +85,12 @@ fn let_go() -> io::Result<()> {
     std::env::set_current_dir("/")
 }
 
-/// The file of the process id; it goes with this.
+/// The pid file, removed on drop.
 #[derive(Debug)]
 pub struct PidFile(Directory, OsString);
 
 impl PidFile {
-    /// Writes this process's id into `path`, in place of what is there. A symbolic link is not followed, and nothing is
-    /// written where another user could exchange it.
+    /// Writes this process's id into `path`, replacing what is there. Symbolic links are not followed, and the path must be safe from other users.
     pub fn write(path: &Path) -> Result<Self, Fatal> {
         let cannot = |error: &dyn std::fmt::Display| {
             let remedy =
@@ -124,7 +122,7 @@ impl PidFile {
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        // Another process's number is not ours to remove.
+        // Another process's pid file is not ours to remove.
         let own = std::process::id().to_string();
         if self.0.read(&self.1, 16).is_ok_and(|text| text.trim_ascii_end() == own.as_bytes()) {
             let _ = self.0.remove(&self.1);

@@ -1,5 +1,4 @@
-//! What is longer than a message: a file in memory, whose descriptor travels beside one. The engine need not be reading
-//! for the parent to hand it over.
+//! Data too long for a message: a file in memory, whose descriptor travels beside one. The parent can send it even if the engine is not reading.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -10,17 +9,17 @@ use rustix::io::Errno;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// More bytes than the prefixes of [`MAX_ROUTES`](crate::config::MAX_ROUTES) routes take.
+/// More than the prefixes of [`MAX_ROUTES`](crate::config::MAX_ROUTES) routes take, in bytes.
 const LONGEST: u64 = 16 << 20;
 
-/// A new file in memory that holds `value`. Errors are those of memfd_create(2) and write(2).
+/// Writes `value` to a new file in memory. Errors are those of memfd_create(2) and write(2).
 pub fn write(value: &impl Serialize) -> io::Result<OwnedFd> {
     let bytes = postcard::to_stdvec(value).map_err(io::Error::other)?;
     let create = |more| memfd_create("tund", MemfdFlags::CLOEXEC | more);
     let created = match create(MemfdFlags::NOEXEC_SEAL) {
-        // Linux before 6.3 does not know that one.
+        // Linux before 6.3 lacks this flag.
         Err(Errno::INVAL) => create(MemfdFlags::empty()),
-        // As seccomp filters refuse it.
+        // The answers of seccomp filters.
         Err(Errno::PERM | Errno::NOSYS) => return through_pipe(&bytes),
         result => result,
     };
@@ -30,17 +29,17 @@ pub fn write(value: &impl Serialize) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// The same by a pipe, which takes as much as it has room for: 64 KiB at least.
+/// The same with a pipe, up to its capacity: 64 KiB at least.
 fn through_pipe(bytes: &[u8]) -> io::Result<OwnedFd> {
     let (read, mut write) = io::pipe()?;
     rustix::io::ioctl_fionbio(&write, true)?;
-    // Where it stays smaller, the write says so.
+    // If it stays smaller, the write fails.
     let _ = rustix::pipe::fcntl_setpipe_size(&write, bytes.len().max(1 << 16));
     write.write_all(bytes)?;
     Ok(read.into())
 }
 
-/// What [`write()`] put there. `InvalidData`: something else; else the errors of read(2).
+/// Reads what [`write()`] wrote. `InvalidData`: something else; otherwise the errors of read(2).
 pub fn read<T: DeserializeOwned>(fd: OwnedFd) -> io::Result<T> {
     let mut bytes = Vec::new();
     File::from(fd).take(LONGEST).read_to_end(&mut bytes)?;
@@ -73,7 +72,7 @@ mod tests {
         let few = Sources::default().with(&["10.0.0.0/8".parse().unwrap()]);
         let bytes = postcard::to_stdvec(&few).unwrap();
         assert_eq!(read::<Sources>(through_pipe(&bytes).unwrap()).unwrap(), few);
-        // Whoever may have no pipe of that size is told, and does not wait.
+        // A user without the right to such a pipe gets an error, and does not block.
         match through_pipe(&vec![7; LONGEST as usize]) {
             Ok(pipe) => {
                 let mut bytes = Vec::new();

@@ -1,6 +1,5 @@
-//! One end of the socketpair between two processes of tund: typed messages, bounded in size, with
-//! descriptors beside them where the message says so. A message may hold keys, so its bytes are on the heap, of which the
-//! allocator overwrites what is freed.
+//! One end of the socketpair between two processes of tund: typed messages of bounded size, with descriptors where the message says so. Messages may
+//! hold keys, so their bytes are on the heap, whose allocator overwrites freed memory.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::marker::PhantomData;
@@ -22,12 +21,12 @@ use super::message::{MAX_MESSAGE, ToEngine, ToParent};
 use crate::config::MAX_LANES;
 use crate::sys::ready;
 
-/// Most descriptors that may travel beside one message: the socket and a queue for each lane.
+/// Most descriptors of a message: the socket and a queue for each lane.
 const MAX_DESCRIPTORS: usize = 1 + 2 * MAX_LANES as usize;
 
 /// What may cross a [`Channel`].
 pub trait Message: Serialize + DeserializeOwned {
-    /// How many descriptors travel beside this message.
+    /// The number of descriptors that travel with this message.
     fn descriptors(&self) -> RangeInclusive<usize> {
         0..=0
     }
@@ -57,7 +56,7 @@ impl Message for ToEngine {
     }
 }
 
-/// One end: sends `S`, receives `R`. Whether calls block is the descriptor's own mode.
+/// One end: sends `S`, receives `R`. The descriptor's mode decides whether calls block.
 #[derive(Debug)]
 pub struct Channel<S, R> {
     fd: OwnedFd,
@@ -65,8 +64,8 @@ pub struct Channel<S, R> {
 }
 
 impl<S: Message, R: Message> Channel<S, R> {
-    /// Makes a connected pair: this process's end, which never blocks, and the blocking descriptor to
-    /// hand to the other process. Both are close-on-exec. Errors are those of socketpair(2).
+    /// Makes a connected pair: this process's end, which never blocks, and the blocking descriptor for the other process. Both are close-on-exec.
+    /// Errors are those of socketpair(2).
     pub fn pair() -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
@@ -75,18 +74,18 @@ impl<S: Message, R: Message> Channel<S, R> {
         Ok((channel, theirs))
     }
 
-    /// Takes an inherited or received descriptor.
+    /// Wraps an inherited or received descriptor.
     pub fn from_fd(fd: OwnedFd) -> Self {
         Self { fd, messages: PhantomData }
     }
 
-    /// Whether calls return `WouldBlock` instead of waiting. Errors are those of ioctl(2).
+    /// Makes calls return `WouldBlock` instead of waiting, or not. Errors are those of ioctl(2).
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
         Ok(rustix::io::ioctl_fionbio(&self.fd, nonblocking)?)
     }
 
-    /// Sends one message and the descriptors it documents. `InvalidInput`: too long, or another number of
-    /// descriptors; `WouldBlock`: the other end does not read; else the errors of sendmsg(2).
+    /// Sends one message and the descriptors it documents. `InvalidInput`: too long, or a wrong number of descriptors; `WouldBlock`: the other end
+    /// does not read; otherwise the errors of sendmsg(2).
     pub fn send(&self, message: &S, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         if !message.descriptors().contains(&descriptors.len()) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "wrong number of descriptors"));
@@ -97,7 +96,7 @@ impl<S: Message, R: Message> Channel<S, R> {
         self.transmit(bytes, descriptors)
     }
 
-    /// The same without descriptors, where calls do not block: waits for room no longer than this.
+    /// The same without descriptors, on a non-blocking end: waits for room, at most `limit`.
     pub fn send_within(&self, message: &S, limit: Duration) -> io::Result<()> {
         match self.send(message, &[]) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -118,9 +117,8 @@ impl<S: Message, R: Message> Channel<S, R> {
         Ok(())
     }
 
-    /// Receives one message and its descriptors (close-on-exec); `None` when the other end is closed.
-    /// `InvalidData`: malformed, too long, or with other descriptors than documented, all of which are
-    /// closed; `WouldBlock`: nothing there; else the errors of recvmsg(2).
+    /// Receives one message and its descriptors (close-on-exec); `None` if the other end is closed. `InvalidData`: malformed, too long, or with the
+    /// wrong descriptors, all of which are closed; `WouldBlock`: nothing there; otherwise the errors of recvmsg(2).
     pub fn receive(&self) -> io::Result<Option<(R, Vec<OwnedFd>)>> {
         self.accept(&mut vec![0; MAX_MESSAGE])
     }
@@ -137,7 +135,7 @@ impl<S: Message, R: Message> Channel<S, R> {
             )
         });
         let received = match received {
-            // Said once, if the other end closed with messages unread; what it sent before that follows.
+            // Reported once, if the other end closed with messages unread; its earlier messages follow.
             Err(Errno::CONNRESET) => return self.accept(buffer),
             other => other?,
         };
@@ -242,7 +240,7 @@ mod tests {
             send_raw(&engine, &encode(&ToParent::Resolve), &vec![writer.as_fd(); count]);
             drop(writer);
             assert_eq!(parent.receive().unwrap_err().kind(), io::ErrorKind::InvalidData, "{count}");
-            // End of file only comes once every copy of the writing end is closed.
+            // End of file comes only once every copy of the writing end is closed.
             let mut rest = Vec::new();
             (&reader).read_to_end(&mut rest).unwrap();
         }

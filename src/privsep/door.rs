@@ -1,9 +1,8 @@
-//! The parent's door: what of the engine's requests is let in, and when.
+//! The parent's door: which requests of the engine are admitted, and when.
 //!
-//! The engine reads the network and may be in the hands of whoever broke it, and an honest one passes on what its peer
-//! draws out. So each kind of request has its limit ([`Kind::rule`]), and it stands here, before any work is done. What
-//! tells how things are now is not lost over its limit: the last of its kind, of sockets the last for each lane, waits, and is let
-//! in when the limit allows.
+//! The engine reads the network and may be compromised, and an honest one passes on what its peer triggers. So each kind of request has a limit
+//! ([`Kind::rule`]), checked here before any work is done. A request that reports the current state is not lost over its limit: the last of its kind
+//! (for sockets, the last for each lane) waits, and is admitted when the limit allows.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,10 +14,10 @@ use crate::config::{MAX_ACCEPTED, MAX_LANES};
 use crate::core::keylog::Entry;
 use crate::core::rate::RateLimiter;
 
-/// Lines of the log up to this level are read by everybody; what is beyond only those get who ask for it.
+/// Log lines up to this level are for everyone; the others are for those who ask for them.
 const READ_BY_ALL: Level = Level::Debug;
 
-/// Kinds of requests. Those of a kind share a limit, and of those that wait for it the last one counts, or the last for a lane.
+/// Kinds of requests. Each has a limit; of those waiting for it, only the last one (or last for a lane) is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// [`ToParent::Locked`].
@@ -45,9 +44,9 @@ pub enum Kind {
     State,
     /// [`ToParent::Traffic`].
     Traffic,
-    /// [`ToParent::Log`], of a level that is shown by default.
+    /// [`ToParent::Log`], at a level shown by default.
     Log,
-    /// [`ToParent::Log`], of the levels for those who look for something.
+    /// [`ToParent::Log`], at debugging levels.
     Trace,
     /// [`ToParent::KeyLog`] of a session or key id.
     KeyLog,
@@ -57,23 +56,23 @@ pub enum Kind {
     Exit,
 }
 
-/// How many of a kind are let in.
+/// The rate limit of a kind.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rule {
-    /// At once, after a while without any.
+    /// Most at once, after a pause.
     pub burst: u32,
-    /// One more for each of these in the long run.
+    /// One more per this interval in the long run.
     pub every: Duration,
-    /// What becomes of the others.
+    /// What happens to the others.
     pub over: Over,
 }
 
-/// What becomes of a request that is over its limit.
+/// What happens to a request over its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Over {
-    /// It waits, in place of an earlier one of its kind, if that is for the same lane.
+    /// It waits, replacing an earlier one of its kind and lane.
     Waits,
-    /// It is counted and forgotten.
+    /// It is counted and dropped.
     Dropped,
 }
 
@@ -122,50 +121,49 @@ impl Kind {
         }
     }
 
-    /// How many of this kind are let in. What an honest engine asks for in the worst honest case stays within the burst.
+    /// The limit of this kind. The burst covers an honest engine in the worst honest case.
     pub fn rule(self) -> Rule {
         let rule = |burst, every, over| Rule { burst, every: Duration::from_millis(every), over };
         match self {
-            // Once for each engine; a reload may start another.
+            // Once per engine; a reload may start another.
             Kind::Locked | Kind::OpenDevice | Kind::Exit => rule(4, 10_000, Over::Dropped),
             // A process each, unless addresses are configured.
             Kind::Resolve => rule(10, 2000, Over::Waits),
-            // A file on disk; a peer may move its time each second.
+            // A file on disk; a peer may advance its time every second.
             Kind::Keep => rule(20, 1000, Over::Waits),
-            // Look-ups of routes, and all of them read again where they depend on it.
+            // Route lookups; all routes are read again if they depend on it.
             Kind::Endpoint => rule(20, 1000, Over::Waits),
             // A socket each.
             Kind::Stream => rule(20, 1000, Over::Waits),
-            // The same for each lane. A peer that is started again at once has all of them opened twice.
+            // The same for each lane. A peer that restarts at once has all of them opened twice.
             Kind::Connect => rule(20 + 2 * u32::from(MAX_LANES), 1000, Over::Waits),
-            // All routes read again for a full tunnel, a script, some lines of the log. A peer that is started again and
-            // again by hand is told of each time.
+            // All routes read again for a full tunnel, a script, some log lines. Each manual restart of the peer is to be reported.
             Kind::Link => rule(30, 5000, Over::Waits),
-            // All interfaces and addresses read. A loop begins and ends within half a minute at the soonest.
+            // All interfaces and addresses read. A loop takes half a minute at least to begin and end.
             Kind::Rerouted => rule(20, 2000, Over::Waits),
-            // All routes read, and as many changed, with a line each, as there are in the offer: it counts for so many.
+            // All routes read, and up to the whole offer changed, with a line each: it counts once per route.
             Kind::PushedRoutes => rule(40, 500, Over::Waits),
-            // The answer to a question, which anybody may ask who may use the control socket.
+            // The answer to a question that any client of the control socket may ask.
             Kind::State => rule(40, 50, Over::Waits),
             Kind::Traffic => rule(20, 1000, Over::Waits),
             // In the long run some 20 MB a day.
             Kind::Log => rule(200, 500, Over::Dropped),
             Kind::Trace => rule(400, 5, Over::Dropped),
             Kind::KeyLog => rule(100, 100, Over::Dropped),
-            // Whoever has recordings can send as many to an end that was started since: that takes no place of the keys above.
+            // Anyone can replay this many handshakes to a restarted end; they must not displace the keys above.
             Kind::HandshakeLog => rule(100, 500, Over::Dropped),
         }
     }
 }
 
-/// What the door says to a request.
+/// The door's verdict on a request.
 #[derive(Debug, PartialEq)]
 pub enum Verdict {
-    /// It is to be done.
+    /// Carry it out.
     Do {
         /// The request.
         message: ToParent,
-        /// How many of its kind were dropped since the last one that was not.
+        /// How many of its kind were dropped since the last one admitted.
         dropped: u64,
     },
     /// Nothing now.
@@ -179,12 +177,12 @@ pub struct Door {
 
 struct Place {
     limit: RateLimiter,
-    /// By lane; what is for none is at 0.
+    /// By lane; 0 if for none.
     waiting: BTreeMap<u8, ToParent>,
 }
 
 impl Default for Door {
-    /// Nothing has been asked yet.
+    /// No requests yet.
     fn default() -> Self {
         let place = |kind: Kind| {
             let Rule { burst, every, over: _ } = kind.rule();
@@ -195,7 +193,7 @@ impl Default for Door {
 }
 
 impl Door {
-    /// A request comes.
+    /// Judges a request.
     pub fn handle(&mut self, now: Instant, message: ToParent) -> Verdict {
         if let ToParent::PushedRoutes { routes } = &message
             && routes.len() > MAX_ACCEPTED
@@ -217,18 +215,18 @@ impl Door {
         }
     }
 
-    /// What has waited and is let in now. To be called until it gives nothing.
+    /// The next waiting request that is now admitted. To be called until `None`.
     pub fn poll(&mut self, now: Instant) -> Option<ToParent> {
         self.places.iter_mut().find_map(|place| take(place, now))
     }
 
-    /// When [`Door::poll`] has something to give.
+    /// When [`Door::poll`] has something to return.
     pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
         let waiting = self.places.iter().filter(|place| !place.waiting.is_empty());
         waiting.map(|place| place.limit.free_at(now)).min()
     }
 
-    /// The engine is gone: of what waited only its last totals still count.
+    /// Drops what waits once the engine is gone; returns only its last totals.
     pub fn close(&mut self) -> Option<ToParent> {
         let totals = self.places[Kind::Traffic as usize].waiting.pop_first();
         self.places.iter_mut().for_each(|place| place.waiting.clear());

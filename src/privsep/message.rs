@@ -1,7 +1,7 @@
-//! What parent and engine say to each other, one message a packet of a `SOCK_SEQPACKET` socketpair.
+//! Messages between parent and engine, one per packet of a `SOCK_SEQPACKET` socketpair.
 //!
-//! The set is enumerated, every message is bounded by [`MAX_MESSAGE`], and descriptors travel beside
-//! it (`SCM_RIGHTS`) only where the message's documentation names them.
+//! The set is enumerated, every message is bounded by [`MAX_MESSAGE`], and descriptors travel beside it (`SCM_RIGHTS`) only where the message's
+//! documentation names them.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -33,44 +33,42 @@ pub enum ToParent {
         /// One line for the log: which protections are in force.
         protections: String,
     },
-    /// Have these two numbers on disk. Answer: [`ToEngine::Kept`].
+    /// Store these two numbers on disk. Answer: [`ToEngine::Kept`].
     Keep(Kept),
-    /// Look the configured remotes up. Answers: one or more [`ToEngine::Resolved`].
+    /// Resolve the configured remotes. Answers: one or more [`ToEngine::Resolved`].
     Resolve,
-    /// Datagrams now go along this path. Answer: [`ToEngine::Route`].
+    /// Datagrams now use this path. Answer: [`ToEngine::Route`].
     Endpoint(Path),
-    /// Connect to this address of a remote that is reached by a stream. Answer: [`ToEngine::Stream`], if it is one.
+    /// Connect to this address of a stream remote. Answer: [`ToEngine::Stream`], if it is one.
     Stream {
-        /// Where to.
+        /// Destination.
         #[serde(with = "crate::core::zoned")]
         to: SocketAddr,
     },
     /// Open and configure the device. Answer: [`ToEngine::Device`].
     OpenDevice,
-    /// The peer's datagrams of a lane come along this way: open a socket for them alone. Answer: [`ToEngine::Connected`], if there
-    /// can be one.
+    /// A lane's datagrams of the peer come on this path: open a socket just for them. Answer: [`ToEngine::Connected`], if possible.
     Connect {
-        /// The lane, below the number that [`LinkSettings::lanes`] gives.
+        /// The lane, below [`LinkSettings::lanes`].
         lane: u8,
-        /// Whether it takes a port of its own, so that what lies on the way spreads the lanes, instead of the link's.
+        /// Whether it gets its own port instead of the link's, so that routers on the path spread the lanes.
         own_port: bool,
         /// The peer's outer address.
         #[serde(with = "crate::core::zoned")]
         remote: SocketAddr,
-        /// Own outer address; `None`: the kernel chooses.
+        /// Source address; `None`: the kernel chooses.
         local: Option<IpAddr>,
     },
-    /// The peer answers and fits.
+    /// The peer answers and is compatible.
     LinkUp {
-        /// The way to it.
+        /// The path to it.
         endpoint: Path,
-        /// What the peer calls its link; reduced to printable characters by the receiver.
+        /// The peer's name for its link; the receiver reduces it to printable characters.
         name: String,
     },
-    /// The peer offers these routes now, in place of those before. At most
-    /// [`MAX_ACCEPTED`](crate::config::MAX_ACCEPTED).
+    /// The peer now offers these routes, replacing earlier ones. At most [`MAX_ACCEPTED`](crate::config::MAX_ACCEPTED).
     PushedRoutes {
-        /// What it offers.
+        /// The offer.
         routes: Vec<IpNet>,
     },
     /// The peer no longer answers.
@@ -80,17 +78,16 @@ pub enum ToParent {
         /// Bytes sent and received in frames since the start.
         traffic: Traffic,
     },
-    /// What goes from one bridged segment to the other takes another way now: have the bridge forget where hosts were. Answer:
-    /// [`ToEngine::Announce`], if it `passes`.
+    /// Traffic between the bridged segments takes another path: flush the bridge's learned addresses. Answer: [`ToEngine::Announce`], if it `passes`.
     Rerouted {
-        /// It goes through this link.
+        /// The path is this link.
         passes: bool,
     },
     /// Running totals, sent before [`ToParent::Exit`].
     Traffic(Traffic),
     /// A line for the log.
     Log {
-        /// How much it matters.
+        /// Its level.
         level: Level,
         /// At most [`MAX_TEXT`](crate::core::settings::MAX_TEXT) bytes.
         text: String,
@@ -99,95 +96,93 @@ pub enum ToParent {
     Exit {
         /// How.
         end: End,
-        /// One line: why; empty when asked to stop.
+        /// Why, in one line; empty if asked to stop.
         reason: String,
     },
-    /// How the link is; the answer to [`ToEngine::Report`].
+    /// The state of the link; the answer to [`ToEngine::Report`].
     State(Box<LinkState>),
-    /// For the key log, if there is one.
+    /// An entry for the key log, if there is one.
     KeyLog(Entry),
 }
 
-/// How an engine ends. It may choose no other exit code for the program: codes that keep systemd from starting a link
-/// again (a wrong configuration, a missing right) are found before there is an engine.
+/// How an engine ends. It cannot choose other exit codes: those that keep systemd from restarting a link (bad configuration, missing privileges) are
+/// found before there is an engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum End {
-    /// It was asked to, or, started by a superserver, has nothing to do any more. Unasked, of any other link, this is a
-    /// failure.
+    /// It was asked to, or has nothing more to do and was started by a superserver. Unrequested, in any other link, this is a failure.
     Done,
-    /// It ran, and then failed.
+    /// It ran, then failed.
     Failed,
     /// This host lacks a protection that `run.sandbox = "require"` asks for.
     Unavailable,
     /// A defect of tund.
     Bug,
-    /// The device refuses everything. Where it is gone, the parent makes it again.
+    /// The device fails permanently. If it is gone, the parent opens it again.
     DeviceLost,
 }
 
 /// From the parent to the engine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ToEngine {
-    /// What [`ToParent::Keep`] asked for is done.
+    /// The request of [`ToParent::Keep`] is done.
     Kept(Kept),
-    /// The first message. Descriptors: the UDP socket, then the device unless it comes later: a queue of it for each of
-    /// [`LinkSettings::lanes`], and, if those are several, as many to write to.
+    /// The first message. Descriptors: the UDP socket, then the device unless it comes later: a queue for each of [`LinkSettings::lanes`] and, with
+    /// several, as many to write to.
     Start(Box<Start>),
-    /// The addresses of the remotes that are known so far, in the order to call; empty when none resolved.
+    /// The remotes' addresses known so far, in the order to call; empty if none resolved.
     Resolved {
         /// At most 16.
         addresses: Vec<Path>,
     },
-    /// What the kernel's routing says about the endpoint.
+    /// The kernel's route to the endpoint.
     Route {
-        /// The endpoint this is about.
+        /// The endpoint.
         #[serde(with = "crate::core::zoned")]
         address: SocketAddr,
         /// MTU of the route in bytes.
         mtu: Option<u32>,
     },
-    /// The host's routes lead along this path now, from another own address.
+    /// The host's routes now use this path, with another source address.
     Moved(Path),
-    /// These of the peer's routes are set now, and no others: what the parent judged is what counts.
+    /// Exactly these routes of the peer are set now: the parent's verdict counts.
     Taken {
         /// At most [`MAX_ACCEPTED`](crate::config::MAX_ACCEPTED).
         routes: Vec<IpNet>,
     },
-    /// Inner sources that are the peer's, where the settings limit them. Descriptor: a file in memory with them
-    /// ([`bulk`](super::bulk)), since there may be many.
+    /// The peer's inner sources, if the settings limit them. Descriptor: a file in memory with them ([`bulk`](super::bulk)), since there may be many.
     Sources,
-    /// The device is open and configured. Descriptor: its one queue.
+    /// The device is open and configured. Descriptor: its only queue.
     Device,
-    /// What comes from the peer's address that [`ToParent::Connect`] named last for this lane comes here now. Descriptor: the socket.
+    /// A socket for the peer's address that [`ToParent::Connect`] named last for this lane. Descriptor: the socket.
     Connected {
         /// The lane.
         lane: u8,
         /// That address.
         #[serde(with = "crate::core::zoned")]
         remote: SocketAddr,
-        /// Own outer address that was asked for.
+        /// The requested source address.
         local: Option<IpAddr>,
     },
-    /// Streams are to be accepted. Descriptor: the socket that listens.
+    /// Accept streams. Descriptor: the listening socket.
     Listen,
-    /// What [`ToParent::Stream`] asked for. Descriptor: the connection; none if there came none about.
+    /// The result of [`ToParent::Stream`]. Descriptor: the connection; none if it failed.
     Stream {
-        /// Where it leads.
+        /// Its destination.
         #[serde(with = "crate::core::zoned")]
         to: SocketAddr,
     },
     /// Send these frames to the peer, as if they came from the device.
     Announce {
-        /// Together shorter than a message.
+        /// In total shorter than a message.
         frames: Vec<Vec<u8>>,
     },
-    /// The kernel says that this machine is a copy, restored from a snapshot: no key may be used any more.
+    /// The kernel reports that this machine was restored or cloned from a snapshot: no key may be used any more.
     Resumed,
-    /// Say [`ToParent::State`].
+    /// Answer with [`ToParent::State`].
     Report,
     /// Tell the peer and end.
     Stop,
-    /// Go on with these settings. Keys, device and framing are those of the start.
+    /// Use these settings from now on. Keys, device and framing are unchanged.
     Settings(Box<LinkSettings>),
     /// Change to new traffic keys.
     Rekey,
@@ -206,14 +201,14 @@ pub struct Start {
     pub data_path: DataPath,
     /// What to give up first.
     pub confinement: Confinement,
-    /// Whether the keys in use are wanted as [`ToParent::KeyLog`].
+    /// Whether keys in use are to be sent as [`ToParent::KeyLog`].
     pub key_log: bool,
-    /// Of an OpenVPN peer's link, with this start's own time.
+    /// For an OpenVPN peer's link, with this start's own time.
     pub kept: Kept,
 }
 
-/// The secrets of a link, wiped when dropped. They stay in their one box: a value that is moved leaves a copy behind.
-/// They share no page of 4 KiB with anything.
+/// The secrets of a link, wiped on drop. They stay in their one box, since moving a value leaves a copy behind. They share no 4 KiB page with
+/// anything.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 #[repr(align(4096))]
 pub struct Keys {
@@ -221,16 +216,16 @@ pub struct Keys {
     pub secret: [u8; 32],
     /// The key pair of a handshake, if there is one.
     pub statics: Option<StaticPair>,
-    /// What an OpenVPN peer's link has in place of both.
+    /// What an OpenVPN peer's link uses instead of both.
     pub openvpn: Option<OpenVpnKeys>,
 }
 
-/// The key file of an OpenVPN peer, and what this host knows its own datagrams by.
+/// The key file of an OpenVPN peer, and how this host recognises its own datagrams.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 pub struct OpenVpnKeys {
     /// The 256 bytes of the key file.
     pub file: [[u8; 32]; 8],
-    /// Kept over restarts.
+    /// Kept across restarts.
     pub check: [u8; 16],
 }
 
@@ -244,7 +239,7 @@ pub struct StaticPair {
 }
 
 impl Keys {
-    /// The keys in the form that they are used in, each in its one place.
+    /// Derives the keys in use, each in its one place.
     pub fn derive(&self) -> (Arc<LinkKeys>, Statics) {
         cleanly(|| {
             let statics = self.statics.as_ref().map_or(Statics::None, |pair| Statics::Pair {
@@ -266,12 +261,12 @@ impl std::fmt::Debug for Start {
     }
 }
 
-/// What a process that reads the network gives up before it does.
+/// What a process gives up before it reads the network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confinement {
-    /// Who it becomes.
+    /// The user it becomes.
     pub identity: Identity,
-    /// Whether it is locked in further.
+    /// Whether it is confined further.
     pub sandbox: Sandbox,
     /// An empty directory that becomes its root.
     pub root: Option<PathBuf>,

@@ -1,4 +1,4 @@
-//! The separation of privileges: what the two processes say to each other, and how one is started and locked in.
+//! Privilege separation: the messages between the two processes, and how one is started and confined.
 
 pub mod door;
 pub mod message;

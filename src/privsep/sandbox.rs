@@ -1,6 +1,5 @@
-//! What a process that reads the network gives up before it does: resources, its root directory,
-//! its identity and every capability, the file system and most system calls. The order matters: the first
-//! steps need the rights that the later ones take away.
+//! What a process gives up before it reads the network: resources, its root directory, its identity and every capability, the file system and most
+//! system calls. The order matters: the first steps need privileges that the later ones drop.
 
 mod calls;
 mod identity;
@@ -19,10 +18,10 @@ use super::spawn::Role;
 use crate::config::Sandbox;
 use crate::sys::rights;
 
-/// Most descriptors that the process may have: those of its lanes, and the runtime's.
+/// Most open descriptors: those of the lanes, and the runtime's.
 const MAX_DESCRIPTORS: u64 = 256;
 
-/// Why a process could not be locked; it must not go on.
+/// Why a process could not be confined; it must not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// A system call failed.
@@ -33,10 +32,10 @@ pub enum LockError {
         /// The system's answer.
         source: io::Error,
     },
-    /// Everything succeeded, yet a privilege is still there.
+    /// Everything succeeded, yet a privilege remains.
     #[error("still {0} after dropping privileges")]
     StillPrivileged(&'static str),
-    /// Some protections cannot be had, and all are required.
+    /// Some protections are unavailable, and all are required.
     #[error("run.sandbox is \"require\", but this host lacks {0}; \"auto\" runs without")]
     Missing(String),
 }
@@ -50,8 +49,8 @@ pub struct Protections {
     pub missing: Vec<String>,
 }
 
-/// Gives up everything that a process of this role does without. Must run while the process has one thread.
-/// [`spawn`](super::spawn::spawn) has given it no descriptor but those that it needs.
+/// Gives up everything that a process of this role does not need. Must run while the process has one thread. [`spawn`](super::spawn::spawn) has given
+/// it only the descriptors that it needs.
 pub fn lock(role: Role, confinement: &Confinement) -> Result<Protections, LockError> {
     identity::follow_parent()?;
     limit_resources()?;
@@ -81,8 +80,8 @@ pub fn lock(role: Role, confinement: &Confinement) -> Result<Protections, LockEr
     Ok(Protections { in_force: parts.join(", "), missing })
 }
 
-/// Forbids further threads and processes to a locked engine, and to all its threads the system calls that only starting
-/// takes, once all is started that it needs.
+/// Once a confined engine has started everything, forbids further threads and processes, and, to all its threads, the system calls needed only for
+/// that.
 pub fn start_no_more(sandbox: Sandbox) -> Result<(), LockError> {
     limit(Resource::Nproc, 0)?;
     let narrowed = match sandbox {
@@ -93,18 +92,18 @@ pub fn start_no_more(sandbox: Sandbox) -> Result<(), LockError> {
         Err(error) if sandbox == Sandbox::Require => {
             Err(LockError::Missing(format!("system call filters ({error})")))
         }
-        // A kernel without has been said to lack them.
+        // That the kernel has none was reported before.
         Ok(()) | Err(_) => Ok(()),
     }
 }
 
-/// Whether a look-up takes services of this host.
+/// Whether name resolution uses services of this host.
 fn asks_services() -> bool {
-    // Where it cannot be read, the C library goes without it.
+    // If it cannot be read, the C library goes without it.
     names::ask_services(&std::fs::read_to_string("/etc/nsswitch.conf").unwrap_or_default())
 }
 
-/// No file can be written through a descriptor that slipped in, and no core file be left.
+/// Prevents writing files through a leaked descriptor, and core files.
 fn limit_resources() -> Result<(), LockError> {
     limit(Resource::Core, 0)?;
     limit(Resource::Fsize, 0)?;

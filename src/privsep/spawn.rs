@@ -1,5 +1,4 @@
-//! Starting the other processes of tund: the program executes itself again, so that they share
-//! neither memory nor address layout with the parent.
+//! Starting tund's other processes: the program executes itself again, so that they share neither memory nor address layout with the parent.
 
 use std::ffi::OsStr;
 use std::io;
@@ -14,23 +13,22 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::channel::{Channel, Message};
 use crate::sys::{process, ready, rights};
 
-/// `argv[0]` of every process of tund; a program that embeds tund calls [`crate::cli::main`] when it
-/// finds this name there.
+/// `argv[0]` of every process of tund; a program that embeds tund calls [`crate::cli::main`] if it finds this name there.
 pub const PROGRAM: &str = "tund";
-/// Where the kernel has the program of this process.
+/// The kernel's link to this process's program.
 const OWN_PROGRAM: &str = "/proc/self/exe";
-/// What such a process has as its standard output and error.
+/// Standard output and error of such a process.
 const NULL: &str = "/dev/null";
 
-/// How long a process has that was killed.
+/// How long a killed process may take to exit.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What a process started by [`spawn`] does; its channel to the parent is descriptor 0.
+/// The role of a process started by [`spawn`]; its channel to the parent is descriptor 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Reads the network, without privileges.
     Engine,
-    /// Looks one name up once, without privileges.
+    /// Resolves one name, without privileges.
     Resolver,
     /// Calls a peer once, without privileges.
     Caller,
@@ -57,14 +55,14 @@ impl Role {
     }
 }
 
-/// This program once more, with its usual name.
+/// This program again, under its usual name.
 pub fn own_program() -> Command {
     let mut command = Command::new(OWN_PROGRAM);
     command.arg0(PROGRAM);
     command
 }
 
-/// Starts [`own_program`]; a failure names what is missing.
+/// Starts [`own_program`]; errors name what is missing.
 pub fn start(command: &mut Command) -> io::Result<Child> {
     process::start(command).map_err(|error| {
         let there = |path: &str| std::fs::symlink_metadata(path).is_ok();
@@ -84,9 +82,9 @@ pub fn start(command: &mut Command) -> io::Result<Child> {
     })
 }
 
-/// Starts this program again in that role: channel on descriptor 0, no other descriptor but standard output and error,
-/// which are /dev/null, empty environment, own process group (so that Ctrl-C reaches the parent only). What it has to
-/// say goes over the channel, where it is bounded and cleaned. Errors are those of socketpair(2), fork(2) and execve(2).
+/// Starts this program again in that role: channel on descriptor 0, no others but standard output and error, which are /dev/null, empty environment,
+/// own process group (so that Ctrl-C reaches only the parent). Its messages use the channel, where they are bounded and cleaned. Errors are those of
+/// socketpair(2), fork(2) and execve(2).
 pub fn spawn<S: Message, R: Message>(role: Role) -> io::Result<(Child, Channel<S, R>)> {
     let (channel, theirs) = Channel::pair()?;
     let mut command = own_program();
@@ -95,19 +93,17 @@ pub fn spawn<S: Message, R: Message>(role: Role) -> io::Result<(Child, Channel<S
     Ok((start(&mut command)?, channel))
 }
 
-/// The channel of a process started by [`spawn`], in whose place standard input is /dev/null; its calls block. Errors
-/// are those of dup(2).
+/// The channel of a process started by [`spawn`], replaced on standard input by /dev/null; its calls block. Errors are those of dup(2).
 pub fn inherited<S: Message, R: Message>() -> io::Result<Channel<S, R>> {
     let channel = Channel::from_fd(io::stdin().as_fd().try_clone_to_owned()?);
     rustix::stdio::dup2_stdin(io::stdout())?;
     Ok(channel)
 }
 
-/// Ends a process started by [`spawn`], unless it has ended, and gives how it did. `TimedOut`: it is still there after a
-/// moment, as one is whom this process may not signal or whom the kernel does not let go; nobody waits for it any longer.
-/// Else the errors of pidfd_open(2), poll(2) and waitpid(2).
+/// Kills a process started by [`spawn`], unless it has ended, and returns its status. `TimedOut`: it is still there after a moment, as it may not be
+/// signalled or the kernel does not release it; it is no longer waited for. Otherwise the errors of pidfd_open(2), poll(2) and waitpid(2).
 pub fn end(child: &mut Child) -> io::Result<ExitStatus> {
-    // It fails only for a process that is gone already, and for one that must be waited for in vain.
+    // This fails only for a process that is gone, or that waiting would not help.
     let _ = child.kill();
     wait(child, PATIENCE)
 }
@@ -139,7 +135,7 @@ mod tests {
 
     #[test]
     fn the_other_process_holds_the_other_end() {
-        // Here /proc/self/exe is the test program: it refuses the argument and ends, which closes its end.
+        // Here /proc/self/exe is the test program: it rejects the argument and exits, which closes its end.
         let (mut child, channel) = spawn::<ToEngine, ToParent>(Role::Engine).unwrap();
         assert!(!child.wait().unwrap().success());
         assert!(without_blocking(|| channel.receive()).unwrap().is_none());

@@ -1,4 +1,4 @@
-//! The door, with a clock that the test sets.
+//! Tests of the door with a simulated clock.
 #![allow(clippy::disallowed_methods, reason = "a test needs some instant to begin at")]
 
 use std::net::SocketAddr;

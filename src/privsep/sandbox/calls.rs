@@ -1,35 +1,35 @@
-//! The system calls that each role needs, and those that none ever makes.
+//! The system calls that each role needs, and those that no role ever makes.
 
 use libc::*;
 
 use super::seccomp::{Call, Use};
 use Use::{Among, Any, Bits, Pairs, Self_};
 
-/// `PR_SET_VMA`, by which the C library names its memory.
+/// `PR_SET_VMA`, with which the C library names its memory.
 const PR_SET_VMA: u32 = 0x5356_4d41;
 /// `TUNSETOFFLOAD`, `TUNSETVNETHDRSZ` and `TUNSETQUEUE` of linux/if_tun.h.
 const TUNSETOFFLOAD: u32 = 0x4004_54d0;
 const TUNSETVNETHDRSZ: u32 = 0x4004_54d8;
 const TUNSETQUEUE: u32 = 0x4004_54d9;
-/// A thread of this process, in no new namespace.
+/// Flags that no thread of this process may have.
 const NAMESPACES: c_int =
     CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET;
 
-/// What every program of the standard library does, whatever it is for.
+/// What every program of the standard library needs.
 pub(super) const EVERYONE: &[Call] = &[
     // Memory, in the engine never executable.
     (SYS_brk, Any),
     (SYS_munmap, Any),
     (SYS_mremap, Any),
     (SYS_madvise, Any),
-    // Locks, and the bookkeeping of a thread.
+    // Locks, and thread bookkeeping.
     (SYS_futex, Any),
     (SYS_rseq, Any),
     (SYS_set_robust_list, Any),
     (SYS_gettid, Any),
     (SYS_sched_yield, Any),
     (SYS_sched_getaffinity, Any),
-    // Who it is: these cannot fail, and libraries panic when they do.
+    // Its own ids: these calls cannot fail, and libraries panic if they do.
     (SYS_getpid, Any),
     (SYS_getppid, Any),
     (SYS_getuid, Any),
@@ -45,7 +45,7 @@ pub(super) const EVERYONE: &[Call] = &[
     (SYS_tgkill, Self_),
     (SYS_exit, Any),
     (SYS_exit_group, Any),
-    // Clocks, where the vDSO cannot read them, and waiting.
+    // Clocks, if the vDSO cannot read them, and waiting.
     (SYS_clock_gettime, Any),
     (SYS_clock_getres, Any),
     (SYS_clock_nanosleep, Any),
@@ -57,8 +57,7 @@ pub(super) const EVERYONE: &[Call] = &[
     #[cfg(target_arch = "x86_64")]
     (SYS_poll, Any),
     (SYS_getrandom, Any),
-    // Open descriptors. fcntl(2) and ioctl(2) could make signals for other processes (F_SETOWN, FIOSETOWN) and
-    // type on a terminal (TIOCSTI).
+    // Open descriptors. fcntl(2) and ioctl(2) could send signals to other processes (F_SETOWN, FIOSETOWN) and type on a terminal (TIOCSTI).
     (SYS_read, Any),
     (SYS_readv, Any),
     (SYS_write, Any),
@@ -78,15 +77,15 @@ pub(super) const EVERYONE: &[Call] = &[
     (SYS_getsockopt, Any),
     (SYS_getsockname, Any),
     (SYS_prctl, Among(0, &[PR_SET_NAME as u32, PR_SET_VMA])),
-    // Only ever its own limits, and only ever lower.
+    // Only its own limits, and only to lower them.
     (SYS_prlimit64, Among(0, &[0])),
 ];
 
-/// The data path and the runtime of the control side.
+/// The data path and the control side's runtime.
 pub(super) const ENGINE: &[Call] = &[
     (SYS_mmap, Bits(2, PROT_EXEC as u32, 0)),
     (SYS_mprotect, Bits(2, PROT_EXEC as u32, 0)),
-    // Threads. clone3(2) hides its flags in memory, and libraries fall back to this.
+    // Threads. clone3(2) passes its flags in memory, and libraries fall back to this.
     (SYS_clone, Bits(0, (CLONE_THREAD | NAMESPACES).cast_unsigned(), CLONE_THREAD.cast_unsigned())),
     #[cfg(target_arch = "x86_64")]
     (SYS_epoll_wait, Any),
@@ -94,14 +93,14 @@ pub(super) const ENGINE: &[Call] = &[
     (SYS_epoll_ctl, Any),
     (SYS_epoll_pwait, Any),
     (SYS_epoll_pwait2, Any),
-    // Streams, from the socket that listens: each at an address that the parent has bound.
+    // Streams from the listening socket, whose address the parent has bound.
     (SYS_accept4, Any),
     (SYS_eventfd2, Any),
     (SYS_timerfd_create, Any),
     (SYS_timerfd_settime, Any),
     (SYS_timerfd_gettime, Any),
     (SYS_ioctl, Among(1, &[TUNSETOFFLOAD, TUNSETVNETHDRSZ, TUNSETQUEUE])),
-    // What transport::udp sets, and the caller's patience.
+    // What transport::udp sets, and the caller's timeout.
     (
         SYS_setsockopt,
         Pairs(
@@ -123,7 +122,7 @@ pub(super) const ENGINE: &[Call] = &[
     (SYS_seccomp, Pairs(0, &[(SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC as u32)])),
 ];
 
-/// What an engine is refused once its threads run: all that made them, and that they were started with.
+/// What is forbidden once an engine's threads run: the calls that made and set them up.
 pub(super) const STARTING: &[c_long] = &[
     SYS_clone,
     SYS_seccomp,
@@ -143,7 +142,7 @@ pub(super) const STARTING: &[c_long] = &[
     SYS_sendmmsg,
 ];
 
-/// What getaddrinfo(3) needs besides: sockets, files, and modules to load. Which files and ports, Landlock says.
+/// What getaddrinfo(3) needs in addition: sockets, files, and modules to load. Landlock restricts files and ports.
 pub(super) const RESOLVER: &[Call] = &[
     (SYS_mmap, Any),
     (SYS_mprotect, Any),
@@ -182,11 +181,10 @@ pub(super) const RESOLVER: &[Call] = &[
     (SYS_readlink, Any),
 ];
 
-/// What a module needs besides that asks a service of this host.
+/// What a module needs in addition that asks a service of this host.
 pub(super) const SERVICES: &[Call] = &[(SYS_socket, Among(0, &[AF_UNIX as u32]))];
 
-/// Calls that nothing in these processes makes, ever: running a program, touching another process, changing what
-/// the file system or the kernel is.
+/// Calls that these processes never make: running a program, touching another process, changing the file system or the kernel.
 pub(super) const HOSTILE: &[c_long] = &[
     SYS_execve,
     SYS_execveat,

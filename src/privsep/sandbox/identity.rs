@@ -7,7 +7,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 use super::{LockError, OrRefused, refused};
 use crate::privsep::message::Identity;
 
-/// Takes on `identity` for good. Must run while the process has one thread: Linux keeps credentials per thread.
+/// Assumes `identity` for good. Must run while the process has one thread: Linux keeps credentials per thread.
 pub(super) fn take_on(identity: Identity) -> Result<(), LockError> {
     drop_bounding_set()?;
     rustix::thread::clear_ambient_capability_set().or_refused("clear the ambient capabilities")?;
@@ -36,18 +36,18 @@ pub(super) fn describe(identity: Identity) -> String {
     }
 }
 
-/// The process ends with its parent.
+/// Ends the process with its parent.
 pub(super) fn follow_parent() -> Result<(), LockError> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .or_refused("ask for the parent's death signal")
 }
 
-/// Without CAP_SETPCAP the bounding set stays; no_new_privs makes it useless.
+/// Drops the bounding set. Without CAP_SETPCAP it stays; no_new_privs makes it useless.
 fn drop_bounding_set() -> Result<(), LockError> {
     for bit in 0..u64::BITS {
         match rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << bit)) {
             Ok(()) => {}
-            // The first number the kernel does not know.
+            // The first number unknown to the kernel.
             Err(Errno::INVAL) => return Ok(()),
             Err(Errno::PERM) => return Ok(()),
             Err(error) => return Err(refused("drop the bounding set", error)),
@@ -63,7 +63,7 @@ fn switch(uid: u32, gid: u32) -> Result<(), LockError> {
     rustix::thread::set_thread_res_uid(uid, uid, uid).or_refused("change the user")
 }
 
-/// In a user namespace without a group map setgroups(2) is denied, and the groups are unmapped there.
+/// Drops all groups. In a user namespace without a group map this is denied, and they are unmapped.
 fn forget_groups() -> Result<(), LockError> {
     match rustix::thread::set_thread_groups(&[]) {
         Err(Errno::PERM) => Ok(()),
@@ -96,7 +96,7 @@ fn verify(identity: Identity) -> Result<(), LockError> {
 mod tests {
     use super::*;
 
-    /// Credentials belong to the thread that changes them, so that a thread stands for the process here.
+    /// Credentials belong to a thread, so here a thread stands for the process.
     fn in_a_thread<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> T {
         assert!(rustix::process::geteuid().is_root(), "this test changes users: run it as root");
         std::thread::spawn(act).join().unwrap()

@@ -1,4 +1,4 @@
-//! No files, no TCP, no signals to others: Landlock (landlock(7)), as far as the kernel has it.
+//! No files, no TCP, no signals to others: Landlock (landlock(7)), as far as the kernel supports it.
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, LandlockStatus, NetPort, RestrictionStatus,
@@ -10,7 +10,7 @@ use rustix::system::uname;
 
 use crate::privsep::spawn::Role;
 
-/// What the C library reads to look a name up: its settings, and the modules that nsswitch.conf(5) names.
+/// What the C library reads to resolve a name: its settings, and the modules that nsswitch.conf(5) names.
 const LOOK_UP: [&str; 17] = [
     "/etc/gai.conf",
     "/etc/host.conf",
@@ -30,10 +30,10 @@ const LOOK_UP: [&str; 17] = [
     "/usr/lib64",
     "/usr/local/lib",
 ];
-/// Answers too long for UDP are asked for again over TCP.
+/// Answers too long for UDP are retried over TCP.
 const DNS: u16 = 53;
 
-/// Restricts this thread and those that it starts; a resolver may ask this host's services if `services` is true. Returns what is now in force, or why nothing is.
+/// Restricts this thread and future ones; a resolver may ask this host's services if `services`. Returns what is in force, or why nothing is.
 pub(super) fn restrict(role: Role, services: bool) -> Result<String, String> {
     match ruleset(role, services).and_then(RulesetCreated::restrict_self) {
         Ok(status) => describe(&status),
@@ -43,7 +43,7 @@ pub(super) fn restrict(role: Role, services: bool) -> Result<String, String> {
 
 fn ruleset(role: Role, services: bool) -> Result<RulesetCreated, RulesetError> {
     let files = match role {
-        // From version 9 on sockets in the file system count.
+        // From version 9 on, this covers sockets in the file system.
         Role::Resolver if services => AccessFs::from_all(ABI::V8),
         Role::Engine | Role::Caller | Role::ProxyCaller | Role::Resolver => AccessFs::from_all(ABI::V9),
     };
@@ -61,7 +61,7 @@ fn ruleset(role: Role, services: bool) -> Result<RulesetCreated, RulesetError> {
     }
 }
 
-/// Why there is none on a kernel of that release. A seccomp filter answers as a kernel without it does.
+/// Why this kernel release has none. A seccomp filter gives the same answer.
 fn absent(release: &str) -> String {
     let mut numbers = release.split(['.', '-', '+']).map(|part| part.parse::<u32>().unwrap_or(0));
     if (numbers.next(), numbers.next()) < (Some(5), Some(13)) {

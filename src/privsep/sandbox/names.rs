@@ -1,18 +1,17 @@
-//! Whether looking a name up takes a service of this host, which is asked over a socket in the file system.
+//! Whether resolving a name asks a service of this host, over a socket in the file system.
 
-/// What each module asks is in its own manual; glibc's own do without, and ask nscd only if it is there.
+/// What each module asks is in its own manual; glibc's own need no service, and ask nscd only if present.
 const WITHOUT: [&str; 5] = ["files", "dns", "db", "compat", "myhostname"];
 
-/// Whether the `hosts` line of this nsswitch.conf(5) names a module that does nothing without such a socket:
-/// mdns4_minimal, sss, winbind and whatever is not known here. nss-resolve(8) asks systemd-resolved; where it cannot,
-/// `dns` asks the same by the address that resolv.conf has for that, so that it counts where there is no `dns` alone.
+/// Whether the `hosts` line of this nsswitch.conf(5) names a module that needs such a socket: mdns4_minimal, sss, winbind and any unknown one.
+/// nss-resolve(8) asks systemd-resolved; it counts only without `dns`, which otherwise asks the same resolver at its address in resolv.conf.
 pub(super) fn ask_services(nsswitch: &str) -> bool {
     let lines = nsswitch.lines().map(|line| line.split('#').next().unwrap_or_default());
-    // Without a line the C library takes files and dns.
+    // Without this line the C library uses files and dns.
     let Some(hosts) = lines.filter_map(|line| line.trim_start().strip_prefix("hosts:")).next() else {
         return false;
     };
-    // What to do after each, such as [NOTFOUND=return], is no module.
+    // Actions, such as [NOTFOUND=return], are not modules.
     let modules = hosts.split('[').map(|part| part.split_once(']').map_or(part, |(_, after)| after));
     let modules: Vec<&str> = modules.flat_map(str::split_whitespace).collect();
     let resolves = |module: &&str| *module == "resolve" && modules.contains(&"dns");

@@ -5,8 +5,7 @@ use std::path::Path;
 use rustix::io::Errno;
 use rustix::process::{chdir, chroot};
 
-/// Makes `directory` the root of this process; it should be empty, and not be this process's to write.
-/// Returns what is now in force, or why it is not.
+/// Makes `directory` this process's root; it should be empty, and not writable to it. Returns what is now in force, or why it is not.
 pub(super) fn enter(directory: &Path) -> Result<String, String> {
     match chroot(directory).and_then(|()| chdir("/")) {
         Ok(()) => Ok("empty root".to_owned()),

@@ -1,9 +1,8 @@
-//! System call filters (seccomp(2)), inherited by every thread that starts later.
+//! System call filters (seccomp(2)), inherited by later threads.
 //!
-//! Three answers. A call on the role's list passes. A call that only an attacker makes (see [`HOSTILE`]) ends
-//! the process: its parent then says so, which a refusal would not. Every other call fails with ENOSYS, as on
-//! a kernel that does not have it: the C library knows ways around that, so that a later version of it with a
-//! new call degrades instead of dying, and nothing that is refused was worth a life.
+//! There are three answers. A call on the role's list passes. A call that only an attacker makes (see [`HOSTILE`]) kills the process, which its
+//! parent reports, as it would not a refusal. Every other call fails with ENOSYS, as on a kernel without it: the C library has fallbacks for that, so
+//! that a later version with a new call degrades instead of dying, and no harmless call is fatal.
 
 use std::collections::BTreeMap;
 
@@ -21,11 +20,11 @@ use crate::privsep::spawn::Role;
 pub(super) enum Use {
     /// All.
     Any,
-    /// Where the argument (its low 32 bits, counted from 0) is one of these.
+    /// If the argument (its low 32 bits, counted from 0) is one of these.
     Among(u8, &'static [u32]),
-    /// Where this argument and the next are one of these pairs.
+    /// If this argument and the next are one of these pairs.
     Pairs(u8, &'static [(u32, u32)]),
-    /// Where those bits of the argument that are in the mask have this value.
+    /// If the argument's bits in the mask have this value.
     Bits(u8, u32, u32),
     /// On this process.
     Self_,
@@ -35,7 +34,7 @@ pub(super) type Call = (c_long, Use);
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-/// Locks this thread; a resolver may ask this host's services if `services` is true. Returns what is now in force, or why nothing is.
+/// Restricts this thread; a resolver may ask this host's services if `services`. Returns what is in force, or why nothing is.
 pub(super) fn filter(role: Role, services: bool) -> Result<String, String> {
     let own: &[Call] = match role {
         Role::Engine | Role::Caller | Role::ProxyCaller => ENGINE,
@@ -51,12 +50,12 @@ pub(super) fn filter(role: Role, services: bool) -> Result<String, String> {
     Ok(format!("{} system calls", calls.len()))
 }
 
-/// The answer `listed` for these calls, `others` for all others.
+/// Installs a filter: `listed` for these calls, `others` for the rest.
 pub(super) fn install(calls: &[Call], listed: SeccompAction, others: SeccompAction) -> Result<(), Error> {
     apply_filter(&program(calls, listed, others)?)
 }
 
-/// Takes from all threads of a locked engine what only its start needed.
+/// Forbids to all threads of a confined engine what only its start needed.
 pub(super) fn narrow() -> Result<(), Error> {
     let calls: Vec<Call> = STARTING.iter().map(|call| (*call, Use::Any)).collect();
     let refuse = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
@@ -72,7 +71,7 @@ fn program(calls: &[Call], listed: SeccompAction, others: SeccompAction) -> Resu
     Ok(SeccompFilter::new(rules, others, listed, arch)?.try_into()?)
 }
 
-/// No alternative means any use.
+/// The rules for a use; empty for any.
 fn alternatives(what: Use) -> Result<Vec<SeccompRule>, Error> {
     let rule = |argument, operator, value: u32| {
         let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, u64::from(value))?;

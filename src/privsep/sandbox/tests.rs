@@ -1,5 +1,5 @@
-//! A hostile engine: a process that is locked as the engine is and then tries what an intruder would. Each
-//! attack is tried without the lock as well, where it must succeed: otherwise its refusal would say nothing.
+//! A hostile engine: a process that is confined like the engine, then tries an intruder's attacks. Each attack is also tried unconfined, where it
+//! must succeed: otherwise its refusal would prove nothing.
 
 use std::fs::File;
 use std::io::{Error, ErrorKind, Read, Result, Write};
@@ -25,12 +25,12 @@ use crate::route::plan::Step;
 use crate::sys;
 use crate::testing::Scratch;
 
-/// What the child process of a test does: the name of an attack and of a [`Lock`].
+/// What a test's child process does: the name of an attack and of a lock.
 const ROLE: &str = "TUND_TEST_ATTACK";
 /// Signal of a forbidden system call.
 const SIGSYS: i32 = libc::SIGSYS;
 
-/// How far the child is locked.
+/// How the child is confined.
 const LOCKS: [(&str, fn()); 5] = [
     ("none", || {}),
     ("landlock", || drop(landlock::restrict(Role::Engine, false).unwrap())),
@@ -101,7 +101,7 @@ enum Outcome {
     Killed,
 }
 
-/// Runs this test again in namespaces of its own, where /mnt is empty: there it finds `what` by [`told`].
+/// Runs this test again in its own namespaces, where /mnt is empty; [`told`] gives it `what`.
 fn in_child(test: &str, what: &str) -> (Outcome, String) {
     assert!(rustix::process::geteuid().is_root(), "this test makes namespaces: run it as root");
     let output = Command::new("unshare")
@@ -127,7 +127,7 @@ fn told() -> Option<String> {
     std::env::var(ROLE).ok()
 }
 
-/// The child's part: lock, then attack. It ends here, since the harness cannot go on in a locked process.
+/// The child's part: lock, then attack. It exits here, since the harness cannot go on in a confined process.
 fn play(told: &str) -> ! {
     let (lock, attack) = told.split_once(':').unwrap();
     LOCKS.iter().find(|(name, _)| *name == lock).unwrap().1();
@@ -161,7 +161,7 @@ fn a_hostile_engine_is_refused_every_attack() {
     if let Some(told) = told() {
         play(&told);
     }
-    // Even with the uid of its parent.
+    // Even with its parent's uid.
     for identity in ["nobody", "kept"] {
         for (name, outcome) in outcomes("a_hostile_engine_is_refused_every_attack", identity) {
             let deadly = [
@@ -212,7 +212,7 @@ fn a_locked_engine_does_its_work() {
     assert_eq!(outcome, Outcome::Succeeded, "{text}");
 }
 
-/// What engine and workers do once they are locked: threads, a runtime, memory, clocks, datagrams, a panic.
+/// What engine and workers do once confined: threads, a runtime, memory, clocks, datagrams, a panic.
 fn work() -> Result<()> {
     std::fs::create_dir("/mnt/empty")?;
     let lo = Step::SetLink {
@@ -312,7 +312,7 @@ fn a_locked_engine_sets_what_it_must_on_its_socket_and_nothing_once_it_runs() {
     ];
     if let Some(told) = told() {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        // What a thread that runs already can do counts, not what one could that starts later.
+        // A running thread must be refused, not only one started later.
         let (ask, asked) = std::sync::mpsc::channel::<(i32, i32)>();
         let (tell, answer) = std::sync::mpsc::channel();
         let lock = |now: &str| match now {
@@ -345,7 +345,7 @@ fn a_locked_engine_sets_what_it_must_on_its_socket_and_nothing_once_it_runs() {
 
 static ON: i32 = 1;
 
-/// Another process of the same user, and what it would be to be held apart from it.
+/// Confined processes of one user cannot reach each other; unconfined, they could.
 #[test]
 fn engines_with_one_uid_cannot_reach_each_other() {
     const TEST: &str = "engines_with_one_uid_cannot_reach_each_other";
@@ -371,7 +371,7 @@ fn engines_with_one_uid_cannot_reach_each_other() {
         }
         let attack = attacks.iter().find(|(name, ..)| *name == attack).unwrap().2;
         let code = attack(other.id() as usize).map_or_else(refusal, |()| 0);
-        // A locked one cannot: it ends by itself.
+        // A confined one cannot kill it; it ends by itself.
         let _ = other.kill();
         std::process::exit(code);
     }
@@ -425,7 +425,7 @@ fn a_locked_resolver_looks_names_up_and_nothing_else() {
     }
 }
 
-/// Has this child's nsswitch.conf name these modules for hosts.
+/// Makes this child's nsswitch.conf name these modules for hosts.
 fn name_modules(modules: &str) -> Result<()> {
     std::fs::write("/mnt/nsswitch.conf", format!("hosts: {modules}\n"))?;
     let bind = ["--bind", "/mnt/nsswitch.conf", "/etc/nsswitch.conf"];
@@ -433,8 +433,7 @@ fn name_modules(modules: &str) -> Result<()> {
     Ok(())
 }
 
-/// What asks a link to end, over the socket at `path`: locked as far as `told` says, at once or when it is told to, and
-/// with an answer or without waiting for one.
+/// Asks a link to end, over the socket at `path`: confined as `told` says, and waiting for an answer or not.
 fn command(told: &str) -> Result<()> {
     let [lock_name, waits, path] = told.splitn(3, ':').collect::<Vec<_>>()[..] else { panic!("{told}") };
     // One that asks a service, so that the resolver may have sockets in the file system.
@@ -442,7 +441,7 @@ fn command(told: &str) -> Result<()> {
     LOCKS.iter().find(|(name, _)| *name == lock_name).unwrap().1();
     let mut stream = UnixStream::connect(path)?;
     match stream.write_all(&api::request(api::Method::Down)) {
-        // It may have been refused before it has asked.
+        // It may be refused before it has asked.
         Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(error),
         Ok(()) | Err(_) => {}
     }
@@ -464,7 +463,7 @@ fn whoever_is_locked_in_commands_no_link_also_with_the_uid_of_its_parent() {
     let path = scratch.path().join("control.sock");
     let mut server = Server::bind(&path).unwrap();
     let tell = |lock: &str, waits: &str| format!("{lock}:{waits}:{}", path.display());
-    // Served while it waits.
+    // Serves the socket meanwhile.
     let mut serve = |lock: &str| {
         let ended = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -493,7 +492,7 @@ fn whoever_is_locked_in_commands_no_link_also_with_the_uid_of_its_parent() {
     let (taken, text) = serve("resolver");
     assert_eq!(taken, [], "{text}");
     assert!(text.contains("answer: ") && text.contains("has given up all rights"), "{text}");
-    // Nor is one that has ended before anybody looked, whose number may be another's by then.
+    // Nor does one that exits before anybody looks, as its pid may then be reused.
     assert_eq!(in_child(TEST, &tell("resolver", "leaves")).0, Outcome::Succeeded);
     assert_eq!(server.take(), []);
     // The engine has no sockets at all.
