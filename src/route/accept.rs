@@ -1,5 +1,4 @@
-//! Which of the routes that the peer offers are taken (DESIGN: a peer can never draw in traffic that it was
-//! not given).
+//! Decides which of the routes offered by the peer are accepted: a peer can never attract traffic that it was not given.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -9,29 +8,29 @@ use ipnet::IpNet;
 use super::plan::KernelRoute;
 use crate::config::Config;
 
-/// What a pushed route must not disturb.
+/// What an accepted route must not disturb.
 #[derive(Debug, Clone, Copy)]
 pub struct Around<'a> {
     /// All unicast routes of table main.
     pub routes: &'a [KernelRoute],
     /// Index of the tunnel's own interface.
     pub device: u32,
-    /// The resolvers that this host asks.
+    /// This host's resolvers.
     pub resolvers: &'a [IpAddr],
-    /// Outer addresses of the link, where it sends and the remotes, unless its datagrams are told by their mark.
+    /// Outer addresses of the link, its destination and the remotes, unless a firewall mark identifies its datagrams.
     pub outer: &'a [IpAddr],
 }
 
-/// What becomes of an offer.
+/// The verdict on an offer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Verdict {
-    /// These are set.
+    /// The routes to set.
     pub taken: Vec<IpNet>,
-    /// These are not.
+    /// The others.
     pub refused: Vec<(IpNet, Refusal)>,
 }
 
-/// Why an offered route is not taken.
+/// Why an offered route is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     /// It lies within no prefix of `accept.routes`.
@@ -93,11 +92,11 @@ fn refusal(net: &IpNet, verdict: &Verdict, config: &Config, around: Around<'_>) 
     if verdict.taken.len() >= accept.limit {
         return Some(Refusal::Limit);
     }
-    // No prefix is worth the link itself, and a way of its own to an address that the network names is none.
+    // Nothing may cut off the link itself; routes to outer addresses named by the network are no protection.
     swallows(net, around).or_else(|| if accept.routes.contains(net) { None } else { disturbs(net, around) })
 }
 
-/// The outer address that the route would lead into the tunnel, as no narrower route leads it elsewhere.
+/// The outer address that the route would lead into the tunnel, unless a narrower route leads it elsewhere.
 fn swallows(net: &IpNet, around: Around<'_>) -> Option<Refusal> {
     let elsewhere = |address: &IpAddr| {
         let narrower = |route: &&KernelRoute| net.contains(&route.to) && route.to != *net;
@@ -108,8 +107,7 @@ fn swallows(net: &IpNet, around: Around<'_>) -> Option<Refusal> {
     outer.into_iter().find(|address| net.contains(address) && !elsewhere(address)).map(Refusal::Outer)
 }
 
-/// What on this host the route would lead into the tunnel. IPv6 link-local prefixes are on every interface
-/// and routed by none.
+/// What on this host the route would lead into the tunnel. IPv6 link-local prefixes are on every interface and are never routed.
 fn disturbs(net: &IpNet, around: Around<'_>) -> Option<Refusal> {
     let others = || around.routes.iter().filter(|route| route.interface != around.device);
     let connected = others().filter(|route| route.gateway.is_none() && !is_link_local(&route.to));
@@ -131,7 +129,7 @@ fn is_link_local(net: &IpNet) -> bool {
 /// The resolvers of a resolv.conf(5).
 pub fn resolvers(text: &str) -> Vec<IpAddr> {
     let servers = text.lines().filter_map(|line| line.trim_start().strip_prefix("nameserver"));
-    // A link-local resolver has a zone behind its address.
+    // A link-local address is followed by its zone.
     servers.filter_map(|rest| rest.split_whitespace().next()?.split('%').next()?.parse().ok()).collect()
 }
 
@@ -253,8 +251,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is offered: only what accept.routes covers is taken, no more than the limit, and
-        /// nothing that this host needs.
+        /// For any offer, only what accept.routes covers is taken, no more than the limit, and nothing that this host needs.
         #[test]
         fn never_takes_more_than_it_may(offers in prop::collection::vec((any::<u32>(), 0u8..=32), 0..40)) {
             let offered: Vec<IpNet> =

@@ -1,53 +1,53 @@
-//! Something on this host that is not as tund has set it or was told to use it: a type with a stable code for programs and one sentence
-//! for people, as those of `core::condition`.
+//! A deviation of this host from what tund has set or was told to use: a type with a stable code for programs and a sentence for people, like
+//! `core::condition`.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 const AGAIN: &str = "tund sets it again, five times a minute at most";
 
-/// Something that is not as it has to be.
+/// A deviation from the required state.
 #[allow(missing_docs, reason = "the line above each variant says what its fields are")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Difference {
     /// The interface of `bind-device` does not exist.
     BindDeviceMissing { interface: String },
-    /// The socket is bound to another interface than that of `bind-device`, or to one that is gone.
+    /// The socket is bound to another interface than `bind-device`, or to one that is gone.
     SocketUnbound { interface: String },
     /// No interface has the address of `listen`.
     ListenAddressMissing { address: IpAddr },
     /// The device is in another network namespace.
     DeviceGone { device: String },
-    /// The device is down; `ours`: tund has set it up before.
+    /// The device is down; `ours`: tund had set it up.
     DeviceDown { device: String, ours: bool },
     /// The device has another MTU.
     DeviceMtu { device: String, wanted: u32, there: u32 },
     /// The device has another MAC address.
     DeviceMac { device: String },
-    /// There is no bridge of that name.
+    /// The bridge does not exist.
     BridgeMissing { device: String, bridge: String },
-    /// The device is no port of its bridge.
+    /// The device is not a port of its bridge.
     BridgePortMissing { device: String, bridge: String },
     /// The bridge is down.
     BridgeDown { bridge: String },
-    /// The bridge has a larger MTU than the device has taken from it; `followed`: the link takes it by itself.
+    /// The bridge's MTU is larger than the one the device took from it; `followed`: the link adapts by itself.
     BridgeMtu { bridge: String, there: u32, device: u32, followed: bool },
-    /// Who looks for the control socket does not find it.
+    /// Clients do not find the control socket.
     ControlSocketMissing { path: String },
-    /// The metrics are not served where they are to be.
+    /// The metrics are not served where configured.
     MetricsMissing { address: SocketAddr },
-    /// So many addresses are not on the device; the first.
+    /// `count` addresses are missing from the device.
     AddressMissing { first: String, count: usize },
-    /// So many routes that the kernel sets with an address are not there; the first.
+    /// `count` routes that the kernel sets with an address are missing.
     ConnectedRouteMissing { first: String, count: usize },
-    /// So many refusals and rules of a full tunnel are not there; the first.
+    /// `count` blocks and rules of a full tunnel are missing.
     RuleMissing { first: String, count: usize },
-    /// So many routes are not there; the first.
+    /// `count` routes are missing.
     RouteMissing { first: String, count: usize },
 }
 
 impl Difference {
-    /// One of each kind, for what is done for all: the table in tund(8), and tests.
+    /// One of each kind, for the table in tund(8) and for tests.
     #[cfg(test)]
     pub fn samples() -> Vec<Self> {
         let [device, bridge, interface] = ["tap0", "br0", "ppp0"].map(str::to_owned);
@@ -96,7 +96,7 @@ impl Difference {
         }
     }
 
-    /// Whether no frame passes meanwhile, whatever the peer does.
+    /// Whether it stops all frames, whatever the peer does.
     pub fn stops_frames(&self) -> bool {
         match self {
             Self::BindDeviceMissing { .. }
@@ -119,7 +119,7 @@ impl Difference {
         }
     }
 
-    /// What is missing, the first of it and how many.
+    /// What is missing: its kind, the first one and the count.
     fn missing_steps(&self) -> Option<(&'static str, &str, usize)> {
         match self {
             Self::AddressMissing { first, count } => {
@@ -175,7 +175,7 @@ impl Difference {
 }
 
 impl fmt::Display for Difference {
-    /// The sentence: what is the matter, and the remedy or what tund does about it.
+    /// Writes the sentence: what is wrong, and the remedy or what tund does about it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some((what, first, count)) = self.missing_steps() {
             let more = if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };

@@ -1,4 +1,4 @@
-//! What tund has set on this host or was told to use, compared with what is there: the differences, each with the steps that mend it.
+//! Compares what tund has set on this host or was told to use with the actual state: the differences, each with the steps that repair it.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -21,15 +21,15 @@ pub struct Link {
     pub mtu: u32,
     /// IFF_UP.
     pub up: bool,
-    /// IFF_LOWER_UP; of a tun device: a process has it open.
+    /// IFF_LOWER_UP; for a tun device: a process has it open.
     pub carrier: bool,
     /// IFLA_INFO_KIND, such as "bridge" or "tun".
     pub kind: Option<String>,
-    /// Of a multi-queue tun device: the queues that processes have open, attached or not.
+    /// For a multi-queue tun device: the queues that processes have open, attached or not.
     pub queues: Option<u32>,
-    /// Index of the bridge it belongs to.
+    /// Index of its bridge.
     pub master: Option<u32>,
-    /// MAC address, of what has one of six bytes.
+    /// MAC address, if six bytes long.
     pub mac: Option<[u8; 6]>,
 }
 
@@ -39,7 +39,7 @@ impl Link {
         self.carrier || self.queues.is_some_and(|queues| queues > 0)
     }
 
-    /// Whether it is a bridge of the kernel's.
+    /// Whether it is a kernel bridge.
     pub fn is_bridge(&self) -> bool {
         self.kind.as_deref() == Some("bridge")
     }
@@ -52,13 +52,13 @@ pub struct Address {
     pub interface: u32,
     /// The local address with its prefix.
     pub address: IpNet,
-    /// The other end, when point-to-point.
+    /// The other end, if point-to-point.
     pub peer: Option<IpAddr>,
-    /// Another host may turn out to have it (RFC 4862 §5.4).
+    /// Duplicate address detection is running (RFC 4862 §5.4).
     pub tentative: bool,
 }
 
-/// What has to be there.
+/// The required state.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
     /// The configuration.
@@ -67,11 +67,11 @@ pub struct Wanted<'a> {
     pub device: &'a Interface,
     /// The steps that configured it.
     pub device_steps: &'a [Step],
-    /// Whether the link opened its socket itself, so that `listen` counts.
+    /// Whether the link opened its own socket, so that `listen` counts.
     pub own_socket: bool,
 }
 
-/// What is there.
+/// The actual state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Seen {
     /// All interfaces.
@@ -80,11 +80,11 @@ pub struct Seen {
     pub addresses: Vec<Address>,
     /// All unicast routes of table main.
     pub routes: Vec<KernelRoute>,
-    /// Those of the steps that set routes, refusals and rules whose effect is not there.
+    /// The steps for routes, blocks and rules whose effect is missing.
     pub missing: Vec<Step>,
-    /// The interface that the link's socket is bound to; `None` as well when that interface is gone.
+    /// The interface the link's socket is bound to; also `None` if that is gone.
     pub bound_to: Option<String>,
-    /// Where nobody can ask the link any more.
+    /// The missing places to query the link.
     pub lost: Vec<Difference>,
 }
 
@@ -99,19 +99,19 @@ impl Seen {
     }
 }
 
-/// A difference, and what mends it; nothing where that is not tund's to do.
+/// A difference and its repair, which is empty if that is not up to tund.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// What differs.
     pub difference: Difference,
-    /// In this order.
+    /// The steps, in order.
     pub mends: Vec<Step>,
 }
 
 impl Finding {
-    /// Whether tund does something about it.
+    /// Whether tund repairs it.
     pub fn is_mendable(&self) -> bool {
-        // These take no steps.
+        // These need no steps.
         let without = matches!(
             self.difference,
             Difference::SocketUnbound { .. }
@@ -123,7 +123,7 @@ impl Finding {
     }
 }
 
-/// What differs. What follows from another difference is left out: it may be well once that is mended.
+/// Compares both states. Consequences of another difference are left out, as its repair may fix them.
 pub fn compare(wanted: Wanted<'_>, seen: &Seen) -> Vec<Finding> {
     let mut found: Vec<Finding> = socket(wanted, seen).into_iter().collect();
     let own = wanted.device.index;
@@ -163,7 +163,7 @@ fn down(wanted: Wanted<'_>) -> Finding {
     Finding { difference: Difference::DeviceDown { device, ours }, mends }
 }
 
-/// The steps that have set an address which is not there, each with the address and its peer.
+/// The steps whose address is missing, each with the address and its peer.
 fn absent_addresses<'a>(
     wanted: Wanted<'a>,
     seen: &'a Seen,
@@ -180,7 +180,7 @@ fn several(mends: Vec<Step>, difference: impl FnOnce(String, usize) -> Differenc
     Some(Finding { difference: difference(first, mends.len()), mends })
 }
 
-/// The interface and the address of the link's own socket.
+/// Checks the interface and address of the link's own socket.
 fn socket(wanted: Wanted<'_>, seen: &Seen) -> Option<Finding> {
     let bound = wanted.config.bind_device.clone().filter(|name| seen.bound_to.as_ref() != Some(name));
     let there = |interface: &String| seen.links.iter().any(|link| link.name == *interface);
@@ -198,7 +198,7 @@ fn socket(wanted: Wanted<'_>, seen: &Seen) -> Option<Finding> {
     difference.map(|difference| Finding { difference, mends: Vec::new() })
 }
 
-/// MTU and MAC address.
+/// Checks MTU and MAC address.
 fn settings(wanted: Wanted<'_>, link: &Link) -> Vec<Finding> {
     let mut found = Vec::new();
     for step in wanted.device_steps {
@@ -224,7 +224,7 @@ fn settings(wanted: Wanted<'_>, link: &Link) -> Vec<Finding> {
     found
 }
 
-/// The bridge is known by its name: one that was made anew has another index.
+/// Checks the bridge, by name: a recreated one has another index.
 fn bridge(wanted: Wanted<'_>, link: &Link, links: &[Link]) -> Option<Finding> {
     let bridge = wanted.config.device.bridge.clone()?;
     let (index, device) = (wanted.device.index, wanted.device.name.clone());
@@ -248,7 +248,7 @@ fn bridge(wanted: Wanted<'_>, link: &Link, links: &[Link]) -> Option<Finding> {
     Some(Finding { difference, mends })
 }
 
-/// An address that is there with another prefix or peer makes room for the right one.
+/// Checks the addresses. One with a wrong prefix or peer is replaced.
 fn addresses(wanted: Wanted<'_>, seen: &Seen) -> Option<Finding> {
     let (own, name) = (wanted.device.index, &wanted.device.name);
     let (mut mends, mut first, mut count) = (Vec::new(), None, 0);
@@ -265,10 +265,9 @@ fn addresses(wanted: Wanted<'_>, seen: &Seen) -> Option<Finding> {
     first.map(|first| Finding { difference: Difference::AddressMissing { first, count }, mends })
 }
 
-/// The kernel sets a route with each address, and does not set it again if another program removes it, nor always when
-/// the device was down.
+/// Checks the kernel's routes of each address, which it does not restore if another program removes them, nor always after the device was down.
 fn connected(wanted: Wanted<'_>, link: &Link, seen: &Seen) -> Option<Finding> {
-    // A virtual routing table of the user's has them in another table.
+    // In a VRF, these routes are in another table.
     if link.master.is_some() && wanted.config.device.bridge.is_none() {
         return None;
     }
@@ -281,7 +280,7 @@ fn connected(wanted: Wanted<'_>, link: &Link, seen: &Seen) -> Option<Finding> {
         .collect();
     let needed = wanted.device_steps.iter().filter_map(|step| {
         let Step::AddAddress { address, peer, .. } = step else { return None };
-        // While the kernel looks whether somebody else has it, it has no routes.
+        // During duplicate address detection, the kernel sets no routes.
         let used = seen.address(own, address, *peer).is_some_and(|found| !found.tentative);
         if !used {
             return None;
@@ -303,20 +302,20 @@ fn connected(wanted: Wanted<'_>, link: &Link, seen: &Seen) -> Option<Finding> {
     several(absent.collect(), |first, count| Difference::ConnectedRouteMissing { first, count })
 }
 
-/// How the device is.
+/// The state of the device.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sight {
     /// Whether it is up.
     pub up: bool,
     /// MTU in bytes.
     pub mtu: u32,
-    /// The bridge, or whatever else, that it is a port of.
+    /// The bridge or other master that it is a port of.
     pub master: Option<String>,
-    /// Its addresses, without those that the kernel has made itself.
+    /// Its addresses, except those made by the kernel.
     pub addresses: Vec<IpNet>,
 }
 
-/// How the device is; `None`: it is not there.
+/// The state of the device; `None` if it does not exist.
 pub fn sight(device: &Interface, seen: &Seen) -> Option<Sight> {
     let link = seen.links.iter().find(|link| link.index == device.index)?;
     let name = |index| seen.links.iter().find(|link| link.index == index).map(|link| link.name.clone());
@@ -333,7 +332,7 @@ pub fn sight(device: &Interface, seen: &Seen) -> Option<Sight> {
     })
 }
 
-/// Those of the steps whose effect is not there, as they are written.
+/// The steps without effect, as text.
 pub fn absent(steps: &[Step], seen: &Seen) -> BTreeSet<String> {
     let is_absent = |step: &&Step| {
         let Step::AddAddress { index, address, peer, .. } = step else { return false };

@@ -1,8 +1,8 @@
-//! The full tunnel: everything goes through the link but the link's own datagrams.
+//! The full tunnel: everything but the link's own datagrams goes through the link.
 //!
-//! What goes beside it is told by who sends, not by where to (ip-rule(8)): the link's socket carries a mark, and whatever does not
-//! is looked up in a table of the link's own, whose default route leads into the tunnel. Table main stays as it is. A family
-//! that the link does not carry is refused there, since it would otherwise pass beside the tunnel.
+//! The exception is by sender, not by destination (ip-rule(8)): the link's socket carries a mark. Unmarked packets are looked up in the link's own
+//! table, whose default route leads into the tunnel. Table main stays as it is. An address family that the link does not carry is blocked there,
+//! since it would otherwise bypass the tunnel.
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -11,14 +11,13 @@ use super::step::{Family, Rule, Step, TABLE_MAIN};
 use crate::config::{Config, FullTunnel};
 use crate::packet::layer::Mode;
 
-/// The first of the numbers that links draw their own from ...
+/// The first of the numbers that links choose from ...
 const NUMBERS_FROM: u32 = 16_384;
-/// ... and how many there are, each with its successor: all are below 32766, the rule for table main (`fib_default_rules_init`
-/// of net/ipv4/fib_rules.c).
+/// ... and their count, each with its successor: all are below 32766, the rule for table main (`fib_default_rules_init` of net/ipv4/fib_rules.c).
 const NUMBERS: u32 = 8_190;
 
-/// The number of the link's table, and the priority of its first rule; the second one's is the next. It follows from the
-/// link's name (FNV-1a), so that it is the same after a restart.
+/// The number of the link's table and of its first rule's priority; the second rule has the next. It is a hash of the link's name (FNV-1a), so that a
+/// restart does not change it.
 pub fn number(config: &Config) -> u32 {
     let hash = config
         .name
@@ -27,7 +26,7 @@ pub fn number(config: &Config) -> u32 {
     NUMBERS_FROM + hash % NUMBERS * 2
 }
 
-/// What holds whenever the tunnel is not there, with `fail = "closed"`: everything but the link's own datagrams is refused.
+/// What is in force while the tunnel is down, with `fail = "closed"`: all but the link's own datagrams are blocked.
 pub fn blocks(config: &Config) -> Vec<Step> {
     let Some(full) = config.full_tunnel.filter(|full| full.closed) else { return Vec::new() };
     let table = number(config);
@@ -35,7 +34,7 @@ pub fn blocks(config: &Config) -> Vec<Step> {
     refusals.into_iter().chain(rules(config, full)).collect()
 }
 
-/// The routes of the link's table, and the rules that lead there unless [`blocks`] has them.
+/// The routes of the link's table, and its rules unless [`blocks`] has them.
 pub fn steps(config: &Config, device: &Interface, host: &Host) -> Result<Vec<Step>, PlanError> {
     let Some(full) = config.full_tunnel else { return Ok(Vec::new()) };
     let table = number(config);
@@ -57,13 +56,12 @@ pub fn steps(config: &Config, device: &Interface, host: &Host) -> Result<Vec<Ste
     Ok(steps)
 }
 
-/// Where a route of the peer's goes: with a full tunnel, where no datagram of the link's own is looked up.
+/// The table for the peer's routes: with a full tunnel the link's, where its own datagrams are not looked up.
 pub fn pushed_table(config: &Config) -> u32 {
     if config.full_tunnel.is_some() { number(config) } else { TABLE_MAIN }
 }
 
-/// For each family: what is more specific in table main than its default route, if that stays; then the link's table for
-/// whatever does not carry the mark.
+/// For each family: what is more specific in table main than its default route, if that stays; then the link's table for unmarked packets.
 fn rules(config: &Config, full: FullTunnel) -> impl Iterator<Item = Step> {
     let number = number(config);
     let mark = config.mark();
@@ -76,7 +74,7 @@ fn rules(config: &Config, full: FullTunnel) -> impl Iterator<Item = Step> {
     })
 }
 
-/// A link whose addresses a script sets carries both families, for all that is known.
+/// Whether the link carries the family. If a script sets the addresses, both are assumed.
 fn carries(config: &Config, family: Family) -> bool {
     let addresses = &config.device.addresses;
     addresses.is_empty() || addresses.iter().any(|own| Family::of(own) == family)
@@ -89,7 +87,7 @@ fn everything(family: Family) -> IpNet {
     }
 }
 
-/// The networks at the far end of a bridged link: they are inside the tunnel.
+/// The networks at the far end of a bridged link, which are inside the tunnel.
 fn own_networks<'a>(
     config: &Config,
     device: &'a Interface,

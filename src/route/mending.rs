@@ -1,25 +1,25 @@
-//! When what is not as it has to be is mended: at once, then ever more seldom, and never given up.
+//! Timing of repairs: at once, then less and less often, but never given up.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// The longest pause between two attempts.
+/// Maximum pause between two attempts.
 const LONGEST: Duration = Duration::from_secs(30);
-/// After so long without an attempt the next one is the first again.
+/// After this long without an attempt, the pauses start over.
 const FORGET: Duration = Duration::from_secs(60);
 
-/// The differences that there are, by code. The pauses between two attempts are 2, 4, 8, 16 and then 30 s, so that no difference
-/// is mended more than five times a minute, whoever makes it again and again.
+/// The current differences, by code. The pauses between attempts are 2, 4, 8, 16 and then 30 s, so that no difference is repaired more than five
+/// times a minute, however often it recurs.
 #[derive(Debug, Default)]
 pub struct Mending(BTreeMap<&'static str, Kind>);
 
 #[derive(Debug, Default)]
 struct Kind {
-    /// Since when it is there, in seconds since the Unix epoch; `None`: it is not.
+    /// When it began, in seconds since the Unix epoch; `None` if it is over.
     since: Option<u64>,
     tried: Option<Instant>,
     attempts: u32,
-    /// What was said of it last.
+    /// The last text logged for it.
     said: Option<String>,
 }
 
@@ -31,7 +31,7 @@ impl Kind {
 }
 
 impl Mending {
-    /// Takes what differs now; the result is what did before and does not any more, with its beginning.
+    /// Records the current differences; returns those that have ended, with their start.
     pub fn observe(&mut self, codes: &[&'static str], unix_time: u64) -> Vec<(&'static str, u64)> {
         for code in codes {
             self.0.entry(code).or_default().since.get_or_insert(unix_time);
@@ -44,7 +44,7 @@ impl Mending {
         ended.collect()
     }
 
-    /// Whether this may be mended now, which counts as done.
+    /// Whether this may be repaired now; if so, records an attempt.
     pub fn attempt(&mut self, code: &'static str, now: Instant) -> bool {
         let kind = self.0.entry(code).or_default();
         if kind.tried.is_some_and(|tried| now.saturating_duration_since(tried) >= FORGET) {
@@ -59,12 +59,12 @@ impl Mending {
         free
     }
 
-    /// When this may be mended again.
+    /// When this may be repaired again.
     pub fn free_at(&self, code: &str) -> Option<Instant> {
         self.0.get(code)?.free_at()
     }
 
-    /// Whether this is new to who reads the log: it was not the last that was said of the difference while it lasts.
+    /// Whether this text is new to the log: not the last one logged for the difference while it lasts.
     pub fn is_news(&mut self, code: &'static str, text: &str) -> bool {
         let said = &mut self.0.entry(code).or_default().said;
         let news = said.as_deref() != Some(text);
@@ -74,7 +74,7 @@ impl Mending {
         news
     }
 
-    /// Since when it is there.
+    /// When it began.
     pub fn since(&self, code: &str) -> Option<u64> {
         self.0.get(code)?.since
     }
@@ -86,7 +86,7 @@ mod tests {
 
     use super::*;
 
-    /// Attempts within the time, if it is asked for ten times a second.
+    /// The times of attempts in this period, if asked ten times a second.
     fn attempts(mending: &mut Mending, start: Instant, seconds: std::ops::Range<u64>) -> Vec<u64> {
         let tenths = seconds.start * 10..seconds.end * 10;
         let at = |tenth: u64| start + Duration::from_millis(tenth * 100);

@@ -1,4 +1,4 @@
-//! Addresses and routes: the plan, and what has become of it (pure); netlink (the kernel).
+//! Addresses and routes: plans and comparisons (pure); netlink (the kernel).
 
 pub mod accept;
 pub mod difference;

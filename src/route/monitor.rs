@@ -1,4 +1,4 @@
-//! The kernel's word that interfaces, addresses or routes have changed.
+//! Kernel notifications about interfaces, addresses and routes.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,7 +9,7 @@ use crate::sys::NetlinkListener;
 /// `RTMGRP_IPV6_ROUTE`, and the group `RTNLGRP_IPV6_RULE` (19).
 const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18;
 
-/// Listens to changes in this network namespace.
+/// Listens for changes in this network namespace.
 pub struct Monitor(NetlinkListener);
 
 impl Monitor {
@@ -18,8 +18,7 @@ impl Monitor {
         NetlinkListener::join(None, GROUPS).map(Self)
     }
 
-    /// Reads what is waiting; true: something has changed, or so much that messages were lost. What has changed is
-    /// looked up.
+    /// Reads pending messages; true if something has changed, or messages were lost. What has changed is looked up separately.
     pub fn take_changed(&self) -> bool {
         self.0.take_any(|_| true)
     }

@@ -26,7 +26,7 @@ use crate::sys::rights;
 pub struct Lookup {
     /// Outgoing interface.
     pub interface: u32,
-    /// The address of this host that it begins at, unless that was given.
+    /// The source address, unless it was given.
     pub source: Option<IpAddr>,
     /// Gateway.
     pub gateway: Option<IpAddr>,
@@ -58,13 +58,13 @@ impl Netlink {
         Ok(answer.map_err(|failure| failure.while_doing(&"listing interfaces"))?.entries)
     }
 
-    /// The bridge forgets which hosts are behind its ports, but for what was set by hand.
+    /// Flushes a bridge's learned addresses, except those set by hand.
     pub fn flush_bridge(&mut self, index: u32) -> io::Result<()> {
         let answer = self.socket.request(0, encode::flush_bridge(index));
         answer.map(drop).map_err(|failure| failure.while_doing(&"flushing the bridge's table"))
     }
 
-    /// The bridge of this port forgets which hosts are behind it, but for what was set by hand.
+    /// Flushes the addresses learned behind a bridge port, except those set by hand.
     pub fn flush_port(&mut self, index: u32) -> io::Result<()> {
         let answer = self.socket.request(0, encode::flush_port(index));
         answer.map(drop).map_err(|failure| failure.while_doing(&"flushing the port's table"))
@@ -101,8 +101,8 @@ impl Netlink {
         Ok(self.main()?.routes)
     }
 
-    /// How what the link's own sockets send along `path` gets there, which also depends on their mark, on the interface that they are bound
-    /// to, and on the address that it leaves from.
+    /// The route of what the link's own sockets send along `path`, which also depends on their mark, on the interface they are bound to, and on the
+    /// source address.
     pub fn way(&mut self, config: &Config, path: Path) -> io::Result<Lookup> {
         let to = path.remote.ip().to_canonical();
         let bound = config.bind_device.as_deref().map(|name| self.link(name)).transpose()?.flatten();
@@ -111,7 +111,7 @@ impl Netlink {
         self.lookup(to, interface, config.mark(), own.filter(|own| own.is_ipv4() == to.is_ipv4()))
     }
 
-    /// How the kernel would reach `address`, through `interface` and from `own` if these are given.
+    /// The route to `address`, through `interface` and from `own` if given.
     pub fn lookup(
         &mut self,
         address: IpAddr,
@@ -131,10 +131,9 @@ impl Netlink {
         Ok(lookup)
     }
 
-    /// Carries out one step. An existing foreign route is `AlreadyExists`; one with our own protocol number
-    /// is taken over, unless it belongs to another tunnel that runs. Adding an address that is there and
-    /// removing what is gone already succeed, and so does leaving a bridge that the link is not in: the result
-    /// says whether anything changed.
+    /// Carries out one step. For an existing foreign route this is `AlreadyExists`; one with our own protocol number is taken over, unless it belongs
+    /// to another running tunnel. Adding an existing address and removing what is gone succeed, and so does leaving a bridge that the link is not in:
+    /// the result says whether anything changed.
     pub fn apply(&mut self, step: &Step) -> io::Result<bool> {
         let result = match step {
             Step::SetLink { index, name: _, mtu, mac, txqueuelen, up } => {
@@ -162,7 +161,7 @@ impl Netlink {
                 }
                 self.change(0, encode::set_master(*index, 0), &[Errno::NODEV])
             }
-            // A host without IPv6 has nothing to refuse or to lead anywhere.
+            // A host without IPv6 has nothing to block or to route.
             Step::Block { to, table: _ } if self.is_absent(Family::of(to)) => return Ok(false),
             Step::AddRule(rule) | Step::DeleteRule(rule) if self.is_absent(rule.family) => return Ok(false),
             Step::Block { to, table } => self.change(
@@ -184,7 +183,7 @@ impl Netlink {
         result.map_err(|failure| failure.while_doing(step))
     }
 
-    /// Sends a change; the errors in `harmless` mean that it was made before.
+    /// Sends a change; errors in `harmless` mean that it was made before.
     fn change(&mut self, flags: u16, message: Message, harmless: &[Errno]) -> Result<bool, Failure> {
         match self.socket.request(flags, message) {
             Ok(_) => Ok(true),
@@ -197,7 +196,7 @@ impl Netlink {
         Ok(self.link_at(index)?.is_some_and(|link| link.master == Some(bridge)))
     }
 
-    /// One with our own protocol number is a left-over of ours.
+    /// Adds a rule. One with our protocol number is a leftover of ours.
     fn add_rule(&mut self, step: &Step, rule: &Rule) -> io::Result<bool> {
         let message = Message::NewRule(encode::rule_message(rule));
         match self.change(NLM_F_CREATE | NLM_F_EXCL, message, &[]) {
@@ -212,8 +211,8 @@ impl Netlink {
         Ok(!answer.map_err(|failure| failure.while_doing(&"listing rules"))?.entries.is_empty())
     }
 
-    /// Whether this host has no such addresses: a kernel without IPv6, or started with `ipv6.disable=1`. Its own words count,
-    /// and of two: a service may be refused the sockets of a family that the host has, a kernel may be without rules.
+    /// Whether this host lacks the family: a kernel without IPv6, or started with `ipv6.disable=1`. The kernel must say so twice, as a service may be
+    /// denied sockets of a family, and a kernel may lack rules.
     fn is_absent(&mut self, family: Family) -> bool {
         family == Family::V6
             && !rights::has_ipv6()

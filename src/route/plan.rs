@@ -12,7 +12,7 @@ pub use super::step::{KernelRoute, ROUTE_PROTOCOL, Step, TABLE_MAIN, broadcast};
 use crate::config::{Config, Route, Via};
 use crate::packet::layer::Mode;
 
-/// The interface that steps are for.
+/// The interface that steps apply to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {
     /// Kernel's index.
@@ -21,27 +21,27 @@ pub struct Interface {
     pub name: String,
 }
 
-/// What a plan needs to know of the host.
+/// What a plan needs to know about the host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Host {
-    /// All unicast routes of table main, both families; for [`route_steps`] as they are after `up` ran.
+    /// All unicast routes of table main, both families; for [`route_steps`], after `up` has run.
     pub routes: Vec<KernelRoute>,
     /// The bridge named in the configuration, if it exists.
     pub bridge: Option<Interface>,
-    /// The MAC address of a tap device that was given none; `None`: it keeps its own.
+    /// The MAC address of a tap device with none configured; `None`: it keeps its own.
     pub mac: Option<[u8; 6]>,
 }
 
-/// Length of the device's transmit queue, in frames, if nothing else is asked for. A worker may have to wait some
-/// milliseconds for a processor; the kernel's 500 frames are full in less than one.
+/// Default length of the device's transmit queue, in frames. A worker may wait milliseconds for a processor; the kernel's 500 frames fill in less
+/// than one.
 const TXQUEUELEN: u32 = 2000;
 
-/// Why no plan could be made. The text names the remedy.
+/// Why there is no plan. The text names the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct PlanError(pub String);
 
-/// The steps that configure the device (nothing but bridge and up state with `configure = false`).
+/// The steps that configure the device (only bridge and up state with `configure = false`).
 pub fn device_steps(config: &Config, device: &Interface, host: &Host) -> Result<Vec<Step>, PlanError> {
     let settings = &config.device;
     let bridge = bridge(config, host)?;
@@ -62,7 +62,7 @@ pub fn device_steps(config: &Config, device: &Interface, host: &Host) -> Result<
         bridge_name: bridge.name.clone(),
     }));
     steps.push(set_link(None, None, None, Some(true)));
-    // After it is up: Linux 6.18 now and then never adds the route to an IPv6 peer otherwise.
+    // After it is up: Linux 6.18 otherwise sometimes omits the route to an IPv6 peer.
     if settings.configure {
         steps.extend(addresses(config).into_iter().map(|(address, peer)| Step::AddAddress {
             index,
@@ -74,15 +74,14 @@ pub fn device_steps(config: &Config, device: &Interface, host: &Host) -> Result<
     Ok(steps)
 }
 
-/// The steps that set the routes. `net_gateway` is the lowest-metric default route of the family in
-/// table main that is not through `device`.
+/// The steps that set the routes. `net_gateway` is the lowest-metric default route of the family in table main that is not through `device`.
 pub fn route_steps(config: &Config, device: &Interface, host: &Host) -> Result<Vec<Step>, PlanError> {
     let view = View { config, device, host };
     let routes = with_next_hops(&config.routes, |route| view.next_hop(route))?;
     Ok(routes.into_iter().map(Step::AddRoute).collect())
 }
 
-/// The routes as the kernel is to have them. Those of a family that go the same way have the same next hop: it is looked for once.
+/// The routes as the kernel will have them. The next hop is found once per family and `via`.
 fn with_next_hops(
     routes: &[Route],
     next_hop: impl Fn(&Route) -> Result<NextHop, PlanError>,
@@ -98,7 +97,7 @@ fn with_next_hops(
     routes.iter().map(through).collect()
 }
 
-/// A route of the configuration as the kernel is to have it.
+/// A configured route as the kernel will have it.
 pub fn kernel_route(
     config: &Config,
     device: &Interface,
@@ -108,7 +107,7 @@ pub fn kernel_route(
     View { config, device, host }.next_hop(route).map(|hop| hop.lead(route))
 }
 
-/// The route that leads to `to` through the peer, as `vpn_gateway` means it.
+/// The route to `to` through the peer, in the sense of `vpn_gateway`.
 pub fn through_peer(
     config: &Config,
     device: &Interface,
@@ -145,7 +144,7 @@ impl NextHop {
 }
 
 impl View<'_> {
-    /// Depends on the route's family and on `via`, and on nothing else of it.
+    /// The next hop; it depends only on the route's family and on `via`.
     fn next_hop(&self, route: &Route) -> Result<NextHop, PlanError> {
         match route.via {
             Via::VpnGateway => self.vpn_gateway(&route.to),
@@ -158,7 +157,7 @@ impl View<'_> {
         }
     }
 
-    /// A tun device has one other end, so there a route works without naming the peer.
+    /// The peer. A tun device has one other end, so its route needs no gateway.
     fn vpn_gateway(&self, to: &IpNet) -> Result<NextHop, PlanError> {
         let peer = self.config.device.peers.iter().copied().find(|peer| same_family(*peer, to));
         match (self.config.device.mode, peer) {
@@ -188,9 +187,9 @@ impl View<'_> {
             })
     }
 
-    /// The next hop for a gateway that must be a neighbour: the kernel takes no other.
+    /// The next hop for a gateway, which the kernel requires to be a neighbour.
     fn direct(&self, gateway: IpAddr, to: &IpNet) -> Result<NextHop, PlanError> {
-        // Link-local prefixes are on every interface; only the tunnel can be meant.
+        // Link-local prefixes are on every interface; here they mean the tunnel.
         if self.on_device(gateway) || is_link_local(gateway) {
             return Ok(self.through_device(Some(gateway)));
         }
@@ -205,7 +204,7 @@ impl View<'_> {
         }
     }
 
-    /// Whether the address is a neighbour on the device: configured by us, or by a script before.
+    /// Whether the address is a neighbour on the device, by our configuration or a script's.
     fn on_device(&self, address: IpAddr) -> bool {
         let own = if self.config.device.configure { addresses(self.config) } else { Vec::new() };
         let reaches = |(own, peer): &(IpNet, Option<IpAddr>)| match peer {
@@ -216,14 +215,14 @@ impl View<'_> {
         own.iter().any(reaches) || self.nearest(address).is_some_and(by_script)
     }
 
-    /// The route that the kernel would take to the address.
+    /// The kernel's route to the address.
     fn nearest(&self, address: IpAddr) -> Option<&KernelRoute> {
         let routes = self.host.routes.iter().filter(|route| route.to.contains(&address));
         routes.max_by_key(|route| (route.to.prefix_len(), Reverse(route.metric.unwrap_or(0))))
     }
 
-    /// The kernel sets the route to an IPv6 peer some time after the address, and until then refuses the
-    /// peer as a gateway. A tun device has one other end, so there the gateway can be left out.
+    /// The next hop. The kernel adds the route to an IPv6 peer some time after the address, and until then rejects the peer as a gateway. A tun
+    /// device has one other end and needs no gateway.
     fn through_device(&self, gateway: Option<IpAddr>) -> NextHop {
         let gateway = match self.config.device.mode {
             Mode::Tun => gateway.filter(IpAddr::is_ipv4),
@@ -233,8 +232,8 @@ impl View<'_> {
     }
 }
 
-/// The addresses to set, each with its peer. On a tun device the first address of the peer's family is
-/// point-to-point, unless its prefix holds the peer already.
+/// The addresses to set, each with its peer. On a tun device the first address of the peer's family is point-to-point, unless its prefix contains the
+/// peer.
 fn addresses(config: &Config) -> Vec<(IpNet, Option<IpAddr>)> {
     let device = &config.device;
     let mut peers = match device.mode {

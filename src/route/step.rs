@@ -1,4 +1,4 @@
-//! Changes to addresses and routes, each as the `ip` command a person would have typed, and how each is undone.
+//! Changes to addresses and routes, each with its `ip` command and its inverse.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -7,13 +7,13 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-/// Route protocol number of tund's own routes (`RTPROT_*`; unassigned in rt_protos), so that they can be told from others.
+/// Route protocol number of tund's own routes (`RTPROT_*`; unassigned in rt_protos), which identifies them.
 pub const ROUTE_PROTOCOL: u8 = 88;
 
 /// Number of the routing table `main`.
 pub const TABLE_MAIN: u32 = 254;
 
-/// A route as the kernel keeps it.
+/// A route as stored by the kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct KernelRoute {
     /// Destination.
@@ -51,25 +51,25 @@ impl Family {
     }
 }
 
-/// A rule of policy routing (ip-rule(8)): which packets are looked up in a table.
+/// A policy routing rule (ip-rule(8)): which packets are looked up in a table.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Rule {
     /// The packets' family.
     pub family: Family,
-    /// Lower ones come first; `main` has 32766.
+    /// Lower values come first; `main` has 32766.
     pub priority: u32,
     /// The table.
     pub table: u32,
-    /// Packets of sockets with this mark (SO_MARK) are left to the next rule.
+    /// Packets of sockets with this mark (SO_MARK) skip the rule.
     pub unless_mark: Option<u32>,
-    /// What the table's default route would take is left to the next rule (`FRA_SUPPRESS_PREFIXLEN` 0).
+    /// Packets for the table's default route skip the rule (`FRA_SUPPRESS_PREFIXLEN` 0).
     pub suppress_default: bool,
 }
 
-/// One change to the system. `Display` writes it as the `ip` command a person would have typed.
+/// One change to the system. `Display` writes it as the equivalent `ip` command.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Step {
-    /// MTU, MAC, queue length and up state of a link, as far as set.
+    /// Set MTU, MAC, queue length and up state of a link, as given.
     SetLink {
         /// Interface index.
         index: u32,
@@ -130,15 +130,15 @@ pub enum Step {
     AddRoute(KernelRoute),
     /// Remove exactly this route.
     DeleteRoute(KernelRoute),
-    /// Refuse packets to this prefix for which the table has no other route: at the highest metric, so that it counts
-    /// when the tunnel's own route is gone.
+    /// Block packets to this prefix without another route in the table. It has the highest metric, so that it counts once the tunnel's own route is
+    /// gone.
     Block {
         /// Destination.
         to: IpNet,
         /// Table.
         table: u32,
     },
-    /// Take that back.
+    /// Undo that.
     Unblock {
         /// Destination.
         to: IpNet,
@@ -154,7 +154,7 @@ pub enum Step {
 /// The metric of [`Step::Block`].
 pub const BLOCK_METRIC: u32 = u32::MAX;
 
-/// What is in `old` alone, and what is in `new` alone, each in its order.
+/// What is only in `old`, and what is only in `new`, each in order.
 pub fn difference(old: &[Step], new: &[Step]) -> (Vec<Step>, Vec<Step>) {
     let without = |these: &[Step], those: &[Step]| {
         let those: HashSet<_> = those.iter().collect();
@@ -169,7 +169,7 @@ impl Step {
         if let Step::AddRoute(route) = self { Some(route) } else { None }
     }
 
-    /// Index and name of the interface that is changed, or that the route leads to.
+    /// Index and name of the interface that is changed or routed to.
     pub fn interface(&self) -> (u32, &str) {
         match self {
             Step::SetLink { index, name, .. }
@@ -178,13 +178,13 @@ impl Step {
             | Step::Join { index, name, .. }
             | Step::Leave { index, name, .. } => (*index, name),
             Step::AddRoute(route) | Step::DeleteRoute(route) => (route.interface, &route.interface_name),
-            // They lead nowhere.
+            // They have no interface.
             Step::Block { .. } | Step::Unblock { .. } | Step::AddRule(_) | Step::DeleteRule(_) => (0, ""),
         }
     }
 
-    /// The step that takes this one back; `None` where there is nothing to restore. A device that was
-    /// only adopted outlives the link, so addresses and bridge membership are taken back as well.
+    /// The step that undoes this one; `None` if there is nothing to restore. A device that was only adopted outlives the link, so addresses and
+    /// bridge membership are undone as well.
     pub fn undo(&self) -> Option<Step> {
         match self.clone() {
             Step::AddAddress { index, name, address, peer } => {
@@ -205,9 +205,9 @@ impl Step {
 }
 
 impl Step {
-    /// Whether this step does nothing but take back what tund may have done: what a ledger may say, whoever wrote it.
+    /// Whether this step only undoes what tund may have done: all that a ledger may contain, whoever wrote it.
     pub fn only_undoes(&self) -> bool {
-        // Refusals and rules are taken back with our protocol number alone.
+        // Blocks and rules are removed only with our protocol number.
         let is_bound = matches!(
             self,
             Step::DeleteAddress { .. } | Step::Leave { .. } | Step::Unblock { .. } | Step::DeleteRule(_)
@@ -215,7 +215,7 @@ impl Step {
         is_bound || matches!(self, Step::DeleteRoute(route) if route.protocol == ROUTE_PROTOCOL)
     }
 
-    /// The step that an undoing step takes back; `None` where that says too little.
+    /// The step that this one undoes; `None` if it lacks the details.
     pub fn done(&self) -> Option<Step> {
         match self.clone() {
             Step::DeleteAddress { index, name, address, peer } => {
@@ -234,7 +234,7 @@ impl Step {
         }
     }
 
-    /// Whether this step takes back a part of a full tunnel that keeps the host closed.
+    /// Whether this step opens a closed full tunnel.
     pub fn opens(&self) -> bool {
         matches!(self, Step::Unblock { .. } | Step::DeleteRule(_))
     }
@@ -294,8 +294,7 @@ impl Rule {
 }
 
 impl KernelRoute {
-    /// Whether the kernel is not to look for the gateway: in another table than main it may have no way to it, while the
-    /// plan has found it to be a neighbour.
+    /// Whether the kernel must not check the gateway: a table other than main may have no route to it, while the plan has found it to be a neighbour.
     pub fn is_onlink(&self) -> bool {
         self.gateway.is_some() && self.table != TABLE_MAIN
     }
@@ -318,7 +317,7 @@ impl fmt::Display for KernelRoute {
     }
 }
 
-/// The broadcast address that goes with an address: its prefix's last one, for IPv4 networks that have one.
+/// The broadcast address of an address: the last one of its prefix, for IPv4 networks that have one.
 pub fn broadcast(address: &IpNet, peer: Option<IpAddr>) -> Option<std::net::Ipv4Addr> {
     match address {
         IpNet::V4(net) if peer.is_none() && net.prefix_len() <= 30 => Some(net.broadcast()),

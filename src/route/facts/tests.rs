@@ -6,7 +6,7 @@ use crate::route::plan::{Host, device_steps};
 const DEVICE: u32 = 9;
 const BRIDGE: u32 = 4;
 
-/// A configuration, the steps that set its device up, and a host on which all of that is there.
+/// A configuration, the steps for its device, and a host on which they took effect.
 struct Rig {
     config: Config,
     steps: Vec<Step>,
@@ -98,7 +98,7 @@ fn a_device_that_is_down_is_one_difference_whatever_is_lost_with_it() {
     rig.seen.routes.clear();
     rig.seen.missing = vec![Step::AddRoute(route("10.66.0.0/16", DEVICE))];
     assert_eq!((rig.codes(), rig.mends()), (vec!["device-down"], vec!["ip link set dev dev0 up".to_owned()]));
-    // What does not lead through the device is judged all the same; so is what keeps a full tunnel closed.
+    // Routes not through the device are compared as well; so is what keeps a full tunnel closed.
     let block = Step::Block { to: "::/0".parse().unwrap(), table: 7 };
     rig.seen.missing.extend([Step::AddRoute(route("10.66.0.0/16", 2)), block]);
     assert_eq!(rig.codes(), ["device-down", "rule-missing", "route-missing"]);
@@ -149,7 +149,7 @@ fn an_address_with_another_peer_makes_room() {
 fn the_kernels_own_routes_belong_to_the_addresses() {
     let mut rig = Rig::tun();
     rig.seen.routes.clear();
-    // To the same places, but not through the device.
+    // To the same destinations, but not through the device.
     rig.seen.routes.push(route("10.8.0.1/32", 2));
     assert_eq!(rig.codes(), ["connected-route-missing"]);
     let expected =
@@ -161,7 +161,7 @@ fn the_kernels_own_routes_belong_to_the_addresses() {
         [expected[0].as_str(), &expected[2]],
         "the kernel has not taken the other into use"
     );
-    // A device in a virtual routing table has them there.
+    // A device in a VRF has them there.
     rig.own().master = Some(2);
     assert_eq!(rig.findings(), []);
 }
@@ -213,7 +213,7 @@ fn mtu_and_mac_of_the_device_are_set_again() {
         rig.mends(),
         ["ip link set dev dev0 mtu 1500", "ip link set dev dev0 address fe:01:02:03:04:05"]
     );
-    // Nobody sees the MAC address of a tun device.
+    // Nobody sees a tun device's MAC address.
     let mut rig = Rig::tun();
     rig.own().mac = None;
     assert_eq!(rig.findings(), []);

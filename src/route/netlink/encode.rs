@@ -1,4 +1,4 @@
-//! Our types and the messages of rtnetlink(7), both ways. Touches no socket.
+//! Converts between our types and the messages of rtnetlink(7). Does no I/O.
 #![allow(clippy::wildcard_enum_match_arm, reason = "the enums are the kernel's and grow with it")]
 
 use std::net::IpAddr;
@@ -23,7 +23,7 @@ use crate::route::step::{BLOCK_METRIC, Family, Rule};
 
 /// Longest interface name in bytes.
 pub(super) const NAME_MAX: usize = 15;
-/// What the kernel makes of an absent IPv6 metric (`IP6_RT_PRIO_USER`).
+/// The kernel's value of an absent IPv6 metric (`IP6_RT_PRIO_USER`).
 const IPV6_DEFAULT_METRIC: u32 = 1024;
 
 pub(super) fn family(address: IpAddr) -> AddressFamily {
@@ -33,7 +33,7 @@ pub(super) fn family(address: IpAddr) -> AddressFamily {
     }
 }
 
-/// The metric as the kernel keeps it.
+/// The metric as stored by the kernel.
 pub(super) fn effective_metric(route: &KernelRoute) -> u32 {
     match (route.to, route.metric.unwrap_or(0)) {
         (IpNet::V6(_), 0) => IPV6_DEFAULT_METRIC,
@@ -41,7 +41,7 @@ pub(super) fn effective_metric(route: &KernelRoute) -> u32 {
     }
 }
 
-/// All interfaces, without what they have counted: there may be hundreds.
+/// All interfaces, without their counters: there may be hundreds.
 pub(super) fn get_links() -> Message {
     Message::GetLink(of_link(0, vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])]))
 }
@@ -72,7 +72,7 @@ pub(super) fn set_link(
     Message::SetLink(message)
 }
 
-/// Of the interface with this index; 0 where it is named otherwise, or all are meant.
+/// A message about the interface with this index; 0 if it is named otherwise, or for all.
 fn of_link(index: u32, attributes: Vec<LinkAttribute>) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.header.index = index;
@@ -80,24 +80,24 @@ fn of_link(index: u32, attributes: Vec<LinkAttribute>) -> LinkMessage {
     message
 }
 
-/// A master of 0 is none.
+/// A master of 0 means none.
 pub(super) fn set_master(index: u32, master: u32) -> Message {
     Message::SetLink(of_link(index, vec![LinkAttribute::Controller(master)]))
 }
 
-/// A bridge is to forget where hosts are.
+/// Flushes a bridge's learned addresses.
 pub(super) fn flush_bridge(index: u32) -> Message {
     let data = InfoData::Bridge(vec![InfoBridge::FdbFlush]);
     change_kind(index, vec![LinkInfo::Kind(InfoKind::Bridge), LinkInfo::Data(data)])
 }
 
-/// The bridge of a port is to forget which hosts are behind it.
+/// Flushes the addresses learned behind a bridge port.
 pub(super) fn flush_port(index: u32) -> Message {
     let data = InfoPortData::BridgePort(vec![InfoBridgePort::Flush]);
     change_kind(index, vec![LinkInfo::PortKind(InfoPortKind::Bridge), LinkInfo::PortData(data)])
 }
 
-/// What concerns the kind of an interface is changed by a "new" one alone.
+/// Attributes of an interface's kind can be changed only by a "new" message.
 fn change_kind(index: u32, info: Vec<LinkInfo>) -> Message {
     Message::NewLink(of_link(index, vec![LinkAttribute::LinkInfo(info)]))
 }
@@ -138,7 +138,7 @@ fn kind(info: &LinkInfo) -> Option<String> {
     }
 }
 
-/// Those that are attached and those that are not; only of a multi-queue device the kernel tells how many there are.
+/// The queues, attached or not; the kernel reports them only for a multi-queue device.
 fn queues(info: &LinkInfo) -> Option<u32> {
     /// `IFLA_TUN_NUM_QUEUES` and `IFLA_TUN_NUM_DISABLED_QUEUES` of linux/if_link.h.
     const COUNTS: [u16; 2] = [8, 9];
@@ -166,7 +166,7 @@ pub(super) fn address_message(index: u32, address: &IpNet, peer: Option<IpAddr>)
     message
 }
 
-/// `IFA_ADDRESS` is the other end's address where the two differ, and IPv6 has no `IFA_LOCAL` otherwise.
+/// `IFA_ADDRESS` is the other end's address if the two differ; otherwise IPv6 has no `IFA_LOCAL`.
 pub(super) fn address(message: &Message) -> Option<Address> {
     let Message::NewAddress(message) = message else { return None };
     let (mut local, mut far, mut flags) = (None, None, AddressFlags::empty());
@@ -194,7 +194,7 @@ pub(super) fn get_addresses(interface: Option<u32>) -> Message {
     Message::GetAddress(message)
 }
 
-/// The routes of one table, only tund's own if asked for.
+/// The routes of one table, only tund's own if `own`.
 pub(super) fn get_routes(family: AddressFamily, table: u32, own: bool) -> Message {
     let mut message = RouteMessage::default();
     message.header.address_family = family;
@@ -230,7 +230,7 @@ pub(super) fn route_message(route: &KernelRoute) -> RouteMessage {
     let header = &mut message.header;
     header.address_family = family(route.to.addr());
     header.destination_prefix_length = route.to.prefix_len();
-    // Tables above 255 are in the attribute alone.
+    // Tables above 255 are only in the attribute.
     header.table = u8::try_from(route.table).unwrap_or(0);
     header.protocol = RouteProtocol::from(route.protocol);
     header.kind = RouteType::Unicast;
@@ -250,21 +250,21 @@ pub(super) fn route_message(route: &KernelRoute) -> RouteMessage {
     message
 }
 
-/// What the kernel tells the routes of a table apart by: there is one in each place, but for next hops of IPv6.
+/// How the kernel identifies a route of a table: unique, except for next hops of IPv6.
 pub(super) type Place = (IpNet, u32);
 
 pub(super) fn place(route: &KernelRoute) -> Place {
     (route.to.trunc(), effective_metric(route))
 }
 
-/// All that makes a route of a table what it is: the kernel keeps no interface's name.
+/// All of a route's identity within a table: the kernel keeps no interface name.
 pub(super) type Identity = (Place, Option<IpAddr>, u32, u8);
 
 pub(super) fn identity(route: &KernelRoute) -> Identity {
     (place(route), route.gateway, route.interface, route.protocol)
 }
 
-/// The route that refuses packets to `net` where the table has no other.
+/// The route that blocks packets to `net` if the table has no other.
 pub(super) fn block_message(net: &IpNet, table: u32) -> RouteMessage {
     let mut message = RouteMessage::default();
     let header = &mut message.header;
@@ -280,7 +280,7 @@ pub(super) fn block_message(net: &IpNet, table: u32) -> RouteMessage {
     message
 }
 
-/// Whether the message tells of that route.
+/// Whether the message describes that route.
 pub(super) fn is_block(message: &Message, net: &IpNet, table: u32) -> bool {
     let Message::NewRoute(message) = message else { return false };
     message.header.kind == RouteType::Unreachable
@@ -306,7 +306,7 @@ pub(super) fn rule_message(rule: &Rule) -> RuleMessage {
     let mut message = RuleMessage::default();
     let header = &mut message.header;
     header.family = rule_family(rule.family);
-    // Tables above 255 are in the attribute alone.
+    // Tables above 255 are only in the attribute.
     header.table = u8::try_from(rule.table).unwrap_or(0);
     header.action = RuleAction::ToTable;
     if rule.unless_mark.is_some() {
@@ -323,11 +323,11 @@ pub(super) fn rule_message(rule: &Rule) -> RuleMessage {
     message
 }
 
-/// Whether the message tells of that rule, as tund sets it: all that is asked for, and nothing that would narrow it.
+/// Whether the message describes that rule as tund sets it: all attributes, and none that would narrow it.
 pub(super) fn is_rule(message: &Message, rule: &Rule) -> bool {
     let Message::NewRule(found) = message else { return false };
     let wanted = rule_message(rule);
-    // Without it the kernel says that no length is suppressed.
+    // Without it, the kernel reports that no length is suppressed.
     let plain = RuleAttribute::SuppressPrefixLen(u32::MAX);
     found.header.family == wanted.header.family
         && (found.header.dst_len, found.header.src_len, found.header.tos) == (0, 0, 0)
@@ -340,13 +340,13 @@ pub(super) fn is_rule(message: &Message, rule: &Rule) -> bool {
             .all(|attribute| wanted.attributes.contains(attribute) || *attribute == plain)
 }
 
-/// A unicast route of this family and table, without its interface's name. Of several next hops the
-/// first counts. `None` also for routes that cannot be used at the moment and for cached ones.
+/// A unicast route of this family and table, without its interface's name. With several next hops the first counts. `None` also for routes currently
+/// unusable and for cached ones.
 pub(super) fn unicast_route(message: &Message, family: AddressFamily, table: u32) -> Option<KernelRoute> {
     let Message::NewRoute(message) = message else { return None };
     let header = &message.header;
     let unusable = RouteFlags::Cloned | RouteFlags::Dead;
-    // A host without IPv6 answers a request for its routes with those of every family.
+    // A host without IPv6 answers a request for IPv6 routes with those of every family.
     if header.address_family != family
         || header.kind != RouteType::Unicast
         || header.flags.intersects(unusable)
@@ -373,7 +373,7 @@ pub(super) fn lookup(message: &Message) -> Option<Lookup> {
         RouteAttribute::PrefSource(address) => ip(address),
         _ => None,
     });
-    // What expires was learned from ICMP, for which nobody vouches.
+    // Routes that expire were learned from ICMP, which is unauthenticated.
     let is_learned = message
         .attributes
         .iter()
@@ -421,7 +421,7 @@ fn table_of(message: &RouteMessage) -> u32 {
     table.unwrap_or(u32::from(message.header.table))
 }
 
-/// A default route has no destination attribute.
+/// The destination; a default route has no such attribute.
 fn destination(message: &RouteMessage) -> Option<IpNet> {
     let address = message.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Destination(address) => ip(address),

@@ -1,4 +1,4 @@
-//! Many routes at once: set, removed and compared in bulk, each table read once.
+//! Bulk changes and comparisons of routes, reading each table once.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -23,11 +23,11 @@ fn table(route: &KernelRoute) -> Table {
     (Family::of(&route.to), route.table)
 }
 
-/// Table main, read once for all that is asked about it.
+/// Table main, read once for all queries.
 pub struct Main {
     /// Its unicast routes, both families.
     pub routes: Vec<KernelRoute>,
-    /// Otherwise it changed while it was read, each time.
+    /// False if it changed during every attempt to read it.
     whole: bool,
 }
 
@@ -39,7 +39,7 @@ impl Main {
     }
 }
 
-/// What was read of the host, once each.
+/// State of the host, each part read once.
 #[derive(Default)]
 struct Read {
     occupied: HashMap<Table, HashMap<Place, Vec<KernelRoute>>>,
@@ -47,8 +47,7 @@ struct Read {
 }
 
 impl Netlink {
-    /// Carries out steps in their order, as [`Netlink::apply`] does each: routes that follow each other go together. A step
-    /// that fails holds no other one up.
+    /// Carries out steps in order, each like [`Netlink::apply`]; consecutive routes are sent together. A failed step does not stop the others.
     pub fn apply_all(&mut self, steps: &[Step]) -> Vec<io::Result<bool>> {
         let alike = |one: &Step, next: &Step| {
             matches!(
@@ -96,7 +95,7 @@ impl Netlink {
         results
     }
 
-    /// Whether every route in the place of `route` is a left-over of ours.
+    /// Whether every route in the place of `route` is a leftover of ours.
     fn may_take_over(&mut self, step: &Step, route: &KernelRoute, read: &mut Read) -> io::Result<()> {
         let occupied = match read.occupied.entry(table(route)) {
             Entry::Occupied(there) => there.into_mut(),
@@ -125,7 +124,7 @@ impl Netlink {
         }
     }
 
-    /// A route through another tunnel device that a process has open is in use.
+    /// The occupant, if any, through another tunnel device that a process has open.
     fn running_tunnel(
         &mut self,
         occupants: &[KernelRoute],
@@ -144,8 +143,8 @@ impl Netlink {
         Ok(None)
     }
 
-    /// The kernel's match is wider than ours (an absent IPv4 metric matches any), so it is only asked to
-    /// delete what is known to be there, unless its tables change so fast that this cannot be known.
+    /// Deletes routes. The kernel's match is wider than ours (an absent IPv4 metric matches any), so only routes known to exist are deleted, unless
+    /// the tables change too fast to know.
     fn delete_routes(&mut self, steps: &[Step]) -> Vec<io::Result<bool>> {
         let mut there = HashMap::new();
         let mut present = Vec::with_capacity(steps.len());
@@ -172,8 +171,7 @@ impl Netlink {
         steps.iter().zip(present).map(result).collect()
     }
 
-    /// Whether the kernel has this route of tund's; `None`: its table changes too fast to know. Each table is read once into
-    /// `there`.
+    /// Whether the kernel has this route of tund's; `None` if its table changes too fast to know. Reads each table once into `there`.
     fn is_there(
         &mut self,
         route: &KernelRoute,
@@ -202,7 +200,7 @@ impl Netlink {
         Ok(Main { routes, whole })
     }
 
-    /// Those of the steps, which add routes, refusals, rules and addresses, whose effect is not there; table main is as it was read.
+    /// The steps adding routes, blocks, rules and addresses whose effect is missing; table main is as read before.
     pub fn missing(&mut self, steps: &[Step], main: &Main) -> io::Result<Vec<Step>> {
         let own = |family| (((family, TABLE_MAIN), true), (main.own(family), main.whole));
         let mut tables: HashMap<_, _> = [Family::V4, Family::V6].map(own).into();
@@ -242,7 +240,7 @@ impl Netlink {
         Ok(!present(answer).map_err(|failure| failure.while_doing(&"listing routes"))?.entries.is_empty())
     }
 
-    /// The unicast routes of a table, tund's own or all, without their interfaces' names.
+    /// The unicast routes of a table, tund's own or all, without interface names.
     pub(super) fn routes_of(
         &mut self,
         family: AddressFamily,
@@ -279,7 +277,7 @@ impl Netlink {
     }
 }
 
-/// A table or an interface that does not exist has nothing.
+/// Treats a table or interface that does not exist as empty.
 fn present<T>(answer: Result<Dump<T>, Failure>) -> Result<Dump<T>, Failure> {
     match answer {
         Err(failure) if matches!(failure.errno(), Some(Errno::NOENT | Errno::NODEV)) => {

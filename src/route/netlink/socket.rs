@@ -1,4 +1,4 @@
-//! Requests and their answers on one netlink socket. Knows nothing of links, addresses or routes.
+//! Requests and answers on one netlink socket. Knows nothing of links, addresses or routes.
 
 use std::io;
 use std::iter::Peekable;
@@ -24,13 +24,12 @@ use crate::sys::{self, rights};
 const BUFFER: usize = 64 * 1024;
 /// The kernel answers at once; this only keeps a fault from becoming a hang.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How often a dump is begun again because the tables changed under it: after a millisecond, then after twice as long each time,
-/// half a second in all.
+/// How often a dump is restarted because the table changed meanwhile. The pauses double from a millisecond; they total half a second.
 const DUMP_PAUSES: u32 = 9;
-/// Requests that are sent together. Even if all of them are refused, the socket has room for the answers (`rmem_default` is
-/// 208 KiB, and each takes about 1 KiB of it).
+/// Requests sent together. Even if all are refused, the answers fit into the socket's buffer (`rmem_default` is 208 KiB, and each takes about 1 KiB
+/// of it).
 const BATCH: usize = 128;
-/// What stands between the code and the attributes of an error: the request's header.
+/// Bytes between the code and the attributes of an error: the request's header.
 const ECHOED_HEADER: usize = 16;
 /// `NLMSGERR_ATTR_MSG`: the extended acknowledgement's text.
 const ERROR_TEXT: u16 = 1;
@@ -42,7 +41,7 @@ pub(super) enum Failure {
     Refused {
         /// Its reason.
         errno: Errno,
-        /// Its reason in words, if it gave any.
+        /// The reason as text, if any.
         text: Option<String>,
     },
     /// The socket failed, or the answer made no sense.
@@ -57,7 +56,7 @@ impl Failure {
         }
     }
 
-    /// An error whose text begins with `what` was being done.
+    /// Converts this to an error, prefixed with `what` was done.
     pub(super) fn while_doing(self, what: &dyn std::fmt::Display) -> io::Error {
         let remedy = match &self {
             Failure::Refused { errno, text } => remedy(*errno, text.as_deref()),
@@ -68,7 +67,7 @@ impl Failure {
     }
 }
 
-/// What helps where the kernel refuses a change so; empty where its answer says it all.
+/// The remedy for a refused change; empty if the answer says it all.
 fn remedy(errno: Errno, text: Option<&str>) -> String {
     // The kernel's own words (net/ipv6/addrconf.c, net/ipv6/route.c); before Linux 6.0 it has none.
     let disabled = text.map_or(errno == Errno::ACCESS, |text| text.contains("IPv6 is disabled"));
@@ -119,16 +118,16 @@ pub(super) struct Socket {
     buffer: Vec<u8>,
 }
 
-/// A table as the kernel dumped it.
+/// A table dumped by the kernel.
 #[derive(Debug)]
 pub(super) struct Dump<T> {
     /// Its entries.
     pub entries: Vec<T>,
-    /// Otherwise it changed while it was read, each time: entries may be missing, or be there twice.
+    /// False if it changed during every attempt: entries may be missing or duplicated.
     pub whole: bool,
 }
 
-/// What has come so far of the answer to one request.
+/// The answer to one request so far.
 struct Answer<T, F> {
     entries: Vec<T>,
     take: F,
@@ -142,12 +141,12 @@ impl Socket {
         let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
         set_socket_timeout(&fd, Timeout::Recv, Some(PATIENCE))?;
         sys::netlink_explain_errors(&fd)?;
-        // Where it cannot, more is read than is needed.
+        // Without it, more is read than needed.
         let _ = sys::netlink_filter_dumps(&fd);
         Ok(Self { fd, sequence: 0, buffer: vec![0; BUFFER] })
     }
 
-    /// Sends one request and returns the answer that came before its acknowledgement, if any.
+    /// Sends one request; returns the answer before its acknowledgement, if any.
     pub(super) fn request(
         &mut self,
         flags: u16,
@@ -157,8 +156,7 @@ impl Socket {
         Ok(self.collect(Some)?.entries.pop())
     }
 
-    /// Sends many requests, and returns what became of each. They do not depend on each other: what is refused holds no other
-    /// one up.
+    /// Sends many independent requests; returns the result of each. A refused one does not stop the others.
     pub(super) fn requests(
         &mut self,
         flags: u16,
@@ -193,8 +191,7 @@ impl Socket {
         Ok(())
     }
 
-    /// Asks for a whole table, and keeps what `take` makes of its entries. Those of a form this version does not know are left
-    /// out.
+    /// Dumps a whole table, and keeps what `take` makes of its entries. Entries of unknown form are skipped.
     #[allow(
         clippy::disallowed_methods,
         reason = "half a second at most, while the host's tables are not at rest"
@@ -238,7 +235,7 @@ impl Socket {
         Ok(answer)
     }
 
-    /// Receives from the kernel, and from nobody else: any process may send to a netlink socket.
+    /// Receives from the kernel only: any process may send to a netlink socket.
     fn receive(&mut self) -> Result<usize, Failure> {
         loop {
             match recvfrom(&self.fd, self.buffer.as_mut_slice(), RecvFlags::TRUNC) {
@@ -260,7 +257,7 @@ impl Socket {
     }
 }
 
-/// Adds a message; each begins at a multiple of four bytes.
+/// Appends a message, aligned to four bytes.
 fn encode(bytes: &mut Vec<u8>, flags: u16, sequence: u32, message: RouteNetlinkMessage) {
     let mut header = NetlinkHeader::default();
     header.flags = flags;
@@ -272,11 +269,11 @@ fn encode(bytes: &mut Vec<u8>, flags: u16, sequence: u32, message: RouteNetlinkM
     message.serialize(&mut bytes[start..]);
 }
 
-/// Requests that are sent together. The kernel carries them out in their order before sendmsg(2) returns, and tells of those that it
-/// refuses; only of the last it tells in any case.
+/// Requests sent together. The kernel carries them out in order before sendmsg(2) returns. It reports those that it refuses, and acknowledges only
+/// the last.
 struct Batch {
     bytes: Vec<u8>,
-    /// The first one's sequence number; the others' follow.
+    /// Sequence number of the first; the others' follow.
     first: u32,
     outcomes: Vec<Result<(), Failure>>,
     complete: bool,
@@ -287,7 +284,7 @@ impl Batch {
         Self { bytes: Vec::new(), first, outcomes: Vec::new(), complete: false }
     }
 
-    /// Takes as many of the messages as go together.
+    /// Takes as many of the messages as fit.
     fn fill(&mut self, flags: u16, messages: &mut Peekable<impl Iterator<Item = RouteNetlinkMessage>>) {
         while self.outcomes.len() < BATCH
             && let Some(message) = messages.next()
@@ -300,7 +297,7 @@ impl Batch {
         }
     }
 
-    /// Reads what the kernel says in one datagram.
+    /// Reads the kernel's messages in one datagram.
     fn take(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         each(bytes, |message, _| {
             let place = message.sequence_number().wrapping_sub(self.first) as usize;
@@ -323,8 +320,7 @@ impl<T, F: Fn(RouteNetlinkMessage) -> Option<T>> Answer<T, F> {
         Self { entries: Vec::new(), take, interrupted: false, complete: false }
     }
 
-    /// Reads the messages of one datagram. Those with another sequence number are late answers to a
-    /// request that was given up.
+    /// Reads the messages of one datagram. Others' sequence numbers are late answers to abandoned requests.
     fn take(&mut self, bytes: &[u8], sequence: u32) -> Result<(), Failure> {
         each(bytes, |message, whole| {
             if message.sequence_number() != sequence {
@@ -349,7 +345,7 @@ impl<T, F: Fn(RouteNetlinkMessage) -> Option<T>> Answer<T, F> {
     }
 }
 
-/// Calls `read` for each message of a datagram, with its header read and as a whole.
+/// Calls `read` for each message of a datagram, with its header parsed and as a whole.
 fn each(
     mut bytes: &[u8],
     mut read: impl FnMut(&NetlinkBuffer<&[u8]>, &[u8]) -> Result<(), Failure>,
@@ -370,7 +366,7 @@ fn parse(whole: &[u8]) -> Option<RouteNetlinkMessage> {
     Some(message)
 }
 
-/// Reads an error code, zero or a negated errno, and the attributes `skip` bytes behind it.
+/// Reads an error code, zero or a negated errno, and the attributes `skip` bytes after it.
 fn verdict(payload: &[u8], skip: usize) -> Result<(), Failure> {
     let Some((code, rest)) = payload.split_first_chunk() else {
         // Before Linux 2.6.22 the end of a dump had no code.
@@ -475,7 +471,7 @@ mod tests {
         assert!(matches!(answer().take(&bytes, 7), Err(Failure::Broken(_))));
     }
 
-    /// Sequence numbers and flags of the messages of a batch.
+    /// The sequence numbers and flags of a batch.
     fn sent(batch: &Batch) -> Vec<(u32, u16)> {
         let mut sent = Vec::new();
         each(&batch.bytes, |message, _| {
