@@ -1,4 +1,4 @@
-//! What was changed on this host and how it is undone, and which of its directories can be trusted.
+//! Changes to this host and their undoing, and which of its directories can be trusted.
 
 pub mod changes;
 pub mod directories;

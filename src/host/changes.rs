@@ -1,4 +1,4 @@
-//! What this process has changed on the host, and how it is taken back.
+//! What this process has changed on the host, and how it is undone.
 
 use std::collections::HashMap;
 use std::io;
@@ -10,37 +10,35 @@ use crate::route::netlink::Netlink;
 use crate::route::plan::{Interface, Step};
 use crate::route::step::difference;
 
-/// Most steps made together that are shown one by one.
+/// Most steps of one call that are logged.
 pub const SHOWN: usize = 20;
-/// Most of them whose failure is.
+/// Most of their failures logged.
 const FAILURES_SHOWN: usize = 5;
-/// From so many steps on, the ledger is not written anew for each that is taken back.
+/// From this many steps on, the ledger is not rewritten for each undone step.
 const MANY: usize = 1024;
 
-/// The changes to this host. Dropping it takes everything back, in the reverse order; removing the device is
-/// the last.
+/// The changes to this host. Dropping it undoes all but the blocks, in reverse order; the device is removed last.
 pub struct Changes {
     /// The kernel's tables.
     pub netlink: Netlink,
     undo: Vec<Step>,
-    /// Refusals that outlast everything but an end in order.
+    /// Blocks, which only an orderly end removes.
     blocks: Vec<Step>,
     ledger: Ledger,
     device: Option<Device>,
 }
 
-/// A place in the list of changes.
+/// A position in the list of changes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Savepoint(usize);
 
 impl Changes {
-    /// Nothing changed yet: what a tund that was killed has left in the ledger of the runtime directory is taken back
-    /// first, where it still is as that one left it.
+    /// Starts without changes. First undoes what the ledger of a killed tund lists, as far as that is still as tund left it.
     pub fn new(netlink: Netlink, runtime: Option<&Directory>) -> Self {
         let mut ledger = Ledger::new(runtime);
         let undo = ledger.left_over();
         let (blocks, undo): (Vec<_>, Vec<_>) = undo.into_iter().partition(Step::opens);
-        // What is closed stays closed until this start has decided.
+        // What is closed stays closed until this start decides.
         let blocks = blocks.iter().filter_map(Step::done).collect();
         let mut changes = Self { netlink, undo: Vec::new(), blocks, ledger, device: None };
         if !undo.is_empty() {
@@ -51,7 +49,7 @@ impl Changes {
         changes
     }
 
-    /// An interface that came after may have the same index, or the same name, but not both.
+    /// Undoes leftovers. A later interface may have the same index or the same name, but not both.
     fn undo_left_over(&mut self, mut undo: Vec<Step>) {
         let mut links = HashMap::new();
         undo.retain(|step| {
@@ -68,12 +66,12 @@ impl Changes {
         self.undo_steps(&undo);
     }
 
-    /// The device, once there is one.
+    /// The device, if open.
     pub fn device(&self) -> Option<&Device> {
         self.device.as_ref()
     }
 
-    /// The device's interface, once there is one.
+    /// The device's interface, if open.
     pub fn interface(&self) -> Option<Interface> {
         self.device.as_ref().map(|device| Interface { index: device.index, name: device.name.clone() })
     }
@@ -88,12 +86,12 @@ impl Changes {
         self.device = None;
     }
 
-    /// The present place in the list of changes.
+    /// The current position in the list of changes.
     pub fn mark(&self) -> Savepoint {
         Savepoint(self.undo.len())
     }
 
-    /// The first `count` of the changes that hold now, and how many there are beside them.
+    /// The first `count` of the changes in force, and how many more there are.
     pub fn first_in_force(&self, count: usize) -> (Vec<Step>, usize) {
         let mut undo = self.undo.iter();
         let mut first: Vec<_> = self.blocks.iter().take(count).cloned().collect();
@@ -105,11 +103,11 @@ impl Changes {
         (first, undo.len())
     }
 
-    /// Refuses these prefixes and no others. Dropping the changes does not take that back.
+    /// Blocks exactly these prefixes. Dropping the changes does not undo that.
     pub fn block(&mut self, wanted: &[Step]) -> Result<(), String> {
         for step in wanted {
             if !self.blocks.contains(step) {
-                // What was to be taken back in any case is not any more.
+                // It is no longer undone in any case.
                 self.undo.retain(|undo| Some(undo) != step.undo().as_ref());
                 log::debug!("{step}");
                 self.ledger.record(step.undo().as_slice());
@@ -125,17 +123,17 @@ impl Changes {
         Ok(())
     }
 
-    /// The refusals that outlast everything but an end in order.
+    /// The blocks, which only an orderly end removes.
     pub fn blocks(&self) -> &[Step] {
         &self.blocks
     }
 
-    /// Makes changes again that are among those that hold; what fails does not hold up the rest. One result for each.
+    /// Repeats changes that are in force; a failure does not stop the rest. One result for each.
     pub fn repair(&mut self, steps: &[Step]) -> Vec<io::Result<bool>> {
         self.netlink.apply_all(steps)
     }
 
-    /// Makes a change in the place of one that cannot be made again: it is taken back when that one would have been.
+    /// Replaces a change that cannot be repeated. The new one is undone in its place.
     pub fn replace(&mut self, old: &Step, new: &Step) -> Result<(), String> {
         self.netlink.apply(new).map_err(|error| error.to_string())?;
         let (old, new) = (old.undo(), new.undo());
@@ -148,7 +146,7 @@ impl Changes {
         Ok(())
     }
 
-    /// Makes a change that may have been made before; otherwise it is owed from now on.
+    /// Makes a change, which is recorded unless it already is.
     pub fn owe_once(&mut self, step: &Step) -> Result<(), String> {
         let undo = step.undo();
         if self.undo.iter().any(|there| Some(there) == undo.as_ref()) {
@@ -157,7 +155,7 @@ impl Changes {
         self.owe(std::slice::from_ref(step)).into_iter().next().map_or(Ok(()), Err)
     }
 
-    /// The runtime directory has been made anew: the ledger is written there.
+    /// Writes the ledger to a recreated runtime directory.
     pub fn move_to(&mut self, runtime: &Directory) {
         self.ledger.move_to(runtime);
         self.rewrite();
@@ -168,9 +166,8 @@ impl Changes {
         self.ledger.rewrite(blocks.iter().chain(&self.undo));
     }
 
-    /// Carries out the steps, each shown at verb 3, and remembers how to take back those that changed anything:
-    /// an address or a bridge port that was there before is not ours. The error names the command that failed;
-    /// the steps before it stay, to be taken back with everything else, and so do routes that follow it at once.
+    /// Carries out the steps, each logged at verb 3, and records how to undo those that changed anything: an existing address or bridge port is not
+    /// ours. The error names the command that failed. Earlier steps stay, to be undone with everything else, and so do routes directly after it.
     pub fn apply(&mut self, steps: &[Step]) -> Result<(), String> {
         for run in steps.chunk_by(|one, next| one.route().is_some() && next.route().is_some()) {
             if let Some(error) = self.apply_each(run).into_iter().next() {
@@ -180,18 +177,18 @@ impl Changes {
         Ok(())
     }
 
-    /// The same, but goes on after a step that failed. The result is why they did, of very many the first.
+    /// The same, but continues after a failure. Returns the errors, the first ones if there are many.
     fn apply_each(&mut self, steps: &[Step]) -> Vec<String> {
         self.make(steps, |result| matches!(result, Ok(true)))
     }
 
-    /// Makes changes that are to be there later on if they cannot be made now, so that they are taken back in any case; but what
-    /// was there before is not ours. The result is why some failed, of very many the first.
+    /// Makes changes that must be undone even if they fail now, since they are retried; what existed before is not ours. Returns the errors, the
+    /// first ones if there are many.
     pub fn owe(&mut self, steps: &[Step]) -> Vec<String> {
         self.make(steps, |result| !matches!(result, Ok(false)))
     }
 
-    /// Carries out the steps; those are taken back later whose result is `ours`.
+    /// Carries out the steps; those whose result is `ours` are undone later.
     fn make(&mut self, steps: &[Step], ours: impl Fn(&io::Result<bool>) -> bool) -> Vec<String> {
         show(steps);
         let undo: Vec<_> = steps.iter().map(Step::undo).collect();
@@ -206,15 +203,15 @@ impl Changes {
         failures(results)
     }
 
-    /// Takes back those of `old` that are not in `new`, then carries out those of `new` that are not in `old`. The error is the first;
-    /// the others are carried out all the same, and what failed is owed.
+    /// Undoes the steps only in `old`, then makes those only in `new`. Returns the first error; the others are made all the same, and failed ones are
+    /// still recorded.
     pub fn exchange(&mut self, old: &[Step], new: &[Step]) -> Result<(), String> {
         let (gone, more) = difference(old, new);
         self.take_back(&gone);
         self.owe(&more).into_iter().next().map_or(Ok(()), Err)
     }
 
-    /// Takes these steps back, the last first, before the others. What fails is logged and the rest goes on.
+    /// Undoes these steps ahead of the others, in reverse order. Failures are logged.
     pub fn take_back(&mut self, steps: &[Step]) {
         let mut wanted = HashMap::new();
         steps.iter().filter_map(Step::undo).for_each(|undo| *wanted.entry(undo).or_insert(0_usize) += 1);
@@ -239,8 +236,7 @@ impl Changes {
         }
     }
 
-    /// That so many steps are not to be taken back any more is written down at once while there are few. Of many it is
-    /// written once in a while: a route that is gone already is not removed again.
+    /// Strikes undone steps from the ledger: at once if it is short, once in a while if it is long, since removing a route that is gone does no harm.
     fn strike(&mut self, gone: usize) {
         if self.undo.len() < MANY || self.ledger.strike(gone) > self.undo.len() / 8 {
             self.rewrite();
@@ -254,7 +250,7 @@ impl Changes {
         }
     }
 
-    /// Takes back every change since `mark`, the last first. What fails is logged and the rest goes on.
+    /// Undoes every change since `mark`, in reverse order. Failures are logged.
     pub fn roll_back_to(&mut self, mark: Savepoint) {
         if self.undo.len() <= mark.0 {
             return;
@@ -266,7 +262,7 @@ impl Changes {
     }
 }
 
-/// Shows the steps at verb 3, of very many the first.
+/// Logs the steps at verb 3, the first ones if there are many.
 fn show(steps: &[Step]) {
     if log::log_enabled!(log::Level::Debug) {
         steps.iter().take(SHOWN).for_each(|step| log::debug!("{step}"));
@@ -277,7 +273,7 @@ fn show(steps: &[Step]) {
     }
 }
 
-/// Why steps failed, of very many the first.
+/// Errors of steps, or the first of many.
 fn failures(results: Vec<io::Result<bool>>) -> Vec<String> {
     let mut failed = results.into_iter().filter_map(Result::err);
     let mut failures: Vec<_> = failed.by_ref().take(FAILURES_SHOWN).map(|error| error.to_string()).collect();

@@ -1,5 +1,4 @@
-//! Where a link keeps its files: `NAME-<inode of the network namespace>` below the first directory of
-//! the search that can be had.
+//! Where a link keeps its files: `NAME-<inode of the network namespace>` below the first usable directory of the search path.
 
 use std::ffi::OsString;
 use std::fs::{File, Metadata};
@@ -13,40 +12,40 @@ use crate::host::directory::Directory;
 use crate::host::trust::{self, Refusal};
 use crate::report::exit::{CONFIG, Fatal, PRIVILEGE, UNAVAILABLE};
 
-/// File of the process id, which is also the lock.
+/// The pid file, which is also the lock.
 const PID: &str = "pid";
-/// What the units have below the default directories (`RuntimeDirectory=`).
+/// The units' subdirectory of the default directories (`RuntimeDirectory=`).
 const UNITS: &str = "units";
-/// Socket that takes connections ([`crate::parent`] of a link that inetd's `nowait` started).
+/// Socket that takes connections ([`crate::parent`] of a link started by inetd's `nowait`).
 pub const CONNECTIONS: &str = "connections.sock";
-/// Directory without anything in it.
+/// The empty directory.
 const EMPTY: &str = "empty";
-/// How often a lock whose file is being removed is tried again.
+/// How often to retry a lock whose file is being removed.
 const LOCK_ATTEMPTS: u32 = 100;
 
-/// One of the two directories.
+/// The runtime or the state directory.
 #[derive(Debug, Clone, Copy)]
 pub struct Kind {
     /// systemd's variable.
     variable: &'static str,
     /// The key in `[run]`.
     key: &'static str,
-    /// Where it is without either.
+    /// The default.
     fallback: &'static str,
 }
 
-/// What matters while the link runs.
+/// Files needed while the link runs.
 pub const RUNTIME: Kind =
     Kind { variable: "RUNTIME_DIRECTORY", key: "run.runtime-dir", fallback: "/run/tund" };
 
-/// What has to last over a boot.
+/// Files that must survive a reboot.
 pub const STATE: Kind = Kind { variable: "STATE_DIRECTORY", key: "run.state-dir", fallback: "/var/lib/tund" };
 
-/// Makes the directory for what lasts of the link `name`, mode 0700: one for each network namespace that is not that of the first process,
-/// since those have other links of the same name.
+/// Makes the state directory of the link `name`, mode 0700. Network namespaces other than the first process's have their own, since links there may
+/// have the same name.
 ///
 /// # Errors
-/// Another user can change what is there, or it cannot be made.
+/// Another user can change it, or it cannot be made.
 pub fn make_state(kind: Kind, configured: Option<&Path>, name: &str) -> Result<Directory, Fatal> {
     let fallback = || PathBuf::from(kind.fallback);
     let given = std::env::var_os(kind.variable).filter(|list| !list.is_empty());
@@ -64,11 +63,11 @@ pub fn make_state(kind: Kind, configured: Option<&Path>, name: &str) -> Result<D
     })
 }
 
-/// Makes the directory of that kind for the link `name`, mode 0700. Only the default place has a
-/// substitute, `$XDG_RUNTIME_DIR/tund`. `None`, and a line in the log, when there is none.
+/// Makes the directory of that kind for the link `name`, mode 0700. Only the default has a fallback, `$XDG_RUNTIME_DIR/tund`. `None`, with a log
+/// line, if there is no directory.
 ///
 /// # Errors
-/// Another user can change what is there. Who is not root is not stopped by that where there is a substitute.
+/// Another user can change it. If not root, a fallback is tried first.
 pub fn make(kind: Kind, configured: Option<&Path>, name: &str) -> Result<Option<Directory>, Fatal> {
     let candidates = candidates(kind, configured, |variable| std::env::var_os(variable), is_own);
     let (mut problem, mut refused) = (None, None);
@@ -133,12 +132,12 @@ fn candidates(
     let session = env("XDG_RUNTIME_DIR").filter(|directory| !directory.is_empty());
     let session = session.map(|directory| Path::new(&directory).join("tund"));
     let fallback = PathBuf::from(kind.fallback);
-    // The units' user may start links otherwise as well, by inetd for one.
+    // The units' user may start links otherwise, too, e.g. by inetd.
     let units = Some(fallback.join(UNITS)).filter(|units| is_own(units));
     [fallback].into_iter().chain(units).chain(session).collect()
 }
 
-/// A directory that a link has.
+/// The directory of an existing link.
 #[derive(Debug)]
 pub struct Existing {
     /// Where it is.
@@ -147,14 +146,14 @@ pub struct Existing {
     pub name: String,
     /// The link is in this process's network namespace.
     pub near: bool,
-    /// Whom, besides those who are trusted anyway, root made the user of what is there.
+    /// The user, besides the trusted ones, to whom root gave it.
     pub user: Option<u32>,
 }
 
-/// The directories of that kind that links have. Those that cannot be read are left out.
+/// The existing links' directories of that kind. Unreadable ones are left out.
 ///
 /// # Errors
-/// Another user can change what is there, so that nobody knows whose link it is.
+/// Another user can change one, so that its owner is uncertain.
 pub fn existing(kind: Kind, configured: Option<&Path>) -> Result<Vec<Existing>, Fatal> {
     let mut bases = candidates(kind, None, |variable| std::env::var_os(variable), |_| false);
     bases.extend(configured.map(Path::to_owned));
@@ -169,7 +168,7 @@ pub fn existing(kind: Kind, configured: Option<&Path>) -> Result<Vec<Existing>, 
             }
             Err(Refusal::System { .. }) => continue,
         }
-        // systemd gives it to the user of the units.
+        // systemd gives it to the units' user.
         let units = base.join(UNITS);
         let user = std::fs::symlink_metadata(&units).ok().filter(Metadata::is_dir).map(|found| found.uid());
         found.extend(user.into_iter().flat_map(|user| links_in(&units, Some(user))));
@@ -189,8 +188,7 @@ fn links_in(base: &Path, user: Option<u32>) -> Vec<Existing> {
     entries.filter_map(|entry| link(entry.path())).collect()
 }
 
-/// Makes an empty directory below the link's runtime directory that nobody but root can fill. `None`, and a line
-/// in the log, when that fails.
+/// Makes an empty directory below the link's runtime directory that only root can fill. `None`, with a log line, if that fails.
 pub fn empty(runtime: &Directory) -> Option<PathBuf> {
     let complain = |error: &io::Error| {
         log::warn!("cannot make {}: {error}", runtime.path().join(EMPTY).display());
@@ -198,22 +196,22 @@ pub fn empty(runtime: &Directory) -> Option<PathBuf> {
     runtime.make_empty(EMPTY).inspect_err(complain).ok()
 }
 
-/// Number of the network namespace; 0 without /proc.
+/// Inode of the network namespace; 0 without /proc.
 fn namespace() -> u64 {
     std::fs::metadata("/proc/self/ns/net").map_or(0, |namespace| namespace.ino())
 }
 
-/// Held while the link runs, so that it runs once. With it go the link's runtime files.
+/// Held while the link runs, so that it runs only once. On drop it removes the runtime files.
 #[derive(Debug)]
 pub struct Lock {
-    /// The lock is on the open file.
+    /// The lock belongs to the open file.
     _file: File,
     directory: Directory,
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Whatever else is in the directory keeps it.
+        // Any other content keeps the directory.
         let _ = self.directory.remove_empty(EMPTY);
         let _ = self.directory.remove(CONNECTIONS);
         let _ = self.directory.remove(PID);
@@ -221,8 +219,7 @@ impl Drop for Lock {
     }
 }
 
-/// Takes the lock of the link `name` in its runtime directory, which is opened once more. The error, with exit code 69,
-/// names the process that has it.
+/// Takes the lock of the link `name` in its runtime directory, and opens that again. The error, with exit code 69, names the process that holds it.
 pub fn lock(directory: &Directory, name: &str) -> Result<(Directory, Lock), Fatal> {
     let path = directory.path();
     let failed = |error: io::Error| {
@@ -235,7 +232,7 @@ pub fn lock(directory: &Directory, name: &str) -> Result<(Directory, Lock), Fata
     let (Some(base), Some(leaf)) = (path.parent(), path.file_name().and_then(|leaf| leaf.to_str())) else {
         return Err(failed(io::ErrorKind::InvalidInput.into()));
     };
-    // Whoever had the lock may remove the file, or the directory, between our opening and locking it.
+    // The previous holder may remove the file or directory before we have locked it.
     for _ in 0..LOCK_ATTEMPTS {
         let directory = match Directory::make(base, leaf) {
             Ok(directory) => directory,
@@ -256,9 +253,9 @@ pub fn lock(directory: &Directory, name: &str) -> Result<(Directory, Lock), Fata
 }
 
 enum LockFailure {
-    /// The file is not in the directory any more.
+    /// The file is no longer in the directory.
     Gone,
-    /// Another process has the lock.
+    /// Another process holds the lock.
     Held(Fatal),
     System(io::Error),
 }
@@ -273,7 +270,7 @@ fn try_lock(directory: &Directory, name: &str) -> Result<File, LockFailure> {
         Ok(()) => {}
         Err(rustix::io::Errno::WOULDBLOCK) => {
             let mut pid = String::new();
-            // The number only makes the message better.
+            // The pid only improves the message.
             let _ = (&mut file).take(16).read_to_string(&mut pid);
             let pid = pid.trim_end();
             let message = format!("{name} is already running as pid {pid}");
@@ -319,12 +316,12 @@ mod tests {
         assert_eq!(made.path(), scratch.path().join(format!("deep/run/link-{}", namespace())));
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(made.path()), 0o700);
-        // The units' user may have his below it.
+        // The units' user may have a directory below it.
         assert_eq!(mode(made.path().parent().unwrap()) & !0o022, 0o755);
         assert!(make(RUNTIME, Some(Path::new("/proc/absent")), "link").unwrap().is_none());
     }
 
-    /// Everything that nobody may plant for root, and that is left as it is.
+    /// What other users could plant for root, which is left unchanged.
     #[test]
     fn what_another_user_can_change_is_refused_with_place_and_remedy_and_left_alone() {
         assert!(
@@ -376,7 +373,7 @@ mod tests {
             &|base| nobody(&planted(base)),
             ["LEAF belongs to another user (uid 65534, mode 0755)", "look at", "`chown root LEAF`"],
         );
-        // In a directory for everybody, such as /tmp.
+        // In a world-writable directory such as /tmp.
         refused(
             &|base| {
                 nobody(&planted(base));
@@ -398,7 +395,7 @@ mod tests {
         );
     }
 
-    /// Names and owners of all that is there.
+    /// Names and owners of all files.
     fn tree(path: &Path) -> Vec<String> {
         let output =
             std::process::Command::new("find").arg(path).args(["-printf", "%p %U %G %m %y %l %s\n"]).output();

@@ -1,4 +1,4 @@
-//! A directory that was judged, and the files in it: all by its descriptor, and never through a link.
+//! A trusted directory and its files, accessed only by its descriptor and never through a symbolic link.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use crate::host::trust::{Place, Refusal, Trusted, stat_in, walk};
 
-/// A directory whose files nobody can exchange who is not trusted.
+/// A directory whose files only trusted users can replace.
 #[derive(Debug, Clone)]
 pub struct Directory {
     fd: Arc<OwnedFd>,
@@ -33,8 +33,8 @@ impl AsFd for Directory {
 }
 
 impl Directory {
-    /// Opens the directory `name` below `base`, and makes what is not there, `name` with mode 0700, others with
-    /// 0755: they may be other links' too. It must be this user's or root's, nobody else's to write, and no link.
+    /// Opens the directory `name` below `base`, and creates what is missing: `name` with mode 0700, others, which links may share, with 0755. It must
+    /// belong to this user or root, be writable to nobody else, and not be a link.
     pub fn make(base: &Path, name: &str) -> Result<Self, Refusal> {
         let base = walk(base, &Trusted::here(), Some(Mode::from_raw_mode(0o755)))?;
         base.is_directory()?;
@@ -43,7 +43,7 @@ impl Directory {
         Ok(place.into())
     }
 
-    /// Opens the directory in which the file `path` is or will be; the second is the file's name.
+    /// Opens the directory that contains or will contain the file `path`; also returns the file's name.
     pub fn of_file(path: &Path) -> Result<(Self, OsString), Refusal> {
         let path = std::path::absolute(path).map_err(|error| Refusal::system(path, error))?;
         let no_name = || Refusal::system(&path, io::ErrorKind::IsADirectory);
@@ -53,33 +53,33 @@ impl Directory {
         Ok((place.into(), name))
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What a file holds, its first `limit` bytes at most.
+    /// Reads the first `limit` bytes of a file.
     pub fn read(&self, name: impl AsRef<OsStr>, limit: u64) -> io::Result<Vec<u8>> {
-        // A named pipe must not hold anything up.
+        // A named pipe must not block.
         let file = self.open(name, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
         let mut bytes = Vec::new();
         file.take(limit).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 
-    /// Opens a file that is no link.
+    /// Opens a file, but no symlink.
     pub fn open(&self, name: impl AsRef<OsStr>, flags: OFlags, mode: Mode) -> io::Result<File> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;
         Ok(rustix::fs::openat(self, name.as_ref(), flags, mode)?.into())
     }
 
-    /// A new file for its owner only, in place of what is there.
+    /// Creates a file for its owner only, replacing any other.
     pub fn create(&self, name: impl AsRef<OsStr>) -> io::Result<File> {
         self.remove(&name)?;
         self.open(name, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, Mode::RUSR | Mode::WUSR)
     }
 
-    /// Removes a file or a link; that there is none is well.
+    /// Removes a file or link, if there is one.
     pub fn remove(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
         match rustix::fs::unlinkat(self, name.as_ref(), AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -87,12 +87,12 @@ impl Directory {
         }
     }
 
-    /// Gives a file another name, in place of what has it.
+    /// Renames a file, replacing any other.
     pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         Ok(rustix::fs::renameat(self, from, self, to)?)
     }
 
-    /// Makes a file hold `bytes`, on disk when this returns: a crash leaves either the old or the new.
+    /// Writes `bytes` to a file durably and atomically: a crash leaves either the old or the new.
     pub fn store(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let next = format!("{name}.new");
         let mut file = self.create(&next)?;
@@ -124,17 +124,17 @@ impl Directory {
         Ok(rustix::fs::unlinkat(&self.parent, name, AtFlags::REMOVEDIR)?)
     }
 
-    /// What kind of file has this name, if any; a link is not followed.
+    /// The type of this file, if any; a link is not followed.
     pub fn kind(&self, name: impl AsRef<OsStr>) -> Option<FileType> {
         Some(FileType::from_raw_mode(stat_in(self, name.as_ref()).ok()?.st_mode))
     }
 
-    /// Number of the file of this name; a link is not followed.
+    /// The inode of this file; a link is not followed.
     pub fn inode(&self, name: impl AsRef<OsStr>) -> io::Result<u64> {
         Ok(stat_in(self, name.as_ref())?.st_ino)
     }
 
-    /// Whether it still has its path.
+    /// Whether its path still leads to it.
     pub fn is_there(&self) -> bool {
         let same = |found: rustix::fs::Stat, own: rustix::fs::Stat| {
             (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino)

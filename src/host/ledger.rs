@@ -1,8 +1,8 @@
-//! What must be taken back on this host, on disk: each step is written down before its change is made, so that
-//! after a parent that was killed the next start finds it.
+//! What must be undone on this host, on disk: each step is written before its change is made, so that after a parent was killed the next start finds
+//! it.
 //!
-//! A text of lines: the boot id, then one JSON object for each step. It lies in the link's runtime directory, which
-//! belongs to one network namespace, and only the holder of that directory's lock touches it.
+//! The format is text: the boot id, then one JSON object per line and step. It is in the link's runtime directory, which belongs to one network
+//! namespace. Only the holder of that directory's lock accesses it.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -14,27 +14,27 @@ use crate::route::plan::Step;
 
 /// Its name in the runtime directory.
 const NAME: &str = "ledger";
-/// No ledger is longer, in bytes.
+/// Maximum length of a ledger, in bytes.
 const LONGEST: u64 = MAX_ROUTES as u64 * LONGEST_LINE;
-/// A line about a route is not longer, in bytes.
+/// Maximum length of a route's line, in bytes.
 const LONGEST_LINE: u64 = 320;
 
-/// The steps that are still to be made to restore the host.
+/// The steps that remain to restore the host.
 #[derive(Debug, Default)]
 pub struct Ledger {
     place: Option<Directory>,
-    /// What the first line of this boot says.
+    /// The first line for this boot.
     boot: String,
-    /// Open for appending, once there is something to take back.
+    /// Open for appending, once there is something to undo.
     file: Option<File>,
-    /// How many of its steps are not to be made any more.
+    /// How many of its steps are obsolete.
     struck: usize,
-    /// A failure to write has been said.
+    /// A failed write has been logged.
     complained: bool,
 }
 
 impl Ledger {
-    /// The ledger in the runtime directory `directory`; without one nothing is kept.
+    /// The ledger in `directory`; without one nothing is kept.
     pub fn new(directory: Option<&Directory>) -> Self {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         Self::of_boot(directory, boot.trim_end().to_owned())
@@ -44,13 +44,12 @@ impl Ledger {
         Self { place: place.cloned(), boot, file: None, struck: 0, complained: false }
     }
 
-    /// From now on it lies in this directory.
+    /// Uses this directory from now on.
     pub fn move_to(&mut self, place: &Directory) {
         (self.place, self.file) = (Some(place.clone()), None);
     }
 
-    /// What a tund that was killed left to be taken back, in the order in which it was written. A ledger of another
-    /// boot says nothing.
+    /// The steps left by a killed tund, in the order in which they were written. A ledger of another boot is ignored.
     pub fn left_over(&mut self) -> Vec<Step> {
         let Some(place) = &self.place else { return Vec::new() };
         match place.read(NAME, LONGEST) {
@@ -64,26 +63,26 @@ impl Ledger {
         }
     }
 
-    /// Writes down that these steps are to be made at the end.
+    /// Appends steps to be made at the end.
     pub fn record<'a>(&mut self, steps: impl IntoIterator<Item = &'a Step>) {
         let written = self.append(steps.into_iter());
         self.check(written);
     }
 
-    /// Makes the ledger say this and nothing else; without steps there is no file.
+    /// Replaces the content; without steps the file is removed.
     pub fn rewrite<'a>(&mut self, steps: impl IntoIterator<Item = &'a Step>) {
         self.struck = 0;
         let written = self.replace(&mut steps.into_iter().peekable());
         self.check(written);
     }
 
-    /// So many steps more are not to be made any more, though it still says so: how many that is in all.
+    /// Counts steps as obsolete, though still in the file; returns the total.
     pub fn strike(&mut self, steps: usize) -> usize {
         self.struck += steps;
         self.struck
     }
 
-    /// The link runs without a ledger as well; it only leaves more behind if it is killed.
+    /// The link can run without a ledger; it only leaves more behind if it is killed.
     fn check(&mut self, written: io::Result<()>) {
         let Err(error) = written else { return };
         if let Some(place) = &self.place
@@ -124,7 +123,7 @@ impl Ledger {
     }
 }
 
-/// Adds a line for each step. A reader finds all of them, or the last one cut.
+/// Appends a line for each step. After a crash, only the last may be cut.
 fn write<'a>(file: &mut File, steps: impl Iterator<Item = &'a Step>) -> io::Result<()> {
     let mut file = BufWriter::with_capacity(64 << 10, file);
     for step in steps {
@@ -134,14 +133,14 @@ fn write<'a>(file: &mut File, steps: impl Iterator<Item = &'a Step>) -> io::Resu
     file.flush()
 }
 
-/// A new file, in place of any that is there.
+/// Creates a file, replacing any other.
 fn begin(place: &Directory, name: &str, boot: &str) -> io::Result<File> {
     let mut file = place.create(name)?;
     file.write_all(format!("{boot}\n").as_bytes())?;
     Ok(file)
 }
 
-/// A line without its end was being written when its writer was killed: before the change that it is about.
+/// Parses the steps. A line without its end was cut by a kill, before its change was made.
 fn steps(text: &str, boot: &str) -> Vec<Step> {
     let mut lines = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
     if boot.is_empty() || lines.next() != Some(boot) {
@@ -276,7 +275,7 @@ mod tests {
             ledger.record([step]);
         }
         assert_eq!(Ledger::new(Some(&scratch.directory())).left_over(), undoing);
-        // What tund writes itself is among what it takes.
+        // Steps that tund writes are among those it accepts.
         let all = planted.iter().chain(&undoing).filter_map(Step::undo);
         assert!(all.into_iter().all(|undo| undo.only_undoes()));
     }

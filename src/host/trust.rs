@@ -1,8 +1,7 @@
-//! Who can change what a path leads to: the rule by which sshd(8) and sudo(8) take a file of root's, for every directory
-//! on the way to it.
+//! Who can change what a path leads to: sshd(8)'s and sudo(8)'s rule for root's files, applied to every directory on the path.
 //!
-//! Each part of a path is opened by itself, below its parent's descriptor, and judged by that descriptor. So what was
-//! judged is what is used: nobody who is not trusted can put something else in its place afterwards.
+//! Each component is opened separately, below its parent's descriptor, and judged by its own descriptor. So what was judged is what is used:
+//! untrusted users cannot replace it afterwards.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -13,39 +12,39 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, PROC_SUPER_MAGIC, Stat};
 use rustix::io::Errno;
 
-/// Most symbolic links on the way, as in path_resolution(7).
+/// Most symbolic links followed, as in path_resolution(7).
 const MAX_LINKS: u32 = 40;
-/// How often a directory that vanishes is made again.
+/// How often to recreate a directory that vanishes.
 const MAX_ATTEMPTS: usize = 100;
 
-/// Why a path is not taken.
+/// Why a path is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    /// Another user can change it, or what is in it.
+    /// Another user can change it or its content.
     #[error("{} {problem}", path.display())]
     Untrusted {
-        /// The part of the path that it is about.
+        /// The component concerned.
         path: PathBuf,
         /// What is wrong with it.
         problem: Problem,
     },
-    /// It cannot be opened or made.
+    /// It cannot be opened or created.
     #[error("{}: {source}", path.display())]
     System {
-        /// The part of the path that it is about.
+        /// The component concerned.
         path: PathBuf,
         /// The system's answer.
         source: io::Error,
     },
 }
 
-/// What makes a file or directory another user's to change.
+/// Why another user could change a file or directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
     /// Its owner.
     #[error("belongs to another user (uid {uid}, mode {mode:04o})")]
     Owner {
-        /// Who that is.
+        /// The owner.
         uid: u32,
         /// Its mode.
         mode: u32,
@@ -53,17 +52,17 @@ pub enum Problem {
     /// Its group may write.
     #[error("can be changed by group {gid} (uid {uid}, mode {mode:04o})")]
     Group {
-        /// Whose it is.
+        /// The owner.
         uid: u32,
-        /// Which group.
+        /// The group.
         gid: u32,
         /// Its mode.
         mode: u32,
     },
-    /// Everybody may write.
+    /// Everyone may write.
     #[error("can be changed by anyone (uid {uid}, mode {mode:04o})")]
     Anyone {
-        /// Whose it is.
+        /// The owner.
         uid: u32,
         /// Its mode.
         mode: u32,
@@ -78,7 +77,7 @@ impl Refusal {
         Refusal::System { path: path.to_owned(), source: source.into() }
     }
 
-    /// The command that mends it; empty where there is none.
+    /// The command that fixes it; empty if there is none.
     pub fn remedy(&self) -> String {
         let Refusal::Untrusted { path, problem } = self else { return String::new() };
         let path = path.display();
@@ -99,20 +98,20 @@ pub struct Trusted {
 }
 
 impl Trusted {
-    /// Root and this process's user; of a root that was called by sudo(8), that caller as well, who may do what root
-    /// may; in a user namespace those who are not in it, whom it cannot tell apart and the root of the host is one of.
+    /// Root and this process's user; for root under sudo(8) also the caller, who has root's rights anyway; in a user namespace also the overflow
+    /// user, which stands for all outside ids including the host's root.
     pub fn here() -> Self {
         let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         let sudo = |variable: &str| std::env::var(variable).ok();
         let trusted = Self::of(own, [sudo("SUDO_UID"), sudo("SUDO_GID")]);
         let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let overflow = text("/proc/sys/kernel/overflowuid");
-        // A /proc that has processes alone (`subset=pid`) lacks the first: this is the kernel's default.
+        // A /proc with only processes (`subset=pid`) lacks the file: this is the kernel's default.
         let overflow = Some(overflow.trim_end()).filter(|text| !text.is_empty()).unwrap_or("65534");
         trusted.beyond(overflow, &text("/proc/self/uid_map"))
     }
 
-    /// Nobody but root's own programs says to root who called sudo.
+    /// Only root's own environment is trusted to say who called sudo.
     fn of((uid, gid): (u32, u32), sudo: [Option<String>; 2]) -> Self {
         let [caller, group] =
             sudo.map(|number| number.filter(|_| uid == 0).and_then(|text| text.parse().ok()));
@@ -127,23 +126,23 @@ impl Trusted {
         self
     }
 
-    /// Root and this process's user alone, for what tund itself makes.
+    /// Only root and this process's user, for what tund itself creates.
     fn own() -> Self {
         Self { uids: vec![0, rustix::process::geteuid().as_raw()], gids: Vec::new() }
     }
 
-    /// These users alone.
+    /// Only these users.
     #[cfg(test)]
     pub(crate) fn users(uids: &[u32]) -> Self {
         Self { uids: uids.to_owned(), gids: Vec::new() }
     }
 
-    /// Whether what this user owns is taken.
+    /// Whether this user's files are accepted.
     pub fn has_user(&self, uid: u32) -> bool {
         self.uids.contains(&uid)
     }
 
-    /// What lets others change it. In a directory with the sticky bit everybody changes only what is his own.
+    /// Why others can change it. In a sticky directory, users can change only their own files.
     fn problem(&self, stat: &Stat) -> Option<Problem> {
         let (uid, gid, mode) = (stat.st_uid, stat.st_gid, stat.st_mode & 0o7777);
         let kind = FileType::from_raw_mode(stat.st_mode);
@@ -152,7 +151,7 @@ impl Trusted {
         }
         let guarded = match kind {
             FileType::Directory => mode & 0o1000 != 0,
-            // A terminal or /dev/null is no place where somebody leaves something; the mode of a link means nothing.
+            // A terminal or /dev/null stores nothing; the mode of a link means nothing.
             FileType::CharacterDevice | FileType::Symlink => true,
             FileType::RegularFile
             | FileType::Fifo
@@ -180,22 +179,22 @@ pub fn judge(path: &Path) -> Result<(), Refusal> {
     walk(path, &Trusted::here(), None).map(drop)
 }
 
-/// Judges the directory that `path` leads to, which nobody but root and this user may change, and all on the way.
+/// Judges the directory `path`, which only root and this user may change, and everything on the way.
 pub fn judge_own(path: &Path) -> Result<(), Refusal> {
     walk(path, &Trusted::here(), None)?.is_own_directory()
 }
 
-/// A place that a path leads to, opened with O_PATH.
+/// A place on a path, opened with O_PATH.
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) fd: OwnedFd,
-    /// The directory that it is in.
+    /// The directory that contains it.
     pub(super) parent: OwnedFd,
-    /// Without links.
+    /// Without symbolic links.
     pub(super) path: PathBuf,
 }
 
-/// Follows `path` and judges each part; with `make` directories that are not there are made, with this mode.
+/// Follows `path` and judges each component; missing directories are created with mode `make`, if given.
 pub(super) fn walk(path: &Path, trusted: &Trusted, make: Option<Mode>) -> Result<Place, Refusal> {
     let path = std::path::absolute(path).map_err(|error| Refusal::system(path, error))?;
     let mut place = Place::root()?;
@@ -224,7 +223,7 @@ pub(super) fn walk(path: &Path, trusted: &Trusted, make: Option<Mode>) -> Result
     Ok(place)
 }
 
-/// The parts of a path, the first on top.
+/// Pushes a path's parts, the first on top.
 fn push(pending: &mut Vec<OsString>, path: &Path) {
     let part = |component: Component<'_>| match component {
         Component::Normal(name) => Some(name.to_owned()),
@@ -261,7 +260,7 @@ impl Place {
         let failed = |error| Refusal::system(&path, error);
         let look = |follow: OFlags| rustix::fs::openat(&self.fd, name, LOOK | follow, Mode::empty());
         let mut found = look(OFlags::NOFOLLOW);
-        // A link that ends removes its directory, perhaps between making and opening it here.
+        // A link that ends removes its directory, perhaps between mkdir and open here.
         for mode in make.iter().cycle().take(MAX_ATTEMPTS) {
             if !matches!(found, Err(Errno::NOENT)) {
                 break;
@@ -272,7 +271,7 @@ impl Place {
             }
         }
         let mut fd = found.map_err(failed)?;
-        // The links of /proc lead to what is open, whatever they say.
+        // Links in /proc lead to the open file itself, whatever their text.
         if rustix::fs::fstatfs(&fd).is_ok_and(|system| system.f_type == PROC_SUPER_MAGIC)
             && rustix::fs::fstat(&fd).is_ok_and(|stat| is_link(&stat))
         {
@@ -282,17 +281,17 @@ impl Place {
         Ok(Self { fd, parent, path })
     }
 
-    /// Where this link leads.
+    /// The target of this link.
     fn target(&self) -> Result<PathBuf, Refusal> {
         let target = rustix::fs::readlinkat(&self.fd, "", Vec::new());
         let target = target.map_err(|error| Refusal::system(&self.path, error))?;
         Ok(OsString::from_vec(target.into_bytes()).into())
     }
 
-    /// Whether this is a directory that nobody but root and this user can change.
+    /// Checks that only root and this user can change this directory.
     pub(super) fn is_own_directory(&self) -> Result<(), Refusal> {
         let mut plain = self.stat()?;
-        // The sticky bit lets others add to it.
+        // The sticky bit would let others add files.
         plain.st_mode &= !0o1000;
         Trusted::own().judge(&plain, &self.path)?;
         self.is_directory()
@@ -310,12 +309,12 @@ fn is_link(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::Symlink
 }
 
-/// The file itself, not what a link leads to.
+/// Stats the file itself, not a link's target.
 pub(super) fn stat_in(directory: impl AsFd, name: &OsStr) -> io::Result<Stat> {
     Ok(rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-/// Whether a uid_map or gid_map has this number inside the namespace.
+/// Whether a uid_map or gid_map contains this id inside the namespace.
 pub fn is_mapped(map: &str, id: u32) -> bool {
     map.lines().any(|line| {
         let mut numbers = line.split_whitespace().map(|number| number.parse::<u64>().unwrap_or(0));
@@ -335,7 +334,7 @@ mod tests {
 
     const NOBODY: u32 = 65534;
 
-    /// Which part of the path is refused, and why.
+    /// Which component of the path is refused, and why.
     fn refusal(path: &Path) -> (PathBuf, Problem) {
         match judge(path) {
             Err(Refusal::Untrusted { path, problem }) => (path, problem),
@@ -377,7 +376,7 @@ mod tests {
             mode(place, plain | 0o002);
             let anyone = Problem::Anyone { uid: 0, mode: plain | 0o002 };
             assert_eq!(refusal(&through), (place.clone(), anyone));
-            // Root's group is root; another one is not.
+            // Root's own group is trusted; another is not.
             mode(place, plain | 0o020);
             judge(&through).unwrap();
             chown(place, Some(0), Some(NOBODY)).unwrap();
@@ -398,7 +397,7 @@ mod tests {
         write(&file, "").unwrap();
         mode(scratch.path(), 0o1777);
         judge(&file).unwrap();
-        // The bit says nothing of a file.
+        // The sticky bit of a file means nothing.
         mode(&file, 0o1666);
         assert_eq!(refusal(&file), (file.clone(), Problem::Anyone { uid: 0, mode: 0o1666 }));
     }
