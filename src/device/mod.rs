@@ -1,5 +1,4 @@
-//! Opening TUN and TAP devices. Frames always carry a virtio-net header ([`VNET_HEADER`] bytes), zeroed
-//! while offload is off.
+//! Opening TUN and TAP devices. Frames always have a virtio-net header ([`VNET_HEADER`] bytes), zeroed while offload is off.
 
 mod refusal;
 
@@ -21,23 +20,23 @@ pub const VNET_HEADER: usize = 10;
 /// An open device.
 #[derive(Debug)]
 pub struct Device {
-    /// Each reads and writes one frame at a time, not blocking. The first is attached: the kernel gives it every frame; the others have
-    /// none before they are attached as well ([`sys::attach_queue`]).
+    /// Non-blocking; each reads and writes one frame at a time. The first is attached and gets every frame; the others get none until attached
+    /// ([`sys::attach_queue`]).
     pub queues: Vec<OwnedFd>,
-    /// Where there are several queues: what frames are written to, for each. These are queues that are never attached, since the kernel has the frames of
-    /// a flow follow the queue that its answers are written to (`tun_flow_update` of drivers/net/tun.c): two ends that wrote to the queues that
-    /// they read would move flows that are busy both ways back and forth for ever.
+    /// With several queues: a queue to write to, for each. These are never attached, since the kernel steers a flow to the queue that its answers are
+    /// written to (`tun_flow_update` of drivers/net/tun.c): two ends writing to the queues they read would move flows that are busy in both
+    /// directions back and forth forever.
     pub writers: Vec<OwnedFd>,
     /// The interface's name.
     pub name: String,
     /// Its index.
     pub index: u32,
-    /// It was there before.
+    /// It existed before.
     pub adopted: bool,
 }
 
 impl Device {
-    /// Has the kernel give every frame to the first queue, whoever has attached others.
+    /// Steers every frame to the first queue, whoever has attached others.
     pub fn detach_others(&self) -> io::Result<()> {
         for queue in self.queues.iter().skip(1).chain(&self.writers) {
             match sys::attach_queue(queue, false) {
@@ -50,25 +49,25 @@ impl Device {
     }
 }
 
-/// Whether this process may use the driver.
+/// Checks that this process may use the driver.
 ///
 /// # Errors
-/// Why not, and what helps.
+/// Why not, and the remedy.
 pub fn check_driver() -> Result<(), String> {
     refusal::of_driver().map_or(Ok(()), Err)
 }
 
-/// Opens (creates) a device; without a name the kernel picks tunN or tapN. Closing its queues removes a device that was created. A
-/// persistent one of the same mode that nobody has open (`ip tuntap add`, `openvpn --mktun`, systemd-networkd) is adopted and stays.
-/// One that was made for one queue has one, and so has that of a driver which knows no more, however many are asked for.
+/// Opens (creates) a device; without a name the kernel picks tunN or tapN. Closing its queues removes a created device. A persistent one of the same
+/// mode that nobody has open (`ip tuntap add`, `openvpn --mktun`, systemd-networkd) is adopted and stays. A device created with a single queue, or by
+/// a driver without multi-queue, has one, however many are requested.
 ///
-/// `AlreadyExists`/`ResourceBusy`: the name is taken; `PermissionDenied`: no CAP_NET_ADMIN; `NotFound`: no
-/// tun driver; `InvalidInput`: no interface can have that name; `Unsupported`: not Linux's driver.
+/// `AlreadyExists`/`ResourceBusy`: the name is taken; `PermissionDenied`: no CAP_NET_ADMIN; `NotFound`: no tun driver; `InvalidInput`: not a possible
+/// interface name; `Unsupported`: not Linux's driver.
 pub fn open(mode: Mode, name: Option<&str>, queues: u8) -> io::Result<Device> {
     let mut netlink = Netlink::open()?;
     let there = name.map_or(Ok(None), |name| netlink.link(name))?;
     let refused = |error| explain(error, mode, name);
-    // Several processes may have queues of one device: the kernel refuses that of those with one queue alone.
+    // Several processes may share a multi-queue device; only for a single queue the kernel prevents it.
     if there.as_ref().is_some_and(|link| link.queues > Some(0)) {
         return Err(refused(Errno::BUSY.into()));
     }
@@ -93,7 +92,7 @@ pub fn open(mode: Mode, name: Option<&str>, queues: u8) -> io::Result<Device> {
     Ok(device)
 }
 
-/// The first queue, the device's name, and whether it may have more: one that is there is taken either way.
+/// Opens the first queue; also returns the name and whether it may have more. An existing device is taken either way.
 fn open_first(mode: Mode, name: &str, several: bool) -> io::Result<(OwnedFd, String, bool)> {
     let open = |several| open_queue(mode, name, several).map(|(queue, name)| (queue, name, several));
     match open(several) {
@@ -102,7 +101,7 @@ fn open_first(mode: Mode, name: &str, several: bool) -> io::Result<(OwnedFd, Str
     }
 }
 
-/// A queue of the device, and the device's name.
+/// Opens a queue of the device; returns it and the name.
 fn open_queue(mode: Mode, name: &str, multi_queue: bool) -> io::Result<(OwnedFd, String)> {
     if !multi_queue {
         return open_only_queue(mode, name);
@@ -113,7 +112,7 @@ fn open_queue(mode: Mode, name: &str, multi_queue: bool) -> io::Result<(OwnedFd,
     Ok((driver.into(), name))
 }
 
-/// The same of a device that has no other. The crate knows no more than one.
+/// The same for a single-queue device, the only kind the crate supports.
 fn open_only_queue(mode: Mode, name: &str) -> io::Result<(OwnedFd, String)> {
     let mut configuration = tun::Configuration::default();
     configuration.layer(match mode {
@@ -156,7 +155,7 @@ fn explain(error: io::Error, mode: Mode, name: Option<&str>) -> io::Error {
     io::Error::new(kind, format!("{what}: {text}"))
 }
 
-/// As `dev_valid_name` of the kernel's net/core/dev.c has it.
+/// As in `dev_valid_name` of the kernel's net/core/dev.c.
 fn can_be_a_name(name: &str) -> bool {
     let odd = |c: char| c.is_ascii_whitespace() || matches!(c, '/' | ':' | '\0');
     (1..16).contains(&name.len()) && name != "." && name != ".." && !name.contains(odd)

@@ -1,4 +1,4 @@
-//! Why a device could not be opened, and what helps.
+//! Why a device could not be opened, and the remedy.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -9,20 +9,20 @@ use rustix::thread::CapabilitySet;
 
 use crate::sys::rights;
 
-/// Where the driver is.
+/// The driver's device node.
 pub(super) const TUN: &str = "/dev/net/tun";
 /// Its number (Documentation/admin-guide/devices.txt of the kernel).
 const NUMBER: (u32, u32) = (10, 200);
-/// What a container is started with to have it.
+/// How a container is started to have it.
 const CONTAINER: &str = "a container is started with --device /dev/net/tun (devices in a compose file)";
 
-/// What is found at the driver's place.
+/// What is found at the driver's path.
 struct Facts {
-    /// What opening it comes to.
+    /// The result of opening it.
     opened: Result<(), Errno>,
     found: Option<Found>,
     uid: u32,
-    /// Files open to this process whatever their mode.
+    /// This process may open files whatever their mode.
     overrides_modes: bool,
     net_admin: bool,
 }
@@ -55,7 +55,7 @@ impl Facts {
         }
     }
 
-    /// Why `refusal` was the answer to the wish for a device.
+    /// Explains why a device was refused with `refusal`.
     fn explain(&self, refusal: Errno) -> Option<String> {
         let Some(found) = &self.found else {
             return matches!(refusal, Errno::NOENT | Errno::NOTDIR | Errno::ACCESS).then(|| {
@@ -97,7 +97,7 @@ impl Facts {
     }
 }
 
-/// Why the driver cannot be used, and what helps; nothing where it can.
+/// Why the driver cannot be used, and the remedy; `None` if it can.
 pub(super) fn of_driver() -> Option<String> {
     let facts = Facts::gather();
     let refusal =
@@ -105,7 +105,7 @@ pub(super) fn of_driver() -> Option<String> {
     Some(facts.explain(refusal).unwrap_or_else(|| format!("{TUN}: {refusal}")))
 }
 
-/// Why `error` came of the wish for a device, and what helps, where that is about rights or the driver.
+/// Why a device failed to open with `error`, and the remedy, if it is due to privileges or the driver.
 pub(super) fn explain(error: &io::Error) -> Option<String> {
     Facts::gather().explain(Errno::from_io_error(error)?)
 }
