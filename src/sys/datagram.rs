@@ -10,47 +10,46 @@ use socket2::{SockAddr, SockAddrStorage};
 
 use super::option::set_option;
 
-/// Room for the control messages of one call: those that tund asks for take 112 bytes, and the socket of another
-/// program may have been set to report times and the like as well.
+/// Size of the buffer for one call's control messages: those that tund enables take 112 bytes, and another program may have enabled timestamps and
+/// the like on its socket.
 const CONTROL: usize = 256;
-/// Bytes from the beginning of a control message to its data.
+/// Offset of the data in a control message, in bytes.
 // SAFETY: it only computes.
 const DATA: usize = unsafe { libc::CMSG_LEN(0) } as usize;
 
-/// Control messages, aligned as `cmsghdr` wants it.
+/// Control messages, aligned as `cmsghdr` requires.
 #[repr(C, align(8))]
 struct Control([u8; CONTROL]);
 
-/// What recvmsg(2) says of a datagram.
+/// What recvmsg(2) reports of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arrival {
-    /// The datagram's length in bytes, which may be more than the buffer holds.
+    /// The datagram's length in bytes, which may exceed the buffer.
     pub length: usize,
     /// Where it came from.
     pub from: SocketAddr,
-    /// The local address it was sent to, if the socket reports that.
+    /// The local address it was sent to, if the socket reports it.
     pub local: Option<IpAddr>,
-    /// Length of each but the last, if it is several datagrams that the kernel joined.
+    /// Length of each datagram (the last may be shorter), if the kernel joined several.
     pub stride: Option<usize>,
-    /// The traffic class of its IP header, if the socket reports that.
+    /// The traffic class of its IP header, if the socket reports it.
     pub class: u8,
 }
 
-/// Where datagrams go and how.
+/// Where and how datagrams go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Departure {
-    /// The address, mapped if the socket is of IPv6 and it is of IPv4.
+    /// The address; IPv4-mapped if it is IPv4 and the socket is IPv6.
     pub to: SocketAddr,
-    /// The local address they leave from, unless the kernel shall choose.
+    /// The source address, unless the kernel is to choose.
     pub local: Option<IpAddr>,
-    /// Length of each but the last, if the kernel shall cut what is sent into datagrams.
+    /// Length of each datagram (the last may be shorter), if the kernel is to split them.
     pub stride: Option<u16>,
     /// The traffic class of their IP headers.
     pub class: u8,
 }
 
-/// Makes a UDP socket queue what routers and hosts report of its datagrams by ICMP. Any later call on the
-/// socket may then fail once with the report's error.
+/// Makes a UDP socket queue ICMP errors about its datagrams. Any later call on the socket may then fail once with such an error.
 pub fn queue_errors(socket: impl AsFd, v6: bool) -> io::Result<()> {
     // Datagrams to mapped addresses obey the IPv4 option, on IPv6 sockets as well.
     set_option(&socket, libc::IPPROTO_IP, libc::IP_RECVERR, 1)?;
@@ -60,8 +59,7 @@ pub fn queue_errors(socket: impl AsFd, v6: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a UDP socket report the local address of each datagram. `v6`: its family is IPv6; datagrams of
-/// IPv4 then have a mapped address.
+/// Makes a UDP socket report the local address of each datagram. `v6`: its family is IPv6; IPv4 datagrams then have a mapped address.
 pub fn report_local_address(socket: impl AsFd, v6: bool) -> io::Result<()> {
     match v6 {
         true => set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1),
@@ -78,13 +76,13 @@ pub fn report_traffic_class(socket: impl AsFd, v6: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a UDP socket hand over datagrams of one flow joined, or one by one. Needs Linux 5.0.
+/// Makes a UDP socket join datagrams of one flow, or stop joining. Needs Linux 5.0.
 pub fn join_datagrams(socket: impl AsFd, on: bool) -> io::Result<()> {
     set_option(&socket, libc::SOL_UDP, libc::UDP_GRO, c_int::from(on))
 }
 
-/// Receives one datagram, or several that the kernel joined, without waiting. `InvalidData`: what the kernel says of it
-/// does not fit, so that its length or addresses would be guesses; it is lost.
+/// Receives one datagram, or several that the kernel joined, without blocking. `InvalidData`: the kernel's metadata did not fit, so that length or
+/// addresses would be guesses; the datagram is lost.
 pub fn receive_datagram(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Arrival> {
     let mut from = SockAddrStorage::zeroed();
     let mut control = Control([0; CONTROL]);
@@ -133,13 +131,12 @@ impl Arrival {
     }
 }
 
-/// The `N` bytes from `at` on, if they are there.
+/// The `N` bytes at `at`, if present.
 fn field<const N: usize>(data: &[u8], at: usize) -> Option<[u8; N]> {
     data.get(at..)?.first_chunk().copied()
 }
 
-/// Takes one report from the socket's error queue: the address the datagram was for, and the error. Whoever
-/// sends ICMP may lie.
+/// Takes one report from the socket's error queue: the datagram's destination, and the error. ICMP may be forged.
 pub fn receive_error(socket: impl AsFd) -> io::Result<(SocketAddr, io::Error)> {
     let mut to = SockAddrStorage::zeroed();
     let mut control = Control([0; CONTROL]);
@@ -168,8 +165,7 @@ pub fn receive_error(socket: impl AsFd) -> io::Result<(SocketAddr, io::Error)> {
     Ok((to, error.ok_or(io::ErrorKind::InvalidData)?))
 }
 
-/// Sends one datagram, or several that stand one behind the other, without waiting. The kernel says EIO or
-/// EINVAL if it cannot cut them apart.
+/// Sends one datagram, or several that are back to back, without blocking. EIO or EINVAL: the kernel cannot split them.
 pub fn send_datagrams(socket: impl AsFd, bytes: &[u8], departure: Departure) -> io::Result<()> {
     let to = SockAddr::from(departure.to);
     let mut control = Control([0; CONTROL]);
@@ -195,7 +191,7 @@ fn empty() -> libc::msghdr {
     unsafe { MaybeUninit::zeroed().assume_init() }
 }
 
-/// The control messages that the kernel wrote; `InvalidData` if it had more of them than room.
+/// The control messages written by the kernel; `InvalidData` if they were truncated.
 fn written<'a>(header: &libc::msghdr, control: &'a Control) -> io::Result<&'a [u8]> {
     let whole = header.msg_flags & libc::MSG_CTRUNC == 0;
     #[allow(clippy::unnecessary_cast, reason = "the lengths of musl have 32 bits")]
@@ -203,7 +199,7 @@ fn written<'a>(header: &libc::msghdr, control: &'a Control) -> io::Result<&'a [u
     bytes.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// Shows `read` the data of each of these control messages, as far as it is there.
+/// Calls `read` with the data of each control message, as far as present.
 fn visit(mut messages: &[u8], mut read: impl FnMut(c_int, c_int, &[u8])) {
     while messages.len() >= DATA {
         // SAFETY: the slice is no shorter than a cmsghdr, which is made of integers and need not be aligned here.
@@ -216,7 +212,7 @@ fn visit(mut messages: &[u8], mut read: impl FnMut(c_int, c_int, &[u8])) {
     }
 }
 
-/// Writes the control messages and returns their length.
+/// Writes the control messages; returns their length.
 fn put_departure(control: &mut Control, departure: Departure) -> usize {
     let mut at = 0;
     match departure.local {
@@ -247,15 +243,14 @@ fn put_departure(control: &mut Control, departure: Departure) -> usize {
     at
 }
 
-/// Writes a control message at `at` and returns where the next would begin.
+/// Writes a control message at `at`; returns the offset of the next.
 fn put<T: Copy>(control: &mut Control, at: usize, level: c_int, kind: c_int, value: T) -> usize {
     let size = size_of::<T>() as u32;
     // SAFETY: these two only compute.
     let (length, space) = unsafe { (libc::CMSG_LEN(size), libc::CMSG_SPACE(size)) };
     let room = &mut control.0[at..at + space as usize];
     let message = room.as_mut_ptr().cast::<libc::cmsghdr>();
-    // SAFETY: the buffer is aligned for a cmsghdr and so is `at`, a sum of such spaces; header and value fit into
-    // `room`, whose length was checked.
+    // SAFETY: the buffer is aligned for a cmsghdr, and so is `at`, a sum of such spaces; header and value fit into `room`, whose length was checked.
     unsafe {
         (*message).cmsg_level = level;
         (*message).cmsg_type = kind;
@@ -386,7 +381,7 @@ mod tests {
         let whole = message(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
         let local = std::array::from_fn::<u8, 16, _>(|at| at as u8 + 1);
         assert_eq!(arrival(&whole).local, Some(local.into()));
-        // What recvmsg(2) leaves of it where the room ends.
+        // What recvmsg(2) leaves of it when the buffer ends.
         let cut = message(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info[..0]);
         assert_eq!(arrival(&cut).local, None);
         for length in 0..DATA + info.len() {
@@ -412,7 +407,7 @@ mod tests {
     #[test]
     fn a_datagram_of_which_not_all_is_told_is_refused() {
         let one = UdpSocket::bind("127.0.0.1:0").unwrap();
-        // As a superserver could have set it.
+        // As a superserver may have set it.
         report_local_address(&one, false).unwrap();
         const STAMPS: c_int = 0x7f; // linux/net_tstamp.h: every SOF_TIMESTAMPING_* of software and hardware
         for (level, option, value) in [

@@ -1,15 +1,15 @@
-//! Descriptors that this process was started with.
+//! Descriptors inherited by this process.
 
 use std::ffi::{c_int, c_uint};
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The first descriptor that is none of standard input, output and error.
+/// The first descriptor after standard error.
 const FIRST: RawFd = 3;
 
-/// Keeps every descriptor above 2 from the programs that this process executes: also those that whoever started it left
-/// open. All that tund opens itself is closed on exec anyway.
+/// Makes all descriptors above 2 close-on-exec, including those leaked by the process that started this one. All that tund opens itself is
+/// close-on-exec anyway.
 pub fn pass_nothing_on() -> io::Result<()> {
     const CLOSE_RANGE_CLOEXEC: c_int = 1 << 2;
     let first = FIRST.cast_unsigned();
@@ -26,28 +26,27 @@ fn each_closed_on_exec() -> io::Result<()> {
     for entry in std::fs::read_dir("/proc/self/fd")? {
         let number = entry?.file_name().to_string_lossy().parse::<RawFd>().unwrap_or(0);
         if number >= FIRST {
-            // SAFETY: fcntl(2) with F_SETFD touches no memory and closes nothing; one that is not open any more, as
-            // that of the list itself, is answered with EBADF.
+            // SAFETY: fcntl(2) with F_SETFD touches no memory and closes nothing; for a descriptor that is no longer open, such as the directory's
+            // own, it returns EBADF.
             unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
         }
     }
     Ok(())
 }
 
-/// The descriptors that systemd passed to this very process (sd_listen_fds(3)), closed on exec. Each is given out once:
-/// later calls find none.
+/// The descriptors that systemd passed to this process (sd_listen_fds(3)), close-on-exec. Each is returned once: later calls find none.
 ///
 /// # Errors
-/// What the environment says is no number, or a descriptor that it promises is not open.
+/// The environment contains no number, or a promised descriptor is not open.
 pub fn passed_descriptors() -> io::Result<Vec<OwnedFd>> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
     if TAKEN.swap(true, Ordering::Relaxed) {
         return Ok(Vec::new());
     }
-    // That they are open has been seen once all are marked as closed on exec.
+    // Setting close-on-exec on all has shown that they are open.
     let numbers = sd_notify::listen_fds()?;
-    // SAFETY: they are open, and whoever started this process gave them to it: the environment names its id, and safe
-    // code does not change the environment. Nobody else has taken them, since they are given out here alone and once.
+    // SAFETY: they are open, and were passed to this process: the environment names its id, and safe code does not change the environment. They have
+    // no other owner, since only this function returns them, once.
     Ok(numbers.map(|number| unsafe { OwnedFd::from_raw_fd(number) }).collect())
 }
 
@@ -58,7 +57,7 @@ mod tests {
     use std::os::unix::process::CommandExt;
     use std::process::Command;
 
-    /// Whether a program that is executed after this has a descriptor that whoever started us left open.
+    /// Whether a program executed after `prepare` inherits a leaked descriptor.
     fn passes_on(prepare: fn() -> io::Result<()>) -> bool {
         let (stray, _write) = io::pipe().unwrap();
         rustix::io::fcntl_setfd(&stray, rustix::io::FdFlags::empty()).unwrap();

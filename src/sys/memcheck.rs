@@ -1,35 +1,35 @@
-//! What is told to valgrind's memcheck, under which a benchmark runs: which bytes are secret. Elsewhere nothing happens.
+//! Marks secret bytes for valgrind's memcheck, under which a benchmark runs. Otherwise it does nothing.
 //!
-//! Memcheck follows bytes that were never initialized through all that is computed from them, and complains of a branch or an address that
-//! depends on one. Of secrets it can be asked the same (Langley, ctgrind, 2010).
+//! Memcheck tracks uninitialized bytes through all computations, and reports each branch or address that depends on one. It can check secrets in the
+//! same way (Langley, ctgrind, 2010).
 
-/// Of valgrind/valgrind.h and valgrind/memcheck.h.
+/// From valgrind/valgrind.h and valgrind/memcheck.h.
 const RUNNING_ON_VALGRIND: usize = 0x1001;
 const MAKE_MEM_UNDEFINED: usize = 0x4d43_0001;
 const MAKE_MEM_DEFINED: usize = 0x4d43_0002;
 
-/// Whether memcheck looks on.
+/// Whether memcheck is running.
 pub fn is_watched() -> bool {
     request(RUNNING_ON_VALGRIND, &mut []) != 0
 }
 
-/// Neither a branch nor an address may depend on these bytes, and on what is computed from them.
+/// Marks bytes on which no branch or address may depend, nor on anything computed from them.
 pub fn hide(bytes: &mut [u8]) {
     request(MAKE_MEM_UNDEFINED, bytes);
 }
 
-/// Anybody may know these bytes, whatever they were computed from.
+/// Marks bytes as public, whatever they were computed from.
 pub fn disclose(bytes: &mut [u8]) {
     request(MAKE_MEM_DEFINED, bytes);
 }
 
-/// A client request of valgrind: rotations by 128 bits in all, and an exchange of a register with itself.
+/// Makes a client request to valgrind: rotations by 128 bits in total, and an exchange of a register with itself.
 #[cfg(target_arch = "x86_64")]
 fn request(number: usize, bytes: &mut [u8]) -> usize {
     let words = [number, bytes.as_mut_ptr().addr(), bytes.len(), 0, 0, 0];
     let mut result = 0;
-    // SAFETY: on a processor these instructions change nothing but the flags. valgrind reads `words`, which lives through them, and keeps
-    // notes of `bytes` without changing them; the compiler has to take both for read and written.
+    // SAFETY: on a processor these instructions change only the flags. valgrind reads `words`, which outlive them, and keeps notes on `bytes` without
+    // changing them; the compiler must assume that both are read and written.
     unsafe {
         std::arch::asm!(
             "rol rdi, 3", "rol rdi, 13", "rol rdi, 61", "rol rdi, 51", "xchg rbx, rbx",

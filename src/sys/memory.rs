@@ -1,4 +1,4 @@
-//! Keeping keys in memory: off disks, and out of the sight of other processes.
+//! Protecting keys in memory from disks and other processes.
 
 use std::ffi::c_void;
 use std::ptr;
@@ -8,24 +8,22 @@ use rustix::param::page_size;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 use rustix::thread::CapabilitySet;
 
-/// None of this process's memory gets into a core file. Programs that it executes have no core file either, unless they ask
-/// for it.
+/// Keeps this process's memory out of core files. Programs that it executes have none either, unless they enable them.
 pub fn leave_no_core() -> rustix::io::Result<()> {
     let maximum = getrlimit(Resource::Core).maximum;
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum })
 }
 
-/// No process but root's reads this one's memory from now on, or sees whose it is where /proc hides that.
+/// Lets only root's processes read this one's memory, or see its owner where /proc hides that.
 pub fn hide() -> rustix::io::Result<()> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
 }
 
-/// Keeps all memory of this process, what it has and what it gets, out of swap space: keys, and the frames they protect.
-/// Pages count once they are used. `privileged`: it keeps its capabilities; CAP_IPC_LOCK needs no limit then.
+/// Keeps all memory of this process, current and future, out of swap space: keys, and the frames they protect. Pages are locked once used.
+/// `privileged`: it keeps its capabilities; CAP_IPC_LOCK then needs no limit.
 ///
 /// # Errors
-/// Why this process cannot, or one that has dropped its capabilities could not, and the remedy. A limit that stops the
-/// process later is not tried.
+/// Why this process, or one that has dropped its capabilities, cannot, and the remedy. A limit that would stop the process later is not tried.
 pub fn lock(privileged: bool) -> Result<(), String> {
     let unlimited = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None }).is_ok();
     let exempt = rustix::thread::capabilities(None)
@@ -39,8 +37,7 @@ pub fn lock(privileged: bool) -> Result<(), String> {
     if unlimited { Ok(()) } else { Err(format!("locked memory is limited: {remedy}")) }
 }
 
-/// Keeps the pages that `secret` is on out of swap space and core files. A few of them fit any limit but 0. They stay
-/// so when it has been dropped.
+/// Keeps the pages of `secret` out of swap and core files. A few fit any limit but 0. They stay locked after it is dropped.
 ///
 /// # Errors
 /// Why this process cannot.
@@ -51,11 +48,10 @@ pub fn hold<T>(secret: &T) -> Result<(), String> {
     locked.and(hidden).map_err(|error| format!("mlock: {error}"))
 }
 
-/// The same for a process that starts no other, while a bug in it might: its child would find zeros there, from
-/// Linux 4.14 on.
+/// The same for a process that starts no other, in case a bug makes it fork: the child would find zeros there, from Linux 4.14 on.
 ///
 /// # Errors
-/// As [`hold`] has them.
+/// Those of [`hold`].
 pub fn hold_alone<T>(secret: &T) -> Result<(), String> {
     let (start, length) = pages(secret);
     // SAFETY: the pages of a value are mapped, and in this process they stay as they are.
@@ -63,7 +59,7 @@ pub fn hold_alone<T>(secret: &T) -> Result<(), String> {
     hold(secret)
 }
 
-/// Where the first page of `value` begins, and how long they are together.
+/// Start of the first page of `value`, and the total length of its pages.
 fn pages<T>(value: &T) -> (*mut c_void, usize) {
     let value = ptr::from_ref(value).cast_mut().cast::<u8>();
     let before = value.addr() % page_size();

@@ -1,5 +1,4 @@
-//! The operating system: clocks, random bytes, memory, and all unsafe code of tund, each function small and with a safe
-//! signature.
+//! The operating system: clocks, random bytes, memory, and all unsafe code of tund, in small functions with safe signatures.
 #![allow(unsafe_code)]
 
 #[cfg(test)]
@@ -7,7 +6,7 @@ mod attempt;
 pub mod clock;
 mod datagram;
 mod descriptors;
-// Of proto/benches/secrets.rs.
+// For proto/benches/secrets.rs.
 #[cfg(test)]
 mod memcheck;
 pub mod memory;

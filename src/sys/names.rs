@@ -1,4 +1,4 @@
-//! Addresses of a name, by getaddrinfo(3).
+//! Name resolution by getaddrinfo(3).
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -7,16 +7,16 @@ use std::ptr;
 
 use rustix::net::AddressFamily;
 
-/// The addresses of `host` in one family, with `port`.
+/// Resolves `host` in one family; the addresses get `port`.
 ///
 /// # Errors
-/// Those of getaddrinfo(3), in its words; `InvalidInput` if there is a zero byte in the name.
+/// Those of getaddrinfo(3), as text; `InvalidInput` for a zero byte in the name.
 pub fn look_up(host: &str, port: u16, family: AddressFamily) -> io::Result<Vec<SocketAddr>> {
     let host = CString::new(host)?;
     let hints = libc::addrinfo {
         ai_flags: 0,
         ai_family: family.as_raw().into(),
-        // One entry for each address.
+        // One entry per address.
         ai_socktype: libc::SOCK_DGRAM,
         ai_protocol: 0,
         ai_addrlen: 0,
@@ -25,7 +25,7 @@ pub fn look_up(host: &str, port: u16, family: AddressFamily) -> io::Result<Vec<S
         ai_next: ptr::null_mut(),
     };
     let mut list = ptr::null_mut();
-    // SAFETY: the name ends in a zero byte, `hints` sets nothing but what is asked for, and all three outlive the call.
+    // SAFETY: the name ends in a zero byte, `hints` is valid, and all three outlive the call.
     match unsafe { libc::getaddrinfo(host.as_ptr(), ptr::null(), &raw const hints, &raw mut list) } {
         0 => Ok(take(list, port)),
         libc::EAI_SYSTEM => Err(io::Error::last_os_error()),
@@ -33,17 +33,17 @@ pub fn look_up(host: &str, port: u16, family: AddressFamily) -> io::Result<Vec<S
     }
 }
 
-/// What is in a list of getaddrinfo(3), which is freed.
+/// Reads and frees a list of getaddrinfo(3).
 fn take(list: *mut libc::addrinfo, port: u16) -> Vec<SocketAddr> {
     let mut addresses = Vec::new();
     let mut next = list;
-    // SAFETY: the list is getaddrinfo's own, is not freed yet, and ends in a null pointer.
+    // SAFETY: the list is from getaddrinfo, not freed yet, and ends in a null pointer.
     while let Some(entry) = unsafe { next.as_ref() } {
         addresses.extend(address(entry, port));
         next = entry.ai_next;
     }
     if !list.is_null() {
-        // SAFETY: it is getaddrinfo's, and nothing points into it any more.
+        // SAFETY: it is from getaddrinfo, and nothing points into it any more.
         unsafe { libc::freeaddrinfo(list) };
     }
     addresses
@@ -52,12 +52,12 @@ fn take(list: *mut libc::addrinfo, port: u16) -> Vec<SocketAddr> {
 fn address(entry: &libc::addrinfo, port: u16) -> Option<SocketAddr> {
     match entry.ai_family {
         libc::AF_INET => {
-            // SAFETY: an address of that family is a whole sockaddr_in, wherever it lies.
+            // SAFETY: an address of that family is a whole sockaddr_in, at any alignment.
             let v4 = unsafe { entry.ai_addr.cast::<libc::sockaddr_in>().read_unaligned() };
             Some(SocketAddr::new(Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr)).into(), port))
         }
         libc::AF_INET6 => {
-            // SAFETY: an address of that family is a whole sockaddr_in6, wherever it lies.
+            // SAFETY: an address of that family is a whole sockaddr_in6, at any alignment.
             let v6 = unsafe { entry.ai_addr.cast::<libc::sockaddr_in6>().read_unaligned() };
             Some(SocketAddrV6::new(Ipv6Addr::from(v6.sin6_addr.s6_addr), port, 0, v6.sin6_scope_id).into())
         }
@@ -66,7 +66,7 @@ fn address(entry: &libc::addrinfo, port: u16) -> Option<SocketAddr> {
 }
 
 fn explain(code: libc::c_int) -> String {
-    // SAFETY: gai_strerror(3) gives a constant text for every code.
+    // SAFETY: gai_strerror(3) returns a constant string for every code.
     let text = unsafe { CStr::from_ptr(libc::gai_strerror(code)) };
     text.to_string_lossy().into_owned()
 }

@@ -1,4 +1,4 @@
-//! What the kernel announces over netlink, and options of netlink sockets that neither rustix nor socket2 has.
+//! Netlink multicast, and options of netlink sockets that neither rustix nor socket2 has.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,17 +9,16 @@ use rustix::net::{AddressFamily, Protocol, RecvFlags, SocketFlags, SocketType, b
 
 use super::option::set_option;
 
-/// Longer than any uevent (`UEVENT_BUFFER_SIZE` and the header, `include/linux/kobject.h`). What is longer is cut off.
+/// Longer than any uevent (`UEVENT_BUFFER_SIZE` and the header, `include/linux/kobject.h`). The rest is cut off.
 const ROOM: usize = 4096;
-/// Most messages that are read at once.
+/// Most messages read at once.
 const BATCH: usize = 256;
 
-/// Listens to multicast groups of netlink in this network namespace, without waiting.
+/// A non-blocking listener to netlink multicast groups in this network namespace.
 pub struct NetlinkListener(OwnedFd);
 
 impl NetlinkListener {
-    /// Joins the `groups`, one bit each, of this protocol; `None` is `NETLINK_ROUTE`. Errors are those of socket(2) and
-    /// bind(2).
+    /// Joins the `groups`, one bit each, of this protocol; `None` is `NETLINK_ROUTE`. Errors are those of socket(2) and bind(2).
     pub fn join(protocol: Option<Protocol>, groups: u32) -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
@@ -27,8 +26,7 @@ impl NetlinkListener {
         Ok(Self(socket))
     }
 
-    /// Reads what is waiting, a few hundred messages at most. True: the kernel sent one that is `wanted`, or so many
-    /// that some were lost.
+    /// Reads pending messages, at most a few hundred. True if the kernel sent one that is `wanted`, or if some were lost.
     pub fn take_any(&self, wanted: impl Fn(&[u8]) -> bool) -> bool {
         let mut found = false;
         let mut buffer = [0; ROOM];
@@ -53,14 +51,13 @@ impl AsFd for NetlinkListener {
     }
 }
 
-/// Makes the kernel say in words why it refuses a request, after the header of that request alone.
+/// Makes the kernel explain refusals as text, and echo only the header of the request.
 pub fn netlink_explain_errors(socket: impl AsFd) -> io::Result<()> {
     set_option(&socket, libc::SOL_NETLINK, libc::NETLINK_EXT_ACK, 1)?;
     set_option(&socket, libc::SOL_NETLINK, libc::NETLINK_CAP_ACK, 1)
 }
 
-/// Makes the kernel dump only what a request asks for: the routes of one table, the addresses of one interface. Linux before
-/// 4.20 cannot, and dumps all.
+/// Makes the kernel dump only what a request asks for: the routes of one table, the addresses of one interface. Linux before 4.20 always dumps all.
 pub fn netlink_filter_dumps(socket: impl AsFd) -> io::Result<()> {
     set_option(&socket, libc::SOL_NETLINK, libc::NETLINK_GET_STRICT_CHK, 1)
 }
@@ -71,7 +68,7 @@ mod tests {
     use rustix::net::netlink::KOBJECT_UEVENT;
     use rustix::net::sendto;
 
-    /// What another process sends to the listener itself is not the kernel's word.
+    /// Messages from another process to the listener are ignored.
     #[test]
     fn only_the_kernel_is_heard() {
         let listener = NetlinkListener::join(Some(KOBJECT_UEVENT), 1).unwrap();

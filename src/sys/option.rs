@@ -4,47 +4,46 @@ use std::ffi::c_int;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
-/// Bytes of memory that datagrams take which wait in a socket (SO_MEMINFO, Linux 4.12).
+/// Bytes of memory used by a socket's receive queue (SO_MEMINFO, Linux 4.12).
 pub fn waiting_bytes(socket: impl AsFd) -> io::Result<usize> {
     // The first is SK_MEMINFO_RMEM_ALLOC (linux/sock_diag.h).
     let [waiting, ..] = values::<9>(socket, libc::SO_MEMINFO)?;
     Ok(waiting as usize)
 }
 
-/// Lets the kernel hold so many bytes of a TCP connection that it has not sent yet (TCP_NOTSENT_LOWAT, tcp(7)): the socket is
-/// writable only below that.
+/// Limits the unsent bytes of a TCP connection in the kernel (TCP_NOTSENT_LOWAT, tcp(7)): the socket is writable only below the limit.
 pub fn set_unsent_limit(socket: impl AsFd, bytes: u32) -> io::Result<()> {
     set_option(&socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, bytes.cast_signed())
 }
 
-/// Who was at the other end of a Unix socket when it was connected.
+/// The peer of a Unix socket when it was connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Credentials {
-    /// Its process; 0 if that is none of this pid namespace.
+    /// Its process; 0 if not in this pid namespace.
     pub pid: u32,
     /// Its effective user.
     pub uid: u32,
 }
 
-/// Who is at the other end of a Unix socket (SO_PEERCRED, unix(7)).
+/// The peer of a Unix socket (SO_PEERCRED, unix(7)).
 pub fn peer_credentials(socket: impl AsFd) -> io::Result<Credentials> {
     let [pid, uid, _gid] = values(socket, libc::SO_PEERCRED)?;
     Ok(Credentials { pid, uid })
 }
 
-/// The very process at the other end of a Unix socket (SO_PEERPIDFD, Linux 6.5), whoever has its number by now.
+/// The process at the other end of a Unix socket, even if its pid was reused (SO_PEERPIDFD, Linux 6.5).
 pub fn peer_process(socket: impl AsFd) -> io::Result<OwnedFd> {
     let [descriptor] = values(socket, libc::SO_PEERPIDFD)?;
-    // SAFETY: the kernel has made this descriptor for this call, and nothing else knows of it.
+    // SAFETY: the kernel has made this descriptor for this call, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor.cast_signed()) })
 }
 
-/// An option of level SOL_SOCKET whose value is `COUNT` numbers of 32 bits.
+/// Reads a SOL_SOCKET option whose value is `COUNT` 32-bit numbers.
 fn values<const COUNT: usize>(socket: impl AsFd, option: c_int) -> io::Result<[u32; COUNT]> {
     let mut values = [0u32; COUNT];
     let mut length = size_of_val(&values) as libc::socklen_t;
-    // SAFETY: the descriptor is open while it is borrowed, and the kernel writes at most `length` bytes into `values`,
-    // which has that size and may hold any bits.
+    // SAFETY: the descriptor is open while borrowed, and the kernel writes at most `length` bytes into `values`, which has that size and may hold any
+    // bits.
     let result = unsafe {
         libc::getsockopt(
             socket.as_fd().as_raw_fd(),
@@ -63,8 +62,7 @@ fn values<const COUNT: usize>(socket: impl AsFd, option: c_int) -> io::Result<[u
 /// Sets an option whose value is an int.
 pub(super) fn set_option(socket: &impl AsFd, level: c_int, option: c_int, value: c_int) -> io::Result<()> {
     let length = size_of::<c_int>() as libc::socklen_t;
-    // SAFETY: the descriptor is open while it is borrowed, and the kernel reads `length` bytes of `value`,
-    // which is a c_int of just that size.
+    // SAFETY: the descriptor is open while borrowed, and the kernel reads `length` bytes of `value`, a c_int of that size.
     let result = unsafe {
         libc::setsockopt(socket.as_fd().as_raw_fd(), level, option, (&raw const value).cast(), length)
     };

@@ -6,8 +6,8 @@ use std::process::{Child, Command};
 
 use rustix::io::Errno;
 
-/// Starts a program. Where the C library's first way of doing so is refused, by fork(2): container runtimes of before
-/// October 2021 answer clone3(2) with EPERM, which the C library takes for the last word (ENOSYS it would not).
+/// Starts a program, with fork(2) if the C library's first way is refused: container runtimes before October 2021 answer clone3(2) with EPERM, which
+/// the C library takes as final, unlike ENOSYS.
 pub fn start(command: &mut Command) -> io::Result<Child> {
     match command.spawn() {
         Err(error) if Errno::from_io_error(&error) == Some(Errno::PERM) => start_by_fork(command),
@@ -16,7 +16,7 @@ pub fn start(command: &mut Command) -> io::Result<Child> {
 }
 
 fn start_by_fork(command: &mut Command) -> io::Result<Child> {
-    // SAFETY: the closure does nothing; that there is one makes the standard library fork.
+    // SAFETY: the closure does nothing; its presence makes the standard library fork.
     unsafe { command.pre_exec(|| Ok(())) }.spawn()
 }
 

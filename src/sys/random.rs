@@ -1,12 +1,12 @@
-//! Random bytes of the kernel.
+//! Random bytes from the kernel.
 
 use rustix::io::Errno;
 use rustix::rand::GetRandomFlags;
 
 use crate::crypto::Random;
 
-/// getrandom(2), by the system call itself: what finds the C library's function first opens a file where it has none to find, as in a
-/// static program, and the process that reads the network may open none.
+/// getrandom(2) as a direct system call: looking for the C library's function opens a file if there is none, as in a static program, and the process
+/// that reads the network may not open files.
 pub struct Os;
 
 impl Random for Os {
@@ -26,13 +26,13 @@ impl Random for Os {
     }
 }
 
-/// Whether a process can have random bytes that has no file to read them from, as the one has that reads the network.
+/// Checks that a process without a file to read from, like the one that reads the network, can have random bytes.
 ///
 /// # Errors
 /// Those of getrandom(2).
 pub fn check() -> std::io::Result<()> {
     match rustix::rand::getrandom(&mut [0; 1], GetRandomFlags::NONBLOCK) {
-        // It waits for the first of them, soon after the machine was started.
+        // The kernel's pool is not ready yet, soon after boot.
         Ok(_) | Err(Errno::AGAIN) => Ok(()),
         Err(error) => Err(error.into()),
     }
@@ -46,7 +46,7 @@ mod tests {
     fn a_long_buffer_is_filled_to_its_end() {
         let mut bytes = vec![0; 1 << 20];
         Os.fill(&mut bytes);
-        // 64 zeros in a row have a chance of 2^-492.
+        // 64 zeros in a row have a probability of 2^-492.
         assert!(bytes.chunks(64).all(|chunk| chunk.iter().any(|byte| *byte != 0)));
         Os.fill(&mut []);
     }

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-/// Waits until a descriptor is ready for one of `events` or has come to an end, for at most `limit`; whether it is. Signals
-/// neither cut the wait short nor prolong it.
+/// Waits at most `limit` until a descriptor is ready for one of `events` or at its end; returns whether it is. Signals do not change the time.
 ///
 /// # Errors
 /// Those of poll(2).

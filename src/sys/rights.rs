@@ -1,4 +1,4 @@
-//! What this process may do, and what to say where it may not.
+//! What this process may do, and the remedy if it may not.
 
 use std::io;
 
@@ -6,19 +6,19 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::thread::CapabilitySet;
 
-/// Whether this process can use that capability, in the user namespace that it is in.
+/// Whether this process has that capability in its user namespace.
 pub fn has(capability: CapabilitySet) -> bool {
     rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(capability))
 }
 
-/// Whether this process can have sockets of IPv6: not so where the kernel is without, and where a service is refused them.
+/// Whether this process can have IPv6 sockets: not on a kernel without IPv6, nor if a service is denied them.
 pub fn has_ipv6() -> bool {
     let socket = socket_with(AddressFamily::INET6, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
     socket.err() != Some(Errno::AFNOSUPPORT)
 }
 
-/// How whoever starts tund gives it the capability of this name, which has no `CAP_` in front: Docker gives what is added
-/// to root alone, and root lacks only what a container or service takes from it.
+/// How to give tund the capability of this name (without `CAP_`) at its start: Docker gives added ones only to root, and root lacks only what a
+/// container or service takes away.
 pub fn how_to_give(name: &str) -> String {
     how_to_give_to(name, rustix::process::geteuid().is_root())
 }
@@ -36,7 +36,7 @@ fn how_to_give_to(name: &str, root: bool) -> String {
     }
 }
 
-/// What helps where binding `port` failed so; empty for other failures than missing rights.
+/// The remedy for a failure to bind `port`; empty unless privileges are missing.
 pub fn to_bind(port: u16, error: &io::Error) -> String {
     match Errno::from_io_error(error) {
         Some(Errno::ACCESS) if (1..1024).contains(&port) && !has(CapabilitySet::NET_BIND_SERVICE) => format!(
@@ -47,7 +47,7 @@ pub fn to_bind(port: u16, error: &io::Error) -> String {
     }
 }
 
-/// What to look at where a system call fails so and no missing capability is to blame; empty for other failures.
+/// What to check if a system call fails without a missing capability; empty for other failures.
 pub fn beyond_capabilities(error: &io::Error) -> &'static str {
     match Errno::from_io_error(error) {
         Some(Errno::PERM | Errno::ACCESS) => {

@@ -1,18 +1,17 @@
-//! The scheduling policy of a thread.
+//! A thread's scheduling policy.
 
 use std::io;
 use std::mem::MaybeUninit;
 
-/// Lets this thread, and those that it starts, no longer interrupt whoever wakes them (SCHED_BATCH, sched(7)).
+/// Keeps this thread and its future threads from preempting those that wake them (SCHED_BATCH, sched(7)).
 ///
-/// A sender that is not interrupted hands over more at once, and then sleeps by itself: the packet's next
-/// hop finds its processor free and needs no other one, which would have to be woken first. Another policy than
-/// SCHED_OTHER is somebody's choice and is left alone. Errors are those of sched_setscheduler(2).
+/// A sender that is not preempted hands over more at once, and then sleeps by itself: the packet's next hop finds its processor free, and needs no
+/// other one, which would have to be woken first. A policy other than SCHED_OTHER was chosen by someone, and is kept. Errors are those of
+/// sched_setscheduler(2).
 pub fn set_sched_batch() -> io::Result<()> {
-    // SAFETY: zeros are a valid sched_param, the priority 0 among them; musl's has more fields.
+    // SAFETY: zeros are a valid sched_param, including priority 0; musl's has more fields.
     let parameters: libc::sched_param = unsafe { MaybeUninit::zeroed().assume_init() };
-    // SAFETY: the first call takes no pointer, the second reads `parameters`, which lives through it; both are about
-    // this thread.
+    // SAFETY: the first call takes no pointer, the second reads `parameters`, which outlives it; both concern this thread.
     let result = unsafe {
         match libc::sched_getscheduler(0) {
             libc::SCHED_OTHER => libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters),
@@ -46,7 +45,7 @@ mod tests {
     fn a_policy_that_somebody_chose_stays() {
         let chosen = thread::spawn(|| {
             let parameters = libc::sched_param { sched_priority: 0 };
-            // SAFETY: `parameters` lives through the call; about this thread.
+            // SAFETY: `parameters` outlives the call, which concerns this thread.
             assert_eq!(unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) }, 0);
             set_sched_batch().unwrap();
             policy()

@@ -1,4 +1,4 @@
-//! What the `tun` crate leaves open about TUN and TAP devices (linux/if_tun.h).
+//! What the `tun` crate lacks for TUN and TAP devices (linux/if_tun.h).
 
 use std::ffi::{c_int, c_short, c_uint};
 use std::io;
@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::ioctl::{IntegerSetter, Setter, Updater, ioctl, opcode};
 
-/// `struct ifreq` of linux/if.h, as far as the driver looks at it.
+/// `struct ifreq` of linux/if.h, as far as the driver reads it.
 #[repr(C)]
 struct Request {
     name: [u8; libc::IFNAMSIZ],
@@ -22,18 +22,17 @@ impl Request {
     }
 }
 
-/// Takes the descriptor out of a device of the `tun` crate, which would read and write through it.
+/// Takes the descriptor of a `tun` crate device, which would read and write through it.
 pub fn into_device(device: tun::Device) -> OwnedFd {
-    // SAFETY: `into_raw_fd` gives up the device's one descriptor, which is open and closed by nobody else.
+    // SAFETY: `into_raw_fd` gives up the device's one descriptor, which is open and has no other owner.
     unsafe { OwnedFd::from_raw_fd(device.into_raw_fd()) }
 }
 
-/// Makes a descriptor of the driver a queue of the multi-queue device of this name, which is created if it is not there, and returns its
-/// name; with an empty one the kernel picks it. Frames, Ethernet's on a `tap` device, have a virtio header and nothing else before them.
+/// Makes a descriptor of the driver a queue of this multi-queue device, which is created if missing; returns the device's name. The kernel picks an
+/// empty name. Frames, Ethernet on a `tap` device, are preceded only by a virtio header.
 ///
 /// # Errors
-/// `InvalidInput`: the device is of another kind, no device can have this name, or the driver does not know all of it; otherwise
-/// those of TUNSETIFF.
+/// `InvalidInput`: the device is of another kind, the name is impossible, or the driver lacks a flag; otherwise those of TUNSETIFF.
 pub fn attach_multi_queue(driver: impl AsFd, name: &str, tap: bool) -> io::Result<String> {
     const TUNSETIFF: rustix::ioctl::Opcode = opcode::write::<c_int>(b'T', 202);
     let layer = if tap { libc::IFF_TAP } else { libc::IFF_TUN };
@@ -42,41 +41,41 @@ pub fn attach_multi_queue(driver: impl AsFd, name: &str, tap: bool) -> io::Resul
         Some(room) if name.len() < libc::IFNAMSIZ => room.copy_from_slice(name.as_bytes()),
         _ => return Err(Errno::INVAL.into()),
     }
-    // SAFETY: TUNSETIFF reads and writes a `struct ifreq`, which `Request` is as long as at least, and may hold any bytes.
+    // SAFETY: TUNSETIFF reads and writes a `struct ifreq`; `Request` is at least that long, and may hold any bytes.
     unsafe { ioctl(&driver, Updater::<TUNSETIFF, Request>::new(&mut request)) }?;
     let name = request.name.split(|byte| *byte == 0).next().unwrap_or_default();
     Ok(String::from_utf8_lossy(name).into_owned())
 }
 
-/// Whether the kernel gives frames to this queue of a multi-queue device. It needs no privilege.
+/// Attaches a queue of a multi-queue device for frames, or detaches it. Needs no privilege.
 ///
 /// # Errors
-/// `InvalidInput`: it is so already, or this is none.
+/// `InvalidInput`: it is so already, or not possible.
 pub fn attach_queue(queue: impl AsFd, attached: bool) -> io::Result<()> {
     const TUNSETQUEUE: rustix::ioctl::Opcode = opcode::write::<c_int>(b'T', 217);
     let request = Request::new(if attached { libc::IFF_ATTACH_QUEUE } else { libc::IFF_DETACH_QUEUE });
-    // SAFETY: TUNSETQUEUE reads a `struct ifreq`, which `Request` is as long as at least, and which `Setter` keeps alive.
+    // SAFETY: TUNSETQUEUE reads a `struct ifreq`; `Request` is at least that long, and `Setter` keeps it alive.
     unsafe { ioctl(&queue, Setter::<TUNSETQUEUE, Request>::new(request)) }?;
     Ok(())
 }
 
 const TUNSETOFFLOAD: rustix::ioctl::Opcode = opcode::write::<c_uint>(b'T', 208);
 
-/// What the kernel may leave to whoever reads from the device (linux/if_tun.h: TUN_F_*).
+/// What the kernel may leave to the device's reader (linux/if_tun.h: TUN_F_*).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Offload {
     /// Nothing.
     None,
-    /// Checksums, and cutting up TCP.
+    /// Checksums, and TCP segmentation.
     Tcp,
-    /// The same and cutting up UDP. Needs Linux 6.2.
+    /// Also UDP segmentation. Needs Linux 6.2.
     TcpAndUdp,
 }
 
-/// Sets what the kernel may leave to whoever reads from the device; it needs no privilege.
+/// Sets what the kernel may leave to the device's reader; needs no privilege.
 ///
 /// # Errors
-/// `InvalidInput`: the kernel does not know all of it.
+/// `InvalidInput`: the kernel does not support all of it.
 pub fn set_offload(device: impl AsFd, offload: Offload) -> io::Result<()> {
     const CHECKSUM: usize = 0x01;
     const TSO: usize = 0x02 | 0x04 | 0x08;
@@ -86,13 +85,13 @@ pub fn set_offload(device: impl AsFd, offload: Offload) -> io::Result<()> {
         Offload::Tcp => CHECKSUM | TSO,
         Offload::TcpAndUdp => CHECKSUM | TSO | USO,
     };
-    // SAFETY: TUNSETOFFLOAD takes its flags by value and touches no memory of ours.
+    // SAFETY: TUNSETOFFLOAD takes its flags by value and does not access memory.
     unsafe { ioctl(&device, IntegerSetter::<TUNSETOFFLOAD>::new_usize(flags)) }?;
     Ok(())
 }
 
-/// Sets the virtio header's size in bytes and turns every offload off, for all queues of the device. One that outlived the process
-/// before us still has what that one set.
+/// Sets the virtio header's size in bytes and disables all offloads, for all queues of the device. A device that outlived an earlier process keeps
+/// that one's settings.
 pub fn disable_vnet_header(device: impl AsFd, header: c_int) -> io::Result<()> {
     const TUNSETVNETHDRSZ: rustix::ioctl::Opcode = opcode::write::<c_int>(b'T', 216);
     // SAFETY: TUNSETVNETHDRSZ reads an int through its argument, which `Setter` keeps alive.
