@@ -1,4 +1,4 @@
-//! One-shot child processes that meet the network without privileges.
+//! One-shot unprivileged child processes that read from the network.
 
 pub mod call;
 pub mod proxy;
@@ -16,28 +16,28 @@ use crate::privsep::channel::{Channel, Message};
 use crate::privsep::spawn::{self, Role, inherited, spawn};
 use crate::sys::ready;
 
-/// What a process says that was given none. The channel lets no such question through.
+/// The answer to a question without a socket, which the channel never delivers.
 const NO_SOCKET: &str = "the question came without a socket";
 
-/// Such a process as its parent sees it. It ends with this.
+/// Such a process, seen by its parent. Dropping it ends the process.
 struct Running<Q, A> {
     child: Child,
     channel: Channel<Q, A>,
 }
 
 impl<Q: Message, A: Message> Running<Q, A> {
-    /// Starts one, and gives it its question and what belongs to it.
+    /// Starts one, and sends its question and descriptors.
     fn start(role: Role, question: &Q, descriptors: &[BorrowedFd<'_>]) -> io::Result<Self> {
         let (child, channel) = spawn(role)?;
         let running = Self { child, channel };
         match running.channel.send(question, descriptors) {
-            // That it has ended already is found when its answer is read.
+            // If it has already ended, reading the answer shows that.
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
             Ok(()) | Err(_) => Ok(running),
         }
     }
 
-    /// Its answer, if that is there.
+    /// Its answer, if there is one yet.
     ///
     /// # Errors
     /// There will be none.
@@ -50,7 +50,7 @@ impl<Q: Message, A: Message> Running<Q, A> {
         }
     }
 
-    /// The same for a command that waits for it, no longer than this.
+    /// The same, but waits at most `limit`, for a command.
     fn wait(&self, limit: Duration) -> io::Result<Option<A>> {
         ready(&self.channel, PollFlags::IN, limit)?;
         self.answer()
@@ -58,7 +58,7 @@ impl<Q: Message, A: Message> Running<Q, A> {
 }
 
 impl<Q, A> AsFd for Running<Q, A> {
-    /// Readable when the answer is there.
+    /// Readable once the answer is there.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.channel.as_fd()
     }
@@ -66,12 +66,12 @@ impl<Q, A> AsFd for Running<Q, A> {
 
 impl<Q, A> Drop for Running<Q, A> {
     fn drop(&mut self) {
-        // One that does not end is of no more concern: its answer is not read.
+        // A process that does not end no longer matters: its answer is not read.
         let _ = spawn::end(&mut self.child);
     }
 }
 
-/// Such a process: takes its only question, with the descriptors beside it, from descriptor 0, answers, and ends.
+/// Runs such a process: reads its only question and descriptors from descriptor 0, answers, and exits.
 fn serve<Q: Message, A: Message>(find: impl FnOnce(Q, Vec<OwnedFd>) -> A) -> ExitCode {
     let answer = || -> io::Result<()> {
         let channel = inherited::<A, Q>()?;

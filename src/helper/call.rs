@@ -1,5 +1,5 @@
-//! Calling a peer once, to see whether it answers: a handshake that is begun and never confirmed, which changes nothing
-//! at the peer. A process without privileges reads what comes back.
+//! Calling a peer once, to see whether it answers: a handshake that is started and never confirmed, which changes nothing at the peer. An
+//! unprivileged process reads the reply.
 
 use std::collections::VecDeque;
 use std::io;
@@ -30,47 +30,47 @@ use crate::sys::random::Os;
 use crate::sys::ready;
 use crate::transport::stream::Stream;
 
-/// Two calls are sent in this time.
+/// Time in which two calls are sent.
 const PATIENCE: Duration = Duration::from_secs(6);
-/// The caller has answered by then.
+/// The caller must answer within this time.
 const LIMIT: Duration = Duration::from_secs(20);
-/// No datagram is longer.
+/// Maximum length of a datagram.
 const ROOM: usize = 65_536;
 
-/// To the caller, with the socket beside it: its whole work.
+/// To the caller, together with the socket: its whole task.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Question {
     /// What only the link's two ends know.
     pub keys: Box<Keys>,
     /// The ciphers that this end allows.
     pub suites: Vec<Cipher>,
-    /// How this end agrees on keys.
+    /// The key exchange of this end.
     pub exchange: Exchange,
-    /// Whom to call, and whether over a stream.
+    /// The address to call, possibly over a stream.
     pub path: Path,
     /// What the caller gives up first.
     pub confinement: Confinement,
 }
 
-/// From the caller: what came of it.
+/// From the caller: the result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
-    /// The peer has the same key; the time from the call to its answer.
+    /// The peer has the same key; the time from call to answer.
     Answered(Duration),
-    /// It has the same key, and no cipher in common.
+    /// It has the same key, but no common cipher.
     NoCipher,
-    /// It has the same key, and agrees on keys in this other way.
+    /// It has the same key, but another key exchange.
     OtherExchange(Exchange),
-    /// The system said that the datagram cannot get there, or was sent back.
+    /// The system reported that the datagram cannot be delivered, or was rejected.
     Refused(String),
-    /// Nothing that the key opens; so many other datagrams came from there.
+    /// No datagram that the key opens; this many others came from there.
     Silent(u32),
-    /// The call could not be made.
+    /// The call was not possible.
     Failed(String),
 }
 
 impl Answer {
-    /// What the system said of the way to that address.
+    /// What the system said about reaching that address.
     pub fn refused(error: &io::Error, to: SocketAddr) -> Self {
         Self::Refused(match error.kind() {
             io::ErrorKind::ConnectionRefused => {
@@ -90,7 +90,7 @@ impl Message for Question {
 
 impl Message for Answer {}
 
-/// Calls the peer over a socket that is connected to it, and waits for what comes of it.
+/// Calls the peer over a connected socket, and waits for the result.
 pub fn call(question: &Question, socket: &OwnedFd) -> Answer {
     let answer =
         Running::start(Role::Caller, question, &[socket.as_fd()]).and_then(|caller| caller.wait(LIMIT));
@@ -129,7 +129,7 @@ impl Wire {
         }
     }
 
-    /// The next datagram, if one comes soon.
+    /// The next datagram, if one arrives soon.
     fn receive(&mut self) -> io::Result<Option<Vec<u8>>> {
         match self {
             Self::Datagrams(socket) => {

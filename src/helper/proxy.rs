@@ -1,5 +1,5 @@
-//! Asking a proxy for a connection. What it says comes from the network, so that a process without privileges reads it and hands
-//! back no more than whether the connection is there.
+//! Asking a proxy for a connection. Its replies come from the network, so an unprivileged process reads them, and reports only whether the connection
+//! is established.
 
 use std::fmt;
 use std::io;
@@ -23,19 +23,19 @@ use crate::sys::clock::now;
 use crate::sys::ready;
 use crate::wire::proxy::{Credentials, Kind, Next, Refusal, Request};
 
-/// How long a proxy may take for all of it.
+/// How long a proxy may take in total.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// To the process, with the connection to the proxy beside it: its whole work.
+/// To the process, together with the connection to the proxy: its whole task.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Question {
     /// What it gives up first.
     pub confinement: Confinement,
-    /// How the proxy is asked.
+    /// The proxy's protocol.
     pub kind: Kind,
-    /// Whom the connection is to lead to.
+    /// The destination of the connection.
     pub to: SocketAddr,
-    /// Who asks, if the proxy is to know.
+    /// The credentials, if the proxy needs any.
     pub credentials: Option<Credentials>,
 }
 
@@ -49,9 +49,9 @@ enum Answer {
 /// Why there is no connection through a proxy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Trouble {
-    /// It says so.
+    /// It refuses.
     Refused(Refusal),
-    /// It is not there, or does not answer.
+    /// It is unreachable or does not answer.
     Unreachable(String),
     /// Its password cannot be read.
     NoPassword(String),
@@ -105,14 +105,14 @@ impl Message for Question {
 
 impl Message for Answer {}
 
-/// A proxy that is being asked.
+/// A request to a proxy in progress.
 pub struct Asking {
     process: Running<Question, Answer>,
     socket: OwnedFd,
 }
 
 impl Asking {
-    /// Has the proxy asked that this socket is connected to.
+    /// Starts a request to the proxy at the other end of this socket.
     ///
     /// # Errors
     /// The process cannot be started.
@@ -121,12 +121,12 @@ impl Asking {
         Ok(Self { process, socket })
     }
 
-    /// What came of it, if that is known: the connection to where it was to lead, or why there is none.
+    /// The result, once known: the connection to the destination, or why there is none.
     pub fn poll(&self) -> Option<Result<OwnedFd, Trouble>> {
         self.outcome(self.process.answer())
     }
 
-    /// The same for a command that waits for it.
+    /// The same, but waits, for a command.
     pub fn wait(&self) -> Result<OwnedFd, Trouble> {
         let silent = || Err(Trouble::Unreachable("no answer".to_owned()));
         self.outcome(self.process.wait(LIMIT + Duration::from_secs(1))).unwrap_or_else(silent)
@@ -145,7 +145,7 @@ impl Asking {
 }
 
 impl AsFd for Asking {
-    /// Readable when the answer is there.
+    /// Readable once the answer is there.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.process.as_fd()
     }
@@ -202,7 +202,7 @@ fn read(socket: &OwnedFd, due: Instant) -> io::Result<u8> {
     }
 }
 
-/// Until the socket is ready, or time is up.
+/// Waits until the socket is ready, or time is up.
 fn wait(socket: &OwnedFd, flags: PollFlags, due: Instant) -> io::Result<()> {
     let left = due.saturating_duration_since(now().instant);
     if ready(socket, flags, left)? { Ok(()) } else { Err(io::Error::other("it does not answer")) }

@@ -1,5 +1,5 @@
-//! Looking the remotes up. DNS answers come from the network, so that short-lived processes without privileges read
-//! them and hand back nothing but socket addresses: one for each family of each name, so that none waits for another.
+//! Resolving the remotes. DNS answers come from the network, so short-lived unprivileged processes read them and return only socket addresses: one
+//! for each family of each name, so that none waits for another.
 
 use std::io;
 use std::net::SocketAddr;
@@ -26,16 +26,16 @@ use crate::report::text::printable;
 use crate::sys::clock;
 use crate::sys::names;
 
-/// Most addresses that one answer may have: of more than are called, those that are known already stay.
+/// Most addresses in one answer; of more than are called, known ones are kept.
 const MAX_ANSWER: usize = 64;
-/// How long a look-up may take.
+/// How long a lookup may take.
 const LIMIT: Duration = Duration::from_secs(10);
-/// What to think of when a name does not resolve.
+/// Advice for a name that does not resolve.
 const ADVICE: &str = "tund goes on trying (a wrong name? no DNS server yet?)";
-/// How often an unresolvable name is said again.
+/// How often an unresolvable name is logged.
 const REPEAT: Duration = Duration::from_secs(60);
 
-/// To the resolver: its whole work.
+/// To the resolver: its whole task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Question {
     confinement: Confinement,
@@ -54,7 +54,7 @@ impl Message for Question {}
 
 impl Message for Answer {}
 
-/// The resolver process: drops its privileges, looks up, answers.
+/// The resolver process: drops its privileges, resolves, answers.
 pub fn main() -> ExitCode {
     serve(|question, _| answer(question))
 }
@@ -74,12 +74,12 @@ fn answer(Question { confinement, remote, v6 }: Question) -> Answer {
     }
 }
 
-/// The address of a remote that needs no look-up, if its interface is there.
+/// The address of a remote that needs no lookup, if its interface exists.
 pub fn known(remote: &Remote) -> Option<SocketAddr> {
     literal(remote)?.ok()
 }
 
-/// `None`: it is a name.
+/// `None` for a name.
 fn literal(remote: &Remote) -> Option<io::Result<SocketAddr>> {
     let ip = remote.address()?;
     let numbered = zone::numbered(remote);
@@ -91,14 +91,13 @@ fn literal(remote: &Remote) -> Option<io::Result<SocketAddr>> {
     })
 }
 
-/// What became of looking a remote up.
+/// The result of resolving a remote.
 pub type Resolved = io::Result<Vec<SocketAddr>>;
 
-/// Looks remotes up for a command that waits for it, all at once: no longer than 10 s for all of them. An answer for each,
-/// an error if it does not resolve.
+/// Resolves remotes for a command, all at once, and waits at most 10 s in total. Returns a result for each; one that does not resolve is an error.
 ///
 /// # Errors
-/// The processes cannot be waited for.
+/// Waiting for the processes failed.
 pub fn ask(remotes: &[Remote], confinement: &Confinement) -> io::Result<Vec<Resolved>> {
     let mut resolver = Resolver::new(remotes.to_vec(), confinement.clone());
     resolver.names.iter_mut().for_each(|name| name.start(clock::now().instant, &resolver.confinement));
@@ -122,24 +121,24 @@ pub fn ask(remotes: &[Remote], confinement: &Confinement) -> io::Result<Vec<Reso
 /// The parent's side: all names at once, each by itself.
 pub struct Resolver {
     names: Vec<Name>,
-    /// Of the proxy, if there is one.
+    /// The proxy's name, if there is one.
     proxy: Option<Name>,
     confinement: Confinement,
 }
 
 impl Resolver {
-    /// For these remotes, in this order. The process needs files, so that it keeps its root directory.
+    /// Resolves these remotes, in this order. The process needs files, so it keeps its root directory.
     pub fn new(remotes: Vec<Remote>, confinement: Confinement) -> Self {
         let confinement = Confinement { root: None, ..confinement };
         Self { names: remotes.into_iter().map(Name::new).collect(), proxy: None, confinement }
     }
 
-    /// The same, and where the proxy is.
+    /// Adds the proxy.
     pub fn with_proxy(self, proxy: Option<Remote>) -> Self {
         Self { proxy: proxy.map(Name::new), ..self }
     }
 
-    /// The proxy's addresses that are known. Without any it is looked up, as often as somebody asks.
+    /// The proxy's known addresses. If there are none, starts a lookup at each call.
     pub fn proxies(&mut self, now: Instant) -> Vec<SocketAddr> {
         let known = self.known_proxies();
         if let Some(proxy) = self.proxy.as_mut().filter(|_| known.is_empty()) {
@@ -149,7 +148,7 @@ impl Resolver {
         known
     }
 
-    /// The same without a look-up.
+    /// The same without a lookup.
     pub fn known_proxies(&self) -> Vec<SocketAddr> {
         self.proxy.as_ref().map(Name::addresses).unwrap_or_default()
     }
@@ -158,8 +157,7 @@ impl Resolver {
         self.names.iter().chain(&self.proxy)
     }
 
-    /// Starts a look-up of each name that is not being looked up. Gives the addresses that are known so far, unless there
-    /// is none and answers will follow.
+    /// Starts a lookup of each name that has none running. Returns the addresses known so far, unless there are none and answers will follow.
     pub fn start(&mut self, now: Instant) -> Option<Vec<Path>> {
         for name in self.names.iter_mut().chain(&mut self.proxy) {
             name.start(now, &self.confinement);
@@ -168,29 +166,29 @@ impl Resolver {
         self.news()
     }
 
-    /// Why names have no address, if so.
+    /// Why names have no address, if any has none.
     pub fn trouble(&self) -> Option<String> {
         let failures: Vec<_> = self.all().filter_map(Name::line).collect();
         (!failures.is_empty()).then(|| format!("{}; {ADVICE}", failures.join("; ")))
     }
 
-    /// Whether an answer is still awaited.
+    /// Whether an answer is awaited.
     pub fn is_running(&self) -> bool {
         self.all().any(Name::is_running)
     }
 
-    /// The descriptors whose reading wakes [`Resolver::handle`].
+    /// The descriptors that wake [`Resolver::handle`].
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.all().flat_map(Name::descriptors)
     }
 
-    /// When [`Resolver::handle`] has something to do at the latest.
+    /// When [`Resolver::handle`] has work at the latest.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.all().filter_map(Name::poll_timeout).min()
     }
 
-    /// Takes answers that have come, and gives up on look-ups that take too long: the addresses that are known so far, if
-    /// that is news; empty when no name has one and all was tried.
+    /// Takes answers, and aborts lookups that take too long. Returns the addresses known so far, if that is news; empty if all lookups ended without
+    /// any.
     pub fn handle(&mut self, now: Instant) -> Option<Vec<Path>> {
         let mut any = false;
         for name in self.names.iter_mut().chain(&mut self.proxy) {
@@ -207,7 +205,7 @@ impl Resolver {
         (!addresses.is_empty() || !self.is_running()).then_some(addresses)
     }
 
-    /// In the order of the names. Where there are too many, those of the names that have the most are left out.
+    /// The addresses, in the order of the names. If there are too many, the names with most lose some.
     fn addresses(&self) -> Vec<Path> {
         let mut each: Vec<Vec<Path>> = self.names.iter().map(|name| name.paths().collect()).collect();
         while each.iter().map(Vec::len).sum::<usize>() > ADDRESSES {
@@ -220,9 +218,9 @@ impl Resolver {
 /// One remote.
 struct Name {
     remote: Remote,
-    /// IPv6, and IPv4.
+    /// IPv6 and IPv4.
     queries: [Query; 2],
-    /// When it was last said that it does not resolve.
+    /// When the failure to resolve was last logged.
     complained: Option<Instant>,
 }
 
@@ -263,10 +261,10 @@ impl Name {
         self.queries.iter().filter_map(|query| query.running.as_ref()).map(|(_, due)| *due).min()
     }
 
-    /// True: a query has ended.
+    /// Returns true if a query has ended.
     fn handle(&mut self, now: Instant) -> bool {
         let ended = self.queries.each_mut().map(|query| query.handle(now)).contains(&true);
-        // What neither family could be asked for may still be where it was. What one has no more is gone.
+        // If both families failed, old addresses may still be valid. If only one failed, its own are gone.
         if ended && !self.is_running() && self.queries.iter().any(|query| query.error.is_none()) {
             self.queries
                 .iter_mut()
@@ -286,7 +284,7 @@ impl Name {
         self.addresses().into_iter().map(move |address| Path { stream, ..address.into() })
     }
 
-    /// Why the last look-up found nothing in either family, if so.
+    /// Why the last lookup failed in both families, if so.
     fn failure(&self) -> Option<String> {
         let [v6, v4] = self.queries.each_ref().map(|query| query.error.as_deref());
         let (v6, v4) = (v6?, v4?);
@@ -298,7 +296,7 @@ impl Name {
         Some(format!("cannot resolve {}: {failure}", printable(&self.remote.host, 255)))
     }
 
-    /// Once at verb 1, then at most every minute at verb 3, whatever the reason is by then.
+    /// Logs once at verb 1, then at most every minute at verb 3, whatever the reason then.
     fn complain(&mut self, now: Instant) {
         match (self.line(), self.complained) {
             (Some(text), None) => log::warn!("{text}; {ADVICE} [no-address]"),
@@ -318,19 +316,19 @@ impl Name {
     }
 }
 
-/// One family of a name.
+/// A name's lookup in one family.
 #[derive(Default)]
 struct Query {
-    /// The process, and when it has taken too long.
+    /// The process, and when it times out.
     running: Option<(Running<Question, Answer>, Instant)>,
-    /// What was found last.
+    /// The last addresses found.
     found: Vec<SocketAddr>,
-    /// Why the last look-up found nothing.
+    /// Why the last lookup found nothing.
     error: Option<String>,
 }
 
 impl Query {
-    /// True: it has ended.
+    /// Returns true if it has ended.
     fn handle(&mut self, now: Instant) -> bool {
         let Some((running, due)) = &self.running else { return false };
         let answer = match running.answer() {
@@ -342,7 +340,7 @@ impl Query {
         self.running = None;
         match answer {
             Answer::Found(mut addresses) => {
-                // Name servers give another order each time, and of very many each time others first.
+                // Name servers vary the order and, of very many, the selection.
                 let place = |address: &_| self.found.iter().position(|known| known == address);
                 addresses.sort_by_key(|address| place(address).unwrap_or(usize::MAX));
                 addresses.truncate(ADDRESSES);

@@ -1,4 +1,4 @@
-//! Zones of link-local addresses (RFC 4007, section 11): interfaces by name in texts, by index in socket addresses.
+//! Zones of link-local addresses (RFC 4007, section 11): interface names in texts, indices in socket addresses.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use crate::config::Remote;
 use crate::core::path::Path;
 use crate::core::zoned;
 
-/// For people: with the name of the interface, and IPv4 as such.
+/// Formats an address with its interface's name, and IPv4 unmapped.
 pub fn named(address: SocketAddr) -> String {
     let plain = SocketAddr::new(address.ip().to_canonical(), address.port());
     let Some(index) = zoned::zone(&address) else { return plain.to_string() };
@@ -19,12 +19,12 @@ pub fn named(address: SocketAddr) -> String {
     }
 }
 
-/// A path to that, for people.
+/// Formats a path to an address.
 pub fn named_path(path: Path) -> String {
     format!("{}{}", if path.stream { "tcp:" } else { "" }, named(path.remote))
 }
 
-/// The remote with its zone as an index; as it is if it has no zone or there is no such interface now.
+/// The remote with its zone as an index; unchanged if it has no zone or no such interface exists now.
 pub fn numbered(remote: &Remote) -> Remote {
     let found = remote.host.split_once('%').and_then(|(ip, zone)| {
         let index = any_socket().and_then(|socket| Ok(netdevice::name_to_index(socket, zone)?)).ok()?;
@@ -33,7 +33,7 @@ pub fn numbered(remote: &Remote) -> Remote {
     Remote { host: found.unwrap_or_else(|| remote.host.clone()), ..*remote }
 }
 
-/// One that netdevice(7) takes: of any family.
+/// A socket for netdevice(7), which accepts any family.
 fn any_socket() -> io::Result<std::os::fd::OwnedFd> {
     Ok(socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?)
 }
