@@ -1,6 +1,6 @@
-//! What a configuration means on this host: the file itself, the files it names, and what is here already.
+//! What a configuration means on this host: the file itself, the files it names, and existing state.
 //!
-//! Reading and judging are apart: every judgement is a function of facts, so that tests can bring their own.
+//! Reading and judging are separate: every judgement is a function of facts, so that tests can supply theirs.
 
 mod files;
 mod host;
@@ -19,8 +19,7 @@ use crate::config::diagnostic::quote;
 use crate::config::{Code, Diagnostic, Options, Parsed, parse};
 use crate::host::trust::{self, Refusal};
 
-/// No configuration is longer, in bytes, with as many routes as there may be; keeps a mistaken path such as /dev/zero from
-/// filling the memory.
+/// Maximum length of a configuration in bytes, with the most routes possible; keeps a wrong path such as /dev/zero from exhausting memory.
 const LONGEST_FILE: u64 = 32 << 20;
 
 /// A file that was read and checked.
@@ -30,14 +29,14 @@ pub struct Loaded {
     pub file: String,
     /// Its absolute path.
     pub path: PathBuf,
-    /// Its text; empty when it could not be read.
+    /// Its text; empty if unreadable.
     pub text: String,
-    /// What it says, and every finding.
+    /// Its content, and every finding.
     pub parsed: Parsed,
 }
 
-/// Reads and checks `file`, which is relative to `cd` if that is given. `port` is a number or a UDP service name of
-/// /etc/services, `verb` a level from 0 to 9. All that goes wrong becomes a diagnostic.
+/// Reads and checks `file`, relative to `cd` if given. `port` is a number or a UDP service name of /etc/services, `verb` a level from 0 to 9.
+/// Everything that goes wrong becomes a diagnostic.
 pub fn load(file: &Path, cd: Option<&Path>, port: Option<&str>, verb: Option<u8>) -> Loaded {
     let shown = file.display().to_string();
     let from_file = cd.map_or_else(|| file.to_owned(), |cd| cd.join(file));
@@ -77,32 +76,32 @@ pub fn load(file: &Path, cd: Option<&Path>, port: Option<&str>, verb: Option<u8>
     Loaded { file: shown, path, text, parsed }
 }
 
-/// Who can change the file decides what tund does with its rights: a script of `[scripts]`, for one. That the file cannot
-/// be read is found when it is read.
+/// Whoever can change the file decides what tund does with its privileges, e.g. by a script in `[scripts]`. That the file is unreadable is found on
+/// reading.
 fn check_owner(path: &Path) -> Option<Diagnostic> {
     let refusal = trust::judge(path).err().filter(|refusal| matches!(refusal, Refusal::Untrusted { .. }))?;
     let message = format!("what this file says is done with tund's rights, but {refusal}");
     Some(Diagnostic::error(Code::Untrusted, None, message).help(after_a_look(&refusal)))
 }
 
-/// The remedy, which is a mistake where it is done blindly.
+/// The remedy, which must not be applied blindly.
 fn after_a_look(refusal: &Refusal) -> String {
     format!("see that all is as you want it, then {}; or start tund as that user", refusal.remedy())
 }
 
-/// The name of the link: the file's name without `.toml`.
+/// The link's name: the file's name without `.toml`.
 fn link_name(path: &Path) -> String {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     name.strip_suffix(".toml").map(str::to_owned).unwrap_or(name)
 }
 
-/// Where relative paths start: `--cd`, else the file's directory; absolute.
+/// The base of relative paths: `--cd`, else the file's directory; absolute.
 fn directory(path: &Path, cd: Option<&Path>) -> PathBuf {
     let of_file = || path.parent().map(Path::to_owned).unwrap_or_else(|| PathBuf::from("/"));
     cd.and_then(|cd| std::path::absolute(cd).ok()).unwrap_or_else(of_file)
 }
 
-/// The file's text, or what could be made of it and why that is not enough.
+/// Reads the file's text, or as much as possible and why the rest is missing.
 fn read_text(path: &Path) -> Result<String, (String, Diagnostic)> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(LONGEST_FILE + 1).read_to_end(&mut bytes));
@@ -163,7 +162,7 @@ fn command_line_verb(verb: u8, errors: &mut Vec<Diagnostic>) -> Option<u8> {
     Some(verb).filter(|verb| *verb <= 9)
 }
 
-/// The UDP port of a service in the text of /etc/services (services(5)), by its name or an alias.
+/// The UDP port of a service in the text of /etc/services (services(5)), by name or alias.
 fn service_port(services: &str, name: &str) -> Option<u16> {
     services.lines().find_map(|line| {
         let line = line.split('#').next().unwrap_or_default();

@@ -16,17 +16,17 @@ use crate::crypto::stack::cleanly;
 use crate::host::trust::{self, Refusal, Trusted};
 use crate::preflight::{after_a_look, unreadable};
 
-/// No key file is longer, in bytes.
+/// Maximum length of a key file, in bytes.
 const LONGEST_KEY: u64 = 64 * 1024;
 
-/// What the key files hold; wiped when dropped.
+/// The content of the key files; wiped on drop.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct KeyMaterial {
     /// The shared secret, if the configuration has one.
     pub shared: Option<[u8; 32]>,
     /// This end's private key, if the configuration has one.
     pub private: Option<[u8; 32]>,
-    /// The key file of an OpenVPN peer; `shared` is drawn from it then.
+    /// The key file of an OpenVPN peer, from which `shared` is then derived.
     pub openvpn: Option<[[u8; 32]; 8]>,
 }
 
@@ -36,8 +36,8 @@ impl std::fmt::Debug for KeyMaterial {
     }
 }
 
-/// Findings on the key files and scripts of `config`; `places` are its own.
-/// A key that the caller may not read is a note, since tund reads it with more rights than `check` has.
+/// Checks the key files and scripts of `config`; `places` are its own. A key that the caller may not read is a note, since tund reads it with more
+/// privileges than `check`.
 pub fn check_files(config: &Config, places: &Places, allow_open_keys: bool) -> Vec<Diagnostic> {
     let credentials = credentials_directory();
     let mut found = Vec::new();
@@ -67,15 +67,15 @@ pub fn check_files(config: &Config, places: &Places, allow_open_keys: bool) -> V
     found
 }
 
-/// Reads every key that `config` names. Errors have no place, as they come up after the check.
+/// Reads every key that `config` names. Errors have no place, since they occur after the check.
 pub fn read_keys(config: &Config, allow_open_keys: bool) -> Result<KeyMaterial, Vec<Diagnostic>> {
     read_all(&keys_of(config, credentials_directory().as_deref()), allow_open_keys)
 }
 
-/// The password in a file: its first line.
+/// Reads the password in a file: its first line.
 ///
 /// # Errors
-/// Why it cannot be read, or may not be, and the remedy.
+/// Why it cannot or must not be read, and the remedy.
 pub fn read_password(path: &Path, allow_open_keys: bool) -> Result<Zeroizing<String>, Diagnostic> {
     let file = NamedKey::password(path);
     let text = file.read_text(allow_open_keys).map_err(|trouble| match trouble {
@@ -95,7 +95,7 @@ fn read_all(keys: &[NamedKey], allow_open_keys: bool) -> Result<KeyMaterial, Vec
                 material.private = material.private.or(read.private);
                 material.openvpn = material.openvpn.or(read.openvpn);
             }
-            // What a check may leave open, a start needs.
+            // A start needs what a check may skip.
             Err(Trouble::Unreadable) => errors.push(key.unreadable()),
             Err(trouble) => {
                 errors.push(Diagnostic { severity: Severity::Error, ..trouble.finding(key, None) });
@@ -105,18 +105,18 @@ fn read_all(keys: &[NamedKey], allow_open_keys: bool) -> Result<KeyMaterial, Vec
     if errors.is_empty() { Ok(material) } else { Err(errors) }
 }
 
-/// systemd sets it for a unit with LoadCredential= and its like (systemd.exec(5)).
+/// systemd sets it for units with LoadCredential= and the like (systemd.exec(5)).
 fn credentials_directory() -> Option<PathBuf> {
     std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from)
 }
 
-/// A key of the configuration and where it is.
+/// A key of the configuration and its file.
 struct NamedKey {
     /// The key in `[key]`.
     name: &'static str,
     /// `None`: a credential outside systemd.
     path: Option<PathBuf>,
-    /// It is a key of OpenVPN.
+    /// It is an OpenVPN key.
     openvpn: bool,
 }
 
@@ -163,12 +163,12 @@ impl NamedKey {
         self.name == "proxy-password-file"
     }
 
-    /// What it is.
+    /// What to call it.
     fn noun(&self) -> &'static str {
         if self.is_password() { "password file" } else { "key file" }
     }
 
-    /// The command that makes such a key.
+    /// The command that creates such a key.
     fn maker(&self) -> &'static str {
         match self.openvpn {
             false if self.is_password() => "install -m 600 /dev/stdin",
@@ -178,7 +178,7 @@ impl NamedKey {
         }
     }
 
-    /// Where one is to be had that is missing.
+    /// How to obtain a missing one.
     fn origin(&self) -> String {
         let path = self.path.as_deref().unwrap_or_else(|| Path::new("")).display();
         match self.openvpn {
@@ -205,9 +205,9 @@ impl NamedKey {
 
     fn read_text(&self, allow_open: bool) -> Result<Zeroizing<String>, Trouble> {
         let path = self.path.as_deref().ok_or(Trouble::NoCredentials)?;
-        // Before the open, which would wait for the writer of a named pipe.
+        // Before open(2), which would block on a named pipe.
         let before = std::fs::metadata(path).map_err(Trouble::of)?;
-        // systemd guards its credentials by the directory, and their own modes differ between its versions.
+        // systemd protects credentials by their directory, and their own modes differ between versions.
         let guarded = allow_open || self.name == "credential";
         let trusted = Trusted::here();
         check_metadata(&before, guarded, &trusted)?;
@@ -216,7 +216,7 @@ impl NamedKey {
         }
         let mut file = File::open(path).map_err(Trouble::of)?;
         check_metadata(&file.metadata().map_err(Trouble::of)?, guarded, &trusted)?;
-        // The capacity is never outgrown: a buffer left behind would keep a copy of the key.
+        // The buffer never grows: the old one would keep a copy of the key.
         let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST_KEY as usize + 1));
         Read::by_ref(&mut file).take(LONGEST_KEY + 1).read_to_end(&mut bytes).map_err(Trouble::Io)?;
         if bytes.len() as u64 > LONGEST_KEY {
@@ -246,7 +246,7 @@ impl NamedKey {
     }
 }
 
-/// Who owns a key, or may write it, can choose it.
+/// Rejects a key that others own, may read or may write.
 fn check_metadata(metadata: &Metadata, guarded: bool, trusted: &Trusted) -> Result<(), Trouble> {
     if !metadata.is_file() {
         return Err(Trouble::NoFile);
@@ -457,7 +457,7 @@ mod tests {
         }
         assert_eq!(check_files(&config, &places(text), true), [], "--allow-open-keys");
         assert_eq!(read_keys(&config, true).unwrap().shared, Some([7; 32]));
-        // A link to it does not make it another one's.
+        // A link to it does not change its owner.
         std::fs::rename(scratch.path().join("static.key"), scratch.path().join("real.key")).unwrap();
         std::os::unix::fs::symlink("real.key", scratch.path().join("static.key")).unwrap();
         check(Code::KeyOpen);

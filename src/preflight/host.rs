@@ -1,5 +1,5 @@
-//! What is on this host already: addresses, routes, devices, ports and names. All of it can change before the start,
-//! so every finding is a warning.
+//! The existing state of this host: addresses, routes, devices, ports and names. All of it can change before the start, so every finding is a
+//! warning.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -16,19 +16,19 @@ use crate::route::plan::{KernelRoute, ROUTE_PROTOCOL};
 /// Number of the kernel's main table.
 const MAIN: u32 = 254;
 
-/// What the kernel has in this network namespace.
+/// The kernel's state in this network namespace.
 #[derive(Debug, Clone, Default)]
 struct Facts {
     interfaces: Vec<Link>,
-    /// Address and the index of its interface.
+    /// Each address with its interface's index.
     addresses: Vec<(IpNet, u32)>,
     routes: Vec<KernelRoute>,
-    /// Interfaces of IPv4's default routes, and how strict each is with sources (ip-sysctl, `rp_filter`).
+    /// Interfaces of IPv4 default routes, and how strictly each checks sources (ip-sysctl, `rp_filter`).
     reverse_path: Vec<(String, u8)>,
 }
 
-/// Warnings on what this host has already that is in the way of `config`, or lacks; `places` are the configuration's. `own_device` is the index of the link's own device, if it runs: nothing is said
-/// against it. Addresses and routes of the device are left out with `configure = false`.
+/// Warns of what is in the way of `config` on this host, or missing; `places` are the configuration's. `own_device` is the index of the running
+/// link's device, which is ignored. With `configure = false`, the device's addresses and routes are not checked.
 pub fn check_host(
     config: &Config,
     places: &Places,
@@ -50,13 +50,13 @@ pub fn check_host(
     }
 }
 
-/// A warning if another process has the UDP port, with its name.
+/// Warns if another process has the UDP port, and names it.
 pub fn check_port(config: &Config, places: &Places) -> Option<Diagnostic> {
     taken_port(config, places, &ports::sockets())
 }
 
-/// Warnings on remotes whose name does not resolve now, or resolves into the tunnel or to this end itself. Resolving, which waits
-/// and reads the network, is the caller's.
+/// Warns of remotes whose name does not resolve now, or resolves into the tunnel or to this end. The caller resolves them, which blocks and reads the
+/// network.
 pub fn check_names(
     config: &Config,
     places: &Places,
@@ -91,7 +91,7 @@ fn gather(netlink: &mut Netlink) -> io::Result<Facts> {
     Ok(Facts { interfaces: netlink.links()?, addresses, routes, reverse_path })
 }
 
-/// The greater one of the interface's value and that of all interfaces counts.
+/// The interface's value or that of all interfaces, whichever is greater.
 fn reverse_path(routes: &[KernelRoute]) -> Vec<(String, u8)> {
     let value = |name: &str| -> u8 {
         let text = std::fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{name}/rp_filter"));
@@ -102,14 +102,14 @@ fn reverse_path(routes: &[KernelRoute]) -> Vec<(String, u8)> {
     names.into_iter().map(|name| (name.clone(), value(&name).max(value("all")))).collect()
 }
 
-/// The kernel judges what comes by the way that an answer without a mark would take: into the tunnel.
+/// Reverse path filtering follows the route of an unmarked answer: into the tunnel.
 fn check_reverse_path(config: &Config, places: &Places, facts: &Facts) -> Vec<Diagnostic> {
     if config.full_tunnel.is_none() {
         return Vec::new();
     }
     let addresses = &config.device.addresses;
     let carried = addresses.is_empty() || addresses.iter().any(|own| own.addr().is_ipv4());
-    // Any way will do for a loose filter (2), but a refusal is none.
+    // A loose filter (2) accepts any route, but not a blocking one.
     let good = if carried { 2 } else { 0 };
     let strict =
         facts.reverse_path.iter().filter(|(_, value)| if carried { *value == 1 } else { *value > 0 });
@@ -213,14 +213,14 @@ fn check_routes(config: &Config, places: &Places, own_device: Option<u32>, facts
     first_of_each_severity(found)
 }
 
-/// What the kernel tells routes apart by.
+/// The kernel's key of a route.
 fn slot(to: IpNet, metric: Option<u32>, table: u32) -> (IpNet, u32, u32) {
     let default = if to.addr().is_ipv4() { 0 } else { 1024 };
     (to, metric.filter(|metric| *metric != 0).unwrap_or(default), table)
 }
 
-/// Says so if the link's device, as a port, makes `bridge` smaller: a bridge takes the MTU of its smallest port, except one
-/// whose MTU was set by hand (`br_mtu_auto_adjust` of the kernel's net/bridge/br_if.c).
+/// Warns if the link's device, as a port, lowers the MTU of `bridge`: a bridge takes the MTU of its smallest port, unless its own was set by hand
+/// (`br_mtu_auto_adjust` of the kernel's net/bridge/br_if.c).
 fn lowered_bridge(config: &Config, bridge: &Link) -> Option<String> {
     let (name, there, port) = (&bridge.name, bridge.mtu, config.device.mtu);
     let own = config.device.configure && !config.device.mtu_of_bridge;
@@ -229,7 +229,7 @@ fn lowered_bridge(config: &Config, bridge: &Link) -> Option<String> {
     })
 }
 
-/// A device that another program made has one queue, or may have several.
+/// Whether a device made by another program has one queue or may have several.
 fn check_queues(config: &Config, places: &Places, facts: &Facts) -> Option<Diagnostic> {
     let (name, Lanes::Count(count @ 2..)) = (config.device.name.as_deref()?, config.tuning.data_path.lanes)
     else {
@@ -327,12 +327,12 @@ fn loop_finding(config: &Config, places: &Places, remote: &Remote, address: IpAd
     Some(Diagnostic::warning(Code::RoutingLoop, place, message).help(help))
 }
 
-/// A link calls itself where the other end's file was copied as it is.
+/// A link calls itself if the other end's file was copied unchanged.
 fn own_remote(config: &Config, places: &Places, remote: &Remote, address: IpAddr) -> Option<Diagnostic> {
     let listen = &config.listen;
     let is_heard = listen.address.is_none_or(|own| own == address) && listen.port == remote.port;
     (is_heard && !remote.stream).then_some(())?;
-    // To an address of its own a host sends from that address.
+    // To its own address a host sends from that address.
     let socket = UdpSocket::bind(if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).ok()?;
     socket.connect((address, remote.port)).ok()?;
     socket.local_addr().ok().filter(|own| own.ip() == address)?;
@@ -411,7 +411,7 @@ to = "192.168.66.0/24"
         }
     }
 
-    /// Kind of the only finding, and the text it points to.
+    /// The code of the only finding, and the text it points to.
     fn only(text: &str, own: Option<u32>, facts: &Facts) -> (Code, String) {
         let found = judge(&config(text), &places(text), own, facts);
         assert_eq!(found.len(), 1, "{found:#?}");

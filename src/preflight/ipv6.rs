@@ -1,22 +1,22 @@
-//! What of a configuration takes IPv6 on a host that does without.
+//! What in a configuration needs IPv6, on a host without it.
 
 use std::net::IpAddr;
 
 use crate::config::{Code, Config, Diagnostic, Places};
 use crate::sys::rights;
 
-/// Why this host does without IPv6.
+/// Why this host has no IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Without {
     /// The kernel has none.
     Kernel,
-    /// The sysctl forbids it on every device, and on new ones.
+    /// The sysctl disables it on every device, and on new ones.
     Sysctl,
-    /// The sysctl forbids it on new devices.
+    /// The sysctl disables it on new devices.
     SysctlOfNew,
 }
 
-/// Why this host does without IPv6, if it does.
+/// Why this host has no IPv6, if so.
 pub(super) fn without() -> Option<Without> {
     let forbids = |which: &str| {
         let value = std::fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{which}/disable_ipv6"));
@@ -31,7 +31,7 @@ pub(super) fn without() -> Option<Without> {
     forbids("default").then_some(Without::SysctlOfNew)
 }
 
-/// A warning on each setting that takes IPv6.
+/// Warns of each setting that needs IPv6.
 pub(super) fn check(config: &Config, places: &Places, without: Option<Without>) -> Vec<Diagnostic> {
     let Some(without) = without else { return Vec::new() };
     let (why, help) = match without {

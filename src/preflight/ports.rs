@@ -1,8 +1,8 @@
-//! Who holds a UDP port of this network namespace, from /proc (proc_net(5)).
+//! Who holds a UDP port in this network namespace, from /proc (proc_net(5)).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// A UDP socket as /proc/net/udp and /proc/net/udp6 list it.
+/// A UDP socket as listed by /proc/net/udp and /proc/net/udp6.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Socket {
     pub address: IpAddr,
@@ -10,8 +10,8 @@ pub(super) struct Socket {
     inode: u64,
 }
 
-/// The UDP sockets of the caller's network namespace; none where /proc does not show them. While sockets are closed the kernel may leave out
-/// others that stay open.
+/// The UDP sockets of the caller's network namespace; none if /proc hides them. While sockets are being closed, the kernel may omit others that stay
+/// open.
 pub(super) fn sockets() -> Vec<Socket> {
     ["/proc/net/udp", "/proc/net/udp6"]
         .into_iter()
@@ -21,19 +21,19 @@ pub(super) fn sockets() -> Vec<Socket> {
 }
 
 impl Socket {
-    /// Whether nobody else can bind `address` and `port` beside it; no address means all of them.
+    /// Whether it prevents others from binding `address` and `port`; no address means all.
     pub fn takes(&self, address: Option<IpAddr>, port: u16) -> bool {
         let own = self.address.to_canonical();
         let meets = match address {
             None => true,
-            // An IPv6 socket on every address takes the IPv4 addresses too.
+            // An IPv6 socket on every address takes the IPv4 addresses, too.
             Some(wanted) if own.is_unspecified() => own.is_ipv6() || wanted.is_ipv4(),
             Some(wanted) => wanted == own || (wanted.is_unspecified() && wanted.is_ipv4() == own.is_ipv4()),
         };
         self.port == port && meets
     }
 
-    /// Name and process id of a process that has it open, where the caller may know.
+    /// Name and id of a process that has it open, if the caller may know.
     pub fn holder(&self) -> Option<String> {
         let link = format!("socket:[{}]", self.inode);
         let processes = std::fs::read_dir("/proc").ok()?.flatten();
@@ -64,7 +64,7 @@ fn parse_line(line: &str) -> Option<Socket> {
     })
 }
 
-/// The kernel prints each 32-bit word of the address, which lies in network order, as a number of this machine.
+/// The kernel prints each 32-bit word of the address, which is in network order, as a native number.
 fn parse_address(hex: &str) -> Option<IpAddr> {
     let word = |index: usize| {
         let digits = hex.get(index * 8..index * 8 + 8)?;

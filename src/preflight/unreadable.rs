@@ -1,4 +1,4 @@
-//! Why a file may not be read by this process, and what helps.
+//! Why this process may not read a file, and the remedy.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -9,7 +9,7 @@ use rustix::thread::CapabilitySet;
 
 use crate::sys::rights;
 
-/// The part of `path` that this process may not pass or read, with owner and mode, and the command that helps.
+/// The component of `path` that this process may not search or read, with owner and mode, and the remedy.
 pub(super) fn why(path: &Path) -> (String, String) {
     let uid = rustix::process::geteuid().as_raw();
     let lacks = if uid == 0 && !rights::has(CapabilitySet::DAC_OVERRIDE) {
@@ -37,7 +37,7 @@ pub(super) fn why(path: &Path) -> (String, String) {
     }
 }
 
-/// The first directory on the way that may not be passed, or the file itself.
+/// The first directory that may not be searched, or the file itself.
 fn culprit(path: &Path) -> Option<(&Path, Metadata)> {
     let mut parts: Vec<_> = path.ancestors().collect();
     parts.reverse();
@@ -53,7 +53,7 @@ pub(super) fn may_read(file: &Path) -> bool {
     may(file, Access::READ_OK)
 }
 
-/// By the effective ids, as it will be opened.
+/// Checks with the effective ids, as open(2) does.
 fn may(path: &Path, wanted: Access) -> bool {
     rustix::fs::accessat(rustix::fs::CWD, path, wanted, rustix::fs::AtFlags::EACCESS).is_ok()
 }
