@@ -1,4 +1,4 @@
-//! What is said over the control socket: JSON objects in varlink's form, each ended by a zero byte.
+//! The protocol of the control socket: JSON objects in varlink's form, each terminated by a zero byte.
 //!
 //! `varlinkctl call /run/tund/NAME-*/control.sock tund.link.Status` works, since the service describes itself.
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::talker::Talker;
 use crate::core::stats::{DropReason, Stats};
 
-/// Longest request in bytes, its zero byte included.
+/// Longest request in bytes, including its zero byte.
 pub const MAX_REQUEST: usize = 4096;
 /// The interface's name.
 pub const INTERFACE: &str = "tund.link";
@@ -17,20 +17,20 @@ const SERVICE: &str = "org.varlink.service";
 const DESCRIPTION: &str = include_str!("tund.link.varlink");
 const SERVICE_DESCRIPTION: &str = include_str!("org.varlink.service.varlink");
 
-/// What a link can be asked.
+/// The methods of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
-    /// How it is: [`Status`].
+    /// Its state: [`Status`].
     Status,
     /// The same as OpenMetrics text.
     Stats,
     /// Read configuration and keys again.
     Reload,
-    /// New traffic keys now.
+    /// Switch to new traffic keys now.
     Rekey,
-    /// Look the peer up and connect again, as SIGUSR1 asks for.
+    /// Resolve the peer and connect again, like SIGUSR1.
     Reconnect,
-    /// End, as SIGTERM asks for.
+    /// End, like SIGTERM.
     Down,
 }
 
@@ -57,7 +57,7 @@ impl Method {
 pub enum Call {
     /// For the link.
     Link(Method),
-    /// Answered with this at once, without the link.
+    /// Answered at once with this, without the link.
     Ready(Vec<u8>),
 }
 
@@ -70,8 +70,7 @@ struct RawCall {
     oneway: bool,
 }
 
-/// Reads a request, without its zero byte. `None`: it is not one, or wants no answer, and the connection is to be
-/// closed.
+/// Parses a request, without its zero byte. `None`: it is invalid, or wants no answer, and the connection must be closed.
 pub fn parse(request: &[u8]) -> Option<Call> {
     let call: RawCall = serde_json::from_slice(request).ok()?;
     if call.oneway {
@@ -110,7 +109,7 @@ fn describe(parameters: Option<&Value>) -> Vec<u8> {
     reply(&json!({ "description": description }))
 }
 
-/// A request for `method`, as a client sends it.
+/// A client's request for `method`.
 pub fn request(method: Method) -> Vec<u8> {
     message(&json!({ "method": format!("{INTERFACE}.{}", method.name()), "parameters": {} }))
 }
@@ -125,7 +124,7 @@ pub fn status_reply(status: &Status) -> Vec<u8> {
     reply(&json!({ "status": status }))
 }
 
-/// An answer that says why not.
+/// An answer that explains a refusal.
 pub fn refusal(reason: &str) -> Vec<u8> {
     error(INTERFACE, "Refused", &json!({ "reason": reason }))
 }
@@ -134,23 +133,23 @@ fn error(interface: &str, name: &str, parameters: &Value) -> Vec<u8> {
     message(&json!({ "error": format!("{interface}.{name}"), "parameters": parameters }))
 }
 
-/// JSON escapes a zero byte in a text, so that none is inside.
+/// JSON escapes zero bytes in strings, so that none is inside.
 fn message(value: &Value) -> Vec<u8> {
     let mut bytes = value.to_string().into_bytes();
     bytes.push(0);
     bytes
 }
 
-/// What the other side answered.
+/// The other side's answer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
     /// Its parameters.
     Done(Value),
-    /// Why not, in one line.
+    /// The reason, in one line.
     Refused(String),
 }
 
-/// Reads an answer, without its zero byte.
+/// Parses an answer, without its zero byte.
 pub fn parse_answer(answer: &[u8]) -> Result<Answer, serde_json::Error> {
     #[derive(Deserialize)]
     struct Raw {
@@ -187,7 +186,7 @@ pub enum State {
 }
 
 impl State {
-    /// The same in a word.
+    /// The same as a word.
     pub fn name(self) -> &'static str {
         match self {
             State::Starting => "starting",
@@ -432,7 +431,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// Types, methods and errors of an interface share their names, and a client refuses a name twice.
+    /// Types, methods and errors of an interface share a namespace, and clients reject duplicates.
     #[test]
     fn no_name_of_the_interface_is_there_twice() {
         let mut names = std::collections::BTreeSet::new();
@@ -487,7 +486,7 @@ pub(crate) mod tests {
         assert!(parse_answer(b"junk").is_err());
     }
 
-    /// The schema of what `status --json` prints, made of the types above.
+    /// The schema of `status --json`, generated from the types above.
     #[test]
     fn the_published_schema_is_that_of_the_status() {
         let settings = schemars::generate::SchemaSettings::draft07().for_serialize();

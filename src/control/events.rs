@@ -1,4 +1,4 @@
-//! What happens to links, as the differences between one look at them and the next.
+//! Events of links: the differences between successive looks at them.
 
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::fmt;
@@ -62,19 +62,19 @@ pub enum What {
     Gone,
 }
 
-/// What a link said last.
+/// The last status of a link.
 struct Known {
     status: Status,
     silent: bool,
 }
 
-/// What is known of the links. Those of one name are told apart by their process.
+/// The known links. Those of the same name are told apart by process.
 #[derive(Default)]
 pub struct Watcher(BTreeMap<(String, u32), Known>);
 
 impl Watcher {
-    /// Takes what the links answered `now`, in seconds since the Unix epoch, and the names of those that did not with the
-    /// reason; gives what has happened since the last time.
+    /// Takes the links' answers at `now`, in seconds since the Unix epoch, and the names of those without answer, with the reason; returns the events
+    /// since the last look.
     pub fn look(&mut self, now: u64, links: Vec<Status>, silent: &[(String, String)]) -> Vec<Event> {
         let mut events = Vec::new();
         let there: Vec<_> = links.iter().map(|link| (link.name.clone(), link.pid)).collect();
@@ -204,7 +204,7 @@ mod tests {
         assert_eq!(what(watcher.look(6, vec![], &[])), [What::Gone]);
     }
 
-    /// The schema of what `tund events --json` prints, made of the types above.
+    /// The schema of `tund events --json`, generated from the types above.
     #[test]
     fn the_published_schema_is_that_of_an_event() {
         let settings = schemars::generate::SchemaSettings::draft07().for_serialize();

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::control::api::{Counters, State, Status};
 
-/// A metric family: its name without the unit, its type, its unit and what it is.
+/// A metric family: its name without the unit, type, unit and description.
 struct Family(&'static str, Kind, Option<&'static str>, &'static str);
 
 #[derive(Clone, Copy)]
@@ -14,14 +14,14 @@ enum Kind {
     Info,
 }
 
-/// One value, with its labels beside the link's name.
+/// One value, with its labels in addition to the link's name.
 struct Sample {
     labels: Vec<(&'static str, String)>,
     value: String,
 }
 
-/// The text, its end mark included. Every label value of a counter that can occur is there from the start, so that a
-/// series never begins with a jump.
+/// Formats the text, with its end mark. Every label value of a counter that can occur is present from the start, so that no series begins with a
+/// jump.
 pub fn openmetrics(links: &[Status]) -> String {
     let mut out = Text { out: String::new(), links };
     let build = Family("tund_build", Kind::Info, None, "The version that runs.");
@@ -121,7 +121,7 @@ impl Text<'_> {
         }
     }
 
-    /// A counter of what was sent and what was received.
+    /// A counter for sent and received.
     fn both_ways(&mut self, family: &Family, of: impl Fn(&Counters) -> (u64, u64)) {
         self.family(family, |link| {
             let counts = link.counters.as_ref().map(&of);
@@ -161,7 +161,7 @@ mod tests {
         assert_eq!(text.matches("tund_dropped_total{").count(), DropReason::ALL.len());
     }
 
-    /// The rules of the format that a parser refuses a text for.
+    /// The rules whose violation makes a parser reject a text.
     #[test]
     fn the_text_is_openmetrics() {
         let mut status = super::tests::status();
@@ -194,7 +194,7 @@ mod tests {
         }
     }
 
-    /// The words of a text that begin with `tund_`.
+    /// The words of a text that start with `tund_`.
     fn names(text: &str) -> Vec<&str> {
         let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         words.filter(|word| word.starts_with("tund_")).collect()
@@ -223,7 +223,7 @@ mod tests {
         }
     }
 
-    /// Codes of the manual page that need nobody while the link is up; that it is down has an alert of its own.
+    /// Codes of the manual page that need no alert while the link is up; that it is down has its own.
     const NEED_NOBODY: [&str; 18] = [
         "no-remote",
         "no-answer",

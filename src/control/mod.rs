@@ -1,4 +1,4 @@
-//! What a running link can be asked, and its metrics.
+//! Queries to a running link, and its metrics.
 
 pub mod api;
 pub mod events;

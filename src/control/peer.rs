@@ -1,8 +1,7 @@
-//! Who is at the other end of the control socket, and whether he may command the link.
+//! Who is at the other end of the control socket, and whether they may command the link.
 //!
-//! Under a unit of systemd the parent, its engine and its resolver have one uid, and so have those of all other links.
-//! What has taken the engine or the resolver over must not command any of them: the kernel says which process has
-//! connected, and that it has given up its rights for good.
+//! Under a systemd unit the parent, its engine and its resolver have one uid, as have those of all other links. A compromised engine or resolver must
+//! not command any of them: the kernel tells which process has connected, and that it has given up its privileges for good.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,43 +13,42 @@ use rustix::process::{Pid, PidfdFlags, geteuid, pidfd_open};
 
 use crate::sys::{self, ready};
 
-/// Most threads of a process that are looked at.
+/// Most threads of a process that are examined.
 const MAX_THREADS: usize = 16;
 
 /// Why a connection is not served.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Stranger {
-    /// Of another user than root and this one.
+    /// Another user than root and this one.
     #[error("uid {0} may not command a link: ask as root, or as the user who runs it")]
     User(u32),
-    /// It has no right left and cannot gain one, as an engine or a resolver.
+    /// It has no privileges and cannot gain any, like an engine or a resolver.
     #[error("process {0} has given up all rights (no_new_privs, no capability) and may not command a link")]
     Locked(u32),
-    /// It is not there any more, or not to be seen.
+    /// It is gone, or cannot be examined.
     #[error("process {0} cannot be looked at ({1}) and may not command a link")]
     Unseen(u32, io::Error),
 }
 
-/// Whether the other end of this connection may command a link.
+/// Checks that the other end of this connection may command a link.
 pub(super) fn judge(socket: impl AsFd) -> Result<(), Stranger> {
     let unseen = |pid| move |error| Stranger::Unseen(pid, error);
     let peer = sys::peer_credentials(&socket).map_err(unseen(0))?;
     let own = geteuid().as_raw();
     if peer.uid != own {
-        // What is locked is never another root.
+        // A confined process never runs as another root.
         return if peer.uid == 0 { Ok(()) } else { Err(Stranger::User(peer.uid)) };
     }
     let process = process(&socket, peer.pid).map_err(unseen(peer.pid))?;
     let locked = has_locked_thread(peer.pid).map_err(unseen(peer.pid))?;
-    // A process that lives has kept its number: those were its threads, and no other's. A zombie has ended, and what cannot be
-    // asked is taken for one.
+    // A live process has kept its pid, so those threads were its own. A zombie has ended, and a process that cannot be polled counts as one.
     if ready(&process, PollFlags::IN, Duration::ZERO).unwrap_or(true) {
         return Err(Stranger::Unseen(peer.pid, Errno::SRCH.into()));
     }
     if locked { Err(Stranger::Locked(peer.pid)) } else { Ok(()) }
 }
 
-/// Rights belong to threads, and any of them may have connected. What is locked has no thread that is not.
+/// Privileges belong to threads, and any of them may have connected. In a confined process all are confined.
 fn has_locked_thread(pid: u32) -> io::Result<bool> {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task"))?;
     let mut seen = false;
@@ -67,7 +65,7 @@ fn has_locked_thread(pid: u32) -> io::Result<bool> {
     if seen { Ok(false) } else { Err(Errno::SRCH.into()) }
 }
 
-/// The process that connected. A kernel before Linux 6.5 has no SO_PEERPIDFD: there it is the one that has its number now.
+/// The process that connected. Before Linux 6.5 there is no SO_PEERPIDFD; this is then the current owner of its pid.
 fn process(socket: impl AsFd, pid: u32) -> io::Result<OwnedFd> {
     match sys::peer_process(socket) {
         Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => {
@@ -78,8 +76,7 @@ fn process(socket: impl AsFd, pid: u32) -> io::Result<OwnedFd> {
     }
 }
 
-/// Whether this text of /proc/PID/status (proc_pid_status(5)) is that of a process without any right, for good. What
-/// it does not say counts against the process.
+/// Whether this text of /proc/PID/status (proc_pid_status(5)) shows a process permanently without privileges. Missing fields count against it.
 fn is_locked(status: &str) -> bool {
     let field = |name: &str| {
         let mut fields = status.lines().filter_map(|line| line.split_once(':'));
@@ -102,7 +99,7 @@ mod tests {
             ))
         };
         assert!(locked("1", "0000000000000000"));
-        // A script of a unit has CAP_NET_ADMIN; an ordinary user's shell could call sudo.
+        // A unit's script has CAP_NET_ADMIN; an ordinary user's shell could call sudo.
         assert!(!locked("1", "0000000000001000"));
         assert!(!locked("0", "0000000000000000"));
         assert!(is_locked(""));

@@ -1,7 +1,7 @@
-//! The metrics over HTTP, for a program on this host, as the parent's poll loop serves them.
+//! The metrics over HTTP, for a program on this host, served by the parent's poll loop.
 //!
-//! Any user of the host may connect. The process has privileges, so it takes in nothing of what they say: it learns
-//! that a request has come, gives every request the same answer, and lets the kernel throw the request away.
+//! Any local user may connect. The process is privileged, so it reads nothing of a request: it only notices that one has arrived, gives every request
+//! the same answer, and has the kernel discard the request.
 
 use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -11,20 +11,20 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
-/// Connections at once; the oldest gives way to another.
+/// Most connections; the oldest is closed for a new one.
 const MAX_CLIENTS: usize = 8;
-/// A connection lasts no longer than this.
+/// Maximum lifetime of a connection.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Most bytes of a request that are thrown away at once.
+/// Most bytes of a request discarded at once.
 const PIECE: usize = 4096;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Nothing has come.
+    /// Nothing has arrived.
     Silent,
-    /// A request has, and waits for its answer.
+    /// A request has arrived and awaits its answer.
     Asking,
-    /// The rest of the request is thrown away, so that it cannot turn into a reset before the answer is read.
+    /// The rest of the request is discarded, as unread data would cause a reset before the answer is read.
     Answered,
 }
 
@@ -34,21 +34,21 @@ struct Client {
     until: Instant,
 }
 
-/// The listening socket with its connections.
+/// The listening socket and its connections.
 pub struct Scrape {
     listener: TcpListener,
     clients: Vec<Client>,
 }
 
 impl Scrape {
-    /// Listens at a loopback address. Errors are those of bind(2).
+    /// Listens on a loopback address. Errors are those of bind(2).
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         Ok(Self { listener, clients: Vec::new() })
     }
 
-    /// What to wait for: new connections, requests, and ends of connections.
+    /// The descriptors to poll: new connections, requests, and ends of connections.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let clients = self.clients.iter().filter(|client| client.stage != Stage::Asking);
         std::iter::once(self.listener.as_fd()).chain(clients.map(|client| client.stream.as_fd()))
@@ -59,7 +59,7 @@ impl Scrape {
         self.clients.iter().map(|client| client.until).min()
     }
 
-    /// Accepts what has come; whether a request among it waits for [`Scrape::answer`].
+    /// Accepts connections; returns whether a request waits for [`Scrape::answer`].
     pub fn take(&mut self, now: Instant) -> bool {
         self.accept(now);
         let mut asked = false;
@@ -71,7 +71,7 @@ impl Scrape {
         asked
     }
 
-    /// Answers every request that waits.
+    /// Answers every waiting request.
     pub fn answer(&mut self, text: &str) {
         let response = format!(
             "HTTP/1.1 200 OK\r\n\
@@ -84,7 +84,7 @@ impl Scrape {
     }
 
     fn accept(&mut self, now: Instant) {
-        // No more at once than are kept; the rest waits for the next turn.
+        // Accept no more at once than are kept; the rest waits for the next turn.
         for _ in 0..MAX_CLIENTS {
             let Ok((stream, _)) = self.listener.accept() else { return };
             if stream.set_nonblocking(true).is_err() {
@@ -99,7 +99,7 @@ impl Scrape {
 }
 
 impl Client {
-    /// Whether the connection is of use any more.
+    /// Returns whether to keep the connection.
     fn look(&mut self) -> bool {
         if self.stage == Stage::Asking {
             return true;
@@ -117,7 +117,7 @@ impl Client {
         }
     }
 
-    /// One that does not take its answer whole is of no use.
+    /// Answers; false if the connection did not take all of it.
     fn answer(&mut self, response: &[u8]) -> bool {
         self.stage = Stage::Answered;
         let written = self.stream.write(response);

@@ -1,4 +1,4 @@
-//! The control socket, as the parent's poll loop serves it: nothing here waits.
+//! The control socket, served by the parent's poll loop; nothing here blocks.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, ErrorKind, Read, Write};
@@ -16,42 +16,42 @@ use crate::host::directory::Directory;
 
 /// The socket's name in a link's runtime directory.
 pub const SOCKET: &str = "control.sock";
-/// Connections at once; of more the one that was silent longest is closed.
+/// Most connections; beyond that, the one idle longest is closed.
 const MAX_CLIENTS: usize = 16;
 
-/// Connections that wait to be accepted.
+/// Backlog of connections to accept.
 const BACKLOG: i32 = 128;
 
-/// Tells connections apart.
+/// Identifies a connection.
 pub type ClientId = u64;
 
 struct Client {
     id: ClientId,
     stream: UnixStream,
     buffer: Vec<u8>,
-    /// Its request waits for an answer, and no other is read before.
+    /// Its request awaits an answer; no other is read before.
     asking: bool,
 }
 
-/// The socket with its connections. Dropping it removes the socket's file.
+/// The socket and its connections. Dropping it removes the socket's file.
 pub struct Server {
     listener: UnixListener,
     file: Place,
     clients: Vec<Client>,
     next: ClientId,
-    /// A refusal has been said.
+    /// A refusal has been logged.
     complained: bool,
 }
 
 impl Server {
-    /// Listens at `path`, in place of what a killed tund left there, for this user alone. Errors are those of bind(2),
-    /// and that another user could put his own socket there.
+    /// Listens at `path` for this user only, replacing what a killed tund left there. Errors are those of bind(2), or that another user could replace
+    /// the socket.
     pub fn bind(path: &Path) -> io::Result<Self> {
         let (listener, file) = listen(path)?;
         Ok(Self { listener, file, clients: Vec::new(), next: 0, complained: false })
     }
 
-    /// Whether who goes there finds this socket.
+    /// Whether clients find this socket there.
     pub fn is_there(&self) -> bool {
         self.file.is_there()
     }
@@ -62,13 +62,13 @@ impl Server {
         Ok(())
     }
 
-    /// What to wait for: new connections, and requests of those that may ask.
+    /// The descriptors to poll: new connections, and those that may ask.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let clients = self.clients.iter().filter(|client| !client.asking).map(|client| client.stream.as_fd());
         std::iter::once(self.listener.as_fd()).chain(clients)
     }
 
-    /// The requests that have come, at most one of each connection.
+    /// The pending requests, at most one per connection.
     pub fn take(&mut self) -> Vec<(ClientId, Method)> {
         self.accept();
         let mut calls = Vec::new();
@@ -89,16 +89,16 @@ impl Server {
         calls
     }
 
-    /// Answers the request of a connection, if that is still there.
+    /// Answers a connection's request, if it still exists.
     pub fn answer(&mut self, id: ClientId, answer: &[u8]) {
         self.clients.retain_mut(|client| client.id != id || client.answer(answer));
     }
 
-    /// Whether this one is served; else it is told why, and the log once.
+    /// Whether to serve this client; if not, it is told why, and the log once.
     fn admits(&mut self, mut stream: &UnixStream) -> bool {
         let Err(stranger) = peer::judge(stream) else { return true };
         let reason = stranger.to_string();
-        // One that does not take it is refused all the same.
+        // A client that does not take it is refused all the same.
         let _ = stream.write(&api::refusal(&reason));
         if !std::mem::replace(&mut self.complained, true) {
             log::warn!("the control socket refuses: {reason}");
@@ -107,7 +107,7 @@ impl Server {
     }
 
     fn accept(&mut self) {
-        // No more at once than are kept; the rest waits for the next turn.
+        // Accept no more at once than are kept; the rest waits for the next turn.
         for _ in 0..MAX_CLIENTS {
             let Ok((stream, _)) = self.listener.accept() else { return };
             if stream.set_nonblocking(true).is_err() || !self.admits(&stream) {
@@ -129,13 +129,13 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if self.is_there() {
-            // What remains would be refused connections only.
+            // A leftover file would only refuse connections.
             let _ = self.file.directory.remove(&self.file.name);
         }
     }
 }
 
-/// The file of a socket, by its number, which no other file has as long as the socket listens.
+/// A socket's file, identified by its inode, which is unique while the socket listens.
 struct Place {
     directory: Directory,
     name: OsString,
@@ -157,8 +157,7 @@ fn listen(path: &Path) -> io::Result<(UnixListener, Place)> {
     remove_leftover(&directory, &name)?;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    // bind(2) gives the file the mode that the socket has (unix_bind_bsd of net/unix/af_unix.c): at no moment may
-    // others open it.
+    // bind(2) gives the file the socket's mode (unix_bind_bsd of net/unix/af_unix.c): others must not be able to open it at any time.
     rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
     rustix::net::bind(&socket, &SocketAddrUnix::new(directory.path().join(&name))?)?;
     rustix::net::listen(&socket, BACKLOG)?;
@@ -166,7 +165,7 @@ fn listen(path: &Path) -> io::Result<(UnixListener, Place)> {
     Ok((socket.into(), Place { directory, name, inode }))
 }
 
-/// A symbolic link that leads to a socket elsewhere; removed when dropped.
+/// A symbolic link to a socket elsewhere; removed on drop.
 pub struct Pointer {
     directory: Directory,
     name: OsString,
@@ -174,8 +173,7 @@ pub struct Pointer {
 }
 
 impl Pointer {
-    /// Makes the file `name` of `directory` lead to `socket`, in place of what a killed tund left there. Errors are those
-    /// of symlink(2).
+    /// Links `name` in `directory` to `socket`, replacing what a killed tund left there. Errors are those of symlink(2).
     pub fn new(directory: &Directory, name: &str, socket: &Path) -> io::Result<Self> {
         let name = OsString::from(name);
         remove_leftover(directory, &name)?;
@@ -183,7 +181,7 @@ impl Pointer {
         Ok(Self { directory: directory.clone(), name, socket: socket.to_owned() })
     }
 
-    /// Whether who goes there is led to the socket.
+    /// Whether it still leads to the socket.
     pub fn is_there(&self) -> bool {
         std::fs::read_link(self.directory.path().join(&self.name)).is_ok_and(|to| to == self.socket)
     }
@@ -192,7 +190,7 @@ impl Pointer {
 impl Drop for Pointer {
     fn drop(&mut self) {
         if self.is_there() {
-            // What remains would lead nowhere.
+            // A leftover link would lead nowhere.
             let _ = self.directory.remove(&self.name);
         }
     }
@@ -212,7 +210,7 @@ enum Reading {
 }
 
 impl Client {
-    /// One read, so that a connection that never stops writing holds nothing up.
+    /// Reads once, so that a client that never stops writing does not block others.
     fn read(&mut self) -> Reading {
         let mut bytes = [0; MAX_REQUEST];
         match self.stream.read(&mut bytes) {
@@ -233,7 +231,7 @@ impl Client {
         if self.buffer.len() > MAX_REQUEST { Reading::Closed } else { Reading::More }
     }
 
-    /// False: the connection is of no use any more. One that does not take its answer whole is none.
+    /// Answers; returns false if the client did not take all of it, so that the connection is closed.
     fn answer(&mut self, answer: &[u8]) -> bool {
         self.asking = false;
         self.stream.write(answer).is_ok_and(|count| count == answer.len())
@@ -317,7 +315,7 @@ mod tests {
     fn the_socket_is_its_owners_takes_the_place_of_a_dead_one_and_goes_at_the_end() {
         let scratch = Scratch::new();
         let path = scratch.path().join("control.sock");
-        // As after SIGKILL: the file is there and nobody listens.
+        // As after SIGKILL: the file exists and nobody listens.
         testing::leave_dead_socket(&path);
         let server = server(&scratch);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);

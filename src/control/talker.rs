@@ -1,4 +1,4 @@
-//! Who sends most, as `tund status` tells it.
+//! The top senders shown by `tund status`.
 
 use serde::{Deserialize, Serialize};
 

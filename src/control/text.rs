@@ -1,4 +1,4 @@
-//! Status for people: a table of links, and one link in full.
+//! Status for people: a table of links, or one link in full.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -6,8 +6,7 @@ use std::fmt::Write;
 use super::api::Status;
 use super::talker::Talker;
 
-/// The links as a table, one line each, and a second one where something is wrong. `now` is in seconds since the
-/// Unix epoch.
+/// Formats links as a table, one line each, and a second one if something is wrong. `now` is in seconds since the Unix epoch.
 pub fn table(links: &[Status], now: u64) -> String {
     let mut rows = vec![["LINK", "STATE", "FOR", "PEER", "DEVICE", "SENT", "RECEIVED"].map(str::to_owned)];
     rows.extend(links.iter().map(|link| row(link, now)));
@@ -48,7 +47,7 @@ fn row(link: &Status, now: u64) -> [String; 7] {
     ]
 }
 
-/// What is known of the path to the peer.
+/// What is known about the path to the peer.
 fn path(link: &Status) -> Option<String> {
     let rtt = link.rtt.map(|rtt| format!("round trip {:.1} ms", rtt * 1000.0));
     let budget = link.budget.map(|budget| format!("datagrams of up to {budget} bytes pass"));
@@ -56,7 +55,7 @@ fn path(link: &Status) -> Option<String> {
     (!path.is_empty()).then(|| path.join(", "))
 }
 
-/// Everything about one link.
+/// Formats everything about one link.
 pub fn full(link: &Status, now: u64) -> String {
     let ago = |time: u64| age(now.saturating_sub(time));
     let mut out = format!("{}: {} for {}\n", link.name, link.state.name(), ago(link.since));
@@ -114,7 +113,7 @@ pub fn full(link: &Status, now: u64) -> String {
     out
 }
 
-/// Who sent most into it in the last minute.
+/// Formats the top senders of the last minute.
 pub fn talkers(link: &Status) -> String {
     let mut out = String::new();
     for (title, here) in [("here", true), ("there", false)] {
@@ -131,7 +130,7 @@ pub fn talkers(link: &Status) -> String {
     out
 }
 
-/// `3 d 2 h`: the two largest units of a number of seconds.
+/// Formats seconds by the two largest units: `3 d 2 h`.
 fn age(seconds: u64) -> String {
     let units = [("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)];
     let mut left = seconds;
@@ -150,7 +149,7 @@ fn age(seconds: u64) -> String {
     parts.join(" ")
 }
 
-/// Bytes with three digits or so.
+/// Formats bytes with about three digits.
 fn amount(bytes: u64) -> String {
     const UNITS: [(&str, u64); 4] =
         [("TB", 1_000_000_000_000), ("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1000)];
