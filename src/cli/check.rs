@@ -21,21 +21,21 @@ use crate::route::netlink::Netlink;
 pub struct Options {
     /// The configuration files.
     pub files: Vec<PathBuf>,
-    /// Where relative paths start.
+    /// Base of relative paths.
     pub cd: Option<PathBuf>,
-    /// Port or service name for `listen` and for every remote that names none.
+    /// Port or service name for `listen` and for every remote without one.
     pub port: Option<String>,
-    /// Log level, instead of the file's.
+    /// Log level, overriding the file's.
     pub verb: Option<u8>,
-    /// Take key files that others may read.
+    /// Accept key files that others may read.
     pub allow_open_keys: bool,
-    /// Look at this host's addresses, routes, ports and names too.
+    /// Check this host's addresses, routes, ports and names, too.
     pub host: bool,
     /// Print a JSON array instead.
     pub json: bool,
 }
 
-/// Checks every file; exit code 78 if one has an error. Needs no rights.
+/// Checks every file; exit code 78 if one has an error. Needs no privileges.
 pub fn run(options: &Options) -> ExitCode {
     let mut failed = false;
     let mut objects = Vec::new();
@@ -58,12 +58,12 @@ pub fn run(options: &Options) -> ExitCode {
     if options.json {
         good = format!("[{}]\n", objects.join(",\n "));
     }
-    // Whoever closed the pipe still gets the exit code.
+    // If the pipe is closed, the exit code still counts.
     let _ = std::io::stdout().write_all(good.as_bytes());
     if failed { ExitCode::from(CONFIG) } else { ExitCode::SUCCESS }
 }
 
-/// The findings on one file, and the file.
+/// Checks one file; returns it and its findings.
 pub(super) fn check(options: &Options, file: PathBuf) -> (Loaded, Vec<Diagnostic>) {
     let mut loaded = preflight::load(&file, options.cd.as_deref(), options.port.as_deref(), options.verb);
     let mut findings = std::mem::take(&mut loaded.parsed.diagnostics);
@@ -92,7 +92,7 @@ fn check_host(config: &Config, places: &Places) -> Vec<Diagnostic> {
     findings
 }
 
-/// Looks the remotes up, each with what became of it, without privileges and with the link's own settings for that.
+/// Resolves the remotes, unprivileged and with the link's own settings; returns a result for each.
 pub(super) fn resolve(config: &Config) -> Vec<(&Remote, Resolved)> {
     let confinement = confinement(config).map_err(|fatal| std::io::Error::other(fatal.message));
     let failed = |error: std::io::Error| {
@@ -103,12 +103,12 @@ pub(super) fn resolve(config: &Config) -> Vec<(&Remote, Resolved)> {
     config.remotes.iter().zip(answers).collect()
 }
 
-/// What a process gives up that reads the network for a command.
+/// What a process that reads the network for a command gives up.
 pub(super) fn confinement(config: &Config) -> Result<Confinement, Fatal> {
     identity::choose(&config.run).and_then(|identity| identity::confine(&config.run, identity, None))
 }
 
-/// The device of this link, in case it runs: by its name, or else the tun device that has its address.
+/// The device of this link, if it runs: by its name, else the tun device with its address.
 pub(super) fn own_device(config: &Config, netlink: &mut Netlink) -> Option<u32> {
     let links = netlink.links().ok()?;
     let mut tunnels = links.iter().filter(|link| link.kind.as_deref() == Some("tun"));
@@ -123,7 +123,7 @@ pub(super) fn own_device(config: &Config, netlink: &mut Netlink) -> Option<u32> 
     tunnels.find(|link| ours(link.index)).map(|link| link.index)
 }
 
-/// One finding as JSON, its members in this order.
+/// A finding as JSON, its members in this order.
 #[derive(Serialize)]
 struct Finding<'a> {
     file: &'a str,
@@ -154,7 +154,7 @@ fn json(loaded: &Loaded, finding: &Diagnostic) -> String {
         help: finding.help.as_deref(),
     };
     let text = serde_json::to_string(&object).unwrap_or_default();
-    // JSON lets the control characters beyond ASCII's first 32 stand in a string (RFC 8259 §7); a terminal obeys them.
+    // JSON allows control characters beyond ASCII's first 32 in a string (RFC 8259 §7); a terminal obeys them.
     text.chars().fold(String::with_capacity(text.len()), |mut safe, c| {
         if c.is_control() {
             safe.push_str(&format!("\\u{:04x}", u32::from(c)));

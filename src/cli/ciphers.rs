@@ -1,10 +1,10 @@
-//! `tund bench-ciphers`: what the libraries are measured by at each start, for people.
+//! `tund bench-ciphers`: the measurement that chooses libraries at each start, for people.
 
 use std::fmt::Write;
 
 use crate::crypto::aead::{Timing, best};
 
-/// One line for each cipher and library. Its figures are of a millisecond, as those of a start are, so they vary.
+/// Formats one line per cipher and library. Like at a start, the figures are of a millisecond, so they vary.
 pub fn table(timings: &[Timing]) -> String {
     let mut out = format!("{:<18}  {:<10}  {:>10}  {:>8}\n", "CIPHER", "LIBRARY", "1420 BYTES", "64 BYTES");
     for timing in timings {

@@ -1,4 +1,4 @@
-//! `tund doctor`: what stands between this end and a working link, from the file to the peer's answer.
+//! `tund doctor`: finds what prevents a working link, from the file to the peer's answer.
 
 mod calls;
 
@@ -24,7 +24,7 @@ use crate::report::output::finding_line;
 use crate::report::text::printable;
 use crate::route::netlink::Netlink;
 
-/// How a step came out.
+/// The result of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Found {
     Good,
@@ -32,12 +32,12 @@ enum Found {
     Problem,
 }
 
-/// What was found, step by step.
+/// The findings, step by step.
 #[derive(Default)]
 struct Report(Vec<(Found, &'static str, String)>);
 
 impl Report {
-    /// Some of the text is what processes say that read the network.
+    /// Adds a finding. Some text comes from processes that read the network.
     fn add(&mut self, found: Found, step: &'static str, text: impl AsRef<str>) {
         self.0.push((found, step, printable(text.as_ref(), usize::MAX)));
     }
@@ -71,12 +71,11 @@ fn name(found: Found) -> &'static str {
     }
 }
 
-/// Looks at everything that this end can see, and calls the peer if the link does not run. Exit code 0: nothing stands
-/// in the way.
+/// Checks everything visible from this end, and calls the peer if the link does not run. Exit code 0 if there is no problem.
 pub fn run(file: &Path, json: bool) -> ExitCode {
     let report = examine(file);
     let shown = if json { report.json() } else { report.text() };
-    // Whoever closed the pipe still gets the exit code.
+    // If the pipe is closed, the exit code still counts.
     let _ = std::io::stdout().write_all(shown.as_bytes());
     if report.has_problem() { ExitCode::from(FAILED) } else { ExitCode::SUCCESS }
 }
@@ -120,7 +119,7 @@ fn keys(config: &Config, report: &mut Report) -> Option<Box<Keys>> {
     Some(keys)
 }
 
-/// What a link may do that is started as this process was; root may start it for another user.
+/// Checks the privileges of a link started like this process; root may start it for another user.
 fn rights(config: &Config, report: &mut Report) {
     let root = rustix::process::geteuid().is_root();
     let (found, who) = if root { (Found::Problem, "") } else { (Found::Note, "as this user: ") };
@@ -160,7 +159,7 @@ fn describe_running(status: &Status, report: &mut Report) {
     }
 }
 
-/// Addresses, routes and ports of this host, as `tund check --host` sees them.
+/// Checks this host's addresses, routes and ports, like `tund check --host`.
 fn host(config: &Config, loaded: &Loaded, running: bool, report: &mut Report) {
     let mut findings = match Netlink::open() {
         Ok(mut netlink) => {

@@ -1,4 +1,4 @@
-//! Following what happens to running links.
+//! Follows events of running links.
 #![allow(clippy::disallowed_methods, reason = "a command that follows links sleeps between two looks")]
 
 use super::status::{STATUS_PATIENCE, WATCH, ask_all, failed, is_gone, print, running_now};
@@ -7,8 +7,7 @@ use crate::report::exit::{FAILED, Fatal};
 use crate::report::stderr::stamp;
 use crate::sys::clock::unix_time;
 
-/// Prints what happens to the link of that name or file, or to all, a line each, until nobody reads it any more. A link
-/// need not run yet.
+/// Prints events of the link of that name or file, or of all, one per line, until the output is closed. A link need not run yet.
 pub fn run(link: Option<&str>, json: bool) -> Result<(), Fatal> {
     let mut watcher = Watcher::default();
     loop {

@@ -13,10 +13,10 @@ use crate::crypto::keys::from_openvpn;
 use crate::report::exit::{CONFIG, FAILED, Fatal};
 use crate::report::stderr;
 
-/// The longest configuration or key file that is read, in MiB: a million routes fit.
+/// Maximum length of a configuration or key file, in MiB: a million routes fit.
 const LONGEST: u64 = 64;
 
-/// Writes the configuration `file` as TOML to standard output, and its key to the new file `key`: as it is for a peer that stays OpenVPN,
+/// Translates the configuration `file` to TOML on standard output, and writes its key to the new file `key`: unchanged for a peer that stays OpenVPN,
 /// else converted.
 pub fn import(file: &Path, key: Option<&Path>, wire: Wire) -> Result<(), Fatal> {
     let text = read(file)?;
@@ -50,7 +50,7 @@ pub fn import(file: &Path, key: Option<&Path>, wire: Wire) -> Result<(), Fatal> 
     written.map_err(|error| Fatal::new(FAILED, format!("cannot write standard output: {error}")))
 }
 
-/// The text of the new key file.
+/// The new key file's text.
 fn read_key(file: &Path, key: &OldKey, wire: Wire) -> Result<Zeroizing<String>, Fatal> {
     let (name, text) = match key {
         OldKey::Inline(text) => (format!("{}: <secret>", file.display()), text.clone()),

@@ -15,7 +15,7 @@ use crate::sys::random::Os;
 /// More than any key file holds, in bytes.
 const LONGEST: u64 = 64 * 1024;
 
-/// A new shared secret, into a new file or to standard output.
+/// Writes a new shared secret to a new file or to standard output.
 pub fn genkey(output: Option<&Path>) -> Result<(), Fatal> {
     write(output, &keyfile::format_secret(&generate(&mut Os)))
 }
@@ -25,8 +25,7 @@ pub fn create_secret(path: &Path, secret: &[u8; 32]) -> Result<(), Fatal> {
     write(Some(path), &keyfile::format_secret(secret))
 }
 
-/// A new private key, into a new file or to standard output. With a file the public key goes to standard
-/// output.
+/// Writes a new private key to a new file or to standard output. With a file, the public key goes to standard output.
 pub fn keypair(output: Option<&Path>) -> Result<(), Fatal> {
     let private = generate(&mut Os);
     write(output, &keyfile::format_private(&private))?;
@@ -36,7 +35,7 @@ pub fn keypair(output: Option<&Path>) -> Result<(), Fatal> {
     }
 }
 
-/// The public key of a private key file, or of standard input, to standard output.
+/// Prints the public key of a private key from a file or standard input.
 pub fn pubkey(input: Option<&Path>) -> Result<(), Fatal> {
     let name = input.map_or_else(|| "standard input".to_owned(), |path| path.display().to_string());
     let mut text = Zeroizing::new(String::new());
@@ -50,13 +49,13 @@ pub fn pubkey(input: Option<&Path>) -> Result<(), Fatal> {
     write(None, &public_line(&Zeroizing::new(private)))
 }
 
-/// The digits of the public key alone, ready for `key.peer-public`.
+/// The digits of the public key only, for `key.peer-public`.
 fn public_line(private: &[u8; 32]) -> String {
     let text = keyfile::format_public(&public_of(private));
     text.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect()
 }
 
-/// A text to a new file, for its owner only, or to standard output.
+/// Writes a text to a new file, for its owner only, or to standard output.
 pub fn write(output: Option<&Path>, text: &str) -> Result<(), Fatal> {
     let (result, name) = match output {
         Some(path) => (create(path, text), path.display().to_string()),
@@ -74,12 +73,12 @@ pub fn write(output: Option<&Path>, text: &str) -> Result<(), Fatal> {
     })
 }
 
-/// A new file for its owner only, on disk when this returns.
+/// Creates a file for its owner only, durably on disk.
 fn create(path: &Path, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
     if written.is_err() {
-        // Half a key is of no use, and it is ours.
+        // Half a key is useless, and the file is ours.
         let _ = fs::remove_file(path);
     }
     written

@@ -204,11 +204,10 @@ enum Command {
     Man,
 }
 
-/// Runs the program of this process's arguments. A program that embeds tund calls it when it finds its own
-/// `argv[0]` to be [`crate::privsep::spawn::PROGRAM`].
+/// Runs the program with this process's arguments. A program that embeds tund calls it if its own `argv[0]` is [`crate::privsep::spawn::PROGRAM`].
 pub fn main() -> ExitCode {
     panic::set_hook(Box::new(report_panic));
-    // What has been changed on the host is taken back while unwinding.
+    // Changes to the host are undone while unwinding.
     panic::catch_unwind(dispatch).unwrap_or(ExitCode::from(BUG))
 }
 
@@ -242,19 +241,19 @@ fn dispatch() -> ExitCode {
 
 /// Executed from /proc/self/exe, the process would be called "exe" in ps and in messages about its port.
 fn named(name: &CStr, main: fn() -> ExitCode) -> ExitCode {
-    // Only looks are at stake.
+    // A failure is only cosmetic.
     let _ = rustix::thread::set_name(name);
     main()
 }
 
-/// Keys are in this process's memory from now on.
+/// Hides this process's memory, which will hold keys.
 fn hide() -> Result<(), Fatal> {
     memory::hide()
         .map_err(|error| Fatal::new(exit::FAILED, format!("cannot hide this process's memory: {error}")))
 }
 
 fn run(cli: Cli) -> ExitCode {
-    // A link looks at who asks it for something, and has to see that.
+    // A link examines the process that asks it, and must be able to see it.
     let asks = matches!(
         cli.command,
         Some(
@@ -320,7 +319,7 @@ fn completions(shell: Shell) -> Vec<u8> {
     text
 }
 
-/// One page with every subcommand.
+/// Writes one page with every subcommand.
 fn manual() -> Result<Vec<u8>, Fatal> {
     let failed = |error: io::Error| Fatal::new(exit::FAILED, error);
     let mut text = Vec::new();
@@ -344,7 +343,7 @@ fn print(text: Vec<u8>) -> Result<(), Fatal> {
     written.map_err(|error| Fatal::new(exit::FAILED, format!("cannot write standard output: {error}")))
 }
 
-/// The level of that many `-v`.
+/// The level for `count` times `-v`.
 fn level(count: u8) -> Option<u8> {
     (count > 0).then(|| count.saturating_add(2).min(9))
 }
@@ -353,14 +352,13 @@ fn usage(message: &str) -> ExitCode {
     refuse(&Cli::command().error(clap::error::ErrorKind::InvalidValue, message))
 }
 
-/// Shows what is wrong with the command line, or the help that was asked for. With `--inetd` standard error is a
-/// socket.
+/// Shows what is wrong with the command line, or the requested help. With `--inetd` standard error is a socket.
 fn refuse(error: &clap::Error) -> ExitCode {
     if std::env::args_os().any(|argument| argument == "--inetd") && error.use_stderr() {
         let text = error.to_string();
         Output::new(LogTo::Syslog, "command line").fatal(text.lines().next().unwrap_or_default());
     } else {
-        // A closed output changes nothing.
+        // A closed output is ignored.
         let _ = error.print();
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE))

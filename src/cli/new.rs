@@ -21,7 +21,7 @@ use crate::report::stderr;
 use crate::sys::random::Os;
 use plan::{Behind, End, Inside, Link, Service, TapEnd};
 
-/// Where the units of systemd and the superservers look for a link.
+/// Where systemd's units and the superservers look for a link.
 const INSTALLED: &str = "/etc/tund";
 
 /// The command line of `tund new`.
@@ -51,10 +51,10 @@ pub struct Request {
     output: Option<PathBuf>,
 }
 
-/// Writes the files and the key, checks them, and shows what is to be done next. Nothing that exists is changed.
+/// Writes the files and the key, checks them, and shows the next steps. Existing files are not changed.
 ///
 /// # Errors
-/// What was asked for makes no link, or a file cannot be written; nothing is left then.
+/// The request makes no valid link, or a file cannot be written; nothing is left then.
 pub fn run(request: Request) -> Result<ExitCode, Fatal> {
     let output = request.output.clone();
     let link = if request.ends.is_empty() {
@@ -74,7 +74,7 @@ pub fn run(request: Request) -> Result<ExitCode, Fatal> {
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(CONFIG) })
 }
 
-/// Shows what `tund check` warns of, such as a directory that others may change; what it only notes is as meant.
+/// Shows the warnings of `tund check`, e.g. of a directory that others may change; notes are intended.
 fn is_good(file: PathBuf) -> bool {
     let (loaded, findings) = check::check(&check::Options::default(), file);
     let findings: Vec<_> = findings.iter().filter(|finding| finding.severity != Severity::Note).collect();
@@ -106,7 +106,7 @@ fn asked() -> Result<Link, Fatal> {
     dialogue::link(&own, &mut io::stdin().lock(), &mut io::stderr())
 }
 
-/// What was asked for may be no link in ways that only the checks of a configuration know.
+/// Checks the files, which may be invalid in ways that only the configuration's checks find.
 fn prove(link: &Link, texts: &[String; 2]) -> Result<(), Fatal> {
     let mut good = true;
     for (file, text) in link.files().iter().zip(texts) {
@@ -157,7 +157,7 @@ fn write(link: &Link, texts: &[String; 2], directory: &Path) -> Result<(), Fatal
     let result = result.and_then(|()| keys::create_secret(&directory.join(link.key()), &generate(&mut Os)));
     if result.is_err() {
         for path in written {
-            // They are of this call, and half a link is of no use.
+            // They are from this call, and half a link is useless.
             let _ = fs::remove_file(path);
         }
     }

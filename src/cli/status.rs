@@ -1,4 +1,4 @@
-//! Asking running links.
+//! Queries running links.
 #![allow(clippy::disallowed_methods, reason = "a command that watches sleeps between two looks")]
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
@@ -27,19 +27,19 @@ use crate::report::text::printable;
 use crate::sys::clock::unix_time;
 use crate::sys::ready;
 
-/// A link answers within this time; a reload may wait for its scripts ...
+/// How long a link may take to answer; a reload may wait for scripts ...
 const PATIENCE: Duration = Duration::from_secs(30);
-/// ... but how it is it says at once, even if its engine hangs.
+/// ... but its status comes at once, even if its engine hangs.
 pub(super) const STATUS_PATIENCE: Duration = Duration::from_secs(5);
-/// A place in a listener's queue is there by then, or it is full.
+/// How long to wait for a place in a listener's queue.
 const AT_HAND: Duration = Duration::from_millis(1);
-/// Most links that are asked at once, each by a thread.
+/// Most links queried at once, each by a thread.
 const AT_ONCE: usize = 256;
 /// Longest answer in bytes.
 const MAX_ANSWER: u64 = 4 << 20;
-/// `tund down` waits so long for the end.
+/// How long `tund down` waits for the end.
 const ENDING: Duration = Duration::from_secs(60);
-/// How often `--watch` and `tund events` ask.
+/// Interval of `--watch` and `tund events`.
 pub(super) const WATCH: Duration = Duration::from_secs(1);
 
 /// A link's socket.
@@ -47,20 +47,20 @@ pub(super) const WATCH: Duration = Duration::from_secs(1);
 pub(super) struct Socket {
     pub(super) name: String,
     path: PathBuf,
-    /// In this process's network namespace.
+    /// It is in this process's network namespace.
     near: bool,
-    /// Who serves it may be this user, besides those who are trusted anyway.
+    /// Who may serve it, besides the trusted users.
     user: Option<u32>,
 }
 
-/// How to show status.
+/// How to show a status.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Form {
     /// As a JSON array.
     pub json: bool,
-    /// Again every second.
+    /// Repeat every second.
     pub watch: bool,
-    /// With who sent most.
+    /// With the top senders.
     pub macs: bool,
 }
 
@@ -103,7 +103,7 @@ pub fn stats(link: Option<&str>) -> Result<(), Fatal> {
     }
 }
 
-/// Has one link do something, and prints what it says about it.
+/// Sends a command to one link, and prints its answer.
 pub fn command(link: &str, method: Method) -> Result<(), Fatal> {
     let sockets = find(Some(link))?;
     let near = sockets.iter().filter(|socket| socket.near).count();
@@ -116,7 +116,7 @@ pub fn command(link: &str, method: Method) -> Result<(), Fatal> {
             )
         })?,
     };
-    // Opened first: a process that has ended leaves its number to others.
+    // Opened first, since the pid of an ended process can be reused.
     let process = if method == Method::Down { process_of(&socket.path) } else { None };
     let answer = ask(socket, method).map_err(|error| failed(socket, &error))?;
     if let (Answer::Done(_), Some(process)) = (&answer, process) {
@@ -132,20 +132,20 @@ pub fn command(link: &str, method: Method) -> Result<(), Fatal> {
     }
 }
 
-/// How the links are that answered, and why others did not.
+/// The links that answered, and why others did not.
 #[derive(Default)]
 struct Answers {
     links: Vec<Status>,
     failures: Vec<Fatal>,
 }
 
-/// All links, or those of that name. Without any that answers, the first failure is the error.
+/// Queries all links, or those of that name. If none answers, returns the first failure.
 fn statuses(link: Option<&str>) -> Result<Answers, Fatal> {
     let mut answers = Answers::default();
     for answer in ask_all(&find(link)?, STATUS_PATIENCE) {
         match answer {
             Ok(status) => answers.links.push(status),
-            // It ended meanwhile, or was killed.
+            // It has ended since, or was killed.
             Err((_, error)) if link.is_none() && is_gone(&error) => {}
             Err((socket, error)) => answers.failures.push(failed(socket, &error)),
         }
@@ -156,7 +156,7 @@ fn statuses(link: Option<&str>) -> Result<Answers, Fatal> {
     Ok(answers)
 }
 
-/// Asks each link how it is, all at once, so that one that is stuck holds no other up; in their order.
+/// Queries all links at once, so that a stuck one does not delay others; returns answers in order.
 pub(super) fn ask_all(sockets: &[Socket], patience: Duration) -> Vec<Result<Status, (&Socket, io::Error)>> {
     let status = |socket| match ask_within(socket, Method::Status, patience)? {
         Answer::Done(mut parameters) => {
@@ -179,7 +179,7 @@ pub(super) fn ask_all(sockets: &[Socket], patience: Duration) -> Vec<Result<Stat
     answers
 }
 
-/// The status of the link of this configuration file, if it runs.
+/// The status of this configuration file's link, if it runs.
 pub fn running(file: &Path) -> Option<Status> {
     statuses(file.to_str()).ok()?.links.into_iter().next()
 }
@@ -191,9 +191,9 @@ fn process_of(path: &Path) -> Option<OwnedFd> {
     pidfd_open(pid, PidfdFlags::empty()).ok()
 }
 
-/// Whoever starts the link again at once must not find the old one. Its scripts may take their time.
+/// Waits for the end, so that an immediate restart does not find the old link. Scripts may take long.
 fn wait_for_end(process: &OwnedFd) {
-    // Without the end in time, all that is lost is the promise that it has ended.
+    // If this fails, it is merely not certain that it has ended.
     let _ = ready(process, PollFlags::IN, ENDING);
 }
 
@@ -221,7 +221,7 @@ pub(super) fn failed(socket: &Socket, error: &io::Error) -> Fatal {
     Fatal::new(code, format!("cannot ask {name} at {}: {error}{remedy}", socket.path.display()))
 }
 
-/// The sockets of the links of that name, of which there has to be one, or of all.
+/// The sockets of the links of that name (at least one), or of all.
 fn find(link: Option<&str>) -> Result<Vec<Socket>, Fatal> {
     let sockets = running_now(link)?;
     match (sockets.is_empty(), link) {
@@ -234,8 +234,8 @@ fn find(link: Option<&str>) -> Result<Vec<Socket>, Fatal> {
     }
 }
 
-/// The sockets of the links of that name, or of all. A name that ends in `.toml` is a configuration file, which may
-/// name another runtime directory or socket.
+/// The sockets of the links of that name, or of all. A name ending in `.toml` is a configuration file, which may set another runtime directory or
+/// socket.
 pub(super) fn running_now(link: Option<&str>) -> Result<Vec<Socket>, Fatal> {
     let file = link.filter(|link| link.ends_with(".toml"));
     let config = file.and_then(|file| {
@@ -264,25 +264,25 @@ pub(super) fn running_now(link: Option<&str>) -> Result<Vec<Socket>, Fatal> {
     Ok(sockets)
 }
 
-/// Whether somebody serves this socket: a killed process leaves its own. One whose queue is full is there.
+/// Whether a process serves this socket: a killed one leaves its file. A full queue counts as served.
 fn is_served(socket: &Socket) -> bool {
     !connected(&socket.path, AT_HAND).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
 }
 
-/// A connection to a link, of which nothing takes longer than this.
+/// Connects to a link; each operation takes at most `patience`.
 fn connected(path: &Path, patience: Duration) -> io::Result<UnixStream> {
     let stream =
         UnixStream::from(socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?);
     stream.set_read_timeout(Some(patience))?;
-    // Which bounds the wait for a place in the listener's queue, too (unix(7)).
+    // This also bounds the wait for a place in the listener's queue (unix(7)).
     stream.set_write_timeout(Some(patience))?;
-    // A wait with a limit is not begun again by itself where the command was suspended meanwhile (signal(7)).
+    // A connect with a timeout is not restarted after the command was suspended (signal(7)).
     let address = SocketAddrUnix::new(path)?;
     retry_on_intr(|| connect(&stream, &address))?;
     Ok(stream)
 }
 
-/// Asks nobody but root, this user, and whom root has made the user of the units.
+/// Queries a link, if served by root, this user, or the units' user set by root.
 fn ask(socket: &Socket, method: Method) -> io::Result<Answer> {
     ask_within(socket, method, PATIENCE)
 }
@@ -296,7 +296,7 @@ fn ask_within(socket: &Socket, method: Method, patience: Duration) -> io::Result
         )));
     }
     match stream.write_all(&request(method)) {
-        // Who is refused is told before he has asked.
+        // A refused client gets the reason before it asks.
         Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(error),
         Ok(()) | Err(_) => {}
     }
@@ -318,7 +318,7 @@ fn ask_within(socket: &Socket, method: Method, patience: Duration) -> io::Result
     }
 }
 
-/// An answer without anything that a terminal obeys.
+/// Removes from an answer what a terminal obeys.
 fn clean(answer: Answer) -> Answer {
     match answer {
         Answer::Refused(reason) => Answer::Refused(printable(&reason, usize::MAX)),
@@ -342,7 +342,7 @@ pub(super) fn print(text: &str) -> Result<(), Fatal> {
     let mut stdout = io::stdout().lock();
     let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
     match written {
-        // Whoever read it has enough.
+        // The reader has enough.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(Fatal::new(FAILED, "")),
         other => other.map_err(|error| Fatal::new(FAILED, format!("cannot write standard output: {error}"))),
     }
@@ -359,7 +359,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
     use std::sync::Barrier;
 
-    /// Somebody who answers one request with this.
+    /// Serves one request with this answer.
     fn served(scratch: &Scratch, answer: Vec<u8>) -> (Socket, std::thread::JoinHandle<()>) {
         let path = scratch.path().join(SOCKET);
         let listener = UnixListener::bind(&path).unwrap();
@@ -372,7 +372,7 @@ mod tests {
         (Socket { name: "fri".to_owned(), path, near: true, user: None }, std::thread::spawn(serve))
     }
 
-    /// Each of the links that answer waits until all of them were asked; one never answers, and the queue of one is full.
+    /// Each answering link waits until all were queried; one never answers, and the queue of one is full.
     #[test]
     fn links_are_asked_at_once_and_a_stuck_one_costs_its_own_line() {
         const ANSWERING: usize = 20;

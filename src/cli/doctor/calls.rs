@@ -1,4 +1,4 @@
-//! Calling the peer in every way that the file names: by datagrams, by TCP, and by TCP through the proxy.
+//! Calls the peer in every way that the file names: by datagrams, by TCP, and by TCP through the proxy.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -31,7 +31,7 @@ enum Way {
 struct Caller<'a> {
     config: &'a Config,
     confinement: Confinement,
-    /// Where the proxy is, or why that is not known.
+    /// The proxy's address, or why it is unknown.
     proxy: Option<(&'a Proxy, Result<SocketAddr, String>)>,
 }
 
@@ -128,14 +128,14 @@ impl Caller<'_> {
         }
     }
 
-    /// Whether a stream's port takes connections.
+    /// Whether a stream's port accepts connections.
     fn connectable(&self, path: Path, way: Way) -> (Found, String) {
         let taken = |_| (Found::Good, format!("{} takes connections", self.name(path, way)));
         self.open(path, way).map_or_else(|found| found, taken)
     }
 }
 
-/// What passes; the link needs one way that it takes. `all`: datagrams were tried, too.
+/// Reports what passes; the link needs one of its ways. `all`: datagrams were tried, too.
 fn conclude(called: Vec<(Way, (Found, String))>, all: bool, report: &mut Report) {
     let tried = |over: Way| called.iter().any(|(way, _)| *way == over);
     let answers = |over: Way| called.iter().any(|(way, (found, _))| *way == over && *found == Found::Good);
@@ -144,7 +144,7 @@ fn conclude(called: Vec<(Way, (Found, String))>, all: bool, report: &mut Report)
     let streams = if by_proxy { proxy } else { direct };
     let (has_streams, has_datagrams) = (tried(Way::Stream), tried(Way::Datagrams));
     for (way, (found, text)) in called {
-        // It does not matter what the link does not take, nor what passes in place of datagrams.
+        // A failure is harmless in a way that the link does not use, or if another one passes.
         let needless = match way {
             Way::Datagrams => streams,
             Way::Stream => by_proxy,
@@ -176,14 +176,14 @@ fn conclude(called: Vec<(Way, (Found, String))>, all: bool, report: &mut Report)
     }
 }
 
-/// It goes the way of the link's own: from the same address, through the same interface and with the same mark, without which a full tunnel
-/// that was left closed lets nothing out. Whoever may not do that calls without.
+/// Opens a socket like the link's own, with the same address, interface and mark, without which a closed full tunnel blocks it. Without the
+/// privileges, the call is made without them.
 fn socket(to: SocketAddr, config: &Config) -> io::Result<OwnedFd> {
     let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let own = config.listen.address.filter(|own| own.is_ipv4() == to.is_ipv4());
     let socket = UdpSocket::bind((own.unwrap_or(any), 0))?;
     let bare = socket2::SockRef::from(&socket);
-    // It takes CAP_NET_ADMIN, which not everybody has who calls.
+    // This needs CAP_NET_ADMIN, which not every caller has.
     let _ = config.mark().map(|mark| bare.set_mark(mark));
     let _ = config.bind_device.as_ref().map(|name| bare.bind_device(Some(name.as_bytes())));
     socket.connect(to)?;

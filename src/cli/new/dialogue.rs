@@ -1,4 +1,4 @@
-//! Asking for a link, one thing after the other.
+//! Asks for a link, one item at a time.
 
 use std::io::{BufRead, Write};
 use std::net::IpAddr;
@@ -7,13 +7,13 @@ use super::plan::{End, Inside, Link, TapEnd, addresses, host_name, outer_of};
 use crate::config::DEFAULT_PORT;
 use crate::report::exit::{FAILED, Fatal, USAGE};
 
-/// The addresses of the examples, for whoever has no others in mind.
+/// Example addresses, for those who have none in mind.
 const SUGGESTED: [&str; 2] = ["192.168.86.81", "192.168.86.18"];
 
 /// Asks for a link; `own` is this host's name.
 ///
 /// # Errors
-/// The input ends, or the answers make no link together.
+/// The input ends, or the answers together make no valid link.
 pub fn link(own: &str, input: &mut impl BufRead, output: &mut impl Write) -> Result<Link, Fatal> {
     let own = own.split('.').next().unwrap_or_default();
     let mut dialogue = Dialogue { input, output };
@@ -50,7 +50,7 @@ struct Dialogue<'a, I, O> {
 }
 
 impl<I: BufRead, O: Write> Dialogue<'_, I, O> {
-    /// Asks until the answer can be taken.
+    /// Asks until the answer is valid.
     fn ask<T>(
         &mut self,
         question: &str,
@@ -67,7 +67,7 @@ impl<I: BufRead, O: Write> Dialogue<'_, I, O> {
             let line = line.trim();
             match take(if line.is_empty() { default } else { line }) {
                 Ok(taken) => return Ok(taken),
-                // It is asked for again in any case.
+                // The question is repeated in any case.
                 Err(why) => drop(writeln!(self.output, "{why}")),
             }
         }

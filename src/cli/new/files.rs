@@ -1,8 +1,8 @@
-//! The two files, commented as the examples are.
+//! The two files, commented like the examples.
 
 use super::plan::{Inside, Link, TapEnd};
 
-/// Where the package puts what `tund schema` prints, for an editor to complete and check the file by.
+/// Where the package installs the output of `tund schema`, with which editors complete and check the file.
 const SCHEMA: &str = "#:schema /usr/share/tund/tund.schema.json\n";
 
 /// The file of each end.
@@ -56,7 +56,7 @@ fn head(link: &Link, end: usize) -> String {
     text
 }
 
-/// What the end of a full tunnel that faces the Internet has to do.
+/// What the Internet-facing end of a full tunnel has to do.
 fn masquerade(own: &str, peer: &str, client: &std::net::IpAddr) -> String {
     let (setting, family) = match client.is_ipv4() {
         true => ("net.ipv4.ip_forward", "ip"),

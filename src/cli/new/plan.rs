@@ -1,4 +1,4 @@
-//! What was asked for, checked as far as a single word goes.
+//! The request, each word of it checked.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,15 +10,15 @@ use ipnet::IpNet;
 use crate::config::DEFAULT_PORT;
 use crate::packet::layer::Mode;
 
-/// A name longer than this makes file names that nobody reads, in bytes.
+/// A longer name, in bytes, makes unreadable file names.
 const LONGEST_NAME: usize = 32;
 
 /// One of the two hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct End {
-    /// What it is called in files and comments.
+    /// Its name in files and comments.
     pub name: String,
-    /// Where the other one finds it: address or name, and port.
+    /// Where the other host finds it: address or name, and port.
     pub outer: Option<(String, Option<u16>)>,
 }
 
@@ -31,7 +31,7 @@ impl FromStr for End {
     }
 }
 
-/// A name that may be part of a file's and of a unit's name, and stand in a comment.
+/// Checks a name that becomes part of file and unit names, and of comments.
 pub fn host_name(name: &str) -> Result<String, String> {
     let fine = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let first = name.starts_with(|c: char| c.is_ascii_alphanumeric());
@@ -43,8 +43,7 @@ pub fn host_name(name: &str) -> Result<String, String> {
     }
 }
 
-/// Host and port of `host`, `host:port`, `[v6]:port` or a bare IPv6 address. Whether the host is one is for the check of
-/// the file to say.
+/// Splits `host`, `host:port`, `[v6]:port` or a bare IPv6 address. The file's check tells whether the host is valid.
 pub fn outer_of(text: &str) -> Result<(String, Option<u16>), String> {
     let whole = || (text.trim_matches(['[', ']']).to_owned(), None);
     let (host, port) = match text.rsplit_once(':') {
@@ -55,14 +54,14 @@ pub fn outer_of(text: &str) -> Result<(String, Option<u16>), String> {
         }
         _ => whole(),
     };
-    // They would end the text of the file.
+    // They would break the file's syntax.
     match host.is_empty() || host.contains(['"', '\\']) || host.contains(char::is_control) {
         true => Err(format!("{text:?} is no address: write one such as mon.tn:1417 or [2001:db8::1]:1417")),
         false => Ok((host, port)),
     }
 }
 
-/// What the link carries, and how each end's device is set up.
+/// What the link carries, and the setup of each end's device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Inside {
     /// IP packets between these addresses.
@@ -83,7 +82,7 @@ pub fn addresses(text: &str) -> Result<Inside, String> {
     }
 }
 
-/// What a bridged link's device is at one end.
+/// The device of a bridged link at one end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TapEnd {
     /// A port of this bridge.
@@ -138,12 +137,12 @@ pub enum Service {
     Inetd,
 }
 
-/// A whole link. This host is the first of each pair, the other one the second.
+/// A complete link. In each pair this host is first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
     pub ends: [End; 2],
     pub inside: Inside,
-    /// The networks behind each.
+    /// The networks behind each end.
     pub behind: [Vec<IpNet>; 2],
     pub full_tunnel: bool,
     pub service: Option<Service>,
@@ -151,7 +150,7 @@ pub struct Link {
 
 impl Link {
     /// # Errors
-    /// What does not fit together, with the remedy.
+    /// What is inconsistent, with the remedy.
     pub fn new(
         ends: [End; 2],
         inside: Inside,
@@ -192,19 +191,19 @@ impl Link {
         of(end).or(of(1 - end)).unwrap_or(DEFAULT_PORT)
     }
 
-    /// Where an end is found, as `remote` has it.
+    /// An end's address in the form of `remote`.
     pub fn remote(&self, end: usize) -> Option<String> {
         let (host, _) = self.ends.get(end)?.outer.as_ref()?;
         let port = self.port(end);
         Some(if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
     }
 
-    /// The end that a superserver or a socket of systemd starts: the one that is found, the other host rather than this.
+    /// The end started by a superserver or systemd socket: the reachable one, preferably the other host.
     pub fn server(&self) -> usize {
         usize::from(self.ends[1].outer.is_some())
     }
 
-    /// Whether this end's unit is systemd's, which hands the key over.
+    /// Whether this end has a systemd unit, which passes the key.
     pub fn has_unit(&self, end: usize) -> bool {
         match self.service {
             Some(Service::Systemd) => true,
@@ -219,12 +218,12 @@ impl Link {
         format!("{}-{}-{}", self.mode(), self.ends[one].name, self.ends[other].name)
     }
 
-    /// The names of the two files.
+    /// The names of both files.
     pub fn files(&self) -> [String; 2] {
         [0, 1].map(|end| format!("{}.toml", self.name(end)))
     }
 
-    /// The name of the key's file.
+    /// The name of the key file.
     pub fn key(&self) -> String {
         format!("{}.key", self.name(0))
     }

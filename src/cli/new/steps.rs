@@ -1,4 +1,4 @@
-//! What is to be done next, as commands.
+//! The next steps, as commands.
 
 use std::path::Path;
 
