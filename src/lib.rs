@@ -1,16 +1,16 @@
 //! tund joins two machines, or two Ethernet segments, over any IP network.
 //!
-//! The protocol is a crate of its own, [`tund_proto`]: it takes `now` and randomness as arguments and owns no file descriptor. Its
-//! modules are modules here too, and its front page shows two links in one process.
+//! The protocol is a separate crate, [`tund_proto`]: it takes `now` and randomness as arguments and owns no file descriptor. Its
+//! modules are also modules here, and its front page shows two links in one process.
 //!
-//! What else is *pure* is what `--no-default-features` builds:
+//! The other *pure* modules are what `--no-default-features` builds:
 //!
-//! - [`route::plan`]: the steps that configure a device and its routes, and their undoing
-//! - [`privsep::message`]: what the two processes say to each other; [`privsep::door`]: what of it is let in
-//! - [`control::api`] and [`control::metrics`]: what a running link tells, as JSON and as OpenMetrics text
+//! - [`route::plan`]: the steps that configure a device and its routes, and how to undo them
+//! - [`privsep::message`]: the messages between the two processes; [`privsep::door`]: which are admitted
+//! - [`control::api`] and [`control::metrics`]: what a running link reports, as JSON and as OpenMetrics text
 //!
 //! The other half (feature `daemon`) is thin input and output around it: `device`, `transport`,
-//! `route::netlink`, `engine`, `parent`, `helper`, `cli`, and `sys`, which holds all unsafe code.
+//! `route::netlink`, `engine`, `parent`, `helper`, `cli`, and `sys`, which contains all unsafe code.
 
 #![deny(unsafe_code)]
 #![warn(missing_docs)]

@@ -1,10 +1,10 @@
-//! The `tund` program: everything is in the library, so that the lab can embed it.
+//! The `tund` program: all code is in the library, so that the lab can embed it.
 
 use std::alloc::System;
 
 use zeroizing_alloc::ZeroAlloc;
 
-/// Overwrites memory when it is freed, since not every library erases its keys. Nothing is freed on the data path.
+/// Overwrites freed memory, since not every library erases its keys. The data path frees nothing.
 #[global_allocator]
 static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 

@@ -1,4 +1,4 @@
-//! What the tests of this folder share.
+//! Shared by the tests of this folder.
 
 use std::fs::DirBuilder;
 use std::io;
@@ -17,18 +17,18 @@ use crate::report;
 
 static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// Starts to keep what is logged, at verb 4.
+/// Starts capturing log lines, at verb 4.
 pub fn capture_log() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| report::log::init(4, Box::new(|_, line| LINES.lock().unwrap().push(line.to_owned()))));
 }
 
-/// The lines logged so far that contain `part`; other tests log too.
+/// The lines logged so far that contain `part`; other tests log, too.
 pub fn logged(part: &str) -> Vec<String> {
     LINES.lock().unwrap().iter().filter(|line| line.contains(part)).cloned().collect()
 }
 
-/// A directory of its own, removed on drop.
+/// A temporary directory, removed on drop.
 pub struct Scratch(PathBuf);
 
 impl Scratch {
@@ -50,8 +50,8 @@ impl Scratch {
         &self.0
     }
 
-    /// Writes an executable file. Another process does it, since a file that is open for writing here
-    /// would be inherited by a concurrently forked test and could not be executed (ETXTBSY).
+    /// Writes an executable file from another process: a file open for writing here would be inherited by a concurrently forked test, and could not
+    /// be executed (ETXTBSY).
     pub fn script(&self, name: &str, text: &str) -> Command {
         let program = self.0.join(name);
         let status = std::process::Command::new("sh")
@@ -74,20 +74,19 @@ impl Drop for Scratch {
     }
 }
 
-/// A socket as a process leaves it that was killed. One that was closed here would be open for a while longer in a process
-/// that another test starts at this moment.
+/// Leaves a socket as a killed process does. One closed here would stay open for a while in a process that another test is starting.
 pub fn leave_dead_socket(path: &Path) {
     mknodat(CWD, path, FileType::Socket, Mode::RUSR, 0).unwrap();
 }
 
-/// Waits until this is so, ten seconds at most. What a test closes (a socket, a lock, a device) is open a while longer in a process
-/// that another test starts at this moment, until it runs its program: who expects it to be closed waits.
+/// Waits until `condition` is true, at most ten seconds. What a test closes (a socket, a lock, a device) stays open for a while in a process that
+/// another test is starting, until it executes its program.
 #[track_caller]
 pub fn wait_until(mut condition: impl FnMut() -> bool) {
     wait_for(|| condition().then_some(()));
 }
 
-/// Waits for something in the same way.
+/// Waits for a value in the same way.
 #[track_caller]
 #[allow(clippy::disallowed_methods, reason = "what is waited for happens in real time")]
 pub fn wait_for<T>(mut find: impl FnMut() -> Option<T>) -> T {
@@ -101,7 +100,7 @@ pub fn wait_for<T>(mut find: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// What this gives once it would no longer block.
+/// The result of `operation` once it would no longer block.
 #[track_caller]
 pub fn without_blocking<T>(mut operation: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     wait_for(|| match operation() {
@@ -110,8 +109,8 @@ pub fn without_blocking<T>(mut operation: impl FnMut() -> io::Result<T>) -> io::
     })
 }
 
-/// Whether this is the test's own process in a network namespace of its own, with a default route through
-/// eth0. Elsewhere it starts that process and checks its result: the caller then returns.
+/// Whether this is the test's own process in its own network namespace, with a default route through eth0. Otherwise starts that process and checks
+/// its result; the caller then returns.
 pub fn in_own_network(test: &str) -> bool {
     const MARK: &str = "TUND_TEST_NETWORK";
     if std::env::var_os(MARK).is_some() {
@@ -141,13 +140,13 @@ pub fn in_own_network(test: &str) -> bool {
     false
 }
 
-/// Runs `ip` with these arguments: success and output.
+/// Runs `ip` with these arguments; returns success and output.
 pub fn ip(arguments: &str) -> (bool, String) {
     let output = std::process::Command::new("ip").args(arguments.split_whitespace()).output().unwrap();
     (output.status.success(), String::from_utf8(output.stdout).unwrap())
 }
 
-/// A process that keeps its user and is not locked in.
+/// A process that keeps its user and is not confined.
 pub fn confinement() -> Confinement {
     Confinement { identity: Identity::Keep, sandbox: Sandbox::Off, root: None, nice: None }
 }

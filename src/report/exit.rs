@@ -1,4 +1,4 @@
-//! How the program ends when it cannot go on: exit codes after sysexits(3).
+//! Why and with which exit code the program ends; codes follow sysexits(3).
 
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -7,20 +7,20 @@ use std::process::ExitStatus;
 
 use crate::privsep::message::End;
 
-/// It ran, and then failed.
+/// It ran, then failed.
 pub const FAILED: u8 = 1;
 /// The command line is wrong.
 pub const USAGE: u8 = 2;
-/// A device or an address cannot be had.
+/// A device or an address is unavailable.
 pub const UNAVAILABLE: u8 = 69;
 /// A defect of tund.
 pub const BUG: u8 = 70;
-/// A right is missing.
+/// A privilege is missing.
 pub const PRIVILEGE: u8 = 77;
 /// The configuration is wrong.
 pub const CONFIG: u8 = 78;
 
-/// The exit code of an engine that ends so.
+/// The exit code for this end of an engine.
 pub fn code(end: End) -> u8 {
     match end {
         End::Done => 0,
@@ -36,12 +36,12 @@ pub fn code(end: End) -> u8 {
 pub struct Fatal {
     /// The process's exit code.
     pub code: u8,
-    /// One line; empty when everything has been said.
+    /// One line; empty if already reported.
     pub message: String,
 }
 
 impl Fatal {
-    /// Ends with `code` and says `message`.
+    /// An end with this exit code and message.
     pub fn new(code: u8, message: impl ToString) -> Self {
         Self { code, message: message.to_string() }
     }
@@ -54,7 +54,7 @@ pub fn bug(info: &PanicHookInfo<'_>) -> String {
     format!("this is a bug, please report it: {text}{}", place.unwrap_or_default())
 }
 
-/// What an engine that said nothing about its end ended with.
+/// Describes how an engine ended that gave no reason.
 pub fn of_engine(status: io::Result<ExitStatus>) -> String {
     const FORBIDDEN_CALL: Option<i32> = Some(rustix::process::Signal::SYS.as_raw());
     match status {

@@ -1,16 +1,16 @@
-//! The log: one line a call of `log::info!` and the like.
+//! The log: one line per call of `log::info!` and the like.
 //!
-//! The parent writes the lines to where the operator wants them; the engine hands them to the parent.
+//! The parent writes the lines where the operator wants them; the engine passes them to the parent.
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-/// Takes a line that is shown.
+/// Takes a line to show.
 pub type Sink = Box<dyn Fn(Level, &str) + Send + Sync>;
 
 struct Lines(Sink);
 
 impl Log for Lines {
-    /// Libraries log as well; the operator gets what tund says.
+    /// Libraries log, too; the operator gets only tund's messages.
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.target().starts_with("tund")
     }
@@ -24,19 +24,19 @@ impl Log for Lines {
     fn flush(&self) {}
 }
 
-/// Sets verb level and destination, once a process; later calls change nothing.
+/// Sets verb level and destination, once per process; later calls do nothing.
 pub fn init(verb: u8, sink: Sink) {
     if log::set_boxed_logger(Box::new(Lines(sink))).is_ok() {
         set_verb(verb);
     }
 }
 
-/// Shows what belongs to `verb` from now on.
+/// Shows the messages of `verb` from now on.
 pub fn set_verb(verb: u8) {
     log::set_max_level(shown(verb));
 }
 
-/// What a verb level shows. Letters for each datagram are asked for by a level of their own, not by the log's.
+/// The log level of a verb level. Letters for each datagram have a verb level of their own, but not a log level.
 fn shown(verb: u8) -> LevelFilter {
     match verb {
         0 => LevelFilter::Error,

@@ -1,4 +1,4 @@
-//! Where lines for a person go: standard error, syslog, or systemd's journal.
+//! Destinations of log lines: standard error, syslog, or systemd's journal.
 
 use std::os::unix::net::UnixDatagram;
 use std::sync::{Mutex, PoisonError};
@@ -17,16 +17,16 @@ use crate::sys::clock::unix_time;
 const MAX_LINE: usize = 4096;
 /// Longest name of a link in characters.
 const MAX_NAME: usize = 256;
-/// What syslog calls its severities.
+/// syslog's names of severities.
 const SEVERITIES: [&str; 8] = ["emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"];
-/// Of syslog(3): LOG_DAEMON.
+/// From syslog(3): LOG_DAEMON.
 const DAEMON: u8 = 3 << 3;
 
 /// A destination.
 pub enum Output {
     /// Standard error, for a person.
     Stderr,
-    /// Standard error, an object a line, of the link of this name.
+    /// Standard error, one JSON object per line, for the link of this name.
     Json(String),
     /// syslog(3), facility daemon.
     Syslog(Service),
@@ -45,10 +45,10 @@ impl Output {
         }
     }
 
-    /// Whether what is written arrives anywhere.
+    /// Checks that lines arrive somewhere.
     ///
     /// # Errors
-    /// Why not, and what helps.
+    /// Why not, and the remedy.
     pub fn check(&self) -> Result<(), String> {
         match self {
             Self::Stderr | Self::Json(_) => Ok(()),
@@ -61,7 +61,7 @@ impl Output {
         report::log::init(verb, Box::new(move |level, text| self.line(level, text)));
     }
 
-    /// Writes one line. A log that nobody reads, or that is not there, changes nothing.
+    /// Writes one line. A log that is missing or that nobody reads changes nothing.
     pub fn line(&self, level: Level, text: &str) {
         let text = printable(text, MAX_LINE);
         match self {
@@ -90,7 +90,7 @@ impl Output {
         }
     }
 
-    /// Says why the program ends before there is a log.
+    /// Reports why the program ends before there is a log.
     pub fn fatal(&self, text: &str) {
         match self {
             Self::Stderr => stderr::show(&format!("tund: {text}\n")),
@@ -125,7 +125,7 @@ pub fn finding_line(file: &str, text: &str, finding: &Diagnostic) -> String {
     format!("{file}{place}: {kind}[{}]: {}{help}", finding.code, finding.message)
 }
 
-/// A line as an object of at most `room` bytes: a longer message is cut.
+/// A line as a JSON object of at most `room` bytes: a longer message is cut.
 fn object(now: u64, level: Level, link: &str, text: &str, room: usize) -> String {
     let (mut message, code) = split_code(text);
     let severity = SEVERITIES[usize::from(severity(level))];
@@ -144,7 +144,7 @@ fn object(now: u64, level: Level, link: &str, text: &str, room: usize) -> String
     }
 }
 
-/// The severity of syslog(3).
+/// The syslog(3) severity.
 pub fn severity(level: Level) -> u8 {
     match level {
         Level::Error => 3,
@@ -155,7 +155,7 @@ pub fn severity(level: Level) -> u8 {
     }
 }
 
-/// A log service that takes datagrams. Nothing waits for it.
+/// A log service that takes datagrams. Sending never blocks.
 pub struct Service {
     path: &'static str,
     name: String,
@@ -171,7 +171,7 @@ impl Service {
     /// Whether the service has taken it.
     fn send(&self, datagram: &str) -> bool {
         let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
-        // The service may have been restarted since the last line: its socket is then another one.
+        // The service may have been restarted since the last line, with a new socket.
         for _ in 0..2 {
             if socket.is_none() {
                 *socket = self.connect().ok();
@@ -186,10 +186,10 @@ impl Service {
         false
     }
 
-    /// Whether the service is there.
+    /// Checks that the service exists.
     ///
     /// # Errors
-    /// Why not, and what helps.
+    /// Why not, and the remedy.
     fn check(&self) -> Result<(), String> {
         self.connect().map(drop).map_err(|error| {
             format!(
@@ -225,7 +225,7 @@ mod tests {
         String::from_utf8_lossy(&buffer[..length]).into_owned()
     }
 
-    /// Ends a service and leaves no socket of it.
+    /// Ends a service and removes its socket.
     fn end(socket: UnixDatagram, path: &std::path::Path) {
         let client = UnixDatagram::unbound().unwrap();
         client.connect(path).unwrap();

@@ -17,11 +17,11 @@ use crate::report::unwritten::Unwritten;
 use crate::sys::clock::unix_time;
 use crate::sys::ready;
 
-/// The most bytes that a pipe with room for one takes without waiting (PIPE_BUF, pipe(7)).
+/// Most bytes that a pipe with room for one byte takes without blocking (PIPE_BUF, pipe(7)).
 const PIPE_BUF: usize = 4096;
 
-/// Writes a line of the log, unless that would wait: the time in UTC before it, or what systemd's journal reads in its
-/// place. A log that nobody reads any more must neither end the tunnel nor hold it up.
+/// Writes a line of the log, unless that would block: prefixed with the time in UTC, or with what systemd's journal reads instead. A log that nobody
+/// reads must neither end the tunnel nor delay it.
 pub fn line(level: Level, text: &str) {
     static JOURNAL: OnceLock<bool> = OnceLock::new();
     static UNWRITTEN: Unwritten = Unwritten::new();
@@ -35,46 +35,44 @@ pub fn line(level: Level, text: &str) {
     });
 }
 
-/// Writes the object that is made for at most so many bytes, as a line.
+/// Writes as a line the object that `make` returns for a maximum number of bytes.
 pub fn object(level: Level, text: &str, make: impl Fn(Level, &str, usize) -> String) {
     static UNWRITTEN: Unwritten = Unwritten::new();
     UNWRITTEN.write(level, text, |level, text| put(std::io::stderr(), &make(level, text, PIPE_BUF - 1)));
 }
 
-/// Writes a line without waiting for its reader, and tells whether it was written. What does not fit into a pipe at once
-/// is cut off.
+/// Writes a line without blocking; returns whether it was written. What exceeds a pipe's free space is cut off.
 fn put(to: impl AsFd, line: &str) -> bool {
     match send(&to, format!("{line}\n").as_bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
         Err(Errno::NOTSOCK) => {}
         sent => return sent.is_ok(),
     }
-    // What cannot be polled does not wait either; a closed pipe is told by the write.
+    // What cannot be polled does not block, either; a closed pipe fails in write(2).
     let room = ready(&to, PollFlags::OUT, Duration::ZERO);
     let line = &line[..line.floor_char_boundary(PIPE_BUF - 1)];
     room.unwrap_or(true) && write(&to, format!("{line}\n").as_bytes()).is_ok()
 }
 
-/// Whether standard error goes to the journal, as systemd.exec(5) says to find out.
+/// Whether standard error goes to the journal, tested as in systemd.exec(5).
 fn is_journal() -> bool {
     let Some(stream) = std::env::var_os("JOURNAL_STREAM") else { return false };
     rustix::fs::fstat(std::io::stderr())
         .is_ok_and(|stat| stream == *format!("{}:{}", stat.st_dev, stat.st_ino))
 }
 
-/// Writes text as it is; a closed standard error changes nothing.
+/// Writes text unchanged; a closed standard error is ignored.
 pub fn show(text: &str) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// Shows a finding with its place in `text`, the text of `file`; in colour on a terminal, unless NO_COLOR is
-/// set.
+/// Shows a finding with its place in `text`, the text of `file`; in colour on a terminal, unless NO_COLOR is set.
 pub fn show_finding(file: &str, text: &str, finding: &Diagnostic) {
     let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let shown = render(file, text, finding, color);
     show(&format!("{}\n", shown.trim_end_matches('\n')));
 }
 
-/// A time in seconds since the Unix epoch as the log shows it: `2026-11-22 23:41:03`, UTC.
+/// Formats a time in seconds since the Unix epoch for the log: `2026-11-22 23:41:03`, UTC.
 pub fn stamp(unix: u64) -> String {
     let (days, second) = (unix / 86_400, unix % 86_400);
     let (year, month, day) = date(days);
@@ -102,14 +100,14 @@ mod tests {
     use super::*;
     use crate::testing::wait_until;
 
-    /// Writes until there is no room, then empties it: what fits must fit again.
+    /// Writes until there is no room, then drains it: a line must fit again.
     fn fill_and_drain(writer: impl AsFd, mut reader: impl Read, line: &str) {
         let mut lines = 0;
         while put(&writer, line) {
             lines += 1;
         }
         assert!(lines > 0);
-        // A write that waits for the reader would wait for this very thread.
+        // A blocking write would wait for this very thread.
         assert!((0..1000).all(|_| !put(&writer, line)));
         let mut read = vec![0; 1 << 20];
         while reader.read(&mut read).is_ok_and(|count| count > 0) {}
@@ -118,7 +116,7 @@ mod tests {
 
     #[test]
     fn a_reader_that_does_not_read_holds_nothing_up_and_gets_lines_again_when_it_does() {
-        // The longest are longer than a page, so that the last finds room for its beginning alone.
+        // The longest exceed a page, so that the last is cut.
         for line in ["x".repeat(100), "x".repeat(PIPE_BUF), "ä".repeat(PIPE_BUF)] {
             let (reader, writer) = std::io::pipe().unwrap();
             rustix::io::ioctl_fionbio(&reader, true).unwrap();
@@ -143,7 +141,7 @@ mod tests {
 
     #[test]
     fn stamps_are_utc_dates() {
-        // As `date -u -d @N '+%F %T'` prints them.
+        // As printed by `date -u -d @N '+%F %T'`.
         for (unix, text) in [
             (0, "1970-01-01 00:00:00"),
             (951_782_400, "2000-02-29 00:00:00"),

@@ -1,12 +1,12 @@
-//! Text from elsewhere, made safe to show and to hand on.
+//! Text from outside, made safe to show and to pass on.
 
-/// `text` with every control and invisible character replaced by `_`, cut to at most `limit` characters.
+/// `text` with control and invisible characters replaced by `_`, cut to at most `limit` characters.
 pub fn printable(text: &str, limit: usize) -> String {
     text.chars().take(limit).map(|c| if is_printable(c) { c } else { '_' }).collect()
 }
 
-/// A line of the log without the code of the condition that it tells of, and that code. It ends such a line in brackets, where
-/// no text from elsewhere does: that is followed by the code, or quoted.
+/// Splits a log line into its text and its condition's code. The code is in brackets at the end, where text from outside never is: that is followed
+/// by the code, or quoted.
 pub fn split_code(line: &str) -> (&str, Option<&str>) {
     let parts = line.strip_suffix(']').and_then(|line| line.rsplit_once(" ["));
     let is_code = |code: &str| {
@@ -15,7 +15,7 @@ pub fn split_code(line: &str) -> (&str, Option<&str>) {
     parts.filter(|(_, code)| is_code(code)).map_or((line, None), |(text, code)| (text, Some(code)))
 }
 
-/// Whether `c` shows on a terminal as itself: no control characters, nothing that reorders, joins or hides.
+/// Whether `c` appears as itself on a terminal: no control characters, nothing that reorders, joins or hides.
 fn is_printable(c: char) -> bool {
     if c.is_ascii() {
         return (' '..='~').contains(&c);

@@ -1,10 +1,10 @@
-//! Lines of the log that its destination had no room for: counted, and told when there is room again.
+//! Log lines for which the destination had no room: counted, and reported once there is room.
 
 use std::sync::{Mutex, PoisonError};
 
 use log::Level;
 
-/// The lines that one destination has missed.
+/// The number of lines that a destination has missed.
 pub struct Unwritten(Mutex<u64>);
 
 impl Unwritten {
@@ -13,14 +13,14 @@ impl Unwritten {
         Self(Mutex::new(0))
     }
 
-    /// Hands a line to `put`, which must not wait and tells whether it was written. Before the first that is written
-    /// again comes one with the number of those that were not.
+    /// Passes a line to `put`, which must not block and returns whether it was written. Before the first line that is written again comes one with
+    /// the number of missed lines.
     pub fn write(&self, level: Level, text: &str, put: impl Fn(Level, &str) -> bool) {
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if *lines > 0 && put(Level::Warn, &format!("{lines} lines of the log could not be written")) {
             *lines = 0;
         }
-        // Without the number no line may follow: it would hide that some are missing.
+        // No line may follow without the number: it would hide the gap.
         if *lines > 0 || !put(level, text) {
             *lines = lines.saturating_add(1);
         }
@@ -49,7 +49,7 @@ mod tests {
         };
         ["a", "b", "c"].into_iter().for_each(write);
         room.set(1);
-        // The number has taken the room, so that the line itself is one of the next number.
+        // The number has taken the room, so the line itself counts as missed.
         write("d");
         room.set(3);
         ["e", "f"].into_iter().for_each(write);
