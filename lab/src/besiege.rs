@@ -1,12 +1,11 @@
-//! What strangers cost a running link: datagrams and connections that prove nothing, beside the same link without them, and beside
-//! controls in which they cost the machine as much and tund nothing.
+//! What strangers cost a running link: unauthenticated datagrams and connections, beside the same link without them, and beside controls in which
+//! they cost the machine as much, but tund nothing.
 //!
 //! ```text
 //!  fri 192.168.80.81 ---- 192.168.80.18 mon 10.9.0.1 ---- 10.9.0.2 mallory (as anybody of 10.66.0.0/16)
 //! ```
 //!
-//! The machine is never twice the same, so that a round measures all of them there and back, within seconds, and only the
-//! ratios within a round count.
+//! The machine is never the same twice, so a round measures all of them there and back, within seconds, and only ratios within a round count.
 
 mod strangers;
 
@@ -25,24 +24,24 @@ use crate::link::{INNER, Keys, Link, OUTER, PATIENCE, PORT, Place, UP, install};
 
 const TRANSFER: Duration = Duration::from_millis(100);
 const PINGS: u16 = 10;
-/// Between two of them.
+/// Time between two pings.
 const PING_PAUSE: Duration = Duration::from_millis(2);
-/// Runs of a link that are recorded, the one that is measured last.
+/// Link runs that are recorded, the measured one last.
 const RUNS: usize = 4;
-/// A link of each kind of key.
+/// A link for each kind of key.
 const LINKS: [(&str, Link); 2] =
     [("tund tun", link(Keys::Handshake)), ("tund tun, static keys", link(Keys::Static))];
 const MON: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
-/// Where another program awaits the same strangers.
+/// Where another program accepts the same strangers.
 const OTHER_PORT: u16 = 9;
-/// What comes there is dropped by nftables at input.
+/// Packets to this port are dropped by nftables at input.
 const FIREWALL_PORT: u16 = 10;
-/// The buffer of its socket for datagrams: as large as that of a link.
+/// Its socket's receive buffer: as large as a link's.
 const OTHER_BUFFER: usize = 4 << 20;
 const SOURCES: Ipv4Addr = Ipv4Addr::new(10, 66, 0, 0);
-/// How often the peer starts anew beside a flood.
+/// How often the peer restarts during a flood.
 const NEWCOMERS: usize = 7;
-/// How long that may take.
+/// Time limit for that.
 const NEWCOMER: Duration = Duration::from_secs(120);
 
 const fn link(keys: Keys) -> Link {
@@ -60,7 +59,7 @@ pub struct Options {
     only: Vec<Strangers>,
 }
 
-/// Those who know no key.
+/// Those without a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Strangers {
     Datagrams(flood::Kind),
@@ -109,23 +108,23 @@ struct Measured {
     rate: f64,
     /// Median round trip, in microseconds.
     ping: f64,
-    /// What strangers did a second: datagrams that the flood sent and that mon's sockets took, or connections that were made.
+    /// Strangers' actions per second: datagrams sent by the flood and taken by mon's sockets, or connections made.
     strangers: [f64; 2],
 }
 
 /// Datagrams of one run.
 type Run = Vec<Vec<u8>>;
 
-/// What becomes of a flood.
+/// Where a flood ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flooded {
-    /// There is none.
+    /// There is no flood.
     Nothing,
-    /// nftables drops it before it comes to a socket.
+    /// nftables drops it before any socket.
     Firewall,
-    /// It comes to a socket that nobody reads.
+    /// A socket that nobody reads.
     Unread,
-    /// It comes to the link.
+    /// The link.
     Link,
 }
 
@@ -133,7 +132,7 @@ impl Flooded {
     const ALL: [Self; 4] = [Self::Nothing, Self::Firewall, Self::Unread, Self::Link];
 }
 
-/// Where strangers connect to.
+/// Where strangers connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Besieged {
     /// There are none.
@@ -148,7 +147,7 @@ impl Besieged {
     const ALL: [Self; 3] = [Self::Nothing, Self::Other, Self::Link];
 }
 
-/// Measures, and prints medians and, of ratios, the quartiles.
+/// Measures; prints medians and, for ratios, the quartiles.
 pub fn run(options: &Options) -> Result<(), Error> {
     rights::become_root()?;
     rights::check_namespaces()?;
@@ -177,7 +176,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
     if connections.is_empty() { Ok(()) } else { run_streams(&world, &connections, options.rounds) }
 }
 
-/// A link, each kind of flood in turn, and then a peer that gets in meanwhile.
+/// Measures a link during each kind of flood, then a peer that gets in meanwhile.
 fn run_datagrams(
     world: &World,
     title: &str,
@@ -213,7 +212,7 @@ fn run_datagrams(
         let _flood = world.flood(PORT, &kind.payloads(&recordings))?;
         let mut seconds = Vec::new();
         for port in ports.by_ref().take(NEWCOMERS) {
-            // It has no time to say that it goes.
+            // It must not say goodbye.
             fri.kill();
             let begin = Instant::now();
             fri = Link { port: Some(port), ..*link }.start(&world.tund, &world.fri, Place::Fri)?;
@@ -230,7 +229,7 @@ fn run_datagrams(
     Ok(())
 }
 
-/// A link over TCP, beside strangers who connect to its port.
+/// Measures a link over TCP, beside strangers who connect to its port.
 fn run_streams(world: &World, kinds: &[strangers::Kind], rounds: u32) -> Result<(), Error> {
     println!(
         "\n| link | strangers | connections | TCP: of quiet | of another port | ping p50: quiet | another port | beside them |"
@@ -267,7 +266,7 @@ fn run_streams(world: &World, kinds: &[strangers::Kind], rounds: u32) -> Result<
     }
 }
 
-/// One round: everything in this order, and again in the opposite one; the means of the two.
+/// Runs a round: all in this order, then in reverse; returns the means of both.
 fn there_and_back<C: Copy, const N: usize>(
     all: [C; N],
     measure: impl Fn(C) -> Result<Measured, Error>,
@@ -286,7 +285,7 @@ fn there_and_back<C: Copy, const N: usize>(
     Ok(std::array::from_fn(mean))
 }
 
-/// The rounds of each that was measured.
+/// The rounds of each measured item.
 fn columns<const N: usize>(rounds: &[[Measured; N]]) -> [Vec<Measured>; N] {
     std::array::from_fn(|at| rounds.iter().map(|round| round[at]).collect())
 }
@@ -310,7 +309,7 @@ impl World {
         Ok(Self { fri, mon, mallory, tund, _net: net })
     }
 
-    /// Runs fri's end several times; gives the last and what each sent.
+    /// Runs fri's end several times; returns the last process and what each sent.
     fn record(&self, link: &Link, mon: &Process) -> Result<(Process, Vec<Run>), Error> {
         let sniffer = Sniffer::new(&self.mon)?;
         let target = SocketAddrV4::new(OUTER[1], PORT);
@@ -330,7 +329,7 @@ impl World {
         }
     }
 
-    /// The link's figures beside strangers of a kind who connect, and how many connections they made a second.
+    /// The link's figures beside strangers of this kind, and how many connections they made per second.
     fn beside_strangers(
         &self,
         besieged: Besieged,
@@ -358,7 +357,7 @@ impl World {
         })
     }
 
-    /// The link's figures while mallory sends these payloads, and what became of them.
+    /// The link's figures while mallory sends these payloads, and what happened to them.
     fn beside_flood(&self, flooded: Flooded, payloads: &[Vec<u8>]) -> Result<Measured, Error> {
         match flooded {
             Flooded::Nothing => self.measure(),
@@ -387,7 +386,7 @@ impl World {
         Ok(Measured { strangers: counts.map(|count| count as f64 / seconds), ..measured })
     }
 
-    /// The link's figures now.
+    /// The link's current figures.
     fn measure(&self) -> Result<Measured, Error> {
         let [fri, mon] = INNER;
         let times = probe::Echo { interval: PING_PAUSE, ..probe::Echo::new(fri, mon) };
@@ -397,7 +396,7 @@ impl World {
         Ok(Measured { rate, ping, strangers: [0.0; 2] })
     }
 
-    /// Datagrams that sockets on mon took so far: the second `Udp:` line has the number first.
+    /// Datagrams taken by mon's sockets so far: the first number of the second `Udp:` line.
     fn taken(&self) -> Result<u64, Error> {
         let file = format!("/proc/{}/net/snmp", self.mon.pid());
         let text = std::fs::read_to_string(&file).at(&file)?;
@@ -414,7 +413,7 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     (middle(values.len().saturating_sub(1) / 2) + middle(values.len() / 2)) / 2.0
 }
 
-/// The rate of the one in percent of the other's: the median of the rounds, and the quartiles.
+/// One rate in percent of the other: the median of the rounds, and the quartiles.
 fn percent(one: &[Measured], other: &[Measured]) -> String {
     let ratios = one.iter().zip(other).map(|(one, other)| 100.0 * one.rate / other.rate);
     let mut ratios: Vec<f64> = ratios.collect();

@@ -1,4 +1,4 @@
-//! Machines whose pid 1 is systemd.
+//! Machines with systemd as pid 1.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -8,24 +8,22 @@ use std::time::{Duration, Instant};
 
 use crate::{At, Error, Host, Process, rights};
 
-/// How long systemd may take until it answers.
+/// How long systemd may take to answer.
 const BOOT: Duration = Duration::from_secs(60);
-/// How long what is asked of it may take, in seconds.
+/// Time limit for commands, in seconds.
 const ASKED: &str = "90";
 
-/// systemd on a host's network, with everything else of its own: processes, mounts, cgroups. What it writes is gone with
-/// it.
+/// systemd on a host's network, with its own processes, mounts and cgroups. What it writes is discarded with it.
 pub struct Machine<'a> {
     host: &'a Host,
     console: Process,
     cgroup: PathBuf,
-    /// systemd, as this process sees it.
+    /// systemd's pid for this process.
     init: u32,
 }
 
 impl<'a> Machine<'a> {
-    /// Boots a machine that sees this machine's files, and those below `files` over them. Needs root of the machine:
-    /// cgroups are not to be had in a user namespace.
+    /// Boots a machine that sees this machine's files, overlaid by those below `files`. Needs the machine's root: a user namespace has no cgroups.
     pub fn boot(host: &'a Host, files: &Path) -> Result<Self, Error> {
         rights::require("/lib/systemd/systemd")?;
         let cgroup = make_cgroup(host)?;
@@ -64,7 +62,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Runs a program to its end and returns all it has printed. `timeout` ends one that hangs.
+    /// Runs a program to its end; returns its output. `timeout` ends one that hangs.
     fn within(&self, init: u32, words: &[&str]) -> Result<String, Error> {
         let mut command = self.host.command("nsenter");
         command.args(["--target", &init.to_string(), "--mount", "--pid", "--uts", "--ipc", "--cgroup"]);
@@ -94,12 +92,12 @@ impl<'a> Machine<'a> {
         self.run(&format!("systemctl show --property={property} --value {unit}"))
     }
 
-    /// What the units' processes logged, and systemd about them.
+    /// The log of systemd and the units' processes.
     pub fn journal(&self) -> Result<String, Error> {
         self.run("journalctl --no-pager --quiet --output=cat --no-hostname")
     }
 
-    /// Numbers of its processes, as this process sees them.
+    /// Pids of its processes, as seen by this one.
     pub fn processes(&self) -> Vec<u32> {
         let here = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok();
         self.host.processes().into_iter().filter(here).collect()
@@ -108,7 +106,7 @@ impl<'a> Machine<'a> {
 
 impl Drop for Machine<'_> {
     fn drop(&mut self) {
-        // With pid 1 every process of its pid namespace ends.
+        // When pid 1 ends, so does every process of its pid namespace.
         self.console.kill();
         let deadline = Instant::now() + Duration::from_secs(5);
         while !remove_tree(&self.cgroup) && Instant::now() < deadline {
@@ -117,7 +115,7 @@ impl Drop for Machine<'_> {
     }
 }
 
-/// A new cgroup at the root of the second hierarchy.
+/// Makes a cgroup at the root of the second hierarchy.
 fn make_cgroup(host: &Host) -> Result<PathBuf, Error> {
     let mounts = fs::read_to_string("/proc/mounts").at("/proc/mounts")?;
     let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
@@ -132,7 +130,7 @@ fn make_cgroup(host: &Host) -> Result<PathBuf, Error> {
     Ok(cgroup)
 }
 
-/// Whether it is gone.
+/// Whether it is gone after this.
 fn remove_tree(cgroup: &Path) -> bool {
     for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

@@ -1,5 +1,4 @@
-//! The demonstration: a link between two hosts, from nothing to nothing. It is a scenario, with the files that lie in
-//! `examples`.
+//! The demonstration: a link between two hosts, from nothing to nothing. It is a scenario with the files of `examples`.
 
 use tund_lab::Error;
 use tund_lab::scenario::Entry;
@@ -21,7 +20,7 @@ macro_rules! examples {
     };
 }
 
-/// What a scenario has in place of `<examples/NAME>`.
+/// What a scenario contains instead of `<examples/NAME>`.
 const EXAMPLES: [(&str, &str); 5] = examples![
     "tun-fri-mon.toml",
     "tun-mon-fri.toml",

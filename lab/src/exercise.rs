@@ -1,4 +1,4 @@
-//! `exercise`: networks in which something is wrong, with a question; the solution is behind an option.
+//! `exercise`: networks with a fault, and a question; the solution is behind an option.
 
 use tund_lab::Error;
 use tund_lab::scenario::{EXERCISES, Entry};
@@ -40,7 +40,7 @@ pub fn run(options: Options) -> Result<u8, Error> {
     story::play(entry, &story::Options::with_shell(shell))
 }
 
-/// The question and the solution of a page.
+/// Splits a page into question and solution.
 fn parts(entry: &Entry) -> (&str, &str) {
     let (question, solution) = entry.page.split_once("\n## Solution\n").unwrap_or((&entry.page, ""));
     (question.trim(), solution.trim())

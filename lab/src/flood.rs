@@ -1,4 +1,4 @@
-//! Datagrams from addresses that are invented, as many as the machine sends, and what they cost.
+//! Datagrams from invented addresses, as many as the machine can send, and what they cost.
 
 use std::io::{ErrorKind, Read};
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -11,18 +11,18 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::frame::{Datagram, ETHERNET};
 use crate::{At, Error, Host};
 
-/// Different packets of one flood: more than any cache of recent ones would hold.
+/// Distinct packets of a flood: more than any cache of recent ones holds.
 const PACKETS: usize = 4096;
-/// Longest datagram of random bytes: what a path of 1500 carries.
+/// Longest datagram of random bytes: the maximum of a path with MTU 1500.
 const LONGEST: usize = 1472;
-/// Every protocol, as packet(7) wants it.
+/// Every protocol, in packet(7)'s form.
 const ETH_P_ALL: i32 = 0x0003_u16.to_be() as i32;
 
-/// Reads what crosses the interfaces of a host.
+/// Reads the packets on a host's interfaces.
 pub struct Sniffer(Socket);
 
 impl Sniffer {
-    /// Keeps packets from now on, as many as the socket's buffer takes.
+    /// Captures packets from now on, as many as the socket's buffer holds.
     pub fn new(host: &Host) -> Result<Self, Error> {
         let open = || Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(ETH_P_ALL)));
         let socket = host.within(open)?.at("packet socket")?;
@@ -30,12 +30,12 @@ impl Sniffer {
         Ok(Self(socket))
     }
 
-    /// Payloads of the datagrams to this address that came since the last look.
+    /// Payloads of datagrams to this address since the last call.
     pub fn payloads_to(&self, target: SocketAddrV4) -> Result<Vec<Vec<u8>>, Error> {
         self.payloads(|seen| seen.to == target)
     }
 
-    /// Payloads of the datagrams from this address that came since the last look.
+    /// Payloads of datagrams from this address since the last call.
     pub fn payloads_from(&self, source: Ipv4Addr) -> Result<Vec<Vec<u8>>, Error> {
         self.payloads(|seen| *seen.from.ip() == source)
     }
@@ -45,7 +45,7 @@ impl Sniffer {
         Ok(seen.filter(|seen| wanted(seen)).map(|seen| seen.payload).collect())
     }
 
-    /// All frames since the last look.
+    /// All frames since the last call.
     pub fn frames(&self) -> Result<Vec<Vec<u8>>, Error> {
         let mut frames = Vec::new();
         let mut packet = vec![0; 65_536];
@@ -59,16 +59,16 @@ impl Sniffer {
     }
 }
 
-/// What a flood is made of.
+/// The content of a flood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Random bytes of all lengths.
     Random,
-    /// What was recorded, as it was.
+    /// Recorded datagrams, unchanged.
     Recorded,
-    /// The first datagrams of each recording: they want keys to be agreed or to be proven.
+    /// The first datagrams of each recording, which start a handshake or its proof.
     FirstWords,
-    /// The same with a wrong tag: all that can be checked cheaply is right.
+    /// The same with a wrong tag: all that is cheap to check is right.
     Forged,
 }
 
@@ -76,7 +76,7 @@ impl Kind {
     /// Every kind.
     pub const ALL: [Self; 4] = [Self::Random, Self::Recorded, Self::FirstWords, Self::Forged];
 
-    /// For people.
+    /// Its name for people.
     pub fn title(self) -> &'static str {
         match self {
             Self::Random => "random bytes",
@@ -86,7 +86,7 @@ impl Kind {
         }
     }
 
-    /// For the command line.
+    /// Its name on the command line.
     pub fn word(self) -> &'static str {
         match self {
             Self::Random => "random",
@@ -96,7 +96,7 @@ impl Kind {
         }
     }
 
-    /// Payloads of this kind, made from recordings that each begin with a first word.
+    /// Makes payloads of this kind from recordings that each begin with a first word.
     pub fn payloads(self, recordings: &[Vec<Vec<u8>>]) -> Vec<Vec<u8>> {
         let first_words = recordings.iter().filter_map(|recording| recording.first().cloned());
         match self {
@@ -118,11 +118,11 @@ impl Kind {
     }
 }
 
-/// Not random, and need not be: what a stranger sends is up to the stranger.
+/// A deterministic generator; a stranger's bytes need not be truly random.
 pub struct Noise(pub u64);
 
 impl Noise {
-    /// So many bytes.
+    /// The next bytes.
     pub fn bytes(&mut self, length: usize) -> Vec<u8> {
         let byte = |_| {
             self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -132,7 +132,7 @@ impl Noise {
     }
 }
 
-/// A flood that goes on until it is dropped.
+/// A flood that lasts until dropped.
 pub struct Flood {
     end: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
@@ -140,8 +140,8 @@ pub struct Flood {
 }
 
 impl Flood {
-    /// Sends the payloads in turn from `host`, each packet from another address of `net`/16, as fast as
-    /// one thread of such a nice value (setpriority(2)) goes.
+    /// Sends the payloads in turn from `host`, each packet from another address of `net`/16, as fast as one thread at this nice value
+    /// (setpriority(2)) can.
     pub fn start(
         host: &Host,
         net: Ipv4Addr,
@@ -164,13 +164,13 @@ impl Flood {
         let (end, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (end_too, sent_too) = (end.clone(), sent.clone());
         let thread = thread::spawn(move || {
-            // Of this thread alone, on Linux; to be nicer is never refused.
+            // Linux sets it per thread; being nicer is never refused.
             let _ = rustix::process::setpriority_process(None, nice);
             for hundred in packets.chunks(100).cycle() {
                 if end_too.load(Ordering::Relaxed) {
                     return;
                 }
-                // What the device queue does not take is not part of the flood.
+                // What the device queue rejects is not part of the flood.
                 let taken = hundred.iter().filter(|packet| socket.send_to(packet, &target.into()).is_ok());
                 sent_too.fetch_add(taken.count() as u64, Ordering::Relaxed);
             }
@@ -178,13 +178,13 @@ impl Flood {
         Ok(Self { end, sent, thread: Some(thread) })
     }
 
-    /// How many packets went out so far.
+    /// The number of packets sent so far.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
 }
 
-/// Packets with headers of our own (raw(7)).
+/// Packets with our own headers (raw(7)).
 const IPPROTO_RAW: i32 = 255;
 
 impl Drop for Flood {

@@ -1,4 +1,4 @@
-//! Just enough of Ethernet, IP, UDP and TCP to look into frames and to invent them.
+//! Enough of Ethernet, IP, UDP and TCP to inspect and invent frames.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
@@ -73,7 +73,7 @@ pub struct Segment<'a> {
     pub from: SocketAddrV4,
     /// The sequence number.
     pub number: u32,
-    /// It is the first of its direction (SYN).
+    /// Whether it is the first of its direction (SYN).
     pub begins: bool,
     /// The bytes that TCP carries.
     pub payload: &'a [u8],
@@ -98,7 +98,7 @@ pub fn segment(frame: &[u8]) -> Option<Segment<'_>> {
     })
 }
 
-/// Length in bytes and "may be fragmented or is a fragment" of the IPv4 packet in a frame.
+/// Length in bytes of the IPv4 packet in a frame, and whether it is or may become a fragment.
 pub fn ipv4_size(frame: &[u8]) -> Option<(usize, bool)> {
     let ip = frame.get(ETHERNET..ETHERNET + IPV4)?;
     if frame.get(12..14)? != [8, 0] {
@@ -109,7 +109,7 @@ pub fn ipv4_size(frame: &[u8]) -> Option<(usize, bool)> {
     Some((usize::from(u16::from_be_bytes([ip[2], ip[3]])), !whole_and_stays))
 }
 
-/// An Ethernet frame.
+/// Builds an Ethernet frame.
 pub fn ethernet(to: [u8; 6], from: [u8; 6], kind: u16, payload: &[u8]) -> Vec<u8> {
     let mut frame = [to, from].concat();
     frame.extend(kind.to_be_bytes());

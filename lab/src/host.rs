@@ -16,36 +16,36 @@ use crate::process::signal_pid;
 use crate::wire::{Port, Wire};
 use crate::{At, Error, Process, Scratch, rights, teardown, wait_until};
 
-/// How long one `ip` command or the like may take.
+/// Time limit of one `ip` command or the like.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What a host knows of names, in files of its own in place of those in `/etc`: its `hosts` file, and nobody to ask.
+/// A host's name resolution, in its own files instead of `/etc`: its `hosts` file, and no server.
 const NAMES: [(&str, &str); 3] =
     [("hosts", "127.0.0.1 localhost\n"), ("resolv.conf", ""), ("nsswitch.conf", "hosts: files\n")];
 
-/// A world of hosts with a directory of its own.
+/// A world of hosts, with its own directory.
 pub struct Net {
     dir: Scratch,
 }
 
 impl Net {
-    /// A new, empty world. Fails with a remedy where this process may not make namespaces.
+    /// Makes an empty world. Fails with a remedy if this process may not make namespaces.
     pub fn new() -> Result<Self, Error> {
         rights::check_namespaces()?;
         Ok(Self { dir: Scratch::new()? })
     }
 
-    /// The world's own directory; it goes with the world.
+    /// The world's directory, removed with it.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// A new host, with `lo` up and nothing else.
+    /// Makes a host with only `lo` up.
     pub fn host(&self, name: &str) -> Result<Host, Error> {
         Host::new(name, self.dir.join(name))
     }
 
-    /// Joins two hosts by a veth pair; both ends are up and without addresses.
+    /// Joins two hosts by a veth pair; both ends are up, without addresses.
     pub fn cable(&self, a: &Host, a_name: &str, b: &Host, b_name: &str) -> Result<(), Error> {
         let add = format!("link add {a_name} type veth peer name {b_name} netns {}", b.pid());
         a.ip(&[&add, &format!("link set {a_name} up")])?;
@@ -53,7 +53,7 @@ impl Net {
         Ok(())
     }
 
-    /// Joins two hosts by a wire that this process forwards; both ends are up and without addresses.
+    /// Joins two hosts by a wire that this process forwards; both ends are up, without addresses.
     pub fn wire(&self, a: &Host, a_name: &str, b: &Host, b_name: &str) -> Result<Wire, Error> {
         Ok(Wire::new(a.port(a_name)?, b.port(b_name)?))
     }
@@ -64,13 +64,13 @@ pub struct Host {
     name: String,
     dir: PathBuf,
     holder: Child,
-    /// Inode of the network namespace: tells the host's processes from all others.
+    /// Inode of the network namespace: identifies the host's processes.
     namespace: u64,
 }
 
 impl Host {
     fn new(name: &str, dir: PathBuf) -> Result<Self, Error> {
-        // tund's runtime directory is within.
+        // It contains tund's runtime directory.
         teardown::add_folder(&dir.join("run")).at(dir.display())?;
         let mut script = "set -e; ip link set lo up".to_owned();
         for (name, text) in NAMES {
@@ -104,7 +104,7 @@ impl Host {
         Ok(host)
     }
 
-    /// IPv6 addresses are usable at once, and what a new namespace inherits from the machine is set to the kernel's defaults.
+    /// Makes IPv6 addresses usable at once, and resets inherited settings to the kernel's defaults.
     fn prepare(&self) -> Result<(), Error> {
         for which in ["all", "default"] {
             self.sysctl(&format!("net/ipv6/conf/{which}/accept_dad"), "0")?;
@@ -118,43 +118,43 @@ impl Host {
         &self.name
     }
 
-    /// Has the host ask this name server for names that are not in its `hosts` file.
+    /// Makes the host ask this name server for names missing in its `hosts` file.
     pub fn ask_name_server(&self, address: &str) -> Result<(), Error> {
         // Both are mounted already.
         fs::write(self.dir.join("nsswitch.conf"), "hosts: files dns\n").at("nsswitch.conf")?;
         fs::write(self.dir.join("resolv.conf"), format!("nameserver {address}\n")).at("resolv.conf")
     }
 
-    /// A directory for the host's files; it goes with the world.
+    /// A directory for the host's files, removed with the world.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The number of the process that holds the namespaces.
+    /// The pid of the process that holds the namespaces.
     pub fn pid(&self) -> u32 {
         self.holder.id()
     }
 
-    /// Puts a file into the host's directory and returns its path.
+    /// Writes a file into the host's directory; returns its path.
     pub fn file(&self, name: &str, text: &str) -> Result<PathBuf, Error> {
         let path = self.dir.join(name);
         fs::write(&path, text).at(path.display())?;
         Ok(path)
     }
 
-    /// Adds a name to what this host can resolve.
+    /// Adds a name that this host can resolve.
     pub fn add_name(&self, address: &str, name: &str) -> Result<(), Error> {
         let path = self.dir.join("hosts");
         let mut file = File::options().append(true).open(&path).at(path.display())?;
         writeln!(file, "{address} {name}").at(path.display())
     }
 
-    /// Where this process finds a file that has this absolute path in the host.
+    /// This process's path to a file with this absolute path in the host.
     pub fn path(&self, path: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}", self.pid())).join("root").join(path.trim_start_matches('/'))
     }
 
-    /// Mounts `source` over `target` in this host alone.
+    /// Mounts `source` over `target` in this host only.
     pub fn mount(&self, source: &Path, target: &str) -> Result<(), Error> {
         self.output(&["mount", "--bind", &source.to_string_lossy(), target])?;
         Ok(())
@@ -167,9 +167,9 @@ impl Host {
         self.within(|| fs::write(&path, value).at(&path))?
     }
 
-    /// A command that will run in the host. Its working directory is `/`.
+    /// A command to run in the host. Its working directory is `/`.
     ///
-    /// The kernel kills it when the thread that starts it ends.
+    /// The kernel kills it when the thread that started it ends.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = rights::command("nsenter");
         command
@@ -180,21 +180,20 @@ impl Host {
         command
     }
 
-    /// What a file below `/proc/net` says in the host. To ask again and again for, where a program would have to be started each time.
+    /// The content of a file below `/proc/net` in the host. Starts no program, so it suits polling.
     pub fn proc_net(&self, name: &str) -> Result<String, Error> {
         let path = format!("/proc/{}/net/{name}", self.pid());
         fs::read_to_string(&path).at(path)
     }
 
-    /// Has ip(8) carry out several command lines at once.
+    /// Runs several ip(8) command lines at once.
     pub fn ip(&self, lines: &[&str]) -> Result<(), Error> {
         let file = self.file("ip.batch", &lines.join("\n"))?;
         self.output(&["ip", "-batch", &file.to_string_lossy()])?;
         Ok(())
     }
 
-    /// Runs a command line (split at blanks, no shell) and returns its standard output and error;
-    /// failure is an error that shows them.
+    /// Runs a command line (split at blanks, no shell); returns its standard output and error. Failure is an error that shows them.
     pub fn run(&self, line: &str) -> Result<String, Error> {
         let words: Vec<&str> = line.split_whitespace().collect();
         self.output(&words)
@@ -225,8 +224,8 @@ impl Host {
         Process::spawn(format!("{}: {program}", self.name), command)
     }
 
-    /// Starts tund from `program` with a configuration file and further arguments. Its runtime
-    /// directory is the host's own, so a later start on the same host finds it again.
+    /// Starts tund from `program` with a configuration file and further arguments. Its runtime directory is the host's own, so a later start on the
+    /// same host finds it.
     pub fn tund(&self, program: &Path, config: &Path, arguments: &[&str]) -> Result<Process, Error> {
         let mut command = self.command(program);
         command.arg("--config").arg(config).args(arguments);
@@ -234,8 +233,7 @@ impl Host {
         Process::spawn(format!("{}: tund", self.name), command)
     }
 
-    /// Runs `work` on a thread inside the host's network namespace. A socket made there stays in the
-    /// host and may be used anywhere.
+    /// Runs `work` on a thread inside the host's network namespace. A socket made there stays in the host and can be used anywhere.
     pub fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
         let path = format!("/proc/{}/ns/net", self.pid());
         let namespace = File::open(&path).at(&path)?;
@@ -249,15 +247,14 @@ impl Host {
         })
     }
 
-    /// A TAP device of that name whose frames this process reads and writes: a host's plug, or a
-    /// port for a bridge.
+    /// Makes a TAP device whose frames this process reads and writes: a host's plug, or a bridge port.
     pub fn port(&self, name: &str) -> Result<Port, Error> {
         let port = self.within(|| Port::open(name))??;
         self.run(&format!("ip link set {name} up"))?;
         Ok(port)
     }
 
-    /// The names of the interfaces that exist, sorted.
+    /// The names of the interfaces, sorted.
     pub fn interfaces(&self) -> Result<Vec<String>, Error> {
         let text = self.proc_net("dev")?;
         let name = |line: &str| Some(line.split_once(':')?.0.trim().to_owned());
@@ -266,7 +263,7 @@ impl Host {
         Ok(names)
     }
 
-    /// Numbers of the processes that run in this host, without its holder.
+    /// Pids of the processes in this host, without its holder.
     pub fn processes(&self) -> Vec<u32> {
         processes_in(self.namespace).into_iter().filter(|pid| *pid != self.pid()).collect()
     }
@@ -285,7 +282,7 @@ impl Host {
         }
     }
 
-    /// Waits until `condition` holds of the output of a command line.
+    /// Waits until `condition` holds for the output of a command line.
     pub fn wait_output(
         &self,
         line: &str,
@@ -313,7 +310,7 @@ impl Drop for Host {
     }
 }
 
-/// Numbers of the processes in a network namespace.
+/// Pids of the processes in a network namespace.
 pub(crate) fn processes_in(namespace: u64) -> Vec<u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());

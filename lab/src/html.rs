@@ -1,4 +1,4 @@
-//! What the pages share: HTML and SVG, no script, nothing from elsewhere, light and dark.
+//! Common parts of the pages: HTML and SVG, no scripts, no external resources, light and dark.
 
 const STYLE: &str = "
 :root { color-scheme: light dark; --ground: #ffffff; --text: #1d2329; --faint: #5c6670; --rule: #d5dade;
@@ -17,7 +17,7 @@ dd { margin: 0 0 .4rem 1.2rem; color: var(--faint); } pre { overflow-x: auto; fo
 td, th { text-align: left; padding: .1rem .8rem .1rem 0; vertical-align: top; } .bad { color: var(--bad); }
 h2 { font-size: 1.1rem; margin-top: 2rem; }";
 
-/// A page. It is well-formed XML as well, if the body is.
+/// Formats a page. It is also well-formed XML, if the body is.
 pub fn document(title: &str, body: &str) -> String {
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\" xmlns=\"http://www.w3.org/1999/xhtml\">\n<head>\n<meta charset=\"utf-8\" />\n\
@@ -27,12 +27,12 @@ pub fn document(title: &str, body: &str) -> String {
     )
 }
 
-/// Text as it stands in a page or an attribute.
+/// Escapes text for a page or an attribute.
 pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// Fails where a tag is not closed, or something comes from elsewhere.
+/// Fails if a tag is not closed, or a resource is external.
 #[cfg(test)]
 pub fn assert_sound(page: &str) {
     let mut open = Vec::new();

@@ -1,16 +1,15 @@
 //! Hosts in network namespaces.
 //!
-//! A [`Net`] is a world of its own; a [`Host`] in it is a process that holds a network and a mount
-//! namespace, so nothing is left in `/run/netns` and no right is needed beyond those of a user
-//! namespace's root. [`Net::cable`] joins two hosts by a veth pair, [`Wire`] by two TAP devices that
-//! this process forwards between: whoever holds the wire sees, changes and invents every frame.
+//! A [`Net`] is a separate world; a [`Host`] in it is a process that holds a network and a mount namespace, so nothing is left in `/run/netns` and a
+//! user namespace's root suffices. [`Net::cable`] joins two hosts by a veth pair, [`Wire`] by two TAP devices between which this process forwards:
+//! the wire's holder can see, change and invent every frame.
 //!
-//! Everything ends with its handle, also in a panic: processes are killed by number, namespaces go
-//! with their holders, and if this process is killed the kernel kills what it started.
+//! Everything ends with its handle, even on panic: processes are killed by pid, namespaces end with their holders, and if this process is killed, the
+//! kernel kills what it started.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
-// A laboratory waits for real processes; there is no simulated time here.
+// A lab waits for real processes; there is no simulated time here.
 #![allow(clippy::disallowed_methods)]
 
 mod boot;
@@ -35,12 +34,11 @@ pub use process::{Process, install, leave_dead_socket, wait_until, write_script}
 pub use scratch::Scratch;
 pub use wire::{Crossed, Port, Side, Wire};
 
-/// What went wrong, in one text that a person can act on. `Debug` is the same text, so that `unwrap`
-/// in a test shows it.
+/// An error as one actionable text. `Debug` shows the same text, so that `unwrap` in a test prints it.
 pub struct Error(String);
 
 impl Error {
-    /// An error of this text.
+    /// An error with this text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }

@@ -1,4 +1,4 @@
-//! tund's routed links between fri and mon, as a flood meets them.
+//! tund's routed links between fri and mon, the targets of a flood.
 
 use std::net::Ipv4Addr;
 use std::os::unix::fs::symlink;
@@ -9,23 +9,23 @@ use tund_lab::{Error, Host, Net, Process};
 
 /// How long a link may take to come up.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-/// The line of an end that is up.
+/// The log line of an end that is up.
 pub(crate) const UP: &str = "link up with";
-/// Where mon waits.
+/// mon's port.
 pub(crate) const PORT: u16 = 1417;
 /// Addresses of fri and of mon on the path.
 pub(crate) const OUTER: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 168, 80, 81), Ipv4Addr::new(192, 168, 80, 18)];
 /// Addresses of fri and of mon inside a link.
 pub(crate) const INNER: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 168, 86, 81), Ipv4Addr::new(192, 168, 86, 18)];
 
-/// Where a link's keys come from.
+/// How a link gets its keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Keys {
     Handshake,
     Static,
 }
 
-/// Which end of a link a host is.
+/// The ends of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
     /// Has the remote.
@@ -38,9 +38,9 @@ pub(crate) enum Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Link {
     pub(crate) keys: Keys,
-    /// It goes over TCP.
+    /// Whether it uses TCP.
     pub(crate) stream: bool,
-    /// fri's own port, if it is not the same.
+    /// fri's own port, if different.
     pub(crate) port: Option<u16>,
 }
 
@@ -73,7 +73,7 @@ impl Link {
     }
 }
 
-/// This program under the daemon's name.
+/// Links this program under the daemon's name.
 pub(crate) fn program(net: &Net) -> Result<PathBuf, Error> {
     let tund = net.dir().join("tund");
     let own = std::env::current_exe().map_err(|error| Error::new(format!("own program file: {error}")))?;
@@ -81,7 +81,7 @@ pub(crate) fn program(net: &Net) -> Result<PathBuf, Error> {
     Ok(tund)
 }
 
-/// The same, and a key on both hosts.
+/// The same, and makes a key for both hosts.
 pub(crate) fn install(net: &Net, fri: &Host, mon: &Host) -> Result<PathBuf, Error> {
     let tund = program(net)?;
     let key = fri.dir().join("static.key");

@@ -1,14 +1,14 @@
-//! What the machine and its processes spend, as `/proc` tells it.
+//! Resource use of the machine and its processes, from `/proc`.
 
 use std::fs;
 use std::time::Duration;
 
 use crate::{At, Error};
 
-/// Ticks of `/proc` a second; Linux has promised programs this number on every machine.
+/// Ticks of `/proc` per second; Linux guarantees this value on every machine.
 const TICKS: u64 = 100;
 
-/// Processor time spent by the whole machine since it started: all but idling and what a hypervisor took.
+/// CPU time used by the whole machine since boot: all but idle and stolen time.
 pub fn busy() -> Result<Duration, Error> {
     let columns = processor()?;
     let [user, nice, system, _idle, _waiting, hard, soft, ..] = columns[..] else {
@@ -17,7 +17,7 @@ pub fn busy() -> Result<Duration, Error> {
     Ok(ticks(user + nice + system + hard + soft))
 }
 
-/// Processor time that a hypervisor took from this machine since it started.
+/// CPU time stolen by a hypervisor since boot.
 pub fn stolen() -> Result<Duration, Error> {
     Ok(ticks(processor()?.get(7).copied().unwrap_or_default()))
 }
@@ -32,10 +32,10 @@ fn ticks(count: u64) -> Duration {
     Duration::from_millis(count * 1000 / TICKS)
 }
 
-/// Processor time that a process, with all its threads, has spent. Zero when it is gone.
+/// CPU time used by a process and all its threads. Zero if it is gone.
 pub fn spent(pid: u32) -> Duration {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The program's name, in parentheses, may hold blanks.
+    // The program's name, in parentheses, may contain blanks.
     let after = text.rsplit(") ").next().unwrap_or_default();
     let numbers = after.split_whitespace().skip(11).take(2);
     ticks(numbers.filter_map(|number| number.parse::<u64>().ok()).sum())
@@ -44,7 +44,7 @@ pub fn spent(pid: u32) -> Duration {
 /// Memory of a process in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// Pages that are present.
+    /// Resident pages.
     pub resident: u64,
     /// The same, each page divided by the number of processes that share it.
     pub proportional: u64,
@@ -61,7 +61,7 @@ impl std::ops::Add for Memory {
     }
 }
 
-/// Memory of a process now. Zero when it is gone.
+/// Current memory of a process. Zero if it is gone.
 pub fn memory(pid: u32) -> Memory {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
     let kilobytes = |name: &str| {
@@ -95,7 +95,7 @@ mod tests {
         assert!(memory.resident >= memory.proportional && memory.proportional > 100 << 10, "{memory:?}");
         let before = (busy().unwrap(), spent(own));
         let mut sum = 0_u64;
-        // The two are counted by different clocks, so each has its turn.
+        // The two use different clocks, so wait for each.
         while spent(own) == before.1 || busy().unwrap() == before.0 {
             sum = std::hint::black_box(sum).wrapping_add(1);
         }

@@ -78,7 +78,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let name = std::env::args_os().next().unwrap_or_default();
-    // The lab carries the daemon: called by that name it is the daemon.
+    // The lab contains the daemon: called by that name, it is the daemon.
     if Path::new(&name).file_name() == Some(OsStr::new("tund")) {
         return tund::cli::main();
     }

@@ -1,4 +1,4 @@
-//! What came of a scenario: for a program as JSON, for a person as a page.
+//! The result of a scenario: as JSON for programs, as a page for people.
 
 use std::fmt::Write as _;
 
@@ -7,21 +7,21 @@ use tund_lab::scenario::Measured;
 
 use crate::html::{document, escape};
 
-/// Widths of the plot's bars and of the whole, and the height of a row, in SVG's units.
+/// Widths of the plot's bars and of the whole, and height of a row, in SVG units.
 const BARS: f64 = 460.0;
 const WHOLE: f64 = 760.0;
 const ROW: f64 = 30.0;
 
-/// What came of a scenario.
+/// The result of a scenario.
 #[derive(Debug, Serialize)]
 pub struct Outcome {
     /// Its name, or its file.
     pub scenario: String,
     /// Whether everything held.
     pub passed: bool,
-    /// The phases that were played.
+    /// The phases played.
     pub phases: Vec<Played>,
-    /// What did not hold.
+    /// What failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
@@ -33,7 +33,7 @@ pub struct Played {
     pub say: String,
     /// Whether something broke in it.
     pub failure: bool,
-    /// Those that held.
+    /// The checks that held.
     pub checks: Vec<Held>,
 }
 
@@ -44,7 +44,7 @@ pub struct Held {
     pub say: String,
     /// The host.
     pub on: String,
-    /// How long that took, in seconds.
+    /// How long it took, in seconds.
     pub seconds: f64,
     /// What was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -52,7 +52,7 @@ pub struct Held {
 }
 
 impl Outcome {
-    /// The page, under the scenario's title and drawing.
+    /// Formats the page, with the scenario's title and drawing.
     pub fn page(&self, title: &str, drawing: &str) -> String {
         let mut body = format!("<h1>{}</h1>\n<pre>{}</pre>\n", escape(title), escape(drawing));
         let verdict = if self.passed { "Everything held." } else { "Something did not hold." };
@@ -75,7 +75,7 @@ impl Outcome {
         document(title, &body)
     }
 
-    /// Each figure beside its bound.
+    /// Plots each figure with its bound.
     fn plots(&self) -> String {
         let checks = self.phases.iter().flat_map(|phase| &phase.checks);
         let measured: Vec<_> =

@@ -1,4 +1,4 @@
-//! A child process whose output is kept line by line.
+//! A child process whose output is stored line by line.
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,9 +14,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::{At, Error, rights, teardown};
 
 const POLL: Duration = Duration::from_millis(5);
-/// How long it may take to read what a program left behind, where the machine is busy.
+/// How long it may take to read a program's remaining output on a busy machine.
 const DRAIN: Duration = Duration::from_secs(20);
-/// How long a pipe that is empty and open may still get something from a descendant.
+/// How long an empty open pipe may still get output from a descendant.
 const QUIET: Duration = Duration::from_millis(500);
 
 /// A running program. Dropping it kills it.
@@ -35,7 +35,7 @@ struct Output {
 #[derive(Default)]
 struct State {
     lines: Vec<String>,
-    /// Each pipe that is still read, once more.
+    /// Duplicates of the pipes still being read.
     pipes: Vec<Arc<OwnedFd>>,
 }
 
@@ -65,7 +65,7 @@ impl Output {
 }
 
 impl Process {
-    /// Starts a command; both outputs are kept, standard input is empty.
+    /// Starts a command; both outputs are stored, standard input is empty.
     pub fn spawn(title: impl Into<String>, mut command: Command) -> Result<Self, Error> {
         let title = title.into();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -80,12 +80,12 @@ impl Process {
         Ok(Self { title, child, output })
     }
 
-    /// Process number.
+    /// Its pid.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// All lines so far, standard output and standard error as they came.
+    /// All lines so far, standard output and standard error in order of arrival.
     pub fn lines(&self) -> Vec<String> {
         self.output.lock().lines.clone()
     }
@@ -95,7 +95,7 @@ impl Process {
         self.lines().join("\n")
     }
 
-    /// How many lines there are: a place to continue from.
+    /// The number of lines: a position to continue from.
     pub fn mark(&self) -> usize {
         self.output.lock().lines.len()
     }
@@ -153,20 +153,19 @@ impl Process {
         status.code().ok_or_else(|| Error::new(format!("{} died: {status}", self.title)))
     }
 
-    /// SIGTERM, then the exit code.
+    /// Sends SIGTERM; gives the exit code.
     pub fn terminate(&mut self, timeout: Duration) -> Result<i32, Error> {
         self.signal(Signal::TERM)?;
         self.code(timeout)
     }
 
-    /// SIGKILL, and waits until it is gone.
+    /// Sends SIGKILL and waits until it is gone.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// Its last lines may still be in the pipe; a descendant may hold the pipe open for ever, so that its end says
-    /// nothing, but what is in it is read first.
+    /// Reads the last lines from the pipes. A descendant may hold a pipe open forever, so its end says nothing, but its content is read first.
     fn drain(&self) {
         let deadline = Instant::now() + DRAIN;
         let mut quiet = Instant::now() + QUIET;
@@ -190,21 +189,21 @@ impl Drop for Process {
     }
 }
 
-/// Whether something is in the pipe, or its end.
+/// Whether the pipe has data or is at its end.
 fn is_unread(pipe: &OwnedFd) -> bool {
     let mut polled = [PollFd::new(pipe, PollFlags::IN)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0)
 }
 
-/// Sends a signal to a process by number.
+/// Sends a signal to a process by pid.
 pub(crate) fn signal_pid(pid: u32, signal: Signal) -> std::io::Result<()> {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(std::io::ErrorKind::InvalidInput)?;
     Ok(kill_process(pid, signal)?)
 }
 
-/// Copies a program. Another process does it: what this one has open for writing is open for a while longer in a process that another
-/// thread starts at this moment, and so long is not executed (ETXTBSY).
+/// Copies a program, with another process: a file written here stays open for a while in a process that another thread is starting, and until then
+/// cannot be executed (ETXTBSY).
 pub fn install(program: &Path, to: &Path) -> Result<(), Error> {
     let mut command = rights::command("install");
     let output = command.args(["-m", "755", "--"]).args([program, to]).output().at("install")?;
@@ -214,7 +213,7 @@ pub fn install(program: &Path, to: &Path) -> Result<(), Error> {
     }
 }
 
-/// Writes a script that is executed, in the same way.
+/// Writes an executable script in the same way.
 pub fn write_script(to: &Path, text: &str) -> Result<(), Error> {
     let written = to.with_extension("written");
     std::fs::write(&written, text).at(written.display())?;
@@ -222,14 +221,13 @@ pub fn write_script(to: &Path, text: &str) -> Result<(), Error> {
     std::fs::remove_file(&written).at(written.display())
 }
 
-/// A socket as a process leaves it that was killed. One that was closed is open for a while longer in a process that another thread starts at
-/// this moment.
+/// Leaves a socket as a killed process does. One that was closed stays open for a while in a process that another thread is starting.
 pub fn leave_dead_socket(path: &Path) -> Result<(), Error> {
     use rustix::fs::{CWD, FileType, Mode, mknodat};
     mknodat(CWD, path, FileType::Socket, Mode::RUSR, 0).at(path.display())
 }
 
-/// Polls `condition` until it holds; an error that names `what` when it does not in time.
+/// Polls `condition` until it holds; on timeout, the error names `what`.
 pub fn wait_until(what: &str, timeout: Duration, mut condition: impl FnMut() -> bool) -> Result<(), Error> {
     let deadline = Instant::now() + timeout;
     while !condition() {

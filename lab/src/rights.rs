@@ -1,4 +1,4 @@
-//! What this process may do, and what to do when it may not.
+//! What this process may do, and the remedy if it may not.
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -6,10 +6,10 @@ use std::process::Command;
 
 use crate::{At, Error};
 
-/// Set in the environment of the re-executed program, so that it is re-executed once only.
+/// Set in the re-executed program's environment, so that it is re-executed only once.
 const ENTERED: &str = "TUND_LAB_ENTERED";
 
-/// Debian packages of the programs that the laboratory or its tests start.
+/// Debian packages of the programs started by the lab or its tests.
 const PACKAGES: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("bridge", "iproute2"),
@@ -45,7 +45,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("tshark", "tshark"),
 ];
 
-/// Fails with the Debian package's name when `program` is not installed.
+/// Fails with the Debian package's name if `program` is not installed.
 pub fn require(program: &str) -> Result<(), Error> {
     if program.contains('/') || found(program) {
         return Ok(());
@@ -54,10 +54,10 @@ pub fn require(program: &str) -> Result<(), Error> {
     Err(Error::new(format!("{program} is not installed: apt-get install {package}")))
 }
 
-/// Debian's Python: modules of Debian packages belong to this one, not to whatever `PATH` finds first.
+/// Debian's Python: it has the modules of Debian packages, unlike whatever `PATH` finds first.
 pub const PYTHON: &str = "/usr/bin/python3";
 
-/// Fails with the Debian packages' names when Debian's Python lacks one of the modules.
+/// Fails with the Debian packages' names if Debian's Python lacks one of the modules.
 pub fn require_python(modules: &[&str]) -> Result<(), Error> {
     let import = format!("import {}", modules.join(", "));
     if Command::new(PYTHON).args(["-c", &import]).output().is_ok_and(|output| output.status.success()) {
@@ -71,28 +71,28 @@ fn found(program: &str) -> bool {
     find(program).is_some()
 }
 
-/// Where a program is, on this process's `PATH` or among the system's programs.
+/// Finds a program on this process's `PATH` or among the system's programs.
 pub fn find(program: &str) -> Option<std::path::PathBuf> {
     std::env::split_paths(&search_path()).map(|dir| dir.join(program)).find(|path| path.is_file())
 }
 
-/// A system program that finds the others. As it is named by its path the standard library need not fork this process,
-/// which may be large: it does so to look a name up in a `PATH` of the new process's own.
+/// A system program that finds the others. It is started by its path, so that the standard library need not fork this process, which may be large, to
+/// search the new process's own `PATH`.
 pub(crate) fn command(program: &str) -> Command {
     let mut command = Command::new(find(program).unwrap_or_else(|| program.into()));
     command.env("PATH", search_path());
     command
 }
 
-/// The folder of programs that are built for the benchmark: beside the folder of this program's profile.
+/// The folder of programs built for the benchmark: beside this program's profile folder.
 pub fn tools() -> Option<std::path::PathBuf> {
     Some(std::env::current_exe().ok()?.ancestors().nth(2)?.join("tools"))
 }
 
-/// Folders of programs in Debian's packages, below `usr`.
+/// Program folders of Debian's packages, below `usr`.
 const UNPACKED: [&str; 3] = ["sbin", "bin", "lib/openvswitch-switch"];
 
-/// This process's `PATH` and the directories of system programs, which ordinary users lack.
+/// This process's `PATH` plus the directories of system programs, which ordinary users lack.
 pub(crate) fn search_path() -> std::ffi::OsString {
     let mut path = std::ffi::OsString::new();
     // What the benchmark has built goes first.
@@ -119,7 +119,7 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Whether another user than root exists here: not so in a user namespace with one mapped user.
+/// Whether there is a user besides root: not in a user namespace with one mapped user.
 pub fn has_nobody() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     map.lines().any(|line| {
@@ -148,12 +148,11 @@ pub fn check_namespaces() -> Result<(), Error> {
     )))
 }
 
-/// Whether the kernel has this kind of interface: `vxlan`, `vlan`, `bridge vlan_filtering 1`. Loads its module if there
-/// is one.
+/// Whether the kernel has this kind of interface: `vxlan`, `vlan`, `bridge vlan_filtering 1`. Loads its module if there is one.
 pub fn kernel_has(kind: &str) -> Result<bool, Error> {
     let script = match kind {
         "vxlan" => "ip link add t0 type vxlan id 1 dstport 4789".to_owned(),
-        // It lies on an interface that carries Ethernet.
+        // It needs an Ethernet interface below it.
         "vlan" => "ip link add v0 type veth peer v1 && ip link add link v0 name t0 type vlan id 1".to_owned(),
         kind => format!("ip link add t0 type {kind}"),
     };
@@ -179,8 +178,8 @@ pub fn is_entered() -> bool {
     std::env::var_os(ENTERED).is_some()
 }
 
-/// Makes this process root of a user namespace if it is an ordinary user: executes it again, once.
-/// Returns only when it is root (of whichever kind), or cannot become so.
+/// Makes this process root of a user namespace if it is an ordinary user, by executing it again, once. Returns only if it is root (of either kind),
+/// or cannot become so.
 pub fn become_root() -> Result<(), Error> {
     if is_root() {
         return Ok(());
@@ -202,7 +201,7 @@ pub fn become_root() -> Result<(), Error> {
     Err(Error::new(format!("cannot execute unshare: {error}")))
 }
 
-/// Which switch forbids user namespaces on this machine.
+/// The setting that forbids user namespaces on this machine.
 fn namespace_remedy() -> String {
     let switch = |path: &str, bad: &str| {
         std::fs::read_to_string(format!("/proc/sys/{path}")).is_ok_and(|value| value.trim() == bad)

@@ -1,4 +1,4 @@
-//! Directories for a while.
+//! Temporary directories.
 
 use std::fs;
 use std::ops::Deref;
@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::{At, Error, teardown};
 
-/// A new directory, which goes with this handle, and with the process if a signal ends it.
+/// A new directory, removed with this handle, and with the process if a signal ends it.
 pub struct Scratch(PathBuf);
 
 impl Scratch {
-    /// An empty one below the directory of temporary files.
+    /// Makes an empty one below the directory of temporary files.
     pub fn new() -> Result<Self, Error> {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);

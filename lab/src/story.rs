@@ -40,18 +40,18 @@ pub struct Options {
 }
 
 impl Options {
-    /// Everything, with what each link logs.
+    /// Defaults, with what each link logs.
     pub fn with_logs() -> Self {
         Self { logs: true, ..Self::default() }
     }
 
-    /// Nothing but a shell on that host, or not even that.
+    /// Only a shell on that host, if any.
     pub fn with_shell(shell: Option<String>) -> Self {
         Self { shell, ..Self::default() }
     }
 }
 
-/// How long a scenario may take in a guest.
+/// Time limit of a scenario in a guest.
 const IN_GUEST: Duration = Duration::from_secs(600);
 
 fn assignment(text: &str) -> Result<(String, String), String> {
@@ -66,7 +66,7 @@ pub fn run(options: &Options) -> Result<u8, Error> {
     play(&entry, options)
 }
 
-/// Plays a scenario, saying what happens; in a guest if this kernel does not have what it needs. Returns the exit code.
+/// Plays a scenario and describes it; in a guest if this kernel lacks something. Returns the exit code.
 pub fn play(entry: &Entry, options: &Options) -> Result<u8, Error> {
     rights::become_root()?;
     rights::check_namespaces()?;
@@ -82,7 +82,7 @@ pub fn play(entry: &Entry, options: &Options) -> Result<u8, Error> {
     }
 }
 
-/// The same command there.
+/// Runs the same command in a guest.
 fn in_guest(options: &Options) -> Result<u8, Error> {
     let mut guest = Guest::again()?;
     if let Some(folder) = &options.capture {
@@ -162,7 +162,7 @@ fn told(entry: &Entry, options: &Options, phases: &mut Vec<Played>) -> Result<()
     Ok(())
 }
 
-/// A line of a link's log, without its date and without what is of no interest; notes on the file have no date.
+/// A line of a link's log without its date; `None` if uninteresting. Notes on the file have no date.
 fn logged((on, line): &(String, String)) -> Option<String> {
     const DATE: usize = "2026-01-01 00:00:00 ".len();
     const PLAIN: [&str; 6] =
@@ -182,14 +182,14 @@ fn sound(entry: &Entry) -> Result<(), Error> {
     Err(Error::new(shown.join("\n")))
 }
 
-/// Reads a scenario and looks for what is wrong with it; nothing is built.
+/// Reads a scenario and checks it; nothing is built.
 pub fn check(file: &Path) -> Result<(), Error> {
     sound(&Entry::read(file)?)?;
     println!("{}: sound", file.display());
     Ok(())
 }
 
-/// Writes a small scenario to begin with to a new file.
+/// Writes a small example scenario to a new file.
 pub fn new(file: &Path) -> Result<(), Error> {
     let mut created = File::create_new(file).at(file.display())?;
     created.write_all(EXAMPLE.as_bytes()).at(file.display())?;
@@ -197,7 +197,7 @@ pub fn new(file: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// The first block of text of a page.
+/// The first text block of a page.
 fn drawing(page: &str) -> &str {
     let after = page.split_once("```text\n").map_or("", |(_, after)| after);
     after.split("\n```").next().unwrap_or_default()
@@ -236,7 +236,7 @@ fn write_on(world: &World, file: &Path) -> Result<(), Error> {
     write_script(file, &text)
 }
 
-/// Every scenario, and whether it can run here. With a file of needs, one that cannot run must be in it.
+/// Lists scenarios, and whether they can run here. With a file of needs, those that cannot must be in it.
 pub fn list(needs: Option<&Path>) -> Result<(), Error> {
     rights::become_root()?;
     let mut cannot = Vec::new();
@@ -254,7 +254,7 @@ pub fn list(needs: Option<&Path>) -> Result<(), Error> {
     needs.map_or(Ok(()), |file| excuse(&cannot, file))
 }
 
-/// Each of them must be in the file, with a reason.
+/// Checks that each of them is in the file, with a reason.
 fn excuse(cannot: &[&Entry], file: &Path) -> Result<(), Error> {
     let place = |error: &dyn std::fmt::Display| Error::new(format!("{}: {error}", file.display()));
     let text = std::fs::read_to_string(file).map_err(|error| place(&error))?;

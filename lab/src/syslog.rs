@@ -1,9 +1,9 @@
-//! A syslog service of a host.
+//! A host's syslog service.
 
 use crate::rights::PYTHON;
 use crate::{Error, Host, Process};
 
-/// Gives the host a `/dev` of its own, where only it can put sockets.
+/// Gives the host its own `/dev`, where only it can make sockets.
 const OWN_DEV: &str = r#"set -e
 mkdir -p "$0/net"
 for node in null zero full random urandom tty net/tun; do
@@ -29,7 +29,7 @@ while True:
 "#;
 
 impl Host {
-    /// Starts a syslog service on the host's `/dev/log`; its output are the messages, a line each.
+    /// Starts a syslog service on the host's `/dev/log`; its output is one message per line.
     pub fn syslog(&self) -> Result<Process, Error> {
         let dev = self.dir().join("dev");
         self.output(&["sh", "-c", OWN_DEV, &dev.to_string_lossy()])?;

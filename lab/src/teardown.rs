@@ -1,7 +1,6 @@
-//! What exists of this process's worlds, so that a signal ends all of it.
+//! The existing parts of this process's worlds, so that a signal ends all of them.
 //!
-//! Handles take their part away when they are dropped, and the kernel kills what this process started
-//! when it dies; but what those programs started would live on.
+//! Handles clean up on drop, and the kernel kills this process's children when it dies; but their own children would live on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -19,20 +18,20 @@ use crate::host::processes_in;
 use crate::process::signal_pid;
 use crate::{At, Error};
 
-/// How long the end may take.
+/// Time limit for the teardown.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Between two looks at what is left.
+/// Pause between two checks of what is left.
 const PAUSE: Duration = Duration::from_millis(5);
 
 struct Alive {
-    /// By inode. An open one's inode is no other's, whatever has ended in it.
+    /// By inode, which is unique while the namespace is open.
     namespaces: BTreeMap<u64, File>,
     dirs: BTreeSet<PathBuf>,
 }
 
 static ALIVE: Mutex<Alive> = Mutex::new(Alive { namespaces: BTreeMap::new(), dirs: BTreeSet::new() });
 
-/// Whoever makes something holds this meanwhile; from a signal on nobody else gets it any more.
+/// Locks the registry: held by whoever makes something, and kept from a signal on.
 fn alive() -> MutexGuard<'static, Alive> {
     ALIVE.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -51,7 +50,7 @@ pub(crate) fn remove_namespace(inode: u64) {
     alive().namespaces.remove(&inode);
 }
 
-/// Makes the directory of a world.
+/// Makes a world's directory.
 pub(crate) fn add_dir(dir: &Path) -> io::Result<()> {
     let mut alive = alive();
     fs::create_dir_all(dir)?;
@@ -59,7 +58,7 @@ pub(crate) fn add_dir(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a directory in that of a world.
+/// Makes a directory in a world's.
 pub(crate) fn add_folder(dir: &Path) -> io::Result<()> {
     let _alive = alive();
     fs::create_dir_all(dir)
@@ -69,13 +68,13 @@ pub(crate) fn remove_dir(dir: &Path) {
     alive().dirs.remove(dir);
 }
 
-/// From now on INT, TERM and HUP take all worlds of this process away and end it with the code of a death by
-/// that signal. For programs; a library's user may have a handler already.
+/// From now on INT, TERM and HUP remove all worlds of this process and end it with the exit code of that signal. For programs; a library's user may
+/// have a handler already.
 pub fn end_on_signals() -> Result<(), Error> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).at("signal handler")?;
     thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
-            // Kept, so that nothing goes on behind it.
+            // Kept, so that nothing is made afterwards.
             let alive = alive();
             alive.end();
             process::exit(128 + signal);
@@ -85,7 +84,7 @@ pub fn end_on_signals() -> Result<(), Error> {
 }
 
 impl Alive {
-    /// Until nothing is left: a program may start another meanwhile, and other threads still write.
+    /// Repeats until nothing is left: a program may start another meanwhile, and threads still write.
     fn end(&self) {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -105,13 +104,13 @@ impl Alive {
     }
 }
 
-/// Programs that this process has started and that may not be in their namespace yet.
+/// Children of this process, which may not be in their namespace yet.
 fn children() -> Vec<u32> {
     let own = process::id().to_string();
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let stats = entries.filter_map(|entry| {
         let text = fs::read_to_string(entry.path().join("stat")).ok()?;
-        // The number, the name in parentheses, the state and the parent.
+        // The pid, the name in parentheses, the state and the parent.
         let (number, rest) = (text.split(' ').next()?.parse().ok()?, text.rsplit_once(')')?.1);
         let mut words = rest.split_whitespace();
         let (state, parent) = (words.next()?, words.next()?);

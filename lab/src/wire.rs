@@ -1,4 +1,4 @@
-//! TAP devices whose frames this process reads and writes, and the wire made of two of them.
+//! TAP devices whose frames this process reads and writes, and a wire made of two of them.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,7 +11,7 @@ use crate::{At, Error};
 
 /// Largest frame read.
 const MAX_FRAME: usize = 65_536;
-/// How often a forwarding thread looks whether it should end.
+/// How often a forwarding thread checks whether to end.
 const PATIENCE: Duration = Duration::from_millis(50);
 
 /// A TAP device held by this process.
@@ -32,13 +32,13 @@ impl Port {
         Ok(Self { device, seen: Mutex::default() })
     }
 
-    /// Sends a frame into the host.
+    /// Sends a frame to the host.
     pub fn send(&self, frame: &[u8]) -> Result<(), Error> {
         self.device.send(frame).at("cannot write to a port")?;
         Ok(())
     }
 
-    /// The next frame that the host sends out here; `None` after `timeout`.
+    /// The next frame sent by the host here; `None` after `timeout`.
     pub fn receive(&self, timeout: Duration) -> Option<Vec<u8>> {
         let mut buffer = vec![0; MAX_FRAME];
         let length = self.device.recv_timeout(&mut buffer, timeout).ok()?;
@@ -46,7 +46,7 @@ impl Port {
         Some(buffer)
     }
 
-    /// Waits for a frame for which `wanted` holds; others are kept for [`Port::frames`].
+    /// Waits for a frame that `wanted` accepts; others are kept for [`Port::frames`].
     pub fn wait_frame(&self, timeout: Duration, wanted: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
         let deadline = Instant::now() + timeout;
         loop {
@@ -59,7 +59,7 @@ impl Port {
         }
     }
 
-    /// Every frame that came within `time` from now, and those that earlier waits passed over.
+    /// All frames within `time` from now, and those skipped by earlier waits.
     pub fn frames(&self, time: Duration) -> Vec<Vec<u8>> {
         let mut frames: Vec<_> = self.seen.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
         let deadline = Instant::now() + time;
@@ -98,7 +98,7 @@ pub struct Crossed {
     pub bytes: Vec<u8>,
 }
 
-/// Decides what becomes of a frame: the frames that go on in its place.
+/// Decides the fate of a frame: returns the frames to forward instead.
 pub type Filter = Box<dyn FnMut(&Crossed) -> Vec<Vec<u8>> + Send>;
 
 #[derive(Default)]
@@ -150,7 +150,7 @@ impl Shared {
         }
         drop(state);
         for frame in onward {
-            // The far end may be down at this moment; then a real wire loses the frame as well.
+            // The far end may be down; a real wire then loses the frame as well.
             let _ = self.port(from.other()).device.send(&frame);
         }
     }
@@ -173,27 +173,27 @@ impl Wire {
         Self { shared, threads }
     }
 
-    /// Keeps every frame from now on.
+    /// Records every frame from now on.
     pub fn record(&self) {
         self.shared.lock().record = Some(Vec::new());
     }
 
-    /// The frames kept so far, in order; keeping goes on with an empty record.
+    /// The frames recorded so far, in order; recording continues from empty.
     pub fn take(&self) -> Vec<Crossed> {
         self.shared.lock().record.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// The number of frames kept so far.
+    /// The number of frames recorded so far.
     pub fn recorded(&self) -> usize {
         self.shared.lock().record.as_ref().map_or(0, Vec::len)
     }
 
-    /// Lets `filter` decide about every frame from now on.
+    /// Has `filter` decide about every frame from now on.
     pub fn set_filter(&self, filter: impl FnMut(&Crossed) -> Vec<Vec<u8>> + Send + 'static) {
         self.shared.lock().filter = Some(Box::new(filter));
     }
 
-    /// Passes everything again.
+    /// Forwards everything again.
     pub fn clear_filter(&self) {
         self.shared.lock().filter = None;
     }

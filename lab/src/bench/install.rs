@@ -1,4 +1,4 @@
-//! Getting the peers' programs: Debian's packages by apt-get, crates and packages of services below `target/tools`.
+//! Installs the peers' programs: Debian packages with apt-get, crates and packages of services below `target/tools`.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,7 +8,7 @@ use tund_lab::{Error, rights};
 
 use super::peer::Peer;
 
-/// The error that says how to get a program.
+/// The error that tells how to get a program.
 pub fn missing((program, origin): &(String, Origin)) -> Error {
     let remedy = match origin {
         Origin::Debian(package) => format!("apt-get install {package}, or bench --install"),
@@ -21,7 +21,7 @@ pub fn missing((program, origin): &(String, Origin)) -> Error {
     Error::new(format!("{program} is not installed: {remedy}"))
 }
 
-/// Installs what is missing; a program that cannot be had is named and left out.
+/// Installs what is missing; an unobtainable program is reported and skipped.
 pub fn all(peers: &[Peer]) -> Result<(), Error> {
     let tools = rights::tools().ok_or_else(|| Error::new("this program lies in no folder"))?;
     for (program, origin) in peers.iter().flat_map(|peer| &peer.rival.programs) {
@@ -53,7 +53,7 @@ fn apt(package: &str) -> Command {
     command
 }
 
-/// Unpacks a package where [`rights::find`] looks, as `tests/run` does, and installs the libraries that it needs.
+/// Unpacks a package where [`rights::find`] looks, as `tests/run` does, and installs its libraries.
 fn unpack(package: &str, tools: &Path) -> Command {
     const SCRIPT: &str = "set -e; mkdir -p \"$1\"; cd \"$1\"; \
          apt-get download -qq -o APT::Sandbox::User=root \"$2\"; \

@@ -1,4 +1,4 @@
-//! One figure, or a few that are taken together, of one peer.
+//! Measures one figure, or a few taken together, of one peer.
 
 use std::thread;
 use std::time::Duration;
@@ -14,15 +14,15 @@ use crate::link::OUTER;
 
 /// Payload that makes a packet of 1500 bytes.
 const FULL: usize = 1472;
-/// Headers of a ping, IP's and its own.
+/// IP and ICMP headers of a ping, in bytes.
 const HEADERS: usize = 28;
-/// Pings of a size.
+/// Pings of each size.
 const FULL_PINGS: u16 = 10;
-/// Between an answer and the next ping.
+/// Time between an answer and the next ping.
 const BETWEEN: Duration = Duration::from_millis(5);
-/// Datagrams that are looked at for randomness.
+/// Datagrams examined for randomness.
 const SAMPLES: usize = 2000;
-/// After load, what is under way is given time to arrive.
+/// Time for datagrams in flight to arrive after load.
 const CALM: Duration = Duration::from_millis(50);
 
 /// What is measured in one go.
@@ -62,14 +62,14 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// On a path that delays packets a stream needs longer to find its rate, and so does every ping.
+    /// Adapts to a path that delays packets: a stream needs longer to find its rate, and so does every ping.
     pub fn far(self) -> Self {
         Self { transfer: self.transfer * 4, pings: self.pings / 4, ..self }
     }
 }
 
 impl Task {
-    /// All, in the order in which they are done.
+    /// All, in order of execution.
     pub const ALL: [Self; 10] = [
         Self::Ping,
         Self::Tcp,
@@ -83,13 +83,13 @@ impl Task {
         Self::Random,
     ];
 
-    /// Those that say something on a slow machine with one processor.
+    /// Those that are meaningful on a slow machine with one processor.
     pub const BRIEF: [Self; 5] = [Self::Ping, Self::Tcp, Self::Udp64, Self::Udp1300, Self::Wire];
 
-    /// Those that say something on a path that delays or loses packets.
+    /// Those that are meaningful on a path that delays or loses packets.
     pub const FAR: [Self; 2] = [Self::Ping, Self::Tcp];
 
-    /// Does it once.
+    /// Runs it once.
     pub fn run(self, running: &Running, pace: &Pace, results: &mut Results) -> Result<(), Error> {
         match self {
             Self::Tcp => one_stream(running, pace, results),
@@ -180,10 +180,9 @@ fn round_trips(
     Ok(())
 }
 
-/// A tun device with a smaller MTU makes IP fragments of such a packet, a tap device must carry it whole.
-/// Zero packets are those that do not come through.
+/// Measures packets on the path. A tun device with a smaller MTU fragments such a packet, a tap device must not. Zero packets: they do not pass.
 fn wire(running: &Running, results: &mut Results) -> Result<(), Error> {
-    // A batch of datagrams crosses veth as one packet, but no network card sends it so: cut it up before it is counted.
+    // A batch of datagrams crosses veth as one packet, but no network card sends it so: split it before it is counted.
     running.allow_batches(false)?;
     let full = on_path(running, FULL)?;
     let largest = largest_whole(running)?;
@@ -197,7 +196,7 @@ fn wire(running: &Running, results: &mut Results) -> Result<(), Error> {
     Ok(())
 }
 
-/// Packets and bytes on the path for a ping with this payload; nothing if most pings do not come through.
+/// Packets and bytes on the path for a ping with this payload; `None` if most pings are lost.
 fn on_path(running: &Running, payload: usize) -> Result<Option<(f64, f64)>, Error> {
     let before = running.outgoing()?;
     let echo = Echo { payload, interval: Duration::from_millis(1), ..running.echo() };
@@ -210,12 +209,12 @@ fn on_path(running: &Running, payload: usize) -> Result<Option<(f64, f64)>, Erro
     Ok(Some((each(after.0, before.0), each(after.1, before.1))))
 }
 
-/// The length of the largest packet that is one packet on the path as well; 0 if none is.
+/// The length of the largest packet sent as one packet on the path; 0 if none is.
 fn largest_whole(running: &Running) -> Result<usize, Error> {
     let (mut fits, mut too_large) = (0, FULL + 1);
     while too_large - fits > 1 {
         let payload = usize::midpoint(fits, too_large);
-        // A link may send messages of its own meanwhile, but hardly one for each ping.
+        // A link may send its own messages meanwhile, but hardly one per ping.
         match on_path(running, payload)? {
             Some((packets, _)) if packets < 2.0 => fits = payload,
             _ => too_large = payload,
@@ -224,7 +223,7 @@ fn largest_whole(running: &Running) -> Result<usize, Error> {
     Ok(if fits == 0 { 0 } else { fits + HEADERS })
 }
 
-/// Looks at the datagrams of pings. What is not UDP has nothing to look at.
+/// Examines the datagrams of pings. For other protocols than UDP there are none.
 fn random(running: &Running, results: &mut Results) -> Result<(), Error> {
     let sniffer = Sniffer::new(&running.mon)?;
     let echo = Echo { interval: Duration::ZERO, ..running.echo() };
@@ -244,7 +243,7 @@ fn random(running: &Running, results: &mut Results) -> Result<(), Error> {
     Ok(())
 }
 
-/// What is known only at the end.
+/// Adds what is known only at the end.
 pub fn finish(running: &Running, results: &mut Results) {
     let memory = running.memory();
     let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
@@ -253,7 +252,7 @@ pub fn finish(running: &Running, results: &mut Results) {
     results.add(running.peer.name, Metric::FirstPing, running.first_ping.as_secs_f64() * 1e3);
 }
 
-/// The kernel, the processor and the path, for the head of a report.
+/// The kernel, the processor and the path, for a report's header.
 pub fn machine_line(path: Option<&str>) -> String {
     let place =
         if guest::is_inside() { "a user-mode guest, slow, so that only ratios mean something: " } else { "" };

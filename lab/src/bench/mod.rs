@@ -1,8 +1,7 @@
-//! The benchmark: tund beside other tunnels, each between two hosts of its own, in turn, in one run.
+//! The benchmark: tund and other tunnels, each between two hosts of its own, in turn, in one run.
 //!
-//! A round does one task after the other, and each task with one peer after the other, so that what is compared
-//! was measured within seconds; every other round goes through the peers backwards. Medians of the rounds
-//! are judged by ratios, because this kind of machine is never the same on two days.
+//! A round runs one task after another, and each task with one peer after another, so that compared values are measured within seconds of each other;
+//! every other round reverses the order of peers. Medians of the rounds are judged by ratios, since such a machine is never the same on two days.
 
 mod install;
 mod measure;
@@ -67,14 +66,14 @@ pub struct Options {
     strict: bool,
 }
 
-/// What the measurements are for.
+/// The purpose of the measurements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// The targets: what they name has to be there.
+    /// The targets: the tunnels they name are required.
     Targets,
-    /// The reader: every tunnel that is there.
+    /// The reader: every tunnel available.
     Comparison,
-    /// The reader: what the kernel of a guest has beside tund.
+    /// The reader: what a guest's kernel offers beside tund.
     Guest,
 }
 
@@ -87,14 +86,14 @@ struct Circumstances {
     machine: String,
     date: String,
     rounds: u32,
-    /// Share of the time that a hypervisor took away, in percent.
+    /// CPU time taken away by a hypervisor, in percent.
     stolen: f64,
 }
 
-/// How long a comparison may take in a guest.
+/// Time limit of a comparison in a guest.
 const IN_GUEST: Duration = Duration::from_secs(1800);
 
-/// The comparison in a guest: the same command again, with the folders of its files shared. Returns the exit code.
+/// Runs the same command in a guest, sharing the folders of its files. Returns the exit code.
 pub fn run_in_guest(options: &Options) -> Result<u8, Error> {
     if guest::is_inside() {
         return run(options, Purpose::Guest).map(|()| 0);
@@ -111,7 +110,7 @@ pub fn run_in_guest(options: &Options) -> Result<u8, Error> {
     guest.run()
 }
 
-/// Measures and prints. An error if a target is missed and that was to be one.
+/// Measures and prints. A missed target is an error if `options` say so.
 pub fn run(options: &Options, purpose: Purpose) -> Result<(), Error> {
     let peers = peers(options, purpose)?;
     if options.install && !rights::is_entered() && !guest::is_inside() {
@@ -152,7 +151,7 @@ pub fn run(options: &Options, purpose: Purpose) -> Result<(), Error> {
     Ok(())
 }
 
-/// Who is measured if nobody is named, or who is; and those of files.
+/// The peers named, else those of the purpose; and those of files.
 fn peers(options: &Options, purpose: Purpose) -> Result<Vec<Peer>, Error> {
     let mut peers: Vec<Peer> = match (&options.only[..], purpose) {
         ([], Purpose::Targets) => Peer::needed().collect(),
@@ -166,7 +165,7 @@ fn peers(options: &Options, purpose: Purpose) -> Result<Vec<Peer>, Error> {
     Ok(peers)
 }
 
-/// What is measured if nothing is named, or what is.
+/// The tasks to run: those named, else those of the purpose.
 fn tasks(options: &Options, purpose: Purpose) -> Result<&[Task], Error> {
     if options.path.is_some() && options.task.contains(&Task::Wire) {
         return Err(Error::new(
@@ -181,7 +180,7 @@ fn tasks(options: &Options, purpose: Purpose) -> Result<&[Task], Error> {
     })
 }
 
-/// Starts the peers and does all rounds; returns how many.
+/// Starts the peers and runs all rounds; returns how many.
 fn measure(options: &Options, peers: &[Peer], tasks: &[Task], results: &mut Results) -> u32 {
     let (rounds, pace) = if options.quick {
         let pace =
@@ -242,7 +241,7 @@ fn step(task: Task, running: &Running, pace: &Pace, results: &mut Results) {
 }
 
 impl Task {
-    /// The figure that stands for it while the benchmark runs.
+    /// The figure that represents it while the benchmark runs.
     fn main(self) -> Metric {
         match self {
             Self::Tcp => Metric::TcpOne,

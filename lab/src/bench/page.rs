@@ -1,4 +1,4 @@
-//! One page with a plot for each figure.
+//! An HTML page with a plot for each figure.
 
 use std::fmt::Write as _;
 
@@ -8,13 +8,13 @@ use super::report::{GROUPS, head};
 use super::results::{Metric, Results, percentile};
 use crate::html::{document, escape};
 
-/// Widths of the names, of the bars and of the whole, and the height of a row, in SVG's units.
+/// Widths of names, bars and whole, and height of a row, in SVG units.
 const NAMES: f64 = 170.0;
 const BARS: f64 = 440.0;
 const WHOLE: f64 = 760.0;
 const ROW: f64 = 24.0;
 
-/// The page. It is well-formed XML as well.
+/// Formats the page. It is also well-formed XML.
 pub fn html(run: &Circumstances, peers: &[Peer], results: &Results) -> String {
     let mut page = format!(
         "<h1>tund beside other tunnels</h1>\n<p>{}</p>\n\
@@ -38,7 +38,7 @@ pub fn html(run: &Circumstances, peers: &[Peer], results: &Results) -> String {
     document("tund compared", &(page + "</dl>\n"))
 }
 
-/// A figure's plot: a row for each peer that has it.
+/// Plots a figure: a row for each peer that has it.
 fn plot(metric: Metric, peers: &[Peer], results: &Results) -> String {
     let rows: Vec<(Peer, [f64; 3])> = peers
         .iter()
@@ -52,7 +52,7 @@ fn plot(metric: Metric, peers: &[Peer], results: &Results) -> String {
         let chosen = rows.iter().filter(|(peer, _)| !sealed || !peer.rival.plain);
         chosen.map(|(_, [.., most])| *most).fold(0.0, f64::max)
     };
-    // The kernel's plain tunnels would press all others together.
+    // The kernel's plain tunnels would compress all other bars.
     let scale = [most(true), most(false), 1.0].into_iter().find(|most| *most > 0.0).unwrap_or(1.0);
     let height = ROW * rows.len() as f64 + 8.0;
     let better = if metric.is_better_small() { " (less is better)" } else { "" };
@@ -82,7 +82,7 @@ fn row(peer: Peer, [least, median, most]: [f64; 3], metric: Metric, scale: f64, 
         ROW - 6.0
     );
     let label = if most > scale {
-        // It ends in the open.
+        // The bar is cut off.
         let _ = write!(text, "<text x=\"{:.1}\" y=\"{base:.1}\">»</text>", NAMES + BARS + 3.0);
         NAMES + BARS + 16.0
     } else {

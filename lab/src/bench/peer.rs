@@ -1,4 +1,4 @@
-//! The tunnels that are compared: each a file below `lab/rivals`, or one of somebody's own.
+//! The tunnels compared: each a file below `lab/rivals`, or a user's own.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,18 +21,18 @@ pub struct Contender {
     part: Part,
 }
 
-/// When a contender takes part if nobody names it.
+/// When a contender takes part without being named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
-    /// Always: the ground that the others stand on, and all of tund.
+    /// Always: the baseline of the others, and all variants of tund.
     Always,
-    /// A rival that the targets name, and which has to be there.
+    /// A rival named in the targets, which is required.
     Target,
-    /// A rival that the targets name where it is there.
+    /// A rival named in the targets, if available.
     TargetIfHere,
     /// In comparisons.
     Comparison,
-    /// Where it, or its file, is named.
+    /// If it, or its file, is named.
     Asked,
 }
 
@@ -62,7 +62,7 @@ macro_rules! files {
     };
 }
 
-/// Those that come with the laboratory, in the order of the tables.
+/// Those included in the lab, in the order of the tables.
 const FILES: [(&str, Part, &str); 30] = files![
     "veth" Always,
     "vxlan" Always,
@@ -103,7 +103,7 @@ static ALL: LazyLock<Vec<Contender>> = LazyLock::new(|| {
 });
 
 impl Contender {
-    /// Reads the text of a file; another that it extends is one of [`FILES`], or lies beside it.
+    /// Reads a file's text; one that it extends is among [`FILES`], or beside it.
     fn read(name: &'static str, file: &str, text: &str, part: Part) -> Result<Self, Error> {
         let beside = Path::new(file).parent().unwrap_or(Path::new(""));
         let find = |base: &str| {
@@ -131,29 +131,29 @@ impl Contender {
         self.name.starts_with("tund-")
     }
 
-    /// A program that is missing, with the way to get it.
+    /// A missing program, with the way to get it.
     pub fn missing(&self) -> Option<&(String, Origin)> {
         self.rival.programs.iter().find(|(program, _)| rights::find(program).is_none())
     }
 
-    /// Whether it is taken as absent, not as failed, where its programs are missing.
+    /// Whether it counts as absent, not failed, if its programs are missing.
     pub fn may_be_absent(&self) -> bool {
         self.part == TargetIfHere
     }
 }
 
-/// The names of all that come with the laboratory.
+/// The names of all that are included in the lab.
 pub fn names() -> String {
     FILES.map(|(name, ..)| name).join(", ")
 }
 
 impl Peer {
-    /// The one of that name.
+    /// The peer of that name.
     pub fn named(name: &str) -> Option<Self> {
         Self::all().find(|peer| peer.name == name)
     }
 
-    /// One of somebody's own, called as its file is.
+    /// A user's own peer, named like its file.
     pub fn of_file(file: &Path) -> Result<Self, Error> {
         let text = std::fs::read_to_string(file).at(file.display())?;
         let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -163,12 +163,12 @@ impl Peer {
                 file.display()
             )));
         }
-        // As long as the program runs.
+        // Lives as long as the program.
         let contender = Contender::read(name.leak(), &file.display().to_string(), &text, Asked)?;
         Ok(Self(Box::leak(Box::new(contender))))
     }
 
-    /// All that come with the laboratory.
+    /// All that are included in the lab.
     pub fn all() -> impl Iterator<Item = Self> {
         ALL.iter().map(Self)
     }
@@ -178,12 +178,12 @@ impl Peer {
         Self::all().filter(|peer| peer.part != Asked)
     }
 
-    /// Those that the benchmark needs: what the targets name, and the ground they stand on.
+    /// Those that the benchmark needs: the ones named in the targets, and their baseline.
     pub fn needed() -> impl Iterator<Item = Self> {
         Self::all().filter(|peer| matches!(peer.part, Always | Target | TargetIfHere))
     }
 
-    /// Those that do not need programs, and one form of tund each: what a guest compares.
+    /// Those without programs, and one form of tund each, for a comparison in a guest.
     pub fn in_guest() -> impl Iterator<Item = Self> {
         let own = ["tund-tun-aes", "tund-tap-aes"];
         Self::all().filter(move |peer| {
@@ -191,7 +191,7 @@ impl Peer {
         })
     }
 
-    /// Programs that the targets name.
+    /// Rivals named in the targets.
     pub fn rivals() -> impl Iterator<Item = Self> {
         Self::all().filter(|peer| matches!(peer.part, Target | TargetIfHere))
     }
@@ -274,7 +274,7 @@ address = "@INNER@/24"
         assert!(empty.starts_with("own.toml:1:1: nothing runs") && empty.lines().count() == 1, "{empty}");
     }
 
-    /// serde says which keys there are.
+    /// serde knows the keys.
     #[test]
     fn the_manual_has_every_key() {
         let manual = include_str!("../../../docs/scenario.5.md");

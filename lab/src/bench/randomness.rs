@@ -1,7 +1,6 @@
-//! Whether bytes are random, looked at one place after the other.
+//! Tests whether bytes are random, one position after another.
 
-/// The statistic of 256 values that are equally likely has a mean of 255 and a deviation of 22.6; one place of
-/// random bytes in a million exceeds this.
+/// The statistic of 256 equally likely values has a mean of 255 and a deviation of 22.6; one position of random bytes in a million exceeds this.
 const SUSPICIOUS: f64 = 371.0;
 
 /// How many of the first `places` bytes are not random: constant, counting, or of few values.
@@ -20,7 +19,7 @@ fn is_telling(payloads: &[Vec<u8>], place: usize) -> bool {
     total > 0 && (statistic > SUSPICIOUS || is_counting(payloads, place))
 }
 
-/// A byte that counts takes every value equally often, but the next one is no surprise.
+/// Whether a byte counts up: it takes every value equally often, but predicts the next.
 fn is_counting(payloads: &[Vec<u8>], place: usize) -> bool {
     let bytes: Vec<u8> = payloads.iter().filter_map(|payload| payload.get(place)).copied().collect();
     let steps = bytes.windows(2).filter(|pair| matches!(pair, [a, b] if b.wrapping_sub(*a) <= 1)).count();

@@ -16,7 +16,7 @@ pub fn date() -> String {
     output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
 }
 
-/// Tables with lines as wide as the longest cell.
+/// Formats tables with columns as wide as the longest cell.
 pub fn terminal(run: &Circumstances, peers: &[Peer], results: &Results, verdicts: &[Verdict]) -> String {
     let mut text = format!("\n{}\n\n", head(run));
     for group in GROUPS {
@@ -31,7 +31,7 @@ pub fn terminal(run: &Circumstances, peers: &[Peer], results: &Results, verdicts
     text
 }
 
-/// Tables for a document.
+/// Formats tables for a document.
 pub fn markdown(run: &Circumstances, peers: &[Peer], results: &Results, verdicts: &[Verdict]) -> String {
     let mut text = format!("{}\n\n", head(run));
     for peer in peers {
@@ -50,7 +50,7 @@ pub fn markdown(run: &Circumstances, peers: &[Peer], results: &Results, verdicts
     text
 }
 
-/// Everything, every value of every round.
+/// Formats every value of every round.
 pub fn json(run: &Circumstances, peers: &[Peer], results: &Results, verdicts: &[Verdict]) -> String {
     let peers = peers.iter().map(|peer| {
         let mut figures = Map::new();
@@ -96,7 +96,7 @@ pub fn head(run: &Circumstances) -> String {
     )
 }
 
-/// Figures that are read together; each group is a table.
+/// Figures that belong together; each group is a table.
 pub const GROUPS: [&[Metric]; 4] = [
     &[Metric::TcpOne, Metric::TcpFour, Metric::TcpReverse, Metric::TcpBoth],
     &[Metric::UdpSmall, Metric::UdpLarge, Metric::MachineCpu, Metric::OwnCpu],
@@ -112,7 +112,7 @@ pub const GROUPS: [&[Metric]; 4] = [
     ],
 ];
 
-/// One row for each peer, one column for each figure that was measured.
+/// One row per peer, one column per measured figure.
 fn figures(group: &[Metric], peers: &[Peer], results: &Results) -> Vec<Vec<String>> {
     let known = |metric: &Metric| peers.iter().any(|peer| !results.values(peer.name, *metric).is_empty());
     let metrics: Vec<Metric> = group.iter().copied().filter(known).collect();

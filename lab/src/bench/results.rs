@@ -1,4 +1,4 @@
-//! What was measured, and the middle of it.
+//! The measurements and their medians.
 
 use std::collections::BTreeMap;
 
@@ -13,13 +13,13 @@ pub enum Metric {
     TcpReverse,
     /// TCP, one stream each way, both together.
     TcpBoth,
-    /// Processor time of the whole machine for a gigabyte of one stream.
+    /// CPU time of the whole machine for a gigabyte of one stream.
     MachineCpu,
-    /// The same of the tunnel's own processes, both ends.
+    /// The same for the tunnel's own processes, both ends.
     OwnCpu,
-    /// Datagrams of 64 bytes a second with less than 1 % lost.
+    /// Datagrams of 64 bytes per second with less than 1 % lost.
     UdpSmall,
-    /// Datagrams of 1300 bytes a second with less than 1 % lost.
+    /// Datagrams of 1300 bytes per second with less than 1 % lost.
     UdpLarge,
     /// Median round trip of an idle link.
     IdleMedian,
@@ -29,19 +29,19 @@ pub enum Metric {
     LoadedMedian,
     /// 99th percentile of the same.
     LoadedTail,
-    /// Pages present in memory, of the end that has more.
+    /// Resident memory of the end that uses more.
     Resident,
     /// The same, shared pages divided.
     Proportional,
     /// From the start of both ends to the first answered ping.
     FirstPing,
-    /// Bytes on the path for a packet of 1500 bytes, all headers counted.
+    /// Bytes on the path for a packet of 1500 bytes, including all headers.
     WireBytes,
     /// Packets on the path for a packet of 1500 bytes.
     WirePackets,
-    /// The largest packet that is one packet on the path.
+    /// The largest packet sent as one packet.
     LargestWhole,
-    /// Of the first 32 bytes of the datagrams, those that are not random.
+    /// How many of the datagrams' first 32 bytes are not random.
     Telltale,
 }
 
@@ -94,7 +94,7 @@ impl Metric {
         }
     }
 
-    /// The head of its column.
+    /// The header of its column.
     pub fn title(self) -> &'static str {
         match self {
             Self::TcpOne => "TCP ×1, Mbit/s",
@@ -119,7 +119,7 @@ impl Metric {
         }
     }
 
-    /// Whether a smaller figure is the better one.
+    /// Whether smaller is better.
     pub fn is_better_small(self) -> bool {
         match self {
             Self::TcpOne
@@ -144,7 +144,7 @@ impl Metric {
         }
     }
 
-    /// Digits after the point in tables.
+    /// Decimal places in tables.
     pub fn digits(self) -> usize {
         match self {
             Self::MachineCpu | Self::OwnCpu => 2,
@@ -165,7 +165,7 @@ impl Metric {
     }
 }
 
-/// Everything that a run measured, by the peers' names.
+/// All measurements of a run, by the peers' names.
 #[derive(Debug, Default)]
 pub struct Results {
     samples: BTreeMap<(&'static str, Metric), Vec<f64>>,
@@ -174,17 +174,17 @@ pub struct Results {
 }
 
 impl Results {
-    /// Keeps a value, in the metric's unit.
+    /// Adds a value, in the metric's unit.
     pub fn add(&mut self, peer: &'static str, metric: Metric, value: f64) {
         self.samples.entry((peer, metric)).or_default().push(value);
     }
 
-    /// Keeps the reason why a peer has no further values; the first one stays.
+    /// Records why a peer has no further values; the first reason stays.
     pub fn fail(&mut self, peer: &'static str, reason: impl Into<String>) {
         self.failures.entry(peer).or_insert_with(|| reason.into());
     }
 
-    /// Keeps what a peer lacks that does not have to be there.
+    /// Records what optional thing a peer lacks.
     pub fn miss(&mut self, peer: &'static str, lacks: impl Into<String>) {
         self.absent.insert(peer, lacks.into());
     }
@@ -194,7 +194,7 @@ impl Results {
         self.failures.get(peer).map(String::as_str)
     }
 
-    /// What a peer lacks that is not here, and does not have to be.
+    /// What optional thing a peer lacks.
     pub fn absence(&self, peer: &str) -> Option<&str> {
         self.absent.get(peer).map(String::as_str)
     }
@@ -210,7 +210,7 @@ impl Results {
     }
 }
 
-/// The value below which so many percent of the values lie; none of no values.
+/// The value below which this percentage of the values lie; `None` without values.
 pub fn percentile(values: &[f64], percent: usize) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

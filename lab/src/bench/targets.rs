@@ -1,4 +1,4 @@
-//! What tund promises about its speed: ratios within one run, never absolute figures.
+//! tund's performance targets: ratios within one run, never absolute figures.
 
 use super::peer::Peer;
 use super::results::{Metric, Results};
@@ -21,18 +21,18 @@ enum Yardstick {
     Own,
 }
 
-/// What is good.
+/// The required range.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Bound {
     AtLeast(f64),
     AtMost(f64),
 }
 
-/// A peer's figure, what it is compared with, and what is good.
+/// A peer's figure, what it is compared with, and the bound.
 #[derive(Debug, Clone, Copy)]
 struct Target(Metric, &'static str, Yardstick, Bound);
 
-/// Of a stream, all but one way with one stream is within a quarter of what that has to reach.
+/// For streams, all but a single one way must come within a quarter of what that must reach.
 const TARGETS: [Target; 45] = [
     Target(Metric::TcpOne, AES, To("openvpn"), AtLeast(14.0)),
     Target(Metric::TcpOne, AES, To("boringtun"), AtLeast(7.0)),
@@ -85,17 +85,17 @@ const TARGETS: [Target; 45] = [
 /// A line of the table.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verdict {
-    /// The figure and what it is compared with.
+    /// The figure and its yardstick.
     pub what: String,
     /// The bound, such as `≥ 12`.
     pub bound: String,
-    /// What was reached: a ratio or a figure, or why there is none.
+    /// The result: a ratio or a figure, or why there is none.
     pub reached: Result<f64, String>,
-    /// Whether the bound holds; nothing where the other is not here and does not have to be.
+    /// Whether the bound holds; `None` if an optional rival is absent.
     pub pass: Option<bool>,
 }
 
-/// Every target, judged, but for those whose figures nobody asked for.
+/// Judges every target whose figures were requested.
 pub fn judge(results: &Results) -> Vec<Verdict> {
     TARGETS.iter().filter_map(|target| target.judge(results)).collect()
 }
@@ -121,7 +121,7 @@ impl Target {
         Some(Verdict { what, bound, reached, pass })
     }
 
-    /// The ratio or figure; nothing where a part of it was not asked for.
+    /// The ratio or figure; `None` if a part of it was not requested.
     fn reached(&self, results: &Results) -> Result<Option<f64>, String> {
         let Self(metric, peer, against, _) = *self;
         let of = |peer| median(results, peer, metric);
@@ -153,7 +153,7 @@ fn median(results: &Results, peer: &'static str, metric: Metric) -> Result<Optio
 mod tests {
     use super::*;
 
-    /// Every peer has the same figures, tund `factor` times those.
+    /// All peers have the same figures, tund `factor` times those.
     fn results(factor: f64, without: &str) -> Results {
         let mut results = Results::default();
         for peer in Peer::all().filter(|peer| peer.name != without) {

@@ -1,4 +1,4 @@
-//! A peer that runs between two hosts of its own, fri and mon, and what its programs spend there.
+//! A peer running between two hosts of its own, fri and mon, and the resources its programs use.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,20 +14,20 @@ use super::install;
 use super::peer::Peer;
 use crate::link::{self, INNER, PATIENCE};
 
-/// The hosts and the path between them, and the same with a path that netem has a hand in.
+/// The hosts and the path between them, and the same with netem on the path.
 const GROUND: &str = include_str!("../../rivals/ground.toml");
 const FAR: &str = include_str!("../../rivals/far.toml");
-/// Between two looks at a link that comes up.
+/// Pause between two checks of a link coming up.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// The hosts; `path` is what netem does to the path, each way.
+/// The hosts; `path` is the netem setting of the path, each way.
 fn ground(path: Option<&str>) -> Result<Scenario, Error> {
     let vars: BTreeMap<_, _> = path.iter().map(|path| ("NETEM".to_owned(), (*path).to_owned())).collect();
     let text = if path.is_some() { FAR } else { GROUND };
     Source::read("the path", text, &vars, |base| Err(Error::new(format!("no {base}"))))?.scenario()
 }
 
-/// A peer that runs.
+/// A running peer.
 pub struct Running {
     pub peer: Peer,
     /// From the start of its programs to the first answer.
@@ -54,7 +54,7 @@ impl Running {
         }
         let begin = Instant::now();
         let [fri, mon] = &peer.rival.ends;
-        // The one that waits goes first.
+        // The waiting end goes first.
         for (name, end) in [("mon", mon), ("fri", fri)] {
             world.start_host(name)?;
             if let Some(script) = end.up() {
@@ -82,13 +82,13 @@ impl Running {
         Ok(Self { peer, first_ping, is_far: path.is_some(), fri, mon, _world: world, _place: place })
     }
 
-    /// Whether what fri sends in one go may cross the path in one go. Never where it can be delayed or lost.
+    /// Allows fri's batches to cross the path in one piece, or not. Never on a path that delays or loses.
     pub fn allow_batches(&self, allowed: bool) -> Result<(), Error> {
         let most = if allowed && !self.is_far { 65535 } else { 1 };
         self.fri.run(&format!("ip link set eth0 gso_max_segs {most}")).map(drop)
     }
 
-    /// fri and mon as the traffic sees them.
+    /// fri and mon as seen by the traffic.
     pub fn ends(&self) -> [End<'_>; 2] {
         let [fri, mon] = INNER;
         [End { host: &self.fri, address: fri }, End { host: &self.mon, address: mon }]
@@ -104,13 +104,13 @@ impl Running {
         Ok(echo.send(&self.fri, count)?.times)
     }
 
-    /// Processor time that the programs of both ends have spent.
+    /// CPU time used by the programs of both ends.
     pub fn spent(&self) -> Duration {
         let pids = [&self.fri, &self.mon].into_iter().flat_map(|host| host.processes());
         pids.map(machine::spent).sum()
     }
 
-    /// Memory of the end that has more.
+    /// Memory of the end that uses more.
     pub fn memory(&self) -> Memory {
         let of = |host: &Host| {
             host.processes().into_iter().map(machine::memory).fold(Memory::default(), |a, b| a + b)
@@ -127,8 +127,7 @@ impl Running {
     }
 }
 
-/// Packets and bytes that an interface has sent: after its name and a colon come eight numbers about what it
-/// received, then these, bytes first.
+/// Packets and bytes sent by an interface: its name and a colon are followed by eight numbers about received traffic, then by these, bytes first.
 fn sent(text: &str, interface: &str) -> Option<(u64, u64)> {
     let mut rows = text.lines().filter_map(|line| line.split_once(':'));
     let (_, numbers) = rows.find(|(name, _)| name.trim() == interface)?;
@@ -137,7 +136,7 @@ fn sent(text: &str, interface: &str) -> Option<(u64, u64)> {
     Some((packets, bytes))
 }
 
-/// Tries until it succeeds. In vain if a program ends meanwhile, or it takes too long.
+/// Retries until it succeeds. Fails if a program ends meanwhile, or on timeout.
 fn wait(
     world: &mut World,
     begin: Instant,

@@ -1,4 +1,4 @@
-//! Strangers at the TCP port of a link.
+//! Strangers on the TCP port of a link.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
@@ -9,34 +9,34 @@ use std::time::{Duration, Instant};
 use tund_lab::flood::Noise;
 use tund_lab::{Error, Host};
 
-/// Connections that are held at once: more than a link keeps.
+/// Connections held at once: more than a link keeps.
 const HELD: usize = 100;
-/// Connections of strangers that a link keeps.
+/// Strangers' connections that a link keeps.
 const KEPT: usize = 64;
-/// Connections a second of those that come and go.
+/// Connections per second of those that come and go.
 const MANY: u32 = 2000;
-/// What one connection sends at once.
+/// Bytes that a connection sends at once.
 const BURST: usize = 4096;
-/// Between two looks at the connections.
+/// Pause between two checks of the connections.
 const TICK: Duration = Duration::from_millis(5);
 
-/// What they do.
+/// Their behaviour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Connect, say nothing, and connect again when they were closed.
+    /// Connect, send nothing, and reconnect when closed.
     Silent,
-    /// The same, with a byte a second.
+    /// The same, sending a byte per second.
     Slow,
-    /// The same, with random bytes as fast as they are taken.
+    /// The same, sending random bytes as fast as possible.
     Rubbish,
-    /// The same, with what the peer has sent.
+    /// The same, replaying what the peer has sent.
     Recorded,
     /// Connect and hang up.
     Many,
 }
 
 impl Kind {
-    /// For the command line.
+    /// Its name on the command line.
     pub fn word(self) -> &'static str {
         match self {
             Self::Silent => "silent",
@@ -47,7 +47,7 @@ impl Kind {
         }
     }
 
-    /// For people.
+    /// Its name for people.
     pub fn title(self) -> &'static str {
         match self {
             Self::Silent => "silent",
@@ -59,7 +59,7 @@ impl Kind {
     }
 }
 
-/// Does what they do from `host` until `end`; how many connections they made.
+/// Runs them from `host` until `end`; returns how many connections they made.
 pub fn besiege(
     host: &Host,
     target: SocketAddr,
@@ -73,7 +73,7 @@ pub fn besiege(
     })
 }
 
-/// Listens on a host as a program would that has nothing to do with the link.
+/// Listens on a host, like a program unrelated to the link.
 pub fn listen(host: &Host, place: SocketAddr) -> Result<TcpListener, Error> {
     let listener = host.within(|| {
         let listener = TcpListener::bind(place)?;
@@ -82,7 +82,7 @@ pub fn listen(host: &Host, place: SocketAddr) -> Result<TcpListener, Error> {
     listener.map_err(|error| Error::new(format!("{place}: {error}")))
 }
 
-/// Keeps as many connections as a link does, reads nothing, and closes the oldest, until `end`.
+/// Keeps as many connections as a link, reads nothing, and closes the oldest, until `end`.
 pub fn receive(listener: &TcpListener, end: &AtomicBool) {
     let mut kept = VecDeque::new();
     while !end.load(Ordering::Relaxed) {
@@ -101,7 +101,7 @@ pub fn receive(listener: &TcpListener, end: &AtomicBool) {
 fn come_and_go(target: SocketAddr, end: &AtomicBool) -> u64 {
     let (begin, mut tries, mut made) = (Instant::now(), 0, 0);
     while !end.load(Ordering::Relaxed) {
-        // Whoever is not let in waits for that, and does not make up for it afterwards.
+        // A connect that blocks delays the following ones; the excess is not made up for.
         while !end.load(Ordering::Relaxed) && begin.elapsed() * MANY > Duration::from_secs(tries) {
             made += u64::from(connect(target).is_some());
             tries += 1;
@@ -111,10 +111,10 @@ fn come_and_go(target: SocketAddr, end: &AtomicBool) -> u64 {
     made
 }
 
-/// One that stays as long as it may.
+/// A stranger that stays as long as possible.
 struct Stranger {
     stream: TcpStream,
-    /// What it sends next, of all that it has to send.
+    /// How much it has sent.
     sent: usize,
     due: Instant,
 }
@@ -143,7 +143,7 @@ fn stay(target: SocketAddr, kind: Kind, recording: &[u8], end: &AtomicBool) -> u
 }
 
 impl Stranger {
-    /// Sends what the other end takes. False: it was closed.
+    /// Sends what the other end takes. Returns false if it closed.
     fn speak(&mut self, words: &[u8], slowly: bool) -> bool {
         let now = Instant::now();
         let most = if slowly { usize::from(self.due <= now) } else { BURST };
@@ -168,7 +168,7 @@ fn connect(target: SocketAddr) -> Option<TcpStream> {
     Some(stream)
 }
 
-/// What an address sent first in a TCP connection, of packets that were seen in any order.
+/// The start of what an address sent in a TCP connection, from packets seen in any order.
 pub fn reassemble(packets: &[Vec<u8>], from: Ipv4Addr) -> Vec<u8> {
     let segments = packets.iter().filter_map(|frame| tund_lab::frame::segment(frame));
     let own = segments.filter(|segment| *segment.from.ip() == from);

@@ -1,7 +1,7 @@
 //! A guest: Debian's user-mode Linux, a kernel that runs as a process, for what this machine's kernel lacks.
 //!
-//! It has the machine's files, of which it sees a copy on write, one processor and no network; what it writes is gone
-//! with it, but for what it writes to shared folders. No right is needed beyond those of a [`Host`], in which it runs.
+//! It sees a copy-on-write view of the machine's files, and has one processor and no network. Its writes are discarded, except in shared folders. It
+//! needs no privileges beyond those of the [`Host`] in which it runs.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -16,16 +16,16 @@ use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
 use crate::{At, Error, Host, Net, rights};
 
-/// Set within a guest.
+/// Set inside a guest.
 const INSIDE: &str = "TUND_LAB_GUEST";
-/// Its memory, in MiB. Pages that it has never touched cost nothing.
+/// Its memory, in MiB. Untouched pages cost nothing.
 const MEMORY: u64 = 512;
-/// Where its memory is.
+/// The file system of its memory.
 const MEMORY_PLACE: &str = "/dev/shm";
-/// Between two looks whether it still runs.
+/// Pause between two checks whether it still runs.
 const POLL: Duration = Duration::from_millis(20);
 
-/// What a guest is to do.
+/// The task of a guest.
 pub struct Guest {
     command: Vec<OsString>,
     shares: Vec<PathBuf>,
@@ -39,7 +39,7 @@ pub fn is_inside() -> bool {
     std::env::var_os(INSIDE).is_some()
 }
 
-/// Fails, with a remedy, where no guest can run.
+/// Fails, with a remedy, if no guest can run.
 pub fn check() -> Result<(), Error> {
     if is_inside() {
         return Err(Error::new("this is the guest: there is none in it"));
@@ -64,51 +64,51 @@ pub fn check() -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether this processor's registers are more than that kernel knows: see `state.c`.
+/// Whether this processor has more registers than that kernel knows: see `state.c`.
 fn needs_state() -> Result<bool, Error> {
     let text = fs::read_to_string("/proc/cpuinfo").at("/proc/cpuinfo")?;
     Ok(text.split_whitespace().any(|word| word == "amx_tile"))
 }
 
 impl Guest {
-    /// One that runs a program with its arguments, both as they are here, in this process's directory.
+    /// A guest that runs a program with arguments, both as they are here, in this process's directory.
     pub fn new(command: impl IntoIterator<Item = OsString>) -> Self {
         let command = command.into_iter().collect();
         Self { command, shares: Vec::new(), kernel: Vec::new(), limit: None, terminal: false }
     }
 
-    /// One that runs this very command again. There [`is_inside`] holds.
+    /// A guest that runs this command again. There [`is_inside`] is true.
     pub fn again() -> Result<Self, Error> {
         let own = std::env::current_exe().at("own program file")?;
         Ok(Self::new(std::iter::once(own.into()).chain(std::env::args_os().skip(1))))
     }
 
-    /// What it writes below this folder stays. The folder is made if it is not there.
+    /// Keeps what it writes below this folder, which is created if missing.
     pub fn share(mut self, folder: &Path) -> Result<Self, Error> {
         fs::create_dir_all(folder).at(folder.display())?;
         self.shares.push(folder.canonicalize().at(folder.display())?);
         Ok(self)
     }
 
-    /// Its kernel is started with this argument, such as `ipv6.disable=1`.
+    /// Adds a kernel argument, such as `ipv6.disable=1`.
     pub fn kernel(mut self, argument: String) -> Self {
         self.kernel.push(argument);
         self
     }
 
-    /// It is killed after so long.
+    /// Sets its time limit.
     pub fn limit(mut self, limit: Duration) -> Self {
         self.limit = Some(limit);
         self
     }
 
-    /// It has this process's terminal, if there is one.
+    /// Gives it this process's terminal, if any.
     pub fn with_terminal(mut self) -> Self {
         self.terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
         self
     }
 
-    /// Boots it, passes its output on as it comes, and returns the program's exit code.
+    /// Boots it, relays its output, and returns the program's exit code.
     pub fn run(&self) -> Result<u8, Error> {
         check()?;
         let net = Net::new()?;
@@ -116,7 +116,7 @@ impl Guest {
         self.prepare(&host)?;
         let modes = if self.terminal { tcgetattr(io::stdin()).ok() } else { None };
         let waited = self.boot(&host)?.wait(self.limit);
-        // Whatever is left of it, and then nothing writes to the terminal any more.
+        // Its remaining output; after this nothing writes to the terminal.
         let console = fs::read_to_string(host.dir().join("console")).unwrap_or_default();
         let status = fs::read_to_string(host.dir().join("status"));
         drop(host);
@@ -130,7 +130,7 @@ impl Guest {
         }
     }
 
-    /// Writes what it reads.
+    /// Writes its input files.
     fn prepare(&self, host: &Host) -> Result<(), Error> {
         host.file("init.sh", include_str!("init.sh"))?;
         let linux = rights::find("linux.uml").unwrap_or_default();
@@ -161,11 +161,11 @@ impl Guest {
         Ok(())
     }
 
-    /// Starts the kernel, in a pid namespace of its own: with its first process all of it ends.
+    /// Starts the kernel in its own pid namespace, which ends with its first process.
     fn boot(&self, host: &Host) -> Result<Running, Error> {
         let dir = host.dir().display();
-        // As that namespace's first process a kernel that panics could not abort: a shell is. The kernel's console goes to
-        // a file, the program's output to tty1, its errors to tty2.
+        // As that namespace's first process, a panicking kernel could not abort: so a shell is first. The kernel's console goes to a file, the
+        // program's output to tty1, its errors to tty2.
         let script = "env \"$@\" 3> console; exit $?";
         let unshare = "ulimit -c 0; exec unshare --pid --mount-proc --fork --kill-child -- sh -c";
         let mut command = host.command("sh");
@@ -184,12 +184,12 @@ impl Guest {
         } else {
             ["con1=null,fd:1", "con2=null,fd:2"]
         });
-        // In a user namespace the machine's setuid programs belong to nobody: they would take rights away.
+        // In a user namespace the machine's setuid programs belong to nobody: they would drop privileges.
         command.args(["init=/usr/bin/setpriv", "--", "--no-new-privs", "/bin/sh", &format!("{dir}/init.sh")]);
         if self.terminal {
             return Ok(Running { child: command.spawn().at("cannot start the guest")?, copies: Vec::new() });
         }
-        // It would change the modes of a terminal, and Ctrl-C would no longer be a signal: it gets pipes.
+        // It would change a terminal's modes, and Ctrl-C would not be a signal: so it gets pipes.
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().at("cannot start the guest")?;
         let mut copies = Vec::new();
@@ -203,15 +203,15 @@ impl Guest {
     }
 }
 
-/// A guest that runs.
+/// A running guest.
 struct Running {
     child: Child,
-    /// They pass on what it prints.
+    /// They relay its output.
     copies: Vec<JoinHandle<()>>,
 }
 
 impl Running {
-    /// Until it ends; kills it after `limit`.
+    /// Waits until it ends; kills it after `limit`.
     fn wait(mut self, limit: Option<Duration>) -> Result<(), Error> {
         let begin = Instant::now();
         while self.child.try_wait().at("the guest")?.is_none() {
@@ -229,7 +229,7 @@ impl Running {
     }
 }
 
-/// As a word of a shell's line.
+/// Quotes a word for a shell.
 fn quoted(word: &OsStr) -> Vec<u8> {
     let mut text = vec![b'\''];
     for byte in word.as_bytes() {

@@ -1,4 +1,4 @@
-//! Traffic between hosts, sent and measured by this process from inside them.
+//! Traffic between hosts, sent and measured by this process inside them.
 
 mod ping;
 mod tcp;
@@ -13,7 +13,7 @@ use std::net::Ipv4Addr;
 
 use crate::Host;
 
-/// A host and the address by which it takes part.
+/// A host and its address for a measurement.
 #[derive(Clone, Copy)]
 pub struct End<'a> {
     /// The host.
@@ -22,7 +22,7 @@ pub struct End<'a> {
     pub address: Ipv4Addr,
 }
 
-/// Whether nothing came in time, or this process was suspended meanwhile (signal(7)).
+/// Whether nothing arrived in time, or this process was suspended (signal(7)).
 fn is_nothing(error: &io::Error) -> bool {
     use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
     matches!(error.kind(), WouldBlock | TimedOut | Interrupted)

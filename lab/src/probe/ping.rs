@@ -12,17 +12,17 @@ use crate::{At, Error, Host, frame};
 const ECHO_REQUEST: u8 = 8;
 const ECHO_REPLY: u8 = 0;
 const IP_HEADER: usize = 20;
-/// Between two requests, where nothing else is asked for.
+/// Default time between two requests.
 const INTERVAL: Duration = Duration::from_millis(20);
-/// For an answer.
+/// How long to wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes after the ICMP header, as ping(8) sends them.
 const PAYLOAD: usize = 56;
 
-/// Answers of a ping.
+/// The answers to a ping.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pings {
-    /// Round trip of every answer, in the order sent.
+    /// Round trip of each answer, in the order sent.
     pub times: Vec<Duration>,
     /// How many were sent.
     pub sent: usize,
@@ -52,29 +52,28 @@ pub fn ping(host: &Host, source: Ipv4Addr, target: Ipv4Addr, count: u16) -> Resu
     Echo::new(source, target).send(host, count)
 }
 
-/// How echo requests are sent.
+/// How to send echo requests.
 #[derive(Debug, Clone, Copy)]
 pub struct Echo {
-    /// Address they come from.
+    /// Source address.
     pub source: Ipv4Addr,
-    /// Address they go to.
+    /// Destination address.
     pub target: Ipv4Addr,
     /// Bytes after the ICMP header; the packet is 28 bytes longer.
     pub payload: usize,
     /// Time between an answer and the next request.
     pub interval: Duration,
-    /// How long an answer is waited for.
+    /// How long to wait for an answer.
     pub patience: Duration,
 }
 
 impl Echo {
-    /// As ping(8) sends them, but faster.
+    /// Like ping(8), but faster.
     pub fn new(source: Ipv4Addr, target: Ipv4Addr) -> Self {
         Self { source, target, payload: PAYLOAD, interval: INTERVAL, patience: PATIENCE }
     }
 
-    /// Sends `count` requests, one at a time. A request that
-    /// the host refuses to send, such as one that is too long for its route, is one without an answer.
+    /// Sends `count` requests, one at a time. A request that the host refuses to send, e.g. as too long for its route, counts as unanswered.
     pub fn send(&self, host: &Host, count: u16) -> Result<Pings, Error> {
         let Self { source, target, .. } = *self;
         let socket = host
@@ -131,7 +130,7 @@ fn await_reply(socket: &Socket, sequence: u16, deadline: Instant) -> io::Result<
     }
 }
 
-/// Type, code, identifier and sequence; the checksum between them is the kernel's affair.
+/// Compares type, code, identifier and sequence; the kernel handles the checksum.
 fn is_reply(packet: &[u8], wanted: &[u8]) -> bool {
     let Some(icmp) = packet.get(IP_HEADER..IP_HEADER + 8) else { return false };
     icmp[..2] == wanted[..2] && icmp[4..] == wanted[2..]

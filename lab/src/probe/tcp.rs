@@ -11,10 +11,9 @@ use super::End;
 use crate::machine::busy;
 use crate::{At, Error, Host};
 
-/// The same congestion control on every machine: some machines default to one that paces, which hides the
-/// path behind a timer.
+/// The same congestion control everywhere: some machines default to one that paces, which hides the path behind a timer.
 const CONGESTION: &[u8] = b"cubic";
-/// A stream that stands still for so long has failed.
+/// How long a stream may stall before it has failed.
 const STALLED: Duration = Duration::from_secs(10);
 
 /// How many streams run at once.
@@ -26,18 +25,18 @@ pub struct Streams {
     pub backward: usize,
 }
 
-/// What was carried.
+/// The result.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Carried {
-    /// Bits a second, as received, all streams together.
+    /// Bits per second received, all streams together.
     pub rate: f64,
     /// Bytes received.
     pub bytes: u64,
-    /// Processor time that the whole machine spent meanwhile.
+    /// CPU time used by the whole machine meanwhile.
     pub busy: Duration,
 }
 
-/// Carries TCP from `from` to `target` on `to` for `time` and returns bits per second as received.
+/// Carries TCP from `from` to `target` on `to` for `time` and returns bits per second received.
 pub fn throughput(
     from: &Host,
     to: &Host,
@@ -50,7 +49,7 @@ pub fn throughput(
 }
 
 impl Streams {
-    /// Fills the streams for `time`. The first end connects, whichever way a stream then goes.
+    /// Fills the streams for `time`. The first end connects, whatever the stream's direction.
     pub fn carry(self, [a, b]: [End<'_>; 2], time: Duration) -> Result<Carried, Error> {
         let listener = b.host.within(|| listen(b.address))?.at("TCP listener")?;
         let mut pairs = Vec::new();
@@ -130,7 +129,7 @@ fn drain(mut stream: TcpStream, begin: Instant) -> io::Result<(u64, f64)> {
         match stream.read(&mut block) {
             Ok(0) => return Ok((bytes, begin.elapsed().as_secs_f64())),
             Ok(length) => bytes += length as u64,
-            // As write_all takes it.
+            // Retried, as in write_all.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }

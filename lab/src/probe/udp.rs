@@ -1,4 +1,4 @@
-//! Datagrams of ordinary programs: one system call each, no segmentation offload.
+//! Datagrams like ordinary programs': one system call each, no segmentation offload.
 
 use std::io;
 use std::net::SocketAddrV4;
@@ -12,22 +12,22 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::End;
 use crate::{At, Error};
 
-/// Bytes of receive buffer: what is lost shall be lost on the path, not here.
+/// Receive buffer in bytes: losses must occur on the path, not here.
 const BUFFER: usize = 8 << 20;
-/// The sender sleeps so long between two bursts.
+/// How long the sender sleeps between bursts.
 const TICK: Duration = Duration::from_micros(250);
-/// The receiver waits so long for datagrams under way once the sender is done.
+/// How long the receiver waits for late datagrams after the sender is done.
 const LATE: Duration = Duration::from_millis(100);
 /// Share of datagrams that may be lost.
 const LOSS: f64 = 0.01;
-/// Factors by which the search moves until it knows a rate that is carried and one that is not.
+/// Factors of the search until it knows one rate that passes and one that fails.
 const UP: f64 = 1.4;
 const DOWN: f64 = 0.7;
-/// These two are then near enough.
+/// Ratio at which both are close.
 const NEAR: f64 = 1.06;
-/// A sender that stays so far below what was asked for has no more to give.
+/// A sender slower than this share of the requested rate is at its limit.
 const REACHED: f64 = 0.95;
-/// Rates tried at most.
+/// Maximum number of rates tried.
 const TRIALS: usize = 14;
 
 /// A stream of datagrams from one end to another.
@@ -41,7 +41,7 @@ pub struct Stream<'a> {
     pub time: Duration,
 }
 
-/// What became of a stream.
+/// The result of a stream.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Counted {
     /// Datagrams sent.
@@ -53,19 +53,19 @@ pub struct Counted {
 }
 
 impl Counted {
-    /// Datagrams received for each second of sending.
+    /// Datagrams received per second of sending.
     pub fn rate(&self) -> f64 {
         self.received as f64 / self.seconds
     }
 
-    /// Share of datagrams that were lost.
+    /// Share of lost datagrams.
     pub fn loss(&self) -> f64 {
         1.0 - self.received as f64 / self.sent.max(1) as f64
     }
 }
 
 impl Stream<'_> {
-    /// Sends `rate` datagrams a second, or without a rate as many as the sender can.
+    /// Sends `rate` datagrams per second, or as many as possible without a rate.
     pub fn run(&self, rate: Option<f64>) -> Result<Counted, Error> {
         let [from, to] = self.ends;
         let sink = to.host.within(|| receiver(SocketAddrV4::new(to.address, 0)))?.at("UDP receiver")?;
@@ -100,7 +100,7 @@ impl Stream<'_> {
             while sent < due {
                 match socket.send(&payload) {
                     Ok(_) => sent += 1,
-                    // A queue on the way is full: that datagram is lost.
+                    // A queue on the path is full: that datagram is lost.
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => sent += 1,
                     Err(error) if error.raw_os_error() == Some(ENOBUFS) => sent += 1,
                     Err(error) => return Err(error),
@@ -120,7 +120,7 @@ const ENOBUFS: i32 = rustix::io::Errno::NOBUFS.raw_os_error();
 
 fn receiver(address: SocketAddrV4) -> io::Result<Socket> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
-    // Where this process is not privileged enough, as much as the machine allows.
+    // Without the privilege, as much as the machine allows.
     if set_socket_recv_buffer_size_force(&socket, BUFFER).is_err() {
         socket.set_recv_buffer_size(BUFFER)?;
     }
@@ -129,7 +129,7 @@ fn receiver(address: SocketAddrV4) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Counts datagrams until the sender is done and none came for a while.
+/// Counts datagrams until the sender is done and none has arrived for a while.
 fn count(mut socket: &Socket, done: &AtomicBool) -> io::Result<u64> {
     let mut buffer = [0; 2048];
     let mut received = 0;
@@ -146,10 +146,9 @@ fn count(mut socket: &Socket, done: &AtomicBool) -> io::Result<u64> {
     }
 }
 
-/// The most datagrams a second that arrive with less than 1 % lost: from a guess (or from what a flood
-/// delivers) up while it goes well, down while it does not, then between. A rate has failed when it failed twice,
-/// since a moment's pause of the machine costs more than 1 %; and a sender has no more to give when it has been too slow twice, since the scheduler
-/// may have given it half a processor. Zero if no rate went well.
+/// Finds the most datagrams per second that arrive with less than 1 % lost: from a guess (or from what a flood delivers) up while rates pass, down
+/// while they fail, then between. A rate fails if it failed twice, since a short pause of the machine costs more than 1 %. Likewise a sender is at
+/// its limit once too slow twice, since the scheduler may have given it half a processor. Zero if no rate passed.
 pub fn sustained(stream: Stream<'_>, guess: Option<f64>) -> Result<f64, Error> {
     search(guess, |rate| stream.run(rate))
 }
@@ -196,7 +195,7 @@ fn search<E>(guess: Option<f64>, mut trial: impl FnMut(Option<f64>) -> Result<Co
 mod tests {
     use super::*;
 
-    /// A path that carries `capacity` a second and loses the rest; the sender reaches `most`.
+    /// A path that carries `capacity` per second and loses the rest; the sender reaches `most`.
     fn path(capacity: f64, most: f64) -> impl FnMut(Option<f64>) -> Result<Counted, ()> {
         move |rate| {
             let sent = rate.unwrap_or(most).min(most);

@@ -1,4 +1,4 @@
-//! Recording what crosses the interfaces of the hosts, for Wireshark.
+//! Records the traffic of the hosts' interfaces, for Wireshark.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::World;
 use crate::{At, Error, Process, rights};
 
-/// How long the recorder may take to begin, or to write its last packets.
+/// How long the recorder may take to start, or to write its last packets.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Wireshark's dissector for what crosses a link outside.
+/// Wireshark's dissector for a link's outer traffic.
 const DISSECTOR: [(&str, &str); 2] = [
     ("tund.lua", include_str!("../../wireshark/tund.lua")),
     ("tund_crypto.lua", include_str!("../../wireshark/tund_crypto.lua")),
@@ -24,8 +24,8 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Records every host's interfaces, also those that come later, to `folder/HOST.pcapng`, and the keys of the links
-    /// that start after it beside them, with the dissector.
+    /// Records all interfaces of every host, including later ones, to `folder/HOST.pcapng`, beside the keys of links started from now on and the
+    /// dissector.
     pub fn start(world: &mut World, folder: &Path) -> Result<Self, Error> {
         rights::require("dumpcap")?;
         fs::create_dir_all(folder).at(folder.display())?;
@@ -38,7 +38,7 @@ impl Capture {
         for name in world.hosts() {
             let host = world.host(name)?;
             let mut command = host.command("dumpcap");
-            // This form of the link layer keeps the interface of every packet.
+            // This link-layer type records each packet's interface.
             command
                 .args(["-q", "-i", "any", "-y", "LINUX_SLL2", "-w"])
                 .arg(folder.join(format!("{name}.pcapng")));
@@ -50,7 +50,7 @@ impl Capture {
         Ok(Self { recorders, folder, keys })
     }
 
-    /// The command that shows a host's recording, with what is inside of the links.
+    /// The command that shows a host's recording, including the content of links.
     pub fn viewer(&self, host: &str) -> String {
         let folder = self.folder.display();
         let keys: Vec<_> = self.keys.iter().map(|file| file.display().to_string()).collect();

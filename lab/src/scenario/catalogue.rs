@@ -7,16 +7,16 @@ use std::path::Path;
 use super::{Scenario, Source};
 use crate::{At, Error, guest, rights};
 
-/// A scenario as it is in the program, or in a file of somebody's own.
+/// A scenario included in the program, or in a user's file.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// What it is called.
+    /// Its name.
     pub name: Cow<'static, str>,
     /// The world.
     pub text: Cow<'static, str>,
     /// The page about it.
     pub page: Cow<'static, str>,
-    /// Values of its variables that go before those of the file.
+    /// Values of variables that override the file's.
     pub vars: BTreeMap<String, String>,
 }
 
@@ -25,9 +25,9 @@ pub struct Entry {
 pub enum Ground {
     /// On this machine's kernel.
     Here,
-    /// In a guest, for what this kernel lacks.
+    /// In a guest, because this kernel lacks something.
     Guest(String),
-    /// Nowhere, for what is missing, each with the way to get it.
+    /// Nowhere, because something is missing, each with the way to get it.
     Nowhere(Vec<String>),
 }
 
@@ -62,13 +62,13 @@ pub static ALL: [Entry; 15] = entries![
     "vlan-trunk",
 ];
 
-/// Networks in which something is wrong: the first phase shows what, the others are the solution.
+/// Networks with a fault: the first phase shows it, the others are the solution.
 pub static EXERCISES: [Entry; 3] = entries!["exercises", "storm", "mtu", "firewall"];
 
-/// What `tund-lab new` writes: a small scenario to begin with.
+/// What `tund-lab new` writes: a small example scenario.
 pub const EXAMPLE: &str = include_str!("../../new.toml");
 
-/// The scenario of that name; one that ends in `.toml` is that file.
+/// The scenario of that name; a name ending in `.toml` is a file.
 pub fn find(name: &str) -> Result<Cow<'static, Entry>, Error> {
     if name.ends_with(".toml") {
         return Entry::read(Path::new(name)).map(Cow::Owned);
@@ -81,20 +81,20 @@ pub fn find(name: &str) -> Result<Cow<'static, Entry>, Error> {
 }
 
 impl Entry {
-    /// A text. The comment that it begins with, such as a drawing, is its page.
+    /// Makes an entry from a text. Its leading comment, such as a drawing, is its page.
     pub fn new(name: impl Into<Cow<'static, str>>, text: String) -> Self {
         let comment = text.lines().map_while(|line| line.strip_prefix('#'));
         let page = format!("```text\n{}\n```", comment.collect::<Vec<_>>().join("\n"));
         Self { name: name.into(), text: text.into(), page: page.into(), vars: BTreeMap::new() }
     }
 
-    /// A file.
+    /// Reads a file.
     pub fn read(file: &Path) -> Result<Self, Error> {
         let text = std::fs::read_to_string(file).at(file.display())?;
         Ok(Self::new(file.display().to_string(), text))
     }
 
-    /// Its text, and those that it extends: a scenario by its name, a file beside its own.
+    /// Its text, and those it extends: a scenario by name, or a file beside its own.
     pub fn source(&self) -> Result<Source, Error> {
         let beside = Path::new(&*self.name).parent().unwrap_or(Path::new(""));
         Source::read(&self.name, &self.text, &self.vars, |name| {
@@ -107,12 +107,12 @@ impl Entry {
         })
     }
 
-    /// The world, read.
+    /// Its parsed world.
     pub fn scenario(&self) -> Result<Scenario, Error> {
         self.source()?.scenario()
     }
 
-    /// Where it can run: in a guest only if this kernel does not do.
+    /// Where it can run; in a guest only if this kernel does not suffice.
     pub fn ground(&self) -> Result<Ground, Error> {
         let scenario = self.scenario()?;
         let programs = scenario.programs.iter().filter_map(|program| rights::require(program).err());

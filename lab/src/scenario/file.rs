@@ -1,4 +1,4 @@
-//! What a scenario's file may say.
+//! The format of a scenario's file.
 
 use std::collections::BTreeMap;
 
@@ -20,15 +20,15 @@ pub struct Scenario {
     /// One line.
     #[serde(default)]
     pub title: String,
-    /// Another scenario, or a file, whose hosts, cables and keys this one has, too.
+    /// Another scenario or file, whose hosts, cables and keys are included.
     pub extends: Option<String>,
-    /// What `@NAME@` stands for.
+    /// The values of `@NAME@`.
     #[serde(default)]
     pub vars: BTreeMap<String, String>,
-    /// Programs it needs beyond those of every scenario.
+    /// Programs needed beyond those of every scenario.
     #[serde(default)]
     pub programs: Vec<String>,
-    /// Kinds of interface that the kernel must have, as `ip link add type` names them, with options.
+    /// Kinds of interface the kernel must have, as in `ip link add type`, with options.
     #[serde(default)]
     pub kernel: Vec<String>,
     /// `HOST:INTERFACE -- HOST:INTERFACE`, in this order.
@@ -40,7 +40,7 @@ pub struct Scenario {
     /// The hosts by name.
     #[serde(default)]
     pub host: BTreeMap<String, Host>,
-    /// What happens, in this order.
+    /// What happens, in order.
     #[serde(default)]
     pub phase: Vec<Phase>,
     /// Variables without a value.
@@ -52,17 +52,17 @@ pub struct Scenario {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Host {
-    /// Whether it passes packets on.
+    /// Whether it forwards packets.
     #[serde(default)]
     pub forward: bool,
     /// Names that it can resolve.
     #[serde(default)]
     pub names: BTreeMap<String, String>,
-    /// Files in its directory; those that begin with `#!` can be executed. In them and in all scripts and commands `@TUND@` becomes the
-    /// daemon's program, `@DIR@` the directory.
+    /// Files in its directory; those that begin with `#!` are executable. In them and in all scripts and commands `@TUND@` stands for the daemon's
+    /// program, `@DIR@` for the directory.
     #[serde(default)]
     pub files: BTreeMap<String, String>,
-    /// A shell script that runs in its directory and ends at the first failure.
+    /// A shell script that runs in its directory and stops at the first failure.
     #[serde(default)]
     pub setup: String,
     /// Commands that run in its directory until the end.
@@ -85,11 +85,11 @@ pub struct Phase {
     /// What is done.
     #[serde(default)]
     pub step: Vec<Step>,
-    /// What must hold then.
+    /// What must then hold.
     pub check: Vec<Check>,
 }
 
-/// Something that is done on a host: one of `run`, `stop`, `kill` and `start`.
+/// An action on a host: one of `run`, `stop`, `kill` and `start`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Step {
@@ -97,15 +97,15 @@ pub struct Step {
     pub on: Name,
     /// A shell script.
     pub run: Option<String>,
-    /// The end of a link that is told to end, and does.
+    /// The end of a link to stop; it must end.
     pub stop: Option<String>,
-    /// The end of a link, or the command of a service, that is killed.
+    /// The end of a link, or the command of a service, to kill.
     pub kill: Option<String>,
-    /// The end of a link, or the command of a service, that is started.
+    /// The end of a link, or the command of a service, to start.
     pub start: Option<String>,
 }
 
-/// Something that must hold on a host, if not at once then soon: one of `run`, `log` and what is measured.
+/// A condition on a host, which must soon hold: one of `run`, `log` and a measurement.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Check {
@@ -122,21 +122,21 @@ pub struct Check {
     pub shows: Option<String>,
     /// The end of a link whose log, since the phase began, must contain `shows`.
     pub log: Option<String>,
-    /// An IPv4 address that is measured to.
+    /// The IPv4 address to measure to.
     pub to: Option<Name>,
-    /// A bound of the rate of a TCP stream.
+    /// Bound of a TCP stream's rate.
     pub throughput: Option<Name>,
-    /// A bound of the median round trip.
+    /// Bound of the median round trip.
     pub latency: Option<Name>,
-    /// A bound of the pings without an answer.
+    /// Bound of the unanswered pings.
     pub loss: Option<Name>,
-    /// A bound of the longest packet that passes in one piece.
+    /// Bound of the longest packet that passes unfragmented.
     pub largest_frame: Option<Name>,
-    /// A bound of the packets that cross an interface while `run` runs.
+    /// Bound of the packets on an interface while `run` runs.
     pub seen_on_wire: Option<Name>,
-    /// `HOST:INTERFACE`, where they are counted.
+    /// `HOST:INTERFACE` where they are counted.
     pub at: Option<Name>,
-    /// Which packets count, as pcap-filter(7) has it; all if it is empty.
+    /// Which packets count, in pcap-filter(7) syntax; empty for all.
     #[serde(default)]
     pub filter: String,
 }
@@ -204,7 +204,7 @@ impl Scenario {
         toml::from_str(text).at("not a scenario")
     }
 
-    /// What it needs and this kernel does not have.
+    /// What it needs that this kernel lacks.
     pub fn kernel_lacks(&self) -> Result<Option<String>, Error> {
         for kind in &self.kernel {
             if !rights::kernel_has(kind)? {
@@ -214,18 +214,18 @@ impl Scenario {
         Ok(None)
     }
 
-    /// The two ends of every cable, each a host and an interface.
+    /// Both ends of every cable, each a host and an interface.
     pub fn plugs(&self) -> Result<Vec<[(&str, &str); 2]>, Error> {
         let ends = |cable| ends(cable).ok_or_else(|| Error::new(not_a_cable(cable)));
         self.cables.iter().map(|cable| ends(cable.get_ref())).collect()
     }
 
-    /// Fails where something is wrong with it, with the first of [`Scenario::mistakes`].
+    /// Fails with the first of [`Scenario::mistakes`], if any.
     pub fn verify(&self) -> Result<(), Error> {
         self.mistakes().into_iter().next().map_or(Ok(()), |mistake| Err(Error::new(mistake.text)))
     }
 
-    /// Names of what is not there, steps and checks that say too little or too much, and configurations that tund refuses.
+    /// Names of missing things, incomplete or contradictory steps and checks, and configurations that tund refuses.
     pub fn mistakes(&self) -> Vec<Mistake> {
         let mut found = self.unknown.clone();
         for (what, there) in [("title", !self.title.is_empty()), ("[[phase]]", !self.phase.is_empty())] {
@@ -327,7 +327,7 @@ impl Layer for Scenario {
 }
 
 impl Host {
-    /// It, with what it does not say from `base`, whose setup and services come first.
+    /// Merges this over `base`, whose setup and services come first.
     pub(super) fn over(self, base: Self) -> Self {
         let setups = [base.setup, self.setup];
         let setup =
@@ -343,25 +343,25 @@ impl Host {
     }
 }
 
-/// Something that is wrong with a scenario.
+/// A mistake in a scenario.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
-    /// Where it is in the texts of its source, one behind the other, in bytes.
+    /// Byte offset in its source's texts, concatenated.
     pub(super) place: usize,
-    /// Where it is in the text that begins there, in bytes.
+    /// Byte offset in the text that begins there.
     pub(super) within: Option<usize>,
     /// One line, with the remedy.
     pub text: String,
 }
 
 impl Mistake {
-    /// A mistake in what is said there.
+    /// A mistake at this name.
     pub(super) fn new(at: &Name, text: String) -> Self {
         Self { place: at.span().start, within: None, text }
     }
 }
 
-/// What tund says of an end's configuration.
+/// tund's errors in an end's configuration.
 pub(super) fn refused(name: &str, text: &Name) -> Vec<Mistake> {
     // The host's setup writes it.
     if text.get_ref().lines().all(|line| line.trim().is_empty() || line.trim().starts_with('#')) {
@@ -427,7 +427,7 @@ check = [{ say = 'a sees', on = 'a', run = 'true' }, { say = 'b says', on = 'b',
         assert_eq!(Scenario::parse(SMALL).unwrap().plugs().unwrap(), [[("a", "eth0"), ("b", "eth0")]]);
     }
 
-    /// serde says which keys there are.
+    /// serde knows the keys.
     #[test]
     fn the_manual_has_every_key() {
         let manual = include_str!("../../../docs/scenario.5.md");

@@ -1,4 +1,4 @@
-//! Checks that measure something, and compare it with what the file asks for.
+//! Checks that measure something and compare it with the file's bound.
 
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
 use std::time::Duration;
@@ -11,15 +11,15 @@ use crate::{At, Error, Host};
 
 /// How long a stream is measured.
 const TRANSFER: Duration = Duration::from_secs(2);
-/// Pings of which the median counts.
+/// Pings for the median.
 const PINGS: u16 = 20;
-/// Pings of which those without an answer are counted, and how long each is waited for.
+/// Pings for the loss, and how long to wait for each.
 const LOSS_PINGS: u16 = 100;
 const LOST: Duration = Duration::from_millis(500);
-/// The longest packet that is tried, in bytes, and what of it are headers.
+/// The longest packet tried, in bytes, and its headers.
 const LONGEST: usize = 9216;
 const HEADERS: usize = 28;
-/// How long the recorder may take to begin and to count.
+/// How long the recorder may take to start and to count.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What can be measured.
@@ -30,16 +30,16 @@ pub enum Figure {
     Throughput,
     /// The median round trip, in seconds.
     Latency,
-    /// Pings without an answer, in per cent.
+    /// Unanswered pings, in per cent.
     Loss,
-    /// The longest IP packet that passes in one piece, in bytes.
+    /// The longest IP packet that passes unfragmented, in bytes.
     LargestFrame,
-    /// Packets that cross an interface while a script runs.
+    /// Packets on an interface while a script runs.
     SeenOnWire,
 }
 
 impl Figure {
-    /// What a check measures, and the bound as the file has it.
+    /// What a check measures, and the bound as written.
     pub(super) fn of(check: &Check) -> Vec<(Self, &super::Name)> {
         let Check { throughput, latency, loss, largest_frame, seen_on_wire, .. } = check;
         let figures = [
@@ -71,7 +71,7 @@ enum Relation {
     Equal,
 }
 
-/// `>= 50 Mbit/s`.
+/// Such as `>= 50 Mbit/s`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bound {
     figure: Figure,
@@ -83,10 +83,10 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// Reads a bound of a figure.
+    /// Parses a figure's bound.
     ///
     /// # Errors
-    /// What it has to look like.
+    /// The required syntax.
     pub fn parse(figure: Figure, text: &str) -> Result<Self, String> {
         let units = figure.units().iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
         let wrong = || {
@@ -115,7 +115,7 @@ impl Bound {
         Ok(Self { figure, relation, value, unit, text: text.to_owned() })
     }
 
-    /// What was measured, if anything was, beside what is asked for.
+    /// Compares a measured value, if any, with the bound.
     pub fn compare(&self, measured: Option<f64>) -> Measured {
         let value = measured.map(|value| value / self.unit.1);
         let holds = value.is_some_and(|value| match self.relation {
@@ -137,13 +137,13 @@ impl Bound {
 /// A figure beside its bound.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Measured {
-    /// What was measured.
+    /// The figure.
     pub figure: Figure,
-    /// What came out, in the bound's unit; `None` where nothing passed.
+    /// The result in the bound's unit; `None` if nothing passed.
     pub value: Option<f64>,
     /// The bound's unit.
     pub unit: &'static str,
-    /// The bound as the file has it.
+    /// The bound as written.
     pub asked: String,
     /// The bound's number.
     #[serde(skip)]
@@ -164,7 +164,7 @@ impl std::fmt::Display for Measured {
     }
 }
 
-/// Measures from `host` to an address that one of `all` has.
+/// Measures from `host` to an address of one of `all`.
 pub(super) fn measure<'a>(
     figure: Figure,
     host: &Host,
@@ -174,7 +174,7 @@ pub(super) fn measure<'a>(
     if figure == Figure::LargestFrame {
         return Ok(largest(host, to));
     }
-    // The kernel says from which address it would send; without a route nothing passes.
+    // The kernel tells the source address; without a route nothing passes.
     let Ok(source) = host.within(|| source_to(to))? else { return Ok(None) };
     if figure == Figure::Throughput {
         let Some(far) = owner(to, all)? else {
@@ -205,7 +205,7 @@ fn source_to(to: Ipv4Addr) -> std::io::Result<Ipv4Addr> {
     }
 }
 
-/// Who can listen on an address has it.
+/// The host that can listen on the address.
 fn owner<'a>(address: Ipv4Addr, all: impl Iterator<Item = &'a Host>) -> Result<Option<&'a Host>, Error> {
     for host in all {
         if host.within(|| TcpListener::bind(SocketAddrV4::new(address, 0)).is_ok())? {
@@ -215,7 +215,7 @@ fn owner<'a>(address: Ipv4Addr, all: impl Iterator<Item = &'a Host>) -> Result<O
     Ok(None)
 }
 
-/// The longest packet that is answered and must not be cut; each length is tried twice.
+/// The longest unfragmented packet that is answered; each length is tried twice.
 fn largest(host: &Host, to: Ipv4Addr) -> Option<f64> {
     let passes = |length: usize| {
         let payload = length - HEADERS;
@@ -232,7 +232,7 @@ fn largest(host: &Host, to: Ipv4Addr) -> Option<f64> {
     Some(fits as f64)
 }
 
-/// The number in tcpdump's last words, "3 packets captured".
+/// The number in tcpdump's final line, "3 packets captured".
 pub(super) fn captured<'a>(lines: impl Iterator<Item = &'a str>) -> Result<f64, Error> {
     let number = lines
         .filter_map(|line| line.split_once(" packet"))
@@ -240,7 +240,7 @@ pub(super) fn captured<'a>(lines: impl Iterator<Item = &'a str>) -> Result<f64, 
     number.ok_or_else(|| Error::new("tcpdump did not say how many packets it has captured"))
 }
 
-/// An address that is measured to.
+/// Parses an address to measure to.
 pub(super) fn target(text: &str) -> Result<Ipv4Addr, Error> {
     text.parse().at(format!("{text:?} is not an IPv4 address"))
 }

@@ -1,7 +1,7 @@
-//! Scenarios: small worlds of hosts, cables and links, each a file that is read aloud by `tund-lab run`.
+//! Scenarios: small worlds of hosts, cables and links, each a file played by `tund-lab run`.
 //!
-//! A scenario is `lab/scenarios/NAME.toml`, the world and what must hold in it, and `NAME.md`, a page with a
-//! drawing. It goes through phases; every scenario has at least one in which something breaks.
+//! A scenario is `lab/scenarios/NAME.toml`, the world and what must hold in it, and `NAME.md`, a page with a drawing. It has phases, and at least one
+//! in which something breaks.
 
 mod capture;
 mod catalogue;

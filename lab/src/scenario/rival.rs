@@ -1,4 +1,4 @@
-//! What a rival's file may say: a tunnel between the two hosts of the benchmark, fri and mon.
+//! The format of a rival's file: a tunnel between the benchmark's two hosts, fri and mon.
 
 use std::collections::BTreeMap;
 
@@ -9,19 +9,19 @@ use super::source::{Layer, Value};
 use super::{Host, Mistake, Name, Scenario, Source};
 use crate::Error;
 
-/// Bytes of the longest name of an interface.
+/// Longest interface name in bytes.
 const LONGEST_NAME: usize = 15;
-/// The least MTU that IPv4 allows.
+/// The minimum MTU of IPv4.
 const LEAST_MTU: u16 = 68;
 
 /// A tunnel.
 #[derive(Debug, Clone)]
 pub struct Rival {
-    /// What it is, for a reader of the report.
+    /// Its description, for the report.
     pub about: String,
-    /// Programs that it needs, each with the way to get it.
+    /// Programs it needs, each with the way to get it.
     pub programs: Vec<(String, Origin)>,
-    /// Whether it carries what it is given as it is, without encryption.
+    /// Whether it does not encrypt.
     pub plain: bool,
     /// fri and mon.
     pub ends: [End; 2],
@@ -36,7 +36,7 @@ pub enum Origin {
     Unpacked(String),
     /// A crate and its version.
     Crate(String, String),
-    /// Nowhere that a command could fetch it from: it is looked for on the path.
+    /// No command can fetch it: it must be on the path.
     Path,
 }
 
@@ -54,7 +54,7 @@ struct File {
     programs: BTreeMap<String, Name>,
     #[serde(default)]
     plain: bool,
-    /// Both ends, and more of each.
+    /// Both ends, and additions to each.
     #[serde(default)]
     end: End,
     #[serde(default)]
@@ -63,7 +63,7 @@ struct File {
     mon: End,
 }
 
-/// One end: what a scenario's host has, and how the link comes up.
+/// One end: a scenario's host, and how the link comes up.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct End {
@@ -71,11 +71,11 @@ pub struct End {
     setup: String,
     services: Vec<String>,
     tund: BTreeMap<String, Name>,
-    /// A shell script that is run once the services are, again and again until it succeeds.
+    /// A shell script run after the services, repeatedly until it succeeds.
     up: Option<String>,
-    /// The interface of the tunnel, which is waited for.
+    /// The tunnel's interface, which is waited for.
     device: Option<Name>,
-    /// What it gets then, as `ip address add` has it.
+    /// Its address, as in `ip address add`.
     address: Option<Name>,
     /// Its MTU in bytes.
     mtu: Option<u16>,
@@ -132,8 +132,8 @@ fn origin(said: &Name) -> Result<Origin, Mistake> {
 }
 
 impl Rival {
-    /// Reads a file with all that it extends; `known` are the variables that each end has by itself, of which `INNER` is its address
-    /// within the tunnel. An error has a line for each mistake.
+    /// Reads a file and all that it extends; `known` are the variables each end has by default, of which `INNER` is its inner address. An error has a
+    /// line for each mistake.
     pub fn read(
         file: &str,
         text: &str,
@@ -162,7 +162,7 @@ impl Rival {
         Ok(Self { about, programs: programs.collect(), plain, ends: [fri, mon] })
     }
 
-    /// A scenario of its hosts, on the ground of one that has the path between them.
+    /// A scenario of its hosts, based on one with the path between them.
     pub fn on(&self, ground: Scenario) -> Scenario {
         let mut whole = ground;
         for (name, end) in ["fri", "mon"].into_iter().zip(&self.ends) {
@@ -176,7 +176,7 @@ impl Rival {
 }
 
 impl End {
-    /// It, with what it does not say from `base`, whose setup and services come first.
+    /// Merges this over `base`, whose setup and services come first.
     fn over(self, base: Self) -> Self {
         let host = |end: &Self| Host {
             files: end.files.clone(),
@@ -235,12 +235,12 @@ impl End {
         self.up.clone().or_else(|| Some(format!("ip link show {}", self.device()?)))
     }
 
-    /// The interface of the tunnel.
+    /// The tunnel's interface.
     pub fn device(&self) -> Option<&str> {
         self.device.as_ref().map(|device| device.get_ref().as_str())
     }
 
-    /// A shell script that gives the device what it is to have.
+    /// A shell script that configures the device.
     pub fn configure(&self) -> Option<String> {
         let device = self.device()?;
         let address = self.address.as_ref().map_or_else(String::new, |address| {

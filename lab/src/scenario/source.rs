@@ -1,5 +1,4 @@
-//! The texts that a scenario, or a rival of the benchmark, is made of: its file, and what that extends; with its
-//! variables filled in.
+//! The texts of a scenario or of a rival: its file and what that extends, with variables filled in.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +9,12 @@ use tund::config::position;
 use super::{Mistake, Scenario};
 use crate::{At, Error};
 
-/// Most files that extend each other.
+/// Most files in a chain of extensions.
 const MOST: usize = 8;
 /// What the world fills in.
 const OF_THE_WORLD: [&str; 2] = ["TUND", "DIR"];
 
-/// What is looked at before variables are filled in.
+/// What is read before variables are filled in.
 #[derive(Debug, Default, Deserialize)]
 struct Head {
     extends: Option<String>,
@@ -23,22 +22,22 @@ struct Head {
     vars: BTreeMap<String, Value>,
 }
 
-/// What a variable stands for.
+/// The value of a variable.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
 pub(super) enum Value {
     /// The same everywhere.
     Same(String),
-    /// One thing at the first end of a link, and another at the second.
+    /// One value at a link's first end, another at the second.
     Each([String; 2]),
 }
 
-/// Something that one file says over another.
+/// Something that one file can override from another.
 pub(super) trait Layer: DeserializeOwned {
-    /// What it is called where it cannot be read, such as `a scenario`.
+    /// Its name in errors, such as `a scenario`.
     const WHAT: &'static str;
 
-    /// It, with what it does not say from `base`.
+    /// Merges this over `base`.
     fn over(self, base: Self) -> Self;
 }
 
@@ -46,19 +45,19 @@ pub(super) trait Layer: DeserializeOwned {
 #[derive(Debug)]
 struct Text {
     file: String,
-    /// As it was written.
+    /// As written.
     written: String,
     filled: String,
-    /// For each variable: where what was filled in ends, and where it ended when it was written.
+    /// For each variable: where the value ends, and where the name ended as written.
     ends: Vec<(usize, usize)>,
 }
 
-/// The file itself, then what it extends.
+/// The file itself, then those it extends.
 #[derive(Debug)]
 pub struct Source(Vec<Text>);
 
 impl Source {
-    /// Reads a scenario, with the values that go before those of the file. `find` gives the text of what another extends.
+    /// Reads a scenario, with values that override the file's. `find` returns the text of an extended one.
     pub fn read(
         file: &str,
         text: &str,
@@ -77,8 +76,7 @@ impl Source {
         Ok(Self::fill(texts, &vars))
     }
 
-    /// Reads what describes both ends of a link, as the first (0) or the second (1) of them has it. `known` are variables that
-    /// need no value in the file.
+    /// Reads the description of a link's ends for the first (0) or second (1). `known` are variables that need no value in the file.
     pub(super) fn of_end(
         file: &str,
         text: &str,
@@ -94,20 +92,20 @@ impl Source {
         Self(texts.into_iter().map(|(file, written)| Text::fill(file, written, vars)).collect())
     }
 
-    /// The scenario: what the file says goes before what it extends.
+    /// The scenario: the file overrides what it extends.
     pub fn scenario(&self) -> Result<Scenario, Error> {
         Ok(Scenario { unknown: self.unknown(), ..self.whole()? })
     }
 
-    /// What the texts say together.
+    /// The merged texts.
     pub(super) fn whole<T: Layer>(&self) -> Result<T, Error> {
         let mut before = 0;
         let mut whole: Option<T> = None;
         for text in &self.0 {
             let parse = |filled: &str| toml::from_str(filled).at(format!("{}: not {}", text.file, T::WHAT));
-            // A mistake of TOML's is told with its line.
+            // TOML reports a mistake with its line.
             let _: T = parse(&text.filled)?;
-            // Places count on from text to text.
+            // Offsets continue from text to text.
             let read = parse(&("\n".repeat(before) + &text.filled))?;
             before += text.filled.len();
             whole = Some(match whole {
@@ -118,7 +116,7 @@ impl Source {
         whole.ok_or_else(|| Error::new("no text"))
     }
 
-    /// Variables that nothing gives a value.
+    /// Variables without a value.
     pub(super) fn unknown(&self) -> Vec<Mistake> {
         let mut before = 0;
         let mut found = Vec::new();
@@ -137,7 +135,7 @@ impl Source {
         let mut place = mistake.place;
         for text in &self.0 {
             if place <= text.filled.len() {
-                // Quotes without escapes, and the line break after them.
+                // Quotes without escapes, and the following line break.
                 let begins = text.filled.get(place..).is_some_and(|rest| rest.starts_with("'''\n"));
                 let within = mistake.within.filter(|_| begins).map_or(0, |within| within + 4);
                 let (line, column) = position(&text.written, text.as_written(place + within));
@@ -164,14 +162,14 @@ impl Text {
         Self { file, written, filled, ends }
     }
 
-    /// Where a byte of the filled text was written.
+    /// Maps an offset of the filled text to the written one.
     fn as_written(&self, place: usize) -> usize {
         let last = self.ends.iter().rev().find(|(end, _)| *end <= place);
         last.map_or(place, |(filled, written)| place - filled + written).min(self.written.len())
     }
 }
 
-/// The texts that extend each other, and their variables as this end has them; the earlier text goes first.
+/// The texts that extend each other, and this end's values of variables; earlier texts take precedence.
 #[expect(clippy::type_complexity, reason = "texts and variables")]
 fn gather(
     file: &str,
@@ -201,7 +199,7 @@ fn gather(
     Ok((texts, vars))
 }
 
-/// `@NAME@`, each with its place.
+/// All `@NAME@`, each with its offset.
 fn names(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut rest = 0;
     std::iter::from_fn(move || {
@@ -225,7 +223,7 @@ fn is_name(name: &str) -> bool {
         && name.chars().all(|one| one.is_ascii_uppercase() || one.is_ascii_digit() || one == '_')
 }
 
-/// A value is filled into text in quotes of any kind.
+/// Checks a value, which is filled into text in any quotes.
 fn sound(name: &str, value: &str) -> Result<(), Error> {
     if !is_name(name) || OF_THE_WORLD.contains(&name) {
         return Err(Error::new(format!(

@@ -1,4 +1,4 @@
-//! A scenario that runs.
+//! A running scenario.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,36 +13,36 @@ use super::measure::{self, Bound, Figure, Measured, captured, target};
 use super::{Check, Phase, Scenario, Step};
 use crate::{At, Error, Host, Net, Process, rights, write_script};
 
-/// How soon what must hold has to hold.
+/// How soon a check must hold.
 const SOON: Duration = Duration::from_secs(40);
-/// How long a shell script of a check or a step may take.
+/// Time limit for a shell script of a check or a step.
 const SCRIPT: Duration = Duration::from_secs(20);
-/// How long an end of a link may take to go.
+/// Time limit for an end of a link to stop.
 const GOING: Duration = Duration::from_secs(20);
-/// Between two looks.
+/// Pause between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The hosts of a scenario and what runs on them. Fields drop in this order: the world last.
+/// A scenario's hosts and what runs on them. Fields drop in this order: the world last.
 pub struct World {
     scenario: Scenario,
     running: BTreeMap<(String, String), Running>,
     hosts: BTreeMap<String, Arc<Host>>,
     tund: PathBuf,
-    /// Where each end of a link writes its keys.
+    /// Where each end of a link logs its keys.
     key_logs: Option<PathBuf>,
-    /// Lines that links have said, each with its host, and nobody has asked for.
+    /// Lines logged by links, each with its host, not yet taken.
     said: Vec<(String, String)>,
     _net: Net,
 }
 
-/// What a look at a check shows.
+/// The result of a look at a check.
 struct Look {
     held: bool,
     seen: String,
     measured: Option<Measured>,
 }
 
-/// A program, and where its log was when the last phase ended.
+/// A program, and its log position at the end of the last phase.
 struct Running {
     process: Process,
     is_link: bool,
@@ -50,7 +50,7 @@ struct Running {
 }
 
 impl World {
-    /// Builds the hosts and cables; `tund` is the daemon. Nothing runs yet.
+    /// Builds hosts and cables; `tund` is the daemon. Nothing runs yet.
     pub fn new(scenario: Scenario, tund: &Path) -> Result<Self, Error> {
         scenario.verify()?;
         for program in &scenario.programs {
@@ -87,7 +87,7 @@ impl World {
         plan.services.iter().chain(plan.tund.keys()).try_for_each(|what| self.start(name, what))
     }
 
-    /// A program that has ended, with what it said.
+    /// Finds a program that has ended; returns its output.
     pub fn ended(&mut self) -> Option<String> {
         self.running.iter_mut().find_map(|((on, what), running)| {
             let status = running.process.wait(Duration::ZERO).ok()?;
@@ -133,24 +133,24 @@ impl World {
         Ok(())
     }
 
-    /// `@TUND@` is the daemon's program, `@DIR@` the host's directory.
+    /// Fills in `@TUND@` (the daemon's program) and `@DIR@` (the host's).
     fn filled(&self, host: &Host, text: &str) -> String {
         let [tund, dir] = [self.tund.as_path(), host.dir()].map(|path| path.display().to_string());
         text.replace("@TUND@", &tund).replace("@DIR@", &dir)
     }
 
-    /// A script that runs in the host's directory.
+    /// A script to run in the host's directory.
     fn within(&self, host: &Host, script: &str) -> String {
         format!("cd {}\n{}", host.dir().display(), self.filled(host, script))
     }
 
-    /// Runs a shell script in a host's directory, and returns what it says.
+    /// Runs a shell script in a host's directory; returns its output.
     pub fn shell(&self, on: &str, script: &str) -> Result<String, Error> {
         let host = self.host(on)?;
         host.shell(&self.within(host, script))
     }
 
-    /// A host by its name.
+    /// The host of this name.
     pub fn host(&self, name: &str) -> Result<&Arc<Host>, Error> {
         host(&self.hosts, name)
     }
@@ -160,8 +160,7 @@ impl World {
         self.hosts.keys().map(String::as_str)
     }
 
-    /// Has every end of a link that starts from now on write its keys into this folder; where a superserver starts
-    /// one, none are written. Returns the files that there will be.
+    /// Has every end of a link started from now on log its keys to this folder, except those that a superserver starts. Returns the future files.
     pub fn log_keys(&mut self, folder: &Path) -> Vec<PathBuf> {
         self.key_logs = Some(folder.to_owned());
         let hosts = self.scenario.host.iter();
@@ -173,8 +172,7 @@ impl World {
         self.scenario.phase.clone()
     }
 
-    /// Does what a phase does, and says each check that holds, with what was measured. The first that does not is an error
-    /// with the logs of all links.
+    /// Runs a phase; calls `say` for each check that holds, with the measurement. The first that does not is an error with the logs of all links.
     pub fn run(&mut self, phase: &Phase, mut say: impl FnMut(&Check, Option<Measured>)) -> Result<(), Error> {
         for step in &phase.step {
             self.step(step).map_err(|error| self.with_logs(&phase.say, &error))?;
@@ -193,7 +191,7 @@ impl World {
         Ok(())
     }
 
-    /// What links have said until the last phase ended, since this was asked: hosts and lines.
+    /// The hosts and lines that links logged before the end of the last phase, since the last call.
     pub fn said(&mut self) -> Vec<(String, String)> {
         std::mem::take(&mut self.said)
     }
@@ -233,7 +231,7 @@ impl World {
         let process = match plan {
             Some(text) => {
                 let host = self.host(on)?;
-                // What a step changed in the file stays changed.
+                // A step's change of the file is kept.
                 let file = host.dir().join(format!("{what}.toml"));
                 if !file.exists() {
                     host.file(&format!("{what}.toml"), text.get_ref())?;
@@ -255,7 +253,7 @@ impl World {
         Ok(())
     }
 
-    /// Looks until it holds.
+    /// Retries a check until it holds.
     fn check(&self, check: &Check) -> Result<Option<Measured>, Error> {
         let deadline = Instant::now() + SOON;
         let mut failures = 0;
@@ -274,7 +272,7 @@ impl World {
         }
     }
 
-    /// Whether it holds now, and what is seen.
+    /// Whether it holds now, and the output.
     fn look(&self, check: &Check) -> Result<Look, Error> {
         let on = check.on.get_ref();
         let shows = |text: &str| check.shows.as_deref().is_none_or(|part| text.contains(part));
@@ -294,7 +292,7 @@ impl World {
         }
     }
 
-    /// Runs a check's script: whether it succeeded, and what it said.
+    /// Runs a check's script; returns whether it succeeded, and its output.
     fn script(&self, on: &str, check: &Check) -> Result<(bool, String), Error> {
         let host = self.host(on)?;
         let mut command = host.command("sh");
@@ -320,7 +318,7 @@ impl World {
         Ok(Look { held: measured.holds, seen: measured.to_string(), measured: Some(measured) })
     }
 
-    /// Packets that cross an interface while the check's script runs, whether that succeeds or not.
+    /// Packets on an interface while the check's script runs, whether that succeeds or not.
     fn count(&self, check: &Check) -> Result<f64, Error> {
         let at = check.at.as_ref().map_or("", |at| at.get_ref());
         let (host, interface) =
@@ -332,13 +330,13 @@ impl World {
         let mut recorder = host.spawn(&words)?;
         recorder.wait_line("listening on", measure::PATIENCE)?;
         self.script(check.on.get_ref(), check)?;
-        // What is on its way arrives.
+        // Packets in flight arrive.
         thread::sleep(PAUSE);
         recorder.terminate(measure::PATIENCE)?;
         captured(recorder.lines().iter().map(String::as_str))
     }
 
-    /// What went wrong with something, and what all links and services have said.
+    /// Describes an error, with the logs of all links and services.
     pub fn with_logs(&self, what: &str, error: &Error) -> Error {
         let mut text = format!("{what}: {error}");
         for ((on, what), running) in &self.running {
@@ -347,7 +345,7 @@ impl World {
         Error::new(text)
     }
 
-    /// A command that runs in the directory of a host, with tund's program on the path.
+    /// A command to run in a host's directory, with tund's program on the path.
     pub fn command(&self, on: &str, program: &str) -> Result<Command, Error> {
         let host = self.host(on)?;
         let mut command = host.command("sh");
@@ -357,13 +355,13 @@ impl World {
 }
 
 impl Running {
-    /// What it has said since the last phase ended.
+    /// Its output since the end of the last phase.
     fn unheard(&self) -> Vec<String> {
         self.process.lines().split_off(self.mark)
     }
 }
 
-/// Where the end of a link writes its keys.
+/// Where the end of a link logs its keys.
 fn key_log(folder: &Path, on: &str, what: &str) -> PathBuf {
     folder.join(format!("{on}-{what}.keys"))
 }
