@@ -31,7 +31,7 @@ struct Alive {
 
 static ALIVE: Mutex<Alive> = Mutex::new(Alive { namespaces: BTreeMap::new(), dirs: BTreeSet::new() });
 
-/// Locks the registry: held by whoever makes something, and kept from a signal on.
+/// Locks the registry. Held while something is made; kept once a signal arrived.
 fn alive() -> MutexGuard<'static, Alive> {
     ALIVE.lock().unwrap_or_else(PoisonError::into_inner)
 }

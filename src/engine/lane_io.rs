@@ -299,7 +299,7 @@ fn is_full(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::AGAIN | Errno::NOBUFS))
 }
 
-/// Not what ICMP may say of datagrams before (net/ipv4/icmp.c, net/ipv6/icmp.c), which anybody can forge.
+/// Excludes errors that ICMP can cause (net/ipv4/icmp.c, net/ipv6/icmp.c), since anyone can forge it.
 fn is_refusal(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::INVAL | Errno::IO | Errno::PERM))
 }

@@ -25,9 +25,9 @@ const STRANGERS: usize = 64;
 const KNOWN: usize = 8;
 /// Bytes of a stranger that are examined; later ones are only read.
 pub const LOOKED_AT: usize = 64 * 1024;
-/// Minimum lifetime of a stranger's connection; the maximum is twice that.
+/// Shortest limit of a stranger's connection; the longest is twice that.
 const STRANGER_TIME: Duration = Duration::from_secs(20);
-/// How long the peer's stream may be idle and not its path before it is closed.
+/// How long a stream of the peer that is not its path may stay idle.
 const IDLE: Duration = Duration::from_secs(30);
 /// How long data waits for a connection.
 const CONNECTING: Duration = Duration::from_secs(12);

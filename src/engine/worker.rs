@@ -120,12 +120,12 @@ pub struct Worker<D> {
     epoll: OwnedFd,
     /// How long it polls before it sleeps.
     busy_poll: Duration,
-    /// Frames read from the device, and whether they stand in a queue.
+    /// Frames read from the device, and whether they form a standing queue.
     queue: FairQueue,
     crowd: Codel,
     /// The same for frames that a stream holds back.
     held: Codel,
-    /// Whether a queue stands in the socket.
+    /// Whether the socket has a standing queue.
     codel: Codel,
     arrival: Vec<u8>,
     /// Something was done since the last report ...

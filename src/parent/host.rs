@@ -25,7 +25,7 @@ const ADDRESS_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a port or device may stay in use.
 const TAKEN_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Retries an attempt while it fails with `fails`: after a parent was killed, its engine still holds port and device until it ends.
+/// Retries for a while if it fails with `fails`: after a parent was killed, its engine still holds port and device until it ends.
 pub(super) fn patiently<T>(
     fails: io::ErrorKind,
     mut attempt: impl FnMut() -> io::Result<T>,
@@ -54,7 +54,7 @@ impl Parent {
         self.await_addresses(interface.index)
     }
 
-    /// Waits for IPv6 addresses. The kernel validates them, and adds their routes, asynchronously, which is late on a busy host. Scripts and those
+    /// Waits for IPv6 addresses. The kernel validates them, and adds their routes, asynchronously, and late on a busy host. Scripts and those
     /// who hear that the link is up may rely on both. On a tap device, duplicate address detection asks the far segment (RFC 4862, section 5.4); that
     /// is not waited for.
     fn await_addresses(&mut self, interface: u32) -> Result<(), Fatal> {

@@ -127,7 +127,7 @@ impl Parent {
         }
     }
 
-    /// Whether everything is set up and is to stay.
+    /// Whether everything is set up and stays.
     fn is_settled(&self) -> bool {
         self.machine.stage() == Stage::Routed && !self.machine.is_ending()
     }

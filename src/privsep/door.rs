@@ -137,7 +137,7 @@ impl Kind {
             Kind::Stream => rule(20, 1000, Over::Waits),
             // The same for each lane. A peer that restarts at once has all of them opened twice.
             Kind::Connect => rule(20 + 2 * u32::from(MAX_LANES), 1000, Over::Waits),
-            // All routes read again for a full tunnel, a script, some log lines. Each manual restart of the peer is to be reported.
+            // All routes read again for a full tunnel, a script, some log lines. Each manual restart of the peer must be reported.
             Kind::Link => rule(30, 5000, Over::Waits),
             // All interfaces and addresses read. A loop takes half a minute at least to begin and end.
             Kind::Rerouted => rule(20, 2000, Over::Waits),

@@ -201,7 +201,7 @@ pub struct Start {
     pub data_path: DataPath,
     /// What to give up first.
     pub confinement: Confinement,
-    /// Whether keys in use are to be sent as [`ToParent::KeyLog`].
+    /// Whether to send keys in use as [`ToParent::KeyLog`].
     pub key_log: bool,
     /// For an OpenVPN peer's link, with this start's own time.
     pub kept: Kept,

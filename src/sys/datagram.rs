@@ -41,9 +41,9 @@ pub struct Arrival {
 pub struct Departure {
     /// The address; IPv4-mapped if it is IPv4 and the socket is IPv6.
     pub to: SocketAddr,
-    /// The source address, unless the kernel is to choose.
+    /// The source address, unless the kernel chooses.
     pub local: Option<IpAddr>,
-    /// Length of each datagram (the last may be shorter), if the kernel is to split them.
+    /// Length of each datagram (the last may be shorter), if the kernel must split them.
     pub stride: Option<u16>,
     /// The traffic class of their IP headers.
     pub class: u8,

@@ -25,7 +25,7 @@ impl<D: Datagrams> Worker<D> {
             return;
         }
         self.lane.set_now(now);
-        let mut should_drop = self.stands(now, endpoint);
+        let mut should_drop = self.has_standing_queue(now, endpoint);
         let mut taken = 0;
         while taken < TURN && !endpoint.is_some_and(|path| self.port.streams.holds(path)) {
             let Self { lane, port, layer, queue, .. } = self;
@@ -44,7 +44,7 @@ impl<D: Datagrams> Worker<D> {
 
     /// Whether a queue has stood too long. What a stream holds back is judged by age; old frames are not counted in bytes, as they are no more than
     /// that path takes.
-    fn stands(&mut self, now: Instant, endpoint: Option<Path>) -> bool {
+    fn has_standing_queue(&mut self, now: Instant, endpoint: Option<Path>) -> bool {
         let oldest = endpoint.filter(|path| path.stream).and_then(|_| self.queue.oldest());
         let is_old = oldest.is_some_and(|since| now.saturating_duration_since(since) > HELD_TARGET);
         let is_crowded = !is_old && self.queue.bytes() > TARGET;

@@ -33,11 +33,11 @@ pub(in crate::parent) enum Stage {
 pub(in crate::parent) enum Event {
     /// Someone asks for the end, for this reason; scripts get `signal`. The second request ends it at once.
     Terminate { reason: String, signal: &'static str },
-    /// The configuration is to be read again.
+    /// The configuration must be read again.
     Reload,
     /// The link needs another socket.
     NewSocket,
-    /// The link is to take the MTU of its bridge.
+    /// The link must take its bridge's MTU.
     BridgeMtu,
     /// The new configuration needs another engine, whose keys are at hand.
     Replace,

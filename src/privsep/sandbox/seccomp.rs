@@ -1,7 +1,7 @@
 //! System call filters (seccomp(2)), inherited by later threads.
 //!
 //! There are three answers. A call on the role's list passes. A call that only an attacker makes (see [`HOSTILE`]) kills the process, which its
-//! parent reports, as it would not a refusal. Every other call fails with ENOSYS, as on a kernel without it: the C library has fallbacks for that, so
+//! parent reports, unlike a refusal. Every other call fails with ENOSYS, as on a kernel without it: the C library has fallbacks for that, so
 //! that a later version with a new call degrades instead of dying, and no harmless call is fatal.
 
 use std::collections::BTreeMap;
