@@ -49,45 +49,15 @@ impl<'a> Reader<'a> {
     /// Reads a text.
     pub fn text(&mut self) -> Result<&'a str, Malformed> {
         let length = self.expect(TEXT)?;
-        self.utf8(length)
+        std::str::from_utf8(self.take(length)?).map_err(|_| Malformed::NotUtf8)
     }
 
     /// Reads an array; `element` reads exactly one value each time it is called.
     pub fn array(
         &mut self,
-        element: impl FnMut(&mut Self) -> Result<(), Malformed>,
-    ) -> Result<(), Malformed> {
-        let count = self.expect(ARRAY)?;
-        self.elements(count, element)
-    }
-
-    /// Reads a map; `field` is given each key and reads exactly one value.
-    pub fn map(
-        &mut self,
-        field: impl FnMut(u64, &mut Self) -> Result<(), Malformed>,
-    ) -> Result<(), Malformed> {
-        let count = self.expect(MAP)?;
-        self.fields(count, field)
-    }
-
-    /// Passes over one value of any type, as strictly as if it were read.
-    pub fn skip(&mut self) -> Result<(), Malformed> {
-        let (major, value) = self.head()?;
-        match major {
-            UNSIGNED => Ok(()),
-            BYTES => self.take(value).map(|_| ()),
-            TEXT => self.utf8(value).map(|_| ()),
-            ARRAY => self.elements(value, Self::skip),
-            MAP => self.fields(value, |_, reader| reader.skip()),
-            _ => Err(Malformed::Unsupported),
-        }
-    }
-
-    fn elements(
-        &mut self,
-        count: u64,
         mut element: impl FnMut(&mut Self) -> Result<(), Malformed>,
     ) -> Result<(), Malformed> {
+        let count = self.expect(ARRAY)?;
         self.enter()?;
         for _ in 0..count {
             element(self)?;
@@ -96,11 +66,12 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn fields(
+    /// Reads a map; `field` is given each key and reads exactly one value.
+    pub fn map(
         &mut self,
-        count: u64,
         mut field: impl FnMut(u64, &mut Self) -> Result<(), Malformed>,
     ) -> Result<(), Malformed> {
+        let count = self.expect(MAP)?;
         self.enter()?;
         let mut previous = None;
         for _ in 0..count {
@@ -115,6 +86,19 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// Passes over one value of any type, as strictly as if it were read.
+    pub fn skip(&mut self) -> Result<(), Malformed> {
+        let first = self.rest.first().ok_or(Malformed::Truncated)?;
+        match first >> 5 {
+            UNSIGNED => self.unsigned::<u64>().map(drop),
+            BYTES => self.bytes().map(drop),
+            TEXT => self.text().map(drop),
+            ARRAY => self.array(|element| element.skip()),
+            MAP => self.map(|_, value| value.skip()),
+            _ => Err(Malformed::Unsupported),
+        }
+    }
+
     fn enter(&mut self) -> Result<(), Malformed> {
         if self.depth == MAX_DEPTH {
             return Err(Malformed::TooDeep);
@@ -126,10 +110,6 @@ impl<'a> Reader<'a> {
     fn expect(&mut self, wanted: u8) -> Result<u64, Malformed> {
         let (major, value) = self.head()?;
         if major == wanted { Ok(value) } else { Err(Malformed::WrongType) }
-    }
-
-    fn utf8(&mut self, length: u64) -> Result<&'a str, Malformed> {
-        std::str::from_utf8(self.take(length)?).map_err(|_| Malformed::NotUtf8)
     }
 
     /// Major type and argument of the next item.
