@@ -19,14 +19,20 @@ pub fn decode(body: &[u8]) -> Result<Option<Message>, Malformed> {
     }
     let mut reader = Reader::new(rest);
     let message = match *kind {
-        PING => decode_ping(&mut reader)?,
-        PONG => decode_pong(&mut reader)?,
-        PATH => Message::Path { challenge: decode_challenge(&mut reader)? },
-        PATH_REPLY => Message::PathReply { challenge: decode_challenge(&mut reader)? },
+        PING => {
+            let (n, padding) = numbered(&mut reader, |value| zeros(value.bytes()?))?;
+            Message::Ping { n, padding }
+        }
+        PONG => {
+            let (n, received) = numbered(&mut reader, Reader::unsigned)?;
+            Message::Pong { n, received }
+        }
+        PATH => Message::Path { challenge: only(&mut reader, exact)? },
+        PATH_REPLY => Message::PathReply { challenge: only(&mut reader, exact)? },
         HELLO => Message::Hello(decode_hello(&mut reader)?),
-        BYE => decode_bye(&mut reader)?,
-        CLONES => decode_clones(&mut reader)?,
-        PROBED => Message::Probed { probe: decode_challenge(&mut reader)? },
+        BYE => Message::Bye { reason: only(&mut reader, |value| bounded_text(value, MAX_REASON))? },
+        CLONES => Message::Clones { ends: only(&mut reader, decode_ends)? },
+        PROBED => Message::Probed { probe: only(&mut reader, exact)? },
         LOOP => Message::Loop(decode_loop(&mut reader)?),
         _ => return Ok(None),
     };
@@ -34,66 +40,37 @@ pub fn decode(body: &[u8]) -> Result<Option<Message>, Malformed> {
     Ok(Some(message))
 }
 
-fn decode_ping(reader: &mut Reader<'_>) -> Result<Message, Malformed> {
-    let (mut n, mut padding) = (None, None);
+/// The number of a ping or pong, and what else it has.
+fn numbered<'a, T>(
+    reader: &mut Reader<'a>,
+    mut other: impl FnMut(&mut Reader<'a>) -> Result<T, Malformed>,
+) -> Result<(u32, T), Malformed> {
+    let (mut n, mut second) = (None, None);
     reader.map(|key, value| {
         match key {
             0 => n = Some(value.unsigned()?),
-            1 => padding = Some(zeros(value.bytes()?)?),
+            1 => second = Some(other(value)?),
             _ => value.skip()?,
         }
         Ok(())
     })?;
-    Ok(Message::Ping { n: field(0, n)?, padding: field(1, padding)? })
+    Ok((field(0, n)?, field(1, second)?))
 }
 
-fn decode_pong(reader: &mut Reader<'_>) -> Result<Message, Malformed> {
-    let (mut n, mut received) = (None, None);
+/// What a message has that has one field.
+fn only<'a, T>(
+    reader: &mut Reader<'a>,
+    mut read: impl FnMut(&mut Reader<'a>) -> Result<T, Malformed>,
+) -> Result<T, Malformed> {
+    let mut first = None;
     reader.map(|key, value| {
         match key {
-            0 => n = Some(value.unsigned()?),
-            1 => received = Some(value.unsigned()?),
+            0 => first = Some(read(value)?),
             _ => value.skip()?,
         }
         Ok(())
     })?;
-    Ok(Message::Pong { n: field(0, n)?, received: field(1, received)? })
-}
-
-fn decode_challenge(reader: &mut Reader<'_>) -> Result<[u8; 16], Malformed> {
-    let mut challenge = None;
-    reader.map(|key, value| {
-        match key {
-            0 => challenge = Some(value.bytes()?.try_into().map_err(|_| Malformed::OutOfRange)?),
-            _ => value.skip()?,
-        }
-        Ok(())
-    })?;
-    field(0, challenge)
-}
-
-fn decode_bye(reader: &mut Reader<'_>) -> Result<Message, Malformed> {
-    let mut reason = None;
-    reader.map(|key, value| {
-        match key {
-            0 => reason = Some(bounded_text(value, MAX_REASON)?),
-            _ => value.skip()?,
-        }
-        Ok(())
-    })?;
-    Ok(Message::Bye { reason: field(0, reason)? })
-}
-
-fn decode_clones(reader: &mut Reader<'_>) -> Result<Message, Malformed> {
-    let mut ends = None;
-    reader.map(|key, value| {
-        match key {
-            0 => ends = Some(decode_ends(value)?),
-            _ => value.skip()?,
-        }
-        Ok(())
-    })?;
-    Ok(Message::Clones { ends: field(0, ends)? })
+    field(0, first)
 }
 
 fn decode_ends(reader: &mut Reader<'_>) -> Result<[SocketAddr; 2], Malformed> {
@@ -123,18 +100,17 @@ fn decode_loop(reader: &mut Reader<'_>) -> Result<Loop, Malformed> {
                     _ => return Err(Malformed::OutOfRange),
                 });
             }
-            1 => origin = Some(value.bytes()?.try_into().map_err(|_| Malformed::OutOfRange)?),
+            1 => origin = Some(exact(value)?),
             2 => vlan = Some(value.unsigned()?),
             3 => tunnelled = Some(choice(value)?),
             _ => value.skip()?,
         }
         Ok(())
     })?;
-    let vlan = field(2, vlan).map(|vlan: u16| (vlan != 0).then_some(vlan));
     Ok(Loop {
         state: field(0, state)?,
         origin: field(1, origin)?,
-        vlan: vlan?,
+        vlan: Some(field(2, vlan)?).filter(|vlan| *vlan != 0),
         tunnelled: field(3, tunnelled)?,
     })
 }
@@ -160,11 +136,11 @@ fn decode_hello(reader: &mut Reader<'_>) -> Result<Hello, Malformed> {
             7 => name = Some(bounded_text(value, MAX_NAME)?),
             8 => seen = Some(choice(value)?),
             9 => routes = Some(decode_routes(value)?),
-            10 => heard = Some(value.bytes()?.try_into().map_err(|_| Malformed::OutOfRange)?),
+            10 => heard = Some(exact(value)?),
             11 => padding = zeros(value.bytes()?)?,
             12 => lanes = value.unsigned()?,
             13 => rank = value.unsigned()?,
-            14 => named = Some(value.bytes()?.try_into().map_err(|_| Malformed::OutOfRange)?),
+            14 => named = Some(exact(value)?),
             _ => value.skip()?,
         }
         Ok(())
@@ -230,14 +206,14 @@ fn zeros(bytes: &[u8]) -> Result<usize, Malformed> {
     if bytes.iter().all(|byte| *byte == 0) { Ok(bytes.len()) } else { Err(Malformed::OutOfRange) }
 }
 
-fn bounded(bytes: &[u8], max: usize) -> Result<&[u8], Malformed> {
-    if bytes.len() > max { Err(Malformed::OutOfRange) } else { Ok(bytes) }
+/// As many bytes as there have to be.
+fn exact<const N: usize>(reader: &mut Reader<'_>) -> Result<[u8; N], Malformed> {
+    reader.bytes()?.try_into().map_err(|_| Malformed::OutOfRange)
 }
 
 fn bounded_text(reader: &mut Reader<'_>, max: usize) -> Result<String, Malformed> {
     let text = reader.text()?;
-    bounded(text.as_bytes(), max)?;
-    Ok(text.to_owned())
+    if text.len() > max { Err(Malformed::OutOfRange) } else { Ok(text.to_owned()) }
 }
 
 fn field<T>(key: u64, value: Option<T>) -> Result<T, Malformed> {
