@@ -188,11 +188,11 @@ impl Bulk {
     pub fn report(&mut self, now: Instant) -> Report {
         if let Self::Tund(lane) | Self::Both { tund: lane, .. } = self {
             lane.outward.frames.inner.set_now(now);
-            lane.inward.set_now(now);
+            lane.inward.frames.inner.set_now(now);
         }
         if let Self::OpenVpn(lane) | Self::Both { openvpn: lane, .. } = self {
             lane.outward.frames.inner.set_now(now);
-            lane.inward.set_now(now);
+            lane.inward.frames.inner.set_now(now);
         }
         match self {
             Self::Tund(lane) => lane.report(),

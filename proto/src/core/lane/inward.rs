@@ -6,7 +6,6 @@ use std::time::Instant;
 use super::{
     Format, FramesIn, Head, Key, KeyRef, Name, Notice, ReceiveCommand, Received, Settings, Sink, Sort,
 };
-use crate::core::guard::{Offenders, Top};
 use crate::core::key_id::KeyId;
 use crate::core::limits::{DERIVATION, OLD, SIGN_INTERVAL};
 use crate::core::path::{Path, QUESTION};
@@ -72,7 +71,7 @@ pub struct Inward {
     receive: VecDeque<ReceiveKey>,
     handshakes: ReplayCache,
     /// Those of the peer, and what lets them pass.
-    frames: FramesIn,
+    pub frames: FramesIn,
     /// Time of the newest key id that was ever live.
     newest: u64,
     /// Of what comes under older key ids that are not.
@@ -105,21 +104,6 @@ impl Inward {
             add_key(&mut stats, key);
         }
         stats
-    }
-
-    /// Time passed.
-    pub fn set_now(&mut self, now: Instant) {
-        self.frames.inner.set_now(now);
-    }
-
-    /// Who sent most in the last minute.
-    pub fn talkers(&self) -> Top {
-        self.frames.inner.talkers()
-    }
-
-    /// Who broke a rule of the guard since the last call.
-    pub fn offenders(&self) -> Offenders {
-        self.frames.inner.offenders()
     }
 
     /// Carries out what the link decided.

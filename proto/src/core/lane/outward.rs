@@ -8,7 +8,7 @@ use crate::core::limits::{
     BLOCKS_END, BLOCKS_ROTATE, BUDGET_LEAST, COUNTER_END, COUNTER_ROTATE, DATAGRAM_MAX,
 };
 use crate::core::path::Path;
-use crate::core::stats::{DropReason, Stats};
+use crate::core::stats::DropReason;
 use crate::crypto::aead::Aead;
 use crate::wire::block::{Bodies, Packer};
 use crate::wire::datagram::{Header, Kind};
@@ -67,11 +67,6 @@ impl Outward {
     /// Whether it is lane 0's.
     pub(super) fn is_first(&self) -> bool {
         self.settings.lane == 0
-    }
-
-    /// What was counted so far.
-    pub fn stats(&self) -> Stats {
-        self.frames.stats
     }
 
     /// Whether the current key is nearly used up, and whether a long datagram went out since the last call.

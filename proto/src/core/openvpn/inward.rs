@@ -5,7 +5,6 @@ use std::time::Instant;
 use super::fragments::Fragments;
 use super::lane::{Notice as OpenVpnNotice, Receive, Settings};
 use super::window::{Judged, Window};
-use crate::core::guard::{Offenders, Top};
 use crate::core::lane::{Arrived, FramesIn, Notice, Sink};
 use crate::core::limits::{DERIVATION, OLD, SIGN_INTERVAL, WINDOW};
 use crate::core::path::Path;
@@ -27,7 +26,7 @@ pub struct Inward {
     window: Window,
     fragments: Fragments,
     /// Those of the peer, and what lets them pass.
-    frames: FramesIn,
+    pub frames: FramesIn,
     /// Of datagrams of starts that are not taken.
     other: RateLimiter,
     misframed_at: Option<Instant>,
@@ -63,21 +62,6 @@ impl Inward {
         stats.datagrams_lost += self.window.missing();
         stats.add(DropReason::Incomplete, self.fragments.given_up());
         stats
-    }
-
-    /// Time passed.
-    pub fn set_now(&mut self, now: Instant) {
-        self.frames.inner.set_now(now);
-    }
-
-    /// Who sent most in the last minute.
-    pub fn talkers(&self) -> Top {
-        self.frames.inner.talkers()
-    }
-
-    /// Who broke a rule of the guard since the last call.
-    pub fn offenders(&self) -> Offenders {
-        self.frames.inner.offenders()
     }
 
     /// Carries out what the link decided.

@@ -230,7 +230,7 @@ impl Lane {
 
     /// What was counted so far.
     pub fn stats(&self) -> Stats {
-        self.outward.stats().plus(&self.inward.stats())
+        self.outward.frames.stats.plus(&self.inward.stats())
     }
 
     /// What the link must know once a second.
@@ -242,8 +242,8 @@ impl Lane {
             openvpn: Stats::default(),
             key_used_up: self.outward.report(),
             used_length: false,
-            offenders: self.inward.offenders(),
-            talkers: [self.outward.frames.inner.talkers(), self.inward.talkers()],
+            offenders: self.inward.frames.inner.offenders(),
+            talkers: [self.outward.frames.inner.talkers(), self.inward.frames.inner.talkers()],
         }
     }
 

@@ -4,7 +4,7 @@ use super::fragments::{longest_part, part_of};
 use super::lane::{Send, Settings};
 use crate::core::lane::{FramesOut, Sink, Transmit};
 use crate::core::limits::BUDGET_LEAST;
-use crate::core::stats::{DropReason, Stats};
+use crate::core::stats::DropReason;
 use crate::crypto::cbc_hmac::{CbcHmac, IvMark, Layout, pad};
 use crate::wire::openvpn::{Fragment, Framing, PACKET_ID, PacketId};
 
@@ -60,11 +60,6 @@ impl Outward {
             batch: Batch { bytes: Vec::with_capacity(LONGEST), ..Batch::default() },
             body: Vec::new(),
         }
-    }
-
-    /// What was counted so far.
-    pub fn stats(&self) -> Stats {
-        self.frames.stats
     }
 
     /// Whether its numbers are nearly used up.
