@@ -28,7 +28,7 @@ use crate::crypto::suite::Cipher;
 use crate::packet::layer::Mode;
 use crate::wire::datagram::Framing;
 
-pub use batch::Transmit;
+pub use batch::{LONGEST, Train, Transmit};
 pub use format::{Format, Head, Sort, unmask};
 pub use frames::{FramesIn, FramesOut};
 pub use inward::{Arrived, Inward};

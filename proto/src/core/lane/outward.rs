@@ -1,6 +1,6 @@
 //! The way out: frames of the device to sealed datagrams.
 
-use super::batch::Batch;
+use super::batch::{Batch, Train};
 use super::orders::Name;
 use super::{Format, FramesOut, Head, Key, KeySlot, SendCommand, Settings, Sink};
 use crate::core::key_id::KeyId;
@@ -146,7 +146,7 @@ impl Outward {
         let is_small = self.settings.bundle && 2 * length + 6 <= capacity;
         let joins = match self.packer.is_open() {
             true => is_small || self.has_big,
-            false => is_small && self.batch.is_empty(),
+            false => is_small && self.batch.train.is_empty(),
         };
         if length > capacity || joins {
             self.has_big |= length > capacity;
@@ -172,7 +172,7 @@ impl Outward {
     fn discard(&mut self) {
         self.packer = Packer::default();
         self.has_big = false;
-        self.batch.clear();
+        self.batch.train = Train::default();
     }
 
     /// Bytes that one datagram has for its body.
@@ -232,16 +232,16 @@ impl Outward {
         }
         self.frames.stats.datagrams_out += 1;
         self.used_length |= self.format.overhead() + length > BUDGET_LEAST;
-        if self.batch.is_full() {
+        if self.batch.train.is_full() {
             self.send(sink);
         }
     }
 
     fn send(&mut self, sink: &mut impl Sink) {
-        if let (Some(to), false) = (self.way.or(self.frames.endpoint), self.batch.is_empty()) {
+        if let (Some(to), false) = (self.way.or(self.frames.endpoint), self.batch.train.is_empty()) {
             sink.transmit(self.batch.finish(to));
         }
-        self.batch.clear();
+        self.batch.train = Train::default();
     }
 
     fn own(&mut self, under: KeySlot) -> &mut Option<SendKey> {

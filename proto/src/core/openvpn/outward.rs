@@ -2,16 +2,12 @@
 
 use super::fragments::{longest_part, part_of};
 use super::lane::{Send, Settings};
-use crate::core::lane::{FramesOut, Sink, Transmit};
+use crate::core::lane::{FramesOut, LONGEST, Sink, Train, Transmit};
 use crate::core::limits::BUDGET_LEAST;
 use crate::core::stats::DropReason;
 use crate::crypto::cbc_hmac::{CbcHmac, IvMark, Layout, pad};
 use crate::wire::openvpn::{Fragment, Framing, PACKET_ID, PacketId};
 
-/// Most datagrams that one call sends (linux/udp.h: UDP_MAX_SEGMENTS of older kernels).
-const MOST: usize = 64;
-/// Most bytes: what fits behind IPv6 and UDP headers as well.
-const LONGEST: usize = 65_487;
 /// A sender starts anew when its numbers get here, far before they end.
 const SEQ_RENEW: u32 = u32::MAX - (1 << 24);
 
@@ -38,8 +34,7 @@ pub struct Outward {
 #[derive(Default)]
 struct Batch {
     bytes: Vec<u8>,
-    stride: usize,
-    count: usize,
+    train: Train,
     class: u8,
 }
 
@@ -104,11 +99,10 @@ impl Outward {
 
     /// Sends what is waiting.
     pub fn flush(&mut self, sink: &mut impl Sink) {
-        if let (Some(to), true) = (self.frames.endpoint, self.batch.count > 0) {
-            let Batch { bytes, stride, class, .. } = &mut self.batch;
+        if let (Some(to), false) = (self.frames.endpoint, self.batch.train.is_empty()) {
+            let Batch { bytes, train: Train { stride, .. }, class } = &mut self.batch;
             self.keys.seal(bytes, *stride);
-            let (stride, class) = (*stride, *class);
-            sink.transmit(Transmit { bytes, stride, class, to });
+            sink.transmit(Transmit { bytes, stride: *stride, class: *class, to });
         }
         self.batch.clear();
     }
@@ -151,7 +145,7 @@ impl Outward {
     fn add(&mut self, front: &[u8], body: &[u8], sink: &mut impl Sink) {
         let plain = PACKET_ID + front.len() + body.len();
         let total = self.layout.sealed(plain);
-        if !self.batch.takes(total) {
+        if !self.batch.train.takes(total) {
             self.flush(sink);
         }
         let (Some(time), Some(seq)) = (self.time, self.seq.checked_add(1)) else {
@@ -169,37 +163,23 @@ impl Outward {
         pad(inner, plain);
         self.frames.stats.datagrams_out += 1;
         // What the route does not take whole is cut into IP fragments, and goes alone: the kernel cuts no train of those.
-        if self.batch.is_full() || total > self.budget {
+        if self.batch.train.is_full() || total > self.budget {
             self.flush(sink);
         }
     }
 }
 
 impl Batch {
-    /// Whether a datagram of this length may be next.
-    fn takes(&self, length: usize) -> bool {
-        self.count == 0 || length <= self.stride && !self.is_full()
-    }
-
-    /// Whether it must go out before anything follows: the last may be shorter than the others, and nothing follows it.
-    fn is_full(&self) -> bool {
-        let is_closed = self.bytes.len() < self.count * self.stride;
-        is_closed || self.count == MOST || self.count > 0 && self.bytes.len() + self.stride > LONGEST
-    }
-
     /// Makes room for a datagram; gives where it begins.
     fn add(&mut self, length: usize) -> usize {
-        let begin = self.bytes.len();
-        self.bytes.resize(begin + length, 0);
-        if self.count == 0 {
-            self.stride = length;
-        }
-        self.count += 1;
+        let begin = self.train.used;
+        self.train.add(length);
+        self.bytes.resize(self.train.used, 0);
         begin
     }
 
     fn clear(&mut self) {
         self.bytes.clear();
-        (self.stride, self.count) = (0, 0);
+        self.train = Train::default();
     }
 }
