@@ -6,10 +6,13 @@ use std::time::Instant;
 
 use super::guard::{Guard, Offenders, Origin, Sighting, Top};
 use super::path::Path;
+use super::settings::LinkSettings;
 use super::sources::Sources;
 use super::stats::DropReason;
+use crate::crypto::keys::ProbeKey;
+use crate::crypto::stack::cleanly;
 use crate::packet::ip::{self, TCP, UDP};
-use crate::packet::layer::Layer;
+use crate::packet::layer::{Layer, Mode};
 use crate::packet::traffic_class::{self, Arrival};
 use crate::packet::{clamp, too_big};
 
@@ -41,6 +44,15 @@ struct Routed {
 }
 
 impl InnerPolicy {
+    /// The rules of a link, whose own probes are known by this key.
+    pub fn new(link: &LinkSettings, probes: impl FnOnce() -> ProbeKey) -> Self {
+        let guard = link.guard.as_ref();
+        match link.mode {
+            Mode::Tun => Self::routed(link.mtu, link.mss_clamp, link.peers.clone()),
+            Mode::Tap => Self::bridged(guard.map(|rules| Guard::new(rules, cleanly(probes)))),
+        }
+    }
+
     /// A bridged link.
     pub fn bridged(guard: Option<Guard>) -> Self {
         Self { routed: None, guard: guard.map(Box::new), scratch: Vec::new() }

@@ -14,10 +14,8 @@ mod outward;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::guard::Guard;
 use super::inner::InnerPolicy;
 use super::key_id::KeyId;
-use super::limits::ETHERNET;
 use super::path::Path;
 use super::settings::LinkSettings;
 use super::stats::Stats;
@@ -25,7 +23,6 @@ use crate::crypto::aead::Aead;
 use crate::crypto::keys::{LinkKeys, Secret};
 use crate::crypto::stack::cleanly;
 use crate::crypto::suite::Cipher;
-use crate::packet::layer::Mode;
 use crate::wire::datagram::Framing;
 
 pub use batch::{LONGEST, Train, Transmit};
@@ -63,20 +60,14 @@ pub struct Settings {
 impl Settings {
     /// Those of lane 0 of a link.
     pub fn new(link: &LinkSettings, keys: Arc<LinkKeys>, copy_dscp: bool) -> Self {
-        let (link_header, inner) = match link.mode {
-            Mode::Tun => (0, InnerPolicy::routed(link.mtu, link.mss_clamp, link.peers.clone())),
-            Mode::Tap => {
-                let guard = link.guard.as_ref().map(|rules| Guard::new(rules, cleanly(|| keys.loops())));
-                (ETHERNET, InnerPolicy::bridged(guard))
-            }
-        };
+        let inner = InnerPolicy::new(link, || keys.loops());
         Self {
             keys,
             framing: link.key_mode.into(),
             cipher: link.cipher,
             direction: link.direction,
             lane: 0,
-            max_frame: link.mtu as usize + link_header,
+            max_frame: link.max_frame(),
             bundle: link.bundle,
             copy_dscp,
             inner,

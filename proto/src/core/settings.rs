@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::condition::Condition;
 use super::guard::Talker;
+use super::limits::ETHERNET;
 use super::openvpn::options::Options;
 use super::sources::Sources;
 use super::stats::Stats;
@@ -74,6 +75,11 @@ pub struct LinkSettings {
 }
 
 impl LinkSettings {
+    /// The largest frame that the device carries, in bytes.
+    pub fn max_frame(&self) -> usize {
+        self.mtu as usize + if self.mode == Mode::Tap { ETHERNET } else { 0 }
+    }
+
     /// Whether probes tell of a loop of the two segments.
     pub fn finds_loops(&self) -> bool {
         self.guard.as_ref().is_some_and(|guard| guard.find_loops)

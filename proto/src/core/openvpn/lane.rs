@@ -8,22 +8,20 @@ use zeroize::Zeroizing;
 use super::inward::Inward;
 use super::options::Options;
 use super::outward::Outward;
-use crate::core::guard::{Guard, Origin};
+use crate::core::guard::Origin;
 use crate::core::inner::InnerPolicy;
 use crate::core::lane::{Report, Sink};
-use crate::core::limits::{ETHERNET, OUTER_V6};
+use crate::core::limits::OUTER_V6;
 use crate::core::path::Path;
 use crate::core::settings::LinkSettings;
 use crate::core::sources::Sources;
 use crate::core::stats::Stats;
 use crate::crypto::cbc_hmac::{CbcHmac, IvMark, KEY, Layout, slots};
 use crate::crypto::keys::ProbeKey;
-use crate::crypto::stack::cleanly;
-use crate::packet::layer::Mode;
 use crate::wire::openvpn::{FRAGMENT_HEADER, PACKET_ID, PacketId};
 
 /// What passes on the usual path, in bytes.
-const USUAL_MTU: u32 = 1500;
+pub const USUAL_MTU: u32 = 1500;
 
 /// The key file, and what this host marks its datagrams with. It shares no page of 4 KiB with anything.
 #[repr(align(4096))]
@@ -63,23 +61,14 @@ impl Settings {
         let front = PACKET_ID + framing.most() + if fragments { FRAGMENT_HEADER } else { 0 };
         let outer = link.path_mtu.unwrap_or(USUAL_MTU) as usize;
         let fits = Layout::new(cipher, digest).plain(outer.saturating_sub(OUTER_V6)).saturating_sub(front);
-        let (link_header, inner) = match link.mode {
-            Mode::Tun => {
-                (0, InnerPolicy::routed(link.mtu, link.mss_clamp, link.peers.clone()).clamped_to(fits))
-            }
-            Mode::Tap => {
-                // The peer tells of no probe: each end knows its own by its own key, and gives the other's back.
-                let guard = link.guard.as_ref();
-                let guard = guard.map(|rules| Guard::new(rules, cleanly(|| ProbeKey::own(&secrets.draw))));
-                (ETHERNET, InnerPolicy::bridged(guard))
-            }
-        };
+        // The peer tells of no probe: each end knows its own by its own key, and gives the other's back.
+        let inner = InnerPolicy::new(link, || ProbeKey::own(&secrets.draw)).clamped_to(fits);
         Some(Self {
             secrets,
             options: wire.options.clone(),
             fragment: wire.fragment.map(usize::from),
             detect: wire.detect,
-            max_frame: link.mtu as usize + link_header,
+            max_frame: link.max_frame(),
             copy_dscp,
             inner,
         })

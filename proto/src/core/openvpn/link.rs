@@ -39,8 +39,6 @@ const ANSWER: Duration = Duration::from_secs(1);
 const SAID: usize = 8;
 /// The size of datagram that a silent peer is asked for, to hear whether it is there.
 const ALIVE: u16 = 100;
-/// What passes on the usual path, in bytes.
-const USUAL_MTU: u32 = 1500;
 
 /// A start of the peer that is taken once its time is kept.
 struct Pending {

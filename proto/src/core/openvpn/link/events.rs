@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::{ASK, ASKS, Link, USUAL_MTU, seconds};
+use super::{ASK, ASKS, Link, seconds};
 use crate::core::bulk;
 use crate::core::clock::Now;
 use crate::core::condition::Condition;
@@ -12,7 +12,7 @@ use crate::core::lane::{Notice, Report};
 use crate::core::limits::{OUTER_V4, OUTER_V6, REPEAT, RESOLVE};
 use crate::core::link::Event;
 use crate::core::openvpn::admission::Kept;
-use crate::core::openvpn::lane::{Notice as OpenVpnNotice, Send};
+use crate::core::openvpn::lane::{Notice as OpenVpnNotice, Send, USUAL_MTU};
 use crate::core::path::Path;
 use crate::core::settings::{LinkSettings, LinkState, OpenVpnState};
 use crate::core::sources::Sources;
