@@ -1,11 +1,13 @@
 //! Session identifiers of static mode (PROTOCOL.md §4.1): a time, four random bytes and a keyed check.
 
+use serde::{Deserialize, Serialize};
+
 use crate::crypto::constant_time;
 use crate::crypto::keys::LinkKeys;
 use crate::wire::datagram::KEY_ID;
 
 /// `time in µs (8) ‖ random (4) ‖ check (4)`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyId(pub [u8; KEY_ID]);
 
 impl KeyId {

@@ -10,7 +10,8 @@ use base16ct::HexDisplay;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::lane::{Command, Key, ReceiveCommand, Received, SendCommand, Settings};
+pub use super::lane::Name;
+use super::lane::{Command, ReceiveCommand, Received, SendCommand, Settings};
 use crate::crypto::keys::Secret;
 use crate::crypto::suite::Cipher;
 use crate::crypto::wrap;
@@ -58,15 +59,6 @@ impl Way {
             Self::In => "in",
         }
     }
-}
-
-/// What the datagrams of a key are known by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Name {
-    /// The receiver's slot of a session.
-    Slot(u8),
-    /// The key id.
-    KeyId([u8; 16]),
 }
 
 /// One line.
@@ -161,10 +153,7 @@ impl Entry {
                 | In::Probe(..),
             ) => return None,
         };
-        let (name, cipher) = match key {
-            Key::KeyId(key_id) => (Name::KeyId(key_id.0), settings.cipher),
-            Key::Slot { slot, cipher, .. } => (Name::Slot(*slot), *cipher),
-        };
+        let (name, cipher) = (key.name(), settings.cipher_of(key));
         let bytes = settings.key_bytes(direction, key, named)?.into();
         Some(Self::Traffic { way, cipher, name, lane: settings.lane, key: bytes })
     }
@@ -200,7 +189,7 @@ impl Entry {
                     Name::Slot(slot) => {
                         let _ = write!(line, " {slot}");
                     }
-                    Name::KeyId(key_id) => hex(&mut line, key_id),
+                    Name::KeyId(key_id) => hex(&mut line, &key_id.0),
                 }
                 let _ = write!(line, " {lane}");
                 hex(&mut line, &key.0);
@@ -224,7 +213,7 @@ mod tests {
     use super::*;
     use crate::config::{Options, parse};
     use crate::core::key_id::KeyId;
-    use crate::core::lane::KeySlot;
+    use crate::core::lane::{Key, KeySlot};
     use crate::core::settings::LinkSettings;
     use crate::crypto::keys::LinkKeys;
 
@@ -247,7 +236,7 @@ mod tests {
         };
         assert_eq!(*entry.line(), format!("key out aes-256-gcm 3 0 {}\n", "02".repeat(32)));
         if let Entry::Traffic { name, way, cipher, .. } = &mut entry {
-            (*name, *way, *cipher) = (Name::KeyId([9; 16]), Way::In, Cipher::ChaCha20Poly1305);
+            (*name, *way, *cipher) = (Name::KeyId(KeyId([9; 16])), Way::In, Cipher::ChaCha20Poly1305);
         }
         let line = format!("key in chacha20-poly1305 {} 0 {}\n", "09".repeat(16), "02".repeat(32));
         assert_eq!(*entry.line(), line);

@@ -104,11 +104,16 @@ impl Settings {
     }
 
     fn aead(&self, direction: u8, key: &Key, named: Option<&KeyId>) -> Option<Aead> {
-        let cipher = match key {
+        let cipher = self.cipher_of(key);
+        cleanly(|| self.key_bytes(direction, key, named).map(|bytes| Aead::new(cipher, &bytes)))
+    }
+
+    /// The AEAD that a key is for.
+    pub fn cipher_of(&self, key: &Key) -> Cipher {
+        match key {
             Key::KeyId(_) => self.cipher,
             Key::Slot { cipher, .. } => *cipher,
-        };
-        cleanly(|| self.key_bytes(direction, key, named).map(|bytes| Aead::new(cipher, &bytes)))
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use serde::{Deserialize, Serialize};
+
 use super::batch::Transmit;
 use crate::core::guard::{Offenders, Origin, Sighting, Top};
 use crate::core::key_id::KeyId;
@@ -31,7 +33,7 @@ pub enum Key {
 }
 
 /// What a datagram says about the key it is sealed with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Name {
     /// Static mode: its key id.
     KeyId(KeyId),
