@@ -130,11 +130,6 @@ impl Pmtud {
         }
     }
 
-    /// Somebody says that datagrams are too long.
-    pub fn handle_claim(&mut self, now: Instant) {
-        self.doubt(now);
-    }
-
     /// Takes a pong. True: the budget changed.
     pub fn handle_pong(&mut self, now: Instant, n: u32) -> bool {
         let Some(outstanding) = &mut self.outstanding else { return false };
@@ -218,8 +213,9 @@ impl Pmtud {
         Some(round)
     }
 
-    /// Asks whether the budget still passes, unless a question is open already.
-    fn doubt(&mut self, now: Instant) {
+    /// Somebody says that datagrams are too long, or it is time to see: asks whether the budget still passes, unless a question is open
+    /// already.
+    pub fn doubt(&mut self, now: Instant) {
         let idle = self.outstanding.is_none() && self.aim == Aim::Settled;
         if idle && self.budget() > BUDGET_LEAST {
             self.begin(now, Aim::Verify);
@@ -434,11 +430,11 @@ mod tests {
     fn a_claim_is_checked_within_a_second_and_a_false_one_changes_nothing() {
         let mut path = Path::new(1472, 1472);
         path.run(5.0);
-        path.search.handle_claim(path.now);
+        path.search.doubt(path.now);
         path.run(1.0);
         assert_eq!(path.search.budget(), 1472, "a lie");
         path.passes = 1252;
-        path.search.handle_claim(path.now);
+        path.search.doubt(path.now);
         path.run(1.0);
         assert!(path.search.budget() <= 1252);
     }
@@ -459,7 +455,7 @@ mod tests {
         let mut path = Path::new(1472, 1472);
         path.run(5.0);
         path.dead = true;
-        path.search.handle_claim(path.now);
+        path.search.doubt(path.now);
         path.run(20.0);
         assert_eq!(path.search.budget(), 1472);
         assert!(path.rounds < 30, "{} rounds in 20 s", path.rounds);

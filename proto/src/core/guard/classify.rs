@@ -3,7 +3,7 @@
 use crate::packet::ip::{ICMPV6, IPV6_HEADER, UDP};
 
 /// Tags that are looked behind: two are in use, and a switch may take one off.
-pub const MOST_TAGS: usize = 4;
+const MOST_TAGS: usize = 4;
 /// Extension headers that are looked behind.
 const MOST_EXTENSIONS: usize = 8;
 /// Destinations of BPDUs: IEEE 802.1Q table 8-1 (customer bridges), 8-2 (provider bridges), and Cisco's PVST+.
@@ -55,7 +55,7 @@ fn is_tag(kind: [u8; 2]) -> bool {
 
 /// Whether a BPDU tells of a change of the topology: its type says so, or a flag (IEEE 802.1Q, section 14).
 pub fn is_topology_change(frame: &[u8]) -> bool {
-    let Some((_, at)) = behind_tags(frame, MOST_TAGS) else { return false };
+    let Some((_, at)) = behind_tags(frame) else { return false };
     // PVST+ has five bytes of SNAP behind the LLC header.
     let bpdu = if frame.get(at) == Some(&0xaa) { at + 8 } else { at + 3 };
     // Protocol (2 bytes), version, type, flags.
@@ -71,10 +71,10 @@ pub enum Service {
     Router,
 }
 
-/// The EtherType behind so many tags at most, and where what it is of begins.
-pub fn behind_tags(frame: &[u8], most: usize) -> Option<(&[u8], usize)> {
+/// The EtherType behind the tags, and where what it is of begins.
+pub fn behind_tags(frame: &[u8]) -> Option<(&[u8], usize)> {
     let (mut kind, mut at) = (frame.get(12..14)?, 14);
-    for _ in 0..most {
+    for _ in 0..MOST_TAGS {
         if !is_tag([kind[0], kind[1]]) {
             break;
         }
@@ -85,7 +85,7 @@ pub fn behind_tags(frame: &[u8], most: usize) -> Option<(&[u8], usize)> {
 
 /// What of that a frame is.
 pub fn service(frame: &[u8]) -> Option<Service> {
-    let (kind, at) = behind_tags(frame, MOST_TAGS)?;
+    let (kind, at) = behind_tags(frame)?;
     let packet = frame.get(at..)?;
     match kind {
         [0x08, 0x00] => v4(packet),

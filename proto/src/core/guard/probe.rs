@@ -1,6 +1,6 @@
 //! The guard's probe: where this frame comes out again tells whether two segments are joined elsewhere too (PROTOCOL.md §7.1).
 
-use super::classify::{MOST_TAGS, behind_tags};
+use super::classify::behind_tags;
 use crate::crypto::constant_time;
 use crate::crypto::keys::ProbeKey;
 
@@ -66,7 +66,7 @@ impl Probe {
 
     /// Of a frame that an end of the link has sent; `None`: another frame, which may be a probe of another link.
     pub fn of(frame: &[u8], key: &ProbeKey) -> Option<Self> {
-        let (kind, at) = behind_tags(frame, MOST_TAGS)?;
+        let (kind, at) = behind_tags(frame)?;
         let rest = frame.get(at..).filter(|_| kind == KIND)?;
         let (block, rest) = rest.strip_prefix(&MAGIC)?.split_first_chunk()?;
         let tag: &[u8; 16] = rest.first_chunk()?;

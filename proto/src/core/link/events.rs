@@ -94,7 +94,7 @@ impl<R: Random> Control for Link<R> {
             Notice::SourceLost { path } => self.leave_lane_ways(path),
             Notice::OpenVpn(_) => {}
             Notice::TooLong => {
-                self.path.pmtud.handle_claim(instant);
+                self.path.pmtud.doubt(instant);
                 self.keying.handle_too_long(instant);
             }
             Notice::Refused { to } => self.handle_refused(instant, to),

@@ -105,16 +105,12 @@ impl PeerPath {
     }
 
     fn conclude(&mut self, outcome: Outcome) -> Option<Path> {
+        if outcome != Outcome::Open {
+            self.validation = None;
+        }
         match outcome {
-            Outcome::Open => None,
-            Outcome::Stay => {
-                self.validation = None;
-                None
-            }
-            Outcome::Move(new) => {
-                self.validation = None;
-                Some(new)
-            }
+            Outcome::Move(new) => Some(new),
+            Outcome::Open | Outcome::Stay => None,
         }
     }
 

@@ -90,11 +90,10 @@ impl Fragments {
         if !packet.is_whole() {
             return Ok(None);
         }
-        let mut whole = self.awaited.remove(index).map(|packet| (packet.bytes, packet.end));
-        Ok(whole.take().map(|(mut bytes, end)| {
-            bytes.truncate(end.map_or(0, |(_, length)| length));
-            bytes
-        }))
+        let whole = self.awaited.remove(index);
+        let Some(Partial { mut bytes, end: Some((_, length)), .. }) = whole else { return Ok(None) };
+        bytes.truncate(length);
+        Ok(Some(bytes))
     }
 
     /// Where the packet of this id is. One with parts of another length is another packet.

@@ -3,11 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use zeroize::Zeroizing;
-
 use super::{Instance, Token};
 use crate::core::limits::TOKEN_EPOCH;
-use crate::crypto::keys::DirectionKey;
+use crate::crypto::keys::{DirectionKey, generate};
 use crate::crypto::{Random, constant_time};
 
 /// Makes and knows tokens without keeping any.
@@ -20,9 +18,7 @@ pub struct Tokens {
 impl Tokens {
     /// Draws a key of its own.
     pub fn new(now: Instant, random: &mut impl Random) -> Self {
-        let mut key = Zeroizing::new([0; 32]);
-        random.fill(key.as_mut());
-        Self { key: DirectionKey::new(key), started: now }
+        Self { key: DirectionKey::new(generate(random)), started: now }
     }
 
     /// The token of this epoch for an instance that calls from this address.
