@@ -40,7 +40,7 @@ impl Remotes {
 
     /// Takes the addresses of the remotes that are known now, in the order to call; true if there is a new one. One that
     /// was called already is not called sooner for that.
-    pub fn set(&mut self, now: Instant, addresses: &[impl Into<Path> + Copy]) -> bool {
+    pub fn set(&mut self, now: Instant, addresses: &[Path]) -> bool {
         let order = in_order(addresses);
         if order.is_empty() {
             return false;
@@ -189,9 +189,9 @@ pub fn varied(pause: Duration, random: &mut impl Random) -> Duration {
 }
 
 /// Datagrams first, then streams.
-fn in_order(addresses: &[impl Into<Path> + Copy]) -> Vec<Path> {
+fn in_order(paths: &[Path]) -> Vec<Path> {
     let of = |stream: bool| {
-        let paths = addresses.iter().map(|address| (*address).into()).filter(|path| path.stream == stream);
+        let paths = paths.iter().filter(|path| path.stream == stream);
         let addresses: Vec<_> = paths.map(|path| path.remote).collect();
         in_turns_of_families(&addresses).into_iter().map(move |remote| Path { stream, ..remote.into() })
     };
