@@ -2,10 +2,8 @@
 //! need no path MTU discovery.
 
 use super::checksum::adjusted;
-use super::ip::{self, IPV4_HEADER, IPV6_HEADER, TCP};
+use super::ip::{self, IPV4_HEADER, IPV6_HEADER, TCP, TCP_HEADER};
 
-/// Length of a TCP header without options.
-const TCP_HEADER: usize = 20;
 const SYN: u8 = 2;
 /// Option kinds: end of options, no operation, maximum segment size.
 const END: u8 = 0;

@@ -2,7 +2,7 @@
 //! (net/ipv4/tcp_offload.c, udp_offload.c), frames are joined only if segmentation would restore them.
 
 use super::checksum::{fold, sum};
-use super::ip::{self, IPV4_HEADER, IPV6_HEADER, TCP, UDP};
+use super::ip::{self, IPV4_HEADER, IPV6_HEADER, TCP, TCP_HEADER, UDP, UDP_HEADER};
 use super::layer::Layer;
 use super::virtio::{Kind, Virtio};
 
@@ -12,8 +12,6 @@ const FLOWS: usize = 8;
 const LONGEST: usize = 65_535;
 /// Most datagrams in a UDP super-frame (linux/udp.h: UDP_MAX_SEGMENTS).
 const UDP_SEGMENTS: usize = 64;
-const UDP_HEADER: usize = 8;
-const TCP_HEADER: usize = 20;
 const PSH: u8 = 0x08;
 const ACK: u8 = 0x10;
 

@@ -2,12 +2,10 @@
 //! partial, as net/ipv4/tcp_offload.c and udp_offload.c do.
 
 use super::checksum::{fold, sum};
-use super::ip::{IPV4_HEADER, IPV6_HEADER, TCP, UDP};
+use super::ip::{IPV4_HEADER, IPV6_HEADER, TCP, TCP_HEADER, UDP, UDP_HEADER};
 use super::layer::Layer;
 use super::virtio::{Kind, Virtio};
 
-const TCP_HEADER: usize = 20;
-const UDP_HEADER: usize = 8;
 /// Offset of the checksum in each transport header.
 const TCP_CHECKSUM: usize = 16;
 const UDP_CHECKSUM: usize = 6;

@@ -15,6 +15,10 @@ pub const ICMPV6: u8 = 58;
 pub const IPV4_HEADER: usize = 20;
 /// Length of an IPv6 header without extensions.
 pub const IPV6_HEADER: usize = 40;
+/// Length of a TCP header without options, in bytes (RFC 9293).
+pub const TCP_HEADER: usize = 20;
+/// Length of a UDP header, in bytes (RFC 768).
+pub const UDP_HEADER: usize = 8;
 /// Most extension headers that are skipped; no real packet has more.
 const MOST_EXTENSIONS: usize = 8;
 
