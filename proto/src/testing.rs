@@ -17,6 +17,8 @@ use crate::crypto::suite::{Cipher, Exchange};
 use crate::packet::layer::Mode;
 
 mod dice;
+#[cfg(test)]
+pub(crate) mod sample;
 
 pub use dice::{Dice, Given};
 

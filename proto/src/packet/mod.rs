@@ -8,8 +8,6 @@ pub mod gro;
 pub mod gso;
 pub mod ip;
 pub mod layer;
-#[cfg(test)]
-mod sample;
 pub mod too_big;
 pub mod traffic_class;
 pub mod virtio;

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::packet::gso;
-use crate::packet::sample::Sample;
+use crate::testing::sample::Sample;
 
 type Written = Vec<(Virtio, Vec<u8>)>;
 

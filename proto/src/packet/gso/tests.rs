@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::packet::sample::Sample;
+use crate::testing::sample::Sample;
 
 fn super_frame(sample: &Sample, segment: u16) -> (Virtio, Vec<u8>) {
     let [_, transport, headers] = sample.places();

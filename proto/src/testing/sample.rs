@@ -1,6 +1,6 @@
 //! Test frames, built field by field and summed word by word: a reference that shares no code with what it checks.
 
-use super::layer::Layer;
+use crate::packet::layer::Layer;
 
 /// A TCP or UDP frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
