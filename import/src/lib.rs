@@ -1,7 +1,7 @@
-//! An OpenVPN configuration in static-key mode, as tund's TOML.
+//! Translates an OpenVPN configuration in static-key mode to tund's TOML.
 //!
-//! What has an equal is translated; every other directive is reported with its line and the reason, so that nothing
-//! is dropped in silence.
+//! Directives with an equivalent are translated. Every other is reported with its line and the reason: none is dropped
+//! silently.
 
 mod link;
 mod network;
@@ -19,40 +19,40 @@ pub use reasons::{EQUALS, equal};
 /// Bytes of an OpenVPN static key.
 pub const KEY: usize = 256;
 
-/// So many problems are told of at most: more has a file that is none of OpenVPN's.
+/// Most problems reported. A file with more is not OpenVPN's.
 const MOST_PROBLEMS: usize = 100;
 
-/// What the peer speaks from now on.
+/// The peer's protocol from now on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Wire {
-    /// tund's own protocol: both ends change together.
+    /// tund's own: both ends change together.
     #[default]
     Tund,
-    /// What it speaks already: it stays OpenVPN.
+    /// The one it already speaks: it stays OpenVPN.
     OpenVpn,
 }
 
-/// Where the old key is.
+/// Location of the old key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OldKey {
-    /// In the configuration itself, between `<secret>` and `</secret>`.
+    /// Inline, between `<secret>` and `</secret>`.
     Inline(Zeroizing<String>),
-    /// In this file, as the configuration names it.
+    /// A file, as the configuration names it.
     File(String),
 }
 
-/// What became of a configuration.
+/// A translated configuration.
 #[derive(Debug)]
 pub struct Imported {
     link: link::Link,
-    /// Where the old key is.
+    /// Location of the old key.
     pub key: OldKey,
-    /// Each directive that was not translated, with the reason, and what else has to be known; the same lines are comments in the file.
+    /// Untranslated directives with the reason, and what else the user must know; the file has the same lines as comments.
     pub left_out: Vec<String>,
 }
 
 impl Imported {
-    /// tund's configuration, with the name of its key file.
+    /// Returns tund's configuration, naming this key file.
     pub fn toml(&self, key_file: &str) -> String {
         write::write(&self.link, &self.left_out, key_file)
     }
@@ -61,9 +61,9 @@ impl Imported {
 /// Why a configuration cannot be translated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Byte range in the text; `None` when it concerns no one place.
+    /// Byte range in the text; `None` if it concerns no single place.
     pub place: Option<Range<usize>>,
-    /// What is wrong, lower case, no trailing stop.
+    /// What is wrong, in lower case without a full stop.
     pub message: String,
     /// The remedy.
     pub help: String,
@@ -75,13 +75,13 @@ impl Problem {
     }
 }
 
-/// Why a file is no static key of OpenVPN.
+/// Why a file is not an OpenVPN static key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OldKeyError {
-    /// No line says where the key begins, or none where it ends.
+    /// The line that begins or ends the key is missing.
     #[error("it holds no \"-----BEGIN OpenVPN Static key V1-----\" and its end: name the file of `secret`")]
     NoKey,
-    /// Something else than hexadecimal digits.
+    /// The key is not hexadecimal.
     #[error("the key in it is not made of 512 hexadecimal digits: it is damaged")]
     Damaged,
 }
@@ -89,7 +89,7 @@ pub enum OldKeyError {
 /// Translates the text of a configuration, which may begin with a byte order mark.
 ///
 /// # Errors
-/// This is no link of two ends with a static key, a directive cannot be understood, or the wire cannot be kept as it is.
+/// It is no link of two ends with a static key, a directive is invalid, or the wire format cannot be kept.
 pub fn import(text: &str, wire: Wire) -> Result<Imported, Vec<Problem>> {
     let directives = words::read(text.strip_prefix('\u{feff}').unwrap_or(text))?;
     let mut link = link::Link::new(wire);
@@ -102,21 +102,21 @@ pub fn import(text: &str, wire: Wire) -> Result<Imported, Vec<Problem>> {
     })
 }
 
-/// The 256 bytes in the file that `openvpn --genkey secret` makes.
+/// Parses the 256-byte key from a file made by `openvpn --genkey secret`.
 pub fn parse_key(text: &str) -> Result<Zeroizing<[u8; KEY]>, OldKeyError> {
     const BEGIN: &str = "-----BEGIN OpenVPN Static key V1-----";
     const END: &str = "-----END OpenVPN Static key V1-----";
     let begin = text.find(BEGIN).ok_or(OldKeyError::NoKey)? + BEGIN.len();
     let body = text.get(begin..).and_then(|rest| rest.split_once(END)).ok_or(OldKeyError::NoKey)?.0;
     let mut key = Zeroizing::new([0; KEY]);
-    // Large enough: a string that grew would leave a copy of the key behind.
+    // Preallocated: a string that grew would leave a copy of the key behind.
     let mut digits = Zeroizing::new(String::with_capacity(body.len()));
     digits.extend(body.chars().filter(|c| !c.is_whitespace()));
     let whole = base16ct::mixed::decode(digits.as_bytes(), &mut *key).is_ok_and(|bytes| bytes.len() == KEY);
     if whole { Ok(key) } else { Err(OldKeyError::Damaged) }
 }
 
-/// `text` in quotes, as it may be shown in one line: control characters escaped, 60 characters at most.
+/// Quotes `text` for display on one line: control characters escaped, at most 60 characters.
 fn quote(text: &str) -> String {
     const LONGEST: usize = 60;
     let shown: String = text.chars().take(LONGEST).flat_map(char::escape_debug).collect();

@@ -1,4 +1,4 @@
-//! What the directives say together.
+//! Combines the directives into a link.
 
 use zeroize::Zeroizing;
 
@@ -8,16 +8,16 @@ use crate::reasons::{TLS, reason};
 use crate::words::{Directive, split};
 use crate::{Imported, OldKey, Problem, Wire, quote};
 
-/// OpenVPN's port, when none is named.
+/// OpenVPN's default port.
 pub(super) const PORT: &str = "1194";
 
-/// What tund's `device.mtu` can be, in bytes.
+/// Range of tund's `device.mtu` in bytes.
 const MTU: std::ops::RangeInclusive<i64> = 576..=9216;
 
-/// The link as far as the directives have been read.
+/// The link, from the directives read so far.
 #[derive(Debug, Default)]
 pub(super) struct Link {
-    /// What is kept of the wire for a peer that stays OpenVPN.
+    /// The wire format, kept for a peer that stays OpenVPN.
     pub openvpn: Option<OpenVpn>,
     pub remotes: Vec<(String, Option<String>)>,
     pub port: Option<String>,
@@ -59,7 +59,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// A link of which nothing is known yet.
+    /// An empty link.
     pub fn new(wire: Wire) -> Self {
         Self { openvpn: (wire == Wire::OpenVpn).then(OpenVpn::default), ..Self::default() }
     }
@@ -132,7 +132,7 @@ impl Link {
         }
     }
 
-    /// tund calls over UDP of both families; TCP is worth a word, since the peer has to change too.
+    /// tund calls over UDP of both families. TCP gets a note, since the peer must change too.
     fn proto(&mut self, directive: &Directive, proto: &str) -> bool {
         if !proto.starts_with("udp") {
             self.report(directive, "tund prefers UDP: where that does not pass, add \"tcp:HOST:PORT\" to remote, and \"tcp:PORT\" to listen at the other end");
@@ -151,9 +151,9 @@ impl Link {
         };
         match (script, name, words) {
             (Some(script), _, [command]) => {
-                // Quotes and escapes count once more within it.
+                // The command has its own level of quotes and escapes.
                 let Ok(command) = split(command) else { return false };
-                // The last one counts, as with OpenVPN.
+                // As in OpenVPN, the last one counts.
                 self.scripts.retain(|(other, _)| *other != script);
                 self.scripts.push((script, command));
                 true
@@ -184,7 +184,7 @@ impl Link {
         }
     }
 
-    /// A device of tund's has no more than a jumbo frame holds.
+    /// tund's largest MTU is that of a jumbo frame.
     fn mtu(&mut self, directive: &Directive, mtu: &str) -> bool {
         let read = number(&mut self.mtu, mtu);
         if let Some(mtu) = self.mtu.take_if(|mtu| read && !MTU.contains(mtu)) {
@@ -211,7 +211,7 @@ impl Link {
         self.keep(directive, route(words, &self.remotes))
     }
 
-    /// Of its flags, what concerns the way around the tunnel is always so.
+    /// Flags about the path around the tunnel need nothing: tund always does that.
     fn redirect(&mut self, directive: &Directive, flags: &[&str]) -> bool {
         self.full_tunnel = true;
         for flag in flags
@@ -260,12 +260,12 @@ impl Link {
         self.dev_type.as_ref().or(self.dev.as_ref()).is_some_and(|kind| kind.starts_with("tap"))
     }
 
-    /// The interface's name, where it is not only a kind.
+    /// The interface's name, unless it is only a kind.
     pub fn device_name(&self) -> Option<&str> {
         self.dev.as_deref().filter(|name| !matches!(*name, "tun" | "tap" | "null"))
     }
 
-    /// The result, if nothing stands against it.
+    /// Returns the result, or all problems.
     pub fn finish(mut self) -> Result<Imported, Vec<Problem>> {
         if self.secret.is_none() && self.errors.is_empty() {
             let help = "only links of two ends with a static key can be imported";
@@ -291,7 +291,7 @@ impl Link {
             self.scripts.clear();
         }
         match self.openvpn.as_ref().map_or(Ok(None), OpenVpn::finish) {
-            // What matters most comes first.
+            // The most important comes first.
             Ok(note) => self.left_out.splice(0..0, note).for_each(drop),
             Err(refusal) => self.errors.push(problem(None, refusal)),
         }
@@ -305,7 +305,7 @@ impl Link {
         }
     }
 
-    /// Where a route of that family leads.
+    /// Where a route leads.
     pub fn via(&self, route: &Route) -> Option<String> {
         match &route.gateway {
             Some(Gateway::Vpn) | None if self.route_gateway.is_some() && route.is_ipv4() => {

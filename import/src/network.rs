@@ -1,10 +1,10 @@
-//! Addresses, netmasks and routes as OpenVPN writes them.
+//! Addresses, netmasks and routes in OpenVPN's notation.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// The gateway of a route, where one is named.
+/// The gateway of a route, if it names one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Gateway {
     Vpn,
@@ -30,7 +30,7 @@ const NAMES: &str = "its network is a name: look it up and add a [[route]] for i
 const MASK: &str = "this is no network and netmask";
 const GATEWAY: &str = "its gateway is a name: look it up and add a [[route]] with its address";
 
-/// `network [netmask] [gateway] [metric]`, each of them possibly `default`.
+/// Parses `network [netmask] [gateway] [metric]`, each possibly `default`.
 pub(super) fn route(words: &[&str], remotes: &[(String, Option<String>)]) -> Result<Route, &'static str> {
     let given = |index: usize| words.get(index).copied().filter(|word| *word != "default");
     let network: Ipv4Addr = match words.first().copied().ok_or(MASK)? {
@@ -46,7 +46,7 @@ pub(super) fn route(words: &[&str], remotes: &[(String, Option<String>)]) -> Res
     Ok(Route { to: to.into(), gateway: gateway(given(2))?, metric: metric(given(3))? })
 }
 
-/// `network/bits [gateway] [metric]`.
+/// Parses `network/bits [gateway] [metric]`.
 pub(super) fn route_ipv6(words: &[&str]) -> Result<Route, &'static str> {
     let given = |index: usize| words.get(index).copied().filter(|word| *word != "default");
     let to: Ipv6Net = words.first().ok_or(MASK)?.parse().map_err(|_| "this is no IPv6 prefix")?;
@@ -66,7 +66,7 @@ fn metric(word: Option<&str>) -> Result<Option<i64>, &'static str> {
     word.map(str::parse).transpose().map_err(|_| "its metric is no number")
 }
 
-/// An address and its netmask as one prefix with host bits.
+/// An address and its netmask as a prefix with host bits.
 pub(super) fn with_netmask(address: &str, netmask: &str) -> Option<Ipv4Net> {
     Ipv4Net::with_netmask(address.parse().ok()?, netmask.parse().ok()?).ok()
 }

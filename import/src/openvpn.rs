@@ -1,10 +1,10 @@
-//! What the directives say of the wire, where that is kept for a peer that stays OpenVPN.
+//! The directives about the wire format, kept for a peer that stays OpenVPN.
 
 use crate::quote;
 use crate::words::Directive;
 use crate::write::Text;
 
-/// Ciphers of both, by tund's names, with the bits of their keys.
+/// Ciphers that both have, by tund's names, with the key length in bits.
 const CIPHERS: [(&str, i64); 5] = [
     ("aes-256-cbc", 256),
     ("aes-192-cbc", 192),
@@ -12,31 +12,31 @@ const CIPHERS: [(&str, i64); 5] = [
     ("bf-cbc", 128),
     ("des-ede3-cbc", 192),
 ];
-/// What OpenVPN takes without `cipher`.
+/// OpenVPN's cipher without `cipher`.
 const DEFAULT: &str = "bf-cbc";
-/// Digests of both, by tund's names.
+/// Digests that both have, by tund's names.
 const DIGESTS: [&str; 4] = ["sha1", "sha256", "sha384", "sha512"];
-/// What tund's `openvpn.fragment` can be, in bytes.
+/// Range of tund's `openvpn.fragment` in bytes.
 const FRAGMENT: std::ops::RangeInclusive<i64> = 68..=65_000;
 
-/// What tells the reader of a file without `cipher`.
+/// Warning for a configuration without `cipher`.
 const NO_CIPHER: &str = "cipher: there is none, so that OpenVPN takes BF-CBC, and so does the file that follows: blocks of 64 bits, of \
                          which traffic gives itself away after some 32 GiB under one key. Set `cipher AES-256-CBC` at both ends soon";
 
-/// Why a directive keeps the link from being imported, and the remedy.
+/// Why a directive prevents the import, and the remedy.
 pub(super) type Refusal = (String, &'static str);
 
-/// What became of a directive.
+/// The outcome of a directive.
 pub(super) enum Taken {
-    /// It is kept.
+    /// Kept.
     Kept,
-    /// It is kept, and there is more to say.
+    /// Kept, with this note.
     Noted(&'static str),
-    /// The wire is no concern of it.
+    /// It does not concern the wire.
     Other,
 }
 
-/// The wire as far as the directives have been read.
+/// Wire settings from the directives read so far.
 #[derive(Debug, Default)]
 pub(super) struct OpenVpn {
     cipher: Option<&'static str>,
@@ -52,7 +52,7 @@ impl OpenVpn {
     /// Reads one directive.
     ///
     /// # Errors
-    /// It has no equal, and the peer would understand nothing without it.
+    /// It has no equivalent, and the peer could not communicate without it.
     pub fn take(&mut self, directive: &Directive) -> Result<Taken, Refusal> {
         let words: Vec<&str> = directive.arguments.iter().map(String::as_str).collect();
         match (directive.name.as_str(), words.as_slice()) {
@@ -86,7 +86,7 @@ impl OpenVpn {
         Ok(Taken::Kept)
     }
 
-    /// What the payload is framed with. Nothing is compressed, which every OpenVPN understands.
+    /// Reads the compression framing. Nothing is compressed, which every OpenVPN accepts.
     fn compression(&mut self, name: &str, words: &[&str]) -> Result<Taken, Refusal> {
         let (framing, compresses) = match (name, words) {
             ("comp-lzo", ["no"]) => ("comp-lzo", false),
@@ -112,10 +112,10 @@ impl OpenVpn {
         self.cipher.unwrap_or(DEFAULT)
     }
 
-    /// What is worth saying of the whole.
+    /// Returns a note on the directives as a whole.
     ///
     /// # Errors
-    /// A length of the key that no cipher of tund has.
+    /// A key length that no cipher of tund has.
     pub fn finish(&self) -> Result<Option<String>, Refusal> {
         let usual = CIPHERS.iter().find(|(name, _)| *name == self.cipher()).map(|(_, bits)| *bits);
         match self.key_size.filter(|bits| usual != Some(*bits)) {
@@ -127,12 +127,12 @@ impl OpenVpn {
         }
     }
 
-    /// Whether the peer is taken from its `remote` alone.
+    /// Whether only the address in `remote` is accepted.
     pub fn is_pinned(&self) -> bool {
         !self.float
     }
 
-    /// `[key]` and `[openvpn]`.
+    /// Writes `[key]` and `[openvpn]`.
     pub fn write(&self, key_file: &str, out: &mut Text) {
         out.line("\n[key]");
         out.text("mode", "openvpn");
@@ -150,7 +150,7 @@ impl OpenVpn {
     }
 }
 
-/// OpenSSL takes any case, and digests with a prefix too.
+/// OpenSSL ignores case and accepts digests with a prefix.
 fn one_of(
     known: impl IntoIterator<Item = &'static str>,
     name: &str,

@@ -1,6 +1,6 @@
-//! Why a directive of OpenVPN is not in tund's file.
+//! Why an OpenVPN directive is missing from tund's file.
 
-/// Directives that only a link with certificates has: such a file describes another kind of link.
+/// Directives of a link with certificates, which is another kind of link.
 pub(super) const TLS: [&str; 17] = [
     "tls-server",
     "tls-client",
@@ -126,7 +126,7 @@ const TLS_ONLY: &[&str] = &[
     "auth-user-pass-file",
 ];
 
-/// Directives of Windows and of name servers.
+/// Directives about Windows and name servers.
 const WINDOWS: &[&str] = &[
     "allow-nonadmin",
     "dhcp-release",
@@ -149,7 +149,7 @@ const WINDOWS: &[&str] = &[
     "dns-updown",
 ];
 
-/// OpenVPN's directives and what tund has in their place.
+/// OpenVPN's directives and tund's equivalents.
 pub const EQUALS: &[(&str, &str)] = &[
     ("auth", "take it out: every cipher of tund authenticates"),
     ("bind-dev", "use bind-device"),
@@ -201,7 +201,7 @@ pub const EQUALS: &[(&str, &str)] = &[
     ("writepid", "use run.pid-file"),
 ];
 
-/// What is always so with tund, and so needs no word in its file.
+/// What tund always does, so that its file need not say it.
 const ALWAYS: &[(&[&str], &str)] = &[
     (&["auth"], "every cipher of tund authenticates as well"),
     (&["persist-tun", "persist-key"], "it is always so"),
@@ -274,7 +274,7 @@ const ALWAYS: &[(&[&str], &str)] = &[
     ),
 ];
 
-/// The same where the wire stays OpenVPN's.
+/// The same if the wire stays OpenVPN's.
 const WIRE: &[(&[&str], &str)] = &[
     (
         &["providers", "engine", "prng", "ncp-disable", "data-ciphers", "ncp-ciphers"],
@@ -294,7 +294,7 @@ const WIRE: &[(&[&str], &str)] = &[
     (&["explicit-exit-notify"], "nothing is said at the end: OpenVPN up to 2.5 would end as well"),
 ];
 
-/// What works otherwise with tund.
+/// What works differently in tund.
 const OTHERWISE: &[(&[&str], &str)] = &[
     (
         &["comp-lzo", "compress", "comp-noadapt", "allow-compression"],
@@ -390,13 +390,13 @@ const OTHERWISE: &[(&[&str], &str)] = &[
     ),
 ];
 
-/// What tund has in place of an OpenVPN directive; underscores count as hyphens.
+/// Returns tund's equivalent of an OpenVPN directive; underscores count as hyphens.
 pub fn equal(name: &str) -> Option<&'static str> {
     let name = name.replace('_', "-").to_ascii_lowercase();
     EQUALS.iter().find(|(directive, _)| *directive == name).map(|(_, hint)| *hint)
 }
 
-/// The reason for a directive that is not translated; `wire`: for a peer that stays OpenVPN.
+/// Returns why a directive is not translated. `wire`: for a peer that stays OpenVPN.
 pub(super) fn reason(name: &str, wire: bool) -> Option<&'static str> {
     let mut lists = WIRE.iter().filter(|_| wire).chain(ALWAYS).chain(OTHERWISE);
     let listed = lists.find(|(names, _)| names.contains(&name)).map(|(_, reason)| *reason);
@@ -417,7 +417,7 @@ mod tests {
         assert_eq!(reason("no-such-directive", true), None);
     }
 
-    /// openvpn(8) of 2.6 and 2.7: every directive is translated, refused or told why it is not.
+    /// openvpn(8) of 2.6 and 2.7: every directive is translated, refused, or left out with a reason.
     #[test]
     fn no_directive_of_the_manual_is_unknown() {
         const TRANSLATED: &[&str] = &[

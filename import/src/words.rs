@@ -1,4 +1,4 @@
-//! The words of an OpenVPN configuration: directives, quotes, comments, inline files.
+//! Lexer for OpenVPN configurations: directives, quotes, comments, inline files.
 
 use std::ops::Range;
 
@@ -6,14 +6,14 @@ use zeroize::Zeroizing;
 
 use crate::{MOST_PROBLEMS, Problem, quote};
 
-/// A directive with its arguments.
+/// A directive and its arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Directive {
-    /// Line, from 1.
+    /// Line number, from 1.
     pub line: usize,
-    /// The place of the line.
+    /// Byte range of the line.
     pub place: Range<usize>,
-    /// Its name, without `--`; of an inline file, its tag.
+    /// Name without `--`, or the tag of an inline file.
     pub name: String,
     /// What follows the name.
     pub arguments: Vec<String>,
@@ -92,7 +92,7 @@ impl<'a> Lines<'a> {
         Some((line, place))
     }
 
-    /// What comes before the closing tag, which is passed over.
+    /// Returns the text up to the closing tag and skips the tag.
     fn until(&mut self, tag: &str) -> Option<&'a str> {
         let begin = self.start;
         while let Some((line, place)) = self.next() {
@@ -109,8 +109,8 @@ fn opening(line: &str) -> Option<&str> {
     tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_').then_some(tag)
 }
 
-/// The words of a line as OpenVPN reads them: double quotes keep blanks, single quotes keep everything, a backslash
-/// keeps the next character, `#` and `;` at the beginning of a word begin a comment.
+/// Splits a line into words as OpenVPN does: double quotes preserve blanks, single quotes everything, a backslash the
+/// next character. `#` or `;` at the start of a word begins a comment.
 pub(super) fn split(line: &str) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use crate::link::{Link, PORT};
 use crate::openvpn::OpenVpn;
 
-/// The text of tund's file.
+/// Returns the text of tund's file.
 pub(super) fn write(link: &Link, left_out: &[String], key_file: &str) -> String {
     let mut out = Text(String::new());
     introduction(link, left_out, &mut out);
@@ -33,7 +33,7 @@ pub(super) fn write(link: &Link, left_out: &[String], key_file: &str) -> String 
         let seconds =
             |value: Option<i64>| value.filter(|seconds| *seconds > 0).map(|seconds| format!("{seconds}s"));
         seconds(link.ping).into_iter().for_each(|value| out.text("interval", &value));
-        // The peer has several intervals to be heard in.
+        // The peer gets several intervals in which to be heard.
         let timeout =
             link.ping_restart.or(link.ping.filter(|interval| *interval >= 60).map(|interval| 3 * interval));
         seconds(timeout).into_iter().for_each(|value| out.text("timeout", &value));
@@ -89,7 +89,7 @@ fn scripts(link: &Link, out: &mut Text) {
     }
 }
 
-/// Where datagrams go and where they arrive. tund's own port differs from OpenVPN's, so ports are always named.
+/// Writes where datagrams go and arrive. Ports are always explicit, as tund's default differs from OpenVPN's.
 fn outer(link: &Link, out: &mut Text) {
     let common = link.port.as_deref().unwrap_or(PORT);
     let port = link.remote_port.as_deref().unwrap_or(common);
@@ -142,7 +142,7 @@ fn device(link: &Link, out: &mut Text) {
     }
     out.number("mtu", link.mtu);
     let scripted = link.scripts.iter().any(|(script, _)| *script == "up");
-    // A device without addresses is left to the script, as OpenVPN leaves it.
+    // Like OpenVPN, leave a device without addresses to the script.
     if link.noexec || addresses.is_empty() && (scripted || !link.is_tap()) {
         out.line("configure = false           # addresses, MTU and the up state are set by a script");
     }
@@ -159,7 +159,7 @@ impl Text {
     }
 
     pub fn text(&mut self, key: &str, value: &str) {
-        // Writing to a String does not fail.
+        // Writing to a String cannot fail.
         let _ = writeln!(self.0, "{key} = {}", toml::Value::from(value));
     }
 
@@ -167,7 +167,7 @@ impl Text {
         value.into_iter().for_each(|value| self.line(&format!("{key} = {value}")));
     }
 
-    /// One text, or a list of several.
+    /// Writes one string, or a list.
     fn list(&mut self, key: &str, values: &[String]) {
         match values {
             [value] => self.text(key, value),
@@ -178,7 +178,7 @@ impl Text {
         }
     }
 
-    /// A table, unless nothing is in it.
+    /// Writes a table unless it is empty.
     pub fn table(&mut self, name: &str, fill: impl FnOnce(&mut Text)) {
         let mut inside = Text(String::new());
         fill(&mut inside);
