@@ -8,7 +8,7 @@ pub fn configuration(data: &[u8]) {
     a_key_file(text);
 }
 
-/// A text gives a configuration or says why not, and every finding can be shown at its place.
+/// A text yields a configuration or errors, and every finding can be rendered.
 fn a_configuration(text: &str) {
     let services = Box::new(|name: &str| (name == "openvpn").then_some(1194));
     let parsed = parse("link", text, &Options { services, ..Options::new("/etc/tund") });

@@ -22,15 +22,15 @@ use crate::script::{Script, beginning};
 
 /// Some day in 2026, in microseconds.
 const WALL: u64 = 1_790_000_000_000_000;
-/// The peer draws key ids this often, in microseconds.
+/// Interval at which the peer draws key ids, in microseconds.
 const DRAWN: u64 = 10_000_000;
 const CIPHER: Cipher = Cipher::ChaCha20Poly1305;
 const OWN: u8 = 0;
 const MTU: u32 = 1400;
-/// Notices that wait.
+/// Most waiting notices.
 const NOTICES: usize = 64;
 
-/// One end, and a network that a stranger, a recorder and a peer gone mad write to in turns.
+/// One end, and a network in which a stranger, a recorder and a rogue peer take turns.
 pub fn datagram(data: &[u8]) {
     run(data);
 }
@@ -60,22 +60,22 @@ struct End {
     link: Link<Dice>,
     now: Now,
     out: Recorder,
-    /// How many came out.
+    /// Frames delivered.
     frames: usize,
     seen: Seen,
     record: Vec<Vec<u8>>,
 }
 
-/// What is known of what this end sent.
+/// What is known of this end's output.
 struct Seen {
     keys: Arc<LinkKeys>,
     count: usize,
     nonces: BTreeSet<([u8; 16], u32)>,
-    /// The key id that was sent under last.
+    /// The key id it last sent under.
     own: Option<[u8; KEY_ID]>,
-    /// The last one that was sent.
+    /// The last challenge it sent.
     challenge: [u8; 16],
-    /// The number of the last ping that was sent.
+    /// The number of its last ping.
     ping: Option<u32>,
 }
 
@@ -109,14 +109,14 @@ impl End {
         end
     }
 
-    /// Bytes from someone without the key: nothing enters, nothing is answered.
+    /// Bytes from someone without the key have no effect and get no answer.
     fn stranger(&mut self, from: SocketAddr, bytes: &[u8]) {
         let before = (self.frames, self.seen.count);
         self.receive(from, &mut bytes.to_vec());
         assert_eq!((self.frames, self.seen.count), before);
     }
 
-    /// An earlier datagram again, with a bit flipped or as it was.
+    /// Replays an earlier datagram, as it was or with a bit flipped.
     fn recorder(&mut self, from: SocketAddr, script: &mut Script<'_>) {
         let (which, at, flip) = (usize::from(script.byte()), usize::from(script.number()), script.byte());
         let Some(mut bytes) = self.record.get(which).cloned() else { return };
@@ -132,7 +132,7 @@ impl End {
         assert_eq!((self.frames, self.seen.count), before, "a forged datagram had an effect");
     }
 
-    /// Something sealed with the key of our own direction.
+    /// A datagram sealed with the key of our own direction.
     fn reflection(&mut self, from: SocketAddr, script: &mut Script<'_>) {
         let before = (self.frames, self.seen.count);
         let mut bytes = self.sealed(OWN, script);
@@ -140,11 +140,11 @@ impl End {
         assert_eq!((self.frames, self.seen.count), before, "a reflected datagram had an effect");
     }
 
-    /// A hello that fits, so that frames pass from here on.
+    /// A matching hello, after which frames pass.
     fn fitting_hello(&mut self, from: SocketAddr, script: &mut Script<'_>) {
         let seen = script.byte() & 1 == 1;
         let (key_id, counter) = (self.key_id(script), u32::from(script.number()));
-        // What else it takes until the link is up, out of the way of what the script sends: this end says whom to name.
+        // Whatever else the link needs to come up, under a key id and counters that the script does not use.
         let other = KeyId::new(&self.keys, key_id.time().wrapping_sub(1), [9; 4]);
         for at in 0..2 {
             self.control_under(from, &Message::Hello(self.hello(seen)), other, at);
@@ -156,13 +156,13 @@ impl End {
         self.control_under(from, &Message::Hello(self.hello(seen)), key_id, counter);
     }
 
-    /// What the peer says of itself, and of what this end sent last.
+    /// What the peer says of itself and of what this end last sent.
     fn hello(&self, seen: bool) -> Hello {
         let hello = hello::own(&settings(1 - usize::from(OWN)), 1463, seen);
         Hello { heard: self.seen.own, padding: 300, ..hello }
     }
 
-    /// The reply to the last challenge.
+    /// Answers the last challenge.
     fn answer(&mut self, from: SocketAddr, script: &mut Script<'_>) {
         let reply = Message::PathReply { challenge: self.seen.challenge };
         let (key_id, counter) = (self.key_id(script), script.number().into());
@@ -185,7 +185,7 @@ impl End {
         self.settle();
     }
 
-    /// Any header and body, authentic.
+    /// Any authentic header and body.
     fn mad_peer(&mut self, from: SocketAddr, script: &mut Script<'_>) {
         let mut bytes = self.sealed(1 - OWN, script);
         if self.record.len() < 64 {
@@ -217,7 +217,7 @@ impl End {
         self.seal(direction, key_id, header, script.counted())
     }
 
-    /// One of eight key ids of the peer: now, in the past, in the future, and none of its own.
+    /// One of eight key ids of the peer: present, past and future.
     fn key_id(&self, script: &mut Script<'_>) -> KeyId {
         let which = script.byte() & 7;
         let offset = [0, -1, -60, -119, -121, 119, 121, 86_400];
@@ -234,7 +234,7 @@ impl End {
         sealed.unwrap_or_default()
     }
 
-    /// Carries everything between link and lane until both are quiet.
+    /// Exchanges everything between link and lane until both are idle.
     fn settle(&mut self) {
         loop {
             self.out.sent.drain(..).for_each(|(datagram, _)| self.seen.look_at(&datagram));
@@ -267,7 +267,7 @@ impl End {
     }
 }
 
-/// Opens what this end sent, as its peer would.
+/// Opens what this end sent, as its peer does.
 fn open(keys: &LinkKeys, datagram: &[u8]) -> (KeyId, Header, Vec<u8>) {
     let tag = Framing::Static.tag(datagram).unwrap_or_default();
     let (key_id, header) = lane::unmask(&keys.mask(&tag), datagram);
@@ -295,7 +295,7 @@ mod tests {
 
     use super::*;
 
-    /// Seeds that no longer get anywhere would let the target rot unseen.
+    /// If seeds missed their goal, the target would rot unnoticed.
     #[test]
     fn the_seeds_get_to_where_they_are_meant_to() {
         let frames = run(include_bytes!("../corpus/datagram/hello-and-frames"));

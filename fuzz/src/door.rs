@@ -1,5 +1,5 @@
-//! The parent's door, before which an engine stands that sends whatever it likes, whenever it likes. Behind it a host that
-//! is none: it only notes what it would have done.
+//! The parent's door, facing an engine that sends anything at any time. The host behind it only records what it would
+//! have done.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +9,10 @@ use tund::privsep::message::{MAX_MESSAGE, ToParent};
 
 use crate::script::{Script, beginning};
 
-/// Of so many requests that were let in last it is seen whether they keep to the limit.
+/// Number of latest admitted requests that are checked against the limit.
 const LOOKED_AT: usize = 48;
 
-/// What is known of a kind of requests from outside the door.
+/// What an observer knows of one kind of request.
 #[derive(Default)]
 struct Seen {
     let_in: Vec<Instant>,
@@ -29,8 +29,8 @@ struct Host {
     seen: [Seen; Kind::ALL.len()],
 }
 
-/// Requests of an engine at the parent's door: pieces of a time and a message. Whatever comes, each kind keeps to its
-/// limit, the last word counts, and nothing goes uncounted.
+/// An engine's requests at the parent's door: pieces of a time and a message. Each kind keeps to its limit, the last
+/// request counts, and every request is accounted for.
 pub fn door(data: &[u8]) {
     let mut script = Script(data);
     let now = beginning();
@@ -44,7 +44,7 @@ pub fn door(data: &[u8]) {
             repeats => {
                 let bytes = script.counted();
                 for _ in 0..if repeats == 7 { u16::from(what >> 3) * 16 } else { 1 } {
-                    // What is no message ends the engine.
+                    // An invalid message ends the engine.
                     let Ok((message, [])) = postcard::take_from_bytes::<ToParent>(bytes) else { return };
                     host.ask(message);
                 }
@@ -110,7 +110,7 @@ impl Host {
             assert_eq!(seen.last_asked, Some(encoded(&totals)));
         }
         assert_eq!(self.door.poll_timeout(self.now), None);
-        // Nothing of it waits any more.
+        // Nothing waits any more.
         for seen in &mut self.seen {
             seen.last_asked.clone_from(&seen.last_done);
         }

@@ -7,8 +7,8 @@ use tund::crypto::keys::ProbeKey;
 
 use crate::script::{Script, beginning};
 
-/// Any frames in both directions, at any time, under any rules: each has a verdict, and one that a rule has switched off is not among them.
-/// The first bytes are the rules.
+/// Any frames in both directions, at any time, under any rules. Each gets a verdict, and none from a disabled rule. The
+/// first bytes are the rules.
 pub fn guard(data: &[u8]) {
     let mut script = Script(data);
     let flags = script.byte();

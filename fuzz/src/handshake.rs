@@ -1,4 +1,4 @@
-//! Handshakes from someone with the link secret who writes what he likes.
+//! Handshakes from an attacker who has the link secret.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -17,8 +17,8 @@ use tund_proto::testing::Dice;
 
 use crate::script::{Script, beginning};
 
-/// A call of this end under way, and a series of plaintexts, each wrapped as it should be; in place of an empty one, something that a
-/// genuine peer sent, as often and in whatever order.
+/// An end with a call pending receives a series of correctly wrapped plaintexts. An empty one stands for any message of
+/// a genuine peer, in any order and number.
 pub fn handshake(data: &[u8]) {
     let _ = Offer::decode(data);
     if let Ok(envelope) = Envelope::parse(data) {
@@ -70,7 +70,7 @@ fn sent(out: &VecDeque<Command>) -> Vec<Vec<u8>> {
     sent.collect()
 }
 
-/// What the peer sends: its calls whole and in parts, and its answers to `calls`.
+/// A genuine peer's messages: its calls whole and in parts, and its answers to `calls`.
 fn genuine(keys: &Arc<LinkKeys>, exchange: Exchange, now: Instant, calls: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let mut random = Dice(7);
     let pattern = Pattern { statics: Statics::None, exchange };

@@ -1,4 +1,4 @@
-//! Fuzz targets as plain functions: each takes bytes and panics when something is wrong with the code.
+//! Fuzz targets as plain functions. Each takes bytes and panics if it finds a fault.
 //!
 //! `fuzz/README.md` tells how to run them.
 
@@ -32,10 +32,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use tund::privsep::message::{MAX_MESSAGE, ToEngine, ToParent};
 use tund::wire::control::{MAX_PING, decode, encode};
 
-/// A target.
+/// A fuzz target.
 pub type Target = fn(&[u8]);
 
-/// Every target by the name of its corpus.
+/// Every target with the name of its corpus.
 pub const TARGETS: [(&str, Target); 14] = [
     ("configuration", configuration),
     ("control", control),
@@ -53,7 +53,7 @@ pub const TARGETS: [(&str, Target); 14] = [
     ("super_frames", super_frames),
 ];
 
-/// An authentic control message: what is accepted fits its bounds and has one encoding.
+/// Authentic control messages: what is accepted is within bounds and has one encoding.
 pub fn control(data: &[u8]) {
     let Ok(Some(message)) = decode(data) else { return };
     let mut again = Vec::new();
@@ -66,7 +66,7 @@ pub fn control(data: &[u8]) {
     }
 }
 
-/// A message between the two processes, in either direction.
+/// Messages between the two processes, in either direction.
 pub fn privsep_message(data: &[u8]) {
     if data.len() <= MAX_MESSAGE {
         survives::<ToParent>(data);
@@ -74,8 +74,7 @@ pub fn privsep_message(data: &[u8]) {
     }
 }
 
-/// What is read can be written again and reads the same. Bytes are compared, since not every number
-/// equals itself.
+/// A decoded message survives a round trip. Bytes are compared, since not every number equals itself.
 fn survives<M: Serialize + DeserializeOwned>(data: &[u8]) {
     let Ok((message, _)) = postcard::take_from_bytes::<M>(data) else { return };
     let once = postcard::to_stdvec(&message).unwrap_or_default();

@@ -9,10 +9,10 @@ use tund::wire::openvpn::{Fragment, Framing, Occ, PacketId, Told};
 use crate::script::{Script, beginning};
 
 const FRAMINGS: [Framing; 4] = [Framing::None, Framing::CompLzo, Framing::Stub, Framing::StubV2];
-/// Longest packet in parts.
+/// Longest fragmented packet.
 const LONGEST: usize = 2000;
 
-/// Plain bytes of datagrams, as if they were authentic: packet id, parts, framing, messages.
+/// Plaintexts of datagrams, as if authentic: packet id, fragments, framing, messages.
 pub fn openvpn(data: &[u8]) {
     let mut script = Script(data);
     let framing = FRAMINGS[usize::from(script.byte()) % FRAMINGS.len()];
@@ -28,7 +28,7 @@ pub fn openvpn(data: &[u8]) {
         }
         unframe(framing, body);
         let Some((fragment, part)) = Fragment::parse(body) else { continue };
-        // What a header has in fields of another kind, its receiver does not look at.
+        // The receiver ignores fields that belong to another kind of header.
         assert_eq!(Fragment::parse(&fragment.emit()), Some((fragment, &[][..])));
         if let Ok(Some(whole)) = fragments.part(now, fragment, part) {
             assert!(whole.len() <= LONGEST.max(part.len()));
@@ -42,7 +42,7 @@ fn unframe(framing: Framing, body: &[u8]) {
     let Ok(payload) = framing.read(&mut copy) else { return };
     let mut again = vec![0; payload.len() + framing.most()];
     let length = framing.write(payload, &[], &mut again);
-    // A sender escapes only what it must.
+    // A sender escapes only where it must.
     let is_escaped = framing == Framing::StubV2 && body.len() != length;
     if !body.is_empty() && !is_escaped {
         assert_eq!(again[..length], *body);

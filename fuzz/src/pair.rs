@@ -1,9 +1,9 @@
-//! Two ends, each a link with its lane, and a network in the hands of a script: it loses, withholds, repeats, changes and
-//! invents datagrams; ends are killed, move, have their clocks set, and may go mad.
+//! Two ends, each a link with its lane, and a network that a script controls: it loses, withholds, repeats, changes and
+//! invents datagrams. Ends are killed, move, have their clocks set, and may go rogue.
 //!
-//! Whatever happens: nothing panics; no frame and no datagram is delivered twice by all processes of an end; no two
-//! datagrams have one nonce; what was not sealed by the peer has no effect; the unproven get no more bytes than they
-//! sent; log lines are printable, short and few. And once the network is honest again, the link comes up.
+//! Invariants: nothing panics; the processes of an end together deliver no frame and no datagram twice; no two
+//! datagrams share a nonce; what the peer did not seal has no effect; unproven senders get no more bytes than they
+//! sent; log lines are printable, short and few. Once the network is honest again, the link comes up.
 
 mod end;
 mod mad;
@@ -24,13 +24,13 @@ use end::End;
 /// Some day in 2026, in microseconds.
 const WALL: u64 = 1_790_000_000_000_000;
 const MTU: u32 = 1400;
-/// Datagrams under way, and as many that were recorded.
+/// Most datagrams under way, and most recorded ones.
 const UNDER_WAY: usize = 64;
-/// What one datagram, or one look at the clock, may bring about, in datagrams.
+/// Most datagrams that one datagram, or one look at the clock, may cause.
 const OUTPUTS: usize = 8;
-/// So far a clock may be from the other, in microseconds: a thousand years.
+/// Most that a clock may be off the other, in microseconds: a thousand years.
 const SKEW: i64 = 1 << 55;
-/// As long as it may take the ends to find each other again: the keepalive timeout, the pause between calls, and a bit.
+/// Most time for the ends to find each other again: the keepalive timeout, the pause between calls, and a bit.
 const RECOVERY: Duration = Duration::from_secs(200);
 
 /// Two ends in handshake mode.
@@ -59,7 +59,7 @@ fn run(mode: KeyMode, data: &[u8]) -> World {
     world
 }
 
-/// A datagram of an end, or what the network made of one.
+/// An end's datagram, or what the network made of it.
 #[derive(Clone)]
 struct Flying {
     from: SocketAddr,
@@ -67,7 +67,7 @@ struct Flying {
     bytes: Vec<u8>,
 }
 
-/// A frame that came out of a device.
+/// A frame read from a device.
 struct Carried {
     from: usize,
     length: usize,
@@ -78,13 +78,13 @@ struct World {
     mode: KeyMode,
     now: Now,
     starts: u64,
-    /// An end said, or may have said, what no end says.
+    /// An end sent, or may have sent, what no honest end sends.
     mad: bool,
     ends: [End; 2],
     under_way: VecDeque<Flying>,
     record: Vec<Flying>,
     frames: BTreeMap<u32, Carried>,
-    /// What brought frames, for each end and all its processes.
+    /// Datagrams that brought frames, by end, over all processes.
     entered: [HashSet<Vec<u8>>; 2],
 }
 
@@ -140,7 +140,7 @@ impl World {
         self.settle();
     }
 
-    /// The network is honest for as long as something is due.
+    /// The network is honest while anything is due.
     fn step(&mut self) {
         for _ in 0..self.under_way.len() {
             self.deliver(0);
@@ -150,7 +150,7 @@ impl World {
         self.pass(wait.clamp(Duration::from_millis(1), Duration::from_secs(1)));
     }
 
-    /// From here on every datagram arrives, once and in order, and so do frames in time.
+    /// From here on, every datagram arrives once and in order, and so do frames in time.
     fn recover(&mut self) {
         self.under_way.clear();
         let until = self.now.instant + RECOVERY;
@@ -187,7 +187,7 @@ impl World {
         }
     }
 
-    /// A frame like no other comes out of a device.
+    /// A device yields a unique frame.
     fn carry(&mut self, which: usize, length: usize) -> u32 {
         let serial = self.frames.len() as u32;
         let length = length.max(network::SHORTEST);
@@ -203,7 +203,7 @@ impl World {
         self.settle();
     }
 
-    /// An end is killed and starts again, learns that it may be a copy, or is told to change its keys.
+    /// An end is restarted, learns that it may be a copy, or is told to change its keys.
     fn fate(&mut self, which: usize, choice: u8) {
         let now = self.ends[which].now(self.now);
         match choice {
@@ -244,18 +244,18 @@ impl World {
                     self.under_way.push_back(Flying { from: end.address, to: 1 - which, bytes });
                 }
             }
-            // Frames that waited for one that was lost.
+            // Frames that waited for a lost one.
             let frames = std::mem::take(&mut end.out.frames);
             end.delivered += frames.len();
             frames.iter().for_each(|frame| self.arrive(which, frame));
         }
     }
 
-    /// A datagram reaches an end, whoever sent it.
+    /// An end receives a datagram from anyone.
     fn receive(&mut self, flying: Flying) -> Effect {
         let Flying { from, to, bytes } = flying;
         if self.ends[to].poll_timeout().is_some_and(|due| due <= self.now.instant) {
-            // What is sent for that is no answer.
+            // What this sends is no answer.
             self.ends[to].handle_timeout(self.now);
             self.settle();
         }
@@ -280,7 +280,7 @@ impl World {
             assert!(long <= 1 || end.taken, "{lengths:?} for {}", bytes.len());
         }
         if !frames.is_empty() {
-            // Whoever has the key can go back to a key id of his own, and to its counters.
+            // A holder of the key can reuse a key id of his own and its counters.
             let may_repeat = self.mad && self.mode == KeyMode::Static;
             assert!(self.entered[to].insert(bytes) || may_repeat, "one datagram brought frames twice");
         }
@@ -289,7 +289,7 @@ impl World {
         effect
     }
 
-    /// A frame reaches a device.
+    /// A device receives a frame.
     fn arrive(&mut self, to: usize, frame: &[u8]) {
         assert!((1..=MTU as usize).contains(&frame.len()));
         let carried =
@@ -298,7 +298,7 @@ impl World {
             frame.len() == carried.length && network::packet(carried.from, *serial, carried.length) == frame
         });
         match genuine {
-            // What somebody mad says may look like it.
+            // A rogue end's output may look like one.
             _ if self.mad => {}
             None => panic!("a frame that nobody sent"),
             Some((carried, serial)) => {
@@ -310,7 +310,7 @@ impl World {
     }
 }
 
-/// What a datagram brought about at once.
+/// The immediate effect of a datagram.
 #[derive(Debug, PartialEq, Eq)]
 struct Effect {
     frames: usize,
@@ -323,7 +323,7 @@ const NONE: Effect = Effect { frames: 0, datagrams: 0 };
 mod tests {
     use super::*;
 
-    /// Seeds that no longer get anywhere would let the target rot unseen.
+    /// If seeds missed their goal, the target would rot unnoticed.
     #[test]
     fn the_seeds_of_sessions_get_to_where_they_are_meant_to() {
         let run = |data| run(KeyMode::Handshake, data);

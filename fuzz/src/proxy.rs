@@ -4,7 +4,7 @@ use tund::wire::proxy::{Kind, Next, Request};
 
 use crate::script::Script;
 
-/// What a proxy answers, of the kind that the first byte names: what is sent stays short, and so does what is read.
+/// A proxy's answers; the first byte selects its kind. Output stays short, and so does what is read.
 pub fn proxy(data: &[u8]) {
     let mut script = Script(data);
     let flags = script.byte();

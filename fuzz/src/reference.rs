@@ -1,14 +1,14 @@
-//! Stream blocks the slow way: a receiver that waits until all is in and then goes byte by byte.
-//! It depends on nothing, so that the tests of `tund::wire::block` include it as a file.
+//! A slow reference for stream blocks: it waits until everything is in, then goes byte by byte. It has no dependencies,
+//! as the tests of `tund::wire::block` include this file.
 
 use std::collections::{BTreeMap, VecDeque};
 
-/// One authentic datagram.
+/// An authentic datagram.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Datagram {
     /// A stream block with this body.
     Block(Vec<u8>),
-    /// Of another kind.
+    /// Another kind.
     Other,
 }
 
@@ -19,7 +19,7 @@ struct Partial {
     length: usize,
 }
 
-/// The frames in what was received, in the order of the counters.
+/// Returns the frames in the received datagrams, in counter order.
 pub fn frames(max_frame: usize, received: &BTreeMap<u32, Datagram>) -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
     let mut partial = None::<Partial>;
@@ -47,7 +47,7 @@ pub fn frames(max_frame: usize, received: &BTreeMap<u32, Datagram>) -> Vec<Vec<u
     frames
 }
 
-/// Feeds a frame; gives it back when there is still something missing.
+/// Feeds a frame; returns it if it is still incomplete.
 fn more(mut frame: Partial, stream: &mut VecDeque<u8>, frames: &mut Vec<Vec<u8>>) -> Option<Partial> {
     while frame.bytes.len() < frame.length {
         match stream.pop_front() {

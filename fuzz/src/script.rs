@@ -1,6 +1,6 @@
 //! Reads the bytes of a fuzz input as a script.
 
-/// The rest of a script. Past its end there are only zeros.
+/// The rest of a script, followed by endless zeros.
 pub(crate) struct Script<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Script<'a> {
@@ -29,7 +29,7 @@ impl<'a> Script<'a> {
     }
 }
 
-/// The beginning of a script's time.
+/// The start of a script's time.
 #[allow(clippy::disallowed_methods, reason = "an instant has no other beginning; only differences count")]
 pub(crate) fn beginning() -> std::time::Instant {
     std::time::Instant::now()

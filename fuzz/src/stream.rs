@@ -5,7 +5,7 @@ use tund::wire::stream::{Reader, SALT, Writer};
 
 use crate::script::Script;
 
-/// A stream of bytes, hostile or honest as the first byte says: however it is cut, the same datagrams come out.
+/// A byte stream, hostile or honest as the first byte says. However it is cut, the same datagrams come out.
 pub fn stream(data: &[u8]) {
     let mut script = Script(data);
     let honest = script.byte() % 2 == 0;
@@ -27,7 +27,7 @@ pub fn stream(data: &[u8]) {
     assert_eq!(read(&keys, &bytes, &pieces), (datagrams, false));
 }
 
-/// The datagrams of a stream in pieces of these lengths, and whether it broke.
+/// The datagrams of a stream in such pieces, and whether it broke.
 fn read(keys: &Arc<LinkKeys>, mut bytes: &[u8], pieces: &[usize]) -> (Vec<Vec<u8>>, bool) {
     let mut reader = Reader::new(keys.clone(), 0);
     let (mut pieces, mut datagrams) = (pieces.iter().cycle(), Vec::new());

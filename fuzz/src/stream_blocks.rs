@@ -5,12 +5,12 @@ use tund::wire::block::{Bodies, MAX_AHEAD, Packer, Reassembler};
 use crate::reference::{self, Datagram};
 use crate::script::Script;
 
-/// Small, so that lengths above it are common.
+/// Small, so that longer lengths are common.
 const MAX_FRAME: usize = 40;
-/// A script makes no more datagrams than this.
+/// Most datagrams that a script makes.
 const DATAGRAMS: u32 = 400;
 
-/// Stream blocks. The first byte says which way they are tried.
+/// Stream blocks. The first byte selects the test.
 pub fn stream_blocks(data: &[u8]) {
     let mut script = Script(data);
     match script.byte() % 3 {
@@ -20,7 +20,7 @@ pub fn stream_blocks(data: &[u8]) {
     }
 }
 
-/// With reorder and delay within the bounds the reassembler gives what the slow receiver gives.
+/// With reordering and delay within bounds, the reassembler agrees with the slow reference.
 fn hostile_bodies_in_a_fair_network(script: &mut Script<'_>) {
     let mut received = BTreeMap::new();
     let mut arrivals = Vec::new();
@@ -51,7 +51,7 @@ fn hostile_bodies_in_a_fair_network(script: &mut Script<'_>) {
     assert_eq!(receiver.delivered, expected);
 }
 
-/// Whatever comes, in whatever order: no more comes out than went in.
+/// In any order, no more comes out than went in.
 fn hostile_bodies_in_any_order(script: &mut Script<'_>) {
     let mut receiver = Receiver::new(MAX_FRAME);
     let mut counter = 0u32;
@@ -76,7 +76,7 @@ fn hostile_bodies_in_any_order(script: &mut Script<'_>) {
     assert!(receiver.delivered.iter().map(Vec::len).sum::<usize>() <= bytes_in);
 }
 
-/// What is packed comes out again, and all bodies but the last are full.
+/// Packed frames come out again, and all bodies but the last are full.
 fn frames_packed(script: &mut Script<'_>) {
     let capacity = usize::from(script.byte()).max(64);
     let mut frames = Vec::new();
@@ -102,7 +102,7 @@ fn frames_packed(script: &mut Script<'_>) {
     assert_eq!(receiver.delivered, frames);
 }
 
-/// Bodies of one capacity.
+/// Bodies of equal capacity.
 struct Written {
     body: Vec<u8>,
     closed: Vec<Vec<u8>>,

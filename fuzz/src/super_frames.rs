@@ -7,13 +7,13 @@ use tund::packet::virtio::{HEADER, Kind, Virtio};
 
 use crate::script::Script;
 
-/// A script makes no more frames than this.
+/// Most frames that a script makes.
 const FRAMES: usize = 2000;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
-/// What a device hands over, however wrong its virtio header, is cut up; the frames are joined and cut up again.
-/// The first byte says of what kind the device is.
+/// Segments a device's input, however wrong its virtio header; joins the frames and segments them again. The first byte
+/// selects the kind of device.
 pub fn super_frames(data: &[u8]) {
     let mut script = Script(data);
     let way = script.byte();
@@ -30,7 +30,7 @@ pub fn super_frames(data: &[u8]) {
     assert_eq!(by_flow(layer, &again), by_flow(layer, &frames));
 }
 
-/// Any header before any bytes.
+/// Any header with any bytes.
 fn hostile(script: &mut Script<'_>, layer: Layer, frames: &mut Vec<Vec<u8>>) {
     let mut header = [0; HEADER];
     let given = script.bytes(HEADER);
@@ -44,7 +44,7 @@ fn hostile(script: &mut Script<'_>, layer: Layer, frames: &mut Vec<Vec<u8>>) {
     assert!(new.iter().all(|frame| frame.len() <= packet.len()), "no frame is longer than all of them");
 }
 
-/// A super-frame of a sender that is in order, with a header that says so or, now and then, does not.
+/// A well-formed super-frame with a matching header or, now and then, another.
 fn sound(script: &mut Script<'_>, layer: Layer, way: u8, frames: &mut Vec<Vec<u8>>) {
     let (v4, tcp) = (way & 4 == 0, way & 8 == 0);
     let (flow, flags) = (script.byte() & 15, script.byte());
@@ -90,7 +90,7 @@ fn sound(script: &mut Script<'_>, layer: Layer, way: u8, frames: &mut Vec<Vec<u8
     }
 }
 
-/// The headers before that of transport; lengths are whatever, as cutting up sets them.
+/// The headers below the transport layer. Segmentation sets their lengths.
 fn network(layer: Layer, v4: bool, protocol: u8, flow: u8) -> Vec<u8> {
     let mut packet = Vec::new();
     if layer == Layer::Ethernet {
@@ -112,7 +112,7 @@ fn network(layer: Layer, v4: bool, protocol: u8, flow: u8) -> Vec<u8> {
     packet
 }
 
-/// Leaves the checksum open, as the kernel does.
+/// Leaves the checksum partial, as the kernel does.
 fn write_pseudo_header(packet: &mut [u8], transport: usize, v4: bool, place: usize) {
     let sum = pseudo_header(packet, transport, v4);
     packet[transport + place..transport + place + 2].copy_from_slice(&sum.to_be_bytes());
@@ -127,7 +127,7 @@ fn pseudo_header(packet: &[u8], transport: usize, v4: bool) -> u16 {
     slow_sum(&covered)
 }
 
-/// Word by word: nothing here is shared with what is tried.
+/// Sums word by word and shares no code with what is tested.
 fn slow_sum(bytes: &[u8]) -> u16 {
     let words = bytes.chunks(2).map(|pair| match pair {
         [one, two] => u32::from(u16::from_be_bytes([*one, *two])),
@@ -136,7 +136,7 @@ fn slow_sum(bytes: &[u8]) -> u16 {
     words.fold(0u32, |sum, word| if sum + word > 0xffff { sum + word - 0xffff } else { sum + word }) as u16
 }
 
-/// Whether lengths and checksums of a frame are right.
+/// Whether a frame's lengths and checksums are right.
 fn is_right(frame: &[u8], transport: usize, v4: bool) -> bool {
     let network = transport - if v4 { 20 } else { 40 };
     let number = |at: usize| usize::from(u16::from_be_bytes([frame[at], frame[at + 1]]));
@@ -172,7 +172,7 @@ fn joined_and_cut(layer: Layer, udp: bool, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
     again
 }
 
-/// The frames of each flow, in order, as far as they say something.
+/// The frames of each flow in order, normalised.
 fn by_flow(layer: Layer, frames: &[Vec<u8>]) -> BTreeMap<Vec<u8>, Vec<Vec<u8>>> {
     let mut flows: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for frame in frames {
@@ -181,7 +181,7 @@ fn by_flow(layer: Layer, frames: &[Vec<u8>]) -> BTreeMap<Vec<u8>, Vec<Vec<u8>>> 
     flows
 }
 
-/// Where IP begins, protocol, addresses and ports; nothing if there is no such.
+/// IP offset, protocol, addresses and ports; empty if there are none.
 fn flow(layer: Layer, frame: &[u8]) -> Vec<u8> {
     let Some(at) = layer.network(frame) else { return Vec::new() };
     let (protocol, addresses) = if frame[at] >> 4 == 4 { (9, 12..24) } else { (6, 8..44) };
@@ -190,8 +190,8 @@ fn flow(layer: Layer, frame: &[u8]) -> Vec<u8> {
     name
 }
 
-/// Without the padding of short Ethernet frames, and without the identification of a packet that may not be
-/// fragmented, which says nothing (RFC 6864): neither need survive.
+/// Removes what need not survive: padding of short Ethernet frames, and the identification of a packet that may not be
+/// fragmented (RFC 6864).
 fn meaning(layer: Layer, frame: &[u8]) -> Vec<u8> {
     let Some(at) = layer.network(frame) else { return frame.to_vec() };
     let number = |at: usize| Some(usize::from(u16::from_be_bytes([*frame.get(at)?, *frame.get(at + 1)?])));

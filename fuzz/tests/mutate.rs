@@ -1,6 +1,6 @@
-//! A short search without libFuzzer, other ways each time: every target over changed files of its corpus.
+//! A short search without libFuzzer, different each time: every target over mutated files of its corpus.
 //!
-//! `FUZZ_SECONDS` says how long for each target (2; one that is quick ends earlier), `FUZZ_SEED` repeats a search that found something.
+//! `FUZZ_SECONDS` limits each target (2; a fast one ends earlier). `FUZZ_SEED` repeats a search that found something.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests")]
 
@@ -18,7 +18,7 @@ use tund_proto::testing::Dice;
 
 /// Longest input, in bytes.
 const LONGEST: usize = 1024;
-/// Inputs in a second that are enough.
+/// Inputs per second that suffice.
 const ENOUGH: u64 = 50_000;
 
 #[test]
@@ -42,7 +42,7 @@ fn a_short_search_finds_nothing() {
     });
 }
 
-/// Searches for so many seconds at most; how many inputs that were.
+/// Searches for at most so many seconds and returns the number of inputs.
 #[allow(clippy::disallowed_methods, reason = "it bounds how long is searched, and decides nothing")]
 fn search(name: &str, target: fn(&[u8]), mut dice: Dice, seconds: u64, seed: u64) -> u64 {
     let seeds = corpus(name);
@@ -73,7 +73,7 @@ fn corpus(name: &str) -> Vec<Vec<u8>> {
     files.iter().map(|file| fs::read(file).unwrap()).collect()
 }
 
-/// Some file, changed in up to eight places.
+/// A seed, changed in up to eight places.
 fn changed(seeds: &[Vec<u8>], dice: &mut Dice) -> Vec<u8> {
     let mut input = seeds[dice.below(seeds.len())].clone();
     for _ in 0..=dice.below(8) {

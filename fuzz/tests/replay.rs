@@ -1,4 +1,4 @@
-//! Runs every target over its corpus, so that what was once found stays found without libFuzzer.
+//! Runs every target over its corpus, so that past findings are checked without libFuzzer.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -49,7 +49,7 @@ fn corpus(name: &str) -> Vec<PathBuf> {
     entries(&Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name))
 }
 
-/// The sorted names of what lies in a folder, without extensions.
+/// The sorted file names of a folder, without extensions.
 fn stems(folder: &str) -> Vec<String> {
     let entries = entries(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder));
     entries.iter().map(|entry| entry.file_stem().unwrap().to_str().unwrap().to_owned()).collect()

@@ -1,4 +1,4 @@
-//! One end: a link with its lane, and what is known of it from outside.
+//! One end: a link with its lane, and what an observer knows of it.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -23,9 +23,9 @@ use tund_proto::testing::{self, Dice, Recorder};
 use super::{MTU, network};
 
 pub(super) const CIPHER: Cipher = Cipher::ChaCha20Poly1305;
-/// Notices that wait: whoever is not of the peer must leave room, so the rest is much.
+/// Most waiting notices. Notices not from the peer must leave room, so there is plenty.
 const NOTICES: usize = 64;
-/// Lines in a minute that the network can draw out.
+/// Most log lines that the network can provoke in a minute.
 const LINES: usize = 40;
 
 pub(super) struct End {
@@ -33,20 +33,20 @@ pub(super) struct End {
     pub(super) lane: Lane,
     pub(super) out: Recorder,
     pub(super) seen: Seen,
-    /// What its peer may seal with.
+    /// The keys its peer may seal with.
     pub(super) receive: Vec<Key>,
-    /// A key was taken since this was last false.
+    /// Whether a key was taken since this was last false.
     pub(super) taken: bool,
     pub(super) address: SocketAddr,
-    /// Its clock is ahead by so many microseconds.
+    /// How far its clock is ahead, in microseconds.
     pub(super) skew: i64,
-    /// Frames that reached its device.
+    /// Frames delivered to its device.
     pub(super) delivered: usize,
     watch: ClockJumpDetector,
     reported_at: Instant,
 }
 
-/// What all processes of an end sent under, and what it told its operator.
+/// The keys that all processes of an end used, and its log.
 pub(super) struct Seen {
     pub(super) keys: Arc<LinkKeys>,
     pub(super) own: Vec<Key>,
@@ -58,7 +58,7 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// What it sends verifies, and under another nonce than all before.
+    /// Checks that a sent datagram verifies, and that its nonce is new.
     pub(super) fn look_at(&mut self, datagram: &[u8]) {
         if self.framing == Framing::Static || !wrap::is_probe(&self.keys, datagram) {
             let nonce = self.nonce(datagram);
@@ -75,7 +75,7 @@ impl Seen {
         self.own.push(key.clone());
     }
 
-    /// Under which key and counter a datagram is sealed.
+    /// The key and counter that seal a datagram.
     fn nonce(&self, datagram: &[u8]) -> Option<(usize, u32)> {
         let mask = self.keys.mask(&self.framing.tag(datagram)?);
         let (prefix, sealed) = datagram.split_at_checked(self.framing.prefix())?;
@@ -92,7 +92,7 @@ impl Seen {
     }
 }
 
-/// What an end told its operator in this minute.
+/// The log of the current minute.
 pub(super) struct Log {
     since: Instant,
     lines: usize,
@@ -143,7 +143,7 @@ impl End {
         }
     }
 
-    /// Another process, of which nothing is known; its nonces must differ from those of all before.
+    /// Starts another process, without state. Its nonces must differ from all earlier ones.
     pub(super) fn restart(&mut self, mode: KeyMode, which: usize, now: Now, start: u64) {
         let mut new = Self::new(mode, which, self.now(now), start);
         new.seen.own = std::mem::take(&mut self.seen.own);
@@ -158,7 +158,7 @@ impl End {
         Now { wall: now.wall.saturating_add_signed(self.skew), ..now }
     }
 
-    /// As the daemon's workers do before they do anything.
+    /// As the daemon's workers do first.
     pub(super) fn look_at_clocks(&mut self, now: Now) {
         let now = self.now(now);
         if self.watch.has_jumped(now) {
@@ -183,7 +183,7 @@ impl End {
         }
     }
 
-    /// Whether a datagram is under a key that is in use here.
+    /// Whether a datagram is under a key in use here.
     pub(super) fn opens(&self, datagram: &[u8]) -> bool {
         let framing = self.seen.framing;
         let Some(tag) = framing.tag(datagram) else { return false };
@@ -194,7 +194,7 @@ impl End {
         self.receive.contains(&Key::KeyId(key_id))
     }
 
-    /// Carries everything between link and lane until both are quiet.
+    /// Exchanges everything between link and lane until both are idle.
     pub(super) fn settle(&mut self, now: Now, peer: SocketAddr) {
         let now = self.now(now);
         loop {

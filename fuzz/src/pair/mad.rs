@@ -1,4 +1,4 @@
-//! Whatever somebody with all keys can write.
+//! Whatever a holder of all keys can write.
 
 use super::{Flying, World};
 use crate::script::Script;
@@ -13,7 +13,7 @@ use tund_proto::testing::Dice;
 
 use super::end::{CIPHER, settings};
 
-/// Longest plaintext of a handshake that the target makes.
+/// Longest handshake plaintext the target makes.
 const LONGEST: usize = 560;
 
 impl World {
@@ -53,7 +53,7 @@ impl World {
         sealed.ok()
     }
 
-    /// Under a key id that is live, or a new one; any body, or a hello that names what the end drew.
+    /// Under a live key id or a new one: any body, or a hello that names what the end drew.
     fn under_key_id(&self, to: usize, kind: u8, which: usize, script: &mut Script<'_>) -> Vec<u8> {
         let end = &self.ends[to];
         let live = end.receive.get(which % (end.receive.len() + 1));

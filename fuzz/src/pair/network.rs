@@ -1,4 +1,4 @@
-//! What the network does to datagrams, and the frames that are told apart by their number.
+//! The network's actions, and frames that carry a serial number.
 
 use std::net::SocketAddr;
 
@@ -7,15 +7,15 @@ use crate::script::Script;
 use tund::core::lane::Notice;
 use tund::crypto::wrap;
 
-/// Length of the shortest numbered packet: its headers and its number.
+/// Length of the shortest numbered packet: headers and number.
 pub(super) const SHORTEST: usize = 32;
 
-/// An outer address. 0 and 1 are where the ends begin, 2 and 3 are of nobody.
+/// An outer address. The ends start at 0 and 1; 2 and 3 belong to nobody.
 pub(super) fn address(which: usize) -> SocketAddr {
     SocketAddr::from(([198, 51, 100, which as u8 + 1], 1417))
 }
 
-/// A packet over UDP that an end's device gives once.
+/// A unique UDP packet from an end's device.
 pub(super) fn packet(from: usize, serial: u32, length: usize) -> Vec<u8> {
     let mut packet = vec![from as u8; length];
     let (ip, udp) = (length as u16, length as u16 - 20);
@@ -27,13 +27,13 @@ pub(super) fn packet(from: usize, serial: u32, length: usize) -> Vec<u8> {
     packet
 }
 
-/// The number in a packet.
+/// Returns a packet's number.
 pub(super) fn serial(packet: &[u8]) -> Option<u32> {
     packet.get(28..)?.first_chunk().copied().map(u32::from_be_bytes)
 }
 
 impl World {
-    /// Bytes from someone without the key: nothing enters, nothing is answered.
+    /// Bytes from someone without the key have no effect and get no answer.
     pub(super) fn stranger(&mut self, to: usize, bytes: &[u8]) {
         self.without_effect(Flying { from: address(2), to, bytes: bytes.to_vec() });
     }
@@ -49,7 +49,7 @@ impl World {
         }
     }
 
-    /// It arrives and stays under way; from elsewhere, if the number is odd.
+    /// Delivers a copy; from elsewhere if the number is odd.
     pub(super) fn repeat(&mut self, number: u8) {
         let Some(flying) = self.take(number / 2) else { return };
         let from = if number & 1 == 0 { flying.from } else { address(3) };
@@ -57,7 +57,7 @@ impl World {
         self.receive(Flying { from, ..flying });
     }
 
-    /// It is kept for ever; and withheld, if the number is odd.
+    /// Records a datagram for ever; withholds it if the number is odd.
     pub(super) fn record(&mut self, number: u8) {
         let Some(flying) = self.take(number / 2) else { return };
         if number & 1 == 0 {
@@ -68,7 +68,7 @@ impl World {
         }
     }
 
-    /// Something recorded arrives; from elsewhere, if the number is odd.
+    /// Replays a recorded datagram; from elsewhere if the number is odd.
     pub(super) fn replay(&mut self, number: u8) {
         let count = self.record.len().max(1);
         let Some(flying) = self.record.get(usize::from(number / 2) % count).cloned() else { return };
@@ -95,14 +95,14 @@ impl World {
         let Some(flying) = self.take(number) else { return };
         self.under_way.push_back(flying.clone());
         let reflected = Flying { from: address(2), to: 1 - flying.to, ..flying };
-        // To an end that was restarted, a call of its own from before is one like any other.
+        // A restarted end cannot tell its own earlier call from the peer's.
         match wrap::is_probe(&self.ends[0].seen.keys, &reflected.bytes) {
             true => drop(self.receive(reflected)),
             false => self.without_effect(reflected),
         }
     }
 
-    /// What the host or a router says, or whoever writes in its name.
+    /// Reports an error as from the host, a router, or a forger.
     pub(super) fn trouble(&mut self, which: usize, choice: u8) {
         let to = self.ends[1 - which].address;
         let notice = match choice % 3 {
