@@ -1,4 +1,4 @@
-//! How long a link takes to come up over a path of 50 ms round trip, with and without ML-KEM: two real ends, as root.
+//! How long a link takes to come up over a path with 50 ms round trip, with and without ML-KEM: two real ends, as root.
 //!
 //! ```text
 //! cargo bench --bench link_up
@@ -6,8 +6,8 @@
 //!  fri 10.0.0.1 ==== 25 ms each way, held back by this program ==== 10.0.0.2 mon
 //! ```
 //!
-//! From fri's first datagram on the wire until both ends say that the link is up. The ways take turns, so that a busy machine is busy for all
-//! of them. ML-KEM may not make it more than a tenth longer.
+//! Measured from fri's first datagram until both ends say that the link is up. The variants alternate, so that load on
+//! the machine affects all. ML-KEM may add at most a tenth.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark stops where something is wrong")]
 #![allow(clippy::print_stdout, reason = "a program that talks to a person")]
@@ -25,9 +25,9 @@ use tund_lab::{Host, Net, Process, Side, Wire};
 
 const TUND: &str = env!("CARGO_BIN_EXE_tund");
 const ROUNDS: usize = 20;
-/// Each way.
+/// One-way delay.
 const DELAY: Duration = Duration::from_millis(25);
-/// Most that the median with ML-KEM may be of the one without.
+/// Largest ratio of the median with ML-KEM to that without.
 const BOUND: f64 = 1.1;
 const PATIENCE: Duration = Duration::from_secs(30);
 const ARP: [u8; 2] = [8, 6];
@@ -60,7 +60,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The time that one link took.
+/// Returns the time that one link took.
 fn link_up(post_quantum: bool, mtu: u16) -> Duration {
     let net = Net::new().unwrap();
     let hosts = [net.host("fri").unwrap(), net.host("mon").unwrap()];
@@ -87,7 +87,7 @@ fn link_up(post_quantum: bool, mtu: u16) -> Duration {
         scope.spawn(|| {
             for (due, to, frame) in late {
                 thread::sleep(due.saturating_duration_since(Instant::now()));
-                // An end that is gone takes no more.
+                // An end that is gone accepts no more.
                 let _ = wire.inject(to, &frame);
             }
         });
@@ -107,8 +107,8 @@ fn start(host: &Host, text: &str) -> Process {
     host.tund(Path::new(TUND), &file, &[]).unwrap()
 }
 
-/// Frames no longer cross by themselves: each comes out here with the time when it is due, but for ARP's. `begun` is told when the
-/// first datagram comes from the first host.
+/// Holds frames back: each comes out here with the time when it is due, except ARP. `begun` gets the time of the first
+/// host's first datagram.
 fn hold_back(wire: &Wire, begun: mpsc::Sender<Instant>) -> mpsc::Receiver<(Instant, Side, Vec<u8>)> {
     let (sender, receiver) = mpsc::channel();
     let mut begun = Some(begun);

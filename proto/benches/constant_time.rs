@@ -1,13 +1,13 @@
-//! Whether comparisons with secret values tell by their time where the values differ: Welch's t over the times of two
+//! Whether the time of comparisons with secret values reveals where they differ: Welch's t over the times of two
 //! classes of input, after dudect (Reparaz, Balasch and Verbauwhede, "Dude, is my code constant time?", 2017).
 //!
 //! ```text
 //! cargo bench --bench constant_time
 //! ```
 //!
-//! Both classes are refused: in one the first byte of the compared value is wrong, in the other the last. The controls
-//! do the same work and compare byte by byte until one differs. A control that stays below the threshold means that this
-//! machine is too busy to tell; that is a failure as well.
+//! Both classes are refused: one has the first byte of the compared value wrong, the other the last. The controls
+//! do the same work but compare byte by byte until one differs. If a control stays below the threshold, the machine is
+//! too busy to tell: also a failure.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark stops where something is wrong")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that talks to a person")]
@@ -26,25 +26,25 @@ use tund_proto::crypto::suite::Cipher;
 use tund_proto::crypto::{Random, wrap};
 use tund_proto::testing::Dice;
 
-/// |t| from which two classes count as different. dudect's is 10 for one test of many samples; noise of one machine that
-/// is shared does not reach it, and a comparison that leaks passes it by far.
+/// |t| from which two classes count as different. dudect uses 10 for one test of many samples. Noise on a shared
+/// machine stays below it, and a leaky comparison exceeds it by far.
 const THRESHOLD: f64 = 10.0;
-/// Samples, of both classes together.
+/// Samples of both classes together.
 const SAMPLES: usize = 60_000;
-/// Shares of the samples that are kept, the fastest ones: what is above is the work of others.
+/// Shares of the samples that are kept, fastest first: the rest is noise of other work.
 const KEPT: [f64; 5] = [0.25, 0.5, 0.75, 0.9, 0.99];
 
-/// Whether the input is taken.
+/// Whether the input is accepted.
 type Accepts<'a> = Box<dyn FnMut(&mut [u8]) -> bool + 'a>;
 
-/// Where the compared value stands in the input, and what is to be refused of it.
+/// A compared value: its place in the input, and the input to refuse.
 struct Target<'a> {
     name: &'static str,
-    /// Does it tell?
+    /// Whether it leaks.
     leaks: bool,
     input: Vec<u8>,
     compared: std::ops::Range<usize>,
-    /// Calls in a sample.
+    /// Calls per sample.
     calls: u32,
     accepts: Accepts<'a>,
 }
@@ -154,7 +154,7 @@ fn tokens(random: &mut impl Random) -> [Target<'static>; 2] {
     [token, control]
 }
 
-/// What the tested code must not do.
+/// A leaky comparison, for the controls.
 fn equal_byte_by_byte(a: &[u8], b: &[u8]) -> bool {
     a.iter().zip(b).all(|(a, b)| black_box(a) == black_box(b))
 }
@@ -180,7 +180,7 @@ fn measure(target: &mut Target<'_>, order: &mut Dice) -> f64 {
     }
     samples.sort_by(|a, b| a.0.total_cmp(&b.0));
     let kept = KEPT.iter().map(|share| {
-        // All samples of the limit's own time, or none: the sorting must not choose between the classes.
+        // Keep all samples that took exactly the limit, or none: sorting must not choose between the classes.
         let limit = samples[(SAMPLES as f64 * share) as usize - 1].0;
         welch(&samples[..samples.partition_point(|(time, _)| *time <= limit)])
     });
@@ -199,6 +199,6 @@ fn welch(samples: &[(f64, usize)]) -> f64 {
         let variance = times.iter().map(|time| (time - mean).powi(2)).sum::<f64>() / (count - 1.0);
         (mean, variance / count)
     });
-    // A class with next to none among the fastest is judged by the larger shares.
+    // A class with hardly any of the fastest samples is judged by the larger shares.
     if counts.iter().any(|count| *count < 100.0) { 0.0 } else { (a.0 - b.0).abs() / (a.1 + b.1).sqrt() }
 }

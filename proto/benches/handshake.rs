@@ -1,11 +1,11 @@
-//! What a handshake costs: time of both ends' processors together, and bytes.
+//! What a handshake costs: processor time of both ends together, and bytes.
 //!
 //! ```text
 //! cargo bench --bench handshake
 //! ```
 //!
-//! Each is done by the sessions of two ends as on a quiet link: an initiation, its answer, and the keys of the new session at both. The
-//! network takes no part. The ways take turns, so that a busy machine is busy for all of them.
+//! The sessions of two ends run each as on a quiet link: an initiation, its answer, and the new session's keys at both.
+//! No network is involved. The variants alternate, so that load on the machine affects all of them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark stops where something is wrong")]
 #![allow(clippy::print_stdout, reason = "a program that talks to a person")]
@@ -52,7 +52,7 @@ fn main() {
     }
 }
 
-/// How long it took, and the lengths of initiation and answer.
+/// Returns the time, and the lengths of initiation and answer.
 fn handshake(exchange: Exchange, pairs: bool, random: &mut Dice) -> (Duration, [usize; 2]) {
     let (now, keys) = (Instant::now(), Arc::new(LinkKeys::new(&[42; 32])));
     let to: SocketAddr = ([192, 0, 2, 1], 1417).into();
@@ -86,7 +86,7 @@ fn handshake(exchange: Exchange, pairs: bool, random: &mut Dice) -> (Duration, [
     (time, lengths)
 }
 
-/// The datagram that is to be sent.
+/// Returns the datagram to send.
 fn sent(out: &mut VecDeque<Command>) -> Vec<u8> {
     let of = |command| match command {
         Command::Send(SendCommand::Handshake(sent)) => Some(sent.datagram),

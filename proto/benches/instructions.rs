@@ -1,13 +1,13 @@
-//! Instructions that the bulk path takes, counted by valgrind: the same on a busy machine as on an idle one.
+//! Counts the instructions of the bulk path with valgrind: the same on a busy machine as on an idle one.
 //!
 //! ```text
 //! cargo bench --bench instructions              count, and compare with proto/benches/instructions.toml (±3 %)
 //! cargo bench --bench instructions -- --save    count, and keep the result as the new baseline
 //! ```
 //!
-//! Each piece of work runs twice under valgrind, once with more rounds; the difference is what a round takes,
-//! without the start of the program. valgrind shows a processor with AVX2 and without AVX-512, so a
-//! baseline holds on every such machine, but not for another compiler: then it is to be saved anew.
+//! Each piece of work runs twice under valgrind, once with more rounds. The difference is the cost of a round, without
+//! program start. valgrind emulates a processor with AVX2 and without AVX-512, so a baseline holds on every such
+//! machine, but not for another compiler: save a new one then.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark stops where something is wrong")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that talks to a person")]
@@ -37,26 +37,26 @@ use tund_proto::wire::datagram::{Framing, Header, Kind};
 
 /// Allowed distance from the baseline, in percent.
 const TOLERANCE: f64 = 3.0;
-/// What may differ between two runs of the same work because their memory lies elsewhere, in instructions of a
-/// round. To stop at the first byte that differs would make some hundred.
+/// Allowed difference between two runs of the same work at other addresses, in instructions per round. Stopping at the
+/// first byte that differs would make some hundred.
 const ALIGNMENT: u64 = 4;
 /// Rounds of the two runs.
 const ROUNDS: [u64; 2] = [20, 220];
 
-/// A piece of work; it does so many rounds.
+/// Does so many rounds of some work.
 type Work = fn(u64);
 
-/// Headers, segments and their payload in a super-frame.
+/// Header length, segments and segment payload of a super-frame.
 const HEADERS: usize = 52;
 const SEGMENTS: usize = 44;
 const SEGMENT: usize = PACKET - HEADERS;
 
-/// A stream between two hosts of a bridged link, without the guard and with it.
+/// A stream between two hosts of a bridged link, without and with the guard.
 const GUARDED: [&str; 2] = [
     "44 tap frames of 1420 bytes through two lanes",
     "44 tap frames of 1420 bytes through two lanes, guarded",
 ];
-/// What the guard may take of that, in percent.
+/// The guard's share of that, in percent.
 const GUARD: f64 = 2.0;
 
 const WORKS: [(&str, Work); 23] = [
@@ -89,7 +89,7 @@ const WORKS: [(&str, Work); 23] = [
     (REFUSED[4], |rounds| open_cbc_rounds(Some(DATAGRAM - 1), rounds)),
 ];
 
-/// What a forger of OpenVPN's format may not learn: which byte was wrong. It takes the same whichever it is.
+/// A forger of OpenVPN's format must not learn which byte was wrong, so the cost must not depend on it.
 const REFUSED: [&str; 5] = [
     "refuse AES-256-CBC and SHA256, first byte of the HMAC",
     "refuse AES-256-CBC and SHA256, last byte of the HMAC",
@@ -216,7 +216,7 @@ fn seal_rounds(cipher: Cipher, size: usize, rounds: u64) {
     }
 }
 
-/// The cipher, the mask and the window, as a lane does it.
+/// Opens with cipher, mask and window, as a lane does.
 fn open_rounds(cipher: Cipher, size: usize, rounds: u64) {
     let (format, aead) = (format(), Aead::new(cipher, &[2; 32]));
     let (mut window, mut masks) = (Window::default(), Masks::with_capacity(1));
@@ -238,14 +238,14 @@ fn rules() -> config::Guard {
     parsed.config.expect("a configuration").guard
 }
 
-/// Of one host of a bridged link to another.
+/// A frame between two hosts of a bridged link.
 fn tap_frame() -> [u8; PACKET] {
     let mut frame = [0x45; PACKET];
     frame[..14].copy_from_slice(&[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0]);
     frame
 }
 
-/// Frames of a device to sealed datagrams, and those to frames again.
+/// Seals a device's frames as datagrams and opens them again.
 fn lane_rounds(framing: Framing, guard: Option<config::Guard>, frame: &[u8; PACKET], rounds: u64) {
     let mut pair = Pair::new(framing, 0, guard.as_ref(), frame);
     (0..rounds).for_each(|_| pair.round(frame));
@@ -255,7 +255,7 @@ fn frames(count: usize, size: usize) -> Vec<Vec<u8>> {
     (0..count).map(|number| vec![number as u8; size]).collect()
 }
 
-/// Bodies of one capacity.
+/// Bodies of equal capacity.
 struct Written {
     body: [u8; DATAGRAM],
     closed: Vec<Vec<u8>>,
@@ -305,7 +305,7 @@ fn unpack_rounds(count: usize, size: usize, rounds: u64) {
     assert_eq!(delivered, count * size * rounds as usize);
 }
 
-/// A super-frame of TCP over IPv4 with timestamps, as the kernel hands it over, and its virtio header.
+/// A TCP/IPv4 super-frame with timestamps, as the kernel hands it over, with its virtio header.
 fn super_frame() -> (Virtio, Vec<u8>) {
     let mut packet = vec![0; HEADERS + SEGMENTS * SEGMENT];
     packet[..4].copy_from_slice(&[0x45, 0, 0, 0]);
@@ -350,7 +350,7 @@ fn cbc() -> CbcHmac {
     CbcHmac::new(CbcCipher::Aes256, Digest::Sha256, slots(&[7; KEY], None)[0])
 }
 
-/// Datagrams of OpenVPN's format, to be sealed.
+/// Unsealed datagrams in OpenVPN's format.
 fn unsealed(count: usize) -> Vec<u8> {
     let mut datagrams = vec![1; DATAGRAM * count];
     for datagram in datagrams.chunks_mut(DATAGRAM) {
@@ -369,7 +369,7 @@ fn seal_cbc_rounds(rounds: u64) {
     }
 }
 
-/// Opens a datagram, or one in which a byte is wrong.
+/// Opens a datagram, with one wrong byte if `wrong`.
 fn open_cbc_rounds(wrong: Option<usize>, rounds: u64) {
     let (keys, mut sealed) = (cbc(), unsealed(1));
     keys.seal(&mut sealed, DATAGRAM);

@@ -22,12 +22,12 @@ use libcrux_ml_kem::mlkem768::{
 #[path = "../../src/sys/memcheck.rs"]
 mod memcheck;
 
-/// What memcheck ends with where it has complained.
+/// memcheck's exit status after a complaint.
 const COMPLAINED: i32 = 99;
-/// What is secret of a decapsulation key: before the encapsulation key, and after its hash (FIPS 203, algorithm 16).
+/// Secret parts of a decapsulation key: before the encapsulation key, and after its hash (FIPS 203, algorithm 16).
 const SECRET: [std::ops::Range<usize>; 2] = [0..1152, 2368..2400];
 
-/// The work, and whether memcheck has to complain.
+/// The work, and whether memcheck must complain.
 const WORKS: [(&str, bool, fn()); 3] = [
     ("ML-KEM-768, the code for this processor", false, || {
         exchange(mlkem768::encapsulate, mlkem768::decapsulate, memcheck::disclose)
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-/// Whether memcheck complains of this work as it has to.
+/// Whether memcheck complains of this work exactly if it must.
 fn is_right(work: &str, complains: bool) -> bool {
     let output = Command::new("valgrind")
         .args(["--quiet", &format!("--error-exitcode={COMPLAINED}")])
@@ -72,7 +72,7 @@ fn is_right(work: &str, complains: bool) -> bool {
     right
 }
 
-/// A ciphertext as it was made, and one that was changed; the shared keys are compared, which takes that they are disclosed.
+/// A valid ciphertext and a changed one. Comparing the shared keys requires their disclosure.
 fn exchange(
     encapsulate: fn(&Public, [u8; 32]) -> (MlKem768Ciphertext, [u8; 32]),
     decapsulate: fn(&Private, &MlKem768Ciphertext) -> [u8; 32],

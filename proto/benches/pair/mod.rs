@@ -1,4 +1,4 @@
-//! One lane of a link at both of its ends, between buffers in memory.
+//! One lane of a link at both its ends, connected by buffers in memory.
 
 use std::hint::black_box;
 use std::net::SocketAddr;
@@ -19,13 +19,13 @@ use tund_proto::crypto::keys::{DirectionKey, LinkKeys};
 use tund_proto::crypto::suite::Cipher;
 use tund_proto::wire::datagram::Framing;
 
-/// Payload of a datagram on a path of 1500 bytes, and an inner packet that fits it.
+/// UDP payload on a 1500-byte path, and an inner packet that fits it.
 pub const DATAGRAM: usize = 1472;
 pub const PACKET: usize = 1420;
-/// Frames of a round: the segments of a super-frame.
+/// Frames per round: the segments of a super-frame.
 pub const FRAMES: usize = 44;
 
-/// What a lane puts out: datagrams one behind the other, and the number of frames.
+/// A lane's output: concatenated datagrams, and the number of frames.
 #[derive(Default)]
 struct Out {
     datagrams: Vec<u8>,
@@ -53,7 +53,7 @@ impl Sink for Out {
     }
 }
 
-/// The two ends: frames go from one to the other.
+/// Two ends: frames go from one to the other.
 pub struct Pair {
     from: Lane,
     to: Lane,
@@ -63,7 +63,7 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Both have their keys and each other's address, and a guard knows both hosts of frames like this one.
+    /// Both have their keys and each other's address. A guard knows both hosts of frames like `frame`.
     pub fn new(framing: Framing, lane: u8, guard: Option<&config::Guard>, frame: &[u8]) -> Self {
         let keys = Arc::new(LinkKeys::new(&[1; 32]));
         let settings = |direction| Settings {
@@ -97,13 +97,13 @@ impl Pair {
             to.handle_command(now, command, &mut out);
         }
         from.outward.frames.inner.set_now(now);
-        // What the receiving end sends in the other direction.
+        // The receiving end sends in the other direction.
         let back = [&frame[6..12], &frame[..6], &frame[12..]].concat();
         assert!(to.outward.frames.admits(&back, &mut out), "both hosts are known");
         Self { from, to, out, path, now }
     }
 
-    /// A super-frame of [`FRAMES`] such frames passes the guard as one, is sealed, and opened.
+    /// Passes a super-frame of [`FRAMES`] such frames through the guard, seals it and opens it.
     pub fn round(&mut self, frame: &[u8]) {
         let before = self.out.frames;
         assert!(self.from.outward.frames.admits(black_box(frame), &mut self.out));

@@ -1,9 +1,9 @@
-//! Small worlds, searched exhaustively: every order of what may happen, up to some depth.
+//! Exhaustive search of small worlds: every order of events, up to some depth.
 //!
-//! A [`World`] says what may happen next and does it; [`search`] goes through all of it breadth first, looks at each state
-//! once, and gives the shortest way to a violation. States are told apart by a digest that leaves out what makes no
-//! difference (the names of keys, the time that passed). A state is kept as the way to it and made again when its turn
-//! comes, so that memory does not bound the depth.
+//! A [`World`] says what may happen next and does it. [`search`] explores it breadth first, visits each state once, and
+//! returns the shortest path to a violation. States are compared by a digest that leaves out what makes no difference
+//! (names of keys, elapsed time). A state is stored as the path to it and recomputed in its turn, so that memory does
+//! not limit the depth.
 //!
 //! ```text
 //! cargo test --lib search::                        what an ordinary run searches
@@ -17,43 +17,43 @@ use std::io::Write as _;
 
 /// A world in one state.
 pub trait World: Clone {
-    /// Something that may happen.
+    /// An event.
     type Act: Clone;
 
-    /// What may happen now, always in the same order.
+    /// Returns the possible events, always in the same order.
     fn acts(&self) -> Vec<Self::Act>;
 
-    /// Makes it happen.
+    /// Performs an event.
     ///
     /// # Errors
-    /// What must not be.
+    /// The violation.
     fn act(&mut self, act: &Self::Act) -> Result<(), String>;
 
-    /// What that is, in a line for people.
+    /// Describes an event in one line.
     fn tell(&self, act: &Self::Act) -> String;
 
-    /// Looks at the state as a whole, at the expense of a copy of it.
+    /// Checks the state as a whole, on a copy of it.
     ///
     /// # Errors
-    /// What must not be.
+    /// The violation.
     fn check(self) -> Result<(), String>;
 
-    /// Writes what makes this state differ from others.
+    /// Hashes what distinguishes this state from others.
     fn digest(&self, to: &mut impl Hasher);
 }
 
-/// What a search came to.
+/// The result of a search.
 #[derive(Debug)]
 pub struct Found {
-    /// States that differ.
+    /// Distinct states.
     pub states: usize,
-    /// Steps that were taken from them.
+    /// Steps taken from them.
     pub steps: usize,
-    /// The shortest way to what must not be, one line for each step.
+    /// The shortest path to a violation, one line per step.
     pub violation: Option<String>,
 }
 
-/// All states that are at most `depth` steps from `start`, or so many more as `SEARCH_DEPTH` says.
+/// Searches all states within `depth` steps of `start`, plus `SEARCH_DEPTH`.
 pub fn search<W: World>(what: &str, start: &W, depth: usize) -> Found {
     let more = std::env::var("SEARCH_DEPTH").ok().and_then(|more| more.parse().ok());
     let depth = depth + more.unwrap_or(0);
@@ -87,7 +87,7 @@ pub fn search<W: World>(what: &str, start: &W, depth: usize) -> Found {
     Found { states: seen.len(), steps, violation: None }
 }
 
-/// The state to which a way leads.
+/// Returns the state at the end of a path.
 fn at<W: World>(start: &W, way: &[u8]) -> W {
     let mut world = start.clone();
     for index in way {

@@ -1,5 +1,5 @@
-//! One end: the adapter between the simulation and the core. Whatever the daemon does for a link and its
-//! lane is done here, and nothing else of the simulation calls either of them.
+//! One end: the adapter between the simulation and the core. It does what the daemon does for a link and its lane;
+//! nothing else in the simulation calls either.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -16,21 +16,21 @@ use crate::crypto::noise::Statics;
 use crate::testing::{Dice, link};
 use crate::wire::datagram::Framing;
 
-/// As long as the daemon's queues.
+/// Length of the daemon's queues.
 const NOTICES: usize = 256;
 const TICK: Duration = Duration::from_secs(1);
-/// More calls than this without time passing are a busy loop.
+/// More calls than this at one instant are a busy loop.
 const SPIN: u32 = 100;
 
-/// What an end is made of.
+/// Configuration of an end.
 #[derive(Clone)]
 pub struct Config {
     pub settings: LinkSettings,
     pub statics: Statics,
     pub secret: [u8; 32],
-    /// The longest that a command or a notice waits for the thread that takes it.
+    /// Longest wait of a command or notice for the thread that takes it.
     pub pace: Duration,
-    /// What the host's routing says of the way to the peer.
+    /// MTU of the host's route to the peer.
     pub route_mtu: u32,
 }
 
@@ -40,34 +40,34 @@ impl Config {
     }
 }
 
-/// What came out of an end, in order.
+/// Output of an end, in order.
 pub enum Output {
     Datagram {
         bytes: Vec<u8>,
         to: Path,
     },
     Frame(Vec<u8>),
-    /// The lane has this key to send under.
+    /// The lane has this key for sending.
     Prepared(Key),
-    /// The lane opens what is sealed with this key.
+    /// The lane opens datagrams sealed with this key.
     Receives(Key),
-    /// The link takes this control message, which verified.
+    /// The link handles this verified control message.
     Control(Vec<u8>),
-    /// The link judges this datagram of a key id that is not live.
+    /// The link examines this datagram, whose key id is not live.
     Unknown(Vec<u8>),
-    /// Datagrams go there now.
+    /// Datagrams now go here.
     Endpoint(Option<Path>),
     Resolve,
     Up,
     Down,
-    /// No key of before may be used.
+    /// No earlier key may be used.
     Resumed,
     Log {
         code: &'static str,
         level: Level,
         text: String,
     },
-    /// It asked to be called again and again without time passing.
+    /// It asked to be called repeatedly at one instant.
     Spinning,
 }
 
@@ -92,7 +92,7 @@ impl Sink for Port {
     }
 }
 
-/// Items that wait, in order.
+/// Waiting items, in order.
 struct Queue<T>(VecDeque<(Instant, T)>);
 
 impl<T> Queue<T> {
@@ -113,7 +113,7 @@ impl<T> Queue<T> {
 
 pub struct End {
     pub config: Config,
-    /// Longest frame that its device yields.
+    /// Longest frame of its device.
     pub max_frame: usize,
     link: Link<Dice>,
     lane: Lane,
@@ -121,11 +121,11 @@ pub struct End {
     watch: ClockJumpDetector,
     dice: Dice,
     commands: Queue<Command>,
-    /// Proven ones, and others.
+    /// Proven ones, then others.
     notices: [Queue<Notice>; 2],
-    /// News of the link that wait until the lane has carried out what came before.
+    /// The link's news, waiting until the lane has carried out earlier commands.
     ups: Queue<()>,
-    /// The key looks used up at the next report.
+    /// The next report shows the key as used up.
     pub exhausted: bool,
     tick_at: Instant,
     spun: (Instant, u32),
@@ -160,7 +160,7 @@ impl End {
         self.link.is_up()
     }
 
-    /// Authentic datagrams that were received.
+    /// Number of authentic datagrams received.
     pub fn heard(&self) -> u64 {
         self.lane.stats().datagrams_in
     }
@@ -183,7 +183,7 @@ impl End {
         self.settle(now);
     }
 
-    /// The host says this of what was sent.
+    /// The host reports this about what was sent.
     pub fn notice(&mut self, now: Now, notice: Notice) {
         self.port.notice(notice);
         self.settle(now);
@@ -235,7 +235,7 @@ impl End {
         }
     }
 
-    /// Carries everything between link, lane and disk that need not wait.
+    /// Exchanges everything between link, lane and disk that need not wait.
     fn settle(&mut self, now: Now) {
         loop {
             while let Some(notice) = self.port.notices.pop_front() {

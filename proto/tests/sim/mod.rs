@@ -30,13 +30,13 @@ use crate::testing::Dice;
 
 /// Seeds of an ordinary run; `tests/run` runs more.
 const SEEDS: u64 = 200;
-/// Lines of a trace that are shown.
+/// Most trace lines shown.
 const SHOWN: usize = 200;
 
-/// What makes a plan of a seed.
+/// Makes a plan from a seed.
 type Planner = fn(&mut Dice) -> Plan;
 
-/// Runs one seed: how long it lasted in the simulation, and what was wrong.
+/// Runs one seed. Returns the simulated time and any violation.
 fn run(plan: Planner, seed: u64, traced: bool) -> (Duration, Option<String>, Vec<String>) {
     let mut world = World::new(plan, seed, traced);
     let outcome = catch_unwind(AssertUnwindSafe(|| world.run()));
@@ -55,7 +55,7 @@ fn explain(plan: Planner, seed: u64, violation: &str) -> String {
     format!("{shown}\n\nseed {seed}: {violation}\n(SIM_SEED={seed} shows the whole trace)")
 }
 
-/// Says it also where the output of tests that pass is kept back.
+/// Prints even where the output of passing tests is captured.
 fn tell(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
@@ -69,19 +69,19 @@ fn seeds() {
     run_all("simulation", Plan::new, number("SIM_SEEDS").unwrap_or(SEEDS));
 }
 
-/// Whoever is told that the link is up can send at once, whatever either end was before.
+/// An end that is told that the link is up can send at once, whatever its history.
 #[test]
 fn restarts() {
     run_all("simulation of restarts", Plan::restarts, number("SIM_RESTARTS").unwrap_or(SEEDS));
 }
 
-/// A call that was answered in vain keeps nobody out, whoever calls next.
+/// An unheard answer keeps nobody out, whoever calls next.
 #[test]
 fn unanswered() {
     run_all("simulation of answers lost", Plan::unanswered, number("SIM_RESTARTS").unwrap_or(SEEDS));
 }
 
-/// What was kept back comes late, and in another order, but it holds nobody up.
+/// Withheld datagrams that come late and reordered hold nobody up.
 #[test]
 fn withheld() {
     run_all("simulation of what is withheld", Plan::withheld, number("SIM_RESTARTS").unwrap_or(SEEDS));

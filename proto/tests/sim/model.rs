@@ -1,5 +1,5 @@
-//! The reference: what was sent, under which key, and what may therefore come out. It knows the keys of both
-//! ends, so that it reads every datagram, and it draws its conclusions from that alone.
+//! The reference model: what was sent, under which key, and so what may come out. It has the keys of both ends, reads
+//! every datagram, and concludes from that alone.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -18,12 +18,12 @@ use crate::wire::control::{self, Message};
 use crate::wire::datagram::{Framing, HEADER, Header, Kind};
 use crate::wire::handshake::{self, Envelope};
 
-/// Shortest frame: its number and one byte.
+/// Shortest frame: number and one byte.
 pub const SHORTEST: usize = 9;
-/// Own keys that are kept to read what is sent.
+/// Own keys kept to read what was sent.
 const OWN: usize = 64;
 
-/// A key, by the order in which keys were first seen.
+/// A key, numbered by first appearance.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KeyNumber(usize);
 
@@ -33,7 +33,7 @@ impl std::fmt::Display for KeyNumber {
     }
 }
 
-/// What a datagram is to who knows the keys.
+/// A datagram decoded with the keys.
 pub enum Read {
     Handshake(Option<handshake::Kind>, String),
     Data { key: KeyNumber, header: Header, body: Vec<u8> },
@@ -60,16 +60,16 @@ struct Frame {
     from: usize,
     length: usize,
     sent: Duration,
-    /// `None`: nothing that carries it was sent.
+    /// `None`: no datagram that carries it was sent.
     key: Option<KeyNumber>,
     arrived: bool,
 }
 
-/// A key that an end opens datagrams with.
+/// A key that an end accepts.
 struct Receive {
     key: KeyNumber,
     since: Duration,
-    /// When it ends for sure.
+    /// When it surely expires.
     until: Option<Duration>,
 }
 
@@ -78,16 +78,16 @@ struct Receive {
 struct Side {
     own: VecDeque<(KeyNumber, Name, Aead)>,
     receives: Vec<Receive>,
-    /// A hello of the peer fitted since the link was down.
+    /// A matching hello came since the link was last down.
     fits: bool,
-    /// Keys that were not live when a hello that fits came under them.
+    /// Keys that were not live when a matching hello came under them.
     fitting: BTreeSet<KeyNumber>,
     up_since: Option<Duration>,
     endpoint: Option<SocketAddr>,
-    /// Keys seen before belong to a copy of the end after that time.
+    /// When the keys so far, by count, become a copy's alone.
     copied: Option<(Duration, usize)>,
     heard: (u64, Duration),
-    /// Tags of what was taken.
+    /// Tags of accepted datagrams.
     taken: BTreeSet<[u8; 16]>,
 }
 
@@ -120,12 +120,12 @@ impl Model {
         }
     }
 
-    /// An end starts: it knows nothing, and who talked to it before is nobody.
+    /// An end starts without any state, and without a peer.
     pub fn started(&mut self, which: usize, now: Duration) {
         self.sides[which] = Side { heard: (0, now), ..Side::default() };
     }
 
-    /// A new frame for the device of an end.
+    /// Makes a new frame for an end's device.
     pub fn frame(&mut self, from: usize, length: usize, now: Duration) -> Vec<u8> {
         let id = self.frames.len();
         self.frames.push(Frame { from, length, sent: now, key: None, arrived: false });
@@ -180,7 +180,7 @@ impl Model {
         id
     }
 
-    /// What an end sends: under a key of its own that nobody else can have, each counter once.
+    /// An end sends: under its own key, which nobody else can have, and each counter once.
     pub fn sent(
         &mut self,
         which: usize,
@@ -212,7 +212,7 @@ impl Model {
         Ok(read)
     }
 
-    /// What the device of an end is given.
+    /// An end's device receives a frame.
     pub fn delivered(&mut self, which: usize, now: Duration, bytes: &[u8]) -> Verdict {
         let id = number(bytes).filter(|id| *id < self.frames.len());
         let id = id.filter(|id| bytes == contents(*id, self.frames[*id].from, self.frames[*id].length));
@@ -244,14 +244,14 @@ impl Model {
         }
     }
 
-    /// A control message that verified at an end.
+    /// An end verified a control message.
     pub fn controlled(&mut self, which: usize, body: &[u8]) {
         if let Ok(Some(Message::Hello(peer))) = control::decode(body) {
             self.sides[which].fits = hello::mismatch(&self.configs[which].settings, &peer).is_none();
         }
     }
 
-    /// A datagram under a key id that is not live is looked at.
+    /// An end examines a datagram whose key id is not live.
     pub fn unknown(&mut self, which: usize, bytes: &[u8]) {
         let Some(Read::Data { key, header, body }) = self.read(1 - which, bytes) else { return };
         if header.kind == Kind::Control
@@ -266,8 +266,8 @@ impl Model {
         self.sides[which].up_since = Some(now);
     }
 
-    /// The link is down at an end: in handshake mode no key outlives that but what it took since it heard of the peer,
-    /// which may be called by the peer's next start.
+    /// The link goes down. In handshake mode only keys taken since the end last heard of the peer survive that: the
+    /// peer's next start may use them.
     pub fn down(&mut self, which: usize, now: Duration) {
         let at = now + self.configs[which].pace;
         let side = &mut self.sides[which];
@@ -279,7 +279,7 @@ impl Model {
         }
     }
 
-    /// An end learned that a copy of it may run.
+    /// An end learns that a copy of it may be running.
     pub fn copied(&mut self, which: usize, now: Duration) {
         let at = now + self.configs[which].pace;
         let side = &mut self.sides[which];
@@ -289,8 +289,8 @@ impl Model {
         }
     }
 
-    /// An end sends to that address from now on. While the link is up that must be one of the peer's, unless
-    /// the link came up with a stranger who was faster: then it may stay there for a while.
+    /// An end changes its peer's address. While the link is up it must be one of the peer's, unless a faster stranger
+    /// brought the link up: then it may stay for a while.
     pub fn endpoint(&mut self, which: usize, now: Duration, to: SocketAddr, is_peers: bool) -> Verdict {
         let pace = self.configs[which].pace;
         let side = &mut self.sides[which];
@@ -301,7 +301,7 @@ impl Model {
         Ok(())
     }
 
-    /// A link of which nothing is heard is down in time.
+    /// A link that hears nothing goes down in time.
     pub fn liveness(&mut self, which: usize, now: Duration, heard: u64, up: bool) -> Verdict {
         let config = &self.configs[which];
         let slack = Duration::from_millis(2500) + config.pace * 2;
@@ -315,7 +315,7 @@ impl Model {
         Ok(())
     }
 
-    /// A datagram had an effect; true: it had one before at this end.
+    /// A datagram had an effect. Returns whether it had one here before.
     pub fn take(&mut self, which: usize, bytes: &[u8]) -> bool {
         let tag = bytes.last_chunk().copied().unwrap_or_default();
         !self.sides[which].taken.insert(tag)
@@ -377,7 +377,7 @@ impl Model {
     }
 }
 
-/// A frame: neither IPv4 nor IPv6, its number, and bytes that no other frame has there.
+/// Contents of a frame: neither IPv4 nor IPv6, its number, and bytes unique at each place.
 fn contents(id: usize, from: usize, length: usize) -> Vec<u8> {
     let mut bytes = (id as u64).to_be_bytes().to_vec();
     bytes[0] = 0xe0 | from as u8;

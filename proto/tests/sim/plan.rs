@@ -1,4 +1,4 @@
-//! What a seed stands for: two configurations, and what goes wrong when.
+//! What a seed stands for: two configurations, and a schedule of faults.
 
 use std::time::Duration;
 
@@ -15,20 +15,20 @@ use crate::testing::{Dice, settings};
 /// What the network does to datagrams.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Weather {
-    /// Least and most time under way.
+    /// Least and greatest delay.
     pub delay: [Duration; 2],
     pub loss: f64,
     pub duplicate: f64,
     pub corrupt: f64,
-    /// Share that is kept back for up to five minutes.
+    /// Share withheld for up to five minutes.
     pub withhold: f64,
-    /// Share of which a stranger sends a copy from his own address, faster than the original.
+    /// Share that a stranger copies from his own address, faster than the original.
     pub copy: f64,
     /// Nothing passes from this end.
     pub cut: [bool; 2],
-    /// Longest IP packet.
+    /// Largest IP packet.
     pub mtu: usize,
-    /// Whether who sends a longer one is told.
+    /// Whether the sender of a larger one is told.
     pub icmp: bool,
 }
 
@@ -46,16 +46,16 @@ impl Weather {
     };
 }
 
-/// What somebody on the way keeps back all of, to let it go later in an order of his choice.
+/// Datagrams that an attacker on the path withholds, to release them later in any order.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kept {
-    /// Of this kind, which he tells by what he sees before and after.
+    /// Of this kind, recognised from context.
     Kind(Class),
-    /// So long, in bytes of UDP payload.
+    /// By length, in bytes of UDP payload.
     Length { least: usize, most: usize },
 }
 
-/// What a datagram is for.
+/// The purpose of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Class {
     Initiation,
@@ -65,7 +65,7 @@ pub enum Class {
     Frames,
 }
 
-/// Something that happens.
+/// An event.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Act {
     Weather(Weather),
@@ -89,7 +89,7 @@ pub enum Act {
         which: usize,
         seconds: i64,
     },
-    /// The translator before an end gives it another port.
+    /// The NAT before an end gives it another port.
     Rebind {
         which: usize,
     },
@@ -98,26 +98,26 @@ pub enum Act {
         which: usize,
         v4: bool,
     },
-    /// Which families an end has.
+    /// The address families of an end.
     Families {
         which: usize,
         v4: bool,
         v6: bool,
     },
-    /// The key of an end is nearly used up.
+    /// An end's key is nearly used up.
     Exhaust {
         which: usize,
     },
-    /// Somebody sends what was recorded, as it was or changed.
+    /// The attacker sends recorded datagrams, as they were or changed.
     Attack {
         count: usize,
     },
-    /// Somebody on the way keeps such datagrams of an end back from now on.
+    /// The attacker withholds such datagrams of an end from now on.
     Keep {
         which: usize,
         kept: Option<Kept>,
     },
-    /// He lets so many go of those that he has.
+    /// He releases so many.
     Release {
         count: usize,
     },
@@ -128,23 +128,23 @@ pub enum Act {
     },
 }
 
-/// A seed, spelled out.
+/// A seed's plan.
 pub struct Plan {
     pub configs: [Config; 2],
     /// How far the clocks are off, in microseconds.
     pub skews: [i64; 2],
     pub acts: Vec<(Duration, Act)>,
-    /// When all trouble ends.
+    /// When all faults end.
     pub calm: Duration,
-    /// How long the link must be without a fault after that.
+    /// How long the link must then be without a fault.
     pub steady: Duration,
-    /// How soon after that both ends must be up, where that is sooner than everywhere.
+    /// When both ends must be up again after that, if sooner than usual.
     pub back: Option<Duration>,
-    /// Whether recordings are sent on and on in the calm.
+    /// Whether recordings are sent throughout the calm.
     pub besieged: bool,
-    /// Whether what was kept back is let go on and on in the calm.
+    /// Whether withheld datagrams are released throughout the calm.
     pub releases: bool,
-    /// Whether what an end sends as soon as it is told that the link is up must arrive.
+    /// Whether frames sent as soon as an end is told that the link is up must arrive.
     pub prompt: bool,
 }
 
@@ -166,7 +166,7 @@ impl Plan {
             act(dice, at, calm, &mut acts);
         }
         acts.sort_by_key(|(at, _)| *at);
-        // What the weather becomes depends on what it was.
+        // New weather depends on the old.
         for (_, act) in &mut acts {
             if let Act::Weather(change) = act {
                 weather = change_of(dice, weather);
@@ -185,8 +185,7 @@ impl Plan {
         Self { configs, skews, acts, calm, steady, back: None, besieged, releases: false, prompt: false }
     }
 
-    /// As the plain one, and somebody keeps back what he likes. He may drop nothing in the calm, but then he still lets go
-    /// what he kept.
+    /// The plain plan with an attacker who withholds datagrams. In the calm he drops none, but still releases those.
     pub fn withheld(dice: &mut Dice) -> Self {
         let mut plan = Self::new(dice);
         let classes = [
@@ -219,7 +218,7 @@ impl Plan {
         plan
     }
 
-    /// Ends that are ended and started again, one after the other, on a network that does nothing to datagrams.
+    /// Ends that are restarted in turn on a network without faults.
     pub fn restarts(dice: &mut Dice) -> Self {
         let configs = configs(dice);
         let skews = dice.pick(&[[0, 0], [0, 0], [0, 3_600_000_000], [-60_000_000, 100_000_000]]);
@@ -247,7 +246,7 @@ impl Plan {
         }
     }
 
-    /// An end that hears nothing any more calls, is answered, and is started anew before it hears anything.
+    /// An end that hears nothing calls, is answered, and restarts before it hears the answer.
     pub fn unanswered(dice: &mut Dice) -> Self {
         let configs = configs(dice);
         let which = (0..2).find(|which| configs[*which].settings.has_remote).unwrap_or(0);
@@ -264,7 +263,7 @@ impl Plan {
             (calm, Act::Start { which }),
         ];
         let steady = Duration::from_secs(5);
-        // The second call, if not the first; sooner than the other end notices the silence and calls by itself.
+        // By the second call, if not the first; before the other end notices the silence and calls by itself.
         let is_handshake = configs[0].settings.key_mode == KeyMode::Handshake;
         let back = is_handshake.then(|| ANSWER_KEPT + CALL_FIRST.mul_f32(1.2) + Duration::from_secs(1));
         Self {
@@ -314,7 +313,7 @@ fn act(dice: &mut Dice, at: Duration, calm: Duration, acts: &mut Vec<(Duration, 
     }
 }
 
-/// One thing about the network becomes better or worse.
+/// Improves or worsens one property of the network.
 fn change_of(dice: &mut Dice, mut weather: Weather) -> Weather {
     match dice.below(9) {
         0 => weather.loss = dice.pick(&[0.0, 0.02, 0.3, 0.6]),

@@ -18,31 +18,31 @@ use crate::wire::datagram::Framing;
 
 const YEAR_2026: u64 = 1_790_000_000_000_000;
 const PORT: u16 = 1417;
-/// Somebody on the way.
+/// An attacker on the path.
 const STRANGER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(203, 0, 113, 66)), 666);
-/// Datagrams that the stranger remembers.
+/// Datagrams that the attacker records.
 const RECORD: usize = 2000;
-/// Without a loss for so long, the link counts as settled.
+/// The link counts as settled after this long without a loss.
 const SETTLED: Duration = Duration::from_secs(3);
 const BURSTS: u32 = 4;
-/// After the timeout, an end has so long to find its peer again.
+/// Time in which an end must find its peer again after the timeout.
 const RETURN: Duration = Duration::from_secs(40);
-/// Lines at verb 1, the default, that one end may say in a minute.
+/// Most lines at verb 1, the default, that one end may log in a minute.
 const LINES: usize = 30;
 
-/// Where an end is.
+/// An end's place.
 struct Place {
     v4: Option<Ipv4Addr>,
     v6: Option<Ipv6Addr>,
-    /// The IPv4 address and port that others see it at, if they are not its own.
+    /// IPv4 address and port that others see, if not its own.
     seen_at: Option<SocketAddr>,
-    /// Every address that it was ever seen at.
+    /// Every address it was ever seen at.
     was_at: Vec<SocketAddr>,
     moves: u8,
 }
 
 impl Place {
-    /// What the peer sees what is sent to `to` come from, and what it is called here.
+    /// The source address that `to` sees, and its own name for it.
     fn source(&self, to: SocketAddr) -> Option<(SocketAddr, IpAddr)> {
         match to {
             SocketAddr::V4(_) => {
@@ -68,13 +68,13 @@ impl Place {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Origin {
-    /// From the peer, on its first way.
+    /// From the peer, by the normal path.
     Genuine,
-    /// From the peer, and kept back on the way.
+    /// From the peer, but withheld on the path.
     Late,
-    /// The same bytes once more.
+    /// A duplicate.
     Copy,
-    /// Made or changed by somebody without the keys.
+    /// Made or changed by someone without the keys.
     Forged,
 }
 
@@ -86,11 +86,11 @@ struct Flying {
     bytes: Vec<u8>,
 }
 
-/// How far a run is.
+/// Progress of a run.
 #[derive(Clone, Copy, PartialEq)]
 enum Phase {
     Storm,
-    /// Since then, and so often, frames were sent and none was lost.
+    /// Time since which frames were sent without loss, and their number.
     Settling {
         since: Duration,
         bursts: u32,
@@ -114,22 +114,22 @@ pub struct World {
     serial: u64,
     weather: Weather,
     record: Vec<Flying>,
-    /// What is kept back now, of each end, and what was.
+    /// What is withheld now from each end, and what has been.
     keeps: [Option<Kept>; 2],
     kept: Vec<Flying>,
     model: Model,
     next_act: usize,
     next_frames: Duration,
     phase: Phase,
-    /// When something came that had been kept back, or that was recorded and never came before: an end took it
-    /// for a sign of life.
+    /// When a datagram last arrived that had been withheld, or recorded and never delivered: an end took it for a sign
+    /// of life.
     late: Duration,
     /// Frames of the calm that must still arrive, and by when.
     expected: BTreeMap<usize, Duration>,
-    /// Frames that were sent as soon as an end was told that the link is up, and by when they must arrive.
+    /// Frames sent as soon as an end was told that the link is up, with deadlines.
     greetings: BTreeMap<usize, Duration>,
     batch: Vec<usize>,
-    /// An end noticed that its clocks had jumped, and acted on that.
+    /// Whether an end noticed a clock jump and acted on it.
     resumed: bool,
     lines: [(Duration, usize); 2],
     trace: Option<Vec<String>>,
@@ -181,7 +181,7 @@ impl World {
         world
     }
 
-    /// Runs the seed; gives the time that passed in it.
+    /// Runs the seed; returns the simulated time.
     pub fn run(&mut self) -> Duration {
         while self.violation.is_none() && self.phase != Phase::Over {
             self.step();
@@ -216,7 +216,7 @@ impl World {
         Now { instant: self.start + self.now, wall: wall.wrapping_add_signed(self.skews[which]) }
     }
 
-    /// Does whatever comes first.
+    /// Processes the next event.
     fn step(&mut self) {
         let timers = [0, 1].map(|which| {
             let end = self.ends[which].as_ref()?;
@@ -245,7 +245,7 @@ impl World {
         self.progress();
     }
 
-    /// Calls an end, if it runs, and does what it wants done.
+    /// Calls an end if it runs, and carries out its output.
     fn with(&mut self, which: usize, call: impl FnOnce(&mut End, Now)) {
         let now = self.at(which);
         let Some(end) = &mut self.ends[which] else { return };
@@ -324,7 +324,7 @@ impl World {
         if *count > LINES { Err(format!("log: end {which} says too much")) } else { Ok(()) }
     }
 
-    /// What is to be seen of an end from time to time.
+    /// Checks an end periodically.
     fn watch(&mut self, which: usize) {
         let Some(end) = &self.ends[which] else { return };
         let (heard, up) = (end.heard(), end.is_up());
@@ -399,7 +399,7 @@ impl World {
         place.remember();
     }
 
-    /// The devices yield frames now and then.
+    /// Makes the devices yield frames now and then.
     fn traffic(&mut self) {
         let pause = if self.phase == Phase::Storm { [10, 4000] } else { [10, 1500] };
         self.next_frames = self.now + self.dice.ms(pause[0], pause[1]);
@@ -444,7 +444,7 @@ impl World {
         self.batch.clear();
     }
 
-    /// Frames of an end that waited for the link.
+    /// Sends an end's frames that waited for the link.
     fn greet(&mut self, which: usize) {
         let first = self.model.frames();
         self.burst(which, 3);
@@ -453,7 +453,7 @@ impl World {
     }
 
     fn length(&mut self, max: usize) -> usize {
-        // A path that shrank is found out by full datagrams: of full frames, and of several in one.
+        // A smaller path MTU shows only in full datagrams: of full frames, and of several in one.
         if matches!(self.phase, Phase::Settling { .. }) {
             return self.dice.pick(&[max, 400]);
         }
@@ -461,7 +461,7 @@ impl World {
         self.dice.pick(&[any, SHORTEST, 64, max])
     }
 
-    /// An end sends a datagram: the host and the network take it.
+    /// An end sends a datagram; host and network handle it.
     fn send(&mut self, which: usize, bytes: Vec<u8>, to: Path) {
         let verdict = self.model.sent(which, self.now, &bytes, &self.batch);
         let Some(read) = self.judge(verdict) else { return };
@@ -473,7 +473,7 @@ impl World {
             self.with(which, |end, now| end.notice(now, Notice::SourceLost { path: to }));
         }
         let Some((from, _)) = source else { return };
-        // A path of IPv6 takes 1280 bytes at least (RFC 8200 §5).
+        // An IPv6 path carries at least 1280 bytes (RFC 8200 §5).
         let (outer, mtu) = match to.remote.is_ipv4() {
             true => (OUTER_V4, self.weather.mtu),
             false => (OUTER_V6, self.weather.mtu.max(1280)),
@@ -497,7 +497,7 @@ impl World {
         self.travel(which, flying);
     }
 
-    /// Somebody lets go one of the datagrams that he kept back: the first, the last, or any.
+    /// Releases one withheld datagram: the first, the last, or any.
     fn release(&mut self) {
         if self.kept.is_empty() {
             return;
@@ -550,13 +550,13 @@ impl World {
         self.air.insert((self.now + delay, self.serial), flying);
     }
 
-    /// A datagram that nobody with the keys made.
+    /// Makes a datagram that no holder of the keys made.
     fn forge(&mut self, mut flying: Flying) -> Flying {
         let length = flying.bytes.len();
         match self.dice.below(5) {
             0 => flying.bytes.truncate(self.dice.below(length)),
             1 => flying.bytes.push(0),
-            // Where kind and slot are.
+            // The bytes of kind and slot.
             2 => {
                 let first = length.min(if length > 60 { self.dice.pick(&[0, 16]) } else { 0 });
                 flying.bytes[first] ^= 1 << self.dice.below(8);
@@ -571,7 +571,7 @@ impl World {
         flying
     }
 
-    /// Somebody sends something that was recorded: as it was, back to its sender, or changed.
+    /// The attacker sends a recorded datagram: as it was, back to its sender, or changed.
     fn attack(&mut self) {
         if self.record.is_empty() {
             return;
@@ -584,7 +584,7 @@ impl World {
             2 => flying = self.forge(flying),
             _ => {}
         }
-        // To where the end is now.
+        // To the end's current address.
         let which = self.places.iter().position(|place| place.was_at.contains(&flying.to));
         let current = which.map(|which| self.places[which].addresses());
         if let Some(to) =
@@ -592,7 +592,7 @@ impl World {
         {
             flying.to = to;
         }
-        // Never before the original: to overtake is a matter of the weather.
+        // Never before the original: overtaking is up to the weather.
         let after = self.weather.delay[1] + self.dice.ms(1, 50);
         self.fly(after, flying);
     }
@@ -631,7 +631,7 @@ impl World {
         }
     }
 
-    /// Whether the calm has come, the link has settled, or all is over.
+    /// Advances the phase: to the calm, to a settled link, to the end.
     fn progress(&mut self) {
         let mut lost = None;
         let (model, now) = (&self.model, self.now);
@@ -682,13 +682,13 @@ impl World {
         };
     }
 
-    /// What the ends counted, for the end of a trace.
+    /// Counters of both ends, for the end of a trace.
     pub fn counters(&self) -> Vec<String> {
         self.ends.iter().flatten().map(End::counters).collect()
     }
 }
 
-/// A datagram in a trace: its length, and the beginning of its tag, by which it is found where it was sent.
+/// Names a datagram in a trace by its length and the start of its tag, which finds it where it was sent.
 fn named(bytes: &[u8]) -> String {
     let tag = bytes.last_chunk::<4>().copied().unwrap_or_default();
     format!("{} bytes, {:08x}", bytes.len(), u32::from_be_bytes(tag))
