@@ -72,32 +72,31 @@ file! {
 
 table! { Top ""
     /// Where the peer is: `"host"`, `"host:port"`, an IPv4 address, an IPv6 address bare or as `"[2001:db8::1]:1417"`. A port may be the name of a
-    /// UDP service in /etc/services; without one it is 8863, or what `--port` says. Without `remote` this end
-    /// waits for the peer. Of up to 16 entries each is looked up by itself, and each address is called as soon as it is known, a quarter of a second
-    /// after the one before; IPv6 and IPv4 take turns, and the first that answers is the peer. 16 addresses are called at most. A name that does
-    /// not resolve yet is asked for again while tund runs. A
-    /// link-local address names its interface, which may come later: `"[fe80::1%eth0]:1417"`. With `tcp:` before it, as in
-    /// `"tcp:mon.tn:563"`, the peer is reached over TCP, for networks that do not let UDP through. UDP is preferred: entries with `tcp:` are
-    /// called after the others, an entry without is tried again every minute while the link runs over TCP, and when UDP ceases to pass the
-    /// link goes on over TCP within ten seconds.
+    /// UDP service in /etc/services; without one it is 8863, or what `--port` says. Without `remote` this end waits for the peer. There may be up to
+    /// 16 entries. Each is looked up separately, and each address is called as soon as it is known, a quarter of a second after the one before; IPv6
+    /// and IPv4 alternate, and the first that answers is the peer. At most 16 addresses are called. A name that does not resolve yet is looked up
+    /// again while tund runs. A link-local address names its interface, which may appear later: `"[fe80::1%eth0]:1417"`. With `tcp:` before it, as in
+    /// `"tcp:mon.tn:563"`, the peer is reached over TCP, for networks that do not let UDP through. UDP is preferred: entries with `tcp:` are called
+    /// after the others, and an entry without it is tried again every minute while the link runs over TCP. When UDP no longer passes, the link
+    /// continues over TCP within ten seconds.
     "remote" remote: Vec<At<String>> = Shape::Texts, absent("none"), Call => remotes;
     /// The local UDP port, such as `1417`, `"1417"` or a service name, or address and port, such as `"192.0.2.1:1417"` or `"[2001:db8::1]:1417"`. A
-    /// port alone and `"[::]:1417"` bind every address of both families, `"0.0.0.0:1417"` every IPv4 address. If the default port is taken and
-    /// there is a `remote`, any free port is used and the log says so; a port that is set here or with `--port` never gives way. Port 0 takes any
-    /// free port and needs a `remote`. A list may have a TCP port beside it, where streams of a peer are accepted whose `remote` has
-    /// `tcp:`: `[44096, "tcp:563"]`.
+    /// port alone and `"[::]:1417"` bind every address of both families, `"0.0.0.0:1417"` every IPv4 address. If the default port is taken and there
+    /// is a `remote`, any free port is used and the log says so; a port that is set here or with `--port` never gives way. Port 0 takes any free port
+    /// and needs a `remote`. A list may also have a TCP port, `[44096, "tcp:563"]`, on which streams are accepted from a peer whose `remote` has
+    /// `tcp:`.
     "listen" listen: Ports = Shape::Ports, absent("the port of the first `remote`, else 8863"), Connect => listen;
-    /// Reach entries of `remote` with `tcp:` through this proxy: `"http://HOST:PORT"`, which is asked by CONNECT (RFC 9110), or
-    /// `"socks5://HOST:PORT"` (RFC 1928). A user goes before the host, `"http://USER@HOST:PORT"`, and the password into
-    /// `proxy-password-file`. The names in `remote` are looked up here, not by the proxy: where no name server knows them, write addresses.
-    /// Many proxies let connections to port 443 alone through. `tund doctor` tries what passes.
+    /// Reach entries of `remote` with `tcp:` through this proxy: `"http://HOST:PORT"`, which uses CONNECT (RFC 9110), or `"socks5://HOST:PORT"` (RFC
+    /// 1928). A user goes before the host, `"http://USER@HOST:PORT"`, and the password into `proxy-password-file`. The names in `remote` are looked
+    /// up here, not by the proxy; if no name server here knows them, write addresses. Many proxies allow only connections to port 443. `tund doctor`
+    /// tries what passes.
     "proxy" proxy: String = Shape::Text, absent("none"), Call => proxy;
-    /// The file whose first line is the password for `proxy`. It must be guarded as `key.file`. It is read for each connection.
+    /// The file whose first line is the password for `proxy`. It must be protected like `key.file`. It is read for each connection.
     "proxy-password-file" proxy_password_file: String = Shape::Text, absent("no password"), Nothing => proxy_password_file;
-    /// Follow a peer that proves its key from a new address.
+    /// Follow a peer to a new address once it has proven there that it has the key.
     "float" float: bool = Shape::Flag, default(true), Nothing => float;
-    /// Send and receive the link's datagrams through this interface only. It must exist at the start; one that goes and comes back under
-    /// the same name, such as that of a PPPoE connection, is taken again.
+    /// Send and receive the link's datagrams through this interface only. It must exist at the start. If it disappears and returns under the same
+    /// name, like that of a PPPoE connection, it is used again.
     "bind-device" bind_device: String = Shape::Text, absent("none"), Connect => bind_device;
     /// The firewall mark of the link's datagrams (SO_MARK), for policy routing; with `[full-tunnel]` there is one in any case. With `fwmark` or
     /// `bind-device` set, `tund check` does not look for routing loops, as the routes do not decide alone.
@@ -105,10 +104,10 @@ table! { Top ""
 }
 
 table! { RawKey "key"
-    /// How traffic keys come from the link's secret, the same at both ends. With `"handshake"` the ends agree on new keys every two minutes, so
-    /// that whoever gets hold of the key file later reads no recorded traffic. With `"static"` they come from the key file itself, without any
+    /// How traffic keys are derived from the link's secret, the same at both ends. With `"handshake"` the ends agree on new keys every two minutes,
+    /// so that somebody who obtains the key file later cannot read recorded traffic. With `"static"` they come from the key file itself, without any
     /// handshake and without forward secrecy. `"openvpn"` is for a peer that is OpenVPN 2.3 to 2.7 with `secret`: the key file, the cipher and the
-    /// wire format are OpenVPN's, without forward secrecy; docs/openvpn.md tells how the ends are moved one at a time.
+    /// wire format are OpenVPN's, without forward secrecy; docs/openvpn.md describes how to move the ends one at a time.
     "mode" mode: KeyMode = names::<KeyMode>(), default(KeyMode::Handshake), Connect => key.mode;
     /// The file of the shared secret, the same at both ends, made by `tund genkey -o static.key`. It has comment lines beginning with `#` and one
     /// line of 64 hexadecimal digits. It must belong to root or to the user who runs tund (with sudo(8), too), and must not be open to group or
@@ -130,9 +129,9 @@ table! { RawKey "key"
     /// With static keys it has to be the same at both ends, and `"auto"` is `"chacha20-poly1305"`. With `"openvpn"` it is one of the ciphers in
     /// CBC mode, and `"auto"` is `"aes-256-cbc"`; OpenVPN without `cipher` uses `"bf-cbc"`.
     "cipher" cipher: AnyCipher = names::<AnyCipher>(), default(AnyCipher::Auto), Connect => key.suites;
-    /// With handshake keys: agree on them by X25519 and ML-KEM-768 together, so that who records traffic now and has a quantum computer later
-    /// reads none of it. `false` is for a peer that lacks this: it has to be the same at both ends, which say so if it is not, and neither
-    /// changes by itself.
+    /// With handshake keys: agree on them by X25519 and ML-KEM-768 together, so that somebody who records traffic now and has a quantum computer
+    /// later cannot read it. `false` is for a peer that lacks this. It has to be the same at both ends; they report a difference, and neither changes
+    /// by itself.
     "post-quantum" post_quantum: bool = Shape::Flag, default(true), Connect => key.exchange;
     /// With `"openvpn"`: the digest of the HMAC, as the peer's `auth`. OpenVPN's default is SHA1, which is no weakness in an HMAC.
     "auth" auth: Digest = names::<Digest>(), default(Digest::Sha1), Connect;
@@ -146,8 +145,8 @@ table! { RawOpenVpn "openvpn"
     /// `"auto"` looks at the peer's first ping, or at its first question about options, which comes after ten seconds. Nothing is ever
     /// compressed, and what the peer compresses is dropped; the log names the remedy.
     "framing" framing: Option<Framing> = names::<Option<Framing>>(), default(None), Connect;
-    /// With `key.mode = "openvpn"`: what happens when the peer turns out to be tund as well. `"auto"`: both change to keys of a handshake, without
-    /// a break, and back if it fails. `"require"`: frames pass under such keys alone; set it once both ends have changed. `"off"`: nothing.
+    /// With `key.mode = "openvpn"`: what happens when the peer turns out to be tund as well. `"auto"`: both change to handshake keys, without a
+    /// break, and back if it fails. `"require"`: frames pass only under such keys; set it once both ends have changed. `"off"`: nothing.
     "upgrade" upgrade: Upgrade = names::<Upgrade>(), default(Upgrade::Auto), Connect;
     /// With `key.mode = "openvpn"`: as the peer's `fragment`: packets are cut so that no datagram is longer. Both ends have to set it.
     "fragment" fragment: u16 = Shape::Number(68, 65_000, "bytes"), absent("packets are not cut; what exceeds the path travels as IP fragments"), Connect;
@@ -166,8 +165,8 @@ table! { RawDevice "device"
     /// of routes.
     "peer" peer: Vec<At<String>> = Shape::Texts, absent("none"), Connect => device.peers;
     /// The largest IP packet on the device, in bytes, the same at both ends; at least 1280 with an IPv6 address. It need not fit the path: larger
-    /// frames travel in several datagrams. With `"bridge"`, that of the bridge, as it is at the start, at each reload and when it has grown: a device with a smaller one would
-    /// lower the bridge's.
+    /// frames travel in several datagrams. `"bridge"` means the MTU of the bridge, as it is at the start, at each reload and when it has grown; a
+    /// device with a smaller MTU would lower the bridge's.
     "mtu" mtu: NumberOr = Shape::NumberOr(MTU_LEAST, MTU_MOST, "bytes", "bridge"), absent("1420 for tun, 1400 for tun with static keys, 1500 for tap"), Connect => device.mtu;
     /// With `false`, addresses and MTU of the device are left alone, for a script to set (OpenVPN's `ifconfig-noexec`). A device with `bridge` is
     /// still joined and brought up. Without any capability tund uses a device that is ready: one of this `name` that another program made and set
@@ -178,7 +177,7 @@ table! { RawDevice "device"
     "mac" mac: String = Shape::Text, absent("one that begins with `fe:`, drawn from the key and the link's name, so that it stays; a device that another program made keeps its own, unless it joins a `bridge`"), Nothing => device.mac;
     /// Make the tap device a port of this bridge, which has to exist. Addresses then belong on the bridge, not here.
     "bridge" bridge: String = Shape::Text, absent("none"), Nothing => device.bridge;
-    /// Length of the device's transmit queue, in packets: what may wait while tund waits for a processor.
+    /// Length of the device's transmit queue, in packets: how many may wait while tund waits for a processor.
     "txqueuelen" txqueuelen: u32 = Shape::Number(1, 1_000_000, "packets"), absent("2000, or the kernel's with `configure = false`"), Nothing => device.txqueuelen;
 }
 
@@ -196,19 +195,19 @@ table! { RawRoute "route"
 }
 
 table! { RawFullTunnel "full-tunnel"
-    /// With `"reach"`, whatever table main has a route for that is narrower than its default route goes there: networks that this host is connected
-    /// to, and also routes that others set, such as by DHCP. Whoever runs such a network can give it addresses that you want to reach through the
-    /// tunnel. The log says so at each start, and `tund check` if the key is not set. With `"refuse"`, only the `[[route]]` tables of this file
-    /// count; all else goes into the tunnel, the local network and its printers, routes of other links and answers to a local ssh client among it.
-    /// The gateway still serves the link's own datagrams.
+    /// With `"reach"`, traffic goes where table main has a route for it that is narrower than its default route: to networks that this host is
+    /// connected to, and also along routes that others set, such as by DHCP. Anybody who runs such a network can give it addresses that you want to
+    /// reach through the tunnel. The log says so at each start, and `tund check` if the key is not set. With `"refuse"`, only the `[[route]]` tables
+    /// of this file count. Everything else goes into the tunnel, including traffic to the local network and its printers, routes of other links, and
+    /// answers to a local ssh client. The gateway still serves the link's own datagrams.
     "local-networks" local_networks: LocalNetworks = names::<LocalNetworks>(), default(LocalNetworks::Reach), Nothing;
-    /// With `"open"`, rules and table are there while the link is up, and traffic goes beside the tunnel while it is not. With `"closed"` they are
-    /// there from the start, and everything but the link's datagrams is refused while it is down, by `unreachable` routes of the table, also after
-    /// tund was killed or failed to start again: only an end in order (SIGTERM, `tund down`) takes rules and refusals back; `tund status` shows
-    /// them. Look-ups carry no mark. So names in `remote` are looked up before the host is closed, and the start fails if none resolves; while the
-    /// link is down, only a name server on a network that this host is connected to (with `"reach"`) and `/etc/hosts` can be asked, and the
-    /// addresses that were known are tried on. After a killed tund the host is still closed at the next start: an address in `remote` needs no
-    /// look-up. By hand: `ip rule del priority N`, `ip -6 rule del priority N`, also for N + 1, then `ip route flush table N`.
+    /// With `"open"`, rules and table exist while the link is up; while it is not, traffic goes outside the tunnel. With `"closed"` they exist from
+    /// the start, and while the link is down, `unreachable` routes of the table refuse everything but the link's datagrams, also after tund was
+    /// killed or failed to start again. Only an orderly end (SIGTERM, `tund down`) removes rules and refusals; `tund status` shows them. Look-ups
+    /// carry no mark. So names in `remote` are looked up before the host is closed, and the start fails if none resolves. While the link is down,
+    /// only `/etc/hosts` and a name server on a network that this host is connected to (with `"reach"`) can be asked, and tund keeps calling the
+    /// known addresses. After tund was killed the host is still closed at the next start; an address in `remote` needs no look-up. By hand:
+    /// `ip rule del priority N`, `ip -6 rule del priority N`, also for N + 1, then `ip route flush table N`.
     "fail" fail: Fail = names::<Fail>(), default(Fail::Open), Nothing;
 }
 
@@ -218,19 +217,19 @@ table! { RawPush "push"
 }
 
 table! { RawAccept "accept"
-    /// The peer's offers are taken within these prefixes and nowhere else; by default none is. A taken prefix is routed through the peer as with
+    /// The peer's offers are accepted only within these prefixes; by default none is. An accepted prefix is routed through the peer as with
     /// `via = "vpn_gateway"`, from when the link is up until the peer withdraws it or the link goes down. Refused ones are logged, once each. An
     /// offer that overlaps a network this host is connected to, or that contains a gateway or a resolver of `/etc/resolv.conf`, is refused, unless
-    /// that very prefix stands in the list. One that contains an outer address of the link is refused in any case, unless a narrower route leads
-    /// that elsewhere; `[full-tunnel]` has no such limit, and takes the peer's routes into its own table. No route that is there is ever replaced.
+    /// that very prefix is in the list. One that contains an outer address of the link is always refused, unless a narrower route leads that address
+    /// elsewhere; `[full-tunnel]` has no such limit, and puts the peer's routes into its own table. An existing route is never replaced.
     "routes" routes: Vec<At<String>> = Shape::Texts, absent("none"), Nothing => accept.routes;
-    /// Most routes taken.
+    /// The most routes that are accepted.
     "limit" limit: usize = Shape::Number(0, MAX_ACCEPTED as i64, ""), default(MAX_ACCEPTED), Nothing => accept.limit;
-    /// With `"routes"`, packets from the peer are dropped and counted (`source`) unless their inner source address is `device.peer`, lies within
-    /// the network of `device.address`, a `[[route]]` through the peer or a route that was taken from it and set, or is link-local (IPv6); a
+    /// With `"routes"`, packets from the peer are dropped and counted (`source`) unless their inner source address is `device.peer`, is link-local
+    /// (IPv6), or lies within the network of `device.address`, a `[[route]]` through the peer, or a route that was accepted from the peer and set. A
     /// `[full-tunnel]` counts as a route to everything. Routes that others set, such as a script, do not count: a link over which a routing daemon
-    /// runs says `"any"`. So does, by default, a link of which the file knows neither peer nor network, as with addresses from a script; `tund
-    /// check` tells which it is unless the key is set. Without effect in tap mode.
+    /// runs needs `"any"`. `"any"` is also the default of a link whose file gives neither peer nor network, as with addresses from a script;
+    /// `tund check` reports the default unless the key is set. Without effect in tap mode.
     "sources" sources: Sources = names::<Sources>(), absent("`\"routes\"` in tun mode"), Nothing => accept.sources;
 }
 
@@ -243,7 +242,7 @@ table! { RawScripts "scripts"
     "route-up" route_up: Vec<At<String>> = Shape::Texts, absent("none"), Nothing => scripts.route_up;
     /// Runs before the routes are removed.
     "route-down" route_down: Vec<At<String>> = Shape::Texts, absent("none"), Nothing => scripts.route_down;
-    /// Runs when the peer begins to answer.
+    /// Runs when the peer no longer answers.
     "link-up" link_up: Vec<At<String>> = Shape::Texts, absent("none"), Nothing => scripts.link_up;
     /// Runs when the peer ceases to answer.
     "link-down" link_down: Vec<At<String>> = Shape::Texts, absent("none"), Nothing => scripts.link_down;
@@ -269,50 +268,52 @@ table! { RawRun "run"
     "user" user: String = Shape::Text, absent("`tund` if there is such a user, else `nobody`"), Restart => run.user;
     /// Its group.
     "group" group: String = Shape::Text, absent("the user's"), Restart => run.group;
-    /// Where run-time files are kept. Where a default cannot be written it is `$XDG_RUNTIME_DIR/tund`. systemd's `$RUNTIME_DIRECTORY` goes before
-    /// it. It, and all on the way to them, must belong to root or to the user who starts tund, and be nobody else's to write; so must the
-    /// directories of `run.pid-file`, `status.socket` and `--key-log`.
+    /// Where run-time files are kept. If a default cannot be written, it is `$XDG_RUNTIME_DIR/tund`. systemd's `$RUNTIME_DIRECTORY` takes precedence.
+    /// The directory, and all directories and symbolic links on the path to it, must belong to root or to the user who starts tund, and nobody else
+    /// may have write access; the same holds for the directories of `run.pid-file`, `status.socket` and `--key-log`.
     "runtime-dir" runtime_dir: String = Shape::Text, absent("`/run/tund`"), Restart => run.runtime_dir;
-    /// Where the two numbers are kept that a link with `key.mode = "openvpn"` needs after a restart. systemd's `$STATE_DIRECTORY` goes before it. It
-    /// must belong to root or to the user who starts tund, as `runtime-dir`.
+    /// Where a link with `key.mode = "openvpn"` keeps the two numbers that it needs after a restart. systemd's `$STATE_DIRECTORY` takes precedence.
+    /// It must belong to root or to the user who starts tund, like `runtime-dir`.
     "state-dir" state_dir: String = Shape::Text, absent("`/var/lib/tund`"), Restart => run.state_dir;
     /// How much is logged, with OpenVPN's meaning: 0 fatal errors only, 1 the usual, 3 normal use, 4 more, 5 a letter for each datagram and frame
-    /// (`R`/`W` and `r`/`w`), 6 to 9 traces. `--verb` goes before it.
+    /// (`R`/`W` and `r`/`w`), 6 to 9 traces. `--verb` takes precedence.
     "verb" verb: u8 = Shape::Number(0, 9, ""), default(1), Nothing => run.verb;
     /// Where the log goes: standard error, syslog (facility daemon) or systemd's journal, which gets the link and the code of a condition as the
     /// fields `TUND_LINK` and `TUND_CODE`. With `"json"` each line on standard error is an object with `time` (RFC 3339), `severity` (as syslog
     /// names it), `link`, `message` and, if the line tells of a condition, its `code`. With `--inetd` there is no standard error. Severities are `err`
     /// at any verb, `warning` for what is wrong and `notice` for other news from 1 on, `info` from 3 and `debug` from 4.
     "log" log: LogTo = names::<LogTo>(), absent("`\"stderr\"`, with `--inetd` `\"syslog\"`"), Restart => run.log;
-    /// Whether the processes that read the network, which have no privileges in any case, are locked in as well: a list of system calls, Landlock
-    /// (no files, no TCP, no signals to others), an empty root directory. With `"auto"` the log says what this host lacks; with `"require"` tund
-    /// then refuses to run, with exit code 69. The line `engine:` at verb 3 says what is in force.
+    /// Whether the processes that read the network, which have no privileges in any case, are also sandboxed: a list of system calls, Landlock (no
+    /// files, no TCP, no signals to others), an empty root directory. With `"auto"` the log says what this host lacks; with `"require"` tund then
+    /// refuses to run, with exit code 69. The line `engine:` at verb 3 says what is in force.
     "sandbox" sandbox: Sandbox = names::<Sandbox>(), default(Sandbox::Auto), Restart => run.sandbox;
-    /// The root directory of the process that reads the network: an empty directory that belongs to root. Nobody else may be able to write to it,
-    /// or to a directory on the way to it. It needs CAP_SYS_CHROOT. Root that lacks it, as in a container, is warned and keeps its root directory, and
-    /// is refused with `sandbox = "require"`; another user has no other root by default, since Landlock keeps files out of reach.
+    /// The root directory of the process that reads the network: an empty directory that belongs to root. Nobody else may be able to write to it, or
+    /// to a directory on the path to it. It needs CAP_SYS_CHROOT. If root lacks that, as in a container, tund warns and keeps its root directory, and
+    /// refuses to run with `sandbox = "require"`. For another user the root directory does not change by default, since Landlock keeps files out of
+    /// reach.
     "chroot" chroot: String = Shape::Text, absent("an empty directory in the runtime directory"), Restart => run.chroot;
     /// Run in the background, as with `--daemon`: the command returns when configuration, socket, device and `up` are good and the engine is
     /// locked, or with tund's exit code. The log goes to syslog, unless `log` says `"journal"`. Not with `--inetd`, nor from a systemd unit.
     "daemon" daemon: bool = Shape::Flag, default(false), Restart => run.daemon;
     /// File of the process id to signal; it is removed at the end.
     "pid-file" pid_file: String = Shape::Text, absent("none"), Restart => run.pid_file;
-    /// Priority of the process that reads the network and moves the frames, as nice(1) has it: -20 goes first. Less than tund's own takes
+    /// Priority of the process that reads the network and moves the frames, as in nice(1): -20 goes first. A value lower than tund's own needs
     /// CAP_SYS_NICE; with systemd's unit set `Nice=` there instead.
     "nice" nice: i8 = Shape::Number(-20, 19, ""), absent("tund's own"), Restart => run.nice;
 }
 
 table! { RawGuard "guard"
-    /// Find out whether the two segments are joined by another way, too: every two seconds a probe, a broadcast, goes into the device. If it comes to
-    /// the peer's device by another way, one of the two ends holds all frames back (`loop`) until there is no other way. Where a spanning tree has
-    /// cut the loop already, no probe passes and nothing is held back. Of two links between the same bridges the one that is held is the reserve of the
-    /// other one.
+    /// Detect whether the two segments are also joined by another path: every two seconds a probe, a broadcast, goes into the device. If it arrives
+    /// at the peer's device by another path, one of the two ends holds all frames back (`loop`) until there is no other path. Where a spanning tree
+    /// has already cut the loop, no probe passes and nothing is held back. Of two links between the same bridges the held one is the reserve of the
+    /// other.
     "loop" find_loops: bool = Shape::Flag, default(true), Connect => guard.find_loops;
-    /// Broadcasts, multicasts and frames to unknown destinations that are taken from the peer in a second, each. More of them is a storm, and what is
-    /// over it is dropped (`guard-storm`). Each lane counts by itself.
+    /// How many broadcasts, how many multicasts and how many frames to unknown destinations are accepted from the peer in a second. More of them is a
+    /// storm, and the excess is dropped (`guard-storm`). Each lane counts separately.
     "storm" storm: u32 = Shape::Number(1, 1_000_000, "frames"), default(20_000), Connect => guard.storm;
-    /// Source addresses that the peer's segment may have at the same time. Frames of further ones are dropped (`guard-macs`), so that a flood of
-    /// addresses does not fill the tables of switches here. One that was not used for a minute makes room, and after five minutes each goes.
+    /// How many source addresses the peer's segment may have at the same time. Frames with further ones are dropped (`guard-macs`), so that a flood
+    /// of addresses does not fill the tables of switches here. An address that was not used for a minute makes room, and every address is removed
+    /// after five minutes.
     "macs" macs: u32 = Shape::Number(1, 16_384, ""), default(4096), Connect => guard.macs;
     /// Spanning trees. With `"drop"`, their frames cross the link neither way (`guard-bpdu`): each segment has a tree of its own.
     "bpdu" bpdu: Verdict = names::<Verdict>(), default(Verdict::Pass), Connect => guard.drop_bpdu;
@@ -326,50 +327,49 @@ table! { RawGuard "guard"
     "vlans" vlans: Vec<At<String>> = Shape::Texts, absent("all"), Connect => guard.vlans;
     /// Whether frames without a VLAN tag pass, both ways; those with a priority tag alone are among them.
     "untagged" untagged: bool = Shape::Flag, default(true), Connect => guard.untagged;
-    /// Frames from the peer that come from an address which is in use in this segment. With `"pass"` that host has moved; with `"drop"` the frame is
-    /// a forgery (`guard-own-mac`), and a host that moves is believed after five minutes.
+    /// Frames from the peer whose source address is in use in this segment. With `"pass"` that host has moved; with `"drop"` the frame is a forgery
+    /// (`guard-own-mac`), and a host that moves is accepted after five minutes.
     "own-macs" own_macs: Verdict = names::<Verdict>(), default(Verdict::Pass), Connect => guard.drop_own_macs;
 }
 
 table! { RawTuning "tuning"
     /// Pack several small frames that wait at the same time into one datagram. Nothing ever waits for more.
     "bundle" bundle: bool = Shape::Flag, default(true), Connect => tuning.bundle;
-    /// Size asked for of the UDP socket's buffers. The log says if the kernel gives less.
+    /// Requested size of the UDP socket's buffers. The log says if the kernel gives less.
     "socket-buffer" socket_buffer: u32 = Shape::Number(4096, 1 << 30, "bytes"), default(4 << 20), Connect => tuning.socket_buffer;
-    /// The largest outer IP packet. Without it, tund asks the path itself, from 576 (IPv6: 596) up to the MTU of the route to the peer, and
-    /// notices within seconds when it becomes smaller, within minutes when it becomes larger. Set, it is believed and not measured.
+    /// The largest outer IP packet. Without it, tund probes the path, from 576 (IPv6: 596) up to the MTU of the route to the peer, and notices within
+    /// seconds when it becomes smaller, within minutes when it becomes larger. If set, the value is used without measurement.
     "path-mtu" path_mtu: u32 = Shape::Number(576, 65535, "bytes"), absent("found by probing"), Connect => tuning.path_mtu;
     /// Lower the segment size that TCP connections through a tun device announce to what the device's MTU holds, so that hosts behind the two ends
     /// need no path MTU discovery. Without effect in tap mode.
     "mss-clamp" mss_clamp: bool = Shape::Flag, default(true), Connect => tuning.mss_clamp;
-    /// Let the kernel cut up and join what crosses the device and the socket, so that many frames share the cost of a system call. What a kernel
-    /// does not know is given up at once, with a line in the log; `false` is for kernels or drivers that do it wrongly.
+    /// Let the kernel cut up and join what crosses the device and the socket, so that many frames share the cost of a system call. An offload that a
+    /// kernel does not support is given up at once, with a line in the log; `false` is for kernels or drivers with faulty offloads.
     "offload" offload: bool = Shape::Flag, default(true), Connect => tuning.data_path.offload;
     /// 1: one thread moves both directions, which is best for one way at a time and for round trips. 2: each direction has a thread of its own,
     /// which is best when both are full at once and there are processors to spare.
     "threads" threads: u8 = Shape::Number(1, 2, ""), default(1), Connect => tuning.data_path.threads;
-    /// How many lanes the link has: each has a queue of the device, a socket, keys and threads of its own, and nothing in common with the others,
-    /// so that a host with more processors carries more. `"auto"` is a lane for each processor of this host, at most 8. The kernel keeps the frames
-    /// of one connection in one lane. Where the ends differ the smaller number counts. While TCP carries the link, and where a superserver started
-    /// it, there is one lane. More than one is not possible with an OpenVPN peer, and needs of a device that another program made that it has several queues (`ip tuntap
-    /// add dev NAME mode tun multi_queue`; systemd-networkd: `[Tun] MultiQueue=yes`).
+    /// How many lanes the link has. Each has a queue of the device, a socket, keys and threads of its own, and nothing in common with the others, so
+    /// that a host with more processors carries more. `"auto"` is a lane for each processor of this host, at most 8. The kernel keeps the frames of
+    /// one connection in one lane. If the ends differ, the smaller number counts. While TCP carries the link, and where a superserver started it,
+    /// there is one lane. More than one is not possible with an OpenVPN peer. If another program made the device, it needs several queues
+    /// (`ip tuntap add dev NAME mode tun multi_queue`; systemd-networkd: `[Tun] MultiQueue=yes`).
     "lanes" lanes: NumberOr = Shape::NumberOr(1, 16, "lanes", "auto"), default(NumberOr::Number(1)), Restart => tuning.data_path.lanes;
-    /// How long a worker keeps looking for more before it sleeps. With more than the default round trips become shorter; the processor does not
-    /// rest meanwhile.
+    /// How long a worker keeps looking for more before it sleeps. A higher value shortens round trips, but the processor does not rest meanwhile.
     "busy-poll" busy_poll: u32 = Shape::Number(0, 1_000_000, "microseconds"), default(5), Connect => tuning.data_path.busy_poll;
     /// Copy the DSCP of inner packets to the datagrams that carry them, for networks that treat classes differently; everybody on the path can see
     /// it. ECN is always carried both ways (RFC 6040).
     "dscp" dscp: CopyDscp = names::<CopyDscp>(), absent("not copied"), Connect => tuning.data_path.copy_dscp;
-    /// What decides how fast this end sends over TCP (TCP_CONGESTION), as sysctl net.ipv4.tcp_available_congestion_control lists it. The usual
-    /// `cubic` takes each lost segment for congestion; `"bbr"` does not, which can make a link over TCP several times faster where a path loses segments
-    /// at random (docs/performance.md), and may leave less to others who share it. Each end has its own.
+    /// The algorithm that decides how fast this end sends over TCP (TCP_CONGESTION), as sysctl net.ipv4.tcp_available_congestion_control lists it.
+    /// The usual `cubic` treats each lost segment as congestion; `"bbr"` does not, which can make a link over TCP several times faster where a path
+    /// loses segments at random (docs/performance.md), and may leave less to others who share it. Each end has its own.
     "congestion-control" congestion_control: String = Shape::Text, absent("the kernel's"), Connect => tuning.congestion_control;
 }
 
 table! { RawStatus "status"
-    /// Where the control socket is; its directory must exist. A link in the runtime directory leads to it, so that `tund status` finds it.
+    /// Where the control socket is; its directory must exist. A symbolic link in the runtime directory leads to it, so that `tund status` finds it.
     "socket" socket: String = Shape::Text, absent("`control.sock` in the runtime directory"), Restart => status.socket;
-    /// A loopback address and port, such as `"127.0.0.1:9586"`, where what `tund stats` prints is served over HTTP, whatever the request; any user
+    /// A loopback address and port, such as `"127.0.0.1:9586"`, where the output of `tund stats` is served over HTTP, whatever the request; any user
     /// of this host may ask. If the port is taken, the log says so and the link runs without.
     "metrics" metrics: String = Shape::Text, absent("none"), Restart => status.metrics;
 }
