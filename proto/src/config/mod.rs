@@ -22,6 +22,7 @@ pub mod reload;
 mod render;
 pub mod schema;
 mod suggest;
+mod syntax;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -99,7 +100,7 @@ pub fn parse(name: &str, text: &str, options: &Options) -> Parsed {
         Some(check::check(name, &raw, options, &mut diagnostics))
     };
     let failed = !errors.is_empty() || diagnostics.iter().any(Diagnostic::is_error);
-    diagnostics.extend(errors.iter().map(|error| check::syntax_error(text, error)));
+    diagnostics.extend(errors.iter().map(|error| syntax::syntax_error(text, error)));
     diagnostics.sort_by_key(|d| d.span.as_ref().map(|span| (span.start, span.end)));
     let diagnostics = diagnostic::first_of_each_severity(diagnostics);
     let places = Places::read(document.get_ref());
