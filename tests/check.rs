@@ -583,7 +583,7 @@ fn scripts_timers_and_the_rest_are_checked() {
         tun("[key]", "[scripts]\nsecurity = 2\nup = []\n[key]", "[]", Code::BadCommand, "path"),
         tun("[key]", "[scripts]\nsecurity = 2\nup = \"\"\n[key]", "\"\"", Code::BadCommand, "path"),
         tun("[key]", "[scripts]\nsecurity = 4\n[key]", "4", Code::OutOfRange, "0 to 3"),
-        tun("[key]", "[keepalive]\ninterval = 10\n[key]", "10", Code::WrongType, "quotes"),
+        tun("[key]", "[keepalive]\ninterval = 10\n[key]", "10", Code::WrongType, "with its unit, in quotes"),
         tun("[key]", "[keepalive]\ninterval = \"10 days\"\n[key]", "\"10 days\"", Code::BadTime, "\"500ms\""),
         tun("[key]", "[keepalive]\ninterval = \"1ms\"\n[key]", "\"1ms\"", Code::OutOfRange, "100ms"),
         tun(
@@ -797,7 +797,7 @@ fn configure_false_asks_for_no_addresses() {
 }
 
 #[test]
-fn a_syntax_error_keeps_the_findings_before_it() {
+fn a_syntax_error_has_its_remedy_and_keeps_the_findings_before_it() {
     let text = "flaot = true\n[key]\nfile = \"a\"\n[device]\naddress = 192.168.86.81\nmtu = \"x\"\n";
     let parsed = parse("l", text, &options());
     assert!(parsed.config.is_none());
@@ -808,6 +808,28 @@ fn a_syntax_error_keeps_the_findings_before_it() {
         parsed.diagnostics.iter().find_map(|d| d.help.as_deref().filter(|h| h.contains("quotes"))).unwrap();
     assert_eq!(help, "put text in quotes: address = \"192.168.86.81\"");
     assert!(!found.contains(&Code::WrongType), "what follows is not read: {found:?}");
+    for (line, remedy) in [
+        ("remote = \u{201c}mon.tn\u{201d}", "type the quotes and spaces of this line anew"),
+        ("remote =\u{a0}\"mon.tn\"", "type the quotes and spaces of this line anew"),
+        ("remote\u{a0}= \"mon.tn\"", "type the quotes and spaces of this line anew"),
+        ("// mon", "a comment begins with #"),
+        ("float = yes", "write float = true"),
+        ("float = False", "write it in small letters: float = false"),
+        ("remote = mon.tn # there", "put text in quotes: remote = \"mon.tn\""),
+        (
+            "remote mon.tn 1417",
+            "write key = value, with text in quotes; `tund import` translates a file of OpenVPN",
+        ),
+        ("persist-tun", "`tund import` translates a file of OpenVPN"),
+        ("ifconfig 10.8.0.1 10.8.0.2", "use device.address and device.peer"),
+        ("<secret>", "`tund import` translates a file of OpenVPN"),
+    ] {
+        let found = parse("l", &format!("{line}\n"), &options()).diagnostics;
+        let help = found.iter().find(|d| d.code == Code::Syntax).and_then(|d| d.help.as_deref());
+        assert!(help.is_some_and(|help| help.contains(remedy)), "{line}: {found:?}");
+    }
+    let found = parse("l", "remote = \"mon.tn\n", &options()).diagnostics;
+    assert_eq!(found[0].help, None, "what is said is enough: {found:?}");
 }
 
 #[test]

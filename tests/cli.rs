@@ -106,7 +106,7 @@ fn a_new_link_overwrites_nothing_and_leaves_nothing_of_what_is_none() {
         (&["fri", "mon=mon.tn", "--tap", "br0", "--route", "mon=10.0.0.0/8"], 2, "use --tun"),
         (&["fri", "mon=192.0.2.300", "--tun", "10.9.0.1,10.9.0.2"], 78, "nothing was written"),
         (&["fri", "mon=192.0.2.1", "--tun", "10.9.0.1,192.0.2.1"], 78, "routing loop"),
-        (&[], 2, "only on a terminal"),
+        (&[], 2, "on a terminal it asks"),
         (&["fri", "mon=mon.tn", "--tap", "br0", "-o", "missing/there"], 1, "cannot write missing/there"),
     ] {
         let output = place.tund(&[&["new"], arguments].concat());

@@ -99,7 +99,7 @@ fn link_of(request: Request) -> Result<Link, String> {
 
 fn asked() -> Result<Link, Fatal> {
     if !io::stdin().is_terminal() {
-        let message = "name both hosts, such as `tund new fri mon=mon.tn:1417 --tun 192.168.86.81,192.168.86.18`; only on a terminal is asked for them";
+        let message = "name both hosts, such as `tund new fri mon=mon.tn:1417 --tun 192.168.86.81,192.168.86.18`; on a terminal it asks for them";
         return Err(Fatal::new(USAGE, message));
     }
     let own = rustix::system::uname().nodename().to_string_lossy().into_owned();

@@ -273,7 +273,7 @@ fn try_lock(directory: &Directory, name: &str) -> Result<File, LockFailure> {
             // The pid only improves the message.
             let _ = (&mut file).take(16).read_to_string(&mut pid);
             let pid = pid.trim_end();
-            let message = format!("{name} is already running as pid {pid}");
+            let message = format!("{name} is already running as pid {pid}: end it, or rename this file");
             return Err(LockFailure::Held(Fatal::new(UNAVAILABLE, message)));
         }
         Err(error) => return Err(LockFailure::System(error.into())),
@@ -411,7 +411,9 @@ mod tests {
         let scratch = Scratch::new();
         let first = lock(&scratch.directory(), "fri").unwrap();
         let error = lock(&scratch.directory(), "fri").unwrap_err();
-        assert_eq!(error.message, format!("fri is already running as pid {}", std::process::id()));
+        let pid = std::process::id();
+        assert!(error.message.starts_with(&format!("fri is already running as pid {pid}:")), "{error:?}");
+        assert!(error.message.contains("rename"), "{error:?}");
         assert_eq!(error.code, UNAVAILABLE);
         drop(first);
         assert!(!scratch.path().exists(), "the runtime directory is left");

@@ -244,8 +244,8 @@ fn explain(hook: Hook, program: &str, error: &io::Error) -> String {
         ),
         Some(Errno::ACCESS) => format!("{name} script {program} may not be executed: chmod +x {program}"),
         Some(Errno::NOENT) => format!(
-            "{name} script {program}, or the interpreter on its first line, does not exist: install that, or name a program \
-             that needs none"
+            "{name} script {program}, or the interpreter on its first line, does not exist: install that, name a program \
+             that needs none, or take CR off its lines: sed -i 's/\\r$//' {program}"
         ),
         _ => format!(
             "{name} script {program} cannot be executed: {error}{}",

@@ -492,6 +492,11 @@ fn files_that_cannot_be_read_or_executed_are_named_with_their_owner_and_mode() {
             .without("printf '#!/run/sh\\n' >/run/up; chmod 755 /run/up")
             .ends(1, &["or the interpreter on its first line, does not exist", "install that"])
             .mended("cp /bin/sh /run/sh"),
+        row("the script's line ends")
+            .toml(scripts(Toml::tun_fri()))
+            .without("printf '#!/bin/sh\\r\\nexit 0\\r\\n' >/run/up; chmod 755 /run/up")
+            .ends(1, &["take CR off its lines: sed -i 's/\\r$//' /run/up"])
+            .mended("sed -i 's/\\r$//' /run/up"),
         row("executing the script")
             .toml(scripts(Toml::tun_fri()))
             .without(

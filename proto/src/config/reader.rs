@@ -15,6 +15,7 @@ use super::suggest;
 const TEXT: &str = "text in quotes";
 const BOOLEAN: &str = "true or false";
 const NUMBER: &str = "a whole number";
+const TIME: &str = "a time such as \"10s\"";
 
 /// A value and its place in the text.
 #[derive(Debug, Clone, PartialEq)]
@@ -137,7 +138,7 @@ impl<'d, 'o> Table<'d, 'o> {
 
     /// A time such as "10s", within `range`.
     pub fn duration(&mut self, key: &str, range: RangeInclusive<Duration>) -> Field<Duration> {
-        let found = self.typed(key, "a time such as \"10s\"", |value| value.as_str().map(str::to_owned));
+        let found = self.typed(key, TIME, |value| value.as_str().map(str::to_owned));
         let Field::Is(text) = found else { return self.absent_or_wrong(key) };
         let Some(value) = parse_duration(&text.value) else {
             let message = format!("{} is no time: {}", self.path(key), quote(&text.value));
@@ -298,9 +299,10 @@ impl<'d, 'o> Table<'d, 'o> {
 fn wrong_type(message: String, wanted: &str, value: &Spanned<DeValue<'_>>) -> Diagnostic {
     let wants_quotes = wanted != BOOLEAN && wanted != NUMBER;
     let help = match value.get_ref() {
-        DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_)
-            if wants_quotes =>
-        {
+        DeValue::Integer(_) | DeValue::Float(_) if wanted == TIME => {
+            Some("write it with its unit, in quotes")
+        }
+        DeValue::Integer(_) | DeValue::Float(_) | DeValue::Datetime(_) if wants_quotes => {
             Some("put it in quotes")
         }
         DeValue::String(_) if !wants_quotes => Some("write it without quotes"),

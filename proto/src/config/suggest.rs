@@ -26,7 +26,7 @@ pub(super) fn for_unknown(table: &str, key: &str) -> String {
     if !table.is_empty() && keys_of("").contains(&spelled.as_str()) {
         return format!("`{spelled}` belongs at the top, before the first [table]");
     }
-    if let Some(hint) = tund_import::equal(key) {
+    if let Some(hint) = tund_import::equal(key).or_else(|| equal_of_wireguard(table, &spelled)) {
         return hint.to_owned();
     }
     if let Some(owner) = owner(&spelled) {
@@ -43,6 +43,30 @@ pub(super) fn for_unknown(table: &str, key: &str) -> String {
         }
         None => format!("the keys here are {}", keys_of(table).join(", ")),
     }
+}
+
+/// What tund has in place of a key or a table of WireGuard's files.
+fn equal_of_wireguard(table: &str, spelled: &str) -> Option<&'static str> {
+    Some(match spelled.replace('-', "").as_str() {
+        "interface" => {
+            "this is WireGuard's: a link of tund has [key] and [device], and `tund new` writes both ends"
+        }
+        "peer" if table.is_empty() => {
+            "this is WireGuard's: a link has one peer, which is remote and device.peer; each further peer is a link of its own"
+        }
+        "privatekey" => "use key.private-file, or one key.file for both ends in place of key pairs",
+        "publickey" => "use key.peer-public, or one key.file for both ends in place of key pairs",
+        "presharedkey" => "use key.file",
+        "endpoint" => "use remote",
+        "listenport" => "use listen",
+        "allowedips" => {
+            "use a [[route]] for each network behind the peer; packets from other networks are dropped (accept.sources)"
+        }
+        "persistentkeepalive" => "use keepalive.interval, such as \"25s\"",
+        "preup" | "postup" => "use scripts.up",
+        "predown" | "postdown" => "use scripts.down",
+        _ => return None,
+    })
 }
 
 /// The name nearest to `word`, if it is near enough to be a slip of the hand.
@@ -83,6 +107,25 @@ mod tests {
         assert!(for_unknown("", "secret").contains("key.file"));
         assert!(for_unknown("", "script-security").contains("scripts.security"));
         assert!(for_unknown("scripts", "script_security").contains("scripts.security"));
+    }
+
+    #[test]
+    fn names_of_wireguard_point_to_their_equal() {
+        for (table, name, equal) in [
+            ("", "Interface", "[device]"),
+            ("", "Peer", "device.peer"),
+            ("key", "PrivateKey", "key.private-file"),
+            ("device", "ListenPort", "listen"),
+            ("", "Endpoint", "remote"),
+            ("peer", "AllowedIPs", "[[route]]"),
+            ("", "allowed-ips", "[[route]]"),
+            ("", "persistent_keepalive", "keepalive.interval"),
+            ("", "PostUp", "scripts.up"),
+        ] {
+            let help = for_unknown(table, name);
+            assert!(help.contains(equal), "{name} in [{table}]: {help}");
+        }
+        assert!(for_unknown("key", "peer").contains("[device]"));
     }
 
     #[test]

@@ -11,17 +11,49 @@ pub(super) fn syntax_error(text: &str, error: &toml::de::Error) -> Diagnostic {
     let before = text.get(..span.start).unwrap_or_default();
     let line_start = before.rfind('\n').map_or(0, |i| i + 1);
     let line = text.get(line_start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
-    match line.split_once('=') {
-        Some(_) if found.message == "duplicate key" => found.help("take one of the two out"),
-        Some((key, value)) if is_bare_text(value) => {
-            found.help(format!("put text in quotes: {} = {}", key.trim(), quote(value.trim())))
-        }
-        Some(_) | None => found,
+    match remedy(&found.message, line, span.start - line_start) {
+        Some(help) => found.help(help),
+        None => found,
     }
 }
 
+/// What to do about an error `at` this byte of the line.
+fn remedy(message: &str, line: &str, at: usize) -> Option<String> {
+    if message == "duplicate key" {
+        return Some("take one of the two out".to_owned());
+    }
+    if line.get(at..).and_then(|rest| rest.chars().next()).is_some_and(is_typeset) {
+        return Some("type the quotes and spaces of this line anew: these are a text program's".to_owned());
+    }
+    if line.trim_start().starts_with(['/', ';', '!']) {
+        return Some("a comment begins with #".to_owned());
+    }
+    if let Some((key, value)) = line.split_once('=') {
+        let (key, value) = (key.trim(), value.split(" #").next().unwrap_or_default().trim());
+        return match value.to_ascii_lowercase().as_str() {
+            truth @ ("true" | "false") => Some(format!("write it in small letters: {key} = {truth}")),
+            "yes" | "on" => Some(format!("write {key} = true")),
+            "no" | "off" => Some(format!("write {key} = false")),
+            _ => is_bare_text(value).then(|| format!("put text in quotes: {key} = {}", quote(value))),
+        };
+    }
+    let word = line.split_whitespace().next().unwrap_or_default();
+    if let Some(hint) = tund_import::equal(word) {
+        return Some(format!("{hint}; `tund import` translates a file of OpenVPN"));
+    }
+    let other = message.starts_with("key with no value") || word.starts_with('<');
+    other.then(|| {
+        "write key = value, with text in quotes; `tund import` translates a file of OpenVPN".to_owned()
+    })
+}
+
 fn is_bare_text(value: &str) -> bool {
-    let value = value.trim();
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '/' | ':' | '-' | '_');
     !value.is_empty() && value.chars().all(plain)
+}
+
+/// Quotes and spaces that come with what is copied from a page or a letter, and look right.
+fn is_typeset(c: char) -> bool {
+    matches!(c, '\u{2018}'..='\u{201f}' | '\u{ab}' | '\u{bb}' | '\u{b4}' | '`')
+        || (c.is_whitespace() && !c.is_ascii())
 }
