@@ -198,8 +198,8 @@ impl Sessions {
 
     /// Whether the session of this serial is with the same instance of the peer as the one that frames go out under.
     pub fn is_of_peer(&self, serial: u32) -> bool {
-        let Some(session) = self.live.iter().find(|live| live.serial == serial) else { return false };
-        self.sending().is_none_or(|used| used.peer == session.peer)
+        let Some(peer) = self.peer_of(serial) else { return false };
+        self.sending().is_none_or(|used| used.peer == peer)
     }
 
     /// Whether an initiation is under way.
@@ -235,7 +235,7 @@ impl Sessions {
         self.rekey_at().is_some_and(|at| at <= now)
     }
 
-    /// Ends what is too old. False: the session that frames used ended with nothing to replace it.
+    /// Ends what is too old.
     pub fn handle_timeout(&mut self, now: Instant, out: &mut VecDeque<Command>) {
         let ended = |session: &Session| now >= session.end();
         out.extend(
@@ -244,7 +244,7 @@ impl Sessions {
                 .filter(|session| ended(session))
                 .map(|session| ReceiveCommand::Forget(Name::Slot(session.slot)).into()),
         );
-        if self.live.iter().any(|session| ended(session) && self.sending == Some(session.slot)) {
+        if self.sending().is_some_and(ended) {
             self.sending = None;
             out.push_back(SendCommand::Wipe(KeySlot::Current).into());
         }
@@ -306,7 +306,7 @@ impl Sessions {
     /// Makes a session live, and the one that frames use unless a better one is there.
     fn adopt(&mut self, session: Session, under: KeySlot, out: &mut VecDeque<Command>) {
         let before = self.sending;
-        let rival = self.live.iter().find(|live| before == Some(live.slot));
+        let rival = self.sending();
         // Both ends called at once: both use the session of the higher instance. Another instance of the
         // peer knows nothing of the rival.
         let stays = rival.is_some_and(|rival| {

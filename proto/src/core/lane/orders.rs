@@ -328,7 +328,7 @@ pub struct Report {
     pub stats: Stats,
     /// Datagrams of the peer that lane 0 has opened: those of other lanes may come where lane 0's do not.
     pub heard: u64,
-    /// What of them the lane in OpenVPN's format counted, where there are two.
+    /// What of the counters the lane in OpenVPN's format counted, where there are two.
     pub openvpn: Stats,
     /// Whether the key that is sent under is nearly used up.
     pub key_used_up: bool,
