@@ -156,9 +156,7 @@ impl Streams {
         if known {
             stream.widen();
         }
-        if index == self.slots.len() {
-            self.slots.push(None);
-        }
+        self.slots.resize_with(self.slots.len().max(index + 1), || None);
         self.slots[index] = Some(Slot { stream, known, deaf: false, taken: 0, at });
         Some(index)
     }
@@ -294,8 +292,7 @@ impl Streams {
                 drop(mem::take(slot));
             }
         }
-        let used = self.slots.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
-        self.slots.truncate(used);
+        while self.slots.pop_if(|slot| slot.is_none()).is_some() {}
     }
 }
 
