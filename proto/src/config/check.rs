@@ -1,7 +1,8 @@
-//! From what the file says to a [`Config`]: defaults, bounds and what keys mean together.
+//! Makes a [`Config`] of what a file says: defaults, bounds and dependencies between keys.
 //!
-//! Each part returns a value even after a mistake, so that one run finds every mistake; the caller
-//! throws the whole away if there was one.
+//! Each part returns a value even after a mistake, so that one run finds all of them. After an error the caller
+//! discards
+//! the result.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -26,7 +27,7 @@ use crate::crypto::suite::{Cipher, Exchange};
 /// The name goes to the peer and into file names.
 const LONGEST_NAME: usize = 64;
 
-/// The configuration of the link `name`; not to be used if `out` got an error.
+/// Returns the configuration of the link `name`, unusable if `out` got an error.
 pub(super) fn check(name: &str, raw: &Raw, options: &Options, out: &mut Vec<Diagnostic>) -> Config {
     check_name(name, out);
     let outer = check_outer::check(&raw.top, options, out);
@@ -90,7 +91,7 @@ fn check_name(name: &str, out: &mut Vec<Diagnostic>) {
     }
 }
 
-/// 0 for the end whose first address is lower, as bytes, than its first peer of that family.
+/// Returns 0 for the end whose first address is, as bytes, lower than its first peer of that family.
 fn derive_direction(addresses: &[At<IpNet>], peers: &[At<IpAddr>]) -> Option<u8> {
     let own = addresses.first()?.value.addr();
     let peer = peers.iter().find(|peer| peer.value.is_ipv4() == own.is_ipv4())?;
@@ -186,7 +187,7 @@ fn check_pair(raw: &RawKey, options: &Options, out: &mut Vec<Diagnostic>) -> Opt
     }
 }
 
-/// The absolute path that a key names.
+/// Returns the absolute path in a key.
 fn check_path(
     key: &str,
     field: &Field<String>,
@@ -325,7 +326,7 @@ fn check_status(raw: &RawStatus, options: &Options, out: &mut Vec<Diagnostic>) -
     Reporting { socket, metrics }
 }
 
-/// A lane in two threads shares nothing between them, and a stream has one writer and one reader. OpenVPN puts other lengths into its.
+/// A lane in two threads shares no state, but a stream has one writer and one reader. OpenVPN's streams have other length prefixes.
 fn check_streams(raw: &Raw, outer: &Outer, key_mode: KeyMode, out: &mut Vec<Diagnostic>) {
     if outer.listen.stream.is_none() && outer.remotes.iter().all(|remote| !remote.value.stream) {
         return;
@@ -359,7 +360,7 @@ fn check_tuning(raw: &RawTuning, key_mode: KeyMode, out: &mut Vec<Diagnostic>) -
     }
 }
 
-/// OpenVPN's peers know one.
+/// OpenVPN has only one.
 fn check_lanes(raw: &RawTuning, key_mode: KeyMode, out: &mut Vec<Diagnostic>) -> Lanes {
     let lanes = match raw.lanes() {
         NumberOr::Number(number) => Lanes::Count(u8::try_from(number).unwrap_or(MAX_LANES)),

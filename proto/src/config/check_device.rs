@@ -1,4 +1,4 @@
-//! The `[device]` table: names, addresses and what they mean together.
+//! The `[device]` table: names, addresses and how they fit together.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -12,17 +12,17 @@ use super::schema::{Declared, NumberOr};
 use super::{Device, KeyMode};
 use crate::packet::layer::Mode;
 
-/// Below this there is no IPv6 (RFC 8200 section 5).
+/// IPv6's minimum MTU (RFC 8200 section 5).
 const MTU_MIN_V6: u32 = 1280;
-/// Fits a 1500-byte path with the 21 bytes of a session's datagram and an IPv6 UDP header.
+/// Fits a 1500-byte path with a session datagram's 21 bytes and an IPv6 UDP header.
 const MTU_TUN: u32 = 1420;
-/// The same with the 37 bytes of a static datagram.
+/// The same with a static datagram's 37 bytes.
 const MTU_TUN_STATIC: u32 = 1400;
 const MTU_TAP: u32 = 1500;
 
-/// What `[device]` means, with the places that later checks point to.
+/// The checked `[device]`, with places for later checks.
 pub(super) struct CheckedDevice {
-    /// `None`: it was wrong, and nothing that depends on it is worth a finding.
+    /// `None`: invalid, so no further finding may depend on it.
     pub mode: Option<Mode>,
     pub addresses: Vec<At<IpNet>>,
     pub peers: Vec<At<IpAddr>>,
@@ -65,7 +65,7 @@ pub(super) fn check(raw: &RawDevice, key_mode: KeyMode, out: &mut Vec<Diagnostic
     CheckedDevice { mode, addresses, peers, configure, clean, device }
 }
 
-/// Reports an interface name that the kernel does not take.
+/// Reports an interface name that the kernel rejects.
 pub(super) fn check_interface_name(key: &str, name: &At<String>, out: &mut Vec<Diagnostic>) {
     let text = &name.value;
     let Some(problem) = interface_name_problem(text) else { return };
@@ -76,7 +76,7 @@ pub(super) fn check_interface_name(key: &str, name: &At<String>, out: &mut Vec<D
     );
 }
 
-/// What a name that the kernel takes is, if this is none.
+/// Returns why the kernel rejects an interface name.
 pub(super) fn interface_name_problem(text: &str) -> Option<&'static str> {
     if text.is_empty() || text.len() > 15 {
         Some("has 1 to 15 bytes")
@@ -151,7 +151,7 @@ fn check_address(
     Some(address)
 }
 
-/// An address with its prefix, and whether the prefix was written; without one it has full length.
+/// Parses an address; without a prefix it has full length. Returns whether it had one.
 pub(super) fn parse_prefix(text: &str) -> Option<(IpNet, bool)> {
     match text.parse::<IpAddr>() {
         Ok(address) => Some((IpNet::from(address), false)),
@@ -159,7 +159,7 @@ pub(super) fn parse_prefix(text: &str) -> Option<(IpNet, bool)> {
     }
 }
 
-/// The remedy for a text that is no prefix: what a netmask would be, or an example.
+/// Returns the remedy for an invalid prefix: what a netmask would be, or an example.
 pub(super) fn prefix_help(text: &str, example: &str) -> String {
     let masked = text.split_once(['/', ' ']).and_then(|(address, mask)| {
         let (address, mask) = (address.parse::<Ipv4Addr>().ok()?, mask.trim().parse::<Ipv4Addr>().ok()?);
@@ -171,7 +171,7 @@ pub(super) fn prefix_help(text: &str, example: &str) -> String {
     }
 }
 
-/// Why no host has this address.
+/// Why no host can have it.
 fn unusable(address: IpAddr) -> Option<&'static str> {
     if address.is_unspecified() {
         Some("is the unspecified address")
@@ -186,7 +186,7 @@ fn unusable(address: IpAddr) -> Option<&'static str> {
     }
 }
 
-/// Why no host of this network has this address.
+/// Why no host of this network can have it.
 fn unusable_in(own: IpNet) -> Option<&'static str> {
     let host_bits = own.max_prefix_len() - own.prefix_len();
     if host_bits < 2 {
@@ -264,7 +264,7 @@ fn check_peer(peer: &At<IpAddr>, addresses: &[At<IpNet>], complete: bool, out: &
                 .help(format!("add an {name} address to device.address")),
         );
     }
-    // An address of full length is point-to-point and fits any peer.
+    // A full-length address is point-to-point and fits any peer.
     let networks: Vec<String> = family
         .iter()
         .filter(|own| own.prefix_len() < own.max_prefix_len())
@@ -279,7 +279,7 @@ fn check_peer(peer: &At<IpAddr>, addresses: &[At<IpNet>], complete: bool, out: &
     }
 }
 
-/// A tun device with nothing but its own address leads nowhere.
+/// Reports a tun device with nothing but its own address.
 fn check_tun_reaches(
     raw: &RawDevice,
     addresses: &[At<IpNet>],

@@ -1,4 +1,4 @@
-//! `[push]` and `[accept]`: the routes that the ends offer to each other, and what may come from the peer.
+//! `[push]` and `[accept]`: the routes that the ends offer each other, and what the peer may send.
 
 use ipnet::IpNet;
 
@@ -33,7 +33,7 @@ pub(super) fn check_push(raw: &RawPush, out: &mut Vec<Diagnostic>) -> Vec<IpNet>
     routes.into_iter().map(|route| route.value).collect()
 }
 
-/// What is taken from the peer.
+/// What the peer may send.
 pub(super) fn check_accept(raw: &Raw, device: &CheckedDevice, out: &mut Vec<Diagnostic>) -> Accept {
     let sources = raw.accept.sources.value().copied();
     let sources = sources.unwrap_or_else(|| default_sources(raw, device, out));
@@ -48,7 +48,7 @@ pub(super) fn check_accept(raw: &Raw, device: &CheckedDevice, out: &mut Vec<Diag
     Accept { routes: routes.into_iter().map(|route| route.value).collect(), limit: raw.limit(), sources }
 }
 
-/// A routed link takes from the peer what it would send there, as far as the file tells that.
+/// By default, a routed link accepts from the peer what it would send there, as far as the file says.
 fn default_sources(raw: &Raw, device: &CheckedDevice, out: &mut Vec<Diagnostic>) -> Sources {
     if device.mode != Some(Mode::Tun) {
         return Sources::Any;
@@ -70,7 +70,7 @@ fn default_sources(raw: &Raw, device: &CheckedDevice, out: &mut Vec<Diagnostic>)
             "set device.peer, or accept.sources = \"any\" if that is meant",
         )
     };
-    // A full tunnel takes everything in any case.
+    // A full tunnel accepts everything anyway.
     if raw.full_tunnel.place().is_none() && raw.accept.sources.is_absent() {
         out.push(Diagnostic::note(Code::PeerSources, raw.device.place(), message).help(help));
     }

@@ -8,10 +8,10 @@ use super::reader::At;
 use super::schema::Declared;
 use crate::packet::layer::Mode;
 
-/// The greatest number of a VLAN (IEEE 802.1Q, table 9-2).
+/// The highest VLAN ID (IEEE 802.1Q, table 9-2).
 const LAST_VLAN: u16 = 4094;
 
-/// `mode`: the device's, if it is known.
+/// `mode`: the device's, if known.
 pub(super) fn check_guard(raw: &RawGuard, mode: Option<Mode>, out: &mut Vec<Diagnostic>) -> Guard {
     if let (Some(place), Some(Mode::Tun)) = (raw.place(), mode) {
         let message =
@@ -36,7 +36,7 @@ pub(super) fn check_guard(raw: &RawGuard, mode: Option<Mode>, out: &mut Vec<Diag
     }
 }
 
-/// First and last of `100` or `200-209`.
+/// Parses `100` or `200-209`.
 fn check_vlans(text: &At<String>, out: &mut Vec<Diagnostic>) -> Option<(u16, u16)> {
     let number = |text: &str| text.trim().parse().ok().filter(|vlan| (1..=LAST_VLAN).contains(vlan));
     let (first, last) = text.value.split_once('-').unwrap_or((&text.value, &text.value));

@@ -1,4 +1,4 @@
-//! What OpenVPN's key mode takes of the keys, and what it has no place for.
+//! Keys that OpenVPN's key mode uses, and those it has no use for.
 
 use super::code::Code;
 use super::diagnostic::{Diagnostic, quote};
@@ -8,7 +8,7 @@ use super::schema::Declared;
 use super::{AnyCipher, KeyMode, OpenVpn};
 use crate::crypto::cbc_hmac::CbcCipher;
 
-/// What is set for an OpenVPN peer; `None` in another key mode.
+/// Returns the settings for an OpenVPN peer; `None` in other key modes.
 pub(super) fn check(raw: &Raw, out: &mut Vec<Diagnostic>) -> Option<OpenVpn> {
     if raw.key.mode() != KeyMode::OpenVpn {
         refuse_elsewhere(raw, out);

@@ -10,19 +10,19 @@ use super::reader::{At, Field};
 use super::{DEFAULT_PORT, Listen, Options, Proxy, Remote, StreamListen};
 use crate::wire::proxy::{Kind, LONGEST_WORD};
 
-/// As many addresses as the engine takes from one look-up.
+/// Most addresses that the engine takes from one look-up.
 const MOST_REMOTES: usize = 16;
-/// Stands before what is about TCP.
+/// Prefix of TCP entries.
 const STREAM: &str = "tcp:";
 
-/// What the outer keys mean.
+/// The checked outer keys.
 pub(super) struct Outer {
     pub remotes: Vec<At<Remote>>,
     pub listen: Listen,
     pub proxy: Option<At<Proxy>>,
 }
 
-/// Why a text is not taken, and what to write in its place.
+/// Why a text is rejected, and what to write instead.
 struct Refusal {
     code: Code,
     message: String,
@@ -96,7 +96,7 @@ fn check_proxy(
         .ok()
 }
 
-/// `http://user@host:port`, or `socks5://`.
+/// Parses `http://user@host:port` or `socks5://`.
 fn parse_proxy(text: &str, options: &Options) -> Result<Proxy, Refusal> {
     let whole = "write \"http://HOST:PORT\" or \"socks5://HOST:PORT\"";
     let kinds = [Kind::Http, Kind::Socks5];
@@ -142,7 +142,7 @@ fn parse_remote(text: &str, options: &Options) -> Result<Remote, Refusal> {
     Ok(Remote { host, port, stream })
 }
 
-/// Host and port of `host`, `host:port`, `[v6]:port`, `[v6]` or a bare IPv6 address.
+/// Splits `host`, `host:port`, `[v6]:port`, `[v6]` or a bare IPv6 address.
 fn split_port(text: &str) -> Result<(&str, Option<&str>), Refusal> {
     if let Some((host, port)) = text.trim().split_once(char::is_whitespace) {
         let help = format!("write {}", quote(&format!("{host}:{}", port.trim())));
@@ -179,12 +179,12 @@ fn split_port(text: &str) -> Result<(&str, Option<&str>), Refusal> {
     }
 }
 
-/// Whether this is an IPv6 address, with a zone or without.
+/// Whether this is an IPv6 address, with or without a zone.
 fn is_ipv6(text: &str) -> bool {
     text.split('%').next().is_some_and(|address| address.parse::<Ipv6Addr>().is_ok())
 }
 
-/// An address with the interface that it is on, which may not be there yet.
+/// Checks an address with its interface, which may not exist yet.
 fn check_zoned(address: &str, zone: &str) -> Result<String, Refusal> {
     let parsed = address.parse::<Ipv6Addr>().ok().filter(Ipv6Addr::is_unicast_link_local);
     let Some(parsed) = parsed else {
@@ -226,7 +226,7 @@ fn check_host_name(host: &str) -> Result<&str, Refusal> {
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    // No top-level domain is a number: such a name is a mistyped IPv4 address.
+    // No top-level domain is a number: it is a mistyped IPv4 address.
     let numeric = name.rsplit('.').next().is_some_and(|last| last.chars().all(|c| c.is_ascii_digit()));
     if name.len() <= 253 && name.split('.').all(label_fine) && !numeric {
         return Ok(host);
@@ -328,7 +328,7 @@ fn parse_listen(text: &str, options: &Options) -> Result<(Option<IpAddr>, u16), 
     Ok((address, parse_port(port, options)?))
 }
 
-/// Reports remotes that are all addresses of the family that `listen` shuts out.
+/// Reports remotes that all have the address family that `listen` excludes.
 fn check_family(
     listen: IpAddr,
     raw: &Top,

@@ -1,4 +1,4 @@
-//! The `[[route]]` tables, and whether any route would swallow the link's own datagrams.
+//! The `[[route]]` tables, and routes that would capture the link's own datagrams.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -17,7 +17,7 @@ use super::schema::Declared;
 use super::{Config, MAX_ROUTES, Route, Via};
 use crate::packet::layer::Mode;
 
-/// Part of the configuration that would send the link's own datagrams into the link; an index into its list.
+/// A part of the configuration that would route the link's own datagrams into the link, as an index into its list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Swallow {
     /// An entry of `Config::routes`.
@@ -28,8 +28,8 @@ pub enum Swallow {
     Peer(usize),
 }
 
-/// What would send datagrams for the outer address `remote` into the link, if anything: the longest matching
-/// prefix counts. With `bind-device` or `fwmark` other rules decide, and the answer is `None`.
+/// Returns what would route datagrams for the outer address `remote` into the link, by longest prefix. `None` with
+/// `bind-device` or `fwmark`, as other rules then decide.
 pub fn swallow(config: &Config, remote: IpAddr) -> Option<Swallow> {
     if config.bind_device.is_some() || config.fwmark.is_some() {
         return None;
@@ -65,7 +65,7 @@ pub(super) fn check(raw: &[RawRoute], device: &CheckedDevice, out: &mut Vec<Diag
     routes
 }
 
-/// Reports routes and addresses that would swallow a remote that is written as an address.
+/// Reports routes and addresses that would capture a remote given as an address.
 pub(super) fn check_remotes(
     raw: &Raw,
     outer: &Outer,
@@ -82,7 +82,7 @@ pub(super) fn check_remotes(
     let remotes = outer.remotes.iter().map(|remote| ("remote", &remote.value));
     let proxy = outer.proxy.iter().map(|proxy| ("proxy", &proxy.value.place));
     for (word, remote) in remotes.chain(proxy) {
-        // A zone says the way.
+        // A zone determines the path.
         let Some(address) = remote.address().filter(|_| remote.zone().is_none()) else {
             continue;
         };
@@ -165,7 +165,7 @@ fn check_via(raw: &RawRoute, device: &CheckedDevice, out: &mut Vec<Diagnostic>) 
     Some(Via::Address(address))
 }
 
-/// Reports a gateway that does not exist for the route's address family.
+/// Reports a gateway that does not exist in the route's address family.
 fn check_gateway(raw: &RawRoute, route: &Route, device: &CheckedDevice, out: &mut Vec<Diagnostic>) {
     let v4 = route.to.addr().is_ipv4();
     let family = if v4 { "IPv4" } else { "IPv6" };
@@ -223,7 +223,7 @@ fn check_pairs(routes: &[At<Route>], out: &mut Vec<Diagnostic>) {
     }
 }
 
-/// Reports IPv4 routes that the kernel makes by itself when the device gets its address.
+/// Reports IPv4 routes that the kernel adds itself when the device gets its address.
 fn check_connected(routes: &[At<Route>], device: &CheckedDevice, out: &mut Vec<Diagnostic>) {
     if !device.configure {
         return;
@@ -271,11 +271,11 @@ fn table(route: &Route) -> u32 {
     route.table.unwrap_or(MAIN)
 }
 
-/// The metric that the kernel gives a route that names none.
+/// Returns the kernel's metric for a route, defaults included.
 fn metric(route: &Route) -> u32 {
     let default = if route.to.addr().is_ipv4() { 0 } else { 1024 };
     match route.metric {
-        // The kernel takes 0 for "none" in IPv6.
+        // In IPv6 the kernel takes 0 for "none".
         None | Some(0) => default,
         Some(metric) => metric,
     }

@@ -1,11 +1,11 @@
-//! The kinds of findings on a configuration, each with a stable code: `tund check` prints it as rustc does, and programs and tests go
-//! by it. A message may be worded anew at any time.
+//! The kinds of findings on a configuration, each with a stable code. `tund check` prints it as rustc does; programs
+//! and tests match on it. Messages may be reworded at any time.
 
 use std::fmt;
 
 macro_rules! codes {
     ($($(#[$doc:meta])+ $name:ident = $code:literal,)+) => {
-        /// What kind a finding is of.
+        /// The kind of a finding.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Code {
             $($(#[$doc])+ $name,)+
@@ -25,131 +25,131 @@ macro_rules! codes {
 codes! {
     /// The file is not TOML.
     Syntax = "syntax",
-    /// A value has another type than its key.
+    /// A value has the wrong type for its key.
     WrongType = "wrong-type",
     /// There is no such key.
     UnknownKey = "unknown-key",
-    /// A text is none of those that its key takes.
+    /// A text is not one that its key accepts.
     UnknownValue = "unknown-value",
     /// A number or a time is too small or too large.
     OutOfRange = "out-of-range",
-    /// A text is no time.
+    /// A text is not a duration.
     BadTime = "bad-time",
-    /// A key of a later version.
+    /// A key is for a later version.
     NotYet = "not-yet",
-    /// A key that changes nothing here.
+    /// A key has no effect here.
     NoEffect = "no-effect",
-    /// A key that is needed is missing.
+    /// A required key is missing.
     Missing = "missing",
     /// A list is empty where one entry is needed.
     EmptyList = "empty-list",
     /// A list has more entries than tund takes.
     TooMany = "too-many",
-    /// The same is there twice.
+    /// Something occurs twice.
     Duplicate = "duplicate",
-    /// More findings than are shown.
+    /// More findings than shown.
     NotShown = "not-shown",
-    /// The file's name is none for a link.
+    /// The file name is not valid for a link.
     BadLinkName = "bad-link-name",
-    /// No key is named.
+    /// No key is configured.
     NoKey = "no-key",
-    /// Two sources of one key.
+    /// One key has two sources.
     TwoKeys = "two-keys",
-    /// The name of a credential is no file name.
+    /// A credential's name is not a file name.
     BadCredential = "bad-credential",
     /// Half of a key pair.
     HalfKeyPair = "half-key-pair",
-    /// A text is no public key.
+    /// A text is not a public key.
     BadPublicKey = "bad-public-key",
-    /// Static keys: the direction cannot be told.
+    /// Static keys: the direction is ambiguous.
     NoDirection = "no-direction",
-    /// Static keys: old traffic can be read with a stolen key.
+    /// Static keys: a stolen key decrypts recorded traffic.
     NoForwardSecrecy = "no-forward-secrecy",
-    /// The cipher is none of this key mode.
+    /// The cipher does not belong to this key mode.
     WrongCipher = "wrong-cipher",
-    /// An OpenVPN peer's cipher has blocks of 64 bits.
+    /// An OpenVPN peer's cipher has 64-bit blocks.
     WeakCipher = "weak-cipher",
-    /// Both ends of an OpenVPN peer's link seal with the same keys.
+    /// Both ends of an OpenVPN link seal with the same keys.
     SharedDirection = "shared-direction",
-    /// A text is no proxy.
+    /// A text is not a proxy.
     BadProxy = "bad-proxy",
-    /// A text is no path.
+    /// A text is not a path.
     BadPath = "bad-path",
-    /// A script is named that may not run.
+    /// A script may not run.
     ScriptForbidden = "script-forbidden",
-    /// A script is no command.
+    /// A script is not a command.
     BadCommand = "bad-command",
-    /// The peer would be given up before it is asked.
+    /// The peer would be given up before it is probed.
     TimeoutTooShort = "timeout-too-short",
-    /// A text is no name of a user or group.
+    /// A text is not a user or group name.
     BadUser = "bad-user",
     /// Metrics are served on loopback addresses only.
     BadMetricsAddress = "bad-metrics-address",
-    /// A full tunnel leaves some networks beside it.
+    /// A full tunnel leaves some networks out.
     LocalNetworks = "local-networks",
-    /// A text is no name of an interface.
+    /// A text is not an interface name.
     BadInterfaceName = "bad-interface-name",
-    /// A text is no address.
+    /// A text is not an address.
     BadAddress = "bad-address",
-    /// A text is no prefix.
+    /// A text is not a prefix.
     BadPrefix = "bad-prefix",
-    /// The prefix of an address is missing.
+    /// An address lacks its prefix.
     NoPrefix = "no-prefix",
-    /// A prefix has bits set behind its length.
+    /// A prefix has host bits set.
     HostBits = "host-bits",
-    /// An address that no host or no peer can have.
+    /// No host, or no peer, can have this address.
     UnusableAddress = "unusable-address",
     /// The peer's address, or a gateway, is this end's own.
     OwnAddress = "own-address",
-    /// Addresses of one family where those of another are needed.
+    /// An address has the wrong family.
     AddressFamily = "address-family",
-    /// The peer is in none of the device's networks.
+    /// The peer is outside the device's networks.
     PeerOutside = "peer-outside",
-    /// Nothing can be reached through the device.
+    /// Nothing is reachable through the device.
     NoPeer = "no-peer",
     /// The MTU is too small for IPv6.
     MtuTooSmall = "mtu-too-small",
-    /// The MTU of a bridge, without a bridge.
+    /// The bridge's MTU, without a bridge.
     MtuWithoutBridge = "mtu-without-bridge",
-    /// A key of tap devices at a tun device.
+    /// A tun device has a key of tap devices.
     TapOnly = "tap-only",
-    /// A text is no VLAN.
+    /// A text is not a VLAN.
     BadVlan = "bad-vlan",
     /// The device is its own bridge.
     BridgeItself = "bridge-itself",
-    /// An address on a port of a bridge.
+    /// A bridge port has an address.
     AddressOnPort = "address-on-port",
-    /// A text is no MAC address of a device.
+    /// A text is not a device's MAC address.
     BadMac = "bad-mac",
-    /// A text is no host with or without a port.
+    /// A text is not a host with or without a port.
     BadRemote = "bad-remote",
-    /// A text or number is no port.
+    /// A text or number is not a port.
     BadPort = "bad-port",
-    /// An address with a zone that is none.
+    /// An address has an invalid zone.
     BadZone = "bad-zone",
-    /// Nobody can know the port that is listened on.
+    /// Nobody can know the listening port.
     AnyPort = "any-port",
-    /// Streams where the link cannot go over one.
+    /// The link cannot use streams.
     NoStreams = "no-streams",
-    /// Several lanes where the link has one.
+    /// The link cannot have several lanes.
     NoLanes = "no-lanes",
-    /// A text is nothing to listen on.
+    /// A text is not a listening address.
     BadListen = "bad-listen",
     /// The tunnel would run through itself.
     RoutingLoop = "routing-loop",
-    /// A text is no gateway.
+    /// A text is not a gateway.
     BadGateway = "bad-gateway",
-    /// A route has no gateway of its family.
+    /// A route has no gateway in its family.
     NoGateway = "no-gateway",
     /// A wider route goes the same way.
     NarrowerRoute = "narrower-route",
-    /// The offered routes do not fit a message.
+    /// The offered routes do not fit in a message.
     PushTooLong = "push-too-long",
-    /// What sources the peer's packets may have.
+    /// Source addresses the peer may use.
     PeerSources = "peer-sources",
-    /// Somebody else can change a file that tund trusts.
+    /// Someone else can change a file that tund trusts.
     Untrusted = "untrusted",
-    /// A file is longer than tund reads.
+    /// A file is longer than tund's limit.
     TooLong = "too-long",
     /// A file is not text.
     NotText = "not-text",
@@ -157,47 +157,47 @@ codes! {
     CannotRead = "cannot-read",
     /// A file does not exist.
     NoFile = "no-file",
-    /// A path leads to something else than a file.
+    /// A path is not a file.
     NotAFile = "not-a-file",
     /// Another user's key file.
     KeyOwner = "key-owner",
-    /// A key file that others may read.
+    /// Others may read a key file.
     KeyOpen = "key-open",
-    /// A file holds no key, or one of another kind.
+    /// A file has no key, or one of another kind.
     BadKey = "bad-key",
-    /// A script that cannot be executed.
+    /// A script is not executable.
     NotExecutable = "not-executable",
-    /// Something that was not looked at.
+    /// Something was not checked.
     NotChecked = "not-checked",
-    /// A remote's name has no address now.
+    /// A remote's name does not resolve now.
     Unresolved = "unresolved",
-    /// A remote is this end itself.
+    /// A remote is this end.
     OwnRemote = "own-remote",
     /// The reverse path filter drops the peer's datagrams.
     ReversePath = "reverse-path",
-    /// An address of the device is another interface's.
+    /// Another interface has an address of the device.
     AddressTaken = "address-taken",
-    /// A network of the device is another interface's.
+    /// Another interface has a network of the device.
     NetworkTaken = "network-taken",
-    /// A route goes via the default gateway, and there is none.
+    /// A route uses the default gateway, and there is none.
     NoDefaultRoute = "no-default-route",
-    /// There is another such route.
+    /// The same route already exists.
     RouteTaken = "route-taken",
-    /// There is another interface of that name.
+    /// An interface of that name already exists.
     InterfaceTaken = "interface-taken",
-    /// There is no such interface.
+    /// The interface does not exist.
     NoInterface = "no-interface",
-    /// An interface is no bridge.
+    /// The interface is not a bridge.
     NotABridge = "not-a-bridge",
     /// The device lowers the MTU of its bridge.
     BridgeLowered = "bridge-lowered",
-    /// This host has no such address.
+    /// This host does not have the address.
     NoSuchAddress = "no-such-address",
-    /// Another process has the UDP port.
+    /// Another process uses the UDP port.
     PortTaken = "port-taken",
-    /// This host does without IPv6.
+    /// This host has no IPv6.
     NoIpv6 = "no-ipv6",
-    /// A file of another program that cannot be imported.
+    /// Another program's file cannot be imported.
     NotImported = "not-imported",
 }
 

@@ -5,12 +5,12 @@ use std::ops::Range;
 
 use super::code::Code;
 
-/// How bad a diagnostic is.
+/// Severity of a diagnostic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// Worth knowing; nothing to mend.
+    /// Worth knowing; needs no action.
     Note,
-    /// tund starts, but it may not do what was meant.
+    /// tund starts but may not do what was intended.
     Warning,
     /// tund does not start.
     Error,
@@ -19,13 +19,13 @@ pub enum Severity {
 /// One finding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// How bad it is.
+    /// Severity.
     pub severity: Severity,
-    /// What kind it is of.
+    /// Kind.
     pub code: Code,
-    /// Byte range in the text; `None` when it concerns no one place.
+    /// Byte range in the text; `None` if it concerns no single place.
     pub span: Option<Range<usize>>,
-    /// What is wrong, lower case, no trailing stop.
+    /// What is wrong, in lower case without a full stop.
     pub message: String,
     /// The remedy.
     pub help: Option<String>,
@@ -51,23 +51,23 @@ impl Diagnostic {
         Self { severity, code, span, message: without_keys(&message), help: None }
     }
 
-    /// The same with a remedy.
+    /// Adds a remedy.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(without_keys(&help.into()));
         self
     }
 
-    /// Whether tund does not start because of it.
+    /// Whether it prevents tund's start.
     pub fn is_error(&self) -> bool {
         self.severity == Severity::Error
     }
 }
 
-/// Most findings of one severity that are shown.
+/// Most findings shown of each severity.
 const SHOWN: usize = 100;
 
-/// The first findings of each severity, in their order, and how many more there are: a file with thousands of routes may have as many.
+/// Keeps the first findings of each severity, in order, and counts the rest: thousands of routes may have as many.
 pub fn first_of_each_severity(mut found: Vec<Diagnostic>) -> Vec<Diagnostic> {
     let mut counts = BTreeMap::new();
     found.retain(|finding| {
@@ -87,7 +87,7 @@ pub fn first_of_each_severity(mut found: Vec<Diagnostic>) -> Vec<Diagnostic> {
     found
 }
 
-/// `text` with a star for each digit of what may be a key: 32 hexadecimal digits or more in a row. Findings get into logs.
+/// Masks what may be a key in `text`, runs of 32 or more hexadecimal digits, with stars. Findings are logged.
 pub fn without_keys(text: &str) -> String {
     let other = |c: char| !c.is_ascii_hexdigit();
     let shown = |part: &str| match part.trim_end_matches(other).len() {
@@ -97,7 +97,7 @@ pub fn without_keys(text: &str) -> String {
     text.split_inclusive(other).map(shown).collect()
 }
 
-/// `text` in quotes, as it may be shown in one line: control characters escaped, 60 characters at most.
+/// Quotes `text` for display on one line: control characters escaped, at most 60 characters.
 pub fn quote(text: &str) -> String {
     const LONGEST: usize = 60;
     let mut shown: String = text.chars().take(LONGEST).flat_map(char::escape_debug).collect();

@@ -1,4 +1,4 @@
-//! The text form of keys: a comment that says what the key is, then 64 hexadecimal digits.
+//! The text form of keys: a comment with the kind of key, then 64 hexadecimal digits.
 
 use std::fmt::Write as _;
 
@@ -9,66 +9,66 @@ const SECRET_TITLE: &str = "# tund shared secret: keep it private, the same file
 const PRIVATE_TITLE: &str = "# tund private key: never leaves this machine";
 const PUBLIC_TITLE: &str = "# tund public key: give it to the peer";
 
-/// Why a key file is not taken. The text names the remedy and never shows the file's content.
+/// Why a key file is rejected. The text names the remedy and never shows the file's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// The file of OpenVPN's `secret` or `tls-auth`.
+    /// A file of OpenVPN's `secret` or `tls-auth`.
     #[error(
         "this is an OpenVPN static key: make a new one with `tund genkey`, or convert it with `tund import --key`; if the peer is OpenVPN, \
          set key.mode = \"openvpn\""
     )]
     OpenVpn,
-    /// The title says that it is another kind of key.
+    /// The title names another kind of key.
     #[error("this is a {found}, not a {wanted}: name the right file")]
     Kind {
-        /// What the title says.
+        /// Kind in the title.
         found: &'static str,
-        /// What was asked for.
+        /// Kind expected.
         wanted: &'static str,
     },
     /// No line with a key.
     #[error("no key in it: make one with `tund genkey`")]
     Empty,
-    /// More than one line that is no comment.
+    /// There is more than one line besides comments.
     #[error("more than one line beside the comments: a key file holds one key of 64 hexadecimal digits")]
     Several,
-    /// The key has another length.
+    /// The key has the wrong length.
     #[error("the key has {0} characters, not 64 hexadecimal digits: make one with `tund genkey`")]
     Length(usize),
-    /// The key has other characters.
+    /// The key is not hexadecimal.
     #[error("the key is not made of hexadecimal digits: make one with `tund genkey`")]
     Digit,
-    /// The key is the first that anybody tries.
+    /// The key is all zeros, everybody's first guess.
     #[error("the key is nothing but zeros, which everybody knows: make one with `tund genkey`")]
     Zeros,
 }
 
-/// The file of a shared secret, as `tund genkey` writes it.
+/// Formats a shared secret as `tund genkey` writes it.
 pub fn format_secret(secret: &[u8; 32]) -> Zeroizing<String> {
     format_key(SECRET_TITLE, secret)
 }
 
-/// The file of a private key, as `tund keypair` writes it.
+/// Formats a private key as `tund keypair` writes it.
 pub fn format_private(key: &[u8; 32]) -> Zeroizing<String> {
     format_key(PRIVATE_TITLE, key)
 }
 
-/// The file of a public key, as `tund pubkey` writes it.
+/// Formats a public key as `tund pubkey` writes it.
 pub fn format_public(key: &[u8; 32]) -> Zeroizing<String> {
     format_key(PUBLIC_TITLE, key)
 }
 
-/// The 32 bytes in the file of a shared secret.
+/// Parses the file of a shared secret.
 pub fn parse_secret(text: &str) -> Result<[u8; 32], KeyError> {
     parse_key(text, Kind::Secret)
 }
 
-/// The 32 bytes in the file of a private key.
+/// Parses the file of a private key.
 pub fn parse_private(text: &str) -> Result<[u8; 32], KeyError> {
     parse_key(text, Kind::Private)
 }
 
-/// The 32 bytes of a public key: its file, or the 64 digits alone as in `key.peer-public`.
+/// Parses a public key: its file, or the bare 64 digits as in `key.peer-public`.
 pub fn parse_public(text: &str) -> Result<[u8; 32], KeyError> {
     parse_key(text, Kind::Public)
 }
@@ -89,7 +89,7 @@ impl Kind {
         }
     }
 
-    /// The kind that a comment line announces.
+    /// Returns the kind that a comment line names.
     fn of_title(line: &str) -> Option<Self> {
         let title = line.trim_start_matches('#').trim_start().strip_prefix("tund ")?;
         [Kind::Secret, Kind::Private, Kind::Public].into_iter().find(|kind| title.starts_with(kind.noun()))
@@ -97,9 +97,9 @@ impl Kind {
 }
 
 fn format_key(title: &str, key: &[u8; 32]) -> Zeroizing<String> {
-    // The capacity is exact: a string that grew would leave a copy of the key behind.
+    // Exact capacity: a string that grew would leave a copy of the key behind.
     let mut text = Zeroizing::new(String::with_capacity(title.len() + 1 + 64 + 1));
-    // Writing to a String does not fail.
+    // Writing to a String cannot fail.
     let _ = writeln!(text, "{title}\n{:x}", HexDisplay(key));
     text
 }
@@ -109,7 +109,7 @@ fn parse_key(text: &str, wanted: Kind) -> Result<[u8; 32], KeyError> {
         return Err(KeyError::OpenVpn);
     }
     let mut key = None;
-    // Editors of other systems put a byte order mark at the beginning.
+    // Editors on other systems add a byte order mark.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
         if line.starts_with('#') {

@@ -1,5 +1,5 @@
-//! Every key of the configuration, declared once: name, type, range, default, what a change takes, the part of [`super::Config`] that it
-//! sets, and its entry of tund.toml(5).
+//! Declares every configuration key once: name, type, range, default, what a change requires, the part of
+//! [`super::Config`] that it sets, and its entry in tund.toml(5).
 
 use std::ops::Range;
 use std::time::Duration;
@@ -19,22 +19,22 @@ use crate::packet::layer::Mode;
 use crate::wire::openvpn::Framing;
 
 const U32_MAX: i64 = u32::MAX as i64;
-/// Milliseconds.
+/// In milliseconds.
 const DAY: u64 = 86_400_000;
 
-/// Names that are kept for later versions, with their tables; the top has the empty name.
+/// Names reserved for later versions, with their tables; the top's name is empty.
 pub(super) const RESERVED: &[(&str, &str)] = &[("tuning", "fragment"), ("tuning", "pad")];
 
-/// Names that earlier versions had, with their tables, and why they have no effect any more.
+/// Names from earlier versions, with their tables, and why they have no effect any more.
 pub(super) const RETIRED: &[(&str, &str, &str)] = &[("full-tunnel", "mode", "there is one way")];
 
 /// Declares the file: the top, the list of routes, and the other tables.
 macro_rules! file {
     (routes: $route:ty, $($field:ident: $table:ty),+) => {
-        /// Every table; the top first.
+        /// All tables, the top first.
         pub const SECTIONS: &[Section] = &[Top::SECTION, <$route>::SECTION, $(<$table>::SECTION),+];
 
-        /// The file as it is, nothing decided yet.
+        /// The file as read, unchecked.
         pub(super) struct Raw {
             pub top: Top,
             pub routes: Vec<$route>,

@@ -1,4 +1,4 @@
-//! What a checked configuration consists of.
+//! The parts of a checked configuration.
 
 mod key;
 
@@ -15,26 +15,26 @@ use crate::wire::proxy::Kind;
 
 pub use key::{AnyCipher, Key, KeyMode, KeyPair, OpenVpn, SecretSource, Upgrade};
 
-/// A whole link, checked: every default is filled in and every cross-reference holds.
+/// A link's checked configuration: defaults filled in, cross-references valid.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// The file name without `.toml`; names the link in logs and run-time files.
     pub name: String,
-    /// Where to find the peer, in the order to try; empty: wait for the peer.
+    /// Peer's addresses, in the order to try; empty: wait for the peer.
     pub remotes: Vec<Remote>,
     /// The local end of the UDP socket.
     pub listen: Listen,
-    /// What streams to remotes go through.
+    /// Proxy for streams to remotes.
     pub proxy: Option<Proxy>,
-    /// The file whose first line is the password for it.
+    /// File whose first line is the proxy password.
     pub proxy_password_file: Option<PathBuf>,
-    /// Whether an authenticated peer is followed to a new address.
+    /// Whether to follow an authenticated peer to a new address.
     pub float: bool,
     /// Bind the UDP socket to this interface (SO_BINDTODEVICE).
     pub bind_device: Option<String>,
     /// Firewall mark of outer datagrams (SO_MARK).
     pub fwmark: Option<u32>,
-    /// Where the key material is and how it is used.
+    /// Key material and its use.
     pub key: Key,
     /// The TUN or TAP device.
     pub device: Device,
@@ -42,7 +42,7 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// Routes offered to the peer.
     pub push: Vec<IpNet>,
-    /// What may come from the peer.
+    /// What the peer may send.
     pub accept: Accept,
     /// Whether all traffic goes through the tunnel.
     pub full_tunnel: Option<FullTunnel>,
@@ -56,19 +56,19 @@ pub struct Config {
     pub guard: Guard,
     /// Data path settings.
     pub tuning: Tuning,
-    /// Where the link tells about itself.
+    /// Where the link reports its status.
     pub status: Reporting,
 }
 
 /// One entry of `remote`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remote {
-    /// A host name, or an IP address in text form without brackets, with the zone of a link-local one (RFC 4007,
-    /// section 11): `fe80::1%eth0`.
+    /// A host name, or an IP address without brackets. A link-local one may have a zone (RFC 4007, section 11):
+    /// `fe80::1%eth0`.
     pub host: String,
-    /// UDP port, or that of TCP.
+    /// UDP or TCP port.
     pub port: u16,
-    /// It is reached by a stream: TCP.
+    /// Reached by a stream (TCP).
     pub stream: bool,
 }
 
@@ -78,7 +78,7 @@ impl Remote {
         self.host.split('%').next()?.parse().ok()
     }
 
-    /// The interface that a link-local address is on, by name or index, if it is given.
+    /// The zone of a link-local address, an interface name or index.
     pub fn zone(&self) -> Option<&str> {
         self.host.split_once('%').map(|(_, zone)| zone)
     }
@@ -87,11 +87,11 @@ impl Remote {
 /// `proxy`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proxy {
-    /// How it is asked.
+    /// Protocol.
     pub kind: Kind,
-    /// Where it is.
+    /// Location.
     pub place: Remote,
-    /// Who asks, if it is to know.
+    /// User name, if any.
     pub user: Option<String>,
 }
 
@@ -110,10 +110,10 @@ pub struct Listen {
     pub address: Option<IpAddr>,
     /// UDP port.
     pub port: u16,
-    /// Set in the file or on the command line. A port that was not may give way to any free one when
-    /// it is taken and there is a remote.
+    /// Whether the file or the command line sets the port. If not, and there is a remote, any free port may replace one
+    /// that is taken.
     pub explicit: bool,
-    /// Where streams are accepted, if they are.
+    /// Where to accept streams, if at all.
     pub stream: Option<StreamListen>,
 }
 
@@ -131,15 +131,15 @@ pub struct StreamListen {
 pub struct Device {
     /// TUN or TAP.
     pub mode: Mode,
-    /// Interface name; `None`: the kernel picks tunN or tapN.
+    /// Interface name; `None`: the kernel chooses tunN or tapN.
     pub name: Option<String>,
-    /// Own addresses. In tun mode without a prefix they have full length (/32, /128).
+    /// Own addresses. In tun mode, those without a prefix have full length (/32, /128).
     pub addresses: Vec<IpNet>,
     /// The peer's addresses inside the tunnel, at most one of each family.
     pub peers: Vec<IpAddr>,
     /// MTU of the device in bytes: the largest IP packet.
     pub mtu: u32,
-    /// The bridge's MTU is to take its place.
+    /// Whether the bridge's MTU replaces it.
     pub mtu_of_bridge: bool,
     /// False: addresses and MTU are left alone (OpenVPN's `ifconfig-noexec`).
     pub configure: bool,
@@ -151,20 +151,20 @@ pub struct Device {
     pub txqueuelen: Option<u32>,
 }
 
-/// The smallest MTU of a device in bytes ...
+/// Smallest MTU of a device in bytes ...
 pub const MTU_LEAST: i64 = 576;
 /// ... and the largest.
 pub const MTU_MOST: i64 = 9216;
 
 impl Device {
-    /// Takes the MTU of the bridge, if that is asked for, as far as a device can have it.
+    /// Adopts the bridge's MTU, if configured, within a device's limits.
     pub fn take_bridge_mtu(&mut self, mtu: u32) {
         if self.mtu_of_bridge {
             self.mtu = u32::try_from(i64::from(mtu).clamp(MTU_LEAST, MTU_MOST)).unwrap_or(mtu);
         }
     }
 
-    /// Whether a larger MTU could be taken from a bridge of this one.
+    /// Whether a bridge with this MTU would allow a larger one.
     pub fn is_smaller_than(&self, mtu: u32) -> bool {
         self.mtu < mtu && i64::from(self.mtu) < MTU_MOST
     }
@@ -186,39 +186,39 @@ pub struct Route {
 /// The gateway of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Via {
-    /// The peer's address inside the tunnel (`device.peer`).
+    /// The peer's tunnel address (`device.peer`).
     VpnGateway,
-    /// The default route that was there before.
+    /// The default route from before.
     NetGateway,
     /// This address.
     Address(IpAddr),
 }
 
-/// The `[accept]` table: what may come from the peer.
+/// The `[accept]` table: what the peer may send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accept {
-    /// A pushed route is taken if it lies within one of these prefixes; none: no route is.
+    /// Prefixes within which pushed routes are accepted; none: no route is.
     pub routes: Vec<IpNet>,
-    /// Most pushed routes that are taken.
+    /// Most pushed routes accepted.
     pub limit: usize,
-    /// Which inner source addresses are (tun only).
+    /// Inner source addresses accepted (tun only).
     pub sources: Sources,
 }
 
-/// The mark of a full tunnel's datagrams unless `fwmark` names one: the letters "tund". It is the same for all links, so that
-/// two full tunnels on one host do not lead into each other for ever.
+/// Firewall mark of a full tunnel's datagrams unless `fwmark` names one: the letters "tund". All links share it, so
+/// that two full tunnels on a host do not lead into each other for ever.
 pub const FULL_TUNNEL_MARK: u32 = 0x7475_6e64;
 
 impl Config {
-    /// The mark of the link's socket (SO_MARK), by which a full tunnel tells the link's own datagrams from all others.
+    /// Returns the mark of the link's socket (SO_MARK), by which a full tunnel recognises the link's own datagrams.
     pub fn mark(&self) -> Option<u32> {
         let own = self.full_tunnel.map(|_| FULL_TUNNEL_MARK);
-        // 0 is the mark of whoever has none.
+        // 0 means no mark.
         if own.is_some() { self.fwmark.filter(|mark| *mark != 0).or(own) } else { self.fwmark }
     }
 
-    /// The prefixes that are routed to the peer by the file itself: the peer's addresses and networks of the device,
-    /// `[[route]]` through them, and everything with a full tunnel.
+    /// Returns the prefixes that the file itself routes to the peer: peer addresses, device networks, each `[[route]]`
+    /// through them, and everything with a full tunnel.
     pub fn routed_to_peer(&self) -> Vec<IpNet> {
         let networks = self.device.addresses.iter().filter(|own| own.prefix_len() < own.max_prefix_len());
         let peers = self.device.peers.iter().copied().map(IpNet::from);
@@ -238,16 +238,16 @@ impl Config {
 /// The `[full-tunnel]` table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FullTunnel {
-    /// `fail = "closed"`: nothing leaves otherwise either when the link is down or tund was killed.
+    /// `fail = "closed"`: traffic is blocked while the link is down and after tund was killed.
     pub closed: bool,
-    /// `local-networks = "reach"`: what table main has more specific routes for goes beside the tunnel.
+    /// `local-networks = "reach"`: networks with more specific routes in table main bypass the tunnel.
     pub local_networks: bool,
 }
 
 /// `accept.sources`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sources {
-    /// Every one: a routing daemon may send whatever it routes.
+    /// Any: a routing daemon may send whatever it routes.
     Any,
     /// The peer's tunnel address, and what is routed to the peer.
     Routes,
@@ -265,39 +265,39 @@ pub struct Command {
 /// The `[scripts]` table. Every script is `None` unless `security` is 2 or more.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scripts {
-    /// After the device exists, before frames flow; its failure stops the start.
+    /// Runs once the device exists, before frames flow; if it fails, the start fails.
     pub up: Option<Command>,
-    /// When going down, while the device still exists.
+    /// Runs at shutdown, while the device still exists.
     pub down: Option<Command>,
-    /// After the routes were set.
+    /// Runs once the routes are set.
     pub route_up: Option<Command>,
-    /// Before the routes are removed.
+    /// Runs before the routes are removed.
     pub route_down: Option<Command>,
-    /// The peer answers.
+    /// Once the peer answers.
     pub link_up: Option<Command>,
-    /// The peer no longer answers.
+    /// Once it stops answering.
     pub link_down: Option<Command>,
     /// OpenVPN's `script-security` level.
     pub security: u8,
-    /// How long one script may run.
+    /// Time limit for one script.
     pub timeout: Duration,
 }
 
 /// The `[keepalive]` table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Keepalive {
-    /// Something is sent at least this often.
+    /// Longest pause between datagrams sent.
     pub interval: Duration,
-    /// With nothing authentic for this long the link is down.
+    /// The link is down after this long with nothing authentic.
     pub timeout: Duration,
-    /// A link that a superserver started ends when nothing authentic came for this long.
+    /// A link started by a superserver ends after this long with nothing authentic.
     pub idle_exit: Duration,
 }
 
 /// The `[run]` table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
-    /// Where the numbers of an OpenVPN peer's link are kept.
+    /// Where the start times of an OpenVPN link are kept.
     pub state_dir: Option<PathBuf>,
     /// User of the engine; `None`: `tund` if it exists, else `nobody`.
     pub user: Option<String>,
@@ -305,13 +305,13 @@ pub struct Run {
     pub group: Option<String>,
     /// Directory of run-time files; `None`: the default search.
     pub runtime_dir: Option<PathBuf>,
-    /// How much is said, 0 to 9, with OpenVPN's meaning.
+    /// Verbosity, 0 to 9, with OpenVPN's meaning.
     pub verb: u8,
     /// Root directory of the engine; `None`: an empty one in the runtime directory.
     pub chroot: Option<PathBuf>,
-    /// Whether the engine is locked in.
+    /// Sandboxing of the engine.
     pub sandbox: Sandbox,
-    /// Where the log goes; `None`: as the way of starting suggests.
+    /// Log destination; `None`: depends on how tund was started.
     pub log: Option<LogTo>,
     /// Run in the background, as with `--daemon`.
     pub daemon: bool,
@@ -324,23 +324,23 @@ pub struct Run {
 /// The `[guard]` table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Guard {
-    /// Probes tell whether the two segments are joined elsewhere too.
+    /// Send probes to detect that the segments are also joined elsewhere.
     pub find_loops: bool,
-    /// Broadcasts, multicasts and frames to unknown destinations taken from the peer in a second.
+    /// Broadcasts, multicasts and unknown unicasts accepted from the peer per second.
     pub storm: u32,
-    /// Source addresses of the peer's segment at the same time.
+    /// Most simultaneous source addresses in the peer's segment.
     pub macs: u32,
-    /// No spanning tree crosses the link.
+    /// Block spanning tree frames.
     pub drop_bpdu: bool,
-    /// No answer of a DHCP server is taken from the peer.
+    /// Drop DHCP server replies from the peer.
     pub drop_dhcp_server: bool,
-    /// No router advertisement is taken from the peer.
+    /// Drop router advertisements from the peer.
     pub drop_router_advertisement: bool,
-    /// First and last of each range of VLANs that pass; `None`: all.
+    /// Ranges of VLANs that pass, first and last; `None`: all.
     pub vlans: Option<Vec<(u16, u16)>>,
-    /// Frames without a VLAN pass.
+    /// Pass frames without a VLAN.
     pub untagged: bool,
-    /// No frame is taken from the peer whose source is in this segment.
+    /// Drop frames from the peer whose source is in this segment.
     pub drop_own_macs: bool,
 }
 
@@ -349,7 +349,7 @@ pub struct Guard {
 pub struct Reporting {
     /// The control socket's path; `None`: `control.sock` in the runtime directory.
     pub socket: Option<PathBuf>,
-    /// Loopback address where the metrics are served over HTTP.
+    /// Loopback address that serves metrics over HTTP.
     pub metrics: Option<SocketAddr>,
 }
 
@@ -362,19 +362,19 @@ pub enum LogTo {
     Syslog,
     /// systemd's journal.
     Journal,
-    /// Standard error, an object a line.
+    /// Standard error, one JSON object per line.
     Json,
 }
 
-/// Whether the processes that read the network are locked in, beyond having no privileges.
+/// Sandboxing of the processes that read the network, beyond dropped privileges.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Sandbox {
-    /// As far as the kernel can.
+    /// As far as the kernel supports it.
     #[default]
     Auto,
-    /// Not running at all without everything.
+    /// Refuse to run without all of it.
     Require,
-    /// Not at all.
+    /// None.
     Off,
 }
 
@@ -383,13 +383,13 @@ pub enum Sandbox {
 pub struct Tuning {
     /// Pack several small waiting frames into one datagram.
     pub bundle: bool,
-    /// Size asked for of the UDP socket's buffers, in bytes.
+    /// Requested size of the UDP socket's buffers, in bytes.
     pub socket_buffer: u32,
     /// Largest outer IP packet, in bytes; `None`: from the route to the peer.
     pub path_mtu: Option<u32>,
-    /// Lower the segment size that forwarded TCP connections announce to what the tunnel carries (tun only).
+    /// Lower the MSS of forwarded TCP connections to what the tunnel carries (tun only).
     pub mss_clamp: bool,
-    /// Name of the congestion control of connections over TCP; `None`: the kernel's default.
+    /// Congestion control of connections over TCP; `None`: the kernel's default.
     pub congestion_control: Option<String>,
     /// How the workers use the machine.
     pub data_path: DataPath,
@@ -398,29 +398,29 @@ pub struct Tuning {
 /// How the workers use the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataPath {
-    /// Let the kernel cut up and join what crosses device and socket.
+    /// Let the kernel segment and join at device and socket.
     pub offload: bool,
     /// Copy the DSCP of inner packets outward.
     pub copy_dscp: bool,
-    /// Lanes that are wanted.
+    /// Lanes requested.
     pub lanes: Lanes,
-    /// Threads of a lane: 1 for both directions, or 2, one for each.
+    /// Threads per lane: 1 for both directions, or 2, one for each.
     pub threads: u8,
-    /// How long a worker looks for more before it sleeps, in microseconds.
+    /// How long a worker polls before it sleeps, in microseconds.
     pub busy_poll: u32,
 }
 
 /// `tuning.lanes`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Lanes {
-    /// One for each processor of this host, at most [`MAX_LANES_UNASKED`].
+    /// One per processor of this host, at most [`MAX_LANES_UNASKED`].
     Auto,
-    /// So many, 1 to [`MAX_LANES`].
+    /// A fixed number, 1 to [`MAX_LANES`].
     Count(u8),
 }
 
 /// Most lanes of a link.
 pub const MAX_LANES: u8 = 16;
 
-/// Most lanes that [`Lanes::Auto`] stands for.
+/// Most lanes that [`Lanes::Auto`] uses.
 pub const MAX_LANES_UNASKED: u8 = 8;

@@ -1,13 +1,13 @@
-//! Which of many prefixes contains another one: as many look-ups as there are lengths, however many prefixes there are.
+//! Finds the prefix that contains another, in as many look-ups as there are prefix lengths.
 
 use std::collections::{BTreeSet, HashMap};
 
 use ipnet::IpNet;
 
-/// Prefixes of several tables, each with a value.
+/// Prefixes in several tables, each with a value.
 pub(super) struct Prefixes<T> {
     values: HashMap<(u32, IpNet), T>,
-    /// The lengths that prefixes of a table and family have.
+    /// Prefix lengths in use, by table and family.
     lengths: HashMap<(u32, bool), BTreeSet<u8>>,
 }
 
@@ -18,18 +18,18 @@ impl<T> Default for Prefixes<T> {
 }
 
 impl<T> Prefixes<T> {
-    /// Adds a prefix of `table`; the value of one that is there already is replaced.
+    /// Adds a prefix to `table`, or replaces its value.
     pub fn insert(&mut self, table: u32, net: IpNet, value: T) {
         self.lengths.entry((table, net.addr().is_ipv4())).or_default().insert(net.prefix_len());
         self.values.insert((table, net.trunc()), value);
     }
 
-    /// The value of the longest prefix of `table` that contains `net` and is wider.
+    /// Returns the value of the longest prefix in `table` that contains `net` and is wider.
     pub fn around(&self, table: u32, net: &IpNet) -> Option<&T> {
         self.candidates(table, net).find_map(|wider| self.values.get(&(table, wider)))
     }
 
-    /// What might contain `net`, the longest first.
+    /// Prefixes that might contain `net`, longest first.
     fn candidates(&self, table: u32, net: &IpNet) -> impl Iterator<Item = IpNet> {
         let lengths = self.lengths.get(&(table, net.addr().is_ipv4()));
         let shorter = lengths.into_iter().flat_map(|lengths| lengths.range(..net.prefix_len()).rev());

@@ -1,4 +1,4 @@
-//! Reads one TOML table key by key, with types and places, and goes on after every mistake.
+//! Reads a TOML table key by key, with types and places, continuing after mistakes.
 
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
@@ -30,7 +30,7 @@ impl<T> At<T> {
     }
 }
 
-/// What became of a key. A wrong one was reported already: no check may report it as missing too.
+/// A key as read. A wrong one was reported already: no check may call it missing too.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) enum Field<T> {
     #[default]
@@ -51,7 +51,7 @@ impl<T> Field<T> {
         self.get().map(|at| &at.value)
     }
 
-    /// The same field with another value; a value that `change` has nothing for is wrong.
+    /// Maps the value. If `change` returns `None`, the field is invalid.
     pub fn map<U>(self, change: impl FnOnce(T) -> Option<U>) -> Field<U> {
         match self {
             Field::Absent => Field::Absent,
@@ -70,10 +70,10 @@ impl<T> Field<T> {
     }
 }
 
-/// A table being read. [`Table::finish`] reports the keys that it does not have.
+/// A table being read. [`Table::finish`] reports unknown keys.
 pub(super) struct Table<'d, 'o> {
     entries: &'d DeTable<'d>,
-    /// The name of the section; empty for the top.
+    /// Section name; empty for the top.
     name: &'static str,
     /// The header, or the whole inline table.
     pub span: Range<usize>,
@@ -85,17 +85,17 @@ impl<'d, 'o> Table<'d, 'o> {
         Self { entries: document.get_ref(), name: "", span: document.span(), out }
     }
 
-    /// A text.
+    /// Reads a string.
     pub fn string(&mut self, key: &str) -> Field<String> {
         self.typed(key, TEXT, |value| value.as_str().map(str::to_owned))
     }
 
-    /// A text that is one of `choices`.
+    /// Reads a string that is one of `choices`.
     pub fn choice<T: Clone>(&mut self, key: &str, choices: &[(&str, T)]) -> Field<T> {
         self.choice_or(key, "", choices)
     }
 
-    /// The same where there is something `else_` that it may be.
+    /// The same; errors also mention the alternative `else_`.
     pub fn choice_or<T: Clone>(&mut self, key: &str, else_: &str, choices: &[(&str, T)]) -> Field<T> {
         let Field::Is(text) = self.string(key) else { return self.absent_or_wrong(key) };
         if let Some((_, value)) = choices.iter().find(|(name, _)| *name == text.value) {
@@ -111,12 +111,12 @@ impl<'d, 'o> Table<'d, 'o> {
         self.wrong(Code::UnknownValue, text.span, message, help)
     }
 
-    /// `true` or `false`.
+    /// Reads `true` or `false`.
     pub fn boolean(&mut self, key: &str) -> Field<bool> {
         self.typed(key, BOOLEAN, DeValue::as_bool)
     }
 
-    /// A whole number within `range`; `unit` may be empty.
+    /// Reads an integer within `range`; `unit` may be empty.
     pub fn integer(&mut self, key: &str, range: RangeInclusive<i64>, unit: &str) -> Field<i64> {
         let found = self.typed(key, NUMBER, whole_number);
         let Field::Is(number) = found else { return self.absent_or_wrong(key) };
@@ -136,7 +136,7 @@ impl<'d, 'o> Table<'d, 'o> {
         }
     }
 
-    /// A time such as "10s", within `range`.
+    /// Reads a time such as "10s" within `range`.
     pub fn duration(&mut self, key: &str, range: RangeInclusive<Duration>) -> Field<Duration> {
         let found = self.typed(key, TIME, |value| value.as_str().map(str::to_owned));
         let Field::Is(text) = found else { return self.absent_or_wrong(key) };
@@ -153,7 +153,7 @@ impl<'d, 'o> Table<'d, 'o> {
         self.wrong(Code::OutOfRange, text.span, message, format!("it is a time from {low:?} to {high:?}"))
     }
 
-    /// A text or a list of texts, among which may be `ports` as numbers. The elements are right even where one of their neighbours is not.
+    /// Reads a string or a list of strings; with `ports`, also numbers. Valid elements are kept even if others are invalid.
     pub fn strings(&mut self, key: &str, ports: bool) -> Field<Vec<At<String>>> {
         let one = |value: &'d DeValue<'d>| value.as_str().map(|text| (Some(text.to_owned()), &[][..]));
         let several = |value: &'d DeValue<'d>| value.as_array().map(|array| (None, &**array));
@@ -175,12 +175,12 @@ impl<'d, 'o> Table<'d, 'o> {
         if texts.len() < array.len() { Field::Wrong } else { Field::Is(At { value: texts, span }) }
     }
 
-    /// The value of `key`, unless it is absent, for those that take more than one type.
+    /// Returns the value of `key`, if any, for keys that accept several types.
     pub fn value(&self, key: &str) -> Option<&'d Spanned<DeValue<'d>>> {
         self.entries.get(key)
     }
 
-    /// The table of that type, or its default.
+    /// Reads the table of this type, or its default.
     pub fn section<T: Declared>(&mut self) -> T {
         let name = T::SECTION.name;
         let hint = tund_import::equal(name).map_or_else(String::new, |hint| format!("; {hint}"));
@@ -189,7 +189,7 @@ impl<'d, 'o> Table<'d, 'o> {
         value.and_then(|value| self.inner(value, name, "table", &help)).unwrap_or_default()
     }
 
-    /// Every table of the list of that type.
+    /// Reads every table in the list of this type.
     pub fn sections<T: Declared>(&mut self) -> Vec<T> {
         let name = T::SECTION.name;
         let Some(value) = self.value(name) else { return Vec::new() };
@@ -239,7 +239,7 @@ impl<'d, 'o> Table<'d, 'o> {
         read
     }
 
-    /// Reports the keys that the table does not have, and those that have no effect in this version.
+    /// Reports unknown keys, and those without effect in this version.
     pub fn finish(mut self) {
         let known = suggest::keys_of(self.name);
         for (key, value) in self.entries.iter().filter(|(key, _)| !known.contains(&key.get_ref().as_ref())) {
@@ -276,7 +276,7 @@ impl<'d, 'o> Table<'d, 'o> {
         );
     }
 
-    /// The full name of a key, such as `key.file`.
+    /// Returns the full name of a key, such as `key.file`.
     pub fn path(&self, key: &str) -> String {
         if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) }
     }
@@ -320,7 +320,7 @@ fn wrong_type(message: String, wanted: &str, value: &Spanned<DeValue<'_>>) -> Di
     }
 }
 
-/// What a value is, for a sentence.
+/// A value's type, in words.
 fn kind(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "text",
@@ -333,7 +333,7 @@ fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-/// `Some(None)`: a whole number that no 64 bits hold.
+/// `Some(None)`: an integer that does not fit 64 bits.
 fn whole_number(value: &DeValue<'_>) -> Option<Option<i64>> {
     value.as_integer().map(|number| i64::from_str_radix(number.as_str(), number.radix()).ok())
 }

@@ -1,32 +1,32 @@
-//! What a configuration that was read again changes, and what that takes.
+//! What a reloaded configuration changes, and what that requires.
 
 use std::collections::HashSet;
 use std::fmt;
 
 use super::{Config, Route, SECTIONS, Via};
 
-/// Most routes that are named one by one as added, or as removed.
+/// Most added, or removed, routes that are listed one by one.
 const ROUTES_NAMED: usize = 100;
 
-/// What has to be done for a change, the least first.
+/// What a change requires, from least to most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Takes {
-    /// It counts from now on; the link goes on.
+    /// Takes effect at once; the link continues.
     Nothing,
-    /// The peer is looked up and called again.
+    /// Look up and call the peer again.
     Call,
-    /// New keys, or a new socket: the link is down for a moment, while device and routes stay.
+    /// New keys or a new socket: the link is down briefly; device and routes stay.
     Connect,
-    /// A restart of tund; until then the old value counts.
+    /// Restart tund; until then the old value applies.
     Restart,
 }
 
 /// One difference.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// What is different, such as `keepalive` or `route added: 192.168.66.0/24`.
+    /// What differs, such as `keepalive` or `route added: 192.168.66.0/24`.
     pub what: String,
-    /// What it takes.
+    /// What it requires.
     pub takes: Takes,
 }
 
@@ -42,27 +42,27 @@ impl fmt::Display for Change {
     }
 }
 
-/// What a reload comes to.
+/// The result of a reload.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
-    /// The configuration to go on with: the new one, with old values where only a restart changes them.
+    /// The configuration to continue with: the new one, with old values where a restart is needed.
     pub config: Config,
     /// Every difference.
     pub changes: Vec<Change>,
 }
 
 impl Plan {
-    /// What has to be done, apart from a restart.
+    /// What has to be done now, apart from a restart.
     pub fn takes(&self) -> Takes {
         let live = self.changes.iter().map(|change| change.takes).filter(|takes| *takes < Takes::Restart);
         live.max().unwrap_or(Takes::Nothing)
     }
 }
 
-/// Compares what runs with what was read. `other_key`: the key files hold another link secret than before.
+/// Compares the running configuration with the new one. `other_key`: the link secret in the key files has changed.
 pub fn plan(old: &Config, new: &Config, other_key: bool) -> Plan {
     let mut plan = Plan { config: new.clone(), changes: Vec::new() };
-    // The mark is the socket's, and only a new socket has another.
+    // The mark belongs to the socket, so a new mark needs a new socket.
     let marked = if old.mark() == new.mark() { Takes::Nothing } else { Takes::Connect };
     for (section, key) in
         SECTIONS.iter().flat_map(|section| section.keys.iter().map(move |key| (section, key)))
@@ -92,7 +92,7 @@ impl Plan {
         }
     }
 
-    /// Addresses and MTU belong to the kind of device: with another kind, all of them stay as they are.
+    /// Addresses and MTU depend on the kind of device: if that changes, all of them stay as they are.
     fn device(&mut self, old: &Config) {
         let of_device = |change: &Change| change.what.starts_with("device.");
         if self.changes.iter().any(|change| of_device(change) && change.takes == Takes::Restart) {
@@ -114,7 +114,7 @@ impl Plan {
     }
 }
 
-/// A route with whatever the file says about it beyond the usual, such as `10.1.0.0/16 via net_gateway metric 7`.
+/// Describes a route and its options, such as `10.1.0.0/16 via net_gateway metric 7`.
 fn describe(route: &Route) -> String {
     let Route { to, via, metric, table } = route;
     let via = match via {

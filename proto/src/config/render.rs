@@ -1,4 +1,4 @@
-//! Shows a diagnostic as rustc does: file, line, column, the line itself and the remedy.
+//! Renders a diagnostic as rustc does: file, line, column, the line itself and the remedy.
 
 use std::ops::Range;
 
@@ -6,7 +6,7 @@ use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
 use super::diagnostic::{Diagnostic, Severity, without_keys};
 
-/// `d` as text of several lines without a final line end; `file` is the name shown and `text` what was parsed.
+/// Renders `d` as several lines without a final newline; `file` is the name shown and `text` what was parsed.
 pub fn render(file: &str, text: &str, d: &Diagnostic, color: bool) -> String {
     let level = match d.severity {
         Severity::Note => Level::NOTE,
@@ -33,7 +33,7 @@ pub fn render(file: &str, text: &str, d: &Diagnostic, color: bool) -> String {
     renderer.render(&[group])
 }
 
-/// Line and column, both from 1, of a byte offset in `text`; the column counts characters.
+/// Returns line and column, from 1, of a byte offset in `text`. The column counts characters.
 pub fn position(text: &str, offset: usize) -> (usize, usize) {
     let offset = floor(text, offset);
     let before = text.get(..offset).unwrap_or(text);
@@ -42,8 +42,8 @@ pub fn position(text: &str, offset: usize) -> (usize, usize) {
     (before.matches('\n').count() + 1, column + 1)
 }
 
-/// The line in which `span` begins, with its number from 1 and the place of `span` in it: what is shown is laid out line by
-/// line, and a file may have very many.
+/// Returns the line where `span` begins, its number from 1, and the place of `span` in it. Rendering is by line, as a
+/// file may have very many.
 fn line_of<'t>(text: &'t str, span: &Range<usize>) -> (usize, &'t str, Range<usize>) {
     let place = first_line(text, span);
     let (before, after) = text.split_at_checked(place.start).unwrap_or((text, ""));
@@ -53,7 +53,7 @@ fn line_of<'t>(text: &'t str, span: &Range<usize>) -> (usize, &'t str, Range<usi
     (before.matches('\n').count() + 1, line, place.start - begin..place.end - begin)
 }
 
-/// The part of `span` in its first line, on character boundaries, so that one line is shown.
+/// Clips `span` to its first line, on character boundaries.
 fn first_line(text: &str, span: &Range<usize>) -> Range<usize> {
     let start = floor(text, span.start);
     let end = floor(text, span.end.max(start));
@@ -62,7 +62,7 @@ fn first_line(text: &str, span: &Range<usize>) -> Range<usize> {
     start..start + length
 }
 
-/// The character boundary at or before `offset`.
+/// Returns the character boundary at or before `offset`.
 fn floor(text: &str, offset: usize) -> usize {
     (0..=offset.min(text.len())).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0)
 }

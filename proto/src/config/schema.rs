@@ -1,5 +1,5 @@
-//! What a configuration key is: its type, range, default, what a change of it takes and what it is for. The keys themselves are in
-//! `keys`; what is here reads them, and makes a JSON Schema of them.
+//! Describes configuration keys: type, range, default, what a change requires, and purpose. The keys are in `keys`;
+//! this reads them and makes a JSON Schema of them.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -10,67 +10,67 @@ use super::Config;
 use super::reader::{At, Field, Table};
 use super::reload::Takes;
 
-/// What a key holds.
+/// Type of a key's value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Shape {
-    /// Text in quotes.
+    /// A string.
     Text,
-    /// A text or a list of texts.
+    /// A string or a list of strings.
     Texts,
     /// `true` or `false`.
     Flag,
-    /// A whole number from the first to the second, in a unit if it has one.
+    /// An integer, with minimum, maximum and unit, if any.
     Number(i64, i64, &'static str),
-    /// The same, or this word in its place.
+    /// The same, or this word.
     NumberOr(i64, i64, &'static str, &'static str),
-    /// A time such as "10s", from the first to the second number of milliseconds.
+    /// A time such as "10s", with minimum and maximum in milliseconds.
     Time(u64, u64),
-    /// A number of the range of a port, or text, or a list of these.
+    /// A port number, a string, or a list of these.
     Ports,
-    /// One of these texts.
+    /// One of these strings.
     OneOf(Vec<&'static str>),
 }
 
-/// The value of a key that the file does not have.
+/// The value of an absent key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Absent {
-    /// The key has to be there.
+    /// The key is required.
     Required,
-    /// This value, written as in the file.
+    /// This value, as written in the file.
     Value(String),
-    /// No value of the file does the same: what happens, in Markdown; empty where another key has the answer.
+    /// No value has the same effect: Markdown that says what happens; empty if another key does.
     Words(&'static str),
 }
 
 /// One key.
 pub struct Key {
-    /// Its name in its table.
+    /// Name in its table.
     pub name: &'static str,
-    /// What it is for, in lines of Markdown.
+    /// Purpose, in lines of Markdown.
     pub doc: &'static [&'static str],
-    /// What it holds.
+    /// Type of its value.
     pub shape: fn() -> Shape,
-    /// What counts without it.
+    /// Default.
     pub absent: fn() -> Absent,
-    /// What a change of it under a running link takes.
+    /// What changing it requires while the link runs.
     pub takes: Takes,
-    /// The part of the configuration that it sets; `None`: `reload` compares it together with others.
+    /// The part of the configuration that it sets; `None`: `reload` compares several keys together.
     pub(super) part: Option<Part>,
 }
 
-/// Whether two configurations differ in a part; and gives the first configuration the part of the second.
+/// Whether two configurations differ in a part; copies that part from the second to the first.
 pub(super) type Part = (fn(&Config, &Config) -> bool, fn(&mut Config, &Config));
 
 /// A table with its keys.
 pub struct Section {
-    /// The name in brackets; empty for the top of the file.
+    /// Name in brackets; empty for the top of the file.
     pub name: &'static str,
-    /// Its keys, in the order of the manual page.
+    /// Its keys, in manual page order.
     pub keys: &'static [Key],
 }
 
 impl Section {
-    /// The full name of a key of it, such as `key.file`.
+    /// Returns the full name of a key, such as `key.file`.
     pub fn path(&self, key: &str) -> String {
         if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) }
     }
@@ -80,7 +80,7 @@ impl Section {
 pub(super) trait Declared: Default {
     const SECTION: Section;
     fn read(table: &mut Table<'_, '_>) -> Self;
-    /// The table's header, or the whole inline table; `None`: there is no such table.
+    /// The table's header, or the whole inline table; `None` if the table is absent.
     fn place(&self) -> Option<Range<usize>>;
 }
 
@@ -88,23 +88,23 @@ pub(super) trait Declared: Default {
 pub(super) trait Read: Sized {
     fn read(table: &mut Table<'_, '_>, key: &str, shape: &Shape) -> Field<Self>;
 
-    /// The value as written in the file, for a type that has defaults.
+    /// Formats the value as in a file, for types with defaults.
     fn written(&self) -> String {
         String::new()
     }
 }
 
-/// A type whose values have names.
+/// A type with named values.
 pub(super) trait Named: Copy + PartialEq + 'static {
     const NAMES: &'static [(&'static str, Self)];
 }
 
-/// The shape of a type whose values have names.
+/// The shape of a type with named values.
 pub(super) fn names<T: Named>() -> Shape {
     Shape::OneOf(T::NAMES.iter().map(|(name, _)| *name).collect())
 }
 
-/// Gives the values of types their names.
+/// Names the values of types.
 macro_rules! named {
     ($($type:ty: $($name:literal => $value:expr),+;)+) => {
         $(impl super::schema::Named for $type {
@@ -137,7 +137,7 @@ impl Read for Vec<At<String>> {
     }
 }
 
-/// Ports as numbers or text, or texts that have one.
+/// Ports as numbers or strings, or strings with a port.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Ports(pub Vec<At<String>>);
 
@@ -157,7 +157,7 @@ impl Read for Ports {
     }
 }
 
-/// A number, or the word that [`Shape::NumberOr`] takes in its place.
+/// A number, or the word of [`Shape::NumberOr`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NumberOr {
     Number(u32),
@@ -168,7 +168,7 @@ impl Read for NumberOr {
     fn read(table: &mut Table<'_, '_>, key: &str, shape: &Shape) -> Field<Self> {
         let Shape::NumberOr(low, high, unit, word) = *shape else { return Field::Wrong };
         match table.value(key).map(toml::Spanned::get_ref) {
-            // A number in quotes is told so below.
+            // A quoted number is reported below.
             Some(toml::de::DeValue::String(text))
                 if !text.starts_with(|first: char| first.is_ascii_digit()) =>
             {
@@ -181,7 +181,7 @@ impl Read for NumberOr {
         }
     }
 
-    /// The word is nobody's default.
+    /// The word is never a default.
     fn written(&self) -> String {
         match self {
             Self::Number(number) => number.to_string(),
@@ -231,8 +231,8 @@ macro_rules! numbers {
 }
 numbers!(i8, u8, u16, u32, usize);
 
-/// Declares a table: a type with a [`Field`] for each key, and the [`Section`] that tells of them. A key with a default also gets a
-/// method of its name, which is its value or the default.
+/// Declares a table: a type with a [`Field`] for each key, and its [`Section`]. A key with a default also gets a
+/// getter, which returns the value or the default.
 macro_rules! table {
     ($type:ident $name:literal $(
         $(#[doc = $doc:literal])+
@@ -292,7 +292,7 @@ macro_rules! table {
 }
 pub(super) use table;
 
-/// A JSON Schema (draft 7) of the configuration, for editors that complete and check TOML by one.
+/// Returns a JSON Schema (draft 7) of the configuration, for editors that complete and check TOML.
 pub fn json_schema() -> Value {
     let mut top = Map::new();
     for section in super::keys::SECTIONS {
@@ -323,7 +323,7 @@ fn properties(keys: &[Key]) -> (Map<String, Value>, Vec<&'static str>) {
         property.insert("description".to_owned(), words.join(" ").into());
         match (key.absent)() {
             Absent::Required => required.push(key.name),
-            // The literals of booleans, numbers and these texts are the same in JSON.
+            // Booleans, numbers and these strings have the same literals in JSON.
             Absent::Value(value) => {
                 property.extend(serde_json::from_str(&value).ok().map(|value| ("default".to_owned(), value)));
             }

@@ -1,9 +1,9 @@
-//! The names of all tables and keys, and what to say about a name that is not among them.
+//! The names of all tables and keys, and the remedy for an unknown one.
 
 use super::keys::SECTIONS;
 use super::schema::Section;
 
-/// The keys of a table, and of the top the tables, too.
+/// Returns the keys of a table; at the top, also the tables.
 pub(super) fn keys_of(table: &str) -> Vec<&'static str> {
     let keys = SECTIONS.iter().filter(|section| section.name == table).flat_map(|section| section.keys);
     let tables =
@@ -11,13 +11,13 @@ pub(super) fn keys_of(table: &str) -> Vec<&'static str> {
     keys.map(|key| key.name).chain(tables).collect()
 }
 
-/// The table that has a key of this name, if it is not the top.
+/// Returns the table, other than the top, that has a key of this name.
 fn owner(key: &str) -> Option<&'static str> {
     let has = |section: &&Section| section.keys.iter().any(|own| own.name == key);
     SECTIONS.iter().find(has).map(|section| section.name).filter(|name| !name.is_empty())
 }
 
-/// The remedy for a key that `table` does not have.
+/// Returns the remedy for a key that is not in `table`.
 pub(super) fn for_unknown(table: &str, key: &str) -> String {
     let spelled = key.replace('_', "-").to_ascii_lowercase();
     if keys_of(table).contains(&spelled.as_str()) {
@@ -69,7 +69,7 @@ fn equal_of_wireguard(table: &str, spelled: &str) -> Option<&'static str> {
     })
 }
 
-/// The name nearest to `word`, if it is near enough to be a slip of the hand.
+/// Returns the name nearest to `word`, if near enough to be a typo.
 pub(super) fn nearest<'n>(word: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     let word: String = word.chars().take(32).collect();
     let allowed = (word.chars().count() / 3).max(1);

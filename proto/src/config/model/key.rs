@@ -1,4 +1,4 @@
-//! The `[key]` table, and the `[openvpn]` table that goes with one of its modes.
+//! The `[key]` table, and `[openvpn]`, which belongs to one of its modes.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ pub enum KeyMode {
     Handshake,
     /// Keys derived straight from the link secret; no forward secrecy.
     Static,
-    /// OpenVPN's static keys and wire format, for a peer that is OpenVPN; no forward secrecy.
+    /// OpenVPN's static keys and wire format, for an OpenVPN peer; no forward secrecy.
     OpenVpn,
 }
 
@@ -32,60 +32,60 @@ impl std::fmt::Display for KeyMode {
 /// Key material and mode.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Key {
-    /// How traffic keys come from the link secret.
+    /// How traffic keys are derived from the link secret.
     pub mode: KeyMode,
     /// The shared secret, if any. At least one of `shared` and `pair` is set.
     pub shared: Option<SecretSource>,
     /// Own private key and the peer's public key, if any.
     pub pair: Option<KeyPair>,
-    /// The direction this end sends in, 0 or 1: from `key.direction`, else from the addresses.
+    /// Sending direction of this end, 0 or 1: from `key.direction`, else from the addresses.
     pub direction: u8,
     /// The AEAD of static mode.
     pub cipher: Cipher,
-    /// The ciphers that handshake mode may agree on.
+    /// The ciphers that handshake mode may negotiate.
     pub suites: Vec<Cipher>,
-    /// How handshake mode agrees on keys.
+    /// Key exchange of handshake mode.
     pub exchange: Exchange,
     /// What an OpenVPN peer needs; `None` in other modes.
     pub openvpn: Option<OpenVpn>,
 }
 
-/// How an OpenVPN peer is spoken to.
+/// Settings for an OpenVPN peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenVpn {
     /// The direction of the key file; `None`: both ends use the same keys.
     pub direction: Option<u8>,
     /// The cipher.
     pub cipher: CbcCipher,
-    /// The digest of the HMAC.
+    /// The HMAC's digest.
     pub digest: Digest,
-    /// The compression framing; `None`: as the peer's first ping has it.
+    /// Compression framing; `None`: taken from the peer's first ping.
     pub framing: Option<Framing>,
-    /// Largest datagram where packets are cut, in bytes of UDP payload.
+    /// Largest datagram with fragmentation, in bytes of UDP payload.
     pub fragment: Option<u16>,
-    /// What happens when the peer is tund as well.
+    /// What to do if the peer is tund too.
     pub upgrade: Upgrade,
 }
 
 /// `openvpn.upgrade`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Upgrade {
-    /// To handshake keys where both ends have them.
+    /// Upgrade to handshake keys if both ends have them.
     Auto,
-    /// Frames pass under handshake keys alone.
+    /// Pass frames under handshake keys only.
     Require,
-    /// Nothing.
+    /// Never upgrade.
     Off,
 }
 
 /// `key.cipher`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AnyCipher {
-    /// The best that the mode has.
+    /// The mode's best.
     Auto,
-    /// One of tund's own.
+    /// tund's own.
     Aead(Cipher),
-    /// One of an OpenVPN peer.
+    /// OpenVPN's.
     Cbc(CbcCipher),
 }
 
@@ -94,7 +94,7 @@ pub enum AnyCipher {
 pub enum SecretSource {
     /// A key file.
     File(PathBuf),
-    /// A name in systemd's credentials directory.
+    /// Name in systemd's credentials directory.
     Credential(String),
 }
 
