@@ -1,4 +1,4 @@
-//! What `tund check` finds: every mistake with its place and its remedy, and nothing in what is right.
+//! Findings of `tund check`: every mistake with its place and remedy, and none in correct files.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, also in helpers")]
 
 use std::path::Path;
@@ -11,7 +11,7 @@ use tund::config::{
 use tund::crypto::suite::Cipher;
 use tund::packet::layer::Mode;
 
-/// A tun link without mistakes; cases change a line of it.
+/// A correct tun link; cases change one of its lines.
 const GOOD: &str = r#"remote = "mon.tn:1417"
 [key]
 mode = "static"
@@ -24,7 +24,7 @@ peer = "192.168.86.18"
 to = "192.168.66.0/24"
 "#;
 
-/// A tap link without mistakes.
+/// A correct tap link.
 const GOOD_TAP: &str = r#"[key]
 mode = "static"
 file = "static.key"
@@ -154,7 +154,7 @@ fn direction_follows_the_addresses_unless_given() {
     assert_eq!(accepted(&low).key.direction, 0);
     let given = GOOD.replace("[key]", "[key]\ndirection = 0");
     assert_eq!(accepted(&given).key.direction, 0, "what is given counts even against the addresses");
-    // The first address decides, with the peer of its own family.
+    // The first address decides, with the peer of its family.
     let six = GOOD
         .replace("\"192.168.86.81\"", "[\"2001:db8::1\", \"192.168.86.81\"]")
         .replace("\"192.168.86.18\"", "[\"192.168.86.18\", \"2001:db8::2\"]");
@@ -197,7 +197,7 @@ verb = 12
     assert!(lines.is_sorted(), "{lines:?}");
 }
 
-/// A change of one good text, and what the finding must be, where, and its remedy.
+/// A change to a correct text, and the expected finding, its place and its remedy.
 struct Case {
     base: &'static str,
     from: &'static str,
@@ -216,7 +216,7 @@ const fn tap(from: &'static str, to: &'static str, at: &'static str, code: Code,
     Case { base: GOOD_TAP, from, to, at, code, help }
 }
 
-/// Runs every case: exactly one error, and it is the right one at the right place.
+/// Runs every case: exactly one error, of the right kind, at the right place.
 fn refuse_each(cases: &[Case]) {
     for case in cases {
         let text = case.base.replace(case.from, case.to);
@@ -545,12 +545,12 @@ fn a_route_that_swallows_the_remote_is_a_loop() {
     let inner = GOOD.replace("mon.tn:1417", "192.168.86.18:1417");
     assert_eq!(errors(&inner)[0], (Code::RoutingLoop, PEER.to_owned()));
 
-    // A narrower route past the tunnel, another table, and rules of the user's own are ways out.
+    // A narrower route past the tunnel, another table, and the user's own rules avoid the loop.
     accepted(&format!("{literal}[[route]]\nto = \"192.168.66.9\"\nvia = \"net_gateway\"\n"));
     accepted(&literal.replace("[[route]]", "[[route]]\ntable = 100"));
     accepted(&literal.replace("[key]", "fwmark = 5\n[key]"));
     accepted(&literal.replace("[key]", "bind-device = \"eth0\"\n[key]"));
-    // A narrower route into the tunnel is none.
+    // A narrower route into the tunnel does not.
     let narrow = format!("{literal}[[route]]\nto = \"192.168.66.8/30\"\nmetric = 7\n");
     assert!(!errors(&narrow).is_empty());
 }
@@ -644,7 +644,7 @@ fn a_routed_link_takes_from_the_peer_what_is_routed_there_and_check_says_so() {
     let full = accepted(&format!("{GOOD}[full-tunnel]\n"));
     assert_eq!(full.accept.sources, Sources::Routes);
     assert!(nets("0.0.0.0/0 ::/0").iter().all(|net| full.routed_to_peer().contains(net)));
-    // A network of the device's holds the peer, and gateways.
+    // A network of the device contains the peer and gateways.
     let broad = "[key]\nmode = \"static\"\nfile = \"k\"\ndirection = 0\n[device]\naddress = \"10.8.0.1/24\"\n\
                  [[route]]\nto = \"10.9.0.0/16\"\nvia = \"10.8.0.2\"\n[[route]]\nto = \"10.10.0.0/16\"\nvia = \"10.11.0.1\"\n";
     assert_eq!(accepted(broad).accept.sources, Sources::Routes);
@@ -728,7 +728,7 @@ fn keys_of_later_versions_are_refused_by_name() {
     }
 }
 
-/// A file of an earlier version starts.
+/// A file of an earlier version still starts.
 #[test]
 fn keys_of_earlier_versions_have_no_effect_and_are_named() {
     let (table, name) = ("[full-tunnel]\nmode = \"def1\"", "full-tunnel.mode");
@@ -953,7 +953,7 @@ fn accepted(text: &str) -> Config {
     config.unwrap_or_else(|| panic!("refused: {diagnostics:#?}\n{text}"))
 }
 
-/// Of each error its kind and the text that it points to.
+/// The kind of each error, and the text it points to.
 fn errors(text: &str) -> Vec<(Code, String)> {
     let parsed = parse("link", text, &options());
     let errors = parsed.diagnostics.into_iter().filter(|d| d.is_error());

@@ -1,4 +1,4 @@
-//! The program as a user meets it: output, exit codes, and what is left when it has ended.
+//! The program as users meet it: output, exit codes, and what it leaves behind.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, also in helpers")]
 #![allow(clippy::disallowed_methods, reason = "real processes run in real time")]
 
@@ -15,7 +15,7 @@ use tund::crypto::suite::Cipher;
 use tund_lab::{Scratch, leave_dead_socket, wait_until};
 
 const TUND: &str = env!("CARGO_BIN_EXE_tund");
-/// Longer than anything here takes on a busy machine; nothing waits for it to pass.
+/// Longer than anything here takes on a busy machine; nothing waits for it to elapse.
 const SOON: Duration = Duration::from_secs(20);
 
 /// A link that waits for its peer.
@@ -87,7 +87,7 @@ fn a_new_link_overwrites_nothing_and_leaves_nothing_of_what_is_none() {
     assert_eq!(code(&new(&["-o", "here"])), 0);
     let mode = |name: &str| fs::metadata(place.path(name)).unwrap().permissions().mode() & 0o7777;
     assert_eq!([mode("here/tun-fri-mon.key"), mode("here/tun-mon-fri.toml")], [0o600, 0o644]);
-    // Each of the three is enough to stop it.
+    // Each of the three suffices to stop it.
     for name in ["tun-fri-mon.toml", "tun-mon-fri.toml", "tun-fri-mon.key"] {
         fs::create_dir(place.path(name)).unwrap();
         let output = new(&[]);
@@ -127,7 +127,7 @@ fn a_new_link_in_a_directory_that_others_may_change_is_said() {
     assert!(text(&output.stderr).contains("is done with tund's rights"), "{output:?}");
 }
 
-/// script(1) gives it the terminal.
+/// script(1) provides the terminal.
 #[test]
 fn on_a_terminal_a_new_link_is_asked_for() {
     let place = Place::new();
@@ -140,7 +140,7 @@ fn on_a_terminal_a_new_link_is_asked_for() {
     assert!(fs::read_to_string(place.path("tun-fri-mon.toml")).unwrap().contains("remote = \"mon.tn:1417\""));
 }
 
-/// Both ends of a link of OpenVPN, one with the key in a file and one with it inline.
+/// Both ends of an OpenVPN link, one with its key in a file and one inline.
 #[test]
 fn both_ends_of_an_openvpn_link_are_imported_with_one_key() {
     let place = Place::new();
@@ -176,7 +176,7 @@ fn both_ends_of_an_openvpn_link_are_imported_with_one_key() {
     let output = place.tund(&["import", "fri.conf"]);
     assert!(text(&output.stderr).contains("add --key fri.key"), "{output:?}");
 
-    // For a peer that stays OpenVPN: the key as it is, under its own name or a new one.
+    // For a peer that stays OpenVPN: the same key, under its own name or a new one.
     let output = place.tund(&["import", "--wire", "openvpn", "fri.conf"]);
     assert_eq!(code(&output), 0, "{output:?}");
     assert!(
@@ -247,7 +247,7 @@ fn a_configuration_that_somebody_else_may_change_is_an_error_with_place_and_reme
     let (refused, said) = check(None);
     assert_eq!(refused, 78, "{said}");
     assert!(said.contains("[untrusted]") && said.contains("(uid 0, mode 0777)"), "{said}");
-    // As in /tmp: the file is safe where it is its owner's alone.
+    // As in /tmp: the file is safe if only its owner can change it.
     mode(&place.path(""), 0o1777);
     assert_eq!(check(None), (0, String::new()));
 
@@ -266,7 +266,7 @@ fn a_configuration_that_somebody_else_may_change_is_an_error_with_place_and_reme
     assert_eq!(check(Some("65534")), (0, String::new()), "the caller of sudo");
 }
 
-/// The hook of the full tunnel, with a program in resolvectl's place that says how it was called.
+/// The full tunnel's hook, with a program in place of resolvectl that records its arguments.
 #[test]
 fn the_hook_for_resolved_sets_and_reverts_the_name_server_of_the_device() {
     let place = Place::new();
@@ -356,7 +356,7 @@ fn wrong_usage_is_2() {
 fn without_the_right_to_make_devices_the_remedy_is_named() {
     let place = Place::new();
     place.link("fri", WAITING);
-    // Without a capability, but as the owner of the key.
+    // Without capabilities, but as the owner of the key.
     let output = Command::new("setpriv")
         .args([
             "--bounding-set=-all",
@@ -371,7 +371,7 @@ fn without_the_right_to_make_devices_the_remedy_is_named() {
         .unwrap();
     assert_eq!(code(&output), 77, "{output:?}");
     let said = text(&output.stderr);
-    // Who is root already is not told to become it.
+    // root is not told to become root.
     assert!(said.contains("--cap-add NET_ADMIN") && !said.contains("sudo tund"), "{output:?}");
 }
 
@@ -424,7 +424,7 @@ fn in_a_user_namespace_the_engine_keeps_its_uid_and_drops_its_capabilities() {
     assert_eq!(link.end(), 0);
 }
 
-/// The kernel ends a wait for a socket that has a limit when the process was suspended meanwhile (signal(7)).
+/// The kernel ends a socket wait that has a timeout if the process was suspended meanwhile (signal(7)).
 #[test]
 fn a_command_that_was_suspended_while_it_waits_for_its_answer_goes_on_waiting() {
     let place = Place::new();
@@ -459,7 +459,7 @@ fn a_command_that_was_suspended_while_it_waits_for_its_answer_goes_on_waiting() 
     assert!(text(&output.stderr).contains("unchanged"), "{output:?}");
 }
 
-/// As in a container that has been given CAP_NET_ADMIN alone.
+/// As in a container with only CAP_NET_ADMIN.
 #[test]
 fn root_with_the_right_to_make_devices_alone_runs_a_link_and_says_what_it_keeps() {
     const ALONE: [&str; 6] = [
@@ -513,7 +513,7 @@ fn a_killed_engine_ends_the_parent_and_a_killed_parent_the_engine() {
     wait_until("the engine follows", SOON, || is_gone(engine)).unwrap();
 }
 
-/// Before its start message it can say nothing: its parent learns the exit code, and reports that.
+/// Before its start message it cannot report: its parent learns the exit code and reports that.
 #[test]
 fn an_engine_that_is_told_nonsense_before_its_start_ends_with_70() {
     use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
@@ -579,7 +579,7 @@ impl Place {
         self.0.file(name, text).unwrap();
     }
 
-    /// A configuration and, once, its key.
+    /// Writes a configuration and, once, its key.
     fn link(&self, name: &str, text: &str) {
         self.write(&format!("{name}.toml"), text);
         if !self.path("static.key").exists() {
@@ -626,13 +626,13 @@ impl Link {
         said.unwrap_or_else(|error| panic!("{error}:\n{}", self.log()));
     }
 
-    /// The pid of the engine.
+    /// The engine's pid.
     fn engine(&self) -> u32 {
         let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.tund())).unwrap();
         children.split_whitespace().next().unwrap().parse().unwrap()
     }
 
-    /// A command in the link's network namespace.
+    /// Prepares a command in the link's network namespace.
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command.args(["-t", &self.tund().to_string(), "--net", program]);
@@ -643,7 +643,7 @@ impl Link {
         kill(self.tund(), signal);
     }
 
-    /// The exit code; -1 after a signal.
+    /// Returns the exit code; -1 after a signal.
     fn end(&mut self) -> i32 {
         self.child.wait().unwrap().code().unwrap_or(-1)
     }

@@ -1,4 +1,4 @@
-//! Properties of the configuration: what is written is read back, and no text makes the reader panic.
+//! Properties of the configuration: what is written reads back, and no text makes the reader panic.
 #![allow(clippy::needless_update, reason = "a new key has its default until somebody writes it here")]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, also in helpers")]
 
@@ -19,7 +19,7 @@ use tund::crypto::suite::Cipher;
 use tund::packet::layer::Mode;
 
 proptest! {
-    // The failing input is printed whole; a file of seeds would say less.
+    // The failing input is printed whole, which says more than a seed file.
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(400) })]
 
     #[test]
@@ -44,7 +44,7 @@ proptest! {
     }
 }
 
-/// Lines of the schema with values of every sort, broken in places, and plain noise.
+/// Schema lines with values of every kind, broken in places, and noise.
 fn hostile() -> impl Strategy<Value = String> {
     let key = prop::sample::select(vec![
         "remote",
@@ -128,7 +128,7 @@ fn config() -> impl Strategy<Value = Config> {
         }
         let (key, device, scripts, keepalive, run, tuning) = rest;
         let routes = routes(&device, seed);
-        // Unlike any route of the file.
+        // Unlike any route in the file.
         let offers =
             (0..seed % 4).map(|n| Ipv4Net::new(Ipv4Addr::new(10, n as u8 + 100, 0, 0), 16).unwrap().into());
         let push: Vec<IpNet> = offers.collect();
@@ -165,13 +165,13 @@ fn config() -> impl Strategy<Value = Config> {
     })
 }
 
-/// A link with every default.
+/// A link with all defaults.
 fn defaults() -> Config {
     let text = "[key]\nfile = 'k'\n[device]\naddress = '10.0.0.1/24'\n";
     parse("plain", text, &Options::new("/")).config.unwrap()
 }
 
-/// Names and addresses outside everything that the other parts use, so that no route is a loop.
+/// Names and addresses that no other part uses, so that no route is a loop.
 fn remote() -> impl Strategy<Value = Remote> {
     let host = prop_oneof![
         "[a-z]([a-z0-9]{0,5})(\\.[a-z]{1,5}){0,2}",
@@ -359,7 +359,7 @@ fn path() -> impl Strategy<Value = String> {
     "(/[a-zA-Z0-9 é\"\\\\._-]{1,8}){1,3}"
 }
 
-/// The configuration as a person could have written it, every key spelled out.
+/// Writes the configuration as a person might, with every key explicit.
 fn to_toml(config: &Config) -> String {
     let mut text = String::new();
     if !config.remotes.is_empty() {
@@ -420,7 +420,7 @@ fn to_toml(config: &Config) -> String {
     text
 }
 
-/// `[keepalive]`, `[run]` and `[status]`.
+/// Writes `[keepalive]`, `[run]` and `[status]`.
 fn write_running(text: &mut String, config: &Config) {
     text.push_str("[keepalive]\n");
     line(text, "interval", format!("\"{}ms\"", config.keepalive.interval.as_millis()));
@@ -537,7 +537,7 @@ fn write_scripts(text: &mut String, scripts: &Scripts) {
     line(text, "timeout", format!("\"{}s\"", scripts.timeout.as_secs()));
 }
 
-/// One element is written as a text, more as a list: both forms of the file are used.
+/// Writes one element as a string, several as a list, to use both forms.
 fn strings(list: &[String]) -> String {
     match list {
         [one] => string(one),

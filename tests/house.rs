@@ -1,16 +1,16 @@
-//! The rules of the house: what no compiler checks. Each rule is a function from a file to complaints,
-//! and each is shown a broken sample below, so that a rule that sees nothing is noticed.
+//! House rules that no compiler checks. Each rule is a function from a file to complaints, and each is tested on a bad
+//! sample below, so that a blind rule is noticed.
 
 #![allow(clippy::unwrap_used, reason = "a test stops where something is not as it should be")]
 
 use std::fs;
 use std::path::Path;
 
-/// Longest file in lines, its tests not counted.
+/// Most lines in a file, without its tests.
 const MAX_FILE: usize = 500;
-/// Longest function in lines, tests excepted: they may hold tables.
+/// Most lines in a function; tests may hold tables and are exempt.
 const MAX_FUNCTION: usize = 60;
-/// Where the pure half lives.
+/// Location of the pure half.
 const PURE: [&str; 15] = [
     "proto/src/",
     "import/src/",
@@ -28,7 +28,7 @@ const PURE: [&str; 15] = [
     "src/control/text",
     "src/control/metrics",
 ];
-/// What the pure half may not name: whatever has a descriptor, a clock, a thread or randomness of its own.
+/// Names forbidden in the pure half: anything with a descriptor, a clock, a thread or its own randomness.
 const IMPURE: [&str; 23] = [
     "std::fs",
     "std::process",
@@ -54,8 +54,8 @@ const IMPURE: [&str; 23] = [
     "log::debug!",
     "log::trace!",
 ];
-/// The rooms from the ground floor up. A file may name what is in its own room and below, and nothing above; the
-/// longest prefix of its module path says where it is.
+/// The rooms from the bottom up. A file may name only its own room and those below; the longest prefix of its module
+/// path is its room.
 const ROOMS: [&str; 26] = [
     "crypto",
     "packet",
@@ -84,7 +84,7 @@ const ROOMS: [&str; 26] = [
     "cli",
     "main",
 ];
-/// Marks of unfinished work, written so that this file does not contain them.
+/// Marks of unfinished work, spelled so that this file does not match.
 const UNFINISHED: [&str; 6] = [
     concat!("TO", "DO"),
     concat!("FIX", "ME"),
@@ -93,7 +93,7 @@ const UNFINISHED: [&str; 6] = [
     concat!("#[ig", "nore"),
     concat!("db", "g!("),
 ];
-/// The only place that dependencies come from.
+/// The only source of dependencies.
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
 fn root() -> &'static Path {
@@ -131,12 +131,12 @@ fn rust_files() -> Vec<(String, String)> {
     files().into_iter().filter(|(path, _)| path.ends_with(".rs")).collect()
 }
 
-/// The part before the test module.
+/// Returns the part before the test module.
 fn without_tests(text: &str) -> &str {
     text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(text)
 }
 
-/// Numbered lines that are no comments.
+/// Numbers the lines that are not comments.
 fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text.lines()
         .enumerate()
@@ -154,7 +154,7 @@ fn stray_unsafe(path: &str, text: &str) -> Vec<String> {
     bad.map(|(number, _)| format!("{path}:{number}: unsafe code outside src/sys")).collect()
 }
 
-/// A lane's worker knows what carries its datagrams by `transport::Datagrams` alone.
+/// A lane's worker knows its transport only as `transport::Datagrams`.
 fn stray_transports(path: &str, text: &str) -> Vec<String> {
     if !(path.starts_with("src/engine/worker") || path == "src/engine/lane_io.rs")
         || path.ends_with("/tests.rs")
@@ -165,7 +165,7 @@ fn stray_transports(path: &str, text: &str) -> Vec<String> {
     bad.map(|(number, _)| format!("{path}:{number}: a kind of socket where any may be")).collect()
 }
 
-/// Names are looked up by the resolver process, which has no rights, and nowhere else.
+/// Only the unprivileged resolver process looks up names.
 fn stray_look_ups(path: &str, text: &str) -> Vec<String> {
     if module(path).is_none() || path == "src/helper/resolve.rs" || path.ends_with("/tests.rs") {
         return Vec::new();
@@ -174,7 +174,7 @@ fn stray_look_ups(path: &str, text: &str) -> Vec<String> {
     bad.map(|(number, _)| format!("{path}:{number}: a look-up outside the resolver")).collect()
 }
 
-/// What tests share is named by tests alone.
+/// Only tests name what tests share.
 fn stray_rigs(path: &str, text: &str) -> Vec<String> {
     let is_test = ["/tests.rs", "/tests/", "/search", "/vectors", "src/testing"];
     if module(path).is_none() || is_test.iter().any(|part| path.contains(part)) {
@@ -198,13 +198,13 @@ fn impurities(path: &str, text: &str) -> Vec<String> {
     bad
 }
 
-/// The module that a file of tund or of its protocol is.
+/// The module of a file of tund or of its protocol.
 fn module(path: &str) -> Option<String> {
     let path = path.strip_prefix("proto/").unwrap_or(path).strip_prefix("src/")?.strip_suffix(".rs")?;
     Some(path.trim_end_matches("/mod").replace('/', "::"))
 }
 
-/// On which floor a module is.
+/// The floor of a module.
 fn floor(module: &str) -> Option<usize> {
     let within = |room: &&&str| {
         module == **room || module.strip_prefix(**room).is_some_and(|rest| rest.starts_with("::"))
@@ -213,7 +213,7 @@ fn floor(module: &str) -> Option<usize> {
     ROOMS.iter().position(|other| other == room)
 }
 
-/// Imports of a room that is above the file's own.
+/// Imports from a room above the file's own.
 fn climbs(path: &str, text: &str) -> Vec<String> {
     let Some(module) = module(path) else { return Vec::new() };
     let (Some(own), false) = (floor(&module), path.ends_with("/tests.rs") || path.contains("/tests/")) else {
@@ -245,7 +245,7 @@ fn too_long(path: &str, text: &str) -> Vec<String> {
     for (at, line) in lines.iter().enumerate() {
         let indent = &line[..line.len() - line.trim_start().len()];
         let begins = line.contains("fn ") && !line.trim_start().starts_with("//");
-        // A signature may go over several lines; one that ends without a body has none.
+        // A signature may span several lines; one that ends without a body has none.
         let head = lines[at..].iter().position(|line| line.ends_with('{') || line.ends_with(';'));
         let opens = begins && head.is_some_and(|more| lines[at + more].ends_with('{'));
         let end = format!("{indent}}}");
@@ -267,7 +267,7 @@ fn unfinished(path: &str, text: &str) -> Vec<String> {
     bad
 }
 
-/// Paths of one machine, and any other source of packages than the public one.
+/// Machine-specific paths, and package sources other than the public registry.
 fn local_matters(path: &str, text: &str) -> Vec<String> {
     let mut bad = Vec::new();
     let folders = [concat!("/wo", "rk/"), concat!("/tmp/", "wt"), concat!("/ro", "ot/")];
@@ -359,7 +359,7 @@ fn every_example_is_named_in_a_document() {
     }
 }
 
-/// Tests named in a document as `PATH::TEST` that are not there.
+/// Tests that a document names as `PATH::TEST` but that do not exist.
 fn missing_tests(document: &str, files: &[(String, String)]) -> Vec<String> {
     let named = document.split('`').skip(1).step_by(2).filter_map(|span| span.split_once("::"));
     let named = named.filter(|(path, _)| path.ends_with(".rs"));
@@ -375,7 +375,7 @@ fn missing_tests(document: &str, files: &[(String, String)]) -> Vec<String> {
         .collect()
 }
 
-/// Rows of tables with a column "shown by", at the end, in which no test is named.
+/// Table rows with a last column "shown by" that name no test.
 fn unshown(document: &str) -> Vec<&str> {
     let mut lines = document.lines();
     let mut found = Vec::new();

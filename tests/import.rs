@@ -1,11 +1,11 @@
-//! OpenVPN configurations as links that tund runs.
+//! Imports OpenVPN configurations as links that tund runs.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, also in helpers")]
 
 use tund::config::{Code, Config, Options, Severity, Via, parse};
 use tund::packet::layer::Mode;
 use tund_import::{Imported, OldKey, OldKeyError, Wire, import, parse_key};
 
-/// The routed link of the documentation, as it was.
+/// The documentation's original routed link.
 const TUN_FRI_MON: &str = "\
 # fri
 remote mon.tn 1417
@@ -46,12 +46,12 @@ fn imported(text: &str) -> Imported {
     import(text, Wire::Tund).unwrap()
 }
 
-/// The file that comes out is one that tund runs.
+/// The configuration that tund reads from the import.
 fn config(text: &str) -> Config {
     runnable(&imported(text)).0
 }
 
-/// And what is said of it.
+/// The same, with the findings.
 fn runnable(imported: &Imported) -> (Config, Vec<Code>) {
     let toml = imported.toml("old.key");
     let parsed = parse("link", &toml, &Options::new("/etc/tund"));
@@ -95,7 +95,7 @@ fn every_directive_without_an_equal_is_named_with_its_line_and_reason() {
     assert!(left[1].contains("lab.example") && left[2].contains("UDP"), "{left:?}");
 }
 
-/// Each configuration of the page beside what it was: the import says the same.
+/// The page shows each configuration beside its original, as imported.
 #[test]
 fn the_page_shows_what_the_import_makes() {
     let page = include_str!("../docs/openvpn.md");
@@ -115,7 +115,7 @@ fn the_page_shows_what_the_import_makes() {
     assert_eq!(pairs, 4, "two ends of a routed link and two of a bridged one");
 }
 
-/// Carriage returns, quotes, comments behind a directive and an indented inline key are OpenVPN's as well.
+/// OpenVPN also accepts carriage returns, quotes, trailing comments and an indented inline key.
 #[test]
 fn odd_files_are_read_as_openvpn_reads_them() {
     let key = "0123456789abcdef0123456789abcdef\n".repeat(16);
@@ -209,7 +209,7 @@ mod random {
 
     proptest! {
         #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
-        /// Whatever is in the old file, the new one is TOML without a mistake in its form.
+        /// Whatever the old file has, the new one is well-formed TOML.
         #[test]
         fn anything_comes_out_as_toml(lines in prop::collection::vec("(secret|cipher|compress|fragment|dev|up|remote|route|ifconfig|<a>|[a-z-]{1,9})( [ -~é\u{1b}]{0,12}){0,3}", 0..12)) {
             let text = format!("dev tap\nsecret k\nscript-security 2\n{}\n", lines.join("\n"));
@@ -224,7 +224,7 @@ mod random {
     }
 }
 
-/// Files as they are found in the field, for a peer that stays OpenVPN.
+/// Configurations from the field, for a peer that stays OpenVPN.
 mod wire {
     use std::collections::BTreeSet;
 
@@ -258,7 +258,7 @@ mod wire {
         use CbcCipher::*;
         use Digest::*;
         let lzo = Some(Framing::CompLzo);
-        // Own port, the peer's, whether it is followed, and what the wire has.
+        // Own port, the peer's, whether it may move, and the wire settings.
         let cases = [
             ("sample-office", 1194, None, true, openvpn(Aes256, Sha1)),
             ("sample-home", 1194, Some(1194), false, OpenVpn { framing: lzo, ..openvpn(Aes256, Sha1) }),
@@ -352,7 +352,7 @@ mod wire {
         }
     }
 
-    /// Which directives of all these files have to be named.
+    /// The directives in all these files that must be reported.
     #[test]
     fn what_has_no_equal_is_named_and_what_is_kept_is_not() {
         let mut names = BTreeSet::new();

@@ -1,4 +1,4 @@
-//! Reading a configuration file: paths, the command line, and files that are none.
+//! Reading configuration files: paths, the command line, and invalid files.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, also in helpers")]
 
 use std::path::{Path, PathBuf};

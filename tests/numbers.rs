@@ -1,5 +1,5 @@
-//! The numbers of the house, printed: `cargo test --test numbers -- --nocapture`. What is within its budget has to stay there;
-//! what is not yet is printed beside its budget. Imports that run upward are counted, and refused, by `tests/house.rs`.
+//! Prints the project's numbers: `cargo test --test numbers -- --nocapture`. Those within budget must stay there; others are
+//! printed beside their budget. `tests/house.rs` counts and refuses upward imports.
 
 #![allow(clippy::unwrap_used, reason = "a test stops where something is not as it should be")]
 #![allow(clippy::print_stdout, reason = "printing is what this is for")]
@@ -8,20 +8,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-/// Lines of code of `src/`: without blank lines, comments and tests.
+/// Lines of code in `src/`, without blank lines, comments and tests.
 const SRC: usize = 17_000;
-/// The same of the rooms of `proto/src/` that are the protocol.
+/// The same for the protocol's rooms in `proto/src/`.
 const PROTOCOL: (usize, [&str; 4]) = (5_800, ["core", "wire", "crypto", "packet"]);
 /// Longest file, in lines of code.
 const FILE: usize = 400;
-/// Longest that nine functions of ten may be.
+/// Longest of the shortest nine tenths of functions.
 const P90: usize = 22;
 /// Longest function.
 const FUNCTION: usize = 60;
-/// Most functions of tests that look for an English sentence of tund's; what is left of them is about the wording, or the command line.
+/// Most test functions that match an English sentence of tund; those left are about the wording, or the command line.
 const ENGLISH: usize = 40;
 
-/// All Rust files below a folder, with their paths from the root of the project.
+/// All Rust files below a folder, with their paths from the project's root.
 fn rust_files(folder: &str) -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let (mut found, mut folders) = (Vec::new(), vec![root.join(folder)]);
@@ -40,14 +40,14 @@ fn rust_files(folder: &str) -> Vec<(String, String)> {
     found
 }
 
-/// Whether all of a file is test code.
+/// Whether a file has only test code.
 fn is_test(path: &str) -> bool {
     let inside = |folder: &str| path.contains(folder);
     path.ends_with("/tests.rs")
         || ["/tests/", "/search/", "/search.rs", "/vectors", "src/testing"].into_iter().any(inside)
 }
 
-/// The lines of code of a file. What `#[cfg(test)]` stands before is left out, to the end of the item.
+/// Returns a file's lines of code, without items under `#[cfg(test)]`.
 fn code(text: &str) -> Vec<&str> {
     let (mut kept, mut lines) = (Vec::new(), text.lines());
     while let Some(line) = lines.next() {
@@ -65,7 +65,7 @@ fn code(text: &str) -> Vec<&str> {
     kept
 }
 
-/// The lengths of the functions in lines of code.
+/// Returns the lengths of the functions in lines of code.
 fn functions(code: &[&str]) -> Vec<usize> {
     let mut found = Vec::new();
     for (at, line) in code.iter().enumerate() {
@@ -91,7 +91,7 @@ fn functions(code: &[&str]) -> Vec<usize> {
     found
 }
 
-/// Calls that look for a part of a text.
+/// Calls that search a text.
 const LOOKS: [&str; 12] = [
     "contains",
     "starts_with",
@@ -106,10 +106,10 @@ const LOOKS: [&str; 12] = [
     "says",
     "ends",
 ];
-/// What begins with one of these is a command that a message names, not English.
+/// First words of commands in messages, which are not English.
 const PROGRAMS: [&str; 8] = ["ip", "nft", "sysctl", "systemctl", "chown", "chmod", "modprobe", "sudo"];
 
-/// The literals of text, each with where it begins and ends; comments are skipped.
+/// Returns the string literals of a text with start and end; skips comments.
 fn literals(text: &str) -> Vec<(usize, usize, String)> {
     let (mut found, mut at) = (Vec::new(), 0);
     while let Some(here) = text.get(at..).filter(|rest| !rest.is_empty()) {
@@ -143,7 +143,7 @@ fn literals(text: &str) -> Vec<(usize, usize, String)> {
     found
 }
 
-/// Two or more English words in a row, in lower case; no command.
+/// Returns runs of two or more lower-case English words, unless a command.
 fn sentences(literal: &str) -> Vec<String> {
     let is_word = |word: &str| word.len() > 1 && word.chars().all(|c| c.is_ascii_lowercase());
     let (mut found, mut words) = (Vec::new(), Vec::new());
@@ -159,14 +159,14 @@ fn sentences(literal: &str) -> Vec<String> {
     found
 }
 
-/// The functions of a test that look for a sentence of `messages`: where tund words it anew, they fail.
+/// Returns the test functions that match a sentence of `messages`, and would fail if tund reworded it.
 fn english(text: &str, messages: &str) -> BTreeSet<String> {
     let literals = literals(text);
     let mut bare = text.as_bytes().to_vec();
     literals.iter().for_each(|(start, end, _)| bare[*start..*end].fill(b'x'));
     let bare = String::from_utf8(bare).unwrap();
     let within = |at: usize| {
-        // The calls around this place, from the innermost on.
+        // The enclosing calls, innermost first.
         let mut depth = 0;
         bare[..at].char_indices().rev().any(|(place, c)| {
             depth += i32::from(c == ')') - i32::from(c == '(');
@@ -183,11 +183,11 @@ fn english(text: &str, messages: &str) -> BTreeSet<String> {
 }
 
 struct Numbers {
-    /// By their paths.
+    /// By path.
     rooms: BTreeMap<String, usize>,
     longest_files: Vec<(usize, String)>,
     functions: Vec<usize>,
-    /// Functions of tests that look for a sentence.
+    /// Test functions that match a sentence.
     english: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! The packages, for dpkg and for RPM: what is in them, and their life on a copy of this machine's root that goes with the test.
+//! The Debian and RPM packages: their contents, and their life cycle on a temporary copy of this machine's root.
 #![allow(clippy::unwrap_used, reason = "a test stops where something is not as it should be")]
 
 use std::path::Path;
@@ -8,7 +8,7 @@ use tund_lab::Scratch;
 
 const TUND: &str = env!("CARGO_BIN_EXE_tund");
 
-/// Runs a shell script; its output. A failure shows it.
+/// Runs a shell script; returns its output.
 fn shell(script: &str, directory: &Path) -> String {
     let output = Command::new("sh").args(["-euc", script]).current_dir(directory).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
@@ -19,7 +19,7 @@ fn shell(script: &str, directory: &Path) -> String {
 fn package(place: &Scratch, kind: &str, version: &str) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let output = place.display();
-    // What an unoptimized program is packed with is not looked at, and xz takes ten seconds for it.
+    // Compression is not tested, and xz takes ten seconds on an unoptimised program.
     let quick = "DPKG_DEB_COMPRESSOR_TYPE=none";
     shell(&format!("{quick} packaging/{kind} --binary {TUND} --output {output} --version {version}"), root);
 }
@@ -46,7 +46,7 @@ fn the_package_holds_program_units_pages_completions_and_examples() {
     ] {
         assert!(place.join("root").join(file).exists(), "{file}");
     }
-    // Where each example says that its schema is.
+    // Where each example says its schema is.
     let example =
         std::fs::read_to_string(place.join("root/usr/share/doc/tund/examples/full-tunnel.toml")).unwrap();
     let schema = example.lines().next().unwrap().strip_prefix("#:schema /").unwrap();
@@ -68,7 +68,7 @@ fn the_package_holds_program_units_pages_completions_and_examples() {
         assert_eq!(warnings, "", "{page}");
     }
     shell("sh -n control/postinst && sh -n control/prerm && sh -n control/postrm", &place);
-    // RPM's has the same, but for where it keeps zsh's completions.
+    // RPM's has the same, except for the place of zsh's completions.
     package(&place, "rpm", "9.0.0");
     let listed = |command: &str| {
         let text = shell(command, &place).replace("vendor-completions", "site-functions");
@@ -87,7 +87,7 @@ fn the_package_is_installed_runs_a_link_is_upgraded_under_it_and_purged() {
     life("deb", ["dpkg -i tund_9.0.0_*.deb", "dpkg -i tund_9.0.1_*.deb", "dpkg -P tund"]);
 }
 
-/// RPM's database knows nothing of what is on Debian.
+/// RPM's database knows nothing of Debian's packages.
 #[test]
 fn so_it_is_with_rpm() {
     let rpm = "rpm --nodeps";
@@ -96,7 +96,7 @@ fn so_it_is_with_rpm() {
     life("rpm", [&install, &upgrade, &format!("{rpm} --erase tund")]);
 }
 
-/// On an overlay of this machine's root, in namespaces of its own: nothing of it is seen outside.
+/// On an overlay of this machine's root, in its own namespaces: nothing is seen outside.
 fn life(kind: &str, [install, upgrade, purge]: [&str; 3]) {
     let one_user_alone =
         std::fs::read_to_string("/proc/self/uid_map").unwrap().split_whitespace().nth(2) == Some("1");
@@ -162,7 +162,7 @@ TOML
     assert!(text.ends_with("every-step\n"), "{text}");
 }
 
-/// A repository of its own with the script, and a cargo that "builds" what `build` prints, of the crates in `tree`.
+/// A repository with the script, and a cargo that "builds" what `build` prints, from the crates in `tree`.
 fn release(place: &Scratch, build: &str, tree: &str) -> (bool, String) {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/release");
     shell(
@@ -213,7 +213,7 @@ fn a_release_whose_sbom_lacks_a_crate_is_refused() {
     assert!(!place.join("output/tund").exists());
 }
 
-/// promtool of Debian's prometheus, which `tests/run` unpacks.
+/// Uses promtool from Debian's prometheus, which `tests/run` unpacks.
 #[test]
 fn prometheus_loads_the_alerts_and_raises_them() {
     let tools = Path::new(TUND).ancestors().nth(2).unwrap().join("tools/inet/usr/bin");

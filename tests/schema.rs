@@ -1,6 +1,6 @@
-//! What is made of the declaration of the configuration keys: the entries of tund.toml(5) and the JSON Schema.
+//! What the declaration of configuration keys generates: the entries of tund.toml(5) and the JSON Schema.
 //!
-//! The page is written anew with `TUND_WRITE_MANUAL=1 cargo test --test schema`.
+//! `TUND_WRITE_MANUAL=1 cargo test --test schema` rewrites the page.
 
 #![allow(clippy::unwrap_used, reason = "a test stops where something is not as it should be")]
 
@@ -16,7 +16,7 @@ use tund::config::schema::{Absent, Key, Section, Shape, json_schema};
 use tund::config::{Options, SECTIONS, parse};
 use tund_lab::Scratch;
 
-/// The least that makes a link, which each text below adds to.
+/// The minimum of a link, to which each text below adds.
 const LINK: [(&str, &str); 3] = [
     ("key", "file = 'k'\n"),
     ("device", "address = '10.0.0.1/24'\n"),
@@ -42,7 +42,7 @@ fn the_manual_page_has_an_entry_for_each_key_as_declared() {
     assert_eq!(page, right, "{write}");
 }
 
-/// The page with the entries of each section in the place of those that it has.
+/// The page with each section's entries regenerated.
 fn with_entries(page: &str) -> String {
     let mut missing: Vec<&str> = SECTIONS.iter().map(|section| section.name).collect();
     let chunks = page.split("\n## ").map(|chunk| {
@@ -108,7 +108,7 @@ fn time(milliseconds: u64) -> String {
     format!("{}{unit}", milliseconds / size)
 }
 
-/// A link with `line` in `section`, in which another value of `key` is left out.
+/// A link with `line` in `section`, without other values of `key`.
 fn with(section: &Section, key: &str, line: &str) -> String {
     let mut text = String::new();
     for table in SECTIONS {
@@ -131,7 +131,7 @@ fn with(section: &Section, key: &str, line: &str) -> String {
     text
 }
 
-/// Values of a key that are right, and values that are not.
+/// Valid and invalid values of a key.
 fn values(shape: Shape) -> (Vec<String>, Vec<String>) {
     let texts = |all: &[&str]| all.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
     match shape {
@@ -161,7 +161,7 @@ fn values(shape: Shape) -> (Vec<String>, Vec<String>) {
     }
 }
 
-/// What Debian's validator, and its reader of TOML, say to texts: the first error of each, or nothing.
+/// Results of Debian's validator and its TOML reader: the first error of each text, or nothing.
 fn validated(texts: &BTreeMap<String, String>) -> BTreeMap<String, Option<String>> {
     const PROGRAM: &str = "import json, sys, tomllib, jsonschema\n\
         given = json.load(sys.stdin)\n\
@@ -180,7 +180,7 @@ fn validated(texts: &BTreeMap<String, String>) -> BTreeMap<String, Option<String
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// What an editor would say: taplo, which `tests/run` puts below target/tools.
+/// An editor's view, by taplo, which `tests/run` puts below target/tools.
 #[test]
 fn taplo_takes_every_example_and_shows_the_place_of_a_mistake() {
     let tools = Path::new(env!("CARGO_BIN_EXE_tund")).ancestors().nth(2).unwrap().join("tools/taplo/bin");
@@ -215,7 +215,7 @@ fn the_schema_takes_every_example_and_the_ends_of_every_range() {
         texts.insert(file.display().to_string(), fs::read_to_string(file).unwrap());
     }
     assert!(texts.len() > 5, "{texts:?}");
-    // What editors find the schema by (taplo's directives).
+    // By this, editors find the schema (taplo's directives).
     for (name, text) in texts.iter().filter(|(name, _)| name.contains("/examples/")) {
         assert!(text.starts_with("#:schema /usr/share/tund/tund.schema.json\n#"), "{name}");
     }

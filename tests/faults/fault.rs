@@ -1,18 +1,18 @@
-//! Faults that are put into the code of a thread, to see that a simulation or a search finds them. `tests/faults/run` builds a copy
-//! of the tree with this module and the lines of `faults.patch` in it; the tree itself has neither.
+//! Faults injected into a thread's code, to show that a simulation or search finds them. `tests/faults/run` builds a copy of the
+//! tree with this module and the lines of `faults.patch`; the tree itself has neither.
 
 use std::cell::Cell;
 
-/// Something that is wrong.
+/// A fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The newest counter of a window is accepted once more.
+    /// The newest counter of a window is accepted again.
     WindowOffByOne,
-    /// A datagram is taken whatever its tag says.
+    /// A datagram is accepted whatever its tag.
     TagUnchecked,
     /// The tag does not cover the header.
     HeaderUncovered,
-    /// Keys of a session are not wiped when it is too old.
+    /// An expired session's keys are not wiped.
     KeyOutlivesSession,
     /// Keys are not wiped when the link goes down.
     KeyOutlivesLink,
@@ -22,39 +22,39 @@ pub enum Fault {
     PathNotValidated,
     /// The same key id is drawn again, so that its counters repeat.
     SidDrawnTwice,
-    /// A key id is taken for a hello that names one of this end's, whatever was sealed before that hello.
+    /// A key id is accepted for a hello that names one of this end's, including what was sealed before that hello.
     TakenFromZero,
-    /// A key id that was live is taken again (the search finds it: proto/tests/search).
+    /// A former key id is accepted again (found by the search: proto/tests/search).
     TakenAgain,
-    /// Frames pass before a hello fits.
+    /// Frames pass before a hello matches.
     HelloNotRequired,
-    /// A frame begun before a gap is finished after it.
+    /// A frame begun before a gap is completed after it.
     GapIgnored,
-    /// An initiation that was taken is taken again.
+    /// An initiation is accepted twice.
     InitiationRepeated,
     /// A session is used before the peer has shown that it has it.
     NotConfirmed,
-    /// The longest datagram that the host believes in is used without a probe.
+    /// The host's longest datagram is used without a probe.
     BudgetBelieved,
-    /// A process that may be a copy goes on with its keys.
+    /// A process that may be a copy continues with its keys.
     CopyIgnored,
-    /// A peer that is not heard of is thought to be there.
+    /// A silent peer is thought to be there.
     SilenceIgnored,
-    /// The session that the peer still sends on is forgotten when there is a third.
+    /// The session that the peer still sends on is dropped when there is a third.
     UsedSessionForgotten,
-    /// An answer that nobody confirms keeps everybody else out.
+    /// An unconfirmed answer keeps everybody else out.
     AnswerKept,
-    /// A caller that proved nothing takes the place of one that waits (the search finds it: proto/tests/search).
+    /// A caller without proof displaces one that waits (found by the search: proto/tests/search).
     UnprovenDisplaces,
-    /// A silence on a session brings no new call.
+    /// Silence on a session causes no new call.
     NoCallAfterSilence,
-    /// A key id is taken for a hello that names none of this end's.
+    /// A key id is accepted for a hello that names none of this end's.
     NamingNotRequired,
 }
 
 #[cfg(test)]
 impl Fault {
-    /// Those that the simulation finds.
+    /// The faults that the simulation finds.
     pub const ALL: [Fault; 20] = [
         Fault::WindowOffByOne,
         Fault::TagUnchecked,
@@ -83,20 +83,20 @@ thread_local! {
     static INJECTED: Cell<Option<Fault>> = const { Cell::new(None) };
 }
 
-/// Whether this is wrong now: `faulty!(TagUnchecked)`.
+/// Whether this fault is active: `faulty!(TagUnchecked)`.
 macro_rules! faulty {
     ($fault:ident) => {
         crate::fault::is(crate::fault::Fault::$fault)
     };
 }
 
-/// Whether this is wrong now.
+/// Whether this fault is active.
 pub fn is(fault: Fault) -> bool {
     INJECTED.get() == Some(fault)
 }
 
 #[cfg(test)]
-/// Makes this wrong in this thread, instead of what was before; gives that.
+/// Activates this fault in this thread; returns the previous one.
 pub fn inject(fault: Option<Fault>) -> Option<Fault> {
     INJECTED.replace(fault)
 }

@@ -1,4 +1,4 @@
-//! The search over sessions finds rules that lack a part.
+//! The search over sessions finds incomplete rules.
 
 use super::{LEFT, Small, search};
 use crate::core::search::Found;
@@ -12,7 +12,7 @@ fn is_found(fault: Fault, depth: usize, what: &str) {
     assert!(violation.contains(what), "{fault:?} not found in {states} states: {violation}");
 }
 
-/// The rule that a recording may take the place of the peer's call, and others.
+/// A recording may displace the peer's call, and others.
 #[test]
 fn rules_that_lack_a_part_are_found_out() {
     is_found(Fault::UnprovenDisplaces, 6, "no session");

@@ -6,11 +6,11 @@ use super::plan::Plan;
 use super::{Planner, run, tell};
 use crate::fault::{self, Fault};
 
-/// Seeds that find what takes long to find otherwise: only the order in which seeds are tried.
+/// Seeds for faults that are otherwise found late: they are only tried first.
 const FIRST: [u64; 9] = [409, 412, 434, 241, 52, 156, 367, 2138, 3327];
-/// Seeds of the special plan that are tried then: what it is for shows soon.
+/// Seeds of the special plan tried next: it shows its fault soon.
 const FEW: u64 = 20;
-/// Seeds in which a fault must be found.
+/// Seeds within which a fault must be found.
 const PATIENCE: u64 = 2000;
 
 #[test]

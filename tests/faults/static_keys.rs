@@ -1,4 +1,4 @@
-//! Each part of the rule by which static key ids are taken is needed.
+//! Each part of the rule for accepting static key ids is needed.
 
 use super::{LEFT, Left, Rule, Small, is_found, search};
 use crate::fault::{self, Fault};

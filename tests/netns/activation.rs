@@ -1,4 +1,4 @@
-//! Three minutes of strangers' datagrams at a socket that waits for somebody to start tund.
+//! Three minutes of strangers' datagrams at a socket that starts tund on demand.
 //!
 //! ```text
 //!  fri 10.0.0.1 ---- 10.0.0.2 mon: superserver or systemd on port 1417, which starts tund
@@ -16,14 +16,14 @@ use super::superserver::{Served, Superserver, wait_listening};
 use super::support::*;
 use super::systemd::boot;
 
-/// How long strangers go on.
+/// How long the strangers send.
 const SIEGE: Duration = Duration::from_secs(180);
-/// Most processes they may start in that time: three a minute.
+/// Most processes that they may start in that time: three a minute.
 const MOST: usize = 9;
-/// Time between two of their datagrams.
+/// Interval of their datagrams.
 const PACE: Duration = Duration::from_millis(5);
 
-/// Random bytes, and the first words of a link that was recorded; it is over when `is_over` says so.
+/// Random bytes, and the first datagrams of a recorded link; it is over when `is_over` says so.
 fn what_strangers_have(pair: &Pair, is_over: impl Fn() -> bool) -> Vec<Vec<u8>> {
     let sniffer = Sniffer::new(&pair.mon).unwrap();
     let mut fri = pair.start_fri(&Toml::tun_fri().handshake());
@@ -34,16 +34,16 @@ fn what_strangers_have(pair: &Pair, is_over: impl Fn() -> bool) -> Vec<Vec<u8>> 
     let recorded = sniffer.payloads_to("10.0.0.2:1417".parse().unwrap()).unwrap();
     assert!(!recorded.is_empty());
     let random = Kind::Random.payloads(&[]);
-    // A few recordings among a lot of noise.
+    // A few recordings among much noise.
     random.chunks(20).flat_map(|chunk| chunk.iter().chain(recorded.iter().take(1))).cloned().collect()
 }
 
-/// mon's end, which leaves soon after its peer.
+/// mon's end, which exits soon after its peer.
 fn mon() -> Toml {
     Toml::tun_mon().handshake().with("[keepalive]\nidle-exit = '1s'")
 }
 
-/// Strangers send these; `starts` counts the processes that were started since the machine began.
+/// Strangers send these; `starts` returns the number of processes started since boot.
 fn start_few_processes_and_nothing_else(pair: &Pair, payloads: &[Vec<u8>], starts: impl Fn() -> usize) {
     let (before, started) = (routes(&pair.mon), starts());
     let end = AtomicBool::new(false);
@@ -51,7 +51,7 @@ fn start_few_processes_and_nothing_else(pair: &Pair, payloads: &[Vec<u8>], start
         scope.spawn(|| {
             let socket = pair.fri.within(|| UdpSocket::bind("10.0.0.1:0").unwrap()).unwrap();
             for payload in payloads.iter().cycle().take_while(|_| !end.load(Ordering::Relaxed)) {
-                // What ICMP says of those before does not stop a stranger.
+                // ICMP errors for earlier datagrams do not stop a stranger.
                 let _ = socket.send_to(payload, "10.0.0.2:1417");
                 thread::sleep(PACE);
             }
@@ -65,7 +65,7 @@ fn start_few_processes_and_nothing_else(pair: &Pair, payloads: &[Vec<u8>], start
             }
             let starts = starts() - started;
             assert!((2..=MOST).contains(&starts), "{starts} starts");
-            // They go on, and the peer comes.
+            // They continue, and the peer comes.
             let fri = pair.start_fri(&Toml::tun_fri().handshake());
             fri.wait_line(UP, SOON).unwrap();
             assert_pings(&pair.fri, "192.168.86.18");
@@ -104,6 +104,6 @@ fn three_minutes_of_strangers_at_a_socket_unit_start_few_processes_and_nothing_e
     let starts = || machine.journal().unwrap().matches("UDP port 1417").count();
     let payloads = what_strangers_have(&pair, || is(service, "inactive"));
     start_few_processes_and_nothing_else(&pair, &payloads, starts);
-    // It may have left after its peer by now.
+    // It may have exited after its peer by now.
     assert!(is(socket, "active") && !is(service, "failed"), "{}", machine.journal().unwrap());
 }

@@ -1,4 +1,4 @@
-//! Somebody holds the wire, reads everything, may send anything, and lacks the key.
+//! An attacker on the wire who reads everything and may send anything, but lacks the key.
 //!
 //! ```text
 //!  fri 10.0.0.1 ==== wire (mallory, also as 10.0.0.99) ==== 10.0.0.2 mon
@@ -13,24 +13,24 @@ use tund_lab::{Process, Side, Wire};
 
 use super::support::*;
 
-/// The address that only mallory uses.
+/// An address that only mallory uses.
 const STRANGER: &str = "10.0.0.99:4444";
-/// Time in which an answer would come.
+/// Time in which a reply would come.
 const PAUSE: Duration = Duration::from_millis(300);
-/// Pings in a recording, and so at least the datagrams each way under keys that are live.
+/// Pings in a recording: the least datagrams in each direction under live keys.
 const PINGS: u64 = 5;
 
 struct Siege {
     wire: Wire,
     fri: Process,
     mon: Process,
-    /// Datagrams of a link that came up and carried pings, both ways.
+    /// Datagrams of a link's start and pings, in both directions.
     recorded: Vec<(Side, Datagram)>,
     pair: Pair,
 }
 
-/// A link that was recorded from its first datagram on, and is quiet now: no IPv6 inside, so that the
-/// kernels send nothing of their own, and keepalives are rare.
+/// A link, recorded from its first datagram on and now quiet: no IPv6 inside, so that the kernels send nothing of their
+/// own, and keepalives are rare.
 fn siege() -> Siege {
     let (wire, pair) = wired();
     for host in [&pair.fri, &pair.mon] {
@@ -62,7 +62,7 @@ impl Siege {
         }
     }
 
-    /// Frames that entered through the tunnel, on both ends.
+    /// Frames that entered through the tunnel, at both ends.
     fn entered(&self) -> [u64; 2] {
         [counters(&self.pair.fri, "tun0").0, counters(&self.pair.mon, "tun0").0]
     }
@@ -71,14 +71,14 @@ impl Siege {
         self.wire.inject(to, &datagram.to_frame()).unwrap();
     }
 
-    /// Attacks; then nothing has entered, mallory has had no answer, both daemons run and the link works.
+    /// Attacks. Then nothing has entered, mallory got no reply, both daemons run and the link works.
     fn withstands(&self, what: &str, attack: impl FnOnce(&Self)) {
         let answers = self.besieged(what, attack);
         assert_eq!(answers, [], "{what}: answered");
     }
 
-    /// The same for replays: a datagram of a key id that is not live is answered, by each end at most twice a second and never
-    /// at greater length.
+    /// The same for replays: each end answers datagrams whose key id is not live at most twice a second, and never at greater
+    /// length.
     fn withstands_replay(&self, what: &str, attack: impl FnOnce(&Self)) {
         let begin = Instant::now();
         let answers = self.besieged(what, attack);
@@ -104,13 +104,13 @@ impl Siege {
         answers
     }
 
-    /// What the ends sent to the stranger since the last look.
+    /// Takes the ends' replies to the stranger.
     fn answers(&self) -> Vec<Datagram> {
         let to_stranger = |datagram: &Datagram| datagram.to == STRANGER.parse().unwrap();
         datagrams(&self.wire.take()).into_iter().map(|(_, datagram)| datagram).filter(to_stranger).collect()
     }
 
-    /// The statistics of this end soon count that many datagrams for the reason.
+    /// Waits until this end has counted that many datagrams for the reason.
     fn assert_counted(&self, side: Side, reason: &str, at_least: u64) {
         for _ in 0..20 {
             if dropped(self.tund(side), reason) >= at_least {
@@ -122,7 +122,7 @@ impl Siege {
         panic!("fewer than {at_least} datagrams are counted as {reason} at {side:?}: {last:?}");
     }
 
-    /// Recorded datagrams as if the stranger sent them, with the end they were for.
+    /// Recorded datagrams, sent by the stranger, with their destinations.
     fn as_stranger(&self) -> impl Iterator<Item = (Side, Datagram)> + '_ {
         self.recorded.iter().map(|(from, datagram)| {
             let datagram = Datagram { from: STRANGER.parse().unwrap(), ..datagram.clone() };
@@ -198,7 +198,7 @@ fn nothing_that_was_changed_repeated_or_invented_enters_or_is_answered() {
     siege.assert_counted(noisy, "too-short", 20);
 }
 
-/// Each end answers what is replayed under key ids that it does not know: that may not cost the link its keys.
+/// Each end answers replays under unknown key ids; that must not cost the link its keys.
 #[test]
 fn replaying_everything_for_seconds_costs_the_link_nothing() {
     let mut siege = siege();
@@ -219,7 +219,7 @@ fn replaying_everything_for_seconds_costs_the_link_nothing() {
     assert!(answered(&ping.text()) >= 58, "{}\n{}\n{}", ping.text(), siege.fri.text(), siege.mon.text());
 }
 
-/// The receiver has forgotten its windows, and has nothing on disk: what it takes names what it drew since.
+/// The receiver has lost its windows and has nothing on disk: it accepts only what names key ids it has drawn since.
 #[test]
 fn a_recording_is_worth_nothing_after_the_receiver_restarted() {
     let mut siege = siege();

@@ -1,4 +1,4 @@
-//! `--daemon`: the launcher and what it leaves behind.
+//! `--daemon`: the launcher and its result.
 
 use std::fs;
 
@@ -7,11 +7,11 @@ use tund_lab::{Host, Process, wait_until};
 use super::operation::ask;
 use super::support::*;
 
-/// Runs tund with `--daemon` and waits for the launcher: its exit code and what it printed.
+/// Runs tund with `--daemon` and waits for the launcher; returns exit code and output.
 fn launch(host: &Host, toml: &Toml, environment: &[(&str, &str)]) -> (i32, String) {
     let file = host.file("fri.toml", &toml.text()).unwrap();
     fs::create_dir_all(host.dir().join("run")).unwrap();
-    // Without the signal at its parent's end that a host's commands have: it would go with the launcher.
+    // Without the parent death signal that a host's commands have: tund would die with the launcher.
     let mut command = std::process::Command::new("nsenter");
     command
         .arg(format!("--net=/proc/{}/ns/net", host.pid()))
@@ -21,7 +21,7 @@ fn launch(host: &Host, toml: &Toml, environment: &[(&str, &str)]) -> (i32, Strin
     command.envs(environment.iter().copied());
     let mut process = Process::spawn("tund --daemon", command).unwrap();
     let code = process.code(SOON).unwrap();
-    // A host of the tests may have no system log, which is said.
+    // The test host may have no system log, which tund reports.
     let lines = process.lines().into_iter().filter(|line| !line.contains("/dev/log"));
     (code, lines.collect::<Vec<_>>().join("\n"))
 }
@@ -35,7 +35,7 @@ fn the_launcher_returns_when_the_link_runs_and_the_link_stays() {
         .with("[[route]]\nto = '192.168.66.0/24'");
     let (code, text) = launch(&pair.fri, &fri, &[]);
     assert_eq!((code, text.as_str()), (0, ""));
-    // All of it is done when the launcher returns.
+    // All of it is done when the launcher exits.
     assert!(routes(&pair.fri).contains("192.168.66.0/24"));
     let pid: u32 = fs::read_to_string(pair.fri.dir().join("tund.pid")).unwrap().trim().parse().unwrap();
     assert_eq!(fs::read_to_string(pair.fri.dir().join("up.says")).unwrap(), format!("1 {pid}\n"));

@@ -1,4 +1,4 @@
-//! The benchmark: that it measures, not what.
+//! The benchmark: that it measures, not its results.
 
 use std::process::Command;
 
@@ -59,7 +59,7 @@ fn the_quick_benchmark_measures_every_figure_of_every_peer() {
             let median = median.unwrap_or_else(|| panic!("{} has no {figure}: {text}", peer["name"]));
             assert!(median > 0.0 || !is_tunnel, "{} {figure}: {text}", peer["name"]);
         }
-        // A link may send a message of its own meanwhile.
+        // A link may also send a message of its own.
         let packets = peer["figures"]["wire-packets"]["median"].as_f64().unwrap();
         let least = if is_tunnel { 2.0 } else { 1.0 };
         assert!((least..least + 1.0).contains(&packets), "{} {packets} packets: {text}", peer["name"]);
@@ -68,7 +68,7 @@ fn the_quick_benchmark_measures_every_figure_of_every_peer() {
     }
 }
 
-/// Memory is the one target that does not depend on how busy the machine is.
+/// Memory is the only target independent of load on the machine.
 #[test]
 fn a_strict_benchmark_passes_where_every_judged_target_is_reached() {
     let world = Pair::unplugged();
@@ -108,7 +108,7 @@ fn a_comparison_plots_what_is_there_and_tells_headers_from_random_bytes() {
     }
 }
 
-/// The largest packets that the kernel's tunnels carry in one are known from their headers.
+/// The headers of the kernel's tunnels determine their largest packets.
 #[test]
 fn a_comparison_in_a_guest_has_gre_and_geneve_beside_tund() {
     let world = Pair::unplugged();
@@ -170,7 +170,7 @@ fn an_unknown_peer_is_a_usage_error_that_names_the_known_ones() {
     );
 }
 
-/// What is there when the tests are: the path with another MTU, and a program at each end that says when it is ready.
+/// The same as in the tests: the path with another MTU, and a program at each end that says when it is ready.
 const OWN: &str = r##"about = "the path with an MTU of its own"
 plain = true
 [vars]
@@ -226,7 +226,7 @@ fn mistakes_of_a_rivals_file_are_shown_before_anything_is_measured() {
     }
 }
 
-/// What the tests have programs of.
+/// Those for which the tests have programs.
 #[test]
 fn rivals_come_up_as_their_files_say() {
     let world = Pair::unplugged();

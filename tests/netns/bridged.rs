@@ -23,7 +23,7 @@ fn hosts(pair: &Pair) -> (Host, Host) {
     (bridge_with_host(pair, &pair.fri, "a", 1), bridge_with_host(pair, &pair.mon, "b", 2))
 }
 
-/// With one key for both, nothing in the keys tells the ends apart, and neither does the name of a file that both have.
+/// With one shared key and one file name, nothing else distinguishes the ends.
 #[test]
 fn two_ends_whose_files_have_one_name_have_two_mac_addresses() {
     let pair = pair();
@@ -173,7 +173,7 @@ fn any_frame_crosses_unchanged_tagged_and_full_size_too() {
     assert!(alice.wait_frame(Duration::from_secs(5), |seen| seen == answer).is_some(), "no answer");
 }
 
-/// What a packet socket on the far host's wire reads of UDP to that port, which is what a DHCP client sees.
+/// Reads UDP to that port from a packet socket on the far host's wire, as a DHCP client does.
 fn datagrams_seen(host: &Host, port: u16, count: usize, send: impl FnOnce()) -> Vec<Vec<u8>> {
     let all = socket2::Protocol::from(i32::from(0x0003u16.to_be()));
     let socket = host.within(|| socket2::Socket::new(socket2::Domain::PACKET, socket2::Type::RAW, Some(all)));
@@ -219,7 +219,7 @@ fn datagrams_of_one_flow_arrive_as_a_frame_each_with_a_good_checksum() {
     }
 }
 
-/// A tap device with addresses of its own.
+/// A tap device with its own addresses.
 fn tap(toml: Toml, last: u8) -> Toml {
     toml.device(&format!("mode = 'tap'\nname = 'tap0'\naddress = ['10.7.0.{last}/24', 'fd07::{last}/64']"))
 }
@@ -254,13 +254,13 @@ fn a_device_of_somebody_elses_keeps_its_mac() {
     assert_eq!(mac(&pair.fri, "tap0"), "02:00:00:00:00:07");
 }
 
-/// The neighbours of `host` that it believes to be at an address where nobody is.
+/// Gives `host` neighbour entries with an unused MAC address.
 pub fn mislead(host: &Host, device: &str, addresses: &[&str]) {
     for address in addresses {
         host.run(&format!("ip neigh replace {address} lladdr 02:00:00:00:00:99 dev {device} nud stale"))
             .unwrap();
     }
-    // The kernel keeps what it has just learnt for a second.
+    // The kernel keeps a fresh entry for a second.
     std::thread::sleep(Duration::from_millis(1500));
 }
 
@@ -276,7 +276,7 @@ fn an_end_that_is_back_announces_its_addresses() {
     let (fri, _mon) = pair.link(&tap(Toml::tap_fri(), 1), &tap(Toml::tap_mon(), 2));
     let addresses = ["10.7.0.1", "fd07::1"];
     let ours = mac(&pair.fri, "tap0");
-    // Not before the kernel is sure of its IPv6 address.
+    // Wait until duplicate address detection is done.
     tund_lab::wait_until("the addresses", SOON, || {
         !pair.fri.run("ip -6 addr show dev tap0 tentative").unwrap().contains("fd07")
     })
@@ -303,7 +303,7 @@ fn an_end_that_is_back_announces_the_addresses_of_its_bridge() {
     tund_lab::wait_until("the announcement", SOON, || knows(&b, &["10.5.0.81"], &ours)).unwrap();
 }
 
-/// So that a second link between the same bridges, or a cable, is not kept idle for the minutes after which a bridge forgets by itself.
+/// Otherwise a second link between the same bridges, or a cable, would stay idle for minutes, until a bridge forgets by itself.
 #[test]
 fn a_bridge_forgets_who_is_behind_a_link_that_is_down() {
     let pair = pair();
@@ -319,7 +319,7 @@ fn a_bridge_forgets_who_is_behind_a_link_that_is_down() {
     assert!(is_behind(&here, "lan0"), "the link's port alone: {}", table());
 }
 
-/// The two classic scripts, and `configure = false`: the script alone sets the device up.
+/// The two classic scripts, and `configure = false`: only the script sets the device up.
 fn script_joins_bridge(body: &str) {
     let pair = pair();
     let (a, _b) = hosts(&pair);

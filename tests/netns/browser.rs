@@ -1,4 +1,4 @@
-//! The page of a comparison, in a real browser.
+//! A comparison's page in a real browser.
 
 use std::path::Path;
 
@@ -7,12 +7,12 @@ use tund_lab::rights::require;
 
 use super::support::*;
 
-/// Chromium's numbers for what a page is told to prefer.
+/// Chromium's numbers for a page's preferred colour scheme.
 const SCHEMES: [(&str, u8); 2] = [("dark", 0), ("light", 1)];
-/// Widths of a desk's and of a small window, in pixels.
+/// Widths of a desktop's and of a small window, in pixels.
 const WIDTHS: [u32; 2] = [1100, 500];
 
-/// What the page is once it is laid out: written into its own text, which the browser prints.
+/// Writes the page's layout into its own text, which the browser prints.
 const PROBE: &str = r#"<script>
 const box = part => part.getBoundingClientRect();
 const outside = [...document.querySelectorAll("svg text")].filter(text => {
@@ -34,7 +34,7 @@ document.body.textContent = "<<" + JSON.stringify({
 fn browse(pair: &Pair, page: &Path, scheme: u8, width: u32, what: &str) -> String {
     require("chromium").unwrap();
     let profile = pair.fri.dir().join("browser");
-    // As root, and in a namespace, its own sandbox cannot be; no name leads anywhere.
+    // As root, and in a namespace, its own sandbox cannot run; no name resolves.
     let line = format!(
         "chromium --headless --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run --hide-scrollbars \
          --host-resolver-rules='MAP * ~NOTFOUND' --blink-settings=preferredColorScheme={scheme} \
@@ -45,7 +45,7 @@ fn browse(pair: &Pair, page: &Path, scheme: u8, width: u32, what: &str) -> Strin
     pair.fri.shell(&format!("HOME={} timeout 120 {line}", pair.fri.dir().display())).unwrap()
 }
 
-/// What the probe found.
+/// The probe's result.
 fn laid_out(pair: &Pair, page: &Path, scheme: u8, width: u32) -> Value {
     let dom = browse(pair, page, scheme, width, "--dump-dom");
     let found = dom.split_once("&lt;&lt;").and_then(|(_, rest)| rest.split_once("&gt;&gt;"));
@@ -53,7 +53,7 @@ fn laid_out(pair: &Pair, page: &Path, scheme: u8, width: u32) -> Value {
     serde_json::from_str(json).unwrap()
 }
 
-/// Fails unless the page shows all its plots in light and in dark, wide and narrow, and asks for nothing.
+/// Asserts that the page shows all its plots in light and dark, wide and narrow, and requests nothing.
 pub fn assert_readable(pair: &Pair, page: &Path, plots: usize) {
     let text = std::fs::read_to_string(page).unwrap();
     let probed = pair.fri.file("probed.html", &text.replace("</body>", &format!("{PROBE}</body>"))).unwrap();

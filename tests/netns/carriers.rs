@@ -21,12 +21,12 @@ const NO_UDP: &str = "nft add table ip t; nft 'add chain ip t i { type filter ho
      nft 'add chain ip t o { type filter hook output priority 0; }'; nft add rule ip t i iifname eth0 udp dport 1417 drop; \
      nft add rule ip t o oifname eth0 udp dport 1417 drop";
 
-/// How the host says that its peer is reached.
+/// The host's status of its peer's endpoint.
 fn endpoint(host: &Host, name: &str) -> String {
     super::operation::status(host, name)["endpoint"].as_str().unwrap_or_default().to_owned()
 }
 
-/// Until a ping comes back; how long that took.
+/// Waits for an answered ping; returns the time.
 fn back(host: &Host, to: &str, within: Duration) -> Duration {
     let began = Instant::now();
     host.wait_output(&format!("ping -n -c 1 -W 1 {to}"), within, |text| text.contains("1 received")).unwrap();
@@ -79,7 +79,7 @@ fn goes_on_over_tcp_and_comes_back(keys: fn(Toml) -> Toml) {
     fri.wait_line("[over-tcp]", SOON).unwrap();
     mon.wait_line("[over-tcp]", SOON).unwrap();
     assert_eq!(endpoint(&pair.fri, "fri"), "tcp:10.0.0.2:563");
-    // It stays there as long as it has to, and no frame is lost when it has not to any more.
+    // It stays there while it must, and later returns without losing a frame.
     let ping = pair.fri.spawn(&["ping", "-n", "-i", "0.05", "-w", "85", "192.168.86.18"]).unwrap();
     pair.mon.run("nft delete table ip t").unwrap();
     fri.wait_line("[over-udp]", Duration::from_secs(70)).unwrap();
@@ -88,7 +88,7 @@ fn goes_on_over_tcp_and_comes_back(keys: fn(Toml) -> Toml) {
     std::thread::sleep(Duration::from_secs(1));
     ping.signal(Signal::INT).unwrap();
     ping.wait_line("packet loss", SOON).unwrap();
-    // What was on its way when ping ended is not lost.
+    // Packets under way when ping ended are not lost.
     let text = ping.text();
     let number = |line: &str| line.split_once("icmp_seq=")?.1.split(' ').next()?.parse::<u32>().ok();
     let answered: std::collections::BTreeSet<u32> = text.lines().filter_map(number).collect();
@@ -98,9 +98,9 @@ fn goes_on_over_tcp_and_comes_back(keys: fn(Toml) -> Toml) {
     for process in [&fri, &mon] {
         assert!(!process.text().contains(DOWN), "{}", process.text());
     }
-    // What is not used any more is closed.
+    // Unused connections are closed.
     let closed = || {
-        // The kernel looks through the connections of the whole machine.
+        // The kernel searches the connections of the whole machine.
         std::thread::sleep(Duration::from_millis(500));
         streams(&pair) == 0
     };
@@ -122,7 +122,7 @@ fn a_connection_that_is_cut_is_made_again() {
     assert!(!fri.text().contains(DOWN), "{}", fri.text());
 }
 
-/// Connections to mon's port that are established: TCP_ESTABLISHED is 1 (include/net/tcp_states.h).
+/// Established connections to mon's port: TCP_ESTABLISHED is 1 (include/net/tcp_states.h).
 fn streams(pair: &Pair) -> usize {
     let of = |family| {
         let text = pair.mon.proc_net(family).unwrap();
@@ -168,7 +168,7 @@ fn strangers_get_nothing_and_cost_a_bounded_number_of_connections_and_the_peer_g
     for stream in [&mut silent, &mut rubbish, &mut long, &mut slow] {
         assert!(is_open_and_silent(stream));
     }
-    // All of them end some time, each alike: by a reset.
+    // All of them end eventually, in the same way: by a reset.
     for mut stream in [silent, rubbish, long, slow] {
         stream.set_read_timeout(Some(Duration::from_secs(50))).unwrap();
         let error = stream.read(&mut [0; 64]).unwrap_err();
@@ -191,14 +191,14 @@ fn strangers_get_nothing_and_cost_a_bounded_number_of_connections_and_the_peer_g
     assert_eq!(super::operation::status(&pair.fri, "fri")["state"], "up");
     let after = tund_lab::machine::memory(engine);
     assert!(after.resident < before.resident + 4 * 1024 * 1024, "{before:?} {after:?}");
-    // The peer comes from elsewhere, and needs a connection now.
+    // The peer comes from elsewhere and now needs a connection.
     pair.fri.run("ip addr add 10.0.0.9/24 dev eth0").unwrap();
     pair.mon.shell(NO_UDP).unwrap();
     back(&pair.fri, "192.168.86.18", SOON);
     assert!(!fri.text().contains(DOWN), "{}", fri.text());
 }
 
-/// Carries one connection of fri's on to mon, and keeps what fri sends.
+/// Forwards one connection of fri to mon and records what fri sends.
 fn record(pair: &Pair) -> Arc<Mutex<Vec<u8>>> {
     let listener = pair.fri.within(|| TcpListener::bind("10.0.0.9:5630")).unwrap().unwrap();
     let mon = connect(pair);
@@ -229,7 +229,7 @@ fn a_recorded_stream_that_is_played_again_whole_or_cut_anywhere_gets_nothing_and
         let recording = record(&pair);
         let fri = pair.start_fri(&keys(Toml::tun_fri().top("remote = 'tcp:10.0.0.9:5630'")));
         fri.wait_line(UP, SOON).unwrap();
-        // More than is cut below.
+        // More than is cut off below.
         pair.fri.run("ping -n -c 4 -i 0.2 -s 1000 192.168.86.18").unwrap();
         let recorded = recording.lock().unwrap().clone();
         assert!(recorded.len() > 2000, "{}", recorded.len());
@@ -261,7 +261,7 @@ fn doctor_tells_udp_from_tcp() {
     for line in ["note     peer: 10.0.0.2:1417", "ok       peer: tcp:10.0.0.2:563", "ok       way: "] {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }
-    // The key is tried, too.
+    // The key is tested too.
     std::fs::remove_file(pair.fri.dir().join("static.key")).unwrap();
     pair.fri.run(&format!("{TUND} genkey -o {}", pair.fri.dir().join("static.key").display())).unwrap();
     assert!(doctor().contains("problem  peer: tcp:10.0.0.2:563"), "{}", doctor());

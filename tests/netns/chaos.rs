@@ -1,4 +1,4 @@
-//! Two minutes of ends and beginnings of every kind, in an order that a seed decides, and nothing left of them.
+//! Two minutes of starts and stops of every kind, in a seeded order, which leave nothing behind.
 //!
 //! ```text
 //!  fri 10.0.0.1 ---- 10.0.0.2 mon: xinetd on port 1417, which starts tund
@@ -15,9 +15,9 @@ use tund_lab::{Host, Process, wait_until};
 use super::superserver::{Served, Superserver, wait_listening};
 use super::support::*;
 
-/// How long it goes on.
+/// Duration.
 const SCHEDULE: Duration = Duration::from_secs(120);
-/// Of each deed, the least that there must have been.
+/// Minimum number of each action.
 const LEAST: usize = 2;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,29 +41,29 @@ const DEEDS: [Deed; 7] = [
     Deed::Wait,
 ];
 
-/// A route past the link, which the kernel does not remove with the device.
+/// A route past the link, which outlives the device.
 const TABLES: &str = "[[route]]\nto = '192.168.66.0/24'\nvia = '10.0.0.9'\n[keepalive]\nidle-exit = '1s'\ninterval = '1s'\ntimeout = '3s'\n[scripts]\nsecurity = 2\nup = 'script'\ndown = 'script'";
 
-/// The processes of a host, each with its name.
+/// The processes of a host, with their names.
 fn named(host: &Host) -> Vec<(u32, String)> {
     let name =
         |pid: u32| Some((pid, fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim().to_owned()));
     host.processes().into_iter().filter_map(name).collect()
 }
 
-/// Numbers of the processes of tund that have one of these names.
+/// Pids of tund's processes with one of these names.
 fn tunds(host: &Host, names: &[&str]) -> Vec<u32> {
     named(host).into_iter().filter(|(_, name)| names.contains(&name.as_str())).map(|(pid, _)| pid).collect()
 }
 
 fn signal(host: &Host, names: &[&str], signal: &str) {
     for pid in tunds(host, names) {
-        // It may have ended by itself meanwhile.
+        // It may have exited meanwhile.
         let _ = host.run(&format!("kill -{signal} {pid}"));
     }
 }
 
-/// What is below a directory, but for what a link keeps for its next start.
+/// Files below a directory, except those a link keeps for its next start.
 fn files(directory: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
@@ -104,11 +104,11 @@ impl World {
             Deed::Terminate => signal(host, &["tund"], "TERM"),
             Deed::Stranger => {
                 let socket = pair.fri.within(|| std::net::UdpSocket::bind("10.0.0.1:0").unwrap()).unwrap();
-                // A closed port is told by ICMP.
+                // ICMP reports a closed port.
                 let _ = socket.send_to(&[7; 300], "10.0.0.2:1417");
             }
             Deed::Restart => {
-                // By its number: it may not even be called tund yet.
+                // By pid: it may not even be called tund yet.
                 if let Some(mut fri) = self.fri.take() {
                     let _ = fri.signal(Signal::TERM);
                     fri.wait(SOON).unwrap();
@@ -144,7 +144,7 @@ fn two_minutes_of_kills_and_starts_leave_nothing_behind() {
     let before = [routes(&pair.fri), routes(&pair.mon)];
     let mut world = World { served, fri: None, noise: Noise(seed), counts: [0; DEEDS.len()] };
     world.start_fri();
-    // What it opens once, it has opened.
+    // By now everything opened once is open.
     world.fri.as_ref().unwrap().wait_line(UP, SOON).unwrap();
     let open = descriptors(&world.served.server);
     let begin = Instant::now();
@@ -153,7 +153,7 @@ fn two_minutes_of_kills_and_starts_leave_nothing_behind() {
     }
     assert!(world.counts.iter().all(|count| *count >= LEAST), "{:?}: {:?}", DEEDS, world.counts);
 
-    // One start more at each end, and an end in order. mon's may have begun again for a datagram that waits.
+    // One more start at each end, and a clean stop. mon's may have restarted for a waiting datagram.
     world.fri = None;
     let pair = &world.served.pair;
     signal(&pair.mon, &["tund", "tund-engine"], "KILL");

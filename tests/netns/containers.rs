@@ -1,4 +1,4 @@
-//! The example of a container, with its rights, as an OCI runtime would start it; docs/containers.md says what that covers.
+//! The container example with its rights, as an OCI runtime starts it; docs/containers.md says what that covers.
 //!
 //! ```text
 //!  fri (the container) 10.0.0.1 eth0 ---- eth0 10.0.0.2 mon
@@ -14,7 +14,7 @@ use tund_lab::{Process, Scratch, wait_until};
 
 use super::support::*;
 
-/// Keys of a service that the Compose Specification has and the example may use.
+/// Service keys of the Compose Specification that the example may use.
 const KEYS: [&str; 14] = [
     "image",
     "build",
@@ -45,7 +45,7 @@ fn words(value: &str) -> Vec<String> {
     parts.filter(|part| !part.is_empty()).collect()
 }
 
-/// The settings of the one service, nested ones as `outer.inner`: the part of YAML that the example is written in.
+/// Parses the settings of the only service, nested ones as `outer.inner`, in the example's subset of YAML.
 fn compose() -> Settings {
     let text = fs::read_to_string(source("examples/compose.yaml")).unwrap();
     let mut lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
@@ -68,7 +68,7 @@ fn compose() -> Settings {
     settings
 }
 
-/// The image with the C library, and the one with the program alone.
+/// The image with the C library, and the one with only the program.
 const FILES: [&str; 2] = ["examples/Containerfile", "examples/Containerfile.static"];
 
 /// The instructions of a Containerfile, each with its arguments.
@@ -82,7 +82,7 @@ fn containerfile(file: &str) -> Vec<(String, String)> {
     lines.map(split).collect()
 }
 
-/// The one instruction of that name whose arguments begin so.
+/// The only instruction of that name whose arguments start so.
 fn instruction(file: &str, name: &str, start: &str) -> String {
     let all = containerfile(file);
     let mut found = all.iter().filter(|(own, arguments)| own == name && arguments.starts_with(start));
@@ -126,7 +126,7 @@ fn assert_builds(file: &str, target: &str) {
     assert!(String::from_utf8_lossy(&output.stdout).contains("\"kind\":[\"bin\"]"));
 }
 
-/// The libraries that a program is linked with, as ldd(1) has them.
+/// The libraries that a program is linked with, by ldd(1).
 fn libraries(program: &Path) -> Vec<String> {
     let output = Command::new("ldd").arg(program).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
@@ -134,13 +134,13 @@ fn libraries(program: &Path) -> Vec<String> {
     text.lines().filter_map(path).collect()
 }
 
-/// fri, in which containers are started, and mon, whose end of the link waits.
+/// fri, which runs containers, and mon, whose end of the link waits.
 struct Site {
     pair: Pair,
     _mon: Process,
 }
 
-/// A container that runs. Its first process is tund.
+/// A running container, whose first process is tund.
 struct Container<'a> {
     site: &'a Site,
     runtime: Process,
@@ -161,7 +161,7 @@ impl Site {
         self.pair.fri.dir().join("image")
     }
 
-    /// What the image has of tund, and two programs in place of the runtime's own code.
+    /// Makes the image's tund, and two programs in place of the runtime's own code.
     fn make_image(&self) {
         let image = self.image();
         for folder in ["usr/sbin", "etc/tund", "proc", "sys", "dev", "run", "tmp", "old"] {
@@ -184,7 +184,7 @@ impl Site {
         fs::write(image.join("etc/nsswitch.conf"), "hosts: files dns\n").unwrap();
     }
 
-    /// Starts the image as a runtime does that was given these settings.
+    /// Starts the image like a runtime with these settings.
     fn run(&self, settings: Settings, toml: &Toml) -> Container<'_> {
         let fri = &self.pair.fri;
         let link = fri.dir().join("link");
@@ -237,7 +237,7 @@ impl Site {
     }
 }
 
-/// How the runtime's own code gives up what it was told to, in the container's root.
+/// How the runtime's own code drops rights, in the container's root.
 fn rights(settings: &Settings) -> String {
     assert_eq!(
         (&settings["cap_drop"][..], &settings["ulimits.memlock"][..]),
@@ -250,7 +250,7 @@ fn rights(settings: &Settings) -> String {
 }
 
 impl Container<'_> {
-    /// The number of its first process, seen from outside.
+    /// Pid of its first process, seen from outside.
     fn first(&self) -> u32 {
         let list = format!("/proc/{0}/task/{0}/children", self.runtime.pid());
         let read = || fs::read_to_string(&list).unwrap_or_default().split_whitespace().next()?.parse().ok();
@@ -258,7 +258,7 @@ impl Container<'_> {
         read().unwrap()
     }
 
-    /// Runs the health check, as the runtime does: in all namespaces, with the same rights.
+    /// Runs the health check as the runtime does: in all namespaces, with the same rights.
     fn health(&self) -> Result<String, tund_lab::Error> {
         let test = &self.settings["healthcheck.test"];
         assert_eq!(test[0], "CMD");
@@ -271,13 +271,13 @@ impl Container<'_> {
         self.site.pair.fri.run(&enter)
     }
 
-    /// Waits for the link, and looks at the health.
+    /// Waits for the link and checks its health.
     fn is_up(&self) {
         self.runtime.wait_line(UP, SOON).unwrap();
         assert_pings(&self.site.pair.fri, "192.168.86.18");
     }
 
-    /// As `docker stop` does it.
+    /// Stops like `docker stop`.
     fn stop(mut self) {
         let first = self.first();
         self.site.pair.fri.run(&format!("kill -TERM {first}")).unwrap();
@@ -285,7 +285,7 @@ impl Container<'_> {
         assert_eq!(self.site.pair.fri.interfaces().unwrap(), ["eth0", "lo"]);
     }
 
-    /// It ends by itself, with this code and these words.
+    /// It exits on its own, with this code and these words.
     fn ends(mut self, code: i32, says: &[&str]) {
         assert_eq!(self.runtime.code(SOON).unwrap(), code, "{}", self.runtime.text());
         for part in says {
@@ -333,7 +333,7 @@ fn each_setting_of_the_example_is_needed_for_what_the_document_says() {
     assert!(container.health().is_err());
     assert!(container.runtime.text().contains("--tmpfs /run"), "{}", container.runtime.text());
     container.stop();
-    // What else the example takes away, it does not need back.
+    // The rest that the example takes away is not needed.
     for key in ["read_only", "security_opt"] {
         let container = without(key);
         container.is_up();

@@ -1,5 +1,5 @@
-//! tund against PROTOCOL.md: programs in Python that were written from that text alone read what tund
-//! sends, and are an end of a link with tund as the other.
+//! tund against PROTOCOL.md: Python programs written from that text alone decode what tund sends, and form a link with
+//! tund at the other end.
 //!
 //! ```text
 //!  fri 10.0.0.1 ==== wire, captured ==== 10.0.0.2 mon
@@ -13,14 +13,14 @@ use tund_lab::{Host, Process, rights};
 
 use super::support::*;
 
-/// Packets inside each test's ping.
+/// Pings inside, per test.
 const PINGS: usize = 3;
 /// Echo data of a small frame and of the largest.
 const SIZES: [usize; 2] = [100, 1372];
 /// IPv4 and ICMP headers.
 const HEADERS: usize = 28;
 
-/// Starts one of the programs of tests/decoder.
+/// Starts a program of tests/decoder.
 fn python(host: &Host, program: &str, arguments: &str) -> Process {
     rights::require_python(&["cryptography", "nacl"]).unwrap();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/decoder").join(program);
@@ -29,14 +29,14 @@ fn python(host: &Host, program: &str, arguments: &str) -> Process {
     host.spawn(&words).unwrap()
 }
 
-/// What it says, if it ends well.
+/// Its output, if it succeeds.
 fn said(mut process: Process) -> Vec<String> {
     let code = process.code(2 * SOON).unwrap();
     assert_eq!(code, 0, "{}", process.text());
     process.lines()
 }
 
-/// Writes a capture file (libpcap's format, Ethernet) of these frames.
+/// Writes these frames to a capture file (libpcap format, Ethernet).
 pub fn capture(host: &Host, frames: &[Crossed]) -> PathBuf {
     const MAGIC: u32 = 0xa1b2_c3d4;
     const VERSION: u32 = 2 << 16 | 4;
@@ -54,7 +54,7 @@ pub fn capture(host: &Host, frames: &[Crossed]) -> PathBuf {
     path
 }
 
-/// What the decoder prints of what crossed the wire, one line for each datagram.
+/// The decoder's output for captured frames, one line per datagram.
 fn decoded(host: &Host, frames: &[Crossed], keys: &str) -> Vec<String> {
     let capture = capture(host, frames);
     said(python(host, "decode.py", &format!("{keys} {}", capture.display())))
@@ -64,7 +64,7 @@ fn count(lines: &[String], parts: &[&str]) -> usize {
     lines.iter().filter(|line| parts.iter().all(|part| line.contains(part))).count()
 }
 
-/// The `field=value` words of a handshake that tell one exchange from another.
+/// The `field=value` words that identify a handshake's exchange.
 fn exchange(line: &str) -> Option<&str> {
     line.split_once("instance ")?.1.split_once(" token").map(|(exchange, _)| exchange)
 }
@@ -79,7 +79,7 @@ fn every_vector_of_the_document_holds_in_python_too() {
     assert_eq!(said, [format!("{vectors} vectors, 0 failed")]);
 }
 
-/// A change of one digit in the document is found, so that the test above says something.
+/// A single wrong digit in the document is detected, so the test above is meaningful.
 #[test]
 fn a_wrong_vector_is_found() {
     let pair = Pair::unplugged();
@@ -165,7 +165,7 @@ fn handshakes_are_read_from_the_key_alone_and_what_sessions_carry_is_not() {
     assert!(!answered.is_empty() && answered.iter().all(|answer| begun.contains(answer)), "{all}");
     let initiation = ["initiation X25519 + ML-KEM-768", "lanes 1 suites ", "chacha20-poly1305"];
     assert!(count(&lines, &initiation) >= 1, "{all}");
-    // Ten pings and their answers, and hellos: sealed to whoever has the key file alone.
+    // Ten pings and their answers, and hellos: opaque to a holder of the key file alone.
     assert!(count(&lines, &["unknown"]) >= 20, "{all}");
     assert_eq!(count(&lines, &["unknown"]) + count(&lines, &["handshake"]), lines.len(), "{all}");
 }
@@ -181,7 +181,7 @@ fn shared(pair: &Pair, cipher: &str) -> Keys {
     Keys { options, mon: format!("file = 'static.key'\n{cipher}") }
 }
 
-/// Key pairs; the shared secret on top, if wanted.
+/// Key pairs, with a shared secret too if wanted.
 fn key_pairs(pair: &Pair, with_shared: bool) -> Keys {
     let made = |host: &Host| {
         let file = host.dir().join("own.key");
@@ -199,8 +199,7 @@ fn key_pairs(pair: &Pair, with_shared: bool) -> Keys {
     Keys { options, mon }
 }
 
-/// The Python program brings the link up with tund on mon and pings through it; returns what the decoder
-/// makes of all that crossed the wire.
+/// The Python program brings up a link with tund on mon and pings through it; returns the decoder's output.
 fn speak(keys: fn(&Pair) -> Keys, mode: &str, arguments: &str) -> Vec<String> {
     speak_to("10.0.0.2:1417", keys, mode, arguments)
 }
@@ -226,7 +225,7 @@ fn speak_to(remote: &str, keys: fn(&Pair) -> Keys, mode: &str, arguments: &str) 
     decoded(&pair.fri, &wire.take(), &format!("{} --sessions {}", keys.options, sessions.display()))
 }
 
-/// Every datagram is known; hellos and the twenty pings are there with their answers, and the bye.
+/// Every datagram is decoded; hellos, the twenty pings with their answers, and the bye are there.
 fn assert_conversation(lines: &[String], what: &str) {
     let all = lines.join("\n");
     assert_eq!(count(lines, &["unknown"]), 0, "{all}");
@@ -286,7 +285,7 @@ fn an_end_made_from_the_document_alone_works_in_parts_and_without_ml_kem() {
     assert!(count(&lines, &["handshake answer X25519 instance"]) >= 1, "{lines:?}");
 }
 
-/// The reference of the vectors is right.
+/// The vectors' reference is correct.
 #[test]
 fn ml_kem_in_python_is_that_of_nist() {
     let pair = Pair::unplugged();

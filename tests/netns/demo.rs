@@ -9,11 +9,11 @@ use tund_lab::{Net, Process};
 
 use super::support::*;
 
-/// Longer than the lab takes for one of its shorter works.
+/// Longer than the lab's shorter tasks take.
 pub const LONG: Duration = Duration::from_secs(60);
 
-/// The lab's program. `cargo test` of this package alone does not build it, so that is done here; tests/run has built it
-/// with all the rest and names it.
+/// The lab's program. `cargo test` of this package alone does not build it, so this does; tests/run has built it and
+/// sets its path.
 pub fn lab() -> PathBuf {
     if let Some(built) = std::env::var_os("TUND_LAB") {
         return built.into();
@@ -58,9 +58,9 @@ fn the_bridged_demo_runs_as_root() {
     assert_shows_a_link(demo("tap"), "tap");
 }
 
-/// As user nobody, with the program in a place that user may read and Debian's mode of `/dev/net/tun`.
-/// In a user namespace, where no other user exists, one within that maps an ordinary user is the place.
-/// `arguments` are the lab's; `done` waits for its end.
+/// Runs the lab as user nobody, with the program readable to that user and Debian's mode of `/dev/net/tun`. In a user
+/// namespace, which has no other user, uses a nested one that maps an ordinary user. `arguments` are the lab's; `done`
+/// waits for its end.
 pub fn as_ordinary_user(arguments: &str, done: impl FnOnce(Process)) {
     let net = Net::new().unwrap();
     let host = net.host("machine").unwrap();

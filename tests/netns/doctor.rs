@@ -1,4 +1,4 @@
-//! `tund doctor`: each thing that can stand in the way, found and named.
+//! `tund doctor`: finds and names every obstacle.
 
 use tund_lab::{Host, wait_until};
 
@@ -43,7 +43,7 @@ fn a_peer_that_answers_is_told_from_one_that_cannot_and_is_not_disturbed() {
     assert!(code == Some(1) && text.contains("problem  peer: 10.0.0.2:1417 is silent"), "{text}");
     std::fs::write(&key, good).unwrap();
 
-    // A call in the middle of a running link changes nothing for it.
+    // A call during a running link does not affect it.
     let process = pair.start_fri(&fri);
     process.wait_line(UP, SOON).unwrap();
     let elsewhere = Toml { device: fri.device.replace("tun0", "tun9"), ..fri.clone() };
@@ -64,7 +64,7 @@ fn a_peer_that_answers_is_told_from_one_that_cannot_and_is_not_disturbed() {
 fn the_way_of_the_links_own_address_is_taken_and_a_firewall_here_is_named() {
     let pair = pair();
     pair.fri.run("ip addr add 10.0.0.11/24 dev eth0").unwrap();
-    // Each address has its own rule, and without one nothing goes out, as with two uplinks.
+    // Each address has its own rule, and nothing leaves without one, as with two uplinks.
     pair.fri.run("ip rule add pref 10 from 10.0.0.11 lookup main").unwrap();
     pair.fri.run("ip rule add pref 11 unreachable").unwrap();
     let fri = Toml::tun_fri().handshake().top("remote = '10.0.0.2:1417'\nlisten = '10.0.0.11:1417'");

@@ -1,4 +1,4 @@
-//! Going down: every way leaves the host as it was.
+//! Shutdown: every way leaves the host as it was.
 //!
 //! ```text
 //!  fri 10.0.0.1 ---- 10.0.0.2 mon
@@ -9,7 +9,7 @@ use tund_lab::{Host, Process, wait_until};
 
 use super::support::*;
 
-/// fri with a route, a `down` script that leaves a file, and a link that is up.
+/// fri with a route, a `down` script that leaves a file, and an established link.
 struct Running {
     fri: Process,
     mon: Process,
@@ -32,7 +32,7 @@ fn running() -> Running {
 }
 
 impl Running {
-    /// No device, no route, no process, and the scripts ran in their order.
+    /// No device, route or process is left, and the scripts ran in order.
     fn assert_clean(&self) {
         let fri = &self.pair.fri;
         assert_eq!(fri.interfaces().unwrap(), ["eth0", "lo"]);
@@ -55,7 +55,7 @@ pub fn engine(host: &Host, parent: &Process) -> u32 {
     host.processes().into_iter().find(is_child).unwrap()
 }
 
-/// What a start says that finds the ledger of a killed one.
+/// Log of a start that finds a killed process's ledger.
 const TAKING_BACK: &str = "taking back what a killed tund left";
 
 #[test]
@@ -95,7 +95,7 @@ fn an_engine_whose_parent_is_killed_ends_by_itself() {
     let mut running = running();
     running.fri.kill();
     let fri = &running.pair.fri;
-    // A process that ends leaves its namespace before it lets go of its device.
+    // An exiting process leaves its namespace before it releases its device.
     let gone = || fri.processes().is_empty() && fri.interfaces().unwrap() == ["eth0", "lo"];
     wait_until("the engine gone", SOON, gone).unwrap();
 }
@@ -113,7 +113,7 @@ fn what_a_killed_tund_left_is_taken_back_by_the_next_start() {
     wait_gone(&pair.fri);
     let left = routes(&pair.fri);
     assert!(left.contains("192.168.66.0/24") && left.contains("192.168.67.0/24"), "{left}");
-    // Meanwhile somebody made one of them his own.
+    // Meanwhile somebody has taken over one of them.
     pair.fri.run("ip route replace 192.168.66.0/24 via 10.0.0.2 proto static").unwrap();
     let mut fri = pair.start_fri(&around(&[68]));
     fri.wait_line(TAKING_BACK, SOON).unwrap();

@@ -1,4 +1,4 @@
-//! What stops a start: each leaves nothing behind, says what to do, and has its own exit code.
+//! Failed starts: each leaves nothing behind, names the remedy, and has its own exit code.
 //!
 //! ```text
 //!  fri 10.0.0.1 ---- 10.0.0.2 mon
@@ -16,7 +16,7 @@ const NO_PERMISSION: i32 = 77;
 const CONFIGURATION: i32 = 78;
 const USAGE: i32 = 2;
 
-/// The program has ended with `code`, has said `part`, and fri has no device and no route of it.
+/// The program has exited with `code` and said `part`, and fri has none of its devices and routes.
 fn assert_stopped(pair: &Pair, mut process: Process, code: i32, part: &str) {
     assert_eq!(exit_code(&mut process), code, "{}", process.text());
     assert!(process.text().contains(part), "no {part:?} in:\n{}", process.text());
@@ -102,7 +102,7 @@ fn a_missing_bridge_is_named() {
     assert_eq!(pair.fri.interfaces().unwrap(), ["eth0", "lo"]);
 }
 
-/// Without the capability: as another user where there is one, else with an empty bounding set.
+/// Without the capability: as another user if there is one, else with an empty bounding set.
 #[test]
 fn without_the_right_to_make_devices_it_says_so() {
     let pair = pair();
@@ -126,7 +126,7 @@ fn without_the_right_to_make_devices_it_says_so() {
     assert_stopped(&pair, pair.fri.spawn(&words).unwrap(), NO_PERMISSION, "CAP_NET_ADMIN");
 }
 
-/// As the engine has it whose parent was killed, until it has ended.
+/// As when the engine of a killed parent still has it.
 #[test]
 fn a_device_that_is_taken_is_waited_for_a_moment() {
     let pair = pair();

@@ -1,4 +1,4 @@
-//! A kernel that does not do for many datagrams at once what it does for each.
+//! A kernel that refuses for batches of datagrams what it does for single ones.
 //!
 //! ```text
 //!  fri 10.0.0.1 eth0 ---- eth0 10.0.0.2 mon
@@ -10,7 +10,7 @@ use super::support::*;
 
 const REFUSED: &str = "the kernel does not cut up datagrams";
 
-/// From now on the kernel refuses to send what is longer than any datagram of the link.
+/// Makes the kernel refuse to send anything longer than a datagram of the link.
 fn refuse_batches(host: &Host) {
     let rules = "table ip whole { chain out { type filter hook output priority 0\n\
                  udp dport 1417 meta length > 2000 drop\n}\n}\n";

@@ -1,4 +1,4 @@
-//! Datagrams that no key sealed, as fast as the machine sends them, at a link that carries traffic.
+//! A flood of unauthenticated datagrams, as fast as the machine can send, at a link that carries traffic.
 //!
 //! ```text
 //!  fri 10.0.0.1 ---- 10.0.0.2 mon 10.9.0.1 ---- 10.9.0.2 mallory (as anybody of 10.66.0.0/16)
@@ -12,21 +12,21 @@ use tund_lab::{Host, Process};
 
 use super::support::*;
 
-/// How long each flood goes on at least.
+/// Minimum duration of each flood.
 const FLOOD: Duration = Duration::from_secs(3);
-/// Nice value of the flood: it would come from another machine, and takes no processor from the ends by being there.
+/// Nice value of the flood: it represents another machine and should take no processor time from the ends.
 const ELSEWHERE: i32 = 10;
-/// Runs of the link that were recorded.
+/// Recorded runs of the link.
 const RUNS: usize = 4;
-/// Growth of the memory of mon's processes, in KiB: no more than buffers that are touched for the first
-/// time (the socket's are the kernel's).
+/// Growth of mon's processes in memory, in KiB: only buffers touched for the first time (the socket's belong to the
+/// kernel).
 const GROWTH: u64 = 8 << 10;
 
 pub struct Siege {
     fri: Process,
     mon: Process,
     mallory: Host,
-    /// fri's datagrams of earlier runs of the link, and of the present one.
+    /// fri's datagrams in earlier runs of the link, and in the present one.
     pub recordings: Vec<Vec<Vec<u8>>>,
     config: fn(Toml) -> Toml,
     pub pair: Pair,
@@ -36,7 +36,7 @@ fn target() -> SocketAddrV4 {
     "10.9.0.1:1417".parse().unwrap()
 }
 
-/// A link of its second run, both recorded, over a path of that MTU. No IPv6, so that the kernels say nothing of their own.
+/// A link in its second run, both recorded, over a path with that MTU. No IPv6, so that the kernels are silent.
 pub fn siege(mtu: u16, config: fn(Toml) -> Toml) -> Siege {
     let pair = Pair::unplugged();
     let mallory = pair.net.host("mallory").unwrap();
@@ -80,13 +80,13 @@ impl Siege {
         Flood::start(&self.mallory, from, target(), payloads, ELSEWHERE).unwrap()
     }
 
-    /// Packets that came to mallory: nothing but answers.
+    /// Packets received by mallory: only replies.
     fn answers(&self) -> u64 {
         counters(&self.mallory, "eth0").0
     }
 
-    /// Floods mon; the link stays up and passes frames, and mon neither grows, nor talks, nor answers more
-    /// than recordings may bring about.
+    /// Floods mon. The link stays up and passes frames, and mon neither grows, nor logs, nor replies more than
+    /// recordings may cause.
     pub fn withstands(&self, title: &str, payloads: &[Vec<u8>], answers_a_second: u64) {
         let (fri, mon) = (self.fri.mark(), self.mon.mark());
         let (memory, answers, begin) = (resident(&self.pair.mon), self.answers(), Instant::now());
@@ -101,7 +101,7 @@ impl Siege {
         ping.wait(SOON).unwrap();
 
         let what = format!("{title}, {sent} datagrams");
-        // What the kernel drops for want of room in the socket's buffer, it drops of all.
+        // What the kernel drops for a full socket buffer, it drops of all senders.
         assert!(answered(&ping.text()) > 0, "{what}: no frame passed\n{}", ping.text());
         let after = "ping -n -c 5 -i 0.1 -W 1 192.168.86.18";
         self.pair.fri.wait_output(after, SOON, |text| text.contains("5 received")).unwrap();
@@ -114,14 +114,14 @@ impl Siege {
         assert!(answers <= answers_a_second * seconds, "{what}: {answers} answers in {seconds} s");
     }
 
-    /// While the flood goes on, a peer that starts anew gets in.
+    /// A restarted peer gets in during the flood.
     pub fn admits(&mut self, title: &str, payloads: &[Vec<u8>]) {
         let flood = self.flood(payloads);
         tund_lab::wait_until(title, SOON, || flood.sent() > 1000).unwrap();
         self.restart();
     }
 
-    /// fri starts anew and gets in.
+    /// fri restarts and gets in.
     pub fn restart(&mut self) {
         let mark = self.mon.mark();
         self.fri.terminate(SOON).unwrap();

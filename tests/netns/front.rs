@@ -1,4 +1,4 @@
-//! The peer's datagrams have a socket of their own, beside the one that everybody may send to.
+//! The peer's datagrams have their own socket, beside the one open to everyone.
 //!
 //! ```text
 //!  fri 10.0.0.1, fd99::1 ---- 10.0.0.2, fd99::2 mon
@@ -14,7 +14,7 @@ use super::support::*;
 
 const MODES: [fn(Toml) -> Toml; 2] = [|toml| toml, Toml::handshake];
 
-/// The far ends of sockets that are connected.
+/// The remote ends of connected sockets.
 fn connected(host: &tund_lab::Host) -> Vec<String> {
     let text = host.run("ss -Huan state established").unwrap();
     text.lines().filter_map(|line| line.split_whitespace().last().map(str::to_owned)).collect()
@@ -74,7 +74,7 @@ fn what_strangers_send_takes_no_room_from_the_peer() {
         };
         kill_process(engine, Signal::STOP).unwrap();
         let before = drops();
-        // Until its queue takes no more.
+        // Until its queue is full.
         let full = (0..200_000).any(|number| {
             stranger.send_to(&[7; 1400], "10.0.0.2:1417").unwrap();
             number % 100 == 99 && drops() > before + 100

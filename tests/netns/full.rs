@@ -1,4 +1,4 @@
-//! The full tunnel, watched from outside: what leaves fri beside the link's own datagrams.
+//! The full tunnel, observed from outside: what leaves fri besides the link's own datagrams.
 //!
 //! ```text
 //!  fri 10.0.0.1 eth0 ---- (wire in the hands of the test) ---- eth0 10.0.0.2 mon, fri's default gateway
@@ -9,8 +9,8 @@ use tund_lab::{Host, Process, Side, Wire, wait_until};
 use super::operation::ask;
 use super::support::*;
 
-/// Sends a datagram to an IPv4 and an IPv6 address far away, to the link's port there and to another one, and a ping,
-/// fifty times a second, whatever comes of it.
+/// Sends datagrams to a distant IPv4 and IPv6 address, to the link's port and another, and a ping, fifty times a
+/// second, ignoring errors.
 const TALK: &str = "\
 import socket, time
 four = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -45,7 +45,7 @@ fn watched() -> Watched {
 }
 
 impl Watched {
-    /// Which of the two families crossed the wire in the clear since the last call.
+    /// The families that crossed the wire in the clear since the last call.
     fn clear(&self) -> [bool; 2] {
         let frames = self.wire.take();
         let mut seen = [false; 2];
@@ -58,7 +58,7 @@ impl Watched {
         seen
     }
 
-    /// Three seconds without one frame in the clear, once what the last line of the log says has been done.
+    /// No frame in the clear for three seconds, once the last log line has taken effect.
     fn stays_closed(&self, what: &str) {
         std::thread::sleep(std::time::Duration::from_millis(500));
         self.clear();
@@ -67,7 +67,7 @@ impl Watched {
         assert_eq!(clear, [false, false], "{what}: in the clear: {}", everything(&self.pair.fri));
     }
 
-    /// Waits until just these families cross in the clear.
+    /// Waits until exactly these families cross in the clear.
     fn wait_clear(&self, what: &str, expected: [bool; 2]) {
         self.clear();
         let mut last = [false; 2];
@@ -114,7 +114,7 @@ fn closed_lets_nothing_out_while_down_reloading_killed_or_failing_to_start() {
     wait_until("the refusals", SOON, || blocked(&pair.fri)).unwrap();
     watched.wait_clear("waiting for the peer", [false, false]);
 
-    // From here on not one frame may be seen until the end in order.
+    // From here to a clean stop, no frame may be seen.
     let mut leaked = Vec::new();
     let mut look = |phase: &'static str| {
         std::thread::sleep(std::time::Duration::from_millis(700));
@@ -155,7 +155,7 @@ fn closed_lets_nothing_out_while_down_reloading_killed_or_failing_to_start() {
     watched.wait_clear("after the end", [true, true]);
 }
 
-/// As `wait_gone`, for a host in which another program runs.
+/// Like `wait_gone`, for a host in which another program runs.
 fn wait_gone_except_talker(host: &Host) {
     let gone = || host.interfaces().is_ok_and(|names| !names.iter().any(|name| name == "tun0"));
     wait_until("tund gone", SOON, gone).unwrap();
@@ -183,12 +183,12 @@ fn open_goes_through_the_tunnel_while_it_is_up_and_beside_it_while_not() {
     assert_eq!(everything(&pair.fri), before);
 }
 
-/// mon, which is heard often enough for fri's patience.
+/// mon, heard often enough for fri's timeout.
 fn mon() -> Toml {
     Toml::tun_mon().handshake().with("[keepalive]\ninterval = '500ms'\ntimeout = '8s'")
 }
 
-/// The addresses that [`TALK`] sends to, which somebody on the way would like to see it reach.
+/// Destinations of [`TALK`] that an attacker would like to see in the clear.
 const WANTED: [&str; 2] = ["203.0.113.7", "2001:db8::7"];
 
 #[test]
@@ -225,7 +225,7 @@ fn a_gateway_that_rewrites_sources_opens_no_way_to_what_it_writes() {
     }
 }
 
-/// mon's datagrams come from an address of somebody else, and what is sent there is passed on to mon.
+/// Sends mon's datagrams from another address, and forwards what is sent there to mon.
 fn translate(crossed: &tund_lab::Crossed) -> Vec<Vec<u8>> {
     const MON: [u8; 4] = [10, 0, 0, 2];
     const OTHER: [u8; 4] = [203, 0, 113, 7];
@@ -241,7 +241,7 @@ fn translate(crossed: &tund_lab::Crossed) -> Vec<Vec<u8>> {
     };
     if !clear && frame[at..at + 4] == from && frame[port..port + 2] == 1417_u16.to_be_bytes() {
         frame[at..at + 4].copy_from_slice(&to);
-        // Without a checksum of UDP, and with a new one of IP.
+        // Without a UDP checksum, and with a new IP one.
         frame[40..42].fill(0);
         frame[24..26].fill(0);
         let sum: u32 = frame[14..34].chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
@@ -285,7 +285,7 @@ fn a_strict_reverse_path_filter_is_said_and_a_loose_one_lets_the_peer_in() {
     let pair = pair();
     pair.fri.run("ip route add default via 10.0.0.2").unwrap();
     pair.fri.sysctl("net/ipv4/conf/all/rp_filter", "1").unwrap();
-    // Elsewhere than on a network of fri's own, where the way back would be the same.
+    // Not in one of fri's own networks, where the return path would be the same.
     pair.mon.run("ip addr add 203.0.113.2/32 dev eth0").unwrap();
     let _mon = pair.start_mon(&mon());
     let process = pair.start_fri(&fri("closed").top("remote = '203.0.113.2:1417'"));
@@ -342,7 +342,7 @@ fn a_full_tunnel_is_closed_opened_and_given_up_by_reloads_and_cleaned_up_after_a
     reload(&fri("open"), "full-tunnel");
     watched.stays_closed("opened by a reload");
     assert_ne!(everything(&pair.fri), closed);
-    // Without the table the socket carries no mark: it takes another one.
+    // Without the table the socket has no mark: it takes another.
     let mark = process.mark();
     let plain =
         Toml::tun_fri().handshake().with("[keepalive]\ninterval = '1s'\ntimeout = '3s'\n[run]\nverb = 3");

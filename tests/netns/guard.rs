@@ -1,11 +1,11 @@
-//! The bridge guard on real bridges, against real programs in the peer's segment.
+//! The bridge guard on real bridges, with real programs in the peer's segment.
 
 use tund_lab::frame::ethernet;
 use tund_lab::{Host, wait_until};
 
 use super::support::*;
 
-/// A server of DHCP and a router, as dnsmasq is both.
+/// A DHCP server and a router: dnsmasq is both.
 fn serve(host: &Host) -> tund_lab::Process {
     serve_dhcp(host, &["--dhcp-range=fd05::,ra-only", "--enable-ra", "--ra-param=eth0,4,60"])
 }
@@ -31,7 +31,7 @@ fn servers_routers_trees_and_floods_of_the_peers_segment_are_kept_out_and_named(
     let addresses = a.run("ip -6 addr show dev eth0").unwrap();
     assert!(!addresses.contains("fd05:"), "an address from the advertisement: {addresses}");
 
-    // The kernel drops a tagged frame that ends with its tag.
+    // The kernel drops a tagged frame that ends after its tag.
     let tagged = [&[0, 200, 8, 6][..], &[0; 46]].concat();
     bad.send(&ethernet([0xff; 6], [2, 0, 0, 0, 9, 1], 0x8100, &tagged)).unwrap();
     let line = fri.wait_line("[guard-vlan]", SOON).unwrap();
@@ -43,7 +43,7 @@ fn servers_routers_trees_and_floods_of_the_peers_segment_are_kept_out_and_named(
     fri.wait_line("[guard-macs]", SOON).unwrap();
     assert_pings(&a, "10.5.0.2");
 
-    // The ports of a bridge that gets a tree forward nothing for a while.
+    // The ports of a bridge forward nothing for a while when its tree starts.
     pair.mon.run("ip link set br0 type bridge stp_state 1").unwrap();
     fri.wait_line("[guard-bpdu]", SOON).unwrap();
     let stats = super::operation::ask(&pair.fri, &["stats", "fri"]).1;
@@ -78,7 +78,7 @@ fn a_storm_is_cut_and_a_host_here_is_not_taken_over_from_there() {
     let shown = a.run("ip -brief link show eth0").unwrap();
     let text = shown.split_whitespace().nth(2).unwrap();
     let mac: Vec<u8> = text.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
-    // The storm has passed.
+    // The storm is over.
     std::thread::sleep(std::time::Duration::from_secs(1));
     assert_pings(&a, "10.5.0.2");
     bad.send(&ethernet([0xff; 6], mac.try_into().unwrap(), 0x88b5, &[0; 46])).unwrap();
@@ -132,7 +132,7 @@ fn who_sends_most_into_either_segment_is_shown_if_asked_for() {
     assert!(!plain().contains("09:01"), "only if asked");
 }
 
-/// Where a bridge has forgotten a host that says nothing, it sends frames for it everywhere.
+/// A bridge that has forgotten a silent host floods frames for it.
 #[test]
 fn what_is_for_a_host_of_the_same_segment_does_not_cross() {
     const QUIET: [u8; 6] = [2, 0, 0, 0, 9, 1];

@@ -1,4 +1,4 @@
-//! The user-mode guest of the laboratory.
+//! The lab's user-mode guest.
 
 use std::path::Path;
 use std::process::Command;

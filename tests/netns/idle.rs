@@ -1,4 +1,4 @@
-//! What a link does while nothing crosses it.
+//! An idle link.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use tund_lab::Host;
 
 use super::support::*;
 
-/// How often the threads of a host's processes went to sleep so far.
+/// How often the threads of a host's processes have gone to sleep.
 fn sleeps(host: &Host) -> u64 {
     let threads = |pid| fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let count = |status: String| {
@@ -23,7 +23,7 @@ fn a_link_that_nothing_crosses_sleeps_between_its_keepalives() {
     let pair = pair();
     let quiet = |toml: Toml| toml.with("[keepalive]\ninterval = '50s'\ntimeout = '170s'");
     let _link = pair.link(&quiet(Toml::tun_fri()), &quiet(Toml::tun_mon()));
-    // The kernel sends something by itself on a new device, and the size of datagrams is looked for.
+    // The kernel sends packets of its own on a new device, and path MTU discovery runs.
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let before = sleeps(&pair.fri);

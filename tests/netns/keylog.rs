@@ -1,4 +1,4 @@
-//! `--key-log`, and what Wireshark makes of a capture with it.
+//! `--key-log`, and Wireshark's view of a capture with it.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -18,7 +18,7 @@ use super::support::*;
 
 const WARNING: &str = "warning: --key-log writes the keys of this link to ";
 
-/// Every field that tshark shows of the datagrams in a capture, and of what is inside of them.
+/// Everything that tshark shows of a capture's datagrams and their contents.
 fn shown(host: &Host, file: &Path, logs: Option<&str>) -> String {
     require("tshark").unwrap();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("lab/wireshark/tund.lua");
@@ -31,7 +31,7 @@ fn shown(host: &Host, file: &Path, logs: Option<&str>) -> String {
     run_tshark(host, &command.split_whitespace().collect::<Vec<_>>())
 }
 
-/// What it says. Its Lua takes its time on a busy machine.
+/// Its output. Its Lua is slow on a busy machine.
 fn run_tshark(host: &Host, command: &[&str]) -> String {
     let mut tshark = host.spawn(command).unwrap();
     let code = tshark.code(5 * SOON).unwrap();
@@ -40,12 +40,12 @@ fn run_tshark(host: &Host, command: &[&str]) -> String {
     text
 }
 
-/// A link with a key log at each end, the logs as the dissector wants them, and what crossed the wire.
+/// A link with a key log at each end, the logs for the dissector, and a capture of the wire.
 fn logged(fri: &Toml, mon: &Toml, pings: &[&str]) -> (Pair, PathBuf, String) {
     logged_over(1500, fri, mon, pings)
 }
 
-/// The same over a path of that MTU.
+/// The same over a path with that MTU.
 fn logged_over(mtu: u16, fri: &Toml, mon: &Toml, pings: &[&str]) -> (Pair, PathBuf, String) {
     let (wire, pair) = wired();
     for host in [&pair.fri, &pair.mon] {
@@ -98,7 +98,7 @@ fn a_key_log_is_loud_private_and_holds_no_secret() {
     assert!(ask("status fri").contains(&told), "{}", ask("status fri"));
     assert!(ask("status").contains(&log.display().to_string()), "{}", ask("status"));
 
-    // New keys follow, and a link that starts again goes on in the same file.
+    // New keys follow, and a restarted link appends to the same file.
     let before = count("key ");
     ask("rekey fri");
     wait_until("new keys", SOON, || count("key ") >= before + 2).unwrap();
@@ -127,7 +127,7 @@ fn wireshark_shows_what_is_inside_with_the_key_log_and_nothing_without() {
         ("chacha20-poly1305", false),
     ] {
         let end = |toml: Toml| cipher(if handshake { toml.handshake() } else { toml }, suite);
-        // So that full-size frames come as stream blocks.
+        // So that full-size frames are sent as stream blocks.
         let narrow = |toml: Toml| end(toml).with("[tuning]\npath-mtu = 800");
         let pings = ["192.168.86.18", "-s 1372 192.168.86.18"];
         let (pair, file, logs) = logged(&narrow(Toml::tun_fri()), &narrow(Toml::tun_mon()), &pings);
@@ -163,7 +163,7 @@ fn wireshark_shows_what_is_inside_of_a_link_over_tcp() {
         let end = |toml: Toml| if handshake { toml.handshake() } else { toml };
         let fri = end(Toml::tun_fri().top("remote = 'tcp:10.0.0.2:5630'"));
         let mon = end(Toml::tun_mon().top("listen = 'tcp:5630'"));
-        // Longer than a segment, too.
+        // Also longer than a segment.
         let (pair, file, logs) = logged(&fri, &mon, &["192.168.86.18", "-s 1392 192.168.86.18"]);
         let text = shown(&pair.fri, &file, Some(&logs));
         for part in [
@@ -194,7 +194,7 @@ fn wireshark_shows_the_frames_of_a_bridged_link() {
     let (fri, mon) = (end(Toml::tap_fri(), "192.168.86.81"), end(Toml::tap_mon(), "192.168.86.18"));
     let (pair, file, logs) = logged(&fri, &mon, &["192.168.86.18"]);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("lab/wireshark/tund.lua");
-    // Without a port: the keys tell which datagrams are tund's.
+    // Without a port: the keys identify tund's datagrams.
     let command = format!(
         "tshark -n -r {} -X lua_script:{} -o tund.port:9 -o tund.keylog:{logs} -Y",
         file.display(),
@@ -207,7 +207,7 @@ fn wireshark_shows_the_frames_of_a_bridged_link() {
     }
 }
 
-/// What tshark shows has all of these.
+/// tshark shows all of these.
 fn assert_shown(text: &str, parts: &[&str]) {
     for part in parts {
         assert!(text.contains(part), "no {part:?} in {text}");
@@ -266,7 +266,7 @@ fn wireshark_shows_how_keys_are_agreed_on_from_the_log_of_either_end() {
             assert!(!text.contains("cannot be verified"), "{text}");
             assert_eq!(text.contains("ML-KEM"), quantum, "{text}");
         }
-        // What is left of the log without the keys of handshakes.
+        // The rest of the log, without the keys of handshakes.
         let log = logs.split(',').next().unwrap();
         let others = |line: &&str| !line.starts_with("handshake ");
         let less: String =
@@ -281,7 +281,7 @@ fn wireshark_shows_how_keys_are_agreed_on_from_the_log_of_either_end() {
     }
 }
 
-/// The values of a field in a vector of PROTOCOL.md.
+/// The values of a field in a test vector of PROTOCOL.md.
 fn vector(name: &str, field: &str) -> Vec<Vec<u8>> {
     let block = include_str!("../../PROTOCOL.md").split(&format!("```vector {name}\n")).nth(1).unwrap();
     let mut values: Vec<String> = Vec::new();

@@ -9,7 +9,7 @@ use tund_lab::{Host, Process, wait_until};
 
 use super::support::*;
 
-/// Queues of a device, attached or not, those that are written to among them; `None`: it can have one alone.
+/// Queues of a device, attached or not, including those for writing; `None`: it supports only one.
 fn queues(host: &Host, device: &str) -> Option<u64> {
     let links: Value =
         serde_json::from_str(&host.run(&format!("ip -j -d link show {device}")).ok()?).unwrap();
@@ -23,7 +23,7 @@ fn lanes(toml: Toml, lanes: &str) -> Toml {
 
 const MODES: [fn(Toml) -> Toml; 2] = [|toml| toml, Toml::handshake];
 
-/// How many lanes a host's link uses, and how many go along a way of their own.
+/// Lanes that a host's link uses, and those with a way of their own.
 fn used(host: &Host, name: &str) -> [Option<u64>; 2] {
     let status = super::operation::status(host, name);
     ["lanes", "lane_ways"].map(|key| status[key].as_u64())
@@ -37,7 +37,7 @@ fn wait_used(pair: &Pair, expected: [u64; 2]) {
     }
 }
 
-/// Echo requests of many flows, each of which the kernel gives to one of the lanes, and that none is lost.
+/// Sends echo requests in many flows, which the kernel spreads over the lanes; none is lost.
 fn flows_pass(from: &Host, to: &str) {
     let pings = "for i in 1 2 3 4 5 6 7 8; do ping -n -q -c 5 -i 0.1 -w 10";
     let text = from.shell(&format!("{pings} {to} & done; wait")).unwrap();
@@ -54,7 +54,7 @@ fn each_end_has_a_queue_for_each_of_its_lanes_and_frames_pass() {
     assert_eq!(stream(&pair.fri, &pair.mon, "192.168.86.18"), STREAM);
 }
 
-/// UDP sockets of a host that are connected, by their own ports.
+/// Local ports of a host's connected UDP sockets.
 fn ports(host: &Host) -> Vec<u16> {
     let sockets = host.run("ss -Hun state established").unwrap();
     let own = |line: &str| line.split_whitespace().nth(2)?.rsplit(':').next()?.parse().ok();
@@ -63,7 +63,7 @@ fn ports(host: &Host) -> Vec<u16> {
 
 #[test]
 fn each_lane_goes_from_a_port_of_its_own_until_that_is_cut_and_again_afterwards() {
-    // All of it, or what is long.
+    // Everything, or long datagrams only.
     for (keys, what) in MODES.into_iter().zip(["", "udp length > 1000"]) {
         let pair = pair();
         let (fri, mon) = pair.link(&keys(lanes(Toml::tun_fri(), "2")), &keys(lanes(Toml::tun_mon(), "2")));
@@ -73,7 +73,7 @@ fn each_lane_goes_from_a_port_of_its_own_until_that_is_cut_and_again_afterwards(
         let own = ports.into_iter().find(|port| *port != 1417).unwrap();
         flows_pass(&pair.fri, "192.168.86.18");
         assert_eq!(stream(&pair.mon, &pair.fri, "192.168.86.81"), STREAM);
-        // The way of that lane is cut, and the link is not.
+        // The way of that lane is cut, but the link is not.
         let marks = [fri.mark(), mon.mark()];
         let _pings = pair.fri.spawn(&["ping", "-n", "-i", "0.2", "192.168.86.18"]).unwrap();
         for (hook, port) in [("input", "sport"), ("output", "dport")] {
@@ -117,7 +117,7 @@ fn lanes_are_left_when_the_link_ends_and_taken_again_with_the_next() {
     let _mon = pair.start_mon(&mon_toml);
     fri.wait_line_after(mark, UP, SOON).unwrap();
     wait_used(&pair, [3, 2]);
-    // New keys for each of them.
+    // New keys for all of them.
     for (host, name) in [(&pair.fri, "fri"), (&pair.mon, "mon")] {
         let directory = host.dir().join("run");
         host.run(&format!("env RUNTIME_DIRECTORY={} {TUND} rekey {name}", directory.display())).unwrap();
@@ -139,7 +139,7 @@ fn frames_pass_between_an_end_with_lanes_and_one_without() {
     assert_pings(&pair.fri, "10.5.0.2");
 }
 
-/// With the address that the host's last one tells.
+/// With the address that the host's last one has.
 fn bridge(host: &Host) -> String {
     let last =
         host.run("ip -4 -brief addr show eth0").unwrap().split("10.0.0.").nth(1).unwrap()[..1].to_owned();
@@ -162,7 +162,7 @@ fn a_device_of_another_program_and_one_that_is_made_again_have_them_too() {
     assert_pings(&pair.fri, "192.168.86.18");
     assert_eq!(mon.terminate(SOON).unwrap(), 0);
     assert_eq!(queues(&pair.mon, "tun0"), Some(0), "it is not tund's to remove");
-    // One lane is to be had of it, too.
+    // A peer with only one lane works too.
     let mark = fri.mark();
     let _mon = pair.start_mon(&lanes(Toml::tun_mon(), "1").handshake());
     fri.wait_line_after(mark, UP, SOON).unwrap();
@@ -182,7 +182,7 @@ fn a_device_that_was_made_for_one_queue_is_refused_or_taken_as_it_is() {
     assert_pings(&pair.fri, "192.168.86.18");
 }
 
-/// Numbered datagrams of 64 flows, both ways at once, from when each has passed once; says how many came, and how many
+/// Numbered datagrams in 64 flows, in both directions, once each has passed; reports how many came, and how many came
 /// after a later one.
 const FLOWS: &str = r#"
 import selectors, socket, struct, sys, threading, time
@@ -222,13 +222,13 @@ while found := ready.select(3):
 print(f"{came} came, {late} late")
 "#;
 
-/// The process id of an end's engine.
+/// The pid of an end's engine.
 fn engine(host: &Host, end: &Process) -> String {
     let pid = end.pid();
     host.run(&format!("cat /proc/{pid}/task/{pid}/children")).unwrap().trim().to_owned()
 }
 
-/// Frames that the host took from its tunnel.
+/// Frames that the host received from its tunnel.
 fn received(host: &Host) -> u64 {
     let links: Value = serde_json::from_str(&host.run("ip -s -j link show tun0").unwrap()).unwrap();
     links[0]["stats64"]["rx"]["packets"].as_u64().unwrap()
@@ -240,10 +240,10 @@ fn flows_that_are_busy_both_ways_keep_their_order() {
     let four = |toml: Toml| lanes(toml.handshake(), "4");
     let (fri, mon) = pair.link(&four(Toml::tun_fri()), &four(Toml::tun_mon()));
     wait_used(&pair, [4, 3]);
-    // While a way opens, frames may overtake each other: each has its socket, and frames have passed.
+    // While a way opens, frames may be reordered: wait until each has its socket and frames have passed.
     let has_sockets = || [&pair.fri, &pair.mon].iter().all(|host| ports(host).len() == 4);
     wait_until("a socket for each lane at both ends", SOON, has_sockets).unwrap();
-    // A thread that goes to another processor may overtake what it has sent before: veth has a queue for each of them.
+    // A thread that moves to another processor may overtake its own packets: veth has a queue for each.
     let last = std::thread::available_parallelism().unwrap().get() - 1;
     for (host, end, processor) in [(&pair.fri, &fri, 0), (&pair.mon, &mon, last)] {
         for pid in [end.pid().to_string(), engine(host, end)] {
@@ -256,7 +256,7 @@ fn flows_that_are_busy_both_ways_keep_their_order() {
         let on = ["taskset", "--cpu-list", &processor.to_string()];
         host.spawn(&[&on[..], &["/usr/bin/python3", "-c", FLOWS, own, peer]].concat()).unwrap()
     });
-    // A pause loses datagrams and leaves a crowd to be taken.
+    // A pause loses datagrams and leaves many to be received.
     let engine = engine(&pair.mon, &mon);
     wait_until("frames in plenty", SOON, || received(&pair.mon) > 20_000).unwrap();
     for (signal, pause) in [("STOP", 300), ("CONT", 0)] {
@@ -267,7 +267,7 @@ fn flows_that_are_busy_both_ways_keep_their_order() {
         end.wait_line(" late", 3 * SOON).unwrap();
         let text = end.text();
         let came: u32 = text.split(' ').next().unwrap().parse().unwrap();
-        // What happened to the lanes, if something did.
+        // Shows the lanes' logs.
         assert!(came > 5000 && text.contains(", 0 late"), "{text}\n{}\n{}", fri.text(), mon.text());
     }
 }

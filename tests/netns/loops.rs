@@ -1,4 +1,4 @@
-//! Segments that are joined twice, on real bridges.
+//! Segments joined twice, on real bridges.
 //!
 //! ```text
 //!  a 10.5.0.1 -- br0 fri 10.0.0.1 ------------ 10.0.0.2 mon br0 -- b 10.5.0.2
@@ -16,17 +16,17 @@ use tund_lab::{Host, Process, Side, Wire};
 use super::bridged::{knows, mac, mislead};
 use super::support::*;
 
-/// Rounds of probes are no further apart.
+/// Longest interval between rounds of probes.
 const ROUND: Duration = Duration::from_secs(2);
-/// Longer than frames are held back at least, also the second time.
+/// Longer than the minimum hold, even the second time.
 const HELD: Duration = Duration::from_secs(120);
 const LOOP: &str = "[loop]";
 const OVER: &str = "[loop-over]";
 const INSIDE: &str = "[loop-inside]";
-/// What a probe has behind its addresses.
+/// Start of a probe after its addresses.
 const PROBE: &[u8] = b"\x88\xb5tund";
 
-/// Bridges in both hosts, and a host behind each. Nobody says anything by himself.
+/// Bridges in both hosts, and a silent host behind each.
 fn sites(pair: &Pair) -> (Host, Host) {
     for host in [&pair.fri, &pair.mon] {
         host.sysctl("net/ipv6/conf/default/disable_ipv6", "1").unwrap();
@@ -34,7 +34,7 @@ fn sites(pair: &Pair) -> (Host, Host) {
     (bridge_with_host(pair, &pair.fri, "a", 1), bridge_with_host(pair, &pair.mon, "b", 2))
 }
 
-/// Two bridges are joined by a cable.
+/// Joins two bridges by a cable.
 fn cable(pair: &Pair, one: &Host, other: &Host, name: &str) {
     pair.net.cable(one, name, other, name).unwrap();
     for host in [one, other] {
@@ -42,7 +42,7 @@ fn cable(pair: &Pair, one: &Host, other: &Host, name: &str) {
     }
 }
 
-/// A link of its own key between two bridges; `to` is the second host's address.
+/// A link with its own key between two bridges; `to` is the second host's address.
 fn join(one: &Host, other: &Host, to: &str, number: u16) -> [Process; 2] {
     let key = one.dir().join(format!("{number}.key"));
     one.run(&format!("{TUND} genkey -o {}", key.display())).unwrap();
@@ -62,8 +62,7 @@ fn join(one: &Host, other: &Host, to: &str, number: u16) -> [Process; 2] {
     ends
 }
 
-/// The one link that is held, once that is so and stays so; both its ends say it. Two that find the loop at the same moment are both
-/// held at first.
+/// Waits until exactly one link stays held, as both its ends say. If two find the loop at once, both hold at first.
 fn held(links: &[[Process; 2]]) -> usize {
     let says = |end: &Process| end.text().matches(LOOP).count() > end.text().matches(OVER).count();
     let held =
@@ -78,14 +77,14 @@ fn held(links: &[[Process; 2]]) -> usize {
     held().iter().position(|ends| *ends == 2).unwrap()
 }
 
-/// A ping that nobody answers twice. Unless the hosts were introduced, the broadcast before it tells the bridges where they are now.
+/// Pings; no reply is duplicated. Without [`introduce`], the broadcast before tells the bridges where the hosts are.
 fn assert_one_way(a: &Host) {
     a.run("ip neigh flush dev eth0").unwrap();
     let text = a.run("ping -n -c 10 -i 0.05 -w 20 10.5.0.2").unwrap();
     assert!(answered(&text) >= 9 && !text.contains("DUP!"), "{text}");
 }
 
-/// The hosts ask nobody where the other one is: the tables of the bridges alone lead there.
+/// Gives the hosts static neighbour entries, so that only the bridges' tables lead to the other.
 fn introduce(a: &Host, b: &Host) {
     for (host, (other, last)) in [(a, (b, 2)), (b, (a, 1))] {
         let mac = mac(other, "eth0");
@@ -93,7 +92,7 @@ fn introduce(a: &Host, b: &Host) {
     }
 }
 
-/// Much sooner than a bridge forgets by itself where a host was.
+/// Much sooner than a bridge forgets a host by itself.
 fn assert_reaches(host: &Host, address: &str) {
     let reaches = || host.run(&format!("ping -n -c 1 -W 1 {address}")).is_ok();
     tund_lab::wait_until("an answer over the way that is open", SOON, reaches).unwrap();
@@ -116,7 +115,7 @@ fn a_cable_beside_the_link_is_found_at_once_and_when_it_is_gone_frames_pass_agai
     let status = super::operation::ask(&pair.fri, &["status", "fri"]).1;
     let problem = status.lines().find(|line| line.trim_start().starts_with("problem"));
     assert!(problem.is_some_and(|line| line.contains(LOOP)), "{status}");
-    // A broadcast crosses the cable once and no more.
+    // A broadcast crosses the cable exactly once.
     let (before, _) = counters(&pair.mon, "beside");
     (0..5).for_each(|_| host.send(&ethernet([0xff; 6], [2, 0, 0, 0, 9, 1], 0x88b5, &[0; 46])).unwrap());
     std::thread::sleep(Duration::from_secs(1));
@@ -211,7 +210,7 @@ fn where_a_spanning_tree_has_cut_the_loop_nothing_is_held() {
     for end in [&fri, &mon] {
         assert!(!end.text().contains("[loop"), "{}", end.text());
     }
-    // Only the tree kept it from being found.
+    // Only the spanning tree hid it.
     for host in [&pair.fri, &pair.mon] {
         host.run("ip link set br0 type bridge stp_state 0").unwrap();
     }
@@ -256,7 +255,7 @@ fn a_loop_inside_one_segment_is_told_to_both_and_holds_nothing() {
     sites(&pair);
     let ring = pair.net.wire(&pair.mon, "ring0", &pair.mon, "ring1").unwrap();
     let mut seen = HashSet::new();
-    // Each frame goes round once; without that they would fill the processor.
+    // Each frame goes round once; otherwise they would saturate the processor.
     ring.set_filter(move |crossed| {
         let goes = crossed.from == Side::A && seen.insert(crossed.bytes.clone());
         goes.then(|| crossed.bytes.clone()).into_iter().collect()
@@ -302,7 +301,7 @@ fn copies_of_a_probe_hold_nothing() {
     }
 }
 
-/// Two links along two ways, and which of them is held.
+/// Two links over two paths, and which one is held.
 fn with_standby(pair: &Pair) -> (Wire, [[Process; 2]; 2], usize) {
     let way = pair.net.wire(&pair.fri, "way", &pair.mon, "way").unwrap();
     pair.fri.run("ip addr add 10.9.0.1/24 dev way").unwrap();
@@ -345,6 +344,6 @@ fn a_standby_takes_over_where_the_other_link_is_killed() {
     let [_, fri] = &mut links[1 - standby];
     fri.kill();
     wait_over(&links[standby], marks);
-    // The bridge at fri has lost the port, the one at mon has not; and a says nothing by itself.
+    // The bridge at fri has lost the port, the one at mon has not; and a is silent.
     assert_reaches(&b, "10.5.0.1");
 }

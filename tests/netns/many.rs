@@ -15,7 +15,7 @@ fn table(numbers: impl Iterator<Item = u32>, rest: &str) -> String {
     numbers.map(|number| format!("[[route]]\nto = '{}'\n{rest}", net(number))).collect()
 }
 
-/// How many routes of tund's the host has.
+/// The number of tund's routes on the host.
 fn count(host: &tund_lab::Host) -> usize {
     host.run("ip route show proto 88").unwrap().lines().count()
 }
@@ -28,7 +28,7 @@ fn very_many_routes_are_set_changed_set_again_and_taken_back() {
     assert_eq!(count(&pair.fri), MANY as usize);
     let shown = process.text().lines().filter(|line| line.contains("ip route add")).count();
     assert!(shown < 100, "{shown} of the routes are shown one by one");
-    // Sources behind every route are the peer's, others are not.
+    // Only sources behind a route are accepted.
     let last = net(MANY - 1).replace(".0/24", ".1");
     pair.mon.run(&format!("ip addr add {last}/32 dev tun0")).unwrap();
     assert_pings(&pair.fri, &last);
@@ -46,7 +46,7 @@ fn very_many_routes_are_set_changed_set_again_and_taken_back() {
     assert_eq!(count(&pair.fri), 0);
 }
 
-/// Those through the link's own device go with it.
+/// Routes through the link's own device vanish with it.
 #[test]
 fn very_many_routes_that_a_killed_link_left_are_taken_back_by_the_next() {
     let pair = pair();

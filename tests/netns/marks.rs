@@ -1,4 +1,4 @@
-//! ECN and DSCP between what the link carries and its datagrams.
+//! ECN and DSCP between inner packets and the link's datagrams.
 //!
 //! ```text
 //!  fri 10.0.0.1 eth0 ---- eth0 10.0.0.2 mon
@@ -11,17 +11,17 @@ use tund_lab::{Host, Process, Wire};
 
 use super::support::*;
 
-/// DSCP of expedited forwarding (RFC 3246), as the upper bits of a traffic class.
+/// DSCP of expedited forwarding (RFC 3246), shifted into a traffic class.
 const EF: u8 = 0xb8;
-/// The two codepoints that count here, as nft calls them.
+/// The ECN codepoints, by nft's names.
 const CODEPOINTS: [&str; 4] = ["not-ect", "ect1", "ect0", "ce"];
 
-/// A link, and where its inner addresses are.
+/// A link, and the location of its inner addresses.
 struct Inside {
     fri: Toml,
     mon: Toml,
     device: &'static str,
-    /// mon's addresses inside.
+    /// mon's inner addresses.
     targets: [&'static str; 2],
 }
 
@@ -56,7 +56,7 @@ fn bridged(pair: &Pair) -> Inside {
     }
 }
 
-/// Both kinds of link in turn, each with a world of its own.
+/// Tests both kinds of link, each in its own world.
 fn on_both(world: impl Fn() -> (Option<Wire>, Pair), test: impl Fn(Option<Wire>, &Pair, Inside)) {
     let (wire, pair) = world();
     test(wire, &pair, routed());
@@ -65,13 +65,13 @@ fn on_both(world: impl Fn() -> (Option<Wire>, Pair), test: impl Fn(Option<Wire>,
     test(wire, &pair, inside);
 }
 
-/// Pings with a traffic class; how many were answered.
+/// Pings with a traffic class; returns the number of answers.
 fn ping(host: &Host, target: &str, class: u8, count: u32) -> u32 {
     let line = format!("ping -n -c {count} -i 0.05 -W 2 -s 1000 -Q {class} {target}");
     answered(&host.run(&line).unwrap_or_else(|error| error.to_string()))
 }
 
-/// The traffic classes, without repetition, of the datagrams on the wire that carry a ping.
+/// The distinct traffic classes of datagrams on the wire that carry a ping.
 fn outer_classes(wire: &Wire) -> Vec<u8> {
     let frames = wire.take();
     let pings = frames
@@ -101,7 +101,7 @@ fn codepoints_are_copied_outward_and_classes_when_asked() {
                 wire.record();
                 for class in [0, 1, 2, 3, EF, EF | 2, EF | 3, 0x2c] {
                     assert_eq!(ping(&pair.fri, target, class, 1), 1, "class {class:#x} to {target}");
-                    // The answer has the class of the request, so both ways are seen.
+                    // The answer has the request's class, so both directions are tested.
                     assert_eq!(outer_classes(&wire), [class & kept], "class {class:#x} to {target}");
                 }
             }
@@ -109,7 +109,7 @@ fn codepoints_are_copied_outward_and_classes_when_asked() {
     }
 }
 
-/// What the host's packets from the link are marked with is counted, each codepoint by itself.
+/// Counts the host's packets from the link by ECN codepoint.
 fn count_codepoints(host: &Host, device: &str) {
     let mut rules = String::from("table inet seen {\n");
     for name in CODEPOINTS {
@@ -127,7 +127,7 @@ fn count_codepoints(host: &Host, device: &str) {
     host.run(&format!("nft -f {}", file.display())).unwrap();
 }
 
-/// What was counted since the last time: Not-ECT, ECT(1), ECT(0), CE.
+/// Counts since the last call: Not-ECT, ECT(1), ECT(0), CE.
 fn codepoints(host: &Host) -> [u64; 4] {
     CODEPOINTS.map(|name| {
         let text = host.run(&format!("nft reset counter inet seen {name}")).unwrap();
@@ -137,7 +137,7 @@ fn codepoints(host: &Host) -> [u64; 4] {
     })
 }
 
-/// Makes the path to mon mark datagrams of the link, all or those that `which` describes.
+/// Makes the path to mon mark the link's datagrams, all or those matching `which`.
 fn mark_path(mon: &Host, which: &str) {
     let rules = format!(
         "table ip path {{ chain ingress {{ type filter hook prerouting priority -300;\n\
@@ -147,7 +147,7 @@ fn mark_path(mon: &Host, which: &str) {
     mon.run(&format!("nft -f {}", file.display())).unwrap();
 }
 
-/// How many frames mon dropped since the congestion was not to be told.
+/// Frames that mon dropped as not ECN-capable.
 fn congested(mon: &Process) -> u64 {
     let mark = mon.mark();
     mon.signal(Signal::USR2).unwrap();
@@ -196,7 +196,7 @@ fn a_full_path_slows_a_stream_by_marks_and_loses_nothing() {
             }
             count_codepoints(&pair.mon, inside.device);
             let (_fri, mon) = pair.link(&inside.fri, &inside.mon);
-            // As a queue does that marks what can be marked once it is full.
+            // Like a queue that marks when full.
             mark_path(&pair.mon, "ip ecn != not-ect limit rate over 1 mbytes/second burst 50 kbytes");
             let carried = stream(&pair.fri, &pair.mon, inside.targets[0]);
             assert_eq!(carried, STREAM);

@@ -1,4 +1,4 @@
-//! Where secrets are in the memory of a running link.
+//! Secrets in the memory of a running link.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -14,13 +14,13 @@ use zeroize::Zeroizing;
 
 use super::ending::engine;
 use super::support::*;
-/// What a start says when not even the keys of the link are locked.
+/// Log of a start that cannot even lock the link's keys.
 const KEYS_NOT_LOCKED: &str = "the keys of the link may get into swap space";
 
 const NOT_ALL_LOCKED: &str =
     "note: keys of sessions, and frames, may get into swap space: locked memory is limited";
 
-/// The lines of what /proc says of each writable mapping of a process that can be read, and its bytes.
+/// Each readable writable mapping of a process: its lines in /proc, and its bytes.
 fn mappings(pid: u32) -> Vec<(String, Vec<u8>)> {
     let memory = File::open(format!("/proc/{pid}/mem")).unwrap();
     let smaps = fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap();
@@ -33,7 +33,7 @@ fn mappings(pid: u32) -> Vec<(String, Vec<u8>)> {
         match range(line) {
             Some([from, to]) => {
                 let mut bytes = vec![0; if line.contains(" rw") { (to - from) as usize } else { 0 }];
-                // Nothing can be read of what the kernel keeps to itself.
+                // Kernel-owned mappings cannot be read.
                 if memory.read_exact_at(&mut bytes, from).is_err() {
                     bytes.clear();
                 }
@@ -49,7 +49,7 @@ fn count(bytes: &[u8], needle: &[u8]) -> usize {
     bytes.windows(needle.len()).filter(|window| *window == needle).count()
 }
 
-/// How often each of the needles is in the memory of a process.
+/// How often each needle occurs in a process's memory.
 fn counts(pid: u32, needles: &[Vec<u8>]) -> Vec<usize> {
     let mappings = mappings(pid);
     needles.iter().map(|needle| mappings.iter().map(|(_, bytes)| count(bytes, needle)).sum()).collect()
@@ -60,14 +60,14 @@ fn key(path: &Path) -> [u8; 32] {
     parse_private(text.lines().last().unwrap()).unwrap()
 }
 
-/// What is looked for: the middle of a key, since X25519 changes bits at both ends of a copy, and its digits.
+/// What to search for: the middle of a key, since X25519 changes bits at both ends of a copy, and its digits.
 fn needles(keys: &[[u8; 32]]) -> Vec<Vec<u8>> {
     let middle = |key: &[u8; 32]| key[8..24].to_vec();
     let digits = |key: &[u8; 32]| key[8..24].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     keys.iter().flat_map(|key| [middle(key), digits(key).into_bytes()]).collect()
 }
 
-/// Both ends up for a second, and what is then where in parent and engine.
+/// Runs both ends for a second, then searches parent and engine.
 fn look(pair: &Pair, fri: &Toml, mon: &Toml, keys: &[[u8; 32]]) -> [Vec<usize>; 2] {
     let (fri, _mon) = pair.link(fri, mon);
     assert_pings(&pair.fri, "192.168.86.18");
@@ -120,7 +120,7 @@ fn of_a_private_key_one_copy_is_left_and_that_in_the_engine() {
     assert_eq!(engine, [1, 0, 0, 0], "private key and link secret, bytes and digits");
 }
 
-/// tund, allowed to lock 64 KiB and no more.
+/// tund, allowed to lock only 64 KiB.
 fn limited(host: &Host) -> PathBuf {
     let capabilities = "--bounding-set=-sys_resource,-ipc_lock --inh-caps=-sys_resource,-ipc_lock";
     script(
@@ -130,7 +130,7 @@ fn limited(host: &Host) -> PathBuf {
     )
 }
 
-/// The keys in the lines of a key log that start like that.
+/// The keys in a key log's lines with this prefix.
 fn logged(log: &Path, start: &str) -> Vec<[u8; 32]> {
     let text = fs::read_to_string(log).unwrap_or_default();
     let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
@@ -173,7 +173,7 @@ fn the_keys_that_last_are_locked_in_memory_where_not_all_of_it_can_be() {
     }
 }
 
-/// Whether a key from which the traffic key of lane 0 derives is anywhere in the mappings.
+/// Whether any key from which lane 0's traffic key derives is in the mappings.
 fn is_derivable(mappings: &[(String, Vec<u8>)], traffic: &[[u8; 32]]) -> bool {
     // A random key has no more zeros than that.
     let is_random = |bytes: &&[u8]| bytes.iter().filter(|byte| **byte == 0).count() <= 4;
@@ -192,7 +192,7 @@ fn of_traffic_keys_nothing_is_left_once_their_session_has_ended() {
         toml.key.push_str("\ncipher = 'chacha20-poly1305'");
         toml
     }
-    // With static keys each end keeps its own until it changes to new ones itself.
+    // With static keys, each end keeps its own key until it draws a new one.
     let cases: [(Config, &[&str], &str); 3] = [
         (|toml| toml, &["rekey"], "key out "),
         (Toml::handshake, &["rekey", "reconnect"], "key "),

@@ -1,4 +1,4 @@
-//! What other programs do to the device and its bridge while the link runs, and how it is mended.
+//! Other programs change the device or its bridge while the link runs, and tund repairs that.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ fn wait_answer(host: &Host, address: &str) {
     assert!(done.is_ok(), "{address} does not answer\n{}", state());
 }
 
-/// Both families, and a route of each that leads through the peer.
+/// Both families, with a route of each through the peer.
 fn both_families() -> (Toml, Toml) {
     let device = |own: u8, peer: u8| {
         format!(
@@ -49,11 +49,11 @@ fn a_device_that_was_set_down_comes_back_with_all_that_was_on_it() {
     pair.fri.run("ip link set tun0 down").unwrap();
     fri.wait_line_after(mark, "[device-down]", SOON).unwrap();
     BEHIND.iter().for_each(|address| wait_answer(&pair.fri, address));
-    // Down and up at once: the device is up, but what was on it is gone.
+    // Down and up at once: the device is up, but has lost its routes.
     pair.fri.run("ip link set tun0 down").unwrap();
     pair.fri.run("ip link set tun0 up").unwrap();
     BEHIND.iter().for_each(|address| wait_answer(&pair.fri, address));
-    // The routes that the kernel sets with an address are nobody's but the link's to miss.
+    // Only the link misses the routes that the kernel adds with an address.
     pair.fri.run("ip route flush proto kernel dev tun0").unwrap();
     pair.fri.run("ip -6 route flush dev tun0").unwrap();
     BEHIND.iter().for_each(|address| wait_answer(&pair.fri, address));
@@ -82,7 +82,7 @@ fn whoever_keeps_a_device_down_is_fought_five_times_a_minute_and_in_few_lines() 
 #[test]
 fn mtu_and_addresses_are_as_the_file_says_again() {
     let (pair, _fri, _mon) = linked();
-    // Below 1280 the kernel takes IPv6 off the device.
+    // Below 1280 the kernel removes IPv6 from the device.
     pair.fri.run("ip link set tun0 mtu 1000").unwrap();
     let device = || pair.fri.run("ip addr show tun0").unwrap();
     wait_until("MTU", SOON, || device().contains("mtu 1400")).unwrap();
@@ -111,18 +111,18 @@ fn a_port_joins_its_bridge_again_and_one_of_the_same_name_too() {
     pair.mon.run("ip link set lan0 master br0").unwrap();
     pair.mon.run("ip link set br0 up").unwrap();
     wait_answer(&a, "10.5.0.2");
-    // Somebody else's bridge.
+    // Another program's bridge.
     pair.mon.run("ip link add br1 type bridge").unwrap();
     pair.mon.run("ip link set tap0 master br1").unwrap();
     wait_answer(&a, "10.5.0.2");
-    // And a port that is deleted.
+    // A deleted port.
     pair.mon.run("ip link del tap0").unwrap();
     wait_answer(&a, "10.5.0.2");
     assert_eq!(mon.terminate(SOON).unwrap(), 0);
     assert_eq!(pair.mon.interfaces().unwrap(), ["br0", "br1", "eth0", "lan0", "lo"]);
 }
 
-/// What `tund status` of the link says: exit code and JSON.
+/// Exit code and JSON of `tund status`.
 fn status(host: &Host, name: &str) -> (Option<i32>, serde_json::Value) {
     let (code, text) = ask(host, &["status", "--json", name]);
     let links: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}"));
@@ -204,14 +204,14 @@ fn what_is_missing_is_said_as_long_as_it_is_and_tried_again() {
     assert!(code == Some(0) && text.contains("ok       set: "), "{text}");
 }
 
-/// Of a hundred thousand routes that is nearly all of its cost.
+/// With a hundred thousand routes that is nearly all of its cost.
 #[test]
 fn a_look_reads_the_table_of_each_family_once() {
     let (pair, fri, _mon) = linked();
     let pid = fri.pid().to_string();
     let trace = pair.fri.spawn(&["strace", "-e", "trace=sendto", "-p", &pid]).unwrap();
     trace.wait_line("attached", SOON).unwrap();
-    // Each change is looked at; the addresses are asked for once in a look.
+    // Each change causes a check; each check reads the addresses once.
     for (address, looks) in [("10.99.1.1", 1), ("10.99.2.1", 2)] {
         pair.fri.run(&format!("ip addr add {address}/32 dev lo")).unwrap();
         let looked = || trace.text().matches("RTM_GETADDR").count() == looks;
@@ -238,12 +238,12 @@ fn the_control_socket_is_made_again_with_its_directory() {
     let mut removed = |host: &Host, process: &tund_lab::Process, remove: &dyn Fn()| {
         let mark = process.mark();
         remove();
-        // So that nobody waits for the look that comes once a minute.
+        // Saves waiting for the check once a minute.
         number += 1;
         host.run(&format!("ip addr add 10.99.{number}.1/32 dev lo")).unwrap();
         process.wait_line_after(mark, "[control-socket-missing]", SOON).unwrap();
         let name = if host.name() == pair.fri.name() { "fri" } else { "mon" };
-        // Before the first command finds it, status is no JSON.
+        // Until the first command works, the output is not JSON.
         let answers = || ask(host, &["status", name]).0 == Some(0) && codes(&status(host, name).1).is_empty();
         wait_until("an answer", SOON, answers).unwrap_or_else(|_| panic!("{}", process.text()));
     };
@@ -300,7 +300,7 @@ fn a_device_follows_its_bridge_to_a_larger_mtu() {
     assert_eq!(fri.text().matches("[bridge-mtu]").count(), 1, "{}", fri.text());
 }
 
-/// As a PPPoE or mobile connection does: the interface is made anew under its name.
+/// As for a PPPoE or mobile connection: the interface reappears under its name.
 #[test]
 fn the_interface_that_the_socket_is_bound_to_is_taken_again_when_it_is_back() {
     let pair = pair();
@@ -318,7 +318,7 @@ fn the_interface_that_the_socket_is_bound_to_is_taken_again_when_it_is_back() {
         wait_until("bound again", SOON, || codes(&status(&pair.fri, "fri").1).is_empty())
             .unwrap_or_else(|error| panic!("{error}\n{:#}\n{}", status(&pair.fri, "fri").1, fri.text()));
         wait_answer(&pair.fri, "192.168.86.18");
-        // That of the peer alone, too.
+        // Including the peer's own socket.
         let sockets = || pair.fri.run("ss -Hun").unwrap();
         let own = || sockets().lines().count() == 1 && sockets().contains("%eth0:");
         assert!(wait_until("the peer's socket", SOON, own).is_ok(), "{}", sockets());

@@ -260,10 +260,10 @@ impl Maker {
         frame
     }
 
-    /// What says the same of a frame before and behind the link: as it is, but without the identification of
-    /// an IPv4 packet that may not be fragmented, which says nothing (RFC 6864). Routers lower the time to live
-    /// and have Ethernet headers of their own. Which codepoint of ECN it is does not count, as a full queue of the link
-    /// may mark what takes marks. `None`: a frame of somebody else, or with a wrong IPv4 checksum.
+    /// What a link must preserve of a frame: everything but the identification of an unfragmentable IPv4 packet, which
+    /// is meaningless (RFC 6864). Routers lower the time to live and have their own Ethernet headers. Which ECN
+    /// codepoint it is does not count, as the link's queue may mark. `None`: another sender's frame, or a wrong IPv4
+    /// checksum.
     pub fn essence(&self, frame: &[u8], hops_to_go: u8) -> Option<Vec<u8>> {
         let (ethernet, packet) =
             if self.bridged { frame.split_at_checked(12)? } else { (&[][..], frame.get(12..)?) };

@@ -1,4 +1,4 @@
-//! The host changes under a running link.
+//! The host's network changes under a running link.
 //!
 //! ```text
 //!  fri 198.51.100.2 ---- 198.51.100.1 and .9 hub 203.0.113.1 ---- 203.0.113.2 and .3 mon
@@ -57,7 +57,7 @@ fn flushed_routes_and_addresses_are_set_again_but_not_for_ever() {
     set.iter().for_each(|route| wait_route(&pair.fri, route));
     for round in 0..3 {
         let mark = fri.mark();
-        // As systemd-networkd does at its restart.
+        // As systemd-networkd does when restarted.
         pair.fri.run("ip route flush table all proto 88").unwrap();
         fri.wait_line_after(mark, "again: ip route add 192.168.66.0/24", SOON).unwrap();
         set.iter().for_each(|route| wait_route(&pair.fri, route));
@@ -68,7 +68,7 @@ fn flushed_routes_and_addresses_are_set_again_but_not_for_ever() {
     pair.fri.run("ip addr flush dev tun0").unwrap();
     fri.wait_line_after(mark, "again: ip addr add 192.168.86.81 peer 192.168.86.18", SOON).unwrap();
     wait_route(&pair.fri, set[0]);
-    // Whoever removes them again and again gets his way for a while.
+    // Someone who keeps removing them prevails for a while.
     for _ in 0..4 {
         pair.fri.run("ip route flush table all proto 88").unwrap();
         std::thread::sleep(std::time::Duration::from_millis(1500));
@@ -90,7 +90,7 @@ fn another_default_gateway_renews_what_leads_through_it() {
     pair.fri.run("ip route replace default via 198.51.100.9").unwrap();
     wait_route(&pair.fri, "192.168.56.0/24 via 198.51.100.9 dev eth0");
     assert_pings(&pair.fri, "192.168.86.18");
-    // Without any default route what is set stays.
+    // Without a default route, the present state stays.
     pair.fri.run("ip route del default").unwrap();
     fri.wait_line("the routes are left as they are", SOON).unwrap();
     assert!(has(&pair.fri, "192.168.56.0/24 via 198.51.100.9"));
@@ -103,7 +103,7 @@ fn another_default_gateway_renews_what_leads_through_it() {
     assert!(!left.contains("unreachable") && !left.contains("192.168."), "{left}");
 }
 
-/// mon gives up its address for another.
+/// mon changes its address.
 fn move_mon(world: &World) {
     let mon = &world.pair.mon;
     mon.run("ip addr del 203.0.113.2/24 dev eth0").unwrap();

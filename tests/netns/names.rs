@@ -1,4 +1,4 @@
-//! Names of peers.
+//! Host names of peers.
 //!
 //! ```text
 //!  fri 10.0.0.1 ---- 10.0.0.2 mon.tn
@@ -36,7 +36,7 @@ fn the_port_of_the_command_line_is_that_of_the_remote_and_of_the_socket() {
     assert!(sockets.contains(":2222"), "{sockets}");
 }
 
-/// What only root may read is what only a process of root's could have answered from.
+/// Only a root process could have answered from files that only root may read.
 #[test]
 fn commands_look_names_up_without_privileges_too() {
     use std::os::unix::fs::PermissionsExt;
@@ -59,7 +59,7 @@ fn commands_look_names_up_without_privileges_too() {
     assert!(doctor.contains("ok       name: mon.tn is 10.0.0.2"), "{doctor}");
 }
 
-/// The server answers nothing before it was asked for all three: one after the other would each be given up.
+/// The server answers only once all three were requested: sequential look-ups would time out.
 #[test]
 fn commands_look_all_names_up_at_once() {
     let pair = pair();
@@ -78,7 +78,7 @@ fn commands_look_all_names_up_at_once() {
     }
 }
 
-/// Two hosts on one cable with nothing but link-local addresses, and a cable that is plugged in later.
+/// Two hosts on a cable with link-local addresses only, and a cable plugged in later.
 #[test]
 fn a_link_local_remote_names_an_interface_that_may_come_later() {
     let pair = Pair::unplugged();
@@ -94,7 +94,7 @@ fn a_link_local_remote_names_an_interface_that_may_come_later() {
     assert!(status.contains("[fe80::2%eth0]:1417"), "{status}");
 }
 
-/// Answers for names, on a port 53 in the network of a host. A question that it has no entry for stays without an answer.
+/// A name server on port 53 in a host's network. It does not answer questions without an entry.
 struct NameServer {
     entries: Arc<Mutex<Entries>>,
 }
@@ -102,7 +102,7 @@ struct NameServer {
 /// By name and type.
 type Entries = HashMap<(&'static str, u16), Vec<IpAddr>>;
 
-/// The types of questions.
+/// Question types.
 const A: u16 = 1;
 const AAAA: u16 = 28;
 
@@ -112,7 +112,7 @@ impl NameServer {
         Self::once_asked_for(pair, 0)
     }
 
-    /// One that answers nothing before it was asked for so many names.
+    /// Answers only once so many names were requested.
     fn once_asked_for(pair: &Pair, names: usize) -> Self {
         let socket = pair.mon.within(|| UdpSocket::bind("10.0.0.2:53")).unwrap().unwrap();
         pair.fri.ask_name_server("10.0.0.2").unwrap();
@@ -138,14 +138,14 @@ impl NameServer {
         Self { entries }
     }
 
-    /// Gives these addresses for one type of question; none: there is no such record.
+    /// Sets the addresses for one type of question; none: no such record.
     fn set(&self, name: &'static str, kind: u16, addresses: &[&str]) {
         let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
         self.entries.lock().unwrap().insert((name, kind), addresses);
     }
 }
 
-/// Name and type that a query asks for, and where the question ends.
+/// Parses a query's name and type, and the end of the question.
 fn question(query: &[u8]) -> (String, u16, usize) {
     let mut labels = Vec::new();
     let mut at = 12;
@@ -157,7 +157,7 @@ fn question(query: &[u8]) -> (String, u16, usize) {
     (labels.join("."), u16::from_be_bytes([query[at + 1], query[at + 2]]), at + 5)
 }
 
-/// RFC 1035, for one question.
+/// Replies by RFC 1035, to one question.
 fn reply(query: &[u8], entries: &Entries) -> Option<Vec<u8>> {
     let (name, kind, end) = question(query);
     let found = entries.iter().find(|((of, which), _)| *of == name && *which == kind)?.1;
@@ -176,7 +176,7 @@ fn reply(query: &[u8], entries: &Entries) -> Option<Vec<u8>> {
     Some(answer)
 }
 
-/// As with a name server that is away for one zone, and one that drops what it does not know.
+/// As with a server that is down for one zone, or drops what it does not know.
 #[test]
 fn a_silent_name_server_costs_only_its_own_name() {
     for (remotes, patient) in [
@@ -192,7 +192,7 @@ fn a_silent_name_server_costs_only_its_own_name() {
         let fri = pair.start_fri(&Toml::tun_fri().handshake().top(&format!("remote = [{remotes}]")));
         fri.wait_line(UP, SOON).unwrap();
         mon.wait_line(UP, SOON).unwrap();
-        // It is given up after ten seconds.
+        // It times out after ten seconds.
         assert!(!fri.text().contains("[no-address]"), "{}", fri.text());
         assert_pings(&pair.fri, "192.168.86.18");
         if patient {
@@ -216,7 +216,7 @@ fn one_family_is_used_though_the_server_is_silent_about_the_other() {
     }
 }
 
-/// The family that comes first has no route, or nobody is there.
+/// The first family has no route, or nobody answers there.
 #[test]
 fn a_family_that_leads_nowhere_is_passed_over() {
     let (here, nowhere) = (["10.0.0.2", "fd99::2"], ["10.0.0.77", "2001:db8::1"]);
@@ -268,7 +268,7 @@ fn a_name_that_leads_elsewhere_later_is_followed_when_the_peer_is_gone() {
     fri.wait_line_after(mark, &format!("{UP} 10.0.0.3"), 2 * SOON).unwrap();
 }
 
-/// Once everything else is refused, nothing can be looked up.
+/// Once everything else is blocked, look-ups fail.
 #[test]
 fn a_closed_full_tunnel_looks_all_names_up_before_it_closes() {
     let pair = pair();

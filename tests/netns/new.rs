@@ -1,4 +1,4 @@
-//! `tund new`: what it writes runs as it is, and what it prints starts it.
+//! `tund new`: its files run unchanged, and its printed commands start the link.
 //!
 //! ```text
 //!  fri 10.0.0.1 ---- 10.0.0.2 mon, mon.tn
@@ -16,7 +16,7 @@ use super::systemd;
 
 const README: &str = include_str!("../../README.md");
 
-/// Runs a shell script in the host, in its directory, with tund on the PATH and with nothing that ends its daemons when it ends.
+/// Runs a shell script in the host's directory, with tund on the PATH; its daemons survive it.
 fn shell(host: &Host, script: &str) -> (i32, String) {
     let mut command = Command::new("nsenter");
     for kind in ["net", "mount"] {
@@ -40,7 +40,7 @@ fn done(host: &Host, script: &str) -> String {
     text
 }
 
-/// Two hosts, and on fri programs that stand for scp and ssh to mon.
+/// Two hosts, with replacements on fri for scp and ssh to mon.
 fn hosts() -> Pair {
     let pair = pair();
     pair.fri.add_name("10.0.0.2", "mon.tn").unwrap();
@@ -64,7 +64,7 @@ fn hosts() -> Pair {
     pair
 }
 
-/// The commands of the README's section, up to its first other text.
+/// The commands of the README section, up to the next text.
 fn readmes_commands() -> Vec<String> {
     let section = README.split("\n## Two hosts").nth(1).unwrap();
     let block = section.lines().skip_while(|line| !line.starts_with("    "));
@@ -81,13 +81,13 @@ fn the_readmes_five_commands_lead_from_nothing_to_a_ping() {
     assert_eq!(commands.len(), 5, "{commands:?}");
     let mut last = String::new();
     for command in &commands {
-        // Until ten are answered: the ends may not have found each other yet.
+        // Ping until ten are answered: the ends may not have found each other yet.
         let command = command.replace("ping ", "ping -n -c 10 -i 0.03 -w 20 ");
         last = done(&pair.fri, &command);
     }
     assert!(answered(&last) >= 9, "{last}");
     done(&pair.fri, "tund down tun-fri-mon && ssh root@mon.tn tund down tun-mon-fri");
-    // What `tund new` printed at the first command are the others.
+    // The other commands are those that `tund new` printed.
     let again = done(&pair.fri, &format!("mkdir again && cd again && {}", commands[0]));
     for command in &commands[1..] {
         let words = command.trim_start_matches("ssh root@mon.tn ");
@@ -95,7 +95,7 @@ fn the_readmes_five_commands_lead_from_nothing_to_a_ping() {
     }
 }
 
-/// The options that make each kind of link, and what fri pings then.
+/// The options for each kind of link, and what fri then pings.
 #[test]
 fn what_is_written_passes_check_and_runs_unchanged() {
     for (options, prepare, target) in [
@@ -115,7 +115,7 @@ fn what_is_written_passes_check_and_runs_unchanged() {
         if !prepare.is_empty() {
             pair.mon.shell(prepare).unwrap();
         }
-        // With an address at both ends, either begins.
+        // With addresses at both ends, either may call.
         done(&pair.fri, &format!("tund new fri=10.0.0.1:1418 mon=10.0.0.2:1417 {options} -o there"));
         let names =
             done(&pair.fri, "cp there/*-mon-fri.toml there/*.key . && cd there && tund check *.toml && ls");
@@ -154,7 +154,7 @@ fn the_lines_for_a_superserver_are_what_it_reads() {
         assert!(lines.contains("/usr/sbin/tund") && lines.contains("systemctl reload"), "{lines}");
         let lines = lines.replace("/usr/sbin/tund", &format!("{TUND} ")).replace("/etc/tund", &directory);
         let lines = lines.replace("/etc/xinetd.d/tun-mon-fri", "file").replace("/etc/inetd.conf", "file");
-        // The superserver of the test reads its file when it starts.
+        // The test's superserver reads its file at start.
         done(&pair.mon, lines.split("systemctl").next().unwrap());
         let _server = match kind {
             "xinetd" => pair.mon.spawn(&[

@@ -1,13 +1,12 @@
-//! Everything that a link may carry, at once and both ways, compared byte for byte.
+//! Everything a link can carry, at once and in both directions, compared byte for byte.
 //!
 //! ```text
 //!  a == lan0 fri 10.0.0.1 eth0 ---- eth0 10.0.0.2 mon lan0 == b
 //!             \__ tun0, or tap0 in br0 =========__/
 //! ```
 //!
-//! a and b are the test itself, which writes frames and reads what the kernel puts on a wire: whatever tund had
-//! joined, the kernel has cut up by then. What must be joined before, TCP streams and batches of datagrams, is
-//! sent by sockets of fri and mon.
+//! a and b are the test itself, which writes frames and reads what the kernel puts on a wire, segmenting whatever tund
+//! had joined. Input that must be joined, TCP streams and batches of datagrams, comes from sockets of fri and mon.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -28,16 +27,16 @@ use super::mix::{Maker, Station};
 use super::support::*;
 use tund_proto::testing::Dice;
 
-/// How long things are sent.
+/// Sending time.
 const TIME: Duration = Duration::from_millis(1200);
-/// What is missing after so long is sent again: queues may be full.
+/// Delay before missing items are sent again: queues may be full.
 const AGAIN: Duration = Duration::from_millis(250);
-/// Something that was sent so often does not pass at all.
+/// After so many attempts an item counts as blocked.
 const ATTEMPTS: usize = 30;
-/// Datagrams that are longer do not fit a receiver's buffer.
+/// Longer datagrams do not fit a receiver's buffer.
 const LONGEST: usize = 4000;
 
-/// How a link is made.
+/// The kind of link.
 #[derive(Debug, Clone, Copy)]
 struct Case {
     bridged: bool,
@@ -47,7 +46,7 @@ struct Case {
 }
 
 impl Case {
-    /// Both key modes, each with a mix of its own; `TUND_MIX_SEED` repeats one.
+    /// Both key modes, each with its own mix; `TUND_MIX_SEED` repeats one.
     fn run(self) {
         for handshake in [true, false] {
             let case = Self { handshake, ..self };
@@ -97,7 +96,7 @@ struct World {
     pair: Pair,
     ports: [Port; 2],
     stations: [Station; 2],
-    /// Addresses inside of fri and of mon, IPv4 and IPv6.
+    /// Inner addresses of fri and mon, IPv4 and IPv6.
     inner: [[IpAddr; 2]; 2],
     case: Case,
     mtu: usize,
@@ -213,7 +212,7 @@ fn mix(case: Case, seed: u64) {
         await_address(host, &v6.to_string());
     }
     let seeds = [(); 8].map(|()| dice.number());
-    // One for both phases: what was sent twice in the first may arrive in the second.
+    // Shared by both phases: what was sent twice in the first may arrive in the second.
     let ledgers = [Ledger::default(), Ledger::default()];
     thread::scope(|scope| {
         for from in [0, 1] {
@@ -234,7 +233,7 @@ fn mix(case: Case, seed: u64) {
         let (size, class) = (dice.within(16, world.mtu - 48), dice.within(0, 3));
         let text = world.pair.fri.run(&format!("ping -n -c 20 -i 0.05 -s {size} -Q {class} {target}"));
         let text = text.unwrap();
-        // How many are lost in full queues is the machine's affair; what arrives is whole.
+        // Losses in full queues depend on the machine, but what arrives must be intact.
         assert!(answered(&text) >= 3 && !text.contains("wrong data"), "{text}");
     });
     for end in [&fri, &mon] {
@@ -248,7 +247,7 @@ fn mix(case: Case, seed: u64) {
     }
 }
 
-/// What was sent and what arrived in one direction.
+/// What was sent and received in one direction.
 #[derive(Default)]
 struct Ledger {
     state: Mutex<State>,
@@ -259,9 +258,9 @@ struct Ledger {
 struct State {
     sent: HashSet<Vec<u8>>,
     got: HashSet<Vec<u8>>,
-    /// What arrived since this was last emptied, in order.
+    /// Arrivals since this was last emptied, in order.
     arrivals: Vec<Vec<u8>>,
-    /// The first thing that arrived and was never sent.
+    /// The first arrival that was never sent.
     strange: Option<Vec<u8>>,
 }
 
@@ -277,8 +276,8 @@ impl Ledger {
         self.changed.notify_all();
     }
 
-    /// Sends everything until everything has arrived; `quiet`: nothing else is sent, so that nothing is lost and
-    /// flows arrive in order.
+    /// Sends everything until it has all arrived. `quiet`: nothing else is sent, so nothing is lost and flows arrive in
+    /// order.
     fn deliver(&self, runs: &[Vec<Vec<u8>>], quiet: bool, mut send: impl FnMut(&[usize])) {
         let items: Vec<_> = runs.iter().flatten().collect();
         {
@@ -310,7 +309,7 @@ impl Ledger {
     }
 }
 
-/// Bytes in lines that no log cuts off.
+/// Bytes in lines short enough for any log.
 fn lines(bytes: &[u8]) -> String {
     bytes.chunks(32).map(|chunk| format!("{chunk:02x?}\n")).collect()
 }
@@ -327,7 +326,7 @@ fn assert_in_order(run: &[Vec<u8>], arrivals: &[Vec<u8>]) {
     }
 }
 
-/// Runs `deliver` beside `receive`, which gives what arrives until it is told to end.
+/// Runs `deliver` beside `receive`, which collects arrivals until told to stop.
 fn beside(deliver: impl FnOnce(), receive: impl Fn() + Sync) {
     let end = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -336,7 +335,7 @@ fn beside(deliver: impl FnOnce(), receive: impl Fn() + Sync) {
                 receive();
             }
         });
-        // Also in a panic the other one ends.
+        // The other one stops even on a panic.
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(deliver));
         end.store(true, Ordering::Relaxed);
         if let Err(panic) = result {
@@ -345,7 +344,7 @@ fn beside(deliver: impl FnOnce(), receive: impl Fn() + Sync) {
     });
 }
 
-/// Frames of every make from the station behind an end to the other station.
+/// Frames of every kind between the stations.
 fn frames(world: &World, from: usize, mut dice: Dice, ledger: &Ledger, quiet: bool) {
     let maker = world.maker(from);
     let deliver = || {
@@ -370,8 +369,7 @@ fn frames(world: &World, from: usize, mut dice: Dice, ledger: &Ledger, quiet: bo
     });
 }
 
-/// Batches of datagrams, which the sender's kernel leaves joined, and datagrams alone, some of them longer than
-/// a packet.
+/// Batches of datagrams, which the sender's kernel leaves joined, and single ones, some longer than a packet.
 fn datagrams(world: &World, from: usize, mut dice: Dice) {
     let ledger = Ledger::default();
     let family = dice.within(0, 1);
@@ -402,7 +400,7 @@ fn datagrams(world: &World, from: usize, mut dice: Dice) {
                 }
                 for index in missing {
                     let item = runs[0].get(*index).unwrap_or(&alone);
-                    // A full queue: it is sent again.
+                    // The queue is full: it is sent again.
                     let _ = sender.send(Transmit::one(item, class, to));
                 }
             });
@@ -416,7 +414,7 @@ fn datagrams(world: &World, from: usize, mut dice: Dice) {
     });
 }
 
-/// A stream of bytes that a seed decides, written in pieces of odd lengths.
+/// A seeded byte stream, written in pieces of odd lengths.
 fn stream(world: &World, from: usize, family: usize, seed: u64) {
     let far = world.inner[1 - from][family];
     let [near_host, far_host] = [world.hosts()[from], world.hosts()[1 - from]];
@@ -432,7 +430,7 @@ fn stream(world: &World, from: usize, family: usize, seed: u64) {
             let (until, mut total) = (Instant::now() + TIME, 0);
             while Instant::now() < until {
                 let longest = dice.pick(&[1, 7, 1000, 5000, 20_000]);
-                // Whole numbers, so that the reader finds the same ones.
+                // Whole numbers, so that the reader draws the same ones.
                 let piece = bytes.bytes(8 * dice.within(1, longest));
                 let (front, back) = piece.split_at(dice.within(0, piece.len()));
                 sender.write_all(front).unwrap();

@@ -1,4 +1,4 @@
-//! A link to an unmodified OpenVPN, of Debian's package, in static-key mode.
+//! A link to an unmodified OpenVPN, from Debian's package, in static-key mode.
 //!
 //! ```text
 //!  fri 10.0.0.1 tund ---- openvpn 10.0.0.2 mon
@@ -21,19 +21,19 @@ use tund_lab::{Host, Process, Side, Wire, wait_until};
 use super::operation::ask;
 use super::support::*;
 
-/// What OpenVPN says once it has heard its peer.
+/// OpenVPN's log once it has heard its peer.
 const READY: &str = "Initialization Sequence Completed";
 const PORT: u16 = 1194;
 
-/// What both ends are told, each in its own words.
+/// The settings of both ends.
 #[derive(Clone)]
 struct Case {
     device: &'static str,
     cipher: &'static str,
     auth: &'static str,
-    /// tund's; the peer has the other one.
+    /// tund's direction; the peer has the other one.
     direction: Option<u8>,
-    /// OpenVPN's options and tund's word.
+    /// OpenVPN's options and tund's word for them.
     framing: (&'static str, &'static str),
     fragment: Option<u16>,
 }
@@ -82,7 +82,7 @@ impl Case {
     }
 }
 
-/// Both hosts with a key of OpenVPN's.
+/// Gives both hosts an OpenVPN key.
 pub(super) fn keyed(pair: &Pair) {
     let key = pair.mon.dir().join("openvpn.key");
     pair.mon.run(&format!("openvpn --genkey secret {}", key.display())).unwrap();
@@ -105,7 +105,7 @@ fn start_tund(pair: &Pair, case: &Case) -> Process {
     start(&pair.fri, "fri", &case.tund(&pair.fri))
 }
 
-/// Both run and have heard each other.
+/// Both, once they are linked.
 fn link(pair: &Pair, case: &Case) -> (Process, Process) {
     let mon = start_openvpn(&pair.mon, case, REMOTE);
     let fri = start_tund(pair, case);
@@ -114,7 +114,7 @@ fn link(pair: &Pair, case: &Case) -> (Process, Process) {
     (fri, mon)
 }
 
-/// Both run, with bridges br0 that are there.
+/// Starts both, with existing bridges br0.
 pub(super) fn bridged_link(pair: &Pair) -> (Process, Process) {
     let case = Case { device: "tap", ..USUAL };
     let text = case.tund(&pair.fri).replace("address = '10.1.0.1/24'", "bridge = 'br0'");
@@ -132,17 +132,17 @@ fn assert_both_ways(pair: &Pair, options: &str) {
     assert_pings(&pair.mon, &format!("{options} 10.1.0.1"));
 }
 
-/// With what it started.
+/// Including its children.
 fn kill_all(host: &Host, process: &mut Process) {
     process.kill();
     for pid in host.processes() {
-        // It may have ended by now.
+        // It may have exited by now.
         let _ = host.run(&format!("kill -9 {pid}"));
     }
     wait_gone(host);
 }
 
-/// A wire in the hands of the test, and both ends keyed.
+/// A wire controlled by the test, with keys at both ends.
 fn recorded() -> (Wire, Pair) {
     let (wire, pair) = wired();
     keyed(&pair);
@@ -189,11 +189,11 @@ fn each_device_cipher_digest_direction_framing_and_fragment_passes_both_ways() {
             sleep(Duration::from_secs(2));
         }
         assert_both_ways(&pair, "");
-        // With the largest packet of the device.
+        // With the device's largest packet.
         assert_both_ways(&pair, "-s 1472");
         assert_eq!(fri.terminate(SOON).unwrap(), 0);
     };
-    // Each is mostly waiting.
+    // Each mostly waits.
     std::thread::scope(|scope| {
         for half in cases.chunks(4) {
             scope.spawn(move || half.iter().for_each(check));
@@ -224,7 +224,7 @@ fn either_end_may_start_first_and_either_may_be_killed() {
     fri.kill();
     wait_gone(&pair.fri);
     let fri = start_tund(&pair, &USUAL);
-    // The peer ran on, so that its start has to be proven.
+    // The peer ran on, so its start must be proved.
     fri.wait_line("[openvpn-start]", SOON).unwrap();
     fri.wait_line(UP, SOON).unwrap();
     assert_both_ways(&pair, "");
@@ -280,7 +280,7 @@ fn without_a_direction_a_datagram_that_comes_back_is_known_and_makes_nobody_deaf
     let case = Case { direction: None, ..USUAL };
     let (_fri, mon) = link(&pair, &case);
     assert_both_ways(&pair, "");
-    // The peer's start may have been the later one: then tund starts anew.
+    // The peer's start may have been the later one: then tund restarts.
     sleep(Duration::from_secs(2));
     wire.take();
     assert_both_ways(&pair, "");
@@ -398,7 +398,7 @@ fn hosts_behind_both_bridges_reach_each_other_through_an_openvpn_peer() {
     let _link = bridged_link(&pair);
     assert_pings(&a, "10.5.0.2");
     assert_pings(&b, "-s 1472 10.5.0.1");
-    // A full frame with an 802.1Q tag, of an EtherType for local experiments.
+    // A full-size frame with an 802.1Q tag, of an EtherType for local experiments.
     let (from, to) = (pair.fri.port("alice").unwrap(), pair.mon.port("bob").unwrap());
     pair.fri.run("ip link set alice master br0").unwrap();
     pair.mon.run("ip link set bob master br0").unwrap();

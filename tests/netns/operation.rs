@@ -1,4 +1,4 @@
-//! Asking a running link, and telling it what to do.
+//! Queries and commands to a running link.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -6,7 +6,7 @@ use tund_lab::{Host, Process, wait_until};
 
 use super::support::*;
 
-/// tund's other commands, which find running links in the host's runtime directory.
+/// Runs tund's other commands, which find running links in the host's runtime directory.
 pub fn ask(host: &Host, arguments: &[&str]) -> (Option<i32>, String) {
     let mut command = host.command(TUND);
     command.args(arguments).env("RUNTIME_DIRECTORY", host.dir().join("run"));
@@ -115,7 +115,7 @@ fn a_link_is_ended_reconnected_and_rekeyed_over_its_socket() {
     }
 }
 
-/// Bytes as varlink's documents describe them, without anything of tund's own.
+/// The bytes follow varlink's documentation, without tund's code.
 #[test]
 fn a_varlink_client_that_knows_nothing_of_tund_can_ask() {
     let pair = pair();
@@ -145,7 +145,7 @@ fn a_varlink_client_that_knows_nothing_of_tund_can_ask() {
     assert_eq!(text.lines().collect::<Vec<_>>(), expected);
 }
 
-/// The parser of Prometheus's own Python package is the judge.
+/// Prometheus's own Python parser decides.
 #[test]
 fn the_metrics_of_two_links_are_taken_by_prometheus() {
     let pair = pair();
@@ -193,7 +193,7 @@ fn status_says_what_is_wrong_and_what_to_do() {
         problem(expected);
         assert_eq!(fri.terminate(SOON).unwrap(), 0);
     }
-    // A port that takes everything and says nothing, as an end with another key does.
+    // A port that accepts everything silently, like an end with another key.
     let deaf = "import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.bind(('', 1417))\n\
                 print('there', flush=True)\nwhile True: s.recv(99)";
     let deaf = pair.mon.spawn(&["/usr/bin/python3", "-c", deaf]).unwrap();
@@ -205,7 +205,7 @@ fn status_says_what_is_wrong_and_what_to_do() {
     drop(deaf);
     let _mon = pair.start_mon(&Toml::tun_mon().handshake());
     fri.wait_line(UP, SOON).unwrap();
-    // Up, and yet not all is well.
+    // Up, but not without problems.
     problem("link-up script");
     assert_eq!(fri.terminate(SOON).unwrap(), 0);
     let text = ask(&pair.fri, &["status", "fri"]).1;
@@ -231,14 +231,14 @@ fn status_shows_a_link_again_and_again_until_nobody_reads() {
     text.wait_line_after(marks[0], "fri: up ", SOON).unwrap();
     assert!(!text.text().contains('\u{1b}'), "no escape sequences where no terminal is");
     assert_eq!(mon.terminate(SOON).unwrap(), 0);
-    // What is shown is how the link is now.
+    // The output shows the link's present state.
     text.wait_line_after(marks[0], "fri: waiting ", SOON).unwrap();
     json.wait_line_after(marks[1], "\"state\":\"waiting\"", SOON).unwrap();
     for watcher in [&mut text, &mut json] {
         watcher.signal(rustix::process::Signal::TERM).unwrap();
         watcher.wait(SOON).unwrap();
     }
-    // A reader that has enough ends it.
+    // A reader that has seen enough closes it.
     let host = &pair.fri;
     let run = host.dir().join("run");
     let piped = format!("RUNTIME_DIRECTORY={} {TUND} status --watch | head -n 1", run.display());
@@ -262,7 +262,7 @@ fn each_line_of_the_log_may_be_an_object() {
     assert!(fri.text().lines().count() >= 3, "{}", fri.text());
 }
 
-/// From before the link is started until after its end.
+/// From before the link's start until after its end.
 #[test]
 fn events_tell_what_happens_to_a_link_once_each() {
     let pair = pair();
@@ -278,12 +278,12 @@ fn events_tell_what_happens_to_a_link_once_each() {
     let (mark, text_mark) = (json.mark(), text.mark());
     assert_eq!(mon.terminate(SOON).unwrap(), 0);
     json.wait_line_after(mark, "\"before\":\"up\",\"state\":\"waiting\"", SOON).unwrap();
-    // What ails it is looked at once a second: the goodbye, or what the next call came to.
+    // Problems are checked once a second: the goodbye, or the next call's result.
     let begun = json.wait_line_after(mark, "\"event\":\"begins\"", SOON).unwrap();
     let begun = begun.split("\"code\":\"").nth(1).unwrap();
     let code = begun.split('"').next().unwrap();
     let [begins, ends] = ["begins", "ends"].map(|event| format!("\"event\":\"{event}\",\"code\":\"{code}\""));
-    // The other one looks at other moments.
+    // The other one checks at other moments.
     text.wait_line_after(text_mark, "fri: begins [", SOON).unwrap();
     let mon = pair.start_mon(&Toml::tun_mon());
     json.wait_line_after(mark, &ends, SOON).unwrap();
@@ -316,7 +316,7 @@ fn the_socket_the_metrics_and_the_priority_are_where_the_file_says() {
     let page = pair.fri.output(&["curl", "-sS", "-i", "http://127.0.0.1:9586/metrics"]).unwrap();
     assert!(page.starts_with("HTTP/1.1 200 OK") && page.contains("openmetrics-text"), "{page}");
     assert!(page.contains("tund_link_up{link=\"fri\"} 1") && page.trim_end().ends_with("# EOF"), "{page}");
-    // One that says nothing holds nobody up.
+    // A silent client delays nobody.
     let silent = "import socket\ns = socket.create_connection(('127.0.0.1', 9586))\nprint('there', flush=True)\ns.recv(1)";
     let silent = pair.fri.spawn(&["/usr/bin/python3", "-c", silent]).unwrap();
     silent.wait_line("there", SOON).unwrap();
@@ -350,7 +350,7 @@ fn only_root_and_the_links_own_user_may_ask() {
         socket.display()
     );
     assert_eq!(python(&pair.fri, &connect), "refused");
-    // With the way to the socket open to all, the peer's user still decides.
+    // Even if everybody can reach the socket, the peer's user decides.
     let mut directory = socket.as_path();
     while let Some(parent) = directory.parent().filter(|parent| parent.starts_with(pair.net.dir())) {
         std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o777)).unwrap();
@@ -358,7 +358,7 @@ fn only_root_and_the_links_own_user_may_ask() {
     }
     std::fs::set_permissions(pair.net.dir(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let text = python(&pair.fri, &connect);
-    // It may hear the refusal, or find the socket closed before it has asked.
+    // It may read the refusal, or find the socket closed before it has asked.
     let is_refused = text == "refused" || text.contains("tund.link.Refused");
     assert!(is_refused && !text.contains("\"status\""), "{text}");
 }
@@ -380,7 +380,7 @@ fn a_log_that_nobody_reads_holds_nothing_up_and_tells_what_it_has_missed() {
     let pid = rustix::process::Pid::from_child(&fri);
     let up = || ask(&pair.fri, &["status", "fri"]).0 == Some(0);
     tund_lab::wait_until("fri up", SOON, up).unwrap();
-    // Each of these has a log of more than the pipe holds.
+    // Each of these logs more than the pipe holds.
     for _ in 0..20 {
         rustix::process::kill_process(pid, rustix::process::Signal::USR2).unwrap();
         assert!(up());
@@ -389,7 +389,7 @@ fn a_log_that_nobody_reads_holds_nothing_up_and_tells_what_it_has_missed() {
     assert_eq!(mon.terminate(SOON).unwrap(), 0);
     let _mon = pair.start_mon(&Toml::tun_mon());
     tund_lab::wait_until("fri up again", SOON, up).unwrap();
-    // From now on it is read, and the end of it is there.
+    // From now on it is read, and its end is there.
     let text = std::thread::spawn(move || {
         let mut text = String::new();
         std::io::Read::read_to_string(&mut reader, &mut text).map(|_| text)

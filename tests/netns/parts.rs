@@ -1,4 +1,4 @@
-//! Handshakes of which the last part never comes, over a path of 1280 bytes.
+//! Handshakes whose last part never comes, over a path of 1280 bytes.
 //!
 //! ```text
 //!  fri 10.0.0.1 -- 1280 bytes -- 10.0.0.2 mon 10.9.0.1 ---- 10.9.0.2 mallory (as anybody of 10.66.0.0/16)
@@ -18,11 +18,11 @@ use tund_proto::testing::Dice;
 use super::flood::siege;
 use super::support::*;
 
-/// Different datagrams of a flood.
+/// Different datagrams in a flood.
 const DATAGRAMS: usize = 4096;
-/// Parts that have to be dropped: with what else comes meanwhile 1 MiB, if they were kept.
+/// Parts that must be dropped: with the rest received meanwhile 1 MiB, if kept.
 const DROPPED: u64 = 1200;
-/// Growth of the memory of mon's processes meanwhile, in KiB.
+/// Growth of mon's processes in memory meanwhile, in KiB.
 const GROWTH: u64 = 512;
 
 fn keys(host: &Host) -> LinkKeys {
@@ -30,7 +30,7 @@ fn keys(host: &Host) -> LinkKeys {
     LinkKeys::new(&link_secret(Some(&parse_secret(&file).unwrap()), None).unwrap())
 }
 
-/// Which part of an initiation a datagram carries, and its plaintext, if it carries one.
+/// The part of an initiation in a datagram, and its plaintext, if there is one.
 fn part(keys: &LinkKeys, datagram: &[u8]) -> Option<(u8, Vec<u8>)> {
     let plaintext = wrap::open(keys, datagram)?;
     let of = Envelope::parse(&plaintext).ok()?.of;
@@ -50,7 +50,7 @@ fn parts_of_strangers_grow_nothing_and_keep_no_handshake_in_parts_out() {
     let is_wanted = |it: &&Vec<u8>| part(&keys, it).is_some_and(|(part, _)| part < PARTS);
     let recorded: Vec<Vec<u8>> = siege.recordings.iter().flatten().filter(is_wanted).cloned().collect();
     assert!(recorded.len() >= 8, "{}", recorded.len());
-    // What is known by its beginning is dropped as a copy, what is not as a stranger's.
+    // A known beginning is dropped as a copy, an unknown one as a stranger's.
     let change = |number: usize| {
         let mut datagram = recorded[number % recorded.len()].clone();
         let at = number * 7 % datagram.len();
@@ -71,7 +71,7 @@ fn sent_by_fri(crossed: &[Crossed]) -> Vec<Datagram> {
     frames.filter_map(|frame| Datagram::parse(&frame.bytes)).collect()
 }
 
-/// What is sealed with the key and lacks its last part: in turn the same again, a later message, and one of another caller.
+/// Sealed with the key and without its last part: in turn a repetition, a later message, and another caller's.
 fn sealed(keys: &LinkKeys, parts: &[Vec<u8>], number: u64, random: &mut Dice) -> Vec<u8> {
     let mut plaintext = parts[number as usize / 3 % parts.len()].clone();
     // Type, instance, seq, token, length, message.
@@ -86,7 +86,7 @@ fn sealed(keys: &LinkKeys, parts: &[Vec<u8>], number: u64, random: &mut Dice) ->
     wrap::seal(keys, &plaintext, random)
 }
 
-/// They come from fri's address, so that they have no front to pass, and are so many that it would show if they were kept.
+/// They come from fri's address, so they pass the front, and are so many that keeping them would show.
 #[test]
 fn parts_of_who_has_the_key_grow_nothing_and_a_handshake_in_parts_passes_after_them() {
     let (wire, pair) = wired();

@@ -1,4 +1,4 @@
-//! What the way between the ends takes, and from which address it is used.
+//! What the path between the ends carries, and from which address it is used.
 //!
 //! ```text
 //!  fri 10.0.1.1 ==== wire ==== 10.0.1.254 router 10.0.2.254 ---- 10.0.2.2 mon
@@ -13,7 +13,7 @@ use tund_lab::{Host, Side, Wire};
 
 use super::support::*;
 
-/// Full frames pass again within this after the path shrank.
+/// Time in which full frames must pass again after the path shrank.
 const BACK: f64 = 3.0;
 
 struct Routed {
@@ -48,7 +48,7 @@ impl Routed {
     }
 }
 
-/// For how many seconds the answers to full pings stay away; 50 pings in ten seconds.
+/// Seconds without answers to full-size pings; 50 pings in ten seconds.
 fn silence(host: &Host) -> f64 {
     let text = host.run("ping -n -D -c 50 -i 0.2 -W 1 -M do -s 1372 192.168.86.18").unwrap();
     let numbers = text
@@ -59,7 +59,7 @@ fn silence(host: &Host) -> f64 {
     f64::from(gap) * 0.2
 }
 
-/// The device that the call leaves by says what it takes, so nothing is tried that does not pass; and tund doctor calls there too.
+/// The call's own device has that MTU, so nothing is tried that does not pass; tund doctor calls there too.
 #[test]
 fn a_call_over_a_small_interface_is_answered() {
     for mtu in [1280, 1000] {
@@ -89,7 +89,7 @@ fn full_frames_pass_again_after_the_path_shrank() {
         let (_fri, _mon) = world.pair.link(&fri, &keys(Toml::tun_mon()));
         assert_pings(&world.pair.fri, "-M do -s 1372 192.168.86.18");
         if !icmp {
-            // In what is not IPv4 there is another thing at ICMP's place, such as a byte of a random MAC address.
+            // In packets other than IPv4, ICMP's offset has something else, such as a byte of a random MAC address.
             let is_icmp =
                 |frame: &[u8]| frame[..ETHERNET].ends_with(&[8, 0]) && frame.get(ETHERNET + 9) == Some(&1);
             world.wire.set_filter(move |frame| match is_icmp(&frame.bytes) {
@@ -110,7 +110,7 @@ fn full_frames_pass_again_after_the_path_shrank() {
     }
 }
 
-/// Loses IP packets of more than `mtu` bytes without a word, from both sides.
+/// Silently drops IP packets of more than `mtu` bytes in both directions.
 fn narrow(wire: &Wire, mtu: usize) {
     wire.set_filter(move |frame| match frame.bytes.len() > ETHERNET + mtu {
         true => Vec::new(),
@@ -118,7 +118,7 @@ fn narrow(wire: &Wire, mtu: usize) {
     });
 }
 
-/// Waits until fri says a length that passes, and that it is nearly all of this.
+/// Waits until fri reports a length that passes and is close to this.
 fn assert_found(pair: &Pair, passes: usize) {
     let budget = || super::operation::status(&pair.fri, "fri")["budget"].as_u64();
     let found = || {
@@ -129,7 +129,7 @@ fn assert_found(pair: &Pair, passes: usize) {
     tund_lab::wait_until("what passes is found", SOON, found).unwrap();
 }
 
-/// Below 1228 bytes, and an IPv6 path of the least there is.
+/// Below 1228 bytes, and an IPv6 path with the minimum MTU.
 #[test]
 fn full_frames_cross_a_narrow_path_at_once() {
     type Keys = fn(Toml) -> Toml;
@@ -181,7 +181,7 @@ fn answers_leave_from_the_address_that_was_asked() {
         let fri = Toml::tun_fri().handshake().top(&format!("remote = '{remote}'"));
         let (_fri, mon) = pair.link(&fri, &Toml::tun_mon().handshake());
         assert_pings(&pair.fri, "192.168.86.18");
-        // The address goes away under the link: the other one serves, and fri follows.
+        // The address goes away under the link: the other is used, and fri follows.
         pair.mon.run(&format!("ip addr del {asked}/{} dev eth0", width.split(' ').next().unwrap())).unwrap();
         let begin = Instant::now();
         pair.fri
@@ -214,7 +214,7 @@ fn a_port_on_which_nothing_listens_is_said() {
     fri.wait_line(UP, SOON).unwrap();
 }
 
-/// Sends reports of a path of 576 bytes about the link's datagrams, as from a router, a hundred times.
+/// Sends a hundred forged reports of a path of 576 bytes about the link's datagrams, as from a router.
 const FORGED: &str = r#"
 import socket, struct, sys, time
 fri, mon, port, mon_port = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
@@ -245,12 +245,12 @@ fn forged_reports_of_a_small_path_do_not_make_datagrams_smaller() {
     let python = tund_lab::rights::PYTHON;
     pair.mon.output(&[python, "-c", FORGED, "10.0.0.1", "10.0.0.2", "1500", "1417"]).unwrap();
     assert_eq!(budget(), whole);
-    // They came: the kernel noted what they say of the route.
+    // They arrived: the kernel has noted their claim for the route.
     let route = pair.fri.run("ip route get 10.0.0.2").unwrap();
     assert!(route.contains("mtu 576"), "{route}");
     assert!(pair.fri.run(full).unwrap().contains("3 received"));
     assert_eq!(budget(), whole);
-    // An end that starts now does not believe it either.
+    // A newly started end does not believe it either.
     drop(fri);
     wait_gone(&pair.fri);
     let fri = pair.start_fri(&toml);

@@ -1,4 +1,4 @@
-//! What the processes may do.
+//! The processes' privileges.
 //!
 //! ```text
 //!  fri 10.0.0.1 ---- 10.0.0.2 mon
@@ -74,7 +74,7 @@ fn without_a_sandbox_the_privileges_are_dropped_all_the_same() {
 fn a_host_without_landlock_is_said_and_refused_where_it_is_required() {
     let pair = pair();
     let _mon = pair.start_mon(&Toml::tun_mon());
-    // Filters are inherited by what this thread starts, which must not outlive it.
+    // The children of this thread inherit filters, so they must not outlive it.
     let on_old_kernel = || {
         let hidden = [(libc::SYS_landlock_create_ruleset, Vec::new())].into();
         let absent = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
@@ -100,7 +100,7 @@ fn a_root_directory_that_is_not_empty_is_a_mistake() {
     assert!(fri.text().contains("run.chroot: /"), "{}", fri.text());
 }
 
-/// What the descriptors of a process are open on, without the numbers of sockets.
+/// The targets of a process's descriptors, without socket numbers.
 fn open_on(pid: u32) -> Vec<String> {
     let links = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
     let name = |link: fs::DirEntry| {
@@ -116,7 +116,7 @@ fn open_on(pid: u32) -> Vec<String> {
 fn the_engine_holds_what_it_needs_and_the_parent_one_socket_that_it_never_reads() {
     let pair = pair();
     let _mon = pair.start_mon(&Toml::tun_mon());
-    // As a careless program starts it: with a pipe as standard error, and a file left open.
+    // Like a careless program: with a pipe as standard error, and a file left open.
     let file = pair.fri.file("fri.toml", &Toml::tun_fri().text()).unwrap();
     let start = format!("exec 7< /etc/passwd; exec {TUND} --config {}", file.display());
     let fri = pair.fri.spawn(&["sh", "-c", &start]).unwrap();
@@ -124,11 +124,11 @@ fn the_engine_holds_what_it_needs_and_the_parent_one_socket_that_it_never_reads(
     let engine = engine(&pair.fri, &fri);
     let mut expected = vec!["/dev/net/tun"];
     expected.extend(["/dev/null"; 3]);
-    // What wakes the worker, at both ends, and the runtime; what each waits with, the runtime once more, and the worker for streams, of
-    // the peer and of strangers.
+    // Wake-ups for the worker, at both ends, and for the runtime. Event polls: each one's own, the runtime's copy, and the stream
+    // worker's for the peer and for strangers.
     expected.extend(["anon_inode:[eventfd"; 3]);
     expected.extend(["anon_inode:[eventpoll"; 5]);
-    // The UDP socket, that of the peer, and the channel to the parent, which the runtime has once more.
+    // The UDP socket, the peer's, and the channel to the parent, of which the runtime has a copy.
     expected.extend(["socket:["; 4]);
     wait_until("the peer's socket", SOON, || open_on(engine).len() == expected.len()).unwrap();
     assert_eq!(open_on(engine), expected);
@@ -138,9 +138,9 @@ fn the_engine_holds_what_it_needs_and_the_parent_one_socket_that_it_never_reads(
     assert_eq!(sockets.lines().filter(of_parent).count(), 1, "{sockets}");
 }
 
-/// Starts fri as an ordinary user, if there is another user than root here, with this capability set alone.
+/// Starts fri as an ordinary user, if there is another than root here, with this capability set only.
 fn start_with_capabilities(host: &Host, toml: &Toml, set: &str) -> Process {
-    // Where it can read everything that it needs, and nobody else its key.
+    // Where it can read everything it needs, and nobody else its key.
     let dir = host.dir().join("own");
     fs::create_dir(&dir).unwrap();
     fs::copy(host.dir().join("static.key"), dir.join("static.key")).unwrap();
@@ -155,7 +155,7 @@ fn start_with_capabilities(host: &Host, toml: &Toml, set: &str) -> Process {
     let ambient = format!("--ambient-caps=-all{set}");
     if has_nobody() {
         host.run(&format!("chown -R 65534:65534 {dir}")).unwrap();
-        // Everybody may open Debian's /dev/net/tun, but not that of every container.
+        // Debian's /dev/net/tun is open to everybody, but not every container's.
         host.shell(&format!("mknod -m 666 {dir}/node c 10 200 && mount --bind {dir}/node /dev/net/tun"))
             .unwrap();
         words.extend(["--reuid=65534", "--regid=65534", "--clear-groups", &ambient]);
@@ -164,7 +164,7 @@ fn start_with_capabilities(host: &Host, toml: &Toml, set: &str) -> Process {
     host.spawn(&words).unwrap()
 }
 
-/// Binding a socket again takes CAP_NET_RAW, which the units do not have.
+/// Rebinding a socket takes CAP_NET_RAW, which the units do not have.
 #[test]
 fn with_net_admin_alone_a_link_takes_a_new_socket_for_an_interface_that_came_back() {
     let pair = pair();
@@ -203,7 +203,7 @@ fn with_net_admin_alone_the_engine_is_split_off_all_the_same() {
 fn without_any_capability_a_device_of_somebody_else_is_used_and_left() {
     let pair = pair();
     let _mon = pair.start_mon(&Toml::tun_mon());
-    // As systemd-networkd does it, with User=.
+    // As systemd-networkd does, with User=.
     let user = if has_nobody() { "65534" } else { "0" };
     for command in [
         &format!("ip tuntap add dev tun7 mode tun user {user}"),
@@ -238,7 +238,7 @@ fn without_any_capability_what_needs_one_is_named_at_the_start() {
     }
 }
 
-/// The digits of a key file, and the same key in the other usual writings.
+/// The digits of a key file, and the same key in the other usual notations.
 fn writings(path: &std::path::Path) -> Vec<String> {
     let text = fs::read_to_string(path).unwrap();
     let digits = text.lines().last().unwrap().trim().to_owned();

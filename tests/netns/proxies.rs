@@ -1,4 +1,4 @@
-//! Networks that let out only what goes through a proxy.
+//! Networks that only a proxy leads out of.
 //!
 //! ```text
 //!  fri 10.0.0.1 ---- 10.0.0.3 gate 10.1.0.1 ---- 10.1.0.2 mon, TCP 563
@@ -18,7 +18,7 @@ enum Proxy {
     Socks5,
 }
 
-/// fri has no way to mon but what the gate lets through.
+/// fri reaches mon only through the gate.
 fn world() -> (Host, Pair) {
     let pair = Pair::unplugged();
     let gate = pair.net.host("gate").unwrap();
@@ -31,7 +31,7 @@ fn world() -> (Host, Pair) {
     (gate, pair)
 }
 
-/// A proxy that knows the user tund, and lets connect to this port, if it can tell ports apart.
+/// A proxy with the user tund, which allows only this port, if it can.
 fn serve(gate: &Host, proxy: Proxy, port: u16) -> Process {
     let config =
         format!("Port 3128\nListen 10.0.0.3\nTimeout 600\nBasicAuth tund secret\nConnectPort {port}\n");
@@ -85,7 +85,7 @@ fn a_link_comes_up_through_a_proxy_and_again_when_the_connection_is_cut() {
     }
 }
 
-/// Until fri's status has a problem of this code.
+/// Waits until fri's status has a problem with this code.
 fn wait_problem(pair: &Pair, code: &str) {
     let has = || status(&pair.fri, "fri")["problems"].to_string().contains(&format!("\"{code}\""));
     wait_until(code, SOON, has).unwrap();
@@ -103,7 +103,7 @@ fn what_a_proxy_refuses_is_a_condition_that_ends_when_it_is_mended() {
         fri.wait_line("[proxy-credentials]", SOON).unwrap();
         wait_problem(&pair, "proxy-credentials");
         password(&pair, "secret");
-        // Of HTTP port 563 is not allowed; with SOCKS nobody listens there yet.
+        // The HTTP proxy forbids port 563; behind SOCKS nobody listens there yet.
         fri.wait_line("[proxy-refuses]", SOON).unwrap();
         wait_problem(&pair, "proxy-refuses");
         drop(server);
@@ -155,7 +155,7 @@ fn doctor_tells_what_passes_through_the_proxy_and_without_it() {
             "ok       way: ",
         ],
     );
-    // Now there is a way without it, too.
+    // Now there is a path without it too.
     pair.fri.run("ip route add 10.1.0.0/24 via 10.0.0.3").unwrap();
     pair.mon.run("ip route add 10.0.0.0/24 via 10.1.0.1").unwrap();
     gate.run("sysctl -qw net.ipv4.ip_forward=1").unwrap();

@@ -1,12 +1,11 @@
-//! What a watcher of the wire sees: random bytes.
+//! An observer of the wire sees random bytes.
 //!
 //! ```text
 //!  fri 10.0.0.1 ==== wire ==== 10.0.0.2 mon
 //! ```
 //!
-//! 10,000 datagrams that carry the most regular traffic there is: packets of zeros, one after the other.
-//! Bounds are at a probability below 1e-9 a test and there are a few hundred tests, so that a false
-//! alarm is rarer than one in a million runs.
+//! 10,000 datagrams with the most regular traffic there is: consecutive packets of zeros. The bounds have a probability
+//! below 1e-9 per test, with a few hundred tests, so false alarms are rarer than one in a million runs.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -18,14 +17,14 @@ use tund_proto::testing::Dice;
 use super::support::*;
 
 const WANTED: usize = 10_000;
-/// Offsets looked at, from the beginning and from the end.
+/// Offsets examined, from the start and from the end.
 const HEAD: usize = 64;
 const TAIL: usize = 16;
-/// Chi-square with 255 degrees of freedom, six standard deviations either way (Wilson and Hilferty).
-/// A field that counts is as conspicuous below as a constant one is above.
+/// Chi-square with 255 degrees of freedom, six standard deviations either way (Wilson and Hilferty). A counting field
+/// is as conspicuous below as a constant is above.
 const CHI_SQUARE: std::ops::Range<f64> = 141.0..416.0;
 
-/// Payloads of fri's datagrams, all of one length.
+/// Payloads of fri's datagrams, all of equal length.
 fn capture(config: fn(Toml) -> Toml) -> Vec<Vec<u8>> {
     let (wire, pair) = wired();
     let _link = pair.link(&config(Toml::tun_fri()), &config(Toml::tun_mon()));
@@ -43,7 +42,7 @@ fn capture(config: fn(Toml) -> Toml) -> Vec<Vec<u8>> {
     all.filter(|payload| payload.len() >= HEAD + TAIL).collect()
 }
 
-/// Payloads of fri's TCP segments, which begin with the length of a record: each frame is sent alone. What is sent again is left out.
+/// Payloads of fri's TCP segments, each starting with a record's length, as frames are sent one by one. Omits retransmissions.
 fn capture_stream(keys: fn(Toml) -> Toml) -> Vec<Vec<u8>> {
     let (wire, pair) = wired();
     let own = |toml: Toml| keys(toml.with("[tuning]\nbundle = false"));
@@ -122,8 +121,8 @@ fn judge(found: &mut Vec<String>, place: &str, bytes: Vec<u8>) {
     }
 }
 
-/// A counter, in either byte order and masked or not by a constant, makes some difference of
-/// neighbours appear again and again; of random words three equal differences never appear.
+/// A counter, in either byte order and under any constant mask, repeats some difference of neighbours; random words
+/// never have three equal differences.
 fn steps(found: &mut Vec<String>, at: usize, datagrams: &[Vec<u8>]) {
     let word = |datagram: &Vec<u8>| [datagram[at], datagram[at + 1], datagram[at + 2], datagram[at + 3]];
     type Change = fn([u8; 4], [u8; 4]) -> u32;
@@ -178,7 +177,7 @@ fn ten_thousand_segments_of_a_stream_of_handshake_mode_are_random_bytes() {
     assert_random(&capture_stream(Toml::handshake));
 }
 
-/// The test above would see a single field that is not random.
+/// The test above detects a single field that is not random.
 #[test]
 fn a_constant_a_counter_and_a_repeated_prefix_are_found() {
     let mut dice = Dice(1);

@@ -1,4 +1,4 @@
-//! Reading the configuration again under a running link.
+//! Reloading the configuration of a running link.
 
 use std::net::{TcpListener, UdpSocket};
 
@@ -8,7 +8,7 @@ use tund_lab::{Host, Process, wait_until};
 use super::operation::{ask, status};
 use super::support::*;
 
-/// Writes the configuration of a host's link anew.
+/// Rewrites the configuration of a host's link.
 fn rewrite(host: &Host, name: &str, toml: &Toml) {
     host.file(&format!("{name}.toml"), &toml.text()).unwrap();
 }

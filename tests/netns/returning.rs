@@ -14,7 +14,7 @@ use rustix::process::Signal;
 use super::support::*;
 
 const QUICK: &str = "[keepalive]\ninterval = '1s'\ntimeout = '4s'";
-/// The promise: back by itself within this.
+/// Time in which a link must recover by itself.
 const BACK: Duration = Duration::from_secs(20);
 
 #[test]
@@ -133,7 +133,7 @@ fn a_machine_that_was_cloned_replaces_its_keys() {
         let pair = pair();
         let (fri, mon) = pair.link(&keys(Toml::tun_fri()), &keys(Toml::tun_mon()));
         for (host, process) in [(&pair.fri, &fri), (&pair.mon, &mon)] {
-            // As the kernel tells it after a hypervisor restored a snapshot.
+            // As the kernel reports after a hypervisor restored a snapshot.
             host.within(tell_new_generation).unwrap();
             process.wait_line("[resumed]", SOON).unwrap();
             pair.fri
@@ -145,11 +145,11 @@ fn a_machine_that_was_cloned_replaces_its_keys() {
     }
 }
 
-/// Has the kernel tell this network namespace what it tells after a hypervisor restored a snapshot.
+/// Makes the kernel report to this network namespace what it does after a hypervisor restored a snapshot.
 fn tell_new_generation() {
     let socket = socket(AddressFamily::NETLINK, SocketType::RAW, Some(KOBJECT_UEVENT)).unwrap();
     let event = b"change@/devices/vmgenid\0ACTION=change\0NEW_VMGENID=1\0";
-    // struct nlmsghdr: length, the lowest type that is no control message, NLM_F_REQUEST, sequence, port.
+    // struct nlmsghdr: length, the lowest type that is not a control message, NLM_F_REQUEST, sequence, port.
     let mut message = u32::try_from(16 + event.len()).unwrap().to_ne_bytes().to_vec();
     message.extend([16u16, 1].map(u16::to_ne_bytes).concat());
     message.extend([0; 8]);

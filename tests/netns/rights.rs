@@ -1,5 +1,5 @@
-//! What the start says where a right, a file or a system call is missing. Each row takes something away; then the link runs
-//! all the same, or ends with a message that names it, and with what that message asks for the same start succeeds.
+//! What a start says if a right, a file or a system call is missing. Each row takes something away. The link then runs
+//! anyway, or exits with a message that names it; and with what the message asks for, the same start succeeds.
 //!
 //! ```text
 //!  fri 10.0.0.1 eth0 ---- eth0 10.0.0.2 mon
@@ -18,9 +18,9 @@ use tund_lab::rights::has_nobody;
 
 use super::support::*;
 
-/// The calls that are refused to the program that takes the place of the test's: `ERRNO NAME[:[1=]ARGUMENT] …`.
+/// Calls refused to the program that replaces the test's: `ERRNO NAME[:[1=]ARGUMENT] …`.
 const REFUSE: &str = "TUND_TEST_REFUSE";
-/// What container runtimes leave to root (runc's and Docker's default; podman's lacks three of them).
+/// Capabilities that container runtimes leave root (runc's and Docker's default; podman's lacks three).
 const USUAL: [&str; 14] = [
     "chown",
     "dac_override",
@@ -37,7 +37,7 @@ const USUAL: [&str; 14] = [
     "audit_write",
     "setfcap",
 ];
-/// What a root in no container has besides.
+/// Further ones of root outside containers.
 const MORE: [&str; 8] = [
     "net_admin",
     "sys_admin",
@@ -49,24 +49,24 @@ const MORE: [&str; 8] = [
     "sys_module",
 ];
 
-/// One thing that is missing.
+/// A missing right.
 #[derive(Clone)]
 struct Row {
     /// What is taken away.
     name: &'static str,
-    /// How, in a mount namespace of the start's own, in which /run is empty.
+    /// How, in the start's own mount namespace, where /run is empty.
     without: &'static str,
-    /// The capabilities that are left; `None`: all.
+    /// Remaining capabilities; `None`: all.
     capabilities: Option<Vec<&'static str>>,
     uid: u32,
-    /// As [`REFUSE`] has it.
+    /// In the format of [`REFUSE`].
     refuse: &'static str,
     toml: Toml,
-    /// The exit code; `None`: the link runs.
+    /// Exit code; `None`: the link runs.
     ends: Option<i32>,
-    /// What the log says then.
+    /// Expected log.
     says: &'static [&'static str],
-    /// What it asks for, after which the start succeeds; empty where the row's other settings are it.
+    /// What it asks for, after which the start succeeds; empty if the row's other settings are that.
     mended: &'static str,
 }
 
@@ -147,7 +147,7 @@ impl Bench {
         Self { pair, _mon: mon }
     }
 
-    /// Starts fri as `row` says, with `prepare` after its own.
+    /// Starts fri as `row` says, with `prepare` afterwards.
     fn start(&self, row: &Row, prepare: &str) -> Process {
         let fri = &self.pair.fri;
         let dir = fri.dir().display();
@@ -206,7 +206,7 @@ impl Bench {
     }
 }
 
-/// All capabilities that this test's own root has and [`USUAL`] or [`MORE`] names.
+/// This test's own root capabilities that are in [`USUAL`] or [`MORE`].
 fn own_capabilities() -> Vec<&'static str> {
     let listed = Command::new("setpriv").arg("--dump").output().unwrap();
     let listed = String::from_utf8(listed.stdout).unwrap();
@@ -307,7 +307,7 @@ fn settings_that_take_a_capability_name_it() {
     ]);
 }
 
-/// Makes the device's node anew, with this mode and owner, on a file system with this option.
+/// Recreates the device's node with this mode and owner, on a file system with these options.
 macro_rules! node {
     ($mode:literal, $owner:literal, $options:literal) => {
         concat!(
@@ -567,7 +567,7 @@ fn an_ipv6_remote_is_called_once_ipv6_is_there_and_until_then_the_reason_is_name
     process.wait_line(UP, SOON).unwrap();
 }
 
-/// Linux tells who has no IPv6 by more than one sign, and the others must not be taken for it: a full tunnel would be open.
+/// Linux shows missing IPv6 by more than one sign. Others must not be mistaken for it: a full tunnel would be open.
 #[test]
 fn a_full_tunnel_is_closed_to_ipv6_also_where_proc_or_sockets_do_not_show_it() {
     let bench = Bench::new();
@@ -630,7 +630,7 @@ fn calls_that_are_refused_are_done_without_or_named() {
     ]);
 }
 
-/// Becomes the tund beside this program, which is refused these calls.
+/// Becomes the tund beside this program, with these calls refused.
 fn become_tund(told: &str) -> ! {
     let (errno, calls) = told.split_once(' ').unwrap();
     let errno = [
@@ -720,7 +720,7 @@ fn doctor_names_the_rights_and_the_driver_that_are_missing() {
     }
 }
 
-/// In a guest, whose kernel is started so.
+/// In a guest whose kernel is started so.
 #[test]
 fn a_kernel_without_ipv6_runs_links_of_ipv4_and_full_tunnels_and_names_what_it_lacks_elsewhere() {
     const INSIDE: &str = r#"
@@ -768,7 +768,7 @@ peer = ["10.8.0.1", "fd00::1"]
     }
 }
 
-/// A user namespace as rootless podman makes it: root there is somebody outside, and has 65536 others.
+/// A user namespace like rootless podman's: its root is a user outside, with 65536 others.
 const ROOTLESS: &str =
     "until [ -n \"$(cat /proc/self/uid_map)\" ] && ip link show eth0 >/dev/null 2>&1; do sleep .02; done";
 

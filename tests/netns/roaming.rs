@@ -14,12 +14,12 @@ use tund_lab::{Side, Wire};
 use super::support::*;
 
 const MODES: [fn(Toml) -> Toml; 2] = [|toml| toml, Toml::handshake];
-/// Two ends of one key are known within this.
+/// Time in which two ends with one key are detected.
 const WITHIN: Duration = Duration::from_secs(60);
-/// A list of remotes is tried from its beginning, each for up to half a minute.
+/// A list of remotes is tried from its start, each for up to half a minute.
 const LIST: Duration = Duration::from_secs(90);
 
-/// Shows fri's port 1417 to mon as another one, like an address translator that may forget what it knew.
+/// Shows fri's port 1417 to mon as another, like a NAT that may lose its state.
 fn translate(wire: &Wire, port: &Arc<AtomicU16>) {
     let port = port.clone();
     wire.set_filter(move |frame| {
@@ -45,7 +45,7 @@ fn a_peer_that_is_translated_anew_is_followed() {
         for shown in [40_002, 40_003] {
             let mark = mon.mark();
             port.store(shown, Ordering::Relaxed);
-            // Only what fri sends can tell; here it is a ping.
+            // Only traffic from fri can show it; here a ping.
             pair.fri
                 .wait_output("ping -n -c 1 -W 1 192.168.86.18", SOON, |text| text.contains("1 received"))
                 .unwrap_or_else(|error| panic!("{error}\nfri:\n{}\nmon:\n{}", fri.text(), mon.text()));
@@ -82,7 +82,7 @@ fn routes_that_choose_another_own_address_are_followed_where_the_old_one_leads_n
         pair.fri.run("ip addr add 10.0.0.11/24 dev eth0").unwrap();
         let (fri, mon) = pair.link(&keys(Toml::tun_fri()), &keys(Toml::tun_mon()));
         let mark = mon.mark();
-        // As a provider does with the addresses of another one. What mon sends still arrives.
+        // Like a provider that filters another's addresses. What mon sends still arrives.
         let drop = "nft add table ip f; nft 'add chain ip f i { type filter hook input priority 0; }'; \
                     nft add rule ip f i ip saddr 10.0.0.1 drop";
         pair.mon.shell(drop).unwrap();

@@ -81,7 +81,7 @@ fn the_example_files_join_two_networks_and_leave_no_trace() {
     drop(hub);
 }
 
-/// The routes named in lines such as `ip route add R`.
+/// The routes in lines such as `ip route add R`.
 fn changes(lines: &[String], verb: &str) -> Vec<String> {
     let mark = format!("ip route {verb} ");
     lines.iter().filter_map(|line| Some(line.split_once(&mark)?.1.to_owned())).collect()

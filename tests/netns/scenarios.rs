@@ -1,4 +1,4 @@
-//! The laboratory's scenarios, with their failures: each a file below `lab/scenarios`.
+//! The lab's scenarios, with their failures: each a file below `lab/scenarios`.
 
 use std::path::Path;
 use std::process::Command;
@@ -33,7 +33,7 @@ fn carry_out(entry: &Entry) {
     }
 }
 
-/// What is wrong shows, and the solution mends it.
+/// The fault shows, and the solution repairs it.
 #[test]
 fn every_exercise_has_its_fault_and_its_solution() {
     EXERCISES.iter().for_each(carry_out);
@@ -92,7 +92,7 @@ fn play(arguments: &[&str]) -> Process {
     Process::spawn("tund-lab run", command).unwrap()
 }
 
-/// Directories of the worlds of a process, and processes that were started in them.
+/// Remaining directories of a process's worlds, and processes started in them.
 pub fn left_of(pid: u32) -> Vec<String> {
     let name = format!("tund-lab-{pid}-");
     let dirs = std::fs::read_dir(std::env::temp_dir()).unwrap().flatten().map(|entry| entry.path());
@@ -132,7 +132,7 @@ fn a_signal_ends_a_scenario_and_leaves_nothing() {
 fn a_signal_while_hosts_are_made_leaves_nothing() {
     for hosts in 1..=4 {
         let mut process = play(&["routed-sites"]);
-        // The first directory has tund's program, the second is that of the scenario.
+        // The first directory has tund's program, the second is the scenario's.
         let world = std::env::temp_dir().join(format!("tund-lab-{}-1", process.pid()));
         let made = || std::fs::read_dir(&world).map_or(0, Iterator::count);
         wait_until("hosts", LONG, || made() >= hosts).unwrap();
@@ -142,7 +142,7 @@ fn a_signal_while_hosts_are_made_leaves_nothing() {
     }
 }
 
-/// Two ends of OpenVPN, and no tund.
+/// Two OpenVPN ends, and no tund.
 const OPENVPN_ALONE: &str = r#"#  a ==== b
 title = "OpenVPN alone"
 programs = ["openvpn"]
@@ -183,7 +183,7 @@ fn scenarios_of_ones_own_are_made_checked_and_run() {
     assert!(result["phases"][0]["checks"][0]["seconds"].as_f64().unwrap() > 0.0, "{out}");
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, text.replace("192.168.86.2\"\nfails", "192.168.86.1\"\nfails")).unwrap();
-    // What does not hold takes its 40 s.
+    // A failing step takes its full 40 s.
     let (code, out, _) = call(&["run", "--json", &file]);
     let result: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert!(code == Some(1) && result["passed"] == false && result["error"].is_string(), "{out}");
@@ -202,7 +202,7 @@ fn scenarios_of_ones_own_are_made_checked_and_run() {
     );
 }
 
-/// A path of 20 Mbit/s, which two variables describe.
+/// A path of 20 Mbit/s, described by two variables.
 const MEASURED: &str = r#"#  ann -- fri ==== mon -- bob
 title = "measured"
 extends = "routed-sites"
@@ -249,7 +249,7 @@ fn a_scenario_measures_and_its_result_is_a_page() {
     assert!((1.0..=20.0).contains(&rate), "{rate} Mbit/s of 20");
     let html = std::fs::read_to_string(&page).unwrap();
     assert!(html.contains("ann -- fri ==== mon -- bob") && html.matches("<rect").count() == 7, "{html}");
-    // Another value of a variable is another path, and what does not hold is on the page.
+    // Another value makes another path, and the page shows what fails.
     let (code, text) = call(&["--set", "RATE=4mbit", "--set", "MOST=1 Mbit/s"]);
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("rate: ann: ") && text.contains("<= 1 Mbit/s"), "{text}");
@@ -293,7 +293,7 @@ fn the_shell_is_on_the_host_and_what_crossed_is_recorded() {
     };
     assert!(seen("fri", "icmp") >= 6, "the inner side");
     assert_eq!(seen("internet", "icmp"), 0, "the inner packets are hidden outside");
-    // The line that the laboratory prints shows them, for the host whose line it is and for the one in between.
+    // The printed line shows them, for its own host and for the one in between.
     let text = process.text();
     let viewer = text.lines().find(|line| line.starts_with("wireshark -X ")).unwrap();
     let recording = viewer.rsplit('/').next().unwrap();

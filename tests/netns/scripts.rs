@@ -1,4 +1,4 @@
-//! What scripts are given, as OpenVPN gives it.
+//! The environment of scripts, as OpenVPN provides it.
 //!
 //! ```text
 //!  fri 10.0.0.1 ---- 10.0.0.2 mon
@@ -11,7 +11,7 @@ use tund_lab::wait_until;
 
 use super::support::*;
 
-/// A script that writes its arguments and environment into `NAME.args` and `NAME.env`.
+/// A script that writes its arguments and environment to `NAME.args` and `NAME.env`.
 fn recorder(pair: &Pair, name: &str) -> String {
     let base = pair.fri.dir().join(name).display().to_string();
     let body = format!(

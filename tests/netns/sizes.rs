@@ -12,7 +12,7 @@ use tund_lab::{Wire, probe};
 
 use super::support::*;
 
-/// Sizes of the link's own datagrams as IP packets; none is a fragment or may become one.
+/// Sizes of the link's datagrams as IP packets; none is a fragment or may become one.
 fn outer_sizes(wire: &Wire) -> Vec<usize> {
     let frames = wire.take();
     let sizes = frames.iter().filter_map(|frame| {

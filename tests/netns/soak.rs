@@ -1,6 +1,6 @@
 //! A link that is restarted, killed, reloaded, signalled, moved and flooded at random, under traffic.
 //!
-//! `TUND_SOAK=600` lets it last ten minutes; `TUND_SOAK_SEED` plays a run again.
+//! `TUND_SOAK=600` makes it last ten minutes; `TUND_SOAK_SEED` repeats a run.
 
 #![allow(clippy::print_stdout, reason = "a run is read, and played again by its seed")]
 
@@ -14,13 +14,13 @@ use super::operation::ask;
 use super::support::*;
 use tund_proto::testing::Dice;
 
-/// What a run lasts among the other tests.
+/// Usual duration among the other tests.
 const USUAL: u64 = 25;
-/// Frames each way, fifty a second, that must all come in the peace between two disturbances.
+/// Frames in each direction, fifty a second, that must all arrive between two disturbances.
 const CALM: u32 = 100;
-/// The same where a run lasts longer.
+/// The same in longer runs.
 const LONG_CALM: u32 = 250;
-/// Kilobytes that a process may grow: allocators keep what they once had.
+/// Allowed growth of a process in KiB: allocators keep memory.
 const GROWTH: u64 = 6 * 1024;
 
 const FLOOD: &str = "\
@@ -33,7 +33,7 @@ struct End<'a> {
     host: &'a Host,
     name: &'static str,
     process: Process,
-    /// Descriptors and kilobytes of parent and engine when the link first was up.
+    /// Descriptors and KiB of parent and engine when the link first came up.
     first: Option<[Use; 2]>,
 }
 
@@ -52,7 +52,7 @@ impl<'a> End<'a> {
         ask(self.host, &["status", self.name, "--json"]).1
     }
 
-    /// Datagrams that this end has missed so far.
+    /// Datagrams that this end has missed.
     fn lost(&self) -> u64 {
         let status: serde_json::Value = serde_json::from_str(&self.status()).unwrap();
         status[0]["counters"]["datagrams_lost"].as_u64().unwrap()
@@ -73,7 +73,7 @@ impl<'a> End<'a> {
             None => self.first = Some(used),
             Some(first) => {
                 for (first, now) in first.iter().zip(used) {
-                    // A client, a script or a look-up may be there at the moment.
+                    // A client, a script or a look-up may be active.
                     let fine =
                         now.descriptors <= first.descriptors + 4 && now.memory <= first.memory + GROWTH;
                     assert!(fine, "{} after {after}: {first:?} became {now:?}", self.name);
@@ -130,7 +130,7 @@ fn a_link_outlives_whatever_is_done_to_it_and_leaves_nothing() {
     let mut ends = [End::start(&pair.fri, "fri", &fri(1)), End::start(&pair.mon, "mon", &mon())];
     ends.iter_mut().for_each(|end| end.wait_up("the start"));
     let mut traffic = pair.fri.spawn(&["ping", "-n", "-q", "-i", "0.02", "192.168.86.18"]).unwrap();
-    // It begins before anything is disturbed.
+    // It begins before any disturbance.
     keep_calm(&pair, &ends, "the start");
     let until = Instant::now() + Duration::from_secs(number("TUND_SOAK").unwrap_or(USUAL));
     let mut routes_of_fri = 1;
@@ -154,7 +154,7 @@ fn a_link_outlives_whatever_is_done_to_it_and_leaves_nothing() {
         wait_until("the routes", SOON, wanted).unwrap();
         assert_eq!(pair.fri.interfaces().unwrap(), ["eth0", "lo", "tun0"]);
         assert_eq!(pair.mon.interfaces().unwrap(), ["eth0", "lo", "tun0"]);
-        // Parent and engine; at fri the traffic with its two parts too.
+        // Parent and engine; at fri also the traffic with its two parts.
         let settled = || pair.mon.processes().len() == 2;
         wait_until("no process too many", SOON, settled).unwrap();
         keep_calm(&pair, &ends, last);
@@ -175,7 +175,7 @@ fn a_link_outlives_whatever_is_done_to_it_and_leaves_nothing() {
     }
 }
 
-/// In peace nothing may be lost, neither a frame nor a datagram.
+/// While undisturbed, no frame and no datagram may be lost.
 fn keep_calm(pair: &Pair, ends: &[End<'_>; 2], last: &str) {
     let count = if number("TUND_SOAK").is_some() { LONG_CALM } else { CALM };
     let lost = || ends.each_ref().map(End::lost);
@@ -187,7 +187,7 @@ fn keep_calm(pair: &Pair, ends: &[End<'_>; 2], last: &str) {
     assert_eq!(lost(), before, "datagrams lost in the peace after {last}\n{}", said());
 }
 
-/// Frames are lost while a disturbance lasts, and at no other time.
+/// Frames are lost only during a disturbance.
 fn explain_losses(pings: &str, disturbed: f64) {
     let sent = pings
         .split(" packets transmitted")
@@ -198,7 +198,7 @@ fn explain_losses(pings: &str, disturbed: f64) {
     assert!(lost <= sent * disturbed + 100.0, "more than disturbances explain");
 }
 
-/// Does one thing; its name.
+/// Disturbs; returns what.
 fn disturb(pair: &Pair, ends: &mut [End<'_>; 2], dice: &mut Dice, routes_of_fri: &mut u64) -> &'static str {
     let which = dice.below(2);
     match dice.below(9) {
@@ -239,7 +239,7 @@ fn disturb(pair: &Pair, ends: &mut [End<'_>; 2], dice: &mut Dice, routes_of_fri:
             let new = 5 - old;
             pair.mon.run(&format!("ip addr add 10.0.0.{new}/24 dev eth0")).unwrap();
             pair.mon.run(&format!("ip addr del 10.0.0.{old}/24 dev eth0")).unwrap();
-            // Deleting the first address of a network deletes the others.
+            // Deleting a network's first address deletes the others.
             let _ = pair.mon.run(&format!("ip addr add 10.0.0.{new}/24 dev eth0"));
             "another address"
         }
@@ -250,14 +250,14 @@ fn disturb(pair: &Pair, ends: &mut [End<'_>; 2], dice: &mut Dice, routes_of_fri:
         }
         _ => {
             pair.fri.run("ip route flush proto 88").unwrap();
-            // The repairs of a minute are counted.
+            // Repairs per minute are counted.
             std::thread::sleep(Duration::from_millis(700));
             "a flush of routes"
         }
     }
 }
 
-/// The last number of mon's address: 2 or 3.
+/// The last byte of mon's address: 2 or 3.
 fn address(mon: &Host) -> u8 {
     if mon.run("ip -o -4 addr show dev eth0").unwrap().contains("10.0.0.2/") { 2 } else { 3 }
 }

@@ -1,4 +1,4 @@
-//! The program linked statically, for hosts and images without a C library.
+//! The statically linked program, for hosts and images without a C library.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ use tund_lab::Process;
 use super::demo::LONG;
 use super::support::*;
 
-/// What is optimized in other builds for tests, and is longest about it.
+/// Packages optimised in other test builds, which take longest.
 const SLOW_TO_BUILD: [&str; 3] = ["tund-proto", "libcrux-ml-kem", "libcrux-sha3"];
 
-/// Built without C, which is the shorter build; what this is about is the C library.
+/// Builds it without C code, which is faster; this test is about the C library.
 fn program() -> PathBuf {
     let target = Path::new(TUND).ancestors().nth(2).unwrap().join("static");
     let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);

@@ -1,4 +1,4 @@
-//! Started by inetd or xinetd for the first datagram, as the files in `inetd/` say.
+//! Starts by inetd or xinetd on the first datagram, as the files in `inetd/` say.
 //!
 //! ```text
 //!  fri 10.0.0.1 ---- 10.0.0.2 mon: superserver on port 1417, which starts tund
@@ -42,7 +42,7 @@ impl Served {
         Self { server, log, pair }
     }
 
-    /// What runs on mon beside superserver and log.
+    /// Processes on mon other than superserver and log.
     pub fn tunds(&self) -> Vec<u32> {
         let others = [self.server.pid(), self.log.pid()];
         self.pair.mon.processes().into_iter().filter(|pid| !others.contains(pid)).collect()
@@ -50,19 +50,19 @@ impl Served {
 
     /// Waits until no process of tund and no device is left.
     fn wait_no_tund(&self, limit: Duration) {
-        // A process that ends leaves its namespace before it lets go of its device.
+        // An exiting process leaves its namespace before it releases its device.
         let gone = || self.tunds().is_empty() && self.pair.mon.interfaces().unwrap() == ["eth0", "lo"];
         wait_until("tund gone", limit, gone).unwrap();
     }
 }
 
-/// The link's file, with directories of the host's own.
+/// Installs the link's file, with directories of the host's own.
 fn install(host: &Host, name: &str, toml: &Toml) {
     let directories = format!("runtime-dir = '{0}/run'\nverb = 3", host.dir().display());
     host.file(&format!("{name}.toml"), &toml.clone().with(&format!("[run]\n{directories}")).text()).unwrap();
 }
 
-/// Starts a superserver with the project's own file, and with further services: name, port, configuration.
+/// Starts a superserver with the project's own file, and more services: name, port, configuration.
 fn serve(host: &Host, kind: Superserver, more: &[(&str, u16, &str)]) -> Process {
     let mut recipe = RECIPE.to_owned();
     for (name, port, config) in more {
@@ -78,7 +78,7 @@ fn serve(host: &Host, kind: Superserver, more: &[(&str, u16, &str)]) -> Process 
     serve_files(host, kind, &recipe, &lines)
 }
 
-/// Starts a superserver with this file of xinetd's, or this one of inetd's.
+/// Starts a superserver with this xinetd file, or this inetd file.
 fn serve_files(host: &Host, kind: Superserver, recipe: &str, lines: &str) -> Process {
     let placed = |text: &str| {
         text.replace("/usr/sbin/tund", TUND).replace("/etc/tund", &host.dir().display().to_string()) + "\n"
@@ -104,7 +104,7 @@ pub fn wait_listening(host: &Host, port: u16) {
     host.wait_output("ss -Hlun", SOON, |text| text.contains(&part)).unwrap();
 }
 
-/// Sends one datagram that is none of tund's to mon.
+/// Sends mon a datagram that is not tund's.
 fn stranger(pair: &Pair) {
     let socket = pair.fri.within(|| UdpSocket::bind("10.0.0.1:0").unwrap()).unwrap();
     socket.send_to(&[7; 300], "10.0.0.2:1417").unwrap();
@@ -132,7 +132,7 @@ fn is_started_by_a_datagram_and_again_after_it_left(kind: Superserver) {
     }
 }
 
-/// Whether the superserver accepts connections itself, and starts a process for each.
+/// Whether the superserver accepts connections itself and starts a process for each.
 #[derive(Clone, Copy, PartialEq)]
 enum Wait {
     Yes,
@@ -193,12 +193,12 @@ fn inetd_starts_it_for_each_connection_and_one_process_runs_the_link() {
     is_started_by_a_connection_and_again_after_it_left(Superserver::Inetd, Wait::No);
 }
 
-/// Parent and engine of the one that runs the link.
+/// Parent and engine of the process that runs the link.
 const ONE: usize = 2;
 
 #[test]
 fn where_each_connection_starts_a_process_strangers_leave_none_and_the_peer_comes_back() {
-    // Something that each start would warn of.
+    // Something that every start would warn of.
     let mon = Toml::tun_mon().with("[guard]\nstorm = 9");
     let served = serve_connections(Superserver::Inetd, Wait::No, &mon);
     let Served { pair, log, .. } = &served;
@@ -214,7 +214,7 @@ fn where_each_connection_starts_a_process_strangers_leave_none_and_the_peer_come
     wait_until("one process is left", SOON, || served.tunds() == first).unwrap();
     assert_pings(&pair.fri, "192.168.86.18");
     drop((silent, strangers));
-    // The connection is cut, and then the peer begins anew without a word: the same process has it again.
+    // The connection is cut, and the peer restarts silently: the same process serves it again.
     pair.mon.run("ss -K sport = :563").unwrap();
     let works = || {
         let answers = || pair.fri.run("ping -n -c 1 -W 1 192.168.86.18").is_ok();
@@ -228,13 +228,13 @@ fn where_each_connection_starts_a_process_strangers_leave_none_and_the_peer_come
     fri.wait_line(UP, SOON).unwrap();
     works();
     wait_until("one process is left", SOON, || served.tunds() == first).unwrap();
-    // Those that handed a connection over have not said a word.
+    // Processes that handed a connection over have logged nothing.
     let is_of_first = |line: &String| first.iter().any(|pid| line.contains(&format!("tund[{pid}]")));
     let (own, others): (Vec<_>, Vec<_>) =
         log.lines().into_iter().filter(|line| line.contains("tund[")).partition(is_of_first);
     assert!(own.iter().any(|line| line.contains("[tap-only]")), "{own:#?}");
     assert!(others.is_empty(), "{others:#?}");
-    // What was killed has left its socket; the next connection starts the link again.
+    // A killed process has left its socket; the next connection restarts the link.
     for pid in &first {
         let _ = pair.mon.run(&format!("kill -9 {pid}"));
     }
@@ -328,7 +328,7 @@ fn after_kill_9_of_both_processes_the_next_datagram_starts_it_again() {
     }
 }
 
-/// The open flags of the superserver's sockets, as the kernel shows them.
+/// The superserver's socket flags, as the kernel shows them.
 fn socket_flags(server: &Process) -> Vec<String> {
     let directory = format!("/proc/{}/fd", server.pid());
     let mut flags = Vec::new();
@@ -388,7 +388,7 @@ fn a_wrong_descriptor_is_said_in_syslog() {
         assert_eq!(status.code(), Some(69), "{what}");
         log.wait_line(&format!("mon: descriptor 0 is {what}, "), SOON).unwrap();
     }
-    // What a person at a terminal gets.
+    // As a person at a terminal starts it.
     let spawn =
         "import pty, subprocess, sys; sys.exit(subprocess.call(sys.argv[1:], stdin=pty.openpty()[1]))";
     let at_terminal =
@@ -410,7 +410,7 @@ fn mistakes_are_said_in_syslog_and_do_not_make_the_superserver_spin() {
     assert_eq!(first.len(), 1, "a failed start lasts a while");
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(served.tunds(), first);
-    // A command line that is wrong is told there as well.
+    // A wrong command line is reported there too.
     let mut wrong = pair.mon.spawn(&[TUND, "--inetd", "--confg", "x"]).unwrap();
     assert_eq!(exit_code(&mut wrong), 2);
     log.wait_line("'--confg'", SOON).unwrap();
@@ -418,7 +418,7 @@ fn mistakes_are_said_in_syslog_and_do_not_make_the_superserver_spin() {
 
 #[test]
 fn frames_that_come_before_the_device_wait_for_it() {
-    // The device is there, and frames pass, when `up` has ended.
+    // The device exists, and frames pass, once `up` has ended.
     let served =
         Served::new(Superserver::Xinetd, &Toml::tun_mon().with("[scripts]\nsecurity = 2\nup = 'up'"));
     let Served { log, pair, .. } = &served;

@@ -1,4 +1,4 @@
-//! What the topics share: two hosts, their configurations, and the daemon.
+//! Shared by all topologies: two hosts, their configurations, and the daemon.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -12,14 +12,14 @@ use tund_lab::{Host, Net, Process, Wire, wait_until};
 
 /// The daemon under test.
 pub const TUND: &str = env!("CARGO_BIN_EXE_tund");
-/// Longer than anything here takes on a busy machine; nothing waits for it to pass.
+/// Longer than anything here takes on a busy machine; nothing waits for it to elapse.
 pub const SOON: Duration = Duration::from_secs(20);
-/// The line of an end whose peer answers and fits.
+/// Log line of an end whose peer answers and matches.
 pub const UP: &str = "link up with";
-/// The line of an end that no longer has its peer.
+/// Log line of an end that has lost its peer.
 pub const DOWN: &str = "link down";
 
-/// fri and mon. Fields drop in this order: the world last.
+/// fri and mon. Fields drop in order: the world last.
 pub struct Pair {
     /// Has the remote.
     pub fri: Host,
@@ -38,7 +38,7 @@ pub fn pair() -> Pair {
     pair
 }
 
-/// The same with a wire in the hands of the test.
+/// The same with a wire controlled by the test.
 pub fn wired() -> (Wire, Pair) {
     let pair = Pair::unplugged();
     let wire = pair.net.wire(&pair.fri, "eth0", &pair.mon, "eth0").unwrap();
@@ -96,14 +96,14 @@ pub fn start_with(host: &Host, name: &str, text: &str, arguments: &[&str]) -> Pr
     host.tund(Path::new(TUND), &file, arguments).unwrap()
 }
 
-/// An executable shell script in the host's directory.
+/// Writes an executable shell script to the host's directory.
 pub fn script(host: &Host, name: &str, body: &str) -> PathBuf {
     let path = host.dir().join(name);
     tund_lab::write_script(&path, &format!("#!/bin/sh\n{body}\n")).unwrap();
     path
 }
 
-/// Waits until nothing is left of a tund that was killed: it lets go of its socket last.
+/// Waits until nothing is left of a killed tund: it releases its socket last.
 pub fn wait_gone(host: &Host) {
     let gone = || {
         let devices = host.interfaces().is_ok_and(|names| !names.iter().any(|name| name == "tun0"));
@@ -112,12 +112,12 @@ pub fn wait_gone(host: &Host) {
     wait_until("tund gone", SOON, gone).unwrap();
 }
 
-/// The exit code of a program that ends by itself.
+/// The exit code of a program that exits on its own.
 pub fn exit_code(process: &mut Process) -> i32 {
     process.code(SOON).unwrap()
 }
 
-/// A configuration made of tables, each a text of lines.
+/// A configuration in tables, each a string of lines.
 #[derive(Clone)]
 pub struct Toml {
     pub top: String,
@@ -160,41 +160,41 @@ impl Toml {
         Self { top: top.into(), key, device: device.into(), rest: String::new() }
     }
 
-    /// With handshake keys instead of static ones.
+    /// Uses handshake keys instead of static ones.
     pub fn handshake(mut self) -> Self {
         self.key = self.key.replace("mode = 'static'", "mode = 'handshake'");
         self
     }
 
-    /// More tables at the end.
+    /// Appends tables.
     pub fn with(mut self, text: &str) -> Self {
         self.rest.push_str(text);
         self.rest.push('\n');
         self
     }
 
-    /// Another first part.
+    /// Replaces the first part.
     pub fn top(mut self, text: &str) -> Self {
         self.top = text.into();
         self
     }
 
-    /// Another `[device]`.
+    /// Replaces `[device]`.
     pub fn device(mut self, text: &str) -> Self {
         self.device = text.into();
         self
     }
 
-    /// The file.
+    /// The whole file.
     pub fn text(&self) -> String {
         let Self { top, key, device, rest } = self;
         format!("{top}\n[key]\n{key}\n[device]\n{device}\n{rest}\n")
     }
 }
 
-/// Ten pings of which nine are answered, at the third attempt at the latest: the hosts share a busy machine, and what has only just
-/// come up may hold the first ones up. With a deadline ping waits, and sends more, until it has ten answers; without one it waits for
-/// the last answers no longer than two round trips.
+/// Sends ten pings, of which nine must be answered, in at most three attempts: the hosts share a busy machine, and a new link may
+/// delay the first ones. With a deadline, ping continues until it has ten answers; without one it waits for the last answers at most
+/// two round trips.
 pub fn assert_pings(host: &Host, options: &str) {
     let mut text = String::new();
     for _ in 0..3 {
@@ -210,13 +210,13 @@ pub fn assert_pings(host: &Host, options: &str) {
     panic!("{text}");
 }
 
-/// How many pings were answered, as ping(8) says.
+/// The number of answered pings, by ping(8).
 pub fn answered(text: &str) -> u32 {
     let before = text.split(" received").next().unwrap_or_default();
     before.rsplit(' ').next().and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
-/// Frames that the device has taken in (`rx`) and given out (`tx`), as the host counts them.
+/// Frames that the device has received (`rx`) and sent (`tx`), by the host's counters.
 pub fn counters(host: &Host, device: &str) -> (u64, u64) {
     let text = host.run(&format!("ip -s link show {device}")).unwrap();
     let count = |after: &str| {
@@ -226,7 +226,7 @@ pub fn counters(host: &Host, device: &str) -> (u64, u64) {
     (count("RX:"), count("TX:"))
 }
 
-/// How many datagrams an end has dropped for a reason, from its statistics.
+/// Datagrams that an end has dropped for a reason, from its statistics.
 pub fn dropped(process: &Process, reason: &str) -> u64 {
     let mark = process.mark();
     process.signal(Signal::USR2).unwrap();
@@ -237,7 +237,7 @@ pub fn dropped(process: &Process, reason: &str) -> u64 {
     if line.contains(reason) { number.parse().unwrap_or(0) } else { 0 }
 }
 
-/// KiB in memory of the processes of a host.
+/// Resident memory of a host's processes in KiB.
 pub fn resident(host: &Host) -> u64 {
     let resident = |pid: u32| -> Option<u64> {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
@@ -247,7 +247,7 @@ pub fn resident(host: &Host) -> u64 {
     host.processes().into_iter().filter_map(resident).sum()
 }
 
-/// Routes of a host, both families, without what the kernel itself adds.
+/// Routes of a host, both families, except those added by the kernel.
 pub fn routes(host: &Host) -> String {
     let own = |text: String| -> String {
         text.lines().filter(|line| !line.contains("proto kernel")).map(|line| format!("{line}\n")).collect()
@@ -255,7 +255,7 @@ pub fn routes(host: &Host) -> String {
     own(host.run("ip route show table all").unwrap()) + &own(host.run("ip -6 route show table all").unwrap())
 }
 
-/// Until the kernel has taken an IPv6 address into use: it does so in work of its own, late on a busy machine.
+/// Waits until the kernel uses an IPv6 address: it starts that asynchronously, late on a busy machine.
 pub fn await_address(host: &Host, address: &str) {
     let digits: String =
         address.parse::<Ipv6Addr>().unwrap().octets().map(|byte| format!("{byte:02x}")).concat();
@@ -273,7 +273,7 @@ fn give(host: &Host, v4: &str, v6: &str) {
     host.ip(&[&format!("addr add {v4} dev eth0"), &format!("addr add {v6} dev eth0 nodad")]).unwrap();
 }
 
-/// Makes a bridge br0 in a host, and a host behind it on `10.5.0.N`.
+/// Makes a bridge br0 in a host, and a host behind it at `10.5.0.N`.
 pub fn bridge_with_host(pair: &Pair, gate: &Host, name: &str, last: u8) -> Host {
     let behind = pair.net.host(name).unwrap();
     gate.ip(&["link add br0 type bridge", "link set br0 up"]).unwrap();
@@ -284,7 +284,7 @@ pub fn bridge_with_host(pair: &Pair, gate: &Host, name: &str, last: u8) -> Host 
     behind
 }
 
-/// A DHCP server on `eth0` for 10.5.0.100 to 10.5.0.110, with more options of dnsmasq's.
+/// A DHCP server on `eth0` for 10.5.0.100 to 10.5.0.110, with more dnsmasq options.
 pub fn serve_dhcp(host: &Host, more: &[&str]) -> Process {
     let leases = format!("--dhcp-leasefile={}", host.dir().join("leases").display());
     let usual = [
@@ -305,7 +305,7 @@ pub fn serve_dhcp(host: &Host, more: &[&str]) -> Process {
     server
 }
 
-/// `b` has a DHCP server for its segment, of which `a` gets an address.
+/// `a` gets an address from the DHCP server for `b`'s segment.
 pub fn assert_leases(a: &Host, b: &Host) {
     a.run("ip addr flush dev eth0").unwrap();
     let _server = serve_dhcp(b, &["--log-dhcp"]);
@@ -315,10 +315,10 @@ pub fn assert_leases(a: &Host, b: &Host) {
     assert!(addresses.contains("10.5.0.10") || addresses.contains("10.5.0.11"), "{addresses}");
 }
 
-/// Bytes of a stream.
+/// Bytes in a stream.
 pub const STREAM: usize = 2_000_000;
 
-/// Carries bytes from a host to an address of another; how many arrived.
+/// Sends bytes from a host to an address of another; returns how many arrived.
 pub fn stream(from: &Host, to: &Host, address: &str) -> usize {
     let listener = to.within(|| TcpListener::bind("[::]:0")).unwrap().unwrap();
     let target = (address, listener.local_addr().unwrap().port());

@@ -1,4 +1,4 @@
-//! systemd: sockets that it passes, and the units in `systemd/`.
+//! systemd: passed sockets, and the units in `systemd/`.
 //!
 //! ```text
 //!  fri 10.0.0.1 ---- 10.0.0.2 mon: systemd
@@ -78,7 +78,7 @@ fn a_socket_that_accepts_streams_starts_the_link_and_a_stranger_opens_no_device(
     assert_eq!(pair.mon.interfaces().unwrap(), ["eth0", "lo"]);
 }
 
-/// The units, with the program's path, in a directory of the host's.
+/// The units, with the program's path, in a directory of the host.
 fn units(pair: &Pair, program: &str) -> PathBuf {
     let directory = pair.mon.dir().join("units");
     fs::create_dir_all(&directory).unwrap();
@@ -100,7 +100,7 @@ fn systemd_finds_nothing_to_say_about_the_units_and_little_exposed() {
         assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{arguments:?}");
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
-    // It exits with 0 also where it warns of a key that it does not know.
+    // It exits with 0 even if it warns of an unknown key.
     analyze(&["verify", "--man=no", "./tund@link.service", "./tund@link.socket", "./tund.target"]);
     let text = analyze(&["security", "--offline=yes", "--threshold=19", "--no-pager", "./tund@.service"]);
     assert!(text.contains("Overall exposure level"), "{text}");
@@ -128,7 +128,7 @@ pub fn boot<'a>(pair: &'a Pair, config: &Toml) -> Machine<'a> {
     let socket = "[Socket]\nListenDatagram=\nListenDatagram=1417\n";
     let drop_in = pair.mon.file("port.conf", socket).unwrap();
     put("etc/systemd/system/tund@tun-mon-fri.socket.d/port.conf", &drop_in);
-    // So that the test does not wait for half a minute.
+    // Saves waiting for half a minute.
     let drop_in = pair.mon.file("watchdog.conf", "[Service]\nWatchdogSec=5\n").unwrap();
     put("etc/systemd/system/tund@.service.d/watchdog.conf", &drop_in);
     let machine = Machine::boot(&pair.mon, &files).unwrap();
@@ -154,7 +154,7 @@ fn the_service_is_ready_tells_how_it_is_and_restarts_but_not_after_a_mistake() {
     wait_until("the status line", SOON, || is_line(told()))
         .unwrap_or_else(|error| panic!("{error}: {}", told()));
 
-    // All of it as the user tund; the engine has nothing that its parent has.
+    // Everything runs as the user tund; the engine has none of its parent's rights.
     let main: u32 = machine.show(unit, "MainPID").unwrap().parse().unwrap();
     let status = machine.run(&format!("cat /proc/{main}/status")).unwrap();
     let user = machine.run("id -u tund").unwrap();
@@ -166,14 +166,14 @@ fn the_service_is_ready_tells_how_it_is_and_restarts_but_not_after_a_mistake() {
         assert!(engine.contains(part) && !journal.contains("lacks"), "{journal}");
     }
 
-    // What root relies on is root's, and root finds the unit's link below it.
+    // Files that root relies on are root's, and root finds the unit's link below them.
     let owners = machine.run("stat -c %n=%U=%a /run/tund /run/tund/units").unwrap();
     let expected = "/run/tund=root=755\n/run/tund/units=tund=755";
     assert_eq!(owners.trim_end(), expected);
     let shown = machine.run("tund status").unwrap();
     assert!(shown.lines().any(|line| line.starts_with("tun-mon-fri  up")), "{shown}");
 
-    // The unit's user may command it, but no process of his that has given up its rights, as the resolver has.
+    // The unit's user may command it, but none of his processes without rights, such as the resolver, may.
     let as_tund = |more: &str| {
         let setpriv = format!("setpriv --reuid=tund --regid=tund --clear-groups {more}");
         machine.run(&format!("{setpriv} tund rekey tun-mon-fri"))
@@ -195,12 +195,12 @@ fn the_service_is_ready_tells_how_it_is_and_restarts_but_not_after_a_mistake() {
     let again = "ping -n -c 3 -i 0.1 -W 1 192.168.86.18";
     let comes_back = || pair.fri.wait_output(again, SOON * 2, |text| text.contains("3 received")).unwrap();
 
-    // An upgrade of the package replaces it under its peer.
+    // A package upgrade replaces it under its peer.
     machine.run("sh /usr/lib/tund.postinst configure 0.0.1").unwrap();
     let main = another(&main.to_string());
     comes_back();
 
-    // An engine that hangs is noticed.
+    // A hung engine is noticed.
     let is_engine = |pid: &u32| {
         fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "tund-engine")
     };
@@ -209,7 +209,7 @@ fn the_service_is_ready_tells_how_it_is_and_restarts_but_not_after_a_mistake() {
     let main = another(&main);
     assert_eq!(machine.show(unit, "NRestarts").unwrap(), "1");
 
-    // Killed, it comes back.
+    // Killed, it restarts.
     machine.run(&format!("kill -9 {main}")).unwrap();
     another(&main);
     comes_back();
@@ -217,7 +217,7 @@ fn the_service_is_ready_tells_how_it_is_and_restarts_but_not_after_a_mistake() {
     assert_eq!(pair.mon.interfaces().unwrap(), ["eth0", "lo"]);
     assert_eq!(machine.show(unit, "Result").unwrap(), "success");
 
-    // With a mistake it does not even try again.
+    // With a configuration error it does not even retry.
     machine.run("sed -i s/address/adress/ /etc/tund/tun-mon-fri.toml").unwrap();
     assert!(machine.run(&format!("systemctl start {unit}")).is_err());
     let results = [machine.show(unit, "ExecMainStatus").unwrap(), machine.show(unit, "NRestarts").unwrap()];

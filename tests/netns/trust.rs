@@ -1,4 +1,4 @@
-//! What another user of the host has put where root's link keeps its files, or can put there.
+//! Files that another user has put, or can put, where root's link keeps its own.
 //!
 //! ```text
 //!  fri 10.0.0.1 ---- 10.0.0.2 mon
@@ -22,13 +22,13 @@ fn nobody(path: &Path) {
     std::os::unix::fs::lchown(path, Some(NOBODY), Some(NOBODY)).unwrap();
 }
 
-/// fri's directory below `run` or `state`, as it will be called.
+/// The future name of fri's directory below `run` or `state`.
 fn leaf(pair: &Pair, base: &str) -> PathBuf {
     let inode = pair.fri.run("stat -L -c %i /proc/self/ns/net").unwrap();
     pair.fri.dir().join(base).join(format!("fri-{}", inode.trim()))
 }
 
-/// A ledger that adds an address and a route, as long as this boot lasts.
+/// A ledger that adds an address and a route, valid for this boot.
 fn plant_ledger(pair: &Pair, directory: &Path) {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
     let shown = pair.fri.run("ip -o link show eth0").unwrap();
@@ -63,7 +63,7 @@ fn a_ledger_that_somebody_else_planted_is_not_read() {
     let directory = leaf(&pair, "run");
     fs::create_dir_all(&directory).unwrap();
     plant_ledger(&pair, &directory);
-    // The whole of it his, or only what is below root's, or root's and open to all.
+    // All of it his, or only what is below root's, or root's but open to all.
     let run = pair.fri.dir().join("run");
     for path in [&run, &directory] {
         nobody(path);
@@ -74,7 +74,7 @@ fn a_ledger_that_somebody_else_planted_is_not_read() {
     fs::set_permissions(&directory, Permissions::from_mode(0o777)).unwrap();
     assert_refused(&pair, pair.start_fri(&Toml::tun_fri()), &directory, "chmod go-w");
     assert_eq!(shown(&pair), before);
-    // One that was made root's without a look does nothing that is not undoing.
+    // A ledger made root's without a check still only undoes.
     fs::set_permissions(&directory, Permissions::from_mode(0o700)).unwrap();
     let mut fri = pair.start_fri(&Toml::tun_fri());
     fri.wait_line("takes back nothing of tund's", SOON).unwrap();
@@ -118,7 +118,7 @@ fn whoever_serves_a_socket_as_another_user_is_not_asked() {
     let directory = leaf(&pair, "run");
     fs::create_dir_all(&directory).unwrap();
     let serve = |uid: u32| {
-        // It owns what it serves, in a directory of root's.
+        // It owns its socket, in a directory of root's.
         let socket = directory.join("control.sock");
         let _ = fs::remove_file(&socket);
         fs::set_permissions(&directory, Permissions::from_mode(0o777)).unwrap();
@@ -140,7 +140,7 @@ fn whoever_serves_a_socket_as_another_user_is_not_asked() {
     let _server = serve(0);
     let (_, text) = ask(&pair.fri, &["status", "fri"]);
     assert!(text.contains("a_[31mb") && !text.contains('\x1b'), "{text:?}");
-    // Nor is anybody looked for where another user decides who is found.
+    // Nor does it look for anyone where another user decides who is found.
     let run = pair.fri.dir().join("run");
     nobody(&run);
     let (code, text) = ask(&pair.fri, &["status"]);

@@ -73,7 +73,7 @@ fn frames_carry_a_zero_virtio_header_and_nothing_else() {
         assert_eq!(length, VNET_HEADER + 20 + 8 + 4);
         assert_eq!(frame[..VNET_HEADER], [0; VNET_HEADER]);
         assert_eq!(frame[length - 4..length], *b"ping");
-        // The way back: source and destination swapped leave every checksum as it is.
+        // The way back: with source and destination swapped, every checksum stays valid.
         let (packet, ports) = (VNET_HEADER + 12, VNET_HEADER + 20);
         let (from, to) = frame[packet..packet + 8].split_at_mut(4);
         from.swap_with_slice(to);
@@ -128,7 +128,7 @@ fn a_persistent_device_is_adopted_and_stays() {
     });
 }
 
-/// How many queues it has, and how many of these are not attached; nothing of one that can have one alone.
+/// Queues of a device, and those of them not attached; `None` if it supports only one.
 fn queues(name: &str) -> [Option<u64>; 2] {
     let details = ip(&format!("-d link show {name}"));
     let details = &details[0]["linkinfo"]["info_data"];
@@ -139,14 +139,14 @@ fn queues(name: &str) -> [Option<u64>; 2] {
 fn a_device_has_several_queues_and_the_first_has_the_frames() {
     isolated(|| {
         let device = device::open(Mode::Tun, Some("many"), 4).unwrap();
-        // Those that are written to are never attached.
+        // Those for writing are never attached.
         assert_eq!((device.queues.len(), device.writers.len()), (4, 4));
         assert_eq!(queues("many"), [Some(1), Some(7)]);
         sh("ip link set many addrgenmode none");
         sh("ip addr add 192.168.86.81 peer 192.168.86.18 dev many");
         link_up(&mut Netlink::open().unwrap(), "many");
         let mut frame = [0; 2048];
-        // Whatever the kernel would spread by.
+        // Whatever the kernel hashes by.
         for port in 9..41 {
             let socket = UdpSocket::bind("192.168.86.81:0").unwrap();
             socket.send_to(b"ping", ("192.168.86.18", port)).unwrap();
@@ -163,7 +163,7 @@ fn a_device_has_several_queues_and_the_first_has_the_frames() {
     });
 }
 
-/// An engine that is gone has left them attached.
+/// As an engine that is gone has left them.
 fn assert_queues_are_attached_and_detached(device: &device::Device) {
     let last = device.queues.last().unwrap();
     attach_queue(last, true).unwrap();
@@ -191,7 +191,7 @@ fn of_a_persistent_device_there_are_as_many_queues_as_it_was_made_for() {
     });
 }
 
-/// The kernel would give them their share of the frames.
+/// Otherwise the kernel would give them a share of the frames.
 #[test]
 fn no_second_process_has_queues_of_a_device_that_is_in_use() {
     isolated(|| {
@@ -208,7 +208,7 @@ fn no_second_process_has_queues_of_a_device_that_is_in_use() {
 #[test]
 fn an_adopted_device_forgets_the_settings_of_its_last_user() {
     isolated(|| {
-        // Open a tun device, set a header of 12 bytes and checksum offload, make it persistent.
+        // Open a tun device, set a 12-byte header and checksum offload, make it persistent.
         let script = r#"
             open(F, "+<", "/dev/net/tun") or die;
             my ($request, $size) = (pack("a16 s x22", "kept", 0x5001), pack("i", 12));
@@ -247,7 +247,7 @@ fn without_the_driver_the_error_says_how_to_load_it() {
     });
 }
 
-/// The next IPv4 packet; the kernel sends IPv6 ones of its own when a device comes up.
+/// Reads the next IPv4 packet; the kernel sends IPv6 packets of its own when a device comes up.
 fn next_ipv4(device: &device::Device, frame: &mut [u8]) -> usize {
     loop {
         let mut ready = [PollFd::from_borrowed_fd(device.queues[0].as_fd(), PollFlags::IN)];

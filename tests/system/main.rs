@@ -1,4 +1,4 @@
-//! What tund does to the kernel's network, each test in a network namespace of its own.
+//! tund's effects on the kernel's network, each test in its own network namespace.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests may fail as tests do")]
 
 mod devices;

@@ -1,4 +1,4 @@
-//! Many routes at once, and tables that change while they are read.
+//! Many routes at once, and tables that change while being read.
 
 use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use crate::namespace::{isolated, link_up, sh};
 
 const MANY: u32 = 20_000;
 
-/// Two families, half of the routes each, in another table than main every third.
+/// Half of the routes in each family; every third in a table other than main.
 fn many(netlink: &mut Netlink) -> Vec<Step> {
     sh("ip link add up0 type veth peer name other0");
     ["up0", "other0"].iter().for_each(|name| link_up(netlink, name));
@@ -34,7 +34,7 @@ fn many(netlink: &mut Netlink) -> Vec<Step> {
     (0..MANY).map(route).collect()
 }
 
-/// Those of the steps whose effect is not there.
+/// The steps whose effect is missing.
 pub fn absent(netlink: &mut Netlink, steps: &[Step]) -> Vec<Step> {
     let main = netlink.main().unwrap();
     netlink.missing(steps, &main).unwrap()

@@ -1,4 +1,4 @@
-//! Running a test in a network namespace of its own, and asking `ip` what is there.
+//! Runs a test in its own network namespace, and queries `ip`.
 
 use std::process::Command;
 
@@ -11,8 +11,8 @@ use tund::route::plan::Step;
 
 const INSIDE: &str = "TUND_TEST_INSIDE";
 
-/// Runs `body` in a new network namespace with loopback up, and in a new mount namespace: the test binary
-/// starts itself again under unshare(1), unless by root in a new user namespace as well.
+/// Runs `body` in new network and mount namespaces, with loopback up. The test binary restarts itself under unshare(1),
+/// and if not root, in a new user namespace too.
 pub fn isolated(body: fn()) {
     if std::env::var_os(INSIDE).is_some() {
         let netlink = &mut Netlink::open().unwrap();
@@ -57,7 +57,7 @@ pub fn link_up(netlink: &mut Netlink, name: &str) {
     netlink.apply(&step).unwrap();
 }
 
-/// Runs `body` in a thread that has no capability.
+/// Runs `body` in a thread without capabilities.
 pub fn unprivileged<T: Send>(body: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
@@ -70,13 +70,13 @@ pub fn unprivileged<T: Send>(body: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// What `ip -j` says.
+/// The output of `ip -j`.
 pub fn ip(arguments: &str) -> Vec<Value> {
     let text = sh(&format!("ip -j {arguments}"));
     if text.trim().is_empty() { Vec::new() } else { serde_json::from_str(&text).unwrap() }
 }
 
-/// A configuration to start from: nothing but the device's mode.
+/// A minimal configuration: only the device's mode.
 pub fn config(mode: Mode) -> Config {
     let mode = if mode == Mode::Tun { "tun" } else { "tap" };
     let text = format!(
@@ -89,7 +89,7 @@ pub fn config(mode: Mode) -> Config {
     config
 }
 
-/// A route of the configuration.
+/// A configured route.
 pub fn route(to: &str, via: Via, metric: Option<u32>, table: Option<u32>) -> Route {
     Route { to: to.parse().unwrap(), via, metric, table }
 }

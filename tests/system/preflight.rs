@@ -1,4 +1,4 @@
-//! What a check says about a host as the kernel describes it.
+//! Findings about a host as the kernel describes it.
 
 use std::net::UdpSocket;
 

@@ -1,4 +1,4 @@
-//! Plans carried out, read back and undone.
+//! Plans executed, read back and undone.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
@@ -56,7 +56,7 @@ fn the_classic_routed_link_is_set_up_and_taken_down_again() {
         let link = netlink.link("tun0").unwrap().unwrap();
         assert!(link.up && link.carrier && link.mtu == 1400);
         assert_eq!(ip("link show tun0")[0]["txqlen"], 321);
-        // The kernel may not yet have settled that no other has an IPv6 address.
+        // The kernel may still be checking the IPv6 address for duplicates.
         let settled = |address: Address| Address { tentative: false, ..address };
         let all = netlink.addresses().unwrap().into_iter();
         let ours: Vec<_> = all.filter(|a| a.interface == device.index).map(settled).collect();
@@ -90,7 +90,7 @@ fn the_classic_routed_link_is_set_up_and_taken_down_again() {
         assert!(netlink.addresses().unwrap().iter().all(|a| a.peer.is_none()));
         drop(device);
         assert_eq!(snapshot(), before);
-        // Once the device is gone the same steps still do no harm.
+        // Once the device is gone, the same steps do no harm.
         undo(&mut netlink, &done);
         assert_eq!(snapshot(), before);
     });
@@ -102,7 +102,7 @@ fn a_tap_device_joins_the_bridge_and_does_not_change_its_address() {
         let mut netlink = Netlink::open().unwrap();
         sh("ip link add br0 type bridge");
         cable(&mut netlink, "port0", "port1");
-        // A bridge has the least address of its ports; one by chance may be above the device's.
+        // A bridge has its lowest port address; one by chance may be above the device's.
         sh("ip link set port0 address 02:00:00:00:00:01");
         sh("ip link set port0 master br0");
         link_up(&mut netlink, "br0");
@@ -172,7 +172,7 @@ fn on_an_adopted_device_nothing_is_left_behind() {
                 route("fd00:66::/64", Via::VpnGateway, None, None),
             ];
             let done = carry_out(&mut netlink, &config, &device);
-            // As after a crash: what is there already is taken over, not refused.
+            // As after a crash: what exists is adopted, not refused.
             for step in &done {
                 netlink.apply(step).unwrap();
             }
@@ -384,7 +384,7 @@ fn the_links_way_follows_its_mark_its_interface_and_the_address_that_it_leaves_f
             (&bound, remote, second),
             (&listening("10.2.0.1"), remote, second),
             (&listening("10.1.0.1"), remote, first),
-            // A stream begins at any address.
+            // A stream may start from any address.
             (&listening("10.2.0.1"), stream, first),
             (&plain, from("10.2.0.1"), second),
             (&plain, from("10.1.0.1"), first),
@@ -436,13 +436,13 @@ fn rules_and_refusals_are_set_seen_and_taken_back_and_those_of_others_are_left()
             );
         }
         assert_eq!(absent(&mut netlink, &steps), []);
-        // What a killed tund left is taken over.
+        // What a killed tund left is adopted.
         let rule = steps.iter().find(|step| matches!(step, Step::AddRule(_))).unwrap();
         assert!(netlink.apply(rule).unwrap());
         undo(&mut netlink, &steps);
         assert_eq!(rules(), before);
         assert_eq!(sh("ip route show table all type unreachable"), "");
-        // A rule of somebody else is neither taken over nor removed.
+        // Another program's rule is neither adopted nor removed.
         sh("ip rule add not fwmark 7 lookup 17000 priority 17001");
         let foreign = rules();
         let own = steps.iter().find(|step| step.to_string().starts_with("ip rule add not")).unwrap();
@@ -494,7 +494,7 @@ fn uplink(netlink: &mut Netlink) {
 fn cable(netlink: &mut Netlink, near: &str, far: &str) {
     sh(&format!("ip link add {near} type veth peer name {far}"));
     for end in [near, far] {
-        // Link-local addresses would come and change in their own time.
+        // Link-local addresses would change at any time.
         sh(&format!("ip link set {end} addrgenmode none"));
         link_up(netlink, end);
     }
@@ -551,7 +551,7 @@ fn assert_shown_by_ip(route: &KernelRoute) {
     }
 }
 
-/// Everything there is, apart from what the kernel counts and times.
+/// The whole state, except counters and times.
 fn snapshot() -> [String; 4] {
     ["-o link show", "-o addr show", "-4 route show table all", "-6 route show table all"].map(|what| {
         let text = sh(&format!("ip {what}"));

@@ -49,7 +49,7 @@ fn a_named_address_is_served_in_its_family_alone() {
             let same = UdpSocket::bind(SocketAddr::new(listen_on.parse().unwrap(), 0)).unwrap();
             same.send_to(b"x", target).unwrap();
             assert_eq!(socket.receive(&mut [0; 8]).unwrap().from.remote, same.local_addr().unwrap());
-            // The port of the other family is still free.
+            // The port is still free in the other family.
             UdpSocket::bind(format!("{other}:1417")).unwrap();
         }
         let _ipv6 = bind(&listen(Some("::"), 1417, true)).unwrap();

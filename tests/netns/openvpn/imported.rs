@@ -1,10 +1,10 @@
-//! Files of the field, as `tund import --wire openvpn` leaves them, beside an OpenVPN with the other end's file.
+//! Files from the field, imported by `tund import --wire openvpn`, with an OpenVPN running the other end's file.
 
 use std::process::Command;
 
 use super::*;
 
-/// fri runs what the import makes of this file, `changed` to the addresses here; mon's OpenVPN has these options. `theirs`: its address.
+/// fri runs the import of this file with the addresses `changed`; mon's OpenVPN has these options. `theirs`: its address.
 fn assert_links(name: &str, changed: &[(&str, &str)], mon: &str, theirs: &str) {
     let pair = pair();
     keyed(&pair);
@@ -40,7 +40,7 @@ fn an_imported_end_without_a_port_of_its_own_and_with_a_direction_reaches_the_pe
     );
 }
 
-/// Without `cipher` at either end.
+/// Neither end has `cipher`.
 #[test]
 fn an_imported_bridged_end_without_a_cipher_reaches_the_peer() {
     assert_links(

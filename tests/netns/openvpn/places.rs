@@ -1,4 +1,4 @@
-//! Where a link to an OpenVPN peer is put: over IPv6, between bridges, behind a superserver.
+//! Links to an OpenVPN peer over IPv6, between bridges, and behind a superserver.
 
 use super::super::superserver::{Served, Superserver, wait_listening};
 use super::super::systemd::boot;
@@ -21,7 +21,7 @@ fn an_openvpn_peer_is_reached_over_ipv6() {
 fn a_peer_that_says_nothing_by_itself_is_asked() {
     let pair = pair();
     keyed(&pair);
-    // Its device is not to send anything either.
+    // Its device must not send anything either.
     pair.mon.sysctl("net/ipv6/conf/default/disable_ipv6", "1").unwrap();
     let line = USUAL.openvpn(&pair.mon, "--disable-occ --remote 10.0.0.1");
     let _mon = spawn(&pair.mon, &line.replace("--ping 1 --ping-restart 6", ""));
@@ -39,7 +39,7 @@ fn a_host_behind_a_bridge_gets_its_address_through_an_openvpn_peer() {
     assert_pings(&a, "10.5.0.2");
 }
 
-/// An end at mon that is started by the first datagram, and what its file has of the key.
+/// An end at mon that the first datagram starts, and its file's key settings.
 fn waiting(file: &str) -> Toml {
     let key =
         format!("file = '{file}'\nmode = 'openvpn'\ncipher = 'aes-256-cbc'\nauth = 'sha256'\ndirection = 0");

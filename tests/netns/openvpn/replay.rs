@@ -1,4 +1,4 @@
-//! The same datagrams in the same order to the real program and to tund: the same frames come out of both.
+//! The same datagrams in the same order to OpenVPN and to tund: the same frames must come out.
 //!
 //! ```text
 //!  mon 10.0.0.2, the sender ---- 10.0.0.1 fri: tund on port 1194 with tun0, and OpenVPN on port 1195 with tap1
@@ -15,11 +15,11 @@ use tund_proto::testing::Dice;
 
 use super::*;
 
-/// Datagrams with drawn numbers.
+/// Datagrams with random numbers.
 const DRAWN: usize = 600;
 /// An EtherType for local experiments.
 const KIND: u16 = 0x88b6;
-/// OpenVPN awaits what was overtaken for 15 s, and looks after that every 5 s.
+/// OpenVPN waits 15 s for what was overtaken, and checks every 5 s.
 const LATE: Duration = Duration::from_secs(21);
 
 struct Sender {
@@ -52,7 +52,7 @@ impl Sender {
         }
     }
 
-    /// A frame with its number in it.
+    /// A frame that contains its number.
     fn frame(&mut self, id: PacketId) -> u32 {
         self.sent += 1;
         let payload = [&self.sent.to_be_bytes()[..], &[0; 42]].concat();
@@ -61,7 +61,7 @@ impl Sender {
     }
 }
 
-/// The numbers of the frames that came out of a device.
+/// The numbers of the frames from a device.
 fn numbers(port: &Port) -> Vec<u32> {
     let frames = port.frames(Duration::from_millis(100));
     let number = |frame: &Vec<u8>| {
@@ -107,7 +107,7 @@ fn the_same_frames_come_out_of_the_real_program_and_of_tund() {
     pair.fri
         .wait_output("ip -brief link", SOON, |text| text.contains("tun0") && text.contains("tap1"))
         .unwrap();
-    // What comes out of a device goes through a bridge of its own to one that the test reads.
+    // A bridge connects each device to one that the test reads.
     let ports = [("tun0", "br0", "alice"), ("tap1", "br1", "bob")].map(|(device, bridge, name)| {
         let port = pair.fri.port(name).unwrap();
         pair.fri.run(&format!("ip link add {bridge} type bridge")).unwrap();
@@ -145,7 +145,7 @@ fn the_same_frames_come_out_of_the_real_program_and_of_tund() {
         if is_start || id.time == newest.time && id.seq > newest.seq {
             newest = id;
         }
-        // tund has a start on disk before it takes the first frame of it. The sockets' buffers are not to overflow either.
+        // tund stores a start on disk before it takes its first frame. The sockets' buffers must not overflow either.
         if is_start {
             wait_until("a start is taken", SOON, || {
                 take(&mut came);
@@ -156,7 +156,7 @@ fn the_same_frames_come_out_of_the_real_program_and_of_tund() {
             take(&mut came);
         }
     }
-    // One that comes late, and one that does not.
+    // One that is too late, and one that is not.
     let overtaken = |sender: &mut Sender, newest: &mut PacketId, pause| {
         newest.seq += 2;
         sender.frame(*newest);

@@ -1,8 +1,8 @@
-//! Both ends turn out to be tund, and change to keys of a handshake.
+//! Both ends prove to be tund and change to handshake keys.
 
 use super::*;
 
-/// What keeps handshakes off the path, and lets pings of OpenVPN's format through.
+/// Keeps handshakes off the path, but passes pings in OpenVPN's format.
 const FILTER: &str = "table inet t {
     chain in {
         type filter hook input priority 0
@@ -43,14 +43,14 @@ fn two_ends_change_under_a_running_ping_and_go_back_for_an_openvpn() {
     assert!(!status.contains("CBC"), "{status}");
     assert_both_ways(&pair, "-s 1472");
 
-    // A person at the far end takes OpenVPN again.
+    // Someone at the far end returns to OpenVPN.
     mon.terminate(SOON).unwrap();
     let openvpn = start_openvpn(&pair.mon, &USUAL, REMOTE);
     openvpn.wait_line(READY, SOON).unwrap();
     wait_until("frames pass again", SOON, || pair.fri.run("ping -c 1 -W 1 10.1.0.2").is_ok()).unwrap();
 }
 
-/// What tells it that this end is tund means nothing to OpenVPN, and it says nothing of it.
+/// The message that identifies this end as tund means nothing to OpenVPN, which does not log it.
 #[test]
 fn openvpn_ignores_what_this_end_says_of_itself() {
     let pair = pair();
@@ -59,7 +59,7 @@ fn openvpn_ignores_what_this_end_says_of_itself() {
     let fri = start_tund(&pair, &USUAL);
     fri.wait_line(UP, SOON).unwrap();
     mon.wait_line(READY, SOON).unwrap();
-    // Said at once, and again after ten seconds.
+    // Sent at once, and again after ten seconds.
     sleep(Duration::from_secs(12));
     let lines = mon.lines();
     let begun = lines.iter().position(|line| line.contains(READY)).unwrap();
