@@ -68,7 +68,7 @@ mod tests {
         let problem = Problem::Link(Condition::PeerGoodbye { reason });
         let text = problem.to_string();
         assert_eq!((text.chars().count(), problem.code()), (MAX_TEXT, "peer-goodbye"));
-        assert!(text.starts_with("the peer says: _[2J_xxx"), "{text}");
+        assert!(text.starts_with("the peer closed the link: _[2J_xxx"), "{text}");
     }
 
     #[test]

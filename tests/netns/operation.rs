@@ -187,7 +187,7 @@ fn status_says_what_is_wrong_and_what_to_do() {
     for (remote_text, expected) in [
         ("nowhere.invalid:1417", "cannot resolve nowhere.invalid"),
         ("203.0.113.9:1417", "this host has no route to 203.0.113.9"),
-        ("10.0.0.2:1417", "does tund run there?"),
+        ("10.0.0.2:1417", "is tund running there?"),
     ] {
         let mut fri = pair.start_fri(&remote(remote_text));
         problem(expected);

@@ -78,29 +78,29 @@ impl Rule {
     pub fn sentence(self) -> &'static str {
         match self {
             Rule::Storm => {
-                "the peer sends more broadcasts and frames to unknown hosts than guard.storm allows"
+                "the peer sends more broadcast, multicast or unknown-unicast frames than guard.storm allows"
             }
             Rule::Macs => "the peer's segment has more source addresses than guard.macs allows",
-            Rule::Bpdu => "frames of a spanning tree are dropped",
-            Rule::Dhcp => "answers of a DHCP server of the peer's segment are dropped",
-            Rule::Router => "router advertisements of the peer's segment are dropped",
-            Rule::Vlan => "frames of a VLAN that does not pass are dropped",
-            Rule::OwnMac => "the peer sends frames that claim an address of this segment",
+            Rule::Bpdu => "spanning-tree frames (BPDUs) are dropped",
+            Rule::Dhcp => "DHCP server replies from the peer's segment are dropped",
+            Rule::Router => "router advertisements from the peer's segment are dropped",
+            Rule::Vlan => "frames of a VLAN that is not allowed are dropped",
+            Rule::OwnMac => "the peer sends frames that claim a MAC address of this segment",
         }
     }
 
     /// What to do about it.
     pub fn remedy(self) -> &'static str {
         match self {
-            Rule::Storm => "look for a loop or a host that floods there, or raise guard.storm",
-            Rule::Macs => "look for a host that forges addresses there, or raise guard.macs",
-            Rule::Bpdu => "guard.bpdu = \"pass\" makes one tree of the two segments",
-            Rule::Dhcp => "guard.dhcp-server = \"pass\" takes them",
-            Rule::Router => "guard.router-advertisement = \"pass\" takes them",
+            Rule::Storm => "look for a loop or a flooding host there, or raise guard.storm",
+            Rule::Macs => "look for a host forging addresses there, or raise guard.macs",
+            Rule::Bpdu => "guard.bpdu = \"pass\" makes the two segments one tree",
+            Rule::Dhcp => "guard.dhcp-server = \"pass\" accepts them",
+            Rule::Router => "guard.router-advertisement = \"pass\" accepts them",
             Rule::Vlan => {
-                "add it to guard.vlans, or set guard.untagged = true for frames without a tag, if it shall pass"
+                "to allow it, add it to guard.vlans, or for untagged frames set guard.untagged = true"
             }
-            Rule::OwnMac => "if the host has moved, guard.own-macs = \"pass\" believes it",
+            Rule::OwnMac => "if the host has moved, set guard.own-macs = \"pass\"",
         }
     }
 }
