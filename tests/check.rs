@@ -280,11 +280,11 @@ fn remotes_and_listen_addresses_are_checked() {
         tun(remote, "\"http://mon.tn/\"", "\"http://mon.tn/\"", Code::BadRemote, "write \"mon.tn\""),
         tun(remote, "\"-x.tn\"", "\"-x.tn\"", Code::BadRemote, ""),
         tun(remote, "\"[fd00::1%eth0]:5\"", "\"[fd00::1%eth0]:5\"", Code::BadZone, "without \"%eth0\""),
-        tun(remote, "\"fe80::1%all\"", "\"fe80::1%all\"", Code::BadZone, "is none of"),
+        tun(remote, "\"fe80::1%all\"", "\"fe80::1%all\"", Code::BadZone, "cannot be"),
         tun(remote, "\"[fe80::1%]:5\"", "\"[fe80::1%]:5\"", Code::BadZone, "1 to 15 bytes"),
         tun(remote, "\"0.0.0.0:5\"", "\"0.0.0.0:5\"", Code::UnusableAddress, "own address"),
         tun(remote, "\"[ff02::1]:5\"", "\"[ff02::1]:5\"", Code::UnusableAddress, ""),
-        tun(remote, "[]", "[]", Code::EmptyList, "leave remote out"),
+        tun(remote, "[]", "[]", Code::EmptyList, "remove remote"),
         tun("[key]", "listen = \"nosuch\"\n[key]", "\"nosuch\"", Code::BadPort, "/etc/services"),
         tun("[key]", "listen = 70000\n[key]", "70000", Code::OutOfRange, "65535"),
         tun("[key]", "listen = \"::1\"\n[key]", "\"::1\"", Code::BadListen, "\"[::1]:8863\""),
@@ -332,7 +332,7 @@ fn keys_are_checked() {
     let both = ["[key]\n", hex].concat().leak();
     refuse_each(&[
         tun("file = \"static.key\"\n", "", "[key]", Code::NoKey, "tund genkey"),
-        tun("[device]", "credential = \"psk\"\n[device]", "\"psk\"", Code::TwoKeys, "take one of them out"),
+        tun("[device]", "credential = \"psk\"\n[device]", "\"psk\"", Code::TwoKeys, "remove one of them"),
         tun(
             "file = \"static.key\"",
             "credential = \"a/b\"",
@@ -370,7 +370,7 @@ fn keys_are_checked() {
             Code::UnknownValue,
             "did you mean \"aes-256-gcm\"?",
         ),
-        tap("direction = 1\n", "", "[key]", Code::NoDirection, "key.direction = 1 at the other"),
+        tap("direction = 1\n", "", "[key]", Code::NoDirection, "key.direction = 1 on the other"),
         tun("\"static.key\"", "\"\"", "\"\"", Code::BadPath, "path"),
     ]);
 }
@@ -386,14 +386,14 @@ fn addresses_are_checked() {
             Code::BadAddress,
             "\"192.168.86.81/24\"",
         ),
-        tun(ADDRESS, "\"192.168.87.81/24\"", PEER, Code::PeerOutside, "leave the prefix"),
+        tun(ADDRESS, "\"192.168.87.81/24\"", PEER, Code::PeerOutside, "remove the prefix"),
         tun(ADDRESS, PEER, PEER, Code::OwnAddress, "other end's"),
         tun(
             ADDRESS,
             "[\"192.168.86.81\", \"192.168.86.81/24\"]",
             "\"192.168.86.81/24\"",
             Code::Duplicate,
-            "take one",
+            "remove one",
         ),
         tun(ADDRESS, "\"192.168.86.0/24\"", "\"192.168.86.0/24\"", Code::UnusableAddress, "a host can have"),
         tun(ADDRESS, "\"192.168.86.255/24\"", "\"192.168.86.255/24\"", Code::UnusableAddress, ""),
@@ -433,8 +433,8 @@ fn device_settings_are_checked() {
             Code::BadInterfaceName,
             "1 to 15 bytes",
         ),
-        tun("[device]", "[device]\nname = \"..\"", "\"..\"", Code::BadInterfaceName, "none of"),
-        tun("[device]", "[device]\nname = \"a b\"", "\"a b\"", Code::BadInterfaceName, "no space"),
+        tun("[device]", "[device]\nname = \"..\"", "\"..\"", Code::BadInterfaceName, "cannot be"),
+        tun("[device]", "[device]\nname = \"a b\"", "\"a b\"", Code::BadInterfaceName, "spaces"),
         tun("[device]", "[device]\nname = \"tun%d\"", "\"tun%d\"", Code::BadInterfaceName, "percent"),
         tun(
             "[device]",
@@ -522,7 +522,7 @@ fn routes_are_checked() {
         ),
         tun(to, "\"2001:db8::/32\"", "[[route]]", Code::NoGateway, "add the peer's IPv6"),
         tun("[[route]]", "[[route]]\nto = \"192.168.66.0/24\"\n[[route]]", to, Code::Duplicate, "metric"),
-        tun(to, "\"192.168.86.18\"", "\"192.168.86.18\"", Code::Duplicate, "take it out"),
+        tun(to, "\"192.168.86.18\"", "\"192.168.86.18\"", Code::Duplicate, "remove it"),
         tun("[[route]]", "[[route]]\ntable = 0", "0", Code::OutOfRange, "from 1"),
         tap(
             "[device]",

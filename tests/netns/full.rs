@@ -346,12 +346,12 @@ fn a_full_tunnel_is_closed_opened_and_given_up_by_reloads_and_cleaned_up_after_a
     let mark = process.mark();
     let plain =
         Toml::tun_fri().handshake().with("[keepalive]\ninterval = '1s'\ntimeout = '3s'\n[run]\nverb = 3");
-    reload(&plain, "full-tunnel: the link connects anew");
+    reload(&plain, "full-tunnel: the link reconnects");
     process.wait_line_after(mark, UP, SOON).unwrap();
     watched.wait_clear("given up", [true, true]);
     assert_eq!(everything(&pair.fri), before);
     let mark = process.mark();
-    reload(&fri("open"), "full-tunnel: the link connects anew");
+    reload(&fri("open"), "full-tunnel: the link reconnects");
     process.wait_line_after(mark, UP, SOON).unwrap();
     watched.stays_closed("open again");
     process.kill();

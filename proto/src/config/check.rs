@@ -70,10 +70,10 @@ fn check_full_tunnel(raw: &Raw, out: &mut Vec<Diagnostic>) -> Option<FullTunnel>
     let raw = &raw.full_tunnel;
     let place = raw.place()?;
     if raw.local_networks.is_absent() {
-        let message = "networks that this host is connected to, and more specific routes of others, stay reachable beside the \
-                       tunnel: whoever runs such a network chooses its addresses";
+        let message = "networks this host is connected to, and more specific routes set by others, bypass the tunnel: \
+                       whoever runs such a network chooses its addresses";
         let help =
-            "local-networks = \"refuse\" leads them into the tunnel, too; \"reach\" says that this is meant";
+            "local-networks = \"refuse\" sends them through the tunnel too; \"reach\" says this is intended";
         out.push(Diagnostic::note(Code::LocalNetworks, Some(place), message).help(help));
     }
     Some(FullTunnel {
@@ -85,8 +85,8 @@ fn check_full_tunnel(raw: &Raw, out: &mut Vec<Diagnostic>) -> Option<FullTunnel>
 fn check_name(name: &str, out: &mut Vec<Diagnostic>) {
     let fine = |c: char| !c.is_control() && c != '/';
     if name.is_empty() || name.len() > LONGEST_NAME || name.starts_with('.') || !name.chars().all(fine) {
-        let message = format!("a link cannot be called {}", quote(name));
-        let help = "rename the file: the name without .toml has 1 to 64 bytes, none a control character, and begins with no dot";
+        let message = format!("{} is not a valid link name", quote(name));
+        let help = "rename the file: without .toml it must be 1 to 64 bytes, with no control characters and no leading dot";
         out.push(Diagnostic::error(Code::BadLinkName, None, message).help(help));
     }
 }
@@ -110,13 +110,13 @@ fn check_key(
     let pair = check_pair(raw, options, out);
     let nothing = raw.file.is_absent() && raw.credential.is_absent() && raw.private_file.is_absent();
     if nothing && raw.peer_public.is_absent() {
-        out.push(Diagnostic::error(Code::NoKey, raw.place(), "there is no key").help(
+        out.push(Diagnostic::error(Code::NoKey, raw.place(), "no key is configured").help(
             "make one with `tund genkey -o static.key`, copy it to the peer, and set key.file = \"static.key\"",
         ));
     }
     if mode == KeyMode::Static && raw.direction.is_absent() && !direction_known {
-        let message = "key.direction is needed: it cannot be told from device.address and device.peer";
-        let help = "set key.direction = 0 at one end and key.direction = 1 at the other";
+        let message = "key.direction is required: it cannot be derived from device.address and device.peer";
+        let help = "set key.direction = 0 on one end and key.direction = 1 on the other";
         out.push(Diagnostic::error(Code::NoDirection, raw.place(), message).help(help));
     }
     let cipher = match raw.cipher() {
@@ -141,21 +141,21 @@ fn check_key_mode(raw: &RawKey, out: &mut Vec<Diagnostic>) -> KeyMode {
         return raw.mode();
     }
     let message = "static keys have no forward secrecy: whoever gets the key can read recorded traffic";
-    let help = "leave key.mode out for handshake keys, or keep the key private and change it now and then";
+    let help = "remove key.mode to use handshake keys, or keep the key private and change it now and then";
     out.push(Diagnostic::note(Code::NoForwardSecrecy, raw.mode.get().and_then(At::at), message).help(help));
     KeyMode::Static
 }
 
 fn check_shared(raw: &RawKey, options: &Options, out: &mut Vec<Diagnostic>) -> Option<SecretSource> {
     if let (Some(_), Some(credential)) = (raw.file.get(), raw.credential.get()) {
-        let message = "key.file and key.credential are both given";
-        out.push(Diagnostic::error(Code::TwoKeys, credential.at(), message).help("take one of them out"));
+        let message = "key.file and key.credential are both set";
+        out.push(Diagnostic::error(Code::TwoKeys, credential.at(), message).help("remove one of them"));
     }
     if let Some(credential) = raw.credential.get() {
         let name = &credential.value;
         if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
             let message = format!("key.credential cannot be {}", quote(name));
-            let help = "it is a name such as \"tund-key\", as in systemd's LoadCredential=tund-key:PATH";
+            let help = "expected a name such as \"tund-key\", as in systemd's LoadCredential=tund-key:PATH";
             out.push(Diagnostic::error(Code::BadCredential, credential.at(), message).help(help));
         }
         return Some(SecretSource::Credential(name.clone()));
@@ -165,12 +165,12 @@ fn check_shared(raw: &RawKey, options: &Options, out: &mut Vec<Diagnostic>) -> O
 
 fn check_pair(raw: &RawKey, options: &Options, out: &mut Vec<Diagnostic>) -> Option<KeyPair> {
     if let (Some(private), true) = (raw.private_file.get(), raw.peer_public.is_absent()) {
-        let message = "key.private-file is given without key.peer-public";
-        let help = "set key.peer-public to what `tund pubkey` prints at the peer";
+        let message = "key.private-file is set without key.peer-public";
+        let help = "set key.peer-public to what `tund pubkey` prints on the peer";
         out.push(Diagnostic::error(Code::HalfKeyPair, private.at(), message).help(help));
     }
     if let (Some(public), true) = (raw.peer_public.get(), raw.private_file.is_absent()) {
-        let message = "key.peer-public is given without key.private-file";
+        let message = "key.peer-public is set without key.private-file";
         let help = "make a key with `tund keypair` and set key.private-file";
         out.push(Diagnostic::error(Code::HalfKeyPair, public.at(), message).help(help));
     }
@@ -179,8 +179,8 @@ fn check_pair(raw: &RawKey, options: &Options, out: &mut Vec<Diagnostic>) -> Opt
     match keyfile::parse_public(&public.value) {
         Ok(peer_public) => Some(KeyPair { private_file: private_file?, peer_public }),
         Err(error) => {
-            let message = format!("key.peer-public is no public key: {error}");
-            let help = "it is the 64 hexadecimal digits that `tund pubkey` prints at the peer";
+            let message = format!("key.peer-public is not a public key: {error}");
+            let help = "expected the 64 hexadecimal digits that `tund pubkey` prints on the peer";
             out.push(Diagnostic::error(Code::BadPublicKey, public.at(), message).help(help));
             None
         }
@@ -196,9 +196,9 @@ fn check_path(
 ) -> Option<PathBuf> {
     let path = field.get()?;
     if without_keys(&path.value) != path.value && !path.value.contains('/') {
-        let message = format!("{key} names a file, and this looks like a key itself");
-        let help = "write the key into a file of its own, `chmod 600`, and name that; make another key if others can have read this one. \
-                    A file that is called so needs \"./\" before it";
+        let message = format!("{key} takes a file name, but this looks like the key itself");
+        let help = "put the key in its own file, `chmod 600`, and name that file; make a new key if others may have read this one. \
+                    A file that really has this name needs a leading \"./\"";
         out.push(Diagnostic::error(Code::BadPath, path.at(), message).help(help));
         return None;
     }
@@ -206,7 +206,7 @@ fn check_path(
         let message = format!("{key} cannot be {}", quote(&path.value));
         out.push(
             Diagnostic::error(Code::BadPath, path.at(), message)
-                .help("it is the path of a file or directory"),
+                .help("expected the path of a file or directory"),
         );
     }
     Some(options.directory.join(&path.value))
@@ -219,7 +219,7 @@ fn check_scripts(raw: &RawScripts, options: &Options, out: &mut Vec<Diagnostic>)
         let argv = field.get()?;
         if !allowed {
             let message =
-                format!("scripts.{key} is given, but scripts.security is {security}: it would not run");
+                format!("scripts.{key} is set, but scripts.security is {security}: it would not run");
             out.push(
                 Diagnostic::error(Code::ScriptForbidden, argv.at(), message)
                     .help("set scripts.security = 2 to run scripts"),
@@ -249,7 +249,7 @@ fn check_command(
         out.push(Diagnostic::error(
             Code::BadCommand,
             bad.at(),
-            format!("scripts.{key} contains a zero character"),
+            format!("scripts.{key} contains a NUL character"),
         ));
     }
     match argv.value.split_first() {
@@ -258,7 +258,7 @@ fn check_command(
             args: args.iter().map(|word| word.value.clone()).collect(),
         }),
         Some(_) | None => {
-            let help = "write a path, or a list that begins with one; take the line out for no script";
+            let help = "write a path, or a list that begins with one; remove the line to run no script";
             out.push(
                 Diagnostic::error(Code::BadCommand, argv.at(), format!("scripts.{key} names no program"))
                     .help(help),
@@ -292,7 +292,7 @@ fn check_run(raw: &RawRun, options: &Options, out: &mut Vec<Diagnostic>) -> Run 
             let message = format!("run.{key} cannot be {}", quote(&name.value));
             out.push(
                 Diagnostic::error(Code::BadUser, name.at(), message)
-                    .help(format!("it is the name of a {key} of this host")),
+                    .help(format!("expected the name of a {key} on this host")),
             );
         }
     }
@@ -318,7 +318,7 @@ fn check_status(raw: &RawStatus, options: &Options, out: &mut Vec<Diagnostic>) -
         let good = address.filter(|address| address.ip().is_loopback() && address.port() != 0);
         if good.is_none() {
             let message = format!("status.metrics cannot be {}", quote(&text.value));
-            let help = "it is a loopback address and a port, such as \"127.0.0.1:9586\" or \"[::1]:9586\"";
+            let help = "expected a loopback address and a port, such as \"127.0.0.1:9586\" or \"[::1]:9586\"";
             out.push(Diagnostic::error(Code::BadMetricsAddress, text.at(), message).help(help));
         }
         good
@@ -331,14 +331,14 @@ fn check_streams(raw: &Raw, outer: &Outer, key_mode: KeyMode, out: &mut Vec<Diag
     if outer.listen.stream.is_none() && outer.remotes.iter().all(|remote| !remote.value.stream) {
         return;
     }
-    let message = |what| format!("{what} does not go together with tcp: in remote or listen");
+    let message = |what| format!("{what} cannot be combined with tcp: in remote or listen");
     if let Some(threads) = raw.tuning.threads.get().filter(|threads| threads.value > 1) {
         let message = message("tuning.threads = 2");
-        out.push(Diagnostic::error(Code::NoStreams, threads.at(), message).help("take threads out"));
+        out.push(Diagnostic::error(Code::NoStreams, threads.at(), message).help("remove threads"));
     }
     if key_mode == KeyMode::OpenVpn {
         let (at, message) = (raw.key.mode.get().and_then(At::at), message("key.mode = \"openvpn\""));
-        let help = "have the peer's OpenVPN use UDP (`proto udp`)";
+        let help = "switch the peer's OpenVPN to UDP (`proto udp`)";
         out.push(Diagnostic::error(Code::NoStreams, at, message).help(help));
     }
 }
@@ -373,12 +373,12 @@ fn check_lanes(raw: &RawTuning, key_mode: KeyMode, out: &mut Vec<Diagnostic>) ->
     match lanes {
         Lanes::Count(1) => {}
         Lanes::Count(count) => {
-            let message = format!("tuning.lanes = {count} is not possible {with}: such a link has one lane");
-            out.push(Diagnostic::error(Code::NoLanes, place, message).help("take lanes out"));
+            let message = format!("tuning.lanes = {count} is not supported {with}: such a link has one lane");
+            out.push(Diagnostic::error(Code::NoLanes, place, message).help("remove lanes"));
         }
         Lanes::Auto => {
             let message = format!("tuning.lanes = \"auto\" means one lane {with}");
-            out.push(Diagnostic::warning(Code::NoEffect, place, message).help("take lanes out"));
+            out.push(Diagnostic::warning(Code::NoEffect, place, message).help("remove lanes"));
         }
     }
     Lanes::Count(1)

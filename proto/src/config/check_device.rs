@@ -72,7 +72,7 @@ pub(super) fn check_interface_name(key: &str, name: &At<String>, out: &mut Vec<D
     let message = format!("{key} cannot be {}", quote(text));
     out.push(
         Diagnostic::error(Code::BadInterfaceName, name.at(), message)
-            .help(format!("the name of an interface {problem}")),
+            .help(format!("an interface name {problem}")),
     );
 }
 
@@ -81,9 +81,9 @@ pub(super) fn interface_name_problem(text: &str) -> Option<&'static str> {
     if text.is_empty() || text.len() > 15 {
         Some("has 1 to 15 bytes")
     } else if text.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ':' | '%')) {
-        Some("has no space, slash, colon, percent sign or control character")
+        Some("cannot contain spaces, slashes, colons, percent signs or control characters")
     } else if matches!(text, "." | ".." | "all" | "default") {
-        Some("is none of \".\", \"..\", \"all\" and \"default\"")
+        Some("cannot be \".\", \"..\", \"all\" or \"default\"")
     } else {
         None
     }
@@ -104,15 +104,15 @@ fn check_addresses(
         return Vec::new();
     };
     if list.value.is_empty() {
-        let help = "name an address, or take the line out";
+        let help = "give an address, or remove the line";
         out.push(Diagnostic::error(Code::EmptyList, list.at(), "device.address is an empty list").help(help));
     }
     let mut addresses: Vec<At<IpNet>> = Vec::new();
     for text in &list.value {
         let Some(address) = check_address(text, mode, configure, out) else { continue };
         if addresses.iter().any(|known| known.value.addr() == address.addr()) {
-            let message = format!("address {} is there twice", address.addr());
-            out.push(Diagnostic::error(Code::Duplicate, text.at(), message).help("take one of them out"));
+            let message = format!("address {} is listed twice", address.addr());
+            out.push(Diagnostic::error(Code::Duplicate, text.at(), message).help("remove one of them"));
         } else {
             addresses.push(At { value: address, span: text.span.clone() });
         }
@@ -127,7 +127,7 @@ fn check_address(
     out: &mut Vec<Diagnostic>,
 ) -> Option<IpNet> {
     let Some((address, has_prefix)) = parse_prefix(&text.value) else {
-        let message = format!("device.address: {} is no address", quote(&text.value));
+        let message = format!("device.address: {} is not a valid address", quote(&text.value));
         out.push(
             Diagnostic::error(Code::BadAddress, text.at(), message)
                 .help(prefix_help(&text.value, "192.168.87.81/24")),
@@ -136,7 +136,7 @@ fn check_address(
     };
     if !has_prefix && configure && mode == Some(Mode::Tap) {
         let length = if address.addr().is_ipv4() { 24 } else { 64 };
-        let message = "a tap address needs its prefix";
+        let message = "a tap address needs a prefix length";
         let help =
             format!("write {} if the network has that size", quote(&format!("{}/{length}", address.addr())));
         out.push(Diagnostic::error(Code::NoPrefix, text.at(), message).help(help));
@@ -166,7 +166,7 @@ pub(super) fn prefix_help(text: &str, example: &str) -> String {
         Ipv4Net::with_netmask(address, mask).ok()
     });
     match masked {
-        Some(net) => format!("write the prefix length in place of the netmask: \"{net}\""),
+        Some(net) => format!("write the prefix length instead of the netmask: \"{net}\""),
         None => format!("write one such as \"{example}\" or \"2001:db8::81/64\""),
     }
 }
@@ -208,23 +208,23 @@ fn check_peers(
 ) -> Vec<At<IpAddr>> {
     let Some(list) = raw.peer.get() else { return Vec::new() };
     if list.value.is_empty() {
-        let help = "name the peer's address, or take the line out";
+        let help = "give the peer's address, or remove the line";
         out.push(Diagnostic::error(Code::EmptyList, list.at(), "device.peer is an empty list").help(help));
     }
     let mut peers: Vec<At<IpAddr>> = Vec::new();
     for text in &list.value {
         let Ok(peer) = text.value.parse::<IpAddr>() else {
-            let message = format!("device.peer: {} is no address", quote(&text.value));
+            let message = format!("device.peer: {} is not a valid address", quote(&text.value));
             let help =
                 "write the peer's address inside the tunnel without a prefix, such as \"192.168.86.18\"";
             out.push(Diagnostic::error(Code::BadAddress, text.at(), message).help(help));
             continue;
         };
         if peers.iter().any(|known| known.value.is_ipv4() == peer.is_ipv4()) {
-            let message = "device.peer has two addresses of one family";
+            let message = "device.peer has two addresses of the same family";
             out.push(
                 Diagnostic::error(Code::AddressFamily, text.at(), message)
-                    .help("name at most one IPv4 and one IPv6 address"),
+                    .help("give at most one IPv4 and one IPv6 address"),
             );
             continue;
         }
@@ -241,7 +241,7 @@ fn check_peer(peer: &At<IpAddr>, addresses: &[At<IpNet>], complete: bool, out: &
         let message = format!("device.peer {address} {problem}");
         out.push(
             Diagnostic::error(Code::UnusableAddress, peer.at(), message)
-                .help("name the peer's address inside the tunnel"),
+                .help("use the peer's address inside the tunnel"),
         );
         return;
     }
@@ -274,7 +274,7 @@ fn check_peer(peer: &At<IpAddr>, addresses: &[At<IpNet>], complete: bool, out: &
     if !inside && !networks.is_empty() {
         let message = format!("device.peer {address} is not in {}", networks.join(" or "));
         let help =
-            "choose a peer address in that network, or in tun mode leave the prefix of device.address out";
+            "choose a peer address in that network, or in tun mode remove the prefix of device.address";
         out.push(Diagnostic::error(Code::PeerOutside, peer.at(), message).help(help));
     }
 }
@@ -310,8 +310,8 @@ fn check_mtu(
     let Some(mtu) = raw.mtu.get() else { return default };
     let NumberOr::Number(value) = mtu.value else {
         if raw.bridge.value().is_none() {
-            let help = "set device.bridge, or give a number of bytes";
-            let message = "device.mtu is that of the bridge, and the device has none";
+            let help = "set device.bridge, or give the MTU in bytes";
+            let message = "device.mtu follows the bridge, but the device has none";
             out.push(Diagnostic::error(Code::MtuWithoutBridge, mtu.at(), message).help(help));
         }
         return default;
@@ -328,8 +328,8 @@ fn check_tap_keys(raw: &RawDevice, mode: Option<Mode>, addresses: &[At<IpNet>], 
     if mode == Some(Mode::Tun) {
         for (key, value) in [("mac", &raw.mac), ("bridge", &raw.bridge)] {
             if let Some(at) = value.get() {
-                let message = format!("device.{key} is for tap devices, and this is a tun device");
-                let help = "set device.mode = \"tap\", or take the line out";
+                let message = format!("device.{key} is only for tap devices, and this is a tun device");
+                let help = "set device.mode = \"tap\", or remove the line";
                 out.push(Diagnostic::error(Code::TapOnly, at.at(), message).help(help));
             }
         }
@@ -345,7 +345,7 @@ fn check_tap_keys(raw: &RawDevice, mode: Option<Mode>, addresses: &[At<IpNet>], 
     }
     if let (Some(own), true) = (addresses.first(), raw.configure()) {
         let message = format!("an address on a port of {} hides the bridge from it", bridge.value);
-        let help = format!("give the address to {} itself and take device.address out", bridge.value);
+        let help = format!("give the address to {} itself and remove device.address", bridge.value);
         out.push(Diagnostic::warning(Code::AddressOnPort, own.at(), message).help(help));
     }
 }
@@ -353,10 +353,10 @@ fn check_tap_keys(raw: &RawDevice, mode: Option<Mode>, addresses: &[At<IpNet>], 
 fn check_mac(raw: &RawDevice, out: &mut Vec<Diagnostic>) -> Option<[u8; 6]> {
     let text = raw.mac.get()?;
     let problem = match parse_mac(&text.value) {
-        None => "it has six pairs of hexadecimal digits, such as \"02:00:5e:10:00:01\"",
-        Some([0, 0, 0, 0, 0, 0]) => "an interface cannot have the address of zeros",
+        None => "expected six pairs of hexadecimal digits, such as \"02:00:5e:10:00:01\"",
+        Some([0, 0, 0, 0, 0, 0]) => "an interface address cannot be all zeros",
         Some([first, ..]) if first & 1 == 1 => {
-            "that is a group address: the first pair has to be even, such as in \"02:00:5e:10:00:01\""
+            "this is a group address: the first pair must be even, as in \"02:00:5e:10:00:01\""
         }
         Some(mac) => return Some(mac),
     };

@@ -20,9 +20,9 @@ pub(super) fn check_push(raw: &RawPush, out: &mut Vec<Diagnostic>) -> Vec<IpNet>
     for route in &routes {
         let length = pushed_length(&route.value);
         if length > room {
-            let message = format!("push.routes: no room for {} and what follows", route.value);
+            let message = format!("push.routes: no room for {} and those after it", route.value);
             let help = format!(
-                "a hello has {PUSH_ROOM} bytes for routes, and each takes 6 (IPv4) or 18 (IPv6): combine them \
+                "a hello has {PUSH_ROOM} bytes for routes, 6 for each IPv4 and 18 for each IPv6 route: combine them \
                  into larger prefixes"
             );
             out.push(Diagnostic::error(Code::PushTooLong, route.at(), message).help(help));
@@ -40,9 +40,10 @@ pub(super) fn check_accept(raw: &Raw, device: &CheckedDevice, out: &mut Vec<Diag
     let raw = &raw.accept;
     let routes = prefixes("accept.routes", &raw.routes, out);
     if let (Some(limit), true) = (raw.limit.get(), routes.is_empty()) {
-        let message = "accept.limit has no effect: accept.routes is empty, so no route of the peer is taken";
+        let message =
+            "accept.limit has no effect: accept.routes is empty, so no route from the peer is accepted";
         out.push(
-            Diagnostic::warning(Code::NoEffect, limit.at(), message).help("name prefixes in accept.routes"),
+            Diagnostic::warning(Code::NoEffect, limit.at(), message).help("list prefixes in accept.routes"),
         );
     }
     Accept { routes: routes.into_iter().map(|route| route.value).collect(), limit: raw.limit(), sources }
@@ -59,15 +60,15 @@ fn default_sources(raw: &Raw, device: &CheckedDevice, out: &mut Vec<Diagnostic>)
     let (sources, message, help) = if known {
         (
             Sources::Routes,
-            "packets from the peer are taken if their sources are routed to it here: device.peer, the device's networks, \
-             [[route]] and offers that are taken",
-            "set accept.sources = \"any\" where a routing daemon or a script sets routes; \"routes\" says that this is meant",
+            "packets from the peer are accepted only from sources routed to it here: device.peer, the device's \
+             networks, [[route]] and accepted offers",
+            "set accept.sources = \"any\" if a routing daemon or a script sets routes; \"routes\" says this is intended",
         )
     } else {
         (
             Sources::Any,
-            "packets from the peer are taken whatever their sources are: this file does not say which are the peer's",
-            "set device.peer, or accept.sources = \"any\" if that is meant",
+            "packets from the peer are accepted from any source: this file does not say which sources are the peer's",
+            "set device.peer, or accept.sources = \"any\" if this is intended",
         )
     };
     // A full tunnel accepts everything anyway.
@@ -81,7 +82,7 @@ fn prefixes(key: &str, raw: &Field<Vec<At<String>>>, out: &mut Vec<Diagnostic>) 
     let mut found: Vec<At<IpNet>> = Vec::new();
     for text in raw.value().into_iter().flatten() {
         let Some((net, _)) = parse_prefix(&text.value) else {
-            let message = format!("{key}: {} is no prefix", quote(&text.value));
+            let message = format!("{key}: {} is not a valid prefix", quote(&text.value));
             out.push(
                 Diagnostic::error(Code::BadPrefix, text.at(), message)
                     .help(prefix_help(&text.value, "192.168.66.0/24")),
@@ -89,7 +90,7 @@ fn prefixes(key: &str, raw: &Field<Vec<At<String>>>, out: &mut Vec<Diagnostic>) 
             continue;
         };
         if net.trunc() != net {
-            let message = format!("{key}: {net} has bits set after the prefix");
+            let message = format!("{key}: {net} has host bits set");
             out.push(
                 Diagnostic::error(Code::HostBits, text.at(), message)
                     .help(format!("write \"{}\"", net.trunc())),
@@ -97,8 +98,8 @@ fn prefixes(key: &str, raw: &Field<Vec<At<String>>>, out: &mut Vec<Diagnostic>) 
         }
         let value = net.trunc();
         if found.iter().any(|other| other.value == value) {
-            let message = format!("{key}: {value} is there twice");
-            out.push(Diagnostic::error(Code::Duplicate, text.at(), message).help("take one out"));
+            let message = format!("{key}: {value} is listed twice");
+            out.push(Diagnostic::error(Code::Duplicate, text.at(), message).help("remove one"));
             continue;
         }
         found.push(At { value, span: text.span.clone() });

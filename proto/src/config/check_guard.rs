@@ -14,11 +14,10 @@ const LAST_VLAN: u16 = 4094;
 /// `mode`: the device's, if known.
 pub(super) fn check_guard(raw: &RawGuard, mode: Option<Mode>, out: &mut Vec<Diagnostic>) -> Guard {
     if let (Some(place), Some(Mode::Tun)) = (raw.place(), mode) {
-        let message =
-            "[guard] has no effect: the device carries IP packets, and no frame of a bridge crosses it";
+        let message = "[guard] has no effect: a tun device carries IP packets, not bridged frames";
         out.push(
             Diagnostic::warning(Code::TapOnly, Some(place), message)
-                .help("take it out, or set device.mode = \"tap\" for a bridged link"),
+                .help("remove it, or set device.mode = \"tap\" for a bridged link"),
         );
     }
     let vlans =
@@ -42,8 +41,8 @@ fn check_vlans(text: &At<String>, out: &mut Vec<Diagnostic>) -> Option<(u16, u16
     let (first, last) = text.value.split_once('-').unwrap_or((&text.value, &text.value));
     let range = number(first).zip(number(last)).filter(|(first, last)| first <= last);
     if range.is_none() {
-        let message = format!("guard.vlans cannot have {}", quote(&text.value));
-        let help = "it is the number of a VLAN from 1 to 4094, or a range such as \"200-209\"";
+        let message = format!("guard.vlans cannot contain {}", quote(&text.value));
+        let help = "expected a VLAN number from 1 to 4094, or a range such as \"200-209\"";
         out.push(Diagnostic::error(Code::BadVlan, text.at(), message).help(help));
     }
     range

@@ -22,9 +22,8 @@ pub(super) fn check(raw: &Raw, out: &mut Vec<Diagnostic>) -> Option<OpenVpn> {
         ("accept.routes", raw.accept.routes.get().and_then(At::at)),
     ] {
         if place.is_some() {
-            let message =
-                format!("{key} has no effect: OpenVPN's static-key mode has no messages for routes");
-            out.push(Diagnostic::warning(Code::NoEffect, place, message).help("set [[route]] at both ends"));
+            let message = format!("{key} has no effect: OpenVPN's static-key mode cannot exchange routes");
+            out.push(Diagnostic::warning(Code::NoEffect, place, message).help("set [[route]] on both ends"));
         }
     }
     Some(OpenVpn {
@@ -41,8 +40,8 @@ fn check_cipher(raw: &Raw, out: &mut Vec<Diagnostic>) -> CbcCipher {
     let cipher = match raw.key.cipher() {
         AnyCipher::Auto => return CbcCipher::Aes256,
         AnyCipher::Aead(cipher) => {
-            let message = format!("OpenVPN has no {cipher} in its static-key mode, only ciphers in CBC mode");
-            let help = "set key.cipher to what the peer's `cipher` says, such as \"aes-256-cbc\"; without that line it is \"bf-cbc\"";
+            let message = format!("OpenVPN's static-key mode does not support {cipher}, only CBC ciphers");
+            let help = "set key.cipher to the peer's `cipher`, such as \"aes-256-cbc\"; without that line it is \"bf-cbc\"";
             out.push(
                 Diagnostic::error(Code::WrongCipher, raw.key.cipher.get().and_then(At::at), message)
                     .help(help),
@@ -54,7 +53,7 @@ fn check_cipher(raw: &Raw, out: &mut Vec<Diagnostic>) -> CbcCipher {
     if cipher.is_weak() {
         let name = cipher.name();
         let message = format!(
-            "{name} has blocks of 64 bits: after some 32 GiB under one key traffic gives itself away"
+            "{name} has 64-bit blocks: after about 32 GiB under one key, traffic starts to leak plaintext"
         );
         let help = "set `cipher AES-256-CBC` at the peer and key.cipher = \"aes-256-cbc\" here";
         let finding = match raw.key.weak_ciphers() {
@@ -71,21 +70,21 @@ fn check_cipher(raw: &Raw, out: &mut Vec<Diagnostic>) -> CbcCipher {
 fn warn(raw: &Raw, direction: Option<u8>, out: &mut Vec<Diagnostic>) {
     let message =
         "OpenVPN's static keys have no forward secrecy: whoever gets the key can read recorded traffic";
-    let help = "when the peer runs tund as well, change both to handshake keys";
+    let help = "once the peer runs tund as well, switch both to handshake keys";
     out.push(
         Diagnostic::warning(Code::NoForwardSecrecy, raw.key.mode.get().and_then(At::at), message).help(help),
     );
     if direction.is_none() {
-        let message = "without key.direction both ends share all keys, so that a datagram sent back to its sender is a right one";
-        let help = "tund knows its own ones; for the peer's sake set `secret FILE 1` there and key.direction = 0 here, or the other way round";
+        let message = "without key.direction both ends use the same keys, so a datagram reflected to its sender is valid";
+        let help = "tund recognises its own; to protect the peer, set `secret FILE 1` there and key.direction = 0 here, or vice versa";
         out.push(Diagnostic::warning(Code::SharedDirection, raw.key.place(), message).help(help));
     }
 }
 
 fn refuse_elsewhere(raw: &Raw, out: &mut Vec<Diagnostic>) {
     if let AnyCipher::Cbc(cipher) = raw.key.cipher() {
-        let message = format!("{} is for an OpenVPN peer only", quote(&cipher.name().to_lowercase()));
-        let help = "leave key.cipher out, or set key.mode = \"openvpn\" if the peer is OpenVPN";
+        let message = format!("{} is only for OpenVPN peers", quote(&cipher.name().to_lowercase()));
+        let help = "remove key.cipher, or set key.mode = \"openvpn\" if the peer is OpenVPN";
         out.push(
             Diagnostic::error(Code::WrongCipher, raw.key.cipher.get().and_then(At::at), message).help(help),
         );
@@ -100,7 +99,7 @@ fn refuse_elsewhere(raw: &Raw, out: &mut Vec<Diagnostic>) {
     for (key, place) in places {
         if place.is_some() {
             let message = format!("{key} has no effect without key.mode = \"openvpn\"");
-            out.push(Diagnostic::warning(Code::NoEffect, place, message).help("take it out"));
+            out.push(Diagnostic::warning(Code::NoEffect, place, message).help("remove it"));
         }
     }
 }

@@ -42,23 +42,21 @@ pub(super) fn check(raw: &Top, options: &Options, out: &mut Vec<Diagnostic>) -> 
 fn check_remotes(raw: &Top, options: &Options, out: &mut Vec<Diagnostic>) -> Vec<At<Remote>> {
     let Some(list) = raw.remote.get() else { return Vec::new() };
     if list.value.is_empty() {
-        let help = "leave remote out to wait for the peer";
+        let help = "remove remote to wait for the peer";
         out.push(Diagnostic::error(Code::EmptyList, list.at(), "remote is an empty list").help(help));
     }
     if list.value.len() > MOST_REMOTES {
-        let message = format!("remote has {} entries, more than {MOST_REMOTES}", list.value.len());
+        let message = format!("remote has {} entries, at most {MOST_REMOTES} are allowed", list.value.len());
         out.push(
-            Diagnostic::error(Code::TooMany, list.at(), message).help("name fewer: they are tried in order"),
+            Diagnostic::error(Code::TooMany, list.at(), message).help("list fewer: they are tried in order"),
         );
     }
     let mut remotes: Vec<At<Remote>> = Vec::new();
     for text in list.value.iter().take(MOST_REMOTES) {
         match parse_remote(&text.value, options) {
             Ok(remote) if remotes.iter().any(|known| known.value == remote) => {
-                let message = format!("remote {} is there twice", quote(&text.value));
-                out.push(
-                    Diagnostic::warning(Code::Duplicate, text.at(), message).help("take one of them out"),
-                );
+                let message = format!("remote {} is listed twice", quote(&text.value));
+                out.push(Diagnostic::warning(Code::Duplicate, text.at(), message).help("remove one of them"));
             }
             Ok(remote) => remotes.push(At { value: remote, span: text.span.clone() }),
             Err(refusal) => {
@@ -84,7 +82,7 @@ fn check_proxy(
     let text = raw.proxy.get()?;
     if !remotes.iter().any(|remote| remote.value.stream) {
         let help = "add the peer's TCP port to remote, such as \"tcp:mon.tn:443\"";
-        let message = "proxy has no effect: no remote is reached over TCP";
+        let message = "proxy has no effect: no remote uses TCP";
         out.push(Diagnostic::warning(Code::NoEffect, text.at(), message).help(help));
     }
     let parsed = parse_proxy(&text.value, options);
@@ -104,18 +102,26 @@ fn parse_proxy(text: &str, options: &Options) -> Result<Proxy, Refusal> {
         .into_iter()
         .find_map(|kind| Some((kind, text.strip_prefix(kind.scheme())?.strip_prefix("://")?)));
     let Some((kind, rest)) = found else {
-        return Err(refuse(Code::BadProxy, format!("{} is no proxy of a known kind", quote(text)), whole));
+        return Err(refuse(
+            Code::BadProxy,
+            format!("{} is not a supported kind of proxy", quote(text)),
+            whole,
+        ));
     };
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     let (user, place) = rest.rsplit_once('@').map_or((None, rest), |(user, place)| (Some(user), place));
     if user.is_some_and(|user| user.contains(':')) {
-        let help = "write the password into a file, and its path as proxy-password-file";
-        return Err(refuse(Code::BadProxy, "proxy has a password in it", help));
+        let help = "put the password in a file, and set proxy-password-file to its path";
+        return Err(refuse(Code::BadProxy, "proxy contains a password", help));
     }
     if user
         .is_some_and(|user| user.is_empty() || user.len() > LONGEST_WORD || user.contains(char::is_control))
     {
-        return Err(refuse(Code::BadProxy, "proxy has no proper user", "a user's name has 1 to 255 bytes"));
+        return Err(refuse(
+            Code::BadProxy,
+            "proxy has an invalid user name",
+            "a user name has 1 to 255 bytes",
+        ));
     }
     if !matches!(split_port(place), Ok((_, Some(_)))) {
         return Err(refuse(Code::BadProxy, format!("{} has no host and port", quote(text)), whole));
@@ -154,7 +160,11 @@ fn split_port(text: &str) -> Result<(&str, Option<&str>), Refusal> {
     let kind = text.split_once("://").or_else(|| Some("udp").zip(text.strip_prefix("udp:")));
     if let Some((_, rest)) = kind {
         let help = format!("write {}", quote(rest.trim_end_matches('/')));
-        return Err(refuse(Code::BadRemote, format!("{} is more than host and port", quote(text)), help));
+        return Err(refuse(
+            Code::BadRemote,
+            format!("{} has more than a host and a port", quote(text)),
+            help,
+        ));
     }
     if let Some(rest) = text.strip_prefix('[') {
         let bracketed = rest.split_once(']').filter(|(host, _)| is_ipv6(host));
@@ -163,7 +173,7 @@ fn split_port(text: &str) -> Result<(&str, Option<&str>), Refusal> {
             Some((host, port)) if port.starts_with(':') => Ok((host, port.get(1..))),
             Some(_) | None => Err(refuse(
                 Code::BadRemote,
-                format!("{} is no IPv6 address and port", quote(text)),
+                format!("{} is not an IPv6 address and port", quote(text)),
                 "write one such as \"[2001:db8::1]:8863\"",
             )),
         };
@@ -198,8 +208,8 @@ fn check_zoned(address: &str, zone: &str) -> Result<String, Refusal> {
     match interface_name_problem(zone) {
         Some(problem) => Err(refuse(
             Code::BadZone,
-            format!("{} names no interface", quote(&format!("{address}%{zone}"))),
-            format!("the name of an interface {problem}"),
+            format!("{} has an invalid interface name", quote(&format!("{address}%{zone}"))),
+            format!("an interface name {problem}"),
         )),
         None => Ok(format!("{parsed}%{zone}")),
     }
@@ -238,13 +248,17 @@ fn check_host_name(host: &str) -> Result<&str, Refusal> {
 fn parse_port(text: &str, options: &Options) -> Result<u16, Refusal> {
     if !text.is_empty() && text.chars().all(|c| c.is_ascii_digit()) {
         let out_of_range = || {
-            refuse(Code::BadPort, format!("{} is no port", quote(text)), "a port is a number from 1 to 65535")
+            refuse(
+                Code::BadPort,
+                format!("{} is not a valid port", quote(text)),
+                "a port is a number from 1 to 65535",
+            )
         };
         return text.parse().map_err(|_| out_of_range());
     }
     (options.services)(text).ok_or_else(|| {
-        let message = format!("{} is no UDP service that this host knows", quote(text));
-        refuse(Code::BadPort, message, "write the port's number, or add the name to /etc/services")
+        let message = format!("{} is not a UDP service known to this host", quote(text));
+        refuse(Code::BadPort, message, "write the port number, or add the name to /etc/services")
     })
 }
 
@@ -260,16 +274,16 @@ fn check_listen(raw: &Top, options: &Options, remotes: &[At<Remote>], out: &mut 
         let known = if stream.is_some() { listen.stream.is_some() } else { of_datagrams.is_some() };
         match (known, parse_listen(stream.unwrap_or(&text.value), options)) {
             (true, _) => {
-                let help = "listen takes one port of UDP and one of TCP, such as [44096, \"tcp:563\"]";
+                let help = "listen takes one UDP and one TCP port, such as [44096, \"tcp:563\"]";
                 out.push(
-                    Diagnostic::error(Code::TooMany, text.at(), "listen has more than one port of a kind")
+                    Diagnostic::error(Code::TooMany, text.at(), "listen has two ports for one protocol")
                         .help(help),
                 );
             }
             (_, Ok((_, 0))) if stream.is_some() => {
                 out.push(
-                    Diagnostic::error(Code::AnyPort, text.at(), "listen takes any TCP port")
-                        .help("name a port: the peer has to know it"),
+                    Diagnostic::error(Code::AnyPort, text.at(), "listen picks any free TCP port")
+                        .help("name a port: the peer must know it"),
                 );
             }
             (_, Ok((address, port))) if stream.is_some() => {
@@ -287,8 +301,8 @@ fn check_listen(raw: &Top, options: &Options, remotes: &[At<Remote>], out: &mut 
     }
     let Some(text) = of_datagrams else { return listen };
     if listen.port == 0 && raw.remote.is_absent() {
-        let help = "name a port: the peer has to know it, as this end has no remote";
-        out.push(Diagnostic::error(Code::AnyPort, text.at(), "listen takes any port").help(help));
+        let help = "name a port: this end has no remote, so the peer must know it";
+        out.push(Diagnostic::error(Code::AnyPort, text.at(), "listen picks any free port").help(help));
     }
     if let Some(address) = listen.address {
         check_family(address, raw, remotes, text, out);
@@ -318,7 +332,7 @@ fn parse_listen(text: &str, options: &Options) -> Result<(Option<IpAddr>, u16), 
     let (host, port) = split_port(text).map_err(of_listen)?;
     let whole = "write a port, a service name, or an address and port such as \"192.0.2.1:8863\"";
     let Ok(address) = host.parse::<IpAddr>() else {
-        return Err(refuse(Code::BadListen, format!("{} is no address to listen on", quote(host)), whole));
+        return Err(refuse(Code::BadListen, format!("{} is not a valid listen address", quote(host)), whole));
     };
     if address.is_multicast() {
         return Err(refuse(Code::BadListen, format!("{address} is a multicast address"), whole));
@@ -342,10 +356,10 @@ fn check_family(
     let mut remotes = remotes.iter().filter(|remote| !remote.value.stream).peekable();
     let complete = !matches!(raw.remote, Field::Wrong) && remotes.peek().is_some();
     if complete && remotes.all(unreachable) {
-        let message = format!("no remote can be reached from {listen}: it is of the other address family");
+        let message = format!("no remote can be reached from {listen}: it is in the other address family");
         out.push(
             Diagnostic::error(Code::AddressFamily, text.at(), message)
-                .help("listen on an address of the remote's family"),
+                .help("listen on an address in the remote's family"),
         );
     }
 }

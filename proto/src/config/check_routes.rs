@@ -44,7 +44,7 @@ pub fn swallow(config: &Config, remote: IpAddr) -> Option<Swallow> {
 
 pub(super) fn check(raw: &[RawRoute], device: &CheckedDevice, out: &mut Vec<Diagnostic>) -> Vec<At<Route>> {
     if let Some(first) = raw.get(MAX_ROUTES) {
-        let message = format!("there are {} routes, more than {MAX_ROUTES}", raw.len());
+        let message = format!("there are {} routes, at most {MAX_ROUTES} are allowed", raw.len());
         out.push(
             Diagnostic::error(Code::TooMany, first.place(), message)
                 .help("combine them into larger prefixes"),
@@ -106,13 +106,13 @@ pub(super) fn check_remotes(
 fn check_to(raw: &RawRoute, out: &mut Vec<Diagnostic>) -> Option<At<IpNet>> {
     let Some(text) = raw.to.get() else {
         if raw.to.is_absent() {
-            let help = "set to = \"192.168.66.0/24\" or whatever lies behind the peer";
+            let help = "set to = \"192.168.66.0/24\" or whatever network is behind the peer";
             out.push(Diagnostic::error(Code::Missing, raw.place(), "route.to is missing").help(help));
         }
         return None;
     };
     let Some((to, _)) = parse_prefix(&text.value) else {
-        let message = format!("route.to: {} is no prefix", quote(&text.value));
+        let message = format!("route.to: {} is not a valid prefix", quote(&text.value));
         out.push(
             Diagnostic::error(Code::BadPrefix, text.at(), message)
                 .help(prefix_help(&text.value, "192.168.66.0/24")),
@@ -120,7 +120,7 @@ fn check_to(raw: &RawRoute, out: &mut Vec<Diagnostic>) -> Option<At<IpNet>> {
         return None;
     };
     if to.trunc() != to {
-        let message = format!("route.to {to} has bits set after the prefix");
+        let message = format!("route.to {to} has host bits set");
         out.push(
             Diagnostic::error(Code::HostBits, text.at(), message).help(format!("write \"{}\"", to.trunc())),
         );
@@ -144,22 +144,22 @@ fn check_via(raw: &RawRoute, device: &CheckedDevice, out: &mut Vec<Diagnostic>) 
         let near = super::suggest::nearest(&text.value, ["vpn_gateway", "net_gateway"].into_iter());
         let help = match near {
             Some(near) => format!("did you mean \"{near}\"?"),
-            None => "it is \"vpn_gateway\", \"net_gateway\" or the address of a gateway".to_owned(),
+            None => "expected \"vpn_gateway\", \"net_gateway\" or a gateway address".to_owned(),
         };
         out.push(Diagnostic::error(Code::BadGateway, text.at(), message).help(help));
         return None;
     };
     if address.is_unspecified() || address.is_multicast() {
-        let message = format!("route.via {address} is not the address of a host");
+        let message = format!("route.via {address} is not a host address");
         out.push(
             Diagnostic::error(Code::UnusableAddress, text.at(), message)
-                .help("name a gateway, or take the line out for the peer"),
+                .help("name a gateway, or remove the line to use the peer"),
         );
     } else if device.addresses.iter().any(|own| own.value.addr() == address) {
         let message = format!("route.via {address} is this end's own address");
         out.push(
             Diagnostic::error(Code::OwnAddress, text.at(), message)
-                .help("name the other end, or take the line out"),
+                .help("name the other end, or remove the line"),
         );
     }
     Some(Via::Address(address))
@@ -174,11 +174,11 @@ fn check_gateway(raw: &RawRoute, route: &Route, device: &CheckedDevice, out: &mu
         Via::Address(gateway) if gateway.is_ipv4() == v4 => {}
         Via::Address(gateway) => {
             let message =
-                format!("route.via {gateway} is not of the address family of route.to {}", route.to);
+                format!("route.via {gateway} is not in the address family of route.to {}", route.to);
             let place = raw.via.get().and_then(At::at);
             out.push(
                 Diagnostic::error(Code::AddressFamily, place, message)
-                    .help(format!("name an {family} gateway")),
+                    .help(format!("use an {family} gateway")),
             );
         }
         Via::VpnGateway if !device.clean || device.peers.iter().any(|peer| peer.value.is_ipv4() == v4) => {}
@@ -207,17 +207,18 @@ fn check_pairs(routes: &[At<Route>], out: &mut Vec<Diagnostic>) {
     for later in routes {
         let (route, place) = (&later.value, Some(later.span.clone()));
         if !earlier.insert((table(route), route.to, metric(route))) {
-            let message = format!("the route to {} is there twice", route.to);
+            let message = format!("the route to {} is listed twice", route.to);
             out.push(
-                Diagnostic::error(Code::Duplicate, place, message).help("take one out, or give it a metric"),
+                Diagnostic::error(Code::Duplicate, place, message).help("remove one, or give it a metric"),
             );
             continue;
         }
         let wider = all.around(table(route), &route.to).map(|wider| &wider.value);
         if let Some(wider) = wider.filter(|wider| wider.via == route.via) {
-            let message = format!("the route to {} goes the same way as the one to {}", route.to, wider.to);
+            let message =
+                format!("the route to {} is redundant: it goes the same way as {}", route.to, wider.to);
             out.push(
-                Diagnostic::warning(Code::NarrowerRoute, place, message).help("take the narrower one out"),
+                Diagnostic::warning(Code::NarrowerRoute, place, message).help("remove the narrower one"),
             );
         }
     }
@@ -233,10 +234,11 @@ fn check_connected(routes: &[At<Route>], device: &CheckedDevice, out: &mut Vec<D
     let connected: Vec<IpNet> = peers.chain(own).filter(|net| net.addr().is_ipv4()).collect();
     for route in routes.iter().filter(|route| table(&route.value) == MAIN && metric(&route.value) == 0) {
         if connected.contains(&route.value.to) {
-            let message = format!("the route to {} comes with the device's address", route.value.to);
+            let message =
+                format!("the kernel adds the route to {} with the device's address", route.value.to);
             out.push(
                 Diagnostic::error(Code::Duplicate, route.at(), message)
-                    .help("take it out, or give it a metric"),
+                    .help("remove it, or give it a metric"),
             );
         }
     }

@@ -27,10 +27,10 @@ pub enum KeyError {
         wanted: &'static str,
     },
     /// No line with a key.
-    #[error("no key in it: make one with `tund genkey`")]
+    #[error("the file has no key: make one with `tund genkey`")]
     Empty,
     /// There is more than one line besides comments.
-    #[error("more than one line beside the comments: a key file holds one key of 64 hexadecimal digits")]
+    #[error("more than one line besides comments: a key file holds one key of 64 hexadecimal digits")]
     Several,
     /// The key has the wrong length.
     #[error("the key has {0} characters, not 64 hexadecimal digits: make one with `tund genkey`")]
@@ -39,7 +39,7 @@ pub enum KeyError {
     #[error("the key is not made of hexadecimal digits: make one with `tund genkey`")]
     Digit,
     /// The key is all zeros, everybody's first guess.
-    #[error("the key is nothing but zeros, which everybody knows: make one with `tund genkey`")]
+    #[error("the key is all zeros, which anyone can guess: make one with `tund genkey`")]
     Zeros,
 }
 

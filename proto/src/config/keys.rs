@@ -26,7 +26,7 @@ const DAY: u64 = 86_400_000;
 pub(super) const RESERVED: &[(&str, &str)] = &[("tuning", "fragment"), ("tuning", "pad")];
 
 /// Names from earlier versions, with their tables, and why they have no effect any more.
-pub(super) const RETIRED: &[(&str, &str, &str)] = &[("full-tunnel", "mode", "there is one way")];
+pub(super) const RETIRED: &[(&str, &str, &str)] = &[("full-tunnel", "mode", "there is only one mode")];
 
 /// Declares the file: the top, the list of routes, and the other tables.
 macro_rules! file {

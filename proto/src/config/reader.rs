@@ -106,7 +106,7 @@ impl<'d, 'o> Table<'d, 'o> {
         let listed: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
         let help = match suggest::nearest(&text.value, names.iter().copied()) {
             Some(near) => format!("did you mean \"{near}\"?"),
-            None => format!("it is {else_}{}", listed.join(" or ")),
+            None => format!("expected {else_}{}", listed.join(" or ")),
         };
         self.wrong(Code::UnknownValue, text.span, message, help)
     }
@@ -130,7 +130,7 @@ impl<'d, 'o> Table<'d, 'o> {
                     Code::OutOfRange,
                     number.span,
                     message,
-                    format!("it is a number{of}{unit} from {low} to {high}"),
+                    format!("expected a number{of}{unit} from {low} to {high}"),
                 )
             }
         }
@@ -141,7 +141,7 @@ impl<'d, 'o> Table<'d, 'o> {
         let found = self.typed(key, TIME, |value| value.as_str().map(str::to_owned));
         let Field::Is(text) = found else { return self.absent_or_wrong(key) };
         let Some(value) = parse_duration(&text.value) else {
-            let message = format!("{} is no time: {}", self.path(key), quote(&text.value));
+            let message = format!("{} is not a valid time: {}", self.path(key), quote(&text.value));
             let help = "write a number and ms, s, m or h, such as \"500ms\" or \"10s\"";
             return self.wrong(Code::BadTime, text.span, message, help);
         };
@@ -150,7 +150,7 @@ impl<'d, 'o> Table<'d, 'o> {
         }
         let message = format!("{} is out of range", self.path(key));
         let (low, high) = range.into_inner();
-        self.wrong(Code::OutOfRange, text.span, message, format!("it is a time from {low:?} to {high:?}"))
+        self.wrong(Code::OutOfRange, text.span, message, format!("expected a time from {low:?} to {high:?}"))
     }
 
     /// Reads a string or a list of strings; with `ports`, also numbers. Valid elements are kept even if others are invalid.
@@ -167,7 +167,7 @@ impl<'d, 'o> Table<'d, 'o> {
             match element.get_ref().as_str().map(str::to_owned).or(port) {
                 Some(value) => texts.push(At { value, span: element.span() }),
                 None => {
-                    let message = format!("every element of {} is {TEXT}", self.path(key));
+                    let message = format!("every element of {} must be {TEXT}", self.path(key));
                     self.out.push(wrong_type(message, TEXT, element));
                 }
             }
@@ -194,7 +194,7 @@ impl<'d, 'o> Table<'d, 'o> {
         let name = T::SECTION.name;
         let Some(value) = self.value(name) else { return Vec::new() };
         let Some(array) = value.get_ref().as_array() else {
-            let message = format!("{name} is a list of tables, not {}", kind(value.get_ref()));
+            let message = format!("{name} must be a list of tables, not {}", kind(value.get_ref()));
             let _: Field<()> = self.wrong(
                 Code::WrongType,
                 value.span(),
@@ -217,7 +217,7 @@ impl<'d, 'o> Table<'d, 'o> {
         if let DeValue::Table(entries) = value.get_ref() {
             return Some(Table { entries, name, span: value.span(), out: self.out }.whole());
         }
-        let message = format!("{name} is a {wanted}, not {}", kind(value.get_ref()));
+        let message = format!("{name} must be a {wanted}, not {}", kind(value.get_ref()));
         self.out.push(Diagnostic::error(Code::WrongType, Some(value.span()), message).help(help));
         None
     }
@@ -253,7 +253,7 @@ impl<'d, 'o> Table<'d, 'o> {
             {
                 let message = format!("{} has no effect: {why}", self.path(name));
                 self.out.push(
-                    Diagnostic::warning(Code::NoEffect, Some(key.span()), message).help("take this line out"),
+                    Diagnostic::warning(Code::NoEffect, Some(key.span()), message).help("remove this line"),
                 );
                 continue;
             }
@@ -269,10 +269,9 @@ impl<'d, 'o> Table<'d, 'o> {
             DeValue::Table(_) => (format!("[{}]", self.path(key)), "table"),
             _ => (self.path(key), "line"),
         };
-        let message = format!("{what} is not yet in this version");
+        let message = format!("{what} is not supported by this version yet");
         self.out.push(
-            Diagnostic::error(Code::NotYet, Some(value.span()), message)
-                .help(format!("take this {line} out")),
+            Diagnostic::error(Code::NotYet, Some(value.span()), message).help(format!("remove this {line}")),
         );
     }
 
@@ -286,7 +285,7 @@ impl<'d, 'o> Table<'d, 'o> {
         if let Some(found) = take(value.get_ref()) {
             return Field::Is(At { value: found, span: value.span() });
         }
-        let message = format!("{} is {wanted}, not {}", self.path(key), kind(value.get_ref()));
+        let message = format!("{} must be {wanted}, not {}", self.path(key), kind(value.get_ref()));
         self.out.push(wrong_type(message, wanted, value));
         Field::Wrong
     }

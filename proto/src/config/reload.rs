@@ -36,7 +36,7 @@ impl fmt::Display for Change {
         match takes {
             Takes::Nothing => write!(f, "{what}"),
             Takes::Call => write!(f, "{what}: the peer is called again"),
-            Takes::Connect => write!(f, "{what}: the link connects anew, device and routes stay"),
+            Takes::Connect => write!(f, "{what}: the link reconnects, device and routes stay"),
             Takes::Restart => write!(f, "{what}: needs a restart of tund, the old value stays"),
         }
     }
@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn a_cipher_a_secret_or_a_port_takes_a_new_connection() {
         let plan = with(&TEXT.replace("file = 'k'", "file = 'k'\ncipher = 'aes-256-gcm'"));
-        assert_eq!(shown(&plan), ["key.cipher: the link connects anew, device and routes stay"]);
+        assert_eq!(shown(&plan), ["key.cipher: the link reconnects, device and routes stay"]);
         assert_eq!(plan.takes(), Takes::Connect);
         assert_eq!(super::plan(&config(TEXT), &config(TEXT), true).takes(), Takes::Connect);
         let plan = with(&TEXT.replace("'k'", "'other'"));

@@ -21,7 +21,7 @@ fn owner(key: &str) -> Option<&'static str> {
 pub(super) fn for_unknown(table: &str, key: &str) -> String {
     let spelled = key.replace('_', "-").to_ascii_lowercase();
     if keys_of(table).contains(&spelled.as_str()) {
-        return format!("it is written `{spelled}`");
+        return format!("it is spelled `{spelled}`");
     }
     if !table.is_empty() && keys_of("").contains(&spelled.as_str()) {
         return format!("`{spelled}` belongs at the top, before the first [table]");
@@ -41,7 +41,7 @@ pub(super) fn for_unknown(table: &str, key: &str) -> String {
             let path = owner(near).map_or_else(|| near.to_owned(), |owner| format!("{owner}.{near}"));
             format!("did you mean `{path}`?")
         }
-        None => format!("the keys here are {}", keys_of(table).join(", ")),
+        None => format!("valid keys here are {}", keys_of(table).join(", ")),
     }
 }
 
@@ -89,13 +89,13 @@ mod tests {
         for (table, wrong, help) in [
             ("key", "fiel", "did you mean `file`?"),
             ("device", "adress", "did you mean `address`?"),
-            ("device", "Address", "it is written `address`"),
-            ("", "bind_device", "it is written `bind-device`"),
+            ("device", "Address", "it is spelled `address`"),
+            ("", "bind_device", "it is spelled `bind-device`"),
             ("keepalive", "intervall", "did you mean `interval`?"),
             ("key", "remote", "`remote` belongs at the top, before the first [table]"),
             ("", "interval", "`interval` belongs in [keepalive]"),
             ("", "adress", "did you mean `device.address`?"),
-            ("status", "zzzzzzzz", "the keys here are socket, metrics"),
+            ("status", "zzzzzzzz", "valid keys here are socket, metrics"),
         ] {
             assert_eq!(for_unknown(table, wrong), help, "{wrong} in [{table}]");
         }

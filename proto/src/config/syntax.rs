@@ -20,7 +20,7 @@ pub(super) fn syntax_error(text: &str, error: &toml::de::Error) -> Diagnostic {
 /// What to do about an error `at` this byte of the line.
 fn remedy(message: &str, line: &str, at: usize) -> Option<String> {
     if message == "duplicate key" {
-        return Some("take one of the two out".to_owned());
+        return Some("remove one of the two".to_owned());
     }
     if line.get(at..).and_then(|rest| rest.chars().next()).is_some_and(is_typeset) {
         return Some("type the quotes and spaces of this line anew: these are a text program's".to_owned());
