@@ -207,7 +207,7 @@ impl Engine {
             ToEngine::Taken { routes } => self.link.handle_taken(routes),
             ToEngine::Sources => match descriptors.into_iter().next().map(bulk::read) {
                 Some(Ok(sources)) => self.link.handle_sources(sources),
-                failed => log::warn!("the peer's inner addresses stay as they are: {failed:?}"),
+                failed => log::warn!("the peer's inner addresses are unchanged: {failed:?}"),
             },
             ToEngine::Device => {
                 for device in descriptors {

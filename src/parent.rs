@@ -243,7 +243,7 @@ impl Parent {
                 notify::stopping();
             }
             Effect::UndoRoutes => self.changes.roll_back_to(self.status.before_routes),
-            Effect::DeviceLost(reason) => log::error!("{reason}: it is made again [device-gone]"),
+            Effect::DeviceLost(reason) => log::error!("{reason}: creating it again [device-gone]"),
             Effect::Renew => self.renew_device()?,
             Effect::UndoDevice => self.changes.roll_back_to(Savepoint::default()),
             // Undoing does not fail.
@@ -324,7 +324,7 @@ impl Parent {
             Signal::Interrupt => self.asked_to_end("SIGINT", "sigint"),
             Signal::Hangup => self.machine.handle(Event::Reload),
             Signal::User1 => {
-                log::info!("SIGUSR1: connecting again");
+                log::info!("SIGUSR1: reconnecting");
                 self.answer(&ToEngine::Reconnect);
             }
             Signal::User2 => self.log_statistics(),
@@ -349,7 +349,7 @@ fn resolver(link: &Link) -> Resolver {
 
 fn listen() -> Option<Uevents> {
     let uevents = Uevents::listen();
-    uevents.inspect_err(|error| log::debug!("cannot listen to the kernel's device events: {error}")).ok()
+    uevents.inspect_err(|error| log::debug!("cannot listen for the kernel's device events: {error}")).ok()
 }
 
 fn timespec(duration: Duration) -> Timespec {

@@ -92,7 +92,7 @@ fn a_new_link_overwrites_nothing_and_leaves_nothing_of_what_is_none() {
         fs::create_dir(place.path(name)).unwrap();
         let output = new(&[]);
         assert_eq!(code(&output), 1, "{output:?}");
-        let message = format!("tund: {name} is there already and is never overwritten");
+        let message = format!("tund: {name} already exists and is never overwritten");
         assert!(text(&output.stderr).starts_with(&message), "{output:?}");
         fs::remove_dir(place.path(name)).unwrap();
     }

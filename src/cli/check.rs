@@ -84,7 +84,7 @@ fn check_host(config: &Config, places: &Places) -> Vec<Diagnostic> {
             preflight::check_host(config, places, own, &mut netlink)
         }
         Err(error) => {
-            vec![Diagnostic::warning(Code::NotChecked, None, format!("this host was not looked at: {error}"))]
+            vec![Diagnostic::warning(Code::NotChecked, None, format!("this host was not checked: {error}"))]
         }
     };
     findings.extend(preflight::check_port(config, places));

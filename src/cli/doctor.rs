@@ -154,7 +154,7 @@ fn describe_running(status: &Status, report: &mut Report) {
     report.add(found, "link", format!("runs as pid {}, {how}", status.pid));
     if status.device_up == Some(true) && status.missing.is_empty() {
         let many = status.changes.len();
-        let text = format!("device, addresses and routes are there as they were set, {many} of them");
+        let text = format!("device, addresses and routes are as they were set, {many} of them");
         report.add(Found::Good, "set", text);
     }
 }
@@ -167,7 +167,7 @@ fn host(config: &Config, loaded: &Loaded, running: bool, report: &mut Report) {
             preflight::check_host(config, &loaded.parsed.places, own, &mut netlink)
         }
         Err(error) => {
-            vec![Diagnostic::warning(Code::NotChecked, None, format!("this host was not looked at: {error}"))]
+            vec![Diagnostic::warning(Code::NotChecked, None, format!("this host was not checked: {error}"))]
         }
     };
     if !running {
@@ -184,7 +184,7 @@ fn host(config: &Config, loaded: &Loaded, running: bool, report: &mut Report) {
     }
     if config.remotes.is_empty() {
         let text = format!(
-            "this end waits: a firewall here has to let UDP port {port} in, and a router before it has to pass it on"
+            "this end waits: a firewall here must allow UDP port {port}, and a router in front must forward it"
         );
         report.add(Found::Note, "firewall", text);
     }
@@ -237,8 +237,8 @@ mod tests {
     #[test]
     fn what_was_found_is_shown_without_what_a_terminal_obeys() {
         let mut report = Report::default();
-        report.add(Found::Problem, "peer", "192.0.2.1: \x1b[2J\n\u{9b}: does tund run there?");
-        assert_eq!(report.text(), "problem  peer: 192.0.2.1: _[2J__: does tund run there?\n");
-        assert!(report.json().contains(r#""192.0.2.1: _[2J__: does"#), "{}", report.json());
+        report.add(Found::Problem, "peer", "192.0.2.1: \x1b[2J\n\u{9b}: is tund running there?");
+        assert_eq!(report.text(), "problem  peer: 192.0.2.1: _[2J__: is tund running there?\n");
+        assert!(report.json().contains(r#""192.0.2.1: _[2J__: is"#), "{}", report.json());
     }
 }

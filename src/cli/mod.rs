@@ -51,12 +51,12 @@ struct Cli {
     /// Log more: -v is --verb 3, each further v one level
     #[arg(short, action = ArgAction::Count, conflicts_with = "verb")]
     verbose: u8,
-    /// Run in the background, and return when the link runs; log to syslog
+    /// Run in the background, and return once the link runs; log to syslog
     #[arg(long, conflicts_with = "inetd")]
     daemon: bool,
     #[arg(long = background::OPTION, hide = true)]
     background: bool,
-    /// Append the keys in use to this file, for a decoder: who has it reads the link
+    /// Append the keys in use to this file, for a decoder: whoever has it can read the link
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     key_log: Option<PathBuf>,
     /// The UDP socket is descriptor 0, from inetd or xinetd; log to syslog
@@ -75,7 +75,7 @@ struct Common {
     /// Log level, 0 to 9: 0 fatal, 1 default, 3 normal, 5 a letter for each packet
     #[arg(long, value_name = "N")]
     verb: Option<u8>,
-    /// Take key files that others may read
+    /// Accept key files that others may read
     #[arg(long)]
     allow_open_keys: bool,
 }
@@ -88,22 +88,22 @@ enum Command {
         files: Vec<PathBuf>,
         #[command(flatten)]
         common: Common,
-        /// Look at this host's addresses, routes, ports and names too
+        /// Check this host's addresses, routes, ports and names too
         #[arg(long)]
         host: bool,
         /// Print the findings as a JSON array
         #[arg(long)]
         json: bool,
     },
-    /// Make both files and the key of a new link, and show how to start it
+    /// Create both files and the key of a new link, and show how to start it
     New(new::Request),
-    /// Make a shared secret for both ends
+    /// Generate a shared secret for both ends
     Genkey {
         /// Write it to this new file, for its owner only, instead of standard output
         #[arg(short, value_name = "FILE")]
         output: Option<PathBuf>,
     },
-    /// Make a private key
+    /// Generate a private key
     Keypair {
         /// Write it to this new file, for its owner only, and show the public key
         #[arg(short, value_name = "FILE")]
@@ -115,7 +115,7 @@ enum Command {
         #[arg(value_name = "FILE")]
         input: Option<PathBuf>,
     },
-    /// Show how links are: all in a table, or one in full. Ends with 0 if they are up, else with 1
+    /// Show the state of links: all in a table, or one in full. Exits with 0 if they are up, else with 1
     Status {
         /// The link's name, or its configuration file
         #[arg(value_name = "NAME")]
@@ -123,10 +123,10 @@ enum Command {
         /// Print a JSON array
         #[arg(long)]
         json: bool,
-        /// Show it again every second
+        /// Refresh it every second
         #[arg(long)]
         watch: bool,
-        /// Show who sent most into a bridged link in the last minute
+        /// Show the top senders on a bridged link in the last minute
         #[arg(long, requires = "link")]
         macs: bool,
     },
@@ -145,25 +145,25 @@ enum Command {
         #[arg(value_name = "NAME")]
         link: Option<String>,
     },
-    /// Have a link read its configuration and keys again, as SIGHUP does, and show what has changed
+    /// Make a link reread its configuration and keys, as SIGHUP does, and show what has changed
     Reload {
         /// The link's name, or its configuration file
         #[arg(value_name = "NAME")]
         link: String,
     },
-    /// Have a link change to new traffic keys
+    /// Make a link switch to new traffic keys
     Rekey {
         /// The link's name, or its configuration file
         #[arg(value_name = "NAME")]
         link: String,
     },
-    /// Have a link look its peer up and connect again
+    /// Make a link look up its peer and reconnect
     Reconnect {
         /// The link's name, or its configuration file
         #[arg(value_name = "NAME")]
         link: String,
     },
-    /// End a link
+    /// Stop a link
     Down {
         /// The link's name, or its configuration file
         #[arg(value_name = "NAME")]
@@ -171,7 +171,7 @@ enum Command {
     },
     /// Measure each cipher with each library, and show which one links use on this machine
     BenchCiphers,
-    /// Look for what stands between this end and a working link
+    /// Look for what keeps this end from a working link
     Doctor {
         /// The configuration file
         #[arg(value_name = "FILE")]

@@ -118,9 +118,10 @@ fn prove(link: &Link, texts: &[String; 2]) -> Result<(), Fatal> {
     }
     match good {
         true => Ok(()),
-        false => {
-            Err(Fatal::new(CONFIG, "nothing was written: what was asked for makes no link, as shown above"))
-        }
+        false => Err(Fatal::new(
+            CONFIG,
+            "nothing was written: what was asked for is not a valid link, as shown above",
+        )),
     }
 }
 
@@ -128,7 +129,7 @@ fn write(link: &Link, texts: &[String; 2], directory: &Path) -> Result<(), Fatal
     let names = link.files().into_iter().chain([link.key()]);
     if let Some(there) = names.map(|name| directory.join(name)).find(|path| path.symlink_metadata().is_ok()) {
         let message = format!(
-            "{} is there already and is never overwritten: remove it, name the hosts otherwise, or write elsewhere with -o",
+            "{} already exists and is never overwritten: remove it, rename the hosts, or write elsewhere with -o",
             there.display()
         );
         return Err(Fatal::new(FAILED, message));

@@ -99,7 +99,7 @@ pub fn stats(link: Option<&str>) -> Result<(), Fatal> {
     if failures.is_empty() {
         Ok(())
     } else {
-        Err(Fatal::new(FAILED, format!("of some links nothing is known:{silent}")))
+        Err(Fatal::new(FAILED, format!("some links could not be asked:{silent}")))
     }
 }
 
@@ -112,7 +112,7 @@ pub fn command(link: &str, method: Method) -> Result<(), Fatal> {
         several => several.iter().find(|socket| socket.near && near == 1).ok_or_else(|| {
             Fatal::new(
                 FAILED,
-                format!("several links are called {link}: call tund in the network namespace of one"),
+                format!("several links are called {link}: run tund in the network namespace of one"),
             )
         })?,
     };
@@ -226,8 +226,8 @@ fn find(link: Option<&str>) -> Result<Vec<Socket>, Fatal> {
     let sockets = running_now(link)?;
     match (sockets.is_empty(), link) {
         (true, Some(link)) => {
-            let remedy = "`tund status` shows those that do; one that has ended said why in its log, and \
-                          `tund doctor FILE` looks for what stands in its way";
+            let remedy = "`tund status` shows those that do; one that has ended says why in its log, and `tund doctor FILE` \
+                          looks for the cause";
             Err(Fatal::new(FAILED, format!("no link {link} runs, or it is another user's: {remedy}")))
         }
         (true, None) | (false, _) => Ok(sockets),

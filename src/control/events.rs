@@ -58,7 +58,7 @@ pub enum What {
     },
     /// The link answers again.
     Answers,
-    /// The link runs no more.
+    /// The link has stopped.
     Gone,
 }
 
@@ -142,7 +142,7 @@ impl fmt::Display for Event {
             What::Ends { code } => write!(f, "ends [{code}]"),
             What::Silent { reason } => write!(f, "does not answer: {reason}"),
             What::Answers => f.write_str("answers again"),
-            What::Gone => f.write_str("runs no more"),
+            What::Gone => f.write_str("has stopped"),
         }
     }
 }

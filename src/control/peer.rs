@@ -26,7 +26,7 @@ pub(super) enum Stranger {
     #[error("process {0} has given up all rights (no_new_privs, no capability) and may not command a link")]
     Locked(u32),
     /// It is gone, or cannot be examined.
-    #[error("process {0} cannot be looked at ({1}) and may not command a link")]
+    #[error("process {0} cannot be inspected ({1}) and may not command a link")]
     Unseen(u32, io::Error),
 }
 

@@ -81,11 +81,13 @@ pub fn full(link: &Status, now: u64) -> String {
     let cipher = link.cipher.as_ref().map(|cipher| format!(", {cipher}{library}")).unwrap_or_default();
     let exchange = link.exchange.as_ref().map(|exchange| format!(" by {exchange}")).unwrap_or_default();
     line("keys", format!("{}{exchange}{renewed}{cipher}", link.keys));
-    link.key_log.iter().for_each(|file| line("key log", format!("{file}: whoever has it reads this link")));
+    link.key_log
+        .iter()
+        .for_each(|file| line("key log", format!("{file}: whoever has it can read this link")));
     link.protections.iter().for_each(|protections| line("engine", protections.clone()));
     path(link).into_iter().for_each(|path| line("path", path));
     if let (Some(lanes), Some(ways)) = (link.lanes, link.lane_ways) {
-        line("lanes", format!("{lanes} in use, {ways} of them along a way of their own"));
+        line("lanes", format!("{lanes} in use, {ways} of them on a path of their own"));
     }
     if let Some(counters) = &link.counters {
         let traffic = |frames: u64, bytes: u64, datagrams: u64| {
@@ -94,7 +96,7 @@ pub fn full(link: &Status, now: u64) -> String {
         line("sent", traffic(counters.frames_sent, counters.bytes_sent, counters.datagrams_sent));
         let received =
             traffic(counters.frames_received, counters.bytes_received, counters.datagrams_received);
-        line("received", format!("{received}, {} lost on the way", counters.datagrams_lost));
+        line("received", format!("{received}, {} lost in transit", counters.datagrams_lost));
         let dropped = counters.dropped.iter().filter(|dropped| dropped.count > 0);
         let dropped: Vec<_> =
             dropped.map(|dropped| format!("{} {}", dropped.reason, dropped.count)).collect();
@@ -226,12 +228,12 @@ mod tests {
              \x20 peer      203.0.113.2:1417, its \"tun-mon-fri\"\n\
              \x20 device    tun0: tun, down, MTU 1420, in br0, 192.168.86.81/32\n\
              \x20 keys      handshake by X25519 + ML-KEM-768, 35 s old, AES-256-GCM by ring\n\
-             \x20 key log   /etc/k: whoever has it reads this link\n\
+             \x20 key log   /etc/k: whoever has it can read this link\n\
              \x20 engine    uid 994, no capabilities\n\
              \x20 path      round trip 12.3 ms, datagrams of up to 1472 bytes pass\n\
-             \x20 lanes     4 in use, 3 of them along a way of their own\n\
+             \x20 lanes     4 in use, 3 of them on a path of their own\n\
              \x20 sent      3 frames, 300 B in 0 datagrams\n\
-             \x20 received  0 frames, 7.0 MB in 0 datagrams, 4 lost on the way\n\
+             \x20 received  0 frames, 7.0 MB in 0 datagrams, 4 lost in transit\n\
              \x20 dropped   replayed 9\n\
              \x20 set       ip route add 192.168.66.0/24 dev tun0\n\
              \x20 missing   ip route add 192.168.67.0/24 dev tun0\n\

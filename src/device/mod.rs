@@ -147,7 +147,7 @@ fn explain(error: io::Error, mode: Mode, name: Option<&str>) -> io::Error {
     let (kind, text) = match Errno::from_io_error(&error) {
         Some(Errno::BUSY) => (
             io::ErrorKind::ResourceBusy,
-            "another process has the device open; end that or set another device.name".to_owned(),
+            "another process has the device open; stop it or set another device.name".to_owned(),
         ),
         Some(Errno::INVAL) => unsuitable(mode, name),
         _ => (error.kind(), format!("{error}{}", rights::beyond_capabilities(&error))),
@@ -178,12 +178,12 @@ fn unsuitable(mode: Mode, name: Option<&str>) -> (io::ErrorKind, String) {
         ),
         Ok(None) | Err(_) if name.is_none_or(can_be_a_name) => (
             io::ErrorKind::Unsupported,
-            "the driver does not know what it is asked for (IFF_VNET_HDR), as that of gVisor and the like: use another runtime"
+            "the driver does not support IFF_VNET_HDR, as with gVisor and the like: use another runtime"
                 .to_owned(),
         ),
         Ok(None) | Err(_) => (
             io::ErrorKind::InvalidInput,
-            "no interface can have that name: at most 15 characters, no space, '/' or ':'".to_owned(),
+            "not a valid interface name: at most 15 characters, no space, '/' or ':'".to_owned(),
         ),
     }
 }

@@ -14,7 +14,7 @@ pub(super) const TUN: &str = "/dev/net/tun";
 /// Its number (Documentation/admin-guide/devices.txt of the kernel).
 const NUMBER: (u32, u32) = (10, 200);
 /// How a container is started to have it.
-const CONTAINER: &str = "a container is started with --device /dev/net/tun (devices in a compose file)";
+const CONTAINER: &str = "start a container with --device /dev/net/tun (devices in a compose file)";
 
 /// What is found at the driver's path.
 struct Facts {
@@ -69,13 +69,13 @@ impl Facts {
                  c 10 200`"
             )),
             Err(Errno::NOENT | Errno::NODEV | Errno::NXIO) => {
-                Some(format!("{TUN} is there, but this kernel has no driver for it; on the host: `modprobe tun`"))
+                Some(format!("{TUN} exists, but this kernel has no driver for it; on the host: `modprobe tun`"))
             }
             Err(Errno::PERM) => Some(format!(
-                "the device rules of this container or service refuse {TUN}; {CONTAINER}, a service has DeviceAllow={TUN} rw"
+                "the device rules of this container or service deny {TUN}; {CONTAINER}, a service with DeviceAllow={TUN} rw"
             )),
             Err(Errno::ACCESS) if self.overrides_modes || mode & 0o006 == 0o006 => Some(format!(
-                "{TUN} is on a file system that is mounted nodev, or SELinux or AppArmor refuses it; {CONTAINER}"
+                "{TUN} is on a file system that is mounted nodev, or SELinux or AppArmor denies it; {CONTAINER}"
             )),
             Err(Errno::ACCESS) => Some(format!(
                 "{TUN} may not be opened by uid {} (it is uid {uid}'s, mode {mode:04o}); `chmod 666 {TUN}` is safe, since only \
@@ -83,13 +83,13 @@ impl Facts {
                 self.uid
             )),
             Ok(()) if refusal == Errno::PERM && !self.net_admin => Some(format!(
-                "it takes CAP_NET_ADMIN, or a device made for this user (`ip tuntap add dev NAME mode tun user {}`); {}",
+                "it needs CAP_NET_ADMIN, or a device made for this user (`ip tuntap add dev NAME mode tun user {}`); {}",
                 self.uid,
                 rights::how_to_give("NET_ADMIN")
             )),
             Ok(()) if refusal == Errno::PERM => Some(
-                "this network namespace belongs to another user namespace, so that CAP_NET_ADMIN does not count in it; let a \
-                 rootless container have a network of its own (not --network host), or start tund as the host's root"
+                "this network namespace belongs to another user namespace, so CAP_NET_ADMIN does not count in it; give a \
+                 rootless container its own network (not --network host), or start tund as the host's root"
                     .to_owned(),
             ),
             Ok(()) | Err(_) => None,

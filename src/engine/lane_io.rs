@@ -101,7 +101,7 @@ impl<D: Datagrams> LaneIo<D> {
             && let Err(error) = self.socket.enable_gro(true)
         {
             self.note(format!(
-                "the kernel does not join datagrams (UDP_GRO: {error}); each is received alone"
+                "the kernel cannot coalesce datagrams (UDP_GRO: {error}); each is received alone"
             ));
         }
     }
@@ -128,7 +128,7 @@ impl<D: Datagrams> LaneIo<D> {
         if let Err(error) = attach_queue(device, attached)
             && error.kind() != io::ErrorKind::InvalidInput
         {
-            self.note(format!("the device's queue stays as it is (TUNSETQUEUE: {error})"));
+            self.note(format!("the device's queue is unchanged (TUNSETQUEUE: {error})"));
         }
     }
 
@@ -139,12 +139,12 @@ impl<D: Datagrams> LaneIo<D> {
         }
         match set_offload(device, Offload::Tcp) {
             Ok(()) => {
-                self.note("the kernel cuts up and joins TCP alone (UDP needs Linux 6.2)".into());
+                self.note("the kernel segments and coalesces TCP only (UDP needs Linux 6.2)".into());
                 Some(false)
             }
             Err(error) => {
                 self.note(format!(
-                    "the device takes no joined frames (TUNSETOFFLOAD: {error}); each is written alone"
+                    "the device takes no coalesced frames (TUNSETOFFLOAD: {error}); each is written alone"
                 ));
                 None
             }
@@ -191,7 +191,7 @@ impl<D: Datagrams> LaneIo<D> {
         });
         // A device that is down refuses any frame.
         if passed && cut.is_ok() {
-            self.note(format!("the device refuses frames that were joined ({error}); each is written alone"));
+            self.note(format!("the device rejects coalesced frames ({error}); each is written alone"));
         }
         !passed
     }
@@ -364,7 +364,7 @@ impl<D: Datagrams> Sink for LaneIo<D> {
         if let (Some(error), true) = (refused, passed) {
             self.cuts = false;
             self.note(format!(
-                "the kernel does not cut up datagrams (UDP_SEGMENT: {error}); each is sent alone"
+                "the kernel cannot segment datagrams (UDP_SEGMENT: {error}); each is sent alone"
             ));
         }
     }

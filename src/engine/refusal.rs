@@ -12,15 +12,15 @@ pub fn not_sent(error: &io::Error, to: SocketAddr) -> String {
             format!("{error}: this host has no route to {}", to.ip())
         }
         Some(Errno::ADDRNOTAVAIL) if to.is_ipv6() => format!(
-            "{error}: this host has no IPv6 address to send from; it is not set up, or IPv6 is disabled (sysctl \
+            "{error}: this host has no IPv6 address to send from; IPv6 is not set up or is disabled (sysctl \
              net.ipv6.conf.all.disable_ipv6)"
         ),
         Some(Errno::AFNOSUPPORT) if to.is_ipv6() => {
             format!(
-                "{error}: this host is without IPv6, or this service is refused it (RestrictAddressFamilies=)"
+                "{error}: this host has no IPv6, or this service may not use it (RestrictAddressFamilies=)"
             )
         }
-        Some(Errno::PERM) => format!("{error}: a firewall of this host forbids it"),
+        Some(Errno::PERM) => format!("{error}: a firewall on this host blocks it"),
         Some(Errno::ACCESS) => {
             format!("{error}: a route or rule here prohibits it, or it is a broadcast address")
         }
@@ -39,7 +39,7 @@ mod tests {
         assert!(said(Errno::NETUNREACH, four).ends_with("this host has no route to 192.0.2.1"));
         assert!(said(Errno::ADDRNOTAVAIL, six).contains("disable_ipv6"));
         assert!(!said(Errno::ADDRNOTAVAIL, four).contains("IPv6"));
-        assert!(said(Errno::AFNOSUPPORT, six).contains("without IPv6"));
+        assert!(said(Errno::AFNOSUPPORT, six).contains("no IPv6"));
         assert!(said(Errno::PERM, four).contains("firewall"));
         assert!(!said(Errno::ACCESS, four).contains("firewall"));
     }

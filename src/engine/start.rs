@@ -115,7 +115,7 @@ fn derive(start: &Start) -> Derived {
         held = held.and(memory::hold_alone(&**secrets));
     }
     if let Err(error) = held {
-        log::info!("note: the keys of the link may get into swap space: {error}");
+        log::info!("note: the link's keys may end up in swap space: {error}");
     }
     Derived { keys, statics, openvpn }
 }

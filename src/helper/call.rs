@@ -74,7 +74,7 @@ impl Answer {
     pub fn refused(error: &io::Error, to: SocketAddr) -> Self {
         Self::Refused(match error.kind() {
             io::ErrorKind::ConnectionRefused => {
-                "its host says that nothing listens on that port: does tund run there, on this port?"
+                "its host says that nothing listens on that port: is tund running there, on that port?"
                     .to_owned()
             }
             _ => not_sent(error, to),

@@ -80,14 +80,14 @@ impl fmt::Display for Trouble {
             Self::Refused(Refusal::Forbidden(said)) => {
                 write!(
                     f,
-                    "it does not let this end connect there ({said}): have it allow that, or let the peer listen on port 443"
+                    "it refuses to connect there ({said}): have the proxy allow it, or let the peer listen on port 443"
                 )
             }
             Self::Refused(Refusal::Unreachable(said)) => {
-                write!(f, "it cannot connect there ({said}): does tund run there, on this port?")
+                write!(f, "it cannot connect there ({said}): is tund running there, on this port?")
             }
             Self::Refused(Refusal::Garbled) => f.write_str(
-                "what answers is no such proxy: check its port, and whether it is one of HTTP or of SOCKS 5",
+                "what answers is not such a proxy: check its port, and whether it speaks HTTP or SOCKS 5",
             ),
             Self::Unreachable(why) => {
                 write!(f, "the proxy cannot be reached: {}: check its name and port", printable(why, 200))

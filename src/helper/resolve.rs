@@ -31,7 +31,7 @@ const MAX_ANSWER: usize = 64;
 /// How long a lookup may take.
 const LIMIT: Duration = Duration::from_secs(10);
 /// Advice for a name that does not resolve.
-const ADVICE: &str = "tund goes on trying (a wrong name? no DNS server yet?)";
+const ADVICE: &str = "tund keeps trying (a wrong name? no DNS server yet?)";
 /// How often an unresolvable name is logged.
 const REPEAT: Duration = Duration::from_secs(60);
 

@@ -42,7 +42,7 @@ impl Changes {
         let blocks = blocks.iter().filter_map(Step::done).collect();
         let mut changes = Self { netlink, undo: Vec::new(), blocks, ledger, device: None };
         if !undo.is_empty() {
-            log::info!("taking back what a killed tund left");
+            log::info!("undoing what a killed tund left");
         }
         changes.undo_left_over(undo);
         changes.rewrite();

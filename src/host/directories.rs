@@ -57,7 +57,7 @@ pub fn make_state(kind: Kind, configured: Option<&Path>, name: &str) -> Result<D
     Directory::make(&base, &leaf).map_err(|refusal| match refusal {
         Refusal::Untrusted { .. } => kind.refused(&refusal),
         Refusal::System { .. } => {
-            let text = format!("cannot make {refusal}: set {} to a directory that can be written", kind.key);
+            let text = format!("cannot create {refusal}: set {} to a writable directory", kind.key);
             Fatal::new(UNAVAILABLE, text)
         }
     })
@@ -81,15 +81,15 @@ pub fn make(kind: Kind, configured: Option<&Path>, name: &str) -> Result<Option<
                 }
                 refused = Some(fatal);
             }
-            Err(refusal @ Refusal::System { .. }) => problem = Some(format!("cannot make {refusal}")),
+            Err(refusal @ Refusal::System { .. }) => problem = Some(format!("cannot create {refusal}")),
         }
     }
     if let Some(fatal) = refused {
         return Err(fatal);
     }
     log::warn!(
-        "warning: {}; the link runs without `tund status` and the like, and what it sets stays if it is killed: set {} to a directory \
-         that can be written (a container: --tmpfs /run)",
+        "warning: {}; the link runs without `tund status` and the like, and what it sets stays if it is killed: set {} to a \
+         writable directory (a container: --tmpfs /run)",
         problem.unwrap_or_default(),
         kind.key
     );
@@ -100,7 +100,7 @@ impl Kind {
     fn refused(self, refusal: &Refusal) -> Fatal {
         let (remedy, key) = (refusal.remedy(), self.key);
         let text =
-            format!("{refusal}: look at what is in it, then {remedy}, or set {key} to another directory");
+            format!("{refusal}: check what is in it, then {remedy}, or set {key} to another directory");
         Fatal::new(CONFIG, text)
     }
 }
@@ -191,7 +191,7 @@ fn links_in(base: &Path, user: Option<u32>) -> Vec<Existing> {
 /// Makes an empty directory below the link's runtime directory that only root can fill. `None`, with a log line, if that fails.
 pub fn empty(runtime: &Directory) -> Option<PathBuf> {
     let complain = |error: &io::Error| {
-        log::warn!("cannot make {}: {error}", runtime.path().join(EMPTY).display());
+        log::warn!("cannot create {}: {error}", runtime.path().join(EMPTY).display());
     };
     runtime.make_empty(EMPTY).inspect_err(complain).ok()
 }
@@ -223,10 +223,8 @@ impl Drop for Lock {
 pub fn lock(directory: &Directory, name: &str) -> Result<(Directory, Lock), Fatal> {
     let path = directory.path();
     let failed = |error: io::Error| {
-        let remedy = format!(
-            "see that there is room in it and that it can be written, or set {} to another",
-            RUNTIME.key
-        );
+        let remedy =
+            format!("make sure that it is writable and has space, or set {} to another", RUNTIME.key);
         Fatal::new(UNAVAILABLE, format!("cannot lock {}: {error}; {remedy}", path.join(PID).display()))
     };
     let (Some(base), Some(leaf)) = (path.parent(), path.file_name().and_then(|leaf| leaf.to_str())) else {
@@ -350,7 +348,7 @@ mod tests {
         let mode = |path: &Path, mode: u32| set_permissions(path, Permissions::from_mode(mode)).unwrap();
         refused(
             &|base| nobody(base),
-            ["BASE belongs to another user (uid 65534, mode 0755)", "look at", "`chown root BASE`"],
+            ["BASE belongs to another user (uid 65534, mode 0755)", "check what", "`chown root BASE`"],
         );
         refused(
             &|base| mode(base, 0o777),
@@ -371,7 +369,7 @@ mod tests {
         };
         refused(
             &|base| nobody(&planted(base)),
-            ["LEAF belongs to another user (uid 65534, mode 0755)", "look at", "`chown root LEAF`"],
+            ["LEAF belongs to another user (uid 65534, mode 0755)", "check what", "`chown root LEAF`"],
         );
         // In a world-writable directory such as /tmp.
         refused(
@@ -391,7 +389,7 @@ mod tests {
         );
         refused(
             &|base| symlink("../precious", base.join(leaf("fri"))).unwrap(),
-            ["LEAF is no directory", "look at", "`rm LEAF`"],
+            ["LEAF is not a directory", "check what", "`rm LEAF`"],
         );
     }
 

@@ -149,11 +149,11 @@ fn steps(text: &str, boot: &str) -> Vec<Step> {
     let step = |line: &str| match serde_json::from_str::<Step>(line) {
         Ok(step) if step.only_undoes() => Some(step),
         Ok(step) => {
-            log::warn!("the ledger says \"{step}\", which takes back nothing of tund's: it is left alone");
+            log::warn!("the ledger says \"{step}\", which undoes nothing of tund's: it is left alone");
             None
         }
         Err(error) => {
-            log::warn!("a line of the ledger is not understood, and what it says stays: {error}");
+            log::warn!("a line of the ledger cannot be parsed, so it is not undone: {error}");
             None
         }
     };

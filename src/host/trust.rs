@@ -68,7 +68,7 @@ pub enum Problem {
         mode: u32,
     },
     /// It is a symbolic link where none is followed.
-    #[error("is no directory")]
+    #[error("is not a directory")]
     NoDirectory,
 }
 

@@ -56,7 +56,7 @@ impl Parent {
             Err(error) => Err(error),
         };
         if let Err(error) = flushed {
-            log::debug!("the bridge keeps hosts where they were for some minutes: {error}");
+            log::debug!("the bridge keeps stale entries for some minutes: {error}");
         }
     }
 

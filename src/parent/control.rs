@@ -266,9 +266,9 @@ impl Parent {
         let called = remotes.iter().any(|remote| remote.stream);
         let through = proxy.as_ref().filter(|_| called).map(|proxy| format!(" through {proxy}"));
         let why = match (self.status.stream, called, has_datagrams) {
-            (false, ..) => return has_streams.then(|| "UDP, which passes and goes before TCP".to_owned()),
-            (true, false, _) => "by which the peer came",
-            (true, true, true) => "since UDP does not pass",
+            (false, ..) => return has_streams.then(|| "UDP, which works and is preferred to TCP".to_owned()),
+            (true, false, _) => "over which the peer connected",
+            (true, true, true) => "since UDP does not get through",
             (true, true, false) => "as remote names nothing else",
         };
         Some(format!("TCP{}, {why}", through.unwrap_or_default()))

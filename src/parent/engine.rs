@@ -112,7 +112,7 @@ impl Parent {
         if let Err(error) = sent
             && !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
         {
-            self.end(BUG, format!("the engine does not take its messages: {error}"));
+            self.end(BUG, format!("the engine does not accept its messages: {error}"));
         }
     }
 
@@ -127,7 +127,7 @@ impl Parent {
                 Ok(None) => return self.engine_gone(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
-                    self.end(BUG, format!("the engine sent what it may not send ({error}); it is ended"));
+                    self.end(BUG, format!("the engine sent what it may not send ({error}); ending it"));
                     return self.kill_engine();
                 }
             }

@@ -137,10 +137,7 @@ impl Parent {
             None => None,
         };
         if let Some(link) = bridge.as_ref().filter(|link| !link.is_bridge()) {
-            return Err(Fatal::new(
-                UNAVAILABLE,
-                format!("{} is not a bridge: repair device.bridge", link.name),
-            ));
+            return Err(Fatal::new(UNAVAILABLE, format!("{} is not a bridge: fix device.bridge", link.name)));
         }
         let bridge = bridge.map(|link| Interface { index: link.index, name: link.name });
         // A foreign device keeps its MAC address, but on a bridge that must not be the lowest.
@@ -163,7 +160,7 @@ impl Parent {
         self.status.route_steps = steps;
         if self.link.config.full_tunnel.is_some_and(|full| full.local_networks) {
             log::info!(
-                "full tunnel: networks that this host is connected to stay reachable beside the tunnel \
+                "full tunnel: networks this host is connected to bypass the tunnel \
                  (full-tunnel.local-networks) [{}]",
                 Code::LocalNetworks
             );
@@ -200,7 +197,7 @@ fn lacks_queues(device: &Device, mode: Mode) -> String {
     let name = &device.name;
     match device.adopted {
         true => format!(
-            "{name} was made for one queue: make it with `ip tuntap add dev {name} mode {mode} multi_queue`"
+            "{name} has only one queue: make it with `ip tuntap add dev {name} mode {mode} multi_queue`"
         ),
         false => "the driver of this host has one queue for each device: use another kernel".to_owned(),
     }

@@ -24,7 +24,7 @@ pub fn check_rights(config: &Config) -> Result<(), Fatal> {
     if let Some(nice) = config.run.nice.filter(|nice| !may_have(i32::from(*nice))) {
         let remedy = rights::how_to_give("SYS_NICE");
         let text = format!(
-            "run.nice = {nice} is less than tund's own and takes CAP_SYS_NICE: {remedy}; or leave run.nice out (a systemd unit \
+            "run.nice = {nice} is below tund's own and needs CAP_SYS_NICE: {remedy}; or remove run.nice (a systemd unit \
              has Nice= for it)"
         );
         return Err(Fatal::new(PRIVILEGE, text));
@@ -35,7 +35,7 @@ pub fn check_rights(config: &Config) -> Result<(), Fatal> {
     }
     let remedy = rights::how_to_give("NET_ADMIN");
     let text = format!(
-        "without CAP_NET_ADMIN there is no {}: {remedy}; or have another program make the device and leave these out",
+        "without CAP_NET_ADMIN there is no {}: {remedy}; or have another program make the device and remove these",
         beyond.join(", ")
     );
     Err(Fatal::new(PRIVILEGE, text))
@@ -148,7 +148,7 @@ pub fn confine(run: &Run, identity: Identity, runtime: Option<&Directory>) -> Re
             let problem = root_problem(directory);
             if let Some(problem) = problem {
                 let message = format!(
-                    "run.chroot: {} {problem}: name an empty directory of root's, or leave it out",
+                    "run.chroot: {} {problem}: name an empty directory owned by root, or remove it",
                     directory.display()
                 );
                 return Err(Fatal::new(CONFIG, message));
@@ -195,7 +195,7 @@ impl Accounts {
         if self.own != 0 {
             return match named {
                 Some(name) if uid != self.own => Err(format!(
-                    "run.user: only root can become \"{name}\": leave run.user out, or start tund as root"
+                    "run.user: only root can become \"{name}\": remove run.user, or start tund as root"
                 )),
                 _ => Ok(Identity::Keep),
             };
@@ -203,7 +203,7 @@ impl Accounts {
         if !self.may_switch {
             return match named {
                 Some(name) => Err(format!(
-                    "run.user: becoming \"{name}\" takes CAP_SETUID and CAP_SETGID: give them, or leave run.user out (a \
+                    "run.user: becoming \"{name}\" needs CAP_SETUID and CAP_SETGID: grant them, or remove run.user (a \
                      container: --cap-add SETUID --cap-add SETGID; a service: CapabilityBoundingSet=)"
                 )),
                 None => Ok(Identity::Keep),
@@ -217,7 +217,7 @@ impl Accounts {
             }
             _ if mapped => Ok(Identity::Switch { uid, gid }),
             Some(name) => {
-                Err(format!("run.user: \"{name}\" is not mapped in this user namespace: leave run.user out"))
+                Err(format!("run.user: \"{name}\" is not mapped in this user namespace: remove run.user"))
             }
             None => Ok(Identity::Keep),
         }

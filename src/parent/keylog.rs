@@ -30,14 +30,14 @@ impl KeyLog {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let shown = path.display();
         let cannot = |error: io::Error| {
-            let remedy = "name a file in a directory that is there and can be written";
+            let remedy = "name a file in an existing, writable directory";
             Fatal::new(UNAVAILABLE, format!("cannot open the key log {shown}: {error}; {remedy}"))
         };
         let refused = |why: String| Fatal::new(CONFIG, format!("the key log {shown} {why}"));
         let (directory, name) = Directory::of_file(&path).map_err(|refusal| match refusal {
             Refusal::System { source, .. } => cannot(source),
             Refusal::Untrusted { .. } => {
-                refused(format!("cannot be there: {refusal}: {}, or name another", refusal.remedy()))
+                refused(format!("is in an unsafe place: {refusal}: {}, or name another", refusal.remedy()))
             }
         })?;
         // A named pipe must not block the start.
@@ -45,7 +45,7 @@ impl KeyLog {
         let mut file = directory.open(name, flags, Mode::RUSR | Mode::WUSR).map_err(cannot)?;
         let metadata = file.metadata().map_err(cannot)?;
         if !metadata.is_file() {
-            return Err(refused("is no plain file: name another".to_owned()));
+            return Err(refused("is not a regular file: name another".to_owned()));
         }
         if metadata.uid() != 0 && metadata.uid() != rustix::process::geteuid().as_raw() {
             return Err(refused(format!("belongs to uid {}: remove it or name another", metadata.uid())));
@@ -57,7 +57,7 @@ impl KeyLog {
             )));
         }
         file.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => refused("is another link's: each needs its own".to_owned()),
+            TryLockError::WouldBlock => refused("belongs to another link: each needs its own".to_owned()),
             TryLockError::Error(error) => cannot(error),
         })?;
         let mut head = Vec::new();
@@ -68,7 +68,7 @@ impl KeyLog {
             return Err(refused("holds something else: name another file".to_owned()));
         }
         log::warn!(
-            "warning: --key-log writes the keys of this link to {shown}; whoever has that file reads it"
+            "warning: --key-log writes the keys of this link to {shown}; whoever has that file can read it"
         );
         Ok(Self { path, file: Some(file) })
     }
@@ -130,6 +130,6 @@ mod tests {
         fs::write(&path, "the key of the house").unwrap();
         assert!(refused(&path).contains("holds something else"));
         assert_eq!(scratch.read("keys"), "the key of the house");
-        assert!(refused(Path::new("/dev/null")).contains("is no plain file"));
+        assert!(refused(Path::new("/dev/null")).contains("is not a regular file"));
     }
 }

@@ -19,7 +19,7 @@ use crate::sys::random::Os;
 /// The file.
 const NAME: &str = "openvpn";
 /// The remedy if it cannot be written.
-const REMEDY: &str = "a start that is not on disk cannot be told from an earlier one: set run.state-dir to a directory that can be written";
+const REMEDY: &str = "a start that is not on disk cannot be told from an earlier one: set run.state-dir to a writable directory";
 /// Maximum difference between the engine's and the parent's clock, in seconds.
 const SLACK: u32 = 60;
 /// Maximum length of the file, in bytes.
@@ -46,13 +46,13 @@ impl Starts {
         let (kept, check) = match directory.read(NAME, LONGEST) {
             Ok(bytes) => parse(&bytes).ok_or_else(|| {
                 let place = place.display();
-                let text = format!("{place} is damaged: remove it; the peer then has to prove its start, and must be restarted if it \
-                                    takes nothing from this end");
+                let text = format!("{place} is damaged: remove it; the peer then has to prove its start, and must be restarted \
+                                    if it accepts nothing from this end");
                 Fatal::new(FAILED, text)
             })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => (Kept::default(), Os.bytes()),
             Err(error) => {
-                let text = "without it a recording could pass again: let the user who starts tund read it";
+                let text = "without it a recording could be replayed: let the user who starts tund read it";
                 return Err(Fatal::new(FAILED, format!("cannot read {}: {error}; {text}", place.display())));
             }
         };
@@ -93,8 +93,7 @@ impl Parent {
         let Some(starts) = &mut self.link.starts else { return };
         let place = starts.directory.path().join(NAME);
         if !is_credible(starts.kept, kept, u32::try_from(unix_time()).unwrap_or(u32::MAX)) {
-            return self
-                .end(BUG, "the engine wants to keep a start that is far ahead; it is ended".to_owned());
+            return self.end(BUG, "the engine wants to keep a start far in the future; ending it".to_owned());
         }
         match starts.keep(kept) {
             Ok(()) => self.answer(&ToEngine::Kept(kept)),

@@ -114,7 +114,7 @@ impl Parent {
         match self.changes.apply(std::slice::from_ref(step)) {
             Ok(()) => log::info!("by the peer's offer: {step}"),
             Err(error) => {
-                log::warn!("{error}: this route of the peer's is left out");
+                log::warn!("{error}: skipping this route of the peer's");
                 return false;
             }
         }

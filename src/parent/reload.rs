@@ -155,12 +155,12 @@ impl Parent {
         let tried = self.try_sockets(&self.link.config).map_err(|error| error.to_string());
         match tried.and_then(|()| self.same_keys()) {
             Ok(keys) => {
-                log::info!("the link takes a new socket");
+                log::info!("the link gets a new socket");
                 self.next = Some(Next::Keys(keys));
                 Some(Event::Replace)
             }
             Err(reason) => {
-                log::warn!("the link takes no new socket: {reason}");
+                log::warn!("the link gets no new socket: {reason}");
                 None
             }
         }

@@ -80,7 +80,7 @@ impl Parent {
             ToParent::KeyLog(entry) => {
                 if let Some(log) = &mut self.link.key_log {
                     if dropped > 0 {
-                        log::warn!("{dropped} keys are missing in the key log");
+                        log::warn!("{dropped} keys are missing from the key log");
                     }
                     log.write(&entry);
                 }

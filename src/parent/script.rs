@@ -188,7 +188,7 @@ impl Running {
 
     fn lost(self) -> (Hook, Result<(), ScriptError>) {
         let (name, program) = (self.hook.name(), &self.program);
-        (self.hook, Err(ScriptError(format!("{name} script {program} cannot be ended: it runs on"))))
+        (self.hook, Err(ScriptError(format!("{name} script {program} cannot be stopped: it keeps running"))))
     }
 
     fn terminate(&mut self, now: Instant, timed_out: bool) {
@@ -200,12 +200,12 @@ impl Running {
         let (name, program) = (self.hook.name(), &self.program);
         let error = match (self.fate, status) {
             (Fate::KillAt { timed_out: true, .. } | Fate::Killed { timed_out: true, .. }, _) => format!(
-                "{name} script {program} ran longer than {} s and was ended: raise scripts.timeout, or let it \
-                 put long work in the background",
+                "{name} script {program} ran longer than {} s and was stopped: raise scripts.timeout, or have it do long work \
+                 in the background",
                 self.limit.as_secs()
             ),
             (Fate::KillAt { .. } | Fate::Killed { .. } | Fate::Lost, _) => {
-                format!("{name} script {program} was ended")
+                format!("{name} script {program} was stopped")
             }
             (Fate::TermAt(_), Ok(status)) if status.success() => return Ok(()),
             (Fate::TermAt(_), Ok(status)) => format!("{name} script {program} failed ({status})"),
@@ -239,8 +239,8 @@ fn explain(hook: Hook, program: &str, error: &io::Error) -> String {
             "{name} script {program} is not a program: put \"#!/bin/sh\" (or another interpreter) on its first line"
         ),
         Some(Errno::ACCESS) if is_executable(program) => format!(
-            "{name} script {program} is executable, but lies on a file system that is mounted noexec, or its interpreter may not \
-             be executed: put it elsewhere"
+            "{name} script {program} is executable, but is on a file system mounted noexec, or its interpreter may not be \
+             executed: move it"
         ),
         Some(Errno::ACCESS) => format!("{name} script {program} may not be executed: chmod +x {program}"),
         Some(Errno::NOENT) => format!(
@@ -425,7 +425,7 @@ mod tests {
         assert!(runner.poll_outcome().is_none() && runner.poll_timeout() == Some(now + GRACE));
         runner.handle_timeout(now + GRACE);
         let (_, result) = runner.poll_outcome().unwrap();
-        assert!(result.unwrap_err().to_string().contains("cannot be ended"));
+        assert!(result.unwrap_err().to_string().contains("cannot be stopped"));
         assert!(!runner.is_running());
         kill(group, Signal::KILL);
     }
@@ -438,7 +438,7 @@ mod tests {
         start(&mut runner, &config, &scratch).unwrap();
         runner.terminate(Instant::now());
         let error = drive(&mut runner).unwrap_err().to_string();
-        assert!(error.ends_with("was ended"), "{error}");
+        assert!(error.ends_with("was stopped"), "{error}");
         assert!(!runner.is_running());
     }
 

@@ -64,10 +64,10 @@ impl Sockets {
         let Some(place) = places.socket.as_ref().or(usual.as_ref()) else { return Ok(()) };
         let refused = |error: io::Error| {
             let remedy = match error.raw_os_error().map(Errno::from_raw_os_error) {
-                Some(Errno::AFNOSUPPORT) => "; a service's RestrictAddressFamilies= has to have AF_UNIX",
+                Some(Errno::AFNOSUPPORT) => "; a service's RestrictAddressFamilies= must include AF_UNIX",
                 Some(Errno::NAMETOOLONG) => "; set run.runtime-dir to a shorter path",
                 Some(Errno::ROFS | Errno::NOENT | Errno::ACCESS) if places.socket.is_some() => {
-                    "; set status.socket to a file in a directory that is there and can be written"
+                    "; set status.socket to a file in an existing, writable directory"
                 }
                 _ => rights::beyond_capabilities(&error),
             };

@@ -106,7 +106,7 @@ fn inherit(inetd: bool) -> Result<Option<Inherited>, Fatal> {
     match (from_inetd.map_err(fatal)?, from_systemd.map_err(fatal)?) {
         (Some(_), Some(_)) => Err(Fatal::new(
             USAGE,
-            "--inetd and LISTEN_FDS are two sources of sockets, and a link has one: drop --inetd",
+            "--inetd and LISTEN_FDS both pass a socket, and a link takes one: drop --inetd",
         )),
         (one, other) => Ok(one.or(other)),
     }
@@ -149,7 +149,7 @@ fn prepare(
     // A process that only hands over a connection has returned silently.
     show(output, &loaded, &findings);
     if let Err(reason) = locked {
-        log::info!("note: keys of sessions, and frames, may get into swap space: {reason}");
+        log::info!("note: session keys and frames may end up in swap space: {reason}");
     }
     let signals =
         Signals::watch().map_err(|error| Fatal::new(FAILED, format!("cannot watch signals: {error}")))?;

@@ -182,7 +182,7 @@ impl Parent {
         let credentials = proxy_credentials(config, options.allow_open_keys)?;
         let question = Question { confinement: confinement.clone(), kind: proxy.kind, to, credentials };
         let asking = Asking::start(&question, socket)
-            .map_err(|error| Trouble::Unreachable(format!("nobody can ask it: {error}")))?;
+            .map_err(|error| Trouble::Unreachable(format!("it cannot be asked: {error}")))?;
         let due = Instant::now() + LIMIT;
         self.streams.pending.push(Pending { to, stage: Stage::Asking(asking), due });
         Ok(())

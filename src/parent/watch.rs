@@ -51,7 +51,7 @@ pub(super) struct Watch {
 impl Watch {
     pub(super) fn new(now: Instant) -> Self {
         let complain = |error: &io::Error| {
-            log::warn!("cannot listen to changes of this host: {error}; it is looked at once a minute");
+            log::warn!("cannot watch this host for changes: {error}; it is checked once a minute");
         };
         Self {
             monitor: Monitor::listen().inspect_err(complain).ok(),
@@ -88,7 +88,7 @@ impl Watch {
     /// Logs why something cannot be repaired; the same failure is logged once.
     pub(super) fn complain(&mut self, error: String) {
         if self.last_failure.as_ref() != Some(&error) {
-            log::warn!("{error}: it is tried again");
+            log::warn!("{error}: trying again");
             self.last_failure = Some(error);
         }
     }
@@ -119,7 +119,7 @@ impl Parent {
         if self.is_settled() {
             let Some((main, renewed)) = self.renew_routes() else { return };
             if renewed {
-                log::info!("the host's routes have changed: those of the link are renewed");
+                log::info!("the host's routes have changed: renewing those of the link");
             }
             self.look(main);
             self.mend(now);
@@ -162,7 +162,7 @@ impl Parent {
         let now = unix_time();
         for (code, since) in self.watch.mending.observe(&codes, now) {
             if now.saturating_sub(since) >= WORTH_SAYING {
-                log::info!("well again after {} s [{code}]", now - since);
+                log::info!("resolved after {} s [{code}]", now - since);
             }
         }
         self.watch.findings = findings;

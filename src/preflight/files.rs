@@ -289,14 +289,12 @@ impl Trouble {
         let (make, noun) = (key.maker(), key.noun());
         let (message, help) = match self {
             Trouble::NoCredentials => {
-                let note =
-                    "key.credential is looked up by systemd's units only: CREDENTIALS_DIRECTORY is not set";
+                let note = "key.credential works only in systemd units: CREDENTIALS_DIRECTORY is not set";
                 return Diagnostic::note(self.code(), place, note).help("elsewhere use key.file");
             }
             Trouble::Unreadable => {
-                let note = format!("{noun} {path} was not checked: it may not be read by this user");
-                return Diagnostic::note(self.code(), place, note)
-                    .help("check it as the user that starts tund");
+                let note = format!("{noun} {path} was not checked: this user may not read it");
+                return Diagnostic::note(self.code(), place, note).help("check as the user who starts tund");
             }
             Trouble::Missing => (format!("{noun} {path} does not exist"), key.origin()),
             Trouble::NoFile => {
@@ -312,16 +310,16 @@ impl Trouble {
             Trouble::Open(mode) => (
                 format!("{noun} {path} is open to others (mode {mode:04o})"),
                 format!(
-                    "`chmod 600 {path}`, and make a new {} if others can have read it; or --allow-open-keys",
+                    "`chmod 600 {path}`, and make a new {} if others may have read it; or --allow-open-keys",
                     if key.is_password() { "password" } else { "key" }
                 ),
             ),
             Trouble::Way(refusal @ Refusal::System { .. }) => (
-                format!("nobody knows who can exchange {noun} {path}: {refusal}"),
+                format!("cannot tell who can replace {noun} {path}: {refusal}"),
                 "check the path; or --allow-open-keys".to_owned(),
             ),
             Trouble::Way(refusal @ Refusal::Untrusted { .. }) => (
-                format!("{noun} {path} can be exchanged: {refusal}"),
+                format!("{noun} {path} can be replaced: {refusal}"),
                 format!("{}; or --allow-open-keys", after_a_look(refusal)),
             ),
             Trouble::TooLong => (
@@ -332,7 +330,8 @@ impl Trouble {
             Trouble::Malformed(error) => (format!("{noun} {path}: {error}"), format!("`{make}` makes a key")),
             Trouble::OldKey(error) => (
                 format!("{noun} {path}: {error}"),
-                "name the file of OpenVPN's `secret`; `openvpn --genkey secret FILE` makes one".to_owned(),
+                "name the file of OpenVPN's `secret`, or make one with `openvpn --genkey secret FILE`"
+                    .to_owned(),
             ),
             Trouble::Io(error) => {
                 (format!("{noun} {path} cannot be read: {error}"), "name such a file".to_owned())
@@ -347,15 +346,14 @@ fn check_script(key: &str, script: &Command, place: Option<Range<usize>>) -> Opt
     let metadata = match std::fs::metadata(&script.program) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            let message = format!("script {path} was not checked: this user may not look at it");
+            let message = format!("script {path} was not checked: this user may not access it");
             return Some(
-                Diagnostic::note(Code::NotChecked, place, message)
-                    .help("check it as the user that starts tund"),
+                Diagnostic::note(Code::NotChecked, place, message).help("check as the user who starts tund"),
             );
         }
         Err(error) => {
             let message = format!("script {path} cannot be run: {error}");
-            let help = format!("check the path; with arguments write {key} = [\"path\", \"argument\"]");
+            let help = format!("check the path; to pass arguments, write {key} = [\"path\", \"argument\"]");
             return Some(Diagnostic::error(Code::NoFile, place, message).help(help));
         }
     };
@@ -376,7 +374,7 @@ fn check_script(key: &str, script: &Command, place: Option<Range<usize>>) -> Opt
             Some(Diagnostic::error(Code::Untrusted, place, message).help(after_a_look(&refusal)))
         }
         Err(refusal @ Refusal::System { .. }) => {
-            let message = format!("nobody knows who can change script {path}: {refusal}");
+            let message = format!("cannot tell who can change script {path}: {refusal}");
             Some(Diagnostic::error(Code::Untrusted, place, message).help("check the path"))
         }
         Ok(()) => None,

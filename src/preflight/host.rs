@@ -76,7 +76,7 @@ pub fn check_names(
             failed => {
                 let why = failed.err().map_or_else(String::new, |error| format!(": {error}"));
                 let message = format!("{} cannot be resolved now{why}", remote.host);
-                let help = "tund starts all the same and asks again; check the name";
+                let help = "check the name; tund starts anyway and retries";
                 found.push(Diagnostic::warning(Code::Unresolved, place.clone(), message).help(help));
             }
         }
@@ -116,7 +116,7 @@ fn check_reverse_path(config: &Config, places: &Places, facts: &Facts) -> Vec<Di
     let place = places.of("full-tunnel");
     let finding = |(name, value): &(String, u8)| {
         let message = format!(
-            "net.ipv4.conf.{name}.rp_filter is {value}, so that this host drops the peer's datagrams over IPv4"
+            "net.ipv4.conf.{name}.rp_filter is {value}, so this host drops the peer's datagrams over IPv4"
         );
         let also = if carried { "" } else { ", and net.ipv4.conf.all.rp_filter" };
         Diagnostic::warning(Code::ReversePath, place.clone(), message)
@@ -166,7 +166,7 @@ fn check_addresses(
             let (code, message) = if there.addr() == inner.addr() {
                 (
                     Code::AddressTaken,
-                    format!("{} is assigned to {} already", inner.addr(), facts.name(*index)),
+                    format!("{} is already assigned to {}", inner.addr(), facts.name(*index)),
                 )
             } else if there.contains(&inner.addr()) || inner.contains(&there.addr()) {
                 let network = there.trunc();
@@ -197,14 +197,14 @@ fn check_routes(config: &Config, places: &Places, own_device: Option<u32>, facts
         if route.via == Via::NetGateway && !with_default.contains(&route.to.addr().is_ipv4()) {
             let message =
                 format!("the route to {} goes via net_gateway, but there is no default route", route.to);
-            let help = "set a default route before the start, or name a gateway";
+            let help = "add a default route before the start, or name a gateway";
             found.push(
                 Diagnostic::warning(Code::NoDefaultRoute, places.of_route(index, "via"), message).help(help),
             );
         }
         if let Some(name) = foreign.get(&slot(route.to, route.metric, route.table.unwrap_or(MAIN))) {
-            let message = format!("a route to {} exists already, through {name}", route.to);
-            let help = "tund replaces no route that is not its own: give this one another metric or table";
+            let message = format!("a route to {} already exists, through {name}", route.to);
+            let help = "tund never replaces a route of others: give this one another metric or table";
             found.push(
                 Diagnostic::warning(Code::RouteTaken, places.of_route(index, "to"), message).help(help),
             );
@@ -236,7 +236,7 @@ fn check_queues(config: &Config, places: &Places, facts: &Facts) -> Option<Diagn
         return None;
     };
     facts.interface(name).filter(|there| is_free_tun(there) && there.queues.is_none())?;
-    let message = format!("{name} was made for one queue, and {count} lanes take as many");
+    let message = format!("{name} has one queue, but {count} lanes need as many");
     let mode = config.device.mode;
     let help = format!("make it with `ip tuntap add dev {name} mode {mode} multi_queue`, or set lanes = 1");
     Some(Diagnostic::warning(Code::NoLanes, places.of("tuning.lanes"), message).help(help))
@@ -255,8 +255,8 @@ fn check_interfaces(
     if let Some(name) = &config.device.name
         && facts.interface(name).is_some_and(|there| Some(there.index) != own_device)
     {
-        let help = "choose another device.name, or leave it out and the kernel picks one";
-        warn(Code::InterfaceTaken, "device.name", format!("there is an interface {name} already"), help);
+        let help = "choose another device.name, or remove it to let the kernel pick one";
+        warn(Code::InterfaceTaken, "device.name", format!("an interface {name} already exists"), help);
     }
     if let Some(name) = &config.device.bridge {
         match facts.interface(name) {
@@ -294,8 +294,8 @@ fn check_interfaces(
         config.listen.address.filter(|address| !address.is_unspecified() && !address.is_loopback())
         && !facts.addresses.iter().any(|(there, _)| there.addr() == address)
     {
-        let help = "listen on an address of this host, or on a port alone";
-        warn(Code::NoSuchAddress, "listen", format!("{address} is no address of this host"), help);
+        let help = "listen on an address of this host, or on a port only";
+        warn(Code::NoSuchAddress, "listen", format!("{address} is not an address of this host"), help);
     }
     found
 }
@@ -337,7 +337,7 @@ fn own_remote(config: &Config, places: &Places, remote: &Remote, address: IpAddr
     socket.connect((address, remote.port)).ok()?;
     socket.local_addr().ok().filter(|own| own.ip() == address)?;
     let message = format!("the remote {} is this end itself: this host has {address}", remote.host);
-    let help = "name the other end here, and this end in the file of the other one";
+    let help = "name the other end here, and this end in the other end's file";
     Some(Diagnostic::warning(Code::OwnRemote, places.of("remote"), message).help(help))
 }
 

@@ -36,7 +36,7 @@ pub(super) fn check(config: &Config, places: &Places, without: Option<Without>) 
     let Some(without) = without else { return Vec::new() };
     let (why, help) = match without {
         Without::Kernel => (
-            "this kernel is without IPv6 (not built in, or started with ipv6.disable=1), or this service is refused it",
+            "this kernel has no IPv6 (not built in, or started with ipv6.disable=1), or this service may not use it",
             "use IPv4 addresses, or start the kernel with IPv6",
         ),
         Without::Sysctl | Without::SysctlOfNew => (
@@ -52,7 +52,7 @@ pub(super) fn check(config: &Config, places: &Places, without: Option<Without>) 
         outer.map(|address| ("remote", address)).chain(config.listen.address.map(|own| ("listen", own)));
     let outer = outer.filter(|_| without != Without::SysctlOfNew);
     let finding = |(key, address): (&str, IpAddr)| {
-        Diagnostic::warning(Code::NoIpv6, places.of(key), format!("{why}, and {key} has {address}"))
+        Diagnostic::warning(Code::NoIpv6, places.of(key), format!("{why}, but {key} has {address}"))
             .help(help)
     };
     device

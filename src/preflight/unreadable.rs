@@ -30,9 +30,8 @@ pub(super) fn why(path: &Path) -> (String, String) {
             (format!("{who} may not read {part} (it is uid {owner}'s, mode {mode:04o})"), remedy)
         }
         None => {
-            let remedy =
-                "a container's volume takes the option :Z on hosts with SELinux; else look at AppArmor";
-            (format!("owner and mode would let {who} read it, and something else refuses"), remedy.to_owned())
+            let remedy = "with SELinux, mount a container's volume with :Z; otherwise check AppArmor";
+            (format!("owner and mode let {who} read it, but something else denies access"), remedy.to_owned())
         }
     }
 }

@@ -31,7 +31,7 @@ pub fn launch() -> Result<ExitCode, Fatal> {
     for variable in ["NOTIFY_SOCKET", "LISTEN_FDS"] {
         if std::env::var_os(variable).is_some() {
             let text = format!(
-                "--daemon and {variable}: who started tund waits for this very process; drop --daemon"
+                "--daemon and {variable}: whatever started tund waits for this process; drop --daemon"
             );
             return Err(Fatal::new(USAGE, text));
         }
@@ -93,8 +93,7 @@ impl PidFile {
     /// Writes this process's id into `path`, replacing what is there. Symbolic links are not followed, and the path must be safe from other users.
     pub fn write(path: &Path) -> Result<Self, Fatal> {
         let cannot = |error: &dyn std::fmt::Display| {
-            let remedy =
-                "name a file in a directory that is there and can be written, or leave run.pid-file out";
+            let remedy = "name a file in an existing, writable directory, or remove run.pid-file";
             Fatal::new(
                 UNAVAILABLE,
                 format!("cannot write run.pid-file {}: {error}; {remedy}", path.display()),
@@ -112,7 +111,7 @@ impl PidFile {
         let found = file.metadata().map_err(|error| cannot(&error))?;
         let own = [0, rustix::process::geteuid().as_raw()].contains(&found.uid());
         if !own || !found.is_file() || found.nlink() != 1 {
-            return Err(cannot(&"another user's file is there: remove it"));
+            return Err(cannot(&"another user's file is in the way: remove it"));
         }
         let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
         written.map_err(|error| cannot(&error))?;

@@ -68,13 +68,13 @@ pub fn start(command: &mut Command) -> io::Result<Child> {
         let there = |path: &str| std::fs::symlink_metadata(path).is_ok();
         let text = match error.kind() {
             io::ErrorKind::NotFound if !there(OWN_PROGRAM) => {
-                format!("{OWN_PROGRAM} is not there: mount /proc, where tund finds its own program")
+                format!("{OWN_PROGRAM} is missing: mount /proc, where tund finds its own program")
             }
             io::ErrorKind::NotFound if !there(NULL) => {
-                format!("{NULL} is not there: `mknod -m 666 {NULL} c 1 3`")
+                format!("{NULL} is missing: `mknod -m 666 {NULL} c 1 3`")
             }
             io::ErrorKind::WouldBlock => {
-                format!("{error}; a limit on processes is reached: --pids-limit of a container, TasksMax= of a service, ulimit -u")
+                format!("{error}; a limit on processes was reached: --pids-limit of a container, TasksMax= of a service, ulimit -u")
             }
             _ => format!("{error}{}", rights::beyond_capabilities(&error)),
         };

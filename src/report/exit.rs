@@ -59,10 +59,10 @@ pub fn of_engine(status: io::Result<ExitStatus>) -> String {
     const FORBIDDEN_CALL: Option<i32> = Some(rustix::process::Signal::SYS.as_raw());
     match status {
         Ok(status) if status.signal() == FORBIDDEN_CALL => {
-            "the engine was killed for a system call that it never makes; somebody may have taken it over"
+            "the engine was killed for a system call that it never makes; it may have been compromised"
                 .to_owned()
         }
-        Ok(status) => format!("the engine died ({status}); this is a bug of tund"),
-        Err(error) => format!("the engine died ({error}); this is a bug of tund"),
+        Ok(status) => format!("the engine died ({status}); this is a bug in tund"),
+        Err(error) => format!("the engine died ({error}); this is a bug in tund"),
     }
 }

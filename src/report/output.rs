@@ -193,8 +193,8 @@ impl Service {
     fn check(&self) -> Result<(), String> {
         self.connect().map(drop).map_err(|error| {
             format!(
-                "{} does not take what the log says ({error}), so that it is lost until there is one: start it, mount its socket into \
-                 the container, or leave run.log and --daemon out, and it goes to standard error",
+                "{} does not accept log lines ({error}), which are lost until it does: start it, mount its socket into the \
+                 container, or drop run.log and --daemon to log to standard error",
                 self.path
             )
         })

@@ -51,7 +51,7 @@ pub enum Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Refusal::Outside => return f.write_str("it lies within no prefix of accept.routes"),
+            Refusal::Outside => return f.write_str("it is within no prefix of accept.routes"),
             Refusal::Limit => return f.write_str("there are more than accept.limit"),
             Refusal::Connected(net) => write!(f, "this host is connected to {net}")?,
             Refusal::Gateway(address) => write!(f, "the gateway {address} is in it")?,
@@ -64,7 +64,7 @@ impl fmt::Display for Refusal {
                 );
             }
         }
-        f.write_str("; list this very prefix in accept.routes if it is wanted")
+        f.write_str("; list exactly this prefix in accept.routes if it is wanted")
     }
 }
 

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-const AGAIN: &str = "tund sets it again, five times a minute at most";
+const AGAIN: &str = "tund sets it again, at most five times a minute";
 
 /// A deviation from the required state.
 #[allow(missing_docs, reason = "the line above each variant says what its fields are")]
@@ -152,7 +152,7 @@ impl Difference {
         match self {
             Self::BridgeMissing { device, bridge } => write!(
                 f,
-                "there is no bridge {bridge}, so no frame passes: {device} joins it when it is made again (ip link \
+                "there is no bridge {bridge}, so no frame passes: {device} joins it once it is made again (ip link \
                  add {bridge} type bridge)"
             ),
             Self::BridgePortMissing { device, bridge } => {
@@ -164,8 +164,8 @@ impl Difference {
             ),
             Self::BridgeMtu { bridge, there, device, followed } => {
                 let remedy = match followed {
-                    true => "the device takes it, and larger frames cross when both ends have it",
-                    false => "a link whose socket is inetd's or systemd's takes it when it is restarted",
+                    true => "the device adopts it, and larger frames cross once both ends have it",
+                    false => "a link whose socket is inetd's or systemd's adopts it when restarted",
                 };
                 write!(f, "the bridge {bridge} has an MTU of {there}, and the device of {device}: {remedy}")
             }
@@ -184,19 +184,19 @@ impl fmt::Display for Difference {
         match self {
             Self::BindDeviceMissing { interface } => write!(
                 f,
-                "there is no interface {interface}, to which bind-device ties the link: it is taken again when it is back"
+                "there is no interface {interface}, which bind-device names: it is used again once it is back"
             ),
             Self::SocketUnbound { interface } => {
                 write!(f, "the socket is not bound to {interface}, as bind-device says; {AGAIN}")
             }
             Self::ListenAddressMissing { address } => write!(
                 f,
-                "no interface has the address {address}, from which listen says that the link sends: set it again, or \
+                "no interface has the address {address}, which listen names: set it again, or \
                  change listen"
             ),
             Self::DeviceGone { device } => write!(
                 f,
-                "the device {device} is not in this network namespace any more: what is set there is not looked after"
+                "the device {device} is no longer in this network namespace: what is set there is not monitored"
             ),
             Self::DeviceDown { device, ours: true } => write!(
                 f,
@@ -212,13 +212,13 @@ impl fmt::Display for Difference {
                 write!(f, "the device {device} has an MTU of {there} instead of {wanted}; {AGAIN}")
             }
             Self::DeviceMac { device } => {
-                write!(f, "the device {device} has another MAC address than tund gave it; {AGAIN}")
+                write!(f, "the device {device} no longer has the MAC address that tund set; {AGAIN}")
             }
             Self::ControlSocketMissing { path } => {
                 write!(f, "the control socket is not at {path}, where tund status looks for it; {AGAIN}")
             }
             Self::MetricsMissing { address } => {
-                write!(f, "nobody gets metrics at {address}, as status.metrics says; {AGAIN}")
+                write!(f, "metrics are not served at {address}, as status.metrics says; {AGAIN}")
             }
             other => other.write_of_bridge(f),
         }

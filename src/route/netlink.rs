@@ -44,7 +44,7 @@ impl Netlink {
     pub fn open() -> io::Result<Self> {
         let socket = Socket::open().map_err(|error| {
             let remedy = match Errno::from_io_error(&error) {
-                Some(Errno::AFNOSUPPORT) => "; a service's RestrictAddressFamilies= has to have AF_NETLINK",
+                Some(Errno::AFNOSUPPORT) => "; a service's RestrictAddressFamilies= must include AF_NETLINK",
                 _ => rights::beyond_capabilities(&error),
             };
             io::Error::new(error.kind(), format!("{error}{remedy}"))

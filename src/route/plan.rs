@@ -150,7 +150,7 @@ impl View<'_> {
             Via::VpnGateway => self.vpn_gateway(&route.to),
             Via::NetGateway => self.net_gateway(&route.to),
             Via::Address(gateway) if !same_family(gateway, &route.to) => Err(PlanError(format!(
-                "route to {}: the gateway {gateway} is of the other address family; name one of the same",
+                "route to {}: the gateway {gateway} is in the other address family; name one in the same",
                 route.to
             ))),
             Via::Address(gateway) => self.direct(gateway, &route.to),
@@ -181,8 +181,8 @@ impl View<'_> {
             .map(|route| NextHop { gateway: route.gateway, interface: interface_of(route) })
             .ok_or_else(|| {
                 PlanError(format!(
-                    "route to {to}: net_gateway needs a default route of the same family in table main and \
-                     there is none; add one, or name the gateway's address with via"
+                    "route to {to}: net_gateway needs a default route of the same family in table main, but there is none; add \
+                     one, or name the gateway's address with via"
                 ))
             })
     }

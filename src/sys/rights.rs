@@ -40,7 +40,7 @@ fn how_to_give_to(name: &str, root: bool) -> String {
 pub fn to_bind(port: u16, error: &io::Error) -> String {
     match Errno::from_io_error(error) {
         Some(Errno::ACCESS) if (1..1024).contains(&port) && !has(CapabilitySet::NET_BIND_SERVICE) => format!(
-            "; ports below 1024 (sysctl net.ipv4.ip_unprivileged_port_start) take CAP_NET_BIND_SERVICE: {}; or set a higher port",
+            "; ports below 1024 (sysctl net.ipv4.ip_unprivileged_port_start) need CAP_NET_BIND_SERVICE: {}; or set a higher port",
             how_to_give("NET_BIND_SERVICE")
         ),
         _ => beyond_capabilities(error).to_owned(),
@@ -51,7 +51,7 @@ pub fn to_bind(port: u16, error: &io::Error) -> String {
 pub fn beyond_capabilities(error: &io::Error) -> &'static str {
     match Errno::from_io_error(error) {
         Some(Errno::PERM | Errno::ACCESS) => {
-            "; no missing capability explains it: look at the seccomp filter, SELinux and AppArmor of this container or service"
+            "; no missing capability explains it: check the seccomp filter, SELinux and AppArmor of this container or service"
         }
         Some(Errno::NOSYS) => {
             "; this kernel, or the seccomp filter of this container or service, has no such system call"

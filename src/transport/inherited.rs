@@ -91,7 +91,7 @@ fn sort(passed: Vec<OwnedFd>, opener: Opener) -> Result<Inherited, String> {
             Err(what) => return Err(wrong(&what, opener)),
         };
         if place.replace(fd).is_some() {
-            return Err(format!("systemd passed two sockets of a kind: {}", opener.remedy()));
+            return Err(format!("systemd passed two sockets of one kind: {}", opener.remedy()));
         }
     }
     Ok(inherited)
@@ -102,7 +102,7 @@ fn wrong(what: &str, opener: Opener) -> String {
         Opener::Inetd => "descriptor 0",
         Opener::Systemd => "what systemd passed",
     };
-    format!("{place} is {what}, no socket at a port: {}", opener.remedy())
+    format!("{place} is {what}, not a socket with a port: {}", opener.remedy())
 }
 
 /// The kinds of sockets that a link can use.
@@ -173,7 +173,7 @@ mod tests {
 
     fn reason(fd: impl Into<OwnedFd>) -> String {
         let error = sort(vec![fd.into()], Opener::Inetd).unwrap_err();
-        let (what, remedy) = error.split_once(", no socket at a port: ").unwrap();
+        let (what, remedy) = error.split_once(", not a socket with a port: ").unwrap();
         assert!(remedy.contains("wait = yes"), "{remedy}");
         what.strip_prefix("descriptor 0 is ").unwrap().to_owned()
     }

@@ -53,10 +53,10 @@ fn set_congestion_control(socket: &socket2::Socket, config: &Config) -> io::Resu
     socket.set_tcp_congestion(name.as_bytes()).map_err(|error| {
         let remedy = match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
             Some(rustix::io::Errno::NOENT) => {
-                format!("this kernel has none of that name: modprobe tcp_{name}")
+                format!("this kernel has no such algorithm: modprobe tcp_{name}")
             }
             Some(rustix::io::Errno::PERM) => {
-                "it takes CAP_NET_ADMIN, or an entry in sysctl net.ipv4.tcp_allowed_congestion_control".into()
+                "it needs CAP_NET_ADMIN, or an entry in sysctl net.ipv4.tcp_allowed_congestion_control".into()
             }
             _ => "see sysctl net.ipv4.tcp_available_congestion_control".into(),
         };

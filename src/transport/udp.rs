@@ -39,7 +39,7 @@ pub fn bind(config: &Config) -> io::Result<Bound> {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && may_move(config) => {
             let socket = bind_port(config, 0).map_err(|error| explain(error, config, 0))?;
             let taken = local_port(&socket)?;
-            notes.push(format!("another process has UDP port {port}, so this end uses {taken}"));
+            notes.push(format!("another process uses UDP port {port}, so this end uses {taken}"));
             socket
         }
         result => result.map_err(|error| explain(error, config, port))?,
@@ -119,12 +119,12 @@ pub(super) fn set_options(socket: &socket2::Socket, config: &Config, v4: bool, v
 /// Sets what decides the route of its packets.
 pub(super) fn set_route(socket: &socket2::Socket, config: &Config) -> io::Result<()> {
     if let Some(mark) = config.mark() {
-        let remedy = || format!("it takes CAP_NET_ADMIN: {}", rights::how_to_give("NET_ADMIN"));
+        let remedy = || format!("it needs CAP_NET_ADMIN: {}", rights::how_to_give("NET_ADMIN"));
         socket.set_mark(mark).map_err(|error| about("fwmark", &remedy(), error))?;
     }
     if let Some(device) = &config.bind_device {
-        let remedy = format!("bind-device must name an interface that exists, and it is {device}");
-        let refused = || format!("before Linux 5.7 it takes CAP_NET_RAW: {}", rights::how_to_give("NET_RAW"));
+        let remedy = format!("bind-device must name an existing interface, but it is {device}");
+        let refused = || format!("before Linux 5.7 it needs CAP_NET_RAW: {}", rights::how_to_give("NET_RAW"));
         socket.bind_device(Some(device.as_bytes())).map_err(|error| match Errno::from_io_error(&error) {
             Some(Errno::PERM) => about("bind-device", &refused(), error),
             _ => about("bind-device", &remedy, error),
@@ -145,12 +145,12 @@ fn explain(error: io::Error, config: &Config, port: u16) -> io::Error {
 pub(super) fn about_port(protocol: &str, error: io::Error, address: Option<IpAddr>, port: u16) -> io::Error {
     let address = address.map_or_else(|| "every address".to_owned(), |address| address.to_string());
     let text = match Errno::from_io_error(&error) {
-        Some(Errno::ADDRINUSE) => "another process has the port; end that or set another listen".to_owned(),
+        Some(Errno::ADDRINUSE) => "another process uses the port; stop it or change listen".to_owned(),
         Some(Errno::ADDRNOTAVAIL) => {
             "no interface has this address; set it up first or change listen".to_owned()
         }
         Some(Errno::AFNOSUPPORT) => {
-            "no socket of that address family; the kernel is without it, or a service's RestrictAddressFamilies= lacks AF_INET \
+            "no socket of that address family; the kernel lacks it, or a service's RestrictAddressFamilies= lacks AF_INET \
              and AF_INET6"
                 .to_owned()
         }

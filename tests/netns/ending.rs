@@ -56,7 +56,7 @@ pub fn engine(host: &Host, parent: &Process) -> u32 {
 }
 
 /// Log of a start that finds a killed process's ledger.
-const TAKING_BACK: &str = "taking back what a killed tund left";
+const TAKING_BACK: &str = "undoing what a killed tund left";
 
 #[test]
 fn term_ends_in_order_with_code_0() {

@@ -190,7 +190,7 @@ fn a_peer_without_ml_kem_is_said_on_both_ends() {
             .fri
             .run(&format!("{TUND} doctor {}", file.display()))
             .unwrap_or_else(|error| error.to_string());
-        assert!(said.contains("has the same key and agrees on keys by X25519"), "{said}");
+        assert!(said.contains("has the same key but exchanges keys with X25519"), "{said}");
         let fri = pair.start_fri(&with(Toml::tun_fri(), fri_has));
         for end in [&fri, &mon] {
             end.wait_line("[key-exchange-mismatch]", SOON).unwrap();

@@ -8,7 +8,7 @@ use tund_lab::Host;
 
 use super::support::*;
 
-const REFUSED: &str = "the kernel does not cut up datagrams";
+const REFUSED: &str = "the kernel cannot segment datagrams";
 
 /// Makes the kernel refuse to send anything longer than a datagram of the link.
 fn refuse_batches(host: &Host) {

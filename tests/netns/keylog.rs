@@ -94,7 +94,7 @@ fn a_key_log_is_loud_private_and_holds_no_secret() {
     let ask = |what: &str| {
         pair.fri.run(&format!("env RUNTIME_DIRECTORY={} {TUND} {what}", directory.display())).unwrap()
     };
-    let told = format!("key log   {}: whoever has it reads this link", log.display());
+    let told = format!("key log   {}: whoever has it can read this link", log.display());
     assert!(ask("status fri").contains(&told), "{}", ask("status fri"));
     assert!(ask("status").contains(&log.display().to_string()), "{}", ask("status"));
 

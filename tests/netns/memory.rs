@@ -15,10 +15,10 @@ use zeroize::Zeroizing;
 use super::ending::engine;
 use super::support::*;
 /// Log of a start that cannot even lock the link's keys.
-const KEYS_NOT_LOCKED: &str = "the keys of the link may get into swap space";
+const KEYS_NOT_LOCKED: &str = "the link's keys may end up in swap space";
 
 const NOT_ALL_LOCKED: &str =
-    "note: keys of sessions, and frames, may get into swap space: locked memory is limited";
+    "note: session keys and frames may end up in swap space: locked memory is limited";
 
 /// Each readable writable mapping of a process: its lines in /proc, and its bytes.
 fn mappings(pid: u32) -> Vec<(String, Vec<u8>)> {

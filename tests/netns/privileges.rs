@@ -177,7 +177,7 @@ fn with_net_admin_alone_a_link_takes_a_new_socket_for_an_interface_that_came_bac
     fri.wait_line_after(mark, "[bind-device-missing]", SOON).unwrap();
     pair.net.cable(&pair.fri, "eth0", &pair.mon, "eth0").unwrap();
     pair.address();
-    fri.wait_line_after(mark, "the link takes a new socket", SOON).unwrap();
+    fri.wait_line_after(mark, "the link gets a new socket", SOON).unwrap();
     fri.wait_line_after(mark, UP, SOON).unwrap();
     assert_pings(&pair.fri, "192.168.86.18");
 }

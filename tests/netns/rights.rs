@@ -300,7 +300,7 @@ fn settings_that_take_a_capability_name_it() {
             .of(1000)
             .toml(Toml::tun_fri().device("name = 'tun7'\nconfigure = false\naddress = '192.168.86.81'\npeer = '192.168.86.18'"))
             .without("cp static.key /run/key; chown 1000 /run/key; mount --bind /run/key static.key; chmod 666 /dev/net/tun")
-            .ends(77, &["it takes CAP_NET_ADMIN, or a device made for this user (`ip tuntap add dev NAME mode tun user 1000`)"]),
+            .ends(77, &["it needs CAP_NET_ADMIN, or a device made for this user (`ip tuntap add dev NAME mode tun user 1000`)"]),
         row("setuid given")
             .with_only(&["net_admin", "setuid", "setgid"])
             .toml(Toml::tun_fri().with("[run]\nuser = 'nobody'")),
@@ -383,7 +383,7 @@ fn a_driver_that_is_not_there_or_not_this_users_is_named() {
             .mended(GOOD),
         row("/dev/null")
             .without("mount -t tmpfs tmpfs /dev; mkdir /dev/net; mknod -m 666 /dev/net/tun c 10 200")
-            .ends(1, &["cannot start the engine: /dev/null is not there", "`mknod -m 666 /dev/null c 1 3`"])
+            .ends(1, &["cannot start the engine: /dev/null is missing", "`mknod -m 666 /dev/null c 1 3`"])
             .mended("mknod -m 666 /dev/null c 1 3"),
     ]);
 }
@@ -392,7 +392,7 @@ fn a_driver_that_is_not_there_or_not_this_users_is_named() {
 fn proc_sys_and_run_are_done_without_or_named() {
     let bench = Bench::new();
     let no_runtime: &[&str] =
-        &["warning: cannot make /run/tund", "without `tund status`", "set run.runtime-dir", "--tmpfs /run"];
+        &["warning: cannot create /run/tund", "without `tund status`", "set run.runtime-dir", "--tmpfs /run"];
     let inside = "mkdir /run/e; mount -t tmpfs -o ro tmpfs /run/e";
     let rest = |text: &str| Toml::tun_fri().with(text);
     bench.check_all(&[
@@ -407,17 +407,17 @@ fn proc_sys_and_run_are_done_without_or_named() {
         row("writing anywhere").with_only(&["net_admin"]).without("mount -o remount,ro,bind /; mount -o remount,ro /run").says(no_runtime),
         row("writing to /run").without("mount -o remount,ro /run").says(no_runtime).mended("mount -t tmpfs -o mode=755 tmpfs /run"),
         row("room in /run").without("mount -o remount,size=8k /run; head -c 8192 /dev/zero >/run/full")
-            .ends(69, &["cannot lock /run/tund/", "No space left", "see that there is room in it"]).mended("rm /run/full"),
+            .ends(69, &["cannot lock /run/tund/", "No space left", "make sure that it is writable"]).mended("rm /run/full"),
         row("the owner of /run").without("chown 1000 /run")
             .ends(78, &["/run belongs to another user (uid 1000", "`chown root /run`"]).mended("chown root /run"),
         row("the pid file's place").without(inside).toml(rest("[run]\npid-file = '/run/e/pid'"))
-            .ends(69, &["cannot write run.pid-file /run/e/pid: Read-only", "leave run.pid-file out"]).mended("umount /run/e"),
+            .ends(69, &["cannot write run.pid-file /run/e/pid: Read-only", "remove run.pid-file"]).mended("umount /run/e"),
         row("the chroot").toml(rest("[run]\nchroot = '/run/root'"))
-            .ends(78, &["run.chroot: /run/root cannot be read", "name an empty directory of root's"]).mended("mkdir /run/root"),
+            .ends(78, &["run.chroot: /run/root cannot be read", "name an empty directory owned by root"]).mended("mkdir /run/root"),
         row("/dev/log").without("rm -f /dev/log").toml(rest("[run]\nlog = 'syslog'\n[scripts]\nsecurity = 2\nup = '/run/up'"))
             .without("mount -t tmpfs tmpfs /dev; mkdir /dev/net; mknod -m 666 /dev/net/tun c 10 200; mknod -m 666 /dev/null c 1 3\n\
                       printf '#!/bin/sh\\nexit 3\\n' >/run/up; chmod 755 /run/up")
-            .ends(1, &["warning: /dev/log does not take what the log says", "leave run.log and --daemon out"]),
+            .ends(1, &["warning: /dev/log does not accept log lines", "drop run.log and --daemon"]),
     ]);
 }
 
@@ -502,7 +502,7 @@ fn files_that_cannot_be_read_or_executed_are_named_with_their_owner_and_mode() {
             .without(
                 "mount -o remount,noexec /run; printf '#!/bin/sh\\nexit 0\\n' >/run/up; chmod 755 /run/up",
             )
-            .ends(1, &["on a file system that is mounted noexec"])
+            .ends(1, &["on a file system mounted noexec"])
             .mended("mount -o remount,exec /run"),
     ];
     bench.check_all(&rows);
@@ -527,7 +527,7 @@ fn a_host_without_ipv6_is_named_where_it_is_wanted_and_done_without_elsewhere() 
         "mode = 'tun'\nname = 'tun0'\naddress = ['192.168.86.81', 'fd00::81']\npeer = ['192.168.86.18', 'fd00::18']",
     );
     let says: &[&str] = &[
-        "warning: IPv6 is disabled on this host, and device.address has fd00::81",
+        "warning: IPv6 is disabled on this host, but device.address has fd00::81",
         "ip addr add fd00::81",
         "set the sysctl net.ipv6.conf.all.disable_ipv6 to 0",
         "--sysctl net.ipv6.conf.all.disable_ipv6=0",
@@ -595,8 +595,7 @@ fn calls_that_are_refused_are_done_without_or_named() {
     const OLD: &str = "clone3 io_uring_setup close_range pidfd_open pidfd_getfd openat2 faccessat2 epoll_pwait2 statx rseq membarrier \
                        memfd_create keyctl userfaultfd landlock_create_ruleset";
     let refused = |name, calls: &str| row(name).refuse(String::leak(calls.to_owned()));
-    let landlock: &[&str] =
-        &["lacks Landlock (not built into this kernel, or kept away by the seccomp filter"];
+    let landlock: &[&str] = &["lacks Landlock (not built into this kernel, or blocked by the seccomp filter"];
     bench.check_all(&[
         refused("what an old runtime refuses", &format!("EPERM {OLD}"))
             .with_only(&["net_admin"])
@@ -616,16 +615,16 @@ fn calls_that_are_refused_are_done_without_or_named() {
         refused("getrandom", "ENOSYS getrandom")
             .ends(69, &["no random bytes", "getrandom(2)", "has no such system call"]),
         refused("netlink", "EAFNOSUPPORT socket:16")
-            .ends(1, &["cannot open a netlink socket", "RestrictAddressFamilies= has to have AF_NETLINK"]),
+            .ends(1, &["cannot open a netlink socket", "RestrictAddressFamilies= must include AF_NETLINK"]),
         refused("netlink", "EPERM socket:16").ends(1, &["cannot open a netlink socket", "seccomp filter"]),
         refused("sockets in the file system", "EAFNOSUPPORT socket:1")
-            .says(&["RestrictAddressFamilies= has to have AF_UNIX"]),
+            .says(&["RestrictAddressFamilies= must include AF_UNIX"]),
         refused("bind", "EPERM bind").ends(77, &["UDP port 1417", "seccomp filter"]),
         refused("setgroups", "EPERM setgroups")
             .ends(1, &["cannot drop the supplementary groups", "seccomp filter"]),
         // TUNSETIFF.
         refused("offloads of the driver", "EINVAL ioctl:1=1074025674")
-            .ends(69, &["(IFF_VNET_HDR), as that of gVisor"]),
+            .ends(69, &["IFF_VNET_HDR, as with gVisor"]),
         refused("epoll", "EPERM epoll_create1").ends(1, &["cannot wait for events", "seccomp filter"]),
     ]);
 }
@@ -758,9 +757,9 @@ peer = ["10.8.0.1", "fd00::1"]
     let mut guest = Process::spawn("guest", guest).unwrap();
     assert_eq!(guest.code(3 * super::demo::LONG).unwrap(), 0, "{}", guest.text());
     for part in [
-        "warning: this kernel is without IPv6 (not built in, or started with ipv6.disable=1)",
+        "warning: this kernel has no IPv6 (not built in, or started with ipv6.disable=1)",
         "ip addr add fd00::2 peer fd00::1 dev tun0: Operation not supported",
-        "leave IPv6 addresses and routes out",
+        "remove IPv6 addresses and routes",
         "six: 69",
         "full: 0",
     ] {

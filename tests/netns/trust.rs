@@ -77,7 +77,7 @@ fn a_ledger_that_somebody_else_planted_is_not_read() {
     // A ledger made root's without a check still only undoes.
     fs::set_permissions(&directory, Permissions::from_mode(0o700)).unwrap();
     let mut fri = pair.start_fri(&Toml::tun_fri());
-    fri.wait_line("takes back nothing of tund's", SOON).unwrap();
+    fri.wait_line("undoes nothing of tund's", SOON).unwrap();
     fri.wait_line("[no-answer]", SOON).unwrap();
     assert_eq!(fri.terminate(SOON).unwrap(), 0);
     assert_eq!(shown(&pair), before);

@@ -129,7 +129,7 @@ fn a_taken_port_is_an_error_unless_it_may_move() {
 
             let Bound { fd: _, port, notes } = bind(&with_remote(listen(None, 1417, false))).unwrap();
             assert_ne!(port, 1417);
-            let note = format!("another process has UDP port 1417, so this end uses {port}");
+            let note = format!("another process uses UDP port 1417, so this end uses {port}");
             assert_eq!(notes, [note]);
         }
     });

@@ -37,7 +37,7 @@ impl IdleTimeout {
         }
         let (limit, since, what) = match self.met {
             Some(met) => (self.idle, used.max(met), "no frame passed"),
-            None => (STRANGERS, self.began, "nothing came that the peer has sent"),
+            None => (STRANGERS, self.began, "nothing came from the peer"),
         };
         let silent = now.saturating_duration_since(since) >= limit;
         silent.then(|| format!("{what} for {limit:?}: stopping until the next datagram"))

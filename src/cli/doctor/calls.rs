@@ -39,7 +39,7 @@ struct Caller<'a> {
 pub(super) fn callable(config: &Config, keys: Option<Box<Keys>>, paths: &[Path], report: &mut Report) {
     let Some(keys) = keys.filter(|_| !paths.is_empty()) else { return };
     if config.key.mode == KeyMode::OpenVpn {
-        let text = "an OpenVPN peer takes no call beside the link's own datagrams, so none was made: start tund and ask `tund status`";
+        let text = "an OpenVPN peer answers no call outside the link itself, so none was made: start tund and ask `tund status`";
         return report.add(Found::Note, "peer", text);
     }
     let confinement = match confinement(config) {
@@ -49,8 +49,8 @@ pub(super) fn callable(config: &Config, keys: Option<Box<Keys>>, paths: &[Path],
     let proxy = config.proxy.as_ref().map(|proxy| (proxy, find(proxy, &confinement)));
     let caller = Caller { config, confinement, proxy };
     if config.key.mode == KeyMode::Static {
-        let text = "with static keys a call would take the link's place at the peer, so none was made: start tund and ask `tund \
-                    status`; both clocks should be right within two minutes, or every start takes a challenge more";
+        let text = "with static keys a call would take over the link at the peer, so none was made: start tund and ask `tund \
+                    status`; both clocks should be right within two minutes, or every start takes one more challenge";
         report.add(Found::Note, "peer", text);
         let open = |(path, way)| (way, caller.connectable(path, way));
         return conclude(
@@ -154,25 +154,25 @@ fn conclude(called: Vec<(Way, (Found, String))>, all: bool, report: &mut Report)
     }
     let through = if by_proxy { "TCP through the proxy" } else { "TCP" };
     match (datagrams, streams) {
-        (true, true) => report.add(Found::Good, "way", format!("UDP passes, and {through} too")),
+        (true, true) => report.add(Found::Good, "way", format!("UDP works, and {through} too")),
         (false, true) if has_datagrams => {
-            let text = format!("UDP does not pass, {through} does: the link goes that way");
+            let text = format!("UDP does not work, {through} does: the link uses that");
             report.add(Found::Good, "way", text);
         }
         (false, false) if all && !has_streams => {
-            let text = "if the peer runs and UDP does not pass, add \"tcp:HOST:PORT\" to remote, and \"tcp:PORT\" to listen at the peer";
+            let text = "if the peer runs and UDP is blocked, add \"tcp:HOST:PORT\" to remote, and \"tcp:PORT\" to listen on the peer";
             report.add(Found::Note, "way", text);
         }
         (false, false) if !by_proxy && has_streams => {
             let text =
-                "if this network lets out only what goes through a proxy, add proxy = \"http://HOST:PORT\"";
+                "if this network lets traffic out only through a proxy, add proxy = \"http://HOST:PORT\"";
             report.add(Found::Note, "way", text);
         }
         _ => {}
     }
     if by_proxy && direct {
-        let why = if proxy { "too: it can be left out" } else { "which refuses: leave it out" };
-        report.add(Found::Note, "way", format!("TCP passes without the proxy, {why}"));
+        let why = if proxy { "too: it can be removed" } else { "which refuses: remove it" };
+        report.add(Found::Note, "way", format!("TCP works without the proxy, {why}"));
     }
 }
 
@@ -198,23 +198,25 @@ fn judge(path: Path, address: &str, answer: Answer) -> (Found, String) {
             return (Found::Good, text);
         }
         Answer::NoCipher => {
-            format!("{address} has the same key and no cipher in common: set key.cipher alike at both ends")
+            format!(
+                "{address} has the same key but no cipher in common: set the same key.cipher on both ends"
+            )
         }
         Answer::OtherExchange(theirs) => format!(
-            "{address} has the same key and agrees on keys by {theirs}: set key.post-quantum alike at both ends"
+            "{address} has the same key but exchanges keys with {theirs}: set the same key.post-quantum on both ends"
         ),
         Answer::Refused(why) => format!("{address}: {why}"),
         Answer::Silent(0) if path.stream => format!(
-            "{address} takes the connection and is silent: tund there has another key or other key.mode (compare what the key shows \
-             as at both ends), or something else listens there"
+            "{address} accepts the connection but is silent: tund there has another key or key.mode (compare what the key shows \
+             as on both ends), or something else listens there"
         ),
         Answer::Silent(0) => format!(
-            "{address} is silent: tund does not run there, has another key or other key.mode (compare what the key shows as \
-             at both ends), or a firewall on the way drops UDP port {}",
+            "{address} is silent: tund is not running there, has another key or key.mode (compare what the key shows as on both \
+             ends), or a firewall on the way drops UDP port {}",
             path.remote.port()
         ),
         Answer::Silent(others) => format!(
-            "{others} datagrams came back from {address}, and the key opens none: key.mode differs, or something else than \
+            "{others} datagrams came back from {address}, but the key opens none: key.mode differs, or something other than \
              tund listens there"
         ),
         Answer::Failed(why) => format!("{address} could not be called: {why}"),

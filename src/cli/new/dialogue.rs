@@ -74,7 +74,8 @@ impl<I: BufRead, O: Write> Dialogue<'_, I, O> {
     }
 
     fn tun(&mut self, [here, there]: &[String; 2]) -> Result<Inside, Fatal> {
-        let address = |text: &str| text.parse::<IpAddr>().map_err(|_| format!("{text:?} is no IP address"));
+        let address =
+            |text: &str| text.parse::<IpAddr>().map_err(|_| format!("{text:?} is not an IP address"));
         let own = self.ask(&format!("Address of {here} inside the tunnel"), SUGGESTED[0], address)?;
         let question = format!("Address of {there} inside the tunnel");
         self.ask(&question, SUGGESTED[1], |text| addresses(&format!("{own},{text}")))
@@ -113,7 +114,7 @@ mod tests {
         let inside =
             Inside::Tap([TapEnd::Address("10.0.0.1/24".parse().unwrap()), TapEnd::Bridge("br0".into())]);
         assert_eq!(link.unwrap().inside, inside);
-        for part in ["letters, digits", "is no port", "answer tun or tap", "10.0.0.1/24"] {
+        for part in ["letters, digits", "is not a port", "answer tun or tap", "10.0.0.1/24"] {
             assert!(asked.contains(part), "{part} is not in {asked}");
         }
         assert_eq!(answered("fri\nmon\n").0.unwrap_err().code, FAILED);

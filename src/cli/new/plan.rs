@@ -37,9 +37,9 @@ pub fn host_name(name: &str) -> Result<String, String> {
     let first = name.starts_with(|c: char| c.is_ascii_alphanumeric());
     match first && name.len() <= LONGEST_NAME && name.chars().all(fine) {
         true => Ok(name.to_owned()),
-        false => Err(format!(
-            "a host is called by up to {LONGEST_NAME} letters, digits, dots and dashes, such as fri"
-        )),
+        false => {
+            Err(format!("a host name has up to {LONGEST_NAME} letters, digits, dots and dashes, such as fri"))
+        }
     }
 }
 
@@ -49,14 +49,16 @@ pub fn outer_of(text: &str) -> Result<(String, Option<u16>), String> {
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if host.ends_with(']') || !host.contains(':') => {
             let number = port.parse().ok().filter(|port| *port != 0);
-            let number = number.ok_or_else(|| format!("{port:?} is no port: name one from 1 to 65535"))?;
+            let number = number.ok_or_else(|| format!("{port:?} is not a port: use 1 to 65535"))?;
             (host.trim_matches(['[', ']']).to_owned(), Some(number))
         }
         _ => whole(),
     };
     // They would break the file's syntax.
     match host.is_empty() || host.contains(['"', '\\']) || host.contains(char::is_control) {
-        true => Err(format!("{text:?} is no address: write one such as mon.tn:1417 or [2001:db8::1]:1417")),
+        true => {
+            Err(format!("{text:?} is not an address: write one such as mon.tn:1417 or [2001:db8::1]:1417"))
+        }
         false => Ok((host, port)),
     }
 }
@@ -75,10 +77,8 @@ pub fn addresses(text: &str) -> Result<Inside, String> {
     let two: Vec<IpAddr> = text.split(',').filter_map(|word| word.trim().parse().ok()).collect();
     match (two.as_slice(), text.matches(',').count()) {
         ([own, peer], 1) if own != peer && own.is_ipv4() == peer.is_ipv4() => Ok(Inside::Tun([*own, *peer])),
-        _ => {
-            Err("give two addresses of one family without prefix, such as 192.168.86.81,192.168.86.18"
-                .to_owned())
-        }
+        _ => Err("give two addresses of the same family without prefix, such as 192.168.86.81,192.168.86.18"
+            .to_owned()),
     }
 }
 
@@ -96,11 +96,14 @@ impl FromStr for TapEnd {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if text.contains('/') {
-            let help = "an address needs its prefix, such as 192.168.87.81/24";
-            return text.parse().map(Self::Address).map_err(|_| format!("{text:?} is no address: {help}"));
+            let help = "an address needs a prefix length, such as 192.168.87.81/24";
+            return text
+                .parse()
+                .map(Self::Address)
+                .map_err(|_| format!("{text:?} is not an address: {help}"));
         }
         match text.parse::<IpAddr>() {
-            Ok(address) => Err(format!("an address needs its prefix: {address}/24")),
+            Ok(address) => Err(format!("an address needs a prefix length: {address}/24")),
             Err(_) => host_name(text).map(Self::Bridge).map_err(|_| "name a bridge, such as br0".to_owned()),
         }
     }
@@ -160,27 +163,27 @@ impl Link {
     ) -> Result<Self, String> {
         let [here, there] = &ends;
         if here.name == there.name {
-            return Err(format!("both hosts are called {}: name them apart", here.name));
+            return Err(format!("both hosts are called {}: give them different names", here.name));
         }
         if ends.iter().all(|end| end.outer.is_none()) {
             let name = &there.name;
             return Err(format!(
-                "nobody can call: say where a host is, such as {name}=198.51.100.2:{DEFAULT_PORT}"
+                "neither end can call: say where a host is, such as {name}=198.51.100.2:{DEFAULT_PORT}"
             ));
         }
         if matches!(inside, Inside::Tap(_)) && (full_tunnel || !routes.is_empty()) {
             return Err(
-                "--route and --full-tunnel are for a routed link: use --tun in place of --tap".to_owned()
+                "--route and --full-tunnel are for a routed link: use --tun instead of --tap".to_owned()
             );
         }
         let mut behind = [Vec::new(), Vec::new()];
         for Behind { name, net } in routes {
             let at = ends.iter().position(|end| end.name == name);
             let place = at.and_then(|at| behind.get_mut(at));
-            place.ok_or_else(|| format!("--route: {name} is none of the two hosts"))?.push(net);
+            place.ok_or_else(|| format!("--route: {name} is neither of the two hosts"))?.push(net);
         }
         if full_tunnel && there.outer.is_none() {
-            return Err(format!("with --full-tunnel this host has to find the other: {}=HOST", there.name));
+            return Err(format!("with --full-tunnel this host must reach the other: {}=HOST", there.name));
         }
         Ok(Self { ends, inside, behind, full_tunnel, service })
     }
@@ -292,7 +295,7 @@ mod tests {
         let tun = || addresses("10.9.0.1,10.9.0.2").unwrap();
         let refused = |ends, routes, full| Link::new(ends, tun(), routes, full, None).unwrap_err();
         assert!(refused(ends("fri", "mon"), vec![], false).contains("mon=198.51.100.2:8863"));
-        assert!(refused(ends("fri", "fri=a"), vec![], false).contains("name them apart"));
+        assert!(refused(ends("fri", "fri=a"), vec![], false).contains("different names"));
         assert!(
             refused(ends("fri", "mon=a"), vec!["tue=10.0.0.0/8".parse().unwrap()], false).contains("tue")
         );

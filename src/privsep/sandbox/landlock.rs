@@ -67,7 +67,7 @@ fn absent(release: &str) -> String {
     if (numbers.next(), numbers.next()) < (Some(5), Some(13)) {
         return "Landlock (not in this kernel: it needs Linux 5.13)".to_owned();
     }
-    "Landlock (not built into this kernel, or kept away by the seccomp filter of this container or service, as by Docker's of \
+    "Landlock (not built into this kernel, or blocked by the seccomp filter of this container or service, as by Docker's of \
      before version 23)"
         .to_owned()
 }

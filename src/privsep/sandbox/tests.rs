@@ -279,7 +279,7 @@ fn what_the_kernel_lacks_is_named_and_refused_where_it_is_required() {
         let error = lock(Role::Engine, &require).unwrap_err();
         let lacking = [
             "an empty root (/mnt/absent: No such file",
-            "Landlock (not built into this kernel, or kept away by the seccomp filter",
+            "Landlock (not built into this kernel, or blocked by the seccomp filter",
         ];
         assert!(lacking.iter().all(|part| error.to_string().contains(part)), "{error}");
         std::process::exit(0);

@@ -119,7 +119,7 @@ impl Netlink {
             None => Ok(()),
             Some(owner) => Err(io::Error::new(
                 io::ErrorKind::AlreadyExists,
-                format!("{step}: there is a route already: {owner}; set another metric or table"),
+                format!("{step}: a route already exists: {owner}; set another metric or table"),
             )),
         }
     }

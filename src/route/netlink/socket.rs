@@ -76,19 +76,19 @@ fn remedy(errno: Errno, text: Option<&str>) -> String {
             let why = if text.is_some() { "" } else { "IPv6 is disabled on the device: " };
             format!(
                 "; {why}set the sysctl net.ipv6.conf.all.disable_ipv6 to 0 (a container: --sysctl \
-                 net.ipv6.conf.all.disable_ipv6=0), or leave IPv6 addresses and routes out"
+                 net.ipv6.conf.all.disable_ipv6=0), or remove IPv6 addresses and routes"
             )
         }
         Errno::AFNOSUPPORT | Errno::OPNOTSUPP if !rights::has_ipv6() => {
-            "; this kernel is without IPv6 (not built in, or started with ipv6.disable=1): leave IPv6 addresses and routes out"
+            "; this kernel has no IPv6 (not built in, or started with ipv6.disable=1): remove IPv6 addresses and routes"
                 .to_owned()
         }
         Errno::PERM if rights::has(CapabilitySet::NET_ADMIN) => {
-            "; CAP_NET_ADMIN is there, but this network namespace belongs to another user namespace: let a rootless container \
-             have a network of its own"
+            "; CAP_NET_ADMIN is held, but this network namespace belongs to another user namespace: give a rootless container \
+             its own network"
                 .to_owned()
         }
-        Errno::PERM => format!("; it takes CAP_NET_ADMIN: {}", rights::how_to_give("NET_ADMIN")),
+        Errno::PERM => format!("; it needs CAP_NET_ADMIN: {}", rights::how_to_give("NET_ADMIN")),
         _ => String::new(),
     }
 }
