@@ -79,10 +79,10 @@ impl Problem {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OldKeyError {
     /// The line that begins or ends the key is missing.
-    #[error("it holds no \"-----BEGIN OpenVPN Static key V1-----\" and its end: name the file of `secret`")]
+    #[error("it has no \"-----BEGIN OpenVPN Static key V1-----\" block: name the file of `secret`")]
     NoKey,
     /// The key is not hexadecimal.
-    #[error("the key in it is not made of 512 hexadecimal digits: it is damaged")]
+    #[error("the key in it is not 512 hexadecimal digits: it is damaged")]
     Damaged,
 }
 
@@ -160,7 +160,7 @@ mod tests {
         assert!(!huge.toml("k").contains("\nmtu"), "{}", huge.toml("k"));
         assert_eq!(
             huge.left_out,
-            ["line 5: tun-mtu 48000: device.mtu goes from 576 to 9216, not 48000: left at its default"]
+            ["line 5: tun-mtu 48000: device.mtu must be 576 to 9216, not 48000: left at its default"]
         );
     }
 }

@@ -135,7 +135,11 @@ impl Link {
     /// tund calls over UDP of both families. TCP gets a note, since the peer must change too.
     fn proto(&mut self, directive: &Directive, proto: &str) -> bool {
         if !proto.starts_with("udp") {
-            self.report(directive, "tund prefers UDP: where that does not pass, add \"tcp:HOST:PORT\" to remote, and \"tcp:PORT\" to listen at the other end");
+            self.report(
+                directive,
+                "tund prefers UDP: where that is blocked, add \"tcp:HOST:PORT\" to remote, and \"tcp:PORT\" \
+                                    to listen on the other end",
+            );
         }
         true
     }
@@ -191,7 +195,7 @@ impl Link {
             let (least, most) = (MTU.start(), MTU.end());
             self.report(
                 directive,
-                &format!("device.mtu goes from {least} to {most}, not {mtu}: left at its default"),
+                &format!("device.mtu must be {least} to {most}, not {mtu}: left at its default"),
             );
         }
         read
@@ -218,7 +222,7 @@ impl Link {
             .iter()
             .filter(|flag| matches!(**flag, "local" | "autolocal" | "block-local" | "bypass-dns" | "!ipv4"))
         {
-            self.report(directive, &format!("the flag {flag} has no equal; see [full-tunnel]"));
+            self.report(directive, &format!("the flag {flag} has no equivalent; see [full-tunnel]"));
         }
         true
     }
@@ -240,7 +244,7 @@ impl Link {
     }
 
     fn leave_out(&mut self, directive: &Directive) {
-        let unknown = "tund's import does not know it in this form; look it up in openvpn(8)";
+        let unknown = "tund import does not know this form; see openvpn(8)";
         self.report(directive, reason(&directive.name, self.openvpn.is_some()).unwrap_or(unknown));
     }
 
@@ -281,13 +285,12 @@ impl Link {
                 Some(net) => self.ifconfig = Some((net.to_string(), String::new())),
                 None => {
                     let (own, other) = (quote(&own), quote(&other));
-                    self.left_out.push(format!("ifconfig {own} {other}: this is no address and netmask"));
+                    self.left_out.push(format!("ifconfig {own} {other}: not an address and netmask"));
                 }
             }
         }
         if self.security < 2 && !self.scripts.is_empty() {
-            self.left_out
-                .push("scripts: there is no script-security 2, so OpenVPN ran none of them".to_owned());
+            self.left_out.push("scripts: without script-security 2, OpenVPN ran none of them".to_owned());
             self.scripts.clear();
         }
         match self.openvpn.as_ref().map_or(Ok(None), OpenVpn::finish) {

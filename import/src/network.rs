@@ -27,7 +27,7 @@ impl Route {
 }
 
 const NAMES: &str = "its network is a name: look it up and add a [[route]] for its address";
-const MASK: &str = "this is no network and netmask";
+const MASK: &str = "not a network and netmask";
 const GATEWAY: &str = "its gateway is a name: look it up and add a [[route]] with its address";
 
 /// Parses `network [netmask] [gateway] [metric]`, each possibly `default`.
@@ -36,7 +36,7 @@ pub(super) fn route(words: &[&str], remotes: &[(String, Option<String>)]) -> Res
     let network: Ipv4Addr = match words.first().copied().ok_or(MASK)? {
         "remote_host" => {
             let remote = remotes.first().and_then(|(host, _)| host.parse().ok());
-            remote.ok_or("remote_host is a name here; [full-tunnel] keeps the way to the peer by itself")?
+            remote.ok_or("remote_host is a name here; [full-tunnel] keeps the route to the peer by itself")?
         }
         "vpn_gateway" | "net_gateway" => return Err(NAMES),
         network => network.parse().map_err(|_| NAMES)?,
@@ -49,7 +49,7 @@ pub(super) fn route(words: &[&str], remotes: &[(String, Option<String>)]) -> Res
 /// Parses `network/bits [gateway] [metric]`.
 pub(super) fn route_ipv6(words: &[&str]) -> Result<Route, &'static str> {
     let given = |index: usize| words.get(index).copied().filter(|word| *word != "default");
-    let to: Ipv6Net = words.first().ok_or(MASK)?.parse().map_err(|_| "this is no IPv6 prefix")?;
+    let to: Ipv6Net = words.first().ok_or(MASK)?.parse().map_err(|_| "not an IPv6 prefix")?;
     Ok(Route { to: to.trunc().into(), gateway: gateway(given(1))?, metric: metric(given(2))? })
 }
 
@@ -63,7 +63,7 @@ fn gateway(word: Option<&str>) -> Result<Option<Gateway>, &'static str> {
 }
 
 fn metric(word: Option<&str>) -> Result<Option<i64>, &'static str> {
-    word.map(str::parse).transpose().map_err(|_| "its metric is no number")
+    word.map(str::parse).transpose().map_err(|_| "its metric is not a number")
 }
 
 /// An address and its netmask as a prefix with host bits.

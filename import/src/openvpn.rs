@@ -20,8 +20,7 @@ const DIGESTS: [&str; 4] = ["sha1", "sha256", "sha384", "sha512"];
 const FRAGMENT: std::ops::RangeInclusive<i64> = 68..=65_000;
 
 /// Warning for a configuration without `cipher`.
-const NO_CIPHER: &str = "cipher: there is none, so that OpenVPN takes BF-CBC, and so does the file that follows: blocks of 64 bits, of \
-                         which traffic gives itself away after some 32 GiB under one key. Set `cipher AES-256-CBC` at both ends soon";
+const NO_CIPHER: &str = "cipher: not set, so OpenVPN uses BF-CBC, and so does the file below: its 64-bit blocks start to leak plaintext after about 32 GiB under one key. Set `cipher AES-256-CBC` on both ends soon";
 
 /// Why a directive prevents the import, and the remedy.
 pub(super) type Refusal = (String, &'static str);
@@ -58,10 +57,10 @@ impl OpenVpn {
         match (directive.name.as_str(), words.as_slice()) {
             ("cipher" | "data-ciphers-fallback", [name]) => {
                 let known = CIPHERS.iter().map(|(known, _)| *known);
-                self.cipher = Some(one_of(known, name, "set `cipher AES-256-CBC` at both ends")?);
+                self.cipher = Some(one_of(known, name, "set `cipher AES-256-CBC` on both ends")?);
             }
             ("auth", [name]) => {
-                self.digest = Some(one_of(DIGESTS, name, "set `auth SHA256` at both ends")?);
+                self.digest = Some(one_of(DIGESTS, name, "set `auth SHA256` on both ends")?);
             }
             ("secret", [_, direction]) | ("key-direction", [direction]) => {
                 self.direction = Some(number(directive, direction, 0..=1)?);
@@ -73,13 +72,13 @@ impl OpenVpn {
             ("proto", [proto]) | ("remote", [_, _, proto, ..]) if !proto.starts_with("udp") => {
                 return refuse(
                     "OpenVPN's framing of TCP",
-                    "set `proto udp` at both ends, and open the way for UDP",
+                    "set `proto udp` on both ends, and let UDP through",
                 );
             }
             ("no-replay", _) => {
-                return refuse("a link without packet ids", "take `no-replay` out at both ends");
+                return refuse("a link without packet ids", "remove `no-replay` on both ends");
             }
-            ("no-iv", _) => return refuse("a link without IVs", "take `no-iv` out at both ends"),
+            ("no-iv", _) => return refuse("a link without IVs", "remove `no-iv` on both ends"),
             ("float", []) => self.float = true,
             _ => return Ok(Taken::Other),
         }
@@ -121,7 +120,7 @@ impl OpenVpn {
         match self.key_size.filter(|bits| usual != Some(*bits)) {
             Some(bits) => refuse(
                 &format!("a key of {bits} bits for {}", self.cipher()),
-                "take `keysize` out, and set `cipher AES-256-CBC`, at both ends",
+                "remove `keysize`, and set `cipher AES-256-CBC`, on both ends",
             ),
             None => Ok(self.cipher.is_none().then(|| NO_CIPHER.to_owned())),
         }
@@ -164,10 +163,10 @@ fn one_of(
 fn number(directive: &Directive, text: &str, range: std::ops::RangeInclusive<i64>) -> Result<i64, Refusal> {
     let read = text.parse().ok().filter(|number| range.contains(number));
     read.ok_or_else(|| {
-        (format!("{} cannot be {}", directive.name, quote(text)), "mend it as openvpn(8) has it")
+        (format!("{} cannot be {}", directive.name, quote(text)), "fix it as openvpn(8) describes")
     })
 }
 
 fn refuse<T>(what: &str, help: &'static str) -> Result<T, Refusal> {
-    Err((format!("{what} has no equal"), help))
+    Err((format!("{what} has no equivalent"), help))
 }

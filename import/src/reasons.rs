@@ -151,20 +151,20 @@ const WINDOWS: &[&str] = &[
 
 /// OpenVPN's directives and tund's equivalents.
 pub const EQUALS: &[(&str, &str)] = &[
-    ("auth", "take it out: every cipher of tund authenticates"),
+    ("auth", "remove it: every cipher of tund authenticates"),
     ("bind-dev", "use bind-device"),
     ("cd", "use the option --cd, or paths relative to this file"),
-    ("comp-lzo", "take it out: tund does not compress"),
-    ("compress", "take it out: tund does not compress"),
+    ("comp-lzo", "remove it: tund does not compress"),
+    ("compress", "remove it: tund does not compress"),
     ("data-ciphers", "use key.cipher"),
     ("dev", "use device.mode for tun or tap, device.name for a name"),
-    ("dev-node", "take it out: /dev/net/tun is always used"),
+    ("dev-node", "remove it: /dev/net/tun is always used"),
     ("dev-type", "use device.mode"),
-    ("fast-io", "take it out: there is nothing to choose"),
+    ("fast-io", "remove it: there is nothing to choose"),
     ("ifconfig", "use device.address and device.peer (tap: an address with its prefix)"),
     ("ifconfig-ipv6", "use device.address and device.peer, which take IPv6 too"),
     ("ifconfig-noexec", "use device.configure = false"),
-    ("ifconfig-nowarn", "take it out"),
+    ("ifconfig-nowarn", "remove it"),
     ("inetd", "use the option --inetd"),
     ("ipchange", "use scripts.link-up"),
     ("key-direction", "use key.direction"),
@@ -175,28 +175,28 @@ pub const EQUALS: &[(&str, &str)] = &[
     ("lport", "use listen"),
     ("mark", "use fwmark"),
     ("mssfix", "use tuning.mss-clamp"),
-    ("mtu-disc", "take it out: tund never sends IP fragments"),
-    ("multihome", "take it out: answers always leave from the address that was asked"),
-    ("nobind", "leave listen out"),
+    ("mtu-disc", "remove it: tund never sends IP fragments"),
+    ("multihome", "remove it: answers always leave from the address that was asked"),
+    ("nobind", "remove listen"),
     ("passtos", "use tuning.dscp"),
-    ("persist-key", "take it out: it is always so"),
-    ("persist-tun", "take it out: it is always so"),
+    ("persist-key", "remove it: tund always does this"),
+    ("persist-tun", "remove it: tund always does this"),
     ("ping", "use keepalive.interval"),
     ("ping-restart", "use keepalive.timeout"),
     ("port", "use listen; the peer's port goes into remote"),
-    ("proto", "take it out: tund speaks UDP"),
+    ("proto", "remove it: tund speaks UDP"),
     ("rcvbuf", "use tuning.socket-buffer"),
     ("redirect-gateway", "use [full-tunnel]"),
-    ("resolv-retry", "take it out: names are tried for ever"),
+    ("resolv-retry", "remove it: names are retried forever"),
     ("route-gateway", "use device.peer"),
     ("route-metric", "use metric in each [[route]]"),
-    ("route-noexec", "leave the [[route]] tables out"),
+    ("route-noexec", "remove the [[route]] tables"),
     ("rport", "put the port into remote, such as \"mon.tn:1417\""),
     ("script-security", "use scripts.security"),
     ("secret", "use key.file with a key of `tund genkey`; the direction goes into key.direction"),
     ("sndbuf", "use tuning.socket-buffer"),
-    ("tls-auth", "take it out: every datagram is authenticated"),
-    ("tls-crypt", "take it out: every datagram is encrypted"),
+    ("tls-auth", "remove it: every datagram is authenticated"),
+    ("tls-crypt", "remove it: every datagram is encrypted"),
     ("tun-mtu", "use device.mtu"),
     ("writepid", "use run.pid-file"),
 ];
@@ -204,18 +204,18 @@ pub const EQUALS: &[(&str, &str)] = &[
 /// What tund always does, so that its file need not say it.
 const ALWAYS: &[(&[&str], &str)] = &[
     (&["auth"], "every cipher of tund authenticates as well"),
-    (&["persist-tun", "persist-key"], "it is always so"),
-    (&["resolv-retry"], "names are tried for ever"),
+    (&["persist-tun", "persist-key"], "tund always does this"),
+    (&["resolv-retry"], "names are retried forever"),
     (&["fast-io", "dev-node", "tun-ipv6", "ifconfig-nowarn", "up-delay"], "there is nothing to choose"),
     (&["multihome"], "answers always leave from the address that was asked"),
     (&["mtu-disc", "mtu-test"], "tund never sends IP fragments, and finds the path's size by itself"),
     (&["fragment", "link-mtu"], "frames larger than the path are carried whole; there is no size to set"),
     (
         &["replay-window", "replay-persist", "mute-replay-warnings"],
-        "recorded datagrams are refused in any case, also after a restart",
+        "replayed datagrams are always rejected, also after a restart",
     ),
-    (&["mute"], "lines that repeat are limited"),
-    (&["ping-timer-rem"], "the timer runs only while there is a peer in any case"),
+    (&["mute"], "repeated lines are limited"),
+    (&["ping-timer-rem"], "the timer always runs only while there is a peer"),
     (&["auth-nocache"], "a link with a static key has no password that could be kept"),
     (
         &["errors-to-stderr", "machine-readable-output", "suppress-timestamps", "management-log-cache"],
@@ -241,10 +241,10 @@ const ALWAYS: &[(&[&str], &str)] = &[
             "socket-flags",
             "max-packet-size",
         ],
-        "the data path is another one, which needs no such setting",
+        "tund's data path needs no such setting",
     ),
     (&["tun-max-mtu", "tun-mtu-extra"], "the device has one MTU, device.mtu"),
-    (&["disable-occ"], "both ends say in one line what does not fit"),
+    (&["disable-occ"], "both ends say in one line what does not match"),
     (&["float"], "it is the default"),
     (&["allow-deprecated-insecure-static-crypto"], "the link becomes one with forward secrecy"),
     (
@@ -259,18 +259,18 @@ const ALWAYS: &[(&[&str], &str)] = &[
             "data-ciphers-fallback",
             "ncp-ciphers",
         ],
-        "the cipher is AES-256-GCM or ChaCha20-Poly1305, as suits both ends",
+        "the ends agree on AES-256-GCM or ChaCha20-Poly1305",
     ),
     (
         &["mlock"],
         "the process that reads the network keeps keys in its own memory only and leaves no core file",
     ),
     (&["down-pre"], "down always runs while the device still exists"),
-    (&["chroot"], "the process that reads the network has an empty root in any case"),
+    (&["chroot"], "the process that reads the network always has an empty root"),
     (&["key-direction"], "handshake keys have their directions by themselves"),
     (
         &["mode", "connect-retry", "connect-retry-max", "connect-timeout", "explicit-exit-notify", "bind"],
-        "it is always so with a link of two ends",
+        "a link of two ends always works this way",
     ),
 ];
 
@@ -278,7 +278,7 @@ const ALWAYS: &[(&[&str], &str)] = &[
 const WIRE: &[(&[&str], &str)] = &[
     (
         &["providers", "engine", "prng", "ncp-disable", "data-ciphers", "ncp-ciphers"],
-        "nothing of it is on the wire of a link with a static key",
+        "it changes nothing on the wire of a link with a static key",
     ),
     (&["allow-deprecated-insecure-static-crypto"], "tund needs no permission for it"),
     (
@@ -298,7 +298,7 @@ const WIRE: &[(&[&str], &str)] = &[
 const OTHERWISE: &[(&[&str], &str)] = &[
     (
         &["comp-lzo", "compress", "comp-noadapt", "allow-compression"],
-        "tund does not compress: compression with encryption tells what is inside",
+        "tund does not compress: compression leaks what encryption hides",
     ),
     (&["no-replay", "no-iv"], "tund always refuses replays, and never repeats a nonce"),
     (&["cd"], "give tund the option --cd, or write paths relative to its own file"),
@@ -350,7 +350,7 @@ const OTHERWISE: &[(&[&str], &str)] = &[
     (&["remote-random-hostname", "proto-force"], "remotes are taken as they are, by UDP"),
     (
         &["ignore-unknown-option", "setcon", "tmp-dir", "use-prediction-resistance", "enable-small"],
-        "tund has no such thing",
+        "tund has no equivalent",
     ),
     (
         &[
@@ -386,7 +386,7 @@ const OTHERWISE: &[(&[&str], &str)] = &[
             "show-proxy-settings",
             "version",
         ],
-        "it is a command and no part of a configuration",
+        "it is a command, not part of a configuration",
     ),
 ];
 

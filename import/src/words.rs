@@ -66,7 +66,7 @@ pub(super) fn read(text: &str) -> Result<Vec<Directive>, Vec<Problem>> {
                     });
                 }
             }
-            Err(problem) => errors.push(Problem::new(Some(place), problem, "mend the quotes")),
+            Err(problem) => errors.push(Problem::new(Some(place), problem, "fix the quotes")),
         }
         if errors.len() == MOST_PROBLEMS {
             break;

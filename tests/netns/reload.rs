@@ -131,9 +131,7 @@ fn another_key_port_and_address_take_a_new_connection_on_the_same_device() {
     for (host, name) in [(&pair.mon, "mon"), (&pair.fri, "fri")] {
         let (code, text) = ask(host, &["reload", name]);
         assert_eq!(code, Some(0), "{text}");
-        for what in
-            ["key.mode: the link reconnects", "key: another secret", "device.address", "device.mtu"]
-        {
+        for what in ["key.mode: the link reconnects", "key: another secret", "device.address", "device.mtu"] {
             assert!(text.contains(what), "{what} is not in {text}");
         }
     }
