@@ -809,20 +809,20 @@ fn a_syntax_error_has_its_remedy_and_keeps_the_findings_before_it() {
     assert_eq!(help, "put text in quotes: address = \"192.168.86.81\"");
     assert!(!found.contains(&Code::WrongType), "what follows is not read: {found:?}");
     for (line, remedy) in [
-        ("remote = \u{201c}mon.tn\u{201d}", "type the quotes and spaces of this line anew"),
-        ("remote =\u{a0}\"mon.tn\"", "type the quotes and spaces of this line anew"),
-        ("remote\u{a0}= \"mon.tn\"", "type the quotes and spaces of this line anew"),
+        ("remote = \u{201c}mon.tn\u{201d}", "retype the quotes and spaces of this line"),
+        ("remote =\u{a0}\"mon.tn\"", "retype the quotes and spaces of this line"),
+        ("remote\u{a0}= \"mon.tn\"", "retype the quotes and spaces of this line"),
         ("// mon", "a comment begins with #"),
         ("float = yes", "write float = true"),
-        ("float = False", "write it in small letters: float = false"),
+        ("float = False", "write it in lower case: float = false"),
         ("remote = mon.tn # there", "put text in quotes: remote = \"mon.tn\""),
         (
             "remote mon.tn 1417",
-            "write key = value, with text in quotes; `tund import` translates a file of OpenVPN",
+            "write key = value, with text in quotes; `tund import` translates an OpenVPN file",
         ),
-        ("persist-tun", "`tund import` translates a file of OpenVPN"),
+        ("persist-tun", "`tund import` translates an OpenVPN file"),
         ("ifconfig 10.8.0.1 10.8.0.2", "use device.address and device.peer"),
-        ("<secret>", "`tund import` translates a file of OpenVPN"),
+        ("<secret>", "`tund import` translates an OpenVPN file"),
     ] {
         let found = parse("l", &format!("{line}\n"), &options()).diagnostics;
         let help = found.iter().find(|d| d.code == Code::Syntax).and_then(|d| d.help.as_deref());

@@ -20,7 +20,8 @@ const DIGESTS: [&str; 4] = ["sha1", "sha256", "sha384", "sha512"];
 const FRAGMENT: std::ops::RangeInclusive<i64> = 68..=65_000;
 
 /// Warning for a configuration without `cipher`.
-const NO_CIPHER: &str = "cipher: not set, so OpenVPN uses BF-CBC, and so does the file below: its 64-bit blocks start to leak plaintext after about 32 GiB under one key. Set `cipher AES-256-CBC` on both ends soon";
+const NO_CIPHER: &str = "cipher: not set, so OpenVPN uses BF-CBC, and so does the file below: its 64-bit blocks start to leak \
+                         plaintext after about 32 GiB under one key. Set `cipher AES-256-CBC` on both ends soon";
 
 /// Why a directive prevents the import, and the remedy.
 pub(super) type Refusal = (String, &'static str);

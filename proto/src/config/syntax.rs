@@ -23,7 +23,7 @@ fn remedy(message: &str, line: &str, at: usize) -> Option<String> {
         return Some("remove one of the two".to_owned());
     }
     if line.get(at..).and_then(|rest| rest.chars().next()).is_some_and(is_typeset) {
-        return Some("type the quotes and spaces of this line anew: these are a text program's".to_owned());
+        return Some("retype the quotes and spaces of this line: these are a word processor's".to_owned());
     }
     if line.trim_start().starts_with(['/', ';', '!']) {
         return Some("a comment begins with #".to_owned());
@@ -31,7 +31,7 @@ fn remedy(message: &str, line: &str, at: usize) -> Option<String> {
     if let Some((key, value)) = line.split_once('=') {
         let (key, value) = (key.trim(), value.split(" #").next().unwrap_or_default().trim());
         return match value.to_ascii_lowercase().as_str() {
-            truth @ ("true" | "false") => Some(format!("write it in small letters: {key} = {truth}")),
+            truth @ ("true" | "false") => Some(format!("write it in lower case: {key} = {truth}")),
             "yes" | "on" => Some(format!("write {key} = true")),
             "no" | "off" => Some(format!("write {key} = false")),
             _ => is_bare_text(value).then(|| format!("put text in quotes: {key} = {}", quote(value))),
@@ -39,11 +39,11 @@ fn remedy(message: &str, line: &str, at: usize) -> Option<String> {
     }
     let word = line.split_whitespace().next().unwrap_or_default();
     if let Some(hint) = tund_import::equal(word) {
-        return Some(format!("{hint}; `tund import` translates a file of OpenVPN"));
+        return Some(format!("{hint}; `tund import` translates an OpenVPN file"));
     }
     let other = message.starts_with("key with no value") || word.starts_with('<');
     other.then(|| {
-        "write key = value, with text in quotes; `tund import` translates a file of OpenVPN".to_owned()
+        "write key = value, with text in quotes; `tund import` translates an OpenVPN file".to_owned()
     })
 }
 
