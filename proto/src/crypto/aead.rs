@@ -1,5 +1,5 @@
-//! One AEAD key, in place, with counter nonces. Several libraries can do it, and no one of them is the fastest on every
-//! processor: AWS-LC has AES-GCM for AVX-512, ring for VAES without it. RustCrypto serves where no C is built, and to check the others.
+//! An AEAD key: in place, with counter nonces. There are several libraries, as none is fastest on every processor: AWS-LC has AES-GCM
+//! for AVX-512, ring for VAES without it. RustCrypto is for builds without C and for checking the others.
 
 #[cfg(any(feature = "aws-lc", feature = "ring"))]
 mod less_safe;
@@ -14,21 +14,21 @@ pub use library::{LIBRARIES, Library, Timing, best, choose, chosen, measure};
 /// Length of an authentication tag in bytes.
 pub const TAG: usize = 16;
 
-/// The tag does not verify.
+/// The tag does not match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the tag does not verify")]
 pub struct BadTag;
 
-/// A traffic key, ready for use.
+/// A traffic key with its schedule.
 pub struct Aead(Key);
 
 impl Aead {
-    /// Prepares the key schedule of `key`, with the library that was [chosen](choose) for this cipher.
+    /// Prepares the key schedule of `key`, with the library [chosen](choose) for this cipher.
     pub fn new(cipher: Cipher, key: &[u8; 32]) -> Self {
         Self::with(chosen(cipher), cipher, key)
     }
 
-    /// The same with a library of which the name is known.
+    /// The same with a given library.
     pub fn with(library: Library, cipher: Cipher, key: &[u8; 32]) -> Self {
         Self(Key::new(library, cipher, key))
     }
@@ -41,8 +41,7 @@ impl Aead {
         self.0.seal(nonce(counter), associated, body)
     }
 
-    /// Verifies and decrypts in place a body that is followed by its tag; on an error `sealed` holds
-    /// nothing of use.
+    /// Verifies and decrypts in place a body that is followed by its tag. On an error `sealed` holds nothing useful.
     ///
     /// # Errors
     /// [`BadTag`] unless body, tag, associated data and counter are those that were sealed.

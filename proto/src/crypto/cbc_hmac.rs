@@ -1,11 +1,11 @@
-//! CBC (NIST SP 800-38A §6.2) with HMAC (RFC 2104), encrypt-then-MAC, as OpenVPN's static-key mode lays it out:
+//! CBC (NIST SP 800-38A §6.2) with HMAC (RFC 2104), encrypt-then-MAC, in the layout of OpenVPN's static-key mode:
 //!
 //! ```text
 //! HMAC of all that follows | IV (one block) | CBC(plain | PKCS#7 padding)
 //! ```
 //!
-//! CBC seals one block after the other, so that one datagram leaves most of an AES unit idle. Several are therefore sealed in
-//! step: their first blocks together, then their second ones (AES-256 alone: 730 MB/s one by one, 1700 MB/s with sixteen).
+//! CBC is sequential, so one datagram leaves most of an AES unit idle. Several are therefore sealed in step: all their
+//! first blocks, then all their second ones (AES-256 alone: 730 MB/s one by one, 1700 MB/s with sixteen).
 
 use std::ops::Range;
 
@@ -21,30 +21,30 @@ use sha2::{Sha256, Sha384, Sha512};
 use super::aead::BadTag;
 use super::constant_time;
 
-/// Length of what one direction uses of a key file: the cipher's key begins at 0, the HMAC's at 64.
+/// Length of one direction's part of a key file. The cipher key is at 0, the HMAC key at 64.
 pub const SLOT: usize = 128;
-/// Longest HMAC, IV and padding together, in bytes.
+/// Greatest overhead in bytes: HMAC, IV and padding.
 pub const MOST: usize = 64 + 16 + 16;
-/// Datagrams that are sealed in step.
+/// Datagrams sealed in step.
 const STEP: usize = 16;
 
 /// A block cipher in CBC mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CbcCipher {
-    /// AES with a key of 128 bits.
+    /// AES with a 128-bit key.
     Aes128,
-    /// AES with a key of 192 bits.
+    /// AES with a 192-bit key.
     Aes192,
-    /// AES with a key of 256 bits.
+    /// AES with a 256-bit key.
     Aes256,
-    /// Blowfish with a key of 128 bits; its blocks have 64.
+    /// Blowfish with a 128-bit key and 64-bit blocks.
     Blowfish,
-    /// Triple DES with three keys; its blocks have 64 bits.
+    /// Three-key triple DES, with 64-bit blocks.
     TripleDes,
 }
 
 impl CbcCipher {
-    /// All of them.
+    /// All ciphers.
     pub const ALL: [Self; 5] = [Self::Aes128, Self::Aes192, Self::Aes256, Self::Blowfish, Self::TripleDes];
 
     /// OpenVPN's name.
@@ -58,7 +58,7 @@ impl CbcCipher {
         }
     }
 
-    /// Length of the key in bytes.
+    /// Key length in bytes.
     pub fn key_length(self) -> usize {
         match self {
             Self::Aes128 | Self::Blowfish => 16,
@@ -67,12 +67,12 @@ impl CbcCipher {
         }
     }
 
-    /// Length of a block in bytes.
+    /// Block length in bytes.
     pub fn block(self) -> usize {
         if self.is_weak() { 8 } else { 16 }
     }
 
-    /// Whether its blocks are so short that much traffic under one key gives it away (SWEET32).
+    /// Whether blocks are so short that much traffic under one key reveals it (SWEET32).
     pub fn is_weak(self) -> bool {
         matches!(self, Self::Blowfish | Self::TripleDes)
     }
@@ -103,7 +103,7 @@ pub enum Digest {
 }
 
 impl Digest {
-    /// All of them.
+    /// All digests.
     pub const ALL: [Self; 4] = [Self::Sha1, Self::Sha256, Self::Sha384, Self::Sha512];
 
     /// OpenVPN's name.
@@ -116,7 +116,7 @@ impl Digest {
         }
     }
 
-    /// Length of the HMAC and of its key, in bytes.
+    /// Length of the HMAC, and of its key, in bytes.
     pub fn length(self) -> usize {
         match self {
             Self::Sha1 => 20,
@@ -137,10 +137,10 @@ impl Digest {
     }
 }
 
-/// A whole key file, in bytes.
+/// Length of a key file in bytes.
 pub const KEY: usize = 2 * SLOT;
 
-/// The slots of a key file that an end seals and opens with. Without a direction it is one for both.
+/// Returns the slots of a key file for sealing and for opening; without a direction they are the same.
 pub fn slots(key: &[u8; KEY], direction: Option<u8>) -> [&[u8; SLOT]; 2] {
     let (halves, _) = key.as_chunks::<SLOT>();
     match direction {
@@ -150,43 +150,43 @@ pub fn slots(key: &[u8; KEY], direction: Option<u8>) -> [&[u8; SLOT]; 2] {
     }
 }
 
-/// How long the parts of a datagram are, in bytes.
+/// Lengths of a datagram's parts, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
     /// The HMAC.
     pub mac: usize,
-    /// The IV, and a block.
+    /// The IV, and each block.
     pub block: usize,
 }
 
 impl Layout {
-    /// That of a cipher and a digest.
+    /// The layout of a cipher and a digest.
     pub fn new(cipher: CbcCipher, digest: Digest) -> Self {
         Self { mac: digest.length(), block: cipher.block() }
     }
 
-    /// Whether a datagram may be so long.
+    /// Whether a datagram may have this length.
     pub fn fits(self, length: usize) -> bool {
         length.checked_sub(self.prefix()).is_some_and(|rest| rest > 0 && rest.is_multiple_of(self.block))
     }
 
-    /// What stands before the plain bytes.
+    /// Length of what precedes the plaintext.
     pub fn prefix(self) -> usize {
         self.mac + self.block
     }
 
-    /// The datagram of so many plain bytes.
+    /// Length of a datagram with so much plaintext.
     pub fn sealed(self, plain: usize) -> usize {
         self.prefix() + (plain / self.block + 1) * self.block
     }
 
-    /// The most plain bytes of a datagram of no more than this length; 0 if there is no room for any.
+    /// Most plaintext that fits a datagram of this length; 0 if there is no room.
     pub fn plain(self, sealed: usize) -> usize {
         (sealed.saturating_sub(self.prefix()) / self.block * self.block).saturating_sub(1)
     }
 }
 
-/// The keys of one direction, ready for use.
+/// The keys of one direction.
 pub struct CbcHmac {
     layout: Layout,
     chain: Box<dyn Chain>,
@@ -194,18 +194,18 @@ pub struct CbcHmac {
 }
 
 impl CbcHmac {
-    /// Prepares the keys in a slot of a key file.
+    /// Prepares the keys from a slot of a key file.
     pub fn new(cipher: CbcCipher, digest: Digest, slot: &[u8; SLOT]) -> Self {
         Self { layout: Layout::new(cipher, digest), chain: cipher.chain(slot), mac: digest.mac(slot) }
     }
 
-    /// How datagrams are laid out.
+    /// Datagram layout.
     pub fn layout(&self) -> Layout {
         self.layout
     }
 
-    /// Seals datagrams in place, each `stride` bytes long but the last, which may be shorter. Each has room for its HMAC, then
-    /// its IV, which must be unpredictable, then whole blocks, [padded](pad).
+    /// Seals datagrams in place. Each is `stride` bytes long; the last may be shorter. Each has room for its HMAC, then its
+    /// IV, which must be unpredictable, then whole [padded](pad) blocks.
     pub fn seal(&self, datagrams: &mut [u8], stride: usize) {
         self.chain.seal(datagrams, stride, self.layout.mac);
         for datagram in datagrams.chunks_mut(stride) {
@@ -214,10 +214,10 @@ impl CbcHmac {
         }
     }
 
-    /// Verifies and then decrypts a datagram in place; gives where the plain bytes are.
+    /// Verifies, then decrypts a datagram in place; returns the range of the plaintext.
     ///
     /// # Errors
-    /// [`BadTag`] for everything that is wrong with it; nothing was decrypted unless the HMAC was right.
+    /// [`BadTag`], whatever is wrong; nothing was decrypted unless the HMAC was right.
     pub fn open(&self, datagram: &mut [u8]) -> Result<Range<usize>, BadTag> {
         let Layout { mac, block } = self.layout;
         let (tag, rest) = datagram.split_at_mut_checked(mac).ok_or(BadTag)?;
@@ -238,22 +238,22 @@ impl CbcHmac {
     }
 }
 
-/// Writes PKCS#7 padding (RFC 5652 §6.3) behind the first `length` bytes, up to the end of `blocks`.
+/// Writes PKCS#7 padding (RFC 5652 §6.3) after the first `length` bytes, to the end of `blocks`.
 pub fn pad(blocks: &mut [u8], length: usize) {
     let padding = blocks.len() - length;
-    // At most one block of it.
+    // At most one block.
     blocks[length..].fill(padding as u8);
 }
 
 /// CBC in place over `IV | blocks`.
 trait Chain: Send + Sync {
-    /// Of several datagrams, each after `at` bytes of its own.
+    /// Seals several datagrams, each from its offset `at`.
     fn seal(&self, datagrams: &mut [u8], stride: usize, at: usize);
     fn open(&self, chain: &mut [u8]);
 }
 
 fn chain<C: KeyInit + Chain + 'static>(key: &[u8]) -> Box<dyn Chain> {
-    // The length is right: that of the cipher.
+    // The key has the cipher's length.
     Box::new(C::new_from_slice(key).unwrap_or_else(|_| unreachable!("the key has the length of the cipher")))
 }
 
@@ -282,7 +282,7 @@ impl<C: BlockCipherEncrypt + BlockCipherDecrypt + Send + Sync> Chain for C {
     }
 }
 
-/// Up to [`STEP`] datagrams. Only the last may be shorter, so that it is the first that drops out.
+/// Seals up to [`STEP`] datagrams. Only the last may be shorter, so it is the first to finish.
 fn seal_in_step<C: BlockCipherEncrypt>(cipher: &C, datagrams: &mut [u8], stride: usize, at: usize) {
     let size = C::block_size();
     let stride = stride.min(datagrams.len());
@@ -315,12 +315,12 @@ fn xor(block: &mut [u8], other: &[u8]) {
 
 trait Mac: Send + Sync {
     fn sign(&self, bytes: &[u8], tag: &mut [u8]);
-    /// In a time that does not tell where the tags differ.
+    /// Constant-time: does not reveal where the tags differ.
     fn verifies(&self, bytes: &[u8], tag: &[u8]) -> bool;
 }
 
 fn mac<M: Mac + KeyInit + 'static>(key: &[u8]) -> Box<dyn Mac> {
-    // HMAC takes keys of every length.
+    // HMAC accepts keys of any length.
     Box::new(M::new_from_slice(key).unwrap_or_else(|_| unreachable!("HMAC takes every key")))
 }
 
@@ -334,20 +334,20 @@ impl<M: hmac::Mac + Clone + Send + Sync> Mac for M {
     }
 }
 
-/// Marks the IVs of this host, so that it knows its own datagrams again when they come back: the first half is unpredictable, the
-/// second a keyed check of that half and the packet id. To whoever does not have the keys both look random.
+/// Marks this host's IVs, so that it recognises its own datagrams when they return. The first half is unpredictable; the second
+/// is a keyed check of that half and the packet id. Without the keys both look random.
 pub struct IvMark {
     draw: Aes128,
     check: Aes128,
 }
 
 impl IvMark {
-    /// `check` is kept by the host over restarts; `draw` is new in each process.
+    /// The host keeps `check` across restarts; `draw` is new in each process.
     pub fn new(draw: &[u8; 16], check: &[u8; 16]) -> Self {
         Self { draw: Aes128::new(&(*draw).into()), check: Aes128::new(&(*check).into()) }
     }
 
-    /// Writes the IV, of 8 or 16 bytes, of the datagram with this packet id, which never occurs twice.
+    /// Writes the IV, 8 or 16 bytes, for the datagram with this packet id, which must never repeat.
     pub fn write(&self, packet_id: [u8; 8], iv: &mut [u8]) {
         let half = iv.len() / 2;
         let mut block = [[0; 8], packet_id].concat_block();
@@ -357,7 +357,7 @@ impl IvMark {
         iv[half..].copy_from_slice(&check[..half]);
     }
 
-    /// Whether a datagram with this IV and packet id is this host's own.
+    /// Whether a datagram with this IV and packet id is from this host.
     pub fn is_own(&self, packet_id: [u8; 8], iv: &[u8]) -> bool {
         let (drawn, check) = iv.split_at(iv.len() / 2);
         constant_time::equal(check, &self.check_of(packet_id, drawn)[..check.len()])
@@ -372,7 +372,7 @@ impl IvMark {
     }
 }
 
-/// Two halves to one block.
+/// Joins two halves to a block.
 trait ConcatBlock {
     fn concat_block(self) -> Block<Aes128>;
 }
@@ -394,7 +394,7 @@ mod tests {
         std::array::from_fn(|i| (i * 7 + 1) as u8)
     }
 
-    /// A datagram with this plain body, not sealed.
+    /// An unsealed datagram with this plaintext.
     fn datagram(layout: Layout, iv: u8, plain: &[u8]) -> Vec<u8> {
         let mut datagram = vec![iv; layout.sealed(plain.len())];
         datagram[layout.prefix()..][..plain.len()].copy_from_slice(plain);
@@ -447,7 +447,7 @@ mod tests {
         for length in 0..good.len() {
             assert_eq!(keys.open(&mut good[..length].to_vec()), Err(BadTag));
         }
-        // Padding that an authentic sender does not write.
+        // Padding that no authentic sender writes.
         for padding in [[0; 16], [17; 16], [2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1, 2]] {
             let mut odd = datagram(keys.layout(), 9, b"hello");
             let whole = odd.len();

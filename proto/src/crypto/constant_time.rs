@@ -1,8 +1,8 @@
-//! Comparisons whose time does not tell where the operands differ, nor which of several was equal.
+//! Comparisons whose time reveals neither where operands differ nor which of several matched.
 
 use subtle::{Choice, ConstantTimeEq};
 
-/// Whether both are equal. Only the lengths may show in the time.
+/// Whether both are equal. Timing may reveal only the lengths.
 pub fn equal(a: &[u8], b: &[u8]) -> bool {
     a.ct_eq(b).into()
 }

@@ -1,4 +1,4 @@
-//! The handshake as a whole: Noise, and with [`Exchange::Hybrid`] ML-KEM-768 in its payloads (PROTOCOL.md §3.2).
+//! The complete handshake: Noise and, with [`Exchange::Hybrid`], ML-KEM-768 in its payloads (PROTOCOL.md §3.2).
 
 use super::Random;
 use super::kem::{self, CIPHERTEXT, Decapsulation, ENCAPSULATION_KEY};
@@ -6,30 +6,30 @@ use super::noise::{self, NoiseError, SplitKeys, Statics};
 use super::stack::cleanly;
 use super::suite::Exchange;
 
-/// What chooses the messages, the same at both ends but for the private key.
+/// What determines the messages: the same at both ends except for the private key.
 #[derive(Clone)]
 pub struct Pattern {
-    /// The long-lived keys.
+    /// Long-lived keys.
     pub statics: Statics,
-    /// How keys are agreed on.
+    /// Key exchange.
     pub exchange: Exchange,
 }
 
-/// The end that begins, after its first message.
+/// The initiator, after its first message.
 #[derive(Clone)]
 pub struct Initiator {
     noise: noise::Initiator,
     kem: Option<Decapsulation>,
 }
 
-/// The end that answers, after it has read the first message.
+/// The responder, after reading the first message.
 pub struct Responder {
     noise: noise::Responder,
     key: Option<Box<[u8; ENCAPSULATION_KEY]>>,
 }
 
 impl Initiator {
-    /// Writes the first message, with `payload` sealed in it, to `out`.
+    /// Writes the first message, with sealed `payload`, to `out`.
     ///
     /// # Errors
     /// [`NoiseError::WeakKey`] if the peer's configured public key is unusable.
@@ -53,10 +53,10 @@ impl Initiator {
         })
     }
 
-    /// Reads an answer. The state stays as it is, so that another answer may be read later.
+    /// Reads an answer. The state does not change, so another answer may be read later.
     ///
     /// # Errors
-    /// Why it is none.
+    /// The message is invalid.
     pub fn read(&self, message: &[u8]) -> Result<(Vec<u8>, SplitKeys), NoiseError> {
         cleanly(|| {
             let (mut payload, finished) = self.noise.read(message)?;
@@ -73,7 +73,7 @@ impl Responder {
     /// Reads a first message.
     ///
     /// # Errors
-    /// Why it is none.
+    /// The message is invalid.
     pub fn read(
         pattern: &Pattern,
         psk: &[u8; 32],
@@ -93,7 +93,7 @@ impl Responder {
         Ok((payload, Self { noise, key }))
     }
 
-    /// Writes the answer, with `payload` sealed in it, to `out`.
+    /// Writes the answer, with sealed `payload`, to `out`.
     ///
     /// # Errors
     /// [`NoiseError::WeakKey`] if a public key of the peer is unusable.
@@ -129,7 +129,7 @@ mod tests {
         [**split.initiator_to_responder, **split.responder_to_initiator]
     }
 
-    /// Both messages, and what each end holds after them.
+    /// Both messages and each end's keys.
     fn exchanged(seed: u64) -> ([Vec<u8>; 2], [SplitKeys; 2]) {
         let (mut first, mut second, mut random) = (Vec::new(), Vec::new(), Dice(seed));
         let ours = Initiator::start(&HYBRID, &[1; 32], b"p", b"first", &mut random, &mut first).unwrap();
@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(keys(&split[0]), keys(&split[1]));
         assert_eq!(first.len(), noise::OVERHEAD + ENCAPSULATION_KEY + 5);
         assert_eq!(second.len(), noise::OVERHEAD + CIPHERTEXT + 6);
-        // Whoever has broken X25519 has this state and lacks the shared key of ML-KEM.
+        // An attacker who has broken X25519 has this state but not ML-KEM's shared key.
         let mut random = Dice(3);
         let kem = kem::generate(&mut random, &mut Vec::new());
         let ours = Initiator::start(&HYBRID, &[1; 32], b"p", b"first", &mut Dice(3), &mut Vec::new());
@@ -164,7 +164,7 @@ mod tests {
         assert_ne!(keys(&finished(3).split(Some(&shared))), keys(&split[0]));
     }
 
-    /// From someone with the link secret.
+    /// From a sender who has the link secret.
     #[test]
     fn an_encapsulation_key_or_payload_that_is_none_is_refused() {
         let start = |payload: &[u8]| {

@@ -1,15 +1,15 @@
 //! ML-KEM-768 (FIPS 203), a key encapsulation that no known quantum algorithm breaks.
 //!
-//! All randomness is the caller's, as everywhere in the pure half: drawn from the system when it is used, and seeded in tests. That is why
-//! one library computes it in every build. aws-lc-rs draws from a generator of its own, whose state a copy of the process would share
-//! (PROTOCOL.md §3.4); it is what this one is compared with. [`exchange`](super::exchange) wipes the stack after it.
+//! The caller supplies all randomness, as everywhere in the pure half: from the system in use, seeded in tests. That is
+//! why every build uses the same library. aws-lc-rs has its own generator, whose state a copy of the process would share
+//! (PROTOCOL.md §3.4); it serves as the reference in tests. [`exchange`](super::exchange) wipes the stack afterwards.
 
 use libcrux_ml_kem::mlkem768::{self, MlKem768Ciphertext, MlKem768PrivateKey, MlKem768PublicKey};
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use super::Random;
 
-/// Length of the seed of a key pair in bytes.
+/// Length of a key pair's seed in bytes.
 const SEED: usize = 64;
 /// Length of a decapsulation key in bytes.
 const DECAPSULATION_KEY: usize = 2400;
@@ -17,18 +17,18 @@ const DECAPSULATION_KEY: usize = 2400;
 pub const ENCAPSULATION_KEY: usize = 1184;
 /// Length of a ciphertext in bytes.
 pub const CIPHERTEXT: usize = 1088;
-/// Length of what encapsulation draws, in bytes.
+/// Length of the randomness for encapsulation in bytes.
 const MESSAGE: usize = 32;
 
 /// A shared key.
 pub type Shared = Zeroizing<[u8; 32]>;
 
-/// A decapsulation key as FIPS 203 §7.1 has it, which takes less time to use than the seed that it comes from.
+/// A decapsulation key in the format of FIPS 203 §7.1, which is faster to use than its seed.
 #[derive(Clone, ZeroizeOnDrop)]
 pub struct Decapsulation(Box<[u8; DECAPSULATION_KEY]>);
 
 impl Decapsulation {
-    /// The shared key in a ciphertext. One that was not made for this key, or was changed, gives another key and no error (implicit
+    /// Returns the shared key in a ciphertext. One for another key, or a changed one, yields another key and no error (implicit
     /// rejection).
     pub fn open(&self, ciphertext: &[u8; CIPHERTEXT]) -> Shared {
         let (key, ciphertext) = (MlKem768PrivateKey::from(&*self.0), MlKem768Ciphertext::from(ciphertext));
@@ -36,7 +36,7 @@ impl Decapsulation {
     }
 }
 
-/// Draws a key (its seed d ‖ z, FIPS 203 §7.1), and writes its encapsulation key to `out`.
+/// Generates a key (its seed d ‖ z, FIPS 203 §7.1) and writes its encapsulation key to `out`.
 pub fn generate(random: &mut impl Random, out: &mut Vec<u8>) -> Decapsulation {
     let mut seed = Zeroizing::new([0; SEED]);
     random.fill(seed.as_mut());
@@ -45,8 +45,8 @@ pub fn generate(random: &mut impl Random, out: &mut Vec<u8>) -> Decapsulation {
     Decapsulation(Box::new(*pair.sk()))
 }
 
-/// Draws a shared key for the owner of `key`, and writes its ciphertext to `out`; `None` if `key` is none: a number in it is not below the
-/// modulus (FIPS 203 §7.2).
+/// Generates a shared key for the owner of `key` and writes its ciphertext to `out`. `None` if `key` is invalid: it has a number not below
+/// the modulus (FIPS 203 §7.2).
 pub fn encapsulate(
     key: &[u8; ENCAPSULATION_KEY],
     random: &mut impl Random,

@@ -1,4 +1,4 @@
-//! The link secret and what is derived from it (PROTOCOL.md §1).
+//! The link secret and the keys derived from it (PROTOCOL.md §1).
 
 use std::sync::Arc;
 
@@ -16,12 +16,12 @@ use crate::crypto::suite::Cipher;
 /// A key as bytes, wiped when dropped.
 pub type Secret = Zeroizing<[u8; 32]>;
 
-/// A private key for as long as a link lasts, wiped when dropped. It shares no page of 4 KiB with anything.
+/// A private key that lives as long as the link, wiped when dropped. It shares no 4 KiB page with anything else.
 #[repr(align(4096))]
 pub struct Private(Secret);
 
 impl Private {
-    /// Takes the bytes.
+    /// Wraps the bytes.
     pub fn new(key: [u8; 32]) -> Self {
         Self(Secret::new(key))
     }
@@ -35,10 +35,10 @@ impl std::ops::Deref for Private {
     }
 }
 
-/// Length of the mask over key id and header of a static datagram, in bytes.
+/// Length of the mask of a static datagram's key id and header, in bytes.
 pub const MASK: usize = 21;
 
-/// The peer's public key is a point of small order: the exchange would give zero for every private key.
+/// The peer's public key has small order: with every private key the exchange gives zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the peer's public key is not a usable X25519 key")]
 pub struct WeakKey;
@@ -59,19 +59,19 @@ pub fn generate(random: &mut impl Random) -> Zeroizing<[u8; 32]> {
     secret
 }
 
-/// The shared secret that a static key of OpenVPN becomes: HKDF-SHA256 of its 256 bytes, with the salt "tund openvpn key"
-/// and without info. It is the same at both ends, whatever direction they used the key in.
+/// Converts an OpenVPN static key to a shared secret: HKDF-SHA256 of its 256 bytes, with the salt "tund openvpn key" and
+/// no info. Both ends get the same, whatever direction they used.
 pub fn from_openvpn(key: &[u8; 256]) -> Zeroizing<[u8; 32]> {
     expand_32(&Hkdf::new(Some(b"tund openvpn key"), key), &[])
 }
 
-/// The X25519 public key of a private key (RFC 7748).
+/// Returns the X25519 public key of a private key (RFC 7748).
 pub fn public_of(private: &[u8; 32]) -> [u8; 32] {
     PublicKey::from(&StaticSecret::from(*private)).to_bytes()
 }
 
-/// The link secret `L` = HKDF-Extract("tund link v1", ikm). The ikm is the shared secret, or with a key
-/// pair X25519(own private, peer public) followed by the shared secret or 32 zero bytes.
+/// Derives the link secret `L` = HKDF-Extract("tund link v1", ikm). The ikm is the shared secret or, with a key pair,
+/// X25519(own private, peer public) followed by the shared secret or 32 zero bytes.
 ///
 /// # Errors
 /// [`WeakKey`] if the exchange gives zero.
@@ -93,7 +93,7 @@ pub fn link_secret(
     Ok(Zeroizing::new(secret.into()))
 }
 
-/// A name for `L` that reveals nothing of it: the first 8 bytes of SHA-256("tund link" ‖ L).
+/// Returns a name for `L` that does not reveal it: the first 8 bytes of SHA-256("tund link" ‖ L).
 pub fn fingerprint(secret: &[u8; 32]) -> [u8; 8] {
     let mut hash = Sha256::new();
     hash.update(b"tund link");
@@ -104,10 +104,9 @@ pub fn fingerprint(secret: &[u8; 32]) -> [u8; 8] {
     name
 }
 
-/// The MAC address of a tap device that is given none: HKDF-Expand(L, "tund hardware address" ‖ end ‖ name), so that it
-/// is the same after each start, and another at each of the two ends and in each link. It is a locally administered
-/// unicast address that sorts behind those of real cards: a bridge takes over the lowest address of its ports, and must
-/// not change its own when the link comes and goes.
+/// Returns the default MAC address of a tap device: HKDF-Expand(L, "tund hardware address" ‖ end ‖ name), the same
+/// after each start and different for each end and link. It is locally administered, unicast, and sorts after those of
+/// real cards: a bridge takes its lowest port address, which must not change when the link comes and goes.
 pub fn hardware_address(secret: &[u8; 32], end: End<'_>, name: &str) -> [u8; 6] {
     let public;
     let end: &[u8] = match end {
@@ -121,17 +120,17 @@ pub fn hardware_address(secret: &[u8; 32], end: End<'_>, name: &str) -> [u8; 6] 
     [0xfe, bytes[0], bytes[1], bytes[2], bytes[3], bytes[4]]
 }
 
-/// What is different at the two ends of a link.
+/// What distinguishes the ends of a link.
 #[derive(Clone, Copy)]
 pub enum End<'a> {
-    /// Both have the same key: what else is different.
+    /// A shared key, and what else differs.
     Shared(&'a [u8]),
     /// This end's X25519 private key.
     Private(&'a [u8; 32]),
 }
 
-/// The keys that last as long as the link: expanded once from `L`. As [`Private`], they share no page of 4 KiB with
-/// anything, and so can be locked in memory on their own.
+/// The keys that live as long as the link, expanded once from `L`. Like [`Private`], they share no 4 KiB page with
+/// anything else, so that they can be locked in memory on their own.
 #[repr(align(4096))]
 pub struct LinkKeys {
     expand: Hkdf<Sha256>,
@@ -150,12 +149,12 @@ impl LinkKeys {
         Self { expand, probe, mask, stream }
     }
 
-    /// The key that wraps handshakes.
+    /// The key for wrapping handshakes.
     pub fn wrap(&self) -> Zeroizing<[u8; 32]> {
         expand_32(&self.expand, &[b"wrap"])
     }
 
-    /// The key of the probes that the bridge guard sends.
+    /// The key for the bridge guard's probes.
     pub fn loops(&self) -> ProbeKey {
         ProbeKey(Aes256::new((&*expand_32(&self.expand, &[b"loop"])).into()))
     }
@@ -165,18 +164,18 @@ impl LinkKeys {
         expand_32(&self.expand, &[b"psk"])
     }
 
-    /// AES-256(probe, block): the keyed check of values that travel with a datagram.
+    /// AES-256(probe, block): a keyed check of values sent with a datagram.
     pub fn probe(&self, block: [u8; 16]) -> [u8; 16] {
         encrypt(&self.probe, block)
     }
 
-    /// AES-256(stream, block): what hides the lengths of a stream's records.
+    /// AES-256(stream, block): hides the lengths of a stream's records.
     pub fn stream(&self, block: [u8; 16]) -> [u8; 16] {
         encrypt(&self.stream, block)
     }
 
-    /// The bytes that hide key id and header of a static datagram: AES-256(mask, tag) followed by
-    /// AES-256(mask, tag with the lowest bit of its last byte flipped), cut to [`MASK`] bytes.
+    /// Returns the mask of a static datagram's key id and header: AES-256(mask, tag) followed by AES-256(mask, tag with
+    /// the lowest bit of its last byte flipped), cut to [`MASK`] bytes.
     pub fn mask(&self, tag: &[u8; TAG]) -> [u8; MASK] {
         let mut second = *tag;
         second[TAG - 1] ^= 1;
@@ -186,7 +185,7 @@ impl LinkKeys {
         mask
     }
 
-    /// The masks of several datagrams, computed together.
+    /// Computes the masks of several datagrams together.
     pub fn masks<'a>(&self, tags: impl Iterator<Item = &'a [u8; TAG]>, length: usize, masks: &mut Masks) {
         masks.blocks.clear();
         masks.each = length.div_ceil(TAG);
@@ -201,8 +200,8 @@ impl LinkKeys {
         self.mask.encrypt_blocks(&mut masks.blocks);
     }
 
-    /// The traffic key of static mode in lane 0:
-    /// HKDF-Expand(L, "tund v1 static" ‖ suite ‖ direction ‖ key id ‖ 0, 32).
+    /// Returns static mode's traffic key for lane 0: HKDF-Expand(L, "tund v1 static" ‖ suite ‖ direction ‖ key id ‖ 0,
+    /// 32).
     pub fn static_key(&self, cipher: Cipher, direction: u8, key_id: &[u8; 16]) -> Aead {
         Aead::new(cipher, &self.static_bytes(cipher, direction, key_id))
     }
@@ -212,8 +211,8 @@ impl LinkKeys {
         expand_32(&self.expand, &[b"tund v1 static", &[cipher as u8, direction], key_id, &[0]])
     }
 
-    /// The bytes of the key in another lane; `named` is the receiver's key id that the sender had named when its own was taken:
-    /// HKDF-Expand(L, "tund v1 static" ‖ suite ‖ direction ‖ key id ‖ lane ‖ named, 32).
+    /// Returns the bytes of another lane's key. `named` is the receiver's key id that the sender had named when its own was
+    /// taken: HKDF-Expand(L, "tund v1 static" ‖ suite ‖ direction ‖ key id ‖ lane ‖ named, 32).
     pub fn static_lane_bytes(
         &self,
         cipher: Cipher,
@@ -226,17 +225,17 @@ impl LinkKeys {
         expand_32(&self.expand, &parts)
     }
 
-    /// The keys of what is outside of every body, for a key log: probe, mask and stream.
+    /// Returns the keys used outside of bodies, for a key log: probe, mask and stream.
     pub fn outside(&self) -> [Secret; 3] {
         [b"probe".as_slice(), b"mask", b"stream"].map(|label| expand_32(&self.expand, &[label]))
     }
 }
 
-/// Proves that a probe of the bridge guard is from an end of the link (PROTOCOL.md §7.1).
+/// Proves that a bridge guard's probe is from an end of the link (PROTOCOL.md §7.1).
 pub struct ProbeKey(Aes256);
 
 impl ProbeKey {
-    /// A key that no other process has, from random bytes of this one.
+    /// Returns a key that no other process has, from random bytes.
     pub fn own(draw: &[u8; 16]) -> Self {
         Self(Aes256::new((&*expand_32(&Hkdf::new(Some(b"tund loop"), draw), &[])).into()))
     }
@@ -247,7 +246,7 @@ impl ProbeKey {
     }
 }
 
-/// Reveals nothing.
+/// Reveals no key.
 impl std::fmt::Debug for ProbeKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("ProbeKey")
@@ -263,12 +262,12 @@ pub struct Masks {
 }
 
 impl Masks {
-    /// With room for the masks of so many datagrams.
+    /// Allocates room for the masks of so many datagrams.
     pub fn with_capacity(datagrams: usize) -> Self {
         Self { blocks: Vec::with_capacity(datagrams * MASK.div_ceil(TAG)), each: 0 }
     }
 
-    /// The mask of the datagram that was the `index`th; bytes that were not asked for are zero.
+    /// Returns the mask of the `index`th datagram. Bytes not requested are zero.
     pub fn get(&self, index: usize) -> [u8; MASK] {
         let blocks = self.blocks.get(index * self.each..(index + 1) * self.each).unwrap_or_default();
         let mut mask = [0; MASK];
@@ -279,28 +278,27 @@ impl Masks {
     }
 }
 
-/// The key of one direction of a session. However often it is moved or cloned, it stays in one place, so that it is
-/// gone with the last of them.
+/// The key of one direction of a session. Moves and clones share one copy, which is wiped with the last of them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DirectionKey(Arc<Secret>);
 
 impl DirectionKey {
-    /// Takes one half of what Noise's Split gives.
+    /// Wraps one half of Noise's Split.
     pub fn new(key: impl Into<Arc<Secret>>) -> Self {
         Self(key.into())
     }
 
-    /// The traffic key of a lane: HKDF-Expand(direction key, "tund v1 lane" ‖ suite ‖ lane, 32).
+    /// Returns a lane's traffic key: HKDF-Expand(direction key, "tund v1 lane" ‖ suite ‖ lane, 32).
     pub fn lane(&self, cipher: Cipher, lane: u8) -> Aead {
         Aead::new(cipher, &self.lane_bytes(cipher, lane))
     }
 
-    /// The bytes of [`Self::lane`], for a key log.
+    /// Returns the bytes of [`Self::lane`], for a key log.
     pub fn lane_bytes(&self, cipher: Cipher, lane: u8) -> Secret {
         expand_32(&prk(&self.0), &[b"tund v1 lane", &[cipher as u8, lane]])
     }
 
-    /// A value that only the holder of this key can compute from `parts`.
+    /// Returns a MAC of `parts` under this key.
     pub fn mac(&self, parts: &[&[u8]]) -> [u8; 16] {
         let mut mac = [0; 16];
         mac.copy_from_slice(&expand_32(&prk(&self.0), parts)[..16]);
@@ -308,7 +306,7 @@ impl DirectionKey {
     }
 }
 
-/// Reveals nothing.
+/// Reveals no key.
 impl std::fmt::Debug for DirectionKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("DirectionKey")

@@ -1,4 +1,4 @@
-//! Keys and ciphers: the only place that names a cryptography crate.
+//! Keys and ciphers. Only this module names a cryptography crate.
 
 pub mod aead;
 pub mod cbc_hmac;

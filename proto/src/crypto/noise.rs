@@ -1,5 +1,5 @@
-//! `Noise_NNpsk0_25519_ChaChaPoly_SHA256` and `Noise_KKpsk0_25519_ChaChaPoly_SHA256` (Noise revision 34),
-//! composed from X25519, HKDF and ChaCha20-Poly1305. [`exchange`](super::exchange) wipes the stack after it.
+//! `Noise_NNpsk0_25519_ChaChaPoly_SHA256` and `Noise_KKpsk0_25519_ChaChaPoly_SHA256` (Noise revision 34), built from
+//! X25519, HKDF and ChaCha20-Poly1305. [`exchange`](super::exchange) wipes the stack afterwards.
 
 use std::sync::Arc;
 
@@ -16,16 +16,16 @@ use super::keys::{Private, Secret, public_of};
 
 /// Length of a public key.
 const DH: usize = 32;
-/// What a message of either pattern has beyond its payload, in bytes.
+/// Overhead of a message of either pattern, in bytes.
 pub const OVERHEAD: usize = DH + TAG;
 
-/// Why a handshake message was refused.
+/// Why a handshake message is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoiseError {
     /// Shorter than any message.
     #[error("the message is too short")]
     TooShort,
-    /// Not sealed by someone with the keys, or changed on the way.
+    /// Not sealed by a holder of the keys, or modified.
     #[error("the message does not verify")]
     BadTag,
     /// A public key of small order.
@@ -33,25 +33,25 @@ pub enum NoiseError {
     WeakKey,
 }
 
-/// The long-lived keys, which choose the pattern.
+/// The long-lived keys, which determine the pattern.
 #[derive(Clone)]
 pub enum Statics {
-    /// NNpsk0: nothing but the pre-shared key.
+    /// NNpsk0: the pre-shared key only.
     None,
     /// KKpsk0: a key pair at each end.
     Pair {
-        /// This end's private key: one copy, however many handshakes are under way.
+        /// This end's private key: one copy, shared by all handshakes.
         private: Arc<Private>,
         /// The peer's public key.
         peer_public: [u8; DH],
     },
 }
 
-/// What both ends hold after a handshake, each in its one place.
+/// The keys after a handshake, one copy of each.
 pub struct SplitKeys {
-    /// For what the initiator sends.
+    /// For the initiator's data.
     pub initiator_to_responder: Arc<Secret>,
-    /// For what the responder sends.
+    /// For the responder's data.
     pub responder_to_initiator: Arc<Secret>,
 }
 
@@ -59,8 +59,8 @@ pub struct SplitKeys {
 pub struct Finished(Symmetric);
 
 impl Finished {
-    /// The keys of both directions. With a `shared` key that is not Noise's they depend on it too: it is mixed in together with the
-    /// hash of all that was said, so that it counts for this handshake alone.
+    /// Returns the keys of both directions. A `shared` key from outside Noise is mixed in with the handshake hash, so that it
+    /// counts for this handshake alone.
     pub fn split(mut self, shared: Option<&[u8; 32]>) -> SplitKeys {
         if let Some(shared) = shared {
             let bound = Zeroizing::new([*shared, self.0.hash].concat());
@@ -70,7 +70,7 @@ impl Finished {
     }
 }
 
-/// The end that begins, after its first message.
+/// The initiator, after its first message.
 #[derive(Clone)]
 pub struct Initiator {
     state: Symmetric,
@@ -78,7 +78,7 @@ pub struct Initiator {
     statics: Statics,
 }
 
-/// The end that answers, after it has read the first message.
+/// The responder, after reading the first message.
 pub struct Responder {
     state: Symmetric,
     peer_ephemeral: [u8; DH],
@@ -86,7 +86,7 @@ pub struct Responder {
 }
 
 impl Initiator {
-    /// Writes the first message, with `payload` sealed in it, to `out`.
+    /// Writes the first message, with sealed `payload`, to `out`.
     ///
     /// # Errors
     /// [`NoiseError::WeakKey`] if the peer's configured public key is unusable.
@@ -112,10 +112,10 @@ impl Initiator {
         Ok(Self { state, ephemeral, statics: statics.clone() })
     }
 
-    /// Reads an answer. The state stays as it is, so that another answer may be read later.
+    /// Reads an answer. The state does not change, so another answer may be read later.
     ///
     /// # Errors
-    /// Why it is none.
+    /// The message is invalid.
     pub fn read(&self, message: &[u8]) -> Result<(Vec<u8>, Finished), NoiseError> {
         let (public, sealed) = message.split_first_chunk::<DH>().ok_or(NoiseError::TooShort)?;
         let mut state = self.state.clone();
@@ -133,7 +133,7 @@ impl Responder {
     /// Reads a first message.
     ///
     /// # Errors
-    /// Why it is none.
+    /// The message is invalid.
     pub fn read(
         statics: &Statics,
         psk: &[u8; 32],
@@ -153,7 +153,7 @@ impl Responder {
         Ok((payload, Self { state, peer_ephemeral: *public, statics: statics.clone() }))
     }
 
-    /// Writes the answer, with `payload` sealed in it, to `out`.
+    /// Writes the answer, with sealed `payload`, to `out`.
     ///
     /// # Errors
     /// [`NoiseError::WeakKey`] if a public key of the peer is unusable.
@@ -176,7 +176,7 @@ impl Responder {
     }
 }
 
-/// Noise's SymmetricState and CipherState in one (§5.1, §5.2).
+/// Noise's SymmetricState and CipherState combined (§5.1, §5.2).
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 struct Symmetric {
     hash: [u8; 32],
@@ -222,7 +222,7 @@ impl Symmetric {
         self.nonce = 0;
     }
 
-    /// With a pre-shared key every ephemeral is mixed into the key too (§9.2).
+    /// With a pre-shared key, every ephemeral is also mixed into the key (§9.2).
     fn mix_ephemeral(&mut self, public: &[u8; DH]) {
         self.mix_hash(public);
         self.mix_key(public);
@@ -251,7 +251,7 @@ impl Symmetric {
         Ok(plaintext)
     }
 
-    /// The cipher and its next nonce: four zero bytes and the counter, little-endian (§12.3).
+    /// Returns the cipher and its next nonce: four zero bytes and the counter, little-endian (§12.3).
     fn cipher(&mut self) -> (ChaCha20Poly1305, [u8; 12]) {
         let mut nonce = [0; 12];
         nonce[4..].copy_from_slice(&self.nonce.to_le_bytes());
@@ -325,7 +325,7 @@ mod tests {
         if initiator { builder.build_initiator().unwrap() } else { builder.build_responder().unwrap() }
     }
 
-    /// The keys agree if snow opens what is sealed with ours, and the other way round.
+    /// The keys agree if snow opens what ours seal, and vice versa.
     fn assert_agree(keys: &SplitKeys, ours_is_initiator: bool, snow: snow::HandshakeState) {
         let mut snow = snow.into_transport_mode().unwrap();
         let (send, receive) = if ours_is_initiator {
@@ -349,12 +349,12 @@ mod tests {
         assert_eq!(body, b"from snow");
     }
 
-    /// A published vector of the project "cacophony"; prologue, pre-shared key, ephemerals and
-    /// payloads are the same in both.
+    /// A test vector published by the project "cacophony"; both share prologue, pre-shared key, ephemerals and
+    /// payloads.
     struct Published {
         statics: [Statics; 2],
         messages: [&'static str; 2],
-        /// What each end sends first, sealed with its half of the split.
+        /// Each end's first transport message.
         transport: [(&'static str, &'static str); 2],
     }
 
@@ -452,7 +452,7 @@ mod tests {
         }
     }
 
-    /// Compiles only while the features that erase keys on drop are chosen in Cargo.toml.
+    /// Compiles only with the features, chosen in Cargo.toml, that wipe keys on drop.
     #[test]
     fn what_holds_keys_erases_them() {
         fn erased<T: ZeroizeOnDrop>() {}

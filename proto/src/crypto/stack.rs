@@ -1,21 +1,21 @@
-//! Copies of secrets that functions leave on the stack.
+//! Wipes copies of secrets that functions leave on the stack.
 
 use std::hint::black_box;
 
 use zeroize::Zeroize;
 
-/// What is wiped below the caller, in 8 bytes: 128 KiB, of which the deepest computation with keys, that of ML-KEM, takes less than 64.
+/// 8-byte words wiped below the caller: 128 KiB. The deepest computation with keys, ML-KEM, uses less than 64.
 const DEPTH: usize = 16384;
 
-/// Does `work` and then wipes the stack that it used. A value that is moved or copied stays behind where it was, also
-/// where the type erases itself: whatever handles a long-lived secret by value does it in here.
+/// Runs `work`, then wipes the stack that it used. A moved or copied value leaves its bytes behind, even if its type
+/// zeroizes itself, so all handling of long-lived secrets by value happens in here.
 pub fn cleanly<T>(work: impl FnOnce() -> T) -> T {
     let result = apart(work);
     wipe();
     result
 }
 
-/// Its frame, and those of all that `work` calls, are where the one of [`wipe`] is after it.
+/// Runs `work` where the frame of [`wipe`] will be afterwards.
 #[inline(never)]
 fn apart<T>(work: impl FnOnce() -> T) -> T {
     work()

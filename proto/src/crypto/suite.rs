@@ -15,7 +15,7 @@ pub enum Cipher {
 }
 
 impl Cipher {
-    /// All of them.
+    /// All ciphers.
     pub const ALL: [Self; 2] = [Self::Aes256Gcm, Self::ChaCha20Poly1305];
 }
 
@@ -28,7 +28,7 @@ impl fmt::Display for Cipher {
     }
 }
 
-/// AES-256-GCM comes first only where AES and carry-less multiplication are instructions.
+/// Puts AES-256-GCM first only if the processor has AES and carry-less multiplication.
 pub fn prefer_hardware(suites: &mut [Cipher]) {
     #[cfg(target_arch = "x86_64")]
     let fast = std::is_x86_feature_detected!("aes") && std::is_x86_feature_detected!("pclmulqdq");
@@ -39,13 +39,13 @@ pub fn prefer_hardware(suites: &mut [Cipher]) {
     suites.sort_by_key(|cipher| (*cipher == Cipher::Aes256Gcm) != fast);
 }
 
-/// How the ends of handshake mode come to their keys; the discriminant is the version of the handshake (PROTOCOL.md §3.1).
+/// Key exchange of handshake mode; the discriminant is the handshake version (PROTOCOL.md §3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Exchange {
-    /// X25519 alone, which a quantum computer breaks in recordings.
+    /// X25519 alone: a quantum computer breaks recordings of it.
     X25519 = 1,
-    /// X25519 and ML-KEM-768: the keys hold if either does.
+    /// X25519 and ML-KEM-768: secure if either is.
     Hybrid = 2,
 }
 

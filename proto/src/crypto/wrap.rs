@@ -1,4 +1,4 @@
-//! The outside of a handshake datagram: nothing but random bytes to whoever lacks the link secret.
+//! The outside of a handshake datagram: random bytes to anyone without the link secret.
 //!
 //! ```text
 //! r (16 random) | AES-256(probe, r)[0..8] | XChaCha20-Poly1305(wrap, nonce = the 24 bytes before) | tag
@@ -15,7 +15,7 @@ use super::keys::{LinkKeys, Secret};
 
 const RANDOM: usize = 16;
 const NONCE: usize = 24;
-/// What a handshake datagram has beyond its plaintext, in bytes.
+/// Overhead of a handshake datagram in bytes.
 pub const OVERHEAD: usize = NONCE + TAG;
 
 /// Seals a plaintext into a datagram.
@@ -35,7 +35,7 @@ pub fn seal(keys: &LinkKeys, plaintext: &[u8], random: &mut impl Random) -> Vec<
     datagram
 }
 
-/// Whether the probe is right: costs one AES block.
+/// Whether the probe is right. Costs one AES block.
 pub fn is_probe(keys: &LinkKeys, datagram: &[u8]) -> bool {
     if datagram.len() < OVERHEAD {
         return false;
@@ -58,8 +58,8 @@ pub fn open(keys: &LinkKeys, datagram: &[u8]) -> Option<Vec<u8>> {
     Some(plaintext)
 }
 
-/// The key of the datagrams that begin with these bytes, and of no others: ChaCha20-Poly1305 under it, with 4 zero bytes and the probe
-/// as the nonce, is what XChaCha20-Poly1305 does.
+/// Returns the key of datagrams with this prefix only. XChaCha20-Poly1305 is ChaCha20-Poly1305 under this key, with 4 zero bytes and
+/// the probe as the nonce.
 pub fn key_of(keys: &LinkKeys, datagram: &[u8]) -> Option<([u8; RANDOM], Secret)> {
     let r = *datagram.first_chunk()?;
     Some((r, Secret::new(hchacha::<R20>((&*keys.wrap()).into(), (&r).into()).into())))

@@ -1,8 +1,8 @@
-//! AEAD keys of the libraries that have ring's interface: AWS-LC, by aws-lc-rs, and ring itself. Both pick the instructions
-//! of the processor when they run.
+//! AEAD keys of libraries with ring's interface: AWS-LC (aws-lc-rs) and ring. Both choose processor instructions at run
+//! time.
 
-/// A module's key, with its schedule. It is on the heap, which the program's allocator overwrites when it is freed: ring
-/// does not.
+/// A library's key with its schedule. It is on the heap, where the program's allocator wipes it when freed; ring does
+/// not.
 macro_rules! key_of {
     ($library:ident) => {
         use ::$library::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};

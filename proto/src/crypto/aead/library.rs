@@ -1,4 +1,4 @@
-//! Which library seals and opens: the fastest of those that are built in, on the processor that this is.
+//! Selects the AEAD library: the fastest of those built in, on this processor.
 
 use std::fmt;
 use std::hint::black_box;
@@ -15,10 +15,10 @@ use crate::crypto::suite::Cipher;
 
 use serde::{Deserialize, Serialize};
 
-/// A library that is built in. RustCrypto always is, since handshakes use it.
+/// A built-in library. RustCrypto is always built in, since handshakes use it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Library {
-    /// AWS-LC, by aws-lc-rs.
+    /// AWS-LC (aws-lc-rs).
     #[cfg(feature = "aws-lc")]
     AwsLc,
     /// ring.
@@ -28,7 +28,7 @@ pub enum Library {
     RustCrypto,
 }
 
-/// Those that are built in; the first is taken where nothing was measured.
+/// Built-in libraries; the first is used unless measured.
 pub const LIBRARIES: &[Library] = &[
     #[cfg(feature = "aws-lc")]
     Library::AwsLc,
@@ -49,7 +49,7 @@ impl fmt::Display for Library {
     }
 }
 
-/// A key of one of them.
+/// A key of one of the libraries.
 pub enum Key {
     #[cfg(feature = "aws-lc")]
     AwsLc(aws_lc::Key),
@@ -90,15 +90,15 @@ impl Key {
     }
 }
 
-/// How much faster than the first library another one has to be, in percent: less than what a measurement is worth.
+/// How much faster than the first another library must be, in percent: above the noise of measurement.
 const MARGIN: u32 = 5;
-/// Payloads of a datagram that is full and of a small one, in bytes.
+/// Payloads of a full and of a small datagram, in bytes.
 const LENGTHS: [usize; 2] = [1420, 64];
-/// Tries, of which the quickest counts, and datagrams of each: some 50 µs for a library and a cipher.
+/// Runs, of which the fastest counts, and datagrams per run: some 50 µs for a library and a cipher.
 const TRIES: u32 = 5;
 const EACH: u32 = 8;
 
-/// Places in [`LIBRARIES`], for each cipher.
+/// Indices into [`LIBRARIES`], by cipher.
 static CHOSEN: [AtomicU8; 2] = [const { AtomicU8::new(0) }; 2];
 
 const fn slot(cipher: Cipher) -> usize {
@@ -108,22 +108,22 @@ const fn slot(cipher: Cipher) -> usize {
     }
 }
 
-/// The library of the keys that are made from now on.
+/// The library for new keys.
 pub fn chosen(cipher: Cipher) -> Library {
     let place = usize::from(CHOSEN[slot(cipher)].load(Ordering::Relaxed));
     LIBRARIES.get(place).copied().unwrap_or(LIBRARIES[0])
 }
 
-/// How long one library takes with one cipher.
+/// Speed of one library with one cipher.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
-    /// With what.
+    /// Cipher.
     pub cipher: Cipher,
-    /// By which library.
+    /// Library.
     pub library: Library,
-    /// To seal 1420 bytes.
+    /// Time to seal 1420 bytes.
     pub full: Duration,
-    /// To seal 64 bytes.
+    /// Time to seal 64 bytes.
     pub small: Duration,
 }
 
@@ -133,7 +133,7 @@ impl Timing {
     }
 }
 
-/// Measures each library with each cipher, in about half a millisecond; `clock` never goes back.
+/// Measures each library with each cipher, in about half a millisecond; `clock` must be monotonic.
 pub fn measure(mut clock: impl FnMut() -> Duration) -> Vec<Timing> {
     let mut timings = Vec::new();
     for cipher in Cipher::ALL {
@@ -146,7 +146,7 @@ pub fn measure(mut clock: impl FnMut() -> Duration) -> Vec<Timing> {
     timings
 }
 
-/// The least time that one seal of so many bytes took.
+/// The shortest time to seal so many bytes.
 fn quickest(key: &Aead, length: usize, clock: &mut impl FnMut() -> Duration) -> Duration {
     let mut body = [0; LENGTHS[0]];
     let tries = (0..TRIES).map(|_| {
@@ -159,7 +159,7 @@ fn quickest(key: &Aead, length: usize, clock: &mut impl FnMut() -> Duration) -> 
     tries.min().unwrap_or_default()
 }
 
-/// The fastest library for a cipher: the first of [`LIBRARIES`] unless another one is clearly faster.
+/// Returns a cipher's fastest library: the first of [`LIBRARIES`] unless another is clearly faster.
 pub fn best(timings: &[Timing], cipher: Cipher) -> Library {
     let of = |library| timings.iter().find(|timing| timing.cipher == cipher && timing.library == library);
     let Some(first) = of(LIBRARIES[0]) else { return LIBRARIES[0] };
@@ -168,7 +168,7 @@ pub fn best(timings: &[Timing], cipher: Cipher) -> Library {
     others.min_by_key(|timing| timing.both()).unwrap_or(first).library
 }
 
-/// Takes this library for the keys of this cipher that are made from now on.
+/// Uses this library for new keys of this cipher.
 pub fn choose(cipher: Cipher, library: Library) {
     let place = LIBRARIES.iter().position(|built_in| *built_in == library).unwrap_or_default();
     CHOSEN[slot(cipher)].store(u8::try_from(place).unwrap_or_default(), Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! AEAD keys of RustCrypto: no C in the build.
+//! RustCrypto's AEAD keys: no C in the build.
 
 use aes_gcm::Aes256Gcm;
 use aes_gcm::aead::AeadInOut;

@@ -1,4 +1,4 @@
-//! NIST's vectors, and AWS-LC as the other implementation.
+//! NIST's vectors, and AWS-LC as another implementation.
 
 use sha2::{Digest, Sha256};
 use zeroize::ZeroizeOnDrop;
@@ -6,7 +6,7 @@ use zeroize::ZeroizeOnDrop;
 use super::*;
 use crate::testing::Given;
 
-/// The fields after the number of each vector of this kind.
+/// The fields of each vector of this kind, without its number.
 fn acvp(kind: &str) -> Vec<Vec<Vec<u8>>> {
     let lines =
         include_str!("acvp.txt").lines().filter_map(|line| line.strip_prefix(kind)?.strip_prefix(' '));
@@ -50,7 +50,7 @@ fn shared_keys_are_encapsulated_as_nist_says() {
     }
 }
 
-/// Ciphertexts that were changed on the way among them, which give a key that nobody else has.
+/// Includes modified ciphertexts, which yield a key that nobody else has.
 #[test]
 fn shared_keys_are_decapsulated_or_rejected_as_nist_says() {
     let key = acvp("key").remove(0).remove(0);
@@ -63,7 +63,7 @@ fn shared_keys_are_decapsulated_or_rejected_as_nist_says() {
     }
 }
 
-/// The first number of a key (12 bits, little-endian) is `number`.
+/// Sets a key's number (12 bits, little-endian) at `at`.
 fn with_number(key: &[u8; ENCAPSULATION_KEY], at: usize, number: u16) -> [u8; ENCAPSULATION_KEY] {
     let mut key = *key;
     let pair = &mut key[at / 2 * 3..][..3];
@@ -77,7 +77,7 @@ fn with_number(key: &[u8; ENCAPSULATION_KEY], at: usize, number: u16) -> [u8; EN
     key
 }
 
-/// FIPS 203 §7.2. Without that check a key has more than one encoding.
+/// FIPS 203 §7.2. Without this check a key has several encodings.
 #[test]
 fn a_key_with_a_number_that_is_not_below_the_modulus_is_refused() {
     const MODULUS: u16 = 3329;
@@ -101,7 +101,7 @@ fn what_holds_keys_erases_them() {
     erased::<Shared>();
 }
 
-/// By tund, after each; a thread that needs more stack than it has ends the test.
+/// tund wipes it after each. A thread that overflows its stack ends the test.
 #[test]
 fn every_operation_fits_in_the_stack_that_is_wiped() {
     let work = || {
