@@ -1,12 +1,13 @@
-//! The part of CBOR that control messages use, strict in both directions (RFC 8949 §4.2.1).
+//! The subset of CBOR that control messages use, strict in both directions (RFC 8949 §4.2.1).
 //!
-//! Unsigned integers, byte strings, text, arrays, and maps whose keys are unsigned integers in strictly
-//! ascending order; every integer and length in its shortest form. Everything else is refused, in
-//! values that are skipped too: one message has exactly one encoding.
+//! Unsigned integers, byte strings, text, arrays, and maps whose keys are unsigned integers in strictly ascending
+//! order,
+//! with every integer and length in its shortest form. All else is refused, even in skipped values: a message has one
+//! encoding.
 
 use super::Malformed;
 
-/// How deep arrays and maps may lie in each other; the outermost is 1.
+/// Maximum nesting of arrays and maps; the outermost is 1.
 pub const MAX_DEPTH: u8 = 4;
 
 const UNSIGNED: u8 = 0;
@@ -16,7 +17,7 @@ const ARRAY: u8 = 4;
 const MAP: u8 = 5;
 const INDEFINITE: u8 = 31;
 
-/// Reads values one after the other from a slice.
+/// Reads consecutive values from a slice.
 #[derive(Debug, Clone)]
 pub struct Reader<'a> {
     rest: &'a [u8],
@@ -29,12 +30,12 @@ impl<'a> Reader<'a> {
         Self { rest: bytes, depth: 0 }
     }
 
-    /// Ends the reading; bytes left over are an error.
+    /// Finishes; leftover bytes are an error.
     pub fn finish(self) -> Result<(), Malformed> {
         if self.rest.is_empty() { Ok(()) } else { Err(Malformed::LeftOver) }
     }
 
-    /// Reads an unsigned integer that must fit into `T`.
+    /// Reads an unsigned integer that must fit `T`.
     pub fn unsigned<T: TryFrom<u64>>(&mut self) -> Result<T, Malformed> {
         let value = self.expect(UNSIGNED)?;
         T::try_from(value).map_err(|_| Malformed::OutOfRange)
@@ -46,13 +47,13 @@ impl<'a> Reader<'a> {
         self.take(length)
     }
 
-    /// Reads a text.
+    /// Reads a text string.
     pub fn text(&mut self) -> Result<&'a str, Malformed> {
         let length = self.expect(TEXT)?;
         std::str::from_utf8(self.take(length)?).map_err(|_| Malformed::NotUtf8)
     }
 
-    /// Reads an array; `element` reads exactly one value each time it is called.
+    /// Reads an array; each call of `element` reads exactly one value.
     pub fn array(
         &mut self,
         mut element: impl FnMut(&mut Self) -> Result<(), Malformed>,
@@ -66,7 +67,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Reads a map; `field` is given each key and reads exactly one value.
+    /// Reads a map; `field` gets each key and reads exactly one value.
     pub fn map(
         &mut self,
         mut field: impl FnMut(u64, &mut Self) -> Result<(), Malformed>,
@@ -86,7 +87,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Passes over one value of any type, as strictly as if it were read.
+    /// Skips a value of any type, with the same checks as reading it.
     pub fn skip(&mut self) -> Result<(), Malformed> {
         let first = self.rest.first().ok_or(Malformed::Truncated)?;
         match first >> 5 {
@@ -112,7 +113,7 @@ impl<'a> Reader<'a> {
         if major == wanted { Ok(value) } else { Err(Malformed::WrongType) }
     }
 
-    /// Major type and argument of the next item.
+    /// Reads the next item's major type and argument.
     fn head(&mut self) -> Result<(u8, u64), Malformed> {
         let (first, rest) = self.rest.split_first().ok_or(Malformed::Truncated)?;
         self.rest = rest;
@@ -141,7 +142,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Appends values to a buffer. The caller keeps keys ascending and counts true.
+/// Appends values to a buffer. The caller ensures ascending keys and correct counts.
 #[derive(Debug)]
 pub struct Writer<'a> {
     out: &'a mut Vec<u8>,
@@ -165,7 +166,7 @@ impl<'a> Writer<'a> {
         self
     }
 
-    /// Appends a text.
+    /// Appends a text string.
     pub fn text(&mut self, value: &str) -> &mut Self {
         self.head(TEXT, value.len() as u64);
         self.out.extend_from_slice(value.as_bytes());

@@ -29,11 +29,11 @@ pub use super::Malformed;
 pub use decode::decode;
 pub use encode::{encode, ping, ping_of_length};
 
-/// Bytes that a hello has for pushed routes; whatever else it holds, it then fits into a control message.
+/// Bytes for pushed routes in a hello; with these it always fits in a control message.
 pub const PUSH_ROOM: usize = 540;
-/// Longest control message other than a ping in bytes, type included.
+/// Longest control message other than a ping, type included, in bytes.
 pub const MAX_CONTROL: usize = 1200;
-/// Longest ping in bytes, type included: one that probes for a jumbo frame.
+/// Longest ping, type included, in bytes: a probe for jumbo frames.
 pub const MAX_PING: usize = 9216;
 /// Longest name in a Hello in bytes of UTF-8.
 pub const MAX_NAME: usize = 64;
@@ -42,10 +42,10 @@ pub const MAX_REASON: usize = 128;
 /// Most addresses in one list of a Hello.
 pub const MAX_ADDRESSES: usize = 16;
 
-/// Most lanes of a link: as many as a datagram's header can tell apart.
+/// Most lanes of a link: as many as a datagram header can number.
 pub const MAX_LANES: u8 = 16;
 
-/// Most padding of a Hello in bytes: the longest initiation, which it is to look like.
+/// Most padding of a Hello in bytes, to match the longest initiation.
 pub const MAX_PADDING: usize = 600;
 
 const PING: u8 = 1;
@@ -61,52 +61,52 @@ const LOOP: u8 = 11;
 /// A control message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
-    /// Asks for a [`Message::Pong`].
+    /// Requests a [`Message::Pong`].
     Ping {
-        /// Which ping this is, so that the pong can be matched.
+        /// Number of the ping, for matching the pong.
         n: u32,
-        /// How many zero bytes make it longer; the whole is at most [`MAX_PING`] long.
+        /// Zero bytes of padding; the message is at most [`MAX_PING`] long.
         padding: usize,
     },
     /// Answers a [`Message::Ping`].
     Pong {
         /// The ping's `n`.
         n: u32,
-        /// Authentic datagrams received so far under the key the ping came under.
+        /// Authentic datagrams received so far under the ping's key.
         received: u64,
     },
-    /// Asks whoever is at this address to prove it is the peer.
+    /// Challenges whoever is at this address to prove it is the peer.
     Path {
         /// Random.
         challenge: [u8; 16],
     },
     /// Answers a [`Message::Path`].
     PathReply {
-        /// As in the question.
+        /// As in the challenge.
         challenge: [u8; 16],
     },
     /// What this end is.
     Hello(Hello),
     /// The sender ends the link.
     Bye {
-        /// One line, at most [`MAX_REASON`] bytes; not to be trusted with control characters.
+        /// One line, at most [`MAX_REASON`] bytes; may contain control characters.
         reason: String,
     },
-    /// The receiver is one of two ends that use one key towards the sender.
+    /// The receiver and another end use one key towards the sender.
     Clones {
-        /// The outer addresses of the two, as the sender sees them.
+        /// Their outer addresses, as the sender sees them.
         ends: [SocketAddr; 2],
     },
-    /// A probe of the receiver's came out of the sender's device.
+    /// A probe from the receiver came out of the sender's device.
     Probed {
-        /// What it says of itself, without its tag.
+        /// The probe without its tag.
         probe: [u8; 16],
     },
-    /// What the sender makes of the probes.
+    /// The sender's conclusions from the probes.
     Loop(Loop),
 }
 
-/// What an end makes of the guard's probes, type 11.
+/// An end's conclusions from the guard's probes, type 11.
 ///
 /// | key | field | value |
 /// |---|---|---|
@@ -118,22 +118,22 @@ pub enum Message {
 pub struct Loop {
     /// What the sender does.
     pub state: LoopState,
-    /// The sender's origin, which is in its probes.
+    /// The origin in the sender's probes.
     pub origin: [u8; 8],
-    /// The VLAN that the probe went into.
+    /// The VLAN that the probe was sent to.
     pub vlan: Option<u16>,
-    /// Whether the probe came back out of the tunnel, not out of the peer's device.
+    /// Whether the probe returned out of the tunnel rather than the peer's device.
     pub tunnelled: bool,
 }
 
 /// The state of a [`Loop`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoopState {
-    /// The sender lets frames pass again.
+    /// The sender passes frames again.
     Over,
-    /// The sender lets no frame pass: the segments are joined elsewhere too.
+    /// The sender blocks frames: the segments are also joined elsewhere.
     Held,
-    /// The sender's probe came back out of its own device.
+    /// The sender's probe returned out of its own device.
     Inside,
 }
 
@@ -166,31 +166,31 @@ pub struct Hello {
     pub mtu: u32,
     /// The sender's inner addresses.
     pub addresses: Vec<IpAddr>,
-    /// The receiver's inner addresses as the sender has them configured.
+    /// The receiver's inner addresses in the sender's configuration.
     pub peers: Vec<IpAddr>,
-    /// Largest datagram in bytes that the sender believes its path takes.
+    /// Largest datagram in bytes that the sender thinks its path carries.
     pub budget: u16,
-    /// Bits of optional abilities; none are defined yet.
+    /// Optional capabilities; no bits are defined yet.
     pub capabilities: u32,
-    /// What the sender calls the link; not to be trusted with control characters.
+    /// The sender's name for the link; may contain control characters.
     pub name: String,
-    /// The sender has this session's Hello of the receiver.
+    /// Whether the sender has the receiver's Hello of this session.
     pub seen: bool,
-    /// Prefixes that the sender offers to be reached through it; those that exceed [`PUSH_ROOM`] are cut off.
+    /// Prefixes reachable through the sender; those beyond [`PUSH_ROOM`] are cut off.
     pub routes: Vec<IpNet>,
-    /// Static mode: the key id under which the receiver's last hello came.
+    /// Static mode: the key id of the receiver's last hello.
     pub heard: Option<[u8; KEY_ID]>,
-    /// How many zero bytes make it longer.
+    /// Zero bytes of padding.
     pub padding: usize,
-    /// How many lanes the sender has.
+    /// Lanes of the sender.
     pub lanes: u8,
-    /// Of two ends with several lanes, the one with the higher rank opens ways for them; 0: it can open none.
+    /// Of two ends with several lanes, the one of higher rank opens their paths; 0: it can open none.
     pub rank: u32,
     /// Static mode with several lanes: the sender's key id that the receiver had named when the one in `heard` was taken.
     pub named: Option<[u8; KEY_ID]>,
 }
 
-/// Bytes that a pushed route takes in a hello.
+/// Length of a pushed route in a hello.
 pub fn pushed_length(route: &IpNet) -> usize {
     if route.addr().is_ipv4() { 6 } else { 18 }
 }

@@ -10,22 +10,22 @@ use std::ops::Range;
 
 use crate::crypto::aead::TAG;
 
-/// Length of a session identifier of static mode.
+/// Length of a key id in static mode.
 pub const KEY_ID: usize = 16;
 /// Length of the header.
 pub const HEADER: usize = 5;
 
-/// What stands before the body.
+/// The layout in front of the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// The header alone: both ends hold the session's keys.
+    /// Header only: both ends have the session's keys.
     Session,
-    /// The key id and the header: every datagram stands alone.
+    /// Key id and header: each datagram is self-contained.
     Static,
 }
 
 impl Framing {
-    /// Where the body begins; also the length of the mask.
+    /// Offset of the body, and length of the mask.
     pub const fn prefix(self) -> usize {
         match self {
             Framing::Session => HEADER,
@@ -33,13 +33,12 @@ impl Framing {
         }
     }
 
-    /// What a datagram has beyond its body, in bytes.
+    /// Overhead of a datagram in bytes.
     pub const fn overhead(self) -> usize {
         self.prefix() + TAG
     }
 
-    /// The tag of a datagram, which is also the sample of its mask; `None` if it is too short to have a
-    /// body.
+    /// Returns a datagram's tag, also the sample for its mask; `None` if it is too short to have a body.
     pub fn tag(self, datagram: &[u8]) -> Option<[u8; TAG]> {
         if datagram.len() < self.overhead() {
             return None;
@@ -47,40 +46,40 @@ impl Framing {
         datagram.last_chunk().copied()
     }
 
-    /// Where the body of a datagram of `length` bytes is.
+    /// Range of the body in a datagram of `length` bytes.
     pub fn body(self, length: usize) -> Range<usize> {
         self.prefix()..length.saturating_sub(TAG).max(self.prefix())
     }
 }
 
-/// What a body is.
+/// The type of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Exactly one frame.
+    /// One whole frame.
     Frame,
-    /// A piece of the stream of frames (§5).
+    /// A part of the frame stream (§5).
     Block,
     /// A control message (§6).
     Control,
-    /// Not in use; dropped.
+    /// Unused; dropped.
     Reserved,
 }
 
-/// The five bytes before the body; also the associated data of its AEAD.
+/// The five bytes before the body; also the AEAD's associated data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
     /// The receiver's session slot, 0 to 3; always 0 in static mode.
     pub slot: u8,
-    /// What the body is.
+    /// Type of the body.
     pub kind: Kind,
     /// The sender's lane, 0 to 15.
     pub lane: u8,
-    /// The datagram's number under its key; also the nonce.
+    /// Number of the datagram under its key; also the nonce.
     pub counter: u32,
 }
 
 impl Header {
-    /// Reads a header; every five bytes are one.
+    /// Parses a header; any five bytes are valid.
     pub fn parse(bytes: [u8; HEADER]) -> Self {
         let kind = match bytes[0] >> 4 & 3 {
             0 => Kind::Frame,
@@ -92,7 +91,7 @@ impl Header {
         Self { slot: bytes[0] >> 6, kind, lane: bytes[0] & 15, counter }
     }
 
-    /// Writes the header.
+    /// Encodes the header.
     pub fn emit(self) -> [u8; HEADER] {
         let kind: u8 = match self.kind {
             Kind::Frame => 0,

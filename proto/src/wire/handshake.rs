@@ -10,13 +10,13 @@ use super::Malformed;
 use crate::crypto::suite::{Cipher, Exchange};
 
 const HEAD: usize = 1 + 8 + 8 + 16 + 2;
-/// Suites that a payload may name.
+/// Most suites in a payload.
 const MAX_SUITES: usize = 8;
 
-/// Parts that a message may come in: so many that each fits in what every path carries.
+/// Parts of a message that is sent in parts, so that each fits any path.
 pub const PARTS: u8 = 3;
 
-/// What a handshake datagram is.
+/// Kind of a handshake datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
@@ -24,33 +24,33 @@ pub enum Kind {
     Initiation = 1,
     /// Its answer.
     Answer = 2,
-    /// "Again, with this token."
+    /// Repeat with this token.
     Retry = 3,
 }
 
 /// The first byte of a plaintext.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Type {
-    /// How keys are agreed on, which is the version.
+    /// Key exchange, which is the version.
     pub exchange: Exchange,
-    /// What it is.
+    /// Kind.
     pub kind: Kind,
-    /// Which part of the message it carries, from 1 to [`PARTS`]; 0: all of it.
+    /// Number of the part, from 1 to [`PARTS`]; 0: the whole message.
     pub part: u8,
 }
 
 impl Type {
-    /// One with the whole message.
+    /// A type with the whole message.
     pub const fn whole(exchange: Exchange, kind: Kind) -> Self {
         Self { exchange, kind, part: 0 }
     }
 
-    /// The whole plaintext of a datagram that says no more than that its sender is in handshake mode, and how it agrees on keys.
+    /// The plaintext of a datagram that only says that its sender is in handshake mode, and with which key exchange.
     pub const fn sign(exchange: Exchange) -> u8 {
         (exchange as u8) << 4 | 4
     }
 
-    /// What a plaintext says if it is such a sign.
+    /// Returns the key exchange of such a plaintext.
     pub fn signed(plaintext: &[u8]) -> Option<Exchange> {
         EXCHANGES.into_iter().find(|exchange| plaintext == [Self::sign(*exchange)])
     }
@@ -60,7 +60,7 @@ impl Type {
         let kinds = [Kind::Initiation, Kind::Answer, Kind::Retry];
         let kind = kinds.into_iter().find(|kind| *kind as u8 == byte & 3)?;
         let part = byte >> 2 & 3;
-        // What fits in every path has no parts.
+        // Nothing that fits any path is split.
         let whole = exchange == Exchange::X25519 || kind == Kind::Retry;
         (part == 0 || !whole).then_some(Self { exchange, kind, part })
     }
@@ -75,20 +75,20 @@ const EXCHANGES: [Exchange; 2] = [Exchange::X25519, Exchange::Hybrid];
 /// A handshake plaintext.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope<'a> {
-    /// What it is.
+    /// Type.
     pub of: Type,
     /// The initiator's instance.
     pub instance: [u8; 8],
-    /// Counts the instance's initiations.
+    /// Number of the initiation.
     pub seq: u64,
-    /// Proof that the initiator gets what is sent to its address; zero without one.
+    /// Proof that the initiator receives at its address, or zero.
     pub token: [u8; 16],
-    /// The Noise message, or a part of it; empty in a retry.
+    /// The Noise message or a part of it; empty in a retry.
     pub message: &'a [u8],
 }
 
 impl<'a> Envelope<'a> {
-    /// Reads a plaintext.
+    /// Parses a plaintext.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -115,7 +115,7 @@ impl<'a> Envelope<'a> {
         HEAD + self.message.len()
     }
 
-    /// Writes the plaintext, padded to `length` bytes if that is longer.
+    /// Writes the plaintext, zero-padded to at least `length` bytes.
     pub fn emit(&self, length: usize, out: &mut Vec<u8>) {
         let end = out.len() + length.max(self.length());
         out.push(self.of.emit());
@@ -137,7 +137,7 @@ pub fn prologue(exchange: Exchange, instance: &[u8; 8], seq: u64, token: &[u8; 1
     [version, instance, &seq.to_be_bytes(), token].concat()
 }
 
-/// A Noise message in its parts, which are as long as each other but for the last.
+/// Splits a Noise message into parts of equal length; the last may be shorter.
 pub fn parts(message: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     (1..).zip(message.chunks(message.len().div_ceil(usize::from(PARTS)).max(1)))
 }
@@ -145,23 +145,23 @@ pub fn parts(message: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
 /// The payload of either Noise message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
-    /// The slot in which the sender receives.
+    /// The sender's receiving slot.
     pub slot: u8,
     /// Lanes the sender offers.
     pub lanes: u8,
-    /// Initiation: allowed suites, the preferred one first. Answer: the chosen one, or none.
+    /// Initiation: allowed suites, in order of preference. Answer: the chosen one, or none.
     pub suites: Vec<Cipher>,
 }
 
 impl Offer {
-    /// Writes the payload.
+    /// Encodes the payload.
     pub fn encode(&self) -> Vec<u8> {
         let suites = self.suites.iter().take(MAX_SUITES).map(|cipher| *cipher as u8);
         let count = u8::try_from(self.suites.len().min(MAX_SUITES)).unwrap_or(0);
         [self.slot, self.lanes, count].into_iter().chain(suites).collect()
     }
 
-    /// Reads a payload; suites that are not known are left out.
+    /// Decodes a payload, without unknown suites.
     ///
     /// # Errors
     /// What is wrong with it.

@@ -1,7 +1,7 @@
-//! Bytes to typed views and back: no keys but the one that hides the lengths in a [`stream`], no state of a link, no input or output.
+//! Conversion between bytes and typed views, without link state or I/O. The only key here hides the lengths in a [`stream`].
 //!
-//! Whatever arrives here is authentic but not trusted: nothing in this module panics or allocates
-//! beyond its stated bounds, whatever the bytes are.
+//! Input is authentic but not trusted: nothing in this module panics or allocates beyond its stated bounds, whatever the
+//! bytes.
 
 pub mod block;
 pub mod cbor;
@@ -14,7 +14,7 @@ pub mod stream;
 #[cfg(test)]
 pub(crate) mod vectors;
 
-/// What is wrong with bytes that should have been a control message.
+/// Why bytes are not a valid control message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     /// The bytes end inside a value.
@@ -23,25 +23,25 @@ pub enum Malformed {
     /// Bytes follow the message.
     #[error("bytes follow the message")]
     LeftOver,
-    /// The whole is longer than any message may be.
+    /// The message exceeds the limit.
     #[error("the message is longer than {max} bytes", max = control::MAX_CONTROL)]
     TooLong,
     /// An integer or length has leading zero bytes.
     #[error("an integer is not in its shortest form")]
     NotShortest,
-    /// A string, array or map of indefinite length.
+    /// A string, array or map has indefinite length.
     #[error("an item has indefinite length")]
     Indefinite,
     /// A negative integer, tag, float, simple or reserved value.
     #[error("a negative integer, tag, float, simple or reserved value")]
     Unsupported,
-    /// The keys of a map are not strictly ascending, so one may be there twice.
+    /// The keys of a map are not strictly ascending; this also excludes duplicates.
     #[error("the keys of a map are not in ascending order")]
     KeyOrder,
-    /// Arrays and maps lie more than [`cbor::MAX_DEPTH`] deep.
+    /// Arrays and maps are nested more than [`cbor::MAX_DEPTH`] deep.
     #[error("arrays and maps lie more than {max} deep", max = cbor::MAX_DEPTH)]
     TooDeep,
-    /// A value is of another type than its place wants.
+    /// A value has the wrong type.
     #[error("a value has the wrong type")]
     WrongType,
     /// A number, length or count is outside its bounds.
@@ -50,7 +50,7 @@ pub enum Malformed {
     /// A text is not UTF-8.
     #[error("a text is not UTF-8")]
     NotUtf8,
-    /// The field with this key is not there.
+    /// A required field is missing.
     #[error("field {0} is missing")]
     Missing(u64),
 }

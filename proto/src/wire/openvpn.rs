@@ -1,4 +1,4 @@
-//! What OpenVPN's static-key mode seals: packet id, fragment header, compression framing, ping and OCC messages.
+//! The plaintext of OpenVPN's static-key mode: packet id, fragment header, compression framing, ping and OCC messages.
 //!
 //! ```text
 //! plain = seq (4) | time (4) | [fragment header (4)] | [compression byte] | payload
@@ -12,16 +12,16 @@ use serde::{Deserialize, Serialize};
 pub const PACKET_ID: usize = 8;
 /// Length of the fragment header in bytes.
 pub const FRAGMENT_HEADER: usize = 4;
-/// The payload that keeps a link alive.
+/// Payload of a keepalive.
 pub const PING: [u8; 16] =
     [0x2a, 0x18, 0x7b, 0xf3, 0x64, 0x1e, 0xb4, 0xcb, 0x07, 0xed, 0x2d, 0x0a, 0x98, 0x1f, 0xc7, 0x48];
-/// What every message about the options and the path begins with (OpenVPN: OCC).
+/// Prefix of every message about options or path (OpenVPN: OCC).
 const OCC: [u8; 16] =
     [0x28, 0x7f, 0x34, 0x6b, 0xd4, 0xef, 0x7a, 0x81, 0x2d, 0x56, 0xb8, 0xd3, 0xaf, 0xc5, 0x45, 0x9c];
-/// Most parts of a packet.
+/// Most fragments of a packet.
 pub const PARTS: usize = 32;
 
-/// The number of a datagram: `time` is the sender's start, `seq` counts from 1.
+/// A datagram's packet id: `time` is the sender's start, `seq` counts from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PacketId {
     /// Never 0.
@@ -31,23 +31,23 @@ pub struct PacketId {
 }
 
 impl PacketId {
-    /// Reads the first eight bytes; what follows them is the body.
+    /// Parses the first eight bytes; returns the body too.
     pub fn parse(plain: &[u8]) -> Option<(Self, &[u8])> {
         let (id, body) = plain.split_first_chunk::<PACKET_ID>()?;
         let word = |at: usize| u32::from_be_bytes([id[at], id[at + 1], id[at + 2], id[at + 3]]);
         Some((Self { seq: word(0), time: word(4) }, body))
     }
 
-    /// Writes it.
+    /// Encodes it.
     pub fn emit(self) -> [u8; PACKET_ID] {
         (u64::from(self.seq) << 32 | u64::from(self.time)).to_be_bytes()
     }
 }
 
-/// What stands around a payload that is not compressed, by the peer's compression option.
+/// Framing of an uncompressed payload, by the peer's compression option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Framing {
-    /// Without any.
+    /// No framing.
     None,
     /// `comp-lzo` in all its forms, `compress lzo`.
     CompLzo,
@@ -57,12 +57,12 @@ pub enum Framing {
     StubV2,
 }
 
-/// Why a body is not taken.
+/// Why a body is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Misframed {
-    /// It does not have the byte of this framing.
+    /// The byte is unknown to this framing.
     Unknown,
-    /// It is compressed, which is never undone here.
+    /// It is compressed; tund never decompresses.
     Compressed,
 }
 
@@ -73,7 +73,7 @@ const NOT_SWAPPED: u8 = 0xfb;
 const V2: u8 = 0x50;
 
 impl Framing {
-    /// OpenVPN's word, as in the configuration.
+    /// OpenVPN's name, as in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -83,7 +83,7 @@ impl Framing {
         }
     }
 
-    /// How many bytes it adds to a payload at most.
+    /// Most bytes that it adds to a payload.
     pub fn most(self) -> usize {
         match self {
             Self::None => 0,
@@ -92,12 +92,12 @@ impl Framing {
         }
     }
 
-    /// What it adds as OpenVPN counts it for its MTU.
+    /// Bytes that it adds by OpenVPN's MTU calculation.
     pub fn counted(self) -> usize {
         usize::from(matches!(self, Self::CompLzo | Self::Stub))
     }
 
-    /// Whether this payload is written behind bytes of the framing, and which.
+    /// The framing bytes in front of this payload, if any.
     fn front(self, payload: &[u8]) -> &'static [u8] {
         match self {
             Self::CompLzo => &[NOT_LZO],
@@ -107,8 +107,8 @@ impl Framing {
         }
     }
 
-    /// Writes a payload, given in two parts that follow one another, with what stands around it; gives the length. `room` has
-    /// [`Framing::most`] bytes more than the payload.
+    /// Writes a payload, given in two consecutive parts, with its framing; returns the length. `room` is [`Framing::most`]
+    /// bytes longer than the payload.
     pub fn write(self, head: &[u8], tail: &[u8], room: &mut [u8]) -> usize {
         let front = self.front(if head.is_empty() { tail } else { head });
         let length = front.len() + head.len() + tail.len();
@@ -117,13 +117,13 @@ impl Framing {
         rest[..head.len()].copy_from_slice(head);
         rest[head.len()..].copy_from_slice(tail);
         if self == Self::Stub {
-            // The first byte of the payload is moved to the end.
+            // The payload's first byte moves to the end.
             rest.rotate_left(usize::from(!rest.is_empty()));
         }
         length
     }
 
-    /// The payload in a body, which is put in order in place.
+    /// Returns the payload of a body, reordered in place.
     ///
     /// # Errors
     /// [`Misframed`].
@@ -149,7 +149,7 @@ impl Framing {
     }
 }
 
-/// How the sender of a ping frames what it sends. One that has none and one of version 2 look alike here.
+/// A peer's framing, as seen in its ping. No framing and version 2 look the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Told {
     /// The framing; never [`Framing::StubV2`].
@@ -159,7 +159,7 @@ pub struct Told {
 }
 
 impl Told {
-    /// Whether a body is a ping, or a message about options, in some framing.
+    /// Recognises a ping, or a message about options, in some framing.
     pub fn of(body: &[u8]) -> Option<Self> {
         let (body, fragments) = match body.strip_prefix(&[0; FRAGMENT_HEADER]) {
             Some(rest) => (rest, true),
@@ -176,36 +176,36 @@ impl Told {
     }
 }
 
-/// Whether a payload, given as its first byte and the others, is one that every sender frames.
+/// Whether a payload, given as first byte and rest, is one that every sender frames.
 fn is_known(first: u8, rest: &[u8]) -> bool {
     first == PING[0] && *rest == PING[1..] || first == OCC[0] && rest.starts_with(&OCC[1..])
 }
 
-/// The header of a body where `fragment` is set.
+/// The fragment header (with `fragment` set).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fragment {
-    /// Not cut.
+    /// Not fragmented.
     Whole,
-    /// Part `number` of the packet `id`; more follow, each as long as this.
+    /// Fragment `number` of packet `id`. More follow, of equal length.
     More {
-        /// Counts the sender's cut packets, modulo 256.
+        /// Number of the sender's fragmented packet, modulo 256.
         id: u8,
         /// From 0.
         number: u8,
     },
-    /// The last part.
+    /// The last fragment.
     Last {
         /// As above.
         id: u8,
         /// As above.
         number: u8,
-        /// Length of each part before it, in bytes.
+        /// Length of each earlier fragment, in bytes.
         size: usize,
     },
 }
 
 impl Fragment {
-    /// Reads the header; `None` for one that no sender writes.
+    /// Parses the header; `None` for one that no sender writes.
     pub fn parse(body: &[u8]) -> Option<(Self, &[u8])> {
         let (head, rest) = body.split_first_chunk::<FRAGMENT_HEADER>()?;
         let head = u32::from_be_bytes(*head);
@@ -219,7 +219,7 @@ impl Fragment {
         Some((fragment, rest))
     }
 
-    /// Writes the header.
+    /// Encodes the header.
     pub fn emit(self) -> [u8; FRAGMENT_HEADER] {
         let word = |kind: u32, id: u8, number: u8| kind | u32::from(id) << 2 | u32::from(number) << 10;
         let head = match self {
@@ -235,35 +235,35 @@ impl Fragment {
 /// A message about the options or the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Occ<'a> {
-    /// Wants the options.
+    /// Requests the options.
     Request,
     /// The options, as text.
     Reply(&'a [u8]),
-    /// Wants a [`Occ::Load`] of this size of datagram.
+    /// Requests a [`Occ::Load`] with this datagram size.
     LoadRequest(u16),
-    /// Filling; with its header so many bytes of payload.
+    /// Filler: bytes of payload, header included.
     Load(usize),
-    /// Wants a [`Occ::MtuReply`].
+    /// Requests a [`Occ::MtuReply`].
     MtuRequest,
-    /// The largest datagrams that came and that were sent, in bytes of UDP payload.
+    /// The largest datagrams received and sent, in bytes of UDP payload.
     MtuReply,
     /// The sender ends.
     Exit,
-    /// tund's own, which OpenVPN ignores: the sender is tund, and has no handshake keys with the receiver.
+    /// tund's own, ignored by OpenVPN: the sender is tund and has no handshake keys with the receiver.
     Tund,
-    /// Of a type that is not known; ignored.
+    /// Unknown type; ignored.
     Unknown(u8),
 }
 
-/// The type of tund's own message, far from those of OpenVPN.
+/// The type of tund's own message, far from OpenVPN's.
 const TUND: u8 = 0x74;
-/// What it says of how the ends go on.
+/// Version of the upgrade procedure.
 const VERSION: u8 = 1;
 /// Length of the shortest message.
 const OCC_HEADER: usize = OCC.len() + 1;
 
 impl<'a> Occ<'a> {
-    /// Reads a payload; `None`: it is none of these messages.
+    /// Parses a payload; `None`: not one of these messages.
     pub fn parse(payload: &'a [u8]) -> Option<Self> {
         let message = payload.strip_prefix(&OCC)?;
         let Some((kind, rest)) = message.split_first() else { return Some(Self::Unknown(u8::MAX)) };
@@ -280,39 +280,39 @@ impl<'a> Occ<'a> {
         })
     }
 
-    /// The payload of a request for the options.
+    /// Payload that requests the options.
     pub fn request() -> Vec<u8> {
         occ(0, &[])
     }
 
-    /// The payload that tells the options.
+    /// Payload with the options.
     pub fn reply(options: &str) -> Vec<u8> {
         occ(1, &[options.as_bytes(), &[0]].concat())
     }
 
-    /// The payload that asks for a datagram of this size.
+    /// Payload that requests a datagram of this size.
     pub fn load_request(size: u16) -> Vec<u8> {
         occ(2, &size.to_be_bytes())
     }
 
-    /// The payload that makes a datagram of `size` bytes, given what a datagram has beyond it; as long as its header at least.
+    /// Payload that makes a datagram of `size` bytes, given the overhead `beyond`; never shorter than its header.
     pub fn load(size: u16, beyond: usize) -> Vec<u8> {
         let length = usize::from(size).min(LOAD).saturating_sub(beyond);
         occ(3, &vec![0; length.saturating_sub(OCC_HEADER)])
     }
 
-    /// The payload that tells what this end is.
+    /// Payload that identifies this end as tund.
     pub fn tund() -> Vec<u8> {
         occ(TUND, &[VERSION])
     }
 
-    /// The payload that tells the largest datagrams.
+    /// Payload with the largest datagram sizes.
     pub fn mtu_reply(received: u16, sent: u16) -> Vec<u8> {
         occ(5, &[received.to_be_bytes(), sent.to_be_bytes()].concat())
     }
 }
 
-/// The longest datagram that is sent because the peer asks for it: that of a full Ethernet frame, in bytes.
+/// Largest datagram sent on a peer's request, that of a full Ethernet frame, in bytes.
 const LOAD: usize = 1600;
 
 fn occ(kind: u8, rest: &[u8]) -> Vec<u8> {

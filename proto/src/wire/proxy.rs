@@ -1,5 +1,5 @@
-//! Asking a proxy for a connection: HTTP's CONNECT (RFC 9110, section 9.3.6, with Basic of RFC 7617) and SOCKS version 5 (RFC 1928,
-//! RFC 1929). What the proxy answers is read byte by byte, so that nothing of what follows is taken.
+//! Requests connections from proxies: HTTP CONNECT (RFC 9110, section 9.3.6, with Basic of RFC 7617) and SOCKS version 5 (RFC 1928,
+//! RFC 1929). Answers are read byte by byte, so as not to consume what follows.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -8,29 +8,29 @@ use base64ct::{Base64, Encoding};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-/// No answer is longer, in bytes.
+/// Longest answer in bytes.
 const LONGEST: usize = 8192;
 /// SOCKS 5.
 const VERSION: u8 = 5;
-/// Its methods: no authentication, user name and password, none of those.
+/// SOCKS methods: no authentication; user name and password.
 const OPEN: u8 = 0;
 const PASSWORD: u8 = 2;
-/// The version of the negotiation of RFC 1929.
+/// Negotiation version of RFC 1929.
 const NEGOTIATION: u8 = 1;
-/// The longest user name, and password, that SOCKS 5 takes, in bytes.
+/// Longest user name, and longest password, in SOCKS 5, in bytes.
 pub const LONGEST_WORD: usize = 255;
 
-/// How a proxy is asked.
+/// Protocol of a proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
-    /// By CONNECT.
+    /// CONNECT.
     Http,
-    /// By SOCKS 5.
+    /// SOCKS 5.
     Socks5,
 }
 
 impl Kind {
-    /// The scheme of its URLs.
+    /// URL scheme.
     pub fn scheme(self) -> &'static str {
         match self {
             Self::Http => "http",
@@ -39,36 +39,36 @@ impl Kind {
     }
 }
 
-/// Who asks; wiped when dropped.
+/// Credentials; wiped when dropped.
 #[derive(Clone, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 pub struct Credentials {
-    /// The user.
+    /// User name.
     pub user: String,
-    /// The user's password.
+    /// Password.
     pub password: String,
 }
 
-/// Why there is no connection.
+/// Why a connection failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Refusal {
-    /// The proxy wants to know who asks, or does not take the password; what it said.
+    /// The proxy wants credentials or rejects them; what it said.
     Credentials(Said),
-    /// It does not want to connect there.
+    /// It refuses to connect there.
     Forbidden(Said),
     /// It cannot connect there.
     Unreachable(Said),
-    /// What answers is no proxy of this kind.
+    /// The answer is not from such a proxy.
     Garbled,
 }
 
-/// A status of HTTP, or the code of a reply of SOCKS.
+/// HTTP status, or code of a SOCKS reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Said {
-    /// As `407`.
+    /// Such as `407`.
     Status(u16),
     /// RFC 1928, section 6.
     Reply(u8),
-    /// The choice of no method, or the refusal of a password.
+    /// No acceptable method, or a rejected password.
     Method,
 }
 
@@ -85,15 +85,15 @@ impl fmt::Display for Said {
 /// What to do after a byte.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
-    /// Read another one.
+    /// Read another byte.
     Read,
-    /// Send this, and read on.
+    /// Send this, then read on.
     Send(Vec<u8>),
-    /// The connection is there; what comes now is its own.
+    /// The connection is established; what follows belongs to it.
     Connected,
 }
 
-/// What is read of an answer.
+/// The part of an answer being read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     Head,
@@ -102,7 +102,7 @@ enum Part {
     Reply,
 }
 
-/// One connection that is asked for.
+/// One connection request.
 pub struct Request {
     to: SocketAddr,
     credentials: Option<Credentials>,
@@ -111,7 +111,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// Begins; the bytes go to the proxy first.
+    /// Begins; send these bytes first.
     pub fn new(kind: Kind, to: SocketAddr, credentials: Option<Credentials>) -> (Self, Vec<u8>) {
         let (part, first) = match (kind, &credentials) {
             (Kind::Http, credentials) => (Part::Head, connect(to, credentials.as_ref())),
@@ -121,10 +121,10 @@ impl Request {
         (Self { to, credentials, part, answer: Vec::new() }, first)
     }
 
-    /// Takes the next byte of the answer.
+    /// Handles the next byte of the answer.
     ///
     /// # Errors
-    /// The proxy refuses, or is none.
+    /// The proxy refuses, or it is not one.
     pub fn handle_byte(&mut self, byte: u8) -> Result<Next, Refusal> {
         if self.answer.len() >= LONGEST {
             return Err(Refusal::Garbled);
@@ -165,7 +165,7 @@ impl Request {
         }
     }
 
-    /// SOCKS: what connection is wanted.
+    /// SOCKS: requests the connection.
     fn ask(&mut self) -> Next {
         let mut message = vec![VERSION, 1, 0];
         match self.to {
@@ -184,7 +184,7 @@ impl Request {
     }
 }
 
-/// User and password as RFC 1929 has them.
+/// Encodes user and password as in RFC 1929.
 fn negotiation(Credentials { user, password }: &Credentials) -> Result<Vec<u8>, Refusal> {
     let mut message = vec![NEGOTIATION];
     for word in [user, password] {
@@ -207,7 +207,7 @@ fn connect(to: SocketAddr, credentials: Option<&Credentials>) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// `HTTP/1.1 200 …`, fields, and an empty line.
+/// Parses `HTTP/1.1 200 …`, fields, and an empty line.
 fn head(answer: &[u8]) -> Result<Next, Refusal> {
     const FIRST: &[u8] = b"HTTP/1.";
     if !answer.iter().zip(FIRST).all(|(one, other)| one == other) {
@@ -233,7 +233,7 @@ fn number(digits: &[u8]) -> Option<u16> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// Version, code, reserved, and where the proxy connects from.
+/// Parses version, code, reserved, and the proxy's own address.
 fn reply(answer: &[u8]) -> Result<Next, Refusal> {
     let code = match *answer {
         [VERSION] => return Ok(Next::Read),
@@ -269,7 +269,7 @@ mod tests {
         Some(Credentials { user: "Aladdin".into(), password: "open sesame".into() })
     }
 
-    /// What is sent after these answers, and what came of the last, which is read to its end.
+    /// What is sent after these answers, and the result of the last, which is read completely.
     fn ask(
         kind: Kind,
         to: &str,
@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn connect_is_asked_for_as_http_has_it_and_its_answer_read_to_the_empty_line() {
-        // The credentials are those of RFC 7617, section 2.
+        // The credentials are from RFC 7617, section 2.
         let (sent, last) = ask(
             Kind::Http,
             V4,
@@ -326,7 +326,7 @@ mod tests {
 
     #[test]
     fn socks_connects_to_both_families_with_a_password_and_without() {
-        // The examples of messages are written out from RFC 1928 and RFC 1929.
+        // The messages follow RFC 1928 and RFC 1929.
         let answers: [&[u8]; 3] = [&[5, 2], &[1, 0], &[5, 0, 0, 1, 10, 0, 0, 9, 1, 2]];
         let (sent, last) = ask(Kind::Socks5, V4, credentials(), &answers);
         let password = [&[1, 7][..], b"Aladdin", &[11], b"open sesame"].concat();

@@ -1,5 +1,4 @@
-//! Datagrams in a stream of bytes, such as a TCP connection (PROTOCOL.md §11): to whoever lacks the link secret nothing but
-//! random bytes.
+//! Datagrams in a byte stream such as a TCP connection (PROTOCOL.md §11): random bytes to anyone without the link secret.
 //!
 //! ```text
 //! salt (16 random) | { length (2, masked) | datagram } …
@@ -9,19 +8,19 @@ use std::sync::Arc;
 
 use crate::crypto::keys::LinkKeys;
 
-/// Random bytes at the beginning of each direction.
+/// Length of the random salt that starts each direction.
 pub const SALT: usize = 16;
-/// Bytes in front of each datagram.
+/// Length of a record's length.
 pub const LENGTH: usize = 2;
-/// The longest datagram in a stream, in bytes.
+/// Longest datagram in a stream, in bytes.
 pub const RECORD_MAX: usize = 16 * 1024;
 
-/// What was read is no record. Nothing that follows in this stream can be one.
+/// The input is not a record; the rest of the stream is unusable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the length of a record is out of bounds")]
 pub struct Broken;
 
-/// The masks of the lengths of one direction, in their order.
+/// Generates the masks for one direction's lengths, in order.
 struct Lengths {
     keys: Arc<LinkKeys>,
     salt: u128,
@@ -33,7 +32,7 @@ impl Lengths {
         Self { keys, salt: u128::from_be_bytes(salt), records: 0 }
     }
 
-    /// Hides the next length, or shows it.
+    /// Masks or unmasks the next length.
     fn mask(&mut self, length: [u8; LENGTH]) -> [u8; LENGTH] {
         let mask = self.keys.stream((self.salt ^ self.records).to_be_bytes());
         self.records += 1;
@@ -41,20 +40,20 @@ impl Lengths {
     }
 }
 
-/// One direction, as its sender sees it.
+/// The sending side of one direction.
 pub struct Writer {
     lengths: Lengths,
-    /// What goes in front of the first record.
+    /// Sent before the first record.
     salt: Option<[u8; SALT]>,
 }
 
 impl Writer {
-    /// Of a new stream; the salt must be random.
+    /// Starts a stream; the salt must be random.
     pub fn new(keys: Arc<LinkKeys>, salt: [u8; SALT]) -> Self {
         Self { lengths: Lengths::new(keys, salt), salt: Some(salt) }
     }
 
-    /// Appends a datagram to `out`; one that is empty, or longer than [`RECORD_MAX`], is left out.
+    /// Appends a datagram to `out`. Drops one that is empty or longer than [`RECORD_MAX`].
     pub fn write(&mut self, datagram: &[u8], out: &mut Vec<u8>) {
         let Some(length) = u16::try_from(datagram.len()).ok().filter(|_| is_sound(datagram.len())) else {
             return;
@@ -65,15 +64,15 @@ impl Writer {
     }
 }
 
-/// One direction, as its receiver sees it. It keeps no more than it was given room for.
+/// The receiving side of one direction. It buffers no more than its room.
 pub struct Reader {
     keys: Arc<LinkKeys>,
-    /// Once the salt is there.
+    /// Set once the salt has arrived.
     lengths: Option<Lengths>,
-    /// Length of the record that is being read.
+    /// Length of the record being read.
     record: Option<usize>,
     buffer: Vec<u8>,
-    /// The bytes that were read and not taken.
+    /// The bytes read but not yet taken.
     held: std::ops::Range<usize>,
     broken: bool,
 }
@@ -82,18 +81,18 @@ impl Reader {
     /// Room for the longest record.
     pub const LEAST: usize = LENGTH + RECORD_MAX;
 
-    /// Of a new stream, with `room` bytes, at least [`Self::LEAST`].
+    /// Starts a stream with `room` bytes, at least [`Self::LEAST`].
     pub fn new(keys: Arc<LinkKeys>, room: usize) -> Self {
         let buffer = vec![0; room.max(Self::LEAST)];
         Self { keys, lengths: None, record: None, buffer, held: 0..0, broken: false }
     }
 
-    /// Takes more room, so that more records can be read at once.
+    /// Enlarges the room, so that more records can be read at once.
     pub fn grow(&mut self, room: usize) {
         self.buffer.resize(room.max(self.buffer.len()), 0);
     }
 
-    /// Where the next bytes of the stream are to be put, for [`Self::filled`]. It is empty only while a record waits in
+    /// Where to put the next bytes of the stream, before [`Self::filled`]. Empty only while a record waits in
     /// [`Self::next`].
     pub fn room(&mut self) -> &mut [u8] {
         if self.held.start > 0 {
@@ -103,7 +102,7 @@ impl Reader {
         &mut self.buffer[self.held.end..]
     }
 
-    /// So many bytes were put into the room.
+    /// Notes that so many bytes were put there.
     pub fn filled(&mut self, length: usize) {
         self.held.end = (self.held.end + length).min(self.buffer.len());
         if self.broken {
@@ -111,10 +110,10 @@ impl Reader {
         }
     }
 
-    /// The next datagram, as scratch space, if all of it is there.
+    /// Returns the next datagram, as scratch space, once it is complete.
     ///
     /// # Errors
-    /// [`Broken`], from then on, whatever follows.
+    /// [`Broken`], and ever after.
     #[allow(clippy::should_implement_trait, reason = "what it gives lies in its buffer")]
     pub fn next(&mut self) -> Result<Option<&mut [u8]>, Broken> {
         if self.broken {
@@ -174,7 +173,7 @@ mod tests {
         out
     }
 
-    /// Reads a stream in pieces of these lengths, again and again, and then all that is left.
+    /// Reads a stream in pieces of these lengths, repeated, and then the rest.
     fn read(reader: &mut Reader, mut stream: &[u8], pieces: &[usize]) -> (Vec<Vec<u8>>, Result<(), Broken>) {
         let (mut datagrams, mut result) = (Vec::new(), Ok(()));
         for piece in pieces.iter().cycle().take(3 * stream.len()).chain([&usize::MAX; 8]) {
@@ -237,7 +236,7 @@ mod tests {
         assert_eq!((datagrams.len(), datagrams[0].len(), result), (1, RECORD_MAX, Ok(())));
     }
 
-    /// Pearson's test of each masked byte of equal lengths, and of the first bytes of many streams of equal datagrams.
+    /// Pearson's test of each masked byte of equal lengths, and of the first bytes of many equal streams.
     #[test]
     fn lengths_and_first_bytes_are_spread_as_random_ones() {
         let mut counts = [[0u32; 256]; LENGTH];
@@ -252,7 +251,7 @@ mod tests {
         }
         for counts in counts.iter().chain(&first) {
             let squares: f64 = counts.iter().map(|count| (f64::from(*count) - 200.0).powi(2) / 200.0).sum();
-            // 255 degrees of freedom: outside once in a million.
+            // 255 degrees of freedom: exceeded once in a million.
             assert!((160.0..375.0).contains(&squares), "{squares}");
         }
     }

@@ -1,7 +1,8 @@
-//! The test vectors of PROTOCOL.md, for the tests that hold the code to them.
+//! The test vectors of PROTOCOL.md, for tests that check the code against them.
 //!
-//! A vector is a fenced block whose info string is `vector NAME`. Each line is `KEY: HEX`, a line
-//! without a key goes on with the one before; `#` begins a comment.
+//! A vector is a fenced block whose info string is `vector NAME`. Each line is `KEY: HEX`; a line without a key
+//! continues
+//! the one before; `#` begins a comment.
 
 const PROTOCOL: &str = include_str!("../../../PROTOCOL.md");
 
@@ -9,17 +10,17 @@ const PROTOCOL: &str = include_str!("../../../PROTOCOL.md");
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Vector {
     pub(crate) name: &'static str,
-    /// Keys in the order of the text; one may be there more than once.
+    /// Keys in the order of the text, possibly repeated.
     pub(crate) values: Vec<(&'static str, Vec<u8>)>,
 }
 
 impl Vector {
-    /// The values with this key.
+    /// All values with this key.
     pub(crate) fn all(&self, key: &str) -> Vec<&[u8]> {
         self.values.iter().filter(|(of, _)| *of == key).map(|(_, value)| value.as_slice()).collect()
     }
 
-    /// The one value with this key.
+    /// The only value with this key.
     pub(crate) fn one(&self, key: &str) -> &[u8] {
         let all = self.all(key);
         assert_eq!(all.len(), 1, "vector {} wants exactly one {key}", self.name);
@@ -27,7 +28,7 @@ impl Vector {
     }
 }
 
-/// The vectors whose names begin with `prefix`.
+/// Returns the vectors whose names begin with `prefix`.
 pub(crate) fn vectors(prefix: &str) -> Vec<Vector> {
     let found =
         parse(PROTOCOL).into_iter().filter(|vector| vector.name.starts_with(prefix)).collect::<Vec<_>>();
@@ -35,7 +36,7 @@ pub(crate) fn vectors(prefix: &str) -> Vec<Vector> {
     found
 }
 
-/// Bytes as PROTOCOL.md writes them.
+/// Bytes in PROTOCOL.md's notation.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,30 +1,28 @@
-//! Frames into bodies.
+//! Packs frames into bodies.
 
 use std::ops::Range;
 
 use super::{LEAST, LENGTH, OFFSET};
 
-/// Where a [`Packer`] writes: one body after the other.
+/// A [`Packer`]'s output: a sequence of bodies.
 pub trait Bodies {
-    /// The body that is being written, in all its capacity, which is at least 64 bytes and stays the same until
-    /// the stream ends.
+    /// The current body in its full capacity, at least 64 bytes and constant until the stream ends.
     fn body(&mut self) -> &mut [u8];
-    /// The first `length` bytes of the body are complete; the next call of [`Bodies::body`] gives another.
+    /// Completes the body at `length` bytes; the next call of [`Bodies::body`] returns another.
     fn close(&mut self, length: usize);
 }
 
-/// Writes frames into bodies. Every body but the last fills its capacity.
+/// Packs frames into bodies. Every body but the last is filled to capacity.
 #[derive(Debug, Clone, Default)]
 pub struct Packer {
-    /// Bytes written into the body; 0: none is begun.
+    /// Bytes written to the current body; 0: none is open.
     filled: usize,
-    /// Length of the one frame that the body holds whole, while it holds nothing else.
+    /// Length of a whole frame, while the body holds only that.
     only: Option<usize>,
 }
 
 impl Packer {
-    /// Adds a frame, given in parts that follow one another. Empty frames and those above [`MAX_FRAME`](super::MAX_FRAME) are left
-    /// out.
+    /// Adds a frame, given in consecutive parts. Drops empty frames and those above [`MAX_FRAME`](super::MAX_FRAME).
     pub fn push(&mut self, frame: [&[u8]; 2], bodies: &mut impl Bodies) {
         let mut missing = frame[0].len() + frame[1].len();
         let Some(length) = u16::try_from(missing).ok().filter(|length| *length > 0) else { return };
@@ -49,19 +47,19 @@ impl Packer {
         }
     }
 
-    /// Ends the last body.
+    /// Closes the last body.
     pub fn finish(&mut self, bodies: &mut impl Bodies) {
         if self.filled > 0 {
             self.finish_at(self.filled, bodies);
         }
     }
 
-    /// Whether a body is begun.
+    /// Whether a body is open.
     pub fn is_open(&self) -> bool {
         self.filled > 0
     }
 
-    /// Where in the body that is begun its one frame is, if it holds one whole frame and nothing else.
+    /// Range of the frame in the open body, if it holds one whole frame only.
     pub fn only_frame(&self) -> Option<Range<usize>> {
         self.only.map(|length| OFFSET + LENGTH..OFFSET + LENGTH + length)
     }
@@ -82,7 +80,7 @@ impl Packer {
     }
 }
 
-/// Copies as much as fits to the front of `room` and returns how much that is.
+/// Copies what fits to the front of `room`; returns its length.
 fn put(from: &[u8], room: &mut [u8]) -> usize {
     let now = from.len().min(room.len());
     room[..now].copy_from_slice(&from[..now]);

@@ -1,68 +1,68 @@
-//! Bodies into frames, whatever order they come in.
+//! Reassembles frames from bodies in any order.
 
 use super::{MAX_AHEAD, MAX_BODY, MAX_FRAME, OFFSET};
 use crate::packet::traffic_class::stronger;
 
-/// What a [`Reassembler`] threw away.
+/// Counts what a [`Reassembler`] dropped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Drops {
-    /// Frames begun and never finished.
+    /// Frames begun but never completed.
     pub partial: u64,
-    /// Bodies with a length above the agreed frame size; their rest was dropped.
+    /// Bodies with a length above the agreed frame size; the rest of them was dropped.
     pub oversize: u64,
-    /// Bodies too short or too long to be one.
+    /// Bodies of invalid length.
     pub malformed: u64,
 }
 
 /// Takes a frame and the strongest ECN codepoint of the datagrams that carried parts of it.
 pub type Deliver<'a> = &'a mut dyn FnMut(&[u8], u8);
 
-/// Makes frames of the bodies that came under one key of one lane.
+/// Reassembles the bodies under one key of one lane into frames.
 ///
-/// It must be told of every authentic datagram under that key: [`Reassembler::block`] for stream blocks,
-/// [`Reassembler::other`] for all else. A frame that lies whole in a body passes at once, and one that is cut as soon as the last of its
-/// parts is there. So nothing waits for what may be lost, and frames overtake each other only where their datagrams
-/// did. A part waits for its neighbours until the counter it needs is more than [`MAX_AHEAD`] behind the newest.
+/// It must be told of every authentic datagram under that key: by [`Reassembler::block`] of stream blocks, by
+/// [`Reassembler::other`] of all others. A frame that lies whole in a body is delivered at once, a split one as soon as
+/// its last part arrives. So nothing waits for what may be lost, and frames are reordered only if their datagrams were. A
+/// part waits for its neighbours until the counter it needs is more than [`MAX_AHEAD`] behind the newest.
 ///
-/// Each counter is to be given at most once (the replay window sees to that); a repeated one never corrupts a
-/// frame and takes no more memory, but delivers its whole frames again.
+/// Each counter should be given at most once (the replay window ensures that). A repeated one corrupts no frame and takes
+/// no more memory, but its whole frames are delivered again.
 #[derive(Debug)]
 pub struct Reassembler {
     max_frame: usize,
-    /// The highest counter that came.
+    /// The highest counter received.
     newest: u64,
-    /// Frames whose beginning came.
+    /// Frames whose start has arrived.
     pub(super) begun: Pool<Begun>,
-    /// What continues a frame of which the part before is not there.
+    /// Continuations whose preceding part is missing.
     pub(super) parts: Pool<Part>,
     drops: Drops,
 }
 
-/// A frame whose beginning came.
+/// A frame whose start has arrived.
 #[derive(Debug)]
 pub(super) struct Begun {
-    /// The counter that it goes on with.
+    /// Counter of its next part.
     next: u64,
-    /// How many bytes are missing.
+    /// Number of missing bytes.
     missing: usize,
-    /// ECN of what is there.
+    /// ECN of the parts so far.
     ecn: u8,
     pub(super) bytes: Vec<u8>,
 }
 
-/// What a body holds of a frame that was begun before it.
+/// A body's continuation of an earlier frame.
 #[derive(Debug)]
 pub(super) struct Part {
     counter: u64,
-    /// How many bytes of the frame were missing.
+    /// Bytes of the frame that were still missing.
     offset: usize,
     ecn: u8,
     pub(super) bytes: Vec<u8>,
 }
 
 impl Reassembler {
-    /// It will have at most a frame of `max_frame` bytes and a body for each counter that something may wait for, and has nothing before
-    /// one waits: most keys never need more than one frame.
+    /// Grows as needed up to one frame of `max_frame` bytes and a body for each counter that may be waited for. It starts empty, as most
+    /// keys never need more than one frame.
     pub fn new(max_frame: usize) -> Self {
         let begun = || Begun { next: 0, missing: 0, ecn: 0, bytes: Vec::new() };
         let part = || Part { counter: 0, offset: 0, ecn: 0, bytes: Vec::new() };
@@ -75,7 +75,7 @@ impl Reassembler {
         }
     }
 
-    /// Takes the body of an authentic stream block that came in a datagram with the codepoint `ecn`.
+    /// Handles the body of an authentic stream block; its datagram had the codepoint `ecn`.
     pub fn block(&mut self, counter: u32, ecn: u8, body: &[u8], deliver: Deliver<'_>) {
         if !(OFFSET..=MAX_BODY).contains(&body.len()) {
             self.drops.malformed += 1;
@@ -95,7 +95,7 @@ impl Reassembler {
         }
     }
 
-    /// Takes note of an authentic datagram that is no stream block.
+    /// Notes an authentic datagram that is not a stream block.
     pub fn other(&mut self, counter: u32) {
         let counter = u64::from(counter);
         self.advance(counter);
@@ -104,12 +104,12 @@ impl Reassembler {
         }
     }
 
-    /// What was thrown away so far.
+    /// Returns the drops so far.
     pub fn drops(&self) -> Drops {
         self.drops
     }
 
-    /// Gives up what needs a counter that is too far behind.
+    /// Drops what needs a counter that is too far behind.
     fn advance(&mut self, counter: u64) {
         if counter <= self.newest {
             return;
@@ -124,12 +124,12 @@ impl Reassembler {
         }
     }
 
-    /// The lowest counter that something still waits for.
+    /// Lowest counter that is still waited for.
     fn least(&self) -> u64 {
         self.newest.saturating_sub(MAX_AHEAD as u64)
     }
 
-    /// The frame that goes on with this counter.
+    /// The frame that continues with this counter.
     fn expecting(&self, counter: u64) -> Option<usize> {
         self.begun.position(|begun| begun.next == counter)
     }
@@ -139,7 +139,7 @@ impl Reassembler {
         self.begun.free(index);
     }
 
-    /// A frame begins with this part, and goes on with the counter `next`.
+    /// Begins a frame with this part; it continues with the counter `next`.
     fn begin(&mut self, next: u64, missing: usize, ecn: u8, part: &[u8], deliver: Deliver<'_>) {
         let is_new = next >= self.least() && self.expecting(next).is_none();
         let Some((index, begun)) = is_new.then(|| self.begun.take()).flatten() else {
@@ -153,7 +153,7 @@ impl Reassembler {
         self.go_on(index, deliver);
     }
 
-    /// Keeps a part until the one before it comes.
+    /// Keeps a part until its predecessor comes.
     fn keep(&mut self, counter: u64, offset: usize, ecn: u8, bytes: &[u8]) {
         let is_new = counter > self.least() && self.parts.position(|part| part.counter == counter).is_none();
         let Some((_, part)) = is_new.then(|| self.parts.take()).flatten() else { return };
@@ -163,7 +163,7 @@ impl Reassembler {
         part.bytes.extend_from_slice(bytes);
     }
 
-    /// Adds a part that was waited for, and those that came before it.
+    /// Adds an expected part and any later ones that came before it.
     fn add(&mut self, index: usize, offset: usize, ecn: u8, bytes: &[u8], deliver: Deliver<'_>) {
         if self.begun.items[index].add(offset, ecn, bytes) {
             self.go_on(index, deliver);
@@ -172,7 +172,7 @@ impl Reassembler {
         }
     }
 
-    /// Adds to a frame what is there of it, and gives it out if it is whole.
+    /// Adds available parts to a frame, and delivers it if complete.
     fn go_on(&mut self, index: usize, deliver: Deliver<'_>) {
         let begun = &mut self.begun.items[index];
         while begun.missing > 0 {
@@ -188,8 +188,7 @@ impl Reassembler {
         self.begun.free(index);
     }
 
-    /// Delivers the frames that lie whole in `stream`; returns the beginning of one that does not, and
-    /// how many bytes are missing of it.
+    /// Delivers the whole frames in `stream`. Returns the start of an incomplete one and its number of missing bytes.
     fn whole_frames<'b>(
         &mut self,
         ecn: u8,
@@ -215,7 +214,7 @@ impl Reassembler {
 }
 
 impl Begun {
-    /// Adds what the next body holds; false: that is of another frame.
+    /// Adds the next body's continuation. False: it belongs to another frame.
     fn add(&mut self, offset: usize, ecn: u8, bytes: &[u8]) -> bool {
         if offset != self.missing {
             return false;
@@ -228,7 +227,7 @@ impl Begun {
     }
 }
 
-/// Things that are made once and used again and again: those in use are the first.
+/// Reusable items, allocated once; those in use come first.
 #[derive(Debug)]
 pub(super) struct Pool<T> {
     pub(super) items: Vec<T>,
@@ -244,7 +243,7 @@ impl<T> Pool<T> {
         self.items[..self.used].iter().position(is_it)
     }
 
-    /// One that is in use from now on, and where it is; `None`: all are.
+    /// Takes an unused item with its index; `None`: all are in use.
     fn take(&mut self) -> Option<(usize, &mut T)> {
         let index = self.used;
         let item = self.items.get_mut(index)?;
@@ -260,7 +259,7 @@ impl<T> Pool<T> {
     }
 }
 
-/// The two bytes at the front as a number, and what follows; of fewer bytes: nothing.
+/// Splits off the first two bytes as a number; with fewer, returns nothing.
 fn split(bytes: &[u8]) -> (usize, &[u8]) {
     match bytes.split_first_chunk() {
         Some((number, rest)) => (u16::from_be_bytes(*number).into(), rest),

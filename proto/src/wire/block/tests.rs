@@ -7,7 +7,7 @@ use super::*;
 use crate::testing::Dice;
 use crate::wire::vectors::{hex, vectors};
 
-/// The slow receiver, shared with the fuzz targets; it depends on nothing.
+/// The slow reference, shared with the fuzz targets; it has no dependencies.
 #[path = "../../../../fuzz/src/reference.rs"]
 mod reference;
 
@@ -262,7 +262,7 @@ proptest! {
         prop_assert_eq!(receiver.reassembler.drops(), Drops::default());
     }
 
-    /// Each datagram gives at once what the slow receiver has when all that came before it is in.
+    /// Each datagram yields at once what the slow reference has when everything before it is in.
     #[test]
     fn loss_delays_nothing_and_lets_nothing_overtake(traffic in traffic(), network in network()) {
         let mut receiver = Receiver::new();
@@ -345,7 +345,7 @@ proptest! {
     }
 }
 
-/// A reassembler, and what it delivered.
+/// A reassembler and its output.
 struct Receiver {
     reassembler: Reassembler,
     delivered: Vec<Vec<u8>>,
@@ -388,7 +388,7 @@ impl Receiver {
     }
 }
 
-/// Batches of frames, each packed on its own, with datagrams of other kinds between them.
+/// Batches of frames, each packed separately, mixed with other datagrams.
 #[derive(Debug, Clone)]
 struct Traffic {
     batches: Vec<(Vec<usize>, usize)>,
@@ -415,7 +415,7 @@ impl Traffic {
     }
 }
 
-/// What may happen on the way, drawn beforehand.
+/// Predetermined network faults.
 #[derive(Debug, Clone)]
 struct Network {
     delays: Vec<u8>,
@@ -432,7 +432,7 @@ impl Network {
             .collect()
     }
 
-    /// Nothing comes after a datagram with a counter more than [`MAX_AHEAD`] higher.
+    /// No datagram comes after one whose counter is more than [`MAX_AHEAD`] higher.
     fn reordered(&self, datagrams: BTreeMap<u32, Datagram>) -> Vec<(u32, Datagram)> {
         self.delayed(datagrams, |delay| u32::from(delay) % (MAX_AHEAD as u32 + 1))
     }
@@ -468,7 +468,7 @@ fn network() -> impl Strategy<Value = Network> {
     (delays, losses).prop_map(|(delays, losses)| Network { delays, losses })
 }
 
-/// Bodies no sender would write, with small numbers so that they often mean something.
+/// Bodies that no sender would write, with small numbers so that they are often valid.
 fn hostile() -> impl Strategy<Value = BTreeMap<u32, Datagram>> {
     let datagram = prop_oneof![8 => body().prop_map(Datagram::Block), 1 => Just(Datagram::Other)];
     prop::collection::vec(datagram, 1..120).prop_map(|datagrams| (0..).zip(datagrams).collect())
@@ -484,7 +484,7 @@ fn body() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// A frame unlike any other (from four bytes on), in each of its parts.
+/// A frame whose every part, from four bytes on, is unique.
 fn frame(n: u32, length: usize) -> Vec<u8> {
     n.to_be_bytes().into_iter().chain(Dice(n.into()).bytes(length)).take(length).collect()
 }
@@ -493,7 +493,7 @@ fn slices(frames: &[Vec<u8>]) -> Vec<&[u8]> {
     frames.iter().map(Vec::as_slice).collect()
 }
 
-/// Bodies of one capacity.
+/// Bodies of equal capacity.
 struct Written {
     body: Vec<u8>,
     closed: Vec<Vec<u8>>,
@@ -510,7 +510,7 @@ impl Bodies for Written {
     }
 }
 
-/// Packs the frames, each cut somewhere into two parts.
+/// Packs the frames, each given in two parts.
 fn pack(frames: &[&[u8]], capacity: usize) -> Vec<Vec<u8>> {
     let mut written = Written { body: vec![0xee; capacity], closed: Vec::new() };
     let mut packer = Packer::default();

@@ -1,4 +1,4 @@
-//! Bytes into messages.
+//! Decodes messages.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,7 +11,7 @@ use super::{
 use crate::packet::layer::Mode;
 use crate::wire::cbor::Reader;
 
-/// Decodes the body of a control datagram. `Ok(None)`: a type this version does not know, to be ignored.
+/// Decodes the body of a control datagram. `Ok(None)`: an unknown type, to be ignored.
 pub fn decode(body: &[u8]) -> Result<Option<Message>, Malformed> {
     let (kind, rest) = body.split_first().ok_or(Malformed::Truncated)?;
     if body.len() > if *kind == PING { MAX_PING } else { MAX_CONTROL } {
@@ -189,11 +189,11 @@ fn decode_routes(reader: &mut Reader<'_>) -> Result<Vec<IpNet>, Malformed> {
         routes.push(route);
         Ok(())
     })?;
-    // There is one encoding of none.
+    // An empty list is encoded by its absence.
     if routes.is_empty() { Err(Malformed::OutOfRange) } else { Ok(routes) }
 }
 
-/// 0 or 1. Not CBOR's simple values, which the subset leaves out.
+/// Reads 0 or 1. The subset has no simple values.
 fn choice(reader: &mut Reader<'_>) -> Result<bool, Malformed> {
     match reader.unsigned::<u64>()? {
         0 => Ok(false),

@@ -1,4 +1,4 @@
-//! Messages into bytes.
+//! Encodes messages.
 
 use std::net::IpAddr;
 
@@ -11,8 +11,7 @@ use super::{
 use crate::packet::layer::Mode;
 use crate::wire::cbor::Writer;
 
-/// Appends the encoded message to `out`. What exceeds a bound is cut off: padding, texts (at a character)
-/// and lists keep their beginning.
+/// Appends the encoded message to `out`. Padding, texts (at a character) and lists are truncated to their bounds.
 pub fn encode(message: &Message, out: &mut Vec<u8>) {
     out.push(type_of(message));
     let mut writer = Writer::new(out);
@@ -54,21 +53,21 @@ pub fn encode(message: &Message, out: &mut Vec<u8>) {
     }
 }
 
-/// The most that a ping has beside its padding: type, map, keys, n, and the padding's length.
+/// Longest ping without its padding: type, map, keys, n, padding length.
 const PING_FIXED: usize = 1 + 1 + 1 + 5 + 1 + 3;
 
-/// An encoded ping with so many bytes of padding.
+/// Encodes a ping with so many bytes of padding.
 pub fn ping(n: u32, padding: usize) -> Vec<u8> {
     let mut body = Vec::new();
     encode(&Message::Ping { n, padding }, &mut body);
     body
 }
 
-/// An encoded ping of `length` bytes, or of as few more or less as its encoding allows.
+/// Encodes a ping of `length` bytes, or as near as its encoding allows.
 pub fn ping_of_length(n: u32, length: usize) -> Vec<u8> {
     let bare = ping(n, 0).len();
     let padding = length.saturating_sub(bare);
-    // The padding's own length takes one, two or three bytes; the bare ping has one.
+    // The padding's length takes one, two or three bytes; the bare ping has one.
     let more = match padding {
         0..=23 => 0,
         24..=257 => 1,
@@ -164,7 +163,7 @@ fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
-/// The longest beginning of `text` of at most `max` bytes.
+/// Returns the longest prefix of `text` with at most `max` bytes.
 fn cut(text: &str, max: usize) -> &str {
     let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     end.and_then(|end| text.get(..end)).unwrap_or_default()
