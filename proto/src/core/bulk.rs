@@ -1,4 +1,4 @@
-//! The bulk path of one worker, in whatever format the link has: the one place that tells tund's own from OpenVPN's.
+//! One worker's bulk path in the link's format. Only this module tells tund's own format from OpenVPN's.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,37 +12,37 @@ use crate::config::Upgrade;
 use crate::crypto::keys::LinkKeys;
 use crate::packet::layer::Layer;
 
-/// What a worker's lane is made of.
+/// Settings of a worker's lane.
 #[derive(Clone)]
 pub enum Settings {
     /// tund's own format.
     Tund(lane::Settings),
     /// OpenVPN's.
     OpenVpn(openvpn::lane::Settings),
-    /// OpenVPN's, until the peer has shown that it is tund.
+    /// OpenVPN's, until the peer has proved to be tund.
     Both {
-        /// Of the lane in tund's own format.
+        /// For the lane in tund's own format.
         tund: lane::Settings,
-        /// Of the lane in OpenVPN's.
+        /// For the lane in OpenVPN's.
         openvpn: openvpn::lane::Settings,
     },
 }
 
 impl Settings {
-    /// Those of a link; `openvpn` is there if its peer is one.
+    /// Those of a link; `openvpn`: if its peer may be one.
     pub fn new(tund: lane::Settings, openvpn: Option<openvpn::lane::Settings>, upgrade: Upgrade) -> Self {
         match (openvpn, upgrade) {
             (None, _) => Self::Tund(tund),
             (Some(openvpn), Upgrade::Off) => Self::OpenVpn(openvpn),
             (Some(mut openvpn), Upgrade::Auto | Upgrade::Require) => {
-                // The hosts stay where they are when the format changes.
+                // A change of format does not change where hosts are.
                 openvpn.inner.share_hosts(&tund.inner);
                 Self::Both { tund, openvpn }
             }
         }
     }
 
-    /// Those of another lane of the same link. There is one alone where OpenVPN's format is spoken.
+    /// Returns the settings for another lane of the link. OpenVPN's format has only one lane.
     pub fn of_lane(&self, lane: u8) -> Self {
         match self {
             Self::Tund(settings) => Self::Tund(settings.of_lane(lane)),
@@ -50,7 +50,7 @@ impl Settings {
         }
     }
 
-    /// What hides the lengths in streams, in the format that goes over them.
+    /// Returns the keys that hide the lengths in streams, for the format used there.
     pub fn keys(&self) -> Option<Arc<LinkKeys>> {
         match self {
             Self::Tund(settings) => Some(settings.keys.clone()),
@@ -58,7 +58,7 @@ impl Settings {
         }
     }
 
-    /// What frames begin with.
+    /// The outermost header of frames.
     pub fn layer(&self) -> Layer {
         match self {
             Self::Tund(settings) => settings.inner.layer(),
@@ -67,14 +67,14 @@ impl Settings {
     }
 }
 
-/// From the link to a lane in its format.
+/// A command from the link to a lane in its format.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
     /// tund's own format.
     Tund(lane::Command),
     /// OpenVPN's.
     OpenVpn(openvpn::lane::Command),
-    /// Where there are both: which of them the frames of the device take.
+    /// With both lanes: whether frames of the device take tund's own.
     Upgraded(bool),
 }
 
@@ -85,7 +85,7 @@ impl From<lane::Command> for Command {
 }
 
 impl Command {
-    /// Whether it is for the way out.
+    /// Whether it is for the outward half.
     pub fn is_outward(&self) -> bool {
         match self {
             Self::Tund(command) => matches!(command, lane::Command::Send(_)),
@@ -94,16 +94,16 @@ impl Command {
         }
     }
 
-    /// The lane that it is for; `None`: each of them.
+    /// The lane it is for; `None`: all of them.
     pub fn lane(&self) -> Option<u8> {
         match self {
             Self::Tund(command) => command.lane(),
-            // There is one.
+            // There is only one.
             Self::OpenVpn(_) | Self::Upgraded(_) => Some(0),
         }
     }
 
-    /// Which way the peer's datagrams come, where it says so.
+    /// The path of the peer's datagrams, if the command sets it.
     pub fn endpoint(&self) -> Option<Option<Path>> {
         match self {
             Self::Tund(lane::Command::Receive(ReceiveCommand::Endpoint(path))) => Some(*path),
@@ -112,12 +112,12 @@ impl Command {
         }
     }
 
-    /// Whether datagrams are opened under another key from now on.
+    /// Whether it adds a key for opening datagrams.
     pub fn accepts(&self) -> bool {
         matches!(self, Self::Tund(lane::Command::Receive(ReceiveCommand::Accept { .. })))
     }
 
-    /// Whether frames are let in, where it says so.
+    /// Whether frames are admitted, if the command says so.
     pub fn agreed(&self) -> Option<bool> {
         match self {
             Self::Tund(lane::Command::Receive(ReceiveCommand::Agreed(agreed)))
@@ -127,24 +127,24 @@ impl Command {
     }
 }
 
-/// A lane, both ways.
+/// A lane, in both directions.
 pub enum Bulk {
     /// tund's own format.
     Tund(Box<lane::Lane>),
     /// OpenVPN's.
     OpenVpn(Box<openvpn::lane::Lane>),
-    /// One of each: datagrams are taken in either format.
+    /// One of each: either format is accepted.
     Both {
         /// tund's own format.
         tund: Box<lane::Lane>,
         /// OpenVPN's.
         openvpn: Box<openvpn::lane::Lane>,
-        /// Whether the frames of the device take tund's own.
+        /// Whether frames of the device take tund's own.
         upgraded: bool,
     },
 }
 
-/// Both lanes have the same methods; of two it is the one that the frames of the device take.
+/// Calls a method that both lanes have. Of two, it is the lane that frames of the device take.
 macro_rules! of {
     ($bulk:expr, $lane:ident => $does:expr) => {
         match $bulk {
@@ -157,7 +157,7 @@ macro_rules! of {
 }
 
 impl Bulk {
-    /// A lane to which the link has said nothing yet.
+    /// A lane without any commands from the link yet.
     pub fn new(settings: &Settings) -> Self {
         match settings.clone() {
             Settings::Tund(settings) => Self::Tund(Box::new(lane::Lane::new(settings))),
@@ -170,12 +170,12 @@ impl Bulk {
         }
     }
 
-    /// Where datagrams with frames go.
+    /// Where datagrams with frames are sent.
     pub fn endpoint(&self) -> Option<Path> {
         of!(self, lane => lane.outward.frames.endpoint)
     }
 
-    /// What was counted so far.
+    /// Counters so far.
     pub fn stats(&self) -> Stats {
         match self {
             Self::Tund(lane) => lane.stats(),
@@ -184,7 +184,7 @@ impl Bulk {
         }
     }
 
-    /// What the link must know once a second.
+    /// Returns what the link must know once a second.
     pub fn report(&mut self, now: Instant) -> Report {
         if let Self::Tund(lane) | Self::Both { tund: lane, .. } = self {
             lane.outward.frames.inner.set_now(now);
@@ -201,7 +201,7 @@ impl Bulk {
         }
     }
 
-    /// Carries out what the link decided.
+    /// Carries out the link's decision.
     pub fn handle_command(&mut self, now: Instant, command: Command, sink: &mut impl Sink) {
         if let (Command::Upgraded(to), Self::Both { .. }) = (&command, &mut *self) {
             self.flush(sink);
@@ -217,14 +217,14 @@ impl Bulk {
             (Self::OpenVpn(lane) | Self::Both { openvpn: lane, .. }, Command::OpenVpn(command)) => {
                 lane.handle_command(now, command, sink);
             }
-            // A link speaks the formats of its lanes.
+            // A link speaks its lanes' formats only.
             (Self::Tund(_), Command::OpenVpn(_))
             | (Self::OpenVpn(_), Command::Tund(_))
             | (_, Command::Upgraded(_)) => {}
         }
     }
 
-    /// Drops what this may be a copy of a process to have sent under.
+    /// Drops all keys that a copy of this process may use too.
     pub fn wipe_all(&mut self, sink: &mut impl Sink) {
         if let Self::OpenVpn(lane) | Self::Both { openvpn: lane, .. } = self {
             lane.outward.handle_command(Send::Stop, sink);
@@ -234,27 +234,27 @@ impl Bulk {
         }
     }
 
-    /// The frames of the device that follow come now.
+    /// Sets the time of the frames that follow.
     pub fn set_now(&mut self, now: Instant) {
         of!(self, lane => lane.outward.frames.inner.set_now(now));
     }
 
-    /// Whether the guard lets a frame of the device, or several that the kernel joined, go to the peer.
+    /// Whether the guard lets a frame of the device, or several joined by the kernel, go to the peer.
     pub fn admits(&mut self, frame: &[u8], sink: &mut impl Sink) -> bool {
         of!(self, lane => lane.outward.frames.admits(frame, sink))
     }
 
-    /// Takes a frame of the device, in two parts that follow one another. It may stay until [`Bulk::flush`].
+    /// Takes a frame of the device, in two consecutive parts. It may wait until [`Bulk::flush`].
     pub fn handle_frame(&mut self, head: &[u8], tail: &[u8], sink: &mut impl Sink) {
         of!(self, lane => lane.outward.handle_frame(head, tail, sink));
     }
 
-    /// Sends what is waiting.
+    /// Sends waiting frames.
     pub fn flush(&mut self, sink: &mut impl Sink) {
         of!(self, lane => lane.outward.flush(sink));
     }
 
-    /// Opens datagrams that came together.
+    /// Opens datagrams received together.
     pub fn handle_datagrams(&mut self, now: Instant, arrived: Arrived<'_>, sink: &mut impl Sink) {
         match self {
             Self::Tund(lane) => lane.inward.handle_datagrams(now, arrived, sink),
@@ -266,8 +266,8 @@ impl Bulk {
     }
 }
 
-/// A datagram is of OpenVPN's format if it has one of its lengths and its HMAC is right; what is not is as it came, and tund's own. Those of
-/// another length stay together.
+/// Tries OpenVPN's format first if the length fits. A datagram whose HMAC is wrong is unchanged and goes to tund's own. Those of other
+/// lengths stay together.
 fn handle_either(
     tund: &mut lane::Lane,
     openvpn: &mut openvpn::lane::Lane,

@@ -1,28 +1,28 @@
-//! Time as the pure half sees it, and how a copy of a running system gives itself away.
+//! Time in the pure half, and detection of copies of a running system.
 
 use std::time::Instant;
 
 use super::limits::CLOCKS_PART;
 
-/// The time of one event: a monotonic instant, and the wall clock in microseconds since the Unix epoch.
+/// The time of an event: a monotonic instant, and the wall clock in microseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now {
-    /// For timers; never goes back, and stands still while the host sleeps.
+    /// For timers; never goes back, and stops while the host sleeps.
     pub instant: Instant,
     /// For key ids; may jump.
     pub wall: u64,
 }
 
-/// Watches whether both clocks go alike. They part when the host slept, when a snapshot of it was restored
-/// and its clock set, and when somebody sets the clock: what runs may then be one of two copies, and no
-/// counter that it remembers may be used again.
+/// Checks that both clocks advance alike. They diverge when the host slept, when a snapshot was restored and its clock
+/// set, and when somebody sets the clock. This process may then be one of two copies, and must not reuse any counter it
+/// remembers.
 #[derive(Debug, Default)]
 pub struct ClockJumpDetector {
     last: Option<Now>,
 }
 
 impl ClockJumpDetector {
-    /// Whether the clocks jumped against each other since the call before.
+    /// Whether the clocks have diverged since the previous call.
     pub fn has_jumped(&mut self, now: Now) -> bool {
         let Some(last) = self.last.replace(now) else { return false };
         let instants = now.instant.saturating_duration_since(last.instant).as_micros();
@@ -51,7 +51,7 @@ mod tests {
         let steps = [
             (at(0, 0), false),
             (at(1000, 0), false),
-            // Slewed by half a second each time, as a time daemon does.
+            // Slewed by half a second each time, as by a time daemon.
             (at(1001, 500_000), false),
             (at(1002, second), false),
             (at(1003, 3 * second), true),

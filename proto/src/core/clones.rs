@@ -1,7 +1,7 @@
-//! Two processes that use one key towards this end, each as if it were the peer: most likely one file on two hosts.
+//! Detects two processes that use one key towards this end, both posing as the peer: most likely one file on two hosts.
 //!
-//! A peer that was restarted is another process too, and one that roams is elsewhere. What tells is that the former one speaks
-//! again after the later one did.
+//! A restarted peer is another process too, and a roaming one is elsewhere. With clones, the former process speaks again
+//! after the later one.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -11,12 +11,12 @@ use super::key_id::KeyId;
 use super::limits::{CLONES_LEAST, CLONES_TOLD, CLONES_WITHIN, REPEAT};
 use super::session::Instance;
 
-/// What this end knows of the process that says something now: nothing that was under way for a while comes here.
+/// The process that speaks now. Datagrams long under way are excluded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Speaker {
     /// Handshake mode: its instance.
     Instance(Instance),
-    /// Static mode: its key id, one of several in its life, but never one that it has replaced.
+    /// Static mode: its key id. A process has several in turn, but never returns to one.
     KeyId(KeyId),
 }
 
@@ -28,23 +28,23 @@ struct Turn {
     ended: Instant,
 }
 
-/// The turns that the processes at the other side take.
+/// The turns of the processes on the other side.
 #[derive(Debug, Default)]
 pub struct Turns {
     current: Option<Turn>,
     former: Option<Turn>,
-    /// How often in a row it was the former one's turn again.
+    /// How often in a row the former one spoke again.
     returns: u32,
-    /// When the second of them spoke first.
+    /// When the second of them first spoke.
     began: Option<Instant>,
 }
 
 impl Turns {
-    /// Takes it that this one spoke, from there. Two addresses: there are two of them, and it is the other one's turn now.
+    /// Notes that `speaker` spoke from `from`. Returns two addresses if there are two of them and the turn changed.
     pub fn handle(&mut self, now: Instant, speaker: Speaker, from: SocketAddr) -> Option<[SocketAddr; 2]> {
         let turn = Turn { speaker, from, ended: now };
         let Some(current) = self.current.as_mut().filter(|current| current.speaker != speaker) else {
-            // The same process, which may have moved.
+            // The same process, possibly moved.
             if self.current.replace(turn).is_some_and(|current| current.from != from) {
                 self.returns = 0;
             }
@@ -53,7 +53,7 @@ impl Turns {
         let former = self.former.filter(|former| now <= former.ended + CLONES_WITHIN);
         let is_back = former.is_some_and(|former| former.speaker == speaker);
         if current.from == from && !is_back {
-            // A peer that was restarted, or its next key id.
+            // A restarted peer, or its next key id.
             *current = turn;
             return None;
         }
@@ -64,14 +64,14 @@ impl Turns {
             return None;
         }
         self.returns += 1;
-        // One that was displaced lives, and so did the other one. Others in their places may be one process that hurries.
+        // A displaced process that speaks again is alive, as is the other. New ones may be one process moving quickly.
         let lasts = self.began.is_some_and(|began| now >= began + CLONES_LEAST);
         let both = if other < from { [other, from] } else { [from, other] };
         (is_back || self.returns >= 2 && lasts).then_some(both)
     }
 }
 
-/// Who speaks, and whether there are two of them.
+/// Who speaks, and whether there are two.
 #[derive(Default)]
 pub struct Clones {
     /// Who speaks.
@@ -79,10 +79,10 @@ pub struct Clones {
     found: Option<Found>,
 }
 
-/// That there are two, for as long as that holds.
+/// The finding that there are two, while it lasts.
 struct Found {
     condition: Condition,
-    /// When there was the last sign of it.
+    /// Time of the last sign.
     seen_at: Instant,
     /// When it was last logged.
     said_at: Instant,
@@ -91,12 +91,12 @@ struct Found {
 }
 
 impl Clones {
-    /// Whether this end is called by two ends of one key, or is one of such two.
+    /// Whether two ends with one key call this end, or it is one of such two.
     pub fn condition(&self, now: Instant) -> Option<&Condition> {
         self.lasting(now).map(|found| &found.condition)
     }
 
-    /// There are two; gives what is to be said of it.
+    /// Notes two ends; returns what to report.
     pub fn handle_found(&mut self, now: Instant, ends: [SocketAddr; 2]) -> Option<Condition> {
         let [first, second] = ends.map(|end| SocketAddr::new(end.ip().to_canonical(), end.port()));
         let condition = Condition::ClonedEnd { first, second };
@@ -108,7 +108,7 @@ impl Clones {
         line
     }
 
-    /// Whether the two are told now, which then counts as done.
+    /// Whether to tell the two now; then counts as done.
     pub fn is_telling_due(&mut self, now: Instant) -> bool {
         let Some(found) = &mut self.found else { return false };
         let due = found.told_at.is_none_or(|at| now >= at + CLONES_TOLD);
@@ -135,7 +135,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// The seconds at which two were found among those who spoke: when, which process, and from where.
+    /// The seconds at which two were found, given when which process spoke, and from where.
     fn found(speaker: impl Fn(u8) -> Speaker, spoken: &[(f64, u8, &str)]) -> Vec<f64> {
         let (start, mut turns) = (Instant::now(), Turns::default());
         let mut handle = |seconds: f64, who, from: &str| {
@@ -164,7 +164,7 @@ mod tests {
             [17.0, 32.0],
             "at the first return, and each time"
         );
-        // Behind one translator, and an end that draws another instance each time.
+        // Behind one NAT, and an end that draws a new instance each time.
         let same = "192.0.2.1:1500";
         assert_eq!(found(instance, &[(0.0, 1, A), (2.0, 2, same), (17.0, 1, A)]), [17.0]);
         assert_eq!(found(instance, &[(0.0, 1, A), (9.0, 2, B), (18.0, 3, A), (27.0, 4, B)]), [27.0]);
@@ -173,9 +173,9 @@ mod tests {
     #[test]
     fn two_key_ids_in_turn_are_two_ends() {
         assert_eq!(found(key_id, &[(0.0, 1, A), (1.0, 2, B), (9.0, 1, A), (10.0, 2, B)]), [9.0, 10.0]);
-        // Each draws another one each minute.
+        // Each draws a new one every minute.
         assert_eq!(found(key_id, &[(0.0, 1, A), (9.0, 2, B), (18.0, 3, A), (27.0, 4, B)]), [27.0]);
-        // One process changes its key id while it moves.
+        // One process changes its key id while moving.
         assert_eq!(
             found(key_id, &[(0.0, 1, A), (0.1, 2, B), (0.2, 2, A), (0.3, 2, B), (0.4, 2, A)]),
             [0.0; 0]
@@ -186,9 +186,9 @@ mod tests {
     fn a_peer_that_moves_or_starts_anew_is_one_end() {
         for speaker in [instance as fn(u8) -> Speaker, key_id] {
             let one = |spoken: &[(f64, u8, &str)]| assert_eq!(found(speaker, spoken), [0.0; 0]);
-            // It roams to and fro, or is translated anew.
+            // It roams back and forth, or NAT rebinds it.
             one(&[(0.0, 1, A), (5.0, 1, B), (10.0, 1, A), (15.0, 1, B), (20.0, 1, A)]);
-            // It is restarted in place, again and again.
+            // It restarts in place, repeatedly.
             one(&[(0.0, 1, A), (5.0, 2, A), (10.0, 3, A), (15.0, 4, A), (20.0, 5, A)]);
             // Each time from another port.
             one(&[
@@ -198,11 +198,11 @@ mod tests {
                 (15.0, 4, "192.0.2.7:1"),
                 (20.0, 5, "192.0.2.8:1"),
             ]);
-            // It is moved to another host and back.
+            // It moves to another host and back.
             one(&[(0.0, 1, A), (5.0, 2, B), (20.0, 3, A), (40.0, 3, A)]);
-            // The same at leisure.
+            // The same, slowly.
             one(&[(0.0, 1, A), (100.0, 2, B), (200.0, 3, A), (300.0, 4, B), (400.0, 5, A)]);
-            // It moves while it draws another key id, or after a restart.
+            // It moves while drawing another key id, or after a restart.
             one(&[(0.0, 1, A), (60.0, 2, B), (61.0, 2, A), (120.0, 3, B), (121.0, 3, A), (180.0, 4, B)]);
         }
     }

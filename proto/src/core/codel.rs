@@ -1,42 +1,42 @@
-//! A queue that only stands adds delay and no throughput: when one does, in the socket or before the cipher, a datagram
-//! or segment is given up early, so that the senders inside slow down before a buffer is full and whole batches are lost. The law is that of CoDel
-//! (RFC 8289). The measure is bytes where what waits is not dated, and where a path takes it without delay; it is time where the path holds it back.
+//! A standing queue adds delay but no throughput. If one forms in the socket or before the cipher, a datagram or segment is dropped early, so that
+//! inner senders slow down before a buffer overflows and loses whole batches. The control law is CoDel's (RFC 8289). The queue is measured in bytes
+//! if its items have no timestamps or the path does not delay them, and in time if the path holds it back.
 
 use std::time::{Duration, Instant};
 
 /// Bytes that may wait for longer than `INTERVAL` (2 ms).
 ///
 /// Measured on two processors with one TCP stream: twice the time adds a twentieth to its throughput and a quarter
-/// to the round trip of a ping beside it; half as much takes a fifth of the throughput away.
+/// to the round trip of a concurrent ping; half of it costs a fifth of the throughput.
 pub const TARGET: usize = 128 * 1024;
-/// Many round trips of the local network; bursts are shorter.
+/// Many round trips of the local network, and longer than bursts.
 const INTERVAL: Duration = Duration::from_millis(2);
 
-/// On a path that holds back, nothing waits longer than this for more than `HELD_INTERVAL` (100 ms), the interval of RFC 8289. At 20 Mbit/s
-/// that is 50 kB, for a path of 50 ms two fifths of what is on its way.
+/// On a path that holds back, the longest wait for more than `HELD_INTERVAL` (100 ms), RFC 8289's interval. At 20 Mbit/s that is 50 kB, for
+/// a 50 ms path two fifths of the data in flight.
 pub const HELD_TARGET: Duration = Duration::from_millis(20);
 const HELD_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Decides when a datagram is given up.
+/// Decides when to drop a datagram.
 #[derive(Debug)]
 pub struct Codel {
-    /// A queue may stand for so long.
+    /// How long a queue may stand.
     interval: Duration,
-    /// Since when more than the target waits.
+    /// Since when the queue has been above the target.
     above_since: Option<Instant>,
-    /// Datagrams given up since then.
+    /// Datagrams dropped since then.
     count: u32,
-    /// When the next one is.
+    /// When to drop the next.
     next: Option<Instant>,
 }
 
 impl Codel {
-    /// For what passes at the speed of this machine.
+    /// For a queue that drains at the speed of this machine.
     pub fn passing() -> Self {
         Self::of(INTERVAL)
     }
 
-    /// For what a path holds back.
+    /// For a queue that a path holds back.
     pub fn held() -> Self {
         Self::of(HELD_INTERVAL)
     }
@@ -45,7 +45,7 @@ impl Codel {
         Self { interval, above_since: None, count: 0, next: None }
     }
 
-    /// Takes whether more waits than should, now; true: one datagram is to be given up, or marked.
+    /// Updates with whether the queue is above the target now. True: drop or mark one datagram.
     pub fn should_drop(&mut self, now: Instant, is_above: bool) -> bool {
         if !is_above {
             *self = Self::of(self.interval);
@@ -67,7 +67,7 @@ mod tests {
 
     use super::*;
 
-    /// When, in milliseconds, something is shed while `waiting` says how much waits in each one.
+    /// The milliseconds in which something is shed, if `waiting` is the queue in each.
     fn shed(milliseconds: u64, waiting: impl Fn(u64) -> usize) -> Vec<u64> {
         let mut codel = Codel::passing();
         let start = Instant::now();

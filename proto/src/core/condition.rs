@@ -1,7 +1,8 @@
-//! What a link meets, waits for or suffers from: a type with a stable code for programs and one sentence for people.
+//! What a link encounters, waits for or suffers from: a type, with a stable code for programs and one sentence for
+//! people.
 //!
-//! The codes are an interface: they stand in tund(8), `status --json`, the metrics and the log. A sentence may be
-//! worded anew at any time.
+//! The codes are an interface: they are in tund(8), `status --json`, the metrics and the log. Sentences may be reworded
+//! at any time.
 
 mod sentence;
 
@@ -17,19 +18,19 @@ use crate::core::openvpn::options::Difference;
 use crate::crypto::suite::Exchange;
 use crate::packet::layer::Mode;
 
-/// A condition of the link. Of two ends, `theirs` is the peer's value and `ours` this end's. Text in it is the peer's or the system's: whoever shows it makes it printable.
+/// A condition of the link. `theirs` is the peer's value and `ours` this end's. Text in it comes from the peer or the system: whoever displays it must make it printable.
 #[allow(missing_docs, reason = "the line above each variant says what its fields are")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Condition {
-    /// No remote is configured, so the peer has to call.
+    /// No remote is configured, so the peer must call.
     NoRemote,
-    /// Nothing came back from the remotes: from the one that was called last, and so many others.
+    /// No remote answers: neither the one called last nor so many others.
     NoAnswer {
         #[serde(with = "crate::core::zoned")]
         remote: SocketAddr,
         others: usize,
     },
-    /// ICMP says that nobody receives at the remote's port. Nobody vouches for it.
+    /// An unauthenticated ICMP message says that nobody receives at the remote's port.
     PortRefused {
         #[serde(with = "crate::core::zoned")]
         remote: SocketAddr,
@@ -40,74 +41,74 @@ pub enum Condition {
         remote: SocketAddr,
         reason: String,
     },
-    /// Datagrams arrive, none of which verifies.
+    /// Datagrams arrive, but none verifies.
     KeyMismatch,
-    /// The peer has this end's key, and uses it in the other key mode.
+    /// The peer has this end's key but uses it in the other key mode.
     KeyModeMismatch { theirs: KeyMode, ours: KeyMode },
-    /// Handshake mode: who has this end's key agrees on keys in another way.
+    /// Handshake mode: a holder of this end's key uses another key exchange.
     ExchangeMismatch { theirs: Exchange, ours: Exchange },
     /// Static mode: the peer uses another cipher.
     CipherMismatch,
-    /// Handshake mode: the two ends allow no cipher in common.
+    /// Handshake mode: the ends have no cipher in common.
     NoCommonCipher,
     /// Static mode: both ends send in the same direction.
     DirectionMismatch,
-    /// Static mode: the same, or datagrams of before this end's start come back to it.
+    /// Static mode: as before, or datagrams from before this end's start return.
     OwnDatagrams,
     /// The ends speak different versions of the protocol.
     VersionMismatch { theirs: u8, ours: u8 },
     /// One end is tun, the other one tap.
     DeviceModeMismatch { theirs: Mode, ours: Mode },
-    /// The MTU of the devices differs; in bytes.
+    /// The MTUs of the devices differ; in bytes.
     MtuMismatch { theirs: u32, ours: u32 },
     /// Both ends have this inner address.
     AddressConflict { address: IpAddr },
-    /// The peer has another inner address than is configured here.
+    /// The peer's inner address is not the one configured here.
     PeerAddressMismatch { expected: IpAddr, actual: IpAddr },
-    /// This end has another inner address than is configured at the peer.
+    /// This end's inner address is not the one configured at the peer.
     OwnAddressMismatch { expected: IpAddr, actual: IpAddr },
-    /// The peer calls from an address that it is not pinned to.
+    /// The peer calls from an address other than the one pinned.
     PeerPinned {
         #[serde(with = "crate::core::zoned")]
         from: SocketAddr,
     },
     /// Nothing was heard from the peer for the keepalive timeout.
     PeerSilent { silence: Duration },
-    /// The peer ended the link.
+    /// The peer closed the link.
     PeerGoodbye { reason: String },
-    /// The peer ended because nothing passed, and is called when there is a frame for it.
+    /// The peer was idle and ended; it is called when there is a frame for it.
     PeerIdle,
-    /// The link begins anew because somebody asked for it.
+    /// The link restarts by request.
     Reconnecting,
     /// The host slept, was copied, or had its clock set.
     Resumed,
     /// The route to the peer's outer address leads into the tunnel.
     TunnelInTunnel { remote: IpAddr },
-    /// The peer is followed to another address.
+    /// The peer has moved to another address.
     PeerMoved {
         #[serde(with = "crate::core::zoned")]
         to: SocketAddr,
     },
-    /// Datagrams do not pass any more, and a stream to this address does: the link goes on over that.
+    /// Datagrams no longer pass, but a stream to this address does: the link continues over it.
     OverStream {
         #[serde(with = "crate::core::zoned")]
         to: SocketAddr,
     },
-    /// Datagrams to this address pass again: the link goes on without its stream.
+    /// Datagrams to this address pass again: the link continues without its stream.
     OverDatagrams {
         #[serde(with = "crate::core::zoned")]
         to: SocketAddr,
     },
-    /// What goes along a lane's own way does not arrive any more: that lane goes along the link's.
+    /// A lane's own way no longer works: the lane goes along the link's.
     LaneLost {
         /// The lane.
         lane: u8,
     },
-    /// The peer calls another address of this end than before.
+    /// The peer calls a different address of this end.
     LocalMoved { to: IpAddr },
-    /// What passes to the peer in one datagram; in bytes of UDP payload.
+    /// Largest datagram that passes to the peer; in bytes of UDP payload.
     PathPayload { budget: usize },
-    /// Not even the least that a path is expected to take passes to the peer.
+    /// Not even the minimum expected of any path passes to the peer.
     PathTooNarrow,
     /// Two ends use one key towards the end that they call; their outer addresses.
     ClonedEnd {
@@ -116,33 +117,33 @@ pub enum Condition {
         #[serde(with = "crate::core::zoned")]
         second: SocketAddr,
     },
-    /// A frame broke a rule of the bridge guard: the source of the first one since this was last said.
+    /// A frame broke a rule of the bridge guard: its source, the first since this was last reported.
     Guarded { rule: Rule, mac: [u8; 6], vlan: Option<u16> },
-    /// The segments are joined elsewhere too, and this end, or the peer (`theirs`), lets no frame pass: a probe that went into the device
-    /// there from this address, in this VLAN, came out of the other end's device, or (`tunnelled`) back out of the tunnel.
+    /// The segments are joined elsewhere, and this end, or the peer (`theirs`), passes no frames. A probe that entered the device there
+    /// from this address, in this VLAN, came out of the other end's device, or (`tunnelled`) back out of the tunnel.
     Loop { theirs: bool, tunnelled: bool, mac: [u8; 6], vlan: Option<u16> },
-    /// A probe came back to the device that it went into, here or at the peer (`theirs`).
+    /// A probe returned to the device that it entered, here or at the peer (`theirs`).
     LoopInside { theirs: bool, mac: [u8; 6], vlan: Option<u16> },
     /// Frames pass again.
     LoopOver,
-    /// The peer's clock is ahead of this end's; in microseconds.
+    /// The peer's clock is ahead of this end's by so many microseconds.
     ClockDifference { ahead: i64 },
-    /// An OpenVPN peer has to prove that it runs now, since its start, in seconds since the Unix epoch, is not later than the last one or far ahead.
+    /// An OpenVPN peer must prove that it is live: its start, in seconds since the Unix epoch, is not later than the last one, or far ahead.
     OpenVpnStart { time: u32 },
-    /// An OpenVPN peer has an option otherwise.
+    /// An OpenVPN peer has a different option.
     OpenVpnOptions(Difference),
-    /// An OpenVPN peer frames what it sends in another way.
+    /// An OpenVPN peer uses a different framing.
     OpenVpnFraming { theirs: String, ours: String, their_fragment: bool, our_fragment: bool },
     /// An OpenVPN peer compresses.
     OpenVpnCompressed,
-    /// The peer is tund as well: frames pass under handshake keys.
+    /// The peer is tund too: frames pass under handshake keys.
     Upgraded,
-    /// The peer is tund as well, or has to be, but there is no handshake with it.
+    /// The peer is tund too, or must be, but there is no handshake with it.
     NotUpgraded,
 }
 
 impl Condition {
-    /// One of each kind, for what is done for all: the table in tund(8), and tests.
+    /// One of each kind, for the table in tund(8) and for tests.
     #[cfg(test)]
     pub fn samples() -> Vec<Self> {
         let (ip, remote) = (IpAddr::from([192, 0, 2, 1]), SocketAddr::from(([192, 0, 2, 1], 1194)));
@@ -251,7 +252,7 @@ impl Condition {
         }
     }
 
-    /// How much it matters to who reads the log.
+    /// Log level.
     pub fn level(&self) -> Level {
         let news = matches!(
             self,
@@ -291,7 +292,7 @@ mod tests {
         }
     }
 
-    /// By the engine's messages to the parent, in which the interface of a link-local address must not get lost.
+    /// The engine sends conditions to the parent; a link-local address must keep its interface.
     #[test]
     fn a_condition_is_the_same_after_it_was_sent() {
         let local = SocketAddr::from(std::net::SocketAddrV6::new("fe80::1".parse().unwrap(), 1194, 0, 7));
@@ -310,7 +311,7 @@ mod tests {
         assert!(serde_json::from_str::<Condition>("\"Unheard\"").is_err());
     }
 
-    /// The codes are an interface, and the manual lists exactly them.
+    /// The codes are an interface: the manual lists exactly them.
     #[test]
     fn the_manual_has_a_row_for_each_code() {
         let manual = include_str!("../../../docs/tund.8.md");

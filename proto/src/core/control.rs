@@ -1,4 +1,4 @@
-//! What a link is to its owner, whatever it speaks on the wire: events in, commands and events out.
+//! A link's interface to its owner, whatever its wire format: events in, commands and events out.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -16,9 +16,9 @@ use super::sources::Sources;
 use super::stats::Stats;
 
 /// The control side of one link. After each `handle_*` the owner calls [`Control::poll_command`] and [`Control::poll_event`] until
-/// both are empty, and [`Control::handle_timeout`] no later than [`Control::poll_timeout`] says.
+/// both are empty, and [`Control::handle_timeout`] at [`Control::poll_timeout`].
 pub trait Control {
-    /// What this side counted.
+    /// Counters of this side.
     fn stats(&self) -> Stats;
     /// The next command for the lane.
     fn poll_command(&mut self) -> Option<Command>;
@@ -28,33 +28,33 @@ pub trait Control {
     fn heard_at(&self) -> Instant;
     /// When the link came up or frames last passed; before that, when it began.
     fn used_at(&self) -> Instant;
-    /// Takes what the lane noticed.
+    /// Handles a notice from the lane.
     fn handle_notice(&mut self, now: Now, notice: Notice);
-    /// What was asked for by [`Event::Keep`] is on disk.
+    /// [`Event::Keep`]'s data is on disk.
     fn handle_kept(&mut self, _now: Now, _kept: Kept) {}
-    /// The addresses of the remotes that are known so far.
+    /// The remotes' addresses known so far.
     fn handle_resolved(&mut self, now: Now, addresses: &[Path]);
-    /// What the kernel's routing says about an endpoint.
+    /// The kernel's route to an endpoint.
     fn handle_route(&mut self, now: Now, address: SocketAddr, mtu: Option<u32>);
-    /// What the lane told, about once a second.
+    /// The lane's report, about once a second.
     fn handle_report(&mut self, now: Now, report: &Report);
     /// The host slept, its clock was set, or a snapshot of it was restored.
     fn handle_resumed(&mut self, now: Now);
-    /// This end stops; `idle`: because nothing passed.
+    /// This end stops; `idle`: since nothing passed.
     fn handle_stop(&mut self, idle: bool);
-    /// Goes on with other settings.
+    /// Changes the settings.
     fn handle_settings(&mut self, now: Now, settings: LinkSettings);
-    /// Inner sources that are the peer's.
+    /// The peer's inner source addresses.
     fn handle_sources(&mut self, sources: Sources);
-    /// These of the peer's routes are set on this host.
+    /// The peer's routes that are set on this host.
     fn handle_taken(&mut self, _routes: Vec<IpNet>) {}
-    /// New traffic keys now, or what comes next to them.
+    /// Makes new traffic keys now, or what is nearest to that.
     fn handle_rekey(&mut self, now: Now);
-    /// Begins anew.
+    /// Restarts the link.
     fn handle_reconnect(&mut self, now: Now);
-    /// How the link is; `lanes` is what its lanes counted.
+    /// The link's state; `lanes` has its lanes' counters.
     fn state(&self, now: Instant, lanes: &Stats) -> LinkState;
-    /// When [`Control::handle_timeout`] must be called next, if at all.
+    /// When [`Control::handle_timeout`] must next be called, if at all.
     fn poll_timeout(&self) -> Option<Instant>;
     /// Does what is due.
     fn handle_timeout(&mut self, now: Now);

@@ -1,41 +1,41 @@
-//! What was read from the device and waits to be sealed: flows share by bytes, so that a ping or a keystroke does not
-//! stand behind everything a transfer has waiting. Self-clocked fair queueing (S. J. Golestani, INFOCOM 1994) over
-//! what little is waiting; frames of one flow never overtake each other.
+//! Frames read from the device that wait to be sealed. Flows share by bytes, so that a ping or a keystroke does not
+//! wait behind a whole transfer: self-clocked fair queueing (S. J. Golestani, INFOCOM 1994) over the little that waits.
+//! Frames of one flow are never reordered.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
 use crate::packet::flow::{FLOWS, Flow};
 
-/// Bytes after which no more are taken; what more there is stays in the device. Four super-frames.
+/// Bytes after which no more are taken; the rest stays in the device. Four super-frames.
 const ENOUGH: usize = 4 * 65_536;
-/// Large frames that wait at most: for slow paths the kernel joins few segments.
+/// Most large frames: on slow paths the kernel joins few segments.
 const LARGE: usize = 32;
-/// Small frames that wait at most: enough to share the cost of a wake-up.
+/// Most small frames: enough to share the cost of a wake-up.
 const SMALL: usize = 124;
-/// UDP frames in a row that are worth waiting for their like ...
+/// Consecutive UDP frames for which waiting for more pays ...
 const SEVERAL: usize = 3;
-/// ... as long as no more bytes than these wait: of more, what a datagram costs is small beside what its bytes do.
+/// ... while at most so many bytes wait: for more, the cost per datagram is small beside that of the bytes.
 const FEW_BYTES: usize = 3 * 1024;
-/// Frames of up to so many bytes are small. No power of two: they would all fall on the same lines of the cache.
+/// Largest small frame. Not a power of two, lest all frames map to the same cache lines.
 const SMALL_LENGTH: usize = 2048 + 64;
 
-/// A bounded queue of frames. All memory is taken at the beginning.
+/// A bounded queue of frames. Allocates all memory up front.
 #[derive(Debug)]
 pub struct FairQueue {
-    /// In the order in which they go.
+    /// In sending order.
     waiting: VecDeque<Waiting>,
-    /// Bytes of all that wait.
+    /// Total bytes.
     bytes: usize,
-    /// When each flow's last frame goes, in bytes of the virtual clock.
+    /// Tag of each flow's last frame, in bytes of the virtual clock.
     last: [u64; FLOWS],
-    /// The virtual clock: the tag of the frame that went last.
+    /// Virtual clock: the tag of the last frame sent.
     now: u64,
     large: Places<LARGE>,
     small: Places<SMALL>,
-    /// UDP frames that came one after another since one last went.
+    /// Consecutive UDP frames since one was last sent.
     datagrams: usize,
-    /// They have waited for more.
+    /// Whether they have waited for more.
     has_waited: bool,
 }
 
@@ -45,19 +45,19 @@ struct Waiting {
     tag: u64,
     flow: u8,
     length: usize,
-    /// Its number among its like.
+    /// Index in its size class.
     place: u8,
     is_small: bool,
 }
 
-/// Where frames of one size are kept.
+/// Storage for frames of one size class.
 #[derive(Debug)]
 struct Places<const N: usize> {
-    /// In one piece, so that the kernel has no memory behind a place before it is used.
+    /// One allocation, so that the kernel backs a place with memory only when used.
     bytes: Vec<u8>,
-    /// Of each place.
+    /// Length of each frame.
     length: usize,
-    /// The free ones; the one that was used last is used next.
+    /// Free places; the last used is reused first.
     free: Vec<u8>,
 }
 
@@ -86,18 +86,18 @@ impl FairQueue {
         }
     }
 
-    /// Where the next frame may be put for [`FairQueue::push`]; `None`: enough is waiting.
+    /// Where to put the next frame for [`FairQueue::push`]; `None`: the queue is full.
     pub fn room(&mut self) -> Option<&mut [u8]> {
         if self.bytes >= ENOUGH {
             return None;
         }
-        // Whatever comes must find a place.
+        // A frame of any size must find a place.
         self.small.free.last()?;
         let place = *self.large.free.last()?;
         Some(self.large.at(place))
     }
 
-    /// The first `length` bytes of the room are a frame of this flow, which waits from now on.
+    /// Queues the first `length` bytes of the room as a frame of this flow.
     pub fn push(&mut self, now: Instant, length: usize, flow: Flow) {
         let Some((place, is_small)) = self.keep(length) else { return };
         self.datagrams = if flow.is_udp { self.datagrams + 1 } else { 0 };
@@ -105,7 +105,7 @@ impl FairQueue {
         let last = &mut self.last[usize::from(flow)];
         let tag = self.now.max(*last) + length as u64;
         *last = tag;
-        // Most often it is the last.
+        // Usually it is the last.
         let behind = self.waiting.iter().rposition(|other| other.tag <= tag);
         self.waiting.insert(
             behind.map_or(0, |at| at + 1),
@@ -114,7 +114,7 @@ impl FairQueue {
         self.bytes += length;
     }
 
-    /// A small frame moves to a place of its own size.
+    /// Moves a small frame to a small place.
     fn keep(&mut self, length: usize) -> Option<(u8, bool)> {
         let large = *self.large.free.last()?;
         if length > SMALL_LENGTH {
@@ -126,8 +126,8 @@ impl FairQueue {
         Some((small, true))
     }
 
-    /// Gives the frame whose turn it is to `take`, which may use its bytes as it likes, and whether more of its flow are
-    /// waiting; `None`: none is waiting.
+    /// Passes the next frame to `take`, which may overwrite it, and whether more of its flow wait; `None`: the queue is
+    /// empty.
     pub fn pop<T>(&mut self, take: impl FnOnce(&mut [u8], bool) -> T) -> Option<T> {
         let Waiting { tag, flow, length, place, is_small, .. } = self.waiting.pop_front()?;
         self.now = tag;
@@ -143,26 +143,26 @@ impl FairQueue {
         Some(take(&mut bytes[..length], self.last[usize::from(flow)] > tag))
     }
 
-    /// Whether what waits is to wait a little for more, though the device has none: said once until a frame goes. Programs send datagrams one by
-    /// one, and a worker that keeps up with them finds a handful at a time, each of which costs a send here, and a receive and a wake-up at
-    /// the peer. Segments of TCP wait for nobody: they may be what the other end's sender is waiting for.
+    /// Whether to wait briefly for more frames although the device has none; true once per frame sent. Programs send datagrams one by one, and a
+    /// worker that keeps up finds a handful at a time, each of which costs a send here, and a receive and a wake-up at the peer. TCP segments
+    /// never wait: the other end's sender may be waiting for them.
     pub fn waits(&mut self) -> bool {
         let waits = !self.has_waited && self.datagrams >= SEVERAL && self.bytes <= FEW_BYTES;
         self.has_waited |= waits;
         waits
     }
 
-    /// Since when the oldest of all waits.
+    /// When the oldest frame was queued.
     pub fn oldest(&self) -> Option<Instant> {
         self.waiting.iter().map(|waiting| waiting.since).min()
     }
 
-    /// Bytes of all that wait.
+    /// Total bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whether nothing waits.
+    /// Whether the queue is empty.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
@@ -187,7 +187,7 @@ mod tests {
         true
     }
 
-    /// Flow and number of each that waits, in their order.
+    /// Flow and number of each waiting frame, in order.
     fn drain(fair: &mut FairQueue) -> Vec<(u8, u32)> {
         std::iter::from_fn(|| fair.pop(name)).collect()
     }

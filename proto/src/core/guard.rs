@@ -1,5 +1,5 @@
-//! The bridge guard: keeps what harms a segment from crossing a tap link. It decides frame by frame, allocates nothing for one, and
-//! its tables have a fixed size.
+//! The bridge guard: keeps traffic that harms a segment from crossing a tap link. It decides frame by frame without allocating; its
+//! tables have a fixed size.
 
 mod classify;
 mod loops;
@@ -29,18 +29,18 @@ pub use talkers::{Talker, Top, together};
 use vlans::Vlans;
 pub use watch::Watch;
 
-/// Addresses of this segment that are known at most.
+/// Most known addresses of this segment.
 const OWN: u32 = 4096;
-/// Addresses are forgotten after five of these, about the time a bridge takes (IEEE 802.1Q, section 8.8.3).
+/// Addresses expire after five of these, about as in a bridge (IEEE 802.1Q, section 8.8.3).
 const EPOCH: Duration = Duration::from_secs(60);
-/// Probes that are reported at once, and then ten each second: more of them are copies.
+/// Burst of reported probes, then ten per second: more are copies.
 const SIGHTINGS: u32 = 64;
 
 /// A rule that a frame broke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[repr(usize)]
 pub enum Rule {
-    /// More broadcasts, multicasts and unknown destinations in a second than `guard.storm`.
+    /// More broadcasts, multicasts and unknown unicasts per second than `guard.storm`.
     Storm,
     /// A source address beyond `guard.macs`.
     Macs,
@@ -57,11 +57,11 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// All of them, in order.
+    /// All rules, in order.
     pub const ALL: [Rule; 7] =
         [Rule::Storm, Rule::Macs, Rule::Bpdu, Rule::Dhcp, Rule::Router, Rule::Vlan, Rule::OwnMac];
 
-    /// What a frame that breaks it is counted as.
+    /// The drop reason of a frame that breaks it.
     pub fn reason(self) -> DropReason {
         match self {
             Rule::Storm => DropReason::GuardStorm,
@@ -105,7 +105,7 @@ impl Rule {
     }
 }
 
-/// The first host that broke each rule since this was last asked.
+/// The first offender against each rule since the last query.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Offenders([u64; Rule::ALL.len()]);
 
@@ -117,46 +117,46 @@ impl Offenders {
     }
 }
 
-/// What both directions share.
+/// State shared by both directions.
 #[derive(Debug)]
 struct Tables {
-    /// Those of this segment, whose frames the device gave.
+    /// Addresses of this segment, learned from the device's frames.
     own: Macs,
-    /// Those of the peer's.
+    /// The peer's.
     peer: Macs,
-    /// Those that frames were in lately.
+    /// VLANs with recent frames.
     vlans: Vlans,
-    /// How often hosts were found to be elsewhere: what passed before is looked at again, by both directions.
+    /// How often hosts were found to have moved. After each, both directions check again what has passed before.
     moves: AtomicU64,
-    /// The epoch after the one in which that was last; 0: never.
+    /// One more than the epoch of the last move; 0: never.
     moved: AtomicU64,
     began: OnceLock<Instant>,
     offenders: [AtomicU64; Rule::ALL.len()],
 }
 
-/// The guard of one direction, or of both on one thread. A clone shares the tables.
+/// The guard of one direction, or of both on one thread. Clones share the tables.
 #[derive(Debug, Clone)]
 pub struct Guard {
     rules: Rules,
-    /// One bit for each VLAN that passes.
+    /// One bit per VLAN, set if it passes.
     vlans: Arc<[u64; 64]>,
     tables: Arc<Tables>,
-    /// Of this link's probes; `None`: they are frames like any other.
+    /// Key of this link's probes; `None`: they are ordinary frames.
     probes: Option<Arc<ProbeKey>>,
-    /// Whether no frame passes.
+    /// Whether all frames are blocked.
     held: bool,
     sighting: Option<Sighting>,
     sightings: RateLimiter,
     storm: RateLimiter,
     now: Option<Instant>,
     epoch: u64,
-    /// How the last frame from the peer, and the last of the device, began that may pass whatever follows: two addresses known
-    /// to be where they should, and what tells the VLAN.
+    /// Start of the last frame from the peer, and of the last from the device, that passes whatever follows it: two addresses
+    /// known to be where they should, and the VLAN.
     passed: [Option<[u8; 16]>; 2],
     talkers: Talkers,
-    /// The places there of those two frames' senders.
+    /// Indices of those frames' senders in `talkers`.
     senders: [usize; 2],
-    /// [`Tables::moves`] then.
+    /// [`Tables::moves`] at that time.
     moves: u64,
     changed_at: Option<Instant>,
 }
@@ -168,12 +168,12 @@ enum Way {
 }
 
 impl Guard {
-    /// From now on it has the tables of another guard at the same device.
+    /// Shares the tables of another guard on the same device.
     pub fn share_tables(&mut self, other: &Self) {
         self.tables = Arc::clone(&other.tables);
     }
 
-    /// With empty tables.
+    /// A guard with empty tables.
     pub fn new(rules: &Rules, key: ProbeKey) -> Self {
         let mut vlans = [if rules.vlans.is_none() { u64::MAX } else { 0 }; 64];
         for vlan in rules.vlans.iter().flatten().flat_map(|(first, last)| *first..=*last) {
@@ -196,7 +196,7 @@ impl Guard {
             held: false,
             sighting: None,
             sightings: RateLimiter::new(SIGHTINGS, Duration::from_millis(100)),
-            // A quarter of a second's at once.
+            // A burst of a quarter of a second.
             storm: RateLimiter::new(rules.storm / 4 + 1, Duration::from_secs(1) / rules.storm.max(1)),
             now: None,
             epoch: 0,
@@ -208,7 +208,7 @@ impl Guard {
         }
     }
 
-    /// Time passed: the frames that follow come now.
+    /// Sets the time of the frames that follow.
     pub fn set_now(&mut self, now: Instant) {
         self.now = Some(now);
         let began = *self.tables.began.get_or_init(|| now);
@@ -219,31 +219,31 @@ impl Guard {
         self.passed = [None; 2];
         self.talkers.turn(epoch == self.epoch + 1);
         for table in [&self.tables.own, &self.tables.peer] {
-            // Ages are told apart for eight epochs.
+            // Ages are distinguishable for eight epochs.
             if epoch - self.epoch > 4 { table.clear() } else { table.age(epoch as u8) }
         }
         self.epoch = epoch;
     }
 
-    /// Who sent most in this direction in the last minute.
+    /// The busiest senders in this direction over the last minute.
     pub fn talkers(&self) -> Top {
         let began = self.tables.began.get().zip(self.now);
         let age = began.map_or(Duration::ZERO, |(began, now)| now.saturating_duration_since(*began));
         self.talkers.top(EPOCH.as_secs() - age.as_secs() % EPOCH.as_secs())
     }
 
-    /// Who broke a rule since the last call.
+    /// The offenders since the last call.
     pub fn offenders(&self) -> Offenders {
         Offenders(std::array::from_fn(|rule| self.tables.offenders[rule].swap(0, Relaxed)))
     }
 
-    /// From now on no frame passes, or frames do again. Hosts are elsewhere then.
+    /// Blocks all frames, or passes them again. Hosts are elsewhere then.
     pub fn hold(&mut self, held: bool) {
         self.held = held;
         self.forget();
     }
 
-    /// This end's probes of a round, for the device: one of each VLAN that passes and was in use lately, as far as a round has room.
+    /// Returns this end's probes of a round, for the device: one per recently used VLAN that passes, up to a limit.
     pub fn probes(&self, origin: Origin, round: u32) -> Vec<Vec<u8>> {
         let Some(key) = &self.probes else { return Vec::new() };
         let untagged = self.rules.untagged.then_some(None);
@@ -251,7 +251,7 @@ impl Guard {
         vlans.map(|vlan| Probe { origin, round, vlan }.frame(key)).collect()
     }
 
-    /// The probe that the last frame was, unless there were too many.
+    /// Returns the probe that the last frame was, unless there were too many.
     pub fn take_sighting(&mut self) -> Option<Sighting> {
         self.sighting.take()
     }
@@ -264,7 +264,7 @@ impl Guard {
         self.look(frame, Way::Inward)
     }
 
-    /// Whether a frame of the device, or several that the kernel joined, may go to the peer.
+    /// Whether a frame of the device, or several joined by the kernel, may go to the peer.
     ///
     /// # Errors
     /// Why not.
@@ -286,12 +286,12 @@ impl Guard {
         let from = Host::new(header.vlan, header.from);
         let (sender, is_new) = self.talkers.count(from, way == Way::Outward, frame.len());
         if is_new {
-            // Somebody else had that place.
+            // Another host had that place.
             self.passed = [None; 2];
         }
         self.look_at_header(frame, header, way)?;
         self.look_inside(frame, Some(header), way)?;
-        // A destination that nobody knows is counted each time.
+        // An unknown destination counts each time.
         if let Some(start) = start.filter(|_| !header.is_group() && self.is_known(header, way)) {
             (self.passed[way as usize], self.senders[way as usize]) = (Some(*start), sender);
         }
@@ -321,7 +321,7 @@ impl Guard {
             Way::Inward => (&tables.peer, &tables.own),
             Way::Outward => (&tables.own, &tables.peer),
         };
-        // A group address is nobody's.
+        // A group address has no host.
         if header.from[0] & 1 == 0 {
             if there.contains(from) {
                 if way == Way::Inward && self.rules.drop_own_macs {
@@ -336,7 +336,7 @@ impl Guard {
             }
         }
         if !header.is_group() && here.contains(to) && self.is_settled() {
-            // The bridges behind have forgotten where that is; it is where the frame comes from.
+            // The bridges behind have forgotten the host; it is where the frame comes from.
             return Err(DropReason::GuardLocal);
         }
         let floods = header.is_group() || !there.contains(to);
@@ -346,14 +346,14 @@ impl Guard {
         Ok(())
     }
 
-    /// No host was found to be elsewhere for as long as hosts are remembered. Where one was, a loop may have shown others on the wrong side, too,
-    /// such as the one of two links that is not held.
+    /// Whether no host has moved for as long as hosts are remembered. After a move, a loop may have shown others on the wrong side, such as the
+    /// one of two links that is not held.
     fn is_settled(&self) -> bool {
         let moved = self.tables.moved.load(Relaxed);
         moved == 0 || self.epoch >= moved + u64::from(FORGOTTEN)
     }
 
-    /// An end's own probe, or the peer's, goes no further: it has told what it can.
+    /// Consumes a probe of this end or the peer: it has told what it can.
     fn is_probe(&mut self, frame: &[u8], way: Way) -> bool {
         let probe = self.probes.as_ref().and_then(|key| Probe::of(frame, key));
         if let Some(probe) = probe
@@ -364,7 +364,7 @@ impl Guard {
         probe.is_some()
     }
 
-    /// What is looked for beyond the addresses, if anything is.
+    /// Checks a frame beyond its addresses, if configured.
     fn look_inside(&self, frame: &[u8], header: Option<Header>, way: Way) -> Result<(), DropReason> {
         if way == Way::Outward || !(self.rules.drop_dhcp_server || self.rules.drop_router_advertisement) {
             return Ok(());
@@ -384,12 +384,12 @@ impl Guard {
 
     fn refuse(&self, rule: Rule, header: Header) -> DropReason {
         let host = Host::new(header.vlan, header.from).packed();
-        // The first stays.
+        // The first one stays.
         let _ = self.tables.offenders[rule as usize].compare_exchange(0, host, Relaxed, Relaxed);
         rule.reason()
     }
 
-    /// Where hosts are changes with the spanning tree; bridges forget it too. Once a second at most, for anybody can send that.
+    /// A change of the spanning tree moves hosts, so bridges forget them too. At most once a second, for anybody can send one.
     fn handle_bpdu(&mut self, frame: &[u8]) {
         let due = |at: Instant| {
             self.now.is_some_and(|now| now.saturating_duration_since(at) >= Duration::from_secs(1))
@@ -400,7 +400,7 @@ impl Guard {
         }
     }
 
-    /// Where hosts were counts no more.
+    /// Forgets where hosts were.
     fn forget(&mut self) {
         self.tables.own.clear();
         self.tables.peer.clear();

@@ -1,4 +1,4 @@
-//! What the ends tell each other of themselves, and whether it fits.
+//! The ends' descriptions of themselves, and whether they match.
 
 use std::net::IpAddr;
 
@@ -31,7 +31,7 @@ pub fn own(settings: &LinkSettings, budget: usize, seen: bool) -> Hello {
     }
 }
 
-/// This end's hello that names a key id of the peer's, shortened to so many bytes if it can be.
+/// This end's hello that names a key id of the peer, shortened to `room` bytes if possible.
 pub fn naming(heard: [u8; KEY_ID], settings: &LinkSettings, budget: usize, room: usize) -> Hello {
     let mut hello = Hello { heard: Some(heard), ..own(settings, budget, false) };
     shorten(&mut hello, room);
@@ -45,8 +45,8 @@ pub fn length(hello: &Hello) -> usize {
     body.len()
 }
 
-/// Leaves out what would not fit into so many bytes, the last routes first; whether that is anything. No end needs what it expects of
-/// the other one's addresses to be said: that is compared there, too.
+/// Removes what does not fit in so many bytes, the last routes first; returns whether it did. An end's expected addresses of the
+/// other may go, since the other end compares them too.
 pub fn fit(hello: &mut Hello, room: usize) -> bool {
     if length(hello) <= room {
         return false;
@@ -59,8 +59,7 @@ pub fn fit(hello: &mut Hello, room: usize) -> bool {
     true
 }
 
-/// Leaves routes and name out where a hello would not fit into so many bytes with them. What is left out comes with
-/// the next one.
+/// Removes routes and name if a hello does not fit in so many bytes. The next one will have them.
 pub fn shorten(hello: &mut Hello, room: usize) {
     if length(hello) > room {
         hello.routes.clear();
@@ -70,14 +69,14 @@ pub fn shorten(hello: &mut Hello, room: usize) {
     }
 }
 
-/// Makes a hello so long that an answer of its kind fits into as many bytes: `length` bytes or a few more, but never shorter
-/// than it is.
+/// Pads a hello so that an answer of its kind fits in as many bytes: to `to` bytes or a few more, but never below its own
+/// length.
 pub fn pad(hello: &mut Hello, to: usize) {
     // The field itself takes three or four bytes.
     hello.padding = to.saturating_sub(length(hello)).saturating_sub(4).min(control::MAX_PADDING);
 }
 
-/// Why the two ends cannot work together; `None` if they can.
+/// Why the ends cannot work together; `None` if they can.
 pub fn mismatch(settings: &LinkSettings, peer: &Hello) -> Option<Condition> {
     if peer.version != VERSION {
         return Some(Condition::VersionMismatch { theirs: peer.version, ours: VERSION });
@@ -99,7 +98,7 @@ pub fn mismatch(settings: &LinkSettings, peer: &Hello) -> Option<Condition> {
         })
 }
 
-/// An address that one end expects of the other where the other has only different ones of that family.
+/// Returns an expected address and an actual one, if all actual ones of its family differ.
 fn contradiction(expected: &[IpAddr], actual: &[IpAddr]) -> Option<(IpAddr, IpAddr)> {
     expected.iter().find_map(|expected| {
         let mut family = actual.iter().filter(|actual| actual.is_ipv4() == expected.is_ipv4()).peekable();

@@ -1,9 +1,9 @@
-//! How long a link waits that a superserver started, and can start again.
+//! Idle limits of a link started by a superserver, which can start it again.
 
 use std::time::{Duration, Instant};
 
-/// As long as nothing authentic came. Whoever started the link may be a stranger: it takes his datagrams for so long, so
-/// that they start no other process meanwhile.
+/// Limit while nothing authentic came. A stranger may have started the link: it takes his datagrams for so long, so that
+/// they start no other process meanwhile.
 const STRANGERS: Duration = Duration::from_secs(30);
 
 /// The limits of one process.
@@ -11,17 +11,17 @@ const STRANGERS: Duration = Duration::from_secs(30);
 pub struct IdleTimeout {
     began: Instant,
     idle: Duration,
-    /// When the peer was heard first: frames cannot have passed before.
+    /// When the peer was first heard: no frames can have passed before.
     met: Option<Instant>,
 }
 
 impl IdleTimeout {
-    /// For a link that began then, and ends when no frame passed for `idle`.
+    /// For a link that began at `began` and ends after `idle` without a frame.
     pub fn new(began: Instant, idle: Duration) -> Self {
         Self { began, idle, met: None }
     }
 
-    /// When that is so at the latest unless something is heard or used.
+    /// When that is, unless something is heard or used before.
     pub fn poll_timeout(&self, used: Instant) -> Instant {
         match self.met {
             Some(met) => used.max(met) + self.idle,
@@ -29,8 +29,8 @@ impl IdleTimeout {
         }
     }
 
-    /// Why the link should end now, if it should; its peer was last heard at `heard`, or never when that is not after
-    /// the beginning, and it was last used by frames at `used`.
+    /// Returns why the link should end now, if it should. The peer was last heard at `heard` (not after `began`:
+    /// never), and frames last passed at `used`.
     pub fn spent(&mut self, now: Instant, (heard, used): (Instant, Instant)) -> Option<String> {
         if heard > self.began {
             self.met.get_or_insert(heard);

@@ -1,5 +1,4 @@
-//! What may pass through a routed link, and what is mended on the way. A bridged link carries every frame as
-//! it is.
+//! What may pass a routed link, and what is modified on the way. A bridged link carries every frame unchanged.
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -16,7 +15,7 @@ use crate::packet::layer::{Layer, Mode};
 use crate::packet::traffic_class::{self, Arrival};
 use crate::packet::{clamp, too_big};
 
-/// Answers to packets that are too long, between two reports.
+/// Replies to oversized packets between two reports.
 const ANSWERS: u32 = 100;
 
 /// The rules for inner packets.
@@ -24,21 +23,21 @@ const ANSWERS: u32 = 100;
 pub struct InnerPolicy {
     /// `None`: Ethernet frames.
     routed: Option<Routed>,
-    /// Of a bridged link.
+    /// Bridged links only.
     guard: Option<Box<Guard>>,
     scratch: Vec<u8>,
 }
 
 #[derive(Debug, Clone)]
 struct Routed {
-    /// The largest packet, in bytes.
+    /// Largest packet in bytes.
     mtu: usize,
     mss_clamp: bool,
-    /// What TCP connections are told to fit into, in bytes.
+    /// Packet size to which TCP's MSS is clamped, in bytes.
     clamp: usize,
-    /// The peer's addresses, in whose name answers go to the device: the host refuses its own from there.
+    /// The peer's addresses, used as sources of replies to the device: the host rejects its own from there.
     peers: Vec<IpAddr>,
-    /// Source addresses taken from the peer; `None`: every one.
+    /// Source addresses accepted from the peer; `None`: any.
     sources: Option<Sources>,
     answers: u32,
 }
@@ -58,14 +57,14 @@ impl InnerPolicy {
         Self { routed: None, guard: guard.map(Box::new), scratch: Vec::new() }
     }
 
-    /// A routed link whose packets have at most `mtu` bytes, to a peer with these addresses.
+    /// A routed link with packets of at most `mtu` bytes, to a peer with these addresses.
     pub fn routed(mtu: u32, mss_clamp: bool, peers: Vec<IpAddr>) -> Self {
         let mtu = mtu as usize;
         let routed = Routed { mtu, mss_clamp, clamp: mtu, peers, sources: None, answers: ANSWERS };
         Self { routed: Some(routed), guard: None, scratch: Vec::with_capacity(mtu) }
     }
 
-    /// Where TCP connections are told of a segment size, it fits packets of `mtu` bytes.
+    /// Clamps the MSS of TCP connections to packets of `mtu` bytes.
     #[must_use]
     pub fn clamped_to(mut self, mtu: usize) -> Self {
         if let Some(routed) = &mut self.routed {
@@ -74,76 +73,75 @@ impl InnerPolicy {
         self
     }
 
-    /// What frames begin with.
+    /// The outermost header of frames.
     pub fn layer(&self) -> Layer {
         if self.routed.is_some() { Layer::Ip } else { Layer::Ethernet }
     }
 
-    /// Source addresses taken from the peer; `None`: every one.
+    /// Source addresses accepted from the peer; `None`: any.
     pub fn set_sources(&mut self, sources: Option<Sources>) {
         if let Some(routed) = &mut self.routed {
             routed.sources = sources;
         }
     }
 
-    /// Knows the hosts of a bridged link that `other` knows, from now on.
+    /// Shares the known hosts of a bridged link with `other`.
     pub fn share_hosts(&mut self, other: &Self) {
         if let (Some(guard), Some(other)) = (&mut self.guard, &other.guard) {
             guard.share_tables(other);
         }
     }
 
-    /// Time passed: the frames that follow come now.
+    /// Sets the time of the frames that follow.
     pub fn set_now(&mut self, now: Instant) {
         self.guard.iter_mut().for_each(|guard| guard.set_now(now));
     }
 
-    /// Who broke a rule of the guard since the last call.
+    /// The guard's offenders since the last call.
     pub fn offenders(&self) -> Offenders {
         self.guard.as_ref().map_or_else(Offenders::default, |guard| guard.offenders())
     }
 
-    /// Who sent most in this direction in the last minute, on a bridged link.
+    /// The busiest senders in this direction over the last minute, on a bridged link.
     pub fn talkers(&self) -> Top {
         self.guard.as_ref().map_or_else(Top::default, |guard| guard.talkers())
     }
 
-    /// From now on no frame of a bridged link passes, or frames do again.
+    /// Blocks all frames of a bridged link, or passes them again.
     pub fn hold(&mut self, held: bool) {
         self.guard.iter_mut().for_each(|guard| guard.hold(held));
     }
 
-    /// The guard's probes for the device.
+    /// Returns the guard's probes for the device.
     pub fn probes(&self, origin: Origin, round: u32) -> Vec<Vec<u8>> {
         self.guard.as_ref().map_or_else(Vec::new, |guard| guard.probes(origin, round))
     }
 
-    /// The probe of the guard's that the frame was which went no further because of [`DropReason::GuardLoop`], if it was one.
+    /// Returns the guard's probe that the last frame was, if it was dropped as one ([`DropReason::GuardLoop`]).
     pub fn take_sighting(&mut self) -> Option<Sighting> {
         self.guard.as_mut().and_then(|guard| guard.take_sighting())
     }
 
-    /// Whether a frame of the device, or several that the kernel joined, may go to the peer.
+    /// Whether a frame of the device, or several joined by the kernel, may go to the peer.
     ///
     /// # Errors
-    /// The rule of the guard that says no.
+    /// The guard's rule against it.
     pub fn outward(&mut self, frame: &[u8]) -> Result<(), DropReason> {
         self.guard.as_mut().map_or(Ok(()), |guard| guard.outward(frame))
     }
 
-    /// A new span of time for what is limited.
+    /// Starts a new period for rate limits.
     pub fn renew(&mut self) {
         if let Some(routed) = &mut self.routed {
             routed.answers = ANSWERS;
         }
     }
 
-    /// What a frame of the peer is on its way to the device: as it came, or mended. `ecn` is the codepoint of
-    /// the datagrams it came in.
+    /// Returns a frame of the peer for the device, unchanged or modified. `ecn` is the codepoint of the datagrams it came in.
     ///
     /// # Errors
-    /// [`DropReason::Source`]: it is not from where the peer may send. [`DropReason::Congested`]: RFC 6040 wants it dropped. Or the rule of
-    /// the guard that says no.
+    /// [`DropReason::Source`]: the peer may not send from its source. [`DropReason::Congested`]: RFC 6040 requires a drop. Or the
+    /// guard's rule against it.
     pub fn inward<'a>(&'a mut self, frame: &'a [u8], ecn: u8) -> Result<&'a [u8], DropReason> {
         if let Some(guard) = &mut self.guard {
             guard.inward(frame)?;
@@ -178,7 +176,7 @@ impl InnerPolicy {
         Ok(&self.scratch)
     }
 
-    /// Whether a packet of the device is one that this link itself sends along `to`: the tunnel has been routed into itself.
+    /// Whether a packet of the device is this link's own datagram along `to`: the tunnel is routed into itself.
     pub fn is_own(&self, frame: &[u8], to: Path) -> bool {
         let (endpoint, protocol) = (to.remote, if to.stream { TCP } else { UDP });
         let Some((_, destination)) = self.routed.as_ref().and_then(|_| ip::addresses(frame)) else {
@@ -191,7 +189,7 @@ impl InnerPolicy {
         transport.protocol == protocol && port == Some(&endpoint.port().to_be_bytes()[..])
     }
 
-    /// The answer to a packet of the device that is too long, if it gets one.
+    /// Returns the reply to an oversized packet of the device, if any.
     pub fn too_big(&mut self, frame: &[u8]) -> Option<&[u8]> {
         let routed = self.routed.as_mut().filter(|routed| routed.answers > 0)?;
         let family = |address: &&IpAddr| Some(address.is_ipv4()) == frame.first().map(|byte| byte >> 4 == 4);

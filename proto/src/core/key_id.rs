@@ -1,4 +1,4 @@
-//! Session identifiers of static mode (PROTOCOL.md §4.1): a time, four random bytes and a keyed check.
+//! Key ids of static mode (PROTOCOL.md §4.1): a time, four random bytes and a keyed check.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ use crate::wire::datagram::KEY_ID;
 pub struct KeyId(pub [u8; KEY_ID]);
 
 impl KeyId {
-    /// Makes the key id of this time (microseconds since the Unix epoch).
+    /// Makes a key id with this time (microseconds since the Unix epoch).
     pub fn new(keys: &LinkKeys, time: u64, random: [u8; 4]) -> Self {
         let mut key_id = [0; KEY_ID];
         key_id[..8].copy_from_slice(&time.to_be_bytes());
@@ -26,7 +26,7 @@ impl KeyId {
         constant_time::equal(&self.0[12..], &check(keys, &self.0))
     }
 
-    /// The sender's clock when the key id was drawn, in microseconds since the Unix epoch.
+    /// The sender's clock when it drew the key id, in microseconds since the Unix epoch.
     pub fn time(&self) -> u64 {
         self.0.first_chunk().map_or(0, |time| u64::from_be_bytes(*time))
     }

@@ -1,8 +1,8 @@
-//! What a decoder needs to read a link's datagrams: the entries of a key log (docs/tund.8.md has their form).
+//! Entries of a key log, which let a decoder read a link's datagrams (docs/tund.8.md has the format).
 //!
-//! Only derived keys go into it. Those of the outside come from the link secret and last as long as that, but open no
-//! body and make none; those of bodies are for one direction of one session or key id, those of handshakes for one datagram. The key that
-//! wraps handshakes is not among them: whoever had it could call, with any content, as long as the link secret lasts.
+//! A log has derived keys only. The outer keys come from the link secret and last as long, but open no body and make
+//! none. Each body key is for one direction of one session or key id, each handshake key for one datagram. The key that
+//! wraps handshakes is left out: with it anyone could call, with any content, as long as the link secret lasts.
 
 use std::fmt::Write;
 
@@ -20,7 +20,7 @@ use crate::wire::datagram::Framing;
 /// First line of a key log.
 pub const HEAD: &str = "# tund key log 1\n";
 
-/// A key on its way to the log.
+/// A key for the log.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Logged([u8; 32]);
 
@@ -36,14 +36,14 @@ impl From<Secret> for Logged {
     }
 }
 
-/// Reveals nothing.
+/// Reveals no key.
 impl std::fmt::Debug for Logged {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Logged")
     }
 }
 
-/// Which way datagrams go.
+/// Direction of datagrams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Way {
     /// To the peer.
@@ -64,22 +64,22 @@ impl Way {
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Entry {
-    /// A link begins; the keys that follow are its own.
+    /// A link begins; the following keys are its own.
     Link {
-        /// Frames are Ethernet's, not IP packets.
+        /// Frames are Ethernet rather than IP.
         tap: bool,
         /// Datagrams begin with a key id.
         key_ids: bool,
-        /// By which handshakes and key ids are known.
+        /// Key that identifies handshakes and key ids.
         probe: Logged,
-        /// That hides headers.
+        /// Key that hides headers.
         mask: Logged,
-        /// That hides the lengths of a stream's records.
+        /// Key that hides the lengths of a stream's records.
         stream: Logged,
     },
     /// A key of bodies.
     Traffic {
-        /// Which way.
+        /// Direction.
         way: Way,
         /// The AEAD.
         cipher: Cipher,
@@ -92,9 +92,9 @@ pub enum Entry {
     },
     /// A key of one handshake datagram.
     Handshake {
-        /// Which way it goes.
+        /// Direction.
         way: Way,
-        /// What it begins with.
+        /// Its first bytes.
         random: [u8; 16],
         /// The key.
         key: Logged,
@@ -102,13 +102,13 @@ pub enum Entry {
 }
 
 impl Entry {
-    /// Of a link that begins.
+    /// Entry for a link that begins.
     pub fn link(settings: &Settings, tap: bool) -> Self {
         let [probe, mask, stream] = settings.keys.outside().map(Logged::from);
         Self::Link { tap, key_ids: settings.framing == Framing::Static, probe, mask, stream }
     }
 
-    /// Of a handshake that a lane has taken in.
+    /// Entry for a handshake that a lane has received.
     pub fn taken(settings: &Settings, handshake: &Received) -> Option<Self> {
         Self::handshake(settings, Way::In, &handshake.datagram)
     }
@@ -118,7 +118,7 @@ impl Entry {
         Some(Self::Handshake { way, random, key: key.into() })
     }
 
-    /// Of the key, or the handshake to be sent, that a lane is given, if it is given one.
+    /// Entry for the key, or the handshake to be sent, in a command to a lane, if any.
     pub fn of(settings: &Settings, command: &Command) -> Option<Self> {
         use ReceiveCommand as In;
         use SendCommand as Out;
@@ -158,9 +158,9 @@ impl Entry {
         Some(Self::Traffic { way, cipher, name, lane: settings.lane, key: bytes })
     }
 
-    /// As it stands in the file, with its end of line.
+    /// Formats the line with its newline.
     pub fn line(&self) -> Zeroizing<String> {
-        // Large enough for every entry: a buffer left behind would keep a copy of the key.
+        // Large enough for any entry: reallocation would leave a copy of the key.
         let mut line = Zeroizing::new(String::with_capacity(256));
         match self {
             Self::Link { tap, key_ids, probe, mask, stream } => {
@@ -185,7 +185,7 @@ impl Entry {
                     Cipher::Aes256Gcm => " aes-256-gcm",
                 });
                 match name {
-                    // Writing to a String does not fail.
+                    // Writing to a String cannot fail.
                     Name::Slot(slot) => {
                         let _ = write!(line, " {slot}");
                     }
@@ -200,9 +200,9 @@ impl Entry {
     }
 }
 
-/// A space, and the bytes.
+/// Appends a space and the bytes.
 fn hex(line: &mut String, bytes: &[u8]) {
-    // Writing to a String does not fail.
+    // Writing to a String cannot fail.
     let _ = write!(line, " {:x}", HexDisplay(bytes));
 }
 

@@ -1,8 +1,8 @@
-//! The bulk path of one worker: frames to datagrams and back, as pure functions on buffers.
+//! One worker's bulk path, between frames and datagrams, as pure functions on buffers.
 //!
-//! A lane owns its keys, counters, replay windows and reassembly; nothing of it is shared. Its two halves, the
-//! [way out](Outward) and the [way in](Inward), share nothing either, so that a thread may have each. What is not
-//! frames goes to the link as a [`Notice`]; what the link decides comes back as a [`Command`].
+//! A lane owns its keys, counters, replay windows and reassembly and shares none of them. Its two halves,
+//! [outward](Outward) and [inward](Inward), share nothing either, so that each may have its own thread. What is not a
+//! frame goes to the link as a [`Notice`]; the link's decisions come back as [`Command`]s.
 
 mod batch;
 mod format;
@@ -34,16 +34,16 @@ pub use orders::{
 };
 pub use outward::Outward;
 
-/// What a lane is made of and does not change.
+/// A lane's constant settings.
 #[derive(Clone)]
 pub struct Settings {
-    /// Keys of the link.
+    /// The link's keys.
     pub keys: Arc<LinkKeys>,
-    /// What stands before the body of a datagram.
+    /// Layout in front of a datagram's body.
     pub framing: Framing,
-    /// Static mode: the AEAD both ways.
+    /// Static mode: the AEAD in both directions.
     pub cipher: Cipher,
-    /// Static mode: the direction this end sends in.
+    /// Static mode: this end's sending direction.
     pub direction: u8,
     /// The lane's number, 0 to 15.
     pub lane: u8,
@@ -51,14 +51,14 @@ pub struct Settings {
     pub max_frame: usize,
     /// Pack several small waiting frames into one datagram.
     pub bundle: bool,
-    /// Copy the DSCP of frames to their datagrams, not ECN alone.
+    /// Copy a frame's DSCP to its datagram, not only ECN.
     pub copy_dscp: bool,
     /// The rules for inner packets.
     pub inner: InnerPolicy,
 }
 
 impl Settings {
-    /// Those of lane 0 of a link.
+    /// The settings of a link's lane 0.
     pub fn new(link: &LinkSettings, keys: Arc<LinkKeys>, copy_dscp: bool) -> Self {
         let inner = InnerPolicy::new(link, || keys.loops());
         Self {
@@ -74,23 +74,23 @@ impl Settings {
         }
     }
 
-    /// Those of another lane of the same link.
+    /// The settings of another lane of the link.
     pub fn of_lane(&self, lane: u8) -> Self {
         Self { lane, ..self.clone() }
     }
 
-    /// Whether a key id is of no use to this lane before the peer has taken it: [`SendCommand::Pair`].
+    /// Whether a key id is useless to this lane until the peer has taken it: [`SendCommand::Pair`].
     fn waits_for_pair(&self) -> bool {
         self.lane > 0 && self.framing == Framing::Static
     }
 
-    /// How datagrams are laid out and hidden.
+    /// The layout and masking of datagrams.
     pub fn format(&self) -> Format {
         Format::new(self.framing, self.keys.clone())
     }
 
-    /// The bytes of a key; direction as in static mode. `named`: static mode, the key id of the receiver's that the sender had named when its own
-    /// was taken, without which a lane beside lane 0 has no key.
+    /// Returns a key's bytes; `direction` as in static mode. `named`: in static mode, the receiver's key id that the sender had named when its
+    /// own was taken. Without it, lanes other than 0 have no key.
     pub fn key_bytes(&self, direction: u8, key: &Key, named: Option<&KeyId>) -> Option<Secret> {
         match key {
             Key::KeyId(key_id) if self.lane == 0 => {
@@ -117,7 +117,7 @@ impl Settings {
     }
 }
 
-/// One worker's share of a link: both ways.
+/// One worker's share of a link, in both directions.
 pub struct Lane {
     /// Frames to datagrams.
     pub outward: Outward,
@@ -126,17 +126,17 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// A lane without keys: nothing passes until the link says so.
+    /// A lane without keys: nothing passes until the link provides some.
     pub fn new(settings: Settings) -> Self {
         Self { outward: Outward::new(settings.clone()), inward: Inward::new(settings) }
     }
 
-    /// What was counted so far.
+    /// Counters so far.
     pub fn stats(&self) -> Stats {
         self.outward.frames.stats.plus(&self.inward.stats())
     }
 
-    /// What the link must know once a second.
+    /// Returns what the link must know once a second.
     pub fn report(&mut self) -> Report {
         let (key_used_up, used_length) = self.outward.report();
         let stats = self.stats();
@@ -151,7 +151,7 @@ impl Lane {
         }
     }
 
-    /// Carries out what the link decided.
+    /// Carries out the link's decision.
     pub fn handle_command(&mut self, now: Instant, command: Command, sink: &mut impl Sink) {
         match command {
             Command::Send(command) => self.outward.handle_command(command, sink),
@@ -159,13 +159,13 @@ impl Lane {
         }
     }
 
-    /// Drops every key and what waits to be sealed: this may be a copy of the process that sent before.
+    /// Drops every key and all unsealed frames: this may be a copy of the process that sent before.
     pub fn wipe_all(&mut self, sink: &mut impl Sink) {
         self.outward.close(sink);
         self.inward.wipe_all();
     }
 
-    /// Seals the frames that are waiting. All of them go out now: nothing waits for more.
+    /// Seals waiting frames. All are sent now; none waits for more.
     pub fn handle_frames(&mut self, frames: &[&[u8]], sink: &mut impl Sink) {
         for frame in frames {
             if self.outward.frames.admits(frame, sink) {
@@ -175,7 +175,7 @@ impl Lane {
         self.outward.flush(sink);
     }
 
-    /// Opens one datagram; `datagram` is scratch space afterwards.
+    /// Opens one datagram, whose buffer is clobbered.
     pub fn handle_datagram(&mut self, now: Instant, from: Path, datagram: &mut [u8], sink: &mut impl Sink) {
         let stride = datagram.len();
         self.inward.handle_datagrams(now, Arrived { bytes: datagram, stride, ecn: 0, from }, sink);

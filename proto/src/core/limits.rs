@@ -1,132 +1,130 @@
-//! Every number of the protocol, each with its reason.
+//! The protocol's constants and their reasons.
 
 use std::time::Duration;
 
-/// A counter is never this high: the bound of RFC 9001 appendix B for AES-GCM.
+/// Counters stay below this: the bound of RFC 9001 appendix B for AES-GCM.
 pub const COUNTER_END: u32 = 1 << 29;
-/// A sender changes its key when a counter gets here, far before it has to.
+/// A sender changes its key at this counter, long before it must.
 pub const COUNTER_ROTATE: u32 = 1 << 27;
-/// Nothing is sealed under a key that sealed so many cipher blocks of 16 bytes: [`COUNTER_END`] datagrams of 512 bytes.
-/// Longer ones get here first.
+/// Most 16-byte cipher blocks sealed under a key: [`COUNTER_END`] datagrams of 512 bytes. Longer ones get here first.
 pub const BLOCKS_END: u64 = 1 << 34;
-/// A sender changes its key when it sealed so many, as with [`COUNTER_ROTATE`].
+/// A sender changes its key after so many, as with [`COUNTER_ROTATE`].
 pub const BLOCKS_ROTATE: u64 = 1 << 33;
-/// Counters a replay window remembers: batches of 64 KiB may be overtaken as a whole.
+/// Size of the replay window in counters: whole batches of 64 KiB may be reordered.
 pub const WINDOW: u32 = 8192;
 
-/// A sender of static mode draws a new key id this often.
+/// Interval at which a sender in static mode draws a new key id.
 pub const KEY_ID_LIFE: Duration = Duration::from_secs(60);
-/// Age at which a key id of the peer's is no longer live: as with sessions.
+/// Age at which a peer's key id is no longer live, as with sessions.
 pub const KEY_ID_END: Duration = Duration::from_secs(180);
-/// An own key id is retired at most this often for a key id of the peer's that was live before: longer than a round trip.
+/// Minimum interval between retiring own key ids because a peer's former key id came again: longer than a round trip.
 pub const KEY_ID_RETIRE: Duration = Duration::from_secs(5);
-/// How far the clocks of the ends may be apart, in microseconds, before that is said. The link does not care.
+/// Clock difference of the ends in microseconds from which it is reported. The link works regardless.
 pub const CLOCKS_APART: u64 = 120_000_000;
-/// What comes under a key id that is not live is answered at most once in this time, for old and for newest key ids.
+/// Minimum interval between answers to key ids that are not live; separate for old and newest ones.
 pub const PRESENTATION: Duration = Duration::from_secs(1);
-/// Keys of key ids that are not live are derived at most this often at once, for old and for newest ones, ...
+/// Burst of key derivations for key ids that are not live, separate for old and newest ones, ...
 pub const DERIVATIONS: u32 = 1000;
-/// ... and then once in each of these.
+/// ... and the interval of further ones.
 pub const DERIVATION: Duration = Duration::from_millis(1);
-/// Datagrams of old key ids that a lane hands over at once, and then one in each [`DERIVATION`]: few enough to leave room
-/// for others in any queue.
+/// Burst of old key ids' datagrams that a lane hands over, then one per [`DERIVATION`]: few enough to leave room in any
+/// queue.
 pub const OLD: u32 = 200;
 
-/// Until the peer's hello is there, ours is repeated this often ...
+/// Interval of hellos until the peer's comes ...
 pub const HELLO_FIRST: Duration = Duration::from_secs(1);
-/// ... where several addresses are called in turn, this often: varied by a fifth, that is never sooner than a peer that got
-/// one of another address presents itself again ([`PRESENTATION`]) ...
+/// ... if several addresses are called in turn: varied by a fifth, it is never less than a peer's interval of presenting
+/// itself again after a hello for another address ([`PRESENTATION`]) ...
 pub const HELLO_TURN: Duration = Duration::from_millis(1250);
-/// ... and after [`HELLO_PATIENCE`] tries this often.
+/// ... and after [`HELLO_PATIENCE`] tries.
 pub const HELLO_LATER: Duration = Duration::from_secs(5);
 /// Quick tries before the slow ones.
 pub const HELLO_PATIENCE: u32 = 30;
-/// Tries before it is said that nobody answers.
+/// Tries before reporting that nobody answers.
 pub const HELLO_TRIES: u32 = 3;
-/// Most addresses of the remotes that are called.
+/// Most remote addresses that are called.
 pub const ADDRESSES: usize = 16;
-/// The pause before the next address that was not called yet (RFC 8305, section 5). Once each was called, they are called
-/// in turn, as seldom as a single one would be.
+/// Delay before the next address not yet called (RFC 8305, section 5). Once all were called, they are called in turn, at
+/// the rate of a single one.
 pub const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
-/// No round of calls takes longer than so many of these pauses, which are shorter where there are more addresses: whoever answers is
-/// called less than a second after the first. Of [`ADDRESSES`] each has 50 ms, and RFC 8305 (section 8) wants 10 at least.
+/// A round of calls takes at most so many of these delays; they are shorter for more addresses, so all are called within a second.
+/// Each of [`ADDRESSES`] has 50 ms, and RFC 8305 (section 8) requires 10.
 pub const ATTEMPT_DELAYS: u32 = 3;
 /// Further tries at the address that answered before others are called again.
 pub const REMOTE_TRIES: u32 = 2;
-/// An answer to a hello that asks for one is sent at most this often.
+/// Minimum interval between answers to hellos that ask for one.
 pub const HELLO_ANSWER: Duration = Duration::from_millis(200);
-/// Names are looked up again this often while the peer is away.
+/// Interval of name look-ups while the peer is away.
 pub const RESOLVE: Duration = Duration::from_secs(15);
-/// Waiting and mismatches are said again this often.
+/// Interval of repeating waits and mismatches.
 pub const REPEAT: Duration = Duration::from_secs(60);
 
-/// Wall clock and monotonic clock may part by this much between two looks at them.
+/// Largest divergence of wall clock and monotonic clock between two checks.
 pub const CLOCKS_PART: Duration = Duration::from_secs(1);
 
-/// Who was displaced and speaks again within this time is another process than who displaced it: longer than the silence after
-/// which an end calls anew, and shorter than a key id lives, of which one process has several.
+/// A displaced process that speaks again within this time is not the same as the one that displaced it. It is longer than the
+/// silence before a new call, and shorter than the life of a key id, of which a process has several.
 pub const CLONES_WITHIN: Duration = Duration::from_secs(50);
-/// Two places in which others speak each time are two ends if that goes on for so long.
+/// If the speakers at two places keep changing for this long, there are two ends.
 pub const CLONES_LEAST: Duration = Duration::from_secs(5);
-/// Two ends of one key are told of each other at most this often, and it is said of the link for [`REPEAT`] after the last sign.
+/// Minimum interval of telling two ends with one key of each other. The link reports it for [`REPEAT`] after the last sign.
 pub const CLONES_TOLD: Duration = Duration::from_secs(5);
 
-/// An end that is called in the other key mode gives a sign at most this often, so that the caller can see
-/// why there is no link.
+/// Minimum interval of signs to a caller in the other key mode, which show it why there is no link.
 pub const SIGN_INTERVAL: Duration = Duration::from_secs(5);
 
-/// At most one path validation in this time; it is also how long the old address may answer.
+/// Minimum interval of path validations, and the time in which the old address may answer.
 pub const PATH_INTERVAL: Duration = Duration::from_secs(1);
-/// A path challenge is valid this long.
+/// Lifetime of a path challenge.
 pub const PATH_LIFE: Duration = Duration::from_secs(5);
 
-/// After so long without a word from the peer it is asked for one, where the link could go on over a stream ...
+/// Silence after which the peer is asked for a word, if a stream is available ...
 pub const CARRIER_ASK: Duration = Duration::from_secs(3);
-/// ... and after so long that way is tried: with its own second and the peer's, frames are back within ten.
+/// ... and after which the stream is tried: with its second and the peer's, frames are back within ten.
 pub const CARRIER_SILENCE: Duration = Duration::from_secs(5);
-/// A link that runs over a stream tries datagrams again this often.
+/// Interval at which a link over a stream tries datagrams again.
 pub const CARRIER_RETRY: Duration = Duration::from_secs(60);
 
-/// How long the socket of a lane's own way has before the first question goes out of it.
+/// Time for setting up the socket of a lane's own way before the first question.
 pub const LANE_FIRST: Duration = Duration::from_millis(100);
-/// A question along a lane's own way is repeated so long after ...
+/// Interval of questions along a lane's own way ...
 pub const LANE_ASK: Duration = Duration::from_secs(1);
-/// ... and when so many had no answer the way is given up ...
+/// ... and the unanswered ones after which it is given up ...
 pub const LANE_LOSSES: u32 = 3;
-/// ... and tried again after this.
+/// ... and the delay until a retry.
 pub const LANE_RETRY: Duration = Duration::from_secs(60);
-/// A way that answers is asked again after the keepalive interval, and after no longer than this.
+/// Longest interval of questions along an answering way; else it is the keepalive interval.
 pub const LANE_CHECK: Duration = Duration::from_secs(5);
 
-/// The peer may say so many times at once that it has other lanes, and once more each [`LANE_CHANGE`].
+/// Burst of changes in the peer's lanes, then one per [`LANE_CHANGE`].
 pub const LANE_CHANGES: u32 = 4;
 /// See [`LANE_CHANGES`].
 pub const LANE_CHANGE: Duration = Duration::from_secs(10);
-/// So many sockets for lanes are asked for at once, and one more each [`LANE_ASK`].
+/// Burst of sockets requested for lanes, then one per [`LANE_ASK`].
 pub const LANE_SOCKETS: u32 = 30;
 
-/// The UDP payload that every path is expected to take, in bytes: an IPv4 packet of 576. Nothing longer is sent unless it
-/// is known to pass (RFC 8899 MIN_PLPMTU).
+/// UDP payload that every path should carry, in bytes: an IPv4 packet of 576. Nothing longer is sent unless known to pass
+/// (RFC 8899 MIN_PLPMTU).
 pub const BUDGET_LEAST: usize = 576 - OUTER_V4;
-/// The UDP payload that nearly every path takes, in bytes, hence what is tried where the longest does not pass (RFC 8899
+/// UDP payload that nearly every path carries, in bytes: the fallback if the longest does not pass (RFC 8899
 /// BASE_PLPMTU).
 pub const BUDGET_BASE: usize = 1200;
-/// The longest datagram that is probed for, in bytes: what a jumbo frame carries.
+/// Longest datagram probed for, in bytes: a jumbo frame's payload.
 pub const BUDGET_MAX: usize = 9188;
-/// So many probes of one length are lost before it counts as too long (RFC 8899 MAX_PROBES).
+/// Lost probes of one length that show it is too long (RFC 8899 MAX_PROBES).
 pub const PROBE_LOSSES: u32 = 3;
-/// A search ends when what passes and what fails are this close, in bytes.
+/// A search ends when the bounds are this close, in bytes.
 pub const PROBE_STEP: usize = 16;
-/// The budget is verified when a report tells of long datagrams, unless it was within this time. Reports
-/// come every second, so with three waits full frames are lost for less than three seconds.
+/// Minimum interval of verifying the budget after reports of long datagrams. Reports come every second, so with three
+/// waits full frames are lost for less than three seconds.
 pub const PROBE_VERIFY: Duration = Duration::from_millis(500);
-/// Least and most time a probe waits for its answer; between them it follows the round-trip time. Three waits for
-/// each direction are less than a second; what is late for want of a processor makes the short ping late as well.
+/// Least and most wait for a probe's answer, else following the round-trip time. Three waits for each direction are
+/// less than a second; a busy processor delays the short ping as well.
 pub const PROBE_WAIT: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(2)];
-/// The pause after a round of which nothing came back doubles this often.
+/// Doublings of the pause after rounds without any answer.
 pub const PROBE_PATIENCE: u32 = 4;
-/// A budget below the ceiling is questioned after the first of these, and then each time after twice as long, up to the second
-/// (RFC 8899 PMTU_RAISE_TIMER): a path that shrank for a moment is used again soon, and one that stays small is rarely asked.
+/// First and longest interval of probing above the budget, which doubles each time (RFC 8899 PMTU_RAISE_TIMER): a path that
+/// shrank briefly recovers soon, and a small one is rarely probed.
 pub const PROBE_RAISE: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(600)];
 /// IPv4 and UDP headers in bytes.
 pub const OUTER_V4: usize = 28;
@@ -134,47 +132,47 @@ pub const OUTER_V4: usize = 28;
 pub const OUTER_V6: usize = 48;
 /// Largest UDP payload over IPv4 in bytes.
 pub const DATAGRAM_MAX: usize = 65_507;
-/// What an Ethernet frame has beyond the MTU: its header and two 802.1Q tags.
+/// Overhead of an Ethernet frame beyond the MTU: header and two 802.1Q tags.
 pub const ETHERNET: usize = 14 + 8;
 
-/// Length of an initiation's datagram, drawn uniformly, in bytes; in static mode of a hello that asks for one.
+/// Length of an initiation's datagram in bytes, drawn uniformly; in static mode, of a hello that asks for one.
 pub const INITIATION: std::ops::RangeInclusive<usize> = 200..=BUDGET_LEAST;
-/// The same of one that carries a key of ML-KEM: what a path of 1420 carries over IPv6 is the most.
+/// The same with an ML-KEM key: at most what a path of 1420 carries over IPv6.
 pub const INITIATION_HYBRID: std::ops::RangeInclusive<usize> = 1312..=1372;
-/// The same of each part of one that goes in parts, which every path carries.
+/// The same for each part of a split one, which every path carries.
 pub const INITIATION_PART: std::ops::RangeInclusive<usize> = 488..=BUDGET_LEAST;
-/// Initiations of one call to one address whose answers still count.
+/// Initiations of a call to one address whose answers still count.
 pub const INITIATION_STATES: usize = 3;
-/// An initiation is repeated this often ...
+/// Interval of repeating an initiation ...
 pub const CALL_FIRST: Duration = Duration::from_secs(5);
-/// ... and after [`CALL_PATIENCE`] tries this often.
+/// ... and after [`CALL_PATIENCE`] tries.
 pub const CALL_LATER: Duration = Duration::from_secs(60);
 /// Quick tries before the slow ones.
 pub const CALL_PATIENCE: u32 = 60;
-/// Initiations of unknown instances without a token that get something back at once, and then each second, where the
-/// instance has turns left ...
+/// Initiations of unknown instances without a token that are answered, as a burst and per second, if the instance has
+/// turns left ...
 pub const CALLERS_NEW: u32 = 8;
-/// ... and where it has none.
+/// ... and if it has none.
 pub const CALLERS_OTHER: u32 = 2;
-/// Turns of an instance: more than one, since what it gets back may be lost.
+/// Turns of an instance: more than one, since replies may be lost.
 pub const CALLERS_TURNS: u64 = 2;
-/// An answered initiation keeps its place against those without a token for so long: more than any round trip. After
-/// that its initiator is gone, most likely because it was restarted.
+/// How long an answered initiation keeps its place against others without a token: longer than any round trip. After
+/// that its initiator is gone, most likely restarted.
 pub const ANSWER_KEPT: Duration = Duration::from_secs(5);
-/// Of two that answer initiations of one call within this time, the first is the peer; and a session of a call with later
-/// initiations under way, of which nothing is heard for so long, is asked for again.
+/// If two answer initiations of one call within this time, the first is the peer. A session that stays silent for so
+/// long, while later initiations of its call are under way, is requested again.
 pub const ANSWERS_RACE: Duration = Duration::from_secs(1);
-/// How long a token is good for, at least; twice as long at most.
+/// Minimum lifetime of a token; at most twice as long.
 pub const TOKEN_EPOCH: Duration = Duration::from_secs(10);
-/// Sessions and handshakes that a receiver can tell apart.
+/// Sessions and handshakes that a receiver can distinguish.
 pub const SLOTS: u8 = 4;
-/// Age at which the end that began a session replaces it.
+/// Age at which the initiator replaces a session.
 pub const SESSION_REKEY: Duration = Duration::from_secs(120);
-/// How much later the other end does.
+/// How much later the responder does.
 pub const SESSION_RESPONDER: Duration = Duration::from_secs(15);
-/// Age at which a session's keys are wiped without exception.
+/// Age at which a session's keys are always wiped.
 pub const SESSION_END: Duration = Duration::from_secs(180);
-/// Sessions this close together come from two calls at once.
+/// Sessions this close together come from simultaneous calls.
 pub const SESSION_OVERLAP: Duration = Duration::from_secs(10);
-/// With a session, nothing heard for this long begins a call beside it.
+/// Silence on a session after which a call begins beside it.
 pub const SILENCE: Duration = Duration::from_secs(15);

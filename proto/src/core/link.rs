@@ -1,8 +1,9 @@
-//! The link as a state machine: an object of objects, each of which alone writes what is its own.
+//! The link as a state machine, composed of parts each of which alone writes its own state.
 //!
-//! Inputs are the `handle_*` methods. After each one call [`Control::poll_command`](super::control::Control::poll_command) until it is empty and
-//! carry the commands to the lane, then `poll_event` until it is empty, and call
-//! `handle_timeout` no later than `poll_timeout` says. `Now::instant` never goes back.
+//! Inputs are the `handle_*` methods. After each, call [`Control::poll_command`](super::control::Control::poll_command) until it is empty and
+//! pass the
+//! commands to the lane, then `poll_event` until it is empty, and call `handle_timeout` by the time that `poll_timeout`
+//! returns. `Now::instant` never goes back.
 
 mod asks;
 mod carriers;
@@ -53,52 +54,51 @@ use outbox::{Context, Outbox};
 use path::PeerPath;
 use phase::Phase;
 
-/// Why an end says goodbye that a datagram starts again (PROTOCOL.md §7).
+/// Goodbye reason of an idle end, which a datagram restarts (PROTOCOL.md §7).
 const IDLE: &str = "idle";
 
-/// What the owner of a link must do or tell.
+/// Tells the owner of a link what to do or report.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// Look the remotes up; answer with [`Control::handle_resolved`](super::control::Control::handle_resolved).
+    /// Look up the remotes; reply with [`Control::handle_resolved`](super::control::Control::handle_resolved).
     Resolve,
-    /// Datagrams go to this address now; answer with [`Control::handle_route`](super::control::Control::handle_route).
+    /// Datagrams now go to this address; reply with [`Control::handle_route`](super::control::Control::handle_route).
     Endpoint(Path),
-    /// The peer answers and fits.
+    /// The peer answers and matches.
     Up {
         /// Its outer address.
         endpoint: Path,
-        /// What it calls its link.
+        /// Its name for the link.
         name: String,
     },
-    /// The peer offers these routes now, in place of those before.
+    /// The routes that the peer now offers, replacing earlier ones.
     Routes(Vec<IpNet>),
     /// The peer no longer answers.
     Down {
         /// Why.
         reason: Condition,
     },
-    /// What goes from one bridged segment to the other takes another way now: where hosts were counts no more.
+    /// Traffic between the bridged segments takes another path: forget where hosts were.
     Rerouted {
-        /// It goes through this link.
+        /// Whether it goes through this link.
         passes: bool,
     },
-    /// So many lanes take frames from now on: the device gives some to each of them.
+    /// So many lanes now carry frames: the device distributes frames over them.
     Lanes(u8),
-    /// What comes to a lane beside lane 0 along this way, which is its own, is to have a socket; `None`: it has no such way.
+    /// Open a socket for a lane other than 0, for its own way; `None`: it has no such way.
     LaneSocket {
         /// The lane.
         lane: u8,
         /// The way.
         way: Option<Path>,
     },
-    /// These two numbers are to be on disk; answer with
-    /// [`Control::handle_kept`](super::control::Control::handle_kept).
+    /// Store these two numbers on disk; reply with [`Control::handle_kept`](super::control::Control::handle_kept).
     Keep(Kept),
     /// A line for the log.
     Log {
-        /// How much it matters.
+        /// Log level.
         level: Level,
-        /// What it reports.
+        /// Condition to report.
         condition: Condition,
     },
 }
@@ -124,7 +124,7 @@ pub struct Link<R> {
 }
 
 impl<R: Random> Link<R> {
-    /// A link that begins now in the key mode of its settings. `statics` are of handshake mode.
+    /// Starts a link in the key mode of its settings. `statics` are for handshake mode.
     pub fn new(settings: LinkSettings, keys: Arc<LinkKeys>, statics: Statics, now: Now, random: R) -> Self {
         let (instant, mut cx) = (now.instant, Context { random, out: Outbox::default() });
         let keying = keying::for_mode(&settings, keys, statics, now, &mut cx);
@@ -158,12 +158,12 @@ impl<R: Random> Link<R> {
         self.cx.out.commands.pop_front()
     }
 
-    /// Whether the peer answers and fits.
+    /// Whether the peer answers and matches.
     pub fn is_up(&self) -> bool {
         self.phase.is_up()
     }
 
-    /// The link is up once the peer has this end's hello too and opens what this end sends: what is sent on that word arrives.
+    /// Brings the link up once the peer has this end's hello and opens what it sends: from then on, frames arrive.
     fn rise(&mut self, now: Instant) {
         let Phase::Agreed { .. } = self.phase else { return };
         let (Some(endpoint), Some(peer)) = (self.path.endpoint(), self.greeting.peer()) else { return };
@@ -205,7 +205,7 @@ impl<R: Random> Link<R> {
         self.say_waiting(now);
     }
 
-    /// There is something for a peer that is left alone.
+    /// There is something for an idle peer.
     fn wake(&mut self, now: Instant) {
         if self.phase == Phase::Dormant {
             self.phase.look_up(self.settings.has_remote.then_some(now));
@@ -214,7 +214,7 @@ impl<R: Random> Link<R> {
         }
     }
 
-    /// Where hellos go: the endpoint, or the remote being tried.
+    /// Destination of hellos: the endpoint, or the remote being tried.
     fn target(&self) -> Option<Path> {
         let remote = self.remotes.remote().filter(|_| !self.is_up());
         remote.or(self.path.endpoint())

@@ -1,7 +1,7 @@
-//! OpenVPN's static-key mode: speaking to an unmodified OpenVPN, 2.3 to 2.7.
+//! OpenVPN's static-key mode, for unmodified OpenVPN peers, 2.3 to 2.7.
 //!
-//! There is no handshake and no hello. What is here instead: which packet ids are new ([`window`]), which starts of the peer
-//! are taken ([`admission`]), packets in parts ([`fragments`]), and the text in which both ends compare their options
+//! There is no handshake and no hello. Instead there are packet ids and which are new ([`window`]), the peer's starts and
+//! which are accepted ([`admission`]), fragments ([`fragments`]), and the text by which the ends compare options
 //! ([`options`]).
 
 pub mod admission;

@@ -1,5 +1,4 @@
-//! Ways to the peer, and whether it really is at the end of a new one (PROTOCOL.md §7): challenges along
-//! the new and the old one.
+//! Paths to the peer, and validation of a new one (PROTOCOL.md §7) by challenges along the new and the old one.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
@@ -8,54 +7,54 @@ use serde::{Deserialize, Serialize};
 
 use super::limits::{PATH_INTERVAL, PATH_LIFE};
 
-/// Length of the control message that asks a path for a proof, in bytes.
+/// Length of a path challenge in bytes.
 pub const QUESTION: usize = 20;
 
-/// A way to the peer.
+/// A path to the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Path {
     /// The peer's outer address.
     #[serde(with = "super::zoned")]
     pub remote: SocketAddr,
-    /// Own outer address, which the peer knows this end by; `None`: the kernel chooses.
+    /// This end's outer address, as the peer knows it; `None`: the kernel chooses.
     pub local: Option<IpAddr>,
-    /// Whether it is a stream to that address instead of datagrams. What is lost is repeated below it then, and when it
-    /// breaks, the next one to the same address is the same path.
+    /// Whether it is a stream to that address rather than datagrams. Losses are then repaired below, and after a break
+    /// the next stream to the same address is the same path.
     pub stream: bool,
-    /// Whether it begins at the port that a lane has for itself here, not at the link's.
+    /// Whether it starts from a lane's own port here rather than the link's.
     pub own_port: bool,
 }
 
 impl Path {
-    /// By a stream.
+    /// A path over a stream.
     pub fn stream(remote: SocketAddr) -> Self {
         Self { stream: true, ..remote.into() }
     }
 
-    /// From a lane's own port to the same end.
+    /// The path from a lane's own port to the same end.
     pub fn from_own_port(self) -> Self {
         Self { own_port: true, ..self }
     }
 
-    /// The peer's end of it, wherever this end is.
+    /// The path to the same remote end, from anywhere.
     pub fn far_end(self) -> Self {
         Self { local: None, own_port: false, ..self }
     }
 
-    /// Whether what came along `other` came along this path.
+    /// Whether input from `other` came along this path.
     pub fn covers(&self, other: &Path) -> bool {
         self.far_end() == other.far_end() && (self.local.is_none() || self.local == other.local)
     }
 }
 
-/// Where the kernel chooses the own address.
+/// The kernel chooses the own address.
 impl From<SocketAddr> for Path {
     fn from(remote: SocketAddr) -> Self {
         Self { remote, local: None, stream: false, own_port: false }
     }
 }
 
-/// As from [`SocketAddr`]: an address and port of the other end.
+/// Parses a [`SocketAddr`]: address and port of the other end.
 impl std::str::FromStr for Path {
     type Err = std::net::AddrParseError;
 
@@ -64,42 +63,42 @@ impl std::str::FromStr for Path {
     }
 }
 
-/// One validation in progress.
+/// A validation in progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Validation {
     new: Path,
     challenge_new: [u8; 16],
     challenge_old: [u8; 16],
     started: Instant,
-    /// The old path may answer as well.
+    /// The old path may answer too.
     returns: bool,
     answered: bool,
 }
 
-/// What a validation came to.
+/// The outcome of a validation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Not decided yet.
+    /// Undecided.
     Open,
-    /// The peer is at the end of the new path, and no longer of the old one.
+    /// The peer is at the new path and no longer at the old one.
     Move(Path),
-    /// It stays where it was.
+    /// The peer stays where it was.
     Stay,
 }
 
 impl Validation {
-    /// Begins: the first challenge goes along `new`, the second along the old path.
+    /// Starts a validation: the first challenge is for `new`, the second for the old path.
     pub fn new(now: Instant, new: Path, challenges: [[u8; 16]; 2]) -> Self {
         let [challenge_new, challenge_old] = challenges;
         Self { new, challenge_new, challenge_old, started: now, returns: false, answered: false }
     }
 
-    /// The same from a stream to datagrams, which are better: the new path is taken as soon as it answers.
+    /// The same from a stream to datagrams, which are preferred: the new path is used as soon as it answers.
     pub fn returning(self) -> Self {
         Self { returns: true, ..self }
     }
 
-    /// Takes a reply; one to the old address's challenge ends the validation.
+    /// Handles a reply; one to the old path's challenge ends the validation.
     pub fn handle_reply(&mut self, from: Path, challenge: [u8; 16]) -> Outcome {
         if challenge == self.challenge_old && !self.returns {
             return Outcome::Stay;
@@ -110,7 +109,7 @@ impl Validation {
         if self.answered && self.returns { Outcome::Move(self.new) } else { Outcome::Open }
     }
 
-    /// Decides once the old address had its time to answer.
+    /// Decides once the old path has had time to answer.
     pub fn handle_timeout(&self, now: Instant) -> Outcome {
         let age = now.saturating_duration_since(self.started);
         if self.answered && age >= PATH_INTERVAL {
@@ -122,7 +121,7 @@ impl Validation {
         }
     }
 
-    /// When [`Validation::handle_timeout`] can next decide something.
+    /// When [`Validation::handle_timeout`] may next decide.
     pub fn poll_timeout(&self) -> Instant {
         self.started + if self.answered { PATH_INTERVAL } else { PATH_LIFE }
     }

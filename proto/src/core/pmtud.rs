@@ -1,9 +1,8 @@
-//! How long a datagram may be: path MTU discovery by authenticated probes (RFC 8899, as QUIC does it in
-//! RFC 9000 §14.3).
+//! Path MTU discovery by authenticated probes (RFC 8899, as in QUIC, RFC 9000 §14.3).
 //!
-//! A probe is a ping as long as the datagram in question, beside a short ping. Only what is answered raises
-//! the budget; it falls to the least when three probes of its own length are lost while the short pings
-//! beside them are answered. What a router or this host claims only makes that question come earlier.
+//! A probe is a ping as long as the datagram in question, sent with a short ping. Only an answer raises the budget. It
+//! falls to the minimum if three probes of its own length are lost while their short pings are answered. Claims by a
+//! router or this host only make this check come earlier.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,7 @@ use super::limits::{
     PROBE_VERIFY, PROBE_WAIT,
 };
 
-/// Two pings to send: one that makes a datagram of `length` bytes, and a short one.
+/// Two pings to send: one in a datagram of `length` bytes, and a short one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Round {
     /// Length of the long ping's datagram in bytes.
@@ -23,10 +22,10 @@ pub struct Round {
     pub short: u32,
 }
 
-/// What the answers to the rounds so far say.
+/// What the search wants to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Aim {
-    /// No length above the budget is in question.
+    /// Nothing: no length above the budget is in question.
     Settled,
     /// Whether more than the budget passes.
     Raise,
@@ -40,24 +39,24 @@ struct Outstanding {
     short_answered: bool,
 }
 
-/// The search for the longest datagram that passes on one path, one way.
+/// The search for the longest datagram on one path, in one direction.
 pub struct Pmtud {
-    /// The longest length that was answered, if any.
+    /// Longest length answered, if any.
     passes: Option<usize>,
-    /// Nothing longer is tried: route or peer forbid it.
+    /// Longest length to try: the limit of route and peer.
     ceiling: usize,
-    /// The shortest length that is known not to pass.
+    /// Shortest length known to fail.
     fails: Option<usize>,
     aim: Aim,
     outstanding: Option<Outstanding>,
     losses: u32,
-    /// Rounds in a row of which nothing was answered.
+    /// Consecutive rounds without any answer.
     silent: u32,
     /// When the next round may begin.
     next: Option<Instant>,
-    /// How long after a search the next one begins, ...
+    /// Delay from one search to the next, ...
     raise: Duration,
-    /// ... and when that is.
+    /// ... and when that ends.
     raise_at: Option<Instant>,
     verified: Instant,
     /// Smoothed round-trip time (RFC 6298).
@@ -85,27 +84,27 @@ impl Pmtud {
         }
     }
 
-    /// The longest datagram that may carry frames, in bytes.
+    /// Longest datagram for frames, in bytes.
     pub fn budget(&self) -> usize {
         self.passes.unwrap_or(BUDGET_LEAST.min(self.ceiling))
     }
 
-    /// The longest datagram that is known to pass, in bytes.
+    /// Longest datagram known to pass, in bytes.
     pub fn passes(&self) -> Option<usize> {
         self.passes
     }
 
-    /// Whether not even the least passes, as far as is known.
+    /// Whether not even the minimum is known to pass.
     pub fn is_too_narrow(&self) -> bool {
         self.passes.is_none() && self.fails.is_some_and(|fails| fails <= BUDGET_LEAST)
     }
 
-    /// Smoothed round-trip time, once a pong has come.
+    /// Smoothed round-trip time, after the first pong.
     pub fn rtt(&self) -> Option<Duration> {
         self.rtt
     }
 
-    /// Sets the longest length to try, and begins to try it if that is news.
+    /// Sets the longest length to try, and tries it if it changed.
     pub fn set_ceiling(&mut self, now: Instant, ceiling: usize) {
         let ceiling = ceiling.min(BUDGET_MAX);
         if ceiling == self.ceiling {
@@ -117,20 +116,20 @@ impl Pmtud {
         self.go_on(now);
     }
 
-    /// The path is another one: nothing is known of it.
+    /// The path has changed: forgets everything.
     pub fn reset(&mut self, now: Instant) {
         let n = self.n;
         *self = Self { n, ..Self::new(now) };
     }
 
-    /// Datagrams longer than the least went out lately: the budget is verified, unless that was done just now.
+    /// Datagrams longer than the minimum were sent: verifies the budget, unless just done.
     pub fn handle_use(&mut self, now: Instant) {
         if now >= self.verified + PROBE_VERIFY {
             self.doubt(now);
         }
     }
 
-    /// Takes a pong. True: the budget changed.
+    /// Handles a pong. True: the budget changed.
     pub fn handle_pong(&mut self, now: Instant, n: u32) -> bool {
         let Some(outstanding) = &mut self.outstanding else { return false };
         let Round { length, long, short } = outstanding.round;
@@ -157,7 +156,7 @@ impl Pmtud {
         raised
     }
 
-    /// When [`Pmtud::handle_timeout`] must be called next.
+    /// When to call [`Pmtud::handle_timeout`] next.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.outstanding {
             Some(outstanding) => Some(outstanding.sent + self.patience()),
@@ -165,13 +164,13 @@ impl Pmtud {
         }
     }
 
-    /// Gives up what was not answered in time; true: the budget changed, or nothing is left to try. Then [`Pmtud::poll_round`] may
-    /// have a round to send.
+    /// Gives up overdue pings. True: the budget changed, or nothing is left to try. Then [`Pmtud::poll_round`] may have a round to
+    /// send.
     pub fn handle_timeout(&mut self, now: Instant) -> bool {
         let patience = self.patience();
         let late = self.outstanding.take_if(|outstanding| now >= outstanding.sent + patience);
         let Some(Outstanding { round, short_answered, .. }) = late else { return false };
-        // A path that lets nothing through says nothing of lengths.
+        // A path that lets nothing through tells nothing about lengths.
         if !short_answered {
             self.next = Some(now + patience);
             self.silent = (self.silent + 1).min(PROBE_PATIENCE);
@@ -192,7 +191,7 @@ impl Pmtud {
         falls || self.is_too_narrow()
     }
 
-    /// The next round, if one is due; it counts as sent.
+    /// Returns the next round, if due, and counts it as sent.
     pub fn poll_round(&mut self, now: Instant) -> Option<Round> {
         if self.outstanding.is_some() || self.next.is_none_or(|next| now < next) {
             return None;
@@ -226,13 +225,13 @@ impl Pmtud {
         (self.aim, self.losses, self.next, self.outstanding) = (aim, 0, Some(now), None);
     }
 
-    /// The question is answered: the next one, if there is one.
+    /// A question is answered: goes to the next one, if any.
     fn go_on(&mut self, now: Instant) {
         self.verified = now;
         if self.candidate().is_some() {
             return self.begin(now, Aim::Raise);
         }
-        // Not when the budget was verified: traffic would put the search off for ever.
+        // Not after verifying the budget: traffic would postpone the search for ever.
         if self.aim == Aim::Raise {
             let is_open = self.passes.is_none_or(|passes| passes < self.ceiling);
             self.raise_at = is_open.then_some(now + self.raise);
@@ -241,8 +240,8 @@ impl Pmtud {
         (self.aim, self.next) = (Aim::Settled, self.raise_at);
     }
 
-    /// The next length to try: the ceiling, the base, the least, the first of them that is not decided yet; then half the
-    /// way between what passes and what fails.
+    /// The next length to try: ceiling, base or minimum, whichever is the first undecided one, then halfway between what
+    /// passes and what fails.
     fn candidate(&self) -> Option<usize> {
         let (passes, fails) = (self.passes.unwrap_or(0), self.fails.unwrap_or(usize::MAX));
         let usual = [BUDGET_BASE, BUDGET_LEAST].into_iter().filter(|length| *length < self.ceiling);
@@ -254,8 +253,7 @@ impl Pmtud {
         })
     }
 
-    /// How long a round waits for its answers: longer after rounds without any, since the path may have become longer
-    /// than what was measured.
+    /// How long a round waits for answers: longer after rounds without any, since the path's delay may have grown.
     fn patience(&self) -> Duration {
         let [least, most] = PROBE_WAIT;
         let usual = self.rtt.map_or(most / 2, |rtt| (rtt * 3 / 2 + least / 2).clamp(least, most));
@@ -271,7 +269,7 @@ mod tests {
 
     use super::*;
 
-    /// A path with a round trip of 30 ms that loses what is longer than `passes`.
+    /// A path with 30 ms round trip that drops datagrams longer than `passes`.
     struct Path {
         now: Instant,
         search: Pmtud,
@@ -298,7 +296,7 @@ mod tests {
             }
         }
 
-        /// Runs for so long in steps of 10 ms.
+        /// Runs for so many seconds in steps of 10 ms.
         fn run(&mut self, seconds: f64) {
             let until = self.now + Duration::from_secs_f64(seconds);
             while self.now < until {
@@ -475,7 +473,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the path takes from the least on, what is found passes and is nearly all that passes.
+        /// For any limit of the path, the length found passes and is close to the limit.
         #[test]
         fn finds_what_passes(ceiling in 400usize..9000, passes in BUDGET_LEAST..9000) {
             let mut path = Path::new(ceiling, passes);

@@ -1,9 +1,9 @@
-//! How often something may happen.
+//! Rate limits.
 
 use std::time::{Duration, Instant};
 
-/// A token bucket, kept as the time when it is full again (the generic cell rate algorithm, ITU-T I.371 §A): there are no
-/// fractions to lose.
+/// A token bucket, stored as the time when it is full again (the generic cell rate algorithm, ITU-T I.371 §A), so no
+/// fractions are lost.
 #[derive(Debug, Clone, Copy)]
 pub struct RateLimiter {
     every: Duration,
@@ -13,7 +13,7 @@ pub struct RateLimiter {
 }
 
 impl RateLimiter {
-    /// Allows `burst` at once, and one more for each `every` that passes. A `burst` of 0 counts as 1.
+    /// Allows a burst of `burst` (0 counts as 1), and one more per `every`.
     pub const fn new(burst: u32, every: Duration) -> Self {
         Self { every, burst, full_at: None, refused: 0 }
     }
@@ -28,18 +28,18 @@ impl RateLimiter {
         true
     }
 
-    /// Counts the last one as so many more than one, even if that is more than the burst: the next waits longer.
+    /// Charges the last event as so many more, even beyond the burst: the next waits longer.
     pub fn charge(&mut self, more: u32) {
         self.full_at = self.full_at.map(|at| at + self.every * more);
     }
 
-    /// When one more is within the limit, unless others come before; `now` if it is already.
+    /// When one more is within the limit, unless others come first; `now` if it already is.
     pub fn free_at(&self, now: Instant) -> Instant {
         let burst = self.every * self.burst.saturating_sub(1);
         self.full_at.and_then(|at| at.checked_sub(burst)).map_or(now, |at| at.max(now))
     }
 
-    /// How many were refused since the last call.
+    /// Number refused since the last call.
     pub fn take_refused(&mut self) -> u64 {
         std::mem::take(&mut self.refused)
     }

@@ -1,5 +1,5 @@
-//! Whom to call and when: the addresses of the remotes, each called a moment after the other until one answers
-//! (RFC 8305), and the schedule of hellos.
+//! Whom to call and when: the remotes' addresses, called in staggered order until one answers (RFC 8305), and the
+//! schedule of hellos.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -14,18 +14,18 @@ use crate::crypto::Random;
 /// One address of a remote.
 struct Candidate {
     address: Path,
-    /// When it was last called since the addresses were called anew.
+    /// When it was last called in this series.
     called: Option<Instant>,
 }
 
 /// The caller of one link.
 pub struct Remotes {
     candidates: Vec<Candidate>,
-    /// The one that answered: no other is called for a few tries.
+    /// The address that answered: for a few tries no other is called.
     answered: Option<Path>,
-    /// Tries at the one that answered.
+    /// Tries at the address that answered.
     alone: u32,
-    /// Tries once every address was called.
+    /// Tries since all addresses were called.
     tries: u32,
     last: Option<Instant>,
     /// When the next hello is due.
@@ -38,8 +38,8 @@ impl Remotes {
         Self { candidates: Vec::new(), answered: None, alone: 0, tries: 0, last: None, due: now }
     }
 
-    /// Takes the addresses of the remotes that are known now, in the order to call; true if there is a new one. One that
-    /// was called already is not called sooner for that.
+    /// Sets the remotes' known addresses in calling order; true if any is new. It does not advance the next call of
+    /// those already called.
     pub fn set(&mut self, now: Instant, addresses: &[Path]) -> bool {
         let order = in_order(addresses);
         if order.is_empty() {
@@ -65,13 +65,13 @@ impl Remotes {
         self.restart(now + HELLO_FIRST);
     }
 
-    /// Begins to count tries anew.
+    /// Restarts the count of tries.
     pub fn restart(&mut self, due: Instant) {
         self.tries = 0;
         self.due = due;
     }
 
-    /// Every address is called anew, each a moment after the other.
+    /// Calls all addresses again, staggered.
     pub fn race(&mut self) {
         self.answered = None;
         self.candidates.iter_mut().for_each(|candidate| candidate.called = None);
@@ -86,29 +86,29 @@ impl Remotes {
         }
     }
 
-    /// The remote to call next: the one that answered, else the one that was not called for the longest time.
+    /// The remote to call next: the one that answered, else the one not called for longest.
     pub fn remote(&self) -> Option<Path> {
         let next = || self.candidates.iter().min_by_key(|candidate| candidate.called);
         self.answered.or_else(|| Some(next()?.address))
     }
 
-    /// Whether that address belongs to a remote, whatever its port.
+    /// Whether a remote has this address, with any port.
     pub fn knows(&self, address: SocketAddr) -> bool {
         self.candidates.iter().any(|candidate| candidate.address.remote.ip() == address.ip())
     }
 
-    /// Whether that address belongs to one of several remotes.
+    /// Whether one of several remotes has this address.
     pub fn is_choice(&self, address: SocketAddr) -> bool {
         self.candidates.len() > 1 && self.knows(address)
     }
 
-    /// Whether something was sent to this remote since the addresses were called anew.
+    /// Whether this remote was called in this series.
     pub fn was_called(&self, address: Path) -> bool {
         self.candidates.iter().any(|candidate| candidate.address == address && candidate.called.is_some())
     }
 
-    /// The remote that is to be tried in place of `current`, with a stream where that has none and without where it has: the
-    /// `n`th, counted round and round; and how many such there are.
+    /// The `n`th remote, cyclically, of the other carrier than `current`: a stream instead of datagrams, or vice versa. Also
+    /// returns the number of those.
     pub fn alternative(&self, current: Path, n: usize) -> Option<(Path, usize)> {
         let others = || {
             self.candidates.iter().map(|candidate| candidate.address).filter(|it| it.stream != current.stream)
@@ -117,18 +117,18 @@ impl Remotes {
         Some((others().nth(n.checked_rem(count)?)?, count))
     }
 
-    /// How many remotes are called beside the one whose turn it is.
+    /// How many remotes are called besides the next.
     pub fn others(&self) -> usize {
         self.candidates.len().saturating_sub(1)
     }
 
-    /// Whether there are addresses that were not called yet: the next one is due a moment after the last.
+    /// Whether some addresses were not yet called: the next is due a moment after the last.
     pub fn is_racing(&self) -> bool {
         self.answered.is_none() && self.candidates.iter().any(|candidate| candidate.called.is_none())
     }
 
-    /// This address is being called; with `away`, the peer has not been heard of since it is called. True: that has
-    /// lasted long enough to say so.
+    /// This address is called; `away`: the peer has not been heard since calls began. True: that has lasted long enough
+    /// to report.
     pub fn handle_called(&mut self, now: Instant, path: Path, away: bool) -> bool {
         let address = path.far_end();
         self.last = Some(now);
@@ -147,7 +147,7 @@ impl Remotes {
         away && self.tries == HELLO_TRIES + 1
     }
 
-    /// Something says that nobody answers at the address that was called last; true: the next one is called at once.
+    /// Nobody answers at the address last called, says someone; true: the next is called at once.
     pub fn handle_refused(&mut self, now: Instant, address: Path) -> bool {
         let is_last = |candidate: &Candidate| candidate.address == address && candidate.called == self.last;
         let next = self.is_racing() && self.last.is_some() && self.candidates.iter().any(is_last);
@@ -157,18 +157,18 @@ impl Remotes {
         next
     }
 
-    /// The pause before an address that was not called yet, if there is one.
+    /// The delay before the next address not yet called, if any.
     pub fn attempt_delay(&self, random: &mut impl Random) -> Option<Duration> {
         self.is_racing().then(|| varied(self.pause(), random))
     }
 
-    /// Between the calls of a round.
+    /// The pause between the calls of a round.
     fn pause(&self) -> Duration {
         let pauses = u32::try_from(self.others()).unwrap_or(u32::MAX);
         ATTEMPT_DELAY * ATTEMPT_DELAYS / pauses.max(ATTEMPT_DELAYS)
     }
 
-    /// The usual pause until the next hello; with `keepalive` the peer is there and that is its interval.
+    /// Schedules the next hello after the usual pause; `keepalive`: the interval for a peer that is there.
     pub fn schedule(&mut self, now: Instant, keepalive: Option<Duration>, random: &mut impl Random) {
         let alone = self.answered.is_some() || self.candidates.len() < 2;
         let first = if alone { HELLO_FIRST } else { HELLO_TURN };
@@ -176,19 +176,19 @@ impl Remotes {
         self.due = now + varied(keepalive.unwrap_or(quick), random);
     }
 
-    /// The next hello is due at this time at the latest.
+    /// Makes the next hello due no later than this.
     pub fn hasten(&mut self, at: Instant) {
         self.due = self.due.min(at);
     }
 }
 
-/// Varied by a fifth, so that nothing on the wire keeps time.
+/// Varies by a fifth, so that nothing on the wire is periodic.
 pub fn varied(pause: Duration, random: &mut impl Random) -> Duration {
     let [byte] = random.bytes();
     pause.mul_f32(0.8 + 0.4 * f32::from(byte) / 255.0)
 }
 
-/// Datagrams first, then streams.
+/// Datagrams before streams.
 fn in_order(paths: &[Path]) -> Vec<Path> {
     let of = |stream: bool| {
         let paths = paths.iter().filter(|path| path.stream == stream);
@@ -198,8 +198,8 @@ fn in_order(paths: &[Path]) -> Vec<Path> {
     of(false).chain(of(true)).collect()
 }
 
-/// Each address once, one of each family in turn (RFC 8305, section 4), the family of the first one first; no more than
-/// are called.
+/// Removes duplicates and alternates families (RFC 8305, section 4), beginning with the first address's; returns no
+/// more than are called.
 pub fn in_turns_of_families(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let first = addresses.first().is_some_and(SocketAddr::is_ipv4);
     let (mut one, mut other): (Vec<SocketAddr>, Vec<SocketAddr>) = (Vec::new(), Vec::new());

@@ -1,19 +1,19 @@
-//! The replay window (RFC 6479): a ring of bit words, moved by whole words.
+//! The replay window (RFC 6479): a ring of bitmap words, advanced by whole words.
 
 use super::limits::{COUNTER_END, WINDOW};
 
 const WORD: u32 = u64::BITS;
-/// One word more than the window, so that moving it never clears a word still in use.
+/// One word more than the window, so that advancing never clears a word in use.
 const WORDS: usize = (WINDOW / WORD) as usize + 1;
 
-/// The counters seen under one key. Has exactly one owner and is updated only after a tag verified.
+/// The counters seen under one key. It has one owner, and is updated only after a tag verified.
 #[derive(Clone)]
 pub struct Window {
-    /// The lowest counter seen; what came before it is not known to have been sent.
+    /// Lowest counter seen; earlier ones may never have been sent.
     first: u32,
     /// One more than the highest counter seen.
     next: u32,
-    /// How many were seen.
+    /// Number of counters seen.
     seen: u32,
     ring: [u64; WORDS],
 }
@@ -32,7 +32,7 @@ impl Window {
         Self { first: u32::MAX, next: counter + 1, seen: 0, ring }
     }
 
-    /// Whether a datagram with this counter could be new. Costs no decryption.
+    /// Whether this counter may be new. Costs no decryption.
     pub fn admits(&self, counter: u32) -> bool {
         if counter >= COUNTER_END || counter + WINDOW < self.next {
             return false;
@@ -40,7 +40,7 @@ impl Window {
         counter >= self.next || self.ring[slot(counter)] & bit(counter) == 0
     }
 
-    /// Marks an authentic counter as seen; false if it was seen before or is behind the window.
+    /// Marks an authentic counter as seen; false if it was seen before or is below the window.
     pub fn accept(&mut self, counter: u32) -> bool {
         if !self.admits(counter) {
             return false;
@@ -59,8 +59,7 @@ impl Window {
         true
     }
 
-    /// How many counters between the lowest and the highest seen are missing: datagrams that were lost, or that
-    /// others have overtaken and that are still to come.
+    /// Missing counters between the lowest and the highest seen: lost datagrams, or overtaken ones still to come.
     pub fn missing(&self) -> u32 {
         self.next.saturating_sub(self.first).saturating_sub(self.seen)
     }
@@ -101,7 +100,7 @@ mod tests {
     }
 
     proptest! {
-        /// None up to the beginning is taken, and each one above it once.
+        /// Accepts none up to the start, and each one above it once.
         #[test]
         fn begins_after_a_counter(start in 0u32..20_000, jumps in prop::collection::vec(0u32..9000, 1..200)) {
             let mut window = Window::after(start);
@@ -117,7 +116,7 @@ mod tests {
             }
         }
 
-        /// Against a set that forgets nothing: never accepted twice, always accepted when new and inside.
+        /// Compared with a full set: never accepts twice, and always accepts what is new and inside.
         #[test]
         fn agrees_with_a_set(jumps in prop::collection::vec((0u32..40_000, 0u32..9000), 1..400)) {
             let mut window = Window::default();

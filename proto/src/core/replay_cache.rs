@@ -1,11 +1,10 @@
-//! Handshake datagrams that were taken lately: a copy of one, changed or not, costs the link nothing.
+//! Cache of recently accepted handshake datagrams: copies, modified or not, cost the link nothing.
 
-/// Buckets, and values in each: more than the initiations of four days, in 32 KiB.
+/// Buckets, and values per bucket: more than four days' initiations, in 32 KiB.
 const BUCKETS: usize = 1024;
 const PLACES: usize = 4;
 
-/// What handshake datagrams begin with: random bytes under a keyed check, so nobody without the key can
-/// choose where they fall.
+/// Keyed by the datagrams' first bytes, random and under a keyed check: nobody without the key can choose a bucket.
 #[derive(Clone)]
 pub struct ReplayCache(Vec<[u64; PLACES]>);
 
@@ -16,19 +15,19 @@ impl Default for ReplayCache {
 }
 
 impl ReplayCache {
-    /// One that remembers next to nothing, for a state that is copied over and over.
+    /// A cache for next to nothing, for states that are copied repeatedly.
     #[cfg(test)]
     pub fn tiny() -> Self {
         Self(vec![[0; PLACES]; 1])
     }
 
-    /// Whether a datagram with these random bytes was taken.
+    /// Whether a datagram with these random bytes was accepted.
     pub fn contains(&self, random: [u8; 16]) -> bool {
         let (bucket, value) = place(random, self.0.len());
         self.0[bucket].contains(&value)
     }
 
-    /// Remembers these random bytes in place of the oldest in their bucket.
+    /// Stores these random bytes, evicting the oldest in their bucket.
     pub fn insert(&mut self, random: [u8; 16]) {
         let (bucket, value) = place(random, self.0.len());
         self.0[bucket].rotate_right(1);

@@ -1,4 +1,4 @@
-//! Sessions of handshake mode (PROTOCOL.md §3): who may begin one, which are live, which one frames use.
+//! Sessions of handshake mode (PROTOCOL.md §3): who may begin one, which are live, and which carries frames.
 
 mod answering;
 mod callers;
@@ -27,47 +27,47 @@ use tokens::Tokens;
 
 /// Drawn by each process that calls.
 pub type Instance = [u8; 8];
-/// What a retry gives and the next call returns.
+/// Issued by a retry and returned by the next call.
 pub type Token = [u8; 16];
 
-/// What a handshake datagram brought about.
+/// The effect of a handshake datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Nothing that the link must know.
+    /// Nothing the link must know.
     Nothing,
-    /// The peer is there and busy: the next initiation is due now, to the same address.
+    /// The peer is there but busy: send the next initiation now, to the same address.
     Retry {
-        /// Where the initiation had gone.
+        /// Destination of the initiation.
         called: Path,
     },
-    /// A session this end began: the peer waits for the first word on it.
+    /// This end began a session: the peer waits for its first message.
     Begun {
-        /// Where the initiation had gone.
+        /// Destination of the initiation.
         called: Path,
     },
     /// The ends have no cipher in common.
     NoCipher,
-    /// Who holds the key agrees on keys in the other way.
+    /// A holder of the key uses the other key exchange.
     OtherExchange {
-        /// In which way.
+        /// The peer's.
         theirs: Exchange,
-        /// It did not just say so: an end that has no address of it shows it this end's way.
+        /// It was a call rather than a sign: if this end has no address of it, it shows its own.
         calls: bool,
     },
 }
 
-/// A call under way, to one or more addresses; the states of the last few initiations to each are kept, so that a late
-/// answer counts.
+/// A call in progress, to one or more addresses. It keeps the states of the last few initiations to each, so that late
+/// answers count.
 #[cfg_attr(test, derive(Clone))]
 struct Call {
     slot: u8,
     attempts: VecDeque<Attempt>,
-    /// The address at which a retry gave it.
+    /// The address whose retry gave it, and the token.
     token: Option<(Path, Token)>,
     tries: u32,
     due: Instant,
     retried_at: Option<Instant>,
-    /// Whether the next initiation goes in parts, where something says so.
+    /// Whether to split the next initiation, if known.
     parts: Option<bool>,
 }
 
@@ -79,8 +79,8 @@ struct Attempt {
     state: Initiator,
 }
 
-/// A call that was answered, and of which nothing has been heard: if the peer answers a later initiation of it as
-/// well, that is the session it waits on.
+/// An answered call without anything heard since. If the peer also answers a later initiation of it, that is the
+/// session it waits on.
 #[cfg_attr(test, derive(Clone))]
 struct Answered {
     slot: u8,
@@ -93,7 +93,7 @@ struct Session {
     slot: u8,
     serial: u32,
     cipher: Cipher,
-    /// The initiator's instance, which decides between two calls at once.
+    /// The initiator's instance, which decides between simultaneous calls.
     instance: Instance,
     /// The peer's instance.
     peer: Instance,
@@ -102,13 +102,13 @@ struct Session {
 }
 
 impl Session {
-    /// When its keys are wiped without exception.
+    /// When its keys are always wiped.
     fn end(&self) -> Instant {
         self.born + SESSION_END
     }
 }
 
-/// A session of which this end gave the answer, and of which nothing has come yet.
+/// A session that this end answered, and on which nothing has come yet.
 #[cfg_attr(test, derive(Clone))]
 struct Unconfirmed {
     session: Session,
@@ -116,7 +116,7 @@ struct Unconfirmed {
     known: bool,
 }
 
-/// The handshakes and sessions of one link.
+/// A link's handshakes and sessions.
 #[cfg_attr(test, derive(Clone))]
 pub struct Sessions {
     keys: Arc<LinkKeys>,
@@ -127,17 +127,17 @@ pub struct Sessions {
     call: Option<Call>,
     answered: Option<Answered>,
     live: Vec<Session>,
-    /// Slot of the session that frames go out under.
+    /// Slot of the session for frames.
     sending: Option<u8>,
     unconfirmed: Option<Unconfirmed>,
-    /// The peer's instance that last confirmed a session or answered a call, and the number of its initiation
-    /// that did so, if it was one.
+    /// The peer's instance that last confirmed a session or answered a call, and the number of the initiation that did
+    /// so, if any.
     confirmed: Option<(Instance, u64)>,
-    /// Counts sessions.
+    /// Number of sessions.
     serial: u32,
     callers: Callers,
     tokens: Tokens,
-    /// The initiation that was last answered went in parts: so does the first of the next call.
+    /// The initiation last answered was split, so the next call's first one is too.
     parts: bool,
     /// Parts of an initiation with a valid token, of one without, and of an answer.
     proven: Parts,
@@ -177,12 +177,12 @@ impl Sessions {
         }
     }
 
-    /// Whether there is a session to send on.
+    /// Whether there is a session for sending.
     pub fn is_alive(&self) -> bool {
         self.sending.is_some()
     }
 
-    /// When the session that frames go out under began, and its cipher.
+    /// Start and cipher of the session for frames.
     pub fn current(&self) -> Option<(Instant, Cipher)> {
         self.sending().map(|session| (session.born, session.cipher))
     }
@@ -191,23 +191,23 @@ impl Sessions {
         self.live.iter().find(|session| Some(session.slot) == self.sending)
     }
 
-    /// The peer's instance in the live session of this serial.
+    /// The peer's instance in the live session with this serial.
     pub fn peer_of(&self, serial: u32) -> Option<Instance> {
         self.live.iter().find(|live| live.serial == serial).map(|session| session.peer)
     }
 
-    /// Whether the session of this serial is with the same instance of the peer as the one that frames go out under.
+    /// Whether the session with this serial has the same peer instance as the one for frames.
     pub fn is_of_peer(&self, serial: u32) -> bool {
         let Some(peer) = self.peer_of(serial) else { return false };
         self.sending().is_none_or(|used| used.peer == peer)
     }
 
-    /// Whether an initiation is under way.
+    /// Whether a call is in progress.
     pub fn is_calling(&self) -> bool {
         self.call.is_some()
     }
 
-    /// Forgets every session and becomes another instance, to which no recording belongs.
+    /// Drops all sessions and takes a new instance, to which no recording belongs.
     pub fn reset(&mut self, random: &mut impl Random, out: &mut VecDeque<Command>) {
         out.extend(Command::wipe_all());
         self.instance = random.bytes();
@@ -217,8 +217,8 @@ impl Sessions {
         (self.proven, self.unproven, self.answer) = Default::default();
     }
 
-    /// Forgets every session of a peer that was last heard of at `heard`, but not the answer to a call since then of
-    /// one that is another: a peer that was started anew, and waits on just that session.
+    /// Drops all sessions of a peer last heard at `heard`, except the answer to a later call of another instance: that
+    /// is a restarted peer, waiting on this session.
     pub fn end(&mut self, heard: Instant, random: &mut impl Random, out: &mut VecDeque<Command>) {
         let Some(kept) = self.unconfirmed.take_if(|there| !there.known && there.session.born > heard) else {
             return self.reset(random, out);
@@ -230,7 +230,7 @@ impl Sessions {
         (self.call, self.sending, self.unconfirmed) = (None, None, Some(kept));
     }
 
-    /// Whether the session that frames use should be replaced.
+    /// Whether to replace the session for frames.
     pub fn wants_rekey(&self, now: Instant) -> bool {
         self.rekey_at().is_some_and(|at| at <= now)
     }
@@ -254,7 +254,7 @@ impl Sessions {
         }
     }
 
-    /// When something of this is due next; a call only if there is an address to call.
+    /// When something is next due; calls count only with an address to call.
     pub fn poll_timeout(&self, can_call: bool) -> Option<Instant> {
         let ends = self.live.iter().map(Session::end);
         let unconfirmed = self.unconfirmed.iter().map(|unconfirmed| unconfirmed.session.end());
@@ -263,7 +263,7 @@ impl Sessions {
         ends.chain(unconfirmed).chain(call).chain(rekey).min()
     }
 
-    /// Takes a datagram whose probe is right.
+    /// Handles a datagram whose probe is right.
     ///
     /// # Errors
     /// Why it was dropped.
@@ -303,12 +303,12 @@ impl Sessions {
         true
     }
 
-    /// Makes a session live, and the one that frames use unless a better one is there.
+    /// Makes a session live, and uses it for frames unless there is a better one.
     fn adopt(&mut self, session: Session, under: KeySlot, out: &mut VecDeque<Command>) {
         let before = self.sending;
         let rival = self.sending();
-        // Both ends called at once: both use the session of the higher instance. Another instance of the
-        // peer knows nothing of the rival.
+        // Both ends called at once: both use the session of the higher instance. A new peer instance does not know the
+        // rival.
         let stays = rival.is_some_and(|rival| {
             rival.peer == session.peer
                 && rival.began_here != session.began_here
@@ -322,7 +322,7 @@ impl Sessions {
             out.push_back(SendCommand::Switch(under).into());
         }
         self.live.push(session);
-        // What the peer still sends on until it changes too is the one that frames used so far.
+        // Until it changes too, the peer sends on the session that frames used so far.
         let used = [before, self.sending];
         while self.live.len() > 2
             && let Some(index) = self.live.iter().position(|live| !used.contains(&Some(live.slot)))
@@ -350,8 +350,8 @@ impl Sessions {
         self.live.iter().map(|session| session.slot).chain(call).chain(unconfirmed).collect()
     }
 
-    /// Two live sessions, a call and an unconfirmed answer fill the four slots; whoever asks has none of
-    /// one kind, so one is free.
+    /// Two live sessions, a call and an unconfirmed answer fill the four slots. The caller lacks one of these, so a
+    /// slot is free.
     fn free_slot(&self) -> u8 {
         let used = self.used_slots();
         (0..SLOTS).find(|slot| !used.contains(slot)).unwrap_or(0)
@@ -363,16 +363,16 @@ impl Sessions {
     }
 }
 
-/// What came, and what an answer to it must not be longer than.
+/// The cause of an answer, which limits the answer's length.
 #[derive(Clone)]
 struct Cause<'a> {
     envelope: Envelope<'a>,
     from: Path,
-    /// Of the datagram, or of the shortest of several.
+    /// Length of the datagram, or of the shortest of several.
     length: usize,
 }
 
-/// The datagram of a message, or one for each of its parts; each has a random length of these, or as many bytes as it needs.
+/// Makes the datagrams of a message or its parts, each with a random length from this range, or longer if necessary.
 fn handshake(
     keys: &LinkKeys,
     envelope: &Envelope<'_>,

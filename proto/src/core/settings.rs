@@ -1,4 +1,4 @@
-//! What a link is told, and what it tells about itself.
+//! A link's settings and its state.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
@@ -19,10 +19,10 @@ use crate::crypto::suite::{Cipher, Exchange};
 use crate::packet::layer::Mode;
 use crate::wire::openvpn::Framing;
 
-/// Longest text that a link tells at once, in bytes.
+/// Longest text that a link reports at once, in bytes.
 pub const MAX_TEXT: usize = 1024;
 
-/// The settings of a link that its state machine needs.
+/// The settings that a link's state machine needs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LinkSettings {
     /// The link's name, told to the peer.
@@ -35,42 +35,42 @@ pub struct LinkSettings {
     pub addresses: Vec<IpAddr>,
     /// The peer's inner addresses as configured here.
     pub peers: Vec<IpAddr>,
-    /// Where traffic keys come from.
+    /// Source of the traffic keys.
     pub key_mode: KeyMode,
-    /// What an OpenVPN peer is told and takes, where it is one.
+    /// Settings for an OpenVPN peer, if it is one.
     pub openvpn: Option<OpenVpnWire>,
     /// Static mode: the AEAD.
     pub cipher: Cipher,
-    /// The direction this end sends in.
+    /// This end's sending direction.
     pub direction: u8,
-    /// Handshake mode: the ciphers this end allows, the preferred one first.
+    /// Handshake mode: the allowed ciphers, in order of preference.
     pub suites: Vec<Cipher>,
-    /// Handshake mode: how keys are agreed on.
+    /// Handshake mode: key exchange.
     pub exchange: Exchange,
     /// Whether there is a remote to look up.
     pub has_remote: bool,
-    /// Whether the peer is followed to a new address.
+    /// Whether to follow the peer to a new address.
     pub float: bool,
     /// Liveness timers.
     pub keepalive: Keepalive,
     /// Pack small waiting frames together.
     pub bundle: bool,
-    /// Lower the segment size that forwarded TCP connections announce (tun only).
+    /// Lower the MSS of forwarded TCP connections (tun only).
     pub mss_clamp: bool,
     /// Prefixes offered to the peer.
     pub push: Vec<IpNet>,
-    /// Packets from the peer are taken only if their sources are among those that the link was told
-    /// ([`Control::handle_sources`](super::control::Control::handle_sources)), or within routes of the peer that were taken.
+    /// Accept packets from the peer only from sources given by
+    /// [`Control::handle_sources`](super::control::Control::handle_sources), or within routes accepted from the peer.
     pub only_routed: bool,
     /// What may cross the link (tap only).
     pub guard: Option<Guard>,
     /// Lanes that this end can use, 1 to 16.
     pub lanes: u8,
-    /// Largest outer IP packet, when fixed.
+    /// Largest outer IP packet, if fixed.
     pub path_mtu: Option<u32>,
     /// Log level.
     pub verb: u8,
-    /// A superserver has the socket too, and starts this link again when it has ended and a datagram comes.
+    /// A superserver has the socket too, and restarts this link on a datagram after it has ended.
     pub activated: bool,
 }
 
@@ -80,7 +80,7 @@ impl LinkSettings {
         self.mtu as usize + if self.mode == Mode::Tap { ETHERNET } else { 0 }
     }
 
-    /// Whether probes tell of a loop of the two segments.
+    /// Whether probes detect a loop of the two segments.
     pub fn finds_loops(&self) -> bool {
         self.guard.as_ref().is_some_and(|guard| guard.find_loops)
     }
@@ -116,16 +116,16 @@ impl From<&Config> for LinkSettings {
     }
 }
 
-/// How an OpenVPN peer is spoken to.
+/// Wire settings for an OpenVPN peer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OpenVpnWire {
-    /// Cipher, digest, direction, framing, and what they are told with.
+    /// Cipher, digest, direction, framing, and the rest of the option text.
     pub options: Options,
-    /// Whether the peer's first ping tells the framing.
+    /// Whether to detect the framing from the peer's first ping.
     pub detect: bool,
-    /// Largest datagram where packets are cut, in bytes of UDP payload.
+    /// Largest datagram with fragmentation, in bytes of UDP payload.
     pub fragment: Option<u16>,
-    /// What happens when the peer is tund as well.
+    /// What to do if the peer is tund too.
     pub upgrade: Upgrade,
 }
 
@@ -147,16 +147,16 @@ impl OpenVpnWire {
     }
 }
 
-/// What the status of a link to an OpenVPN peer tells.
+/// Status of a link to an OpenVPN peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenVpnState {
     /// The cipher.
     pub cipher: CbcCipher,
-    /// The digest of the HMAC.
+    /// The HMAC's digest.
     pub digest: Digest,
     /// The compression framing.
     pub framing: Framing,
-    /// The time of this end's start, in seconds since the Unix epoch.
+    /// Time of this end's start, in seconds since the Unix epoch.
     pub start: u32,
 }
 
@@ -164,40 +164,40 @@ fn only_routed(config: &Config) -> bool {
     config.accept.sources == Accepted::Routes && config.device.mode == Mode::Tun
 }
 
-/// The inner sources that `accept.sources` stands for, if they are limited; link-local addresses of IPv6 are the peer's own.
+/// The inner sources of `accept.sources`, if limited; IPv6 link-local addresses are the peer's own.
 pub fn sources(config: &Config) -> Option<Sources> {
     let link_local = Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
     let routed = || Sources::default().with(&config.routed_to_peer()).with(&[link_local.into()]);
     only_routed(config).then(routed)
 }
 
-/// How a running link is.
+/// State of a running link.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkState {
     /// What the link waits for or suffers from.
     pub problem: Option<Condition>,
-    /// What the peer calls its link.
+    /// The peer's name for the link.
     pub peer: Option<String>,
-    /// Age of the keys that frames go out under.
+    /// Age of the keys for frames.
     pub keys_age: Option<Duration>,
-    /// How frames go out: the cipher, and the library that computes it.
+    /// The cipher for frames, and the library that computes it.
     pub sealed: Option<(Cipher, Library)>,
-    /// Of an OpenVPN peer's link.
+    /// For an OpenVPN peer's link.
     pub openvpn: Option<OpenVpnState>,
     /// Round-trip time.
     pub rtt: Option<Duration>,
-    /// The largest UDP payload that passes to the peer, in bytes.
+    /// Largest UDP payload that passes to the peer, in bytes.
     pub budget: Option<u32>,
-    /// What was counted since the start.
+    /// Counters since the start.
     pub stats: Stats,
-    /// Who sent most in the last minute, of each side of a bridged link the busiest first.
+    /// The busiest senders over the last minute, on each side of a bridged link, busiest first.
     pub talkers: Vec<Talker>,
-    /// How many lanes are in use, and how many of those beside lane 0 go along a way of their own.
+    /// Lanes in use, and those other than 0 that use their own way.
     pub lanes: [u8; 2],
 }
 
 impl LinkState {
-    /// How frames go out, in words.
+    /// Describes the protection of frames.
     pub fn cipher(&self) -> Option<String> {
         let Some(OpenVpnState { cipher, digest, framing, .. }) = self.openvpn else {
             return self.sealed.map(|(cipher, _)| cipher.to_string());
@@ -211,7 +211,7 @@ impl LinkState {
     }
 }
 
-/// Bytes and frames that crossed the device since the start.
+/// Bytes of frames that crossed the device since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
     /// Bytes of frames sent to the peer.

@@ -1,5 +1,4 @@
-//! A set of addresses: which inner sources are the peer's. A look-up takes as many steps as a binary search, however many
-//! prefixes there are.
+//! A set of addresses: the peer's inner sources. A look-up takes logarithmic time in the number of prefixes.
 
 use std::net::IpAddr;
 
@@ -13,12 +12,12 @@ pub struct Sources {
     v6: Ranges<u128>,
 }
 
-/// First and last of each range, sorted; none overlap or touch.
+/// First and last of each range, sorted and merged.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Ranges<N>(Vec<(N, N)>);
 
 impl Sources {
-    /// Whether the address is among them.
+    /// Whether the set has the address.
     pub fn contains(&self, address: IpAddr) -> bool {
         match address {
             IpAddr::V4(address) => self.v4.contains(address.into()),
@@ -26,7 +25,7 @@ impl Sources {
         }
     }
 
-    /// These and the addresses within `nets`.
+    /// Adds the addresses within `nets`.
     #[must_use]
     pub fn with(&self, nets: &[IpNet]) -> Self {
         let Self { v4: Ranges(mut v4), v6: Ranges(mut v6) } = self.clone();
@@ -61,7 +60,7 @@ impl<N: Copy + Ord + Next> Ranges<N> {
 }
 
 trait Next: Sized {
-    /// The number that follows; `None` after the greatest.
+    /// The next number; `None` after the greatest.
     fn next(self) -> Option<Self>;
 }
 

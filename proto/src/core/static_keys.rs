@@ -1,7 +1,7 @@
-//! Static mode: which key ids of the peer are taken (PROTOCOL.md §4.2), and which own ones are in use.
+//! Static mode: which key ids of the peer are accepted (PROTOCOL.md §4.2), and which own ones are in use.
 //!
-//! A key id is taken when a hello under it names a key id that this process drew, and from that hello's counter on. So
-//! whatever is delivered was sealed after this process began, and a key id that was live in that time is not taken again:
+//! A key id is accepted from the counter of a hello that came under it and named a key id drawn by this process. So
+//! whatever is delivered was sealed after this process started, and a key id that was live since is not accepted again:
 //! nothing is delivered twice, without a clock and without anything on disk.
 
 mod sending;
@@ -27,54 +27,54 @@ use crate::wire::datagram::{Framing, Kind};
 use sending::Sending;
 use taken::Taken;
 
-/// What to do about a datagram of a key id that was not live in the lane when it came.
+/// What to do about a datagram whose key id was not live in the lane.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
-    /// The key id is live by now: open the datagram again.
+    /// The key id has become live: open the datagram again.
     Again(Received),
-    /// The key id is live from now on, for counters above this one, and this is what the peer says.
+    /// The key id is now live, for counters above this one; the peer's hello.
     Taken {
-        /// The counter of the hello.
+        /// The hello's counter.
         after: u32,
         /// The own key id that it names.
         named: KeyId,
         /// The hello.
         hello: Hello,
-        /// The key id that is no longer live for it.
+        /// The key id that is no longer live in exchange.
         ended: Option<KeyId>,
     },
-    /// Someone has the key, or a recording of someone who had: present this end to it, in no more bytes than came.
+    /// Someone has the key, or a recording from someone who had it: present this end, in no more bytes than came.
     Present,
-    /// From the peer, but sealed in a way this end does not open: why.
+    /// From the peer, but sealed in a way that this end does not open; why.
     Misfit(Condition),
-    /// No further.
+    /// Drop it.
     Dropped(DropReason),
 }
 
-/// What a datagram of a key id that is not live may use up. Whatever is recorded is older than what the peer says
-/// now, or no control message: no flood of it uses up what that needs.
+/// Classes of datagrams whose key id is not live, for limits. Recordings are older than what the peer says now, or no
+/// control messages, so a flood of them cannot use up the peer's limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Class {
-    /// A control message of a key id as new as any that verified here.
+    /// A control message of a key id at least as new as any that verified here.
     Newest,
     /// Anything else.
     Other,
 }
 
-/// How this end is while it judges.
+/// This end's situation.
 #[derive(Debug, Clone, Copy)]
 pub struct Situation {
-    /// The link is up.
+    /// Whether the link is up.
     pub up: bool,
-    /// The shortest datagram that presents this end, in bytes.
+    /// Shortest datagram that presents this end, in bytes.
     pub shortest: usize,
 }
 
-/// A datagram that verified.
+/// A verified datagram.
 struct Opened {
     class: Class,
     counter: u32,
-    /// `None`: no control message, or one of a type that is not known.
+    /// `None`: not a control message, or of unknown type.
     message: Option<Message>,
 }
 
@@ -88,19 +88,19 @@ pub struct StaticKeys {
     since: u64,
     sending: Sending,
     taken: Taken,
-    /// The greatest time of a key id under which something verified, in microseconds since the Unix epoch.
+    /// Latest time of a verified key id, in microseconds since the Unix epoch.
     newest: u64,
-    /// Tags of what verified under key ids that are not live.
+    /// Tags of verified datagrams whose key ids are not live.
     copies: ReplayCache,
-    /// For each [`Class`].
+    /// By [`Class`].
     derivations: [RateLimiter; 2],
-    /// For each [`Class`].
+    /// By [`Class`].
     presentations: [RateLimiter; 2],
     retired_at: Option<Instant>,
 }
 
 impl StaticKeys {
-    /// Nothing drawn, nothing taken. `direction` is that which this end sends in.
+    /// No key ids yet. `direction` is this end's sending direction.
     pub fn new(keys: Arc<LinkKeys>, cipher: Cipher, direction: u8, now: Now) -> Self {
         Self {
             keys,
@@ -117,7 +117,7 @@ impl StaticKeys {
         }
     }
 
-    /// Draws an own key id to be used at once.
+    /// Draws an own key id for immediate use.
     pub fn draw(&mut self, now: Now, random: &mut impl Random) -> KeyId {
         let key_id = self.sending.draw(now, &self.keys, random);
         self.sending.settle();
@@ -125,14 +125,14 @@ impl StaticKeys {
         key_id
     }
 
-    /// Draws an own key id to be used when the peer has said that it took it.
+    /// Draws an own key id for use once the peer says that it took it.
     pub fn propose(&mut self, now: Now, random: &mut impl Random) -> KeyId {
         let key_id = self.draw(now, random);
         self.sending.propose(now.instant, key_id);
         key_id
     }
 
-    /// The peer named this key id: true if it is the proposed one, which is in use from now on.
+    /// The peer named this key id. True: it is the proposed one, now in use.
     pub fn handle_named(&mut self, key_id: KeyId) -> bool {
         let is_next = self.sending.proposed() == Some(key_id);
         if is_next {
@@ -141,32 +141,32 @@ impl StaticKeys {
         is_next
     }
 
-    /// The own key ids, and when the next is due.
+    /// The own key ids and their schedule.
     pub fn sending(&mut self) -> &mut Sending {
         &mut self.sending
     }
 
-    /// Age of the own key id drawn last.
+    /// Age of the latest own key id.
     pub fn age(&self, now: Instant) -> Duration {
         self.sending.age(now)
     }
 
-    /// Whether datagrams of this key id of the peer's are opened.
+    /// Whether the peer's datagrams under this key id are opened.
     pub fn is_live(&self, key_id: KeyId) -> bool {
         self.taken.is_live(key_id)
     }
 
-    /// The own key id that was named when this one of the peer's, which is live, was taken.
+    /// The own key id named when this live key id of the peer was taken.
     pub fn named(&self, key_id: KeyId) -> Option<KeyId> {
         self.taken.named(key_id)
     }
 
-    /// Whether what came under `key_id` may end what came under `present`, a live key id of the peer's.
+    /// Whether input under `key_id` may end what came under `present`, a live key id of the peer.
     pub fn supersedes(&self, key_id: KeyId, present: KeyId) -> bool {
         key_id == present || key_id.time() > present.time() && self.taken.is_later(key_id, present)
     }
 
-    /// Judges a datagram whose key id passed its keyed check but is not live in the lane.
+    /// Judges a datagram whose key id has a right check but is not live in the lane.
     pub fn handle_unknown(
         &mut self,
         now: Now,
@@ -192,19 +192,19 @@ impl StaticKeys {
         }
     }
 
-    /// A key id of the peer that has run out of time by now. Call it until there is none.
+    /// Returns a key id of the peer that has expired. Call it until there is none.
     pub fn poll_ended(&mut self, now: Instant) -> Option<KeyId> {
         let ended = self.taken.poll_ended(now, self.sending.drawn());
         self.make_room(now);
         ended
     }
 
-    /// When something is due next.
+    /// When something is next due.
     pub fn poll_timeout(&self) -> Instant {
         self.taken.poll_timeout().into_iter().fold(self.sending.poll_timeout(), Instant::min)
     }
 
-    /// Forgets the peer's key ids, and takes none before it names a key id that is drawn from now on.
+    /// Forgets the peer's key ids, and takes none until it names a key id drawn from now on.
     pub fn reset(&mut self) {
         self.taken = Taken::default();
         self.sending.disown();
@@ -216,27 +216,27 @@ impl StaticKeys {
         ended
     }
 
-    /// Where more key ids ended than are remembered, only hellos that name an own key id drawn later count.
+    /// If more key ids ended than can be remembered, accepts only hellos that name a later own key id.
     fn make_room(&mut self, now: Instant) {
         if self.taken.is_full() {
             self.retire(now);
         }
     }
 
-    /// From now on only hellos count that name an own key id which is still to be drawn.
+    /// From now on accepts only hellos that name an own key id yet to be drawn.
     fn retire(&mut self, now: Instant) {
         self.sending.disown();
         self.taken.forget_before(self.sending.oldest_named());
         self.sending.expire(now);
     }
 
-    /// The own key id by which a hello, which verified under `key_id`, makes that key id live, if it does.
+    /// Returns the own key id by which a hello, verified under `key_id`, makes that live, if it does.
     fn taken_for(&self, key_id: KeyId, hello: &Hello) -> Option<KeyId> {
         let named = hello.heard.map(KeyId).filter(|own| self.sending.may_be_named(*own));
         named.filter(|_| !self.taken.was_live(key_id))
     }
 
-    /// Opens a datagram that is no copy and within the limits.
+    /// Opens a datagram that is neither a copy nor over the limits.
     fn verify(
         &mut self,
         now: Now,
@@ -251,7 +251,7 @@ impl StaticKeys {
         if self.copies.contains(tag) {
             return Err(DropReason::Replayed);
         }
-        // With a link, nobody needs it; without, its sender may be the peer, which this end lost.
+        // With a link, nobody needs it. Without one, its sender may be the peer that this end lost.
         if up && self.taken.was_live(key_id) {
             return Err(DropReason::Stale);
         }
@@ -274,7 +274,7 @@ impl StaticKeys {
         Ok(Opened { class, counter: header.counter, message })
     }
 
-    /// Lets the sender of what verified under `key_id` know a key id that it can name.
+    /// Tells the sender of what verified under `key_id` a key id to name.
     fn present(
         &mut self,
         now: Instant,
@@ -290,7 +290,7 @@ impl StaticKeys {
         if !self.presentations[class as usize].allow(now) {
             return Verdict::Dropped(DropReason::RateLimited);
         }
-        // It can be taken again only for naming an own key id that is drawn from now on.
+        // It can be taken again only by naming an own key id drawn from now on.
         let recent = self.retired_at.is_some_and(|at| now < at + KEY_ID_RETIRE);
         if !here.up && !recent && self.taken.was_live(key_id) {
             self.retired_at = Some(now);
@@ -299,7 +299,7 @@ impl StaticKeys {
         Verdict::Present
     }
 
-    /// Why a datagram with a right key id does not verify, if another setting would explain it.
+    /// Why a datagram with a right key id does not verify, if another setting explains it.
     fn misfit(&self, key_id: KeyId, received: &Received) -> Option<Condition> {
         let other = match self.cipher {
             Cipher::ChaCha20Poly1305 => Cipher::Aes256Gcm,
@@ -307,7 +307,7 @@ impl StaticKeys {
         };
         let theirs = 1 - self.direction;
         if self.open(self.cipher, self.direction, key_id, received).is_ok() {
-            // This end may have drawn an older key id itself, before it was started again.
+            // This end may have drawn an older key id itself, before a restart.
             Some(if key_id.time() < self.since {
                 Condition::OwnDatagrams
             } else {
@@ -320,7 +320,7 @@ impl StaticKeys {
         }
     }
 
-    /// The body of a datagram, opened under the key id's own key.
+    /// Opens the body of a datagram under the key id's own key.
     fn open(
         &self,
         cipher: Cipher,

@@ -1,36 +1,36 @@
-//! What was counted: traffic, and why datagrams and frames were dropped.
+//! Counters: traffic, and reasons for dropping datagrams and frames.
 
 use serde::{Deserialize, Serialize};
 
-/// Why a datagram or frame went no further. Not an error: a counted outcome, and the label in metrics.
+/// Why a datagram or frame was dropped. Not an error: a counted outcome, and the label in metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
 pub enum DropReason {
-    /// Too short to be a datagram of ours.
+    /// Too short for one of our datagrams.
     TooShort,
-    /// No live session, and the keyed check is wrong: not from someone with the key.
+    /// No live session, and a wrong keyed check: the sender lacks the key.
     Stranger,
     /// The tag does not verify.
     BadTag,
     /// Seen before, or too far behind.
     Replayed,
-    /// Our own datagram came back.
+    /// Our own datagram returned.
     Reflected,
-    /// A right key but a time that must be proven first.
+    /// A right key, but its time must be proven first.
     Stale,
-    /// More of the kind than is looked at in a second.
+    /// More of its kind than are examined in a second.
     RateLimited,
     /// A field that no sender of this version writes.
     Malformed,
-    /// Before the peer's hello fitted, or a hello that does not fit.
+    /// Before the peer's hello matched, or a hello that does not match.
     NotAgreed,
     /// A frame larger than agreed.
     TooBig,
-    /// An inner packet from where the peer may not send.
+    /// An inner packet from a source that the peer may not use.
     Source,
     /// One of the link's own datagrams, routed into the link.
     TunnelInTunnel,
-    /// Its datagram was marked as having met congestion, and its transport takes no marks (RFC 6040).
+    /// Its datagram was marked for congestion, and its transport is not ECN-capable (RFC 6040).
     Congested,
     /// A part of a frame whose other parts were lost.
     Incomplete,
@@ -38,23 +38,23 @@ pub enum DropReason {
     QueueFull,
     /// No session or no address to send to yet.
     NoPeer,
-    /// The peer sent more broadcasts and the like than `guard.storm` allows.
+    /// More broadcasts and the like from the peer than `guard.storm` allows.
     GuardStorm,
     /// A source address beyond `guard.macs`.
     GuardMacs,
-    /// A frame of a spanning tree (`guard.bpdu`).
+    /// A spanning tree frame (`guard.bpdu`).
     GuardBpdu,
-    /// An answer of a DHCP server of the peer's segment (`guard.dhcp-server`).
+    /// A DHCP server's reply from the peer's segment (`guard.dhcp-server`).
     GuardDhcp,
-    /// A router advertisement of the peer's segment (`guard.router-advertisement`).
+    /// A router advertisement from the peer's segment (`guard.router-advertisement`).
     GuardRouter,
-    /// Of a VLAN that does not pass, or untagged (`guard.vlans`, `guard.untagged`).
+    /// In a VLAN that does not pass, or untagged (`guard.vlans`, `guard.untagged`).
     GuardVlan,
-    /// A frame of the peer that claims an address of this segment (`guard.own-macs`).
+    /// A frame from the peer with an address of this segment (`guard.own-macs`).
     GuardOwnMac,
-    /// Its destination is on the side that it comes from.
+    /// Its destination is on the side it comes from.
     GuardLocal,
-    /// A probe that came back, or a frame that is held back since the two segments are joined elsewhere too (`guard.loop`).
+    /// A returning probe, or a frame held back because the segments are also joined elsewhere (`guard.loop`).
     GuardLoop,
 }
 
@@ -88,7 +88,7 @@ impl DropReason {
         DropReason::GuardLoop,
     ];
 
-    /// The label, kebab-case.
+    /// The label in kebab case.
     pub fn label(self) -> &'static str {
         match self {
             DropReason::TooShort => "too-short",
@@ -120,7 +120,7 @@ impl DropReason {
     }
 }
 
-/// Counters of one lane or of the control side; summed for the log.
+/// Counters of a lane or the control side; summed for the log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
     /// Frames read from the device and sent.
@@ -135,8 +135,7 @@ pub struct Stats {
     pub datagrams_out: u64,
     /// Authentic datagrams received.
     pub datagrams_in: u64,
-    /// Datagrams of the peer that did not come, as far as gaps in their counters tell. One that others have
-    /// overtaken is among them until it comes.
+    /// Missing datagrams of the peer, as far as gaps in their counters show, including overtaken ones until they come.
     pub datagrams_lost: u64,
     drops: [u64; DropReason::ALL.len()],
 }
@@ -152,7 +151,7 @@ impl Stats {
         self.drops[reason as usize] += count;
     }
 
-    /// How often something was dropped for this reason.
+    /// Returns the number of drops for this reason.
     pub fn drops(&self, reason: DropReason) -> u64 {
         self.drops[reason as usize]
     }
@@ -162,7 +161,7 @@ impl Stats {
         self.with(other, u64::wrapping_add)
     }
 
-    /// The counters without those of a part of them.
+    /// Subtracts a part of the counters.
     pub fn minus(self, part: &Self) -> Self {
         self.with(part, u64::saturating_sub)
     }

@@ -57,7 +57,7 @@ struct Flying {
     bytes: Vec<u8>,
 }
 
-/// What a link tells its owner.
+/// Output of a link to its owner.
 #[derive(Debug, Clone, PartialEq)]
 enum Said {
     Met(Condition),
@@ -65,12 +65,12 @@ enum Said {
     Down(Condition),
 }
 
-/// That the peer is followed to this address.
+/// The peer moved to this address.
 fn moved(to: &str) -> Condition {
     Condition::PeerMoved { to: to.parse().unwrap() }
 }
 
-/// A lane beside lane 0.
+/// A lane other than 0.
 struct Beside {
     lane: Lane,
     out: Recorder,
@@ -83,7 +83,7 @@ impl Beside {
     }
 }
 
-/// One end: a link, its lane, and what the daemon would keep for it.
+/// One end: a link, its lane, and the daemon's part.
 struct End {
     address: SocketAddr,
     /// A second address of the same host.
@@ -91,16 +91,16 @@ struct End {
     settings: LinkSettings,
     link: Link<Dice>,
     lane: Lane,
-    /// Those beside it, each with what comes out of it, and the way that it has a socket for.
+    /// Other lanes, each with its output and the way for which it has a socket.
     others: Vec<Beside>,
-    /// So many lanes take frames.
+    /// Lanes that carry frames.
     used: u8,
-    /// How many sockets were asked for.
+    /// Sockets requested.
     sockets: usize,
     out: Recorder,
     remotes: Vec<SocketAddr>,
     log: Vec<Said>,
-    /// What the peer offers, as told last.
+    /// The peer's offer, as last reported.
     routes: Vec<IpNet>,
     skew: i64,
 }
@@ -136,22 +136,22 @@ impl End {
         }
     }
 
-    /// Whether it told of exactly this.
+    /// Whether it reported exactly this.
     fn said(&self, condition: &Condition) -> bool {
         self.log.iter().any(|said| matches!(said, Said::Met(met) if met == condition))
     }
 
-    /// How often it told of a condition of this code.
+    /// How often it reported a condition with this code.
     fn times(&self, code: &str) -> usize {
         self.log.iter().filter(|said| matches!(said, Said::Met(met) if met.code() == code)).count()
     }
 
-    /// Whether its link went down, ever.
+    /// Whether its link ever went down.
     fn fell(&self) -> bool {
         self.log.iter().any(|said| matches!(said, Said::Down(_)))
     }
 
-    /// Does what the link asks its owner for; false: nothing.
+    /// Carries out the link's events; false: there were none.
     fn settle_events(&mut self, now: Now) -> bool {
         let mut any = false;
         while let Some(event) = self.link.poll_event() {
@@ -179,7 +179,7 @@ impl End {
         any
     }
 
-    /// Gives each lane that it is for what the link decided.
+    /// Passes a command to each lane it is for.
     fn handle_command(&mut self, now: Instant, command: &Command) {
         if command.lane().is_none_or(|lane| lane == 0) {
             self.lane.handle_command(now, command.clone(), &mut self.out);
@@ -191,7 +191,7 @@ impl End {
         }
     }
 
-    /// What the lanes say to the link.
+    /// The lanes' notices to the link.
     fn take_notices(&mut self) -> Vec<Notice> {
         let others = self.others.iter_mut().flat_map(|beside| beside.out.notices.drain(..));
         self.out.notices.drain(..).chain(others).collect()
@@ -203,19 +203,19 @@ impl End {
     }
 }
 
-/// Both ends, where a test wants more further ones, and the wire between them.
+/// Both ends, further ones if a test needs them, and the wire between them.
 struct World {
     start: Instant,
     elapsed: Duration,
     ends: Vec<End>,
     wire: VecDeque<Flying>,
     record: Vec<Flying>,
-    /// Every key that was made ready to send under.
+    /// Every key prepared for sending.
     prepared: Vec<Key>,
     cut: bool,
-    /// Nothing but streams passes.
+    /// Only streams pass.
     no_udp: bool,
-    /// What has one of these ports at an end does not pass, if it is longer than that.
+    /// Longer datagrams from or to these ports are lost.
     cut_ports: Vec<u16>,
     cut_above: usize,
     /// Longer datagrams are lost.
@@ -235,7 +235,7 @@ fn handshake(which: usize) -> LinkSettings {
 /// Where streams are accepted.
 const STREAM: u16 = 563;
 
-/// The way from or to `remote`, which one of the ports makes a stream.
+/// The path from or to `remote`; one of the ports makes it a stream.
 fn by_port(remote: SocketAddr, other: SocketAddr) -> Path {
     Path { stream: remote.port() == STREAM || other.port() == STREAM, ..remote.into() }
 }
@@ -245,7 +245,7 @@ fn is_at(end: &End, to: SocketAddr) -> bool {
     end.address == to || end.also == Some(to) || stream && end.address.ip() == to.ip()
 }
 
-/// A lane's own port is its number above this one.
+/// A lane's own port is this plus its number.
 const OWN_PORTS: u16 = 50_000;
 
 const MON: &str = "198.51.100.1:1417";
@@ -284,7 +284,7 @@ impl World {
         Now { instant: self.start + self.elapsed, wall: wall.wrapping_add_signed(self.ends[which].skew) }
     }
 
-    /// An end is killed and starts again.
+    /// An end is killed and restarted.
     fn restart(&mut self, which: usize) {
         let settings = self.ends[which].settings.clone();
         self.replace(which, settings);
@@ -300,7 +300,7 @@ impl World {
         self.ends[which] = end;
     }
 
-    /// Carries out what one end wants done.
+    /// Carries out one end's output.
     fn settle(&mut self, which: usize) {
         let now = self.now(which);
         let end = &mut self.ends[which];
@@ -419,7 +419,7 @@ impl World {
         self.ends.iter().all(|end| end.link.is_up())
     }
 
-    /// A frame each way arrives.
+    /// A frame arrives each way.
     fn assert_carries(&mut self) {
         for which in 0..2 {
             self.ends[1 - which].out.frames.clear();

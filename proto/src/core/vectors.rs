@@ -1,4 +1,4 @@
-//! The code against the test vectors of PROTOCOL.md §1 to §4, which another implementation computed.
+//! Checks the code against the test vectors of PROTOCOL.md §1 to §4, computed by another implementation.
 
 use std::sync::Arc;
 

@@ -1,5 +1,4 @@
-//! Socket addresses between processes. What serde makes of one by itself is without the scope id, so that a link-local
-//! address could not be sent to.
+//! Socket addresses between processes. serde drops the scope id, without which a link-local address is unusable.
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
@@ -7,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 type Parts = (IpAddr, u16, u32);
 
-/// Index of the interface that the address is on, if it is link-local.
+/// Interface index of a link-local address.
 pub fn zone(address: &SocketAddr) -> Option<u32> {
     match address {
         SocketAddr::V4(_) => None,

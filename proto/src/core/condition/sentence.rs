@@ -1,4 +1,4 @@
-//! The sentence of each condition: what is the matter, and the remedy if there is one.
+//! The sentence of each condition: the problem and its remedy, if any.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use super::Condition;
 use crate::core::openvpn::options::Difference;
 
 impl Condition {
-    /// What the two ends state of themselves and does not fit together.
+    /// Conditions about settings of the two ends that do not match.
     fn mismatch(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::KeyModeMismatch { theirs, ours } => {
@@ -44,7 +44,7 @@ impl Condition {
         }
     }
 
-    /// What the guard says of a bridged link.
+    /// Conditions from the guard of a bridged link.
     fn bridged(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Guarded { rule, mac, vlan } => {
@@ -76,7 +76,7 @@ impl Condition {
         }
     }
 
-    /// What there is to an OpenVPN peer.
+    /// Conditions with an OpenVPN peer.
     fn openvpn(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OpenVpnStart { time } => write!(
@@ -111,7 +111,7 @@ impl Condition {
         }
     }
 
-    /// The sentence of a condition that has no more to it; of another one its code.
+    /// The sentence of a condition without parameters; for others, its code.
     fn fixed(&self) -> &'static str {
         match self {
             Self::NoRemote => "waiting for the peer to connect: no remote is set",
@@ -150,7 +150,7 @@ impl Condition {
 }
 
 impl fmt::Display for Condition {
-    /// The sentence: what is the matter, and the remedy if there is one.
+    /// The problem and its remedy, if any.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoAnswer { remote, others } => {

@@ -1,12 +1,12 @@
-//! What the guard looks at in an Ethernet frame.
+//! The guard's view of an Ethernet frame.
 
 use crate::packet::ip::{ICMPV6, IPV6_HEADER, UDP};
 
-/// Tags that are looked behind: two are in use, and a switch may take one off.
+/// Most tags skipped: two are in use, and a switch may remove one.
 const MOST_TAGS: usize = 4;
-/// Extension headers that are looked behind.
+/// Most extension headers skipped.
 const MOST_EXTENSIONS: usize = 8;
-/// Destinations of BPDUs: IEEE 802.1Q table 8-1 (customer bridges), 8-2 (provider bridges), and Cisco's PVST+.
+/// BPDU destinations: IEEE 802.1Q table 8-1 (customer bridges), 8-2 (provider bridges), and Cisco's PVST+.
 const BPDU: [[u8; 6]; 3] =
     [[1, 0x80, 0xc2, 0, 0, 0], [1, 0x80, 0xc2, 0, 0, 8], [1, 0, 0x0c, 0xcc, 0xcc, 0xcd]];
 /// ICMPv6 type of a router advertisement (RFC 4861, section 4.2).
@@ -19,12 +19,12 @@ pub struct Header {
     pub to: [u8; 6],
     /// Source.
     pub from: [u8; 6],
-    /// The outermost VLAN; `None`: untagged, or tagged for priority alone.
+    /// The outermost VLAN; `None`: untagged or priority-tagged.
     pub vlan: Option<u16>,
 }
 
 impl Header {
-    /// `None`: no whole header.
+    /// `None`: incomplete.
     pub fn of(frame: &[u8]) -> Option<Self> {
         let (to, rest) = frame.split_first_chunk()?;
         let (from, rest) = rest.split_first_chunk()?;
@@ -37,37 +37,37 @@ impl Header {
         Some(Self { to: *to, from: *from, vlan })
     }
 
-    /// Whether it goes to more than one.
+    /// Whether the destination is a group.
     pub fn is_group(&self) -> bool {
         self.to[0] & 1 == 1
     }
 
-    /// Whether it belongs to a spanning tree.
+    /// Whether it is a spanning tree frame.
     pub fn is_bpdu(&self) -> bool {
         BPDU.contains(&self.to)
     }
 }
 
-/// TPIDs of 802.1Q, of 802.1ad, and of QinQ before that.
+/// TPIDs of 802.1Q, 802.1ad, and earlier QinQ.
 fn is_tag(kind: [u8; 2]) -> bool {
     matches!(u16::from_be_bytes(kind), 0x8100 | 0x88a8 | 0x9100)
 }
 
-/// Whether a BPDU tells of a change of the topology: its type says so, or a flag (IEEE 802.1Q, section 14).
+/// Whether a BPDU signals a topology change, by its type or a flag (IEEE 802.1Q, section 14).
 pub fn is_topology_change(frame: &[u8]) -> bool {
     let Some((_, at)) = behind_tags(frame) else { return false };
-    // PVST+ has five bytes of SNAP behind the LLC header.
+    // PVST+ has five bytes of SNAP after the LLC header.
     let bpdu = if frame.get(at) == Some(&0xaa) { at + 8 } else { at + 3 };
     // Protocol (2 bytes), version, type, flags.
     frame.get(bpdu + 3..bpdu + 5).is_some_and(|bpdu| bpdu[0] == 0x80 || bpdu[1] & 1 == 1)
 }
 
-/// What only a server or router sends.
+/// A frame that only a server or router sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Service {
-    /// An answer of a DHCP server (RFC 2131, RFC 8415).
+    /// A DHCP server's reply (RFC 2131, RFC 8415).
     Dhcp,
-    /// A router advertisement, or a first fragment that hides what it is (RFC 7113, section 3).
+    /// A router advertisement, or a first fragment that hides its type (RFC 7113, section 3).
     Router,
 }
 
@@ -83,7 +83,7 @@ pub fn behind_tags(frame: &[u8]) -> Option<(&[u8], usize)> {
     Some((kind, at))
 }
 
-/// What of that a frame is.
+/// Which of these a frame is.
 pub fn service(frame: &[u8]) -> Option<Service> {
     let (kind, at) = behind_tags(frame)?;
     let packet = frame.get(at..)?;
@@ -95,7 +95,7 @@ pub fn service(frame: &[u8]) -> Option<Service> {
 }
 
 fn v4(packet: &[u8]) -> Option<Service> {
-    // The length that it gives may be less than that of any header.
+    // Its stated length may be less than any header's.
     let header: &[u8; 10] = packet.first_chunk()?;
     let is_first = header[6] & 0x1f == 0 && header[7] == 0;
     let at = usize::from(header[0] & 15) * 4;
@@ -126,7 +126,7 @@ fn v6(packet: &[u8]) -> Option<Service> {
         };
         (protocol, at) = (next[0], at + length);
     }
-    // No host takes so many; whoever sends them hides something.
+    // No host sends so many; this one hides something.
     Some(Service::Router)
 }
 

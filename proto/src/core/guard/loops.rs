@@ -1,4 +1,4 @@
-//! Whether the two segments are joined elsewhere too, and which end holds frames back then (PROTOCOL.md §7.1).
+//! Detects whether the two segments are joined elsewhere, and decides which end then blocks frames (PROTOCOL.md §7.1).
 
 use std::time::{Duration, Instant};
 
@@ -8,27 +8,27 @@ use crate::core::limits::REPEAT;
 use crate::crypto::Random;
 use crate::wire::control::{Loop, LoopState, Message};
 
-/// Time between two rounds of probes, at most.
+/// Longest time between two rounds of probes.
 pub const ROUND: Duration = Duration::from_secs(2);
-/// How long frames are held back at least: the first time, and at most, if the loop comes again and again.
+/// Minimum duration of a hold: of the first, and its upper limit if the loop recurs.
 pub const HOLD: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(600)];
-/// Of that, for a hold in which no probe came back at all: another link may have found the loop at the same moment, and hold as well.
+/// Fraction of that for a hold during which no probe returned: another link may have found the loop at the same moment and hold too.
 const UNSEEN: u32 = 5;
-/// Before frames pass again one more round of probes goes out, so long before: another link may have let them pass since the last one.
+/// A final round of probes goes out this long before frames pass again: another link may have resumed since the last one.
 const LAST: Duration = Duration::from_millis(250);
-/// Without a sighting for so long a loop is gone, and what the peer said of one is over.
+/// After this long without a sighting a loop is gone, and the peer's report of one expires.
 pub const GONE: Duration = Duration::from_secs(6);
 
-/// What is to be done about loops.
+/// What to do about loops.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Act {
     /// Give the device the probes of a round.
     Probe(Origin, u32),
-    /// Hold all frames back; or no longer, and forget where hosts were.
+    /// Block all frames; or pass them, and forget where hosts were.
     Hold(bool),
     /// Tell the peer.
     Tell(Message),
-    /// What goes from one segment to the other takes another way now; this link, if it `passes`.
+    /// Traffic between the segments takes another path now; this link, if it `passes`.
     Rerouted {
         /// Frames pass.
         passes: bool,
@@ -37,43 +37,43 @@ pub enum Act {
     Say(Condition),
 }
 
-/// This end holds frames back.
+/// This end blocks frames.
 #[derive(Debug)]
 struct Held {
-    /// Until then at least: if no probe came back meanwhile, and if one did.
+    /// Earliest end: if no probe returned meanwhile, and if one did.
     until: [Instant; 2],
-    /// Since then.
+    /// Start.
     since: Instant,
-    /// The last round of probes is out.
+    /// Whether the final round of probes is out.
     is_last: bool,
-    /// What the peer is told in each round.
+    /// Message to the peer in each round.
     word: Loop,
 }
 
-/// What is known of loops. Inputs are the `handle_*` methods; each gives what is to be done.
+/// State of loop detection. Inputs are the `handle_*` methods; each returns what to do.
 #[derive(Debug)]
 pub struct Loops {
-    /// `None`: not looked for.
+    /// `None`: detection is off.
     origin: Option<Origin>,
     round: u32,
     due: Option<Instant>,
-    /// The last round of the peer's that one of its probes was reported of.
+    /// The peer's last round of which a probe was reported.
     reported: Option<(Origin, u32)>,
     held: Option<Held>,
-    /// How long the last hold was to last, this end's or the peer's, and when it ended.
+    /// Planned duration of the last hold, this end's or the peer's, and when it ended.
     last: Option<(Duration, Instant)>,
-    /// When the last probe showed that there is a loop.
+    /// When a probe last showed a loop.
     seen_at: Option<Instant>,
-    /// The peer holds frames back: when it said so last, and that.
+    /// The peer's last message that it blocks frames, and when it came.
     told: Option<(Instant, Loop)>,
-    /// What is done once more in the next round: when it was done first, it may have come to the peer too early, or not at all.
+    /// Repeated in the next round, since the first time it may have reached the peer too early, or not at all.
     again: Vec<Act>,
-    /// A probe came back to its own device, this end's or the peer's: when that was said last, and that.
+    /// A probe returned to its own device, this end's or the peer's: when that was last said, and the condition.
     inside: [Option<(Instant, Condition)>; 2],
 }
 
 impl Loops {
-    /// Looks for loops, if `wanted`, once the link is up.
+    /// Detects loops, if `wanted`, once the link is up.
     pub fn new(wanted: bool, random: &mut impl Random) -> Self {
         Self {
             origin: wanted.then(|| random.bytes()),
@@ -89,12 +89,12 @@ impl Loops {
         }
     }
 
-    /// The link is up: probes go out from some time of the next round on.
+    /// The link is up: probes start at some time within the next round.
     pub fn handle_up(&mut self, now: Instant, random: &mut impl Random) {
         self.due = self.origin.map(|_| now + share(ROUND, random));
     }
 
-    /// The link is down. What is held stays so until the link is up again.
+    /// The link is down. A hold stays until it is up again.
     pub fn handle_down(&mut self) {
         (self.due, self.told) = (None, None);
         self.again.clear();
@@ -105,7 +105,7 @@ impl Loops {
         self.due
     }
 
-    /// A round of probes; and what is held is let go if it is time and the last rounds have shown no loop.
+    /// Sends a round of probes. Ends a hold if it is time and the last rounds showed no loop.
     pub fn handle_timeout(&mut self, now: Instant, random: &mut impl Random) -> Vec<Act> {
         let (Some(origin), Some(_)) = (self.origin, self.due.filter(|due| *due <= now)) else {
             return Vec::new();
@@ -147,7 +147,7 @@ impl Loops {
         let Sighting { probe, tunnelled } = sighting;
         match (self.origin == Some(probe.origin), tunnelled) {
             (true, true) => self.handle_probed(now, probe, true, random),
-            // A host that sends copies does the same.
+            // A host that sends copies has the same effect.
             (true, false) if self.is_fresh(probe) => {
                 let word = self.word(LoopState::Inside, probe, false);
                 let news = self.note_inside(now, false, word);
@@ -160,7 +160,7 @@ impl Loops {
         }
     }
 
-    /// The peer says that a probe came out of its device, or (`tunnelled`) it came back out of the tunnel.
+    /// The peer says that a probe came out of its device, or (`tunnelled`) returned out of the tunnel.
     pub fn handle_probed(
         &mut self,
         now: Instant,
@@ -185,13 +185,13 @@ impl Loops {
         vec![Act::Hold(true), Act::Tell(Message::Loop(word)), say, Act::Rerouted { passes: false }]
     }
 
-    /// The peer says what it makes of the probes.
+    /// Handles the peer's conclusions from the probes.
     pub fn handle_told(&mut self, now: Instant, word: Loop) -> Vec<Act> {
         match word.state {
             LoopState::Over if self.told.take().is_none() => Vec::new(),
             LoopState::Over => [Act::Hold(false)].into_iter().chain(self.over()).collect(),
             LoopState::Inside => self.note_inside(now, true, word).into_iter().collect(),
-            // Both found it at once: one is enough.
+            // Both found it at once; one is enough.
             LoopState::Held if self.held.is_some() && self.origin < Some(word.origin) => Vec::new(),
             LoopState::Held => {
                 let mut acts = if self.held.is_some() { self.let_go(now) } else { Vec::new() };
@@ -207,7 +207,7 @@ impl Loops {
         }
     }
 
-    /// What there is to say of loops now.
+    /// The current condition, if any.
     pub fn condition(&self, now: Instant) -> Option<Condition> {
         let held = self.held.as_ref().map(|held| Condition::looped(false, &held.word));
         let told = || self.told.as_ref().map(|(_, word)| Condition::looped(true, word));
@@ -215,13 +215,13 @@ impl Loops {
         held.or_else(told).or_else(|| self.inside.iter().flatten().find_map(lasts))
     }
 
-    /// Frames pass again.
+    /// Passes frames again.
     fn over(&mut self) -> [Act; 2] {
         self.again.push(Act::Rerouted { passes: true });
         [Act::Say(Condition::LoopOver), Act::Rerouted { passes: true }]
     }
 
-    /// One end begins to hold: for how long it does at least.
+    /// Notes the start of a hold; returns its minimum duration.
     fn count_hold(&mut self, now: Instant) -> Duration {
         let [least, most] = HOLD;
         let again = self.last.filter(|(_, ended)| now < *ended + most);
@@ -240,12 +240,12 @@ impl Loops {
         Loop { state, origin: probe.origin, vlan: probe.vlan, tunnelled }
     }
 
-    /// A probe of this end's last two rounds: a recording is none.
+    /// Whether a probe is from this end's last two rounds.
     fn is_fresh(&self, probe: Probe) -> bool {
         self.origin == Some(probe.origin) && self.round.wrapping_sub(probe.round) < 2
     }
 
-    /// Whether it is the first of its round, or a later one of an end that is not this one.
+    /// Whether no probe of its round, or a later one, was reported before.
     fn is_news(&mut self, probe: Probe) -> bool {
         let (origin, round) = (probe.origin, probe.round);
         let news = self.reported.is_none_or(|(before, last)| before != origin || last < round);
@@ -255,7 +255,7 @@ impl Loops {
         news
     }
 
-    /// Said again once it was not said for [`REPEAT`].
+    /// Repeats itself only after [`REPEAT`].
     fn note_inside(&mut self, now: Instant, theirs: bool, word: Loop) -> Option<Act> {
         let inside = &mut self.inside[usize::from(theirs)];
         if inside.as_ref().is_some_and(|(at, _)| now < *at + REPEAT) {
@@ -274,7 +274,7 @@ impl Condition {
     }
 }
 
-/// Some part of a time.
+/// A random part of a duration.
 fn share(of: Duration, random: &mut impl Random) -> Duration {
     of * u32::from(u16::from_be_bytes(random.bytes())) / (1 << 16)
 }

@@ -1,17 +1,17 @@
-//! Which source addresses were seen on one side: a table of fixed size that the lanes of both directions share.
+//! The source addresses seen on one side: a fixed-size table shared by the lanes of both directions.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-/// Places in a bucket: a line of the cache.
+/// Places per bucket: a cache line.
 const WAYS: usize = 8;
-/// Bits of an entry below the address: whether it is one, and the epoch in which it was last seen.
+/// Bits of an entry below the address: a valid bit and the epoch of the last sighting.
 const LOW: u32 = 4;
-/// Epochs that are told apart.
+/// Distinguishable epochs.
 const EPOCHS: u8 = 8;
-/// An address that was seen in none of so many epochs is forgotten.
+/// An address not seen for this many epochs is forgotten.
 pub const FORGOTTEN: u8 = 5;
 
-/// An address within its VLAN, 60 bits: hosts of two VLANs may have the same one.
+/// An address within its VLAN, 60 bits: hosts in different VLANs may have the same one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Host(u64);
 
@@ -35,12 +35,12 @@ impl Host {
         (vlan != 0).then_some(vlan)
     }
 
-    /// As a number that is never 0.
+    /// A nonzero number.
     pub fn packed(self) -> u64 {
         self.0 << 1 | 1
     }
 
-    /// What [`Host::packed`] gave; `None`: 0.
+    /// Inverse of [`Host::packed`]; `None`: 0.
     pub fn unpacked(packed: u64) -> Option<Self> {
         (packed != 0).then_some(Self(packed >> 1))
     }
@@ -50,17 +50,17 @@ impl Host {
     }
 }
 
-/// The table. Two threads may use it at once: one that loses against the other learns the address again.
+/// The table. Two threads may use it at once: the one that loses a race learns the address again.
 #[derive(Debug)]
 pub struct Macs {
     buckets: Box<[[AtomicU64; WAYS]]>,
-    /// Addresses that are kept at most.
+    /// Most addresses kept.
     most: u32,
     count: AtomicU32,
 }
 
 impl Macs {
-    /// For so many addresses, in twice as many places.
+    /// A table for so many addresses, with twice as many places.
     pub fn new(most: u32) -> Self {
         let buckets = (most as usize * 2).div_ceil(WAYS).next_power_of_two();
         let bucket = || std::array::from_fn(|_| AtomicU64::new(0));
@@ -72,7 +72,7 @@ impl Macs {
     }
 
     fn bucket(&self, host: Host) -> &[AtomicU64; WAYS] {
-        // Multiplication carries every bit to the uppermost ones (Knuth, The Art of Computer Programming 3, 6.4).
+        // Multiplication carries every bit to the top (Knuth, The Art of Computer Programming 3, 6.4).
         let mixed = host.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         &self.buckets[mixed as usize & (self.buckets.len() - 1)]
     }
@@ -88,7 +88,7 @@ impl Macs {
         self.place(host).is_some()
     }
 
-    /// It was seen in this epoch. False: the table is full of others, none of which may go.
+    /// Notes that it was seen in this epoch. False: the table is full of others that must stay.
     pub fn learn(&self, host: Host, epoch: u8) -> bool {
         let entry = host.entry(epoch);
         if let Some(place) = self.place(host) {
@@ -107,13 +107,13 @@ impl Macs {
             self.count.fetch_add(1, Relaxed);
             return true;
         }
-        // Below the limit the bucket alone is full: whoever goes is learned again.
+        // Below the limit, only the bucket is full: an evicted address is learned again.
         let Some(oldest) = oldest.filter(|place| !is_full || age(place) > 0) else { return false };
         oldest.store(entry, Relaxed);
         true
     }
 
-    /// It is elsewhere now.
+    /// Forgets a host.
     pub fn forget(&self, host: Host) {
         if let Some(place) = self.place(host) {
             place.store(0, Relaxed);
@@ -121,13 +121,13 @@ impl Macs {
         }
     }
 
-    /// A new epoch begins: addresses that were not seen for long go, and if the table is full, those that were not seen in the last one.
+    /// Begins a new epoch: removes addresses not seen for long and, if the table is full, those not seen in the last epoch.
     pub fn age(&self, epoch: u8) {
         let least = if self.count.load(Relaxed) >= self.most { 2 } else { FORGOTTEN };
         self.forget_older(|entry| age(entry, epoch) >= least);
     }
 
-    /// Nothing that was learned counts any more.
+    /// Forgets everything.
     pub fn clear(&self) {
         self.forget_older(|_| true);
     }
@@ -143,14 +143,14 @@ impl Macs {
     }
 
     fn forgotten(&self, count: u32) {
-        // Both threads may have forgotten the same.
+        // Both threads may have removed the same.
         let _ = self.count.fetch_update(Relaxed, Relaxed, |all| Some(all.saturating_sub(count)));
     }
 }
 
 #[cfg(test)]
 impl Macs {
-    /// Bytes of the table.
+    /// Size of the table in bytes.
     pub fn size(&self) -> usize {
         size_of_val(&*self.buckets)
     }
@@ -204,7 +204,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against a map that forgets nothing but what it has to.
+        /// Compared with a map that forgets only what it must.
         #[test]
         fn what_was_seen_lately_is_known_and_what_was_not_is_not(
             steps in prop::collection::vec((0..60_u16, 0..40_u8), 1..300),

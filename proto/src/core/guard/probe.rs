@@ -1,32 +1,32 @@
-//! The guard's probe: where this frame comes out again tells whether two segments are joined elsewhere too (PROTOCOL.md §7.1).
+//! The guard's probe: where this frame comes out again tells whether the segments are joined elsewhere (PROTOCOL.md §7.1).
 
 use super::classify::behind_tags;
 use crate::crypto::constant_time;
 use crate::crypto::keys::ProbeKey;
 
-/// The first of the EtherTypes for local experiments (IEEE 802, section 9.2.4).
+/// The first EtherType for local experiments (IEEE 802, section 9.2.4).
 const KIND: [u8; 2] = [0x88, 0xb5];
-/// Tells it from what others send under that type.
+/// Tells it from other frames of that type.
 const MAGIC: [u8; 4] = *b"tund";
-/// Length of a frame, in bytes: the least of an Ethernet frame without check sequence, and a tag.
+/// Frame length in bytes: Ethernet's minimum without check sequence, and a tag.
 const LENGTH: usize = 64;
 
-/// Who sent a probe: drawn by each process.
+/// Sender of a probe, drawn by each process.
 pub type Origin = [u8; 8];
 
-/// What a probe says.
+/// Contents of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Probe {
-    /// Who sent it.
+    /// Sender.
     pub origin: Origin,
-    /// Counts the sender's rounds.
+    /// Number of the sender's round.
     pub round: u32,
-    /// The VLAN that it went into.
+    /// The VLAN it was sent to.
     pub vlan: Option<u16>,
 }
 
 impl Probe {
-    /// It in 16 bytes, without the tag.
+    /// Encodes it in 16 bytes, without the tag.
     pub fn block(self) -> [u8; 16] {
         let mut block = [0; 16];
         block[..8].copy_from_slice(&self.origin);
@@ -35,7 +35,7 @@ impl Probe {
         block
     }
 
-    /// What [`Probe::block`] gave.
+    /// Decodes [`Probe::block`].
     pub fn parse(block: [u8; 16]) -> Self {
         let [a, b, c, d, e, f, g, h, r, s, t, u, high, low, _, _] = block;
         let vlan = u16::from_be_bytes([high, low]);
@@ -46,7 +46,7 @@ impl Probe {
         }
     }
 
-    /// The frame: a broadcast from the origin's address.
+    /// Makes the frame: a broadcast from the origin's address.
     pub fn frame(self, key: &ProbeKey) -> Vec<u8> {
         let mut frame = Vec::with_capacity(LENGTH);
         frame.extend([0xff; 6]);
@@ -64,7 +64,7 @@ impl Probe {
         frame
     }
 
-    /// Of a frame that an end of the link has sent; `None`: another frame, which may be a probe of another link.
+    /// Parses a frame from an end of the link; `None`: another frame, possibly another link's probe.
     pub fn of(frame: &[u8], key: &ProbeKey) -> Option<Self> {
         let (kind, at) = behind_tags(frame)?;
         let rest = frame.get(at..).filter(|_| kind == KIND)?;
@@ -74,7 +74,7 @@ impl Probe {
     }
 }
 
-/// The address that an origin's probes come from, a locally administered one: bridges learn it where its probes arrive.
+/// The source address of an origin's probes, locally administered: bridges learn it where probes arrive.
 pub fn address(origin: Origin) -> [u8; 6] {
     let [a, b, c, d, e, f, ..] = origin;
     [a & 0xfc | 2, b, c, d, e, f]
@@ -83,9 +83,9 @@ pub fn address(origin: Origin) -> [u8; 6] {
 /// Where a probe came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sighting {
-    /// The probe, which is this end's or the peer's.
+    /// The probe, this end's or the peer's.
     pub probe: Probe,
-    /// Out of the tunnel, not out of the device.
+    /// Out of the tunnel rather than the device.
     pub tunnelled: bool,
 }
 
@@ -109,7 +109,7 @@ mod tests {
             for at in 12..end {
                 let mut changed = frame.clone();
                 changed[at] ^= 4;
-                // The tag of the VLAN is not sealed: bridges change it.
+                // The VLAN tag is not authenticated, as bridges change it.
                 let is_of_bridges = vlan.is_some() && (14..16).contains(&at);
                 assert_eq!(Probe::of(&changed, &key) == Some(probe), is_of_bridges, "byte {at}");
             }

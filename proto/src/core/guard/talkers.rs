@@ -1,27 +1,27 @@
-//! Who sends most: a table of fixed size that loses nobody who sends much (Metwally, Agrawal and El Abbadi, Efficient Computation of
+//! The busiest senders: a fixed-size table that misses none of them (Metwally, Agrawal and El Abbadi, Efficient Computation of
 //! Frequent and Top-k Elements in Data Streams, ICDT 2005).
 
 use serde::{Deserialize, Serialize};
 
 use super::macs::Host;
 
-/// Hosts that are counted at once: whoever sends more than one in so many of all bytes is among them.
+/// Hosts counted at once: any that sends more than this fraction of all bytes is among them.
 const PLACES: usize = 32;
-/// Hosts that are told of.
+/// Hosts reported.
 const TOLD: usize = 10;
-/// The bit of a place's key beside a [`Host::packed`]: the host is of this segment.
+/// Bit of a key beside [`Host::packed`]: the host is in this segment.
 const HERE: u64 = 1 << 63;
 
-/// A host that sends much.
+/// A busy host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Talker {
     /// Its address.
     pub mac: [u8; 6],
     /// Its VLAN.
     pub vlan: Option<u16>,
-    /// Whether it is of this segment, not of the peer's.
+    /// Whether it is in this segment rather than the peer's.
     pub here: bool,
-    /// Frames in the last minute; those that the kernel joined are one. 0: this is nobody.
+    /// Frames in the last minute; those joined by the kernel count as one. 0: an empty entry.
     pub frames: u64,
     /// Their bytes.
     pub bytes: u64,
@@ -30,7 +30,7 @@ pub struct Talker {
 /// The busiest first.
 pub type Top = [Talker; TOLD];
 
-/// What several lanes told, together: of each segment the busiest hosts, first those of this one.
+/// Merges the reports of several lanes: the busiest hosts of each segment, this one's first.
 pub fn together(told: impl Iterator<Item = Talker>) -> Vec<Talker> {
     let mut hosts: Vec<Talker> = Vec::new();
     for talker in told.filter(|talker| talker.frames > 0) {
@@ -56,13 +56,13 @@ pub fn together(told: impl Iterator<Item = Talker>) -> Vec<Talker> {
 struct Place {
     /// Host and side; 0: free.
     key: u64,
-    /// No fewer bytes than it sent: those of whoever had the place before are among them.
+    /// Upper bound on its bytes: includes those of earlier hosts in this place.
     most: u64,
     frames: u64,
     bytes: u64,
 }
 
-/// Who sent how much in this minute and the one before.
+/// Traffic by sender in this minute and the one before.
 #[derive(Debug, Clone, Default)]
 pub struct Talkers {
     now: [Place; PLACES],
@@ -70,7 +70,7 @@ pub struct Talkers {
 }
 
 impl Talkers {
-    /// A frame of so many bytes; gives its sender's place, and whether it is new there.
+    /// Counts a frame of so many bytes; returns its sender's place, and whether it is new there.
     pub fn count(&mut self, host: Host, here: bool, bytes: usize) -> (usize, bool) {
         let key = host.packed() | if here { HERE } else { 0 };
         let known = self.now.iter().position(|place| place.key == key);
@@ -83,7 +83,7 @@ impl Talkers {
         (at, known.is_none())
     }
 
-    /// One more of the host that has this place.
+    /// Counts another frame of the host in this place.
     pub fn count_again(&mut self, at: usize, bytes: usize) {
         if let Some(place) = self.now.get_mut(at) {
             place.most += bytes as u64;
@@ -92,7 +92,7 @@ impl Talkers {
         }
     }
 
-    /// Another minute begins: the next one, or a later one.
+    /// Starts another minute: the next one, or a later one.
     pub fn turn(&mut self, is_next: bool) {
         let ended = std::mem::take(&mut self.now);
         self.before = if is_next { ended } else { Default::default() };

@@ -32,7 +32,7 @@ fn guard(rules: &Rules) -> Guard {
 
 const ALL: u8 = 0xff;
 
-/// A frame between hosts by number; `ALL` is everybody.
+/// A frame between hosts by number; `ALL`: broadcast.
 fn frame(from: u8, to: u8, vlan: u16) -> Vec<u8> {
     let mac = |host: u8| if host == ALL { [0xff; 6] } else { [2, 0, 0, 0, 0, host] };
     let mut frame = [mac(to), mac(from)].concat();
@@ -81,7 +81,7 @@ fn a_frame_whose_destination_is_where_it_comes_from_goes_no_further_until_that_m
     guard.inward(&frame(9, 8, 6)).expect("another VLAN");
     guard.inward(&frame(9, 1, 5)).unwrap();
     guard.outward(&frame(1, 9, 5)).unwrap();
-    // Host 8 moves here without a word to anybody else.
+    // Host 8 moves here without telling anyone else.
     guard.outward(&frame(8, 9, 5)).unwrap();
     guard.inward(&frame(9, 8, 5)).unwrap();
 }
@@ -104,14 +104,14 @@ fn a_host_that_comes_back_to_the_peer_is_believed_whichever_half_of_the_lane_saw
     }
 }
 
-/// Of two links in parallel the one that is not held hears nothing of the loop.
+/// Of two parallel links, the one that is not held does not hear of the loop.
 #[test]
 fn what_is_for_a_host_that_a_loop_showed_on_the_wrong_side_crosses() {
     let mut guard = guard(&rules());
     let now = guard.now.unwrap();
     guard.outward(&frame(1, ALL, 0)).unwrap();
     guard.inward(&frame(9, ALL, 0)).unwrap();
-    // It went round, and is silent from now on.
+    // It has gone round, and is silent from now on.
     guard.outward(&frame(9, ALL, 0)).unwrap();
     guard.outward(&frame(1, 9, 0)).unwrap();
     for minute in 1..=6 {
@@ -186,7 +186,7 @@ fn a_link_takes_no_more_than_half_a_mebibyte_for_it_whatever_is_configured() {
     let guard = guard(&Rules { macs: 16_384, ..rules() });
     let Tables { own, peer, vlans, .. } = &*guard.tables;
     let shared = size_of::<Tables>() + own.size() + peer.size() + vlans.size() + size_of_val(&*guard.vlans);
-    // Of each direction; two threads have both each.
+    // One for each direction; two threads have both each.
     let all = shared + 4 * size_of::<Guard>();
     assert!((300 << 10..512 << 10).contains(&all), "{all} bytes");
 }
@@ -246,14 +246,14 @@ fn while_frames_are_held_back_none_passes_not_even_between_hosts_that_just_spoke
     assert_eq!(exchange(false), [Ok(()); 6]);
     assert_eq!(exchange(true), [Err(DropReason::GuardLoop); 6]);
     assert_eq!(exchange(false), [Ok(()); 6]);
-    // What came from where on the other way is forgotten.
+    // Forgets where hosts on the other path were.
     guard.outward(&frame(8, ALL, 0)).unwrap();
     guard.outward(&frame(1, 8, 0)).unwrap_err();
     guard.hold(false);
     guard.outward(&frame(1, 8, 0)).unwrap();
 }
 
-/// What a frame of the reference is besides a frame.
+/// What else a frame of the reference is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Tree {
     None,
@@ -261,7 +261,7 @@ enum Tree {
     Change,
 }
 
-/// What the guard does, slowly: one map of everything, how many milliseconds ago a change of the tree counted, and whether a host has moved since.
+/// A slow reference for the guard: one map of everything, how many milliseconds ago a topology change counted, and whether a host has moved since.
 #[derive(Default)]
 struct Reference(HashMap<(u16, u8), Way>, Option<u64>, bool);
 

@@ -1,15 +1,15 @@
-//! Which VLANs frames were in lately.
+//! Recently used VLANs.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Numbers of VLANs.
+/// Number of VLAN IDs.
 const VLANS: usize = 4096;
-/// VLANs that a round of probes has room for.
+/// Most VLANs in a round of probes.
 const ROUND: usize = 63;
-/// Epochs for which a VLAN is in use after its last frame.
+/// Epochs for which a VLAN stays in use after its last frame.
 const IN_USE: u64 = 5;
 
-/// One more than the epoch of each VLAN's last frame; 0: there was none. Both directions share it.
+/// One more than the epoch of each VLAN's last frame; 0: none. Shared by both directions.
 #[derive(Debug)]
 pub struct Vlans(Box<[AtomicU64; VLANS]>);
 
@@ -20,7 +20,7 @@ impl Default for Vlans {
 }
 
 impl Vlans {
-    /// A frame was in this one.
+    /// Notes a frame in this VLAN.
     pub fn note(&self, vlan: Option<u16>, epoch: u64) {
         if let Some(last) = vlan.and_then(|vlan| self.0.get(usize::from(vlan)))
             && last.load(Relaxed) != epoch + 1
@@ -29,7 +29,7 @@ impl Vlans {
         }
     }
 
-    /// Those in use, or if they are too many for a round as many as it has room for: rounds that follow have the others.
+    /// Returns the VLANs in use. If they are too many for a round, the following rounds take the others.
     pub fn of_round(&self, epoch: u64, round: u32) -> impl Iterator<Item = u16> {
         let is_used = |last: u64| last != 0 && epoch < last - 1 + IN_USE;
         let used = (0..).zip(self.0.iter()).filter(|(_, last)| is_used(last.load(Relaxed)));
@@ -42,7 +42,7 @@ impl Vlans {
 
 #[cfg(test)]
 impl Vlans {
-    /// Bytes of the table.
+    /// Size of the table in bytes.
     pub fn size(&self) -> usize {
         size_of_val(&*self.0)
     }

@@ -1,4 +1,4 @@
-//! What the link makes of what its lanes tell of the guard.
+//! The link's view of its lanes' guard reports.
 
 use std::time::Instant;
 
@@ -6,14 +6,14 @@ use super::{Offenders, Rule};
 use crate::core::condition::Condition;
 use crate::core::limits::REPEAT;
 
-/// Which rules were broken lately.
+/// Recently broken rules.
 #[derive(Debug, Default)]
 pub struct Watch {
     said: [Option<Instant>; Rule::ALL.len()],
 }
 
 impl Watch {
-    /// What is to be said of these: of each rule once a minute at most.
+    /// Returns the conditions to report, each rule at most once a minute.
     pub fn handle_offenders(&mut self, now: Instant, offenders: &Offenders) -> Vec<Condition> {
         let mut news = Vec::new();
         for (rule, mac, vlan) in offenders.iter() {

@@ -1,4 +1,4 @@
-//! Datagrams on their way out: sealed one behind the other at an equal stride, so that one call sends all.
+//! Outgoing datagrams, sealed back to back at an equal stride, so that one call sends all.
 
 use super::format::{Format, Head};
 use crate::core::limits::DATAGRAM_MAX;
@@ -7,21 +7,21 @@ use crate::core::stats::DropReason;
 use crate::crypto::aead::Aead;
 use crate::crypto::keys::Masks;
 
-/// Most datagrams that one call sends (linux/udp.h: UDP_MAX_SEGMENTS of older kernels).
+/// Most datagrams in one call (linux/udp.h: UDP_MAX_SEGMENTS of older kernels).
 const MOST: usize = 64;
-/// Most bytes: what fits behind IPv6 and UDP headers as well.
+/// Most bytes that also fit after IPv6 and UDP headers.
 pub const LONGEST: usize = 65_487;
 
-/// Datagrams for one address, sealed and masked. All are `stride` bytes long but the last, which may be shorter.
+/// Sealed and masked datagrams for one address. All are `stride` bytes long; the last may be shorter.
 #[derive(Debug, Clone, Copy)]
 pub struct Transmit<'a> {
-    /// One behind the other.
+    /// The datagrams, back to back.
     pub bytes: &'a [u8],
-    /// Length of each but the last, in bytes.
+    /// Length of all but the last, in bytes.
     pub stride: usize,
-    /// The traffic class for their IP headers: ECN in the lower two bits, DSCP above.
+    /// Traffic class of their IP headers: ECN in the lower two bits, DSCP above.
     pub class: u8,
-    /// Where to.
+    /// Destination.
     pub to: Path,
 }
 
@@ -31,7 +31,7 @@ impl<'a> Transmit<'a> {
         Self { bytes, stride: bytes.len(), class, to }
     }
 
-    /// How many they are.
+    /// Number of datagrams.
     pub fn count(&self) -> usize {
         self.bytes.len().div_ceil(self.stride.max(1))
     }
@@ -45,7 +45,7 @@ pub struct Train {
     /// Length of each but the last, in bytes.
     pub stride: usize,
     count: usize,
-    /// Nothing may follow: the last is shorter than the others.
+    /// Nothing may follow, as the last is shorter.
     closed: bool,
 }
 
@@ -60,7 +60,7 @@ impl Train {
         self.is_empty() || length <= self.stride && !self.is_full()
     }
 
-    /// Whether it must go out before anything follows.
+    /// Whether it must be sent before anything is added.
     pub fn is_full(&self) -> bool {
         self.closed || self.count == MOST || self.count > 0 && self.used + self.stride > LONGEST
     }
@@ -76,12 +76,12 @@ impl Train {
     }
 }
 
-/// Datagrams that are being made.
+/// Datagrams under construction.
 pub(super) struct Batch {
     format: Format,
     buffer: Vec<u8>,
     pub train: Train,
-    /// Traffic class of what is in it, or will be.
+    /// Traffic class of its datagrams.
     pub class: u8,
     masks: Masks,
 }
@@ -97,17 +97,17 @@ impl Batch {
         }
     }
 
-    /// Whether a datagram with a body of this length may be next.
+    /// Whether a datagram with such a body may be next.
     pub fn takes(&self, body: usize) -> bool {
         self.train.takes(self.format.overhead() + body)
     }
 
-    /// Whether many datagrams with bodies of this length may follow.
+    /// Whether many datagrams with such bodies may follow.
     pub fn takes_more(&self, body: usize) -> bool {
         self.train.is_empty() || self.format.overhead() + body == self.train.stride && !self.train.is_full()
     }
 
-    /// Where the next body is to be written.
+    /// Where to write the next body.
     pub fn body(&mut self, length: usize) -> &mut [u8] {
         let at = self.train.used + self.format.body(0).start;
         &mut self.buffer[at..at + length]
@@ -125,7 +125,7 @@ impl Batch {
         Ok(())
     }
 
-    /// Hides the heads of everything in it.
+    /// Masks the heads of all datagrams.
     pub fn finish(&mut self, to: Path) -> Transmit<'_> {
         let Train { used, stride, .. } = self.train;
         let bytes = &mut self.buffer[..used];

@@ -1,7 +1,7 @@
-//! How frames become bytes and bytes become frames: the one place that knows the layouts of datagrams.
+//! Datagram formats: the only module that knows their layouts.
 //!
-//! A lane asks its format for everything that differs from layout to layout: where a body stands, what is
-//! sealed and hidden, which key a datagram names, and whether it is data at all.
+//! A lane asks its format for everything that depends on the layout: where a body is, what is sealed and masked, which
+//! key a datagram names, and whether it is data at all.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,30 +16,30 @@ use crate::crypto::keys::{LinkKeys, MASK, Masks};
 use crate::crypto::wrap;
 use crate::wire::datagram::{Framing, HEADER, Header, KEY_ID, Kind};
 
-/// How the datagrams of a link are laid out and hidden.
+/// The layout and masking of a link's datagrams.
 #[derive(Clone)]
 pub struct Format {
     framing: Framing,
     keys: Arc<LinkKeys>,
 }
 
-/// What stands before a body.
+/// What precedes a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
-    /// Whose key it is sealed with.
+    /// Name of its key.
     pub name: Name,
-    /// The header.
+    /// Header.
     pub header: Header,
 }
 
-/// What a datagram is, as far as that shows before it is opened.
+/// The kind of a datagram, before it is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sort {
-    /// Sealed with a key of the link, unless it is a stranger's.
+    /// Sealed with a key of the link, unless from a stranger.
     Data,
     /// A handshake.
     Handshake,
-    /// It is laid out as in the other key mode.
+    /// In the layout of the other key mode.
     OtherMode,
 }
 
@@ -47,29 +47,29 @@ impl From<KeyMode> for Framing {
     fn from(mode: KeyMode) -> Self {
         match mode {
             KeyMode::Static => Framing::Static,
-            // An OpenVPN peer's link has lanes of its own.
+            // An OpenVPN peer's link has different lanes.
             KeyMode::Handshake | KeyMode::OpenVpn => Framing::Session,
         }
     }
 }
 
 impl Format {
-    /// The format of a link that has these keys.
+    /// The format of a link with these keys.
     pub fn new(framing: Framing, keys: Arc<LinkKeys>) -> Self {
         Self { framing, keys }
     }
 
-    /// What a datagram has beyond its body, in bytes.
+    /// Overhead of a datagram in bytes.
     pub fn overhead(&self) -> usize {
         self.framing.overhead()
     }
 
-    /// Where the body of a datagram of `length` bytes is.
+    /// Range of the body in a datagram of `length` bytes.
     pub fn body(&self, length: usize) -> Range<usize> {
         self.framing.body(length)
     }
 
-    /// Seals a datagram in place. It holds the plain body, and room before and behind it.
+    /// Seals a datagram in place. It has the plain body and room before and after it.
     ///
     /// # Errors
     /// [`DropReason::TooBig`] if the cipher refuses the length.
@@ -86,7 +86,7 @@ impl Format {
         Ok(())
     }
 
-    /// One datagram with this body, sealed and hidden.
+    /// Makes a sealed and masked datagram with this body.
     ///
     /// # Errors
     /// As [`Format::seal`].
@@ -99,8 +99,7 @@ impl Format {
         Ok(datagram)
     }
 
-    /// Hides what stands before the bodies of sealed datagrams, each `stride` bytes long but the last, which may be
-    /// shorter.
+    /// Masks the heads of sealed datagrams. Each is `stride` bytes long; the last may be shorter.
     pub fn hide(&self, datagrams: &mut [u8], stride: usize, masks: &mut Masks) {
         let prefix = self.framing.prefix();
         let tags = datagrams.chunks(stride).filter_map(|datagram| datagram.last_chunk::<TAG>());
@@ -113,21 +112,22 @@ impl Format {
         }
     }
 
-    /// Computes the masks of datagrams that came together, for [`Format::head`].
+    /// Computes the masks of datagrams received together, for [`Format::head`].
     pub fn masks(&self, datagrams: &[u8], stride: usize, masks: &mut Masks) {
         let tags = datagrams.chunks(stride).map(|datagram| datagram.last_chunk().unwrap_or(&[0; TAG]));
         self.keys.masks(tags, self.framing.prefix(), masks);
     }
 
-    /// The mask of one datagram; `None` if it is too short to have a body.
+    /// Returns the mask of a datagram; `None` if it is too short for a body.
     pub fn mask(&self, datagram: &[u8]) -> Option<[u8; MASK]> {
         Some(self.keys.mask(&self.framing.tag(datagram)?))
     }
 
-    /// What a datagram is. Once the ends have `agreed` nobody looks for the other key mode.
+    /// Classifies a datagram. Once the ends have `agreed`, the other key mode is not considered.
     ///
-    /// Handshakes are looked for first: an attempt to open what it cannot open leaves nothing of the bytes. No data
-    /// has the right probe but by a chance of one in 2^64.
+    /// Handshakes come first, as a failed attempt to open destroys the bytes. Data has a matching probe only by a
+    /// chance of
+    /// one in 2^64.
     pub fn sort(&self, datagram: &[u8], agreed: bool) -> Sort {
         let is_handshake =
             || datagram.len() <= *INITIATION_HYBRID.end() && wrap::is_probe(&self.keys, datagram);
@@ -139,10 +139,10 @@ impl Format {
         }
     }
 
-    /// What stands before the body.
+    /// Reads the head.
     ///
     /// # Errors
-    /// [`DropReason::TooShort`] for what is too short to have a body.
+    /// [`DropReason::TooShort`] if there is no room for a body.
     pub fn head(&self, mask: &[u8; MASK], datagram: &[u8]) -> Result<Head, DropReason> {
         if datagram.len() < self.overhead() {
             return Err(DropReason::TooShort);
@@ -159,7 +159,7 @@ impl Format {
         })
     }
 
-    /// Whether a header of that lane is one that a peer writes.
+    /// Whether a peer may write such a header in that lane.
     pub fn is_sound(&self, head: Head, lane: u8) -> bool {
         let Header { slot, kind, lane: of, .. } = head.header;
         let slot_fits = match self.framing {
@@ -169,10 +169,10 @@ impl Format {
         slot_fits && of == lane && kind != Kind::Reserved
     }
 
-    /// Opens a datagram in place; gives where its body stands.
+    /// Opens a datagram in place; returns the range of its body.
     ///
     /// # Errors
-    /// [`DropReason::BadTag`]; nothing of the bytes is left then.
+    /// [`DropReason::BadTag`]; the bytes are destroyed then.
     pub fn open(&self, head: Head, aead: &Aead, datagram: &mut [u8]) -> Result<Range<usize>, DropReason> {
         let range = self.body(datagram.len());
         let Header { counter, .. } = head.header;
@@ -181,14 +181,14 @@ impl Format {
         Ok(range)
     }
 
-    /// Whether a datagram has a key id of static mode.
+    /// Whether a datagram has a valid static-mode key id.
     fn has_key_id(&self, datagram: &[u8]) -> bool {
         let tag = Framing::Static.tag(datagram);
         tag.is_some_and(|tag| unmask(&self.keys.mask(&tag), datagram).0.is_valid(&self.keys))
     }
 }
 
-/// Reads key id and header of a static datagram that is long enough to have a tag.
+/// Unmasks key id and header of a static datagram long enough for a tag.
 pub fn unmask(mask: &[u8; MASK], datagram: &[u8]) -> (KeyId, Header) {
     let mut head = *mask;
     for (byte, masked) in head.iter_mut().zip(datagram) {

@@ -1,4 +1,4 @@
-//! What holds for frames in every format: which may pass, how they are marked and what is counted.
+//! Frame handling common to all formats: which may pass, their marks, and counters.
 
 use std::time::Instant;
 
@@ -10,24 +10,24 @@ use crate::core::path::Path;
 use crate::core::stats::{DropReason, Stats};
 use crate::packet::traffic_class::{self, ECN};
 
-/// Frames of the device, on their way to the peer.
+/// Frames from the device to the peer.
 pub struct FramesOut {
     /// The rules for inner packets.
     pub inner: InnerPolicy,
-    /// Where they go; `None`: nowhere, they are dropped.
+    /// Destination; `None`: frames are dropped.
     pub endpoint: Option<Path>,
-    /// Whether the peer's hello fits, so that they may pass.
+    /// Whether the peer's hello matches, so that frames may pass.
     pub agreed: bool,
-    /// What was counted so far.
+    /// Counters so far.
     pub stats: Stats,
     max_frame: usize,
     copy_dscp: bool,
-    /// Whether the link knows that its own datagrams come out of the device.
+    /// Whether the link knows that its datagrams come out of the device.
     looped: bool,
 }
 
 impl FramesOut {
-    /// None pass until there is an endpoint. `max_frame` is in bytes.
+    /// Passes nothing until there is an endpoint. `max_frame` is in bytes.
     pub fn new(inner: InnerPolicy, max_frame: usize, copy_dscp: bool) -> Self {
         Self {
             inner,
@@ -40,12 +40,12 @@ impl FramesOut {
         }
     }
 
-    /// They go there from now on.
+    /// Changes the destination.
     pub fn set_endpoint(&mut self, endpoint: Option<Path>) {
         (self.endpoint, self.looped) = (endpoint, false);
     }
 
-    /// Whether the guard lets a frame, or several that the kernel joined, go to the peer. What it does not is counted.
+    /// Whether the guard lets a frame, or several joined by the kernel, go to the peer. Counts it if not.
     pub fn admits(&mut self, frame: &[u8], sink: &mut impl Sink) -> bool {
         let admitted = self.inner.outward(frame);
         if let Err(reason) = admitted {
@@ -55,8 +55,8 @@ impl FramesOut {
         admitted.is_ok()
     }
 
-    /// Looks at a frame in two parts that follow one another; gives the traffic class of its datagram if it may go. `keyed`: whether there
-    /// is a key to seal it with.
+    /// Checks a frame, in two consecutive parts; returns its datagram's traffic class if it may pass. `keyed`: whether there is a key to
+    /// seal it.
     pub fn pass(&mut self, keyed: bool, head: &[u8], tail: &[u8], sink: &mut impl Sink) -> Option<u8> {
         let (Some(to), true, true) = (self.endpoint, keyed, self.agreed) else {
             self.stats.drop(DropReason::NoPeer);
@@ -78,7 +78,7 @@ impl FramesOut {
         Some(if self.copy_dscp { class } else { class & ECN })
     }
 
-    /// A frame that is longer than agreed: a packet's sender may be told.
+    /// Refuses an oversized frame; a packet's sender may be told.
     fn refuse_length(&mut self, head: &[u8], tail: &[u8], sink: &mut impl Sink) {
         self.stats.drop(DropReason::TooBig);
         if let Some(answer) = self.inner.too_big(&[head, tail].concat()) {
@@ -87,38 +87,38 @@ impl FramesOut {
     }
 }
 
-/// Frames of the peer, on their way to the device.
+/// Frames from the peer to the device.
 pub struct FramesIn {
     /// The rules for inner packets.
     pub inner: InnerPolicy,
-    /// The way that the peer's datagrams come; `None`: not known.
+    /// The path of the peer's datagrams; `None`: unknown.
     pub endpoint: Option<Path>,
-    /// Whether the peer's hello fits, so that they may pass.
+    /// Whether the peer's hello matches, so that frames may pass.
     pub agreed: bool,
-    /// What was counted so far.
+    /// Counters so far.
     pub stats: Stats,
     moved_at: Option<Instant>,
 }
 
 impl FramesIn {
-    /// None pass until the peer's hello fits.
+    /// Passes nothing until the peer's hello matches.
     pub fn new(inner: InnerPolicy) -> Self {
         Self { inner, endpoint: None, agreed: false, stats: Stats::default(), moved_at: None }
     }
 
-    /// Whether what came this way came another one than the link's own.
+    /// Whether `from` is a path other than the link's.
     pub fn strays(&self, from: &Path) -> bool {
         self.endpoint.is_some_and(|endpoint| !endpoint.covers(from))
     }
 
-    /// What was dropped is counted.
+    /// Counts a drop.
     pub fn count(&mut self, result: Result<(), DropReason>) {
         if let Err(reason) = result {
             self.stats.drop(reason);
         }
     }
 
-    /// A frame goes to the device, if it may. `ecn` is the codepoint of the datagrams it came in.
+    /// Delivers a frame to the device, if allowed. `ecn` is the codepoint of its datagrams.
     pub fn deliver(&mut self, frame: &[u8], ecn: u8, sink: &mut impl Sink) {
         if !self.agreed {
             return self.stats.drop(DropReason::NotAgreed);
@@ -136,7 +136,7 @@ impl FramesIn {
         }
     }
 
-    /// The guard's probes of a round go to the device, if frames may.
+    /// Sends the guard's probes of a round to the device, if frames may pass.
     pub fn probe(&mut self, now: Instant, origin: Origin, round: u32, sink: &mut impl Sink) {
         if self.agreed {
             self.inner.set_now(now);
@@ -144,7 +144,7 @@ impl FramesIn {
         }
     }
 
-    /// The link hears of another way, now and then.
+    /// Tells the link of another path, at a limited rate.
     pub fn notice_move(&mut self, now: Instant, from: Path, sink: &mut impl Sink) {
         if self.moved_at.is_none_or(|at| now.saturating_duration_since(at) >= PATH_INTERVAL)
             && sink.notice(Notice::Moved { from })

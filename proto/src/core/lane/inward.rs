@@ -1,4 +1,4 @@
-//! The way in: what comes out of a datagram.
+//! The inward half: opens datagrams.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -19,7 +19,7 @@ use crate::crypto::wrap;
 use crate::wire::block::Reassembler;
 use crate::wire::datagram::{Header, Kind};
 
-/// Keys that are open at once in an ordinary link.
+/// Keys usually open at once in a link.
 const OPEN: usize = 4;
 /// Datagrams whose masks are computed together.
 const TOGETHER: usize = 64;
@@ -29,7 +29,7 @@ struct ReceiveKey {
     serial: u32,
     aead: Aead,
     window: Window,
-    /// Whether the link knows that something authentic came under it.
+    /// Whether the link knows that something authentic came under this key.
     heard: bool,
     blocks: Reassembler,
 }
@@ -43,46 +43,46 @@ impl ReceiveKey {
     }
 }
 
-/// Datagrams that came together: each `stride` bytes long but the last, which may be shorter.
+/// Datagrams received together. Each is `stride` bytes long; the last may be shorter.
 #[derive(Debug)]
 pub struct Arrived<'a> {
-    /// One behind the other; scratch space afterwards.
+    /// The datagrams, back to back; clobbered.
     pub bytes: &'a mut [u8],
-    /// Length of each but the last, in bytes.
+    /// Length of all but the last, in bytes.
     pub stride: usize,
-    /// The ECN codepoint of their IP headers.
+    /// ECN codepoint of their IP headers.
     pub ecn: u8,
-    /// The way they came.
+    /// The path they came by.
     pub from: Path,
 }
 
-/// Where datagrams came from, and how they were marked.
+/// The path and mark of datagrams.
 struct Origin {
     from: Path,
     ecn: u8,
-    /// Whether that is another way than the link's own.
+    /// Whether the path is not the link's.
     strays: bool,
 }
 
-/// One lane's way in.
+/// One lane's inward half.
 pub struct Inward {
     settings: Settings,
     format: Format,
     receive: VecDeque<ReceiveKey>,
     handshakes: ReplayCache,
-    /// Those of the peer, and what lets them pass.
+    /// The peer's frames and their rules.
     pub frames: FramesIn,
-    /// Time of the newest key id that was ever live.
+    /// Time of the newest key id ever live.
     newest: u64,
-    /// Of what comes under older key ids that are not.
+    /// Limits datagrams of older key ids that are not live.
     old: RateLimiter,
-    /// When the peer was last seen to use the other key mode.
+    /// When the peer was last seen in the other key mode.
     other_mode_at: Option<Instant>,
     masks: Masks,
 }
 
 impl Inward {
-    /// Without keys: nothing passes until the link says so.
+    /// No keys: nothing passes until the link provides some.
     pub fn new(settings: Settings) -> Self {
         Self {
             format: settings.format(),
@@ -97,7 +97,7 @@ impl Inward {
         }
     }
 
-    /// What was counted so far.
+    /// Counters so far.
     pub fn stats(&self) -> Stats {
         let mut stats = self.frames.stats;
         for key in &self.receive {
@@ -106,7 +106,7 @@ impl Inward {
         stats
     }
 
-    /// Carries out what the link decided.
+    /// Carries out the link's decision.
     pub fn handle_command(&mut self, now: Instant, command: ReceiveCommand, sink: &mut impl Sink) {
         match command {
             ReceiveCommand::Accept { key, after, named } => self.receive_under(&key, after, named.as_ref()),
@@ -126,7 +126,7 @@ impl Inward {
         }
     }
 
-    /// Opens datagrams that came together.
+    /// Opens datagrams received together.
     pub fn handle_datagrams(&mut self, now: Instant, arrived: Arrived<'_>, sink: &mut impl Sink) {
         let Arrived { bytes, stride, ecn, from } = arrived;
         let origin = self.origin(from, ecn);
@@ -148,7 +148,7 @@ impl Inward {
     }
 
     fn origin(&self, from: Path, ecn: u8) -> Origin {
-        // The others have ways of their own, which they are asked for (PROTOCOL.md §7.2).
+        // Other lanes have ways of their own, along which they are asked (PROTOCOL.md §7.2).
         let strays = self.settings.lane == 0 && self.frames.strays(&from);
         Origin { from, ecn, strays }
     }
@@ -219,7 +219,7 @@ impl Inward {
         let Head { name, header } = head;
         let Some(index) = self.receive.iter().position(|key| key.name == name) else {
             return match name {
-                // Key ids become live by what comes in lane 0.
+                // Only datagrams in lane 0 can make a key id live.
                 Name::KeyId(_) if again || self.settings.lane > 0 => Err(DropReason::Stale),
                 Name::KeyId(key_id) => self.hand_over(now, key_id, origin.from, datagram, sink),
                 Name::Slot(_) => Err(DropReason::Stranger),
@@ -240,13 +240,13 @@ impl Inward {
             return Err(DropReason::Replayed);
         }
         self.frames.stats.datagrams_in += 1;
-        // A full queue must not lose the confirmation: the next datagram tries again.
+        // If the queue is full, the next datagram tries again, lest the confirmation be lost.
         if let (false, Name::Slot(_)) = (key.heard, name) {
             key.heard = sink.notice(Notice::Confirmed { serial: key.serial });
         }
         let newest = key.window.is_newest(header.counter);
         let result = self.pass_on(index, header, origin, &datagram[range], sink);
-        // The challenge is no longer than what brings it about.
+        // The challenge must not be longer than its cause.
         let long_enough = datagram.len() >= self.format.overhead() + QUESTION;
         if newest && origin.strays && long_enough {
             self.frames.notice_move(now, origin.from, sink);
@@ -254,7 +254,7 @@ impl Inward {
         result
     }
 
-    /// What a datagram was about goes where it belongs: to the device, into the stream, to the link.
+    /// Passes on what was opened: to the device, the stream, or the link.
     fn pass_on(
         &mut self,
         index: usize,
@@ -287,8 +287,8 @@ impl Inward {
         result
     }
 
-    /// A datagram of no live key id: the link decides, if the check says that it is worth a derivation.
-    /// What was recorded once may come as fast as the wire gives: it is not to take the place of what is new.
+    /// A datagram whose key id is not live: the link decides, if the check says that it is worth a key derivation.
+    /// Recordings may come at wire speed and must not crowd out anything new.
     fn hand_over(
         &mut self,
         now: Instant,
@@ -307,8 +307,8 @@ impl Inward {
         if sink.notice(Notice::Unknown { key_id, received }) { Ok(()) } else { Err(DropReason::QueueFull) }
     }
 
-    /// A handshake goes to the link once. What is a copy or does not verify ends here, so that however
-    /// much of it comes, it crowds nothing out.
+    /// Passes each handshake to the link once. Copies and forgeries end here, so that no amount of them crowds anything
+    /// out.
     fn hand_over_handshake(
         &mut self,
         from: Path,
@@ -328,7 +328,7 @@ impl Inward {
         Ok(())
     }
 
-    /// The datagram is the other key mode's.
+    /// Notes a datagram of the other key mode.
     fn notice_other_mode(
         &mut self,
         now: Instant,
@@ -349,7 +349,7 @@ fn fits(frame: &[u8], max: usize) -> bool {
     !frame.is_empty() && frame.len() <= max
 }
 
-/// What one key's window and reassembly have counted.
+/// Adds the counters of one key's window and reassembly.
 fn add_key(stats: &mut Stats, key: &ReceiveKey) {
     stats.datagrams_lost += u64::from(key.window.missing());
     let drops = key.blocks.drops();

@@ -1,4 +1,4 @@
-//! What a link and its lanes say to each other, and where a lane's output goes.
+//! The messages between a link and its lanes, and the sink for a lane's output.
 
 use std::net::SocketAddr;
 
@@ -14,16 +14,16 @@ use crate::core::stats::{DropReason, Stats};
 use crate::crypto::keys::DirectionKey;
 use crate::crypto::suite::Cipher;
 
-/// A key for one direction, and the name that its datagrams carry.
+/// A key for one direction, with the name in its datagrams.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Key {
     /// Static mode: derived from the link secret and this key id.
     KeyId(KeyId),
-    /// Handshake mode: of the session in the receiver's slot, with its cipher.
+    /// Handshake mode: a key of the session in the receiver's slot.
     Slot {
         /// The slot.
         slot: u8,
-        /// Tells the sessions that are in the slot one after the other apart.
+        /// Distinguishes successive sessions in the slot.
         serial: u32,
         /// The session's cipher.
         cipher: Cipher,
@@ -32,7 +32,7 @@ pub enum Key {
     },
 }
 
-/// What a datagram says about the key it is sealed with.
+/// How a datagram names its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Name {
     /// Static mode: its key id.
@@ -41,17 +41,17 @@ pub enum Name {
     Slot(u8),
 }
 
-/// Which key to open with something came under.
+/// The key that opened something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyRef {
-    /// Static mode: that of this key id.
+    /// Static mode: by key id.
     KeyId(KeyId),
-    /// Handshake mode: that of the session with this serial, as in [`Key::Slot`].
+    /// Handshake mode: by session serial, as in [`Key::Slot`].
     Session(u32),
 }
 
 impl Key {
-    /// What datagrams that are sealed with it say.
+    /// The name in datagrams sealed with it.
     pub fn name(&self) -> Name {
         match self {
             Key::KeyId(key_id) => Name::KeyId(*key_id),
@@ -67,108 +67,108 @@ impl Key {
     }
 }
 
-/// Which of the keys that a lane sends under.
+/// A lane's sending keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeySlot {
-    /// That of the frames.
+    /// The key for frames.
     Current,
-    /// The one that frames change to next.
+    /// The key that frames will use next.
     Next,
-    /// Handshake mode: a session that is not confirmed.
+    /// Handshake mode: an unconfirmed session's.
     Unconfirmed,
 }
 
-/// From the link to a lane: to the half of it that carries it out.
+/// From the link to one half of a lane.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
-    /// To the way out.
+    /// To the outward half.
     Send(SendCommand),
-    /// To the way in.
+    /// To the inward half.
     Receive(ReceiveCommand),
 }
 
-/// From the link to a lane's way out.
+/// From the link to a lane's outward half.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SendCommand {
-    /// Have this key ready.
+    /// Keep this key ready.
     Prepare(KeySlot, Key),
-    /// Static mode: the peer has taken this key for a hello that named that key id of the peer's. The lanes beside lane 0 have it ready now.
+    /// Static mode: the peer took this key for a hello that named the peer's key id `named`. Lanes other than 0 now have it ready.
     Pair {
-        /// Which one it is.
+        /// Slot.
         slot: KeySlot,
         /// The key.
         key: Key,
         /// The peer's key id.
         named: KeyId,
     },
-    /// Frames go out under that one from now on, if it is there.
+    /// Use that key for frames from now on, if it is there.
     Switch(KeySlot),
     /// Drop this key.
     Wipe(KeySlot),
     /// Drop every key.
     WipeAll,
-    /// Send these bytes as they are: a handshake.
+    /// Send this handshake unchanged.
     Handshake(Received),
     /// Seal and send a control message.
     Control {
         /// The encoded message.
         body: Vec<u8>,
-        /// Where to.
+        /// Destination.
         to: Path,
-        /// Under which key id; the current one if that is not there.
+        /// Its key; the current one if that is not there.
         under: KeySlot,
-        /// In which lane.
+        /// Its lane.
         lane: u8,
     },
-    /// A lane beside lane 0 has a way of its own; `None`: it sends along lane 0's.
+    /// The own way of a lane other than 0; `None`: it goes along lane 0's.
     Way {
         /// The lane.
         lane: u8,
         /// The way.
         way: Option<Path>,
     },
-    /// Where frames go; `None`: nowhere, frames are dropped.
+    /// Destination of frames; `None`: they are dropped.
     Endpoint(Option<Path>),
-    /// Whether the peer's hello fits, so that frames may pass.
+    /// Whether the peer's hello matches, so that frames may pass.
     Agreed(bool),
     /// The largest UDP payload, in bytes.
     Budget(usize),
-    /// Whether the guard lets no frame pass.
+    /// Whether the guard blocks all frames.
     Hold(bool),
 }
 
-/// From the link to a lane's way in.
+/// From the link to a lane's inward half.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ReceiveCommand {
-    /// Open what the peer seals with this key.
+    /// Accept the peer's datagrams under this key.
     Accept {
         /// The key.
         key: Key,
-        /// In lane 0 counters up to this one count as seen.
+        /// In lane 0, counters up to this one count as seen.
         after: Option<u32>,
-        /// Static mode: the own key id that the peer had named when its own was taken. The key of each other lane depends on it.
+        /// Static mode: the own key id that the peer had named when its own was taken. The other lanes' keys depend on it.
         named: Option<KeyId>,
     },
-    /// What says this is no longer opened.
+    /// Stop opening datagrams with this name.
     Forget(Name),
     /// Drop every key.
     WipeAll,
-    /// The way that the peer's datagrams come; `None`: not known.
+    /// The path of the peer's datagrams; `None`: unknown.
     Endpoint(Option<Path>),
-    /// Whether the peer's hello fits, so that frames may pass.
+    /// Whether the peer's hello matches, so that frames may pass.
     Agreed(bool),
-    /// Inner source addresses that are taken from the peer; `None`: every one.
+    /// Inner source addresses accepted from the peer; `None`: any.
     Sources(Option<Sources>),
     /// Open this datagram again: its key id is live now.
     Again(Received),
-    /// Whether the guard lets no frame pass.
+    /// Whether the guard blocks all frames.
     Hold(bool),
     /// Give the device the guard's probes of this round.
     Probe(Origin, u32),
 }
 
 impl Command {
-    /// The lane that this is for; `None`: each of them.
+    /// The lane it is for; `None`: all of them.
     pub fn lane(&self) -> Option<u8> {
         match self {
             Self::Send(SendCommand::Control { lane, .. } | SendCommand::Way { lane, .. }) => Some(*lane),
@@ -197,22 +197,22 @@ impl Command {
         }
     }
 
-    /// Both halves drop every key.
+    /// Makes both halves drop every key.
     pub fn wipe_all() -> [Self; 2] {
         [SendCommand::WipeAll.into(), ReceiveCommand::WipeAll.into()]
     }
 
-    /// Both halves are told the way to the peer.
+    /// Tells both halves the path to the peer.
     pub fn endpoint(endpoint: Option<Path>) -> [Self; 2] {
         [SendCommand::Endpoint(endpoint).into(), ReceiveCommand::Endpoint(endpoint).into()]
     }
 
-    /// Both halves are told whether the guard lets no frame pass.
+    /// Tells both halves whether the guard blocks all frames.
     pub fn hold(held: bool) -> [Self; 2] {
         [SendCommand::Hold(held).into(), ReceiveCommand::Hold(held).into()]
     }
 
-    /// Both halves are told whether frames may pass, the way in last.
+    /// Tells both halves whether frames may pass, the inward one last.
     pub fn agreed(agreed: bool) -> [Self; 2] {
         [SendCommand::Agreed(agreed).into(), ReceiveCommand::Agreed(agreed).into()]
     }
@@ -230,80 +230,80 @@ impl From<ReceiveCommand> for Command {
     }
 }
 
-/// A datagram and where it came from.
+/// A datagram and its path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Received {
-    /// The way it came.
+    /// The path it came by.
     pub from: Path,
-    /// The bytes as they came.
+    /// The raw bytes.
     pub datagram: Vec<u8>,
 }
 
 /// From a lane to the link.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Notice {
-    /// The key id is not live here, but its keyed check is right.
+    /// The key id is not live, but its keyed check is right.
     Unknown {
         /// The unmasked key id.
         key_id: KeyId,
         /// The datagram, still masked.
         received: Received,
     },
-    /// No data, but sealed with the link secret and not seen before: a handshake.
+    /// A handshake, sealed with the link secret and not seen before.
     Handshake(Received),
-    /// The clocks parted: this may be a copy of the process that sent before. The lane has no key any more.
+    /// The clocks diverged: this may be a copy of the process that sent before. The lane has dropped all keys.
     Resumed,
-    /// The datagram is from someone with the key, who uses the other key mode; told once in 5 s.
+    /// A holder of the key uses the other key mode; reported once in 5 s.
     OtherMode {
-        /// The way it came.
+        /// The path it came by.
         from: Path,
         /// Its length in bytes.
         length: usize,
     },
     /// The first authentic datagram of a session.
     Confirmed {
-        /// The session's, as in [`Key::Slot`].
+        /// The session's serial, as in [`Key::Slot`].
         serial: u32,
     },
     /// An authentic control message.
     Control {
-        /// The way it came.
+        /// The path it came by.
         from: Path,
         /// The decrypted body.
         body: Vec<u8>,
-        /// The key that it came under.
+        /// Its key.
         under: KeyRef,
-        /// The lane that it came in.
+        /// Its lane.
         lane: u8,
     },
-    /// An authentic datagram newer than all others came another way than the endpoint's.
+    /// An authentic datagram, newer than all others, came by another path than the endpoint's.
     Moved {
-        /// The new way.
+        /// The new path.
         from: Path,
     },
-    /// A router, or this host, says that datagrams are too long for the way to the peer.
+    /// A router, or this host, says that datagrams are too long for the path.
     TooLong,
-    /// One of the link's own datagrams came out of the device; said once for an endpoint.
+    /// One of the link's own datagrams came out of the device; reported once per endpoint.
     TunnelInTunnel,
-    /// A host on the way says that nothing takes datagrams for this address: no process has the port, or
-    /// no route leads there.
+    /// A host on the path says that datagrams for this address are not accepted: no process has the port, or there is
+    /// no route.
     Refused {
         /// The address.
         to: SocketAddr,
     },
-    /// This host refuses to send from the path's own address: it is gone, or has no route.
+    /// This host cannot send from the path's own address: it is gone, or has no route.
     SourceLost {
         /// The path.
         path: Path,
     },
-    /// A probe of the guard's came out of the device or the tunnel.
+    /// A guard's probe came out of the device or the tunnel.
     Probe(Sighting),
     /// From a lane in OpenVPN's format.
     OpenVpn(openvpn::Notice),
 }
 
 impl Notice {
-    /// Whether anybody with a recording can cause it, over and over.
+    /// Whether anyone with a recording can cause it repeatedly.
     pub fn is_unproven(&self) -> bool {
         match self {
             Notice::Unknown { .. } | Notice::Handshake(_) | Notice::OtherMode { .. } => true,
@@ -321,28 +321,28 @@ impl Notice {
     }
 }
 
-/// What a lane tells about once a second.
+/// A lane's report, about once a second.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Report {
     /// All counters since the start.
     pub stats: Stats,
-    /// Datagrams of the peer that lane 0 has opened: those of other lanes may come where lane 0's do not.
+    /// Datagrams of the peer opened in lane 0; other lanes' may come by other paths.
     pub heard: u64,
     /// What of the counters the lane in OpenVPN's format counted, where there are two.
     pub openvpn: Stats,
-    /// Whether the key that is sent under is nearly used up.
+    /// Whether the sending key is nearly used up.
     pub key_used_up: bool,
-    /// Whether a datagram longer than [`BUDGET_LEAST`](crate::core::limits::BUDGET_LEAST) went out since the
-    /// last report.
+    /// Whether a datagram longer than [`BUDGET_LEAST`](crate::core::limits::BUDGET_LEAST) was sent since the last
+    /// report.
     pub used_length: bool,
-    /// Who broke a rule of the guard since the last report.
+    /// The guard's offenders since the last report.
     pub offenders: Offenders,
-    /// Who sent most in the last minute, outward and inward.
+    /// The busiest senders over the last minute, outward and inward.
     pub talkers: [Top; 2],
 }
 
 impl Report {
-    /// Of a lane in tund's own format, and of the one in OpenVPN's beside it. Frames pass one of them.
+    /// Adds the report of the lane in OpenVPN's format. Frames pass one of the two.
     pub fn with_openvpn(self, openvpn: &Self) -> Self {
         let seen = |top: &Top| top.iter().map(|talker| talker.frames).sum::<u64>();
         let talkers = [0, 1].map(|way| match seen(&self.talkers[way]) >= seen(&openvpn.talkers[way]) {
@@ -361,7 +361,7 @@ impl Report {
         }
     }
 
-    /// What concerns the link in OpenVPN's format, and the one in tund's own. Strangers are of the former until there is the latter.
+    /// The parts for the links in OpenVPN's format and in tund's own. Strangers belong to the former until there is the latter.
     pub fn apart(&self) -> [Self; 2] {
         let mut openvpn = self.openvpn;
         for reason in [DropReason::Stranger, DropReason::BadTag] {
@@ -373,23 +373,23 @@ impl Report {
     }
 }
 
-/// Where a lane puts what comes out of it.
+/// Takes a lane's output.
 pub trait Sink {
     /// A frame for the device.
     fn frame(&mut self, frame: &[u8]);
     /// A datagram for the network.
     fn datagram(&mut self, datagram: &[u8], to: Path);
-    /// Datagrams for the network, all at once.
+    /// Several datagrams for the network.
     fn transmit(&mut self, transmit: Transmit<'_>) {
         for datagram in transmit.bytes.chunks(transmit.stride.max(1)) {
             self.datagram(datagram, transmit.to);
         }
     }
-    /// A datagram of another lane, as it came, for whoever serves that; false: nobody does.
+    /// A raw datagram of another lane, for its worker; false: it has none.
     fn stray(&mut self, _lane: u8, _datagram: &[u8], _from: Path, _ecn: u8) -> bool {
         false
     }
-    /// Something for the link. The receiver's queues, one for what is [unproven](Notice::is_unproven), are
-    /// bounded: false if it was full.
+    /// A notice for the link. There are two bounded queues, one for [unproven](Notice::is_unproven) ones; false: it was
+    /// full.
     fn notice(&mut self, notice: Notice) -> bool;
 }

@@ -1,4 +1,4 @@
-//! The way out: frames of the device to sealed datagrams.
+//! The outward half: seals frames of the device as datagrams.
 
 use super::batch::{Batch, Train};
 use super::orders::Name;
@@ -17,35 +17,35 @@ struct SendKey {
     name: Name,
     aead: Aead,
     counter: u32,
-    /// Cipher blocks sealed so far.
+    /// Cipher blocks sealed.
     blocks: u64,
 }
 
-/// One lane's way out.
+/// One lane's outward half.
 pub struct Outward {
     settings: Settings,
     format: Format,
     current: Option<SendKey>,
     next: Option<SendKey>,
     spare: Option<SendKey>,
-    /// Those of the device, and what lets them pass.
+    /// The device's frames and their rules.
     pub frames: FramesOut,
-    /// This may be a copy of the process that sent before: keys that the link had made ready by then the other one may have too. None is
-    /// taken until the link has dropped its own.
+    /// Takes no key until the link has dropped its own: this may be a copy of the process that sent before, so the other copy may have
+    /// any key prepared by then.
     closed: bool,
-    /// The way that this lane has for itself, beside the link's.
+    /// This lane's own way, if any.
     way: Option<Path>,
     budget: usize,
-    /// Whether a datagram longer than the least went out since the last report.
+    /// Whether a datagram longer than the minimum was sent since the last report.
     used_length: bool,
     packer: Packer,
-    /// The stream has a frame that no datagram holds whole.
+    /// The stream has a frame that is split across datagrams.
     has_big: bool,
     batch: Batch,
 }
 
 impl Outward {
-    /// Without keys: nothing passes until the link says so.
+    /// No keys: nothing passes until the link provides some.
     pub fn new(settings: Settings) -> Self {
         Self {
             batch: Batch::new(settings.format()),
@@ -64,28 +64,28 @@ impl Outward {
         }
     }
 
-    /// Whether it is lane 0's.
+    /// Whether this is lane 0.
     pub(super) fn is_first(&self) -> bool {
         self.settings.lane == 0
     }
 
-    /// Whether the current key is nearly used up, and whether a long datagram went out since the last call.
+    /// Whether the current key is nearly used up, and whether a long datagram was sent since the last call.
     pub fn report(&mut self) -> (bool, bool) {
         self.frames.inner.renew();
         let used_up = self.current.as_ref().is_some_and(SendKey::is_nearly_used_up);
         (used_up, std::mem::take(&mut self.used_length))
     }
 
-    /// As if so many cipher blocks had been sealed under the current key.
+    /// Pretends that so many cipher blocks were sealed under the current key.
     #[cfg(test)]
     pub fn wear(&mut self, blocks: u64) {
         self.current.iter_mut().for_each(|key| key.blocks = blocks);
     }
 
-    /// Carries out what the link decided.
+    /// Carries out the link's decision.
     pub fn handle_command(&mut self, command: SendCommand, sink: &mut impl Sink) {
         if command == SendCommand::WipeAll {
-            // In a copy of this process the same counter may seal something else: nothing more is sealed.
+            // A copy of this process may seal something else with the same counter, so nothing more is sealed.
             self.discard();
         }
         self.flush(sink);
@@ -93,7 +93,7 @@ impl Outward {
             SendCommand::Prepare(..) | SendCommand::Pair { .. } if self.closed => {}
             SendCommand::Prepare(slot, key) => *self.own(slot) = self.send_key(&key, None),
             SendCommand::Pair { slot, key, named } => {
-                // A key is never begun twice.
+                // Never begin a key twice.
                 let keys = [&self.current, &self.next, &self.spare];
                 let has = keys.into_iter().flatten().any(|own| own.name == key.name());
                 if !has {
@@ -115,7 +115,7 @@ impl Outward {
             SendCommand::Way { way, .. } => self.way = way,
             SendCommand::Endpoint(endpoint) => {
                 self.way = None;
-                // Lane 0 alone goes over streams.
+                // Only lane 0 goes over streams.
                 self.frames.set_endpoint(endpoint.filter(|to| self.settings.lane == 0 || !to.stream));
             }
             SendCommand::Agreed(agreed) => self.frames.agreed = agreed,
@@ -126,14 +126,14 @@ impl Outward {
         }
     }
 
-    /// Drops every key, and takes none before the link has dropped its own ([`SendCommand::WipeAll`]).
+    /// Drops every key, and takes none until the link has dropped its own ([`SendCommand::WipeAll`]).
     pub fn close(&mut self, sink: &mut impl Sink) {
         self.handle_command(SendCommand::WipeAll, sink);
         self.closed = true;
     }
 
-    /// Takes a frame of the device, given in two parts that follow one another (the second may be empty). It may
-    /// stay until [`Outward::flush`], so that those that come at the same time share what they cost.
+    /// Takes a frame of the device, in two consecutive parts (the second may be empty). It may wait until
+    /// [`Outward::flush`], so that simultaneous frames share their cost.
     pub fn handle_frame(&mut self, head: &[u8], tail: &[u8], sink: &mut impl Sink) {
         let length = head.len() + tail.len();
         let Some(class) = self.frames.pass(self.current.is_some(), head, tail, sink) else { return };
@@ -142,7 +142,7 @@ impl Outward {
             self.batch.class = class;
         }
         let capacity = self.capacity();
-        // Two of them fit into a datagram.
+        // Two of them fit in a datagram.
         let is_small = self.settings.bundle && 2 * length + 6 <= capacity;
         let joins = match self.packer.is_open() {
             true => is_small || self.has_big,
@@ -162,25 +162,25 @@ impl Outward {
         Some(SendKey { name: key.name(), aead, counter: 0, blocks: 0 })
     }
 
-    /// Sends what is waiting.
+    /// Sends waiting frames.
     pub fn flush(&mut self, sink: &mut impl Sink) {
         self.end_stream(sink);
         self.send(sink);
     }
 
-    /// Forgets what is waiting.
+    /// Discards waiting frames.
     fn discard(&mut self) {
         self.packer = Packer::default();
         self.has_big = false;
         self.batch.train = Train::default();
     }
 
-    /// Bytes that one datagram has for its body.
+    /// Room for a datagram's body in bytes.
     fn capacity(&self) -> usize {
         self.budget - self.format.overhead()
     }
 
-    /// A datagram that is one frame.
+    /// Sends a frame as a datagram of its own.
     fn place(&mut self, head: &[u8], tail: &[u8], sink: &mut impl Sink) {
         let length = head.len() + tail.len();
         if !self.batch.takes(length) {
@@ -209,7 +209,7 @@ impl Outward {
         }
         self.has_big = false;
         if let Some(frame) = self.packer.only_frame() {
-            // Alone it needs no stream.
+            // A single frame needs no stream.
             self.packer = Packer::default();
             let length = frame.len();
             self.batch.body(frame.end).copy_within(frame, 0);
@@ -219,7 +219,7 @@ impl Outward {
         }
     }
 
-    /// Seals the body of `length` bytes that stands at the batch's end.
+    /// Seals the body of `length` bytes at the batch's end.
     fn seal_next(&mut self, kind: Kind, length: usize, sink: &mut impl Sink) {
         let Some(key) = self.current.as_mut().filter(|key| key.lasts()) else {
             self.frames.stats.drop(DropReason::NoPeer);
@@ -279,7 +279,7 @@ impl SendKey {
         self.counter >= COUNTER_ROTATE || self.blocks >= BLOCKS_ROTATE
     }
 
-    /// The head of the next datagram, which has `length` bytes of body.
+    /// Makes the next datagram's head, for a body of `length` bytes.
     fn next(&mut self, kind: Kind, lane: u8, length: usize) -> Head {
         let slot = match self.name {
             Name::KeyId(_) => 0,
@@ -287,13 +287,13 @@ impl SendKey {
         };
         let header = Header { slot, kind, lane, counter: self.counter };
         self.counter += 1;
-        // Those of the body, and the header's.
+        // Blocks of the body, and one for the header.
         self.blocks += length.div_ceil(16) as u64 + 1;
         Head { name: self.name, header }
     }
 }
 
-/// The stream of frames as bodies at the batch's end.
+/// Writes the stream of frames as bodies at the batch's end.
 struct Stream<'a, S> {
     outward: &'a mut Outward,
     capacity: usize,

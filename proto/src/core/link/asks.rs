@@ -1,4 +1,4 @@
-//! What the link does for its keys.
+//! What the keys ask of the link.
 
 use std::time::Instant;
 
@@ -32,7 +32,7 @@ impl<R: Random> Link<R> {
             Ask::Take(caller, hello) => self.take(now, &caller, hello),
             Ask::Present(caller) => {
                 if !self.refuses(now.instant, caller.from) {
-                    // The key id to name may be one that is still to be drawn.
+                    // The key id to name may still have to be drawn.
                     self.handle_keys_timeout(now);
                     self.name(&caller);
                 }
@@ -67,14 +67,14 @@ impl<R: Random> Link<R> {
         }
     }
 
-    /// The peer named this end in a hello under a key id that is live from now on. It is told so, and shows that it is there.
+    /// The peer named this end in a hello under a key id that is now live. Tells it so, and that this end is there.
     fn take(&mut self, now: Now, caller: &Caller, hello: Hello) {
         let (from, asks) = (caller.from, !hello.seen);
         if self.refuses(now.instant, from) {
             return;
         }
         self.handle_hello(now, from, KeyRef::KeyId(caller.key_id), hello);
-        // From elsewhere than this end sends to, the peer has to know this end's key id before it can prove its address.
+        // If this end sends elsewhere, the peer must know its key id before it can prove its address.
         if !self.path.covers(&from) {
             self.name(caller);
         } else if !asks {
@@ -85,7 +85,7 @@ impl<R: Random> Link<R> {
         }
     }
 
-    /// A hello that names what it answers, in no more bytes than that had.
+    /// Sends a hello that names the key id it answers, in no more bytes.
     fn name(&mut self, caller: &Caller) {
         let room = caller.room.saturating_sub(Framing::Static.overhead());
         let named = hello::naming(caller.key_id.0, &self.settings, self.path.own_budget(), room);
@@ -100,7 +100,7 @@ impl<R: Random> Link<R> {
             self.remotes.race();
         }
         let Some(target) = self.target() else { return };
-        // After a silence the own address may be what failed: let the kernel choose it.
+        // After a silence the own address may have failed: let the kernel choose.
         let target = if silent { target.far_end() } else { target };
         let room = self.path.call_room(target, self.is_up());
         self.keying.call(now, target, room, &mut self.cx);
@@ -110,26 +110,26 @@ impl<R: Random> Link<R> {
         }
     }
 
-    /// The first word on a session, repeated until the peer's is there.
+    /// Sends the first hello of a session, repeated until the peer's comes.
     fn greet(&mut self, now: Instant, to: Path) {
         self.send_hello(to);
         self.schedule_hello(now);
     }
 
-    /// Begins a call, unless the peer is left alone.
+    /// Begins a call, unless the peer is idle.
     pub(super) fn call_if_remote(&mut self, now: Instant) {
         if self.settings.has_remote && self.phase != Phase::Dormant {
             self.keying.begin(now);
         }
     }
 
-    /// The link is down: no session outlives that, and an end with a remote calls.
+    /// The link is down: all sessions end, and an end with a remote calls.
     pub(super) fn end_keys(&mut self, now: Instant) {
         self.keying.end(self.liveness.heard_at(), &mut self.cx);
         self.call_if_remote(now);
     }
 
-    /// Every key goes, of both directions; new ones are asked for at once.
+    /// Drops every key of both directions and requests new ones at once.
     pub(super) fn replace_keys(&mut self, now: Now) {
         self.keying.replace(now, &mut self.cx);
         if (self.target().is_some() || self.settings.has_remote) && self.phase != Phase::Dormant {
@@ -137,8 +137,8 @@ impl<R: Random> Link<R> {
         }
     }
 
-    /// Someone with the key uses the other key mode: most likely the peer. It is told by a datagram of this
-    /// end's mode; an end that calls by itself gives signs enough.
+    /// A holder of the key, most likely the peer, uses the other key mode. It gets a datagram of this end's mode,
+    /// unless this end calls by itself, which is sign enough.
     pub(super) fn handle_other_mode(&mut self, now: Instant, from: Path, length: usize) {
         let (theirs, ours) = (self.keying.other_mode(), self.settings.key_mode);
         self.differ(now, Condition::KeyModeMismatch { theirs, ours }, from, length);

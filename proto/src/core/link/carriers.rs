@@ -1,4 +1,4 @@
-//! From datagrams to a stream where they cease to pass, and back.
+//! From datagrams to a stream when they stop passing, and back.
 
 use std::time::Instant;
 
@@ -8,31 +8,31 @@ use crate::core::path::Path;
 use crate::crypto::Random;
 use crate::wire::control::Message;
 
-/// When the other way was asked.
+/// State of trying the other carrier.
 #[derive(Debug, Default)]
 pub(super) struct Carriers {
-    /// When the peer was asked for a word because it had been silent.
+    /// When a silent peer was asked for a word.
     asked_at: Option<Instant>,
-    /// When another way was tried, or the link came to the one it runs on.
+    /// When another carrier was last tried, or the link changed to the present one.
     tried_at: Option<Instant>,
     tries: usize,
 }
 
 impl Carriers {
-    /// The link has come to another way, from which on the time counts.
+    /// The link has changed its carrier; restarts the timer.
     pub fn restart(&mut self, now: Instant) {
         self.tried_at = Some(now);
     }
 }
 
 impl<R: Random> Link<R> {
-    /// The way to try in place of this one, and how many such there are.
+    /// Returns the other path to try, and the number of such paths.
     fn other_carrier(&self) -> Option<(Path, usize)> {
         let endpoint = self.path.endpoint().filter(|_| self.is_up())?;
         self.remotes.alternative(endpoint, self.carriers.tries)
     }
 
-    /// When [`Link::handle_carriers_timeout`] has something to do.
+    /// When [`Link::handle_carriers_timeout`] is due.
     pub(super) fn carriers_timeout(&self) -> Option<Instant> {
         let (_, count) = self.other_carrier()?;
         let asked = self.carriers.asked_at.filter(|at| *at > self.liveness.heard_at());
@@ -40,7 +40,7 @@ impl<R: Random> Link<R> {
         Some(ask_at.min(self.try_at(count)))
     }
 
-    /// When another way is to be tried: soon if the peer is silent, and else now and then if there may be a better one.
+    /// When to try another carrier: soon if the peer is silent, else occasionally if there may be a better one.
     fn try_at(&self, count: usize) -> Instant {
         let tried = self.carriers.tried_at.unwrap_or(self.liveness.heard_at());
         let silent = (self.liveness.heard_at() + CARRIER_SILENCE).max(tried + PATH_LIFE);

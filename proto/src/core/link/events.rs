@@ -1,4 +1,4 @@
-//! What reaches the link, and what it tells.
+//! The link's inputs and its state.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -62,7 +62,7 @@ impl<R: Random> Control for Link<R> {
                 let ask = self.keying.handle_notice(now, self.here(), notice, &mut self.cx);
                 self.carry_out(now, ask);
             }
-            // A former process of the peer, whose session is live still, says nothing that counts.
+            // A former process of the peer whose session is still live is ignored.
             Notice::Control { under: under @ KeyRef::Session(_), .. } if !self.keying.is_of_peer(under) => {
                 self.stats.drop(DropReason::Stale);
             }
@@ -87,7 +87,7 @@ impl<R: Random> Control for Link<R> {
                 self.act_on_loops(instant, acts);
             }
             Notice::Resumed => self.handle_resumed(now),
-            // The kernel chooses the own address again.
+            // Let the kernel choose the own address again.
             Notice::SourceLost { path } if self.path.endpoint() == Some(path) => {
                 self.set_endpoint(instant, path.far_end());
             }
@@ -137,11 +137,11 @@ impl<R: Random> Control for Link<R> {
         }
     }
 
-    /// A copy of this process may be running: no key is used any more under which it could have sent.
+    /// A copy of this process may be running: stops using any key under which it could have sent.
     fn handle_resumed(&mut self, now: Now) {
         self.notices.say_resumed(now.instant, &mut self.cx.out);
         self.replace_keys(now);
-        // Asks the peer for its hello anew, under keys that this end knows.
+        // Requests the peer's hello again, under keys that this end knows.
         self.greeting.forget();
         self.path.set_peer_budget(None);
         self.path.cancel_validation();
@@ -155,7 +155,7 @@ impl<R: Random> Control for Link<R> {
         }
     }
 
-    /// Keys, device and framing are those of the start: other ones take another link.
+    /// Keys, device and framing are fixed at the start; to change them takes another link.
     fn handle_settings(&mut self, now: Now, settings: LinkSettings) {
         let LinkSettings { float, keepalive, push, only_routed, has_remote, verb, activated, .. } = settings;
         let other_sources = self.settings.only_routed != only_routed;
@@ -188,8 +188,8 @@ impl<R: Random> Control for Link<R> {
         self.keying.renew(now.instant);
     }
 
-    /// Names are looked up, and nothing that was agreed counts any more. An end that cannot call asks the peer for a call by its goodbye; one
-    /// that can says none, since that could overtake the new call.
+    /// Looks up names again and forgets all agreements. An end that cannot call says goodbye, so that the peer calls. One that can call says
+    /// none, since a goodbye could overtake the new call.
     fn handle_reconnect(&mut self, now: Now) {
         if self.is_up() {
             if let Some(endpoint) = self.path.endpoint().filter(|_| !self.settings.has_remote) {
@@ -217,12 +217,12 @@ impl<R: Random> Control for Link<R> {
 }
 
 impl<R: Random> Link<R> {
-    /// What is wrong; while the link is up that is little.
+    /// The current problem; there are few while the link is up.
     fn problem(&self, now: Instant) -> Option<&Condition> {
         self.clones.condition(now).or(self.notices.latest().filter(|_| !self.is_up()))
     }
 
-    /// Tells the lane which inner source addresses are the peer's.
+    /// Tells the lane the peer's inner source addresses.
     pub(super) fn tell_sources(&mut self) {
         self.offers.tell_sources(self.settings.only_routed, &mut self.cx.out);
     }

@@ -1,4 +1,4 @@
-//! The exchange of hellos: what the peer said of itself, and when it is answered.
+//! The exchange of hellos: the peer's last one, and when to answer it.
 
 use std::time::Instant;
 
@@ -6,55 +6,55 @@ use crate::core::hello;
 use crate::core::limits::HELLO_ANSWER;
 use crate::wire::control::Hello;
 
-/// Both ends' hellos.
+/// The hellos of both ends.
 #[derive(Default)]
 pub struct Greeting {
-    /// The peer's last hello, under the keys of now.
+    /// The peer's last hello under the present keys.
     peer: Option<Hello>,
-    /// Whether this end's last hello left something out that the path may not take.
+    /// Whether this end's last hello was cut, as the path may not carry it.
     cut: bool,
     answered_at: Option<Instant>,
-    /// When a hello that asks for one is answered, if another was just before.
+    /// When to answer a request for a hello that came soon after another.
     answer_at: Option<Instant>,
 }
 
 impl Greeting {
-    /// What the peer said of itself.
+    /// The peer's hello.
     pub fn peer(&self) -> Option<&Hello> {
         self.peer.as_ref()
     }
 
-    /// Whether the peer's hello is there.
+    /// Whether the peer's hello has come.
     pub fn is_known(&self) -> bool {
         self.peer.is_some()
     }
 
-    /// Takes the peer's hello; true: it is the first.
+    /// Handles the peer's hello; true if it is the first.
     pub fn handle_hello(&mut self, peer: Hello) -> bool {
         self.peer.replace(peer).is_none()
     }
 
-    /// What the peer said no longer counts: it is asked again.
+    /// Forgets the peer's hello, so that it is requested again.
     pub fn forget(&mut self) {
         self.peer = None;
     }
 
-    /// The peer is away, and gets no answer either.
+    /// The peer is away and gets no answer either.
     pub fn end(&mut self) {
         (self.peer, self.answer_at) = (None, None);
     }
 
-    /// Leaves out of this end's hello what does not fit into so many bytes.
+    /// Removes from this end's hello what does not fit in so many bytes.
     pub fn fit(&mut self, own: &mut Hello, room: usize) {
         self.cut = hello::fit(own, room);
     }
 
-    /// Whether this end's last hello left something out.
+    /// Whether this end's last hello was cut.
     pub fn is_cut(&self) -> bool {
         self.cut
     }
 
-    /// The peer asks for this end's hello; true: it goes now, else when [`Greeting::poll_timeout`] says.
+    /// Handles a request for this end's hello. True: answer now; false: at [`Greeting::poll_timeout`].
     pub fn handle_asked(&mut self, now: Instant) -> bool {
         let free_at = self.answered_at.map_or(now, |at| at + HELLO_ANSWER);
         self.answer_at = Some(free_at.max(now));
@@ -66,7 +66,7 @@ impl Greeting {
         self.answer_at
     }
 
-    /// The answer goes now.
+    /// The answer is sent.
     pub fn handle_answered(&mut self, now: Instant) {
         (self.answer_at, self.answered_at) = (None, Some(now));
     }

@@ -1,4 +1,4 @@
-//! Whom this end says hello to, when, and what it asks for with that.
+//! The destination and schedule of this end's hellos, and what they request.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ impl<R: Random> Link<R> {
         self.schedule_hello(now);
     }
 
-    /// A peer that may be away was called at this address: says so, or turns to the next remote.
+    /// Called a peer that may be away: reports that, or turns to the next remote.
     pub(super) fn take_turn(&mut self, now: Instant, called: Path) {
         let misfit = self.greeting.is_known() && !self.phase.may_pass();
         if self.remotes.handle_called(now, called, !self.is_up() && !misfit) {
@@ -37,7 +37,7 @@ impl<R: Random> Link<R> {
         }
     }
 
-    /// The next hello: a keepalive once the peer was heard under the keys of now.
+    /// Schedules a hello: a keepalive once the peer was heard under present keys.
     pub(super) fn schedule_hello(&mut self, now: Instant) {
         let settled = self.is_up() && self.greeting.is_known();
         let keepalive = settled.then_some(self.settings.keepalive.interval);
@@ -49,18 +49,18 @@ impl<R: Random> Link<R> {
         }
     }
 
-    /// The pause before an address that was not called yet, if there is one.
+    /// The delay before the next address not yet called, if any.
     pub(super) fn attempt_delay(&mut self) -> Option<Duration> {
         if self.is_up() { None } else { self.remotes.attempt_delay(&mut self.cx.random) }
     }
 
-    /// Says hello, and asks for the peer's as long as one is needed.
+    /// Sends a hello, and requests the peer's while one is needed.
     pub(super) fn send_hello(&mut self, to: Path) {
         let waits = matches!(self.phase, Phase::Agreed { .. });
         self.say_hello(to, self.greeting.is_known() && !waits);
     }
 
-    /// The same to where the peer is.
+    /// The same to the peer's path.
     pub(super) fn say_hello_again(&mut self) {
         if let Some(endpoint) = self.path.endpoint() {
             self.send_hello(endpoint);
@@ -75,7 +75,7 @@ impl<R: Random> Link<R> {
         }
     }
 
-    /// What this end says of itself now. Where hellos call, one that asks for an answer leaves room for it.
+    /// Makes this end's hello. Where hellos are calls, one that requests an answer leaves room for it.
     pub(super) fn own_hello(&mut self, seen: bool) -> Hello {
         let own = hello::own(&self.settings, self.path.own_budget(), seen);
         let named = self.keying.names_pair().filter(|_| self.settings.lanes > 1);
@@ -92,14 +92,14 @@ impl<R: Random> Link<R> {
         own
     }
 
-    /// The peer has asked for this end's hello: it goes at once, or as soon as it may.
+    /// The peer has requested a hello: answers now, or as soon as allowed.
     pub(super) fn answer_soon(&mut self, now: Instant) {
         if self.greeting.handle_asked(now) {
             self.answer_hello(now);
         }
     }
 
-    /// Says the hello that the peer has asked for.
+    /// Sends the hello that the peer has requested.
     pub(super) fn answer_hello(&mut self, now: Instant) {
         self.greeting.handle_answered(now);
         if let Some(endpoint) = self.path.endpoint() {

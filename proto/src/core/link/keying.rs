@@ -1,5 +1,4 @@
-//! Where traffic keys come from. A key mode is one implementation of [`Keying`], chosen in [`for_mode`] and matched nowhere else
-//! in the link.
+//! The sources of traffic keys. Each key mode implements [`Keying`]; only [`for_mode`] selects one.
 
 mod handshake;
 mod static_keys;
@@ -27,62 +26,62 @@ use crate::wire::datagram::KEY_ID;
 use handshake::Handshake;
 use static_keys::StaticKeying;
 
-/// How the link is, for its keys to go by.
+/// The link's state as its keys need it.
 #[derive(Clone, Copy)]
 pub struct Here {
-    /// The link is up.
+    /// Whether the link is up.
     pub up: bool,
-    /// There is an address to send to.
+    /// Whether there is an address to send to.
     pub can_call: bool,
     /// When the peer was last heard.
     pub heard_at: Instant,
 }
 
-/// Who sent a datagram that has to be answered by a hello which names its key id, in no more bytes than it had.
+/// The sender of a datagram that must be answered by a hello, no longer than it, that names its key id.
 pub struct Caller {
     /// The key id to name.
     pub key_id: KeyId,
-    /// The way it came.
+    /// The path it came by.
     pub from: Path,
     /// Its length, in bytes.
     pub room: usize,
 }
 
-/// What the keys ask of the link.
+/// The keys' requests to the link.
 pub enum Ask {
-    /// Say hello to the peer under the next key: it answers when it has that.
+    /// Send the peer a hello under the next key, which it answers when it has that key.
     Propose,
-    /// Take this hello. It named this end, and the key that it came under is live from now on.
+    /// Handle this hello. It named this end, and its key is live now.
     Take(Caller, Hello),
-    /// Someone has the key, or a recording of someone who had: present this end to it.
+    /// Someone has the key, or a recording from someone who had it: present this end.
     Present(Caller),
-    /// [`Keying::call`] with an address. `anew`: whoever answered before is gone, somebody else may be there; `silent`: nothing was
-    /// heard for so long that the own address may be what failed.
+    /// Use [`Keying::call`] with an address. `anew`: whoever answered before is gone, so there may be another. `silent`: after so
+    /// long a silence, the own address may have failed.
     Call { anew: bool, silent: bool },
-    /// The remote at this address is there.
+    /// The remote at this address is present.
     Prefer(Path),
-    /// The remote `called` is there, and a session with it began: say the first word on it.
+    /// The remote `called` is present and a session with it began: send its first hello.
     Greet { called: Path, from: Path },
-    /// The peer confirmed a session: say the first word on it.
+    /// The peer confirmed a session: send its first hello.
     GreetPeer,
-    /// Say what the link suffers from.
+    /// Report what the link suffers from.
     Say(Condition),
-    /// Whoever has the key and comes from there shakes hands in another way: say so, and show it this end's in so much room.
+    /// A holder of the key at this path uses another handshake: report it, and show this end's in so much room.
     Differ {
-        /// How they differ.
+        /// The difference.
         condition: Condition,
-        /// Where it comes from.
+        /// Its path.
         from: Path,
-        /// In no more than this many bytes of UDP payload.
+        /// Limit in bytes of UDP payload.
         room: usize,
     },
-    /// A datagram does not verify, for this reason.
+    /// A datagram does not verify; why.
     Misfit(Condition),
     /// A datagram was dropped.
     Drop(DropReason),
 }
 
-/// The traffic keys of a link in one key mode. What a mode does not have it leaves as it is here.
+/// A link's traffic keys in one key mode. The defaults suit modes without the feature.
 pub trait Keying<R: Random>: Send {
     /// When something is due.
     fn poll_timeout(&self, here: Here) -> Option<Instant>;
@@ -90,36 +89,35 @@ pub trait Keying<R: Random>: Send {
     /// Does what is due.
     fn handle_timeout(&mut self, now: Now, here: Here, cx: &mut Context<R>) -> Option<Ask>;
 
-    /// Takes what a lane noticed of keys: [`Notice::Unknown`], [`Notice::Handshake`] or [`Notice::Confirmed`].
+    /// Handles a lane's notice about keys: [`Notice::Unknown`], [`Notice::Handshake`] or [`Notice::Confirmed`].
     fn handle_notice(&mut self, now: Now, here: Here, notice: Notice, cx: &mut Context<R>) -> Option<Ask>;
 
     /// The current key is nearly used up.
     fn renew(&mut self, now: Instant);
 
-    /// Every key goes, of both directions, by [`Command::wipe_all`](crate::core::lane::Command::wipe_all): before that a lane that found
+    /// Drops every key of both directions by [`Command::wipe_all`](crate::core::lane::Command::wipe_all); until then a lane that found
     /// itself a copy takes none.
     fn replace(&mut self, now: Now, cx: &mut Context<R>);
 
     /// The link is down; the peer was last heard at `heard_at`.
     fn end(&mut self, heard_at: Instant, cx: &mut Context<R>);
 
-    /// Whether what came under this key may end the link: it is of the peer that the link is with, and of its process of
-    /// now.
+    /// Whether input under this key may end the link: it is from the link's peer, and from its present process.
     fn is_of_peer(&self, under: KeyRef) -> bool;
 
-    /// Which process of the peer says something under this key; `proves`: something that can be no recording.
+    /// The peer's process that uses this key; `proves`: its message cannot be a recording.
     fn speaker(&self, under: KeyRef, proves: bool) -> Option<Speaker>;
 
-    /// The age of the key that frames go out under, and its cipher.
+    /// Age and cipher of the key for frames.
     fn current(&self, now: Instant) -> Option<(Duration, Cipher)>;
 
-    /// The key mode that a peer with this key uses if not this one.
+    /// The key mode of a peer that has this key but uses the other mode.
     fn other_mode(&self) -> KeyMode;
 
     /// Shows a caller in the other key mode which one this is, in no more bytes than it sent.
     fn give_sign(&self, to: Path, length: usize, cx: &mut Context<R>);
 
-    /// Whether a peer is called by hellos; else by what [`Ask::Call`] asks for.
+    /// Whether hellos call the peer, rather than [`Ask::Call`].
     fn calls_by_hello(&self) -> bool;
 
     /// Whether there are keys to send a control message under.
@@ -127,45 +125,45 @@ pub trait Keying<R: Random>: Send {
         true
     }
 
-    /// Begins a call now, unless one is under way.
+    /// Begins a call now, unless one is in progress.
     fn begin(&mut self, _now: Instant) {}
 
-    /// The call that is under way goes on at this time at the latest.
+    /// The call in progress continues no later than this.
     fn hasten(&mut self, _at: Instant) {}
 
-    /// Calls at this address, to which a datagram of `room` bytes may pass.
+    /// Calls this address; datagrams of `room` bytes may pass.
     fn call(&mut self, _now: Instant, _to: Path, _room: usize, _cx: &mut Context<R>) {}
 
-    /// A host said that what was sent is too long for the path. Nobody vouches for it.
+    /// An unauthenticated message from a host: a datagram was too long for the path.
     fn handle_too_long(&mut self, _now: Instant) {}
 
-    /// While the link is up, a host said that nobody receives at the peer's address. Nobody vouches for it.
+    /// While the link is up, an unauthenticated message from a host: nobody receives at the peer's address.
     fn handle_refused(&mut self, _now: Instant) {}
 
-    /// A key id of the peer's for the next hello to name.
+    /// The peer's key id for the next hello to name.
     fn names(&self) -> Option<[u8; KEY_ID]> {
         None
     }
 
-    /// Takes the key ids that a hello tells of; true: frames use another key from now on.
+    /// Handles the key ids in a hello; true if frames now use another key.
     fn handle_names(&mut self, _now: Instant, _under: KeyRef, _hello: &Hello, _out: &mut Outbox) -> bool {
         false
     }
 
-    /// For the next hello: the own key id for which the one that it names was taken.
+    /// The own key id for which the one named in the next hello was taken.
     fn names_pair(&self) -> Option<[u8; KEY_ID]> {
         None
     }
 
-    /// Whether the lanes beside lane 0 have a key to send under.
+    /// Whether lanes other than 0 have a sending key.
     fn pairs_lanes(&self) -> bool {
         true
     }
 
-    /// Asks whether the peer opens what is sent now, if that is open.
+    /// Asks whether the peer opens what is sent now, unless known.
     fn ask_proof(&mut self, _to: Path, _cx: &mut Context<R>) {}
 
-    /// The peer opened the ping of this number, and answers under this key.
+    /// The peer opened this ping, and answers under this key.
     fn handle_pong(&mut self, _n: u32, _under: KeyRef) {}
 
     /// Whether the peer opens what this end sends.
@@ -174,7 +172,7 @@ pub trait Keying<R: Random>: Send {
     }
 }
 
-/// The keys of a link in the key mode of its settings, which begins now.
+/// Makes the keys of a new link in the key mode of its settings.
 pub fn for_mode<R: Random>(
     settings: &LinkSettings,
     keys: Arc<LinkKeys>,
@@ -184,7 +182,7 @@ pub fn for_mode<R: Random>(
 ) -> Box<dyn Keying<R>> {
     match settings.key_mode {
         KeyMode::Static => Box::new(StaticKeying::new(settings, keys, now, cx)),
-        // An OpenVPN peer's link is another: `core::openvpn::link`.
+        // An OpenVPN peer has another kind of link: `core::openvpn::link`.
         KeyMode::Handshake | KeyMode::OpenVpn => {
             Box::new(Handshake::new(settings, keys, statics, now.instant, &mut cx.random))
         }

@@ -1,8 +1,8 @@
-//! Several lanes: how many both ends use, and the way that each beside lane 0 has for itself (PROTOCOL.md §7.2).
+//! Several lanes: how many both ends use, and the own way of each lane other than 0 (PROTOCOL.md §7.2).
 //!
-//! Lane 0 is the link's own: its path is the [`PeerPath`](super::path::PeerPath)'s. The end of the higher rank opens a way for each other lane from a
-//! port of its own, so that what lies between spreads the lanes. Both ends ask along it all the time; a lane whose way
-//! does not answer goes along lane 0's.
+//! Lane 0 takes the link's own path, the [`PeerPath`](super::path::PeerPath)'s. The end of higher rank opens a way for each other lane from a port
+//! of its own, so that the network spreads the lanes. Both ends keep testing it; a lane whose way does not answer goes
+//! along lane 0's.
 
 use std::time::Instant;
 
@@ -21,40 +21,40 @@ use crate::crypto::Random;
 use crate::wire::control::{Message, ping_of_length};
 use crate::wire::datagram::Framing;
 
-/// How many lanes are in use, and their ways.
+/// The number of lanes in use, and their ways.
 pub(super) struct Lanes {
-    /// This end's, for its hello.
+    /// This end's rank, for its hello.
     rank: u32,
-    /// How many lanes frames take.
+    /// Lanes that carry frames.
     used: u8,
     /// What the peer said when that was decided, and whether this end had keys for them.
     said: ([u32; 2], bool),
-    /// How often that may change, and how often sockets are asked for: what the parent lets in is not used up.
+    /// Limits changes and socket requests, to stay within what the parent allows.
     changes: RateLimiter,
     sockets: RateLimiter,
-    /// Those of lane 1 and on.
+    /// The ways of lanes 1 and up.
     ways: Vec<Way>,
 }
 
-/// The way of a lane beside lane 0.
+/// The own way of a lane other than 0.
 #[derive(Debug, Default)]
 struct Way {
-    /// Where it leads, from the moment on when one is tried.
+    /// Its path, once one is tried.
     path: Option<Path>,
-    /// It answered: frames take it.
+    /// It answered, so frames take it.
     open: bool,
-    /// There is a socket for it, or one was asked for.
+    /// It has a socket, or one was requested.
     socket: bool,
-    /// Which ping the last question is.
+    /// Number of the last question's ping.
     n: u32,
-    /// Questions without an answer.
+    /// Unanswered questions.
     unanswered: u32,
-    /// When it is asked again, or tried.
+    /// When to ask again, or to try it.
     due: Option<Instant>,
 }
 
 impl Lanes {
-    /// Lane 0 alone. An end that calls may be the one that opens ways.
+    /// Lane 0 only. An end that calls may be the one that opens ways.
     pub fn new(settings: &LinkSettings, random: &mut impl Random) -> Self {
         let opens = settings.lanes > 1 && settings.has_remote;
         let rank = if opens { u32::from_be_bytes(random.bytes()).max(1) } else { 0 };
@@ -68,23 +68,23 @@ impl Lanes {
         }
     }
 
-    /// For this end's hello.
+    /// Rank, for this end's hello.
     pub fn rank(&self) -> u32 {
         self.rank
     }
 
-    /// How many lanes are in use, and how many of them go along a way of their own.
+    /// Lanes in use, and those with an open way of their own.
     pub fn count(&self) -> [u8; 2] {
         let open = self.ways.iter().filter(|way| way.open).count();
         [self.used, u8::try_from(open).unwrap_or(u8::MAX)]
     }
 
-    /// When a lane has something to ask.
+    /// When the next question is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.ways.iter().filter_map(|way| way.due).min()
     }
 
-    /// So many lanes are in use from now on; their ways begin anew, from own ports to `opens` if this end opens them.
+    /// Sets the number of lanes in use. Their ways restart, from own ports to `opens` if this end opens them.
     fn restart(&mut self, now: Instant, used: u8, opens: Option<Path>, cx: &mut Context<impl Random>) {
         for (lane, way) in (1..).zip(&mut self.ways) {
             way.close(lane, cx);
@@ -101,12 +101,12 @@ impl Lanes {
 }
 
 impl Way {
-    /// It is tried at this time.
+    /// Tries it at this time.
     fn try_later(&mut self, path: Path, at: Instant) {
         *self = Self { path: Some(path), due: Some(at), ..Self::default() };
     }
 
-    /// The lane goes along lane 0's.
+    /// Moves the lane to lane 0's way.
     fn close(&mut self, lane: u8, cx: &mut Context<impl Random>) {
         if self.open {
             cx.out.command(SendCommand::Way { lane, way: None });
@@ -117,7 +117,7 @@ impl Way {
         *self = Self::default();
     }
 
-    /// A socket that has the way for itself: from an own port before the first word, so that this goes out of it; else when it answered.
+    /// Requests a socket for this way: before the first question if that leaves from an own port, else once it has answered.
     fn ask_for_socket(
         &mut self,
         now: Instant,
@@ -131,7 +131,7 @@ impl Way {
         }
     }
 
-    /// Asks along the way with a message of `length` bytes, or leaves it; gives what is wrong.
+    /// Sends a question of `length` bytes along the way, or abandons it; returns what is wrong.
     fn handle_timeout(
         &mut self,
         now: Instant,
@@ -164,7 +164,7 @@ impl Way {
         None
     }
 
-    /// The peer asks along this way, which it has opened.
+    /// The peer asks along a way that it has opened.
     fn handle_asked(&mut self, now: Instant, lane: u8, from: Path, cx: &mut Context<impl Random>) {
         if self.path != Some(from) {
             self.close(lane, cx);
@@ -172,7 +172,7 @@ impl Way {
         }
     }
 
-    /// The peer answers; false: to nothing that was asked along this way.
+    /// Handles the peer's answer; false if nothing was asked along this way.
     fn handle_reply(&mut self, lane: u8, from: Path, n: u32, cx: &mut Context<impl Random>) -> bool {
         let path = self.path.filter(|path| path.covers(&from) && path.own_port == from.own_port);
         if path.is_none() || self.unanswered == 0 || n != self.n {
@@ -188,13 +188,13 @@ impl Way {
 }
 
 impl<R: Random> Link<R> {
-    /// What decides how many lanes are in use.
+    /// What determines the number of lanes in use.
     fn said_of_lanes(&self) -> ([u32; 2], bool) {
         let peer = self.greeting.peer().map_or([1, 0], |peer| [u32::from(peer.lanes), peer.rank]);
         (peer, self.keying.pairs_lanes())
     }
 
-    /// How many lanes are in use is decided anew, and where their ways lead.
+    /// Decides anew how many lanes are in use and where their ways lead.
     pub(super) fn restart_lanes(&mut self, now: Instant) {
         let endpoint = self.path.endpoint().filter(|endpoint| self.is_up() && !endpoint.stream);
         self.lanes.said = self.said_of_lanes();
@@ -205,19 +205,19 @@ impl<R: Random> Link<R> {
         self.lanes.restart(now, used, opens, &mut self.cx);
     }
 
-    /// A hello of a peer that is up may say something else than the one before, or give the lanes their keys.
+    /// A hello of a peer that is up may differ from the one before, or give the lanes their keys.
     pub(super) fn review_lanes(&mut self, now: Instant) {
         if !self.is_up() || self.settings.lanes == 1 || self.lanes.said == self.said_of_lanes() {
             return;
         }
-        // Without keys frames take lane 0 at once.
+        // Without keys, frames return to lane 0 at once.
         if !self.keying.pairs_lanes() || self.lanes.changes.allow(now) {
             self.restart_lanes(now);
         }
     }
 
     pub(super) fn handle_lanes_timeout(&mut self, now: Instant) {
-        // Each way has to carry what the link's does, if there is something to carry.
+        // Each way must carry what the link's does, if there is traffic.
         let longest = self.path.budget().saturating_sub(Framing::from(self.settings.key_mode).overhead());
         let is_used = now < self.liveness.used_at() + LANE_CHECK;
         let mut lost = Vec::new();
@@ -230,7 +230,7 @@ impl<R: Random> Link<R> {
         lost.into_iter().for_each(|condition| self.say(now, condition));
     }
 
-    /// This host does not send from a path's own address any more.
+    /// This host no longer sends from a path's own address.
     pub(super) fn leave_lane_ways(&mut self, path: Path) {
         for (lane, way) in (1..).zip(&mut self.lanes.ways) {
             if way.path == Some(path) && !path.own_port {
@@ -239,7 +239,7 @@ impl<R: Random> Link<R> {
         }
     }
 
-    /// What came in a lane beside lane 0: questions about its way and the answers, nothing else.
+    /// Handles a control message in a lane other than 0: only questions about its way, and answers.
     pub(super) fn handle_in_lane(
         &mut self,
         now: Instant,
@@ -255,7 +255,7 @@ impl<R: Random> Link<R> {
             Message::Ping { n, .. } => {
                 let received = self.liveness.datagrams_in();
                 self.cx.out.control_in(lane, &Message::Pong { n, received }, from);
-                // The way of the link is none of the lane's own, and its host is the peer's.
+                // The link's way is not the lane's own, but its host is the peer's.
                 let endpoint = self.path.endpoint();
                 let is_other = endpoint.is_some_and(|endpoint| !endpoint.covers(&from));
                 let is_host = self.path.is_host(from.remote) == Some(true);

@@ -1,10 +1,10 @@
-//! What was heard of the peer, and whether anything passes.
+//! When the peer was last heard, and whether anything passes.
 
 use std::time::Instant;
 
 use crate::core::stats::{DropReason, Stats};
 
-/// What the lanes counted last, and when that grew.
+/// The lanes' last counters, and when they grew.
 pub struct Liveness {
     heard_at: Instant,
     used_at: Instant,
@@ -15,12 +15,12 @@ pub struct Liveness {
     strangers: u64,
 }
 
-/// What has come since the counters were last looked at.
+/// What has come since the last check of the counters.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct News {
-    /// Frames of the device that found no link.
+    /// Frames from the device arrived without a link.
     pub waiting: bool,
-    /// Datagrams of others than the peer, or sealed with another key.
+    /// Datagrams came from strangers, or under other keys.
     pub strangers: bool,
 }
 
@@ -48,7 +48,7 @@ impl Liveness {
         self.used_at
     }
 
-    /// How many datagrams of the peer the lanes opened.
+    /// The number of the peer's datagrams opened by the lanes.
     pub fn datagrams_in(&self) -> u64 {
         self.datagrams_in
     }
@@ -63,7 +63,7 @@ impl Liveness {
         self.used_at = now;
     }
 
-    /// Takes what the lanes have counted since the start, and how many datagrams lane 0 opened: the link's own way is that lane's.
+    /// Handles the lanes' counters since the start, and lane 0's opened datagrams: the link's path is that lane's.
     pub fn handle_counters(&mut self, now: Instant, heard: u64, lanes: &Stats) -> News {
         let grows = |last: &mut u64, count| std::mem::replace(last, count) < count;
         self.datagrams_in = lanes.datagrams_in;

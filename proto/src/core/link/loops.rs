@@ -1,4 +1,4 @@
-//! What the link does about loops.
+//! Carries out loop detection's decisions.
 
 use std::time::Instant;
 

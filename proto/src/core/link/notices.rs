@@ -1,4 +1,4 @@
-//! What the log is told, and what it is not told again.
+//! Limits what is logged, and repeated.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -11,26 +11,26 @@ use crate::core::condition::Condition;
 use crate::core::limits::{REPEAT, SIGN_INTERVAL};
 use crate::core::rate::RateLimiter;
 
-/// Different lines that are not said again while the link is not up.
+/// Most distinct lines that are not repeated while the link is down.
 const SAID: usize = 8;
-/// Lines at once, and in each [`REPEAT`], that a peer may draw out by what it says and by moving. How the link is stays known without
-/// them ([`Link::state`](super::Link::state)), and so does whether it is up ([`Event::Up`]).
+/// Burst, and number per [`REPEAT`], of lines that a peer's messages and moves may cause. The link's state is known without them
+/// ([`Link::state`](super::Link::state)), and so is whether it is up ([`Event::Up`]).
 const LINES: u32 = 12;
 
-/// What was said.
+/// What was logged.
 pub struct Notices {
-    /// What the link waits for or suffers from, and when that was last said. The latest last; it is what still holds.
+    /// What the link waits for or suffers from, and when that was last logged. The last entry still holds.
     said: VecDeque<(Condition, Instant)>,
-    /// How many lines the peer's words and ways have drawn out.
+    /// Limits lines caused by the peer's messages and moves.
     lines: RateLimiter,
-    /// Lines that this host was copied or slept.
+    /// Limits lines that this host was copied or slept.
     resumed: RateLimiter,
-    /// Signs to callers in another key mode.
+    /// Limits signs to callers in another key mode.
     signs: RateLimiter,
 }
 
 impl Notices {
-    /// Nothing said.
+    /// Nothing logged.
     pub fn new() -> Self {
         Self {
             said: VecDeque::new(),
@@ -45,12 +45,12 @@ impl Notices {
         self.said.back().map(|(condition, _)| condition)
     }
 
-    /// The link is up: whatever it waited for is over.
+    /// The link is up: forgets what it waited for.
     pub fn clear(&mut self) {
         self.said.clear();
     }
 
-    /// Says what the link waits for or suffers from: once at its own level, then every minute as a detail.
+    /// Logs what the link waits for or suffers from: once at its own level, then every minute as a detail.
     pub fn say_once(&mut self, now: Instant, condition: Condition, out: &mut Outbox) {
         if self.said.iter().all(|(said, _)| *said != condition) {
             self.say(now, condition.clone(), out);
@@ -61,21 +61,21 @@ impl Notices {
         }
     }
 
-    /// Says what the peer may draw out again and again.
+    /// Logs a condition that the peer may cause repeatedly.
     pub fn say(&mut self, now: Instant, condition: Condition, out: &mut Outbox) {
         if self.lines.allow(now) {
             out.log(condition);
         }
     }
 
-    /// Says that all keys are replaced.
+    /// Logs that all keys are replaced.
     pub fn say_resumed(&mut self, now: Instant, out: &mut Outbox) {
         if self.resumed.allow(now) {
             out.log(Condition::Resumed);
         }
     }
 
-    /// Whether a caller in another key mode gets a sign.
+    /// Whether to give a sign to a caller in another key mode.
     pub fn may_sign(&mut self, now: Instant) -> bool {
         self.signs.allow(now)
     }
@@ -85,7 +85,7 @@ impl Notices {
         self.said.back().map(|(_, at)| *at + REPEAT)
     }
 
-    /// Says again what still holds.
+    /// Repeats what still holds.
     pub fn handle_timeout(&mut self, now: Instant, out: &mut Outbox) {
         if let Some((condition, at)) = self.said.back_mut() {
             *at = now;

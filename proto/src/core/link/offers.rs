@@ -1,4 +1,4 @@
-//! The routes that the peer offers, and which inner sources are its own.
+//! The peer's offered routes and its inner sources.
 
 use std::mem::replace;
 
@@ -9,44 +9,44 @@ use super::outbox::Outbox;
 use crate::core::lane::ReceiveCommand;
 use crate::core::sources::Sources;
 
-/// What is the peer's inside the tunnel.
+/// The peer's addresses inside the tunnel.
 #[derive(Default)]
 pub struct Offers {
-    /// What the peer offered last.
+    /// The peer's latest offer.
     offered: Vec<IpNet>,
-    /// Those of them that this host has set.
+    /// Offered routes set on this host.
     taken: Vec<IpNet>,
-    /// Inner sources that are the peer's in any case, where they are limited.
+    /// Inner sources always accepted from the peer, if limited.
     sources: Sources,
 }
 
 impl Offers {
-    /// The peer offers these routes; true: that is news.
+    /// Handles the peer's offer; true if it changed.
     pub fn handle_offered(&mut self, routes: Vec<IpNet>) -> bool {
         replace(&mut self.offered, routes) != self.offered
     }
 
-    /// Whether the peer offers any.
+    /// Whether the peer offers any route.
     pub fn is_any(&self) -> bool {
         !self.offered.is_empty()
     }
 
-    /// The owner is told what the peer offers.
+    /// Tells the owner the peer's offer.
     pub fn tell_offered(&self, out: &mut Outbox) {
         out.events.push_back(Event::Routes(self.offered.clone()));
     }
 
-    /// These of them are set on this host; true: that is news.
+    /// Sets which of them are on this host; true if they changed.
     pub fn handle_taken(&mut self, routes: Vec<IpNet>) -> bool {
         replace(&mut self.taken, routes) != self.taken
     }
 
-    /// These sources are the peer's in any case; true: that is news.
+    /// Sets the sources always accepted; true if they changed.
     pub fn handle_sources(&mut self, sources: Sources) -> bool {
         replace(&mut self.sources, sources) != self.sources
     }
 
-    /// The lane is told which inner source addresses are the peer's: all of them, unless they are limited.
+    /// Tells the lane the peer's inner source addresses: all, unless limited.
     pub fn tell_sources(&self, limited: bool, out: &mut Outbox) {
         let sources = limited.then(|| self.sources.with(&self.taken));
         out.command(ReceiveCommand::Sources(sources));

@@ -1,4 +1,4 @@
-//! What the parts of a link work with, and what they have to say.
+//! Context shared by a link's parts: randomness and outputs.
 
 use std::collections::VecDeque;
 
@@ -8,15 +8,15 @@ use crate::core::lane::{Command, KeySlot, SendCommand};
 use crate::core::path::Path;
 use crate::wire::control::{self, Message};
 
-/// Randomness, and where what comes of it goes.
+/// Randomness and outputs.
 pub struct Context<R> {
-    /// The randomness.
+    /// Randomness.
     pub random: R,
-    /// What the link has to say.
+    /// Outputs of the link.
     pub out: Outbox,
 }
 
-/// Commands and events that were not fetched yet.
+/// Commands and events not yet fetched.
 #[derive(Default)]
 pub struct Outbox {
     /// For the lanes.
@@ -31,12 +31,12 @@ impl Outbox {
         self.commands.push_back(command.into());
     }
 
-    /// A control message, under this key.
+    /// Adds a control message under this key.
     pub fn control(&mut self, under: KeySlot, message: &Message, to: Path) {
         self.message(under, message, to, 0);
     }
 
-    /// The same in a lane, under the key that its frames have.
+    /// The same in a lane, under its frames' key.
     pub fn control_in(&mut self, lane: u8, message: &Message, to: Path) {
         self.message(KeySlot::Current, message, to, lane);
     }
@@ -47,7 +47,7 @@ impl Outbox {
         self.command(SendCommand::Control { body, to, under, lane });
     }
 
-    /// A line for the log.
+    /// Adds a log line.
     pub fn log(&mut self, condition: Condition) {
         self.events.push_back(Event::Log { level: condition.level(), condition });
     }

@@ -1,4 +1,4 @@
-//! The way to the peer: its address, the validation of another one, and how long datagrams may be.
+//! The path to the peer: its address, validation of a new one, and the length of datagrams.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -13,24 +13,24 @@ use crate::wire::control::{self, Message};
 use crate::wire::datagram::Framing;
 use crate::wire::stream::RECORD_MAX;
 
-/// The way to the peer, and what passes on it.
+/// The path to the peer and its limits.
 pub struct PeerPath {
     endpoint: Option<Path>,
     validation: Option<Validation>,
     /// The challenges of the last validation.
     challenges: [[u8; 16]; 2],
-    /// Largest outer IP packet in bytes, where it is configured: then nothing is probed.
+    /// Largest outer IP packet in bytes, if configured: then nothing is probed.
     fixed: Option<u32>,
-    /// What the route takes, in bytes of UDP payload.
+    /// Limit of the route, in bytes of UDP payload.
     own_budget: usize,
-    /// What the peer takes, in bytes of UDP payload.
+    /// Limit of the peer, in bytes of UDP payload.
     peer_budget: usize,
-    /// What passes, as far as probes tell.
+    /// Result of the probes.
     pub pmtud: Pmtud,
 }
 
 impl PeerPath {
-    /// No address known.
+    /// No known address.
     pub fn new(now: Instant, fixed: Option<u32>) -> Self {
         Self {
             endpoint: None,
@@ -43,22 +43,22 @@ impl PeerPath {
         }
     }
 
-    /// Where the peer is.
+    /// The peer's path.
     pub fn endpoint(&self) -> Option<Path> {
         self.endpoint
     }
 
-    /// Whether `from` is the way to the peer.
+    /// Whether `from` is the path to the peer.
     pub fn covers(&self, from: &Path) -> bool {
         self.endpoint.is_some_and(|endpoint| endpoint.covers(from))
     }
 
-    /// Whether the peer is, or may well be, at this IP address.
+    /// Whether the peer's IP address is this; `None`: unknown.
     pub fn is_host(&self, address: SocketAddr) -> Option<bool> {
         self.endpoint.map(|endpoint| endpoint.remote.ip() == address.ip())
     }
 
-    /// The peer is there; false: as before. Nothing is known of another way.
+    /// Sets the peer's path; false if unchanged. Nothing is known of a new one.
     pub fn set_endpoint(&mut self, now: Instant, endpoint: Path, out: &mut Outbox) -> bool {
         if self.endpoint == Some(endpoint) {
             return false;
@@ -71,7 +71,7 @@ impl PeerPath {
         true
     }
 
-    /// Something newer than all else came from there: whether the peer is there is asked along both ways, unless that is being asked.
+    /// Something newer than all else came from `from`: challenges both paths, unless a validation is in progress.
     pub fn validate(&mut self, now: Instant, from: Path, cx: &mut Context<impl Random>) {
         let (Some(old), None) = (self.endpoint, &self.validation) else { return };
         self.challenges = [cx.random.bytes(), cx.random.bytes()];
@@ -82,23 +82,23 @@ impl PeerPath {
         }
     }
 
-    /// Takes the answer to a challenge: the way to follow, if that is known at once.
+    /// Handles an answer to a challenge; returns the path to follow, if decided.
     pub fn handle_reply(&mut self, from: Path, challenge: [u8; 16]) -> Option<Path> {
         let outcome = self.validation.as_mut()?.handle_reply(from, challenge);
         self.conclude(outcome)
     }
 
-    /// Whether this answers a challenge of the last validation, so that it can be no recording.
+    /// Whether this answers a challenge of the last validation, so that it cannot be a recording.
     pub fn is_challenge(&self, challenge: &[u8; 16]) -> bool {
         self.challenges.contains(challenge)
     }
 
-    /// When [`PeerPath::handle_validation_timeout`] can decide something.
+    /// When [`PeerPath::handle_validation_timeout`] may decide.
     pub fn validation_timeout(&self) -> Option<Instant> {
         self.validation.as_ref().map(Validation::poll_timeout)
     }
 
-    /// Decides what the challenges came to: the way that the peer moved to, if it did.
+    /// Decides the validation; returns the path that the peer moved to, if any.
     pub fn handle_validation_timeout(&mut self, now: Instant) -> Option<Path> {
         let outcome = self.validation.as_ref()?.handle_timeout(now);
         self.conclude(outcome)
@@ -114,28 +114,28 @@ impl PeerPath {
         }
     }
 
-    /// Whatever comes of it no longer counts.
+    /// Abandons the validation.
     pub fn cancel_validation(&mut self) {
         self.validation = None;
     }
 
-    /// What the route takes, in bytes of UDP payload.
+    /// Limit of the route, in bytes of UDP payload.
     pub fn own_budget(&self) -> usize {
         self.own_budget
     }
 
-    /// The longest datagram that is known to pass, or that configuration vouches for, in bytes.
+    /// Longest datagram known to pass, or configured, in bytes.
     pub fn passes(&self) -> Option<usize> {
         self.fixed_budget().or_else(|| self.pmtud.passes())
     }
 
-    /// The longest datagram for what cannot wait until something was measured, in bytes: one that a link depends on has to pass whatever
-    /// the path is; without it a link that is up can do for a moment.
+    /// Longest datagram, in bytes, for what cannot wait for measurement: one that brings a link up must pass on any path; an established
+    /// link can do without it for a moment.
     pub fn room(&self, up: bool) -> usize {
         if up { self.passes().unwrap_or(BUDGET_BASE) } else { BUDGET_LEAST.min(self.ceiling()) }
     }
 
-    /// What a call to this address may take, in bytes, as far as that is known. Without a link the path is tried.
+    /// Longest datagram in bytes for a call to this address, as far as known. Without a link, the path is tried.
     pub fn call_room(&self, to: Path, up: bool) -> usize {
         match self.fixed {
             _ if to.stream => RECORD_MAX,
@@ -144,7 +144,7 @@ impl PeerPath {
         }
     }
 
-    /// The host says what the route to this address takes, as the MTU in bytes; true: that is news.
+    /// Handles the route's MTU to this address in bytes; true if it is new.
     pub fn handle_route(
         &mut self,
         now: Instant,
@@ -161,23 +161,23 @@ impl PeerPath {
         news
     }
 
-    /// The peer says what it takes, in bytes of UDP payload; `None`: it is away.
+    /// Sets the peer's limit in bytes of UDP payload; `None`: it is away.
     pub fn set_peer_budget(&mut self, budget: Option<u16>) {
         self.peer_budget = budget.map_or(usize::MAX, usize::from);
     }
 
-    /// Route or peer say anew how long datagrams may be at most.
+    /// Applies a new limit of the route or the peer.
     pub fn set_ceiling(&mut self, now: Instant, out: &mut Outbox) {
         self.pmtud.set_ceiling(now, self.ceiling());
         out.command(SendCommand::Budget(self.budget()));
     }
 
-    /// The longest datagram that may carry frames, in bytes.
+    /// Longest datagram for frames, in bytes.
     pub fn budget(&self) -> usize {
         self.fixed_budget().unwrap_or_else(|| self.pmtud.budget())
     }
 
-    /// What one datagram may take where that is not searched for: a stream has no such limit but its records' own.
+    /// The length where it is not probed: a stream is limited only by its records.
     fn fixed_budget(&self) -> Option<usize> {
         match self.endpoint {
             Some(endpoint) if endpoint.stream => Some(RECORD_MAX),
@@ -195,17 +195,17 @@ impl PeerPath {
         mtu.map_or(BUDGET_BASE, |mtu| mtu.saturating_sub(outer))
     }
 
-    /// When a round of probes is due.
+    /// When to send a round of probes.
     pub fn probe_timeout(&self) -> Option<Instant> {
         self.pmtud.poll_timeout().filter(|_| self.fixed_budget().is_none())
     }
 
-    /// What passes changed: the lane is told.
+    /// Tells the lane the new budget.
     pub fn tell_budget(&self, out: &mut Outbox) {
         out.command(SendCommand::Budget(self.pmtud.budget()));
     }
 
-    /// Sends the next round of probes, if one is due.
+    /// Sends the next round of probes, if due.
     pub fn probe(&mut self, now: Instant, framing: Framing, cx: &mut Context<impl Random>) {
         let Some(to) = self.endpoint else { return };
         let Some(round) = self.pmtud.poll_round(now) else { return };
@@ -237,7 +237,7 @@ mod tests {
         Context { random: Dice(0), out: Outbox::default() }
     }
 
-    /// The challenges that were sent, and where to.
+    /// The challenges sent, and their paths.
     fn challenges(cx: &mut Context<Dice>) -> Vec<([u8; 16], Path)> {
         let sent = cx.out.commands.drain(..).filter_map(|command| match command {
             Command::Send(SendCommand::Control { body, to, .. }) => Some((body, to)),

@@ -1,4 +1,4 @@
-//! What the peer says, and what the link makes of it.
+//! The peer's messages and their effects.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -74,7 +74,7 @@ impl<R: Random> Link<R> {
         }
         self.liveness.handle_heard(instant);
         if self.keying.handle_names(instant, under, &peer, &mut self.cx.out) {
-            // The peer learns what frames come under from now on.
+            // Tells the peer the new key for frames.
             if self.is_up() {
                 self.say_hello_again();
             }
@@ -96,7 +96,7 @@ impl<R: Random> Link<R> {
             self.answer_soon(instant);
         }
         if first {
-            // A peer that asks for nothing was there before: what is still missing is asked for at once.
+            // A peer that requests nothing was there before: request what is missing at once.
             if !asks && self.phase.may_pass() && !self.is_up() {
                 self.send_hello(from);
             }
@@ -104,7 +104,7 @@ impl<R: Random> Link<R> {
         }
     }
 
-    /// The peer's hello fits: frames pass from now on.
+    /// The peer's hello matches: frames pass from now on.
     fn agree(&mut self, now: Instant) {
         self.path.set_ceiling(now, &mut self.cx.out);
         let routes = self.greeting.peer().map(|peer| peer.routes.clone());
@@ -129,7 +129,7 @@ impl<R: Random> Link<R> {
         self.say_once(now, condition);
     }
 
-    /// Whether the peer is pinned to another address than `from`, to which no hello is sent then.
+    /// Whether the peer is pinned to an address other than `from`, which then gets no hello.
     pub(super) fn refuses(&mut self, now: Instant, from: Path) -> bool {
         let is_host = || self.path.is_host(from.remote).unwrap_or(!self.settings.has_remote);
         let refuses = !self.settings.float && !self.remotes.knows(from.remote) && !is_host();
@@ -139,7 +139,7 @@ impl<R: Random> Link<R> {
         refuses
     }
 
-    /// Something newer than all else came from there.
+    /// Something newer than all else came from `from`.
     pub(super) fn handle_moved(&mut self, now: Now, from: Path) {
         let follows = self.settings.float || self.path.is_host(from.remote) == Some(true);
         if !self.is_up() || self.path.covers(&from) || !follows {
@@ -148,7 +148,7 @@ impl<R: Random> Link<R> {
         self.path.validate(now.instant, from, &mut self.cx);
     }
 
-    /// The peer is at the end of another path.
+    /// The peer has moved to another path.
     pub(super) fn follow(&mut self, now: Instant, new: Path) {
         self.liveness.handle_heard(now);
         let old = self.path.endpoint().map(Path::far_end);
@@ -165,7 +165,7 @@ impl<R: Random> Link<R> {
         self.send_hello(new);
     }
 
-    /// A host says that nobody receives there. Nobody vouches for this.
+    /// An unauthenticated message from a host: nobody receives there.
     pub(super) fn handle_refused(&mut self, now: Instant, to: SocketAddr) {
         let path = Path::from(to);
         let is_target = self.target().is_some_and(|target| target.far_end() == path);
@@ -200,19 +200,19 @@ impl<R: Random> Link<R> {
         }
     }
 
-    /// This came under a key of the peer's. Of several ends that this one may call, each may have the key.
+    /// Notes a message under a key of the peer. Several of the ends that this one may call may have the key.
     pub(super) fn note_speaker(&mut self, now: Instant, from: Path, under: KeyRef, message: &Message) {
         if self.remotes.is_choice(from.remote) {
             return;
         }
-        // Only the answer to a challenge is new for certain.
+        // Only the answer to a challenge is certainly new.
         let proves = matches!(message, Message::PathReply { challenge } if self.path.is_challenge(challenge));
         let speaker = self.keying.speaker(under, proves);
         let ends = speaker.and_then(|speaker| self.clones.turns.handle(now, speaker, from.remote));
         let Some(ends) = ends else { return };
         self.note_clones(now, ends);
         if self.clones.is_telling_due(now) {
-            // Both if both open what this end sends now; with sessions that is the one whose turn it is.
+            // Both, if both open what this end sends now; with sessions, the one whose turn it is.
             let all = self.keying.calls_by_hello();
             for end in ends.into_iter().filter(|end| all || *end == from.remote) {
                 self.send(Message::Clones { ends }, Path { remote: end, ..from });
@@ -220,7 +220,7 @@ impl<R: Random> Link<R> {
         }
     }
 
-    /// There are two ends of one key.
+    /// Notes that two ends have one key.
     fn note_clones(&mut self, now: Instant, ends: [SocketAddr; 2]) {
         if let Some(condition) = self.clones.handle_found(now, ends) {
             self.say(now, condition);
@@ -228,7 +228,7 @@ impl<R: Random> Link<R> {
     }
 }
 
-/// What came from the peer, reduced to what a log line can take.
+/// Makes the peer's text fit for a log line.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '_' }).collect()
 }

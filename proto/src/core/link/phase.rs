@@ -1,23 +1,23 @@
-//! How far the link is.
+//! The phase of the link.
 
 use std::time::Instant;
 
-/// From the call to the link that is up. What an end knows of the peer's hello is the [`Greeting`](super::greeting::Greeting)'s.
+/// From call to established link. The [`Greeting`](super::greeting::Greeting) has what is known of the peer's hello.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// The peer is away, or does not fit.
+    /// The peer is away, or does not match.
     Away {
-        /// When the names of the remotes are looked up.
+        /// When to look up the remotes' names.
         resolve_at: Option<Instant>,
     },
-    /// The peer ended because nothing passed: it is neither looked up nor called before there is a frame for it.
+    /// The peer ended for idleness: it is neither looked up nor called until there is a frame for it.
     Dormant,
-    /// The peer's hello fits, so that frames may pass. Whether it has this end's, and opens what this end sends, is open.
+    /// The peer's hello matches, so frames may pass. Whether it has this end's, and opens its output, is unknown.
     Agreed {
-        /// When the names of the remotes are looked up.
+        /// When to look up the remotes' names.
         resolve_at: Option<Instant>,
     },
-    /// The peer has shown both.
+    /// The peer has proved both.
     Up,
 }
 
@@ -35,7 +35,7 @@ impl Phase {
         }
     }
 
-    /// When the names of the remotes are looked up next.
+    /// When to look up the remotes' names next.
     pub fn resolve_at(self) -> Option<Instant> {
         match self {
             Self::Away { resolve_at } | Self::Agreed { resolve_at } => resolve_at,
@@ -43,7 +43,7 @@ impl Phase {
         }
     }
 
-    /// The names are looked up at this time; a peer that was left alone no longer is.
+    /// Schedules the look-up of names; ends the wait for an idle peer.
     pub fn look_up(&mut self, at: Option<Instant>) {
         match self {
             Self::Away { resolve_at } | Self::Agreed { resolve_at } => *resolve_at = at,
@@ -52,7 +52,7 @@ impl Phase {
         }
     }
 
-    /// The peer's hello fits; true: that is news.
+    /// The peer's hello matches; true if that is news.
     pub fn agree(&mut self) -> bool {
         let news = !self.may_pass();
         if news {
@@ -61,7 +61,7 @@ impl Phase {
         news
     }
 
-    /// The peer's hello does not fit. A link that is up goes down instead.
+    /// The peer's hello does not match. (An established link goes down instead.)
     pub fn disagree(&mut self) {
         if let Self::Agreed { resolve_at } = *self {
             *self = Self::Away { resolve_at };

@@ -1,10 +1,10 @@
-//! Which starts of the peer are taken, and the own start, by two numbers that are kept over restarts.
+//! Decides which starts of the peer are accepted, and this end's start, by two numbers kept across restarts.
 //!
-//! OpenVPN names each start of a sender by its clock, and a receiver takes whatever is later than all before. What was recorded would
-//! pass again after a restart of the receiver, so tund keeps the latest time that it took: nothing of it or of an earlier one is taken
-//! without proof. The proof is an answer of a length that only a peer that runs now can know: each OpenVPN from 2.3 on sends a datagram
-//! of any size that it is asked for, and the size is drawn at random. That way a peer whose clock is behind, or far ahead, is taken as
-//! well, as long as it runs.
+//! OpenVPN names each start of a sender by its clock, and a receiver accepts any later than all before. Recordings would
+//! pass again after the receiver restarts, so tund keeps the latest time that it accepted, and wants proof for that time
+//! and earlier ones. The proof is an answer of a length that only a live peer can know: any OpenVPN from 2.3 on sends a
+//! datagram of any requested size, and the size is drawn at random. So even a peer whose clock is behind, or far ahead,
+//! is accepted while it runs.
 
 use std::time::{Duration, Instant};
 
@@ -12,49 +12,49 @@ use serde::{Deserialize, Serialize};
 
 use crate::crypto::Random;
 
-/// How far ahead of the own clock a start may be that is taken without proof, in seconds.
+/// How far ahead of the own clock a start is accepted without proof, in seconds.
 pub const AHEAD: u32 = 120;
-/// Sizes that are asked for, in bytes.
+/// Requested sizes in bytes.
 const SIZES: std::ops::Range<u16> = 100..1300;
-/// Right answers, one after the other, that prove a start.
+/// Consecutive right answers that prove a start.
 const ROUNDS: u8 = 3;
-/// Starts that may prove themselves at the same time.
+/// Starts that may be proved at the same time.
 const CANDIDATES: usize = 4;
-/// An unproven start is asked at most this often, but for each right answer once more.
+/// Minimum interval of requests to an unproven start, not counting one for each right answer.
 const ASK: Duration = Duration::from_secs(1);
-/// The own start follows the peer's at most this often.
+/// Minimum interval of following the peer's start.
 const STEP: Duration = Duration::from_secs(60);
 
-/// What is kept over restarts.
+/// Numbers kept across restarts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
-    /// The time of the own start, or of the latest before it, in seconds since the Unix epoch.
+    /// Time of the own start, or of the latest before it, in seconds since the Unix epoch.
     pub own: u32,
-    /// The latest start of the peer that was taken without proof; 0: none.
+    /// The peer's latest start accepted without proof; 0: none.
     pub admitted: u32,
 }
 
 impl Kept {
-    /// A new own start: later than all before, and not before the clock.
+    /// Returns a new own start: later than all before, and not before the clock.
     ///
-    /// A peer takes nothing from an earlier one.
+    /// A peer accepts nothing from an earlier one.
     #[must_use]
     pub fn started(self, clock: u32) -> Self {
         Self { own: clock.max(self.own.saturating_add(1)), ..self }
     }
 }
 
-/// What to do about a datagram of a start that is not taken yet.
+/// What to do about a datagram of a start not yet accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Take the start, after this number if any, once these two numbers are kept.
+    /// Accept the start, after this number if any, once both numbers are kept.
     Take {
-        /// To be kept before a frame is delivered.
+        /// To be kept before delivering a frame.
         kept: Kept,
-        /// Nothing up to this number is taken.
+        /// Accept nothing up to this number.
         after: Option<u32>,
     },
-    /// Ask for a datagram of this size.
+    /// Request a datagram of this size.
     Ask(u16),
     /// Nothing.
     Nothing,
@@ -64,7 +64,7 @@ struct Candidate {
     time: u32,
     asked: u16,
     asked_at: Instant,
-    /// What the lengths of the right answers lack to what was asked for, in bytes.
+    /// By how many bytes the right answers were shorter than requested.
     lacking: Option<usize>,
     rounds: u8,
 }
@@ -72,15 +72,14 @@ struct Candidate {
 /// The starts of both ends.
 pub struct Admission {
     kept: Kept,
-    /// What an answer may lack to the size that was asked for: that is what a datagram has beyond its payload, as the peer's version
-    /// counts it, in bytes.
+    /// By how many bytes an answer may be shorter than requested: a datagram's overhead as the peer's version counts it.
     beyond: [usize; 2],
     candidates: Vec<Candidate>,
     stepped_at: Option<Instant>,
 }
 
 impl Admission {
-    /// `kept` is as at the own start.
+    /// `kept` is from the own start.
     pub fn new(kept: Kept, beyond: [usize; 2]) -> Self {
         Self { kept, beyond, candidates: Vec::with_capacity(CANDIDATES), stepped_at: None }
     }
@@ -90,13 +89,13 @@ impl Admission {
         self.kept
     }
 
-    /// Whether a start is proving itself.
+    /// Whether any start is being proved.
     pub fn is_asking(&self) -> bool {
         !self.candidates.is_empty()
     }
 
-    /// Judges an authentic datagram of a start that is not taken; `load` is the length of its payload if that is an answer to what was
-    /// asked for. `clock` is in seconds since the Unix epoch.
+    /// Judges an authentic datagram of a start that is not accepted. `load` is its payload's length, if that is an answer to a
+    /// request. `clock` is in seconds since the Unix epoch.
     pub fn judge(
         &mut self,
         now: Instant,
@@ -141,14 +140,14 @@ impl Admission {
         }
     }
 
-    /// A new own start, at the wish of who keeps the numbers.
+    /// Begins a new own start at the owner's request.
     pub fn restart(&mut self, clock: u32) -> Kept {
         self.kept = self.kept.started(clock);
         self.kept
     }
 
-    /// Where both ends share all keys, a datagram that comes back is refused by the peer only if this end started later. If the peer
-    /// at `peer` did, and its clock is credible, this end starts anew.
+    /// If both ends share all keys, the peer rejects its own returning datagrams only if this end started later. If the peer at
+    /// `peer` did, and its clock is credible, this end restarts.
     pub fn follow(&mut self, now: Instant, clock: u32, peer: u32) -> Option<Kept> {
         let rests = self.stepped_at.is_some_and(|at| now.saturating_duration_since(at) < STEP);
         if self.kept.own > peer || peer > clock.saturating_add(AHEAD) || rests {
@@ -163,7 +162,7 @@ impl Admission {
         self.candidates.retain(|candidate| candidate.time != time);
     }
 
-    /// Recordings of many starts may come at the same time: the one that has proven least, and was asked longest ago, gives way.
+    /// Recordings of many starts may come at once: evicts the one with the least proof, and of those the one asked longest ago.
     fn ask_first(&mut self, now: Instant, time: u32, size: u16) -> Verdict {
         if self.candidates.len() == CANDIDATES {
             let least =
@@ -220,7 +219,7 @@ mod tests {
             self.now += ASK;
         }
 
-        /// Answers what is asked for until nothing more is; the last verdict.
+        /// Answers all requests; returns the last verdict.
         fn prove(&mut self, time: u32, beyond: usize) -> Verdict {
             let mut verdict = self.judge(time, None);
             while let Verdict::Ask(size) = verdict {

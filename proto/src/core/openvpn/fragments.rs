@@ -1,23 +1,23 @@
-//! Packets in parts, as OpenVPN's `fragment` cuts them.
+//! Reassembly of packets fragmented by OpenVPN's `fragment`.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::wire::openvpn::{FRAGMENT_HEADER, Fragment, PACKET_ID, PARTS};
 
-/// Packets of which parts are awaited at the same time.
+/// Packets awaiting fragments at the same time.
 const AWAITED: usize = 25;
-/// How long a packet's parts are awaited.
+/// How long to await a packet's fragments.
 const LIFE: Duration = Duration::from_secs(10);
 
 struct Partial {
     id: u8,
     since: Instant,
-    /// Length of each part but the last.
+    /// Length of each fragment but the last.
     size: usize,
-    /// A bit for each part that is there.
+    /// Bitmap of the fragments present.
     parts: u32,
-    /// The number of the last part and the length of all, once that is there.
+    /// Number of the last fragment and total length, once known.
     end: Option<(u8, usize)>,
     bytes: Vec<u8>,
 }
@@ -35,29 +35,29 @@ impl Partial {
     }
 }
 
-/// Puts parts together again.
+/// Reassembles fragments.
 pub struct Fragments {
     longest: usize,
-    /// The oldest first.
+    /// Oldest first.
     awaited: VecDeque<Partial>,
     given_up: u64,
 }
 
 impl Fragments {
-    /// Takes packets of no more than `longest` bytes.
+    /// Accepts packets of at most `longest` bytes.
     pub fn new(longest: usize) -> Self {
         Self { longest, awaited: VecDeque::with_capacity(AWAITED), given_up: 0 }
     }
 
-    /// Packets of which a part was missing for too long.
+    /// Packets dropped for lack of a fragment.
     pub fn given_up(&self) -> u64 {
         self.given_up
     }
 
-    /// A part; gives the packet once nothing of it is missing. `Err`: no sender writes that.
+    /// Adds a fragment; returns the packet once complete.
     ///
     /// # Errors
-    /// For a part of a wrong length, or beyond the longest packet.
+    /// The fragment has a wrong length or exceeds the longest packet.
     pub fn part(
         &mut self,
         now: Instant,
@@ -96,7 +96,7 @@ impl Fragments {
         Ok(Some(bytes))
     }
 
-    /// Where the packet of this id is. One with parts of another length is another packet.
+    /// Finds the packet of this id. If its fragments have another length, it is another packet.
     fn place_of(&mut self, now: Instant, id: u8, size: usize) -> usize {
         if let Some(index) = self.awaited.iter().position(|packet| packet.id == id) {
             if self.awaited[index].size == size {
@@ -117,17 +117,17 @@ impl Fragments {
     }
 }
 
-/// A part that no sender writes.
+/// A fragment that no sender writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WrongPart;
 
-/// The longest part of which the datagram has no more plain bytes than `plain`; a multiple of four, and at least four.
+/// Returns the longest fragment for a datagram with at most `plain` plaintext bytes; a multiple of four, at least four.
 pub fn longest_part(plain: usize) -> usize {
     (plain.saturating_sub(PACKET_ID + FRAGMENT_HEADER) / 4 * 4).max(4)
 }
 
-/// How long the parts of a body are: the same for all but the last, as few as there can be, and as even as four bytes allow.
-/// `None`: it fits into one datagram, or not into [`PARTS`].
+/// Returns the length of a body's fragments but the last: as few as possible, and as even as multiples of four allow.
+/// `None`: it needs no fragments, or more than [`PARTS`].
 pub fn part_of(body: usize, longest: usize) -> Option<usize> {
     let count = body.div_ceil(longest);
     (2..=PARTS).contains(&count).then(|| body.div_ceil(count).next_multiple_of(4))

@@ -1,4 +1,4 @@
-//! The way in: what comes out of a datagram in OpenVPN's format.
+//! The inward half: opens datagrams in OpenVPN's format.
 
 use std::time::Instant;
 
@@ -15,24 +15,24 @@ use crate::wire::openvpn::{
     FRAGMENT_HEADER, Fragment, Framing, Misframed, Occ, PACKET_ID, PING, PacketId, Told,
 };
 
-/// One lane's way in.
+/// One lane's inward half.
 pub struct Inward {
     settings: Settings,
     layout: Layout,
     keys: CbcHmac,
     mark: IvMark,
-    /// `None`: to be seen from the peer's first ping.
+    /// `None`: to be detected from the peer's first ping.
     framing: Option<Framing>,
     window: Window,
     fragments: Fragments,
-    /// Those of the peer, and what lets them pass.
+    /// The peer's frames and their rules.
     pub frames: FramesIn,
-    /// Of datagrams of starts that are not taken.
+    /// Limits datagrams of starts that are not accepted.
     other: RateLimiter,
     misframed_at: Option<Instant>,
 }
 
-/// Where a datagram came from, and how it was marked.
+/// The path and mark of a datagram.
 #[derive(Clone, Copy)]
 struct Origin {
     from: Path,
@@ -40,7 +40,7 @@ struct Origin {
 }
 
 impl Inward {
-    /// Takes nothing until the link says so.
+    /// Accepts nothing until the link says so.
     pub fn new(settings: Settings) -> Self {
         Self {
             layout: settings.layout(),
@@ -56,7 +56,7 @@ impl Inward {
         }
     }
 
-    /// What was counted so far.
+    /// Counters so far.
     pub fn stats(&self) -> Stats {
         let mut stats = self.frames.stats;
         stats.datagrams_lost += self.window.missing();
@@ -64,7 +64,7 @@ impl Inward {
         stats
     }
 
-    /// Carries out what the link decided.
+    /// Carries out the link's decision.
     pub fn handle_command(&mut self, now: Instant, command: Receive, sink: &mut impl Sink) {
         match command {
             Receive::Begin { time, after } => self.window.begin(time, after),
@@ -80,7 +80,7 @@ impl Inward {
         }
     }
 
-    /// Opens datagrams that came together.
+    /// Opens datagrams received together.
     pub fn handle_datagrams(&mut self, now: Instant, arrived: Arrived<'_>, sink: &mut impl Sink) {
         let Arrived { bytes, stride, ecn, from } = arrived;
         if bytes.is_empty() {
@@ -93,7 +93,7 @@ impl Inward {
         }
     }
 
-    /// Opens one datagram; false: it is none of the peer's in this format, and is as it was.
+    /// Opens one datagram. False: it is not the peer's in this format, and unchanged.
     pub fn handle_datagram(&mut self, now: Instant, arrived: Arrived<'_>, sink: &mut impl Sink) -> bool {
         let Arrived { bytes, ecn, from, .. } = arrived;
         self.frames.inner.set_now(now);
@@ -105,7 +105,7 @@ impl Inward {
         is_ours
     }
 
-    /// Whether a datagram of this format may be so long, in bytes.
+    /// Whether a datagram of this format may have this length in bytes.
     pub fn fits(&self, length: usize) -> bool {
         self.layout.fits(length)
     }
@@ -127,7 +127,7 @@ impl Inward {
         self.take(now, origin, plain, false, sink)
     }
 
-    /// Takes what verified, if it is new.
+    /// Handles a verified datagram, if it is new.
     fn take(
         &mut self,
         now: Instant,
@@ -151,7 +151,7 @@ impl Inward {
         self.take_body(now, origin, &mut plain[PACKET_ID..], sink)
     }
 
-    /// A start of the peer that is not taken: the link decides.
+    /// Hands a datagram of a start that is not accepted to the link.
     fn hand_over(
         &mut self,
         now: Instant,
@@ -176,7 +176,7 @@ impl Inward {
         if sink.notice(Notice::OpenVpn(notice)) { Ok(()) } else { Err(DropReason::QueueFull) }
     }
 
-    /// A ping, or a message about options, tells how its sender frames.
+    /// Detects the sender's framing from a ping or a message about options.
     fn look_at_framing(&mut self, now: Instant, body: &[u8], sink: &mut impl Sink) {
         let Some(told) = Told::of(body) else { return };
         let is_same =

@@ -1,4 +1,4 @@
-//! The bulk path in OpenVPN's format: frames to datagrams and back. As [`crate::core::lane`], without stream blocks, key ids and masks.
+//! The bulk path in OpenVPN's format: like [`crate::core::lane`], without stream blocks, key ids and masks.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,41 +20,41 @@ use crate::crypto::cbc_hmac::{CbcHmac, IvMark, KEY, Layout, slots};
 use crate::crypto::keys::ProbeKey;
 use crate::wire::openvpn::{FRAGMENT_HEADER, PACKET_ID, PacketId};
 
-/// What passes on the usual path, in bytes.
+/// MTU of the usual path in bytes.
 pub const USUAL_MTU: u32 = 1500;
 
-/// The key file, and what this host marks its datagrams with. It shares no page of 4 KiB with anything.
+/// The key file, and the keys that mark this host's datagrams. It shares no 4 KiB page with anything else.
 #[repr(align(4096))]
 pub struct Secrets {
     /// The 256 bytes of the key file.
     pub key: Zeroizing<[u8; KEY]>,
-    /// Kept over restarts: see [`IvMark`].
+    /// Kept across restarts: see [`IvMark`].
     pub check: [u8; 16],
     /// New in each process: see [`IvMark`].
     pub draw: [u8; 16],
 }
 
-/// What a lane is made of and does not change.
+/// A lane's constant settings.
 #[derive(Clone)]
 pub struct Settings {
     /// The keys.
     pub secrets: Arc<Secrets>,
     /// Cipher, digest, direction, framing.
     pub options: Options,
-    /// Largest datagram where packets are cut (`fragment`), in bytes of UDP payload.
+    /// Largest datagram with fragmentation (`fragment`), in bytes of UDP payload.
     pub fragment: Option<usize>,
-    /// Whether the peer's first ping tells the framing.
+    /// Whether to detect the framing from the peer's first ping.
     pub detect: bool,
     /// Largest frame the device carries, in bytes.
     pub max_frame: usize,
-    /// Copy the DSCP of frames to their datagrams, not ECN alone.
+    /// Copy a frame's DSCP to its datagram, not only ECN.
     pub copy_dscp: bool,
     /// The rules for inner packets.
     pub inner: InnerPolicy,
 }
 
 impl Settings {
-    /// Those of a link in this mode; `None` if it is in another.
+    /// The settings of a link in this mode; `None` in another.
     pub fn new(link: &LinkSettings, secrets: Arc<Secrets>, copy_dscp: bool) -> Option<Self> {
         let wire = link.openvpn.as_ref()?;
         let Options { cipher, digest, framing, fragments, .. } = wire.options;
@@ -74,22 +74,22 @@ impl Settings {
         })
     }
 
-    /// How datagrams are laid out.
+    /// Datagram layout.
     pub fn layout(&self) -> Layout {
         Layout::new(self.options.cipher, self.options.digest)
     }
 
-    /// The keys that this end seals with.
+    /// Keys for sealing.
     pub fn sealing(&self) -> CbcHmac {
         self.keys(0)
     }
 
-    /// The keys that this end opens with.
+    /// Keys for opening.
     pub fn opening(&self) -> CbcHmac {
         self.keys(1)
     }
 
-    /// What this host knows its own datagrams by.
+    /// Marks this host's own datagrams.
     pub fn mark(&self) -> IvMark {
         IvMark::new(&self.secrets.draw, &self.secrets.check)
     }
@@ -100,12 +100,12 @@ impl Settings {
     }
 }
 
-/// From the link to the lane: to the half of it that carries it out.
+/// From the link to one half of the lane.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
-    /// To the way out.
+    /// To the outward half.
     Send(Send),
-    /// To the way in.
+    /// To the inward half.
     Receive(Receive),
 }
 
@@ -121,56 +121,56 @@ impl From<Receive> for Command {
     }
 }
 
-/// From the link to the lane's way out.
+/// From the link to the lane's outward half.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Send {
-    /// Number datagrams from 1, under this time, which was never used before.
+    /// Number datagrams from 1, under this never-used time.
     Start(u32),
-    /// Frame what goes out this way.
+    /// Use this framing for output.
     Framing(crate::wire::openvpn::Framing),
     /// Send a ping or a message about options.
     Payload {
-        /// What it says.
+        /// The payload.
         payload: Vec<u8>,
-        /// Where to.
+        /// Destination.
         to: Path,
     },
-    /// Send nothing before the next [`Send::Start`]: a copy of this process may send under the same numbers.
+    /// Send nothing until the next [`Send::Start`]: a copy of this process may use the same numbers.
     Stop,
-    /// Where frames go.
+    /// Destination of frames.
     Endpoint(Path),
     /// Whether frames may pass.
     Agreed(bool),
-    /// The longest datagram that the route takes whole, in bytes of UDP payload.
+    /// Longest datagram that the route carries unfragmented, in bytes of UDP payload.
     Budget(usize),
-    /// Whether the guard lets no frame pass.
+    /// Whether the guard blocks all frames.
     Hold(bool),
 }
 
-/// From the link to the lane's way in.
+/// From the link to the lane's inward half.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Receive {
-    /// Take what the peer numbers under this time.
+    /// Accept what the peer numbers under this time.
     Begin {
         /// The time.
         time: u32,
-        /// Nothing up to this number is taken.
+        /// Accept nothing up to this number.
         after: Option<u32>,
     },
-    /// Look at this again: its start is taken now.
+    /// Examine this again: its start is accepted now.
     Again {
-        /// The way it came.
+        /// The path it came by.
         from: Path,
         /// Packet id and body.
         plain: Vec<u8>,
     },
-    /// The way that the peer's datagrams come.
+    /// The path of the peer's datagrams.
     Endpoint(Path),
     /// Whether frames may pass.
     Agreed(bool),
-    /// Inner source addresses that are taken from the peer; `None`: every one.
+    /// Inner source addresses accepted from the peer; `None`: any.
     Sources(Option<Sources>),
-    /// Whether the guard lets no frame pass.
+    /// Whether the guard blocks all frames.
     Hold(bool),
     /// Give the device the guard's probes of this round.
     Probe(Origin, u32),
@@ -179,31 +179,31 @@ pub enum Receive {
 /// From the lane to the link.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Notice {
-    /// An authentic datagram of a start of the peer that is not taken.
+    /// An authentic datagram of a start that is not accepted.
     OtherStart {
-        /// The way it came.
+        /// The path it came by.
         from: Path,
-        /// Its number.
+        /// Packet id.
         id: PacketId,
-        /// Length of its payload, if that is what was asked for to prove the start.
+        /// Payload length, if it answers a request for proof of the start.
         load: Option<usize>,
         /// Packet id and body.
         plain: Vec<u8>,
     },
-    /// An authentic and new message about options or the path.
+    /// An authentic new message about options or the path.
     Message {
-        /// The way it came.
+        /// The path it came by.
         from: Path,
         /// The payload.
         payload: Vec<u8>,
     },
-    /// The peer frames what it sends this way, which is not as it is set here.
+    /// The peer's framing differs from the one configured.
     Framed(crate::wire::openvpn::Told),
-    /// The peer compresses, which is not undone here.
+    /// The peer compresses, which tund does not decompress.
     Compressed,
 }
 
-/// Both ways.
+/// Both halves.
 pub struct Lane {
     /// Frames to datagrams.
     pub outward: Outward,
@@ -212,17 +212,17 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// A lane that takes and gives nothing until the link says so.
+    /// A lane that is inactive until the link says so.
     pub fn new(settings: Settings) -> Self {
         Self { outward: Outward::new(settings.clone()), inward: Inward::new(settings) }
     }
 
-    /// What was counted so far.
+    /// Counters so far.
     pub fn stats(&self) -> Stats {
         self.outward.frames.stats.plus(&self.inward.stats())
     }
 
-    /// What the link must know once a second.
+    /// Returns what the link must know once a second.
     pub fn report(&mut self) -> Report {
         let stats = self.stats();
         Report {
@@ -236,7 +236,7 @@ impl Lane {
         }
     }
 
-    /// Carries out what the link decided.
+    /// Carries out the link's decision.
     pub fn handle_command(&mut self, now: Instant, command: Command, sink: &mut impl Sink) {
         match command {
             Command::Send(command) => self.outward.handle_command(command, sink),

@@ -1,7 +1,7 @@
-//! The link to an OpenVPN peer: whom to send to, whether it is there, which of its starts are taken, and what its options are.
+//! The link to an OpenVPN peer: its address, whether it is there, which of its starts are accepted, and its options.
 //!
-//! Used as [`crate::core::link::Link`]. There is no hello: whatever verifies and is new comes from the peer, and the link is up as soon
-//! as there is something.
+//! Used like [`crate::core::link::Link`]. There is no hello: whatever verifies and is new comes from the peer, and brings
+//! the link up.
 
 mod events;
 pub mod upgrade;
@@ -27,20 +27,20 @@ use crate::crypto::Random;
 use crate::crypto::cbc_hmac::Layout;
 use crate::wire::openvpn::{FRAGMENT_HEADER, Occ, PACKET_ID, PING, PacketId, Told};
 
-/// The peer is asked for its options this often ...
+/// Interval of requests for the peer's options ...
 const ASK: Duration = Duration::from_secs(10);
-/// ... and so many times.
+/// ... and their number.
 const ASKS: u32 = 11;
-/// What the peer asks for is answered so many times at once, and then once in [`ANSWER`].
+/// Burst of answers to the peer's requests, then one per [`ANSWER`].
 const ANSWERS: u32 = 10;
 /// See [`ANSWERS`].
 const ANSWER: Duration = Duration::from_secs(1);
-/// Different lines that are not said again in [`REPEAT`].
+/// Most distinct lines that are not repeated within [`REPEAT`].
 const SAID: usize = 8;
-/// The size of datagram that a silent peer is asked for, to hear whether it is there.
+/// Datagram size requested from a silent peer, to see whether it is there.
 const ALIVE: u16 = 100;
 
-/// A start of the peer that is taken once its time is kept.
+/// A start of the peer to be accepted once its time is kept.
 struct Pending {
     kept: Kept,
     time: u32,
@@ -61,9 +61,9 @@ pub struct Link<R> {
     remotes: Remotes,
     endpoint: Option<Path>,
     up: bool,
-    /// The peer said that it ends: only another start of it is somebody again.
+    /// The peer said that it ends: only another start of it counts.
     gone: bool,
-    /// Why the link is not up, or what is odd about the peer.
+    /// Why the link is down, or what is odd about the peer.
     said: VecDeque<(Instant, Condition)>,
     heard_at: Instant,
     used_at: Instant,
@@ -72,7 +72,7 @@ pub struct Link<R> {
     ask_at: Option<Instant>,
     asks: u32,
     answers: RateLimiter,
-    /// What the lanes counted last: datagrams in and out, frames, strangers.
+    /// The lanes' last counters: datagrams in and out, frames, strangers.
     counted: [u64; 4],
     guard: guard::Watch,
     loops: Loops,
@@ -83,7 +83,7 @@ pub struct Link<R> {
 }
 
 impl<R: Random> Link<R> {
-    /// A link that begins now. `kept.own` is its start, kept already. `None` if the settings are of another key mode.
+    /// Starts a link. `kept.own` is its start, already kept. `None` if the settings are of another key mode.
     pub fn new(settings: LinkSettings, kept: Kept, now: Now, mut random: R) -> Option<Self> {
         let options = settings.openvpn.as_ref()?.options.clone();
         let (beyond, block) = (beyond(&options), Layout::new(options.cipher, options.digest).block);
@@ -131,12 +131,12 @@ impl<R: Random> Link<R> {
         self.commands.push_back(Send::Payload { payload, to }.into());
     }
 
-    /// Whoever the peer is, as far as is known.
+    /// The peer's path, as far as known.
     fn target(&self) -> Option<Path> {
         if self.up { self.endpoint } else { self.remotes.remote().or(self.endpoint) }
     }
 
-    /// Whether the peer may be there: at its remote, or, with `float` and without a remote, anywhere.
+    /// Whether the peer may be at `from`: at its remote or, with `float` and without a remote, anywhere.
     fn may_be_at(&mut self, now: Instant, from: Path) -> bool {
         let here = self.endpoint.is_some_and(|endpoint| endpoint.remote.ip() == from.remote.ip());
         let may = self.settings.float || !self.settings.has_remote || here || self.remotes.knows(from.remote);
@@ -170,7 +170,7 @@ impl<R: Random> Link<R> {
         }
     }
 
-    /// What was asked to be kept is: what waited for it goes on.
+    /// The requested numbers are kept: continues what waited for that.
     fn take_pending(&mut self, now: Now, kept: Kept) {
         let Some(Pending { time, after, from, plain, .. }) =
             self.pending.take_if(|it| it.kept.admitted <= kept.admitted)
@@ -275,7 +275,7 @@ impl<R: Random> Link<R> {
         }
     }
 
-    /// Once, and again when it still holds after [`REPEAT`].
+    /// Logs once, and again if it still holds after [`REPEAT`].
     fn say_once(&mut self, now: Instant, condition: Condition) {
         self.said.retain(|(at, _)| now.saturating_duration_since(*at) < REPEAT);
         if self.said.len() == SAID || self.said.iter().any(|(_, said)| *said == condition) {
@@ -285,7 +285,7 @@ impl<R: Random> Link<R> {
         self.events.push_back(Event::Log { level: condition.level(), condition });
     }
 
-    /// The peer is told nothing: it would not know what to make of it.
+    /// Tells the peer nothing, as it would not understand.
     fn act_on_loops(&mut self, acts: Vec<Act>) {
         for act in acts {
             match act {
@@ -307,11 +307,11 @@ impl<R: Random> Link<R> {
         self.commands.push_back(Receive::Sources(sources).into());
     }
 
-    /// Calls the next remote, so that it hears of this end.
+    /// Calls the next remote, so that it learns of this end.
     fn call(&mut self, now: Instant) {
         let Some(to) = self.target() else { return };
         self.send(PING.to_vec(), to);
-        // A peer without `ping` says nothing by itself. An answer while a start proves itself would count as a wrong one.
+        // A peer without `ping` is silent by itself. While a start is being proved, an answer would count as wrong.
         if !self.admission.is_asking() {
             self.send(Occ::load_request(ALIVE), to);
         }
@@ -321,7 +321,7 @@ impl<R: Random> Link<R> {
         self.remotes.schedule(now, None, &mut self.random);
     }
 
-    /// Keeps the link alive; a peer that was not heard for as long is asked for a sign, which every OpenVPN gives.
+    /// Sends a keepalive. If the peer was silent as long, requests a sign, which every OpenVPN gives.
     fn ping(&mut self, now: Instant) {
         let interval = self.settings.keepalive.interval;
         self.ping_at = Some(now + interval);
@@ -331,7 +331,7 @@ impl<R: Random> Link<R> {
     }
 }
 
-/// What a datagram has beyond its payload, as OpenVPN counts it since 2.6; before it counted a block more.
+/// A datagram's overhead as OpenVPN counts it since 2.6; earlier it counted a block more.
 fn beyond(options: &Options) -> usize {
     let Layout { mac, block } = Layout::new(options.cipher, options.digest);
     let fragment = if options.fragments { FRAGMENT_HEADER } else { 0 };

@@ -1,4 +1,4 @@
-//! The text of options that two ends of OpenVPN compare. Nothing is ever refused for it: a difference is a line in a log.
+//! The option text that OpenVPN ends compare. Nothing is refused for a difference; it is only logged.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -10,19 +10,19 @@ use crate::crypto::cbc_hmac::{CbcCipher, Digest, Layout};
 use crate::packet::layer::Mode;
 use crate::wire::openvpn::{FRAGMENT_HEADER, Framing, PACKET_ID};
 
-/// What OpenVPN adds to the MTU of a tap device.
+/// OpenVPN's addition to the MTU of a tap device.
 const TAP: usize = 32;
-/// Longest value that is shown, in characters.
+/// Longest value shown, in characters.
 const SHOWN: usize = 60;
 
-/// What the text is made of.
+/// Contents of the text.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Options {
     /// TUN or TAP.
     pub mode: Mode,
     /// MTU of the device in bytes.
     pub mtu: usize,
-    /// Own address in the tunnel, of IPv4.
+    /// Own IPv4 address in the tunnel.
     pub own: Option<IpNet>,
     /// The peer's.
     pub peer: Option<IpAddr>,
@@ -39,7 +39,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// The text, as this end's OpenVPN would write it. Of a tap device it gives the MTU as OpenVPN up to 2.5 does: these warn of a
+    /// Formats the text as this end's OpenVPN would. For a tap device it has the MTU of OpenVPN up to 2.5: those warn of a
     /// difference, later ones do not.
     pub fn text(&self) -> String {
         let Layout { mac, block } = Layout::new(self.cipher, self.digest);
@@ -48,7 +48,7 @@ impl Options {
         let link = self.mtu + PACKET_ID + mac + 2 * block + self.framing.counted() + fragment + tap;
         let device = if self.mode == Mode::Tap { "tap" } else { "tun" };
         let mut text = format!("V4,dev-type {device},link-mtu {link},tun-mtu {},proto UDPv4", self.mtu + tap);
-        // Writing to a String does not fail.
+        // Writing to a String cannot fail.
         match (self.own, self.peer) {
             (Some(own), Some(peer)) if self.mode == Mode::Tun && own.prefix_len() == own.max_prefix_len() => {
                 let _ = write!(text, ",ifconfig {peer} {}", own.addr());
@@ -68,7 +68,7 @@ impl Options {
         text
     }
 
-    /// What the peer's text has otherwise, as its own words and this end's.
+    /// Compares with the peer's text; returns the words that differ.
     pub fn differences(&self, theirs: &[u8]) -> Vec<Difference> {
         let ours = self.text();
         let theirs = String::from_utf8_lossy(theirs);
@@ -81,7 +81,7 @@ impl Options {
         let differs = |option: &&str| {
             let (here, there) = (find(&ours, option), find(&theirs, option));
             match *option {
-                // Each end says its own address last in one topology, and the network in the other.
+                // Each end writes its own address last in one topology, and the network in the other.
                 "ifconfig" => match (&here, &there) {
                     (Some(here), Some(there)) => reversed(here) != *there && here != there,
                     _ => false,
@@ -99,7 +99,7 @@ impl Options {
     }
 }
 
-/// An option that the ends have otherwise; `None`: not set. A set option without a value is an empty text.
+/// An option on which the ends differ; `None`: not set. An option without a value is an empty string.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
     /// OpenVPN's name for it.
@@ -114,7 +114,7 @@ fn reversed(pair: &str) -> String {
     pair.split_once(' ').map_or_else(|| pair.to_owned(), |(one, two)| format!("{two} {one}"))
 }
 
-/// What a log line takes of what came from the peer.
+/// Makes the peer's text fit for a log line.
 fn shown(text: &str) -> String {
     text.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '_' }).take(SHOWN).collect()
 }

@@ -1,4 +1,4 @@
-//! The way out: frames of the device to datagrams in OpenVPN's format.
+//! The outward half: seals frames of the device in OpenVPN's format.
 
 use super::fragments::{longest_part, part_of};
 use super::lane::{Send, Settings};
@@ -8,24 +8,24 @@ use crate::core::stats::DropReason;
 use crate::crypto::cbc_hmac::{CbcHmac, IvMark, Layout, pad};
 use crate::wire::openvpn::{Fragment, Framing, PACKET_ID, PacketId};
 
-/// A sender starts anew when its numbers get here, far before they end.
+/// A sender restarts at this number, long before numbers end.
 const SEQ_RENEW: u32 = u32::MAX - (1 << 24);
 
-/// One lane's way out.
+/// One lane's outward half.
 pub struct Outward {
     settings: Settings,
     layout: Layout,
     keys: CbcHmac,
     mark: IvMark,
     framing: Framing,
-    /// The time of this end's start; `None`: nothing is sent.
+    /// Time of this end's start; `None`: nothing is sent.
     time: Option<u32>,
     seq: u32,
-    /// Counts packets that were cut.
+    /// Number of fragmented packets.
     cut: u8,
-    /// Those of the device, and what lets them pass.
+    /// The device's frames and their rules.
     pub frames: FramesOut,
-    /// The longest datagram that the route takes whole, in bytes.
+    /// Longest datagram that the route carries unfragmented, in bytes.
     budget: usize,
     batch: Batch,
     body: Vec<u8>,
@@ -63,7 +63,7 @@ impl Outward {
         self.seq >= SEQ_RENEW
     }
 
-    /// Carries out what the link decided.
+    /// Carries out the link's decision.
     pub fn handle_command(&mut self, command: Send, sink: &mut impl Sink) {
         if command == Send::Stop {
             self.batch.clear();
@@ -86,7 +86,7 @@ impl Outward {
         }
     }
 
-    /// Takes a frame of the device, given in two parts that follow one another (the second may be empty). It may stay until
+    /// Takes a frame of the device, in two consecutive parts (the second may be empty). It may wait until
     /// [`Outward::flush`].
     pub fn handle_frame(&mut self, head: &[u8], tail: &[u8], sink: &mut impl Sink) {
         let Some(class) = self.frames.pass(true, head, tail, sink) else { return };
@@ -97,7 +97,7 @@ impl Outward {
         self.send_payload(head, tail, sink);
     }
 
-    /// Sends what is waiting.
+    /// Sends waiting frames.
     pub fn flush(&mut self, sink: &mut impl Sink) {
         if let (Some(to), false) = (self.frames.endpoint, self.batch.train.is_empty()) {
             let Batch { bytes, train: Train { stride, .. }, class } = &mut self.batch;
@@ -107,7 +107,7 @@ impl Outward {
         self.batch.clear();
     }
 
-    /// Numbers, frames and if need be cuts a payload.
+    /// Numbers, frames and if necessary fragments a payload.
     fn send_payload(&mut self, head: &[u8], tail: &[u8], sink: &mut impl Sink) {
         let mut body = std::mem::take(&mut self.body);
         body.resize(head.len() + tail.len() + self.framing.most(), 0);
@@ -141,7 +141,7 @@ impl Outward {
         }
     }
 
-    /// One datagram more for the batch.
+    /// Adds a datagram to the batch.
     fn add(&mut self, front: &[u8], body: &[u8], sink: &mut impl Sink) {
         let plain = PACKET_ID + front.len() + body.len();
         let total = self.layout.sealed(plain);
@@ -162,7 +162,7 @@ impl Outward {
         inner[PACKET_ID + front.len()..plain].copy_from_slice(body);
         pad(inner, plain);
         self.frames.stats.datagrams_out += 1;
-        // What the route does not take whole is cut into IP fragments, and goes alone: the kernel cuts no train of those.
+        // A datagram too long for the route is fragmented by IP and sent alone: the kernel does not segment those.
         if self.batch.train.is_full() || total > self.budget {
             self.flush(sink);
         }
@@ -170,7 +170,7 @@ impl Outward {
 }
 
 impl Batch {
-    /// Makes room for a datagram; gives where it begins.
+    /// Makes room for a datagram; returns its offset.
     fn add(&mut self, length: usize) -> usize {
         let begin = self.train.used;
         self.train.add(length);

@@ -1,4 +1,4 @@
-//! Datagrams that OpenVPN 2.6.14 sent, under a key made for it, and one that it would ignore, from a Python program: they open, hold what it was given, and are sealed again byte by byte.
+//! Datagrams from OpenVPN 2.6.14, under a key made for them, and one that it would ignore, from a Python program: they open to the original contents and seal again byte for byte.
 
 #![allow(clippy::disallowed_methods, reason = "a test needs some instant to begin at")]
 

@@ -1,24 +1,24 @@
-//! Which datagrams of one start of the peer are new, by OpenVPN's own rules: a window over the sequence numbers, and an age after
-//! which what is missing is not awaited any more.
+//! Replay window for one start of the peer, by OpenVPN's rules: a window of sequence numbers, and an age after which missing ones
+//! are no longer awaited.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::wire::openvpn::PacketId;
 
-/// What is overtaken by what arrived so long ago is refused (OpenVPN: `replay-window`).
+/// Age at which what was overtaken is refused (OpenVPN: `replay-window`).
 const LATE: Duration = Duration::from_secs(15);
-/// How often that is looked at.
+/// How often ages are checked.
 const REAP: Duration = Duration::from_secs(5);
 
-/// Whether a datagram is new.
+/// The window's verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Judged {
-    /// It is, and is remembered.
+    /// New; it is remembered.
     New,
-    /// It was seen before, or may have been.
+    /// Seen before, or possibly so.
     Replayed,
-    /// It is of another start of the sender.
+    /// From another start of the sender.
     OtherStart,
 }
 
@@ -34,35 +34,35 @@ enum Place {
 pub struct Window {
     width: usize,
     time: Option<u32>,
-    /// The greatest number seen. `None`: the next begins the window.
+    /// Greatest number seen. `None`: the next one begins the window.
     greatest: Option<u32>,
     /// From the greatest number down.
     places: VecDeque<Place>,
     reaped_at: Option<Instant>,
-    /// How many were passed over, and not seen since.
+    /// Numbers skipped and not seen since.
     missing: u64,
 }
 
 impl Window {
-    /// Takes nothing before it is [begun](Window::begin). Remembers `width` numbers.
+    /// A window of `width` numbers that accepts nothing until [begun](Window::begin).
     pub fn new(width: usize) -> Self {
         let places = VecDeque::with_capacity(width + 1);
         Self { width, time: None, greatest: None, places, reaped_at: None, missing: 0 }
     }
 
-    /// Takes what is sent under this time, in place of the one before: numbers greater than `after`, or, without it, whatever comes
-    /// first and what it overtook.
+    /// Accepts this time instead of the one before: numbers greater than `after` or, without it, the first to come and those it
+    /// overtook.
     pub fn begin(&mut self, time: u32, after: Option<u32>) {
         (self.time, self.greatest) = (Some(time), after);
         self.places.clear();
     }
 
-    /// The time that is taken.
+    /// The time accepted.
     pub fn time(&self) -> Option<u32> {
         self.time
     }
 
-    /// Datagrams that did not come, as far as gaps in the numbers tell.
+    /// Missing datagrams, as far as gaps in the numbers show.
     pub fn missing(&self) -> u64 {
         self.missing
     }
@@ -94,7 +94,7 @@ impl Window {
         }
         self.places[0] = Place::Arrived(now);
         self.places.truncate(self.width);
-        // What stands before the first datagram ever is not known to have been sent.
+        // Numbers before the very first datagram may never have been sent.
         self.missing += self.greatest.map_or(0, |_| u64::from(gap - 1));
         self.greatest = Some(seq);
         Judged::New
@@ -116,7 +116,7 @@ impl Window {
         }
     }
 
-    /// From the first place, seen from the newest, that is older than [`LATE`], nothing is awaited.
+    /// Stops waiting for anything older than the newest place that exceeds [`LATE`].
     fn reap(&mut self, now: Instant) {
         let is_due = |at: Instant| now.saturating_duration_since(at) >= REAP;
         if !self.reaped_at.is_none_or(is_due) {
@@ -143,8 +143,8 @@ mod tests {
 
     use super::*;
 
-    /// What OpenVPN takes, as a list of arrivals in seconds: 0 is missing, 1 expired. Agreed with OpenVPN 2.4, 2.6 and 2.7 on some
-    /// hundred random packets each.
+    /// OpenVPN's behaviour, as a list of arrivals in seconds: 0 is missing, 1 expired. Agreed with OpenVPN 2.4, 2.6 and 2.7 on
+    /// some hundred random packets each.
     #[derive(Default)]
     struct Model {
         width: usize,
@@ -195,7 +195,7 @@ mod tests {
         }
     }
 
-    /// As a receiver that takes every later start, which is what OpenVPN does.
+    /// A receiver that accepts every later start, like OpenVPN.
     fn takes(window: &mut Window, now: Instant, id: PacketId) -> bool {
         if window.time().is_none_or(|time| id.time > time) && id.seq != 0 {
             window.begin(id.time, None);
@@ -215,7 +215,7 @@ mod tests {
             for (number, (step, seq, wait)) in packets.into_iter().enumerate() {
                 at += wait;
                 base += step;
-                // Mostly near each other, at times far ahead, and another start now and then.
+                // Mostly close together, sometimes far ahead, and now and then another start.
                 let seq = if seq < 150 { base + seq % (2 * width as u32 + 2) } else { base + 100 * seq };
                 let id = PacketId { seq, time: 5 + base / 40 - step % 2 };
                 let now = start + Duration::from_secs(at - 1_000_000);
@@ -223,7 +223,7 @@ mod tests {
             }
         }
 
-        /// None up to the beginning is taken, and each one above it once.
+        /// Accepts none up to the start, and each one above it once.
         #[test]
         fn begins_after_a_number(after in 0u32..1000, seqs in prop::collection::vec(0u32..1200, 1..200)) {
             let now = Instant::now();

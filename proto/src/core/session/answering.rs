@@ -1,4 +1,4 @@
-//! Answers to the peer's calls: which of them get one, and whose session waits for its confirmation.
+//! Answers to the peer's calls: which get one, and whose session awaits confirmation.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -36,8 +36,8 @@ impl Sessions {
         self.answer(now, cause, proven, known, random, out)
     }
 
-    /// A part of an initiation. What has no valid token waits for the others in one place, which nobody else is given for a while:
-    /// a token is another.
+    /// Handles a part of an initiation. Parts without a valid token share one place, kept for one message for a while; those with
+    /// a token have another.
     fn handle_part(
         &mut self,
         now: Instant,
@@ -63,7 +63,7 @@ impl Sessions {
         self.answer(now, &Cause { envelope, from: cause.from, length }, proven, known, random, out)
     }
 
-    /// Answers a whole initiation, if it is its turn.
+    /// Answers a complete initiation, if it is its turn.
     fn answer(
         &mut self,
         now: Instant,
@@ -102,7 +102,7 @@ impl Sessions {
         let to_peer = key(offer.slot, split.responder_to_initiator);
         out.push_back(ReceiveCommand::Accept { key: key_in, after: None, named: None }.into());
         out.push_back(SendCommand::Prepare(KeySlot::Unconfirmed, to_peer).into());
-        // The peer may send in any lane as soon as it has this.
+        // The peer may use any lane once it has this.
         self.send_answer(Kind::Answer, cause, token, &message, random, out);
         let (peer, began_here, born) = (instance, false, now);
         let session = Session { slot, serial, cipher, instance, peer, began_here, born };
@@ -110,22 +110,22 @@ impl Sessions {
         Ok(Outcome::Nothing)
     }
 
-    /// Whether an initiation of this instance was taken that is as new as this one.
+    /// Whether an initiation of this instance, at least as new, was accepted.
     fn was_taken(&self, instance: [u8; 8], seq: u64) -> bool {
         let waiting = self.unconfirmed.as_ref().map(|there| (there.session.instance, there.seq));
         let mut taken = self.confirmed.into_iter().chain(waiting);
         taken.any(|(of, newest)| of == instance && seq <= newest)
     }
 
-    /// Whether the answer to another instance may be about to be confirmed: it keeps its place against all who prove no
-    /// more by a token. To be known proves nothing: calls of that instance may have been kept back.
+    /// Whether the answer to another instance may be about to be confirmed. It keeps its place against all without the
+    /// better proof of a token. A known instance proves nothing: its calls may have been withheld.
     fn others_wait(&self, now: Instant, instance: Instance) -> bool {
         self.unconfirmed
             .as_ref()
             .is_some_and(|there| there.session.instance != instance && now < there.session.born + ANSWER_KEPT)
     }
 
-    /// "Again, with this token", which is good for the address that the initiation came from.
+    /// Sends a retry with a token for the address that the initiation came from.
     fn send_retry(
         &self,
         now: Instant,
@@ -137,7 +137,7 @@ impl Sessions {
         self.send_answer(Kind::Retry, cause, token, &[], random, out);
     }
 
-    /// An answer or retry, of a random length no longer than what it answers; an answer in parts to an initiation in parts.
+    /// Sends an answer or retry, of random length but no longer than its cause; a split answer to a split initiation.
     fn send_answer(
         &self,
         kind: Kind,
@@ -157,8 +157,7 @@ impl Sessions {
     }
 }
 
-/// AES-256-GCM if it is first in both lists, else ChaCha20-Poly1305 if it is in both, else the only common
-/// one.
+/// AES-256-GCM if first in both lists, else ChaCha20-Poly1305 if in both, else the only common one.
 fn common(ours: &[Cipher], theirs: &[Cipher]) -> Option<Cipher> {
     let first = ours.first().filter(|first| theirs.first() == Some(first)).copied();
     let both = |cipher: &Cipher| ours.contains(cipher) && theirs.contains(cipher);

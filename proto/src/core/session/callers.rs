@@ -1,4 +1,4 @@
-//! How many callers that have proven nothing get anything back: an answer, or a retry with a token.
+//! Limits the answers and retries to callers without proof.
 
 use std::time::{Duration, Instant};
 
@@ -9,9 +9,8 @@ use crate::core::replay_cache::ReplayCache;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Whoever has recordings can call as often as the wire takes, but not as an instance that nobody recorded. So an
-/// instance that had no turn yet does not share with those that had theirs: recordings of however many calls use up the
-/// turns of their instances, and then leave room.
+/// With recordings anybody can call at wire speed, but not as a new instance. So an instance that still has turns does
+/// not share the limit with those that had theirs: recordings use up the turns of their instances, then make room.
 #[cfg_attr(test, derive(Clone))]
 pub struct Callers {
     new: RateLimiter,
@@ -30,13 +29,13 @@ impl Default for Callers {
 }
 
 impl Callers {
-    /// For a state that is copied over and over: everybody has all turns.
+    /// For states that are copied repeatedly: everybody has all turns.
     #[cfg(test)]
     pub fn forgetful() -> Self {
         Self { served: ReplayCache::tiny(), ..Self::default() }
     }
 
-    /// Whether this caller gets something back.
+    /// Whether this caller gets a reply.
     pub fn allows(&mut self, now: Instant, instance: Instance) -> bool {
         let turn = (0..CALLERS_TURNS).map(|turn| name(instance, turn));
         if let Some(turn) = turn.into_iter().find(|turn| !self.served.contains(*turn))
@@ -49,7 +48,7 @@ impl Callers {
     }
 }
 
-/// Instances are random, and only who has the key can make one up.
+/// Instances are random, and only a holder of the key can invent one.
 fn name(instance: Instance, turn: u64) -> [u8; 16] {
     let number = u64::from_be_bytes(instance);
     (u128::from(number) << 64 | u128::from(number.wrapping_add(turn))).to_be_bytes()
@@ -69,7 +68,7 @@ mod tests {
     fn recordings_use_up_the_turns_of_their_instances_and_then_leave_room() {
         let (mut callers, start) = (Callers::default(), Instant::now());
         let recorded = 400;
-        // All of them ten times a second, for as long as their turns last.
+        // All of them ten times a second, while their turns last.
         let seconds = recorded * CALLERS_TURNS / u64::from(CALLERS_NEW);
         for tenth in 0..=seconds * 10 {
             let now = start + Duration::from_millis(100) * tenth as u32;

@@ -1,4 +1,4 @@
-//! This end's calls: initiations, and what comes back for them.
+//! This end's calls: initiations and their replies.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use crate::crypto::suite::Exchange;
 use crate::wire::handshake::{Envelope, Kind, Offer, Type, prologue};
 
 impl Call {
-    /// Keeps the state of an initiation, and of few before it.
+    /// Keeps the state of an initiation and of a few before it.
     fn remember(&mut self, attempt: Attempt) {
         let mut room = INITIATION_STATES - 1;
         self.attempts.retain(|old| {
@@ -31,7 +31,7 @@ impl Call {
         self.attempts.push_front(attempt);
     }
 
-    /// Whether the next initiation to this address goes in parts: in turn, but first as it got through last time.
+    /// Whether to split the next initiation to this address: alternately, beginning with what worked last time.
     fn in_parts(&mut self, to: Path, last_time: bool) -> bool {
         let last = self.attempts.iter().find(|attempt| attempt.to == to);
         self.parts.take().unwrap_or(last.map_or(last_time, |last| !last.parts))
@@ -39,7 +39,7 @@ impl Call {
 }
 
 impl Sessions {
-    /// Begins a call now, if none is under way.
+    /// Begins a call now, unless one is in progress.
     pub fn begin(&mut self, now: Instant) {
         if self.call.is_none() {
             let slot = self.free_slot();
@@ -50,14 +50,14 @@ impl Sessions {
         }
     }
 
-    /// The next call begins with an initiation in parts, which every path carries.
+    /// Makes the next call begin with a split initiation, which every path carries.
     pub fn expect_narrow(&mut self) {
         self.parts = true;
     }
 
-    /// A host says, and nobody vouches for it, that a path does not carry what was sent: if that was a whole initiation, the next one
-    /// goes in parts. It is due now, unless there is a session: what was too long is then more likely a probe of the path's MTU, and
-    /// whoever answers a second initiation takes nothing under the answer to the first.
+    /// An unauthenticated message from a host: the path does not carry what was sent. If that was a whole initiation, the next one is
+    /// split. It is due now unless there is a session: then a path MTU probe was more likely too long, and whoever answers a second
+    /// initiation accepts nothing under the answer to the first.
     pub fn handle_too_long(&mut self, now: Instant) {
         if let Some(call) = &mut self.call
             && self.pattern.exchange == Exchange::Hybrid
@@ -70,15 +70,15 @@ impl Sessions {
         }
     }
 
-    /// The next initiation is due at this time at the latest, if a call is under way.
+    /// Makes the next initiation of a call in progress due no later than this.
     pub fn hasten(&mut self, at: Instant) {
         if let Some(call) = &mut self.call {
             call.due = call.due.min(at);
         }
     }
 
-    /// Whether later initiations of the call that was answered are under way, and nothing was heard on the session yet: an
-    /// answer to one of them that is lost would leave the peer without the session.
+    /// Whether later initiations of an answered call are under way and the session is still silent: a lost answer to one
+    /// of them would leave the peer without the session.
     pub fn is_doubtful(&self) -> bool {
         self.answered.as_ref().is_some_and(|answered| !answered.attempts.is_empty())
     }
@@ -88,7 +88,7 @@ impl Sessions {
         self.call.as_ref().is_some_and(|call| call.due <= now)
     }
 
-    /// Sends an initiation of the call along `to`, in no more than `room` bytes if it has parts.
+    /// Sends an initiation along `to`, in at most `room` bytes if it is split.
     pub fn call(
         &mut self,
         now: Instant,
@@ -107,7 +107,7 @@ impl Sessions {
         let mut message = Vec::new();
         let started =
             Initiator::start(&self.pattern, &self.keys.psk(), &head, &offer.encode(), random, &mut message);
-        // An unusable public key was refused with the configuration.
+        // Unusable public keys were refused with the configuration.
         let Ok(state) = started else { return };
         let narrow = call.in_parts(to.far_end(), self.parts) || room < *INITIATION_HYBRID.end();
         let parts = exchange == Exchange::Hybrid && narrow;
@@ -159,7 +159,7 @@ impl Sessions {
             return Err(DropReason::Stale);
         }
         self.parts = parts;
-        // Whatever called before is another process, which is gone.
+        // An earlier caller is another process, now gone.
         if self.confirmed.is_none_or(|(confirmed, _)| confirmed != *peer) {
             self.confirmed = Some((*peer, 0));
         }
@@ -181,14 +181,14 @@ impl Sessions {
         Ok(Outcome::Begun { called })
     }
 
-    /// Whether another peer has just answered an earlier initiation of the same call. The first counts.
+    /// Whether another peer has just answered an earlier initiation of this call. The first one counts.
     fn is_beaten(&self, now: Instant, peer: &Instance) -> bool {
         let first = self.answered.as_ref().map(|first| first.serial);
         let session = self.live.iter().find(|live| first == Some(live.serial));
         session.is_some_and(|first| first.peer != *peer && now < first.born + ANSWERS_RACE)
     }
 
-    /// What an answer belongs to: the slot of the call, and the initiation.
+    /// Returns the slot of the call and the initiation that this answers.
     fn attempt(&self, answer: &Envelope<'_>) -> Option<(u8, &Attempt)> {
         let call = self.call.as_ref().map(|call| (call.slot, &call.attempts));
         let calls = call.into_iter().chain(self.answered.as_ref().map(|call| (call.slot, &call.attempts)));
@@ -198,8 +198,8 @@ impl Sessions {
         })
     }
 
-    /// The peer is busy and wants to see that we get what is sent to our address: the next initiation is due
-    /// now. It goes where the one went that this answers, wherever this came from.
+    /// The peer is busy and wants proof of our address: the next initiation is due now. It goes where the answered one
+    /// went, wherever this came from.
     pub(super) fn handle_retry(
         &mut self,
         now: Instant,

@@ -1,4 +1,4 @@
-//! Messages that come in parts, since the path does not carry them in one datagram: few are held, and only of who holds the key.
+//! Reassembly of messages too long for the path's datagrams. Few are held, and only from holders of the key.
 
 use std::time::Instant;
 
@@ -6,7 +6,7 @@ use super::{Instance, Token};
 use crate::core::limits::ANSWER_KEPT;
 use crate::wire::handshake::{Envelope, PARTS};
 
-/// A message that lacks parts.
+/// An incomplete message.
 #[cfg_attr(test, derive(Clone))]
 struct Held {
     instance: Instance,
@@ -14,7 +14,7 @@ struct Held {
     token: Token,
     since: Instant,
     parts: [Option<Vec<u8>>; PARTS as usize],
-    /// Length of the shortest datagram of it.
+    /// Length of its shortest datagram.
     shortest: usize,
 }
 
@@ -24,13 +24,13 @@ struct Held {
 pub struct Parts(Option<Held>);
 
 impl Parts {
-    /// Whether a message of another instance is held that may still become whole.
+    /// Whether a message of another instance is held that may still be completed.
     pub fn is_taken(&self, now: Instant, by: &Envelope<'_>) -> bool {
         self.0.as_ref().is_some_and(|held| held.instance != by.instance && now < held.since + ANSWER_KEPT)
     }
 
-    /// Takes a part from a datagram of `length` bytes, in place of any other message. With the last one there is the whole message,
-    /// and the length of the shortest datagram that it came in.
+    /// Takes a part from a datagram of `length` bytes, replacing any other message. Once complete, returns the message and the
+    /// length of its shortest datagram.
     pub fn take(&mut self, now: Instant, part: &Envelope<'_>, length: usize) -> Option<(Vec<u8>, usize)> {
         let index = usize::from(part.of.part).checked_sub(1)?;
         let Envelope { instance, seq, token, .. } = *part;
@@ -48,7 +48,7 @@ impl Parts {
         None
     }
 
-    /// Bytes that are held.
+    /// Bytes held.
     #[cfg(test)]
     pub fn held(&self) -> usize {
         self.0.iter().flat_map(|held| held.parts.iter().flatten()).map(Vec::len).sum()

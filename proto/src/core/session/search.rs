@@ -20,25 +20,25 @@ use crate::core::search::{World, search};
 
 use end::{End, Receive, Send};
 
-/// The end that calls, and the one that may never have been told where its peer is.
+/// The end that calls, and the one that may not know its peer's address.
 const FRI: usize = 0;
 const MON: usize = 1;
-/// A session that is dead at the other end is found out, the call is sent, retried, and confirmed.
+/// Time to detect a session that is dead at the other end, and to send, retry and confirm a call.
 const RETURN: Duration = Duration::from_secs(SILENCE.as_secs() + 7);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Act {
-    /// The next initiation of a call.
+    /// The call's next initiation.
     Call(usize),
-    /// An authentic datagram on the session that frames go out under.
+    /// An authentic datagram on the session for frames.
     Word(usize),
     Deliver(usize),
-    /// To the end that sent it.
+    /// To its sender.
     Reflect(usize),
     Restart(usize),
-    /// The link is taken down at this end.
+    /// This end takes the link down.
     Down(usize),
-    /// Nothing happens for as long as an answer keeps its place.
+    /// Nothing happens while an answer keeps its place.
     Wait,
 }
 
@@ -52,7 +52,7 @@ struct Left {
     waits: u8,
 }
 
-/// Something under way. What is sealed under the keys of a session is told apart by the key.
+/// Something under way. The keys of sessions are compared too.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Sent {
     Handshake(Vec<u8>),
@@ -70,13 +70,13 @@ struct Datagram {
 
 #[derive(Clone)]
 struct Small {
-    /// Which ends call by themselves.
+    /// Which ends call on their own.
     remotes: [bool; 2],
     left: Left,
     ends: [End; 2],
     processes: u64,
     record: Vec<Datagram>,
-    /// Keys of sessions that were confirmed, and words that were taken.
+    /// Keys of confirmed sessions, and accepted words.
     confirmed: BTreeSet<Vec<u8>>,
     taken: BTreeSet<(Vec<u8>, u32)>,
     now: Instant,
@@ -90,7 +90,7 @@ impl Small {
         Self { remotes, left, ends, processes: 2, record, confirmed, taken, now }
     }
 
-    /// Carries out what the sessions of an end want done; what they send goes into the record.
+    /// Carries out the sessions' commands; records what they send.
     fn obey(&mut self, which: usize, commands: VecDeque<Command>) {
         for command in commands {
             if let Some(bytes) = self.ends[which].obey(command) {
@@ -136,7 +136,7 @@ impl Small {
     fn take_handshake(&mut self, which: usize, datagram: Vec<u8>) -> Result<(), String> {
         let (now, before) = (self.now, self.ends[which].established());
         let End { sessions, random, .. } = &mut self.ends[which];
-        // What is limited is limited in time only: he may wait.
+        // Rate limits only cost time, and the attacker can wait.
         sessions.callers = Callers::forgetful();
         let mut out = VecDeque::new();
         let received = Received { from: path(1 - which), datagram };
@@ -186,7 +186,7 @@ impl Small {
         Ok(())
     }
 
-    /// Whether each end has opened what the other sends under now.
+    /// Whether each end has opened what the other now sends under.
     fn is_mutual(&self) -> bool {
         [FRI, MON].into_iter().all(|from| {
             let current = self.ends[from].current.as_ref();
@@ -197,8 +197,7 @@ impl Small {
         })
     }
 
-    /// A second of what ends do by themselves. Everything arrives, and behind each call of the peer what is left of `recorded`
-    /// one by one.
+    /// One second of the ends' own actions. Everything arrives, and after each call of the peer one more of `recorded`.
     fn second(&mut self, recorded: &mut Vec<Sent>) -> Result<(), String> {
         self.now += Duration::from_secs(1);
         for which in [FRI, MON] {
@@ -372,7 +371,7 @@ fn joined(remotes: [bool; 2]) -> Small {
     start
 }
 
-/// A handshake takes four steps, so that less depth goes as far from a session.
+/// A handshake takes four steps, so starting from a session needs less depth.
 fn all_is_well(what: &str, remotes: [bool; 2]) {
     for (from, start, depth) in
         [("from the start", Small::new(remotes, LEFT), 6), ("from a session", joined(remotes), 4)]

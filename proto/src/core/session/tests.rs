@@ -1,4 +1,4 @@
-//! Who may take whose place: one responder, and initiations in any order.
+//! Who displaces whom: one responder, and initiations in any order.
 #![allow(clippy::disallowed_methods, reason = "a test needs some instant to begin at")]
 
 use std::net::SocketAddr;
@@ -33,7 +33,7 @@ impl World {
         self.initiation_to(fri, "192.0.2.1:1417")
     }
 
-    /// The same, to this address.
+    /// The same to this address.
     fn initiation_to(&mut self, fri: &mut Sessions, to: &str) -> Vec<u8> {
         let to: SocketAddr = to.parse().unwrap();
         let mut out = VecDeque::new();
@@ -45,7 +45,7 @@ impl World {
         }
     }
 
-    /// mon takes it; gives the serial of the session that waits now.
+    /// mon accepts it; returns the serial of the session now waiting.
     fn answered(&mut self, datagram: &[u8]) -> Result<u32, DropReason> {
         let mut out = VecDeque::new();
         self.mon.handle_handshake(self.now, &received(datagram), &mut self.random, &mut out)?;
@@ -56,7 +56,7 @@ impl World {
         Ok(serial.unwrap_or_else(|| panic!("no session but {out:?}")))
     }
 
-    /// mon takes it and answers with a retry.
+    /// mon answers it with a retry.
     fn retried(&mut self, datagram: &[u8]) -> Vec<u8> {
         let mut out = VecDeque::new();
         let outcome = self.mon.handle_handshake(self.now, &received(datagram), &mut self.random, &mut out);
@@ -67,7 +67,7 @@ impl World {
         }
     }
 
-    /// The initiation that a retry brings about.
+    /// The initiation after a retry.
     fn again(&mut self, fri: &mut Sessions, retry: &[u8]) -> Vec<u8> {
         let taken = fri.handle_handshake(self.now, &received(retry), &mut self.random, &mut VecDeque::new());
         assert!(matches!(taken, Ok(Outcome::Retry { .. })));
@@ -84,7 +84,7 @@ impl World {
         call
     }
 
-    /// What `fri` answers.
+    /// The answer of `fri`.
     fn answer_of(&mut self, fri: &mut Sessions, call: &[u8]) -> Vec<u8> {
         let mut out = VecDeque::new();
         fri.handle_handshake(self.now, &received(call), &mut self.random, &mut out).unwrap();
@@ -117,7 +117,7 @@ fn sessions(now: Instant, exchange: Exchange, random: &mut Dice) -> Sessions {
     Sessions::new(keys, pattern, vec![Cipher::ChaCha20Poly1305], now, random)
 }
 
-/// The second session is in the slot of the first, whose confirmation is on its way through a queue.
+/// The second session uses the slot of the first, whose confirmation is still in a queue.
 #[test]
 fn a_confirmation_counts_for_its_own_session_alone() {
     let mut world = World::new();
@@ -130,7 +130,7 @@ fn a_confirmation_counts_for_its_own_session_alone() {
     assert!(world.confirmed(second) && world.mon.is_alive());
 }
 
-/// Whoever kept initiations from arriving can send them later, but not over a newer one.
+/// An attacker may send withheld initiations later, but not over a newer one.
 #[test]
 fn an_older_initiation_of_the_same_instance_displaces_nothing() {
     let mut world = World::new();
@@ -159,7 +159,7 @@ fn a_copy_of_the_initiation_that_waits_is_no_second_one() {
     assert!(world.confirmed(serial));
 }
 
-/// Its last call was answered and never confirmed; the new process is another instance.
+/// Its last call was answered but never confirmed; the new process is another instance.
 #[test]
 fn a_peer_killed_in_the_middle_of_a_call_is_answered_after_its_restart() {
     let mut world = World::new();
@@ -175,7 +175,7 @@ fn a_peer_killed_in_the_middle_of_a_call_is_answered_after_its_restart() {
     assert!(world.confirmed(serial));
 }
 
-/// Neither may be a recording, but one of them is.
+/// Neither can be proven live, and one is a recording.
 #[test]
 fn who_proves_nothing_takes_the_place_of_nobody_who_waits() {
     let mut world = World::new();
@@ -203,7 +203,7 @@ fn who_proves_nothing_takes_the_place_of_nobody_who_waits() {
     world.answered(&call).unwrap();
 }
 
-/// The answer to its first call was lost: nothing makes it wait for its second one.
+/// The answer to its first call was lost: nothing delays its second one.
 #[test]
 fn a_caller_takes_its_own_place() {
     let mut world = World::new();
@@ -218,7 +218,7 @@ fn a_caller_takes_its_own_place() {
     }
 }
 
-/// A classifier that looks at the first datagram finds no length, and no byte, that is there more often.
+/// A classifier of first datagrams finds no length and no byte value that is more frequent.
 fn assert_unremarkable(all: &[Vec<u8>], lengths: RangeInclusive<usize>) {
     let average = all.len() / lengths.clone().count();
     let mut counts = vec![0; lengths.clone().count()];
@@ -244,7 +244,7 @@ fn first_words_have_no_usual_length_and_no_usual_byte() {
     assert_unremarkable(&all, INITIATION);
 }
 
-/// Its first answer is long under way, so that it is called again, and waits on the session of its second one.
+/// Its first answer takes long, so it is called again and waits on its second session.
 #[test]
 fn a_later_answer_of_the_same_call_is_taken_too() {
     let mut world = World::new();
@@ -259,7 +259,7 @@ fn a_later_answer_of_the_same_call_is_taken_too() {
     assert!(world.mon.is_alive() && !world.mon.is_calling());
 }
 
-/// The peer is known by its answer too; then nothing recorded takes the place of its call.
+/// An answer too identifies the peer; then no recording displaces its call.
 #[test]
 fn a_recorded_call_displaces_none_of_the_peer_that_answered() {
     let mut world = World::new();
@@ -276,7 +276,7 @@ fn a_recorded_call_displaces_none_of_the_peer_that_answered() {
 const ONE: &str = "192.0.2.1:1417";
 const OTHER: &str = "[2001:db8::1]:1417";
 
-/// Two that have the key are called at once.
+/// Two holders of the key are called at once.
 #[test]
 fn of_two_peers_that_answer_a_call_the_first_counts() {
     for later in [0, 999, 1000] {
@@ -293,14 +293,14 @@ fn of_two_peers_that_answer_a_call_the_first_counts() {
         let second =
             world.mon.handle_handshake(world.now, &received(&answers[1]), &mut world.random, &mut out);
         let called = OTHER.parse().unwrap();
-        // One that says nothing after its answer may be gone.
+        // One that is silent after its answer may be gone.
         let expected = if later < 1000 { Err(DropReason::Stale) } else { Ok(Outcome::Begun { called }) };
         assert_eq!(second, expected, "{later} ms");
         assert_eq!(world.mon.sending().map(|session| session.peer == fri.instance), Some(later < 1000));
     }
 }
 
-/// The one that waits has nothing to do with who is called.
+/// The waiting session is independent of who is called.
 #[test]
 fn a_retry_counts_for_the_address_that_was_called_and_for_no_other() {
     let mut world = World::new();
@@ -308,7 +308,7 @@ fn a_retry_counts_for_the_address_that_was_called_and_for_no_other() {
     let call = world.initiation(&mut recorded);
     world.answered(&call).unwrap();
     let calls = [ONE, OTHER].map(|to| world.initiation_to(&mut fri, to));
-    // That the other address was called since makes it no older.
+    // A later call to the other address does not make it older.
     let retry = world.retried(&calls[0]);
     let taken = fri.handle_handshake(world.now, &received(&retry), &mut world.random, &mut VecDeque::new());
     assert_eq!(taken, Ok(Outcome::Retry { called: ONE.parse().unwrap() }));

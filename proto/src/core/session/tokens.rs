@@ -1,4 +1,4 @@
-//! Tokens of retries: whoever names one receives at the address that it calls from.
+//! Retry tokens: whoever presents one receives at the address it calls from.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
@@ -8,7 +8,7 @@ use crate::core::limits::TOKEN_EPOCH;
 use crate::crypto::keys::{DirectionKey, generate};
 use crate::crypto::{Random, constant_time};
 
-/// Makes and knows tokens without keeping any.
+/// Makes and recognises tokens without storing any.
 #[cfg_attr(test, derive(Clone))]
 pub struct Tokens {
     key: DirectionKey,
@@ -16,18 +16,18 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// Draws a key of its own.
+    /// Draws its own key.
     pub fn new(now: Instant, random: &mut impl Random) -> Self {
         Self { key: DirectionKey::new(generate(random)), started: now }
     }
 
-    /// The token of this epoch for an instance that calls from this address.
+    /// The present epoch's token for an instance that calls from this address.
     pub fn of(&self, now: Instant, instance: &Instance, from: SocketAddr) -> Token {
         let [token, _] = self.of_two_epochs(now, instance, from);
         token
     }
 
-    /// Whether `token` is that of this or of the previous epoch. The time tells neither which nor how nearly.
+    /// Whether `token` is from this or the previous epoch. Timing does not reveal which, nor how close it is.
     pub fn prove(&self, now: Instant, instance: &Instance, from: SocketAddr, token: &Token) -> bool {
         constant_time::is_one_of(token, &self.of_two_epochs(now, instance, from))
     }

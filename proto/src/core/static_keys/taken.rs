@@ -1,4 +1,4 @@
-//! The peer's key ids that are live here, and those that were.
+//! The peer's live key ids, and former ones.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -6,15 +6,15 @@ use std::time::Instant;
 use crate::core::key_id::KeyId;
 use crate::core::limits::KEY_ID_END;
 
-/// Key ids that are live at the same time: those of three minutes, and those of a peer that is restarted over and over.
+/// Most live key ids: those of three minutes, or of a peer that keeps restarting.
 const LIVE: usize = 8;
-/// Key ids that were live, kept for as long as a recorded hello could bring them back.
+/// Former key ids, kept while a recorded hello could revive them.
 const ENDED: usize = 64;
 
 #[derive(Clone)]
 struct Live {
     key_id: KeyId,
-    /// The own key id that was named when it was taken.
+    /// The own key id named when it was taken.
     named: KeyId,
     until: Instant,
 }
@@ -26,21 +26,21 @@ struct Ended {
     drawn: u64,
 }
 
-/// Which key ids of the peer were taken.
+/// The peer's key ids that were taken.
 #[derive(Clone, Default)]
 pub struct Taken {
-    /// What was taken last comes first.
+    /// Latest first.
     live: VecDeque<Live>,
     ended: Vec<Ended>,
 }
 
 impl Taken {
-    /// Whether datagrams of this key id are opened.
+    /// Whether datagrams under this key id are opened.
     pub fn is_live(&self, key_id: KeyId) -> bool {
         self.live.iter().any(|live| live.key_id == key_id)
     }
 
-    /// The own key id that was named when this one, which is live, was taken.
+    /// The own key id named when this live one was taken.
     pub fn named(&self, key_id: KeyId) -> Option<KeyId> {
         self.live.iter().find(|live| live.key_id == key_id).map(|live| live.named)
     }
@@ -56,36 +56,36 @@ impl Taken {
         place(one) < place(other)
     }
 
-    /// Makes a key id live that is not; gives the one that has to go for it.
+    /// Makes a key id live; returns the one evicted.
     pub fn take(&mut self, now: Instant, key_id: KeyId, named: KeyId, drawn: u64) -> Option<KeyId> {
         self.live.push_front(Live { key_id, named, until: now + KEY_ID_END });
         let oldest = if self.live.len() > LIVE { self.live.pop_back() } else { None };
         oldest.map(|live| self.end(live.key_id, drawn))
     }
 
-    /// A key id that has run out of time by now.
+    /// Returns a key id that has expired.
     pub fn poll_ended(&mut self, now: Instant, drawn: u64) -> Option<KeyId> {
         let index = self.live.iter().position(|live| live.until <= now)?;
         let live = self.live.remove(index)?;
         Some(self.end(live.key_id, drawn))
     }
 
-    /// When the first of them ends.
+    /// When the first of them expires.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.live.iter().map(|live| live.until).min()
     }
 
-    /// Forgets those that ended before the own key id of this number was drawn: no hello that still counts names one.
+    /// Forgets those that ended before the own key id of this number was drawn: no valid hello names an earlier one.
     pub fn forget_before(&mut self, oldest_named: u64) {
         self.ended.retain(|ended| ended.drawn >= oldest_named);
     }
 
-    /// Whether there are more of them than are kept.
+    /// Whether more of them ended than are kept.
     pub fn is_full(&self) -> bool {
         self.ended.len() > ENDED
     }
 
-    /// Those that ended, each with how many own key ids had been drawn then.
+    /// Those that ended, each with the number of own key ids drawn by then.
     #[cfg(test)]
     pub fn ended(&self) -> impl Iterator<Item = (KeyId, u64)> + '_ {
         self.ended.iter().map(|ended| (ended.key_id, ended.drawn))

@@ -1,5 +1,5 @@
-//! Every order of a few hellos, frames, changes of key ids and restarts, with somebody who records all of it and hands it
-//! out as he likes: nothing is delivered twice, and where he stops the ends find each other (PROTOCOL.md §4.2).
+//! Every order of a few hellos, frames, key id changes and restarts, with an attacker who records everything and replays
+//! it at will: nothing is delivered twice, and once he stops the ends find each other (PROTOCOL.md §4.2).
 #![allow(clippy::disallowed_methods, reason = "virtual time needs some instant to begin at")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,22 +18,22 @@ use crate::wire::datagram::{Header, KEY_ID};
 mod bounds;
 
 const CIPHER: Cipher = Cipher::Aes256Gcm;
-/// The end whose frames are looked at, and the one that delivers them.
+/// The end whose frames are examined, and the end that delivers them.
 const SENDER: usize = 0;
 const RECEIVER: usize = 1;
 const HOUR: u64 = 3_600_000_000;
-/// Round trips after which the ends have found each other.
+/// Round trips within which the ends must find each other.
 const ROUNDS: usize = 4;
 
-/// What else makes a key id live, or does not, in place of the rule: to see that the search finds out.
+/// Other rules for making a key id live, to show that the search finds their faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rule {
-    /// That of PROTOCOL.md.
+    /// The rule of PROTOCOL.md.
     Named,
-    /// As well a hello whose key id has a time that is greater than all that were taken like this, even by a process before,
-    /// and is near this end's clock. (Clocks are right in this world.)
+    /// Also accepts a hello whose key id has a later time than all accepted like this, even by earlier processes, and near
+    /// this end's clock. (Clocks are right in this world.)
     ByTheClock,
-    /// Whatever answers a challenge, however old that is: as in the version before.
+    /// Whatever answers a challenge, however old: as in the previous version.
     Challenged,
 }
 
@@ -44,7 +44,7 @@ enum Act {
     Frame,
     Deliver(usize),
     Renew(usize),
-    /// The peer's key ids run out of time.
+    /// The peer's key ids expire.
     Age(usize),
     Restart(usize),
     Challenge,
@@ -68,7 +68,7 @@ struct Datagram {
     counter: u32,
     bytes: Vec<u8>,
     what: String,
-    /// The challenge that it carries or answers, beside what it is.
+    /// The challenge that it carries or answers.
     challenge: Option<u8>,
 }
 
@@ -79,7 +79,7 @@ struct Open {
     counters: BTreeSet<u32>,
 }
 
-/// One end: what link and lane do with its key ids.
+/// One end: its key ids as link and lane use them.
 #[derive(Clone)]
 struct End {
     keys: StaticKeys,
@@ -96,16 +96,16 @@ struct Small {
     up: bool,
     left: Left,
     ends: [End; 2],
-    /// Draws of each end since the beginning, which tell its key ids apart.
+    /// Number of draws of each end, which distinguish its key ids.
     draws: [u64; 2],
     restarts: [u64; 2],
     record: Vec<Datagram>,
     frames: u8,
     delivered: BTreeSet<u8>,
     now: Instant,
-    /// What the receiver has on disk, with [`Rule::ByTheClock`].
+    /// The receiver's mark on disk, with [`Rule::ByTheClock`].
     mark: u64,
-    /// The receiver's challenges that are open, with [`Rule::Challenged`].
+    /// The receiver's open challenges, with [`Rule::Challenged`].
     challenges: BTreeSet<u8>,
 }
 
@@ -133,7 +133,7 @@ fn hello(heard: Option<KeyId>, seen: bool) -> Vec<u8> {
     body
 }
 
-/// Virtual time begins somewhere.
+/// The start of virtual time.
 fn start() -> Instant {
     Instant::now()
 }
@@ -274,7 +274,7 @@ impl Small {
         }
     }
 
-    /// The receiver asks whoever sends for a new key id; the sender draws one and answers under it.
+    /// The receiver challenges every sender to a new key id; the sender draws one and answers under it.
     fn challenge(&mut self) {
         let challenge = self.left.challenges;
         self.challenges.insert(challenge);
@@ -315,7 +315,7 @@ impl End {
         self.live.insert(key_id.0, Open { window, after, counters: BTreeSet::new() });
     }
 
-    /// What is limited is limited in time only: somebody may wait. And he has more recordings than are remembered.
+    /// Rate limits only cost time, and the attacker can wait. He also has more recordings than are remembered.
     fn forget_limits(&mut self) {
         self.keys.derivations = [RateLimiter::new(DERIVATIONS, DERIVATION); 2];
         self.keys.presentations = [RateLimiter::new(1, PRESENTATION); 2];
@@ -324,7 +324,7 @@ impl End {
     }
 }
 
-/// No two draws of either end are alike.
+/// All draws of both ends differ.
 fn number(which: usize, draws: [u64; 2]) -> Dice {
     Dice(2 * draws[which] + which as u64)
 }
@@ -414,7 +414,7 @@ impl World for Small {
         }
     }
 
-    /// From here on every datagram arrives, once and in order.
+    /// From here on, every datagram arrives once and in order.
     fn check(mut self) -> Result<(), String> {
         for _ in 0..ROUNDS {
             self.ends.iter_mut().for_each(End::forget_limits);
@@ -473,7 +473,7 @@ fn nothing_is_delivered_twice_and_the_ends_find_each_other() {
     }
 }
 
-/// A time above all that were taken by their time, on disk, is no sign that a key id was not taken otherwise.
+/// A later time than all accepted by time, on disk, does not show that a key id was not accepted otherwise.
 #[test]
 fn a_clock_and_a_mark_on_disk_deliver_twice() {
     let left = Left { hellos: [2, 2], renewals: [1, 0], restarts: [0, 1], ages: 0, ..LEFT };
@@ -481,7 +481,7 @@ fn a_clock_and_a_mark_on_disk_deliver_twice() {
     is_found(found, "delivered twice");
 }
 
-/// Nor is an answer to a challenge that was open for long.
+/// Nor does an answer to a long-open challenge.
 #[test]
 fn answers_to_challenges_that_are_withheld_deliver_twice() {
     let left = Left { hellos: [2, 2], renewals: [0, 0], restarts: [0, 0], challenges: 1, ..LEFT };

@@ -1,4 +1,4 @@
-//! What a link is asked for by those who run it.
+//! Operator requests to a link.
 
 use super::*;
 use crate::core::condition::Condition;

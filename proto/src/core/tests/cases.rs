@@ -1,4 +1,4 @@
-//! Cases of docs/cases.md that want two whole ends.
+//! Cases of docs/cases.md that need two whole ends.
 
 use super::super::limits::WINDOW;
 use super::*;
@@ -6,7 +6,7 @@ use super::*;
 const STRANGER: &str = "203.0.113.9:9";
 const HOUR: i64 = 3_600_000_000;
 
-/// A link of each key mode that is up.
+/// An established link in each key mode.
 fn links() -> [World; 2] {
     [settings, handshake].map(|own| {
         let mut world = World::with(own(0), own(1), [0, 0]);
@@ -36,7 +36,7 @@ fn a_frame_is_delivered_once_inside_the_window_at_its_edges_and_after_reorder() 
         assert_eq!((give(count - 1), give(count - 1)), (1, 0), "the newest");
         assert_eq!(give(0), 0, "one behind the window");
         assert_eq!((give(1), give(1)), (1, 0), "the last inside the window");
-        // 4097 has no factor in common with the window: every number once, in no order.
+        // 4097 is coprime to the window's size: every number once, in shuffled order.
         let shuffled = (0..count).map(|step| step * 4097 % count);
         let delivered: usize = shuffled.map(|number| give(number) + give(number)).sum();
         assert_eq!(delivered, count - 3, "all others");
@@ -44,7 +44,7 @@ fn a_frame_is_delivered_once_inside_the_window_at_its_edges_and_after_reorder() 
     }
 }
 
-/// A key of which the counter begins at zero again is a key whose counters are used twice.
+/// If the counter restarts at zero under an old key, counters repeat.
 #[test]
 fn no_key_is_sent_under_twice_however_often_ends_are_killed_and_clocks_set_back() {
     for mut world in links() {
@@ -86,7 +86,7 @@ fn clocks_that_jump_while_the_link_is_up_do_not_end_it() {
     }
 }
 
-/// What an end says to a stranger's datagram: bytes in all.
+/// Total bytes of an end's answers to a stranger's datagram.
 fn answer(world: &mut World, flying: Flying) -> usize {
     let before = world.record.len();
     world.inject(flying);
@@ -104,7 +104,7 @@ fn nothing_that_was_recorded_changed_or_invented_brings_about_more_bytes_than_it
         let record = world.record.clone();
         let mut answered = 0;
         for state in 0..4 {
-            // Up; restarted without anybody to talk to; once more; and that for longer.
+            // Up; restarted without a peer; twice; and for longer.
             match state {
                 0 => {}
                 1 | 2 => world.restart(0),
@@ -158,8 +158,8 @@ fn whatever_is_wrong_meets_the_same_silence() {
     }
 }
 
-/// Somebody on the path copies every datagram of fri's, is faster with the copy, which he sends from an
-/// address of his own, and passes on all that comes there: he wants the link to go through him.
+/// An attacker on the path copies each of fri's datagrams, is faster with the copy, sent from an address of his own,
+/// and relays all replies: he wants the link to go through him.
 #[test]
 fn a_relay_of_copies_cannot_move_the_link() {
     let thief: SocketAddr = STRANGER.parse().unwrap();

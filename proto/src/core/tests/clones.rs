@@ -37,7 +37,7 @@ fn two_ends_of_one_key_are_said_by_all_three_within_a_minute() {
             assert!(world.ends[which].said(&cloned), "{which}: {:?}", world.ends[which].log);
             assert_eq!(problem(&world, which), Some("cloned-end"), "{which}: {:?}", world.ends[which].log);
         }
-        // It is not said for ever, nor once they are no longer two.
+        // The report ends once they are no longer two.
         world.run(120.0);
         let lines = world.ends[0].times("cloned-end");
         assert!(lines <= 4, "{lines} lines in three minutes");
@@ -54,7 +54,7 @@ fn a_peer_that_restarts_roams_or_is_translated_anew_is_no_clone() {
         let mut world = World::with(mode(0), mode(1), [0, 0]);
         world.run(5.0);
         let places = ["203.0.113.7:4242", "203.0.113.7:4243", FRI];
-        // To and fro, with another key id in between.
+        // Back and forth, with another key id in between.
         for turn in 0..12 {
             world.ends[1].address = places[turn % 3].parse().unwrap();
             world.send(1, &[b"from another address, which is long enough to tell"]);
@@ -65,7 +65,7 @@ fn a_peer_that_restarts_roams_or_is_translated_anew_is_no_clone() {
             }
             world.run(3.0);
         }
-        // Killed and started again, in place and elsewhere.
+        // Killed and restarted, in place and elsewhere.
         for turn in 0..6 {
             world.restart(1);
             world.ends[1].address = places[turn / 3].parse().unwrap();
@@ -79,7 +79,7 @@ fn a_peer_that_restarts_roams_or_is_translated_anew_is_no_clone() {
     }
 }
 
-/// Of ends that are called side by side, each may have the key: a second one in reserve.
+/// Ends that are called in parallel may share the key, as a hot standby does.
 #[test]
 fn ends_that_are_called_side_by_side_are_no_clones() {
     for mode in MODES {

@@ -1,4 +1,4 @@
-//! What the simulation (tests/sim) found, each by the shortest way to it.
+//! Findings of the simulation (tests/sim), each by its shortest path.
 
 use super::*;
 
@@ -18,7 +18,7 @@ fn an_end_whose_peer_is_away_has_nothing_to_do_most_of_the_time() {
     }
 }
 
-/// The session is there at the end that called, and nobody answers on it.
+/// The caller has the session, but nobody answers on it.
 #[test]
 fn a_peer_restarted_right_after_its_answer_is_called_again() {
     let mut world = handshake_world();
@@ -37,7 +37,7 @@ fn a_peer_restarted_right_after_its_answer_is_called_again() {
     world.assert_carries();
 }
 
-/// A session that nobody confirms is no reason to overlook that the peer moved.
+/// An unconfirmed session is no reason to ignore that the peer moved.
 #[test]
 fn the_peer_is_followed_though_a_recorded_call_was_answered_later() {
     let mut world = handshake_world();
@@ -56,7 +56,7 @@ fn the_peer_is_followed_though_a_recorded_call_was_answered_later() {
     assert!(world.ends[0].said(&moved("203.0.113.9:5000")), "{:?}", world.ends[0].log);
 }
 
-/// At the next change of sessions the peer still sends on the one that both use.
+/// At the next change of sessions the peer still sends on the one in use.
 #[test]
 fn a_session_in_use_is_kept_when_another_is_there() {
     let mon = LinkSettings { has_remote: true, ..handshake(0) };
@@ -70,7 +70,7 @@ fn a_session_in_use_is_kept_when_another_is_there() {
             let end = &mut world.ends[which];
             end.lane.handle_frames(&[b"a frame"], &mut end.out);
         }
-        // Both are under way when the ends change their keys.
+        // Both are under way when the ends change keys.
         world.settle(0);
         world.settle(1);
         sent += 1;
@@ -81,7 +81,7 @@ fn a_session_in_use_is_kept_when_another_is_there() {
     }
 }
 
-/// The last datagram to an end that is long enough to be answered.
+/// The last datagram to an end long enough to be answered.
 fn last_to(world: &World, to: &str) -> Flying {
     let fits = |flying: &&Flying| flying.to.to_string() == to && flying.bytes.len() >= 120;
     world.record.iter().rfind(fits).unwrap().clone()
@@ -97,7 +97,7 @@ fn an_end_that_is_told_that_its_peer_is_away_calls_now_and_then() {
     world.ends[1].link.handle_notice(now, refused.clone());
     world.run(0.2);
     world.assert_carries();
-    // Anybody can say so, over and over.
+    // Anybody can claim so, repeatedly.
     let keys = LinkKeys::new(&[42; 32]);
     let before = world.record.len();
     for _ in 0..140 {

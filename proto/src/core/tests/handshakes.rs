@@ -13,7 +13,7 @@ fn a_handshake_brings_the_link_up_at_once_whatever_the_clocks_say() {
     }
 }
 
-/// So that it is up no later on a path that carries its datagrams whole.
+/// Thus the link is up no later on a path that carries its datagrams unsplit.
 #[test]
 fn ml_kem_takes_no_datagram_more_until_the_link_is_up() {
     let datagrams = |exchange| {
@@ -122,7 +122,7 @@ fn recorded_handshakes_and_sessions_enter_nowhere() {
     assert_eq!(world.record.len(), sent, "a recording of a confirmed instance gets no answer");
     world.assert_carries();
 
-    // To a restarted end the initiation is new: a few answers, never longer, and nothing enters.
+    // The initiation is new to a restarted end: a few answers, never longer, and nothing enters.
     world.restart(0);
     world.cut = true;
     let sent = world.record.len();
@@ -162,7 +162,7 @@ fn a_flood_of_recorded_initiations_cannot_keep_the_peer_out() {
     assert!(world.up(), "{:?} {:?}", world.ends[0].log, world.ends[1].log);
 }
 
-/// It was kept from arriving until the peer's next process had its session: that of the former one is live still.
+/// It was withheld until the peer's next process had its session; the former session is still live.
 #[test]
 fn what_a_former_process_of_the_peer_said_changes_nothing() {
     for misfit in [false, true] {

@@ -1,4 +1,4 @@
-//! An end that a superserver starts, and leaves when nothing passes.
+//! An end started by a superserver, and left when idle.
 
 use super::*;
 
@@ -26,7 +26,7 @@ fn a_peer_that_left_because_nothing_passed_is_called_when_there_is_a_frame() {
 fn a_peer_that_left_may_call_itself() {
     for mut world in [World::new(), handshake_world()] {
         world.run(10.0);
-        // Here the one that waits is left alone; it has no remote and calls nobody anyway.
+        // Here the waiting end is left alone; without a remote it calls nobody anyway.
         world.ends[1].link.handle_stop(true);
         world.drain();
         world.restart(1);

@@ -1,4 +1,4 @@
-//! What the frames are: routes, sources, sizes.
+//! Inside frames: routes, sources, sizes.
 
 use super::*;
 use crate::core::sources::Sources;

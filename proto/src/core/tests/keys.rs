@@ -1,8 +1,8 @@
-//! Keys that are used up, or that a copy of the machine has too.
+//! Keys that are used up, or shared with a copy of the machine.
 
 use super::*;
 
-/// What names the key of each datagram that an end sent from `at` on: the key id, or whether it is a handshake.
+/// The key of each datagram that an end sent from `at` on: its key id, or `None` for a handshake.
 fn keys_used(world: &World, which: usize, at: usize) -> Vec<Option<KeyId>> {
     let keys = LinkKeys::new(&[42; 32]);
     let sent = world.record[at..].iter().filter(|flying| flying.from == world.ends[which].address);
@@ -13,7 +13,7 @@ fn keys_used(world: &World, which: usize, at: usize) -> Vec<Option<KeyId>> {
     .collect()
 }
 
-/// The link is told of the copy a moment after the lane has noticed, and may have made a key ready until then.
+/// The link hears of the copy a moment after the lane, and may have prepared a key meanwhile.
 #[test]
 fn a_lane_that_is_a_copy_takes_no_key_that_is_older_than_the_links_word() {
     let mut world = handshake_world();
@@ -50,8 +50,8 @@ fn resumed_ends_use_no_key_again_and_the_link_stays_up() {
             world.assert_carries();
             let before = keys_used(&world, which, 0);
             let at = world.record.len();
-            // As the worker does it: nothing is sealed between its look at the clocks and the wiping, nor by it what was
-            // waiting for the rest of a batch.
+            // As in the worker: between its look at the clocks and the wiping nothing is sealed, not even what waited
+            // for the rest of a batch.
             let end = &mut world.ends[which];
             end.lane.outward.handle_frame(b"waiting", &[], &mut end.out);
             end.lane.wipe_all(&mut end.out);
@@ -75,7 +75,7 @@ fn resumed_ends_use_no_key_again_and_the_link_stays_up() {
             let opened_again: u64 =
                 world.ends.iter().map(|end| end.stats().drops(DropReason::Replayed)).sum();
             assert_eq!(opened_again, 0);
-            // What was recorded before the copy was made is refused by it.
+            // It refuses recordings from before the copy was made.
             world.ends[which].out.frames.clear();
             let address = world.ends[which].address;
             let old: Vec<_> =
@@ -125,7 +125,7 @@ fn a_key_that_sealed_many_blocks_is_changed_without_losing_a_frame_and_refuses_a
                 world.assert_carries();
                 world.run(0.05);
             }
-            // A frame of 100 bytes is seven blocks, and one for its header.
+            // A frame of 100 bytes is seven blocks, plus one for its header.
             assert_eq!(world.prepared.len() > before, changes, "after {worn} blocks");
         }
         world.ends[1].lane.outward.wear(BLOCKS_END);

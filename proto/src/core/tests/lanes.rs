@@ -1,4 +1,4 @@
-//! Several lanes: which are used, and the way of each.
+//! Several lanes: which are used, and their ways.
 
 use super::*;
 use crate::core::bulk::{self, Bulk};
@@ -14,7 +14,7 @@ fn several(mode: KeyMode, lanes: [u8; 2]) -> World {
 const MODES: [KeyMode; 2] = [KeyMode::Handshake, KeyMode::Static];
 
 impl World {
-    /// A frame goes out in that lane.
+    /// Sends a frame in that lane.
     fn send_in(&mut self, which: usize, lane: u8, frame: &[u8]) {
         let end = &mut self.ends[which];
         match lane {
@@ -27,14 +27,14 @@ impl World {
         self.drain();
     }
 
-    /// What came out of each lane of an end, which forgets it.
+    /// Takes the output of each lane of an end.
     fn came(&mut self, which: usize) -> Vec<Vec<Vec<u8>>> {
         let end = &mut self.ends[which];
         let others = end.others.iter_mut().map(|beside| std::mem::take(&mut beside.out.frames));
         [std::mem::take(&mut end.out.frames)].into_iter().chain(others).collect()
     }
 
-    /// A frame in each lane that is used arrives in that lane, both ways; gives from which ports frames went.
+    /// Asserts that a frame in each used lane arrives there, both ways; returns the ports frames came from.
     fn assert_carries_in(&mut self, lanes: u8) -> [Vec<u16>; 2] {
         [0, 1].map(|which| {
             assert_eq!(self.ends[which].used, lanes);
@@ -177,7 +177,7 @@ fn a_lane_is_followed_to_no_other_host_and_says_nothing_that_counts_but_of_its_w
     for mode in MODES {
         let mut world = several(mode, [2, 2]);
         world.run(2.0);
-        // The question of the calling end goes on from another host.
+        // The caller's question is relayed from another host.
         world.record.clear();
         world.cut_ports = vec![OWN_PORTS + 1];
         world.run(LANE_CHECK.as_secs_f64());
@@ -218,7 +218,7 @@ fn frames_of_a_flow_keep_their_order_however_lanes_overtake_each_other() {
         let mut world = several(mode, [4, 4]);
         world.run(2.0);
         let (mut dice, mut next, mut expected) = (Dice(9), [0u32; FLOWS], [0u32; FLOWS]);
-        // Each lane's own datagrams keep their order, as on a path, and wait for any time beside the others'.
+        // Each lane's own datagrams stay in order, as on a path; those of others delay them arbitrarily.
         let mut waiting: [VecDeque<Flying>; 4] = Default::default();
         for _ in 0..25_000 {
             let lane = dice.below(4);
@@ -298,7 +298,7 @@ fn recordings_deliver_nothing_in_any_lane_whoever_was_started_again() {
     }
 }
 
-/// Without a limit it could ask the privileged process for a socket with each word.
+/// Without a limit, each message could request a socket from the privileged process.
 #[test]
 fn a_peer_that_says_something_else_each_time_costs_few_sockets() {
     for mode in MODES {

@@ -1,4 +1,4 @@
-//! Ends that start, end, stay away and come back, with static keys.
+//! Ends that start, stop, stay away and return, with static keys.
 
 use super::*;
 

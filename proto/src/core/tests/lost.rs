@@ -1,4 +1,4 @@
-//! What did not come is counted, from the gaps in the peer's counters.
+//! Losses are counted from gaps in the peer's counters.
 
 use super::*;
 

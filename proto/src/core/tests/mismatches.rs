@@ -1,4 +1,4 @@
-//! Ends whose settings do not fit say so.
+//! Ends with mismatched settings say so.
 
 use super::*;
 use crate::wire::control::{Loop, LoopState};
@@ -51,7 +51,7 @@ fn another_direction_cipher_or_key_is_said_on_both_ends() {
         let said = |end: &End| codes.into_iter().any(|code| end.times(code) > 0);
         let mut world = World::with(settings(0), fri, [0, 0]);
         world.run(5.0);
-        // The end that waits answers nothing, so only it can say; told the address, both do.
+        // The waiting end answers nothing, so only it can report; if it is told the address, both do.
         assert!(said(&world.ends[0]), "{:?}", world.ends[0].log);
         assert!(!world.up());
         let called = LinkSettings { has_remote: true, ..settings(0) };
@@ -86,7 +86,7 @@ fn static_keys_against_handshake_keys_are_said_on_both_ends() {
     }
 }
 
-/// No end falls back to the other's way by itself.
+/// Neither end falls back to the other's key exchange.
 #[test]
 fn different_ways_to_agree_on_keys_are_said_on_both_ends() {
     use Exchange::{Hybrid, X25519};
@@ -110,7 +110,7 @@ fn different_ways_to_agree_on_keys_are_said_on_both_ends() {
     }
 }
 
-/// Up and down are said by the parent, at its own pace; the rest is the link's.
+/// The parent reports up and down, at its own pace; the rest is the link's.
 #[test]
 fn a_peer_that_fits_and_does_not_in_turns_draws_out_a_few_lines_a_minute() {
     for mode in [KeyMode::Static, KeyMode::Handshake] {
@@ -129,13 +129,13 @@ fn a_peer_that_fits_and_does_not_in_turns_draws_out_a_few_lines_a_minute() {
         }
         let drawn = lines(&world) - before;
         assert!((1..=12).contains(&drawn), "{mode:?}: {drawn} lines");
-        // What it is about is known all the same.
+        // The subject is known all the same.
         world.run(150.0);
         assert!(world.up(), "{mode:?}: {:?}", world.ends[0].log.last());
     }
 }
 
-/// Sends a body from one end under its key, whatever it says.
+/// Sends any body from one end under its key.
 fn say_as(world: &mut World, which: usize, body: Vec<u8>) {
     let (now, to) = (world.now(which).instant, world.ends[1 - which].address.into());
     let end = &mut world.ends[which];
@@ -201,7 +201,7 @@ fn a_peer_that_holds_frames_and_lets_them_go_in_turns_draws_out_a_few_lines_a_mi
     assert!(world.up());
 }
 
-/// What was met at the first end.
+/// Conditions at the first end.
 fn lines(world: &World) -> usize {
     world.ends[0].log.iter().filter(|said| matches!(said, Said::Met(_))).count()
 }

@@ -1,4 +1,4 @@
-//! Addresses that change, and paths that take less.
+//! Changing addresses, and narrower paths.
 
 use super::*;
 
@@ -14,7 +14,7 @@ fn answers_leave_from_the_address_that_was_asked() {
         world.assert_carries();
         let from_mon = world.record.iter().filter(|flying| flying.to == world.ends[1].address);
         assert!(from_mon.clone().count() > 3 && from_mon.clone().all(|flying| flying.from == second));
-        // The address goes away: the other one serves, and the peer follows.
+        // The address goes away: the other is used, and the peer follows.
         world.ends[0].also = None;
         world.send(0, &[b"from the other address"]);
         world.run(7.0);
@@ -33,7 +33,7 @@ fn the_peer_is_followed_to_a_new_address_but_a_copy_cannot_move_it() {
     assert!(world.ends[0].said(&moved("203.0.113.7:4242")), "{:?}", world.ends[0].log);
     world.assert_carries();
 
-    // A copy from a faster path arrives first, but the old address still answers.
+    // A copy by a faster path arrives first, but the old address still answers.
     let thief: SocketAddr = "203.0.113.9:9".parse().unwrap();
     let end = &mut world.ends[1];
     end.lane.handle_frames(&[b"stolen"], &mut end.out);
@@ -45,7 +45,7 @@ fn the_peer_is_followed_to_a_new_address_but_a_copy_cannot_move_it() {
     world.assert_carries();
 }
 
-/// Sends a full frame ten times a second; gives the seconds after which one came through again.
+/// Sends a full frame ten times a second; returns the seconds until one passed again.
 fn recovers(world: &mut World, limit: f64) -> f64 {
     let frame = [7; 1400];
     let mut seconds = 0.0;
@@ -88,7 +88,7 @@ fn a_path_that_shrinks_passes_full_frames_again_within_three_seconds() {
     }
 }
 
-/// What an end says that passes.
+/// The budget that an end reports.
 fn said(world: &World, which: usize) -> Option<usize> {
     let end = &world.ends[which];
     let state = end.link.state(world.now(which).instant, &end.lane.stats());
@@ -124,7 +124,7 @@ fn full_frames_cross_a_path_below_the_base_and_only_what_passed_is_said() {
     }
 }
 
-/// All that an end offers does not fit into what every path takes: the link comes up without, and the rest follows.
+/// An end's whole offer does not fit in what every path carries: the link comes up without it, and the rest follows.
 #[test]
 fn a_hello_with_many_routes_crosses_a_narrow_path() {
     for (mut mon, fri) in [(settings(0), settings(1)), (handshake(0), handshake(1))] {
@@ -139,7 +139,7 @@ fn a_hello_with_many_routes_crosses_a_narrow_path() {
     }
 }
 
-/// Nothing says that the first initiation was too long; the second goes in parts. Sessions are renewed by the first.
+/// Nothing says that the first initiation was too long; the second is split. The first end renews sessions.
 #[test]
 fn a_link_comes_up_and_stays_up_on_a_path_that_carries_no_key_of_ml_kem() {
     for passes in [548, 972, 1232, 1311] {
@@ -169,7 +169,7 @@ fn a_host_that_says_too_long_has_the_link_up_at_once() {
     assert!(world.up());
 }
 
-/// What is configured counts, and is not measured.
+/// A configured value is used without measuring.
 #[test]
 fn a_configured_path_mtu_is_used_as_it_is() {
     for (mut mon, mut fri) in [(settings(0), settings(1)), (handshake(0), handshake(1))] {
@@ -213,8 +213,8 @@ fn a_pinned_peer_is_not_followed() {
     assert!(world.ends[0].times("peer-moved") == 0);
 }
 
-/// The host of one end is cloned, or its clock is set, just when its peer has moved: the peer has to learn the new key id
-/// where it is now, or it cannot prove that it is there.
+/// The host of one end is cloned, or its clock set, just after its peer has moved: the peer must learn the new key id at
+/// its new place, or it cannot prove that it is there.
 #[test]
 fn a_peer_that_moved_is_followed_by_an_end_that_has_new_keys() {
     let mut world = World::new();
@@ -229,7 +229,7 @@ fn a_peer_that_moved_is_followed_by_an_end_that_has_new_keys() {
     assert!(world.ends.iter().all(|end| !end.fell()), "{:?} {:?}", world.ends[0].log, world.ends[1].log);
 }
 
-/// A recording, sent from elsewhere to an end that was restarted since: only the pinned address is told that it is there.
+/// A recording, sent from elsewhere to a restarted end: only the pinned address is told that it is there.
 #[test]
 fn a_pinned_end_presents_itself_to_nobody_else() {
     let mut pinned = settings(1);
@@ -247,7 +247,7 @@ fn a_pinned_end_presents_itself_to_nobody_else() {
     assert!(world.ends[1].said(&Condition::PeerPinned { from: elsewhere }), "{:?}", world.ends[1].log);
     assert!(world.record[before..].iter().all(|flying| flying.to != elsewhere));
     world.elapsed += Duration::from_secs(1);
-    // Whoever has no pinned address answers it.
+    // An end without a pinned address answers it.
     world.restart(0);
     let to_free = |flying: &&Flying| flying.to == world.ends[0].address && flying.bytes.len() > 200;
     let recorded = world.record.iter().find(to_free).cloned().unwrap();
@@ -255,8 +255,7 @@ fn a_pinned_end_presents_itself_to_nobody_else() {
     assert!(world.record[before..].iter().any(|flying| flying.to == elsewhere));
 }
 
-/// The peer draws a new key id, and a network between them changes where it comes from: a hello that is not
-/// followed is not answered.
+/// The peer draws a new key id, and NAT changes its address: an unaccepted hello is not answered.
 #[test]
 fn a_pinned_end_takes_a_key_id_from_elsewhere_and_sends_no_hello_there() {
     let mut pinned = settings(1);
@@ -270,7 +269,7 @@ fn a_pinned_end_takes_a_key_id_from_elsewhere_and_sends_no_hello_there() {
     world.ends[0].link.handle_rekey(now);
     world.run(15.0);
     assert!(world.ends[1].said(&Condition::PeerPinned { from: elsewhere }), "{:?}", world.ends[1].log);
-    // A pong is no longer than its ping; nothing else goes there.
+    // A pong is no longer than its ping; nothing else is sent there.
     let pong = 44;
     assert!(world.record[before..].iter().all(|flying| flying.to != elsewhere || flying.bytes.len() <= pong));
 }

@@ -1,4 +1,4 @@
-//! Peers with several addresses, of which some are dead, slow, or lead one way only.
+//! Peers with several addresses, some dead, slow, or one-way.
 
 use super::*;
 use crate::core::limits::ADDRESSES;
@@ -11,7 +11,7 @@ const MON6: &str = "[2001:db8::1]:1417";
 const DEAD: &str = "203.0.113.1:1417";
 const DEAD6: &str = "[2001:db8:dead::1]:1417";
 
-/// Milliseconds that a datagram takes to and from each address of mon's; `None`: it is lost.
+/// Delay in milliseconds to and from each address of mon; `None`: lost.
 type Ways = [(&'static str, Option<u64>, Option<u64>); 2];
 
 /// fri calls, and mon is where the ways lead.
@@ -57,7 +57,7 @@ impl Race {
         due.into_iter().for_each(|(_, flying)| self.world.inject(flying));
     }
 
-    /// How long it takes until both ends are up.
+    /// Seconds until both ends are up.
     fn seconds(&mut self) -> f64 {
         let start = self.world.elapsed;
         while !self.world.up() {
@@ -77,7 +77,7 @@ impl Race {
         self.world.ends.iter().all(|end| end.out.frames == [b"a frame"])
     }
 
-    /// When each address was called first, in this order.
+    /// When each address was first called, in order.
     fn first_calls(&mut self, seconds: f64) -> Vec<(f64, SocketAddr)> {
         let mut calls: Vec<(f64, SocketAddr)> = Vec::new();
         let until = self.world.elapsed + Duration::from_secs_f64(seconds);
@@ -94,7 +94,7 @@ impl Race {
         calls
     }
 
-    /// How many datagrams fri sends in so many seconds; the parts of one initiation are one.
+    /// Datagrams that fri sends in so many seconds; the parts of one initiation count as one.
     fn sent(&mut self, seconds: f64) -> usize {
         let before = self.world.record.len();
         self.run(seconds);
@@ -141,7 +141,7 @@ fn of_twenty_dead_addresses_sixteen_are_called_within_a_second_and_families_alte
     }
 }
 
-/// From when each was called once.
+/// Once each was called.
 #[test]
 fn many_addresses_are_called_as_seldom_as_one() {
     for mode in modes() {
@@ -149,7 +149,7 @@ fn many_addresses_are_called_as_seldom_as_one() {
         let all: Vec<&str> = all.iter().map(String::as_str).collect();
         let [mut one, mut many] = [&all[..1], &all].map(|remotes| Race::new(mode, remotes, NEAR));
         [&mut one, &mut many].into_iter().for_each(|race| race.run(6.0));
-        // In the first half minute and later, with pauses of their own.
+        // In the first half minute and later, which have different pauses.
         for seconds in [20.0, 400.0] {
             let (one, many) = (one.sent(seconds), many.sent(seconds));
             // Each pause varies by a fifth.
@@ -215,7 +215,7 @@ fn the_first_that_answers_is_called_alone_for_a_while() {
     for mode in modes() {
         let mut race = Race::new(mode, &[MON6, MON, DEAD], [(MON, None, None), (MON6, Some(80), Some(80))]);
         race.run(0.18);
-        // It has answered once, and nothing else ever comes back.
+        // It has answered once; nothing ever returns again.
         race.ways = [(MON, None, None), (MON6, None, None)];
         race.run(1.5);
         let others = |race: &Race| {
@@ -228,7 +228,7 @@ fn the_first_that_answers_is_called_alone_for_a_while() {
     }
 }
 
-/// A call arrives on the second way too, and what the peer makes of it never comes back.
+/// A call also arrives on the second path, but the reply never returns.
 #[test]
 fn an_answer_that_is_lost_on_one_way_does_not_spoil_that_of_another() {
     for mode in modes() {
@@ -263,7 +263,7 @@ fn addresses_that_come_one_by_one_are_called_as_they_come_and_none_again_for_tha
     }
 }
 
-/// Each look-up of such a name gives another order.
+/// Each look-up of such a name yields another order.
 #[test]
 fn the_same_addresses_in_another_order_are_no_news() {
     for mode in modes() {
@@ -328,7 +328,7 @@ fn nobody_at_any_address_is_said_once_for_all() {
     }
 }
 
-/// The first address answers and never lets the link come up.
+/// The first address answers but never lets the link come up.
 #[test]
 fn a_peer_that_stops_halfway_is_left_for_another_address() {
     for mode in modes() {

@@ -1,4 +1,4 @@
-//! Handshakes against somebody beside the path, who sees all, sends what he recorded or kept back when he was on the
+//! Handshakes against an observer beside the path, who sees everything, sends what he recorded or withheld while on the
 //! path, and drops nothing any more.
 
 use super::*;
@@ -19,7 +19,7 @@ fn calls(world: &World, to: &str) -> Vec<Flying> {
     world.record.iter().filter(|flying| is_call(flying, to)).cloned().collect()
 }
 
-/// Time passes in steps of 50 ms; `wire` decides what becomes of each datagram: true passes it.
+/// Time passes in steps of 50 ms; `wire` decides whether each datagram passes.
 fn run(world: &mut World, seconds: f64, wire: &mut dyn FnMut(&mut World, &Flying) -> bool) {
     let until = world.elapsed + Duration::from_secs_f64(seconds);
     while world.elapsed < until {
@@ -34,8 +34,8 @@ fn run(world: &mut World, seconds: f64, wire: &mut dyn FnMut(&mut World, &Flying
     }
 }
 
-/// Sends a recorded call to mon right behind each of the peer's; gives how long the link took to come up, and how many
-/// were used.
+/// Sends mon a recorded call right after each of the peer's; returns the time until the link was up, and how many were
+/// used.
 fn chased(world: &mut World, mut recorded: Vec<Flying>) -> (Duration, usize) {
     let (began, all) = (world.elapsed, recorded.len());
     while !world.up() && world.elapsed < began + Duration::from_secs(600) {
@@ -86,7 +86,7 @@ fn an_ends_own_calls_of_former_instances_sent_back_keep_it_down_no_longer() {
     assert!(took < Duration::from_secs(8) && used > 0, "{took:?} with {used} recordings");
 }
 
-/// They are newer than all that mon took of that instance, and prove no more than others.
+/// They are newer than all that mon accepted of that instance, but prove no more than others.
 #[test]
 fn withheld_calls_of_the_known_instance_hold_no_place_against_a_token() {
     for restarted in [false, true] {
@@ -149,15 +149,15 @@ fn no_more_than_ten_callers_a_second_get_anything_back() {
     }
 }
 
-/// The same ones over and over, some thousand a second, from the peer's own address and from others: when their
-/// turns are over at the latest, the peer has its own.
+/// The same ones repeatedly, some thousand a second, from the peer's own address and others: at the latest when their
+/// turns are over, the peer gets its own.
 #[test]
 fn a_flood_of_recordings_keeps_the_peer_out_for_a_bounded_time() {
     let count = 40;
     let (mut world, recorded) = instances(count);
     world.cut = false;
     let (began, flood) = (world.elapsed, &recorded);
-    // The lane would drop what it took before: whoever has more recordings than it remembers gets past that.
+    // The lane drops what it remembers: an attacker with more recordings than that gets past it.
     let flood = |world: &mut World| {
         for flying in flood {
             let now = world.now(0);

@@ -1,4 +1,4 @@
-//! What somebody recorded, changes or floods, with static keys.
+//! Recordings, modified datagrams and floods, with static keys.
 
 use super::*;
 
@@ -87,8 +87,7 @@ fn a_recording_cannot_enter_a_restarted_receiver() {
     assert!(answers.iter().all(|answer| Some(answer.bytes.len()) <= longest));
 }
 
-/// The peer goes on under the key id that it had, and the restarted receiver takes that key id: but nothing that was sealed
-/// before it was restarted.
+/// The peer continues under its key id, and the restarted receiver accepts that: but nothing sealed before it restarted.
 #[test]
 fn frames_from_before_a_restart_do_not_arrive_again_under_a_key_id_that_lasts() {
     let mut world = World::new();
@@ -134,7 +133,7 @@ fn recordings_of_old_key_ids_take_no_room_from_what_is_new() {
     let recording: Vec<_> =
         world.record.iter().filter(|flying| flying.to == MON.parse().unwrap()).cloned().collect();
     world.restart(1);
-    // What was live has ended.
+    // Whatever was live has expired.
     world.run(200.0);
     world.assert_carries();
     let before = world.ends[0].stats().drops(DropReason::RateLimited);

@@ -1,5 +1,5 @@
-//! Ends whose threads are not scheduled at once: every command, notice and datagram waits a while, and what is
-//! unproven waits in a queue of its own, as between the threads of the daemon.
+//! Ends whose threads are not scheduled at once. Commands, notices and datagrams wait a while, and unproven ones in a
+//! queue of their own, as between the daemon's threads.
 
 use super::*;
 
@@ -8,7 +8,7 @@ const STEP: Duration = Duration::from_millis(3);
 struct Slow {
     world: World,
     dice: Dice,
-    /// One in so many steps does what there is to do.
+    /// One in so many steps does the pending work.
     pace: u64,
     proven: [VecDeque<Notice>; 2],
     unproven: [VecDeque<Notice>; 2],
@@ -75,7 +75,7 @@ impl Slow {
         end.lane.handle_datagram(now.instant, path, &mut flying.bytes.clone(), &mut end.out);
     }
 
-    /// Whether a frame each way arrives within some seconds; each is sent three times.
+    /// Whether a frame in each direction arrives within some seconds; each is sent three times.
     fn carries(&mut self) -> bool {
         self.world.ends.iter_mut().for_each(|end| end.out.frames.clear());
         for _ in 0..3 {
@@ -88,8 +88,8 @@ impl Slow {
     }
 }
 
-/// An end that resumes while the ends are about to learn each other's key ids leaves both with key ids that the other
-/// does not know, and both in the belief that all is well.
+/// An end that resumes while the ends are about to exchange key ids leaves both with key ids unknown to the other, and
+/// both believing that all is well.
 #[test]
 fn an_end_that_resumes_at_any_moment_is_back_within_ten_seconds() {
     for seed in 0..300 {

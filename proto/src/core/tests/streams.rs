@@ -11,7 +11,7 @@ fn worlds() -> [World; 2] {
     })
 }
 
-/// Runs until frames pass both ways again; for how many seconds.
+/// Runs until frames pass in both directions again; returns the seconds.
 fn carries_after(world: &mut World, limit: f64) -> f64 {
     let begun = world.elapsed;
     loop {

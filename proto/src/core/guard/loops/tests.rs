@@ -8,13 +8,13 @@ struct End {
     site: usize,
     loops: Loops,
     held: bool,
-    /// Another program, or an older version: what it does not know is a frame.
+    /// Another program, or an older version: probes are frames to it.
     is_old: bool,
     said: Vec<(Instant, Condition)>,
     rerouted: Vec<bool>,
 }
 
-/// Sites, the links between them, and cables beside those.
+/// Sites, the links between them, and parallel cables.
 struct World {
     now: Instant,
     random: Dice,
@@ -50,7 +50,7 @@ impl World {
         (0..self.links.len()).flat_map(|link| [(link, 0), (link, 1)]).collect()
     }
 
-    /// Whether what enters the segment of one end of a link comes out of the other's device.
+    /// Whether frames that enter the segment at one end of a link come out of the other end's device.
     fn is_joined_beside(&self, link: usize) -> bool {
         let open = self
             .links
@@ -106,7 +106,7 @@ impl World {
         }
     }
 
-    /// The ends that let no frame pass.
+    /// The ends that block frames.
     fn held(&self) -> Vec<(usize, usize)> {
         self.ends().into_iter().filter(|(link, which)| self.links[*link][*which].held).collect()
     }
@@ -136,7 +136,7 @@ fn one_end_of_one_link_opens_any_loop_within_a_round_and_the_loop_s_end_lets_fra
         }
         world.run(HOLD[0] * 4);
         assert_eq!(world.held(), held, "the loop is there still");
-        // The way that stayed open goes away.
+        // The path that stayed open goes away.
         match world.cables.is_empty() {
             true => world.links.iter_mut().enumerate().filter(|(number, _)| *number != link).for_each(
                 |(_, ends)| {
@@ -226,7 +226,7 @@ fn copies_and_recordings_hold_nothing_and_are_said_once_a_minute() {
     let again = end.loops.handle_sighting(now + REPEAT, Sighting { probe: fresh, tunnelled: false }, random);
     assert_eq!(again.len(), 2);
     assert_eq!(end.loops.condition(now + REPEAT * 2), None);
-    // However often a host shows the peer the same, it tells of it once.
+    // However often a host shows it the same, the peer reports it once.
     let shown = (0..1000)
         .flat_map(|_| peer.loops.handle_sighting(now, Sighting { probe: fresh, tunnelled: false }, random));
     assert_eq!(shown.count(), 1);

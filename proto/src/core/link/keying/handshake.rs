@@ -1,4 +1,4 @@
-//! Handshake mode: sessions, and when one is begun.
+//! Handshake mode: sessions and when to begin them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ use crate::crypto::suite::{Cipher, Exchange};
 use crate::crypto::{Random, wrap};
 use crate::wire::handshake::Type;
 
-/// Length of the datagram by which an end in this mode shows itself to one in static mode.
+/// Length of the datagram that shows this mode to an end in static mode.
 const SIGN: usize = wrap::OVERHEAD + 1;
 
 /// The sessions of a link.
@@ -29,12 +29,12 @@ pub struct Handshake {
     keys: Arc<LinkKeys>,
     exchange: Exchange,
     sessions: Sessions,
-    /// When a call was last begun because a host said that the peer is away.
+    /// When a call last began because a host said that the peer is away.
     refused_at: Option<Instant>,
 }
 
 impl Handshake {
-    /// No session yet; an end with a remote begins to call.
+    /// No session yet; an end with a remote begins a call.
     pub fn new(
         settings: &LinkSettings,
         keys: Arc<LinkKeys>,
@@ -51,8 +51,8 @@ impl Handshake {
         Self { keys, exchange, sessions, refused_at: None }
     }
 
-    /// When nothing has been heard for so long that another session is needed. Without a link too: a peer that was
-    /// restarted after its answer does not know the session.
+    /// When silence requires another session. It does without a link too: a peer that restarted after its answer does
+    /// not know the session.
     fn silent_at(&self, here: Here) -> Option<Instant> {
         let since = self.sessions.current().map(|(born, _)| born);
         let doubtful = self.sessions.is_doubtful() && !here.up;
@@ -114,7 +114,7 @@ impl<R: Random> Keying<R> for Handshake {
         matches!(under, KeyRef::Session(serial) if self.sessions.is_of_peer(serial))
     }
 
-    /// A session with another instance than the one before begins by a new handshake, so what comes under it is new.
+    /// A session with a new instance begins by a new handshake, so whatever comes under it is new.
     fn speaker(&self, under: KeyRef, _proves: bool) -> Option<Speaker> {
         let KeyRef::Session(serial) = under else { return None };
         self.sessions.peer_of(serial).map(Speaker::Instance)
@@ -159,7 +159,7 @@ impl<R: Random> Keying<R> for Handshake {
         self.sessions.call(now, to, room, &mut cx.random, &mut cx.out.commands);
     }
 
-    /// The peer may be just being restarted and will know no session: a call begins beside the one there is, now and then.
+    /// The peer may be restarting without any session: from time to time begins a call beside the present session.
     fn handle_refused(&mut self, now: Instant) {
         if self.refused_at.is_none_or(|at| now >= at + SILENCE) {
             self.refused_at = Some(now);

@@ -1,4 +1,4 @@
-//! Static mode: the key ids of both directions, and whether the peer opens what is sent under this end's.
+//! Static mode: the key ids of both directions, and whether the peer opens what this end sends.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,35 +22,35 @@ use crate::crypto::suite::Cipher;
 use crate::wire::control::{self, Hello, Message};
 use crate::wire::datagram::{Framing, KEY_ID};
 
-/// Length of the datagram by which an end in this mode shows itself to one in handshake mode: an empty goodbye.
+/// Length of the datagram that shows this mode to an end in handshake mode: an empty goodbye.
 const SIGN: usize = Framing::Static.overhead() + 4;
 
-/// What a link keeps of both directions' key ids.
+/// A link's key ids in both directions.
 pub struct StaticKeying {
     keys: StaticKeys,
-    /// The shortest datagram that presents this end, in bytes.
+    /// Shortest datagram that presents this end, in bytes.
     shortest: usize,
     cipher: Cipher,
-    /// The key id under which the peer's last hello came.
+    /// The key id of the peer's last hello.
     heard: Option<KeyId>,
-    /// The key id that the peer is known to use: what came under an older one ends nothing.
+    /// The key id that the peer is known to use; input under older ones ends nothing.
     present: Option<KeyId>,
-    /// The number of the pings that ask whether the peer opens what is sent under the current key id.
+    /// Number of the pings that test whether the peer opens what is sent under the current key id.
     asked: Option<u32>,
     /// Whether it does.
     proven: bool,
-    /// The key id that frames go out under.
+    /// The key id for frames.
     current: Option<KeyId>,
-    /// For the lanes beside lane 0: an own key id that the peer has taken, and the one of the peer's that it was taken for.
+    /// For lanes other than 0: an own key id that the peer has taken, and the peer's for which it was taken.
     pair: Option<(KeyId, KeyId)>,
-    /// Whether the peer is still the process that it was then.
+    /// Whether the peer is still the same process.
     pair_holds: bool,
-    /// Whether it was said that the clocks are apart.
+    /// Whether a clock difference was reported.
     clocks_said: bool,
 }
 
 impl StaticKeying {
-    /// Draws the first key id, and uses it.
+    /// Draws and uses the first key id.
     pub fn new(
         settings: &LinkSettings,
         keys: Arc<LinkKeys>,
@@ -77,13 +77,13 @@ impl StaticKeying {
         keying
     }
 
-    /// Whether a word of the peer's under this key id may end the link.
+    /// Whether a message of the peer under this key id may end the link.
     fn is_present(&self, key_id: KeyId) -> bool {
         self.present.is_none_or(|present| self.keys.supersedes(key_id, present))
     }
 
-    /// Draws a new key id if one is due; true: it is to be proposed. While the link is up frames use it when the peer has said
-    /// that it took it.
+    /// Draws a new key id if one is due; true: propose it. While the link is up, frames use it once the peer says that it took
+    /// it.
     fn renew_key_id(&mut self, now: Now, up: bool, cx: &mut Context<impl Random>) -> bool {
         let due = self.keys.sending().is_renewal_due(now.instant);
         if due && up {
@@ -102,7 +102,7 @@ impl StaticKeying {
         self.switch(Some(key_id), &mut cx.out);
     }
 
-    /// Frames go out under the next key id.
+    /// Changes frames to the next key id.
     fn switch(&mut self, next: Option<KeyId>, out: &mut Outbox) {
         self.keys.sending().settle();
         self.current = next;
@@ -110,8 +110,8 @@ impl StaticKeying {
         out.command(SendCommand::Switch(KeySlot::Next));
     }
 
-    /// The peer says for which key id of its own it has taken one of this end's: the lanes beside lane 0 have a key then. A pair that is another than
-    /// was said before is another process's, and takes another key id of this end's.
+    /// The peer says for which of its key ids it has taken one of this end's, which gives the other lanes a key. If the pair differs from before,
+    /// another process sent it, and takes another key id of this end.
     fn handle_pair(&mut self, now: Instant, hello: &Hello, out: &mut Outbox) {
         let (Some(own), Some(named)) = (hello.heard.map(KeyId), hello.named.map(KeyId)) else { return };
         let is_next = self.keys.sending().proposed() == Some(own);
@@ -158,7 +158,7 @@ impl<R: Random> Keying<R> for StaticKeying {
         if self.keys.sending().is_proposal_due(now.instant) {
             propose = here.up;
             if !here.up {
-                // Nothing is lost without a word.
+                // Nothing is lost without a report.
                 let next = self.keys.sending().proposed();
                 self.switch(next, &mut cx.out);
             }
@@ -193,7 +193,7 @@ impl<R: Random> Keying<R> for StaticKeying {
         self.keys.sending().expire(now);
     }
 
-    /// Nothing that was live before counts any more, and frames use a new key id.
+    /// Forgets whatever was live before; frames use a new key id.
     fn replace(&mut self, now: Now, cx: &mut Context<R>) {
         self.keys.reset();
         (self.heard, self.present, self.pair) = (None, None, None);
@@ -201,7 +201,7 @@ impl<R: Random> Keying<R> for StaticKeying {
         self.change_key_id(now, cx);
     }
 
-    /// Whoever comes next is the peer.
+    /// Accepts anyone as the next peer.
     fn end(&mut self, _heard_at: Instant, _cx: &mut Context<R>) {
         self.present = None;
     }
@@ -210,7 +210,7 @@ impl<R: Random> Keying<R> for StaticKeying {
         matches!(under, KeyRef::KeyId(key_id) if self.is_present(key_id))
     }
 
-    /// Under a key id something old may come.
+    /// A recording may come under a key id.
     fn speaker(&self, under: KeyRef, proves: bool) -> Option<Speaker> {
         let KeyRef::KeyId(key_id) = under else { return None };
         proves.then_some(Speaker::KeyId(key_id))
@@ -263,7 +263,7 @@ impl<R: Random> Keying<R> for StaticKeying {
         self.pair_holds && self.pair.map(|(own, _)| own) == self.current
     }
 
-    /// A hello of the peer may be from before a restart of its host, or withheld.
+    /// A hello of the peer may be from before its host restarted, or withheld.
     fn ask_proof(&mut self, to: Path, cx: &mut Context<R>) {
         let [padding, n @ ..] = cx.random.bytes::<5>();
         let n = *self.asked.get_or_insert(u32::from_be_bytes(n));

@@ -1,4 +1,4 @@
-//! What reaches the link, and when it wants to be asked again.
+//! The link's inputs and timeouts.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -146,7 +146,7 @@ impl<R: Random> Control for Link<R> {
         }
     }
 
-    /// A copy of this process may send under the same numbers: this end starts anew before it sends anything.
+    /// A copy of this process may use the same numbers: restarts before sending anything.
     fn handle_resumed(&mut self, now: Now) {
         self.say_once(now.instant, Condition::Resumed);
         self.commands.push_back(Send::Stop.into());
@@ -154,7 +154,7 @@ impl<R: Random> Control for Link<R> {
         self.events.push_back(Event::Keep(kept));
     }
 
-    /// Nothing is said: OpenVPN up to 2.5 ends for good when it hears that its peer does.
+    /// Says nothing: OpenVPN up to 2.5 ends for good when told that its peer does.
     fn handle_stop(&mut self, _idle: bool) {}
 
     fn handle_settings(&mut self, _: Now, settings: LinkSettings) {

@@ -1,6 +1,6 @@
-//! A link in OpenVPN's format whose peer may turn out to be tund: both then change to handshake keys, in the same sockets.
+//! A link in OpenVPN's format whose peer may prove to be tund: then both change to handshake keys, in the same sockets.
 //!
-//! The two links stand side by side, each with a lane of its own; which one the frames of the device take is decided here alone
+//! The two links exist side by side, each with its own lane. Only this module decides which one the device's frames take
 //! (PROTOCOL.md §10.1).
 
 use std::collections::VecDeque;
@@ -30,29 +30,29 @@ use crate::crypto::keys::LinkKeys;
 use crate::crypto::noise::Statics;
 use crate::wire::openvpn::Occ;
 
-/// A handshake with a peer that is known to be tund takes no longer; after that it is said that there is none.
+/// Longest handshake with a peer known to be tund; after that its failure is reported.
 const LATE: Duration = Duration::from_secs(30);
-/// What the peer says of itself may have been on its way for so long when the link changes.
+/// How long the peer's statement about itself may have been under way when the link changes.
 const SETTLED: Duration = Duration::from_secs(5);
 
-/// The control side of one link that may change its format.
+/// The control side of a link that may change its format.
 pub struct Link<R> {
     openvpn: OpenVpn<R>,
-    /// There once the peer has said that it is tund.
+    /// Set once the peer has said that it is tund.
     native: Option<Native<R>>,
     settings: LinkSettings,
     keys: Arc<LinkKeys>,
-    /// For the link that begins then.
+    /// For the link that then begins.
     random: Option<R>,
     layout: Layout,
-    /// Frames pass under handshake keys alone.
+    /// Frames pass under handshake keys only.
     required: bool,
-    /// Since when they do.
+    /// Time since when they do.
     upgraded_at: Option<Instant>,
-    /// When the peer is told what this end is, and how often it was.
+    /// When to tell the peer what this end is, and how often it was told.
     tell_at: Option<Instant>,
     told: u32,
-    /// When it is said that there is no handshake.
+    /// When to report that there is no handshake.
     late_at: Option<Instant>,
     is_late: bool,
     /// Whether the owner was told that the link is up.
@@ -62,7 +62,7 @@ pub struct Link<R> {
 }
 
 impl<R: Random> Link<R> {
-    /// Takes over a link that began now. `keys` are derived from the same file.
+    /// Takes over a new link. `keys` are derived from the same file.
     pub fn new(openvpn: OpenVpn<R>, keys: Arc<LinkKeys>, upgrade: Upgrade, random: R) -> Self {
         let mut link = Self {
             layout: Layout::new(openvpn.options.cipher, openvpn.options.digest),
@@ -85,7 +85,7 @@ impl<R: Random> Link<R> {
         link
     }
 
-    /// The peer is tund, and has no handshake keys with this end.
+    /// The peer is tund, without handshake keys for this end.
     fn handle_told(&mut self, now: Now) {
         match (&mut self.native, self.upgraded_at) {
             (None, _) => self.begin(now),
@@ -109,7 +109,7 @@ impl<R: Random> Link<R> {
         self.late_at = Some(now.instant + LATE);
     }
 
-    /// Takes what the two links have to say.
+    /// Collects the output of both links.
     fn collect(&mut self, now: Instant) {
         while let Some(command) = self.openvpn.commands.pop_front() {
             if let ToLane::Receive(Receive::Begin { .. }) = &command {
@@ -132,7 +132,7 @@ impl<R: Random> Link<R> {
         }
     }
 
-    /// Full datagrams are never as long as one of OpenVPN's, so that no HMAC is computed over them in vain.
+    /// Keeps full datagrams from having a length of OpenVPN's, so that no HMAC is computed over them needlessly.
     fn unlike_openvpn(&self, command: lane::Command) -> lane::Command {
         match command {
             lane::Command::Send(SendCommand::Budget(budget)) if self.layout.fits(budget) => {
@@ -172,7 +172,7 @@ impl<R: Random> Link<R> {
                     self.say(reason);
                 }
             }
-            // The link in OpenVPN's format says so.
+            // The link in OpenVPN's format reports that.
             Event::Log { condition: Condition::NoRemote | Condition::NoAnswer { .. }, .. } => {}
             event => self.events.push_back(event),
         }
@@ -194,7 +194,7 @@ impl<R: Random> Link<R> {
         self.events.push_back(Event::Log { level: condition.level(), condition });
     }
 
-    /// Tells the peer that this end is tund, as long as frames go in OpenVPN's format.
+    /// Tells the peer that this end is tund, while frames use OpenVPN's format.
     fn tell(&mut self, now: Instant) {
         self.told += 1;
         self.tell_at = (self.told < ASKS && self.upgraded_at.is_none()).then_some(now + ASK);
@@ -203,7 +203,7 @@ impl<R: Random> Link<R> {
         }
     }
 
-    /// Both links take it.
+    /// Calls both links.
     fn each(&mut self, now: Now, does: impl Fn(&mut dyn Control)) {
         does(&mut self.openvpn);
         if let Some(native) = &mut self.native {
@@ -251,7 +251,7 @@ impl<R: Random> Control for Link<R> {
             | Notice::Confirmed { .. }
             | Notice::Control { .. }
             | Notice::TooLong => {
-                // The peer has heard of this end before it was heard itself.
+                // The peer heard this end before this end heard the peer.
                 if self.native.is_none() && matches!(notice, Notice::Handshake(_)) {
                     self.begin(now);
                 }

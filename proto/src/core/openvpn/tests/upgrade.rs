@@ -1,4 +1,4 @@
-//! Two ends that both turn out to be tund, over a wire that loses, delays, doubles and filters.
+//! Two ends that both prove to be tund, over a wire that loses, delays, duplicates and filters.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -108,7 +108,7 @@ impl End {
         Self { link, bulk: Bulk::new(&bulk), out: Recorder::default(), kept, up: false, said: Vec::new() }
     }
 
-    /// Carries out what the link wants done.
+    /// Carries out the link's output.
     fn settle(&mut self, now: Now, peer: SocketAddr) {
         loop {
             if let Some(command) = self.link.poll_command() {
@@ -145,12 +145,12 @@ fn is_openvpn(sender: usize, datagram: &[u8]) -> bool {
     CbcHmac::new(CbcCipher::Aes256, Digest::Sha256, keys).open(&mut datagram.to_vec()).is_ok()
 }
 
-/// What the wire does to datagrams.
+/// The wire's effect on datagrams.
 #[derive(Clone, Copy, Default)]
 struct Wire {
     loss: f64,
     doubles: f64,
-    /// Longest delay beyond the least, in milliseconds.
+    /// Longest additional delay in milliseconds.
     jitter: u64,
     /// Only OpenVPN's format passes.
     filters: bool,
@@ -271,7 +271,7 @@ impl World {
 
 const BOTH: [Upgrade; 2] = [Upgrade::Auto; 2];
 
-/// Frames pass from before the change to after it, and each arrives.
+/// Frames pass before, during and after the change, and all arrive.
 #[test]
 fn two_ends_change_without_a_lost_frame() {
     for seed in 0..20 {
@@ -292,7 +292,7 @@ fn two_ends_change_without_a_lost_frame() {
     }
 }
 
-/// The change begins while nothing is up yet, so that frames and messages cross in every way.
+/// The change begins before the link is up, so that frames and messages cross in every order.
 #[test]
 fn a_wire_that_loses_doubles_and_reorders_delays_the_change_and_no_more() {
     for seed in 0..20 {
@@ -336,7 +336,7 @@ fn with_an_end_that_does_not_want_it_frames_pass_as_before() {
     }
 }
 
-/// Who stands on the way can keep the ends in OpenVPN's format, which is what there was before; not silently, and not where it is refused.
+/// An attacker on the path can keep the ends in OpenVPN's format, as before; but not silently, and not where that is refused.
 #[test]
 fn a_filter_that_holds_the_ends_in_the_old_format_is_said_and_may_be_refused() {
     let filter = Wire { filters: true, ..Wire::default() };
@@ -348,7 +348,7 @@ fn a_filter_that_holds_the_ends_in_the_old_format_is_said_and_may_be_refused() {
         assert_eq!(end.out.frames.len(), world.sent as usize);
         assert!(end.said.contains(&"openvpn-not-upgraded"), "{:?}", end.said);
     }
-    // Once they have changed: they fall back, and say so.
+    // After the change: they fall back, and say so.
     let mut world = World::new(BOTH, Wire::default(), 7);
     world.run(10, true);
     assert!(world.are_upgraded());
@@ -359,7 +359,7 @@ fn a_filter_that_holds_the_ends_in_the_old_format_is_said_and_may_be_refused() {
     world.run(1, true);
     assert!(world.ends[0].out.frames.len() > before + 80);
     assert!(world.ends.iter().all(|end| end.said.contains(&"openvpn-not-upgraded")));
-    // Refused; a peer that never shows that it is tund, too.
+    // Refused, also if the peer never proves to be tund.
     let mut world = World::new([Upgrade::Require, Upgrade::Off], Wire::default(), 9);
     world.run(60, true);
     assert!(world.ends[0].out.frames.is_empty() && !world.ends[0].up);

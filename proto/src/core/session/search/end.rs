@@ -1,4 +1,4 @@
-//! One end of a small world: sessions, and what a lane does with their keys.
+//! One end of a small world: sessions, and the lane's use of their keys.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use crate::core::lane::Key;
 use crate::crypto::noise::Statics;
 use crate::testing::Dice;
 
-/// A key that an end opens with.
+/// A key for opening.
 #[derive(Clone)]
 pub(super) struct Receive {
     pub(super) slot: u8,
@@ -17,7 +17,7 @@ pub(super) struct Receive {
     pub(super) taken: BTreeSet<u32>,
 }
 
-/// A key that an end sends under.
+/// A key for sending.
 #[derive(Clone)]
 pub(super) struct Send {
     pub(super) slot: u8,
@@ -25,7 +25,7 @@ pub(super) struct Send {
     pub(super) next: u32,
 }
 
-/// One end: the sessions, and what the lane does with their keys.
+/// One end: the sessions, and the lane's use of their keys.
 #[derive(Clone)]
 pub(super) struct End {
     pub(super) sessions: Sessions,
@@ -84,7 +84,7 @@ impl End {
         None
     }
 
-    /// What an initiation or a retry must leave as it is.
+    /// What an initiation or a retry must not change.
     pub(super) fn established(&self) -> (Option<u8>, Vec<u32>, Option<Vec<u8>>) {
         let live = self.sessions.live.iter().map(|live| live.serial).collect();
         (self.sessions.sending, live, self.current.as_ref().map(|current| current.key.clone()))

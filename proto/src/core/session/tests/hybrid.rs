@@ -1,4 +1,4 @@
-//! Initiations with a key of ML-KEM: on paths that carry them and paths that do not.
+//! Initiations with an ML-KEM key, on paths that carry them and paths that do not.
 
 use super::*;
 use crate::core::limits::{INITIATION_HYBRID, INITIATION_PART};
@@ -8,7 +8,7 @@ fn hybrid(world: &mut World) -> Sessions {
     sessions(world.now, Exchange::Hybrid, &mut world.random)
 }
 
-/// mon as well.
+/// mon too.
 fn world() -> World {
     let mut world = World::new();
     world.mon = hybrid(&mut world);
@@ -25,14 +25,14 @@ impl World {
         datagrams(&out)
     }
 
-    /// What `end` sends for a datagram, and what came of it.
+    /// The output of `end` for a datagram, and the result.
     fn take(&mut self, end: &mut Sessions, datagram: &[u8]) -> (Vec<Vec<u8>>, Result<Outcome, DropReason>) {
         let mut out = VecDeque::new();
         let outcome = end.handle_handshake(self.now, &received(datagram), &mut self.random, &mut out);
         (datagrams(&out), outcome)
     }
 
-    /// What mon sends for a series of datagrams.
+    /// The output of mon for several datagrams.
     fn mon_takes(&mut self, datagrams: &[Vec<u8>]) -> Vec<Vec<u8>> {
         let other = hybrid(self);
         let mut mon = std::mem::replace(&mut self.mon, other);
@@ -107,11 +107,11 @@ fn parts_in_any_order_are_answered_in_parts_that_are_no_longer() {
         let shortest = call.iter().map(Vec::len).min().unwrap();
         assert!(answer.iter().all(|part| part.len() <= shortest));
         assert_eq!(world.take(&mut fri, &answer[order[0]]).1, Ok(Outcome::Nothing));
-        // One that comes again is no other one.
+        // A duplicate is not another part.
         assert_eq!(world.take(&mut fri, &answer[order[0]]).1, Ok(Outcome::Nothing));
         assert_eq!(world.take(&mut fri, &answer[order[1]]).1, Ok(Outcome::Nothing));
         assert!(matches!(world.take(&mut fri, &answer[order[2]]).1, Ok(Outcome::Begun { .. })));
-        // What got through last time is tried first, and then the other in turn.
+        // What worked last time is tried first, then both alternate.
         let forms = [(); 3].map(|()| is_in_parts(&world.call(&mut fri, usize::MAX)));
         assert_eq!(forms, [true, false, true]);
     }
@@ -126,12 +126,12 @@ fn a_host_that_says_too_long_makes_one_initiation_go_in_parts_at_once() {
     assert!(!fri.is_call_due(world.now));
     fri.handle_too_long(world.now);
     assert!(fri.is_call_due(world.now) && is_in_parts(&world.call(&mut fri, usize::MAX)));
-    // Nobody vouches for it: parts were sent, so it asks for nothing more.
+    // An unauthenticated claim: parts were sent, so it changes nothing.
     fri.handle_too_long(world.now);
     assert!(!fri.is_call_due(world.now));
 }
 
-/// What is too long for the path may be a probe; a second initiation that overtakes the first one's answer costs frames.
+/// The long datagram may be a probe; a second initiation that overtakes the first one's answer costs frames.
 #[test]
 fn beside_a_session_a_host_that_says_too_long_hastens_nothing() {
     let mut world = world();
@@ -145,7 +145,7 @@ fn beside_a_session_a_host_that_says_too_long_hastens_nothing() {
     assert!(is_in_parts(&world.call(&mut fri, usize::MAX)), "when it is due");
 }
 
-/// A first part costs the place of those that prove no more, and nothing that grows.
+/// A first part takes the place of others without better proof, and nothing grows.
 #[test]
 fn a_flood_of_first_parts_holds_one_and_keeps_nobody_out() {
     let mut world = world();
@@ -164,7 +164,7 @@ fn a_flood_of_first_parts_holds_one_and_keeps_nobody_out() {
     assert!(matches!(world.take(&mut fri, &retry[0]).1, Ok(Outcome::Retry { .. })));
     let call = world.call(&mut fri, usize::MAX);
     assert!(is_in_parts(&call), "as the one that was retried");
-    // Others between its parts take nothing from it.
+    // Other parts in between take nothing from it.
     let mut answer = Vec::new();
     for part in &call {
         world.mon_takes(&firsts[50..150]);
@@ -173,7 +173,7 @@ fn a_flood_of_first_parts_holds_one_and_keeps_nobody_out() {
     assert_eq!(answer.len(), 3);
 }
 
-/// The place is free again for who has no token, once the one that holds it has had its time.
+/// The place for those without a token is free again after its holder's time.
 #[test]
 fn parts_that_stay_alone_give_way() {
     let mut world = world();
@@ -185,7 +185,7 @@ fn parts_that_stay_alone_give_way() {
     assert_eq!(world.mon_takes(&call).len(), 3);
 }
 
-/// Neither key nor ciphertext is looked at before the limits were.
+/// Limits are checked before key and ciphertext.
 #[test]
 fn a_recorded_initiation_is_dropped_before_any_work_is_done_for_it() {
     let mut world = world();
@@ -222,8 +222,8 @@ fn the_other_exchange_is_told_and_begins_nothing() {
     }
 }
 
-/// Parts of many messages in any order, some twice, some never: what is held stays small, no answer is longer than what it answers, and
-/// the next call gets through.
+/// Parts of many messages in any order, some duplicated, some lost: little is held, no answer exceeds its cause, and the next call
+/// succeeds.
 #[test]
 fn parts_of_many_calls_in_any_order_grow_nothing() {
     let mut world = world();

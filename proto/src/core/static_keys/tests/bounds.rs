@@ -1,10 +1,10 @@
-//! What is remembered and derived is bounded, and what is beyond a bound is refused.
+//! Memory and derivations are bounded, and what exceeds a bound is refused.
 
 use super::*;
 
 const O: usize = RECEIVER;
 
-/// An end that drew one key id, and who seals for it.
+/// An end that drew one key id, and a sealer for it.
 struct Bound {
     keys: StaticKeys,
     own: KeyId,
@@ -21,7 +21,7 @@ impl Bound {
         Self { keys, own, now, random }
     }
 
-    /// The peer's key id of this number.
+    /// The peer's key id with this number.
     fn key_id(&self, number: u32) -> KeyId {
         KeyId::new(&self.keys.keys, HOUR + u64::from(number), number.to_be_bytes())
     }
@@ -43,8 +43,8 @@ impl Bound {
 
 const HEADER: Header = Header { slot: 0, kind: Kind::Control, lane: 0, counter: 7 };
 
-/// Each of more key ids than are remembered was live and ended: none of them comes back, though every hello for which one
-/// was taken names a key id that could be named then.
+/// More key ids than are remembered were live and ended. None comes back, though each hello for which one was taken names
+/// a key id that was valid then.
 #[test]
 fn more_ended_key_ids_than_are_remembered_come_back_with_no_hello() {
     let mut end = Bound::new();
