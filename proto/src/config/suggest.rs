@@ -45,7 +45,7 @@ pub(super) fn for_unknown(table: &str, key: &str) -> String {
     }
 }
 
-/// What tund has in place of a key or a table of WireGuard's files.
+/// Returns tund's equivalent of a key or table in WireGuard's files.
 fn equal_of_wireguard(table: &str, spelled: &str) -> Option<&'static str> {
     Some(match spelled.replace('-', "").as_str() {
         "interface" => {

@@ -1,9 +1,9 @@
-//! A syntax error of TOML as a finding.
+//! TOML syntax errors as findings.
 
 use super::code::Code;
 use super::diagnostic::{Diagnostic, quote};
 
-/// A TOML syntax error as a diagnostic of `text`, with a remedy where the cause is a common one.
+/// Converts a TOML syntax error in `text` to a diagnostic, with a remedy for common causes.
 pub(super) fn syntax_error(text: &str, error: &toml::de::Error) -> Diagnostic {
     let message = error.message().trim_end_matches('.').replace('\n', ", ");
     let found = Diagnostic::error(Code::Syntax, error.span(), message);
@@ -17,7 +17,7 @@ pub(super) fn syntax_error(text: &str, error: &toml::de::Error) -> Diagnostic {
     }
 }
 
-/// What to do about an error `at` this byte of the line.
+/// Returns the remedy for an error `at` this byte of the line.
 fn remedy(message: &str, line: &str, at: usize) -> Option<String> {
     if message == "duplicate key" {
         return Some("remove one of the two".to_owned());
@@ -52,7 +52,7 @@ fn is_bare_text(value: &str) -> bool {
     !value.is_empty() && value.chars().all(plain)
 }
 
-/// Quotes and spaces that come with what is copied from a page or a letter, and look right.
+/// Quotes and spaces pasted from a web page or a letter, which only look right.
 fn is_typeset(c: char) -> bool {
     matches!(c, '\u{2018}'..='\u{201f}' | '\u{ab}' | '\u{bb}' | '\u{b4}' | '`')
         || (c.is_whitespace() && !c.is_ascii())

@@ -43,7 +43,7 @@ struct Routed {
 }
 
 impl InnerPolicy {
-    /// The rules of a link, whose own probes are known by this key.
+    /// The rules of a link; this key identifies its own probes.
     pub fn new(link: &LinkSettings, probes: impl FnOnce() -> ProbeKey) -> Self {
         let guard = link.guard.as_ref();
         match link.mode {

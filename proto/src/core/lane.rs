@@ -108,7 +108,7 @@ impl Settings {
         cleanly(|| self.key_bytes(direction, key, named).map(|bytes| Aead::new(cipher, &bytes)))
     }
 
-    /// The AEAD that a key is for.
+    /// The AEAD for a key.
     pub fn cipher_of(&self, key: &Key) -> Cipher {
         match key {
             Key::KeyId(_) => self.cipher,

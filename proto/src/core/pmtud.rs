@@ -94,7 +94,7 @@ impl Pmtud {
         self.passes
     }
 
-    /// Whether not even the minimum is known to pass.
+    /// Whether even the minimum is known to fail.
     pub fn is_too_narrow(&self) -> bool {
         self.passes.is_none() && self.fails.is_some_and(|fails| fails <= BUDGET_LEAST)
     }
@@ -212,8 +212,7 @@ impl Pmtud {
         Some(round)
     }
 
-    /// Somebody says that datagrams are too long, or it is time to see: asks whether the budget still passes, unless a question is open
-    /// already.
+    /// Checks whether the budget still passes, unless a check is in progress: a host claims that datagrams are too long, or it is time.
     pub fn doubt(&mut self, now: Instant) {
         let idle = self.outstanding.is_none() && self.aim == Aim::Settled;
         if idle && self.budget() > BUDGET_LEAST {

@@ -75,7 +75,7 @@ pub struct LinkSettings {
 }
 
 impl LinkSettings {
-    /// The largest frame that the device carries, in bytes.
+    /// Largest frame of the device, in bytes.
     pub fn max_frame(&self) -> usize {
         self.mtu as usize + if self.mode == Mode::Tap { ETHERNET } else { 0 }
     }

@@ -52,7 +52,7 @@ pub struct Pair<'a> {
     pub peer_public: &'a [u8; 32],
 }
 
-/// A new shared secret, a new X25519 private key, or a key that no other process has.
+/// Generates a shared secret, an X25519 private key, or a key unique to this process.
 pub fn generate(random: &mut impl Random) -> Zeroizing<[u8; 32]> {
     let mut secret = Zeroizing::new([0; 32]);
     random.fill(secret.as_mut());

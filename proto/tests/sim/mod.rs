@@ -1,10 +1,10 @@
 //! Two ends in a simulated network, against a reference model.
 //!
-//! A seed stands for a plan: how both ends are configured, what the network does to datagrams (loss,
-//! duplicates, reordering, delay, corruption, cuts, sizes), what happens to the ends (they are killed, cloned,
-//! moved, renumbered, their clocks jump), and what somebody on the way sends of what he
-//! recorded. Then all trouble ends, and the link must come back by itself and lose nothing from there on.
-//! The model (`model.rs`) says what may come out of the ends in all that time.
+//! A seed determines a plan: the configuration of both ends, what the network does to datagrams (loss, duplicates,
+//! reordering, delay, corruption, cuts, sizes), what happens to the ends (they are killed, cloned, moved, renumbered,
+//! their clocks jump), and which recordings an attacker on the path sends. Then all faults end, and the link must
+//! recover
+//! by itself and lose nothing from there on. The model (`model.rs`) says what may come out of the ends meanwhile.
 //!
 //! ```text
 //! cargo test --lib sim::                               all seeds

@@ -71,7 +71,7 @@ pub enum Service {
     Router,
 }
 
-/// The EtherType behind the tags, and where what it is of begins.
+/// Returns the EtherType after the tags, and the payload's offset.
 pub fn behind_tags(frame: &[u8]) -> Option<(&[u8], usize)> {
     let (mut kind, mut at) = (frame.get(12..14)?, 14);
     for _ in 0..MOST_TAGS {

@@ -37,10 +37,10 @@ impl<'a> Transmit<'a> {
     }
 }
 
-/// How datagrams that one call sends stand one behind the other.
+/// Layout of the datagrams in one call, back to back.
 #[derive(Default)]
 pub struct Train {
-    /// Their bytes so far.
+    /// Bytes used.
     pub used: usize,
     /// Length of each but the last, in bytes.
     pub stride: usize,
@@ -50,7 +50,7 @@ pub struct Train {
 }
 
 impl Train {
-    /// Whether there is none yet.
+    /// Whether there are none yet.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
@@ -65,7 +65,7 @@ impl Train {
         self.closed || self.count == MOST || self.count > 0 && self.used + self.stride > LONGEST
     }
 
-    /// One of this length is next.
+    /// Adds a datagram of this length.
     pub fn add(&mut self, length: usize) {
         if self.is_empty() {
             self.stride = length;

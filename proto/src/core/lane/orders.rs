@@ -328,7 +328,7 @@ pub struct Report {
     pub stats: Stats,
     /// Datagrams of the peer opened in lane 0; other lanes' may come by other paths.
     pub heard: u64,
-    /// What of the counters the lane in OpenVPN's format counted, where there are two.
+    /// The counters of the lane in OpenVPN's format, if there are two lanes.
     pub openvpn: Stats,
     /// Whether the sending key is nearly used up.
     pub key_used_up: bool,

@@ -40,7 +40,7 @@ pub fn decode(body: &[u8]) -> Result<Option<Message>, Malformed> {
     Ok(Some(message))
 }
 
-/// The number of a ping or pong, and what else it has.
+/// Reads a ping or pong: its number, and the other field.
 fn numbered<'a, T>(
     reader: &mut Reader<'a>,
     mut other: impl FnMut(&mut Reader<'a>) -> Result<T, Malformed>,
@@ -57,7 +57,7 @@ fn numbered<'a, T>(
     Ok((field(0, n)?, field(1, second)?))
 }
 
-/// What a message has that has one field.
+/// Reads a message's only field.
 fn only<'a, T>(
     reader: &mut Reader<'a>,
     mut read: impl FnMut(&mut Reader<'a>) -> Result<T, Malformed>,
@@ -206,7 +206,7 @@ fn zeros(bytes: &[u8]) -> Result<usize, Malformed> {
     if bytes.iter().all(|byte| *byte == 0) { Ok(bytes.len()) } else { Err(Malformed::OutOfRange) }
 }
 
-/// As many bytes as there have to be.
+/// Reads exactly `N` bytes.
 fn exact<const N: usize>(reader: &mut Reader<'_>) -> Result<[u8; N], Malformed> {
     reader.bytes()?.try_into().map_err(|_| Malformed::OutOfRange)
 }
