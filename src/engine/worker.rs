@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use rustix::event::epoll;
+use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::time::Timespec;
 use tokio::sync::mpsc::Sender;
@@ -191,7 +191,9 @@ impl<D: Datagrams> Worker<D> {
             let outer =
                 [Source::Front, Source::Connected].map(|source| is_ready(source).map(|event| event.flags));
             for (of_connected, flags) in [false, true].into_iter().zip(outer) {
-                if flags.is_some_and(|flags| flags.contains(epoll::EventFlags::ERR)) {
+                let has_error = flags.is_some_and(|flags| flags.contains(EventFlags::ERR));
+                // Beside a peer that has a socket of its own, those of the front are strangers' as its datagrams are.
+                if has_error && (of_connected || self.connected.is_none()) {
                     self.take_icmp_errors(now, of_connected);
                 }
             }
@@ -249,13 +251,9 @@ impl<D: Datagrams> Worker<D> {
     }
 
     fn watch(&self, fd: impl AsFd, source: Source) -> io::Result<()> {
-        let data = epoll::EventData::new_u64(source as u64);
-        Ok(epoll::add(&self.epoll, fd, data, epoll::EventFlags::IN)?)
-    }
-
-    fn watch_once(&self, fd: impl AsFd, source: Source) -> io::Result<()> {
-        let data = epoll::EventData::new_u64(source as u64);
-        Ok(epoll::add(&self.epoll, fd, data, epoll::EventFlags::IN | epoll::EventFlags::ONESHOT)?)
+        let once = if source == Source::Strangers { EventFlags::ONESHOT } else { EventFlags::empty() };
+        let data = EventData::new_u64(source as u64);
+        Ok(epoll::add(&self.epoll, fd, data, EventFlags::IN | once)?)
     }
 
     /// The timers of this thread.
@@ -272,8 +270,8 @@ impl<D: Datagrams> Worker<D> {
         let Some(device) = self.port.device.as_ref().filter(|_| self.duty != Direction::Inward) else {
             return Ok(());
         };
-        let flags = if listens { epoll::EventFlags::IN } else { epoll::EventFlags::empty() };
-        epoll::modify(&self.epoll, device, epoll::EventData::new_u64(Source::Device as u64), flags)?;
+        let flags = if listens { EventFlags::IN } else { EventFlags::empty() };
+        epoll::modify(&self.epoll, device, EventData::new_u64(Source::Device as u64), flags)?;
         self.listens_to_device = listens;
         Ok(())
     }

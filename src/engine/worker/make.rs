@@ -116,7 +116,7 @@ impl<D: Datagrams> Worker<D> {
             worker.watch(&worker.port.socket, Source::Front)?;
             let [known, strangers] = &worker.port.streams.epolls;
             worker.watch(known, Source::Streams)?;
-            worker.watch_once(strangers, Source::Strangers)?;
+            worker.watch(strangers, Source::Strangers)?;
         }
         if let Some(device) = device {
             worker.take_device(device)?;

@@ -98,10 +98,7 @@ impl<D: Datagrams> Worker<D> {
                     received.from.own_port = self.has_own_port;
                     self.handle_received(now, received, &mut should_drop);
                 }
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                    self.port.drops.drop(DropReason::Malformed);
-                }
-                // Empty, or an ICMP error of an earlier send: the next event tells.
+                Err(error) if self.may_be_followed(&error) => {}
                 Err(_) => break,
             }
             if taken >= TURN {
@@ -132,18 +129,26 @@ impl<D: Datagrams> Worker<D> {
     pub(super) fn serve_front(&mut self) {
         let turn = self.begin_turn();
         let mut now = turn.began;
+        self.take_icmp_errors(now, false);
         while now < turn.began + FRONT_TURN {
             match self.port.socket.receive(&mut self.arrival) {
                 Ok(received) => self.handle_received(now, received, &mut false),
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                    self.port.drops.drop(DropReason::Malformed);
-                }
+                Err(error) if self.may_be_followed(&error) => {}
                 Err(_) => break,
             }
             now = clock::now().instant;
         }
         self.port.flush_frames();
         self.rest.handle_turn(turn, now, clock::spent().saturating_sub(turn.spent), self.opened());
+    }
+
+    /// Nothing was received. What ICMP says of datagrams sent before is no word about those that wait: whoever forges it could keep them
+    /// waiting.
+    fn may_be_followed(&mut self, error: &io::Error) -> bool {
+        if error.kind() == io::ErrorKind::InvalidData {
+            self.port.drops.drop(DropReason::Malformed);
+        }
+        error.kind() != io::ErrorKind::WouldBlock
     }
 
     pub(super) fn begin_turn(&self) -> Turn {
@@ -192,13 +197,10 @@ impl<D: Datagrams> Worker<D> {
         for _ in 0..ARRIVALS {
             let socket = self.connected.as_ref().filter(|_| of_connected).unwrap_or(&self.port.socket);
             match socket.receive_error() {
-                Ok((to, error)) => {
-                    let notice = match Errno::from_io_error(&error) {
-                        Some(Errno::MSGSIZE) => Notice::TooLong,
-                        _ => Notice::Refused { to },
-                    };
-                    self.port.report_send_error(now, notice);
+                Ok((_, error)) if Errno::from_io_error(&error) == Some(Errno::MSGSIZE) => {
+                    self.port.report_send_error(now, Notice::TooLong);
                 }
+                Ok((to, _)) => self.port.report_send_error(now, Notice::Refused { to }),
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
                 Err(_) => return,
             }

@@ -62,9 +62,8 @@ impl<D: Datagrams> Worker<D> {
                 }
                 // Let others use this processor first, most often programs of the same traffic. If none wants it, the call returns at once.
                 Err(Errno::AGAIN) if self.queue.waits() => thread::yield_now(),
-                Err(Errno::AGAIN | Errno::INTR) => break,
-                // The device is down; it signals when it is up again.
-                Err(Errno::IO) => break,
+                // IO: the device is down for the moment; it says so again when it is up.
+                Err(Errno::AGAIN | Errno::INTR | Errno::IO) => break,
                 Err(error) => return Err(error.into()),
             }
         }

@@ -67,6 +67,34 @@ fn what_was_ordered_is_done_once_the_workers_settled() {
 }
 
 #[test]
+fn what_icmp_says_of_other_datagrams_keeps_none_waiting() {
+    let (mut workers, _handle) = workers_of(1, None);
+    let worker = &mut workers[0];
+    let [peer, own] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+    let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let own = Socket::from_fd(own.into()).unwrap();
+    let sockets = [&worker.port.socket, &own].map(|socket| socket.as_fd().try_clone_to_owned().unwrap());
+    let [front, own_end] = sockets.map(UdpSocket::from);
+    let refuse_and_send = |end: &UdpSocket| {
+        peer.send_to(b"x", end.local_addr().unwrap()).unwrap();
+        end.send_to(b"x", closed).unwrap();
+    };
+    let now = clock::now().instant;
+    refuse_and_send(&front);
+    worker.take_datagrams(now);
+    assert_eq!(worker.lane.stats().drops(DropReason::TooShort), 1, "at the front, without a peer");
+    worker.take_connected(now, Some(own), false).unwrap();
+    refuse_and_send(&own_end);
+    worker.take_datagrams(now);
+    assert_eq!(worker.lane.stats().drops(DropReason::TooShort), 2, "at the peer's own socket");
+    refuse_and_send(&front);
+    worker.serve_front();
+    assert_eq!(worker.lane.stats().drops(DropReason::TooShort), 3, "at the front, beside it");
+    let left = worker.port.socket.receive_error().unwrap_err();
+    assert_eq!(left.kind(), io::ErrorKind::WouldBlock, "taken within the turn, which is followed by a rest");
+}
+
+#[test]
 fn what_waits_at_the_front_comes_before_what_the_peers_own_socket_gets() {
     let (mut workers, _handle) = workers_of(1, None);
     let worker = &mut workers[0];
