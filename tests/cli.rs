@@ -49,6 +49,21 @@ fn a_good_file_passes_and_a_bad_one_shows_every_mistake() {
 }
 
 #[test]
+fn a_file_of_somebody_else_moves_nothing_on_the_terminal() {
+    let place = Place::new();
+    let obeyed: String = ('\u{80}'..='\u{9f}').chain(['\u{1b}', '\u{7f}', '\u{202e}']).collect();
+    place.write("bad.toml", &format!("'a{obeyed}' = 1\nlisten = b{obeyed} # c{obeyed}\n"));
+    place.write("bad.conf", &format!("dev 'tun{obeyed}\nauth d{obeyed}\n"));
+    for arguments in [&["check", "bad.toml"][..], &["import", "bad.conf"]] {
+        let output = place.tund(arguments);
+        assert_eq!(code(&output), 78, "{output:?}");
+        let shown = text(&output.stderr);
+        let moves = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';
+        assert!(!shown.contains(moves) && shown.contains("error["), "{shown:?}");
+    }
+}
+
+#[test]
 fn findings_as_json_have_their_places() {
     let place = Place::new();
     place.write("bad.toml", &WAITING.replace("listen", "lisen"));

@@ -13,6 +13,7 @@ use rustix::net::{SendFlags, send};
 
 use crate::config::{Diagnostic, render};
 use crate::report::output::severity;
+use crate::report::text::is_printable;
 use crate::report::unwritten::Unwritten;
 use crate::sys::clock::unix_time;
 use crate::sys::ready;
@@ -65,10 +66,15 @@ pub fn show(text: &str) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// Shows a finding with its place in `text`, the text of `file`; in colour on a terminal, unless NO_COLOR is set.
+/// Shows a finding with its place in `text`, the text of `file`; in colour on a terminal, unless NO_COLOR is
+/// set. A file may be anybody's: what comes with it shows as itself, also where a terminal would obey it.
 pub fn show_finding(file: &str, text: &str, finding: &Diagnostic) {
     let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let shown = render(file, text, finding, color);
+    let clean = |text: &str| text.replace(|c| c != '\n' && !is_printable(c), "_");
+    let (message, help) = (clean(&finding.message), finding.help.as_deref().map(clean));
+    let finding = Diagnostic { message, help, ..finding.clone() };
+    // Of a line of the file the renderer leaves these.
+    let shown = render(file, text, &finding, color).replace(|c: char| !c.is_ascii() && c.is_control(), "_");
     show(&format!("{}\n", shown.trim_end_matches('\n')));
 }
 

@@ -16,7 +16,7 @@ pub fn split_code(line: &str) -> (&str, Option<&str>) {
 }
 
 /// Whether `c` appears as itself on a terminal: no control characters, nothing that reorders, joins or hides.
-fn is_printable(c: char) -> bool {
+pub fn is_printable(c: char) -> bool {
     if c.is_ascii() {
         return (' '..='~').contains(&c);
     }
