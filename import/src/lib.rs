@@ -155,6 +155,18 @@ mod tests {
     }
 
     #[test]
+    fn a_number_of_any_size_is_taken_as_it_is() {
+        let most = i64::MAX;
+        for name in ["ping", "ping-restart", "verb", "nice", "sndbuf", "mark", "txqueuelen", "route-metric"] {
+            for number in [most, -most, 0] {
+                imported(&format!("{name} {number}\n")).toml("k");
+            }
+        }
+        let toml = imported(&format!("ping {most}\n")).toml("k");
+        assert!(toml.contains(&format!("timeout = \"{most}s\"")), "{toml}");
+    }
+
+    #[test]
     fn an_mtu_that_no_device_of_tund_has_is_left_out_with_the_range() {
         let huge = imported("tun-mtu 48000\n");
         assert!(!huge.toml("k").contains("\nmtu"), "{}", huge.toml("k"));

@@ -34,8 +34,9 @@ pub(super) fn write(link: &Link, left_out: &[String], key_file: &str) -> String 
             |value: Option<i64>| value.filter(|seconds| *seconds > 0).map(|seconds| format!("{seconds}s"));
         seconds(link.ping).into_iter().for_each(|value| out.text("interval", &value));
         // The peer gets several intervals in which to be heard.
-        let timeout =
-            link.ping_restart.or(link.ping.filter(|interval| *interval >= 60).map(|interval| 3 * interval));
+        let timeout = link
+            .ping_restart
+            .or(link.ping.filter(|interval| *interval >= 60).map(|interval| interval.saturating_mul(3)));
         seconds(timeout).into_iter().for_each(|value| out.text("timeout", &value));
     });
     out.table("run", |out| {
