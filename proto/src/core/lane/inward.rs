@@ -341,7 +341,7 @@ impl Inward {
         {
             self.other_mode_at = Some(now);
         }
-        Err(DropReason::Stranger)
+        Err(DropReason::BadTag)
     }
 }
 

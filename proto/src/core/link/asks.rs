@@ -148,7 +148,7 @@ impl<R: Random> Link<R> {
         if self.is_up() || self.greeting.is_known() {
             return;
         }
-        self.say_once(now, condition);
+        self.notices.say_proven(now, condition, &mut self.cx.out);
         if !self.settings.has_remote && self.notices.may_sign(now) {
             self.keying.give_sign(from, room, &mut self.cx);
         }

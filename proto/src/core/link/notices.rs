@@ -61,6 +61,17 @@ impl Notices {
         }
     }
 
+    /// Logs once what a holder of the key shows to be wrong. While that is seen, it takes precedence over guesses.
+    pub fn say_proven(&mut self, now: Instant, condition: Condition, out: &mut Outbox) {
+        match self.said.iter().position(|(said, _)| *said == condition) {
+            Some(index) => {
+                let proven = self.said.remove(index);
+                self.said.extend(proven);
+            }
+            None => self.say_once(now, condition, out),
+        }
+    }
+
     /// Logs a condition that the peer may cause repeatedly.
     pub fn say(&mut self, now: Instant, condition: Condition, out: &mut Outbox) {
         if self.lines.allow(now) {
@@ -118,6 +129,16 @@ mod tests {
         assert_eq!(notices.poll_timeout(), Some(now + 2 * REPEAT));
         notices.clear();
         assert_eq!((notices.latest(), notices.poll_timeout()), (None, None));
+    }
+
+    #[test]
+    fn what_is_proven_is_said_once_and_comes_before_guesses() {
+        let (now, mut notices, mut out) = (Instant::now(), Notices::new(), Outbox::default());
+        notices.say_proven(now, Condition::CipherMismatch, &mut out);
+        notices.say_once(now, silent(1), &mut out);
+        assert_eq!(notices.latest(), Some(&silent(1)), "it may be seen no more");
+        notices.say_proven(now, Condition::CipherMismatch, &mut out);
+        assert_eq!((notices.latest(), out.events.len()), (Some(&Condition::CipherMismatch), 2));
     }
 
     #[test]

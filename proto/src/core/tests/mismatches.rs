@@ -72,7 +72,15 @@ fn static_keys_against_handshake_keys_are_said_on_both_ends() {
     for (mon, fri) in [(settings(0), handshake(1)), (handshake(0), settings(1))] {
         let mut world = World::with(mon, fri, [0, 0]);
         world.run(60.0);
-        assert!(world.ends.iter().all(|end| end.times("key-mode-mismatch") > 0));
+        for (which, end) in world.ends.iter().enumerate() {
+            assert_eq!((end.times("key-mode-mismatch"), end.times("key-mismatch")), (1, 0), "{:?}", end.log);
+            let problem = end
+                .link
+                .state(world.now(which).instant, &end.lane.stats())
+                .problem
+                .map(|problem| problem.code());
+            assert_eq!(problem, Some("key-mode-mismatch"));
+        }
         assert!(world.ends.iter().all(|end| end.log.len() < 6), "{:?}", world.ends[1].log);
         let signs: Vec<_> =
             world.record.iter().filter(|flying| flying.from == world.ends[0].address).collect();
