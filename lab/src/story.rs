@@ -165,8 +165,7 @@ fn told(entry: &Entry, options: &Options, phases: &mut Vec<Played>) -> Result<()
 /// A line of a link's log without its date; `None` if uninteresting. Notes on the file have no date.
 fn logged((on, line): &(String, String)) -> Option<String> {
     const DATE: usize = "2026-01-01 00:00:00 ".len();
-    const PLAIN: [&str; 6] =
-        ["net.core.", "must be proven", "swap space", "ip link set", "[no-remote]", "SIGTERM"];
+    const PLAIN: [&str; 5] = ["net.core.", "swap space", "ip link set", "[no-remote]", "SIGTERM"];
     let text = line.get(DATE..).filter(|_| line.get(4..5) == Some("-"))?;
     (!PLAIN.iter().any(|part| text.contains(part))).then(|| format!("      {on}  {text}"))
 }
