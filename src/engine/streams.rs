@@ -3,7 +3,7 @@
 //! A stranger takes one of few places, for a time it cannot predict, and gets nothing in return: what does not verify is read and dropped. When
 //! places run short, the host that holds most loses one first.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -300,10 +300,7 @@ impl Streams {
 fn host(slot: &Slot) -> IpAddr {
     match slot.stream.path().remote {
         SocketAddr::V4(v4) => (*v4.ip()).into(),
-        SocketAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.ip().segments();
-            std::net::Ipv6Addr::from([a, b, c, d, 0, 0, 0, 0]).into()
-        }
+        SocketAddr::V6(v6) => Ipv6Addr::from_bits(v6.ip().to_bits() >> 64 << 64).into(),
     }
 }
 
