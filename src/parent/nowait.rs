@@ -60,7 +60,7 @@ pub(super) fn take_turn(
             Ok(()) => return Ok(None),
             Err(_) if Instant::now() < deadline => std::thread::sleep(PAUSE),
             Err(error) => {
-                let text = format!("{held}, and accepts no connection from this process: {error}");
+                let text = format!("cannot hand over the connection: {error}; {held}");
                 return Err(Fatal::new(held.code, text));
             }
         }

@@ -254,7 +254,7 @@ fn a_connection_for_a_link_that_runs_otherwise_ends_its_process_and_harms_nothin
     wait_until("parent and engine", SOON, || served.tunds().len() == ONE).unwrap();
     let before = served.tunds();
     let _stranger = pair.fri.within(|| TcpStream::connect("10.0.0.2:563").unwrap()).unwrap();
-    log.wait_line(&format!("pid {}, ", mon.pid()), SOON).unwrap();
+    log.wait_line(&format!("pid {}:", mon.pid()), SOON).unwrap();
     wait_until("its process gone", SOON, || served.tunds() == before).unwrap();
     assert_pings(&pair.fri, "192.168.86.18");
 }
