@@ -192,7 +192,7 @@ impl<D: Datagrams> Worker<D> {
                 [Source::Front, Source::Connected].map(|source| is_ready(source).map(|event| event.flags));
             for (of_connected, flags) in [false, true].into_iter().zip(outer) {
                 let has_error = flags.is_some_and(|flags| flags.contains(EventFlags::ERR));
-                // Beside a peer that has a socket of its own, those of the front are strangers' as its datagrams are.
+                // If the peer has a socket of its own, errors at the front are strangers', like its datagrams.
                 if has_error && (of_connected || self.connected.is_none()) {
                     self.take_icmp_errors(now, of_connected);
                 }

@@ -67,13 +67,13 @@ pub fn show(text: &str) {
 }
 
 /// Shows a finding with its place in `text`, the text of `file`; in colour on a terminal, unless NO_COLOR is
-/// set. A file may be anybody's: what comes with it shows as itself, also where a terminal would obey it.
+/// set. The file may be a stranger's: control characters in it are shown as `_`, so that no terminal obeys them.
 pub fn show_finding(file: &str, text: &str, finding: &Diagnostic) {
     let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let clean = |text: &str| text.replace(|c| c != '\n' && !is_printable(c), "_");
     let (message, help) = (clean(&finding.message), finding.help.as_deref().map(clean));
     let finding = Diagnostic { message, help, ..finding.clone() };
-    // Of a line of the file the renderer leaves these.
+    // The renderer leaves these in the quoted line.
     let shown = render(file, text, &finding, color).replace(|c: char| !c.is_ascii() && c.is_control(), "_");
     show(&format!("{}\n", shown.trim_end_matches('\n')));
 }

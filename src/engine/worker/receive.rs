@@ -142,8 +142,8 @@ impl<D: Datagrams> Worker<D> {
         self.rest.handle_turn(turn, now, clock::spent().saturating_sub(turn.spent), self.opened());
     }
 
-    /// Nothing was received. What ICMP says of datagrams sent before is no word about those that wait: whoever forges it could keep them
-    /// waiting.
+    /// Whether datagrams may still wait after a failed receive. A pending ICMP error says nothing about them; stopping at it would let a forger
+    /// keep them waiting.
     fn may_be_followed(&mut self, error: &io::Error) -> bool {
         if error.kind() == io::ErrorKind::InvalidData {
             self.port.drops.drop(DropReason::Malformed);
