@@ -71,14 +71,14 @@ file! {
 }
 
 table! { Top ""
-    /// Where the peer is: `"host"`, `"host:port"`, an IPv4 address, an IPv6 address bare or as `"[2001:db8::1]:1417"`. A port may be the name of a
-    /// UDP service in /etc/services; without one it is 8863, or what `--port` says. Without `remote` this end waits for the peer. There may be up to
-    /// 16 entries. Each is looked up separately, and each address is called as soon as it is known, a quarter of a second after the one before; IPv6
-    /// and IPv4 alternate, and the first that answers is the peer. At most 16 addresses are called. A name that does not resolve yet is looked up
-    /// again while tund runs. A link-local address names its interface, which may appear later: `"[fe80::1%eth0]:1417"`. With `tcp:` before it, as in
-    /// `"tcp:mon.tn:563"`, the peer is reached over TCP, for networks that do not let UDP through. UDP is preferred: entries with `tcp:` are called
-    /// after the others, and an entry without it is tried again every minute while the link runs over TCP. When UDP no longer passes, the link
-    /// continues over TCP within ten seconds.
+    /// Where the peer is: `"host"`, `"host:port"`, an IPv4 address, or an IPv6 address, bare or as `"[2001:db8::1]:1417"`. A port may be the name of a
+    /// UDP service in /etc/services. Without a port it is 8863, or the value of `--port`. Without `remote` this end waits for the peer. There may be up
+    /// to 16 entries. Each is looked up separately, and each address is called as soon as it is known, a quarter of a second after the one before; IPv6
+    /// and IPv4 alternate, and the first that answers is the peer. At most 16 addresses are called. A name that does not resolve yet is looked up again
+    /// while tund runs. A link-local address names its interface, which may appear later: `"[fe80::1%eth0]:1417"`. An entry with the prefix `tcp:`, such
+    /// as `"tcp:mon.tn:563"`, reaches the peer over TCP, for networks that block UDP. UDP is preferred: entries with `tcp:` are called after the others,
+    /// and while the link runs over TCP, an entry without it is tried again every minute. When UDP no longer passes, the link continues over TCP within
+    /// ten seconds.
     "remote" remote: Vec<At<String>> = Shape::Texts, absent("none"), Call => remotes;
     /// The local UDP port, such as `1417`, `"1417"` or a service name, or address and port, such as `"192.0.2.1:1417"` or `"[2001:db8::1]:1417"`. A
     /// port alone and `"[::]:1417"` bind every address of both families, `"0.0.0.0:1417"` every IPv4 address. If the default port is taken and there
@@ -87,215 +87,214 @@ table! { Top ""
     /// `tcp:`.
     "listen" listen: Ports = Shape::Ports, absent("the port of the first `remote`, else 8863"), Connect => listen;
     /// Reach entries of `remote` with `tcp:` through this proxy: `"http://HOST:PORT"`, which uses CONNECT (RFC 9110), or `"socks5://HOST:PORT"` (RFC
-    /// 1928). A user goes before the host, `"http://USER@HOST:PORT"`, and the password into `proxy-password-file`. The names in `remote` are looked
-    /// up here, not by the proxy; if no name server here knows them, write addresses. Many proxies allow only connections to port 443. `tund doctor`
-    /// tries what passes.
+    /// 1928). A user name goes before the host, `"http://USER@HOST:PORT"`, and the password into `proxy-password-file`. The names in `remote` are
+    /// looked up on this host, not by the proxy; if no name server here knows them, use addresses. Many proxies allow connections to port 443 only.
+    /// `tund doctor` finds out what passes.
     "proxy" proxy: String = Shape::Text, absent("none"), Call => proxy;
     /// The file whose first line is the password for `proxy`. It must be protected like `key.file`. It is read for each connection.
     "proxy-password-file" proxy_password_file: String = Shape::Text, absent("no password"), Nothing => proxy_password_file;
-    /// Follow a peer to a new address once it has proven there that it has the key.
+    /// Follow the peer to a new address once it has proven from there that it has the key.
     "float" float: bool = Shape::Flag, default(true), Nothing => float;
-    /// Send and receive the link's datagrams through this interface only. It must exist at the start. If it disappears and returns under the same
-    /// name, like that of a PPPoE connection, it is used again.
+    /// Send and receive the link's datagrams through this interface only. It must exist at the start. If it disappears and another of the same name
+    /// appears, as with a PPPoE connection, that one is used.
     "bind-device" bind_device: String = Shape::Text, absent("none"), Connect => bind_device;
-    /// The firewall mark of the link's datagrams (SO_MARK), for policy routing; with `[full-tunnel]` there is one in any case. With `fwmark` or
-    /// `bind-device` set, `tund check` does not look for routing loops, as the routes do not decide alone.
+    /// The firewall mark of the link's datagrams (SO_MARK), for policy routing. With `[full-tunnel]` they always have a mark. With `fwmark` or
+    /// `bind-device` set, `tund check` does not look for routing loops, because the routes alone do not decide.
     "fwmark" fwmark: u32 = Shape::Number(0, U32_MAX, ""), absent("none"), Connect => fwmark;
 }
 
 table! { RawKey "key"
-    /// How traffic keys are derived from the link's secret, the same at both ends. With `"handshake"` the ends agree on new keys every two minutes,
-    /// so that somebody who obtains the key file later cannot read recorded traffic. With `"static"` they come from the key file itself, without any
-    /// handshake and without forward secrecy. `"openvpn"` is for a peer that is OpenVPN 2.3 to 2.7 with `secret`: the key file, the cipher and the
-    /// wire format are OpenVPN's, without forward secrecy; docs/openvpn.md describes how to move the ends one at a time.
+    /// How traffic keys are derived from the link's secret; the same at both ends. With `"handshake"` the ends agree on new keys every two minutes, so
+    /// that anyone who obtains the key file later cannot read recorded traffic. With `"static"` the keys come from the key file itself, without a
+    /// handshake and without forward secrecy. `"openvpn"` is for a peer that is OpenVPN 2.3 to 2.7 with `secret`: the key file, cipher and wire format
+    /// are OpenVPN's, without forward secrecy. docs/openvpn.md describes how to move the ends one at a time.
     "mode" mode: KeyMode = names::<KeyMode>(), default(KeyMode::Handshake), Connect => key.mode;
-    /// The file of the shared secret, the same at both ends, made by `tund genkey -o static.key`. It has comment lines beginning with `#` and one
-    /// line of 64 hexadecimal digits. It must belong to root or to the user who runs tund (with sudo(8), too), and must not be open to group or
-    /// others (`chmod 600`), unless tund is called with `--allow-open-keys`. Nobody else may be able to write to a directory on the
-    /// way to it. A key of OpenVPN is taken with `mode = "openvpn"` only; `tund import --key` converts one. One of `file`, `credential` and `private-file` is required.
+    /// The file with the shared secret, the same at both ends, made by `tund genkey -o static.key`. It has comment lines that begin with `#`, and one
+    /// line of 64 hexadecimal digits. It must belong to root or to the user who runs tund (with sudo(8), too), and must not be accessible to group or
+    /// others (`chmod 600`), unless tund is called with `--allow-open-keys`. Nobody else may have write access to a directory on the path to it. An
+    /// OpenVPN key is accepted with `mode = "openvpn"` only; `tund import --key` converts one. One of `file`, `credential` and `private-file` is
+    /// required.
     "file" file: String = Shape::Text, absent(""), Connect;
-    /// In place of `file`: the name of a credential that systemd hands over, as with `LoadCredential=NAME:PATH`.
+    /// The name of a systemd credential to use instead of `file`, as in `LoadCredential=NAME:PATH`.
     "credential" credential: String = Shape::Text, absent(""), Connect;
-    /// The file of this end's private key, made by `tund keypair`; with `peer-public`. A shared secret may be given as well, and then both are
-    /// needed to get in.
+    /// The file with this end's private key, made by `tund keypair`. It requires `peer-public`. If a shared secret is given as well, a peer needs both.
     "private-file" private_file: String = Shape::Text, absent(""), Connect;
-    /// The peer's public key: the 64 hexadecimal digits that `tund pubkey` prints there.
+    /// The peer's public key: the 64 hexadecimal digits that `tund pubkey` prints at the peer.
     "peer-public" peer_public: String = Shape::Text, absent(""), Connect;
-    /// With static keys only: which of the two directions this end sends in; the ends must differ. By default it is 0 at the end whose first
-    /// `device.address` is lower than the first `device.peer` of that family. Where there is no such peer, as with most tap links, it has to be
-    /// set, at both ends. With `"openvpn"`: as `secret FILE 0`, `secret FILE 1`, or, without it, as `secret FILE`.
+    /// With static keys only: which of the two directions this end sends in. The ends must differ. By default it is 0 at the end whose first
+    /// `device.address` is lower than the first `device.peer` of the same family. Without such a peer, as on most tap links, it must be set at both
+    /// ends. With `"openvpn"`, 0 and 1 are `secret FILE 0` and `secret FILE 1`; unset is `secret FILE`.
     "direction" direction: u8 = Shape::Number(0, 1, ""), absent("from the addresses"), Connect => key.direction;
-    /// With handshake keys, `"auto"` is AES-256-GCM where both ends have instructions for it, else ChaCha20-Poly1305; a name allows that one only.
-    /// With static keys it has to be the same at both ends, and `"auto"` is `"chacha20-poly1305"`. With `"openvpn"` it is one of the ciphers in
-    /// CBC mode, and `"auto"` is `"aes-256-cbc"`; OpenVPN without `cipher` uses `"bf-cbc"`.
+    /// With handshake keys, `"auto"` is AES-256-GCM if both ends have instructions for it, else ChaCha20-Poly1305; a name allows that cipher only. With
+    /// static keys the cipher must be the same at both ends, and `"auto"` is `"chacha20-poly1305"`. With `"openvpn"` it is one of the CBC ciphers, and
+    /// `"auto"` is `"aes-256-cbc"`; OpenVPN without `cipher` uses `"bf-cbc"`.
     "cipher" cipher: AnyCipher = names::<AnyCipher>(), default(AnyCipher::Auto), Connect => key.suites;
-    /// With handshake keys: agree on them by X25519 and ML-KEM-768 together, so that somebody who records traffic now and has a quantum computer
-    /// later cannot read it. `false` is for a peer that lacks this. It has to be the same at both ends; they report a difference, and neither changes
-    /// by itself.
+    /// With handshake keys: use X25519 and ML-KEM-768 together, so that traffic recorded now cannot be read with a later quantum computer. Set `false`
+    /// for a peer that lacks ML-KEM-768. The value must be the same at both ends; they report a difference, and neither gives way.
     "post-quantum" post_quantum: bool = Shape::Flag, default(true), Connect => key.exchange;
-    /// With `"openvpn"`: the digest of the HMAC, as the peer's `auth`. OpenVPN's default is SHA1, which is no weakness in an HMAC.
+    /// With `"openvpn"`: the HMAC digest, as the peer's `auth`. OpenVPN's default is SHA1, which is not a weakness in an HMAC.
     "auth" auth: Digest = names::<Digest>(), default(Digest::Sha1), Connect;
-    /// With `"openvpn"`: allow `"bf-cbc"` and `"des-ede3-cbc"`, whose blocks of 64 bits give traffic away after some 32 GiB (SWEET32).
+    /// With `"openvpn"`: allow `"bf-cbc"` and `"des-ede3-cbc"`. Their 64-bit blocks leak plaintext after about 32 GiB (SWEET32).
     "weak-ciphers" weak_ciphers: bool = Shape::Flag, default(false), Connect;
 }
 
 table! { RawOpenVpn "openvpn"
-    /// With `key.mode = "openvpn"`: what the peer's compression option puts around each packet. `"comp-lzo"`: `comp-lzo` in all its forms and
-    /// `compress lzo`; `"stub"`: `compress`, `compress stub` and `compress lz4`; `"stub-v2"`: the two with `-v2`; `"none"`: no such option.
-    /// `"auto"` looks at the peer's first ping, or at its first question about options, which comes after ten seconds. Nothing is ever
-    /// compressed, and what the peer compresses is dropped; the log names the remedy.
+    /// With `key.mode = "openvpn"`: how the peer's compression option frames each packet. `"comp-lzo"` is for `comp-lzo` in all its forms and
+    /// `compress lzo`; `"stub"` for `compress`, `compress stub` and `compress lz4`; `"stub-v2"` for the two with `-v2`; `"none"` for no such option.
+    /// `"auto"` takes it from the peer's first ping, or from its first options request, which it sends after ten seconds. tund never compresses.
+    /// Packets that the peer compressed are dropped, and the log names the remedy.
     "framing" framing: Option<Framing> = names::<Option<Framing>>(), default(None), Connect;
-    /// With `key.mode = "openvpn"`: what happens when the peer turns out to be tund as well. `"auto"`: both change to handshake keys, without a
-    /// break, and back if it fails. `"require"`: frames pass only under such keys; set it once both ends have changed. `"off"`: nothing.
+    /// With `key.mode = "openvpn"`: what happens when the peer turns out to be tund as well. With `"auto"` both ends change to handshake keys without
+    /// interruption, and back if that fails. With `"require"` frames pass under handshake keys only; set it once both ends have changed. With `"off"`
+    /// nothing happens.
     "upgrade" upgrade: Upgrade = names::<Upgrade>(), default(Upgrade::Auto), Connect;
-    /// With `key.mode = "openvpn"`: as the peer's `fragment`: packets are cut so that no datagram is longer. Both ends have to set it.
-    "fragment" fragment: u16 = Shape::Number(68, 65_000, "bytes"), absent("packets are not cut; what exceeds the path travels as IP fragments"), Connect;
+    /// With `key.mode = "openvpn"`: split packets so that no datagram is longer than this, as the peer's `fragment`. Both ends must set it.
+    "fragment" fragment: u16 = Shape::Number(68, 65_000, "bytes"), absent("packets are not split; those that exceed the path MTU travel as IP fragments"), Connect;
 }
 
 table! { RawDevice "device"
-    /// `"tun"` carries IP packets, a routed link. `"tap"` carries Ethernet frames, a bridged link.
+    /// `"tun"` is a routed link, which carries IP packets. `"tap"` is a bridged link, which carries Ethernet frames.
     "mode" mode: Mode = names::<Mode>(), default(Mode::Tun), Restart => device.mode;
-    /// The interface's name: 1 to 15 bytes, without space, slash, colon or percent sign.
+    /// The interface's name: 1 to 15 bytes, without spaces, slashes, colons or percent signs.
     "name" name: String = Shape::Text, absent("the kernel picks tunN or tapN"), Restart => device.name;
-    /// This end's addresses inside the tunnel, IPv4 and IPv6. tun: without a prefix the address is point-to-point; with one (`"10.0.0.1/24"`)
-    /// `peer` has to be in it. Required, unless `configure = false`. tap: with a prefix (`"192.168.87.81/24"`), unless `configure = false`; may be
-    /// left out.
+    /// This end's addresses inside the tunnel, IPv4 and IPv6. On tun, an address without a prefix is point-to-point; with one (`"10.0.0.1/24"`), `peer`
+    /// must be within it. It is required on tun, unless `configure = false`. On tap, an address needs a prefix (`"192.168.87.81/24"`), unless
+    /// `configure = false`; there may be none.
     "address" address: Vec<At<String>> = Shape::Texts, absent(""), Connect => device.addresses;
-    /// The peer's addresses inside the tunnel, at most one IPv4 and one IPv6 address, each of a family that `address` has. It is the `vpn_gateway`
-    /// of routes.
+    /// The peer's addresses inside the tunnel: at most one IPv4 and one IPv6 address, each of a family that `address` has. Routes call it `vpn_gateway`.
     "peer" peer: Vec<At<String>> = Shape::Texts, absent("none"), Connect => device.peers;
-    /// The largest IP packet on the device, in bytes, the same at both ends; at least 1280 with an IPv6 address. It need not fit the path: larger
-    /// frames travel in several datagrams. `"bridge"` means the MTU of the bridge, as it is at the start, at each reload and when it has grown; a
-    /// device with a smaller MTU would lower the bridge's.
+    /// The largest IP packet on the device, in bytes; the same at both ends, and at least 1280 with an IPv6 address. It need not fit the path: larger
+    /// frames travel in several datagrams. `"bridge"` takes the MTU of the bridge at the start, at each reload and when it has grown; a device with a
+    /// smaller MTU would lower the bridge's.
     "mtu" mtu: NumberOr = Shape::NumberOr(MTU_LEAST, MTU_MOST, "bytes", "bridge"), absent("1420 for tun, 1400 for tun with static keys, 1500 for tap"), Connect => device.mtu;
-    /// With `false`, addresses and MTU of the device are left alone, for a script to set (OpenVPN's `ifconfig-noexec`). A device with `bridge` is
-    /// still joined and brought up. Without any capability tund uses a device that is ready: one of this `name` that another program made and set
-    /// up for tund's user (systemd-networkd: `Kind=tun` and `[Tun] User=tund`; NetworkManager: `tun.owner`; `ip tuntap add dev NAME mode tun user
-    /// tund`), with `configure = false`, and without routes and scripts in the file.
+    /// With `false`, tund leaves the device's addresses and MTU to a script (OpenVPN's `ifconfig-noexec`). A device with `bridge` still joins it and is
+    /// brought up. Without any capability tund can use a device that is ready: one of this `name` that another program has created and configured for
+    /// tund's user (systemd-networkd: `Kind=tun` and `[Tun] User=tund`; NetworkManager: `tun.owner`; `ip tuntap add dev NAME mode tun user tund`), with
+    /// `configure = false`, and without routes and scripts in the file.
     "configure" configure: bool = Shape::Flag, default(true), Restart => device.configure;
-    /// The MAC address of a tap device, such as `"02:00:5e:10:00:01"`; not a group address.
-    "mac" mac: String = Shape::Text, absent("one that begins with `fe:`, drawn from the key and the link's name, so that it stays; a device that another program made keeps its own, unless it joins a `bridge`"), Nothing => device.mac;
-    /// Make the tap device a port of this bridge, which has to exist. Addresses then belong on the bridge, not here.
+    /// The MAC address of a tap device, such as `"02:00:5e:10:00:01"`; it must not be a group address.
+    "mac" mac: String = Shape::Text, absent("one that begins with `fe:`, derived from the key and the link's name, so that it stays the same; a device that another program created keeps its own, unless it joins a `bridge`"), Nothing => device.mac;
+    /// Make the tap device a port of this bridge, which must exist. Addresses then belong on the bridge, not here.
     "bridge" bridge: String = Shape::Text, absent("none"), Nothing => device.bridge;
-    /// Length of the device's transmit queue, in packets: how many may wait while tund waits for a processor.
+    /// Length of the device's transmit queue: how many packets may wait while tund waits for a processor.
     "txqueuelen" txqueuelen: u32 = Shape::Number(1, 1_000_000, "packets"), absent("2000, or the kernel's with `configure = false`"), Nothing => device.txqueuelen;
 }
 
 table! { RawRoute "route"
-    /// The destination: a prefix such as `"192.168.66.0/24"` without bits after the prefix, or one address.
+    /// The destination: one address, or a prefix without host bits, such as `"192.168.66.0/24"`.
     "to" to: String = Shape::Text, required, Nothing;
-    /// `"vpn_gateway"`: the peer, `device.peer`; in tap mode without `peer`, `via` is required. `"net_gateway"`: the gateway of the ordinary
-    /// default route, so that this traffic stays out of the tunnel; without a default route the start fails. Or the address of a gateway, of the
-    /// same family as `to`.
+    /// `"vpn_gateway"` is the peer, `device.peer`; in tap mode without `peer`, `via` is required. `"net_gateway"` is the gateway of the ordinary default
+    /// route and keeps this traffic out of the tunnel; without a default route the start fails. Any other value is the address of a gateway, of the same
+    /// family as `to`.
     "via" via: String = Shape::Text, absent("`\"vpn_gateway\"`"), Nothing;
-    /// Among routes to the same destination the lower metric wins.
+    /// Of several routes to one destination, the one with the lowest metric wins.
     "metric" metric: u32 = Shape::Number(0, U32_MAX, ""), absent("the kernel's"), Nothing;
     /// The routing table.
     "table" table: u32 = Shape::Number(1, U32_MAX, ""), absent("main"), Nothing;
 }
 
 table! { RawFullTunnel "full-tunnel"
-    /// With `"reach"`, traffic goes where table main has a route for it that is narrower than its default route: to networks that this host is
-    /// connected to, and also along routes that others set, such as by DHCP. Anybody who runs such a network can give it addresses that you want to
-    /// reach through the tunnel. The log says so at each start, and `tund check` if the key is not set. With `"refuse"`, only the `[[route]]` tables
-    /// of this file count. Everything else goes into the tunnel, including traffic to the local network and its printers, routes of other links, and
-    /// answers to a local ssh client. The gateway still serves the link's own datagrams.
+    /// With `"reach"`, traffic takes a route of table main if that is narrower than its default route: to networks that this host is connected to, and
+    /// also along routes that others set, such as by DHCP. Anybody who runs such a network can give it addresses that you want to reach through the
+    /// tunnel. The log says so at each start, and so does `tund check` if the key is not set. With `"refuse"`, only the `[[route]]` tables of this file
+    /// count. Everything else goes into the tunnel, including traffic to the local network and its printers, routes of other links, and answers to a
+    /// local ssh client. The gateway still serves the link's own datagrams.
     "local-networks" local_networks: LocalNetworks = names::<LocalNetworks>(), default(LocalNetworks::Reach), Nothing;
-    /// With `"open"`, rules and table exist while the link is up; while it is not, traffic goes outside the tunnel. With `"closed"` they exist from
-    /// the start, and while the link is down, `unreachable` routes of the table refuse everything but the link's datagrams, also after tund was
-    /// killed or failed to start again. Only an orderly end (SIGTERM, `tund down`) removes rules and refusals; `tund status` shows them. Look-ups
-    /// carry no mark. So names in `remote` are looked up before the host is closed, and the start fails if none resolves. While the link is down,
-    /// only `/etc/hosts` and a name server on a network that this host is connected to (with `"reach"`) can be asked, and tund keeps calling the
-    /// known addresses. After tund was killed the host is still closed at the next start; an address in `remote` needs no look-up. By hand:
-    /// `ip rule del priority N`, `ip -6 rule del priority N`, also for N + 1, then `ip route flush table N`.
+    /// With `"open"`, the rules and the table exist while the link is up; while it is down, traffic goes outside the tunnel. With `"closed"` they
+    /// exist from the start. While the link is down, `unreachable` routes in the table refuse everything but the link's datagrams, even after tund was
+    /// killed or failed to start again. Only an orderly end (SIGTERM, `tund down`) removes rules and refusals; `tund status` shows them. DNS queries
+    /// carry no mark. Names in `remote` are therefore looked up before the host is closed, and the start fails if none resolves. While the link is
+    /// down, only `/etc/hosts` and a name server on a network that this host is connected to (with `"reach"`) can be asked, and tund keeps calling the
+    /// addresses it knows. After tund was killed the host is still closed at the next start; an address in `remote` needs no look-up. To open it by
+    /// hand: `ip rule del priority N`, `ip -6 rule del priority N`, also for N + 1, then `ip route flush table N`.
     "fail" fail: Fail = names::<Fail>(), default(Fail::Open), Nothing;
 }
 
 table! { RawPush "push"
-    /// Prefixes offered to the peer, to be reached through this end. There is room for 90 of IPv4 or 30 of IPv6.
+    /// Prefixes that the peer is offered, to be reached through this end. There is room for 90 IPv4 or 30 IPv6 prefixes.
     "routes" routes: Vec<At<String>> = Shape::Texts, absent("none"), Nothing => push;
 }
 
 table! { RawAccept "accept"
-    /// The peer's offers are accepted only within these prefixes; by default none is. An accepted prefix is routed through the peer as with
-    /// `via = "vpn_gateway"`, from when the link is up until the peer withdraws it or the link goes down. Refused ones are logged, once each. An
-    /// offer that overlaps a network this host is connected to, or that contains a gateway or a resolver of `/etc/resolv.conf`, is refused, unless
-    /// that very prefix is in the list. One that contains an outer address of the link is always refused, unless a narrower route leads that address
-    /// elsewhere; `[full-tunnel]` has no such limit, and puts the peer's routes into its own table. An existing route is never replaced.
+    /// Offers of the peer are accepted only within these prefixes; by default none is. An accepted prefix is routed through the peer, as with
+    /// `via = "vpn_gateway"`, from when the link is up until the peer withdraws it or the link goes down. Each refused prefix is logged once. An
+    /// offer that overlaps a network this host is connected to, or that contains a gateway or a resolver of `/etc/resolv.conf`, is refused unless
+    /// the same prefix is in the list. An offer that contains an outer address of the link is always refused, unless a narrower route leads that
+    /// address elsewhere; `[full-tunnel]` has no such limit, and puts the peer's routes into its own table. An existing route is never replaced.
     "routes" routes: Vec<At<String>> = Shape::Texts, absent("none"), Nothing => accept.routes;
-    /// The most routes that are accepted.
+    /// The most routes to accept.
     "limit" limit: usize = Shape::Number(0, MAX_ACCEPTED as i64, ""), default(MAX_ACCEPTED), Nothing => accept.limit;
-    /// With `"routes"`, packets from the peer are dropped and counted (`source`) unless their inner source address is `device.peer`, is link-local
-    /// (IPv6), or lies within the network of `device.address`, a `[[route]]` through the peer, or a route that was accepted from the peer and set. A
-    /// `[full-tunnel]` counts as a route to everything. Routes that others set, such as a script, do not count: a link over which a routing daemon
-    /// runs needs `"any"`. `"any"` is also the default of a link whose file gives neither peer nor network, as with addresses from a script;
-    /// `tund check` reports the default unless the key is set. Without effect in tap mode.
+    /// With `"routes"`, a packet from the peer is dropped and counted (`source`) unless its inner source address is `device.peer`, is link-local (IPv6),
+    /// or lies within the network of `device.address`, a `[[route]]` through the peer, or a route that was accepted from the peer and set. A
+    /// `[full-tunnel]` counts as a route to everything. Routes that others set, such as a script, do not count: a link over which a routing daemon runs
+    /// needs `"any"`. `"any"` is also the default if the file gives neither a peer nor a network, as when a script sets the addresses. `tund check`
+    /// reports the default unless the key is set. The key has no effect in tap mode.
     "sources" sources: Sources = names::<Sources>(), absent("`\"routes\"` in tun mode"), Nothing => accept.sources;
 }
 
 table! { RawScripts "scripts"
-    /// Runs when the device exists and before frames flow; a failure stops the start.
+    /// Runs when the device exists, before frames flow. If it fails, the start stops.
     "up" up: Vec<At<String>> = Shape::Texts, absent("none"), Nothing => scripts.up;
     /// Runs at the end, while the device still exists.
     "down" down: Vec<At<String>> = Shape::Texts, absent("none"), Nothing => scripts.down;
-    /// Runs after the routes were set.
+    /// Runs after the routes are set.
     "route-up" route_up: Vec<At<String>> = Shape::Texts, absent("none"), Nothing => scripts.route_up;
     /// Runs before the routes are removed.
     "route-down" route_down: Vec<At<String>> = Shape::Texts, absent("none"), Nothing => scripts.route_down;
-    /// Runs when the peer no longer answers.
+    /// Runs when the peer begins to answer.
     "link-up" link_up: Vec<At<String>> = Shape::Texts, absent("none"), Nothing => scripts.link_up;
-    /// Runs when the peer ceases to answer.
+    /// Runs when the peer stops answering.
     "link-down" link_down: Vec<At<String>> = Shape::Texts, absent("none"), Nothing => scripts.link_down;
-    /// As OpenVPN's `script-security`: scripts run from 2 on. A script in the file with a lower level is an error.
+    /// As OpenVPN's `script-security`: scripts run at level 2 and above. A script in the file is an error at a lower level.
     "security" security: u8 = Shape::Number(0, 3, ""), default(1), Nothing => scripts.security;
     /// How long one script may run.
     "timeout" timeout: Duration = Shape::Time(1000, 3_600_000), default(Duration::from_secs(30)), Nothing => scripts.timeout;
 }
 
 table! { RawKeepalive "keepalive"
-    /// Something is sent at least this often.
+    /// This end sends something at least this often.
     "interval" interval: Duration = Shape::Time(100, DAY), default(Duration::from_secs(10)), Nothing => keepalive.interval;
-    /// With nothing from the peer for this long the link is down, until the peer answers again. Longer than `interval`.
+    /// After this long without anything from the peer, the link is down until the peer answers again. It must be longer than `interval`.
     "timeout" timeout: Duration = Shape::Time(100, DAY), default(Duration::from_secs(60)), Nothing => keepalive.timeout;
-    /// A link that inetd, xinetd or a systemd socket started ends, with exit code 0, when no frame passed for this long; the next datagram starts
-    /// it again. Its peer is told, and calls when it has a frame to send. Without effect on other links. One that was started and heard nothing
-    /// that only the peer can have sent ends after 30 seconds.
+    /// A link that inetd, xinetd or a systemd socket started exits with code 0 when no frame has passed for this long; the next datagram starts it
+    /// again. It tells the peer, which calls when it has a frame to send. If it hears nothing that only the peer can have sent, it exits after 30
+    /// seconds. Other links ignore this key.
     "idle-exit" idle_exit: Duration = Shape::Time(100, DAY), default(Duration::from_secs(300)), Nothing => keepalive.idle_exit;
 }
 
 table! { RawRun "run"
-    /// The user that the process that reads the network becomes.
+    /// The user as which the process that reads the network runs.
     "user" user: String = Shape::Text, absent("`tund` if there is such a user, else `nobody`"), Restart => run.user;
-    /// Its group.
+    /// The group of that process.
     "group" group: String = Shape::Text, absent("the user's"), Restart => run.group;
-    /// Where run-time files are kept. If a default cannot be written, it is `$XDG_RUNTIME_DIR/tund`. systemd's `$RUNTIME_DIRECTORY` takes precedence.
-    /// The directory, and all directories and symbolic links on the path to it, must belong to root or to the user who starts tund, and nobody else
-    /// may have write access; the same holds for the directories of `run.pid-file`, `status.socket` and `--key-log`.
+    /// The directory for run-time files. If the default cannot be written to, `$XDG_RUNTIME_DIR/tund` is used. systemd's `$RUNTIME_DIRECTORY` takes
+    /// precedence. The directory, and all directories and symbolic links on the path to it, must belong to root or to the user who starts tund, and
+    /// nobody else may have write access; the same holds for the directories of `run.pid-file`, `status.socket` and `--key-log`.
     "runtime-dir" runtime_dir: String = Shape::Text, absent("`/run/tund`"), Restart => run.runtime_dir;
-    /// Where a link with `key.mode = "openvpn"` keeps the two numbers that it needs after a restart. systemd's `$STATE_DIRECTORY` takes precedence.
-    /// It must belong to root or to the user who starts tund, like `runtime-dir`.
+    /// Where a link with `key.mode = "openvpn"` keeps the two numbers that it needs after a restart. systemd's `$STATE_DIRECTORY` takes precedence. Like
+    /// `runtime-dir`, it must belong to root or to the user who starts tund.
     "state-dir" state_dir: String = Shape::Text, absent("`/var/lib/tund`"), Restart => run.state_dir;
-    /// How much is logged, with OpenVPN's meaning: 0 fatal errors only, 1 the usual, 3 normal use, 4 more, 5 a letter for each datagram and frame
-    /// (`R`/`W` and `r`/`w`), 6 to 9 traces. `--verb` takes precedence.
+    /// The log level, with OpenVPN's meaning: 0 fatal errors only, 1 the usual, 3 normal use, 4 more, 5 a letter for each datagram and frame (`R`/`W`
+    /// and `r`/`w`), 6 to 9 traces. `--verb` takes precedence.
     "verb" verb: u8 = Shape::Number(0, 9, ""), default(1), Nothing => run.verb;
-    /// Where the log goes: standard error, syslog (facility daemon) or systemd's journal, which gets the link and the code of a condition as the
-    /// fields `TUND_LINK` and `TUND_CODE`. With `"json"` each line on standard error is an object with `time` (RFC 3339), `severity` (as syslog
-    /// names it), `link`, `message` and, if the line tells of a condition, its `code`. With `--inetd` there is no standard error. Severities are `err`
-    /// at any verb, `warning` for what is wrong and `notice` for other news from 1 on, `info` from 3 and `debug` from 4.
+    /// Where the log goes: standard error, syslog (facility daemon) or systemd's journal, which gets the link and the code of a condition as the fields
+    /// `TUND_LINK` and `TUND_CODE`. With `"json"` each line on standard error is an object with `time` (RFC 3339), `severity` (as syslog names it),
+    /// `link`, `message` and, if the line reports a condition, its `code`. With `--inetd` there is no standard error. The severities are `err` at any
+    /// verb, `warning` for what is wrong and `notice` for other news from 1 on, `info` from 3 and `debug` from 4.
     "log" log: LogTo = names::<LogTo>(), absent("`\"stderr\"`, with `--inetd` `\"syslog\"`"), Restart => run.log;
-    /// Whether the processes that read the network, which have no privileges in any case, are also sandboxed: a list of system calls, Landlock (no
-    /// files, no TCP, no signals to others), an empty root directory. With `"auto"` the log says what this host lacks; with `"require"` tund then
-    /// refuses to run, with exit code 69. The line `engine:` at verb 3 says what is in force.
+    /// Whether to sandbox the processes that read the network, which have no privileges in any case: a system call filter, Landlock (no files, no TCP,
+    /// no signals to others), and an empty root directory. If this host lacks one of these, `"auto"` logs it and `"require"` refuses to run, with exit
+    /// code 69. The line `engine:` at verb 3 shows what is in force.
     "sandbox" sandbox: Sandbox = names::<Sandbox>(), default(Sandbox::Auto), Restart => run.sandbox;
-    /// The root directory of the process that reads the network: an empty directory that belongs to root. Nobody else may be able to write to it, or
-    /// to a directory on the path to it. It needs CAP_SYS_CHROOT. If root lacks that, as in a container, tund warns and keeps its root directory, and
-    /// refuses to run with `sandbox = "require"`. For another user the root directory does not change by default, since Landlock keeps files out of
-    /// reach.
+    /// The root directory of the process that reads the network: an empty directory that belongs to root. Nobody else may have write access to it or to
+    /// a directory on the path to it. It needs CAP_SYS_CHROOT. If root lacks that, as in a container, tund warns and keeps its root directory; with
+    /// `sandbox = "require"` it refuses to run. For another user the root directory does not change by default, because Landlock denies access to files.
     "chroot" chroot: String = Shape::Text, absent("an empty directory in the runtime directory"), Restart => run.chroot;
-    /// Run in the background, as with `--daemon`: the command returns when configuration, socket, device and `up` are good and the engine is
-    /// locked, or with tund's exit code. The log goes to syslog, unless `log` says `"journal"`. Not with `--inetd`, nor from a systemd unit.
+    /// Run in the background, as with `--daemon`: the command returns when configuration, socket, device and `up` are good and the engine is sandboxed,
+    /// or with the exit code of the failed start. The log goes to syslog, unless `log` is `"journal"`. With `--inetd` it has no effect. Do not set it in
+    /// a systemd unit.
     "daemon" daemon: bool = Shape::Flag, default(false), Restart => run.daemon;
-    /// File of the process id to signal; it is removed at the end.
+    /// The file for the process id to signal. It is removed at the end.
     "pid-file" pid_file: String = Shape::Text, absent("none"), Restart => run.pid_file;
     /// Priority of the process that reads the network and moves the frames, as in nice(1): -20 goes first. A value lower than tund's own needs
     /// CAP_SYS_NICE; with systemd's unit set `Nice=` there instead.
@@ -303,74 +302,73 @@ table! { RawRun "run"
 }
 
 table! { RawGuard "guard"
-    /// Detect whether the two segments are also joined by another path: every two seconds a probe, a broadcast, goes into the device. If it arrives
-    /// at the peer's device by another path, one of the two ends holds all frames back (`loop`) until there is no other path. Where a spanning tree
-    /// has already cut the loop, no probe passes and nothing is held back. Of two links between the same bridges the held one is the reserve of the
-    /// other.
+    /// Detect whether another path joins the two segments: every two seconds a broadcast probe is sent into the device. If it arrives at the peer's
+    /// device by another path, one of the two ends holds back all frames (`loop`) until that path is gone. Where a spanning tree has already cut the
+    /// loop, no probe passes and nothing is held back. Of two links between the same bridges, the one held back is the standby of the other.
     "loop" find_loops: bool = Shape::Flag, default(true), Connect => guard.find_loops;
-    /// How many broadcasts, how many multicasts and how many frames to unknown destinations are accepted from the peer in a second. More of them is a
-    /// storm, and the excess is dropped (`guard-storm`). Each lane counts separately.
+    /// How many broadcast, multicast and unknown-unicast frames, taken together, are accepted from the peer per second. Frames above that are dropped
+    /// (`guard-storm`). Each lane counts separately.
     "storm" storm: u32 = Shape::Number(1, 1_000_000, "frames"), default(20_000), Connect => guard.storm;
-    /// How many source addresses the peer's segment may have at the same time. Frames with further ones are dropped (`guard-macs`), so that a flood
-    /// of addresses does not fill the tables of switches here. An address that was not used for a minute makes room, and every address is removed
-    /// after five minutes.
+    /// How many source addresses the peer's segment may have at the same time. Frames from further ones are dropped (`guard-macs`), so that a flood of
+    /// addresses does not fill the tables of switches here. An address that was not used for a minute makes room for others; one that was not used for
+    /// five minutes is removed.
     "macs" macs: u32 = Shape::Number(1, 16_384, ""), default(4096), Connect => guard.macs;
-    /// Spanning trees. With `"drop"`, their frames cross the link neither way (`guard-bpdu`): each segment has a tree of its own.
+    /// What happens to spanning-tree frames. With `"drop"`, none crosses the link in either direction (`guard-bpdu`): each segment has its own tree.
     "bpdu" bpdu: Verdict = names::<Verdict>(), default(Verdict::Pass), Connect => guard.drop_bpdu;
-    /// Answers of DHCP servers in the peer's segment, of DHCP and DHCPv6. With `"drop"`, none reaches this segment (`guard-dhcp-server`).
+    /// What happens to answers of DHCP and DHCPv6 servers in the peer's segment. With `"drop"`, none reaches this segment (`guard-dhcp-server`).
     "dhcp-server" dhcp_server: Verdict = names::<Verdict>(), default(Verdict::Pass), Connect => guard.drop_dhcp_server;
-    /// Router advertisements (IPv6) from the peer's segment. With `"drop"`, none reaches this segment (`guard-router-advertisement`); neither does a first
-    /// fragment that does not say what it carries (RFC 7113).
+    /// What happens to IPv6 router advertisements from the peer's segment. With `"drop"`, none reaches this segment (`guard-router-advertisement`), nor
+    /// does a first fragment that does not show what it carries (RFC 7113).
     "router-advertisement" router_advertisement: Verdict = names::<Verdict>(), default(Verdict::Pass), Connect => guard.drop_router_advertisement;
-    /// The VLANs that pass, both ways, by the outermost tag: numbers and ranges, such as `["100", "200-209"]`. Frames of others are dropped
-    /// (`guard-vlan`).
+    /// The VLANs that pass, in both directions, by the outermost tag: numbers and ranges, such as `["100", "200-209"]`. Frames of other VLANs are
+    /// dropped (`guard-vlan`).
     "vlans" vlans: Vec<At<String>> = Shape::Texts, absent("all"), Connect => guard.vlans;
-    /// Whether frames without a VLAN tag pass, both ways; those with a priority tag alone are among them.
+    /// Whether frames without a VLAN tag pass, in both directions. Frames with only a priority tag count as untagged.
     "untagged" untagged: bool = Shape::Flag, default(true), Connect => guard.untagged;
-    /// Frames from the peer whose source address is in use in this segment. With `"pass"` that host has moved; with `"drop"` the frame is a forgery
-    /// (`guard-own-mac`), and a host that moves is accepted after five minutes.
+    /// What happens to frames from the peer whose source address is in use in this segment. With `"pass"` the host is taken to have moved. With `"drop"`
+    /// the frame is taken to be forged (`guard-own-mac`), and a host that really moves is accepted after five minutes.
     "own-macs" own_macs: Verdict = names::<Verdict>(), default(Verdict::Pass), Connect => guard.drop_own_macs;
 }
 
 table! { RawTuning "tuning"
-    /// Pack several small frames that wait at the same time into one datagram. Nothing ever waits for more.
+    /// Pack several small frames that wait at the same time into one datagram. No frame is delayed for this.
     "bundle" bundle: bool = Shape::Flag, default(true), Connect => tuning.bundle;
-    /// Requested size of the UDP socket's buffers. The log says if the kernel gives less.
+    /// Size to request for the buffers of the UDP socket. If the kernel gives less, the log says so.
     "socket-buffer" socket_buffer: u32 = Shape::Number(4096, 1 << 30, "bytes"), default(4 << 20), Connect => tuning.socket_buffer;
-    /// The largest outer IP packet. Without it, tund probes the path, from 576 (IPv6: 596) up to the MTU of the route to the peer, and notices within
-    /// seconds when it becomes smaller, within minutes when it becomes larger. If set, the value is used without measurement.
+    /// The largest outer IP packet. By default tund probes the path, from 576 (IPv6: 596) up to the MTU of the route to the peer, and notices within
+    /// seconds when it shrinks and within minutes when it grows. A value set here is used without probing.
     "path-mtu" path_mtu: u32 = Shape::Number(576, 65535, "bytes"), absent("found by probing"), Connect => tuning.path_mtu;
-    /// Lower the segment size that TCP connections through a tun device announce to what the device's MTU holds, so that hosts behind the two ends
-    /// need no path MTU discovery. Without effect in tap mode.
+    /// Lower the segment size that TCP connections through a tun device announce to what the device's MTU holds, so that hosts behind the two ends need
+    /// no path MTU discovery. It has no effect in tap mode.
     "mss-clamp" mss_clamp: bool = Shape::Flag, default(true), Connect => tuning.mss_clamp;
-    /// Let the kernel cut up and join what crosses the device and the socket, so that many frames share the cost of a system call. An offload that a
-    /// kernel does not support is given up at once, with a line in the log; `false` is for kernels or drivers with faulty offloads.
+    /// Let the kernel split and join packets on the device and the socket, so that many frames share the cost of a system call. If the kernel does not
+    /// support an offload, tund stops using it at once and logs that. `false` is for kernels or drivers with faulty offloads.
     "offload" offload: bool = Shape::Flag, default(true), Connect => tuning.data_path.offload;
-    /// 1: one thread moves both directions, which is best for one way at a time and for round trips. 2: each direction has a thread of its own,
-    /// which is best when both are full at once and there are processors to spare.
+    /// With 1, one thread moves both directions, which is best for one-way traffic and for round trips. With 2, each direction has its own thread, which
+    /// is best when both directions are busy and there are processors to spare.
     "threads" threads: u8 = Shape::Number(1, 2, ""), default(1), Connect => tuning.data_path.threads;
-    /// How many lanes the link has. Each has a queue of the device, a socket, keys and threads of its own, and nothing in common with the others, so
-    /// that a host with more processors carries more. `"auto"` is a lane for each processor of this host, at most 8. The kernel keeps the frames of
-    /// one connection in one lane. If the ends differ, the smaller number counts. While TCP carries the link, and where a superserver started it,
-    /// there is one lane. More than one is not possible with an OpenVPN peer. If another program made the device, it needs several queues
-    /// (`ip tuntap add dev NAME mode tun multi_queue`; systemd-networkd: `[Tun] MultiQueue=yes`).
+    /// How many lanes the link has. Each has its own queue of the device, socket, keys and threads, and shares nothing with the others, so that a host
+    /// with more processors carries more. `"auto"` is one lane for each processor of this host, at most 8. The kernel keeps the frames of one connection
+    /// in one lane. If the ends differ, the smaller number counts. There is one lane while TCP carries the link, and where a superserver started it. An
+    /// OpenVPN peer allows only one. If another program created the device, it needs several queues (`ip tuntap add dev NAME mode tun multi_queue`;
+    /// systemd-networkd: `[Tun] MultiQueue=yes`).
     "lanes" lanes: NumberOr = Shape::NumberOr(1, 16, "lanes", "auto"), default(NumberOr::Number(1)), Restart => tuning.data_path.lanes;
-    /// How long a worker keeps looking for more before it sleeps. A higher value shortens round trips, but the processor does not rest meanwhile.
+    /// How long a worker keeps polling before it sleeps. A higher value shortens round trips, but keeps the processor busy.
     "busy-poll" busy_poll: u32 = Shape::Number(0, 1_000_000, "microseconds"), default(5), Connect => tuning.data_path.busy_poll;
-    /// Copy the DSCP of inner packets to the datagrams that carry them, for networks that treat classes differently; everybody on the path can see
-    /// it. ECN is always carried both ways (RFC 6040).
+    /// Copy the DSCP of inner packets to the datagrams that carry them, for networks that treat classes differently. Everyone on the path can see it.
+    /// ECN is always carried in both directions (RFC 6040).
     "dscp" dscp: CopyDscp = names::<CopyDscp>(), absent("not copied"), Connect => tuning.data_path.copy_dscp;
-    /// The algorithm that decides how fast this end sends over TCP (TCP_CONGESTION), as sysctl net.ipv4.tcp_available_congestion_control lists it.
-    /// The usual `cubic` treats each lost segment as congestion; `"bbr"` does not, which can make a link over TCP several times faster where a path
-    /// loses segments at random (docs/performance.md), and may leave less to others who share it. Each end has its own.
+    /// The algorithm that decides how fast this end sends over TCP (TCP_CONGESTION). The sysctl net.ipv4.tcp_available_congestion_control lists the
+    /// names. The usual `cubic` treats each lost segment as congestion. `"bbr"` does not: it can make a link over TCP several times faster where a path
+    /// loses segments at random (docs/performance.md), but may leave less to others who share the path. Each end has its own.
     "congestion-control" congestion_control: String = Shape::Text, absent("the kernel's"), Connect => tuning.congestion_control;
 }
 
 table! { RawStatus "status"
-    /// Where the control socket is; its directory must exist. A symbolic link in the runtime directory leads to it, so that `tund status` finds it.
+    /// The path of the control socket. Its directory must exist. A symbolic link in the runtime directory leads to it, so that `tund status` finds it.
     "socket" socket: String = Shape::Text, absent("`control.sock` in the runtime directory"), Restart => status.socket;
-    /// A loopback address and port, such as `"127.0.0.1:9586"`, where the output of `tund stats` is served over HTTP, whatever the request; any user
-    /// of this host may ask. If the port is taken, the log says so and the link runs without.
+    /// A loopback address and port, such as `"127.0.0.1:9586"`, where the output of `tund stats` is served over HTTP, whatever the request. Any user of
+    /// this host may read it. If the port is taken, the log says so and the link runs without it.
     "metrics" metrics: String = Shape::Text, absent("none"), Restart => status.metrics;
 }
 
