@@ -104,6 +104,7 @@ pub struct Launch {
 }
 
 /// The state of the running link.
+#[derive(Default)]
 struct Status {
     before_routes: Savepoint,
     device_steps: Vec<Step>,
@@ -155,22 +156,6 @@ pub struct Parent {
 impl Parent {
     /// A parent that has not changed the host yet.
     pub fn new(link: Link, changes: Changes, signals: Signals) -> Self {
-        let status = Status {
-            before_routes: Savepoint::default(),
-            device_steps: Vec::new(),
-            route_steps: Vec::new(),
-            net_gateway: None,
-            endpoint: None,
-            stream: false,
-            source: None,
-            connected: BTreeMap::new(),
-            resolved: Vec::new(),
-            trusted: None,
-            traffic: Traffic::default(),
-            pushed: Pushed::default(),
-            protections: None,
-            said_loop: None,
-        };
         Self {
             machine: Machine::new(link.activated),
             watch: Watch::new(Instant::now()),
@@ -184,7 +169,7 @@ impl Parent {
             next: None,
             spawn: Box::new(|| spawn(Role::Engine)),
             front: None,
-            status,
+            status: Status::default(),
             door: Door::default(),
             signals,
             uevents: listen(),

@@ -36,6 +36,7 @@ const CHANGES_SHOWN: usize = 1000;
 const TALKERS_SHOWN: usize = 20;
 
 /// The clients, and what has been reported since the start.
+#[derive(Default)]
 pub(super) struct Control {
     pub(super) sockets: Sockets,
     /// Requests waiting for the engine.
@@ -68,19 +69,11 @@ impl Control {
         let now = unix_time();
         Self {
             sockets: Sockets::open(runtime, places),
-            asked: Vec::new(),
-            scraped: false,
-            log_wanted: false,
-            deadline: None,
-            state: None,
-            reason: None,
-            failed_script: None,
             since: now,
             started: now,
             loaded: now,
             reload_ok: true,
-            reloaded: None,
-            reload_asked: Vec::new(),
+            ..Self::default()
         }
     }
 

@@ -46,7 +46,7 @@ enum Duty {
 }
 
 /// The state machine. After each event, and at [`Machine::poll_timeout`], [`Machine::poll`] yields the effects.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Machine {
     /// A superserver starts another parent when this one ends.
     activated: bool,
@@ -73,19 +73,7 @@ pub(super) struct Machine {
 impl Machine {
     /// A link about to start. The device comes first; with a superserver, when the engine asks for it.
     pub(super) fn new(activated: bool) -> Self {
-        let mut machine = Self {
-            activated,
-            stage: Stage::Begun,
-            up: false,
-            announced: false,
-            script: None,
-            hooks: VecDeque::new(),
-            agenda: VecDeque::new(),
-            urgent: VecDeque::new(),
-            last_words: None,
-            ending: None,
-            renewal: None,
-        };
+        let mut machine = Self { activated, ..Self::default() };
         if !activated {
             machine.agenda.extend(preparation());
         }

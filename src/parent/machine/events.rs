@@ -16,9 +16,10 @@ pub(in crate::parent) struct Ending {
 }
 
 /// How far the host has been prepared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::parent) enum Stage {
     /// There is no device.
+    #[default]
     Begun,
     /// Opening the device was at least tried.
     Opened,
