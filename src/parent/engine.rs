@@ -1,7 +1,7 @@
 //! The engine's life cycle as seen by the parent: start, messages, end.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::process::Child;
 
 use crate::core::settings::LinkSettings;
@@ -59,9 +59,8 @@ impl Parent {
         self.engine = Some(Engine { child, channel });
         self.check_sent(sent);
         self.tell_sources();
-        if let (Some(listener), Some(engine)) = (launch.listener, &self.engine) {
-            let sent = engine.channel.send(&ToEngine::Listen, &[listener.as_fd()]);
-            self.check_sent(sent);
+        if let Some(listener) = launch.listener {
+            self.hand_over(&ToEngine::Listen, &[listener.as_fd()]);
         }
         Ok(())
     }
@@ -101,8 +100,13 @@ impl Parent {
 
     /// Sends an answer; an engine that does not read its messages is ended.
     pub(super) fn answer(&mut self, message: &ToEngine) {
+        self.hand_over(message, &[]);
+    }
+
+    /// The same, with descriptors.
+    pub(super) fn hand_over(&mut self, message: &ToEngine, descriptors: &[BorrowedFd<'_>]) {
         if let Some(engine) = &self.engine {
-            let sent = engine.channel.send(message, &[]);
+            let sent = engine.channel.send(message, descriptors);
             self.check_sent(sent);
         }
     }

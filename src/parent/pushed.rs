@@ -98,12 +98,9 @@ impl Parent {
 
     /// Tells the engine which inner sources the configuration allows.
     pub(super) fn tell_sources(&mut self) {
-        let (Some(engine), Some(sources)) = (&self.engine, sources(&self.link.config)) else { return };
+        let (Some(_), Some(sources)) = (&self.engine, sources(&self.link.config)) else { return };
         match bulk::write(&sources) {
-            Ok(file) => {
-                let sent = engine.channel.send(&ToEngine::Sources, &[file.as_fd()]);
-                self.check_sent(sent);
-            }
+            Ok(file) => self.hand_over(&ToEngine::Sources, &[file.as_fd()]),
             Err(error) => {
                 self.end(FAILED, format!("cannot tell the engine the peer's inner addresses: {error}"))
             }

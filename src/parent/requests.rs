@@ -210,13 +210,7 @@ impl Parent {
         self.status.connected.insert(lane, (port, path));
         let (Path { remote, local, .. }, named) = (path, zone::named(path.remote));
         match connected::open(front.as_fd(), &self.link.config, port, path) {
-            Ok(socket) => {
-                if let Some(engine) = &self.engine {
-                    let sent =
-                        engine.channel.send(&ToEngine::Connected { lane, remote, local }, &[socket.as_fd()]);
-                    self.check_sent(sent);
-                }
-            }
+            Ok(socket) => self.hand_over(&ToEngine::Connected { lane, remote, local }, &[socket.as_fd()]),
             Err(error) => log::debug!("{named} shares a socket with whoever sends to the port: {error}"),
         }
     }
