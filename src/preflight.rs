@@ -95,8 +95,8 @@ fn link_name(path: &Path) -> String {
     name.strip_suffix(".toml").map(str::to_owned).unwrap_or(name)
 }
 
-/// The base of relative paths: `--cd`, else the file's directory; absolute.
-fn directory(path: &Path, cd: Option<&Path>) -> PathBuf {
+/// Where relative paths start and scripts run: `--cd`, else the file's directory; absolute.
+pub fn directory(path: &Path, cd: Option<&Path>) -> PathBuf {
     let of_file = || path.parent().map(Path::to_owned).unwrap_or_else(|| PathBuf::from("/"));
     cd.and_then(|cd| std::path::absolute(cd).ok()).unwrap_or_else(of_file)
 }

@@ -7,7 +7,7 @@ use std::process::Child;
 use crate::core::settings::LinkSettings;
 use crate::parent::machine::Event;
 use crate::parent::start;
-use crate::parent::{Launch, MAX_BATCH, Parent};
+use crate::parent::{Launch, Link, MAX_BATCH, Parent};
 use crate::privsep::channel::Channel;
 use crate::privsep::message::{Keys, ToEngine, ToParent};
 use crate::privsep::spawn;
@@ -72,9 +72,9 @@ impl Parent {
         let bound = start::bind(&self.link.config)?;
         let listener = start::listener(&self.link.config, None)?;
         let settings = self.settings();
-        let mut start = start::engine_start(&self.link.config, keys, settings, &self.link.confinement);
-        start.key_log = self.link.key_log.is_some();
-        Ok(Launch { start: Box::new(start), socket: bound.fd, listener })
+        let Link { config, confinement, key_log, .. } = &self.link;
+        let start = start::engine_start(config, keys, settings, confinement, key_log.is_some());
+        Ok(Launch { start, socket: bound.fd, listener })
     }
 
     /// A link that a superserver started has one lane.

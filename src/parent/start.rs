@@ -174,10 +174,9 @@ fn prepare(
     let link = LinkSettings { activated, ..LinkSettings::from(&config) };
     let fingerprint = cleanly(|| fingerprint(&keys.secret));
     let hardware_address = cleanly(|| own_mac(&keys, &link, &config));
-    let mut start = engine_start(&config, keys, link, &confinement);
-    start.key_log = key_log.is_some();
-    let launch = Launch { start: Box::new(start), socket: bound.fd, listener };
-    let directory = directory(options, &loaded);
+    let start = engine_start(&config, keys, link, &confinement, key_log.is_some());
+    let launch = Launch { start, socket: bound.fd, listener };
+    let directory = preflight::directory(&loaded.path, options.cd.as_deref());
     let options = Options { config: loaded.path.clone(), cd: Some(directory.clone()), ..options.clone() };
     let link = Link {
         starts: Starts::open(&config)?,
@@ -268,12 +267,6 @@ fn read(options: &Options) -> (Loaded, Option<Config>, Vec<Diagnostic>) {
     (loaded, config, findings)
 }
 
-/// Where relative paths start, and scripts run.
-fn directory(options: &Options, loaded: &Loaded) -> PathBuf {
-    let given = options.cd.as_ref().and_then(|cd| std::path::absolute(cd).ok());
-    given.or_else(|| loaded.path.parent().map(PathBuf::from)).unwrap_or_else(|| PathBuf::from("/"))
-}
-
 /// Takes the MTU of the bridge if the file asks for it. A missing bridge is reported later.
 pub(crate) fn take_bridge_mtu(config: &mut Config, netlink: &mut Netlink) {
     let bridge = config.device.bridge.as_deref().and_then(|name| netlink.link(name).ok().flatten());
@@ -288,9 +281,10 @@ pub(crate) fn engine_start(
     keys: Box<Keys>,
     link: LinkSettings,
     confinement: &Confinement,
-) -> Start {
-    let data_path = config.tuning.data_path;
-    Start { keys, link, data_path, confinement: confinement.clone(), key_log: false, kept: Kept::default() }
+    key_log: bool,
+) -> Box<Start> {
+    let (data_path, confinement) = (config.tuning.data_path, confinement.clone());
+    Box::new(Start { keys, link, data_path, confinement, key_log, kept: Kept::default() })
 }
 
 /// Reads the keys that the configuration names. No copy is left outside the box.
