@@ -46,15 +46,21 @@ enum Answer {
     Not(Trouble),
 }
 
-/// Why there is no connection through a proxy.
+/// Why there is no connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Trouble {
-    /// It refuses.
+    /// The proxy refuses.
     Refused(Refusal),
-    /// It is unreachable or does not answer.
+    /// The proxy, or without one the peer, is unreachable or does not answer.
     Unreachable(String),
-    /// Its password cannot be read.
+    /// The proxy's password cannot be read.
     NoPassword(String),
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Self::Unreachable(error.to_string())
+    }
 }
 
 impl Trouble {
@@ -133,13 +139,10 @@ impl Asking {
     }
 
     fn outcome(&self, answer: io::Result<Option<Answer>>) -> Option<Result<OwnedFd, Trouble>> {
-        let failed = |error: io::Error| Trouble::Unreachable(error.to_string());
-        Some(match answer {
-            Ok(answer) => match answer? {
-                Answer::Connected => self.socket.try_clone().map_err(failed),
-                Answer::Not(trouble) => Err(trouble),
-            },
-            Err(error) => Err(failed(error)),
+        Some(match answer.transpose()? {
+            Ok(Answer::Connected) => self.socket.try_clone().map_err(Trouble::from),
+            Ok(Answer::Not(trouble)) => Err(trouble),
+            Err(error) => Err(error.into()),
         })
     }
 }
@@ -164,14 +167,13 @@ pub fn main() -> ExitCode {
 
 fn ask(question: Question, sockets: &[OwnedFd]) -> Result<(), Trouble> {
     let [socket] = sockets else { return Err(Trouble::Unreachable(NO_SOCKET.to_owned())) };
-    let failed = |error: io::Error| Trouble::Unreachable(error.to_string());
     let due = now().instant + LIMIT;
     let (mut request, first) = Request::new(question.kind, question.to, question.credentials);
-    send(socket, &first, due).map_err(failed)?;
+    send(socket, &first, due)?;
     loop {
-        match request.handle_byte(read(socket, due).map_err(failed)?).map_err(Trouble::Refused)? {
+        match request.handle_byte(read(socket, due)?).map_err(Trouble::Refused)? {
             Next::Read => {}
-            Next::Send(bytes) => send(socket, &bytes, due).map_err(failed)?,
+            Next::Send(bytes) => send(socket, &bytes, due)?,
             Next::Connected => return Ok(()),
         }
     }

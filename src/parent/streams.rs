@@ -2,7 +2,6 @@
 //! [`crate::helper::proxy`] reads.
 #![allow(clippy::disallowed_methods, reason = "a connection has a time limit")]
 
-use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -55,12 +54,6 @@ enum Stage {
     Asking(Asking),
 }
 
-/// Why there is no connection.
-enum Failure {
-    System(io::Error),
-    Proxy(Trouble),
-}
-
 impl Streams {
     /// Restricts connections to these from now on.
     pub fn allow(&mut self, remotes: &[Path]) {
@@ -92,7 +85,7 @@ impl Streams {
     }
 
     /// A finished connection: its remote, whether the proxy was asked for it, and the result.
-    fn poll(&mut self, now: Instant) -> Option<(SocketAddr, bool, Result<OwnedFd, Failure>)> {
+    fn poll(&mut self, now: Instant) -> Option<(SocketAddr, bool, Result<OwnedFd, Trouble>)> {
         for index in 0..self.pending.len() {
             let Pending { to, stage, due } = self.pending.get(index)?;
             let (to, late) = (*to, *due <= now);
@@ -102,16 +95,9 @@ impl Streams {
                     let done = ready(socket, PollFlags::OUT, Duration::ZERO).unwrap_or(false);
                     done.then(|| connected(socket))
                 }
-                Stage::Asking(asking) => asking.poll().map(|result| result.map_err(Failure::Proxy)),
+                Stage::Asking(asking) => asking.poll(),
             };
-            let silent = || {
-                let error = io::Error::other(format!("no answer in {} s", LIMIT.as_secs()));
-                if asked {
-                    Failure::Proxy(Trouble::Unreachable(error.to_string()))
-                } else {
-                    Failure::System(error)
-                }
-            };
+            let silent = || Trouble::Unreachable(format!("no answer in {} s", LIMIT.as_secs()));
             if let Some(result) = result.or_else(|| late.then(|| Err(silent()))) {
                 self.pending.remove(index);
                 return Some((to, asked, result));
@@ -121,10 +107,10 @@ impl Streams {
     }
 }
 
-fn connected(socket: &OwnedFd) -> Result<OwnedFd, Failure> {
-    match SockRef::from(socket).take_error() {
-        Ok(None) => socket.try_clone().map_err(Failure::System),
-        Ok(Some(error)) | Err(error) => Err(Failure::System(error)),
+fn connected(socket: &OwnedFd) -> Result<OwnedFd, Trouble> {
+    match SockRef::from(socket).take_error()? {
+        None => Ok(socket.try_clone()?),
+        Some(error) => Err(error.into()),
     }
 }
 
@@ -144,15 +130,15 @@ impl Parent {
             }
         };
         let Some(hop) = hop else {
-            let unknown = Trouble::Unreachable("its name is not resolved yet".to_owned());
-            return self.fail_stream(to, Failure::Proxy(unknown));
+            let unknown = "its name is not resolved yet".to_owned();
+            return self.fail_stream(to, Trouble::Unreachable(unknown));
         };
         match stream::connect(&self.link.config, hop) {
             Ok(socket) => {
                 let stage = Stage::Connecting(socket);
                 self.streams.pending.push(Pending { to, stage, due: now + LIMIT });
             }
-            Err(error) => self.fail_stream(to, Failure::System(error)),
+            Err(error) => self.fail_stream(to, error.into()),
         }
     }
 
@@ -162,16 +148,15 @@ impl Parent {
             match (result, &self.engine) {
                 (Ok(socket), Some(_)) if self.link.config.proxy.is_some() && !asked => {
                     if let Err(trouble) = self.ask_proxy(to, socket) {
-                        self.fail_stream(to, Failure::Proxy(trouble));
+                        self.fail_stream(to, trouble);
                     }
                 }
-                (Ok(socket), Some(engine)) => {
+                (Ok(socket), Some(_)) => {
                     (self.streams.said, self.streams.trouble) = (None, None);
-                    let sent = engine.channel.send(&ToEngine::Stream { to }, &[socket.as_fd()]);
-                    self.check_sent(sent);
+                    self.hand_over(&ToEngine::Stream { to }, &[socket.as_fd()]);
                 }
                 (Ok(_), None) => {}
-                (Err(failure), _) => self.fail_stream(to, failure),
+                (Err(trouble), _) => self.fail_stream(to, trouble),
             }
         }
     }
@@ -189,26 +174,20 @@ impl Parent {
     }
 
     /// Reports a failure; the engine retries.
-    fn fail_stream(&mut self, to: SocketAddr, failure: Failure) {
+    fn fail_stream(&mut self, to: SocketAddr, trouble: Trouble) {
         let place = zone::named_path(Path::stream(to));
-        let (why, trouble) = match (failure, &self.link.config.proxy) {
-            (Failure::System(error), None) => (error.to_string(), None),
-            (Failure::System(error), Some(_)) => {
-                (String::new(), Some(Trouble::Unreachable(error.to_string())))
-            }
-            (Failure::Proxy(trouble), _) => (String::new(), Some(trouble)),
-        };
-        let text = match (&trouble, &self.link.config.proxy) {
-            (Some(trouble), Some(proxy)) => {
+        let streams = &mut self.streams;
+        let text = match (&self.link.config.proxy, &trouble) {
+            (Some(proxy), _) => {
+                streams.failed = streams.failed.wrapping_add(1);
                 format!("cannot connect to {place} through {proxy}: {trouble} [{}]", trouble.code())
             }
-            (Some(_) | None, _) => format!("cannot connect to {place}: {why}"),
+            (None, Trouble::Unreachable(why)) => format!("cannot connect to {place}: {why}"),
+            (None, Trouble::Refused(_) | Trouble::NoPassword(_)) => {
+                format!("cannot connect to {place}: {trouble}")
+            }
         };
-        let streams = &mut self.streams;
-        if trouble.is_some() {
-            streams.failed = streams.failed.wrapping_add(1);
-        }
-        streams.trouble = trouble;
+        streams.trouble = self.link.config.proxy.is_some().then_some(trouble);
         if streams.said.as_ref() != Some(&text) {
             log::warn!("{text}");
             streams.said = Some(text);

@@ -105,13 +105,12 @@ impl Caller<'_> {
         let Some((proxy, place)) = &self.proxy else {
             return Err(Trouble::Unreachable("there is none".to_owned()));
         };
-        let failed = |error: io::Error| Trouble::Unreachable(error.to_string());
         let place = place.clone().map_err(Trouble::Unreachable)?;
-        let socket = stream::reach(self.config, place, CONNECTING).map_err(failed)?;
+        let socket = stream::reach(self.config, place, CONNECTING)?;
         let credentials = proxy_credentials(self.config, false)?;
         let confinement = self.confinement.clone();
         let question = proxy::Question { confinement, kind: proxy.kind, to, credentials };
-        Asking::start(&question, socket).map_err(failed)?.wait()
+        Asking::start(&question, socket)?.wait()
     }
 
     fn call(&self, path: Path, way: Way, keys: &Keys) -> (Found, String) {
