@@ -22,7 +22,7 @@ use crate::packet::gso;
 use crate::packet::layer::Layer;
 use crate::packet::virtio::Virtio;
 use crate::sys::{Offload, attach_queue, set_offload};
-use crate::transport::{Datagrams, is_source_lost};
+use crate::transport::{Datagrams, is_refusal, is_source_lost};
 
 /// Minimum interval between reports of a failure to send.
 const FAILURES: Duration = Duration::from_secs(60);
@@ -297,11 +297,6 @@ fn write(device: impl AsFd, virtio: Virtio, frame: &[u8]) -> rustix::io::Result<
 /// Whether the socket's buffer or a kernel queue is full.
 fn is_full(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::AGAIN | Errno::NOBUFS))
-}
-
-/// Excludes errors that ICMP can cause (net/ipv4/icmp.c, net/ipv6/icmp.c), since anyone can forge it.
-fn is_refusal(error: &io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::INVAL | Errno::IO | Errno::PERM))
 }
 
 impl<D: Datagrams> Sink for LaneIo<D> {

@@ -62,6 +62,12 @@ pub struct Received {
     pub from: Path,
 }
 
+/// Whether the kernel of this host refuses to send. Errors that ICMP can cause (net/ipv4/icmp.c, net/ipv6/icmp.c) are excluded, since anyone can
+/// forge it.
+pub fn is_refusal(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::INVAL | Errno::IO | Errno::PERM))
+}
+
 /// Whether a send may have failed because of the requested source address: it is gone, or has no route.
 pub fn is_source_lost(error: &io::Error) -> bool {
     matches!(

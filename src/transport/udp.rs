@@ -14,7 +14,7 @@ use crate::core::lane::Transmit;
 use crate::core::path::Path;
 use crate::packet::traffic_class::ECN;
 use crate::sys::{self, Departure, rights};
-use crate::transport::{Datagrams, Received};
+use crate::transport::{Datagrams, Received, is_refusal};
 
 /// An attempt to send may return the error of an earlier datagram, having sent nothing. If ICMP is forged at line rate, several in a row do.
 const ATTEMPTS: usize = 8;
@@ -266,17 +266,21 @@ impl Datagrams for Socket {
         };
         let stride = u16::try_from(stride).ok().filter(|stride| usize::from(*stride) < bytes.len());
         let departure = Departure { to, local, stride, class };
-        let send = || sys::send_datagrams(&self.fd, bytes, departure);
-        (1..ATTEMPTS).fold(send(), |sent, _| match sent {
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => send(),
-            sent => sent,
-        })
+        attempt(|| sys::send_datagrams(&self.fd, bytes, departure))
     }
 
     fn receive_error(&self) -> io::Result<(SocketAddr, io::Error)> {
         let (to, error) = sys::receive_error(&self.fd)?;
         Ok((plain(to), error))
     }
+}
+
+/// Sends again while the error may be that of an earlier datagram.
+fn attempt(mut send: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    (1..ATTEMPTS).fold(send(), |sent, _| match sent {
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock && !is_refusal(&error) => send(),
+        sent => sent,
+    })
 }
 
 impl From<Socket> for OwnedFd {
@@ -318,6 +322,23 @@ mod tests {
         assert!(no_ipv6(&Errno::ADDRNOTAVAIL.into()));
         assert!(!no_ipv6(&Errno::ADDRINUSE.into()));
         assert!(!no_ipv6(&Errno::PERM.into()));
+    }
+
+    #[test]
+    fn only_what_icmp_may_have_failed_is_sent_again() {
+        let calls = |error: Errno, count: usize| {
+            let mut calls = 0;
+            let _ = attempt(|| {
+                calls += 1;
+                if calls <= count { Err(error.into()) } else { Ok(()) }
+            });
+            calls
+        };
+        assert_eq!(calls(Errno::CONNREFUSED, 3), 4);
+        assert_eq!(calls(Errno::HOSTUNREACH, usize::MAX), ATTEMPTS);
+        for refused in [Errno::PERM, Errno::INVAL, Errno::IO, Errno::AGAIN] {
+            assert_eq!(calls(refused, usize::MAX), 1, "{refused}");
+        }
     }
 
     #[test]
