@@ -3,7 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "real processes run in real time")]
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
@@ -526,6 +526,31 @@ fn a_killed_engine_ends_the_parent_and_a_killed_parent_the_engine() {
     link.signal("KILL");
     link.end();
     wait_until("the engine follows", SOON, || is_gone(engine)).unwrap();
+}
+
+#[test]
+fn whoever_follows_a_link_that_does_not_run_is_told_at_once_what_is_waited_for() {
+    let place = Place::new();
+    let killed = place.path("fri-1");
+    fs::create_dir(&killed).unwrap();
+    for (link, named) in [(Some("mon"), "mon"), (Some("fri"), "fri"), (None, "link")] {
+        if link == Some("fri") {
+            leave_dead_socket(&killed.join("control.sock")).unwrap();
+        }
+        let mut command = Command::new(TUND);
+        command.arg("events").args(link).env("RUNTIME_DIRECTORY", place.path(""));
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut said = BufReader::new(child.stderr.take().unwrap());
+        let (sender, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            sender.send(said.read_line(&mut line).map(|_| line).unwrap())
+        });
+        let line = told.recv_timeout(SOON);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(line.as_ref().is_ok_and(|line| line.contains(named)), "{named}: {line:?}");
+    }
 }
 
 /// Before its start message it cannot report: its parent learns the exit code and reports that.

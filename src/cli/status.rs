@@ -118,7 +118,7 @@ pub fn command(link: &str, method: Method) -> Result<(), Fatal> {
     };
     // Opened first, since the pid of an ended process can be reused.
     let process = if method == Method::Down { process_of(&socket.path) } else { None };
-    let answer = ask(socket, method).map_err(|error| failed(socket, &error))?;
+    let answer = ask(socket, method, PATIENCE).map_err(|error| failed(socket, &error))?;
     if let (Answer::Done(_), Some(process)) = (&answer, process) {
         wait_for_end(&process);
     }
@@ -158,7 +158,7 @@ fn statuses(link: Option<&str>) -> Result<Answers, Fatal> {
 
 /// Queries all links at once, so that a stuck one does not delay others; returns answers in order.
 pub(super) fn ask_all(sockets: &[Socket], patience: Duration) -> Vec<Result<Status, (&Socket, io::Error)>> {
-    let status = |socket| match ask_within(socket, Method::Status, patience)? {
+    let status = |socket| match ask(socket, Method::Status, patience)? {
         Answer::Done(mut parameters) => {
             let status = parameters.get_mut("status").map(Value::take).unwrap_or_default();
             Ok(serde_json::from_value(status)?)
@@ -224,14 +224,12 @@ pub(super) fn failed(socket: &Socket, error: &io::Error) -> Fatal {
 /// The sockets of the links of that name (at least one), or of all.
 fn find(link: Option<&str>) -> Result<Vec<Socket>, Fatal> {
     let sockets = running_now(link)?;
-    match (sockets.is_empty(), link) {
-        (true, Some(link)) => {
-            let remedy = "`tund status` shows those that do; one that has ended says why in its log, and `tund doctor FILE` \
-                          looks for the cause";
-            Err(Fatal::new(FAILED, format!("no link {link} runs, or it is another user's: {remedy}")))
-        }
-        (true, None) | (false, _) => Ok(sockets),
+    if let (true, Some(link)) = (sockets.is_empty(), link) {
+        let remedy = "`tund status` shows those that do; one that has ended says why in its log, and `tund doctor FILE` \
+                      looks for the cause";
+        return Err(Fatal::new(FAILED, format!("no link {link} runs, or it is another user's: {remedy}")));
     }
+    Ok(sockets)
 }
 
 /// The sockets of the links of that name, or of all. A name ending in `.toml` is a configuration file, which may set another runtime directory or
@@ -283,11 +281,7 @@ fn connected(path: &Path, patience: Duration) -> io::Result<UnixStream> {
 }
 
 /// Queries a link, if served by root, this user, or the units' user set by root.
-fn ask(socket: &Socket, method: Method) -> io::Result<Answer> {
-    ask_within(socket, method, PATIENCE)
-}
-
-fn ask_within(socket: &Socket, method: Method, patience: Duration) -> io::Result<Answer> {
+fn ask(socket: &Socket, method: Method, patience: Duration) -> io::Result<Answer> {
     let mut stream = connected(&socket.path, patience)?;
     let uid = socket_peercred(&stream)?.uid.as_raw();
     if !Trusted::here().has_user(uid) && socket.user != Some(uid) {
@@ -308,8 +302,7 @@ fn ask_within(socket: &Socket, method: Method, patience: Duration) -> io::Result
             return Err(ErrorKind::UnexpectedEof.into());
         }
         answer.extend_from_slice(bytes.get(..count).unwrap_or_default());
-        if answer.last() == Some(&0) {
-            answer.pop();
+        if answer.pop_if(|last| *last == 0).is_some() {
             return Ok(clean(parse_answer(&answer)?));
         }
         if answer.len() as u64 > MAX_ANSWER {
@@ -438,12 +431,14 @@ mod tests {
         let scratch = Scratch::new();
         let said = json!({ "changes": ["a\x1b[2Jb", { "x": "\u{202e}\u{9b}" }], "pid": 7 });
         let (socket, server) = served(&scratch, api::reply(&said));
-        let Answer::Done(shown) = ask(&socket, Method::Reload).unwrap() else { panic!("refused") };
+        let Answer::Done(shown) = ask(&socket, Method::Reload, PATIENCE).unwrap() else { panic!("refused") };
         assert_eq!(shown, json!({ "changes": ["a_[2Jb", { "x": "__" }], "pid": 7 }));
         server.join().unwrap();
         std::fs::remove_file(&socket.path).unwrap();
         let (socket, server) = served(&scratch, api::refusal("no\x07"));
-        assert!(matches!(ask(&socket, Method::Reload).unwrap(), Answer::Refused(reason) if reason == "no_"));
+        assert!(
+            matches!(ask(&socket, Method::Reload, PATIENCE).unwrap(), Answer::Refused(reason) if reason == "no_")
+        );
         server.join().unwrap();
     }
 }
