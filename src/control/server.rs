@@ -258,6 +258,19 @@ mod tests {
         matches!(stream.read(&mut [0; 9]), Ok(0)) || stream.write(b"x").is_err()
     }
 
+    /// Clients may refuse a field that the description lacks.
+    #[test]
+    fn the_interface_has_each_field_of_a_status() {
+        let schema = schemars::schema_for!(Vec<api::Status>).to_value();
+        let interface = include_str!("tund.link.varlink").split([' ', '(']);
+        let described: Vec<_> = interface.filter_map(|word| word.strip_suffix(':')).collect();
+        let types = schema["$defs"].as_object().unwrap().values();
+        for field in types.filter_map(|kind| kind["properties"].as_object()).flat_map(|fields| fields.keys())
+        {
+            assert!(described.contains(&field.as_str()), "{field} is not in tund.link.varlink");
+        }
+    }
+
     #[test]
     fn a_request_in_pieces_is_answered_and_the_next_waits_for_that() {
         let scratch = Scratch::new();
