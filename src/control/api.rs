@@ -20,9 +20,9 @@ const SERVICE_DESCRIPTION: &str = include_str!("org.varlink.service.varlink");
 /// The methods of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
-    /// Its state: [`Status`].
+    /// Return the link's [`Status`].
     Status,
-    /// The same as OpenMetrics text.
+    /// Return the metrics as OpenMetrics text.
     Stats,
     /// Read configuration and keys again.
     Reload,
@@ -30,7 +30,7 @@ pub enum Method {
     Rekey,
     /// Resolve the peer and connect again, like SIGUSR1.
     Reconnect,
-    /// End, like SIGTERM.
+    /// End the link, like SIGTERM.
     Down,
 }
 
@@ -57,7 +57,7 @@ impl Method {
 pub enum Call {
     /// For the link.
     Link(Method),
-    /// Answered at once with this, without the link.
+    /// Answered at once with these bytes, without asking the link.
     Ready(Vec<u8>),
 }
 
@@ -70,7 +70,7 @@ struct RawCall {
     oneway: bool,
 }
 
-/// Parses a request, without its zero byte. `None`: it is invalid, or wants no answer, and the connection must be closed.
+/// Parses a request, without its zero byte. `None`: the request is invalid or wants no answer; close the connection.
 pub fn parse(request: &[u8]) -> Option<Call> {
     let call: RawCall = serde_json::from_slice(request).ok()?;
     if call.oneway {
@@ -133,14 +133,14 @@ fn error(interface: &str, name: &str, parameters: &Value) -> Vec<u8> {
     message(&json!({ "error": format!("{interface}.{name}"), "parameters": parameters }))
 }
 
-/// JSON escapes zero bytes in strings, so that none is inside.
+/// A zero byte ends the message; JSON escapes zero bytes inside strings.
 fn message(value: &Value) -> Vec<u8> {
     let mut bytes = value.to_string().into_bytes();
     bytes.push(0);
     bytes
 }
 
-/// The other side's answer.
+/// The link's answer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
     /// Its parameters.
@@ -168,25 +168,25 @@ pub fn parse_answer(answer: &[u8]) -> Result<Answer, serde_json::Error> {
     })
 }
 
-/// How far a link is.
+/// State of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
-    /// The host is being prepared.
+    /// tund is preparing the host.
     Starting,
     /// The peer does not answer.
     Waiting,
-    /// Frames flow.
+    /// The peer answers and frames flow.
     Up,
-    /// The peer answers, but no frame passes: something is not as it has to be on this host.
+    /// The peer answers, but no frame passes, because of a problem on this host.
     Blocked,
-    /// Everything is being taken back.
+    /// tund is undoing its changes to the host.
     Stopping,
 }
 
 impl State {
-    /// The same as a word.
+    /// Its name, as `status` prints it.
     pub fn name(self) -> &'static str {
         match self {
             State::Starting => "starting",
@@ -198,7 +198,7 @@ impl State {
     }
 }
 
-/// One thing that is wrong or being waited for.
+/// A condition that holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Trouble {
@@ -206,11 +206,11 @@ pub struct Trouble {
     pub code: String,
     /// One line with the remedy.
     pub text: String,
-    /// Since when, in seconds since the Unix epoch.
+    /// When it began, in seconds since the Unix epoch.
     pub since: u64,
 }
 
-/// How a link is. Times are seconds since the Unix epoch.
+/// Status of a link. Times are seconds since the Unix epoch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Status {
@@ -218,61 +218,61 @@ pub struct Status {
     pub name: String,
     /// tund's version.
     pub version: String,
-    /// The process to signal.
+    /// The process ID to signal.
     pub pid: u32,
     /// The configuration file.
     pub file: String,
-    /// How far it is.
+    /// The link's state.
     pub state: State,
-    /// Since when.
+    /// When the link entered this state.
     pub since: u64,
     /// When tund started.
     pub started: u64,
-    /// What it waits for or suffers from, or why it went down, in one line with the remedy.
+    /// The main condition that holds, or why the link went down, in one line with the remedy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
-    /// The stable code of that: see tund(8), Conditions.
+    /// The stable code of `problem`: see tund(8), Conditions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem_code: Option<String>,
-    /// All of that, the most telling first, which is `problem` too.
+    /// All conditions that hold; the first is the most significant, and is also `problem`.
     #[serde(default)]
     pub problems: Vec<Trouble>,
     /// `tun` or `tap`.
     pub mode: String,
-    /// The interface.
+    /// The name of the device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
-    /// Whether it is up; absent while it is not looked at.
+    /// Whether the device is up; absent while tund does not monitor it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_up: Option<bool>,
-    /// The bridge that it is a port of.
+    /// The bridge that the device is a port of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bridge: Option<String>,
-    /// Own addresses inside the tunnel, as they are on the device.
+    /// This end's addresses inside the tunnel, as they are on the device.
     pub addresses: Vec<String>,
-    /// MTU of the device in bytes, as it is.
+    /// Actual MTU of the device, in bytes.
     pub mtu: u32,
-    /// Where datagrams go.
+    /// The peer's outer address, to which datagrams are sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
-    /// What carries the link, and why; absent where there is no choice.
+    /// What carries the link (UDP or TCP), and why; absent if there is no choice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub way: Option<String>,
-    /// What the peer calls its link.
+    /// The peer's name for the link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<String>,
     /// `handshake` or `static`.
     pub keys: String,
-    /// How handshake keys are agreed on.
+    /// The key exchange of handshake keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exchange: Option<String>,
-    /// When the keys that frames use were agreed or drawn.
+    /// When the keys that frames use were agreed on or generated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys_since: Option<u64>,
     /// The cipher of the keys that frames use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cipher: Option<String>,
-    /// The library that computes it: the fastest on this processor.
+    /// The library that computes the cipher: the fastest on this processor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub library: Option<String>,
     /// Round-trip time in seconds.
@@ -281,63 +281,63 @@ pub struct Status {
     /// The largest UDP payload that passes to the peer, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<u32>,
-    /// How many lanes frames take, where several are configured.
+    /// How many lanes carry frames, if several are configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lanes: Option<u8>,
-    /// How many of them have a way to the peer beside the link's.
+    /// How many of these lanes have their own path to the peer, besides the link's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lane_ways: Option<u8>,
-    /// What holds the process that reads the network; absent while it starts.
+    /// What confines the process that reads the network; absent while it starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protections: Option<String>,
-    /// Routes and addresses that are set, as ip(8) commands; of very many the first, and a comment with the number of the others.
+    /// Routes and addresses that tund has set, as ip(8) commands. A very long list is cut; a comment has the number of the others.
     pub changes: Vec<String>,
-    /// What of that, or of what was to be set, is not there.
+    /// Those that tund has set or should have set, but that are missing.
     #[serde(default)]
     pub missing: Vec<String>,
-    /// The file that the keys in use are written to, so that whoever has it reads the link.
+    /// The file to which the keys in use are written. Anyone who has it can read the link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_log: Option<String>,
     /// When the configuration was last read.
     pub loaded: u64,
-    /// Whether the last reload was good.
+    /// Whether the last reload succeeded.
     pub reload_ok: bool,
-    /// Who sent most into a bridged link in the last minute, of each side ten at most, the busiest first.
+    /// The hosts that sent most into a bridged link in the last minute, at most ten of each segment, the busiest first.
     #[serde(default)]
     pub talkers: Vec<Talker>,
-    /// What was counted; `null` while there is no engine to ask.
+    /// The counters; `null` while there is no engine to ask.
     pub counters: Option<Counters>,
 }
 
-/// What was counted since the start.
+/// Counters since the start.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Counters {
     /// Frames read from the device and sent.
     pub frames_sent: u64,
-    /// Their bytes.
+    /// Bytes of the frames sent.
     pub bytes_sent: u64,
     /// Frames written to the device.
     pub frames_received: u64,
-    /// Their bytes.
+    /// Bytes of the frames received.
     pub bytes_received: u64,
     /// Datagrams sent.
     pub datagrams_sent: u64,
     /// Authentic datagrams received.
     pub datagrams_received: u64,
-    /// Datagrams that the peer sent and that did not come.
+    /// Datagrams that the peer sent and that did not arrive.
     pub datagrams_lost: u64,
-    /// What was dropped, by reason; every reason is there.
+    /// Drops by reason; every reason is listed.
     pub dropped: Vec<Dropped>,
 }
 
-/// How often something was dropped for one reason.
+/// The number of drops for one reason.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Dropped {
     /// The reason.
     pub reason: String,
-    /// How often.
+    /// The number of drops.
     pub count: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Events of links: the differences between successive looks at them.
+//! Events of links: the differences between successive statuses.
 
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::fmt;
@@ -11,47 +11,47 @@ use super::api::{State, Status};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Event {
-    /// When, in seconds since the Unix epoch; of a condition, since when it holds.
+    /// When it happened, in seconds since the Unix epoch; for `begins`, when the condition began.
     pub time: u64,
     /// The link's name.
     pub link: String,
-    /// What.
+    /// What happened.
     #[serde(flatten)]
     pub what: What,
 }
 
-/// What may happen.
+/// The kinds of event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum What {
-    /// The link runs: it was there at the first look, or has been started.
+    /// The link runs: it was there at the first poll, or has been started.
     Runs {
-        /// Its process.
+        /// Its process ID.
         pid: u32,
-        /// How far it is.
+        /// Its state.
         state: State,
     },
     /// The link changed its state.
     State {
-        /// The one before.
+        /// The previous state.
         before: State,
-        /// The one now.
+        /// The new state.
         state: State,
     },
-    /// A condition holds.
+    /// A condition begins.
     Begins {
         /// Its stable code: see tund(8), Conditions.
         code: String,
         /// One line with the remedy.
         text: String,
     },
-    /// A condition holds no longer.
+    /// A condition ends.
     Ends {
         /// Its code.
         code: String,
     },
-    /// The link runs, but did not answer.
+    /// The link runs, but has stopped answering.
     Silent {
         /// Why.
         reason: String,
@@ -62,19 +62,19 @@ pub enum What {
     Gone,
 }
 
-/// The last status of a link.
+/// A link's last status.
 struct Known {
     status: Status,
     silent: bool,
 }
 
-/// The known links. Those of the same name are told apart by process.
+/// The known links, by name and process.
 #[derive(Default)]
 pub struct Watcher(BTreeMap<(String, u32), Known>);
 
 impl Watcher {
-    /// Takes the links' answers at `now`, in seconds since the Unix epoch, and the names of those without answer, with the reason; returns the events
-    /// since the last look.
+    /// Takes the links' answers at `now`, in seconds since the Unix epoch, and the links that did not answer, each with the reason. Returns the
+    /// events since the last call.
     pub fn look(&mut self, now: u64, links: Vec<Status>, silent: &[(String, String)]) -> Vec<Event> {
         let mut events = Vec::new();
         let there: Vec<_> = links.iter().map(|link| (link.name.clone(), link.pid)).collect();

@@ -20,23 +20,22 @@ struct Sample {
     value: String,
 }
 
-/// Formats the text, with its end mark. Every label value of a counter that can occur is present from the start, so that no series begins with a
-/// jump.
+/// Formats the text, with its end mark. A counter has every possible label value from the start, so that no series begins with a jump.
 pub fn openmetrics(links: &[Status]) -> String {
     let mut out = Text { out: String::new(), links };
-    let build = Family("tund_build", Kind::Info, None, "The version that runs.");
+    let build = Family("tund_build", Kind::Info, None, "The running version of tund.");
     out.family(&build, |link| vec![labelled(&[("version", &link.version)], 1)]);
-    let link = Family("tund_link", Kind::Info, None, "What the link is.");
+    let link = Family("tund_link", Kind::Info, None, "The kind of device and of keys of the link.");
     out.family(&link, |link| vec![labelled(&[("mode", &link.mode), ("keys", &link.keys)], 1)]);
     let up = Family("tund_link_up", Kind::Gauge, None, "Whether the peer answers and frames pass.");
     out.family(&up, |link| vec![labelled(&[], u8::from(link.state == State::Up))]);
-    let help = "What the link waits for or suffers from now, by its code.";
+    let help = "Conditions that hold now, by code.";
     out.family(&Family("tund_condition", Kind::Gauge, None, help), |link| {
         link.problems.iter().map(|problem| labelled(&[("code", &problem.code)], 1)).collect()
     });
     times(&mut out);
     let reload =
-        Family("tund_config_last_reload_success", Kind::Gauge, None, "Whether the last reload was good.");
+        Family("tund_config_last_reload_success", Kind::Gauge, None, "Whether the last reload succeeded.");
     out.family(&reload, |link| vec![labelled(&[], u8::from(link.reload_ok))]);
     let rtt = Family("tund_rtt", Kind::Gauge, Some("seconds"), "Round-trip time to the peer.");
     out.family(&rtt, |link| one(link.rtt));
@@ -52,7 +51,7 @@ fn times(out: &mut Text<'_>) {
     out.family(&gauge("tund_start_timestamp", "When tund started."), |link| one(Some(link.started)));
     let help = "When the link last came up or went down.";
     out.family(&gauge("tund_link_state_since_timestamp", help), |link| one(Some(link.since)));
-    let help = "When the traffic keys in use were agreed or drawn.";
+    let help = "When the traffic keys in use were agreed on or generated.";
     out.family(&gauge("tund_keys_timestamp", help), |link| one(link.keys_since));
     let help = "When the configuration was last read.";
     out.family(&gauge("tund_config_last_load_timestamp", help), |link| one(Some(link.loaded)));
@@ -62,13 +61,14 @@ fn counters(out: &mut Text<'_>) {
     let counter = |name, unit, help| Family(name, Kind::Counter, unit, help);
     let frames = counter("tund_frames", None, "Frames that crossed the link.");
     out.both_ways(&frames, |counters| (counters.frames_sent, counters.frames_received));
-    let bytes = counter("tund_frame", Some("bytes"), "Bytes of those frames.");
+    let bytes = counter("tund_frame", Some("bytes"), "Bytes of the frames that crossed the link.");
     out.both_ways(&bytes, |counters| (counters.bytes_sent, counters.bytes_received));
-    let datagrams = counter("tund_datagrams", None, "Authentic datagrams.");
+    let datagrams =
+        counter("tund_datagrams", None, "Datagrams that were sent, or received and authenticated.");
     out.both_ways(&datagrams, |counters| (counters.datagrams_sent, counters.datagrams_received));
-    let lost = counter("tund_datagrams_lost", None, "Datagrams of the peer that did not come.");
+    let lost = counter("tund_datagrams_lost", None, "Datagrams that the peer sent and that did not arrive.");
     out.family(&lost, |link| one(link.counters.as_ref().map(|counters| counters.datagrams_lost)));
-    let dropped = counter("tund_dropped", None, "Frames and datagrams that went no further, by reason.");
+    let dropped = counter("tund_dropped", None, "Frames and datagrams that were dropped, by reason.");
     out.family(&dropped, |link| {
         let dropped = link.counters.iter().flat_map(|counters| &counters.dropped);
         dropped.map(|dropped| labelled(&[("reason", &dropped.reason)], dropped.count)).collect()

@@ -4,20 +4,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::guard;
 
-/// A host that sends much.
+/// A host among those that sent most.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Talker {
     /// Its MAC address.
     pub mac: String,
-    /// Its VLAN; absent: none.
+    /// Its VLAN; absent if untagged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vlan: Option<u16>,
-    /// Whether it is of this end's segment, not of the peer's.
+    /// Whether it is in this end's segment, not in the peer's.
     pub here: bool,
-    /// Frames in the last minute; those that the kernel joined are one.
+    /// Frames in the last minute; frames that the kernel joined count as one.
     pub frames: u64,
-    /// Their bytes.
+    /// Bytes of these frames.
     pub bytes: u64,
 }
 

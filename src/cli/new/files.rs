@@ -114,9 +114,7 @@ fn device(link: &Link, end: usize) -> String {
         }
         Inside::Tap(ends) => {
             let (name, why) = match &ends[end] {
-                TapEnd::Bridge(_) => {
-                    ("bridge", "has to be there; the device becomes a port of it".to_owned())
-                }
+                TapEnd::Bridge(_) => ("bridge", "must exist; the device becomes a port of it".to_owned()),
                 TapEnd::Address(_) => ("address", format!("{own} on the segment of {peer}")),
             };
             let value = format!("\"{}\"", ends[end]);
