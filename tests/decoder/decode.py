@@ -1,11 +1,11 @@
 #!/usr/bin/python3
-"""Reads a capture of tund's datagrams with the key of the link and prints what each of them is.
+"""Decodes a capture of tund's datagrams with the key of the link, and prints what each of them is.
 
     decode.py --shared static.key capture.pcap
     decode.py --private own.key --peer-public HEX [--shared static.key] capture.pcap
 
-Handshakes are opened with the files alone. What a session carries is not, which is the point of sessions;
-whoever took part may hand over a line `SUITE INITIATOR-KEY RESPONDER-KEY` for each in --sessions FILE.
+The key files alone open handshakes, but not the datagrams of a session: that is the point of sessions. An end of the
+link can provide a line `SUITE INITIATOR-KEY RESPONDER-KEY` for each session in --sessions FILE.
 """
 
 import argparse
@@ -26,7 +26,7 @@ EXCHANGES = {tund.X25519: "X25519", tund.HYBRID: "X25519 + ML-KEM-768"}
 
 
 def frames_of_pcap(path):
-    """Ethernet frames of a capture file (pcap, of either byte order)."""
+    """The Ethernet frames of a capture file (pcap, in either byte order)."""
     with open(path, "rb") as file:
         head = file.read(24)
         order = "<" if head[:4] in (b"\xd4\xc3\xb2\xa1", b"\x4d\x3c\xb2\xa1") else ">"
@@ -60,7 +60,7 @@ class Direction:
         self.records, self.first, self.next, self.early = tund.Records(keys), None, 0, {}
 
     def take(self, text):
-        """The datagrams that are whole with this segment."""
+        """The datagrams that this segment completes."""
         number, start, syn = int.from_bytes(text[4:8], "big"), (text[12] >> 4) * 4, text[13] & SYN
         if syn:
             self.first = number + 1
@@ -74,7 +74,7 @@ class Direction:
 
 
 def datagrams_of(packets, keys):
-    """Datagrams of UDP and of streams, each when it is whole."""
+    """The datagrams of UDP and of streams, each once it is complete."""
     directions = {}
     for packet in packets:
         if packet.protocol == UDP:
@@ -86,7 +86,7 @@ def datagrams_of(packets, keys):
 
 
 def shown_address(value):
-    """An address, or a route: an address and the length of a prefix."""
+    """An address, or a route: an address and a prefix length."""
     if len(value) in (4, 16):
         return str(ipaddress.ip_address(value))
     return f"{ipaddress.ip_address(value[:-1])}/{value[-1]}"
@@ -118,7 +118,7 @@ class Decoder:
         self.parts = {}
 
     def open(self, payload):
-        """What a datagram is, by whatever opens it."""
+        """What a datagram is, from the key that opens it."""
         if static := self.keys.open_static(payload):
             key_id, suite, direction, opened = static
             return Seen(opened, f"static key id {key_id.hex()} {tund.SUITES[suite]} direction {direction}")
@@ -148,13 +148,13 @@ class Decoder:
         noise = tund.Hybrid(None, *noise) if tund.version_of(handshake) == tund.HYBRID else tund.Noise(*noise)
         try:
             payload = noise.read(handshake.message)
-        except tund.InvalidTag:  # of a key pair that is not ours
+        except tund.InvalidTag:  # sealed to another key pair
             return f"{text} payload sealed"
         suites = ",".join(tund.SUITES.get(suite, str(suite)) for suite in payload[3:3 + payload[2]])
         return f"{text} slot {payload[0]} lanes {payload[1]} suites {suites}"
 
     def decode(self, datagrams):
-        """Every datagram with its description, in the order of the capture."""
+        """A line for each datagram, in the order of the capture."""
         seen = [self.open(datagram.payload) for datagram in datagrams]
         contents = self.contents(seen)
         for number, (datagram, one) in enumerate(zip(datagrams, seen)):
@@ -166,7 +166,7 @@ class Decoder:
             yield text
 
     def contents(self, seen):
-        """The content of each that opened. Streams are put together in the order of counters."""
+        """The content of each datagram that was opened. Streams are reassembled in the order of counters."""
         streams, contents = {}, {}
         ordered = sorted((one.opened.key, one.opened.header.counter, number)
                          for number, one in enumerate(seen) if one.opened)
@@ -199,14 +199,14 @@ def sessions_of(path):
 
 
 def key_arguments(parser):
-    """The options that name a link's keys; the same for every program here."""
+    """The options that name a link's keys, shared by all programs here."""
     parser.add_argument("--shared", metavar="FILE")
     parser.add_argument("--private", metavar="FILE")
     parser.add_argument("--peer-public", metavar="HEX", type=bytes.fromhex)
 
 
 def keys_of(options):
-    """Keys of the link, and the pair of static keys for Noise or None."""
+    """The keys of the link, and Noise's pair of static keys or None."""
     shared = tund.read_key(options.shared) if options.shared else None
     private = tund.read_key(options.private) if options.private else None
     statics = (private, options.peer_public) if private else None

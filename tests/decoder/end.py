@@ -1,10 +1,10 @@
 #!/usr/bin/python3
-"""An end of a link made from PROTOCOL.md alone: it brings a link up with tund, and pings through it.
+"""An end of a link, written from PROTOCOL.md alone: it brings up a link with tund and pings through it.
 
     end.py --shared static.key --mode handshake --remote 10.0.0.2:1417 --own 192.168.86.81 --peer 192.168.86.18
 
-It initiates, says hello, answers what the peer asks, and sends echo requests (RFC 792) as frames. Its
-session keys go to --sessions FILE for decode.py. It exits with 0 when every request was answered.
+It initiates, sends hellos, answers the peer's requests, and sends echo requests (RFC 792) as frames. It writes its
+session keys to --sessions FILE for decode.py. It exits with 0 if every echo request was answered.
 """
 
 import argparse
@@ -53,12 +53,12 @@ class StaticMode:
         return opened if opened.header.counter > self.taken.get(key_id, COUNTERS) else None
 
     def names(self):
-        """What a hello says beside the rest: whom it heard, and room for an answer."""
+        """Additional fields of a hello: which key id was heard, and room for an answer."""
         return ({"heard": self.heard} if self.heard else {}) | {"padding": bytes(ROOM)}
 
 
 class SessionMode:
-    """Section 3: a session of one round trip. `send` and `receive` carry datagrams."""
+    """Section 3: a session after one round trip. `send` and `receive` carry datagrams."""
 
     def __init__(self, keys, statics, suites, form, send, receive):
         self.keys, self.counter = keys, -1
@@ -165,12 +165,12 @@ class End:
             raise ConnectionError(f"the peer said bye: {fields['reason']!r}")
 
     def take_frame(self, frame):
-        """An echo reply from the peer's inner address counts with its length and sequence number."""
+        """Counts an echo reply from the peer's inner address, by its length and sequence number."""
         if frame[9] == 1 and frame[12:16] == self.peer and frame[16:20] == self.own and frame[20] == 0:
             self.replies.add((len(frame), struct.unpack(">H", frame[26:28])[0]))
 
     def come_up(self):
-        """Hellos until the peer has seen ours."""
+        """Sends hellos until the peer has seen one."""
         for _ in range(PATIENCE):
             self.say_hello()
             if self.receive_until(time.monotonic() + 1, lambda: self.hello and self.hello["seen"]):
@@ -186,7 +186,7 @@ class End:
 
 
 class TcpSocket:
-    """Section 11: datagrams over a stream, by what of a socket is used here."""
+    """Section 11: datagrams over a stream, with those methods of a socket that are used here."""
 
     def __init__(self, keys, tcp):
         self.tcp, self.records, self.waiting, self.salt = tcp, tund.Records(keys), [], os.urandom(tund.SALT)
@@ -209,7 +209,7 @@ class TcpSocket:
 
 
 def connected(keys, remote):
-    """A socket for datagrams to HOST:PORT, or to tcp:HOST:PORT over a stream."""
+    """A socket that sends datagrams to HOST:PORT, or over a stream to tcp:HOST:PORT."""
     stream = remote.startswith("tcp:")
     host, port = remote.removeprefix("tcp:").split(":")
     outer = socket.socket(socket.AF_INET, socket.SOCK_STREAM if stream else socket.SOCK_DGRAM)

@@ -1,6 +1,6 @@
-"""ML-KEM-768, written from FIPS 203 alone; the numbers of algorithms are its.
+"""ML-KEM-768, written from FIPS 203 alone. Algorithm numbers are those of FIPS 203.
 
-It is the reference for the vectors of PROTOCOL.md and the other end in tests. It is slow, and its time depends on secrets.
+It is the reference for the vectors of PROTOCOL.md, and serves the other end in tests. It is slow, and its running time depends on secrets.
 
     ml_kem.py ACVP-FILE    checks it against NIST's vectors
 """
@@ -26,12 +26,12 @@ def hash_g(data):
 
 
 def encode(numbers, bits):
-    """Algorithm 5, for all numbers of a polynomial."""
+    """Algorithm 5, for all coefficients of a polynomial."""
     return sum(number << bits * i for i, number in enumerate(numbers)).to_bytes(32 * bits, "little")
 
 
 def decode(data, bits):
-    """Algorithm 6; of 12 bits modulo q."""
+    """Algorithm 6; 12-bit values are taken modulo q."""
     whole, modulus = int.from_bytes(data, "little"), Q if bits == 12 else 1 << bits
     return [(whole >> bits * i & (1 << bits) - 1) % modulus for i in range(N)]
 
@@ -45,7 +45,7 @@ def decompress(numbers, bits):
 
 
 def sample_ntt(seed):
-    """Algorithm 7. 1600 bytes are more than any seed was ever seen to need; too few raise StopIteration."""
+    """Algorithm 7. No seed is known to need 1600 bytes; if they do not suffice, it raises StopIteration."""
     stream = hashlib.shake_128(seed).digest(1600)
     pairs = ((stream[i] | (stream[i + 1] & 15) << 8, stream[i + 1] >> 4 | stream[i + 2] << 4)
              for i in range(0, len(stream) - 2, 3))
@@ -138,7 +138,7 @@ def encrypt(key, message, randomness):
 
 
 def encapsulate(key, message):
-    """Algorithms 17 and 20: the ciphertext and the shared key. A key of another length, or with a number above q, is a ValueError."""
+    """Algorithms 17 and 20: the ciphertext and the shared key. Raises ValueError if the key has another length or a coefficient of q or more."""
     if len(key) != ENCAPSULATION_KEY or any(encode(decode(part, 12), 12) != part for part in split(key[:-32], 384)):
         raise ValueError("no encapsulation key")
     shared, randomness = hash_g(message + hashlib.sha3_256(key).digest())
@@ -146,7 +146,7 @@ def encapsulate(key, message):
 
 
 def decapsulate(key, ciphertext):
-    """Algorithms 15, 18 and 21: the shared key, or one that nobody else has."""
+    """Algorithms 15, 18 and 21: the shared key, or a key that nobody else has."""
     if len(ciphertext) != CIPHERTEXT:
         raise ValueError("no ciphertext")
     secret, public, check, z = key[:384 * K], key[384 * K:-64], key[-64:-32], key[-32:]

@@ -1,7 +1,7 @@
-"""What PROTOCOL.md says, in Python, and written from that text alone.
+"""The protocol of PROTOCOL.md in Python, written from that text alone.
 
-It shares nothing with the program: where the two differ, one of them or the text is wrong. It is meant to be
-read. It must not carry traffic: nothing here cares about timing, or erases a key.
+It shares no code with tund: where the two differ, one of them or the text is wrong. It is meant to be read. It must
+not carry traffic: it does not resist timing attacks and does not erase keys.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ Handshake = namedtuple("Handshake", "type instance seq token message padding")
 
 
 def expand(key, info):
-    """HKDF-Expand to 32 bytes, which is its first block (RFC 5869)."""
+    """HKDF-Expand to 32 bytes: its first block (RFC 5869)."""
     return hmac.digest(key, info + b"\x01", "sha256")
 
 
@@ -58,7 +58,7 @@ def secret(shared=None, private=None, peer_public=None):
 
 
 class Keys:
-    """Section 1: what comes from L."""
+    """Section 1: the keys derived from L."""
 
     def __init__(self, link_secret):
         self.secret = link_secret
@@ -94,8 +94,8 @@ class Keys:
         return self.masked(key_id + packed(header), tag) + text + tag
 
     def open_static(self, datagram):
-        """The key id, suite and direction that a datagram verifies under, and its content. Which key id a lane's key was
-        named for is tried: those that were seen in `key_ids`."""
+        """The key id, suite and direction under which a datagram verifies, and its content. The key of a lane depends on
+        a named key id: each one seen so far (`key_ids`) is tried."""
         if len(datagram) < KEY_ID + HEADER + TAG:
             return None
         front = self.masked(datagram[:KEY_ID + HEADER], datagram[-TAG:])
@@ -113,7 +113,7 @@ class Keys:
     # Section 3
 
     def wrapped(self, random, handshake, length):
-        """A handshake datagram of that length."""
+        """A handshake datagram of this length."""
         message = handshake.message
         text = (bytes([handshake.type]) + handshake.instance + handshake.seq.to_bytes(8, "big") + handshake.token
                 + len(message).to_bytes(2, "big") + message)
@@ -179,7 +179,7 @@ def unseal(suite, key, header, text):
 
 
 class Noise:
-    """Section 3.2: NNpsk0, or with static keys KKpsk0, of two messages (Noise revision 34)."""
+    """Section 3.2: NNpsk0, or KKpsk0 with static keys, in two messages (Noise revision 34)."""
 
     def __init__(self, initiator, prologue, psk, ephemeral, static=None, peer_static=None):
         self.initiator, self.ephemeral, self.static, self.peer_static = initiator, ephemeral, static, peer_static
@@ -247,7 +247,7 @@ class Noise:
         self.mix_key(public)
 
     def mix_exchanges(self, first_message):
-        """es and ss in the first message, ee and se in the second; e is with the initiator's side first."""
+        """Does es and ss in the first message, ee and se in the second. The first letter is the initiator's key."""
         if first_message and self.static:
             self.mix_key(self.exchange_es())
             self.mix_key(exchange(self.static, self.peer_static))
@@ -317,7 +317,7 @@ def part_of(handshake):
 
 
 def in_parts(handshake):
-    """The same message in three."""
+    """The same message in three parts."""
     message, length = handshake.message, -(-len(handshake.message) // PARTS)
     return [handshake._replace(type=handshake.type | part << 2, message=message[(part - 1) * length:part * length])
             for part in range(1, PARTS + 1)]
@@ -328,7 +328,7 @@ def prologue(handshake):
 
 
 class Refused(ValueError):
-    """A control message that a receiver refuses; the text is the name that section 6.3 uses."""
+    """A control message that a receiver refuses; the text is its name in section 6.3."""
 
 
 def read_key(path):
@@ -342,7 +342,7 @@ def read_key(path):
 
 
 class Reader:
-    """Section 6.1: the part of CBOR that is used, in its one encoding."""
+    """Section 6.1: the subset of CBOR that is used, in its only valid encoding."""
 
     DEPTH = 4
 
@@ -414,7 +414,7 @@ def text(most):
 
 
 def is_route(value):
-    """An address and the length of the prefix, with nothing set after it."""
+    """An address and a prefix length, with no bits set after the prefix."""
     if len(value) not in (5, 17):
         return False
     address, length = value[:-1], value[-1]
@@ -449,7 +449,7 @@ MESSAGES = {
 
 
 def parse_control(body):
-    """Section 6: name and fields of a control message; (None, {}) for a type that is ignored."""
+    """Section 6: the name and fields of a control message; (None, {}) for a type that is ignored."""
     if not body:
         raise Refused("Truncated")
     if body[0] not in MESSAGES:
@@ -478,7 +478,7 @@ def parse_control(body):
 
 
 def encoded(value):
-    """The one CBOR encoding of a value."""
+    """The only valid CBOR encoding of a value."""
     def head(major, argument):
         if argument < 24:
             return bytes([major << 5 | argument])
@@ -505,14 +505,14 @@ def control(message, /, **fields):
 
 
 class Stream:
-    """Section 5.2: the frames in the stream blocks of one key, given in the order of their counters."""
+    """Section 5.2: the frames in the stream blocks of one key, which come in the order of their counters."""
 
     def __init__(self, largest_frame):
         self.largest_frame = largest_frame
         self.partial, self.missing, self.next = b"", 0, None
 
     def other(self, counter):
-        """A counter that was used for something else: a partial frame ends there."""
+        """Notes a counter that was used for something else: it ends a partial frame."""
         self.partial, self.missing, self.next = b"", 0, counter + 1
 
     def block(self, counter, body):
@@ -543,7 +543,7 @@ class Stream:
 
 
 def loop_probe(keys, origin, round_number, vlan):
-    """Section 7.1: the frame that tells where the segments are joined; without a tag of its own in VLAN 0."""
+    """Section 7.1: the frame that reveals where the segments are joined; in VLAN 0 it has no tag."""
     block = origin + round_number + vlan + bytes(2)
     source = bytes([origin[0] & 0xfc | 2]) + origin[1:6]
     tag = b"\x81\x00" + vlan if any(vlan) else b""
@@ -552,7 +552,7 @@ def loop_probe(keys, origin, round_number, vlan):
 
 
 class Lengths:
-    """Section 11: hides the lengths of one direction of a stream, or shows them."""
+    """Section 11: masks or unmasks the lengths of one direction of a stream."""
 
     def __init__(self, keys, salt):
         self.key, self.salt, self.count = keys.stream, int.from_bytes(salt, "big"), 0
@@ -576,7 +576,7 @@ class Records:
         return part
 
     def feed(self, data):
-        """The datagrams that end in these bytes."""
+        """The datagrams that these bytes complete."""
         self.held += data
         if self.lengths is None and (salt := self.take(SALT)):
             self.lengths = Lengths(self.keys, salt)

@@ -9,7 +9,7 @@ from tund import Header, Keys
 
 
 def blocks(text):
-    """Name and fields of every vector; a field that occurs more than once has all its values."""
+    """The name and fields of every vector; a field has a list of all its values."""
     for name, lines in re.findall(r"^```vector (\S+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         fields, values = {}, []
         for line in lines.splitlines():
@@ -48,7 +48,7 @@ def check_handshake_keys(one):
 
 
 def check_exchange(fields):
-    """Both handshake datagrams and what the ends hold afterwards, with the ephemeral keys that are given."""
+    """Both handshake datagrams, and what the ends hold afterwards, from the given ephemeral keys."""
     one = {field: values[0] for field, values in fields.items()}
     keys, statics = Keys(one["secret"]), [(), ()]
     if "initiator" in one:
