@@ -9,7 +9,7 @@ use socket2::SockRef;
 
 use crate::parent::Parent;
 use crate::parent::machine::{Event, Stage};
-use crate::route::difference::Difference;
+use crate::route::difference::{Difference, Missing};
 use crate::route::facts::{self, Finding, Seen, Sight, Wanted};
 use crate::route::mending::Mending;
 use crate::route::monitor::Monitor;
@@ -218,7 +218,7 @@ impl Parent {
     fn mend_one(&mut self, finding: &Finding) {
         let mut failed = None;
         let results: Vec<Result<(), String>> = match (&finding.difference, finding.mends.as_slice()) {
-            (Difference::ConnectedRouteMissing { .. }, steps) => {
+            (Difference::StepsMissing { kind: Missing::ConnectedRoute, .. }, steps) => {
                 steps.iter().map(|step| self.changes.owe_once(step)).collect()
             }
             (_, [join @ Step::Join { .. }]) => vec![self.join_again(join)],

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::plan::KernelRoute;
+use super::plan::{KernelRoute, is_link_local};
 use crate::config::Config;
 
 /// What an accepted route must not disturb.
@@ -110,20 +110,13 @@ fn swallows(net: &IpNet, around: Around<'_>) -> Option<Refusal> {
 /// What on this host the route would lead into the tunnel. IPv6 link-local prefixes are on every interface and are never routed.
 fn disturbs(net: &IpNet, around: Around<'_>) -> Option<Refusal> {
     let others = || around.routes.iter().filter(|route| route.interface != around.device);
-    let connected = others().filter(|route| route.gateway.is_none() && !is_link_local(&route.to));
+    let connected = others().filter(|route| route.gateway.is_none() && !is_link_local(route.to.addr()));
     let overlap = connected.map(|route| route.to).find(|to| to.contains(net) || net.contains(to));
     let gateway = others().filter_map(|route| route.gateway).find(|gateway| net.contains(gateway));
     let within = |addresses: &[IpAddr]| addresses.iter().copied().find(|address| net.contains(address));
     None.or(overlap.filter(|to| to.prefix_len() > 0).map(Refusal::Connected))
         .or(gateway.map(Refusal::Gateway))
         .or_else(|| within(around.resolvers).map(Refusal::Resolver))
-}
-
-fn is_link_local(net: &IpNet) -> bool {
-    match net {
-        IpNet::V4(net) => net.addr().is_link_local(),
-        IpNet::V6(net) => net.addr().is_unicast_link_local(),
-    }
 }
 
 /// The resolvers of a resolv.conf(5).

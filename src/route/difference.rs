@@ -36,14 +36,35 @@ pub enum Difference {
     ControlSocketMissing { path: String },
     /// The metrics are not served where configured.
     MetricsMissing { address: SocketAddr },
-    /// `count` addresses are missing from the device.
-    AddressMissing { first: String, count: usize },
-    /// `count` routes that the kernel sets with an address are missing.
-    ConnectedRouteMissing { first: String, count: usize },
-    /// `count` blocks and rules of a full tunnel are missing.
-    RuleMissing { first: String, count: usize },
-    /// `count` routes are missing.
-    RouteMissing { first: String, count: usize },
+    /// What `count` steps have set is missing.
+    StepsMissing { kind: Missing, first: String, count: usize },
+}
+
+/// What a step has set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// An address of the device.
+    Address,
+    /// A route that the kernel sets with an address.
+    ConnectedRoute,
+    /// A block or a rule of a full tunnel.
+    Rule,
+    /// Any other route.
+    Route,
+}
+
+impl Missing {
+    /// The code, and the sentence's beginning.
+    fn describe(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Address => ("address-missing", "an address of the link is missing"),
+            Self::ConnectedRoute => {
+                ("connected-route-missing", "a route that belongs to an address is missing")
+            }
+            Self::Rule => ("rule-missing", "a rule of the full tunnel is missing"),
+            Self::Route => ("route-missing", "a route of the link is missing"),
+        }
+    }
 }
 
 impl Difference {
@@ -51,7 +72,10 @@ impl Difference {
     #[cfg(test)]
     pub fn samples() -> Vec<Self> {
         let [device, bridge, interface] = ["tap0", "br0", "ppp0"].map(str::to_owned);
-        let (first, count) = ("ip route add 10.0.0.0/8 dev tap0".to_owned(), 2);
+        let missing = |kind| {
+            let first = "ip route add 10.0.0.0/8 dev tap0".to_owned();
+            Self::StepsMissing { kind, first, count: 2 }
+        };
         vec![
             Self::BindDeviceMissing { interface: interface.clone() },
             Self::SocketUnbound { interface },
@@ -66,10 +90,10 @@ impl Difference {
             Self::BridgeMtu { bridge, there: 9000, device: 1500, followed: true },
             Self::ControlSocketMissing { path: "/run/tund/l/control.sock".to_owned() },
             Self::MetricsMissing { address: SocketAddr::from(([127, 0, 0, 1], 9110)) },
-            Self::AddressMissing { first: first.clone(), count },
-            Self::ConnectedRouteMissing { first: first.clone(), count },
-            Self::RuleMissing { first: first.clone(), count },
-            Self::RouteMissing { first, count },
+            missing(Missing::Address),
+            missing(Missing::ConnectedRoute),
+            missing(Missing::Rule),
+            missing(Missing::Route),
         ]
     }
 
@@ -89,10 +113,7 @@ impl Difference {
             Self::BridgeMtu { .. } => "bridge-mtu",
             Self::ControlSocketMissing { .. } => "control-socket-missing",
             Self::MetricsMissing { .. } => "metrics-missing",
-            Self::AddressMissing { .. } => "address-missing",
-            Self::ConnectedRouteMissing { .. } => "connected-route-missing",
-            Self::RuleMissing { .. } => "rule-missing",
-            Self::RouteMissing { .. } => "route-missing",
+            Self::StepsMissing { kind, .. } => kind.describe().0,
         }
     }
 
@@ -112,39 +133,7 @@ impl Difference {
             | Self::BridgeMtu { .. }
             | Self::ControlSocketMissing { .. }
             | Self::MetricsMissing { .. }
-            | Self::AddressMissing { .. }
-            | Self::ConnectedRouteMissing { .. }
-            | Self::RuleMissing { .. }
-            | Self::RouteMissing { .. } => false,
-        }
-    }
-
-    /// What is missing: its kind, the first one and the count.
-    fn missing_steps(&self) -> Option<(&'static str, &str, usize)> {
-        match self {
-            Self::AddressMissing { first, count } => {
-                Some(("an address of the link is missing", first, *count))
-            }
-            Self::ConnectedRouteMissing { first, count } => {
-                Some(("a route that belongs to an address is missing", first, *count))
-            }
-            Self::RuleMissing { first, count } => {
-                Some(("a rule of the full tunnel is missing", first, *count))
-            }
-            Self::RouteMissing { first, count } => Some(("a route of the link is missing", first, *count)),
-            Self::BindDeviceMissing { .. }
-            | Self::SocketUnbound { .. }
-            | Self::ListenAddressMissing { .. }
-            | Self::DeviceGone { .. }
-            | Self::DeviceDown { .. }
-            | Self::DeviceMtu { .. }
-            | Self::DeviceMac { .. }
-            | Self::BridgeMissing { .. }
-            | Self::BridgePortMissing { .. }
-            | Self::BridgeDown { .. }
-            | Self::BridgeMtu { .. }
-            | Self::ControlSocketMissing { .. }
-            | Self::MetricsMissing { .. } => None,
+            | Self::StepsMissing { .. } => false,
         }
     }
 
@@ -177,11 +166,11 @@ impl Difference {
 impl fmt::Display for Difference {
     /// Writes the sentence: what is wrong, and the remedy or what tund does about it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some((what, first, count)) = self.missing_steps() {
-            let more = if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };
-            return write!(f, "{what}: {first}{more}; {AGAIN}");
-        }
         match self {
+            Self::StepsMissing { kind, first, count } => {
+                let more = if *count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };
+                write!(f, "{}: {first}{more}; {AGAIN}", kind.describe().1)
+            }
             Self::BindDeviceMissing { interface } => write!(
                 f,
                 "there is no interface {interface}, which bind-device names: it is used again once it is back"

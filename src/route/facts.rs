@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::difference::Difference;
-use super::plan::{Interface, KernelRoute, ROUTE_PROTOCOL, Step, TABLE_MAIN};
+use super::difference::{Difference, Missing};
+use super::plan::{Interface, KernelRoute, ROUTE_PROTOCOL, Step, TABLE_MAIN, is_link_local};
 use super::step::Family;
 use crate::config::Config;
 
@@ -150,8 +150,8 @@ pub fn compare(wanted: Wanted<'_>, seen: &Seen) -> Vec<Finding> {
     let (routes, rules): (Vec<_>, Vec<_>) =
         seen.missing.iter().cloned().partition(|step| step.route().is_some());
     let routes = routes.into_iter().filter(|step| step.route().is_some_and(carried)).collect();
-    found.extend(several(rules, |first, count| Difference::RuleMissing { first, count }));
-    found.extend(several(routes, |first, count| Difference::RouteMissing { first, count }));
+    found.extend(several(rules, Missing::Rule));
+    found.extend(several(routes, Missing::Route));
     found.extend(seen.lost.iter().cloned().map(|difference| Finding { difference, mends: Vec::new() }));
     found
 }
@@ -175,9 +175,9 @@ fn absent_addresses<'a>(
     set.filter(move |(_, address, peer)| !seen.has_address(wanted.device.index, address, *peer))
 }
 
-fn several(mends: Vec<Step>, difference: impl FnOnce(String, usize) -> Difference) -> Option<Finding> {
-    let first = mends.first()?.to_string();
-    Some(Finding { difference: difference(first, mends.len()), mends })
+fn several(mends: Vec<Step>, kind: Missing) -> Option<Finding> {
+    let (first, count) = (mends.first()?.to_string(), mends.len());
+    Some(Finding { difference: Difference::StepsMissing { kind, first, count }, mends })
 }
 
 /// Checks the interface and address of the link's own socket.
@@ -262,7 +262,8 @@ fn addresses(wanted: Wanted<'_>, seen: &Seen) -> Option<Finding> {
         first.get_or_insert_with(|| step.to_string());
         count += 1;
     }
-    first.map(|first| Finding { difference: Difference::AddressMissing { first, count }, mends })
+    let kind = Missing::Address;
+    first.map(|first| Finding { difference: Difference::StepsMissing { kind, first, count }, mends })
 }
 
 /// Checks the kernel's routes of each address, which it does not restore if another program removes them, nor always after the device was down.
@@ -299,7 +300,7 @@ fn connected(wanted: Wanted<'_>, link: &Link, seen: &Seen) -> Option<Finding> {
             protocol: ROUTE_PROTOCOL,
         })
     });
-    several(absent.collect(), |first, count| Difference::ConnectedRouteMissing { first, count })
+    several(absent.collect(), Missing::ConnectedRoute)
 }
 
 /// The state of the device.
@@ -320,10 +321,8 @@ pub fn sight(device: &Interface, seen: &Seen) -> Option<Sight> {
     let link = seen.links.iter().find(|link| link.index == device.index)?;
     let name = |index| seen.links.iter().find(|link| link.index == index).map(|link| link.name.clone());
     let own = seen.addresses.iter().filter(|found| found.interface == device.index);
-    let addresses = own.map(|found| found.address).filter(|address| match address {
-        IpNet::V4(_) => true,
-        IpNet::V6(address) => !address.addr().is_unicast_link_local(),
-    });
+    let is_shown = |address: &IpNet| address.addr().is_ipv4() || !is_link_local(address.addr());
+    let addresses = own.map(|found| found.address).filter(is_shown);
     Some(Sight {
         up: link.up,
         mtu: link.mtu,

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::hash::Hash;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -81,6 +82,18 @@ pub fn route_steps(config: &Config, device: &Interface, host: &Host) -> Result<V
     Ok(routes.into_iter().map(Step::AddRoute).collect())
 }
 
+/// What is known of `key`; found out if nothing is.
+pub(super) fn remembered<K: Eq + Hash, V, E>(
+    known: &mut HashMap<K, V>,
+    key: K,
+    find: impl FnOnce() -> Result<V, E>,
+) -> Result<&mut V, E> {
+    match known.entry(key) {
+        Entry::Occupied(there) => Ok(there.into_mut()),
+        Entry::Vacant(none) => Ok(none.insert(find()?)),
+    }
+}
+
 /// The routes as the kernel will have them. The next hop is found once per family and `via`.
 fn with_next_hops(
     routes: &[Route],
@@ -88,10 +101,7 @@ fn with_next_hops(
 ) -> Result<Vec<KernelRoute>, PlanError> {
     let mut hops = HashMap::new();
     let through = |route: &Route| {
-        let hop = match hops.entry((route.via, route.to.addr().is_ipv4())) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(unknown) => unknown.insert(next_hop(route)?),
-        };
+        let hop = remembered(&mut hops, (route.via, route.to.addr().is_ipv4()), || next_hop(route))?;
         Ok(hop.lead(route))
     };
     routes.iter().map(through).collect()
@@ -264,7 +274,7 @@ fn interface_of(route: &KernelRoute) -> Interface {
     Interface { index: route.interface, name: route.interface_name.clone() }
 }
 
-fn is_link_local(address: IpAddr) -> bool {
+pub(super) fn is_link_local(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => address.is_link_local(),
         IpAddr::V6(address) => address.is_unicast_link_local(),

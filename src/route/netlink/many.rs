@@ -1,6 +1,5 @@
 //! Bulk changes and comparisons of routes, reading each table once.
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::io;
 
@@ -13,7 +12,7 @@ use rustix::io::Errno;
 use super::encode::{self, Identity, Place};
 use super::socket::{Dump, Failure};
 use super::{Address, Link, Netlink};
-use crate::route::plan::{KernelRoute, ROUTE_PROTOCOL, Step, TABLE_MAIN};
+use crate::route::plan::{KernelRoute, ROUTE_PROTOCOL, Step, TABLE_MAIN, remembered};
 use crate::route::step::Family;
 
 /// A routing table: family and number.
@@ -97,18 +96,13 @@ impl Netlink {
 
     /// Whether every route in the place of `route` is a leftover of ours.
     fn may_take_over(&mut self, step: &Step, route: &KernelRoute, read: &mut Read) -> io::Result<()> {
-        let occupied = match read.occupied.entry(table(route)) {
-            Entry::Occupied(there) => there.into_mut(),
-            Entry::Vacant(none) => {
-                let mut routes = self.routes_of(encode::family(route.to.addr()), route.table, false)?.entries;
-                self.name_interfaces(&mut routes)?;
-                let mut places = HashMap::<_, Vec<_>>::new();
-                routes
-                    .into_iter()
-                    .for_each(|found| places.entry(encode::place(&found)).or_default().push(found));
-                none.insert(places)
-            }
-        };
+        let occupied = remembered(&mut read.occupied, table(route), || {
+            let mut routes = self.routes_of(encode::family(route.to.addr()), route.table, false)?.entries;
+            self.name_interfaces(&mut routes)?;
+            let mut places = HashMap::<_, Vec<_>>::new();
+            routes.into_iter().for_each(|found| places.entry(encode::place(&found)).or_default().push(found));
+            Ok::<_, io::Error>(places)
+        })?;
         let occupants = occupied.get(&encode::place(route)).map(Vec::as_slice).unwrap_or_default();
         let owner = match occupants.iter().find(|occupant| occupant.protocol != ROUTE_PROTOCOL) {
             Some(foreign) => Some(format!("{foreign}, which is not tund's")),
@@ -132,10 +126,7 @@ impl Netlink {
         links: &mut HashMap<u32, Option<Link>>,
     ) -> io::Result<Option<String>> {
         for occupant in occupants.iter().filter(|occupant| occupant.interface != route.interface) {
-            let link = match links.entry(occupant.interface) {
-                Entry::Occupied(there) => there.into_mut(),
-                Entry::Vacant(none) => none.insert(self.link_at(occupant.interface)?),
-            };
+            let link = remembered(links, occupant.interface, || self.link_at(occupant.interface))?;
             if link.as_ref().is_some_and(|link| link.carrier && link.kind.as_deref() == Some("tun")) {
                 return Ok(Some(format!("{occupant}, which is another tunnel's")));
             }
@@ -178,14 +169,10 @@ impl Netlink {
         there: &mut HashMap<(Table, bool), (HashSet<Identity>, bool)>,
     ) -> io::Result<Option<bool>> {
         let own = route.protocol == ROUTE_PROTOCOL;
-        let (routes, whole) = match there.entry((table(route), own)) {
-            Entry::Occupied(there) => there.into_mut(),
-            Entry::Vacant(none) => {
-                let Dump { entries, whole } =
-                    self.routes_of(encode::family(route.to.addr()), route.table, own)?;
-                none.insert((entries.iter().map(encode::identity).collect(), whole))
-            }
-        };
+        let (routes, whole) = remembered(there, (table(route), own), || {
+            let read = self.routes_of(encode::family(route.to.addr()), route.table, own)?;
+            Ok::<_, io::Error>((read.entries.iter().map(encode::identity).collect(), read.whole))
+        })?;
         let found = routes.contains(&encode::identity(route));
         Ok((found || *whole).then_some(found))
     }
@@ -212,10 +199,8 @@ impl Netlink {
                 Step::Block { to, table } => self.is_absent(Family::of(to)) || self.is_blocked(to, *table)?,
                 Step::AddRule(rule) => self.is_absent(rule.family) || self.has_rule(rule)?,
                 Step::AddAddress { index, address, .. } => {
-                    let Dump { entries, whole } = match addresses.entry(*index) {
-                        Entry::Occupied(there) => there.into_mut(),
-                        Entry::Vacant(none) => none.insert(self.addresses_of(Some(*index))?),
-                    };
+                    let Dump { entries, whole } =
+                        remembered(&mut addresses, *index, || self.addresses_of(Some(*index)))?;
                     !*whole || entries.iter().any(|found| found.address.addr() == address.addr())
                 }
                 Step::SetLink { .. }
@@ -264,13 +249,10 @@ impl Netlink {
     pub(super) fn name_interfaces(&mut self, routes: &mut [KernelRoute]) -> io::Result<()> {
         let mut names = HashMap::new();
         for route in routes {
-            let name = match names.entry(route.interface) {
-                Entry::Occupied(there) => there.into_mut(),
-                Entry::Vacant(none) => {
-                    let link = self.link_at(route.interface)?;
-                    none.insert(link.map_or_else(|| format!("if{}", route.interface), |link| link.name))
-                }
-            };
+            let name = remembered(&mut names, route.interface, || {
+                let link = self.link_at(route.interface)?;
+                Ok::<_, io::Error>(link.map_or_else(|| format!("if{}", route.interface), |link| link.name))
+            })?;
             route.interface_name.clone_from(name);
         }
         Ok(())
