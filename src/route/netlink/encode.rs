@@ -283,10 +283,11 @@ pub(super) fn block_message(net: &IpNet, table: u32) -> RouteMessage {
 /// Whether the message describes that route.
 pub(super) fn is_block(message: &Message, net: &IpNet, table: u32) -> bool {
     let Message::NewRoute(message) = message else { return false };
+    let read = read(&message.attributes);
     message.header.kind == RouteType::Unreachable
-        && table_of(message) == table
-        && destination(message) == Some(*net)
-        && message.attributes.iter().find_map(priority) == Some(BLOCK_METRIC)
+        && table_of(message, &read) == table
+        && destination(message, &read) == Some(*net)
+        && read.priority == Some(BLOCK_METRIC)
 }
 
 pub(super) fn rule_family(family: Family) -> AddressFamily {
@@ -350,17 +351,17 @@ pub(super) fn unicast_route(message: &Message, family: AddressFamily, table: u32
     if header.address_family != family
         || header.kind != RouteType::Unicast
         || header.flags.intersects(unusable)
-        || table_of(message) != table
     {
         return None;
     }
-    let hop = next_hop(&message.attributes);
+    let read = read(&message.attributes);
+    (table_of(message, &read) == table).then_some(())?;
     Some(KernelRoute {
-        to: destination(message)?,
-        gateway: hop.gateway,
-        interface: hop.interface?,
+        to: destination(message, &read)?,
+        gateway: read.gateway,
+        interface: read.interface?,
         interface_name: String::new(),
-        metric: message.attributes.iter().find_map(priority),
+        metric: read.priority,
         table,
         protocol: header.protocol.into(),
     })
@@ -368,77 +369,68 @@ pub(super) fn unicast_route(message: &Message, family: AddressFamily, table: u32
 
 pub(super) fn lookup(message: &Message) -> Option<Lookup> {
     let Message::NewRoute(message) = message else { return None };
-    let hop = next_hop(&message.attributes);
-    let source = message.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::PrefSource(address) => ip(address),
-        _ => None,
-    });
-    // Routes that expire were learned from ICMP, which is unauthenticated.
-    let is_learned = message
-        .attributes
-        .iter()
-        .any(|attribute| matches!(attribute, RouteAttribute::CacheInfo(info) if info.expires != 0));
-    let mtu = message.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Metrics(metrics) => metrics.iter().find_map(|metric| match metric {
-            RouteMetric::Mtu(mtu) if *mtu > 0 && !is_learned => Some(*mtu),
-            _ => None,
-        }),
-        _ => None,
-    });
-    Some(Lookup { interface: hop.interface?, source, gateway: hop.gateway, mtu })
+    let Attributes { interface, source, gateway, mtu, expires, .. } = read(&message.attributes);
+    Some(Lookup { interface: interface?, source, gateway, mtu: mtu.filter(|_| !expires) })
 }
 
+/// The attributes of a route that tund reads.
 #[derive(Default)]
-struct Hop {
+struct Attributes {
+    destination: Option<IpAddr>,
+    table: Option<u32>,
+    priority: Option<u32>,
+    source: Option<IpAddr>,
     gateway: Option<IpAddr>,
     interface: Option<u32>,
+    mtu: Option<u32>,
+    /// It was learned from ICMP, which is unauthenticated.
+    expires: bool,
 }
 
-fn next_hop(attributes: &[RouteAttribute]) -> Hop {
-    let mut hop = Hop::default();
+fn read(attributes: &[RouteAttribute]) -> Attributes {
+    let mut found = Attributes::default();
     for attribute in attributes {
         match attribute {
-            RouteAttribute::Oif(index) => hop.interface = Some(*index),
-            RouteAttribute::Gateway(address) => hop.gateway = ip(address),
-            RouteAttribute::Via(RouteVia::Inet(address)) => hop.gateway = Some((*address).into()),
-            RouteAttribute::Via(RouteVia::Inet6(address)) => hop.gateway = Some((*address).into()),
+            RouteAttribute::Destination(address) => found.destination = ip(address),
+            RouteAttribute::Table(table) => found.table = Some(*table),
+            RouteAttribute::Priority(metric) => found.priority = Some(*metric),
+            RouteAttribute::PrefSource(address) => found.source = ip(address),
+            RouteAttribute::Oif(index) => found.interface = Some(*index),
+            RouteAttribute::Gateway(address) => found.gateway = ip(address),
+            RouteAttribute::Via(RouteVia::Inet(address)) => found.gateway = Some((*address).into()),
+            RouteAttribute::Via(RouteVia::Inet6(address)) => found.gateway = Some((*address).into()),
+            RouteAttribute::CacheInfo(info) => found.expires = info.expires != 0,
+            RouteAttribute::Metrics(metrics) => found.mtu = metrics.iter().find_map(mtu),
             RouteAttribute::MultiPath(hops) => {
                 if let Some(RouteNextHop { interface_index, attributes, .. }) = hops.first() {
-                    hop = Hop { interface: Some(*interface_index), ..next_hop(attributes) };
+                    (found.interface, found.gateway) = (Some(*interface_index), read(attributes).gateway);
                 }
             }
             _ => {}
         }
     }
-    hop
+    found
 }
 
-fn table_of(message: &RouteMessage) -> u32 {
-    let table = message.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Table(table) => Some(*table),
+fn mtu(metric: &RouteMetric) -> Option<u32> {
+    match metric {
+        RouteMetric::Mtu(mtu) => Some(*mtu).filter(|mtu| *mtu > 0),
         _ => None,
-    });
-    table.unwrap_or(u32::from(message.header.table))
+    }
+}
+
+/// The table of a route's message: the header has no room for large numbers.
+fn table_of(message: &RouteMessage, read: &Attributes) -> u32 {
+    read.table.unwrap_or(u32::from(message.header.table))
 }
 
 /// The destination; a default route has no such attribute.
-fn destination(message: &RouteMessage) -> Option<IpNet> {
-    let address = message.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(address) => ip(address),
-        _ => None,
-    });
+fn destination(message: &RouteMessage, read: &Attributes) -> Option<IpNet> {
     let unspecified = match message.header.address_family {
         AddressFamily::Inet => IpAddr::from([0; 4]),
         _ => IpAddr::from([0; 16]),
     };
-    IpNet::new(address.unwrap_or(unspecified), message.header.destination_prefix_length).ok()
-}
-
-fn priority(attribute: &RouteAttribute) -> Option<u32> {
-    match attribute {
-        RouteAttribute::Priority(metric) => Some(*metric),
-        _ => None,
-    }
+    IpNet::new(read.destination.unwrap_or(unspecified), message.header.destination_prefix_length).ok()
 }
 
 fn ip(address: &RouteAddress) -> Option<IpAddr> {
