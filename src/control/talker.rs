@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::core::guard;
+use crate::route::step::Mac;
 
 /// A host among those that sent most.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,8 +25,6 @@ pub struct Talker {
 impl From<guard::Talker> for Talker {
     fn from(talker: guard::Talker) -> Self {
         let guard::Talker { mac, vlan, here, frames, bytes } = talker;
-        let [a, b, c, d, e, f] = mac;
-        let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
-        Self { mac, vlan, here, frames, bytes }
+        Self { mac: Mac(mac).to_string(), vlan, here, frames, bytes }
     }
 }

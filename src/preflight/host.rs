@@ -11,10 +11,7 @@ use crate::config::diagnostic::first_of_each_severity;
 use crate::config::{Code, Config, Diagnostic, Lanes, Places, Remote, Swallow, Via, swallow};
 use crate::preflight::{ipv6, ports};
 use crate::route::netlink::{Link, Netlink};
-use crate::route::plan::{KernelRoute, ROUTE_PROTOCOL};
-
-/// Number of the kernel's main table.
-const MAIN: u32 = 254;
+use crate::route::plan::{KernelRoute, ROUTE_PROTOCOL, TABLE_MAIN};
 
 /// The kernel's state in this network namespace.
 #[derive(Debug, Clone, Default)]
@@ -202,7 +199,7 @@ fn check_routes(config: &Config, places: &Places, own_device: Option<u32>, facts
                 Diagnostic::warning(Code::NoDefaultRoute, places.of_route(index, "via"), message).help(help),
             );
         }
-        if let Some(name) = foreign.get(&slot(route.to, route.metric, route.table.unwrap_or(MAIN))) {
+        if let Some(name) = foreign.get(&slot(route.to, route.metric, route.table.unwrap_or(TABLE_MAIN))) {
             let message = format!("a route to {} already exists, through {name}", route.to);
             let help = "tund never replaces a route of others: give this one another metric or table";
             found.push(
@@ -393,7 +390,7 @@ to = "192.168.66.0/24"
             interface,
             interface_name: "eth0".to_owned(),
             metric,
-            table: MAIN,
+            table: TABLE_MAIN,
             protocol: 2,
         }
     }

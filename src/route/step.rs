@@ -325,7 +325,7 @@ pub fn broadcast(address: &IpNet, peer: Option<IpAddr>) -> Option<std::net::Ipv4
     }
 }
 
-struct Mac([u8; 6]);
+pub(crate) struct Mac(pub(crate) [u8; 6]);
 
 impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
