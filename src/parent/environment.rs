@@ -52,14 +52,7 @@ impl Hook {
 
     /// The configured command, if any.
     pub fn command(self, scripts: &Scripts) -> Option<&Command> {
-        match self {
-            Hook::Up => scripts.up.as_ref(),
-            Hook::Down => scripts.down.as_ref(),
-            Hook::RouteUp => scripts.route_up.as_ref(),
-            Hook::RouteDown => scripts.route_down.as_ref(),
-            Hook::LinkUp => scripts.link_up.as_ref(),
-            Hook::LinkDown => scripts.link_down.as_ref(),
-        }
+        scripts.each().into_iter().find(|(key, _)| *key == self.name())?.1
     }
 
     /// OpenVPN's `script_type`.

@@ -50,22 +50,14 @@ fn may_have(nice: i32) -> bool {
 
 /// What `config` asks for that is impossible without any capability.
 fn beyond_reach(config: &Config) -> Vec<&'static str> {
-    let (device, scripts) = (&config.device, &config.scripts);
-    let scripts = [
-        &scripts.up,
-        &scripts.down,
-        &scripts.route_up,
-        &scripts.route_down,
-        &scripts.link_up,
-        &scripts.link_down,
-    ];
+    let device = &config.device;
     let asked = [
         (device.configure, "device.configure (it is true unless set to false)"),
         (device.name.is_none(), "device without a name"),
         (device.bridge.is_some(), "device.bridge"),
         (!config.routes.is_empty(), "[[route]]"),
         (!config.accept.routes.is_empty(), "accept.routes"),
-        (scripts.iter().any(|script| script.is_some()), "[scripts]"),
+        (config.scripts.each().iter().any(|(_, script)| script.is_some()), "[scripts]"),
         (config.fwmark.is_some(), "fwmark"),
         (config.full_tunnel.is_some(), "[full-tunnel]"),
     ];

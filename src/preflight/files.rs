@@ -52,17 +52,9 @@ pub fn check_files(config: &Config, places: &Places, allow_open_keys: bool) -> V
         let trouble = file.read_text(allow_open_keys).err();
         found.extend(trouble.map(|trouble| trouble.finding(&file, places.of(file.name))));
     }
-    let scripts = &config.scripts;
-    for (name, script) in [
-        ("up", &scripts.up),
-        ("down", &scripts.down),
-        ("route-up", &scripts.route_up),
-        ("route-down", &scripts.route_down),
-        ("link-up", &scripts.link_up),
-        ("link-down", &scripts.link_down),
-    ] {
+    for (name, script) in config.scripts.each() {
         let place = places.of(&format!("scripts.{name}"));
-        found.extend(script.as_ref().and_then(|script| check_script(name, script, place)));
+        found.extend(script.and_then(|script| check_script(name, script, place)));
     }
     found
 }

@@ -283,6 +283,20 @@ pub struct Scripts {
     pub timeout: Duration,
 }
 
+impl Scripts {
+    /// Each script, with its key.
+    pub fn each(&self) -> [(&'static str, Option<&Command>); 6] {
+        [
+            ("up", self.up.as_ref()),
+            ("down", self.down.as_ref()),
+            ("route-up", self.route_up.as_ref()),
+            ("route-down", self.route_down.as_ref()),
+            ("link-up", self.link_up.as_ref()),
+            ("link-down", self.link_down.as_ref()),
+        ]
+    }
+}
+
 /// The `[keepalive]` table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Keepalive {
