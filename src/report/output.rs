@@ -117,11 +117,7 @@ pub fn finding_line(file: &str, text: &str, finding: &Diagnostic) -> String {
     let place = finding.span.as_ref().map(|span| position(text, span.start));
     let place = place.map_or_else(String::new, |(line, column)| format!(":{line}:{column}"));
     let help = finding.help.as_ref().map_or_else(String::new, |help| format!(": {help}"));
-    let kind = match finding.severity {
-        Severity::Error => "error",
-        Severity::Warning => "warning",
-        Severity::Note => "note",
-    };
+    let kind = finding.severity.name();
     format!("{file}{place}: {kind}[{}]: {}{help}", finding.code, finding.message)
 }
 

@@ -16,6 +16,17 @@ pub enum Severity {
     Error,
 }
 
+impl Severity {
+    /// Its name, for people and programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Severity::Note => "note",
+            Severity::Warning => "warning",
+            Severity::Error => "error",
+        }
+    }
+}
+
 /// One finding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
@@ -76,12 +87,7 @@ pub fn first_of_each_severity(mut found: Vec<Diagnostic>) -> Vec<Diagnostic> {
         *count <= SHOWN
     });
     for (severity, count) in counts.into_iter().filter(|(_, count)| *count > SHOWN) {
-        let what = match severity {
-            Severity::Note => "notes",
-            Severity::Warning => "warnings",
-            Severity::Error => "errors",
-        };
-        let message = format!("{} more {what} are not shown", count - SHOWN);
+        let message = format!("{} more {}s are not shown", count - SHOWN, severity.name());
         found.push(Diagnostic::new(severity, Code::NotShown, None, message));
     }
     found
