@@ -12,7 +12,7 @@ use crate::privsep::message::Confinement;
 use crate::report::exit::{CONFIG, Fatal};
 use crate::report::stderr;
 
-use crate::config::{Code, Config, Diagnostic, Places, Remote, Severity, position};
+use crate::config::{Code, Config, Diagnostic, Places, Remote, position};
 use crate::helper::resolve::{self, Resolved};
 use crate::route::netlink::Netlink;
 
@@ -78,7 +78,15 @@ pub(super) fn check(options: &Options, file: PathBuf) -> (Loaded, Vec<Diagnostic
 }
 
 fn check_host(config: &Config, places: &Places) -> Vec<Diagnostic> {
-    let mut findings = match Netlink::open() {
+    let mut findings = addresses_and_routes(config, places);
+    findings.extend(preflight::check_port(config, places));
+    findings.extend(preflight::check_names(config, places, resolve(config)));
+    findings
+}
+
+/// The findings about this host's addresses and routes.
+pub(super) fn addresses_and_routes(config: &Config, places: &Places) -> Vec<Diagnostic> {
+    match Netlink::open() {
         Ok(mut netlink) => {
             let own = own_device(config, &mut netlink);
             preflight::check_host(config, places, own, &mut netlink)
@@ -86,10 +94,7 @@ fn check_host(config: &Config, places: &Places) -> Vec<Diagnostic> {
         Err(error) => {
             vec![Diagnostic::warning(Code::NotChecked, None, format!("this host was not checked: {error}"))]
         }
-    };
-    findings.extend(preflight::check_port(config, places));
-    findings.extend(preflight::check_names(config, places, resolve(config)));
-    findings
+    }
 }
 
 /// Resolves the remotes, unprivileged and with the link's own settings; returns a result for each.
@@ -109,7 +114,7 @@ pub(super) fn confinement(config: &Config) -> Result<Confinement, Fatal> {
 }
 
 /// The device of this link, if it runs: by its name, else the tun device with its address.
-pub(super) fn own_device(config: &Config, netlink: &mut Netlink) -> Option<u32> {
+fn own_device(config: &Config, netlink: &mut Netlink) -> Option<u32> {
     let links = netlink.links().ok()?;
     let mut tunnels = links.iter().filter(|link| link.kind.as_deref() == Some("tun"));
     if let Some(name) = &config.device.name {
@@ -144,11 +149,7 @@ fn json(loaded: &Loaded, finding: &Diagnostic) -> String {
         file: &loaded.file,
         line: place.map(|(line, _)| line),
         column: place.map(|(_, column)| column),
-        severity: match finding.severity {
-            Severity::Note => "note",
-            Severity::Warning => "warning",
-            Severity::Error => "error",
-        },
+        severity: finding.severity.name(),
         code: finding.code.name(),
         message: &finding.message,
         help: finding.help.as_deref(),

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use base16ct::HexDisplay;
 
 use crate::cli::status;
-use crate::config::{Code, Config, Diagnostic, Severity};
+use crate::config::{Config, Severity};
 use crate::control::api::{State, Status};
 use crate::core::path;
 use crate::crypto::keys::fingerprint;
@@ -161,15 +161,7 @@ fn describe_running(status: &Status, report: &mut Report) {
 
 /// Checks this host's addresses, routes and ports, like `tund check --host`.
 fn host(config: &Config, loaded: &Loaded, running: bool, report: &mut Report) {
-    let mut findings = match Netlink::open() {
-        Ok(mut netlink) => {
-            let own = crate::cli::check::own_device(config, &mut netlink);
-            preflight::check_host(config, &loaded.parsed.places, own, &mut netlink)
-        }
-        Err(error) => {
-            vec![Diagnostic::warning(Code::NotChecked, None, format!("this host was not checked: {error}"))]
-        }
-    };
+    let mut findings = crate::cli::check::addresses_and_routes(config, &loaded.parsed.places);
     if !running {
         findings.extend(preflight::check_port(config, &loaded.parsed.places));
     }

@@ -1,7 +1,7 @@
 //! `tund import`: from OpenVPN's static-key mode.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::Read;
 use std::path::Path;
 
 use tund_import::{OldKey, Wire};
@@ -45,9 +45,7 @@ pub fn import(file: &Path, key: Option<&Path>, wire: Wire) -> Result<(), Fatal> 
     for line in &imported.left_out {
         stderr::show(&format!("{shown}: {line}\n"));
     }
-    let mut stdout = io::stdout().lock();
-    let written = stdout.write_all(imported.toml(&key_file).as_bytes()).and_then(|()| stdout.flush());
-    written.map_err(|error| Fatal::new(FAILED, format!("cannot write standard output: {error}")))
+    super::print(imported.toml(&key_file).into_bytes())
 }
 
 /// The new key file's text.

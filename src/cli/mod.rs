@@ -80,6 +80,13 @@ struct Common {
     allow_open_keys: bool,
 }
 
+#[derive(Debug, Args)]
+struct Named {
+    /// The link's name, or its configuration file
+    #[arg(value_name = "NAME")]
+    link: String,
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Check configuration files and show every problem
@@ -146,29 +153,13 @@ enum Command {
         link: Option<String>,
     },
     /// Make a link reread its configuration and keys, as SIGHUP does, and show what has changed
-    Reload {
-        /// The link's name, or its configuration file
-        #[arg(value_name = "NAME")]
-        link: String,
-    },
+    Reload(Named),
     /// Make a link switch to new traffic keys
-    Rekey {
-        /// The link's name, or its configuration file
-        #[arg(value_name = "NAME")]
-        link: String,
-    },
+    Rekey(Named),
     /// Make a link look up its peer and reconnect
-    Reconnect {
-        /// The link's name, or its configuration file
-        #[arg(value_name = "NAME")]
-        link: String,
-    },
+    Reconnect(Named),
     /// Stop a link
-    Down {
-        /// The link's name, or its configuration file
-        #[arg(value_name = "NAME")]
-        link: String,
-    },
+    Down(Named),
     /// Measure each cipher with each library, and show which one links use on this machine
     BenchCiphers,
     /// Look for what keeps this end from a working link
@@ -291,10 +282,10 @@ fn run(cli: Cli) -> ExitCode {
         }
         Some(Command::Events { link, json }) => end(events::run(link.as_deref(), json)),
         Some(Command::Stats { link }) => end(status::stats(link.as_deref())),
-        Some(Command::Reload { link }) => end(status::command(&link, Method::Reload)),
-        Some(Command::Rekey { link }) => end(status::command(&link, Method::Rekey)),
-        Some(Command::Reconnect { link }) => end(status::command(&link, Method::Reconnect)),
-        Some(Command::Down { link }) => end(status::command(&link, Method::Down)),
+        Some(Command::Reload(Named { link })) => end(status::command(&link, Method::Reload)),
+        Some(Command::Rekey(Named { link })) => end(status::command(&link, Method::Rekey)),
+        Some(Command::Reconnect(Named { link })) => end(status::command(&link, Method::Reconnect)),
+        Some(Command::Down(Named { link })) => end(status::command(&link, Method::Down)),
         Some(Command::BenchCiphers) => end(print(ciphers::table(&engine::ciphers::measured()).into())),
         Some(Command::Doctor { file, json }) => doctor::run(&file, json),
         Some(Command::Import { file, key, wire }) => {
