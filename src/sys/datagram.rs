@@ -84,26 +84,39 @@ pub fn join_datagrams(socket: impl AsFd, on: bool) -> io::Result<()> {
 /// Receives one datagram, or several that the kernel joined, without blocking. `InvalidData`: the kernel's metadata did not fit, so that length or
 /// addresses would be guesses; the datagram is lost.
 pub fn receive_datagram(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Arrival> {
-    let mut from = SockAddrStorage::zeroed();
+    let nowhere = (Ipv4Addr::UNSPECIFIED, 0).into();
+    let mut arrival = Arrival { length: 0, from: nowhere, local: None, stride: None, class: 0 };
+    let read = |level, kind, data: &[u8]| arrival.read(level, kind, data);
+    let (length, from) = receive(socket, buffer, libc::MSG_TRUNC, read)?;
+    Ok(Arrival { length, from, ..arrival })
+}
+
+/// Receives into `buffer` without blocking: the length, the address, and for `read` the data of each control message.
+fn receive(
+    socket: impl AsFd,
+    buffer: &mut [u8],
+    flags: c_int,
+    read: impl FnMut(c_int, c_int, &[u8]),
+) -> io::Result<(usize, SocketAddr)> {
+    let mut address = SockAddrStorage::zeroed();
     let mut control = Control([0; CONTROL]);
     let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     let mut header = empty();
-    header.msg_name = (&raw mut from).cast();
-    header.msg_namelen = from.size_of();
+    header.msg_name = (&raw mut address).cast();
+    header.msg_namelen = address.size_of();
     header.msg_iov = &raw mut part;
     header.msg_iovlen = 1;
     header.msg_control = control.0.as_mut_ptr().cast();
     header.msg_controllen = CONTROL as _;
-    let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
+    let flags = flags | libc::MSG_DONTWAIT;
     // SAFETY: every pointer of `header` is to a live, exclusively borrowed object of the length given with it.
     let length = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut header, flags) };
     let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
     // SAFETY: the kernel wrote an address of `msg_namelen` bytes.
-    let from = unsafe { SockAddr::new(from, header.msg_namelen) };
-    let from = from.as_socket().ok_or(io::ErrorKind::InvalidData)?;
-    let mut arrival = Arrival { length, from, local: None, stride: None, class: 0 };
-    visit(written(&header, &control)?, |level, kind, data| arrival.read(level, kind, data));
-    Ok(arrival)
+    let address = unsafe { SockAddr::new(address, header.msg_namelen) };
+    let address = address.as_socket().ok_or(io::ErrorKind::InvalidData)?;
+    visit(written(&header, &control)?, read);
+    Ok((length, address))
 }
 
 impl Arrival {
@@ -138,30 +151,14 @@ fn field<const N: usize>(data: &[u8], at: usize) -> Option<[u8; N]> {
 
 /// Takes one report from the socket's error queue: the datagram's destination, and the error. ICMP may be forged.
 pub fn receive_error(socket: impl AsFd) -> io::Result<(SocketAddr, io::Error)> {
-    let mut to = SockAddrStorage::zeroed();
-    let mut control = Control([0; CONTROL]);
-    let mut header = empty();
-    header.msg_name = (&raw mut to).cast();
-    header.msg_namelen = to.size_of();
-    header.msg_control = control.0.as_mut_ptr().cast();
-    header.msg_controllen = CONTROL as _;
-    let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
-    // SAFETY: every pointer of `header` is to a live, exclusively borrowed object of the length given with it.
-    let length = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut header, flags) };
-    if length < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel wrote an address of `msg_namelen` bytes.
-    let to = unsafe { SockAddr::new(to, header.msg_namelen) };
-    let to = to.as_socket().ok_or(io::ErrorKind::InvalidData)?;
     let mut error = None;
-    visit(written(&header, &control)?, |level, kind, data| {
+    let (_, to) = receive(socket, &mut [], libc::MSG_ERRQUEUE, |level, kind, data| {
         if let (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) = (level, kind)
         {
             let number = field(data, offset_of!(libc::sock_extended_err, ee_errno)).map(i32::from_ne_bytes);
             error = number.map(io::Error::from_raw_os_error);
         }
-    });
+    })?;
     Ok((to, error.ok_or(io::ErrorKind::InvalidData)?))
 }
 
