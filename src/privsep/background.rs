@@ -4,7 +4,6 @@
 //! then its standard error is the launcher's, so that mistakes are shown where the command was typed.
 
 use std::ffi::OsString;
-use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -17,6 +16,7 @@ use crate::host::directory::Directory;
 use crate::host::trust::Refusal;
 use crate::privsep::spawn::{own_program, start};
 use crate::report::exit::{FAILED, Fatal, UNAVAILABLE, USAGE};
+use crate::sys;
 
 /// The hidden option of the background process.
 pub const OPTION: &str = "background";
@@ -79,9 +79,7 @@ pub fn ready() {
 }
 
 fn let_go() -> io::Result<()> {
-    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
-    rustix::stdio::dup2_stdout(&null)?;
-    rustix::stdio::dup2_stderr(&null)?;
+    sys::empty_standard()?;
     std::env::set_current_dir("/")
 }
 

@@ -1,6 +1,7 @@
 //! Descriptors inherited by this process.
 
 use std::ffi::{c_int, c_uint};
+use std::fs::File;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +21,14 @@ pub fn pass_nothing_on() -> io::Result<()> {
         // Before Linux 5.11.
         _ => each_closed_on_exec(),
     }
+}
+
+/// Makes descriptors 0 to 2 `/dev/null`.
+pub fn empty_standard() -> io::Result<()> {
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    Ok(rustix::stdio::dup2_stderr(&null)?)
 }
 
 fn each_closed_on_exec() -> io::Result<()> {

@@ -26,7 +26,7 @@ pub use datagram::{
     Arrival, Departure, join_datagrams, queue_errors, receive_datagram, receive_error, report_local_address,
     report_traffic_class, send_datagrams,
 };
-pub use descriptors::{pass_nothing_on, passed_descriptors};
+pub use descriptors::{empty_standard, pass_nothing_on, passed_descriptors};
 pub use netlink::{NetlinkListener, netlink_explain_errors, netlink_filter_dumps};
 pub use option::{Credentials, peer_credentials, peer_process, set_unsent_limit, waiting_bytes};
 pub use ready::ready;

@@ -1,16 +1,15 @@
 //! Sockets that another program opened and bound: inetd or xinetd on descriptor 0, systemd from descriptor 3 on. That program keeps using the same
 //! open socket, so a UDP socket is never connected, and never made non-blocking.
 
-use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::PollFlags;
 use rustix::fs::FileType;
-use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, ipproto, sockopt};
 
+use super::udp;
 use crate::sys::{self, ready};
 
 /// Who opened the socket.
@@ -56,7 +55,7 @@ pub struct Inherited {
 /// Errors name what was found instead, and the remedy.
 pub fn from_inetd() -> Result<Inherited, String> {
     let taken = io::stdin().as_fd().try_clone_to_owned();
-    let emptied = empty_standard();
+    let emptied = sys::empty_standard();
     let fd = taken.map_err(|error| format!("descriptor 0: {error}"))?;
     emptied.map_err(|error| format!("cannot open /dev/null: {error}"))?;
     sort(vec![fd], Opener::Inetd)
@@ -66,13 +65,6 @@ pub fn from_inetd() -> Result<Inherited, String> {
 pub fn from_systemd() -> Result<Option<Inherited>, String> {
     let passed = sys::passed_descriptors().map_err(|error| format!("LISTEN_FDS: {error}"))?;
     if passed.is_empty() { Ok(None) } else { sort(passed, Opener::Systemd).map(Some) }
-}
-
-fn empty_standard() -> io::Result<()> {
-    let null: File = OpenOptions::new().read(true).write(true).open("/dev/null")?;
-    rustix::stdio::dup2_stdin(&null)?;
-    rustix::stdio::dup2_stdout(&null)?;
-    Ok(rustix::stdio::dup2_stderr(&null)?)
 }
 
 fn sort(passed: Vec<OwnedFd>, opener: Opener) -> Result<Inherited, String> {
@@ -138,7 +130,7 @@ fn kind(fd: &OwnedFd) -> Result<Kind, String> {
     if stream && !matches!(sockopt::socket_acceptconn(fd), Ok(true)) {
         return Err("a socket that does not listen".to_owned());
     }
-    match local_port(fd) {
+    match udp::local_port(fd) {
         Ok(0) => Err("a socket without a port".to_owned()),
         Ok(_) => Ok(if stream { Kind::Streams } else { Kind::Datagrams }),
         Err(error) => Err(format!("a socket without an address ({error})")),
@@ -159,15 +151,10 @@ fn no_socket(fd: &OwnedFd) -> String {
     }
 }
 
-fn local_port(fd: &OwnedFd) -> io::Result<u16> {
-    let address = rustix::net::getsockname(fd)?;
-    let address: Result<std::net::SocketAddr, Errno> = address.try_into();
-    Ok(address?.port())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
     use std::net::{TcpListener, TcpStream, UdpSocket};
     use std::os::unix::net::UnixDatagram;
 
