@@ -300,7 +300,7 @@ impl<D: Datagrams> Worker<D> {
                 ToWorker::Own(socket) => self.port.own = socket,
                 ToWorker::Attach(attached) => self.port.attach(attached),
                 ToWorker::Listen(listener) => self.port.streams.listen(listener)?,
-                ToWorker::Stream(path, connection) => self.take_stream(now, path, connection),
+                ToWorker::Stream(path, connection) => self.port.streams.connected(now, path, connection),
                 ToWorker::Report => self.report(),
                 ToWorker::Settle(done) => {
                     let _ = done.send(());

@@ -1,14 +1,12 @@
 //! Receiving from streams: the peer's and strangers'.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 
 use super::{Source, TURN, Worker};
 use crate::core::lane::Arrived;
-use crate::core::path::Path;
 use crate::engine::streams::{LOOKED_AT, Slot};
 use crate::sys::clock;
 use crate::transport::Datagrams;
@@ -16,10 +14,6 @@ use crate::transport::Datagrams;
 use super::receive::FRONT_TURN;
 
 impl<D: Datagrams> Worker<D> {
-    pub(super) fn take_stream(&mut self, now: Instant, path: Path, connection: Option<OwnedFd>) {
-        self.port.streams.connected(now, path, connection);
-    }
-
     /// Takes a turn's worth from each of the peer's streams.
     pub(super) fn take_records(&mut self, now: Instant) {
         let (ready, _) = self.port.streams.ready(true);
@@ -51,10 +45,9 @@ impl<D: Datagrams> Worker<D> {
 
     /// Polls strangers again, if they have rested.
     pub(super) fn end_strangers_rest(&mut self, now: Instant) -> io::Result<()> {
-        if self.strangers_rest.take_end(now) { self.listen_to_strangers() } else { Ok(()) }
-    }
-
-    fn listen_to_strangers(&self) -> io::Result<()> {
+        if !self.strangers_rest.take_end(now) {
+            return Ok(());
+        }
         let data = EventData::new_u64(Source::Strangers as u64);
         let flags = EventFlags::IN | EventFlags::ONESHOT;
         Ok(epoll::modify(&self.epoll, &self.port.streams.epolls[1], data, flags)?)
