@@ -87,7 +87,7 @@ table! { Top ""
     /// `tcp:`.
     "listen" listen: Ports = Shape::Ports, absent("the port of the first `remote`, else 8863"), Connect => listen;
     /// Reach entries of `remote` with `tcp:` through this proxy: `"http://HOST:PORT"`, which uses CONNECT (RFC 9110), or `"socks5://HOST:PORT"` (RFC
-    /// 1928). A user name goes before the host, `"http://USER@HOST:PORT"`, and the password into `proxy-password-file`. The names in `remote` are
+    /// 1928). A user name goes before the host, `"http://USER@HOST:PORT"`; its password goes into `proxy-password-file`. The names in `remote` are
     /// looked up on this host, not by the proxy; if no name server here knows them, use addresses. Many proxies allow connections to port 443 only.
     /// `tund doctor` finds out what passes.
     "proxy" proxy: String = Shape::Text, absent("none"), Call => proxy;
