@@ -54,7 +54,7 @@ pub struct Options {
     /// How often everything is measured
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
-    /// Only these
+    /// Only these, separated by commas
     #[arg(long, value_name = "KIND", value_delimiter = ',')]
     only: Vec<Strangers>,
 }

@@ -8,12 +8,12 @@ use crate::story;
 /// What it can be told.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// One of those that are listed without it
+    /// The exercise; without it, list all
     name: Option<String>,
-    /// Open the shell on this host, in place of the first; `on HOST COMMAND` reaches the others
+    /// Open the shell on this host instead of the first; `on HOST COMMAND` reaches the others
     #[arg(long, value_name = "HOST", conflicts_with = "solution")]
     shell: Option<String>,
-    /// Tell the solution, and carry it out
+    /// Explain the solution, and carry it out
     #[arg(long, requires = "name")]
     solution: bool,
 }

@@ -32,19 +32,19 @@ struct Line {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// A link between two hosts, shown step by step
+    /// Show a link between two hosts, step by step
     Demo {
         /// Routed (tun) or bridged (tap)
         #[arg(value_enum, default_value_t = demo::Mode::Tun)]
         mode: demo::Mode,
     },
-    /// The scenarios, and whether they can run here
+    /// List the scenarios, and whether they can run here
     List {
-        /// A file that says, for each scenario that cannot run here, why: `NAME = "REASON"`
+        /// A file with the reason for each scenario that cannot run here: `NAME = "REASON"`
         #[arg(long, value_name = "FILE")]
         needs: Option<PathBuf>,
     },
-    /// Read a scenario of your own, and show what is wrong with it
+    /// Check a scenario of your own, and show what is wrong with it
     Check {
         /// Its file
         #[arg(value_name = "FILE.toml")]
@@ -56,15 +56,15 @@ enum Command {
         #[arg(value_name = "FILE.toml")]
         file: PathBuf,
     },
-    /// A scenario: hosts, links, what works, and what happens when something breaks
+    /// Run a scenario: hosts, links, what works, and what happens when something breaks
     Run(story::Options),
-    /// A network in which something is wrong, a question, and a shell in it; --solution tells
+    /// Open a shell in a network in which something is wrong; --solution explains it
     Exercise(exercise::Options),
-    /// A command in a user-mode guest: Debian's Linux with GRE, GENEVE, VLANs and netem, on this machine's files
+    /// Run a command in a user-mode guest: Debian's Linux with GRE, GENEVE, VLANs and netem, on this machine's files
     Guest(errand::Options),
-    /// tund beside other tunnels: throughput, packet rate, round trip, processor time, memory; and the targets
+    /// Compare tund with other tunnels: throughput, packet rate, round trip, processor time, memory; and the targets
     Bench(bench::Options),
-    /// The same with every tunnel that is here, without targets
+    /// The same with every installed tunnel, without targets
     Compare {
         #[command(flatten)]
         options: bench::Options,
@@ -72,7 +72,7 @@ enum Command {
         #[arg(long)]
         guest: bool,
     },
-    /// What strangers' datagrams and connections cost a running link
+    /// Measure what strangers' datagrams and connections cost a running link
     Flood(besiege::Options),
 }
 

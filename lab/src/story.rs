@@ -16,25 +16,25 @@ use crate::outcome::{Held, Outcome, Played};
 /// What `run` can be told.
 #[derive(Debug, Default, clap::Args)]
 pub struct Options {
-    /// One of those that `list` shows, or FILE.toml: see docs/scenario.5.md
+    /// A scenario that `list` shows, or FILE.toml: see docs/scenario.5.md
     name: String,
     /// Print the result as a JSON object, and nothing else
     #[arg(long, conflicts_with = "shell")]
     json: bool,
-    /// Write the result as a page, with the drawing and plots of what was measured
+    /// Write the result as an HTML page, with the drawing and plots of what was measured
     #[arg(long, value_name = "FILE.html", conflicts_with = "shell")]
     page: Option<PathBuf>,
-    /// Show what each link logs
+    /// Show the logs of all links
     #[arg(long, conflicts_with = "json")]
     logs: bool,
-    /// A variable of the scenario, in place of its value in the file
+    /// Set a variable of the scenario, overriding its value in the file
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = assignment)]
     vars: Vec<(String, String)>,
     /// Once everything works, open a shell on this host; leaving it ends the scenario
     #[arg(long, value_name = "HOST")]
     shell: Option<String>,
-    /// Record what crosses the interfaces of every host, outside and inside the link: DIR/HOST.pcapng; and the keys
-    /// of the links, for the dissector
+    /// Record all interfaces of every host, outside and inside the link, in DIR/HOST.pcapng, and the keys of the links
+    /// for the dissector
     #[arg(long, value_name = "DIR")]
     capture: Option<PathBuf>,
 }

@@ -56,10 +56,10 @@ struct Cli {
     daemon: bool,
     #[arg(long = background::OPTION, hide = true)]
     background: bool,
-    /// Append the keys in use to this file, for a decoder: whoever has it can read the link
+    /// Append the keys in use to this file, for a decoder; anyone who has it can read the link
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     key_log: Option<PathBuf>,
-    /// The UDP socket is descriptor 0, from inetd or xinetd; log to syslog
+    /// Use descriptor 0 as the socket, from inetd or xinetd; log to syslog
     #[arg(long)]
     inetd: bool,
 }
@@ -69,13 +69,13 @@ struct Common {
     /// Read files relative to this directory, and run scripts there
     #[arg(long, value_name = "DIR")]
     cd: Option<PathBuf>,
-    /// UDP port, or service name, of `listen` and of every remote that names none
+    /// UDP port or service name of `listen`, and of each remote without a port
     #[arg(long, value_name = "PORT")]
     port: Option<String>,
     /// Log level, 0 to 9: 0 fatal, 1 default, 3 normal, 5 a letter for each packet
     #[arg(long, value_name = "N")]
     verb: Option<u8>,
-    /// Accept key files that others may read
+    /// Accept key files that others can read
     #[arg(long)]
     allow_open_keys: bool,
 }
@@ -95,7 +95,7 @@ enum Command {
         files: Vec<PathBuf>,
         #[command(flatten)]
         common: Common,
-        /// Check this host's addresses, routes, ports and names too
+        /// Also check this host's addresses, routes, ports and names
         #[arg(long)]
         host: bool,
         /// Print the findings as a JSON array
@@ -142,7 +142,7 @@ enum Command {
         /// The link's name, or its configuration file
         #[arg(value_name = "NAME")]
         link: Option<String>,
-        /// Print a JSON object for each
+        /// Print each as a JSON object
         #[arg(long)]
         json: bool,
     },
@@ -152,7 +152,7 @@ enum Command {
         #[arg(value_name = "NAME")]
         link: Option<String>,
     },
-    /// Make a link reread its configuration and keys, as SIGHUP does, and show what has changed
+    /// Make a link read its configuration and keys again, as SIGHUP does, and show what has changed
     Reload(Named),
     /// Make a link switch to new traffic keys
     Rekey(Named),
@@ -162,7 +162,7 @@ enum Command {
     Down(Named),
     /// Measure each cipher with each library, and show which one links use on this machine
     BenchCiphers,
-    /// Look for what keeps this end from a working link
+    /// Find what prevents a working link
     Doctor {
         /// The configuration file
         #[arg(value_name = "FILE")]
@@ -176,7 +176,7 @@ enum Command {
         /// The OpenVPN configuration
         #[arg(value_name = "FILE.conf")]
         file: PathBuf,
-        /// Write its key too, converted unless the wire is kept, into this new file, for its owner only
+        /// Also write its key to this new file, for its owner only; converted unless the wire format is kept
         #[arg(long, value_name = "FILE")]
         key: Option<PathBuf>,
         /// Keep the wire format, for a peer that stays OpenVPN

@@ -27,11 +27,11 @@ const INSTALLED: &str = "/etc/tund";
 /// The command line of `tund new`.
 #[derive(Debug, Args)]
 pub struct Request {
-    /// This host and the other one, each with the address or name, and UDP port, at which the other finds it. On a terminal, without them, all
-    /// is asked for
+    /// This host and the other one, each with the name or address, and the UDP port, where the other one calls it. On a terminal, `new` alone
+    /// asks for everything
     #[arg(num_args = 2, value_names = ["NAME[=HOST[:PORT]]", "PEER[=HOST[:PORT]]"])]
     ends: Vec<End>,
-    /// A routed link: the addresses inside the tunnel of this host and the other one
+    /// A routed link: the addresses inside the tunnel, this host's first
     #[arg(long, value_name = "ADDRESS,ADDRESS", conflicts_with = "tap", requires = "ends", value_parser = plan::addresses)]
     tun: Option<Inside>,
     /// A bridged link: the bridge that each host's device joins, or an address with prefix for the device; one for both hosts or one for each
@@ -40,13 +40,13 @@ pub struct Request {
     /// A network behind a host, which the other one reaches through the link; may be repeated
     #[arg(long, value_name = "NAME=PREFIX", requires = "ends")]
     route: Vec<Behind>,
-    /// All traffic of this host goes through the other one
+    /// Send all traffic of this host through the other one
     #[arg(long, requires = "ends")]
     full_tunnel: bool,
-    /// Run it as a service, and show what to install: with `systemd` at both ends, else at the end that waits
+    /// Run the link as a service, and show what to install: `systemd` at both ends, the others at the end that waits
     #[arg(long, value_name = "KIND", requires = "ends")]
     service: Option<Service>,
-    /// Where to write, made if it is missing [default: the working directory, or /etc/tund with --service]
+    /// Where to write; created if missing [default: the working directory, or /etc/tund with --service]
     #[arg(short, value_name = "DIR", value_hint = ValueHint::DirPath)]
     output: Option<PathBuf>,
 }

@@ -37,28 +37,28 @@ pub struct Options {
     /// How long each TCP run takes, in seconds
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: Option<u64>,
-    /// One round of short runs: shows that everything works, not how fast it is
+    /// One round of short runs, to show that everything works, not how fast it is
     #[arg(long)]
     quick: bool,
     /// Only these peers, separated by commas
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = named)]
     only: Vec<Peer>,
-    /// One of your own as well, which a file describes: see docs/scenario.5.md; more than once for several
+    /// Also measure the peer that this file describes: see docs/scenario.5.md; may be repeated
     #[arg(long, value_name = "FILE.toml")]
     rival: Vec<PathBuf>,
     /// Only these figures, separated by commas
     #[arg(long, value_name = "TASKS", value_delimiter = ',')]
     task: Vec<Task>,
-    /// A path that does this to packets each way, as `tc qdisc add ... netem` says it: "delay 25ms loss 1%"
+    /// Impair packets on the path in each direction, with these options of netem(8): "delay 25ms loss 1%"
     #[arg(long, value_name = "NETEM")]
     path: Option<String>,
-    /// Write everything that was measured to a file as JSON
+    /// Write all measurements to a file as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Print Markdown
     #[arg(long)]
     markdown: bool,
-    /// Write a page with plots that needs nothing but itself
+    /// Write a self-contained page with plots
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// Fail unless every target is reached

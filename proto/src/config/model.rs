@@ -304,7 +304,7 @@ pub struct Keepalive {
     pub interval: Duration,
     /// The link is down after this long with nothing authentic.
     pub timeout: Duration,
-    /// A link started by a superserver ends after this long with nothing authentic.
+    /// A link started by a superserver ends after this long without a frame.
     pub idle_exit: Duration,
 }
 
