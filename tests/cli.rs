@@ -604,6 +604,29 @@ fn a_taken_port_is_unavailable() {
     assert_eq!(link.end(), 0);
 }
 
+#[test]
+fn a_limit_on_open_files_is_named_by_whatever_it_stops() {
+    let place = Place::new();
+    place.link("fri", WAITING);
+    for (limit, arguments) in [("6", ["check", "fri.toml"]), ("16", ["--config", "fri.toml"])] {
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--nofile={limit}")).arg(TUND).args(arguments).current_dir(&place.0);
+        let output = command.output().unwrap();
+        let said = text(&output.stderr);
+        assert!(said.contains("LimitNOFILE=") && said.contains("ulimit -n"), "{limit}: {output:?}");
+        assert!(!said.contains("--allow-open-keys"), "{limit}: {output:?}");
+    }
+    // With one lane 27 were enough: what is refused at once is not what a link could have started with.
+    let mut link = place.run("fri.toml", &["--net", "prlimit", "--nofile=32"]);
+    wait_until("a start, or a limit", SOON, || {
+        ["[no-remote]", "ulimit -n"].iter().any(|part| link.log().contains(part))
+    })
+    .unwrap();
+    assert!(link.log().contains("UDP"), "{}", link.log());
+    link.signal("TERM");
+    link.end();
+}
+
 struct Place(Scratch);
 
 impl Place {

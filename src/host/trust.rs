@@ -12,6 +12,8 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, PROC_SUPER_MAGIC, Stat};
 use rustix::io::Errno;
 
+use crate::sys::rights;
+
 /// Most symbolic links followed, as in path_resolution(7).
 const MAX_LINKS: u32 = 40;
 /// How often to recreate a directory that vanishes.
@@ -29,7 +31,7 @@ pub enum Refusal {
         problem: Problem,
     },
     /// It cannot be opened or created.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}{}", path.display(), rights::limits(source))]
     System {
         /// The component concerned.
         path: PathBuf,

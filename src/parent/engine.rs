@@ -6,12 +6,12 @@ use std::process::Child;
 
 use crate::core::settings::LinkSettings;
 use crate::parent::machine::Event;
-use crate::parent::start;
-use crate::parent::{Launch, Link, MAX_BATCH, Parent};
+use crate::parent::{Launch, Link, MAX_BATCH, Parent, start};
 use crate::privsep::channel::Channel;
 use crate::privsep::message::{Keys, ToEngine, ToParent};
 use crate::privsep::spawn;
 use crate::report::exit::{self, BUG, FAILED, Fatal};
+use crate::sys::rights;
 
 /// The process and its channel.
 pub(super) struct Engine {
@@ -47,8 +47,8 @@ impl Parent {
                 |error| Fatal::new(FAILED, format!("cannot detach queues of {}: {error}", device.name));
             device.detach_others().map_err(failed)?;
         }
-        let (child, channel) = (self.spawn)()
-            .map_err(|error| Fatal::new(FAILED, format!("cannot start the engine: {error}")))?;
+        let failed = |error: io::Error| format!("cannot start the engine: {error}{}", rights::limits(&error));
+        let (child, channel) = (self.spawn)().map_err(|error| Fatal::new(FAILED, failed(error)))?;
         let mut descriptors = vec![launch.socket.as_fd()];
         let device = self.changes.device();
         let queues = device.iter().flat_map(|device| device.queues.iter().chain(&device.writers));

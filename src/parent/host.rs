@@ -19,6 +19,7 @@ use crate::report::exit::{CONFIG, FAILED, Fatal, PRIVILEGE, UNAVAILABLE};
 use crate::route::full;
 use crate::route::plan::{self, Host, Interface};
 use crate::route::step::Step;
+use crate::sys::rights;
 
 /// How long the kernel may take to validate a tun device's addresses.
 const ADDRESS_PATIENCE: Duration = Duration::from_secs(2);
@@ -82,7 +83,7 @@ impl Parent {
                 io::ErrorKind::PermissionDenied => PRIVILEGE,
                 _ => UNAVAILABLE,
             };
-            Fatal::new(code, format!("cannot open the device: {error}"))
+            Fatal::new(code, format!("cannot open the device: {error}{}", rights::limits(&error)))
         })?;
         if device.queues.len() < lanes.into() {
             let problem = lacks_queues(&device, settings.mode);

@@ -12,23 +12,21 @@ use crate::host::changes::Changes;
 use crate::host::directories::{self, Lock, RUNTIME};
 use crate::host::directory::Directory;
 use crate::parent::host::patiently;
-use crate::parent::identity;
 use crate::parent::keylog::KeyLog;
-use crate::parent::nowait;
 use crate::parent::openvpn::Starts;
 use crate::parent::signals::{Signal, Signals};
 use crate::preflight::{self, Loaded};
 use crate::privsep::background::{self, PidFile};
 use crate::report::exit::{BUG, CONFIG, FAILED, Fatal, PRIVILEGE, UNAVAILABLE, USAGE};
 use crate::report::output::{self, Output};
-use crate::sys::memory;
+use crate::sys::{memory, rights};
 
 use crate::config::{Config, Diagnostic, LogTo, Places, Severity};
 use crate::core::openvpn::admission::Kept;
 use crate::core::settings::LinkSettings;
 use crate::crypto::keys::{End, Pair, fingerprint, hardware_address, link_secret};
 use crate::crypto::stack::cleanly;
-use crate::parent::{Launch, Link, Parent};
+use crate::parent::{Launch, Link, Parent, identity, nowait};
 use crate::privsep::message::{Confinement, Keys, OpenVpnKeys, Start, StaticPair};
 use crate::route::netlink::Netlink;
 use crate::transport::inherited::{self, Inherited, Opener};
@@ -140,6 +138,7 @@ fn prepare(
     mut inherited: Option<Inherited>,
     output: &Output,
 ) -> Result<(Parent, Launch, Files), Fatal> {
+    rights::check_files().map_err(|reason| Fatal::new(UNAVAILABLE, reason))?;
     let locked = memory::lock(true);
     let (loaded, mut config, findings) = load(options, output)?;
     open_log(&config, inherited.as_ref(), output);

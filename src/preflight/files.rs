@@ -15,6 +15,7 @@ use crate::crypto::keys::from_openvpn;
 use crate::crypto::stack::cleanly;
 use crate::host::trust::{self, Refusal, Trusted};
 use crate::preflight::{after_a_look, unreadable};
+use crate::sys::rights;
 
 /// Maximum length of a key file, in bytes.
 const LONGEST_KEY: u64 = 64 * 1024;
@@ -306,10 +307,11 @@ impl Trouble {
                     if key.is_password() { "password" } else { "key" }
                 ),
             ),
-            Trouble::Way(refusal @ Refusal::System { .. }) => (
-                format!("cannot tell who can replace {noun} {path}: {refusal}"),
-                "check the path; or --allow-open-keys".to_owned(),
-            ),
+            Trouble::Way(refusal @ Refusal::System { source, .. }) => {
+                let limited = !rights::limits(source).is_empty();
+                let help = if limited { "raise that limit" } else { "check the path; or --allow-open-keys" };
+                (format!("cannot tell who can replace {noun} {path}: {refusal}"), help.to_owned())
+            }
             Trouble::Way(refusal @ Refusal::Untrusted { .. }) => (
                 format!("{noun} {path} can be replaced: {refusal}"),
                 format!("{}; or --allow-open-keys", after_a_look(refusal)),

@@ -73,9 +73,6 @@ pub fn start(command: &mut Command) -> io::Result<Child> {
             io::ErrorKind::NotFound if !there(NULL) => {
                 format!("{NULL} is missing: `mknod -m 666 {NULL} c 1 3`")
             }
-            io::ErrorKind::WouldBlock => {
-                format!("{error}; a limit on processes was reached: --pids-limit of a container, TasksMax= of a service, ulimit -u")
-            }
             _ => format!("{error}{}", rights::beyond_capabilities(&error)),
         };
         io::Error::new(error.kind(), text)

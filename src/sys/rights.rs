@@ -4,7 +4,22 @@ use std::io;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use rustix::process::{Resource, getrlimit};
 use rustix::thread::CapabilitySet;
+
+/// Fewest files that a process may have open for a link to start; more lanes take more.
+const FEWEST_FILES: u64 = 32;
+
+/// Checks, before anything that needs files misses one, that enough may be open; otherwise returns the remedy.
+pub fn check_files() -> Result<(), String> {
+    let remedy = limits(&Errno::MFILE.into());
+    match getrlimit(Resource::Nofile).current {
+        Some(n @ ..FEWEST_FILES) => {
+            Err(format!("a link opens {FEWEST_FILES} files, {n} are allowed{remedy}"))
+        }
+        Some(FEWEST_FILES..) | None => Ok(()),
+    }
+}
 
 /// Whether this process has that capability in its user namespace.
 pub fn has(capability: CapabilitySet) -> bool {
@@ -56,6 +71,16 @@ pub fn beyond_capabilities(error: &io::Error) -> &'static str {
         Some(Errno::NOSYS) => {
             "; this kernel, or the seccomp filter of this container or service, has no such system call"
         }
+        _ => limits(error),
+    }
+}
+
+/// The limit that makes a system call fail, and how it is raised; empty for other failures.
+pub fn limits(error: &io::Error) -> &'static str {
+    match Errno::from_io_error(error) {
+        Some(Errno::MFILE) => "; open files are limited: LimitNOFILE=, --ulimit nofile= or ulimit -n",
+        Some(Errno::NFILE) => "; the open files of this host are limited: sysctl fs.file-max",
+        Some(Errno::AGAIN) => "; processes are limited: TasksMax=, LimitNPROC=, --pids-limit or ulimit -u",
         _ => "",
     }
 }
@@ -75,6 +100,16 @@ mod tests {
     fn only_what_is_refused_or_unknown_is_explained() {
         assert!(beyond_capabilities(&Errno::PERM.into()).contains("seccomp"));
         assert!(beyond_capabilities(&Errno::NOSYS.into()).contains("kernel"));
+        for (errno, remedies) in [
+            (Errno::MFILE, &["LimitNOFILE=", "ulimit -n"][..]),
+            (Errno::NFILE, &["fs.file-max"]),
+            (Errno::AGAIN, &["TasksMax=", "LimitNPROC=", "ulimit -u"]),
+        ] {
+            assert!(
+                remedies.iter().all(|remedy| beyond_capabilities(&errno.into()).contains(remedy)),
+                "{errno}"
+            );
+        }
         assert_eq!(beyond_capabilities(&Errno::NOSPC.into()), "");
         assert_eq!(beyond_capabilities(&io::ErrorKind::TimedOut.into()), "");
     }
