@@ -499,6 +499,7 @@ fn routes_are_checked() {
             "\"192.168.66.0/24\"",
         ),
         tun(to, "\"here\"", "\"here\"", Code::BadPrefix, "192.168.66.0/24"),
+        tun(to, "\"default\"", "\"default\"", Code::BadPrefix, "0.0.0.0/0"),
         tun(
             to,
             "\"192.168.66.0/24\"\nvia = \"vpn-gateway\"",

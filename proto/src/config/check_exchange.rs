@@ -2,7 +2,8 @@
 
 use ipnet::IpNet;
 
-use super::check_device::{CheckedDevice, parse_prefix, prefix_help};
+use super::check_device::{CheckedDevice, parse_prefix};
+use super::check_routes::network_help;
 use super::code::Code;
 use super::diagnostic::{Diagnostic, quote};
 use super::keys::{Raw, RawPush};
@@ -83,10 +84,7 @@ fn prefixes(key: &str, raw: &Field<Vec<At<String>>>, out: &mut Vec<Diagnostic>) 
     for text in raw.value().into_iter().flatten() {
         let Some((net, _)) = parse_prefix(&text.value) else {
             let message = format!("{key}: {} is not a valid prefix", quote(&text.value));
-            out.push(
-                Diagnostic::error(Code::BadPrefix, text.at(), message)
-                    .help(prefix_help(&text.value, "192.168.66.0/24")),
-            );
+            out.push(Diagnostic::error(Code::BadPrefix, text.at(), message).help(network_help(&text.value)));
             continue;
         };
         if net.trunc() != net {

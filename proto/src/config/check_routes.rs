@@ -103,6 +103,14 @@ pub(super) fn check_remotes(
     }
 }
 
+/// Returns the remedy for what is no network.
+pub(super) fn network_help(text: &str) -> String {
+    match text {
+        "default" => "write \"0.0.0.0/0\" for all of IPv4, \"::/0\" for all of IPv6".to_owned(),
+        _ => prefix_help(text, "192.168.66.0/24"),
+    }
+}
+
 fn check_to(raw: &RawRoute, out: &mut Vec<Diagnostic>) -> Option<At<IpNet>> {
     let Some(text) = raw.to.get() else {
         if raw.to.is_absent() {
@@ -113,10 +121,7 @@ fn check_to(raw: &RawRoute, out: &mut Vec<Diagnostic>) -> Option<At<IpNet>> {
     };
     let Some((to, _)) = parse_prefix(&text.value) else {
         let message = format!("route.to: {} is not a valid prefix", quote(&text.value));
-        out.push(
-            Diagnostic::error(Code::BadPrefix, text.at(), message)
-                .help(prefix_help(&text.value, "192.168.66.0/24")),
-        );
+        out.push(Diagnostic::error(Code::BadPrefix, text.at(), message).help(network_help(&text.value)));
         return None;
     };
     if to.trunc() != to {
