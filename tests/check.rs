@@ -551,6 +551,21 @@ fn a_route_that_swallows_the_remote_is_a_loop() {
     accepted(&literal.replace("[[route]]", "[[route]]\ntable = 100"));
     accepted(&literal.replace("[key]", "fwmark = 5\n[key]"));
     accepted(&literal.replace("[key]", "bind-device = \"eth0\"\n[key]"));
+    // A name may come to have any address.
+    let wide = |to: &str, more: &str| {
+        let text = GOOD.replace("192.168.66.0/24", to) + more;
+        let found = parse("link", &text, &options()).diagnostics.into_iter();
+        found.filter(|found| found.code == Code::RoutingLoop).map(|found| found.severity).collect::<Vec<_>>()
+    };
+    for to in ["0.0.0.0/0", "128.0.0.0/1"] {
+        assert_eq!(wide(to, ""), [Severity::Warning], "{to}");
+        assert_eq!(wide(to, "table = 100\n"), []);
+        assert_eq!(wide(to, "via = \"net_gateway\"\n"), []);
+        let kept = |to: &str| format!("[[route]]\nto = \"{to}\"\nvia = \"net_gateway\"\n");
+        assert_eq!(wide(to, &kept("203.0.113.9")), []);
+        assert_eq!(wide(to, &kept("2001:db8::9")), [Severity::Warning], "another family");
+    }
+    assert_eq!(wide("192.0.0.0/2", ""), []);
     // A narrower route into the tunnel does not.
     let narrow = format!("{literal}[[route]]\nto = \"192.168.66.8/30\"\nmetric = 7\n");
     assert!(!errors(&narrow).is_empty());

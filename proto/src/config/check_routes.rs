@@ -65,7 +65,7 @@ pub(super) fn check(raw: &[RawRoute], device: &CheckedDevice, out: &mut Vec<Diag
     routes
 }
 
-/// Reports routes and addresses that would capture a remote given as an address.
+/// Reports routes and addresses that would capture a remote, or might if it is a name.
 pub(super) fn check_remotes(
     raw: &Raw,
     outer: &Outer,
@@ -76,6 +76,7 @@ pub(super) fn check_remotes(
     if !raw.top.bind_device.is_absent() || !raw.top.fwmark.is_absent() {
         return;
     }
+    check_names(outer, device, routes, out);
     let plain: Vec<Route> = routes.iter().map(|at| at.value.clone()).collect();
     let own: Vec<IpNet> = device.addresses.iter().filter(|_| device.configure).map(|at| at.value).collect();
     let peers: Vec<IpAddr> = device.peers.iter().filter(|_| device.configure).map(|at| at.value).collect();
@@ -100,6 +101,34 @@ pub(super) fn check_remotes(
             "use a narrower prefix, or add a [[route]] with to = \"{address}\" and via = \"net_gateway\""
         );
         out.push(Diagnostic::error(Code::RoutingLoop, place, message).help(help));
+    }
+}
+
+/// Reports a route into the link to all addresses, or half of them, beside a remote given by name: it covers whatever address the name has.
+/// `net_gateway` in a narrower route says that this was considered.
+fn check_names(outer: &Outer, device: &CheckedDevice, routes: &[At<Route>], out: &mut Vec<Diagnostic>) {
+    let remotes = outer.remotes.iter().map(|remote| &remote.value);
+    let mut hosts = remotes.chain(outer.proxy.iter().map(|proxy| &proxy.value.place));
+    let Some(named) = hosts.find(|host| host.address().is_none()) else { return };
+    let considered =
+        |to: &IpNet| routes.iter().any(|at| at.value.via == Via::NetGateway && to.contains(&at.value.to));
+    let inward = |via| match via {
+        Via::VpnGateway => true,
+        Via::NetGateway => false,
+        Via::Address(gateway) => device.addresses.iter().any(|own| own.value.contains(&gateway)),
+    };
+    let wide = routes.iter().find(|at| {
+        let Route { to, via, .. } = &at.value;
+        to.prefix_len() < 2 && table(&at.value) == MAIN && inward(*via) && !considered(to)
+    });
+    if let Some(route) = wide {
+        let message = format!(
+            "routing loop: the route covers whatever address {} has, so the tunnel would run through itself",
+            named.host
+        );
+        let help = "use [full-tunnel], which leaves out the link's own datagrams, or add a [[route]] to that address with via = \
+                    \"net_gateway\"";
+        out.push(Diagnostic::warning(Code::RoutingLoop, route.at(), message).help(help));
     }
 }
 
