@@ -2,7 +2,7 @@
 
 use crate::packet::ip::{ICMPV6, IPV6_HEADER, UDP};
 
-/// Most tags skipped: two are in use, and a switch may remove one.
+/// Most tags skipped: two are in use, and a switch may remove one. `packet::layer` says why it skips fewer.
 const MOST_TAGS: usize = 4;
 /// Most extension headers skipped.
 const MOST_EXTENSIONS: usize = 8;
@@ -135,6 +135,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::packet::layer::Layer;
 
     fn frame(tags: &[u16], kind: u16, packet: &[u8]) -> Vec<u8> {
         let mut frame = vec![2; 12];
@@ -172,6 +173,21 @@ mod tests {
         let udp = |ports: [u8; 4]| service(&frame(&[], 0x86dd, &v6_packet(UDP, &ports)));
         assert_eq!(udp([2, 0x23, 2, 0x22]), Some(Service::Dhcp));
         assert_eq!(udp([2, 0x22, 2, 0x23]), None);
+    }
+
+    /// A frame that the kernel could not cut up again is not joined, and hides nothing either.
+    #[test]
+    fn what_is_left_as_it_is_for_its_tags_is_seen_through_all_the_same() {
+        let mut packet = [0; 24];
+        (packet[0], packet[9]) = (0x45, UDP);
+        packet[20..].copy_from_slice(&[0, 67, 0, 68]);
+        let two = frame(&[5, 100], 0x0800, &packet);
+        let mut old = two.clone();
+        old[12..14].copy_from_slice(&[0x91, 0]);
+        for (frame, at) in [(two, Some(22)), (old, None), (frame(&[1, 2, 3], 0x0800, &packet), None)] {
+            assert_eq!(service(&frame), Some(Service::Dhcp), "{frame:x?}");
+            assert_eq!(Layer::Ethernet.network(&frame), at, "{frame:x?}");
+        }
     }
 
     #[test]
