@@ -80,10 +80,8 @@ pub fn adopt(passed: OwnedFd, config: &Config) -> io::Result<OwnedFd> {
 /// Those of the system, with their subject.
 pub fn listen(config: &Config) -> io::Result<Option<OwnedFd>> {
     let Some(listen) = config.listen.stream else { return Ok(None) };
-    let any = || [SocketAddr::from(([0u16; 8], listen.port)), SocketAddr::from(([0, 0, 0, 0], listen.port))];
-    let places = listen.address.map_or_else(any, |address| [SocketAddr::new(address, listen.port); 2]);
-    let bound = listen_at(config, places[0], listen.address.is_some())
-        .or_else(|error| if udp::no_ipv6(&error) { listen_at(config, places[1], true) } else { Err(error) });
+    let at = |address, one_family| listen_at(config, address, one_family);
+    let bound = udp::bind_with(listen.address, listen.port, at);
     let about = |error| udp::about_port("TCP", error, listen.address, listen.port);
     bound.map(|socket| Some(socket.into())).map_err(about)
 }

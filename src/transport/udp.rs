@@ -67,18 +67,25 @@ fn may_move(config: &Config) -> bool {
 }
 
 fn bind_port(config: &Config, port: u16) -> io::Result<socket2::Socket> {
-    match config.listen.address {
-        Some(address) => bind_address(config, SocketAddr::new(address, port), true),
-        None => match bind_address(config, SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port), false) {
-            Err(error) if no_ipv6(&error) => {
-                bind_address(config, SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port), true)
-            }
+    bind_with(config.listen.address, port, |address, one_family| bind_address(config, address, one_family))
+}
+
+/// Has `bind` bind to the address, or else to every address: of both families at once, or of IPv4 on a host without IPv6.
+pub(super) fn bind_with(
+    address: Option<IpAddr>,
+    port: u16,
+    bind: impl Fn(SocketAddr, bool) -> io::Result<socket2::Socket>,
+) -> io::Result<socket2::Socket> {
+    match address {
+        Some(address) => bind(SocketAddr::new(address, port), true),
+        None => match bind((Ipv6Addr::UNSPECIFIED, port).into(), false) {
+            Err(error) if no_ipv6(&error) => bind((Ipv4Addr::UNSPECIFIED, port).into(), true),
             result => result,
         },
     }
 }
 
-pub(super) fn no_ipv6(error: &io::Error) -> bool {
+fn no_ipv6(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
 }
 
