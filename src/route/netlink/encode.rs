@@ -226,27 +226,33 @@ pub(super) fn get_route(
 }
 
 pub(super) fn route_message(route: &KernelRoute) -> RouteMessage {
-    let mut message = RouteMessage::default();
+    let mut message = of_route(&route.to, route.table, route.protocol, RouteType::Unicast);
     let header = &mut message.header;
-    header.address_family = family(route.to.addr());
-    header.destination_prefix_length = route.to.prefix_len();
-    // Tables above 255 are only in the attribute.
-    header.table = u8::try_from(route.table).unwrap_or(0);
-    header.protocol = RouteProtocol::from(route.protocol);
-    header.kind = RouteType::Unicast;
     if route.is_onlink() {
         header.flags = RouteFlags::Onlink;
     }
     header.scope = if route.gateway.is_some() { RouteScope::Universe } else { RouteScope::Link };
     let attributes = &mut message.attributes;
-    attributes.push(RouteAttribute::Destination(route.to.network().into()));
     attributes.push(RouteAttribute::Oif(route.interface));
-    attributes.push(RouteAttribute::Table(route.table));
     attributes.extend(route.metric.map(RouteAttribute::Priority));
     attributes.extend(route.gateway.map(|gateway| match (route.to, gateway) {
         (IpNet::V4(_), IpAddr::V6(gateway)) => RouteAttribute::Via(RouteVia::Inet6(gateway)),
         (IpNet::V4(_) | IpNet::V6(_), gateway) => RouteAttribute::Gateway(gateway.into()),
     }));
+    message
+}
+
+fn of_route(to: &IpNet, table: u32, protocol: u8, kind: RouteType) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    let header = &mut message.header;
+    header.address_family = family(to.addr());
+    header.destination_prefix_length = to.prefix_len();
+    // Tables above 255 are only in the attribute.
+    header.table = u8::try_from(table).unwrap_or(0);
+    header.protocol = RouteProtocol::from(protocol);
+    header.kind = kind;
+    message.attributes.push(RouteAttribute::Destination(to.network().into()));
+    message.attributes.push(RouteAttribute::Table(table));
     message
 }
 
@@ -266,16 +272,8 @@ pub(super) fn identity(route: &KernelRoute) -> Identity {
 
 /// The route that blocks packets to `net` if the table has no other.
 pub(super) fn block_message(net: &IpNet, table: u32) -> RouteMessage {
-    let mut message = RouteMessage::default();
-    let header = &mut message.header;
-    header.address_family = family(net.addr());
-    header.destination_prefix_length = net.prefix_len();
-    header.table = u8::try_from(table).unwrap_or(0);
-    header.protocol = RouteProtocol::from(ROUTE_PROTOCOL);
-    header.kind = RouteType::Unreachable;
-    header.scope = RouteScope::Universe;
-    message.attributes.push(RouteAttribute::Destination(net.network().into()));
-    message.attributes.push(RouteAttribute::Table(table));
+    let mut message = of_route(net, table, ROUTE_PROTOCOL, RouteType::Unreachable);
+    message.header.scope = RouteScope::Universe;
     message.attributes.push(RouteAttribute::Priority(BLOCK_METRIC));
     message
 }
