@@ -190,13 +190,11 @@ impl Facts<'_> {
     }
 
     fn peer_names(&self, names: &mut Names) {
-        if let Some(address) = self.trusted {
-            names.set("trusted_ip", address.ip().to_canonical());
-            names.set("trusted_port", address.port());
-        }
-        if let Some(address) = self.endpoint {
-            names.set("untrusted_ip", address.ip().to_canonical());
-            names.set("untrusted_port", address.port());
+        for (kind, address) in [("trusted", self.trusted), ("untrusted", self.endpoint)] {
+            if let Some(address) = address {
+                names.set(&format!("{kind}_ip"), address.ip().to_canonical());
+                names.set(&format!("{kind}_port"), address.port());
+            }
         }
     }
 
