@@ -423,6 +423,10 @@ mod tests {
             self.next.take().map_or(Ok(()), |error| Err(error.into()))
         }
 
+        fn peer(&self) -> Option<SocketAddr> {
+            None
+        }
+
         fn receive_error(&self) -> io::Result<(SocketAddr, io::Error)> {
             Err(Errno::AGAIN.into())
         }

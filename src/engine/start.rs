@@ -79,7 +79,8 @@ fn run(parent: &Arc<Parent>, start: Start, descriptors: Vec<OwnedFd>) -> Result<
     let protections = lock(&start)?;
     let mut descriptors = descriptors.into_iter();
     let socket = descriptors.next().ok_or_else(|| Ending::failed("the parent passed no socket"))?;
-    let socket = if start.link.activated { Socket::shared(socket) } else { Socket::from_fd(socket) };
+    let socket =
+        if start.link.activated { Socket::without_error_queue(socket) } else { Socket::from_fd(socket) };
     let socket = socket.map_err(|error| Ending::refused("set the UDP socket's options", &error))?;
     parent.set_nonblocking(true).map_err(Ending::failed)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -42,7 +42,13 @@ pub fn open(front: BorrowedFd<'_>, config: &Config, port: Port, path: Path) -> i
         Port::Shared => bind_beside(front, &socket, local)?,
     }
     socket.connect(&remote.into())?;
-    let socket = Socket::from_fd(socket.into())?;
+    let socket = match port {
+        // Its receive calls fail with an ICMP error all the same, once for any number: if ICMP is forged at line rate, a queue costs more than the
+        // link's datagrams do.
+        Port::Shared => Socket::without_error_queue(socket.into())?,
+        // Its send calls would take the errors.
+        Port::Own => Socket::from_fd(socket.into())?,
+    };
     if config.tuning.data_path.offload {
         // Without it, each is received separately; that has been logged.
         let _ = socket.enable_gro(true);

@@ -42,6 +42,9 @@ pub trait Datagrams: AsFd + Sized {
     /// [`is_source_lost`]: this host cannot send from the path's source address.
     fn send(&self, transmit: Transmit<'_>) -> io::Result<()>;
 
+    /// The address it is connected to, whose ICMP errors fail a call of [`receive`](Self::receive).
+    fn peer(&self) -> Option<SocketAddr>;
+
     /// Takes one ICMP report about earlier datagrams, and the address they were sent to.
     ///
     /// # Errors

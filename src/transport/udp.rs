@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::AddressFamily;
 use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
-use socket2::{Domain, Protocol, Type};
+use socket2::{Domain, Protocol, SockRef, Type};
 
 use crate::config::Config;
 use crate::core::lane::Transmit;
@@ -168,7 +168,7 @@ pub(super) fn about_port(protocol: &str, error: io::Error, address: Option<IpAdd
 
 /// The port it is bound to.
 pub fn local_port(socket: impl AsFd) -> io::Result<u16> {
-    let address = socket2::SockRef::from(&socket.as_fd()).local_addr()?.as_socket();
+    let address = SockRef::from(&socket.as_fd()).local_addr()?.as_socket();
     address.map(|address| address.port()).ok_or_else(|| Errno::AFNOSUPPORT.into())
 }
 
@@ -215,7 +215,7 @@ pub struct Socket {
 impl Socket {
     /// Takes over a UDP socket, and enables reports of local addresses, traffic classes and ICMP errors; fails if the descriptor is not a socket.
     pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
-        let socket = Self::shared(fd)?;
+        let socket = Self::without_error_queue(fd)?;
         sys::queue_errors(&socket.fd, socket.v6)?;
         Ok(socket)
     }
@@ -225,9 +225,9 @@ impl Socket {
         Ok(Self { v6: is_v6(&fd)?, fd })
     }
 
-    /// The same for a socket that another program waits on, too. ICMP errors are not enabled: one left in the queue would always look to that program
-    /// like a datagram, or a failure.
-    pub fn shared(fd: OwnedFd) -> io::Result<Self> {
+    /// The same without a queue of ICMP errors. A program that also waits on the socket would take an error left in the queue for a datagram, or a
+    /// failure.
+    pub fn without_error_queue(fd: OwnedFd) -> io::Result<Self> {
         let v6 = is_v6(&fd)?;
         sys::report_local_address(&fd, v6)?;
         sys::report_traffic_class(&fd, v6)?;
@@ -274,6 +274,10 @@ impl Datagrams for Socket {
         let stride = u16::try_from(stride).ok().filter(|stride| usize::from(*stride) < bytes.len());
         let departure = Departure { to, local, stride, class };
         attempt(|| sys::send_datagrams(&self.fd, bytes, departure))
+    }
+
+    fn peer(&self) -> Option<SocketAddr> {
+        SockRef::from(&self.fd).peer_addr().ok()?.as_socket().map(plain)
     }
 
     fn receive_error(&self) -> io::Result<(SocketAddr, io::Error)> {

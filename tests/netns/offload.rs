@@ -377,7 +377,7 @@ fn datagrams(world: &World, from: usize, mut dice: Dice) {
     let bind = |host: usize, address| world.hosts()[host].within(move || UdpSocket::bind(address));
     let receiver = bind(1 - from, (far, 5002)).unwrap().unwrap();
     receiver.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-    let sender = Socket::shared(bind(from, (near, 0)).unwrap().unwrap().into()).unwrap();
+    let sender = Socket::without_error_queue(bind(from, (near, 0)).unwrap().unwrap().into()).unwrap();
     let to = SocketAddr::new(far, 5002).into();
     let deliver = || {
         let until = Instant::now() + TIME;

@@ -227,6 +227,29 @@ fn a_lane_may_have_a_port_of_its_own_and_has_the_options_of_the_link() {
 }
 
 #[test]
+fn what_icmp_says_of_the_peer_fails_one_call_and_fills_no_queue() {
+    isolated(|| {
+        for peer_on in ["127.0.0.1", "::1"] {
+            let config = listen(None, 1417, true);
+            let front = bind(&config).unwrap();
+            let peer = UdpSocket::bind(SocketAddr::new(peer_on.parse().unwrap(), 0)).unwrap();
+            let path = Path::from(peer.local_addr().unwrap());
+            let shared = connected::open(front.fd.as_fd(), &config, Port::Shared, path).unwrap();
+            let [front, shared] = [Socket::from_fd(front.fd).unwrap(), Socket::prepared(shared).unwrap()];
+            drop(peer);
+            for _ in 0..9 {
+                front.send(Transmit::one(b"out", 0, path)).unwrap();
+            }
+            assert_eq!(shared.receive(&mut [0; 8]).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+            assert_eq!(shared.receive(&mut [0; 8]).unwrap_err().kind(), ErrorKind::WouldBlock);
+            for socket in [&front, &shared] {
+                assert_eq!(socket.receive_error().unwrap_err().kind(), ErrorKind::WouldBlock);
+            }
+        }
+    });
+}
+
+#[test]
 fn a_buffer_that_stays_small_is_noted_once_each_way() {
     isolated(|| {
         let mut config = listen(None, 0, true);

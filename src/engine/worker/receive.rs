@@ -1,6 +1,7 @@
 //! Receiving: the peer's datagrams, and everyone else's.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -98,7 +99,11 @@ impl<D: Datagrams> Worker<D> {
                     received.from.own_port = self.has_own_port;
                     self.handle_received(now, received, &mut should_drop);
                 }
-                Err(error) if self.may_be_followed(&error) => {}
+                Err(error) if self.may_be_followed(&error) => {
+                    if let Some(peer) = self.connected.as_ref().and_then(Datagrams::peer) {
+                        self.handle_icmp_error(now, peer, &error);
+                    }
+                }
                 Err(_) => break,
             }
             if taken >= TURN {
@@ -197,13 +202,18 @@ impl<D: Datagrams> Worker<D> {
         for _ in 0..ARRIVALS {
             let socket = self.connected.as_ref().filter(|_| of_connected).unwrap_or(&self.port.socket);
             match socket.receive_error() {
-                Ok((_, error)) if Errno::from_io_error(&error) == Some(Errno::MSGSIZE) => {
-                    self.port.report_send_error(now, Notice::TooLong);
-                }
-                Ok((to, _)) => self.port.report_send_error(now, Notice::Refused { to }),
+                Ok((to, error)) => self.handle_icmp_error(now, to, &error),
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
                 Err(_) => return,
             }
+        }
+    }
+
+    fn handle_icmp_error(&mut self, now: Instant, to: SocketAddr, error: &io::Error) {
+        match Errno::from_io_error(error) {
+            Some(Errno::MSGSIZE) => self.port.report_send_error(now, Notice::TooLong),
+            Some(_) => self.port.report_send_error(now, Notice::Refused { to }),
+            None => {}
         }
     }
 }

@@ -95,6 +95,25 @@ fn what_icmp_says_of_other_datagrams_keeps_none_waiting() {
 }
 
 #[test]
+fn what_icmp_says_of_the_peer_is_passed_on_without_a_queue_of_errors() {
+    let (mut workers, _handle) = workers_of(1, None);
+    let worker = &mut workers[0];
+    let (engine, mut told) = tokio::sync::mpsc::channel(8);
+    worker.port.engine = engine;
+    let [peer, own] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+    let now = clock::now().instant;
+    let to = peer.local_addr().unwrap();
+    own.connect(to).unwrap();
+    drop(peer);
+    own.send(b"x").unwrap();
+    let own = Socket::without_error_queue(own.into()).unwrap();
+    worker.take_connected(now, Some(own), false).unwrap();
+    worker.take_datagrams(now);
+    let refused = told.try_recv();
+    assert!(matches!(refused, Ok(FromWorker::Notice(Notice::Refused { to: of })) if of == to));
+}
+
+#[test]
 fn what_waits_at_the_front_comes_before_what_the_peers_own_socket_gets() {
     let (mut workers, _handle) = workers_of(1, None);
     let worker = &mut workers[0];
