@@ -1,5 +1,6 @@
 //! One blocking route-netlink socket (rtnetlink(7)); used by the parent only.
 
+mod decode;
 mod encode;
 mod many;
 mod socket;
@@ -54,7 +55,7 @@ impl Netlink {
 
     /// All interfaces.
     pub fn links(&mut self) -> io::Result<Vec<Link>> {
-        let answer = self.socket.dump(encode::get_links(), |message| encode::link(&message));
+        let answer = self.socket.dump(encode::get_links(), |message| decode::link(&message));
         Ok(answer.map_err(|failure| failure.while_doing(&"listing interfaces"))?.entries)
     }
 
@@ -73,7 +74,7 @@ impl Netlink {
     /// The interface with that index, if there is one.
     pub fn link_at(&mut self, index: u32) -> io::Result<Option<Link>> {
         match self.socket.request(0, encode::get_link_at(index)) {
-            Ok(answer) => Ok(answer.as_ref().and_then(encode::link)),
+            Ok(answer) => Ok(answer.as_ref().and_then(decode::link)),
             Err(failure) if failure.errno() == Some(Errno::NODEV) => Ok(None),
             Err(failure) => Err(failure.while_doing(&format_args!("looking for the interface {index}"))),
         }
@@ -85,7 +86,7 @@ impl Netlink {
             return Ok(None);
         }
         match self.socket.request(0, encode::get_link(name)) {
-            Ok(answer) => Ok(answer.as_ref().and_then(encode::link)),
+            Ok(answer) => Ok(answer.as_ref().and_then(decode::link)),
             Err(failure) if failure.errno() == Some(Errno::NODEV) => Ok(None),
             Err(failure) => Err(failure.while_doing(&format_args!("looking for the interface {name}"))),
         }
@@ -122,7 +123,7 @@ impl Netlink {
         let what = format!("looking for a way to {address}");
         let answer = self.socket.request(0, encode::get_route(address, interface, mark, own));
         let answer = answer.map_err(|failure| failure.while_doing(&what))?;
-        let mut lookup = answer.as_ref().and_then(encode::lookup).ok_or_else(|| {
+        let mut lookup = answer.as_ref().and_then(decode::lookup).ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidData, format!("{what}: the kernel named no interface"))
         })?;
         if lookup.mtu.is_none() {
@@ -206,7 +207,7 @@ impl Netlink {
     }
 
     fn has_rule(&mut self, rule: &Rule) -> io::Result<bool> {
-        let take = |message| encode::is_rule(&message, rule).then_some(());
+        let take = |message| decode::is_rule(&message, rule).then_some(());
         let answer = self.socket.dump(encode::get_rules(rule.family), take);
         Ok(!answer.map_err(|failure| failure.while_doing(&"listing rules"))?.entries.is_empty())
     }

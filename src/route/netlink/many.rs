@@ -9,7 +9,8 @@ use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage as Message;
 use rustix::io::Errno;
 
-use super::encode::{self, Identity, Place};
+use super::decode::{self, Identity, Place};
+use super::encode;
 use super::socket::{Dump, Failure};
 use super::{Address, Link, Netlink};
 use crate::route::plan::{KernelRoute, ROUTE_PROTOCOL, Step, TABLE_MAIN, remembered};
@@ -34,7 +35,7 @@ impl Main {
     /// tund's own routes of a family.
     fn own(&self, family: Family) -> HashSet<Identity> {
         let own = |route: &&KernelRoute| Family::of(&route.to) == family && route.protocol == ROUTE_PROTOCOL;
-        self.routes.iter().filter(own).map(encode::identity).collect()
+        self.routes.iter().filter(own).map(decode::identity).collect()
     }
 }
 
@@ -100,10 +101,10 @@ impl Netlink {
             let mut routes = self.routes_of(encode::family(route.to.addr()), route.table, false)?.entries;
             self.name_interfaces(&mut routes)?;
             let mut places = HashMap::<_, Vec<_>>::new();
-            routes.into_iter().for_each(|found| places.entry(encode::place(&found)).or_default().push(found));
+            routes.into_iter().for_each(|found| places.entry(decode::place(&found)).or_default().push(found));
             Ok::<_, io::Error>(places)
         })?;
-        let occupants = occupied.get(&encode::place(route)).map(Vec::as_slice).unwrap_or_default();
+        let occupants = occupied.get(&decode::place(route)).map(Vec::as_slice).unwrap_or_default();
         let owner = match occupants.iter().find(|occupant| occupant.protocol != ROUTE_PROTOCOL) {
             Some(foreign) => Some(format!("{foreign}, which is not tund's")),
             None if occupants.is_empty() => Some(format!("one to {} that is not unicast", route.to)),
@@ -171,9 +172,9 @@ impl Netlink {
         let own = route.protocol == ROUTE_PROTOCOL;
         let (routes, whole) = remembered(there, (table(route), own), || {
             let read = self.routes_of(encode::family(route.to.addr()), route.table, own)?;
-            Ok::<_, io::Error>((read.entries.iter().map(encode::identity).collect(), read.whole))
+            Ok::<_, io::Error>((read.entries.iter().map(decode::identity).collect(), read.whole))
         })?;
-        let found = routes.contains(&encode::identity(route));
+        let found = routes.contains(&decode::identity(route));
         Ok((found || *whole).then_some(found))
     }
 
@@ -221,7 +222,7 @@ impl Netlink {
     fn is_blocked(&mut self, net: &IpNet, table: u32) -> io::Result<bool> {
         let request = encode::get_routes(encode::family(net.addr()), table, true);
         let answer =
-            self.socket.dump(request, |message| encode::is_block(&message, net, table).then_some(()));
+            self.socket.dump(request, |message| decode::is_block(&message, net, table).then_some(()));
         Ok(!present(answer).map_err(|failure| failure.while_doing(&"listing routes"))?.entries.is_empty())
     }
 
@@ -233,7 +234,7 @@ impl Netlink {
         own: bool,
     ) -> io::Result<Dump<KernelRoute>> {
         let wanted = |route: &KernelRoute| !own || route.protocol == ROUTE_PROTOCOL;
-        let take = |message| encode::unicast_route(&message, family, table).filter(wanted);
+        let take = |message| decode::unicast_route(&message, family, table).filter(wanted);
         let answer = self.socket.dump(encode::get_routes(family, table, own), take);
         present(answer).map_err(|failure| failure.while_doing(&"listing routes"))
     }
@@ -241,7 +242,7 @@ impl Netlink {
     /// The addresses of one interface, or of all.
     pub(super) fn addresses_of(&mut self, interface: Option<u32>) -> io::Result<Dump<Address>> {
         let wanted = |address: &Address| interface.is_none_or(|interface| interface == address.interface);
-        let take = |message| encode::address(&message).filter(wanted);
+        let take = |message| decode::address(&message).filter(wanted);
         let answer = self.socket.dump(encode::get_addresses(interface), take);
         present(answer).map_err(|failure| failure.while_doing(&"listing addresses"))
     }
