@@ -559,6 +559,7 @@ fn a_route_that_swallows_the_remote_is_a_loop() {
     };
     for to in ["0.0.0.0/0", "128.0.0.0/1"] {
         assert_eq!(wide(to, ""), [Severity::Warning], "{to}");
+        assert_eq!(wide(to, "via = \"192.168.86.18\"\n"), [Severity::Warning], "by the peer's inner address");
         assert_eq!(wide(to, "table = 100\n"), []);
         assert_eq!(wide(to, "via = \"net_gateway\"\n"), []);
         let kept = |to: &str| format!("[[route]]\nto = \"{to}\"\nvia = \"net_gateway\"\n");

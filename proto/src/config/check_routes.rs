@@ -76,10 +76,10 @@ pub(super) fn check_remotes(
     if !raw.top.bind_device.is_absent() || !raw.top.fwmark.is_absent() {
         return;
     }
-    check_names(outer, device, routes, out);
     let plain: Vec<Route> = routes.iter().map(|at| at.value.clone()).collect();
     let own: Vec<IpNet> = device.addresses.iter().filter(|_| device.configure).map(|at| at.value).collect();
     let peers: Vec<IpAddr> = device.peers.iter().filter(|_| device.configure).map(|at| at.value).collect();
+    check_names(outer, |via| leads_into_link(via, &own, &peers), routes, out);
     let remotes = outer.remotes.iter().map(|remote| ("remote", &remote.value));
     let proxy = outer.proxy.iter().map(|proxy| ("proxy", &proxy.value.place));
     for (word, remote) in remotes.chain(proxy) {
@@ -106,17 +106,12 @@ pub(super) fn check_remotes(
 
 /// Reports a route into the link to all addresses, or half of them, beside a remote given by name: it covers whatever address the name has.
 /// `net_gateway` in a narrower route says that this was considered.
-fn check_names(outer: &Outer, device: &CheckedDevice, routes: &[At<Route>], out: &mut Vec<Diagnostic>) {
+fn check_names(outer: &Outer, inward: impl Fn(Via) -> bool, routes: &[At<Route>], out: &mut Vec<Diagnostic>) {
     let remotes = outer.remotes.iter().map(|remote| &remote.value);
     let mut hosts = remotes.chain(outer.proxy.iter().map(|proxy| &proxy.value.place));
     let Some(named) = hosts.find(|host| host.address().is_none()) else { return };
     let considered =
         |to: &IpNet| routes.iter().any(|at| at.value.via == Via::NetGateway && to.contains(&at.value.to));
-    let inward = |via| match via {
-        Via::VpnGateway => true,
-        Via::NetGateway => false,
-        Via::Address(gateway) => device.addresses.iter().any(|own| own.value.contains(&gateway)),
-    };
     let wide = routes.iter().find(|at| {
         let Route { to, via, .. } = &at.value;
         to.prefix_len() < 2 && table(&at.value) == MAIN && inward(*via) && !considered(to)
@@ -278,17 +273,25 @@ fn check_connected(routes: &[At<Route>], device: &CheckedDevice, out: &mut Vec<D
     }
 }
 
-fn swallow_among(routes: &[Route], addresses: &[IpNet], peers: &[IpAddr], remote: IpAddr) -> Option<Swallow> {
-    let through_link = |via: Via| match via {
+/// Whether a route with this `via` leads into the link, whose device has these addresses.
+fn leads_into_link(via: Via, addresses: &[IpNet], peers: &[IpAddr]) -> bool {
+    match via {
         Via::VpnGateway => true,
         Via::NetGateway => false,
         Via::Address(gateway) => {
             addresses.iter().any(|own| own.contains(&gateway)) || peers.contains(&gateway)
         }
-    };
+    }
+}
+
+fn swallow_among(routes: &[Route], addresses: &[IpNet], peers: &[IpAddr], remote: IpAddr) -> Option<Swallow> {
     let by_route =
         routes.iter().enumerate().filter(|(_, route)| table(route) == MAIN).map(|(index, route)| {
-            (route.to, metric(route), through_link(route.via).then_some(Swallow::Route(index)))
+            (
+                route.to,
+                metric(route),
+                leads_into_link(route.via, addresses, peers).then_some(Swallow::Route(index)),
+            )
         });
     let by_address = addresses.iter().enumerate().map(|(i, own)| (*own, 0, Some(Swallow::Address(i))));
     let by_peer = peers.iter().enumerate().map(|(i, peer)| (IpNet::from(*peer), 0, Some(Swallow::Peer(i))));
