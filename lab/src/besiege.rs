@@ -8,37 +8,22 @@
 //! The machine is never the same twice, so a round measures all of them there and back, within seconds, and only ratios within a round count.
 
 mod strangers;
+mod world;
 
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
-use rustix::net::sockopt;
-use tund_lab::flood::{self, Flood, Sniffer};
-use tund_lab::{At, Error, Host, Net, Process, probe, rights};
+use tund_lab::flood::{self, Sniffer};
+use tund_lab::{Error, probe, rights};
 
-use crate::link::{INNER, Keys, Link, OUTER, PATIENCE, PORT, Place, UP, install};
+use world::{Besieged, Flooded, Measured, World};
 
-const TRANSFER: Duration = Duration::from_millis(100);
-const PINGS: u16 = 10;
-/// Time between two pings.
-const PING_PAUSE: Duration = Duration::from_millis(2);
-/// Link runs that are recorded, the measured one last.
-const RUNS: usize = 4;
+use crate::link::{INNER, Keys, Link, OUTER, PATIENCE, PORT, Place, UP};
+
 /// A link for each kind of key.
 const LINKS: [(&str, Link); 2] =
     [("tund tun", link(Keys::Handshake)), ("tund tun, static keys", link(Keys::Static))];
-const MON: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
-/// Where another program accepts the same strangers.
-const OTHER_PORT: u16 = 9;
-/// Packets to this port are dropped by nftables at input.
-const FIREWALL_PORT: u16 = 10;
-/// Its socket's receive buffer: as large as a link's.
-const OTHER_BUFFER: usize = 4 << 20;
-const SOURCES: Ipv4Addr = Ipv4Addr::new(10, 66, 0, 0);
 /// How often the peer restarts during a flood.
 const NEWCOMERS: usize = 7;
 /// Time limit for that.
@@ -91,60 +76,6 @@ impl ValueEnum for Strangers {
         };
         Some(PossibleValue::new(word))
     }
-}
-
-struct World {
-    fri: Host,
-    mon: Host,
-    mallory: Host,
-    tund: std::path::PathBuf,
-    _net: Net,
-}
-
-/// What was measured.
-#[derive(Debug, Clone, Copy)]
-struct Measured {
-    /// Bits per second of TCP through the link.
-    rate: f64,
-    /// Median round trip, in microseconds.
-    ping: f64,
-    /// Strangers' actions per second: datagrams sent by the flood and taken by mon's sockets, or connections made.
-    strangers: [f64; 2],
-}
-
-/// Datagrams of one run.
-type Run = Vec<Vec<u8>>;
-
-/// Where a flood ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Flooded {
-    /// There is no flood.
-    Nothing,
-    /// nftables drops it before any socket.
-    Firewall,
-    /// A socket that nobody reads.
-    Unread,
-    /// The link.
-    Link,
-}
-
-impl Flooded {
-    const ALL: [Self; 4] = [Self::Nothing, Self::Firewall, Self::Unread, Self::Link];
-}
-
-/// Where strangers connect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Besieged {
-    /// There are none.
-    Nothing,
-    /// Another program, which keeps as many connections as a link, and reads nothing.
-    Other,
-    /// The link.
-    Link,
-}
-
-impl Besieged {
-    const ALL: [Self; 3] = [Self::Nothing, Self::Other, Self::Link];
 }
 
 /// Measures; prints medians and, for ratios, the quartiles.
@@ -288,122 +219,6 @@ fn there_and_back<C: Copy, const N: usize>(
 /// The rounds of each measured item.
 fn columns<const N: usize>(rounds: &[[Measured; N]]) -> [Vec<Measured>; N] {
     std::array::from_fn(|at| rounds.iter().map(|round| round[at]).collect())
-}
-
-impl World {
-    fn new() -> Result<Self, Error> {
-        let net = Net::new()?;
-        let (fri, mon, mallory) = (net.host("fri")?, net.host("mon")?, net.host("mallory")?);
-        net.cable(&fri, "eth0", &mon, "eth0")?;
-        net.cable(&mon, "eth1", &mallory, "eth0")?;
-        fri.run("ip addr add 192.168.80.81/24 dev eth0")?;
-        mon.run("ip addr add 192.168.80.18/24 dev eth0")?;
-        mon.run("ip addr add 10.9.0.1/24 dev eth1")?;
-        mallory.run("ip addr add 10.9.0.2/24 dev eth0")?;
-        mon.run("ip route add 10.66.0.0/16 via 10.9.0.2")?;
-        mon.shell(&format!(
-            "nft add table inet gate && nft add chain inet gate in '{{ type filter hook input priority 0; }}' && \
-             nft add rule inet gate in udp dport {FIREWALL_PORT} drop"
-        ))?;
-        let tund = install(&net, &fri, &mon)?;
-        Ok(Self { fri, mon, mallory, tund, _net: net })
-    }
-
-    /// Runs fri's end several times; returns the last process and what each sent.
-    fn record(&self, link: &Link, mon: &Process) -> Result<(Process, Vec<Run>), Error> {
-        let sniffer = Sniffer::new(&self.mon)?;
-        let target = SocketAddrV4::new(OUTER[1], PORT);
-        let [own, peer] = INNER;
-        let mut recordings = Vec::new();
-        loop {
-            let mark = mon.mark();
-            let mut fri = link.start(&self.tund, &self.fri, Place::Fri)?;
-            fri.wait_line(UP, PATIENCE)?;
-            mon.wait_line_after(mark, UP, PATIENCE)?;
-            probe::ping(&self.fri, own, peer, 10)?;
-            recordings.push(sniffer.payloads_to(target)?);
-            if recordings.len() == RUNS {
-                return Ok((fri, recordings));
-            }
-            fri.terminate(PATIENCE)?;
-        }
-    }
-
-    /// The link's figures beside strangers of this kind, and how many connections they made per second.
-    fn beside_strangers(
-        &self,
-        besieged: Besieged,
-        kind: strangers::Kind,
-        recording: &[u8],
-    ) -> Result<Measured, Error> {
-        let port = match besieged {
-            Besieged::Nothing => return self.measure(),
-            Besieged::Other => OTHER_PORT,
-            Besieged::Link => PORT,
-        };
-        let (target, end) = (SocketAddrV4::new(MON, port).into(), AtomicBool::new(false));
-        let begin = Instant::now();
-        thread::scope(|scope| {
-            let other =
-                (besieged == Besieged::Other).then(|| strangers::listen(&self.mon, target)).transpose()?;
-            let end = &end;
-            other.map(|listener| scope.spawn(move || strangers::receive(&listener, end)));
-            let siege = scope.spawn(|| strangers::besiege(&self.mallory, target, kind, recording, end));
-            let measured = self.measure();
-            end.store(true, Ordering::Relaxed);
-            let made = siege.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            let made = made as f64 / begin.elapsed().as_secs_f64();
-            Ok(Measured { strangers: [made, 0.0], ..measured? })
-        })
-    }
-
-    /// The link's figures while mallory sends these payloads, and what happened to them.
-    fn beside_flood(&self, flooded: Flooded, payloads: &[Vec<u8>]) -> Result<Measured, Error> {
-        match flooded {
-            Flooded::Nothing => self.measure(),
-            Flooded::Link => self.beside_flood_at(PORT, payloads),
-            Flooded::Unread => {
-                let socket = self.mon.within(|| UdpSocket::bind((MON, OTHER_PORT)))?.at("UDP socket")?;
-                sockopt::set_socket_recv_buffer_size_force(&socket, OTHER_BUFFER)
-                    .map_err(std::io::Error::from)
-                    .at("receive buffer")?;
-                self.beside_flood_at(OTHER_PORT, payloads)
-            }
-            Flooded::Firewall => self.beside_flood_at(FIREWALL_PORT, payloads),
-        }
-    }
-
-    fn flood(&self, port: u16, payloads: &[Vec<u8>]) -> Result<Flood, Error> {
-        Flood::start(&self.mallory, SOURCES, SocketAddrV4::new(MON, port), payloads, 0)
-    }
-
-    fn beside_flood_at(&self, port: u16, payloads: &[Vec<u8>]) -> Result<Measured, Error> {
-        let (begin, taken) = (Instant::now(), self.taken()?);
-        let flood = self.flood(port, payloads)?;
-        let measured = self.measure()?;
-        let counts = [flood.sent(), self.taken()? - taken];
-        let seconds = begin.elapsed().as_secs_f64();
-        Ok(Measured { strangers: counts.map(|count| count as f64 / seconds), ..measured })
-    }
-
-    /// The link's current figures.
-    fn measure(&self) -> Result<Measured, Error> {
-        let [fri, mon] = INNER;
-        let times = probe::Echo { interval: PING_PAUSE, ..probe::Echo::new(fri, mon) };
-        let times = times.send(&self.fri, PINGS)?.times;
-        let rate = probe::throughput(&self.fri, &self.mon, fri, mon, TRANSFER)?;
-        let ping = median(times.iter().map(|time| time.as_secs_f64() * 1e6));
-        Ok(Measured { rate, ping, strangers: [0.0; 2] })
-    }
-
-    /// Datagrams taken by mon's sockets so far: the first number of the second `Udp:` line.
-    fn taken(&self) -> Result<u64, Error> {
-        let file = format!("/proc/{}/net/snmp", self.mon.pid());
-        let text = std::fs::read_to_string(&file).at(&file)?;
-        let line = text.lines().filter(|line| line.starts_with("Udp:")).nth(1).unwrap_or_default();
-        let number = line.split_whitespace().nth(1).and_then(|number| number.parse().ok());
-        number.ok_or_else(|| Error::new("no UDP counters in /proc/net/snmp"))
-    }
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {
