@@ -110,7 +110,7 @@ impl Inward {
     pub fn handle_command(&mut self, now: Instant, command: ReceiveCommand, sink: &mut impl Sink) {
         match command {
             ReceiveCommand::Accept { key, after, named } => self.receive_under(&key, after, named.as_ref()),
-            ReceiveCommand::Forget(name) => self.forget(name),
+            ReceiveCommand::Forget(name) => self.forget(|key| key.name == name),
             ReceiveCommand::WipeAll => self.wipe_all(),
             ReceiveCommand::Endpoint(endpoint) => self.frames.endpoint = endpoint,
             ReceiveCommand::Agreed(agreed) => self.frames.agreed = agreed,
@@ -172,38 +172,29 @@ impl Inward {
         if let Key::KeyId(key_id) = key {
             self.newest = self.newest.max(key_id.time());
         }
-        self.forget(key.name());
+        let name = key.name();
+        self.forget(|former| former.name == name);
+        let Some(aead) = self.settings.aead(1 - self.settings.direction, key, named) else { return };
         let after = after.filter(|_| self.settings.lane == 0);
-        let key = self.receive_key(key, after, named);
-        key.into_iter().for_each(|key| self.receive.push_front(key));
-    }
-
-    fn forget(&mut self, name: Name) {
-        let stats = &mut self.frames.stats;
-        self.receive.retain(|key| {
-            let goes = key.name == name;
-            if goes {
-                add_key(stats, key);
-            }
-            !goes
-        });
-    }
-
-    pub(super) fn wipe_all(&mut self) {
-        for key in self.receive.drain(..) {
-            add_key(&mut self.frames.stats, &key);
-        }
-    }
-
-    fn receive_key(&self, key: &Key, after: Option<u32>, named: Option<&KeyId>) -> Option<ReceiveKey> {
-        Some(ReceiveKey {
-            name: key.name(),
+        self.receive.push_front(ReceiveKey {
+            name,
             serial: key.serial(),
-            aead: self.settings.aead(1 - self.settings.direction, key, named)?,
+            aead,
             window: after.map_or_else(Window::default, Window::after),
             heard: false,
             blocks: Reassembler::new(self.settings.max_frame),
-        })
+        });
+    }
+
+    fn forget(&mut self, goes: impl Fn(&ReceiveKey) -> bool) {
+        for key in self.receive.iter().filter(|key| goes(key)) {
+            add_key(&mut self.frames.stats, key);
+        }
+        self.receive.retain(|key| !goes(key));
+    }
+
+    pub(super) fn wipe_all(&mut self) {
+        self.forget(|_| true);
     }
 
     fn open(
@@ -264,27 +255,24 @@ impl Inward {
         sink: &mut impl Sink,
     ) -> Result<(), DropReason> {
         let (key, lane) = (&mut self.receive[index], self.settings.lane);
-        let mut result = Ok(());
-        let frames = &mut self.frames;
-        let mut forward = |frame: &[u8], ecn| frames.deliver(frame, ecn, sink);
+        if header.kind != Kind::Block {
+            key.blocks.other(header.counter);
+        }
         match header.kind {
-            Kind::Block => key.blocks.block(header.counter, ecn, body, &mut forward),
-            Kind::Frame if !fits(body, self.settings.max_frame) => {
-                key.blocks.other(header.counter);
-                result = Err(DropReason::TooBig);
+            Kind::Block => {
+                let frames = &mut self.frames;
+                let mut forward = |frame: &[u8], ecn| frames.deliver(frame, ecn, sink);
+                key.blocks.block(header.counter, ecn, body, &mut forward);
             }
-            Kind::Frame => {
-                key.blocks.other(header.counter);
-                forward(body, ecn);
+            Kind::Frame if body.is_empty() || body.len() > self.settings.max_frame => {
+                return Err(DropReason::TooBig);
             }
+            Kind::Frame => self.frames.deliver(body, ecn, sink),
             Kind::Control | Kind::Reserved => {
-                key.blocks.other(header.counter);
-                if !sink.notice(Notice::Control { from, body: body.to_vec(), under: key.id(), lane }) {
-                    result = Err(DropReason::QueueFull);
-                }
+                return sink.tell(Notice::Control { from, body: body.to_vec(), under: key.id(), lane });
             }
         }
-        result
+        Ok(())
     }
 
     /// A datagram whose key id is not live: the link decides, if the check says that it is worth a key derivation.
@@ -304,7 +292,7 @@ impl Inward {
             return Err(DropReason::RateLimited);
         }
         let received = Received { from, datagram: datagram.to_vec() };
-        if sink.notice(Notice::Unknown { key_id, received }) { Ok(()) } else { Err(DropReason::QueueFull) }
+        sink.tell(Notice::Unknown { key_id, received })
     }
 
     /// Passes each handshake to the link once. Copies and forgeries end here, so that no amount of them crowds anything
@@ -321,9 +309,7 @@ impl Inward {
         }
         wrap::open(&self.settings.keys, datagram).ok_or(DropReason::BadTag)?;
         let received = Received { from, datagram: datagram.to_vec() };
-        if !sink.notice(Notice::Handshake(received)) {
-            return Err(DropReason::QueueFull);
-        }
+        sink.tell(Notice::Handshake(received))?;
         self.handshakes.insert(random);
         Ok(())
     }
@@ -343,10 +329,6 @@ impl Inward {
         }
         Err(DropReason::BadTag)
     }
-}
-
-fn fits(frame: &[u8], max: usize) -> bool {
-    !frame.is_empty() && frame.len() <= max
 }
 
 /// Adds the counters of one key's window and reassembly.

@@ -392,4 +392,11 @@ pub trait Sink {
     /// A notice for the link. There are two bounded queues, one for [unproven](Notice::is_unproven) ones; false: it was
     /// full.
     fn notice(&mut self, notice: Notice) -> bool;
+    /// The same for what came from the network.
+    ///
+    /// # Errors
+    /// [`DropReason::QueueFull`]
+    fn tell(&mut self, notice: Notice) -> Result<(), DropReason> {
+        if self.notice(notice) { Ok(()) } else { Err(DropReason::QueueFull) }
+    }
 }

@@ -172,8 +172,7 @@ impl Inward {
                 _ => None,
             }
         });
-        let notice = OpenVpnNotice::OtherStart { from, id, load, plain: plain.to_vec() };
-        if sink.notice(Notice::OpenVpn(notice)) { Ok(()) } else { Err(DropReason::QueueFull) }
+        sink.tell(Notice::OpenVpn(OpenVpnNotice::OtherStart { from, id, load, plain: plain.to_vec() }))
     }
 
     /// Detects the sender's framing from a ping or a message about options.
@@ -238,7 +237,7 @@ impl Inward {
         }
         if Occ::parse(payload).is_some() {
             let notice = OpenVpnNotice::Message { from: origin.from, payload: payload.to_vec() };
-            return if sink.notice(Notice::OpenVpn(notice)) { Ok(()) } else { Err(DropReason::QueueFull) };
+            return sink.tell(Notice::OpenVpn(notice));
         }
         if payload.len() > self.settings.max_frame {
             return Err(DropReason::TooBig);
