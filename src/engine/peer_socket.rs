@@ -14,7 +14,7 @@ pub struct PeerSocket {
 impl PeerSocket {
     /// Notes a command to the lane.
     pub fn note(&mut self, command: &Command) {
-        self.path = command.endpoint().unwrap_or(self.path);
+        self.path = command.endpoint().or(self.path);
         self.agreed = command.agreed().unwrap_or(self.agreed);
     }
 
@@ -41,10 +41,10 @@ mod tests {
             socket.note(&Command::Tund(command.into()));
             socket.poll()
         };
-        assert_eq!(after(ReceiveCommand::Endpoint(Some(one))), None);
+        assert_eq!(after(ReceiveCommand::Endpoint(one)), None);
         assert_eq!(after(ReceiveCommand::Agreed(true)), Some(Some(one)));
         assert_eq!(after(ReceiveCommand::Agreed(true)), None);
-        assert_eq!(after(ReceiveCommand::Endpoint(Some(two))), Some(Some(two)));
+        assert_eq!(after(ReceiveCommand::Endpoint(two)), Some(Some(two)));
         assert_eq!(after(ReceiveCommand::Agreed(false)), Some(None));
     }
 }

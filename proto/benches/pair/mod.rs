@@ -92,7 +92,7 @@ impl Pair {
         from.handle_command(now, SendCommand::Switch(KeySlot::Next).into(), &mut out);
         from.handle_command(now, SendCommand::Budget(DATAGRAM).into(), &mut out);
         to.handle_command(now, ReceiveCommand::Accept { key, after: None, named: None }.into(), &mut out);
-        for command in Command::endpoint(Some(path)).into_iter().chain(Command::agreed(true)) {
+        for command in Command::endpoint(path).into_iter().chain(Command::agreed(true)) {
             from.handle_command(now, command.clone(), &mut out);
             to.handle_command(now, command, &mut out);
         }

@@ -104,10 +104,10 @@ impl Command {
     }
 
     /// The path of the peer's datagrams, if the command sets it.
-    pub fn endpoint(&self) -> Option<Option<Path>> {
+    pub fn endpoint(&self) -> Option<Path> {
         match self {
-            Self::Tund(lane::Command::Receive(ReceiveCommand::Endpoint(path))) => Some(*path),
-            Self::OpenVpn(openvpn::lane::Command::Receive(Receive::Endpoint(path))) => Some(Some(*path)),
+            Self::Tund(lane::Command::Receive(ReceiveCommand::Endpoint(path)))
+            | Self::OpenVpn(openvpn::lane::Command::Receive(Receive::Endpoint(path))) => Some(*path),
             Self::Tund(_) | Self::OpenVpn(_) | Self::Upgraded(_) => None,
         }
     }

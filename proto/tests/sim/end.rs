@@ -56,7 +56,7 @@ pub enum Output {
     /// The link examines this datagram, whose key id is not live.
     Unknown(Vec<u8>),
     /// Datagrams now go here.
-    Endpoint(Option<Path>),
+    Endpoint(Path),
     Resolve,
     Up,
     Down,

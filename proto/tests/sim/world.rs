@@ -280,10 +280,8 @@ impl World {
             }
             Output::Endpoint(endpoint) => {
                 self.say(|_| format!("end {which} sends to {endpoint:?}"));
-                endpoint.map_or(Ok(()), |Path { remote, .. }| {
-                    let is_peers = self.places[1 - which].was_at.contains(&remote);
-                    self.model.endpoint(which, now, remote, is_peers)
-                })
+                let is_peers = self.places[1 - which].was_at.contains(&endpoint.remote);
+                self.model.endpoint(which, now, endpoint.remote, is_peers)
             }
             Output::Resolve => {
                 let addresses = self.places[1 - which].addresses();

@@ -147,7 +147,7 @@ fn a_small_frame_passes_those_of_another_flow_that_were_there_before() {
     for command in [
         Command::Send(SendCommand::Prepare(KeySlot::Next, key)),
         Command::Send(SendCommand::Switch(KeySlot::Next)),
-        Command::Send(SendCommand::Endpoint(Some(peer.local_addr().unwrap().into()))),
+        Command::Send(SendCommand::Endpoint(peer.local_addr().unwrap().into())),
         Command::Send(SendCommand::Agreed(true)),
         Command::Send(SendCommand::Budget(1200)),
     ] {
@@ -185,7 +185,7 @@ fn a_small_frame_passes_what_a_slow_stream_holds_back() {
     for command in [
         Command::Send(SendCommand::Prepare(KeySlot::Next, key)),
         Command::Send(SendCommand::Switch(KeySlot::Next)),
-        Command::Send(SendCommand::Endpoint(Some(path))),
+        Command::Send(SendCommand::Endpoint(path)),
         Command::Send(SendCommand::Agreed(true)),
         Command::Send(SendCommand::Budget(1200)),
     ] {

@@ -112,7 +112,7 @@ impl Inward {
             ReceiveCommand::Accept { key, after, named } => self.receive_under(&key, after, named.as_ref()),
             ReceiveCommand::Forget(name) => self.forget(|key| key.name == name),
             ReceiveCommand::WipeAll => self.wipe_all(),
-            ReceiveCommand::Endpoint(endpoint) => self.frames.endpoint = endpoint,
+            ReceiveCommand::Endpoint(endpoint) => self.frames.endpoint = Some(endpoint),
             ReceiveCommand::Agreed(agreed) => self.frames.agreed = agreed,
             ReceiveCommand::Sources(sources) => self.frames.inner.set_sources(sources),
             ReceiveCommand::Again(mut received) => {

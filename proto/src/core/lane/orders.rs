@@ -127,8 +127,8 @@ pub enum SendCommand {
         /// The way.
         way: Option<Path>,
     },
-    /// Destination of frames; `None`: they are dropped.
-    Endpoint(Option<Path>),
+    /// Destination of frames.
+    Endpoint(Path),
     /// Whether the peer's hello matches, so that frames may pass.
     Agreed(bool),
     /// The largest UDP payload, in bytes.
@@ -153,8 +153,8 @@ pub enum ReceiveCommand {
     Forget(Name),
     /// Drop every key.
     WipeAll,
-    /// The path of the peer's datagrams; `None`: unknown.
-    Endpoint(Option<Path>),
+    /// The path of the peer's datagrams.
+    Endpoint(Path),
     /// Whether the peer's hello matches, so that frames may pass.
     Agreed(bool),
     /// Inner source addresses accepted from the peer; `None`: any.
@@ -203,7 +203,7 @@ impl Command {
     }
 
     /// Tells both halves the path to the peer.
-    pub fn endpoint(endpoint: Option<Path>) -> [Self; 2] {
+    pub fn endpoint(endpoint: Path) -> [Self; 2] {
         [SendCommand::Endpoint(endpoint).into(), ReceiveCommand::Endpoint(endpoint).into()]
     }
 

@@ -116,7 +116,8 @@ impl Outward {
             SendCommand::Endpoint(endpoint) => {
                 self.way = None;
                 // Only lane 0 goes over streams.
-                self.frames.set_endpoint(endpoint.filter(|to| self.settings.lane == 0 || !to.stream));
+                let takes = self.settings.lane == 0 || !endpoint.stream;
+                self.frames.set_endpoint(takes.then_some(endpoint));
             }
             SendCommand::Agreed(agreed) => self.frames.agreed = agreed,
             SendCommand::Budget(budget) => {

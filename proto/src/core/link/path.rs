@@ -67,7 +67,7 @@ impl PeerPath {
         self.own_budget = self.route_budget(endpoint.remote, None);
         self.pmtud.reset(now);
         self.set_ceiling(now, out);
-        out.commands.extend(Command::endpoint(self.endpoint));
+        out.commands.extend(Command::endpoint(endpoint));
         true
     }
 

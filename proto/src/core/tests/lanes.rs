@@ -349,7 +349,7 @@ fn a_worker_that_may_be_a_copy_takes_no_key_before_the_link_has_dropped_its_own(
             };
             [prepare, SendCommand::Switch(KeySlot::Next)]
         };
-        sent(&mut bulk, &[SendCommand::Endpoint(Some(FRI.parse().unwrap())), SendCommand::Agreed(true)]);
+        sent(&mut bulk, &[SendCommand::Endpoint(FRI.parse().unwrap()), SendCommand::Agreed(true)]);
         assert_eq!(sent(&mut bulk, &use_key(1)), 1);
         bulk.wipe_all(&mut Recorder::default());
         // What was under way when the copy was made.
