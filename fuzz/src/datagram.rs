@@ -198,7 +198,7 @@ impl End {
         self.now.instant += time;
         self.now.wall += time.as_micros() as u64;
         self.link.handle_timeout(self.now);
-        let report = self.lane.report();
+        let report = self.lane.report(self.now.instant);
         self.link.handle_report(self.now, &report);
         self.settle();
     }

@@ -178,7 +178,7 @@ impl End {
         self.link.handle_timeout(now);
         if now.instant >= self.reported_at + Duration::from_secs(1) {
             self.reported_at = now.instant;
-            let report = self.lane.report();
+            let report = self.lane.report(now.instant);
             self.link.handle_report(now, &report);
         }
     }

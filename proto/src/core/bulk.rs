@@ -186,18 +186,10 @@ impl Bulk {
 
     /// Returns what the link must know once a second.
     pub fn report(&mut self, now: Instant) -> Report {
-        if let Self::Tund(lane) | Self::Both { tund: lane, .. } = self {
-            lane.outward.frames.inner.set_now(now);
-            lane.inward.frames.inner.set_now(now);
-        }
-        if let Self::OpenVpn(lane) | Self::Both { openvpn: lane, .. } = self {
-            lane.outward.frames.inner.set_now(now);
-            lane.inward.frames.inner.set_now(now);
-        }
         match self {
-            Self::Tund(lane) => lane.report(),
-            Self::OpenVpn(lane) => lane.report(),
-            Self::Both { tund, openvpn, .. } => tund.report().with_openvpn(&openvpn.report()),
+            Self::Tund(lane) => lane.report(now),
+            Self::OpenVpn(lane) => lane.report(now),
+            Self::Both { tund, openvpn, .. } => tund.report(now).with_openvpn(&openvpn.report(now)),
         }
     }
 

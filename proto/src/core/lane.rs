@@ -137,17 +137,19 @@ impl Lane {
     }
 
     /// Returns what the link must know once a second.
-    pub fn report(&mut self) -> Report {
+    pub fn report(&mut self, now: Instant) -> Report {
+        self.outward.frames.inner.set_now(now);
+        self.inward.frames.inner.set_now(now);
         let (key_used_up, used_length) = self.outward.report();
         let stats = self.stats();
         Report {
             stats,
             heard: if self.outward.is_first() { stats.datagrams_in } else { 0 },
-            openvpn: Stats::default(),
             key_used_up,
             used_length,
             offenders: self.inward.frames.inner.offenders(),
             talkers: [self.outward.frames.inner.talkers(), self.inward.frames.inner.talkers()],
+            ..Report::default()
         }
     }
 

@@ -401,7 +401,7 @@ impl World {
             let now = self.now(which);
             let end = &mut self.ends[which];
             let stats = end.stats().minus(&end.link.stats());
-            let report = lane::Report { stats, ..end.lane.report() };
+            let report = lane::Report { stats, ..end.lane.report(now.instant) };
             end.link.handle_report(now, &report);
             if end.link.poll_timeout().is_some_and(|at| at <= now.instant) {
                 end.link.handle_timeout(now);

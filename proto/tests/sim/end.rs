@@ -218,7 +218,7 @@ impl End {
         self.look_at_clocks(now);
         if self.tick_at <= now.instant {
             self.tick_at = now.instant + TICK;
-            let mut report = self.lane.report();
+            let mut report = self.lane.report(now.instant);
             if std::mem::take(&mut self.exhausted) {
                 report.key_used_up = true;
             }

@@ -223,16 +223,17 @@ impl Lane {
     }
 
     /// Returns what the link must know once a second.
-    pub fn report(&mut self) -> Report {
+    pub fn report(&mut self, now: Instant) -> Report {
+        self.outward.frames.inner.set_now(now);
+        self.inward.frames.inner.set_now(now);
         let stats = self.stats();
         Report {
             stats,
             heard: stats.datagrams_in,
-            openvpn: Stats::default(),
             key_used_up: self.outward.report(),
-            used_length: false,
             offenders: self.inward.frames.inner.offenders(),
             talkers: [self.outward.frames.inner.talkers(), self.inward.frames.inner.talkers()],
+            ..Report::default()
         }
     }
 

@@ -57,11 +57,6 @@ impl Window {
         self.places.clear();
     }
 
-    /// The time accepted.
-    pub fn time(&self) -> Option<u32> {
-        self.time
-    }
-
     /// Missing datagrams, as far as gaps in the numbers show.
     pub fn missing(&self) -> u64 {
         self.missing
@@ -197,7 +192,7 @@ mod tests {
 
     /// A receiver that accepts every later start, like OpenVPN.
     fn takes(window: &mut Window, now: Instant, id: PacketId) -> bool {
-        if window.time().is_none_or(|time| id.time > time) && id.seq != 0 {
+        if window.time.is_none_or(|time| id.time > time) && id.seq != 0 {
             window.begin(id.time, None);
         }
         window.judge(now, id) == Judged::New

@@ -108,7 +108,8 @@ fn a_key_at_its_last_counter_is_changed_before() {
     world.run(3.0);
     let now = world.now(1);
     let end = &mut world.ends[1];
-    end.link.handle_report(now, &lane::Report { key_used_up: true, ..end.lane.report() });
+    let report = lane::Report { key_used_up: true, ..end.lane.report(now.instant) };
+    end.link.handle_report(now, &report);
     end.link.handle_timeout(now);
     assert!(matches!(end.link.poll_command(), Some(Command::Send(SendCommand::Prepare(..)))));
 }
