@@ -109,7 +109,7 @@ impl Clones {
     }
 
     /// Whether to tell the two now; then counts as done.
-    pub fn is_telling_due(&mut self, now: Instant) -> bool {
+    pub fn poll_telling(&mut self, now: Instant) -> bool {
         let Some(found) = &mut self.found else { return false };
         let due = found.told_at.is_none_or(|at| now >= at + CLONES_TOLD);
         if due {
@@ -215,7 +215,7 @@ mod tests {
         for second in 0..=60 {
             let now = start + Duration::from_secs(second);
             said.extend(clones.handle_found(now, ends).map(|_| second));
-            told.extend(clones.is_telling_due(now).then_some(second));
+            told.extend(clones.poll_telling(now).then_some(second));
         }
         assert_eq!(said, [0, 60]);
         assert_eq!(told, (0..=60).step_by(CLONES_TOLD.as_secs() as usize).collect::<Vec<_>>());

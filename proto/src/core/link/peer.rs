@@ -211,7 +211,7 @@ impl<R: Random> Link<R> {
         let ends = speaker.and_then(|speaker| self.clones.turns.handle(now, speaker, from.remote));
         let Some(ends) = ends else { return };
         self.note_clones(now, ends);
-        if self.clones.is_telling_due(now) {
+        if self.clones.poll_telling(now) {
             // Both, if both open what this end sends now; with sessions, the one whose turn it is.
             let all = self.keying.calls_by_hello();
             for end in ends.into_iter().filter(|end| all || *end == from.remote) {
