@@ -61,15 +61,6 @@ enum Class {
     Other,
 }
 
-/// This end's situation.
-#[derive(Debug, Clone, Copy)]
-pub struct Situation {
-    /// Whether the link is up.
-    pub up: bool,
-    /// Shortest datagram that presents this end, in bytes.
-    pub shortest: usize,
-}
-
 /// A verified datagram.
 struct Opened {
     class: Class,
@@ -84,6 +75,8 @@ pub struct StaticKeys {
     keys: Arc<LinkKeys>,
     cipher: Cipher,
     direction: u8,
+    /// Shortest datagram that presents this end, in bytes.
+    shortest: usize,
     /// The clock at the start, in microseconds since the Unix epoch.
     since: u64,
     sending: Sending,
@@ -100,12 +93,14 @@ pub struct StaticKeys {
 }
 
 impl StaticKeys {
-    /// No key ids yet. `direction` is this end's sending direction.
-    pub fn new(keys: Arc<LinkKeys>, cipher: Cipher, direction: u8, now: Now) -> Self {
+    /// No key ids yet. `direction` is this end's sending direction, `shortest` the length in bytes of the shortest datagram that presents
+    /// it.
+    pub fn new(keys: Arc<LinkKeys>, cipher: Cipher, direction: u8, shortest: usize, now: Now) -> Self {
         Self {
             keys,
             cipher,
             direction,
+            shortest,
             since: now.wall,
             sending: Sending::new(now.instant),
             taken: Taken::default(),
@@ -146,9 +141,9 @@ impl StaticKeys {
         &mut self.sending
     }
 
-    /// Age of the latest own key id.
-    pub fn age(&self, now: Instant) -> Duration {
-        self.sending.age(now)
+    /// Age of the latest own key id, and the cipher.
+    pub fn current(&self, now: Instant) -> (Duration, Cipher) {
+        (self.sending.age(now), self.cipher)
     }
 
     /// Whether the peer's datagrams under this key id are opened.
@@ -166,25 +161,19 @@ impl StaticKeys {
         key_id == present || key_id.time() > present.time() && self.taken.is_later(key_id, present)
     }
 
-    /// Judges a datagram whose key id has a right check but is not live in the lane.
-    pub fn handle_unknown(
-        &mut self,
-        now: Now,
-        key_id: KeyId,
-        received: Received,
-        here: Situation,
-    ) -> Verdict {
+    /// Judges a datagram whose key id has a right check but is not live in the lane. `up`: whether the link is.
+    pub fn handle_unknown(&mut self, now: Now, key_id: KeyId, received: Received, up: bool) -> Verdict {
         if self.taken.is_live(key_id) {
             return Verdict::Again(received);
         }
-        match self.verify(now, key_id, &received, here.up) {
+        match self.verify(now, key_id, &received, up) {
             Ok(Opened { counter, message: Some(Message::Hello(hello)), .. })
                 if let Some(named) = self.taken_for(key_id, &hello) =>
             {
                 let ended = self.take(now.instant, key_id, named);
                 Verdict::Taken { after: counter, named, hello, ended }
             }
-            Ok(opened) => self.present(now.instant, key_id, opened.class, &received, here),
+            Ok(opened) => self.present(now.instant, key_id, opened.class, &received, up),
             Err(DropReason::BadTag) => {
                 self.misfit(key_id, &received).map_or(Verdict::Dropped(DropReason::BadTag), Verdict::Misfit)
             }
@@ -281,10 +270,9 @@ impl StaticKeys {
         key_id: KeyId,
         class: Class,
         received: &Received,
-        here: Situation,
+        up: bool,
     ) -> Verdict {
-        let room = received.datagram.len();
-        if room < here.shortest {
+        if received.datagram.len() < self.shortest {
             return Verdict::Dropped(DropReason::Stale);
         }
         if !self.presentations[class as usize].allow(now) {
@@ -292,7 +280,7 @@ impl StaticKeys {
         }
         // It can be taken again only by naming an own key id drawn from now on.
         let recent = self.retired_at.is_some_and(|at| now < at + KEY_ID_RETIRE);
-        if !here.up && !recent && self.taken.was_live(key_id) {
+        if !up && !recent && self.taken.was_live(key_id) {
             self.retired_at = Some(now);
             self.retire(now);
         }

@@ -99,8 +99,8 @@ impl Sending {
         self.next.as_ref().map(|next| next.key_id)
     }
 
-    /// Whether to repeat the proposal; the next time is a second later.
-    pub fn is_proposal_due(&mut self, now: Instant) -> bool {
+    /// Whether to repeat the proposal now; the next time is a second later.
+    pub fn poll_proposal(&mut self, now: Instant) -> bool {
         let Some(next) = self.next.as_mut().filter(|next| next.repeat_at <= now) else { return false };
         next.repeat_at = now + HELLO_FIRST;
         true

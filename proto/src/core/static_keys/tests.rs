@@ -213,7 +213,7 @@ impl Small {
                 end.keys.open(CIPHER, 1 - which as u8, key_id, &received).map_err(|_| "tag".to_owned())?;
             return self.take_body(which, key_id, header.kind, &body);
         }
-        match end.keys.handle_unknown(now, key_id, received.clone(), Situation { up, shortest: 0 }) {
+        match end.keys.handle_unknown(now, key_id, received.clone(), up) {
             Verdict::Taken { after, hello, ended, .. } => {
                 ended.map(|ended| end.live.remove(&ended.0));
                 end.open(key_id, Some(after));
@@ -304,7 +304,7 @@ impl End {
         draws[which] += 1;
         let now = Now { instant: now, wall: wall(draws[which], restarts) };
         let keys = Arc::new(LinkKeys::new(&[7; 32]));
-        let mut keys = StaticKeys::new(keys, CIPHER, which as u8, now);
+        let mut keys = StaticKeys::new(keys, CIPHER, which as u8, 0, now);
         keys.copies = ReplayCache::tiny();
         let current = keys.draw(now, &mut number(which, *draws));
         Self { keys, current, next_counter: BTreeMap::new(), heard: None, live: BTreeMap::new() }

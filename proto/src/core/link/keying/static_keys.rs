@@ -15,7 +15,7 @@ use crate::core::limits::{BUDGET_BASE, CLOCKS_APART};
 use crate::core::link::outbox::{Context, Outbox};
 use crate::core::path::Path;
 use crate::core::settings::LinkSettings;
-use crate::core::static_keys::{Situation, StaticKeys, Verdict};
+use crate::core::static_keys::{StaticKeys, Verdict};
 use crate::crypto::Random;
 use crate::crypto::keys::LinkKeys;
 use crate::crypto::suite::Cipher;
@@ -28,9 +28,6 @@ const SIGN: usize = Framing::Static.overhead() + 4;
 /// A link's key ids in both directions.
 pub struct StaticKeying {
     keys: StaticKeys,
-    /// Shortest datagram that presents this end, in bytes.
-    shortest: usize,
-    cipher: Cipher,
     /// The key id of the peer's last hello.
     heard: Option<KeyId>,
     /// The key id that the peer is known to use; input under older ones ends nothing.
@@ -57,13 +54,10 @@ impl StaticKeying {
         now: Now,
         cx: &mut Context<impl Random>,
     ) -> Self {
-        let cipher = settings.cipher;
-        let keys = StaticKeys::new(keys, cipher, settings.direction, now);
+        let least = hello::length(&hello::naming([0; KEY_ID], settings, BUDGET_BASE, 0));
+        let shortest = Framing::Static.overhead() + least;
         let mut keying = Self {
-            keys,
-            shortest: Framing::Static.overhead()
-                + hello::length(&hello::naming([0; KEY_ID], settings, BUDGET_BASE, 0)),
-            cipher,
+            keys: StaticKeys::new(keys, settings.cipher, settings.direction, shortest, now),
             heard: None,
             present: None,
             asked: None,
@@ -155,7 +149,7 @@ impl<R: Random> Keying<R> for StaticKeying {
             self.present = self.present.filter(|present| *present != key_id);
             cx.out.command(forget(key_id));
         }
-        if self.keys.sending().is_proposal_due(now.instant) {
+        if self.keys.sending().poll_proposal(now.instant) {
             propose = here.up;
             if !here.up {
                 // Nothing is lost without a report.
@@ -169,8 +163,7 @@ impl<R: Random> Keying<R> for StaticKeying {
     fn handle_notice(&mut self, now: Now, here: Here, notice: Notice, cx: &mut Context<R>) -> Option<Ask> {
         let Notice::Unknown { key_id, received } = notice else { return None };
         let caller = Caller { key_id, from: received.from, room: received.datagram.len() };
-        let situation = Situation { up: here.up, shortest: self.shortest };
-        match self.keys.handle_unknown(now, key_id, received, situation) {
+        match self.keys.handle_unknown(now, key_id, received, here.up) {
             Verdict::Again(received) => {
                 cx.out.command(ReceiveCommand::Again(received));
                 None
@@ -217,7 +210,7 @@ impl<R: Random> Keying<R> for StaticKeying {
     }
 
     fn current(&self, now: Instant) -> Option<(Duration, Cipher)> {
-        Some((self.keys.age(now), self.cipher))
+        Some(self.keys.current(now))
     }
 
     fn other_mode(&self) -> KeyMode {

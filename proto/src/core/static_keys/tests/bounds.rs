@@ -15,7 +15,7 @@ struct Bound {
 impl Bound {
     fn new() -> Self {
         let now = Now { instant: start(), wall: HOUR };
-        let mut keys = StaticKeys::new(Arc::new(LinkKeys::new(&[1; 32])), CIPHER, O as u8, now);
+        let mut keys = StaticKeys::new(Arc::new(LinkKeys::new(&[1; 32])), CIPHER, O as u8, 100, now);
         let mut random = Dice(1);
         let own = keys.draw(now, &mut random);
         Self { keys, own, now, random }
@@ -36,8 +36,7 @@ impl Bound {
     }
 
     fn judge(&mut self, key_id: KeyId, received: Received) -> Verdict {
-        let here = Situation { up: false, shortest: 100 };
-        self.keys.handle_unknown(self.now, key_id, received, here)
+        self.keys.handle_unknown(self.now, key_id, received, false)
     }
 }
 
