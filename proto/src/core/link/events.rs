@@ -219,7 +219,9 @@ impl<R: Random> Control for Link<R> {
 impl<R: Random> Link<R> {
     /// The current problem; there are few while the link is up.
     fn problem(&self, now: Instant) -> Option<&Condition> {
-        self.clones.condition(now).or(self.notices.latest().filter(|_| !self.is_up()))
+        let narrow = self.path.pmtud.is_too_narrow().then_some(&Condition::PathTooNarrow);
+        let other = if self.is_up() { narrow } else { self.notices.latest() };
+        self.clones.condition(now).or(other)
     }
 
     /// Tells the lane the peer's inner source addresses.

@@ -124,6 +124,30 @@ fn full_frames_cross_a_path_below_the_base_and_only_what_passed_is_said() {
     }
 }
 
+/// Its short datagrams keep the link up, so that only the state tells why longer frames are lost.
+#[test]
+fn a_path_below_the_least_is_a_problem_for_as_long_as_it_is_one() {
+    for (mon, fri) in [(settings(0), settings(1)), (handshake(0), handshake(1))] {
+        let mut world = World::with(mon, fri, [0, 0]);
+        world.run(5.0);
+        let problem = |world: &World| {
+            let end = &world.ends[1];
+            end.link.state(world.now(1).instant, &end.lane.stats()).problem
+        };
+        assert_eq!(problem(&world), None);
+        world.passes = 400;
+        for _ in 0..200 {
+            world.send(1, &[&[7; 1400]]);
+            world.run(0.1);
+        }
+        assert!(world.up() && world.ends[1].said(&Condition::PathTooNarrow), "{:?}", world.ends[1].log);
+        assert_eq!(problem(&world), Some(Condition::PathTooNarrow));
+        world.passes = 1472;
+        world.run(60.0);
+        assert_eq!(problem(&world), None);
+    }
+}
+
 /// An end's whole offer does not fit in what every path carries: the link comes up without it, and the rest follows.
 #[test]
 fn a_hello_with_many_routes_crosses_a_narrow_path() {
