@@ -84,6 +84,8 @@ fn a_storm_is_cut_and_a_host_here_is_not_taken_over_from_there() {
     bad.send(&ethernet([0xff; 6], mac.try_into().unwrap(), 0x88b5, &[0; 46])).unwrap();
     let line = fri.wait_line("[guard-own-mac]", SOON).unwrap();
     assert!(line.contains(text), "{line}");
+    let stats = super::operation::ask(&pair.fri, &["stats", "fri"]).1;
+    assert!(stats.contains("\ntund_condition{link=\"fri\",code=\"guard-own-mac\"} 1\n"), "{stats}");
     let table = pair.fri.run("bridge fdb show br br0").unwrap();
     let place = table.lines().find(|line| line.starts_with(text));
     assert!(place.is_some_and(|line| line.contains("lan0")), "{table}");

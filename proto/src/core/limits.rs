@@ -58,6 +58,8 @@ pub const HELLO_ANSWER: Duration = Duration::from_millis(200);
 pub const RESOLVE: Duration = Duration::from_secs(15);
 /// Interval of repeating waits and mismatches.
 pub const REPEAT: Duration = Duration::from_secs(60);
+/// How long what is reported at most once per [`REPEAT`] holds without a further report.
+pub const LASTING: Duration = Duration::from_secs(70);
 
 /// Largest divergence of wall clock and monotonic clock between two checks.
 pub const CLOCKS_PART: Duration = Duration::from_secs(1);

@@ -117,6 +117,8 @@ pub struct Link<R> {
     clones: Clones,
     notices: Notices,
     guard: guard::Watch,
+    /// What the link suffers from while it is up, and when that was last seen.
+    lasting: Option<(Instant, Condition)>,
     loops: Loops,
     lanes: Lanes,
     stats: Stats,
@@ -140,6 +142,7 @@ impl<R: Random> Link<R> {
             clones: Clones::default(),
             notices: Notices::new(),
             guard: guard::Watch::default(),
+            lasting: None,
             loops: Loops::new(settings.finds_loops(), &mut cx.random),
             lanes: Lanes::new(&settings, &mut cx.random),
             stats: Stats::default(),

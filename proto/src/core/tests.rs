@@ -141,6 +141,11 @@ impl End {
         self.log.iter().any(|said| matches!(said, Said::Met(met) if met == condition))
     }
 
+    /// The code of the problem in its state.
+    fn problem(&self, now: Instant) -> Option<&'static str> {
+        self.link.state(now, &self.lane.stats()).problem.map(|problem| problem.code())
+    }
+
     /// How often it reported a condition with this code.
     fn times(&self, code: &str) -> usize {
         self.log.iter().filter(|said| matches!(said, Said::Met(met) if met.code() == code)).count()

@@ -59,7 +59,11 @@ impl FramesOut {
     /// seal it.
     pub fn pass(&mut self, keyed: bool, head: &[u8], tail: &[u8], sink: &mut impl Sink) -> Option<u8> {
         let (Some(to), true, true) = (self.endpoint, keyed, self.agreed) else {
-            self.stats.drop(DropReason::NoPeer);
+            // A link that was cut off by a route into itself stays down by its own calls.
+            match self.endpoint {
+                Some(to) if self.inner.is_own(head, to) => self.drop_own(sink),
+                _ => self.stats.drop(DropReason::NoPeer),
+            }
             return None;
         };
         let length = head.len() + tail.len();
@@ -68,14 +72,19 @@ impl FramesOut {
             return None;
         }
         if self.inner.is_own(head, to) {
-            self.stats.drop(DropReason::TunnelInTunnel);
-            self.looped = self.looped || sink.notice(Notice::TunnelInTunnel);
+            self.drop_own(sink);
             return None;
         }
         self.stats.frames_out += 1;
         self.stats.bytes_out += length as u64;
         let class = traffic_class::of(head, self.inner.layer());
         Some(if self.copy_dscp { class } else { class & ECN })
+    }
+
+    /// Drops a datagram of the link that a route leads into the link.
+    fn drop_own(&mut self, sink: &mut impl Sink) {
+        self.stats.drop(DropReason::TunnelInTunnel);
+        self.looped = self.looped || sink.notice(Notice::TunnelInTunnel);
     }
 
     /// Refuses an oversized frame; a packet's sender may be told.

@@ -11,6 +11,7 @@ use crate::core::clock::Now;
 use crate::core::condition::Condition;
 use crate::core::control::Control;
 use crate::core::lane::{KeyRef, Notice, Report};
+use crate::core::limits::LASTING;
 use crate::core::path::Path;
 use crate::core::settings::{LinkSettings, LinkState};
 use crate::core::sources::Sources;
@@ -77,9 +78,8 @@ impl<R: Random> Control for Link<R> {
             },
             Notice::Moved { from } => self.handle_moved(now, from),
             Notice::TunnelInTunnel => {
-                let remote = self.path.endpoint().map(|endpoint| endpoint.remote.ip());
-                if let Some(remote) = remote {
-                    self.cx.out.log(Condition::TunnelInTunnel { remote });
+                if let Some(condition) = self.tunnelled() {
+                    self.cx.out.log(condition);
                 }
             }
             Notice::Probe(sighting) => {
@@ -118,11 +118,14 @@ impl<R: Random> Control for Link<R> {
 
     fn handle_report(&mut self, now: Now, report: &Report) {
         let Report { stats: lanes, heard, key_used_up, used_length, offenders, .. } = report;
-        self.guard
-            .handle_offenders(now.instant, offenders)
-            .into_iter()
-            .for_each(|news| self.cx.out.log(news));
+        for condition in self.guard.handle_offenders(now.instant, offenders) {
+            self.cx.out.log(condition.clone());
+            self.lasting = Some((now.instant, condition));
+        }
         let news = self.liveness.handle_counters(now.instant, *heard, lanes);
+        if let Some(condition) = self.tunnelled().filter(|_| news.tunnelled) {
+            self.lasting = Some((now.instant, condition));
+        }
         if news.waiting {
             self.wake(now.instant);
         }
@@ -219,9 +222,23 @@ impl<R: Random> Control for Link<R> {
 impl<R: Random> Link<R> {
     /// The current problem; there are few while the link is up.
     fn problem(&self, now: Instant) -> Option<&Condition> {
-        let narrow = self.path.pmtud.is_too_narrow().then_some(&Condition::PathTooNarrow);
-        let other = if self.is_up() { narrow } else { self.notices.latest() };
+        let lasting =
+            self.lasting.as_ref().filter(|(at, _)| now < *at + LASTING).map(|(_, condition)| condition);
+        let other = if self.is_up() {
+            let narrow = self.path.pmtud.is_too_narrow().then_some(&Condition::PathTooNarrow);
+            narrow.or(lasting).or(self.keying.condition())
+        } else {
+            // What cuts the link off comes before guesses why nobody answers.
+            let cause = |condition: &&Condition| matches!(condition, Condition::TunnelInTunnel { .. });
+            lasting.filter(cause).or(self.notices.latest())
+        };
         self.clones.condition(now).or(other)
+    }
+
+    /// That the link's own datagrams come out of its device, if it has a destination.
+    fn tunnelled(&self) -> Option<Condition> {
+        let remote = self.path.endpoint()?.remote.ip();
+        Some(Condition::TunnelInTunnel { remote })
     }
 
     /// Tells the lane the peer's inner source addresses.

@@ -170,6 +170,11 @@ pub trait Keying<R: Random>: Send {
     fn is_heard(&self) -> bool {
         true
     }
+
+    /// What the keys suffer from while the link is up.
+    fn condition(&self) -> Option<&Condition> {
+        None
+    }
 }
 
 /// Makes the keys of a new link in the key mode of its settings.

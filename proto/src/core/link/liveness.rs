@@ -13,6 +13,7 @@ pub struct Liveness {
     frames: u64,
     frames_waiting: u64,
     strangers: u64,
+    tunnelled: u64,
 }
 
 /// What has come since the last check of the counters.
@@ -22,6 +23,8 @@ pub struct News {
     pub waiting: bool,
     /// Datagrams came from strangers, or under other keys.
     pub strangers: bool,
+    /// The link's own datagrams came out of the device.
+    pub tunnelled: bool,
 }
 
 impl Liveness {
@@ -35,6 +38,7 @@ impl Liveness {
             frames: 0,
             frames_waiting: 0,
             strangers: 0,
+            tunnelled: 0,
         }
     }
 
@@ -76,6 +80,7 @@ impl Liveness {
         News {
             waiting: grows(&mut self.frames_waiting, lanes.drops(DropReason::NoPeer)),
             strangers: grows(&mut self.strangers, lanes.drops(DropReason::Stranger)),
+            tunnelled: grows(&mut self.tunnelled, lanes.drops(DropReason::TunnelInTunnel)),
         }
     }
 }
@@ -103,12 +108,12 @@ mod tests {
         lanes.drop(DropReason::NoPeer);
         assert_eq!(
             liveness.handle_counters(at(3), lanes.datagrams_in, &lanes),
-            News { waiting: true, strangers: false }
+            News { waiting: true, ..News::default() }
         );
         lanes.drop(DropReason::Stranger);
         assert_eq!(
             liveness.handle_counters(at(4), lanes.datagrams_in, &lanes),
-            News { waiting: false, strangers: true }
+            News { strangers: true, ..News::default() }
         );
         assert_eq!(liveness.handle_counters(at(5), lanes.datagrams_in, &lanes), News::default());
         assert_eq!((liveness.heard_at(), liveness.used_at()), (at(1), at(2)));

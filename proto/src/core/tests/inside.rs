@@ -81,6 +81,28 @@ fn tunnel_in_tunnel_is_dropped_and_said_once() {
 }
 
 #[test]
+fn tunnel_in_tunnel_is_the_problem_until_the_route_is_gone_also_once_it_has_cut_the_link_off() {
+    let mut world = World::with(handshake(0), handshake(1), [0, 0]);
+    world.run(3.0);
+    let problem = |world: &World| world.ends[1].problem(world.now(1).instant);
+    assert_eq!(problem(&world), None);
+    let own = udp("192.168.86.81", "198.51.100.1", 1417, 100);
+    world.cut = true;
+    let mut up = [false; 2];
+    for _ in 0..200 {
+        world.send(1, &[&own]);
+        world.run(1.0);
+        up[usize::from(world.ends[1].link.is_up())] = true;
+        assert_eq!(problem(&world), Some("tunnel-in-tunnel"), "{:?}", world.ends[1].log);
+    }
+    assert_eq!(up, [true; 2]);
+    world.cut = false;
+    world.run(75.0);
+    assert!(world.up());
+    assert_eq!(problem(&world), None);
+}
+
+#[test]
 fn a_packet_too_long_for_the_device_is_answered() {
     let mut world = World::with(handshake(0), handshake(1), [0, 0]);
     world.run(3.0);

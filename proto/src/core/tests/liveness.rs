@@ -51,6 +51,7 @@ fn clocks_far_apart_are_said_once_and_do_no_harm() {
                 Said::Met(_) | Said::Up | Said::Down(_) => None,
             });
             assert_eq!(ahead.map(|ahead| ahead < 0).collect::<Vec<_>>(), [behind]);
+            assert_eq!(end.problem(world.now(0).instant), Some("clock-difference"));
         }
     }
 }

@@ -130,10 +130,7 @@ fn a_path_below_the_least_is_a_problem_for_as_long_as_it_is_one() {
     for (mon, fri) in [(settings(0), settings(1)), (handshake(0), handshake(1))] {
         let mut world = World::with(mon, fri, [0, 0]);
         world.run(5.0);
-        let problem = |world: &World| {
-            let end = &world.ends[1];
-            end.link.state(world.now(1).instant, &end.lane.stats()).problem
-        };
+        let problem = |world: &World| world.ends[1].problem(world.now(1).instant);
         assert_eq!(problem(&world), None);
         world.passes = 400;
         for _ in 0..200 {
@@ -141,7 +138,7 @@ fn a_path_below_the_least_is_a_problem_for_as_long_as_it_is_one() {
             world.run(0.1);
         }
         assert!(world.up() && world.ends[1].said(&Condition::PathTooNarrow), "{:?}", world.ends[1].log);
-        assert_eq!(problem(&world), Some(Condition::PathTooNarrow));
+        assert_eq!(problem(&world), Some("path-too-narrow"));
         world.passes = 1472;
         world.run(60.0);
         assert_eq!(problem(&world), None);

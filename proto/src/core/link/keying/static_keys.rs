@@ -42,8 +42,8 @@ pub struct StaticKeying {
     pair: Option<(KeyId, KeyId)>,
     /// Whether the peer is still the same process.
     pair_holds: bool,
-    /// Whether a clock difference was reported.
-    clocks_said: bool,
+    /// The clock difference that was reported.
+    clocks: Option<Condition>,
 }
 
 impl StaticKeying {
@@ -65,7 +65,7 @@ impl StaticKeying {
             current: None,
             pair: None,
             pair_holds: true,
-            clocks_said: false,
+            clocks: None,
         };
         keying.change_key_id(now, cx);
         keying
@@ -127,9 +127,9 @@ impl StaticKeying {
     }
 
     fn say_clocks_apart(&mut self, now: Now, key_id: KeyId, out: &mut Outbox) {
-        if !self.clocks_said && key_id.time().abs_diff(now.wall) > CLOCKS_APART {
-            self.clocks_said = true;
-            out.log(Condition::ClockDifference { ahead: key_id.time().wrapping_sub(now.wall) as i64 });
+        if self.clocks.is_none() && key_id.time().abs_diff(now.wall) > CLOCKS_APART {
+            let ahead = key_id.time().wrapping_sub(now.wall) as i64;
+            out.log(self.clocks.insert(Condition::ClockDifference { ahead }).clone());
         }
     }
 }
@@ -139,6 +139,10 @@ fn forget(key_id: KeyId) -> Command {
 }
 
 impl<R: Random> Keying<R> for StaticKeying {
+    fn condition(&self) -> Option<&Condition> {
+        self.clocks.as_ref()
+    }
+
     fn poll_timeout(&self, _here: Here) -> Option<Instant> {
         Some(self.keys.poll_timeout())
     }
