@@ -13,7 +13,7 @@ use super::check_exchange::{check_accept, check_push};
 use super::check_guard::check_guard;
 use super::check_outer::Outer;
 use super::code::Code;
-use super::diagnostic::{Diagnostic, quote, without_keys};
+use super::diagnostic::{Findings, quote, without_keys};
 use super::keys::{Fail, LocalNetworks, Raw, RawKeepalive, RawKey, RawRun, RawScripts, RawStatus, RawTuning};
 use super::reader::{At, Field};
 use super::schema::{Declared, NumberOr};
@@ -28,7 +28,7 @@ use crate::crypto::suite::{Cipher, Exchange};
 const LONGEST_NAME: usize = 64;
 
 /// Returns the configuration of the link `name`, unusable if `out` got an error.
-pub(super) fn check(name: &str, raw: &Raw, options: &Options, out: &mut Vec<Diagnostic>) -> Config {
+pub(super) fn check(name: &str, raw: &Raw, options: &Options, out: &mut Findings) -> Config {
     check_name(name, out);
     let outer = check_outer::check(&raw.top, options, out);
     let key_mode = check_key_mode(&raw.key, out);
@@ -66,7 +66,7 @@ pub(super) fn check(name: &str, raw: &Raw, options: &Options, out: &mut Vec<Diag
     }
 }
 
-fn check_full_tunnel(raw: &Raw, out: &mut Vec<Diagnostic>) -> Option<FullTunnel> {
+fn check_full_tunnel(raw: &Raw, out: &mut Findings) -> Option<FullTunnel> {
     let raw = &raw.full_tunnel;
     let place = raw.place()?;
     if raw.local_networks.is_absent() {
@@ -74,7 +74,7 @@ fn check_full_tunnel(raw: &Raw, out: &mut Vec<Diagnostic>) -> Option<FullTunnel>
                        whoever runs such a network chooses its addresses";
         let help =
             "local-networks = \"refuse\" sends them through the tunnel too; \"reach\" says this is intended";
-        out.push(Diagnostic::note(Code::LocalNetworks, Some(place), message).help(help));
+        out.note(Code::LocalNetworks, Some(place), message, help);
     }
     Some(FullTunnel {
         closed: raw.fail() == Fail::Closed,
@@ -82,12 +82,12 @@ fn check_full_tunnel(raw: &Raw, out: &mut Vec<Diagnostic>) -> Option<FullTunnel>
     })
 }
 
-fn check_name(name: &str, out: &mut Vec<Diagnostic>) {
+fn check_name(name: &str, out: &mut Findings) {
     let fine = |c: char| !c.is_control() && c != '/';
     if name.is_empty() || name.len() > LONGEST_NAME || name.starts_with('.') || !name.chars().all(fine) {
         let message = format!("{} is not a valid link name", quote(name));
         let help = "rename the file: without .toml it must be 1 to 64 bytes, with no control characters and no leading dot";
-        out.push(Diagnostic::error(Code::BadLinkName, None, message).help(help));
+        out.error(Code::BadLinkName, None, message, help);
     }
 }
 
@@ -104,20 +104,18 @@ fn check_key(
     derived: Option<u8>,
     direction_known: bool,
     options: &Options,
-    out: &mut Vec<Diagnostic>,
+    out: &mut Findings,
 ) -> Key {
     let shared = check_shared(raw, options, out);
     let pair = check_pair(raw, options, out);
     let nothing = raw.file.is_absent() && raw.credential.is_absent() && raw.private_file.is_absent();
     if nothing && raw.peer_public.is_absent() {
-        out.push(Diagnostic::error(Code::NoKey, raw.place(), "no key is configured").help(
-            "make one with `tund genkey -o static.key`, copy it to the peer, and set key.file = \"static.key\"",
-        ));
+        out.error(Code::NoKey, raw.place(), "no key is configured", "make one with `tund genkey -o static.key`, copy it to the peer, and set key.file = \"static.key\"");
     }
     if mode == KeyMode::Static && raw.direction.is_absent() && !direction_known {
         let message = "key.direction is required: it cannot be derived from device.address and device.peer";
         let help = "set key.direction = 0 on one end and key.direction = 1 on the other";
-        out.push(Diagnostic::error(Code::NoDirection, raw.place(), message).help(help));
+        out.error(Code::NoDirection, raw.place(), message, help);
     }
     let cipher = match raw.cipher() {
         AnyCipher::Aead(cipher) => Some(cipher),
@@ -136,43 +134,43 @@ fn check_key(
     }
 }
 
-fn check_key_mode(raw: &RawKey, out: &mut Vec<Diagnostic>) -> KeyMode {
+fn check_key_mode(raw: &RawKey, out: &mut Findings) -> KeyMode {
     if raw.mode() != KeyMode::Static {
         return raw.mode();
     }
     let message = "static keys have no forward secrecy: whoever gets the key can read recorded traffic";
     let help = "remove key.mode to use handshake keys, or keep the key private and change it now and then";
-    out.push(Diagnostic::note(Code::NoForwardSecrecy, raw.mode.get().and_then(At::at), message).help(help));
+    out.note(Code::NoForwardSecrecy, raw.mode.at(), message, help);
     KeyMode::Static
 }
 
-fn check_shared(raw: &RawKey, options: &Options, out: &mut Vec<Diagnostic>) -> Option<SecretSource> {
+fn check_shared(raw: &RawKey, options: &Options, out: &mut Findings) -> Option<SecretSource> {
     if let (Some(_), Some(credential)) = (raw.file.get(), raw.credential.get()) {
         let message = "key.file and key.credential are both set";
-        out.push(Diagnostic::error(Code::TwoKeys, credential.at(), message).help("remove one of them"));
+        out.error(Code::TwoKeys, credential.at(), message, "remove one of them");
     }
     if let Some(credential) = raw.credential.get() {
         let name = &credential.value;
         if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
             let message = format!("key.credential cannot be {}", quote(name));
             let help = "expected a name such as \"tund-key\", as in systemd's LoadCredential=tund-key:PATH";
-            out.push(Diagnostic::error(Code::BadCredential, credential.at(), message).help(help));
+            out.error(Code::BadCredential, credential.at(), message, help);
         }
         return Some(SecretSource::Credential(name.clone()));
     }
     check_path("key.file", &raw.file, options, out).map(SecretSource::File)
 }
 
-fn check_pair(raw: &RawKey, options: &Options, out: &mut Vec<Diagnostic>) -> Option<KeyPair> {
+fn check_pair(raw: &RawKey, options: &Options, out: &mut Findings) -> Option<KeyPair> {
     if let (Some(private), true) = (raw.private_file.get(), raw.peer_public.is_absent()) {
         let message = "key.private-file is set without key.peer-public";
         let help = "set key.peer-public to what `tund pubkey` prints on the peer";
-        out.push(Diagnostic::error(Code::HalfKeyPair, private.at(), message).help(help));
+        out.error(Code::HalfKeyPair, private.at(), message, help);
     }
     if let (Some(public), true) = (raw.peer_public.get(), raw.private_file.is_absent()) {
         let message = "key.peer-public is set without key.private-file";
         let help = "make a key with `tund keypair` and set key.private-file";
-        out.push(Diagnostic::error(Code::HalfKeyPair, public.at(), message).help(help));
+        out.error(Code::HalfKeyPair, public.at(), message, help);
     }
     let private_file = check_path("key.private-file", &raw.private_file, options, out);
     let public = raw.peer_public.get()?;
@@ -181,49 +179,38 @@ fn check_pair(raw: &RawKey, options: &Options, out: &mut Vec<Diagnostic>) -> Opt
         Err(error) => {
             let message = format!("key.peer-public is not a public key: {error}");
             let help = "expected the 64 hexadecimal digits that `tund pubkey` prints on the peer";
-            out.push(Diagnostic::error(Code::BadPublicKey, public.at(), message).help(help));
+            out.error(Code::BadPublicKey, public.at(), message, help);
             None
         }
     }
 }
 
 /// Returns the absolute path in a key.
-fn check_path(
-    key: &str,
-    field: &Field<String>,
-    options: &Options,
-    out: &mut Vec<Diagnostic>,
-) -> Option<PathBuf> {
+fn check_path(key: &str, field: &Field<String>, options: &Options, out: &mut Findings) -> Option<PathBuf> {
     let path = field.get()?;
     if without_keys(&path.value) != path.value && !path.value.contains('/') {
         let message = format!("{key} takes a file name, but this looks like the key itself");
         let help = "put the key in its own file, `chmod 600`, and name that file; make a new key if others may have read this one. \
                     A file that really has this name needs a leading \"./\"";
-        out.push(Diagnostic::error(Code::BadPath, path.at(), message).help(help));
+        out.error(Code::BadPath, path.at(), message, help);
         return None;
     }
     if path.value.is_empty() || path.value.contains('\0') {
         let message = format!("{key} cannot be {}", quote(&path.value));
-        out.push(
-            Diagnostic::error(Code::BadPath, path.at(), message)
-                .help("expected the path of a file or directory"),
-        );
+        out.error(Code::BadPath, path.at(), message, "expected the path of a file or directory");
     }
     Some(options.directory.join(&path.value))
 }
 
-fn check_scripts(raw: &RawScripts, options: &Options, out: &mut Vec<Diagnostic>) -> Scripts {
+fn check_scripts(raw: &RawScripts, options: &Options, out: &mut Findings) -> Scripts {
     let security = raw.security();
-    let allowed = security >= 2 || matches!(raw.security, Field::Wrong);
+    let allowed = security >= 2 || raw.security.is_wrong();
     let mut script = |key: &str, field: &Field<Vec<At<String>>>| {
         let argv = field.get()?;
         if !allowed {
             let message =
                 format!("scripts.{key} is set, but scripts.security is {security}: it would not run");
-            out.push(
-                Diagnostic::error(Code::ScriptForbidden, argv.at(), message)
-                    .help("set scripts.security = 2 to run scripts"),
-            );
+            out.error(Code::ScriptForbidden, argv.at(), message, "set scripts.security = 2 to run scripts");
         }
         check_command(key, argv, options, out)
     };
@@ -243,14 +230,10 @@ fn check_command(
     key: &str,
     argv: &At<Vec<At<String>>>,
     options: &Options,
-    out: &mut Vec<Diagnostic>,
+    out: &mut Findings,
 ) -> Option<Command> {
     if let Some(bad) = argv.value.iter().find(|word| word.value.contains('\0')) {
-        out.push(Diagnostic::error(
-            Code::BadCommand,
-            bad.at(),
-            format!("scripts.{key} contains a NUL character"),
-        ));
+        out.error(Code::BadCommand, bad.at(), format!("scripts.{key} contains a NUL character"), "remove it");
     }
     match argv.value.split_first() {
         Some((program, args)) if !program.value.is_empty() => Some(Command {
@@ -259,40 +242,36 @@ fn check_command(
         }),
         Some(_) | None => {
             let help = "write a path, or a list that begins with one; remove the line to run no script";
-            out.push(
-                Diagnostic::error(Code::BadCommand, argv.at(), format!("scripts.{key} names no program"))
-                    .help(help),
-            );
+            out.error(Code::BadCommand, argv.at(), format!("scripts.{key} names no program"), help);
             None
         }
     }
 }
 
-fn check_keepalive(raw: &RawKeepalive, out: &mut Vec<Diagnostic>) -> Keepalive {
+fn check_keepalive(raw: &RawKeepalive, out: &mut Findings) -> Keepalive {
     let interval = raw.interval();
     let timeout = raw.timeout();
-    let wrong = matches!(raw.interval, Field::Wrong) || matches!(raw.timeout, Field::Wrong);
+    let wrong = raw.interval.is_wrong() || raw.timeout.is_wrong();
     if timeout <= interval && !wrong {
         let place = raw.timeout.get().or(raw.interval.get()).and_then(At::at);
         let message = format!(
             "keepalive.timeout ({timeout:?}) is not longer than keepalive.interval ({interval:?}): the link would never stay up"
         );
-        out.push(
-            Diagnostic::error(Code::TimeoutTooShort, place, message)
-                .help("make the timeout several times the interval"),
-        );
+        out.error(Code::TimeoutTooShort, place, message, "make the timeout several times the interval");
     }
     Keepalive { interval, timeout, idle_exit: raw.idle_exit() }
 }
 
-fn check_run(raw: &RawRun, options: &Options, out: &mut Vec<Diagnostic>) -> Run {
+fn check_run(raw: &RawRun, options: &Options, out: &mut Findings) -> Run {
     for (key, field) in [("user", &raw.user), ("group", &raw.group)] {
         let Some(name) = field.get() else { continue };
         if name.value.is_empty() || name.value.contains([':', '\0', '\n']) {
             let message = format!("run.{key} cannot be {}", quote(&name.value));
-            out.push(
-                Diagnostic::error(Code::BadUser, name.at(), message)
-                    .help(format!("expected the name of a {key} on this host")),
+            out.error(
+                Code::BadUser,
+                name.at(),
+                message,
+                format!("expected the name of a {key} on this host"),
             );
         }
     }
@@ -311,7 +290,7 @@ fn check_run(raw: &RawRun, options: &Options, out: &mut Vec<Diagnostic>) -> Run 
     }
 }
 
-fn check_status(raw: &RawStatus, options: &Options, out: &mut Vec<Diagnostic>) -> Reporting {
+fn check_status(raw: &RawStatus, options: &Options, out: &mut Findings) -> Reporting {
     let socket = check_path("status.socket", &raw.socket, options, out);
     let metrics = raw.metrics.get().and_then(|text| {
         let address = text.value.parse::<SocketAddr>().ok();
@@ -319,7 +298,7 @@ fn check_status(raw: &RawStatus, options: &Options, out: &mut Vec<Diagnostic>) -
         if good.is_none() {
             let message = format!("status.metrics cannot be {}", quote(&text.value));
             let help = "expected a loopback address and a port, such as \"127.0.0.1:9586\" or \"[::1]:9586\"";
-            out.push(Diagnostic::error(Code::BadMetricsAddress, text.at(), message).help(help));
+            out.error(Code::BadMetricsAddress, text.at(), message, help);
         }
         good
     });
@@ -327,23 +306,23 @@ fn check_status(raw: &RawStatus, options: &Options, out: &mut Vec<Diagnostic>) -
 }
 
 /// A lane in two threads shares no state, but a stream has one writer and one reader. OpenVPN's streams have other length prefixes.
-fn check_streams(raw: &Raw, outer: &Outer, key_mode: KeyMode, out: &mut Vec<Diagnostic>) {
+fn check_streams(raw: &Raw, outer: &Outer, key_mode: KeyMode, out: &mut Findings) {
     if outer.listen.stream.is_none() && outer.remotes.iter().all(|remote| !remote.value.stream) {
         return;
     }
     let message = |what| format!("{what} cannot be combined with tcp: in remote or listen");
     if let Some(threads) = raw.tuning.threads.get().filter(|threads| threads.value > 1) {
         let message = message("tuning.threads = 2");
-        out.push(Diagnostic::error(Code::NoStreams, threads.at(), message).help("remove threads"));
+        out.error(Code::NoStreams, threads.at(), message, "remove threads");
     }
     if key_mode == KeyMode::OpenVpn {
-        let (at, message) = (raw.key.mode.get().and_then(At::at), message("key.mode = \"openvpn\""));
+        let (at, message) = (raw.key.mode.at(), message("key.mode = \"openvpn\""));
         let help = "switch the peer's OpenVPN to UDP (`proto udp`)";
-        out.push(Diagnostic::error(Code::NoStreams, at, message).help(help));
+        out.error(Code::NoStreams, at, message, help);
     }
 }
 
-fn check_tuning(raw: &RawTuning, key_mode: KeyMode, out: &mut Vec<Diagnostic>) -> Tuning {
+fn check_tuning(raw: &RawTuning, key_mode: KeyMode, out: &mut Findings) -> Tuning {
     Tuning {
         bundle: raw.bundle(),
         socket_buffer: raw.socket_buffer(),
@@ -361,7 +340,7 @@ fn check_tuning(raw: &RawTuning, key_mode: KeyMode, out: &mut Vec<Diagnostic>) -
 }
 
 /// OpenVPN has only one.
-fn check_lanes(raw: &RawTuning, key_mode: KeyMode, out: &mut Vec<Diagnostic>) -> Lanes {
+fn check_lanes(raw: &RawTuning, key_mode: KeyMode, out: &mut Findings) -> Lanes {
     let lanes = match raw.lanes() {
         NumberOr::Number(number) => Lanes::Count(u8::try_from(number).unwrap_or(MAX_LANES)),
         NumberOr::Word => Lanes::Auto,
@@ -369,16 +348,16 @@ fn check_lanes(raw: &RawTuning, key_mode: KeyMode, out: &mut Vec<Diagnostic>) ->
     if key_mode != KeyMode::OpenVpn {
         return lanes;
     }
-    let (place, with) = (raw.lanes.get().and_then(At::at), "with key.mode = \"openvpn\"");
+    let (place, with) = (raw.lanes.at(), "with key.mode = \"openvpn\"");
     match lanes {
         Lanes::Count(1) => {}
         Lanes::Count(count) => {
             let message = format!("tuning.lanes = {count} is not supported {with}: such a link has one lane");
-            out.push(Diagnostic::error(Code::NoLanes, place, message).help("remove lanes"));
+            out.error(Code::NoLanes, place, message, "remove lanes");
         }
         Lanes::Auto => {
             let message = format!("tuning.lanes = \"auto\" means one lane {with}");
-            out.push(Diagnostic::warning(Code::NoEffect, place, message).help("remove lanes"));
+            out.warning(Code::NoEffect, place, message, "remove lanes");
         }
     }
     Lanes::Count(1)

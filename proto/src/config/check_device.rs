@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::code::Code;
-use super::diagnostic::{Diagnostic, quote};
+use super::diagnostic::{Findings, quote};
 use super::keys::RawDevice;
-use super::reader::{At, Field};
+use super::reader::At;
 use super::schema::{Declared, NumberOr};
 use super::{Device, KeyMode};
 use crate::packet::layer::Mode;
@@ -32,15 +32,13 @@ pub(super) struct CheckedDevice {
     pub device: Device,
 }
 
-pub(super) fn check(raw: &RawDevice, key_mode: KeyMode, out: &mut Vec<Diagnostic>) -> CheckedDevice {
-    let mode = Some(raw.mode()).filter(|_| !matches!(raw.mode, Field::Wrong));
+pub(super) fn check(raw: &RawDevice, key_mode: KeyMode, out: &mut Findings) -> CheckedDevice {
+    let mode = Some(raw.mode()).filter(|_| !raw.mode.is_wrong());
     let configure = raw.configure();
-    let errors_before = out.iter().filter(|d| d.is_error()).count();
+    let errors_before = out.errors();
     let addresses = check_addresses(raw, mode, configure, out);
     let peers = check_peers(raw, &addresses, configure, out);
-    let clean = out.iter().filter(|d| d.is_error()).count() == errors_before
-        && !matches!(raw.address, Field::Wrong)
-        && !matches!(raw.peer, Field::Wrong);
+    let clean = out.errors() == errors_before && !raw.address.is_wrong() && !raw.peer.is_wrong();
     if clean && configure && mode == Some(Mode::Tun) {
         check_tun_reaches(raw, &addresses, &peers, out);
     }
@@ -66,14 +64,11 @@ pub(super) fn check(raw: &RawDevice, key_mode: KeyMode, out: &mut Vec<Diagnostic
 }
 
 /// Reports an interface name that the kernel rejects.
-pub(super) fn check_interface_name(key: &str, name: &At<String>, out: &mut Vec<Diagnostic>) {
+pub(super) fn check_interface_name(key: &str, name: &At<String>, out: &mut Findings) {
     let text = &name.value;
     let Some(problem) = interface_name_problem(text) else { return };
     let message = format!("{key} cannot be {}", quote(text));
-    out.push(
-        Diagnostic::error(Code::BadInterfaceName, name.at(), message)
-            .help(format!("an interface name {problem}")),
-    );
+    out.error(Code::BadInterfaceName, name.at(), message, format!("an interface name {problem}"));
 }
 
 /// Returns why the kernel rejects an interface name.
@@ -93,28 +88,28 @@ fn check_addresses(
     raw: &RawDevice,
     mode: Option<Mode>,
     configure: bool,
-    out: &mut Vec<Diagnostic>,
+    out: &mut Findings,
 ) -> Vec<At<IpNet>> {
     let Some(list) = raw.address.get() else {
         if raw.address.is_absent() && mode == Some(Mode::Tun) && configure {
             let help =
                 "set device.address to this end's address inside the tunnel and device.peer to the peer's";
-            out.push(Diagnostic::error(Code::Missing, raw.place(), "device.address is missing").help(help));
+            out.error(Code::Missing, raw.place(), "device.address is missing", help);
         }
         return Vec::new();
     };
     if list.value.is_empty() {
         let help = "give an address, or remove the line";
-        out.push(Diagnostic::error(Code::EmptyList, list.at(), "device.address is an empty list").help(help));
+        out.error(Code::EmptyList, list.at(), "device.address is an empty list", help);
     }
     let mut addresses: Vec<At<IpNet>> = Vec::new();
     for text in &list.value {
         let Some(address) = check_address(text, mode, configure, out) else { continue };
         if addresses.iter().any(|known| known.value.addr() == address.addr()) {
             let message = format!("address {} is listed twice", address.addr());
-            out.push(Diagnostic::error(Code::Duplicate, text.at(), message).help("remove one of them"));
+            out.error(Code::Duplicate, text.at(), message, "remove one of them");
         } else {
-            addresses.push(At { value: address, span: text.span.clone() });
+            addresses.push(text.with(address));
         }
     }
     addresses
@@ -124,14 +119,11 @@ fn check_address(
     text: &At<String>,
     mode: Option<Mode>,
     configure: bool,
-    out: &mut Vec<Diagnostic>,
+    out: &mut Findings,
 ) -> Option<IpNet> {
     let Some((address, has_prefix)) = parse_prefix(&text.value) else {
         let message = format!("device.address: {} is not a valid address", quote(&text.value));
-        out.push(
-            Diagnostic::error(Code::BadAddress, text.at(), message)
-                .help(prefix_help(&text.value, "192.168.87.81/24")),
-        );
+        out.error(Code::BadAddress, text.at(), message, prefix_help(&text.value, "192.168.87.81/24"));
         return None;
     };
     if !has_prefix && configure && mode == Some(Mode::Tap) {
@@ -139,14 +131,11 @@ fn check_address(
         let message = "a tap address needs a prefix length";
         let help =
             format!("write {} if the network has that size", quote(&format!("{}/{length}", address.addr())));
-        out.push(Diagnostic::error(Code::NoPrefix, text.at(), message).help(help));
+        out.error(Code::NoPrefix, text.at(), message, help);
     }
     if let Some(problem) = unusable(address.addr()).or_else(|| unusable_in(address)) {
         let message = format!("device.address {} {problem}", address.addr());
-        out.push(
-            Diagnostic::error(Code::UnusableAddress, text.at(), message)
-                .help("choose an address that a host can have"),
-        );
+        out.error(Code::UnusableAddress, text.at(), message, "choose an address that a host can have");
     }
     Some(address)
 }
@@ -204,12 +193,12 @@ fn check_peers(
     raw: &RawDevice,
     addresses: &[At<IpNet>],
     configure: bool,
-    out: &mut Vec<Diagnostic>,
+    out: &mut Findings,
 ) -> Vec<At<IpAddr>> {
     let Some(list) = raw.peer.get() else { return Vec::new() };
     if list.value.is_empty() {
         let help = "give the peer's address, or remove the line";
-        out.push(Diagnostic::error(Code::EmptyList, list.at(), "device.peer is an empty list").help(help));
+        out.error(Code::EmptyList, list.at(), "device.peer is an empty list", help);
     }
     let mut peers: Vec<At<IpAddr>> = Vec::new();
     for text in &list.value {
@@ -217,38 +206,32 @@ fn check_peers(
             let message = format!("device.peer: {} is not a valid address", quote(&text.value));
             let help =
                 "write the peer's address inside the tunnel without a prefix, such as \"192.168.86.18\"";
-            out.push(Diagnostic::error(Code::BadAddress, text.at(), message).help(help));
+            out.error(Code::BadAddress, text.at(), message, help);
             continue;
         };
         if peers.iter().any(|known| known.value.is_ipv4() == peer.is_ipv4()) {
             let message = "device.peer has two addresses of the same family";
-            out.push(
-                Diagnostic::error(Code::AddressFamily, text.at(), message)
-                    .help("give at most one IPv4 and one IPv6 address"),
-            );
+            out.error(Code::AddressFamily, text.at(), message, "give at most one IPv4 and one IPv6 address");
             continue;
         }
-        let at = At { value: peer, span: text.span.clone() };
-        check_peer(&at, addresses, configure && !matches!(raw.address, Field::Wrong), out);
+        let at = text.with(peer);
+        check_peer(&at, addresses, configure && !raw.address.is_wrong(), out);
         peers.push(at);
     }
     peers
 }
 
-fn check_peer(peer: &At<IpAddr>, addresses: &[At<IpNet>], complete: bool, out: &mut Vec<Diagnostic>) {
+fn check_peer(peer: &At<IpAddr>, addresses: &[At<IpNet>], complete: bool, out: &mut Findings) {
     let address = peer.value;
     if let Some(problem) = unusable(address) {
         let message = format!("device.peer {address} {problem}");
-        out.push(
-            Diagnostic::error(Code::UnusableAddress, peer.at(), message)
-                .help("use the peer's address inside the tunnel"),
-        );
+        out.error(Code::UnusableAddress, peer.at(), message, "use the peer's address inside the tunnel");
         return;
     }
     if addresses.iter().any(|own| own.value.addr() == address) {
         let message = format!("device.peer {address} is this end's own address");
         let help = "device.address is this end's address, device.peer the other end's";
-        out.push(Diagnostic::error(Code::OwnAddress, peer.at(), message).help(help));
+        out.error(Code::OwnAddress, peer.at(), message, help);
         return;
     }
     let family: Vec<IpNet> = addresses
@@ -259,9 +242,11 @@ fn check_peer(peer: &At<IpAddr>, addresses: &[At<IpNet>], complete: bool, out: &
     if family.is_empty() && complete && !addresses.is_empty() {
         let name = if address.is_ipv4() { "IPv4" } else { "IPv6" };
         let message = format!("device.peer is an {name} address, but device.address has none");
-        out.push(
-            Diagnostic::error(Code::AddressFamily, peer.at(), message)
-                .help(format!("add an {name} address to device.address")),
+        out.error(
+            Code::AddressFamily,
+            peer.at(),
+            message,
+            format!("add an {name} address to device.address"),
         );
     }
     // A full-length address is point-to-point and fits any peer.
@@ -275,32 +260,21 @@ fn check_peer(peer: &At<IpAddr>, addresses: &[At<IpNet>], complete: bool, out: &
         let message = format!("device.peer {address} is not in {}", networks.join(" or "));
         let help =
             "choose a peer address in that network, or in tun mode remove the prefix of device.address";
-        out.push(Diagnostic::error(Code::PeerOutside, peer.at(), message).help(help));
+        out.error(Code::PeerOutside, peer.at(), message, help);
     }
 }
 
 /// Reports a tun device with nothing but its own address.
-fn check_tun_reaches(
-    raw: &RawDevice,
-    addresses: &[At<IpNet>],
-    peers: &[At<IpAddr>],
-    out: &mut Vec<Diagnostic>,
-) {
+fn check_tun_reaches(raw: &RawDevice, addresses: &[At<IpNet>], peers: &[At<IpAddr>], out: &mut Findings) {
     let alone = addresses.iter().all(|own| own.value.prefix_len() == own.value.max_prefix_len());
     if peers.is_empty() && alone && !addresses.is_empty() {
         let message = "device.peer is missing: the peer cannot be reached through the tunnel";
         let help = "set device.peer to the peer's address inside the tunnel";
-        out.push(Diagnostic::warning(Code::NoPeer, raw.address.get().and_then(At::at), message).help(help));
+        out.warning(Code::NoPeer, raw.address.at(), message, help);
     }
 }
 
-fn check_mtu(
-    raw: &RawDevice,
-    mode: Option<Mode>,
-    key_mode: KeyMode,
-    v6: bool,
-    out: &mut Vec<Diagnostic>,
-) -> u32 {
+fn check_mtu(raw: &RawDevice, mode: Option<Mode>, key_mode: KeyMode, v6: bool, out: &mut Findings) -> u32 {
     let default = match (mode, key_mode) {
         (Some(Mode::Tap), _) => MTU_TAP,
         (Some(Mode::Tun) | None, KeyMode::Handshake) => MTU_TUN,
@@ -312,25 +286,25 @@ fn check_mtu(
         if raw.bridge.value().is_none() {
             let help = "set device.bridge, or give the MTU in bytes";
             let message = "device.mtu follows the bridge, but the device has none";
-            out.push(Diagnostic::error(Code::MtuWithoutBridge, mtu.at(), message).help(help));
+            out.error(Code::MtuWithoutBridge, mtu.at(), message, help);
         }
         return default;
     };
     if v6 && value < MTU_MIN_V6 {
         let message = format!("device.mtu {value} is too small for IPv6");
         let help = format!("an IPv6 address needs an MTU of at least {MTU_MIN_V6}");
-        out.push(Diagnostic::error(Code::MtuTooSmall, mtu.at(), message).help(help));
+        out.error(Code::MtuTooSmall, mtu.at(), message, help);
     }
     value
 }
 
-fn check_tap_keys(raw: &RawDevice, mode: Option<Mode>, addresses: &[At<IpNet>], out: &mut Vec<Diagnostic>) {
+fn check_tap_keys(raw: &RawDevice, mode: Option<Mode>, addresses: &[At<IpNet>], out: &mut Findings) {
     if mode == Some(Mode::Tun) {
         for (key, value) in [("mac", &raw.mac), ("bridge", &raw.bridge)] {
             if let Some(at) = value.get() {
                 let message = format!("device.{key} is only for tap devices, and this is a tun device");
                 let help = "set device.mode = \"tap\", or remove the line";
-                out.push(Diagnostic::error(Code::TapOnly, at.at(), message).help(help));
+                out.error(Code::TapOnly, at.at(), message, help);
             }
         }
     }
@@ -338,19 +312,16 @@ fn check_tap_keys(raw: &RawDevice, mode: Option<Mode>, addresses: &[At<IpNet>], 
     check_interface_name("device.bridge", bridge, out);
     if raw.name.value() == Some(&bridge.value) {
         let message = "device.bridge is the device's own name";
-        out.push(
-            Diagnostic::error(Code::BridgeItself, bridge.at(), message)
-                .help("name the bridge that the device joins"),
-        );
+        out.error(Code::BridgeItself, bridge.at(), message, "name the bridge that the device joins");
     }
     if let (Some(own), true) = (addresses.first(), raw.configure()) {
         let message = format!("an address on a port of {} hides the bridge from it", bridge.value);
         let help = format!("give the address to {} itself and remove device.address", bridge.value);
-        out.push(Diagnostic::warning(Code::AddressOnPort, own.at(), message).help(help));
+        out.warning(Code::AddressOnPort, own.at(), message, help);
     }
 }
 
-fn check_mac(raw: &RawDevice, out: &mut Vec<Diagnostic>) -> Option<[u8; 6]> {
+fn check_mac(raw: &RawDevice, out: &mut Findings) -> Option<[u8; 6]> {
     let text = raw.mac.get()?;
     let problem = match parse_mac(&text.value) {
         None => "expected six pairs of hexadecimal digits, such as \"02:00:5e:10:00:01\"",
@@ -361,7 +332,7 @@ fn check_mac(raw: &RawDevice, out: &mut Vec<Diagnostic>) -> Option<[u8; 6]> {
         Some(mac) => return Some(mac),
     };
     let message = format!("device.mac cannot be {}", quote(&text.value));
-    out.push(Diagnostic::error(Code::BadMac, text.at(), message).help(problem));
+    out.error(Code::BadMac, text.at(), message, problem);
     None
 }
 

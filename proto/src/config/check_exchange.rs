@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use super::check_device::{CheckedDevice, parse_prefix};
 use super::check_routes::network_help;
 use super::code::Code;
-use super::diagnostic::{Diagnostic, quote};
+use super::diagnostic::{Findings, quote};
 use super::keys::{Raw, RawPush};
 use super::reader::{At, Field};
 use super::schema::Declared;
@@ -15,7 +15,7 @@ use crate::wire::control::PUSH_ROOM;
 use crate::wire::control::pushed_length;
 
 /// The routes offered to the peer.
-pub(super) fn check_push(raw: &RawPush, out: &mut Vec<Diagnostic>) -> Vec<IpNet> {
+pub(super) fn check_push(raw: &RawPush, out: &mut Findings) -> Vec<IpNet> {
     let routes = prefixes("push.routes", &raw.routes, out);
     let mut room = PUSH_ROOM;
     for route in &routes {
@@ -26,7 +26,7 @@ pub(super) fn check_push(raw: &RawPush, out: &mut Vec<Diagnostic>) -> Vec<IpNet>
                 "a hello has {PUSH_ROOM} bytes for routes, 6 for each IPv4 and 18 for each IPv6 route: combine them \
                  into larger prefixes"
             );
-            out.push(Diagnostic::error(Code::PushTooLong, route.at(), message).help(help));
+            out.error(Code::PushTooLong, route.at(), message, help);
             break;
         }
         room -= length;
@@ -35,7 +35,7 @@ pub(super) fn check_push(raw: &RawPush, out: &mut Vec<Diagnostic>) -> Vec<IpNet>
 }
 
 /// What the peer may send.
-pub(super) fn check_accept(raw: &Raw, device: &CheckedDevice, out: &mut Vec<Diagnostic>) -> Accept {
+pub(super) fn check_accept(raw: &Raw, device: &CheckedDevice, out: &mut Findings) -> Accept {
     let sources = raw.accept.sources.value().copied();
     let sources = sources.unwrap_or_else(|| default_sources(raw, device, out));
     let raw = &raw.accept;
@@ -43,15 +43,13 @@ pub(super) fn check_accept(raw: &Raw, device: &CheckedDevice, out: &mut Vec<Diag
     if let (Some(limit), true) = (raw.limit.get(), routes.is_empty()) {
         let message =
             "accept.limit has no effect: accept.routes is empty, so no route from the peer is accepted";
-        out.push(
-            Diagnostic::warning(Code::NoEffect, limit.at(), message).help("list prefixes in accept.routes"),
-        );
+        out.warning(Code::NoEffect, limit.at(), message, "list prefixes in accept.routes");
     }
     Accept { routes: routes.into_iter().map(|route| route.value).collect(), limit: raw.limit(), sources }
 }
 
 /// By default, a routed link accepts from the peer what it would send there, as far as the file says.
-fn default_sources(raw: &Raw, device: &CheckedDevice, out: &mut Vec<Diagnostic>) -> Sources {
+fn default_sources(raw: &Raw, device: &CheckedDevice, out: &mut Findings) -> Sources {
     if device.mode != Some(Mode::Tun) {
         return Sources::Any;
     }
@@ -74,33 +72,30 @@ fn default_sources(raw: &Raw, device: &CheckedDevice, out: &mut Vec<Diagnostic>)
     };
     // A full tunnel accepts everything anyway.
     if raw.full_tunnel.place().is_none() && raw.accept.sources.is_absent() {
-        out.push(Diagnostic::note(Code::PeerSources, raw.device.place(), message).help(help));
+        out.note(Code::PeerSources, raw.device.place(), message, help);
     }
     sources
 }
 
-fn prefixes(key: &str, raw: &Field<Vec<At<String>>>, out: &mut Vec<Diagnostic>) -> Vec<At<IpNet>> {
+fn prefixes(key: &str, raw: &Field<Vec<At<String>>>, out: &mut Findings) -> Vec<At<IpNet>> {
     let mut found: Vec<At<IpNet>> = Vec::new();
     for text in raw.value().into_iter().flatten() {
         let Some((net, _)) = parse_prefix(&text.value) else {
             let message = format!("{key}: {} is not a valid prefix", quote(&text.value));
-            out.push(Diagnostic::error(Code::BadPrefix, text.at(), message).help(network_help(&text.value)));
+            out.error(Code::BadPrefix, text.at(), message, network_help(&text.value));
             continue;
         };
         if net.trunc() != net {
             let message = format!("{key}: {net} has host bits set");
-            out.push(
-                Diagnostic::error(Code::HostBits, text.at(), message)
-                    .help(format!("write \"{}\"", net.trunc())),
-            );
+            out.error(Code::HostBits, text.at(), message, format!("write \"{}\"", net.trunc()));
         }
         let value = net.trunc();
         if found.iter().any(|other| other.value == value) {
             let message = format!("{key}: {value} is listed twice");
-            out.push(Diagnostic::error(Code::Duplicate, text.at(), message).help("remove one"));
+            out.error(Code::Duplicate, text.at(), message, "remove one");
             continue;
         }
-        found.push(At { value, span: text.span.clone() });
+        found.push(text.with(value));
     }
     found
 }

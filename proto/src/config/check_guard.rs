@@ -2,7 +2,7 @@
 
 use super::Guard;
 use super::code::Code;
-use super::diagnostic::{Diagnostic, quote};
+use super::diagnostic::{Findings, quote};
 use super::keys::{RawGuard, Verdict};
 use super::reader::At;
 use super::schema::Declared;
@@ -12,12 +12,14 @@ use crate::packet::layer::Mode;
 const LAST_VLAN: u16 = 4094;
 
 /// `mode`: the device's, if known.
-pub(super) fn check_guard(raw: &RawGuard, mode: Option<Mode>, out: &mut Vec<Diagnostic>) -> Guard {
+pub(super) fn check_guard(raw: &RawGuard, mode: Option<Mode>, out: &mut Findings) -> Guard {
     if let (Some(place), Some(Mode::Tun)) = (raw.place(), mode) {
         let message = "[guard] has no effect: a tun device carries IP packets, not bridged frames";
-        out.push(
-            Diagnostic::warning(Code::TapOnly, Some(place), message)
-                .help("remove it, or set device.mode = \"tap\" for a bridged link"),
+        out.warning(
+            Code::TapOnly,
+            Some(place),
+            message,
+            "remove it, or set device.mode = \"tap\" for a bridged link",
         );
     }
     let vlans =
@@ -36,14 +38,14 @@ pub(super) fn check_guard(raw: &RawGuard, mode: Option<Mode>, out: &mut Vec<Diag
 }
 
 /// Parses `100` or `200-209`.
-fn check_vlans(text: &At<String>, out: &mut Vec<Diagnostic>) -> Option<(u16, u16)> {
+fn check_vlans(text: &At<String>, out: &mut Findings) -> Option<(u16, u16)> {
     let number = |text: &str| text.trim().parse().ok().filter(|vlan| (1..=LAST_VLAN).contains(vlan));
     let (first, last) = text.value.split_once('-').unwrap_or((&text.value, &text.value));
     let range = number(first).zip(number(last)).filter(|(first, last)| first <= last);
     if range.is_none() {
         let message = format!("guard.vlans cannot contain {}", quote(&text.value));
         let help = "expected a VLAN number from 1 to 4094, or a range such as \"200-209\"";
-        out.push(Diagnostic::error(Code::BadVlan, text.at(), message).help(help));
+        out.error(Code::BadVlan, text.at(), message, help);
     }
     range
 }

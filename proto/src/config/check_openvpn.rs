@@ -1,15 +1,14 @@
 //! Keys that OpenVPN's key mode uses, and those it has no use for.
 
 use super::code::Code;
-use super::diagnostic::{Diagnostic, quote};
+use super::diagnostic::{Findings, quote};
 use super::keys::Raw;
-use super::reader::At;
 use super::schema::Declared;
 use super::{AnyCipher, KeyMode, OpenVpn};
 use crate::crypto::cbc_hmac::CbcCipher;
 
 /// Returns the settings for an OpenVPN peer; `None` in other key modes.
-pub(super) fn check(raw: &Raw, out: &mut Vec<Diagnostic>) -> Option<OpenVpn> {
+pub(super) fn check(raw: &Raw, out: &mut Findings) -> Option<OpenVpn> {
     if raw.key.mode() != KeyMode::OpenVpn {
         refuse_elsewhere(raw, out);
         return None;
@@ -17,13 +16,10 @@ pub(super) fn check(raw: &Raw, out: &mut Vec<Diagnostic>) -> Option<OpenVpn> {
     let cipher = check_cipher(raw, out);
     let direction = raw.key.direction.value().copied();
     warn(raw, direction, out);
-    for (key, place) in [
-        ("push.routes", raw.push.routes.get().and_then(At::at)),
-        ("accept.routes", raw.accept.routes.get().and_then(At::at)),
-    ] {
+    for (key, place) in [("push.routes", raw.push.routes.at()), ("accept.routes", raw.accept.routes.at())] {
         if place.is_some() {
             let message = format!("{key} has no effect: OpenVPN's static-key mode cannot exchange routes");
-            out.push(Diagnostic::warning(Code::NoEffect, place, message).help("set [[route]] on both ends"));
+            out.warning(Code::NoEffect, place, message, "set [[route]] on both ends");
         }
     }
     Some(OpenVpn {
@@ -36,16 +32,13 @@ pub(super) fn check(raw: &Raw, out: &mut Vec<Diagnostic>) -> Option<OpenVpn> {
     })
 }
 
-fn check_cipher(raw: &Raw, out: &mut Vec<Diagnostic>) -> CbcCipher {
+fn check_cipher(raw: &Raw, out: &mut Findings) -> CbcCipher {
     let cipher = match raw.key.cipher() {
         AnyCipher::Auto => return CbcCipher::Aes256,
         AnyCipher::Aead(cipher) => {
             let message = format!("OpenVPN's static-key mode does not support {cipher}, only CBC ciphers");
             let help = "set key.cipher to the peer's `cipher`, such as \"aes-256-cbc\"; without that line it is \"bf-cbc\"";
-            out.push(
-                Diagnostic::error(Code::WrongCipher, raw.key.cipher.get().and_then(At::at), message)
-                    .help(help),
-            );
+            out.error(Code::WrongCipher, raw.key.cipher.at(), message, help);
             CbcCipher::Aes256
         }
         AnyCipher::Cbc(cipher) => cipher,
@@ -56,50 +49,45 @@ fn check_cipher(raw: &Raw, out: &mut Vec<Diagnostic>) -> CbcCipher {
             "{name} has 64-bit blocks: after about 32 GiB under one key, traffic starts to leak plaintext"
         );
         let help = "set `cipher AES-256-CBC` at the peer and key.cipher = \"aes-256-cbc\" here";
-        let finding = match raw.key.weak_ciphers() {
-            true => Diagnostic::warning(Code::WeakCipher, raw.key.cipher.get().and_then(At::at), message)
-                .help(help),
-            false => Diagnostic::error(Code::WeakCipher, raw.key.cipher.get().and_then(At::at), message)
-                .help(format!("{help}; or key.weak-ciphers = true until then")),
-        };
-        out.push(finding);
+        if raw.key.weak_ciphers() {
+            out.warning(Code::WeakCipher, raw.key.cipher.at(), message, help);
+        } else {
+            let help = format!("{help}; or key.weak-ciphers = true until then");
+            out.error(Code::WeakCipher, raw.key.cipher.at(), message, help);
+        }
     }
     cipher
 }
 
-fn warn(raw: &Raw, direction: Option<u8>, out: &mut Vec<Diagnostic>) {
+fn warn(raw: &Raw, direction: Option<u8>, out: &mut Findings) {
     let message =
         "OpenVPN's static keys have no forward secrecy: whoever gets the key can read recorded traffic";
     let help = "once the peer runs tund as well, switch both to handshake keys";
-    out.push(
-        Diagnostic::warning(Code::NoForwardSecrecy, raw.key.mode.get().and_then(At::at), message).help(help),
-    );
+    out.warning(Code::NoForwardSecrecy, raw.key.mode.at(), message, help);
     if direction.is_none() {
         let message = "without key.direction both ends use the same keys, so a datagram reflected to its sender is valid";
         let help = "tund recognises its own; to protect the peer, set `secret FILE 1` there and key.direction = 0 here, or vice versa";
-        out.push(Diagnostic::warning(Code::SharedDirection, raw.key.place(), message).help(help));
+        out.warning(Code::SharedDirection, raw.key.place(), message, help);
     }
 }
 
-fn refuse_elsewhere(raw: &Raw, out: &mut Vec<Diagnostic>) {
+fn refuse_elsewhere(raw: &Raw, out: &mut Findings) {
     if let AnyCipher::Cbc(cipher) = raw.key.cipher() {
         let message = format!("{} is only for OpenVPN peers", quote(&cipher.name().to_lowercase()));
         let help = "remove key.cipher, or set key.mode = \"openvpn\" if the peer is OpenVPN";
-        out.push(
-            Diagnostic::error(Code::WrongCipher, raw.key.cipher.get().and_then(At::at), message).help(help),
-        );
+        out.error(Code::WrongCipher, raw.key.cipher.at(), message, help);
     }
     let places = [
-        ("key.auth", raw.key.auth.get().and_then(At::at)),
-        ("key.weak-ciphers", raw.key.weak_ciphers.get().and_then(At::at)),
-        ("openvpn.framing", raw.openvpn.framing.get().and_then(At::at)),
-        ("openvpn.upgrade", raw.openvpn.upgrade.get().and_then(At::at)),
-        ("openvpn.fragment", raw.openvpn.fragment.get().and_then(At::at)),
+        ("key.auth", raw.key.auth.at()),
+        ("key.weak-ciphers", raw.key.weak_ciphers.at()),
+        ("openvpn.framing", raw.openvpn.framing.at()),
+        ("openvpn.upgrade", raw.openvpn.upgrade.at()),
+        ("openvpn.fragment", raw.openvpn.fragment.at()),
     ];
     for (key, place) in places {
         if place.is_some() {
             let message = format!("{key} has no effect without key.mode = \"openvpn\"");
-            out.push(Diagnostic::warning(Code::NoEffect, place, message).help("remove it"));
+            out.warning(Code::NoEffect, place, message, "remove it");
         }
     }
 }

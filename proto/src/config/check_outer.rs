@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::check_device::{check_interface_name, interface_name_problem};
 use super::code::Code;
-use super::diagnostic::{Diagnostic, quote};
+use super::diagnostic::{Diagnostic, Findings, quote};
 use super::keys::Top;
-use super::reader::{At, Field};
+use super::reader::At;
 use super::{DEFAULT_PORT, Listen, Options, Proxy, Remote, StreamListen};
 use crate::wire::proxy::{Kind, LONGEST_WORD};
 
@@ -22,14 +22,7 @@ pub(super) struct Outer {
     pub proxy: Option<At<Proxy>>,
 }
 
-/// Why a text is rejected, and what to write instead.
-struct Refusal {
-    code: Code,
-    message: String,
-    help: String,
-}
-
-pub(super) fn check(raw: &Top, options: &Options, out: &mut Vec<Diagnostic>) -> Outer {
+pub(super) fn check(raw: &Top, options: &Options, out: &mut Findings) -> Outer {
     let remotes = check_remotes(raw, options, out);
     let listen = check_listen(raw, options, &remotes, out);
     if let Some(name) = raw.bind_device.get() {
@@ -39,29 +32,25 @@ pub(super) fn check(raw: &Top, options: &Options, out: &mut Vec<Diagnostic>) -> 
     Outer { remotes, listen, proxy }
 }
 
-fn check_remotes(raw: &Top, options: &Options, out: &mut Vec<Diagnostic>) -> Vec<At<Remote>> {
+fn check_remotes(raw: &Top, options: &Options, out: &mut Findings) -> Vec<At<Remote>> {
     let Some(list) = raw.remote.get() else { return Vec::new() };
     if list.value.is_empty() {
         let help = "remove remote to wait for the peer";
-        out.push(Diagnostic::error(Code::EmptyList, list.at(), "remote is an empty list").help(help));
+        out.error(Code::EmptyList, list.at(), "remote is an empty list", help);
     }
     if list.value.len() > MOST_REMOTES {
         let message = format!("remote has {} entries, at most {MOST_REMOTES} are allowed", list.value.len());
-        out.push(
-            Diagnostic::error(Code::TooMany, list.at(), message).help("list fewer: they are tried in order"),
-        );
+        out.error(Code::TooMany, list.at(), message, "list fewer: they are tried in order");
     }
     let mut remotes: Vec<At<Remote>> = Vec::new();
     for text in list.value.iter().take(MOST_REMOTES) {
         match parse_remote(&text.value, options) {
             Ok(remote) if remotes.iter().any(|known| known.value == remote) => {
                 let message = format!("remote {} is listed twice", quote(&text.value));
-                out.push(Diagnostic::warning(Code::Duplicate, text.at(), message).help("remove one of them"));
+                out.warning(Code::Duplicate, text.at(), message, "remove one of them");
             }
-            Ok(remote) => remotes.push(At { value: remote, span: text.span.clone() }),
-            Err(refusal) => {
-                out.push(Diagnostic::error(refusal.code, text.at(), refusal.message).help(refusal.help))
-            }
+            Ok(remote) => remotes.push(text.with(remote)),
+            Err(refusal) => out.0.push(Diagnostic { span: text.at(), ..refusal }),
         }
     }
     remotes
@@ -71,31 +60,29 @@ fn check_proxy(
     raw: &Top,
     remotes: &[At<Remote>],
     options: &Options,
-    out: &mut Vec<Diagnostic>,
+    out: &mut Findings,
 ) -> Option<At<Proxy>> {
     let user = raw.proxy.value().is_some_and(|text| text.contains('@'));
     if let Some(file) = raw.proxy_password_file.get().filter(|_| !user) {
         let message = "proxy-password-file has no effect: proxy names no user";
         let help = "write proxy = \"http://USER@HOST:PORT\"";
-        out.push(Diagnostic::warning(Code::NoEffect, file.at(), message).help(help));
+        out.warning(Code::NoEffect, file.at(), message, help);
     }
     let text = raw.proxy.get()?;
     if !remotes.iter().any(|remote| remote.value.stream) {
         let help = "add the peer's TCP port to remote, such as \"tcp:mon.tn:443\"";
         let message = "proxy has no effect: no remote uses TCP";
-        out.push(Diagnostic::warning(Code::NoEffect, text.at(), message).help(help));
+        out.warning(Code::NoEffect, text.at(), message, help);
     }
     let parsed = parse_proxy(&text.value, options);
     parsed
-        .map(|value| At { value, span: text.span.clone() })
-        .map_err(|refusal| {
-            out.push(Diagnostic::error(refusal.code, text.at(), refusal.message).help(refusal.help))
-        })
+        .map(|value| text.with(value))
+        .map_err(|refusal| out.0.push(Diagnostic { span: text.at(), ..refusal }))
         .ok()
 }
 
 /// Parses `http://user@host:port` or `socks5://`.
-fn parse_proxy(text: &str, options: &Options) -> Result<Proxy, Refusal> {
+fn parse_proxy(text: &str, options: &Options) -> Result<Proxy, Diagnostic> {
     let whole = "write \"http://HOST:PORT\" or \"socks5://HOST:PORT\"";
     let kinds = [Kind::Http, Kind::Socks5];
     let found = kinds
@@ -130,7 +117,7 @@ fn parse_proxy(text: &str, options: &Options) -> Result<Proxy, Refusal> {
     Ok(Proxy { kind, place, user: user.map(str::to_owned) })
 }
 
-fn parse_remote(text: &str, options: &Options) -> Result<Remote, Refusal> {
+fn parse_remote(text: &str, options: &Options) -> Result<Remote, Diagnostic> {
     let (text, stream) = text.strip_prefix(STREAM).map_or((text, false), |text| (text, true));
     let (host, port) = split_port(text)?;
     let host = match (host.split_once('%'), host.parse::<IpAddr>()) {
@@ -149,7 +136,7 @@ fn parse_remote(text: &str, options: &Options) -> Result<Remote, Refusal> {
 }
 
 /// Splits `host`, `host:port`, `[v6]:port`, `[v6]` or a bare IPv6 address.
-fn split_port(text: &str) -> Result<(&str, Option<&str>), Refusal> {
+fn split_port(text: &str) -> Result<(&str, Option<&str>), Diagnostic> {
     if let Some((host, port)) = text.trim().split_once(char::is_whitespace) {
         let help = format!("write {}", quote(&format!("{host}:{}", port.trim())));
         return Err(refuse(Code::BadRemote, format!("{} contains a space", quote(text)), help));
@@ -195,7 +182,7 @@ fn is_ipv6(text: &str) -> bool {
 }
 
 /// Checks an address with its interface, which may not exist yet.
-fn check_zoned(address: &str, zone: &str) -> Result<String, Refusal> {
+fn check_zoned(address: &str, zone: &str) -> Result<String, Diagnostic> {
     let parsed = address.parse::<Ipv6Addr>().ok().filter(Ipv6Addr::is_unicast_link_local);
     let Some(parsed) = parsed else {
         let message = format!("{} cannot have a zone: it is not link-local", quote(address));
@@ -215,7 +202,7 @@ fn check_zoned(address: &str, zone: &str) -> Result<String, Refusal> {
     }
 }
 
-fn check_remote_address(address: IpAddr) -> Result<IpAddr, Refusal> {
+fn check_remote_address(address: IpAddr) -> Result<IpAddr, Diagnostic> {
     let broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
     if address.is_unspecified() || address.is_multicast() || broadcast {
         return Err(refuse(
@@ -227,7 +214,7 @@ fn check_remote_address(address: IpAddr) -> Result<IpAddr, Refusal> {
     Ok(address)
 }
 
-fn check_host_name(host: &str) -> Result<&str, Refusal> {
+fn check_host_name(host: &str) -> Result<&str, Diagnostic> {
     let name = host.strip_suffix('.').unwrap_or(host);
     let label_fine = |label: &str| {
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
@@ -245,7 +232,7 @@ fn check_host_name(host: &str) -> Result<&str, Refusal> {
     Err(refuse(Code::BadRemote, format!("{} is neither a host name nor an address", quote(host)), help))
 }
 
-fn parse_port(text: &str, options: &Options) -> Result<u16, Refusal> {
+fn parse_port(text: &str, options: &Options) -> Result<u16, Diagnostic> {
     if !text.is_empty() && text.chars().all(|c| c.is_ascii_digit()) {
         let out_of_range = || {
             refuse(
@@ -262,7 +249,7 @@ fn parse_port(text: &str, options: &Options) -> Result<u16, Refusal> {
     })
 }
 
-fn check_listen(raw: &Top, options: &Options, remotes: &[At<Remote>], out: &mut Vec<Diagnostic>) -> Listen {
+fn check_listen(raw: &Top, options: &Options, remotes: &[At<Remote>], out: &mut Findings) -> Listen {
     let default =
         remotes.iter().find(|remote| !remote.value.stream).map_or(DEFAULT_PORT, |remote| remote.value.port);
     let port = options.port.unwrap_or(default);
@@ -275,15 +262,14 @@ fn check_listen(raw: &Top, options: &Options, remotes: &[At<Remote>], out: &mut 
         match (known, parse_listen(stream.unwrap_or(&text.value), options)) {
             (true, _) => {
                 let help = "listen takes one UDP and one TCP port, such as [44096, \"tcp:563\"]";
-                out.push(
-                    Diagnostic::error(Code::TooMany, text.at(), "listen has two ports for one protocol")
-                        .help(help),
-                );
+                out.error(Code::TooMany, text.at(), "listen has two ports for one protocol", help);
             }
             (_, Ok((_, 0))) if stream.is_some() => {
-                out.push(
-                    Diagnostic::error(Code::AnyPort, text.at(), "listen picks any free TCP port")
-                        .help("name a port: the peer must know it"),
+                out.error(
+                    Code::AnyPort,
+                    text.at(),
+                    "listen picks any free TCP port",
+                    "name a port: the peer must know it",
                 );
             }
             (_, Ok((address, port))) if stream.is_some() => {
@@ -294,15 +280,13 @@ fn check_listen(raw: &Top, options: &Options, remotes: &[At<Remote>], out: &mut 
                 (listen.address, listen.port, listen.explicit) =
                     (address, options.port.unwrap_or(port), true);
             }
-            (_, Err(refusal)) => {
-                out.push(Diagnostic::error(refusal.code, text.at(), refusal.message).help(refusal.help))
-            }
+            (_, Err(refusal)) => out.0.push(Diagnostic { span: text.at(), ..refusal }),
         }
     }
     let Some(text) = of_datagrams else { return listen };
     if listen.port == 0 && raw.remote.is_absent() {
         let help = "name a port: this end has no remote, so the peer must know it";
-        out.push(Diagnostic::error(Code::AnyPort, text.at(), "listen picks any free port").help(help));
+        out.error(Code::AnyPort, text.at(), "listen picks any free port", help);
     }
     if let Some(address) = listen.address {
         check_family(address, raw, remotes, text, out);
@@ -310,7 +294,7 @@ fn check_listen(raw: &Top, options: &Options, remotes: &[At<Remote>], out: &mut 
     listen
 }
 
-fn parse_listen(text: &str, options: &Options) -> Result<(Option<IpAddr>, u16), Refusal> {
+fn parse_listen(text: &str, options: &Options) -> Result<(Option<IpAddr>, u16), Diagnostic> {
     if let Ok(address) = text.parse::<IpAddr>() {
         let whole = match address {
             IpAddr::V4(v4) => format!("{v4}:{DEFAULT_PORT}"),
@@ -325,8 +309,8 @@ fn parse_listen(text: &str, options: &Options) -> Result<(Option<IpAddr>, u16), 
     if !text.contains([':', '[', ' ']) {
         return Ok((None, parse_port(text, options)?));
     }
-    let of_listen = |refusal: Refusal| match refusal.code {
-        Code::BadRemote => Refusal { code: Code::BadListen, ..refusal },
+    let of_listen = |refusal: Diagnostic| match refusal.code {
+        Code::BadRemote => Diagnostic { code: Code::BadListen, ..refusal },
         _ => refusal,
     };
     let (host, port) = split_port(text).map_err(of_listen)?;
@@ -343,27 +327,19 @@ fn parse_listen(text: &str, options: &Options) -> Result<(Option<IpAddr>, u16), 
 }
 
 /// Reports remotes that all have the address family that `listen` excludes.
-fn check_family(
-    listen: IpAddr,
-    raw: &Top,
-    remotes: &[At<Remote>],
-    text: &At<String>,
-    out: &mut Vec<Diagnostic>,
-) {
+fn check_family(listen: IpAddr, raw: &Top, remotes: &[At<Remote>], text: &At<String>, out: &mut Findings) {
     let unreachable = |remote: &At<Remote>| {
         remote.value.address().is_some_and(|address| address.is_ipv4() != listen.is_ipv4())
     };
     let mut remotes = remotes.iter().filter(|remote| !remote.value.stream).peekable();
-    let complete = !matches!(raw.remote, Field::Wrong) && remotes.peek().is_some();
+    let complete = !raw.remote.is_wrong() && remotes.peek().is_some();
     if complete && remotes.all(unreachable) {
         let message = format!("no remote can be reached from {listen}: it is in the other address family");
-        out.push(
-            Diagnostic::error(Code::AddressFamily, text.at(), message)
-                .help("listen on an address in the remote's family"),
-        );
+        out.error(Code::AddressFamily, text.at(), message, "listen on an address in the remote's family");
     }
 }
 
-fn refuse(code: Code, message: impl Into<String>, help: impl Into<String>) -> Refusal {
-    Refusal { code, message: message.into(), help: help.into() }
+/// An error without its place.
+fn refuse(code: Code, message: impl Into<String>, help: impl Into<String>) -> Diagnostic {
+    Diagnostic::error(code, None, message).help(help)
 }

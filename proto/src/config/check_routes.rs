@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::check_device::{CheckedDevice, parse_prefix, prefix_help};
 use super::check_outer::Outer;
 use super::code::Code;
-use super::diagnostic::{Diagnostic, quote};
+use super::diagnostic::{Findings, quote};
 use super::keys::{Raw, RawRoute};
 use super::prefixes::Prefixes;
 use super::reader::{At, Field};
@@ -42,13 +42,10 @@ pub fn swallow(config: &Config, remote: IpAddr) -> Option<Swallow> {
     }
 }
 
-pub(super) fn check(raw: &[RawRoute], device: &CheckedDevice, out: &mut Vec<Diagnostic>) -> Vec<At<Route>> {
+pub(super) fn check(raw: &[RawRoute], device: &CheckedDevice, out: &mut Findings) -> Vec<At<Route>> {
     if let Some(first) = raw.get(MAX_ROUTES) {
         let message = format!("there are {} routes, at most {MAX_ROUTES} are allowed", raw.len());
-        out.push(
-            Diagnostic::error(Code::TooMany, first.place(), message)
-                .help("combine them into larger prefixes"),
-        );
+        out.error(Code::TooMany, first.place(), message, "combine them into larger prefixes");
     }
     let mut routes = Vec::new();
     for raw in raw.iter().take(MAX_ROUTES) {
@@ -71,7 +68,7 @@ pub(super) fn check_remotes(
     outer: &Outer,
     device: &CheckedDevice,
     routes: &[At<Route>],
-    out: &mut Vec<Diagnostic>,
+    out: &mut Findings,
 ) {
     if !raw.top.bind_device.is_absent() || !raw.top.fwmark.is_absent() {
         return;
@@ -100,13 +97,13 @@ pub(super) fn check_remotes(
         let help = format!(
             "use a narrower prefix, or add a [[route]] with to = \"{address}\" and via = \"net_gateway\""
         );
-        out.push(Diagnostic::error(Code::RoutingLoop, place, message).help(help));
+        out.error(Code::RoutingLoop, place, message, help);
     }
 }
 
 /// Reports a route into the link to all addresses, or half of them, beside a remote given by name: it covers whatever address the name has.
 /// `net_gateway` in a narrower route says that this was considered.
-fn check_names(outer: &Outer, inward: impl Fn(Via) -> bool, routes: &[At<Route>], out: &mut Vec<Diagnostic>) {
+fn check_names(outer: &Outer, inward: impl Fn(Via) -> bool, routes: &[At<Route>], out: &mut Findings) {
     let remotes = outer.remotes.iter().map(|remote| &remote.value);
     let mut hosts = remotes.chain(outer.proxy.iter().map(|proxy| &proxy.value.place));
     let Some(named) = hosts.find(|host| host.address().is_none()) else { return };
@@ -123,7 +120,7 @@ fn check_names(outer: &Outer, inward: impl Fn(Via) -> bool, routes: &[At<Route>]
         );
         let help = "use [full-tunnel], which leaves out the link's own datagrams, or add a [[route]] to that address with via = \
                     \"net_gateway\"";
-        out.push(Diagnostic::warning(Code::RoutingLoop, route.at(), message).help(help));
+        out.warning(Code::RoutingLoop, route.at(), message, help);
     }
 }
 
@@ -135,29 +132,27 @@ pub(super) fn network_help(text: &str) -> String {
     }
 }
 
-fn check_to(raw: &RawRoute, out: &mut Vec<Diagnostic>) -> Option<At<IpNet>> {
+fn check_to(raw: &RawRoute, out: &mut Findings) -> Option<At<IpNet>> {
     let Some(text) = raw.to.get() else {
         if raw.to.is_absent() {
             let help = "set to = \"192.168.66.0/24\" or whatever network is behind the peer";
-            out.push(Diagnostic::error(Code::Missing, raw.place(), "route.to is missing").help(help));
+            out.error(Code::Missing, raw.place(), "route.to is missing", help);
         }
         return None;
     };
     let Some((to, _)) = parse_prefix(&text.value) else {
         let message = format!("route.to: {} is not a valid prefix", quote(&text.value));
-        out.push(Diagnostic::error(Code::BadPrefix, text.at(), message).help(network_help(&text.value)));
+        out.error(Code::BadPrefix, text.at(), message, network_help(&text.value));
         return None;
     };
     if to.trunc() != to {
         let message = format!("route.to {to} has host bits set");
-        out.push(
-            Diagnostic::error(Code::HostBits, text.at(), message).help(format!("write \"{}\"", to.trunc())),
-        );
+        out.error(Code::HostBits, text.at(), message, format!("write \"{}\"", to.trunc()));
     }
-    Some(At { value: to.trunc(), span: text.span.clone() })
+    Some(text.with(to.trunc()))
 }
 
-fn check_via(raw: &RawRoute, device: &CheckedDevice, out: &mut Vec<Diagnostic>) -> Option<Via> {
+fn check_via(raw: &RawRoute, device: &CheckedDevice, out: &mut Findings) -> Option<Via> {
     let text = match &raw.via {
         Field::Wrong => return None,
         Field::Absent => return Some(Via::VpnGateway),
@@ -175,27 +170,26 @@ fn check_via(raw: &RawRoute, device: &CheckedDevice, out: &mut Vec<Diagnostic>) 
             Some(near) => format!("did you mean \"{near}\"?"),
             None => "expected \"vpn_gateway\", \"net_gateway\" or a gateway address".to_owned(),
         };
-        out.push(Diagnostic::error(Code::BadGateway, text.at(), message).help(help));
+        out.error(Code::BadGateway, text.at(), message, help);
         return None;
     };
     if address.is_unspecified() || address.is_multicast() {
         let message = format!("route.via {address} is not a host address");
-        out.push(
-            Diagnostic::error(Code::UnusableAddress, text.at(), message)
-                .help("name a gateway, or remove the line to use the peer"),
+        out.error(
+            Code::UnusableAddress,
+            text.at(),
+            message,
+            "name a gateway, or remove the line to use the peer",
         );
     } else if device.addresses.iter().any(|own| own.value.addr() == address) {
         let message = format!("route.via {address} is this end's own address");
-        out.push(
-            Diagnostic::error(Code::OwnAddress, text.at(), message)
-                .help("name the other end, or remove the line"),
-        );
+        out.error(Code::OwnAddress, text.at(), message, "name the other end, or remove the line");
     }
     Some(Via::Address(address))
 }
 
 /// Reports a gateway that does not exist in the route's address family.
-fn check_gateway(raw: &RawRoute, route: &Route, device: &CheckedDevice, out: &mut Vec<Diagnostic>) {
+fn check_gateway(raw: &RawRoute, route: &Route, device: &CheckedDevice, out: &mut Findings) {
     let v4 = route.to.addr().is_ipv4();
     let family = if v4 { "IPv4" } else { "IPv6" };
     match route.via {
@@ -204,15 +198,12 @@ fn check_gateway(raw: &RawRoute, route: &Route, device: &CheckedDevice, out: &mu
         Via::Address(gateway) => {
             let message =
                 format!("route.via {gateway} is not in the address family of route.to {}", route.to);
-            let place = raw.via.get().and_then(At::at);
-            out.push(
-                Diagnostic::error(Code::AddressFamily, place, message)
-                    .help(format!("use an {family} gateway")),
-            );
+            let place = raw.via.at();
+            out.error(Code::AddressFamily, place, message, format!("use an {family} gateway"));
         }
         Via::VpnGateway if !device.clean || device.peers.iter().any(|peer| peer.value.is_ipv4() == v4) => {}
         Via::VpnGateway => {
-            let place = raw.via.get().and_then(At::at).or_else(|| raw.place());
+            let place = raw.via.at().or_else(|| raw.place());
             let (message, help) = match device.mode {
                 None => return,
                 Some(Mode::Tun) => (
@@ -224,12 +215,12 @@ fn check_gateway(raw: &RawRoute, route: &Route, device: &CheckedDevice, out: &mu
                     "set via to the gateway's address on the other segment, or set device.peer".to_owned(),
                 ),
             };
-            out.push(Diagnostic::error(Code::NoGateway, place, message).help(help));
+            out.error(Code::NoGateway, place, message, help);
         }
     }
 }
 
-fn check_pairs(routes: &[At<Route>], out: &mut Vec<Diagnostic>) {
+fn check_pairs(routes: &[At<Route>], out: &mut Findings) {
     let mut all = Prefixes::default();
     routes.iter().for_each(|route| all.insert(table(&route.value), route.value.to, route));
     let mut earlier = HashSet::new();
@@ -237,24 +228,20 @@ fn check_pairs(routes: &[At<Route>], out: &mut Vec<Diagnostic>) {
         let (route, place) = (&later.value, Some(later.span.clone()));
         if !earlier.insert((table(route), route.to, metric(route))) {
             let message = format!("the route to {} is listed twice", route.to);
-            out.push(
-                Diagnostic::error(Code::Duplicate, place, message).help("remove one, or give it a metric"),
-            );
+            out.error(Code::Duplicate, place, message, "remove one, or give it a metric");
             continue;
         }
         let wider = all.around(table(route), &route.to).map(|wider| &wider.value);
         if let Some(wider) = wider.filter(|wider| wider.via == route.via) {
             let message =
                 format!("the route to {} is redundant: it goes the same way as {}", route.to, wider.to);
-            out.push(
-                Diagnostic::warning(Code::NarrowerRoute, place, message).help("remove the narrower one"),
-            );
+            out.warning(Code::NarrowerRoute, place, message, "remove the narrower one");
         }
     }
 }
 
 /// Reports IPv4 routes that the kernel adds itself when the device gets its address.
-fn check_connected(routes: &[At<Route>], device: &CheckedDevice, out: &mut Vec<Diagnostic>) {
+fn check_connected(routes: &[At<Route>], device: &CheckedDevice, out: &mut Findings) {
     if !device.configure {
         return;
     }
@@ -265,10 +252,7 @@ fn check_connected(routes: &[At<Route>], device: &CheckedDevice, out: &mut Vec<D
         if connected.contains(&route.value.to) {
             let message =
                 format!("the kernel adds the route to {} with the device's address", route.value.to);
-            out.push(
-                Diagnostic::error(Code::Duplicate, route.at(), message)
-                    .help("remove it, or give it a metric"),
-            );
+            out.error(Code::Duplicate, route.at(), message, "remove it, or give it a metric");
         }
     }
 }

@@ -75,6 +75,32 @@ impl Diagnostic {
     }
 }
 
+/// Byte range in the text; `None` if a finding concerns no single place.
+type Place = Option<Range<usize>>;
+
+/// Collects findings, each with its remedy.
+#[derive(Default)]
+pub(super) struct Findings(pub Vec<Diagnostic>);
+
+impl Findings {
+    pub fn error(&mut self, code: Code, place: Place, message: impl Into<String>, help: impl Into<String>) {
+        self.0.push(Diagnostic::error(code, place, message).help(help));
+    }
+
+    pub fn warning(&mut self, code: Code, place: Place, message: impl Into<String>, help: impl Into<String>) {
+        self.0.push(Diagnostic::warning(code, place, message).help(help));
+    }
+
+    pub fn note(&mut self, code: Code, place: Place, message: impl Into<String>, help: impl Into<String>) {
+        self.0.push(Diagnostic::note(code, place, message).help(help));
+    }
+
+    /// How many are errors.
+    pub fn errors(&self) -> usize {
+        self.0.iter().filter(|finding| finding.is_error()).count()
+    }
+}
+
 /// Most findings shown of each severity.
 const SHOWN: usize = 100;
 

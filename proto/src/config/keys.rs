@@ -7,7 +7,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::DeTable;
 
-use super::diagnostic::Diagnostic;
+use super::diagnostic::Findings;
 use super::model::{MTU_LEAST, MTU_MOST};
 use super::reader::{At, Field, Table};
 use super::reload::Takes;
@@ -43,7 +43,7 @@ macro_rules! file {
 
         impl Raw {
             /// Reads everything and reports each unknown key, wrong type and key without effect.
-            pub fn read(document: &Spanned<DeTable<'_>>, out: &mut Vec<Diagnostic>) -> Self {
+            pub fn read(document: &Spanned<DeTable<'_>>, out: &mut Findings) -> Self {
                 let mut file = Table::top(document, out);
                 let top = Top::read(&mut file);
                 let raw = Self { top, $($field: file.section(),)+ routes: file.sections() };
@@ -508,14 +508,14 @@ mod tests {
         for (table, key) in each() {
             let text = format!("{}\n{} = 1979-05-27", header(table), key.name);
             let document = DeTable::parse(&text).unwrap();
-            let mut out = Vec::new();
-            Raw::read(&document, &mut out);
+            let mut found = Findings::default();
+            Raw::read(&document, &mut found);
             let place = text.find("1979").unwrap();
-            let typed = out.iter().any(|d| {
+            let typed = found.0.iter().any(|d| {
                 d.code == super::super::Code::WrongType
                     && d.span.as_ref().is_some_and(|span| span.start == place)
             });
-            assert!(typed, "{}: {out:#?}", key.name);
+            assert!(typed, "{}: {:#?}", key.name, found.0);
         }
     }
 

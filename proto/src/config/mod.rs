@@ -35,6 +35,7 @@ use crate::wire::control::PUSH_ROOM;
 
 pub use check_routes::{Swallow, swallow};
 pub use code::Code;
+use diagnostic::Findings;
 pub use diagnostic::{Diagnostic, Severity};
 pub use keys::SECTIONS;
 pub use model::*;
@@ -88,16 +89,17 @@ pub struct Parsed {
 
 /// Parses and checks the text of the link `name`, continuing after mistakes.
 pub fn parse(name: &str, text: &str, options: &Options) -> Parsed {
-    let mut diagnostics = Vec::new();
+    let mut out = Findings::default();
     let (document, errors) = DeTable::parse_recoverable(text);
-    let raw = keys::Raw::read(&document, &mut diagnostics);
+    let raw = keys::Raw::read(&document, &mut out);
     let draft = if let Some(broken) = errors.iter().filter_map(|error| Some(error.span()?.start)).min() {
         // After a syntax error the parser's output may be nonsense, and so may findings on it.
-        diagnostics.retain(|d| d.span.as_ref().is_some_and(|span| span.end < broken));
+        out.0.retain(|d| d.span.as_ref().is_some_and(|span| span.end < broken));
         None
     } else {
-        Some(check::check(name, &raw, options, &mut diagnostics))
+        Some(check::check(name, &raw, options, &mut out))
     };
+    let Findings(mut diagnostics) = out;
     let failed = !errors.is_empty() || diagnostics.iter().any(Diagnostic::is_error);
     diagnostics.extend(errors.iter().map(|error| syntax::syntax_error(text, error)));
     diagnostics.sort_by_key(|d| d.span.as_ref().map(|span| (span.start, span.end)));

@@ -7,7 +7,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::code::Code;
-use super::diagnostic::{Diagnostic, quote};
+use super::diagnostic::{Diagnostic, Findings, quote};
 use super::keys::{RESERVED, RETIRED};
 use super::schema::Declared;
 use super::suggest;
@@ -28,6 +28,11 @@ impl<T> At<T> {
     pub fn at(&self) -> Option<Range<usize>> {
         Some(self.span.clone())
     }
+
+    /// What was made of the value, in its place.
+    pub fn with<U>(&self, value: U) -> At<U> {
+        At { value, span: self.span.clone() }
+    }
 }
 
 /// A key as read. A wrong one was reported already: no check may call it missing too.
@@ -47,6 +52,11 @@ impl<T> Field<T> {
         }
     }
 
+    /// The place of a right value.
+    pub fn at(&self) -> Option<Range<usize>> {
+        self.get().and_then(At::at)
+    }
+
     pub fn value(&self) -> Option<&T> {
         self.get().map(|at| &at.value)
     }
@@ -63,10 +73,11 @@ impl<T> Field<T> {
     }
 
     pub fn is_absent(&self) -> bool {
-        match self {
-            Field::Absent => true,
-            Field::Wrong | Field::Is(_) => false,
-        }
+        matches!(self, Field::Absent)
+    }
+
+    pub fn is_wrong(&self) -> bool {
+        matches!(self, Field::Wrong)
     }
 }
 
@@ -77,11 +88,11 @@ pub(super) struct Table<'d, 'o> {
     name: &'static str,
     /// The header, or the whole inline table.
     pub span: Range<usize>,
-    out: &'o mut Vec<Diagnostic>,
+    out: &'o mut Findings,
 }
 
 impl<'d, 'o> Table<'d, 'o> {
-    pub fn top(document: &'d Spanned<DeTable<'d>>, out: &'o mut Vec<Diagnostic>) -> Self {
+    pub fn top(document: &'d Spanned<DeTable<'d>>, out: &'o mut Findings) -> Self {
         Self { entries: document.get_ref(), name: "", span: document.span(), out }
     }
 
@@ -168,7 +179,7 @@ impl<'d, 'o> Table<'d, 'o> {
                 Some(value) => texts.push(At { value, span: element.span() }),
                 None => {
                     let message = format!("every element of {} must be {TEXT}", self.path(key));
-                    self.out.push(wrong_type(message, TEXT, element));
+                    self.out.0.push(wrong_type(message, TEXT, element));
                 }
             }
         }
@@ -218,7 +229,7 @@ impl<'d, 'o> Table<'d, 'o> {
             return Some(Table { entries, name, span: value.span(), out: self.out }.whole());
         }
         let message = format!("{name} must be a {wanted}, not {}", kind(value.get_ref()));
-        self.out.push(Diagnostic::error(Code::WrongType, Some(value.span()), message).help(help));
+        self.out.error(Code::WrongType, Some(value.span()), message, help);
         None
     }
 
@@ -229,7 +240,7 @@ impl<'d, 'o> Table<'d, 'o> {
         message: String,
         help: impl Into<String>,
     ) -> Field<T> {
-        self.out.push(Diagnostic::error(code, Some(place), message).help(help));
+        self.out.error(code, Some(place), message, help);
         Field::Wrong
     }
 
@@ -252,15 +263,13 @@ impl<'d, 'o> Table<'d, 'o> {
                 RETIRED.iter().find(|(table, key, _)| (*table, *key) == (self.name, name))
             {
                 let message = format!("{} has no effect: {why}", self.path(name));
-                self.out.push(
-                    Diagnostic::warning(Code::NoEffect, Some(key.span()), message).help("remove this line"),
-                );
+                self.out.warning(Code::NoEffect, Some(key.span()), message, "remove this line");
                 continue;
             }
             let place = if self.name.is_empty() { String::new() } else { format!(" in [{}]", self.name) };
             let message = format!("unknown key {}{place}", quote(name));
             let help = suggest::for_unknown(self.name, name);
-            self.out.push(Diagnostic::error(Code::UnknownKey, Some(key.span()), message).help(help));
+            self.out.error(Code::UnknownKey, Some(key.span()), message, help);
         }
     }
 
@@ -270,9 +279,7 @@ impl<'d, 'o> Table<'d, 'o> {
             _ => (self.path(key), "line"),
         };
         let message = format!("{what} is not supported by this version yet");
-        self.out.push(
-            Diagnostic::error(Code::NotYet, Some(value.span()), message).help(format!("remove this {line}")),
-        );
+        self.out.error(Code::NotYet, Some(value.span()), message, format!("remove this {line}"));
     }
 
     /// Returns the full name of a key, such as `key.file`.
@@ -286,7 +293,7 @@ impl<'d, 'o> Table<'d, 'o> {
             return Field::Is(At { value: found, span: value.span() });
         }
         let message = format!("{} must be {wanted}, not {}", self.path(key), kind(value.get_ref()));
-        self.out.push(wrong_type(message, wanted, value));
+        self.out.0.push(wrong_type(message, wanted, value));
         Field::Wrong
     }
 
