@@ -10,7 +10,7 @@ use super::less_safe::aws_lc;
 #[cfg(feature = "ring")]
 use super::less_safe::ring;
 use super::rustcrypto;
-use super::{Aead, BadTag, TAG};
+use super::{Aead, Key};
 use crate::crypto::suite::Cipher;
 
 use serde::{Deserialize, Serialize};
@@ -49,43 +49,14 @@ impl fmt::Display for Library {
     }
 }
 
-/// A key of one of the libraries.
-pub enum Key {
-    #[cfg(feature = "aws-lc")]
-    AwsLc(aws_lc::Key),
-    #[cfg(feature = "ring")]
-    Ring(ring::Key),
-    RustCrypto(rustcrypto::Key),
-}
-
-impl Key {
-    pub fn new(library: Library, cipher: Cipher, key: &[u8; 32]) -> Self {
-        match library {
-            #[cfg(feature = "aws-lc")]
-            Library::AwsLc => Self::AwsLc(aws_lc::Key::new(cipher, key)),
-            #[cfg(feature = "ring")]
-            Library::Ring => Self::Ring(ring::Key::new(cipher, key)),
-            Library::RustCrypto => Self::RustCrypto(rustcrypto::Key::new(cipher, key)),
-        }
-    }
-
-    pub fn seal(&self, nonce: [u8; 12], associated: &[u8], body: &mut [u8]) -> Result<[u8; TAG], BadTag> {
+impl Library {
+    pub(super) fn key(self, cipher: Cipher, key: &[u8; 32]) -> Box<dyn Key> {
         match self {
             #[cfg(feature = "aws-lc")]
-            Self::AwsLc(key) => key.seal(nonce, associated, body),
+            Self::AwsLc => aws_lc::key(cipher, key),
             #[cfg(feature = "ring")]
-            Self::Ring(key) => key.seal(nonce, associated, body),
-            Self::RustCrypto(key) => key.seal(nonce, associated, body),
-        }
-    }
-
-    pub fn open(&self, nonce: [u8; 12], associated: &[u8], sealed: &mut [u8]) -> Result<(), BadTag> {
-        match self {
-            #[cfg(feature = "aws-lc")]
-            Self::AwsLc(key) => key.open(nonce, associated, sealed),
-            #[cfg(feature = "ring")]
-            Self::Ring(key) => key.open(nonce, associated, sealed),
-            Self::RustCrypto(key) => key.open(nonce, associated, sealed),
+            Self::Ring => ring::key(cipher, key),
+            Self::RustCrypto => rustcrypto::key(cipher, key),
         }
     }
 }
