@@ -253,7 +253,6 @@ trait Chain: Send + Sync {
 }
 
 fn chain<C: KeyInit + Chain + 'static>(key: &[u8]) -> Box<dyn Chain> {
-    // The key has the cipher's length.
     Box::new(C::new_from_slice(key).unwrap_or_else(|_| unreachable!("the key has the length of the cipher")))
 }
 
@@ -269,12 +268,10 @@ impl<C: BlockCipherEncrypt + BlockCipherDecrypt + Send + Sync> Chain for C {
         let Some((iv, blocks)) = blocks.split_first_mut() else { return };
         let mut before = iv.clone();
         for group in blocks.chunks_mut(STEP) {
-            let mut sealed = [const { None }; STEP];
-            for (kept, block) in sealed.iter_mut().zip(&*group) {
-                *kept = Some(block.clone());
-            }
+            let mut sealed: [Block<C>; STEP] = std::array::from_fn(|_| Block::<C>::default());
+            sealed[..group.len()].clone_from_slice(group);
             self.decrypt_blocks(group);
-            for (block, sealed) in group.iter_mut().zip(sealed.into_iter().flatten()) {
+            for (block, sealed) in group.iter_mut().zip(sealed) {
                 xor(block, &before);
                 before = sealed;
             }
@@ -320,7 +317,6 @@ trait Mac: Send + Sync {
 }
 
 fn mac<M: Mac + KeyInit + 'static>(key: &[u8]) -> Box<dyn Mac> {
-    // HMAC accepts keys of any length.
     Box::new(M::new_from_slice(key).unwrap_or_else(|_| unreachable!("HMAC takes every key")))
 }
 
@@ -350,7 +346,7 @@ impl IvMark {
     /// Writes the IV, 8 or 16 bytes, for the datagram with this packet id, which must never repeat.
     pub fn write(&self, packet_id: [u8; 8], iv: &mut [u8]) {
         let half = iv.len() / 2;
-        let mut block = [[0; 8], packet_id].concat_block();
+        let mut block = block([0; 8], packet_id);
         self.draw.encrypt_block(&mut block);
         iv[..half].copy_from_slice(&block[..half]);
         let check = self.check_of(packet_id, &iv[..half]);
@@ -366,24 +362,17 @@ impl IvMark {
     fn check_of(&self, packet_id: [u8; 8], drawn: &[u8]) -> Block<Aes128> {
         let mut front = [0; 8];
         front[..drawn.len()].copy_from_slice(drawn);
-        let mut block = [front, packet_id].concat_block();
+        let mut block = block(front, packet_id);
         self.check.encrypt_block(&mut block);
         block
     }
 }
 
-/// Joins two halves to a block.
-trait ConcatBlock {
-    fn concat_block(self) -> Block<Aes128>;
-}
-
-impl ConcatBlock for [[u8; 8]; 2] {
-    fn concat_block(self) -> Block<Aes128> {
-        let mut block = Block::<Aes128>::default();
-        block[..8].copy_from_slice(&self[0]);
-        block[8..].copy_from_slice(&self[1]);
-        block
-    }
+fn block(front: [u8; 8], back: [u8; 8]) -> Block<Aes128> {
+    let mut block = Block::<Aes128>::default();
+    block[..8].copy_from_slice(&front);
+    block[8..].copy_from_slice(&back);
+    block
 }
 
 #[cfg(test)]

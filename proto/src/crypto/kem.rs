@@ -8,6 +8,7 @@ use libcrux_ml_kem::mlkem768::{self, MlKem768Ciphertext, MlKem768PrivateKey, MlK
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use super::Random;
+use super::keys::Secret;
 
 /// Length of a key pair's seed in bytes.
 const SEED: usize = 64;
@@ -20,9 +21,6 @@ pub const CIPHERTEXT: usize = 1088;
 /// Length of the randomness for encapsulation in bytes.
 const MESSAGE: usize = 32;
 
-/// A shared key.
-pub type Shared = Zeroizing<[u8; 32]>;
-
 /// A decapsulation key in the format of FIPS 203 §7.1, which is faster to use than its seed.
 #[derive(Clone, ZeroizeOnDrop)]
 pub struct Decapsulation(Box<[u8; DECAPSULATION_KEY]>);
@@ -30,9 +28,9 @@ pub struct Decapsulation(Box<[u8; DECAPSULATION_KEY]>);
 impl Decapsulation {
     /// Returns the shared key in a ciphertext. One for another key, or a changed one, yields another key and no error (implicit
     /// rejection).
-    pub fn open(&self, ciphertext: &[u8; CIPHERTEXT]) -> Shared {
+    pub fn open(&self, ciphertext: &[u8; CIPHERTEXT]) -> Secret {
         let (key, ciphertext) = (MlKem768PrivateKey::from(&*self.0), MlKem768Ciphertext::from(ciphertext));
-        Zeroizing::new(mlkem768::decapsulate(&key, &ciphertext))
+        Secret::new(mlkem768::decapsulate(&key, &ciphertext))
     }
 }
 
@@ -51,7 +49,7 @@ pub fn encapsulate(
     key: &[u8; ENCAPSULATION_KEY],
     random: &mut impl Random,
     out: &mut Vec<u8>,
-) -> Option<Shared> {
+) -> Option<Secret> {
     let key = MlKem768PublicKey::from(key);
     if !mlkem768::validate_public_key(&key) {
         return None;
@@ -60,7 +58,7 @@ pub fn encapsulate(
     random.fill(message.as_mut());
     let (ciphertext, shared) = mlkem768::encapsulate(&key, *message);
     out.extend_from_slice(ciphertext.as_slice());
-    Some(Zeroizing::new(shared))
+    Some(Secret::new(shared))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::Random;
 use super::aead::{Aead, TAG};
-use crate::crypto::suite::Cipher;
+use super::suite::Cipher;
 
 /// A key as bytes, wiped when dropped.
 pub type Secret = Zeroizing<[u8; 32]>;
@@ -53,15 +53,15 @@ pub struct Pair<'a> {
 }
 
 /// Generates a shared secret, an X25519 private key, or a key unique to this process.
-pub fn generate(random: &mut impl Random) -> Zeroizing<[u8; 32]> {
-    let mut secret = Zeroizing::new([0; 32]);
+pub fn generate(random: &mut impl Random) -> Secret {
+    let mut secret = Secret::new([0; 32]);
     random.fill(secret.as_mut());
     secret
 }
 
 /// Converts an OpenVPN static key to a shared secret: HKDF-SHA256 of its 256 bytes, with the salt "tund openvpn key" and
 /// no info. Both ends get the same, whatever direction they used.
-pub fn from_openvpn(key: &[u8; 256]) -> Zeroizing<[u8; 32]> {
+pub fn from_openvpn(key: &[u8; 256]) -> Secret {
     expand_32(&Hkdf::new(Some(b"tund openvpn key"), key), &[])
 }
 
@@ -75,33 +75,33 @@ pub fn public_of(private: &[u8; 32]) -> [u8; 32] {
 ///
 /// # Errors
 /// [`WeakKey`] if the exchange gives zero.
-pub fn link_secret(
-    shared: Option<&[u8; 32]>,
-    pair: Option<Pair<'_>>,
-) -> Result<Zeroizing<[u8; 32]>, WeakKey> {
+pub fn link_secret(shared: Option<&[u8; 32]>, pair: Option<Pair<'_>>) -> Result<Secret, WeakKey> {
     let mut ikm = Zeroizing::new(Vec::with_capacity(64));
     if let Some(pair) = pair {
-        let private = StaticSecret::from(*pair.private);
-        let exchanged = private.diffie_hellman(&PublicKey::from(*pair.peer_public));
-        if !exchanged.was_contributory() {
-            return Err(WeakKey);
-        }
-        ikm.extend_from_slice(exchanged.as_bytes());
+        ikm.extend_from_slice(&*x25519(&StaticSecret::from(*pair.private), pair.peer_public)?);
     }
     ikm.extend_from_slice(shared.unwrap_or(&[0; 32]));
     let (secret, _) = Hkdf::<Sha256>::extract(Some(b"tund link v1"), &ikm);
-    Ok(Zeroizing::new(secret.into()))
+    Ok(Secret::new(secret.into()))
+}
+
+/// Returns the shared secret of both keys (RFC 7748 §6.1).
+pub(super) fn x25519(private: &StaticSecret, public: &[u8; 32]) -> Result<Secret, WeakKey> {
+    let shared = private.diffie_hellman(&PublicKey::from(*public));
+    if shared.was_contributory() { Ok(Secret::new(shared.to_bytes())) } else { Err(WeakKey) }
 }
 
 /// Returns a name for `L` that does not reveal it: the first 8 bytes of SHA-256("tund link" ‖ L).
 pub fn fingerprint(secret: &[u8; 32]) -> [u8; 8] {
+    let hash = sha256(&[b"tund link", secret]);
+    std::array::from_fn(|i| hash[i])
+}
+
+/// Returns the hash of the concatenated parts.
+pub(super) fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     let mut hash = Sha256::new();
-    hash.update(b"tund link");
-    hash.update(secret);
-    let digest: [u8; 32] = hash.finalize().into();
-    let mut name = [0; 8];
-    name.copy_from_slice(&digest[..8]);
-    name
+    parts.iter().for_each(|part| hash.update(part));
+    hash.finalize().into()
 }
 
 /// Returns the default MAC address of a tap device: HKDF-Expand(L, "tund hardware address" ‖ end ‖ name), the same
@@ -129,6 +129,9 @@ pub enum End<'a> {
     Private(&'a [u8; 32]),
 }
 
+/// The labels of [`LinkKeys::outside`].
+const OUTSIDE: [&[u8]; 3] = [b"probe", b"mask", b"stream"];
+
 /// The keys that live as long as the link, expanded once from `L`. Like [`Private`], they share no 4 KiB page with
 /// anything else, so that they can be locked in memory on their own.
 #[repr(align(4096))]
@@ -143,24 +146,22 @@ impl LinkKeys {
     /// Expands `L`.
     pub fn new(secret: &[u8; 32]) -> Self {
         let expand = prk(secret);
-        let probe = Aes256::new((&*expand_32(&expand, &[b"probe"])).into());
-        let mask = Aes256::new((&*expand_32(&expand, &[b"mask"])).into());
-        let stream = Aes256::new((&*expand_32(&expand, &[b"stream"])).into());
+        let [probe, mask, stream] = OUTSIDE.map(|label| aes(&expand, label));
         Self { expand, probe, mask, stream }
     }
 
     /// The key for wrapping handshakes.
-    pub fn wrap(&self) -> Zeroizing<[u8; 32]> {
+    pub fn wrap(&self) -> Secret {
         expand_32(&self.expand, &[b"wrap"])
     }
 
     /// The key for the bridge guard's probes.
     pub fn loops(&self) -> ProbeKey {
-        ProbeKey(Aes256::new((&*expand_32(&self.expand, &[b"loop"])).into()))
+        ProbeKey(aes(&self.expand, b"loop"))
     }
 
     /// Noise's pre-shared key.
-    pub fn psk(&self) -> Zeroizing<[u8; 32]> {
+    pub fn psk(&self) -> Secret {
         expand_32(&self.expand, &[b"psk"])
     }
 
@@ -227,7 +228,7 @@ impl LinkKeys {
 
     /// Returns the keys used outside of bodies, for a key log: probe, mask and stream.
     pub fn outside(&self) -> [Secret; 3] {
-        [b"probe".as_slice(), b"mask", b"stream"].map(|label| expand_32(&self.expand, &[label]))
+        OUTSIDE.map(|label| expand_32(&self.expand, &[label]))
     }
 }
 
@@ -237,7 +238,7 @@ pub struct ProbeKey(Aes256);
 impl ProbeKey {
     /// Returns a key that no other process has, from random bytes.
     pub fn own(draw: &[u8; 16]) -> Self {
-        Self(Aes256::new((&*expand_32(&Hkdf::new(Some(b"tund loop"), draw), &[])).into()))
+        Self(aes(&Hkdf::new(Some(b"tund loop"), draw), b""))
     }
 
     /// AES-256(loop, block).
@@ -300,9 +301,8 @@ impl DirectionKey {
 
     /// Returns a MAC of `parts` under this key.
     pub fn mac(&self, parts: &[&[u8]]) -> [u8; 16] {
-        let mut mac = [0; 16];
-        mac.copy_from_slice(&expand_32(&prk(&self.0), parts)[..16]);
-        mac
+        let bytes = expand_32(&prk(&self.0), parts);
+        std::array::from_fn(|i| bytes[i])
     }
 }
 
@@ -318,14 +318,18 @@ fn prk(key: &[u8; 32]) -> Hkdf<Sha256> {
     Hkdf::from_prk(key).expect("32 bytes")
 }
 
+fn aes(key: &Hkdf<Sha256>, label: &[u8]) -> Aes256 {
+    Aes256::new((&*expand_32(key, &[label])).into())
+}
+
 fn encrypt(key: &Aes256, block: [u8; 16]) -> [u8; 16] {
     let mut block = block.into();
     key.encrypt_block(&mut block);
     block.into()
 }
 
-fn expand_32(key: &Hkdf<Sha256>, info: &[&[u8]]) -> Zeroizing<[u8; 32]> {
-    let mut out = Zeroizing::new([0; 32]);
+fn expand_32(key: &Hkdf<Sha256>, info: &[&[u8]]) -> Secret {
+    let mut out = Secret::new([0; 32]);
     #[allow(clippy::expect_used, reason = "HKDF-SHA256 refuses only more than 8160 bytes")]
     key.expand_multi_info(info, out.as_mut()).expect("32 bytes");
     out

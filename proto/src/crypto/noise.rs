@@ -6,13 +6,13 @@ use std::sync::Arc;
 use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
 use hkdf::Hkdf;
-use sha2::{Digest, Sha256};
+use sha2::Sha256;
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::Random;
 use super::aead::TAG;
-use super::keys::{Private, Secret, public_of};
+use super::keys::{Private, Secret, WeakKey, public_of, sha256, x25519};
 
 /// Length of a public key.
 const DH: usize = 32;
@@ -277,18 +277,8 @@ impl Symmetric {
     }
 }
 
-fn sha256(parts: &[&[u8]]) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    parts.iter().for_each(|part| hash.update(part));
-    hash.finalize().into()
-}
-
-fn dh(private: &StaticSecret, public: &[u8; DH]) -> Result<Zeroizing<[u8; 32]>, NoiseError> {
-    let shared = private.diffie_hellman(&PublicKey::from(*public));
-    if !shared.was_contributory() {
-        return Err(NoiseError::WeakKey);
-    }
-    Ok(Zeroizing::new(shared.to_bytes()))
+fn dh(private: &StaticSecret, public: &[u8; DH]) -> Result<Secret, NoiseError> {
+    x25519(private, public).map_err(|WeakKey| NoiseError::WeakKey)
 }
 
 #[cfg(test)]

@@ -98,7 +98,7 @@ fn a_key_with_a_number_that_is_not_below_the_modulus_is_refused() {
 fn what_holds_keys_erases_them() {
     fn erased<T: ZeroizeOnDrop>() {}
     erased::<Decapsulation>();
-    erased::<Shared>();
+    erased::<Secret>();
 }
 
 /// tund wipes it after each. A thread that overflows its stack ends the test.
