@@ -1,7 +1,6 @@
 //! The subset of CBOR that control messages use, strict in both directions (RFC 8949 §4.2.1).
 //!
-//! Unsigned integers, byte strings, text, arrays, and maps whose keys are unsigned integers in strictly ascending
-//! order,
+//! Unsigned integers, byte strings, text, arrays, and maps whose keys are unsigned integers in strictly ascending order,
 //! with every integer and length in its shortest form. All else is refused, even in skipped values: a message has one
 //! encoding.
 

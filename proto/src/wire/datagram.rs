@@ -54,15 +54,16 @@ impl Framing {
 
 /// The type of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Kind {
     /// One whole frame.
-    Frame,
+    Frame = 0,
     /// A part of the frame stream (§5).
-    Block,
+    Block = 1,
     /// A control message (§6).
-    Control,
+    Control = 2,
     /// Unused; dropped.
-    Reserved,
+    Reserved = 3,
 }
 
 /// The five bytes before the body; also the AEAD's associated data.
@@ -81,28 +82,20 @@ pub struct Header {
 impl Header {
     /// Parses a header; any five bytes are valid.
     pub fn parse(bytes: [u8; HEADER]) -> Self {
-        let kind = match bytes[0] >> 4 & 3 {
+        let [first, counter @ ..] = bytes;
+        let kind = match first >> 4 & 3 {
             0 => Kind::Frame,
             1 => Kind::Block,
             2 => Kind::Control,
             _ => Kind::Reserved,
         };
-        let counter = u32::from_be_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]);
-        Self { slot: bytes[0] >> 6, kind, lane: bytes[0] & 15, counter }
+        Self { slot: first >> 6, kind, lane: first & 15, counter: u32::from_be_bytes(counter) }
     }
 
     /// Encodes the header.
     pub fn emit(self) -> [u8; HEADER] {
-        let kind: u8 = match self.kind {
-            Kind::Frame => 0,
-            Kind::Block => 1,
-            Kind::Control => 2,
-            Kind::Reserved => 3,
-        };
-        let mut bytes = [0; HEADER];
-        bytes[0] = self.slot << 6 | kind << 4 | self.lane & 15;
-        bytes[1..].copy_from_slice(&self.counter.to_be_bytes());
-        bytes
+        let [a, b, c, d] = self.counter.to_be_bytes();
+        [self.slot << 6 | (self.kind as u8) << 4 | self.lane & 15, a, b, c, d]
     }
 }
 

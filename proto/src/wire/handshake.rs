@@ -7,6 +7,7 @@
 //! ```
 
 use super::Malformed;
+use super::control::MAX_LANES;
 use crate::crypto::suite::{Cipher, Exchange};
 
 const HEAD: usize = 1 + 8 + 8 + 16 + 2;
@@ -168,7 +169,7 @@ impl Offer {
     pub fn decode(payload: &[u8]) -> Result<Self, Malformed> {
         let mut rest = payload;
         let [slot, lanes, count] = take(&mut rest)?;
-        if slot > 3 || lanes == 0 || lanes > 16 || usize::from(count) > MAX_SUITES {
+        if slot > 3 || !(1..=MAX_LANES).contains(&lanes) || usize::from(count) > MAX_SUITES {
             return Err(Malformed::OutOfRange);
         }
         if rest.len() != usize::from(count) {
@@ -177,8 +178,8 @@ impl Offer {
         if rest.iter().enumerate().any(|(at, suite)| rest[..at].contains(suite)) {
             return Err(Malformed::OutOfRange);
         }
-        let known = [Cipher::ChaCha20Poly1305, Cipher::Aes256Gcm];
-        let suites = rest.iter().filter_map(|suite| known.into_iter().find(|known| *known as u8 == *suite));
+        let suites =
+            rest.iter().filter_map(|suite| Cipher::ALL.into_iter().find(|known| *known as u8 == *suite));
         Ok(Self { slot, lanes, suites: suites.collect() })
     }
 }

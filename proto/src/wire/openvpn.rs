@@ -34,8 +34,8 @@ impl PacketId {
     /// Parses the first eight bytes; returns the body too.
     pub fn parse(plain: &[u8]) -> Option<(Self, &[u8])> {
         let (id, body) = plain.split_first_chunk::<PACKET_ID>()?;
-        let word = |at: usize| u32::from_be_bytes([id[at], id[at + 1], id[at + 2], id[at + 3]]);
-        Some((Self { seq: word(0), time: word(4) }, body))
+        let id = u64::from_be_bytes(*id);
+        Some((Self { seq: (id >> 32) as u32, time: id as u32 }, body))
     }
 
     /// Encodes it.

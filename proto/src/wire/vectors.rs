@@ -1,7 +1,6 @@
 //! The test vectors of PROTOCOL.md, for tests that check the code against them.
 //!
-//! A vector is a fenced block whose info string is `vector NAME`. Each line is `KEY: HEX`; a line without a key
-//! continues
+//! A vector is a fenced block whose info string is `vector NAME`. Each line is `KEY: HEX`; a line without a key continues
 //! the one before; `#` begins a comment.
 
 const PROTOCOL: &str = include_str!("../../../PROTOCOL.md");

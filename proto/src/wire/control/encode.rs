@@ -23,8 +23,10 @@ pub fn encode(message: &Message, out: &mut Vec<u8>) {
         Message::Pong { n, received } => {
             writer.map(2).unsigned(0).unsigned((*n).into()).unsigned(1).unsigned(*received);
         }
-        Message::Path { challenge } | Message::PathReply { challenge } => {
-            writer.map(1).unsigned(0).bytes(challenge);
+        Message::Path { challenge: bytes }
+        | Message::PathReply { challenge: bytes }
+        | Message::Probed { probe: bytes } => {
+            writer.map(1).unsigned(0).bytes(bytes);
         }
         Message::Hello(hello) => encode_hello(hello, &mut writer),
         Message::Bye { reason } => {
@@ -37,9 +39,6 @@ pub fn encode(message: &Message, out: &mut Vec<u8>) {
                 bytes.extend(end.port().to_be_bytes());
                 writer.bytes(&bytes);
             }
-        }
-        Message::Probed { probe } => {
-            writer.map(1).unsigned(0).bytes(probe);
         }
         Message::Loop(Loop { state, origin, vlan, tunnelled }) => {
             let state = match state {
@@ -165,6 +164,5 @@ fn octets(address: IpAddr) -> Vec<u8> {
 
 /// Returns the longest prefix of `text` with at most `max` bytes.
 fn cut(text: &str, max: usize) -> &str {
-    let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
-    end.and_then(|end| text.get(..end)).unwrap_or_default()
+    &text[..text.floor_char_boundary(max)]
 }
