@@ -1,7 +1,6 @@
 //! Makes a [`Config`] of what a file says: defaults, bounds and dependencies between keys.
 //!
-//! Each part returns a value even after a mistake, so that one run finds all of them. After an error the caller
-//! discards
+//! Each part returns a value even after a mistake, so that one run finds all of them. After an error the caller discards
 //! the result.
 
 use std::net::{IpAddr, SocketAddr};

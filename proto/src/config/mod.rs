@@ -1,7 +1,6 @@
 //! The checked configuration of one link.
 //!
-//! `keys` declares every key and mirrors the file. `check` turns it into a [`Config`] and collects every
-//! [`diagnostic`].
+//! `keys` declares every key and mirrors the file. `check` turns it into a [`Config`] and collects every [`diagnostic`].
 //! Nothing here uses a file system, a network or a clock: `preflight` checks what depends on the host.
 
 mod check;

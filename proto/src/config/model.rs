@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::packet::layer::Mode;
 use crate::wire::proxy::Kind;
 
+pub use crate::wire::control::MAX_LANES;
 pub use key::{AnyCipher, Key, KeyMode, KeyPair, OpenVpn, SecretSource, Upgrade};
 
 /// A link's checked configuration: defaults filled in, cross-references valid.
@@ -432,9 +433,6 @@ pub enum Lanes {
     /// A fixed number, 1 to [`MAX_LANES`].
     Count(u8),
 }
-
-/// Most lanes of a link.
-pub const MAX_LANES: u8 = 16;
 
 /// Most lanes that [`Lanes::Auto`] uses.
 pub const MAX_LANES_UNASKED: u8 = 8;

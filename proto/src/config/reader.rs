@@ -61,15 +61,19 @@ impl<T> Field<T> {
         self.get().map(|at| &at.value)
     }
 
-    /// Maps the value. If `change` returns `None`, the field is invalid.
-    pub fn map<U>(self, change: impl FnOnce(T) -> Option<U>) -> Field<U> {
+    pub fn and_then<U>(self, next: impl FnOnce(At<T>) -> Field<U>) -> Field<U> {
         match self {
             Field::Absent => Field::Absent,
             Field::Wrong => Field::Wrong,
-            Field::Is(At { value, span }) => {
-                change(value).map_or(Field::Wrong, |value| Field::Is(At { value, span }))
-            }
+            Field::Is(at) => next(at),
         }
+    }
+
+    /// Maps the value. If `change` returns `None`, the field is invalid.
+    pub fn map<U>(self, change: impl FnOnce(T) -> Option<U>) -> Field<U> {
+        self.and_then(|At { value, span }| {
+            change(value).map_or(Field::Wrong, |value| Field::Is(At { value, span }))
+        })
     }
 
     pub fn is_absent(&self) -> bool {
@@ -108,18 +112,19 @@ impl<'d, 'o> Table<'d, 'o> {
 
     /// The same; errors also mention the alternative `else_`.
     pub fn choice_or<T: Clone>(&mut self, key: &str, else_: &str, choices: &[(&str, T)]) -> Field<T> {
-        let Field::Is(text) = self.string(key) else { return self.absent_or_wrong(key) };
-        if let Some((_, value)) = choices.iter().find(|(name, _)| *name == text.value) {
-            return Field::Is(At { value: value.clone(), span: text.span });
-        }
-        let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
-        let message = format!("{} cannot be {}", self.path(key), quote(&text.value));
-        let listed: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
-        let help = match suggest::nearest(&text.value, names.iter().copied()) {
-            Some(near) => format!("did you mean \"{near}\"?"),
-            None => format!("expected {else_}{}", listed.join(" or ")),
-        };
-        self.wrong(Code::UnknownValue, text.span, message, help)
+        self.string(key).and_then(|text| {
+            if let Some((_, value)) = choices.iter().find(|(name, _)| *name == text.value) {
+                return Field::Is(text.with(value.clone()));
+            }
+            let names = choices.iter().map(|(name, _)| *name);
+            let listed: Vec<String> = names.clone().map(|name| format!("\"{name}\"")).collect();
+            let message = format!("{} cannot be {}", self.path(key), quote(&text.value));
+            let help = match suggest::nearest(&text.value, names) {
+                Some(near) => format!("did you mean \"{near}\"?"),
+                None => format!("expected {else_}{}", listed.join(" or ")),
+            };
+            self.wrong(Code::UnknownValue, text.span, message, help)
+        })
     }
 
     /// Reads `true` or `false`.
@@ -129,49 +134,44 @@ impl<'d, 'o> Table<'d, 'o> {
 
     /// Reads an integer within `range`; `unit` may be empty.
     pub fn integer(&mut self, key: &str, range: RangeInclusive<i64>, unit: &str) -> Field<i64> {
-        let found = self.typed(key, NUMBER, whole_number);
-        let Field::Is(number) = found else { return self.absent_or_wrong(key) };
-        match number.value {
-            Some(value) if range.contains(&value) => Field::Is(At { value, span: number.span }),
-            Some(_) | None => {
-                let (low, high) = range.into_inner();
-                let message = format!("{} is out of range", self.path(key));
-                let of = if unit.is_empty() { "" } else { " of " };
-                self.wrong(
-                    Code::OutOfRange,
-                    number.span,
-                    message,
-                    format!("expected a number{of}{unit} from {low} to {high}"),
-                )
+        self.typed(key, NUMBER, whole_number).and_then(|number| {
+            if let Some(value) = number.value.filter(|value| range.contains(value)) {
+                return Field::Is(number.with(value));
             }
-        }
+            let (low, high) = range.into_inner();
+            let message = format!("{} is out of range", self.path(key));
+            let of = if unit.is_empty() { "" } else { " of " };
+            let help = format!("expected a number{of}{unit} from {low} to {high}");
+            self.wrong(Code::OutOfRange, number.span, message, help)
+        })
     }
 
     /// Reads a time such as "10s" within `range`.
     pub fn duration(&mut self, key: &str, range: RangeInclusive<Duration>) -> Field<Duration> {
-        let found = self.typed(key, TIME, |value| value.as_str().map(str::to_owned));
-        let Field::Is(text) = found else { return self.absent_or_wrong(key) };
-        let Some(value) = parse_duration(&text.value) else {
-            let message = format!("{} is not a valid time: {}", self.path(key), quote(&text.value));
-            let help = "write a number and ms, s, m or h, such as \"500ms\" or \"10s\"";
-            return self.wrong(Code::BadTime, text.span, message, help);
-        };
-        if range.contains(&value) {
-            return Field::Is(At { value, span: text.span });
-        }
-        let message = format!("{} is out of range", self.path(key));
-        let (low, high) = range.into_inner();
-        self.wrong(Code::OutOfRange, text.span, message, format!("expected a time from {low:?} to {high:?}"))
+        self.typed(key, TIME, DeValue::as_str).and_then(|text| {
+            let Some(value) = parse_duration(text.value) else {
+                let message = format!("{} is not a valid time: {}", self.path(key), quote(text.value));
+                let help = "write a number and ms, s, m or h, such as \"500ms\" or \"10s\"";
+                return self.wrong(Code::BadTime, text.span, message, help);
+            };
+            if range.contains(&value) {
+                return Field::Is(text.with(value));
+            }
+            let (low, high) = range.into_inner();
+            let message = format!("{} is out of range", self.path(key));
+            let help = format!("expected a time from {low:?} to {high:?}");
+            self.wrong(Code::OutOfRange, text.span, message, help)
+        })
     }
 
     /// Reads a string or a list of strings; with `ports`, also numbers. Valid elements are kept even if others are invalid.
     pub fn strings(&mut self, key: &str, ports: bool) -> Field<Vec<At<String>>> {
-        let one = |value: &'d DeValue<'d>| value.as_str().map(|text| (Some(text.to_owned()), &[][..]));
-        let several = |value: &'d DeValue<'d>| value.as_array().map(|array| (None, &**array));
-        let found = self
-            .typed(key, "text in quotes, or a list of them", |value| one(value).or_else(|| several(value)));
-        let Field::Is(At { value: (text, array), span }) = found else { return self.absent_or_wrong(key) };
-        let mut texts: Vec<_> = text.into_iter().map(|value| At { value, span: span.clone() }).collect();
+        let Some(value) = self.value(key) else { return Field::Absent };
+        let Some(array) = value.get_ref().as_array() else {
+            let text = self.typed(key, "text in quotes, or a list of them", DeValue::as_str);
+            return text.map(|text| Some(vec![At { value: text.to_owned(), span: value.span() }]));
+        };
+        let mut texts = Vec::new();
         for element in array {
             let port = whole_number(element.get_ref()).flatten().filter(|_| ports);
             let port = port.and_then(|port| u16::try_from(port).ok()).map(|port| port.to_string());
@@ -183,7 +183,11 @@ impl<'d, 'o> Table<'d, 'o> {
                 }
             }
         }
-        if texts.len() < array.len() { Field::Wrong } else { Field::Is(At { value: texts, span }) }
+        if texts.len() < array.len() {
+            Field::Wrong
+        } else {
+            Field::Is(At { value: texts, span: value.span() })
+        }
     }
 
     /// Returns the value of `key`, if any, for keys that accept several types.
@@ -206,12 +210,8 @@ impl<'d, 'o> Table<'d, 'o> {
         let Some(value) = self.value(name) else { return Vec::new() };
         let Some(array) = value.get_ref().as_array() else {
             let message = format!("{name} must be a list of tables, not {}", kind(value.get_ref()));
-            let _: Field<()> = self.wrong(
-                Code::WrongType,
-                value.span(),
-                message,
-                format!("write [[{name}]] in double brackets, once for each"),
-            );
+            let help = format!("write [[{name}]] in double brackets, once for each");
+            self.out.error(Code::WrongType, Some(value.span()), message, help);
             return Vec::new();
         };
         let help = format!("write [[{name}]] and its keys below it");
@@ -295,10 +295,6 @@ impl<'d, 'o> Table<'d, 'o> {
         let message = format!("{} must be {wanted}, not {}", self.path(key), kind(value.get_ref()));
         self.out.0.push(wrong_type(message, wanted, value));
         Field::Wrong
-    }
-
-    fn absent_or_wrong<T>(&self, key: &str) -> Field<T> {
-        if self.value(key).is_some() { Field::Wrong } else { Field::Absent }
     }
 }
 

@@ -35,36 +35,19 @@ pub fn render(file: &str, text: &str, d: &Diagnostic, color: bool) -> String {
 
 /// Returns line and column, from 1, of a byte offset in `text`. The column counts characters.
 pub fn position(text: &str, offset: usize) -> (usize, usize) {
-    let offset = floor(text, offset);
-    let before = text.get(..offset).unwrap_or(text);
-    let line_start = before.rfind('\n').map_or(0, |i| i + 1);
-    let column = before.get(line_start..).map_or(0, |line| line.chars().count());
-    (before.matches('\n').count() + 1, column + 1)
+    let before = &text[..text.floor_char_boundary(offset)];
+    let line = before.rsplit('\n').next().unwrap_or_default();
+    (before.matches('\n').count() + 1, line.chars().count() + 1)
 }
 
-/// Returns the line where `span` begins, its number from 1, and the place of `span` in it. Rendering is by line, as a
-/// file may have very many.
-fn line_of<'t>(text: &'t str, span: &Range<usize>) -> (usize, &'t str, Range<usize>) {
-    let place = first_line(text, span);
-    let (before, after) = text.split_at_checked(place.start).unwrap_or((text, ""));
+/// Returns the line where `span` begins, its number from 1, and the part of `span` in it, on character boundaries. Rendering
+/// is by line, as a file may have very many.
+pub(super) fn line_of<'t>(text: &'t str, span: &Range<usize>) -> (usize, &'t str, Range<usize>) {
+    let (before, after) = text.split_at(text.floor_char_boundary(span.start));
     let begin = before.rfind('\n').map_or(0, |i| i + 1);
-    let end = after.find('\n').map_or(text.len(), |i| place.start + i);
-    let line = text.get(begin..end).unwrap_or_default();
-    (before.matches('\n').count() + 1, line, place.start - begin..place.end - begin)
-}
-
-/// Clips `span` to its first line, on character boundaries.
-fn first_line(text: &str, span: &Range<usize>) -> Range<usize> {
-    let start = floor(text, span.start);
-    let end = floor(text, span.end.max(start));
-    let marked = text.get(start..end).unwrap_or_default();
-    let length = marked.find('\n').unwrap_or(marked.len());
-    start..start + length
-}
-
-/// Returns the character boundary at or before `offset`.
-fn floor(text: &str, offset: usize) -> usize {
-    (0..=offset.min(text.len())).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0)
+    let end = after.find('\n').map_or(text.len(), |i| before.len() + i);
+    let marked = before.len()..text.floor_char_boundary(span.end).clamp(before.len(), end);
+    (before.matches('\n').count() + 1, &text[begin..end], marked.start - begin..marked.end - begin)
 }
 
 #[cfg(test)]

@@ -144,14 +144,9 @@ pub(super) struct Ports(pub Vec<At<String>>);
 impl Read for Ports {
     fn read(table: &mut Table<'_, '_>, key: &str, _: &Shape) -> Field<Self> {
         match table.value(key).map(toml::Spanned::get_ref) {
-            Some(toml::de::DeValue::Integer(_)) => match table.integer(key, 0..=u16::MAX.into(), "") {
-                Field::Is(At { value, span }) => {
-                    let port = At { value: value.to_string(), span: span.clone() };
-                    Field::Is(At { value: Self(vec![port]), span })
-                }
-                Field::Absent => Field::Absent,
-                Field::Wrong => Field::Wrong,
-            },
+            Some(toml::de::DeValue::Integer(_)) => table
+                .integer(key, 0..=u16::MAX.into(), "")
+                .and_then(|port| Field::Is(port.with(Self(vec![port.with(port.value.to_string())])))),
             Some(_) | None => table.strings(key, true).map(|texts| Some(Self(texts))),
         }
     }

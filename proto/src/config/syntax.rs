@@ -2,16 +2,15 @@
 
 use super::code::Code;
 use super::diagnostic::{Diagnostic, quote};
+use super::render::line_of;
 
 /// Converts a TOML syntax error in `text` to a diagnostic, with a remedy for common causes.
 pub(super) fn syntax_error(text: &str, error: &toml::de::Error) -> Diagnostic {
     let message = error.message().trim_end_matches('.').replace('\n', ", ");
     let found = Diagnostic::error(Code::Syntax, error.span(), message);
     let Some(span) = error.span() else { return found };
-    let before = text.get(..span.start).unwrap_or_default();
-    let line_start = before.rfind('\n').map_or(0, |i| i + 1);
-    let line = text.get(line_start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
-    match remedy(&found.message, line, span.start - line_start) {
+    let (_, line, place) = line_of(text, &span);
+    match remedy(&found.message, line, place.start) {
         Some(help) => found.help(help),
         None => found,
     }
