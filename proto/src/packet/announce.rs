@@ -3,8 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::checksum::checksum;
-use super::ip::ICMPV6;
+use super::ip::icmpv6;
 
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 /// Neighbour advertisement flags: the sender is a router; the entry overrides a cached one.
@@ -30,20 +29,15 @@ fn arp(mac: [u8; 6], address: Ipv4Addr) -> Vec<u8> {
 
 fn advertisement(mac: [u8; 6], address: Ipv6Addr, router: bool) -> Vec<u8> {
     let flags = OVERRIDE | if router { ROUTER } else { 0 };
-    let source = address.octets();
     // Type and code, checksum, flags, target; the option is the target's link-layer address.
-    let mut icmp = [&[136, 0, 0, 0, flags, 0, 0, 0][..], &source, &[2, 1], &mac].concat();
-    let length = (icmp.len() as u16).to_be_bytes();
-    let destination = ALL_NODES.octets();
-    let pseudo = [&source[..], &destination, &[0, 0], &length, &[0, 0, 0, ICMPV6]].concat();
-    let sum = checksum(&[&pseudo, &icmp]);
-    icmp[2..4].copy_from_slice(&sum.to_be_bytes());
+    let message = [&[136, 0, 0, 0, flags, 0, 0, 0][..], &address.octets(), &[2, 1], &mac].concat();
     let ethernet = [&[0x33, 0x33, 0, 0, 0, 1][..], &mac, &[0x86, 0xdd]].concat();
-    [&ethernet[..], &[0x60, 0, 0, 0], &length, &[ICMPV6, 255], &source, &destination, &icmp].concat()
+    [ethernet, icmpv6(address, ALL_NODES, 255, message)].concat()
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::checksum::checksum;
     use super::*;
 
     const MAC: [u8; 6] = [0xfe, 1, 2, 3, 4, 5];

@@ -2,7 +2,7 @@
 //! need no path MTU discovery.
 
 use super::checksum::adjusted;
-use super::ip::{self, IPV4_HEADER, IPV6_HEADER, TCP, TCP_HEADER};
+use super::ip::{self, IPV4_HEADER, IPV6_HEADER, TCP, TCP_CHECKSUM, TCP_HEADER};
 
 const SYN: u8 = 2;
 /// Option kinds: end of options, no operation, maximum segment size.
@@ -33,11 +33,12 @@ pub fn clamp(packet: &mut [u8], mtu: usize) -> bool {
         return false;
     }
     packet[at..at + 2].copy_from_slice(&most.to_be_bytes());
-    let sum = u16::from_be_bytes([packet[tcp.at + 16], packet[tcp.at + 17]]);
+    let place = tcp.at + TCP_CHECKSUM;
+    let sum = u16::from_be_bytes([packet[place], packet[place + 1]]);
     // Checksum words are aligned to the header's start, but an option may have an odd offset.
     let odd = (at - tcp.at) % 2 == 1;
     let (old, new) = if odd { (announced.swap_bytes(), most.swap_bytes()) } else { (announced, most) };
-    packet[tcp.at + 16..tcp.at + 18].copy_from_slice(&adjusted(sum, old, new).to_be_bytes());
+    packet[place..place + 2].copy_from_slice(&adjusted(sum, old, new).to_be_bytes());
     true
 }
 

@@ -1,12 +1,10 @@
 //! Hashes a frame's flow to a small number: always the same for frames of one flow, most often different for two flows.
 
 use super::ip::{IPV4_HEADER, IPV6_HEADER, TCP, UDP};
-use super::layer::Layer;
+use super::layer::{ADDRESSES, Layer};
 
 /// Number of flow numbers.
 pub const FLOWS: usize = 256;
-/// Length of both Ethernet addresses.
-const ADDRESSES: usize = 12;
 
 /// The flow of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -44,8 +42,8 @@ type Fields<'a> = (&'a [u8], u8, [u8; 4]);
 
 fn v4(packet: &[u8]) -> Option<Fields<'_>> {
     let (header, _) = packet.split_first_chunk::<IPV4_HEADER>()?;
-    let (more, offset) = (header[6] & 0x20, u16::from_be_bytes([header[6] & 0x1f, header[7]]));
-    let whole = more == 0 && offset == 0;
+    // Neither an offset nor more fragments.
+    let whole = (header[6] & 0x3f, header[7]) == (0, 0);
     let ports = ports(packet, header[9], usize::from(header[0] & 15) * 4).filter(|_| whole);
     Some((packet.get(12..20)?, header[9], ports.unwrap_or_default()))
 }

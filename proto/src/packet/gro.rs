@@ -2,9 +2,13 @@
 //! (net/ipv4/tcp_offload.c, udp_offload.c), frames are joined only if segmentation would restore them.
 
 use super::checksum::{fold, sum};
-use super::ip::{self, IPV4_HEADER, IPV6_HEADER, TCP, TCP_HEADER, UDP, UDP_HEADER};
+use super::ip::{
+    self, IPV4_HEADER, IPV6_HEADER, TCP, TCP_CHECKSUM, TCP_HEADER, UDP, UDP_CHECKSUM, UDP_HEADER,
+    write_length,
+};
 use super::layer::Layer;
 use super::virtio::{Kind, Virtio};
+use super::word;
 
 /// Flows that can be coalesced at the same time.
 const FLOWS: usize = 8;
@@ -195,17 +199,10 @@ impl Slot {
         }
         let Shape { network, transport, headers, v4, tcp, .. } = self.shape;
         let length = self.frame.len() - network;
-        let place = transport + if tcp { 16 } else { 6 };
+        let place = transport + if tcp { TCP_CHECKSUM } else { UDP_CHECKSUM };
         let pseudo = self.shape.pseudo_header(&self.frame, self.frame.len() - transport);
         let frame = &mut self.frame;
-        if v4 {
-            frame[network + 2..network + 4].copy_from_slice(&(length as u16).to_be_bytes());
-            frame[network + 10..network + 12].fill(0);
-            let value = !fold(sum(&frame[network..transport]));
-            frame[network + 10..network + 12].copy_from_slice(&value.to_be_bytes());
-        } else {
-            frame[network + 4..network + 6].copy_from_slice(&((length - IPV6_HEADER) as u16).to_be_bytes());
-        }
+        write_length(&mut frame[network..transport], v4, length);
         if tcp {
             frame[transport + 13] = self.flags;
         } else {
@@ -229,12 +226,11 @@ impl Shape {
         const MORE_OR_LATER: u16 = 0x3fff;
         let network = layer.network(frame)?;
         let packet = &frame[network..];
-        let number = |at: usize| Some(u16::from_be_bytes([*packet.get(at)?, *packet.get(at + 1)?]));
         let v4 = packet[0] >> 4 == 4;
         let (header, protocol, length) = match v4 {
-            true if packet[0] != 0x45 || number(6)? & MORE_OR_LATER != 0 => return None,
-            true => (IPV4_HEADER, *packet.get(9)?, usize::from(number(2)?)),
-            false => (IPV6_HEADER, *packet.get(6)?, IPV6_HEADER + usize::from(number(4)?)),
+            true if packet[0] != 0x45 || word(packet, 6)? & MORE_OR_LATER != 0 => return None,
+            true => (IPV4_HEADER, *packet.get(9)?, usize::from(word(packet, 2)?)),
+            false => (IPV6_HEADER, *packet.get(6)?, IPV6_HEADER + usize::from(word(packet, 4)?)),
         };
         let tcp = match protocol {
             TCP => true,
@@ -247,7 +243,7 @@ impl Shape {
             false => (transport + UDP_HEADER, transport + UDP_HEADER),
         };
         let end = network + length;
-        let exact = tcp || usize::from(number(header + 4)?) == length - header.min(length);
+        let exact = tcp || usize::from(word(packet, header + 4)?) == length - header.min(length);
         let sound = headers >= least && headers <= end && end <= frame.len() && exact;
         // Only padding to Ethernet's minimum length may follow the packet.
         let padded = end == frame.len() || layer == Layer::Ethernet && frame.len() <= 64;
@@ -291,10 +287,10 @@ impl Shape {
     fn may_continue(&self, frame: &[u8]) -> bool {
         match self.tcp {
             true => {
-                let checksum = self.transport + 16;
+                let checksum = self.transport + TCP_CHECKSUM;
                 self.flags(frame) & !PSH == ACK && frame[checksum..checksum + 2] != [0xff, 0xff]
             }
-            false => frame[self.transport + 6..self.transport + 8] != [0, 0],
+            false => frame[self.transport + UDP_CHECKSUM..self.transport + UDP_HEADER] != [0, 0],
         }
     }
 

@@ -2,13 +2,12 @@
 //! partial, as net/ipv4/tcp_offload.c and udp_offload.c do.
 
 use super::checksum::{fold, sum};
-use super::ip::{IPV4_HEADER, IPV6_HEADER, TCP, TCP_HEADER, UDP, UDP_HEADER};
+use super::ip::{
+    IPV4_HEADER, IPV6_HEADER, TCP, TCP_CHECKSUM, TCP_HEADER, UDP, UDP_CHECKSUM, UDP_HEADER, write_length,
+};
 use super::layer::Layer;
 use super::virtio::{Kind, Virtio};
 
-/// Offset of the checksum in each transport header.
-const TCP_CHECKSUM: usize = 16;
-const UDP_CHECKSUM: usize = 6;
 const FIN: u8 = 0x01;
 const PSH: u8 = 0x08;
 const CWR: u8 = 0x80;
@@ -133,14 +132,9 @@ impl Plan {
         let length = headers.len() - self.network + payload;
         let network = &mut headers[self.network..self.transport];
         if self.v4 {
-            network[2..4].copy_from_slice(&(length as u16).to_be_bytes());
             network[4..6].copy_from_slice(&first.identification.wrapping_add(number as u16).to_be_bytes());
-            network[10..12].fill(0);
-            let value = !fold(sum(network));
-            network[10..12].copy_from_slice(&value.to_be_bytes());
-        } else {
-            network[4..6].copy_from_slice(&((length - IPV6_HEADER) as u16).to_be_bytes());
         }
+        write_length(network, self.v4, length);
     }
 
     /// Checksum offset in the transport header.

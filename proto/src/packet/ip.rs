@@ -1,6 +1,9 @@
 //! IP headers: RFC 791, RFC 8200.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
+
+use super::checksum::{checksum, fold, sum};
+use super::word;
 
 /// Protocol number of ICMP.
 pub const ICMP: u8 = 1;
@@ -19,6 +22,10 @@ pub const IPV6_HEADER: usize = 40;
 pub const TCP_HEADER: usize = 20;
 /// Length of a UDP header, in bytes (RFC 768).
 pub const UDP_HEADER: usize = 8;
+/// Offset of the checksum in a TCP header.
+pub const TCP_CHECKSUM: usize = 16;
+/// Offset of the checksum in a UDP header.
+pub const UDP_CHECKSUM: usize = 6;
 /// Most extension headers that are skipped; no real packet has more.
 const MOST_EXTENSIONS: usize = 8;
 
@@ -34,18 +41,17 @@ pub struct Transport {
 /// Source and destination; `None`: no IP packet.
 pub fn addresses(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
     match packet.first()? >> 4 {
-        4 => {
-            let source: [u8; 4] = packet.get(12..16)?.try_into().ok()?;
-            let destination: [u8; 4] = packet.get(16..20)?.try_into().ok()?;
-            Some((Ipv4Addr::from(source).into(), Ipv4Addr::from(destination).into()))
-        }
-        6 => {
-            let source: [u8; 16] = packet.get(8..24)?.try_into().ok()?;
-            let destination: [u8; 16] = packet.get(24..40)?.try_into().ok()?;
-            Some((Ipv6Addr::from(source).into(), Ipv6Addr::from(destination).into()))
-        }
+        4 => Some((address::<4>(packet, 12)?, address::<4>(packet, 16)?)),
+        6 => Some((address::<16>(packet, 8)?, address::<16>(packet, 24)?)),
         _ => None,
     }
+}
+
+fn address<const N: usize>(packet: &[u8], at: usize) -> Option<IpAddr>
+where
+    IpAddr: From<[u8; N]>,
+{
+    packet.get(at..)?.first_chunk().copied().map(IpAddr::from)
 }
 
 /// Finds the transport header. `None`: a later fragment, or not an IP packet.
@@ -53,7 +59,7 @@ pub fn transport(packet: &[u8]) -> Option<Transport> {
     match packet.first()? >> 4 {
         4 => {
             let at = usize::from(packet[0] & 15) * 4;
-            let fragment = u16::from_be_bytes([*packet.get(6)?, *packet.get(7)?]) & 0x1fff;
+            let fragment = word(packet, 6)? & 0x1fff;
             let protocol = *packet.get(9)?;
             (at >= IPV4_HEADER && fragment == 0).then_some(Transport { protocol, at })
         }
@@ -69,13 +75,8 @@ fn behind_extensions(packet: &[u8]) -> Option<Transport> {
             // Hop-by-hop options, routing, destination options: in units of eight bytes after the first.
             0 | 43 | 60 => usize::from(*packet.get(at + 1)?) * 8 + 8,
             // Fragment: the offset is the upper 13 bits.
-            44 => {
-                let offset = u16::from_be_bytes([*packet.get(at + 2)?, *packet.get(at + 3)?]) >> 3;
-                if offset != 0 {
-                    return None;
-                }
-                8
-            }
+            44 if word(packet, at + 2)? >> 3 != 0 => return None,
+            44 => 8,
             // Authentication (RFC 4302): in units of four bytes after the first two.
             51 => usize::from(*packet.get(at + 1)?) * 4 + 8,
             _ => return Some(Transport { protocol, at }),
@@ -84,6 +85,28 @@ fn behind_extensions(packet: &[u8]) -> Option<Transport> {
         at += length;
     }
     None
+}
+
+/// Writes the length of a packet into `header`, which reaches up to the transport header, and IPv4's checksum of it.
+pub fn write_length(header: &mut [u8], v4: bool, length: usize) {
+    if v4 {
+        header[2..4].copy_from_slice(&(length as u16).to_be_bytes());
+        header[10..12].fill(0);
+        let sum = !fold(sum(header));
+        header[10..12].copy_from_slice(&sum.to_be_bytes());
+    } else {
+        header[4..6].copy_from_slice(&((length - IPV6_HEADER) as u16).to_be_bytes());
+    }
+}
+
+/// Builds an ICMPv6 packet and fills in the checksum of its message (RFC 4443 §2.3).
+pub fn icmpv6(from: Ipv6Addr, to: Ipv6Addr, hop_limit: u8, mut message: Vec<u8>) -> Vec<u8> {
+    let length = (message.len() as u16).to_be_bytes();
+    let addresses = [from.octets(), to.octets()].concat();
+    let pseudo = [&addresses[..], &[0, 0], &length, &[0, 0, 0, ICMPV6]].concat();
+    let sum = checksum(&[&pseudo, &message]);
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    [&[0x60, 0, 0, 0][..], &length, &[ICMPV6, hop_limit], &addresses, &message].concat()
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::word;
+
 /// What the device carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
@@ -35,7 +37,7 @@ pub enum Layer {
 /// and the kernel, which cuts it up again, takes only these two EtherTypes for tags (`eth_type_vlan` of include/linux/if_vlan.h).
 const MOST_TAGS: usize = 2;
 /// Length of both Ethernet addresses.
-const ADDRESSES: usize = 12;
+pub(super) const ADDRESSES: usize = 12;
 
 impl Layer {
     /// Returns the offset of the IP header; `None`: no IP packet.
@@ -51,7 +53,7 @@ impl Layer {
 fn behind_ethernet(frame: &[u8]) -> Option<usize> {
     let mut at = ADDRESSES;
     for _ in 0..=MOST_TAGS {
-        let kind = u16::from_be_bytes([*frame.get(at)?, *frame.get(at + 1)?]);
+        let kind = word(frame, at)?;
         match kind {
             0x8100 | 0x88a8 => at += 4,
             0x0800 | 0x86dd => {

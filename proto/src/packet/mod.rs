@@ -11,3 +11,8 @@ pub mod layer;
 pub mod too_big;
 pub mod traffic_class;
 pub mod virtio;
+
+/// Returns the 16-bit word at an offset.
+fn word(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..)?.first_chunk().copied().map(u16::from_be_bytes)
+}

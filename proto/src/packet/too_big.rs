@@ -1,10 +1,10 @@
 //! Replies to packets too long for the tunnel: ICMP "fragmentation needed" (RFC 792, RFC 1191) and ICMPv6 "packet too
 //! big" (RFC 4443).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::checksum::checksum;
-use super::ip::{self, ICMP, ICMPV6, IPV4_HEADER, IPV6_HEADER};
+use super::ip::{self, ICMP, ICMPV6, IPV4_HEADER, IPV6_HEADER, icmpv6};
 
 /// An IPv4 reply quotes as much as fits in 576 bytes (RFC 1812 §4.3.2.3).
 const QUOTE_V4: usize = 576 - IPV4_HEADER - 8;
@@ -20,28 +20,26 @@ pub fn answer(packet: &[u8], mtu: u32, from: Option<IpAddr>, out: &mut Vec<u8>) 
     if !is_host(source) || !is_host(destination) || is_error(packet) {
         return false;
     }
-    match (source, destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            let from = match from {
-                Some(IpAddr::V4(from)) => from,
-                _ => destination,
-            };
-            // A router would fragment packets without DF.
-            let asks = packet.get(6).is_some_and(|flags| flags & DONT_FRAGMENT != 0);
-            asks && ip::transport(packet).is_some() && answer_v4(packet, mtu, from, source, out)
+    let from = from.filter(|from| from.is_ipv4() == source.is_ipv4()).unwrap_or(destination);
+    match (from, source) {
+        (IpAddr::V4(_), _) if !asks(packet) => return false,
+        (IpAddr::V4(from), IpAddr::V4(source)) => answer_v4(packet, mtu, from, source, out),
+        (IpAddr::V6(from), IpAddr::V6(source)) => {
+            let quote = packet.get(..QUOTE_V6).unwrap_or(packet);
+            let message = [&[2, 0, 0, 0][..], &mtu.to_be_bytes(), quote].concat();
+            out.extend(icmpv6(from, source, 64, message));
         }
-        (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            let from = match from {
-                Some(IpAddr::V6(from)) => from,
-                _ => destination,
-            };
-            answer_v6(packet, mtu, from, source, out)
-        }
-        _ => false,
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return false,
     }
+    true
 }
 
-fn answer_v4(packet: &[u8], mtu: u32, from: Ipv4Addr, to: Ipv4Addr, out: &mut Vec<u8>) -> bool {
+/// Whether an IPv4 packet is the first or only fragment, with DF: without it a router would fragment the packet.
+fn asks(packet: &[u8]) -> bool {
+    packet.get(6).is_some_and(|flags| flags & DONT_FRAGMENT != 0) && ip::transport(packet).is_some()
+}
+
+fn answer_v4(packet: &[u8], mtu: u32, from: Ipv4Addr, to: Ipv4Addr, out: &mut Vec<u8>) {
     let quote = packet.get(..QUOTE_V4).unwrap_or(packet);
     let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
     let length = (IPV4_HEADER + 8 + quote.len()) as u16;
@@ -59,26 +57,6 @@ fn answer_v4(packet: &[u8], mtu: u32, from: Ipv4Addr, to: Ipv4Addr, out: &mut Ve
     icmp[2..4].copy_from_slice(&sum.to_be_bytes());
     out.extend(icmp);
     out.extend(quote);
-    true
-}
-
-fn answer_v6(packet: &[u8], mtu: u32, from: Ipv6Addr, to: Ipv6Addr, out: &mut Vec<u8>) -> bool {
-    let quote = packet.get(..QUOTE_V6).unwrap_or(packet);
-    let length = (8 + quote.len()) as u16;
-    out.extend([0x60, 0, 0, 0]);
-    out.extend(length.to_be_bytes());
-    out.extend([ICMPV6, 64]);
-    out.extend(from.octets());
-    out.extend(to.octets());
-    let mut icmp = [2, 0, 0, 0, 0, 0, 0, 0];
-    icmp[4..].copy_from_slice(&mtu.to_be_bytes());
-    let pseudo =
-        [&from.octets()[..], &to.octets()[..], &[0, 0], &length.to_be_bytes(), &[0, 0, 0, ICMPV6]].concat();
-    let sum = checksum(&[&pseudo, &icmp, quote]);
-    icmp[2..4].copy_from_slice(&sum.to_be_bytes());
-    out.extend(icmp);
-    out.extend(quote);
-    true
 }
 
 fn is_host(address: IpAddr) -> bool {
