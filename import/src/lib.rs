@@ -116,11 +116,16 @@ pub fn parse_key(text: &str) -> Result<Zeroizing<[u8; KEY]>, OldKeyError> {
     if whole { Ok(key) } else { Err(OldKeyError::Damaged) }
 }
 
-/// Quotes `text` for display on one line: control characters escaped, at most 60 characters.
+/// Quotes `text` for display on one line.
 fn quote(text: &str) -> String {
+    format!("\"{}\"", one_line(text))
+}
+
+/// Makes one line of `text`: control characters and quotes escaped, at most 60 characters.
+fn one_line(text: &str) -> String {
     const LONGEST: usize = 60;
     let shown: String = text.chars().take(LONGEST).flat_map(char::escape_debug).collect();
-    format!("\"{shown}{}\"", if text.chars().nth(LONGEST).is_some() { "…" } else { "" })
+    if text.chars().nth(LONGEST).is_some() { shown + "…" } else { shown }
 }
 
 #[cfg(test)]
@@ -164,6 +169,19 @@ mod tests {
         }
         let toml = imported(&format!("ping {most}\n")).toml("k");
         assert!(toml.contains(&format!("timeout = \"{most}s\"")), "{toml}");
+    }
+
+    #[test]
+    fn what_is_left_out_is_shown_with_its_quotes() {
+        let left_out = imported("setenv a '\"b\"'\n").left_out;
+        assert!(left_out[0].starts_with(r#"line 5: setenv a \"b\": "#), "{left_out:?}");
+    }
+
+    #[test]
+    fn a_script_without_a_program_is_left_out_with_a_reason() {
+        let nothing = imported("script-security 2\nup ''\n");
+        assert!(!nothing.toml("k").contains("up ="), "{}", nothing.toml("k"));
+        assert!(nothing.left_out[0].starts_with("line 6: up : "), "{:?}", nothing.left_out);
     }
 
     #[test]

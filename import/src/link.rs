@@ -6,7 +6,7 @@ use crate::network::{Gateway, Route, route, route_ipv6, with_netmask};
 use crate::openvpn::{OpenVpn, Refusal, Taken};
 use crate::reasons::{TLS, reason};
 use crate::words::{Directive, split};
-use crate::{Imported, OldKey, Problem, Wire, quote};
+use crate::{Imported, OldKey, Problem, Wire, one_line, quote};
 
 /// OpenVPN's default port.
 pub(super) const PORT: &str = "1194";
@@ -29,7 +29,8 @@ pub(super) struct Link {
     pub mark: Option<i64>,
     dev: Option<String>,
     dev_type: Option<String>,
-    pub ifconfig: Option<(String, String)>,
+    /// Own address, and the peer's or on tap the netmask.
+    pub ifconfig: Option<(String, Option<String>)>,
     pub ifconfig_ipv6: Option<(String, Option<String>)>,
     pub noexec: bool,
     pub mtu: Option<i64>,
@@ -85,19 +86,13 @@ impl Link {
             ) => self.outer(directive, words),
             ("dev", [name]) => set(&mut self.dev, name),
             ("dev-type", [kind]) => set(&mut self.dev_type, kind),
-            ("ifconfig", [own, other]) => {
-                self.ifconfig = Some(((*own).to_owned(), (*other).to_owned()));
-                true
-            }
-            ("ifconfig-ipv6", [own, rest @ ..]) => {
-                self.ifconfig_ipv6 = Some(((*own).to_owned(), rest.first().map(|&peer| peer.to_owned())));
-                true
-            }
+            ("ifconfig", [own, other]) => pair(&mut self.ifconfig, own, Some(other)),
+            ("ifconfig-ipv6", [own, rest @ ..]) => pair(&mut self.ifconfig_ipv6, own, rest.first()),
             ("ifconfig-noexec", []) => flag(&mut self.noexec),
             ("tun-mtu", [mtu, ..]) => self.mtu(directive, mtu),
             ("lladdr", [mac]) => set(&mut self.mac, mac),
             ("txqueuelen", [length]) => number(&mut self.txqueuelen, length),
-            ("route", words) => self.route(directive, words),
+            ("route", words) => self.keep(directive, route(words, &self.remotes)),
             ("route-ipv6", words) => self.keep(directive, route_ipv6(words)),
             ("route-gateway", [gateway]) => set(&mut self.route_gateway, gateway),
             ("redirect-gateway", flags) => self.redirect(directive, flags),
@@ -156,7 +151,9 @@ impl Link {
         match (script, name, words) {
             (Some(script), _, [command]) => {
                 // The command has its own level of quotes and escapes.
-                let Ok(command) = split(command) else { return false };
+                let Some(command) = split(command).ok().filter(|words| !words.is_empty()) else {
+                    return false;
+                };
                 // As in OpenVPN, the last one counts.
                 self.scripts.retain(|(other, _)| *other != script);
                 self.scripts.push((script, command));
@@ -211,10 +208,6 @@ impl Link {
         true
     }
 
-    fn route(&mut self, directive: &Directive, words: &[&str]) -> bool {
-        self.keep(directive, route(words, &self.remotes))
-    }
-
     /// Flags about the path around the tunnel need nothing: tund always does that.
     fn redirect(&mut self, directive: &Directive, flags: &[&str]) -> bool {
         self.full_tunnel = true;
@@ -249,14 +242,8 @@ impl Link {
     }
 
     fn report(&mut self, directive: &Directive, why: &str) {
-        let mut shown = directive.name.clone();
-        for argument in &directive.arguments {
-            shown.push(' ');
-            shown.push_str(argument);
-        }
-        let shown = quote(&shown);
-        let shown = shown.trim_matches('"');
-        self.left_out.push(format!("line {}: {shown}: {why}", directive.line));
+        let words = [std::slice::from_ref(&directive.name), &directive.arguments].concat().join(" ");
+        self.left_out.push(format!("line {}: {}: {why}", directive.line, one_line(&words)));
     }
 
     /// Whether the device is a tap.
@@ -278,11 +265,11 @@ impl Link {
         if self.dev.is_none() && self.dev_type.is_none() {
             self.errors.push(Problem::new(None, "there is no `dev`", "name tun or tap"));
         }
-        if let Some((own, other)) = self.ifconfig.clone()
+        if let Some((own, Some(other))) = self.ifconfig.clone()
             && (self.is_tap() || other.starts_with("255."))
         {
             match with_netmask(&own, &other) {
-                Some(net) => self.ifconfig = Some((net.to_string(), String::new())),
+                Some(net) => self.ifconfig = Some((net.to_string(), None)),
                 None => {
                     let (own, other) = (quote(&own), quote(&other));
                     self.left_out.push(format!("ifconfig {own} {other}: not an address and netmask"));
@@ -298,23 +285,17 @@ impl Link {
             Ok(note) => self.left_out.splice(0..0, note).for_each(drop),
             Err(refusal) => self.errors.push(problem(None, refusal)),
         }
-        let errors = std::mem::take(&mut self.errors);
-        match self.secret.take() {
-            Some(key) if errors.is_empty() => {
-                let left_out = std::mem::take(&mut self.left_out);
-                Ok(Imported { link: self, key, left_out })
-            }
-            Some(_) | None => Err(errors),
-        }
+        let Some(key) = self.secret.take().filter(|_| self.errors.is_empty()) else {
+            return Err(self.errors);
+        };
+        let left_out = std::mem::take(&mut self.left_out);
+        Ok(Imported { link: self, key, left_out })
     }
 
     /// Where a route leads.
     pub fn via(&self, route: &Route) -> Option<String> {
         match &route.gateway {
-            Some(Gateway::Vpn) | None if self.route_gateway.is_some() && route.is_ipv4() => {
-                self.route_gateway.clone()
-            }
-            Some(Gateway::Vpn) | None => None,
+            None => self.route_gateway.clone().filter(|_| route.to.addr().is_ipv4()),
             Some(Gateway::Net) => Some("net_gateway".to_owned()),
             Some(Gateway::Address(address)) => Some(address.to_string()),
         }
@@ -330,17 +311,16 @@ fn set(field: &mut Option<String>, value: &str) -> bool {
     true
 }
 
+fn pair(field: &mut Option<(String, Option<String>)>, own: &str, other: Option<&&str>) -> bool {
+    *field = Some((own.to_owned(), other.map(|&other| other.to_owned())));
+    true
+}
+
 fn flag(field: &mut bool) -> bool {
     *field = true;
     true
 }
 
 fn number(field: &mut Option<i64>, value: &str) -> bool {
-    match value.parse() {
-        Ok(value) => {
-            *field = Some(value);
-            true
-        }
-        Err(_) => false,
-    }
+    value.parse().map(|value| *field = Some(value)).is_ok()
 }

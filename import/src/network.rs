@@ -4,10 +4,9 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// The gateway of a route, if it names one.
+/// The gateway of a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Gateway {
-    Vpn,
     Net,
     Address(IpAddr),
 }
@@ -16,14 +15,9 @@ pub(super) enum Gateway {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Route {
     pub to: IpNet,
+    /// `None`: the peer.
     pub gateway: Option<Gateway>,
     pub metric: Option<i64>,
-}
-
-impl Route {
-    pub fn is_ipv4(&self) -> bool {
-        self.to.addr().is_ipv4()
-    }
 }
 
 const NAMES: &str = "its network is a name: look it up and add a [[route]] for its address";
@@ -55,8 +49,7 @@ pub(super) fn route_ipv6(words: &[&str]) -> Result<Route, &'static str> {
 
 fn gateway(word: Option<&str>) -> Result<Option<Gateway>, &'static str> {
     match word {
-        None => Ok(None),
-        Some("vpn_gateway") => Ok(Some(Gateway::Vpn)),
+        None | Some("vpn_gateway") => Ok(None),
         Some("net_gateway" | "net_gateway_ipv6") => Ok(Some(Gateway::Net)),
         Some(address) => address.parse().map(|address| Some(Gateway::Address(address))).map_err(|_| GATEWAY),
     }

@@ -144,7 +144,7 @@ impl OpenVpn {
         }
         out.text("auth", self.digest.unwrap_or(DIGESTS[0]));
         out.table("openvpn", |out| {
-            self.framing.into_iter().for_each(|framing| out.text("framing", framing));
+            out.text("framing", self.framing);
             out.number("fragment", self.fragment);
         });
     }

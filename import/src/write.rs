@@ -1,7 +1,5 @@
 //! The link as TOML.
 
-use std::fmt::Write;
-
 use crate::link::{Link, PORT};
 use crate::openvpn::OpenVpn;
 
@@ -21,8 +19,8 @@ pub(super) fn write(link: &Link, left_out: &[String], key_file: &str) -> String 
     device(link, &mut out);
     for route in &link.routes {
         out.line("\n[[route]]");
-        out.text("to", &route.to.to_string());
-        link.via(route).into_iter().for_each(|via| out.text("via", &via));
+        out.text("to", route.to.to_string().as_str());
+        out.text("via", link.via(route).as_deref());
         out.number("metric", route.metric.or(link.route_metric));
     }
     if link.full_tunnel {
@@ -32,20 +30,20 @@ pub(super) fn write(link: &Link, left_out: &[String], key_file: &str) -> String 
     out.table("keepalive", |out| {
         let seconds =
             |value: Option<i64>| value.filter(|seconds| *seconds > 0).map(|seconds| format!("{seconds}s"));
-        seconds(link.ping).into_iter().for_each(|value| out.text("interval", &value));
+        out.text("interval", seconds(link.ping).as_deref());
         // The peer gets several intervals in which to be heard.
         let timeout = link
             .ping_restart
             .or(link.ping.filter(|interval| *interval >= 60).map(|interval| interval.saturating_mul(3)));
-        seconds(timeout).into_iter().for_each(|value| out.text("timeout", &value));
+        out.text("timeout", seconds(timeout).as_deref());
     });
     out.table("run", |out| {
-        link.user.iter().for_each(|user| out.text("user", user));
-        link.group.iter().for_each(|group| out.text("group", group));
+        out.text("user", link.user.as_deref());
+        out.text("group", link.group.as_deref());
         if link.daemon {
             out.line("daemon = true");
         }
-        link.pid_file.iter().for_each(|file| out.text("pid-file", file));
+        out.text("pid-file", link.pid_file.as_deref());
         out.number("verb", link.verb.map(|level| level.clamp(0, 9)));
         out.number("nice", link.nice.map(|level| level.clamp(-20, 19)));
         if link.syslog && !link.daemon {
@@ -94,60 +92,47 @@ fn scripts(link: &Link, out: &mut Text) {
 fn outer(link: &Link, out: &mut Text) {
     let common = link.port.as_deref().unwrap_or(PORT);
     let port = link.remote_port.as_deref().unwrap_or(common);
-    let remotes: Vec<_> = link
-        .remotes
-        .iter()
-        .map(|(host, own)| {
-            let port = own.as_deref().unwrap_or(port);
-            if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-        })
-        .collect();
-    if !remotes.is_empty() {
-        out.list("remote", &remotes);
-    }
+    let remotes: Vec<_> =
+        link.remotes.iter().map(|(host, own)| with_port(host, own.as_deref().unwrap_or(port))).collect();
+    out.list("remote", &remotes);
     let own = link.local_port.as_deref().unwrap_or(common);
     match &link.local {
         _ if link.nobind && !remotes.is_empty() => {
             out.line("listen = 0                  # nobind: any free port, so that the peer has no `remote`, or `float`")
         }
-        Some(address) if address.contains(':') => out.text("listen", &format!("[{address}]:{own}")),
-        Some(address) => out.text("listen", &format!("{address}:{own}")),
+        Some(address) => out.text("listen", with_port(address, own).as_str()),
         None => out.text("listen", own),
     }
     if !remotes.is_empty() && link.openvpn.as_ref().is_some_and(OpenVpn::is_pinned) {
         out.line("float = false               # as OpenVPN without `float`");
     }
-    link.bind_device.iter().for_each(|device| out.text("bind-device", device));
+    out.text("bind-device", link.bind_device.as_deref());
     out.number("fwmark", link.mark);
+}
+
+fn with_port(host: &str, port: &str) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 fn device(link: &Link, out: &mut Text) {
     out.line("\n[device]");
     out.text("mode", if link.is_tap() { "tap" } else { "tun" });
-    link.device_name().into_iter().for_each(|name| out.text("name", name));
+    out.text("name", link.device_name());
     let mut addresses = Vec::new();
     let mut peers = Vec::new();
-    if let Some((own, peer)) = &link.ifconfig {
-        addresses.push(own.clone());
-        peers.extend(Some(peer.clone()).filter(|peer| !peer.is_empty()));
-    }
-    if let Some((own, peer)) = &link.ifconfig_ipv6 {
+    for (own, peer) in [&link.ifconfig, &link.ifconfig_ipv6].into_iter().flatten() {
         addresses.push(own.clone());
         peers.extend(peer.clone().filter(|_| !link.is_tap()));
     }
-    if !addresses.is_empty() {
-        out.list("address", &addresses);
-    }
-    if !peers.is_empty() {
-        out.list("peer", &peers);
-    }
+    out.list("address", &addresses);
+    out.list("peer", &peers);
     out.number("mtu", link.mtu);
     let scripted = link.scripts.iter().any(|(script, _)| *script == "up");
     // Like OpenVPN, leave a device without addresses to the script.
     if link.noexec || addresses.is_empty() && (scripted || !link.is_tap()) {
         out.line("configure = false           # addresses, MTU and the up state are set by a script");
     }
-    link.mac.iter().for_each(|mac| out.text("mac", mac));
+    out.text("mac", link.mac.as_deref());
     out.number("txqueuelen", link.txqueuelen);
 }
 
@@ -159,23 +144,26 @@ impl Text {
         self.0.push('\n');
     }
 
-    pub fn text(&mut self, key: &str, value: &str) {
-        // Writing to a String cannot fail.
-        let _ = writeln!(self.0, "{key} = {}", toml::Value::from(value));
+    pub fn text<'a>(&mut self, key: &str, value: impl Into<Option<&'a str>>) {
+        self.value(key, value.into());
     }
 
     pub fn number(&mut self, key: &str, value: Option<i64>) {
-        value.into_iter().for_each(|value| self.line(&format!("{key} = {value}")));
+        self.value(key, value);
     }
 
-    /// Writes one string, or a list.
+    /// Writes one string, or a list unless it is empty.
     fn list(&mut self, key: &str, values: &[String]) {
         match values {
-            [value] => self.text(key, value),
-            several => {
-                let values = toml::Value::from(several.to_vec());
-                let _ = writeln!(self.0, "{key} = {values}");
-            }
+            [] => {}
+            [value] => self.value(key, Some(value.as_str())),
+            several => self.value(key, Some(several.to_vec())),
+        }
+    }
+
+    fn value(&mut self, key: &str, value: Option<impl Into<toml::Value>>) {
+        if let Some(value) = value {
+            self.line(&format!("{key} = {}", value.into()));
         }
     }
 
