@@ -127,7 +127,7 @@ fn check_key(
         pair,
         direction: direction.unwrap_or(0),
         cipher: cipher.unwrap_or(Cipher::ChaCha20Poly1305),
-        suites: cipher.map_or_else(|| vec![Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305], |only| vec![only]),
+        suites: cipher.map_or_else(|| Cipher::ALL.to_vec(), |only| vec![only]),
         exchange: if raw.post_quantum() { Exchange::Hybrid } else { Exchange::X25519 },
         openvpn: None,
     }

@@ -15,7 +15,7 @@ pub enum Cipher {
 }
 
 impl Cipher {
-    /// All ciphers.
+    /// All ciphers, in the order in which they are offered by default.
     pub const ALL: [Self; 2] = [Self::Aes256Gcm, Self::ChaCha20Poly1305];
 }
 
