@@ -7,6 +7,7 @@ use ipnet::{IpNet, Ipv4Net};
 use super::code::Code;
 use super::diagnostic::{Findings, quote};
 use super::keys::RawDevice;
+use super::model::has_network;
 use super::reader::At;
 use super::schema::{Declared, NumberOr};
 use super::{Device, KeyMode};
@@ -250,13 +251,9 @@ fn check_peer(peer: &At<IpAddr>, addresses: &[At<IpNet>], complete: bool, out: &
         );
     }
     // A full-length address is point-to-point and fits any peer.
-    let networks: Vec<String> = family
-        .iter()
-        .filter(|own| own.prefix_len() < own.max_prefix_len())
-        .map(|own| own.trunc().to_string())
-        .collect();
-    let inside = family.iter().any(|own| own.contains(&address) || own.prefix_len() == own.max_prefix_len());
-    if !inside && !networks.is_empty() {
+    let inside = family.iter().any(|own| own.contains(&address) || !has_network(own));
+    if !inside && !family.is_empty() {
+        let networks: Vec<String> = family.iter().map(|own| own.trunc().to_string()).collect();
         let message = format!("device.peer {address} is not in {}", networks.join(" or "));
         let help =
             "choose a peer address in that network, or in tun mode remove the prefix of device.address";
@@ -266,7 +263,7 @@ fn check_peer(peer: &At<IpAddr>, addresses: &[At<IpNet>], complete: bool, out: &
 
 /// Reports a tun device with nothing but its own address.
 fn check_tun_reaches(raw: &RawDevice, addresses: &[At<IpNet>], peers: &[At<IpAddr>], out: &mut Findings) {
-    let alone = addresses.iter().all(|own| own.value.prefix_len() == own.value.max_prefix_len());
+    let alone = !addresses.iter().any(|own| has_network(&own.value));
     if peers.is_empty() && alone && !addresses.is_empty() {
         let message = "device.peer is missing: the peer cannot be reached through the tunnel";
         let help = "set device.peer to the peer's address inside the tunnel";

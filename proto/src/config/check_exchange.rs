@@ -2,17 +2,17 @@
 
 use ipnet::IpNet;
 
-use super::check_device::{CheckedDevice, parse_prefix};
-use super::check_routes::network_help;
+use super::check_device::CheckedDevice;
+use super::check_routes::check_network;
 use super::code::Code;
-use super::diagnostic::{Findings, quote};
+use super::diagnostic::Findings;
 use super::keys::{Raw, RawPush};
+use super::model::has_network;
 use super::reader::{At, Field};
 use super::schema::Declared;
 use super::{Accept, Sources};
 use crate::packet::layer::Mode;
-use crate::wire::control::PUSH_ROOM;
-use crate::wire::control::pushed_length;
+use crate::wire::control::{PUSH_ROOM, pushed_length};
 
 /// The routes offered to the peer.
 pub(super) fn check_push(raw: &RawPush, out: &mut Findings) -> Vec<IpNet> {
@@ -53,9 +53,9 @@ fn default_sources(raw: &Raw, device: &CheckedDevice, out: &mut Findings) -> Sou
     if device.mode != Some(Mode::Tun) {
         return Sources::Any;
     }
-    let network = |own: &At<IpNet>| own.value.prefix_len() < own.value.max_prefix_len();
-    let known =
-        !device.peers.is_empty() || device.addresses.iter().any(network) || raw.full_tunnel.place().is_some();
+    let known = !device.peers.is_empty()
+        || device.addresses.iter().any(|own| has_network(&own.value))
+        || raw.full_tunnel.place().is_some();
     let (sources, message, help) = if known {
         (
             Sources::Routes,
@@ -80,16 +80,7 @@ fn default_sources(raw: &Raw, device: &CheckedDevice, out: &mut Findings) -> Sou
 fn prefixes(key: &str, raw: &Field<Vec<At<String>>>, out: &mut Findings) -> Vec<At<IpNet>> {
     let mut found: Vec<At<IpNet>> = Vec::new();
     for text in raw.value().into_iter().flatten() {
-        let Some((net, _)) = parse_prefix(&text.value) else {
-            let message = format!("{key}: {} is not a valid prefix", quote(&text.value));
-            out.error(Code::BadPrefix, text.at(), message, network_help(&text.value));
-            continue;
-        };
-        if net.trunc() != net {
-            let message = format!("{key}: {net} has host bits set");
-            out.error(Code::HostBits, text.at(), message, format!("write \"{}\"", net.trunc()));
-        }
-        let value = net.trunc();
+        let Some(value) = check_network(key, text, out) else { continue };
         if found.iter().any(|other| other.value == value) {
             let message = format!("{key}: {value} is listed twice");
             out.error(Code::Duplicate, text.at(), message, "remove one");

@@ -125,7 +125,7 @@ fn check_names(outer: &Outer, inward: impl Fn(Via) -> bool, routes: &[At<Route>]
 }
 
 /// Returns the remedy for what is no network.
-pub(super) fn network_help(text: &str) -> String {
+fn network_help(text: &str) -> String {
     match text {
         "default" => "write \"0.0.0.0/0\" for all of IPv4, \"::/0\" for all of IPv6".to_owned(),
         _ => prefix_help(text, "192.168.66.0/24"),
@@ -140,16 +140,21 @@ fn check_to(raw: &RawRoute, out: &mut Findings) -> Option<At<IpNet>> {
         }
         return None;
     };
-    let Some((to, _)) = parse_prefix(&text.value) else {
-        let message = format!("route.to: {} is not a valid prefix", quote(&text.value));
+    check_network("route.to", text, out).map(|to| text.with(to))
+}
+
+/// Returns the prefix, without host bits.
+pub(super) fn check_network(key: &str, text: &At<String>, out: &mut Findings) -> Option<IpNet> {
+    let Some((net, _)) = parse_prefix(&text.value) else {
+        let message = format!("{key}: {} is not a valid prefix", quote(&text.value));
         out.error(Code::BadPrefix, text.at(), message, network_help(&text.value));
         return None;
     };
-    if to.trunc() != to {
-        let message = format!("route.to {to} has host bits set");
-        out.error(Code::HostBits, text.at(), message, format!("write \"{}\"", to.trunc()));
+    if net.trunc() != net {
+        let message = format!("{key}: {net} has host bits set");
+        out.error(Code::HostBits, text.at(), message, format!("write \"{}\"", net.trunc()));
     }
-    Some(text.with(to.trunc()))
+    Some(net.trunc())
 }
 
 fn check_via(raw: &RawRoute, device: &CheckedDevice, out: &mut Findings) -> Option<Via> {

@@ -221,7 +221,7 @@ impl Config {
     /// Returns the prefixes that the file itself routes to the peer: peer addresses, device networks, each `[[route]]`
     /// through them, and everything with a full tunnel.
     pub fn routed_to_peer(&self) -> Vec<IpNet> {
-        let networks = self.device.addresses.iter().filter(|own| own.prefix_len() < own.max_prefix_len());
+        let networks = self.device.addresses.iter().filter(|own| has_network(own));
         let peers = self.device.peers.iter().copied().map(IpNet::from);
         let near: Vec<IpNet> = peers.chain(networks.map(IpNet::trunc)).collect();
         let through_peer = |route: &&Route| match route.via {
@@ -234,6 +234,11 @@ impl Config {
         let all = all.into_iter().filter(|_| self.full_tunnel.is_some());
         near.iter().copied().chain(routes).chain(all).collect()
     }
+}
+
+/// Whether a device's address is in a network rather than point-to-point.
+pub(super) fn has_network(own: &IpNet) -> bool {
+    own.prefix_len() < own.max_prefix_len()
 }
 
 /// The `[full-tunnel]` table.
