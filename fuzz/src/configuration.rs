@@ -1,4 +1,4 @@
-use tund::config::keyfile::{format_public, format_secret, parse_private, parse_public, parse_secret};
+use tund::config::keyfile::KeyFile;
 use tund::config::{Options, parse, position, render};
 
 /// A configuration file, and the same text as a key file.
@@ -26,12 +26,15 @@ fn a_configuration(text: &str) {
 }
 
 fn a_key_file(text: &str) {
-    if let Ok(secret) = parse_secret(text) {
-        assert_eq!(parse_secret(&format_secret(&secret)), Ok(secret));
-        assert_eq!(parse_secret(text.trim()), Ok(secret));
+    if let Ok(secret) = KeyFile::Secret.parse(text) {
+        assert_eq!(KeyFile::Secret.parse(&KeyFile::Secret.format(&secret)), Ok(secret));
+        assert_eq!(KeyFile::Secret.parse(text.trim()), Ok(secret));
     }
-    if let Ok(key) = parse_public(text) {
-        assert_eq!(parse_public(&format_public(&key)), Ok(key));
-        assert!(parse_private(&format_public(&key)).is_err(), "a public key passed for a private one");
+    if let Ok(key) = KeyFile::Public.parse(text) {
+        assert_eq!(KeyFile::Public.parse(&KeyFile::Public.format(&key)), Ok(key));
+        assert!(
+            KeyFile::Private.parse(&KeyFile::Public.format(&key)).is_err(),
+            "a public key passed for a private one"
+        );
     }
 }

@@ -8,7 +8,8 @@ use tund_import::{OldKey, Wire};
 use zeroize::Zeroizing;
 
 use crate::cli::keys;
-use crate::config::{Code, Diagnostic, keyfile};
+use crate::config::keyfile::KeyFile;
+use crate::config::{Code, Diagnostic};
 use crate::crypto::keys::from_openvpn;
 use crate::report::exit::{CONFIG, FAILED, Fatal};
 use crate::report::stderr;
@@ -60,7 +61,7 @@ fn read_key(file: &Path, key: &OldKey, wire: Wire) -> Result<Zeroizing<String>, 
     let key =
         tund_import::parse_key(&text).map_err(|error| Fatal::new(CONFIG, format!("{name}: {error}")))?;
     Ok(match wire {
-        Wire::Tund => keyfile::format_secret(&from_openvpn(&key)),
+        Wire::Tund => KeyFile::Secret.format(&from_openvpn(&key)),
         Wire::OpenVpn => text,
     })
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use crate::config::keyfile;
+use crate::config::keyfile::KeyFile;
 use crate::crypto::keys::{generate, public_of};
 use crate::report::exit::{CONFIG, FAILED, Fatal};
 use crate::sys::random::Os;
@@ -17,18 +17,18 @@ const LONGEST: u64 = 64 * 1024;
 
 /// Writes a new shared secret to a new file or to standard output.
 pub fn genkey(output: Option<&Path>) -> Result<(), Fatal> {
-    write(output, &keyfile::format_secret(&generate(&mut Os)))
+    write(output, &KeyFile::Secret.format(&generate(&mut Os)))
 }
 
 /// Writes a shared secret into a new file.
 pub fn create_secret(path: &Path, secret: &[u8; 32]) -> Result<(), Fatal> {
-    write(Some(path), &keyfile::format_secret(secret))
+    write(Some(path), &KeyFile::Secret.format(secret))
 }
 
 /// Writes a new private key to a new file or to standard output. With a file, the public key goes to standard output.
 pub fn keypair(output: Option<&Path>) -> Result<(), Fatal> {
     let private = generate(&mut Os);
-    write(output, &keyfile::format_private(&private))?;
+    write(output, &KeyFile::Private.format(&private))?;
     match output {
         Some(_) => write(None, &public_line(&private)),
         None => Ok(()),
@@ -45,13 +45,13 @@ pub fn pubkey(input: Option<&Path>) -> Result<(), Fatal> {
     };
     read.map_err(|error| Fatal::new(FAILED, format!("cannot read {name}: {error}")))?;
     let private =
-        keyfile::parse_private(&text).map_err(|error| Fatal::new(CONFIG, format!("{name}: {error}")))?;
+        KeyFile::Private.parse(&text).map_err(|error| Fatal::new(CONFIG, format!("{name}: {error}")))?;
     write(None, &public_line(&Zeroizing::new(private)))
 }
 
 /// The digits of the public key only, for `key.peer-public`.
 fn public_line(private: &[u8; 32]) -> String {
-    let text = keyfile::format_public(&public_of(private));
+    let text = KeyFile::Public.format(&public_of(private));
     text.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect()
 }
 
@@ -97,13 +97,13 @@ mod tests {
         genkey(Some(&path)).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
         let first = scratch.read("static.key");
-        let secret = keyfile::parse_secret(&first).unwrap();
+        let secret = KeyFile::Secret.parse(&first).unwrap();
         let error = genkey(Some(&path)).unwrap_err();
         assert_eq!(error.code, FAILED);
         assert_eq!(scratch.read("static.key"), first);
         let other = scratch.path().join("other.key");
         genkey(Some(&other)).unwrap();
-        assert_ne!(keyfile::parse_secret(&scratch.read("other.key")).unwrap(), secret);
+        assert_ne!(KeyFile::Secret.parse(&scratch.read("other.key")).unwrap(), secret);
     }
 
     #[test]

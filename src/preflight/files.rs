@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use tund_import::OldKeyError;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use crate::config::keyfile::{self, KeyError};
+use crate::config::keyfile::{KeyError, KeyFile};
 use crate::config::{Code, Command, Config, Diagnostic, Places, SecretSource, Severity};
 use crate::crypto::keys::from_openvpn;
 use crate::crypto::stack::cleanly;
@@ -231,9 +231,9 @@ impl NamedKey {
             let (parts, _) = key.as_chunks();
             material.openvpn = parts.try_into().ok();
         } else if self.is_private() {
-            material.private = Some(keyfile::parse_private(text).map_err(Trouble::Malformed)?);
+            material.private = Some(KeyFile::Private.parse(text).map_err(Trouble::Malformed)?);
         } else {
-            material.shared = Some(keyfile::parse_secret(text).map_err(Trouble::Malformed)?);
+            material.shared = Some(KeyFile::Secret.parse(text).map_err(Trouble::Malformed)?);
         }
         Ok(material)
     }
@@ -378,7 +378,7 @@ fn check_script(key: &str, script: &Command, place: Option<Range<usize>>) -> Opt
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Options, keyfile, parse};
+    use crate::config::{Options, parse};
     use crate::testing::Scratch;
     use std::fs::{Permissions, create_dir, set_permissions, write};
 
@@ -421,7 +421,7 @@ mod tests {
     #[test]
     fn right_files_give_no_finding_and_the_key() {
         let scratch = Scratch::new();
-        file(&scratch, "static.key", 0o600, keyfile::format_secret(&[7; 32]).as_bytes());
+        file(&scratch, "static.key", 0o600, KeyFile::Secret.format(&[7; 32]).as_bytes());
         file(&scratch, "hook", 0o755, "#!/bin/sh\n");
         let config = config(&scratch, TEXT);
         assert_eq!(check_files(&config, &places(TEXT), false), []);
@@ -442,7 +442,7 @@ mod tests {
             assert!(read_keys(&config, false).unwrap_err()[0].is_error());
         };
         check(Code::NoFile);
-        let key = keyfile::format_secret(&[7; 32]);
+        let key = KeyFile::Secret.format(&[7; 32]);
         for mode in [0o640, 0o604, 0o620, 0o602] {
             file(&scratch, "static.key", mode, key.as_bytes());
             check(Code::KeyOpen);
@@ -475,7 +475,7 @@ mod tests {
     #[test]
     fn a_key_of_another_user_is_refused() {
         let scratch = Scratch::new();
-        file(&scratch, "static.key", 0o600, keyfile::format_secret(&[7; 32]).as_bytes());
+        file(&scratch, "static.key", 0o600, KeyFile::Secret.format(&[7; 32]).as_bytes());
         let metadata = std::fs::metadata(scratch.path().join("static.key")).unwrap();
         let own = metadata.uid();
         assert!(check_metadata(&metadata, false, &Trusted::here()).is_ok());
@@ -505,7 +505,7 @@ mod tests {
     #[test]
     fn a_credential_is_read_from_the_directory_of_systemd_whatever_its_mode() {
         let scratch = Scratch::new();
-        file(&scratch, "psk", 0o440, keyfile::format_secret(&[9; 32]).as_bytes());
+        file(&scratch, "psk", 0o440, KeyFile::Secret.format(&[9; 32]).as_bytes());
         let config = config(&scratch, &TEXT.replace("file = \"static.key\"", "credential = \"psk\""));
         let keys = keys_of(&config, Some(scratch.path()));
         assert_eq!(keys[0].read(false).unwrap().shared, Some([9; 32]));
@@ -514,18 +514,18 @@ mod tests {
     #[test]
     fn shared_and_private_keys_are_not_mixed_up() {
         let scratch = Scratch::new();
-        let public = keyfile::format_public(&[3; 32]);
+        let public = KeyFile::Public.format(&[3; 32]);
         let digits = public.lines().last().unwrap();
         let text = TEXT.replace(
             "[device]",
             &format!("private-file = \"own.key\"\npeer-public = \"{digits}\"\n[device]"),
         );
-        file(&scratch, "static.key", 0o600, keyfile::format_secret(&[7; 32]).as_bytes());
-        file(&scratch, "own.key", 0o600, keyfile::format_private(&[8; 32]).as_bytes());
+        file(&scratch, "static.key", 0o600, KeyFile::Secret.format(&[7; 32]).as_bytes());
+        file(&scratch, "own.key", 0o600, KeyFile::Private.format(&[8; 32]).as_bytes());
         let config = config(&scratch, &text);
         let keys = read_keys(&config, false).unwrap();
         assert_eq!((keys.shared, keys.private), (Some([7; 32]), Some([8; 32])));
-        file(&scratch, "own.key", 0o600, keyfile::format_secret(&[7; 32]).as_bytes());
+        file(&scratch, "own.key", 0o600, KeyFile::Secret.format(&[7; 32]).as_bytes());
         let errors = read_keys(&config, false).unwrap_err();
         assert_eq!(errors[0].code, Code::BadKey, "{errors:#?}");
     }
@@ -533,7 +533,7 @@ mod tests {
     #[test]
     fn scripts_that_cannot_run_or_that_others_may_change_are_errors() {
         let scratch = Scratch::new();
-        file(&scratch, "static.key", 0o600, keyfile::format_secret(&[7; 32]).as_bytes());
+        file(&scratch, "static.key", 0o600, KeyFile::Secret.format(&[7; 32]).as_bytes());
         let config = config(&scratch, TEXT);
         let check = |code: Code| {
             let (severity, found, place) = only(&check_files(&config, &places(TEXT), true), TEXT);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use tund::config::keyfile::parse_private;
+use tund::config::keyfile::KeyFile;
 use tund::crypto::keys::{self, DirectionKey, link_secret, public_of};
 use tund::crypto::suite::Cipher;
 use tund_lab::{Host, wait_until};
@@ -57,7 +57,7 @@ fn counts(pid: u32, needles: &[Vec<u8>]) -> Vec<usize> {
 
 fn key(path: &Path) -> [u8; 32] {
     let text = fs::read_to_string(path).unwrap();
-    parse_private(text.lines().last().unwrap()).unwrap()
+    KeyFile::Private.parse(text.lines().last().unwrap()).unwrap()
 }
 
 /// What to search for: the middle of a key, since X25519 changes bits at both ends of a copy, and its digits.
@@ -135,7 +135,7 @@ fn logged(log: &Path, start: &str) -> Vec<[u8; 32]> {
     let text = fs::read_to_string(log).unwrap_or_default();
     let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
     let words = whole.lines().filter(|line| line.starts_with(start)).flat_map(|line| line.split(' '));
-    words.filter(|word| word.len() == 64).map(|word| parse_private(word).unwrap()).collect()
+    words.filter(|word| word.len() == 64).map(|word| KeyFile::Private.parse(word).unwrap()).collect()
 }
 
 #[test]

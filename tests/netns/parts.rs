@@ -5,7 +5,7 @@
 //!  fri 10.0.0.1 == 1280 bytes, the wire is mallory's == 10.0.0.2 mon
 //! ```
 
-use tund::config::keyfile::parse_secret;
+use tund::config::keyfile::KeyFile;
 use tund::crypto::keys::{LinkKeys, link_secret};
 use tund::crypto::wrap;
 use tund::wire::handshake::{Envelope, Kind, PARTS};
@@ -27,7 +27,7 @@ const GROWTH: u64 = 512;
 
 fn keys(host: &Host) -> LinkKeys {
     let file = std::fs::read_to_string(host.dir().join("static.key")).unwrap();
-    LinkKeys::new(&link_secret(Some(&parse_secret(&file).unwrap()), None).unwrap())
+    LinkKeys::new(&link_secret(Some(&KeyFile::Secret.parse(&file).unwrap()), None).unwrap())
 }
 
 /// The part of an initiation in a datagram, and its plaintext, if there is one.

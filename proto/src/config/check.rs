@@ -13,13 +13,14 @@ use super::check_guard::check_guard;
 use super::check_outer::Outer;
 use super::code::Code;
 use super::diagnostic::{Findings, quote, without_keys};
+use super::keyfile::KeyFile;
 use super::keys::{Fail, LocalNetworks, Raw, RawKeepalive, RawKey, RawRun, RawScripts, RawStatus, RawTuning};
 use super::reader::{At, Field};
 use super::schema::{Declared, NumberOr};
 use super::{
     AnyCipher, Command, Config, DataPath, FullTunnel, Keepalive, Key, KeyMode, KeyPair, Lanes, MAX_LANES,
     Options, Reporting, Run, Scripts, SecretSource, Tuning, check_device, check_openvpn, check_outer,
-    check_routes, keyfile,
+    check_routes,
 };
 use crate::crypto::suite::{Cipher, Exchange};
 
@@ -173,7 +174,7 @@ fn check_pair(raw: &RawKey, options: &Options, out: &mut Findings) -> Option<Key
     }
     let private_file = check_path("key.private-file", &raw.private_file, options, out);
     let public = raw.peer_public.get()?;
-    match keyfile::parse_public(&public.value) {
+    match KeyFile::Public.parse(&public.value) {
         Ok(peer_public) => Some(KeyPair { private_file: private_file?, peer_public }),
         Err(error) => {
             let message = format!("key.peer-public is not a public key: {error}");
