@@ -67,6 +67,10 @@ use crate::transport::connected::Port;
 /// Most engine messages handled before other work gets its turn.
 const MAX_BATCH: usize = 64;
 
+/// Requests to end within this time are one: timeout(1) signals its child and then its child's process group, and a terminal's Ctrl-C may reach a
+/// process directly and by way of the program that started it.
+const ONE_REQUEST: Duration = Duration::from_millis(500);
+
 /// The link that this process runs, and its files.
 pub struct Link {
     /// The checked configuration.
@@ -126,6 +130,8 @@ struct Status {
     protections: Option<String>,
     /// The last message about an address routed into the tunnel itself.
     said_loop: Option<String>,
+    /// When somebody last asked for the end.
+    asked_to_end: Option<Instant>,
 }
 
 /// The parent of one link.
@@ -319,6 +325,11 @@ impl Parent {
     }
 
     fn asked_to_end(&mut self, name: &str, signal: &'static str) {
+        let now = Instant::now();
+        if self.status.asked_to_end.is_some_and(|at| now < at + ONE_REQUEST) {
+            return;
+        }
+        self.status.asked_to_end = Some(now);
         if self.machine.is_ending() {
             log::info!("{name} again: ending at once, without scripts");
         }

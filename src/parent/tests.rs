@@ -60,6 +60,8 @@ fn a_link_is_prepared_served_and_taken_back_in_order() {
         assert_eq!(receive(engine).0, ToEngine::Report);
         raise(signal_hook::consts::SIGTERM);
         assert_eq!(receive(engine).0, ToEngine::Stop);
+        // As timeout(1) does.
+        raise(signal_hook::consts::SIGTERM);
         tell(engine, ToParent::Traffic(Traffic { bytes_sent: 5, bytes_received: 6 }));
         tell(engine, ToParent::Exit { end: End::Done, reason: String::new() });
     });

@@ -186,7 +186,7 @@ fn term_while_the_up_script_runs_ends_it_and_cleans_up() {
 #[test]
 fn a_second_term_does_not_wait_for_a_down_script() {
     let pair = pair();
-    let down = script(&pair.fri, "down", "echo begun; sleep 600");
+    let down = script(&pair.fri, "down", "sleep 0.6; echo begun; sleep 600");
     let table = format!("[scripts]\nsecurity = 2\ntimeout = '10m'\ndown = '{}'", down.display());
     let (mut fri, _mon) = pair.link(&Toml::tun_fri().with(&table), &Toml::tun_mon());
     fri.signal(Signal::TERM).unwrap();
