@@ -89,29 +89,21 @@ fn parse_proxy(text: &str, options: &Options) -> Result<Proxy, Diagnostic> {
         .into_iter()
         .find_map(|kind| Some((kind, text.strip_prefix(kind.scheme())?.strip_prefix("://")?)));
     let Some((kind, rest)) = found else {
-        return Err(refuse(
-            Code::BadProxy,
-            format!("{} is not a supported kind of proxy", quote(text)),
-            whole,
-        ));
+        return refuse(Code::BadProxy, format!("{} is not a supported kind of proxy", quote(text)), whole);
     };
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     let (user, place) = rest.rsplit_once('@').map_or((None, rest), |(user, place)| (Some(user), place));
     if user.is_some_and(|user| user.contains(':')) {
         let help = "put the password in a file, and set proxy-password-file to its path";
-        return Err(refuse(Code::BadProxy, "proxy contains a password", help));
+        return refuse(Code::BadProxy, "proxy contains a password", help);
     }
     if user
         .is_some_and(|user| user.is_empty() || user.len() > LONGEST_WORD || user.contains(char::is_control))
     {
-        return Err(refuse(
-            Code::BadProxy,
-            "proxy has an invalid user name",
-            "a user name has 1 to 255 bytes",
-        ));
+        return refuse(Code::BadProxy, "proxy has an invalid user name", "a user name has 1 to 255 bytes");
     }
     if !matches!(split_port(place), Ok((_, Some(_)))) {
-        return Err(refuse(Code::BadProxy, format!("{} has no host and port", quote(text)), whole));
+        return refuse(Code::BadProxy, format!("{} has no host and port", quote(text)), whole);
     }
     let place = parse_remote(place, options)?;
     Ok(Proxy { kind, place, user: user.map(str::to_owned) })
@@ -130,7 +122,7 @@ fn parse_remote(text: &str, options: &Options) -> Result<Remote, Diagnostic> {
         None => options.port.unwrap_or(DEFAULT_PORT),
     };
     if port == 0 {
-        return Err(refuse(Code::BadPort, "remote has port 0", "name the port that the peer listens on"));
+        return refuse(Code::BadPort, "remote has port 0", "name the port that the peer listens on");
     }
     Ok(Remote { host, port, stream })
 }
@@ -139,7 +131,7 @@ fn parse_remote(text: &str, options: &Options) -> Result<Remote, Diagnostic> {
 fn split_port(text: &str) -> Result<(&str, Option<&str>), Diagnostic> {
     if let Some((host, port)) = text.trim().split_once(char::is_whitespace) {
         let help = format!("write {}", quote(&format!("{host}:{}", port.trim())));
-        return Err(refuse(Code::BadRemote, format!("{} contains a space", quote(text)), help));
+        return refuse(Code::BadRemote, format!("{} contains a space", quote(text)), help);
     }
     if is_ipv6(text) {
         return Ok((text, None));
@@ -147,30 +139,26 @@ fn split_port(text: &str) -> Result<(&str, Option<&str>), Diagnostic> {
     let kind = text.split_once("://").or_else(|| Some("udp").zip(text.strip_prefix("udp:")));
     if let Some((_, rest)) = kind {
         let help = format!("write {}", quote(rest.trim_end_matches('/')));
-        return Err(refuse(
-            Code::BadRemote,
-            format!("{} has more than a host and a port", quote(text)),
-            help,
-        ));
+        return refuse(Code::BadRemote, format!("{} has more than a host and a port", quote(text)), help);
     }
     if let Some(rest) = text.strip_prefix('[') {
         let bracketed = rest.split_once(']').filter(|(host, _)| is_ipv6(host));
         return match bracketed {
             Some((host, "")) => Ok((host, None)),
             Some((host, port)) if port.starts_with(':') => Ok((host, port.get(1..))),
-            Some(_) | None => Err(refuse(
+            Some(_) | None => refuse(
                 Code::BadRemote,
                 format!("{} is not an IPv6 address and port", quote(text)),
                 "write one such as \"[2001:db8::1]:8863\"",
-            )),
+            ),
         };
     }
     match text.split_once(':') {
-        Some((_, rest)) if rest.contains(':') => Err(refuse(
+        Some((_, rest)) if rest.contains(':') => refuse(
             Code::BadRemote,
             format!("{} is neither an IPv6 address nor host and port", quote(text)),
             "an IPv6 address with a port goes in brackets, such as \"[2001:db8::1]:8863\"",
-        )),
+        ),
         Some((host, port)) => Ok((host, Some(port))),
         None => Ok((text, None)),
     }
@@ -186,18 +174,18 @@ fn check_zoned(address: &str, zone: &str) -> Result<String, Diagnostic> {
     let parsed = address.parse::<Ipv6Addr>().ok().filter(Ipv6Addr::is_unicast_link_local);
     let Some(parsed) = parsed else {
         let message = format!("{} cannot have a zone: it is not link-local", quote(address));
-        return Err(refuse(
+        return refuse(
             Code::BadZone,
             message,
             format!("write {} without {}", quote(address), quote(&format!("%{zone}"))),
-        ));
+        );
     };
     match interface_name_problem(zone) {
-        Some(problem) => Err(refuse(
+        Some(problem) => refuse(
             Code::BadZone,
             format!("{} has an invalid interface name", quote(&format!("{address}%{zone}"))),
             format!("an interface name {problem}"),
-        )),
+        ),
         None => Ok(format!("{parsed}%{zone}")),
     }
 }
@@ -205,11 +193,11 @@ fn check_zoned(address: &str, zone: &str) -> Result<String, Diagnostic> {
 fn check_remote_address(address: IpAddr) -> Result<IpAddr, Diagnostic> {
     let broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
     if address.is_unspecified() || address.is_multicast() || broadcast {
-        return Err(refuse(
+        return refuse(
             Code::UnusableAddress,
             format!("no peer can have the address {address}"),
             "name the peer's own address",
-        ));
+        );
     }
     Ok(address)
 }
@@ -229,24 +217,21 @@ fn check_host_name(host: &str) -> Result<&str, Diagnostic> {
         return Ok(host);
     }
     let help = "write a name such as \"mon.tn:1417\", or an address such as \"192.0.2.1:1417\" or \"[2001:db8::1]:1417\"";
-    Err(refuse(Code::BadRemote, format!("{} is neither a host name nor an address", quote(host)), help))
+    refuse(Code::BadRemote, format!("{} is neither a host name nor an address", quote(host)), help)
 }
 
 fn parse_port(text: &str, options: &Options) -> Result<u16, Diagnostic> {
     if !text.is_empty() && text.chars().all(|c| c.is_ascii_digit()) {
-        let out_of_range = || {
-            refuse(
-                Code::BadPort,
-                format!("{} is not a valid port", quote(text)),
-                "a port is a number from 1 to 65535",
-            )
-        };
-        return text.parse().map_err(|_| out_of_range());
+        return text.parse().or_else(|_| {
+            let message = format!("{} is not a valid port", quote(text));
+            refuse(Code::BadPort, message, "a port is a number from 1 to 65535")
+        });
     }
-    (options.services)(text).ok_or_else(|| {
+    let Some(port) = (options.services)(text) else {
         let message = format!("{} is not a UDP service known to this host", quote(text));
-        refuse(Code::BadPort, message, "write the port number, or add the name to /etc/services")
-    })
+        return refuse(Code::BadPort, message, "write the port number, or add the name to /etc/services");
+    };
+    Ok(port)
 }
 
 fn check_listen(raw: &Top, options: &Options, remotes: &[At<Remote>], out: &mut Findings) -> Listen {
@@ -300,11 +285,11 @@ fn parse_listen(text: &str, options: &Options) -> Result<(Option<IpAddr>, u16), 
             IpAddr::V4(v4) => format!("{v4}:{DEFAULT_PORT}"),
             IpAddr::V6(v6) => format!("[{v6}]:{DEFAULT_PORT}"),
         };
-        return Err(refuse(
+        return refuse(
             Code::BadListen,
             "listen has an address but no port",
             format!("write {}", quote(&whole)),
-        ));
+        );
     }
     if !text.contains([':', '[', ' ']) {
         return Ok((None, parse_port(text, options)?));
@@ -316,12 +301,14 @@ fn parse_listen(text: &str, options: &Options) -> Result<(Option<IpAddr>, u16), 
     let (host, port) = split_port(text).map_err(of_listen)?;
     let whole = "write a port, a service name, or an address and port such as \"192.0.2.1:8863\"";
     let Ok(address) = host.parse::<IpAddr>() else {
-        return Err(refuse(Code::BadListen, format!("{} is not a valid listen address", quote(host)), whole));
+        return refuse(Code::BadListen, format!("{} is not a valid listen address", quote(host)), whole);
     };
     if address.is_multicast() {
-        return Err(refuse(Code::BadListen, format!("{address} is a multicast address"), whole));
+        return refuse(Code::BadListen, format!("{address} is a multicast address"), whole);
     }
-    let port = port.ok_or_else(|| refuse(Code::BadListen, "listen has an address but no port", whole))?;
+    let Some(port) = port else {
+        return refuse(Code::BadListen, "listen has an address but no port", whole);
+    };
     let address = Some(address).filter(|address| !address.is_unspecified() || address.is_ipv4());
     Ok((address, parse_port(port, options)?))
 }
@@ -340,6 +327,6 @@ fn check_family(listen: IpAddr, raw: &Top, remotes: &[At<Remote>], text: &At<Str
 }
 
 /// An error without its place.
-fn refuse(code: Code, message: impl Into<String>, help: impl Into<String>) -> Diagnostic {
-    Diagnostic::error(code, None, message).help(help)
+fn refuse<T>(code: Code, message: impl Into<String>, help: impl Into<String>) -> Result<T, Diagnostic> {
+    Err(Diagnostic::error(code, None, message).help(help))
 }
