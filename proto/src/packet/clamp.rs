@@ -12,20 +12,22 @@ const MAXIMUM_SEGMENT: u8 = 2;
 
 /// Whether [`clamp`] would examine the packet: one of the first two of a TCP connection.
 pub fn is_syn(packet: &[u8]) -> bool {
-    let Some(tcp) = ip::transport(packet).filter(|transport| transport.protocol == TCP) else { return false };
-    packet.get(tcp.at + 13).is_some_and(|flags| flags & SYN != 0)
+    syn(packet).is_some()
+}
+
+/// Returns the offset of the TCP header of a SYN.
+fn syn(packet: &[u8]) -> Option<usize> {
+    let tcp = ip::transport(packet).filter(|transport| transport.protocol == TCP)?.at;
+    (packet.get(tcp + 13)? & SYN != 0).then_some(tcp)
 }
 
 /// Lowers the announced MSS to what fits in packets of `mtu` bytes and updates the checksum. Returns whether it did.
 pub fn clamp(packet: &mut [u8], mtu: usize) -> bool {
-    if !is_syn(packet) {
-        return false;
-    }
-    let Some(tcp) = ip::transport(packet) else { return false };
+    let Some(tcp) = syn(packet) else { return false };
     let header = if packet[0] >> 4 == 4 { IPV4_HEADER } else { IPV6_HEADER };
     let most = u16::try_from(mtu.saturating_sub(header + TCP_HEADER)).unwrap_or(u16::MAX);
-    let end = tcp.at + usize::from(packet.get(tcp.at + 12).copied().unwrap_or(0) >> 4) * 4;
-    let Some(at) = packet.get(..end).and_then(|headers| find(headers, tcp.at + TCP_HEADER)) else {
+    let end = tcp + usize::from(packet.get(tcp + 12).copied().unwrap_or(0) >> 4) * 4;
+    let Some(at) = packet.get(..end).and_then(|headers| find(headers, tcp + TCP_HEADER)) else {
         return false;
     };
     let announced = u16::from_be_bytes([packet[at], packet[at + 1]]);
@@ -33,10 +35,10 @@ pub fn clamp(packet: &mut [u8], mtu: usize) -> bool {
         return false;
     }
     packet[at..at + 2].copy_from_slice(&most.to_be_bytes());
-    let place = tcp.at + TCP_CHECKSUM;
+    let place = tcp + TCP_CHECKSUM;
     let sum = u16::from_be_bytes([packet[place], packet[place + 1]]);
     // Checksum words are aligned to the header's start, but an option may have an odd offset.
-    let odd = (at - tcp.at) % 2 == 1;
+    let odd = (at - tcp) % 2 == 1;
     let (old, new) = if odd { (announced.swap_bytes(), most.swap_bytes()) } else { (announced, most) };
     packet[place..place + 2].copy_from_slice(&adjusted(sum, old, new).to_be_bytes());
     true

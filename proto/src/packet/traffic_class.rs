@@ -15,10 +15,11 @@ pub const CE: u8 = 3;
 
 /// Returns a frame's traffic class, with DSCP in the upper six bits; 0 if it is no IP packet.
 pub fn of(frame: &[u8], layer: Layer) -> u8 {
-    layer.network(frame).and_then(|at| at_header(frame.get(at..)?)).unwrap_or(0)
+    of_packet(frame, layer).unwrap_or(0)
 }
 
-fn at_header(packet: &[u8]) -> Option<u8> {
+fn of_packet(frame: &[u8], layer: Layer) -> Option<u8> {
+    let packet = frame.get(layer.network(frame)?..)?;
     let (first, second) = (*packet.first()?, *packet.get(1)?);
     Some(if first >> 4 == 4 { second } else { first << 4 | second >> 4 })
 }
@@ -44,9 +45,7 @@ pub fn arrival(frame: &[u8], layer: Layer, outer: u8) -> Arrival {
     if !matches!(outer & ECN, CE | ECT_1) {
         return Arrival::AsItIs;
     }
-    let Some(inner) = layer.network(frame).and_then(|at| at_header(frame.get(at..)?)) else {
-        return Arrival::AsItIs;
-    };
+    let Some(inner) = of_packet(frame, layer) else { return Arrival::AsItIs };
     match (inner & ECN, outer & ECN) {
         (NOT_ECT, CE) => Arrival::Dropped,
         (ECT_0 | ECT_1, CE) => Arrival::Marked(CE),

@@ -9,17 +9,18 @@ const NEEDS_CSUM: u8 = 1;
 /// In `gso_type`: a segment may have the CWR flag.
 const ECN: u8 = 0x80;
 
-/// Kind of super-frame.
+/// Kind of super-frame, with its number in `gso_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Kind {
     /// A single frame.
-    Single,
+    Single = 0,
     /// TCP over IPv4, to be segmented.
-    TcpV4,
+    TcpV4 = 1,
     /// TCP over IPv6.
-    TcpV6,
+    TcpV6 = 4,
     /// UDP of either family, to be cut into datagrams.
-    Udp,
+    Udp = 5,
 }
 
 /// A virtio header. Numbers are in native byte order, the kernel's default.
@@ -43,13 +44,8 @@ impl Virtio {
     pub fn parse(bytes: [u8; HEADER]) -> Option<Self> {
         let [flags, kind, rest @ ..] = bytes;
         let number = |at: usize| u16::from_ne_bytes([rest[at], rest[at + 1]]);
-        let kind = match kind & !ECN {
-            0 => Kind::Single,
-            1 => Kind::TcpV4,
-            4 => Kind::TcpV6,
-            5 => Kind::Udp,
-            _ => return None,
-        };
+        let kinds = [Kind::Single, Kind::TcpV4, Kind::TcpV6, Kind::Udp];
+        let kind = kinds.into_iter().find(|known| *known as u8 == kind & !ECN)?;
         let checksum = (flags & NEEDS_CSUM != 0).then(|| (number(4), number(6)));
         Some(Self { checksum, kind, headers: number(0), segment: number(2) })
     }
@@ -58,12 +54,7 @@ impl Virtio {
     pub fn emit(self) -> [u8; HEADER] {
         let mut bytes = [0; HEADER];
         bytes[0] = if self.checksum.is_some() { NEEDS_CSUM } else { 0 };
-        bytes[1] = match self.kind {
-            Kind::Single => 0,
-            Kind::TcpV4 => 1,
-            Kind::TcpV6 => 4,
-            Kind::Udp => 5,
-        };
+        bytes[1] = self.kind as u8;
         let (start, offset) = self.checksum.unwrap_or_default();
         for (at, number) in [self.headers, self.segment, start, offset].into_iter().enumerate() {
             bytes[2 + 2 * at..4 + 2 * at].copy_from_slice(&number.to_ne_bytes());
