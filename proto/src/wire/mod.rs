@@ -14,6 +14,16 @@ pub mod stream;
 #[cfg(test)]
 pub(crate) mod vectors;
 
+use std::net::IpAddr;
+
+/// An address as bytes, 4 or 16.
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
 /// Why bytes are not a valid control message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {

@@ -8,6 +8,8 @@ use base64ct::{Base64, Encoding};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use super::octets;
+
 /// Longest answer in bytes.
 const LONGEST: usize = 8192;
 /// SOCKS 5.
@@ -167,20 +169,10 @@ impl Request {
 
     /// SOCKS: requests the connection.
     fn ask(&mut self) -> Next {
-        let mut message = vec![VERSION, 1, 0];
-        match self.to {
-            SocketAddr::V4(to) => {
-                message.push(1);
-                message.extend(to.ip().octets());
-            }
-            SocketAddr::V6(to) => {
-                message.push(4);
-                message.extend(to.ip().octets());
-            }
-        }
-        message.extend(self.to.port().to_be_bytes());
+        let family = if self.to.is_ipv4() { 1 } else { 4 };
         self.part = Part::Reply;
-        Next::Send(message)
+        let port = self.to.port().to_be_bytes();
+        Next::Send([&[VERSION, 1, 0, family][..], &octets(self.to.ip()), &port].concat())
     }
 }
 
@@ -217,20 +209,18 @@ fn head(answer: &[u8]) -> Result<Next, Refusal> {
         return Ok(Next::Read);
     }
     let status = match answer.get(FIRST.len()..) {
-        Some([b'0'..=b'9', b' ', digits @ ..]) => digits.get(..3).and_then(number),
+        Some([b'0'..=b'9', b' ', digits @ ..]) => {
+            std::str::from_utf8(digits.get(..3).unwrap_or_default()).ok()
+        }
         Some(_) | None => None,
     };
-    let status = status.ok_or(Refusal::Garbled)?;
+    let status: u16 = status.and_then(|digits| digits.parse().ok()).ok_or(Refusal::Garbled)?;
     match status {
         200..=299 => Ok(Next::Connected),
         401 | 407 => Err(Refusal::Credentials(Said::Status(status))),
         500..=599 => Err(Refusal::Unreachable(Said::Status(status))),
         _ => Err(Refusal::Forbidden(Said::Status(status))),
     }
-}
-
-fn number(digits: &[u8]) -> Option<u16> {
-    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 /// Parses version, code, reserved, and the proxy's own address.

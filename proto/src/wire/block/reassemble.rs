@@ -39,7 +39,7 @@ pub struct Reassembler {
 }
 
 /// A frame whose start has arrived.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Begun {
     /// Counter of its next part.
     next: u64,
@@ -51,7 +51,7 @@ pub(super) struct Begun {
 }
 
 /// A body's continuation of an earlier frame.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Part {
     counter: u64,
     /// Bytes of the frame that were still missing.
@@ -64,13 +64,11 @@ impl Reassembler {
     /// Grows as needed up to one frame of `max_frame` bytes and a body for each counter that may be waited for. It starts empty, as most
     /// keys never need more than one frame.
     pub fn new(max_frame: usize) -> Self {
-        let begun = || Begun { next: 0, missing: 0, ecn: 0, bytes: Vec::new() };
-        let part = || Part { counter: 0, offset: 0, ecn: 0, bytes: Vec::new() };
         Self {
             max_frame: max_frame.min(MAX_FRAME),
             newest: 0,
-            begun: Pool::new(MAX_AHEAD + 2, begun),
-            parts: Pool::new(MAX_AHEAD, part),
+            begun: Pool::new(MAX_AHEAD + 2),
+            parts: Pool::new(MAX_AHEAD),
             drops: Drops::default(),
         }
     }
@@ -234,9 +232,9 @@ pub(super) struct Pool<T> {
     pub(super) used: usize,
 }
 
-impl<T> Pool<T> {
-    fn new(count: usize, make: impl FnMut() -> T) -> Self {
-        Self { items: std::iter::repeat_with(make).take(count).collect(), used: 0 }
+impl<T: Default> Pool<T> {
+    fn new(count: usize) -> Self {
+        Self { items: std::iter::repeat_with(T::default).take(count).collect(), used: 0 }
     }
 
     fn position(&self, is_it: impl FnMut(&T) -> bool) -> Option<usize> {

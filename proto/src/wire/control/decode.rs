@@ -74,18 +74,13 @@ fn only<'a, T>(
 }
 
 fn decode_ends(reader: &mut Reader<'_>) -> Result<[SocketAddr; 2], Malformed> {
-    let (mut ends, mut count) = ([None; 2], 0);
+    let mut ends = Vec::new();
     reader.array(|element| {
         let (address, port) = element.bytes()?.split_last_chunk::<2>().ok_or(Malformed::OutOfRange)?;
-        let end = SocketAddr::new(decode_address(address)?, u16::from_be_bytes(*port));
-        *ends.get_mut(count).ok_or(Malformed::OutOfRange)? = Some(end);
-        count += 1;
+        ends.push(SocketAddr::new(decode_address(address)?, u16::from_be_bytes(*port)));
         Ok(())
     })?;
-    match ends {
-        [Some(first), Some(second)] => Ok([first, second]),
-        [None, _] | [_, None] => Err(Malformed::OutOfRange),
-    }
+    ends.try_into().map_err(|_| Malformed::OutOfRange)
 }
 
 fn decode_loop(reader: &mut Reader<'_>) -> Result<Loop, Malformed> {

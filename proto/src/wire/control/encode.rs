@@ -10,6 +10,7 @@ use super::{
 };
 use crate::packet::layer::Mode;
 use crate::wire::cbor::Writer;
+use crate::wire::octets;
 
 /// Appends the encoded message to `out`. Padding, texts (at a character) and lists are truncated to their bounds.
 pub fn encode(message: &Message, out: &mut Vec<u8>) {
@@ -152,13 +153,6 @@ fn encode_addresses(addresses: &[IpAddr], writer: &mut Writer<'_>) {
     writer.array(addresses.len());
     for address in addresses {
         writer.bytes(&octets(*address));
-    }
-}
-
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
     }
 }
 
