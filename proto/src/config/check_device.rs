@@ -27,7 +27,6 @@ pub(super) struct CheckedDevice {
     pub mode: Option<Mode>,
     pub addresses: Vec<At<IpNet>>,
     pub peers: Vec<At<IpAddr>>,
-    pub configure: bool,
     /// Whether addresses and peers had no mistakes.
     pub clean: bool,
     pub device: Device,
@@ -61,7 +60,7 @@ pub(super) fn check(raw: &RawDevice, key_mode: KeyMode, out: &mut Findings) -> C
         bridge: raw.bridge.value().cloned(),
         txqueuelen: raw.txqueuelen.value().copied(),
     };
-    CheckedDevice { mode, addresses, peers, configure, clean, device }
+    CheckedDevice { mode, addresses, peers, clean, device }
 }
 
 /// Reports an interface name that the kernel rejects.

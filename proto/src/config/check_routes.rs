@@ -14,7 +14,7 @@ use super::keys::{Raw, RawRoute};
 use super::prefixes::Prefixes;
 use super::reader::{At, Field};
 use super::schema::Declared;
-use super::{Config, MAX_ROUTES, Route, Via};
+use super::{Config, Device, MAX_ROUTES, Route, Via};
 use crate::packet::layer::Mode;
 
 /// A part of the configuration that would route the link's own datagrams into the link, as an index into its list.
@@ -34,12 +34,13 @@ pub fn swallow(config: &Config, remote: IpAddr) -> Option<Swallow> {
     if config.bind_device.is_some() || config.fwmark.is_some() {
         return None;
     }
-    let device = &config.device;
-    if device.configure {
-        swallow_among(&config.routes, &device.addresses, &device.peers, remote)
-    } else {
-        swallow_among(&config.routes, &[], &[], remote)
-    }
+    let (own, peers) = given(&config.device);
+    swallow_among(&config.routes, own, peers, remote)
+}
+
+/// Returns the addresses that tund gives the device and routes to it.
+fn given(device: &Device) -> (&[IpNet], &[IpAddr]) {
+    if device.configure { (&device.addresses, &device.peers) } else { (&[], &[]) }
 }
 
 pub(super) fn check(raw: &[RawRoute], device: &CheckedDevice, out: &mut Findings) -> Vec<At<Route>> {
@@ -74,9 +75,8 @@ pub(super) fn check_remotes(
         return;
     }
     let plain: Vec<Route> = routes.iter().map(|at| at.value.clone()).collect();
-    let own: Vec<IpNet> = device.addresses.iter().filter(|_| device.configure).map(|at| at.value).collect();
-    let peers: Vec<IpAddr> = device.peers.iter().filter(|_| device.configure).map(|at| at.value).collect();
-    check_names(outer, |via| leads_into_link(via, &own, &peers), routes, out);
+    let (own, peers) = given(&device.device);
+    check_names(outer, |via| leads_into_link(via, own, peers), routes, out);
     let remotes = outer.remotes.iter().map(|remote| ("remote", &remote.value));
     let proxy = outer.proxy.iter().map(|proxy| ("proxy", &proxy.value.place));
     for (word, remote) in remotes.chain(proxy) {
@@ -84,7 +84,7 @@ pub(super) fn check_remotes(
         let Some(address) = remote.address().filter(|_| remote.zone().is_none()) else {
             continue;
         };
-        let (place, what) = match swallow_among(&plain, &own, &peers, address) {
+        let (place, what) = match swallow_among(&plain, own, peers, address) {
             None => continue,
             Some(Swallow::Route(index)) => (routes.get(index).and_then(At::at), "the route covers"),
             Some(Swallow::Address(index)) => {
@@ -247,12 +247,9 @@ fn check_pairs(routes: &[At<Route>], out: &mut Findings) {
 
 /// Reports IPv4 routes that the kernel adds itself when the device gets its address.
 fn check_connected(routes: &[At<Route>], device: &CheckedDevice, out: &mut Findings) {
-    if !device.configure {
-        return;
-    }
-    let peers = device.peers.iter().map(|peer| IpNet::from(peer.value));
-    let own = device.addresses.iter().map(|own| own.value.trunc());
-    let connected: Vec<IpNet> = peers.chain(own).filter(|net| net.addr().is_ipv4()).collect();
+    let (own, peers) = given(&device.device);
+    let nets = peers.iter().copied().map(IpNet::from).chain(own.iter().map(IpNet::trunc));
+    let connected: Vec<IpNet> = nets.filter(|net| net.addr().is_ipv4()).collect();
     for route in routes.iter().filter(|route| table(&route.value) == MAIN && metric(&route.value) == 0) {
         if connected.contains(&route.value.to) {
             let message =

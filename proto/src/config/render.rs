@@ -14,13 +14,10 @@ pub fn render(file: &str, text: &str, d: &Diagnostic, color: bool) -> String {
         Severity::Error => Level::ERROR,
     };
     let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+    let help = d.help.as_deref().map(|help| Level::HELP.message(help));
     let Some(span) = &d.span else {
-        let title = format!("{file}: {}", d.message);
-        let group = level
-            .primary_title(title.as_str())
-            .id(d.code.name())
-            .elements(d.help.as_deref().map(|h| Level::HELP.message(h)));
-        return renderer.render(&[group]);
+        let title = level.primary_title(format!("{file}: {}", d.message));
+        return renderer.render(&[title.id(d.code.name()).elements(help)]);
     };
     let (number, line, place) = line_of(text, span);
     let line = without_keys(line);
@@ -29,7 +26,7 @@ pub fn render(file: &str, text: &str, d: &Diagnostic, color: bool) -> String {
         .primary_title(d.message.as_str())
         .id(d.code.name())
         .element(Snippet::source(line.as_str()).line_start(number).path(file).annotation(mark))
-        .elements(d.help.as_deref().map(|h| Level::HELP.message(h)));
+        .elements(help);
     renderer.render(&[group])
 }
 
