@@ -1009,6 +1009,7 @@ fn streams_are_named_beside_datagrams() {
         ("remote = 'tcp:mon.tn:563'\nproxy = 'http://u:p@a:1'", "", Code::BadProxy),
         ("remote = 'tcp:mon.tn:563'\nproxy = 'socks5://@a:1'", "", Code::BadProxy),
         ("remote = 'tcp:mon.tn:563'\nproxy = 'http://a:x'", "", Code::BadPort),
+        ("remote = 'tcp:mon.tn:563'\nproxy = 'http://tcp:192.0.2.1'", "", Code::BadPort),
         ("remote = 'tcp:mon.tn:563'", "[tuning]\nthreads = 2", Code::NoStreams),
         ("listen = 'tcp:563'", "mode = 'openvpn'", Code::NoStreams),
     ] {

@@ -74,11 +74,11 @@ fn check_proxy(
         let message = "proxy has no effect: no remote uses TCP";
         out.warning(Code::NoEffect, text.at(), message, help);
     }
-    let parsed = parse_proxy(&text.value, options);
-    parsed
-        .map(|value| text.with(value))
-        .map_err(|refusal| out.0.push(Diagnostic { span: text.at(), ..refusal }))
-        .ok()
+    match parse_proxy(&text.value, options) {
+        Ok(proxy) => return Some(text.with(proxy)),
+        Err(refusal) => out.0.push(Diagnostic { span: text.at(), ..refusal }),
+    }
+    None
 }
 
 /// Parses `http://user@host:port` or `socks5://`.
@@ -105,12 +105,18 @@ fn parse_proxy(text: &str, options: &Options) -> Result<Proxy, Diagnostic> {
     if !matches!(split_port(place), Ok((_, Some(_)))) {
         return refuse(Code::BadProxy, format!("{} has no host and port", quote(text)), whole);
     }
-    let place = parse_remote(place, options)?;
+    let place = parse_place(place, options)?;
     Ok(Proxy { kind, place, user: user.map(str::to_owned) })
 }
 
 fn parse_remote(text: &str, options: &Options) -> Result<Remote, Diagnostic> {
-    let (text, stream) = text.strip_prefix(STREAM).map_or((text, false), |text| (text, true));
+    match text.strip_prefix(STREAM) {
+        Some(text) => Ok(Remote { stream: true, ..parse_place(text, options)? }),
+        None => parse_place(text, options),
+    }
+}
+
+fn parse_place(text: &str, options: &Options) -> Result<Remote, Diagnostic> {
     let (host, port) = split_port(text)?;
     let host = match (host.split_once('%'), host.parse::<IpAddr>()) {
         (Some((address, zone)), _) => check_zoned(address, zone)?,
@@ -122,9 +128,10 @@ fn parse_remote(text: &str, options: &Options) -> Result<Remote, Diagnostic> {
         None => options.port.unwrap_or(DEFAULT_PORT),
     };
     if port == 0 {
-        return refuse(Code::BadPort, "remote has port 0", "name the port that the peer listens on");
+        let message = format!("{} has port 0", quote(text));
+        return refuse(Code::BadPort, message, "name the port that it listens on");
     }
-    Ok(Remote { host, port, stream })
+    Ok(Remote { host, port, stream: false })
 }
 
 /// Splits `host`, `host:port`, `[v6]:port`, `[v6]` or a bare IPv6 address.
