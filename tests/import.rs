@@ -95,6 +95,24 @@ fn every_directive_without_an_equal_is_named_with_its_line_and_reason() {
     assert!(left[1].contains("lab.example") && left[2].contains("UDP"), "{left:?}");
 }
 
+/// OpenVPN is called with `--port 1417` there, which tund's `--port` does not do to a port that the file names.
+#[test]
+fn the_files_of_a_tutorial_give_its_routes_and_the_port_that_is_missing_is_said() {
+    let text = "remote mon.tn\nsecret static.key\ndev tun\nifconfig 192.168.86.81 192.168.86.18\n\
+                route 192.168.66.0 netmask 255.255.255.0 vpn_gateway\nroute 192.168.56.0 netmask 255.255.255.0 net_gateway\n";
+    let routes: Vec<_> =
+        config(text).routes.into_iter().map(|route| (route.to.to_string(), route.via)).collect();
+    let expected = [("192.168.66.0/24", Via::VpnGateway), ("192.168.56.0/24", Via::NetGateway)];
+    assert_eq!(routes, expected.map(|(to, via)| (to.to_owned(), via)));
+    let left_out = imported(text).left_out;
+    assert_eq!(left_out.len(), 3, "{left_out:?}");
+    assert!(left_out[0].starts_with("line 5: route 192.168.66.0 netmask "), "{left_out:?}");
+    assert!(left_out[2].starts_with("port: ") && left_out[2].contains("--port"), "{left_out:?}");
+    let waiting = imported(&text.replace("remote mon.tn\n", "")).left_out;
+    let own = imported(&text.replace("mon.tn\n", "mon.tn 1417\n")).left_out;
+    assert!(waiting.iter().chain(&own).all(|line| !line.starts_with("port: ")), "{waiting:?} {own:?}");
+}
+
 /// The page shows each configuration beside its original, as imported.
 #[test]
 fn the_page_shows_what_the_import_makes() {

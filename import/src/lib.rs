@@ -134,7 +134,9 @@ mod tests {
 
     fn imported(more: &str) -> Imported {
         import(
-            &format!("\u{feff}remote 192.0.2.1\r\ndev tun\nifconfig 10.8.0.1 10.8.0.2\nsecret k\n{more}"),
+            &format!(
+                "\u{feff}remote 192.0.2.1 1194\r\ndev tun\nifconfig 10.8.0.1 10.8.0.2\nsecret k\n{more}"
+            ),
             Wire::Tund,
         )
         .unwrap()

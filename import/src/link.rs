@@ -92,7 +92,7 @@ impl Link {
             ("tun-mtu", [mtu, ..]) => self.mtu(directive, mtu),
             ("lladdr", [mac]) => set(&mut self.mac, mac),
             ("txqueuelen", [length]) => number(&mut self.txqueuelen, length),
-            ("route", words) => self.keep(directive, route(words, &self.remotes)),
+            ("route", words) => self.route(directive, words),
             ("route-ipv6", words) => self.keep(directive, route_ipv6(words)),
             ("route-gateway", [gateway]) => set(&mut self.route_gateway, gateway),
             ("redirect-gateway", flags) => self.redirect(directive, flags),
@@ -208,6 +208,18 @@ impl Link {
         true
     }
 
+    fn route(&mut self, directive: &Directive, words: &[&str]) -> bool {
+        let [network, "netmask", rest @ ..] = words else {
+            return self.keep(directive, route(words, &self.remotes));
+        };
+        // As some tutorials write it.
+        self.report(
+            directive,
+            "OpenVPN looks `netmask` up as a name and sets no such route; imported without that word",
+        );
+        self.keep(directive, route(&[&[*network], rest].concat(), &self.remotes))
+    }
+
     /// Flags about the path around the tunnel need nothing: tund always does that.
     fn redirect(&mut self, directive: &Directive, flags: &[&str]) -> bool {
         self.full_tunnel = true;
@@ -279,6 +291,12 @@ impl Link {
         if self.security < 2 && !self.scripts.is_empty() {
             self.left_out.push("scripts: without script-security 2, OpenVPN ran none of them".to_owned());
             self.scripts.clear();
+        }
+        let named = self.port.is_some() || self.remote_port.is_some();
+        if !named && self.remotes.iter().any(|(_, port)| port.is_none()) {
+            let port = "port: not set, so OpenVPN uses 1194, and so does the file below; if it is called with --port N, \
+                        write N into remote and listen";
+            self.left_out.push(port.to_owned());
         }
         match self.openvpn.as_ref().map_or(Ok(None), OpenVpn::finish) {
             // The most important comes first.
