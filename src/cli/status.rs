@@ -212,13 +212,18 @@ pub(super) fn failed(socket: &Socket, error: &io::Error) -> Fatal {
     if is_gone(error) {
         return Fatal::new(FAILED, format!("{name} is not running"));
     }
-    let remedy = match error.kind() {
-        ErrorKind::PermissionDenied => ": ask as root, or as the user who runs it",
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => ": it does not answer",
-        _ => "",
-    };
-    let code = if error.kind() == ErrorKind::PermissionDenied { PRIVILEGE } else { FAILED };
-    Fatal::new(code, format!("cannot ask {name} at {}: {error}{remedy}", socket.path.display()))
+    let at = socket.path.display();
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+            let remedy = "if its process is stopped, kill -CONT it, else end it and start the link again";
+            Fatal::new(FAILED, format!("{name} does not answer at {at}: {remedy}"))
+        }
+        ErrorKind::PermissionDenied => {
+            let remedy = "ask as root, or as the user who runs it";
+            Fatal::new(PRIVILEGE, format!("cannot ask {name} at {at}: {error}: {remedy}"))
+        }
+        _ => Fatal::new(FAILED, format!("cannot ask {name} at {at}: {error}")),
+    }
 }
 
 /// The sockets of the links of that name (at least one), or of all.
@@ -399,7 +404,7 @@ mod tests {
             assert!(answers[..ANSWERING].iter().all(Result::is_ok), "{answers:?}");
             for answer in &answers[ANSWERING..] {
                 let (socket, error) = answer.as_ref().unwrap_err();
-                assert!(failed(socket, error).message.ends_with("it does not answer"), "{error}");
+                assert!(failed(socket, error).message.contains(" does not answer at /"), "{error}");
             }
         });
         stuck.set_nonblocking(true).unwrap();

@@ -305,7 +305,7 @@ pub struct Status {
     /// The hosts that sent most into a bridged link in the last minute, at most ten of each segment, the busiest first.
     #[serde(default)]
     pub talkers: Vec<Talker>,
-    /// The counters; `null` while there is no engine to ask.
+    /// The counters; `null` while no engine answers.
     pub counters: Option<Counters>,
 }
 

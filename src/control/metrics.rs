@@ -224,7 +224,7 @@ mod tests {
     }
 
     /// Codes of the manual page that need no alert while the link is up; that it is down has its own.
-    const NEED_NOBODY: [&str; 18] = [
+    const NEED_NOBODY: [&str; 19] = [
         "no-remote",
         "no-answer",
         "peer-silent",
@@ -239,6 +239,7 @@ mod tests {
         "local-moved",
         "path-payload",
         "loop-over",
+        "engine-silent",
         "calling",
         "resolving",
         "openvpn-start",

@@ -47,6 +47,8 @@ pub(super) struct Control {
     log_wanted: bool,
     /// When the engine's answer is due, if one is.
     deadline: Option<Instant>,
+    /// Since when the engine has answered nothing, if it was asked in vain.
+    silent: Option<u64>,
     state: Option<LinkState>,
     /// Why the link is down.
     pub(super) reason: Option<Condition>,
@@ -111,6 +113,8 @@ impl Parent {
             self.ask_engine();
         }
         if self.control.deadline.is_some_and(|deadline| deadline <= now) {
+            self.control.silent.get_or_insert_with(unix_time);
+            self.control.state = None;
             self.answer_asked();
         }
     }
@@ -135,6 +139,7 @@ impl Parent {
 
     /// Takes the engine's state; nobody waits for one that was not requested.
     pub(super) fn take_state(&mut self, mut state: LinkState) {
+        self.control.silent = None;
         if self.control.deadline.is_none() {
             return;
         }
@@ -200,7 +205,6 @@ impl Parent {
             since: *since,
         });
         let troubles: Vec<_> = troubles.collect();
-        let blocked = self.watch.obstacle().filter(|_| self.machine.is_up());
         let several = config.tuning.data_path.lanes != Lanes::Count(1);
         let lanes = state.map(|state| state.lanes).filter(|_| several);
         let sight = self.watch.sight.as_ref();
@@ -214,7 +218,7 @@ impl Parent {
             pid: std::process::id(),
             file: self.link.file.display().to_string(),
             state: self.life(),
-            since: blocked.map_or(self.control.since, |(_, since)| since),
+            since: self.since(),
             started: self.control.started,
             problem: troubles.first().map(|trouble| trouble.text.clone()),
             problem_code: troubles.first().map(|trouble| trouble.code.clone()),
@@ -248,6 +252,13 @@ impl Parent {
             }),
             counters: state.map(|state| Counters::from(&state.stats)),
         }
+    }
+
+    /// When the state began.
+    fn since(&self) -> u64 {
+        let host = self.watch.obstacle().map(|(_, since)| since);
+        let blocked = host.or(self.silence().map(|(_, since)| since));
+        blocked.filter(|_| self.machine.is_up()).unwrap_or(self.control.since)
     }
 
     /// What carries the link and why, if there is a choice.
@@ -288,7 +299,20 @@ impl Parent {
         let link = link.map(|problem| (problem, self.control.since));
         let proxy = self.streams.trouble().filter(|_| !self.machine.is_up());
         let proxy = proxy.map(|trouble| (Problem::Proxy(trouble.clone()), self.control.since));
-        host(true).chain(proxy).chain(link).chain(script).chain(host(false)).collect()
+        let silence = self.silence().map(|(pid, since)| (Problem::EngineSilent(pid), since));
+        silence
+            .into_iter()
+            .chain(host(true))
+            .chain(proxy)
+            .chain(link)
+            .chain(script)
+            .chain(host(false))
+            .collect()
+    }
+
+    /// The process id of an engine that does not answer, and since when.
+    fn silence(&self) -> Option<(u32, u64)> {
+        self.engine.as_ref().map(|engine| engine.child.id()).zip(self.control.silent)
     }
 
     /// Why the peer does not answer, as far as known.
@@ -317,7 +341,11 @@ impl Parent {
         if self.machine.is_ending() {
             State::Stopping
         } else if self.machine.is_up() {
-            if self.watch.obstacle().is_some() { State::Blocked } else { State::Up }
+            if self.watch.obstacle().is_some() || self.silence().is_some() {
+                State::Blocked
+            } else {
+                State::Up
+            }
         } else if self.engine.is_none()
             || (self.changes.device().is_some() && self.machine.stage() < Stage::Routed)
         {

@@ -15,6 +15,8 @@ use crate::route::difference::Difference;
 pub(super) enum Problem {
     /// As reported by the engine: of a known kind, but its content is untrusted.
     Link(Condition),
+    /// The engine, a process with this id, does not answer.
+    EngineSilent(u32),
     /// Something on this host differs from what the link needs.
     Host(Difference),
     /// A script failed, and none has succeeded since: why.
@@ -34,6 +36,7 @@ impl Problem {
     pub(super) fn code(&self) -> &'static str {
         match self {
             Self::Link(condition) => condition.code(),
+            Self::EngineSilent(_) => "engine-silent",
             Self::Host(difference) => difference.code(),
             Self::ScriptFailed(_) => "script-failed",
             Self::NoAddress(_) => "no-address",
@@ -48,6 +51,10 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Link(condition) => f.write_str(&printable(&condition.to_string(), MAX_TEXT)),
+            Self::EngineSilent(pid) => write!(
+                f,
+                "process {pid}, which moves the frames, does not answer: if it is stopped, `kill -CONT {pid}`, else restart the link"
+            ),
             Self::Host(difference) => difference.fmt(f),
             Self::ScriptFailed(text) | Self::NoAddress(text) => f.write_str(text),
             Self::Proxy(trouble) => write!(f, "no connection through the proxy: {trouble}"),
@@ -76,7 +83,13 @@ mod tests {
         let manual = include_str!("../../docs/tund.8.md");
         let endpoint = SocketAddr::from(([192, 0, 2, 1], 1194));
         let script = Problem::ScriptFailed(String::new());
-        let all = [script, Problem::NoAddress(String::new()), Problem::Calling(endpoint), Problem::Resolving];
+        let all = [
+            script,
+            Problem::NoAddress(String::new()),
+            Problem::Calling(endpoint),
+            Problem::Resolving,
+            Problem::EngineSilent(1),
+        ];
         let said = Said::Status(407);
         let proxy = [Refusal::Credentials(said), Refusal::Forbidden(said), Refusal::Garbled];
         for problem in all.into_iter().chain(proxy.map(|refusal| Problem::Proxy(Trouble::Refused(refusal)))) {

@@ -6,8 +6,9 @@
 
 use std::net::UdpSocket;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tund_lab::rights::has_nobody;
-use tund_lab::{Process, rights};
+use tund_lab::{Process, rights, wait_until};
 
 use super::support::*;
 
@@ -225,4 +226,33 @@ fn two_ends_with_different_keys_do_not_meet() {
     let text = pair.fri.run("ping -n -c 20 -i 0.1 -W 1 192.168.86.18").unwrap_err().to_string();
     assert!(text.contains(" 0 received"), "{text}");
     assert!(!fri.text().contains(UP) && !mon.text().contains(UP), "a link came up");
+}
+
+#[test]
+fn a_process_that_is_stopped_is_said_and_the_link_is_not_up_until_it_goes_on() {
+    let pair = pair();
+    let (fri, _mon) = pair.link(&Toml::tun_fri(), &Toml::tun_mon());
+    let engine = super::ending::engine(&pair.fri, &fri);
+    let [parent, process] = [fri.pid(), engine].map(|pid| Pid::from_raw(pid.cast_signed()).unwrap());
+    let state = || {
+        let status = super::operation::status(&pair.fri, "fri");
+        (status["state"].as_str().unwrap().to_owned(), status["problem"].clone())
+    };
+    kill_process(process, Signal::STOP).unwrap();
+    let (stopped, problem) = state();
+    let stats = super::operation::ask(&pair.fri, &["stats", "fri"]).1;
+    kill_process(process, Signal::CONT).unwrap();
+    assert_eq!(stopped, "blocked");
+    assert!(problem.as_str().unwrap().contains(&format!("kill -CONT {engine}")), "{problem}");
+    for line in ["tund_link_up{link=\"fri\"} 0\n", "code=\"engine-silent\"} 1\n"] {
+        assert!(stats.contains(line), "{line}: {stats}");
+    }
+    wait_until("the engine", SOON, || state() == ("up".to_owned(), serde_json::Value::Null)).unwrap();
+
+    kill_process(parent, Signal::STOP).unwrap();
+    let (code, text) = super::operation::ask(&pair.fri, &["status", "fri"]);
+    kill_process(parent, Signal::CONT).unwrap();
+    assert_eq!(code, Some(1));
+    assert!(text.starts_with("tund: fri does not answer at /") && text.contains("kill -CONT"), "{text}");
+    wait_until("the parent", SOON, || state().0 == "up").unwrap();
 }
