@@ -83,7 +83,6 @@ struct Attempt {
 /// session it waits on.
 #[cfg_attr(test, derive(Clone))]
 struct Answered {
-    slot: u8,
     serial: u32,
     attempts: VecDeque<Attempt>,
 }
@@ -223,11 +222,11 @@ impl Sessions {
         let Some(kept) = self.unconfirmed.take_if(|there| !there.known && there.session.born > heard) else {
             return self.reset(random, out);
         };
-        let answered = self.answered.take().map(|answered| answered.slot);
-        let slots = self.live.drain(..).map(|session| session.slot).chain(answered);
-        out.extend(slots.map(|slot| ReceiveCommand::Forget(Name::Slot(slot)).into()));
+        out.extend(
+            self.live.drain(..).map(|session| ReceiveCommand::Forget(Name::Slot(session.slot)).into()),
+        );
         out.extend([KeySlot::Current, KeySlot::Next].map(|under| SendCommand::Wipe(under).into()));
-        (self.call, self.sending, self.unconfirmed) = (None, None, Some(kept));
+        (self.call, self.answered, self.sending, self.unconfirmed) = (None, None, None, Some(kept));
     }
 
     /// Whether to replace the session for frames.

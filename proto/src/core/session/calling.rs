@@ -80,7 +80,7 @@ impl Sessions {
     /// Whether later initiations of an answered call are under way and the session is still silent: a lost answer to one
     /// of them would leave the peer without the session.
     pub fn is_doubtful(&self) -> bool {
-        self.answered.as_ref().is_some_and(|answered| !answered.attempts.is_empty())
+        self.answered().is_some_and(|(_, attempts)| !attempts.is_empty())
     }
 
     /// Whether the next initiation is due.
@@ -171,7 +171,7 @@ impl Sessions {
         let attempts = self.call.take().map(|call| call.attempts);
         let mut attempts = attempts.or(self.answered.take().map(|call| call.attempts)).unwrap_or_default();
         attempts.retain(|attempt| attempt.seq > envelope.seq);
-        self.answered = Some(Answered { slot, serial, attempts });
+        self.answered = Some(Answered { serial, attempts });
         self.live.retain(|live| live.slot != slot);
         let key = Key::Slot { slot, serial, cipher, key: from_peer };
         out.push_back(ReceiveCommand::Accept { key, after: None, named: None }.into());
@@ -183,15 +183,20 @@ impl Sessions {
 
     /// Whether another peer has just answered an earlier initiation of this call. The first one counts.
     fn is_beaten(&self, now: Instant, peer: &Instance) -> bool {
-        let first = self.answered.as_ref().map(|first| first.serial);
-        let session = self.live.iter().find(|live| first == Some(live.serial));
-        session.is_some_and(|first| first.peer != *peer && now < first.born + ANSWERS_RACE)
+        self.answered().is_some_and(|(first, _)| first.peer != *peer && now < first.born + ANSWERS_RACE)
+    }
+
+    /// The session of an answered call, and later initiations of it. Once the session has ended, another may have its slot.
+    fn answered(&self) -> Option<(&Session, &VecDeque<Attempt>)> {
+        let Answered { serial, attempts } = self.answered.as_ref()?;
+        Some((self.live.iter().find(|live| live.serial == *serial)?, attempts))
     }
 
     /// Returns the slot of the call and the initiation that this answers.
     fn attempt(&self, answer: &Envelope<'_>) -> Option<(u8, &Attempt)> {
         let call = self.call.as_ref().map(|call| (call.slot, &call.attempts));
-        let calls = call.into_iter().chain(self.answered.as_ref().map(|call| (call.slot, &call.attempts)));
+        let answered = self.answered().map(|(session, attempts)| (session.slot, attempts));
+        let calls = call.into_iter().chain(answered);
         let mut calls = calls.filter(|_| answer.instance == self.instance);
         calls.find_map(|(slot, attempts)| {
             Some((slot, attempts.iter().find(|attempt| attempt.seq == answer.seq)?))

@@ -342,7 +342,7 @@ impl World for Small {
             let seqs = |of: &VecDeque<Attempt>| of.iter().map(|attempt| attempt.seq).collect::<Vec<_>>();
             let retried = |of: &Call| of.retried_at.map(|at| self.now - at);
             call.as_ref().map(|of| (of.slot, seqs(&of.attempts), of.token, retried(of))).hash(to);
-            answered.as_ref().map(|of| (of.slot, of.serial, seqs(&of.attempts))).hash(to);
+            answered.as_ref().map(|of| (of.serial, seqs(&of.attempts))).hash(to);
             for Receive { slot, serial, key, heard, taken } in &end.receive {
                 (slot, serial, key, heard, taken).hash(to);
             }

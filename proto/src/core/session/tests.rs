@@ -259,6 +259,28 @@ fn a_later_answer_of_the_same_call_is_taken_too() {
     assert!(world.mon.is_alive() && !world.mon.is_calling());
 }
 
+/// The peer that answered has been silent while two others called, and a third waits in the slot of its session.
+#[test]
+fn a_late_answer_is_of_no_use_once_its_call_has_lost_its_session() {
+    let mut world = World::new();
+    let mut fri = world.fri();
+    let [first, second] = [(); 2].map(|()| world.initiation(&mut fri));
+    let mut mon = std::mem::replace(&mut world.mon, fri);
+    let answers = [first, second].map(|call| world.answer_of(&mut mon, &call));
+    world.take_answer(&answers[0]);
+    let mut waits = 0;
+    for number in 0..3 {
+        let mut other = world.fri();
+        let call = world.initiation(&mut other);
+        waits = world.answered(&call).unwrap();
+        assert!(number == 2 || world.confirmed(waits));
+    }
+    let mut out = VecDeque::new();
+    let late = world.mon.handle_handshake(world.now, &received(&answers[1]), &mut world.random, &mut out);
+    assert_eq!((late, out.len()), (Err(DropReason::Stale), 0));
+    assert!(!world.mon.is_doubtful() && world.confirmed(waits));
+}
+
 /// An answer too identifies the peer; then no recording displaces its call.
 #[test]
 fn a_recorded_call_displaces_none_of_the_peer_that_answered() {
