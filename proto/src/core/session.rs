@@ -92,8 +92,6 @@ struct Session {
     slot: u8,
     serial: u32,
     cipher: Cipher,
-    /// The initiator's instance, which decides between simultaneous calls.
-    instance: Instance,
     /// The peer's instance.
     peer: Instance,
     began_here: bool,
@@ -282,11 +280,11 @@ impl Sessions {
         if envelope.of.exchange != self.pattern.exchange {
             return Ok(Outcome::OtherExchange { theirs: envelope.of.exchange, calls: true });
         }
-        let cause = Cause { envelope, from: received.from, length: received.datagram.len() };
+        let cause = Cause { now, envelope, from: received.from, length: received.datagram.len() };
         match cause.envelope.of.kind {
-            Kind::Initiation => self.handle_initiation(now, &cause, random, out),
-            Kind::Answer => self.handle_answer(now, &cause, out),
-            Kind::Retry => self.handle_retry(now, &cause.envelope),
+            Kind::Initiation => self.handle_initiation(&cause, random, out),
+            Kind::Answer => self.handle_answer(&cause, out),
+            Kind::Retry => self.handle_retry(&cause),
         }
     }
 
@@ -297,7 +295,7 @@ impl Sessions {
         else {
             return false;
         };
-        self.confirmed = Some((unconfirmed.session.instance, unconfirmed.seq));
+        self.confirmed = Some((unconfirmed.session.peer, unconfirmed.seq));
         self.adopt(unconfirmed.session, KeySlot::Unconfirmed, out);
         true
     }
@@ -312,7 +310,7 @@ impl Sessions {
             rival.peer == session.peer
                 && rival.began_here != session.began_here
                 && session.born.saturating_duration_since(rival.born) < SESSION_OVERLAP
-                && rival.instance > session.instance
+                && self.initiator(rival) > self.initiator(&session)
         });
         if stays {
             out.push_back(SendCommand::Wipe(under).into());
@@ -328,6 +326,15 @@ impl Sessions {
         {
             out.push_back(ReceiveCommand::Forget(Name::Slot(self.live.remove(index).slot)).into());
         }
+    }
+
+    fn initiator(&self, session: &Session) -> Instance {
+        if session.began_here { self.instance } else { session.peer }
+    }
+
+    /// Whether this instance of the peer last confirmed a session or answered a call.
+    fn knows(&self, instance: Instance) -> bool {
+        self.confirmed.is_some_and(|(confirmed, _)| confirmed == instance)
     }
 
     fn drop_unconfirmed(&mut self, out: &mut VecDeque<Command>) {
@@ -362,9 +369,9 @@ impl Sessions {
     }
 }
 
-/// The cause of an answer, which limits the answer's length.
-#[derive(Clone)]
+/// What came. It limits the length of an answer to it.
 struct Cause<'a> {
+    now: Instant,
     envelope: Envelope<'a>,
     from: Path,
     /// Length of the datagram, or of the shortest of several.

@@ -16,7 +16,6 @@ use crate::wire::handshake::{Envelope, Kind, Offer, Type, parts, prologue};
 impl Sessions {
     pub(super) fn handle_initiation(
         &mut self,
-        now: Instant,
         cause: &Cause<'_>,
         random: &mut impl Random,
         out: &mut VecDeque<Command>,
@@ -28,31 +27,28 @@ impl Sessions {
         if self.was_taken(instance, seq) {
             return Err(DropReason::Replayed);
         }
-        let known = self.confirmed.is_some_and(|(confirmed, _)| confirmed == instance);
-        let proven = self.tokens.prove(now, &instance, cause.from.remote, &token);
+        let proven = self.tokens.prove(cause.now, &instance, cause.from.remote, &token);
         if of.part != 0 {
-            return self.handle_part(now, cause, proven, known, random, out);
+            return self.handle_part(cause, proven, random, out);
         }
-        self.answer(now, cause, proven, known, random, out)
+        self.answer(cause, proven, random, out)
     }
 
     /// Handles a part of an initiation. Parts without a valid token share one place, kept for one message for a while; those with
     /// a token have another.
     fn handle_part(
         &mut self,
-        now: Instant,
         cause: &Cause<'_>,
         proven: bool,
-        known: bool,
         random: &mut impl Random,
         out: &mut VecDeque<Command>,
     ) -> Result<Outcome, DropReason> {
-        let Envelope { of, instance, .. } = cause.envelope;
+        let Cause { now, envelope: Envelope { of, instance, .. }, .. } = *cause;
         if !proven && self.unproven.is_taken(now, &cause.envelope) {
-            if of.part != 1 || !known && !self.callers.allows(now, instance) {
+            if of.part != 1 || !self.knows(instance) && !self.callers.allows(now, instance) {
                 return Err(DropReason::RateLimited);
             }
-            self.send_retry(now, cause, random, out);
+            self.send_retry(cause, random, out);
             return Ok(Outcome::Nothing);
         }
         let held = if proven { &mut self.proven } else { &mut self.unproven };
@@ -60,25 +56,24 @@ impl Sessions {
             return Ok(Outcome::Nothing);
         };
         let envelope = Envelope { message: &message, ..cause.envelope };
-        self.answer(now, &Cause { envelope, from: cause.from, length }, proven, known, random, out)
+        self.answer(&Cause { envelope, length, ..*cause }, proven, random, out)
     }
 
     /// Answers a complete initiation, if it is its turn.
     fn answer(
         &mut self,
-        now: Instant,
         cause: &Cause<'_>,
         proven: bool,
-        known: bool,
         random: &mut impl Random,
         out: &mut VecDeque<Command>,
     ) -> Result<Outcome, DropReason> {
-        let Envelope { instance, seq, token, message, .. } = cause.envelope;
+        let Cause { now, envelope: Envelope { instance, seq, token, message, .. }, .. } = *cause;
+        let known = self.knows(instance);
         if !known && !proven && !self.callers.allows(now, instance) {
             return Err(DropReason::RateLimited);
         }
         if !proven && self.others_wait(now, instance) {
-            self.send_retry(now, cause, random, out);
+            self.send_retry(cause, random, out);
             return Ok(Outcome::Nothing);
         }
         let head = prologue(self.pattern.exchange, &instance, seq, &token);
@@ -104,15 +99,14 @@ impl Sessions {
         out.push_back(SendCommand::Prepare(KeySlot::Unconfirmed, to_peer).into());
         // The peer may use any lane once it has this.
         self.send_answer(Kind::Answer, cause, token, &message, random, out);
-        let (peer, began_here, born) = (instance, false, now);
-        let session = Session { slot, serial, cipher, instance, peer, began_here, born };
+        let session = Session { slot, serial, cipher, peer: instance, began_here: false, born: now };
         self.unconfirmed = Some(Unconfirmed { session, seq, known });
         Ok(Outcome::Nothing)
     }
 
     /// Whether an initiation of this instance, at least as new, was accepted.
-    fn was_taken(&self, instance: [u8; 8], seq: u64) -> bool {
-        let waiting = self.unconfirmed.as_ref().map(|there| (there.session.instance, there.seq));
+    fn was_taken(&self, instance: Instance, seq: u64) -> bool {
+        let waiting = self.unconfirmed.as_ref().map(|there| (there.session.peer, there.seq));
         let mut taken = self.confirmed.into_iter().chain(waiting);
         taken.any(|(of, newest)| of == instance && seq <= newest)
     }
@@ -122,18 +116,12 @@ impl Sessions {
     fn others_wait(&self, now: Instant, instance: Instance) -> bool {
         self.unconfirmed
             .as_ref()
-            .is_some_and(|there| there.session.instance != instance && now < there.session.born + ANSWER_KEPT)
+            .is_some_and(|there| there.session.peer != instance && now < there.session.born + ANSWER_KEPT)
     }
 
     /// Sends a retry with a token for the address that the initiation came from.
-    fn send_retry(
-        &self,
-        now: Instant,
-        cause: &Cause<'_>,
-        random: &mut impl Random,
-        out: &mut VecDeque<Command>,
-    ) {
-        let token = self.tokens.of(now, &cause.envelope.instance, cause.from.remote);
+    fn send_retry(&self, cause: &Cause<'_>, random: &mut impl Random, out: &mut VecDeque<Command>) {
+        let token = self.tokens.of(cause.now, &cause.envelope.instance, cause.from.remote);
         self.send_answer(Kind::Retry, cause, token, &[], random, out);
     }
 

@@ -127,13 +127,12 @@ impl Sessions {
 
     pub(super) fn handle_answer(
         &mut self,
-        now: Instant,
         cause: &Cause<'_>,
         out: &mut VecDeque<Command>,
     ) -> Result<Outcome, DropReason> {
-        let envelope = &cause.envelope;
+        let Cause { now, ref envelope, length, .. } = *cause;
         if self.attempt(envelope).is_some() && envelope.of.part != 0 {
-            let whole = self.answer.take(now, envelope, cause.length);
+            let whole = self.answer.take(now, envelope, length);
             let Some((message, _)) = whole else { return Ok(Outcome::Nothing) };
             return self.take_answer(now, &Envelope { message: &message, ..*envelope }, out);
         }
@@ -160,14 +159,13 @@ impl Sessions {
         }
         self.parts = parts;
         // An earlier caller is another process, now gone.
-        if self.confirmed.is_none_or(|(confirmed, _)| confirmed != *peer) {
+        if !self.knows(*peer) {
             self.confirmed = Some((*peer, 0));
         }
         let from_peer = DirectionKey::new(split.responder_to_initiator);
         let to_peer = DirectionKey::new(split.initiator_to_responder);
         let serial = self.next_serial();
-        let (instance, peer) = (self.instance, *peer);
-        let session = Session { slot, serial, cipher, instance, peer, began_here: true, born: now };
+        let session = Session { slot, serial, cipher, peer: *peer, began_here: true, born: now };
         let attempts = self.call.take().map(|call| call.attempts);
         let mut attempts = attempts.or(self.answered.take().map(|call| call.attempts)).unwrap_or_default();
         attempts.retain(|attempt| attempt.seq > envelope.seq);
@@ -205,11 +203,8 @@ impl Sessions {
 
     /// The peer is busy and wants proof of our address: the next initiation is due now. It goes where the answered one
     /// went, wherever this came from.
-    pub(super) fn handle_retry(
-        &mut self,
-        now: Instant,
-        envelope: &Envelope<'_>,
-    ) -> Result<Outcome, DropReason> {
+    pub(super) fn handle_retry(&mut self, cause: &Cause<'_>) -> Result<Outcome, DropReason> {
+        let Cause { now, ref envelope, .. } = *cause;
         let ours = envelope.instance == self.instance;
         let call = self.call.as_mut().filter(|_| ours).ok_or(DropReason::Stale)?;
         let called = call.attempts.iter().find(|attempt| attempt.seq == envelope.seq);

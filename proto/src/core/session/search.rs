@@ -335,8 +335,7 @@ impl World for Small {
             let Sessions { instance, seq, call, answered, live, sending, unconfirmed, confirmed, .. } =
                 &end.sessions;
             (&end.random, instance, seq, sending, confirmed, self.now - end.heard_at).hash(to);
-            let session =
-                |of: &Session| (of.slot, of.serial, of.instance, of.peer, of.began_here, self.now - of.born);
+            let session = |of: &Session| (of.slot, of.serial, of.peer, of.began_here, self.now - of.born);
             live.iter().map(session).collect::<Vec<_>>().hash(to);
             unconfirmed.as_ref().map(|of| (session(&of.session), of.seq, of.known)).hash(to);
             let seqs = |of: &VecDeque<Attempt>| of.iter().map(|attempt| attempt.seq).collect::<Vec<_>>();
