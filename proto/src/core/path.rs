@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::limits::{PATH_INTERVAL, PATH_LIFE};
+use super::limits::{OUTER_V4, OUTER_V6, PATH_INTERVAL, PATH_LIFE};
 
 /// Length of a path challenge in bytes.
 pub const QUESTION: usize = 20;
@@ -52,6 +52,11 @@ impl From<SocketAddr> for Path {
     fn from(remote: SocketAddr) -> Self {
         Self { remote, local: None, stream: false, own_port: false }
     }
+}
+
+/// Length of the IP and UDP headers of a datagram to this address, in bytes.
+pub fn outer_headers(to: SocketAddr) -> usize {
+    if to.ip().to_canonical().is_ipv4() { OUTER_V4 } else { OUTER_V6 }
 }
 
 /// Parses a [`SocketAddr`]: address and port of the other end.

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use super::outbox::{Context, Outbox};
 use crate::core::lane::{Command, KeySlot, SendCommand};
-use crate::core::limits::{BUDGET_BASE, BUDGET_LEAST, OUTER_V4, OUTER_V6};
-use crate::core::path::{Outcome, Path, Validation};
+use crate::core::limits::{BUDGET_BASE, BUDGET_LEAST};
+use crate::core::path::{Outcome, Path, Validation, outer_headers};
 use crate::core::pmtud::Pmtud;
 use crate::crypto::Random;
 use crate::wire::control::{self, Message};
@@ -190,9 +190,8 @@ impl PeerPath {
     }
 
     fn route_budget(&self, address: SocketAddr, mtu: Option<u32>) -> usize {
-        let outer = if address.ip().to_canonical().is_ipv4() { OUTER_V4 } else { OUTER_V6 };
         let mtu = self.fixed.or(mtu).and_then(|mtu| usize::try_from(mtu).ok());
-        mtu.map_or(BUDGET_BASE, |mtu| mtu.saturating_sub(outer))
+        mtu.map_or(BUDGET_BASE, |mtu| mtu.saturating_sub(outer_headers(address)))
     }
 
     /// When to send a round of probes.
