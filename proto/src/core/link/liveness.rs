@@ -10,6 +10,7 @@ pub struct Liveness {
     used_at: Instant,
     datagrams_in: u64,
     heard: u64,
+    datagrams_out: u64,
     frames: u64,
     frames_waiting: u64,
     strangers: u64,
@@ -19,6 +20,10 @@ pub struct Liveness {
 /// What has come since the last check of the counters.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct News {
+    /// Datagrams of the peer.
+    pub heard: bool,
+    /// Datagrams were sent.
+    pub sent: bool,
     /// Frames from the device arrived without a link.
     pub waiting: bool,
     /// Datagrams came from strangers, or under other keys.
@@ -35,6 +40,7 @@ impl Liveness {
             used_at: now,
             datagrams_in: 0,
             heard: 0,
+            datagrams_out: 0,
             frames: 0,
             frames_waiting: 0,
             strangers: 0,
@@ -71,13 +77,16 @@ impl Liveness {
     pub fn handle_counters(&mut self, now: Instant, heard: u64, lanes: &Stats) -> News {
         let grows = |last: &mut u64, count| std::mem::replace(last, count) < count;
         self.datagrams_in = lanes.datagrams_in;
-        if grows(&mut self.heard, heard) {
+        let heard = grows(&mut self.heard, heard);
+        if heard {
             self.heard_at = now;
         }
         if grows(&mut self.frames, lanes.frames_in + lanes.frames_out) {
             self.used_at = now;
         }
         News {
+            heard,
+            sent: grows(&mut self.datagrams_out, lanes.datagrams_out),
             waiting: grows(&mut self.frames_waiting, lanes.drops(DropReason::NoPeer)),
             strangers: grows(&mut self.strangers, lanes.drops(DropReason::Stranger)),
             tunnelled: grows(&mut self.tunnelled, lanes.drops(DropReason::TunnelInTunnel)),
@@ -100,7 +109,8 @@ mod tests {
         let mut liveness = Liveness::new(start);
         let mut lanes = Stats::default();
         lanes.datagrams_in += 1;
-        assert_eq!(liveness.handle_counters(at(1), lanes.datagrams_in, &lanes), News::default());
+        let none = News::default();
+        assert_eq!(liveness.handle_counters(at(1), lanes.datagrams_in, &lanes), News { heard: true, ..none });
         assert_eq!((liveness.heard_at(), liveness.used_at()), (at(1), start));
         lanes.frames_out = 1;
         liveness.handle_counters(at(2), lanes.datagrams_in, &lanes);
@@ -108,14 +118,16 @@ mod tests {
         lanes.drop(DropReason::NoPeer);
         assert_eq!(
             liveness.handle_counters(at(3), lanes.datagrams_in, &lanes),
-            News { waiting: true, ..News::default() }
+            News { waiting: true, ..none }
         );
         lanes.drop(DropReason::Stranger);
         assert_eq!(
             liveness.handle_counters(at(4), lanes.datagrams_in, &lanes),
-            News { strangers: true, ..News::default() }
+            News { strangers: true, ..none }
         );
-        assert_eq!(liveness.handle_counters(at(5), lanes.datagrams_in, &lanes), News::default());
+        lanes.datagrams_out += 1;
+        assert_eq!(liveness.handle_counters(at(5), lanes.datagrams_in, &lanes), News { sent: true, ..none });
+        assert_eq!(liveness.handle_counters(at(6), lanes.datagrams_in, &lanes), none);
         assert_eq!((liveness.heard_at(), liveness.used_at()), (at(1), at(2)));
     }
 }

@@ -1,4 +1,4 @@
-//! Context shared by a link's parts: randomness and outputs.
+//! Context shared by a link's parts: randomness and outputs. A link in OpenVPN's format has such outputs too.
 
 use std::collections::VecDeque;
 
@@ -17,20 +17,32 @@ pub struct Context<R> {
 }
 
 /// Commands and events not yet fetched.
-#[derive(Default)]
-pub struct Outbox {
+pub struct Outbox<C = Command> {
     /// For the lanes.
-    pub commands: VecDeque<Command>,
+    pub commands: VecDeque<C>,
     /// For the owner.
     pub events: VecDeque<Event>,
 }
 
-impl Outbox {
+impl<C> Default for Outbox<C> {
+    fn default() -> Self {
+        Self { commands: VecDeque::new(), events: VecDeque::new() }
+    }
+}
+
+impl<C> Outbox<C> {
     /// For a lane.
-    pub fn command(&mut self, command: impl Into<Command>) {
+    pub fn command(&mut self, command: impl Into<C>) {
         self.commands.push_back(command.into());
     }
 
+    /// Adds a log line.
+    pub fn log(&mut self, condition: Condition) {
+        self.events.push_back(Event::Log { level: condition.level(), condition });
+    }
+}
+
+impl Outbox {
     /// Adds a control message under this key.
     pub fn control(&mut self, under: KeySlot, message: &Message, to: Path) {
         self.message(under, message, to, 0);
@@ -45,10 +57,5 @@ impl Outbox {
         let mut body = Vec::new();
         control::encode(message, &mut body);
         self.command(SendCommand::Control { body, to, under, lane });
-    }
-
-    /// Adds a log line.
-    pub fn log(&mut self, condition: Condition) {
-        self.events.push_back(Event::Log { level: condition.level(), condition });
     }
 }

@@ -17,6 +17,8 @@ use crate::core::condition::Condition;
 use crate::core::guard::{self, Act, Loops};
 use crate::core::limits::REPEAT;
 use crate::core::link::Event;
+use crate::core::link::liveness::Liveness;
+use crate::core::link::outbox::Outbox;
 use crate::core::path::Path;
 use crate::core::rate::RateLimiter;
 use crate::core::remotes::Remotes;
@@ -65,21 +67,17 @@ pub struct Link<R> {
     gone: bool,
     /// Why the link is down, or what is odd about the peer.
     said: VecDeque<(Instant, Condition)>,
-    heard_at: Instant,
-    used_at: Instant,
+    liveness: Liveness,
     ping_at: Option<Instant>,
     resolve_at: Option<Instant>,
     ask_at: Option<Instant>,
     asks: u32,
     answers: RateLimiter,
-    /// The lanes' last counters: datagrams in and out, frames, strangers.
-    counted: [u64; 4],
     guard: guard::Watch,
     loops: Loops,
     sources: Sources,
     stats: Stats,
-    commands: VecDeque<Command>,
-    events: VecDeque<Event>,
+    out: Outbox<Command>,
 }
 
 impl<R: Random> Link<R> {
@@ -97,20 +95,17 @@ impl<R: Random> Link<R> {
             up: false,
             gone: false,
             said: VecDeque::with_capacity(SAID),
-            heard_at: now.instant,
-            used_at: now.instant,
+            liveness: Liveness::new(now.instant),
             ping_at: None,
             resolve_at: settings.has_remote.then_some(now.instant),
             ask_at: None,
             asks: 0,
             answers: RateLimiter::new(ANSWERS, ANSWER),
-            counted: [0; 4],
             guard: guard::Watch::default(),
             loops: Loops::new(settings.finds_loops(), &mut random),
             sources: Sources::default(),
             stats: Stats::default(),
-            commands: VecDeque::new(),
-            events: VecDeque::new(),
+            out: Outbox::default(),
             random,
             settings,
         };
@@ -124,11 +119,17 @@ impl<R: Random> Link<R> {
 
     fn start(&mut self, time: u32) {
         self.started = time;
-        self.commands.push_back(Send::Start(time).into());
+        self.out.command(Send::Start(time));
+    }
+
+    /// Requests another own start, which begins once its time is kept.
+    fn restart(&mut self, now: Now) {
+        let kept = self.admission.restart(seconds(now));
+        self.out.events.push_back(Event::Keep(kept));
     }
 
     fn send(&mut self, payload: Vec<u8>, to: Path) {
-        self.commands.push_back(Send::Payload { payload, to }.into());
+        self.out.command(Send::Payload { payload, to });
     }
 
     /// The peer's path, as far as known.
@@ -160,7 +161,7 @@ impl<R: Random> Link<R> {
         match self.admission.judge(now.instant, seconds(now), id, load, &mut self.random) {
             Verdict::Take { kept, after } => {
                 self.pending = Some(Pending { kept, time: id.time, after, from, plain });
-                self.events.push_back(Event::Keep(kept));
+                self.out.events.push_back(Event::Keep(kept));
             }
             Verdict::Ask(size) => {
                 self.say_once(now.instant, Condition::OpenVpnStart { time: id.time });
@@ -178,16 +179,16 @@ impl<R: Random> Link<R> {
             return;
         };
         self.move_to(from);
-        self.commands.extend([Send::Agreed(true).into(), Receive::Agreed(true).into()]);
-        self.commands.push_back(Receive::Begin { time, after }.into());
-        self.commands.push_back(Receive::Again { from, plain }.into());
-        self.heard_at = now.instant;
+        self.out.commands.extend([Send::Agreed(true).into(), Receive::Agreed(true).into()]);
+        self.out.command(Receive::Begin { time, after });
+        self.out.command(Receive::Again { from, plain });
+        self.liveness.handle_heard(now.instant);
         self.gone = false;
         self.rise(now.instant);
         if self.options.direction.is_none()
             && let Some(kept) = self.admission.follow(now.instant, seconds(now), time)
         {
-            self.events.push_back(Event::Keep(kept));
+            self.out.events.push_back(Event::Keep(kept));
         }
     }
 
@@ -195,9 +196,9 @@ impl<R: Random> Link<R> {
         if self.endpoint != Some(to) {
             let moved = self.endpoint.is_none_or(|old| old.remote != to.remote);
             self.endpoint = Some(to);
-            self.commands.extend([Send::Endpoint(to).into(), Receive::Endpoint(to).into()]);
+            self.out.commands.extend([Send::Endpoint(to).into(), Receive::Endpoint(to).into()]);
             if moved {
-                self.events.push_back(Event::Endpoint(to));
+                self.out.events.push_back(Event::Endpoint(to));
             }
         }
         self.remotes.prefer(to);
@@ -207,7 +208,7 @@ impl<R: Random> Link<R> {
     fn rise(&mut self, now: Instant) {
         let Some(endpoint) = self.endpoint.filter(|_| !self.up) else { return };
         self.up = true;
-        self.used_at = now;
+        self.liveness.handle_up(now);
         self.loops.handle_up(now, &mut self.random);
         self.resolve_at = None;
         self.said.clear();
@@ -216,7 +217,7 @@ impl<R: Random> Link<R> {
         // It may wait for the first word.
         self.send(PING.to_vec(), endpoint);
         self.ping_at = Some(now + self.settings.keepalive.interval);
-        self.events.push_back(Event::Up { endpoint, name: "OpenVPN".into() });
+        self.out.events.push_back(Event::Up { endpoint, name: "OpenVPN".into() });
     }
 
     fn go_down(&mut self, now: Instant, reason: Condition) {
@@ -227,7 +228,7 @@ impl<R: Random> Link<R> {
         self.loops.handle_down();
         self.remotes.forget(now);
         self.resolve_at = self.settings.has_remote.then_some(now);
-        self.events.push_back(Event::Down { reason });
+        self.out.events.push_back(Event::Down { reason });
     }
 
     fn handle_message(&mut self, now: Instant, from: Path, payload: &[u8]) {
@@ -271,7 +272,7 @@ impl<R: Random> Link<R> {
         }
         if detects && told.framing != self.options.framing {
             self.options.framing = told.framing;
-            self.commands.push_back(Send::Framing(told.framing).into());
+            self.out.command(Send::Framing(told.framing));
         }
     }
 
@@ -282,21 +283,20 @@ impl<R: Random> Link<R> {
             return;
         }
         self.said.push_back((now, condition.clone()));
-        self.events.push_back(Event::Log { level: condition.level(), condition });
+        self.out.log(condition);
     }
 
     /// Tells the peer nothing, as it would not understand.
     fn act_on_loops(&mut self, acts: Vec<Act>) {
         for act in acts {
             match act {
-                Act::Probe(origin, round) => self.commands.push_back(Receive::Probe(origin, round).into()),
+                Act::Probe(origin, round) => self.out.command(Receive::Probe(origin, round)),
                 Act::Hold(held) => {
-                    self.commands.extend([Send::Hold(held).into(), Receive::Hold(held).into()])
+                    self.out.command(Send::Hold(held));
+                    self.out.command(Receive::Hold(held));
                 }
-                Act::Say(condition) => {
-                    self.events.push_back(Event::Log { level: condition.level(), condition })
-                }
-                Act::Rerouted { passes } => self.events.push_back(Event::Rerouted { passes }),
+                Act::Say(condition) => self.out.log(condition),
+                Act::Rerouted { passes } => self.out.events.push_back(Event::Rerouted { passes }),
                 Act::Tell(_) => {}
             }
         }
@@ -304,7 +304,7 @@ impl<R: Random> Link<R> {
 
     fn tell_sources(&mut self) {
         let sources = self.settings.only_routed.then(|| self.sources.clone());
-        self.commands.push_back(Receive::Sources(sources).into());
+        self.out.command(Receive::Sources(sources));
     }
 
     /// Calls the next remote, so that it learns of this end.
@@ -326,7 +326,7 @@ impl<R: Random> Link<R> {
         let interval = self.settings.keepalive.interval;
         self.ping_at = Some(now + interval);
         let Some(to) = self.endpoint else { return };
-        let silent = now.saturating_duration_since(self.heard_at) >= interval;
+        let silent = now.saturating_duration_since(self.liveness.heard_at()) >= interval;
         self.send(if silent { Occ::load_request(ALIVE) } else { PING.to_vec() }, to);
     }
 }

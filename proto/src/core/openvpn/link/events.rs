@@ -3,20 +3,20 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::{ASK, ASKS, Link, seconds};
+use super::{ASK, ASKS, Link};
 use crate::core::bulk;
 use crate::core::clock::Now;
 use crate::core::condition::Condition;
 use crate::core::control::Control;
 use crate::core::lane::{Notice, Report};
-use crate::core::limits::{OUTER_V4, OUTER_V6, REPEAT, RESOLVE};
+use crate::core::limits::{REPEAT, RESOLVE};
 use crate::core::link::Event;
 use crate::core::openvpn::admission::Kept;
 use crate::core::openvpn::lane::{Notice as OpenVpnNotice, Send, USUAL_MTU};
-use crate::core::path::Path;
+use crate::core::path::{Path, outer_headers};
 use crate::core::settings::{LinkSettings, LinkState, OpenVpnState};
 use crate::core::sources::Sources;
-use crate::core::stats::{DropReason, Stats};
+use crate::core::stats::Stats;
 use crate::crypto::Random;
 use crate::wire::openvpn::Occ;
 
@@ -26,19 +26,19 @@ impl<R: Random> Control for Link<R> {
     }
 
     fn poll_command(&mut self) -> Option<bulk::Command> {
-        self.commands.pop_front().map(bulk::Command::OpenVpn)
+        self.out.commands.pop_front().map(bulk::Command::OpenVpn)
     }
 
     fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        self.out.events.pop_front()
     }
 
     fn heard_at(&self) -> Instant {
-        self.heard_at
+        self.liveness.heard_at()
     }
 
     fn used_at(&self) -> Instant {
-        self.used_at
+        self.liveness.used_at()
     }
 
     fn handle_notice(&mut self, now: Now, notice: Notice) {
@@ -54,14 +54,11 @@ impl<R: Random> Control for Link<R> {
                 self.say_once(now.instant, Condition::OpenVpnCompressed)
             }
             Notice::Moved { from } => {
-                if self.endpoint.is_some_and(|old| old.remote != from.remote)
-                    && self.may_be_at(now.instant, from)
-                {
+                let Some(old) = self.endpoint.filter(|_| self.may_be_at(now.instant, from)) else { return };
+                if old.remote != from.remote {
                     self.say_once(now.instant, Condition::PeerMoved { to: from.remote });
-                    self.move_to(from);
-                } else if self.endpoint.is_some_and(|old| old.remote == from.remote) {
-                    self.move_to(from);
                 }
+                self.move_to(from);
             }
             Notice::Probe(sighting) => {
                 let acts = self.loops.handle_sighting(now.instant, sighting, &mut self.random);
@@ -102,56 +99,40 @@ impl<R: Random> Control for Link<R> {
 
     fn handle_resolved(&mut self, now: Now, addresses: &[Path]) {
         if self.remotes.set(now.instant, addresses) && !self.up {
-            self.events.extend(self.remotes.remote().map(Event::Endpoint));
+            self.out.events.extend(self.remotes.remote().map(Event::Endpoint));
         }
     }
 
     fn handle_route(&mut self, _: Now, address: SocketAddr, mtu: Option<u32>) {
         if self.target().is_some_and(|target| target.remote == address) {
-            let outer = if address.ip().to_canonical().is_ipv4() { OUTER_V4 } else { OUTER_V6 };
             let mtu = self.settings.path_mtu.or(mtu).unwrap_or(USUAL_MTU) as usize;
-            self.commands.push_back(Send::Budget(mtu.saturating_sub(outer)).into());
+            self.out.command(Send::Budget(mtu.saturating_sub(outer_headers(address))));
         }
     }
 
     fn handle_report(&mut self, now: Now, report: &Report) {
-        let news = self.guard.handle_offenders(now.instant, &report.offenders);
-        self.events
-            .extend(news.into_iter().map(|condition| Event::Log { level: condition.level(), condition }));
-        let lane = &report.stats;
-        let counted = [
-            lane.datagrams_in,
-            lane.datagrams_out,
-            lane.frames_in + lane.frames_out,
-            lane.drops(DropReason::Stranger),
-        ];
-        let [heard, sent, used, strange] = std::array::from_fn(|at| counted[at] > self.counted[at]);
-        self.counted = counted;
-        if heard && !self.gone {
-            self.heard_at = now.instant;
+        let offenders = self.guard.handle_offenders(now.instant, &report.offenders);
+        offenders.into_iter().for_each(|news| self.out.log(news));
+        let news = self.liveness.handle_counters(now.instant, report.heard, &report.stats);
+        if news.heard && !self.gone {
             self.rise(now.instant);
         }
-        if sent && self.ping_at.is_some() {
+        if news.sent && self.ping_at.is_some() {
             self.ping_at = self.ping_at.max(Some(now.instant + self.settings.keepalive.interval / 2));
         }
-        if used {
-            self.used_at = now.instant;
-        }
-        if strange && !self.up {
+        if news.strangers && !self.up {
             self.say_once(now.instant, Condition::KeyMismatch);
         }
         if report.key_used_up {
-            let kept = self.admission.restart(seconds(now));
-            self.events.push_back(Event::Keep(kept));
+            self.restart(now);
         }
     }
 
     /// A copy of this process may use the same numbers: restarts before sending anything.
     fn handle_resumed(&mut self, now: Now) {
         self.say_once(now.instant, Condition::Resumed);
-        self.commands.push_back(Send::Stop.into());
-        let kept = self.admission.restart(seconds(now));
-        self.events.push_back(Event::Keep(kept));
+        self.out.command(Send::Stop);
+        self.restart(now);
     }
 
     /// Says nothing: OpenVPN up to 2.5 ends for good when told that its peer does.
@@ -170,8 +151,7 @@ impl<R: Random> Control for Link<R> {
     }
 
     fn handle_rekey(&mut self, now: Now) {
-        let kept = self.admission.restart(seconds(now));
-        self.events.push_back(Event::Keep(kept));
+        self.restart(now);
     }
 
     fn handle_reconnect(&mut self, now: Now) {
@@ -197,7 +177,7 @@ impl<R: Random> Control for Link<R> {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        let silence = self.up.then(|| self.heard_at + self.settings.keepalive.timeout);
+        let silence = self.up.then(|| self.liveness.heard_at() + self.settings.keepalive.timeout);
         let call = (!self.up && self.target().is_some()).then_some(self.remotes.due);
         [silence, call, self.ping_at, self.resolve_at, self.ask_at, self.loops.poll_timeout()]
             .into_iter()
@@ -208,7 +188,7 @@ impl<R: Random> Control for Link<R> {
     fn handle_timeout(&mut self, now: Now) {
         let instant = now.instant;
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= instant);
-        if self.up && instant >= self.heard_at + self.settings.keepalive.timeout {
+        if self.up && instant >= self.liveness.heard_at() + self.settings.keepalive.timeout {
             self.go_down(instant, Condition::PeerSilent { silence: self.settings.keepalive.timeout });
         }
         let acts = self.loops.handle_timeout(instant, &mut self.random);
@@ -218,7 +198,7 @@ impl<R: Random> Control for Link<R> {
         }
         if is_due(self.resolve_at) {
             self.resolve_at = Some(instant + RESOLVE);
-            self.events.push_back(Event::Resolve);
+            self.out.events.push_back(Event::Resolve);
         }
         if is_due(self.ask_at) {
             self.asks += 1;

@@ -3,7 +3,6 @@
 //! The two links exist side by side, each with its own lane. Only this module decides which one the device's frames take
 //! (PROTOCOL.md §10.1).
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +16,7 @@ use crate::core::clock::Now;
 use crate::core::condition::Condition;
 use crate::core::control::Control;
 use crate::core::lane::{self, Notice, Report, SendCommand};
+use crate::core::link::outbox::Outbox;
 use crate::core::link::{Event, Link as Native};
 use crate::core::openvpn::admission::Kept;
 use crate::core::openvpn::lane::{Command as ToLane, Notice as OpenVpnNotice, Receive, Send};
@@ -57,8 +57,7 @@ pub struct Link<R> {
     is_late: bool,
     /// Whether the owner was told that the link is up.
     up: bool,
-    commands: VecDeque<Command>,
-    events: VecDeque<Event>,
+    out: Outbox<Command>,
 }
 
 impl<R: Random> Link<R> {
@@ -78,10 +77,9 @@ impl<R: Random> Link<R> {
             late_at: None,
             is_late: false,
             up: false,
-            commands: VecDeque::new(),
-            events: VecDeque::new(),
+            out: Outbox::default(),
         };
-        link.collect(link.openvpn.heard_at);
+        link.collect(link.openvpn.heard_at());
         link
     }
 
@@ -111,20 +109,20 @@ impl<R: Random> Link<R> {
 
     /// Collects the output of both links.
     fn collect(&mut self, now: Instant) {
-        while let Some(command) = self.openvpn.commands.pop_front() {
+        while let Some(command) = self.openvpn.out.commands.pop_front() {
             if let ToLane::Receive(Receive::Begin { .. }) = &command {
                 (self.tell_at, self.told) = (Some(now), 0);
             }
             let passes =
                 matches!(command, ToLane::Send(Send::Agreed(true)) | ToLane::Receive(Receive::Agreed(true)));
             if !(passes && self.required) {
-                self.commands.push_back(Command::OpenVpn(command));
+                self.out.command(Command::OpenVpn(command));
             }
         }
         while let Some(command) = self.native.as_mut().and_then(Native::poll_command) {
-            self.commands.push_back(Command::Tund(self.unlike_openvpn(command)));
+            self.out.command(Command::Tund(self.unlike_openvpn(command)));
         }
-        while let Some(event) = self.openvpn.events.pop_front() {
+        while let Some(event) = self.openvpn.out.events.pop_front() {
             self.handle_openvpn(now, event);
         }
         while let Some(event) = self.native.as_mut().and_then(Control::poll_event) {
@@ -150,48 +148,44 @@ impl<R: Random> Link<R> {
             Event::Up { .. } => self.rise(event),
             Event::Down { .. } if self.upgraded_at.is_some() => {}
             Event::Down { reason } => self.fall(reason),
-            event => self.events.push_back(event),
+            event => self.out.events.push_back(event),
         }
     }
 
     fn handle_native(&mut self, now: Instant, event: Event) {
         match event {
             Event::Up { .. } => {
-                self.commands.push_back(Command::Upgraded(true));
+                self.out.command(Command::Upgraded(true));
                 (self.upgraded_at, self.tell_at, self.late_at, self.is_late) = (Some(now), None, None, false);
-                self.say(Condition::Upgraded);
+                self.out.log(Condition::Upgraded);
                 self.rise(event);
             }
             Event::Down { reason } => {
-                self.commands.push_back(Command::Upgraded(false));
+                self.out.command(Command::Upgraded(false));
                 (self.upgraded_at, self.late_at) = (None, Some(now + LATE));
                 (self.tell_at, self.told) = (Some(now), 0);
                 if self.required || !self.openvpn.up {
                     self.fall(reason);
                 } else {
-                    self.say(reason);
+                    self.out.log(reason);
                 }
             }
             // The link in OpenVPN's format reports that.
             Event::Log { condition: Condition::NoRemote | Condition::NoAnswer { .. }, .. } => {}
-            event => self.events.push_back(event),
+            event => self.out.events.push_back(event),
         }
     }
 
     fn rise(&mut self, event: Event) {
         if !std::mem::replace(&mut self.up, true) {
-            self.events.push_back(event);
+            self.out.events.push_back(event);
         }
     }
 
     fn fall(&mut self, reason: Condition) {
         if std::mem::take(&mut self.up) {
-            self.events.push_back(Event::Down { reason });
+            self.out.events.push_back(Event::Down { reason });
         }
-    }
-
-    fn say(&mut self, condition: Condition) {
-        self.events.push_back(Event::Log { level: condition.level(), condition });
     }
 
     /// Tells the peer that this end is tund, while frames use OpenVPN's format.
@@ -220,21 +214,21 @@ impl<R: Random> Control for Link<R> {
     }
 
     fn poll_command(&mut self) -> Option<Command> {
-        self.commands.pop_front()
+        self.out.commands.pop_front()
     }
 
     fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        self.out.events.pop_front()
     }
 
     fn heard_at(&self) -> Instant {
         let native = self.native.as_ref().map(Control::heard_at);
-        native.map_or(self.openvpn.heard_at, |at| at.max(self.openvpn.heard_at))
+        native.into_iter().fold(self.openvpn.heard_at(), Instant::max)
     }
 
     fn used_at(&self) -> Instant {
         let native = self.native.as_ref().map(Control::used_at);
-        native.map_or(self.openvpn.used_at, |at| at.max(self.openvpn.used_at))
+        native.into_iter().fold(self.openvpn.used_at(), Instant::max)
     }
 
     fn handle_notice(&mut self, now: Now, notice: Notice) {
@@ -298,7 +292,7 @@ impl<R: Random> Control for Link<R> {
     fn handle_stop(&mut self, idle: bool) {
         if let Some(native) = &mut self.native {
             native.handle_stop(idle);
-            self.commands.extend(std::iter::from_fn(|| native.poll_command()).map(Command::Tund));
+            self.out.commands.extend(std::iter::from_fn(|| native.poll_command()).map(Command::Tund));
         }
     }
 
@@ -316,14 +310,14 @@ impl<R: Random> Control for Link<R> {
         if let Some(native) = &mut self.native {
             native.handle_sources(sources);
         }
-        self.collect(self.openvpn.heard_at);
+        self.collect(self.openvpn.heard_at());
     }
 
     fn handle_taken(&mut self, routes: Vec<IpNet>) {
         if let Some(native) = &mut self.native {
             native.handle_taken(routes);
         }
-        self.collect(self.openvpn.heard_at);
+        self.collect(self.openvpn.heard_at());
     }
 
     fn handle_rekey(&mut self, now: Now) {
@@ -359,7 +353,7 @@ impl<R: Random> Control for Link<R> {
         }
         if is_due(self.late_at) {
             (self.late_at, self.is_late) = (None, true);
-            self.say(Condition::NotUpgraded);
+            self.out.log(Condition::NotUpgraded);
         }
         self.each(now, |link| link.handle_timeout(now));
     }
