@@ -2,122 +2,81 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Why a datagram or frame was dropped. Not an error: a counted outcome, and the label in metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(usize)]
-pub enum DropReason {
-    /// Too short for one of our datagrams.
-    TooShort,
-    /// No live session, and a wrong keyed check: the sender lacks the key.
-    Stranger,
-    /// The tag does not verify.
-    BadTag,
-    /// Seen before, or too far behind.
-    Replayed,
-    /// Our own datagram returned.
-    Reflected,
-    /// A right key, but its time must be proven first.
-    Stale,
-    /// More of its kind than are examined in a second.
-    RateLimited,
-    /// A field that no sender of this version writes.
-    Malformed,
-    /// Before the peer's hello matched, or a hello that does not match.
-    NotAgreed,
-    /// A frame larger than agreed.
-    TooBig,
-    /// An inner packet from a source that the peer may not use.
-    Source,
-    /// One of the link's own datagrams, routed into the link.
-    TunnelInTunnel,
-    /// Its datagram was marked for congestion, and its transport is not ECN-capable (RFC 6040).
-    Congested,
-    /// A part of a frame whose other parts were lost.
-    Incomplete,
-    /// A bounded queue was full.
-    QueueFull,
-    /// No session or no address to send to yet.
-    NoPeer,
-    /// More broadcasts and the like from the peer than `guard.storm` allows.
-    GuardStorm,
-    /// A source address beyond `guard.macs`.
-    GuardMacs,
-    /// A spanning tree frame (`guard.bpdu`).
-    GuardBpdu,
-    /// A DHCP server's reply from the peer's segment (`guard.dhcp-server`).
-    GuardDhcp,
-    /// A router advertisement from the peer's segment (`guard.router-advertisement`).
-    GuardRouter,
-    /// In a VLAN that does not pass, or untagged (`guard.vlans`, `guard.untagged`).
-    GuardVlan,
-    /// A frame from the peer with an address of this segment (`guard.own-macs`).
-    GuardOwnMac,
-    /// Its destination is on the side it comes from.
-    GuardLocal,
-    /// A returning probe, or a frame held back because the segments are also joined elsewhere (`guard.loop`).
-    GuardLoop,
+/// Declares the reasons, each with its label in metrics.
+macro_rules! drop_reasons {
+    ($($(#[$doc:meta])+ $reason:ident = $label:literal,)+) => {
+        /// Why a datagram or frame was dropped. Not an error: a counted outcome, and the label in metrics.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(usize)]
+        pub enum DropReason {
+            $($(#[$doc])+ $reason,)+
+        }
+
+        impl DropReason {
+            /// All reasons, in order.
+            pub const ALL: [DropReason; [$($label),+].len()] = [$(DropReason::$reason),+];
+
+            /// The label in kebab case.
+            pub fn label(self) -> &'static str {
+                match self {
+                    $(DropReason::$reason => $label,)+
+                }
+            }
+        }
+    };
 }
 
-impl DropReason {
-    /// All reasons, in order.
-    pub const ALL: [DropReason; 25] = [
-        DropReason::TooShort,
-        DropReason::Stranger,
-        DropReason::BadTag,
-        DropReason::Replayed,
-        DropReason::Reflected,
-        DropReason::Stale,
-        DropReason::RateLimited,
-        DropReason::Malformed,
-        DropReason::NotAgreed,
-        DropReason::TooBig,
-        DropReason::Source,
-        DropReason::TunnelInTunnel,
-        DropReason::Congested,
-        DropReason::Incomplete,
-        DropReason::QueueFull,
-        DropReason::NoPeer,
-        DropReason::GuardStorm,
-        DropReason::GuardMacs,
-        DropReason::GuardBpdu,
-        DropReason::GuardDhcp,
-        DropReason::GuardRouter,
-        DropReason::GuardVlan,
-        DropReason::GuardOwnMac,
-        DropReason::GuardLocal,
-        DropReason::GuardLoop,
-    ];
-
-    /// The label in kebab case.
-    pub fn label(self) -> &'static str {
-        match self {
-            DropReason::TooShort => "too-short",
-            DropReason::Stranger => "stranger",
-            DropReason::BadTag => "bad-tag",
-            DropReason::Replayed => "replayed",
-            DropReason::Reflected => "reflected",
-            DropReason::Stale => "stale",
-            DropReason::RateLimited => "rate-limited",
-            DropReason::Malformed => "malformed",
-            DropReason::NotAgreed => "not-agreed",
-            DropReason::TooBig => "too-big",
-            DropReason::Source => "source",
-            DropReason::TunnelInTunnel => "tunnel-in-tunnel",
-            DropReason::Congested => "congested",
-            DropReason::Incomplete => "incomplete",
-            DropReason::QueueFull => "queue-full",
-            DropReason::NoPeer => "no-peer",
-            DropReason::GuardStorm => "guard-storm",
-            DropReason::GuardMacs => "guard-macs",
-            DropReason::GuardBpdu => "guard-bpdu",
-            DropReason::GuardDhcp => "guard-dhcp-server",
-            DropReason::GuardRouter => "guard-router-advertisement",
-            DropReason::GuardVlan => "guard-vlan",
-            DropReason::GuardOwnMac => "guard-own-mac",
-            DropReason::GuardLocal => "guard-local",
-            DropReason::GuardLoop => "guard-loop",
-        }
-    }
+drop_reasons! {
+    /// Too short for one of our datagrams.
+    TooShort = "too-short",
+    /// No live session, and a wrong keyed check: the sender lacks the key.
+    Stranger = "stranger",
+    /// The tag does not verify.
+    BadTag = "bad-tag",
+    /// Seen before, or too far behind.
+    Replayed = "replayed",
+    /// Our own datagram returned.
+    Reflected = "reflected",
+    /// A right key, but its time must be proven first.
+    Stale = "stale",
+    /// More of its kind than are examined in a second.
+    RateLimited = "rate-limited",
+    /// A field that no sender of this version writes.
+    Malformed = "malformed",
+    /// Before the peer's hello matched, or a hello that does not match.
+    NotAgreed = "not-agreed",
+    /// A frame larger than agreed.
+    TooBig = "too-big",
+    /// An inner packet from a source that the peer may not use.
+    Source = "source",
+    /// One of the link's own datagrams, routed into the link.
+    TunnelInTunnel = "tunnel-in-tunnel",
+    /// Its datagram was marked for congestion, and its transport is not ECN-capable (RFC 6040).
+    Congested = "congested",
+    /// A part of a frame whose other parts were lost.
+    Incomplete = "incomplete",
+    /// A bounded queue was full.
+    QueueFull = "queue-full",
+    /// No session or no address to send to yet.
+    NoPeer = "no-peer",
+    /// More broadcasts and the like from the peer than `guard.storm` allows.
+    GuardStorm = "guard-storm",
+    /// A source address beyond `guard.macs`.
+    GuardMacs = "guard-macs",
+    /// A spanning tree frame (`guard.bpdu`).
+    GuardBpdu = "guard-bpdu",
+    /// A DHCP server's reply from the peer's segment (`guard.dhcp-server`).
+    GuardDhcp = "guard-dhcp-server",
+    /// A router advertisement from the peer's segment (`guard.router-advertisement`).
+    GuardRouter = "guard-router-advertisement",
+    /// In a VLAN that does not pass, or untagged (`guard.vlans`, `guard.untagged`).
+    GuardVlan = "guard-vlan",
+    /// A frame from the peer with an address of this segment (`guard.own-macs`).
+    GuardOwnMac = "guard-own-mac",
+    /// Its destination is on the side it comes from.
+    GuardLocal = "guard-local",
+    /// A returning probe, or a frame held back because the segments are also joined elsewhere (`guard.loop`).
+    GuardLoop = "guard-loop",
 }
 
 /// Counters of a lane or the control side; summed for the log.
