@@ -142,6 +142,11 @@ pub enum Condition {
     NotUpgraded,
 }
 
+/// Makes the peer's text fit for a log line.
+pub fn printable(text: &str) -> impl Iterator<Item = char> + '_ {
+    text.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '_' })
+}
+
 impl Condition {
     /// One of each kind, for the table in tund(8) and for tests.
     #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::{IDLE, Link};
 use crate::core::clock::Now;
-use crate::core::condition::Condition;
+use crate::core::condition::{Condition, printable};
 use crate::core::guard::Probe;
 use crate::core::hello;
 use crate::core::lane::{Command, KeyRef};
@@ -40,7 +40,7 @@ impl<R: Random> Link<R> {
                 if self.is_up() && self.path.covers(&from) && self.keying.is_of_peer(under) {
                     let condition = match reason.as_str() {
                         IDLE => Condition::PeerIdle,
-                        reason => Condition::PeerGoodbye { reason: printable(reason) },
+                        reason => Condition::PeerGoodbye { reason: printable(reason).collect() },
                     };
                     self.go_down(instant, condition);
                 }
@@ -226,9 +226,4 @@ impl<R: Random> Link<R> {
             self.say(now, condition);
         }
     }
-}
-
-/// Makes the peer's text fit for a log line.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '_' }).collect()
 }

@@ -43,7 +43,7 @@ impl Inward {
     /// Accepts nothing until the link says so.
     pub fn new(settings: Settings) -> Self {
         Self {
-            layout: settings.layout(),
+            layout: settings.options.layout(),
             keys: settings.opening(),
             mark: settings.mark(),
             framing: (!settings.detect).then_some(settings.options.framing),
@@ -164,8 +164,7 @@ impl Inward {
             return Err(DropReason::RateLimited);
         }
         let mut body = plain[PACKET_ID..].to_vec();
-        let begin = if self.settings.options.fragments { FRAGMENT_HEADER } else { 0 };
-        let load = body.get_mut(begin..).and_then(|body| {
+        let load = body.get_mut(self.settings.options.fragment_header()..).and_then(|body| {
             let payload = self.framing.unwrap_or(Framing::None).read(body).ok()?;
             match Occ::parse(payload)? {
                 Occ::Load(length) => Some(length),

@@ -16,9 +16,9 @@ use crate::core::path::Path;
 use crate::core::settings::LinkSettings;
 use crate::core::sources::Sources;
 use crate::core::stats::Stats;
-use crate::crypto::cbc_hmac::{CbcHmac, IvMark, KEY, Layout, slots};
+use crate::crypto::cbc_hmac::{CbcHmac, IvMark, KEY, slots};
 use crate::crypto::keys::ProbeKey;
-use crate::wire::openvpn::{FRAGMENT_HEADER, PACKET_ID, PacketId};
+use crate::wire::openvpn::{PACKET_ID, PacketId};
 
 /// MTU of the usual path in bytes.
 pub const USUAL_MTU: u32 = 1500;
@@ -57,26 +57,21 @@ impl Settings {
     /// The settings of a link in this mode; `None` in another.
     pub fn new(link: &LinkSettings, secrets: Arc<Secrets>, copy_dscp: bool) -> Option<Self> {
         let wire = link.openvpn.as_ref()?;
-        let Options { cipher, digest, framing, fragments, .. } = wire.options;
-        let front = PACKET_ID + framing.most() + if fragments { FRAGMENT_HEADER } else { 0 };
+        let options = wire.options.clone();
+        let front = PACKET_ID + options.framing.most() + options.fragment_header();
         let outer = link.path_mtu.unwrap_or(USUAL_MTU) as usize;
-        let fits = Layout::new(cipher, digest).plain(outer.saturating_sub(OUTER_V6)).saturating_sub(front);
+        let fits = options.layout().plain(outer.saturating_sub(OUTER_V6)).saturating_sub(front);
         // The peer tells of no probe: each end knows its own by its own key, and gives the other's back.
         let inner = InnerPolicy::new(link, || ProbeKey::own(&secrets.draw)).clamped_to(fits);
         Some(Self {
             secrets,
-            options: wire.options.clone(),
+            options,
             fragment: wire.fragment.map(usize::from),
             detect: wire.detect,
             max_frame: link.max_frame(),
             copy_dscp,
             inner,
         })
-    }
-
-    /// Datagram layout.
-    pub fn layout(&self) -> Layout {
-        Layout::new(self.options.cipher, self.options.digest)
     }
 
     /// Keys for sealing.

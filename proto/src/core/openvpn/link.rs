@@ -26,8 +26,7 @@ use crate::core::settings::LinkSettings;
 use crate::core::sources::Sources;
 use crate::core::stats::{DropReason, Stats};
 use crate::crypto::Random;
-use crate::crypto::cbc_hmac::Layout;
-use crate::wire::openvpn::{FRAGMENT_HEADER, Occ, PACKET_ID, PING, PacketId, Told};
+use crate::wire::openvpn::{Occ, PING, PacketId, Told};
 
 /// Interval of requests for the peer's options ...
 const ASK: Duration = Duration::from_secs(10);
@@ -84,7 +83,7 @@ impl<R: Random> Link<R> {
     /// Starts a link. `kept.own` is its start, already kept. `None` if the settings are of another key mode.
     pub fn new(settings: LinkSettings, kept: Kept, now: Now, mut random: R) -> Option<Self> {
         let options = settings.openvpn.as_ref()?.options.clone();
-        let (beyond, block) = (beyond(&options), Layout::new(options.cipher, options.digest).block);
+        let (beyond, block) = (options.counted_overhead(), options.layout().block);
         let mut link = Self {
             admission: Admission::new(kept, [beyond, beyond + block]),
             options,
@@ -233,7 +232,7 @@ impl<R: Random> Link<R> {
 
     fn handle_message(&mut self, now: Instant, from: Path, payload: &[u8]) {
         let Some(message) = Occ::parse(payload) else { return };
-        let beyond = beyond(&self.options);
+        let beyond = self.options.counted_overhead();
         match message {
             Occ::Request => self.answer(now, from, |link| Occ::reply(&link.options.text())),
             Occ::LoadRequest(size) => self.answer(now, from, |_| Occ::load(size, beyond)),
@@ -329,13 +328,6 @@ impl<R: Random> Link<R> {
         let silent = now.saturating_duration_since(self.liveness.heard_at()) >= interval;
         self.send(if silent { Occ::load_request(ALIVE) } else { PING.to_vec() }, to);
     }
-}
-
-/// A datagram's overhead as OpenVPN counts it since 2.6; earlier it counted a block more.
-fn beyond(options: &Options) -> usize {
-    let Layout { mac, block } = Layout::new(options.cipher, options.digest);
-    let fragment = if options.fragments { FRAGMENT_HEADER } else { 0 };
-    mac + block + PACKET_ID + options.framing.counted() + fragment
 }
 
 fn seconds(now: Now) -> u32 {

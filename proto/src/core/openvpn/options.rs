@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::core::condition::printable;
 use crate::crypto::cbc_hmac::{CbcCipher, Digest, Layout};
 use crate::packet::layer::Mode;
 use crate::wire::openvpn::{FRAGMENT_HEADER, Framing, PACKET_ID};
@@ -39,13 +40,27 @@ pub struct Options {
 }
 
 impl Options {
+    /// Layout of datagrams.
+    pub fn layout(&self) -> Layout {
+        Layout::new(self.cipher, self.digest)
+    }
+
+    /// Length of a datagram's fragment header in bytes.
+    pub fn fragment_header(&self) -> usize {
+        if self.fragments { FRAGMENT_HEADER } else { 0 }
+    }
+
+    /// A datagram's overhead as OpenVPN counts it since 2.6; earlier it counted a block more.
+    pub fn counted_overhead(&self) -> usize {
+        let Layout { mac, block } = self.layout();
+        mac + block + PACKET_ID + self.framing.counted() + self.fragment_header()
+    }
+
     /// Formats the text as this end's OpenVPN would. For a tap device it has the MTU of OpenVPN up to 2.5: those warn of a
     /// difference, later ones do not.
     pub fn text(&self) -> String {
-        let Layout { mac, block } = Layout::new(self.cipher, self.digest);
         let tap = if self.mode == Mode::Tap { TAP } else { 0 };
-        let fragment = if self.fragments { FRAGMENT_HEADER } else { 0 };
-        let link = self.mtu + PACKET_ID + mac + 2 * block + self.framing.counted() + fragment + tap;
+        let link = self.mtu + self.counted_overhead() + self.layout().block + tap;
         let device = if self.mode == Mode::Tap { "tap" } else { "tun" };
         let mut text = format!("V4,dev-type {device},link-mtu {link},tun-mtu {},proto UDPv4", self.mtu + tap);
         // Writing to a String cannot fail.
@@ -74,7 +89,9 @@ impl Options {
         let theirs = String::from_utf8_lossy(theirs);
         let find = |text: &str, name: &str| {
             let mut words = text.split(',').map(|word| word.split_once(' ').unwrap_or((word, "")));
-            words.find(|(word, _)| *word == name).map(|(_, value)| shown(value))
+            words
+                .find(|(word, _)| *word == name)
+                .map(|(_, value)| printable(value).take(SHOWN).collect::<String>())
         };
         let compared =
             ["dev-type", "tun-mtu", "ifconfig", "comp-lzo", "mtu-dynamic", "cipher", "auth", "keysize"];
@@ -112,11 +129,6 @@ pub struct Difference {
 
 fn reversed(pair: &str) -> String {
     pair.split_once(' ').map_or_else(|| pair.to_owned(), |(one, two)| format!("{two} {one}"))
-}
-
-/// Makes the peer's text fit for a log line.
-fn shown(text: &str) -> String {
-    text.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '_' }).take(SHOWN).collect()
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ impl Outward {
     /// Sends nothing until the link says so.
     pub fn new(settings: Settings) -> Self {
         Self {
-            layout: settings.layout(),
+            layout: settings.options.layout(),
             keys: settings.sealing(),
             mark: settings.mark(),
             framing: settings.options.framing,

@@ -64,7 +64,7 @@ impl<R: Random> Link<R> {
     /// Takes over a new link. `keys` are derived from the same file.
     pub fn new(openvpn: OpenVpn<R>, keys: Arc<LinkKeys>, upgrade: Upgrade, random: R) -> Self {
         let mut link = Self {
-            layout: Layout::new(openvpn.options.cipher, openvpn.options.digest),
+            layout: openvpn.options.layout(),
             settings: native(openvpn.settings.clone()),
             openvpn,
             native: None,
