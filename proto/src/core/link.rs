@@ -1,8 +1,7 @@
 //! The link as a state machine, composed of parts each of which alone writes its own state.
 //!
 //! Inputs are the `handle_*` methods. After each, call [`Control::poll_command`](super::control::Control::poll_command) until it is empty and
-//! pass the
-//! commands to the lane, then `poll_event` until it is empty, and call `handle_timeout` by the time that `poll_timeout`
+//! pass the commands to the lane, then `poll_event` until it is empty, and call `handle_timeout` by the time that `poll_timeout`
 //! returns. `Now::instant` never goes back.
 
 mod asks;
@@ -195,8 +194,7 @@ impl<R: Random> Link<R> {
         self.phase = if idle { Phase::Dormant } else { Phase::Away { resolve_at } };
         self.greeting.end();
         self.loops.handle_down();
-        self.path.set_peer_budget(None);
-        self.path.cancel_validation();
+        self.path.forget_peer();
         self.restart_lanes(now);
         self.cx.out.commands.extend(Command::agreed(false));
         self.cx.out.events.push_back(Event::Down { reason });

@@ -146,8 +146,7 @@ impl<R: Random> Control for Link<R> {
         self.replace_keys(now);
         // Requests the peer's hello again, under keys that this end knows.
         self.greeting.forget();
-        self.path.set_peer_budget(None);
-        self.path.cancel_validation();
+        self.path.forget_peer();
         self.remotes.restart(now.instant);
     }
 

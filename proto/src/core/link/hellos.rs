@@ -78,8 +78,9 @@ impl<R: Random> Link<R> {
     /// Makes this end's hello. Where hellos are calls, one that requests an answer leaves room for it.
     pub(super) fn own_hello(&mut self, seen: bool) -> Hello {
         let own = hello::own(&self.settings, self.path.own_budget(), seen);
-        let named = self.keying.names_pair().filter(|_| self.settings.lanes > 1);
-        let mut own = Hello { heard: self.keying.names(), rank: self.lanes.rank(), named, ..own };
+        let [heard, pair] = self.keying.names();
+        let named = pair.filter(|_| self.settings.lanes > 1);
+        let mut own = Hello { heard, rank: self.lanes.rank(), named, ..own };
         let overhead = Framing::from(self.settings.key_mode).overhead();
         let room = self.path.room(self.is_up()).saturating_sub(overhead);
         self.greeting.fit(&mut own, room);

@@ -140,19 +140,14 @@ pub trait Keying<R: Random>: Send {
     /// While the link is up, an unauthenticated message from a host: nobody receives at the peer's address.
     fn handle_refused(&mut self, _now: Instant) {}
 
-    /// The peer's key id for the next hello to name.
-    fn names(&self) -> Option<[u8; KEY_ID]> {
-        None
+    /// The peer's key id for the next hello to name, and the own one for which it was taken.
+    fn names(&self) -> [Option<[u8; KEY_ID]>; 2] {
+        [None; 2]
     }
 
     /// Handles the key ids in a hello; true if frames now use another key.
     fn handle_names(&mut self, _now: Instant, _under: KeyRef, _hello: &Hello, _out: &mut Outbox) -> bool {
         false
-    }
-
-    /// The own key id for which the one named in the next hello was taken.
-    fn names_pair(&self) -> Option<[u8; KEY_ID]> {
-        None
     }
 
     /// Whether lanes other than 0 have a sending key.

@@ -114,9 +114,9 @@ impl PeerPath {
         }
     }
 
-    /// Abandons the validation.
-    pub fn cancel_validation(&mut self) {
-        self.validation = None;
+    /// The peer is away: abandons the validation and forgets the peer's limit.
+    pub fn forget_peer(&mut self) {
+        (self.validation, self.peer_budget) = (None, usize::MAX);
     }
 
     /// Limit of the route, in bytes of UDP payload.
@@ -161,15 +161,15 @@ impl PeerPath {
         news
     }
 
-    /// Sets the peer's limit in bytes of UDP payload; `None`: it is away.
-    pub fn set_peer_budget(&mut self, budget: Option<u16>) {
-        self.peer_budget = budget.map_or(usize::MAX, usize::from);
+    /// Sets the peer's limit in bytes of UDP payload.
+    pub fn set_peer_budget(&mut self, budget: u16) {
+        self.peer_budget = budget.into();
     }
 
     /// Applies a new limit of the route or the peer.
     pub fn set_ceiling(&mut self, now: Instant, out: &mut Outbox) {
         self.pmtud.set_ceiling(now, self.ceiling());
-        out.command(SendCommand::Budget(self.budget()));
+        self.tell_budget(out);
     }
 
     /// Longest datagram for frames, in bytes.
@@ -201,7 +201,7 @@ impl PeerPath {
 
     /// Tells the lane the new budget.
     pub fn tell_budget(&self, out: &mut Outbox) {
-        out.command(SendCommand::Budget(self.pmtud.budget()));
+        out.command(SendCommand::Budget(self.budget()));
     }
 
     /// Sends the next round of probes, if due.
@@ -292,9 +292,9 @@ mod tests {
         assert_eq!((path.passes(), path.probe_timeout()), (Some(1372), None));
         assert!(!path.handle_route(now, old.remote, Some(1500), &mut cx.out));
         path.set_endpoint(now, new, &mut cx.out);
-        path.set_peer_budget(Some(1300));
+        path.set_peer_budget(1300);
         assert_eq!((path.own_budget(), path.passes()), (1352, Some(1300)));
-        path.set_peer_budget(None);
+        path.forget_peer();
         assert_eq!(path.room(true), 1352);
     }
 }

@@ -85,7 +85,7 @@ impl<R: Random> Link<R> {
             self.remotes.prefer(from);
         }
         let asks = !peer.seen;
-        self.path.set_peer_budget(Some(peer.budget));
+        self.path.set_peer_budget(peer.budget);
         let first = self.greeting.handle_hello(peer);
         self.review_lanes(instant);
         match mismatch {

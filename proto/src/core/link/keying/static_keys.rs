@@ -231,8 +231,9 @@ impl<R: Random> Keying<R> for StaticKeying {
         true
     }
 
-    fn names(&self) -> Option<[u8; KEY_ID]> {
-        self.heard.map(|key_id| key_id.0)
+    fn names(&self) -> [Option<[u8; KEY_ID]>; 2] {
+        let pair = self.heard.and_then(|key_id| self.keys.named(key_id));
+        [self.heard, pair].map(|key_id| key_id.map(|KeyId(bytes)| bytes))
     }
 
     fn handle_names(&mut self, now: Instant, under: KeyRef, hello: &Hello, out: &mut Outbox) -> bool {
@@ -250,10 +251,6 @@ impl<R: Random> Keying<R> for StaticKeying {
             self.switch(own, out);
         }
         named
-    }
-
-    fn names_pair(&self) -> Option<[u8; KEY_ID]> {
-        self.heard.and_then(|key_id| self.keys.named(key_id)).map(|named| named.0)
     }
 
     fn pairs_lanes(&self) -> bool {
