@@ -267,12 +267,8 @@ fn check_run(raw: &RawRun, options: &Options, out: &mut Findings) -> Run {
         let Some(name) = field.get() else { continue };
         if name.value.is_empty() || name.value.contains([':', '\0', '\n']) {
             let message = format!("run.{key} cannot be {}", quote(&name.value));
-            out.error(
-                Code::BadUser,
-                name.at(),
-                message,
-                format!("expected the name of a {key} on this host"),
-            );
+            let help = format!("expected the name of a {key} on this host");
+            out.error(Code::BadUser, name.at(), message, help);
         }
     }
     Run {

@@ -242,12 +242,8 @@ fn check_peer(peer: &At<IpAddr>, addresses: &[At<IpNet>], complete: bool, out: &
     if family.is_empty() && complete && !addresses.is_empty() {
         let name = if address.is_ipv4() { "IPv4" } else { "IPv6" };
         let message = format!("device.peer is an {name} address, but device.address has none");
-        out.error(
-            Code::AddressFamily,
-            peer.at(),
-            message,
-            format!("add an {name} address to device.address"),
-        );
+        let help = format!("add an {name} address to device.address");
+        out.error(Code::AddressFamily, peer.at(), message, help);
     }
     // A full-length address is point-to-point and fits any peer.
     let inside = family.iter().any(|own| own.contains(&address) || !has_network(own));

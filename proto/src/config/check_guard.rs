@@ -15,12 +15,8 @@ const LAST_VLAN: u16 = 4094;
 pub(super) fn check_guard(raw: &RawGuard, mode: Option<Mode>, out: &mut Findings) -> Guard {
     if let (Some(place), Some(Mode::Tun)) = (raw.place(), mode) {
         let message = "[guard] has no effect: a tun device carries IP packets, not bridged frames";
-        out.warning(
-            Code::TapOnly,
-            Some(place),
-            message,
-            "remove it, or set device.mode = \"tap\" for a bridged link",
-        );
+        let help = "remove it, or set device.mode = \"tap\" for a bridged link";
+        out.warning(Code::TapOnly, Some(place), message, help);
     }
     let vlans =
         raw.vlans.value().map(|vlans| vlans.iter().filter_map(|vlan| check_vlans(vlan, out)).collect());

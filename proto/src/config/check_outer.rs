@@ -1,6 +1,6 @@
 //! The outside of the link: `remote`, `listen`, `bind-device`.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::check_device::{check_interface_name, interface_name_problem};
 use super::code::Code;
@@ -181,11 +181,8 @@ fn check_zoned(address: &str, zone: &str) -> Result<String, Diagnostic> {
     let parsed = address.parse::<Ipv6Addr>().ok().filter(Ipv6Addr::is_unicast_link_local);
     let Some(parsed) = parsed else {
         let message = format!("{} cannot have a zone: it is not link-local", quote(address));
-        return refuse(
-            Code::BadZone,
-            message,
-            format!("write {} without {}", quote(address), quote(&format!("%{zone}"))),
-        );
+        let help = format!("write {} without {}", quote(address), quote(&format!("%{zone}")));
+        return refuse(Code::BadZone, message, help);
     };
     match interface_name_problem(zone) {
         Some(problem) => refuse(
@@ -200,11 +197,9 @@ fn check_zoned(address: &str, zone: &str) -> Result<String, Diagnostic> {
 fn check_remote_address(address: IpAddr) -> Result<IpAddr, Diagnostic> {
     let broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
     if address.is_unspecified() || address.is_multicast() || broadcast {
-        return refuse(
-            Code::UnusableAddress,
-            format!("no peer can have the address {address}"),
-            "name the peer's own address",
-        );
+        let message = format!("no peer can have the address {address}");
+        let help = "name the peer's own address";
+        return refuse(Code::UnusableAddress, message, help);
     }
     Ok(address)
 }
@@ -257,12 +252,8 @@ fn check_listen(raw: &Top, options: &Options, remotes: &[At<Remote>], out: &mut 
                 out.error(Code::TooMany, text.at(), "listen has two ports for one protocol", help);
             }
             (_, Ok((_, 0))) if stream.is_some() => {
-                out.error(
-                    Code::AnyPort,
-                    text.at(),
-                    "listen picks any free TCP port",
-                    "name a port: the peer must know it",
-                );
+                let help = "name a port: the peer must know it";
+                out.error(Code::AnyPort, text.at(), "listen picks any free TCP port", help);
             }
             (_, Ok((address, port))) if stream.is_some() => {
                 listen.stream = Some(StreamListen { address, port })
@@ -288,15 +279,8 @@ fn check_listen(raw: &Top, options: &Options, remotes: &[At<Remote>], out: &mut 
 
 fn parse_listen(text: &str, options: &Options) -> Result<(Option<IpAddr>, u16), Diagnostic> {
     if let Ok(address) = text.parse::<IpAddr>() {
-        let whole = match address {
-            IpAddr::V4(v4) => format!("{v4}:{DEFAULT_PORT}"),
-            IpAddr::V6(v6) => format!("[{v6}]:{DEFAULT_PORT}"),
-        };
-        return refuse(
-            Code::BadListen,
-            "listen has an address but no port",
-            format!("write {}", quote(&whole)),
-        );
+        let help = format!("write {}", quote(&SocketAddr::new(address, DEFAULT_PORT).to_string()));
+        return refuse(Code::BadListen, "listen has an address but no port", help);
     }
     if !text.contains([':', '[', ' ']) {
         return Ok((None, parse_port(text, options)?));

@@ -180,12 +180,8 @@ fn check_via(raw: &RawRoute, device: &CheckedDevice, out: &mut Findings) -> Opti
     };
     if address.is_unspecified() || address.is_multicast() {
         let message = format!("route.via {address} is not a host address");
-        out.error(
-            Code::UnusableAddress,
-            text.at(),
-            message,
-            "name a gateway, or remove the line to use the peer",
-        );
+        let help = "name a gateway, or remove the line to use the peer";
+        out.error(Code::UnusableAddress, text.at(), message, help);
     } else if device.addresses.iter().any(|own| own.value.addr() == address) {
         let message = format!("route.via {address} is this end's own address");
         out.error(Code::OwnAddress, text.at(), message, "name the other end, or remove the line");
