@@ -105,13 +105,8 @@ impl<'d, 'o> Table<'d, 'o> {
         self.typed(key, TEXT, |value| value.as_str().map(str::to_owned))
     }
 
-    /// Reads a string that is one of `choices`.
-    pub fn choice<T: Clone>(&mut self, key: &str, choices: &[(&str, T)]) -> Field<T> {
-        self.choice_or(key, "", choices)
-    }
-
-    /// The same; errors also mention the alternative `else_`.
-    pub fn choice_or<T: Clone>(&mut self, key: &str, else_: &str, choices: &[(&str, T)]) -> Field<T> {
+    /// Reads a string that is one of `choices`; errors also mention the alternative `else_`, if any.
+    pub fn choice<T: Clone>(&mut self, key: &str, else_: &str, choices: &[(&str, T)]) -> Field<T> {
         self.string(key).and_then(|text| {
             if let Some((_, value)) = choices.iter().find(|(name, _)| *name == text.value) {
                 return Field::Is(text.with(value.clone()));
@@ -226,7 +221,10 @@ impl<'d, 'o> Table<'d, 'o> {
         help: &str,
     ) -> Option<T> {
         if let DeValue::Table(entries) = value.get_ref() {
-            return Some(Table { entries, name, span: value.span(), out: self.out }.whole());
+            let mut table = Table { entries, name, span: value.span(), out: self.out };
+            let read = T::read(&mut table);
+            table.finish();
+            return Some(read);
         }
         let message = format!("{name} must be a {wanted}, not {}", kind(value.get_ref()));
         self.out.error(Code::WrongType, Some(value.span()), message, help);
@@ -242,12 +240,6 @@ impl<'d, 'o> Table<'d, 'o> {
     ) -> Field<T> {
         self.out.error(code, Some(place), message, help);
         Field::Wrong
-    }
-
-    fn whole<T: Declared>(mut self) -> T {
-        let read = T::read(&mut self);
-        self.finish();
-        read
     }
 
     /// Reports unknown keys, and those without effect in this version.

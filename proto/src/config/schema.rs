@@ -116,7 +116,7 @@ pub(super) use named;
 
 impl<T: Named> Read for T {
     fn read(table: &mut Table<'_, '_>, key: &str, _: &Shape) -> Field<Self> {
-        table.choice(key, T::NAMES)
+        table.choice(key, "", T::NAMES)
     }
 
     fn written(&self) -> String {
@@ -168,7 +168,7 @@ impl Read for NumberOr {
                 if !text.starts_with(|first: char| first.is_ascii_digit()) =>
             {
                 let number = format!("a number of {unit} from {low} to {high} or ");
-                table.choice_or(key, &number, &[(word, Self::Word)]).map(Some)
+                table.choice(key, &number, &[(word, Self::Word)]).map(Some)
             }
             Some(_) | None => table
                 .integer(key, low..=high, unit)
