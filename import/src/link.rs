@@ -3,7 +3,7 @@
 use zeroize::Zeroizing;
 
 use crate::network::{Gateway, Route, route, route_ipv6, with_netmask};
-use crate::openvpn::{OpenVpn, Refusal, Taken};
+use crate::openvpn::{OpenVpn, Taken};
 use crate::reasons::{TLS, reason};
 use crate::words::{Directive, split};
 use crate::{Imported, OldKey, Problem, Wire, one_line, quote};
@@ -71,7 +71,9 @@ impl Link {
             Ok(Taken::Kept) => {}
             Ok(Taken::Noted(note)) => self.report(directive, note),
             Ok(Taken::Other) => self.take_apart_from_wire(directive),
-            Err(refusal) => self.errors.push(problem(Some(directive.place.clone()), refusal)),
+            Err((message, help)) => {
+                self.errors.push(Problem::new(Some(directive.place.clone()), message, help));
+            }
         }
     }
 
@@ -301,7 +303,7 @@ impl Link {
         match self.openvpn.as_ref().map_or(Ok(None), OpenVpn::finish) {
             // The most important comes first.
             Ok(note) => self.left_out.splice(0..0, note).for_each(drop),
-            Err(refusal) => self.errors.push(problem(None, refusal)),
+            Err((message, help)) => self.errors.push(Problem::new(None, message, help)),
         }
         let Some(key) = self.secret.take().filter(|_| self.errors.is_empty()) else {
             return Err(self.errors);
@@ -318,10 +320,6 @@ impl Link {
             Some(Gateway::Address(address)) => Some(address.to_string()),
         }
     }
-}
-
-fn problem(place: Option<std::ops::Range<usize>>, (message, help): Refusal) -> Problem {
-    Problem::new(place, message, help)
 }
 
 fn set(field: &mut Option<String>, value: &str) -> bool {

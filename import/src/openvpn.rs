@@ -45,7 +45,8 @@ pub(super) struct OpenVpn {
     key_size: Option<i64>,
     framing: Option<&'static str>,
     fragment: Option<i64>,
-    float: bool,
+    /// Whether any address is accepted, not only that in `remote`.
+    pub float: bool,
 }
 
 impl OpenVpn {
@@ -125,11 +126,6 @@ impl OpenVpn {
             ),
             None => Ok(self.cipher.is_none().then(|| NO_CIPHER.to_owned())),
         }
-    }
-
-    /// Whether only the address in `remote` is accepted.
-    pub fn is_pinned(&self) -> bool {
-        !self.float
     }
 
     /// Writes `[key]` and `[openvpn]`.

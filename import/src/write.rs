@@ -1,7 +1,6 @@
 //! The link as TOML.
 
 use crate::link::{Link, PORT};
-use crate::openvpn::OpenVpn;
 
 /// Returns the text of tund's file.
 pub(super) fn write(link: &Link, left_out: &[String], key_file: &str) -> String {
@@ -103,7 +102,7 @@ fn outer(link: &Link, out: &mut Text) {
         Some(address) => out.text("listen", with_port(address, own).as_str()),
         None => out.text("listen", own),
     }
-    if !remotes.is_empty() && link.openvpn.as_ref().is_some_and(OpenVpn::is_pinned) {
+    if !remotes.is_empty() && link.openvpn.as_ref().is_some_and(|wire| !wire.float) {
         out.line("float = false               # as OpenVPN without `float`");
     }
     out.text("bind-device", link.bind_device.as_deref());
