@@ -1,9 +1,8 @@
 //! The protocol as state machines without I/O: `now` and randomness are arguments.
 //!
-//! A link has one [`link::Link`] (control: sessions, hello, liveness, endpoint) and a [`lane::Lane`] per worker (the
-//! bulk
-//! path: seal and open). They share nothing: the link sends lanes [`lane::Command`]s, lanes send the link
-//! [`lane::Notice`]s, and the owner of both carries them across.
+//! A link has one [`link::Link`] (control: sessions, hello, liveness, endpoint) and a [`lane::Lane`] per worker (the bulk path: seal and
+//! open). They share nothing: the link sends lanes [`lane::Command`]s, lanes send the link [`lane::Notice`]s, and the owner of both carries
+//! them across.
 
 pub mod bulk;
 pub mod clock;

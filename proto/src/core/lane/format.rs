@@ -125,9 +125,7 @@ impl Format {
 
     /// Classifies a datagram. Once the ends have `agreed`, the other key mode is not considered.
     ///
-    /// Handshakes come first, as a failed attempt to open destroys the bytes. Data has a matching probe only by a
-    /// chance of
-    /// one in 2^64.
+    /// Handshakes come first, as a failed attempt to open destroys the bytes. Data has a matching probe only by a chance of one in 2^64.
     pub fn sort(&self, datagram: &[u8], agreed: bool) -> Sort {
         let is_handshake =
             || datagram.len() <= *INITIATION_HYBRID.end() && wrap::is_probe(&self.keys, datagram);
