@@ -174,6 +174,16 @@ impl Sessions {
         }
     }
 
+    /// The key exchange.
+    pub fn exchange(&self) -> Exchange {
+        self.pattern.exchange
+    }
+
+    /// Makes the datagram that shows the key exchange, and so the key mode, to an end with another.
+    pub fn sign(&self, random: &mut impl Random) -> Vec<u8> {
+        wrap::seal(&self.keys, &[Type::sign(self.pattern.exchange)], random)
+    }
+
     /// Whether there is a session for sending.
     pub fn is_alive(&self) -> bool {
         self.sending.is_some()

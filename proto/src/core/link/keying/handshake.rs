@@ -17,17 +17,14 @@ use crate::core::settings::LinkSettings;
 use crate::crypto::exchange::Pattern;
 use crate::crypto::keys::LinkKeys;
 use crate::crypto::noise::Statics;
-use crate::crypto::suite::{Cipher, Exchange};
+use crate::crypto::suite::Cipher;
 use crate::crypto::{Random, wrap};
-use crate::wire::handshake::Type;
 
 /// Length of the datagram that shows this mode to an end in static mode.
 const SIGN: usize = wrap::OVERHEAD + 1;
 
 /// The sessions of a link.
 pub struct Handshake {
-    keys: Arc<LinkKeys>,
-    exchange: Exchange,
     sessions: Sessions,
     /// When a call last began because a host said that the peer is away.
     refused_at: Option<Instant>,
@@ -42,13 +39,12 @@ impl Handshake {
         now: Instant,
         random: &mut impl Random,
     ) -> Self {
-        let exchange = settings.exchange;
-        let pattern = Pattern { statics, exchange };
-        let mut sessions = Sessions::new(keys.clone(), pattern, settings.suites.clone(), now, random);
+        let pattern = Pattern { statics, exchange: settings.exchange };
+        let mut sessions = Sessions::new(keys, pattern, settings.suites.clone(), now, random);
         if settings.has_remote {
             sessions.begin(now);
         }
-        Self { keys, exchange, sessions, refused_at: None }
+        Self { sessions, refused_at: None }
     }
 
     /// When silence requires another session. It does without a link too: a peer that restarted after its answer does
@@ -91,7 +87,7 @@ impl<R: Random> Keying<R> for Handshake {
             Ok(Outcome::NoCipher) => Some(Ask::Say(Condition::NoCommonCipher)),
             Ok(Outcome::OtherExchange { theirs, calls }) => {
                 let room = if calls { received.datagram.len() } else { 0 };
-                let condition = Condition::ExchangeMismatch { theirs, ours: self.exchange };
+                let condition = Condition::ExchangeMismatch { theirs, ours: self.sessions.exchange() };
                 Some(Ask::Differ { condition, from: received.from, room })
             }
             Err(reason) => Some(Ask::Drop(reason)),
@@ -130,7 +126,7 @@ impl<R: Random> Keying<R> for Handshake {
 
     fn give_sign(&self, to: Path, length: usize, cx: &mut Context<R>) {
         if length >= SIGN {
-            let datagram = wrap::seal(&self.keys, &[Type::sign(self.exchange)], &mut cx.random);
+            let datagram = self.sessions.sign(&mut cx.random);
             cx.out.command(SendCommand::Handshake(Received { from: to, datagram }));
         }
     }
