@@ -177,18 +177,23 @@ impl<R: Random> Control for Link<R> {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        let silence = self.up.then(|| self.liveness.heard_at() + self.settings.keepalive.timeout);
-        let call = (!self.up && self.target().is_some()).then_some(self.remotes.due);
-        [silence, call, self.ping_at, self.resolve_at, self.ask_at, self.loops.poll_timeout()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.silence_at(),
+            self.call_at(),
+            self.ping_at,
+            self.resolve_at,
+            self.ask_at,
+            self.loops.poll_timeout(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn handle_timeout(&mut self, now: Now) {
         let instant = now.instant;
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= instant);
-        if self.up && instant >= self.liveness.heard_at() + self.settings.keepalive.timeout {
+        if is_due(self.silence_at()) {
             self.go_down(instant, Condition::PeerSilent { silence: self.settings.keepalive.timeout });
         }
         let acts = self.loops.handle_timeout(instant, &mut self.random);
@@ -207,8 +212,18 @@ impl<R: Random> Control for Link<R> {
                 self.send(Occ::request(), to);
             }
         }
-        if !self.up && self.target().is_some() && self.remotes.due <= instant {
+        if is_due(self.call_at()) {
             self.call(instant);
         }
+    }
+}
+
+impl<R: Random> Link<R> {
+    fn silence_at(&self) -> Option<Instant> {
+        self.up.then(|| self.liveness.heard_at() + self.settings.keepalive.timeout)
+    }
+
+    fn call_at(&self) -> Option<Instant> {
+        self.target().filter(|_| !self.up).map(|_| self.remotes.due)
     }
 }
