@@ -45,6 +45,10 @@ pub enum Refusal {
     Resolver(IpAddr),
     /// It contains an outer address of the link.
     Outer(IpAddr),
+    /// Its addresses mean this host, this link or a group.
+    Special,
+    /// There is such a route of somebody else.
+    Exists,
 }
 
 /// The reason and the remedy.
@@ -53,6 +57,8 @@ impl fmt::Display for Refusal {
         match self {
             Refusal::Outside => return f.write_str("it is within no prefix of accept.routes"),
             Refusal::Limit => return f.write_str("there are more than accept.limit"),
+            Refusal::Exists => return f.write_str("this host has a route to it, which is not replaced"),
+            Refusal::Special => f.write_str("its addresses are loopback, link-local or multicast ones")?,
             Refusal::Connected(net) => write!(f, "this host is connected to {net}")?,
             Refusal::Gateway(address) => write!(f, "the gateway {address} is in it")?,
             Refusal::Resolver(address) => write!(f, "the resolver {address} is in it")?,
@@ -93,7 +99,16 @@ fn refusal(net: &IpNet, verdict: &Verdict, config: &Config, around: Around<'_>) 
         return Some(Refusal::Limit);
     }
     // Nothing may cut off the link itself; routes to outer addresses named by the network are no protection.
-    swallows(net, around).or_else(|| if accept.routes.contains(net) { None } else { disturbs(net, around) })
+    let refusal = swallows(net, around)
+        .or_else(|| if accept.routes.contains(net) { None } else { disturbs(net, around) });
+    // A full tunnel has a table of its own.
+    let exists = config.full_tunnel.is_none() && around.routes.iter().any(|route| stands_for(route, net));
+    refusal.or(exists.then_some(Refusal::Exists))
+}
+
+/// Whether the kernel takes no route to `net` of the default metric beside this one.
+fn stands_for(route: &KernelRoute, net: &IpNet) -> bool {
+    route.to == *net && matches!((route.metric, net), (None | Some(0), _) | (Some(1024), IpNet::V6(_)))
 }
 
 /// The outer address that the route would lead into the tunnel, unless a narrower route leads it elsewhere.
@@ -114,7 +129,10 @@ fn disturbs(net: &IpNet, around: Around<'_>) -> Option<Refusal> {
     let overlap = connected.map(|route| route.to).find(|to| to.contains(net) || net.contains(to));
     let gateway = others().filter_map(|route| route.gateway).find(|gateway| net.contains(gateway));
     let within = |addresses: &[IpAddr]| addresses.iter().copied().find(|address| net.contains(address));
-    None.or(overlap.filter(|to| to.prefix_len() > 0).map(Refusal::Connected))
+    let address = net.addr();
+    let special = address.is_loopback() || address.is_multicast() || is_link_local(address);
+    None.or(special.then_some(Refusal::Special))
+        .or(overlap.filter(|to| to.prefix_len() > 0).map(Refusal::Connected))
         .or(gateway.map(Refusal::Gateway))
         .or_else(|| within(around.resolvers).map(Refusal::Resolver))
 }
@@ -157,7 +175,8 @@ mod tests {
             gateway: gateway.map(|gateway| gateway.parse().unwrap()),
             interface,
             interface_name: "eth0".into(),
-            metric: None,
+            // As of a DHCP client.
+            metric: Some(100),
             table: 254,
             protocol: 2,
         }
@@ -229,6 +248,36 @@ mod tests {
         assert_eq!(judge(&[net("0.0.0.0/0")], &accept, around).taken, [net("0.0.0.0/0")]);
         let marked = Around { routes: &elsewhere[..1], outer: &[], ..around };
         assert_eq!(judge(&[net("0.0.0.0/0")], &accept, marked).taken, [net("0.0.0.0/0")]);
+    }
+
+    #[test]
+    fn what_is_no_address_of_another_host_is_routed_only_by_name() {
+        for offered in
+            ["127.0.0.0/8", "169.254.169.254/32", "224.0.0.0/4", "::1/128", "fe80::/10", "ff00::/8"]
+        {
+            let verdict = check("[accept]\nroutes = ['0.0.0.0/0', '::/0']", offered);
+            assert_eq!((verdict.taken, verdict.refused), (vec![], vec![(net(offered), Refusal::Special)]));
+            assert_eq!(check(&format!("[accept]\nroutes = ['{offered}']"), offered).taken, [net(offered)]);
+        }
+    }
+
+    /// The kernel would refuse it at each attempt.
+    #[test]
+    fn a_route_that_stands_for_the_offered_one_refuses_it_while_it_is_there() {
+        let accept = config("[accept]\nroutes = ['10.9.0.0/16', '10.8.0.0/16', 'fd08::/16']");
+        let with_metric = |to, metric| KernelRoute { metric, ..route(to, Some("10.0.0.1"), 2) };
+        let peer = KernelRoute { metric: None, ..route("10.9.0.2/32", None, DEVICE) };
+        let routes = [peer, with_metric("10.8.0.0/16", Some(100))];
+        let around = Around { routes: &routes, device: DEVICE, resolvers: &[], outer: &[] };
+        let verdict = judge(&nets("10.9.0.2/32 10.8.0.0/16 fd08::/16"), &accept, around);
+        assert_eq!(verdict.taken, nets("10.8.0.0/16 fd08::/16"));
+        assert_eq!(verdict.refused, [(net("10.9.0.2/32"), Refusal::Exists)]);
+        let routes = [with_metric("fd08::/16", Some(1024))];
+        let verdict = judge(&nets("10.9.0.2/32 fd08::/16"), &accept, Around { routes: &routes, ..around });
+        assert_eq!(
+            (verdict.taken, verdict.refused),
+            (nets("10.9.0.2/32"), vec![(net("fd08::/16"), Refusal::Exists)])
+        );
     }
 
     #[test]

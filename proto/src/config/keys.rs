@@ -219,8 +219,9 @@ table! { RawAccept "accept"
     /// Offers of the peer are accepted only within these prefixes; by default none is. An accepted prefix is routed through the peer, as with
     /// `via = "vpn_gateway"`, from when the link is up until the peer withdraws it or the link goes down. Each refused prefix is logged once. An
     /// offer that overlaps a network this host is connected to, or that contains a gateway or a resolver of `/etc/resolv.conf`, is refused unless
-    /// the same prefix is in the list. An offer that contains an outer address of the link is always refused, unless a narrower route leads that
-    /// address elsewhere; `[full-tunnel]` has no such limit, and puts the peer's routes into its own table. An existing route is never replaced.
+    /// the same prefix is in the list; so is one of loopback, link-local or multicast addresses. An offer that contains an outer address of the link is
+    /// always refused, unless a narrower route leads that address elsewhere; `[full-tunnel]` has no such limit, and puts the peer's routes into its own
+    /// table. An existing route is never replaced: an offer of the same is refused while that is there.
     "routes" routes: Vec<At<String>> = Shape::Texts, absent("none"), Nothing => accept.routes;
     /// The most routes to accept.
     "limit" limit: usize = Shape::Number(0, MAX_ACCEPTED as i64, ""), default(MAX_ACCEPTED), Nothing => accept.limit;
