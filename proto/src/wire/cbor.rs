@@ -141,21 +141,23 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Appends values to a buffer. The caller ensures ascending keys and correct counts.
+/// Appends values to a buffer. The caller ensures ascending keys and the counts of arrays.
 #[derive(Debug)]
 pub struct Writer<'a> {
     out: &'a mut Vec<u8>,
+    /// Where the map begins.
+    map: usize,
 }
 
 impl<'a> Writer<'a> {
     /// Appends to `out`.
     pub fn new(out: &'a mut Vec<u8>) -> Self {
-        Self { out }
+        Self { out, map: 0 }
     }
 
     /// Appends an unsigned integer.
-    pub fn unsigned(&mut self, value: u64) -> &mut Self {
-        self.head(UNSIGNED, value)
+    pub fn unsigned(&mut self, value: impl Into<u64>) -> &mut Self {
+        self.head(UNSIGNED, value.into())
     }
 
     /// Appends a byte string.
@@ -177,9 +179,16 @@ impl<'a> Writer<'a> {
         self.head(ARRAY, count as u64)
     }
 
-    /// Begins a map of `count` keys, each followed by its value.
-    pub fn map(&mut self, count: usize) -> &mut Self {
-        self.head(MAP, count as u64)
+    /// Begins a map of the keys that follow, fewer than 24.
+    pub fn map(&mut self) -> &mut Self {
+        self.map = self.out.len();
+        self.head(MAP, 0)
+    }
+
+    /// Appends a key of the map; its value follows.
+    pub fn key(&mut self, key: u64) -> &mut Self {
+        self.out[self.map] += 1;
+        self.unsigned(key)
     }
 
     fn head(&mut self, major: u8, value: u64) -> &mut Self {

@@ -128,13 +128,14 @@ pub struct Loop {
 
 /// The state of a [`Loop`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 pub enum LoopState {
     /// The sender passes frames again.
-    Over,
+    Over = 0,
     /// The sender blocks frames: the segments are also joined elsewhere.
-    Held,
+    Held = 1,
     /// The sender's probe returned out of its own device.
-    Inside,
+    Inside = 2,
 }
 
 /// What an end says of itself, type 7.

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{
-    BYE, CLONES, HELLO, Hello, LOOP, Loop, LoopState, MAX_ADDRESSES, MAX_NAME, MAX_PADDING, MAX_PING,
-    MAX_REASON, Message, PATH, PATH_REPLY, PING, PONG, PROBED, PUSH_ROOM, pushed_length,
+    BYE, CLONES, HELLO, Hello, LOOP, Loop, MAX_ADDRESSES, MAX_NAME, MAX_PADDING, MAX_PING, MAX_REASON,
+    Message, PATH, PATH_REPLY, PING, PONG, PROBED, PUSH_ROOM, pushed_length,
 };
 use crate::packet::layer::Mode;
 use crate::wire::cbor::Writer;
@@ -16,25 +16,26 @@ use crate::wire::octets;
 pub fn encode(message: &Message, out: &mut Vec<u8>) {
     out.push(type_of(message));
     let mut writer = Writer::new(out);
+    writer.map();
     match message {
         Message::Ping { n, padding } => {
             let padding = vec![0; (*padding).min(MAX_PING - PING_FIXED)];
-            writer.map(2).unsigned(0).unsigned((*n).into()).unsigned(1).bytes(&padding);
+            writer.key(0).unsigned(*n).key(1).bytes(&padding);
         }
         Message::Pong { n, received } => {
-            writer.map(2).unsigned(0).unsigned((*n).into()).unsigned(1).unsigned(*received);
+            writer.key(0).unsigned(*n).key(1).unsigned(*received);
         }
         Message::Path { challenge: bytes }
         | Message::PathReply { challenge: bytes }
         | Message::Probed { probe: bytes } => {
-            writer.map(1).unsigned(0).bytes(bytes);
+            writer.key(0).bytes(bytes);
         }
         Message::Hello(hello) => encode_hello(hello, &mut writer),
         Message::Bye { reason } => {
-            writer.map(1).unsigned(0).text(cut(reason, MAX_REASON));
+            writer.key(0).text(cut(reason, MAX_REASON));
         }
         Message::Clones { ends } => {
-            writer.map(1).unsigned(0).array(ends.len());
+            writer.key(0).array(ends.len());
             for end in ends {
                 let mut bytes = octets(end.ip());
                 bytes.extend(end.port().to_be_bytes());
@@ -42,13 +43,8 @@ pub fn encode(message: &Message, out: &mut Vec<u8>) {
             }
         }
         Message::Loop(Loop { state, origin, vlan, tunnelled }) => {
-            let state = match state {
-                LoopState::Over => 0,
-                LoopState::Held => 1,
-                LoopState::Inside => 2,
-            };
-            writer.map(4).unsigned(0).unsigned(state).unsigned(1).bytes(origin);
-            writer.unsigned(2).unsigned(vlan.unwrap_or(0).into()).unsigned(3).unsigned((*tunnelled).into());
+            writer.key(0).unsigned(*state as u64).key(1).bytes(origin);
+            writer.key(2).unsigned(vlan.unwrap_or(0)).key(3).unsigned(*tunnelled);
         }
     }
 }
@@ -91,44 +87,32 @@ fn type_of(message: &Message) -> u8 {
 }
 
 fn encode_hello(hello: &Hello, writer: &mut Writer<'_>) {
-    let optional = [
-        !hello.routes.is_empty(),
-        hello.heard.is_some(),
-        hello.padding > 0,
-        hello.lanes > 1,
-        hello.rank > 0,
-        hello.named.is_some(),
-    ];
-    let fields = 9 + optional.into_iter().filter(|there| *there).count();
-    writer.map(fields).unsigned(0).unsigned(hello.version.into());
-    writer.unsigned(1).unsigned(match hello.mode {
-        Mode::Tun => 0,
-        Mode::Tap => 1,
-    });
-    writer.unsigned(2).unsigned(hello.mtu.into());
-    encode_addresses(&hello.addresses, writer.unsigned(3));
-    encode_addresses(&hello.peers, writer.unsigned(4));
-    writer.unsigned(5).unsigned(hello.budget.into());
-    writer.unsigned(6).unsigned(hello.capabilities.into());
-    writer.unsigned(7).text(cut(&hello.name, MAX_NAME));
-    writer.unsigned(8).unsigned(hello.seen.into());
+    writer.key(0).unsigned(hello.version);
+    writer.key(1).unsigned(hello.mode == Mode::Tap);
+    writer.key(2).unsigned(hello.mtu);
+    encode_addresses(&hello.addresses, writer.key(3));
+    encode_addresses(&hello.peers, writer.key(4));
+    writer.key(5).unsigned(hello.budget);
+    writer.key(6).unsigned(hello.capabilities);
+    writer.key(7).text(cut(&hello.name, MAX_NAME));
+    writer.key(8).unsigned(hello.seen);
     if !hello.routes.is_empty() {
-        encode_routes(&hello.routes, writer.unsigned(9));
+        encode_routes(&hello.routes, writer.key(9));
     }
     if let Some(heard) = &hello.heard {
-        writer.unsigned(10).bytes(heard);
+        writer.key(10).bytes(heard);
     }
     if hello.padding > 0 {
-        writer.unsigned(11).bytes(&vec![0; hello.padding.min(MAX_PADDING)]);
+        writer.key(11).bytes(&vec![0; hello.padding.min(MAX_PADDING)]);
     }
     if hello.lanes > 1 {
-        writer.unsigned(12).unsigned(hello.lanes.into());
+        writer.key(12).unsigned(hello.lanes);
     }
     if hello.rank > 0 {
-        writer.unsigned(13).unsigned(hello.rank.into());
+        writer.key(13).unsigned(hello.rank);
     }
     if let Some(named) = &hello.named {
-        writer.unsigned(14).bytes(named);
+        writer.key(14).bytes(named);
     }
 }
 
