@@ -11,7 +11,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::config::keyfile::{KeyError, KeyFile};
 use crate::config::{Code, Command, Config, Diagnostic, Places, SecretSource, Severity};
-use crate::crypto::keys::from_openvpn;
+use crate::crypto::keys::{from_openvpn, public_of};
 use crate::crypto::stack::cleanly;
 use crate::host::trust::{self, Refusal, Trusted};
 use crate::preflight::{after_a_look, unreadable};
@@ -111,6 +111,8 @@ struct NamedKey {
     path: Option<PathBuf>,
     /// It is an OpenVPN key.
     openvpn: bool,
+    /// Of a private key: the peer's public one.
+    peer: Option<[u8; 32]>,
 }
 
 /// Why a key cannot be used.
@@ -127,29 +129,34 @@ enum Trouble {
     NotText,
     Malformed(KeyError),
     OldKey(OldKeyError),
+    OwnPublic,
     Io(io::Error),
 }
 
 fn keys_of(config: &Config, credentials: Option<&Path>) -> Vec<NamedKey> {
     let openvpn = config.key.openvpn.is_some();
     let shared = config.key.shared.as_ref().map(|source| match source {
-        SecretSource::File(path) => NamedKey { name: "file", path: Some(path.clone()), openvpn },
-        SecretSource::Credential(name) => {
-            NamedKey { name: "credential", path: credentials.map(|directory| directory.join(name)), openvpn }
-        }
+        SecretSource::File(path) => NamedKey { name: "file", path: Some(path.clone()), openvpn, peer: None },
+        SecretSource::Credential(name) => NamedKey {
+            name: "credential",
+            path: credentials.map(|directory| directory.join(name)),
+            openvpn,
+            peer: None,
+        },
     });
     let pair = config.key.pair.as_ref();
     let private = pair.map(|pair| NamedKey {
         name: "private-file",
         path: Some(pair.private_file.clone()),
         openvpn: false,
+        peer: Some(pair.peer_public),
     });
     shared.into_iter().chain(private).collect()
 }
 
 impl NamedKey {
     fn password(path: &Path) -> Self {
-        Self { name: "proxy-password-file", path: Some(path.to_owned()), openvpn: false }
+        Self { name: "proxy-password-file", path: Some(path.to_owned()), openvpn: false, peer: None }
     }
 
     fn is_password(&self) -> bool {
@@ -231,7 +238,11 @@ impl NamedKey {
             let (parts, _) = key.as_chunks();
             material.openvpn = parts.try_into().ok();
         } else if self.is_private() {
-            material.private = Some(KeyFile::Private.parse(text).map_err(Trouble::Malformed)?);
+            let private = Zeroizing::new(KeyFile::Private.parse(text).map_err(Trouble::Malformed)?);
+            if self.peer == Some(public_of(&private)) {
+                return Err(Trouble::OwnPublic);
+            }
+            material.private = Some(*private);
         } else {
             material.shared = Some(KeyFile::Secret.parse(text).map_err(Trouble::Malformed)?);
         }
@@ -273,6 +284,7 @@ impl Trouble {
             Trouble::TooLong => Code::TooLong,
             Trouble::NotText => Code::NotText,
             Trouble::Malformed(_) | Trouble::OldKey(_) => Code::BadKey,
+            Trouble::OwnPublic => Code::BadPublicKey,
             Trouble::Io(_) => Code::CannotRead,
         }
     }
@@ -290,6 +302,10 @@ impl Trouble {
                 return Diagnostic::note(self.code(), place, note).help("check as the user who starts tund");
             }
             Trouble::Missing => (format!("{noun} {path} does not exist"), key.origin()),
+            Trouble::OwnPublic => (
+                format!("key.peer-public belongs to this end's own {noun} {path}"),
+                "set it to what `tund pubkey` prints on the peer".to_owned(),
+            ),
             Trouble::NoFile => {
                 (format!("{noun} {path} is not a regular file"), "name such a file".to_owned())
             }
@@ -480,7 +496,7 @@ mod tests {
         let own = metadata.uid();
         assert!(check_metadata(&metadata, false, &Trusted::here()).is_ok());
         let trouble = check_metadata(&metadata, false, &Trusted::users(&[own + 1, own + 2])).unwrap_err();
-        let key = NamedKey { name: "file", path: Some("static.key".into()), openvpn: false };
+        let key = NamedKey { name: "file", path: Some("static.key".into()), openvpn: false, peer: None };
         let finding = trouble.finding(&key, None);
         assert_eq!((finding.severity, finding.code), (Severity::Error, Code::KeyOwner));
         assert!(finding.message.contains(&own.to_string()), "{finding:?}");
@@ -492,10 +508,10 @@ mod tests {
 
     #[test]
     fn a_key_that_cannot_be_looked_at_here_is_a_note_in_check_and_an_error_at_the_start() {
-        let key = NamedKey { name: "file", path: Some("/k".into()), openvpn: false };
+        let key = NamedKey { name: "file", path: Some("/k".into()), openvpn: false, peer: None };
         let trouble = Trouble::of(io::Error::from(io::ErrorKind::PermissionDenied));
         assert_eq!(trouble.finding(&key, None).severity, Severity::Note);
-        let credential = NamedKey { name: "credential", path: None, openvpn: false };
+        let credential = NamedKey { name: "credential", path: None, openvpn: false, peer: None };
         let trouble = credential.read(false).unwrap_err();
         assert_eq!(trouble.finding(&credential, None).severity, Severity::Note);
         let errors = read_all(&[credential], false).unwrap_err();
@@ -525,6 +541,12 @@ mod tests {
         let config = config(&scratch, &text);
         let keys = read_keys(&config, false).unwrap();
         assert_eq!((keys.shared, keys.private), (Some([7; 32]), Some([8; 32])));
+        let own = KeyFile::Public.format(&public_of(&[8; 32]));
+        let confused = text.replace(digits, own.lines().last().unwrap());
+        let error = read_keys(&self::config(&scratch, &confused), false).unwrap_err().remove(0);
+        assert_eq!(error.code, Code::BadPublicKey, "{error:#?}");
+        let found = check_files(&self::config(&scratch, &confused), &places(&confused), true);
+        assert!(found.iter().any(|found| found.code == Code::BadPublicKey && found.is_error()), "{found:#?}");
         file(&scratch, "own.key", 0o600, KeyFile::Secret.format(&[7; 32]).as_bytes());
         let errors = read_keys(&config, false).unwrap_err();
         assert_eq!(errors[0].code, Code::BadKey, "{errors:#?}");

@@ -59,7 +59,7 @@ codes! {
     BadCredential = "bad-credential",
     /// Half of a key pair.
     HalfKeyPair = "half-key-pair",
-    /// A text is not a public key.
+    /// A text is not a public key, or not the peer's.
     BadPublicKey = "bad-public-key",
     /// Static keys: the direction is ambiguous.
     NoDirection = "no-direction",

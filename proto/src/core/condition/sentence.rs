@@ -116,7 +116,8 @@ impl Condition {
         match self {
             Self::NoRemote => "waiting for the peer to connect: no remote is set",
             Self::KeyMismatch => {
-                "datagrams arrive, but none authenticates with this key: are key and key.mode the same on both ends?"
+                "datagrams arrive, but none authenticates with this key: do key.mode and what `tund doctor` shows of the \
+                 secret match on both ends?"
             }
             Self::CipherMismatch => "the peer uses another cipher: set the same key.cipher on both ends",
             Self::NoCommonCipher => "the ends have no cipher in common: set the same key.cipher on both",
