@@ -92,11 +92,6 @@ impl Runner {
         Ok(true)
     }
 
-    /// Whether a script is running.
-    pub fn is_running(&self) -> bool {
-        self.running.is_some()
-    }
-
     /// The descriptors that wake [`Runner::handle_output`].
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let current = self.running.iter().filter_map(|running| running.output.as_ref());
@@ -426,7 +421,7 @@ mod tests {
         runner.handle_timeout(now + GRACE);
         let (_, result) = runner.poll_outcome().unwrap();
         assert!(result.unwrap_err().to_string().contains("cannot be stopped"));
-        assert!(!runner.is_running());
+        assert!(runner.running.is_none());
         kill(group, Signal::KILL);
     }
 
@@ -439,7 +434,7 @@ mod tests {
         runner.terminate(Instant::now());
         let error = drive(&mut runner).unwrap_err().to_string();
         assert!(error.ends_with("was stopped"), "{error}");
-        assert!(!runner.is_running());
+        assert!(runner.running.is_none());
     }
 
     #[test]

@@ -23,8 +23,6 @@ use super::constant_time;
 
 /// Length of one direction's part of a key file. The cipher key is at 0, the HMAC key at 64.
 pub const SLOT: usize = 128;
-/// Greatest overhead in bytes: HMAC, IV and padding.
-pub const MOST: usize = 64 + 16 + 16;
 /// Datagrams sealed in step.
 const STEP: usize = 16;
 

@@ -41,11 +41,6 @@ pub struct Type {
 }
 
 impl Type {
-    /// A type with the whole message.
-    pub const fn whole(exchange: Exchange, kind: Kind) -> Self {
-        Self { exchange, kind, part: 0 }
-    }
-
     /// The plaintext of a datagram that only says that its sender is in handshake mode, and with which key exchange.
     pub const fn sign(exchange: Exchange) -> u8 {
         (exchange as u8) << 4 | 4
@@ -225,7 +220,7 @@ mod tests {
 
     #[test]
     fn padding_and_types_are_checked() {
-        let of = Type::whole(Exchange::X25519, Kind::Retry);
+        let of = Type { exchange: Exchange::X25519, kind: Kind::Retry, part: 0 };
         let envelope = Envelope { of, instance: [1; 8], seq: 2, token: [3; 16], message: b"" };
         let mut plaintext = Vec::new();
         envelope.emit(80, &mut plaintext);
