@@ -42,7 +42,7 @@ pub struct StaticKeying {
     pair: Option<(KeyId, KeyId)>,
     /// Whether the peer is still the same process.
     pair_holds: bool,
-    /// The clock difference that was reported.
+    /// The clock difference, which was reported.
     clocks: Option<Condition>,
 }
 
@@ -126,8 +126,11 @@ impl StaticKeying {
         }
     }
 
-    fn say_clocks_apart(&mut self, now: Now, key_id: KeyId, out: &mut Outbox) {
-        if self.clocks.is_none() && key_id.time().abs_diff(now.wall) > CLOCKS_APART {
+    /// Says that the clocks differ, once until they agree again.
+    fn compare_clocks(&mut self, now: Now, key_id: KeyId, out: &mut Outbox) {
+        if key_id.time().abs_diff(now.wall) <= CLOCKS_APART {
+            self.clocks = None;
+        } else if self.clocks.is_none() {
             let ahead = key_id.time().wrapping_sub(now.wall) as i64;
             out.log(self.clocks.insert(Condition::ClockDifference { ahead }).clone());
         }
@@ -176,7 +179,7 @@ impl<R: Random> Keying<R> for StaticKeying {
                 cx.out.commands.extend(ended.map(forget));
                 let (key, after, named) = (Key::KeyId(key_id), Some(after), Some(named));
                 cx.out.command(ReceiveCommand::Accept { key, after, named });
-                self.say_clocks_apart(now, key_id, &mut cx.out);
+                self.compare_clocks(now, key_id, &mut cx.out);
                 self.asked = None;
                 Some(Ask::Take(caller, hello))
             }
