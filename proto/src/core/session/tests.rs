@@ -84,6 +84,16 @@ impl World {
         call
     }
 
+    /// A world whose `mon` has called another end twice, and the answers to both initiations.
+    fn answered_twice() -> (Self, [Vec<u8>; 2]) {
+        let mut world = Self::new();
+        let mut fri = world.fri();
+        let calls = [(); 2].map(|()| world.initiation(&mut fri));
+        let mut mon = std::mem::replace(&mut world.mon, fri);
+        let answers = calls.map(|call| world.answer_of(&mut mon, &call));
+        (world, answers)
+    }
+
     /// The answer of `fri`.
     fn answer_of(&mut self, fri: &mut Sessions, call: &[u8]) -> Vec<u8> {
         let mut out = VecDeque::new();
@@ -247,11 +257,7 @@ fn first_words_have_no_usual_length_and_no_usual_byte() {
 /// Its first answer takes long, so it is called again and waits on its second session.
 #[test]
 fn a_later_answer_of_the_same_call_is_taken_too() {
-    let mut world = World::new();
-    let mut fri = world.fri();
-    let [first, second] = [(); 2].map(|()| world.initiation(&mut fri));
-    let mut mon = std::mem::replace(&mut world.mon, fri);
-    let answers = [first, second].map(|call| world.answer_of(&mut mon, &call));
+    let (mut world, answers) = World::answered_twice();
     answers.iter().for_each(|answer| world.take_answer(answer));
     let mut out = VecDeque::new();
     let again = world.mon.handle_handshake(world.now, &received(&answers[1]), &mut world.random, &mut out);
@@ -262,11 +268,7 @@ fn a_later_answer_of_the_same_call_is_taken_too() {
 /// The peer that answered has been silent while two others called, and a third waits in the slot of its session.
 #[test]
 fn a_late_answer_is_of_no_use_once_its_call_has_lost_its_session() {
-    let mut world = World::new();
-    let mut fri = world.fri();
-    let [first, second] = [(); 2].map(|()| world.initiation(&mut fri));
-    let mut mon = std::mem::replace(&mut world.mon, fri);
-    let answers = [first, second].map(|call| world.answer_of(&mut mon, &call));
+    let (mut world, answers) = World::answered_twice();
     world.take_answer(&answers[0]);
     let mut waits = 0;
     for number in 0..3 {
