@@ -58,7 +58,7 @@ impl fmt::Display for Refusal {
             Refusal::Outside => return f.write_str("it is within no prefix of accept.routes"),
             Refusal::Limit => return f.write_str("there are more than accept.limit"),
             Refusal::Exists => {
-                return f.write_str("this host has a route to it: remove that one if the peer should have it");
+                return f.write_str("this host has a route to it: remove that if the peer should have it");
             }
             Refusal::Special => f.write_str("its addresses are loopback, link-local or multicast ones")?,
             Refusal::Connected(net) => write!(f, "this host is connected to {net}")?,
