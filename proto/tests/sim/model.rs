@@ -78,8 +78,8 @@ struct Receive {
 struct Side {
     own: VecDeque<(KeyNumber, Name, Aead)>,
     receives: Vec<Receive>,
-    /// A matching hello came since the link was last down.
-    fits: bool,
+    /// Until when its device may receive frames: a matching hello came since the link was last down.
+    fits: Duration,
     /// Keys that were not live when a matching hello came under them.
     fitting: BTreeSet<KeyNumber>,
     up_since: Option<Duration>,
@@ -168,7 +168,7 @@ impl Model {
         let Side { receives, fits, fitting, heard, .. } = &mut self.sides[which];
         // A key id is taken for a hello, which is heard.
         if matches!(key, Key::KeyId(_)) {
-            *fits |= fitting.contains(&id);
+            *fits = if fitting.contains(&id) { Duration::MAX } else { *fits };
             heard.1 = now;
         }
         let life = match key {
@@ -231,7 +231,7 @@ impl Model {
             return Err(format!("end {which} delivered {what}, which was never on the wire"));
         };
         let side = &self.sides[which];
-        if !side.fits {
+        if now > side.fits {
             return Err(format!("hello: end {which} delivered {what} before a hello fitted"));
         }
         let live = side.receives.iter().find(|receive| receive.key == key);
@@ -245,10 +245,16 @@ impl Model {
     }
 
     /// An end verified a control message.
-    pub fn controlled(&mut self, which: usize, body: &[u8]) {
+    pub fn controlled(&mut self, which: usize, now: Duration, body: &[u8]) {
         if let Ok(Some(Message::Hello(peer))) = control::decode(body) {
-            self.sides[which].fits = hello::mismatch(&self.configs[which].settings, &peer).is_none();
+            let fits = hello::mismatch(&self.configs[which].settings, &peer).is_none();
+            self.sides[which].fits = if fits { Duration::MAX } else { self.closes(which, now) };
         }
+    }
+
+    /// When an end's lane at the latest learns that its device must not receive any more frames.
+    fn closes(&self, which: usize, now: Duration) -> Duration {
+        self.sides[which].fits.min(now + self.configs[which].pace)
     }
 
     /// An end examines a datagram whose key id is not live.
@@ -270,8 +276,9 @@ impl Model {
     /// peer's next start may use them.
     pub fn down(&mut self, which: usize, now: Duration) {
         let at = now + self.configs[which].pace;
+        let closes = self.closes(which, now);
         let side = &mut self.sides[which];
-        (side.up_since, side.fits) = (None, false);
+        (side.up_since, side.fits) = (None, closes);
         if self.configs[which].framing() == Framing::Session {
             let heard = side.heard.1;
             let known = side.receives.iter_mut().filter(|receive| receive.since <= heard);

@@ -271,7 +271,7 @@ impl World {
                 Ok(())
             }
             Output::Control(body) => {
-                self.model.controlled(which, &body);
+                self.model.controlled(which, now, &body);
                 Ok(())
             }
             Output::Unknown(datagram) => {
