@@ -111,6 +111,8 @@ struct Unconfirmed {
     session: Session,
     seq: u64,
     known: bool,
+    /// Number of this end's last initiation before it.
+    after: u64,
 }
 
 /// A link's handshakes and sessions.
@@ -345,6 +347,18 @@ impl Sessions {
     /// Whether this instance of the peer last confirmed a session or answered a call.
     fn knows(&self, instance: Instance) -> bool {
         self.confirmed.is_some_and(|(confirmed, _)| confirmed == instance)
+    }
+
+    /// An initiation of this number was answered by this instance of the peer. It has outlived another that called before
+    /// that, and no longer sends on a session that its own call began long before.
+    fn drop_outlived(&mut self, now: Instant, peer: Instance, seq: u64, out: &mut VecDeque<Command>) {
+        let outlived = |there: &Unconfirmed| {
+            let rivals = there.session.peer == peer && now < there.session.born + SESSION_OVERLAP;
+            there.after < seq && !rivals
+        };
+        if self.unconfirmed.as_ref().is_some_and(outlived) {
+            self.drop_unconfirmed(out);
+        }
     }
 
     fn drop_unconfirmed(&mut self, out: &mut VecDeque<Command>) {

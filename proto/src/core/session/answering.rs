@@ -100,7 +100,7 @@ impl Sessions {
         // The peer may use any lane once it has this.
         self.send_answer(Kind::Answer, cause, token, &message, random, out);
         let session = Session { slot, serial, cipher, peer: instance, began_here: false, born: now };
-        self.unconfirmed = Some(Unconfirmed { session, seq, known });
+        self.unconfirmed = Some(Unconfirmed { session, seq, known, after: self.seq });
         Ok(Outcome::Nothing)
     }
 

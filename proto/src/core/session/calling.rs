@@ -162,10 +162,12 @@ impl Sessions {
         if !self.knows(*peer) {
             self.confirmed = Some((*peer, 0));
         }
+        let peer = *peer;
+        self.drop_outlived(now, peer, envelope.seq, out);
         let from_peer = DirectionKey::new(split.responder_to_initiator);
         let to_peer = DirectionKey::new(split.initiator_to_responder);
         let serial = self.next_serial();
-        let session = Session { slot, serial, cipher, peer: *peer, began_here: true, born: now };
+        let session = Session { slot, serial, cipher, peer, began_here: true, born: now };
         let attempts = self.call.take().map(|call| call.attempts);
         let mut attempts = attempts.or(self.answered.take().map(|call| call.attempts)).unwrap_or_default();
         attempts.retain(|attempt| attempt.seq > envelope.seq);

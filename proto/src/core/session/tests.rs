@@ -297,6 +297,39 @@ fn a_recorded_call_displaces_none_of_the_peer_that_answered() {
     assert!(world.confirmed(serial));
 }
 
+/// The first words of a caller that has restarted, which were kept back.
+#[test]
+fn a_caller_that_is_gone_takes_nothing_from_the_process_that_answered_since() {
+    let mut world = World::new();
+    let (mut gone, mut fri) = (world.fri(), world.fri());
+    let (before, call) = (world.initiation_of_mon(), world.initiation(&mut gone));
+    let serial = world.answered(&call).unwrap();
+    let since = world.initiation_of_mon();
+    let answers = [before, since].map(|call| world.answer_of(&mut fri, &call));
+    // This one may have been on its way when the other called.
+    world.take_answer(&answers[0]);
+    assert!(world.mon.clone().handle_confirmed(serial, &mut VecDeque::new()));
+    world.take_answer(&answers[1]);
+    assert!(!world.confirmed(serial));
+    assert_eq!(world.mon.sending().map(|session| session.peer), Some(fri.instance));
+}
+
+/// Of two simultaneous calls either may win, but not after the peer has gone on.
+#[test]
+fn the_session_of_a_peers_own_call_waits_no_longer_than_simultaneous_calls_take() {
+    for (later, waits) in [(SESSION_OVERLAP - Duration::from_millis(1), true), (SESSION_OVERLAP, false)] {
+        let mut world = World::new();
+        let mut fri = world.fri();
+        let call = world.initiation(&mut fri);
+        let serial = world.answered(&call).unwrap();
+        world.now += later;
+        let call = world.initiation_of_mon();
+        let answer = world.answer_of(&mut fri, &call);
+        world.take_answer(&answer);
+        assert_eq!(world.confirmed(serial), waits);
+    }
+}
+
 const ONE: &str = "192.0.2.1:1417";
 const OTHER: &str = "[2001:db8::1]:1417";
 
