@@ -25,6 +25,9 @@ use callers::Callers;
 use parts::Parts;
 use tokens::Tokens;
 
+/// Live sessions, unless an answer is unconfirmed; then one less.
+const LIVE: usize = SLOTS as usize - 1;
+
 /// Drawn by each process that calls.
 pub type Instance = [u8; 8];
 /// Issued by a retry and returned by the next call.
@@ -331,9 +334,15 @@ impl Sessions {
             out.push_back(SendCommand::Switch(under).into());
         }
         self.live.push(session);
-        // Until it changes too, the peer sends on the session that frames used so far.
+        let most = if self.unconfirmed.is_some() { LIVE - 1 } else { LIVE };
+        self.forget_beyond(most, before, out);
+    }
+
+    /// Forgets sessions until so many are left, the oldest first. Until it changes too, the peer sends on the session that frames used
+    /// so far, or on another if the ends judged simultaneous calls differently.
+    fn forget_beyond(&mut self, most: usize, before: Option<u8>, out: &mut VecDeque<Command>) {
         let used = [before, self.sending];
-        while self.live.len() > 2
+        while self.live.len() > most
             && let Some(index) = self.live.iter().position(|live| !used.contains(&Some(live.slot)))
         {
             out.push_back(ReceiveCommand::Forget(Name::Slot(self.live.remove(index).slot)).into());
@@ -380,8 +389,7 @@ impl Sessions {
         self.live.iter().map(|session| session.slot).chain(call).chain(unconfirmed).collect()
     }
 
-    /// Two live sessions, a call and an unconfirmed answer fill the four slots. The caller lacks one of these, so a
-    /// slot is free.
+    /// Live sessions, a call and an unconfirmed answer fill the four slots. The caller lacks one of these, so a slot is free.
     fn free_slot(&self) -> u8 {
         let used = self.used_slots();
         (0..SLOTS).find(|slot| !used.contains(slot)).unwrap_or(0)
