@@ -224,9 +224,10 @@ mod tests {
     }
 
     /// Codes of the manual page that need no alert while the link is up; that it is down has its own.
-    const NEED_NOBODY: [&str; 19] = [
+    const NEED_NOBODY: [&str; 20] = [
         "no-remote",
         "no-answer",
+        "answers-lost",
         "peer-silent",
         "peer-goodbye",
         "peer-idle",

@@ -40,7 +40,7 @@ pub enum Fault {
     CopyIgnored,
     /// A silent peer is thought to be there.
     SilenceIgnored,
-    /// The session that the peer still sends on is dropped when there is a third.
+    /// The session that the peer still sends on is dropped when there is another.
     UsedSessionForgotten,
     /// An unconfirmed answer keeps everybody else out.
     AnswerKept,

@@ -30,6 +30,11 @@ pub enum Condition {
         remote: SocketAddr,
         others: usize,
     },
+    /// The peer calls from here, and goes on although it is answered.
+    AnswersLost {
+        #[serde(with = "crate::core::zoned")]
+        from: SocketAddr,
+    },
     /// An unauthenticated ICMP message says that nobody receives at the remote's port.
     PortRefused {
         #[serde(with = "crate::core::zoned")]
@@ -155,6 +160,7 @@ impl Condition {
         vec![
             Self::NoRemote,
             Self::NoAnswer { remote, others: 1 },
+            Self::AnswersLost { from: remote },
             Self::PortRefused { remote },
             Self::CannotSend { remote, reason: "the network is down".into() },
             Self::KeyMismatch,
@@ -213,6 +219,7 @@ impl Condition {
         match self {
             Self::NoRemote => "no-remote",
             Self::NoAnswer { .. } => "no-answer",
+            Self::AnswersLost { .. } => "answers-lost",
             Self::PortRefused { .. } => "port-refused",
             Self::CannotSend { .. } => "cannot-send",
             Self::KeyMismatch => "key-mismatch",
@@ -304,6 +311,7 @@ mod tests {
         let reason = String::new();
         let zoned = [
             Condition::NoAnswer { remote: local, others: 0 },
+            Condition::AnswersLost { from: local },
             Condition::PortRefused { remote: local },
             Condition::CannotSend { remote: local, reason },
             Condition::PeerPinned { from: local },

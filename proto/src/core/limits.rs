@@ -54,6 +54,8 @@ pub const ATTEMPT_DELAYS: u32 = 3;
 pub const REMOTE_TRIES: u32 = 2;
 /// Minimum interval between answers to hellos that ask for one.
 pub const HELLO_ANSWER: Duration = Duration::from_millis(200);
+/// An end that goes on calling for so long although it is answered hears no answer.
+pub const ANSWERS_LOST: Duration = Duration::from_secs(10);
 /// Interval of name look-ups while the peer is away.
 pub const RESOLVE: Duration = Duration::from_secs(15);
 /// Interval of repeating waits and mismatches.

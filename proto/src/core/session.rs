@@ -38,6 +38,11 @@ pub type Token = [u8; 16];
 pub enum Outcome {
     /// Nothing the link must know.
     Nothing,
+    /// A call was answered.
+    Answered {
+        /// The caller's instance.
+        caller: Instance,
+    },
     /// The peer is there but busy: send the next initiation now, to the same address.
     Retry {
         /// Destination of the initiation.

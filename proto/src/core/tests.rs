@@ -218,6 +218,8 @@ struct World {
     /// Every key prepared for sending.
     prepared: Vec<Key>,
     cut: bool,
+    /// Nothing reaches this end.
+    deaf: Option<usize>,
     /// Only streams pass.
     no_udp: bool,
     /// Longer datagrams from or to these ports are lost.
@@ -276,6 +278,7 @@ impl World {
             record: Vec::new(),
             prepared: Vec::new(),
             cut: false,
+            deaf: None,
             no_udp: false,
             cut_ports: Vec::new(),
             cut_above: 0,
@@ -365,6 +368,9 @@ impl World {
         let Some(which) = self.ends.iter().position(|end| is_at(end, flying.to)) else {
             return;
         };
+        if self.deaf == Some(which) {
+            return;
+        }
         let now = self.now(which);
         let end = &mut self.ends[which];
         let mut bytes = flying.bytes;

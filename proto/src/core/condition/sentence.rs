@@ -165,6 +165,11 @@ impl fmt::Display for Condition {
                      its port open?"
                 )
             }
+            Self::AnswersLost { from } => write!(
+                f,
+                "{from} calls, but this end's answers do not arrive there: does a firewall or router drop UDP from here to \
+                 it?"
+            ),
             Self::PortRefused { remote } => {
                 let (host, port) = (remote.ip(), remote.port());
                 write!(f, "{host} is reported to have nothing on port {port}: is tund running there?")

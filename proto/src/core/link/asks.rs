@@ -6,6 +6,7 @@ use super::Link;
 use super::keying::{Ask, Caller, Here};
 use super::phase::Phase;
 use crate::core::clock::Now;
+use crate::core::clones::Speaker;
 use crate::core::condition::Condition;
 use crate::core::hello;
 use crate::core::lane::{KeyRef, KeySlot};
@@ -35,8 +36,10 @@ impl<R: Random> Link<R> {
                     // The key id to name may still have to be drawn.
                     self.handle_keys_timeout(now);
                     self.name(&caller);
+                    self.note_call(now.instant, Speaker::KeyId(caller.key_id), caller.from);
                 }
             }
+            Ask::Answered(caller, from) => self.note_call(now.instant, caller, from),
             Ask::Call { anew, silent } => self.call(now.instant, anew, silent),
             Ask::Prefer(called) => self.remotes.prefer(called),
             Ask::Greet { called, from } => {
@@ -92,6 +95,14 @@ impl<R: Random> Link<R> {
         let hello = Hello { rank: self.lanes.rank(), ..named };
         if hello::length(&hello) <= room {
             self.send(Message::Hello(hello), caller.from);
+        }
+    }
+
+    /// A call was answered, which its sender may not hear.
+    fn note_call(&mut self, now: Instant, caller: Speaker, from: Path) {
+        if !self.is_up() && !self.greeting.is_known() && self.notices.goes_on(now, caller) {
+            let condition = Condition::AnswersLost { from: from.remote };
+            self.notices.say_proven(now, condition, &mut self.cx.out);
         }
     }
 

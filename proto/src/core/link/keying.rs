@@ -55,6 +55,8 @@ pub enum Ask {
     Take(Caller, Hello),
     /// Someone has the key, or a recording from someone who had it: present this end.
     Present(Caller),
+    /// The same was answered.
+    Answered(Speaker, Path),
     /// Use [`Keying::call`] with an address. `anew`: whoever answered before is gone, so there may be another. `silent`: after so
     /// long a silence, the own address may have failed.
     Call { anew: bool, silent: bool },

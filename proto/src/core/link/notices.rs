@@ -7,8 +7,9 @@ use log::Level;
 
 use super::Event;
 use super::outbox::Outbox;
+use crate::core::clones::Speaker;
 use crate::core::condition::Condition;
-use crate::core::limits::{REPEAT, SIGN_INTERVAL};
+use crate::core::limits::{ANSWERS_LOST, REPEAT, SIGN_INTERVAL};
 use crate::core::rate::RateLimiter;
 
 /// Most distinct lines that are not repeated while the link is down.
@@ -21,6 +22,8 @@ const LINES: u32 = 12;
 pub struct Notices {
     /// What the link waits for or suffers from, and when that was last logged. The last entry still holds.
     said: VecDeque<(Condition, Instant)>,
+    /// Who called last, and since when.
+    caller: Option<(Speaker, Instant)>,
     /// Limits lines caused by the peer's messages and moves.
     lines: RateLimiter,
     /// Limits lines that this host was copied or slept.
@@ -34,6 +37,7 @@ impl Notices {
     pub fn new() -> Self {
         Self {
             said: VecDeque::new(),
+            caller: None,
             lines: RateLimiter::new(LINES, Duration::from_secs(REPEAT.as_secs() / u64::from(LINES))),
             resumed: RateLimiter::new(1, REPEAT),
             signs: RateLimiter::new(1, SIGN_INTERVAL),
@@ -48,6 +52,14 @@ impl Notices {
     /// The link is up: forgets what it waited for.
     pub fn clear(&mut self) {
         self.said.clear();
+        self.caller = None;
+    }
+
+    /// The same caller as before, or a new one, was answered; true if it has called for long.
+    pub fn goes_on(&mut self, now: Instant, caller: Speaker) -> bool {
+        let known = self.caller.filter(|(known, _)| *known == caller);
+        let (_, since) = *self.caller.insert(known.unwrap_or((caller, now)));
+        now >= since + ANSWERS_LOST
     }
 
     /// Logs what the link waits for or suffers from: once at its own level, then every minute as a detail.

@@ -102,7 +102,7 @@ impl Sessions {
         self.send_answer(Kind::Answer, cause, token, &message, random, out);
         let session = Session { slot, serial, cipher, peer: instance, began_here: false, born: now };
         self.unconfirmed = Some(Unconfirmed { session, seq, known, after: self.seq });
-        Ok(Outcome::Nothing)
+        Ok(Outcome::Answered { caller: instance })
     }
 
     /// Whether an initiation of this instance, at least as new, was accepted.

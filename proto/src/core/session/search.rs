@@ -150,7 +150,7 @@ impl Small {
             Ok(outcome @ (Outcome::NoCipher | Outcome::OtherExchange { .. })) => {
                 return Err(format!("{outcome:?}"));
             }
-            Ok(Outcome::Nothing | Outcome::Retry { .. }) | Err(_) => {
+            Ok(Outcome::Nothing | Outcome::Answered { .. } | Outcome::Retry { .. }) | Err(_) => {
                 if self.ends[which].established() != before {
                     return Err(format!("what proves nothing changed the sessions of end {which}"));
                 }

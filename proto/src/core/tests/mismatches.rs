@@ -94,6 +94,34 @@ fn static_keys_against_handshake_keys_are_said_on_both_ends() {
     }
 }
 
+#[test]
+fn an_end_whose_answers_are_lost_says_so_until_they_arrive() {
+    let lost = Condition::AnswersLost { from: FRI.parse().unwrap() };
+    for (mon, fri) in [(settings(0), settings(1)), (handshake(0), handshake(1))] {
+        for has_remote in [false, true] {
+            let mut world = World::with(LinkSettings { has_remote, ..mon.clone() }, fri.clone(), [0, 0]);
+            if has_remote {
+                world.ends[0].remotes = vec![FRI.parse().unwrap()];
+            }
+            world.deaf = Some(1);
+            world.run(9.0);
+            assert!(!world.ends[0].said(&lost), "it may be a slow path: {:?}", world.ends[0].log);
+            world.run(11.0);
+            let problem = |world: &World, which: usize| {
+                let state = world.ends[which].link.state(world.now(which).instant, &Stats::default());
+                state.problem.map(|problem| problem.code())
+            };
+            assert_eq!([0, 1].map(|which| problem(&world, which)), [Some("answers-lost"), Some("no-answer")]);
+            world.deaf = None;
+            world.run(20.0);
+            assert!(world.up(), "{:?}", world.ends[1].log);
+            // New keys come of such calls too.
+            world.run(400.0);
+            assert_eq!((problem(&world, 0), world.ends[0].times("answers-lost")), (None, 1));
+        }
+    }
+}
+
 /// Neither end falls back to the other's key exchange.
 #[test]
 fn different_ways_to_agree_on_keys_are_said_on_both_ends() {

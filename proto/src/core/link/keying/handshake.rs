@@ -82,6 +82,7 @@ impl<R: Random> Keying<R> for Handshake {
         let Notice::Handshake(received) = notice else { return None };
         match self.sessions.handle_handshake(now.instant, &received, &mut cx.random, commands) {
             Ok(Outcome::Nothing) => None,
+            Ok(Outcome::Answered { caller }) => Some(Ask::Answered(Speaker::Instance(caller), received.from)),
             Ok(Outcome::Retry { called }) => Some(Ask::Prefer(called)),
             Ok(Outcome::Begun { called }) => Some(Ask::Greet { called, from: received.from }),
             Ok(Outcome::NoCipher) => Some(Ask::Say(Condition::NoCommonCipher)),
