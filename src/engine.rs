@@ -29,6 +29,7 @@ use tokio::sync::mpsc;
 
 use crate::core::bulk::Command;
 use crate::core::condition::Condition;
+use crate::core::condition::spells::Spells;
 use crate::core::control::Control;
 use crate::core::guard;
 use crate::core::idle_timeout::IdleTimeout;
@@ -94,6 +95,7 @@ struct Engine {
     logged: Option<lane::Settings>,
     /// The last failure to send: when, where to, and why.
     unsent: Option<(Instant, SocketAddr, Condition)>,
+    spells: Spells,
 }
 
 impl Engine {
@@ -176,7 +178,7 @@ impl Engine {
 
     fn handle_event(&mut self, event: Event) -> Result<(), Ending> {
         match event {
-            Event::Log { level, condition } => log_condition(level, &condition),
+            Event::Log { level, condition } => self.log_condition(level, &condition),
             Event::Lanes(used) => self.worker.lanes(used),
             Event::LaneSocket { lane, way } => self.ask_for_socket(lane, way)?,
             Event::Keep(kept) => self.tell(&ToParent::Keep(kept))?,
@@ -274,7 +276,7 @@ impl Engine {
             FromWorker::Note(text) => log::warn!("{text}"),
             FromWorker::SendFailed { to, error } => {
                 let condition = Condition::CannotSend { remote: to, reason: refusal::not_sent(&error, to) };
-                log_condition(condition.level(), &condition);
+                self.log_condition(condition.level(), &condition);
                 self.unsent = Some((now().instant, to, condition));
             }
             FromWorker::SentAgain { to } => {
@@ -299,7 +301,14 @@ impl Engine {
         let talkers = self.reports.iter().flat_map(|report| report.talkers).flatten();
         state.talkers = guard::together(talkers);
         state.problem = state.problem.or_else(|| unsent.map(|(_, _, condition)| condition.clone()));
+        state.problem_age = state.problem.as_ref().and_then(|problem| self.spells.age(now, problem));
         self.tell(&ToParent::State(Box::new(state)))
+    }
+
+    /// Logs a condition with its code, which programs search for.
+    fn log_condition(&mut self, level: Level, condition: &Condition) {
+        self.spells.note(now().instant, condition);
+        log::log!(level, "{condition} [{}]", condition.code());
     }
 
     /// Says goodbye to the peer and ends; `reason` is empty if the parent knows.
@@ -365,9 +374,4 @@ async fn sleep_until(due: Option<Instant>) {
         Some(due) => tokio::time::sleep_until(due.into()).await,
         None => std::future::pending().await,
     }
-}
-
-/// Logs a condition with its code, which programs search for.
-fn log_condition(level: Level, condition: &Condition) {
-    log::log!(level, "{condition} [{}]", condition.code());
 }

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::config::Upgrade;
 use crate::core::bulk;
+use crate::core::condition::spells::Spells;
 use crate::core::control::Control;
 use crate::core::idle_timeout::IdleTimeout;
 use crate::core::keylog::Entry;
@@ -190,6 +191,7 @@ impl Engine {
             patience,
             logged: key_log.then_some(lane),
             unsent: None,
+            spells: Spells::default(),
         })
     }
 }

@@ -296,7 +296,9 @@ impl Parent {
         let script = script.map(|(text, since)| (Problem::ScriptFailed(text), since));
         let link =
             self.link_problem(state).or_else(|| script.is_none().then(|| self.waiting_for()).flatten());
-        let link = link.map(|problem| (problem, self.control.since));
+        let age = state.and_then(|state| state.problem_age);
+        let begun = age.map_or(self.control.since, |age| unix_time().saturating_sub(age.as_secs()));
+        let link = link.map(|problem| (problem, begun));
         let proxy = self.streams.trouble().filter(|_| !self.machine.is_up());
         let proxy = proxy.map(|trouble| (Problem::Proxy(trouble.clone()), self.control.since));
         let silence = self.silence().map(|(pid, since)| (Problem::EngineSilent(pid), since));

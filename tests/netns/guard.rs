@@ -86,6 +86,9 @@ fn a_storm_is_cut_and_a_host_here_is_not_taken_over_from_there() {
     assert!(line.contains(text), "{line}");
     let stats = super::operation::ask(&pair.fri, &["stats", "fri"]).1;
     assert!(stats.contains("\ntund_condition{link=\"fri\",code=\"guard-own-mac\"} 1\n"), "{stats}");
+    let status = super::operation::status(&pair.fri, "fri");
+    let since = [&status, &status["problems"][0]].map(|of| of["since"].as_u64());
+    assert!(since[0] < since[1], "when the condition began, not the link: {status}");
     let table = pair.fri.run("bridge fdb show br br0").unwrap();
     let place = table.lines().find(|line| line.starts_with(text));
     assert!(place.is_some_and(|line| line.contains("lan0")), "{table}");

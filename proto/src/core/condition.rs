@@ -5,6 +5,7 @@
 //! at any time.
 
 mod sentence;
+pub mod spells;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;

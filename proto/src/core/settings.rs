@@ -176,6 +176,8 @@ pub fn sources(config: &Config) -> Option<Sources> {
 pub struct LinkState {
     /// What the link waits for or suffers from.
     pub problem: Option<Condition>,
+    /// How long that has held, if known.
+    pub problem_age: Option<Duration>,
     /// The peer's name for the link.
     pub peer: Option<String>,
     /// Age of the keys for frames.

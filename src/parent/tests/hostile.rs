@@ -67,8 +67,14 @@ fn message(dice: &mut Dice) -> ToParent {
         10 => {
             let problem = Some(Condition::PeerGoodbye { reason: text(dice) });
             let rtt = Some(Duration::new(dice.number(), 0));
-            let keys_age = Some(Duration::MAX);
-            ToParent::State(Box::new(LinkState { problem, rtt, keys_age, ..LinkState::default() }))
+            let [keys_age, problem_age] = [Some(Duration::MAX); 2];
+            ToParent::State(Box::new(LinkState {
+                problem,
+                problem_age,
+                rtt,
+                keys_age,
+                ..LinkState::default()
+            }))
         }
         // This link keeps nothing.
         12 => ToParent::Keep(Kept { own: u32::MAX, admitted: dice.number() as u32 }),

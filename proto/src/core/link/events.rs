@@ -28,6 +28,7 @@ impl<R: Random> Control for Link<R> {
         let (age, cipher) = self.keying.current(now).filter(|_| self.is_up()).unzip();
         LinkState {
             problem: self.loops.condition(now).or_else(|| self.problem(now).cloned()),
+            problem_age: None,
             peer: self.greeting.peer().map(|peer| peer.name.clone()),
             keys_age: age,
             sealed: cipher.map(|cipher| (cipher, aead::chosen(cipher))),

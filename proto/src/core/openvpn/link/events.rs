@@ -164,6 +164,7 @@ impl<R: Random> Control for Link<R> {
         let problem = self.said.iter().rev().find(|(at, _)| now.saturating_duration_since(*at) < REPEAT);
         LinkState {
             problem: self.loops.condition(now).or(problem.map(|(_, condition)| condition.clone())),
+            problem_age: None,
             peer: self.up.then(|| "OpenVPN".to_owned()),
             openvpn: Some(OpenVpnState {
                 cipher: self.options.cipher,
