@@ -327,6 +327,25 @@ fn the_schema_is_printed_as_json() {
     assert_eq!(printed, tund::config::schema::json_schema());
 }
 
+/// What was asked for is printed whole, or the failure is told; a reader that has enough is no failure to tell.
+#[test]
+fn output_that_cannot_be_written_is_no_success() {
+    let asked: [&[&str]; 6] =
+        [&["--help"], &["--version"], &["check", "--help"], &["schema"], &["man"], &["completions", "bash"]];
+    for words in asked {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = Command::new(TUND).args(words).stdout(full).output().unwrap();
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{words:?}: {error}");
+        assert_eq!(error.lines().count(), 1, "{words:?}: {error}");
+
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = Command::new(TUND).args(words).stdout(writer).output().unwrap();
+        assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(1), ""), "{words:?}");
+    }
+}
+
 #[test]
 fn each_cipher_is_measured_with_each_library_and_one_of_them_used() {
     let output = Place::new().tund(&["bench-ciphers"]);

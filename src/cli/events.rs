@@ -1,7 +1,8 @@
 //! Follows events of running links.
 #![allow(clippy::disallowed_methods, reason = "a command that follows links sleeps between two looks")]
 
-use super::status::{STATUS_PATIENCE, WATCH, ask_all, failed, is_gone, print, running_now};
+use super::print;
+use super::status::{STATUS_PATIENCE, WATCH, ask_all, failed, is_gone, running_now};
 use crate::control::events::{Event, Watcher};
 use crate::report::exit::{FAILED, Fatal};
 use crate::report::stderr::{show, stamp};
@@ -17,7 +18,7 @@ pub fn run(link: Option<&str>, json: bool) -> Result<(), Fatal> {
                 true => serde_json::to_string(&event).map_err(|error| Fatal::new(FAILED, error))?,
                 false => format!("{} {event}", stamp(event.time)),
             };
-            print(&(line + "\n"))?;
+            print(line + "\n")?;
         }
         std::thread::sleep(WATCH);
     }

@@ -46,7 +46,7 @@ pub fn import(file: &Path, key: Option<&Path>, wire: Wire) -> Result<(), Fatal> 
     for line in &imported.left_out {
         stderr::show(&format!("{shown}: {line}\n"));
     }
-    super::print(imported.toml(&key_file).into_bytes())
+    super::print(imported.toml(&key_file))
 }
 
 /// The new key file's text.

@@ -286,13 +286,13 @@ fn run(cli: Cli) -> ExitCode {
         Some(Command::Rekey(Named { link })) => end(status::command(&link, Method::Rekey)),
         Some(Command::Reconnect(Named { link })) => end(status::command(&link, Method::Reconnect)),
         Some(Command::Down(Named { link })) => end(status::command(&link, Method::Down)),
-        Some(Command::BenchCiphers) => end(print(ciphers::table(&engine::ciphers::measured()).into())),
+        Some(Command::BenchCiphers) => end(print(ciphers::table(&engine::ciphers::measured()))),
         Some(Command::Doctor { file, json }) => doctor::run(&file, json),
         Some(Command::Import { file, key, wire }) => {
             end(import::import(&file, key.as_deref(), wire.unwrap_or_default()))
         }
         Some(Command::Completions { shell }) => end(print(completions(shell))),
-        Some(Command::Schema) => end(print(format!("{:#}\n", config::schema::json_schema()).into_bytes())),
+        Some(Command::Schema) => end(print(format!("{:#}\n", config::schema::json_schema()))),
         Some(Command::Man) => end(manual().and_then(print)),
         None => {
             let Common { cd, port, verb, allow_open_keys } = cli.common;
@@ -328,10 +328,18 @@ fn manual() -> Result<Vec<u8>, Fatal> {
     Ok(text)
 }
 
-fn print(text: Vec<u8>) -> Result<(), Fatal> {
+fn print(text: impl AsRef<[u8]>) -> Result<(), Fatal> {
     let mut stdout = io::stdout().lock();
-    let written = stdout.write_all(&text).and_then(|()| stdout.flush());
-    written.map_err(|error| Fatal::new(exit::FAILED, format!("cannot write standard output: {error}")))
+    stdout.write_all(text.as_ref()).and_then(|()| stdout.flush()).map_err(unwritten)
+}
+
+fn unwritten(error: io::Error) -> Fatal {
+    // The reader has enough.
+    let enough = error.kind() == io::ErrorKind::BrokenPipe;
+    Fatal::new(
+        exit::FAILED,
+        if enough { String::new() } else { format!("cannot write standard output: {error}") },
+    )
 }
 
 /// The level for `count` times `-v`.
@@ -348,9 +356,10 @@ fn refuse(error: &clap::Error) -> ExitCode {
     if std::env::args_os().any(|argument| argument == "--inetd") && error.use_stderr() {
         let text = error.to_string();
         Output::new(LogTo::Syslog, "command line").fatal(text.lines().next().unwrap_or_default());
-    } else {
-        // A closed output is ignored.
-        let _ = error.print();
+    } else if let Err(failed) = error.print()
+        && !error.use_stderr()
+    {
+        return end(Err(unwritten(failed)));
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE))
 }

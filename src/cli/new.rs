@@ -70,7 +70,7 @@ pub fn run(request: Request) -> Result<ExitCode, Fatal> {
     prove(&link, &texts)?;
     write(&link, &texts, directory)?;
     let good = link.files().iter().all(|name| is_good(directory.join(name)));
-    super::print(steps::text(&link, directory).into_bytes())?;
+    super::print(steps::text(&link, directory))?;
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(CONFIG) })
 }
 
@@ -92,7 +92,7 @@ fn link_of(request: Request) -> Result<Link, String> {
     };
     let inside = request.tun.or(tap).ok_or(
         "say what the link carries: --tun 192.168.86.81,192.168.86.18 for a routed link, --tap br0 for a bridged one",
-    )?;
+  )?;
     let ends = request.ends.try_into().map_err(|_| "name two hosts")?;
     Link::new(ends, inside, request.route, request.full_tunnel, request.service)
 }

@@ -15,6 +15,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 use rustix::process::{PidfdFlags, pidfd_open};
 use serde_json::Value;
 
+use super::print;
 use crate::control::api::{Answer, Method, State, Status, parse_answer, request};
 use crate::control::server::SOCKET;
 use crate::control::text;
@@ -79,7 +80,7 @@ pub fn status(link: Option<&str>, form: Form) -> Result<ExitCode, Fatal> {
             text::table(&links, unix_time())
         };
         let clear = form.watch && !form.json && io::stdout().is_terminal();
-        print(&format!("{}{shown}", if clear { "\x1b[H\x1b[2J" } else { "" }))?;
+        print(format!("{}{shown}", if clear { "\x1b[H\x1b[2J" } else { "" }))?;
         failures.iter().for_each(|fatal| stderr::show(&format!("tund: {fatal}\n")));
         if !form.watch {
             let up = failures.is_empty()
@@ -94,7 +95,7 @@ pub fn status(link: Option<&str>, form: Form) -> Result<ExitCode, Fatal> {
 /// Prints the links' OpenMetrics text.
 pub fn stats(link: Option<&str>) -> Result<(), Fatal> {
     let Answers { links, failures } = statuses(link)?;
-    print(&crate::control::metrics::openmetrics(&links))?;
+    print(crate::control::metrics::openmetrics(&links))?;
     let silent = failures.iter().map(|fatal| format!("\n  {fatal}")).collect::<String>();
     if failures.is_empty() {
         Ok(())
@@ -127,7 +128,7 @@ pub fn command(link: &str, method: Method) -> Result<(), Fatal> {
         Answer::Done(parameters) => {
             let changes = parameters.get("changes").and_then(Value::as_array);
             let lines = changes.into_iter().flatten().filter_map(Value::as_str);
-            print(&lines.map(|line| format!("{line}\n")).collect::<String>())
+            print(lines.map(|line| format!("{line}\n")).collect::<String>())
         }
     }
 }
@@ -333,16 +334,6 @@ fn clean_value(value: &mut Value) {
         Value::Array(values) => values.iter_mut().for_each(clean_value),
         Value::Object(fields) => fields.values_mut().for_each(clean_value),
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
-    }
-}
-
-pub(super) fn print(text: &str) -> Result<(), Fatal> {
-    let mut stdout = io::stdout().lock();
-    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
-    match written {
-        // The reader has enough.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(Fatal::new(FAILED, "")),
-        other => other.map_err(|error| Fatal::new(FAILED, format!("cannot write standard output: {error}"))),
     }
 }
 
