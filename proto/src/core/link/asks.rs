@@ -77,14 +77,31 @@ impl<R: Random> Link<R> {
             return;
         }
         self.handle_hello(now, from, KeyRef::KeyId(caller.key_id), hello);
-        // If this end sends elsewhere, the peer must know its key id before it can prove its address.
-        if !self.path.covers(&from) {
-            self.name(caller);
-        } else if !asks {
+        if !self.name_elsewhere(caller) && !asks {
             self.answer_soon(now.instant);
         }
         if self.is_up() {
             self.keying.ask_proof(from, &mut self.cx);
+        }
+    }
+
+    /// If this end sends elsewhere, the peer must know its key id before it can prove its address.
+    fn name_elsewhere(&mut self, caller: &Caller) -> bool {
+        let elsewhere = !self.path.covers(&caller.from);
+        if elsewhere {
+            self.name(caller);
+        }
+        elsewhere
+    }
+
+    /// The peer sent a message of so many bytes, and may not have this end's key id.
+    pub(super) fn note_message(&mut self, now: Instant, from: Path, under: KeyRef, length: usize) {
+        if let KeyRef::KeyId(key_id) = under
+            && self.is_up()
+            && !self.keying.is_heard()
+            && !self.refuses(now, from)
+        {
+            self.name_elsewhere(&Caller { key_id, from, room: Framing::Static.overhead() + length });
         }
     }
 

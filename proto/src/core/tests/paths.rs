@@ -294,3 +294,28 @@ fn a_pinned_end_takes_a_key_id_from_elsewhere_and_sends_no_hello_there() {
     let pong = 44;
     assert!(world.record[before..].iter().all(|flying| flying.to != elsewhere || flying.bytes.len() <= pong));
 }
+
+/// It was up, so what it says next is under a key id that the other end knows.
+#[test]
+fn a_peer_that_moved_before_it_had_the_new_key_id_is_told_it() {
+    let mut world = World::new();
+    world.run(5.0);
+    let now = world.now(0);
+    world.ends[0].link.handle_resumed(now);
+    while world.wire.is_empty() {
+        world.elapsed += Duration::from_millis(100);
+        world.tick();
+        world.settle(0);
+    }
+    for _ in 0..2 {
+        let hello = world.wire.pop_front().unwrap();
+        world.inject(hello);
+    }
+    assert!(!world.wire.is_empty());
+    world.wire.clear();
+    world.ends[1].address = "203.0.113.9:5000".parse().unwrap();
+    world.run(10.0);
+    assert!(world.up(), "{:?}", world.ends[1].log);
+    assert!(world.ends[0].said(&moved("203.0.113.9:5000")), "{:?}", world.ends[0].log);
+    world.assert_carries();
+}
