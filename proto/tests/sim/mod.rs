@@ -10,6 +10,7 @@
 //! cargo test --lib sim::                               all seeds
 //! SIM_SEED=17 cargo test --lib sim::seeds -- --nocapture   one, with everything that happened
 //! SIM_SEEDS=100000 cargo test --lib sim::seeds         more
+//! SIM_FIRST=100000 cargo test --lib sim::seeds         others
 //! SIM_RESTARTS=2000 cargo test --lib sim::restarts     the same for ends that are only restarted
 //! ```
 
@@ -94,13 +95,15 @@ fn run_all(what: &str, plan: Planner, seeds: u64) {
         assert_eq!(violation, None, "seed {seed}");
         return;
     }
-    let (next, micros) = (AtomicU64::new(0), AtomicU64::new(0));
+    let first = number("SIM_FIRST").unwrap_or(0);
+    let last = first + seeds;
+    let (next, micros) = (AtomicU64::new(first), AtomicU64::new(0));
     let work = || {
-        while let Some(seed) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| *seed < seeds) {
+        while let Some(seed) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| *seed < last) {
             let (elapsed, violation, _) = run(plan, seed, false);
             micros.fetch_add(elapsed.as_micros() as u64, Ordering::Relaxed);
             if let Some(violation) = violation {
-                next.store(seeds, Ordering::Relaxed);
+                next.store(last, Ordering::Relaxed);
                 return Some((seed, violation));
             }
         }
