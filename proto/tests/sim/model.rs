@@ -120,9 +120,10 @@ impl Model {
         }
     }
 
-    /// An end starts without any state, and without a peer.
+    /// An end starts without any state, and without a peer. What its former process sent may still arrive.
     pub fn started(&mut self, which: usize, now: Duration) {
-        self.sides[which] = Side { heard: (0, now), ..Side::default() };
+        let own = std::mem::take(&mut self.sides[which].own);
+        self.sides[which] = Side { own, heard: (0, now), ..Side::default() };
     }
 
     /// Makes a new frame for an end's device.
