@@ -25,7 +25,7 @@ use callers::Callers;
 use parts::Parts;
 use tokens::Tokens;
 
-/// Live sessions, unless an answer is unconfirmed; then one less.
+/// Most live sessions; one less while this end calls.
 const LIVE: usize = SLOTS as usize - 1;
 
 /// Drawn by each process that calls.
@@ -68,7 +68,8 @@ pub enum Outcome {
 /// answers count.
 #[cfg_attr(test, derive(Clone))]
 struct Call {
-    slot: u8,
+    /// From the first initiation on.
+    slot: Option<u8>,
     attempts: VecDeque<Attempt>,
     /// The address whose retry gave it, and the token.
     token: Option<(Path, Token)>,
@@ -136,6 +137,8 @@ pub struct Sessions {
     live: Vec<Session>,
     /// Slot of the session for frames.
     sending: Option<u8>,
+    /// The one before, or the loser of two simultaneous calls: the peer may still send on it, or judge them differently.
+    other: Option<u8>,
     unconfirmed: Option<Unconfirmed>,
     /// The peer's instance that last confirmed a session or answered a call, and the number of the initiation that did
     /// so, if any.
@@ -172,6 +175,7 @@ impl Sessions {
             answered: None,
             live: Vec::new(),
             sending: None,
+            other: None,
             unconfirmed: None,
             confirmed: None,
             serial: 0,
@@ -322,7 +326,6 @@ impl Sessions {
 
     /// Makes a session live, and uses it for frames unless there is a better one.
     fn adopt(&mut self, session: Session, under: KeySlot, out: &mut VecDeque<Command>) {
-        let before = self.sending;
         let rival = self.sending();
         // Both ends called at once: both use the session of the higher instance. A new peer instance does not know the
         // rival.
@@ -333,20 +336,20 @@ impl Sessions {
                 && self.initiator(rival) > self.initiator(&session)
         });
         if stays {
+            self.other = Some(session.slot);
             out.push_back(SendCommand::Wipe(under).into());
         } else {
-            self.sending = Some(session.slot);
+            self.other = self.sending.replace(session.slot);
             out.push_back(SendCommand::Switch(under).into());
         }
         self.live.push(session);
-        let most = if self.unconfirmed.is_some() { LIVE - 1 } else { LIVE };
-        self.forget_beyond(most, before, out);
+        let calls = self.call.as_ref().is_some_and(|call| call.slot.is_some());
+        self.forget_beyond(if calls { LIVE - 1 } else { LIVE }, out);
     }
 
-    /// Forgets sessions until so many are left, the oldest first. Until it changes too, the peer sends on the session that frames used
-    /// so far, or on another if the ends judged simultaneous calls differently.
-    fn forget_beyond(&mut self, most: usize, before: Option<u8>, out: &mut VecDeque<Command>) {
-        let used = [before, self.sending];
+    /// Forgets sessions until so many are left, the oldest first, but none on which the peer may send.
+    fn forget_beyond(&mut self, most: usize, out: &mut VecDeque<Command>) {
+        let used = [self.other, self.sending];
         while self.live.len() > most
             && let Some(index) = self.live.iter().position(|live| !used.contains(&Some(live.slot)))
         {
@@ -389,12 +392,12 @@ impl Sessions {
     }
 
     fn used_slots(&self) -> Vec<u8> {
-        let call = self.call.iter().map(|call| call.slot);
+        let call = self.call.iter().filter_map(|call| call.slot);
         let unconfirmed = self.unconfirmed.iter().map(|unconfirmed| unconfirmed.session.slot);
         self.live.iter().map(|session| session.slot).chain(call).chain(unconfirmed).collect()
     }
 
-    /// Live sessions, a call and an unconfirmed answer fill the four slots. The caller lacks one of these, so a slot is free.
+    /// Live sessions, a call and an unconfirmed answer fill at most four slots. The caller lacks one of these, so a slot is free.
     fn free_slot(&self) -> u8 {
         let used = self.used_slots();
         (0..SLOTS).find(|slot| !used.contains(slot)).unwrap_or(0)

@@ -70,6 +70,15 @@ fn seeds() {
     run_all("simulation", Plan::new, number("SIM_SEEDS").unwrap_or(SEEDS));
 }
 
+/// Seeds that found faults, beyond those of an ordinary run.
+#[test]
+fn seeds_that_found_faults() {
+    for seed in [5819, 26502, 32303, 69679, 85138] {
+        let (_, violation, _) = run(Plan::new, seed, false);
+        assert_eq!(violation, None, "seed {seed}");
+    }
+}
+
 /// An end that is told that the link is up can send at once, whatever its history.
 #[test]
 fn restarts() {

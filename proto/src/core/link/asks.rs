@@ -94,13 +94,18 @@ impl<R: Random> Link<R> {
         elsewhere
     }
 
-    /// The peer sent a message of so many bytes, and may not have this end's key id.
-    pub(super) fn note_message(&mut self, now: Instant, from: Path, under: KeyRef, length: usize) {
-        if let KeyRef::KeyId(key_id) = under
-            && self.is_up()
-            && !self.keying.is_heard()
-            && !self.refuses(now, from)
-        {
+    /// The peer sent a message with a body of so many bytes.
+    pub(super) fn note_message(
+        &mut self,
+        now: Instant,
+        from: Path,
+        under: KeyRef,
+        message: &Message,
+        length: usize,
+    ) {
+        let KeyRef::KeyId(key_id) = under else { return };
+        let asks = matches!(message, Message::Hello(hello) if !hello.seen);
+        if self.is_up() && (asks || !self.keying.is_heard()) && !self.refuses(now, from) {
             self.name_elsewhere(&Caller { key_id, from, room: Framing::Static.overhead() + length });
         }
     }

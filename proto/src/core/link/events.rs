@@ -72,7 +72,7 @@ impl<R: Random> Control for Link<R> {
                 Ok(Some(message)) if lane > 0 => self.handle_in_lane(instant, lane, from, under, &message),
                 Ok(Some(message)) => {
                     self.note_speaker(instant, from, under, &message);
-                    self.note_message(instant, from, under, body.len());
+                    self.note_message(instant, from, under, &message, body.len());
                     self.handle_message(now, from, under, message);
                 }
                 Ok(None) => {}

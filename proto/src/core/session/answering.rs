@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::{Cause, Instance, LIVE, Outcome, Session, Sessions, Token, Unconfirmed, handshake};
+use super::{Cause, Instance, Outcome, Session, Sessions, Token, Unconfirmed, handshake};
 use crate::core::lane::{Command, Key, KeySlot, ReceiveCommand, SendCommand};
 use crate::core::limits::ANSWER_KEPT;
 use crate::core::stats::DropReason;
@@ -81,7 +81,6 @@ impl Sessions {
             .map_err(|_| DropReason::BadTag)?;
         let offer = Offer::decode(&payload).map_err(|_| DropReason::Malformed)?;
         self.drop_unconfirmed(out);
-        self.forget_beyond(LIVE - 1, self.sending, out);
         let cipher = common(&self.suites, &offer.suites);
         let slot = self.free_slot();
         let chosen = Offer { slot, lanes: 1, suites: cipher.into_iter().collect() }.encode();

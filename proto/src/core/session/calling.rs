@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::{Answered, Attempt, Call, Cause, Instance, Outcome, Session, Sessions, handshake};
+use super::{Answered, Attempt, Call, Cause, Instance, LIVE, Outcome, Session, Sessions, handshake};
 use crate::core::lane::{Command, Key, KeySlot, ReceiveCommand, SendCommand};
 use crate::core::limits::{
     ADDRESSES, ANSWERS_RACE, CALL_FIRST, CALL_LATER, CALL_PATIENCE, INITIATION, INITIATION_HYBRID,
@@ -42,11 +42,17 @@ impl Sessions {
     /// Begins a call now, unless one is in progress.
     pub fn begin(&mut self, now: Instant) {
         if self.call.is_none() {
-            let slot = self.free_slot();
             let attempts = VecDeque::with_capacity(INITIATION_STATES + 1);
             self.answered = None;
-            self.call =
-                Some(Call { slot, attempts, token: None, tries: 0, due: now, retried_at: None, parts: None });
+            self.call = Some(Call {
+                slot: None,
+                attempts,
+                token: None,
+                tries: 0,
+                due: now,
+                retried_at: None,
+                parts: None,
+            });
         }
     }
 
@@ -97,9 +103,14 @@ impl Sessions {
         random: &mut impl Random,
         out: &mut VecDeque<Command>,
     ) {
+        if self.call.as_ref().is_some_and(|call| call.slot.is_none()) {
+            self.forget_beyond(LIVE - 1, out);
+        }
+        let free = self.free_slot();
         let Some(call) = &mut self.call else { return };
+        let slot = *call.slot.get_or_insert(free);
         self.seq += 1;
-        let offer = Offer { slot: call.slot, lanes: 1, suites: self.suites.clone() };
+        let offer = Offer { slot, lanes: 1, suites: self.suites.clone() };
         let token = call.token.filter(|(given_at, _)| *given_at == to.far_end());
         let token = token.map_or([0; 16], |(_, token)| token);
         let exchange = self.pattern.exchange;
@@ -194,7 +205,7 @@ impl Sessions {
 
     /// Returns the slot of the call and the initiation that this answers.
     fn attempt(&self, answer: &Envelope<'_>) -> Option<(u8, &Attempt)> {
-        let call = self.call.as_ref().map(|call| (call.slot, &call.attempts));
+        let call = self.call.as_ref().and_then(|call| Some((call.slot?, &call.attempts)));
         let answered = self.answered().map(|(session, attempts)| (session.slot, attempts));
         let calls = call.into_iter().chain(answered);
         let mut calls = calls.filter(|_| answer.instance == self.instance);

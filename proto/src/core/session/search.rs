@@ -349,7 +349,8 @@ impl World for Small {
         for end in &self.ends {
             let Sessions { instance, seq, call, answered, live, sending, unconfirmed, confirmed, .. } =
                 &end.sessions;
-            (&end.random, instance, seq, sending, confirmed, self.now - end.heard_at).hash(to);
+            (&end.random, instance, seq, sending, end.sessions.other, confirmed).hash(to);
+            (self.now - end.heard_at).hash(to);
             let session = |of: &Session| (of.slot, of.serial, of.peer, of.began_here, self.now - of.born);
             live.iter().map(session).collect::<Vec<_>>().hash(to);
             unconfirmed.as_ref().map(|of| (session(&of.session), of.seq, of.known)).hash(to);
