@@ -334,12 +334,12 @@ fn print(text: impl AsRef<[u8]>) -> Result<(), Fatal> {
 }
 
 fn unwritten(error: io::Error) -> Fatal {
-    // The reader has enough.
-    let enough = error.kind() == io::ErrorKind::BrokenPipe;
-    Fatal::new(
-        exit::FAILED,
-        if enough { String::new() } else { format!("cannot write standard output: {error}") },
-    )
+    let message = match error.kind() {
+        // The reader has enough.
+        io::ErrorKind::BrokenPipe => String::new(),
+        _ => format!("cannot write standard output: {error}"),
+    };
+    Fatal::new(exit::FAILED, message)
 }
 
 /// The level for `count` times `-v`.

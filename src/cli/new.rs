@@ -92,7 +92,7 @@ fn link_of(request: Request) -> Result<Link, String> {
     };
     let inside = request.tun.or(tap).ok_or(
         "say what the link carries: --tun 192.168.86.81,192.168.86.18 for a routed link, --tap br0 for a bridged one",
-  )?;
+    )?;
     let ends = request.ends.try_into().map_err(|_| "name two hosts")?;
     Link::new(ends, inside, request.route, request.full_tunnel, request.service)
 }
