@@ -284,6 +284,7 @@ fn remotes_and_listen_addresses_are_checked() {
         tun(remote, "\"[fe80::1%]:5\"", "\"[fe80::1%]:5\"", Code::BadZone, "1 to 15 bytes"),
         tun(remote, "\"0.0.0.0:5\"", "\"0.0.0.0:5\"", Code::UnusableAddress, "own address"),
         tun(remote, "\"[ff02::1]:5\"", "\"[ff02::1]:5\"", Code::UnusableAddress, ""),
+        tun(remote, "\"[::ffff:0.0.0.0]:5\"", "\"[::ffff:0.0.0.0]:5\"", Code::UnusableAddress, "own address"),
         tun(remote, "[]", "[]", Code::EmptyList, "remove remote"),
         tun("[key]", "listen = \"nosuch\"\n[key]", "\"nosuch\"", Code::BadPort, "/etc/services"),
         tun("[key]", "listen = 70000\n[key]", "70000", Code::OutOfRange, "65535"),
@@ -300,6 +301,16 @@ fn remotes_and_listen_addresses_are_checked() {
             help: "remote's family",
         },
     ]);
+}
+
+#[test]
+fn an_ipv4_address_written_as_ipv6_is_that_ipv4_address() {
+    let text = GOOD.replace("\"mon.tn:1417\"", "\"[::ffff:192.0.2.1]:1417\"");
+    let config = accepted(&text.replace("[key]", "listen = \"[::ffff:192.0.2.2]:1417\"\n[key]"));
+    assert_eq!(config.remotes[0].host, "192.0.2.1");
+    assert_eq!(config.listen.address, Some("192.0.2.2".parse().unwrap()));
+    // It is in the family of an IPv4 socket, too.
+    accepted(&text.replace("[key]", "listen = \"192.0.2.2:1417\"\n[key]"));
 }
 
 #[test]

@@ -120,7 +120,7 @@ fn parse_place(text: &str, options: &Options) -> Result<Remote, Diagnostic> {
     let (host, port) = split_port(text)?;
     let host = match (host.split_once('%'), host.parse::<IpAddr>()) {
         (Some((address, zone)), _) => check_zoned(address, zone)?,
-        (None, Ok(address)) => check_remote_address(address)?.to_string(),
+        (None, Ok(address)) => check_remote_address(address.to_canonical())?.to_string(),
         (None, Err(_)) => check_host_name(host)?.to_owned(),
     };
     let port = match port {
@@ -291,7 +291,7 @@ fn parse_listen(text: &str, options: &Options) -> Result<(Option<IpAddr>, u16), 
     };
     let (host, port) = split_port(text).map_err(of_listen)?;
     let whole = "write a port, a service name, or an address and port such as \"192.0.2.1:8863\"";
-    let Ok(address) = host.parse::<IpAddr>() else {
+    let Ok(address) = host.parse::<IpAddr>().map(|address| address.to_canonical()) else {
         return refuse(Code::BadListen, format!("{} is not a valid listen address", quote(host)), whole);
     };
     if address.is_multicast() {
