@@ -110,7 +110,7 @@ impl Changes {
                 // It is no longer undone in any case.
                 self.undo.retain(|undo| Some(undo) != step.undo().as_ref());
                 log::debug!("{step}");
-                self.ledger.record(step.undo().as_slice());
+                self.record(&[step.undo()]);
                 self.netlink.apply(step).map_err(|error| error.to_string())?;
                 self.blocks.push(step.clone());
             }
@@ -166,6 +166,11 @@ impl Changes {
         self.ledger.rewrite(blocks.iter().chain(&self.undo));
     }
 
+    fn record(&mut self, steps: &[Option<Step>]) {
+        let blocks: Vec<_> = self.blocks.iter().filter_map(Step::undo).collect();
+        self.ledger.record(blocks.iter().chain(&self.undo), steps.iter().flatten());
+    }
+
     /// Carries out the steps, each logged at verb 3, and records how to undo those that changed anything: an existing address or bridge port is not
     /// ours. The error names the command that failed. Earlier steps stay, to be undone with everything else, and so do routes directly after it.
     pub fn apply(&mut self, steps: &[Step]) -> Result<(), String> {
@@ -192,7 +197,7 @@ impl Changes {
     fn make(&mut self, steps: &[Step], ours: impl Fn(&io::Result<bool>) -> bool) -> Vec<String> {
         show(steps);
         let undo: Vec<_> = steps.iter().map(Step::undo).collect();
-        self.ledger.record(undo.iter().flatten());
+        self.record(&undo);
         let results = self.netlink.apply_all(steps);
         let all = results.iter().all(&ours);
         let made = undo.into_iter().zip(&results).filter(|(_, result)| ours(result));

@@ -87,18 +87,17 @@ impl Directory {
         }
     }
 
-    /// Renames a file, replacing any other.
-    pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        Ok(rustix::fs::renameat(self, from, self, to)?)
+    /// Writes a file anew and puts it in the place of the old one, which stays if that fails.
+    pub fn replace(&self, name: &str, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<File> {
+        let next = format!("{name}.new");
+        let mut file = self.create(&next)?;
+        let placed = write(&mut file).and_then(|()| Ok(rustix::fs::renameat(self, &next, self, name)?));
+        placed.map(|()| file).inspect_err(|_| drop(self.remove(&next)))
     }
 
     /// Writes `bytes` to a file durably and atomically: a crash leaves either the old or the new.
     pub fn store(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let next = format!("{name}.new");
-        let mut file = self.create(&next)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        self.rename(&next, name)?;
+        self.replace(name, |file| file.write_all(bytes).and_then(|()| file.sync_all()))?;
         self.open(".", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?.sync_all()
     }
 

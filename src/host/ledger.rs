@@ -29,8 +29,8 @@ pub struct Ledger {
     file: Option<File>,
     /// How many of its steps are obsolete.
     struck: usize,
-    /// A failed write has been logged.
-    complained: bool,
+    /// A write has failed, and was logged: steps may be missing, or the last line cut.
+    behind: bool,
 }
 
 impl Ledger {
@@ -41,7 +41,7 @@ impl Ledger {
     }
 
     fn of_boot(place: Option<&Directory>, boot: String) -> Self {
-        Self { place: place.cloned(), boot, file: None, struck: 0, complained: false }
+        Self { place: place.cloned(), boot, file: None, struck: 0, behind: false }
     }
 
     /// Uses this directory from now on.
@@ -63,8 +63,15 @@ impl Ledger {
         }
     }
 
-    /// Appends steps to be made at the end.
-    pub fn record<'a>(&mut self, steps: impl IntoIterator<Item = &'a Step>) {
+    /// Appends steps to be made at the end. After a failure it writes those `before` as well.
+    pub fn record<'a>(
+        &mut self,
+        before: impl IntoIterator<Item = &'a Step>,
+        steps: impl IntoIterator<Item = &'a Step>,
+    ) {
+        if self.behind {
+            return self.rewrite(before.into_iter().chain(steps));
+        }
         let written = self.append(steps.into_iter());
         self.check(written);
     }
@@ -84,10 +91,8 @@ impl Ledger {
 
     /// The link can run without a ledger; it only leaves more behind if it is killed.
     fn check(&mut self, written: io::Result<()>) {
-        let Err(error) = written else { return };
-        if let Some(place) = &self.place
-            && !std::mem::replace(&mut self.complained, true)
-        {
+        let was_behind = std::mem::replace(&mut self.behind, written.is_err());
+        if let (Some(place), Err(error), false) = (&self.place, written, was_behind) {
             let place = place.path().display();
             log::warn!(
                 "cannot write {place}/{NAME}: {error}; if tund is killed, the next start cannot clean up"
@@ -114,11 +119,11 @@ impl Ledger {
         if steps.peek().is_none() {
             return place.remove(NAME);
         }
-        const NEXT: &str = "ledger.new";
-        let mut file = begin(place, NEXT, &self.boot)?;
-        write(&mut file, steps)?;
-        place.rename(NEXT, NAME)?;
-        self.file = Some(file);
+        let next = place.replace(NAME, |file| {
+            file.write_all(format!("{}\n", self.boot).as_bytes())?;
+            write(file, steps)
+        })?;
+        self.file = Some(next);
         Ok(())
     }
 }
@@ -174,14 +179,14 @@ mod tests {
         let mut ledger = Ledger::new(Some(&scratch.directory()));
         assert_eq!(ledger.left_over(), []);
         assert!(!scratch.path().join("ledger").exists(), "a file without need");
-        [leave(1), leave(2), leave(3)].iter().for_each(|step| ledger.record([step]));
+        [leave(1), leave(2), leave(3)].iter().for_each(|step| ledger.record([], [step]));
         let mode = fs::metadata(scratch.path().join("ledger")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         drop(ledger);
         let mut next = Ledger::new(Some(&scratch.directory()));
         assert_eq!(next.left_over(), [leave(1), leave(2), leave(3)]);
         next.rewrite(&[leave(2)]);
-        next.record([&leave(4)]);
+        next.record([], [&leave(4)]);
         assert_eq!(Ledger::new(Some(&scratch.directory())).left_over(), [leave(2), leave(4)]);
         next.rewrite(&[]);
         assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
@@ -191,10 +196,10 @@ mod tests {
     fn a_ledger_of_another_boot_is_not_read() {
         let scratch = Scratch::new();
         let ledger = |boot: &str| Ledger::of_boot(Some(&scratch.directory()), boot.to_owned());
-        ledger("one").record([&leave(1)]);
+        ledger("one").record([], [&leave(1)]);
         assert_eq!(ledger("one").left_over(), [leave(1)]);
         assert_eq!(ledger("other").left_over(), []);
-        ledger("other").record([&leave(2)]);
+        ledger("other").record([], [&leave(2)]);
         assert_eq!(ledger("one").left_over(), []);
         assert_eq!(ledger("").left_over(), [], "without a boot id nothing can be told apart");
     }
@@ -204,7 +209,7 @@ mod tests {
         let scratch = Scratch::new();
         let path = scratch.path().join("ledger");
         let mut ledger = Ledger::of_boot(Some(&scratch.directory()), "boot".to_owned());
-        [leave(1), leave(2)].iter().for_each(|step| ledger.record([step]));
+        [leave(1), leave(2)].iter().for_each(|step| ledger.record([], [step]));
         let whole = fs::read_to_string(&path).unwrap();
         for length in 0..whole.len() {
             fs::write(&path, &whole[..length]).unwrap();
@@ -223,13 +228,31 @@ mod tests {
         std::os::unix::fs::symlink("precious", scratch.path().join("ledger.new")).unwrap();
         let mut ledger = Ledger::new(Some(&scratch.directory()));
         assert_eq!(ledger.left_over(), []);
-        ledger.record([&leave(1)]);
+        ledger.record([], [&leave(1)]);
         ledger.rewrite(&[leave(2)]);
         assert_eq!(scratch.read("precious"), "kept");
         assert_eq!(ledger.left_over(), [leave(2)]);
         let mut nowhere = Ledger::new(None);
-        nowhere.record([&leave(1)]);
+        nowhere.record([], [&leave(1)]);
         assert_eq!(nowhere.left_over(), []);
+    }
+
+    #[test]
+    fn a_failed_write_loses_nothing_that_was_recorded_and_is_made_up_for() {
+        let scratch = Scratch::new();
+        let mut ledger = Ledger::new(Some(&scratch.directory()));
+        let found = || Ledger::new(Some(&scratch.directory())).left_over();
+        ledger.record([], &[leave(1), leave(2)]);
+        // As on a full disk: nothing can be written beside it.
+        fs::create_dir(scratch.path().join("ledger.new")).unwrap();
+        ledger.rewrite(&[leave(2)]);
+        ledger.record(&[leave(2)], &[leave(3)]);
+        assert_eq!(found(), [leave(1), leave(2)]);
+        fs::remove_dir(scratch.path().join("ledger.new")).unwrap();
+        ledger.record(&[leave(2), leave(3)], &[leave(4)]);
+        ledger.record(&[leave(2), leave(3), leave(4)], &[leave(5)]);
+        assert_eq!(found(), [leave(2), leave(3), leave(4), leave(5)]);
+        assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1);
     }
 
     #[test]
@@ -272,7 +295,7 @@ mod tests {
         let mut ledger = Ledger::new(Some(&scratch.directory()));
         let (first, second) = undoing.split_at(2);
         for step in first.iter().chain(&planted).chain(second) {
-            ledger.record([step]);
+            ledger.record([], [step]);
         }
         assert_eq!(Ledger::new(Some(&scratch.directory())).left_over(), undoing);
         // Steps that tund writes are among those it accepts.
