@@ -205,7 +205,7 @@ fn namespace() -> u64 {
 #[derive(Debug)]
 pub struct Lock {
     /// The lock belongs to the open file.
-    _file: File,
+    file: File,
     directory: Directory,
 }
 
@@ -244,8 +244,9 @@ pub fn lock(directory: &Directory, name: &str) -> Result<(Directory, Lock), Fata
             Err(LockFailure::System(error)) => return Err(failed(error)),
             Ok(file) => file,
         };
-        file.set_len(0).and_then(|()| writeln!(&file, "{}", std::process::id())).map_err(failed)?;
-        return Ok((directory.clone(), Lock { _file: file, directory }));
+        let lock = Lock { file, directory: directory.clone() };
+        lock.file.set_len(0).and_then(|()| writeln!(&lock.file, "{}", std::process::id())).map_err(failed)?;
+        return Ok((directory, lock));
     }
     Err(failed(io::ErrorKind::ResourceBusy.into()))
 }

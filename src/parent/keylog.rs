@@ -30,7 +30,7 @@ impl KeyLog {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let shown = path.display();
         let cannot = |error: io::Error| {
-            let remedy = "name a file in an existing, writable directory";
+            let remedy = "name a file in a writable directory with space";
             Fatal::new(UNAVAILABLE, format!("cannot open the key log {shown}: {error}; {remedy}"))
         };
         let refused = |why: String| Fatal::new(CONFIG, format!("the key log {shown} {why}"));
@@ -42,7 +42,7 @@ impl KeyLog {
         })?;
         // A named pipe must not block the start.
         let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::NONBLOCK;
-        let mut file = directory.open(name, flags, Mode::RUSR | Mode::WUSR).map_err(cannot)?;
+        let mut file = directory.open(&name, flags, Mode::RUSR | Mode::WUSR).map_err(cannot)?;
         let metadata = file.metadata().map_err(cannot)?;
         if !metadata.is_file() {
             return Err(refused("is not a regular file: name another".to_owned()));
@@ -63,7 +63,10 @@ impl KeyLog {
         let mut head = Vec::new();
         Read::by_ref(&mut file).take(HEAD.len() as u64).read_to_end(&mut head).map_err(cannot)?;
         if head.is_empty() {
-            file.write_all(HEAD.as_bytes()).map_err(cannot)?;
+            file.write_all(HEAD.as_bytes()).map_err(|error| {
+                let _ = directory.remove(name);
+                cannot(error)
+            })?;
         } else if head != HEAD.as_bytes() {
             return Err(refused("holds something else: name another file".to_owned()));
         }

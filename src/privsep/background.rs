@@ -91,7 +91,7 @@ impl PidFile {
     /// Writes this process's id into `path`, replacing what is there. Symbolic links are not followed, and the path must be safe from other users.
     pub fn write(path: &Path) -> Result<Self, Fatal> {
         let cannot = |error: &dyn std::fmt::Display| {
-            let remedy = "name a file in an existing, writable directory, or remove run.pid-file";
+            let remedy = "name a file in a writable directory with space, or remove run.pid-file";
             Fatal::new(
                 UNAVAILABLE,
                 format!("cannot write run.pid-file {}: {error}; {remedy}", path.display()),
@@ -112,7 +112,10 @@ impl PidFile {
             return Err(cannot(&"another user's file is in the way: remove it"));
         }
         let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-        written.map_err(|error| cannot(&error))?;
+        written.map_err(|error| {
+            let _ = directory.remove(&name);
+            cannot(&error)
+        })?;
         Ok(Self(directory, name))
     }
 }

@@ -422,6 +422,30 @@ fn proc_sys_and_run_are_done_without_or_named() {
 }
 
 #[test]
+fn a_start_for_which_the_disk_is_full_leaves_nothing_on_it() {
+    let pair = pair();
+    let dir = pair.fri.dir().display().to_string();
+    for (run, options, says) in [
+        ("runtime-dir = '/run/tund'", "", "cannot lock /run/tund/fri-"),
+        ("pid-file = '/run/pid'", "", "cannot write run.pid-file /run/pid"),
+        ("", "--key-log /run/keys", "cannot open the key log /run/keys"),
+    ] {
+        let elsewhere =
+            if run.contains("runtime-dir") { String::new() } else { format!("runtime-dir = '{dir}/run'\n") };
+        let toml = Toml::tun_fri().with(&format!("[run]\n{run}\n{elsewhere}"));
+        pair.fri.file("fri.toml", &toml.text()).unwrap();
+        let script = format!(
+            "mount -t tmpfs -o mode=755,size=8k tmpfs /run\nhead -c 8192 /dev/zero >/run/full\n\
+             {TUND} --config {dir}/fri.toml {options} 2>&1\necho code $?, left: $(find /run -type f)\n"
+        );
+        let script = pair.fri.file("start", &script).unwrap();
+        let said = pair.fri.run(&format!("unshare --mount sh {}", script.display())).unwrap();
+        assert!(said.contains(says) && said.contains("No space left"), "{said}");
+        assert!(said.trim_end().ends_with("code 69, left: /run/full"), "{said}");
+    }
+}
+
+#[test]
 fn files_that_cannot_be_read_or_executed_are_named_with_their_owner_and_mode() {
     let bench = Bench::new();
     let key = |path: &str| {
