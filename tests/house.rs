@@ -156,9 +156,7 @@ fn stray_unsafe(path: &str, text: &str) -> Vec<String> {
 
 /// A lane's worker knows its transport only as `transport::Datagrams`.
 fn stray_transports(path: &str, text: &str) -> Vec<String> {
-    if !(path.starts_with("src/engine/worker") || path == "src/engine/lane_io.rs")
-        || path.ends_with("/tests.rs")
-    {
+    if !(path.starts_with("src/engine/worker") || path == "src/engine/lane_io.rs") || is_test(path) {
         return Vec::new();
     }
     let bad = code(without_tests(text)).filter(|(_, line)| line.contains("udp::"));
@@ -167,7 +165,7 @@ fn stray_transports(path: &str, text: &str) -> Vec<String> {
 
 /// Only the unprivileged resolver process looks up names.
 fn stray_look_ups(path: &str, text: &str) -> Vec<String> {
-    if module(path).is_none() || path == "src/helper/resolve.rs" || path.ends_with("/tests.rs") {
+    if module(path).is_none() || path == "src/helper/resolve.rs" || is_test(path) {
         return Vec::new();
     }
     let bad = code(without_tests(text)).filter(|(_, line)| line.contains("to_socket_addrs"));
@@ -176,8 +174,8 @@ fn stray_look_ups(path: &str, text: &str) -> Vec<String> {
 
 /// Only tests name what tests share.
 fn stray_rigs(path: &str, text: &str) -> Vec<String> {
-    let is_test = ["/tests.rs", "/tests/", "/search", "/vectors", "src/testing"];
-    if module(path).is_none() || is_test.iter().any(|part| path.contains(part)) {
+    let shared = ["/vectors", "src/testing"].iter().any(|part| path.contains(part));
+    if module(path).is_none() || is_test(path) || shared {
         return Vec::new();
     }
     let bad = code(without_tests(text)).filter(|(_, line)| line.contains("testing::"));
@@ -185,8 +183,7 @@ fn stray_rigs(path: &str, text: &str) -> Vec<String> {
 }
 
 fn impurities(path: &str, text: &str) -> Vec<String> {
-    let is_test = path.ends_with("/tests.rs") || path.ends_with("/search.rs");
-    if !PURE.iter().any(|folder| path.starts_with(folder)) || is_test {
+    if !PURE.iter().any(|folder| path.starts_with(folder)) || is_test(path) {
         return Vec::new();
     }
     let mut bad = Vec::new();
@@ -196,6 +193,12 @@ fn impurities(path: &str, text: &str) -> Vec<String> {
         }
     }
     bad
+}
+
+/// Whether a file holds nothing but tests and what they need.
+fn is_test(path: &str) -> bool {
+    let parts = ["/tests.rs", "/tests/", "/search.rs", "/search/"];
+    path.starts_with("tests/") || parts.iter().any(|part| path.contains(part))
 }
 
 /// The module of a file of tund or of its protocol.
@@ -216,9 +219,7 @@ fn floor(module: &str) -> Option<usize> {
 /// Imports from a room above the file's own.
 fn climbs(path: &str, text: &str) -> Vec<String> {
     let Some(module) = module(path) else { return Vec::new() };
-    let (Some(own), false) = (floor(&module), path.ends_with("/tests.rs") || path.contains("/tests/")) else {
-        return Vec::new();
-    };
+    let (Some(own), false) = (floor(&module), is_test(path)) else { return Vec::new() };
     let mut bad = Vec::new();
     for (number, line) in code(without_tests(text)) {
         for (at, _) in line.match_indices("crate::") {
@@ -238,8 +239,7 @@ fn climbs(path: &str, text: &str) -> Vec<String> {
 fn too_long(path: &str, text: &str) -> Vec<String> {
     let mut bad = Vec::new();
     let lines: Vec<&str> = without_tests(text).lines().collect();
-    let is_test = path.starts_with("tests/") || path.contains("/tests");
-    if lines.len() > MAX_FILE && !is_test {
+    if lines.len() > MAX_FILE && !is_test(path) {
         bad.push(format!("{path}: {} lines without tests, at most {MAX_FILE}", lines.len()));
     }
     for (at, line) in lines.iter().enumerate() {
@@ -250,7 +250,7 @@ fn too_long(path: &str, text: &str) -> Vec<String> {
         let opens = begins && head.is_some_and(|more| lines[at + more].ends_with('{'));
         let end = format!("{indent}}}");
         let length = lines[at..].iter().position(|line| *line == end).map_or(0, |length| length + 1);
-        if opens && length > MAX_FUNCTION && !is_test {
+        if opens && length > MAX_FUNCTION && !is_test(path) {
             bad.push(format!("{path}:{}: a function of {length} lines, at most {MAX_FUNCTION}", at + 1));
         }
     }
@@ -435,6 +435,7 @@ fn the_rules_see_what_they_forbid() {
     assert_eq!(stray_rigs("src/parent/tests.rs", rig).len(), 0);
 
     assert_eq!(impurities("proto/src/core/a.rs", "let now = Instant::now();").len(), 1);
+    assert_eq!(impurities("proto/src/core/a/tests/rig.rs", "let now = Instant::now();").len(), 0);
     assert_eq!(impurities("src/route/plan.rs", "use std::fs;").len(), 1);
     assert_eq!(impurities("src/engine/a.rs", "use std::fs;").len(), 0);
     assert_eq!(impurities("proto/src/core/a.rs", "#[cfg(test)]\nmod tests {\nuse std::fs;\n}").len(), 0);
