@@ -319,3 +319,30 @@ fn a_peer_that_moved_before_it_had_the_new_key_id_is_told_it() {
     assert!(world.ends[0].said(&moved("203.0.113.9:5000")), "{:?}", world.ends[0].log);
     world.assert_carries();
 }
+
+/// The new process took no key id yet, and what this end sends was proven by the one before.
+#[test]
+fn a_peer_that_moved_just_after_its_restart_is_told_the_key_id() {
+    let mut world = World::new();
+    world.run(5.0);
+    world.restart(1);
+    while world.wire.is_empty() {
+        world.elapsed += Duration::from_millis(100);
+        world.tick();
+        world.settle(0);
+    }
+    // The new process presents itself, which makes its key id live. No answer arrives where it was.
+    let keepalive = world.wire.pop_front().unwrap();
+    world.wire.clear();
+    world.inject(keepalive);
+    for sent in std::mem::take(&mut world.wire) {
+        world.inject(sent);
+    }
+    world.wire.clear();
+    world.ends[1].address = "203.0.113.9:5000".parse().unwrap();
+    world.run(15.0);
+    assert!(world.up(), "{:?}", world.ends[1].log);
+    assert!(world.ends[0].said(&moved("203.0.113.9:5000")), "{:?}", world.ends[0].log);
+    assert!(!world.ends[0].fell(), "{:?}", world.ends[0].log);
+    world.assert_carries();
+}
