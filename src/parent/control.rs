@@ -297,7 +297,8 @@ impl Parent {
         let link =
             self.link_problem(state).or_else(|| script.is_none().then(|| self.waiting_for()).flatten());
         let age = state.and_then(|state| state.problem_age);
-        let begun = age.map_or(self.control.since, |age| unix_time().saturating_sub(age.as_secs()));
+        // What was also reported before the link last came up or went down has begun again.
+        let begun = age.map_or(0, |age| unix_time().saturating_sub(age.as_secs())).max(self.control.since);
         let link = link.map(|problem| (problem, begun));
         let proxy = self.streams.trouble().filter(|_| !self.machine.is_up());
         let proxy = proxy.map(|trouble| (Problem::Proxy(trouble.clone()), self.control.since));
