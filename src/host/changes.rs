@@ -162,13 +162,17 @@ impl Changes {
     }
 
     fn rewrite(&mut self) {
-        let blocks: Vec<_> = self.blocks.iter().filter_map(Step::undo).collect();
-        self.ledger.rewrite(blocks.iter().chain(&self.undo));
+        let unblocking = self.unblocking();
+        self.ledger.rewrite(unblocking.iter().chain(&self.undo));
     }
 
     fn record(&mut self, steps: &[Option<Step>]) {
-        let blocks: Vec<_> = self.blocks.iter().filter_map(Step::undo).collect();
-        self.ledger.record(blocks.iter().chain(&self.undo), steps.iter().flatten());
+        let unblocking = self.unblocking();
+        self.ledger.record(unblocking.iter().chain(&self.undo), steps.iter().flatten());
+    }
+
+    fn unblocking(&self) -> Vec<Step> {
+        self.blocks.iter().filter_map(Step::undo).collect()
     }
 
     /// Carries out the steps, each logged at verb 3, and records how to undo those that changed anything: an existing address or bridge port is not
